@@ -1,0 +1,90 @@
+//! One transformer block.
+
+use burn::module::{Module, Param};
+use burn::nn::{LayerNorm, Linear};
+use burn::tensor::Tensor;
+use burn::tensor::activation::gelu;
+use burn::tensor::backend::Backend;
+
+use super::{Attention, VitConfig};
+use crate::init::{constant_param, layer_norm, timm_linear};
+use crate::random::Random;
+
+/// timm's `Mlp` with exact GELU.
+#[derive(Module, Debug)]
+pub struct Mlp<B: Backend> {
+    /// [D, hidden].
+    pub fc1: Linear<B>,
+    /// [hidden, D].
+    pub fc2: Linear<B>,
+}
+
+impl<B: Backend> Mlp<B> {
+    /// # Shapes
+    /// [B T, D] -> [B T, D].
+    pub fn forward(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.fc2.forward(gelu(self.fc1.forward(tokens)))
+    }
+}
+
+/// timm's `LayerScale`: one factor a channel on a residual branch (arXiv 2103.17239).
+#[derive(Module, Debug)]
+pub struct LayerScale<B: Backend> {
+    /// [D].
+    pub gamma: Param<Tensor<B, 1>>,
+}
+
+/// timm's pre-norm `Block`.
+#[derive(Module, Debug)]
+pub struct Block<B: Backend> {
+    /// Norm before attention.
+    pub norm1: LayerNorm<B>,
+    /// Attention.
+    pub attn: Attention<B>,
+    /// Scale of the attention branch.
+    pub ls1: Option<LayerScale<B>>,
+    /// Norm before the MLP.
+    pub norm2: LayerNorm<B>,
+    /// MLP.
+    pub mlp: Mlp<B>,
+    /// Scale of the MLP branch.
+    pub ls2: Option<LayerScale<B>>,
+}
+
+impl<B: Backend> Block<B> {
+    pub(super) fn new(config: &VitConfig, random: &mut Random, device: &B::Device) -> Self {
+        let (width, hidden) = (config.embed_dim, config.mlp_width());
+        let layer_scale = || {
+            config.init_values.map(|value| LayerScale {
+                gamma: constant_param([width], value as f32, device),
+            })
+        };
+        Self {
+            norm1: layer_norm(width, device),
+            attn: Attention::new(config, random, device),
+            ls1: layer_scale(),
+            norm2: layer_norm(width, device),
+            mlp: Mlp {
+                fc1: timm_linear(random, [width, hidden], true, device),
+                fc2: timm_linear(random, [hidden, width], true, device),
+            },
+            ls2: layer_scale(),
+        }
+    }
+
+    /// # Shapes
+    /// `tokens` [B T, D] -> [B T, D].
+    pub fn forward(&self, tokens: Tensor<B, 2>, batch: usize) -> Tensor<B, 2> {
+        let attended = self.attn.forward(self.norm1.forward(tokens.clone()), batch);
+        let tokens = tokens + scaled(attended, self.ls1.as_ref());
+        let mapped = self.mlp.forward(self.norm2.forward(tokens.clone()));
+        tokens + scaled(mapped, self.ls2.as_ref())
+    }
+}
+
+fn scaled<B: Backend>(branch: Tensor<B, 2>, scale: Option<&LayerScale<B>>) -> Tensor<B, 2> {
+    match scale {
+        Some(scale) => branch * scale.gamma.val().unsqueeze_dim(0),
+        None => branch,
+    }
+}

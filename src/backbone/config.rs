@@ -1,0 +1,156 @@
+//! Shape of a vision transformer, with the argument names of timm's `VisionTransformer`.
+
+use burn::tensor::backend::Backend;
+use serde::{Deserialize, Serialize};
+
+use super::VisionTransformer;
+use crate::error::{Error, Result};
+use crate::random::Random;
+
+/// How the tokens of an image become one feature in evaluation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GlobalPool {
+    /// The class token.
+    #[default]
+    Token,
+    /// Mean of the patch tokens; the last norm then follows the pooling (`fc_norm`).
+    Avg,
+    /// Maximum of the patch tokens, then `fc_norm`.
+    Max,
+    /// Mean of the two above, then `fc_norm`.
+    AvgMax,
+    /// No pooling: the class token, or the mean of all tokens where there is none.
+    #[serde(rename = "")]
+    None,
+}
+
+impl GlobalPool {
+    /// Whether the last norm follows the pooling, as in timm.
+    pub(super) fn norm_after_pool(self) -> bool {
+        matches!(self, Self::Avg | Self::Max | Self::AvgMax)
+    }
+}
+
+/// Arguments of timm's `VisionTransformer`; defaults are those of ViT-S/16.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VitConfig {
+    /// Side of the square input, in pixels.
+    pub img_size: usize,
+    /// Side of a square patch, in pixels.
+    pub patch_size: usize,
+    /// Width of the tokens.
+    pub embed_dim: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads a block.
+    pub num_heads: usize,
+    /// Hidden width of the MLP over the width of the tokens.
+    pub mlp_ratio: f64,
+    /// Whether queries, keys and values have a bias.
+    pub qkv_bias: bool,
+    /// Whether there is a class token.
+    pub class_token: bool,
+    /// Number of register tokens (arXiv 2309.16588).
+    pub reg_tokens: usize,
+    /// Initial LayerScale; none where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_values: Option<f64>,
+    /// Positions are added to patches only, not to class and register tokens.
+    pub no_embed_class: bool,
+    /// Pooling in evaluation.
+    pub global_pool: GlobalPool,
+}
+
+impl Default for VitConfig {
+    fn default() -> Self {
+        Self {
+            img_size: 224,
+            patch_size: 16,
+            embed_dim: 384,
+            depth: 12,
+            num_heads: 6,
+            mlp_ratio: 4.0,
+            qkv_bias: true,
+            class_token: true,
+            reg_tokens: 0,
+            init_values: None,
+            no_embed_class: false,
+            global_pool: GlobalPool::Token,
+        }
+    }
+}
+
+impl VitConfig {
+    /// Patches along one side of the input.
+    pub fn side(&self) -> usize {
+        self.img_size / self.patch_size
+    }
+
+    /// Number N of patches.
+    pub fn patches(&self) -> usize {
+        self.side() * self.side()
+    }
+
+    /// Class and register tokens before the patches.
+    pub fn prefix_tokens(&self) -> usize {
+        usize::from(self.class_token) + self.reg_tokens
+    }
+
+    /// Hidden width of the MLP.
+    pub fn mlp_width(&self) -> usize {
+        (self.embed_dim as f64 * self.mlp_ratio) as usize
+    }
+
+    /// Whether these numbers make a transformer.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names the key, its value and what is allowed.
+    pub fn validate(&self) -> Result<()> {
+        let positive = [
+            ("img_size", self.img_size),
+            ("patch_size", self.patch_size),
+            ("embed_dim", self.embed_dim),
+            ("depth", self.depth),
+            ("num_heads", self.num_heads),
+        ];
+        for (key, value) in positive {
+            if value == 0 {
+                return Err(Error::config(format!("vit.{key}"), value, "must be at least 1"));
+            }
+        }
+        if !self.img_size.is_multiple_of(self.patch_size) {
+            let remedy = format!("must be a multiple of patch_size {}", self.patch_size);
+            return Err(Error::config("image_size", self.img_size, remedy));
+        }
+        if !self.embed_dim.is_multiple_of(self.num_heads) {
+            let remedy = format!("must divide embed_dim {}", self.embed_dim);
+            return Err(Error::config("vit.num_heads", self.num_heads, remedy));
+        }
+        if !self.mlp_ratio.is_finite() || self.mlp_width() == 0 {
+            return Err(Error::config("vit.mlp_ratio", self.mlp_ratio, "must be above 0, such as 4"));
+        }
+        if self.init_values.is_some_and(|value| !value.is_finite()) {
+            return Err(Error::config("vit.init_values", "not finite", "must be a number such as 1e-5"));
+        }
+        if self.global_pool == GlobalPool::Token && !self.class_token {
+            let remedy = "needs class_token = true; use \"avg\" without a class token";
+            return Err(Error::config("vit.global_pool", "token", remedy));
+        }
+        Ok(())
+    }
+
+    /// A transformer with timm's initialization, drawn from `random`.
+    ///
+    /// # Errors
+    /// As [`VitConfig::validate`].
+    pub fn init<B: Backend>(
+        &self,
+        random: &mut Random,
+        device: &B::Device,
+    ) -> Result<VisionTransformer<B>> {
+        self.validate()?;
+        Ok(VisionTransformer::new(self, random, device))
+    }
+}

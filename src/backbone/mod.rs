@@ -1,0 +1,85 @@
+//! The backbone: what iBOT needs of one, and timm's vision transformer with timm's parameter names.
+
+mod attention;
+mod block;
+mod config;
+mod names;
+mod patch_embed;
+mod vit;
+
+pub use attention::Attention;
+pub use block::{Block, LayerScale, Mlp};
+pub use config::{GlobalPool, VitConfig};
+pub use names::{encoder_names, vit_from_name};
+pub use patch_embed::PatchEmbed;
+pub use vit::VisionTransformer;
+
+use burn::module::{AutodiffModule, Module, ModuleDisplay};
+use burn::tensor::Tensor;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+
+/// Which patches the student does not see, and what it sees in their place.
+#[derive(Debug, Clone)]
+pub struct PatchMask<B: Backend> {
+    /// 1 where a patch is masked, else 0, [B, N, 1].
+    pub masked: Tensor<B, 3>,
+    /// The learned mask token, [1, 1, D].
+    pub token: Tensor<B, 3>,
+}
+
+impl<B: Backend> PatchMask<B> {
+    /// Patch embeddings with the masked ones replaced by the token.
+    ///
+    /// # Shapes
+    /// `patches` [B, N, D] -> [B, N, D].
+    pub fn apply(self, patches: Tensor<B, 3>) -> Tensor<B, 3> {
+        let visible = self.masked.clone().neg().add_scalar(1.0);
+        patches * visible + self.token * self.masked
+    }
+}
+
+/// What a backbone makes of a batch of pictures.
+#[derive(Debug, Clone)]
+pub struct Tokens<B: Backend> {
+    /// One feature an image: the class token, or the mean of all tokens where there is none, [B, D].
+    pub cls: Tensor<B, 2>,
+    /// One feature a patch, [B, N, D].
+    pub patches: Tensor<B, 3>,
+}
+
+/// A backbone that iBOT can train: any module that embeds patches, accepts a mask token and returns tokens.
+pub trait Backbone<B: Backend>: Module<B> + ModuleDisplay {
+    /// Width D of the tokens.
+    fn width(&self) -> usize;
+
+    /// Number N of patches of an image.
+    fn patches(&self) -> usize;
+
+    /// Tokens of the images; where a mask is given, masked patches are replaced by its token before positions are
+    /// added ([`PatchMask::apply`]).
+    ///
+    /// # Shapes
+    /// `images` [B, 3, S, S] -> [`Tokens`].
+    fn tokens(&self, images: Tensor<B, 4>, mask: Option<PatchMask<B>>) -> Tokens<B>;
+
+    /// The feature that evaluation uses, by default the class token.
+    ///
+    /// # Shapes
+    /// `images` [B, 3, S, S] -> [B, D].
+    fn embed(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
+        self.tokens(images, None).cls
+    }
+}
+
+/// A backbone on an autodiff backend, whose inner module is a backbone too: the teacher's.
+pub trait TrainBackbone<B: AutodiffBackend>:
+    Backbone<B> + AutodiffModule<B, InnerModule: Backbone<B::InnerBackend>>
+{
+}
+
+impl<B, M> TrainBackbone<B> for M
+where
+    B: AutodiffBackend,
+    M: Backbone<B> + AutodiffModule<B, InnerModule: Backbone<B::InnerBackend>>,
+{
+}

@@ -1,0 +1,88 @@
+//! One error type for the whole crate: each variant names the file, key or value and what to do about it.
+
+use std::path::{Path, PathBuf};
+
+/// What can go wrong, said once and in full.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A setting has a value that cannot work.
+    #[error("{key} = {value}: {remedy}")]
+    Config {
+        /// The setting's name, as written in the TOML file.
+        key: String,
+        /// Its value, as given.
+        value: String,
+        /// What is allowed.
+        remedy: String,
+    },
+    /// A picture or an image folder cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Data {
+        /// The picture or folder.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// A weight file does not fit the model.
+    #[error("{}: {reason}", path.display())]
+    Weights {
+        /// The weight file.
+        path: PathBuf,
+        /// Which keys are missing, unused or misshapen.
+        reason: String,
+    },
+    /// The compute device is missing or failed.
+    #[error("{0}")]
+    Device(String),
+    /// Training can not go on.
+    #[error("{0}")]
+    Training(String),
+    /// The user stopped the run; its state is written.
+    #[error("interrupted at step {step}; the state is in {}", run.display())]
+    Interrupted {
+        /// The last finished step.
+        step: usize,
+        /// The run folder.
+        run: PathBuf,
+    },
+}
+
+/// The crate's result.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// For `map_err`: an I/O error together with the path it belongs to.
+    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io { path, source }
+    }
+
+    /// A setting that cannot work: its key, its value and what is allowed.
+    pub fn config(
+        key: impl Into<String>,
+        value: impl ToString,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::Config {
+            key: key.into(),
+            value: value.to_string(),
+            remedy: remedy.into(),
+        }
+    }
+
+    /// A picture or folder that cannot be used.
+    pub fn data(path: impl AsRef<Path>, reason: impl Into<String>) -> Self {
+        Self::Data {
+            path: path.as_ref().to_path_buf(),
+            reason: reason.into(),
+        }
+    }
+}

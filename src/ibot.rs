@@ -1,0 +1,306 @@
+//! The method; reads like Algorithm 1 of the paper (arXiv 2111.07832).
+
+use burn::module::{AutodiffModule, Module, Param};
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Int, Tensor, TensorData};
+
+use crate::backbone::{Backbone, PatchMask, Tokens, TrainBackbone, VisionTransformer};
+use crate::config::{ClsTargets, IbotConfig};
+use crate::error::{Error, Result};
+use crate::head::{Head, HeadConfig};
+use crate::init::normal_param;
+use crate::kernels::{IbotBackend, TargetPotentials, TrainBackend};
+use crate::losses::{
+    Center, ClsLossInput, PatchLossInput, PatchWeighting, cls_loss, patch_loss,
+};
+use crate::random::{Random, Stream};
+use crate::teacher::{deep_copy, ema};
+
+/// Deviation of the mask token at the start.
+const MASK_TOKEN_DEVIATION: f64 = 0.02;
+
+/// A backbone with its two prototype heads: what student and teacher have in common.
+#[derive(Module, Debug)]
+pub struct Network<B: Backend, M: Module<B>> {
+    /// Images to tokens.
+    pub backbone: M,
+    /// Class tokens to prototype logits.
+    pub cls_head: Head<B>,
+    /// Patch tokens to prototype logits.
+    pub patch_head: Head<B>,
+}
+
+/// What the optimizer trains.
+#[derive(Module, Debug)]
+pub struct Student<B: Backend, M: Module<B>> {
+    /// Backbone and heads, which the teacher averages.
+    pub network: Network<B, M>,
+    /// Stands for masked patches, [1, 1, D]; the teacher sees no mask and has none.
+    pub mask_token: Param<Tensor<B, 3>>,
+}
+
+/// Student, teacher and center of one run.
+#[derive(Debug)]
+pub struct Ibot<B: TrainBackend, M: TrainBackbone<B>> {
+    /// Learns by gradient.
+    pub student: Student<B, M>,
+    /// Moving average of the student.
+    pub teacher: Network<B::InnerBackend, M::InnerModule>,
+    /// Center of the class-token logits.
+    pub center: Center<B::InnerBackend>,
+    config: IbotConfig,
+}
+
+/// iBOT with a vision transformer.
+pub type VitIbot<B> = Ibot<B, VisionTransformer<B>>;
+
+/// Losses of a batch, and the teacher's view of it.
+#[derive(Debug, Clone)]
+pub struct IbotOutput<B: AutodiffBackend> {
+    /// `loss_cls + patch_loss_weight * loss_patch`, [1]; the only one to call `backward` on.
+    pub loss: Tensor<B, 1>,
+    /// Cross-entropy of class tokens across views, [1].
+    pub loss_cls: Tensor<B::InnerBackend, 1>,
+    /// Cross-entropy of masked patches, [1]; zero without a masked patch.
+    pub loss_patch: Tensor<B::InnerBackend, 1>,
+    /// The teacher's class tokens of all views, view by view, [G B, D].
+    pub embedding: Tensor<B::InnerBackend, 2>,
+}
+
+impl IbotConfig {
+    /// iBOT with the backbone that this configuration names, and weights drawn from `seed`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where the numbers cannot work.
+    pub fn init<B: TrainBackend>(&self, seed: u64, device: &B::Device) -> Result<VitIbot<B>> {
+        let mut random = Random::new(seed, 0, 0, Stream::Init);
+        let backbone = self.backbone()?.init::<B>(&mut random, device)?;
+        self.init_with(backbone, &mut random, device)
+    }
+
+    /// iBOT around any backbone; heads and mask token are drawn from `random`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where the numbers cannot work.
+    pub fn init_with<B, M>(
+        &self,
+        backbone: M,
+        random: &mut Random,
+        device: &B::Device,
+    ) -> Result<Ibot<B, M>>
+    where
+        B: TrainBackend,
+        M: TrainBackbone<B>,
+    {
+        self.validate()?;
+        let width = backbone.width();
+        let mut head = |prototypes| {
+            HeadConfig {
+                width,
+                hidden_dim: self.projector_hidden_dim,
+                bottleneck_dim: self.projector_bottleneck_dim,
+                prototypes,
+            }
+            .init::<B>(random, device)
+        };
+        let network = Network {
+            backbone,
+            cls_head: head(self.n_cls_prototypes),
+            patch_head: head(self.n_patch_prototypes),
+        };
+        let mask_token = normal_param(random, [1, 1, width], MASK_TOKEN_DEVIATION, device);
+        Ok(Ibot {
+            teacher: deep_copy(network.valid()),
+            student: Student {
+                network,
+                mask_token,
+            },
+            center: Center::unset(self.center_momentum),
+            config: self.clone(),
+        })
+    }
+}
+
+impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
+    /// Its parameters.
+    pub fn config(&self) -> &IbotConfig {
+        &self.config
+    }
+
+    /// Losses of a batch of global views, with the teacher temperature of `epoch`; moves the center.
+    ///
+    /// # Shapes
+    /// `global_views` G times [B, 3, S, S]; `masks` [G B, N], view by view, true where the student does not see.
+    ///
+    /// # Errors
+    /// [`Error::Training`] where views or masks do not fit together.
+    pub fn forward(
+        &mut self,
+        global_views: &[Tensor<B::InnerBackend, 4>],
+        masks: &[bool],
+        epoch: usize,
+    ) -> Result<IbotOutput<B>> {
+        let batch = self.check(global_views, masks)?;
+        let views = global_views.len();
+        let images = Tensor::cat(global_views.to_vec(), 0); // [G B, 3, S, S]
+        let device = images.device();
+        let rows = masked_rows(masks);
+        let temperature = self.config.teacher_temperature(epoch);
+
+        let teacher = self.teacher.backbone.tokens(images.clone(), None);
+        let mask = PatchMask {
+            masked: mask_tensor(masks, images.dims()[0], &device),
+            token: self.student.mask_token.val(),
+        };
+        let student = self
+            .student
+            .network
+            .backbone
+            .tokens(Tensor::from_inner(images), Some(mask));
+
+        let loss_cls = self.cls_loss(&student.cls, &teacher.cls, [views, batch], temperature);
+        let loss_patch = self.patch_loss(&student, &teacher, rows, temperature);
+        let loss = loss_cls.clone() + loss_patch.clone() * self.config.patch_loss_weight;
+        Ok(IbotOutput {
+            loss,
+            loss_cls: loss_cls.inner(),
+            loss_patch: loss_patch.inner(),
+            embedding: teacher.cls,
+        })
+    }
+
+    /// The teacher's feature of each image, as the reference's `forward(images=...)`.
+    ///
+    /// # Shapes
+    /// `images` [B, 3, S, S] -> [B, D].
+    pub fn embed(&self, images: Tensor<B::InnerBackend, 4>) -> Tensor<B::InnerBackend, 2> {
+        self.teacher.backbone.embed(images)
+    }
+
+    /// Moves the teacher towards the student: `teacher * decay + student * (1 - decay)`; the mask token stays out.
+    pub fn update_teacher(self, decay: f64) -> Self {
+        Self {
+            teacher: ema::<B, _, _>(self.teacher, &self.student.network, decay),
+            ..self
+        }
+    }
+
+    fn check(
+        &self,
+        global_views: &[Tensor<B::InnerBackend, 4>],
+        masks: &[bool],
+    ) -> Result<usize> {
+        let Some(first) = global_views.first() else {
+            return Err(Error::Training("forward needs at least one global view".into()));
+        };
+        let dims = first.dims();
+        if global_views.iter().any(|view| view.dims() != dims) {
+            return Err(Error::Training("all global views must have one shape".into()));
+        }
+        let patches = self.student.network.backbone.patches();
+        let expected = global_views.len() * dims[0] * patches;
+        if masks.len() != expected {
+            return Err(Error::Training(format!(
+                "{} mask entries for {} views of {} images with {patches} patches each: expected {expected}",
+                masks.len(),
+                global_views.len(),
+                dims[0],
+            )));
+        }
+        Ok(dims[0])
+    }
+
+    fn cls_loss(
+        &mut self,
+        student_cls: &Tensor<B, 2>,
+        teacher_cls: &Tensor<B::InnerBackend, 2>,
+        [views, batch]: [usize; 2],
+        temperature: f64,
+    ) -> Tensor<B, 1> {
+        let prototypes = self.config.n_cls_prototypes;
+        let shape = [views, batch, prototypes];
+        let teacher_logits = self.teacher.cls_head.forward(teacher_cls.clone());
+        let student_logits = self.student.network.cls_head.forward(student_cls.clone());
+        let potentials = match self.config.cls_targets {
+            ClsTargets::Centering => B::InnerBackend::centered_potentials(
+                teacher_logits.clone(),
+                self.center.value(),
+                temperature,
+            ),
+            ClsTargets::Sinkhorn => self.sinkhorn(teacher_logits.clone(), temperature),
+        };
+        let loss = cls_loss(ClsLossInput {
+            student_logits: student_logits.reshape(shape),
+            teacher_logits: Tensor::from_inner(teacher_logits.clone().reshape(shape)),
+            potentials: TargetPotentials::from_inner(potentials),
+            student_temperature: self.config.temperature_student,
+        });
+        if self.config.cls_targets == ClsTargets::Centering {
+            self.center.update(teacher_logits);
+        }
+        loss
+    }
+
+    /// Heads and loss see masked patches only: the reference computes all logits and drops the others.
+    fn patch_loss(
+        &self,
+        student: &Tokens<B>,
+        teacher: &Tokens<B::InnerBackend>,
+        masked_rows: Vec<i32>,
+        temperature: f64,
+    ) -> Tensor<B, 1> {
+        let device = student.patches.device();
+        if masked_rows.is_empty() {
+            return Tensor::zeros([1], &device);
+        }
+        let [images, patches, width] = teacher.patches.dims();
+        let count = masked_rows.len();
+        let rows: Tensor<B::InnerBackend, 1, Int> =
+            Tensor::from_data(TensorData::new(masked_rows, [count]), &device);
+        // [G B, N, D] -> [M, D]
+        let teacher_patches = teacher
+            .patches
+            .clone()
+            .reshape([images * patches, width])
+            .select(0, rows.clone());
+        let student_patches = student
+            .patches
+            .clone()
+            .reshape([images * patches, width])
+            .select(0, Tensor::from_inner(rows));
+        let teacher_logits = self.teacher.patch_head.forward(teacher_patches);
+        let potentials = self.sinkhorn(teacher_logits.clone(), temperature);
+        patch_loss(PatchLossInput {
+            student_logits: self.student.network.patch_head.forward(student_patches),
+            teacher_logits: Tensor::from_inner(teacher_logits),
+            potentials: TargetPotentials::from_inner(potentials),
+            weighting: PatchWeighting::PerPatch,
+            student_temperature: self.config.temperature_student,
+        })
+    }
+
+    fn sinkhorn(
+        &self,
+        teacher_logits: Tensor<B::InnerBackend, 2>,
+        temperature: f64,
+    ) -> TargetPotentials<B::InnerBackend> {
+        let iterations = self.config.sinkhorn_iterations;
+        B::InnerBackend::sinkhorn_potentials(teacher_logits, temperature, iterations)
+    }
+}
+
+/// Rows of the flat [G B N] patches that are masked.
+fn masked_rows(masks: &[bool]) -> Vec<i32> {
+    let rows = masks.iter().enumerate();
+    rows.filter_map(|(row, masked)| masked.then_some(row as i32))
+        .collect()
+}
+
+/// [G B, N, 1], 1 where masked.
+fn mask_tensor<B: Backend>(masks: &[bool], images: usize, device: &B::Device) -> Tensor<B, 3> {
+    let values: Vec<f32> = masks.iter().map(|masked| f32::from(u8::from(*masked))).collect();
+    Tensor::from_data(
+        TensorData::new(values, [images, masks.len() / images.max(1), 1]),
+        device,
+    )
+}

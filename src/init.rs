@@ -1,0 +1,86 @@
+//! Initial parameters, drawn on the host so that every backend starts from the same weights.
+
+use burn::module::Param;
+use burn::nn::{LayerNorm, LayerNormConfig, Linear};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+
+use crate::random::Random;
+
+/// Epsilon of timm's layer norm.
+const LAYER_NORM_EPS: f64 = 1e-6;
+
+fn param<B: Backend, const D: usize>(
+    values: Vec<f32>,
+    shape: [usize; D],
+    device: &B::Device,
+) -> Param<Tensor<B, D>> {
+    Param::from_data(TensorData::new(values, shape), device)
+}
+
+/// Entries uniform in [-bound, bound).
+pub(crate) fn uniform_param<B: Backend, const D: usize>(
+    random: &mut Random,
+    shape: [usize; D],
+    bound: f64,
+    device: &B::Device,
+) -> Param<Tensor<B, D>> {
+    let values = random.fill(shape.iter().product(), |r| r.uniform(-bound, bound));
+    param(values, shape, device)
+}
+
+/// Normal entries of mean zero.
+pub(crate) fn normal_param<B: Backend, const D: usize>(
+    random: &mut Random,
+    shape: [usize; D],
+    deviation: f64,
+    device: &B::Device,
+) -> Param<Tensor<B, D>> {
+    let values = random.fill(shape.iter().product(), |r| deviation * r.normal());
+    param(values, shape, device)
+}
+
+/// Equal entries.
+pub(crate) fn constant_param<B: Backend, const D: usize>(
+    shape: [usize; D],
+    value: f32,
+    device: &B::Device,
+) -> Param<Tensor<B, D>> {
+    param(vec![value; shape.iter().product()], shape, device)
+}
+
+/// PyTorch's default linear layer: weight and bias uniform within the inverse root of the number of inputs.
+pub(crate) fn torch_linear<B: Backend>(
+    random: &mut Random,
+    [inputs, outputs]: [usize; 2],
+    bias: bool,
+    device: &B::Device,
+) -> Linear<B> {
+    let bound = (inputs as f64).sqrt().recip();
+    Linear {
+        weight: uniform_param(random, [inputs, outputs], bound, device),
+        bias: bias.then(|| uniform_param(random, [outputs], bound, device)),
+    }
+}
+
+/// timm's linear layer in a transformer: weight normal with deviation 0.02, bias zero.
+///
+/// timm truncates at +-2, a hundred deviations away, which never happens.
+pub(crate) fn timm_linear<B: Backend>(
+    random: &mut Random,
+    [inputs, outputs]: [usize; 2],
+    bias: bool,
+    device: &B::Device,
+) -> Linear<B> {
+    Linear {
+        weight: normal_param(random, [inputs, outputs], 0.02, device),
+        bias: bias.then(|| constant_param([outputs], 0.0, device)),
+    }
+}
+
+/// timm's layer norm: scale one, shift zero.
+pub(crate) fn layer_norm<B: Backend>(width: usize, device: &B::Device) -> LayerNorm<B> {
+    LayerNormConfig::new(width)
+        .with_epsilon(LAYER_NORM_EPS)
+        .init(device)
+}

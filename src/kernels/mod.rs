@@ -1,0 +1,100 @@
+//! The operations that deserve kernels of their own, as one backend-extension trait.
+//!
+//! Each method of [`IbotBackend`] has a default body in plain tensor operations: it runs on any backend, is
+//! differentiable through burn's autodiff, and is the reference that every faster body is tested against. A backend
+//! overrides a method where it can do better; the CPU backend Flex does so for the two optimizer passes.
+
+mod adamw;
+mod cross_entropy;
+mod ema;
+mod flex;
+mod target_potentials;
+
+pub use adamw::{AdamWInput, AdamWState};
+pub use cross_entropy::CrossEntropyInput;
+pub use target_potentials::TargetPotentials;
+
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{Tensor, TensorPrimitive};
+use burn_autodiff::Autodiff;
+use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn_ndarray::NdArray;
+
+/// burn's wgpu backend, without its operation fusion (wrong results: burn issues 5257, 5079).
+pub type Gpu = burn_wgpu::CubeBackend<burn_wgpu::WgpuRuntime, f32, i32, u32>;
+
+/// A backend that can train iBOT: burn's [`Backend`] and the operations of this module.
+pub trait IbotBackend: Backend {
+    /// Sinkhorn-Knopp in the log domain: the potentials of targets whose prototypes are used equally.
+    ///
+    /// # Shapes
+    /// `teacher_logits` [M, K] with M >= 1, K >= 1 -> potentials of length K and M.
+    fn sinkhorn_potentials(
+        teacher_logits: Tensor<Self, 2>,
+        temperature: f64,
+        iterations: usize,
+    ) -> TargetPotentials<Self> {
+        target_potentials::sinkhorn(teacher_logits, temperature, iterations)
+    }
+
+    /// The potentials of centered, sharpened softmax targets.
+    ///
+    /// # Shapes
+    /// `teacher_logits` [M, K] with M >= 1, `center` [K] or none -> potentials of length K and M.
+    fn centered_potentials(
+        teacher_logits: Tensor<Self, 2>,
+        center: Option<Tensor<Self, 1>>,
+        temperature: f64,
+    ) -> TargetPotentials<Self> {
+        target_potentials::centered(teacher_logits, center, temperature)
+    }
+
+    /// Weighted cross-entropy between the targets and the student, summed over rows; differentiable in
+    /// `student_logits` only.
+    ///
+    /// # Shapes
+    /// See [`CrossEntropyInput`]; -> [1].
+    fn cross_entropy(input: CrossEntropyInput<Self>) -> Tensor<Self, 1> {
+        cross_entropy::reference(input)
+    }
+
+    /// `teacher * decay + student * (1 - decay)` for each pair of tensors of equal shape, in place where possible.
+    fn ema(
+        teacher: Vec<FloatTensor<Self>>,
+        student: Vec<FloatTensor<Self>>,
+        decay: f64,
+    ) -> Vec<FloatTensor<Self>> {
+        ema::reference::<Self>(teacher, student, decay)
+    }
+
+    /// One AdamW step of one tensor, in place where possible.
+    fn adamw(input: AdamWInput<Self>) -> (FloatTensor<Self>, AdamWState<Self>) {
+        adamw::reference(input)
+    }
+
+    /// Sum of the squares of all entries of all tensors.
+    ///
+    /// # Shapes
+    /// Any -> [1].
+    fn sum_of_squares(
+        tensors: Vec<FloatTensor<Self>>,
+        device: &Self::Device,
+    ) -> Tensor<Self, 1> {
+        adamw::sum_of_squares(tensors, device)
+    }
+}
+
+/// An autodiff backend whose inner backend trains iBOT too: the student lives on it, the teacher on the inner one.
+pub trait TrainBackend: IbotBackend + AutodiffBackend<InnerBackend: IbotBackend> {}
+
+impl<B: IbotBackend + AutodiffBackend<InnerBackend: IbotBackend>> TrainBackend for B {}
+
+impl IbotBackend for NdArray<f32> {}
+impl IbotBackend for Gpu {}
+impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {}
+
+/// A float primitive as a tensor of rank `D`.
+pub(crate) fn wrap<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {
+    Tensor::from_primitive(TensorPrimitive::Float(primitive))
+}

@@ -1,0 +1,53 @@
+//! Moving average of the teacher's logits.
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+/// The center that DINO takes off the teacher's logits.
+///
+/// Source: `DINOv1Loss` in stable_pretraining/losses/dino.py (no center at first, the first update sets it) and
+/// `Center` in lightly/models/modules/center.py (zero at first).
+#[derive(Debug, Clone)]
+pub struct Center<B: Backend> {
+    value: Option<Tensor<B, 1>>,
+    momentum: f64,
+}
+
+impl<B: Backend> Center<B> {
+    /// No center until the first update, which sets it to its batch's mean.
+    pub fn unset(momentum: f64) -> Self {
+        Self {
+            value: None,
+            momentum,
+        }
+    }
+
+    /// A center of zeros, which the first update moves by momentum.
+    pub fn zeros(prototypes: usize, momentum: f64, device: &B::Device) -> Self {
+        Self {
+            value: Some(Tensor::zeros([prototypes], device)),
+            momentum,
+        }
+    }
+
+    /// Its value, [K]; none before the first update of an unset center.
+    pub fn value(&self) -> Option<Tensor<B, 1>> {
+        self.value.clone()
+    }
+
+    /// `center * momentum + mean * (1 - momentum)`, with the mean over all rows; no rows change nothing.
+    ///
+    /// # Shapes
+    /// `teacher_logits` [M, K].
+    pub fn update(&mut self, teacher_logits: Tensor<B, 2>) {
+        let [rows, prototypes] = teacher_logits.dims();
+        if rows == 0 {
+            return;
+        }
+        let mean = teacher_logits.mean_dim(0).reshape([prototypes]);
+        self.value = Some(match self.value.take() {
+            Some(center) => center * self.momentum + mean * (1.0 - self.momentum),
+            None => mean,
+        });
+    }
+}

@@ -1,0 +1,31 @@
+//! Kozachenko-Leonenko regularizer: spreads features over the sphere.
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use crate::head::l2_normalize;
+
+/// Similarity that takes a row out of its own neighbours; below any cosine.
+const EXCLUDED: f64 = -2.0;
+
+/// Mean negative log distance of each normalized feature to its nearest neighbour in the batch.
+///
+/// Source: Sablayrolles et al., arXiv 1806.03198; `KoLeoLoss` in lightly/loss/koleo_loss.py.
+///
+/// # Shapes
+/// `features` [B, D], B >= 2 -> [1].
+pub fn koleo_loss<B: Backend>(features: Tensor<B, 2>, eps: f64) -> Tensor<B, 1> {
+    let [batch, _] = features.dims();
+    let device = features.device();
+    let unit = l2_normalize(features, eps * eps);
+    let own = Tensor::<B, 2>::eye(batch, &device).bool();
+    let detached = unit.clone().detach();
+    let similarity = detached
+        .clone()
+        .matmul(detached.transpose())
+        .mask_fill(own, EXCLUDED);
+    let nearest = similarity.argmax(1).reshape([batch]);
+    let difference = unit.clone() - unit.select(0, nearest) + eps;
+    let distance = (difference.clone() * difference).sum_dim(1).sqrt();
+    -(distance + eps).log().mean_dim(0).reshape([1])
+}

@@ -1,0 +1,11 @@
+//! Losses, as pure functions of their inputs, and the center, which moves only in [`Center::update`].
+
+mod center;
+mod cls;
+mod koleo;
+mod patch;
+
+pub use center::Center;
+pub use cls::{ClsLossInput, cls_loss};
+pub use koleo::koleo_loss;
+pub use patch::{PatchLossInput, PatchWeighting, patch_loss};

@@ -1,0 +1,85 @@
+//! Memory of the process and of a GPU, in MiB, for the metrics.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde::Serialize;
+
+/// The largest resident size seen by this module, in bytes.
+static PEAK_SEEN: AtomicUsize = AtomicUsize::new(0);
+
+/// Resident memory of this process, in MiB; `None` where the system does not tell.
+#[must_use]
+pub fn resident_mib() -> Option<f64> {
+    let bytes = memory_stats::memory_stats()?.physical_mem;
+    PEAK_SEEN.fetch_max(bytes, Ordering::Relaxed);
+    Some(mib(bytes as u64))
+}
+
+/// The most memory that was ever resident in this process, in MiB.
+///
+/// Linux counts it. Elsewhere it is the largest value that [`resident_mib`] or this function saw.
+#[must_use]
+pub fn peak_rss_mib() -> Option<f64> {
+    if let Some(peak) = counted_peak_mib() {
+        return Some(peak);
+    }
+    resident_mib()?;
+    Some(mib(PEAK_SEEN.load(Ordering::Relaxed) as u64))
+}
+
+/// `VmHWM` of `/proc/self/status`, which is in KiB.
+#[cfg(target_os = "linux")]
+fn counted_peak_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024.0)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn counted_peak_mib() -> Option<f64> {
+    None
+}
+
+/// Memory that burn holds on a GPU, in MiB.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct GpuMemory {
+    /// In tensors that are alive.
+    pub in_use_mib: f64,
+    /// Taken from the driver; far more than what is in use is normal.
+    pub reserved_mib: f64,
+}
+
+impl GpuMemory {
+    pub(crate) fn from_bytes(in_use: u64, reserved: u64) -> Self {
+        Self {
+            in_use_mib: mib(in_use),
+            reserved_mib: mib(reserved),
+        }
+    }
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peak_follows_an_allocation() {
+        let before = peak_rss_mib();
+        let block = vec![1_u8; 64 << 20];
+        let resident = resident_mib();
+        assert_eq!(std::hint::black_box(&block)[123], 1);
+        drop(block);
+        let (Some(before), Some(resident), Some(after)) = (before, resident, peak_rss_mib()) else {
+            return; // A system that does not tell.
+        };
+        assert!(resident >= 64.0, "{resident} MiB");
+        assert!(after >= before && after >= 64.0, "{before} -> {after} MiB");
+    }
+}

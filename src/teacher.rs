@@ -1,0 +1,79 @@
+//! The teacher: a moving average of the student, never on the autodiff graph.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::ops::FloatTensor;
+
+use crate::kernels::{IbotBackend, wrap};
+
+/// A copy of the module with buffers of its own, bit for bit equal.
+///
+/// burn's `clone` and `valid` share buffers, and a clone of a parameter that was never read draws it anew (burn issue
+/// 5040), so each value goes through the host.
+pub fn deep_copy<B: Backend, M: Module<B>>(module: M) -> M {
+    struct Copy;
+    impl<B: Backend> ModuleMapper<B> for Copy {
+        fn map_float<const D: usize>(
+            &mut self,
+            param: Param<Tensor<B, D>>,
+        ) -> Param<Tensor<B, D>> {
+            let (id, tensor, mapper) = param.consume();
+            let device = tensor.device();
+            let copy = Tensor::from_data(tensor.into_data(), &device);
+            Param::from_mapped_value(id, copy, mapper)
+        }
+    }
+    module.map(&mut Copy)
+}
+
+/// Moves each parameter of `teacher` towards the parameter of `student` at the same place in the module:
+/// `teacher * decay + student * (1 - decay)`.
+///
+/// Source: `TeacherStudentWrapper.update_teacher` in stable_pretraining/backbone/utils.py. Differs from it: a decay
+/// of exactly 0 copies the student, where the reference skips the update.
+pub fn ema<B, S, T>(teacher: T, student: &S, decay: f64) -> T
+where
+    B: AutodiffBackend<InnerBackend: IbotBackend>,
+    S: Module<B>,
+    T: Module<B::InnerBackend>,
+{
+    let mut students = Collect::<B>(Vec::new());
+    student.visit(&mut students);
+    let mut taken = Take::<B::InnerBackend>(Vec::new());
+    let hollow = teacher.map(&mut taken);
+    let averaged = B::InnerBackend::ema(taken.0, students.0, decay);
+    hollow.map(&mut Put::<B::InnerBackend>(averaged.into_iter()))
+}
+
+/// The student's parameters in visit order, on the inner backend.
+struct Collect<B: AutodiffBackend>(Vec<FloatTensor<B::InnerBackend>>);
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for Collect<B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        self.0.push(param.val().inner().into_primitive().tensor());
+    }
+}
+
+/// Takes the teacher's parameters out, so that the update is their only owner and works in place.
+struct Take<B: Backend>(Vec<FloatTensor<B>>);
+
+impl<B: Backend> ModuleMapper<B> for Take<B> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let (id, tensor, mapper) = param.consume();
+        let placeholder = Tensor::empty([1; D], &tensor.device());
+        self.0.push(tensor.into_primitive().tensor());
+        Param::from_mapped_value(id, placeholder, mapper)
+    }
+}
+
+/// Puts the averaged parameters back in the same order.
+struct Put<B: Backend>(std::vec::IntoIter<FloatTensor<B>>);
+
+impl<B: Backend> ModuleMapper<B> for Put<B> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let (id, placeholder, mapper) = param.consume();
+        let tensor = self.0.next().map_or(placeholder, wrap);
+        Param::from_mapped_value(id, tensor, mapper)
+    }
+}

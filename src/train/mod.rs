@@ -1,0 +1,5 @@
+//! The training run.
+
+mod optimizer;
+
+pub use optimizer::{AdamW, AdamWConfig, Gradients};

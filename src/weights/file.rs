@@ -1,0 +1,102 @@
+//! safetensors files, read with care and written whole.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+
+use half::{bf16, f16};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors, View};
+
+use super::NamedTensor;
+use crate::error::{Error, Result};
+
+fn weights_error(path: &Path, reason: impl ToString) -> Error {
+    Error::Weights {
+        path: path.to_path_buf(),
+        reason: reason.to_string(),
+    }
+}
+
+/// All tensors of a safetensors file, converted to f32.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be read, [`Error::Weights`] where it is no safetensors file or holds integers.
+pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, NamedTensor>> {
+    let bytes = fs::read(path).map_err(Error::io(path))?;
+    let file = SafeTensors::deserialize(&bytes)
+        .map_err(|error| weights_error(path, format!("is no safetensors file: {error}")))?;
+    let mut tensors = BTreeMap::new();
+    for (name, view) in file.iter() {
+        let values = f32_values(&view).ok_or_else(|| {
+            let dtype = view.dtype();
+            weights_error(path, format!("{name} has dtype {dtype:?}; only floats are weights"))
+        })?;
+        let shape = view.shape().to_vec();
+        tensors.insert(name.to_string(), NamedTensor { shape, values });
+    }
+    Ok(tensors)
+}
+
+fn f32_values(view: &TensorView<'_>) -> Option<Vec<f32>> {
+    let bytes = view.data();
+    Some(match view.dtype() {
+        Dtype::F32 => convert(bytes, f32::from_le_bytes),
+        Dtype::F64 => convert(bytes, |entry| f64::from_le_bytes(entry) as f32),
+        Dtype::F16 => convert(bytes, |entry| f16::from_le_bytes(entry).to_f32()),
+        Dtype::BF16 => convert(bytes, |entry| bf16::from_le_bytes(entry).to_f32()),
+        _ => return None,
+    })
+}
+
+fn convert<const SIZE: usize>(bytes: &[u8], read: impl Fn([u8; SIZE]) -> f32) -> Vec<f32> {
+    bytes.as_chunks::<SIZE>().0.iter().map(|entry| read(*entry)).collect()
+}
+
+/// Writes f32 tensors to a temporary neighbour, syncs it and renames it.
+///
+/// # Errors
+/// [`Error::Io`] where the folder cannot be written, [`Error::Weights`] where the tensors make no file.
+pub fn write_safetensors(path: &Path, tensors: BTreeMap<String, NamedTensor>) -> Result<()> {
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let bytes = safetensors::serialize(tensors, Some(metadata))
+        .map_err(|error| weights_error(path, error))?;
+    write_whole(path, &bytes)
+}
+
+/// Writes a file under a temporary name, syncs it and renames it, so that the final name is never half a file.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".tmp");
+    let temporary = path.with_file_name(name);
+    let write = || -> std::io::Result<()> {
+        let mut file = fs::File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(Error::io(&temporary))?;
+    fs::rename(&temporary, path).map_err(Error::io(path))
+}
+
+impl View for NamedTensor {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Owned(self.values.iter().flat_map(|value| value.to_le_bytes()).collect())
+    }
+
+    fn data_len(&self) -> usize {
+        self.values.len() * size_of::<f32>()
+    }
+}
