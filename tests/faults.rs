@@ -2,7 +2,7 @@
 //!
 //! A fault spoils its process, so each runs in a child: this same test binary, told by `IBOT_FAULT` what to provoke.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -227,8 +227,12 @@ struct Outcome {
 
 /// Runs this binary as a child that provokes `fault`; one that hangs is killed and fails the test.
 fn run_child(fault: &str) -> Outcome {
+    run(fault, Command::new(std::env::current_exe().unwrap()))
+}
+
+fn run(fault: &str, mut command: Command) -> Outcome {
     let start = Instant::now();
-    let mut child = Command::new(std::env::current_exe().unwrap())
+    let mut child = command
         .args(["--exact", "child", "--nocapture", "--test-threads=1"])
         .env(FAULT, fault)
         .stdin(Stdio::null())
@@ -272,13 +276,19 @@ fn run_child(fault: &str) -> Outcome {
     })
 }
 
+/// Past the test harness, which hides what a passing test prints.
+fn skip(why: &str) {
+    let mut stderr = std::io::stderr().lock();
+    writeln!(stderr, "SKIPPED: {why}").unwrap();
+}
+
 /// Whether there is an adapter to break; where there must be one, its absence fails.
 fn has_adapter() -> bool {
     match choose(BackendChoice::Wgpu, None) {
         Ok(_) => true,
         Err(error) if std::env::var(REQUIRED).is_ok_and(|v| v == "1") => panic!("{error}"),
         Err(error) => {
-            eprintln!("SKIPPED: {error}");
+            skip(&error.to_string());
             false
         }
     }
@@ -289,7 +299,10 @@ fn expect_fault(fault: &str, kind: &str, remedy: &str) {
     if !has_adapter() {
         return;
     }
-    let outcome = run_child(fault);
+    expect_outcome(&run_child(fault), kind, remedy);
+}
+
+fn expect_outcome(outcome: &Outcome, kind: &str, remedy: &str) {
     assert_eq!(outcome.status.code(), Some(FAILED), "{}", outcome.output);
     assert!(!outcome.output.contains(NUMBERS), "{}", outcome.output);
     assert!(
@@ -347,6 +360,29 @@ fn a_random_tensor_above_the_binding_size() {
 #[test]
 fn a_tensor_above_the_buffer_size() {
     expect_fault("buffer size", "out of memory", "Lower --batch-size");
+}
+
+/// The driver itself refuses. Only on software, where a limit on the process stands in for a full GPU.
+#[cfg(target_os = "linux")]
+#[test]
+fn no_memory_left() {
+    let software =
+        |s: &Selected| matches!(s, Selected::Wgpu { adapter, .. } if adapter.is_software());
+    if !has_adapter() {
+        return;
+    }
+    if !choose(BackendChoice::Wgpu, None).is_ok_and(|choice| software(&choice.selected)) {
+        skip("filling the memory of a real GPU");
+        return;
+    }
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -v 12000000 && exec \"$0\" \"$@\""]);
+    command.arg(std::env::current_exe().unwrap());
+    expect_outcome(
+        &run("exhaust", command),
+        "out of memory",
+        "Lower --batch-size",
+    );
 }
 
 #[test]

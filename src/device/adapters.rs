@@ -1,0 +1,296 @@
+//! The GPUs that wgpu can see, and the `WgpuDevice` that means exactly one of them.
+
+use std::fmt;
+
+use burn_wgpu::WgpuDevice;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// A graphics API that wgpu can compute through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Api {
+    /// Vulkan: Linux and Windows.
+    Vulkan,
+    /// Metal: macOS.
+    Metal,
+    /// Direct3D 12: Windows.
+    Dx12,
+    /// OpenGL: listed only where none of the others finds an adapter.
+    Gl,
+}
+
+impl Api {
+    /// The APIs that are asked for adapters, the preferred one first.
+    ///
+    /// The first one is also cubecl's `AutoGraphicsApi`.
+    const fn by_preference() -> &'static [Self] {
+        if cfg!(target_os = "macos") {
+            &[Self::Metal]
+        } else if cfg!(target_os = "windows") {
+            &[Self::Vulkan, Self::Dx12]
+        } else {
+            &[Self::Vulkan]
+        }
+    }
+
+    /// The API that cubecl takes when nothing is said.
+    #[must_use]
+    pub const fn preferred() -> Self {
+        Self::by_preference()[0]
+    }
+
+    const fn backend(self) -> wgpu::Backend {
+        match self {
+            Self::Vulkan => wgpu::Backend::Vulkan,
+            Self::Metal => wgpu::Backend::Metal,
+            Self::Dx12 => wgpu::Backend::Dx12,
+            Self::Gl => wgpu::Backend::Gl,
+        }
+    }
+}
+
+impl fmt::Display for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vulkan => "Vulkan",
+            Self::Metal => "Metal",
+            Self::Dx12 => "Direct3D 12",
+            Self::Gl => "OpenGL",
+        })
+    }
+}
+
+/// What sort of device an adapter is; the order is the order of preference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdapterKind {
+    /// A GPU with memory of its own.
+    Discrete,
+    /// A GPU that shares the processor's memory.
+    Integrated,
+    /// A GPU lent to a virtual machine.
+    Virtual,
+    /// The driver does not say.
+    Other,
+    /// A program that plays GPU on the CPU, such as lavapipe: right, and slow.
+    Software,
+}
+
+impl From<wgpu::DeviceType> for AdapterKind {
+    fn from(kind: wgpu::DeviceType) -> Self {
+        match kind {
+            wgpu::DeviceType::DiscreteGpu => Self::Discrete,
+            wgpu::DeviceType::IntegratedGpu => Self::Integrated,
+            wgpu::DeviceType::VirtualGpu => Self::Virtual,
+            wgpu::DeviceType::Cpu => Self::Software,
+            wgpu::DeviceType::Other => Self::Other,
+        }
+    }
+}
+
+impl fmt::Display for AdapterKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Discrete => "discrete GPU",
+            Self::Integrated => "integrated GPU",
+            Self::Virtual => "virtual GPU",
+            Self::Other => "adapter of unknown kind",
+            Self::Software => "CPU adapter (software)",
+        })
+    }
+}
+
+/// What one kernel and one tensor may take on an adapter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AdapterLimits {
+    /// Bytes of the largest buffer.
+    pub buffer_bytes: u64,
+    /// Bytes of the largest tensor that a kernel can read or write.
+    pub binding_bytes: u64,
+    /// Storage buffers of one kernel.
+    pub storage_buffers: u32,
+    /// Bytes of workgroup memory of one kernel.
+    pub workgroup_bytes: u32,
+    /// Invocations of one workgroup.
+    pub workgroup_invocations: u32,
+}
+
+impl From<wgpu::Limits> for AdapterLimits {
+    fn from(limits: wgpu::Limits) -> Self {
+        Self {
+            buffer_bytes: limits.max_buffer_size,
+            binding_bytes: limits.max_storage_buffer_binding_size,
+            storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            workgroup_invocations: limits.max_compute_invocations_per_workgroup,
+        }
+    }
+}
+
+/// One adapter, as `ibot devices` lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AdapterSummary {
+    /// Its place in the list: what `--device` takes.
+    pub index: usize,
+    /// Its name, as the driver gives it.
+    pub name: String,
+    /// What sort of device it is.
+    pub kind: AdapterKind,
+    /// The API it is reached through.
+    pub api: Api,
+    /// The driver's name; may be empty.
+    pub driver: String,
+    /// The driver's version; may be empty.
+    pub driver_info: String,
+    /// Vendor and model number, `vendor:model` in hexadecimal.
+    pub id: String,
+    /// Its place on the PCI bus; empty where the driver does not say.
+    pub pci_bus: String,
+    /// What one kernel and one tensor may take.
+    pub limits: AdapterLimits,
+}
+
+impl AdapterSummary {
+    /// Describes `adapter`, reached through `api`, as number `index`.
+    pub(crate) fn new(index: usize, api: Api, adapter: &wgpu::Adapter) -> Self {
+        let info = adapter.get_info();
+        Self {
+            index,
+            name: info.name,
+            kind: info.device_type.into(),
+            api,
+            driver: info.driver,
+            driver_info: info.driver_info,
+            id: format!("{:04x}:{:04x}", info.vendor, info.device),
+            pci_bus: info.device_pci_bus_id,
+            limits: adapter.limits().into(),
+        }
+    }
+
+    /// Whether it is a program on the CPU rather than a GPU.
+    #[must_use]
+    pub fn is_software(&self) -> bool {
+        self.kind == AdapterKind::Software
+    }
+
+    /// Name, API and kind on one line.
+    #[must_use]
+    pub fn title(&self) -> String {
+        format!("{}, {}, {}", self.name, self.api, self.kind)
+    }
+
+    /// Whether `other` describes the same adapter, whatever its place in a list.
+    pub(crate) fn is_same_adapter(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.api == other.api
+            && self.id == other.id
+            && self.pci_bus == other.pci_bus
+    }
+}
+
+impl fmt::Display for AdapterSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let limits = &self.limits;
+        writeln!(f, "{}: {}", self.index, self.title())?;
+        writeln!(
+            f,
+            "   driver            {} {}",
+            self.driver, self.driver_info
+        )?;
+        writeln!(f, "   vendor:model      {} {}", self.id, self.pci_bus)?;
+        writeln!(
+            f,
+            "   largest buffer    {:.0} MiB",
+            mib(limits.buffer_bytes)
+        )?;
+        writeln!(
+            f,
+            "   largest tensor    {:.0} MiB",
+            mib(limits.binding_bytes)
+        )?;
+        writeln!(
+            f,
+            "   storage buffers   {} per kernel",
+            limits.storage_buffers
+        )?;
+        write!(
+            f,
+            "   workgroup         {} invocations, {} KiB of memory",
+            limits.workgroup_invocations,
+            limits.workgroup_bytes / 1024
+        )
+    }
+}
+
+/// Every adapter that wgpu sees, in a fixed order; empty where there is none.
+#[must_use]
+pub fn list_adapters() -> Vec<AdapterSummary> {
+    let mut adapters = Vec::new();
+    for &api in Api::by_preference() {
+        append_adapters(api, &mut adapters);
+    }
+    if adapters.is_empty() && !cfg!(target_os = "macos") {
+        append_adapters(Api::Gl, &mut adapters);
+    }
+    adapters
+}
+
+/// Lists one API as cubecl does (one instance of that API alone), so that the order is cubecl's.
+fn append_adapters(api: Api, adapters: &mut Vec<AdapterSummary>) {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends: api.backend().into(),
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    let found = cubecl::future::block_on(instance.enumerate_adapters(api.backend().into()));
+    for adapter in &found {
+        adapters.push(AdapterSummary::new(adapters.len(), api, adapter));
+    }
+}
+
+/// The `WgpuDevice` through which cubecl picks exactly `adapters[index]`.
+///
+/// cubecl counts within one API and one kind (cubecl-wgpu 0.10.0, `select_from_adapter_list`). It has no name for an
+/// adapter of unknown kind, and only one for software; but a number beyond the adapters of its kind counts among
+/// those of unknown kind, from zero.
+///
+/// # Errors
+/// An adapter that cubecl cannot name: the second software adapter, or one of unknown kind behind others.
+pub fn wgpu_device(adapters: &[AdapterSummary], index: usize) -> Result<WgpuDevice> {
+    let Some(adapter) = adapters.get(index) else {
+        return Err(Error::Device(format!("there is no adapter {index}")));
+    };
+    let before = |kind| {
+        let same = |a: &&AdapterSummary| a.api == adapter.api && a.kind == kind;
+        adapters[..index].iter().filter(same).count()
+    };
+    let all = |kind| {
+        let same = |a: &&AdapterSummary| a.api == adapter.api && a.kind == kind;
+        adapters.iter().filter(same).count()
+    };
+    let number = before(adapter.kind);
+    let device = match adapter.kind {
+        AdapterKind::Discrete => Some(WgpuDevice::DiscreteGpu(number)),
+        AdapterKind::Integrated => Some(WgpuDevice::IntegratedGpu(number)),
+        AdapterKind::Virtual => Some(WgpuDevice::VirtualGpu(number)),
+        AdapterKind::Software => (number == 0).then_some(WgpuDevice::Cpu),
+        AdapterKind::Other if all(AdapterKind::Virtual) <= number => {
+            Some(WgpuDevice::VirtualGpu(number))
+        }
+        AdapterKind::Other if all(AdapterKind::Integrated) <= number => {
+            Some(WgpuDevice::IntegratedGpu(number))
+        }
+        AdapterKind::Other => {
+            (all(AdapterKind::Discrete) <= number).then_some(WgpuDevice::DiscreteGpu(number))
+        }
+    };
+    device.ok_or_else(|| {
+        Error::Device(format!(
+            "cubecl cannot address adapter {index} ({}) beside the others; take another one, or hide the others from \
+             the driver (Vulkan: VK_LOADER_DRIVERS_SELECT)",
+            adapter.title()
+        ))
+    })
+}

@@ -1,0 +1,308 @@
+//! `--backend` and `--device` -> one device, with the reason as a sentence. Nothing falls back in silence.
+
+use std::fmt;
+use std::str::FromStr;
+
+use burn_wgpu::WgpuDevice;
+use serde::{Deserialize, Serialize};
+
+use super::adapters::{AdapterKind, AdapterSummary, Api, list_adapters, wgpu_device};
+use crate::error::{Error, Result};
+
+/// The backend that the user asks for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendChoice {
+    /// A GPU where there is one, else Flex.
+    #[default]
+    Auto,
+    /// A GPU, or a program that plays one.
+    Wgpu,
+    /// The CPU, through burn-flex: the faster of the two.
+    Flex,
+    /// The CPU, through burn-ndarray.
+    #[value(name = "ndarray")]
+    NdArray,
+}
+
+impl BackendChoice {
+    const ALL: [Self; 4] = [Self::Auto, Self::Wgpu, Self::Flex, Self::NdArray];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Wgpu => "wgpu",
+            Self::Flex => "flex",
+            Self::NdArray => "ndarray",
+        }
+    }
+}
+
+impl fmt::Display for BackendChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for BackendChoice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let named = |choice: &Self| choice.name().eq_ignore_ascii_case(text);
+        Self::ALL
+            .into_iter()
+            .find(named)
+            .ok_or_else(|| Error::config("backend", text, "one of auto, wgpu, flex, ndarray"))
+    }
+}
+
+/// The device that a run computes on. Displayed, it is the first line of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selected {
+    /// One adapter, through wgpu.
+    Wgpu {
+        /// The adapter's name in cubecl.
+        device: WgpuDevice,
+        /// What the adapter is.
+        adapter: AdapterSummary,
+    },
+    /// The CPU, through burn-flex.
+    Flex,
+    /// The CPU, through burn-ndarray.
+    NdArray,
+}
+
+impl fmt::Display for Selected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let threads = rayon::current_num_threads();
+        match self {
+            Self::Wgpu { adapter, .. } => write!(f, "backend wgpu: {}", adapter.title()),
+            Self::Flex => write!(f, "backend flex: CPU, crate burn-flex, {threads} threads"),
+            Self::NdArray => write!(
+                f,
+                "backend ndarray: CPU, crate burn-ndarray, {threads} threads"
+            ),
+        }
+    }
+}
+
+/// A selected device, and why it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// The device.
+    pub selected: Selected,
+    /// Why, as a sentence.
+    pub reason: String,
+}
+
+impl Choice {
+    fn new(selected: Selected, reason: impl Into<String>) -> Self {
+        Self {
+            selected,
+            reason: reason.into(),
+        }
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.selected, self.reason)
+    }
+}
+
+/// The device for `--backend choice --device device`; the reason goes to the log.
+///
+/// # Errors
+/// See [`choose`].
+pub fn select(choice: BackendChoice, device: Option<&str>) -> Result<Selected> {
+    let choice = choose(choice, device)?;
+    log::info!("{choice}");
+    Ok(choice.selected)
+}
+
+/// The device for `--backend choice --device device`, with the reason.
+///
+/// `device` is a number of `ibot devices` or a part of an adapter's name, whatever the case. `auto` takes hardware
+/// alone: discrete, then integrated, then virtual; else Flex. `wgpu` takes software too where there is nothing else.
+///
+/// # Errors
+/// - [`Error::Device`] where `wgpu` is asked for and there is no adapter
+/// - [`Error::Config`] where `device` fits none, or more than one, or goes with a CPU backend
+pub fn choose(choice: BackendChoice, device: Option<&str>) -> Result<Choice> {
+    match choice {
+        BackendChoice::Auto | BackendChoice::Wgpu => choose_among(&list_adapters(), choice, device),
+        BackendChoice::Flex | BackendChoice::NdArray => choose_among(&[], choice, device),
+    }
+}
+
+/// What `auto` takes on this machine, and why.
+#[must_use]
+pub fn auto_choice() -> Choice {
+    auto_among(&list_adapters())
+}
+
+fn choose_among(
+    adapters: &[AdapterSummary],
+    choice: BackendChoice,
+    device: Option<&str>,
+) -> Result<Choice> {
+    let cpu = match (choice, device) {
+        (BackendChoice::Auto, None) => return Ok(auto_among(adapters)),
+        (BackendChoice::Auto | BackendChoice::Wgpu, Some(wanted)) => {
+            return named_among(adapters, choice, wanted);
+        }
+        (BackendChoice::Wgpu, None) => return wgpu_among(adapters),
+        (BackendChoice::Flex, _) => Selected::Flex,
+        (BackendChoice::NdArray, _) => Selected::NdArray,
+    };
+    match device {
+        None => Ok(Choice::new(cpu, "asked for")),
+        Some(wanted) => Err(Error::config(
+            "device",
+            wanted,
+            format!(
+                "backend {choice} computes on the CPU: leave --device out, or take --backend wgpu"
+            ),
+        )),
+    }
+}
+
+/// The best adapter that is hardware, reached through an API made for computing, and has a name in cubecl.
+fn best_hardware(adapters: &[AdapterSummary]) -> Option<Selected> {
+    let mut hardware: Vec<_> = adapters.iter().filter(|a| !a.is_software()).collect();
+    // Stable: within one kind, the order of the list, which is the order of APIs.
+    hardware.sort_by_key(|a| (a.api == Api::Gl, a.kind));
+    hardware.into_iter().find_map(|adapter| {
+        let device = wgpu_device(adapters, adapter.index).ok()?;
+        let adapter = adapter.clone();
+        Some(Selected::Wgpu { device, adapter })
+    })
+}
+
+fn auto_among(adapters: &[AdapterSummary]) -> Choice {
+    if let Some(selected) = best_hardware(adapters) {
+        let kind = match &selected {
+            Selected::Wgpu { adapter, .. } => adapter.kind,
+            Selected::Flex | Selected::NdArray => AdapterKind::Other,
+        };
+        return Choice::new(selected, format!("auto takes the first {kind}"));
+    }
+    let reason = match adapters.iter().find(|a| a.is_software()) {
+        Some(adapter) => format!(
+            "auto takes the CPU: the only adapter, {}, is software and slower than burn-flex; --backend wgpu takes it",
+            adapter.name
+        ),
+        None => "auto takes the CPU: wgpu finds no adapter".to_owned(),
+    };
+    Choice::new(Selected::Flex, reason)
+}
+
+fn wgpu_among(adapters: &[AdapterSummary]) -> Result<Choice> {
+    if let Some(selected) = best_hardware(adapters) {
+        return Ok(Choice::new(selected, "the best adapter"));
+    }
+    let Some(adapter) = adapters.iter().find(|a| a.is_software()) else {
+        return Err(no_adapter());
+    };
+    let selected = Selected::Wgpu {
+        device: wgpu_device(adapters, adapter.index)?,
+        adapter: adapter.clone(),
+    };
+    Ok(Choice::new(
+        selected,
+        "there is no GPU: a program on the CPU plays one, correctly and slowly",
+    ))
+}
+
+fn named_among(adapters: &[AdapterSummary], choice: BackendChoice, wanted: &str) -> Result<Choice> {
+    if adapters.is_empty() {
+        return Err(no_adapter());
+    }
+    let adapter = find(adapters, wanted)?;
+    if choice == BackendChoice::Auto && adapter.is_software() {
+        return Err(Error::config(
+            "device",
+            wanted,
+            format!(
+                "{} is software, which auto never takes: add --backend wgpu",
+                adapter.title()
+            ),
+        ));
+    }
+    let selected = Selected::Wgpu {
+        device: wgpu_device(adapters, adapter.index)?,
+        adapter: adapter.clone(),
+    };
+    Ok(Choice::new(
+        selected,
+        format!("asked for as device {wanted}"),
+    ))
+}
+
+/// The adapter that a number or a part of a name means.
+///
+/// A number beyond the list is looked for in the names where it has three digits, as a whole word: `4090`.
+fn find<'a>(adapters: &'a [AdapterSummary], wanted: &str) -> Result<&'a AdapterSummary> {
+    let wanted = wanted.trim();
+    let number = wanted.parse::<usize>().ok();
+    if let Some(adapter) = number.and_then(|index| adapters.get(index)) {
+        return Ok(adapter);
+    }
+    let part = wanted.to_lowercase();
+    let in_name = |a: &&AdapterSummary| match number {
+        Some(_) => {
+            let mut words = a.name.split(|c: char| !c.is_alphanumeric());
+            part.len() >= 3 && words.any(|word| word == part)
+        }
+        None => !part.is_empty() && a.name.to_lowercase().contains(&part),
+    };
+    let matching: Vec<_> = adapters.iter().filter(in_name).collect();
+    match matching.as_slice() {
+        [] => Err(Error::config(
+            "device",
+            wanted,
+            format!(
+                "no adapter has this number or name; known are {}",
+                known(adapters)
+            ),
+        )),
+        [first, rest @ ..] => {
+            // One GPU reached through several APIs is one match: the first API is the preferred one.
+            let other_api = |a: &&AdapterSummary| a.name == first.name && a.api != first.api;
+            if rest.iter().all(other_api) {
+                return Ok(first);
+            }
+            let matching = known(matching.iter().copied());
+            let remedy = format!("fits several adapters, give the number: {matching}");
+            Err(Error::config("device", wanted, remedy))
+        }
+    }
+}
+
+fn known<'a>(adapters: impl IntoIterator<Item = &'a AdapterSummary>) -> String {
+    let line = |a: &AdapterSummary| format!("{}: {}", a.index, a.title());
+    adapters
+        .into_iter()
+        .map(line)
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+fn no_adapter() -> Error {
+    let install = if cfg!(target_os = "macos") {
+        "wgpu needs Metal, which every Mac since 2012 has: this session may be one without access to the GPU"
+    } else if cfg!(target_os = "windows") {
+        "install the GPU maker's current driver, which brings Vulkan and Direct3D 12"
+    } else {
+        "install the Vulkan driver: NVIDIA's own driver; AMD and Intel: mesa-vulkan-drivers (Debian, Ubuntu, Fedora) \
+         or vulkan-radeon / vulkan-intel (Arch), which on Debian also brings the software adapter lavapipe; in a \
+         container, pass the GPU in (NVIDIA: with the graphics capability); `vulkaninfo --summary` must list it"
+    };
+    Error::Device(format!(
+        "wgpu finds no adapter: {install}; or compute on the CPU with --backend flex"
+    ))
+}
+
+#[cfg(test)]
+#[path = "choice_tests.rs"]
+mod tests;

@@ -1,0 +1,298 @@
+//! What a device fault is, and the log of one device's faults.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::error::Error;
+
+/// Reports kept per device: the first one is the cause, the others may explain it.
+const KEPT: usize = 8;
+/// Length of a report in an error message.
+const REPORT_LINES: usize = 12;
+const REPORT_CHARS: usize = 1200;
+/// What stands before the cause in a report, and how much of it goes.
+const WRAPPERS: [(&str, usize); 2] = [
+    ("WGSL compilation failed for kernel", 0),
+    (UNWRAPPED, UNWRAPPED.len()),
+];
+const UNWRAPPED: &str = "called `Result::unwrap()` on an `Err` value: ";
+
+/// The kinds of fault, each with its own remedy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// A tensor or the sum of all is too large for the adapter.
+    OutOfMemory,
+    /// A kernel's source does not compile.
+    Shader,
+    /// A kernel and its buffers do not fit together.
+    Validation,
+    /// The driver took the device away.
+    DeviceLost,
+    /// Anything else that stopped the device's thread.
+    Other,
+}
+
+impl FaultKind {
+    /// Sorts a report by its text, which is all that cubecl leaves of many.
+    #[must_use]
+    pub fn of_report(report: &str) -> Self {
+        const SIGNS: [(FaultKind, &[&str]); 4] = [
+            (
+                FaultKind::OutOfMemory,
+                &[
+                    "can't allocate buffer",
+                    "buffertoobig",
+                    "out of memory",
+                    "outofmemory",
+                    "not enough memory",
+                    "maximum buffer size",
+                    "max_buffer_size",
+                    "binding_size",
+                    "binding size",
+                ],
+            ),
+            (
+                FaultKind::DeviceLost,
+                &[
+                    "device is lost",
+                    "device lost",
+                    "devicelost",
+                    "has been destroyed",
+                ],
+            ),
+            (FaultKind::Shader, &["wgsl compilation failed", "shader"]),
+            (
+                FaultKind::Validation,
+                &["validation error", "bind group", "pipeline"],
+            ),
+        ];
+        let report = report.to_lowercase();
+        let found = SIGNS
+            .iter()
+            .find(|(_, signs)| signs.iter().any(|sign| report.contains(sign)));
+        found.map_or(Self::Other, |(kind, _)| *kind)
+    }
+
+    /// Whether other faults follow from it, and so may be reported before it.
+    const fn is_cause(self) -> bool {
+        matches!(self, Self::OutOfMemory | Self::DeviceLost)
+    }
+
+    /// Whether it may follow from another fault.
+    const fn is_vague(self) -> bool {
+        matches!(self, Self::Validation | Self::Other)
+    }
+
+    const fn remedy(self) -> &'static str {
+        match self {
+            Self::OutOfMemory => {
+                "Lower --batch-size, the number or size of the crops, or the number of prototypes; `ibot devices` says \
+                 how large one tensor may be on this adapter."
+            }
+            Self::Shader => {
+                "A kernel does not compile on this adapter: update its driver or compute with --backend flex, and \
+                 please report the lines above."
+            }
+            Self::Validation => {
+                "A kernel does not fit its buffers, which is an error in the program: compute with --backend flex, and \
+                 please report the lines above."
+            }
+            Self::DeviceLost => {
+                "The driver reset the GPU or took it away (a kernel ran too long, too much memory, suspend, another \
+                 program): start again, which goes on from the last checkpoint; if it returns, update the driver or \
+                 lower --batch-size."
+            }
+            Self::Other => {
+                "Start again, which goes on from the last checkpoint; if it returns, compute with --backend flex, and \
+                 please report the lines above."
+            }
+        }
+    }
+}
+
+impl fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OutOfMemory => "out of memory",
+            Self::Shader => "shader does not compile",
+            Self::Validation => "validation error",
+            Self::DeviceLost => "device lost",
+            Self::Other => "device error",
+        })
+    }
+}
+
+/// One report of a fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// What sort of fault it is.
+    pub kind: FaultKind,
+    /// What wgpu, cubecl or the device's thread said, without stack traces.
+    pub report: String,
+}
+
+impl Fault {
+    pub(crate) fn new(kind: FaultKind, report: &str) -> Self {
+        let report = shorten(report);
+        Self { kind, report }
+    }
+
+    pub(crate) fn of_report(report: &str) -> Self {
+        Self::new(FaultKind::of_report(report), report)
+    }
+}
+
+/// Drops stack frames (`  12: name` and the place that follows) and wrappers, and cuts what is too long to read.
+fn shorten(report: &str) -> String {
+    // Nested errors arrive in Debug form, their line breaks escaped.
+    let report = report.replace("\\n", "\n").replace("\\\"", "\"");
+    let cause = WRAPPERS
+        .iter()
+        .filter_map(|w| report.find(w.0).map(|at| at + w.1))
+        .max();
+    let report = &report[cause.unwrap_or(0)..];
+    let is_frame = |line: &str| {
+        let line = line.trim_start();
+        let after_number = line.trim_start_matches(|c: char| c.is_ascii_digit());
+        let numbered = after_number.len() < line.len() && after_number.starts_with(": ");
+        numbered
+            || ["at ", "Backtrace", "No backtrace"]
+                .iter()
+                .any(|sign| line.starts_with(sign))
+    };
+    let lines = report
+        .lines()
+        .filter(|line| !line.trim().is_empty() && !is_frame(line));
+    let text = lines.take(REPORT_LINES).collect::<Vec<_>>().join("\n  ");
+    match text.char_indices().nth(REPORT_CHARS) {
+        Some((end, _)) => format!("{} ...", &text[..end]),
+        None => text.trim_end().to_owned(),
+    }
+}
+
+/// Everything that one device reported.
+#[derive(Debug)]
+pub(crate) struct FaultLog {
+    device: String,
+    poisoned: AtomicBool,
+    faults: Mutex<Vec<Fault>>,
+}
+
+impl FaultLog {
+    /// An empty log; `device` is the device's name in messages.
+    pub(crate) fn new(device: &str) -> Self {
+        Self {
+            device: device.to_owned(),
+            poisoned: AtomicBool::new(false),
+            faults: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Remembers a fault; the device counts as broken from here on.
+    pub(crate) fn record(&self, fault: Fault) {
+        log::debug!("{}: {}: {}", self.device, fault.kind, fault.report);
+        let mut faults = lock(&self.faults);
+        if !faults.contains(&fault) {
+            if faults.len() == KEPT && fault.kind.is_cause() {
+                faults.pop();
+            }
+            if faults.len() < KEPT {
+                faults.push(fault);
+            }
+        }
+        self.poisoned.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn faults(&self) -> Vec<Fault> {
+        lock(&self.faults).clone()
+    }
+
+    /// Whether the cause may still be unreported: a lost device shows as failed launches before wgpu tells of the loss.
+    pub(crate) fn is_vague(&self) -> bool {
+        lock(&self.faults).iter().all(|fault| fault.kind.is_vague())
+    }
+
+    /// The cause as an error: kind, report, remedy.
+    pub(crate) fn error(&self) -> Error {
+        let faults = self.faults();
+        let cause = match faults.first() {
+            Some(first) if first.kind.is_vague() => faults
+                .iter()
+                .find(|fault| fault.kind.is_cause())
+                .or(Some(first)),
+            first => first,
+        };
+        let Some(cause) = cause else {
+            return Error::Device(format!("{}: no fault was reported", self.device));
+        };
+        let more = match faults.len() {
+            1 => String::new(),
+            2 => "\n  (and one more report)".to_owned(),
+            n => format!("\n  (and {} more reports)", n - 1),
+        };
+        Error::Device(format!(
+            "{} on {}: {}{more}\nNothing computed since counts. {}",
+            cause.kind,
+            self.device,
+            cause.report,
+            cause.kind.remedy()
+        ))
+    }
+}
+
+/// A mutex's content, whatever happened to a thread that held it: every write here is a single push.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_sorted_by_their_text() {
+        let expected = [
+            (
+                "can't allocate buffer of size: 160000000",
+                FaultKind::OutOfMemory,
+            ),
+            (
+                "Buffer size 9 is greater than the maximum buffer size (8)",
+                FaultKind::OutOfMemory,
+            ),
+            (
+                "WGSL compilation failed for kernel `main`",
+                FaultKind::Shader,
+            ),
+            (
+                "Validation Error: Number of bindings in bind group",
+                FaultKind::Validation,
+            ),
+            ("Parent device is lost", FaultKind::DeviceLost),
+            ("index out of bounds", FaultKind::Other),
+        ];
+        for (report, kind) in expected {
+            assert_eq!(FaultKind::of_report(report), kind, "{report}");
+        }
+    }
+
+    #[test]
+    fn stack_frames_are_dropped() {
+        let report = "cause\n   0: std::panic\n             at /rustc/x.rs:1\n\n  12: main\nend";
+        assert_eq!(shorten(report), "cause\n  end");
+        assert!(shorten(&"x".repeat(5000)).len() < 1300);
+        assert_eq!(
+            shorten("called `Result::unwrap()` on an `Err` value: too big"),
+            "too big"
+        );
+        assert_eq!(
+            shorten("Caused by: WGSL compilation failed for kernel `x`"),
+            "WGSL compilation failed for kernel `x`"
+        );
+    }
+}

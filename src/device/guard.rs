@@ -1,0 +1,386 @@
+//! The guard: no number computed after a device fault gets out.
+//!
+//! On wgpu, burn swallows errors: a launch that fails leaves its output as it was, and reading it gives zeros or worse.
+//! The guard hears of a fault in four ways: wgpu's error handler, its device-lost callback, a panic hook for the device's
+//! thread, and `sync`, which alone returns what a kernel's compilation said. All of them happen before a read that was
+//! asked for later returns, so a check after the read is a check of the read.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::panic::resume_unwind;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use burn::tensor::backend::Backend;
+use burn_wgpu::{
+    MemoryConfiguration, RuntimeOptions, WgpuDevice, WgpuRuntime, WgpuSetup, graphics, init_setup,
+};
+use cubecl::Runtime;
+use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+
+use super::adapters::{AdapterSummary, Api};
+use super::choice::Selected;
+use super::faults::{Fault, FaultKind, FaultLog};
+use super::panics;
+use crate::error::{Error, Result};
+use crate::memory::GpuMemory;
+
+/// Kernels that cubecl batches into one submission. From 64 on, their uniforms alone force a blocking wait.
+const TASKS_MAX: usize = 32;
+/// How long a failed device may take to say whether it is lost.
+const LOSS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The guard of any device; on the CPU, where errors are panics, it has nothing to do.
+#[derive(Debug, Clone)]
+pub enum DeviceGuard {
+    /// Flex or NdArray.
+    Cpu,
+    /// A wgpu device.
+    Gpu(GpuGuard),
+}
+
+impl DeviceGuard {
+    /// Starts the selected device and guards it. Call it before any other use of that device.
+    ///
+    /// # Errors
+    /// The device cannot be opened, is in use without a guard, or is another adapter than the one selected.
+    pub fn install(selected: &Selected) -> Result<Self> {
+        let Selected::Wgpu { device, adapter } = selected else {
+            return Ok(Self::Cpu);
+        };
+        let guard = init(device, adapter.api)?;
+        if guard.adapter().is_same_adapter(adapter) {
+            return Ok(Self::Gpu(guard));
+        }
+        Err(Error::Device(format!(
+            "{} was selected, but cubecl opened {}: the drivers' list of adapters changed; start again",
+            adapter.title(),
+            guard.adapter().title()
+        )))
+    }
+
+    /// See [`GpuGuard::check`].
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Self::Cpu => Ok(()),
+            Self::Gpu(guard) => guard.check(),
+        }
+    }
+
+    /// See [`GpuGuard::check_sync`].
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn check_sync<B: Backend>(&self, device: &B::Device) -> Result<()> {
+        match self {
+            Self::Cpu => Ok(()),
+            Self::Gpu(guard) => guard.check_sync::<B>(device),
+        }
+    }
+
+    /// See [`GpuGuard::catch`].
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn catch<R>(&self, work: impl FnOnce() -> R) -> Result<R> {
+        match self {
+            Self::Cpu => Ok(work()),
+            Self::Gpu(guard) => guard.catch(work),
+        }
+    }
+
+    /// See [`GpuGuard::read`].
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn read<B: Backend, R>(&self, device: &B::Device, work: impl FnOnce() -> R) -> Result<R> {
+        match self {
+            Self::Cpu => Ok(work()),
+            Self::Gpu(guard) => guard.read::<B, R>(device, work),
+        }
+    }
+
+    /// Memory on the GPU; `None` on the CPU.
+    #[must_use]
+    pub fn gpu_memory(&self) -> Option<GpuMemory> {
+        match self {
+            Self::Cpu => None,
+            Self::Gpu(guard) => guard.memory(),
+        }
+    }
+}
+
+/// The guard of one wgpu device. Clones share their findings.
+#[derive(Clone)]
+pub struct GpuGuard {
+    device: WgpuDevice,
+    setup: WgpuSetup,
+    adapter: Arc<AdapterSummary>,
+    log: Arc<FaultLog>,
+}
+
+impl fmt::Debug for GpuGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (device, faults) = (&self.device, self.log.faults());
+        write!(
+            f,
+            "GpuGuard({device:?}, {}, {faults:?})",
+            self.adapter.title()
+        )
+    }
+}
+
+impl GpuGuard {
+    /// The adapter that was opened (its index is 0, not its place in the list).
+    #[must_use]
+    pub fn adapter(&self) -> &AdapterSummary {
+        &self.adapter
+    }
+
+    /// wgpu's own view of the device.
+    #[must_use]
+    pub fn setup(&self) -> &WgpuSetup {
+        &self.setup
+    }
+
+    /// The faults so far, the first one first.
+    #[must_use]
+    pub fn faults(&self) -> Vec<Fault> {
+        self.log.faults()
+    }
+
+    /// Whether the device is sound, as far as is known. Costs one atomic load.
+    ///
+    /// # Errors
+    /// [`Error::Device`] with the first report and the remedy.
+    pub fn check(&self) -> Result<()> {
+        if self.log.is_poisoned() {
+            return Err(self.error());
+        }
+        Ok(())
+    }
+
+    /// Waits for the device, which makes it tell all, then checks.
+    ///
+    /// # Errors
+    /// [`Error::Device`] with the first report and the remedy.
+    pub fn check_sync<B: Backend>(&self, device: &B::Device) -> Result<()> {
+        self.check()?;
+        match panics::catch(|| B::sync(device)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.log.record(Fault::of_report(&error.to_string())),
+            Err(panic) => self.record_symptom(&panic.report),
+        }
+        self.poll(wgpu::PollType::Poll);
+        self.check()
+    }
+
+    /// Runs work on the device; a panic that a device fault causes becomes that fault's error, any other one goes on.
+    ///
+    /// # Errors
+    /// The device failed before or meanwhile.
+    pub fn catch<R>(&self, work: impl FnOnce() -> R) -> Result<R> {
+        self.check()?;
+        match panics::catch(work) {
+            Ok(result) => self.check().map(|()| result),
+            Err(panic) => {
+                self.poll(wgpu::PollType::Poll);
+                if self.log.is_poisoned() || is_device_symptom(&panic.report) {
+                    self.record_symptom(&panic.report);
+                    return Err(self.error());
+                }
+                eprintln!("panic: {}", panic.report);
+                resume_unwind(panic.payload)
+            }
+        }
+    }
+
+    /// Brings numbers from the device, and gives them out only where everything that led to them was sound.
+    ///
+    /// # Errors
+    /// The device failed before or meanwhile.
+    pub fn read<B: Backend, R>(&self, device: &B::Device, work: impl FnOnce() -> R) -> Result<R> {
+        let result = self.catch(work)?;
+        self.check_sync::<B>(device)?;
+        Ok(result)
+    }
+
+    /// Memory that burn holds on the device; `None` after a fault. Submits what is queued.
+    #[must_use]
+    pub fn memory(&self) -> Option<GpuMemory> {
+        let usage = self
+            .catch(|| WgpuRuntime::client(&self.device).memory_usage())
+            .ok()?
+            .ok()?;
+        Some(GpuMemory::from_bytes(
+            usage.bytes_in_use,
+            usage.bytes_reserved,
+        ))
+    }
+
+    /// A report that follows from a fault, or is the only sign of it.
+    fn record_symptom(&self, report: &str) {
+        if !self.log.is_poisoned() {
+            self.log.record(Fault::of_report(report));
+        }
+    }
+
+    /// The cause of the faults; where the device was lost, wgpu may tell so only once its queue is empty.
+    fn error(&self) -> Error {
+        if self.log.is_vague() {
+            self.poll(wgpu::PollType::Wait {
+                submission_index: None,
+                timeout: Some(LOSS_PATIENCE),
+            });
+        }
+        self.log.error()
+    }
+
+    /// wgpu tells of a lost device in a poll.
+    fn poll(&self, how: wgpu::PollType) {
+        if let Err(error) = self.setup.device.poll(how) {
+            log::debug!("poll: {error}");
+        }
+    }
+}
+
+/// Panics with which cubecl and burn answer on the caller's thread after the device's thread failed.
+fn is_device_symptom(report: &str) -> bool {
+    let signs = [
+        "CallError",
+        "Failed to map buffer",
+        "buffer slice result",
+        "Error while reading data",
+        "An error happened during execution",
+        "server is in an invalid state",
+        "cubecl-runtime",
+        "cubecl-common",
+        "cubecl-wgpu",
+    ];
+    signs.iter().any(|sign| report.contains(sign))
+}
+
+/// Starts and guards a device of the platform's usual API (Metal on macOS, else Vulkan), once; later calls share the guard.
+///
+/// [`DeviceGuard::install`] does the same for a selected adapter, whatever its API.
+///
+/// # Errors
+/// The device cannot be opened or is in use without a guard.
+pub fn init_wgpu(device: &WgpuDevice) -> Result<GpuGuard> {
+    init(device, Api::preferred())
+}
+
+fn init(device: &WgpuDevice, api: Api) -> Result<GpuGuard> {
+    static GUARDS: Mutex<Option<HashMap<WgpuDevice, GpuGuard>>> = Mutex::new(None);
+    // Held to the end: two threads must not both start one device.
+    let mut guards = GUARDS.lock().unwrap_or_else(PoisonError::into_inner);
+    let guards = guards.get_or_insert_default();
+    if let Some(guard) = guards.get(device) {
+        if guard.adapter.api == api {
+            return Ok(guard.clone());
+        }
+        return Err(Error::Device(format!(
+            "{device:?} is already open through {}, and one process can not open it through {api} as well",
+            guard.adapter.api
+        )));
+    }
+    if matches!(device, WgpuDevice::Existing(_)) {
+        return Err(Error::Device(format!(
+            "{device:?} was made elsewhere and can not be guarded"
+        )));
+    }
+    use_one_stream()?;
+    let setup = open(device, api)?;
+    let guard = watch(device, api, setup);
+    guards.insert(device.clone(), guard.clone());
+    Ok(guard)
+}
+
+/// One stream for all threads: with more, cubecl 0.10 gives a buffer to one thread that another still reads.
+fn use_one_stream() -> Result<()> {
+    let mut config = CubeClRuntimeConfig::default().override_from_env();
+    config.streaming.max_streams = 1;
+    let mut storage = CubeClRuntimeConfig::storage().lock();
+    match storage.as_ref() {
+        None => *storage = Some(Arc::new(config)),
+        Some(config) if config.streaming.max_streams == 1 => {}
+        Some(_) => {
+            let reason =
+                "burn's GPU runtime was used before its guard was installed: install it first";
+            return Err(Error::Device(reason.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Opens the device; cubecl panics where it cannot.
+fn open(device: &WgpuDevice, api: Api) -> Result<WgpuSetup> {
+    let options = RuntimeOptions {
+        tasks_max: TASKS_MAX,
+        memory_config: MemoryConfiguration::default(),
+    };
+    let setup = panics::catch(|| match api {
+        Api::Vulkan => init_setup::<graphics::Vulkan>(device, options),
+        Api::Metal => init_setup::<graphics::Metal>(device, options),
+        Api::Dx12 => init_setup::<graphics::Dx12>(device, options),
+        Api::Gl => init_setup::<graphics::OpenGl>(device, options),
+    });
+    setup.map_err(|panic| {
+        let fault = Fault::of_report(&panic.report);
+        Error::Device(format!(
+            "{device:?} can not be opened through {api}: {}\n`ibot devices` lists the adapters; another program may \
+             hold the GPU's memory; --backend flex computes on the CPU",
+            fault.report
+        ))
+    })
+}
+
+/// Turns wgpu's two callbacks and the device's thread into entries of one log.
+fn watch(device: &WgpuDevice, api: Api, setup: WgpuSetup) -> GpuGuard {
+    let adapter = AdapterSummary::new(0, api, &setup.adapter);
+    let log = panics::watch(device, &adapter.title());
+    let heard = Arc::clone(&log);
+    setup
+        .device
+        .on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            let report = match std::error::Error::source(&error) {
+                // Out of memory: the error itself says no more than that.
+                Some(source) if matches!(error, wgpu::Error::OutOfMemory { .. }) => {
+                    format!("{error}: {source}")
+                }
+                _ => error.to_string(),
+            };
+            let kind = match &error {
+                wgpu::Error::OutOfMemory { .. } => FaultKind::OutOfMemory,
+                wgpu::Error::Validation { .. } | wgpu::Error::Internal { .. } => {
+                    match FaultKind::of_report(&report) {
+                        FaultKind::Other => FaultKind::Validation,
+                        kind => kind,
+                    }
+                }
+            };
+            heard.record(Fault::new(kind, &report));
+        }));
+    let heard = Arc::clone(&log);
+    setup
+        .device
+        .set_device_lost_callback(move |reason, message| {
+            let kind = match FaultKind::of_report(&message) {
+                FaultKind::OutOfMemory => FaultKind::OutOfMemory,
+                _ => FaultKind::DeviceLost,
+            };
+            heard.record(Fault::new(
+                kind,
+                &format!("device lost ({reason:?}) {message}"),
+            ));
+        });
+    GpuGuard {
+        device: device.clone(),
+        setup,
+        adapter: Arc::new(adapter),
+        log,
+    }
+}

@@ -1,0 +1,127 @@
+//! The shape of the code: imports point one way, files stay short, no shader without its Rust twin.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Files aim at 250 lines; this is the bound.
+const MAX_LINES: usize = 400;
+
+/// What each part of the crate may import, beside the foundations; a missing part fails.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("kernels", &[]),
+    ("masking", &[]),
+    ("memory", &[]),
+    ("init", &[]),
+    ("backbone", &["init"]),
+    ("head", &["init"]),
+    ("weights", &[]),
+    ("losses", &["kernels", "head"]),
+    ("teacher", &["kernels"]),
+    ("config", &["backbone", "masking"]),
+    ("data", &["masking"]),
+    ("device", &["memory"]),
+    ("ibot", &["backbone", "config", "head", "init", "kernels", "losses", "teacher"]),
+    ("eval", &["backbone", "data", "device"]),
+    (
+        "train",
+        &[
+            "backbone", "config", "data", "device", "eval", "ibot", "kernels", "masking", "memory", "weights",
+        ],
+    ),
+    ("bench", &["config", "device", "kernels", "memory", "train"]),
+];
+
+/// What every part may import.
+const FOUNDATIONS: &[&str] = &["error", "random"];
+
+/// Names that say nothing.
+const VAGUE: &[&str] = &["utils", "helpers", "common", "base", "misc"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(folder: &str, endings: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![root().join(folder)];
+    while let Some(folder) = open.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|e| endings.iter().any(|known| e == *known)) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The part of the crate that a source file belongs to: `losses` for src/losses/cls.rs.
+fn part(file: &Path) -> String {
+    let inside = file.strip_prefix(root().join("src")).unwrap();
+    let first = inside.components().next().unwrap();
+    Path::new(first.as_os_str()).file_stem().unwrap().to_string_lossy().into_owned()
+}
+
+#[test]
+fn imports_point_one_way() {
+    let allowed: BTreeMap<&str, &[&str]> = ALLOWED.iter().copied().collect();
+    let mut wrong = Vec::new();
+    let mut imports = 0;
+    for file in files("src", &["rs"]) {
+        let part = part(&file);
+        if ["main", "cli", "lib"].contains(&part.as_str()) || FOUNDATIONS.contains(&part.as_str()) {
+            continue;
+        }
+        let Some(may) = allowed.get(part.as_str()) else {
+            wrong.push(format!("{part} is not in the map of tests/architecture.rs"));
+            continue;
+        };
+        let text = fs::read_to_string(&file).unwrap();
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for line in code {
+            for target in line.split("crate::").skip(1) {
+                imports += 1;
+                let target: String = target.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                let known = target == part || FOUNDATIONS.contains(&target.as_str()) || may.contains(&target.as_str());
+                // macros and items at the root start with a capital or are the crate's own Result
+                if !known && !target.is_empty() && target.starts_with(char::is_lowercase) {
+                    wrong.push(format!("{}: crate::{target}", file.display()));
+                }
+            }
+        }
+    }
+    assert!(imports > 50, "only {imports} imports found: the search is broken");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn files_stay_short_and_have_names() {
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for folder in ["src", "tests", "examples", "benches", "shaders"] {
+        for file in files(folder, &["rs", "wgsl"]) {
+            seen += 1;
+            let lines = fs::read_to_string(&file).unwrap().lines().count();
+            if lines > MAX_LINES {
+                wrong.push(format!("{}: {lines} lines", file.display()));
+            }
+            if VAGUE.iter().any(|name| file.file_stem().unwrap() == *name) {
+                wrong.push(format!("{}: a name that says nothing", file.display()));
+            }
+        }
+    }
+    assert!(seen > 40, "only {seen} files found: the search is broken");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn each_shader_has_its_rust_twin() {
+    for shader in files("shaders", &["wgsl"]) {
+        let twin = root().join("src/kernels").join(shader.with_extension("rs").file_name().unwrap());
+        assert!(twin.exists(), "{} has no {}", shader.display(), twin.display());
+    }
+}
