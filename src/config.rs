@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::{VitConfig, vit_from_name};
 use crate::error::{Error, Result};
+use crate::masking::{MaskPolicy, MaskRatio};
 
 /// How the teacher's class-token logits become targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -30,6 +31,8 @@ pub struct IbotConfig {
     pub n_cls_prototypes: usize,
     /// Prototypes of the patch head.
     pub n_patch_prototypes: usize,
+    /// Share of the patches that the student does not see: a number, or `[low, high]` to draw from for every image.
+    pub mask_ratio: MaskRatio,
     /// Weight of the patch loss; that of the class-token loss is 1.
     pub patch_loss_weight: f64,
     /// Temperature of the student's softmax.
@@ -48,6 +51,8 @@ pub struct IbotConfig {
     pub image_size: usize,
     /// Whether to start from pretrained weights; the file is named by `--pretrained`.
     pub pretrained: bool,
+    /// Probability that an image is masked at all.
+    pub mask_probability: f64,
     /// How class-token targets are made.
     pub cls_targets: ClsTargets,
     /// Momentum of the class-token center.
@@ -67,6 +72,7 @@ impl Default for IbotConfig {
             projector_bottleneck_dim: 256,
             n_cls_prototypes: 65_536,
             n_patch_prototypes: 8_192,
+            mask_ratio: MaskRatio::Fixed(0.3),
             patch_loss_weight: 1.0,
             temperature_student: 0.1,
             temperature_teacher_warmup: 0.04,
@@ -76,6 +82,7 @@ impl Default for IbotConfig {
             ema_decay_end: 1.0,
             image_size: 224,
             pretrained: false,
+            mask_probability: 1.0,
             cls_targets: ClsTargets::Centering,
             center_momentum: 0.9,
             sinkhorn_iterations: 3,
@@ -138,11 +145,20 @@ impl IbotConfig {
                 return Err(Error::config(key, value, "must be from 0 to 1"));
             }
         }
+        self.mask_policy().validate()?;
         if !(self.patch_loss_weight.is_finite() && self.patch_loss_weight >= 0.0) {
             let remedy = "must be 0 or above";
             return Err(Error::config("patch_loss_weight", self.patch_loss_weight, remedy));
         }
         Ok(())
+    }
+
+    /// How images are masked.
+    pub fn mask_policy(&self) -> MaskPolicy {
+        MaskPolicy {
+            ratio: self.mask_ratio,
+            probability: self.mask_probability,
+        }
     }
 
     /// Temperature of the teacher's targets in an epoch (`_teacher_temperature` of the reference).

@@ -177,6 +177,29 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         self.teacher.backbone.embed(images)
     }
 
+    /// The same method around what `load` makes of the student's backbone; the teacher's starts equal to it again.
+    ///
+    /// # Errors
+    /// Those of `load`.
+    pub fn map_backbone(self, load: impl FnOnce(M) -> Result<M>) -> Result<Self> {
+        let Student {
+            network,
+            mask_token,
+        } = self.student;
+        let network = Network {
+            backbone: load(network.backbone)?,
+            ..network
+        };
+        Ok(Self {
+            teacher: deep_copy(network.valid()),
+            student: Student {
+                network,
+                mask_token,
+            },
+            ..self
+        })
+    }
+
     /// Moves the teacher towards the student: `teacher * decay + student * (1 - decay)`; the mask token stays out.
     pub fn update_teacher(self, decay: f64) -> Self {
         Self {

@@ -123,10 +123,7 @@ impl MaskPolicy {
         patches: usize,
     ) -> Vec<bool> {
         let stream = Stream::Mask(view as u32);
-        self.draw(
-            &mut Random::new(seed, epoch, index as u64, stream),
-            patches,
-        )
+        self.draw(&mut Random::new(seed, epoch, index as u64, stream), patches)
     }
 }
 
@@ -136,7 +133,14 @@ mod tests {
 
     #[test]
     fn counts_round_half_to_even() {
-        let counts = [(5, 0.5), (7, 0.5), (196, 0.3), (16, 0.0), (16, 1.0), (0, 0.5)];
+        let counts = [
+            (5, 0.5),
+            (7, 0.5),
+            (196, 0.3),
+            (16, 0.0),
+            (16, 1.0),
+            (0, 0.5),
+        ];
         let counts = counts.map(|(patches, ratio)| masked_count(patches, ratio));
         // Python: [round(5 * 0.5), round(7 * 0.5), round(196 * 0.3), ...]
         assert_eq!(counts, [2, 4, 59, 0, 16, 0]);
@@ -155,7 +159,10 @@ mod tests {
             }
         }
         // Binomial(4000, 0.3): mean 1200, standard deviation 29; five of them.
-        assert!(hits.iter().all(|hits| hits.abs_diff(1200) < 145), "{hits:?}");
+        assert!(
+            hits.iter().all(|hits| hits.abs_diff(1200) < 145),
+            "{hits:?}"
+        );
     }
 
     #[test]
@@ -201,7 +208,10 @@ mod tests {
     #[test]
     fn ratio_is_a_number_or_a_pair() {
         let read = |text| toml::from_str::<MaskPolicy>(text);
-        assert_eq!(read("mask_ratio = 0.4").unwrap().ratio, MaskRatio::Fixed(0.4));
+        assert_eq!(
+            read("mask_ratio = 0.4").unwrap().ratio,
+            MaskRatio::Fixed(0.4)
+        );
         assert_eq!(
             read("mask_ratio = [0.1, 0.5]").unwrap().ratio,
             MaskRatio::Range([0.1, 0.5])

@@ -1,5 +1,18 @@
-//! The training run.
+//! The training run: settings, schedules, one step, and the loop.
 
+mod config;
+mod metrics;
+mod observer;
 mod optimizer;
+pub mod presets;
+mod run;
+mod schedule;
+mod trainer;
 
+pub use config::RunConfig;
+pub use metrics::{RunFolder, StepMetrics};
+pub use observer::{Observer, RunStart, Silent};
 pub use optimizer::{AdamW, AdamWConfig, Gradients};
+pub use run::{RunRequest, run};
+pub use schedule::{Rates, Schedule, ScheduleConfig};
+pub use trainer::{StepInput, StepLosses, Trainer};

@@ -5,6 +5,8 @@
 
 mod backbone;
 mod case;
+#[path = "../gpu/mod.rs"]
+mod gpu;
 mod losses;
 mod method;
 
@@ -75,5 +77,8 @@ fn flex() {
 
 #[test]
 fn wgpu() {
-    run::<Autodiff<Gpu>>("wgpu", &Default::default());
+    if let Some((device, guard)) = gpu::device() {
+        run::<Autodiff<Gpu>>("wgpu", &device);
+        guard.check_sync::<Gpu>(&device).unwrap();
+    }
 }

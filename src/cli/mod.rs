@@ -1,0 +1,63 @@
+//! Commands and their flags.
+
+mod bench;
+mod devices;
+pub mod logger;
+mod progress;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use ibot::{Error, Result};
+
+/// What shells report for a process that Ctrl-C ended: 128 + SIGINT.
+const INTERRUPTED: u8 = 130;
+
+/// Pre-trains vision transformers with iBOT on any GPU, or the CPU.
+#[derive(Debug, Parser)]
+#[command(name = "ibot", version, about)]
+pub enum Command {
+    /// Trains on an image folder; without --data on a small set of its own making.
+    Train(Box<train::TrainArgs>),
+    /// Lists the GPUs, and which one `--backend auto` takes.
+    Devices(devices::DevicesArgs),
+    /// Times training steps on random images, or the loader alone.
+    Bench(bench::BenchArgs),
+}
+
+impl Command {
+    /// Runs the command.
+    pub fn run(self) -> Result<()> {
+        match self {
+            Self::Train(args) => args.run(),
+            Self::Devices(args) => args.run(),
+            Self::Bench(args) => args.run(),
+        }
+    }
+}
+
+/// Exit status of an error.
+pub fn exit_code(error: &Error) -> ExitCode {
+    match error {
+        Error::Interrupted { .. } => ExitCode::from(INTERRUPTED),
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Which device to compute on; shared by the commands that do.
+#[derive(Debug, clap::Args)]
+pub struct DeviceArgs {
+    /// auto takes a GPU where there is one, never a software adapter.
+    #[arg(long, value_enum, default_value = "auto")]
+    backend: ibot::device::BackendChoice,
+    /// Number or part of the name of a GPU, as `ibot devices` lists them.
+    #[arg(long)]
+    device: Option<String>,
+}
+
+impl DeviceArgs {
+    fn select(&self) -> Result<ibot::device::Selected> {
+        ibot::device::select(self.backend, self.device.as_deref())
+    }
+}

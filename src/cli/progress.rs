@@ -1,0 +1,122 @@
+//! A run on the terminal: a bar, or plain lines where stdout is a file or a pipe.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ibot::train::{Observer, RunStart, StepMetrics};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Plain lines come at most this often.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+/// Weight of the past in the smoothed losses.
+const SMOOTHING: f64 = 0.95;
+
+/// Prints the events of a run.
+pub struct Progress {
+    bar: ProgressBar,
+    is_terminal: bool,
+    steps: usize,
+    epochs: usize,
+    started: Instant,
+    last_line: Option<Instant>,
+    smooth: Option<[f64; 4]>,
+}
+
+impl Progress {
+    /// A bar where `is_terminal`, else lines.
+    pub fn new(is_terminal: bool) -> Self {
+        Self {
+            bar: ProgressBar::hidden(),
+            is_terminal,
+            steps: 0,
+            epochs: 0,
+            started: Instant::now(),
+            last_line: None,
+            smooth: None,
+        }
+    }
+
+    fn line(&self, text: &str) {
+        self.bar.suspend(|| println!("{text}"));
+    }
+
+    fn smoothed(&mut self, metrics: &StepMetrics) -> [f64; 4] {
+        let now = [
+            f64::from(metrics.losses.loss),
+            f64::from(metrics.losses.loss_cls),
+            f64::from(metrics.losses.loss_patch),
+            metrics.images_per_s,
+        ];
+        let mut smooth = self.smooth.unwrap_or(now);
+        for (smooth, now) in smooth.iter_mut().zip(now) {
+            *smooth = *smooth * SMOOTHING + now * (1.0 - SMOOTHING);
+        }
+        self.smooth = Some(smooth);
+        smooth
+    }
+
+    fn remaining(&self, step: usize) -> Duration {
+        let left = self.steps.saturating_sub(step) as f64 / step.max(1) as f64;
+        Duration::from_secs_f64((self.started.elapsed().as_secs_f64() * left).round())
+    }
+}
+
+impl Observer for Progress {
+    fn note(&mut self, line: &str) {
+        self.line(line);
+    }
+
+    fn started(&mut self, start: &RunStart<'_>) {
+        self.line(&format!(
+            "run {}: {} steps, {} epochs, {:.1} M trained parameters",
+            start.out.display(),
+            start.steps,
+            start.epochs,
+            start.parameters as f64 / 1e6
+        ));
+        (self.steps, self.epochs, self.started) = (start.steps, start.epochs, Instant::now());
+        if self.is_terminal {
+            self.bar = ProgressBar::new(start.steps as u64);
+            self.bar.set_draw_target(ProgressDrawTarget::stdout());
+            if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg} ETA {eta}") {
+                self.bar.set_style(style);
+            }
+        }
+    }
+
+    fn step(&mut self, metrics: &StepMetrics) {
+        let [loss, cls, patch, images_per_s] = self.smoothed(metrics);
+        let text = format!(
+            "epoch {}/{} loss {loss:.4} cls {cls:.4} patch {patch:.4} {images_per_s:.1} images/s",
+            metrics.rates.epoch + 1,
+            self.epochs
+        );
+        if self.is_terminal {
+            self.bar.set_message(text);
+            self.bar.set_position(metrics.step as u64);
+            return;
+        }
+        let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_INTERVAL);
+        if due || metrics.step == self.steps {
+            self.last_line = Some(Instant::now());
+            let eta = self.remaining(metrics.step);
+            println!("step {}/{} {text} ETA {eta:?}", metrics.step, self.steps);
+        }
+    }
+
+    fn knn(&mut self, when: &str, accuracy: f64, queries: usize) {
+        self.line(&format!(
+            "k-NN accuracy of the teacher {when}: {:.1} % of {queries} test pictures",
+            100.0 * accuracy
+        ));
+    }
+
+    fn finished(&mut self, out: &Path) {
+        self.bar.finish_and_clear();
+        println!(
+            "done in {:.0} s: {}",
+            self.started.elapsed().as_secs_f64(),
+            out.join("teacher.safetensors").display()
+        );
+    }
+}

@@ -1,0 +1,191 @@
+//! Settings of the random views, with the defaults and meanings of torchvision's transforms.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// How a crop is resized; both widen their filter where they shrink (torchvision's `antialias=True`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Interpolation {
+    /// Triangle filter.
+    Bilinear,
+    /// Catmull-Rom filter (a = -0.5), that of Pillow.
+    #[default]
+    Bicubic,
+}
+
+/// The random views of a picture, applied in this order: crop, flip, color jitter, gray, blur, solarize, normalise.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AugmentConfig {
+    /// Side S of a view in pixels; default 224.
+    pub image_size: usize,
+    /// Views per picture, G; default 2.
+    pub global_views: usize,
+    /// Share of the picture's area that a crop covers, drawn uniformly; default 0.4 to 1.
+    pub scale: [f64; 2],
+    /// Width by height of a crop, its logarithm drawn uniformly; default 3/4 to 4/3.
+    pub ratio: [f64; 2],
+    /// Default bicubic.
+    pub interpolation: Interpolation,
+    /// Probability of a horizontal flip; default 0.5.
+    pub flip: f64,
+    /// Brightness, contrast, saturation and hue.
+    pub color_jitter: ColorJitter,
+    /// Probability of a gray view; default 0.2.
+    pub gray: f64,
+    /// Gaussian blur.
+    pub blur: Blur,
+    /// Inversion of bright values.
+    pub solarize: Solarize,
+    /// Subtracted from red, green and blue in 0..1; default ImageNet's.
+    pub mean: [f32; 3],
+    /// What red, green and blue are then divided by; default ImageNet's.
+    pub std: [f32; 3],
+}
+
+/// Color jitter: four changes in random order.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ColorJitter {
+    /// The factor is uniform in max(0, 1 - x)..1 + x; default 0.4.
+    pub brightness: f64,
+    /// As brightness; default 0.4.
+    pub contrast: f64,
+    /// As brightness; default 0.2.
+    pub saturation: f64,
+    /// The shift is uniform in -x..x, in turns of the color circle; default 0.1.
+    pub hue: f64,
+    /// Probability of the four together; default 0.8.
+    pub probability: f64,
+}
+
+/// Gaussian blur.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Blur {
+    /// Default 0.5.
+    pub probability: f64,
+    /// Standard deviation in pixels of the view, drawn uniformly; default 0.1 to 2.
+    pub sigma: [f64; 2],
+}
+
+/// Inversion of the values that reach a threshold.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Solarize {
+    /// From 0 to 255; default 128.
+    pub threshold: f64,
+    /// Default 0.2.
+    pub probability: f64,
+}
+
+impl Default for AugmentConfig {
+    fn default() -> Self {
+        Self {
+            image_size: 224,
+            global_views: 2,
+            scale: [0.4, 1.0],
+            ratio: [3.0 / 4.0, 4.0 / 3.0],
+            interpolation: Interpolation::Bicubic,
+            flip: 0.5,
+            color_jitter: ColorJitter::default(),
+            gray: 0.2,
+            blur: Blur::default(),
+            solarize: Solarize::default(),
+            mean: [0.485, 0.456, 0.406],
+            std: [0.229, 0.224, 0.225],
+        }
+    }
+}
+
+impl Default for ColorJitter {
+    fn default() -> Self {
+        Self {
+            brightness: 0.4,
+            contrast: 0.4,
+            saturation: 0.2,
+            hue: 0.1,
+            probability: 0.8,
+        }
+    }
+}
+
+impl Default for Blur {
+    fn default() -> Self {
+        Self {
+            probability: 0.5,
+            sigma: [0.1, 2.0],
+        }
+    }
+}
+
+impl Default for Solarize {
+    fn default() -> Self {
+        Self {
+            threshold: 128.0,
+            probability: 0.2,
+        }
+    }
+}
+
+impl AugmentConfig {
+    /// # Errors
+    /// A value out of its range; the error names the key, the value and the range.
+    pub fn validate(&self) -> Result<()> {
+        whole("image_size", self.image_size, 8, 4096)?;
+        whole("global_views", self.global_views, 1, 16)?;
+        pair("scale", self.scale, 1e-4, 1.0)?;
+        pair("ratio", self.ratio, 0.01, 100.0)?;
+        number("flip", self.flip, 0.0, 1.0)?;
+        let jitter = &self.color_jitter;
+        number("color_jitter.brightness", jitter.brightness, 0.0, 10.0)?;
+        number("color_jitter.contrast", jitter.contrast, 0.0, 10.0)?;
+        number("color_jitter.saturation", jitter.saturation, 0.0, 10.0)?;
+        number("color_jitter.hue", jitter.hue, 0.0, 0.5)?;
+        number("color_jitter.probability", jitter.probability, 0.0, 1.0)?;
+        number("gray", self.gray, 0.0, 1.0)?;
+        number("blur.probability", self.blur.probability, 0.0, 1.0)?;
+        pair("blur.sigma", self.blur.sigma, 0.01, 100.0)?;
+        number("solarize.threshold", self.solarize.threshold, 0.0, 255.0)?;
+        number("solarize.probability", self.solarize.probability, 0.0, 1.0)?;
+        for (mean, std) in self.mean.iter().zip(self.std) {
+            number("mean", f64::from(*mean), -1.0, 2.0)?;
+            number("std", f64::from(std), 1e-3, 10.0)?;
+        }
+        Ok(())
+    }
+
+    /// Floats in one view: 3 * S * S.
+    pub fn view_len(&self) -> usize {
+        3 * self.image_size * self.image_size
+    }
+}
+
+fn number(key: &str, value: f64, low: f64, high: f64) -> Result<()> {
+    // NaN is in no range.
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    let remedy = format!("give a number from {low} to {high}");
+    Err(Error::config(format!("augment.{key}"), value, remedy))
+}
+
+fn pair(key: &str, value: [f64; 2], low: f64, high: f64) -> Result<()> {
+    let [first, second] = value;
+    if (low..=high).contains(&first) && (first..=high).contains(&second) {
+        return Ok(());
+    }
+    let remedy = format!("give [from, to] with {low} <= from <= to <= {high}");
+    let value = format!("{value:?}");
+    Err(Error::config(format!("augment.{key}"), value, remedy))
+}
+
+fn whole(key: &str, value: usize, low: usize, high: usize) -> Result<()> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    let remedy = format!("give a whole number from {low} to {high}");
+    Err(Error::config(format!("augment.{key}"), value, remedy))
+}

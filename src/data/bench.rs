@@ -1,0 +1,48 @@
+//! How fast a folder becomes batches, without a model.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::PictureSource;
+use super::loader::{Loader, LoaderConfig, Position, TrainViews};
+use crate::error::{Error, Result};
+
+/// Small batches, so that a measurement ends soon after its time.
+const BATCH: usize = 16;
+
+/// Pictures per second, each giving all its views, that `workers` threads (0 for one per processor) prepare: decoding
+/// included, no picture kept. Runs about as long as `duration`.
+///
+/// # Errors
+/// As [`Loader::new`] and [`Loader::next_batch`].
+pub fn bench_loader(
+    source: Arc<dyn PictureSource>,
+    make: TrainViews,
+    workers: usize,
+    duration: Duration,
+) -> Result<f64> {
+    let config = LoaderConfig {
+        batch_size: source.len().clamp(1, BATCH),
+        workers,
+        cache_mib: 0,
+        ..LoaderConfig::default()
+    };
+    let mut loader = Loader::new(source, make, &config, Position::default())?;
+    // Until the threads are up and the files in the system's cache, if they fit there.
+    loader.next_batch()?;
+    loader.next_batch()?;
+    let start = Instant::now();
+    let mut pictures = 0;
+    while start.elapsed() < duration {
+        pictures += loader.next_batch()?.samples.len();
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    if pictures == 0 {
+        return Err(Error::config(
+            "seconds",
+            duration.as_secs_f64(),
+            "measure longer",
+        ));
+    }
+    Ok(pictures as f64 / seconds)
+}

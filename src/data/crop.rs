@@ -1,0 +1,142 @@
+//! Which part of a picture a view shows, and its resize to the view's size in one step.
+
+use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+use image::RgbImage;
+
+use super::augment::{AugmentConfig, Interpolation};
+use crate::error::{Error, Result};
+use crate::random::Random;
+
+/// Attempts of a random crop before it falls back to the center.
+const ATTEMPTS: usize = 10;
+/// Square pictures up to this side are evaluated whole: of 32 pixels no border can be spared.
+const SMALL_SIDE: u32 = 96;
+/// Side of the resized picture by side of the center crop, in the usual ImageNet evaluation.
+const EVAL_MARGIN: f64 = 256.0 / 224.0;
+
+/// A rectangle of whole pixels inside a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CropBox {
+    /// Column of its left edge.
+    pub left: u32,
+    /// Row of its top edge.
+    pub top: u32,
+    /// Pixels per row, at least 1.
+    pub width: u32,
+    /// Rows, at least 1.
+    pub height: u32,
+}
+
+impl CropBox {
+    /// A crop of a picture of `width` x `height` as `torchvision.transforms.RandomResizedCrop` draws it: ten attempts
+    /// at an area and an aspect ratio that fit, then the largest center crop of an allowed ratio.
+    pub fn draw(config: &AugmentConfig, random: &mut Random, width: u32, height: u32) -> Self {
+        let area = f64::from(width) * f64::from(height);
+        let [narrow, wide] = config.ratio;
+        for _ in 0..ATTEMPTS {
+            let target = area * random.uniform(config.scale[0], config.scale[1]);
+            let ratio = random.uniform(narrow.ln(), wide.ln()).exp();
+            let crop_width = (target * ratio).sqrt().round_ties_even() as u32;
+            let crop_height = (target / ratio).sqrt().round_ties_even() as u32;
+            if (1..=width).contains(&crop_width) && (1..=height).contains(&crop_height) {
+                return Self {
+                    top: random.below((height - crop_height + 1) as usize) as u32,
+                    left: random.below((width - crop_width + 1) as usize) as u32,
+                    width: crop_width,
+                    height: crop_height,
+                };
+            }
+        }
+        let shape = f64::from(width) / f64::from(height);
+        let (crop_width, crop_height) = if shape < narrow {
+            (width, (f64::from(width) / narrow).round_ties_even() as u32)
+        } else if shape > wide {
+            ((f64::from(height) * wide).round_ties_even() as u32, height)
+        } else {
+            (width, height)
+        };
+        let (crop_width, crop_height) = (crop_width.clamp(1, width), crop_height.clamp(1, height));
+        Self {
+            left: (width - crop_width) / 2,
+            top: (height - crop_height) / 2,
+            width: crop_width,
+            height: crop_height,
+        }
+    }
+}
+
+/// Resizes parts of pictures to S x S; keeps its buffers.
+pub struct SquareResizer {
+    resizer: Resizer,
+    options: ResizeOptions,
+    resized: TypedImage<'static, U8x3>,
+}
+
+impl SquareResizer {
+    /// For views of `config.image_size` pixels per side.
+    pub fn new(config: &AugmentConfig) -> Self {
+        let side = config.image_size as u32;
+        let filter = match config.interpolation {
+            Interpolation::Bilinear => FilterType::Bilinear,
+            Interpolation::Bicubic => FilterType::CatmullRom,
+        };
+        Self {
+            resizer: Resizer::new(),
+            options: ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)),
+            resized: TypedImage::new(side, side),
+        }
+    }
+
+    /// The part `area` of `picture`; nothing outside of it is looked at, as if it were cut out first.
+    ///
+    /// # Shapes
+    /// S x S pixels, row-major.
+    ///
+    /// # Errors
+    /// `area` is not inside the picture.
+    pub fn crop(&mut self, picture: &RgbImage, area: &CropBox) -> Result<&[U8x3]> {
+        let view = borrow(picture)?;
+        let view = TypedCroppedImage::new(view, area.left, area.top, area.width, area.height)
+            .map_err(failed)?;
+        self.resizer
+            .resize_typed(&view, &mut self.resized, &self.options)
+            .map_err(failed)?;
+        Ok(self.resized.pixels())
+    }
+
+    /// What evaluation looks at: the shorter side resized to S * 256 / 224, then the center; a square picture of up to
+    /// 96 pixels per side is taken whole.
+    ///
+    /// # Shapes
+    /// S x S pixels, row-major.
+    ///
+    /// # Errors
+    /// The picture has no pixel.
+    pub fn center(&mut self, picture: &RgbImage) -> Result<&[U8x3]> {
+        let [width, height] = [picture.width(), picture.height()];
+        let shorter = f64::from(width.min(height));
+        let is_small_square = width == height && width <= SMALL_SIDE;
+        let side = if is_small_square {
+            shorter
+        } else {
+            shorter / EVAL_MARGIN
+        };
+        let [left, top] = [width, height].map(|size| (f64::from(size) - side) / 2.0);
+        // Pixels around the box take part at its edges, as they do when the whole picture is resized.
+        let options = self.options.crop(left, top, side, side);
+        self.resizer
+            .resize_typed(&borrow(picture)?, &mut self.resized, &options)
+            .map_err(failed)?;
+        Ok(self.resized.pixels())
+    }
+}
+
+fn borrow(picture: &RgbImage) -> Result<TypedImageRef<'_, U8x3>> {
+    TypedImageRef::from_buffer(picture.width(), picture.height(), picture.as_raw()).map_err(failed)
+}
+
+fn failed(error: impl std::fmt::Display) -> Error {
+    Error::Training(format!("a picture could not be resized: {error}"))
+}

@@ -1,0 +1,152 @@
+//! Batches to evaluate on: every usable picture once, in order, by the fixed evaluation view.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::PictureSource;
+use super::augment::AugmentConfig;
+use super::pictures::Pictures;
+use super::pool::{Pool, Slot, Task};
+use super::view::Augmenter;
+use crate::error::{Error, Result};
+
+/// Batches in the making or waiting at any time.
+const QUEUE: usize = 2;
+
+/// One batch to evaluate on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EvalBatch {
+    /// `[B]`: places in the source, rising.
+    pub samples: Vec<usize>,
+    /// `[B, 3, S, S]`, normalised.
+    pub pixels: Vec<f32>,
+    /// `[B]`: classes, where the source has them.
+    pub labels: Vec<Option<usize>>,
+}
+
+/// An iterator over a source; see [`eval_batches`].
+pub struct EvalBatches {
+    pool: Pool<EvalTask>,
+    is_over: bool,
+    /// Whether any picture was usable so far.
+    has_pictures: bool,
+}
+
+/// Every usable picture of `source`, in order, `batch_size` at a time (fewer in the last batch, and where a picture
+/// cannot be decoded), made by `workers` threads, 0 for one per processor.
+///
+/// # Errors
+/// A setting out of its range, or no thread to be had. The iterator gives an error where a worker panics, and at its
+/// end if no picture was usable.
+pub fn eval_batches(
+    source: Arc<dyn PictureSource>,
+    augment: &AugmentConfig,
+    batch_size: usize,
+    workers: usize,
+) -> Result<EvalBatches> {
+    augment.validate()?;
+    if batch_size == 0 {
+        return Err(Error::config("batch_size", batch_size, "give 1 or more"));
+    }
+    let task = EvalTask {
+        // Every picture is looked at once, so none is kept.
+        pictures: Pictures::new(source, 0),
+        augment: augment.clone(),
+        batch_size,
+    };
+    Ok(EvalBatches {
+        pool: Pool::new(task, workers, QUEUE, 0)?,
+        is_over: false,
+        has_pictures: false,
+    })
+}
+
+impl EvalBatches {
+    /// The pictures that could not be decoded, and why, since the last call; each appears once.
+    pub fn take_skipped(&self) -> Vec<(PathBuf, String)> {
+        self.pool.task().pictures.take_skipped()
+    }
+
+    fn advance(&mut self) -> Result<Option<EvalBatch>> {
+        while let Some(mut made) = self.pool.take()? {
+            let pictures = &self.pool.task().pictures;
+            let (_, view_len) = self.pool.task().views();
+            let mut pixels = made.views.pop().unwrap_or_default();
+            for &at in made.missing.iter().rev() {
+                made.samples.remove(at);
+                pixels.drain(at * view_len..(at + 1) * view_len);
+            }
+            if made.samples.is_empty() {
+                continue;
+            }
+            self.has_pictures = true;
+            let label = |&sample: &usize| pictures.source().label(sample);
+            return Ok(Some(EvalBatch {
+                labels: made.samples.iter().map(label).collect(),
+                samples: made.samples,
+                pixels,
+            }));
+        }
+        if self.has_pictures {
+            Ok(None)
+        } else {
+            Err(self.pool.task().pictures.none_usable())
+        }
+    }
+}
+
+impl Iterator for EvalBatches {
+    type Item = Result<EvalBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_over {
+            return None;
+        }
+        let batch = self.advance().transpose();
+        self.is_over = !matches!(batch, Some(Ok(_)));
+        batch
+    }
+}
+
+struct EvalTask {
+    pictures: Pictures,
+    augment: AugmentConfig,
+    batch_size: usize,
+}
+
+impl Task for EvalTask {
+    type Worker = Augmenter;
+
+    fn worker(&self) -> Augmenter {
+        Augmenter::new(&self.augment)
+    }
+
+    fn views(&self) -> (usize, usize) {
+        (1, self.augment.view_len())
+    }
+
+    fn samples(&self, number: usize) -> Option<Vec<usize>> {
+        let count = self.pictures.source().len();
+        let start = number * self.batch_size;
+        (start < count).then(|| (start..count.min(start + self.batch_size)).collect())
+    }
+
+    fn make(
+        &self,
+        augmenter: &mut Augmenter,
+        _number: usize,
+        sample: usize,
+        slot: &Slot,
+    ) -> Result<bool> {
+        let Some(picture) = self.pictures.get(sample) else {
+            return Ok(false);
+        };
+        augmenter.eval_view(&picture)?;
+        slot.write(0, |out| augmenter.write(out));
+        Ok(true)
+    }
+
+    fn name(&self, sample: usize) -> String {
+        self.pictures.source().name(sample).display().to_string()
+    }
+}

@@ -1,0 +1,316 @@
+//! An image folder: which pictures it holds and which classes, found by content and in an order of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fmt::{self, Display};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use image::{ImageFormat, RgbImage};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use walkdir::WalkDir;
+
+use super::PictureSource;
+use super::decode::{decode_rgb, too_large};
+use super::header::{Header, read_header};
+use crate::error::{Error, Result};
+
+/// How a folder is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FolderConfig {
+    /// Pictures with more pixels are skipped; default 100 million.
+    pub max_pixels: u64,
+}
+
+impl Default for FolderConfig {
+    fn default() -> Self {
+        Self {
+            max_pixels: 100_000_000,
+        }
+    }
+}
+
+/// What a scan found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ScanSummary {
+    /// Usable pictures, as far as their headers say.
+    pub pictures: usize,
+    /// How many of them are of each kind (`png`, `jpeg`, ...).
+    pub kinds: BTreeMap<String, usize>,
+    /// Folders of the first level with a usable picture somewhere below.
+    pub classes: usize,
+    /// Usable pictures that lie in no such folder.
+    pub unlabeled: usize,
+    /// Files whose content is that of no picture.
+    pub not_pictures: usize,
+    /// Pictures and folders left out, and why.
+    pub skipped: Vec<(PathBuf, String)>,
+}
+
+impl Display for ScanSummary {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} pictures", self.pictures)?;
+        let kinds: Vec<String> = self
+            .kinds
+            .iter()
+            .map(|(kind, count)| format!("{count} {kind}"))
+            .collect();
+        if !kinds.is_empty() {
+            write!(f, " ({})", kinds.join(", "))?;
+        }
+        write!(f, " in {} classes", self.classes)?;
+        if self.unlabeled > 0 {
+            write!(f, ", {} of them in none", self.unlabeled)?;
+        }
+        write!(
+            f,
+            "; {} other files, {} skipped",
+            self.not_pictures,
+            self.skipped.len()
+        )?;
+        for (path, reason) in &self.skipped {
+            write!(f, "\n  {}: {reason}", path.display())?;
+        }
+        Ok(())
+    }
+}
+
+/// The usable pictures of a folder, sorted by path.
+#[derive(Debug, Clone)]
+pub struct ImageFolder {
+    root: PathBuf,
+    pictures: Vec<Picture>,
+    classes: Vec<String>,
+    summary: ScanSummary,
+    config: FolderConfig,
+}
+
+#[derive(Debug, Clone)]
+struct Picture {
+    /// Relative to the root.
+    path: PathBuf,
+    label: Option<usize>,
+    pixels: u64,
+}
+
+/// What one file of the folder is.
+enum Found {
+    Picture(Header),
+    Other,
+    Skipped(String),
+}
+
+impl ImageFolder {
+    /// Finds every picture below `dir`, at any depth, by its content; reads headers only.
+    ///
+    /// Class is the name of the first-level folder; pictures in `dir` itself have none. Symbolic links are followed.
+    /// The order is that of the path, component by component and byte by byte, on every platform.
+    ///
+    /// # Errors
+    /// `dir` is missing or no folder, or no picture in it is usable; the message says what there is instead.
+    pub fn scan(dir: impl AsRef<Path>, config: &FolderConfig) -> Result<Self> {
+        let root = dir.as_ref();
+        let metadata = fs::metadata(root).map_err(Error::io(root))?;
+        if !metadata.is_dir() {
+            let reason = "is a file; give the folder that holds the pictures";
+            return Err(Error::data(root, reason));
+        }
+        let mut summary = ScanSummary::default();
+        let files = list_files(root, &mut summary)?;
+        let found: Vec<Found> = files
+            .par_iter()
+            .map(|path| inspect(&root.join(path), config))
+            .collect();
+        let mut pictures = Vec::new();
+        for (path, found) in files.into_iter().zip(found) {
+            match found {
+                Found::Picture(header) => {
+                    *summary.kinds.entry(kind(header.format)).or_default() += 1;
+                    pictures.push(Picture {
+                        path,
+                        label: None,
+                        pixels: header.pixels(),
+                    });
+                }
+                Found::Other => summary.not_pictures += 1,
+                Found::Skipped(reason) => summary.skipped.push((root.join(path), reason)),
+            }
+        }
+        summary.skipped.sort();
+        let classes = label(&mut pictures);
+        summary.pictures = pictures.len();
+        summary.classes = classes.len();
+        summary.unlabeled = pictures.iter().filter(|p| p.label.is_none()).count();
+        if pictures.is_empty() {
+            return Err(Error::data(root, no_picture(&summary)));
+        }
+        Ok(Self {
+            root: root.to_path_buf(),
+            pictures,
+            classes,
+            summary,
+            config: *config,
+        })
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What was found.
+    pub fn summary(&self) -> &ScanSummary {
+        &self.summary
+    }
+
+    /// Class names, sorted by their bytes; a label is an index into them.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// Label of every picture, in order.
+    pub fn labels(&self) -> Vec<Option<usize>> {
+        self.pictures.iter().map(|picture| picture.label).collect()
+    }
+
+    /// The same pictures, labeled by the class names of another folder, so that labels of both mean the same.
+    ///
+    /// # Errors
+    /// A class of this folder is none of `classes`.
+    pub fn with_classes(mut self, classes: &[String]) -> Result<Self> {
+        let mut label_from_own = Vec::with_capacity(self.classes.len());
+        for name in &self.classes {
+            let label = classes.iter().position(|class| class == name);
+            label_from_own.push(label.ok_or_else(|| {
+                let reason = format!("its class {name:?} is not in the other folder");
+                Error::data(&self.root, reason)
+            })?);
+        }
+        for picture in &mut self.pictures {
+            picture.label = picture.label.map(|own| label_from_own[own]);
+        }
+        self.classes = classes.to_vec();
+        Ok(self)
+    }
+}
+
+impl PictureSource for ImageFolder {
+    fn len(&self) -> usize {
+        self.pictures.len()
+    }
+
+    fn name(&self, index: usize) -> PathBuf {
+        self.root.join(&self.pictures[index].path)
+    }
+
+    fn label(&self, index: usize) -> Option<usize> {
+        self.pictures[index].label
+    }
+
+    fn decode(&self, index: usize) -> Result<RgbImage> {
+        decode_rgb(&self.name(index), self.config.max_pixels)
+    }
+
+    fn decoded_bytes(&self) -> u64 {
+        self.pictures.iter().map(|picture| 3 * picture.pixels).sum()
+    }
+}
+
+/// Every file below `root`, relative to it and sorted; what cannot be listed goes to the summary.
+fn list_files(root: &Path, summary: &mut ScanSummary) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in WalkDir::new(root).follow_links(true) {
+        match entry {
+            Ok(entry) if entry.file_type().is_file() => {
+                let path = entry.path().strip_prefix(root).unwrap_or(entry.path());
+                files.push(path.to_path_buf());
+            }
+            Ok(entry) if entry.file_type().is_dir() => {}
+            // A pipe or socket: reading it could wait for ever.
+            Ok(_) => summary.not_pictures += 1,
+            Err(error) => {
+                let path = error.path().unwrap_or(root).to_path_buf();
+                let is_loop = error.loop_ancestor().is_some();
+                match error.into_io_error() {
+                    Some(source) if path == root => return Err(Error::Io { path, source }),
+                    Some(source) => summary.skipped.push((path, source.to_string())),
+                    None if is_loop => {
+                        let reason = "a link to a folder that it lies in";
+                        summary.skipped.push((path, reason.to_owned()));
+                    }
+                    None => summary.skipped.push((path, "cannot be listed".to_owned())),
+                }
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn inspect(path: &Path, config: &FolderConfig) -> Found {
+    match read_header(path) {
+        Ok(None) => Found::Other,
+        Ok(Some(header)) => match too_large(header.width, header.height, config.max_pixels) {
+            Some(reason) => Found::Skipped(reason),
+            None => Found::Picture(header),
+        },
+        Err(error) => Found::Skipped(reason(&error)),
+    }
+}
+
+/// What an error says, without the path that stands beside it.
+pub(super) fn reason(error: &Error) -> String {
+    match error {
+        Error::Data { reason, .. } => reason.clone(),
+        Error::Io { source, .. } => source.to_string(),
+        error => error.to_string(),
+    }
+}
+
+/// Sets the labels; returns the class names.
+fn label(pictures: &mut [Picture]) -> Vec<String> {
+    let names: BTreeSet<&OsStr> = pictures.iter().filter_map(|p| class(&p.path)).collect();
+    let label_from_name: BTreeMap<&OsStr, usize> = names.iter().copied().zip(0..).collect();
+    let labels: Vec<Option<usize>> = pictures
+        .iter()
+        .map(|picture| label_from_name.get(class(&picture.path)?).copied())
+        .collect();
+    let classes = names
+        .into_iter()
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
+    for (picture, label) in pictures.iter_mut().zip(labels) {
+        picture.label = label;
+    }
+    classes
+}
+
+/// First folder of a relative path.
+fn class(path: &Path) -> Option<&OsStr> {
+    let mut components = path.components();
+    match (components.next(), components.next()) {
+        (Some(Component::Normal(folder)), Some(_)) => Some(folder),
+        _ => None,
+    }
+}
+
+fn kind(format: ImageFormat) -> String {
+    format!("{format:?}").to_lowercase()
+}
+
+fn no_picture(summary: &ScanSummary) -> String {
+    let mut reason = format!(
+        "no usable picture (PNG, JPEG, WebP, BMP, GIF, TIFF): {} files are none, {} were skipped",
+        summary.not_pictures,
+        summary.skipped.len()
+    );
+    for (path, why) in summary.skipped.iter().take(5) {
+        reason += &format!("\n  {}: {why}", path.display());
+    }
+    if summary.skipped.len() > 5 {
+        reason += "\n  ...";
+    }
+    reason
+}

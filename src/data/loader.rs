@@ -1,0 +1,281 @@
+//! Batches to train on: shuffled every epoch, augmented and masked ahead of the model.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::PictureSource;
+use super::augment::AugmentConfig;
+use super::pictures::Pictures;
+use super::pool::{Pool, Slot, Task, worker_count};
+use super::view::{Augmenter, View};
+use crate::error::{Error, Result};
+use crate::masking::MaskPolicy;
+use crate::random::{Random, Stream};
+
+/// How batches are made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoaderConfig {
+    /// Pictures per batch, B; default 64.
+    pub batch_size: usize,
+    /// Threads that decode and augment; default 0: one per processor.
+    pub workers: usize,
+    /// Seed of order, views and masks; default 0.
+    pub seed: u64,
+    /// Batches in the making or waiting at any time; default 2. More if small batches would leave workers idle.
+    pub queue: usize,
+    /// Whether the incomplete batch at the end of an epoch is left out; default true.
+    pub drop_last: bool,
+    /// Keep all decoded pictures in memory if they take at most so many MiB; default 256.
+    pub cache_mib: usize,
+}
+
+impl Default for LoaderConfig {
+    fn default() -> Self {
+        Self {
+            batch_size: 64,
+            workers: 0,
+            seed: 0,
+            queue: 2,
+            drop_last: true,
+            cache_mib: 256,
+        }
+    }
+}
+
+impl LoaderConfig {
+    /// # Errors
+    /// A value out of its range; the error names the key, the value and the range.
+    pub fn validate(&self) -> Result<()> {
+        let ranges = [
+            ("loader.batch_size", self.batch_size, 1, 1 << 20),
+            ("loader.workers", self.workers, 0, 1024),
+            ("loader.queue", self.queue, 1, 1024),
+        ];
+        for (key, value, low, high) in ranges {
+            if !(low..=high).contains(&value) {
+                let remedy = format!("give a whole number from {low} to {high}");
+                return Err(Error::config(key, value, remedy));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is made of every picture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainViews {
+    /// The views.
+    pub augment: AugmentConfig,
+    /// Their masks.
+    pub masks: MaskPolicy,
+    /// Patches per view, N.
+    pub patches: usize,
+}
+
+/// A place in training: batch number `batch` of epoch `epoch`, both from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Position {
+    /// Epoch.
+    pub epoch: usize,
+    /// Batch in the epoch; past the last one, those of the next epochs are meant.
+    pub batch: usize,
+}
+
+/// One batch to train on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Epoch, from 0.
+    pub epoch: usize,
+    /// Number in the epoch, from 0.
+    pub index: usize,
+    /// `[B]`: places in the source. Where a picture cannot be decoded, the next usable one is shown instead.
+    pub samples: Vec<usize>,
+    /// G buffers of `[B, 3, S, S]`, normalised.
+    pub views: Vec<Vec<f32>>,
+    /// `[G * B, N]`, view by view as the concatenated views; true where a patch is masked.
+    pub masks: Vec<bool>,
+}
+
+/// Endless batches, in order, equal for any number of workers. Dropping it joins its threads.
+pub struct Loader {
+    pool: Pool<TrainTask>,
+    batches: usize,
+}
+
+impl Loader {
+    /// Starts the threads; the first batch is that of `start`.
+    ///
+    /// # Errors
+    /// A setting out of its range, a source with fewer pictures than a batch, or no thread to be had.
+    pub fn new(
+        source: Arc<dyn PictureSource>,
+        make: TrainViews,
+        config: &LoaderConfig,
+        start: Position,
+    ) -> Result<Self> {
+        config.validate()?;
+        make.augment.validate()?;
+        make.masks.validate()?;
+        let pictures = source.len();
+        let batches = if config.drop_last {
+            pictures / config.batch_size
+        } else {
+            pictures.div_ceil(config.batch_size)
+        };
+        if batches == 0 {
+            let remedy = format!(
+                "there are only {pictures} pictures; lower loader.batch_size to {pictures} or less, or add pictures"
+            );
+            return Err(Error::config(
+                "loader.batch_size",
+                config.batch_size,
+                remedy,
+            ));
+        }
+        let workers = worker_count(config.workers);
+        // Enough open batches that every worker has a sample while one batch waits to be taken.
+        let queue = config.queue.max(1 + workers.div_ceil(config.batch_size));
+        let task = TrainTask {
+            pictures: Pictures::new(source, (config.cache_mib as u64) << 20),
+            make,
+            seed: config.seed,
+            batch_size: config.batch_size,
+            batches,
+            order: Mutex::new(None),
+        };
+        let first = start
+            .epoch
+            .saturating_mul(batches)
+            .saturating_add(start.batch);
+        Ok(Self {
+            pool: Pool::new(task, workers, queue, first)?,
+            batches,
+        })
+    }
+
+    /// The next batch; waits for it.
+    ///
+    /// # Errors
+    /// No picture can be decoded, or a worker panicked; every later call fails as well.
+    pub fn next_batch(&mut self) -> Result<Batch> {
+        let made = self.pool.take()?;
+        let made = made.ok_or_else(|| Error::Training("the loader is at its end".to_owned()))?;
+        let (epoch, index) = (made.number / self.batches, made.number % self.batches);
+        let task = self.pool.task();
+        let masks = task.masks(epoch, &made.samples);
+        Ok(Batch {
+            epoch,
+            index,
+            samples: made.samples,
+            views: made.views,
+            masks,
+        })
+    }
+
+    /// Batches in an epoch.
+    pub fn batches_per_epoch(&self) -> usize {
+        self.batches
+    }
+
+    /// How many pictures could not be decoded so far.
+    pub fn skipped(&self) -> usize {
+        self.pool.task().pictures.skipped()
+    }
+
+    /// The pictures that could not be decoded, and why, since the last call; each appears once.
+    pub fn take_skipped(&self) -> Vec<(PathBuf, String)> {
+        self.pool.task().pictures.take_skipped()
+    }
+}
+
+/// The order of `count` samples in `epoch`: a permutation that depends on the seed and the epoch only.
+pub fn epoch_order(seed: u64, epoch: usize, count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    Random::new(seed, epoch as u64, 0, Stream::Shuffle).shuffle(&mut order);
+    order
+}
+
+struct TrainTask {
+    pictures: Pictures,
+    make: TrainViews,
+    seed: u64,
+    batch_size: usize,
+    batches: usize,
+    /// The epoch whose batches are being opened, and its order.
+    order: Mutex<Option<(usize, Vec<usize>)>>,
+}
+
+impl TrainTask {
+    /// `[G * B, N]`
+    fn masks(&self, epoch: usize, samples: &[usize]) -> Vec<bool> {
+        let TrainViews {
+            augment,
+            masks,
+            patches,
+        } = &self.make;
+        let mut all = Vec::with_capacity(augment.global_views * samples.len() * patches);
+        for view in 0..augment.global_views {
+            for &sample in samples {
+                all.extend(masks.mask(self.seed, epoch as u64, sample, view, *patches));
+            }
+        }
+        all
+    }
+}
+
+impl Task for TrainTask {
+    type Worker = Augmenter;
+
+    fn worker(&self) -> Augmenter {
+        Augmenter::new(&self.make.augment)
+    }
+
+    fn views(&self) -> (usize, usize) {
+        let augment = &self.make.augment;
+        (augment.global_views, augment.view_len())
+    }
+
+    fn samples(&self, number: usize) -> Option<Vec<usize>> {
+        let (epoch, index) = (number / self.batches, number % self.batches);
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let order = match &mut *order {
+            Some((of, order)) if *of == epoch => order,
+            stale => {
+                let count = self.pictures.source().len();
+                &mut stale
+                    .insert((epoch, epoch_order(self.seed, epoch, count)))
+                    .1
+            }
+        };
+        order
+            .chunks(self.batch_size)
+            .nth(index)
+            .map(<[usize]>::to_vec)
+    }
+
+    fn make(
+        &self,
+        augmenter: &mut Augmenter,
+        number: usize,
+        sample: usize,
+        slot: &Slot,
+    ) -> Result<bool> {
+        let epoch = (number / self.batches) as u64;
+        let picture = self.pictures.get_or_next(sample)?;
+        let augment = &self.make.augment;
+        for number in 0..augment.global_views {
+            let size = [picture.width(), picture.height()];
+            let view = View::of(augment, self.seed, epoch, sample, number, size);
+            augmenter.render(&picture, &view)?;
+            slot.write(number, |out| augmenter.write(out));
+        }
+        Ok(true)
+    }
+
+    fn name(&self, sample: usize) -> String {
+        self.pictures.source().name(sample).display().to_string()
+    }
+}

@@ -1,0 +1,64 @@
+//! Pictures: an image folder, their decoding, the random views of them, and a loader that prepares batches ahead.
+//!
+//! - [`folder`]: what a folder holds, found by content; [`header`]: the first bytes of a picture file
+//! - [`decode`]: a picture file as 8-bit RGB
+//! - [`augment`]: the settings; [`crop`], [`photometric`]: the operations; [`view`]: one random view
+//! - [`pool`]: worker threads that give batches in order; [`loader`]: batches to train on; [`evaluation`]: to evaluate
+//!
+//! Whatever is random is a pure function of (seed, epoch, sample index, view number), see [`crate::random`].
+
+pub mod augment;
+pub mod bench;
+pub mod crop;
+pub mod decode;
+pub mod demo;
+pub mod evaluation;
+pub mod folder;
+pub mod header;
+pub mod loader;
+pub mod photometric;
+mod pictures;
+mod pool;
+pub mod view;
+
+use std::path::PathBuf;
+
+use image::RgbImage;
+
+use crate::error::Result;
+
+pub use augment::AugmentConfig;
+pub use bench::bench_loader;
+pub use evaluation::{EvalBatch, EvalBatches, eval_batches};
+pub use folder::{FolderConfig, ImageFolder, ScanSummary};
+pub use loader::{Batch, Loader, LoaderConfig, Position, TrainViews};
+
+/// Where a loader takes its pictures from.
+pub trait PictureSource: Send + Sync + 'static {
+    /// Number of pictures, usable or not.
+    fn len(&self) -> usize;
+
+    /// Whether there is no picture.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What to call picture `index` in a message.
+    fn name(&self, index: usize) -> PathBuf;
+
+    /// Class of picture `index`; None without one.
+    fn label(&self, _index: usize) -> Option<usize> {
+        None
+    }
+
+    /// Picture `index`.
+    ///
+    /// # Errors
+    /// It cannot be had; the loader then skips it for good and says so.
+    fn decode(&self, index: usize) -> Result<RgbImage>;
+
+    /// Bytes of all decoded pictures together; a loader keeps them in memory if they are few.
+    fn decoded_bytes(&self) -> u64 {
+        u64::MAX
+    }
+}

@@ -1,0 +1,113 @@
+//! The pictures of a source as workers see them: each unusable one named once, the small set kept in memory.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use image::RgbImage;
+
+use super::PictureSource;
+use super::folder::reason;
+use crate::error::{Error, Result};
+
+pub(super) struct Pictures {
+    source: Arc<dyn PictureSource>,
+    /// One place for every picture; None where they are too many.
+    cache: Option<Vec<OnceLock<Arc<RgbImage>>>>,
+    unusable: Vec<AtomicBool>,
+    log: Mutex<SkipLog>,
+}
+
+#[derive(Default)]
+struct SkipLog {
+    count: usize,
+    fresh: Vec<(PathBuf, String)>,
+}
+
+impl Pictures {
+    /// Keeps decoded pictures in memory if all of them take at most `cache_bytes`.
+    pub fn new(source: Arc<dyn PictureSource>, cache_bytes: u64) -> Self {
+        let count = source.len();
+        let is_small = source.decoded_bytes() <= cache_bytes;
+        Self {
+            cache: is_small.then(|| (0..count).map(|_| OnceLock::new()).collect()),
+            unusable: (0..count).map(|_| AtomicBool::new(false)).collect(),
+            log: Mutex::default(),
+            source,
+        }
+    }
+
+    pub fn source(&self) -> &dyn PictureSource {
+        &*self.source
+    }
+
+    /// Picture `index`; None if it cannot be had.
+    pub fn get(&self, index: usize) -> Option<Arc<RgbImage>> {
+        let place = self.cache.as_ref().map(|cache| &cache[index]);
+        if let Some(picture) = place.and_then(OnceLock::get) {
+            return Some(picture.clone());
+        }
+        if self.unusable[index].load(Ordering::Relaxed) {
+            return None;
+        }
+        let decoded = self.source.decode(index).and_then(|picture| {
+            if picture.is_empty() {
+                return Err(Error::data(self.source.name(index), "it has no pixel"));
+            }
+            Ok(Arc::new(picture))
+        });
+        match decoded {
+            Ok(picture) => {
+                if let Some(place) = place {
+                    // Another worker may have been faster, with the same picture.
+                    let _ = place.set(picture.clone());
+                }
+                Some(picture)
+            }
+            Err(error) => {
+                if !self.unusable[index].swap(true, Ordering::Relaxed) {
+                    let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+                    log.count += 1;
+                    log.fresh.push((self.source.name(index), reason(&error)));
+                }
+                None
+            }
+        }
+    }
+
+    /// Picture `index` or, where it cannot be had, the next one that can, the first following the last.
+    pub fn get_or_next(&self, index: usize) -> Result<Arc<RgbImage>> {
+        let count = self.unusable.len();
+        (index..count)
+            .chain(0..index.min(count))
+            .find_map(|index| self.get(index))
+            .ok_or_else(|| self.none_usable())
+    }
+
+    pub fn none_usable(&self) -> Error {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let example = log
+            .fresh
+            .first()
+            .map(|(path, reason)| format!("; the first: {}: {reason}", path.display()));
+        Error::Training(format!(
+            "none of the {} pictures could be decoded{}",
+            self.unusable.len(),
+            example.unwrap_or_default()
+        ))
+    }
+
+    /// How many pictures could not be had so far.
+    pub fn skipped(&self) -> usize {
+        self.log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .count
+    }
+
+    /// The pictures that could not be had, and why, since the last call.
+    pub fn take_skipped(&self) -> Vec<(PathBuf, String)> {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut log.fresh)
+    }
+}

@@ -1,0 +1,331 @@
+//! Worker threads that make batches sample by sample, some batches ahead, and give them in order.
+//!
+//! A worker takes the next sample of the oldest batch that has one left, or opens the next batch while fewer than
+//! `queue` are open. So memory is bounded, no worker waits for a slow picture of another, and what a batch holds does
+//! not depend on the number of workers.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle, available_parallelism};
+
+use crate::error::{Error, Result};
+
+/// What the workers make.
+pub(super) trait Task: Send + Sync + 'static {
+    /// What a worker keeps between samples.
+    type Worker;
+
+    /// A new worker's belongings.
+    fn worker(&self) -> Self::Worker;
+
+    /// Buffers per batch, and floats per sample in each.
+    fn views(&self) -> (usize, usize);
+
+    /// Samples of batch `number`; None past the last. Called for each number once, in order.
+    fn samples(&self, number: usize) -> Option<Vec<usize>>;
+
+    /// Makes one sample and writes each of its views; false if it is to be left out.
+    fn make(
+        &self,
+        worker: &mut Self::Worker,
+        number: usize,
+        sample: usize,
+        slot: &Slot,
+    ) -> Result<bool>;
+
+    /// What to call a sample in a message.
+    fn name(&self, sample: usize) -> String;
+}
+
+/// One sample's place in a batch.
+pub(super) struct Slot {
+    batch: Arc<Open>,
+    at: usize,
+    view_len: usize,
+}
+
+impl Slot {
+    /// Lets `fill` write view number `view`.
+    pub fn write(&self, view: usize, fill: impl FnOnce(&mut [f32])) {
+        let mut buffer = lock(&self.batch.views[view]);
+        let start = self.at * self.view_len;
+        fill(&mut buffer[start..start + self.view_len]);
+    }
+}
+
+/// A batch in the making.
+struct Open {
+    number: usize,
+    samples: Vec<usize>,
+    /// One lock for every view, held while a sample's view is copied in.
+    views: Vec<Mutex<Vec<f32>>>,
+}
+
+/// A batch as its task made it.
+pub(super) struct Made {
+    pub number: usize,
+    pub samples: Vec<usize>,
+    /// `[B, view_len]` for every view.
+    pub views: Vec<Vec<f32>>,
+    /// Places of the samples that were left out, sorted.
+    pub missing: Vec<usize>,
+}
+
+/// The worker threads; joined when dropped.
+pub(super) struct Pool<T: Task> {
+    shared: Arc<Shared<T>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared<T> {
+    task: T,
+    queue: usize,
+    state: Mutex<State>,
+    /// A batch is complete, or the workers have stopped.
+    made: Condvar,
+    /// A batch was taken, or the pool is dropped.
+    room: Condvar,
+}
+
+struct State {
+    open: VecDeque<Progress>,
+    /// Number of the batch to open next.
+    next: usize,
+    /// Whether the task has no further batch.
+    is_over: bool,
+    /// Whether workers are to return.
+    is_stopped: bool,
+    failure: Option<Error>,
+}
+
+struct Progress {
+    batch: Arc<Open>,
+    /// Samples that a worker has taken.
+    taken: usize,
+    /// Samples that are finished.
+    finished: usize,
+    missing: Vec<usize>,
+}
+
+impl<T: Task> Pool<T> {
+    /// `workers` threads, 0 for one per processor, that make batches from number `first` on.
+    ///
+    /// # Errors
+    /// The operating system gives no thread.
+    pub fn new(task: T, workers: usize, queue: usize, first: usize) -> Result<Self> {
+        let shared = Arc::new(Shared {
+            task,
+            queue: queue.max(1),
+            state: Mutex::new(State {
+                open: VecDeque::new(),
+                next: first,
+                is_over: false,
+                is_stopped: false,
+                failure: None,
+            }),
+            made: Condvar::new(),
+            room: Condvar::new(),
+        });
+        // Threads already started are joined by `drop` if a later one is refused.
+        let mut pool = Self {
+            shared,
+            threads: Vec::new(),
+        };
+        for number in 0..worker_count(workers) {
+            let shared = pool.shared.clone();
+            let thread = Builder::new()
+                .name(format!("data {number}"))
+                .spawn(move || shared.run())
+                .map_err(|error| Error::Training(format!("no thread to read data: {error}")))?;
+            pool.threads.push(thread);
+        }
+        Ok(pool)
+    }
+
+    pub fn task(&self) -> &T {
+        &self.shared.task
+    }
+
+    /// The next batch, in order; None past the last. Waits for it.
+    ///
+    /// # Errors
+    /// The first error or panic of a worker; after it, that the loader has stopped.
+    pub fn take(&mut self) -> Result<Option<Made>> {
+        let mut state = lock(&self.shared.state);
+        loop {
+            if let Some(error) = state.failure.take() {
+                return Err(error);
+            }
+            if state.is_stopped {
+                let message = "the loader stopped at an earlier error";
+                return Err(Error::Training(message.to_owned()));
+            }
+            let is_complete = |first: &Progress| first.finished == first.batch.samples.len();
+            if state.open.front().is_some_and(is_complete) {
+                let progress = state.open.pop_front();
+                self.shared.room.notify_all();
+                return Ok(progress.map(Progress::close));
+            }
+            if state.is_over && state.open.is_empty() {
+                return Ok(None);
+            }
+            state = wait(&self.shared.made, state);
+        }
+    }
+}
+
+impl<T: Task> Drop for Pool<T> {
+    fn drop(&mut self) {
+        lock(&self.shared.state).is_stopped = true;
+        self.shared.room.notify_all();
+        for thread in self.threads.drain(..) {
+            // A worker catches its panics, so there is nothing to learn here.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<T: Task> Shared<T> {
+    fn run(&self) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.work()));
+        if let Err(panic) = outcome {
+            self.fail(panicked(&*panic, "starting"));
+        }
+    }
+
+    fn work(&self) {
+        let mut worker = self.task.worker();
+        while let Some(slot) = self.next_slot() {
+            let sample = slot.batch.samples[slot.at];
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                self.task
+                    .make(&mut worker, slot.batch.number, sample, &slot)
+            }));
+            match outcome {
+                Ok(Ok(is_made)) => self.finish(&slot, is_made),
+                Ok(Err(error)) => return self.fail(error),
+                Err(panic) => return self.fail(panicked(&*panic, &self.task.name(sample))),
+            }
+        }
+    }
+
+    /// The next sample to make; None when there is none any more.
+    fn next_slot(&self) -> Option<Slot> {
+        let (views, view_len) = self.task.views();
+        let mut state = lock(&self.state);
+        loop {
+            if state.is_stopped {
+                return None;
+            }
+            let unfinished = |open: &&mut Progress| open.taken < open.batch.samples.len();
+            if let Some(progress) = state.open.iter_mut().find(unfinished) {
+                progress.taken += 1;
+                return Some(Slot {
+                    batch: progress.batch.clone(),
+                    at: progress.taken - 1,
+                    view_len,
+                });
+            }
+            if state.is_over {
+                return None;
+            }
+            if state.open.len() >= self.queue {
+                state = wait(&self.room, state);
+                continue;
+            }
+            let number = state.next;
+            state.next += 1;
+            match self.task.samples(number) {
+                Some(samples) => {
+                    let buffer = || Mutex::new(vec![0.0; samples.len() * view_len]);
+                    let views = (0..views).map(|_| buffer()).collect();
+                    state.open.push_back(Progress {
+                        batch: Arc::new(Open {
+                            number,
+                            samples,
+                            views,
+                        }),
+                        taken: 0,
+                        finished: 0,
+                        missing: Vec::new(),
+                    });
+                }
+                None => {
+                    state.is_over = true;
+                    self.made.notify_all();
+                }
+            }
+        }
+    }
+
+    fn finish(&self, slot: &Slot, is_made: bool) {
+        let mut state = lock(&self.state);
+        let number = slot.batch.number;
+        let progress = state
+            .open
+            .iter_mut()
+            .find(|open| open.batch.number == number);
+        // Only complete batches are taken out, so it is still there.
+        if let Some(progress) = progress {
+            progress.finished += 1;
+            if !is_made {
+                progress.missing.push(slot.at);
+            }
+            if progress.finished == progress.batch.samples.len() {
+                self.made.notify_all();
+            }
+        }
+    }
+
+    fn fail(&self, error: Error) {
+        let mut state = lock(&self.state);
+        if !state.is_stopped {
+            state.is_stopped = true;
+            state.failure = Some(error);
+        }
+        self.made.notify_all();
+        self.room.notify_all();
+    }
+}
+
+impl Progress {
+    fn close(mut self) -> Made {
+        self.missing.sort_unstable();
+        // A worker may hold the batch a moment longer, so the buffers are moved out from under their locks.
+        let take = |view: &Mutex<Vec<f32>>| std::mem::take(&mut *lock(view));
+        Made {
+            number: self.batch.number,
+            samples: self.batch.samples.clone(),
+            views: self.batch.views.iter().map(take).collect(),
+            missing: self.missing,
+        }
+    }
+}
+
+/// `workers`, or one per processor for 0.
+pub(super) fn worker_count(workers: usize) -> usize {
+    if workers > 0 {
+        return workers;
+    }
+    available_parallelism().map_or(1, usize::from)
+}
+
+fn panicked(panic: &(dyn Any + Send), what: &str) -> Error {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = text.unwrap_or("no message");
+    Error::Training(format!("a data worker panicked at {what}: {text}"))
+}
+
+fn lock<S>(mutex: &Mutex<S>) -> MutexGuard<'_, S> {
+    // A panic elsewhere becomes an error of its own; what the lock guards stays consistent.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn wait<'a>(condition: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    condition
+        .wait(state)
+        .unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,189 @@
+//! One view of a picture: which random changes, and their result.
+
+use fast_image_resize::pixels::U8x3;
+use image::RgbImage;
+
+use super::augment::AugmentConfig;
+use super::crop::{CropBox, SquareResizer};
+use super::photometric::Planes;
+use crate::error::Result;
+use crate::random::{Random, Stream};
+
+/// Everything random about one view.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View {
+    /// The part of the picture that it shows.
+    pub area: CropBox,
+    /// Whether it is mirrored left to right.
+    pub flip: bool,
+    /// Color jitter, if any.
+    pub jitter: Option<Jitter>,
+    /// Whether it is gray.
+    pub gray: bool,
+    /// Standard deviation of its blur in pixels, if any.
+    pub blur: Option<f64>,
+    /// Whether its bright values are inverted.
+    pub solarize: bool,
+}
+
+/// The four changes of color jitter and their order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Jitter {
+    /// First to last.
+    pub order: [Change; 4],
+    /// Factor; 1 changes nothing.
+    pub brightness: f64,
+    /// Factor; 1 changes nothing.
+    pub contrast: f64,
+    /// Factor; 1 changes nothing.
+    pub saturation: f64,
+    /// Shift in turns of the color circle; 0 changes nothing.
+    pub hue: f64,
+}
+
+/// One change of color jitter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// All values times a factor.
+    Brightness,
+    /// Distance from the mean gray times a factor.
+    Contrast,
+    /// Distance from each pixel's gray times a factor.
+    Saturation,
+    /// A turn of the color circle.
+    Hue,
+}
+
+impl View {
+    /// View number `view` of sample `index` in `epoch`, for a picture of `[width, height]` pixels.
+    pub fn of(
+        config: &AugmentConfig,
+        seed: u64,
+        epoch: u64,
+        index: usize,
+        view: usize,
+        size: [u32; 2],
+    ) -> Self {
+        let stream = Stream::View(view as u32);
+        Self::draw(
+            config,
+            &mut Random::new(seed, epoch, index as u64, stream),
+            size,
+        )
+    }
+
+    /// Draws a view of a picture of `[width, height]` pixels.
+    ///
+    /// Every number is drawn whether or not it is needed, so that one setting does not move the draws of another.
+    pub fn draw(config: &AugmentConfig, random: &mut Random, [width, height]: [u32; 2]) -> Self {
+        let flip = random.chance(config.flip);
+        let is_jittered = random.chance(config.color_jitter.probability);
+        let jitter = Jitter::draw(config, random);
+        let gray = random.chance(config.gray);
+        let is_blurred = random.chance(config.blur.probability);
+        let sigma = random.uniform(config.blur.sigma[0], config.blur.sigma[1]);
+        let solarize = random.chance(config.solarize.probability);
+        Self {
+            area: CropBox::draw(config, random, width, height),
+            flip,
+            jitter: is_jittered.then_some(jitter),
+            gray,
+            blur: is_blurred.then_some(sigma),
+            solarize,
+        }
+    }
+}
+
+impl Jitter {
+    fn draw(config: &AugmentConfig, random: &mut Random) -> Self {
+        let config = &config.color_jitter;
+        let mut order = [
+            Change::Brightness,
+            Change::Contrast,
+            Change::Saturation,
+            Change::Hue,
+        ];
+        random.shuffle(&mut order);
+        let mut factor = |spread: f64| random.uniform((1.0 - spread).max(0.0), 1.0 + spread);
+        Self {
+            order,
+            brightness: factor(config.brightness),
+            contrast: factor(config.contrast),
+            saturation: factor(config.saturation),
+            hue: random.uniform(-config.hue, config.hue),
+        }
+    }
+}
+
+/// Makes views of pictures; keeps its buffers, so one for every thread.
+pub struct Augmenter {
+    config: AugmentConfig,
+    resizer: SquareResizer,
+    planes: Planes,
+}
+
+impl Augmenter {
+    /// For views as `config` says, which is taken as valid.
+    pub fn new(config: &AugmentConfig) -> Self {
+        Self {
+            config: config.clone(),
+            resizer: SquareResizer::new(config),
+            planes: Planes::new(config.image_size),
+        }
+    }
+
+    /// `view` of `picture`.
+    ///
+    /// # Shapes
+    /// `[3, S, S]` planes in 0..=255, not yet normalised.
+    ///
+    /// # Errors
+    /// The view's crop is not inside the picture.
+    pub fn render(&mut self, picture: &RgbImage, view: &View) -> Result<&Planes> {
+        let pixels = self.resizer.crop(picture, &view.area)?;
+        let planes = &mut self.planes;
+        planes.load(pixels, view.flip);
+        if let Some(jitter) = &view.jitter {
+            for change in jitter.order {
+                match change {
+                    Change::Brightness => planes.brightness(jitter.brightness as f32),
+                    Change::Contrast => planes.contrast(jitter.contrast as f32),
+                    Change::Saturation => planes.saturation(jitter.saturation as f32),
+                    Change::Hue => planes.hue(jitter.hue as f32),
+                }
+            }
+        }
+        if view.gray {
+            planes.gray();
+        }
+        if let Some(sigma) = view.blur {
+            planes.blur(sigma);
+        }
+        if view.solarize {
+            planes.solarize(self.config.solarize.threshold as f32);
+        }
+        Ok(planes)
+    }
+
+    /// The evaluation view of `picture`, see [`SquareResizer::center`].
+    ///
+    /// # Shapes
+    /// `[3, S, S]` planes in 0..=255, not yet normalised.
+    ///
+    /// # Errors
+    /// The picture has no pixel.
+    pub fn eval_view(&mut self, picture: &RgbImage) -> Result<&Planes> {
+        let pixels: &[U8x3] = self.resizer.center(picture)?;
+        self.planes.load(pixels, false);
+        Ok(&self.planes)
+    }
+
+    /// Writes what was last rendered to `out`, normalised by the settings' mean and std.
+    ///
+    /// # Shapes
+    /// `[3, S, S]`
+    pub fn write(&self, out: &mut [f32]) {
+        self.planes
+            .normalise(self.config.mean, self.config.std, out);
+    }
+}

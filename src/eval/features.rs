@@ -1,0 +1,68 @@
+//! Frozen features of an image folder.
+
+use std::sync::Arc;
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+
+use crate::backbone::Backbone;
+use crate::data::{AugmentConfig, ImageFolder, eval_batches};
+use crate::device::DeviceGuard;
+use crate::error::{Error, Result};
+
+/// Features and classes of the pictures of a folder that could be read.
+#[derive(Debug, Clone)]
+pub struct FeatureSet {
+    /// Row-major [B, D].
+    pub features: Vec<f32>,
+    /// Width D.
+    pub width: usize,
+    /// Class of each row, where it has one, [B].
+    pub labels: Vec<Option<usize>>,
+}
+
+impl FeatureSet {
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+}
+
+/// The backbone's feature ([`Backbone::embed`]) of each picture, in the folder's order.
+///
+/// # Errors
+/// No usable picture, a worker that failed, a device that failed, or a feature that is not finite.
+pub fn extract_features<B: Backend, M: Backbone<B>>(
+    backbone: &M,
+    folder: Arc<ImageFolder>,
+    augment: &AugmentConfig,
+    batch_size: usize,
+    guard: &DeviceGuard,
+    device: &B::Device,
+) -> Result<FeatureSet> {
+    let side = augment.image_size;
+    let mut set = FeatureSet {
+        features: Vec::new(),
+        width: backbone.width(),
+        labels: Vec::new(),
+    };
+    let root = folder.root().to_path_buf();
+    for batch in eval_batches(folder, augment, batch_size, 0)? {
+        let batch = batch?;
+        let count = batch.labels.len();
+        let pixels = TensorData::new(batch.pixels, [count, 3, side, side]);
+        let embedded = backbone.embed(Tensor::<B, 4>::from_data(pixels, device));
+        let data = guard.read::<B, _>(device, || embedded.into_data())?;
+        set.features.extend(data.iter::<f32>());
+        set.labels.extend(batch.labels);
+    }
+    if set.features.iter().any(|value| !value.is_finite()) {
+        return Err(Error::data(root, "has pictures whose features are not finite numbers"));
+    }
+    Ok(set)
+}

@@ -1,0 +1,163 @@
+//! All settings of a run: a preset, then a TOML file, then flags.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use super::{AdamWConfig, ScheduleConfig};
+use crate::config::IbotConfig;
+use crate::data::{AugmentConfig, FolderConfig};
+use crate::error::{Error, Result};
+
+/// Everything that decides what a run computes, and how fast.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunConfig {
+    /// Seed of weights, order, views and masks.
+    pub seed: u64,
+    /// Passes over the data; ignored where `steps` is given.
+    pub epochs: usize,
+    /// Optimizer steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
+    /// Pictures a step.
+    pub batch_size: usize,
+    /// Threads that decode and augment; 0 for one a core.
+    pub workers: usize,
+    /// The method.
+    pub method: IbotConfig,
+    /// The optimizer.
+    pub optimizer: AdamWConfig,
+    /// The learning rate.
+    pub schedule: ScheduleConfig,
+    /// The views.
+    pub augment: AugmentConfig,
+    /// The image folder.
+    pub folder: FolderConfig,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            epochs: 100,
+            steps: None,
+            batch_size: 64,
+            workers: 0,
+            method: IbotConfig::default(),
+            optimizer: AdamWConfig::default(),
+            schedule: ScheduleConfig::default(),
+            augment: AugmentConfig::default(),
+            folder: FolderConfig::default(),
+        }
+    }
+}
+
+impl RunConfig {
+    /// This configuration with the keys of a TOML file in place of its own.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the file cannot be read, [`Error::Config`] for a key or value that is not known.
+    pub fn merged_with_file(&self, path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        self.merged_with_toml(&text).map_err(|message| {
+            let remedy = format!("{message}\nsee `ibot train --print-config` for all keys");
+            Error::config("--config", path.display(), remedy)
+        })
+    }
+
+    /// This configuration with the keys of a TOML text in place of its own.
+    ///
+    /// # Errors
+    /// What TOML or a key has to complain of, with its line.
+    pub fn merged_with_toml(&self, text: &str) -> std::result::Result<Self, String> {
+        // once alone, for messages that point into the text
+        toml::from_str::<Self>(text).map_err(|error| error.to_string())?;
+        let over: Table = toml::from_str(text).map_err(|error| error.to_string())?;
+        let mut merged = Table::try_from(self).map_err(|error| error.to_string())?;
+        merge(&mut merged, over);
+        merged.try_into().map_err(|error: toml::de::Error| error.to_string())
+    }
+
+    /// As TOML, which reads back to the same configuration.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a number that TOML cannot hold.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|error| Error::config("config", "unwritable", error.to_string()))
+    }
+
+    /// Whether all numbers can work together; also gives the views the method's image size.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names the key, its value and what is allowed.
+    pub fn resolved(mut self) -> Result<Self> {
+        self.augment.image_size = self.method.image_size;
+        for (key, value) in [("batch_size", self.batch_size), ("epochs", self.epochs)] {
+            if value == 0 {
+                return Err(Error::config(key, value, "must be at least 1"));
+            }
+        }
+        if self.steps == Some(0) {
+            return Err(Error::config("steps", 0, "must be at least 1"));
+        }
+        self.method.validate()?;
+        self.method.backbone()?;
+        self.optimizer.validate()?;
+        self.schedule.validate()?;
+        self.augment.validate()?;
+        if self.augment.global_views < 2 {
+            let remedy = "must be at least 2: the class-token loss compares different views";
+            return Err(Error::config("augment.global_views", self.augment.global_views, remedy));
+        }
+        Ok(self)
+    }
+}
+
+fn merge(under: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(Value::Table(under)), Value::Table(over)) => merge(under, over),
+            (_, value) => {
+                under.insert(key, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_beats_the_preset_key_by_key() {
+        let base = RunConfig {
+            batch_size: 7,
+            ..RunConfig::default()
+        };
+        let merged = base.merged_with_toml("seed = 3\n[method]\nn_cls_prototypes = 5\n").unwrap();
+        assert_eq!((merged.seed, merged.batch_size, merged.method.n_cls_prototypes), (3, 7, 5));
+        assert_eq!(merged.method.n_patch_prototypes, 8_192);
+        let again = RunConfig::default().merged_with_toml(&merged.to_toml().unwrap()).unwrap();
+        assert_eq!(again, merged);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let message = RunConfig::default().merged_with_toml("[method]\nmask_ration = 0.3\n").unwrap_err();
+        assert!(message.contains("mask_ration") && message.contains("mask_ratio"), "{message}");
+    }
+
+    #[test]
+    fn what_cannot_work_names_the_key() {
+        let refused = |toml: &str| {
+            let config = RunConfig::default().merged_with_toml(toml).unwrap();
+            config.resolved().unwrap_err().to_string()
+        };
+        assert!(refused("[method]\nimage_size = 100\n").contains("image_size = 100"));
+        assert!(refused("[method]\nmask_ratio = 1.5\n").contains("mask_ratio = 1.5"));
+        assert!(refused("batch_size = 0\n").contains("batch_size = 0"));
+        assert!(refused("[method]\ntemperature_student = 0.0\n").contains("temperature_student"));
+    }
+}

@@ -1,0 +1,137 @@
+//! One training step: forward, backward, optimizer, teacher.
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::AutodiffBackend;
+use serde::Serialize;
+
+use super::{AdamW, AdamWConfig, Gradients, Rates};
+use crate::backbone::TrainBackbone;
+use crate::device::DeviceGuard;
+use crate::error::{Error, Result};
+use crate::ibot::{Ibot, IbotOutput};
+use crate::kernels::TrainBackend;
+
+/// The method and its optimizer.
+#[derive(Debug)]
+pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
+    /// Student, teacher and center.
+    pub method: Ibot<B, M>,
+    /// Moments of the student's parameters.
+    pub optimizer: AdamW<B>,
+    device: B::Device,
+    guard: DeviceGuard,
+}
+
+/// Global views and masks of one step, on the device.
+#[derive(Debug, Clone)]
+pub struct StepInput<B: AutodiffBackend> {
+    /// G times [B, 3, S, S].
+    pub global_views: Vec<Tensor<B::InnerBackend, 4>>,
+    /// [G B, N], view by view, true where the student does not see.
+    pub masks: Vec<bool>,
+}
+
+/// What a step measured, on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct StepLosses {
+    /// `loss_cls + patch_loss_weight * loss_patch`.
+    pub loss: f32,
+    /// Cross-entropy of class tokens across views.
+    pub loss_cls: f32,
+    /// Cross-entropy of masked patches.
+    pub loss_patch: f32,
+    /// Norm of all gradients together, before the optimizer.
+    pub gradient_norm: f32,
+}
+
+impl StepLosses {
+    /// The first term that is not a finite number.
+    pub fn non_finite(&self) -> Option<(&'static str, f32)> {
+        [
+            ("loss_cls", self.loss_cls),
+            ("loss_patch", self.loss_patch),
+            ("loss", self.loss),
+            ("gradient_norm", self.gradient_norm),
+        ]
+        .into_iter()
+        .find(|(_, value)| !value.is_finite())
+    }
+}
+
+impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
+    /// A trainer that has made no step.
+    pub fn new(
+        method: Ibot<B, M>,
+        optimizer: AdamWConfig,
+        device: B::Device,
+        guard: DeviceGuard,
+    ) -> Self {
+        Self {
+            method,
+            optimizer: AdamW::new(optimizer),
+            device,
+            guard,
+        }
+    }
+
+    /// One step. On an error the trainer comes back as it was, but for the center: neither weights nor moments move
+    /// by a loss or gradient that is not finite.
+    ///
+    /// # Errors
+    /// [`Error::Training`] that names the term which is not finite, or input that does not fit; [`Error::Device`]
+    /// where the device failed.
+    pub fn step(mut self, input: &StepInput<B>, rates: &Rates) -> (Self, Result<StepLosses>) {
+        let (grads, losses) = match self.differentiate(input, rates) {
+            Ok(found) => found,
+            Err(error) => return (self, Err(error)),
+        };
+        self.method.student = self
+            .optimizer
+            .step(self.method.student, grads, rates.learning_rate);
+        self.method = self.method.update_teacher(rates.ema_decay);
+        (self, Ok(losses))
+    }
+
+    fn differentiate(
+        &mut self,
+        input: &StepInput<B>,
+        rates: &Rates,
+    ) -> Result<(Gradients<B>, StepLosses)> {
+        let output = self
+            .method
+            .forward(&input.global_views, &input.masks, rates.epoch)?;
+        let grads = Gradients::of(&output.loss);
+        let losses = self.read(output, &grads)?;
+        match losses.non_finite() {
+            None => Ok((grads, losses)),
+            Some((term, value)) => Err(Error::Training(format!("{term} is {value}"))),
+        }
+    }
+
+    /// All scalars of a step in one read.
+    fn read(&self, output: IbotOutput<B>, grads: &Gradients<B>) -> Result<StepLosses> {
+        let squared_norm = grads.squared_norm(&self.method.student, &self.device);
+        let scalars = Tensor::cat(
+            vec![
+                output.loss.inner(),
+                output.loss_cls,
+                output.loss_patch,
+                squared_norm,
+            ],
+            0,
+        );
+        let data = self
+            .guard
+            .read::<B::InnerBackend, _>(&self.device, || scalars.into_data())?;
+        let values: Vec<f32> = data.iter::<f32>().collect();
+        let [loss, loss_cls, loss_patch, squared_norm] = values[..] else {
+            return Err(Error::Device(format!("4 scalars expected, {} read", values.len())));
+        };
+        Ok(StepLosses {
+            loss,
+            loss_cls,
+            loss_patch,
+            gradient_norm: squared_norm.sqrt(),
+        })
+    }
+}

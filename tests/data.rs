@@ -1,0 +1,126 @@
+//! The data pipeline: formats, folders, views and the loader.
+
+#[path = "data/folders.rs"]
+mod folders;
+#[path = "data/formats.rs"]
+mod formats;
+#[path = "data/loading.rs"]
+mod loading;
+#[path = "data/skipping.rs"]
+mod skipping;
+#[path = "data/torchvision.rs"]
+mod torchvision;
+#[path = "data/views.rs"]
+mod views;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ibot::Result;
+use ibot::data::PictureSource;
+use image::{Rgb, RgbImage};
+
+/// More than any picture of the tests has.
+const MAX_PIXELS: u64 = 1 << 20;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/images")
+        .join(name)
+}
+
+fn fixture_json(name: &str) -> serde_json::Value {
+    let text = fs::read_to_string(fixture(name)).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// A picture with gradients, edges and noise, 40 x 30.
+fn texture() -> RgbImage {
+    image::open(fixture("texture.png")).unwrap().into_rgb8()
+}
+
+/// A folder that is gone after the test.
+struct TempFolder(PathBuf);
+
+impl TempFolder {
+    fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ibot-data-{}-{count}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// Copies a fixture under another name.
+    fn copy(&self, name: &str, from: &str) -> PathBuf {
+        self.write(name, fs::read(fixture(from)).unwrap())
+    }
+}
+
+impl Drop for TempFolder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Small pictures made on demand, each different; what happens at one of them is up to a test.
+struct MadePictures {
+    count: usize,
+    decoded: AtomicUsize,
+    before: Box<dyn Fn(usize) -> Result<()> + Send + Sync>,
+    bytes: u64,
+}
+
+impl MadePictures {
+    fn new(count: usize) -> Self {
+        Self {
+            count,
+            decoded: AtomicUsize::new(0),
+            before: Box::new(|_| Ok(())),
+            bytes: u64::MAX,
+        }
+    }
+
+    /// Calls `before` at every decoding.
+    fn with(count: usize, before: impl Fn(usize) -> Result<()> + Send + Sync + 'static) -> Self {
+        Self {
+            before: Box::new(before),
+            ..Self::new(count)
+        }
+    }
+}
+
+impl PictureSource for MadePictures {
+    fn len(&self) -> usize {
+        self.count
+    }
+
+    fn name(&self, index: usize) -> PathBuf {
+        PathBuf::from(format!("picture {index}"))
+    }
+
+    fn label(&self, index: usize) -> Option<usize> {
+        Some(index % 3)
+    }
+
+    fn decode(&self, index: usize) -> Result<RgbImage> {
+        self.decoded.fetch_add(1, Ordering::SeqCst);
+        (self.before)(index)?;
+        let shade = (index * 7 % 200) as u8;
+        let color = |x: u32, y: u32| Rgb([shade, (x * 9) as u8, (y * 11) as u8]);
+        Ok(RgbImage::from_fn(20 + index as u32 % 5, 18, color))
+    }
+
+    fn decoded_bytes(&self) -> u64 {
+        self.bytes
+    }
+}

@@ -1,0 +1,189 @@
+//! Which pictures and classes a scan finds.
+
+use std::fs;
+
+use ibot::Error;
+use ibot::data::{FolderConfig, ImageFolder, PictureSource};
+
+use super::{TempFolder, fixture};
+
+fn scan(folder: &TempFolder) -> Result<ImageFolder, Error> {
+    ImageFolder::scan(&folder.0, &FolderConfig::default())
+}
+
+/// Paths relative to the folder, with `/`.
+fn names(folder: &TempFolder, pictures: &ImageFolder) -> Vec<String> {
+    (0..pictures.len())
+        .map(|index| {
+            let path = pictures.name(index);
+            let path = path.strip_prefix(&folder.0).unwrap();
+            path.to_str().unwrap().replace('\\', "/")
+        })
+        .collect()
+}
+
+#[test]
+fn classes_are_the_first_folders() {
+    let folder = TempFolder::new();
+    folder.copy("b/deep/deeper/x.png", "rgb.png");
+    folder.copy("b/A.JPG", "rgb.jpg");
+    folder.copy("a b/1.webp", "rgb.webp");
+    folder.copy("a/2.dat", "rgb.tif");
+    folder.copy("a/10.png", "gray.png");
+    folder.write("only text/notes.txt", "no picture");
+    let pictures = scan(&folder).unwrap();
+    let expected = [
+        "a/10.png",
+        "a/2.dat",
+        "a b/1.webp",
+        "b/A.JPG",
+        "b/deep/deeper/x.png",
+    ];
+    assert_eq!(names(&folder, &pictures), expected);
+    assert_eq!(pictures.classes(), ["a", "a b", "b"]);
+    assert_eq!(
+        pictures.labels(),
+        [Some(0), Some(0), Some(1), Some(2), Some(2)]
+    );
+    let summary = pictures.summary();
+    assert_eq!(
+        (summary.pictures, summary.classes, summary.unlabeled),
+        (5, 3, 0)
+    );
+    assert_eq!((summary.not_pictures, summary.skipped.len()), (1, 0));
+    let text = summary.to_string();
+    assert!(
+        text.contains("5 pictures (1 jpeg, 2 png, 1 tiff, 1 webp) in 3 classes"),
+        "{text}"
+    );
+    assert_eq!(pictures.decoded_bytes(), 5 * 3 * 32 * 16);
+}
+
+#[test]
+fn a_flat_folder_is_one_unlabeled_set() {
+    let folder = TempFolder::new();
+    folder.copy("2.png", "rgb.png");
+    folder.copy("1", "gray.jpg");
+    let pictures = scan(&folder).unwrap();
+    assert_eq!(names(&folder, &pictures), ["1", "2.png"]);
+    assert_eq!(pictures.labels(), [None, None]);
+    assert!(pictures.classes().is_empty());
+    // Beside class folders, too.
+    folder.copy("c/3.png", "rgb.png");
+    assert_eq!(scan(&folder).unwrap().labels(), [None, None, Some(0)]);
+    assert_eq!(scan(&folder).unwrap().summary().unlabeled, 2);
+}
+
+#[test]
+fn what_is_no_usable_picture_is_counted_and_named() {
+    let folder = TempFolder::new();
+    folder.copy("a/good.txt", "rgb.png");
+    folder.write("a/text.png", "This is a text.");
+    folder.write("a/empty.jpg", "");
+    folder.copy("a/bomb.png", "bomb.png");
+    let png = fs::read(fixture("rgb.png")).unwrap();
+    folder.write("a/cut.png", &png[..20]);
+    let jpeg = fs::read(fixture("rgb.jpg")).unwrap();
+    folder.write("a/cut.jpg", &jpeg[..30]);
+    folder.write("a/headless.jpg", [0xff, 0xd8, 0xff, 0xda, 0, 2, 0, 0]);
+    let pictures = scan(&folder).unwrap();
+    assert_eq!(names(&folder, &pictures), ["a/good.txt"]);
+    let summary = pictures.summary();
+    assert_eq!(summary.not_pictures, 2);
+    let skipped: Vec<_> = summary
+        .skipped
+        .iter()
+        .map(|(path, _)| path.file_name().unwrap())
+        .collect();
+    assert_eq!(skipped, ["bomb.png", "cut.jpg", "cut.png", "headless.jpg"]);
+    let text = summary.to_string();
+    for reason in [
+        "more than max_pixels",
+        "ends too early",
+        "no frame before",
+        "4 skipped",
+    ] {
+        assert!(text.contains(reason), "{reason}: {text}");
+    }
+    let small = FolderConfig { max_pixels: 511 };
+    let message = ImageFolder::scan(&folder.0, &small)
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("32 x 16"), "{message}");
+}
+
+#[test]
+fn a_folder_without_pictures_says_what_it_holds() {
+    let folder = TempFolder::new();
+    let message = scan(&folder).unwrap_err().to_string();
+    assert!(message.contains("no usable picture"), "{message}");
+    folder.write("a/notes.txt", "text");
+    folder.copy("a/bomb.png", "bomb.png");
+    let message = scan(&folder).unwrap_err().to_string();
+    assert!(
+        message.contains("1 files are none, 1 were skipped"),
+        "{message}"
+    );
+    assert!(
+        message.contains("bomb.png") && message.contains("max_pixels"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_missing_folder_and_a_file_are_told_apart() {
+    let folder = TempFolder::new();
+    let missing = folder.0.join("nowhere");
+    let error = ImageFolder::scan(&missing, &FolderConfig::default()).unwrap_err();
+    assert!(
+        matches!(&error, Error::Io { path, .. } if *path == missing),
+        "{error}"
+    );
+    let file = folder.copy("x.png", "rgb.png");
+    let message = ImageFolder::scan(&file, &FolderConfig::default())
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("is a file"), "{message}");
+}
+
+#[test]
+fn labels_follow_the_classes_of_another_folder() {
+    let folder = TempFolder::new();
+    folder.copy("b/1.png", "rgb.png");
+    folder.copy("c/1.png", "rgb.png");
+    let classes = ["a", "b", "c"].map(String::from);
+    let pictures = scan(&folder).unwrap().with_classes(&classes).unwrap();
+    assert_eq!(pictures.labels(), [Some(1), Some(2)]);
+    let message = scan(&folder)
+        .unwrap()
+        .with_classes(&classes[..2])
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("\"c\""), "{message}");
+}
+
+#[cfg(unix)]
+#[test]
+fn links_are_followed_and_loops_named() {
+    use std::os::unix::fs::symlink;
+    let folder = TempFolder::new();
+    folder.copy("a/1.png", "rgb.png");
+    symlink(&folder.0, folder.0.join("a/loop")).unwrap();
+    symlink(folder.0.join("gone"), folder.0.join("a/broken.png")).unwrap();
+    let other = TempFolder::new();
+    other.copy("2.png", "rgb.png");
+    symlink(&other.0, folder.0.join("b")).unwrap();
+    let pictures = scan(&folder).unwrap();
+    assert_eq!(names(&folder, &pictures), ["a/1.png", "b/2.png"]);
+    let reasons: Vec<&str> = pictures
+        .summary()
+        .skipped
+        .iter()
+        .map(|(_, why)| why.as_str())
+        .collect();
+    assert_eq!(reasons.len(), 2, "{reasons:?}");
+    assert!(
+        reasons[1].contains("a link to a folder that it lies in"),
+        "{reasons:?}"
+    );
+}

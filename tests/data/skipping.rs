@@ -1,0 +1,189 @@
+//! Pictures that fail, workers that panic, loaders that are dropped: never a hang.
+
+use std::fs;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use ibot::Error;
+use ibot::data::view::{Augmenter, View};
+use ibot::data::{FolderConfig, ImageFolder, LoaderConfig, PictureSource, Position, eval_batches};
+
+use super::loading::{config, loader, train_views};
+use super::{MadePictures, TempFolder, fixture};
+
+/// Runs `work` and fails if it takes longer than any sane machine needs.
+fn in_time(work: impl FnOnce() + Send + 'static) {
+    let (sender, receiver) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        work();
+        sender.send(()).unwrap();
+    });
+    match receiver.recv_timeout(Duration::from_secs(60)) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
+        // A failed assertion of `work` is reported as such.
+        Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => thread.join().unwrap(),
+    }
+}
+
+fn failing(bad: &'static [usize]) -> Arc<MadePictures> {
+    Arc::new(MadePictures::with(8, move |index| {
+        if bad.contains(&index) {
+            return Err(Error::data("somewhere", format!("bad luck with {index}")));
+        }
+        Ok(())
+    }))
+}
+
+#[test]
+fn a_bad_picture_is_replaced_by_the_next_and_named_once() {
+    in_time(|| {
+        let make = train_views();
+        let mut augmenter = Augmenter::new(&make.augment);
+        let plain = MadePictures::new(8);
+        let mut runs = Vec::new();
+        for workers in [1, 4] {
+            let mut loader = loader(
+                failing(&[2, 3, 7]),
+                &config(8, workers),
+                Position::default(),
+            );
+            let batches = [loader.next_batch().unwrap(), loader.next_batch().unwrap()];
+            let mut named: Vec<_> = loader.take_skipped();
+            named.sort();
+            let text: Vec<String> = named
+                .iter()
+                .map(|(p, r)| format!("{}: {r}", p.display()))
+                .collect();
+            assert_eq!(
+                text,
+                [2, 3, 7].map(|i| format!("picture {i}: bad luck with {i}"))
+            );
+            assert_eq!(loader.skipped(), 3);
+            assert!(loader.take_skipped().is_empty());
+            loader.next_batch().unwrap();
+            assert!(loader.take_skipped().is_empty());
+            runs.push(batches);
+        }
+        assert_eq!(runs[0], runs[1]);
+        let batch = &runs[0][1];
+        for (sample, shown) in [(2, 4), (3, 4), (7, 0), (5, 5)] {
+            let at = batch.samples.iter().position(|&s| s == sample).unwrap();
+            let picture = plain.decode(shown).unwrap();
+            let size = [picture.width(), picture.height()];
+            let view = View::of(&make.augment, 5, 1, sample, 1, size);
+            augmenter.render(&picture, &view).unwrap();
+            let mut expected = vec![0.0; make.augment.view_len()];
+            augmenter.write(&mut expected);
+            let start = at * expected.len();
+            assert_eq!(
+                batch.views[1][start..start + expected.len()],
+                expected,
+                "sample {sample}"
+            );
+        }
+    });
+}
+
+#[test]
+fn evaluation_leaves_bad_pictures_out() {
+    in_time(|| {
+        let augment = train_views().augment;
+        let mut batches = eval_batches(failing(&[0, 1, 4]), &augment, 2, 3).unwrap();
+        let all: Vec<_> = batches.by_ref().map(Result::unwrap).collect();
+        let samples: Vec<_> = all.iter().map(|batch| batch.samples.clone()).collect();
+        assert_eq!(samples, [vec![2, 3], vec![5], vec![6, 7]]);
+        assert_eq!(all[1].labels, [Some(2)]);
+        assert_eq!(all[1].pixels.len(), augment.view_len());
+        assert_eq!(batches.take_skipped().len(), 3);
+        let picture = MadePictures::new(8).decode(5).unwrap();
+        let mut augmenter = Augmenter::new(&augment);
+        augmenter.eval_view(&picture).unwrap();
+        let mut expected = vec![0.0; augment.view_len()];
+        augmenter.write(&mut expected);
+        assert_eq!(all[1].pixels, expected);
+    });
+}
+
+#[test]
+fn no_usable_picture_is_an_error() {
+    in_time(|| {
+        let all = &[0, 1, 2, 3, 4, 5, 6, 7];
+        let mut loader = loader(failing(all), &config(4, 3), Position::default());
+        let message = loader.next_batch().unwrap_err().to_string();
+        assert!(message.contains("none of the 8 pictures"), "{message}");
+        assert!(message.contains("bad luck"), "{message}");
+        assert!(loader.next_batch().is_err());
+        let mut batches = eval_batches(failing(all), &train_views().augment, 3, 2).unwrap();
+        assert!(batches.next().unwrap().is_err());
+        assert!(batches.next().is_none());
+    });
+}
+
+#[test]
+fn a_truncated_file_is_found_by_the_loader() {
+    let folder = TempFolder::new();
+    for name in ["1.jpg", "2.jpg", "3.jpg"] {
+        folder.copy(name, "rgb.jpg");
+    }
+    let bytes = fs::read(fixture("rgb.jpg")).unwrap();
+    folder.write("cut.jpg", &bytes[..bytes.len() - 20]);
+    let pictures = ImageFolder::scan(&folder.0, &FolderConfig::default()).unwrap();
+    // Its header is fine.
+    assert_eq!(pictures.summary().pictures, 4);
+    let mut loader = loader(Arc::new(pictures), &config(4, 2), Position::default());
+    for _ in 0..3 {
+        assert_eq!(loader.next_batch().unwrap().samples.len(), 4);
+    }
+    let skipped = loader.take_skipped();
+    assert_eq!(skipped.len(), 1);
+    assert!(
+        skipped[0].0.ends_with("cut.jpg") && skipped[0].1.contains("truncated"),
+        "{skipped:?}"
+    );
+}
+
+#[test]
+fn a_panic_is_an_error_that_stays() {
+    in_time(|| {
+        for workers in [1, 4] {
+            let source = MadePictures::with(20, |index| {
+                assert_ne!(index, 13, "unlucky");
+                Ok(())
+            });
+            let mut loader = loader(Arc::new(source), &config(5, workers), Position::default());
+            let error = (0..4).find_map(|_| loader.next_batch().err()).unwrap();
+            let message = error.to_string();
+            assert!(message.contains("panicked at picture 13"), "{message}");
+            assert!(message.contains("unlucky"), "{message}");
+            assert!(loader.next_batch().is_err());
+        }
+    });
+}
+
+#[test]
+fn workers_stop_at_the_queue_and_at_a_drop() {
+    in_time(|| {
+        let source = Arc::new(MadePictures::new(100));
+        let config = LoaderConfig {
+            queue: 3,
+            ..config(5, 2)
+        };
+        let running = loader(source.clone(), &config, Position::default());
+        let decoded = || source.decoded.load(Ordering::SeqCst);
+        while decoded() < 15 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        // Three batches are open and complete; whoever went on would do so within this time.
+        thread::sleep(Duration::from_millis(200));
+        assert_eq!(decoded(), 15);
+        drop(running);
+        // Dropped at once, in the middle of the work.
+        for _ in 0..20 {
+            drop(loader(source.clone(), &config, Position::default()));
+        }
+        // No thread is left that holds the source.
+        assert_eq!(Arc::strong_count(&source), 1);
+    });
+}

@@ -1,0 +1,119 @@
+//! What recorded cases cannot show of the method, on every backend.
+
+mod backbones;
+#[path = "../gpu/mod.rs"]
+mod gpu;
+mod kernels;
+mod targets;
+mod teacher;
+mod training;
+mod weights;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use burn_autodiff::Autodiff;
+use burn_flex::Flex;
+use burn_ndarray::NdArray;
+use ibot::backbone::VitConfig;
+use ibot::config::IbotConfig;
+use ibot::ibot::VitIbot;
+use ibot::kernels::{Gpu, TrainBackend};
+use ibot::random::{Random, Stream};
+
+type Check<B> = fn(&<B as burn::tensor::backend::BackendTypes>::Device);
+
+/// Runs every check and reports all that fail, not the first; one thread touches the device.
+fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
+    let checks: &[(&str, Check<B>)] = &[
+        ("teacher equals student at the start", teacher::equals_student_at_the_start::<B>),
+        ("teacher shares no buffer", teacher::shares_no_buffer::<B>),
+        ("ema formula", teacher::follows_the_formula::<B>),
+        ("sinkhorn, extreme logits", targets::sinkhorn_of_extreme_logits::<B>),
+        ("sinkhorn, ties", targets::sinkhorn_of_ties::<B>),
+        ("sinkhorn, smallest sizes", targets::sinkhorn_of_one_row_and_one_prototype::<B>),
+        ("no masked patch", targets::no_masked_patch::<B>),
+        ("heads on masked patches only", targets::masked_rows_equal_all_rows::<B>),
+        ("adamw", kernels::adamw_follows_the_formula::<B>),
+        ("shared buffers stay", kernels::shared_buffers_stay::<B>),
+        ("sum of squares", kernels::sum_of_squares::<B>),
+        ("mask token hides the image", backbones::mask_token_hides_the_image::<B>),
+        ("a user's backbone learns", backbones::a_custom_backbone_learns::<B>),
+        ("weights on file", weights::round_trip::<B>),
+        ("misfits are refused", weights::misfits_are_refused::<B>),
+        ("a broken step changes nothing", training::a_broken_step_changes_nothing::<B>),
+        ("views and masks must fit", training::views_and_masks_must_fit::<B>),
+        ("who decays", training::only_matrices_decay::<B>),
+    ];
+    let failed: Vec<&str> = checks
+        .iter()
+        .filter(|(_, check)| catch_unwind(AssertUnwindSafe(|| check(device))).is_err())
+        .map(|(name, _)| *name)
+        .collect();
+    assert!(failed.is_empty(), "{backend}: {failed:?}");
+}
+
+#[test]
+fn ndarray() {
+    run::<Autodiff<NdArray<f32>>>("ndarray", &Default::default());
+}
+
+#[test]
+fn flex() {
+    run::<Autodiff<Flex>>("flex", &Default::default());
+}
+
+#[test]
+fn wgpu() {
+    if let Some((device, guard)) = gpu::device() {
+        run::<Autodiff<Gpu>>("wgpu", &device);
+        guard.check_sync::<Gpu>(&device).unwrap();
+    }
+}
+
+/// Numbers small enough for a software GPU.
+fn tiny() -> IbotConfig {
+    IbotConfig {
+        image_size: 16,
+        projector_hidden_dim: 12,
+        projector_bottleneck_dim: 8,
+        n_cls_prototypes: 20,
+        n_patch_prototypes: 10,
+        vit: Some(VitConfig {
+            patch_size: 8,
+            embed_dim: 16,
+            depth: 1,
+            num_heads: 2,
+            ..VitConfig::default()
+        }),
+        ..IbotConfig::default()
+    }
+}
+
+fn tiny_method<B: TrainBackend>(device: &B::Device) -> VitIbot<B> {
+    tiny().init(3, device).unwrap()
+}
+
+/// Two views of `batch` random pictures.
+fn random_views<B: Backend>(batch: usize, device: &B::Device) -> Vec<Tensor<B, 4>> {
+    let mut random = Random::new(5, 0, 0, Stream::View(0));
+    let mut view = || {
+        let values = random.fill(batch * 3 * 16 * 16, Random::normal);
+        Tensor::from_data(burn::tensor::TensorData::new(values, [batch, 3, 16, 16]), device)
+    };
+    vec![view(), view()]
+}
+
+fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}
+
+#[track_caller]
+fn assert_close(found: &[f32], expected: &[f64], tolerance: f64) {
+    assert_eq!(found.len(), expected.len());
+    for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let distance = (f64::from(*found) - expected).abs();
+        assert!(distance <= tolerance, "entry {at}: {found}, not {expected}");
+    }
+}
