@@ -1,7 +1,7 @@
 //! The demo data set: twelve classes of procedural shapes and textures, made on first use and kept in a cache folder.
 //!
-//! The class is the motif alone. Colors, contrast, which of the two colors is the figure's, light from one side,
-//! noise, place, size and orientation are drawn without a look at it, see `picture.rs`.
+//! The class is the motif alone: tint, contrast, which of figure and ground is the brighter, light from one side,
+//! noise, place, size and tilt are drawn without a look at it, see `picture.rs`.
 
 mod picture;
 

@@ -3,7 +3,7 @@
 //! - [`folder`]: what a folder holds, found by content; [`header`]: the first bytes of a picture file
 //! - [`decode`]: a picture file as 8-bit RGB
 //! - [`augment`]: the settings; [`crop`], [`photometric`]: the operations; [`view`]: one random view
-//! - [`pool`]: worker threads that give batches in order; [`loader`]: batches to train on; [`evaluation`]: to evaluate
+//! - `pool`: worker threads that give batches in order; [`loader`]: batches to train on; [`evaluation`]: to evaluate
 //!
 //! Whatever is random is a pure function of (seed, epoch, sample index, view number), see [`crate::random`].
 

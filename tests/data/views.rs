@@ -10,12 +10,17 @@ use image::RgbImage;
 
 use super::texture;
 
+/// Views of a picture of 640 x 480 pixels.
+fn drawn(config: &AugmentConfig) -> Vec<View> {
+    let size = [640, 480];
+    (0..4000)
+        .map(|index| View::of(config, 11, 2, index, 1, size))
+        .collect()
+}
+
 #[test]
-fn every_draw_is_in_its_range_and_at_its_rate() {
-    let config = AugmentConfig::default();
-    let views: Vec<View> = (0..4000)
-        .map(|index| View::of(&config, 11, 2, index, 1, [640, 480]))
-        .collect();
+fn every_change_has_its_rate() {
+    let views = drawn(&AugmentConfig::default());
     let rate =
         |is: &dyn Fn(&View) -> bool| views.iter().filter(|view| is(view)).count() as f64 / 4000.0;
     let first =
@@ -39,6 +44,11 @@ fn every_draw_is_in_its_range_and_at_its_rate() {
         // Standard deviation at most 0.008; five of them.
         assert!((actual - expected).abs() < 0.04, "{name}: {actual}");
     }
+}
+
+#[test]
+fn every_draw_is_in_its_range() {
+    let views = drawn(&AugmentConfig::default());
     let area = |view: &View| f64::from(view.area.width * view.area.height) / (640.0 * 480.0);
     let ratio = |view: &View| f64::from(view.area.width) / f64::from(view.area.height);
     let jitters = || views.iter().filter_map(|view| view.jitter.as_ref());
@@ -166,7 +176,7 @@ fn fnv(hash: u64, value: u64) -> u64 {
 /// Only crop boxes pass through `exp`, `ln` and `sqrt`, and are rounded to pixels after.
 ///
 /// Pixels are not hashed: vector units of different width may round the resize differently. They are compared with
-/// torchvision above instead, and with each other for any number of workers in `loading.rs`.
+/// torchvision in `torchvision.rs` instead, and with each other for any number of workers in `loading.rs`.
 #[test]
 fn draws_are_fixed_for_good() {
     let config = AugmentConfig::default();

@@ -1,7 +1,10 @@
-//! The demo's pictures: one motif in a random pose, size, pair of colors, light and noise.
+//! The demo's pictures: one motif in a random pose, size, tint, light and noise.
 //!
-//! Every draw is the same on every machine: only `+ - * /`, `floor`, `abs` and `sqrt` (exact in IEEE 754) touch the
-//! pixels, no `sin`, `cos` or `ln`. That is why an orientation is a random unit vector rather than an angle.
+//! Every pixel is the same on every machine: only `+ - * /`, `floor`, remainder, `abs` and `sqrt` (exact in IEEE 754)
+//! touch it, no `sin`, `cos` or `ln`. That is why an orientation is a unit vector rather than an angle.
+//!
+//! How hard the set is was chosen by training a small model on it in PyTorch: any orientation and wider ranges of size
+//! were too hard in first tries of under a minute; tilts of up to 27 degrees leave k-NN room to rise within minutes.
 
 use image::{Rgb, RgbImage};
 
@@ -279,9 +282,10 @@ impl Light {
         }
     }
 
-    /// Gray values with the mean and deviation of this light, the way a camera meters a scene. Without metering the
-    /// area of the figure would show in the mean, and brightness alone would tell a picture's two views from the
-    /// rest of the batch: the training then learns that and nothing else (measured in a scratch).
+    /// Gray values with the mean and deviation of this light, the way a camera meters a scene.
+    ///
+    /// Without metering and with stronger tints, brightness and color tell a picture's two views from the rest of the
+    /// batch, and training settles on that: 300 steps in PyTorch took k-NN from 0.29 to 0.32, or 0.45 to 0.52 metered.
     fn metered(&self, form: &Form) -> Vec<f64> {
         let places = (0..SIDE).flat_map(|row| (0..SIDE).map(move |column| (column, row)));
         let raw: Vec<f64> = places
