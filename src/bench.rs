@@ -97,7 +97,7 @@ fn time<B: TrainBackend>(
         guard.check_sync::<B>(device)?;
         let backward_s = start.elapsed().as_secs_f64() - forward_s;
         let optimizing = Instant::now();
-        method.student = optimizer.step(method.student, grads, 1e-4);
+        method.student = optimizer.step(method.student, grads, 1.0, 1e-4);
         guard.check_sync::<B>(device)?;
         let optimizer_s = optimizing.elapsed().as_secs_f64();
         let averaging = Instant::now();

@@ -127,7 +127,10 @@ impl IbotConfig {
         }
         let temperatures = [
             ("temperature_student", self.temperature_student),
-            ("temperature_teacher_warmup", self.temperature_teacher_warmup),
+            (
+                "temperature_teacher_warmup",
+                self.temperature_teacher_warmup,
+            ),
             ("temperature_teacher", self.temperature_teacher),
         ];
         for (key, value) in temperatures {
@@ -148,7 +151,11 @@ impl IbotConfig {
         self.mask_policy().validate()?;
         if !(self.patch_loss_weight.is_finite() && self.patch_loss_weight >= 0.0) {
             let remedy = "must be 0 or above";
-            return Err(Error::config("patch_loss_weight", self.patch_loss_weight, remedy));
+            return Err(Error::config(
+                "patch_loss_weight",
+                self.patch_loss_weight,
+                remedy,
+            ));
         }
         Ok(())
     }

@@ -66,11 +66,7 @@ impl Error {
     }
 
     /// A setting that cannot work: its key, its value and what is allowed.
-    pub fn config(
-        key: impl Into<String>,
-        value: impl ToString,
-        remedy: impl Into<String>,
-    ) -> Self {
+    pub fn config(key: impl Into<String>, value: impl ToString, remedy: impl Into<String>) -> Self {
         Self::Config {
             key: key.into(),
             value: value.to_string(),

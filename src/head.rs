@@ -3,10 +3,10 @@
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
-use burn::tensor::activation::gelu;
 use burn::tensor::backend::Backend;
 
 use crate::init::torch_linear;
+use crate::kernels::IbotBackend;
 use crate::random::Random;
 
 /// Square of the smallest norm that the L2 normalization divides by (PyTorch's 1e-12).
@@ -58,12 +58,12 @@ impl HeadConfig {
     }
 }
 
-impl<B: Backend> Head<B> {
+impl<B: IbotBackend> Head<B> {
     /// # Shapes
     /// `tokens` [M, D] -> logits [M, K].
     pub fn forward(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {
-        let hidden = gelu(self.hidden1.forward(tokens));
-        let hidden = gelu(self.hidden2.forward(hidden));
+        let hidden = B::exact_gelu(self.hidden1.forward(tokens));
+        let hidden = B::exact_gelu(self.hidden2.forward(hidden));
         let bottleneck = l2_normalize(self.bottleneck.forward(hidden), MIN_SQUARED_NORM);
         self.prototypes.forward(bottleneck)
     }

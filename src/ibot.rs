@@ -10,9 +10,7 @@ use crate::error::{Error, Result};
 use crate::head::{Head, HeadConfig};
 use crate::init::normal_param;
 use crate::kernels::{IbotBackend, TargetPotentials, TrainBackend};
-use crate::losses::{
-    Center, ClsLossInput, PatchLossInput, PatchWeighting, cls_loss, patch_loss,
-};
+use crate::losses::{Center, ClsLossInput, PatchLossInput, PatchWeighting, cls_loss, patch_loss};
 use crate::random::{Random, Stream};
 use crate::teacher::{deep_copy, ema};
 
@@ -208,17 +206,17 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         }
     }
 
-    fn check(
-        &self,
-        global_views: &[Tensor<B::InnerBackend, 4>],
-        masks: &[bool],
-    ) -> Result<usize> {
+    fn check(&self, global_views: &[Tensor<B::InnerBackend, 4>], masks: &[bool]) -> Result<usize> {
         let Some(first) = global_views.first() else {
-            return Err(Error::Training("forward needs at least one global view".into()));
+            return Err(Error::Training(
+                "forward needs at least one global view".into(),
+            ));
         };
         let dims = first.dims();
         if global_views.iter().any(|view| view.dims() != dims) {
-            return Err(Error::Training("all global views must have one shape".into()));
+            return Err(Error::Training(
+                "all global views must have one shape".into(),
+            ));
         }
         let patches = self.student.network.backbone.patches();
         let expected = global_views.len() * dims[0] * patches;
@@ -321,7 +319,10 @@ fn masked_rows(masks: &[bool]) -> Vec<i32> {
 
 /// [G B, N, 1], 1 where masked.
 fn mask_tensor<B: Backend>(masks: &[bool], images: usize, device: &B::Device) -> Tensor<B, 3> {
-    let values: Vec<f32> = masks.iter().map(|masked| f32::from(u8::from(*masked))).collect();
+    let values: Vec<f32> = masks
+        .iter()
+        .map(|masked| f32::from(u8::from(*masked)))
+        .collect();
     Tensor::from_data(
         TensorData::new(values, [images, masks.len() / images.max(1), 1]),
         device,

@@ -1,14 +1,11 @@
 //! Initial parameters, drawn on the host so that every backend starts from the same weights.
 
 use burn::module::Param;
-use burn::nn::{LayerNorm, LayerNormConfig, Linear};
+use burn::nn::Linear;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
 use crate::random::Random;
-
-/// Epsilon of timm's layer norm.
-const LAYER_NORM_EPS: f64 = 1e-6;
 
 fn param<B: Backend, const D: usize>(
     values: Vec<f32>,
@@ -63,24 +60,18 @@ pub(crate) fn torch_linear<B: Backend>(
     }
 }
 
-/// timm's linear layer in a transformer: weight normal with deviation 0.02, bias zero.
+/// timm's linear layer in a transformer: weight normal, bias zero.
 ///
-/// timm truncates at +-2, a hundred deviations away, which never happens.
+/// timm truncates at +-2, a hundred of its deviations away, which never happens.
 pub(crate) fn timm_linear<B: Backend>(
     random: &mut Random,
     [inputs, outputs]: [usize; 2],
+    deviation: f64,
     bias: bool,
     device: &B::Device,
 ) -> Linear<B> {
     Linear {
-        weight: normal_param(random, [inputs, outputs], 0.02, device),
+        weight: normal_param(random, [inputs, outputs], deviation, device),
         bias: bias.then(|| constant_param([outputs], 0.0, device)),
     }
-}
-
-/// timm's layer norm: scale one, shift zero.
-pub(crate) fn layer_norm<B: Backend>(width: usize, device: &B::Device) -> LayerNorm<B> {
-    LayerNormConfig::new(width)
-        .with_epsilon(LAYER_NORM_EPS)
-        .init(device)
 }

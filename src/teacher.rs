@@ -14,10 +14,7 @@ use crate::kernels::{IbotBackend, wrap};
 pub fn deep_copy<B: Backend, M: Module<B>>(module: M) -> M {
     struct Copy;
     impl<B: Backend> ModuleMapper<B> for Copy {
-        fn map_float<const D: usize>(
-            &mut self,
-            param: Param<Tensor<B, D>>,
-        ) -> Param<Tensor<B, D>> {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
             let (id, tensor, mapper) = param.consume();
             let device = tensor.device();
             let copy = Tensor::from_data(tensor.into_data(), &device);

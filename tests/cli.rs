@@ -1,5 +1,12 @@
 //! The `ibot` command as a user meets it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -91,28 +98,57 @@ fn refused(arguments: &[&str], parts: &[&str]) {
 
 fn metrics(run: &Path) -> Vec<serde_json::Value> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 fn trains_on(backend: &str) {
     let scratch = Scratch::new(backend);
     let (pictures, run) = (scratch.pictures(), scratch.path("run"));
     let config = scratch.path("tiny.toml");
-    let train = ["train", "--data", &pictures, "--out", &run, "--config", &config];
+    let train = [
+        "train", "--data", &pictures, "--out", &run, "--config", &config,
+    ];
     let output = ibot(&[&train[..], &["--backend", backend, "--steps", "3"]].concat());
     let text = stdout(&output);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let first = text.lines().next().unwrap();
     assert!(first.starts_with(&format!("backend {backend}")), "{first}");
-    assert!(text.contains("cut.png"), "the picture that was skipped is named: {text}");
+    assert!(
+        text.contains("cut.png"),
+        "the picture that was skipped is named: {text}"
+    );
 
     let run = Path::new(&run);
     let lines = metrics(run);
-    assert_eq!(lines.iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3]);
-    for key in ["loss", "loss_cls", "loss_patch", "learning_rate", "temperature_teacher", "ema_decay",
-        "gradient_norm", "images_per_s"]
-    {
-        assert!(lines.iter().all(|line| line[key].as_f64().is_some_and(|x| x > 0.0)), "{key}: {lines:?}");
+    assert_eq!(
+        lines
+            .iter()
+            .map(|line| line["step"].as_u64().unwrap())
+            .collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
+    for key in [
+        "loss",
+        "loss_cls",
+        "loss_patch",
+        "learning_rate",
+        "temperature_teacher",
+        "ema_decay",
+        "gradient_norm",
+        "images_per_s",
+    ] {
+        assert!(
+            lines
+                .iter()
+                .all(|line| line[key].as_f64().is_some_and(|x| x > 0.0)),
+            "{key}: {lines:?}"
+        );
     }
     let student = ibot::weights::read_safetensors(&run.join("student.safetensors")).unwrap();
     let teacher = ibot::weights::read_safetensors(&run.join("teacher.safetensors")).unwrap();
@@ -123,19 +159,52 @@ fn trains_on(backend: &str) {
     let again = scratch.path("again");
     let config = run.join("config.toml");
     let config = config.to_string_lossy();
-    let output = ibot(&["train", "--data", &pictures, "--out", &again, "--config", &config,
-        "--backend", backend, "--workers", "3"]);
+    let output = ibot(&[
+        "train",
+        "--data",
+        &pictures,
+        "--out",
+        &again,
+        "--config",
+        &config,
+        "--backend",
+        backend,
+        "--workers",
+        "3",
+    ]);
     assert!(output.status.success());
-    let losses = |run: &Path| metrics(run).iter().map(|line| line["loss"].clone()).collect::<Vec<_>>();
+    let losses = |run: &Path| {
+        metrics(run)
+            .iter()
+            .map(|line| line["loss"].clone())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(losses(run), losses(Path::new(&again)));
 
     // and the exported backbone is a start for another
     let more = scratch.path("more");
     let teacher = run.join("teacher.safetensors");
     let teacher = teacher.to_string_lossy();
-    let output = ibot(&["train", "--data", &pictures, "--out", &more, "--config", &config,
-        "--backend", backend, "--pretrained", &teacher, "--steps", "1"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = ibot(&[
+        "train",
+        "--data",
+        &pictures,
+        "--out",
+        &more,
+        "--config",
+        &config,
+        "--backend",
+        backend,
+        "--pretrained",
+        &teacher,
+        "--steps",
+        "1",
+    ]);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]
@@ -154,7 +223,9 @@ fn trains_on_wgpu() {
         use std::io::Write as _;
         let required = std::env::var("IBOT_REQUIRE_WGPU").is_ok_and(|value| value == "1");
         assert!(!required, "IBOT_REQUIRE_WGPU is 1, and there is no adapter");
-        std::io::stderr().write_all(b"SKIPPED: NO WGPU ADAPTER\n").unwrap();
+        std::io::stderr()
+            .write_all(b"SKIPPED: NO WGPU ADAPTER\n")
+            .unwrap();
         return;
     }
     trains_on("wgpu");
@@ -176,16 +247,58 @@ fn refuses_what_cannot_work() {
     let cases: &[(&[&str], &[&str])] = &[
         (&["--data", "/no/such/folder"], &["/no/such/folder"]),
         (&["--data", &empty], &["empty"]),
-        (&["--data", &pictures, "--encoder", "vit_smal_patch16_224"], &["vit_small_patch16_224"]),
-        (&["--data", &pictures, "--preset", "best"], &["best", "stable-pretraining"]),
-        (&["--data", &pictures, "--config", &config, "--batch-size", "64"], &["batch_size", "64"]),
-        (&["--data", &pictures, "--config", &config, "--image-size", "20"], &["image_size = 20"]),
-        (&["--data", &pictures, "--config", &config, "--pretrained", &config], &["tiny.toml", "safetensors"]),
-        (&["--data", &pictures, "--config", "missing.toml"], &["missing.toml"]),
+        (
+            &["--data", &pictures, "--encoder", "vit_smal_patch16_224"],
+            &["vit_small_patch16_224"],
+        ),
+        (
+            &["--data", &pictures, "--preset", "best"],
+            &["best", "stable-pretraining"],
+        ),
+        (
+            &[
+                "--data",
+                &pictures,
+                "--config",
+                &config,
+                "--batch-size",
+                "64",
+            ],
+            &["batch_size", "64"],
+        ),
+        (
+            &[
+                "--data",
+                &pictures,
+                "--config",
+                &config,
+                "--image-size",
+                "20",
+            ],
+            &["image_size = 20"],
+        ),
+        (
+            &[
+                "--data",
+                &pictures,
+                "--config",
+                &config,
+                "--pretrained",
+                &config,
+            ],
+            &["tiny.toml", "safetensors"],
+        ),
+        (
+            &["--data", &pictures, "--config", "missing.toml"],
+            &["missing.toml"],
+        ),
     ];
     for (more, parts) in cases {
         let arguments = train(more);
-        refused(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), parts);
+        refused(
+            &arguments.iter().map(String::as_str).collect::<Vec<_>>(),
+            parts,
+        );
         assert!(!Path::new(&out).exists(), "{more:?} left a run folder");
     }
 }
@@ -193,21 +306,56 @@ fn refuses_what_cannot_work() {
 #[test]
 fn a_finished_run_is_not_overwritten() {
     let scratch = Scratch::new("overwrite");
-    let (pictures, config, run) = (scratch.pictures(), scratch.path("tiny.toml"), scratch.path("run"));
-    let train = ["train", "--data", &pictures, "--out", &run, "--config", &config, "--backend", "flex",
-        "--steps", "1"];
+    let (pictures, config, run) = (
+        scratch.pictures(),
+        scratch.path("tiny.toml"),
+        scratch.path("run"),
+    );
+    let train = [
+        "train",
+        "--data",
+        &pictures,
+        "--out",
+        &run,
+        "--config",
+        &config,
+        "--backend",
+        "flex",
+        "--steps",
+        "1",
+    ];
     assert!(ibot(&train).status.success());
     let before = fs::read(Path::new(&run).join("metrics.jsonl")).unwrap();
     refused(&train, &["holds a run already", "--out"]);
-    assert_eq!(fs::read(Path::new(&run).join("metrics.jsonl")).unwrap(), before);
+    assert_eq!(
+        fs::read(Path::new(&run).join("metrics.jsonl")).unwrap(),
+        before
+    );
 }
 
 #[test]
 fn a_loss_that_is_not_finite_ends_the_run() {
     let scratch = Scratch::new("diverge");
-    let (pictures, config, run) = (scratch.pictures(), scratch.path("tiny.toml"), scratch.path("run"));
-    let train = ["train", "--data", &pictures, "--out", &run, "--config", &config, "--backend", "flex",
-        "--steps", "50", "--learning-rate", "1e38"];
+    let (pictures, config, run) = (
+        scratch.pictures(),
+        scratch.path("tiny.toml"),
+        scratch.path("run"),
+    );
+    let train = [
+        "train",
+        "--data",
+        &pictures,
+        "--out",
+        &run,
+        "--config",
+        &config,
+        "--backend",
+        "flex",
+        "--steps",
+        "50",
+        "--learning-rate",
+        "1e38",
+    ];
     refused(&train, &["step ", "is ", "the state after step", "run"]);
     let run = Path::new(&run);
     let written = ibot::weights::read_safetensors(&run.join("teacher.safetensors")).unwrap();
@@ -220,10 +368,28 @@ fn a_loss_that_is_not_finite_ends_the_run() {
 #[test]
 fn an_interrupt_keeps_the_state() {
     let scratch = Scratch::new("interrupt");
-    let (pictures, config, run) = (scratch.pictures(), scratch.path("tiny.toml"), scratch.path("run"));
-    let train = ["train", "--data", &pictures, "--out", &run, "--config", &config, "--backend", "flex",
-        "--steps", "1000000"];
-    let mut child = command(&train).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let (pictures, config, run) = (
+        scratch.pictures(),
+        scratch.path("tiny.toml"),
+        scratch.path("run"),
+    );
+    let train = [
+        "train",
+        "--data",
+        &pictures,
+        "--out",
+        &run,
+        "--config",
+        &config,
+        "--backend",
+        "flex",
+        "--steps",
+        "1000000",
+    ];
+    let mut child = command(&train)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
     let log = Path::new(&run).join("metrics.jsonl");
     let started = std::time::Instant::now();
     while fs::metadata(&log).map_or(0, |file| file.len()) < 1000 {
@@ -231,7 +397,13 @@ fn an_interrupt_keeps_the_state() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let run = Path::new(&run);
     assert!(run.join("teacher.safetensors").exists() && run.join("student.safetensors").exists());
@@ -241,37 +413,96 @@ fn an_interrupt_keeps_the_state() {
 #[test]
 fn prints_a_configuration_that_it_reads() {
     let scratch = Scratch::new("config");
-    let output = ibot(&["train", "--print-config", "--data", "x", "--seed", "9", "--encoder", "vit_tiny_patch16_224"]);
+    let output = ibot(&[
+        "train",
+        "--print-config",
+        "--data",
+        "x",
+        "--seed",
+        "9",
+        "--encoder",
+        "vit_tiny_patch16_224",
+    ]);
     assert!(output.status.success());
     let text = stdout(&output);
-    for line in ["seed = 9", "encoder_name = \"vit_tiny_patch16_224\"", "n_cls_prototypes = 65536",
-        "mask_ratio = 0.3", "temperature_teacher_warmup = 0.04", "ema_decay_start = 0.996"]
-    {
+    for line in [
+        "seed = 9",
+        "encoder_name = \"vit_tiny_patch16_224\"",
+        "n_cls_prototypes = 65536",
+        "mask_ratio = 0.3",
+        "temperature_teacher_warmup = 0.04",
+        "ema_decay_start = 0.996",
+    ] {
         assert!(text.contains(line), "{line:?} is not in {text}");
     }
     let file = scratch.path("printed.toml");
     fs::write(&file, &text).unwrap();
-    assert_eq!(stdout(&ibot(&["train", "--print-config", "--data", "x", "--config", &file])), text);
+    assert_eq!(
+        stdout(&ibot(&[
+            "train",
+            "--print-config",
+            "--data",
+            "x",
+            "--config",
+            &file
+        ])),
+        text
+    );
 }
 
 #[test]
 fn lists_devices() {
     let output = ibot(&["devices"]);
     assert!(output.status.success());
-    assert!(stdout(&output).contains("auto takes backend "), "{}", stdout(&output));
-    let json: serde_json::Value = serde_json::from_str(&stdout(&ibot(&["devices", "--json"]))).unwrap();
-    assert_eq!(json.as_array().unwrap().len(), ibot::device::list_adapters().len());
+    assert!(
+        stdout(&output).contains("auto takes backend "),
+        "{}",
+        stdout(&output)
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&stdout(&ibot(&["devices", "--json"]))).unwrap();
+    assert_eq!(
+        json.as_array().unwrap().len(),
+        ibot::device::list_adapters().len()
+    );
 }
 
 #[test]
 fn bench_prints_one_object_a_step() {
-    let output = ibot(&["bench", "--backend", "flex", "--encoder", "vit_tiny_patch16_224", "--image-size", "32",
-        "--batch-size", "1", "--steps", "2", "--n-cls-prototypes", "64", "--n-patch-prototypes", "32"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = ibot(&[
+        "bench",
+        "--backend",
+        "flex",
+        "--encoder",
+        "vit_tiny_patch16_224",
+        "--image-size",
+        "32",
+        "--batch-size",
+        "1",
+        "--steps",
+        "2",
+        "--n-cls-prototypes",
+        "64",
+        "--n-patch-prototypes",
+        "32",
+    ]);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let text = stdout(&output);
-    let steps: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let steps: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     assert_eq!(steps.len(), 2);
     for key in ["forward_s", "backward_s", "optimizer_s", "ema_s", "total_s"] {
-        assert!(steps.iter().all(|step| step[key].as_f64().is_some_and(|s| s > 0.0)), "{key}: {text}");
+        assert!(
+            steps
+                .iter()
+                .all(|step| step[key].as_f64().is_some_and(|s| s > 0.0)),
+            "{key}: {text}"
+        );
     }
 }

@@ -1,5 +1,12 @@
 //! The data pipeline: formats, folders, views and the loader.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 #[path = "data/folders.rs"]
 mod folders;
 #[path = "data/formats.rs"]

@@ -2,6 +2,13 @@
 //!
 //! A fault spoils its process, so each runs in a child: this same test binary, told by `IBOT_FAULT` what to provoke.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use std::io::{Read, Write};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};

@@ -1,13 +1,13 @@
 //! One transformer block.
 
 use burn::module::{Module, Param};
-use burn::nn::{LayerNorm, Linear};
+use burn::nn::Linear;
 use burn::tensor::Tensor;
-use burn::tensor::activation::gelu;
 use burn::tensor::backend::Backend;
 
-use super::{Attention, VitConfig};
-use crate::init::{constant_param, layer_norm, timm_linear};
+use super::{Attention, LayerNorm, VitConfig};
+use crate::init::{constant_param, timm_linear};
+use crate::kernels::IbotBackend;
 use crate::random::Random;
 
 /// timm's `Mlp` with exact GELU.
@@ -19,11 +19,11 @@ pub struct Mlp<B: Backend> {
     pub fc2: Linear<B>,
 }
 
-impl<B: Backend> Mlp<B> {
+impl<B: IbotBackend> Mlp<B> {
     /// # Shapes
     /// [B T, D] -> [B T, D].
     pub fn forward(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.fc2.forward(gelu(self.fc1.forward(tokens)))
+        self.fc2.forward(B::exact_gelu(self.fc1.forward(tokens)))
     }
 }
 
@@ -60,18 +60,20 @@ impl<B: Backend> Block<B> {
             })
         };
         Self {
-            norm1: layer_norm(width, device),
+            norm1: LayerNorm::new(width, device),
             attn: Attention::new(config, random, device),
             ls1: layer_scale(),
-            norm2: layer_norm(width, device),
+            norm2: LayerNorm::new(width, device),
             mlp: Mlp {
-                fc1: timm_linear(random, [width, hidden], true, device),
-                fc2: timm_linear(random, [hidden, width], true, device),
+                fc1: timm_linear(random, [width, hidden], config.init_std, true, device),
+                fc2: timm_linear(random, [hidden, width], config.init_std, true, device),
             },
             ls2: layer_scale(),
         }
     }
+}
 
+impl<B: IbotBackend> Block<B> {
     /// # Shapes
     /// `tokens` [B T, D] -> [B T, D].
     pub fn forward(&self, tokens: Tensor<B, 2>, batch: usize) -> Tensor<B, 2> {

@@ -54,6 +54,8 @@ pub struct VitConfig {
     pub class_token: bool,
     /// Number of register tokens (arXiv 2309.16588).
     pub reg_tokens: usize,
+    /// Deviation of the blocks' weights at the start; timm's 0.02 is for wide models, narrow ones learn sooner from more.
+    pub init_std: f64,
     /// Initial LayerScale; none where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_values: Option<f64>,
@@ -75,6 +77,7 @@ impl Default for VitConfig {
             qkv_bias: true,
             class_token: true,
             reg_tokens: 0,
+            init_std: 0.02,
             init_values: None,
             no_embed_class: false,
             global_pool: GlobalPool::Token,
@@ -117,7 +120,11 @@ impl VitConfig {
         ];
         for (key, value) in positive {
             if value == 0 {
-                return Err(Error::config(format!("vit.{key}"), value, "must be at least 1"));
+                return Err(Error::config(
+                    format!("vit.{key}"),
+                    value,
+                    "must be at least 1",
+                ));
             }
         }
         if !self.img_size.is_multiple_of(self.patch_size) {
@@ -129,10 +136,25 @@ impl VitConfig {
             return Err(Error::config("vit.num_heads", self.num_heads, remedy));
         }
         if !self.mlp_ratio.is_finite() || self.mlp_width() == 0 {
-            return Err(Error::config("vit.mlp_ratio", self.mlp_ratio, "must be above 0, such as 4"));
+            return Err(Error::config(
+                "vit.mlp_ratio",
+                self.mlp_ratio,
+                "must be above 0, such as 4",
+            ));
+        }
+        if !(self.init_std.is_finite() && self.init_std > 0.0) {
+            return Err(Error::config(
+                "vit.init_std",
+                self.init_std,
+                "must be above 0, such as 0.02",
+            ));
         }
         if self.init_values.is_some_and(|value| !value.is_finite()) {
-            return Err(Error::config("vit.init_values", "not finite", "must be a number such as 1e-5"));
+            return Err(Error::config(
+                "vit.init_values",
+                "not finite",
+                "must be a number such as 1e-5",
+            ));
         }
         if self.global_pool == GlobalPool::Token && !self.class_token {
             let remedy = "needs class_token = true; use \"avg\" without a class token";

@@ -3,6 +3,7 @@
 mod attention;
 mod block;
 mod config;
+mod layer_norm;
 mod names;
 mod patch_embed;
 mod vit;
@@ -10,6 +11,7 @@ mod vit;
 pub use attention::Attention;
 pub use block::{Block, LayerScale, Mlp};
 pub use config::{GlobalPool, VitConfig};
+pub use layer_norm::LayerNorm;
 pub use names::{encoder_names, vit_from_name};
 pub use patch_embed::PatchEmbed;
 pub use vit::VisionTransformer;

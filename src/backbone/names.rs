@@ -34,7 +34,12 @@ fn registry() -> Vec<(String, VitConfig)> {
     let mut known: Vec<_> = plain
         .into_iter()
         .flat_map(|(patch, sizes)| sizes.iter().map(move |size| (patch, *size)))
-        .map(|(patch, size)| (format!("vit_{}_patch{patch}_224", size.0), sized(size, patch)))
+        .map(|(patch, size)| {
+            (
+                format!("vit_{}_patch{patch}_224", size.0),
+                sized(size, patch),
+            )
+        })
         .collect();
     known.extend(
         [TINY, SMALL, BASE].map(|size| (format!("deit_{}_patch16_224", size.0), sized(size, 16))),
@@ -79,7 +84,11 @@ pub fn vit_from_name(name: &str, image_size: usize) -> Result<VitConfig> {
         .map(|(known, _)| (strsim::normalized_damerau_levenshtein(known, base), known))
         .collect();
     nearest.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let nearest: Vec<_> = nearest.iter().take(3).map(|(_, name)| name.as_str()).collect();
+    let nearest: Vec<_> = nearest
+        .iter()
+        .take(3)
+        .map(|(_, name)| name.as_str())
+        .collect();
     let remedy = format!(
         "is not a known encoder; nearest: {} (or describe one in a [vit] table)",
         nearest.join(", ")
@@ -94,7 +103,10 @@ mod tests {
     #[test]
     fn names_give_timm_shapes() {
         let config = vit_from_name("vit_base_patch14_reg4_dinov2.lvd142m", 224).unwrap();
-        assert_eq!((config.embed_dim, config.patches(), config.reg_tokens), (768, 256, 4));
+        assert_eq!(
+            (config.embed_dim, config.patches(), config.reg_tokens),
+            (768, 256, 4)
+        );
         assert!(config.no_embed_class && config.init_values == Some(1e-5));
         for name in encoder_names() {
             let side = if name.contains("14") { 518 } else { 224 };
@@ -104,7 +116,9 @@ mod tests {
 
     #[test]
     fn an_unknown_name_lists_the_nearest() {
-        let message = vit_from_name("vit_smal_patch16_224", 224).unwrap_err().to_string();
+        let message = vit_from_name("vit_smal_patch16_224", 224)
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("vit_small_patch16_224"), "{message}");
     }
 }

@@ -1,12 +1,12 @@
 //! timm's vision transformer.
 
 use burn::module::{Module, Param};
-use burn::nn::LayerNorm;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::{Backbone, Block, GlobalPool, PatchEmbed, PatchMask, Tokens, VitConfig};
-use crate::init::{layer_norm, normal_param};
+use super::{Backbone, Block, GlobalPool, LayerNorm, PatchEmbed, PatchMask, Tokens, VitConfig};
+use crate::init::normal_param;
+use crate::kernels::IbotBackend;
 use crate::random::Random;
 
 /// Deviation of timm's class and register tokens at the start.
@@ -59,8 +59,8 @@ impl<B: Backend> VisionTransformer<B> {
             blocks: (0..config.depth)
                 .map(|_| Block::new(config, random, device))
                 .collect(),
-            norm: (!fc_norm).then(|| layer_norm(width, device)),
-            fc_norm: fc_norm.then(|| layer_norm(width, device)),
+            norm: (!fc_norm).then(|| LayerNorm::new(width, device)),
+            fc_norm: fc_norm.then(|| LayerNorm::new(width, device)),
             config: config.clone(),
         }
     }
@@ -69,7 +69,9 @@ impl<B: Backend> VisionTransformer<B> {
     pub fn config(&self) -> &VitConfig {
         &self.config
     }
+}
 
+impl<B: IbotBackend> VisionTransformer<B> {
     /// All tokens after the last norm, as timm's `forward_features`.
     ///
     /// # Shapes
@@ -149,7 +151,7 @@ impl<B: Backend> VisionTransformer<B> {
     }
 }
 
-impl<B: Backend> Backbone<B> for VisionTransformer<B> {
+impl<B: IbotBackend> Backbone<B> for VisionTransformer<B> {
     fn width(&self) -> usize {
         self.config.embed_dim
     }

@@ -68,7 +68,9 @@ impl BenchArgs {
             selected: self.device.select()?,
         };
         eprintln!("{}", request.selected);
-        bench_steps(&request, &mut |times| println!("{}", serde_json::json!(times)))
+        bench_steps(&request, &mut |times| {
+            println!("{}", serde_json::json!(times))
+        })
     }
 
     fn time_loader(&self, data: &PathBuf, method: &IbotConfig) -> Result<()> {
@@ -89,7 +91,10 @@ impl BenchArgs {
         for workers in [1, all] {
             let duration = Duration::from_secs_f64(self.seconds);
             let images_per_s = bench_loader(folder.clone(), views.clone(), workers, duration)?;
-            println!("{}", serde_json::json!({ "workers": workers, "images_per_s": images_per_s }));
+            println!(
+                "{}",
+                serde_json::json!({ "workers": workers, "images_per_s": images_per_s })
+            );
         }
         Ok(())
     }

@@ -20,7 +20,11 @@ impl Log for Stderr {
         ibot::device::observe_log(record);
         // wgpu reports each fault to the guard too, which ends the run with one clear message
         if self.enabled(record.metadata()) && record.target().starts_with("ibot") {
-            eprintln!("{}: {}", record.level().as_str().to_lowercase(), record.args());
+            eprintln!(
+                "{}: {}",
+                record.level().as_str().to_lowercase(),
+                record.args()
+            );
         }
     }
 

@@ -78,7 +78,8 @@ impl Observer for Progress {
         if self.is_terminal {
             self.bar = ProgressBar::new(start.steps as u64);
             self.bar.set_draw_target(ProgressDrawTarget::stdout());
-            if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg} ETA {eta}") {
+            if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg} ETA {eta}")
+            {
                 self.bar.set_style(style);
             }
         }
@@ -96,7 +97,9 @@ impl Observer for Progress {
             self.bar.set_position(metrics.step as u64);
             return;
         }
-        let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_INTERVAL);
+        let due = self
+            .last_line
+            .is_none_or(|last| last.elapsed() >= LINE_INTERVAL);
         if due || metrics.step == self.steps {
             self.last_line = Some(Instant::now());
             let eta = self.remaining(metrics.step);

@@ -100,7 +100,11 @@ impl TrainArgs {
     }
 
     fn resolved_config(&self) -> Result<RunConfig> {
-        let default = if self.data.is_some() { STABLE_PRETRAINING } else { DEMO };
+        let default = if self.data.is_some() {
+            STABLE_PRETRAINING
+        } else {
+            DEMO
+        };
         let mut config = preset(self.preset.as_deref().unwrap_or(default))?;
         if let Some(path) = &self.config {
             config = config.merged_with_file(path)?;

@@ -19,7 +19,8 @@ pub enum Interpolation {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AugmentConfig {
-    /// Side S of a view in pixels; default 224.
+    /// Side S of a view in pixels; default 224. Not a key of its own: it is the method's `image_size`.
+    #[serde(skip)]
     pub image_size: usize,
     /// Views per picture, G; default 2.
     pub global_views: usize,

@@ -194,5 +194,8 @@ mod tests {
             .collect();
         assert!(jpeg_is_complete(&complete));
         assert!(!jpeg_is_complete(&complete[..complete.len() - 1]));
+        // Markers may be preceded by any number of fill bytes.
+        let filled = [0xff, 0xd8, 0xff, 0xff, 0xfe, 0, 3, 7, 0xff, 0xff, 0xd9];
+        assert!(jpeg_is_complete(&filled));
     }
 }

@@ -62,7 +62,10 @@ pub fn extract_features<B: Backend, M: Backbone<B>>(
         set.labels.extend(batch.labels);
     }
     if set.features.iter().any(|value| !value.is_finite()) {
-        return Err(Error::data(root, "has pictures whose features are not finite numbers"));
+        return Err(Error::data(
+            root,
+            "has pictures whose features are not finite numbers",
+        ));
     }
     Ok(set)
 }

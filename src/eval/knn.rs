@@ -52,12 +52,7 @@ fn unit(row: &[f32]) -> Vec<f32> {
     row.iter().map(|x| x / norm).collect()
 }
 
-fn vote(
-    bank: &[(usize, Vec<f32>)],
-    query: &[f32],
-    classes: usize,
-    config: &KnnConfig,
-) -> usize {
+fn vote(bank: &[(usize, Vec<f32>)], query: &[f32], classes: usize, config: &KnnConfig) -> usize {
     let mut neighbours: Vec<(f32, usize)> = bank
         .iter()
         .map(|(label, row)| (row.iter().zip(query).map(|(a, b)| a * b).sum(), *label))
@@ -91,13 +86,20 @@ mod tests {
             ([0.0, 0.1], Some(1)),
             ([0.0, 5.0], None),
         ]);
-        let queries = set(&[([0.5, 0.1], Some(0)), ([0.1, 2.0], Some(1)), ([1.0, 0.0], Some(1))]);
+        let queries = set(&[
+            ([0.5, 0.1], Some(0)),
+            ([0.1, 2.0], Some(1)),
+            ([1.0, 0.0], Some(1)),
+        ]);
         let config = KnnConfig {
             neighbours: 1,
             ..KnnConfig::default()
         };
         let accuracy = knn_accuracy(&bank, &queries, &config).unwrap();
         assert!((accuracy - 2.0 / 3.0).abs() < 1e-9, "{accuracy}");
-        assert_eq!(knn_accuracy(&bank, &set(&[([1.0, 0.0], None)]), &config), None);
+        assert_eq!(
+            knn_accuracy(&bank, &set(&[([1.0, 0.0], None)]), &config),
+            None
+        );
     }
 }

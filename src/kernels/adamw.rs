@@ -36,6 +36,8 @@ pub struct AdamWInput<B: Backend> {
     pub grad: FloatTensor<B>,
     /// Its moments.
     pub state: AdamWState<B>,
+    /// What the gradient is multiplied by first: below 1 where it is clipped.
+    pub gradient_scale: f64,
     /// Learning rate of this step.
     pub learning_rate: f64,
     /// Decoupled weight decay of this tensor.
@@ -73,7 +75,7 @@ impl<B: Backend> AdamWInput<B> {
 pub(super) fn reference<B: Backend>(input: AdamWInput<B>) -> (FloatTensor<B>, AdamWState<B>) {
     let coefficients = input.coefficients();
     let [beta1, beta2] = input.betas;
-    let grad = input.grad;
+    let grad = B::float_mul_scalar(input.grad, input.gradient_scale.into());
     let first_moment = B::float_add(
         B::float_mul_scalar(input.state.first_moment, beta1.into()),
         B::float_mul_scalar(grad.clone(), (1.0 - beta1).into()),

@@ -5,7 +5,9 @@ use burn::tensor::{DType, Tensor};
 use burn_flex::{Flex, FlexDevice, FlexTensor};
 use rayon::prelude::*;
 
-use super::{AdamWInput, AdamWState, IbotBackend, adamw, ema};
+use super::{
+    AdamWInput, AdamWState, IbotBackend, LayerNormGradients, LayerNormInput, adamw, ema, flex_rows,
+};
 
 /// Entries per parallel piece: 64 KiB of f32, small enough for any core's cache.
 const PIECE: usize = 16 * 1024;
@@ -25,12 +27,44 @@ fn owned(tensor: FlexTensor) -> FlexTensor {
 }
 
 impl IbotBackend for Flex {
+    fn exact_gelu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        flex_rows::gelu(x)
+    }
+
+    fn exact_gelu_backward(x: Tensor<Self, 2>, d_y: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        flex_rows::gelu_backward(x, d_y)
+    }
+
+    fn layer_norm_rows(input: LayerNormInput<Self>) -> Tensor<Self, 2> {
+        flex_rows::layer_norm(input)
+    }
+
+    fn layer_norm_rows_backward(
+        input: LayerNormInput<Self>,
+        d_y: Tensor<Self, 2>,
+    ) -> LayerNormGradients<Self> {
+        let device = d_y.device();
+        flex_rows::layer_norm_backward(input, d_y, &device)
+    }
+
+    fn softmax_rows(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        flex_rows::softmax(x)
+    }
+
+    fn softmax_rows_backward(y: Tensor<Self, 2>, d_y: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        flex_rows::softmax_backward(y, d_y)
+    }
+
     fn ema(
         teacher: Vec<FloatTensor<Self>>,
         student: Vec<FloatTensor<Self>>,
         decay: f64,
     ) -> Vec<FloatTensor<Self>> {
-        if teacher.iter().chain(&student).any(|t| t.dtype() != DType::F32) {
+        if teacher
+            .iter()
+            .chain(&student)
+            .any(|t| t.dtype() != DType::F32)
+        {
             return ema::reference::<Self>(teacher, student, decay);
         }
         let (keep, take) = (decay as f32, (1.0 - decay) as f32);
@@ -72,7 +106,7 @@ impl IbotBackend for Flex {
         );
         let [beta1, beta2] = input.betas.map(|beta| beta as f32);
         let [rest1, rest2] = input.betas.map(|beta| (1.0 - beta) as f32);
-        let eps = input.eps as f32;
+        let (eps, gradient_scale) = (input.eps as f32, input.gradient_scale as f32);
         let grad = input.grad.to_contiguous();
         let mut param = owned(input.param);
         let mut first_moment = owned(input.state.first_moment);
@@ -85,8 +119,9 @@ impl IbotBackend for Flex {
             .zip(second_moment.storage_mut::<f32>().par_chunks_mut(PIECE))
             .for_each(|(((param, grad), first), second)| {
                 for (((p, g), m), v) in param.iter_mut().zip(grad).zip(first).zip(second) {
-                    *m = *m * beta1 + *g * rest1;
-                    *v = *v * beta2 + *g * *g * rest2;
+                    let g = g * gradient_scale;
+                    *m = *m * beta1 + g * rest1;
+                    *v = *v * beta2 + g * g * rest2;
                     *p = *p * keep - *m * step_size / (v.sqrt() * root_scale + eps);
                 }
             });

@@ -2,23 +2,29 @@
 //!
 //! Each method of [`IbotBackend`] has a default body in plain tensor operations: it runs on any backend, is
 //! differentiable through burn's autodiff, and is the reference that every faster body is tested against. A backend
-//! overrides a method where it can do better; the CPU backend Flex does so for the two optimizer passes.
+//! overrides a method where it can do better: [`autodiff`] gives GELU, layer norm and attention one node and a backward
+//! body each, and the CPU backend Flex runs element-wise work row by row on all cores.
 
 mod adamw;
+mod attention;
+mod autodiff;
 mod cross_entropy;
 mod ema;
 mod flex;
+mod flex_rows;
+mod gelu;
+mod layer_norm;
 mod target_potentials;
 
 pub use adamw::{AdamWInput, AdamWState};
+pub use attention::{AttentionInput, AttentionOutput};
 pub use cross_entropy::CrossEntropyInput;
+pub use layer_norm::{LayerNormGradients, LayerNormInput};
 pub use target_potentials::TargetPotentials;
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
-use burn_autodiff::Autodiff;
-use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_ndarray::NdArray;
 
 /// burn's wgpu backend, without its operation fusion (wrong results: burn issues 5257, 5079).
@@ -59,6 +65,62 @@ pub trait IbotBackend: Backend {
         cross_entropy::reference(input)
     }
 
+    /// Exact GELU of each entry; differentiable.
+    ///
+    /// # Shapes
+    /// [R, D] -> [R, D].
+    fn exact_gelu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        gelu::forward(x)
+    }
+
+    /// Gradient of [`IbotBackend::exact_gelu`] by its input.
+    fn exact_gelu_backward(x: Tensor<Self, 2>, d_y: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        gelu::backward(x, d_y)
+    }
+
+    /// Layer norm of each row; differentiable in all three tensors.
+    ///
+    /// # Shapes
+    /// See [`LayerNormInput`]; -> [R, D].
+    fn layer_norm_rows(input: LayerNormInput<Self>) -> Tensor<Self, 2> {
+        layer_norm::forward(input)
+    }
+
+    /// Gradients of [`IbotBackend::layer_norm_rows`].
+    fn layer_norm_rows_backward(
+        input: LayerNormInput<Self>,
+        d_y: Tensor<Self, 2>,
+    ) -> LayerNormGradients<Self> {
+        layer_norm::backward(input, d_y)
+    }
+
+    /// Multi-head softmax attention; differentiable in `qkv`, through `mixed` only.
+    ///
+    /// # Shapes
+    /// See [`AttentionInput`] and [`AttentionOutput`].
+    fn packed_attention(input: AttentionInput<Self>) -> AttentionOutput<Self> {
+        attention::forward(input)
+    }
+
+    /// Gradient of [`IbotBackend::packed_attention`] by its packed input, from the attention maps of the forward pass.
+    fn packed_attention_backward(
+        input: AttentionInput<Self>,
+        probs: Tensor<Self, 4>,
+        d_mixed: Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        attention::backward(input, probs, d_mixed)
+    }
+
+    /// Softmax of each row, [R, N] -> [R, N]; a part of attention.
+    fn softmax_rows(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        attention::softmax(x)
+    }
+
+    /// Gradient of [`IbotBackend::softmax_rows`] by its input, from its output `y`.
+    fn softmax_rows_backward(y: Tensor<Self, 2>, d_y: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        attention::softmax_backward(y, d_y)
+    }
+
     /// `teacher * decay + student * (1 - decay)` for each pair of tensors of equal shape, in place where possible.
     fn ema(
         teacher: Vec<FloatTensor<Self>>,
@@ -77,10 +139,7 @@ pub trait IbotBackend: Backend {
     ///
     /// # Shapes
     /// Any -> [1].
-    fn sum_of_squares(
-        tensors: Vec<FloatTensor<Self>>,
-        device: &Self::Device,
-    ) -> Tensor<Self, 1> {
+    fn sum_of_squares(tensors: Vec<FloatTensor<Self>>, device: &Self::Device) -> Tensor<Self, 1> {
         adamw::sum_of_squares(tensors, device)
     }
 }
@@ -92,7 +151,6 @@ impl<B: IbotBackend + AutodiffBackend<InnerBackend: IbotBackend>> TrainBackend f
 
 impl IbotBackend for NdArray<f32> {}
 impl IbotBackend for Gpu {}
-impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {}
 
 /// A float primitive as a tensor of rank `D`.
 pub(crate) fn wrap<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {

@@ -94,8 +94,7 @@ pub(super) fn sinkhorn<B: Backend>(
         let by_row = teacher_logits.clone() - row_shift;
         (prototype_shift, prototype_log) = normalize::<B, 0>(by_row, row_log, temperature);
         let by_prototype = teacher_logits.clone() - prototype_shift.clone();
-        (row_shift, row_log) =
-            normalize::<B, 1>(by_prototype, prototype_log.clone(), temperature);
+        (row_shift, row_log) = normalize::<B, 1>(by_prototype, prototype_log.clone(), temperature);
     }
     TargetPotentials {
         prototype_shift: prototype_shift.reshape([prototypes]),

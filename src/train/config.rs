@@ -77,7 +77,9 @@ impl RunConfig {
         let over: Table = toml::from_str(text).map_err(|error| error.to_string())?;
         let mut merged = Table::try_from(self).map_err(|error| error.to_string())?;
         merge(&mut merged, over);
-        merged.try_into().map_err(|error: toml::de::Error| error.to_string())
+        merged
+            .try_into()
+            .map_err(|error: toml::de::Error| error.to_string())
     }
 
     /// As TOML, which reads back to the same configuration.
@@ -85,7 +87,8 @@ impl RunConfig {
     /// # Errors
     /// [`Error::Config`] for a number that TOML cannot hold.
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string(self).map_err(|error| Error::config("config", "unwritable", error.to_string()))
+        toml::to_string(self)
+            .map_err(|error| Error::config("config", "unwritable", error.to_string()))
     }
 
     /// Whether all numbers can work together; also gives the views the method's image size.
@@ -109,7 +112,11 @@ impl RunConfig {
         self.augment.validate()?;
         if self.augment.global_views < 2 {
             let remedy = "must be at least 2: the class-token loss compares different views";
-            return Err(Error::config("augment.global_views", self.augment.global_views, remedy));
+            return Err(Error::config(
+                "augment.global_views",
+                self.augment.global_views,
+                remedy,
+            ));
         }
         Ok(self)
     }
@@ -136,17 +143,33 @@ mod tests {
             batch_size: 7,
             ..RunConfig::default()
         };
-        let merged = base.merged_with_toml("seed = 3\n[method]\nn_cls_prototypes = 5\n").unwrap();
-        assert_eq!((merged.seed, merged.batch_size, merged.method.n_cls_prototypes), (3, 7, 5));
+        let merged = base
+            .merged_with_toml("seed = 3\n[method]\nn_cls_prototypes = 5\n")
+            .unwrap();
+        assert_eq!(
+            (
+                merged.seed,
+                merged.batch_size,
+                merged.method.n_cls_prototypes
+            ),
+            (3, 7, 5)
+        );
         assert_eq!(merged.method.n_patch_prototypes, 8_192);
-        let again = RunConfig::default().merged_with_toml(&merged.to_toml().unwrap()).unwrap();
+        let again = RunConfig::default()
+            .merged_with_toml(&merged.to_toml().unwrap())
+            .unwrap();
         assert_eq!(again, merged);
     }
 
     #[test]
     fn an_unknown_key_is_refused_by_name() {
-        let message = RunConfig::default().merged_with_toml("[method]\nmask_ration = 0.3\n").unwrap_err();
-        assert!(message.contains("mask_ration") && message.contains("mask_ratio"), "{message}");
+        let message = RunConfig::default()
+            .merged_with_toml("[method]\nmask_ration = 0.3\n")
+            .unwrap_err();
+        assert!(
+            message.contains("mask_ration") && message.contains("mask_ratio"),
+            "{message}"
+        );
     }
 
     #[test]

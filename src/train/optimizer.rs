@@ -21,6 +21,9 @@ pub struct AdamWConfig {
     pub eps: f64,
     /// Decoupled weight decay of matrices.
     pub weight_decay: f64,
+    /// Largest norm of all gradients together; a larger one is scaled down to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_gradient_norm: Option<f64>,
     /// Whether biases, norms and tokens decay too; the usual recipe spares them.
     pub decay_all: bool,
 }
@@ -31,6 +34,7 @@ impl Default for AdamWConfig {
             betas: [0.9, 0.999],
             eps: 1e-8,
             weight_decay: 0.04,
+            clip_gradient_norm: None,
             decay_all: false,
         }
     }
@@ -44,16 +48,44 @@ impl AdamWConfig {
     pub fn validate(&self) -> Result<()> {
         if self.betas.iter().any(|beta| !(0.0..1.0).contains(beta)) {
             let value = format!("{:?}", self.betas);
-            return Err(Error::config("optimizer.betas", value, "must be from 0 to below 1"));
+            return Err(Error::config(
+                "optimizer.betas",
+                value,
+                "must be from 0 to below 1",
+            ));
         }
         if !(self.eps.is_finite() && self.eps > 0.0) {
-            return Err(Error::config("optimizer.eps", self.eps, "must be above 0, such as 1e-8"));
+            return Err(Error::config(
+                "optimizer.eps",
+                self.eps,
+                "must be above 0, such as 1e-8",
+            ));
         }
         if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
             let remedy = "must be 0 or above, such as 0.04";
-            return Err(Error::config("optimizer.weight_decay", self.weight_decay, remedy));
+            return Err(Error::config(
+                "optimizer.weight_decay",
+                self.weight_decay,
+                remedy,
+            ));
+        }
+        if let Some(norm) = self
+            .clip_gradient_norm
+            .filter(|norm| !(norm.is_finite() && *norm > 0.0))
+        {
+            let remedy = "must be above 0, such as 3; leave it out for no clipping";
+            return Err(Error::config("optimizer.clip_gradient_norm", norm, remedy));
         }
         Ok(())
+    }
+}
+
+impl AdamWConfig {
+    fn gradient_scale(&self, gradient_norm: f64) -> f64 {
+        match self.clip_gradient_norm {
+            Some(largest) if gradient_norm > largest => largest / gradient_norm,
+            _ => 1.0,
+        }
     }
 }
 
@@ -75,18 +107,22 @@ impl<B: TrainBackend> AdamW<B> {
         }
     }
 
-    /// One step; a parameter without a gradient stays as it is, undecayed.
+    /// One step by gradients whose norm is known, and clipped where the configuration says so; a parameter without a
+    /// gradient stays as it is, undecayed.
     pub fn step<M: Module<B>>(
         &mut self,
         module: M,
         grads: Gradients<B>,
+        gradient_norm: f64,
         learning_rate: f64,
     ) -> M {
         self.step += 1;
+        let gradient_scale = self.config.gradient_scale(gradient_norm);
         module.map(&mut Update {
             path: ParamPath::default(),
             optimizer: self,
             grads: grads.0,
+            gradient_scale,
             learning_rate,
         })
     }
@@ -124,7 +160,8 @@ impl<B: TrainBackend> Gradients<B> {
         impl<B: TrainBackend> burn::module::ModuleVisitor<B> for Collect<'_, B> {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
                 let grad = self.grads.get(&param.val());
-                self.found.extend(grad.map(|grad| grad.into_primitive().tensor()));
+                self.found
+                    .extend(grad.map(|grad| grad.into_primitive().tensor()));
             }
         }
         let mut collect = Collect {
@@ -146,6 +183,7 @@ struct Update<'a, B: TrainBackend> {
     path: ParamPath,
     optimizer: &'a mut AdamW<B>,
     grads: B::Gradients,
+    gradient_scale: f64,
     learning_rate: f64,
 }
 
@@ -177,6 +215,7 @@ impl<B: TrainBackend> ModuleMapper<B> for Update<'_, B> {
             param: tensor.inner().into_primitive().tensor(),
             grad,
             state,
+            gradient_scale: self.gradient_scale,
             learning_rate: self.learning_rate,
             weight_decay: if decays { config.weight_decay } else { 0.0 },
             betas: config.betas,

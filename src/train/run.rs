@@ -12,13 +12,9 @@ use burn_autodiff::Autodiff;
 use burn_flex::Flex;
 use burn_ndarray::NdArray;
 
-use super::{
-    Observer, RunConfig, RunFolder, RunStart, Schedule, StepInput, StepMetrics, Trainer,
-};
+use super::{Observer, RunConfig, RunFolder, RunStart, Schedule, StepInput, StepMetrics, Trainer};
 use crate::backbone::{TrainBackbone, VisionTransformer};
-use crate::data::{
-    Batch, ImageFolder, Loader, LoaderConfig, Position, ScanSummary, TrainViews,
-};
+use crate::data::{Batch, ImageFolder, Loader, LoaderConfig, Position, ScanSummary, TrainViews};
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Error, Result};
 use crate::eval::{KnnConfig, extract_features, knn_accuracy};
@@ -77,7 +73,14 @@ impl Run<'_> {
         let mut trainer = self.trainer::<B>(&config, &device)?;
         let schedule = self.schedule(&config, loader.batches_per_epoch());
         let mut folder = RunFolder::create(&self.request.out, &config)?;
-        self.evaluate(&trainer, &config, &pictures, "before training", &device, observer)?;
+        self.evaluate(
+            &trainer,
+            &config,
+            &pictures,
+            "before training",
+            &device,
+            observer,
+        )?;
         observer.started(&RunStart {
             steps: schedule.steps,
             epochs: schedule.epochs(),
@@ -125,12 +128,23 @@ impl Run<'_> {
             }
         }
         self.save(&folder, &trainer, &device)?;
-        self.evaluate(&trainer, &config, &pictures, "after training", &device, observer)?;
+        self.evaluate(
+            &trainer,
+            &config,
+            &pictures,
+            "after training",
+            &device,
+            observer,
+        )?;
         observer.finished(folder.path());
         Ok(())
     }
 
-    fn scan(&self, path: &std::path::Path, observer: &mut dyn Observer) -> Result<Arc<ImageFolder>> {
+    fn scan(
+        &self,
+        path: &std::path::Path,
+        observer: &mut dyn Observer,
+    ) -> Result<Arc<ImageFolder>> {
         let folder = ImageFolder::scan(path, &self.request.config.folder)?;
         observer.note(&summary_line(path, folder.summary()));
         Ok(Arc::new(folder))
@@ -162,13 +176,19 @@ impl Run<'_> {
                 method = method.map_backbone(|backbone| load_pretrained(backbone, path))?;
             }
             (None, true) => {
-                let remedy = "needs --pretrained FILE, a timm safetensors file: nothing is downloaded";
+                let remedy =
+                    "needs --pretrained FILE, a timm safetensors file: nothing is downloaded";
                 return Err(Error::config("pretrained", true, remedy));
             }
             (None, false) => {}
         }
         let optimizer = config.optimizer.clone();
-        Ok(Trainer::new(method, optimizer, device.clone(), self.guard.clone()))
+        Ok(Trainer::new(
+            method,
+            optimizer,
+            device.clone(),
+            self.guard.clone(),
+        ))
     }
 
     fn schedule(&self, config: &RunConfig, steps_per_epoch: usize) -> Schedule {

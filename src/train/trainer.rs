@@ -85,9 +85,12 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             Ok(found) => found,
             Err(error) => return (self, Err(error)),
         };
-        self.method.student = self
-            .optimizer
-            .step(self.method.student, grads, rates.learning_rate);
+        self.method.student = self.optimizer.step(
+            self.method.student,
+            grads,
+            f64::from(losses.gradient_norm),
+            rates.learning_rate,
+        );
         self.method = self.method.update_teacher(rates.ema_decay);
         (self, Ok(losses))
     }
@@ -125,7 +128,10 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             .read::<B::InnerBackend, _>(&self.device, || scalars.into_data())?;
         let values: Vec<f32> = data.iter::<f32>().collect();
         let [loss, loss_cls, loss_patch, squared_norm] = values[..] else {
-            return Err(Error::Device(format!("4 scalars expected, {} read", values.len())));
+            return Err(Error::Device(format!(
+                "4 scalars expected, {} read",
+                values.len()
+            )));
         };
         Ok(StepLosses {
             loss,

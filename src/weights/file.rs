@@ -32,7 +32,10 @@ pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, NamedTensor>> {
     for (name, view) in file.iter() {
         let values = f32_values(&view).ok_or_else(|| {
             let dtype = view.dtype();
-            weights_error(path, format!("{name} has dtype {dtype:?}; only floats are weights"))
+            weights_error(
+                path,
+                format!("{name} has dtype {dtype:?}; only floats are weights"),
+            )
         })?;
         let shape = view.shape().to_vec();
         tensors.insert(name.to_string(), NamedTensor { shape, values });
@@ -52,7 +55,12 @@ fn f32_values(view: &TensorView<'_>) -> Option<Vec<f32>> {
 }
 
 fn convert<const SIZE: usize>(bytes: &[u8], read: impl Fn([u8; SIZE]) -> f32) -> Vec<f32> {
-    bytes.as_chunks::<SIZE>().0.iter().map(|entry| read(*entry)).collect()
+    bytes
+        .as_chunks::<SIZE>()
+        .0
+        .iter()
+        .map(|entry| read(*entry))
+        .collect()
 }
 
 /// Writes f32 tensors to a temporary neighbour, syncs it and renames it.
@@ -93,7 +101,12 @@ impl View for NamedTensor {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(self.values.iter().flat_map(|value| value.to_le_bytes()).collect())
+        Cow::Owned(
+            self.values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect(),
+        )
     }
 
     fn data_len(&self) -> usize {

@@ -6,8 +6,8 @@ mod state_dict;
 
 pub use file::{read_safetensors, write_safetensors};
 pub use path::ParamPath;
-pub(crate) use state_dict::{Pick, named_tensors};
 pub use state_dict::{LoadReport, NamedTensor, load_state_dict, state_dict};
+pub(crate) use state_dict::{Pick, named_tensors};
 
 use std::path::Path;
 
@@ -17,7 +17,12 @@ use burn::tensor::backend::Backend;
 use crate::error::{Error, Result};
 
 /// Keys of timm's classifiers, which a backbone has no use for.
-const CLASSIFIER_KEYS: [&str; 4] = ["head.weight", "head.bias", "head_dist.weight", "head_dist.bias"];
+const CLASSIFIER_KEYS: [&str; 4] = [
+    "head.weight",
+    "head.bias",
+    "head_dist.weight",
+    "head_dist.bias",
+];
 
 /// `module` with the weights of a timm safetensors file.
 ///

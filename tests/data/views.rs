@@ -4,7 +4,7 @@ use ibot::data::AugmentConfig;
 use ibot::data::augment::Interpolation;
 use ibot::data::crop::CropBox;
 use ibot::data::loader::epoch_order;
-use ibot::data::view::{Augmenter, Change, View};
+use ibot::data::view::{Augmenter, Change, Jitter, View};
 use ibot::masking::{MaskPolicy, MaskRatio};
 use image::RgbImage;
 
@@ -103,6 +103,84 @@ fn every_draw_is_in_its_range() {
     }
 }
 
+/// `texture`, rendered whole as `change` of a view without any change says: `[3, 32, 32]`.
+fn rendered(change: impl FnOnce(&mut View)) -> Vec<f32> {
+    let config = AugmentConfig {
+        image_size: 32,
+        ..AugmentConfig::default()
+    };
+    let picture = texture();
+    let mut view = View {
+        area: CropBox {
+            left: 0,
+            top: 0,
+            width: picture.width(),
+            height: picture.height(),
+        },
+        flip: false,
+        jitter: None,
+        gray: false,
+        blur: None,
+        solarize: false,
+    };
+    change(&mut view);
+    let mut augmenter = Augmenter::new(&config);
+    let planes = augmenter.render(&picture, &view).unwrap();
+    planes.values().to_vec()
+}
+
+#[test]
+fn each_field_of_a_view_has_its_effect() {
+    let plain = rendered(|_| {});
+    let flipped = rendered(|view| view.flip = true);
+    for (row, flipped) in plain.chunks_exact(32).zip(flipped.chunks_exact(32)) {
+        assert!(row.iter().rev().eq(flipped));
+    }
+    let gray = rendered(|view| view.gray = true);
+    assert_eq!(gray[..1024], gray[1024..2048]);
+    assert_eq!(gray[..1024], gray[2048..]);
+    assert_ne!(gray, plain);
+    let solarized = rendered(|view| view.solarize = true);
+    for (value, solarized) in plain.iter().zip(solarized) {
+        let expected = if *value >= 128.0 {
+            255.0 - value
+        } else {
+            *value
+        };
+        assert_eq!(solarized, expected);
+    }
+    // Total variation: a blur takes most of it away.
+    let variation = |values: &[f32]| -> f32 {
+        values
+            .windows(2)
+            .map(|pair| (pair[0] - pair[1]).abs())
+            .sum()
+    };
+    let blurred = rendered(|view| view.blur = Some(2.0));
+    assert!(variation(&blurred) < 0.6 * variation(&plain));
+    // Contrast 0 leaves the mean gray of what came before it.
+    let jittered = |order| {
+        rendered(|view| {
+            view.jitter = Some(Jitter {
+                order,
+                brightness: 0.5,
+                contrast: 0.0,
+                saturation: 1.0,
+                hue: 0.25,
+            });
+        })
+    };
+    let (brightness, contrast) = (Change::Brightness, Change::Contrast);
+    let (saturation, hue) = (Change::Saturation, Change::Hue);
+    let mean_gray = jittered([contrast, saturation, hue, brightness])[0] * 2.0;
+    let luma = |at: usize| 0.2989 * plain[at] + 0.587 * plain[1024 + at] + 0.114 * plain[2048 + at];
+    let expected = (0..1024).map(luma).sum::<f32>() / 1024.0;
+    assert!((mean_gray - expected).abs() < 0.1, "{mean_gray} {expected}");
+    // A hue turned before it is taken away changes the mean gray.
+    let turned = jittered([hue, contrast, saturation, brightness])[0] * 2.0;
+    assert!((turned - expected).abs() > 1.0, "{turned} {expected}");
+}
+
 #[test]
 fn one_pixel_and_extreme_pictures_give_views() {
     let config = AugmentConfig {
@@ -138,10 +216,10 @@ fn impossible_settings_are_refused_by_name() {
         ("augment.flip = 1.5", |c| c.flip = 1.5),
         ("augment.flip = NaN", |c| c.flip = f64::NAN),
         ("augment.color_jitter.hue = 0.6", |c| {
-            c.color_jitter.hue = 0.6
+            c.color_jitter.hue = 0.6;
         }),
         ("augment.blur.sigma = [-1.0, 2.0]", |c| {
-            c.blur.sigma[0] = -1.0
+            c.blur.sigma[0] = -1.0;
         }),
         ("augment.std = 0", |c| c.std[1] = 0.0),
     ];

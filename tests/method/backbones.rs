@@ -26,7 +26,11 @@ pub fn mask_token_hides_the_image<B: TrainBackend>(device: &B::Device) {
         };
         let seen = |view: usize| {
             let backbone = &method.teacher.backbone;
-            values(backbone.tokens(views[view].clone(), Some(mask.clone())).patches)
+            values(
+                backbone
+                    .tokens(views[view].clone(), Some(mask.clone()))
+                    .patches,
+            )
         };
         (seen(0), seen(1))
     };

@@ -27,6 +27,7 @@ fn input<B: IbotBackend>(param: Tensor<B, 1>, grad: Tensor<B, 1>, step: usize) -
         state: AdamWState::zeros(param.shape(), &B::float_device(&param)),
         param,
         grad: grad.into_primitive().tensor(),
+        gradient_scale: 0.5,
         learning_rate: 0.01,
         weight_decay: 0.1,
         betas: [0.9, 0.95],
@@ -48,10 +49,13 @@ pub fn adamw_follows_the_formula<B: TrainBackend>(device: &B::Device) {
             let (param, state) = Inner::<B>::adamw(next.clone());
             (next.param, next.state) = (param, state);
             for ([p, m, v], g) in expected.iter_mut().zip(&grads) {
-                let g = f64::from(*g);
+                let g = 0.5 * f64::from(*g);
                 *m = 0.9 * *m + 0.1 * g;
                 *v = 0.95 * *v + 0.05 * g * g;
-                let bias = [1.0 - 0.9f64.powi(step as i32), 1.0 - 0.95f64.powi(step as i32)];
+                let bias = [
+                    1.0 - 0.9f64.powi(step as i32),
+                    1.0 - 0.95f64.powi(step as i32),
+                ];
                 *p -= 0.01 * 0.1 * *p;
                 *p -= 0.01 * (*m / bias[0]) / ((*v / bias[1]).sqrt() + 1e-8);
             }
@@ -75,21 +79,35 @@ pub fn shared_buffers_stay<B: TrainBackend>(device: &B::Device) {
     let primitive = held.clone().into_primitive().tensor();
     let _ = Inner::<B>::ema(vec![primitive.clone()], vec![primitive], 0.5);
     assert_eq!(values(held), start);
-    assert_eq!(values(from_primitive::<Inner<B>>(kept.second_moment)), before);
+    assert_eq!(
+        values(from_primitive::<Inner<B>>(kept.second_moment)),
+        before
+    );
     // a transposed view of a held tensor, as gradients of linear layers are
     let square = tensor::<Inner<B>>(&start[..36], device).reshape([6, 6]);
     let view = square.clone().transpose().into_primitive().tensor();
-    let zeros = Tensor::<Inner<B>, 2>::zeros([6, 6], device).into_primitive().tensor();
+    let zeros = Tensor::<Inner<B>, 2>::zeros([6, 6], device)
+        .into_primitive()
+        .tensor();
     let moved = Inner::<B>::ema(vec![zeros], vec![view], 0.0).remove(0);
     let moved: Tensor<Inner<B>, 2> = Tensor::from_primitive(TensorPrimitive::Float(moved));
     assert_eq!(values(moved.transpose()), values(square));
 }
 
 pub fn sum_of_squares<B: TrainBackend>(device: &B::Device) {
-    let parts = [random_values(3, 1), random_values(4, 20_000), random_values(5, 7)];
+    let parts = [
+        random_values(3, 1),
+        random_values(4, 20_000),
+        random_values(5, 7),
+    ];
     let expected: f64 = parts.iter().flatten().map(|x| f64::from(*x).powi(2)).sum();
-    let tensors = parts.iter().map(|part| tensor::<Inner<B>>(part, device).into_primitive().tensor());
+    let tensors = parts
+        .iter()
+        .map(|part| tensor::<Inner<B>>(part, device).into_primitive().tensor());
     let found = values(Inner::<B>::sum_of_squares(tensors.collect(), device));
     assert_close(&found, &[expected], 1e-4 * expected);
-    assert_eq!(values(Inner::<B>::sum_of_squares(Vec::new(), device)), [0.0]);
+    assert_eq!(
+        values(Inner::<B>::sum_of_squares(Vec::new(), device)),
+        [0.0]
+    );
 }

@@ -1,9 +1,17 @@
 //! What recorded cases cannot show of the method, on every backend.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 mod backbones;
 #[path = "../gpu/mod.rs"]
 mod gpu;
 mod kernels;
+mod rows;
 mod targets;
 mod teacher;
 mod training;
@@ -27,23 +35,51 @@ type Check<B> = fn(&<B as burn::tensor::backend::BackendTypes>::Device);
 /// Runs every check and reports all that fail, not the first; one thread touches the device.
 fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
     let checks: &[(&str, Check<B>)] = &[
-        ("teacher equals student at the start", teacher::equals_student_at_the_start::<B>),
+        (
+            "teacher equals student at the start",
+            teacher::equals_student_at_the_start::<B>,
+        ),
         ("teacher shares no buffer", teacher::shares_no_buffer::<B>),
         ("ema formula", teacher::follows_the_formula::<B>),
-        ("sinkhorn, extreme logits", targets::sinkhorn_of_extreme_logits::<B>),
+        (
+            "sinkhorn, extreme logits",
+            targets::sinkhorn_of_extreme_logits::<B>,
+        ),
         ("sinkhorn, ties", targets::sinkhorn_of_ties::<B>),
-        ("sinkhorn, smallest sizes", targets::sinkhorn_of_one_row_and_one_prototype::<B>),
+        (
+            "sinkhorn, smallest sizes",
+            targets::sinkhorn_of_one_row_and_one_prototype::<B>,
+        ),
         ("no masked patch", targets::no_masked_patch::<B>),
-        ("heads on masked patches only", targets::masked_rows_equal_all_rows::<B>),
+        (
+            "heads on masked patches only",
+            targets::masked_rows_equal_all_rows::<B>,
+        ),
         ("adamw", kernels::adamw_follows_the_formula::<B>),
         ("shared buffers stay", kernels::shared_buffers_stay::<B>),
         ("sum of squares", kernels::sum_of_squares::<B>),
-        ("mask token hides the image", backbones::mask_token_hides_the_image::<B>),
-        ("a user's backbone learns", backbones::a_custom_backbone_learns::<B>),
+        ("gelu", rows::gelu::<B>),
+        ("layer norm", rows::layer_norm::<B>),
+        ("attention", rows::attention::<B>),
+        ("softmax of extremes", rows::softmax_of_extremes::<B>),
+        (
+            "mask token hides the image",
+            backbones::mask_token_hides_the_image::<B>,
+        ),
+        (
+            "a user's backbone learns",
+            backbones::a_custom_backbone_learns::<B>,
+        ),
         ("weights on file", weights::round_trip::<B>),
         ("misfits are refused", weights::misfits_are_refused::<B>),
-        ("a broken step changes nothing", training::a_broken_step_changes_nothing::<B>),
-        ("views and masks must fit", training::views_and_masks_must_fit::<B>),
+        (
+            "a broken step changes nothing",
+            training::a_broken_step_changes_nothing::<B>,
+        ),
+        (
+            "views and masks must fit",
+            training::views_and_masks_must_fit::<B>,
+        ),
         ("who decays", training::only_matrices_decay::<B>),
     ];
     let failed: Vec<&str> = checks
@@ -100,7 +136,10 @@ fn random_views<B: Backend>(batch: usize, device: &B::Device) -> Vec<Tensor<B, 4
     let mut random = Random::new(5, 0, 0, Stream::View(0));
     let mut view = || {
         let values = random.fill(batch * 3 * 16 * 16, Random::normal);
-        Tensor::from_data(burn::tensor::TensorData::new(values, [batch, 3, 16, 16]), device)
+        Tensor::from_data(
+            burn::tensor::TensorData::new(values, [batch, 3, 16, 16]),
+            device,
+        )
     };
     vec![view(), view()]
 }

@@ -30,19 +30,33 @@ pub fn a_broken_step_changes_nothing<B: TrainBackend>(device: &B::Device) {
     method.student.network.patch_head.prototypes.weight = Param::from_tensor(broken);
     let teacher = state_dict(&method.teacher);
     let backbone = state_dict(&method.student.network.backbone);
-    let trainer = Trainer::new(method, AdamWConfig::default(), device.clone(), DeviceGuard::Cpu);
+    let trainer = Trainer::new(
+        method,
+        AdamWConfig::default(),
+        device.clone(),
+        DeviceGuard::Cpu,
+    );
     let (trainer, losses) = trainer.step(&input(device), &RATES);
     let message = losses.unwrap_err().to_string();
     assert!(message.contains("loss_patch is NaN"), "{message}");
     assert_eq!(state_dict(&trainer.method.teacher), teacher);
-    assert_eq!(state_dict(&trainer.method.student.network.backbone), backbone);
+    assert_eq!(
+        state_dict(&trainer.method.student.network.backbone),
+        backbone
+    );
 }
 
 pub fn views_and_masks_must_fit<B: TrainBackend>(device: &B::Device) {
     let mut method = tiny_method::<B>(device);
     let views = random_views::<B::InnerBackend>(2, device);
-    let message = method.forward(&views, &[true; 15], 0).unwrap_err().to_string();
-    assert!(message.contains("15 mask entries") && message.contains("expected 16"), "{message}");
+    let message = method
+        .forward(&views, &[true; 15], 0)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("15 mask entries") && message.contains("expected 16"),
+        "{message}"
+    );
     assert!(method.forward(&[], &[], 0).is_err());
     let odd = vec![views[0].clone(), views[1].clone().narrow(0, 0, 1)];
     assert!(method.forward(&odd, &[true; 12], 0).is_err());
@@ -51,20 +65,24 @@ pub fn views_and_masks_must_fit<B: TrainBackend>(device: &B::Device) {
 /// With zero gradients, AdamW moves only what decays: matrices, not biases, norms, positions or tokens.
 pub fn only_matrices_decay<B: TrainBackend>(device: &B::Device) {
     let mut method = tiny_method::<B>(device);
-    let output = method.forward(&random_views(2, device), &input::<B>(device).masks, 0).unwrap();
+    let output = method
+        .forward(&random_views(2, device), &input::<B>(device).masks, 0)
+        .unwrap();
     let grads = Gradients::of(&(output.loss * 0.0));
     let before = state_dict(&method.student);
     let mut optimizer = AdamW::<B>::new(AdamWConfig {
         weight_decay: 1.0,
         ..AdamWConfig::default()
     });
-    let after = state_dict(&optimizer.step(method.student, grads, 0.5));
+    let after = state_dict(&optimizer.step(method.student, grads, 0.0, 0.5));
     let is_norm = |name: &str| name.contains("norm");
     for (name, before) in before {
         let matrix = name.ends_with("weight") && !is_norm(&name);
         let expected = if matrix { 0.5 } else { 1.0 };
         let pairs = before.values.iter().zip(&after[&name].values);
-        let off = pairs.map(|(old, new)| (old * expected - new).abs()).fold(0.0, f32::max);
+        let off = pairs
+            .map(|(old, new)| (old * expected - new).abs())
+            .fold(0.0, f32::max);
         assert!(off < 1e-6, "{name}: off by {off}");
     }
 }

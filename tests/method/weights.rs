@@ -9,7 +9,11 @@ use ibot::weights::{
 use crate::{tiny, tiny_method};
 
 fn scratch_file(name: &str) -> std::path::PathBuf {
-    let unique = format!("ibot-{}-{:?}-{name}", std::process::id(), std::thread::current().id());
+    let unique = format!(
+        "ibot-{}-{:?}-{name}",
+        std::process::id(),
+        std::thread::current().id()
+    );
     std::env::temp_dir().join(unique.replace(['(', ')'], ""))
 }
 
@@ -51,9 +55,13 @@ pub fn misfits_are_refused<B: TrainBackend>(device: &B::Device) {
     assert!(missing.contains("1 missing (norm.bias)"), "{missing}");
     let unused = refusal(&|tensors| drop(tensors.insert("extra".into(), zeros(&[2])))).unwrap();
     assert!(unused.contains("1 unused (extra)"), "{unused}");
-    let misshapen = refusal(&|tensors| drop(tensors.insert("pos_embed".into(), zeros(&[1, 9, 16]))));
+    let misshapen =
+        refusal(&|tensors| drop(tensors.insert("pos_embed".into(), zeros(&[1, 9, 16]))));
     let misshapen = misshapen.unwrap();
-    assert!(misshapen.contains("pos_embed: file [1, 9, 16], model [1, 5, 16]"), "{misshapen}");
+    assert!(
+        misshapen.contains("pos_embed: file [1, 9, 16], model [1, 5, 16]"),
+        "{misshapen}"
+    );
     let classifier = refusal(&|tensors| drop(tensors.insert("head.bias".into(), zeros(&[10]))));
     assert_eq!(classifier, None);
     std::fs::write(&path, b"no weights").unwrap();

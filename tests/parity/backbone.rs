@@ -1,8 +1,7 @@
 //! timm's vision transformer alone.
 
-use burn::tensor::backend::Backend;
 use ibot::backbone::{Backbone, VitConfig};
-use ibot::kernels::TrainBackend;
+use ibot::kernels::{IbotBackend, TrainBackend};
 use ibot::random::{Random, Stream};
 use ibot::weights::load_state_dict;
 
@@ -17,7 +16,7 @@ pub fn check<B: TrainBackend>(case: &Case, device: &B::Device) -> Result<Compari
     on_inner::<B::InnerBackend>(case, device)
 }
 
-fn on_inner<B: Backend>(case: &Case, device: &B::Device) -> Result<Comparison, String> {
+fn on_inner<B: IbotBackend>(case: &Case, device: &B::Device) -> Result<Comparison, String> {
     let mut random = Random::new(0, 0, 0, Stream::Init);
     let config = vit_config(case)?;
     let model = config

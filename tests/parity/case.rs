@@ -25,7 +25,8 @@ impl Case {
     pub fn read(path: &Path) -> Result<Self, String> {
         let tensors = read_safetensors(path).map_err(|error| error.to_string())?;
         let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
-        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| error.to_string())?;
+        let (_, metadata) =
+            SafeTensors::read_metadata(&bytes).map_err(|error| error.to_string())?;
         let config = metadata
             .metadata()
             .as_ref()
@@ -100,14 +101,24 @@ impl Comparison {
         bar: f64,
     ) -> Result<(), String> {
         if expected.len() != found.len() {
-            return Err(format!("{name}: {} values, not {}", found.len(), expected.len()));
+            return Err(format!(
+                "{name}: {} values, not {}",
+                found.len(),
+                expected.len()
+            ));
         }
-        let largest = expected.iter().fold(0.0f64, |max, x| max.max(f64::from(x.abs())));
+        let largest = expected
+            .iter()
+            .fold(0.0f64, |max, x| max.max(f64::from(x.abs())));
         let scale = if largest > 0.0 { largest } else { 1.0 };
         let error = expected.iter().zip(found).fold(0.0f64, |max, (x, y)| {
             let distance = (f64::from(*x) - f64::from(*y)).abs() / scale;
             // `max` drops NaN: a value that is not finite is infinitely far
-            max.max(if distance.is_finite() { distance } else { f64::INFINITY })
+            max.max(if distance.is_finite() {
+                distance
+            } else {
+                f64::INFINITY
+            })
         });
         self.0.push((name.to_string(), error, bar));
         Ok(())
@@ -115,7 +126,8 @@ impl Comparison {
 
     pub fn failures(&self) -> impl Iterator<Item = String> {
         let failing = self.0.iter().filter(|(_, error, bar)| error > bar);
-        failing.map(|(name, error, bar)| format!("{name}: relative error {error:.2e} above {bar:.0e}"))
+        failing
+            .map(|(name, error, bar)| format!("{name}: relative error {error:.2e} above {bar:.0e}"))
     }
 }
 

@@ -12,12 +12,13 @@ use crate::case::{Case, Comparison, values};
 type Inner<B> = <B as AutodiffBackend>::InnerBackend;
 
 pub fn patch<B: TrainBackend>(case: &Case, device: &B::Device) -> Result<Comparison, String> {
-    let student = case.tensor::<B, 2>("student_logits", device)?.require_grad();
+    let student = case
+        .tensor::<B, 2>("student_logits", device)?
+        .require_grad();
     let teacher = case.tensor::<Inner<B>, 2>("teacher_logits", device)?;
     let iterations = case.count("sinkhorn_iterations")?;
     let temperature = case.number("teacher_temperature")?;
-    let potentials =
-        Inner::<B>::sinkhorn_potentials(teacher.clone(), temperature, iterations);
+    let potentials = Inner::<B>::sinkhorn_potentials(teacher.clone(), temperature, iterations);
     let mut comparison = Comparison::default();
     comparison.forward(case, "targets", values(potentials.targets(teacher.clone())))?;
     let loss = patch_loss(PatchLossInput::<B> {
@@ -38,7 +39,11 @@ pub fn cls<B: TrainBackend>(case: &Case, device: &B::Device) -> Result<Compariso
         let teacher = case.tensor::<Inner<B>, 3>(&format!("{call}.teacher_logits"), device)?;
         let targets = centered_cls_call::<B>(case, &mut comparison, call, &mut center, device)?;
         let rows = flat(teacher);
-        comparison.forward(case, &format!("{call}.targets"), values(targets.targets(rows)))?;
+        comparison.forward(
+            case,
+            &format!("{call}.targets"),
+            values(targets.targets(rows)),
+        )?;
     }
     let value = center.value().ok_or("no center")?;
     comparison.forward(case, "center", values(value))?;
@@ -49,7 +54,11 @@ pub fn multi_crop_cls<B: TrainBackend>(
     case: &Case,
     device: &B::Device,
 ) -> Result<Comparison, String> {
-    let prototypes = *case.named("0.teacher_logits")?.shape.last().ok_or("rank 0")?;
+    let prototypes = *case
+        .named("0.teacher_logits")?
+        .shape
+        .last()
+        .ok_or("rank 0")?;
     let mut center = Center::zeros(prototypes, case.number("center_momentum")?, device);
     let mut comparison = Comparison::default();
     for call in 0..case.count("calls")? {
@@ -63,7 +72,11 @@ pub fn centered_patch<B: TrainBackend>(
     case: &Case,
     device: &B::Device,
 ) -> Result<Comparison, String> {
-    let prototypes = *case.named("0.teacher_logits")?.shape.last().ok_or("rank 0")?;
+    let prototypes = *case
+        .named("0.teacher_logits")?
+        .shape
+        .last()
+        .ok_or("rank 0")?;
     let mut center = Center::zeros(prototypes, case.number("center_momentum")?, device);
     let mut comparison = Comparison::default();
     for call in 0..case.count("calls")? {

@@ -3,6 +3,13 @@
 //! Cases lie in tests/fixtures/parity (written by tests/fixtures/parity.py) and, where it is set, in the folder that
 //! the environment variable `IBOT_PARITY_DIR` names. A case's `kind` picks the check; an unknown kind fails.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 mod backbone;
 mod case;
 #[path = "../gpu/mod.rs"]

@@ -28,7 +28,9 @@ const HEAD_LAYERS: [(&str, &str); 4] = [
 pub fn check<B: TrainBackend>(case: &Case, device: &B::Device) -> Result<Comparison, String> {
     let mut method = recorded_method::<B>(case, device)?;
     if initial_weights_are_the_final_ones(case) {
-        eprintln!("DAMAGED RECORDING: init.* is final.*, so its training cannot be repeated; only eval.embedding is");
+        eprintln!(
+            "DAMAGED RECORDING: init.* is final.*, so its training cannot be repeated; only eval.embedding is"
+        );
         return evaluation(case, Comparison::default(), &method, device);
     }
     let total_epochs = case.count("total_epochs")?;
@@ -37,6 +39,7 @@ pub fn check<B: TrainBackend>(case: &Case, device: &B::Device) -> Result<Compari
         betas: [0, 1].map(|beta| betas[beta].as_f64().unwrap_or(f64::NAN)),
         eps: case.number("adam_eps")?,
         weight_decay: case.number("weight_decay")?,
+        clip_gradient_norm: None,
         decay_all: true,
     });
     let learning_rate = case.number("lr")?;
@@ -46,7 +49,7 @@ pub fn check<B: TrainBackend>(case: &Case, device: &B::Device) -> Result<Compari
         if step == 0 {
             gradients(case, &mut comparison, &method, &grads)?;
         }
-        method.student = optimizer.step(method.student, grads, learning_rate);
+        method.student = optimizer.step(method.student, grads, f64::NAN, learning_rate);
         let decay = method.config().ema_decay(step, total_epochs);
         method = method.update_teacher(decay);
     }
@@ -72,21 +75,22 @@ fn evaluation<B: TrainBackend>(
     Ok(comparison)
 }
 
-fn recorded_method<B: TrainBackend>(
-    case: &Case,
-    device: &B::Device,
-) -> Result<VitIbot<B>, String> {
+fn recorded_method<B: TrainBackend>(case: &Case, device: &B::Device) -> Result<VitIbot<B>, String> {
     let vit = vit_config(case)?;
     let config = IbotConfig {
         image_size: vit.img_size,
         vit: Some(vit),
-        ..serde_json::from_value(case.config["method"].clone()).map_err(|error| error.to_string())?
+        ..serde_json::from_value(case.config["method"].clone())
+            .map_err(|error| error.to_string())?
     };
     let mut method: VitIbot<B> = config.init(0, device).map_err(|error| error.to_string())?;
     let mut student = network_tensors(case, "init.", "student", "network.");
     student.insert("mask_token".into(), case.named("init.mask_token")?.clone());
     method.student = loaded(method.student, student)?;
-    method.teacher = loaded(method.teacher, network_tensors(case, "init.", "teacher", ""))?;
+    method.teacher = loaded(
+        method.teacher,
+        network_tensors(case, "init.", "teacher", ""),
+    )?;
     Ok(method)
 }
 
@@ -115,7 +119,9 @@ fn network_tensors(
     }
     for head in ["cls_head", "patch_head"] {
         for (name, tensor) in case.under(&format!("{prefix}{head}.{role}.")) {
-            let layer = HEAD_LAYERS.iter().find(|(theirs, _)| name.starts_with(theirs));
+            let layer = HEAD_LAYERS
+                .iter()
+                .find(|(theirs, _)| name.starts_with(theirs));
             let name = layer.map_or(name.clone(), |(theirs, own)| name.replacen(theirs, own, 1));
             tensors.insert(format!("{ours}{head}.{name}"), tensor);
         }
@@ -173,9 +179,19 @@ fn final_weights<B: TrainBackend>(
 ) -> Result<(), String> {
     let mut student = network_tensors(case, "final.", "student", "network.");
     student.insert("mask_token".into(), case.named("final.mask_token")?.clone());
-    compare(comparison, "final.student.", &student, &state_dict(&method.student))?;
+    compare(
+        comparison,
+        "final.student.",
+        &student,
+        &state_dict(&method.student),
+    )?;
     let teacher = network_tensors(case, "final.", "teacher", "");
-    compare(comparison, "final.teacher.", &teacher, &state_dict(&method.teacher))
+    compare(
+        comparison,
+        "final.teacher.",
+        &teacher,
+        &state_dict(&method.teacher),
+    )
 }
 
 /// Both must hold the same names. The key third of a `qkv.bias` is left out of trained weights: its true gradient is
@@ -186,9 +202,14 @@ fn compare(
     expected: &BTreeMap<String, NamedTensor>,
     found: &BTreeMap<String, NamedTensor>,
 ) -> Result<(), String> {
-    let names = |tensors: &BTreeMap<String, NamedTensor>| tensors.keys().cloned().collect::<Vec<_>>();
+    let names =
+        |tensors: &BTreeMap<String, NamedTensor>| tensors.keys().cloned().collect::<Vec<_>>();
     if names(expected) != names(found) {
-        return Err(format!("{prefix}: {:?} expected, {:?} found", names(expected), names(found)));
+        return Err(format!(
+            "{prefix}: {:?} expected, {:?} found",
+            names(expected),
+            names(found)
+        ));
     }
     for (name, expected) in expected {
         let without_keys = |tensor: &NamedTensor| -> Vec<f32> {
@@ -196,7 +217,10 @@ fn compare(
             let is_key = |at: usize| (width..2 * width).contains(&at);
             let skips = prefix.starts_with("final") && name.ends_with("qkv.bias");
             let entries = tensor.values.iter().enumerate();
-            entries.filter(|(at, _)| !(skips && is_key(*at))).map(|(_, x)| *x).collect()
+            entries
+                .filter(|(at, _)| !(skips && is_key(*at)))
+                .map(|(_, x)| *x)
+                .collect()
         };
         let (expected, found) = (without_keys(expected), without_keys(&found[name]));
         comparison.values(&format!("{prefix}{name}"), &expected, &found, GRADIENT_BAR)?;

@@ -1,0 +1,141 @@
+//! The differentiable operations on burn's autodiff backend: one node each, with the backward bodies of this module
+//! instead of a graph of a dozen small operations.
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use burn_autodiff::Autodiff;
+use burn_autodiff::checkpoint::base::Checkpointer;
+use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn_autodiff::grads::Gradients;
+use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
+
+use super::{AttentionInput, AttentionOutput, IbotBackend, LayerNormInput, wrap};
+
+fn primitive<B: Backend, const D: usize>(
+    tensor: Tensor<B, D>,
+) -> burn::tensor::ops::FloatTensor<B> {
+    tensor.into_primitive().tensor()
+}
+
+#[derive(Debug)]
+struct Gelu;
+
+impl<B: IbotBackend> Backward<B, 1> for Gelu {
+    /// The input.
+    type State = Tensor<B, 2>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let x = ops.state;
+        unary::<B, _>(ops.parents, ops.node, grads, |d_y| {
+            primitive(B::exact_gelu_backward(x, wrap(d_y)))
+        });
+    }
+}
+
+#[derive(Debug)]
+struct LayerNorm;
+
+impl<B: IbotBackend> Backward<B, 3> for LayerNorm {
+    /// The input.
+    type State = LayerNormInput<B>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 3>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let d_y = grads.consume::<B>(&ops.node);
+        let found = B::layer_norm_rows_backward(ops.state, wrap(d_y));
+        let [x, weight, bias] = ops.parents;
+        if let Some(parent) = x {
+            grads.register::<B>(parent.id, primitive(found.d_x));
+        }
+        if let Some(parent) = weight {
+            grads.register::<B>(parent.id, primitive(found.d_weight));
+        }
+        if let Some(parent) = bias {
+            grads.register::<B>(parent.id, primitive(found.d_bias));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Attention;
+
+impl<B: IbotBackend> Backward<B, 1> for Attention {
+    /// The input and the attention maps.
+    type State = (AttentionInput<B>, Tensor<B, 4>);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let (input, probs) = ops.state;
+        unary::<B, _>(ops.parents, ops.node, grads, |d_mixed| {
+            primitive(B::packed_attention_backward(input, probs, wrap(d_mixed)))
+        });
+    }
+}
+
+impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
+    fn exact_gelu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        let x = primitive(x);
+        let inner: Tensor<B, 2> = wrap(x.primitive);
+        let y = primitive(B::exact_gelu(inner.clone()));
+        let prep = Backward::<B, 1>::prepare::<C>(Gelu, [x.node]);
+        wrap(match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(inner, y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        })
+    }
+
+    fn layer_norm_rows(input: LayerNormInput<Self>) -> Tensor<Self, 2> {
+        let (x, weight, bias) = (
+            primitive(input.x),
+            primitive(input.weight),
+            primitive(input.bias),
+        );
+        let inner = LayerNormInput::<B> {
+            x: wrap(x.primitive),
+            weight: wrap(weight.primitive),
+            bias: wrap(bias.primitive),
+            eps: input.eps,
+        };
+        let y = primitive(B::layer_norm_rows(inner.clone()));
+        let nodes = [x.node, weight.node, bias.node];
+        let prep = Backward::<B, 3>::prepare::<C>(LayerNorm, nodes);
+        wrap(match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(inner, y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        })
+    }
+
+    fn packed_attention(input: AttentionInput<Self>) -> AttentionOutput<Self> {
+        let qkv = primitive(input.qkv);
+        let inner = AttentionInput::<B> {
+            qkv: wrap(qkv.primitive),
+            batch: input.batch,
+            heads: input.heads,
+        };
+        let output = B::packed_attention(inner.clone());
+        let mixed = primitive(output.mixed);
+        let prep = Backward::<B, 1>::prepare::<C>(Attention, [qkv.node]);
+        let mixed = match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((inner, output.probs.clone()), mixed),
+            OpsKind::UnTracked(prep) => prep.finish(mixed),
+        };
+        AttentionOutput {
+            mixed: wrap(mixed),
+            // untracked: no gradient flows through the maps
+            probs: Tensor::from_inner(output.probs),
+        }
+    }
+}

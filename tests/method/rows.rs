@@ -1,0 +1,195 @@
+//! The differentiable operations, against formulas in f64 on the host and their finite differences.
+
+use burn::tensor::{Tensor, TensorData};
+use ibot::kernels::{AttentionInput, IbotBackend, LayerNormInput, TrainBackend};
+use ibot::random::{Random, Stream};
+
+use crate::{assert_close, values};
+
+/// Step of the finite differences; their error in f64 is far below the bars.
+const STEP: f64 = 1e-5;
+
+fn draw(stream: u64, count: usize, deviation: f64) -> Vec<f32> {
+    Random::new(stream, 1, 0, Stream::Init).fill(count, |r| deviation * r.normal())
+}
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|x| f64::from(*x)).collect()
+}
+
+fn tensor<B: TrainBackend, const D: usize>(
+    values: &[f32],
+    shape: [usize; D],
+    device: &B::Device,
+) -> Tensor<B, D> {
+    Tensor::from_data(TensorData::new(values.to_vec(), shape), device).require_grad()
+}
+
+/// Gradient of `sum(weights * f(x))` by central differences.
+fn differences(x: &[f64], weights: &[f32], f: impl Fn(&[f64]) -> Vec<f64>) -> Vec<f64> {
+    let total = |x: &[f64]| -> f64 {
+        f(x).iter()
+            .zip(weights)
+            .map(|(y, w)| y * f64::from(*w))
+            .sum()
+    };
+    (0..x.len())
+        .map(|at| {
+            let moved = |step: f64| {
+                let mut x = x.to_vec();
+                x[at] += step;
+                total(&x)
+            };
+            (moved(STEP) - moved(-STEP)) / (2.0 * STEP)
+        })
+        .collect()
+}
+
+/// The gradient of `x` in `sum(weights * y)`.
+fn gradient<B: TrainBackend, const D: usize>(
+    x: &Tensor<B, D>,
+    y: Tensor<B, 2>,
+    weights: &[f32],
+) -> Vec<f32> {
+    let [rows, columns] = y.dims();
+    let weights = tensor::<B, 2>(weights, [rows, columns], &y.device()).detach();
+    let loss = (y * weights).sum_dim(1).sum_dim(0);
+    values(x.grad(&loss.backward()).unwrap())
+}
+
+fn gelu_f64(x: &[f64]) -> Vec<f64> {
+    let cdf = |x: f64| 0.5 * (1.0 + libm::erf(x / std::f64::consts::SQRT_2));
+    x.iter().map(|x| x * cdf(*x)).collect()
+}
+
+/// Sizes around the pieces of the parallel body, and entries far out on both sides.
+pub fn gelu<B: TrainBackend>(device: &B::Device) {
+    for rows in [1, 3, 5_462] {
+        let (x, weights) = (draw(1, rows * 3, 3.0), draw(2, rows * 3, 1.0));
+        let input = tensor::<B, 2>(&x, [rows, 3], device);
+        let y = B::exact_gelu(input.clone());
+        assert_close(&values(y.clone()), &gelu_f64(&wide(&x)), 1e-5);
+        // entry by entry: the function works on each alone
+        let expected: Vec<f64> = wide(&x)
+            .iter()
+            .zip(&weights)
+            .flat_map(|(x, w)| differences(&[*x], &[*w], gelu_f64))
+            .collect();
+        assert_close(&gradient(&input, y, &weights), &expected, 1e-5);
+    }
+}
+
+fn layer_norm_f64(x: &[f64], weight: &[f64], bias: &[f64]) -> Vec<f64> {
+    let width = weight.len();
+    x.chunks(width)
+        .flat_map(|row| {
+            let mean = row.iter().sum::<f64>() / width as f64;
+            let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / width as f64;
+            let scale = 1.0 / (variance + 1e-6).sqrt();
+            let unit = row.iter().map(move |x| (x - mean) * scale);
+            unit.zip(weight)
+                .zip(bias)
+                .map(|((u, w), b)| u * w + b)
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+pub fn layer_norm<B: TrainBackend>(device: &B::Device) {
+    for [rows, width] in [[1, 7], [3, 64], [2, 1]] {
+        let (x, weights) = (draw(3, rows * width, 2.0), draw(4, rows * width, 1.0));
+        let (weight, bias) = (draw(5, width, 1.0), draw(6, width, 1.0));
+        let [wide_x, wide_weight, wide_bias] = [&x, &weight, &bias].map(|values| wide(values));
+        let input = LayerNormInput::<B> {
+            x: tensor(&x, [rows, width], device),
+            weight: tensor(&weight, [width], device),
+            bias: tensor(&bias, [width], device),
+            eps: 1e-6,
+        };
+        let y = B::layer_norm_rows(input.clone());
+        assert_close(
+            &values(y.clone()),
+            &layer_norm_f64(&wide_x, &wide_weight, &wide_bias),
+            1e-4,
+        );
+        let d_x = differences(&wide_x, &weights, |x| {
+            layer_norm_f64(x, &wide_weight, &wide_bias)
+        });
+        assert_close(&gradient(&input.x, y.clone(), &weights), &d_x, 1e-3);
+        let d_weight = differences(&wide_weight, &weights, |w| {
+            layer_norm_f64(&wide_x, w, &wide_bias)
+        });
+        let y = B::layer_norm_rows(input.clone());
+        assert_close(&gradient(&input.weight, y, &weights), &d_weight, 1e-4);
+        let d_bias = differences(&wide_bias, &weights, |b| {
+            layer_norm_f64(&wide_x, &wide_weight, b)
+        });
+        let y = B::layer_norm_rows(input.clone());
+        assert_close(&gradient(&input.bias, y, &weights), &d_bias, 1e-4);
+    }
+}
+
+/// Attention of each head by its definition; `qkv` is [B T, 3 D].
+fn attention_f64(qkv: &[f64], [batch, tokens, heads, head_width]: [usize; 4]) -> Vec<f64> {
+    let width = heads * head_width;
+    let at = |image: usize, token: usize, part: usize, head: usize, c: usize| {
+        qkv[(image * tokens + token) * 3 * width + part * width + head * head_width + c]
+    };
+    let mut mixed = vec![0.0; batch * tokens * width];
+    for (image, head) in (0..batch).flat_map(|image| (0..heads).map(move |head| (image, head))) {
+        for query in 0..tokens {
+            let dot = |key: usize| -> f64 {
+                let products = (0..head_width)
+                    .map(|c| at(image, query, 0, head, c) * at(image, key, 1, head, c));
+                products.sum::<f64>() / (head_width as f64).sqrt()
+            };
+            let weights: Vec<f64> = (0..tokens).map(|key| dot(key).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for c in 0..head_width {
+                let sum = (0..tokens)
+                    .map(|key| weights[key] * at(image, key, 2, head, c))
+                    .sum::<f64>();
+                mixed[(image * tokens + query) * width + head * head_width + c] = sum / total;
+            }
+        }
+    }
+    mixed
+}
+
+pub fn attention<B: TrainBackend>(device: &B::Device) {
+    for [batch, tokens, heads, head_width] in [[1, 1, 1, 1], [2, 5, 3, 4]] {
+        let sizes = [batch, tokens, heads, head_width];
+        let (rows, width) = (batch * tokens, heads * head_width);
+        let (qkv, weights) = (draw(7, rows * 3 * width, 1.0), draw(8, rows * width, 1.0));
+        let input = AttentionInput::<B> {
+            qkv: tensor(&qkv, [rows, 3 * width], device),
+            batch,
+            heads,
+        };
+        let output = B::packed_attention(input.clone());
+        assert_close(
+            &values(output.mixed.clone()),
+            &attention_f64(&wide(&qkv), sizes),
+            1e-5,
+        );
+        let expected = differences(&wide(&qkv), &weights, |qkv| attention_f64(qkv, sizes));
+        assert_close(
+            &gradient(&input.qkv, output.mixed, &weights),
+            &expected,
+            1e-4,
+        );
+        let sums = values(output.probs.sum_dim(3));
+        assert_close(&sums, &vec![1.0; batch * heads * tokens], 1e-5);
+    }
+}
+
+/// Large and equal scores: no overflow, and shares of one over the count.
+pub fn softmax_of_extremes<B: TrainBackend>(device: &B::Device) {
+    let x = [1e4, 1e4, -1e4, 88.0, 88.0, 88.0];
+    let y = B::softmax_rows(tensor::<B, 2>(&x, [2, 3], device));
+    assert_close(
+        &values(y),
+        &[0.5, 0.5, 0.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0],
+        1e-6,
+    );
+}
