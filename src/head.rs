@@ -30,13 +30,13 @@ pub struct HeadConfig {
 /// Source: `_ibot_head` in stable_pretraining/methods/ibot.py.
 #[derive(Module, Debug)]
 pub struct Head<B: Backend> {
-    /// [D, hidden].
+    /// `[D, hidden]`.
     pub hidden1: Linear<B>,
-    /// [hidden, hidden].
+    /// `[hidden, hidden]`.
     pub hidden2: Linear<B>,
-    /// [hidden, bottleneck].
+    /// `[hidden, bottleneck]`.
     pub bottleneck: Linear<B>,
-    /// [bottleneck, K], without bias.
+    /// `[bottleneck, K]`, without bias.
     pub prototypes: Linear<B>,
 }
 
@@ -60,7 +60,7 @@ impl HeadConfig {
 
 impl<B: IbotBackend> Head<B> {
     /// # Shapes
-    /// `tokens` [M, D] -> logits [M, K].
+    /// `tokens` `[M, D]` -> logits `[M, K]`.
     pub fn forward(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {
         let hidden = B::exact_gelu(self.hidden1.forward(tokens));
         let hidden = B::exact_gelu(self.hidden2.forward(hidden));
@@ -72,7 +72,7 @@ impl<B: IbotBackend> Head<B> {
 /// Each row divided by its norm; the gradient of a zero row is finite.
 ///
 /// # Shapes
-/// [M, D] -> [M, D].
+/// `[M, D]` -> `[M, D]`.
 pub(crate) fn l2_normalize<B: Backend>(rows: Tensor<B, 2>, min_squared_norm: f64) -> Tensor<B, 2> {
     let squared_norm = (rows.clone() * rows.clone()).sum_dim(1);
     rows / squared_norm.clamp_min(min_squared_norm).sqrt()

@@ -33,7 +33,7 @@ pub struct Network<B: Backend, M: Module<B>> {
 pub struct Student<B: Backend, M: Module<B>> {
     /// Backbone and heads, which the teacher averages.
     pub network: Network<B, M>,
-    /// Stands for masked patches, [1, 1, D]; the teacher sees no mask and has none.
+    /// Stands for masked patches, `[1, 1, D]`; the teacher sees no mask and has none.
     pub mask_token: Param<Tensor<B, 3>>,
 }
 
@@ -55,13 +55,13 @@ pub type VitIbot<B> = Ibot<B, VisionTransformer<B>>;
 /// Losses of a batch, and the teacher's view of it.
 #[derive(Debug, Clone)]
 pub struct IbotOutput<B: AutodiffBackend> {
-    /// `loss_cls + patch_loss_weight * loss_patch`, [1]; the only one to call `backward` on.
+    /// `loss_cls + patch_loss_weight * loss_patch`, `[1]`; the only one to call `backward` on.
     pub loss: Tensor<B, 1>,
-    /// Cross-entropy of class tokens across views, [1].
+    /// Cross-entropy of class tokens across views, `[1]`.
     pub loss_cls: Tensor<B::InnerBackend, 1>,
-    /// Cross-entropy of masked patches, [1]; zero without a masked patch.
+    /// Cross-entropy of masked patches, `[1]`; zero without a masked patch.
     pub loss_patch: Tensor<B::InnerBackend, 1>,
-    /// The teacher's class tokens of all views, view by view, [G B, D].
+    /// The teacher's class tokens of all views, view by view, `[G B, D]`.
     pub embedding: Tensor<B::InnerBackend, 2>,
 }
 
@@ -128,7 +128,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     /// Losses of a batch of global views, with the teacher temperature of `epoch`; moves the center.
     ///
     /// # Shapes
-    /// `global_views` G times [B, 3, S, S]; `masks` [G B, N], view by view, true where the student does not see.
+    /// `global_views` G times `[B, 3, S, S]`; `masks` `[G B, N]`, view by view, true where the student does not see.
     ///
     /// # Errors
     /// [`Error::Training`] where views or masks do not fit together.
@@ -170,7 +170,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     /// The teacher's feature of each image, as the reference's `forward(images=...)`.
     ///
     /// # Shapes
-    /// `images` [B, 3, S, S] -> [B, D].
+    /// `images` `[B, 3, S, S]` -> `[B, D]`.
     pub fn embed(&self, images: Tensor<B::InnerBackend, 4>) -> Tensor<B::InnerBackend, 2> {
         self.teacher.backbone.embed(images)
     }
@@ -310,14 +310,14 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     }
 }
 
-/// Rows of the flat [G B N] patches that are masked.
+/// Rows of the flat `[G B N]` patches that are masked.
 fn masked_rows(masks: &[bool]) -> Vec<i32> {
     let rows = masks.iter().enumerate();
     rows.filter_map(|(row, masked)| masked.then_some(row as i32))
         .collect()
 }
 
-/// [G B, N, 1], 1 where masked.
+/// `[G B, N, 1]`, 1 where masked.
 fn mask_tensor<B: Backend>(masks: &[bool], images: usize, device: &B::Device) -> Tensor<B, 3> {
     let values: Vec<f32> = masks
         .iter()

@@ -13,7 +13,7 @@
 //!
 //! - [`weights`]: by name, in and out
 //! - [`eval`]: frozen features and k-NN
-//! - [`train`], [`bench`]: the run, and how long a step takes
+//! - [`train`], [`mod@bench`]: the run, and how long a step takes
 //!
 //! Shape letters: B images, G global crops, N patches, M masked patches, D width, H heads, K prototypes.
 

@@ -15,7 +15,7 @@ use crate::random::Random;
 pub struct Attention<B: Backend> {
     /// [D, 3 D]: queries, keys, values.
     pub qkv: Linear<B>,
-    /// [D, D].
+    /// `[D, D]`.
     pub proj: Linear<B>,
     heads: usize,
 }
@@ -41,7 +41,7 @@ impl<B: IbotBackend> Attention<B> {
     /// Tokens are flat, so that each linear layer is one large product.
     ///
     /// # Shapes
-    /// `tokens` [B T, D], T tokens an image -> [B T, D].
+    /// `tokens` `[B T, D]`, T tokens an image -> `[B T, D]`.
     pub fn forward(&self, tokens: Tensor<B, 2>, batch: usize) -> Tensor<B, 2> {
         let attended = B::packed_attention(AttentionInput {
             qkv: self.qkv.forward(tokens),

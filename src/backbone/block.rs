@@ -13,15 +13,15 @@ use crate::random::Random;
 /// timm's `Mlp` with exact GELU.
 #[derive(Module, Debug)]
 pub struct Mlp<B: Backend> {
-    /// [D, hidden].
+    /// `[D, hidden]`.
     pub fc1: Linear<B>,
-    /// [hidden, D].
+    /// `[hidden, D]`.
     pub fc2: Linear<B>,
 }
 
 impl<B: IbotBackend> Mlp<B> {
     /// # Shapes
-    /// [B T, D] -> [B T, D].
+    /// `[B T, D]` -> `[B T, D]`.
     pub fn forward(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {
         self.fc2.forward(B::exact_gelu(self.fc1.forward(tokens)))
     }
@@ -30,7 +30,7 @@ impl<B: IbotBackend> Mlp<B> {
 /// timm's `LayerScale`: one factor a channel on a residual branch (arXiv 2103.17239).
 #[derive(Module, Debug)]
 pub struct LayerScale<B: Backend> {
-    /// [D].
+    /// `[D]`.
     pub gamma: Param<Tensor<B, 1>>,
 }
 
@@ -75,7 +75,7 @@ impl<B: Backend> Block<B> {
 
 impl<B: IbotBackend> Block<B> {
     /// # Shapes
-    /// `tokens` [B T, D] -> [B T, D].
+    /// `tokens` `[B T, D]` -> `[B T, D]`.
     pub fn forward(&self, tokens: Tensor<B, 2>, batch: usize) -> Tensor<B, 2> {
         let attended = self.attn.forward(self.norm1.forward(tokens.clone()), batch);
         let tokens = tokens + scaled(attended, self.ls1.as_ref());

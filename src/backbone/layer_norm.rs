@@ -13,9 +13,9 @@ const EPS: f64 = 1e-6;
 /// Normalizes each row, then scales and shifts it.
 #[derive(Module, Debug)]
 pub struct LayerNorm<B: Backend> {
-    /// Scale, [D].
+    /// Scale, `[D]`.
     pub weight: Param<Tensor<B, 1>>,
-    /// Shift, [D].
+    /// Shift, `[D]`.
     pub bias: Param<Tensor<B, 1>>,
 }
 
@@ -31,7 +31,7 @@ impl<B: Backend> LayerNorm<B> {
 
 impl<B: IbotBackend> LayerNorm<B> {
     /// # Shapes
-    /// [R, D] -> [R, D].
+    /// `[R, D]` -> `[R, D]`.
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         B::layer_norm_rows(LayerNormInput {
             x,

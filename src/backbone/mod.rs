@@ -23,9 +23,9 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 /// Which patches the student does not see, and what it sees in their place.
 #[derive(Debug, Clone)]
 pub struct PatchMask<B: Backend> {
-    /// 1 where a patch is masked, else 0, [B, N, 1].
+    /// 1 where a patch is masked, else 0, `[B, N, 1]`.
     pub masked: Tensor<B, 3>,
-    /// The learned mask token, [1, 1, D].
+    /// The learned mask token, `[1, 1, D]`.
     pub token: Tensor<B, 3>,
 }
 
@@ -33,7 +33,7 @@ impl<B: Backend> PatchMask<B> {
     /// Patch embeddings with the masked ones replaced by the token.
     ///
     /// # Shapes
-    /// `patches` [B, N, D] -> [B, N, D].
+    /// `patches` `[B, N, D]` -> `[B, N, D]`.
     pub fn apply(self, patches: Tensor<B, 3>) -> Tensor<B, 3> {
         let visible = self.masked.clone().neg().add_scalar(1.0);
         patches * visible + self.token * self.masked
@@ -43,9 +43,9 @@ impl<B: Backend> PatchMask<B> {
 /// What a backbone makes of a batch of pictures.
 #[derive(Debug, Clone)]
 pub struct Tokens<B: Backend> {
-    /// One feature an image: the class token, or the mean of all tokens where there is none, [B, D].
+    /// One feature an image: the class token, or the mean of all tokens where there is none, `[B, D]`.
     pub cls: Tensor<B, 2>,
-    /// One feature a patch, [B, N, D].
+    /// One feature a patch, `[B, N, D]`.
     pub patches: Tensor<B, 3>,
 }
 
@@ -61,13 +61,13 @@ pub trait Backbone<B: Backend>: Module<B> + ModuleDisplay {
     /// added ([`PatchMask::apply`]).
     ///
     /// # Shapes
-    /// `images` [B, 3, S, S] -> [`Tokens`].
+    /// `images` `[B, 3, S, S]` -> [`Tokens`].
     fn tokens(&self, images: Tensor<B, 4>, mask: Option<PatchMask<B>>) -> Tokens<B>;
 
     /// The feature that evaluation uses, by default the class token.
     ///
     /// # Shapes
-    /// `images` [B, 3, S, S] -> [B, D].
+    /// `images` `[B, 3, S, S]` -> `[B, D]`.
     fn embed(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
         self.tokens(images, None).cls
     }

@@ -11,7 +11,7 @@ use crate::random::Random;
 /// timm's `PatchEmbed`: a convolution whose kernel and stride are the patch, written as a [`Linear`] on flat patches.
 #[derive(Module, Debug)]
 pub struct PatchEmbed<B: Backend> {
-    /// The weight is [3 P P, D], rows in the order (channel, y, x) of timm's [D, 3, P, P].
+    /// The weight is `[3 P P, D]`, rows in the order (channel, y, x) of timm's `[D, 3, P, P]`.
     pub proj: Linear<B>,
     patch_size: usize,
 }
@@ -41,7 +41,7 @@ impl<B: Backend> PatchEmbed<B> {
     }
 
     /// # Shapes
-    /// `images` [B, 3, S, S] -> [B, N, D], patches row by row.
+    /// `images` `[B, 3, S, S]` -> `[B, N, D]`, patches row by row.
     pub fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 3> {
         let [batch, channels, height, width] = images.dims();
         let patch = self.patch_size;

@@ -19,11 +19,11 @@ const POSITION_DEVIATION: f64 = 0.02;
 /// Source: timm/models/vision_transformer.py.
 #[derive(Module, Debug)]
 pub struct VisionTransformer<B: Backend> {
-    /// [1, 1, D].
+    /// `[1, 1, D]`.
     pub cls_token: Option<Param<Tensor<B, 3>>>,
-    /// [1, registers, D].
+    /// `[1, registers, D]`.
     pub reg_token: Option<Param<Tensor<B, 3>>>,
-    /// [1, N, D], or with rows for class and register tokens first.
+    /// `[1, N, D]`, or with rows for class and register tokens first.
     pub pos_embed: Param<Tensor<B, 3>>,
     /// Patches to tokens.
     pub patch_embed: PatchEmbed<B>,
@@ -75,7 +75,7 @@ impl<B: IbotBackend> VisionTransformer<B> {
     /// All tokens after the last norm, as timm's `forward_features`.
     ///
     /// # Shapes
-    /// `images` [B, 3, S, S] -> [B, prefix + N, D].
+    /// `images` `[B, 3, S, S]` -> `[B, prefix + N, D]`.
     pub fn features(&self, images: Tensor<B, 4>, mask: Option<PatchMask<B>>) -> Tensor<B, 3> {
         let patches = self.patch_embed.forward(images);
         let patches = match mask {
@@ -120,7 +120,7 @@ impl<B: IbotBackend> VisionTransformer<B> {
     /// One feature an image from the tokens of [`VisionTransformer::features`], as timm's pooling.
     ///
     /// # Shapes
-    /// `features` [B, prefix + N, D] -> [B, D].
+    /// `features` `[B, prefix + N, D]` -> `[B, D]`.
     pub fn pool(&self, features: Tensor<B, 3>) -> Tensor<B, 2> {
         let patches = || self.patches_of(features.clone());
         let pooled = match self.config.global_pool {

@@ -69,7 +69,7 @@ impl BenchArgs {
         };
         eprintln!("{}", request.selected);
         bench_steps(&request, &mut |times| {
-            println!("{}", serde_json::json!(times))
+            println!("{}", serde_json::json!(times));
         })
     }
 

@@ -13,11 +13,11 @@ use crate::error::{Error, Result};
 /// Features and classes of the pictures of a folder that could be read.
 #[derive(Debug, Clone)]
 pub struct FeatureSet {
-    /// Row-major [B, D].
+    /// Row-major `[B, D]`.
     pub features: Vec<f32>,
     /// Width D.
     pub width: usize,
-    /// Class of each row, where it has one, [B].
+    /// Class of each row, where it has one, `[B]`.
     pub labels: Vec<Option<usize>>,
 }
 

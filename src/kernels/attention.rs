@@ -9,7 +9,7 @@ use super::IbotBackend;
 /// What [`super::IbotBackend::packed_attention`] takes.
 #[derive(Debug, Clone)]
 pub struct AttentionInput<B: Backend> {
-    /// Queries, keys and values of each token side by side, [B T, 3 D].
+    /// Queries, keys and values of each token side by side, `[B T, 3 D]`.
     pub qkv: Tensor<B, 2>,
     /// Number B of images.
     pub batch: usize,
@@ -20,9 +20,9 @@ pub struct AttentionInput<B: Backend> {
 /// What attention computes, and what its backward needs of it.
 #[derive(Debug, Clone)]
 pub struct AttentionOutput<B: Backend> {
-    /// Values mixed by attention, [B T, D].
+    /// Values mixed by attention, `[B T, D]`.
     pub mixed: Tensor<B, 2>,
-    /// Attention of each token to each, [B, H, T, T]; rows sum to 1.
+    /// Attention of each token to each, `[B, H, T, T]`; rows sum to 1.
     pub probs: Tensor<B, 4>,
 }
 
@@ -49,7 +49,7 @@ impl Sizes {
         (self.head_width as f64).sqrt().recip()
     }
 
-    /// [B T, 3 D] -> queries, keys and values, each [B, H, T, D / H].
+    /// `[B T, 3 D]` -> queries, keys and values, each `[B, H, T, D / H]`.
     fn split<B: Backend>(&self, qkv: Tensor<B, 2>) -> [Tensor<B, 4>; 3] {
         let packed = qkv
             .reshape([self.batch, self.tokens, 3, self.heads, self.head_width])
@@ -57,7 +57,7 @@ impl Sizes {
         [0, 1, 2].map(|part| packed.clone().narrow(0, part, 1).squeeze_dim(0))
     }
 
-    /// [B, H, T, D / H] -> [B T, D].
+    /// `[B, H, T, D / H]` -> `[B T, D]`.
     fn merge<B: Backend>(&self, by_head: Tensor<B, 4>) -> Tensor<B, 2> {
         let width = self.heads * self.head_width;
         by_head
@@ -65,7 +65,7 @@ impl Sizes {
             .reshape([self.batch * self.tokens, width])
     }
 
-    /// Rows of all attention maps, one below the other, [B H T, T].
+    /// Rows of all attention maps, one below the other, `[B H T, T]`.
     fn map_rows(&self) -> [usize; 2] {
         [self.batch * self.heads * self.tokens, self.tokens]
     }
@@ -87,7 +87,7 @@ pub(super) fn forward<B: IbotBackend>(input: AttentionInput<B>) -> AttentionOutp
     }
 }
 
-/// Gradient of the packed input, [B T, 3 D].
+/// Gradient of the packed input, `[B T, 3 D]`.
 pub(super) fn backward<B: IbotBackend>(
     input: AttentionInput<B>,
     probs: Tensor<B, 4>,

@@ -9,13 +9,13 @@ use super::TargetPotentials;
 /// What [`super::IbotBackend::cross_entropy`] takes.
 #[derive(Debug, Clone)]
 pub struct CrossEntropyInput<B: Backend> {
-    /// Student logits, [M, K].
+    /// Student logits, `[M, K]`.
     pub student_logits: Tensor<B, 2>,
-    /// Teacher logits, [M, K]; no gradient flows into them.
+    /// Teacher logits, `[M, K]`; no gradient flows into them.
     pub teacher_logits: Tensor<B, 2>,
     /// Potentials that make the targets of the teacher logits.
     pub potentials: TargetPotentials<B>,
-    /// Weight of each row in the sum, [M]: 1/M for a plain mean.
+    /// Weight of each row in the sum, `[M]`: 1/M for a plain mean.
     pub row_weights: Tensor<B, 1>,
     /// Student temperature.
     pub student_temperature: f64,

@@ -6,11 +6,11 @@ use burn::tensor::backend::Backend;
 /// What [`super::IbotBackend::layer_norm_rows`] takes.
 #[derive(Debug, Clone)]
 pub struct LayerNormInput<B: Backend> {
-    /// Rows to normalize, [R, D].
+    /// Rows to normalize, `[R, D]`.
     pub x: Tensor<B, 2>,
-    /// Scale, [D].
+    /// Scale, `[D]`.
     pub weight: Tensor<B, 1>,
-    /// Shift, [D].
+    /// Shift, `[D]`.
     pub bias: Tensor<B, 1>,
     /// Added to the variance.
     pub eps: f64,
@@ -19,15 +19,15 @@ pub struct LayerNormInput<B: Backend> {
 /// Gradients of [`LayerNormInput`].
 #[derive(Debug, Clone)]
 pub struct LayerNormGradients<B: Backend> {
-    /// [R, D].
+    /// `[R, D]`.
     pub d_x: Tensor<B, 2>,
-    /// [D].
+    /// `[D]`.
     pub d_weight: Tensor<B, 1>,
-    /// [D].
+    /// `[D]`.
     pub d_bias: Tensor<B, 1>,
 }
 
-/// Rows of mean zero and variance one, and the inverse deviation that made them so, [R, 1].
+/// Rows of mean zero and variance one, and the inverse deviation that made them so, `[R, 1]`.
 fn normalized<B: Backend>(x: Tensor<B, 2>, eps: f64) -> (Tensor<B, 2>, Tensor<B, 2>) {
     let centered = x.clone() - x.mean_dim(1);
     let variance = (centered.clone() * centered.clone()).mean_dim(1);

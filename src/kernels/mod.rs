@@ -2,7 +2,7 @@
 //!
 //! Each method of [`IbotBackend`] has a default body in plain tensor operations: it runs on any backend, is
 //! differentiable through burn's autodiff, and is the reference that every faster body is tested against. A backend
-//! overrides a method where it can do better: [`autodiff`] gives GELU, layer norm and attention one node and a backward
+//! overrides a method where it can do better: `autodiff` gives GELU, layer norm and attention one node and a backward
 //! body each, and the CPU backend Flex runs element-wise work row by row on all cores.
 
 mod adamw;
@@ -35,7 +35,7 @@ pub trait IbotBackend: Backend {
     /// Sinkhorn-Knopp in the log domain: the potentials of targets whose prototypes are used equally.
     ///
     /// # Shapes
-    /// `teacher_logits` [M, K] with M >= 1, K >= 1 -> potentials of length K and M.
+    /// `teacher_logits` `[M, K]` with M >= 1, K >= 1 -> potentials of length K and M.
     fn sinkhorn_potentials(
         teacher_logits: Tensor<Self, 2>,
         temperature: f64,
@@ -47,7 +47,7 @@ pub trait IbotBackend: Backend {
     /// The potentials of centered, sharpened softmax targets.
     ///
     /// # Shapes
-    /// `teacher_logits` [M, K] with M >= 1, `center` [K] or none -> potentials of length K and M.
+    /// `teacher_logits` `[M, K]` with M >= 1, `center` `[K]` or none -> potentials of length K and M.
     fn centered_potentials(
         teacher_logits: Tensor<Self, 2>,
         center: Option<Tensor<Self, 1>>,
@@ -60,7 +60,7 @@ pub trait IbotBackend: Backend {
     /// `student_logits` only.
     ///
     /// # Shapes
-    /// See [`CrossEntropyInput`]; -> [1].
+    /// See [`CrossEntropyInput`]; -> `[1]`.
     fn cross_entropy(input: CrossEntropyInput<Self>) -> Tensor<Self, 1> {
         cross_entropy::reference(input)
     }
@@ -68,7 +68,7 @@ pub trait IbotBackend: Backend {
     /// Exact GELU of each entry; differentiable.
     ///
     /// # Shapes
-    /// [R, D] -> [R, D].
+    /// `[R, D]` -> `[R, D]`.
     fn exact_gelu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
         gelu::forward(x)
     }
@@ -81,7 +81,7 @@ pub trait IbotBackend: Backend {
     /// Layer norm of each row; differentiable in all three tensors.
     ///
     /// # Shapes
-    /// See [`LayerNormInput`]; -> [R, D].
+    /// See [`LayerNormInput`]; -> `[R, D]`.
     fn layer_norm_rows(input: LayerNormInput<Self>) -> Tensor<Self, 2> {
         layer_norm::forward(input)
     }
@@ -111,7 +111,7 @@ pub trait IbotBackend: Backend {
         attention::backward(input, probs, d_mixed)
     }
 
-    /// Softmax of each row, [R, N] -> [R, N]; a part of attention.
+    /// Softmax of each row, `[R, N]` -> `[R, N]`; a part of attention.
     fn softmax_rows(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
         attention::softmax(x)
     }
@@ -138,7 +138,7 @@ pub trait IbotBackend: Backend {
     /// Sum of the squares of all entries of all tensors.
     ///
     /// # Shapes
-    /// Any -> [1].
+    /// Any -> `[1]`.
     fn sum_of_squares(tensors: Vec<FloatTensor<Self>>, device: &Self::Device) -> Tensor<Self, 1> {
         adamw::sum_of_squares(tensors, device)
     }

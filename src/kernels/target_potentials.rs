@@ -11,13 +11,13 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 /// steps are 0.06, and a single potential would put that error into each target.
 #[derive(Debug, Clone)]
 pub struct TargetPotentials<B: Backend> {
-    /// Shift of each prototype, in units of the logits, [K].
+    /// Shift of each prototype, in units of the logits, `[K]`.
     pub prototype_shift: Tensor<B, 1>,
-    /// Log-normalizer of each prototype, [K].
+    /// Log-normalizer of each prototype, `[K]`.
     pub prototype_log: Tensor<B, 1>,
-    /// Shift of each row, in units of the logits, [M].
+    /// Shift of each row, in units of the logits, `[M]`.
     pub row_shift: Tensor<B, 1>,
-    /// Log-normalizer of each row, [M].
+    /// Log-normalizer of each row, `[M]`.
     pub row_log: Tensor<B, 1>,
     /// Temperature that divides the shifted logits.
     pub temperature: f64,
@@ -40,7 +40,7 @@ impl<B: Backend> TargetPotentials<B> {
     /// The targets themselves; for tests and the reference loss.
     ///
     /// # Shapes
-    /// `teacher_logits` [M, K] -> [M, K], each row sums to 1.
+    /// `teacher_logits` `[M, K]` -> `[M, K]`, each row sums to 1.
     pub fn targets(&self, teacher_logits: Tensor<B, 2>) -> Tensor<B, 2> {
         let shifted = teacher_logits
             - self.prototype_shift.clone().unsqueeze_dim(0)
@@ -54,8 +54,8 @@ impl<B: Backend> TargetPotentials<B> {
     /// The potentials of rows `start..end`.
     pub fn rows(&self, start: usize, end: usize) -> Self {
         Self {
-            row_shift: self.row_shift.clone().slice([start..end]),
-            row_log: self.row_log.clone().slice([start..end]),
+            row_shift: self.row_shift.clone().narrow(0, start, end - start),
+            row_log: self.row_log.clone().narrow(0, start, end - start),
             ..self.clone()
         }
     }

@@ -30,7 +30,7 @@ impl<B: Backend> Center<B> {
         }
     }
 
-    /// Its value, [K]; none before the first update of an unset center.
+    /// Its value, `[K]`; none before the first update of an unset center.
     pub fn value(&self) -> Option<Tensor<B, 1>> {
         self.value.clone()
     }
@@ -38,7 +38,7 @@ impl<B: Backend> Center<B> {
     /// `center * momentum + mean * (1 - momentum)`, with the mean over all rows; no rows change nothing.
     ///
     /// # Shapes
-    /// `teacher_logits` [M, K].
+    /// `teacher_logits` `[M, K]`.
     pub fn update(&mut self, teacher_logits: Tensor<B, 2>) {
         let [rows, prototypes] = teacher_logits.dims();
         if rows == 0 {

@@ -7,9 +7,9 @@ use crate::kernels::{CrossEntropyInput, IbotBackend, TargetPotentials};
 /// What [`cls_loss`] takes; views are in the same order for both networks, so that view `v` of each is one crop.
 #[derive(Debug, Clone)]
 pub struct ClsLossInput<B: IbotBackend> {
-    /// Student logits of all views, [S, B, K].
+    /// Student logits of all views, `[S, B, K]`.
     pub student_logits: Tensor<B, 3>,
-    /// Teacher logits of the global views, [T, B, K], T <= S.
+    /// Teacher logits of the global views, `[T, B, K]`, T <= S.
     pub teacher_logits: Tensor<B, 3>,
     /// Potentials of the teacher's T*B rows, view by view.
     pub potentials: TargetPotentials<B>,
@@ -22,7 +22,7 @@ pub struct ClsLossInput<B: IbotBackend> {
 /// Source: `DINOv1Loss.forward` in stable_pretraining/losses/dino.py, `DINOLoss.forward` in lightly.
 ///
 /// # Shapes
-/// See [`ClsLossInput`]; -> [1].
+/// See [`ClsLossInput`]; -> `[1]`.
 pub fn cls_loss<B: IbotBackend>(input: ClsLossInput<B>) -> Tensor<B, 1> {
     let [student_views, batch, prototypes] = input.student_logits.dims();
     let [teacher_views, ..] = input.teacher_logits.dims();

@@ -13,7 +13,7 @@ const EXCLUDED: f64 = -2.0;
 /// Source: Sablayrolles et al., arXiv 1806.03198; `KoLeoLoss` in lightly/loss/koleo_loss.py.
 ///
 /// # Shapes
-/// `features` [B, D], B >= 2 -> [1].
+/// `features` `[B, D]`, B >= 2 -> `[1]`.
 pub fn koleo_loss<B: Backend>(features: Tensor<B, 2>, eps: f64) -> Tensor<B, 1> {
     let [batch, _] = features.dims();
     let device = features.device();

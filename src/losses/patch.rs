@@ -32,9 +32,9 @@ impl PatchWeighting {
 /// What [`patch_loss`] takes: masked patches only.
 #[derive(Debug, Clone)]
 pub struct PatchLossInput<B: IbotBackend> {
-    /// Student logits, [M, K].
+    /// Student logits, `[M, K]`.
     pub student_logits: Tensor<B, 2>,
-    /// Teacher logits of the same patches, unmasked, [M, K].
+    /// Teacher logits of the same patches, unmasked, `[M, K]`.
     pub teacher_logits: Tensor<B, 2>,
     /// Potentials of the teacher's rows.
     pub potentials: TargetPotentials<B>,
@@ -49,7 +49,7 @@ pub struct PatchLossInput<B: IbotBackend> {
 /// Source: `iBOTPatchLoss` in stable_pretraining/losses/dino.py.
 ///
 /// # Shapes
-/// See [`PatchLossInput`], M >= 1; -> [1]. Without a masked patch there are no potentials and nothing to call.
+/// See [`PatchLossInput`], M >= 1; -> `[1]`. Without a masked patch there are no potentials and nothing to call.
 pub fn patch_loss<B: IbotBackend>(input: PatchLossInput<B>) -> Tensor<B, 1> {
     let [rows, _] = input.student_logits.dims();
     let device = input.student_logits.device();

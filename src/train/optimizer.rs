@@ -132,7 +132,7 @@ impl<B: TrainBackend> AdamW<B> {
 pub struct Gradients<B: AutodiffBackend>(B::Gradients);
 
 impl<B: TrainBackend> Gradients<B> {
-    /// Runs the backward pass from a loss of shape [1].
+    /// Runs the backward pass from a loss of shape `[1]`.
     pub fn of(loss: &Tensor<B, 1>) -> Self {
         Self(loss.backward())
     }
@@ -147,7 +147,7 @@ impl<B: TrainBackend> Gradients<B> {
         named_tensors(module, self)
     }
 
-    /// Sum of the squares of all gradients of `module`, on the device, [1].
+    /// Sum of the squares of all gradients of `module`, on the device, `[1]`.
     pub fn squared_norm<M: Module<B>>(
         &self,
         module: &M,

@@ -25,9 +25,9 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
 /// Global views and masks of one step, on the device.
 #[derive(Debug, Clone)]
 pub struct StepInput<B: AutodiffBackend> {
-    /// G times [B, 3, S, S].
+    /// G times `[B, 3, S, S]`.
     pub global_views: Vec<Tensor<B::InnerBackend, 4>>,
-    /// [G B, N], view by view, true where the student does not see.
+    /// `[G B, N]`, view by view, true where the student does not see.
     pub masks: Vec<bool>,
 }
 

@@ -15,9 +15,9 @@ struct Step {
 pub(super) enum Layout {
     /// As in memory.
     Same,
-    /// [inputs, outputs] in memory, [outputs, inputs] on file.
+    /// `[inputs, outputs]` in memory, `[outputs, inputs]` on file.
     Transposed,
-    /// [3 P P, D] in memory, [D, 3, P, P] on file.
+    /// `[3 P P, D]` in memory, `[D, 3, P, P]` on file.
     Patches,
 }
 

@@ -1,7 +1,7 @@
 //! The differentiable operations, against formulas in f64 on the host and their finite differences.
 
 use burn::tensor::{Tensor, TensorData};
-use ibot::kernels::{AttentionInput, IbotBackend, LayerNormInput, TrainBackend};
+use ibot::kernels::{AttentionInput, LayerNormInput, TrainBackend};
 use ibot::random::{Random, Stream};
 
 use crate::{assert_close, values};

@@ -142,7 +142,7 @@ impl Form {
         }
     }
 
-    /// How much of a pixel the motif covers, in [0, 1].
+    /// How much of a pixel the motif covers, in `[0, 1]`.
     fn cover(&self, column: u32, row: u32) -> f64 {
         let [x, y] = position(column, row);
         let pixel = 2.0 / f64::from(SIDE);
@@ -234,7 +234,7 @@ impl Form {
         }
     }
 
-    /// Smooth random terrain in [0, 1] over a lattice that repeats.
+    /// Smooth random terrain in `[0, 1]` over a lattice that repeats.
     fn height(&self, u: f64, v: f64) -> f64 {
         let at = |x: f64, y: f64| {
             let [x, y] = [x, y].map(|at| at.rem_euclid(LATTICE as f64) as usize % LATTICE);

@@ -1,0 +1,109 @@
+//! The `ibot` command as a user meets it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod endings;
+mod information;
+mod refusals;
+mod training;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use image::{Rgba, RgbaImage};
+
+/// A transformer that a software GPU steps in a second.
+const TINY: &str = r#"
+batch_size = 4
+[method]
+image_size = 16
+projector_hidden_dim = 16
+projector_bottleneck_dim = 8
+n_cls_prototypes = 24
+n_patch_prototypes = 12
+[method.vit]
+patch_size = 8
+embed_dim = 16
+depth = 1
+num_heads = 2
+"#;
+
+/// A folder of this test alone, removed when it passes.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("ibot-cli-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_string_lossy().into_owned()
+    }
+
+    /// Nested folders of PNGs, half of them with transparency, and a file that is no picture.
+    fn pictures(&self) -> String {
+        for at in 0..10u8 {
+            let class = if at % 2 == 0 { "even/deep/er" } else { "odd" };
+            let folder = self.0.join("pictures").join(class);
+            fs::create_dir_all(&folder).unwrap();
+            let alpha = if at < 5 { 255 } else { 90 };
+            let picture = RgbaImage::from_fn(24, 20, |x, y| {
+                Rgba([x as u8 * 9, y as u8 * 11, at * 25, alpha])
+            });
+            picture.save(folder.join(format!("{at}.png"))).unwrap();
+        }
+        fs::write(self.0.join("pictures/notes.txt"), "not a picture").unwrap();
+        fs::write(self.0.join("pictures/odd/cut.png"), b"\x89PNG\r\n\x1a\n").unwrap();
+        fs::write(self.0.join("tiny.toml"), TINY).unwrap();
+        self.path("pictures")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+fn ibot(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ibot"));
+    command.args(arguments);
+    command
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[track_caller]
+fn refused(arguments: &[&str], parts: &[&str]) {
+    let output = ibot(arguments);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    for part in parts {
+        assert!(message.contains(part), "{part:?} is not in {message:?}");
+    }
+    assert!(!message.contains("panicked"), "{message}");
+}
+
+fn metrics(run: &Path) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}

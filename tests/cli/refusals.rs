@@ -1,0 +1,78 @@
+//! Settings and data that cannot work are refused before anything is written.
+
+use std::fs;
+use std::path::Path;
+
+use crate::{Scratch, refused};
+
+#[test]
+fn refuses_what_cannot_work() {
+    let scratch = Scratch::new("refusals");
+    let (pictures, config) = (scratch.pictures(), scratch.path("tiny.toml"));
+    let empty = scratch.path("empty");
+    fs::create_dir_all(Path::new(&empty).join("inside")).unwrap();
+    fs::write(Path::new(&empty).join("inside/readme.md"), "text").unwrap();
+    let out = scratch.path("never");
+    let train = |more: &[&str]| {
+        let mut arguments = vec!["train", "--backend", "flex", "--out", &out];
+        arguments.extend(more);
+        arguments.into_iter().map(String::from).collect::<Vec<_>>()
+    };
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["--data", "/no/such/folder"], &["/no/such/folder"]),
+        (&["--data", &empty], &["empty"]),
+        (
+            &["--data", &pictures, "--encoder", "vit_smal_patch16_224"],
+            &["vit_small_patch16_224"],
+        ),
+        (
+            &["--data", &pictures, "--preset", "best"],
+            &["best", "stable-pretraining"],
+        ),
+        (
+            &[
+                "--data",
+                &pictures,
+                "--config",
+                &config,
+                "--batch-size",
+                "64",
+            ],
+            &["batch_size", "64"],
+        ),
+        (
+            &[
+                "--data",
+                &pictures,
+                "--config",
+                &config,
+                "--image-size",
+                "20",
+            ],
+            &["image_size = 20"],
+        ),
+        (
+            &[
+                "--data",
+                &pictures,
+                "--config",
+                &config,
+                "--pretrained",
+                &config,
+            ],
+            &["tiny.toml", "safetensors"],
+        ),
+        (
+            &["--data", &pictures, "--config", "missing.toml"],
+            &["missing.toml"],
+        ),
+    ];
+    for (more, parts) in cases {
+        let arguments = train(more);
+        refused(
+            &arguments.iter().map(String::as_str).collect::<Vec<_>>(),
+            parts,
+        );
+        assert!(!Path::new(&out).exists(), "{more:?} left a run folder");
+    }
+}

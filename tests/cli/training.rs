@@ -1,0 +1,133 @@
+//! Runs from a folder to an exported backbone, on each backend.
+
+use std::path::Path;
+
+use crate::{Scratch, ibot, metrics, stdout};
+
+fn trains_on(backend: &str) {
+    let scratch = Scratch::new(backend);
+    let (pictures, run) = (scratch.pictures(), scratch.path("run"));
+    let config = scratch.path("tiny.toml");
+    let train = [
+        "train", "--data", &pictures, "--out", &run, "--config", &config,
+    ];
+    let output = ibot(&[&train[..], &["--backend", backend, "--steps", "3"]].concat());
+    let text = stdout(&output);
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let first = text.lines().next().unwrap();
+    assert!(first.starts_with(&format!("backend {backend}")), "{first}");
+    assert!(
+        text.contains("cut.png"),
+        "the picture that was skipped is named: {text}"
+    );
+
+    let run = Path::new(&run);
+    let lines = metrics(run);
+    assert_eq!(
+        lines
+            .iter()
+            .map(|line| line["step"].as_u64().unwrap())
+            .collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
+    for key in [
+        "loss",
+        "loss_cls",
+        "loss_patch",
+        "learning_rate",
+        "temperature_teacher",
+        "ema_decay",
+        "gradient_norm",
+        "images_per_s",
+    ] {
+        assert!(
+            lines
+                .iter()
+                .all(|line| line[key].as_f64().is_some_and(|x| x > 0.0)),
+            "{key}: {lines:?}"
+        );
+    }
+    let student = ibot::weights::read_safetensors(&run.join("student.safetensors")).unwrap();
+    let teacher = ibot::weights::read_safetensors(&run.join("teacher.safetensors")).unwrap();
+    assert_eq!(student["patch_embed.proj.weight"].shape, [16, 3, 8, 8]);
+    assert!(student.keys().eq(teacher.keys()) && student != teacher);
+
+    // the written configuration repeats the run, number for number
+    let again = scratch.path("again");
+    let config = run.join("config.toml");
+    let config = config.to_string_lossy();
+    let output = ibot(&[
+        "train",
+        "--data",
+        &pictures,
+        "--out",
+        &again,
+        "--config",
+        &config,
+        "--backend",
+        backend,
+        "--workers",
+        "3",
+    ]);
+    assert!(output.status.success());
+    let losses = |run: &Path| {
+        metrics(run)
+            .iter()
+            .map(|line| line["loss"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(losses(run), losses(Path::new(&again)));
+
+    // and the exported backbone is a start for another
+    let more = scratch.path("more");
+    let teacher = run.join("teacher.safetensors");
+    let teacher = teacher.to_string_lossy();
+    let output = ibot(&[
+        "train",
+        "--data",
+        &pictures,
+        "--out",
+        &more,
+        "--config",
+        &config,
+        "--backend",
+        backend,
+        "--pretrained",
+        &teacher,
+        "--steps",
+        "1",
+    ]);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn trains_on_flex() {
+    trains_on("flex");
+}
+
+#[test]
+fn trains_on_ndarray() {
+    trains_on("ndarray");
+}
+
+#[test]
+fn trains_on_wgpu() {
+    if ibot::device::list_adapters().is_empty() {
+        use std::io::Write as _;
+        let required = std::env::var("IBOT_REQUIRE_WGPU").is_ok_and(|value| value == "1");
+        assert!(!required, "IBOT_REQUIRE_WGPU is 1, and there is no adapter");
+        std::io::stderr()
+            .write_all(b"SKIPPED: NO WGPU ADAPTER\n")
+            .unwrap();
+        return;
+    }
+    trains_on("wgpu");
+}
