@@ -84,13 +84,14 @@ fn time<B: TrainBackend>(
     let mut optimizer = AdamW::new(AdamWConfig::default());
     let mut random = Random::new(0, 0, 0, Stream::View(0));
     let views = random_views::<B>(request, &mut random, device);
+    let temperature = request.method.teacher_temperature(0);
     let policy = request.method.mask_policy();
     let masks: Vec<bool> = (0..VIEWS * request.batch_size)
         .flat_map(|_| policy.draw(&mut random, patches))
         .collect();
-    for step in 0..request.steps {
+    for _ in 0..request.steps {
         let start = Instant::now();
-        let output = method.forward(&views, &masks, step)?;
+        let output = method.forward(&views, &masks, temperature)?;
         guard.check_sync::<B>(device)?;
         let forward_s = start.elapsed().as_secs_f64();
         let grads = Gradients::of(&output.loss);

@@ -125,7 +125,8 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         &self.config
     }
 
-    /// Losses of a batch of global views, with the teacher temperature of `epoch`; moves the center.
+    /// Losses of a batch of global views; moves the center. The reference takes the temperature from the epoch:
+    /// [`IbotConfig::teacher_temperature`].
     ///
     /// # Shapes
     /// `global_views` G times `[B, 3, S, S]`; `masks` `[G B, N]`, view by view, true where the student does not see.
@@ -136,14 +137,13 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         &mut self,
         global_views: &[Tensor<B::InnerBackend, 4>],
         masks: &[bool],
-        epoch: usize,
+        temperature: f64,
     ) -> Result<IbotOutput<B>> {
         let batch = self.check(global_views, masks)?;
         let views = global_views.len();
         let images = Tensor::cat(global_views.to_vec(), 0); // [G B, 3, S, S]
         let device = images.device();
         let rows = masked_rows(masks);
-        let temperature = self.config.teacher_temperature(epoch);
 
         let teacher = self.teacher.backbone.tokens(images.clone(), None);
         let mask = PatchMask {

@@ -10,12 +10,41 @@
 //! - [`head`], [`losses`]: projection heads, and losses as pure functions
 //! - [`teacher`]: the moving average
 //! - [`config`], [`ibot`]: the method's parameters, and the method
-//!
 //! - [`weights`]: by name, in and out
 //! - [`eval`]: frozen features and k-NN
 //! - [`train`], [`mod@bench`]: the run, and how long a step takes
 //!
 //! Shape letters: B images, G global crops, N patches, M masked patches, D width, H heads, K prototypes.
+//!
+//! Ten steps on random images, on the CPU:
+//!
+//! ```no_run
+//! use ibot::burn::tensor::{Distribution, Tensor};
+//! use ibot::config::IbotConfig;
+//! use ibot::device::DeviceGuard;
+//! use ibot::kernels::{Autodiff, Flex};
+//! use ibot::train::{AdamWConfig, Rates, StepInput, Trainer};
+//!
+//! type B = Autodiff<Flex>; // the CPU; Autodiff<ibot::kernels::Gpu> for a GPU
+//!
+//! fn main() -> ibot::Result<()> {
+//!     let device = Default::default();
+//!     let config = IbotConfig { n_cls_prototypes: 4096, ..IbotConfig::default() };
+//!     let method = config.init::<B>(0, &device)?;
+//!     let mut trainer = Trainer::new(method, AdamWConfig::default(), device, DeviceGuard::Cpu);
+//!     let view = || Tensor::<Flex, 4>::random([2, 3, 224, 224], Distribution::Default, &device);
+//!     for step in 0..10 {
+//!         let masks = (0..4).flat_map(|image| config.mask_policy().mask(0, step, image, 0, 196));
+//!         let input = StepInput::<B> { masks: masks.collect(), global_views: vec![view(), view()] };
+//!         let rates = Rates { epoch: 0, learning_rate: 1e-4, temperature_teacher: 0.04, ema_decay: 0.996 };
+//!         let (next, losses) = trainer.step(&input, &rates);
+//!         trainer = next;
+//!         println!("{:?}", losses?);
+//!     }
+//!     println!("{:?}", trainer.method.embed(view()).dims()); // [2, 384]
+//!     Ok(())
+//! }
+//! ```
 
 pub mod backbone;
 pub mod bench;
@@ -36,4 +65,5 @@ pub mod teacher;
 pub mod train;
 pub mod weights;
 
+pub use burn;
 pub use error::{Error, Result};

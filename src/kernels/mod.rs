@@ -22,10 +22,13 @@ pub use cross_entropy::CrossEntropyInput;
 pub use layer_norm::{LayerNormGradients, LayerNormInput};
 pub use target_potentials::TargetPotentials;
 
+pub use burn_autodiff::Autodiff;
+pub use burn_flex::Flex;
+pub use burn_ndarray::NdArray;
+
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
-use burn_ndarray::NdArray;
 
 /// burn's wgpu backend, without its operation fusion (wrong results: burn issues 5257, 5079).
 pub type Gpu = burn_wgpu::CubeBackend<burn_wgpu::WgpuRuntime, f32, i32, u32>;

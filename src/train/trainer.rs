@@ -100,9 +100,9 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         input: &StepInput<B>,
         rates: &Rates,
     ) -> Result<(Gradients<B>, StepLosses)> {
-        let output = self
-            .method
-            .forward(&input.global_views, &input.masks, rates.epoch)?;
+        let output =
+            self.method
+                .forward(&input.global_views, &input.masks, rates.temperature_teacher)?;
         let grads = Gradients::of(&output.loss);
         let losses = self.read(output, &grads)?;
         match losses.non_finite() {

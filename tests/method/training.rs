@@ -57,7 +57,7 @@ pub fn views_and_masks_must_fit<B: TrainBackend>(device: &B::Device) {
         message.contains("15 mask entries") && message.contains("expected 16"),
         "{message}"
     );
-    assert!(method.forward(&[], &[], 0).is_err());
+    assert!(method.forward(&[], &[], 0.04).is_err());
     let odd = vec![views[0].clone(), views[1].clone().narrow(0, 0, 1)];
     assert!(method.forward(&odd, &[true; 12], 0).is_err());
 }
@@ -66,7 +66,7 @@ pub fn views_and_masks_must_fit<B: TrainBackend>(device: &B::Device) {
 pub fn only_matrices_decay<B: TrainBackend>(device: &B::Device) {
     let mut method = tiny_method::<B>(device);
     let output = method
-        .forward(&random_views(2, device), &input::<B>(device).masks, 0)
+        .forward(&random_views(2, device), &input::<B>(device).masks, 0.04)
         .unwrap();
     let grads = Gradients::of(&(output.loss * 0.0));
     let before = state_dict(&method.student);

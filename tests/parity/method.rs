@@ -143,8 +143,9 @@ fn forward<B: TrainBackend>(
         .collect::<Result<_, _>>()?;
     let mask = case.named(&format!("{step}.mask"))?;
     let mask: Vec<bool> = mask.values.iter().map(|masked| *masked > 0.5).collect();
+    let temperature = method.config().teacher_temperature(step);
     let output = method
-        .forward(&views, &mask, step)
+        .forward(&views, &mask, temperature)
         .map_err(|error| error.to_string())?;
     let recorded = [
         ("loss", values(output.loss.clone())),
