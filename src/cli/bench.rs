@@ -9,7 +9,10 @@ use ibot::config::IbotConfig;
 use ibot::data::{AugmentConfig, FolderConfig, ImageFolder, TrainViews, bench_loader};
 use ibot::{Error, Result};
 
-use super::DeviceArgs;
+use super::{DeviceArgs, say};
+
+/// A day: the longest measurement.
+const MAX_SECONDS: f64 = 86_400.0;
 
 /// Flags of `ibot bench`.
 #[derive(Debug, clap::Args)]
@@ -69,13 +72,14 @@ impl BenchArgs {
         };
         eprintln!("{}", request.selected);
         bench_steps(&request, &mut |times| {
-            println!("{}", serde_json::json!(times));
+            say(serde_json::json!(times));
         })
     }
 
     fn time_loader(&self, data: &PathBuf, method: &IbotConfig) -> Result<()> {
-        if !(self.seconds.is_finite() && self.seconds > 0.0) {
-            return Err(Error::config("--seconds", self.seconds, "must be above 0"));
+        if !(self.seconds > 0.0 && self.seconds <= MAX_SECONDS) {
+            let remedy = "must be above 0 and at most a day's 86400";
+            return Err(Error::config("--seconds", self.seconds, remedy));
         }
         let folder = Arc::new(ImageFolder::scan(data, &FolderConfig::default())?);
         eprintln!("{}", folder.summary());
@@ -91,10 +95,7 @@ impl BenchArgs {
         for workers in [1, all] {
             let duration = Duration::from_secs_f64(self.seconds);
             let images_per_s = bench_loader(folder.clone(), views.clone(), workers, duration)?;
-            println!(
-                "{}",
-                serde_json::json!({ "workers": workers, "images_per_s": images_per_s })
-            );
+            say(serde_json::json!({ "workers": workers, "images_per_s": images_per_s }));
         }
         Ok(())
     }

@@ -3,6 +3,8 @@
 use ibot::Result;
 use ibot::device::{auto_choice, list_adapters};
 
+use super::say;
+
 /// Flags of `ibot devices`.
 #[derive(Debug, clap::Args)]
 pub struct DevicesArgs {
@@ -15,16 +17,16 @@ impl DevicesArgs {
     pub fn run(&self) -> Result<()> {
         let adapters = list_adapters();
         if self.json {
-            println!("{}", serde_json::json!(adapters));
+            say(serde_json::json!(adapters));
             return Ok(());
         }
         if adapters.is_empty() {
-            println!("no GPU that wgpu can use (Vulkan, Metal or DX12)");
+            say("no GPU that wgpu can use (Vulkan, Metal or DX12)");
         }
         for adapter in &adapters {
-            println!("{adapter}");
+            say(adapter);
         }
-        println!("auto takes {}", auto_choice());
+        say(format_args!("auto takes {}", auto_choice()));
         Ok(())
     }
 }

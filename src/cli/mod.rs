@@ -6,6 +6,7 @@ pub mod logger;
 mod progress;
 mod train;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -35,6 +36,11 @@ impl Command {
             Self::Bench(args) => args.run(),
         }
     }
+}
+
+/// Prints a line. A reader that went away (`ibot train | head`) must not end a run, so errors are dropped.
+fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// Exit status of an error.

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use ibot::train::{Observer, RunStart, StepMetrics};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::say;
+
 /// Plain lines come at most this often.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// Weight of the past in the smoothed losses.
@@ -37,7 +39,7 @@ impl Progress {
     }
 
     fn line(&self, text: &str) {
-        self.bar.suspend(|| println!("{text}"));
+        self.bar.suspend(|| say(text));
     }
 
     fn smoothed(&mut self, metrics: &StepMetrics) -> [f64; 4] {
@@ -103,7 +105,10 @@ impl Observer for Progress {
         if due || metrics.step == self.steps {
             self.last_line = Some(Instant::now());
             let eta = self.remaining(metrics.step);
-            println!("step {}/{} {text} ETA {eta:?}", metrics.step, self.steps);
+            say(format_args!(
+                "step {}/{} {text} ETA {eta:?}",
+                metrics.step, self.steps
+            ));
         }
     }
 
@@ -116,10 +121,10 @@ impl Observer for Progress {
 
     fn finished(&mut self, out: &Path) {
         self.bar.finish_and_clear();
-        println!(
+        say(format_args!(
             "done in {:.0} s: {}",
             self.started.elapsed().as_secs_f64(),
             out.join("teacher.safetensors").display()
-        );
+        ));
     }
 }

@@ -10,8 +10,8 @@ use ibot::train::presets::{DEMO, STABLE_PRETRAINING, preset};
 use ibot::train::{RunConfig, RunRequest, run};
 use ibot::{Error, Result};
 
-use super::DeviceArgs;
 use super::progress::Progress;
+use super::{DeviceArgs, say};
 
 /// Pictures of each class that the demo trains on.
 const DEMO_TRAIN_PER_CLASS: usize = 200;
@@ -71,7 +71,7 @@ impl TrainArgs {
     pub fn run(self) -> Result<()> {
         let config = self.resolved_config()?;
         if self.print_config {
-            print!("{}", config.to_toml()?);
+            say(config.to_toml()?.trim_end());
             return Ok(());
         }
         let selected = self.device.select()?;

@@ -50,9 +50,9 @@ impl LoaderConfig {
     /// A value out of its range; the error names the key, the value and the range.
     pub fn validate(&self) -> Result<()> {
         let ranges = [
-            ("loader.batch_size", self.batch_size, 1, 1 << 20),
-            ("loader.workers", self.workers, 0, 1024),
-            ("loader.queue", self.queue, 1, 1024),
+            ("batch_size", self.batch_size, 1, 1 << 20),
+            ("workers", self.workers, 0, 1024),
+            ("queue", self.queue, 1, 1024),
         ];
         for (key, value, low, high) in ranges {
             if !(low..=high).contains(&value) {
@@ -127,13 +127,9 @@ impl Loader {
         };
         if batches == 0 {
             let remedy = format!(
-                "there are only {pictures} pictures; lower loader.batch_size to {pictures} or less, or add pictures"
+                "there are only {pictures} pictures; lower batch_size to {pictures} or less, or add pictures"
             );
-            return Err(Error::config(
-                "loader.batch_size",
-                config.batch_size,
-                remedy,
-            ));
+            return Err(Error::config("batch_size", config.batch_size, remedy));
         }
         let workers = worker_count(config.workers);
         // Enough open batches that every worker has a sample while one batch waits to be taken.

@@ -44,11 +44,11 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes the folder and writes the resolved configuration.
+    /// Makes the folder and writes the resolved configuration, with the lines of `provenance` as comments.
     ///
     /// # Errors
     /// [`Error::Data`] where it holds a run already, [`Error::Io`] where it cannot be written.
-    pub fn create(path: &Path, config: &RunConfig) -> Result<Self> {
+    pub fn create(path: &Path, config: &RunConfig, provenance: &str) -> Result<Self> {
         let metrics_path = path.join("metrics.jsonl");
         if metrics_path.exists() {
             let reason = "holds a run already; name another folder with --out";
@@ -56,7 +56,11 @@ impl RunFolder {
         }
         fs::create_dir_all(path).map_err(Error::io(path))?;
         let config_path = path.join("config.toml");
-        fs::write(&config_path, config.to_toml()?).map_err(Error::io(&config_path))?;
+        let comments: String = provenance
+            .lines()
+            .map(|line| format!("# {line}\n"))
+            .collect();
+        fs::write(&config_path, comments + &config.to_toml()?).map_err(Error::io(&config_path))?;
         let metrics = File::create_new(&metrics_path).map_err(Error::io(&metrics_path))?;
         Ok(Self {
             path: path.to_path_buf(),

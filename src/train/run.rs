@@ -14,7 +14,9 @@ use burn_ndarray::NdArray;
 
 use super::{Observer, RunConfig, RunFolder, RunStart, Schedule, StepInput, StepMetrics, Trainer};
 use crate::backbone::{TrainBackbone, VisionTransformer};
-use crate::data::{Batch, ImageFolder, Loader, LoaderConfig, Position, ScanSummary, TrainViews};
+use crate::data::{
+    Batch, ImageFolder, Loader, LoaderConfig, PictureSource, Position, ScanSummary, TrainViews,
+};
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Error, Result};
 use crate::eval::{KnnConfig, extract_features, knn_accuracy};
@@ -72,7 +74,7 @@ impl Run<'_> {
         let mut loader = self.loader(&config, &pictures)?;
         let mut trainer = self.trainer::<B>(&config, &device)?;
         let schedule = self.schedule(&config, loader.batches_per_epoch());
-        let mut folder = RunFolder::create(&self.request.out, &config)?;
+        let mut folder = RunFolder::create(&self.request.out, &config, &self.provenance())?;
         self.evaluate(
             &trainer,
             &config,
@@ -84,7 +86,7 @@ impl Run<'_> {
         observer.started(&RunStart {
             steps: schedule.steps,
             epochs: schedule.epochs(),
-            pictures: config.batch_size * loader.batches_per_epoch(),
+            pictures: pictures.len(),
             parameters: trainer.method.student.num_params(),
             out: folder.path(),
         });
@@ -138,6 +140,13 @@ impl Run<'_> {
         )?;
         observer.finished(folder.path());
         Ok(())
+    }
+
+    /// What the configuration does not say of a run: its data and its device.
+    fn provenance(&self) -> String {
+        let data = self.request.data.display();
+        let version = env!("CARGO_PKG_VERSION");
+        format!("ibot {version}\ndata {data}\n{}", self.request.selected)
     }
 
     fn scan(

@@ -100,3 +100,31 @@ fn bench_prints_one_object_a_step() {
         );
     }
 }
+
+#[test]
+fn bench_times_the_loader() {
+    let scratch = Scratch::new("loader");
+    let pictures = scratch.pictures();
+    let output = ibot(&[
+        "bench",
+        "--loader",
+        "--data",
+        &pictures,
+        "--image-size",
+        "32",
+        "--seconds",
+        "0.2",
+    ]);
+    assert!(output.status.success());
+    let text = stdout(&output);
+    let lines: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 2, "one worker, and all: {text}");
+    assert!(
+        lines
+            .iter()
+            .all(|line| line["images_per_s"].as_f64().unwrap() > 0.0)
+    );
+}

@@ -194,16 +194,13 @@ fn too_few_pictures_and_bad_settings_are_refused() {
         }
     };
     let message = refuse(3, &config(4, 1));
-    assert!(
-        message.contains("lower loader.batch_size to 3"),
-        "{message}"
-    );
-    assert!(refuse(3, &config(0, 1)).contains("loader.batch_size"));
+    assert!(message.contains("lower batch_size to 3"), "{message}");
+    assert!(refuse(3, &config(0, 1)).contains("batch_size"));
     let queue = LoaderConfig {
         queue: 0,
         ..config(2, 1)
     };
-    assert!(refuse(3, &queue).contains("loader.queue"));
+    assert!(refuse(3, &queue).contains("queue"));
 }
 
 #[test]

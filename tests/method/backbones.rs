@@ -10,6 +10,7 @@ use ibot::device::DeviceGuard;
 use ibot::kernels::TrainBackend;
 use ibot::random::{Random, Stream};
 use ibot::train::{Rates, StepInput, Trainer};
+use ibot::weights::state_dict;
 
 use crate::{random_views, tiny, tiny_method, values};
 
@@ -85,6 +86,11 @@ pub fn a_custom_backbone_learns<B: TrainBackend>(device: &B::Device) {
     };
     let mut random = Random::new(2, 0, 0, Stream::Init);
     let method = tiny().init_with(backbone, &mut random, device).unwrap();
+    // the user's parameters are lazy: the teacher must not draw its own
+    assert_eq!(
+        state_dict(&method.student.network),
+        state_dict(&method.teacher)
+    );
     let mut trainer = Trainer::new(method, Default::default(), device.clone(), DeviceGuard::Cpu);
     let input = StepInput::<B> {
         global_views: random_views(4, device),

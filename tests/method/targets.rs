@@ -79,7 +79,7 @@ pub fn sinkhorn_of_one_row_and_one_prototype<B: TrainBackend>(device: &B::Device
 pub fn no_masked_patch<B: TrainBackend>(device: &B::Device) {
     let mut method = tiny_method::<B>(device);
     let output = method
-        .forward(&random_views(2, device), &[false; 16], 0)
+        .forward(&random_views(2, device), &[false; 16], 0.04)
         .unwrap();
     assert_eq!(values(output.loss_patch), [0.0]);
     let (loss, cls) = (values(output.loss.clone()), values(output.loss_cls));

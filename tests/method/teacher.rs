@@ -31,7 +31,7 @@ pub fn shares_no_buffer<B: TrainBackend>(device: &B::Device) {
     let mut method = tiny_method::<B>(device);
     let before = teacher(&method);
     let output = method
-        .forward(&random_views(2, device), &[true; 16], 0)
+        .forward(&random_views(2, device), &[true; 16], 0.04)
         .unwrap();
     let grads = ibot::train::Gradients::of(&output.loss);
     let mut optimizer = ibot::train::AdamW::new(Default::default());

@@ -50,7 +50,7 @@ pub fn views_and_masks_must_fit<B: TrainBackend>(device: &B::Device) {
     let mut method = tiny_method::<B>(device);
     let views = random_views::<B::InnerBackend>(2, device);
     let message = method
-        .forward(&views, &[true; 15], 0)
+        .forward(&views, &[true; 15], 0.04)
         .unwrap_err()
         .to_string();
     assert!(
@@ -59,7 +59,7 @@ pub fn views_and_masks_must_fit<B: TrainBackend>(device: &B::Device) {
     );
     assert!(method.forward(&[], &[], 0.04).is_err());
     let odd = vec![views[0].clone(), views[1].clone().narrow(0, 0, 1)];
-    assert!(method.forward(&odd, &[true; 12], 0).is_err());
+    assert!(method.forward(&odd, &[true; 12], 0.04).is_err());
 }
 
 /// With zero gradients, AdamW moves only what decays: matrices, not biases, norms, positions or tokens.
