@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use crate::init::uniform_param;
+use crate::kernels::IbotBackend;
 use crate::random::Random;
 
 /// timm's `PatchEmbed`: a convolution whose kernel and stride are the patch, written as a [`Linear`] on flat patches.
@@ -39,19 +40,15 @@ impl<B: Backend> PatchEmbed<B> {
     pub fn patch_size(&self) -> usize {
         self.patch_size
     }
+}
 
+impl<B: IbotBackend> PatchEmbed<B> {
     /// # Shapes
     /// `images` `[B, 3, S, S]` -> `[B, N, D]`, patches row by row.
     pub fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 3> {
-        let [batch, channels, height, width] = images.dims();
-        let patch = self.patch_size;
-        let (rows, columns) = (height / patch, width / patch);
-        let flat = images
-            .reshape([batch, channels, rows, patch, columns, patch])
-            .permute([0, 2, 4, 1, 3, 5])
-            .reshape([batch * rows * columns, channels * patch * patch]);
-        let embedded = self.proj.forward(flat);
-        let embed_dim = embedded.dims()[1];
-        embedded.reshape([batch, rows * columns, embed_dim])
+        let [batch, ..] = images.dims();
+        let embedded = self.proj.forward(B::patchify(images, self.patch_size));
+        let [rows, width] = embedded.dims();
+        embedded.reshape([batch, rows / batch, width])
     }
 }

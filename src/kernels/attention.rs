@@ -57,14 +57,6 @@ impl Sizes {
         [0, 1, 2].map(|part| packed.clone().narrow(0, part, 1).squeeze_dim(0))
     }
 
-    /// `[B, H, T, D / H]` -> `[B T, D]`.
-    fn merge<B: Backend>(&self, by_head: Tensor<B, 4>) -> Tensor<B, 2> {
-        let width = self.heads * self.head_width;
-        by_head
-            .swap_dims(1, 2)
-            .reshape([self.batch * self.tokens, width])
-    }
-
     /// Rows of all attention maps, one below the other, `[B H T, T]`.
     fn map_rows(&self) -> [usize; 2] {
         [self.batch * self.heads * self.tokens, self.tokens]
@@ -79,10 +71,10 @@ impl Sizes {
 pub(super) fn forward<B: IbotBackend>(input: AttentionInput<B>) -> AttentionOutput<B> {
     let sizes = Sizes::of(&input);
     let [q, k, v] = sizes.split(input.qkv);
-    let scores = (q * sizes.scale()).matmul(k.swap_dims(2, 3));
-    let probs = B::softmax_rows(scores.reshape(sizes.map_rows())).reshape(sizes.maps());
+    let scores = q.matmul(k.swap_dims(2, 3)).reshape(sizes.map_rows());
+    let probs = B::softmax_rows(scores, sizes.scale()).reshape(sizes.maps());
     AttentionOutput {
-        mixed: sizes.merge(probs.clone().matmul(v)),
+        mixed: B::heads_to_columns(vec![probs.clone().matmul(v)]),
         probs,
     }
 }
@@ -101,27 +93,34 @@ pub(super) fn backward<B: IbotBackend>(
     let d_probs = d_out.clone().matmul(v.swap_dims(2, 3));
     let d_v = probs.clone().swap_dims(2, 3).matmul(d_out);
     let rows = sizes.map_rows();
-    let d_scores = B::softmax_rows_backward(probs.reshape(rows), d_probs.reshape(rows));
+    let d_scores =
+        B::softmax_rows_backward(probs.reshape(rows), d_probs.reshape(rows), sizes.scale());
     let d_scores = d_scores.reshape(sizes.maps());
-    let d_q = d_scores.clone().matmul(k) * sizes.scale();
-    let d_k = d_scores.swap_dims(2, 3).matmul(q * sizes.scale());
-    // 3 x [B, H, T, D / H] -> [B, T, 3, H, D / H] -> [B T, 3 D]
-    let [batch_tokens, columns] = [
-        sizes.batch * sizes.tokens,
-        3 * sizes.heads * sizes.head_width,
-    ];
-    Tensor::stack::<5>(vec![d_q, d_k, d_v], 0)
+    let d_q = d_scores.clone().matmul(k);
+    let d_k = d_scores.swap_dims(2, 3).matmul(q);
+    B::heads_to_columns(vec![d_q, d_k, d_v])
+}
+
+/// Parts P times `[B, H, T, D / H]` -> `[B T, P D]`: parts, and heads within a part, side by side.
+pub(super) fn heads_to_columns<B: Backend>(parts: Vec<Tensor<B, 4>>) -> Tensor<B, 2> {
+    let count = parts.len();
+    let [batch, heads, tokens, head_width] = parts[0].dims();
+    Tensor::stack::<5>(parts, 0)
         .permute([1, 3, 0, 2, 4])
-        .reshape([batch_tokens, columns])
+        .reshape([batch * tokens, count * heads * head_width])
 }
 
-/// Softmax of each row.
-pub(super) fn softmax<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
-    burn_softmax(x, 1)
+/// Softmax of each row times `scale`.
+pub(super) fn softmax<B: Backend>(x: Tensor<B, 2>, scale: f64) -> Tensor<B, 2> {
+    burn_softmax(x * scale, 1)
 }
 
-/// `y * (d_y - sum(d_y * y))` for each row, from the softmax `y`.
-pub(super) fn softmax_backward<B: Backend>(y: Tensor<B, 2>, d_y: Tensor<B, 2>) -> Tensor<B, 2> {
+/// `scale * y * (d_y - sum(d_y * y))` for each row, from the softmax `y`.
+pub(super) fn softmax_backward<B: Backend>(
+    y: Tensor<B, 2>,
+    d_y: Tensor<B, 2>,
+    scale: f64,
+) -> Tensor<B, 2> {
     let along = (d_y.clone() * y.clone()).sum_dim(1);
-    y * (d_y - along)
+    y * (d_y - along) * scale
 }

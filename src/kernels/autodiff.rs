@@ -9,12 +9,32 @@ use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
 
-use super::{AttentionInput, AttentionOutput, IbotBackend, LayerNormInput, wrap};
+use super::{AttentionInput, AttentionOutput, IbotBackend, LayerNormInput, patchify, wrap};
 
 fn primitive<B: Backend, const D: usize>(
     tensor: Tensor<B, D>,
 ) -> burn::tensor::ops::FloatTensor<B> {
     tensor.into_primitive().tensor()
+}
+
+#[derive(Debug)]
+struct Patchify;
+
+impl<B: IbotBackend> Backward<B, 1> for Patchify {
+    /// Shape of the images, and side of a patch.
+    type State = ([usize; 4], usize);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let (dims, patch) = ops.state;
+        unary::<B, _>(ops.parents, ops.node, grads, |d_patches| {
+            primitive(patchify::backward(wrap::<B, 2>(d_patches), dims, patch))
+        });
+    }
 }
 
 #[derive(Debug)]
@@ -86,6 +106,17 @@ impl<B: IbotBackend> Backward<B, 1> for Attention {
 }
 
 impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
+    fn patchify(images: Tensor<Self, 4>, patch: usize) -> Tensor<Self, 2> {
+        let dims = images.dims();
+        let images = primitive(images);
+        let patches = primitive(B::patchify(wrap(images.primitive), patch));
+        let prep = Backward::<B, 1>::prepare::<C>(Patchify, [images.node]);
+        wrap(match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((dims, patch), patches),
+            OpsKind::UnTracked(prep) => prep.finish(patches),
+        })
+    }
+
     fn exact_gelu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
         let x = primitive(x);
         let inner: Tensor<B, 2> = wrap(x.primitive);

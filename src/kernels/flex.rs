@@ -27,6 +27,10 @@ fn owned(tensor: FlexTensor) -> FlexTensor {
 }
 
 impl IbotBackend for Flex {
+    fn patchify(images: Tensor<Self, 4>, patch: usize) -> Tensor<Self, 2> {
+        flex_rows::patchify(images, patch)
+    }
+
     fn exact_gelu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
         flex_rows::gelu(x)
     }
@@ -47,12 +51,20 @@ impl IbotBackend for Flex {
         flex_rows::layer_norm_backward(input, d_y, &device)
     }
 
-    fn softmax_rows(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        flex_rows::softmax(x)
+    fn softmax_rows(x: Tensor<Self, 2>, scale: f64) -> Tensor<Self, 2> {
+        flex_rows::softmax(x, scale as f32)
     }
 
-    fn softmax_rows_backward(y: Tensor<Self, 2>, d_y: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        flex_rows::softmax_backward(y, d_y)
+    fn softmax_rows_backward(
+        y: Tensor<Self, 2>,
+        d_y: Tensor<Self, 2>,
+        scale: f64,
+    ) -> Tensor<Self, 2> {
+        flex_rows::softmax_backward(y, d_y, scale as f32)
+    }
+
+    fn heads_to_columns(parts: Vec<Tensor<Self, 4>>) -> Tensor<Self, 2> {
+        flex_rows::heads_to_columns(parts)
     }
 
     fn ema(

@@ -4,6 +4,7 @@ use burn::tensor::{Tensor, TensorData, TensorPrimitive};
 use burn_flex::{Flex, FlexDevice, FlexTensor};
 use rayon::prelude::*;
 
+use super::vector_math::{exp, normal};
 use super::{LayerNormGradients, LayerNormInput};
 
 /// Entries a parallel piece should have: enough to be worth a task, few enough for a core's cache.
@@ -42,19 +43,11 @@ fn piece_of(width: usize) -> usize {
     (PIECE / width.max(1)).max(1) * width
 }
 
-const FRAC_1_SQRT_2: f32 = std::f32::consts::FRAC_1_SQRT_2;
-/// 1 / sqrt(2 pi): density of the standard normal at zero.
-const NORMAL_PEAK: f32 = 0.398_942_3;
-
-fn normal_cdf(x: f32) -> f32 {
-    0.5 * (1.0 + libm::erff(x * FRAC_1_SQRT_2))
-}
-
 pub(super) fn gelu(x: Tensor<Flex, 2>) -> Tensor<Flex, 2> {
     let mut x = writable(x);
     x.storage_mut::<f32>().par_chunks_mut(PIECE).for_each(|x| {
         for x in x {
-            *x *= normal_cdf(*x);
+            *x *= normal(*x).0;
         }
     });
     rows_of(x)
@@ -67,14 +60,14 @@ pub(super) fn gelu_backward(x: Tensor<Flex, 2>, d_y: Tensor<Flex, 2>) -> Tensor<
         .zip(x.storage::<f32>().par_chunks(PIECE))
         .for_each(|(d_y, x)| {
             for (d_y, x) in d_y.iter_mut().zip(x) {
-                let pdf = NORMAL_PEAK * (-0.5 * x * x).exp();
-                *d_y *= normal_cdf(*x) + x * pdf;
+                let (below, density) = normal(*x);
+                *d_y *= below + x * density;
             }
         });
     rows_of(d_y)
 }
 
-pub(super) fn softmax(x: Tensor<Flex, 2>) -> Tensor<Flex, 2> {
+pub(super) fn softmax(x: Tensor<Flex, 2>, scale: f32) -> Tensor<Flex, 2> {
     let width = x.dims()[1].max(1);
     let mut x = writable(x);
     x.storage_mut::<f32>()
@@ -84,17 +77,21 @@ pub(super) fn softmax(x: Tensor<Flex, 2>) -> Tensor<Flex, 2> {
                 let max = row.iter().fold(f32::NEG_INFINITY, |max, x| max.max(*x));
                 let mut sum = 0.0;
                 for x in row.iter_mut() {
-                    *x = (*x - max).exp();
+                    *x = exp((*x - max) * scale);
                     sum += *x;
                 }
-                let scale = 1.0 / sum;
-                row.iter_mut().for_each(|x| *x *= scale);
+                let share = 1.0 / sum;
+                row.iter_mut().for_each(|x| *x *= share);
             }
         });
     rows_of(x)
 }
 
-pub(super) fn softmax_backward(y: Tensor<Flex, 2>, d_y: Tensor<Flex, 2>) -> Tensor<Flex, 2> {
+pub(super) fn softmax_backward(
+    y: Tensor<Flex, 2>,
+    d_y: Tensor<Flex, 2>,
+    scale: f32,
+) -> Tensor<Flex, 2> {
     let width = y.dims()[1].max(1);
     let (y, mut d_y) = (contiguous(y), writable(d_y));
     d_y.storage_mut::<f32>()
@@ -104,11 +101,63 @@ pub(super) fn softmax_backward(y: Tensor<Flex, 2>, d_y: Tensor<Flex, 2>) -> Tens
             for (d_y, y) in d_y.chunks_exact_mut(width).zip(y.chunks_exact(width)) {
                 let along: f32 = d_y.iter().zip(y).map(|(d_y, y)| d_y * y).sum();
                 for (d_y, y) in d_y.iter_mut().zip(y) {
-                    *d_y = y * (*d_y - along);
+                    *d_y = y * (*d_y - along) * scale;
                 }
             }
         });
     rows_of(d_y)
+}
+
+/// Each token's row is gathered from all parts and heads, in parallel over tokens.
+pub(super) fn heads_to_columns(parts: Vec<Tensor<Flex, 4>>) -> Tensor<Flex, 2> {
+    let [batch, heads, tokens, head_width] = parts[0].dims();
+    let device = parts[0].device();
+    let width = parts.len() * heads * head_width;
+    let parts: Vec<FlexTensor> = parts.into_iter().map(contiguous).collect();
+    let sources: Vec<&[f32]> = parts.iter().map(FlexTensor::storage::<f32>).collect();
+    let mut columns = vec![0.0; batch * tokens * width];
+    columns
+        .par_chunks_mut(piece_of(width))
+        .enumerate()
+        .for_each(|(piece, rows)| {
+            let first = piece * piece_of(width) / width.max(1);
+            for (row, target) in (first..).zip(rows.chunks_exact_mut(width)) {
+                let (image, token) = (row / tokens, row % tokens);
+                let targets = target.chunks_exact_mut(head_width);
+                let from = sources
+                    .iter()
+                    .flat_map(|source| (0..heads).map(move |head| (source, head)));
+                for (target, (source, head)) in targets.zip(from) {
+                    let start = ((image * heads + head) * tokens + token) * head_width;
+                    target.copy_from_slice(&source[start..start + head_width]);
+                }
+            }
+        });
+    Tensor::from_data(TensorData::new(columns, [batch * tokens, width]), &device)
+}
+
+/// Each patch's row is gathered from the lines of all channels, in parallel over patches.
+pub(super) fn patchify(images: Tensor<Flex, 4>, patch: usize) -> Tensor<Flex, 2> {
+    let [batch, channels, height, width] = images.dims();
+    let (rows, columns) = (height / patch, width / patch);
+    let entries = channels * patch * patch;
+    let device = images.device();
+    let images = contiguous(images);
+    let pixels = images.storage::<f32>();
+    let mut patches = vec![0.0; batch * rows * columns * entries];
+    patches
+        .par_chunks_exact_mut(entries)
+        .enumerate()
+        .for_each(|(at, target)| {
+            let (image, row, column) = (at / (rows * columns), at / columns % rows, at % columns);
+            for (line, target) in target.chunks_exact_mut(patch).enumerate() {
+                let (channel, y) = (line / patch, row * patch + line % patch);
+                let start = ((image * channels + channel) * height + y) * width + column * patch;
+                target.copy_from_slice(&pixels[start..start + patch]);
+            }
+        });
+    let shape = [batch * rows * columns, entries];
+    Tensor::from_data(TensorData::new(patches, shape), &device)
 }
 
 /// Mean and inverse deviation of a row.

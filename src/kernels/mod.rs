@@ -14,7 +14,9 @@ mod flex;
 mod flex_rows;
 mod gelu;
 mod layer_norm;
+mod patchify;
 mod target_potentials;
+mod vector_math;
 
 pub use adamw::{AdamWInput, AdamWState};
 pub use attention::{AttentionInput, AttentionOutput};
@@ -68,6 +70,14 @@ pub trait IbotBackend: Backend {
         cross_entropy::reference(input)
     }
 
+    /// Cuts images into square patches; differentiable.
+    ///
+    /// # Shapes
+    /// `[B, C, S, S]`, S a multiple of `patch` -> `[B N, C P P]`: patches row by row, entries in the order (channel, y, x).
+    fn patchify(images: Tensor<Self, 4>, patch: usize) -> Tensor<Self, 2> {
+        patchify::forward(images, patch)
+    }
+
     /// Exact GELU of each entry; differentiable.
     ///
     /// # Shapes
@@ -114,14 +124,24 @@ pub trait IbotBackend: Backend {
         attention::backward(input, probs, d_mixed)
     }
 
-    /// Softmax of each row, `[R, N]` -> `[R, N]`; a part of attention.
-    fn softmax_rows(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        attention::softmax(x)
+    /// Softmax of each row times `scale`, `[R, N]` -> `[R, N]`; a part of attention.
+    fn softmax_rows(x: Tensor<Self, 2>, scale: f64) -> Tensor<Self, 2> {
+        attention::softmax(x, scale)
     }
 
     /// Gradient of [`IbotBackend::softmax_rows`] by its input, from its output `y`.
-    fn softmax_rows_backward(y: Tensor<Self, 2>, d_y: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        attention::softmax_backward(y, d_y)
+    fn softmax_rows_backward(
+        y: Tensor<Self, 2>,
+        d_y: Tensor<Self, 2>,
+        scale: f64,
+    ) -> Tensor<Self, 2> {
+        attention::softmax_backward(y, d_y, scale)
+    }
+
+    /// P >= 1 tensors `[B, H, T, D / H]` -> `[B T, P D]`: parts, and heads within a part, side by side; a part of
+    /// attention.
+    fn heads_to_columns(parts: Vec<Tensor<Self, 4>>) -> Tensor<Self, 2> {
+        attention::heads_to_columns(parts)
     }
 
     /// `teacher * decay + student * (1 - decay)` for each pair of tensors of equal shape, in place where possible.

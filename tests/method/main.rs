@@ -58,6 +58,7 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("adamw", kernels::adamw_follows_the_formula::<B>),
         ("shared buffers stay", kernels::shared_buffers_stay::<B>),
         ("sum of squares", kernels::sum_of_squares::<B>),
+        ("patchify", rows::patchify::<B>),
         ("gelu", rows::gelu::<B>),
         ("layer norm", rows::layer_norm::<B>),
         ("attention", rows::attention::<B>),

@@ -186,10 +186,43 @@ pub fn attention<B: TrainBackend>(device: &B::Device) {
 /// Large and equal scores: no overflow, and shares of one over the count.
 pub fn softmax_of_extremes<B: TrainBackend>(device: &B::Device) {
     let x = [1e4, 1e4, -1e4, 88.0, 88.0, 88.0];
-    let y = B::softmax_rows(tensor::<B, 2>(&x, [2, 3], device));
+    let y = B::softmax_rows(tensor::<B, 2>(&x, [2, 3], device), 1.0);
     assert_close(
         &values(y),
         &[0.5, 0.5, 0.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0],
         1e-6,
     );
+}
+
+/// Each entry of each patch is the pixel where timm's convolution would look, and the gradient goes back there.
+pub fn patchify<B: TrainBackend>(device: &B::Device) {
+    let [batch, side, patch] = [2, 6, 2];
+    let pixels = draw(9, batch * 3 * side * side, 1.0);
+    let images = tensor::<B, 4>(&pixels, [batch, 3, side, side], device);
+    let patches = B::patchify(images.clone(), patch);
+    let at = |image: usize, channel: usize, y: usize, x: usize| {
+        ((image * 3 + channel) * side + y) * side + x
+    };
+    let columns = side / patch;
+    let sources: Vec<usize> = (0..batch * columns * columns * 3 * patch * patch)
+        .map(|entry| {
+            let (row, inside) = (entry / 12, entry % 12);
+            let (image, cell) = (row / (columns * columns), row % (columns * columns));
+            let (channel, y, x) = (inside / 4, inside / 2 % 2, inside % 2);
+            at(
+                image,
+                channel,
+                cell / columns * patch + y,
+                cell % columns * patch + x,
+            )
+        })
+        .collect();
+    let expected: Vec<f32> = sources.iter().map(|at| pixels[*at]).collect();
+    assert_eq!(values(patches.clone()), expected);
+    let weights = draw(10, expected.len(), 1.0);
+    let mut d_pixels = vec![0.0; pixels.len()];
+    for (source, weight) in sources.iter().zip(&weights) {
+        d_pixels[*source] = f64::from(*weight);
+    }
+    assert_close(&gradient(&images, patches, &weights), &d_pixels, 1e-6);
 }
