@@ -12,7 +12,9 @@ use burn_autodiff::Autodiff;
 use burn_flex::Flex;
 use burn_ndarray::NdArray;
 
-use super::{Observer, RunConfig, RunFolder, RunStart, Schedule, StepInput, StepMetrics, Trainer};
+use super::{
+    Observer, Rates, RunConfig, RunFolder, RunStart, Schedule, StepInput, StepMetrics, Trainer,
+};
 use crate::backbone::{TrainBackbone, VisionTransformer};
 use crate::data::{
     Batch, ImageFolder, Loader, LoaderConfig, PictureSource, Position, ScanSummary, TrainViews,
@@ -92,31 +94,13 @@ impl Run<'_> {
         });
 
         for step in 0..schedule.steps {
-            let started = Instant::now();
-            let batch = loader.next_batch()?;
-            let data_wait_s = started.elapsed().as_secs_f64();
             let rates = schedule.rates(&config.method, step);
-            let input = upload::<B>(batch, config.augment.image_size, &device);
-            let (next, losses) = trainer.step(&input, &rates);
+            let (next, metrics) = self.step(trainer, &mut loader, &config, step, rates, &device);
             trainer = next;
-            let losses = match losses {
-                Ok(losses) => losses,
-                Err(error) => return Err(self.failed(error, step + 1, &folder, &trainer)),
-            };
-            let step_s = started.elapsed().as_secs_f64();
-            let metrics = StepMetrics {
-                step: step + 1,
-                losses,
-                rates,
-                step_s,
-                data_wait_s,
-                images_per_s: config.batch_size as f64 / step_s,
-                resident_mib: resident_mib(),
-                gpu_in_use_mib: self.guard.gpu_memory().map(|memory| memory.in_use_mib),
-            };
+            let metrics = metrics.map_err(|error| self.failed(error, step, &folder, &trainer))?;
             folder.log(&metrics)?;
             observer.step(&metrics);
-            note_skipped(loader.take_skipped(), observer);
+            note_skipped(&loader, observer);
 
             let stopped = self.stop.load(Ordering::Relaxed);
             if stopped || (step + 1).is_multiple_of(schedule.steps_per_epoch) {
@@ -138,8 +122,46 @@ impl Run<'_> {
             &device,
             observer,
         )?;
+        if loader.skipped() > 0 {
+            observer.note(&format!(
+                "{} pictures could not be decoded",
+                loader.skipped()
+            ));
+        }
         observer.finished(folder.path());
         Ok(())
+    }
+
+    /// One batch and one step, `step` made before; the trainer comes back whatever happens.
+    fn step<B: TrainBackend, M: TrainBackbone<B>>(
+        &self,
+        trainer: Trainer<B, M>,
+        loader: &mut Loader,
+        config: &RunConfig,
+        step: usize,
+        rates: Rates,
+        device: &B::Device,
+    ) -> (Trainer<B, M>, Result<StepMetrics>) {
+        let started = Instant::now();
+        let batch = match loader.next_batch() {
+            Ok(batch) => batch,
+            Err(error) => return (trainer, Err(error)),
+        };
+        let data_wait_s = started.elapsed().as_secs_f64();
+        let input = upload::<B>(batch, config.augment.image_size, device);
+        let (trainer, losses) = trainer.step(&input, &rates);
+        let step_s = started.elapsed().as_secs_f64();
+        let metrics = losses.map(|losses| StepMetrics {
+            step: step + 1,
+            losses,
+            rates,
+            step_s,
+            data_wait_s,
+            images_per_s: config.batch_size as f64 / step_s,
+            resident_mib: resident_mib(),
+            gpu_in_use_mib: self.guard.gpu_memory().map(|memory| memory.in_use_mib),
+        });
+        (trainer, metrics)
     }
 
     /// What the configuration does not say of a run: its data and its device.
@@ -217,7 +239,8 @@ impl Run<'_> {
         self.guard.check()
     }
 
-    /// The error of a failed step, with the step and where the last good state is.
+    /// The error of the step after `step`, with where the last good state is: it is written now, unless the device
+    /// failed and its numbers are not to be trusted.
     fn failed<B: TrainBackend, M: TrainBackbone<B>>(
         &self,
         error: Error,
@@ -225,20 +248,17 @@ impl Run<'_> {
         folder: &RunFolder,
         trainer: &Trainer<B, M>,
     ) -> Error {
-        let Error::Training(message) = error else {
+        if matches!(error, Error::Device(_)) {
             return error;
-        };
+        }
         let state = match folder.save_backbones(&trainer.method) {
             Ok(()) => format!(
-                "the state after step {} is in {}",
-                step - 1,
+                "the state after step {step} is in {}",
                 folder.path().display()
             ),
             Err(error) => format!("the state could not be written: {error}"),
         };
-        Error::Training(format!(
-            "step {step}: {message}; {state}. Lower schedule.base_learning_rate, or raise the temperatures"
-        ))
+        Error::Training(format!("step {}: {error}; {state}", step + 1))
     }
 
     fn evaluate<B: TrainBackend, M: TrainBackbone<B>>(
@@ -288,8 +308,8 @@ fn summary_line(path: &std::path::Path, summary: &ScanSummary) -> String {
     format!("data {}: {summary}", path.display())
 }
 
-fn note_skipped(skipped: Vec<(PathBuf, String)>, observer: &mut dyn Observer) {
-    for (path, reason) in skipped {
+fn note_skipped(loader: &Loader, observer: &mut dyn Observer) {
+    for (path, reason) in loader.take_skipped() {
         observer.note(&format!("skipped {}: {reason}", path.display()));
     }
 }

@@ -107,7 +107,9 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         let losses = self.read(output, &grads)?;
         match losses.non_finite() {
             None => Ok((grads, losses)),
-            Some((term, value)) => Err(Error::Training(format!("{term} is {value}"))),
+            Some((term, value)) => Err(Error::Training(format!(
+                "{term} is {value}: a lower schedule.base_learning_rate or higher temperatures may help"
+            ))),
         }
     }
 
