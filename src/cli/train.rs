@@ -30,7 +30,7 @@ pub struct TrainArgs {
     /// TOML file with any of the keys that --print-config shows.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// stable-pretraining or demo [default: demo without --data].
+    /// stable-pretraining or demo [default: demo without --data and --config].
     #[arg(long)]
     preset: Option<String>,
     #[command(flatten)]
@@ -100,7 +100,8 @@ impl TrainArgs {
     }
 
     fn resolved_config(&self) -> Result<RunConfig> {
-        let default = if self.data.is_some() {
+        // a run's config.toml names every key that is set: over the demo, an absent one would be the demo's
+        let default = if self.data.is_some() || self.config.is_some() {
             STABLE_PRETRAINING
         } else {
             DEMO
