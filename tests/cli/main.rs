@@ -12,6 +12,7 @@ mod information;
 mod refusals;
 mod training;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -66,6 +67,23 @@ impl Scratch {
         fs::write(self.0.join("tiny.toml"), TINY).unwrap();
         self.path("pictures")
     }
+
+    /// Arguments of a tiny run on Flex into `run`, with the pictures made.
+    fn train(&self, more: &[&str]) -> Vec<String> {
+        let (pictures, run, config) = (self.pictures(), self.path("run"), self.path("tiny.toml"));
+        let flags = [
+            "train",
+            "--backend",
+            "flex",
+            "--data",
+            &pictures,
+            "--out",
+            &run,
+            "--config",
+            &config,
+        ];
+        flags.iter().chain(more).map(ToString::to_string).collect()
+    }
 }
 
 impl Drop for Scratch {
@@ -76,11 +94,11 @@ impl Drop for Scratch {
     }
 }
 
-fn ibot(arguments: &[&str]) -> Output {
+fn ibot<S: AsRef<OsStr>>(arguments: &[S]) -> Output {
     command(arguments).output().unwrap()
 }
 
-fn command(arguments: &[&str]) -> Command {
+fn command<S: AsRef<OsStr>>(arguments: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ibot"));
     command.args(arguments);
     command
@@ -91,7 +109,7 @@ fn stdout(output: &Output) -> String {
 }
 
 #[track_caller]
-fn refused(arguments: &[&str], parts: &[&str]) {
+fn refused<S: AsRef<OsStr>>(arguments: &[S], parts: &[&str]) {
     let output = ibot(arguments);
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{message}");
