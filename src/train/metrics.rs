@@ -1,5 +1,6 @@
 //! What a run writes down: its folder, and one line of metrics a step.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use crate::backbone::TrainBackbone;
 use crate::error::{Error, Result};
 use crate::ibot::Ibot;
 use crate::kernels::TrainBackend;
-use crate::weights;
+use crate::weights::{NamedTensor, state_dict, write_safetensors};
 
 /// One line of `metrics.jsonl`.
 #[derive(Debug, Clone, Serialize)]
@@ -91,16 +92,26 @@ impl RunFolder {
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Weights`].
-    pub fn save_backbones<B, M>(&self, method: &Ibot<B, M>) -> Result<()>
-    where
-        B: TrainBackend,
-        M: TrainBackbone<B>,
-    {
-        let student = method.student.network.backbone.valid();
-        weights::save(&student, &self.path.join("student.safetensors"))?;
-        weights::save(
-            &method.teacher.backbone,
-            &self.path.join("teacher.safetensors"),
-        )
+    pub fn save(&self, backbones: Backbones) -> Result<()> {
+        let Backbones { student, teacher } = backbones;
+        write_safetensors(&self.path.join("student.safetensors"), student)?;
+        write_safetensors(&self.path.join("teacher.safetensors"), teacher)
+    }
+}
+
+/// The two backbones on the host, under timm's names.
+#[derive(Debug, Clone)]
+pub struct Backbones {
+    student: BTreeMap<String, NamedTensor>,
+    teacher: BTreeMap<String, NamedTensor>,
+}
+
+impl Backbones {
+    /// Reads both from the device.
+    pub fn of<B: TrainBackend, M: TrainBackbone<B>>(method: &Ibot<B, M>) -> Self {
+        Self {
+            student: state_dict(&method.student.network.backbone.valid()),
+            teacher: state_dict(&method.teacher.backbone),
+        }
     }
 }

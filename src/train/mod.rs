@@ -10,7 +10,7 @@ mod schedule;
 mod trainer;
 
 pub use config::RunConfig;
-pub use metrics::{RunFolder, StepMetrics};
+pub use metrics::{Backbones, RunFolder, StepMetrics};
 pub use observer::{Observer, RunStart, Silent};
 pub use optimizer::{AdamW, AdamWConfig, Gradients};
 pub use run::{RunRequest, run};

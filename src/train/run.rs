@@ -13,7 +13,8 @@ use burn_flex::Flex;
 use burn_ndarray::NdArray;
 
 use super::{
-    Observer, Rates, RunConfig, RunFolder, RunStart, Schedule, StepInput, StepMetrics, Trainer,
+    Backbones, Observer, Rates, RunConfig, RunFolder, RunStart, Schedule, StepInput, StepMetrics,
+    Trainer,
 };
 use crate::backbone::{TrainBackbone, VisionTransformer};
 use crate::data::{
@@ -103,17 +104,17 @@ impl Run<'_> {
             note_skipped(&loader, observer);
 
             let stopped = self.stop.load(Ordering::Relaxed);
-            if stopped || (step + 1).is_multiple_of(schedule.steps_per_epoch) {
-                self.save(&folder, &trainer, &device)?;
+            let made = step + 1;
+            if stopped || made == schedule.steps || made.is_multiple_of(schedule.steps_per_epoch) {
+                self.save(&folder, &trainer)?;
             }
             if stopped {
                 return Err(Error::Interrupted {
-                    step: step + 1,
+                    step: made,
                     run: folder.path().to_path_buf(),
                 });
             }
         }
-        self.save(&folder, &trainer, &device)?;
         self.evaluate(
             &trainer,
             &config,
@@ -223,20 +224,23 @@ impl Run<'_> {
     }
 
     fn schedule(&self, config: &RunConfig, steps_per_epoch: usize) -> Schedule {
-        let steps = config.steps.unwrap_or(config.epochs * steps_per_epoch);
+        let steps = config
+            .steps
+            .unwrap_or(config.epochs.saturating_mul(steps_per_epoch));
         Schedule::new(&config.schedule, steps, steps_per_epoch, config.batch_size)
     }
 
-    /// Writes the backbones after the device has proved that their numbers are its own.
+    /// Reads the backbones, and writes them once the device has proved that it was sound to the end of the read: the last
+    /// good files are not replaced by what a failed device gives.
     fn save<B: TrainBackend, M: TrainBackbone<B>>(
         &self,
         folder: &RunFolder,
         trainer: &Trainer<B, M>,
-        device: &B::Device,
     ) -> Result<()> {
-        self.guard.check_sync::<B>(device)?;
-        folder.save_backbones(&trainer.method)?;
-        self.guard.check()
+        let backbones = self
+            .guard
+            .read::<B, _>(trainer.device(), || Backbones::of(&trainer.method))?;
+        folder.save(backbones)
     }
 
     /// The error of the step after `step`, with where the last good state is: it is written now, unless the device
@@ -251,7 +255,7 @@ impl Run<'_> {
         if matches!(error, Error::Device(_)) {
             return error;
         }
-        let state = match folder.save_backbones(&trainer.method) {
+        let state = match self.save(folder, trainer) {
             Ok(()) => format!(
                 "the state after step {step} is in {}",
                 folder.path().display()

@@ -74,6 +74,11 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         }
     }
 
+    /// The device that it trains on.
+    pub fn device(&self) -> &B::Device {
+        &self.device
+    }
+
     /// One step. On an error the trainer comes back as it was, but for the center: neither weights nor moments move
     /// by a loss or gradient that is not finite.
     ///

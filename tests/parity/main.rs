@@ -17,6 +17,7 @@ mod gpu;
 mod losses;
 mod method;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use burn_autodiff::Autodiff;
@@ -60,7 +61,9 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
     let mut failures = Vec::new();
     for file in case_files() {
         let name = file.file_stem().unwrap().to_string_lossy().into_owned();
-        let outcome = Case::read(&file).and_then(|case| check::<B>(&case, device));
+        let checked = || Case::read(&file).and_then(|case| check::<B>(&case, device));
+        let outcome = catch_unwind(AssertUnwindSafe(checked))
+            .unwrap_or_else(|_| Err("panicked, see above".into()));
         match outcome {
             Ok(comparison) => {
                 println!("{backend:8} {name:24} {comparison}");
