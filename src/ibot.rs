@@ -1,5 +1,7 @@
 //! The method; reads like Algorithm 1 of the paper (arXiv 2111.07832).
 
+use std::ops::Range;
+
 use burn::module::{AutodiffModule, Module, Param};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor, TensorData};
@@ -10,7 +12,9 @@ use crate::error::{Error, Result};
 use crate::head::{Head, HeadConfig};
 use crate::init::normal_param;
 use crate::kernels::{IbotBackend, TargetPotentials, TrainBackend};
-use crate::losses::{Center, ClsLossInput, PatchLossInput, PatchWeighting, cls_loss, patch_loss};
+use crate::losses::{
+    Center, ClsLogits, ClsLossInput, PatchLossInput, PatchWeighting, cls_loss, patch_loss,
+};
 use crate::random::{Random, Stream};
 use crate::teacher::{deep_copy, ema};
 
@@ -156,8 +160,8 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             .backbone
             .tokens(Tensor::from_inner(images), Some(mask));
 
-        let loss_cls = self.cls_loss(&student.cls, &teacher.cls, [views, batch], temperature);
-        let loss_patch = self.patch_loss(&student, &teacher, rows, temperature);
+        let loss_cls = self.cls_loss(&student.cls, &teacher.cls, [views, batch], temperature)?;
+        let loss_patch = self.patch_loss(&student, &teacher, rows, temperature)?;
         let loss = loss_cls.clone() + loss_patch.clone() * self.config.patch_loss_weight;
         Ok(IbotOutput {
             loss,
@@ -237,29 +241,42 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         teacher_cls: &Tensor<B::InnerBackend, 2>,
         [views, batch]: [usize; 2],
         temperature: f64,
-    ) -> Tensor<B, 1> {
+    ) -> Result<Tensor<B, 1>> {
         let prototypes = self.config.n_cls_prototypes;
-        let shape = [views, batch, prototypes];
-        let teacher_logits = self.teacher.cls_head.forward(teacher_cls.clone());
-        let student_logits = self.student.network.cls_head.forward(student_cls.clone());
+        let most_rows = most_logit_rows::<B>(prototypes, views, &student_cls.device())?;
+        let spans = spans(batch, most_rows / views);
+        let heads = (&self.student.network.cls_head, &self.teacher.cls_head);
+        let student_logits = spans.iter().map(|span| {
+            let logits = heads.0.forward(images_of(student_cls, batch, span));
+            logits.reshape([views, span.len(), prototypes])
+        });
+        let teacher_logits: Vec<_> = spans
+            .iter()
+            .map(|span| heads.1.forward(images_of(teacher_cls, batch, span)))
+            .collect();
         let potentials = match self.config.cls_targets {
-            ClsTargets::Centering => B::InnerBackend::centered_potentials(
-                teacher_logits.clone(),
-                self.center.value(),
-                temperature,
-            ),
-            ClsTargets::Sinkhorn => self.sinkhorn(teacher_logits.clone(), temperature),
+            ClsTargets::Centering => {
+                let center = self.center.value();
+                B::InnerBackend::centered_potentials(&teacher_logits, center, temperature)
+            }
+            ClsTargets::Sinkhorn => self.sinkhorn(&teacher_logits, temperature),
         };
+        let logits = student_logits
+            .zip(&teacher_logits)
+            .map(|(student, teacher)| {
+                let teacher = teacher.clone().reshape(student.dims());
+                let teacher = Tensor::from_inner(teacher);
+                ClsLogits { student, teacher }
+            });
         let loss = cls_loss(ClsLossInput {
-            student_logits: student_logits.reshape(shape),
-            teacher_logits: Tensor::from_inner(teacher_logits.clone().reshape(shape)),
+            logits: logits.collect(),
             potentials: TargetPotentials::from_inner(potentials),
             student_temperature: self.config.temperature_student,
         });
         if self.config.cls_targets == ClsTargets::Centering {
-            self.center.update(teacher_logits);
+            self.center.update(&teacher_logits);
         }
-        loss
+        Ok(loss)
     }
 
     /// Heads and loss see masked patches only: the reference computes all logits and drops the others.
@@ -269,45 +286,89 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         teacher: &Tokens<B::InnerBackend>,
         masked_rows: Vec<i32>,
         temperature: f64,
-    ) -> Tensor<B, 1> {
+    ) -> Result<Tensor<B, 1>> {
         let device = student.patches.device();
-        if masked_rows.is_empty() {
-            return Tensor::zeros([1], &device);
+        let count = masked_rows.len();
+        if count == 0 {
+            return Ok(Tensor::zeros([1], &device));
         }
         let [images, patches, width] = teacher.patches.dims();
-        let count = masked_rows.len();
         let rows: Tensor<B::InnerBackend, 1, Int> =
             Tensor::from_data(TensorData::new(masked_rows, [count]), &device);
         // [G B, N, D] -> [M, D]
+        let flat = [images * patches, width];
         let teacher_patches = teacher
             .patches
             .clone()
-            .reshape([images * patches, width])
+            .reshape(flat)
             .select(0, rows.clone());
-        let student_patches = student
-            .patches
-            .clone()
-            .reshape([images * patches, width])
-            .select(0, Tensor::from_inner(rows));
-        let teacher_logits = self.teacher.patch_head.forward(teacher_patches);
-        let potentials = self.sinkhorn(teacher_logits.clone(), temperature);
-        patch_loss(PatchLossInput {
-            student_logits: self.student.network.patch_head.forward(student_patches),
-            teacher_logits: Tensor::from_inner(teacher_logits),
+        let rows = Tensor::from_inner(rows);
+        let student_patches = student.patches.clone().reshape(flat).select(0, rows);
+
+        let most_rows = most_logit_rows::<B>(self.config.n_patch_prototypes, 1, &device)?;
+        let spans = spans(count, most_rows);
+        let heads = (&self.student.network.patch_head, &self.teacher.patch_head);
+        let teacher_logits: Vec<_> = spans
+            .iter()
+            .map(|span| heads.1.forward(images_of(&teacher_patches, count, span)))
+            .collect();
+        let student_logits = spans
+            .iter()
+            .map(|span| heads.0.forward(images_of(&student_patches, count, span)));
+        let potentials = self.sinkhorn(&teacher_logits, temperature);
+        Ok(patch_loss(PatchLossInput {
+            student_logits: student_logits.collect(),
+            teacher_logits: teacher_logits.into_iter().map(Tensor::from_inner).collect(),
             potentials: TargetPotentials::from_inner(potentials),
             weighting: PatchWeighting::PerPatch,
             student_temperature: self.config.temperature_student,
-        })
+        }))
     }
 
     fn sinkhorn(
         &self,
-        teacher_logits: Tensor<B::InnerBackend, 2>,
+        teacher_logits: &[Tensor<B::InnerBackend, 2>],
         temperature: f64,
     ) -> TargetPotentials<B::InnerBackend> {
         let iterations = self.config.sinkhorn_iterations;
         B::InnerBackend::sinkhorn_potentials(teacher_logits, temperature, iterations)
     }
+}
+
+/// Rows of logits that fit one tensor of the device.
+fn most_logit_rows<B: TrainBackend>(
+    prototypes: usize,
+    needed: usize,
+    device: &B::Device,
+) -> Result<usize> {
+    let most = B::InnerBackend::max_logit_rows(prototypes, device);
+    if most >= needed {
+        return Ok(most);
+    }
+    Err(Error::Training(format!(
+        "{needed} rows of {prototypes} prototypes are larger than the largest buffer of this device, which holds \
+         {most} of them: use fewer prototypes or --backend flex"
+    )))
+}
+
+/// `0..count` in pieces of at most `most`, as equal as can be; `most` >= 1.
+fn spans(count: usize, most: usize) -> Vec<Range<usize>> {
+    let pieces = count.div_ceil(most).max(1);
+    (0..pieces)
+        .map(|piece| piece * count / pieces..(piece + 1) * count / pieces)
+        .collect()
+}
+
+/// The rows of some images, of each view: `[V B, D]` -> `[V B_p, D]`.
+fn images_of<B: Backend>(rows: &Tensor<B, 2>, batch: usize, span: &Range<usize>) -> Tensor<B, 2> {
+    if span.len() == batch {
+        return rows.clone();
+    }
+    let [all, width] = rows.dims();
+    let views = all / batch.max(1);
+    let by_view = rows.clone().reshape([views, batch, width]);
+    let part = by_view.narrow(1, span.start, span.len());
+    part.reshape([views * span.len(), width])
 }
 
 /// Rows of the flat `[G B N]` patches that are masked.

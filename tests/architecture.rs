@@ -152,10 +152,14 @@ fn files_stay_short_and_have_names() {
 
 #[test]
 fn each_shader_has_its_rust_twin() {
-    for shader in files("shaders", &["wgsl"]) {
-        let twin = root()
-            .join("src/kernels")
-            .join(shader.with_extension("rs").file_name().unwrap());
+    let shaders = files("shaders", &["wgsl"]);
+    assert!(shaders.len() > 5, "the search is broken");
+    for shader in shaders {
+        // shaders/ema.wgsl and shaders/ema/first.wgsl belong to src/kernels/wgsl/ema.rs
+        let inside = shader.strip_prefix(root().join("shaders")).unwrap();
+        let operation = Path::new(inside.components().next().unwrap().as_os_str());
+        let twin = operation.with_extension("rs");
+        let twin = root().join("src/kernels/wgsl").join(twin);
         assert!(
             twin.exists(),
             "{} has no {}",

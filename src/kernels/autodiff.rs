@@ -9,7 +9,10 @@ use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
 
-use super::{AttentionInput, AttentionOutput, IbotBackend, LayerNormInput, patchify, wrap};
+use super::{
+    AttentionInput, AttentionOutput, CrossEntropyInput, CrossEntropyOutput, IbotBackend,
+    LayerNormInput, TargetPotentials, patchify, wrap,
+};
 
 fn primitive<B: Backend, const D: usize>(
     tensor: Tensor<B, D>,
@@ -105,7 +108,64 @@ impl<B: IbotBackend> Backward<B, 1> for Attention {
     }
 }
 
+#[derive(Debug)]
+struct CrossEntropy;
+
+impl<B: IbotBackend> Backward<B, 1> for CrossEntropy {
+    /// Input and output of the forward pass. The student logits are held by nobody else once the caller let go of
+    /// them: their gradient can take their place.
+    type State = (CrossEntropyInput<B>, CrossEntropyOutput<B>);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let (input, output) = ops.state;
+        unary::<B, _>(ops.parents, ops.node, grads, |d_loss| {
+            primitive(B::cross_entropy_backward(input, output, wrap(d_loss)))
+        });
+    }
+}
+
 impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
+    fn max_logit_rows(prototypes: usize, device: &Self::Device) -> usize {
+        B::max_logit_rows(prototypes, device)
+    }
+
+    fn cross_entropy(input: &CrossEntropyInput<Self>) -> CrossEntropyOutput<Self> {
+        let student = primitive(input.student_logits.clone());
+        let inner = CrossEntropyInput::<B> {
+            student_logits: wrap(student.primitive),
+            teacher_logits: input.teacher_logits.clone().inner(),
+            potentials: TargetPotentials {
+                prototype_shift: input.potentials.prototype_shift.clone().inner(),
+                prototype_log: input.potentials.prototype_log.clone().inner(),
+                row_shift: input.potentials.row_shift.clone().inner(),
+                row_log: input.potentials.row_log.clone().inner(),
+                temperature: input.potentials.temperature,
+            },
+            pairing: input.pairing,
+            row_weights: input.row_weights.clone().inner(),
+            student_temperature: input.student_temperature,
+        };
+        let output = B::cross_entropy(&inner);
+        let loss = primitive(output.loss.clone());
+        let (row_max, row_log) = (output.row_max.clone(), output.row_log.clone());
+        let prep = Backward::<B, 1>::prepare::<C>(CrossEntropy, [student.node]);
+        let loss = match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((inner, output), loss),
+            OpsKind::UnTracked(prep) => prep.finish(loss),
+        };
+        CrossEntropyOutput {
+            loss: wrap(loss),
+            // untracked: no gradient flows through them
+            row_max: Tensor::from_inner(row_max),
+            row_log: Tensor::from_inner(row_log),
+        }
+    }
+
     fn patchify(images: Tensor<Self, 4>, patch: usize) -> Tensor<Self, 2> {
         let dims = images.dims();
         let images = primitive(images);

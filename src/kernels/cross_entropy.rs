@@ -1,33 +1,157 @@
 //! Cross-entropy between teacher targets and the student's softmax.
 
-use burn::tensor::Tensor;
-use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
 
 use super::TargetPotentials;
+
+/// Which teacher rows a student row is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Pairing {
+    /// Row i of the student with row i of the teacher: masked patches.
+    SameRow,
+    /// Both have `images` rows a view, view by view; a student row is compared with its image in all *other* views of
+    /// the teacher: class tokens. The views that both have come first.
+    OtherViews {
+        /// Rows of one view.
+        images: usize,
+    },
+}
 
 /// What [`super::IbotBackend::cross_entropy`] takes.
 #[derive(Debug, Clone)]
 pub struct CrossEntropyInput<B: Backend> {
     /// Student logits, `[M, K]`.
     pub student_logits: Tensor<B, 2>,
-    /// Teacher logits, `[M, K]`; no gradient flows into them.
+    /// Teacher logits, `[M, K]`, or `[T images, K]` with [`Pairing::OtherViews`]; no gradient flows into them.
     pub teacher_logits: Tensor<B, 2>,
     /// Potentials that make the targets of the teacher logits.
     pub potentials: TargetPotentials<B>,
-    /// Weight of each row in the sum, `[M]`: 1/M for a plain mean.
+    /// Which rows belong together.
+    pub pairing: Pairing,
+    /// Weight of each student row in the sum, `[M]`: 1/M for a plain mean.
     pub row_weights: Tensor<B, 1>,
     /// Student temperature.
     pub student_temperature: f64,
 }
 
+/// The loss, and the log-sum-exp of each student row as maximum and rest: what the backward pass needs beside the input.
+#[derive(Debug, Clone)]
+pub struct CrossEntropyOutput<B: Backend> {
+    /// `[1]`.
+    pub loss: Tensor<B, 1>,
+    /// Largest entry of each row of `student_logits / temperature`, `[M]`.
+    pub row_max: Tensor<B, 1>,
+    /// `log sum_j exp(student_logits_ij / temperature - row_max_i)`, `[M]`.
+    pub row_log: Tensor<B, 1>,
+}
+
+impl<B: Backend> CrossEntropyInput<B> {
+    /// Views of student and teacher, and rows of one view.
+    pub(super) fn views(&self) -> [usize; 3] {
+        let [student_rows, _] = self.student_logits.dims();
+        let [teacher_rows, _] = self.teacher_logits.dims();
+        match self.pairing {
+            Pairing::SameRow => [1, 1, student_rows],
+            Pairing::OtherViews { images } => {
+                let views = |rows: usize| rows.checked_div(images).unwrap_or(0);
+                [views(student_rows), views(teacher_rows), images]
+            }
+        }
+    }
+
+    /// Teacher views that a student view is compared with.
+    pub(super) fn targets_of(&self, student_view: usize) -> Vec<usize> {
+        let [_, teacher_views, _] = self.views();
+        let other = |view: &usize| self.pairing == Pairing::SameRow || *view != student_view;
+        (0..teacher_views).filter(other).collect()
+    }
+
+    /// Panics where shapes do not belong together; a kernel would read beyond its buffers.
+    pub(super) fn check(&self) {
+        let [rows, prototypes] = self.student_logits.dims();
+        let [teacher_rows, teacher_prototypes] = self.teacher_logits.dims();
+        let [student_views, teacher_views, images] = self.views();
+        assert_eq!(
+            (rows, teacher_rows),
+            (student_views * images, teacher_views * images),
+            "{rows} student and {teacher_rows} teacher rows do not fit {:?}",
+            self.pairing
+        );
+        assert_eq!(prototypes, teacher_prototypes, "prototypes must agree");
+        self.potentials.check([teacher_rows, prototypes]);
+        assert_eq!(self.row_weights.dims(), [rows], "one weight a student row");
+    }
+
+    /// The targets of each student row, summed over the teacher views, `[M, K]`.
+    fn paired_targets(&self) -> Tensor<B, 2> {
+        let targets = self.potentials.targets(self.teacher_logits.clone());
+        if self.pairing == Pairing::SameRow {
+            return targets;
+        }
+        let [student_views, _, images] = self.views();
+        let none = || self.student_logits.zeros_like().narrow(0, 0, images);
+        let of_view = |student_view| {
+            let parts = self.targets_of(student_view).into_iter();
+            let parts = parts.map(|view| targets.clone().narrow(0, view * images, images));
+            parts.reduce(|sum, part| sum + part).unwrap_or_else(none)
+        };
+        Tensor::cat((0..student_views).map(of_view).collect(), 0)
+    }
+
+    /// How many targets each student row has, `[M, 1]`: what they sum to.
+    fn target_counts(&self) -> Tensor<B, 2> {
+        let [student_views, _, images] = self.views();
+        let counts: Vec<f32> = (0..student_views)
+            .flat_map(|view| std::iter::repeat_n(self.targets_of(view).len() as f32, images))
+            .collect();
+        let rows = counts.len();
+        Tensor::from_data(
+            TensorData::new(counts, [rows, 1]),
+            &self.row_weights.device(),
+        )
+    }
+}
+
 /// `sum_i w_i * -sum_j q_ij log softmax(s_i / temperature)_j`.
-pub(super) fn reference<B: Backend>(input: CrossEntropyInput<B>) -> Tensor<B, 1> {
-    let targets = input.potentials.targets(input.teacher_logits);
-    let log_probs = log_softmax(input.student_logits / input.student_temperature, 1);
+pub(super) fn reference<B: Backend>(input: &CrossEntropyInput<B>) -> CrossEntropyOutput<B> {
+    input.check();
+    let [rows, _] = input.student_logits.dims();
+    if rows == 0 {
+        let nothing = input.row_weights.clone();
+        return CrossEntropyOutput {
+            loss: Tensor::zeros([1], &nothing.device()),
+            row_max: nothing.clone(),
+            row_log: nothing,
+        };
+    }
+    let logits = input.student_logits.clone() / input.student_temperature;
+    let row_max = logits.clone().max_dim(1);
+    let shifted = logits - row_max.clone();
+    let row_log = shifted.clone().exp().sum_dim(1).log();
+    let log_probs = shifted - row_log.clone();
     // [M, K] -> [M, 1]; no full `sum`: on wgpu it adds with atomics, in any order
-    let rows = (targets * log_probs).sum_dim(1);
-    -(rows * input.row_weights.unsqueeze_dim(1))
-        .sum_dim(0)
-        .reshape([1])
+    let losses = (input.paired_targets() * log_probs).sum_dim(1);
+    let weights = input.row_weights.clone().unsqueeze_dim(1);
+    CrossEntropyOutput {
+        loss: -(losses * weights).sum_dim(0).reshape([1]),
+        row_max: row_max.reshape([rows]),
+        row_log: row_log.reshape([rows]),
+    }
+}
+
+/// `d_loss w_i / temperature * (softmax(s_i / temperature)_j - q_ij)`, for each target of row i.
+pub(super) fn reference_backward<B: Backend>(
+    input: &CrossEntropyInput<B>,
+    output: CrossEntropyOutput<B>,
+    d_loss: Tensor<B, 1>,
+) -> Tensor<B, 2> {
+    let [rows, _] = input.student_logits.dims();
+    if rows == 0 {
+        return input.student_logits.clone();
+    }
+    let logits = input.student_logits.clone() / input.student_temperature;
+    let probs = (logits - output.row_max.unsqueeze_dim(1) - output.row_log.unsqueeze_dim(1)).exp();
+    let d_rows = input.row_weights.clone() * d_loss / input.student_temperature;
+    (probs * input.target_counts() - input.paired_targets()) * d_rows.unsqueeze_dim(1)
 }

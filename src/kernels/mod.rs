@@ -8,6 +8,7 @@
 mod adamw;
 mod attention;
 mod autodiff;
+mod choice;
 mod cross_entropy;
 mod ema;
 mod flex;
@@ -17,10 +18,12 @@ mod layer_norm;
 mod patchify;
 mod target_potentials;
 mod vector_math;
+pub mod wgsl;
 
 pub use adamw::{AdamWInput, AdamWState};
 pub use attention::{AttentionInput, AttentionOutput};
-pub use cross_entropy::CrossEntropyInput;
+pub use choice::KernelChoice;
+pub use cross_entropy::{CrossEntropyInput, CrossEntropyOutput, Pairing};
 pub use layer_norm::{LayerNormGradients, LayerNormInput};
 pub use target_potentials::TargetPotentials;
 
@@ -37,12 +40,18 @@ pub type Gpu = burn_wgpu::CubeBackend<burn_wgpu::WgpuRuntime, f32, i32, u32>;
 
 /// A backend that can train iBOT: burn's [`Backend`] and the operations of this module.
 pub trait IbotBackend: Backend {
+    /// Rows of logits that one tensor can hold on this device; more must come as several tensors.
+    fn max_logit_rows(_prototypes: usize, _device: &Self::Device) -> usize {
+        usize::MAX
+    }
+
     /// Sinkhorn-Knopp in the log domain: the potentials of targets whose prototypes are used equally.
     ///
     /// # Shapes
-    /// `teacher_logits` `[M, K]` with M >= 1, K >= 1 -> potentials of length K and M.
+    /// `teacher_logits`: one or more parts `[M_p, K]` of the rows, M_p >= 0, K >= 1 -> potentials of length K and M,
+    /// the sum of all M_p.
     fn sinkhorn_potentials(
-        teacher_logits: Tensor<Self, 2>,
+        teacher_logits: &[Tensor<Self, 2>],
         temperature: f64,
         iterations: usize,
     ) -> TargetPotentials<Self> {
@@ -52,22 +61,36 @@ pub trait IbotBackend: Backend {
     /// The potentials of centered, sharpened softmax targets.
     ///
     /// # Shapes
-    /// `teacher_logits` `[M, K]` with M >= 1, `center` `[K]` or none -> potentials of length K and M.
+    /// `teacher_logits` as in [`IbotBackend::sinkhorn_potentials`], `center` `[K]` or none -> potentials of length K
+    /// and M.
     fn centered_potentials(
-        teacher_logits: Tensor<Self, 2>,
+        teacher_logits: &[Tensor<Self, 2>],
         center: Option<Tensor<Self, 1>>,
         temperature: f64,
     ) -> TargetPotentials<Self> {
         target_potentials::centered(teacher_logits, center, temperature)
     }
 
-    /// Weighted cross-entropy between the targets and the student, summed over rows; differentiable in
+    /// Weighted cross-entropy between the targets and the student, summed over rows; its loss is differentiable in
     /// `student_logits` only.
     ///
     /// # Shapes
-    /// See [`CrossEntropyInput`]; -> `[1]`.
-    fn cross_entropy(input: CrossEntropyInput<Self>) -> Tensor<Self, 1> {
+    /// See [`CrossEntropyInput`] and [`CrossEntropyOutput`].
+    fn cross_entropy(input: &CrossEntropyInput<Self>) -> CrossEntropyOutput<Self> {
         cross_entropy::reference(input)
+    }
+
+    /// Gradient of [`IbotBackend::cross_entropy`] by the student logits, in place over them where nobody else holds
+    /// them.
+    ///
+    /// # Shapes
+    /// `d_loss` `[1]` -> `[M, K]`.
+    fn cross_entropy_backward(
+        input: CrossEntropyInput<Self>,
+        output: CrossEntropyOutput<Self>,
+        d_loss: Tensor<Self, 1>,
+    ) -> Tensor<Self, 2> {
+        cross_entropy::reference_backward(&input, output, d_loss)
     }
 
     /// Cuts images into square patches; differentiable.
@@ -173,7 +196,6 @@ pub trait TrainBackend: IbotBackend + AutodiffBackend<InnerBackend: IbotBackend>
 impl<B: IbotBackend + AutodiffBackend<InnerBackend: IbotBackend>> TrainBackend for B {}
 
 impl IbotBackend for NdArray<f32> {}
-impl IbotBackend for Gpu {}
 
 /// A float primitive as a tensor of rank `D`.
 pub(crate) fn wrap<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {

@@ -59,20 +59,75 @@ impl<B: Backend> TargetPotentials<B> {
             ..self.clone()
         }
     }
+
+    /// Panics where the vectors do not fit logits of this shape.
+    pub(super) fn check(&self, [rows, prototypes]: [usize; 2]) {
+        for (name, vector, expected) in [
+            ("prototype_shift", &self.prototype_shift, prototypes),
+            ("prototype_log", &self.prototype_log, prototypes),
+            ("row_shift", &self.row_shift, rows),
+            ("row_log", &self.row_log, rows),
+        ] {
+            assert_eq!(vector.dims(), [expected], "length of {name}");
+        }
+    }
+
+    /// Potentials that change nothing: `q = exp(t / temperature)`; all there is to say about no rows.
+    pub(super) fn neutral(
+        [rows, prototypes]: [usize; 2],
+        temperature: f64,
+        device: &B::Device,
+    ) -> Self {
+        Self {
+            prototype_shift: Tensor::zeros([prototypes], device),
+            prototype_log: Tensor::zeros([prototypes], device),
+            row_shift: Tensor::zeros([rows], device),
+            row_log: Tensor::zeros([rows], device),
+            temperature,
+        }
+    }
 }
 
-/// Shift and log-normalizer along dimension `DIM`: `log sum exp((x - shift) / temperature - other)`.
-fn normalize<B: Backend, const DIM: usize>(
+/// Rows of all parts, and their common number of prototypes. At least one part.
+pub(super) fn shape_of_parts<B: Backend>(parts: &[Tensor<B, 2>]) -> [usize; 2] {
+    assert!(!parts.is_empty(), "potentials of no logits");
+    let prototypes = parts[0].dims()[1];
+    let rows = parts.iter().map(|part| {
+        assert_eq!(part.dims()[1], prototypes, "all parts have all prototypes");
+        part.dims()[0]
+    });
+    [rows.sum(), prototypes]
+}
+
+/// Shift and log-normalizer of each row: `log sum_j exp((x_j - shift) / temperature - prototype_log_j)`.
+fn normalize_rows<B: Backend>(
     logits: Tensor<B, 2>,
-    other_log: Tensor<B, 2>,
+    prototype_log: Tensor<B, 2>,
     temperature: f64,
 ) -> (Tensor<B, 2>, Tensor<B, 2>) {
-    let shift = logits.clone().max_dim(DIM);
-    let log = ((logits - shift.clone()) / temperature - other_log)
-        .exp()
-        .sum_dim(DIM)
-        .log();
-    (shift, log)
+    let shift = logits.clone().max_dim(1);
+    let exponents = (logits - shift.clone()) / temperature - prototype_log;
+    (shift, exponents.exp().sum_dim(1).log())
+}
+
+/// The same for each prototype, over the rows of all parts.
+fn normalize_prototypes<B: Backend>(
+    parts: &[Tensor<B, 2>],
+    row_logs: &[Tensor<B, 2>],
+    temperature: f64,
+) -> (Tensor<B, 2>, Tensor<B, 2>) {
+    let max = parts.iter().map(|part| part.clone().max_dim(0));
+    let shift = max
+        .reduce(Tensor::max_pair)
+        .unwrap_or_else(|| unreachable!("there is a part"));
+    let sums = parts.iter().zip(row_logs).map(|(part, row_log)| {
+        let exponents = (part.clone() - shift.clone()) / temperature - row_log.clone();
+        exponents.exp().sum_dim(0)
+    });
+    let sum = sums
+        .reduce(|sum, part| sum + part)
+        .unwrap_or_else(|| unreachable!("there is a part"));
+    (shift, sum.log())
 }
 
 /// Sinkhorn-Knopp: in turn each prototype (column) and each row is normalized to a sum of one.
@@ -80,51 +135,69 @@ fn normalize<B: Backend, const DIM: usize>(
 /// Source: `sinkhorn_knopp` in stable_pretraining/losses/utils.py, in the log domain. The factors 1/K and 1/M there
 /// cancel in the last row normalization.
 pub(super) fn sinkhorn<B: Backend>(
-    teacher_logits: Tensor<B, 2>,
+    parts: &[Tensor<B, 2>],
     temperature: f64,
     iterations: usize,
 ) -> TargetPotentials<B> {
-    let [rows, prototypes] = teacher_logits.dims();
-    let device = teacher_logits.device();
-    let mut row_shift = Tensor::zeros([rows, 1], &device);
-    let mut row_log = Tensor::zeros([rows, 1], &device);
-    let mut prototype_shift = Tensor::zeros([1, prototypes], &device);
-    let mut prototype_log = Tensor::zeros([1, prototypes], &device);
+    let [rows, prototypes] = shape_of_parts(parts);
+    let device = parts[0].device();
+    let neutral = TargetPotentials::neutral([rows, prototypes], temperature, &device);
+    let parts: Vec<Tensor<B, 2>> = parts.iter().filter(|p| p.dims()[0] > 0).cloned().collect();
+    if parts.is_empty() {
+        return neutral;
+    }
+    let zeros = |part: &Tensor<B, 2>| Tensor::<B, 2>::zeros([part.dims()[0], 1], &device);
+    let mut row_shifts: Vec<_> = parts.iter().map(zeros).collect();
+    let mut row_logs: Vec<_> = parts.iter().map(zeros).collect();
+    let mut prototype_shift = neutral.prototype_shift.unsqueeze_dim(0);
+    let mut prototype_log = neutral.prototype_log.unsqueeze_dim(0);
     for _ in 0..iterations {
-        let by_row = teacher_logits.clone() - row_shift;
-        (prototype_shift, prototype_log) = normalize::<B, 0>(by_row, row_log, temperature);
-        let by_prototype = teacher_logits.clone() - prototype_shift.clone();
-        (row_shift, row_log) = normalize::<B, 1>(by_prototype, prototype_log.clone(), temperature);
+        let by_row = parts.iter().zip(&row_shifts);
+        let by_row: Vec<_> = by_row.map(|(t, shift)| t.clone() - shift.clone()).collect();
+        (prototype_shift, prototype_log) = normalize_prototypes(&by_row, &row_logs, temperature);
+        let normalized = parts.iter().map(|part| {
+            let by_prototype = part.clone() - prototype_shift.clone();
+            normalize_rows(by_prototype, prototype_log.clone(), temperature)
+        });
+        (row_shifts, row_logs) = normalized.unzip();
     }
     TargetPotentials {
         prototype_shift: prototype_shift.reshape([prototypes]),
         prototype_log: prototype_log.reshape([prototypes]),
-        row_shift: row_shift.reshape([rows]),
-        row_log: row_log.reshape([rows]),
+        row_shift: Tensor::cat(row_shifts, 0).reshape([rows]),
+        row_log: Tensor::cat(row_logs, 0).reshape([rows]),
         temperature,
     }
 }
 
 /// Softmax of `(t - center) / temperature` (DINO, arXiv 2104.14294, section 3.1).
 pub(super) fn centered<B: Backend>(
-    teacher_logits: Tensor<B, 2>,
+    parts: &[Tensor<B, 2>],
     center: Option<Tensor<B, 1>>,
     temperature: f64,
 ) -> TargetPotentials<B> {
-    let [rows, prototypes] = teacher_logits.dims();
-    let device = teacher_logits.device();
-    let center = center.unwrap_or_else(|| Tensor::zeros([prototypes], &device));
-    let no_log = Tensor::zeros([1, prototypes], &device);
-    let (row_shift, row_log) = normalize::<B, 1>(
-        teacher_logits - center.clone().unsqueeze_dim(0),
-        no_log,
-        temperature,
-    );
+    let [rows, prototypes] = shape_of_parts(parts);
+    let neutral = TargetPotentials::neutral([rows, prototypes], temperature, &parts[0].device());
+    let center = center.unwrap_or_else(|| neutral.prototype_shift.clone());
+    let neutral = TargetPotentials {
+        prototype_shift: center.clone(),
+        ..neutral
+    };
+    let normalized = parts.iter().filter(|part| part.dims()[0] > 0).map(|part| {
+        let by_prototype = part.clone() - center.clone().unsqueeze_dim(0);
+        normalize_rows(
+            by_prototype,
+            neutral.prototype_log.clone().unsqueeze_dim(0),
+            temperature,
+        )
+    });
+    let (shifts, logs): (Vec<_>, Vec<_>) = normalized.unzip();
+    if shifts.is_empty() {
+        return neutral;
+    }
     TargetPotentials {
-        prototype_shift: center,
-        prototype_log: Tensor::zeros([prototypes], &device),
-        row_shift: row_shift.reshape([rows]),
-        row_log: row_log.reshape([rows]),
-        temperature,
+        row_shift: Tensor::cat(shifts, 0).reshape([rows]),
+        row_log: Tensor::cat(logs, 0).reshape([rows]),
+        ..neutral
     }
 }

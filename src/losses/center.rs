@@ -38,13 +38,16 @@ impl<B: Backend> Center<B> {
     /// `center * momentum + mean * (1 - momentum)`, with the mean over all rows; no rows change nothing.
     ///
     /// # Shapes
-    /// `teacher_logits` `[M, K]`.
-    pub fn update(&mut self, teacher_logits: Tensor<B, 2>) {
-        let [rows, prototypes] = teacher_logits.dims();
-        if rows == 0 {
+    /// `teacher_logits`: parts `[M_p, K]` of the rows.
+    pub fn update(&mut self, teacher_logits: &[Tensor<B, 2>]) {
+        let rows: usize = teacher_logits.iter().map(|part| part.dims()[0]).sum();
+        let filled = teacher_logits.iter().filter(|part| part.dims()[0] > 0);
+        let sums = filled.map(|part| part.clone().sum_dim(0));
+        let Some(sum) = sums.reduce(|sum, part| sum + part) else {
             return;
-        }
-        let mean = teacher_logits.mean_dim(0).reshape([prototypes]);
+        };
+        let [_, prototypes] = sum.dims();
+        let mean = sum.reshape([prototypes]) / rows as f64;
         self.value = Some(match self.value.take() {
             Some(center) => center * self.momentum + mean * (1.0 - self.momentum),
             None => mean,

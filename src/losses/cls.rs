@@ -2,16 +2,25 @@
 
 use burn::tensor::Tensor;
 
-use crate::kernels::{CrossEntropyInput, IbotBackend, TargetPotentials};
+use crate::kernels::{CrossEntropyInput, IbotBackend, Pairing, TargetPotentials};
 
-/// What [`cls_loss`] takes; views are in the same order for both networks, so that view `v` of each is one crop.
+/// Class-token logits of some images; views are in the same order for both networks, so that view `v` of each is one
+/// crop.
+#[derive(Debug, Clone)]
+pub struct ClsLogits<B: IbotBackend> {
+    /// Student logits of all views, `[S, B_p, K]`.
+    pub student: Tensor<B, 3>,
+    /// Teacher logits of the global views, `[T, B_p, K]`, T <= S.
+    pub teacher: Tensor<B, 3>,
+}
+
+/// What [`cls_loss`] takes.
 #[derive(Debug, Clone)]
 pub struct ClsLossInput<B: IbotBackend> {
-    /// Student logits of all views, `[S, B, K]`.
-    pub student_logits: Tensor<B, 3>,
-    /// Teacher logits of the global views, `[T, B, K]`, T <= S.
-    pub teacher_logits: Tensor<B, 3>,
-    /// Potentials of the teacher's T*B rows, view by view.
+    /// Logits of all images, in one or more parts (one, unless a single tensor is too large for the device:
+    /// [`IbotBackend::max_logit_rows`]).
+    pub logits: Vec<ClsLogits<B>>,
+    /// Potentials of the teacher's rows: part by part, in a part view by view.
     pub potentials: TargetPotentials<B>,
     /// Student temperature.
     pub student_temperature: f64,
@@ -24,27 +33,29 @@ pub struct ClsLossInput<B: IbotBackend> {
 /// # Shapes
 /// See [`ClsLossInput`]; -> `[1]`.
 pub fn cls_loss<B: IbotBackend>(input: ClsLossInput<B>) -> Tensor<B, 1> {
-    let [student_views, batch, prototypes] = input.student_logits.dims();
-    let [teacher_views, ..] = input.teacher_logits.dims();
-    let device = input.student_logits.device();
-    let pairs = student_views * teacher_views - student_views.min(teacher_views);
-    let rows_of = |logits: &Tensor<B, 3>, view: usize| {
-        let logits = logits.clone().narrow(0, view, 1);
-        logits.reshape([batch, prototypes])
-    };
-    let mut total = Tensor::zeros([1], &device);
-    for teacher_view in 0..teacher_views {
-        let (start, end) = (teacher_view * batch, (teacher_view + 1) * batch);
-        for student_view in (0..student_views).filter(|view| *view != teacher_view) {
-            total = total
-                + B::cross_entropy(CrossEntropyInput {
-                    student_logits: rows_of(&input.student_logits, student_view),
-                    teacher_logits: rows_of(&input.teacher_logits, teacher_view),
-                    potentials: input.potentials.rows(start, end),
-                    row_weights: Tensor::full([batch], 1.0 / (pairs * batch) as f64, &device),
-                    student_temperature: input.student_temperature,
-                });
-        }
-    }
-    total
+    let device = input.potentials.row_shift.device();
+    let images = input.logits.iter().map(|part| part.student.dims()[1]);
+    let all_images: usize = images.sum();
+    let mut start = 0;
+    let losses = input.logits.into_iter().map(|part| {
+        let [student_views, images, prototypes] = part.student.dims();
+        let [teacher_views, ..] = part.teacher.dims();
+        let end = start + teacher_views * images;
+        // at least 1: without pairs there is nothing to weigh
+        let pairs = (student_views * teacher_views - student_views.min(teacher_views)).max(1);
+        let weight = 1.0 / (pairs * all_images) as f64;
+        let loss = B::cross_entropy(&CrossEntropyInput {
+            student_logits: part.student.reshape([student_views * images, prototypes]),
+            teacher_logits: part.teacher.reshape([teacher_views * images, prototypes]),
+            potentials: input.potentials.rows(start, end),
+            pairing: Pairing::OtherViews { images },
+            row_weights: Tensor::full([student_views * images], weight, &device),
+            student_temperature: input.student_temperature,
+        });
+        start = end;
+        loss.loss
+    });
+    losses
+        .reduce(|sum, part| sum + part)
+        .unwrap_or_else(|| Tensor::zeros([1], &device))
 }

@@ -6,6 +6,6 @@ mod koleo;
 mod patch;
 
 pub use center::Center;
-pub use cls::{ClsLossInput, cls_loss};
+pub use cls::{ClsLogits, ClsLossInput, cls_loss};
 pub use koleo::koleo_loss;
 pub use patch::{PatchLossInput, PatchWeighting, patch_loss};

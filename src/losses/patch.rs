@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 
-use crate::kernels::{CrossEntropyInput, IbotBackend, TargetPotentials};
+use crate::kernels::{CrossEntropyInput, IbotBackend, Pairing, TargetPotentials};
 
 /// How much each masked patch counts.
 #[derive(Debug, Clone)]
@@ -29,14 +29,15 @@ impl PatchWeighting {
     }
 }
 
-/// What [`patch_loss`] takes: masked patches only.
+/// What [`patch_loss`] takes: masked patches only, in one or more parts of their rows (one, unless a single tensor is
+/// too large for the device: [`IbotBackend::max_logit_rows`]).
 #[derive(Debug, Clone)]
 pub struct PatchLossInput<B: IbotBackend> {
-    /// Student logits, `[M, K]`.
-    pub student_logits: Tensor<B, 2>,
-    /// Teacher logits of the same patches, unmasked, `[M, K]`.
-    pub teacher_logits: Tensor<B, 2>,
-    /// Potentials of the teacher's rows.
+    /// Student logits, `[M_p, K]` each.
+    pub student_logits: Vec<Tensor<B, 2>>,
+    /// Teacher logits of the same patches, unmasked, `[M_p, K]` each.
+    pub teacher_logits: Vec<Tensor<B, 2>>,
+    /// Potentials of all M rows of the teacher.
     pub potentials: TargetPotentials<B>,
     /// How much each row counts.
     pub weighting: PatchWeighting,
@@ -51,14 +52,27 @@ pub struct PatchLossInput<B: IbotBackend> {
 /// # Shapes
 /// See [`PatchLossInput`], M >= 1; -> `[1]`. Without a masked patch there are no potentials and nothing to call.
 pub fn patch_loss<B: IbotBackend>(input: PatchLossInput<B>) -> Tensor<B, 1> {
-    let [rows, _] = input.student_logits.dims();
-    let device = input.student_logits.device();
+    let [rows] = input.potentials.row_shift.dims();
+    let device = input.potentials.row_shift.device();
     let weights = TensorData::new(input.weighting.row_weights(rows), [rows]);
-    B::cross_entropy(CrossEntropyInput {
-        student_logits: input.student_logits,
-        teacher_logits: input.teacher_logits,
-        potentials: input.potentials,
-        row_weights: Tensor::from_data(weights, &device),
-        student_temperature: input.student_temperature,
-    })
+    let weights: Tensor<B, 1> = Tensor::from_data(weights, &device);
+    let mut start = 0;
+    let parts = input.student_logits.into_iter().zip(input.teacher_logits);
+    let losses = parts.map(|(student_logits, teacher_logits)| {
+        let [rows, _] = student_logits.dims();
+        let end = start + rows;
+        let loss = B::cross_entropy(&CrossEntropyInput {
+            student_logits,
+            teacher_logits,
+            potentials: input.potentials.rows(start, end),
+            pairing: Pairing::SameRow,
+            row_weights: weights.clone().narrow(0, start, rows),
+            student_temperature: input.student_temperature,
+        });
+        start = end;
+        loss.loss
+    });
+    losses
+        .reduce(|sum, part| sum + part)
+        .unwrap_or_else(|| Tensor::zeros([1], &device))
 }

@@ -10,8 +10,6 @@
 mod backbones;
 #[path = "../gpu/mod.rs"]
 mod gpu;
-mod kernels;
-mod rows;
 mod targets;
 mod teacher;
 mod training;
@@ -41,28 +39,11 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ),
         ("teacher shares no buffer", teacher::shares_no_buffer::<B>),
         ("ema formula", teacher::follows_the_formula::<B>),
-        (
-            "sinkhorn, extreme logits",
-            targets::sinkhorn_of_extreme_logits::<B>,
-        ),
-        ("sinkhorn, ties", targets::sinkhorn_of_ties::<B>),
-        (
-            "sinkhorn, smallest sizes",
-            targets::sinkhorn_of_one_row_and_one_prototype::<B>,
-        ),
         ("no masked patch", targets::no_masked_patch::<B>),
         (
             "heads on masked patches only",
             targets::masked_rows_equal_all_rows::<B>,
         ),
-        ("adamw", kernels::adamw_follows_the_formula::<B>),
-        ("shared buffers stay", kernels::shared_buffers_stay::<B>),
-        ("sum of squares", kernels::sum_of_squares::<B>),
-        ("patchify", rows::patchify::<B>),
-        ("gelu", rows::gelu::<B>),
-        ("layer norm", rows::layer_norm::<B>),
-        ("attention", rows::attention::<B>),
-        ("softmax of extremes", rows::softmax_of_extremes::<B>),
         (
             "mask token hides the image",
             backbones::mask_token_hides_the_image::<B>,

@@ -4,7 +4,8 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 use ibot::kernels::{IbotBackend, TargetPotentials, TrainBackend};
 use ibot::losses::{
-    Center, ClsLossInput, PatchLossInput, PatchWeighting, cls_loss, koleo_loss, patch_loss,
+    Center, ClsLogits, ClsLossInput, PatchLossInput, PatchWeighting, cls_loss, koleo_loss,
+    patch_loss,
 };
 
 use crate::case::{Case, Comparison, values};
@@ -18,12 +19,13 @@ pub fn patch<B: TrainBackend>(case: &Case, device: &B::Device) -> Result<Compari
     let teacher = case.tensor::<Inner<B>, 2>("teacher_logits", device)?;
     let iterations = case.count("sinkhorn_iterations")?;
     let temperature = case.number("teacher_temperature")?;
-    let potentials = Inner::<B>::sinkhorn_potentials(teacher.clone(), temperature, iterations);
+    let potentials =
+        Inner::<B>::sinkhorn_potentials(std::slice::from_ref(&teacher), temperature, iterations);
     let mut comparison = Comparison::default();
     comparison.forward(case, "targets", values(potentials.targets(teacher.clone())))?;
     let loss = patch_loss(PatchLossInput::<B> {
-        student_logits: student.clone(),
-        teacher_logits: Tensor::from_inner(teacher),
+        student_logits: vec![student.clone()],
+        teacher_logits: vec![Tensor::from_inner(teacher)],
         potentials: TargetPotentials::from_inner(potentials),
         weighting: PatchWeighting::PerPatch,
         student_temperature: case.number("student_temperature")?,
@@ -89,19 +91,19 @@ pub fn centered_patch<B: TrainBackend>(
             .require_grad();
         let teacher = case.tensor::<Inner<B>, 2>(&format!("{call}.teacher_logits"), device)?;
         let potentials = Inner::<B>::centered_potentials(
-            teacher.clone(),
+            std::slice::from_ref(&teacher),
             center.value(),
             case.number("teacher_temperature")?,
         );
         let loss = patch_loss(PatchLossInput::<B> {
-            student_logits: student.clone(),
-            teacher_logits: Tensor::from_inner(teacher.clone()),
+            student_logits: vec![student.clone()],
+            teacher_logits: vec![Tensor::from_inner(teacher.clone())],
             potentials: TargetPotentials::from_inner(potentials),
             weighting: PatchWeighting::PerImage(counts.collect()),
             student_temperature: case.number("student_temperature")?,
         });
         loss_and_gradient(case, &mut comparison, &format!("{call}."), loss, &student)?;
-        center.update(teacher);
+        center.update(&[teacher]);
         center_after(case, &mut comparison, call, &center)?;
     }
     Ok(comparison)
@@ -131,18 +133,20 @@ fn centered_cls_call<B: TrainBackend>(
         .require_grad();
     let teacher = case.tensor::<Inner<B>, 3>(&format!("{call}.teacher_logits"), device)?;
     let potentials = Inner::<B>::centered_potentials(
-        flat(teacher.clone()),
+        &[flat(teacher.clone())],
         center.value(),
         case.number("teacher_temperature")?,
     );
     let loss = cls_loss(ClsLossInput::<B> {
-        student_logits: student.clone(),
-        teacher_logits: Tensor::from_inner(teacher.clone()),
+        logits: vec![ClsLogits {
+            student: student.clone(),
+            teacher: Tensor::from_inner(teacher.clone()),
+        }],
         potentials: TargetPotentials::from_inner(potentials.clone()),
         student_temperature: case.number("student_temperature")?,
     });
     loss_and_gradient(case, comparison, &format!("{call}."), loss, &student)?;
-    center.update(flat(teacher));
+    center.update(&[flat(teacher)]);
     Ok(potentials)
 }
 

@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, TensorData, TensorMetadata, TensorPrimitive};
 use ibot::kernels::{AdamWInput, AdamWState, IbotBackend, TrainBackend};
 use ibot::random::{Random, Stream};
 
-use crate::{assert_close, values};
+use crate::{assert_close, from_primitive, values};
 
 type Inner<B> = <B as AutodiffBackend>::InnerBackend;
 
@@ -15,10 +15,6 @@ fn random_values(stream: u64, count: usize) -> Vec<f32> {
 
 fn tensor<B: IbotBackend>(values: &[f32], device: &B::Device) -> Tensor<B, 1> {
     Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), device)
-}
-
-fn from_primitive<B: IbotBackend>(primitive: burn::tensor::ops::FloatTensor<B>) -> Tensor<B, 1> {
-    Tensor::from_primitive(TensorPrimitive::Float(primitive))
 }
 
 fn input<B: IbotBackend>(param: Tensor<B, 1>, grad: Tensor<B, 1>, step: usize) -> AdamWInput<B> {

@@ -1,0 +1,26 @@
+// to <- from: the device's own copy bandwidth, which the benchmark of kernels compares with.
+//
+// Bindings: from [C], to [C], info.
+// Launch: one lane a chunk.
+
+alias Chunk = {{ chunk }};
+
+struct Info {
+    chunks: u32,
+}
+
+@group(0) @binding(0) var<storage, read_write> source: array<Chunk>;
+@group(0) @binding(1) var<storage, read_write> destination: array<Chunk>;
+@group(0) @binding(2) var<storage, read> info: Info;
+
+@compute @workgroup_size({{ workgroup }})
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let chunk = (workgroup.y * workgroups.x + workgroup.x) * {{ workgroup }}u + lane;
+    if chunk < info.chunks {
+        destination[chunk] = source[chunk];
+    }
+}

@@ -1,0 +1,73 @@
+// Gradient of the cross-entropy by the student logits, written over them:
+//
+//   d_s_ij = d_loss w_i / student_temperature * sum_{r targets i} (exp(s_ij / student_temperature - row_max_i - row_log_i) - q_rj)
+//
+// with q of forward.wgsl.
+//
+// Bindings: student [M, C], teacher [T R, C], prototype_shift [C], prototype_log [C], target_shift [T R],
+// target_log [T R], row_weights [M], row_max [M], row_log [M], d_loss [1], info. R, C and skip_own as in forward.wgsl.
+// Launch: one workgroup for each (row, span of columns), spans inner; a span is ROUNDS chunks a lane.
+// Not handled: strides.
+
+alias Chunk = {{ chunk }};
+
+struct Info {
+    rows: u32,
+    chunks: u32,
+    rows_per_view: u32,
+    skip_own: u32,
+    inverse_student_temperature: f32,
+    inverse_target_temperature: f32,
+    spans: u32,
+}
+
+@group(0) @binding(0) var<storage, read_write> student: array<Chunk>;
+@group(0) @binding(1) var<storage, read_write> teacher: array<Chunk>;
+@group(0) @binding(2) var<storage, read_write> prototype_shift: array<Chunk>;
+@group(0) @binding(3) var<storage, read_write> prototype_log: array<Chunk>;
+@group(0) @binding(4) var<storage, read_write> target_shift: array<f32>;
+@group(0) @binding(5) var<storage, read_write> target_log: array<f32>;
+@group(0) @binding(6) var<storage, read_write> row_weights: array<f32>;
+@group(0) @binding(7) var<storage, read_write> row_max: array<f32>;
+@group(0) @binding(8) var<storage, read_write> row_log: array<f32>;
+@group(0) @binding(9) var<storage, read_write> d_loss: array<f32>;
+@group(0) @binding(10) var<storage, read> info: Info;
+
+const LANES = {{ workgroup }}u;
+const ROUNDS = {{ rounds }}u;
+const TEACHER_VIEWS = {{ teacher_views }}u;
+
+@compute @workgroup_size({{ workgroup }})
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let group = workgroup.y * workgroups.x + workgroup.x;
+    let row = group / info.spans;
+    if row >= info.rows {
+        return;
+    }
+    let own_view = row / info.rows_per_view;
+    let image = row % info.rows_per_view;
+    let start = row * info.chunks;
+    let first = (group % info.spans) * LANES * ROUNDS + lane;
+    let end = min(first + LANES * ROUNDS, info.chunks);
+    let highest = row_max[row];
+    let rest = row_log[row];
+    let scale = d_loss[0] * row_weights[row] * info.inverse_student_temperature;
+    for (var chunk = first; chunk < end; chunk += LANES) {
+        let probs = exp((student[start + chunk] * info.inverse_student_temperature - highest) - rest);
+        var difference = Chunk(0.0);
+        for (var view = 0u; view < TEACHER_VIEWS; view += 1u) {
+            if info.skip_own == 1u && view == own_view {
+                continue;
+            }
+            let target_row = view * info.rows_per_view + image;
+            let shifted = teacher[target_row * info.chunks + chunk] - prototype_shift[chunk] - target_shift[target_row];
+            difference += probs
+                - exp(shifted * info.inverse_target_temperature - prototype_log[chunk] - target_log[target_row]);
+        }
+        student[start + chunk] = difference * scale;
+    }
+}

@@ -1,0 +1,114 @@
+// Cross-entropy of each student row with its targets, one pass over both logits with a running maximum:
+//
+//   q_rj = exp((t_rj - prototype_shift_j - row_shift_r) / target_temperature - prototype_log_j - row_log_r)
+//   loss_i = w_i * sum_{r targets i} sum_j q_rj (row_max_i + row_log_i - s_ij / student_temperature)
+//
+// Bindings: student [M, C], teacher [T R, C], prototype_shift [C], prototype_log [C], target_shift [T R],
+// target_log [T R], row_weights [M], row_max [M], row_log [M], row_loss [M], info.
+// R = rows_per_view, C = K / (lanes of Chunk). Row i of the student belongs to row i mod R of each teacher view; with
+// skip_own, not to that of its own view i / R.
+// Launch: one workgroup a student row.
+// Not handled: strides.
+
+alias Chunk = {{ chunk }};
+
+struct Info {
+    rows: u32,
+    chunks: u32,
+    rows_per_view: u32,
+    skip_own: u32,
+    inverse_student_temperature: f32,
+    inverse_target_temperature: f32,
+}
+
+@group(0) @binding(0) var<storage, read_write> student: array<Chunk>;
+@group(0) @binding(1) var<storage, read_write> teacher: array<Chunk>;
+@group(0) @binding(2) var<storage, read_write> prototype_shift: array<Chunk>;
+@group(0) @binding(3) var<storage, read_write> prototype_log: array<Chunk>;
+@group(0) @binding(4) var<storage, read_write> target_shift: array<f32>;
+@group(0) @binding(5) var<storage, read_write> target_log: array<f32>;
+@group(0) @binding(6) var<storage, read_write> row_weights: array<f32>;
+@group(0) @binding(7) var<storage, read_write> row_max: array<f32>;
+@group(0) @binding(8) var<storage, read_write> row_log: array<f32>;
+@group(0) @binding(9) var<storage, read_write> row_loss: array<f32>;
+@group(0) @binding(10) var<storage, read> info: Info;
+
+const LANES = {{ workgroup }}u;
+const TEACHER_VIEWS = {{ teacher_views }}u;
+const LOWEST = -3.0e38;
+
+/// What each lane found of its row: maximum and sum of exponentials of the student, sum of targets, and
+/// sum of targets times (student logit - maximum).
+var<workgroup> found: array<vec4<f32>, {{ workgroup }}>;
+
+fn largest(v: Chunk) -> f32 {
+    return {{ largest }};
+}
+
+fn total(v: Chunk) -> f32 {
+    return {{ total }};
+}
+
+fn merge(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    let next = max(a.x, b.x);
+    let of_a = a.x - next;
+    let of_b = b.x - next;
+    return vec4<f32>(
+        next,
+        a.y * exp(of_a) + b.y * exp(of_b),
+        a.z + b.z,
+        (a.w + a.z * of_a) + (b.w + b.z * of_b),
+    );
+}
+
+@compute @workgroup_size({{ workgroup }})
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = workgroup.y * workgroups.x + workgroup.x;
+    if row >= info.rows {
+        return;
+    }
+    let own_view = row / info.rows_per_view;
+    let image = row % info.rows_per_view;
+    let start = row * info.chunks;
+    var lane_max = LOWEST;
+    var lane_sum = 0.0;
+    var lane_mass = 0.0;
+    var lane_dot = 0.0;
+    for (var chunk = lane; chunk < info.chunks; chunk += LANES) {
+        let logit = student[start + chunk] * info.inverse_student_temperature;
+        var targets = Chunk(0.0);
+        for (var view = 0u; view < TEACHER_VIEWS; view += 1u) {
+            if info.skip_own == 1u && view == own_view {
+                continue;
+            }
+            let target_row = view * info.rows_per_view + image;
+            let shifted = teacher[target_row * info.chunks + chunk] - prototype_shift[chunk] - target_shift[target_row];
+            targets += exp(shifted * info.inverse_target_temperature - prototype_log[chunk] - target_log[target_row]);
+        }
+        let next = max(lane_max, largest(logit));
+        let below = logit - next;
+        lane_sum = lane_sum * exp(lane_max - next) + total(exp(below));
+        lane_dot = lane_dot + lane_mass * (lane_max - next) + total(targets * below);
+        lane_mass += total(targets);
+        lane_max = next;
+    }
+    found[lane] = vec4<f32>(lane_max, lane_sum, lane_mass, lane_dot);
+    workgroupBarrier();
+    for (var half = LANES / 2u; half > 0u; half /= 2u) {
+        if lane < half {
+            found[lane] = merge(found[lane], found[lane + half]);
+        }
+        workgroupBarrier();
+    }
+    if lane == 0u {
+        let all = found[0];
+        let rest = log(all.y);
+        row_max[row] = all.x;
+        row_log[row] = rest;
+        row_loss[row] = row_weights[row] * (all.z * rest - all.w);
+    }
+}

@@ -1,0 +1,49 @@
+// teacher <- teacher * keep + student * take, for PAIRS pairs of tensors in one dispatch, in place.
+//
+// Bindings: teacher 0, student 0, teacher 1, student 1, ..., info.
+// Launch: the workgroups of pair 0, then those of pair 1, and so on; a lane takes one chunk. first_group says where a
+// pair's workgroups begin, chunks how many chunks it has.
+// Not handled: a teacher that is its own student, strides.
+
+alias Chunk = {{ chunk }};
+
+const PAIRS = {{ pairs }}u;
+const LANES = {{ workgroup }}u;
+
+struct Info {
+    keep: f32,
+    take: f32,
+    first_group: array<u32, PAIRS>,
+    chunks: array<u32, PAIRS>,
+}
+
+{{ each pair }}
+@group(0) @binding(2 * {{ pair }}) var<storage, read_write> teacher_{{ pair }}: array<Chunk>;
+@group(0) @binding(2 * {{ pair }} + 1) var<storage, read_write> student_{{ pair }}: array<Chunk>;
+{{ end }}
+@group(0) @binding(2 * {{ pairs }}) var<storage, read> info: Info;
+
+@compute @workgroup_size({{ workgroup }})
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let group = workgroup.y * workgroups.x + workgroup.x;
+    var pair = 0u;
+    while pair + 1u < PAIRS && group >= info.first_group[pair + 1u] {
+        pair += 1u;
+    }
+    let at = (group - info.first_group[pair]) * LANES + lane;
+    if at >= info.chunks[pair] {
+        return;
+    }
+    switch pair {
+        {{ each pair }}
+        case {{ pair }}u: {
+            teacher_{{ pair }}[at] = teacher_{{ pair }}[at] * info.keep + student_{{ pair }}[at] * info.take;
+        }
+        {{ end }}
+        default: {}
+    }
+}

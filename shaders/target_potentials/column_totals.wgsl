@@ -1,0 +1,42 @@
+// Second half of the prototypes' normalizers: the slabs of columns.wgsl, in their order, to one shift and one log.
+//
+// Bindings: partial_max [S, C], partial_sum [S, C], prototype_shift [C], prototype_log [C], info.
+// Launch: one lane a chunk of columns.
+// Not handled: no slabs.
+
+alias Chunk = {{ chunk }};
+
+struct Info {
+    slabs: u32,
+    chunks: u32,
+    inverse_temperature: f32,
+}
+
+@group(0) @binding(0) var<storage, read_write> partial_max: array<Chunk>;
+@group(0) @binding(1) var<storage, read_write> partial_sum: array<Chunk>;
+@group(0) @binding(2) var<storage, read_write> prototype_shift: array<Chunk>;
+@group(0) @binding(3) var<storage, read_write> prototype_log: array<Chunk>;
+@group(0) @binding(4) var<storage, read> info: Info;
+
+@compute @workgroup_size({{ workgroup }})
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let chunk = (workgroup.y * workgroups.x + workgroup.x) * {{ workgroup }}u + lane;
+    if chunk >= info.chunks {
+        return;
+    }
+    var largest = partial_max[chunk];
+    for (var slab = 1u; slab < info.slabs; slab += 1u) {
+        largest = max(largest, partial_max[slab * info.chunks + chunk]);
+    }
+    var sum = Chunk(0.0);
+    for (var slab = 0u; slab < info.slabs; slab += 1u) {
+        let at = slab * info.chunks + chunk;
+        sum += partial_sum[at] * exp((partial_max[at] - largest) * info.inverse_temperature);
+    }
+    prototype_shift[chunk] = largest;
+    prototype_log[chunk] = log(sum);
+}

@@ -1,0 +1,77 @@
+// The rows' normalizers, one pass over the logits with a running maximum:
+//
+//   row_shift_i = max_j (t_ij - prototype_shift_j)
+//   row_log_i = log sum_j exp((t_ij - prototype_shift_j - row_shift_i) / temperature - prototype_log_j)
+//
+// Bindings: logits [M, C], prototype_shift [C], prototype_log [C], row_shift, row_log, info.
+// This part's rows start at first_row of row_shift and row_log. C = K / (lanes of Chunk).
+// Launch: one workgroup a row.
+// Not handled: strides.
+
+alias Chunk = {{ chunk }};
+
+struct Info {
+    rows: u32,
+    chunks: u32,
+    first_row: u32,
+    inverse_temperature: f32,
+}
+
+@group(0) @binding(0) var<storage, read_write> logits: array<Chunk>;
+@group(0) @binding(1) var<storage, read_write> prototype_shift: array<Chunk>;
+@group(0) @binding(2) var<storage, read_write> prototype_log: array<Chunk>;
+@group(0) @binding(3) var<storage, read_write> row_shift: array<f32>;
+@group(0) @binding(4) var<storage, read_write> row_log: array<f32>;
+@group(0) @binding(5) var<storage, read> info: Info;
+
+const LANES = {{ workgroup }}u;
+const LOWEST = -3.0e38;
+
+/// Maximum and sum of each lane.
+var<workgroup> found: array<vec2<f32>, {{ workgroup }}>;
+
+fn largest(v: Chunk) -> f32 {
+    return {{ largest }};
+}
+
+fn total(v: Chunk) -> f32 {
+    return {{ total }};
+}
+
+@compute @workgroup_size({{ workgroup }})
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = workgroup.y * workgroups.x + workgroup.x;
+    if row >= info.rows {
+        return;
+    }
+    let inverse = info.inverse_temperature;
+    let start = row * info.chunks;
+    var lane_max = LOWEST;
+    var lane_sum = 0.0;
+    for (var chunk = lane; chunk < info.chunks; chunk += LANES) {
+        let shifted = logits[start + chunk] - prototype_shift[chunk];
+        let next = max(lane_max, largest(shifted));
+        lane_sum = lane_sum * exp((lane_max - next) * inverse)
+            + total(exp((shifted - next) * inverse - prototype_log[chunk]));
+        lane_max = next;
+    }
+    found[lane] = vec2<f32>(lane_max, lane_sum);
+    workgroupBarrier();
+    for (var half = LANES / 2u; half > 0u; half /= 2u) {
+        if lane < half {
+            let a = found[lane];
+            let b = found[lane + half];
+            let next = max(a.x, b.x);
+            found[lane] = vec2<f32>(next, a.y * exp((a.x - next) * inverse) + b.y * exp((b.x - next) * inverse));
+        }
+        workgroupBarrier();
+    }
+    if lane == 0u {
+        row_shift[info.first_row + row] = found[0].x;
+        row_log[info.first_row + row] = log(found[0].y);
+    }
+}

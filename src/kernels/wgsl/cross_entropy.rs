@@ -1,0 +1,159 @@
+//! Launches of `shaders/cross_entropy/`.
+
+use burn::tensor::Tensor;
+
+use super::super::{CrossEntropyInput, CrossEntropyOutput, Gpu, Pairing};
+use super::Chunk;
+use super::launch::{
+    GpuTensor, Kernel, contiguous, empty, launch, shader, tensor, unshared, workgroup,
+};
+
+/// Chunks that a lane of backward.wgsl handles: enough to pay for what a workgroup reads once, few enough that 8 rows
+/// of 65 536 prototypes are work for a whole GPU.
+const ROUNDS: usize = 16;
+
+fn forward_kernel(workgroup: u32, chunk: Chunk, teacher_views: usize) -> Kernel {
+    let mut values = chunk.reductions();
+    values.push(("teacher_views", teacher_views.to_string()));
+    Kernel::new(shader!("cross_entropy/forward"), workgroup, values)
+}
+
+fn backward_kernel(workgroup: u32, chunk: Chunk, teacher_views: usize) -> Kernel {
+    let values = vec![
+        chunk.value(),
+        ("rounds", ROUNDS.to_string()),
+        ("teacher_views", teacher_views.to_string()),
+    ];
+    Kernel::new(shader!("cross_entropy/backward"), workgroup, values)
+}
+
+pub(super) fn total_kernel(workgroup: u32) -> Kernel {
+    Kernel::new(shader!("cross_entropy/total"), workgroup, Vec::new())
+}
+
+pub(super) fn kernels(workgroup: u32, chunk: Chunk, teacher_views: usize) -> [Kernel; 2] {
+    [
+        forward_kernel(workgroup, chunk, teacher_views),
+        backward_kernel(workgroup, chunk, teacher_views),
+    ]
+}
+
+/// What both passes bind, in this order, after the student's logits.
+struct Operands {
+    teacher: GpuTensor,
+    prototype_shift: GpuTensor,
+    prototype_log: GpuTensor,
+    row_shift: GpuTensor,
+    row_log: GpuTensor,
+    row_weights: GpuTensor,
+}
+
+impl Operands {
+    fn new(input: &CrossEntropyInput<Gpu>) -> Self {
+        let potentials = &input.potentials;
+        Self {
+            teacher: contiguous(input.teacher_logits.clone()),
+            prototype_shift: contiguous(potentials.prototype_shift.clone()),
+            prototype_log: contiguous(potentials.prototype_log.clone()),
+            row_shift: contiguous(potentials.row_shift.clone()),
+            row_log: contiguous(potentials.row_log.clone()),
+            row_weights: contiguous(input.row_weights.clone()),
+        }
+    }
+
+    fn bindings<'a>(
+        &'a self,
+        student: &'a GpuTensor,
+        rest: [&'a GpuTensor; 3],
+    ) -> [&'a GpuTensor; 10] {
+        [
+            student,
+            &self.teacher,
+            &self.prototype_shift,
+            &self.prototype_log,
+            &self.row_shift,
+            &self.row_log,
+            &self.row_weights,
+            rest[0],
+            rest[1],
+            rest[2],
+        ]
+    }
+}
+
+fn info(input: &CrossEntropyInput<Gpu>, chunk: Chunk) -> [u32; 6] {
+    let [rows, prototypes] = input.student_logits.dims();
+    let [_, _, rows_per_view] = input.views();
+    let skip_own = matches!(input.pairing, Pairing::OtherViews { .. });
+    let inverse = |temperature: f64| ((1.0 / temperature) as f32).to_bits();
+    [
+        rows as u32,
+        chunk.count(prototypes) as u32,
+        rows_per_view as u32,
+        skip_own.into(),
+        inverse(input.student_temperature),
+        inverse(input.potentials.temperature),
+    ]
+}
+
+/// See [`super::super::IbotBackend::cross_entropy`].
+pub(super) fn forward(input: &CrossEntropyInput<Gpu>) -> CrossEntropyOutput<Gpu> {
+    input.check();
+    let [rows, prototypes] = input.student_logits.dims();
+    if rows == 0 {
+        return super::tensor_cross_entropy::reference(input);
+    }
+    let student = contiguous(input.student_logits.clone());
+    let client = student.client.clone();
+    let chunk = Chunk::for_length(prototypes);
+    let [row_max, row_log, row_loss] = [(); 3].map(|()| empty(&student, [rows]));
+    let loss = empty(&student, [1]);
+    let lanes = workgroup(&client);
+    let [_, teacher_views, _] = input.views();
+    launch(
+        &client,
+        forward_kernel(lanes, chunk, teacher_views),
+        rows,
+        &Operands::new(input).bindings(&student, [&row_max, &row_log, &row_loss]),
+        &info(input, chunk),
+    );
+    let total = total_kernel(lanes);
+    launch(&client, total, 1, &[&row_loss, &loss], &[rows as u32]);
+    CrossEntropyOutput {
+        loss: tensor(loss),
+        row_max: tensor(row_max),
+        row_log: tensor(row_log),
+    }
+}
+
+/// See [`super::super::IbotBackend::cross_entropy_backward`].
+pub(super) fn backward(
+    input: CrossEntropyInput<Gpu>,
+    output: CrossEntropyOutput<Gpu>,
+    d_loss: Tensor<Gpu, 1>,
+) -> Tensor<Gpu, 2> {
+    let [rows, prototypes] = input.student_logits.dims();
+    if rows == 0 {
+        return input.student_logits;
+    }
+    let chunk = Chunk::for_length(prototypes);
+    let [_, teacher_views, _] = input.views();
+    let mut info = info(&input, chunk).to_vec();
+    let operands = Operands::new(&input);
+    let [row_max, row_log] = [output.row_max, output.row_log].map(contiguous);
+    let d_loss = contiguous(d_loss);
+    drop(input.teacher_logits);
+    let student = unshared(contiguous(input.student_logits));
+    let client = student.client.clone();
+    let lanes = workgroup(&client);
+    let spans = chunk.count(prototypes).div_ceil(lanes as usize * ROUNDS);
+    info.push(spans as u32);
+    launch(
+        &client,
+        backward_kernel(lanes, chunk, teacher_views),
+        rows * spans,
+        &operands.bindings(&student, [&row_max, &row_log, &d_loss]),
+        &info,
+    );
+    tensor(student)
+}

@@ -1,0 +1,270 @@
+//! A kernel as a filled template, and its launch on burn's device queue.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use burn::tensor::{DType, Shape, Tensor, TensorMetadata};
+use burn_wgpu::{
+    CubeTensor, KernelSource, SourceKernel, SourceTemplate, WgpuRuntime, into_contiguous,
+};
+use cubecl::client::ComputeClient;
+use cubecl::prelude::{CubeCount, CubeDim, KernelId};
+use cubecl::server::{KernelArguments, MetadataBindingInfo};
+
+use super::super::{Gpu, wrap};
+use super::template::fill;
+
+/// Queue of one device.
+pub(super) type Client = ComputeClient<WgpuRuntime>;
+/// A tensor on the device.
+pub(super) type GpuTensor = CubeTensor<WgpuRuntime>;
+
+/// Name of the variable that holds a folder of shaders to run instead of those built in: for work on kernels.
+pub const SHADERS_VARIABLE: &str = "IBOT_SHADERS";
+
+/// Lanes of a workgroup on a GPU.
+const GPU_WORKGROUP: u32 = 256;
+/// Subgroups this small are those of a CPU's vector unit. There a barrier costs more than lanes that idle, so a
+/// workgroup is one subgroup (944 x 8192 cross-entropy on lavapipe: 14 ms at 8 lanes, 26 ms at 256).
+const SOFTWARE_SUBGROUP: u32 = 8;
+
+/// A WGSL file of `shaders/`.
+#[derive(Debug, Clone, Copy)]
+pub struct Shader {
+    /// Its path there, without the ending.
+    pub name: &'static str,
+    /// Its text.
+    pub text: &'static str,
+}
+
+/// The shader `shaders/NAME.wgsl`.
+macro_rules! shader {
+    ($name:literal) => {
+        $crate::kernels::wgsl::launch::Shader {
+            name: $name,
+            text: include_str!(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/shaders/",
+                $name,
+                ".wgsl"
+            )),
+        }
+    };
+}
+pub(super) use shader;
+
+/// A template and the values that make one kernel of it.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    shader: Shader,
+    workgroup: u32,
+    values: Vec<(&'static str, String)>,
+}
+
+impl Kernel {
+    /// `{{ workgroup }}` is filled in every shader; `values` holds all others.
+    pub fn new(shader: Shader, workgroup: u32, values: Vec<(&'static str, String)>) -> Self {
+        Self {
+            shader,
+            workgroup,
+            values,
+        }
+    }
+
+    /// The file it is made of.
+    pub fn name(&self) -> &'static str {
+        self.shader.name
+    }
+
+    /// Lanes of a workgroup.
+    pub fn workgroup(&self) -> u32 {
+        self.workgroup
+    }
+
+    /// The WGSL.
+    ///
+    /// # Errors
+    /// Template and values do not fit together, or a shader of `IBOT_SHADERS` cannot be read.
+    pub fn wgsl(&self) -> Result<String, String> {
+        let mut values = self.values.clone();
+        values.push(("workgroup", self.workgroup.to_string()));
+        match shader_folder() {
+            None => fill(self.shader.text, &values),
+            Some(folder) => {
+                let path = folder.join(self.shader.name).with_extension("wgsl");
+                let text = std::fs::read_to_string(&path)
+                    .map_err(|error| format!("{}: {error}", path.display()))?;
+                fill(&text, &values)
+            }
+        }
+        .map_err(|error| format!("shader {}: {error}", self.shader.name))
+    }
+}
+
+/// The folder of [`SHADERS_VARIABLE`].
+pub fn shader_folder() -> Option<&'static PathBuf> {
+    static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
+    FOLDER
+        .get_or_init(|| std::env::var_os(SHADERS_VARIABLE).map(PathBuf::from))
+        .as_ref()
+}
+
+impl KernelSource for Kernel {
+    fn source(&self) -> SourceTemplate {
+        // An error becomes text that does not compile: the device's fault log quotes it.
+        SourceTemplate::new(self.wgsl().unwrap_or_else(|error| error))
+    }
+
+    fn id(&self) -> KernelId {
+        // Everything that reaches the template, the element type among it: pipelines are cached by this.
+        KernelId::new::<Self>()
+            .info((self.shader.name, self.values.clone()))
+            .cube_dim(CubeDim::new_1d(self.workgroup))
+    }
+}
+
+/// Lanes of a workgroup that suit the device.
+pub(super) fn workgroup(client: &Client) -> u32 {
+    let hardware = &client.properties().hardware;
+    workgroup_for(hardware.plane_size_max, hardware.max_units_per_cube)
+}
+
+fn workgroup_for(largest_subgroup: u32, most_lanes: u32) -> u32 {
+    match largest_subgroup {
+        ..=SOFTWARE_SUBGROUP => SOFTWARE_SUBGROUP,
+        _ => GPU_WORKGROUP.min(1 << most_lanes.max(1).ilog2()),
+    }
+}
+
+/// Runs a kernel in `groups` workgroups over `tensors`, bound in their order, and `info`, bound last.
+pub(super) fn launch(
+    client: &Client,
+    kernel: Kernel,
+    groups: usize,
+    tensors: &[&GpuTensor],
+    info: &[u32],
+) {
+    if groups == 0 {
+        return;
+    }
+    let hardware = &client.properties().hardware;
+    // `max_bindings` is one less than the adapter's number, and the info buffer is one more than the tensors
+    assert!(
+        tensors.len() <= hardware.max_bindings as usize,
+        "kernel {} binds {} buffers, this adapter allows {}: IBOT_KERNELS=reference does without",
+        kernel.shader.name,
+        tensors.len() + 1,
+        hardware.max_bindings + 1,
+    );
+    let grid = grid(groups, hardware.max_cube_count.0 as usize);
+    let arguments = KernelArguments::new()
+        .with_buffers(tensors.iter().map(|t| t.handle.clone().binding()).collect())
+        .with_info(MetadataBindingInfo::custom(pack(info)));
+    let dim = CubeDim::new_1d(kernel.workgroup);
+    client.launch(Box::new(SourceKernel::new(kernel, dim)), grid, arguments);
+    observe_memory(client);
+}
+
+/// Workgroups as a rectangle; its last row may hold some more than asked for, which the shaders skip.
+fn grid(groups: usize, most: usize) -> CubeCount {
+    let rows = groups.div_ceil(most);
+    assert!(
+        rows <= most,
+        "{groups} workgroups are more than the device can count"
+    );
+    let columns = groups.div_ceil(rows);
+    CubeCount::Static(columns as u32, rows as u32, 1)
+}
+
+/// Words of 32 bits as cubecl takes them, low half first.
+fn pack(info: &[u32]) -> Vec<u64> {
+    let pairs = info.chunks(2);
+    pairs
+        .map(|pair| u64::from(pair[0]) | u64::from(pair.get(1).copied().unwrap_or(0)) << 32)
+        .collect()
+}
+
+/// The tensor's buffer without gaps; panics on anything but f32, which no caller passes.
+pub(super) fn contiguous<const D: usize>(tensor: Tensor<Gpu, D>) -> GpuTensor {
+    let tensor = tensor.into_primitive().tensor();
+    assert_eq!(tensor.dtype(), DType::F32, "the kernels take f32 tensors");
+    into_contiguous(tensor)
+}
+
+/// A tensor like this one that nobody else holds: itself, or a copy.
+pub(super) fn unshared(tensor: GpuTensor) -> GpuTensor {
+    match tensor.can_mut() && tensor.is_nonoverlapping() {
+        true => tensor,
+        false => tensor.copy(),
+    }
+}
+
+/// A new tensor on the device of `like`; its entries are whatever lies there.
+pub(super) fn empty<const D: usize>(like: &GpuTensor, shape: [usize; D]) -> GpuTensor {
+    let shape = Shape::from(shape);
+    let bytes = shape.num_elements() * size_of::<f32>();
+    CubeTensor::new_contiguous(
+        like.client.clone(),
+        like.device.clone(),
+        shape,
+        like.client.empty(bytes),
+        DType::F32,
+    )
+}
+
+/// The tensor of this buffer.
+pub(super) fn tensor<const D: usize>(buffer: GpuTensor) -> Tensor<Gpu, D> {
+    wrap(buffer)
+}
+
+/// Bytes in use on the device, at most, after any launch since observation began; `u64::MAX` while nobody observes.
+static PEAK: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// The most memory that was in use on the device right after one of our kernels was queued, while `work` ran: for
+/// benchmarks, as asking the device after each launch is slow.
+pub fn peak_bytes_in_use(work: &mut dyn FnMut()) -> u64 {
+    PEAK.store(0, Ordering::Relaxed);
+    work();
+    PEAK.swap(u64::MAX, Ordering::Relaxed)
+}
+
+fn observe_memory(client: &Client) {
+    if PEAK.load(Ordering::Relaxed) == u64::MAX {
+        return;
+    }
+    if let Ok(usage) = client.memory_usage() {
+        PEAK.fetch_max(usage.bytes_in_use, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workgroups_suit_the_device() {
+        assert_eq!(workgroup_for(8, 1024), 8); // lavapipe
+        assert_eq!(workgroup_for(4, 1024), 8);
+        assert_eq!(workgroup_for(32, 1024), 256); // NVIDIA, Apple
+        assert_eq!(workgroup_for(128, 128), 128); // unknown subgroups, small workgroups
+        assert_eq!(workgroup_for(64, 100), 64);
+    }
+
+    #[test]
+    fn grids_hold_all_groups() {
+        for (groups, most) in [(1, 65_535), (65_535, 65_535), (65_536, 65_535), (7, 3)] {
+            let CubeCount::Static(x, y, z) = grid(groups, most) else {
+                panic!("not static");
+            };
+            let held = x as usize * y as usize;
+            assert!((groups..groups + y as usize).contains(&held) && z == 1);
+            assert!(x as usize <= most && y as usize <= most);
+        }
+    }
+
+    #[test]
+    fn words_are_packed_low_half_first() {
+        assert_eq!(pack(&[1, 2, 3]), [1 | 2 << 32, 3]);
+    }
+}

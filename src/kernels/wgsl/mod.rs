@@ -1,0 +1,155 @@
+//! The operations on the GPU: WGSL kernels of `shaders/`, launched on burn's own queue and buffers.
+//!
+//! - `template`: fills the shaders; `launch`: a filled shader as a kernel on the device
+//! - `target_potentials`, `cross_entropy`, `ema`, `copy`: one module a folder or file of `shaders/`
+//!
+//! Every storage buffer is bound read-write, inputs too: two tensors may be slices of one wgpu buffer, and wgpu forbids
+//! reading and writing of one buffer in a dispatch.
+
+mod copy;
+mod cross_entropy;
+mod ema;
+mod launch;
+mod target_potentials;
+mod template;
+
+pub use copy::copy;
+pub use launch::{Kernel, SHADERS_VARIABLE, peak_bytes_in_use, shader_folder};
+
+use burn::tensor::Tensor;
+use burn::tensor::ops::FloatTensor;
+use burn_wgpu::WgpuRuntime;
+use cubecl::Runtime;
+
+use super::choice::KernelChoice;
+use super::{
+    CrossEntropyInput, CrossEntropyOutput, Gpu, IbotBackend, TargetPotentials,
+    cross_entropy as tensor_cross_entropy, ema as tensor_ema,
+    target_potentials as tensor_potentials,
+};
+
+/// Entries that a lane handles at once: a vector of 4 where rows are a multiple of that, else one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Chunk(usize);
+
+impl Chunk {
+    const ALL: [Self; 2] = [Self(4), Self(1)];
+
+    fn for_length(length: usize) -> Self {
+        Self(if length.is_multiple_of(4) { 4 } else { 1 })
+    }
+
+    /// Chunks in `length` entries.
+    fn count(self, length: usize) -> usize {
+        length / self.0
+    }
+
+    /// Its type in WGSL; holds the element type.
+    fn value(self) -> (&'static str, String) {
+        let name = if self.0 == 4 { "vec4<f32>" } else { "f32" };
+        ("chunk", name.to_owned())
+    }
+
+    /// Its type, and the bodies of the functions that reduce a chunk `v` to a number.
+    fn reductions(self) -> Vec<(&'static str, String)> {
+        let [largest, total] = match self.0 {
+            4 => [
+                "max(max(v.x, v.y), max(v.z, v.w))",
+                "(v.x + v.y) + (v.z + v.w)",
+            ],
+            _ => ["v", "v"],
+        };
+        vec![
+            self.value(),
+            ("largest", largest.to_owned()),
+            ("total", total.to_owned()),
+        ]
+    }
+}
+
+/// Every kernel that can reach a device with these workgroups, EMA pairs and teacher views: for tests that validate
+/// each of them.
+pub fn all_kernels(workgroups: &[u32], pairs: &[usize], teacher_views: &[usize]) -> Vec<Kernel> {
+    let mut all = Vec::new();
+    for workgroup in workgroups {
+        all.push(cross_entropy::total_kernel(*workgroup));
+        for chunk in Chunk::ALL {
+            all.push(copy::kernel(*workgroup, chunk));
+            all.extend(target_potentials::kernels(*workgroup, chunk));
+            let of_views = |views| cross_entropy::kernels(*workgroup, chunk, views);
+            all.extend(teacher_views.iter().copied().flat_map(of_views));
+            let of_pairs = |pairs| ema::kernel(*workgroup, chunk, pairs);
+            all.extend(pairs.iter().copied().map(of_pairs));
+        }
+    }
+    all
+}
+
+impl IbotBackend for Gpu {
+    fn max_logit_rows(prototypes: usize, device: &Self::Device) -> usize {
+        let largest = WgpuRuntime::client(device)
+            .properties()
+            .memory
+            .max_page_size;
+        largest as usize / (prototypes.max(1) * size_of::<f32>())
+    }
+
+    fn sinkhorn_potentials(
+        teacher_logits: &[Tensor<Self, 2>],
+        temperature: f64,
+        iterations: usize,
+    ) -> TargetPotentials<Self> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => {
+                target_potentials::sinkhorn(teacher_logits, temperature, iterations)
+            }
+            KernelChoice::Reference => {
+                tensor_potentials::sinkhorn(teacher_logits, temperature, iterations)
+            }
+        }
+    }
+
+    fn centered_potentials(
+        teacher_logits: &[Tensor<Self, 2>],
+        center: Option<Tensor<Self, 1>>,
+        temperature: f64,
+    ) -> TargetPotentials<Self> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => target_potentials::centered(teacher_logits, center, temperature),
+            KernelChoice::Reference => {
+                tensor_potentials::centered(teacher_logits, center, temperature)
+            }
+        }
+    }
+
+    fn cross_entropy(input: &CrossEntropyInput<Self>) -> CrossEntropyOutput<Self> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => cross_entropy::forward(input),
+            KernelChoice::Reference => tensor_cross_entropy::reference(input),
+        }
+    }
+
+    fn cross_entropy_backward(
+        input: CrossEntropyInput<Self>,
+        output: CrossEntropyOutput<Self>,
+        d_loss: Tensor<Self, 1>,
+    ) -> Tensor<Self, 2> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => cross_entropy::backward(input, output, d_loss),
+            KernelChoice::Reference => {
+                tensor_cross_entropy::reference_backward(&input, output, d_loss)
+            }
+        }
+    }
+
+    fn ema(
+        teacher: Vec<FloatTensor<Self>>,
+        student: Vec<FloatTensor<Self>>,
+        decay: f64,
+    ) -> Vec<FloatTensor<Self>> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => ema::ema(teacher, student, decay),
+            KernelChoice::Reference => tensor_ema::reference::<Self>(teacher, student, decay),
+        }
+    }
+}

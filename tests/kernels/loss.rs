@@ -1,0 +1,394 @@
+//! Target potentials and cross-entropy, against formulas in f64 on the host.
+
+use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::{Tensor, TensorData};
+use ibot::kernels::{CrossEntropyInput, IbotBackend, Pairing, TargetPotentials, TrainBackend};
+use ibot::random::{Random, Stream};
+
+use crate::{assert_close, host, values};
+
+type Inner<B> = <B as AutodiffBackend>::InnerBackend;
+
+const TEACHER_TEMPERATURE: f64 = 0.07;
+const STUDENT_TEMPERATURE: f64 = 0.1;
+
+/// One loss: shapes, logits, and how rows belong together.
+struct Case {
+    student: Vec<f32>,
+    teacher: Vec<f32>,
+    weights: Vec<f32>,
+    prototypes: usize,
+    pairing: Pairing,
+    /// Sinkhorn-Knopp, or centered by these.
+    center: Option<Vec<f32>>,
+    teacher_temperature: f64,
+}
+
+/// What a backend or the host made of it.
+struct Outcome {
+    targets: Vec<f64>,
+    loss: f64,
+    gradient: Vec<f64>,
+    largest_weight: f64,
+}
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|x| f64::from(*x)).collect()
+}
+
+fn tensor<B: IbotBackend>(values: &[f32], prototypes: usize, device: &B::Device) -> Tensor<B, 2> {
+    let rows = values.len() / prototypes;
+    Tensor::from_data(TensorData::new(values.to_vec(), [rows, prototypes]), device)
+}
+
+fn vector<B: IbotBackend>(values: &[f32], device: &B::Device) -> Tensor<B, 1> {
+    Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), device)
+}
+
+impl Case {
+    fn random(seed: u64, rows: usize, prototypes: usize) -> Self {
+        let mut random = Random::new(seed, rows as u64, prototypes as u64, Stream::Init);
+        Self {
+            student: random.fill(rows * prototypes, Random::normal),
+            teacher: random.fill(rows * prototypes, Random::normal),
+            weights: random.fill(rows, |r| r.uniform(0.5, 1.5) / rows as f64),
+            prototypes,
+            pairing: Pairing::SameRow,
+            center: None,
+            teacher_temperature: TEACHER_TEMPERATURE,
+        }
+    }
+
+    fn largest_weight(&self) -> f64 {
+        let weights = self.weights.iter().map(|w| f64::from(*w));
+        weights.fold(f64::MIN_POSITIVE, f64::max)
+    }
+
+    fn on_host(&self) -> Outcome {
+        let targets = match &self.center {
+            None => host::sinkhorn(&self.teacher, self.prototypes, self.teacher_temperature, 3),
+            Some(center) => host::centered(&self.teacher, center, self.teacher_temperature),
+        };
+        let (loss, gradient) = host::CrossEntropy {
+            student: &wide(&self.student),
+            targets: &targets,
+            weights: &wide(&self.weights),
+            prototypes: self.prototypes,
+            pairing: self.pairing,
+            temperature: STUDENT_TEMPERATURE,
+        }
+        .run();
+        Outcome {
+            targets,
+            loss,
+            gradient,
+            largest_weight: self.largest_weight(),
+        }
+    }
+
+    fn potentials<B: IbotBackend>(&self, teacher: &[Tensor<B, 2>]) -> TargetPotentials<B> {
+        match &self.center {
+            None => B::sinkhorn_potentials(teacher, self.teacher_temperature, 3),
+            Some(center) => {
+                let center = vector(center, &teacher[0].device());
+                B::centered_potentials(teacher, Some(center), self.teacher_temperature)
+            }
+        }
+    }
+
+    fn input<B: TrainBackend>(
+        &self,
+        student: Tensor<B, 2>,
+        teacher: Tensor<Inner<B>, 2>,
+        potentials: TargetPotentials<Inner<B>>,
+    ) -> CrossEntropyInput<B> {
+        CrossEntropyInput {
+            row_weights: vector(&self.weights, &student.device()),
+            student_logits: student,
+            teacher_logits: Tensor::from_inner(teacher),
+            potentials: TargetPotentials::from_inner(potentials),
+            pairing: self.pairing,
+            student_temperature: STUDENT_TEMPERATURE,
+        }
+    }
+
+    fn on_device<B: TrainBackend>(&self, device: &B::Device) -> Outcome {
+        let teacher = tensor::<Inner<B>>(&self.teacher, self.prototypes, device);
+        let student = tensor::<B>(&self.student, self.prototypes, device).require_grad();
+        self.through::<B>(student, teacher)
+    }
+
+    fn through<B: TrainBackend>(
+        &self,
+        student: Tensor<B, 2>,
+        teacher: Tensor<Inner<B>, 2>,
+    ) -> Outcome {
+        let potentials = self.potentials::<Inner<B>>(std::slice::from_ref(&teacher));
+        let targets = match self.teacher.is_empty() {
+            true => Vec::new(),
+            false => values(potentials.targets(teacher.clone())),
+        };
+        let input = self.input::<B>(student.clone(), teacher, potentials);
+        let loss = B::cross_entropy(&input).loss;
+        let gradient = student.grad(&loss.backward()).unwrap();
+        Outcome {
+            targets: wide(&targets),
+            loss: f64::from(values(loss)[0]),
+            gradient: wide(&values(gradient)),
+            largest_weight: self.largest_weight(),
+        }
+    }
+}
+
+/// Largest distance, in units of the largest expected magnitude, or of what the terms of the sums amount to where they
+/// cancel.
+fn error(found: &[f64], expected: &[f64], terms: f64) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let magnitude = expected.iter().fold(terms, |max, x| max.max(x.abs()));
+    let distances = found.iter().zip(expected).map(|(f, e)| (f - e).abs());
+    // not `max`, which would pass over NaN
+    distances.fold(0.0, |max, d| if d <= max { max } else { d }) / magnitude
+}
+
+#[track_caller]
+fn compare(name: &str, found: &Outcome, expected: &Outcome, bar: f64) {
+    let terms = expected.largest_weight;
+    let errors = [
+        error(&found.targets, &expected.targets, f64::MIN_POSITIVE),
+        error(&[found.loss], &[expected.loss], terms),
+        error(
+            &found.gradient,
+            &expected.gradient,
+            terms / STUDENT_TEMPERATURE,
+        ),
+    ];
+    assert!(
+        errors.iter().all(|error| *error <= bar),
+        "{name}: errors of targets, loss and gradient {errors:?}, bar {bar}"
+    );
+}
+
+const ROWS: [usize; 6] = [0, 1, 2, 63, 65, 944];
+const PROTOTYPES: [usize; 6] = [1, 3, 64, 257, 1031, 8192];
+
+pub fn sizes<B: TrainBackend>(device: &B::Device) {
+    for rows in ROWS {
+        for prototypes in PROTOTYPES {
+            let case = Case::random(1, rows, prototypes);
+            compare(
+                &format!("{rows} x {prototypes}"),
+                &case.on_device::<B>(device),
+                &case.on_host(),
+                2e-5,
+            );
+        }
+    }
+}
+
+pub fn centered_targets<B: TrainBackend>(device: &B::Device) {
+    for [rows, prototypes] in [[1, 1], [2, 3], [5, 64], [65, 257]] {
+        let mut case = Case::random(2, rows, prototypes);
+        case.center = Some(Random::new(3, 0, 0, Stream::Init).fill(prototypes, Random::normal));
+        let name = format!("centered {rows} x {prototypes}");
+        compare(&name, &case.on_device::<B>(device), &case.on_host(), 2e-5);
+    }
+}
+
+/// Class tokens: each view with the others, more student views than teacher views, and no pair at all.
+pub fn other_views<B: TrainBackend>(device: &B::Device) {
+    for [student_views, teacher_views, images, prototypes] in [
+        [2, 2, 3, 64],
+        [5, 2, 1, 257],
+        [10, 2, 4, 12],
+        [1, 1, 2, 5],
+        [2, 1, 3, 7],
+        [3, 3, 2, 1031],
+    ] {
+        let mut case = Case::random(4, student_views * images, prototypes);
+        case.teacher.truncate(teacher_views * images * prototypes);
+        case.pairing = Pairing::OtherViews { images };
+        case.center = Some(vec![0.25; prototypes]);
+        let name = format!("{student_views} and {teacher_views} views of {images} x {prototypes}");
+        compare(&name, &case.on_device::<B>(device), &case.on_host(), 2e-5);
+    }
+}
+
+/// The gradient of the loss that the backend itself computes, by central differences of the same formula in f64.
+pub fn finite_differences<B: TrainBackend>(device: &B::Device) {
+    let step = 1e-6;
+    for [rows, prototypes] in [[1, 4], [3, 5], [2, 9]] {
+        let case = Case::random(5, rows, prototypes);
+        let found = case.on_device::<B>(device);
+        let targets = case.on_host().targets;
+        let student = wide(&case.student);
+        let differences: Vec<f64> = (0..student.len())
+            .map(|at| {
+                let loss = |step: f64| {
+                    let mut student = student.clone();
+                    student[at] += step;
+                    let host = host::CrossEntropy {
+                        student: &student,
+                        targets: &targets,
+                        weights: &wide(&case.weights),
+                        prototypes,
+                        pairing: case.pairing,
+                        temperature: STUDENT_TEMPERATURE,
+                    };
+                    host.run().0
+                };
+                (loss(step) - loss(-step)) / (2.0 * step)
+            })
+            .collect();
+        let error = error(&found.gradient, &differences, f64::MIN_POSITIVE);
+        assert!(error < 1e-4, "{rows} x {prototypes}: {error}");
+    }
+}
+
+/// Random shapes with entries that break careless kernels: denormals, +-1e4, zeros of both signs, equal rows.
+pub fn poison<B: TrainBackend>(device: &B::Device) {
+    let start = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let seed = std::env::var("IBOT_FUZZ_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| start.unwrap().as_secs());
+    println!("IBOT_FUZZ_SEED={seed}");
+    let mut random = Random::new(seed, 0, 0, Stream::Init);
+    for round in 0..40 {
+        let (rows, prototypes) = (1 + random.below(70), 1 + random.below(150));
+        let kinds: &[f32] = match random.below(3) {
+            0 => &[1e4, -1e4, 1e-40, -1e-40, 0.0, -0.0, 1.0],
+            1 => &[1e-40, -1e-40, 1e-38, 0.0, -0.0],
+            _ => &[1e4, -1e4],
+        };
+        let mut entries = |count: usize| -> Vec<f32> {
+            let equal_rows = random.chance(0.3);
+            let drawn: Vec<f32> = (0..count)
+                .map(|_| kinds[random.below(kinds.len())])
+                .collect();
+            let from = |at: usize| if equal_rows { at % prototypes } else { at };
+            (0..count).map(|at| drawn[from(at)]).collect()
+        };
+        let mut case = Case::random(seed, rows, prototypes);
+        case.student = entries(rows * prototypes);
+        case.teacher = entries(rows * prototypes);
+        case.teacher_temperature = 0.04;
+        if round % 2 == 0 {
+            case.center = Some(entries(prototypes));
+        }
+        let name = format!("IBOT_FUZZ_SEED={seed}, round {round}, {rows} x {prototypes}");
+        compare(&name, &case.on_device::<B>(device), &case.on_host(), 1e-4);
+    }
+}
+
+/// Transposed logits, rows in the middle of a larger tensor, and student and teacher as slices of one tensor.
+pub fn views_of_other_tensors<B: TrainBackend>(device: &B::Device) {
+    for [rows, prototypes] in [[5, 12], [16, 64], [3, 7]] {
+        let case = Case::random(6, rows, prototypes);
+        let expected = case.on_host();
+        let both: Vec<f32> = case.teacher.iter().chain(&case.student).copied().collect();
+        let both = tensor::<Inner<B>>(&both, prototypes, device);
+        let part = |first: usize| both.clone().narrow(0, first, rows);
+        let student = Tensor::from_inner(part(rows)).require_grad();
+        let found = case.through::<B>(student, part(0));
+        compare(
+            &format!("slices of {rows} x {prototypes}"),
+            &found,
+            &expected,
+            2e-5,
+        );
+        let turned = |values: &[f32]| {
+            let upright = tensor::<Inner<B>>(values, prototypes, device);
+            let [columns, rows] = [prototypes, rows];
+            // stored column by column, read row by row
+            let data = values_of_transpose(&values_f32(upright), rows, columns);
+            tensor::<Inner<B>>(&data, rows, device).transpose()
+        };
+        let student = Tensor::from_inner(turned(&case.student)).require_grad();
+        let found = case.through::<B>(student, turned(&case.teacher));
+        compare(
+            &format!("transposed {rows} x {prototypes}"),
+            &found,
+            &expected,
+            2e-5,
+        );
+        // the larger tensor is as it was
+        let whole = values(both);
+        assert_eq!(whole[..rows * prototypes], case.teacher);
+        assert_eq!(whole[rows * prototypes..], case.student);
+    }
+}
+
+fn values_f32<B: IbotBackend>(tensor: Tensor<B, 2>) -> Vec<f32> {
+    values(tensor)
+}
+
+fn values_of_transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    (0..rows * columns)
+        .map(|at| values[at % rows * columns + at / rows])
+        .collect()
+}
+
+/// Student and teacher logits are one tensor, still held by the caller: it must not change.
+pub fn shared_logits_stay<B: TrainBackend>(device: &B::Device) {
+    let mut case = Case::random(7, 9, 20);
+    case.student = case.teacher.clone();
+    let held = tensor::<Inner<B>>(&case.teacher, 20, device);
+    let student = Tensor::from_inner(held.clone()).require_grad();
+    let found = case.through::<B>(student, held.clone());
+    compare("one tensor twice", &found, &case.on_host(), 2e-5);
+    assert_eq!(values(held), case.teacher);
+}
+
+/// Two runs give the same bits, and so do the same rows in parts.
+pub fn same_bits<B: TrainBackend>(device: &B::Device) {
+    for prototypes in [64, 257] {
+        let case = Case::random(8, 300, prototypes);
+        let bits = |outcome: Outcome| (outcome.loss.to_bits(), outcome.gradient, outcome.targets);
+        let first = bits(case.on_device::<B>(device));
+        assert!(
+            first == bits(case.on_device::<B>(device)),
+            "two runs differ"
+        );
+        let teacher = tensor::<Inner<B>>(&case.teacher, prototypes, device);
+        let whole = case.potentials::<Inner<B>>(std::slice::from_ref(&teacher));
+        let part = |start: usize, rows: usize| teacher.clone().narrow(0, start, rows);
+        let none = tensor::<Inner<B>>(&[], prototypes, device);
+        let parts = [part(0, 128), none, part(128, 128), part(256, 44)];
+        let split = case.potentials::<Inner<B>>(&parts);
+        let [of_whole, of_split] = [whole, split].map(|p| values(p.targets(teacher.clone())));
+        assert_close(&of_split, &wide(&of_whole), 1e-6);
+    }
+}
+
+/// Logits of 1e4 over a temperature of 0.01: f32 runs out of room.
+pub fn extreme_logits<B: TrainBackend>(device: &B::Device) {
+    let mut random = Random::new(1, 0, 0, Stream::Init);
+    let uniform = random.fill(15 * 23, |r| r.uniform(-1e4, 1e4));
+    targets_only::<B>(uniform, 23, 0.01, 1e-4, device);
+    // far apart from row to row, close within a row: a single potential in f32 would be off by percents
+    let close =
+        (0..12 * 7).map(|at| ((at / 7) as f32 - 6.0) * 1.5e3 + random.uniform(0.0, 0.05) as f32);
+    targets_only::<B>(close.collect(), 7, 0.01, 2e-2, device);
+}
+
+/// Equal entries of +-1e4: their targets are simple fractions, and must be exact to rounding.
+pub fn ties<B: TrainBackend>(device: &B::Device) {
+    let signs = [
+        1.0, 1.0, -1.0, 1.0, -1.0, 1.0, 1.0, 1.0, 1.0, -1.0, -1.0, 1.0,
+    ];
+    targets_only::<B>(signs.map(|sign| sign * 1e4).to_vec(), 3, 0.01, 1e-5, device);
+}
+
+#[track_caller]
+fn targets_only<B: TrainBackend>(
+    logits: Vec<f32>,
+    prototypes: usize,
+    temperature: f64,
+    tolerance: f64,
+    device: &B::Device,
+) {
+    let expected = host::sinkhorn(&logits, prototypes, temperature, 3);
+    let logits = tensor::<Inner<B>>(&logits, prototypes, device);
+    let potentials = Inner::<B>::sinkhorn_potentials(std::slice::from_ref(&logits), temperature, 3);
+    assert_close(&values(potentials.targets(logits)), &expected, tolerance);
+}

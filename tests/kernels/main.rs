@@ -1,0 +1,99 @@
+//! Operations with bodies of their own, on every backend: against formulas in f64, finite differences, and fuzz.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod ema;
+#[path = "../gpu/mod.rs"]
+mod gpu;
+mod host;
+mod loss;
+mod optimizer;
+mod rows;
+mod shaders;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use burn::tensor::backend::Backend;
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{Tensor, TensorPrimitive};
+use burn_autodiff::Autodiff;
+use burn_flex::Flex;
+use burn_ndarray::NdArray;
+use ibot::kernels::{Gpu, TrainBackend};
+
+type Check<B> = fn(&<B as burn::tensor::backend::BackendTypes>::Device);
+
+/// Runs every check and reports all that fail, not the first; one thread touches the device.
+fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
+    let checks: &[(&str, Check<B>)] = &[
+        ("loss, sizes", loss::sizes::<B>),
+        ("loss, centered", loss::centered_targets::<B>),
+        ("loss, other views", loss::other_views::<B>),
+        ("loss, finite differences", loss::finite_differences::<B>),
+        ("loss, poison", loss::poison::<B>),
+        ("loss, views of tensors", loss::views_of_other_tensors::<B>),
+        ("loss, shared logits", loss::shared_logits_stay::<B>),
+        ("loss, same bits", loss::same_bits::<B>),
+        ("sinkhorn, extreme logits", loss::extreme_logits::<B>),
+        ("sinkhorn, ties", loss::ties::<B>),
+        ("ema, many tensors", ema::many_tensors::<B>),
+        ("ema, shared buffers", ema::shared_buffers_stay::<B>),
+        ("adamw", optimizer::adamw_follows_the_formula::<B>),
+        ("shared buffers stay", optimizer::shared_buffers_stay::<B>),
+        ("sum of squares", optimizer::sum_of_squares::<B>),
+        ("patchify", rows::patchify::<B>),
+        ("gelu", rows::gelu::<B>),
+        ("layer norm", rows::layer_norm::<B>),
+        ("attention", rows::attention::<B>),
+        ("softmax of extremes", rows::softmax_of_extremes::<B>),
+    ];
+    let only = std::env::var("IBOT_CHECK").unwrap_or_default();
+    let failed: Vec<&str> = checks
+        .iter()
+        .filter(|(name, _)| name.contains(&only))
+        .filter(|(_, check)| catch_unwind(AssertUnwindSafe(|| check(device))).is_err())
+        .map(|(name, _)| *name)
+        .collect();
+    assert!(failed.is_empty(), "{backend}: {failed:?}");
+}
+
+#[test]
+fn ndarray() {
+    run::<Autodiff<NdArray<f32>>>("ndarray", &Default::default());
+}
+
+#[test]
+fn flex() {
+    run::<Autodiff<Flex>>("flex", &Default::default());
+}
+
+#[test]
+fn wgpu() {
+    if let Some((device, guard)) = gpu::device() {
+        run::<Autodiff<Gpu>>("wgpu", &device);
+        shaders::gradient_takes_the_place_of_the_logits(&device);
+        guard.check_sync::<Gpu>(&device).unwrap();
+    }
+}
+
+fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}
+
+fn from_primitive<B: Backend>(primitive: FloatTensor<B>) -> Tensor<B, 1> {
+    Tensor::from_primitive(TensorPrimitive::Float(primitive))
+}
+
+#[track_caller]
+fn assert_close(found: &[f32], expected: &[f64], tolerance: f64) {
+    assert_eq!(found.len(), expected.len());
+    for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let distance = (f64::from(*found) - expected).abs();
+        assert!(distance <= tolerance, "entry {at}: {found}, not {expected}");
+    }
+}
