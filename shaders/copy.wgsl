@@ -1,7 +1,7 @@
 // to <- from: the device's own copy bandwidth, which the benchmark of kernels compares with.
 //
 // Bindings: from [C], to [C], info.
-// Launch: one lane a chunk.
+// Launch: a lane takes ROUNDS chunks.
 
 alias Chunk = {{ chunk }};
 
@@ -13,14 +13,18 @@ struct Info {
 @group(0) @binding(1) var<storage, read_write> destination: array<Chunk>;
 @group(0) @binding(2) var<storage, read> info: Info;
 
+const LANES = {{ workgroup }}u;
+const ROUNDS = {{ rounds }}u;
+
 @compute @workgroup_size({{ workgroup }})
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let chunk = (workgroup.y * workgroups.x + workgroup.x) * {{ workgroup }}u + lane;
-    if chunk < info.chunks {
-        destination[chunk] = source[chunk];
+    let first = (workgroup.y * workgroups.x + workgroup.x) * LANES * ROUNDS + lane;
+    let end = min(first + LANES * ROUNDS, info.chunks);
+    for (var at = first; at < end; at += LANES) {
+        destination[at] = source[at];
     }
 }

@@ -1,14 +1,15 @@
 // teacher <- teacher * keep + student * take, for PAIRS pairs of tensors in one dispatch, in place.
 //
 // Bindings: teacher 0, student 0, teacher 1, student 1, ..., info.
-// Launch: the workgroups of pair 0, then those of pair 1, and so on; a lane takes one chunk. first_group says where a
-// pair's workgroups begin, chunks how many chunks it has.
+// Launch: the workgroups of pair 0, then those of pair 1, and so on; a lane takes ROUNDS chunks. first_group says where
+// a pair's workgroups begin, chunks how many chunks it has.
 // Not handled: a teacher that is its own student, strides.
 
 alias Chunk = {{ chunk }};
 
 const PAIRS = {{ pairs }}u;
 const LANES = {{ workgroup }}u;
+const ROUNDS = {{ rounds }}u;
 
 struct Info {
     keep: f32,
@@ -34,14 +35,17 @@ fn main(
     while pair + 1u < PAIRS && group >= info.first_group[pair + 1u] {
         pair += 1u;
     }
-    let at = (group - info.first_group[pair]) * LANES + lane;
-    if at >= info.chunks[pair] {
-        return;
-    }
+    let first = (group - info.first_group[pair]) * LANES * ROUNDS + lane;
+    let end = min(first + LANES * ROUNDS, info.chunks[pair]);
+    // read once: a software device goes to memory each time
+    let keep = info.keep;
+    let take = info.take;
     switch pair {
         {{ each pair }}
         case {{ pair }}u: {
-            teacher_{{ pair }}[at] = teacher_{{ pair }}[at] * info.keep + student_{{ pair }}[at] * info.take;
+            for (var at = first; at < end; at += LANES) {
+                teacher_{{ pair }}[at] = teacher_{{ pair }}[at] * keep + student_{{ pair }}[at] * take;
+            }
         }
         {{ end }}
         default: {}

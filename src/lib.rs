@@ -13,6 +13,7 @@
 //! - [`weights`]: by name, in and out
 //! - [`eval`]: frozen features and k-NN
 //! - [`train`], [`mod@bench`]: the run, and how long a step takes
+//! - [`verify`]: whether a device computes what the CPU computes
 //!
 //! Shape letters: B images, G global crops, N patches, M masked patches, D width, H heads, K prototypes.
 //!
@@ -63,6 +64,7 @@ pub mod memory;
 pub mod random;
 pub mod teacher;
 pub mod train;
+pub mod verify;
 pub mod weights;
 
 pub use burn;

@@ -43,6 +43,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("bench", &["config", "device", "kernels", "memory", "train"]),
+    (
+        "verify",
+        &[
+            "backbone", "config", "device", "head", "ibot", "kernels", "memory", "train",
+        ],
+    ),
 ];
 
 /// What every part may import.

@@ -35,7 +35,6 @@ struct Info {
 
 const LANES = {{ workgroup }}u;
 const ROUNDS = {{ rounds }}u;
-const TEACHER_VIEWS = {{ teacher_views }}u;
 
 @compute @workgroup_size({{ workgroup }})
 fn main(
@@ -48,26 +47,38 @@ fn main(
     if row >= info.rows {
         return;
     }
+    // read once: a software device goes to memory each time
+    let chunks = info.chunks;
+    let inverse_student = info.inverse_student_temperature;
+    let inverse_target = info.inverse_target_temperature;
     let own_view = row / info.rows_per_view;
     let image = row % info.rows_per_view;
-    let start = row * info.chunks;
+    let start = row * chunks;
+    var count = 0.0;
+    {{ each view }}
+    let target_row_{{ view }} = {{ view }}u * info.rows_per_view + image;
+    let start_{{ view }} = target_row_{{ view }} * chunks;
+    let shift_{{ view }} = target_shift[target_row_{{ view }}];
+    let log_{{ view }} = target_log[target_row_{{ view }}];
+    let counts_{{ view }} = select(1.0, 0.0, info.skip_own == 1u && own_view == {{ view }}u);
+    count += counts_{{ view }};
+    {{ end }}
     let first = (group % info.spans) * LANES * ROUNDS + lane;
-    let end = min(first + LANES * ROUNDS, info.chunks);
+    let end = min(first + LANES * ROUNDS, chunks);
     let highest = row_max[row];
     let rest = row_log[row];
-    let scale = d_loss[0] * row_weights[row] * info.inverse_student_temperature;
+    let scale = d_loss[0] * row_weights[row] * inverse_student;
     for (var chunk = first; chunk < end; chunk += LANES) {
-        let probs = exp((student[start + chunk] * info.inverse_student_temperature - highest) - rest);
-        var difference = Chunk(0.0);
-        for (var view = 0u; view < TEACHER_VIEWS; view += 1u) {
-            if info.skip_own == 1u && view == own_view {
-                continue;
-            }
-            let target_row = view * info.rows_per_view + image;
-            let shifted = teacher[target_row * info.chunks + chunk] - prototype_shift[chunk] - target_shift[target_row];
-            difference += probs
-                - exp(shifted * info.inverse_target_temperature - prototype_log[chunk] - target_log[target_row]);
-        }
-        student[start + chunk] = difference * scale;
+        let of_prototype = prototype_shift[chunk];
+        let log_of_prototype = prototype_log[chunk];
+        var targets = Chunk(0.0);
+        {{ each view }}
+        targets += counts_{{ view }} * exp(
+            (teacher[start_{{ view }} + chunk] - of_prototype - shift_{{ view }}) * inverse_target
+                - log_of_prototype - log_{{ view }}
+        );
+        {{ end }}
+        let probs = exp((student[start + chunk] * inverse_student - highest) - rest);
+        student[start + chunk] = (count * probs - targets) * scale;
     }
 }

@@ -34,7 +34,6 @@ struct Info {
 @group(0) @binding(10) var<storage, read> info: Info;
 
 const LANES = {{ workgroup }}u;
-const TEACHER_VIEWS = {{ teacher_views }}u;
 const LOWEST = -3.0e38;
 
 /// What each lane found of its row: maximum and sum of exponentials of the student, sum of targets, and
@@ -71,24 +70,35 @@ fn main(
     if row >= info.rows {
         return;
     }
+    // read once: a software device goes to memory each time
+    let chunks = info.chunks;
+    let inverse_student = info.inverse_student_temperature;
+    let inverse_target = info.inverse_target_temperature;
     let own_view = row / info.rows_per_view;
     let image = row % info.rows_per_view;
-    let start = row * info.chunks;
+    let start = row * chunks;
+    {{ each view }}
+    let target_row_{{ view }} = {{ view }}u * info.rows_per_view + image;
+    let start_{{ view }} = target_row_{{ view }} * chunks;
+    let shift_{{ view }} = target_shift[target_row_{{ view }}];
+    let log_{{ view }} = target_log[target_row_{{ view }}];
+    let counts_{{ view }} = select(1.0, 0.0, info.skip_own == 1u && own_view == {{ view }}u);
+    {{ end }}
     var lane_max = LOWEST;
     var lane_sum = 0.0;
     var lane_mass = 0.0;
     var lane_dot = 0.0;
-    for (var chunk = lane; chunk < info.chunks; chunk += LANES) {
-        let logit = student[start + chunk] * info.inverse_student_temperature;
+    for (var chunk = lane; chunk < chunks; chunk += LANES) {
+        let logit = student[start + chunk] * inverse_student;
+        let of_prototype = prototype_shift[chunk];
+        let log_of_prototype = prototype_log[chunk];
         var targets = Chunk(0.0);
-        for (var view = 0u; view < TEACHER_VIEWS; view += 1u) {
-            if info.skip_own == 1u && view == own_view {
-                continue;
-            }
-            let target_row = view * info.rows_per_view + image;
-            let shifted = teacher[target_row * info.chunks + chunk] - prototype_shift[chunk] - target_shift[target_row];
-            targets += exp(shifted * info.inverse_target_temperature - prototype_log[chunk] - target_log[target_row]);
-        }
+        {{ each view }}
+        targets += counts_{{ view }} * exp(
+            (teacher[start_{{ view }} + chunk] - of_prototype - shift_{{ view }}) * inverse_target
+                - log_of_prototype - log_{{ view }}
+        );
+        {{ end }}
         let next = max(lane_max, largest(logit));
         let below = logit - next;
         lane_sum = lane_sum * exp(lane_max - next) + total(exp(below));

@@ -41,13 +41,16 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let group = workgroup.y * workgroups.x + workgroup.x;
+    // read once: a software device goes to memory each time
+    let chunks = info.chunks;
+    let first_row = info.first_row;
     let slab = group / info.spans;
     let left = (group % info.spans) * LANES * 2u + lane;
-    if slab >= info.slabs || left >= info.chunks {
+    if slab >= info.slabs || left >= chunks {
         return;
     }
     // beyond the last column the right chunk is the last one once more, and is not written
-    let right = min(left + LANES, info.chunks - 1u);
+    let right = min(left + LANES, chunks - 1u);
     let inverse = info.inverse_temperature;
     let end = min((slab + 1u) * info.slab_rows, info.rows);
 
@@ -57,18 +60,18 @@ fn main(
     var sum_right = Chunk(0.0);
     var row = slab * info.slab_rows;
     for (; row + 4u <= end; row += 4u) {
-        let r = info.first_row + row;
+        let r = first_row + row;
         let shifts = vec4<f32>(row_shift[r], row_shift[r + 1u], row_shift[r + 2u], row_shift[r + 3u]);
         let rests = vec4<f32>(row_log[r], row_log[r + 1u], row_log[r + 2u], row_log[r + 3u]);
-        let at = row * info.chunks;
+        let at = row * chunks;
         let a0 = logits[at + left] - shifts.x;
-        let a1 = logits[at + info.chunks + left] - shifts.y;
-        let a2 = logits[at + 2u * info.chunks + left] - shifts.z;
-        let a3 = logits[at + 3u * info.chunks + left] - shifts.w;
+        let a1 = logits[at + chunks + left] - shifts.y;
+        let a2 = logits[at + 2u * chunks + left] - shifts.z;
+        let a3 = logits[at + 3u * chunks + left] - shifts.w;
         let b0 = logits[at + right] - shifts.x;
-        let b1 = logits[at + info.chunks + right] - shifts.y;
-        let b2 = logits[at + 2u * info.chunks + right] - shifts.z;
-        let b3 = logits[at + 3u * info.chunks + right] - shifts.w;
+        let b1 = logits[at + chunks + right] - shifts.y;
+        let b2 = logits[at + 2u * chunks + right] - shifts.z;
+        let b3 = logits[at + 3u * chunks + right] - shifts.w;
         let next_left = max(max_left, max(max(a0, a1), max(a2, a3)));
         let next_right = max(max_right, max(max(b0, b1), max(b2, b3)));
         sum_left = sum_left * exp((max_left - next_left) * inverse)
@@ -85,10 +88,10 @@ fn main(
         max_right = next_right;
     }
     for (; row < end; row += 1u) {
-        let shift = row_shift[info.first_row + row];
-        let rest = row_log[info.first_row + row];
-        let a = logits[row * info.chunks + left] - shift;
-        let b = logits[row * info.chunks + right] - shift;
+        let shift = row_shift[first_row + row];
+        let rest = row_log[first_row + row];
+        let a = logits[row * chunks + left] - shift;
+        let b = logits[row * chunks + right] - shift;
         let next_left = max(max_left, a);
         let next_right = max(max_right, b);
         sum_left = sum_left * exp((max_left - next_left) * inverse)
@@ -98,10 +101,10 @@ fn main(
         max_left = next_left;
         max_right = next_right;
     }
-    let out = (info.first_slab + slab) * info.chunks;
+    let out = (info.first_slab + slab) * chunks;
     partial_max[out + left] = max_left;
     partial_sum[out + left] = sum_left;
-    if left + LANES < info.chunks {
+    if left + LANES < chunks {
         partial_max[out + right] = max_right;
         partial_sum[out + right] = sum_right;
     }

@@ -48,11 +48,13 @@ fn main(
     if row >= info.rows {
         return;
     }
+    // read once: a software device goes to memory each time
+    let chunks = info.chunks;
     let inverse = info.inverse_temperature;
-    let start = row * info.chunks;
+    let start = row * chunks;
     var lane_max = LOWEST;
     var lane_sum = 0.0;
-    for (var chunk = lane; chunk < info.chunks; chunk += LANES) {
+    for (var chunk = lane; chunk < chunks; chunk += LANES) {
         let shifted = logits[start + chunk] - prototype_shift[chunk];
         let next = max(lane_max, largest(shifted));
         lane_sum = lane_sum * exp((lane_max - next) * inverse)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ibot::bench::{BenchRequest, bench_steps};
+use ibot::bench::{BenchRequest, bench_kernels, bench_steps};
 use ibot::config::IbotConfig;
 use ibot::data::{AugmentConfig, FolderConfig, ImageFolder, TrainViews, bench_loader};
 use ibot::{Error, Result};
@@ -26,7 +26,7 @@ pub struct BenchArgs {
     /// Pictures a step, each as two views.
     #[arg(long, default_value_t = 4)]
     batch_size: usize,
-    /// Steps to time.
+    /// Steps, or rounds, to time.
     #[arg(long, default_value_t = 5)]
     steps: usize,
     /// Prototypes of the class-token head.
@@ -37,6 +37,12 @@ pub struct BenchArgs {
     n_patch_prototypes: usize,
     #[command(flatten)]
     device: DeviceArgs,
+    /// Times the WGSL kernels against tensor operations on the same GPU, in --steps rounds.
+    #[arg(long, conflicts_with = "loader")]
+    kernels: bool,
+    /// One JSON object instead of a table, for --kernels.
+    #[arg(long, requires = "kernels")]
+    json: bool,
     /// Times the loader alone, on the pictures of --data, for one worker and for all.
     #[arg(long, requires = "data")]
     loader: bool,
@@ -50,6 +56,9 @@ pub struct BenchArgs {
 
 impl BenchArgs {
     pub fn run(&self) -> Result<()> {
+        if self.kernels {
+            return self.time_kernels();
+        }
         let method = IbotConfig {
             encoder_name: self.encoder.clone(),
             image_size: self.image_size,
@@ -74,6 +83,15 @@ impl BenchArgs {
         bench_steps(&request, &mut |times| {
             say(serde_json::json!(times));
         })
+    }
+
+    fn time_kernels(&self) -> Result<()> {
+        let report = bench_kernels(&self.device.select()?, self.steps)?;
+        match self.json {
+            true => say(serde_json::json!(report)),
+            false => say(report),
+        }
+        Ok(())
     }
 
     fn time_loader(&self, data: &PathBuf, method: &IbotConfig) -> Result<()> {

@@ -5,11 +5,13 @@ mod devices;
 pub mod logger;
 mod progress;
 mod train;
+mod verify;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
+use ibot::kernels::{KernelChoice, wgsl};
 use ibot::{Error, Result};
 
 /// What shells report for a process that Ctrl-C ended: 128 + SIGINT.
@@ -23,7 +25,9 @@ pub enum Command {
     Train(Box<train::TrainArgs>),
     /// Lists the GPUs, and which one `--backend auto` takes.
     Devices(devices::DevicesArgs),
-    /// Times training steps on random images, or the loader alone.
+    /// Checks every operation and ten training steps on a device against the CPU.
+    Verify(verify::VerifyArgs),
+    /// Times training steps on random images, the GPU's kernels, or the loader alone.
     Bench(bench::BenchArgs),
 }
 
@@ -33,6 +37,7 @@ impl Command {
         match self {
             Self::Train(args) => args.run(),
             Self::Devices(args) => args.run(),
+            Self::Verify(args) => args.run(),
             Self::Bench(args) => args.run(),
         }
     }
@@ -62,8 +67,27 @@ pub struct DeviceArgs {
     device: Option<String>,
 }
 
+/// Says where the GPU's operations are other ones than those that this program was built with.
+fn announce_kernels() -> Result<()> {
+    if KernelChoice::from_env()? == KernelChoice::Reference {
+        eprintln!("IBOT_KERNELS=reference: tensor operations instead of WGSL kernels");
+    }
+    if let Some(folder) = wgsl::shader_folder() {
+        eprintln!(
+            "{}: shaders from {}",
+            wgsl::SHADERS_VARIABLE,
+            folder.display()
+        );
+    }
+    Ok(())
+}
+
 impl DeviceArgs {
     fn select(&self) -> Result<ibot::device::Selected> {
-        ibot::device::select(self.backend, self.device.as_deref())
+        let selected = ibot::device::select(self.backend, self.device.as_deref())?;
+        if matches!(selected, ibot::device::Selected::Wgpu { .. }) {
+            announce_kernels()?;
+        }
+        Ok(selected)
     }
 }

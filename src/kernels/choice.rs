@@ -2,13 +2,16 @@
 
 use std::sync::OnceLock;
 
+use serde::Serialize;
+
 use crate::error::{Error, Result};
 
 /// Name of the variable that chooses.
 const VARIABLE: &str = "IBOT_KERNELS";
 
 /// Bodies of the operations on the GPU.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum KernelChoice {
     /// The WGSL kernels of `shaders/`.
     #[default]
@@ -35,7 +38,7 @@ impl KernelChoice {
     }
 
     /// The choice of this process, made once; a value that [`Self::from_env`] refuses counts as the default.
-    pub(super) fn active() -> Self {
+    pub fn active() -> Self {
         static ACTIVE: OnceLock<KernelChoice> = OnceLock::new();
         *ACTIVE.get_or_init(|| {
             Self::from_env().unwrap_or_else(|error| {

@@ -114,7 +114,7 @@ impl<B: Backend> CrossEntropyInput<B> {
 }
 
 /// `sum_i w_i * -sum_j q_ij log softmax(s_i / temperature)_j`.
-pub(super) fn reference<B: Backend>(input: &CrossEntropyInput<B>) -> CrossEntropyOutput<B> {
+pub fn reference<B: Backend>(input: &CrossEntropyInput<B>) -> CrossEntropyOutput<B> {
     input.check();
     let [rows, _] = input.student_logits.dims();
     if rows == 0 {
@@ -141,7 +141,7 @@ pub(super) fn reference<B: Backend>(input: &CrossEntropyInput<B>) -> CrossEntrop
 }
 
 /// `d_loss w_i / temperature * (softmax(s_i / temperature)_j - q_ij)`, for each target of row i.
-pub(super) fn reference_backward<B: Backend>(
+pub fn reference_backward<B: Backend>(
     input: &CrossEntropyInput<B>,
     output: CrossEntropyOutput<B>,
     d_loss: Tensor<B, 1>,

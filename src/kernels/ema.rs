@@ -6,7 +6,7 @@ use burn::tensor::ops::FloatTensor;
 /// `teacher * decay + student * (1 - decay)`, tensor by tensor.
 ///
 /// Source: `TeacherStudentWrapper.update_teacher` in stable_pretraining/backbone/utils.py.
-pub(super) fn reference<B: Backend>(
+pub fn reference<B: Backend>(
     teacher: Vec<FloatTensor<B>>,
     student: Vec<FloatTensor<B>>,
     decay: f64,

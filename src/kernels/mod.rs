@@ -35,6 +35,17 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
 
+/// The bodies in tensor operations under names of their own: what the GPU's kernels are compared with, on one backend.
+pub mod reference {
+    pub use super::cross_entropy::{
+        reference as cross_entropy, reference_backward as cross_entropy_backward,
+    };
+    pub use super::ema::reference as ema;
+    pub use super::target_potentials::{
+        centered as centered_potentials, sinkhorn as sinkhorn_potentials,
+    };
+}
+
 /// burn's wgpu backend, without its operation fusion (wrong results: burn issues 5257, 5079).
 pub type Gpu = burn_wgpu::CubeBackend<burn_wgpu::WgpuRuntime, f32, i32, u32>;
 

@@ -134,7 +134,7 @@ fn normalize_prototypes<B: Backend>(
 ///
 /// Source: `sinkhorn_knopp` in stable_pretraining/losses/utils.py, in the log domain. The factors 1/K and 1/M there
 /// cancel in the last row normalization.
-pub(super) fn sinkhorn<B: Backend>(
+pub fn sinkhorn<B: Backend>(
     parts: &[Tensor<B, 2>],
     temperature: f64,
     iterations: usize,
@@ -171,7 +171,7 @@ pub(super) fn sinkhorn<B: Backend>(
 }
 
 /// Softmax of `(t - center) / temperature` (DINO, arXiv 2104.14294, section 3.1).
-pub(super) fn centered<B: Backend>(
+pub fn centered<B: Backend>(
     parts: &[Tensor<B, 2>],
     center: Option<Tensor<B, 1>>,
     temperature: f64,

@@ -1,8 +1,11 @@
 //! The moving average of many tensors at once.
 
 use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorData};
-use ibot::kernels::{IbotBackend, TrainBackend};
+use burn_wgpu::WgpuDevice;
+use ibot::kernels::wgsl::packed_ema;
+use ibot::kernels::{Gpu, IbotBackend, TrainBackend};
 use ibot::random::{Random, Stream};
 
 use crate::{assert_close, from_primitive, values};
@@ -19,6 +22,22 @@ fn tensor<B: IbotBackend>(values: &[f32], device: &B::Device) -> Tensor<B, 1> {
 
 /// More tensors than one dispatch binds, of sizes around vectors, workgroups and pieces.
 pub fn many_tensors<B: TrainBackend>(device: &B::Device) {
+    follows_the_formula::<Inner<B>>(&Inner::<B>::ema, device);
+    assert!(Inner::<B>::ema(Vec::new(), Vec::new(), 0.5).is_empty());
+}
+
+/// The same with one, some and as many tensors a dispatch as fit, whatever the adapter's own choice.
+pub fn packs(device: &WgpuDevice) {
+    for most_pairs in [1, 2, 7, usize::MAX] {
+        let ema = |teacher, student, decay| packed_ema(teacher, student, decay, most_pairs);
+        follows_the_formula::<Gpu>(&ema, device);
+    }
+}
+
+/// A body of the operation.
+type Ema<'a, B> = &'a dyn Fn(Vec<FloatTensor<B>>, Vec<FloatTensor<B>>, f64) -> Vec<FloatTensor<B>>;
+
+fn follows_the_formula<B: IbotBackend>(ema: Ema<'_, B>, device: &B::Device) {
     let sizes = [1, 2, 3, 4, 5, 1023, 1024, 1025, 1028, 4099, 16_385, 70_000];
     let sizes: Vec<usize> = (0..50).map(|at| sizes[at % sizes.len()]).collect();
     for decay in [0.0, 0.3, 0.996, 1.0] {
@@ -28,24 +47,21 @@ pub fn many_tensors<B: TrainBackend>(device: &B::Device) {
             .map(|(at, size)| [draw(2 * at as u64, *size), draw(2 * at as u64 + 1, *size)])
             .collect();
         let side = |side: usize| {
-            let tensors = starts
-                .iter()
-                .map(|pair| tensor::<Inner<B>>(&pair[side], device));
+            let tensors = starts.iter().map(|pair| tensor::<B>(&pair[side], device));
             tensors
                 .map(|t| t.into_primitive().tensor())
                 .collect::<Vec<_>>()
         };
-        let averaged = Inner::<B>::ema(side(0), side(1), decay);
+        let averaged = ema(side(0), side(1), decay);
         assert_eq!(averaged.len(), sizes.len());
         for (found, [teacher, student]) in averaged.into_iter().zip(&starts) {
             let pairs = teacher.iter().zip(student);
             let expected: Vec<f64> = pairs
                 .map(|(t, s)| f64::from(*t) * decay + f64::from(*s) * (1.0 - decay))
                 .collect();
-            assert_close(&values(from_primitive::<Inner<B>>(found)), &expected, 1e-6);
+            assert_close(&values(from_primitive::<B>(found)), &expected, 1e-6);
         }
     }
-    assert!(Inner::<B>::ema(Vec::new(), Vec::new(), 0.5).is_empty());
 }
 
 /// A teacher that somebody else holds, and one that shares its student's buffer, are averaged in a buffer of their own.

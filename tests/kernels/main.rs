@@ -76,6 +76,7 @@ fn flex() {
 fn wgpu() {
     if let Some((device, guard)) = gpu::device() {
         run::<Autodiff<Gpu>>("wgpu", &device);
+        ema::packs(&device);
         shaders::gradient_takes_the_place_of_the_logits(&device);
         guard.check_sync::<Gpu>(&device).unwrap();
     }

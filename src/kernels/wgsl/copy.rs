@@ -3,13 +3,14 @@
 use burn::tensor::Tensor;
 
 use super::launch::{Kernel, contiguous, empty, launch, shader, tensor};
-use super::{Chunk, Gpu};
+use super::{Chunk, Gpu, Walk};
 
-/// As for the moving average, which is compared with this.
-const WORKGROUP: u32 = 256;
-
-pub(super) fn kernel(workgroup: u32, chunk: Chunk) -> Kernel {
-    Kernel::new(shader!("copy"), workgroup, vec![chunk.value()])
+pub(super) fn kernel(walk: Walk, chunk: Chunk) -> Kernel {
+    Kernel::new(
+        shader!("copy"),
+        walk.lanes,
+        vec![chunk.value(), walk.value()],
+    )
 }
 
 /// A copy of the tensor in a new buffer: what the device's memory can do, for benchmarks.
@@ -21,12 +22,13 @@ pub fn copy(source: Tensor<Gpu, 1>) -> Tensor<Gpu, 1> {
     let source = contiguous(source);
     let client = source.client.clone();
     let destination = empty(&source, [entries]);
+    let walk = Walk::of(&client);
     let chunk = Chunk::for_length(entries);
     let chunks = chunk.count(entries);
     launch(
         &client,
-        kernel(WORKGROUP, chunk),
-        chunks.div_ceil(WORKGROUP as usize),
+        kernel(walk, chunk),
+        walk.groups(chunks),
         &[&source, &destination],
         &[chunks as u32],
     );

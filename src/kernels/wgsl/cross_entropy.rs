@@ -14,7 +14,7 @@ const ROUNDS: usize = 16;
 
 fn forward_kernel(workgroup: u32, chunk: Chunk, teacher_views: usize) -> Kernel {
     let mut values = chunk.reductions();
-    values.push(("teacher_views", teacher_views.to_string()));
+    values.push(("view", teacher_views.to_string()));
     Kernel::new(shader!("cross_entropy/forward"), workgroup, values)
 }
 
@@ -22,7 +22,7 @@ fn backward_kernel(workgroup: u32, chunk: Chunk, teacher_views: usize) -> Kernel
     let values = vec![
         chunk.value(),
         ("rounds", ROUNDS.to_string()),
-        ("teacher_views", teacher_views.to_string()),
+        ("view", teacher_views.to_string()),
     ];
     Kernel::new(shader!("cross_entropy/backward"), workgroup, values)
 }

@@ -124,6 +124,11 @@ impl KernelSource for Kernel {
     }
 }
 
+/// Whether the device is a program on the CPU, as far as its subgroups tell.
+pub(super) fn is_software(client: &Client) -> bool {
+    client.properties().hardware.plane_size_max <= SOFTWARE_SUBGROUP
+}
+
 /// Lanes of a workgroup that suit the device.
 pub(super) fn workgroup(client: &Client) -> u32 {
     let hardware = &client.properties().hardware;

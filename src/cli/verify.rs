@@ -1,0 +1,51 @@
+//! `ibot verify`.
+
+use std::path::PathBuf;
+
+use ibot::verify::verify;
+use ibot::{Error, Result};
+
+use super::{DeviceArgs, say};
+
+/// Flags of `ibot verify`.
+#[derive(Debug, clap::Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Where the report goes, as JSON.
+    #[arg(long, default_value = "ibot-verify.json")]
+    out: PathBuf,
+}
+
+impl VerifyArgs {
+    pub fn run(&self) -> Result<()> {
+        let selected = self.device.select()?;
+        say(&selected);
+        let report = verify(&selected, &mut |check| say(check))?;
+        report.write(&self.out)?;
+        if let Some(adapter) = &report.adapter {
+            say(adapter);
+        }
+        let failed = report.checks.iter().filter(|check| !check.passed).count();
+        let seconds = report.seconds;
+        if report.passed {
+            say(format_args!(
+                "PASS: {} checks against {} in {seconds:.0} s; report in {}",
+                report.checks.len(),
+                report.reference,
+                self.out.display()
+            ));
+            return Ok(());
+        }
+        say(format_args!(
+            "FAIL: {failed} of {} checks",
+            report.checks.len()
+        ));
+        Err(Error::Device(format!(
+            "this device does not compute what {} computes; the report is in {}. A newer driver may help; \
+             IBOT_KERNELS=reference does without this crate's own kernels; --backend flex computes on the CPU",
+            report.reference,
+            self.out.display()
+        )))
+    }
+}
