@@ -8,9 +8,12 @@
 )]
 
 mod endings;
+#[path = "../gpu/mod.rs"]
+mod gpu;
 mod information;
 mod refusals;
 mod training;
+mod verify;
 
 use std::ffi::OsStr;
 use std::fs;

@@ -185,6 +185,14 @@ pub fn sizes<B: TrainBackend>(device: &B::Device) {
     }
 }
 
+/// Longer rows than lavapipe's loops have rounds for 8 lanes of 4 entries. The bar is that of NdArray, which adds two
+/// million terms one after the other.
+pub fn long_rows<B: TrainBackend>(device: &B::Device) {
+    let case = Case::random(9, 2, 4 * 8 * 65_535 + 4);
+    let found = case.on_device::<B>(device);
+    compare("long rows", &found, &case.on_host(), 1e-3);
+}
+
 pub fn centered_targets<B: TrainBackend>(device: &B::Device) {
     for [rows, prototypes] in [[1, 1], [2, 3], [5, 64], [65, 257]] {
         let mut case = Case::random(2, rows, prototypes);

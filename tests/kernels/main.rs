@@ -32,6 +32,7 @@ type Check<B> = fn(&<B as burn::tensor::backend::BackendTypes>::Device);
 fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
     let checks: &[(&str, Check<B>)] = &[
         ("loss, sizes", loss::sizes::<B>),
+        ("loss, long rows", loss::long_rows::<B>),
         ("loss, centered", loss::centered_targets::<B>),
         ("loss, other views", loss::other_views::<B>),
         ("loss, finite differences", loss::finite_differences::<B>),

@@ -86,6 +86,7 @@ fn flex() {
 fn wgpu() {
     if let Some((device, guard)) = gpu::device() {
         run::<Autodiff<Gpu>>("wgpu", &device);
+        targets::logits_beyond_one_buffer::<Autodiff<Gpu>>(&device);
         guard.check_sync::<Gpu>(&device).unwrap();
     }
 }

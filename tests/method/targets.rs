@@ -2,10 +2,13 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
-use ibot::kernels::TrainBackend;
+use burn_autodiff::Autodiff;
+use burn_flex::Flex;
+use ibot::config::IbotConfig;
+use ibot::kernels::{IbotBackend, TrainBackend};
 use ibot::train::Gradients;
 
-use crate::{assert_close, random_views, tiny_method, values};
+use crate::{assert_close, random_views, tiny, tiny_method, values};
 
 type Inner<B> = <B as AutodiffBackend>::InnerBackend;
 
@@ -22,6 +25,33 @@ pub fn no_masked_patch<B: TrainBackend>(device: &B::Device) {
     let grads = Gradients::of(&output.loss).by_name(&method.student);
     assert!(grads.contains_key("network.cls_head.hidden1.weight"));
     assert!(!grads.contains_key("network.patch_head.hidden1.weight"));
+}
+
+/// 80 masked patches of 500 000 prototypes are more than the 128 MiB that a software GPU binds: they come in parts.
+pub fn logits_beyond_one_buffer<B: TrainBackend>(device: &B::Device) {
+    let most = <B::InnerBackend as IbotBackend>::max_logit_rows(500_000, device);
+    println!("{most} rows fit one tensor, there are 80");
+    let found = loss_of_many_prototypes::<B>(device);
+    let expected = loss_of_many_prototypes::<Autodiff<Flex>>(&Default::default());
+    let expected: Vec<f64> = expected.into_iter().map(f64::from).collect();
+    assert_close(&found, &expected, 1e-4);
+}
+
+/// The patch loss and a gradient of its head.
+fn loss_of_many_prototypes<B: TrainBackend>(device: &B::Device) -> Vec<f32> {
+    let config = IbotConfig {
+        n_patch_prototypes: 500_000,
+        ..tiny()
+    };
+    let mut method = config.init::<B>(3, device).unwrap();
+    let masks: Vec<bool> = (0..160).map(|patch| patch % 2 == 0).collect();
+    let output = method
+        .forward(&random_views(20, device), &masks, 0.04)
+        .unwrap();
+    let mut numbers = values(output.loss_patch);
+    let grads = Gradients::of(&output.loss).by_name(&method.student);
+    numbers.extend(&grads["network.patch_head.bottleneck.weight"].values);
+    numbers
 }
 
 /// The reference runs its patch heads on all tokens and then drops the visible ones; the numbers are the same.

@@ -5,7 +5,8 @@ use burn::tensor::Tensor;
 use super::super::{CrossEntropyInput, CrossEntropyOutput, Gpu, Pairing};
 use super::Chunk;
 use super::launch::{
-    GpuTensor, Kernel, contiguous, empty, launch, shader, tensor, unshared, workgroup,
+    GpuTensor, Kernel, contiguous, empty, launch, reducing_workgroup, shader, tensor, unshared,
+    workgroup,
 };
 
 /// Chunks that a lane of backward.wgsl handles: enough to pay for what a workgroup reads once, few enough that 8 rows
@@ -108,7 +109,7 @@ pub(super) fn forward(input: &CrossEntropyInput<Gpu>) -> CrossEntropyOutput<Gpu>
     let chunk = Chunk::for_length(prototypes);
     let [row_max, row_log, row_loss] = [(); 3].map(|()| empty(&student, [rows]));
     let loss = empty(&student, [1]);
-    let lanes = workgroup(&client);
+    let lanes = reducing_workgroup(&client, chunk.count(prototypes));
     let [_, teacher_views, _] = input.views();
     launch(
         &client,
@@ -117,7 +118,7 @@ pub(super) fn forward(input: &CrossEntropyInput<Gpu>) -> CrossEntropyOutput<Gpu>
         &Operands::new(input).bindings(&student, [&row_max, &row_log, &row_loss]),
         &info(input, chunk),
     );
-    let total = total_kernel(lanes);
+    let total = total_kernel(reducing_workgroup(&client, rows));
     launch(&client, total, 1, &[&row_loss, &loss], &[rows as u32]);
     CrossEntropyOutput {
         loss: tensor(loss),

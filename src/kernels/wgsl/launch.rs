@@ -29,6 +29,9 @@ const GPU_WORKGROUP: u32 = 256;
 /// workgroup is one subgroup (944 x 8192 cross-entropy on lavapipe: 14 ms at 8 lanes, 26 ms at 256).
 const SOFTWARE_SUBGROUP: u32 = 8;
 
+/// lavapipe leaves any loop after this many rounds, without a word (LP_MAX_TGSI_LOOP_ITERATIONS in Mesa's gallivm).
+const MOST_ROUNDS: usize = 65_535;
+
 /// A WGSL file of `shaders/`.
 #[derive(Debug, Clone, Copy)]
 pub struct Shader {
@@ -133,6 +136,23 @@ pub(super) fn is_software(client: &Client) -> bool {
 pub(super) fn workgroup(client: &Client) -> u32 {
     let hardware = &client.properties().hardware;
     workgroup_for(hardware.plane_size_max, hardware.max_units_per_cube)
+}
+
+/// Lanes of a workgroup that suit the device and reduce `length` entries in no more rounds than it can count.
+pub(super) fn reducing_workgroup(client: &Client, length: usize) -> u32 {
+    lanes_for(length, workgroup(client))
+}
+
+fn lanes_for(length: usize, mut lanes: u32) -> u32 {
+    while length.div_ceil(lanes as usize) > MOST_ROUNDS && lanes < GPU_WORKGROUP {
+        lanes *= 2;
+    }
+    let rounds = length.div_ceil(lanes as usize);
+    assert!(
+        rounds <= MOST_ROUNDS,
+        "a row of {length} entries is too long for one workgroup"
+    );
+    lanes
 }
 
 fn workgroup_for(largest_subgroup: u32, most_lanes: u32) -> u32 {
@@ -254,6 +274,14 @@ mod tests {
         assert_eq!(workgroup_for(32, 1024), 256); // NVIDIA, Apple
         assert_eq!(workgroup_for(128, 128), 128); // unknown subgroups, small workgroups
         assert_eq!(workgroup_for(64, 100), 64);
+    }
+
+    #[test]
+    fn long_rows_get_more_lanes() {
+        assert_eq!(lanes_for(0, 8), 8);
+        assert_eq!(lanes_for(8 * 65_535, 8), 8);
+        assert_eq!(lanes_for(8 * 65_535 + 1, 8), 16);
+        assert_eq!(lanes_for(256 * 65_535, 8), 256);
     }
 
     #[test]

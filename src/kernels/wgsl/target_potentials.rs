@@ -6,7 +6,8 @@ use super::super::target_potentials::shape_of_parts;
 use super::super::{Gpu, TargetPotentials};
 use super::Chunk;
 use super::launch::{
-    Client, GpuTensor, Kernel, contiguous, empty, launch, shader, tensor, workgroup,
+    Client, GpuTensor, Kernel, contiguous, empty, launch, reducing_workgroup, shader, tensor,
+    workgroup,
 };
 
 /// Rows that one lane folds into a prototype's normalizer: enough of them to hide the second pass over the partial
@@ -141,12 +142,14 @@ impl Work {
         let rows = self.parts.iter().map(Self::rows_of).sum();
         self.row_shift = empty(&self.parts[0], [rows]);
         self.row_log = empty(&self.parts[0], [rows]);
+        let chunks = self.chunk.count(self.prototypes);
+        let lanes = reducing_workgroup(&self.client, chunks);
         let mut first_row = 0;
         for part in &self.parts {
             let rows = Self::rows_of(part);
             launch(
                 &self.client,
-                rows_kernel(workgroup(&self.client), self.chunk),
+                rows_kernel(lanes, self.chunk),
                 rows,
                 &[
                     part,
@@ -157,7 +160,7 @@ impl Work {
                 ],
                 &[
                     rows as u32,
-                    self.chunk.count(self.prototypes) as u32,
+                    chunks as u32,
                     first_row as u32,
                     self.inverse_temperature.to_bits(),
                 ],

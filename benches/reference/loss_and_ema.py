@@ -1,4 +1,4 @@
-"""Times what the WGSL kernels replace, in PyTorch on the CPU: python benches/reference/kernels.py ROUNDS
+"""Times what the WGSL kernels replace, in PyTorch on the CPU: python benches/reference/loss_and_ema.py ROUNDS
 
     pip install stable-pretraining==0.1.8 timm==1.0.31 torch==2.15.0
 """
@@ -7,7 +7,7 @@ import sys
 import time
 
 import torch
-from stable_pretraining.methods.ibot import iBOT  # before its losses: the package resolves its names lazily
+from stable_pretraining.methods.ibot import iBOT
 from stable_pretraining.losses.utils import sinkhorn_knopp
 
 torch.set_num_threads(2)
