@@ -12,6 +12,7 @@ mod ema;
 mod gpu;
 mod host;
 mod loss;
+mod loss_case;
 mod optimizer;
 mod rows;
 mod shaders;
