@@ -4,17 +4,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::{VitConfig, vit_from_name};
 use crate::error::{Error, Result};
-use crate::masking::{MaskPolicy, MaskRatio};
+use crate::head::PrototypeNorm;
+use crate::masking::{MaskPolicy, MaskRatio, MaskShape};
 
-/// How the teacher's class-token logits become targets.
+/// How the teacher's logits become targets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Targets {
+    /// Softmax of centered logits, with a center that follows the batch means (DINO, the paper).
+    Centering,
+    /// Sinkhorn-Knopp over the batch (DINOv2).
+    Sinkhorn,
+}
+
+/// What counts the same in the patch loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum ClsTargets {
-    /// Softmax of centered logits, with a center that follows the batch means (the reference).
+pub enum PatchWeight {
+    /// All masked patches of the batch (the reference).
     #[default]
-    Centering,
-    /// Sinkhorn-Knopp over the batch, as for patches (DINOv2).
-    Sinkhorn,
+    Patch,
+    /// All images, whatever the number of their masked patches (the paper).
+    Image,
 }
 
 /// Parameters of `stable_pretraining.methods.iBOT` 0.1.8 by name and default, and a few that it fixes.
@@ -33,7 +44,7 @@ pub struct IbotConfig {
     pub n_patch_prototypes: usize,
     /// Share of the patches that the student does not see: a number, or `[low, high]` to draw from for every image.
     pub mask_ratio: MaskRatio,
-    /// Weight of the patch loss; that of the class-token loss is 1.
+    /// Weight of the patch loss.
     pub patch_loss_weight: f64,
     /// Temperature of the student's softmax.
     pub temperature_student: f64,
@@ -53,10 +64,44 @@ pub struct IbotConfig {
     pub pretrained: bool,
     /// Probability that an image is masked at all.
     pub mask_probability: f64,
+    /// Whether masked patches lie anywhere or in blocks.
+    pub mask_shape: MaskShape,
+    /// Fewest patches of a block.
+    pub mask_block_min: usize,
+    /// Height by width of a block, from and to.
+    pub mask_block_aspect: [f64; 2],
+    /// Epoch from which on images are masked.
+    pub mask_start_epoch: usize,
+    /// Linear layers of the heads before the prototypes.
+    pub projector_layers: usize,
+    /// What is done with the length of the prototypes.
+    pub prototype_norm: PrototypeNorm,
+    /// Whether patches share the class tokens' head, and its `n_cls_prototypes`.
+    pub shared_head: bool,
     /// How class-token targets are made.
-    pub cls_targets: ClsTargets,
+    pub cls_targets: Targets,
+    /// How patch targets are made.
+    pub patch_targets: Targets,
     /// Momentum of the class-token center.
     pub center_momentum: f64,
+    /// Momentum of the patch center.
+    pub patch_center_momentum: f64,
+    /// Temperature of the teacher's patch targets in the first epoch; that of class tokens where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature_teacher_patch_warmup: Option<f64>,
+    /// Temperature of the teacher's patch targets after the warm-up; that of class tokens where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature_teacher_patch: Option<f64>,
+    /// Weight of the class-token loss.
+    pub cls_loss_weight: f64,
+    /// What counts the same in the patch loss.
+    pub patch_weight: PatchWeight,
+    /// Weight of the same loss on visible patches, whose targets are made apart; 0 leaves it out.
+    pub visible_loss_weight: f64,
+    /// Weight of the KoLeo regularizer on the student's class tokens; 0 leaves it out.
+    pub koleo_weight: f64,
+    /// Largest probability to drop a residual branch of the student; it grows linearly from 0 over the blocks.
+    pub drop_path_rate: f64,
     /// Sinkhorn-Knopp iterations.
     pub sinkhorn_iterations: usize,
     /// A backbone of one's own shape instead of a name; its `img_size` is replaced by `image_size`.
@@ -83,8 +128,24 @@ impl Default for IbotConfig {
             image_size: 224,
             pretrained: false,
             mask_probability: 1.0,
-            cls_targets: ClsTargets::Centering,
+            mask_shape: MaskShape::Random,
+            mask_block_min: MaskPolicy::default().block_min,
+            mask_block_aspect: MaskPolicy::default().block_aspect,
+            mask_start_epoch: 0,
+            projector_layers: 3,
+            prototype_norm: PrototypeNorm::None,
+            shared_head: false,
+            cls_targets: Targets::Centering,
+            patch_targets: Targets::Sinkhorn,
             center_momentum: 0.9,
+            patch_center_momentum: 0.9,
+            temperature_teacher_patch_warmup: None,
+            temperature_teacher_patch: None,
+            cls_loss_weight: 1.0,
+            patch_weight: PatchWeight::Patch,
+            visible_loss_weight: 0.0,
+            koleo_weight: 0.0,
+            drop_path_rate: 0.0,
             sinkhorn_iterations: 3,
             vit: None,
         }
@@ -97,12 +158,14 @@ impl IbotConfig {
     /// # Errors
     /// [`Error::Config`] for an unknown name or numbers that make no transformer.
     pub fn backbone(&self) -> Result<VitConfig> {
-        let config = match &self.vit {
-            Some(vit) => VitConfig {
-                img_size: self.image_size,
-                ..vit.clone()
-            },
+        let shape = match &self.vit {
+            Some(vit) => vit.clone(),
             None => vit_from_name(&self.encoder_name, self.image_size)?,
+        };
+        let config = VitConfig {
+            img_size: self.image_size,
+            drop_path_rate: self.drop_path_rate,
+            ..shape
         };
         config.validate()?;
         Ok(config)
@@ -119,6 +182,7 @@ impl IbotConfig {
             ("n_cls_prototypes", self.n_cls_prototypes),
             ("n_patch_prototypes", self.n_patch_prototypes),
             ("sinkhorn_iterations", self.sinkhorn_iterations),
+            ("projector_layers", self.projector_layers),
         ];
         for (key, value) in counts {
             if value == 0 {
@@ -132,6 +196,11 @@ impl IbotConfig {
                 self.temperature_teacher_warmup,
             ),
             ("temperature_teacher", self.temperature_teacher),
+            (
+                "temperature_teacher_patch_warmup",
+                self.patch_temperatures()[0],
+            ),
+            ("temperature_teacher_patch", self.patch_temperatures()[1]),
         ];
         for (key, value) in temperatures {
             if !(value.is_finite() && value > 0.0) {
@@ -142,6 +211,7 @@ impl IbotConfig {
             ("ema_decay_start", self.ema_decay_start),
             ("ema_decay_end", self.ema_decay_end),
             ("center_momentum", self.center_momentum),
+            ("patch_center_momentum", self.patch_center_momentum),
         ];
         for (key, value) in fractions {
             if !(0.0..=1.0).contains(&value) {
@@ -149,13 +219,20 @@ impl IbotConfig {
             }
         }
         self.mask_policy().validate()?;
-        if !(self.patch_loss_weight.is_finite() && self.patch_loss_weight >= 0.0) {
-            let remedy = "must be 0 or above";
-            return Err(Error::config(
-                "patch_loss_weight",
-                self.patch_loss_weight,
-                remedy,
-            ));
+        let weights = [
+            ("cls_loss_weight", self.cls_loss_weight),
+            ("patch_loss_weight", self.patch_loss_weight),
+            ("visible_loss_weight", self.visible_loss_weight),
+            ("koleo_weight", self.koleo_weight),
+        ];
+        for (key, value) in weights {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(Error::config(key, value, "must be 0 or above"));
+            }
+        }
+        if weights.iter().all(|(_, weight)| *weight == 0.0) {
+            let remedy = "must be above 0, or another loss weight: there is nothing to learn";
+            return Err(Error::config("cls_loss_weight", 0, remedy));
         }
         Ok(())
     }
@@ -163,26 +240,49 @@ impl IbotConfig {
     /// How images are masked.
     pub fn mask_policy(&self) -> MaskPolicy {
         MaskPolicy {
-            ratio: self.mask_ratio,
+            ratio: self.mask_ratio.clone(),
             probability: self.mask_probability,
+            shape: self.mask_shape,
+            block_min: self.mask_block_min,
+            block_aspect: self.mask_block_aspect,
+            start_epoch: self.mask_start_epoch,
         }
     }
 
-    /// Temperature of the teacher's targets in an epoch (`_teacher_temperature` of the reference).
+    /// Temperatures of patch targets before and after the warm-up.
+    fn patch_temperatures(&self) -> [f64; 2] {
+        [
+            self.temperature_teacher_patch_warmup
+                .unwrap_or(self.temperature_teacher_warmup),
+            self.temperature_teacher_patch
+                .unwrap_or(self.temperature_teacher),
+        ]
+    }
+
+    /// Temperature of the teacher's class-token targets in an epoch (`_teacher_temperature` of the reference).
     pub fn teacher_temperature(&self, epoch: usize) -> f64 {
+        self.warmed_up(
+            [self.temperature_teacher_warmup, self.temperature_teacher],
+            epoch,
+        )
+    }
+
+    /// Temperature of the teacher's patch targets in an epoch.
+    pub fn teacher_patch_temperature(&self, epoch: usize) -> f64 {
+        self.warmed_up(self.patch_temperatures(), epoch)
+    }
+
+    fn warmed_up(&self, [first, last]: [f64; 2], epoch: usize) -> f64 {
         let warmup = self.warmup_epochs_temperature_teacher;
         if epoch >= warmup {
-            return self.temperature_teacher;
+            return last;
         }
-        let progress = epoch as f64 / warmup as f64;
-        self.temperature_teacher_warmup
-            + progress * (self.temperature_teacher - self.temperature_teacher_warmup)
+        first + epoch as f64 / warmup as f64 * (last - first)
     }
 
-    /// Coefficient of the teacher's moving average in an epoch, on a cosine from start to end
-    /// (`update_ema_coefficient` of the reference).
-    pub fn ema_decay(&self, epoch: usize, total_epochs: usize) -> f64 {
-        let progress = epoch as f64 / total_epochs.max(1) as f64;
+    /// Coefficient of the teacher's moving average at a share of the run from 0 to 1, on a cosine from start to end
+    /// (`update_ema_coefficient` of the reference, which takes the share of epochs).
+    pub fn ema_decay(&self, progress: f64) -> f64 {
         let cosine = 1.0 + (progress * std::f64::consts::PI).cos();
         self.ema_decay_end - 0.5 * (self.ema_decay_end - self.ema_decay_start) * cosine
     }

@@ -1,59 +1,92 @@
-//! Projection head: an MLP to a unit sphere, then one logit a prototype.
+//! Projection head: an MLP to a unit sphere, then one logit for each prototype.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use serde::{Deserialize, Serialize};
 
-use crate::init::torch_linear;
+use crate::init::{constant_param, torch_linear};
 use crate::kernels::IbotBackend;
 use crate::random::Random;
 
 /// Square of the smallest norm that the L2 normalization divides by (PyTorch's 1e-12).
 const MIN_SQUARED_NORM: f64 = 1e-24;
 
+/// What a head does with the length of its prototypes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PrototypeNorm {
+    /// Nothing (stable-pretraining).
+    #[default]
+    None,
+    /// Each prototype has length 1 (DINO's `norm_last_layer`).
+    Fixed,
+    /// Each prototype has a learned length, 1 at the start (weight normalization, arXiv 1602.07868).
+    Learned,
+}
+
 /// Widths of a [`Head`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadConfig {
     /// Width D of the tokens.
     pub width: usize,
-    /// Width of the two hidden layers.
+    /// Linear layers before the unit sphere, at least 1.
+    pub layers: usize,
+    /// Width between them.
     pub hidden_dim: usize,
     /// Width of the unit sphere.
     pub bottleneck_dim: usize,
     /// Number K of prototypes.
     pub prototypes: usize,
+    /// What is done with their length.
+    pub prototype_norm: PrototypeNorm,
 }
 
-/// Linear-GELU-Linear-GELU-Linear-L2 norm-prototypes.
+/// Linear layers with GELU between them, L2 norm, prototypes.
 ///
-/// Source: `_ibot_head` in stable_pretraining/methods/ibot.py.
+/// Source: `_ibot_head` in stable_pretraining/methods/ibot.py, which has three layers; `DINOHead` in DINO's
+/// vision_transformer.py for the norm of the prototypes.
 #[derive(Module, Debug)]
 pub struct Head<B: Backend> {
-    /// `[D, hidden]`.
-    pub hidden1: Linear<B>,
-    /// `[hidden, hidden]`.
-    pub hidden2: Linear<B>,
-    /// `[hidden, bottleneck]`.
-    pub bottleneck: Linear<B>,
+    /// `[D, hidden]`, `[hidden, hidden]` and so on, the last one to the bottleneck.
+    pub layers: Vec<Linear<B>>,
     /// `[bottleneck, K]`, without bias.
     pub prototypes: Linear<B>,
+    /// Lengths of the prototypes where they are learned, `[K]`.
+    pub prototype_length: Option<Param<Tensor<B, 1>>>,
+    #[module(skip)]
+    prototype_norm: PrototypeNorm,
 }
 
 impl HeadConfig {
     /// A head with PyTorch's default initialization.
     pub fn init<B: Backend>(self, random: &mut Random, device: &B::Device) -> Head<B> {
-        let Self {
-            width,
-            hidden_dim: hidden,
-            bottleneck_dim: bottleneck,
-            prototypes,
-        } = self;
+        let width_before = |layer| {
+            if layer == 0 {
+                self.width
+            } else {
+                self.hidden_dim
+            }
+        };
+        let width_after = |layer| match layer + 1 == self.layers {
+            true => self.bottleneck_dim,
+            false => self.hidden_dim,
+        };
+        let widths = (0..self.layers).map(|layer| [width_before(layer), width_after(layer)]);
+        let learned = self.prototype_norm == PrototypeNorm::Learned;
         Head {
-            hidden1: torch_linear(random, [width, hidden], true, device),
-            hidden2: torch_linear(random, [hidden, hidden], true, device),
-            bottleneck: torch_linear(random, [hidden, bottleneck], true, device),
-            prototypes: torch_linear(random, [bottleneck, prototypes], false, device),
+            layers: widths
+                .map(|widths| torch_linear(random, widths, true, device))
+                .collect(),
+            prototypes: torch_linear(
+                random,
+                [self.bottleneck_dim, self.prototypes],
+                false,
+                device,
+            ),
+            prototype_length: learned.then(|| constant_param([self.prototypes], 1.0, device)),
+            prototype_norm: self.prototype_norm,
         }
     }
 }
@@ -62,10 +95,25 @@ impl<B: IbotBackend> Head<B> {
     /// # Shapes
     /// `tokens` `[M, D]` -> logits `[M, K]`.
     pub fn forward(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {
-        let hidden = B::exact_gelu(self.hidden1.forward(tokens));
-        let hidden = B::exact_gelu(self.hidden2.forward(hidden));
-        let bottleneck = l2_normalize(self.bottleneck.forward(hidden), MIN_SQUARED_NORM);
-        self.prototypes.forward(bottleneck)
+        let mut hidden = tokens;
+        for (at, layer) in self.layers.iter().enumerate() {
+            if at > 0 {
+                hidden = B::exact_gelu(hidden);
+            }
+            hidden = layer.forward(hidden);
+        }
+        let unit = l2_normalize(hidden, MIN_SQUARED_NORM);
+        if self.prototype_norm == PrototypeNorm::None {
+            return self.prototypes.forward(unit);
+        }
+        let directions = self.prototypes.weight.val();
+        let squared = (directions.clone() * directions.clone()).sum_dim(0); // [1, K]
+        let length = squared.clamp_min(MIN_SQUARED_NORM).sqrt();
+        let prototypes = match &self.prototype_length {
+            Some(learned) => directions * (learned.val().unsqueeze_dim(0) / length),
+            None => directions / length,
+        };
+        unit.matmul(prototypes)
     }
 }
 

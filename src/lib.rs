@@ -35,9 +35,11 @@
 //!     let mut trainer = Trainer::new(method, AdamWConfig::default(), device, DeviceGuard::Cpu);
 //!     let view = || Tensor::<Flex, 4>::random([2, 3, 224, 224], Distribution::Default, &device);
 //!     for step in 0..10 {
-//!         let masks = (0..4).flat_map(|image| config.mask_policy().mask(0, step, image, 0, 196));
-//!         let input = StepInput::<B> { masks: masks.collect(), global_views: vec![view(), view()] };
-//!         let rates = Rates { epoch: 0, learning_rate: 1e-4, temperature_teacher: 0.04, ema_decay: 0.996 };
+//!         let masks = (0..4).flat_map(|image| config.mask_policy().mask(0, step, image, 0, [14, 14]));
+//!         let global_views = vec![view(), view()];
+//!         let input = StepInput::<B> { masks: masks.collect(), global_views, local_views: vec![] };
+//!         let (temperature_teacher, ema_decay) = (0.04, 0.996);
+//!         let rates = Rates { learning_rate: 1e-4, temperature_teacher, ema_decay, ..Rates::default() };
 //!         let (next, losses) = trainer.step(&input, &rates);
 //!         trainer = next;
 //!         println!("{:?}", losses?);

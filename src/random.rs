@@ -23,6 +23,8 @@ pub enum Stream {
     Init,
     /// The demo's pictures.
     Demo,
+    /// What training drops; the epoch counts steps here.
+    DropPath,
 }
 
 impl Stream {
@@ -33,6 +35,7 @@ impl Stream {
             Self::Mask(view) => (3 << 32) | u64::from(view),
             Self::Init => 4 << 32,
             Self::Demo => 5 << 32,
+            Self::DropPath => 6 << 32,
         }
     }
 }

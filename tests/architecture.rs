@@ -25,7 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("weights", &[]),
     ("losses", &["kernels", "head"]),
     ("teacher", &["kernels"]),
-    ("config", &["backbone", "masking"]),
+    ("config", &["backbone", "head", "masking"]),
     ("data", &["masking"]),
     ("device", &["memory"]),
     (

@@ -2,8 +2,8 @@
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
 
 use super::{Attention, LayerNorm, VitConfig};
 use crate::init::{constant_param, timm_linear};
@@ -75,13 +75,59 @@ impl<B: Backend> Block<B> {
 
 impl<B: IbotBackend> Block<B> {
     /// # Shapes
-    /// `tokens` `[B T, D]` -> `[B T, D]`.
-    pub fn forward(&self, tokens: Tensor<B, 2>, batch: usize) -> Tensor<B, 2> {
+    /// `tokens` `[B T, D]`, `drop_path` `[B, 1, 1]` for each branch -> `[B T, D]`.
+    pub fn forward(
+        &self,
+        tokens: Tensor<B, 2>,
+        batch: usize,
+        drop_path: Option<DropPath<B>>,
+    ) -> Tensor<B, 2> {
+        let (keep_attention, keep_mlp) = match drop_path {
+            Some(drop_path) => (Some(drop_path.attention), Some(drop_path.mlp)),
+            None => (None, None),
+        };
         let attended = self.attn.forward(self.norm1.forward(tokens.clone()), batch);
-        let tokens = tokens + scaled(attended, self.ls1.as_ref());
+        let tokens = tokens + kept(scaled(attended, self.ls1.as_ref()), keep_attention);
         let mapped = self.mlp.forward(self.norm2.forward(tokens.clone()));
-        tokens + scaled(mapped, self.ls2.as_ref())
+        tokens + kept(scaled(mapped, self.ls2.as_ref()), keep_mlp)
     }
+}
+
+/// Stochastic depth (arXiv 1603.09382): what each image's residual branches are multiplied by in one block, 0 or the
+/// inverse of the probability to stay.
+#[derive(Debug, Clone)]
+pub struct DropPath<B: Backend> {
+    /// `[B, 1, 1]`.
+    pub attention: Tensor<B, 3>,
+    /// `[B, 1, 1]`.
+    pub mlp: Tensor<B, 3>,
+}
+
+impl<B: Backend> DropPath<B> {
+    /// Drops each branch of each image with probability `rate`, below 1.
+    pub fn draw(random: &mut Random, rate: f64, batch: usize, device: &B::Device) -> Self {
+        let mut branch = || {
+            let keep = |random: &mut Random| f64::from(u8::from(!random.chance(rate)));
+            let factors: Vec<f32> = (0..batch)
+                .map(|_| (keep(random) / (1.0 - rate)) as f32)
+                .collect();
+            Tensor::from_data(TensorData::new(factors, [batch, 1, 1]), device)
+        };
+        Self {
+            attention: branch(),
+            mlp: branch(),
+        }
+    }
+}
+
+fn kept<B: Backend>(branch: Tensor<B, 2>, keep: Option<Tensor<B, 3>>) -> Tensor<B, 2> {
+    let Some(keep) = keep else {
+        return branch;
+    };
+    let [rows, width] = branch.dims();
+    let batch = keep.dims()[0];
+    let by_image = branch.reshape([batch, rows / batch, width]) * keep;
+    by_image.reshape([rows, width])
 }
 
 fn scaled<B: Backend>(branch: Tensor<B, 2>, scale: Option<&LayerScale<B>>) -> Tensor<B, 2> {

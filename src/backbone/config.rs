@@ -59,6 +59,10 @@ pub struct VitConfig {
     /// Initial LayerScale; none where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_values: Option<f64>,
+    /// Largest probability to drop a residual branch in training; it grows linearly from 0 over the blocks. Not a key of
+    /// its own: it is the method's `drop_path_rate`.
+    #[serde(skip)]
+    pub drop_path_rate: f64,
     /// Positions are added to patches only, not to class and register tokens.
     pub no_embed_class: bool,
     /// Pooling in evaluation.
@@ -79,6 +83,7 @@ impl Default for VitConfig {
             reg_tokens: 0,
             init_std: 0.02,
             init_values: None,
+            drop_path_rate: 0.0,
             no_embed_class: false,
             global_pool: GlobalPool::Token,
         }
@@ -155,6 +160,10 @@ impl VitConfig {
                 "not finite",
                 "must be a number such as 1e-5",
             ));
+        }
+        if !(0.0..1.0).contains(&self.drop_path_rate) {
+            let remedy = "must be from 0 to below 1, such as 0.1";
+            return Err(Error::config("drop_path_rate", self.drop_path_rate, remedy));
         }
         if self.global_pool == GlobalPool::Token && !self.class_token {
             let remedy = "needs class_token = true; use \"avg\" without a class token";

@@ -6,6 +6,7 @@ mod config;
 mod layer_norm;
 mod names;
 mod patch_embed;
+mod positions;
 mod vit;
 
 pub use attention::Attention;
@@ -19,6 +20,8 @@ pub use vit::VisionTransformer;
 use burn::module::{AutodiffModule, Module, ModuleDisplay};
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
+
+use crate::random::Random;
 
 /// Which patches the student does not see, and what it sees in their place.
 #[derive(Debug, Clone)]
@@ -61,8 +64,19 @@ pub trait Backbone<B: Backend>: Module<B> + ModuleDisplay {
     /// added ([`PatchMask::apply`]).
     ///
     /// # Shapes
-    /// `images` `[B, 3, S, S]` -> [`Tokens`].
+    /// `images` `[B, 3, S, S]` -> [`Tokens`]. Local crops are smaller than S.
     fn tokens(&self, images: Tensor<B, 4>, mask: Option<PatchMask<B>>) -> Tokens<B>;
+
+    /// [`Backbone::tokens`] with what only training does, such as drop path, drawn from `random`; by default nothing.
+    fn training_tokens(
+        &self,
+        images: Tensor<B, 4>,
+        mask: Option<PatchMask<B>>,
+        random: &mut Random,
+    ) -> Tokens<B> {
+        let _ = random;
+        self.tokens(images, mask)
+    }
 
     /// The feature that evaluation uses, by default the class token.
     ///

@@ -1,9 +1,11 @@
 //! timm's vision transformer.
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
 
+use super::block::DropPath;
+use super::positions::resample_matrix;
 use super::{Backbone, Block, GlobalPool, LayerNorm, PatchEmbed, PatchMask, Tokens, VitConfig};
 use crate::init::normal_param;
 use crate::kernels::IbotBackend;
@@ -72,23 +74,43 @@ impl<B: Backend> VisionTransformer<B> {
 }
 
 impl<B: IbotBackend> VisionTransformer<B> {
-    /// All tokens after the last norm, as timm's `forward_features`.
+    /// All tokens after the last norm, as timm's `forward_features` with `dynamic_img_size`.
     ///
     /// # Shapes
-    /// `images` `[B, 3, S, S]` -> `[B, prefix + N, D]`.
+    /// `images` `[B, 3, H, W]`, both multiples of the patch -> `[B, prefix + N, D]` for the N patches of the image.
     pub fn features(&self, images: Tensor<B, 4>, mask: Option<PatchMask<B>>) -> Tensor<B, 3> {
+        self.run(images, mask, None)
+    }
+
+    fn run(
+        &self,
+        images: Tensor<B, 4>,
+        mask: Option<PatchMask<B>>,
+        random: Option<&mut Random>,
+    ) -> Tensor<B, 3> {
+        let [_, _, height, width] = images.dims();
+        let grid = [height, width].map(|side| side / self.config.patch_size);
         let patches = self.patch_embed.forward(images);
         let patches = match mask {
             Some(mask) => mask.apply(patches),
             None => patches,
         };
-        let tokens = self.with_prefix_and_positions(patches);
+        let tokens = self.with_prefix_and_positions(patches, grid);
         let [batch, count, width] = tokens.dims();
+        let device = tokens.device();
         let flat = tokens.reshape([batch * count, width]);
+        let mut random = random;
         let flat = self
             .blocks
             .iter()
-            .fold(flat, |tokens, block| block.forward(tokens, batch));
+            .enumerate()
+            .fold(flat, |tokens, (at, block)| {
+                let last = (self.blocks.len() - 1).max(1);
+                let rate = self.config.drop_path_rate * at as f64 / last as f64;
+                let random = random.as_deref_mut().filter(|_| rate > 0.0);
+                let drop_path = random.map(|random| DropPath::draw(random, rate, batch, &device));
+                block.forward(tokens, batch, drop_path)
+            });
         let flat = match &self.norm {
             Some(norm) => norm.forward(flat),
             None => flat,
@@ -96,7 +118,7 @@ impl<B: IbotBackend> VisionTransformer<B> {
         flat.reshape([batch, count, width])
     }
 
-    fn with_prefix_and_positions(&self, patches: Tensor<B, 3>) -> Tensor<B, 3> {
+    fn with_prefix_and_positions(&self, patches: Tensor<B, 3>, grid: [usize; 2]) -> Tensor<B, 3> {
         let [batch, _, width] = patches.dims();
         let mut parts: Vec<Tensor<B, 3>> = [&self.cls_token, &self.reg_token]
             .into_iter()
@@ -107,7 +129,7 @@ impl<B: IbotBackend> VisionTransformer<B> {
                 token.expand([batch, count, width])
             })
             .collect();
-        let positions = self.pos_embed.val();
+        let positions = self.positions(grid);
         if self.config.no_embed_class {
             parts.push(patches + positions);
             Tensor::cat(parts, 1)
@@ -115,6 +137,29 @@ impl<B: IbotBackend> VisionTransformer<B> {
             parts.push(patches);
             Tensor::cat(parts, 1) + positions
         }
+    }
+
+    /// The position embedding for a grid of patches: its own, or resampled as timm's `resample_abs_pos_embed` does.
+    fn positions(&self, grid: [usize; 2]) -> Tensor<B, 3> {
+        let positions = self.pos_embed.val();
+        let own = [self.config.side(); 2];
+        if grid == own {
+            return positions;
+        }
+        let [_, count, width] = positions.dims();
+        let prefix = count - self.config.patches();
+        let [rows, columns] = [grid, own].map(|[rows, columns]| rows * columns);
+        let matrix = TensorData::new(resample_matrix(own, grid), [rows, columns]);
+        let matrix = Tensor::<B, 2>::from_data(matrix, &positions.device());
+        let of_patches = positions
+            .clone()
+            .narrow(1, prefix, columns)
+            .reshape([columns, width]);
+        let resampled = matrix.matmul(of_patches).reshape([1, rows, width]);
+        if prefix == 0 {
+            return resampled;
+        }
+        Tensor::cat(vec![positions.narrow(1, 0, prefix), resampled], 1)
     }
 
     /// One feature an image from the tokens of [`VisionTransformer::features`], as timm's pooling.
@@ -138,6 +183,13 @@ impl<B: IbotBackend> VisionTransformer<B> {
         }
     }
 
+    fn split(&self, features: Tensor<B, 3>) -> Tokens<B> {
+        Tokens {
+            cls: self.cls_of(features.clone()),
+            patches: self.patches_of(features),
+        }
+    }
+
     fn cls_of(&self, features: Tensor<B, 3>) -> Tensor<B, 2> {
         if self.config.class_token {
             features.narrow(1, 0, 1).squeeze_dim(1)
@@ -147,7 +199,9 @@ impl<B: IbotBackend> VisionTransformer<B> {
     }
 
     fn patches_of(&self, features: Tensor<B, 3>) -> Tensor<B, 3> {
-        features.narrow(1, self.config.prefix_tokens(), self.config.patches())
+        let prefix = self.config.prefix_tokens();
+        let patches = features.dims()[1] - prefix;
+        features.narrow(1, prefix, patches)
     }
 }
 
@@ -161,11 +215,16 @@ impl<B: IbotBackend> Backbone<B> for VisionTransformer<B> {
     }
 
     fn tokens(&self, images: Tensor<B, 4>, mask: Option<PatchMask<B>>) -> Tokens<B> {
-        let features = self.features(images, mask);
-        Tokens {
-            cls: self.cls_of(features.clone()),
-            patches: self.patches_of(features),
-        }
+        self.split(self.features(images, mask))
+    }
+
+    fn training_tokens(
+        &self,
+        images: Tensor<B, 4>,
+        mask: Option<PatchMask<B>>,
+        random: &mut Random,
+    ) -> Tokens<B> {
+        self.split(self.run(images, mask, Some(random)))
     }
 
     fn embed(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::kernels::{Gpu, TrainBackend};
 use crate::memory::peak_rss_mib;
 use crate::random::{Random, Stream};
-use crate::train::{AdamW, AdamWConfig, Gradients};
+use crate::train::{AdamW, AdamWConfig, Gradients, UpdateRates};
 
 /// Global views a picture.
 const VIEWS: usize = 2;
@@ -80,14 +80,14 @@ fn time<B: TrainBackend>(
     report: &mut dyn FnMut(StepTimes),
 ) -> Result<()> {
     let mut method = request.method.init::<B>(0, device)?;
-    let patches = request.method.backbone()?.patches();
+    let grid = [request.method.backbone()?.side(); 2];
     let mut optimizer = AdamW::new(AdamWConfig::default());
     let mut random = Random::new(0, 0, 0, Stream::View(0));
     let views = random_views::<B>(request, &mut random, device);
     let temperature = request.method.teacher_temperature(0);
     let policy = request.method.mask_policy();
     let masks: Vec<bool> = (0..VIEWS * request.batch_size)
-        .flat_map(|_| policy.draw(&mut random, patches))
+        .flat_map(|_| policy.draw(&mut random, grid))
         .collect();
     for _ in 0..request.steps {
         let start = Instant::now();
@@ -98,7 +98,11 @@ fn time<B: TrainBackend>(
         guard.check_sync::<B>(device)?;
         let backward_s = start.elapsed().as_secs_f64() - forward_s;
         let optimizing = Instant::now();
-        method.student = optimizer.step(method.student, grads, 1.0, 1e-4);
+        let rates = UpdateRates {
+            learning_rate: 1e-4,
+            ..UpdateRates::default()
+        };
+        method.student = optimizer.step(method.student, grads, &rates);
         guard.check_sync::<B>(device)?;
         let optimizer_s = optimizing.elapsed().as_secs_f64();
         let averaging = Instant::now();

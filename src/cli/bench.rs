@@ -107,7 +107,7 @@ impl BenchArgs {
                 ..AugmentConfig::default()
             },
             masks: method.mask_policy(),
-            patches: method.backbone()?.patches(),
+            grid: [method.backbone()?.side(); 2],
         };
         let all = std::thread::available_parallelism().map_or(1, usize::from);
         for workers in [1, all] {

@@ -22,10 +22,16 @@ pub struct AugmentConfig {
     /// Side S of a view in pixels; default 224. Not a key of its own: it is the method's `image_size`.
     #[serde(skip)]
     pub image_size: usize,
-    /// Views per picture, G; default 2.
+    /// Global views per picture, G, which both networks see; default 2.
     pub global_views: usize,
-    /// Share of the picture's area that a crop covers, drawn uniformly; default 0.4 to 1.
+    /// Share of the picture's area that a global crop covers, drawn uniformly; default 0.4 to 1.
     pub scale: [f64; 2],
+    /// Local views per picture, L, which the student alone sees; default 0.
+    pub local_views: usize,
+    /// Side of a local view in pixels; default 96.
+    pub local_size: usize,
+    /// Share of the picture's area that a local crop covers, drawn uniformly; default 0.05 to 0.4.
+    pub local_scale: [f64; 2],
     /// Width by height of a crop, its logarithm drawn uniformly; default 3/4 to 4/3.
     pub ratio: [f64; 2],
     /// Default bicubic.
@@ -67,7 +73,7 @@ pub struct ColorJitter {
 #[serde(default, deny_unknown_fields)]
 pub struct Blur {
     /// Default 0.5.
-    pub probability: f64,
+    pub probability: PerView,
     /// Standard deviation in pixels of the view, drawn uniformly; default 0.1 to 2.
     pub sigma: [f64; 2],
 }
@@ -79,7 +85,58 @@ pub struct Solarize {
     /// From 0 to 255; default 128.
     pub threshold: f64,
     /// Default 0.2.
-    pub probability: f64,
+    pub probability: PerView,
+}
+
+/// A probability: one number for all views, or one for each kind of them, as the paper has it for blur and solarize.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PerView {
+    /// The same for all.
+    Same(f64),
+    /// By the kind of the view.
+    ByKind(ByKind),
+}
+
+/// One probability for each kind of view.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ByKind {
+    /// Of the first global view.
+    pub first: f64,
+    /// Of the other global views.
+    pub others: f64,
+    /// Of local views.
+    pub local: f64,
+}
+
+/// What sort of view a number names: global ones come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ViewKind {
+    /// The first global view.
+    First,
+    /// Another global view.
+    Other,
+    /// A local view.
+    Local,
+}
+
+impl PerView {
+    /// The probability for views of this kind.
+    pub fn of(self, kind: ViewKind) -> f64 {
+        match (self, kind) {
+            (Self::Same(probability), _) => probability,
+            (Self::ByKind(each), ViewKind::First) => each.first,
+            (Self::ByKind(each), ViewKind::Other) => each.others,
+            (Self::ByKind(each), ViewKind::Local) => each.local,
+        }
+    }
+}
+
+impl From<f64> for PerView {
+    fn from(probability: f64) -> Self {
+        Self::Same(probability)
+    }
 }
 
 impl Default for AugmentConfig {
@@ -88,6 +145,9 @@ impl Default for AugmentConfig {
             image_size: 224,
             global_views: 2,
             scale: [0.4, 1.0],
+            local_views: 0,
+            local_size: 96,
+            local_scale: [0.05, 0.4],
             ratio: [3.0 / 4.0, 4.0 / 3.0],
             interpolation: Interpolation::Bicubic,
             flip: 0.5,
@@ -116,7 +176,7 @@ impl Default for ColorJitter {
 impl Default for Blur {
     fn default() -> Self {
         Self {
-            probability: 0.5,
+            probability: PerView::Same(0.5),
             sigma: [0.1, 2.0],
         }
     }
@@ -126,7 +186,7 @@ impl Default for Solarize {
     fn default() -> Self {
         Self {
             threshold: 128.0,
-            probability: 0.2,
+            probability: PerView::Same(0.2),
         }
     }
 }
@@ -138,6 +198,11 @@ impl AugmentConfig {
         whole("image_size", self.image_size, 8, 4096)?;
         whole("global_views", self.global_views, 1, 16)?;
         pair("scale", self.scale, 1e-4, 1.0)?;
+        whole("local_views", self.local_views, 0, 64)?;
+        if self.local_views > 0 {
+            whole("local_size", self.local_size, 8, self.image_size)?;
+        }
+        pair("local_scale", self.local_scale, 1e-4, 1.0)?;
         pair("ratio", self.ratio, 0.01, 100.0)?;
         number("flip", self.flip, 0.0, 1.0)?;
         let jitter = &self.color_jitter;
@@ -147,10 +212,10 @@ impl AugmentConfig {
         number("color_jitter.hue", jitter.hue, 0.0, 0.5)?;
         number("color_jitter.probability", jitter.probability, 0.0, 1.0)?;
         number("gray", self.gray, 0.0, 1.0)?;
-        number("blur.probability", self.blur.probability, 0.0, 1.0)?;
+        per_view("blur.probability", self.blur.probability)?;
         pair("blur.sigma", self.blur.sigma, 0.01, 100.0)?;
         number("solarize.threshold", self.solarize.threshold, 0.0, 255.0)?;
-        number("solarize.probability", self.solarize.probability, 0.0, 1.0)?;
+        per_view("solarize.probability", self.solarize.probability)?;
         for (mean, std) in self.mean.iter().zip(self.std) {
             number("mean", f64::from(*mean), -1.0, 2.0)?;
             number("std", f64::from(std), 1e-3, 10.0)?;
@@ -158,9 +223,42 @@ impl AugmentConfig {
         Ok(())
     }
 
-    /// Floats in one view: 3 * S * S.
+    /// Floats in one global view: 3 * S * S.
     pub fn view_len(&self) -> usize {
         3 * self.image_size * self.image_size
+    }
+
+    /// All views of a picture, G + L.
+    pub fn views(&self) -> usize {
+        self.global_views + self.local_views
+    }
+
+    /// What sort of view this number names.
+    pub fn kind(&self, view: usize) -> ViewKind {
+        match view {
+            0 => ViewKind::First,
+            _ if view < self.global_views => ViewKind::Other,
+            _ => ViewKind::Local,
+        }
+    }
+
+    /// Side of a view of this kind, and the share of the picture's area that it covers.
+    pub(super) fn size_and_scale(&self, kind: ViewKind) -> (usize, [f64; 2]) {
+        match kind {
+            ViewKind::First | ViewKind::Other => (self.image_size, self.scale),
+            ViewKind::Local => (self.local_size, self.local_scale),
+        }
+    }
+}
+
+fn per_view(key: &str, value: PerView) -> Result<()> {
+    match value {
+        PerView::Same(probability) => number(key, probability, 0.0, 1.0),
+        PerView::ByKind(each) => {
+            number(&format!("{key}.first"), each.first, 0.0, 1.0)?;
+            number(&format!("{key}.others"), each.others, 0.0, 1.0)?;
+            number(&format!("{key}.local"), each.local, 0.0, 1.0)
+        }
     }
 }
 

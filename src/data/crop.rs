@@ -5,7 +5,7 @@ use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 
-use super::augment::{AugmentConfig, Interpolation};
+use super::augment::Interpolation;
 use crate::error::{Error, Result};
 use crate::random::Random;
 
@@ -32,11 +32,15 @@ pub struct CropBox {
 impl CropBox {
     /// A crop of a picture of `width` x `height` as `torchvision.transforms.RandomResizedCrop` draws it: ten attempts
     /// at an area and an aspect ratio that fit, then the largest center crop of an allowed ratio.
-    pub fn draw(config: &AugmentConfig, random: &mut Random, width: u32, height: u32) -> Self {
+    pub fn draw(
+        scale: [f64; 2],
+        [narrow, wide]: [f64; 2],
+        random: &mut Random,
+        [width, height]: [u32; 2],
+    ) -> Self {
         let area = f64::from(width) * f64::from(height);
-        let [narrow, wide] = config.ratio;
         for _ in 0..ATTEMPTS {
-            let target = area * random.uniform(config.scale[0], config.scale[1]);
+            let target = area * random.uniform(scale[0], scale[1]);
             let ratio = random.uniform(narrow.ln(), wide.ln()).exp();
             let crop_width = (target * ratio).sqrt().round_ties_even() as u32;
             let crop_height = (target / ratio).sqrt().round_ties_even() as u32;
@@ -75,10 +79,10 @@ pub struct SquareResizer {
 }
 
 impl SquareResizer {
-    /// For views of `config.image_size` pixels per side.
-    pub fn new(config: &AugmentConfig) -> Self {
-        let side = config.image_size as u32;
-        let filter = match config.interpolation {
+    /// For views of `side` pixels per side.
+    pub fn new(side: usize, interpolation: Interpolation) -> Self {
+        let side = side as u32;
+        let filter = match interpolation {
             Interpolation::Bilinear => FilterType::Bilinear,
             Interpolation::Bicubic => FilterType::CatmullRom,
         };

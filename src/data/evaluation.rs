@@ -70,7 +70,7 @@ impl EvalBatches {
     fn advance(&mut self) -> Result<Option<EvalBatch>> {
         while let Some(mut made) = self.pool.take()? {
             let pictures = &self.pool.task().pictures;
-            let (_, view_len) = self.pool.task().views();
+            let view_len = self.pool.task().augment.view_len();
             let mut pixels = made.views.pop().unwrap_or_default();
             for &at in made.missing.iter().rev() {
                 made.samples.remove(at);
@@ -121,8 +121,8 @@ impl Task for EvalTask {
         Augmenter::new(&self.augment)
     }
 
-    fn views(&self) -> (usize, usize) {
-        (1, self.augment.view_len())
+    fn view_lens(&self) -> Vec<usize> {
+        vec![self.augment.view_len()]
     }
 
     fn samples(&self, number: usize) -> Option<Vec<usize>> {

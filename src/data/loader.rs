@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::PictureSource;
-use super::augment::AugmentConfig;
+use super::augment::{AugmentConfig, ViewKind};
 use super::pictures::Pictures;
 use super::pool::{Pool, Slot, Task, worker_count};
 use super::view::{Augmenter, View};
@@ -71,8 +71,8 @@ pub struct TrainViews {
     pub augment: AugmentConfig,
     /// Their masks.
     pub masks: MaskPolicy,
-    /// Patches per view, N.
-    pub patches: usize,
+    /// Rows and columns of patches in a global view.
+    pub grid: [usize; 2],
 }
 
 /// A place in training: batch number `batch` of epoch `epoch`, both from 0.
@@ -93,9 +93,9 @@ pub struct Batch {
     pub index: usize,
     /// `[B]`: places in the source. Where a picture cannot be decoded, the next usable one is shown instead.
     pub samples: Vec<usize>,
-    /// G buffers of `[B, 3, S, S]`, normalised.
+    /// G buffers of `[B, 3, S, S]`, then L of `[B, 3, s, s]` with the side s of local views; normalised.
     pub views: Vec<Vec<f32>>,
-    /// `[G * B, N]`, view by view as the concatenated views; true where a patch is masked.
+    /// `[G * B, N]`, view by view as the concatenated global views; true where a patch is masked.
     pub masks: Vec<bool>,
 }
 
@@ -210,28 +210,51 @@ impl TrainTask {
         let TrainViews {
             augment,
             masks,
-            patches,
+            grid,
         } = &self.make;
+        let patches = grid[0] * grid[1];
         let mut all = Vec::with_capacity(augment.global_views * samples.len() * patches);
         for view in 0..augment.global_views {
             for &sample in samples {
-                all.extend(masks.mask(self.seed, epoch as u64, sample, view, *patches));
+                all.extend(masks.mask(self.seed, epoch as u64, sample, view, *grid));
             }
         }
         all
     }
 }
 
-impl Task for TrainTask {
-    type Worker = Augmenter;
+/// One augmenter for each size of views.
+struct Augmenters {
+    global: Augmenter,
+    local: Option<Augmenter>,
+}
 
-    fn worker(&self) -> Augmenter {
-        Augmenter::new(&self.make.augment)
+impl Augmenters {
+    fn of(&mut self, kind: ViewKind) -> &mut Augmenter {
+        match (kind, &mut self.local) {
+            (ViewKind::Local, Some(local)) => local,
+            _ => &mut self.global,
+        }
+    }
+}
+
+impl Task for TrainTask {
+    type Worker = Augmenters;
+
+    fn worker(&self) -> Augmenters {
+        let augment = &self.make.augment;
+        Augmenters {
+            global: Augmenter::new(augment),
+            local: (augment.local_views > 0).then(|| Augmenter::of_kind(augment, ViewKind::Local)),
+        }
     }
 
-    fn views(&self) -> (usize, usize) {
+    fn view_lens(&self) -> Vec<usize> {
         let augment = &self.make.augment;
-        (augment.global_views, augment.view_len())
+        let side = |view| augment.size_and_scale(augment.kind(view)).0;
+        (0..augment.views())
+            .map(|view| 3 * side(view) * side(view))
+            .collect()
     }
 
     fn samples(&self, number: usize) -> Option<Vec<usize>> {
@@ -254,7 +277,7 @@ impl Task for TrainTask {
 
     fn make(
         &self,
-        augmenter: &mut Augmenter,
+        augmenters: &mut Augmenters,
         number: usize,
         sample: usize,
         slot: &Slot,
@@ -262,9 +285,10 @@ impl Task for TrainTask {
         let epoch = (number / self.batches) as u64;
         let picture = self.pictures.get_or_next(sample)?;
         let augment = &self.make.augment;
-        for number in 0..augment.global_views {
+        for number in 0..augment.views() {
             let size = [picture.width(), picture.height()];
             let view = View::of(augment, self.seed, epoch, sample, number, size);
+            let augmenter = augmenters.of(augment.kind(number));
             augmenter.render(&picture, &view)?;
             slot.write(number, |out| augmenter.write(out));
         }

@@ -20,8 +20,8 @@ pub(super) trait Task: Send + Sync + 'static {
     /// A new worker's belongings.
     fn worker(&self) -> Self::Worker;
 
-    /// Buffers per batch, and floats per sample in each.
-    fn views(&self) -> (usize, usize);
+    /// Floats per sample in each buffer of a batch.
+    fn view_lens(&self) -> Vec<usize>;
 
     /// Samples of batch `number`; None past the last. Called for each number once, in order.
     fn samples(&self, number: usize) -> Option<Vec<usize>>;
@@ -43,15 +43,15 @@ pub(super) trait Task: Send + Sync + 'static {
 pub(super) struct Slot {
     batch: Arc<Open>,
     at: usize,
-    view_len: usize,
 }
 
 impl Slot {
     /// Lets `fill` write view number `view`.
     pub fn write(&self, view: usize, fill: impl FnOnce(&mut [f32])) {
         let mut buffer = lock(&self.batch.views[view]);
-        let start = self.at * self.view_len;
-        fill(&mut buffer[start..start + self.view_len]);
+        let view_len = buffer.len() / self.batch.samples.len();
+        let start = self.at * view_len;
+        fill(&mut buffer[start..start + view_len]);
     }
 }
 
@@ -67,7 +67,7 @@ struct Open {
 pub(super) struct Made {
     pub number: usize,
     pub samples: Vec<usize>,
-    /// `[B, view_len]` for every view.
+    /// `[B, len]` for every view.
     pub views: Vec<Vec<f32>>,
     /// Places of the samples that were left out, sorted.
     pub missing: Vec<usize>,
@@ -213,7 +213,7 @@ impl<T: Task> Shared<T> {
 
     /// The next sample to make; None when there is none any more.
     fn next_slot(&self) -> Option<Slot> {
-        let (views, view_len) = self.task.views();
+        let view_lens = self.task.view_lens();
         let mut state = lock(&self.state);
         loop {
             if state.is_stopped {
@@ -225,7 +225,6 @@ impl<T: Task> Shared<T> {
                 return Some(Slot {
                     batch: progress.batch.clone(),
                     at: progress.taken - 1,
-                    view_len,
                 });
             }
             if state.is_over {
@@ -239,8 +238,8 @@ impl<T: Task> Shared<T> {
             state.next += 1;
             match self.task.samples(number) {
                 Some(samples) => {
-                    let buffer = || Mutex::new(vec![0.0; samples.len() * view_len]);
-                    let views = (0..views).map(|_| buffer()).collect();
+                    let buffer = |len: &usize| Mutex::new(vec![0.0; samples.len() * len]);
+                    let views = view_lens.iter().map(buffer).collect();
                     state.open.push_back(Progress {
                         batch: Arc::new(Open {
                             number,

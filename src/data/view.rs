@@ -3,7 +3,7 @@
 use fast_image_resize::pixels::U8x3;
 use image::RgbImage;
 
-use super::augment::AugmentConfig;
+use super::augment::{AugmentConfig, ViewKind};
 use super::crop::{CropBox, SquareResizer};
 use super::photometric::Planes;
 use crate::error::Result;
@@ -65,26 +65,29 @@ impl View {
         size: [u32; 2],
     ) -> Self {
         let stream = Stream::View(view as u32);
-        Self::draw(
-            config,
-            &mut Random::new(seed, epoch, index as u64, stream),
-            size,
-        )
+        let mut random = Random::new(seed, epoch, index as u64, stream);
+        Self::draw(config, config.kind(view), &mut random, size)
     }
 
-    /// Draws a view of a picture of `[width, height]` pixels.
+    /// Draws a view of this kind of a picture of `[width, height]` pixels.
     ///
     /// Every number is drawn whether or not it is needed, so that one setting does not move the draws of another.
-    pub fn draw(config: &AugmentConfig, random: &mut Random, [width, height]: [u32; 2]) -> Self {
+    fn draw(
+        config: &AugmentConfig,
+        kind: ViewKind,
+        random: &mut Random,
+        [width, height]: [u32; 2],
+    ) -> Self {
         let flip = random.chance(config.flip);
         let is_jittered = random.chance(config.color_jitter.probability);
         let jitter = Jitter::draw(config, random);
         let gray = random.chance(config.gray);
-        let is_blurred = random.chance(config.blur.probability);
+        let is_blurred = random.chance(config.blur.probability.of(kind));
         let sigma = random.uniform(config.blur.sigma[0], config.blur.sigma[1]);
-        let solarize = random.chance(config.solarize.probability);
+        let solarize = random.chance(config.solarize.probability.of(kind));
+        let (_, scale) = config.size_and_scale(kind);
         Self {
-            area: CropBox::draw(config, random, width, height),
+            area: CropBox::draw(scale, config.ratio, random, [width, height]),
             flip,
             jitter: is_jittered.then_some(jitter),
             gray,
@@ -123,12 +126,18 @@ pub struct Augmenter {
 }
 
 impl Augmenter {
-    /// For views as `config` says, which is taken as valid.
+    /// For global views as `config` says, which is taken as valid.
     pub fn new(config: &AugmentConfig) -> Self {
+        Self::of_kind(config, ViewKind::First)
+    }
+
+    /// For views of this kind.
+    pub fn of_kind(config: &AugmentConfig, kind: ViewKind) -> Self {
+        let (side, _) = config.size_and_scale(kind);
         Self {
             config: config.clone(),
-            resizer: SquareResizer::new(config),
-            planes: Planes::new(config.image_size),
+            resizer: SquareResizer::new(side, config.interpolation),
+            planes: Planes::new(side),
         }
     }
 

@@ -73,7 +73,7 @@ impl RunConfig {
     /// What TOML or a key has to complain of, with its line.
     pub fn merged_with_toml(&self, text: &str) -> std::result::Result<Self, String> {
         // once alone, for messages that point into the text
-        toml::from_str::<Self>(text).map_err(|error| error.to_string())?;
+        toml::from_str::<Self>(text).map_err(|error| with_nearest_key(&error.to_string()))?;
         let over: Table = toml::from_str(text).map_err(|error| error.to_string())?;
         let mut merged = Table::try_from(self).map_err(|error| error.to_string())?;
         merge(&mut merged, over);
@@ -110,6 +110,16 @@ impl RunConfig {
         self.optimizer.validate()?;
         self.schedule.validate()?;
         self.augment.validate()?;
+        let patch = self.method.backbone()?.patch_size;
+        let local = self.augment.local_size;
+        if self.augment.local_views > 0 && !local.is_multiple_of(patch) {
+            let remedy = format!("must be a multiple of the patch size {patch}");
+            return Err(Error::config("augment.local_size", local, remedy));
+        }
+        if self.method.koleo_weight > 0.0 && self.batch_size < 2 {
+            let remedy = "must be at least 2 with method.koleo_weight: KoLeo looks for the nearest other picture";
+            return Err(Error::config("batch_size", self.batch_size, remedy));
+        }
         if self.augment.global_views < 2 {
             let remedy = "must be at least 2: the class-token loss compares different views";
             return Err(Error::config(
@@ -119,6 +129,24 @@ impl RunConfig {
             ));
         }
         Ok(self)
+    }
+}
+
+/// A complaint about an unknown key, with the known one that is most like it.
+fn with_nearest_key(message: &str) -> String {
+    let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let nearest = match names[..] {
+        [unknown, ref known @ ..] if message.contains("unknown field") => {
+            known.iter().max_by(|a, b| {
+                let likeness = |known| strsim::jaro_winkler(unknown, known);
+                likeness(a).total_cmp(&likeness(b))
+            })
+        }
+        _ => None,
+    };
+    match nearest {
+        Some(nearest) => format!("{}\ndid you mean `{nearest}`?", message.trim_end()),
+        None => message.to_owned(),
     }
 }
 
@@ -167,7 +195,7 @@ mod tests {
             .merged_with_toml("[method]\nmask_ration = 0.3\n")
             .unwrap_err();
         assert!(
-            message.contains("mask_ration") && message.contains("mask_ratio"),
+            message.contains("mask_ration") && message.contains("did you mean `mask_ratio`?"),
             "{message}"
         );
     }
@@ -182,5 +210,47 @@ mod tests {
         assert!(refused("[method]\nmask_ratio = 1.5\n").contains("mask_ratio = 1.5"));
         assert!(refused("batch_size = 0\n").contains("batch_size = 0"));
         assert!(refused("[method]\ntemperature_student = 0.0\n").contains("temperature_student"));
+        for (toml, said) in [
+            (
+                "[augment]\nlocal_views = 2\nlocal_size = 100\n",
+                "local_size = 100",
+            ),
+            (
+                "[augment]\nlocal_views = 2\nlocal_size = 240\n",
+                "local_size = 240",
+            ),
+            (
+                "batch_size = 1\n[method]\nkoleo_weight = 0.1\n",
+                "batch_size = 1",
+            ),
+            ("[method]\ndrop_path_rate = 1.0\n", "drop_path_rate = 1"),
+            (
+                "[method]\nvit = { embed_dim = 64, num_heads = 3 }\n",
+                "num_heads = 3",
+            ),
+            ("[method]\nprojector_layers = 0\n", "projector_layers = 0"),
+            (
+                "[method]\nmask_block_aspect = [2.0, 1.0]\n",
+                "mask_block_aspect",
+            ),
+            (
+                "[method]\nmask_ratio = [{ mean = 0.9, spread = 0.2 }]\n",
+                "mask_ratio",
+            ),
+            (
+                "[optimizer]\nlayer_decay = 1.5\n",
+                "optimizer.layer_decay = 1.5",
+            ),
+            (
+                "[schedule]\nfinal_weight_decay = -1.0\n",
+                "final_weight_decay = -1",
+            ),
+            (
+                "[augment]\nblur = { probability = { first = 2.0, others = 0.0, local = 0.0 } }\n",
+                "blur.probability.first = 2",
+            ),
+        ] {
+            assert!(refused(toml).contains(said), "{toml}: {}", refused(toml));
+        }
     }
 }

@@ -18,7 +18,8 @@ use super::{
 };
 use crate::backbone::{TrainBackbone, VisionTransformer};
 use crate::data::{
-    Batch, ImageFolder, Loader, LoaderConfig, PictureSource, Position, ScanSummary, TrainViews,
+    AugmentConfig, Batch, ImageFolder, Loader, LoaderConfig, PictureSource, Position, ScanSummary,
+    TrainViews,
 };
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Error, Result};
@@ -95,7 +96,7 @@ impl Run<'_> {
         });
 
         for step in 0..schedule.steps {
-            let rates = schedule.rates(&config.method, step);
+            let rates = schedule.rates(&config.method, config.optimizer.weight_decay, step);
             let (next, metrics) = self.step(trainer, &mut loader, &config, step, rates, &device);
             trainer = next;
             let metrics = metrics.map_err(|error| self.failed(error, step, &folder, &trainer))?;
@@ -149,7 +150,7 @@ impl Run<'_> {
             Err(error) => return (trainer, Err(error)),
         };
         let data_wait_s = started.elapsed().as_secs_f64();
-        let input = upload::<B>(batch, config.augment.image_size, device);
+        let input = upload::<B>(batch, &config.augment, device);
         let (trainer, losses) = trainer.step(&input, &rates);
         let step_s = started.elapsed().as_secs_f64();
         let metrics = losses.map(|losses| StepMetrics {
@@ -186,7 +187,7 @@ impl Run<'_> {
         let views = TrainViews {
             augment: config.augment.clone(),
             masks: config.method.mask_policy(),
-            patches: config.method.backbone()?.patches(),
+            grid: [config.method.backbone()?.side(); 2],
         };
         let loader = LoaderConfig {
             batch_size: config.batch_size,
@@ -215,12 +216,9 @@ impl Run<'_> {
             (None, false) => {}
         }
         let optimizer = config.optimizer.clone();
-        Ok(Trainer::new(
-            method,
-            optimizer,
-            device.clone(),
-            self.guard.clone(),
-        ))
+        let mut trainer = Trainer::new(method, optimizer, device.clone(), self.guard.clone());
+        trainer.seed = config.seed;
+        Ok(trainer)
     }
 
     fn schedule(&self, config: &RunConfig, steps_per_epoch: usize) -> Schedule {
@@ -297,13 +295,23 @@ impl Run<'_> {
 }
 
 /// A batch on the device.
-fn upload<B: AutodiffBackend>(batch: Batch, side: usize, device: &B::Device) -> StepInput<B> {
+fn upload<B: AutodiffBackend>(
+    batch: Batch,
+    augment: &AugmentConfig,
+    device: &B::Device,
+) -> StepInput<B> {
     let images = batch.samples.len();
-    let views = batch.views.into_iter();
+    let mut views = batch.views.into_iter();
+    let mut take = |count: usize, side: usize| {
+        let shape = [images, 3, side, side];
+        let views = views.by_ref().take(count);
+        views
+            .map(|view| Tensor::from_data(TensorData::new(view, shape), device))
+            .collect()
+    };
     StepInput {
-        global_views: views
-            .map(|view| Tensor::from_data(TensorData::new(view, [images, 3, side, side]), device))
-            .collect(),
+        global_views: take(augment.global_views, augment.image_size),
+        local_views: take(augment.local_views, augment.local_size),
         masks: batch.masks,
     }
 }

@@ -18,6 +18,24 @@ pub struct ScheduleConfig {
     pub final_learning_rate: f64,
     /// Epochs of warm-up from zero, at most half of the run.
     pub warmup_epochs: f64,
+    /// Weight decay that a cosine leads to from the optimizer's; it does not move where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub final_weight_decay: Option<f64>,
+    /// Epochs in which the heads' prototypes do not move (the paper's `freeze_last_layer`).
+    pub freeze_prototypes_epochs: f64,
+    /// When temperatures and the teacher's coefficient move.
+    pub pace: Pace,
+}
+
+/// When the scalars of the teacher move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pace {
+    /// Once an epoch (stable-pretraining).
+    #[default]
+    Epoch,
+    /// The teacher's coefficient at each step, temperatures once an epoch (the paper).
+    Step,
 }
 
 impl Default for ScheduleConfig {
@@ -27,6 +45,9 @@ impl Default for ScheduleConfig {
             base_learning_rate: 5e-4,
             final_learning_rate: 1e-6,
             warmup_epochs: 10.0,
+            final_weight_decay: None,
+            freeze_prototypes_epochs: 0.0,
+            pace: Pace::Epoch,
         }
     }
 }
@@ -41,6 +62,14 @@ impl ScheduleConfig {
             ("schedule.base_learning_rate", self.base_learning_rate),
             ("schedule.final_learning_rate", self.final_learning_rate),
             ("schedule.warmup_epochs", self.warmup_epochs),
+            (
+                "schedule.final_weight_decay",
+                self.final_weight_decay.unwrap_or(0.0),
+            ),
+            (
+                "schedule.freeze_prototypes_epochs",
+                self.freeze_prototypes_epochs,
+            ),
         ];
         for (key, value) in entries {
             if !(value.is_finite() && value >= 0.0) {
@@ -63,16 +92,25 @@ pub struct Schedule {
 }
 
 /// The scalars of one step.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Rates {
     /// Epoch, from 0.
     pub epoch: usize,
     /// Learning rate.
     pub learning_rate: f64,
+    /// Weight decay; the optimizer's own where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_decay: Option<f64>,
     /// Temperature of the teacher's targets.
     pub temperature_teacher: f64,
+    /// Temperature of the teacher's patch targets, where it is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature_teacher_patch: Option<f64>,
     /// Coefficient of the teacher's moving average.
     pub ema_decay: f64,
+    /// Whether the heads' prototypes stay as they are.
+    #[serde(skip)]
+    pub freeze_prototypes: bool,
 }
 
 impl Schedule {
@@ -110,14 +148,32 @@ impl Schedule {
         last + (self.peak - last) * cosine
     }
 
-    /// All scalars of a step, from 0.
-    pub fn rates(&self, method: &IbotConfig, step: usize) -> Rates {
+    /// Weight decay of a step on its cosine, from `first`; none where it does not move.
+    fn weight_decay(&self, first: f64, step: usize) -> Option<f64> {
+        let last = self.config.final_weight_decay?;
+        let progress = step as f64 / self.steps.max(1) as f64;
+        let cosine = 0.5 * (1.0 + (progress * std::f64::consts::PI).cos());
+        Some(last + (first - last) * cosine)
+    }
+
+    /// All scalars of a step, from 0; `weight_decay` is that of the start.
+    pub fn rates(&self, method: &IbotConfig, weight_decay: f64, step: usize) -> Rates {
         let epoch = step / self.steps_per_epoch;
+        let progress = match self.config.pace {
+            Pace::Epoch => epoch as f64 / self.epochs().max(1) as f64,
+            Pace::Step => step as f64 / self.steps.max(1) as f64,
+        };
+        let temperature_teacher = method.teacher_temperature(epoch);
+        let of_patches = method.teacher_patch_temperature(epoch);
+        let frozen_steps = self.config.freeze_prototypes_epochs * self.steps_per_epoch as f64;
         Rates {
             epoch,
             learning_rate: self.learning_rate(step),
-            temperature_teacher: method.teacher_temperature(epoch),
-            ema_decay: method.ema_decay(epoch, self.epochs()),
+            weight_decay: self.weight_decay(weight_decay, step),
+            temperature_teacher,
+            temperature_teacher_patch: (of_patches != temperature_teacher).then_some(of_patches),
+            ema_decay: method.ema_decay(progress),
+            freeze_prototypes: (step as f64) < frozen_steps,
         }
     }
 }
@@ -132,11 +188,49 @@ mod tests {
             base_learning_rate: 1e-3,
             final_learning_rate: 1e-6,
             warmup_epochs: 1.0,
+            ..ScheduleConfig::default()
         };
         let schedule = Schedule::new(&config, 100, 10, 128);
         let rates: Vec<f64> = (0..100).map(|step| schedule.learning_rate(step)).collect();
         assert!((rates[0] - 5e-5).abs() < 1e-12 && (rates[9] - 5e-4).abs() < 1e-12);
         assert!(rates[10..].windows(2).all(|pair| pair[1] < pair[0]));
         assert!(rates[99] < 2e-6 && rates[99] >= 1e-6);
+    }
+
+    #[test]
+    fn weight_decay_rises_and_prototypes_thaw() {
+        let config = ScheduleConfig {
+            final_weight_decay: Some(0.4),
+            freeze_prototypes_epochs: 1.0,
+            pace: Pace::Step,
+            ..ScheduleConfig::default()
+        };
+        let schedule = Schedule::new(&config, 100, 10, 256);
+        let method = IbotConfig {
+            temperature_teacher_patch: Some(0.02),
+            ..IbotConfig::default()
+        };
+        let rates: Vec<Rates> = (0..100)
+            .map(|step| schedule.rates(&method, 0.04, step))
+            .collect();
+        let decay: Vec<f64> = rates
+            .iter()
+            .filter_map(|rates| rates.weight_decay)
+            .collect();
+        assert_eq!(decay.len(), 100);
+        assert!((decay[0] - 0.04).abs() < 1e-12 && (decay[50] - 0.22).abs() < 1e-12);
+        assert!(decay.windows(2).all(|pair| pair[1] > pair[0]) && decay[99] < 0.4);
+        let frozen = rates.iter().filter(|rates| rates.freeze_prototypes);
+        assert_eq!(frozen.count(), 10);
+        assert!(
+            rates
+                .windows(2)
+                .all(|pair| pair[1].ema_decay > pair[0].ema_decay)
+        );
+        assert!(
+            rates[50]
+                .temperature_teacher_patch
+                .is_some_and(|t| t < rates[50].temperature_teacher)
+        );
     }
 }

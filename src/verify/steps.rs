@@ -57,6 +57,7 @@ fn input<B: TrainBackend>(step: u64, device: &B::Device) -> StepInput<B> {
     let patches = (SIDE / PATCH) * (SIDE / PATCH);
     StepInput {
         global_views: vec![view(), view()],
+        local_views: Vec::new(),
         masks: (0..2 * BATCH * patches)
             .map(|patch| (patch + step as usize).is_multiple_of(3))
             .collect(),
@@ -112,10 +113,10 @@ fn train<B: TrainBackend>(device: &B::Device) -> Result<(VitIbot<B>, Vec<f32>)> 
     let mut all = Vec::new();
     for step in 0..STEPS {
         let rates = Rates {
-            epoch: 0,
             learning_rate: 1e-3,
             temperature_teacher: 0.05,
             ema_decay: 0.9,
+            ..Rates::default()
         };
         let (next, losses) = trainer.step(&input::<B>(step as u64, device), &rates);
         trainer = next;

@@ -24,7 +24,7 @@ pub fn train_views() -> TrainViews {
             ..AugmentConfig::default()
         },
         masks: MaskPolicy::default(),
-        patches: PATCHES,
+        grid: [4, 4],
     }
 }
 
@@ -122,7 +122,7 @@ fn a_batch_holds_what_its_samples_and_masks_say() {
                 let mut expected = vec![0.0; view_len];
                 augmenter.write(&mut expected);
                 assert_eq!(views[at * view_len..(at + 1) * view_len], expected);
-                let mask = make.masks.mask(5, epoch, sample, number, PATCHES);
+                let mask = make.masks.mask(5, epoch, sample, number, [4, 4]);
                 let start = (number * 4 + at) * PATCHES;
                 assert_eq!(batch.masks[start..start + PATCHES], mask);
             }

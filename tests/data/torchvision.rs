@@ -158,7 +158,7 @@ fn random_crops_have_the_means_of_torchvision() {
         let draws = 20_000;
         for index in 0..draws {
             let mut random = Random::new(3, 0, index, Stream::View(0));
-            let area = CropBox::draw(&config, &mut random, width, height);
+            let area = CropBox::draw(config.scale, config.ratio, &mut random, [width, height]);
             let [w, h] = [area.width, area.height].map(f64::from);
             let [full_width, full_height] = [width, height].map(f64::from);
             let values = [

@@ -239,7 +239,7 @@ fn impossible_settings_are_refused_by_name() {
     assert_eq!(config.interpolation, Interpolation::Bilinear);
     assert_eq!(
         (config.blur.probability, config.blur.sigma),
-        (0.1, [0.1, 2.0])
+        (0.1.into(), [0.1, 2.0])
     );
     assert!(toml::from_str::<AugmentConfig>("colour_jitter = 1").is_err());
 }
@@ -261,6 +261,7 @@ fn draws_are_fixed_for_good() {
     let policy = MaskPolicy {
         ratio: MaskRatio::Range([0.1, 0.5]),
         probability: 0.5,
+        ..MaskPolicy::default()
     };
     let mut hash = 0xcbf2_9ce4_8422_2325;
     for sample in epoch_order(42, 3, 100) {
@@ -289,7 +290,7 @@ fn draws_are_fixed_for_good() {
                 ];
                 words.extend(factors.map(f64::to_bits));
             }
-            let mask = policy.mask(42, 3, sample, number, 196);
+            let mask = policy.mask(42, 3, sample, number, [14, 14]);
             words.extend(mask.into_iter().map(u64::from));
             hash = words.into_iter().fold(hash, fnv);
         }

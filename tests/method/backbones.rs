@@ -94,13 +94,14 @@ pub fn a_custom_backbone_learns<B: TrainBackend>(device: &B::Device) {
     let mut trainer = Trainer::new(method, Default::default(), device.clone(), DeviceGuard::Cpu);
     let input = StepInput::<B> {
         global_views: random_views(4, device),
+        local_views: Vec::new(),
         masks: (0..32).map(|patch| patch % 3 == 0).collect(),
     };
     let rates = Rates {
-        epoch: 0,
         learning_rate: 5e-3,
         temperature_teacher: 0.04,
         ema_decay: 0.999,
+        ..Rates::default()
     };
     let mut losses = Vec::new();
     for _ in 0..25 {

@@ -10,6 +10,7 @@
 mod backbones;
 #[path = "../gpu/mod.rs"]
 mod gpu;
+mod recipe;
 mod targets;
 mod teacher;
 mod training;
@@ -61,6 +62,18 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         (
             "views and masks must fit",
             training::views_and_masks_must_fit::<B>,
+        ),
+        ("local crops", recipe::local_crops::<B>),
+        ("shared head", recipe::shared_head::<B>),
+        ("prototype norms", recipe::prototype_norms::<B>),
+        ("losses by weight", recipe::losses_by_weight::<B>),
+        ("centered patches", recipe::centered_patches::<B>),
+        ("drop path", recipe::drop_path::<B>),
+        ("layer decay", training::learning_rates_fall_with_depth::<B>),
+        ("frozen prototypes", training::prototypes_can_be_frozen::<B>),
+        (
+            "each gradient clipped",
+            training::each_gradient_is_clipped::<B>,
         ),
         ("who decays", training::only_matrices_decay::<B>),
     ];

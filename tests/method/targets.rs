@@ -23,8 +23,8 @@ pub fn no_masked_patch<B: TrainBackend>(device: &B::Device) {
     assert!(loss[0].is_finite() && loss[0] > 0.0);
     assert_eq!(loss, cls);
     let grads = Gradients::of(&output.loss).by_name(&method.student);
-    assert!(grads.contains_key("network.cls_head.hidden1.weight"));
-    assert!(!grads.contains_key("network.patch_head.hidden1.weight"));
+    assert!(grads.contains_key("network.cls_head.layers.0.weight"));
+    assert!(!grads.contains_key("network.patch_head.layers.0.weight"));
 }
 
 /// 80 masked patches of 500 000 prototypes are more than the 128 MiB that a software GPU binds: they come in parts.
@@ -50,7 +50,7 @@ fn loss_of_many_prototypes<B: TrainBackend>(device: &B::Device) -> Vec<f32> {
         .unwrap();
     let mut numbers = values(output.loss_patch);
     let grads = Gradients::of(&output.loss).by_name(&method.student);
-    numbers.extend(&grads["network.patch_head.bottleneck.weight"].values);
+    numbers.extend(&grads["network.patch_head.layers.2.weight"].values);
     numbers
 }
 
@@ -62,7 +62,7 @@ pub fn masked_rows_equal_all_rows<B: TrainBackend>(device: &B::Device) {
     let [batch, patches, width] = tokens.dims();
     let flat = tokens.reshape([batch * patches, width]);
     let rows: Tensor<Inner<B>, 1, burn::tensor::Int> = Tensor::from_ints([1, 4, 6], device);
-    let head = &method.teacher.patch_head;
+    let head = method.teacher.head_of_patches();
     let of_some = values(head.forward(flat.clone().select(0, rows.clone())));
     let of_all = values(head.forward(flat).select(0, rows));
     let of_all: Vec<f64> = of_all.into_iter().map(f64::from).collect();

@@ -35,7 +35,11 @@ pub fn shares_no_buffer<B: TrainBackend>(device: &B::Device) {
         .unwrap();
     let grads = ibot::train::Gradients::of(&output.loss);
     let mut optimizer = ibot::train::AdamW::new(Default::default());
-    method.student = optimizer.step(method.student, grads, 1.0, 0.1);
+    let rates = ibot::train::UpdateRates {
+        learning_rate: 0.1,
+        ..Default::default()
+    };
+    method.student = optimizer.step(method.student, grads, &rates);
     assert_eq!(teacher(&method), before);
     let moved = student(&method);
     assert_ne!(moved, before);

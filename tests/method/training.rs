@@ -3,22 +3,26 @@
 use burn::module::Param;
 use burn::tensor::Tensor;
 use ibot::device::DeviceGuard;
+use ibot::ibot::VitIbot;
 use ibot::kernels::TrainBackend;
-use ibot::train::{AdamW, AdamWConfig, Gradients, Rates, StepInput, Trainer};
+use ibot::train::{AdamW, AdamWConfig, Gradients, Rates, StepInput, Trainer, UpdateRates};
 use ibot::weights::state_dict;
 
 use crate::{random_views, tiny_method};
 
-const RATES: Rates = Rates {
-    epoch: 0,
-    learning_rate: 1e-3,
-    temperature_teacher: 0.04,
-    ema_decay: 0.99,
-};
+fn rates() -> Rates {
+    Rates {
+        learning_rate: 1e-3,
+        temperature_teacher: 0.04,
+        ema_decay: 0.99,
+        ..Rates::default()
+    }
+}
 
 fn input<B: TrainBackend>(device: &B::Device) -> StepInput<B> {
     StepInput {
         global_views: random_views(2, device),
+        local_views: Vec::new(),
         masks: (0..16).map(|patch| patch % 2 == 0).collect(),
     }
 }
@@ -27,7 +31,8 @@ fn input<B: TrainBackend>(device: &B::Device) -> StepInput<B> {
 pub fn a_broken_step_changes_nothing<B: TrainBackend>(device: &B::Device) {
     let mut method = tiny_method::<B>(device);
     let broken = Tensor::full([8, 10], f32::NAN, device);
-    method.student.network.patch_head.prototypes.weight = Param::from_tensor(broken);
+    let head = method.student.network.patch_head.as_mut().unwrap();
+    head.prototypes.weight = Param::from_tensor(broken);
     let teacher = state_dict(&method.teacher);
     let backbone = state_dict(&method.student.network.backbone);
     let trainer = Trainer::new(
@@ -36,7 +41,7 @@ pub fn a_broken_step_changes_nothing<B: TrainBackend>(device: &B::Device) {
         device.clone(),
         DeviceGuard::Cpu,
     );
-    let (trainer, losses) = trainer.step(&input(device), &RATES);
+    let (trainer, losses) = trainer.step(&input(device), &rates());
     let message = losses.unwrap_err().to_string();
     assert!(message.contains("loss_patch is NaN"), "{message}");
     assert_eq!(state_dict(&trainer.method.teacher), teacher);
@@ -74,7 +79,11 @@ pub fn only_matrices_decay<B: TrainBackend>(device: &B::Device) {
         weight_decay: 1.0,
         ..AdamWConfig::default()
     });
-    let after = state_dict(&optimizer.step(method.student, grads, 0.0, 0.5));
+    let rates = UpdateRates {
+        learning_rate: 0.5,
+        ..UpdateRates::default()
+    };
+    let after = state_dict(&optimizer.step(method.student, grads, &rates));
     let is_norm = |name: &str| name.contains("norm");
     for (name, before) in before {
         let matrix = name.ends_with("weight") && !is_norm(&name);
@@ -85,4 +94,119 @@ pub fn only_matrices_decay<B: TrainBackend>(device: &B::Device) {
             .fold(0.0, f32::max);
         assert!(off < 1e-6, "{name}: off by {off}");
     }
+}
+
+/// Gradients of one step, and what an optimizer made of them: name, gradient, change.
+fn one_update<B: TrainBackend>(
+    config: AdamWConfig,
+    rates: &UpdateRates,
+    device: &B::Device,
+) -> Vec<(String, Vec<f32>, Vec<f32>)> {
+    let mut config_of_method = crate::tiny();
+    config_of_method.vit.as_mut().unwrap().depth = 2;
+    let mut method: VitIbot<B> = config_of_method.init(3, device).unwrap();
+    let output = method
+        .forward(&random_views(2, device), &input::<B>(device).masks, 0.04)
+        .unwrap();
+    let grads = Gradients::of(&output.loss);
+    let named = grads.by_name(&method.student);
+    let before = state_dict(&method.student);
+    let mut optimizer = AdamW::<B>::new(config);
+    let after = state_dict(&optimizer.step(method.student, grads, rates));
+    let change = |name: &String| {
+        let pairs = before[name].values.iter().zip(&after[name].values);
+        pairs.map(|(old, new)| new - old).collect()
+    };
+    let named = named.into_iter();
+    named
+        .map(|(name, gradient)| (name.clone(), gradient.values, change(&name)))
+        .collect()
+}
+
+fn largest(values: &[f32]) -> f32 {
+    values.iter().fold(0.0, |max, x| max.max(x.abs()))
+}
+
+/// The first step of Adam is the learning rate, whatever the gradient: so it shows each parameter's.
+pub fn learning_rates_fall_with_depth<B: TrainBackend>(device: &B::Device) {
+    let config = AdamWConfig {
+        weight_decay: 0.0,
+        layer_decay: 0.5,
+        patch_embed_multiplier: 0.2,
+        ..AdamWConfig::default()
+    };
+    let rates = UpdateRates {
+        learning_rate: 0.01,
+        ..UpdateRates::default()
+    };
+    let updates = one_update::<B>(config, &rates, device);
+    for (part, factor) in [
+        ("cls_head.layers.0.weight", 1.0),
+        ("backbone.norm.weight", 1.0),
+        ("blocks.1.mlp.fc1.weight", 0.5),
+        ("blocks.0.mlp.fc1.weight", 0.25),
+        ("cls_token", 0.125),
+        ("pos_embed", 0.125),
+        ("patch_embed.proj.weight", 0.025),
+    ] {
+        let (_, _, change) = updates
+            .iter()
+            .find(|(name, ..)| name.ends_with(part))
+            .unwrap();
+        let found = largest(change);
+        assert!(
+            (found - 0.01 * factor).abs() < 1e-3 * factor,
+            "{part}: {found}"
+        );
+    }
+}
+
+pub fn prototypes_can_be_frozen<B: TrainBackend>(device: &B::Device) {
+    let rates = UpdateRates {
+        learning_rate: 0.01,
+        weight_decay: Some(0.5),
+        freeze_prototypes: true,
+        ..UpdateRates::default()
+    };
+    for (name, _, change) in one_update::<B>(AdamWConfig::default(), &rates, device) {
+        assert_eq!(
+            largest(&change) == 0.0,
+            name.ends_with("prototypes.weight"),
+            "{name}"
+        );
+    }
+}
+
+/// With an eps far above the gradients a step is proportional to them, clipped.
+pub fn each_gradient_is_clipped<B: TrainBackend>(device: &B::Device) {
+    let (bar, eps) = (0.05, 1e3);
+    let config = AdamWConfig {
+        weight_decay: 0.0,
+        eps,
+        clip_each_gradient: Some(bar),
+        ..AdamWConfig::default()
+    };
+    let rates = UpdateRates {
+        learning_rate: eps,
+        ..UpdateRates::default()
+    };
+    let mut clipped = 0;
+    for (name, gradient, change) in one_update::<B>(config, &rates, device) {
+        let norm = gradient
+            .iter()
+            .map(|x| f64::from(*x).powi(2))
+            .sum::<f64>()
+            .sqrt();
+        let scale = (bar / (norm + 1e-6)).min(1.0);
+        clipped += usize::from(scale < 1.0);
+        for (gradient, change) in gradient.iter().zip(&change) {
+            let expected = -f64::from(*gradient) * scale;
+            // the change is read as a difference of weights of up to 1
+            assert!(
+                (f64::from(*change) - expected).abs() < 1e-3 * expected.abs() + 1e-6,
+                "{name}"
+            );
+        }
+    }
+    assert!(clipped > 0, "nothing was clipped");
 }

@@ -9,7 +9,7 @@ use ibot::backbone::VisionTransformer;
 use ibot::config::IbotConfig;
 use ibot::ibot::{Ibot, VitIbot};
 use ibot::kernels::TrainBackend;
-use ibot::train::{AdamW, AdamWConfig, Gradients};
+use ibot::train::{AdamW, AdamWConfig, Gradients, UpdateRates};
 use ibot::weights::{NamedTensor, load_state_dict, state_dict};
 
 use crate::backbone::vit_config;
@@ -19,9 +19,9 @@ type Inner<B> = <B as AutodiffBackend>::InnerBackend;
 
 /// The reference's names of a head's layers, and ours.
 const HEAD_LAYERS: [(&str, &str); 4] = [
-    ("0.", "hidden1."),
-    ("2.", "hidden2."),
-    ("4.", "bottleneck."),
+    ("0.", "layers.0."),
+    ("2.", "layers.1."),
+    ("4.", "layers.2."),
     ("6.", "prototypes."),
 ];
 
@@ -39,18 +39,21 @@ pub fn check<B: TrainBackend>(case: &Case, device: &B::Device) -> Result<Compari
         betas: [0, 1].map(|beta| betas[beta].as_f64().unwrap_or(f64::NAN)),
         eps: case.number("adam_eps")?,
         weight_decay: case.number("weight_decay")?,
-        clip_gradient_norm: None,
         decay_all: true,
+        ..AdamWConfig::default()
     });
-    let learning_rate = case.number("lr")?;
+    let rates = UpdateRates {
+        learning_rate: case.number("lr")?,
+        ..UpdateRates::default()
+    };
     let mut comparison = Comparison::default();
     for step in 0..case.count("steps")? {
         let grads = forward(case, &mut comparison, &mut method, step, device)?;
         if step == 0 {
             gradients(case, &mut comparison, &method, &grads)?;
         }
-        method.student = optimizer.step(method.student, grads, f64::NAN, learning_rate);
-        let decay = method.config().ema_decay(step, total_epochs);
+        method.student = optimizer.step(method.student, grads, &rates);
+        let decay = method.config().ema_decay(step as f64 / total_epochs as f64);
         method = method.update_teacher(decay);
     }
     final_weights(case, &mut comparison, &method)?;
