@@ -3,15 +3,15 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
-use super::rows::{PatchRows, images_of, mask_tensor, most_logit_rows, spans};
-use super::{Ibot, Network};
-use crate::backbone::{Backbone, PatchMask, Tokens, TrainBackbone};
-use crate::config::{PatchWeight, Targets};
+use super::Ibot;
+use super::rows::{PatchRows, images_of, mask_tensor};
+use super::targets::{BatchTargets, HeadRows, Part, place};
+use crate::backbone::{PatchMask, Tokens, TrainBackbone};
+use crate::config::PatchWeight;
 use crate::error::{Error, Result};
-use crate::kernels::{IbotBackend, TargetPotentials, TrainBackend};
+use crate::kernels::{TargetPotentials, TrainBackend};
 use crate::losses::{
-    Center, ClsLogits, ClsLossInput, PatchLossInput, PatchWeighting, cls_loss, koleo_loss,
-    patch_loss,
+    ClsLogits, ClsLossInput, PatchLossInput, PatchWeighting, cls_loss, koleo_loss, patch_loss,
 };
 use crate::random::{Random, Stream};
 
@@ -54,10 +54,10 @@ pub struct IbotOutput<B: AutodiffBackend> {
 
 /// Numbers of views and images.
 #[derive(Clone, Copy)]
-struct Sizes {
-    global_views: usize,
-    views: usize,
-    batch: usize,
+pub(super) struct Sizes {
+    pub global_views: usize,
+    pub views: usize,
+    pub batch: usize,
 }
 
 impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
@@ -89,44 +89,68 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     ///
     /// # Errors
     /// [`Error::Training`] where views or masks do not fit together, or logits do not fit the device.
-    pub fn forward_crops(&mut self, mut input: IbotInput<'_, B>) -> Result<IbotOutput<B>> {
+    pub fn forward_crops(&mut self, input: IbotInput<'_, B>) -> Result<IbotOutput<B>> {
+        let inputs = [input];
+        let targets = self.targets(&inputs)?;
+        let [input] = inputs;
+        let output = self.losses(input, &targets, 0)?;
+        self.update_centers(&targets);
+        Ok(output)
+    }
+
+    /// Losses of part `index` of a batch whose `targets` were made before, each as its share of the batch's: the sum over
+    /// the parts, and of their gradients, is what the batch has in one piece. KoLeo is that of the whole batch in each
+    /// part, with the gradient of this part's tokens.
+    ///
+    /// # Errors
+    /// [`Error::Training`] where the views or masks are not those that the targets were made of.
+    pub fn losses(
+        &self,
+        mut input: IbotInput<'_, B>,
+        targets: &BatchTargets<B>,
+        index: usize,
+    ) -> Result<IbotOutput<B>> {
         let sizes = self.check(&input)?;
-        let images = Tensor::cat(input.global_views.to_vec(), 0); // [G B, 3, S, S]
-        let device = images.device();
+        let part = targets.parts.get(index);
+        let part = part
+            .filter(|part| part.batch == sizes.batch)
+            .ok_or_else(|| {
+                Error::Training(format!(
+                    "part {index} is not one that the targets were made of"
+                ))
+            })?;
+        let config = &self.config;
+        let (student, student_cls) = self.student_tokens(&mut input);
 
-        let teacher = self.teacher.backbone.tokens(images.clone(), None);
-        let backbone = &self.student.network.backbone;
-        let mask = PatchMask {
-            masked: mask_tensor(input.masks, images.dims()[0], &device),
-            token: self.student.mask_token.val(),
-        };
-        let student =
-            backbone.training_tokens(Tensor::from_inner(images), Some(mask), &mut input.random);
-        let mut student_cls = student.cls.clone(); // [(G + L) B, D]
-        if !input.local_views.is_empty() {
-            let local = Tensor::from_inner(Tensor::cat(input.local_views.to_vec(), 0));
-            let local = backbone.training_tokens(local, None, &mut input.random);
-            student_cls = Tensor::cat(vec![student_cls, local.cls], 0);
-        }
-
-        let patches = teacher.patches.dims()[1];
-        let masked = PatchRows::of(input.masks, true, patches);
-        let temperature = input.temperature_patch;
-        let config = self.config.clone();
-        let loss_cls = self.cls_loss(&student_cls, &teacher.cls, sizes, input.temperature_cls)?;
-        let loss_patch = self.patch_loss(&student, &teacher, &masked, temperature, true)?;
+        let loss_cls = self.cls_loss(&student_cls, sizes, targets, index);
+        let loss_patch = self.patch_loss(
+            &student,
+            &part.masked,
+            place(&targets.parts, index, |part| &part.of_masked),
+            (&part.of_masked, targets.masked.as_ref()),
+            share_of(&targets.parts, index, config.patch_weight, |part| {
+                &part.masked
+            }),
+        );
         let mut loss = loss_cls.clone() * config.cls_loss_weight
             + loss_patch.clone() * config.patch_loss_weight;
         let mut loss_visible = None;
         if config.visible_loss_weight > 0.0 {
-            let visible = PatchRows::of(input.masks, false, patches);
-            let found = self.patch_loss(&student, &teacher, &visible, temperature, false)?;
+            let found = self.patch_loss(
+                &student,
+                &part.visible,
+                place(&targets.parts, index, |part| &part.of_visible),
+                (&part.of_visible, targets.visible.as_ref()),
+                share_of(&targets.parts, index, config.patch_weight, |part| {
+                    &part.visible
+                }),
+            );
             loss = loss + found.clone() * config.visible_loss_weight;
             loss_visible = Some(found.inner());
         }
         let mut loss_koleo = None;
         if config.koleo_weight > 0.0 {
-            let found = koleo_of_views(&student.cls, sizes);
+            let found = koleo_of_views(&student.cls, sizes, &targets.parts, index);
             loss = loss + found.clone() * config.koleo_weight;
             loss_koleo = Some(found.inner());
         }
@@ -136,11 +160,31 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             loss_patch: loss_patch.inner(),
             loss_visible,
             loss_koleo,
-            embedding: teacher.cls,
+            embedding: part.cls.clone(),
         })
     }
 
-    fn check(&self, input: &IbotInput<'_, B>) -> Result<Sizes> {
+    /// Tokens of the masked global views, and class tokens of all views, `[(G + L) B, D]`.
+    fn student_tokens(&self, input: &mut IbotInput<'_, B>) -> (Tokens<B>, Tensor<B, 2>) {
+        let images = Tensor::cat(input.global_views.to_vec(), 0); // [G B, 3, S, S]
+        let backbone = &self.student.network.backbone;
+        let mask = PatchMask {
+            masked: mask_tensor(input.masks, images.dims()[0], &images.device()),
+            token: self.student.mask_token.val(),
+        };
+        let images = Tensor::from_inner(images);
+        let global = backbone.training_tokens(images, Some(mask), &mut input.random);
+        if input.local_views.is_empty() {
+            let cls = global.cls.clone();
+            return (global, cls);
+        }
+        let local = Tensor::from_inner(Tensor::cat(input.local_views.to_vec(), 0));
+        let local = backbone.training_tokens(local, None, &mut input.random);
+        let cls = Tensor::cat(vec![global.cls.clone(), local.cls], 0);
+        (global, cls)
+    }
+
+    pub(super) fn check(&self, input: &IbotInput<'_, B>) -> Result<Sizes> {
         let wrong = |reason: String| Err(Error::Training(reason));
         let Some(first) = input.global_views.first() else {
             return wrong("forward needs at least one global view".into());
@@ -152,9 +196,8 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         if let Some(local) = input.local_views.first() {
             let local = local.dims();
             if input.local_views.iter().any(|view| view.dims() != local) || local[0] != dims[0] {
-                return wrong(
-                    "all local views must have one shape and the batch of the global ones".into(),
-                );
+                let reason = "all local views must have one shape and the batch of the global ones";
+                return wrong(reason.into());
             }
         }
         if self.config.koleo_weight > 0.0 && dims[0] < 2 {
@@ -180,24 +223,19 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     }
 
     fn cls_loss(
-        &mut self,
+        &self,
         student_cls: &Tensor<B, 2>,
-        teacher_cls: &Tensor<B::InnerBackend, 2>,
         sizes: Sizes,
-        temperature: f64,
-    ) -> Result<Tensor<B, 1>> {
+        targets: &BatchTargets<B>,
+        index: usize,
+    ) -> Tensor<B, 1> {
+        let part = &targets.parts[index];
         let prototypes = self.config.n_cls_prototypes;
-        let most_rows = most_logit_rows::<B>(prototypes, sizes.views, &student_cls.device())?;
-        let spans = spans(sizes.batch, most_rows / sizes.views);
-        let heads = (&self.student.network.cls_head, &self.teacher.cls_head);
-        let teacher_logits: Vec<_> = spans
-            .iter()
-            .map(|span| heads.1.forward(images_of(teacher_cls, sizes.batch, span)))
-            .collect();
-        let targets = self.config.cls_targets;
-        let potentials = self.potentials(targets, &self.center, &teacher_logits, temperature);
-        let logits = spans.iter().zip(&teacher_logits).map(|(span, teacher)| {
-            let student = heads.0.forward(images_of(student_cls, sizes.batch, span));
+        let head = &self.student.network.cls_head;
+        let rows = place(&targets.parts, index, |part| &part.of_cls);
+        let spans = part.of_cls.spans.iter().zip(&part.of_cls.teacher_logits);
+        let logits = spans.map(|(span, teacher)| {
+            let student = head.forward(images_of(student_cls, sizes.batch, span));
             let teacher = Tensor::from_inner(teacher.clone());
             ClsLogits {
                 student: student.reshape([sizes.views, span.len(), prototypes]),
@@ -206,93 +244,84 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         });
         let loss = cls_loss(ClsLossInput {
             logits: logits.collect(),
-            potentials: TargetPotentials::from_inner(potentials),
+            potentials: TargetPotentials::from_inner(targets.cls.rows(rows.start, rows.end)),
             student_temperature: self.config.temperature_student,
         });
-        if targets == Targets::Centering {
-            self.center.update(&teacher_logits);
-        }
-        Ok(loss)
+        shared(loss, part.batch as f64 / targets.batch() as f64)
     }
 
     /// Heads and loss see some patches only: the reference computes all logits and drops the others.
     fn patch_loss(
-        &mut self,
+        &self,
         student: &Tokens<B>,
-        teacher: &Tokens<B::InnerBackend>,
         rows: &PatchRows,
-        temperature: f64,
-        moves_center: bool,
-    ) -> Result<Tensor<B, 1>> {
-        let device = student.patches.device();
+        place: std::ops::Range<usize>,
+        (of_teacher, potentials): (
+            &HeadRows<B::InnerBackend>,
+            Option<&TargetPotentials<B::InnerBackend>>,
+        ),
+        share: f64,
+    ) -> Tensor<B, 1> {
         let count = rows.rows.len();
-        if count == 0 {
-            return Ok(Tensor::zeros([1], &device));
-        }
-        let (student_rows, teacher_rows) =
-            (rows.select(&student.patches), rows.select(&teacher.patches));
-        let heads = (
-            self.student.network.head_of_patches(),
-            self.teacher.head_of_patches(),
-        );
-        let most_rows = most_logit_rows::<B>(prototypes_of(&self.teacher), 1, &device)?;
-        let spans = spans(count, most_rows);
-        let teacher_logits: Vec<_> = spans
-            .iter()
-            .map(|span| heads.1.forward(images_of(&teacher_rows, count, span)))
-            .collect();
-        let student_logits = spans
-            .iter()
-            .map(|span| heads.0.forward(images_of(&student_rows, count, span)));
-        let targets = self.config.patch_targets;
-        let potentials = self.potentials(targets, &self.patch_center, &teacher_logits, temperature);
+        let Some(potentials) = potentials.filter(|_| count > 0) else {
+            return Tensor::zeros([1], &student.patches.device());
+        };
+        let selected = rows.select(&student.patches);
+        let head = self.student.network.head_of_patches();
+        let spans = of_teacher.spans.iter();
+        let teacher_logits = of_teacher.teacher_logits.iter().cloned();
         let loss = patch_loss(PatchLossInput {
-            student_logits: student_logits.collect(),
-            teacher_logits: teacher_logits
-                .iter()
-                .cloned()
-                .map(Tensor::from_inner)
+            student_logits: spans
+                .map(|span| head.forward(images_of(&selected, count, span)))
                 .collect(),
-            potentials: TargetPotentials::from_inner(potentials),
+            teacher_logits: teacher_logits.map(Tensor::from_inner).collect(),
+            potentials: TargetPotentials::from_inner(potentials.rows(place.start, place.end)),
             weighting: match self.config.patch_weight {
                 PatchWeight::Patch => PatchWeighting::PerPatch,
                 PatchWeight::Image => PatchWeighting::PerImage(rows.counts.clone()),
             },
             student_temperature: self.config.temperature_student,
         });
-        if targets == Targets::Centering && moves_center {
-            self.patch_center.update(&teacher_logits);
-        }
-        Ok(loss)
-    }
-
-    fn potentials(
-        &self,
-        targets: Targets,
-        center: &Center<B::InnerBackend>,
-        teacher_logits: &[Tensor<B::InnerBackend, 2>],
-        temperature: f64,
-    ) -> TargetPotentials<B::InnerBackend> {
-        match targets {
-            Targets::Centering => {
-                B::InnerBackend::centered_potentials(teacher_logits, center.value(), temperature)
-            }
-            Targets::Sinkhorn => {
-                let iterations = self.config.sinkhorn_iterations;
-                B::InnerBackend::sinkhorn_potentials(teacher_logits, temperature, iterations)
-            }
-        }
+        shared(loss, share)
     }
 }
 
-/// Prototypes of the head that patches go through.
-fn prototypes_of<B: Backend, M: burn::module::Module<B>>(network: &Network<B, M>) -> usize {
-    network.head_of_patches().prototypes.weight.dims()[1]
+/// A loss as a share of the batch's; a batch in one piece has all of it.
+fn shared<B: Backend>(loss: Tensor<B, 1>, share: f64) -> Tensor<B, 1> {
+    if share == 1.0 { loss } else { loss * share }
 }
 
-/// Sum over the global views of the regularizer of each (DINOv2's `ssl_meta_arch.py`).
-fn koleo_of_views<B: Backend>(cls: &Tensor<B, 2>, sizes: Sizes) -> Tensor<B, 1> {
-    let of_view = |view: usize| cls.clone().narrow(0, view * sizes.batch, sizes.batch);
+/// The share of a part's patch loss in the batch's: by patches or by images.
+fn share_of<B: Backend>(
+    parts: &[Part<B>],
+    index: usize,
+    weight: PatchWeight,
+    rows: impl Fn(&Part<B>) -> &PatchRows,
+) -> f64 {
+    let amount = |part: &Part<B>| match weight {
+        PatchWeight::Patch => rows(part).rows.len(),
+        PatchWeight::Image => part.batch,
+    };
+    let all: usize = parts.iter().map(amount).sum();
+    amount(&parts[index]) as f64 / all.max(1) as f64
+}
+
+/// Sum over the global views of the regularizer of each (DINOv2's `ssl_meta_arch.py`), over the pictures of all parts;
+/// those of the other parts are constants.
+fn koleo_of_views<B: AutodiffBackend>(
+    cls: &Tensor<B, 2>,
+    sizes: Sizes,
+    parts: &[Part<B::InnerBackend>],
+    index: usize,
+) -> Tensor<B, 1> {
+    let of_view = |view: usize| {
+        let pictures = parts.iter().enumerate().filter_map(|(at, part)| {
+            let own = (at == index).then(|| cls.clone());
+            let tokens = own.or_else(|| part.student_cls.clone().map(Tensor::from_inner))?;
+            Some(tokens.narrow(0, view * part.batch, part.batch))
+        });
+        Tensor::cat(pictures.collect(), 0)
+    };
     let views = (0..sizes.global_views).map(|view| koleo_loss(of_view(view), KOLEO_EPS));
     views
         .reduce(|sum, view| sum + view)

@@ -1,12 +1,15 @@
 //! The method (iBOT, arXiv 2111.07832): student, teacher and centers.
 //!
 //! - `forward`: losses of a batch; reads like Algorithm 1 of the paper
+//! - `targets`: what the teacher makes of a batch
 //! - `rows`: which rows of which tokens go through the heads
 
 mod forward;
 mod rows;
+mod targets;
 
 pub use forward::{IbotInput, IbotOutput};
+pub use targets::BatchTargets;
 
 use burn::module::{AutodiffModule, Module, Param};
 use burn::tensor::Tensor;

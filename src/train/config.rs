@@ -23,6 +23,10 @@ pub struct RunConfig {
     pub steps: Option<usize>,
     /// Pictures a step.
     pub batch_size: usize,
+    /// Most pictures that the student sees at once, for less memory: the gradients of all parts of a batch add up to
+    /// those of the whole, and targets, centers and KoLeo are those of the whole. All where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub most_at_once: Option<usize>,
     /// Threads that decode and augment; 0 for one a core.
     pub workers: usize,
     /// The method.
@@ -44,6 +48,7 @@ impl Default for RunConfig {
             epochs: 100,
             steps: None,
             batch_size: 64,
+            most_at_once: None,
             workers: 0,
             method: IbotConfig::default(),
             optimizer: AdamWConfig::default(),
@@ -101,6 +106,13 @@ impl RunConfig {
             if value == 0 {
                 return Err(Error::config(key, value, "must be at least 1"));
             }
+        }
+        if self.most_at_once == Some(0) {
+            return Err(Error::config("most_at_once", 0, "must be at least 1"));
+        }
+        if self.method.koleo_weight > 0.0 && self.most_at_once == Some(1) {
+            let remedy = "must be at least 2 with method.koleo_weight";
+            return Err(Error::config("most_at_once", 1, remedy));
         }
         if self.steps == Some(0) {
             return Err(Error::config("steps", 0, "must be at least 1"));

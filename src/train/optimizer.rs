@@ -256,6 +256,33 @@ impl<B: TrainBackend> Gradients<B> {
         Self(loss.backward())
     }
 
+    /// The sum of both, parameter by parameter of `module`.
+    pub fn plus<M: Module<B>>(self, other: Self, module: &M) -> Self {
+        struct Add<B: TrainBackend> {
+            sum: B::Gradients,
+            other: B::Gradients,
+        }
+        impl<B: TrainBackend> ModuleVisitor<B> for Add<B> {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+                let tensor = param.val();
+                let Some(more) = tensor.grad_remove(&mut self.other) else {
+                    return;
+                };
+                let sum = match tensor.grad(&self.sum) {
+                    Some(grad) => grad + more,
+                    None => more,
+                };
+                tensor.grad_replace(&mut self.sum, sum);
+            }
+        }
+        let mut add = Add::<B> {
+            sum: self.0,
+            other: other.0,
+        };
+        module.visit(&mut add);
+        Self(add.sum)
+    }
+
     /// The gradient of one parameter, if it has one.
     pub fn get<const D: usize>(&self, tensor: &Tensor<B, D>) -> Option<Tensor<B::InnerBackend, D>> {
         tensor.grad(&self.0)

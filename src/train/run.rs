@@ -218,6 +218,7 @@ impl Run<'_> {
         let optimizer = config.optimizer.clone();
         let mut trainer = Trainer::new(method, optimizer, device.clone(), self.guard.clone());
         trainer.seed = config.seed;
+        trainer.most_at_once = config.most_at_once;
         Ok(trainer)
     }
 

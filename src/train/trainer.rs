@@ -1,11 +1,12 @@
 //! One training step: forward, backward, optimizer, teacher.
 
 use burn::tensor::Tensor;
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use serde::Serialize;
 
 use super::{AdamW, AdamWConfig, Gradients, Rates, UpdateRates};
 use crate::backbone::TrainBackbone;
+use crate::config::IbotConfig;
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::ibot::{Ibot, IbotInput, IbotOutput};
@@ -21,6 +22,9 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
     pub optimizer: AdamW<B>,
     /// Seed of what training drops.
     pub seed: u64,
+    /// Most pictures that the student sees at once; a larger batch is cut into parts, whose gradients add up to those of
+    /// the whole. None for no bound.
+    pub most_at_once: Option<usize>,
     steps: u64,
     device: B::Device,
     guard: DeviceGuard,
@@ -35,6 +39,77 @@ pub struct StepInput<B: AutodiffBackend> {
     pub local_views: Vec<Tensor<B::InnerBackend, 4>>,
     /// `[G B, N]`, view by view, true where the student does not see.
     pub masks: Vec<bool>,
+}
+
+impl<B: AutodiffBackend> StepInput<B> {
+    /// The batch in parts of at most so many pictures, as equal as can be.
+    fn parts(&self, most: Option<usize>) -> Vec<Self> {
+        let batch = self.global_views.first().map_or(0, |view| view.dims()[0]);
+        let count = batch.div_ceil(most.unwrap_or(batch).max(1)).max(1);
+        if count == 1 {
+            return vec![self.clone()];
+        }
+        let patches = self.masks.len() / (self.global_views.len() * batch);
+        let part = |at: usize| {
+            let (start, end) = (at * batch / count, (at + 1) * batch / count);
+            let cut = |views: &[Tensor<B::InnerBackend, 4>]| {
+                let views = views.iter().cloned();
+                views
+                    .map(|view| view.narrow(0, start, end - start))
+                    .collect()
+            };
+            let of_view = self.masks.chunks(batch * patches);
+            Self {
+                global_views: cut(&self.global_views),
+                local_views: cut(&self.local_views),
+                masks: of_view
+                    .flat_map(|view| view[start * patches..end * patches].iter().copied())
+                    .collect(),
+            }
+        };
+        (0..count).map(part).collect()
+    }
+}
+
+/// The losses of a part or of several, on the device.
+struct Scalars<B: Backend> {
+    loss: Tensor<B, 1>,
+    loss_cls: Tensor<B, 1>,
+    loss_patch: Tensor<B, 1>,
+    loss_visible: Option<Tensor<B, 1>>,
+    loss_koleo: Option<Tensor<B, 1>>,
+}
+
+impl<B: Backend> Scalars<B> {
+    fn of<A: AutodiffBackend<InnerBackend = B>>(output: IbotOutput<A>) -> Self {
+        Self {
+            loss: output.loss.inner(),
+            loss_cls: output.loss_cls,
+            loss_patch: output.loss_patch,
+            loss_visible: output.loss_visible,
+            loss_koleo: output.loss_koleo,
+        }
+    }
+
+    /// With the next part: shares add up, KoLeo is the whole batch's in each part.
+    fn plus(self, next: Self, config: &IbotConfig) -> Self {
+        let twice = next
+            .loss_koleo
+            .clone()
+            .map(|koleo| koleo * config.koleo_weight);
+        let loss = self.loss + next.loss;
+        let visible = self.loss_visible.zip(next.loss_visible);
+        Self {
+            loss: match twice {
+                Some(koleo) => loss - koleo,
+                None => loss,
+            },
+            loss_cls: self.loss_cls + next.loss_cls,
+            loss_patch: self.loss_patch + next.loss_patch,
+            loss_visible: visible.map(|(before, next)| before + next),
+            loss_koleo: next.loss_koleo,
+        }
+    }
 }
 
 /// What a step measured, on the host.
@@ -84,6 +159,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             method,
             optimizer: AdamW::new(optimizer),
             seed: 0,
+            most_at_once: None,
             steps: 0,
             device,
             guard,
@@ -126,18 +202,36 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         input: &StepInput<B>,
         rates: &Rates,
     ) -> Result<(Gradients<B>, StepLosses)> {
-        let output = self.method.forward_crops(IbotInput {
-            global_views: &input.global_views,
-            local_views: &input.local_views,
-            masks: &input.masks,
+        let parts = input.parts(self.most_at_once);
+        let inputs = parts.iter().zip(0..).map(|(part, index)| IbotInput {
+            global_views: &part.global_views,
+            local_views: &part.local_views,
+            masks: &part.masks,
             temperature_cls: rates.temperature_teacher,
             temperature_patch: rates
                 .temperature_teacher_patch
                 .unwrap_or(rates.temperature_teacher),
-            random: Random::new(self.seed, self.steps, 0, Stream::DropPath),
-        })?;
-        let grads = Gradients::of(&output.loss);
-        let losses = self.read(output, &grads)?;
+            random: Random::new(self.seed, self.steps, index, Stream::DropPath),
+        });
+        let inputs: Vec<IbotInput<'_, B>> = inputs.collect();
+        let targets = self.method.targets(&inputs)?;
+        let mut whole: Option<(Gradients<B>, Scalars<B::InnerBackend>)> = None;
+        for (index, input) in inputs.into_iter().enumerate() {
+            let output = self.method.losses(input, &targets, index)?;
+            let grads = Gradients::of(&output.loss);
+            let scalars = Scalars::of(output);
+            whole = Some(match whole {
+                None => (grads, scalars),
+                Some((before, sums)) => (
+                    before.plus(grads, &self.method.student),
+                    sums.plus(scalars, self.method.config()),
+                ),
+            });
+        }
+        self.method.update_centers(&targets);
+        let (grads, scalars) =
+            whole.ok_or_else(|| Error::Training("a batch without a picture".into()))?;
+        let losses = self.read(scalars, &grads)?;
         match losses.non_finite() {
             None => Ok((grads, losses)),
             Some((term, value)) => Err(Error::Training(format!(
@@ -147,17 +241,12 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     }
 
     /// All scalars of a step in one read.
-    fn read(&self, output: IbotOutput<B>, grads: &Gradients<B>) -> Result<StepLosses> {
+    fn read(&self, found: Scalars<B::InnerBackend>, grads: &Gradients<B>) -> Result<StepLosses> {
         let squared_norm = grads.squared_norm(&self.method.student, &self.device);
-        let mut scalars = vec![
-            output.loss.inner(),
-            output.loss_cls,
-            output.loss_patch,
-            squared_norm,
-        ];
-        let (has_visible, has_koleo) = (output.loss_visible.is_some(), output.loss_koleo.is_some());
-        scalars.extend(output.loss_visible);
-        scalars.extend(output.loss_koleo);
+        let mut scalars = vec![found.loss, found.loss_cls, found.loss_patch, squared_norm];
+        let (has_visible, has_koleo) = (found.loss_visible.is_some(), found.loss_koleo.is_some());
+        scalars.extend(found.loss_visible);
+        scalars.extend(found.loss_koleo);
         let count = scalars.len();
         let scalars = Tensor::cat(scalars, 0);
         let data = self

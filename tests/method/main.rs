@@ -68,6 +68,7 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("prototype norms", recipe::prototype_norms::<B>),
         ("losses by weight", recipe::losses_by_weight::<B>),
         ("centered patches", recipe::centered_patches::<B>),
+        ("parts add up", recipe::parts_add_up::<B>),
         ("drop path", recipe::drop_path::<B>),
         ("layer decay", training::learning_rates_fall_with_depth::<B>),
         ("frozen prototypes", training::prototypes_can_be_frozen::<B>),
