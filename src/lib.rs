@@ -24,7 +24,7 @@
 //! use ibot::config::IbotConfig;
 //! use ibot::device::DeviceGuard;
 //! use ibot::kernels::{Autodiff, Flex};
-//! use ibot::train::{AdamWConfig, Rates, StepInput, Trainer};
+//! use ibot::train::{OptimizerConfig, Rates, StepInput, Trainer};
 //!
 //! type B = Autodiff<Flex>; // the CPU; Autodiff<ibot::kernels::Gpu> for a GPU
 //!
@@ -32,7 +32,7 @@
 //!     let device = Default::default();
 //!     let config = IbotConfig { n_cls_prototypes: 4096, ..IbotConfig::default() };
 //!     let method = config.init::<B>(0, &device)?;
-//!     let mut trainer = Trainer::new(method, AdamWConfig::default(), device, DeviceGuard::Cpu);
+//!     let mut trainer = Trainer::new(method, OptimizerConfig::default(), device, DeviceGuard::Cpu);
 //!     let view = || Tensor::<Flex, 4>::random([2, 3, 224, 224], Distribution::Default, &device);
 //!     for step in 0..10 {
 //!         let masks = (0..4).flat_map(|image| config.mask_policy().mask(0, step, image, 0, [14, 14]));

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::kernels::{Gpu, TrainBackend};
 use crate::memory::peak_rss_mib;
 use crate::random::{Random, Stream};
-use crate::train::{AdamW, AdamWConfig, Gradients, UpdateRates};
+use crate::train::{Gradients, Optimizer, OptimizerConfig, UpdateRates};
 
 /// Global views a picture.
 const VIEWS: usize = 2;
@@ -81,7 +81,7 @@ fn time<B: TrainBackend>(
 ) -> Result<()> {
     let mut method = request.method.init::<B>(0, device)?;
     let grid = [request.method.backbone()?.side(); 2];
-    let mut optimizer = AdamW::new(AdamWConfig::default());
+    let mut optimizer = Optimizer::new(OptimizerConfig::default());
     let mut random = Random::new(0, 0, 0, Stream::View(0));
     let views = random_views::<B>(request, &mut random, device);
     let temperature = request.method.teacher_temperature(0);

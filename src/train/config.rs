@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::{AdamWConfig, ScheduleConfig};
+use super::{OptimizerConfig, ScheduleConfig};
 use crate::config::IbotConfig;
 use crate::data::{AugmentConfig, FolderConfig};
 use crate::error::{Error, Result};
@@ -32,7 +32,7 @@ pub struct RunConfig {
     /// The method.
     pub method: IbotConfig,
     /// The optimizer.
-    pub optimizer: AdamWConfig,
+    pub optimizer: OptimizerConfig,
     /// The learning rate.
     pub schedule: ScheduleConfig,
     /// The views.
@@ -51,7 +51,7 @@ impl Default for RunConfig {
             most_at_once: None,
             workers: 0,
             method: IbotConfig::default(),
-            optimizer: AdamWConfig::default(),
+            optimizer: OptimizerConfig::default(),
             schedule: ScheduleConfig::default(),
             augment: AugmentConfig::default(),
             folder: FolderConfig::default(),

@@ -1,26 +1,45 @@
-//! AdamW over a module, with its moments under the parameters' names.
+//! The optimizer over a module, with what it remembers under the parameters' names.
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Shape, Tensor, TensorData, TensorMetadata};
+use burn::tensor::{Shape, Tensor, TensorMetadata};
 use serde::{Deserialize, Serialize};
 
+use super::Gradients;
+use super::layers::{Layers, decays, is_prototype};
+use super::momentum::{MomentumInput, momentum_step};
 use crate::error::{Error, Result};
 use crate::kernels::{AdamWInput, AdamWState, IbotBackend, TrainBackend, wrap};
-use crate::weights::{NamedTensor, ParamPath, Pick, named_tensors};
+use crate::weights::ParamPath;
 
-/// AdamW's constants.
+/// Rule by which a gradient moves a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Adam with decoupled weight decay (arXiv 1711.05101); the choice for transformers.
+    #[default]
+    AdamW,
+    /// Stochastic gradient descent with momentum.
+    Sgd,
+    /// The same with each matrix's update scaled to its norm, for large batches (arXiv 1708.03888).
+    Lars,
+}
+
+/// The optimizer's constants.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct AdamWConfig {
-    /// Decay rates of the two moments.
+pub struct OptimizerConfig {
+    /// Its rule.
+    pub name: OptimizerKind,
+    /// Momentum of `sgd` and `lars`.
+    pub momentum: f64,
+    /// Decay rates of the two moments of `adamw`.
     pub betas: [f64; 2],
     /// Added to the root of the second moment.
     pub eps: f64,
-    /// Decoupled weight decay of matrices; at the start, where `schedule.final_weight_decay` is set.
+    /// Weight decay of matrices, decoupled in `adamw`; at the start, where `schedule.final_weight_decay` is set.
     pub weight_decay: f64,
     /// Largest norm of all gradients together; a larger one is scaled down to it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,9 +55,11 @@ pub struct AdamWConfig {
     pub patch_embed_multiplier: f64,
 }
 
-impl Default for AdamWConfig {
+impl Default for OptimizerConfig {
     fn default() -> Self {
         Self {
+            name: OptimizerKind::AdamW,
+            momentum: 0.9,
             betas: [0.9, 0.999],
             eps: 1e-8,
             weight_decay: 0.04,
@@ -51,12 +72,16 @@ impl Default for AdamWConfig {
     }
 }
 
-impl AdamWConfig {
+impl OptimizerConfig {
     /// Whether the numbers can work.
     ///
     /// # Errors
     /// [`Error::Config`] that names the key, its value and what is allowed.
     pub fn validate(&self) -> Result<()> {
+        if !(0.0..1.0).contains(&self.momentum) {
+            let remedy = "must be from 0 to below 1";
+            return Err(Error::config("optimizer.momentum", self.momentum, remedy));
+        }
         if self.betas.iter().any(|beta| !(0.0..1.0).contains(beta)) {
             let value = format!("{:?}", self.betas);
             return Err(Error::config(
@@ -102,7 +127,7 @@ impl AdamWConfig {
     }
 }
 
-impl AdamWConfig {
+impl OptimizerConfig {
     fn gradient_scale(&self, gradient_norm: f64) -> f64 {
         match self.clip_gradient_norm {
             Some(largest) if gradient_norm > largest => largest / gradient_norm,
@@ -111,17 +136,24 @@ impl AdamWConfig {
     }
 }
 
-/// AdamW with the moments of each parameter.
+/// What is remembered of a parameter from step to step.
 #[derive(Debug)]
-pub struct AdamW<B: TrainBackend> {
-    config: AdamWConfig,
-    step: usize,
-    states: BTreeMap<String, AdamWState<B::InnerBackend>>,
+enum State<B: IbotBackend> {
+    Moments(AdamWState<B>),
+    Sum(FloatTensor<B>),
 }
 
-impl<B: TrainBackend> AdamW<B> {
+/// An optimizer with what it remembers of each parameter.
+#[derive(Debug)]
+pub struct Optimizer<B: TrainBackend> {
+    config: OptimizerConfig,
+    step: usize,
+    states: BTreeMap<String, State<B::InnerBackend>>,
+}
+
+impl<B: TrainBackend> Optimizer<B> {
     /// No step made yet.
-    pub fn new(config: AdamWConfig) -> Self {
+    pub fn new(config: OptimizerConfig) -> Self {
         Self {
             config,
             step: 0,
@@ -158,80 +190,6 @@ pub struct UpdateRates {
     pub freeze_prototypes: bool,
 }
 
-/// What the learning rate of a parameter is multiplied by, as a function of its name.
-///
-/// Source: `get_vit_lr_decay_rate` in DINOv2's param_groups.py: the tokens and the patch embedding are layer 0, block i
-/// is layer i + 1, norms and heads are above all blocks.
-struct Layers {
-    blocks: usize,
-    decay: f64,
-    patch_embed: f64,
-}
-
-impl Layers {
-    fn of<B: Backend, M: Module<B>>(module: &M, config: &AdamWConfig) -> Self {
-        struct Blocks {
-            path: ParamPath,
-            count: usize,
-        }
-        impl<B: Backend> ModuleVisitor<B> for Blocks {
-            fn enter_module(&mut self, name: &str, container_type: &str) {
-                self.path.enter(name, container_type);
-            }
-
-            fn exit_module(&mut self, _name: &str, _container_type: &str) {
-                self.path.exit();
-            }
-
-            fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<B, D>>) {
-                let block = block_of(&self.path.name());
-                self.count = self.count.max(block.map_or(0, |block| block + 1));
-            }
-        }
-        let mut blocks = Blocks {
-            path: ParamPath::default(),
-            count: 0,
-        };
-        if config.layer_decay < 1.0 {
-            module.visit(&mut blocks);
-        }
-        Self {
-            blocks: blocks.count,
-            decay: config.layer_decay,
-            patch_embed: config.patch_embed_multiplier,
-        }
-    }
-
-    fn factor(&self, name: &str) -> f64 {
-        let above = self.blocks + 1;
-        let is_first = [
-            "_token",
-            "pos_embed",
-            "patch_embed.proj.weight",
-            "patch_embed.proj.bias",
-        ]
-        .iter()
-        .any(|ending| name.ends_with(ending));
-        let layer = match block_of(name) {
-            Some(block) => block + 1,
-            None if is_first => 0,
-            None => above,
-        };
-        let patch_embed = if name.contains("patch_embed.") {
-            self.patch_embed
-        } else {
-            1.0
-        };
-        self.decay.powi((above - layer) as i32) * patch_embed
-    }
-}
-
-/// Number of the block that a parameter belongs to.
-fn block_of(name: &str) -> Option<usize> {
-    let (_, rest) = name.split_once("blocks.")?;
-    rest.split('.').next()?.parse().ok()
-}
-
 /// A gradient scaled down to norm `largest`, on the device.
 fn clipped<B: IbotBackend>(
     grad: FloatTensor<B>,
@@ -247,87 +205,9 @@ fn clipped<B: IbotBackend>(
     B::float_reshape((flat * scale).into_primitive().tensor(), shape)
 }
 
-/// The gradients of one backward pass.
-pub struct Gradients<B: AutodiffBackend>(B::Gradients);
-
-impl<B: TrainBackend> Gradients<B> {
-    /// Runs the backward pass from a loss of shape `[1]`.
-    pub fn of(loss: &Tensor<B, 1>) -> Self {
-        Self(loss.backward())
-    }
-
-    /// The sum of both, parameter by parameter of `module`.
-    pub fn plus<M: Module<B>>(self, other: Self, module: &M) -> Self {
-        struct Add<B: TrainBackend> {
-            sum: B::Gradients,
-            other: B::Gradients,
-        }
-        impl<B: TrainBackend> ModuleVisitor<B> for Add<B> {
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-                let tensor = param.val();
-                let Some(more) = tensor.grad_remove(&mut self.other) else {
-                    return;
-                };
-                let sum = match tensor.grad(&self.sum) {
-                    Some(grad) => grad + more,
-                    None => more,
-                };
-                tensor.grad_replace(&mut self.sum, sum);
-            }
-        }
-        let mut add = Add::<B> {
-            sum: self.0,
-            other: other.0,
-        };
-        module.visit(&mut add);
-        Self(add.sum)
-    }
-
-    /// The gradient of one parameter, if it has one.
-    pub fn get<const D: usize>(&self, tensor: &Tensor<B, D>) -> Option<Tensor<B::InnerBackend, D>> {
-        tensor.grad(&self.0)
-    }
-
-    /// All gradients by timm's name, in timm's layout; parameters without one are left out.
-    pub fn by_name<M: Module<B>>(&self, module: &M) -> BTreeMap<String, NamedTensor> {
-        named_tensors(module, self)
-    }
-
-    /// Sum of the squares of all gradients of `module`, on the device, `[1]`.
-    pub fn squared_norm<M: Module<B>>(
-        &self,
-        module: &M,
-        device: &B::Device,
-    ) -> Tensor<B::InnerBackend, 1> {
-        struct Collect<'a, B: TrainBackend> {
-            grads: &'a Gradients<B>,
-            found: Vec<FloatTensor<B::InnerBackend>>,
-        }
-        impl<B: TrainBackend> ModuleVisitor<B> for Collect<'_, B> {
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-                let grad = self.grads.get(&param.val());
-                self.found
-                    .extend(grad.map(|grad| grad.into_primitive().tensor()));
-            }
-        }
-        let mut collect = Collect {
-            grads: self,
-            found: Vec::new(),
-        };
-        module.visit(&mut collect);
-        B::InnerBackend::sum_of_squares(collect.found, device)
-    }
-}
-
-impl<B: TrainBackend> Pick<B> for Gradients<B> {
-    fn pick<const D: usize>(&self, param: Tensor<B, D>) -> Option<TensorData> {
-        self.get(&param).map(Tensor::into_data)
-    }
-}
-
 struct Update<'a, B: TrainBackend> {
     path: ParamPath,
-    optimizer: &'a mut AdamW<B>,
+    optimizer: &'a mut Optimizer<B>,
     grads: B::Gradients,
     gradient_scale: f64,
     rates: &'a UpdateRates,
@@ -360,34 +240,46 @@ impl<B: TrainBackend> ModuleMapper<B> for Update<'_, B> {
         if let Some(largest) = config.clip_each_gradient {
             grad = clipped::<B::InnerBackend>(grad, largest, &device);
         }
-        let state = self
-            .optimizer
-            .states
-            .remove(&name)
-            .unwrap_or_else(|| AdamWState::zeros(grad.shape(), &device));
-        let (updated, state) = B::InnerBackend::adamw(AdamWInput {
-            param: tensor.inner().into_primitive().tensor(),
-            grad,
-            state,
-            gradient_scale: self.gradient_scale,
-            learning_rate: self.rates.learning_rate * self.layers.factor(&name),
-            weight_decay: if decays { weight_decay } else { 0.0 },
-            betas: config.betas,
-            eps: config.eps,
-            step: self.optimizer.step,
-        });
+        let param = tensor.inner().into_primitive().tensor();
+        let state = self.optimizer.states.remove(&name);
+        let learning_rate = self.rates.learning_rate * self.layers.factor(&name);
+        let weight_decay = if decays { weight_decay } else { 0.0 };
+        let (updated, state) = if config.name == OptimizerKind::AdamW {
+            let state = match state {
+                Some(State::Moments(state)) => state,
+                _ => AdamWState::zeros(grad.shape(), &device),
+            };
+            let (param, state) = B::InnerBackend::adamw(AdamWInput {
+                param,
+                grad,
+                state,
+                gradient_scale: self.gradient_scale,
+                learning_rate,
+                weight_decay,
+                betas: config.betas,
+                eps: config.eps,
+                step: self.optimizer.step,
+            });
+            (param, State::Moments(state))
+        } else {
+            let input = MomentumInput::<B::InnerBackend> {
+                param,
+                grad,
+                sum: match state {
+                    Some(State::Sum(sum)) => Some(sum),
+                    _ => None,
+                },
+                gradient_scale: self.gradient_scale,
+                learning_rate,
+                weight_decay,
+                momentum: config.momentum,
+                lars: config.name == OptimizerKind::Lars && D >= 2,
+            };
+            let (param, sum) = momentum_step(input, &device);
+            (param, State::Sum(sum))
+        };
         self.optimizer.states.insert(name, state);
         let updated = Tensor::from_inner(wrap::<B::InnerBackend, D>(updated)).require_grad();
         Param::from_mapped_value(id, updated, mapper)
     }
-}
-
-/// Whether a parameter belongs to the last layer of a head.
-fn is_prototype(name: &str) -> bool {
-    name.ends_with("prototypes.weight") || name.ends_with("prototype_length")
-}
-
-/// Matrices and kernels decay; biases, norms, positions and tokens do not.
-fn decays<const D: usize>(name: &str) -> bool {
-    D >= 2 && !name.ends_with("token") && !name.ends_with("pos_embed")
 }

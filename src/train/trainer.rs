@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use serde::Serialize;
 
-use super::{AdamW, AdamWConfig, Gradients, Rates, UpdateRates};
+use super::{Gradients, Optimizer, OptimizerConfig, Rates, UpdateRates};
 use crate::backbone::TrainBackbone;
 use crate::config::IbotConfig;
 use crate::device::DeviceGuard;
@@ -19,7 +19,7 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
     /// Student, teacher and center.
     pub method: Ibot<B, M>,
     /// Moments of the student's parameters.
-    pub optimizer: AdamW<B>,
+    pub optimizer: Optimizer<B>,
     /// Seed of what training drops.
     pub seed: u64,
     /// Most pictures that the student sees at once; a larger batch is cut into parts, whose gradients add up to those of
@@ -151,13 +151,13 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     /// A trainer that has made no step.
     pub fn new(
         method: Ibot<B, M>,
-        optimizer: AdamWConfig,
+        optimizer: OptimizerConfig,
         device: B::Device,
         guard: DeviceGuard,
     ) -> Self {
         Self {
             method,
-            optimizer: AdamW::new(optimizer),
+            optimizer: Optimizer::new(optimizer),
             seed: 0,
             most_at_once: None,
             steps: 0,

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::ibot::VitIbot;
 use crate::kernels::{IbotBackend, TrainBackend};
 use crate::random::{Random, Stream};
-use crate::train::{AdamWConfig, Gradients, Rates, StepInput, Trainer};
+use crate::train::{Gradients, OptimizerConfig, Rates, StepInput, Trainer};
 
 const BATCH: usize = 4;
 const SIDE: usize = 32;
@@ -106,7 +106,7 @@ fn train<B: TrainBackend>(device: &B::Device) -> Result<(VitIbot<B>, Vec<f32>)> 
     let method = method::<B>(device)?;
     let mut trainer = Trainer::new(
         method,
-        AdamWConfig::default(),
+        OptimizerConfig::default(),
         device.clone(),
         DeviceGuard::Cpu,
     );

@@ -76,6 +76,7 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
             "each gradient clipped",
             training::each_gradient_is_clipped::<B>,
         ),
+        ("sgd and lars", training::momentum_follows_the_formula::<B>),
         ("who decays", training::only_matrices_decay::<B>),
     ];
     let failed: Vec<&str> = checks

@@ -10,7 +10,7 @@ use ibot::ibot::{IbotInput, IbotOutput, VitIbot};
 use ibot::kernels::TrainBackend;
 use ibot::losses::koleo_loss;
 use ibot::random::{Random, Stream};
-use ibot::train::{AdamWConfig, Gradients, Rates, StepInput, Trainer};
+use ibot::train::{Gradients, OptimizerConfig, Rates, StepInput, Trainer};
 use ibot::weights::state_dict;
 
 use crate::{assert_close, random_views, tiny, values};
@@ -302,10 +302,10 @@ pub fn parts_add_up<B: TrainBackend>(device: &B::Device) {
         };
         let run = |most_at_once: Option<usize>| {
             // with a large eps a step is proportional to the gradient
-            let optimizer = AdamWConfig {
+            let optimizer = OptimizerConfig {
                 eps: 1e3,
                 weight_decay: 0.0,
-                ..AdamWConfig::default()
+                ..OptimizerConfig::default()
             };
             let method = method::<B>(&config, device);
             let before = state_dict(&method.student);

@@ -34,7 +34,7 @@ pub fn shares_no_buffer<B: TrainBackend>(device: &B::Device) {
         .forward(&random_views(2, device), &[true; 16], 0.04)
         .unwrap();
     let grads = ibot::train::Gradients::of(&output.loss);
-    let mut optimizer = ibot::train::AdamW::new(Default::default());
+    let mut optimizer = ibot::train::Optimizer::new(Default::default());
     let rates = ibot::train::UpdateRates {
         learning_rate: 0.1,
         ..Default::default()

@@ -1,14 +1,18 @@
 //! One step of training, and what it refuses.
 
+use std::collections::BTreeMap;
+
 use burn::module::Param;
 use burn::tensor::Tensor;
 use ibot::device::DeviceGuard;
 use ibot::ibot::VitIbot;
 use ibot::kernels::TrainBackend;
-use ibot::train::{AdamW, AdamWConfig, Gradients, Rates, StepInput, Trainer, UpdateRates};
+use ibot::train::{
+    Gradients, Optimizer, OptimizerConfig, OptimizerKind, Rates, StepInput, Trainer, UpdateRates,
+};
 use ibot::weights::state_dict;
 
-use crate::{random_views, tiny_method};
+use crate::{assert_close, random_views, tiny_method};
 
 fn rates() -> Rates {
     Rates {
@@ -37,7 +41,7 @@ pub fn a_broken_step_changes_nothing<B: TrainBackend>(device: &B::Device) {
     let backbone = state_dict(&method.student.network.backbone);
     let trainer = Trainer::new(
         method,
-        AdamWConfig::default(),
+        OptimizerConfig::default(),
         device.clone(),
         DeviceGuard::Cpu,
     );
@@ -75,9 +79,9 @@ pub fn only_matrices_decay<B: TrainBackend>(device: &B::Device) {
         .unwrap();
     let grads = Gradients::of(&(output.loss * 0.0));
     let before = state_dict(&method.student);
-    let mut optimizer = AdamW::<B>::new(AdamWConfig {
+    let mut optimizer = Optimizer::<B>::new(OptimizerConfig {
         weight_decay: 1.0,
-        ..AdamWConfig::default()
+        ..OptimizerConfig::default()
     });
     let rates = UpdateRates {
         learning_rate: 0.5,
@@ -98,7 +102,7 @@ pub fn only_matrices_decay<B: TrainBackend>(device: &B::Device) {
 
 /// Gradients of one step, and what an optimizer made of them: name, gradient, change.
 fn one_update<B: TrainBackend>(
-    config: AdamWConfig,
+    config: OptimizerConfig,
     rates: &UpdateRates,
     device: &B::Device,
 ) -> Vec<(String, Vec<f32>, Vec<f32>)> {
@@ -111,7 +115,7 @@ fn one_update<B: TrainBackend>(
     let grads = Gradients::of(&output.loss);
     let named = grads.by_name(&method.student);
     let before = state_dict(&method.student);
-    let mut optimizer = AdamW::<B>::new(config);
+    let mut optimizer = Optimizer::<B>::new(config);
     let after = state_dict(&optimizer.step(method.student, grads, rates));
     let change = |name: &String| {
         let pairs = before[name].values.iter().zip(&after[name].values);
@@ -129,11 +133,11 @@ fn largest(values: &[f32]) -> f32 {
 
 /// The first step of Adam is the learning rate, whatever the gradient: so it shows each parameter's.
 pub fn learning_rates_fall_with_depth<B: TrainBackend>(device: &B::Device) {
-    let config = AdamWConfig {
+    let config = OptimizerConfig {
         weight_decay: 0.0,
         layer_decay: 0.5,
         patch_embed_multiplier: 0.2,
-        ..AdamWConfig::default()
+        ..OptimizerConfig::default()
     };
     let rates = UpdateRates {
         learning_rate: 0.01,
@@ -168,7 +172,7 @@ pub fn prototypes_can_be_frozen<B: TrainBackend>(device: &B::Device) {
         freeze_prototypes: true,
         ..UpdateRates::default()
     };
-    for (name, _, change) in one_update::<B>(AdamWConfig::default(), &rates, device) {
+    for (name, _, change) in one_update::<B>(OptimizerConfig::default(), &rates, device) {
         assert_eq!(
             largest(&change) == 0.0,
             name.ends_with("prototypes.weight"),
@@ -180,11 +184,11 @@ pub fn prototypes_can_be_frozen<B: TrainBackend>(device: &B::Device) {
 /// With an eps far above the gradients a step is proportional to them, clipped.
 pub fn each_gradient_is_clipped<B: TrainBackend>(device: &B::Device) {
     let (bar, eps) = (0.05, 1e3);
-    let config = AdamWConfig {
+    let config = OptimizerConfig {
         weight_decay: 0.0,
         eps,
         clip_each_gradient: Some(bar),
-        ..AdamWConfig::default()
+        ..OptimizerConfig::default()
     };
     let rates = UpdateRates {
         learning_rate: eps,
@@ -209,4 +213,61 @@ pub fn each_gradient_is_clipped<B: TrainBackend>(device: &B::Device) {
         }
     }
     assert!(clipped > 0, "nothing was clipped");
+}
+
+/// Two steps of SGD and of LARS, by their formulas.
+pub fn momentum_follows_the_formula<B: TrainBackend>(device: &B::Device) {
+    for name in [OptimizerKind::Sgd, OptimizerKind::Lars] {
+        let mut method = tiny_method::<B>(device);
+        let mut optimizer = Optimizer::<B>::new(OptimizerConfig {
+            name,
+            weight_decay: 0.1,
+            ..OptimizerConfig::default()
+        });
+        let rates = UpdateRates {
+            learning_rate: 0.5,
+            ..UpdateRates::default()
+        };
+        let mut sums: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        for _ in 0..2 {
+            let output = method
+                .forward(&random_views(2, device), &input::<B>(device).masks, 0.04)
+                .unwrap();
+            let grads = Gradients::of(&output.loss);
+            let named = grads.by_name(&method.student);
+            let before = state_dict(&method.student);
+            method.student = optimizer.step(method.student, grads, &rates);
+            let after = state_dict(&method.student);
+            for (parameter, gradient) in named {
+                let old = wide(&before[&parameter].values);
+                let is_matrix = before[&parameter].shape.len() >= 2;
+                let decays = is_matrix && parameter.ends_with("weight");
+                let decay = if decays { 0.1 } else { 0.0 };
+                let mut update: Vec<f64> = wide(&gradient.values);
+                update
+                    .iter_mut()
+                    .zip(&old)
+                    .for_each(|(u, p)| *u += decay * p);
+                let norm = |values: &[f64]| values.iter().map(|x| x * x).sum::<f64>().sqrt();
+                if name == OptimizerKind::Lars && is_matrix {
+                    let trust = 0.001 * norm(&old) / norm(&update);
+                    update.iter_mut().for_each(|u| *u *= trust);
+                }
+                if let Some(sum) = sums.get(&parameter) {
+                    update
+                        .iter_mut()
+                        .zip(sum)
+                        .for_each(|(u, sum)| *u += 0.9 * sum);
+                }
+                let expected: Vec<f64> =
+                    old.iter().zip(&update).map(|(p, u)| p - 0.5 * u).collect();
+                assert_close(&after[&parameter].values, &expected, 1e-5);
+                sums.insert(parameter, update);
+            }
+        }
+    }
+}
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|x| f64::from(*x)).collect()
 }

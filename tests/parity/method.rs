@@ -9,7 +9,7 @@ use ibot::backbone::VisionTransformer;
 use ibot::config::IbotConfig;
 use ibot::ibot::{Ibot, VitIbot};
 use ibot::kernels::TrainBackend;
-use ibot::train::{AdamW, AdamWConfig, Gradients, UpdateRates};
+use ibot::train::{Gradients, Optimizer, OptimizerConfig, UpdateRates};
 use ibot::weights::{NamedTensor, load_state_dict, state_dict};
 
 use crate::backbone::vit_config;
@@ -35,12 +35,12 @@ pub fn check<B: TrainBackend>(case: &Case, device: &B::Device) -> Result<Compari
     }
     let total_epochs = case.count("total_epochs")?;
     let betas = &case.config["betas"];
-    let mut optimizer = AdamW::new(AdamWConfig {
+    let mut optimizer = Optimizer::new(OptimizerConfig {
         betas: [0, 1].map(|beta| betas[beta].as_f64().unwrap_or(f64::NAN)),
         eps: case.number("adam_eps")?,
         weight_decay: case.number("weight_decay")?,
         decay_all: true,
-        ..AdamWConfig::default()
+        ..OptimizerConfig::default()
     });
     let rates = UpdateRates {
         learning_rate: case.number("lr")?,

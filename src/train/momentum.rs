@@ -1,0 +1,61 @@
+//! Steps with one moving sum of gradients: SGD and LARS.
+
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{Shape, Tensor, TensorMetadata};
+
+use crate::kernels::{IbotBackend, wrap};
+
+/// LARS: learning rate of a tensor over its norm by that of its update (`eta` in DINO's utils.py).
+const TRUST: f64 = 0.001;
+
+/// What [`momentum_step`] takes.
+pub(super) struct MomentumInput<B: IbotBackend> {
+    pub param: FloatTensor<B>,
+    pub grad: FloatTensor<B>,
+    /// The moving sum of updates; none before the first step.
+    pub sum: Option<FloatTensor<B>>,
+    pub gradient_scale: f64,
+    pub learning_rate: f64,
+    pub weight_decay: f64,
+    pub momentum: f64,
+    /// Whether the update is scaled to the parameter's norm.
+    pub lars: bool,
+}
+
+/// `sum = momentum * sum + u`, `param -= learning_rate * sum` with `u = grad + weight_decay * param`; for LARS `u` has the
+/// norm of the parameter times [`TRUST`].
+///
+/// Source: `torch.optim.SGD`; `LARS` in DINO's utils.py (arXiv 1708.03888).
+pub(super) fn momentum_step<B: IbotBackend>(
+    input: MomentumInput<B>,
+    device: &B::Device,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let shape = input.param.shape();
+    let flat = |tensor: FloatTensor<B>| -> Tensor<B, 1> {
+        let entries = tensor.shape().num_elements();
+        wrap(B::float_reshape(tensor, Shape::new([entries])))
+    };
+    let param = flat(input.param);
+    let mut update = flat(input.grad) * input.gradient_scale;
+    if input.weight_decay != 0.0 {
+        update = update + param.clone() * input.weight_decay;
+    }
+    if input.lars {
+        let norm = |tensor: &Tensor<B, 1>| {
+            let primitive = tensor.clone().into_primitive().tensor();
+            B::sum_of_squares(vec![primitive], device).sqrt()
+        };
+        let (of_param, of_update) = (norm(&param), norm(&update));
+        let is_zero = (of_param.clone() * of_update.clone()).equal_elem(0.0);
+        let trust = (of_param * TRUST / of_update).mask_fill(is_zero, 1.0);
+        update = update * trust;
+    }
+    let sum = match input.sum {
+        Some(sum) => flat(sum) * input.momentum + update,
+        None => update,
+    };
+    let param = param - sum.clone() * input.learning_rate;
+    let unflat =
+        |tensor: Tensor<B, 1>| B::float_reshape(tensor.into_primitive().tensor(), shape.clone());
+    (unflat(param), unflat(sum))
+}
