@@ -267,8 +267,10 @@ impl IbotConfig {
         )
     }
 
-    /// Temperature of the teacher's patch targets in an epoch.
+    /// Temperature of the teacher's patch targets in an epoch; its warm-up starts with the masks (`iBOTLoss` in the
+    /// paper's main_ibot.py).
     pub fn teacher_patch_temperature(&self, epoch: usize) -> f64 {
+        let epoch = epoch.saturating_sub(self.mask_start_epoch);
         self.warmed_up(self.patch_temperatures(), epoch)
     }
 

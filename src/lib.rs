@@ -15,7 +15,7 @@
 //! - [`train`], [`mod@bench`]: the run, and how long a step takes
 //! - [`verify`]: whether a device computes what the CPU computes
 //!
-//! Shape letters: B images, G global crops, N patches, M masked patches, D width, H heads, K prototypes.
+//! Shape letters: B images, G global crops, L local crops, N patches, M masked patches, D width, H heads, K prototypes.
 //!
 //! Ten steps on random images, on the CPU:
 //!

@@ -2,8 +2,9 @@
 //!
 //! Each method of [`IbotBackend`] has a default body in plain tensor operations: it runs on any backend, is
 //! differentiable through burn's autodiff, and is the reference that every faster body is tested against. A backend
-//! overrides a method where it can do better: `autodiff` gives GELU, layer norm and attention one node and a backward
-//! body each, and the CPU backend Flex runs element-wise work row by row on all cores.
+//! overrides a method where it can do better: `autodiff` gives the losses, GELU, layer norm and attention one node and a
+//! backward body each, the CPU backend Flex runs element-wise work row by row on all cores, and on wgpu [`wgsl`] runs the
+//! losses and the moving average in shaders of this crate.
 
 mod adamw;
 mod attention;

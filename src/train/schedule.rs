@@ -227,6 +227,13 @@ mod tests {
                 .windows(2)
                 .all(|pair| pair[1].ema_decay > pair[0].ema_decay)
         );
+        let later = IbotConfig {
+            mask_start_epoch: 5,
+            ..method.clone()
+        };
+        let patch_temperature = |step| schedule.rates(&later, 0.04, step).temperature_teacher_patch;
+        assert_eq!(patch_temperature(50), Some(0.04));
+        assert!(patch_temperature(60) < Some(0.04));
         assert!(
             rates[50]
                 .temperature_teacher_patch

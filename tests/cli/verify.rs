@@ -48,6 +48,20 @@ fn a_sound_device_passes() {
     }
 }
 
+/// What a GPU runs, on whatever device there is: workgroups of 256 lanes, and as many tensors a dispatch as it binds.
+#[test]
+fn the_kernels_of_a_gpu_pass() {
+    if gpu::device().is_none() {
+        return;
+    }
+    let scratch = Scratch::new("verify-256");
+    let mut command = command(&arguments(&scratch, "wgpu"));
+    let output = command.env("IBOT_WORKGROUP", "256").output().unwrap();
+    assert!(output.status.success(), "{}", stdout(&output));
+    let checks = report(&scratch)["checks"].as_array().unwrap().len();
+    assert!(checks >= 20);
+}
+
 #[test]
 fn the_cpu_is_compared_with_the_other_cpu_backend() {
     let scratch = Scratch::new("verify-flex");

@@ -44,6 +44,10 @@ pub(super) fn kernel(walk: Walk, chunk: Chunk, pairs: usize) -> Kernel {
 /// (51 M entries in 164 tensors on lavapipe: 87 ms with one pair, 54 ms with 4, 57 ms with 15).
 const SOFTWARE_PAIRS: usize = 4;
 
+/// Pairs of a dispatch on any device. Desktop drivers allow a million bindings; a shader of as many cases would take long
+/// to compile.
+const MOST_PAIRS: usize = 16;
+
 fn pairs_per_dispatch(client: &Client) -> usize {
     match is_software(client) {
         true => SOFTWARE_PAIRS.min(pairs_that_fit(client)),
@@ -51,10 +55,10 @@ fn pairs_per_dispatch(client: &Client) -> usize {
     }
 }
 
-/// Two buffers a pair, and one is the kernel's info.
+/// Two buffers a pair, and one is the kernel's info; no more than [`MOST_PAIRS`].
 fn pairs_that_fit(client: &Client) -> usize {
     let bindings = client.properties().hardware.max_bindings as usize;
-    (bindings.saturating_sub(1) / 2).max(1)
+    (bindings.saturating_sub(1) / 2).clamp(1, MOST_PAIRS)
 }
 
 /// See [`super::super::IbotBackend::ema`].

@@ -23,6 +23,10 @@ pub(super) type GpuTensor = CubeTensor<WgpuRuntime>;
 /// Name of the variable that holds a folder of shaders to run instead of those built in: for work on kernels.
 pub const SHADERS_VARIABLE: &str = "IBOT_SHADERS";
 
+/// Name of the variable that sets the lanes of a workgroup, a power of two: for tuning, and for running on a software
+/// device what a GPU runs.
+pub const WORKGROUP_VARIABLE: &str = "IBOT_WORKGROUP";
+
 /// Lanes of a workgroup on a GPU.
 const GPU_WORKGROUP: u32 = 256;
 /// Subgroups this small are those of a CPU's vector unit. There a barrier costs more than lanes that idle, so a
@@ -129,12 +133,32 @@ impl KernelSource for Kernel {
 
 /// Whether the device is a program on the CPU, as far as its subgroups tell.
 pub(super) fn is_software(client: &Client) -> bool {
-    client.properties().hardware.plane_size_max <= SOFTWARE_SUBGROUP
+    match chosen_workgroup() {
+        Some(lanes) => lanes <= SOFTWARE_SUBGROUP,
+        None => client.properties().hardware.plane_size_max <= SOFTWARE_SUBGROUP,
+    }
+}
+
+/// What [`WORKGROUP_VARIABLE`] says; anything but a power of two up to 1024 is warned of and left aside.
+fn chosen_workgroup() -> Option<u32> {
+    static CHOSEN: OnceLock<Option<u32>> = OnceLock::new();
+    *CHOSEN.get_or_init(|| {
+        let value = std::env::var(WORKGROUP_VARIABLE).ok()?;
+        let lanes = value.parse().ok();
+        let lanes = lanes.filter(|lanes: &u32| lanes.is_power_of_two() && *lanes <= 1024);
+        if lanes.is_none() {
+            log::warn!("{WORKGROUP_VARIABLE} = {value}: must be a power of two up to 1024");
+        }
+        lanes
+    })
 }
 
 /// Lanes of a workgroup that suit the device.
 pub(super) fn workgroup(client: &Client) -> u32 {
     let hardware = &client.properties().hardware;
+    if let Some(lanes) = chosen_workgroup() {
+        return lanes.min(1 << hardware.max_units_per_cube.max(1).ilog2());
+    }
     workgroup_for(hardware.plane_size_max, hardware.max_units_per_cube)
 }
 

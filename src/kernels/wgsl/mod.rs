@@ -15,7 +15,7 @@ mod template;
 
 pub use copy::copy;
 pub use ema::packed_ema;
-pub use launch::{Kernel, SHADERS_VARIABLE, peak_bytes_in_use, shader_folder};
+pub use launch::{Kernel, SHADERS_VARIABLE, WORKGROUP_VARIABLE, peak_bytes_in_use, shader_folder};
 
 use burn::tensor::Tensor;
 use burn::tensor::ops::FloatTensor;
