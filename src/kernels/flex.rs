@@ -6,7 +6,8 @@ use burn_flex::{Flex, FlexDevice, FlexTensor};
 use rayon::prelude::*;
 
 use super::{
-    AdamWInput, AdamWState, IbotBackend, LayerNormGradients, LayerNormInput, adamw, ema, flex_rows,
+    AdamWInput, AdamWState, CrossEntropyInput, CrossEntropyOutput, IbotBackend, LayerNormGradients,
+    LayerNormInput, TargetPotentials, adamw, ema, flex_loss, flex_rows,
 };
 
 /// Entries per parallel piece: 64 KiB of f32, small enough for any core's cache.
@@ -27,6 +28,34 @@ fn owned(tensor: FlexTensor) -> FlexTensor {
 }
 
 impl IbotBackend for Flex {
+    fn sinkhorn_potentials(
+        teacher_logits: &[Tensor<Self, 2>],
+        temperature: f64,
+        iterations: usize,
+    ) -> TargetPotentials<Self> {
+        flex_loss::sinkhorn(teacher_logits, temperature, iterations)
+    }
+
+    fn centered_potentials(
+        teacher_logits: &[Tensor<Self, 2>],
+        center: Option<Tensor<Self, 1>>,
+        temperature: f64,
+    ) -> TargetPotentials<Self> {
+        flex_loss::centered(teacher_logits, center, temperature)
+    }
+
+    fn cross_entropy(input: &CrossEntropyInput<Self>) -> CrossEntropyOutput<Self> {
+        flex_loss::cross_entropy(input)
+    }
+
+    fn cross_entropy_backward(
+        input: CrossEntropyInput<Self>,
+        output: CrossEntropyOutput<Self>,
+        d_loss: Tensor<Self, 1>,
+    ) -> Tensor<Self, 2> {
+        flex_loss::cross_entropy_backward(input, &output, &d_loss)
+    }
+
     fn patchify(images: Tensor<Self, 4>, patch: usize) -> Tensor<Self, 2> {
         flex_rows::patchify(images, patch)
     }

@@ -10,7 +10,7 @@ use super::{LayerNormGradients, LayerNormInput};
 /// Entries a parallel piece should have: enough to be worth a task, few enough for a core's cache.
 const PIECE: usize = 16 * 1024;
 
-fn contiguous<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTensor {
+pub(super) fn contiguous<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTensor {
     let tensor = tensor.into_primitive().tensor();
     let contiguous = tensor.to_contiguous();
     drop(tensor); // the last reference but one: the result may be written in place
@@ -18,7 +18,7 @@ fn contiguous<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTensor {
 }
 
 /// The tensor itself where nobody else holds it, else a copy made on all cores.
-fn writable(tensor: Tensor<Flex, 2>) -> FlexTensor {
+pub(super) fn writable(tensor: Tensor<Flex, 2>) -> FlexTensor {
     let shape = tensor.dims();
     let device = tensor.device();
     let tensor = contiguous(tensor);
@@ -34,7 +34,7 @@ fn writable(tensor: Tensor<Flex, 2>) -> FlexTensor {
     copy.into_primitive().tensor()
 }
 
-fn rows_of(tensor: FlexTensor) -> Tensor<Flex, 2> {
+pub(super) fn rows_of(tensor: FlexTensor) -> Tensor<Flex, 2> {
     Tensor::from_primitive(TensorPrimitive::Float(tensor))
 }
 

@@ -13,6 +13,7 @@ mod choice;
 mod cross_entropy;
 mod ema;
 mod flex;
+mod flex_loss;
 mod flex_rows;
 mod gelu;
 mod layer_norm;
