@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ibot::Error;
+use ibot::data::augment::{Blur, ByKind, PerView, Solarize, ViewKind};
 use ibot::data::view::{Augmenter, View};
 use ibot::data::{
     AugmentConfig, Batch, Loader, LoaderConfig, PictureSource, Position, TrainViews, bench_loader,
@@ -278,4 +279,66 @@ fn the_benchmark_counts_pictures() {
         speed > 10.0 && speed * 0.1 < decoded,
         "{speed} a second, {decoded} decoded"
     );
+}
+
+/// Local views follow the global ones, in their own size, with the crops and probabilities of their kind, and no masks.
+#[test]
+fn local_views_follow_the_global_ones() {
+    let each = |first: f64, others: f64, local: f64| {
+        PerView::ByKind(ByKind {
+            first,
+            others,
+            local,
+        })
+    };
+    let mut make = train_views();
+    make.augment = AugmentConfig {
+        local_views: 3,
+        local_size: 8,
+        scale: [0.9, 1.0],
+        local_scale: [0.05, 0.1],
+        blur: Blur {
+            probability: each(1.0, 0.0, 0.0),
+            ..Blur::default()
+        },
+        solarize: Solarize {
+            probability: each(0.0, 0.0, 1.0),
+            ..Solarize::default()
+        },
+        ..make.augment
+    };
+    let source = Arc::new(MadePictures::new(10));
+    let mut loader = Loader::new(
+        source.clone(),
+        make.clone(),
+        &config(4, 2),
+        Position::default(),
+    )
+    .unwrap();
+    let batch = loader.next_batch().unwrap();
+    let lens: Vec<usize> = batch.views.iter().map(Vec::len).collect();
+    let (global, local) = (4 * 3 * 16 * 16, 4 * 3 * 8 * 8);
+    assert_eq!(lens, [global, global, local, local, local]);
+    assert_eq!(batch.masks.len(), 2 * 4 * PATCHES);
+    let mut augmenter = Augmenter::of_kind(&make.augment, ViewKind::Local);
+    for number in 0..5 {
+        for (at, &sample) in batch.samples.iter().enumerate() {
+            let picture = source.decode(sample).unwrap();
+            let size = [picture.width(), picture.height()];
+            let view = View::of(&make.augment, 5, 0, sample, number, size);
+            let [width, height] = [view.area.width, view.area.height].map(f64::from);
+            let share = width * height / f64::from(size[0] * size[1]);
+            let is_local = number >= 2;
+            assert_eq!(share < 0.3, is_local, "view {number} covers {share}");
+            assert_eq!(view.blur.is_some(), number == 0);
+            assert_eq!(view.solarize, is_local);
+            if is_local {
+                augmenter.render(&picture, &view).unwrap();
+                let mut expected = vec![0.0; 3 * 8 * 8];
+                augmenter.write(&mut expected);
+                let len = expected.len();
+                assert_eq!(batch.views[number][at * len..(at + 1) * len], expected);
+            }
+        }
+    }
 }
