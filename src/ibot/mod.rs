@@ -76,7 +76,7 @@ impl IbotConfig {
     /// iBOT with the backbone that this configuration names, and weights drawn from `seed`.
     ///
     /// # Errors
-    /// [`Error::Config`] where the numbers cannot work.
+    /// [`crate::Error::Config`] where the numbers cannot work.
     pub fn init<B: TrainBackend>(&self, seed: u64, device: &B::Device) -> Result<VitIbot<B>> {
         let mut random = Random::new(seed, 0, 0, Stream::Init);
         let backbone = self.backbone()?.init::<B>(&mut random, device)?;
@@ -86,7 +86,7 @@ impl IbotConfig {
     /// iBOT around any backbone; heads and mask token are drawn from `random`.
     ///
     /// # Errors
-    /// [`Error::Config`] where the numbers cannot work.
+    /// [`crate::Error::Config`] where the numbers cannot work.
     pub fn init_with<B, M>(
         &self,
         backbone: M,
