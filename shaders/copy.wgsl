@@ -3,8 +3,6 @@
 // Bindings: from [C], to [C], info.
 // Launch: a lane takes ROUNDS chunks.
 
-alias Chunk = {{ chunk }};
-
 struct Info {
     chunks: u32,
 }
@@ -13,16 +11,12 @@ struct Info {
 @group(0) @binding(1) var<storage, read_write> destination: array<Chunk>;
 @group(0) @binding(2) var<storage, read> info: Info;
 
-const LANES = {{ workgroup }}u;
 const ROUNDS = {{ rounds }}u;
 
-@compute @workgroup_size({{ workgroup }})
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let first = (workgroup.y * workgroups.x + workgroup.x) * LANES * ROUNDS + lane;
+@compute @workgroup_size(LANES)
+fn main(place: Place) {
+    let lane = place.lane;
+    let first = group_of(place) * LANES * ROUNDS + lane;
     let end = min(first + LANES * ROUNDS, info.chunks);
     for (var at = first; at < end; at += LANES) {
         destination[at] = source[at];

@@ -5,10 +5,7 @@
 // a pair's workgroups begin, chunks how many chunks it has.
 // Not handled: a teacher that is its own student, strides.
 
-alias Chunk = {{ chunk }};
-
 const PAIRS = {{ pairs }}u;
-const LANES = {{ workgroup }}u;
 const ROUNDS = {{ rounds }}u;
 
 struct Info {
@@ -24,13 +21,10 @@ struct Info {
 {{ end }}
 @group(0) @binding(2 * {{ pairs }}) var<storage, read> info: Info;
 
-@compute @workgroup_size({{ workgroup }})
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let group = workgroup.y * workgroups.x + workgroup.x;
+@compute @workgroup_size(LANES)
+fn main(place: Place) {
+    let lane = place.lane;
+    let group = group_of(place);
     var pair = 0u;
     while pair + 1u < PAIRS && group >= info.first_group[pair + 1u] {
         pair += 1u;

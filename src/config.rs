@@ -7,6 +7,9 @@ use crate::error::{Error, Result};
 use crate::head::PrototypeNorm;
 use crate::masking::{MaskPolicy, MaskRatio, MaskShape};
 
+/// Entries of a row that a workgroup of 256 lanes reduces on any device, rounded down.
+const MOST_PROTOTYPES: usize = 16_000_000;
+
 /// How the teacher's logits become targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -187,6 +190,15 @@ impl IbotConfig {
         for (key, value) in counts {
             if value == 0 {
                 return Err(Error::config(key, value, "must be at least 1"));
+            }
+        }
+        for (key, value) in [
+            ("n_cls_prototypes", self.n_cls_prototypes),
+            ("n_patch_prototypes", self.n_patch_prototypes),
+        ] {
+            if value > MOST_PROTOTYPES {
+                let remedy = format!("must be at most {MOST_PROTOTYPES}");
+                return Err(Error::config(key, value, remedy));
             }
         }
         let temperatures = [

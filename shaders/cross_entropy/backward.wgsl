@@ -4,45 +4,20 @@
 //
 // with q of forward.wgsl.
 //
-// Bindings: student [M, C], teacher [T R, C], prototype_shift [C], prototype_log [C], target_shift [T R],
-// target_log [T R], row_weights [M], row_max [M], row_log [M], d_loss [1], info. R, C and skip_own as in forward.wgsl.
+// Bindings: those of operands.wgsl, row_max [M], row_log [M], d_loss [1], info.
 // Launch: one workgroup for each (row, span of columns), spans inner; a span is ROUNDS chunks a lane.
 // Not handled: strides.
 
-alias Chunk = {{ chunk }};
-
-struct Info {
-    rows: u32,
-    chunks: u32,
-    rows_per_view: u32,
-    skip_own: u32,
-    inverse_student_temperature: f32,
-    inverse_target_temperature: f32,
-    spans: u32,
-}
-
-@group(0) @binding(0) var<storage, read_write> student: array<Chunk>;
-@group(0) @binding(1) var<storage, read_write> teacher: array<Chunk>;
-@group(0) @binding(2) var<storage, read_write> prototype_shift: array<Chunk>;
-@group(0) @binding(3) var<storage, read_write> prototype_log: array<Chunk>;
-@group(0) @binding(4) var<storage, read_write> target_shift: array<f32>;
-@group(0) @binding(5) var<storage, read_write> target_log: array<f32>;
-@group(0) @binding(6) var<storage, read_write> row_weights: array<f32>;
 @group(0) @binding(7) var<storage, read_write> row_max: array<f32>;
 @group(0) @binding(8) var<storage, read_write> row_log: array<f32>;
 @group(0) @binding(9) var<storage, read_write> d_loss: array<f32>;
-@group(0) @binding(10) var<storage, read> info: Info;
 
-const LANES = {{ workgroup }}u;
 const ROUNDS = {{ rounds }}u;
 
-@compute @workgroup_size({{ workgroup }})
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let group = workgroup.y * workgroups.x + workgroup.x;
+@compute @workgroup_size(LANES)
+fn main(place: Place) {
+    let lane = place.lane;
+    let group = group_of(place);
     let row = group / info.spans;
     if row >= info.rows {
         return;

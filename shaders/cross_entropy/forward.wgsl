@@ -3,50 +3,17 @@
 //   q_rj = exp((t_rj - prototype_shift_j - row_shift_r) / target_temperature - prototype_log_j - row_log_r)
 //   loss_i = w_i * sum_{r targets i} sum_j q_rj (row_max_i + row_log_i - s_ij / student_temperature)
 //
-// Bindings: student [M, C], teacher [T R, C], prototype_shift [C], prototype_log [C], target_shift [T R],
-// target_log [T R], row_weights [M], row_max [M], row_log [M], row_loss [M], info.
-// R = rows_per_view, C = K / (lanes of Chunk). Row i of the student belongs to row i mod R of each teacher view; with
-// skip_own, not to that of its own view i / R.
+// Bindings: those of operands.wgsl, row_max [M], row_log [M], row_loss [M], info.
 // Launch: one workgroup a student row.
 // Not handled: strides.
 
-alias Chunk = {{ chunk }};
-
-struct Info {
-    rows: u32,
-    chunks: u32,
-    rows_per_view: u32,
-    skip_own: u32,
-    inverse_student_temperature: f32,
-    inverse_target_temperature: f32,
-}
-
-@group(0) @binding(0) var<storage, read_write> student: array<Chunk>;
-@group(0) @binding(1) var<storage, read_write> teacher: array<Chunk>;
-@group(0) @binding(2) var<storage, read_write> prototype_shift: array<Chunk>;
-@group(0) @binding(3) var<storage, read_write> prototype_log: array<Chunk>;
-@group(0) @binding(4) var<storage, read_write> target_shift: array<f32>;
-@group(0) @binding(5) var<storage, read_write> target_log: array<f32>;
-@group(0) @binding(6) var<storage, read_write> row_weights: array<f32>;
 @group(0) @binding(7) var<storage, read_write> row_max: array<f32>;
 @group(0) @binding(8) var<storage, read_write> row_log: array<f32>;
 @group(0) @binding(9) var<storage, read_write> row_loss: array<f32>;
-@group(0) @binding(10) var<storage, read> info: Info;
-
-const LANES = {{ workgroup }}u;
-const LOWEST = -3.0e38;
 
 /// What each lane found of its row: maximum and sum of exponentials of the student, sum of targets, and
 /// sum of targets times (student logit - maximum).
-var<workgroup> found: array<vec4<f32>, {{ workgroup }}>;
-
-fn largest(v: Chunk) -> f32 {
-    return {{ largest }};
-}
-
-fn total(v: Chunk) -> f32 {
-    return {{ total }};
-}
+var<workgroup> found: array<vec4<f32>, LANES>;
 
 fn merge(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
     let next = max(a.x, b.x);
@@ -60,13 +27,10 @@ fn merge(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
     );
 }
 
-@compute @workgroup_size({{ workgroup }})
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = workgroup.y * workgroups.x + workgroup.x;
+@compute @workgroup_size(LANES)
+fn main(place: Place) {
+    let lane = place.lane;
+    let row = group_of(place);
     if row >= info.rows {
         return;
     }

@@ -11,12 +11,11 @@ struct Info {
 @group(0) @binding(1) var<storage, read_write> loss: array<f32>;
 @group(0) @binding(2) var<storage, read> info: Info;
 
-const LANES = {{ workgroup }}u;
+var<workgroup> sums: array<f32, LANES>;
 
-var<workgroup> sums: array<f32, {{ workgroup }}>;
-
-@compute @workgroup_size({{ workgroup }})
-fn main(@builtin(local_invocation_index) lane: u32) {
+@compute @workgroup_size(LANES)
+fn main(place: Place) {
+    let lane = place.lane;
     var sum = 0.0;
     for (var row = lane; row < info.rows; row += LANES) {
         sum += row_loss[row];

@@ -4,8 +4,6 @@
 // Launch: one lane a chunk of columns.
 // Not handled: no slabs.
 
-alias Chunk = {{ chunk }};
-
 struct Info {
     slabs: u32,
     chunks: u32,
@@ -18,13 +16,10 @@ struct Info {
 @group(0) @binding(3) var<storage, read_write> prototype_log: array<Chunk>;
 @group(0) @binding(4) var<storage, read> info: Info;
 
-@compute @workgroup_size({{ workgroup }})
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let chunk = (workgroup.y * workgroups.x + workgroup.x) * {{ workgroup }}u + lane;
+@compute @workgroup_size(LANES)
+fn main(place: Place) {
+    let lane = place.lane;
+    let chunk = group_of(place) * LANES + lane;
     if chunk >= info.chunks {
         return;
     }

@@ -11,8 +11,6 @@
 // row's visit uses whole cache lines, and four rows at a time, so that rescaling is rare.
 // Not handled: no rows, strides.
 
-alias Chunk = {{ chunk }};
-
 struct Info {
     rows: u32,
     chunks: u32,
@@ -31,16 +29,10 @@ struct Info {
 @group(0) @binding(4) var<storage, read_write> partial_sum: array<Chunk>;
 @group(0) @binding(5) var<storage, read> info: Info;
 
-const LANES = {{ workgroup }}u;
-const LOWEST = -3.0e38;
-
-@compute @workgroup_size({{ workgroup }})
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let group = workgroup.y * workgroups.x + workgroup.x;
+@compute @workgroup_size(LANES)
+fn main(place: Place) {
+    let lane = place.lane;
+    let group = group_of(place);
     // read once: a software device goes to memory each time
     let chunks = info.chunks;
     let first_row = info.first_row;

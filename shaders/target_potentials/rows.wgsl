@@ -8,8 +8,6 @@
 // Launch: one workgroup a row.
 // Not handled: strides.
 
-alias Chunk = {{ chunk }};
-
 struct Info {
     rows: u32,
     chunks: u32,
@@ -24,27 +22,13 @@ struct Info {
 @group(0) @binding(4) var<storage, read_write> row_log: array<f32>;
 @group(0) @binding(5) var<storage, read> info: Info;
 
-const LANES = {{ workgroup }}u;
-const LOWEST = -3.0e38;
-
 /// Maximum and sum of each lane.
-var<workgroup> found: array<vec2<f32>, {{ workgroup }}>;
+var<workgroup> found: array<vec2<f32>, LANES>;
 
-fn largest(v: Chunk) -> f32 {
-    return {{ largest }};
-}
-
-fn total(v: Chunk) -> f32 {
-    return {{ total }};
-}
-
-@compute @workgroup_size({{ workgroup }})
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = workgroup.y * workgroups.x + workgroup.x;
+@compute @workgroup_size(LANES)
+fn main(place: Place) {
+    let lane = place.lane;
+    let row = group_of(place);
     if row >= info.rows {
         return;
     }

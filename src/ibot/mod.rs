@@ -98,6 +98,7 @@ impl IbotConfig {
         M: TrainBackbone<B>,
     {
         self.validate()?;
+        B::check_device(device)?;
         let width = backbone.width();
         let mut head = |prototypes| {
             HeadConfig {

@@ -9,6 +9,8 @@ use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
 
+use crate::error::Result;
+
 use super::{
     AttentionInput, AttentionOutput, CrossEntropyInput, CrossEntropyOutput, IbotBackend,
     LayerNormInput, TargetPotentials, patchify, wrap,
@@ -130,6 +132,10 @@ impl<B: IbotBackend> Backward<B, 1> for CrossEntropy {
 }
 
 impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
+    fn check_device(device: &Self::Device) -> Result<()> {
+        B::check_device(device)
+    }
+
     fn max_logit_rows(prototypes: usize, device: &Self::Device) -> usize {
         B::max_logit_rows(prototypes, device)
     }

@@ -37,6 +37,8 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
 
+use crate::error::Result;
+
 /// The bodies in tensor operations under names of their own: what the GPU's kernels are compared with, on one backend.
 pub mod reference {
     pub use super::cross_entropy::{
@@ -53,6 +55,14 @@ pub type Gpu = burn_wgpu::CubeBackend<burn_wgpu::WgpuRuntime, f32, i32, u32>;
 
 /// A backend that can train iBOT: burn's [`Backend`] and the operations of this module.
 pub trait IbotBackend: Backend {
+    /// Whether the device can run this backend's bodies of the operations.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] with the remedy.
+    fn check_device(_device: &Self::Device) -> Result<()> {
+        Ok(())
+    }
+
     /// Rows of logits that one tensor can hold on this device; more must come as several tensors.
     fn max_logit_rows(_prototypes: usize, _device: &Self::Device) -> usize {
         usize::MAX

@@ -116,17 +116,14 @@ fn normalize_prototypes<B: Backend>(
     row_logs: &[Tensor<B, 2>],
     temperature: f64,
 ) -> (Tensor<B, 2>, Tensor<B, 2>) {
-    let max = parts.iter().map(|part| part.clone().max_dim(0));
-    let shift = max
-        .reduce(Tensor::max_pair)
-        .unwrap_or_else(|| unreachable!("there is a part"));
+    let max = |part: &Tensor<B, 2>| part.clone().max_dim(0);
+    let others = parts.iter().skip(1).map(max);
+    let shift = others.fold(max(&parts[0]), Tensor::max_pair);
     let sums = parts.iter().zip(row_logs).map(|(part, row_log)| {
         let exponents = (part.clone() - shift.clone()) / temperature - row_log.clone();
         exponents.exp().sum_dim(0)
     });
-    let sum = sums
-        .reduce(|sum, part| sum + part)
-        .unwrap_or_else(|| unreachable!("there is a part"));
+    let sum = sums.fold(shift.zeros_like(), |sum, part| sum + part);
     (shift, sum.log())
 }
 

@@ -16,8 +16,8 @@ mod loss_case;
 mod optimizer;
 mod rows;
 mod shaders;
-
-use std::panic::{AssertUnwindSafe, catch_unwind};
+#[path = "../suite/mod.rs"]
+mod suite;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
@@ -27,9 +27,8 @@ use burn_flex::Flex;
 use burn_ndarray::NdArray;
 use ibot::kernels::{Gpu, TrainBackend};
 
-type Check<B> = fn(&<B as burn::tensor::backend::BackendTypes>::Device);
+use suite::{Check, assert_close, run_checks, values};
 
-/// Runs every check and reports all that fail, not the first; one thread touches the device.
 fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
     let checks: &[(&str, Check<B>)] = &[
         ("loss, sizes", loss::sizes::<B>),
@@ -54,14 +53,7 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("attention", rows::attention::<B>),
         ("softmax of extremes", rows::softmax_of_extremes::<B>),
     ];
-    let only = std::env::var("IBOT_CHECK").unwrap_or_default();
-    let failed: Vec<&str> = checks
-        .iter()
-        .filter(|(name, _)| name.contains(&only))
-        .filter(|(_, check)| catch_unwind(AssertUnwindSafe(|| check(device))).is_err())
-        .map(|(name, _)| *name)
-        .collect();
-    assert!(failed.is_empty(), "{backend}: {failed:?}");
+    run_checks::<B>(backend, checks, device);
 }
 
 #[test]
@@ -84,19 +76,6 @@ fn wgpu() {
     }
 }
 
-fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
-    tensor.into_data().iter::<f32>().collect()
-}
-
 fn from_primitive<B: Backend>(primitive: FloatTensor<B>) -> Tensor<B, 1> {
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
-}
-
-#[track_caller]
-fn assert_close(found: &[f32], expected: &[f64], tolerance: f64) {
-    assert_eq!(found.len(), expected.len());
-    for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
-        let distance = (f64::from(*found) - expected).abs();
-        assert!(distance <= tolerance, "entry {at}: {found}, not {expected}");
-    }
 }

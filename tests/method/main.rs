@@ -11,12 +11,12 @@ mod backbones;
 #[path = "../gpu/mod.rs"]
 mod gpu;
 mod recipe;
+#[path = "../suite/mod.rs"]
+mod suite;
 mod targets;
 mod teacher;
 mod training;
 mod weights;
-
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -27,11 +27,11 @@ use ibot::backbone::VitConfig;
 use ibot::config::IbotConfig;
 use ibot::ibot::VitIbot;
 use ibot::kernels::{Gpu, TrainBackend};
+
 use ibot::random::{Random, Stream};
 
-type Check<B> = fn(&<B as burn::tensor::backend::BackendTypes>::Device);
+use suite::{Check, assert_close, run_checks, values};
 
-/// Runs every check and reports all that fail, not the first; one thread touches the device.
 fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
     let checks: &[(&str, Check<B>)] = &[
         (
@@ -79,12 +79,7 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("sgd and lars", training::momentum_follows_the_formula::<B>),
         ("who decays", training::only_matrices_decay::<B>),
     ];
-    let failed: Vec<&str> = checks
-        .iter()
-        .filter(|(_, check)| catch_unwind(AssertUnwindSafe(|| check(device))).is_err())
-        .map(|(name, _)| *name)
-        .collect();
-    assert!(failed.is_empty(), "{backend}: {failed:?}");
+    run_checks::<B>(backend, checks, device);
 }
 
 #[test]
@@ -140,17 +135,4 @@ fn random_views<B: Backend>(batch: usize, device: &B::Device) -> Vec<Tensor<B, 4
         )
     };
     vec![view(), view()]
-}
-
-fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
-    tensor.into_data().iter::<f32>().collect()
-}
-
-#[track_caller]
-fn assert_close(found: &[f32], expected: &[f64], tolerance: f64) {
-    assert_eq!(found.len(), expected.len());
-    for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
-        let distance = (f64::from(*found) - expected).abs();
-        assert!(distance <= tolerance, "entry {at}: {found}, not {expected}");
-    }
 }

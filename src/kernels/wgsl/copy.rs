@@ -6,11 +6,9 @@ use super::launch::{Kernel, contiguous, empty, launch, shader, tensor};
 use super::{Chunk, Gpu, Walk};
 
 pub(super) fn kernel(walk: Walk, chunk: Chunk) -> Kernel {
-    Kernel::new(
-        shader!("copy"),
-        walk.lanes,
-        vec![chunk.value(), walk.value()],
-    )
+    let mut values = chunk.values();
+    values.push(walk.value());
+    Kernel::new(shader!("chunk", "copy"), walk.lanes, values)
 }
 
 /// A copy of the tensor in a new buffer: what the device's memory can do, for benchmarks.

@@ -14,18 +14,24 @@ use super::launch::{
 const ROUNDS: usize = 16;
 
 fn forward_kernel(workgroup: u32, chunk: Chunk, teacher_views: usize) -> Kernel {
-    let mut values = chunk.reductions();
+    let mut values = chunk.values();
     values.push(("view", teacher_views.to_string()));
-    Kernel::new(shader!("cross_entropy/forward"), workgroup, values)
+    Kernel::new(
+        shader!("chunk", "cross_entropy/operands", "cross_entropy/forward"),
+        workgroup,
+        values,
+    )
 }
 
 fn backward_kernel(workgroup: u32, chunk: Chunk, teacher_views: usize) -> Kernel {
-    let values = vec![
-        chunk.value(),
-        ("rounds", ROUNDS.to_string()),
-        ("view", teacher_views.to_string()),
-    ];
-    Kernel::new(shader!("cross_entropy/backward"), workgroup, values)
+    let mut values = chunk.values();
+    values.push(("rounds", ROUNDS.to_string()));
+    values.push(("view", teacher_views.to_string()));
+    Kernel::new(
+        shader!("chunk", "cross_entropy/operands", "cross_entropy/backward"),
+        workgroup,
+        values,
+    )
 }
 
 pub(super) fn total_kernel(workgroup: u32) -> Kernel {
@@ -82,7 +88,8 @@ impl Operands {
     }
 }
 
-fn info(input: &CrossEntropyInput<Gpu>, chunk: Chunk) -> [u32; 6] {
+/// The struct of operands.wgsl; `spans` are the workgroups of a row.
+fn info(input: &CrossEntropyInput<Gpu>, chunk: Chunk, spans: usize) -> [u32; 7] {
     let [rows, prototypes] = input.student_logits.dims();
     let [_, _, rows_per_view] = input.views();
     let skip_own = matches!(input.pairing, Pairing::OtherViews { .. });
@@ -94,6 +101,7 @@ fn info(input: &CrossEntropyInput<Gpu>, chunk: Chunk) -> [u32; 6] {
         skip_own.into(),
         inverse(input.student_temperature),
         inverse(input.potentials.temperature),
+        spans as u32,
     ]
 }
 
@@ -116,7 +124,7 @@ pub(super) fn forward(input: &CrossEntropyInput<Gpu>) -> CrossEntropyOutput<Gpu>
         forward_kernel(lanes, chunk, teacher_views),
         rows,
         &Operands::new(input).bindings(&student, [&row_max, &row_log, &row_loss]),
-        &info(input, chunk),
+        &info(input, chunk, 1),
     );
     let total = total_kernel(reducing_workgroup(&client, rows));
     launch(&client, total, 1, &[&row_loss, &loss], &[rows as u32]);
@@ -139,16 +147,15 @@ pub(super) fn backward(
     }
     let chunk = Chunk::for_length(prototypes);
     let [_, teacher_views, _] = input.views();
-    let mut info = info(&input, chunk).to_vec();
     let operands = Operands::new(&input);
+    let lanes = workgroup(&operands.teacher.client);
+    let spans = chunk.count(prototypes).div_ceil(lanes as usize * ROUNDS);
+    let info = info(&input, chunk, spans);
     let [row_max, row_log] = [output.row_max, output.row_log].map(contiguous);
     let d_loss = contiguous(d_loss);
     drop(input.teacher_logits);
     let student = unshared(contiguous(input.student_logits));
     let client = student.client.clone();
-    let lanes = workgroup(&client);
-    let spans = chunk.count(prototypes).div_ceil(lanes as usize * ROUNDS);
-    info.push(spans as u32);
     launch(
         &client,
         backward_kernel(lanes, chunk, teacher_views),

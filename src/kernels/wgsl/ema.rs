@@ -31,13 +31,13 @@ impl Pair {
 }
 
 pub(super) fn kernel(walk: Walk, chunk: Chunk, pairs: usize) -> Kernel {
-    let values = vec![
-        chunk.value(),
+    let mut values = chunk.values();
+    values.extend([
         walk.value(),
         ("pair", pairs.to_string()),
         ("pairs", pairs.to_string()),
-    ];
-    Kernel::new(shader!("ema"), walk.lanes, values)
+    ]);
+    Kernel::new(shader!("chunk", "ema"), walk.lanes, values)
 }
 
 /// Pairs of a dispatch on a software device, which runs all cases of a switch one after the other, whichever is taken

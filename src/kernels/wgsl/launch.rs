@@ -14,6 +14,7 @@ use cubecl::server::{KernelArguments, MetadataBindingInfo};
 
 use super::super::{Gpu, wrap};
 use super::template::fill;
+use crate::error::{Error, Result};
 
 /// Queue of one device.
 pub(super) type Client = ComputeClient<WgpuRuntime>;
@@ -36,27 +37,31 @@ const SOFTWARE_SUBGROUP: u32 = 8;
 /// lavapipe leaves any loop after this many rounds, without a word (LP_MAX_TGSI_LOOP_ITERATIONS in Mesa's gallivm).
 const MOST_ROUNDS: usize = 65_535;
 
-/// A WGSL file of `shaders/`.
+/// WGSL files of `shaders/` that make one shader together.
 #[derive(Debug, Clone, Copy)]
 pub struct Shader {
-    /// Its path there, without the ending.
-    pub name: &'static str,
-    /// Its text.
-    pub text: &'static str,
+    /// Path there without the ending, and text, of each; the kernel's own is the last.
+    pub files: &'static [(&'static str, &'static str)],
 }
 
-/// The shader `shaders/NAME.wgsl`.
+impl Shader {
+    fn name(self) -> &'static str {
+        self.files.last().map_or("", |(name, _)| name)
+    }
+}
+
+/// The shader of `shaders/NAME.wgsl` with the files that it builds on; launch.wgsl is always one of them.
 macro_rules! shader {
-    ($name:literal) => {
+    ($($name:literal),+) => {
         $crate::kernels::wgsl::launch::Shader {
-            name: $name,
-            text: include_str!(concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/shaders/",
-                $name,
-                ".wgsl"
-            )),
+            files: &[
+                shader!(@file "launch"),
+                $(shader!(@file $name)),+
+            ],
         }
+    };
+    (@file $name:literal) => {
+        ($name, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $name, ".wgsl")))
     };
 }
 pub(super) use shader;
@@ -79,9 +84,9 @@ impl Kernel {
         }
     }
 
-    /// The file it is made of.
+    /// The file it is made of, without what that builds on.
     pub fn name(&self) -> &'static str {
-        self.shader.name
+        self.shader.name()
     }
 
     /// Lanes of a workgroup.
@@ -93,19 +98,22 @@ impl Kernel {
     ///
     /// # Errors
     /// Template and values do not fit together, or a shader of `IBOT_SHADERS` cannot be read.
-    pub fn wgsl(&self) -> Result<String, String> {
+    pub fn wgsl(&self) -> std::result::Result<String, String> {
         let mut values = self.values.clone();
         values.push(("workgroup", self.workgroup.to_string()));
-        match shader_folder() {
-            None => fill(self.shader.text, &values),
-            Some(folder) => {
-                let path = folder.join(self.shader.name).with_extension("wgsl");
-                let text = std::fs::read_to_string(&path)
-                    .map_err(|error| format!("{}: {error}", path.display()))?;
-                fill(&text, &values)
+        let mut text = String::new();
+        for (name, built_in) in self.shader.files {
+            match shader_folder() {
+                None => text.push_str(built_in),
+                Some(folder) => {
+                    let path = folder.join(name).with_extension("wgsl");
+                    let read = std::fs::read_to_string(&path)
+                        .map_err(|error| format!("{}: {error}", path.display()))?;
+                    text.push_str(&read);
+                }
             }
         }
-        .map_err(|error| format!("shader {}: {error}", self.shader.name))
+        fill(&text, &values).map_err(|error| format!("shader {}: {error}", self.name()))
     }
 }
 
@@ -126,7 +134,7 @@ impl KernelSource for Kernel {
     fn id(&self) -> KernelId {
         // Everything that reaches the template, the element type among it: pipelines are cached by this.
         KernelId::new::<Self>()
-            .info((self.shader.name, self.values.clone()))
+            .info((self.shader.name(), self.values.clone()))
             .cube_dim(CubeDim::new_1d(self.workgroup))
     }
 }
@@ -186,6 +194,24 @@ fn workgroup_for(largest_subgroup: u32, most_lanes: u32) -> u32 {
     }
 }
 
+/// Most tensors that a kernel binds whatever the device: those of the cross-entropy.
+const MOST_TENSORS: u32 = 10;
+
+/// Whether the device binds as many buffers as the kernels need.
+pub(super) fn check_bindings(client: &Client) -> Result<()> {
+    // one less than the adapter's number, and each kernel's info is one more than its tensors
+    let bindings = client.properties().hardware.max_bindings;
+    if bindings >= MOST_TENSORS {
+        return Ok(());
+    }
+    Err(Error::Device(format!(
+        "this adapter lets a kernel use {} storage buffers, the losses need {}: IBOT_KERNELS=reference does without this \
+         crate's kernels, --backend flex without the GPU",
+        bindings + 1,
+        MOST_TENSORS + 1,
+    )))
+}
+
 /// Runs a kernel in `groups` workgroups over `tensors`, bound in their order, and `info`, bound last.
 pub(super) fn launch(
     client: &Client,
@@ -198,14 +224,6 @@ pub(super) fn launch(
         return;
     }
     let hardware = &client.properties().hardware;
-    // `max_bindings` is one less than the adapter's number, and the info buffer is one more than the tensors
-    assert!(
-        tensors.len() <= hardware.max_bindings as usize,
-        "kernel {} binds {} buffers, this adapter allows {}: IBOT_KERNELS=reference does without",
-        kernel.shader.name,
-        tensors.len() + 1,
-        hardware.max_bindings + 1,
-    );
     let grid = grid(groups, hardware.max_cube_count.0 as usize);
     let arguments = KernelArguments::new()
         .with_buffers(tensors.iter().map(|t| t.handle.clone().binding()).collect())

@@ -1,11 +1,12 @@
 //! The operations on the GPU: WGSL kernels of `shaders/`, launched on burn's own queue and buffers.
 //!
 //! - `template`: fills the shaders; `launch`: a filled shader as a kernel on the device
-//! - `target_potentials`, `cross_entropy`, `ema`, `copy`: one module a folder or file of `shaders/`
+//! - `chunk`, `target_potentials`, `cross_entropy`, `ema`, `copy`: one module a folder or file of `shaders/`
 //!
 //! Every storage buffer is bound read-write, inputs too: two tensors may be slices of one wgpu buffer, and wgpu forbids
 //! reading and writing of one buffer in a dispatch.
 
+mod chunk;
 mod copy;
 mod cross_entropy;
 mod ema;
@@ -22,52 +23,16 @@ use burn::tensor::ops::FloatTensor;
 use burn_wgpu::WgpuRuntime;
 use cubecl::Runtime;
 
+use crate::error::Result;
+
 use super::choice::KernelChoice;
 use super::{
     CrossEntropyInput, CrossEntropyOutput, Gpu, IbotBackend, TargetPotentials,
     cross_entropy as tensor_cross_entropy, ema as tensor_ema,
     target_potentials as tensor_potentials,
 };
-use launch::{Client, is_software};
-
-/// Entries that a lane handles at once: a vector of 4 where rows are a multiple of that, else one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Chunk(usize);
-
-impl Chunk {
-    const ALL: [Self; 2] = [Self(4), Self(1)];
-
-    fn for_length(length: usize) -> Self {
-        Self(if length.is_multiple_of(4) { 4 } else { 1 })
-    }
-
-    /// Chunks in `length` entries.
-    fn count(self, length: usize) -> usize {
-        length / self.0
-    }
-
-    /// Its type in WGSL; holds the element type.
-    fn value(self) -> (&'static str, String) {
-        let name = if self.0 == 4 { "vec4<f32>" } else { "f32" };
-        ("chunk", name.to_owned())
-    }
-
-    /// Its type, and the bodies of the functions that reduce a chunk `v` to a number.
-    fn reductions(self) -> Vec<(&'static str, String)> {
-        let [largest, total] = match self.0 {
-            4 => [
-                "max(max(v.x, v.y), max(v.z, v.w))",
-                "(v.x + v.y) + (v.z + v.w)",
-            ],
-            _ => ["v", "v"],
-        };
-        vec![
-            self.value(),
-            ("largest", largest.to_owned()),
-            ("total", total.to_owned()),
-        ]
-    }
-}
+use chunk::Chunk;
+use launch::{Client, check_bindings, is_software};
 
 /// How a kernel whose lanes share nothing walks through memory: lanes of a workgroup, and chunks that a lane handles one
 /// after the other.
@@ -133,6 +98,13 @@ pub fn all_kernels(workgroups: &[u32], pairs: &[usize], teacher_views: &[usize])
 }
 
 impl IbotBackend for Gpu {
+    fn check_device(device: &Self::Device) -> Result<()> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => check_bindings(&WgpuRuntime::client(device)),
+            KernelChoice::Reference => Ok(()),
+        }
+    }
+
     fn max_logit_rows(prototypes: usize, device: &Self::Device) -> usize {
         let largest = WgpuRuntime::client(device)
             .properties()

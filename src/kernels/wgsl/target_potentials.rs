@@ -20,22 +20,22 @@ const COLUMN_WORKGROUP: u32 = 64;
 fn columns_kernel(workgroup: u32, chunk: Chunk) -> Kernel {
     let lanes = workgroup.min(COLUMN_WORKGROUP);
     Kernel::new(
-        shader!("target_potentials/columns"),
+        shader!("chunk", "target_potentials/columns"),
         lanes,
-        vec![chunk.value()],
+        chunk.values(),
     )
 }
 
 fn column_totals_kernel(workgroup: u32, chunk: Chunk) -> Kernel {
-    let shader = shader!("target_potentials/column_totals");
-    Kernel::new(shader, workgroup, vec![chunk.value()])
+    let shader = shader!("chunk", "target_potentials/column_totals");
+    Kernel::new(shader, workgroup, chunk.values())
 }
 
 fn rows_kernel(workgroup: u32, chunk: Chunk) -> Kernel {
     Kernel::new(
-        shader!("target_potentials/rows"),
+        shader!("chunk", "target_potentials/rows"),
         workgroup,
-        chunk.reductions(),
+        chunk.values(),
     )
 }
 

@@ -1,0 +1,17 @@
+// What every kernel starts with: where an invocation stands in the launch.
+//
+// A launch is a rectangle of workgroups, as a device counts no more than 65 535 along a side; its last row may hold some
+// more than asked for.
+
+const LANES = {{ workgroup }}u;
+
+struct Place {
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+}
+
+/// Number of the workgroup, row by row.
+fn group_of(place: Place) -> u32 {
+    return place.workgroup.y * place.workgroups.x + place.workgroup.x;
+}

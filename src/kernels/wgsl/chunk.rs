@@ -1,0 +1,35 @@
+//! Values of `shaders/chunk.wgsl`.
+
+/// Entries that a lane handles at once: a vector of 4 where rows are a multiple of that, else one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Chunk(usize);
+
+impl Chunk {
+    pub(super) const ALL: [Self; 2] = [Self(4), Self(1)];
+
+    pub(super) fn for_length(length: usize) -> Self {
+        Self(if length.is_multiple_of(4) { 4 } else { 1 })
+    }
+
+    /// Chunks in `length` entries.
+    pub(super) fn count(self, length: usize) -> usize {
+        length / self.0
+    }
+
+    /// What chunk.wgsl takes: its type, which holds the element type, and the bodies of the functions that reduce a chunk `v` to a number.
+    pub(super) fn values(self) -> Vec<(&'static str, String)> {
+        let [largest, total] = match self.0 {
+            4 => [
+                "max(max(v.x, v.y), max(v.z, v.w))",
+                "(v.x + v.y) + (v.z + v.w)",
+            ],
+            _ => ["v", "v"],
+        };
+        let name = if self.0 == 4 { "vec4<f32>" } else { "f32" };
+        vec![
+            ("chunk", name.to_owned()),
+            ("largest", largest.to_owned()),
+            ("total", total.to_owned()),
+        ]
+    }
+}
