@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ibot::data::demo::{default_cache_dir, ensure_demo_set};
-use ibot::train::presets::{DEMO, STABLE_PRETRAINING, preset};
+use ibot::train::presets::{DEMO, STABLE_PRETRAINING, preset, preset_names};
 use ibot::train::{RunConfig, RunRequest, run};
 use ibot::{Error, Result};
 
@@ -24,14 +24,17 @@ pub struct TrainArgs {
     /// Image folder, at any depth; without it, a small labelled set is made and trained on.
     #[arg(long)]
     data: Option<PathBuf>,
+    /// Labelled image folder whose pictures k-NN classifies by those of --data, before and after.
+    #[arg(long, requires = "data")]
+    val: Option<PathBuf>,
     /// Run folder [default: runs/<time>].
     #[arg(long)]
     out: Option<PathBuf>,
     /// TOML file with any of the keys that --print-config shows.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// stable-pretraining or demo [default: demo without --data and --config].
-    #[arg(long)]
+    /// Settings to start from [default: stable-pretraining; without --data and --config, demo].
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(preset_names()))]
     preset: Option<String>,
     #[command(flatten)]
     device: DeviceArgs,
@@ -76,7 +79,7 @@ impl TrainArgs {
         }
         let selected = self.device.select()?;
         let (data, knn_queries) = match self.data {
-            Some(data) => (data, None),
+            Some(data) => (data, self.val),
             None => {
                 let set = ensure_demo_set(
                     &default_cache_dir(),
