@@ -81,6 +81,10 @@ pub struct IbotConfig {
     pub prototype_norm: PrototypeNorm,
     /// Whether patches share the class tokens' head, and its `n_cls_prototypes`.
     pub shared_head: bool,
+    /// Whether the teacher's patches share its class tokens' head, where the student's may have one of their own (the
+    /// paper's `shared_head_teacher`); as `shared_head` where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared_head_teacher: Option<bool>,
     /// How class-token targets are made.
     pub cls_targets: Targets,
     /// How patch targets are made.
@@ -138,6 +142,7 @@ impl Default for IbotConfig {
             projector_layers: 3,
             prototype_norm: PrototypeNorm::None,
             shared_head: false,
+            shared_head_teacher: None,
             cls_targets: Targets::Centering,
             patch_targets: Targets::Sinkhorn,
             center_momentum: 0.9,
@@ -230,6 +235,7 @@ impl IbotConfig {
                 return Err(Error::config(key, value, "must be from 0 to 1"));
             }
         }
+        self.validate_teachers_head()?;
         self.mask_policy().validate()?;
         let weights = [
             ("cls_loss_weight", self.cls_loss_weight),
@@ -247,6 +253,30 @@ impl IbotConfig {
             return Err(Error::config("cls_loss_weight", 0, remedy));
         }
         Ok(())
+    }
+
+    /// Whether the teacher's patches share its class tokens' head.
+    pub fn teacher_shares_head(&self) -> bool {
+        self.shared_head_teacher.unwrap_or(self.shared_head)
+    }
+
+    fn validate_teachers_head(&self) -> Result<()> {
+        let refused =
+            |value: bool, remedy: String| Err(Error::config("shared_head_teacher", value, remedy));
+        match (self.shared_head, self.teacher_shares_head()) {
+            (true, false) => refused(
+                false,
+                "must be true with shared_head: the teacher averages the student's heads".into(),
+            ),
+            (false, true) if self.n_cls_prototypes != self.n_patch_prototypes => refused(
+                true,
+                format!(
+                    "needs as many n_patch_prototypes ({}) as n_cls_prototypes ({}): the student's patches learn what the shared head says",
+                    self.n_patch_prototypes, self.n_cls_prototypes,
+                ),
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// How images are masked.
@@ -271,27 +301,28 @@ impl IbotConfig {
         ]
     }
 
-    /// Temperature of the teacher's class-token targets in an epoch (`_teacher_temperature` of the reference).
-    pub fn teacher_temperature(&self, epoch: usize) -> f64 {
+    /// Temperature of the teacher's class-token targets after so many epochs (`_teacher_temperature` of the reference,
+    /// which takes whole ones).
+    pub fn teacher_temperature(&self, epoch: f64) -> f64 {
         self.warmed_up(
             [self.temperature_teacher_warmup, self.temperature_teacher],
             epoch,
         )
     }
 
-    /// Temperature of the teacher's patch targets in an epoch; its warm-up starts with the masks (`iBOTLoss` in the
+    /// Temperature of the teacher's patch targets after so many epochs; its warm-up starts with the masks (`iBOTLoss` in the
     /// paper's main_ibot.py).
-    pub fn teacher_patch_temperature(&self, epoch: usize) -> f64 {
-        let epoch = epoch.saturating_sub(self.mask_start_epoch);
+    pub fn teacher_patch_temperature(&self, epoch: f64) -> f64 {
+        let epoch = (epoch - self.mask_start_epoch as f64).max(0.0);
         self.warmed_up(self.patch_temperatures(), epoch)
     }
 
-    fn warmed_up(&self, [first, last]: [f64; 2], epoch: usize) -> f64 {
-        let warmup = self.warmup_epochs_temperature_teacher;
+    fn warmed_up(&self, [first, last]: [f64; 2], epoch: f64) -> f64 {
+        let warmup = self.warmup_epochs_temperature_teacher as f64;
         if epoch >= warmup {
             return last;
         }
-        first + epoch as f64 / warmup as f64 * (last - first)
+        first + epoch / warmup * (last - first)
     }
 
     /// Coefficient of the teacher's moving average at a share of the run from 0 to 1, on a cosine from start to end

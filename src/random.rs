@@ -23,8 +23,8 @@ pub enum Stream {
     Init,
     /// The demo's pictures.
     Demo,
-    /// What training drops; the epoch counts steps here.
-    DropPath,
+    /// What training drops of view number `.0`; the epoch counts steps here.
+    DropPath(u32),
 }
 
 impl Stream {
@@ -35,7 +35,7 @@ impl Stream {
             Self::Mask(view) => (3 << 32) | u64::from(view),
             Self::Init => 4 << 32,
             Self::Demo => 5 << 32,
-            Self::DropPath => 6 << 32,
+            Self::DropPath(view) => (6 << 32) | u64::from(view),
         }
     }
 }

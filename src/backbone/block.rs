@@ -104,13 +104,15 @@ pub struct DropPath<B: Backend> {
 }
 
 impl<B: Backend> DropPath<B> {
-    /// Drops each branch of each image with probability `rate`, below 1.
-    pub fn draw(random: &mut Random, rate: f64, batch: usize, device: &B::Device) -> Self {
+    /// Drops each branch of each image with probability `rate`, below 1; `of_images` holds one generator an image.
+    pub fn draw(of_images: &mut [Random], rate: f64, device: &B::Device) -> Self {
+        let batch = of_images.len();
         let mut branch = || {
-            let keep = |random: &mut Random| f64::from(u8::from(!random.chance(rate)));
-            let factors: Vec<f32> = (0..batch)
-                .map(|_| (keep(random) / (1.0 - rate)) as f32)
-                .collect();
+            let factor = |random: &mut Random| match random.chance(rate) {
+                true => 0.0,
+                false => (1.0 / (1.0 - rate)) as f32,
+            };
+            let factors: Vec<f32> = of_images.iter_mut().map(factor).collect();
             Tensor::from_data(TensorData::new(factors, [batch, 1, 1]), device)
         };
         Self {

@@ -67,14 +67,15 @@ pub trait Backbone<B: Backend>: Module<B> + ModuleDisplay {
     /// `images` `[B, 3, S, S]` -> [`Tokens`]. Local crops are smaller than S.
     fn tokens(&self, images: Tensor<B, 4>, mask: Option<PatchMask<B>>) -> Tokens<B>;
 
-    /// [`Backbone::tokens`] with what only training does, such as drop path, drawn from `random`; by default nothing.
+    /// [`Backbone::tokens`] with what only training does, such as drop path, drawn from one generator an image: a batch
+    /// in parts draws what it draws in one piece. By default nothing.
     fn training_tokens(
         &self,
         images: Tensor<B, 4>,
         mask: Option<PatchMask<B>>,
-        random: &mut Random,
+        of_images: &mut [Random],
     ) -> Tokens<B> {
-        let _ = random;
+        let _ = of_images;
         self.tokens(images, mask)
     }
 

@@ -44,9 +44,17 @@ impl<B: Backend> PatchEmbed<B> {
 
 impl<B: IbotBackend> PatchEmbed<B> {
     /// # Shapes
-    /// `images` `[B, 3, S, S]` -> `[B, N, D]`, patches row by row.
+    /// `images` `[B, 3, H, W]` -> `[B, N, D]`, patches row by row.
+    ///
+    /// # Panics
+    /// Where H or W is no multiple of the patch: no settings lead here, as they are checked before.
     pub fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 3> {
-        let [batch, ..] = images.dims();
+        let [batch, _, height, width] = images.dims();
+        let side = self.patch_size;
+        assert!(
+            height.is_multiple_of(side) && width.is_multiple_of(side),
+            "images of {height} x {width} cannot be cut into patches of {side}"
+        );
         let embedded = self.proj.forward(B::patchify(images, self.patch_size));
         let [rows, width] = embedded.dims();
         embedded.reshape([batch, rows / batch, width])

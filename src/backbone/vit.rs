@@ -79,14 +79,14 @@ impl<B: IbotBackend> VisionTransformer<B> {
     /// # Shapes
     /// `images` `[B, 3, H, W]`, both multiples of the patch -> `[B, prefix + N, D]` for the N patches of the image.
     pub fn features(&self, images: Tensor<B, 4>, mask: Option<PatchMask<B>>) -> Tensor<B, 3> {
-        self.run(images, mask, None)
+        self.run(images, mask, &mut [])
     }
 
     fn run(
         &self,
         images: Tensor<B, 4>,
         mask: Option<PatchMask<B>>,
-        random: Option<&mut Random>,
+        of_images: &mut [Random],
     ) -> Tensor<B, 3> {
         let [_, _, height, width] = images.dims();
         let grid = [height, width].map(|side| side / self.config.patch_size);
@@ -99,7 +99,7 @@ impl<B: IbotBackend> VisionTransformer<B> {
         let [batch, count, width] = tokens.dims();
         let device = tokens.device();
         let flat = tokens.reshape([batch * count, width]);
-        let mut random = random;
+        let drops = !of_images.is_empty();
         let flat = self
             .blocks
             .iter()
@@ -107,8 +107,8 @@ impl<B: IbotBackend> VisionTransformer<B> {
             .fold(flat, |tokens, (at, block)| {
                 let last = (self.blocks.len() - 1).max(1);
                 let rate = self.config.drop_path_rate * at as f64 / last as f64;
-                let random = random.as_deref_mut().filter(|_| rate > 0.0);
-                let drop_path = random.map(|random| DropPath::draw(random, rate, batch, &device));
+                let drop_path =
+                    (drops && rate > 0.0).then(|| DropPath::draw(of_images, rate, &device));
                 block.forward(tokens, batch, drop_path)
             });
         let flat = match &self.norm {
@@ -222,9 +222,9 @@ impl<B: IbotBackend> Backbone<B> for VisionTransformer<B> {
         &self,
         images: Tensor<B, 4>,
         mask: Option<PatchMask<B>>,
-        random: &mut Random,
+        of_images: &mut [Random],
     ) -> Tokens<B> {
-        self.split(self.run(images, mask, Some(random)))
+        self.split(self.run(images, mask, of_images))
     }
 
     fn embed(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {

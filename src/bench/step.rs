@@ -84,7 +84,7 @@ fn time<B: TrainBackend>(
     let mut optimizer = Optimizer::new(OptimizerConfig::default());
     let mut random = Random::new(0, 0, 0, Stream::View(0));
     let views = random_views::<B>(request, &mut random, device);
-    let temperature = request.method.teacher_temperature(0);
+    let temperature = request.method.teacher_temperature(0.0);
     let policy = request.method.mask_policy();
     let masks: Vec<bool> = (0..VIEWS * request.batch_size)
         .flat_map(|_| policy.draw(&mut random, grid))

@@ -31,8 +31,16 @@ pub struct IbotInput<'a, B: AutodiffBackend> {
     pub temperature_cls: f64,
     /// Temperature of the teacher's patch targets.
     pub temperature_patch: f64,
-    /// Draws what training drops.
-    pub random: Random,
+    /// What training drops is drawn from these: one generator for each image of each view, view by view, `(G + L) B`.
+    pub of_images: Vec<Random>,
+}
+
+impl<B: AutodiffBackend> IbotInput<'_, B> {
+    /// The generators of the global views.
+    pub(super) fn random_of_global_views(&self) -> &[Random] {
+        let images: usize = self.global_views.iter().map(|view| view.dims()[0]).sum();
+        &self.of_images[..images]
+    }
 }
 
 /// Losses of a batch, and the teacher's view of it.
@@ -75,13 +83,14 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         masks: &[bool],
         temperature: f64,
     ) -> Result<IbotOutput<B>> {
+        let images = global_views.iter().map(|view| view.dims()[0]).sum();
         self.forward_crops(IbotInput {
             global_views,
             local_views: &[],
             masks,
             temperature_cls: temperature,
             temperature_patch: temperature,
-            random: Random::new(0, 0, 0, Stream::DropPath),
+            of_images: vec![Random::new(0, 0, 0, Stream::DropPath(0)); images],
         })
     }
 
@@ -172,14 +181,15 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             masked: mask_tensor(input.masks, images.dims()[0], &images.device()),
             token: self.student.mask_token.val(),
         };
+        let (of_global, of_local) = input.of_images.split_at_mut(images.dims()[0]);
         let images = Tensor::from_inner(images);
-        let global = backbone.training_tokens(images, Some(mask), &mut input.random);
+        let global = backbone.training_tokens(images, Some(mask), of_global);
         if input.local_views.is_empty() {
             let cls = global.cls.clone();
             return (global, cls);
         }
         let local = Tensor::from_inner(Tensor::cat(input.local_views.to_vec(), 0));
-        let local = backbone.training_tokens(local, None, &mut input.random);
+        let local = backbone.training_tokens(local, None, of_local);
         let cls = Tensor::cat(vec![global.cls.clone(), local.cls], 0);
         (global, cls)
     }
@@ -215,9 +225,17 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
                 dims[0],
             ));
         }
+        let views = input.global_views.len() + input.local_views.len();
+        if input.of_images.len() != views * dims[0] {
+            return wrong(format!(
+                "{} generators for {views} views of {} images: one for each is needed",
+                input.of_images.len(),
+                dims[0],
+            ));
+        }
         Ok(Sizes {
             global_views: input.global_views.len(),
-            views: input.global_views.len() + input.local_views.len(),
+            views,
             batch: dims[0],
         })
     }

@@ -35,7 +35,7 @@ pub struct Network<B: Backend, M: Module<B>> {
     pub backbone: M,
     /// Class tokens to prototype logits.
     pub cls_head: Head<B>,
-    /// Patch tokens to prototype logits; absent where patches share the class tokens' head.
+    /// Patch tokens to prototype logits; absent where patches share the class tokens' head, perhaps in the teacher alone.
     pub patch_head: Option<Head<B>>,
 }
 
@@ -118,7 +118,7 @@ impl IbotConfig {
         };
         let mask_token = normal_param(random, [1, 1, width], MASK_TOKEN_DEVIATION, device);
         Ok(Ibot {
-            teacher: deep_copy(network.valid()),
+            teacher: first_teacher(&network, self),
             student: Student {
                 network,
                 mask_token,
@@ -158,7 +158,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             ..network
         };
         Ok(Self {
-            teacher: deep_copy(network.valid()),
+            teacher: first_teacher(&network, &self.config),
             student: Student {
                 network,
                 mask_token,
@@ -169,9 +169,28 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
 
     /// Moves the teacher towards the student: `teacher * decay + student * (1 - decay)`; the mask token stays out.
     pub fn update_teacher(self, decay: f64) -> Self {
+        let (teacher, student) = (self.teacher, &self.student.network);
+        let patch_heads = teacher.patch_head.zip(student.patch_head.as_ref());
         Self {
-            teacher: ema::<B, _, _>(self.teacher, &self.student.network, decay),
+            teacher: Network {
+                backbone: ema::<B, _, _>(teacher.backbone, &student.backbone, decay),
+                cls_head: ema::<B, _, _>(teacher.cls_head, &student.cls_head, decay),
+                patch_head: patch_heads
+                    .map(|(teacher, student)| ema::<B, _, _>(teacher, student, decay)),
+            },
             ..self
         }
     }
+}
+
+/// A teacher equal to the student, with buffers of its own.
+fn first_teacher<B: TrainBackend, M: TrainBackbone<B>>(
+    student: &Network<B, M>,
+    config: &IbotConfig,
+) -> Network<B::InnerBackend, M::InnerModule> {
+    let mut teacher = student.valid();
+    if config.teacher_shares_head() {
+        teacher.patch_head = None;
+    }
+    deep_copy(teacher)
 }

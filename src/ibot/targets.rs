@@ -167,9 +167,9 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
                 token: self.student.mask_token.val().inner(),
             };
             let backbone = self.student.network.backbone.valid();
-            let mut random = input.random.clone();
+            let mut of_images = input.random_of_global_views().to_vec();
             backbone
-                .training_tokens(images, Some(mask), &mut random)
+                .training_tokens(images, Some(mask), &mut of_images)
                 .cls
         });
         Ok(Part {

@@ -242,6 +242,10 @@ mod tests {
             ),
             ("[method]\nprojector_layers = 0\n", "projector_layers = 0"),
             (
+                "[method]\nn_cls_prototypes = 20_000_000\n",
+                "n_cls_prototypes = 20000000",
+            ),
+            (
                 "[method]\nmask_block_aspect = [2.0, 1.0]\n",
                 "mask_block_aspect",
             ),

@@ -23,18 +23,20 @@ pub struct ScheduleConfig {
     pub final_weight_decay: Option<f64>,
     /// Epochs in which the heads' prototypes do not move (the paper's `freeze_last_layer`).
     pub freeze_prototypes_epochs: f64,
-    /// When temperatures and the teacher's coefficient move.
-    pub pace: Pace,
+    /// When the teacher's coefficient moves; the paper's at each step.
+    pub ema_pace: Pace,
+    /// When the teacher's temperatures move.
+    pub temperature_pace: Pace,
 }
 
-/// When the scalars of the teacher move.
+/// When a scalar of the teacher moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pace {
     /// Once an epoch (stable-pretraining).
     #[default]
     Epoch,
-    /// The teacher's coefficient at each step, temperatures once an epoch (the paper).
+    /// At each step.
     Step,
 }
 
@@ -47,7 +49,8 @@ impl Default for ScheduleConfig {
             warmup_epochs: 10.0,
             final_weight_decay: None,
             freeze_prototypes_epochs: 0.0,
-            pace: Pace::Epoch,
+            ema_pace: Pace::Epoch,
+            temperature_pace: Pace::Epoch,
         }
     }
 }
@@ -159,12 +162,16 @@ impl Schedule {
     /// All scalars of a step, from 0; `weight_decay` is that of the start.
     pub fn rates(&self, method: &IbotConfig, weight_decay: f64, step: usize) -> Rates {
         let epoch = step / self.steps_per_epoch;
-        let progress = match self.config.pace {
+        let progress = match self.config.ema_pace {
             Pace::Epoch => epoch as f64 / self.epochs().max(1) as f64,
             Pace::Step => step as f64 / self.steps.max(1) as f64,
         };
-        let temperature_teacher = method.teacher_temperature(epoch);
-        let of_patches = method.teacher_patch_temperature(epoch);
+        let epochs_made = match self.config.temperature_pace {
+            Pace::Epoch => epoch as f64,
+            Pace::Step => step as f64 / self.steps_per_epoch as f64,
+        };
+        let temperature_teacher = method.teacher_temperature(epochs_made);
+        let of_patches = method.teacher_patch_temperature(epochs_made);
         let frozen_steps = self.config.freeze_prototypes_epochs * self.steps_per_epoch as f64;
         Rates {
             epoch,
@@ -202,7 +209,7 @@ mod tests {
         let config = ScheduleConfig {
             final_weight_decay: Some(0.4),
             freeze_prototypes_epochs: 1.0,
-            pace: Pace::Step,
+            ema_pace: Pace::Step,
             ..ScheduleConfig::default()
         };
         let schedule = Schedule::new(&config, 100, 10, 256);
@@ -227,6 +234,17 @@ mod tests {
                 .windows(2)
                 .all(|pair| pair[1].ema_decay > pair[0].ema_decay)
         );
+        assert!(
+            rates[..10]
+                .iter()
+                .all(|rates| rates.temperature_teacher == 0.04)
+        );
+        let config = ScheduleConfig {
+            temperature_pace: Pace::Step,
+            ..config
+        };
+        let by_step = Schedule::new(&config, 100, 10, 256).rates(&method, 0.04, 15);
+        assert!((by_step.temperature_teacher - (0.04 + 0.03 * 1.5 / 30.0)).abs() < 1e-12);
         let later = IbotConfig {
             mask_start_epoch: 5,
             ..method.clone()

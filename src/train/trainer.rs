@@ -42,12 +42,12 @@ pub struct StepInput<B: AutodiffBackend> {
 }
 
 impl<B: AutodiffBackend> StepInput<B> {
-    /// The batch in parts of at most so many pictures, as equal as can be.
-    fn parts(&self, most: Option<usize>) -> Vec<Self> {
+    /// The batch in parts of at most so many pictures, as equal as can be, each with the number of its first picture.
+    fn parts(&self, most: Option<usize>) -> Vec<(u64, Self)> {
         let batch = self.global_views.first().map_or(0, |view| view.dims()[0]);
         let count = batch.div_ceil(most.unwrap_or(batch).max(1)).max(1);
         if count == 1 {
-            return vec![self.clone()];
+            return vec![(0, self.clone())];
         }
         let patches = self.masks.len() / (self.global_views.len() * batch);
         let part = |at: usize| {
@@ -59,15 +59,26 @@ impl<B: AutodiffBackend> StepInput<B> {
                     .collect()
             };
             let of_view = self.masks.chunks(batch * patches);
-            Self {
+            let part = Self {
                 global_views: cut(&self.global_views),
                 local_views: cut(&self.local_views),
                 masks: of_view
                     .flat_map(|view| view[start * patches..end * patches].iter().copied())
                     .collect(),
-            }
+            };
+            (start as u64, part)
         };
         (0..count).map(part).collect()
+    }
+
+    /// A generator for each image of each view, view by view; the first picture is number `first` of its batch.
+    fn generators(&self, seed: u64, step: u64, first: u64) -> Vec<Random> {
+        let views = self.global_views.iter().chain(&self.local_views).zip(0..);
+        let of_view = |(view, number): (&Tensor<B::InnerBackend, 4>, u32)| {
+            let pictures = first..first + view.dims()[0] as u64;
+            pictures.map(move |at| Random::new(seed, step, at, Stream::DropPath(number)))
+        };
+        views.flat_map(of_view).collect()
     }
 }
 
@@ -203,7 +214,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         rates: &Rates,
     ) -> Result<(Gradients<B>, StepLosses)> {
         let parts = input.parts(self.most_at_once);
-        let inputs = parts.iter().zip(0..).map(|(part, index)| IbotInput {
+        let inputs = parts.iter().map(|(first, part)| IbotInput {
             global_views: &part.global_views,
             local_views: &part.local_views,
             masks: &part.masks,
@@ -211,7 +222,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             temperature_patch: rates
                 .temperature_teacher_patch
                 .unwrap_or(rates.temperature_teacher),
-            random: Random::new(self.seed, self.steps, index, Stream::DropPath),
+            of_images: part.generators(self.seed, self.steps, *first),
         });
         let inputs: Vec<IbotInput<'_, B>> = inputs.collect();
         let targets = self.method.targets(&inputs)?;

@@ -10,6 +10,7 @@
 mod backbones;
 #[path = "../gpu/mod.rs"]
 mod gpu;
+mod parts;
 mod recipe;
 #[path = "../suite/mod.rs"]
 mod suite;
@@ -65,10 +66,14 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ),
         ("local crops", recipe::local_crops::<B>),
         ("shared head", recipe::shared_head::<B>),
+        (
+            "head shared by the teacher",
+            recipe::teachers_shared_head::<B>,
+        ),
         ("prototype norms", recipe::prototype_norms::<B>),
         ("losses by weight", recipe::losses_by_weight::<B>),
         ("centered patches", recipe::centered_patches::<B>),
-        ("parts add up", recipe::parts_add_up::<B>),
+        ("parts add up", parts::parts_add_up::<B>),
         ("drop path", recipe::drop_path::<B>),
         ("layer decay", training::learning_rates_fall_with_depth::<B>),
         ("frozen prototypes", training::prototypes_can_be_frozen::<B>),

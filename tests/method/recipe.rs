@@ -4,13 +4,12 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
 use ibot::backbone::Backbone;
 use ibot::config::{IbotConfig, PatchWeight, Targets};
-use ibot::device::DeviceGuard;
 use ibot::head::PrototypeNorm;
 use ibot::ibot::{IbotInput, IbotOutput, VitIbot};
 use ibot::kernels::TrainBackend;
 use ibot::losses::koleo_loss;
 use ibot::random::{Random, Stream};
-use ibot::train::{Gradients, OptimizerConfig, Rates, StepInput, Trainer};
+use ibot::train::Gradients;
 use ibot::weights::state_dict;
 
 use crate::{assert_close, random_views, tiny, values};
@@ -38,13 +37,15 @@ fn forward<B: TrainBackend>(
     seed: u64,
     device: &B::Device,
 ) -> IbotOutput<B> {
+    let views = 2 + local_views.len() as u64;
+    let generators = (0..2 * views).map(|at| Random::new(seed, 0, at, Stream::DropPath(0)));
     let input = IbotInput {
         global_views: &random_views(2, device),
         local_views,
         masks,
         temperature_cls: 0.04,
         temperature_patch: 0.05,
-        random: Random::new(seed, 0, 0, Stream::DropPath),
+        of_images: generators.collect(),
     };
     method.forward_crops(input).unwrap()
 }
@@ -131,6 +132,57 @@ pub fn shared_head<B: TrainBackend>(device: &B::Device) {
     let cls = Gradients::of(&output.loss).by_name(&method.student);
     let name = "network.cls_head.prototypes.weight";
     assert_ne!(both[name].values, cls[name].values);
+}
+
+/// Shared by the teacher alone: the student's patch head learns what the teacher's one head says, and is no part of the
+/// average.
+pub fn teachers_shared_head<B: TrainBackend>(device: &B::Device) {
+    let config = IbotConfig {
+        shared_head_teacher: Some(true),
+        n_patch_prototypes: tiny().n_cls_prototypes,
+        ..tiny()
+    };
+    let mut method = method::<B>(&config, device);
+    assert!(method.student.network.patch_head.is_some() && method.teacher.patch_head.is_none());
+    let output = forward(&mut method, &[], &masks(), 0, device);
+    let grads = Gradients::of(&output.loss).by_name(&method.student);
+    let gradient = &grads["network.patch_head.prototypes.weight"].values;
+    assert!(gradient.iter().any(|value| *value != 0.0));
+    let own = IbotConfig {
+        shared_head_teacher: None,
+        ..config.clone()
+    };
+    let of_own_head = forward(
+        &mut self::method::<B>(&own, device),
+        &[],
+        &masks(),
+        0,
+        device,
+    );
+    assert_ne!(values(output.loss_patch), values(of_own_head.loss_patch));
+    assert_eq!(values(output.loss_cls), values(of_own_head.loss_cls));
+    let copied = state_dict(&method.update_teacher(0.0).teacher);
+    assert!(copied.keys().all(|name| !name.contains("patch_head")));
+    for (wrong, key) in [
+        (
+            IbotConfig {
+                n_patch_prototypes: 7,
+                ..config
+            },
+            "n_patch_prototypes",
+        ),
+        (
+            IbotConfig {
+                shared_head: true,
+                shared_head_teacher: Some(false),
+                ..tiny()
+            },
+            "shared_head",
+        ),
+    ] {
+        let error = wrong.validate().unwrap_err().to_string();
+        assert!(error.contains(key), "{error}");
+    }
 }
 
 /// Prototypes of length one give cosines; learned lengths start there, and learn.
@@ -261,89 +313,4 @@ pub fn drop_path<B: TrainBackend>(device: &B::Device) {
     assert_eq!(first.1, second.1, "the teacher drops nothing");
     config.drop_path_rate = 0.0;
     assert_eq!(loss(&config, 1), loss(&config, 2));
-}
-
-/// A batch in four parts has the losses, gradients and centers of the same batch in one piece.
-pub fn parts_add_up<B: TrainBackend>(device: &B::Device) {
-    for (targets, weight) in [
-        (Targets::Sinkhorn, PatchWeight::Image),
-        (Targets::Centering, PatchWeight::Patch),
-    ] {
-        let config = IbotConfig {
-            cls_targets: targets,
-            patch_targets: targets,
-            patch_weight: weight,
-            visible_loss_weight: 0.5,
-            koleo_weight: 0.1,
-            ..tiny()
-        };
-        let mut random = Random::new(7, 0, 0, Stream::View(0));
-        let mut views = |count: usize, side: usize| -> Vec<Tensor<Inner<B>, 4>> {
-            let shape = [32, 3, side, side];
-            let mut view = || random.fill(shape.iter().product(), Random::normal);
-            (0..count)
-                .map(|_| Tensor::from_data(TensorData::new(view(), shape), device))
-                .collect()
-        };
-        let input = StepInput::<B> {
-            global_views: views(2, 16),
-            local_views: views(2, 8),
-            // some images without a masked patch, some with all
-            masks: (0..256)
-                .map(|patch| (patch * 7 + patch / 9) % 5 < 2)
-                .collect(),
-        };
-        let rates = Rates {
-            learning_rate: 1e3,
-            temperature_teacher: 0.04,
-            temperature_teacher_patch: Some(0.05),
-            ema_decay: 1.0,
-            ..Rates::default()
-        };
-        let run = |most_at_once: Option<usize>| {
-            // with a large eps a step is proportional to the gradient
-            let optimizer = OptimizerConfig {
-                eps: 1e3,
-                weight_decay: 0.0,
-                ..OptimizerConfig::default()
-            };
-            let method = method::<B>(&config, device);
-            let before = state_dict(&method.student);
-            let mut trainer = Trainer::new(method, optimizer, device.clone(), DeviceGuard::Cpu);
-            trainer.most_at_once = most_at_once;
-            let (trainer, losses) = trainer.step(&input, &rates);
-            let after = state_dict(&trainer.method.student);
-            let change: Vec<f64> = before
-                .iter()
-                .flat_map(|(name, before)| before.values.iter().zip(&after[name].values))
-                .map(|(old, new)| f64::from(*new) - f64::from(*old))
-                .collect();
-            let centers = [&trainer.method.center, &trainer.method.patch_center];
-            let centers = centers.map(|center| center.value().map(values).unwrap_or_default());
-            let losses = losses.unwrap();
-            let terms = [
-                losses.loss,
-                losses.loss_cls,
-                losses.loss_patch,
-                losses.loss_visible.unwrap(),
-                losses.loss_koleo.unwrap(),
-                losses.gradient_norm,
-            ];
-            (terms, change, centers)
-        };
-        let (whole, parts) = (run(None), run(Some(8)));
-        let wide = |values: &[f32]| values.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
-        assert_close(&parts.0, &wide(&whole.0), 1e-5);
-        for (parts, whole) in parts.2.iter().zip(&whole.2) {
-            assert_close(parts, &wide(whole), 1e-6);
-        }
-        let largest = whole.1.iter().fold(0.0, |max: f64, x| max.max(x.abs()));
-        assert!(largest > 1e-3, "{largest}");
-        for (part, whole) in parts.1.iter().zip(&whole.1) {
-            assert!(
-                (part - whole).abs() < 1e-5 * largest.max(1.0),
-                "{part}, not {whole}"
-            );
-        }
-    }
 }

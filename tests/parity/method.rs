@@ -146,7 +146,7 @@ fn forward<B: TrainBackend>(
         .collect::<Result<_, _>>()?;
     let mask = case.named(&format!("{step}.mask"))?;
     let mask: Vec<bool> = mask.values.iter().map(|masked| *masked > 0.5).collect();
-    let temperature = method.config().teacher_temperature(step);
+    let temperature = method.config().teacher_temperature(step as f64);
     let output = method
         .forward(&views, &mask, temperature)
         .map_err(|error| error.to_string())?;

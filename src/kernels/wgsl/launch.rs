@@ -200,7 +200,10 @@ const MOST_TENSORS: u32 = 10;
 /// Whether the device binds as many buffers as the kernels need.
 pub(super) fn check_bindings(client: &Client) -> Result<()> {
     // one less than the adapter's number, and each kernel's info is one more than its tensors
-    let bindings = client.properties().hardware.max_bindings;
+    check_max_bindings(client.properties().hardware.max_bindings)
+}
+
+fn check_max_bindings(bindings: u32) -> Result<()> {
     if bindings >= MOST_TENSORS {
         return Ok(());
     }
@@ -308,6 +311,14 @@ fn observe_memory(client: &Client) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn few_storage_buffers_are_refused_with_the_way_out() {
+        assert!(check_max_bindings(MOST_TENSORS).is_ok());
+        // WebGPU's least is 8: 7 beside the info
+        let refusal = check_max_bindings(7).unwrap_err().to_string();
+        assert!(refusal.contains("8 storage buffers") && refusal.contains("--backend flex"));
+    }
 
     #[test]
     fn workgroups_suit_the_device() {
