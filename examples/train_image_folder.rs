@@ -17,7 +17,7 @@ impl Observer for Print {
         println!("{line}");
     }
 
-    fn started(&mut self, start: &RunStart<'_>) {
+    fn started(&mut self, start: &RunStart) {
         println!("{} steps into {}", start.steps, start.out.display());
     }
 
@@ -55,13 +55,8 @@ fn main() -> Result<()> {
         },
         ..RunConfig::default()
     };
-    let request = RunRequest {
-        config,
-        data,
-        out,
-        selected: select(BackendChoice::Auto, None)?,
-        pretrained: None,
-        knn_queries: None,
-    };
+    let selected = select(BackendChoice::Auto, None)?;
+    // interrupted, the same call goes on from the newest checkpoint in `out`
+    let request = RunRequest::new(config, data, out, selected);
     run(&request, &AtomicBool::new(false), &mut Print)
 }

@@ -255,6 +255,16 @@ impl IbotConfig {
         Ok(())
     }
 
+    /// Numbers of prototypes of class tokens and of patches in the teacher.
+    pub fn prototypes(&self) -> [usize; 2] {
+        let of_patches = if self.teacher_shares_head() {
+            self.n_cls_prototypes
+        } else {
+            self.n_patch_prototypes
+        };
+        [self.n_cls_prototypes, of_patches]
+    }
+
     /// Whether the teacher's patches share its class tokens' head.
     pub fn teacher_shares_head(&self) -> bool {
         self.shared_head_teacher.unwrap_or(self.shared_head)

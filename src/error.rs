@@ -39,6 +39,14 @@ pub enum Error {
         /// Which keys are missing, unused or misshapen.
         reason: String,
     },
+    /// A checkpoint or run folder cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Checkpoint {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// The compute device is missing or failed.
     #[error("{0}")]
     Device(String),
@@ -71,6 +79,14 @@ impl Error {
             key: key.into(),
             value: value.to_string(),
             remedy: remedy.into(),
+        }
+    }
+
+    /// A checkpoint or run folder that cannot be used.
+    pub fn checkpoint(path: impl AsRef<Path>, reason: impl Into<String>) -> Self {
+        Self::Checkpoint {
+            path: path.as_ref().to_path_buf(),
+            reason: reason.into(),
         }
     }
 

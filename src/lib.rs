@@ -11,6 +11,7 @@
 //! - [`teacher`]: the moving average
 //! - [`config`], [`ibot`]: the method's parameters, and the method
 //! - [`weights`]: by name, in and out
+//! - [`checkpoint`]: all that a run needs to go on, on disk
 //! - [`eval`]: frozen features and k-NN
 //! - [`train`], [`mod@bench`]: the run, and how long a step takes
 //! - [`verify`]: whether a device computes what the CPU computes
@@ -51,6 +52,7 @@
 
 pub mod backbone;
 pub mod bench;
+pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod device;

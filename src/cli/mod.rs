@@ -4,6 +4,7 @@ mod bench;
 mod devices;
 pub mod logger;
 mod progress;
+mod signals;
 mod train;
 mod verify;
 
@@ -13,9 +14,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use ibot::kernels::{KernelChoice, wgsl};
 use ibot::{Error, Result};
-
-/// What shells report for a process that Ctrl-C ended: 128 + SIGINT.
-const INTERRUPTED: u8 = 130;
 
 /// Pre-trains vision transformers with iBOT on any GPU, or the CPU.
 #[derive(Debug, Parser)]
@@ -51,13 +49,13 @@ fn say(line: impl std::fmt::Display) {
 /// Exit status of an error.
 pub fn exit_code(error: &Error) -> ExitCode {
     match error {
-        Error::Interrupted { .. } => ExitCode::from(INTERRUPTED),
+        Error::Interrupted { .. } => ExitCode::from(signals::exit_status()),
         _ => ExitCode::FAILURE,
     }
 }
 
 /// Which device to compute on; shared by the commands that do.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct DeviceArgs {
     /// auto takes a GPU where there is one, never a software adapter.
     #[arg(long, value_enum, default_value = "auto")]
@@ -83,6 +81,14 @@ fn announce_kernels() -> Result<()> {
 }
 
 impl DeviceArgs {
+    /// With a backend in place of `auto`.
+    fn or(self, backend: ibot::device::BackendChoice) -> Self {
+        match self.backend {
+            ibot::device::BackendChoice::Auto => Self { backend, ..self },
+            _ => self,
+        }
+    }
+
     fn select(&self) -> Result<ibot::device::Selected> {
         let selected = ibot::device::select(self.backend, self.device.as_deref())?;
         if matches!(selected, ibot::device::Selected::Wgpu { .. }) {

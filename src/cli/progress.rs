@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ibot::train::{Observer, RunStart, StepMetrics};
+use ibot::train::health::Sickness;
+use ibot::train::{Evaluation, Observer, RunStart, StepMetrics};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::say;
@@ -18,6 +19,7 @@ pub struct Progress {
     bar: ProgressBar,
     is_terminal: bool,
     steps: usize,
+    made: usize,
     epochs: usize,
     started: Instant,
     last_line: Option<Instant>,
@@ -31,6 +33,7 @@ impl Progress {
             bar: ProgressBar::hidden(),
             is_terminal,
             steps: 0,
+            made: 0,
             epochs: 0,
             started: Instant::now(),
             last_line: None,
@@ -58,7 +61,8 @@ impl Progress {
     }
 
     fn remaining(&self, step: usize) -> Duration {
-        let left = self.steps.saturating_sub(step) as f64 / step.max(1) as f64;
+        let own = step.saturating_sub(self.made).max(1);
+        let left = self.steps.saturating_sub(step) as f64 / own as f64;
         Duration::from_secs_f64((self.started.elapsed().as_secs_f64() * left).round())
     }
 }
@@ -68,7 +72,7 @@ impl Observer for Progress {
         self.line(line);
     }
 
-    fn started(&mut self, start: &RunStart<'_>) {
+    fn started(&mut self, start: &RunStart) {
         self.line(&format!(
             "run {}: {} steps, {} epochs, {:.1} M trained parameters",
             start.out.display(),
@@ -76,9 +80,10 @@ impl Observer for Progress {
             start.epochs,
             start.parameters as f64 / 1e6
         ));
-        (self.steps, self.epochs, self.started) = (start.steps, start.epochs, Instant::now());
+        (self.steps, self.made) = (start.steps, start.made);
+        (self.epochs, self.started) = (start.epochs, Instant::now());
         if self.is_terminal {
-            self.bar = ProgressBar::new(start.steps as u64);
+            self.bar = ProgressBar::new(start.steps as u64).with_position(start.made as u64);
             self.bar.set_draw_target(ProgressDrawTarget::stdout());
             if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg} ETA {eta}")
             {
@@ -112,11 +117,18 @@ impl Observer for Progress {
         }
     }
 
-    fn knn(&mut self, when: &str, accuracy: f64, queries: usize) {
+    fn evaluated(&mut self, when: &str, evaluation: &Evaluation) {
         self.line(&format!(
-            "k-NN accuracy of the teacher {when}: {:.1} % of {queries} test pictures",
-            100.0 * accuracy
+            "k-NN accuracy of the teacher {when}: {:.1} % of {} test pictures",
+            100.0 * evaluation.knn,
+            evaluation.queries
         ));
+    }
+
+    fn sick(&mut self, step: usize, sick: &[Sickness]) {
+        for sick in sick {
+            self.line(&format!("WARNING step {step}: {sick}"));
+        }
     }
 
     fn finished(&mut self, out: &Path) {

@@ -2,21 +2,31 @@
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use ibot::checkpoint::Keep;
 use ibot::data::demo::{default_cache_dir, ensure_demo_set};
+use ibot::device::Selected;
 use ibot::train::presets::{DEMO, STABLE_PRETRAINING, preset, preset_names};
-use ibot::train::{RunConfig, RunRequest, run};
+use ibot::train::{Every, Observer as _, OnSick, RunConfig, RunRecord, RunRequest, run};
 use ibot::{Error, Result};
 
 use super::progress::Progress;
+use super::signals::stop_on_signal;
 use super::{DeviceArgs, say};
 
 /// Pictures of each class that the demo trains on.
 const DEMO_TRAIN_PER_CLASS: usize = 200;
 /// Pictures of each class that the demo tests with.
 const DEMO_TEST_PER_CLASS: usize = 50;
+
+/// What to do when a GPU fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum OnDeviceLost {
+    /// End the run with an error.
+    Stop,
+    /// Go on from the newest checkpoint on the CPU.
+    Cpu,
+}
 
 /// Flags of `ibot train`; a flag beats the file, the file beats the preset.
 #[derive(Debug, clap::Args)]
@@ -25,11 +35,37 @@ pub struct TrainArgs {
     #[arg(long)]
     data: Option<PathBuf>,
     /// Labelled image folder whose pictures k-NN classifies by those of --data, before and after.
-    #[arg(long, requires = "data")]
+    #[arg(long)]
     val: Option<PathBuf>,
-    /// Run folder [default: runs/<time>].
+    /// k-NN every so many epochs too; the checkpoint with the best accuracy is kept.
+    #[arg(
+        long,
+        value_name = "EPOCHS",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    knn_every: usize,
+    /// Run folder [default: runs/<time>]; a run that it holds goes on from its newest checkpoint.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Goes on with the run in a folder, with its own settings, data and backend.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["out", "preset", "config"])]
+    resume: Option<PathBuf>,
+    /// Goes on with a run although settings, data or backend are not as they were; says which.
+    #[arg(long = "override")]
+    allow_changes: bool,
+    /// Interval of checkpoints in steps (200) or time (30s, 10m, 2h).
+    #[arg(long, value_name = "INTERVAL", default_value = "10m")]
+    checkpoint_every: Every,
+    /// So many checkpoints stay, beside the best by k-NN.
+    #[arg(long, value_name = "COUNT", default_value_t = 2)]
+    keep: usize,
+    /// What to do when the run is sick: collapsed, uniform, flat or exploding.
+    #[arg(long, value_enum, default_value = "warn")]
+    on_sick: OnSick,
+    /// What to do when the GPU fails: end, or go on from the newest checkpoint on the CPU.
+    #[arg(long, value_enum, default_value = "stop")]
+    on_device_lost: OnDeviceLost,
     /// TOML file with any of the keys that --print-config shows.
     #[arg(long)]
     config: Option<PathBuf>,
@@ -72,15 +108,29 @@ pub struct TrainArgs {
 
 impl TrainArgs {
     pub fn run(self) -> Result<()> {
-        let config = self.resolved_config()?;
+        let begun = match &self.resume {
+            Some(run) => Some(RunRecord::read(run)?.ok_or_else(|| {
+                Error::checkpoint(run, "holds no run to go on with: there is no run.json")
+            })?),
+            None => None,
+        };
+        let config = self.resolved_config(begun.as_ref())?;
         if self.print_config {
             say(config.to_toml()?.trim_end());
             return Ok(());
         }
-        let selected = self.device.select()?;
-        let (data, knn_queries) = match self.data {
-            Some(data) => (data, self.val),
-            None => {
+        let device = match &begun {
+            Some(begun) => self.device.clone().or(begun.backend.parse()?),
+            None => self.device.clone(),
+        };
+        let selected = device.select()?;
+        let (data, val) = match (&self.data, begun) {
+            (Some(data), begun) => {
+                let val = self.val.clone();
+                (data.clone(), val.or(begun.and_then(|begun| begun.val)))
+            }
+            (None, Some(begun)) => (begun.data, self.val.clone().or(begun.val)),
+            (None, None) => {
                 let set = ensure_demo_set(
                     &default_cache_dir(),
                     DEMO_TRAIN_PER_CLASS,
@@ -92,24 +142,33 @@ impl TrainArgs {
         let request = RunRequest {
             config,
             data,
-            out: self.out.unwrap_or_else(default_out),
+            out: self.out.or(self.resume).unwrap_or_else(default_out),
             selected,
             pretrained: self.pretrained,
-            knn_queries,
+            val,
+            knn_every: self.knn_every,
+            checkpoint_every: self.checkpoint_every,
+            keep: Keep {
+                last: self.keep,
+                ..Keep::default()
+            },
+            allow_changes: self.allow_changes,
+            on_sick: self.on_sick,
         };
-        let stop = stop_on_signal()?;
-        let mut progress = Progress::new(std::io::stdout().is_terminal());
-        run(&request, &stop, &mut progress)
+        train(request, self.on_device_lost)
     }
 
-    fn resolved_config(&self) -> Result<RunConfig> {
+    fn resolved_config(&self, begun: Option<&RunRecord>) -> Result<RunConfig> {
         // a run's config.toml names every key that is set: over the demo, an absent one would be the demo's
         let default = if self.data.is_some() || self.config.is_some() {
             STABLE_PRETRAINING
         } else {
             DEMO
         };
-        let mut config = preset(self.preset.as_deref().unwrap_or(default))?;
+        let mut config = match (begun, &self.resume) {
+            (Some(begun), Some(run)) => begun.config(run)?,
+            _ => preset(self.preset.as_deref().unwrap_or(default))?,
+        };
         if let Some(path) = &self.config {
             config = config.merged_with_file(path)?;
         }
@@ -132,6 +191,26 @@ impl TrainArgs {
     }
 }
 
+/// Runs, and goes on without a GPU that was lost where that was asked for.
+fn train(mut request: RunRequest, on_device_lost: OnDeviceLost) -> Result<()> {
+    let stop = stop_on_signal()?;
+    let mut progress = Progress::new(std::io::stdout().is_terminal());
+    let error = match run(&request, &stop, &mut progress) {
+        Err(error @ Error::Device(_)) => error,
+        result => return result,
+    };
+    let on_gpu = matches!(request.selected, Selected::Wgpu { .. });
+    if on_device_lost == OnDeviceLost::Stop || !on_gpu {
+        return Err(error);
+    }
+    progress.note(&format!(
+        "{error}\n--on-device-lost cpu: going on with --backend flex"
+    ));
+    request.selected = Selected::Flex;
+    request.allow_changes = true;
+    run(&request, &stop, &mut progress)
+}
+
 fn set<T: Copy>(target: &mut T, flag: Option<T>) {
     if let Some(value) = flag {
         *target = value;
@@ -141,18 +220,4 @@ fn set<T: Copy>(target: &mut T, flag: Option<T>) {
 fn default_out() -> PathBuf {
     let time = chrono::Local::now().format("%Y-%m-%d_%H-%M-%S");
     PathBuf::from("runs").join(time.to_string())
-}
-
-/// A flag that the first Ctrl-C or SIGTERM raises; a second one ends the process at once.
-fn stop_on_signal() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let raised = stop.clone();
-    ctrlc::set_handler(move || {
-        if raised.swap(true, Ordering::Relaxed) {
-            std::process::exit(i32::from(super::INTERRUPTED));
-        }
-        eprintln!("\nstopping after this step; once more to stop at once");
-    })
-    .map_err(|error| Error::Training(format!("no signal handler: {error}")))?;
-    Ok(stop)
 }

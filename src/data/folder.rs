@@ -170,6 +170,18 @@ impl ImageFolder {
         &self.classes
     }
 
+    /// Hash of the pictures' names, in order: whether a folder holds the same files as before; their content is not read.
+    pub fn fingerprint(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for picture in &self.pictures {
+            for part in &picture.path {
+                hasher.update(part.as_encoded_bytes()).update(b"/");
+            }
+            hasher.update(b"\n");
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
     /// Label of every picture, in order.
     pub fn labels(&self) -> Vec<Option<usize>> {
         self.pictures.iter().map(|picture| picture.label).collect()

@@ -72,6 +72,17 @@ pub enum Selected {
     NdArray,
 }
 
+impl Selected {
+    /// The backend that it is.
+    pub fn backend(&self) -> BackendChoice {
+        match self {
+            Self::Wgpu { .. } => BackendChoice::Wgpu,
+            Self::Flex => BackendChoice::Flex,
+            Self::NdArray => BackendChoice::NdArray,
+        }
+    }
+}
+
 impl fmt::Display for Selected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let threads = rayon::current_num_threads();

@@ -1,14 +1,17 @@
 //! The method (iBOT, arXiv 2111.07832): student, teacher and centers.
 //!
 //! - `forward`: losses of a batch; reads like Algorithm 1 of the paper
+//! - `probe`: what shows whether training is healthy
 //! - `targets`: what the teacher makes of a batch
 //! - `rows`: which rows of which tokens go through the heads
 
 mod forward;
+mod probe;
 mod rows;
 mod targets;
 
 pub use forward::{IbotInput, IbotOutput};
+pub use probe::{Probe, TargetProbe};
 pub use targets::BatchTargets;
 
 use burn::module::{AutodiffModule, Module, Param};

@@ -25,7 +25,7 @@ pub(super) struct HeadRows<B: Backend> {
 
 impl<B: IbotBackend> HeadRows<B> {
     /// The teacher's logits; `rows` holds `count` rows a view.
-    fn new(head: &Head<B>, rows: &Tensor<B, 2>, count: usize, most: usize) -> Self {
+    pub fn new(head: &Head<B>, rows: &Tensor<B, 2>, count: usize, most: usize) -> Self {
         let spans = match count {
             0 => Vec::new(),
             _ => spans(count, most),
@@ -39,7 +39,7 @@ impl<B: IbotBackend> HeadRows<B> {
 }
 
 impl<B: Backend> HeadRows<B> {
-    fn rows(&self) -> usize {
+    pub fn rows(&self) -> usize {
         self.teacher_logits
             .iter()
             .map(|logits| logits.dims()[0])

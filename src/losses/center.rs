@@ -35,6 +35,11 @@ impl<B: Backend> Center<B> {
         self.value.clone()
     }
 
+    /// Puts a value in place of its own, `[K]`.
+    pub fn set(&mut self, value: Tensor<B, 1>) {
+        self.value = Some(value);
+    }
+
     /// `center * momentum + mean * (1 - momentum)`, with the mean over all rows; no rows change nothing.
     ///
     /// # Shapes

@@ -29,6 +29,8 @@ pub struct RunConfig {
     pub most_at_once: Option<usize>,
     /// Threads that decode and augment; 0 for one a core.
     pub workers: usize,
+    /// Steps between looks at the run's health, each a forward of both networks; 0 for none.
+    pub health_every: usize,
     /// The method.
     pub method: IbotConfig,
     /// The optimizer.
@@ -50,6 +52,7 @@ impl Default for RunConfig {
             batch_size: 64,
             most_at_once: None,
             workers: 0,
+            health_every: 50,
             method: IbotConfig::default(),
             optimizer: OptimizerConfig::default(),
             schedule: ScheduleConfig::default(),

@@ -1,22 +1,32 @@
 //! The training run: settings, schedules, one step, and the loop.
 
 mod config;
+mod every;
+mod folder;
 mod gradients;
+pub mod health;
 mod layers;
-mod metrics;
+mod lock;
 mod momentum;
 mod observer;
 mod optimizer;
 pub mod presets;
+mod record;
 mod run;
 mod schedule;
+mod state;
 mod trainer;
+mod training;
 
 pub use config::RunConfig;
+pub use every::Every;
+pub use folder::{Evaluation, RunFolder, StepMetrics};
 pub use gradients::Gradients;
-pub use metrics::{Backbones, RunFolder, StepMetrics};
+pub use health::OnSick;
 pub use observer::{Observer, RunStart, Silent};
 pub use optimizer::{Optimizer, OptimizerConfig, OptimizerKind, UpdateRates};
+pub use record::{Change, RunRecord};
 pub use run::{RunRequest, run};
 pub use schedule::{Pace, Rates, Schedule, ScheduleConfig};
+pub use state::Tensors;
 pub use trainer::{StepInput, StepLosses, Trainer};

@@ -1,14 +1,17 @@
 //! What a run tells whoever watches it: a terminal, a test, a desktop app.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::StepMetrics;
+use super::health::Sickness;
+use super::{Evaluation, StepMetrics};
 
 /// A run before its first step.
 #[derive(Debug, Clone)]
-pub struct RunStart<'a> {
+pub struct RunStart {
     /// Steps of the run.
     pub steps: usize,
+    /// Steps that were made before, where the run goes on.
+    pub made: usize,
     /// Epochs of the run.
     pub epochs: usize,
     /// Pictures of the folder.
@@ -16,7 +19,7 @@ pub struct RunStart<'a> {
     /// Parameters that the optimizer trains.
     pub parameters: usize,
     /// The run folder.
-    pub out: &'a Path,
+    pub out: PathBuf,
 }
 
 /// Receives the events of a run; each does nothing unless overridden.
@@ -25,13 +28,16 @@ pub trait Observer {
     fn note(&mut self, _line: &str) {}
 
     /// The first step is about to run.
-    fn started(&mut self, _start: &RunStart<'_>) {}
+    fn started(&mut self, _start: &RunStart) {}
 
     /// A step is done.
     fn step(&mut self, _metrics: &StepMetrics) {}
 
-    /// The teacher was evaluated: share of the test pictures that k-NN puts into their class.
-    fn knn(&mut self, _when: &str, _accuracy: f64, _queries: usize) {}
+    /// The teacher was evaluated.
+    fn evaluated(&mut self, _when: &str, _evaluation: &Evaluation) {}
+
+    /// The run is sick in a way that it was not before.
+    fn sick(&mut self, _step: usize, _sick: &[Sickness]) {}
 
     /// The run is over; its files are written.
     fn finished(&mut self, _out: &Path) {}

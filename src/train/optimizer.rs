@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::Gradients;
 use super::layers::{Layers, decays, is_prototype};
 use super::momentum::{MomentumInput, momentum_step};
+use super::state::{to_device, to_host};
 use crate::error::{Error, Result};
 use crate::kernels::{AdamWInput, AdamWState, IbotBackend, TrainBackend, wrap};
-use crate::weights::ParamPath;
+use crate::weights::{NamedTensor, ParamPath};
 
 /// Rule by which a gradient moves a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -136,6 +137,10 @@ impl OptimizerConfig {
     }
 }
 
+const FIRST: &str = "first.";
+const SECOND: &str = "second.";
+const SUM: &str = "sum.";
+
 /// What is remembered of a parameter from step to step.
 #[derive(Debug)]
 enum State<B: IbotBackend> {
@@ -159,6 +164,64 @@ impl<B: TrainBackend> Optimizer<B> {
             step: 0,
             states: BTreeMap::new(),
         }
+    }
+
+    /// What is remembered of each parameter, as `first.NAME` and `second.NAME`, or `sum.NAME`; reads it from the device.
+    pub fn tensors(&self) -> BTreeMap<String, NamedTensor> {
+        let mut tensors = BTreeMap::new();
+        for (name, state) in &self.states {
+            let mut add = |kind: &str, tensor: &FloatTensor<B::InnerBackend>| {
+                let tensor = to_host::<B::InnerBackend>(tensor.clone());
+                tensors.insert(format!("{kind}{name}"), tensor);
+            };
+            match state {
+                State::Moments(state) => {
+                    add(FIRST, &state.first_moment);
+                    add(SECOND, &state.second_moment);
+                }
+                State::Sum(sum) => add(SUM, sum),
+            }
+        }
+        tensors
+    }
+
+    /// The state after `step` steps from the tensors of [`Optimizer::tensors`].
+    ///
+    /// # Errors
+    /// The names of those that belong to another optimizer.
+    pub fn restore(
+        &mut self,
+        step: usize,
+        mut tensors: BTreeMap<String, NamedTensor>,
+        device: &B::Device,
+    ) -> std::result::Result<(), String> {
+        let mut states = BTreeMap::new();
+        let load = |tensor: &NamedTensor| to_device::<B::InnerBackend>(tensor, device);
+        let is_adamw = self.config.name == OptimizerKind::AdamW;
+        let main = if is_adamw { FIRST } else { SUM };
+        let names: Vec<String> = tensors
+            .keys()
+            .filter_map(|key| Some(key.strip_prefix(main)?.to_owned()))
+            .collect();
+        for name in names {
+            let Some(first) = tensors.remove(&format!("{main}{name}")) else {
+                continue;
+            };
+            let state = match (is_adamw, tensors.remove(&format!("{SECOND}{name}"))) {
+                (false, _) => State::Sum(load(&first)),
+                (true, Some(second)) if second.shape == first.shape => State::Moments(AdamWState {
+                    first_moment: load(&first),
+                    second_moment: load(&second),
+                }),
+                (true, _) => return Err(format!("{SECOND}{name} is missing or misshapen")),
+            };
+            states.insert(name, state);
+        }
+        if let Some(name) = tensors.into_keys().next() {
+            return Err(format!("{name} belongs to another optimizer"));
+        }
+        (self.step, self.states) = (step, states);
+        Ok(())
     }
 
     /// One step; a parameter without a gradient stays as it is, undecayed.

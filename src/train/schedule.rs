@@ -137,10 +137,19 @@ impl Schedule {
         self.steps.div_ceil(self.steps_per_epoch)
     }
 
+    /// Steps in which the learning rate rises.
+    pub fn warmup_steps(&self) -> usize {
+        self.warmup().ceil() as usize
+    }
+
+    fn warmup(&self) -> f64 {
+        let warmup = self.config.warmup_epochs * self.steps_per_epoch as f64;
+        warmup.min(self.steps as f64 / 2.0)
+    }
+
     /// Learning rate of a step, from 0.
     pub fn learning_rate(&self, step: usize) -> f64 {
-        let warmup = self.config.warmup_epochs * self.steps_per_epoch as f64;
-        let warmup = warmup.min(self.steps as f64 / 2.0);
+        let warmup = self.warmup();
         let step = step as f64;
         if step < warmup {
             return self.peak * (step + 1.0) / warmup.max(1.0);

@@ -1,15 +1,16 @@
 //! One training step: forward, backward, optimizer, teacher.
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Tensor, TensorData};
 use serde::Serialize;
 
 use super::{Gradients, Optimizer, OptimizerConfig, Rates, UpdateRates};
 use crate::backbone::TrainBackbone;
 use crate::config::IbotConfig;
+use crate::data::{AugmentConfig, Batch};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
-use crate::ibot::{Ibot, IbotInput, IbotOutput};
+use crate::ibot::{Ibot, IbotInput, IbotOutput, Probe};
 use crate::kernels::TrainBackend;
 use crate::random::{Random, Stream};
 
@@ -25,7 +26,7 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
     /// Most pictures that the student sees at once; a larger batch is cut into parts, whose gradients add up to those of
     /// the whole. None for no bound.
     pub most_at_once: Option<usize>,
-    steps: u64,
+    pub(super) steps: u64,
     device: B::Device,
     guard: DeviceGuard,
 }
@@ -42,6 +43,24 @@ pub struct StepInput<B: AutodiffBackend> {
 }
 
 impl<B: AutodiffBackend> StepInput<B> {
+    /// A batch on the device.
+    pub fn upload(batch: Batch, augment: &AugmentConfig, device: &B::Device) -> Self {
+        let images = batch.samples.len();
+        let mut views = batch.views.into_iter();
+        let mut take = |count: usize, side: usize| {
+            let shape = [images, 3, side, side];
+            let views = views.by_ref().take(count);
+            views
+                .map(|view| Tensor::from_data(TensorData::new(view, shape), device))
+                .collect()
+        };
+        Self {
+            global_views: take(augment.global_views, augment.image_size),
+            local_views: take(augment.local_views, augment.local_size),
+            masks: batch.masks,
+        }
+    }
+
     /// The batch in parts of at most so many pictures, as equal as can be, each with the number of its first picture.
     fn parts(&self, most: Option<usize>) -> Vec<(u64, Self)> {
         let batch = self.global_views.first().map_or(0, |view| view.dims()[0]);
@@ -182,8 +201,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         &self.device
     }
 
-    /// One step. On an error the trainer comes back as it was, but for the center: neither weights nor moments move
-    /// by a loss or gradient that is not finite.
+    /// One step. On an error the trainer comes back as it was: nothing moves by a loss or gradient that is not finite.
     ///
     /// # Errors
     /// [`Error::Training`] that names the term which is not finite, or input that does not fit; [`Error::Device`]
@@ -208,13 +226,23 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         (self, Ok(losses))
     }
 
-    fn differentiate(
-        &mut self,
-        input: &StepInput<B>,
-        rates: &Rates,
-    ) -> Result<(Gradients<B>, StepLosses)> {
+    /// What a batch, or its first part, shows of the run's health.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`].
+    pub fn probe(&self, input: &StepInput<B>, rates: &Rates) -> Result<Probe<B::InnerBackend>> {
         let parts = input.parts(self.most_at_once);
-        let inputs = parts.iter().map(|(first, part)| IbotInput {
+        let (first, part) = &parts[0];
+        self.method.probe(&self.method_input(part, rates, *first))
+    }
+
+    fn method_input<'a>(
+        &self,
+        part: &'a StepInput<B>,
+        rates: &Rates,
+        first: u64,
+    ) -> IbotInput<'a, B> {
+        IbotInput {
             global_views: &part.global_views,
             local_views: &part.local_views,
             masks: &part.masks,
@@ -222,8 +250,19 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             temperature_patch: rates
                 .temperature_teacher_patch
                 .unwrap_or(rates.temperature_teacher),
-            of_images: part.generators(self.seed, self.steps, *first),
-        });
+            of_images: part.generators(self.seed, self.steps, first),
+        }
+    }
+
+    fn differentiate(
+        &mut self,
+        input: &StepInput<B>,
+        rates: &Rates,
+    ) -> Result<(Gradients<B>, StepLosses)> {
+        let parts = input.parts(self.most_at_once);
+        let inputs = parts
+            .iter()
+            .map(|(first, part)| self.method_input(part, rates, *first));
         let inputs: Vec<IbotInput<'_, B>> = inputs.collect();
         let targets = self.method.targets(&inputs)?;
         let mut whole: Option<(Gradients<B>, Scalars<B::InnerBackend>)> = None;
@@ -239,12 +278,14 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
                 ),
             });
         }
-        self.method.update_centers(&targets);
         let (grads, scalars) =
             whole.ok_or_else(|| Error::Training("a batch without a picture".into()))?;
         let losses = self.read(scalars, &grads)?;
         match losses.non_finite() {
-            None => Ok((grads, losses)),
+            None => {
+                self.method.update_centers(&targets);
+                Ok((grads, losses))
+            }
             Some((term, value)) => Err(Error::Training(format!(
                 "{term} is {value}: a lower schedule.base_learning_rate or higher temperatures may help"
             ))),

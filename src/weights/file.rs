@@ -3,12 +3,11 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 
 use half::{bf16, f16};
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors, View};
+use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 
 use super::NamedTensor;
 use crate::error::{Error, Result};
@@ -67,31 +66,34 @@ fn convert<const SIZE: usize>(bytes: &[u8], read: impl Fn([u8; SIZE]) -> f32) ->
 ///
 /// # Errors
 /// [`Error::Io`] where the folder cannot be written, [`Error::Weights`] where the tensors make no file.
-pub fn write_safetensors(path: &Path, tensors: BTreeMap<String, NamedTensor>) -> Result<()> {
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    let bytes = safetensors::serialize(tensors, Some(metadata))
-        .map_err(|error| weights_error(path, error))?;
-    write_whole(path, &bytes)
-}
-
-/// Writes a file under a temporary name, syncs it and renames it, so that the final name is never half a file.
-///
-/// # Errors
-/// [`Error::Io`].
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn write_safetensors(path: &Path, tensors: &BTreeMap<String, NamedTensor>) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".tmp");
     let temporary = path.with_file_name(name);
-    let write = || -> std::io::Result<()> {
-        let mut file = fs::File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(Error::io(&temporary))?;
-    fs::rename(&temporary, path).map_err(Error::io(path))
+    let written = write_tensors(&temporary, tensors)
+        .and_then(|()| fs::rename(&temporary, path).map_err(Error::io(path)));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
 }
 
-impl View for NamedTensor {
+/// Writes f32 tensors under the final name, tensor by tensor, and syncs the file.
+///
+/// # Errors
+/// As [`write_safetensors`].
+pub(crate) fn write_tensors(path: &Path, tensors: &BTreeMap<String, NamedTensor>) -> Result<()> {
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|error| match error {
+        SafeTensorError::IoError(source) => Error::io(path)(source),
+        other => weights_error(path, other),
+    })?;
+    let file = fs::OpenOptions::new().append(true).open(path);
+    file.and_then(|file| file.sync_all())
+        .map_err(Error::io(path))
+}
+
+impl View for &NamedTensor {
     fn dtype(&self) -> Dtype {
         Dtype::F32
     }

@@ -4,6 +4,7 @@ mod file;
 mod path;
 mod state_dict;
 
+pub(crate) use file::write_tensors;
 pub use file::{read_safetensors, write_safetensors};
 pub use path::ParamPath;
 pub use state_dict::{LoadReport, NamedTensor, load_state_dict, state_dict};
@@ -49,5 +50,5 @@ pub fn load_pretrained<B: Backend, M: Module<B>>(module: M, path: &Path) -> Resu
 /// # Errors
 /// [`Error::Io`] or [`Error::Weights`] where the file cannot be written.
 pub fn save<B: Backend, M: Module<B>>(module: &M, path: &Path) -> Result<()> {
-    write_safetensors(path, state_dict(module))
+    write_safetensors(path, &state_dict(module))
 }

@@ -40,7 +40,7 @@ pub fn misfits_are_refused<B: TrainBackend>(device: &B::Device) {
     let refusal = |change: &dyn Fn(&mut std::collections::BTreeMap<String, NamedTensor>)| {
         let mut tensors = good.clone();
         change(&mut tensors);
-        write_safetensors(&path, tensors).unwrap();
+        write_safetensors(&path, &tensors).unwrap();
         match load_pretrained(backbone(), &path) {
             Err(Error::Weights { reason, .. }) => Some(reason),
             Err(other) => panic!("{other}"),

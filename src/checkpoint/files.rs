@@ -1,0 +1,195 @@
+//! One checkpoint on disk.
+//!
+//! ```text
+//! step-000000120/
+//!   checkpoint.json      what it is: Manifest
+//!   state.safetensors    every tensor
+//!   B3SUMS               BLAKE3 of both, as `b3sum --check B3SUMS` reads it
+//! ```
+//!
+//! It is written under a temporary name, synced and renamed: a crash at any byte leaves no folder of the final name.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::weights::{NamedTensor, read_safetensors, write_tensors};
+
+/// Number of this layout; a reader refuses any other.
+pub const FORMAT: u32 = 1;
+
+const MANIFEST: &str = "checkpoint.json";
+const STATE: &str = "state.safetensors";
+const SUMS: &str = "B3SUMS";
+
+/// What a checkpoint is of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT`] of the program that wrote it.
+    pub format: u32,
+    /// Version of the program that wrote it.
+    pub ibot: String,
+    /// Steps made.
+    pub step: usize,
+    /// Epoch of the next step, from 0.
+    pub epoch: usize,
+    /// Batches of that epoch that are behind it.
+    pub batch: usize,
+    /// Seed of the run.
+    pub seed: u64,
+    /// All settings of the run, as TOML.
+    pub config: String,
+    /// Accuracy of k-NN by the teacher at this step, where it was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub knn: Option<f64>,
+    /// What the learning rate is multiplied by since the last rollback.
+    pub learning_rate_factor: f64,
+    /// Rollbacks so far.
+    pub rollbacks: usize,
+}
+
+/// A manifest with its tensors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// What it is of.
+    pub manifest: Manifest,
+    /// Every tensor of student, teacher, centers and optimizer, by name.
+    pub tensors: BTreeMap<String, NamedTensor>,
+}
+
+impl Checkpoint {
+    /// Writes the checkpoint as the folder `path`, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the disk is full or cannot be written; nothing of the name `path` is left then.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let temporary = path.with_extension("tmp");
+        remove_folder(&temporary)?;
+        let written = self
+            .write_files(&temporary)
+            .and_then(|()| fs::rename(&temporary, path).map_err(Error::io(path)));
+        if written.is_err() {
+            // a full disk gets its space back; what cannot be removed is so at the next start
+            let _ = fs::remove_dir_all(&temporary);
+        }
+        written?;
+        path.parent().map_or(Ok(()), sync_folder)
+    }
+
+    fn write_files(&self, folder: &Path) -> Result<()> {
+        fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        let manifest = folder.join(MANIFEST);
+        let text = serde_json::to_string_pretty(&self.manifest)
+            .map_err(|error| Error::io(&manifest)(std::io::Error::other(error)))?;
+        write_synced(&manifest, text.as_bytes())?;
+        let state = folder.join(STATE);
+        write_tensors(&state, &self.tensors)?;
+        let sums: Vec<String> = [MANIFEST, STATE]
+            .iter()
+            .map(|name| Ok(format!("{}  {name}\n", hash(&folder.join(name))?)))
+            .collect::<Result<_>>()?;
+        write_synced(&folder.join(SUMS), sums.concat().as_bytes())?;
+        sync_folder(folder)
+    }
+
+    /// Reads the checkpoint in the folder `path`.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] where a file is missing or damaged, or was written by another format; [`Error::Io`] where it
+    /// cannot be read.
+    pub fn read(path: &Path) -> Result<Self> {
+        let manifest = Manifest::read(path)?;
+        let sums_path = path.join(SUMS);
+        let sums = fs::read_to_string(&sums_path).map_err(Error::io(&sums_path))?;
+        for name in [MANIFEST, STATE] {
+            let file = path.join(name);
+            let found = hash(&file)?;
+            let line = format!("{found}  {name}");
+            if !sums.lines().any(|known| known == line) {
+                return Err(Error::checkpoint(
+                    &file,
+                    "is damaged: its checksum differs from B3SUMS",
+                ));
+            }
+        }
+        let tensors = read_safetensors(&path.join(STATE))?;
+        Ok(Self { manifest, tensors })
+    }
+}
+
+impl Manifest {
+    /// Reads the manifest alone; its checksum is not looked at.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`].
+    pub fn read(path: &Path) -> Result<Self> {
+        let file = path.join(MANIFEST);
+        let bytes = fs::read(&file).map_err(Error::io(&file))?;
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        let format: Format = parse(&file, &bytes)?;
+        if format.format != FORMAT {
+            let reason = format!(
+                "has format {}, this program reads {FORMAT}: use the version of ibot that wrote it",
+                format.format
+            );
+            return Err(Error::checkpoint(&file, reason));
+        }
+        parse(&file, &bytes)
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(file: &Path, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Error::checkpoint(file, format!("is damaged: {error}")))
+}
+
+fn hash(path: &Path) -> Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    let file = File::open(path).map_err(Error::io(path))?;
+    hasher.update_reader(file).map_err(Error::io(path))?;
+    Ok(hasher.finalize())
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+    let write = || {
+        let mut file = File::create(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(Error::io(path))
+}
+
+/// Makes names in the folder last; Windows syncs folders by itself, and cannot open them.
+pub(super) fn sync_folder(path: &Path) -> Result<()> {
+    if cfg!(windows) {
+        return Ok(());
+    }
+    let folder = File::open(path).map_err(Error::io(path))?;
+    folder.sync_all().map_err(Error::io(path))
+}
+
+pub(super) fn remove_folder(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file under a temporary name, syncs it and renames it, so that the final name is never half a file.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".tmp");
+    let temporary = path.with_file_name(name);
+    write_synced(&temporary, bytes)?;
+    fs::rename(&temporary, path).map_err(Error::io(path))
+}

@@ -1,0 +1,96 @@
+//! How often something is done: in steps or in time.
+
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+
+/// An interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Every {
+    /// So many steps.
+    Steps(usize),
+    /// So long.
+    Time(Duration),
+}
+
+impl FromStr for Every {
+    type Err = Error;
+
+    /// `200` is steps; `30s`, `10m` and `2h` are time.
+    fn from_str(text: &str) -> Result<Self> {
+        let seconds = |unit: char| match unit {
+            's' => Some(1),
+            'm' => Some(60),
+            'h' => Some(3600),
+            _ => None,
+        };
+        let unit = text.chars().next_back().and_then(seconds);
+        let digits = if unit.is_some() {
+            &text[..text.len() - 1]
+        } else {
+            text
+        };
+        let number = digits.parse().ok().filter(|number| *number > 0);
+        let found = number.and_then(|number: usize| match unit {
+            None => Some(Self::Steps(number)),
+            Some(unit) => (number as u64)
+                .checked_mul(unit)
+                .map(|all| Self::Time(Duration::from_secs(all))),
+        });
+        found.ok_or_else(|| {
+            let remedy =
+                "is no interval: give steps, such as 200, or a time, such as 30s, 10m or 2h";
+            Error::config("--checkpoint-every", text, remedy)
+        })
+    }
+}
+
+/// When it was last done.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Due {
+    every: Every,
+    step: usize,
+    time: Instant,
+}
+
+impl Due {
+    /// Done now, `step` steps made.
+    pub fn after(every: Every, step: usize) -> Self {
+        Self {
+            every,
+            step,
+            time: Instant::now(),
+        }
+    }
+
+    /// Whether it is time again after `step` steps.
+    pub fn is_due(&self, step: usize) -> bool {
+        match self.every {
+            Every::Steps(steps) => step >= self.step + steps,
+            Every::Time(time) => self.time.elapsed() >= time,
+        }
+    }
+
+    /// It is done.
+    pub fn done(&mut self, step: usize) {
+        *self = Self::after(self.every, step);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_steps_or_time() {
+        let every = |text: &str| text.parse::<Every>();
+        assert_eq!(every("200").unwrap(), Every::Steps(200));
+        assert_eq!(every("10m").unwrap(), Every::Time(Duration::from_secs(600)));
+        assert_eq!(every("2h").unwrap(), Every::Time(Duration::from_secs(7200)));
+        for wrong in ["", "0", "m", "-3", "1d", "1.5m", "é", "99999999999999999h"] {
+            let message = every(wrong).unwrap_err().to_string();
+            assert!(message.contains("--checkpoint-every"), "{wrong}: {message}");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Whether training is healthy, told without labels.
+
+use std::fmt;
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use serde::{Deserialize, Serialize};
+
+use crate::device::DeviceGuard;
+use crate::error::{Error, Result};
+use crate::ibot::{Probe, TargetProbe};
+
+/// Mean targets of fewer prototypes than this are one prototype.
+const ONE_PROTOTYPE: f64 = 1.1;
+/// Share of the largest possible entropy from which targets tell nothing.
+const UNIFORM: f64 = 0.99;
+/// [`Health::feature_std`] below which all pictures look alike.
+const FLAT: f64 = 0.02;
+/// Magnitude of logits at which f32 has lost the softmax's differences; a healthy run stays below 100.
+const EXPLODING: f64 = 1e4;
+/// So many times in a row something must be seen: a batch may be odd, and a run that starts is uniform.
+const PERSISTENT: usize = 3;
+
+/// The teacher's targets of one head.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct TargetHealth {
+    /// Mean entropy of a row's targets, in nats.
+    pub entropy: f64,
+    /// Prototypes that are in use: exp of the entropy of the mean targets, 1 to K.
+    pub perplexity: f64,
+    /// Largest magnitude of a logit.
+    pub largest_logit: f64,
+}
+
+/// What a batch showed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Health {
+    /// Class tokens.
+    pub cls: TargetHealth,
+    /// Masked patches; none without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patch: Option<TargetHealth>,
+    /// Share of the views whose likeliest prototype is the same in student and teacher.
+    pub agreement: f64,
+    /// Spread of the teacher's class tokens: 0 where all pictures look alike, about 1 at most.
+    pub feature_std: f64,
+}
+
+/// What is wrong with a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sickness {
+    /// All class tokens have one prototype.
+    CollapsedToOnePrototype,
+    /// All masked patches have one prototype.
+    PatchesCollapsedToOnePrototype,
+    /// The class tokens' targets tell nothing.
+    UniformTeacher,
+    /// The patches' targets tell nothing.
+    UniformTeacherOfPatches,
+    /// All pictures have the same feature.
+    FlatFeatures,
+    /// Logits beyond what f32 tells apart, or not finite.
+    ExplodingLogits,
+}
+
+impl Sickness {
+    /// What may help.
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::CollapsedToOnePrototype | Self::PatchesCollapsedToOnePrototype => {
+                "Sinkhorn targets, a lower center momentum or a higher teacher temperature may help"
+            }
+            Self::UniformTeacher | Self::UniformTeacherOfPatches => {
+                "a lower teacher temperature, fewer prototypes or a higher learning rate may help"
+            }
+            Self::FlatFeatures => "method.koleo_weight or a lower learning rate may help",
+            Self::ExplodingLogits => {
+                "a lower learning rate or optimizer.clip_gradient_norm may help"
+            }
+        }
+    }
+}
+
+impl fmt::Display for Sickness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Self::CollapsedToOnePrototype => "collapsed to one prototype",
+            Self::PatchesCollapsedToOnePrototype => "patches collapsed to one prototype",
+            Self::UniformTeacher => "uniform teacher",
+            Self::UniformTeacherOfPatches => "uniform teacher of patches",
+            Self::FlatFeatures => "flat features",
+            Self::ExplodingLogits => "exploding logits",
+        };
+        write!(f, "{name}: {}", self.remedy())
+    }
+}
+
+/// What to do with a sick run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnSick {
+    /// Say so and go on.
+    #[default]
+    Warn,
+    /// Write a checkpoint and end the run.
+    Stop,
+    /// Go back to the newest checkpoint with half the learning rate; end the run after three times.
+    Rollback,
+}
+
+impl Health {
+    /// Reads a probe from the device, all of it at once.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn read<B: Backend>(
+        probe: Probe<B>,
+        guard: &DeviceGuard,
+        device: &B::Device,
+    ) -> Result<Self> {
+        let has_patches = probe.patch.is_some();
+        let mut scalars = vec![probe.agreement, probe.feature_std];
+        for targets in [Some(probe.cls), probe.patch].into_iter().flatten() {
+            let TargetProbe {
+                entropy,
+                entropy_of_mean,
+                largest_logit,
+            } = targets;
+            scalars.extend([entropy, entropy_of_mean, largest_logit]);
+        }
+        let scalars = Tensor::cat(scalars, 0);
+        let data = guard.read::<B, _>(device, || scalars.into_data())?;
+        let mut values = data.iter::<f64>();
+        let mut next = || {
+            let missing = || Error::Device("a probe's numbers are missing".into());
+            values.next().ok_or_else(missing)
+        };
+        let (agreement, feature_std) = (next()?, next()?);
+        let mut targets = || -> Result<TargetHealth> {
+            Ok(TargetHealth {
+                entropy: next()?,
+                perplexity: next()?.exp(),
+                largest_logit: next()?,
+            })
+        };
+        Ok(Self {
+            cls: targets()?,
+            patch: has_patches.then(&mut targets).transpose()?,
+            agreement,
+            feature_std,
+        })
+    }
+
+    /// What is wrong with this batch alone; `prototypes` are those of class tokens and patches.
+    fn symptoms(&self, prototypes: [usize; 2]) -> Vec<Sickness> {
+        let mut found = Vec::new();
+        let heads = [
+            (
+                Some(self.cls),
+                Sickness::CollapsedToOnePrototype,
+                Sickness::UniformTeacher,
+            ),
+            (
+                self.patch,
+                Sickness::PatchesCollapsedToOnePrototype,
+                Sickness::UniformTeacherOfPatches,
+            ),
+        ];
+        for ((targets, collapsed, uniform), prototypes) in heads.into_iter().zip(prototypes) {
+            let Some(targets) = targets.filter(|_| prototypes > 1) else {
+                continue;
+            };
+            if targets.perplexity < ONE_PROTOTYPE {
+                found.push(collapsed);
+            }
+            if targets.entropy > UNIFORM * (prototypes as f64).ln() {
+                found.push(uniform);
+            }
+        }
+        if self.feature_std < FLAT {
+            found.push(Sickness::FlatFeatures);
+        }
+        let logits = [Some(self.cls), self.patch].into_iter().flatten();
+        let mut largest = logits.map(|targets| targets.largest_logit);
+        if largest.any(|logit| logit.is_nan() || logit > EXPLODING) {
+            found.push(Sickness::ExplodingLogits);
+        }
+        found
+    }
+}
+
+/// Watches the probes of a run.
+#[derive(Debug, Clone)]
+pub struct HealthMonitor {
+    prototypes: [usize; 2],
+    seen: Vec<(Sickness, usize)>,
+}
+
+impl HealthMonitor {
+    /// Nothing seen yet; `prototypes` are those of class tokens and patches.
+    pub fn new(prototypes: [usize; 2]) -> Self {
+        Self {
+            prototypes,
+            seen: Vec::new(),
+        }
+    }
+
+    /// What a run has by this probe and the ones before it.
+    pub fn see(&mut self, health: &Health) -> Vec<Sickness> {
+        let now = health.symptoms(self.prototypes);
+        self.seen.retain(|(sickness, _)| now.contains(sickness));
+        for sickness in now {
+            match self.seen.iter_mut().find(|(seen, _)| *seen == sickness) {
+                Some((_, times)) => *times += 1,
+                None => self.seen.push((sickness, 1)),
+            }
+        }
+        let lasting = self.seen.iter().filter(|(_, times)| *times >= PERSISTENT);
+        lasting.map(|(sickness, _)| *sickness).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEALTHY: Health = Health {
+        cls: TargetHealth {
+            entropy: 1.0,
+            perplexity: 20.0,
+            largest_logit: 3.0,
+        },
+        patch: None,
+        agreement: 0.5,
+        feature_std: 0.7,
+    };
+
+    #[test]
+    fn a_verdict_needs_three_probes_in_a_row() {
+        let mut monitor = HealthMonitor::new([64, 64]);
+        let flat = Health {
+            feature_std: 0.001,
+            ..HEALTHY
+        };
+        for health in [flat, flat, HEALTHY, flat, flat] {
+            assert_eq!(monitor.see(&health), []);
+        }
+        assert_eq!(monitor.see(&flat), [Sickness::FlatFeatures]);
+        assert_eq!(monitor.see(&HEALTHY), []);
+    }
+
+    #[test]
+    fn each_sickness_has_its_sign() {
+        let of = |entropy, perplexity, largest_logit| TargetHealth {
+            entropy,
+            perplexity,
+            largest_logit,
+        };
+        let symptoms = |cls, patch| {
+            Health {
+                cls,
+                patch,
+                ..HEALTHY
+            }
+            .symptoms([64, 32])
+        };
+        let fine = HEALTHY.cls;
+        assert_eq!(symptoms(fine, Some(fine)), []);
+        assert_eq!(
+            symptoms(of(0.0, 1.0, 3.0), None),
+            [Sickness::CollapsedToOnePrototype]
+        );
+        assert_eq!(
+            symptoms(fine, Some(of(32_f64.ln(), 32.0, 3.0))),
+            [Sickness::UniformTeacherOfPatches]
+        );
+        for logit in [1e5, f64::NAN, f64::INFINITY] {
+            let found = symptoms(of(1.0, 20.0, logit), None);
+            assert_eq!(found, [Sickness::ExplodingLogits]);
+        }
+    }
+}

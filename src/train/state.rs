@@ -1,0 +1,139 @@
+//! All tensors of a trainer by name, and back: what a checkpoint holds.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::module::AutodiffModule;
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{Shape, Tensor, TensorData, TensorMetadata};
+
+use super::Trainer;
+use crate::backbone::TrainBackbone;
+use crate::error::{Error, Result};
+use crate::ibot::Ibot;
+use crate::kernels::{IbotBackend, TrainBackend, wrap};
+use crate::weights::{NamedTensor, load_state_dict, state_dict};
+
+/// Tensors on the host, by name.
+pub type Tensors = BTreeMap<String, NamedTensor>;
+
+const STUDENT: &str = "student.";
+const TEACHER: &str = "teacher.";
+const OPTIMIZER: &str = "optimizer.";
+const CENTER: &str = "center.cls";
+const PATCH_CENTER: &str = "center.patch";
+/// Where the backbones of student and teacher are among the tensors.
+const BACKBONES: [&str; 2] = ["student.network.backbone.", "teacher.backbone."];
+
+/// The backbones of student and teacher among the tensors of a trainer, under timm's names.
+pub fn backbones(tensors: &Tensors) -> [Tensors; 2] {
+    BACKBONES.map(|prefix| part(tensors.clone(), prefix))
+}
+
+/// The backbones of student and teacher, under timm's names; reads them from the device.
+pub fn backbones_of<B: TrainBackend, M: TrainBackbone<B>>(method: &Ibot<B, M>) -> [Tensors; 2] {
+    [
+        state_dict(&method.student.network.backbone.valid()),
+        state_dict(&method.teacher.backbone),
+    ]
+}
+
+impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
+    /// Student, teacher, centers and what the optimizer remembers; reads them from the device.
+    pub fn tensors(&self) -> Tensors {
+        let mut all = Tensors::new();
+        let mut add = |prefix: &str, tensors: Tensors| {
+            let named = tensors.into_iter();
+            all.extend(named.map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
+        };
+        add(STUDENT, state_dict(&self.method.student.valid()));
+        add(TEACHER, state_dict(&self.method.teacher));
+        add(OPTIMIZER, self.optimizer.tensors());
+        let centers = [
+            (CENTER, &self.method.center),
+            (PATCH_CENTER, &self.method.patch_center),
+        ];
+        for (name, center) in centers {
+            if let Some(value) = center.value() {
+                all.insert(
+                    name.into(),
+                    to_host::<B::InnerBackend>(value.into_primitive().tensor()),
+                );
+            }
+        }
+        all
+    }
+
+    /// This trainer after `step` steps, with the tensors of [`Trainer::tensors`].
+    ///
+    /// # Errors
+    /// [`Error::Weights`] that names what does not fit; `source` is where the tensors come from.
+    pub fn restored(mut self, step: usize, tensors: Tensors, source: &Path) -> Result<Self> {
+        let misfit = |what: &str, report: String| Error::Weights {
+            path: source.to_path_buf(),
+            reason: format!("{what} does not fit these settings: {report}"),
+        };
+        let device = self.device().clone();
+        let (student, report) =
+            load_state_dict(self.method.student, part(tensors.clone(), STUDENT));
+        if !report.is_clean() {
+            return Err(misfit("the student", report.to_string()));
+        }
+        let (teacher, report) =
+            load_state_dict(self.method.teacher, part(tensors.clone(), TEACHER));
+        if !report.is_clean() {
+            return Err(misfit("the teacher", report.to_string()));
+        }
+        (self.method.student, self.method.teacher) = (student, teacher);
+        let prototypes = self.method.config().prototypes();
+        let centers = [
+            (CENTER, &mut self.method.center, prototypes[0]),
+            (PATCH_CENTER, &mut self.method.patch_center, prototypes[1]),
+        ];
+        for (name, center, expected) in centers {
+            let Some(found) = tensors.get(name) else {
+                continue;
+            };
+            if found.shape != [expected] {
+                let report = format!("{:?}, model [{expected}]", found.shape);
+                return Err(misfit(name, report));
+            }
+            center.set(Tensor::from_primitive(
+                burn::tensor::TensorPrimitive::Float(to_device::<B::InnerBackend>(found, &device)),
+            ));
+        }
+        self.optimizer
+            .restore(step, part(tensors, OPTIMIZER), &device)
+            .map_err(|report| misfit("the optimizer", report))?;
+        self.steps = step as u64;
+        Ok(self)
+    }
+}
+
+/// The tensors whose names start with `prefix`, without it.
+fn part(tensors: Tensors, prefix: &str) -> Tensors {
+    let named = tensors.into_iter();
+    named
+        .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor)))
+        .collect()
+}
+
+/// A tensor of any rank, read from its device.
+pub(super) fn to_host<B: IbotBackend>(tensor: FloatTensor<B>) -> NamedTensor {
+    let shape: Vec<usize> = tensor.shape().to_vec();
+    let entries = shape.iter().product();
+    let flat: Tensor<B, 1> = wrap(B::float_reshape(tensor, Shape::new([entries])));
+    NamedTensor {
+        shape,
+        values: flat.into_data().iter::<f32>().collect(),
+    }
+}
+
+/// The tensor on a device, in a buffer of its own.
+pub(super) fn to_device<B: IbotBackend>(
+    tensor: &NamedTensor,
+    device: &B::Device,
+) -> FloatTensor<B> {
+    let data = TensorData::new(tensor.values.clone(), tensor.shape.clone());
+    B::float_from_data(data, device)
+}

@@ -1,0 +1,379 @@
+//! The loop over the steps: metrics, health, checkpoints, and what to do when something goes wrong.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::every::Due;
+use super::health::{Health, HealthMonitor, OnSick, Sickness};
+use super::run::Run;
+use super::state::backbones_of;
+use super::{
+    Evaluation, Observer, Rates, RunConfig, RunFolder, Schedule, StepInput, StepMetrics, Trainer,
+};
+use crate::backbone::TrainBackbone;
+use crate::checkpoint::{FORMAT, Manifest};
+use crate::data::{ImageFolder, Loader};
+use crate::error::{Error, Result};
+use crate::eval::{KnnConfig, extract_features, knn_accuracy};
+use crate::kernels::TrainBackend;
+use crate::memory::resident_mib;
+
+/// What a rollback multiplies the learning rate by.
+const ROLLBACK_FACTOR: f64 = 0.5;
+/// Rollbacks after which a run is given up.
+const MOST_ROLLBACKS: usize = 3;
+
+/// A run between its first step and its last.
+pub(super) struct Training<'a> {
+    run: &'a Run<'a>,
+    config: RunConfig,
+    pub schedule: Schedule,
+    folder: RunFolder,
+    loader: Loader,
+    pictures: Arc<ImageFolder>,
+    /// Steps made.
+    pub step: usize,
+    monitor: HealthMonitor,
+    told: Vec<Sickness>,
+    due: Due,
+    learning_rate_factor: f64,
+    rollbacks: usize,
+    /// Accuracy of k-NN at this step.
+    knn: Option<f64>,
+}
+
+impl<'a> Training<'a> {
+    pub fn new(
+        run: &'a Run<'a>,
+        config: RunConfig,
+        schedule: Schedule,
+        folder: RunFolder,
+        loader: Loader,
+        pictures: Arc<ImageFolder>,
+    ) -> Self {
+        Self {
+            monitor: HealthMonitor::new(config.method.prototypes()),
+            due: Due::after(run.request.checkpoint_every, 0),
+            run,
+            config,
+            schedule,
+            folder,
+            loader,
+            pictures,
+            step: 0,
+            told: Vec::new(),
+            learning_rate_factor: 1.0,
+            rollbacks: 0,
+            knn: None,
+        }
+    }
+
+    /// Takes over where a checkpoint was written.
+    pub fn went_on(&mut self, from: Option<&Manifest>) {
+        let Some(from) = from else {
+            return;
+        };
+        self.step = from.step;
+        self.learning_rate_factor = from.learning_rate_factor;
+        self.rollbacks = from.rollbacks;
+        self.due.done(from.step);
+    }
+
+    /// All steps that are left.
+    pub fn go<B: TrainBackend, M: TrainBackbone<B>>(
+        &mut self,
+        mut trainer: Trainer<B, M>,
+        observer: &mut dyn Observer,
+    ) -> Result<Trainer<B, M>> {
+        while self.step < self.schedule.steps {
+            let (next, metrics) = self.one_step(trainer);
+            trainer = next;
+            let metrics = match metrics {
+                Ok(metrics) => metrics,
+                Err(error @ Error::Training(_)) if self.may_roll_back() => {
+                    trainer = self.roll_back(trainer, &error.to_string(), observer)?;
+                    continue;
+                }
+                Err(error) => return Err(self.failed(error, &trainer)),
+            };
+            self.step += 1;
+            self.folder
+                .log(&metrics)
+                .map_err(|error| self.unwritten(error))?;
+            observer.step(&metrics);
+            self.note_skipped(observer);
+            if metrics.health.is_some() {
+                let news = metrics.sick.iter().any(|sick| !self.told.contains(sick));
+                if news {
+                    observer.sick(self.step, &metrics.sick);
+                }
+                self.told.clone_from(&metrics.sick);
+            }
+            if let Some(sick) = metrics.sick.first() {
+                match self.run.request.on_sick {
+                    OnSick::Rollback if self.may_roll_back() => {
+                        trainer = self.roll_back(trainer, &sick.to_string(), observer)?;
+                        continue;
+                    }
+                    OnSick::Rollback | OnSick::Stop => {
+                        let error = Error::Training(format!("the run is sick: {sick}"));
+                        return Err(self.failed(error, &trainer));
+                    }
+                    OnSick::Warn => {}
+                }
+            }
+            self.keep(&trainer, observer)?;
+        }
+        self.folder
+            .finish()
+            .map_err(|error| self.unwritten(error))?;
+        Ok(trainer)
+    }
+
+    /// Evaluates and writes what is due after a step.
+    fn keep<B: TrainBackend, M: TrainBackbone<B>>(
+        &mut self,
+        trainer: &Trainer<B, M>,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let stopped = self.run.stop.load(Ordering::Relaxed);
+        let is_last = self.step == self.schedule.steps;
+        let ends_epoch = self.step.is_multiple_of(self.schedule.steps_per_epoch);
+        let epochs = self.step / self.schedule.steps_per_epoch;
+        let every = self.run.request.knn_every;
+        let evaluates = ends_epoch && every > 0 && epochs.is_multiple_of(every);
+        self.knn = None;
+        if evaluates && !is_last && !stopped {
+            self.evaluate(trainer, &format!("after epoch {epochs}"), observer)?;
+        }
+        if stopped || is_last || self.knn.is_some() || self.due.is_due(self.step) {
+            self.checkpoint(trainer)?;
+        } else if ends_epoch {
+            let read = || backbones_of(&trainer.method);
+            let backbones = self.run.guard.read::<B, _>(trainer.device(), read)?;
+            self.folder
+                .export(backbones)
+                .map_err(|error| self.unwritten(error))?;
+        }
+        if stopped && !is_last {
+            self.folder
+                .finish()
+                .map_err(|error| self.unwritten(error))?;
+            return Err(Error::Interrupted {
+                step: self.step,
+                run: self.folder.path().to_path_buf(),
+            });
+        }
+        Ok(())
+    }
+
+    /// One batch and one step; the trainer comes back whatever happens.
+    fn one_step<B: TrainBackend, M: TrainBackbone<B>>(
+        &mut self,
+        trainer: Trainer<B, M>,
+    ) -> (Trainer<B, M>, Result<StepMetrics>) {
+        let started = Instant::now();
+        let batch = match self.loader.next_batch() {
+            Ok(batch) => batch,
+            Err(error) => return (trainer, Err(error)),
+        };
+        let data_wait_s = started.elapsed().as_secs_f64();
+        let method = &self.config.method;
+        let weight_decay = self.config.optimizer.weight_decay;
+        let mut rates = self.schedule.rates(method, weight_decay, self.step);
+        rates.learning_rate *= self.learning_rate_factor;
+        let device = trainer.device().clone();
+        let input = StepInput::<B>::upload(batch, &self.config.augment, &device);
+        let (trainer, losses) = trainer.step(&input, &rates);
+        let losses = match losses {
+            Ok(losses) => losses,
+            Err(error) => return (trainer, Err(error)),
+        };
+        let every = self.config.health_every;
+        let mut health = None;
+        if every > 0 && (self.step + 1).is_multiple_of(every) {
+            match self.examine(&trainer, &input, &rates) {
+                Ok(found) => health = Some(found),
+                Err(error) => return (trainer, Err(error)),
+            }
+        }
+        let past_warmup = self.step >= self.schedule.warmup_steps();
+        let sick = health
+            .as_ref()
+            .filter(|_| past_warmup)
+            .map(|health| self.monitor.see(health));
+        let step_s = started.elapsed().as_secs_f64();
+        let metrics = StepMetrics {
+            step: self.step + 1,
+            losses,
+            rates,
+            health,
+            sick: sick.unwrap_or_default(),
+            step_s,
+            data_wait_s,
+            images_per_s: self.config.batch_size as f64 / step_s,
+            resident_mib: resident_mib(),
+            gpu_in_use_mib: self.run.guard.gpu_memory().map(|memory| memory.in_use_mib),
+        };
+        (trainer, Ok(metrics))
+    }
+
+    fn examine<B: TrainBackend, M: TrainBackbone<B>>(
+        &self,
+        trainer: &Trainer<B, M>,
+        input: &StepInput<B>,
+        rates: &Rates,
+    ) -> Result<Health> {
+        let probe = trainer.probe(input, rates)?;
+        Health::read(probe, &self.run.guard, trainer.device())
+    }
+
+    /// Reads everything, and writes it once the device has proved that it was sound to the end of the read: what a
+    /// failed device gives becomes no checkpoint.
+    fn checkpoint<B: TrainBackend, M: TrainBackbone<B>>(
+        &mut self,
+        trainer: &Trainer<B, M>,
+    ) -> Result<()> {
+        let read = || trainer.tensors();
+        let tensors = self.run.guard.read::<B, _>(trainer.device(), read)?;
+        let per_epoch = self.schedule.steps_per_epoch;
+        let manifest = Manifest {
+            format: FORMAT,
+            ibot: env!("CARGO_PKG_VERSION").into(),
+            step: self.step,
+            epoch: self.step / per_epoch,
+            batch: self.step % per_epoch,
+            seed: self.config.seed,
+            config: self.config.to_toml()?,
+            knn: self.knn,
+            learning_rate_factor: self.learning_rate_factor,
+            rollbacks: self.rollbacks,
+        };
+        self.folder
+            .checkpoint(manifest, tensors)
+            .map_err(|error| self.unwritten(error))?;
+        self.due.done(self.step);
+        Ok(())
+    }
+
+    fn may_roll_back(&self) -> bool {
+        self.run.request.on_sick == OnSick::Rollback && self.rollbacks < MOST_ROLLBACKS
+    }
+
+    /// The state of the newest checkpoint, with a lower learning rate from there on.
+    fn roll_back<B: TrainBackend, M: TrainBackbone<B>>(
+        &mut self,
+        trainer: Trainer<B, M>,
+        reason: &str,
+        observer: &mut dyn Observer,
+    ) -> Result<Trainer<B, M>> {
+        let Some(newest) = self.folder.newest()? else {
+            let reason = format!("{reason}; there is no checkpoint yet to go back to");
+            return Err(self.failed(Error::Training(reason), &trainer));
+        };
+        let (from, to) = (self.step, newest.manifest.step);
+        let trainer = trainer.restored(to, newest.tensors, self.folder.path())?;
+        self.step = to;
+        self.rollbacks += 1;
+        self.learning_rate_factor *= ROLLBACK_FACTOR;
+        observer.note(&format!(
+            "step {from}: {reason}; back to step {to} with {} of the learning rate (rollback {} of {MOST_ROLLBACKS})",
+            self.learning_rate_factor, self.rollbacks
+        ));
+        self.loader = self.run.loader(&self.config, &self.pictures, to)?;
+        self.monitor = HealthMonitor::new(self.config.method.prototypes());
+        self.told.clear();
+        self.folder.rewind(to)?;
+        self.checkpoint(&trainer)?; // it knows of the rollback
+        Ok(trainer)
+    }
+
+    /// The error of the step after this one, with where the last good state is: it is written now, unless the device
+    /// failed and its numbers are not to be trusted.
+    fn failed<B: TrainBackend, M: TrainBackbone<B>>(
+        &mut self,
+        error: Error,
+        trainer: &Trainer<B, M>,
+    ) -> Error {
+        if matches!(error, Error::Device(_)) {
+            return error;
+        }
+        let step = self.step;
+        let written = self.checkpoint(trainer).and_then(|()| self.folder.finish());
+        let state = match written {
+            Ok(()) => {
+                let path = self.folder.path().display();
+                format!("the state after step {step} is in {path}")
+            }
+            Err(error) => format!("the state could not be written: {error}"),
+        };
+        Error::Training(format!("step {}: {error}; {state}", step + 1))
+    }
+
+    /// What to do after an error of the disk.
+    fn unwritten(&self, error: Error) -> Error {
+        Error::Training(format!(
+            "step {}: {error}; what was written before is whole: once it can be written again, the same command goes on from the newest checkpoint",
+            self.step
+        ))
+    }
+
+    /// Asks k-NN about the validation folder, if there is one.
+    pub fn evaluate<B: TrainBackend, M: TrainBackbone<B>>(
+        &mut self,
+        trainer: &Trainer<B, M>,
+        when: &str,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let Some(path) = &self.run.request.val else {
+            return Ok(());
+        };
+        let config = &self.config;
+        let queries =
+            ImageFolder::scan(path, &config.folder)?.with_classes(self.pictures.classes())?;
+        let features = |folder| {
+            extract_features::<B::InnerBackend, _>(
+                &trainer.method.teacher.backbone,
+                folder,
+                &config.augment,
+                config.batch_size,
+                &self.run.guard,
+                trainer.device(),
+            )
+        };
+        let (bank, queries) = (
+            features(self.pictures.clone())?,
+            features(Arc::new(queries))?,
+        );
+        let Some(knn) = knn_accuracy(&bank, &queries, &KnnConfig::default()) else {
+            return Ok(());
+        };
+        self.knn = Some(knn);
+        let evaluation = Evaluation {
+            step: self.step,
+            knn,
+            queries: queries.len(),
+        };
+        observer.evaluated(when, &evaluation);
+        self.folder
+            .log_evaluation(&evaluation)
+            .map_err(|error| self.unwritten(error))
+    }
+
+    /// Says what a whole run has to say.
+    pub fn end(self, observer: &mut dyn Observer) -> Result<()> {
+        if self.loader.skipped() > 0 {
+            let skipped = self.loader.skipped();
+            observer.note(&format!("{skipped} pictures could not be decoded"));
+        }
+        observer.finished(self.folder.path());
+        Ok(())
+    }
+
+    fn note_skipped(&self, observer: &mut dyn Observer) {
+        for (path, reason) in self.loader.take_skipped() {
+            observer.note(&format!("skipped {}: {reason}", path.display()));
+        }
+    }
+}
