@@ -185,25 +185,28 @@ impl IbotConfig {
     /// [`Error::Config`] that names the key, its value and what is allowed.
     pub fn validate(&self) -> Result<()> {
         let counts = [
-            ("projector_hidden_dim", self.projector_hidden_dim),
-            ("projector_bottleneck_dim", self.projector_bottleneck_dim),
-            ("n_cls_prototypes", self.n_cls_prototypes),
-            ("n_patch_prototypes", self.n_patch_prototypes),
-            ("sinkhorn_iterations", self.sinkhorn_iterations),
-            ("projector_layers", self.projector_layers),
+            ("projector_hidden_dim", self.projector_hidden_dim, 1 << 18),
+            (
+                "projector_bottleneck_dim",
+                self.projector_bottleneck_dim,
+                1 << 18,
+            ),
+            ("n_cls_prototypes", self.n_cls_prototypes, MOST_PROTOTYPES),
+            (
+                "n_patch_prototypes",
+                self.n_patch_prototypes,
+                MOST_PROTOTYPES,
+            ),
+            ("sinkhorn_iterations", self.sinkhorn_iterations, 1 << 10),
+            ("projector_layers", self.projector_layers, 1 << 10),
         ];
-        for (key, value) in counts {
-            if value == 0 {
-                return Err(Error::config(key, value, "must be at least 1"));
-            }
-        }
-        for (key, value) in [
-            ("n_cls_prototypes", self.n_cls_prototypes),
-            ("n_patch_prototypes", self.n_patch_prototypes),
-        ] {
-            if value > MOST_PROTOTYPES {
-                let remedy = format!("must be at most {MOST_PROTOTYPES}");
-                return Err(Error::config(key, value, remedy));
+        for (key, value, most) in counts {
+            if !(1..=most).contains(&value) {
+                return Err(Error::config(
+                    key,
+                    value,
+                    format!("must be from 1 to {most}"),
+                ));
             }
         }
         let temperatures = [

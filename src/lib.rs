@@ -12,7 +12,8 @@
 //! - [`config`], [`ibot`]: the method's parameters, and the method
 //! - [`weights`]: by name, in and out
 //! - [`checkpoint`]: all that a run needs to go on, on disk
-//! - [`eval`]: frozen features and k-NN
+//! - [`eval`]: frozen features, and what they are worth: k-NN, linear probe, clusters, RankMe
+//! - [`picture`]: charts, heat maps and contact sheets
 //! - [`train`], [`mod@bench`]: the run, and how long a step takes
 //! - [`verify`]: whether a device computes what the CPU computes
 //!
@@ -65,6 +66,7 @@ pub mod kernels;
 pub mod losses;
 pub mod masking;
 pub mod memory;
+pub mod picture;
 pub mod random;
 pub mod teacher;
 pub mod train;

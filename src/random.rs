@@ -21,6 +21,10 @@ pub enum Stream {
     Mask(u32),
     /// Initial parameters.
     Init,
+    /// Which rows are held out.
+    Split,
+    /// The seeds of clusters.
+    Cluster,
     /// The demo's pictures.
     Demo,
     /// What training drops of view number `.0`; the epoch counts steps here.
@@ -35,6 +39,8 @@ impl Stream {
             Self::Mask(view) => (3 << 32) | u64::from(view),
             Self::Init => 4 << 32,
             Self::Demo => 5 << 32,
+            Self::Split => 7 << 32,
+            Self::Cluster => 8 << 32,
             Self::DropPath(view) => (6 << 32) | u64::from(view),
         }
     }

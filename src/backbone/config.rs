@@ -116,20 +116,18 @@ impl VitConfig {
     /// # Errors
     /// [`Error::Config`] that names the key, its value and what is allowed.
     pub fn validate(&self) -> Result<()> {
-        let positive = [
-            ("img_size", self.img_size),
-            ("patch_size", self.patch_size),
-            ("embed_dim", self.embed_dim),
-            ("depth", self.depth),
-            ("num_heads", self.num_heads),
+        let ranges = [
+            ("img_size", self.img_size, 1, 1 << 14),
+            ("patch_size", self.patch_size, 1, 1 << 14),
+            ("embed_dim", self.embed_dim, 1, 1 << 16),
+            ("depth", self.depth, 1, 1 << 10),
+            ("num_heads", self.num_heads, 1, 1 << 16),
+            ("reg_tokens", self.reg_tokens, 0, 1 << 10),
         ];
-        for (key, value) in positive {
-            if value == 0 {
-                return Err(Error::config(
-                    format!("vit.{key}"),
-                    value,
-                    "must be at least 1",
-                ));
+        for (key, value, low, high) in ranges {
+            if !(low..=high).contains(&value) {
+                let remedy = format!("must be from {low} to {high}");
+                return Err(Error::config(format!("vit.{key}"), value, remedy));
             }
         }
         if !self.img_size.is_multiple_of(self.patch_size) {
@@ -140,12 +138,9 @@ impl VitConfig {
             let remedy = format!("must divide embed_dim {}", self.embed_dim);
             return Err(Error::config("vit.num_heads", self.num_heads, remedy));
         }
-        if !self.mlp_ratio.is_finite() || self.mlp_width() == 0 {
-            return Err(Error::config(
-                "vit.mlp_ratio",
-                self.mlp_ratio,
-                "must be above 0, such as 4",
-            ));
+        if !(1..=1 << 18).contains(&self.mlp_width()) {
+            let remedy = "must give a hidden width from 1 to 262144, such as 4";
+            return Err(Error::config("vit.mlp_ratio", self.mlp_ratio, remedy));
         }
         if !(self.init_std.is_finite() && self.init_std > 0.0) {
             return Err(Error::config(

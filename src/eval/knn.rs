@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::FeatureSet;
+use super::products::Panels;
 
 /// How neighbours vote.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,47 +24,129 @@ impl Default for KnnConfig {
     }
 }
 
+/// How often the neighbours are right.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KnnScore {
+    /// Number of neighbours that voted.
+    pub neighbours: usize,
+    /// Share of the queries whose class has the most votes, in 0..=1.
+    pub top1: f64,
+    /// Share of the queries whose class has votes and is among the five with the most, in 0..=1; as DINO's
+    /// `eval_knn.py`, fewer than five neighbours name fewer than five classes.
+    pub top5: f64,
+}
+
 /// Share of the queries whose class wins the vote of their neighbours in the bank; rows without a class are left out.
 /// `None` where either set has no row with a class.
 pub fn knn_accuracy(bank: &FeatureSet, queries: &FeatureSet, config: &KnnConfig) -> Option<f64> {
-    let bank = labelled_unit_rows(bank);
-    let queries = labelled_unit_rows(queries);
-    let classes = bank.iter().map(|(label, _)| label + 1).max()?;
-    if queries.is_empty() {
+    let scores = knn_report(bank, queries, &[config.neighbours], config.temperature)?;
+    scores.first().map(|score| score.top1)
+}
+
+/// [`KnnScore`] for each number of neighbours, the search done once for the largest.
+///
+/// Rows without a class are left out. Neighbours that are equally near, and classes with equal votes, come in order of
+/// their index. A bank smaller than a number of neighbours votes as a whole.
+///
+/// `None` where either set has no row with a class, or their widths differ.
+pub fn knn_report(
+    bank: &FeatureSet,
+    queries: &FeatureSet,
+    neighbours: &[usize],
+    temperature: f64,
+) -> Option<Vec<KnnScore>> {
+    /// Queries whose similarities are held at once: 5 MB for a bank of 10 000.
+    const BLOCK: usize = 128;
+    let width = bank.width;
+    let (bank_rows, bank_labels) = labelled_unit_rows(bank);
+    let (query_rows, query_labels) = labelled_unit_rows(queries);
+    let classes = bank_labels.iter().max()? + 1;
+    if query_labels.is_empty() || queries.width != width || width == 0 {
         return None;
     }
-    let correct = queries
-        .par_iter()
-        .filter(|(label, row)| vote(&bank, row, classes, config) == *label)
-        .count();
-    Some(correct as f64 / queries.len() as f64)
-}
-
-fn labelled_unit_rows(set: &FeatureSet) -> Vec<(usize, Vec<f32>)> {
-    set.features
-        .chunks_exact(set.width.max(1))
-        .zip(&set.labels)
-        .filter_map(|(row, label)| Some(((*label)?, unit(row))))
-        .collect()
-}
-
-fn unit(row: &[f32]) -> Vec<f32> {
-    let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
-    row.iter().map(|x| x / norm).collect()
-}
-
-fn vote(bank: &[(usize, Vec<f32>)], query: &[f32], classes: usize, config: &KnnConfig) -> usize {
-    let mut neighbours: Vec<(f32, usize)> = bank
-        .iter()
-        .map(|(label, row)| (row.iter().zip(query).map(|(a, b)| a * b).sum(), *label))
-        .collect();
-    neighbours.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let mut votes = vec![0.0; classes];
-    for (similarity, label) in neighbours.into_iter().take(config.neighbours) {
-        votes[label] += (f64::from(similarity) / config.temperature).exp();
+    let largest = neighbours.iter().copied().max().unwrap_or(0);
+    let panels = Panels::<f32, 8>::new(&bank_rows, width);
+    let mut places = Vec::with_capacity(query_labels.len());
+    for (rows, labels) in query_rows
+        .chunks(BLOCK * width)
+        .zip(query_labels.chunks(BLOCK))
+    {
+        let mut similarities = vec![0.0; labels.len() * bank_labels.len()];
+        panels.add_products(rows, &mut similarities);
+        // [B, neighbours]: place of the query's class in each vote
+        places.par_extend(similarities.par_chunks(bank_labels.len()).zip(labels).map(
+            |(similarities, &label)| {
+                let near = nearest(similarities, largest);
+                let place = |&count: &usize| {
+                    let voters = near
+                        .iter()
+                        .take(count)
+                        .map(|&(s, row)| (s, bank_labels[row]));
+                    place_of(label, &votes(voters, classes, temperature))
+                };
+                neighbours.iter().map(place).collect::<Vec<_>>()
+            },
+        ));
     }
-    let best = votes.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-    best.map_or(0, |(label, _)| label)
+    let share_below = |index: usize, bound: usize| {
+        let hits = places.iter().filter(|places| places[index] < bound);
+        hits.count() as f64 / places.len() as f64
+    };
+    let scores = neighbours
+        .iter()
+        .enumerate()
+        .map(|(index, &count)| KnnScore {
+            neighbours: count,
+            top1: share_below(index, 1),
+            top5: share_below(index, 5),
+        });
+    Some(scores.collect())
+}
+
+/// Unit rows `[B, D]` and labels `[B]` of the rows that have a class.
+fn labelled_unit_rows(set: &FeatureSet) -> (Vec<f32>, Vec<usize>) {
+    let (mut rows, mut labels) = (Vec::new(), Vec::new());
+    for (row, label) in set.features.chunks_exact(set.width.max(1)).zip(&set.labels) {
+        let Some(label) = label else { continue };
+        let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
+        rows.extend(row.iter().map(|x| x / norm));
+        labels.push(*label);
+    }
+    (rows, labels)
+}
+
+/// The `count` largest similarities and their rows, largest first, equal ones by row.
+fn nearest(similarities: &[f32], count: usize) -> Vec<(f32, usize)> {
+    let order = |a: &(f32, usize), b: &(f32, usize)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+    let mut near: Vec<_> = similarities.iter().copied().zip(0..).collect();
+    if count < near.len() {
+        near.select_nth_unstable_by(count, order);
+        near.truncate(count);
+    }
+    near.sort_unstable_by(order);
+    near
+}
+
+/// Votes of each class, `[classes]`, relative to that of a voter at the first similarity.
+fn votes(voters: impl Iterator<Item = (f32, usize)>, classes: usize, temperature: f64) -> Vec<f64> {
+    let mut votes = vec![0.0; classes];
+    let mut largest = None;
+    for (similarity, label) in voters {
+        // so that small temperatures do not overflow
+        let difference = f64::from(similarity - *largest.get_or_insert(similarity));
+        votes[label] += (difference / temperature).exp();
+    }
+    votes
+}
+
+/// Number of classes that win against `label`; `usize::MAX` where it has no vote.
+fn place_of(label: usize, votes: &[f64]) -> usize {
+    let own = votes.get(label).copied().unwrap_or(0.0);
+    if own <= 0.0 {
+        return usize::MAX;
+    }
+    let wins = |&(class, &votes): &(usize, &f64)| votes > own || (votes == own && class < label);
+    votes.iter().enumerate().filter(wins).count()
 }
 
 #[cfg(test)]
@@ -100,6 +183,44 @@ mod tests {
         assert_eq!(
             knn_accuracy(&bank, &set(&[([1.0, 0.0], None)]), &config),
             None
+        );
+    }
+
+    #[test]
+    fn each_number_of_neighbours_is_its_own_vote() {
+        let bank = set(&[
+            ([1.0, 0.0], Some(2)),
+            ([1.0, 0.1], Some(1)),
+            ([1.0, 0.1], Some(1)),
+            ([0.0, 1.0], Some(0)),
+        ]);
+        let queries = set(&[([1.0, 0.0], Some(1)), ([1.0, 0.0], Some(7))]);
+        let report = knn_report(&bank, &queries, &[3, 1, 100, 0], 0.07).unwrap();
+        let scores: Vec<_> = report
+            .iter()
+            .map(|s| (s.neighbours, s.top1, s.top5))
+            .collect();
+        let expected = [(3, 0.5, 0.5), (1, 0.0, 0.0), (100, 0.5, 0.5), (0, 0.0, 0.0)];
+        assert_eq!(scores, expected);
+    }
+
+    #[test]
+    fn ties_go_to_the_lower_index() {
+        assert_eq!(
+            nearest(&[0.5, 0.9, 0.5, 0.5, 0.9], 3),
+            [(0.9, 1), (0.9, 4), (0.5, 0)]
+        );
+        assert_eq!(place_of(1, &[1.0, 2.0, 2.0, 3.0]), 1);
+        assert_eq!(place_of(2, &[1.0, 2.0, 2.0, 3.0]), 2);
+    }
+
+    #[test]
+    fn small_temperatures_do_not_overflow() {
+        let bank = set(&[([1.0, 0.0], Some(0)), ([1.0, 0.1], Some(1))]);
+        let queries = set(&[([1.0, 0.0], Some(0))]);
+        assert_eq!(
+            knn_report(&bank, &queries, &[2], 1e-5).unwrap()[0].top1,
+            1.0
         );
     }
 }

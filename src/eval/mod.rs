@@ -1,7 +1,24 @@
 //! What was learned: frozen features and how well they tell classes apart.
 
+mod agreement;
+mod cluster;
+mod confidence;
+mod eigen;
 mod features;
 mod knn;
+mod lbfgs;
+mod logistic;
+mod pca;
+mod probe;
+mod products;
+mod rank_me;
 
+pub use agreement::{adjusted_rand_index, normalized_mutual_information};
+pub use cluster::{Clustering, KMeansConfig, k_means};
+pub use confidence::{Split, Spread, spread, stratified_split, wilson_interval};
 pub use features::{FeatureSet, extract_features};
-pub use knn::{KnnConfig, knn_accuracy};
+pub use knn::{KnnConfig, KnnScore, knn_accuracy, knn_report};
+pub use logistic::LogisticRegression;
+pub use pca::{Pca, patch_pca_rgb};
+pub use probe::{ProbeConfig, ProbeScore, linear_probe};
+pub use rank_me::{feature_std, rank_me};

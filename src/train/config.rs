@@ -105,9 +105,18 @@ impl RunConfig {
     /// [`Error::Config`] that names the key, its value and what is allowed.
     pub fn resolved(mut self) -> Result<Self> {
         self.augment.image_size = self.method.image_size;
-        for (key, value) in [("batch_size", self.batch_size), ("epochs", self.epochs)] {
-            if value == 0 {
-                return Err(Error::config(key, value, "must be at least 1"));
+        let steps = self.steps.unwrap_or(1);
+        for (key, value, most) in [
+            ("batch_size", self.batch_size, 1 << 20),
+            ("epochs", self.epochs, 1 << 30),
+            ("steps", steps, 1 << 30),
+        ] {
+            if !(1..=most).contains(&value) {
+                return Err(Error::config(
+                    key,
+                    value,
+                    format!("must be from 1 to {most}"),
+                ));
             }
         }
         if self.most_at_once == Some(0) {
@@ -116,9 +125,6 @@ impl RunConfig {
         if self.method.koleo_weight > 0.0 && self.most_at_once == Some(1) {
             let remedy = "must be at least 2 with method.koleo_weight";
             return Err(Error::config("most_at_once", 1, remedy));
-        }
-        if self.steps == Some(0) {
-            return Err(Error::config("steps", 0, "must be at least 1"));
         }
         self.method.validate()?;
         self.method.backbone()?;

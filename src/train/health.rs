@@ -181,9 +181,11 @@ impl Health {
         if self.feature_std < FLAT {
             found.push(Sickness::FlatFeatures);
         }
-        let logits = [Some(self.cls), self.patch].into_iter().flatten();
-        let mut largest = logits.map(|targets| targets.largest_logit);
-        if largest.any(|logit| logit.is_nan() || logit > EXPLODING) {
+        let mut heads = [Some(self.cls), self.patch].into_iter().flatten();
+        // a GPU's maximum passes over what is not a number; the entropy does not
+        if heads.any(|head| {
+            !head.entropy.is_finite() || !(0.0..EXPLODING).contains(&head.largest_logit)
+        }) {
             found.push(Sickness::ExplodingLogits);
         }
         found

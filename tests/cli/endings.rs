@@ -1,9 +1,8 @@
 //! How a run ends when it does not run to its end.
 
 use std::fs;
-use std::process::Command;
 
-use crate::{Scratch, command, ibot, metrics, refused};
+use crate::{Scratch, ibot, metrics, refused, stdout};
 
 #[test]
 fn a_finished_run_is_not_overwritten() {
@@ -12,7 +11,17 @@ fn a_finished_run_is_not_overwritten() {
     let run = scratch.0.join("run");
     assert!(ibot(&train).status.success());
     let before = fs::read(run.join("metrics.jsonl")).unwrap();
-    refused(&train, &["holds a run already", "--out"]);
+    assert!(stdout(&ibot(&train)).contains("the run is complete"));
+    refused(
+        &scratch.train(&["--steps", "2"]),
+        &["steps: 1 -> 2", "--out"],
+    );
+    assert_eq!(fs::read(run.join("metrics.jsonl")).unwrap(), before);
+    fs::remove_file(run.join("run.json")).unwrap();
+    refused(
+        &train,
+        &["holds a run that cannot be gone on with", "--out"],
+    );
     assert_eq!(fs::read(run.join("metrics.jsonl")).unwrap(), before);
 }
 
@@ -25,34 +34,4 @@ fn a_loss_that_is_not_finite_ends_the_run() {
     let written = ibot::weights::read_safetensors(&run.join("teacher.safetensors")).unwrap();
     assert!(!written.is_empty());
     assert!(metrics(&run).iter().all(|line| line["loss"].is_number()));
-}
-
-/// Ctrl-C finishes the step, writes the backbones and exits with 130.
-#[cfg(unix)]
-#[test]
-fn an_interrupt_keeps_the_state() {
-    let scratch = Scratch::new("interrupt");
-    let train = scratch.train(&["--steps", "1000000"]);
-    let run = scratch.0.join("run");
-    let mut child = command(&train)
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let log = run.join("metrics.jsonl");
-    let started = std::time::Instant::now();
-    while fs::metadata(&log).map_or(0, |file| file.len()) < 1000 {
-        assert!(started.elapsed().as_secs() < 60, "no step in a minute");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    let pid = child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(run.join("teacher.safetensors").exists() && run.join("student.safetensors").exists());
-    assert!(!metrics(&run).is_empty());
 }

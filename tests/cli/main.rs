@@ -10,8 +10,11 @@
 mod endings;
 #[path = "../gpu/mod.rs"]
 mod gpu;
+mod hostile;
 mod information;
 mod refusals;
+mod resume;
+mod soak;
 mod training;
 mod verify;
 
@@ -105,6 +108,19 @@ fn command<S: AsRef<OsStr>>(arguments: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ibot"));
     command.args(arguments);
     command
+}
+
+/// Whether there is a GPU, or a program that plays one. Without one the test is skipped, unless IBOT_REQUIRE_WGPU is 1.
+fn has_adapter() -> bool {
+    if !ibot::device::list_adapters().is_empty() {
+        return true;
+    }
+    let required = std::env::var("IBOT_REQUIRE_WGPU").is_ok_and(|value| value == "1");
+    assert!(!required, "IBOT_REQUIRE_WGPU is 1, and there is no adapter");
+    // not `eprintln!`: the test harness would keep it for itself
+    let line = b"SKIPPED: NO WGPU ADAPTER\n";
+    std::io::Write::write_all(&mut std::io::stderr(), line).unwrap();
+    false
 }
 
 fn stdout(output: &Output) -> String {

@@ -26,10 +26,6 @@ fn refuses_what_cannot_work() {
             &["vit_small_patch16_224"],
         ),
         (
-            &["--data", &pictures, "--preset", "best"],
-            &["best", "stable-pretraining"],
-        ),
-        (
             &[
                 "--data",
                 &pictures,

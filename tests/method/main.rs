@@ -10,6 +10,7 @@
 mod backbones;
 #[path = "../gpu/mod.rs"]
 mod gpu;
+mod health;
 mod parts;
 mod recipe;
 #[path = "../suite/mod.rs"]
@@ -65,6 +66,11 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
             training::views_and_masks_must_fit::<B>,
         ),
         ("local crops", recipe::local_crops::<B>),
+        ("healthy", health::healthy::<B>),
+        ("agreement", health::agreement::<B>),
+        ("flat features", health::flat_features::<B>),
+        ("uniform teacher", health::uniform_teacher::<B>),
+        ("exploding logits", health::exploding_logits::<B>),
         ("shared head", recipe::shared_head::<B>),
         (
             "head shared by the teacher",

@@ -1,0 +1,215 @@
+//! Principal components of feature rows, and patch features as colours.
+
+use super::eigen::{add_scaled, dot, symmetric_eigen};
+use super::products::{column_products, row_products};
+
+/// The directions in which rows vary most.
+#[derive(Debug, Clone)]
+pub struct Pca {
+    /// Mean row, `[D]`.
+    pub mean: Vec<f64>,
+    /// Unit vectors in rows, largest variance first, `[n, D]`. The entry of largest absolute value is positive, as in
+    /// scikit-learn's `PCA`.
+    pub components: Vec<Vec<f64>>,
+    /// Variance along each (divided by B - 1), `[n]`.
+    pub variances: Vec<f64>,
+}
+
+impl Pca {
+    /// Of row-major rows `[B, D]`, D = `width`; n is `count`, or fewer where the rows vary in fewer directions.
+    ///
+    /// `None` for fewer than two rows, no dimension, or values that are not finite.
+    pub fn fit(rows: &[f32], width: usize, count: usize) -> Option<Self> {
+        let total = rows.len() / width.max(1);
+        if total < 2 || width == 0 {
+            return None;
+        }
+        let mean = mean_row(rows, width);
+        let is_wide = total < width;
+        let gram = if is_wide {
+            row_products(rows, width, &mean)
+        } else {
+            column_products(rows, width, &mean)
+        };
+        let eigen = symmetric_eigen(gram, total.min(width), true)?;
+        // what is left of a direction in which nothing varies is rounding
+        let least = eigen.values[0] * 1e-12;
+        let pairs = eigen.values.iter().zip(eigen.vectors);
+        let (variances, components) = pairs
+            .take_while(|&(&value, _)| value > least)
+            .take(count)
+            .map(|(value, vector)| {
+                let component = if is_wide {
+                    combine(rows, width, &mean, &vector)
+                } else {
+                    vector
+                };
+                (value / (total - 1) as f64, with_fixed_sign(component))
+            })
+            .unzip();
+        Some(Self {
+            mean,
+            components,
+            variances,
+        })
+    }
+
+    /// Coordinates of rows `[B, D]` along the components, row-major `[B, n]`.
+    pub fn project(&self, rows: &[f32]) -> Vec<f64> {
+        let centre = |row: &[f32]| -> Vec<f64> {
+            let pairs = row.iter().zip(&self.mean);
+            pairs
+                .map(|(&value, mean)| f64::from(value) - mean)
+                .collect()
+        };
+        rows.chunks_exact(self.mean.len().max(1))
+            .map(centre)
+            .flat_map(|row| {
+                self.components
+                    .iter()
+                    .map(move |component| dot(&row, component))
+            })
+            .collect()
+    }
+}
+
+/// `[B, D] -> [D]`.
+fn mean_row(rows: &[f32], width: usize) -> Vec<f64> {
+    let mut mean = vec![0.0; width];
+    for row in rows.chunks_exact(width) {
+        for (mean, &value) in mean.iter_mut().zip(row) {
+            *mean += f64::from(value);
+        }
+    }
+    let total = (rows.len() / width) as f64;
+    mean.iter().map(|sum| sum / total).collect()
+}
+
+/// Unit vector along the sum of the centred rows times `weights` `[B]`.
+fn combine(rows: &[f32], width: usize, mean: &[f64], weights: &[f64]) -> Vec<f64> {
+    let mut sum = vec![0.0; width];
+    for (row, weight) in rows.chunks_exact(width).zip(weights) {
+        for ((sum, &value), mean) in sum.iter_mut().zip(row).zip(mean) {
+            *sum += weight * (f64::from(value) - mean);
+        }
+    }
+    let norm = dot(&sum, &sum).sqrt();
+    sum.iter().map(|value| value / norm).collect()
+}
+
+fn with_fixed_sign(component: Vec<f64>) -> Vec<f64> {
+    let largest = component.iter().copied().fold(0.0, |largest: f64, value| {
+        if value.abs() > largest.abs() {
+            value
+        } else {
+            largest
+        }
+    });
+    let mut signed = vec![0.0; component.len()];
+    add_scaled(&mut signed, 1f64.copysign(largest), &component);
+    signed
+}
+
+/// A colour for each patch: its coordinates along the first three principal components of all patches, as red, green
+/// and blue. Patches of several pictures get joint colours when given in one call.
+///
+/// Each component is stretched from its 2nd to its 98th percentile to 0..=255, so single patches do not take the range
+/// (DINOv2, arXiv 2304.07193, figure 1, takes minimum and maximum). A component that does not exist is 128.
+///
+/// # Shapes
+/// `patches` is row-major `[N, D]`, D = `width`; `[N]` colours. `None` as for [`Pca::fit`].
+pub fn patch_pca_rgb(patches: &[f32], width: usize) -> Option<Vec<[u8; 3]>> {
+    let pca = Pca::fit(patches, width, 3)?;
+    let found = pca.components.len();
+    let coordinates = pca.project(patches);
+    let mut colours = vec![[128; 3]; patches.len() / width.max(1)];
+    for channel in 0..found {
+        let values = || coordinates.iter().skip(channel).step_by(found).copied();
+        let mut sorted: Vec<f64> = values().collect();
+        sorted.sort_by(f64::total_cmp);
+        let (low, high) = (percentile(&sorted, 0.02), percentile(&sorted, 0.98));
+        for (colour, value) in colours.iter_mut().zip(values()) {
+            // a cast from float saturates; 0 / 0 becomes 0
+            colour[channel] = (255.0 * (value - low) / (high - low)).round() as u8;
+        }
+    }
+    Some(colours)
+}
+
+/// Linear between neighbours, as NumPy's; 0 for no value.
+fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let place = share * sorted.len().saturating_sub(1) as f64;
+    let low = sorted.get(place.floor() as usize).copied().unwrap_or(0.0);
+    let high = sorted.get(place.ceil() as usize).copied().unwrap_or(low);
+    low + (high - low) * place.fract()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::{Random, Stream};
+
+    #[test]
+    fn a_line_has_one_component() {
+        // Along (-3, 4) / 5 at -5, 0 and 5: variance 25.
+        let rows = [3.0, -4.0, 0.0, 0.0, -3.0, 4.0];
+        let pca = Pca::fit(&rows, 2, 2).unwrap();
+        assert_eq!(pca.components.len(), 1);
+        assert!((pca.variances[0] - 25.0).abs() < 1e-12);
+        assert!((pca.components[0][0] + 0.6).abs() < 1e-12);
+        assert!((pca.components[0][1] - 0.8).abs() < 1e-12);
+        let projected = pca.project(&rows);
+        assert!((projected[0] + 5.0).abs() < 1e-12 && (projected[2] - 5.0).abs() < 1e-12);
+        assert!(Pca::fit(&[1.0, 2.0], 2, 1).is_none());
+        assert!(Pca::fit(&[1.0, f32::NAN, 2.0, 1.0], 2, 1).is_none());
+        assert!(
+            Pca::fit(&[1.0, 2.0, 1.0, 2.0], 2, 1)
+                .unwrap()
+                .components
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn wide_and_tall_rows_agree() {
+        // Six rows in 5 columns, and the same with 5 columns of zeros: the second goes by the rows' Gram matrix.
+        let mut random = Random::new(6, 0, 0, Stream::Init);
+        let tall: Vec<f32> = (0..30).map(|_| random.normal() as f32).collect();
+        let wide: Vec<f32> = tall
+            .chunks(5)
+            .flat_map(|row| row.iter().copied().chain([0.0; 5]))
+            .collect();
+        let (tall, wide) = (
+            Pca::fit(&tall, 5, 4).unwrap(),
+            Pca::fit(&wide, 10, 4).unwrap(),
+        );
+        assert_eq!(tall.components.len(), 4);
+        for i in 0..4 {
+            assert!((tall.variances[i] - wide.variances[i]).abs() < 1e-12);
+            for j in 0..5 {
+                assert!((tall.components[i][j] - wide.components[i][j]).abs() < 1e-10);
+            }
+        }
+    }
+
+    #[test]
+    fn colours_span_the_range_and_ignore_outliers() {
+        let mut rows: Vec<f32> = (0..101).flat_map(|i| [i as f32, 7.0]).collect();
+        let colours = patch_pca_rgb(&rows, 2).unwrap();
+        assert_eq!(colours.len(), 101);
+        assert_eq!(
+            (colours[0], colours[50], colours[100]),
+            ([0, 128, 128], [128; 3], [255, 128, 128])
+        );
+        rows[0] = -1e4;
+        let robust = patch_pca_rgb(&rows, 2).unwrap();
+        assert!(robust[50][0].abs_diff(128) < 5, "{:?}", robust[50]);
+    }
+
+    #[test]
+    fn percentiles_are_linear() {
+        assert_eq!(percentile(&[1.0, 2.0, 4.0], 0.75), 3.0);
+        assert_eq!(percentile(&[1.0], 0.98), 1.0);
+        assert_eq!(percentile(&[], 0.5), 0.0);
+    }
+}

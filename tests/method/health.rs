@@ -1,0 +1,136 @@
+//! Each way to fail, forced on a method, gets its name; a healthy one gets none.
+
+use ibot::config::{IbotConfig, Targets};
+use ibot::device::DeviceGuard;
+use ibot::ibot::VitIbot;
+use ibot::kernels::TrainBackend;
+use ibot::train::health::{Health, HealthMonitor, Sickness};
+use ibot::train::{OptimizerConfig, Rates, StepInput, Trainer};
+use ibot::weights::{NamedTensor, load_state_dict, state_dict};
+
+use crate::{random_views, tiny};
+
+/// Softmax sharp enough that one prototype can have it all.
+const SHARP: f64 = 0.001;
+/// Softmax so flat that no prototype stands out.
+const FLAT: f64 = 1e3;
+
+/// What three probes say of a method whose teacher was changed.
+fn verdict<B: TrainBackend>(
+    config: &IbotConfig,
+    temperature: f64,
+    change: impl Fn(&str, &mut NamedTensor),
+    device: &B::Device,
+) -> (Vec<Sickness>, Health) {
+    let mut method: VitIbot<B> = config.init(3, device).unwrap();
+    let mut tensors = state_dict(&method.teacher);
+    for (name, tensor) in &mut tensors {
+        change(name, tensor);
+    }
+    let (teacher, report) = load_state_dict(method.teacher, tensors);
+    assert!(report.is_clean(), "{report}");
+    method.teacher = teacher;
+    let optimizer = OptimizerConfig::default();
+    let trainer = Trainer::new(method, optimizer, device.clone(), DeviceGuard::Cpu);
+    let input = StepInput {
+        global_views: random_views(4, device),
+        local_views: vec![],
+        masks: (0..32).map(|patch| patch % 2 == 0).collect(),
+    };
+    let rates = Rates {
+        temperature_teacher: temperature,
+        ..Rates::default()
+    };
+    let probe = || trainer.probe(&input, &rates).unwrap();
+    let read = || Health::read(probe(), &DeviceGuard::Cpu, device).unwrap();
+    let mut monitor = HealthMonitor::new(config.prototypes());
+    assert_eq!(monitor.see(&read()), []);
+    assert_eq!(monitor.see(&read()), []);
+    (monitor.see(&read()), read())
+}
+
+fn centered() -> IbotConfig {
+    IbotConfig {
+        patch_targets: Targets::Centering,
+        ..tiny()
+    }
+}
+
+pub fn healthy<B: TrainBackend>(device: &B::Device) {
+    for config in [tiny(), centered()] {
+        // weights that spread the tiny method's tokens, as training does
+        let spread = |name: &str, tensor: &mut NamedTensor| {
+            if name.ends_with("weight") && tensor.shape.len() > 1 {
+                tensor.values.iter_mut().for_each(|value| *value *= 8.0);
+            }
+        };
+        let (sick, health) = verdict::<B>(&config, 0.2, spread, device);
+        assert_eq!(sick, [], "{health:?}");
+        assert!((0.0..=1.0).contains(&health.agreement));
+        let prototypes = config.prototypes().map(|count| count as f64);
+        let patch = health.patch.unwrap();
+        assert!(health.cls.perplexity > 1.0 && health.cls.perplexity <= prototypes[0] + 1e-3);
+        assert!(patch.perplexity > 1.0 && patch.perplexity <= prototypes[1] + 1e-3);
+    }
+}
+
+/// A student equal to its teacher agrees with it, wherever it looks.
+pub fn agreement<B: TrainBackend>(device: &B::Device) {
+    let (_, health) = verdict::<B>(&centered(), 0.04, |_, _| {}, device);
+    assert_eq!(health.agreement, 1.0);
+}
+
+/// The last norm gives one feature for all pictures and patches: flat, and with sharp targets all on one prototype.
+pub fn flat_features<B: TrainBackend>(device: &B::Device) {
+    let flat = |name: &str, tensor: &mut NamedTensor| {
+        if name == "backbone.norm.weight" {
+            tensor.values.fill(0.0);
+        }
+        if name == "backbone.norm.bias" {
+            let numbers = tensor.values.iter_mut().zip(1..);
+            numbers.for_each(|(value, at)| *value = at as f32);
+        }
+    };
+    let (sick, health) = verdict::<B>(&centered(), SHARP, flat, device);
+    let expected = [
+        Sickness::CollapsedToOnePrototype,
+        Sickness::PatchesCollapsedToOnePrototype,
+        Sickness::FlatFeatures,
+    ];
+    assert_eq!(sick, expected, "{health:?}");
+    // Sinkhorn-Knopp cannot be fooled into one prototype: equal rows become uniform
+    let config = IbotConfig {
+        cls_targets: Targets::Sinkhorn,
+        ..tiny()
+    };
+    let (sick, health) = verdict::<B>(&config, SHARP, flat, device);
+    let expected = [
+        Sickness::UniformTeacher,
+        Sickness::UniformTeacherOfPatches,
+        Sickness::FlatFeatures,
+    ];
+    assert_eq!(sick, expected, "{health:?}");
+}
+
+pub fn uniform_teacher<B: TrainBackend>(device: &B::Device) {
+    let (sick, health) = verdict::<B>(&centered(), FLAT, |_, _| {}, device);
+    assert!(
+        sick.starts_with(&[Sickness::UniformTeacher, Sickness::UniformTeacherOfPatches]),
+        "{sick:?} {health:?}"
+    );
+}
+
+pub fn exploding_logits<B: TrainBackend>(device: &B::Device) {
+    for factor in [1e7, f32::NAN] {
+        let explode = |name: &str, tensor: &mut NamedTensor| {
+            if name == "cls_head.prototypes.weight" {
+                tensor.values.iter_mut().for_each(|value| *value *= factor);
+            }
+        };
+        let (sick, health) = verdict::<B>(&centered(), 0.04, explode, device);
+        assert!(
+            sick.contains(&Sickness::ExplodingLogits),
+            "{sick:?} {health:?}"
+        );
+    }
+}
