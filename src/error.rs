@@ -1,12 +1,13 @@
 //! One error type for the whole crate: each variant names the file, key or value and what to do about it.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// What can go wrong, said once and in full.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or folder could not be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", printable(path))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -24,7 +25,7 @@ pub enum Error {
         remedy: String,
     },
     /// A picture or an image folder cannot be used.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {reason}", printable(path))]
     Data {
         /// The picture or folder.
         path: PathBuf,
@@ -97,4 +98,23 @@ impl Error {
             reason: reason.into(),
         }
     }
+}
+
+/// A name from outside as one line that is safe to print: control characters are escaped (`\n`), so are those that
+/// reorder a text, and bytes that are no UTF-8 (`\xff`).
+pub fn printable(name: impl AsRef<OsStr>) -> String {
+    let mut text = String::new();
+    for chunk in name.as_ref().as_encoded_bytes().utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+                text.extend(c.escape_default());
+            } else {
+                text.push(c);
+            }
+        }
+        for byte in chunk.invalid() {
+            text += &format!("\\x{byte:02x}");
+        }
+    }
+    text
 }

@@ -7,16 +7,29 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "data/bombs.rs"]
+mod bombs;
 #[path = "data/folders.rs"]
 mod folders;
 #[path = "data/formats.rs"]
 mod formats;
+#[path = "data/hostile.rs"]
+mod hostile;
 #[path = "data/loading.rs"]
 mod loading;
+#[path = "data/memory.rs"]
+mod memory;
+#[path = "data/mutations.rs"]
+mod mutations;
 #[path = "data/skipping.rs"]
 mod skipping;
 #[path = "data/torchvision.rs"]
 mod torchvision;
+#[cfg(unix)]
+#[path = "data/unix.rs"]
+mod unix;
+#[path = "data/vanishing.rs"]
+mod vanishing;
 #[path = "data/views.rs"]
 mod views;
 
@@ -45,6 +58,13 @@ fn fixture_json(name: &str) -> serde_json::Value {
 /// A picture with gradients, edges and noise, 40 x 30.
 fn texture() -> RgbImage {
     image::open(fixture("texture.png")).unwrap().into_rgb8()
+}
+
+/// What is printed must not move the cursor, color the screen or start a line that is none.
+fn is_printable(text: &str) -> bool {
+    !text.contains(|c: char| {
+        c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    })
 }
 
 /// A folder that is gone after the test.

@@ -6,10 +6,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage, RgbaImage};
+use image::{
+    DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage, RgbaImage,
+};
 
-use super::header::{jpeg_is_complete, sniff};
-use crate::error::{Error, Result};
+use super::header::{HEADER_BYTES, check_length, jpeg_is_complete, sniff, webp_exif_fits};
+use crate::error::{Error, Result, printable};
 
 /// Memory a decoder may take per pixel: RGBA of 16 bits, twice (GIF and WebP compose frames on a canvas).
 const DECODER_BYTES_PER_PIXEL: u64 = 16;
@@ -26,11 +28,14 @@ const DECODER_BYTES: u64 = 64 << 20;
 /// H x W x 3, row-major.
 ///
 /// # Errors
-/// The file cannot be read, is no picture, is truncated or damaged, or has more than `max_pixels` pixels.
+/// The file cannot be read, is no picture, is truncated or damaged, has more than `max_pixels` pixels, or is longer
+/// than any such picture.
 pub fn decode_rgb(path: &Path, max_pixels: u64) -> Result<RgbImage> {
-    let mut bytes = Vec::new();
+    let length = check_length(path, max_pixels)?;
+    let mut bytes = Vec::with_capacity(length as usize);
     File::open(path)
-        .and_then(|mut file| file.read_to_end(&mut bytes))
+        // It may have grown.
+        .and_then(|file| file.take(memory_limit(max_pixels)).read_to_end(&mut bytes))
         .map_err(Error::io(path))?;
     // A decoder that panics on a damaged file must cost that file only.
     catch_unwind(AssertUnwindSafe(|| decode_bytes(&bytes, max_pixels)))
@@ -39,10 +44,24 @@ pub fn decode_rgb(path: &Path, max_pixels: u64) -> Result<RgbImage> {
 }
 
 /// Says why a picture of this size is not read, or None if it is.
-pub(super) fn too_large(width: u32, height: u32, max_pixels: u64) -> Option<String> {
+pub(super) fn unusable_size(width: u32, height: u32, max_pixels: u64) -> Option<String> {
+    if width == 0 || height == 0 {
+        return Some(format!("{width} x {height} pixels"));
+    }
     let pixels = u64::from(width) * u64::from(height);
-    (pixels > max_pixels)
-        .then(|| format!("{width} x {height} pixels are more than max_pixels = {max_pixels}"))
+    (pixels > max_pixels).then(|| {
+        format!(
+            "{width} x {height} pixels are more than max_pixels = {max_pixels}; \
+             shrink it, or raise max_pixels under [folder]"
+        )
+    })
+}
+
+/// Bytes that the file of a picture of so many pixels may take, and its decoder.
+pub(super) fn memory_limit(pixels: u64) -> u64 {
+    pixels
+        .saturating_mul(DECODER_BYTES_PER_PIXEL)
+        .saturating_add(DECODER_BYTES)
 }
 
 fn decode_bytes(bytes: &[u8], max_pixels: u64) -> std::result::Result<RgbImage, String> {
@@ -51,21 +70,25 @@ fn decode_bytes(bytes: &[u8], max_pixels: u64) -> std::result::Result<RgbImage, 
         return Err("truncated: its end marker is missing".to_owned());
     }
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(
-        max_pixels
-            .saturating_mul(DECODER_BYTES_PER_PIXEL)
-            .saturating_add(DECODER_BYTES),
-    );
+    // Until the size is known; what a compressed color profile of a PNG file may inflate to.
+    limits.max_alloc = Some(HEADER_BYTES);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(|error| error.to_string())?;
+    reader.limits(limits.clone());
+    let mut decoder = reader.into_decoder().map_err(one_line)?;
     let (width, height) = decoder.dimensions();
-    if let Some(reason) = too_large(width, height, max_pixels) {
+    if let Some(reason) = unusable_size(width, height, max_pixels) {
         return Err(reason);
     }
+    limits.max_alloc = Some(memory_limit(u64::from(width) * u64::from(height)));
+    decoder.set_limits(limits).map_err(one_line)?;
     // Damaged metadata is no reason to drop a picture.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let picture = DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
+    let orientation = if format != ImageFormat::WebP || webp_exif_fits(bytes) {
+        decoder.orientation().ok()
+    } else {
+        None
+    };
+    let orientation = orientation.unwrap_or(Orientation::NoTransforms);
+    let picture = DynamicImage::from_decoder(decoder).map_err(one_line)?;
     let mut picture = if picture.color().has_alpha() {
         DynamicImage::ImageRgb8(on_white(&picture.into_rgba8()))
     } else {
@@ -73,6 +96,11 @@ fn decode_bytes(bytes: &[u8], max_pixels: u64) -> std::result::Result<RgbImage, 
     };
     picture.apply_orientation(orientation);
     Ok(picture.into_rgb8())
+}
+
+/// What a decoder says; some of it comes from the file.
+fn one_line(error: ImageError) -> String {
+    printable(error.to_string().trim_end())
 }
 
 /// `picture` on a white ground.

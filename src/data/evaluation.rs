@@ -8,7 +8,7 @@ use super::augment::AugmentConfig;
 use super::pictures::Pictures;
 use super::pool::{Pool, Slot, Task};
 use super::view::Augmenter;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 
 /// Batches in the making or waiting at any time.
 const QUEUE: usize = 2;
@@ -147,6 +147,6 @@ impl Task for EvalTask {
     }
 
     fn name(&self, sample: usize) -> String {
-        self.pictures.source().name(sample).display().to_string()
+        printable(self.pictures.source().name(sample))
     }
 }

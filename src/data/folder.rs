@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fmt::{self, Display};
 use std::fs;
+use std::panic::catch_unwind;
 use std::path::{Component, Path, PathBuf};
 
 use image::{ImageFormat, RgbImage};
@@ -12,9 +13,14 @@ use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
 use super::PictureSource;
-use super::decode::{decode_rgb, too_large};
+use super::decode::{decode_rgb, unusable_size};
 use super::header::{Header, read_header};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
+
+/// What was left out is named in a summary up to this number, and counted beyond.
+const LISTED: usize = 20;
+/// The same in the error for a folder without a usable picture.
+const LISTED_IN_ERROR: usize = 5;
 
 /// How a folder is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +55,18 @@ pub struct ScanSummary {
     pub skipped: Vec<(PathBuf, String)>,
 }
 
+/// A line for each of the first `most` that were left out, and one for the rest.
+fn listed(skipped: &[(PathBuf, String)], most: usize) -> String {
+    let mut lines = String::new();
+    for (path, reason) in skipped.iter().take(most) {
+        lines += &format!("\n  {}: {reason}", printable(path));
+    }
+    if skipped.len() > most {
+        lines += &format!("\n  ... and {} more", skipped.len() - most);
+    }
+    lines
+}
+
 impl Display for ScanSummary {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{} pictures", self.pictures)?;
@@ -70,10 +88,7 @@ impl Display for ScanSummary {
             self.not_pictures,
             self.skipped.len()
         )?;
-        for (path, reason) in &self.skipped {
-            write!(f, "\n  {}: {reason}", path.display())?;
-        }
-        Ok(())
+        f.write_str(&listed(&self.skipped, LISTED))
     }
 }
 
@@ -175,9 +190,9 @@ impl ImageFolder {
         let mut hasher = blake3::Hasher::new();
         for picture in &self.pictures {
             for part in &picture.path {
-                hasher.update(part.as_encoded_bytes()).update(b"/");
+                hasher.update(part.as_encoded_bytes()).update(b"\0");
             }
-            hasher.update(b"\n");
+            hasher.update(b"\0");
         }
         hasher.finalize().to_hex().to_string()
     }
@@ -262,9 +277,12 @@ fn list_files(root: &Path, summary: &mut ScanSummary) -> Result<Vec<PathBuf>> {
 }
 
 fn inspect(path: &Path, config: &FolderConfig) -> Found {
-    match read_header(path) {
+    // A decoder that panics on a damaged file must cost that file only.
+    let header = catch_unwind(|| read_header(path, config.max_pixels))
+        .unwrap_or_else(|_| Err(Error::data(path, "the decoder failed on it")));
+    match header {
         Ok(None) => Found::Other,
-        Ok(Some(header)) => match too_large(header.width, header.height, config.max_pixels) {
+        Ok(Some(header)) => match unusable_size(header.width, header.height, config.max_pixels) {
             Some(reason) => Found::Skipped(reason),
             None => Found::Picture(header),
         },
@@ -289,10 +307,7 @@ fn label(pictures: &mut [Picture]) -> Vec<String> {
         .iter()
         .map(|picture| label_from_name.get(class(&picture.path)?).copied())
         .collect();
-    let classes = names
-        .into_iter()
-        .map(|name| name.to_string_lossy().into_owned())
-        .collect();
+    let classes = names.into_iter().map(printable).collect();
     for (picture, label) in pictures.iter_mut().zip(labels) {
         picture.label = label;
     }
@@ -318,11 +333,6 @@ fn no_picture(summary: &ScanSummary) -> String {
         summary.not_pictures,
         summary.skipped.len()
     );
-    for (path, why) in summary.skipped.iter().take(5) {
-        reason += &format!("\n  {}: {why}", path.display());
-    }
-    if summary.skipped.len() > 5 {
-        reason += "\n  ...";
-    }
+    reason += &listed(&summary.skipped, LISTED_IN_ERROR);
     reason
 }

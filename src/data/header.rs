@@ -1,17 +1,18 @@
 //! The first bytes of a picture file: its kind, by content, and its size, without decoding it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use image::{ImageFormat, ImageReader, Limits};
 
-use crate::error::{Error, Result};
+use super::decode::memory_limit;
+use crate::error::{Error, Result, printable};
 
 /// Bytes that tell every kind apart.
 const MAGIC_BYTES: u64 = 16;
-/// A header that needs more memory than this is no header.
-const HEADER_BYTES: u64 = 64 << 20;
+/// A header that needs more memory than this, or that ends later in the file, is no header.
+pub(super) const HEADER_BYTES: u64 = 64 << 20;
 
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +63,9 @@ pub fn sniff(magic: &[u8]) -> Option<ImageFormat> {
 /// Kind and size of the picture in `path`; None if its content is that of no picture.
 ///
 /// # Errors
-/// The file cannot be read, or it starts like a picture and its header makes no sense.
-pub fn read_header(path: &Path) -> Result<Option<Header>> {
+/// The file cannot be read, or it starts like a picture and its header makes no sense or it is longer than any picture
+/// of `max_pixels` pixels.
+pub fn read_header(path: &Path, max_pixels: u64) -> Result<Option<Header>> {
     let mut file = BufReader::new(File::open(path).map_err(Error::io(path))?);
     let mut magic = Vec::new();
     (&mut file)
@@ -73,10 +75,18 @@ pub fn read_header(path: &Path) -> Result<Option<Header>> {
     let Some(format) = sniff(&magic) else {
         return Ok(None);
     };
+    let length = check_length(path, max_pixels)?;
     file.rewind().map_err(Error::io(path))?;
     let (width, height) = if format == ImageFormat::Jpeg {
         // The decoder of `image` reads the whole file first: 100 kB instead of 1 for every picture of a scan.
-        jpeg_size(&mut file).map_err(|error| match error.kind() {
+        jpeg_size(&mut file.take(HEADER_BYTES)).map_err(|error| match error.kind() {
+            // `Take` refuses to seek past its end.
+            ErrorKind::UnexpectedEof | ErrorKind::InvalidInput if length > HEADER_BYTES => {
+                Error::data(
+                    path,
+                    "its header is unreadable: no frame in the first 64 MiB",
+                )
+            }
             ErrorKind::UnexpectedEof => Error::data(path, "truncated: its header ends too early"),
             ErrorKind::InvalidData => Error::data(path, error.to_string()),
             _ => Error::io(path)(error),
@@ -86,18 +96,35 @@ pub fn read_header(path: &Path) -> Result<Option<Header>> {
         limits.max_alloc = Some(HEADER_BYTES);
         let mut reader = ImageReader::with_format(file, format);
         reader.limits(limits);
-        reader
-            .into_dimensions()
-            .map_err(|error| Error::data(path, format!("its header is unreadable: {error}")))?
+        reader.into_dimensions().map_err(|error| {
+            let error = printable(error.to_string().trim_end());
+            Error::data(path, format!("its header is unreadable: {error}"))
+        })?
     };
-    if width == 0 || height == 0 {
-        return Err(Error::data(path, format!("{width} x {height} pixels")));
-    }
     Ok(Some(Header {
         format,
         width,
         height,
     }))
+}
+
+/// The length of a file; refuses what is none, or none any more, and one longer than its decoder's memory may be.
+///
+/// A file may claim any length at no cost (holes), and is read as a whole.
+pub(super) fn check_length(path: &Path, max_pixels: u64) -> Result<u64> {
+    let metadata = fs::metadata(path).map_err(Error::io(path))?;
+    if !metadata.is_file() {
+        return Err(Error::data(path, "not a file"));
+    }
+    let (length, most) = (metadata.len(), memory_limit(max_pixels));
+    if length > most {
+        let reason = format!(
+            "{length} bytes are more than the {most} that go with max_pixels = {max_pixels}; \
+             raise max_pixels under [folder] if the file is sound"
+        );
+        return Err(Error::data(path, reason));
+    }
+    Ok(length)
 }
 
 /// Width and height from the frame header (SOF, ITU T.81 B.2.2) of a JPEG file.
@@ -143,6 +170,22 @@ fn next_marker(file: &mut impl BufRead) -> std::io::Result<u8> {
         file.read_exact(&mut byte)?;
     }
     Ok(byte[0])
+}
+
+/// Whether the EXIF chunk of the WebP file `bytes`, if any, lies inside of it; its reader allocates what it claims.
+pub(super) fn webp_exif_fits(bytes: &[u8]) -> bool {
+    let mut rest = bytes.get(12..).unwrap_or_default();
+    while let [a, b, c, d, e, f, g, h, data @ ..] = rest {
+        let length = u32::from_le_bytes([*e, *f, *g, *h]) as usize;
+        if [*a, *b, *c, *d] == *b"EXIF" {
+            return length <= data.len();
+        }
+        // Chunks begin at even places.
+        rest = data
+            .get(length.saturating_add(length & 1)..)
+            .unwrap_or_default();
+    }
+    true
 }
 
 /// Whether the JPEG file `bytes` reaches its end marker; decoders paint what is missing gray and do not complain.

@@ -10,7 +10,7 @@ use super::augment::{AugmentConfig, ViewKind};
 use super::pictures::Pictures;
 use super::pool::{Pool, Slot, Task, worker_count};
 use super::view::{Augmenter, View};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use crate::masking::MaskPolicy;
 use crate::random::{Random, Stream};
 
@@ -296,6 +296,6 @@ impl Task for TrainTask {
     }
 
     fn name(&self, sample: usize) -> String {
-        self.pictures.source().name(sample).display().to_string()
+        printable(self.pictures.source().name(sample))
     }
 }

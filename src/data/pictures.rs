@@ -8,7 +8,7 @@ use image::RgbImage;
 
 use super::PictureSource;
 use super::folder::reason;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 
 pub(super) struct Pictures {
     source: Arc<dyn PictureSource>,
@@ -21,6 +21,8 @@ pub(super) struct Pictures {
 #[derive(Default)]
 struct SkipLog {
     count: usize,
+    /// For the error where none is left; `fresh` may have been taken by then.
+    first: Option<(PathBuf, String)>,
     fresh: Vec<(PathBuf, String)>,
 }
 
@@ -68,7 +70,9 @@ impl Pictures {
                 if !self.unusable[index].swap(true, Ordering::Relaxed) {
                     let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
                     log.count += 1;
-                    log.fresh.push((self.source.name(index), reason(&error)));
+                    let skipped = (self.source.name(index), reason(&error));
+                    log.first.get_or_insert_with(|| skipped.clone());
+                    log.fresh.push(skipped);
                 }
                 None
             }
@@ -87,9 +91,9 @@ impl Pictures {
     pub fn none_usable(&self) -> Error {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         let example = log
-            .fresh
-            .first()
-            .map(|(path, reason)| format!("; the first: {}: {reason}", path.display()));
+            .first
+            .as_ref()
+            .map(|(path, reason)| format!("; the first: {}: {reason}", printable(path)));
         Error::Training(format!(
             "none of the {} pictures could be decoded{}",
             self.unusable.len(),

@@ -14,7 +14,7 @@ use super::{
 use crate::backbone::TrainBackbone;
 use crate::checkpoint::{FORMAT, Manifest};
 use crate::data::{ImageFolder, Loader};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use crate::eval::{KnnConfig, extract_features, knn_accuracy};
 use crate::kernels::TrainBackend;
 use crate::memory::resident_mib;
@@ -373,7 +373,7 @@ impl<'a> Training<'a> {
 
     fn note_skipped(&self, observer: &mut dyn Observer) {
         for (path, reason) in self.loader.take_skipped() {
-            observer.note(&format!("skipped {}: {reason}", path.display()));
+            observer.note(&format!("skipped {}: {reason}", printable(path)));
         }
     }
 }
