@@ -51,6 +51,9 @@ pub enum Error {
     /// The compute device is missing or failed.
     #[error("{0}")]
     Device(String),
+    /// The caller stopped what was under way.
+    #[error("stopped")]
+    Stopped,
     /// Training can not go on.
     #[error("{0}")]
     Training(String),

@@ -12,6 +12,7 @@
 //! - [`config`], [`ibot`]: the method's parameters, and the method
 //! - [`weights`]: by name, in and out
 //! - [`checkpoint`]: all that a run needs to go on, on disk
+//! - [`model`], [`embedding`]: model files that say what they are; features of pictures on any device
 //! - [`eval`]: frozen features, and what they are worth: k-NN, linear probe, clusters, RankMe
 //! - [`picture`]: charts, heat maps and contact sheets
 //! - [`train`], [`mod@bench`]: the run, and how long a step takes
@@ -57,6 +58,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod embedding;
 pub mod error;
 pub mod eval;
 pub mod head;
@@ -66,6 +68,7 @@ pub mod kernels;
 pub mod losses;
 pub mod masking;
 pub mod memory;
+pub mod model;
 pub mod picture;
 pub mod random;
 pub mod teacher;

@@ -37,6 +37,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("eval", &["backbone", "data", "device"]),
+    ("model", &["backbone", "data", "device", "weights"]),
+    (
+        "embedding",
+        &[
+            "backbone", "data", "device", "eval", "kernels", "model", "weights",
+        ],
+    ),
     (
         "train",
         &[
@@ -50,6 +57,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "kernels",
             "masking",
             "memory",
+            "model",
             "weights",
         ],
     ),

@@ -38,6 +38,16 @@ impl<B: Backend> Attention<B> {
 }
 
 impl<B: IbotBackend> Attention<B> {
+    /// Attention of each token to each, `[B, H, T, T]`; rows sum to 1.
+    pub fn maps(&self, tokens: Tensor<B, 2>, batch: usize) -> Tensor<B, 4> {
+        let attended = B::packed_attention(AttentionInput {
+            qkv: self.qkv.forward(tokens),
+            batch,
+            heads: self.heads,
+        });
+        attended.probs
+    }
+
     /// Tokens are flat, so that each linear layer is one large product.
     ///
     /// # Shapes

@@ -82,12 +82,35 @@ impl<B: IbotBackend> VisionTransformer<B> {
         self.run(images, mask, &mut [])
     }
 
-    fn run(
+    /// Attention in the last block to each patch: that of the class token, or the mean over all tokens where there is none.
+    ///
+    /// # Shapes
+    /// `images` `[B, 3, H, W]` -> `[B, heads, N]`.
+    pub fn last_attention(&self, images: Tensor<B, 4>) -> Tensor<B, 3> {
+        let (tokens, [batch, count, _]) = self.embedded(images, None);
+        let last = self.blocks.len() - 1; // a valid shape has a block
+        let blocks = self.blocks[..last].iter();
+        let tokens = blocks.fold(tokens, |tokens, block| block.forward(tokens, batch, None));
+        let block = &self.blocks[last];
+        let maps = block.attn.maps(block.norm1.forward(tokens), batch);
+        let prefix = self.config.prefix_tokens();
+        let heads = self.config.num_heads;
+        let of_class = if self.config.class_token {
+            maps.narrow(2, 0, 1)
+        } else {
+            maps.mean_dim(2)
+        };
+        of_class
+            .narrow(3, prefix, count - prefix)
+            .reshape([batch, heads, count - prefix])
+    }
+
+    /// Flat tokens before the first block, and `[B, tokens, D]`.
+    fn embedded(
         &self,
         images: Tensor<B, 4>,
         mask: Option<PatchMask<B>>,
-        of_images: &mut [Random],
-    ) -> Tensor<B, 3> {
+    ) -> (Tensor<B, 2>, [usize; 3]) {
         let [_, _, height, width] = images.dims();
         let grid = [height, width].map(|side| side / self.config.patch_size);
         let patches = self.patch_embed.forward(images);
@@ -97,8 +120,18 @@ impl<B: IbotBackend> VisionTransformer<B> {
         };
         let tokens = self.with_prefix_and_positions(patches, grid);
         let [batch, count, width] = tokens.dims();
-        let device = tokens.device();
         let flat = tokens.reshape([batch * count, width]);
+        (flat, [batch, count, width])
+    }
+
+    fn run(
+        &self,
+        images: Tensor<B, 4>,
+        mask: Option<PatchMask<B>>,
+        of_images: &mut [Random],
+    ) -> Tensor<B, 3> {
+        let (flat, [batch, count, width]) = self.embedded(images, mask);
+        let device = flat.device();
         let drops = !of_images.is_empty();
         let flat = self
             .blocks
@@ -198,7 +231,11 @@ impl<B: IbotBackend> VisionTransformer<B> {
         }
     }
 
-    fn patches_of(&self, features: Tensor<B, 3>) -> Tensor<B, 3> {
+    /// The patch tokens among those of [`VisionTransformer::features`].
+    ///
+    /// # Shapes
+    /// `[B, prefix + N, D]` -> `[B, N, D]`.
+    pub fn patches_of(&self, features: Tensor<B, 3>) -> Tensor<B, 3> {
         let prefix = self.config.prefix_tokens();
         let patches = features.dims()[1] - prefix;
         features.narrow(1, prefix, patches)

@@ -11,7 +11,7 @@ use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 
 /// Features and classes of the pictures of a folder that could be read.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct FeatureSet {
     /// Row-major `[B, D]`.
     pub features: Vec<f32>,

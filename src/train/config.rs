@@ -29,6 +29,9 @@ pub struct RunConfig {
     pub most_at_once: Option<usize>,
     /// Threads that decode and augment; 0 for one a core.
     pub workers: usize,
+    /// Licence of the weights, which the model files name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
     /// Steps between looks at the run's health, each a forward of both networks; 0 for none.
     pub health_every: usize,
     /// The method.
@@ -52,6 +55,7 @@ impl Default for RunConfig {
             batch_size: 64,
             most_at_once: None,
             workers: 0,
+            licence: None,
             health_every: 50,
             method: IbotConfig::default(),
             optimizer: OptimizerConfig::default(),

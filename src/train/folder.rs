@@ -21,7 +21,7 @@ use super::state::{Tensors, backbones};
 use super::{Observer, Rates, RunConfig, RunRecord, StepLosses};
 use crate::checkpoint::{Checkpoint, Keep, Manifest, Saving, Store};
 use crate::error::{Error, Result};
-use crate::weights::write_safetensors;
+use crate::model::{ModelCard, write_model};
 
 const METRICS: &str = "metrics.jsonl";
 const EVALUATIONS: &str = "evaluations.jsonl";
@@ -203,7 +203,12 @@ impl RunFolder {
     ///
     /// # Errors
     /// What the write before it ran into.
-    pub fn checkpoint(&mut self, manifest: Manifest, tensors: Tensors) -> Result<()> {
+    pub fn checkpoint(
+        &mut self,
+        manifest: Manifest,
+        tensors: Tensors,
+        cards: [ModelCard; 2],
+    ) -> Result<()> {
         let (store, keep, path) = (self.store.clone(), self.keep, self.path.clone());
         if let Some(metrics) = &self.metrics {
             let file = path.join(METRICS);
@@ -212,7 +217,7 @@ impl RunFolder {
         self.saving.start(move || {
             let backbones = backbones(&tensors);
             store.write(&Checkpoint { manifest, tensors }, keep)?;
-            write_backbones(&path, &backbones)
+            write_backbones(&path, &backbones, &cards)
         })
     }
 
@@ -220,10 +225,10 @@ impl RunFolder {
     ///
     /// # Errors
     /// What the write before it ran into.
-    pub fn export(&mut self, backbones: [Tensors; 2]) -> Result<()> {
+    pub fn export(&mut self, backbones: [Tensors; 2], cards: [ModelCard; 2]) -> Result<()> {
         let path = self.path.clone();
         self.saving
-            .start(move || write_backbones(&path, &backbones))
+            .start(move || write_backbones(&path, &backbones, &cards))
     }
 
     /// The newest good checkpoint.
@@ -257,9 +262,15 @@ impl Drop for RunFolder {
     }
 }
 
-fn write_backbones(folder: &Path, [student, teacher]: &[Tensors; 2]) -> Result<()> {
-    write_safetensors(&folder.join("student.safetensors"), student)?;
-    write_safetensors(&folder.join("teacher.safetensors"), teacher)
+fn write_backbones(folder: &Path, backbones: &[Tensors; 2], cards: &[ModelCard; 2]) -> Result<()> {
+    let mut pairs = cards.iter().zip(backbones);
+    pairs.try_for_each(|(card, tensors)| {
+        write_model(
+            &folder.join(format!("{}.safetensors", card.network)),
+            card,
+            tensors,
+        )
+    })
 }
 
 fn append(file: &mut File, path: &Path, line: &impl Serialize) -> Result<()> {

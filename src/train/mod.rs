@@ -1,5 +1,6 @@
 //! The training run: settings, schedules, one step, and the loop.
 
+mod cards;
 mod config;
 mod every;
 mod folder;

@@ -18,11 +18,12 @@ macro_rules! recipe {
 }
 
 /// Each preset's name and its file.
-const RECIPES: [(&str, &str); 5] = [
+const RECIPES: [(&str, &str); 6] = [
     recipe!("stable-pretraining"),
     recipe!("ibot-paper-vit-small"),
     recipe!("ibot-paper-vit-base"),
     recipe!("dinov2-style"),
+    recipe!("small-data"),
     recipe!("demo"),
 ];
 

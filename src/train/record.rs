@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 const NAME: &str = "run.json";
 
 /// Settings that change how fast a run is and not what it computes.
-const FREE: [&str; 2] = ["workers", "health_every"];
+const FREE: [&str; 3] = ["workers", "health_every", "licence"];
 
 /// Beginning of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::cards::Origin;
 use super::every::Due;
 use super::health::{Health, HealthMonitor, OnSick, Sickness};
 use super::run::Run;
@@ -18,6 +19,7 @@ use crate::error::{Error, Result, printable};
 use crate::eval::{KnnConfig, extract_features, knn_accuracy};
 use crate::kernels::TrainBackend;
 use crate::memory::resident_mib;
+use crate::model::ModelCard;
 
 /// What a rollback multiplies the learning rate by.
 const ROLLBACK_FACTOR: f64 = 0.5;
@@ -152,8 +154,9 @@ impl<'a> Training<'a> {
         } else if ends_epoch {
             let read = || backbones_of(&trainer.method);
             let backbones = self.run.guard.read::<B, _>(trainer.device(), read)?;
+            let cards = self.cards(trainer)?;
             self.folder
-                .export(backbones)
+                .export(backbones, cards)
                 .map_err(|error| self.unwritten(error))?;
         }
         if stopped && !is_last {
@@ -237,6 +240,7 @@ impl<'a> Training<'a> {
     ) -> Result<()> {
         let read = || trainer.tensors();
         let tensors = self.run.guard.read::<B, _>(trainer.device(), read)?;
+        let cards = self.cards(trainer)?;
         let per_epoch = self.schedule.steps_per_epoch;
         let manifest = Manifest {
             format: FORMAT,
@@ -251,10 +255,22 @@ impl<'a> Training<'a> {
             rollbacks: self.rollbacks,
         };
         self.folder
-            .checkpoint(manifest, tensors)
+            .checkpoint(manifest, tensors, cards)
             .map_err(|error| self.unwritten(error))?;
         self.due.done(self.step);
         Ok(())
+    }
+
+    fn cards<B: TrainBackend, M: TrainBackbone<B>>(
+        &self,
+        trainer: &Trainer<B, M>,
+    ) -> Result<[ModelCard; 2]> {
+        let origin = Origin {
+            config: &self.config,
+            pictures: &self.pictures,
+            step: self.step,
+        };
+        origin.cards(&trainer.method, &self.run.guard, trainer.device())
     }
 
     fn may_roll_back(&self) -> bool {

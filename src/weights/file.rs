@@ -3,11 +3,14 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 
 use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
+
+use serde::Deserialize;
 
 use super::NamedTensor;
 use crate::error::{Error, Result};
@@ -42,6 +45,30 @@ pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, NamedTensor>> {
     Ok(tensors)
 }
 
+/// The metadata of a safetensors file; reads its header alone.
+///
+/// # Errors
+/// As [`read_safetensors`].
+pub fn read_metadata(path: &Path) -> Result<HashMap<String, String>> {
+    let mut file = fs::File::open(path).map_err(Error::io(path))?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(Error::io(path))?;
+    let length = u64::from_le_bytes(length);
+    let known = file.metadata().map_err(Error::io(path))?.len();
+    if length > known {
+        let reason = "is no safetensors file: its header is longer than the file";
+        return Err(weights_error(path, reason));
+    }
+    #[derive(Deserialize)]
+    struct Header {
+        #[serde(rename = "__metadata__", default)]
+        metadata: HashMap<String, String>,
+    }
+    let header: Header = serde_json::from_reader(std::io::BufReader::new(file.take(length)))
+        .map_err(|error| weights_error(path, format!("is no safetensors file: {error}")))?;
+    Ok(header.metadata)
+}
+
 fn f32_values(view: &TensorView<'_>) -> Option<Vec<f32>> {
     let bytes = view.data();
     Some(match view.dtype() {
@@ -67,10 +94,23 @@ fn convert<const SIZE: usize>(bytes: &[u8], read: impl Fn([u8; SIZE]) -> f32) ->
 /// # Errors
 /// [`Error::Io`] where the folder cannot be written, [`Error::Weights`] where the tensors make no file.
 pub fn write_safetensors(path: &Path, tensors: &BTreeMap<String, NamedTensor>) -> Result<()> {
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    write_safetensors_with(path, tensors, metadata)
+}
+
+/// [`write_safetensors`] with metadata of one's own.
+///
+/// # Errors
+/// As [`write_safetensors`].
+pub fn write_safetensors_with(
+    path: &Path,
+    tensors: &BTreeMap<String, NamedTensor>,
+    metadata: HashMap<String, String>,
+) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".tmp");
     let temporary = path.with_file_name(name);
-    let written = write_tensors(&temporary, tensors)
+    let written = write_tensors(&temporary, tensors, metadata)
         .and_then(|()| fs::rename(&temporary, path).map_err(Error::io(path)));
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
@@ -82,8 +122,11 @@ pub fn write_safetensors(path: &Path, tensors: &BTreeMap<String, NamedTensor>) -
 ///
 /// # Errors
 /// As [`write_safetensors`].
-pub(crate) fn write_tensors(path: &Path, tensors: &BTreeMap<String, NamedTensor>) -> Result<()> {
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+pub(crate) fn write_tensors(
+    path: &Path,
+    tensors: &BTreeMap<String, NamedTensor>,
+    metadata: HashMap<String, String>,
+) -> Result<()> {
     safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|error| match error {
         SafeTensorError::IoError(source) => Error::io(path)(source),
         other => weights_error(path, other),

@@ -5,7 +5,7 @@ mod path;
 mod state_dict;
 
 pub(crate) use file::write_tensors;
-pub use file::{read_safetensors, write_safetensors};
+pub use file::{read_metadata, read_safetensors, write_safetensors, write_safetensors_with};
 pub use path::ParamPath;
 pub use state_dict::{LoadReport, NamedTensor, load_state_dict, state_dict};
 pub(crate) use state_dict::{Pick, named_tensors};
@@ -17,14 +17,6 @@ use burn::tensor::backend::Backend;
 
 use crate::error::{Error, Result};
 
-/// Keys of timm's classifiers, which a backbone has no use for.
-const CLASSIFIER_KEYS: [&str; 4] = [
-    "head.weight",
-    "head.bias",
-    "head_dist.weight",
-    "head_dist.bias",
-];
-
 /// `module` with the weights of a timm safetensors file.
 ///
 /// # Errors
@@ -32,9 +24,7 @@ const CLASSIFIER_KEYS: [&str; 4] = [
 pub fn load_pretrained<B: Backend, M: Module<B>>(module: M, path: &Path) -> Result<M> {
     let tensors = read_safetensors(path)?;
     let (module, mut report) = load_state_dict(module, tensors);
-    report
-        .unused
-        .retain(|key| !CLASSIFIER_KEYS.contains(&key.as_str()));
+    report.ignore_classifier();
     if report.is_clean() {
         Ok(module)
     } else {

@@ -9,6 +9,14 @@ use burn::tensor::{Tensor, TensorData};
 
 use super::ParamPath;
 
+/// Keys of timm's classifiers, which a backbone has no use for.
+const CLASSIFIER_KEYS: [&str; 4] = [
+    "head.weight",
+    "head.bias",
+    "head_dist.weight",
+    "head_dist.bias",
+];
+
 /// One tensor on the host, in the file's layout.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NamedTensor {
@@ -30,6 +38,12 @@ pub struct LoadReport {
 }
 
 impl LoadReport {
+    /// Forgets unused keys that are a classifier's.
+    pub(crate) fn ignore_classifier(&mut self) {
+        self.unused
+            .retain(|key| !CLASSIFIER_KEYS.contains(&key.as_str()));
+    }
+
     /// Whether each key found its place.
     pub fn is_clean(&self) -> bool {
         *self == Self::default()

@@ -302,8 +302,8 @@ fn a_full_disk_loses_nothing() {
     let log = fs::metadata(undisturbed.join("metrics.jsonl"))
         .unwrap()
         .len();
-    // room for a checkpoint and not for the metrics, then not for a checkpoint
-    for (limit, file) in [(state + 2048, "metrics.jsonl"), (state / 2, "step-")] {
+    // no room for a checkpoint, then for one and not for the metrics
+    for (limit, file) in [(state / 2, "step-"), (state + 2048, "metrics.jsonl")] {
         assert!(limit < log, "{limit} {log}");
         let limited = "trap '' XFSZ; ulimit -f $1; shift; exec \"$@\"";
         let output = Command::new("bash")

@@ -1,0 +1,30 @@
+//! Features of pictures by a model file, on any device, without naming a backend.
+//!
+//! ```no_run
+//! use ibot::device::{BackendChoice, select};
+//! use ibot::embedding::Embedder;
+//! use ibot::model::ModelOptions;
+//!
+//! fn main() -> ibot::Result<()> {
+//!     let device = select(BackendChoice::Auto, None)?;
+//!     let embedder = Embedder::load("teacher.safetensors".as_ref(), &ModelOptions::default(), &device)?;
+//!     let picture = image::open("cat.png").expect("a picture").to_rgb8();
+//!     let feature = embedder.embed(&[picture])?;
+//!     println!("{} numbers", feature.cls.len());
+//!     Ok(())
+//! }
+//! ```
+//!
+//! - `embedder`: one model on one device
+//! - `engine`: the same behind one type for all backends
+//! - `folder`: all pictures of a folder
+//! - `table`: features with their paths and classes
+
+mod embedder;
+mod engine;
+mod folder;
+mod table;
+
+pub use embedder::{AttentionMaps, Embedder, Embeddings};
+pub use folder::{FolderRequest, embed_folder};
+pub use table::{Embedded, FeatureKind};

@@ -1,0 +1,41 @@
+//! Features with their paths and classes.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::eval::FeatureSet;
+
+/// Which feature of a picture.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeatureKind {
+    /// The class token, or what the model pools instead.
+    #[default]
+    Cls,
+    /// The mean of the patch tokens.
+    Patch,
+    /// Both, one after the other.
+    Both,
+}
+
+/// The pictures of a folder that could be read, with their features.
+#[derive(Debug, Clone, Default)]
+pub struct Embedded {
+    /// Features and classes, in the folder's order.
+    pub set: FeatureSet,
+    /// Path of each picture, with the folder's before it.
+    pub paths: Vec<PathBuf>,
+    /// Names of the classes.
+    pub classes: Vec<String>,
+    /// Pictures that could not be read, and why.
+    pub skipped: Vec<(PathBuf, String)>,
+}
+
+impl Embedded {
+    /// Name of the class of each picture, where it has one.
+    pub fn class_names(&self) -> Vec<Option<String>> {
+        let name = |label: &Option<usize>| label.and_then(|at| self.classes.get(at).cloned());
+        self.set.labels.iter().map(name).collect()
+    }
+}
