@@ -14,6 +14,7 @@
 //! - [`checkpoint`]: all that a run needs to go on, on disk
 //! - [`model`], [`embedding`]: model files that say what they are; features of pictures on any device
 //! - [`eval`]: frozen features, and what they are worth: k-NN, linear probe, clusters, RankMe
+//! - [`tensorboard`]: event files of training
 //! - [`picture`]: charts, heat maps and contact sheets
 //! - [`train`], [`mod@bench`]: the run, and how long a step takes
 //! - [`verify`]: whether a device computes what the CPU computes
@@ -72,6 +73,7 @@ pub mod model;
 pub mod picture;
 pub mod random;
 pub mod teacher;
+pub mod tensorboard;
 pub mod train;
 pub mod verify;
 pub mod weights;

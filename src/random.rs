@@ -21,8 +21,6 @@ pub enum Stream {
     Mask(u32),
     /// Initial parameters.
     Init,
-    /// Which rows are held out.
-    Split,
     /// The seeds of clusters.
     Cluster,
     /// The demo's pictures.
@@ -39,7 +37,6 @@ impl Stream {
             Self::Mask(view) => (3 << 32) | u64::from(view),
             Self::Init => 4 << 32,
             Self::Demo => 5 << 32,
-            Self::Split => 7 << 32,
             Self::Cluster => 8 << 32,
             Self::DropPath(view) => (6 << 32) | u64::from(view),
         }

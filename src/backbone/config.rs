@@ -106,6 +106,15 @@ impl VitConfig {
         usize::from(self.class_token) + self.reg_tokens
     }
 
+    /// Rows of the position embedding before those of the patches.
+    pub fn prefix_positions(&self) -> usize {
+        if self.no_embed_class {
+            0
+        } else {
+            self.prefix_tokens()
+        }
+    }
+
     /// Hidden width of the MLP.
     pub fn mlp_width(&self) -> usize {
         (self.embed_dim as f64 * self.mlp_ratio) as usize

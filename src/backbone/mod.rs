@@ -15,6 +15,7 @@ pub use config::{GlobalPool, VitConfig};
 pub use layer_norm::LayerNorm;
 pub use names::{encoder_names, vit_from_name};
 pub use patch_embed::PatchEmbed;
+pub(crate) use positions::resample_matrix;
 pub use vit::VisionTransformer;
 
 use burn::module::{AutodiffModule, Module, ModuleDisplay};

@@ -10,7 +10,7 @@ const KEYS_A: f64 = -0.5;
 ///
 /// # Shapes
 /// Grids are `[rows, columns]`; -> `[to_rows * to_columns, from_rows * from_columns]`.
-pub(super) fn resample_matrix(from: [usize; 2], to: [usize; 2]) -> Vec<f32> {
+pub(crate) fn resample_matrix(from: [usize; 2], to: [usize; 2]) -> Vec<f32> {
     let row_weights = axis_weights(from[0], to[0]);
     let column_weights = axis_weights(from[1], to[1]);
     let mut matrix = Vec::with_capacity(from[0] * from[1] * to[0] * to[1]);

@@ -1,12 +1,21 @@
 //! Commands and their flags.
 
 mod bench;
+mod cluster;
+mod curves;
 mod devices;
+mod embed;
+mod evaluate;
+mod inspect;
 pub mod logger;
+mod model;
 mod progress;
+mod report;
+mod search;
 mod signals;
 mod train;
 mod verify;
+mod visualize;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -21,6 +30,20 @@ use ibot::{Error, Result};
 pub enum Command {
     /// Trains on an image folder; without --data on a small set of its own making.
     Train(Box<train::TrainArgs>),
+    /// Writes the features of a folder's pictures to a file.
+    Embed(embed::EmbedArgs),
+    /// Classifies by nearest neighbours.
+    Knn(evaluate::KnnArgs),
+    /// Classifies by a linear model of the features.
+    Probe(evaluate::ProbeArgs),
+    /// Groups pictures that look alike.
+    Cluster(cluster::ClusterArgs),
+    /// Finds the pictures that look most like another one.
+    Search(search::SearchArgs),
+    /// Draws attention, patches and curves.
+    Visualize(visualize::VisualizeArgs),
+    /// Says what a model file is.
+    Inspect(inspect::InspectArgs),
     /// Lists the GPUs, and which one `--backend auto` takes.
     Devices(devices::DevicesArgs),
     /// Checks every operation and ten training steps on a device against the CPU.
@@ -34,6 +57,13 @@ impl Command {
     pub fn run(self) -> Result<()> {
         match self {
             Self::Train(args) => args.run(),
+            Self::Embed(args) => args.run(),
+            Self::Knn(args) => args.run(),
+            Self::Probe(args) => args.run(),
+            Self::Cluster(args) => args.run(),
+            Self::Search(args) => args.run(),
+            Self::Visualize(args) => args.run(),
+            Self::Inspect(args) => args.run(),
             Self::Devices(args) => args.run(),
             Self::Verify(args) => args.run(),
             Self::Bench(args) => args.run(),
@@ -49,7 +79,7 @@ fn say(line: impl std::fmt::Display) {
 /// Exit status of an error.
 pub fn exit_code(error: &Error) -> ExitCode {
     match error {
-        Error::Interrupted { .. } => ExitCode::from(signals::exit_status()),
+        Error::Interrupted { .. } | Error::Stopped => ExitCode::from(signals::exit_status()),
         _ => ExitCode::FAILURE,
     }
 }

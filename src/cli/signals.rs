@@ -1,7 +1,7 @@
 //! Ctrl-C and SIGTERM: the first one asks the run to stop, the second one ends the process.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use ibot::{Error, Result};
 
@@ -12,7 +12,11 @@ const INTERRUPT: i32 = 2;
 
 /// A flag that the first signal raises; a second one ends the process at once.
 pub fn stop_on_signal() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
+    static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    if let Some(stop) = STOP.get() {
+        return Ok(stop.clone());
+    }
+    let stop = STOP.get_or_init(Arc::default).clone();
     let raised = stop.clone();
     watch(move |signal| {
         RECEIVED.store(signal, Ordering::Relaxed);

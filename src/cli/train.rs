@@ -7,7 +7,9 @@ use ibot::checkpoint::Keep;
 use ibot::data::demo::{default_cache_dir, ensure_demo_set};
 use ibot::device::Selected;
 use ibot::train::presets::{DEMO, STABLE_PRETRAINING, preset, preset_names};
-use ibot::train::{Every, Observer as _, OnSick, RunConfig, RunRecord, RunRequest, run};
+use ibot::train::{
+    Every, Observer as _, OnSick, RunConfig, RunRecord, RunRequest, TensorBoard, run,
+};
 use ibot::{Error, Result};
 
 use super::progress::Progress;
@@ -60,6 +62,9 @@ pub struct TrainArgs {
     /// So many checkpoints stay, beside the best by k-NN.
     #[arg(long, value_name = "COUNT", default_value_t = 2)]
     keep: usize,
+    /// Writes curves and pictures of the patches to RUN/tensorboard too.
+    #[arg(long)]
+    tensorboard: bool,
     /// What to do when the run is sick: collapsed, uniform, flat or exploding.
     #[arg(long, value_enum, default_value = "warn")]
     on_sick: OnSick,
@@ -155,7 +160,7 @@ impl TrainArgs {
             allow_changes: self.allow_changes,
             on_sick: self.on_sick,
         };
-        train(request, self.on_device_lost)
+        train(request, self.on_device_lost, self.tensorboard)
     }
 
     fn resolved_config(&self, begun: Option<&RunRecord>) -> Result<RunConfig> {
@@ -192,10 +197,17 @@ impl TrainArgs {
 }
 
 /// Runs, and goes on without a GPU that was lost where that was asked for.
-fn train(mut request: RunRequest, on_device_lost: OnDeviceLost) -> Result<()> {
+fn train(mut request: RunRequest, on_device_lost: OnDeviceLost, tensorboard: bool) -> Result<()> {
     let stop = stop_on_signal()?;
     let mut progress = Progress::new(std::io::stdout().is_terminal());
-    let error = match run(&request, &stop, &mut progress) {
+    let go = |request: &RunRequest, progress: &mut Progress| {
+        if tensorboard {
+            run(request, &stop, &mut TensorBoard::new(progress))
+        } else {
+            run(request, &stop, progress)
+        }
+    };
+    let error = match go(&request, &mut progress) {
         Err(error @ Error::Device(_)) => error,
         result => return result,
     };
@@ -208,7 +220,7 @@ fn train(mut request: RunRequest, on_device_lost: OnDeviceLost) -> Result<()> {
     ));
     request.selected = Selected::Flex;
     request.allow_changes = true;
-    run(&request, &stop, &mut progress)
+    go(&request, &mut progress)
 }
 
 fn set<T: Copy>(target: &mut T, flag: Option<T>) {

@@ -25,6 +25,7 @@ pub struct Embedder {
     preprocessing: Preprocessing,
     hash: String,
     difference: Option<f32>,
+    device: String,
 }
 
 /// Features of some pictures.
@@ -75,6 +76,7 @@ impl Embedder {
             preprocessing: model.preprocessing,
             hash: model.hash,
             difference: None,
+            device: selected.to_string(),
         };
         embedder.difference = embedder.compare_fingerprint()?;
         match embedder.difference {
@@ -104,6 +106,11 @@ impl Embedder {
     /// BLAKE3 of the model file.
     pub fn hash(&self) -> &str {
         &self.hash
+    }
+
+    /// Backend and device, in words.
+    pub fn device(&self) -> &str {
+        &self.device
     }
 
     /// Width D of the features.

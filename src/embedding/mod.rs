@@ -18,13 +18,15 @@
 //! - `embedder`: one model on one device
 //! - `engine`: the same behind one type for all backends
 //! - `folder`: all pictures of a folder
-//! - `table`: features with their paths and classes
+//! - `embedded`: features with their paths and classes; `table`: the same as a file
 
+mod embedded;
 mod embedder;
 mod engine;
 mod folder;
 mod table;
 
+pub use embedded::{Embedded, FeatureKind};
 pub use embedder::{AttentionMaps, Embedder, Embeddings};
 pub use folder::{FolderRequest, embed_folder};
-pub use table::{Embedded, FeatureKind};
+pub use table::{EmbeddingTable, TableFormat};

@@ -57,7 +57,7 @@ pub fn stratified_split(labels: &[Option<usize>], share: f64, seed: u64) -> Spli
     for (row, label) in labels.iter().enumerate() {
         classes.entry(*label).or_default().push(row);
     }
-    let mut random = Random::new(seed, 0, 0, Stream::Split);
+    let mut random = Random::new(seed, 0, 0, Stream::Shuffle);
     let (mut kept, mut held_out) = (Vec::new(), Vec::new());
     for mut rows in classes.into_values() {
         random.shuffle(&mut rows);

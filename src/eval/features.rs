@@ -5,6 +5,7 @@ use std::sync::Arc;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
+use super::knn::unit;
 use crate::backbone::Backbone;
 use crate::data::{AugmentConfig, ImageFolder, eval_batches};
 use crate::device::DeviceGuard;
@@ -25,6 +26,22 @@ impl FeatureSet {
     /// Number of rows.
     pub fn len(&self) -> usize {
         self.labels.len()
+    }
+
+    /// The rows at these places.
+    pub fn rows(&self, places: &[usize]) -> Self {
+        let row = |at: &usize| &self.features[at * self.width..(at + 1) * self.width];
+        Self {
+            features: places.iter().flat_map(row).copied().collect(),
+            width: self.width,
+            labels: places.iter().map(|at| self.labels[*at]).collect(),
+        }
+    }
+
+    /// All rows with length one, `[B, D]`; k-means on them groups by cosine similarity.
+    pub fn unit_rows(&self) -> Vec<f32> {
+        let rows = self.features.chunks_exact(self.width.max(1));
+        rows.flat_map(unit).collect()
     }
 
     /// Whether there is no row.

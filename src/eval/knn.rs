@@ -76,7 +76,7 @@ pub fn knn_report(
         // [B, neighbours]: place of the query's class in each vote
         places.par_extend(similarities.par_chunks(bank_labels.len()).zip(labels).map(
             |(similarities, &label)| {
-                let near = nearest(similarities, largest);
+                let near = most_alike(similarities, largest);
                 let place = |&count: &usize| {
                     let voters = near
                         .iter()
@@ -108,15 +108,33 @@ fn labelled_unit_rows(set: &FeatureSet) -> (Vec<f32>, Vec<usize>) {
     let (mut rows, mut labels) = (Vec::new(), Vec::new());
     for (row, label) in set.features.chunks_exact(set.width.max(1)).zip(&set.labels) {
         let Some(label) = label else { continue };
-        let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
-        rows.extend(row.iter().map(|x| x / norm));
+        rows.extend(unit(row));
         labels.push(*label);
     }
     (rows, labels)
 }
 
+/// The row with length one; zeros stay zeros.
+pub(super) fn unit(row: &[f32]) -> Vec<f32> {
+    let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
+    row.iter().map(|x| x / norm).collect()
+}
+
+/// The rows most like `query` by cosine similarity, at most `count`, the most alike first.
+///
+/// # Shapes
+/// `features` `[B, D]` row-major, `query` `[D]` with `width` D.
+pub fn nearest(features: &[f32], width: usize, query: &[f32], count: usize) -> Vec<(usize, f32)> {
+    let query = unit(query);
+    let similarity = |row: &[f32]| unit(row).iter().zip(&query).map(|(a, b)| a * b).sum();
+    let rows: Vec<&[f32]> = features.chunks_exact(width.max(1)).collect();
+    let similarities: Vec<f32> = rows.par_iter().map(|row| similarity(row)).collect();
+    let found = most_alike(&similarities, count).into_iter();
+    found.map(|(similarity, row)| (row, similarity)).collect()
+}
+
 /// The `count` largest similarities and their rows, largest first, equal ones by row.
-fn nearest(similarities: &[f32], count: usize) -> Vec<(f32, usize)> {
+fn most_alike(similarities: &[f32], count: usize) -> Vec<(f32, usize)> {
     let order = |a: &(f32, usize), b: &(f32, usize)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
     let mut near: Vec<_> = similarities.iter().copied().zip(0..).collect();
     if count < near.len() {
@@ -207,7 +225,7 @@ mod tests {
     #[test]
     fn ties_go_to_the_lower_index() {
         assert_eq!(
-            nearest(&[0.5, 0.9, 0.5, 0.5, 0.9], 3),
+            most_alike(&[0.5, 0.9, 0.5, 0.5, 0.9], 3),
             [(0.9, 1), (0.9, 4), (0.5, 0)]
         );
         assert_eq!(place_of(1, &[1.0, 2.0, 2.0, 3.0]), 1);

@@ -7,7 +7,7 @@ use super::{CARD_FORMAT, ModelCard, Preprocessing};
 use crate::backbone::{VitConfig, vit_from_name};
 use crate::data::AugmentConfig;
 use crate::error::{Error, Result};
-use crate::weights::{NamedTensor, read_metadata, read_safetensors, write_safetensors_with};
+use crate::weights::{NamedTensor, read_backbone, read_metadata, write_safetensors_with};
 
 /// Key of the card in the file's metadata.
 const CARD: &str = "ibot";
@@ -46,7 +46,8 @@ pub fn read_model(path: &Path, options: &ModelOptions) -> Result<LoadedModel> {
         path: path.to_path_buf(),
         reason,
     };
-    let metadata = read_metadata(path)?;
+    // another kind of file has no metadata, and says below whether it can be read
+    let metadata = read_metadata(path).unwrap_or_default();
     let card = match metadata.get(CARD) {
         Some(text) => {
             let card: ModelCard = serde_json::from_str(text)
@@ -99,9 +100,13 @@ pub fn read_model(path: &Path, options: &ModelOptions) -> Result<LoadedModel> {
         .map_err(Error::io(path))?;
     Ok(LoadedModel {
         card,
-        architecture,
         preprocessing,
-        tensors: read_safetensors(path)?,
+        tensors: read_backbone(
+            path,
+            architecture.prefix_positions(),
+            [architecture.side(); 2],
+        )?,
+        architecture,
         hash: hasher.finalize().to_hex().to_string(),
     })
 }

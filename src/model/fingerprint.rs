@@ -83,6 +83,6 @@ mod tests {
             hasher.update(&picture);
         }
         let hash = hasher.finalize().to_hex();
-        assert_eq!(&hash.as_str()[..16], "PLACEHOLDER");
+        assert_eq!(&hash.as_str()[..16], "a00295c2a4684ddd");
     }
 }

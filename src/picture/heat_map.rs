@@ -112,7 +112,7 @@ fn draw_legend(canvas: &mut RgbImage, left: i64, height: u32, labels: &[(f64, St
 }
 
 /// The picture's size times the smallest whole number that makes the longer side 256 or more.
-fn shown_size(picture: &RgbImage) -> (u32, u32) {
+pub(super) fn shown_size(picture: &RgbImage) -> (u32, u32) {
     let (width, height) = (picture.width().max(1), picture.height().max(1));
     let factor = 256u32.div_ceil(width.max(height));
     (width * factor, height * factor)

@@ -6,7 +6,9 @@ mod contact_sheet;
 mod font;
 mod heat_map;
 mod paint;
+mod patches;
 
 pub use chart::{ChartConfig, Series, line_chart};
 pub use contact_sheet::{Captioned, contact_sheet};
 pub use heat_map::{heat_map, viridis};
+pub use patches::{correspondence, patch_colours};

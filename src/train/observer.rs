@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use image::RgbImage;
+
 use super::health::Sickness;
 use super::{Evaluation, StepMetrics};
 
@@ -38,6 +40,18 @@ pub trait Observer {
 
     /// The run is sick in a way that it was not before.
     fn sick(&mut self, _step: usize, _sick: &[Sickness]) {}
+
+    /// The run went back to a checkpoint.
+    fn rolled_back(&mut self, _to: usize) {}
+
+    /// Whether [`Observer::patches`] is worth its forward of a few pictures an epoch.
+    fn wants_patches(&self) -> bool {
+        false
+    }
+
+    /// What the teacher's patches of a few training pictures look like after an epoch: each picture beside the colors of
+    /// its patches' three main directions.
+    fn patches(&mut self, _step: usize, _picture: &RgbImage) {}
 
     /// The run is over; its files are written.
     fn finished(&mut self, _out: &Path) {}

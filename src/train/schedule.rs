@@ -8,6 +8,9 @@ use crate::error::{Error, Result};
 /// Batch size that [`ScheduleConfig::base_learning_rate`] is for.
 const REFERENCE_BATCH: f64 = 256.0;
 
+/// Bound of the numbers, so that their products stay finite.
+const LARGEST: f64 = 1e100;
+
 /// Learning rate: linear warm-up, then a cosine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -75,8 +78,12 @@ impl ScheduleConfig {
             ),
         ];
         for (key, value) in entries {
-            if !(value.is_finite() && value >= 0.0) {
-                return Err(Error::config(key, value, "must be 0 or above"));
+            if !(0.0..=LARGEST).contains(&value) {
+                return Err(Error::config(
+                    key,
+                    value,
+                    format!("must be from 0 to {LARGEST:e}"),
+                ));
             }
         }
         Ok(())

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::cards::Origin;
 use super::every::Due;
 use super::health::{Health, HealthMonitor, OnSick, Sickness};
+use super::patches::patch_picture;
 use super::run::Run;
 use super::state::backbones_of;
 use super::{
@@ -146,6 +147,21 @@ impl<'a> Training<'a> {
         let every = self.run.request.knn_every;
         let evaluates = ends_epoch && every > 0 && epochs.is_multiple_of(every);
         self.knn = None;
+        if ends_epoch && observer.wants_patches() {
+            let (guard, device) = (&self.run.guard, trainer.device());
+            let teacher = &trainer.method.teacher.backbone;
+            let augment = &self.config.augment;
+            let found = patch_picture::<B::InnerBackend, _>(
+                teacher,
+                &self.pictures,
+                augment,
+                guard,
+                device,
+            )?;
+            if let Some(picture) = found {
+                observer.patches(self.step, &picture);
+            }
+        }
         if evaluates && !is_last && !stopped {
             self.evaluate(trainer, &format!("after epoch {epochs}"), observer)?;
         }
@@ -301,6 +317,7 @@ impl<'a> Training<'a> {
         self.monitor = HealthMonitor::new(self.config.method.prototypes());
         self.told.clear();
         self.folder.rewind(to)?;
+        observer.rolled_back(to);
         self.checkpoint(&trainer)?; // it knows of the rollback
         Ok(trainer)
     }

@@ -1,8 +1,19 @@
 //! Weights by name, in timm's layout: in memory, and as safetensors files.
 
+mod checkpoint_heads;
+mod checkpoint_keys;
 mod file;
 mod path;
+mod pickle;
+mod positions;
+mod pytorch;
 mod state_dict;
+mod torch_objects;
+
+pub use checkpoint_heads::{Heads, PatchHead, PrototypeLength, heads_of};
+pub use checkpoint_keys::{BackboneWeights, Role, backbone_of};
+pub use positions::resample_positions;
+pub use pytorch::read_pytorch;
 
 pub(crate) use file::write_tensors;
 pub use file::{read_metadata, read_safetensors, write_safetensors, write_safetensors_with};
@@ -10,23 +21,72 @@ pub use path::ParamPath;
 pub use state_dict::{LoadReport, NamedTensor, load_state_dict, state_dict};
 pub(crate) use state_dict::{Pick, named_tensors};
 
+use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 
+use crate::backbone::VisionTransformer;
 use crate::error::{Error, Result};
 
-/// `module` with the weights of a timm safetensors file.
+/// All tensors of a file: safetensors, or what `torch.save` wrote, told by its first bytes.
+///
+/// # Errors
+/// As [`read_safetensors`] and [`read_pytorch`].
+pub fn read_weights(path: &Path) -> Result<BTreeMap<String, NamedTensor>> {
+    let mut start = [0; 2];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    // a shorter file is neither, and the reader of safetensors says so
+    match read {
+        Ok(()) if &start == b"PK" || start[0] == PICKLE => read_pytorch(path),
+        _ => read_safetensors(path),
+    }
+}
+
+/// First byte of a pickle: of torch.save before 1.6, which [`read_pytorch`] refuses with a remedy.
+const PICKLE: u8 = 0x80;
+
+/// The backbone of a file of weights under timm's names: timm's, of iBOT, DINO or DINOv2, or within a training checkpoint,
+/// whose teacher is taken; with positions for `grid`.
+///
+/// # Errors
+/// As [`read_weights`] and [`backbone_of`].
+pub fn read_backbone(
+    path: &Path,
+    prefix_positions: usize,
+    grid: [usize; 2],
+) -> Result<BTreeMap<String, NamedTensor>> {
+    let mut tensors = backbone_of(path, read_weights(path)?, Role::Teacher)?.tensors;
+    if let Some(positions) = tensors.remove(POSITIONS) {
+        let fits = positions.shape.get(1) == Some(&(prefix_positions + grid[0] * grid[1]));
+        let fitted = if fits {
+            positions
+        } else {
+            resample_positions(path, positions, prefix_positions, grid)?
+        };
+        tensors.insert(POSITIONS.into(), fitted);
+    }
+    Ok(tensors)
+}
+
+const POSITIONS: &str = "pos_embed";
+
+/// A transformer with the weights of a file, see [`read_backbone`].
 ///
 /// # Errors
 /// [`Error::Weights`] that lists every missing, misshapen and unused key; only a classifier's keys may be unused.
-pub fn load_pretrained<B: Backend, M: Module<B>>(module: M, path: &Path) -> Result<M> {
-    let tensors = read_safetensors(path)?;
-    let (module, mut report) = load_state_dict(module, tensors);
+pub fn load_pretrained<B: Backend>(
+    model: VisionTransformer<B>,
+    path: &Path,
+) -> Result<VisionTransformer<B>> {
+    let config = model.config();
+    let tensors = read_backbone(path, config.prefix_positions(), [config.side(); 2])?;
+    let (model, mut report) = load_state_dict(model, tensors);
     report.ignore_classifier();
     if report.is_clean() {
-        Ok(module)
+        Ok(model)
     } else {
         Err(Error::Weights {
             path: path.to_path_buf(),

@@ -8,6 +8,7 @@
 )]
 
 mod endings;
+mod evaluation;
 #[path = "../gpu/mod.rs"]
 mod gpu;
 mod hostile;

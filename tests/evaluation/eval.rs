@@ -1,12 +1,5 @@
 //! The evaluation computes what scikit-learn, NumPy and SciPy compute (tests/fixtures/eval.py).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
 use ibot::eval::{
     FeatureSet, KMeansConfig, LogisticRegression, Pca, adjusted_rand_index, feature_std, k_means,
     knn_report, normalized_mutual_information, rank_me, wilson_interval,

@@ -1,0 +1,194 @@
+//! `ibot cluster`: groups of pictures that look alike to a model.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use ibot::data::FolderConfig;
+use ibot::data::decode::decode_rgb;
+use ibot::embedding::FeatureKind;
+use ibot::eval::{KMeansConfig, adjusted_rand_index, k_means, normalized_mutual_information};
+use ibot::picture::{Captioned, contact_sheet};
+use ibot::random::{Random, Stream};
+use ibot::{Error, Result};
+use image::DynamicImage;
+use serde::Serialize;
+
+use super::model::ModelArgs;
+
+/// Side of a thumbnail, and thumbnails in a row.
+const THUMBNAIL: (u32, usize) = (96, 8);
+
+/// Flags of `ibot cluster`.
+#[derive(Debug, clap::Args)]
+pub struct ClusterArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Image folder.
+    #[arg(long)]
+    data: PathBuf,
+    /// Number of clusters [default: that of the classes, or 10].
+    #[arg(long)]
+    clusters: Option<usize>,
+    /// Folder for a contact sheet of each cluster.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Pictures on a contact sheet, those nearest to the center first.
+    #[arg(long, default_value_t = 32)]
+    sheet: usize,
+    /// Seed of the first centers.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Feature of a picture.
+    #[arg(long, value_enum, default_value = "cls")]
+    features: FeatureKind,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    pictures: usize,
+    clusters: Vec<Cluster>,
+    /// Agreement with the classes; none without them.
+    normalized_mutual_information: Option<f64>,
+    adjusted_rand_index: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Cluster {
+    pictures: usize,
+    sheet: Option<PathBuf>,
+    paths: Vec<PathBuf>,
+}
+
+impl ClusterArgs {
+    pub fn run(&self) -> Result<()> {
+        let embedder = self.model.load()?;
+        let folder = self.model.scan(&self.data)?;
+        let embedded = self.model.embed(&embedder, &folder, self.features)?;
+        let (count, width) = (embedded.set.len(), embedded.set.width);
+        let clusters = self.clusters.unwrap_or(match embedded.classes.len() {
+            0 | 1 => 10,
+            classes => classes,
+        });
+        if !(1..=count).contains(&clusters) {
+            let remedy = format!("must be from 1 to the number of pictures, {count}");
+            return Err(Error::config("--clusters", clusters, remedy));
+        }
+        let rows = embedded.set.unit_rows();
+        let mut random = Random::new(self.seed, 0, 0, Stream::Cluster);
+        let found = k_means(&rows, width, &KMeansConfig::new(clusters), &mut random)
+            .ok_or_else(|| Error::data(&self.data, "its features cannot be clustered"))?;
+        let (mut truth, mut assigned) = (Vec::new(), Vec::new());
+        for (label, cluster) in embedded.set.labels.iter().zip(&found.assignments) {
+            if let Some(label) = label {
+                truth.push(*label);
+                assigned.push(*cluster);
+            }
+        }
+        let has_classes = embedded.classes.len() > 1;
+        let report = Report {
+            pictures: count,
+            clusters: (0..clusters)
+                .map(|cluster| {
+                    let center = &found.centres[cluster * width..(cluster + 1) * width];
+                    let distance = |at: usize| -> f32 {
+                        let row = &rows[at * width..(at + 1) * width];
+                        row.iter().zip(center).map(|(a, b)| (a - b) * (a - b)).sum()
+                    };
+                    let mut members: Vec<(f32, usize)> = (0..count)
+                        .filter(|at| found.assignments[*at] == cluster)
+                        .map(|at| (distance(at), at))
+                        .collect();
+                    members.sort_by(|a, b| a.0.total_cmp(&b.0));
+                    let paths: Vec<PathBuf> = members
+                        .iter()
+                        .map(|(_, at)| embedded.paths[*at].clone())
+                        .collect();
+                    Ok(Cluster {
+                        pictures: paths.len(),
+                        sheet: self.sheet_of(cluster, &paths)?,
+                        paths,
+                    })
+                })
+                .collect::<Result<_>>()?,
+            normalized_mutual_information: has_classes
+                .then(|| normalized_mutual_information(&truth, &assigned)),
+            adjusted_rand_index: has_classes.then(|| adjusted_rand_index(&truth, &assigned)),
+        };
+        self.model.answer(&report, || report.text())
+    }
+
+    fn sheet_of(&self, cluster: usize, paths: &[PathBuf]) -> Result<Option<PathBuf>> {
+        let Some(out) = &self.out else {
+            return Ok(None);
+        };
+        std::fs::create_dir_all(out).map_err(Error::io(out))?;
+        let file = out.join(format!("cluster-{cluster:03}.png"));
+        let title = format!("cluster {cluster}: {} pictures", paths.len());
+        let shown = paths.iter().take(self.sheet);
+        let captioned: Vec<(PathBuf, String)> =
+            shown.map(|path| (path.clone(), file_name(path))).collect();
+        save_sheet(&file, &title, &captioned)?;
+        Ok(Some(file))
+    }
+}
+
+/// Writes a contact sheet of the pictures, with their captions, that can still be read.
+pub fn save_sheet(file: &Path, title: &str, paths: &[(PathBuf, String)]) -> Result<()> {
+    let pictures: Vec<(DynamicImage, &str)> = paths
+        .iter()
+        .filter_map(|(path, caption)| {
+            let picture = decode_rgb(path, FolderConfig::default().max_pixels).ok()?;
+            Some((DynamicImage::from(picture), caption.as_str()))
+        })
+        .collect();
+    let captioned: Vec<Captioned<'_>> = pictures
+        .iter()
+        .map(|(picture, caption)| Captioned { picture, caption })
+        .collect();
+    let (side, columns) = THUMBNAIL;
+    save_png(file, &contact_sheet(title, &captioned, columns, side))
+}
+
+/// Writes a PNG.
+pub fn save_png(file: &Path, picture: &image::RgbImage) -> Result<()> {
+    picture.save(file).map_err(|error| match error {
+        image::ImageError::IoError(source) => Error::io(file)(source),
+        other => Error::io(file)(std::io::Error::other(other)),
+    })
+}
+
+/// The last part of a path, for a caption.
+pub fn file_name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for (at, cluster) in self.clusters.iter().enumerate() {
+            let sheet = cluster
+                .sheet
+                .as_ref()
+                .map(|sheet| format!("  {}", sheet.display()));
+            let pictures = cluster.pictures;
+            let _ = writeln!(
+                text,
+                "cluster {at}: {pictures} pictures{}",
+                sheet.unwrap_or_default()
+            );
+        }
+        let agreement = self
+            .normalized_mutual_information
+            .zip(self.adjusted_rand_index);
+        if let Some((information, rand)) = agreement {
+            let _ = writeln!(
+                text,
+                "agreement with the classes: NMI {information:.3}, ARI {rand:.3}"
+            );
+        }
+        text
+    }
+}

@@ -1,0 +1,146 @@
+//! The curves of a run, from what its folder holds.
+
+use std::path::Path;
+
+use ibot::picture::{ChartConfig, Series, line_chart};
+use ibot::{Error, Result};
+use image::RgbImage;
+use serde_json::Value;
+
+/// Points of a line, at most: means of as many steps as that takes.
+const POINTS: usize = 400;
+
+/// Name, title, axis, whether it is logarithmic, and the keys of each chart.
+type Chart = (
+    &'static str,
+    &'static str,
+    &'static str,
+    bool,
+    &'static [&'static str],
+);
+
+const CHARTS: [Chart; 5] = [
+    (
+        "losses",
+        "Losses",
+        "nats",
+        false,
+        &[
+            "/loss",
+            "/loss_cls",
+            "/loss_patch",
+            "/loss_visible",
+            "/loss_koleo",
+        ],
+    ),
+    (
+        "learning-rate",
+        "Learning rate",
+        "",
+        true,
+        &["/learning_rate"],
+    ),
+    (
+        "gradient-norm",
+        "Norm of all gradients",
+        "",
+        true,
+        &["/gradient_norm"],
+    ),
+    (
+        "teacher",
+        "Temperature and EMA coefficient of the teacher",
+        "",
+        false,
+        &[
+            "/temperature_teacher",
+            "/temperature_teacher_patch",
+            "/ema_decay",
+        ],
+    ),
+    (
+        "health",
+        "Health",
+        "",
+        false,
+        &["/health/agreement", "/health/feature_std"],
+    ),
+];
+
+/// Each chart that the run has numbers for, with its name.
+///
+/// # Errors
+/// [`Error::Io`] without `metrics.jsonl`, [`Error::Data`] where that is damaged.
+pub fn curves(run: &Path) -> Result<Vec<(String, RgbImage)>> {
+    let metrics = lines(&run.join("metrics.jsonl"))?;
+    let mut charts = Vec::new();
+    for (name, title, unit, log_y, keys) in CHARTS {
+        let series = keys.iter().filter_map(|key| series(&metrics, key));
+        charts.extend(chart(name, title, unit, log_y, series.collect()));
+    }
+    let perplexity = ["/health/cls/perplexity", "/health/patch/perplexity"];
+    let series_of = perplexity.iter().filter_map(|key| series(&metrics, key));
+    charts.extend(chart(
+        "perplexity",
+        "Prototypes in use",
+        "perplexity",
+        true,
+        series_of.collect(),
+    ));
+    let evaluations = run.join("evaluations.jsonl");
+    if evaluations.exists() {
+        let knn = series(&lines(&evaluations)?, "/knn");
+        charts.extend(chart(
+            "knn",
+            "k-NN accuracy of the teacher",
+            "share",
+            false,
+            knn.into_iter().collect(),
+        ));
+    }
+    Ok(charts)
+}
+
+fn chart(
+    name: &str,
+    title: &str,
+    unit: &str,
+    log_y: bool,
+    series: Vec<Series>,
+) -> Option<(String, RgbImage)> {
+    let config = ChartConfig {
+        title: title.into(),
+        x_label: "step".into(),
+        y_label: unit.into(),
+        log_y,
+    };
+    (!series.is_empty()).then(|| (format!("curve-{name}"), line_chart(&config, &series)))
+}
+
+fn lines(path: &Path) -> Result<Vec<Value>> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let numbered = text.lines().zip(1..);
+    numbered
+        .map(|(line, number)| {
+            let damaged = |error| Error::data(path, format!("line {number} is damaged: {error}"));
+            serde_json::from_str(line).map_err(damaged)
+        })
+        .collect()
+}
+
+/// The numbers at a JSON pointer against the steps, as means of neighbours where there are many.
+fn series(lines: &[Value], key: &str) -> Option<Series> {
+    let points: Vec<[f64; 2]> = lines
+        .iter()
+        .filter_map(|line| Some([line.get("step")?.as_f64()?, line.pointer(key)?.as_f64()?]))
+        .collect();
+    let together = points.len().div_ceil(POINTS).max(1);
+    let mean = |group: &[[f64; 2]]| {
+        [0, 1].map(|axis| group.iter().map(|point| point[axis]).sum::<f64>() / group.len() as f64)
+    };
+    let name = key.trim_start_matches('/').replace(['/', '_'], " ");
+    (!points.is_empty()).then(|| Series {
+        name,
+        points: points.chunks(together).map(mean).collect(),
+    })
+}

@@ -1,0 +1,95 @@
+//! `ibot inspect`: what a model file says of itself.
+
+use std::path::PathBuf;
+
+use ibot::model::{ModelOptions, read_model};
+use ibot::weights::read_safetensors;
+use ibot::{Error, Result};
+use serde_json::json;
+
+use super::say;
+
+/// Flags of `ibot inspect`.
+#[derive(Debug, clap::Args)]
+pub struct InspectArgs {
+    /// Model file.
+    file: PathBuf,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+impl InspectArgs {
+    pub fn run(&self) -> Result<()> {
+        let options = ModelOptions::default();
+        let (card, hash) = match read_model(&self.file, &options) {
+            Ok(model) => (model.card, Some(model.hash)),
+            Err(Error::Config { .. }) => (None, None), // it does not say what it is: its tensors do
+            Err(error) => return Err(error),
+        };
+        let tensors = read_safetensors(&self.file)?;
+        let parameters: usize = tensors.values().map(|tensor| tensor.values.len()).sum();
+        if self.json {
+            let shapes: serde_json::Map<String, serde_json::Value> = tensors
+                .iter()
+                .map(|(name, tensor)| (name.clone(), json!(tensor.shape)))
+                .collect();
+            let all = json!({ "card": card, "blake3": hash, "parameters": parameters, "tensors": shapes });
+            say(format_args!("{all:#}"));
+            return Ok(());
+        }
+        say(format_args!(
+            "{}: {} tensors, {parameters} parameters",
+            self.file.display(),
+            tensors.len()
+        ));
+        let Some(card) = card else {
+            say("it does not say what it is: commands need --encoder");
+            for (name, tensor) in &tensors {
+                say(format_args!("  {name} {:?}", tensor.shape));
+            }
+            return Ok(());
+        };
+        let vit = &card.architecture;
+        let preprocessing = &card.preprocessing;
+        say(format_args!(
+            "{} of {} by ibot {}, {} steps",
+            card.network, card.encoder, card.ibot, card.step
+        ));
+        say(format_args!(
+            "transformer: width {}, {} blocks, {} heads, patches of {} in {} x {}, {} registers",
+            vit.embed_dim,
+            vit.depth,
+            vit.num_heads,
+            vit.patch_size,
+            vit.img_size,
+            vit.img_size,
+            vit.reg_tokens
+        ));
+        say(format_args!(
+            "pictures: shorter side to {:.0}, center {} x {}, {:?}, mean {:?}, std {:?}",
+            preprocessing.image_size as f64 * 256.0 / 224.0,
+            preprocessing.image_size,
+            preprocessing.image_size,
+            preprocessing.interpolation,
+            preprocessing.mean,
+            preprocessing.std
+        ));
+        if let Some(data) = &card.data {
+            say(format_args!(
+                "trained on {} pictures, names {}",
+                data.pictures, data.fingerprint
+            ));
+        }
+        say(format_args!(
+            "licence: {}",
+            card.licence.as_deref().unwrap_or("not named")
+        ));
+        say(format_args!("BLAKE3 {}", hash.unwrap_or_default()));
+        say(format_args!(
+            "fingerprint: features of {} built-in pictures; commands that load the file compare them",
+            ibot::model::FINGERPRINT_PICTURES
+        ));
+        Ok(())
+    }
+}

@@ -1,0 +1,132 @@
+//! What the commands that use a model have in common.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use ibot::data::{FolderConfig, ImageFolder, PictureSource as _};
+use ibot::embedding::{Embedded, Embedder, FeatureKind, FolderRequest, embed_folder};
+use ibot::model::ModelOptions;
+use ibot::{Error, Result};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use super::signals::stop_on_signal;
+use super::{DeviceArgs, say};
+
+/// Which model, where, and how.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ModelArgs {
+    /// Model file: a backbone that `ibot train` wrote, or a timm safetensors file.
+    #[arg(long)]
+    pub model: PathBuf,
+    /// timm name of the backbone, for a file that does not say what it is.
+    #[arg(long)]
+    encoder: Option<String>,
+    /// Side of the square input in pixels, where it is to be another one than the file's.
+    #[arg(long)]
+    image_size: Option<usize>,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Pictures a batch.
+    #[arg(long, default_value_t = 32)]
+    batch_size: usize,
+    /// Threads that decode; 0 for one a core.
+    #[arg(long, default_value_t = 0)]
+    workers: usize,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl ModelArgs {
+    /// The model on its device; says which, and how far the device is off the one that wrote the file.
+    pub fn load(&self) -> Result<Embedder> {
+        let selected = self.device.select()?;
+        self.note(&selected.to_string());
+        let options = ModelOptions {
+            encoder: self.encoder.clone(),
+            image_size: self.image_size,
+        };
+        let embedder = Embedder::load(&self.model, &options, &selected)?;
+        if let Some(difference) = embedder.fingerprint_difference() {
+            self.note(&format!(
+                "model {}: features of the built-in pictures within {difference:.1e} of those in the file",
+                self.model.display()
+            ));
+        }
+        Ok(embedder)
+    }
+
+    /// A line for people: standard output is for the result where that is JSON.
+    pub fn note(&self, line: &str) {
+        if self.json {
+            eprintln!("{line}");
+        } else {
+            say(line);
+        }
+    }
+
+    /// The pictures of a folder; says what there is.
+    pub fn scan(&self, path: &Path) -> Result<Arc<ImageFolder>> {
+        let folder = ImageFolder::scan(path, &FolderConfig::default())?;
+        self.note(&format!("data {}: {}", path.display(), folder.summary()));
+        Ok(Arc::new(folder))
+    }
+
+    /// Features of a folder, with a bar; Ctrl-C stops within one batch.
+    pub fn embed(
+        &self,
+        embedder: &Embedder,
+        folder: &Arc<ImageFolder>,
+        kind: FeatureKind,
+    ) -> Result<Embedded> {
+        let stop = stop_on_signal()?;
+        let bar = ProgressBar::new(folder.len() as u64);
+        if std::io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        } else {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {per_sec} ETA {eta}")
+        {
+            bar.set_style(style);
+        }
+        let request = FolderRequest {
+            kind,
+            batch_size: self.batch_size,
+            workers: self.workers,
+        };
+        let started = Instant::now();
+        let embedded = embed_folder(embedder, folder, &request, &mut |made| {
+            bar.set_position(made as u64);
+            !stop.load(Ordering::Relaxed)
+        })?;
+        bar.finish_and_clear();
+        let seconds = started.elapsed().as_secs_f64();
+        for (path, reason) in &embedded.skipped {
+            self.note(&format!("skipped {}: {reason}", path.display()));
+        }
+        let count = embedded.set.len();
+        self.note(&format!(
+            "{count} pictures in {seconds:.1} s, {:.1} images/s; {} skipped",
+            count as f64 / seconds,
+            embedded.skipped.len()
+        ));
+        Ok(embedded)
+    }
+
+    /// Prints the result: as JSON, or the text.
+    pub fn answer(&self, result: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
+        if !self.json {
+            say(text().trim_end());
+            return Ok(());
+        }
+        let json = serde_json::to_string_pretty(result)
+            .map_err(|error| Error::Training(format!("a result that is no JSON: {error}")))?;
+        say(json);
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! `ibot search`: the pictures that look most like another one to a model.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use ibot::data::FolderConfig;
+use ibot::data::decode::decode_rgb;
+use ibot::embedding::{EmbeddingTable, FeatureKind};
+use ibot::eval::nearest;
+use ibot::{Error, Result};
+use serde::Serialize;
+
+use super::cluster::save_sheet;
+use super::model::ModelArgs;
+
+/// Flags of `ibot search`.
+#[derive(Debug, clap::Args)]
+pub struct SearchArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Picture to look for.
+    #[arg(long)]
+    query: PathBuf,
+    /// Image folder to search.
+    #[arg(long, required_unless_present = "index")]
+    data: Option<PathBuf>,
+    /// Features of the folder by the same model, as `ibot embed --out INDEX.safetensors` writes them; with --data they are
+    /// made and written there first.
+    #[arg(long)]
+    index: Option<PathBuf>,
+    /// Number of pictures to find.
+    #[arg(long, default_value_t = 15)]
+    top: usize,
+    /// Contact sheet to write, a PNG.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Serialize)]
+struct Hit {
+    path: String,
+    label: Option<String>,
+    similarity: f32,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    query: PathBuf,
+    hits: Vec<Hit>,
+}
+
+impl SearchArgs {
+    pub fn run(&self) -> Result<()> {
+        let query = decode_rgb(&self.query, FolderConfig::default().max_pixels)?;
+        let embedder = self.model.load()?;
+        let table = match (&self.data, &self.index) {
+            (Some(data), index) => {
+                let folder = self.model.scan(data)?;
+                let embedded = self.model.embed(&embedder, &folder, FeatureKind::Cls)?;
+                let table = EmbeddingTable::of(embedded, embedder.hash());
+                if let Some(index) = index {
+                    table.write(index)?;
+                    self.model.note(&format!(
+                        "index {}: {} pictures",
+                        index.display(),
+                        table.len()
+                    ));
+                }
+                table
+            }
+            (None, Some(index)) => {
+                let table = EmbeddingTable::read(index)?;
+                if table.model.as_deref() != Some(embedder.hash())
+                    || table.width != embedder.width()
+                {
+                    let reason = format!(
+                        "was made by another model than {}, or of other features: make it again with --data",
+                        self.model.model.display()
+                    );
+                    return Err(Error::data(index, reason));
+                }
+                table
+            }
+            (None, None) => {
+                return Err(Error::config("--index", "absent", "give --data or --index"));
+            }
+        };
+        let feature = embedder.embed(&[query])?.cls;
+        let hits: Vec<Hit> = nearest(&table.features, table.width, &feature, self.top)
+            .into_iter()
+            .map(|(at, similarity)| Hit {
+                path: table.paths[at].clone(),
+                label: table.labels[at].clone(),
+                similarity,
+            })
+            .collect();
+        if let Some(out) = &self.out {
+            let found = hits.iter().map(|hit| {
+                let label = hit.label.as_deref().unwrap_or_default();
+                (
+                    PathBuf::from(&hit.path),
+                    format!("{:.3} {label}", hit.similarity),
+                )
+            });
+            let query = (self.query.clone(), "query".to_owned());
+            let captioned: Vec<(PathBuf, String)> = std::iter::once(query).chain(found).collect();
+            let title = format!("nearest to {}", self.query.display());
+            save_sheet(out, &title, &captioned)?;
+        }
+        let report = Report {
+            query: self.query.clone(),
+            hits,
+        };
+        self.model.answer(&report, || {
+            let mut text = String::new();
+            for hit in &report.hits {
+                let _ = writeln!(text, "{:.4}  {}", hit.similarity, hit.path);
+            }
+            text
+        })
+    }
+}

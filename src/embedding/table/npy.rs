@@ -1,0 +1,57 @@
+//! NumPy's array file: features `[B, D]`, with the paths in a neighbour.
+//!
+//! Format 1.0 of <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use super::unfinished::Unfinished;
+use super::{EmbeddingTable, csv, write_values};
+use crate::error::Result;
+
+/// Magic, version and length of the header.
+const BEFORE_HEADER: usize = 10;
+
+/// Writes `NAME.npy` and `NAME.paths.csv`; the paths get their name first, so that no features are without them.
+pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {
+    let paths_csv = path.with_extension("paths.csv");
+    let paths = csv::write_paths(table, &paths_csv)?;
+    let features = Unfinished::write(path, |file| {
+        file.write_all(&header(table.len(), table.width))?;
+        write_values(file, &table.features)
+    })?;
+    paths.finish()?;
+    features.finish()
+}
+
+/// All that is before the values: a Python dict, padded so that they begin at a multiple of 64 bytes.
+fn header(rows: usize, width: usize) -> Vec<u8> {
+    let dict = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}");
+    let length = (BEFORE_HEADER + dict.len() + 1).next_multiple_of(64) - BEFORE_HEADER;
+    let mut header = b"\x93NUMPY\x01\x00".to_vec();
+    header.extend((length as u16).to_le_bytes()); // two numbers of 20 digits: below 128
+    header.extend(dict.as_bytes());
+    header.resize(BEFORE_HEADER + length - 1, b' ');
+    header.push(b'\n');
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_have_the_bytes_numpy_writes() {
+        let mut expected = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+        expected.extend(b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 384), }");
+        expected.resize(127, b' ');
+        expected.push(b'\n');
+        assert_eq!(header(2, 384), expected);
+        for (rows, width) in [(0, 1), (1_281_167, 768), (usize::MAX, usize::MAX)] {
+            let header = header(rows, width);
+            let length = usize::from(u16::from_le_bytes([header[8], header[9]]));
+            assert_eq!(header.len(), BEFORE_HEADER + length);
+            assert_eq!(header.len() % 64, 0);
+        }
+    }
+}

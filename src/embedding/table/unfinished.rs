@@ -1,0 +1,55 @@
+//! A file that is not there until all of it is.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// A file under a temporary name, whole and synced; removed when it is dropped without having been renamed.
+#[must_use]
+pub(super) struct Unfinished<'a> {
+    path: &'a Path,
+    temporary: PathBuf,
+}
+
+impl<'a> Unfinished<'a> {
+    /// Writes a neighbour of `path` and syncs it; errors name `path`.
+    pub(super) fn write(
+        path: &'a Path,
+        write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
+    ) -> Result<Self> {
+        let mut name = path.file_name().unwrap_or_default().to_os_string();
+        name.push(".tmp");
+        let temporary = path.with_file_name(name);
+        let file = File::create(&temporary).map_err(Error::io(path))?;
+        let unfinished = Self { path, temporary };
+        let mut file = BufWriter::with_capacity(1 << 20, file);
+        write(&mut file)
+            .and_then(|()| file.flush())
+            .and_then(|()| file.get_ref().sync_all())
+            .map_err(Error::io(path))?;
+        Ok(unfinished)
+    }
+
+    /// Gives it its name, and makes that last.
+    pub(super) fn finish(self) -> Result<()> {
+        fs::rename(&self.temporary, self.path).map_err(Error::io(self.path))?;
+        // Windows syncs folders by itself, and cannot open them
+        if cfg!(windows) {
+            return Ok(());
+        }
+        let folder = self.path.parent().filter(|path| *path != Path::new(""));
+        let folder = folder.unwrap_or(Path::new("."));
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(Error::io(folder))
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    /// A full disk gets its space back; a renamed file has no temporary name any more.
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.temporary);
+    }
+}

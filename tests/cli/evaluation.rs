@@ -1,0 +1,286 @@
+//! The commands that use a model, on one that a tiny run wrote.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::{Scratch, has_adapter, ibot, refused, stdout};
+
+/// A run of two epochs with its curves, and the arguments that name its teacher.
+struct Trained {
+    scratch: Scratch,
+    model: String,
+    pictures: String,
+}
+
+fn trained(name: &str) -> Trained {
+    let scratch = Scratch::new(name);
+    let train = scratch.train(&["--steps", "60", "--tensorboard", "--learning-rate", "0.01"]);
+    let output = ibot(&train);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    fs::remove_file(scratch.0.join("pictures/odd/cut.png")).unwrap();
+    Trained {
+        model: scratch.path("run/teacher.safetensors"),
+        pictures: scratch.path("pictures"),
+        scratch,
+    }
+}
+
+impl Trained {
+    fn run_on(&self, backend: &str, command: &str, more: &[&str]) -> Value {
+        let flags = [
+            command,
+            "--model",
+            &self.model,
+            "--backend",
+            backend,
+            "--json",
+        ];
+        let output = ibot(&[&flags[..], more].concat());
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command}: {errors}");
+        assert!(errors.contains(&format!("backend {backend}")), "{errors}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn run(&self, command: &str, more: &[&str]) -> Value {
+        self.run_on("flex", command, more)
+    }
+
+    fn out(&self, name: &str) -> String {
+        self.scratch.path(name)
+    }
+}
+
+#[test]
+fn embeds_on_each_backend_and_into_each_file() {
+    let trained = trained("embed");
+    let data = &trained.pictures;
+    let mut found = Vec::new();
+    let backends = ["flex", "ndarray", "wgpu"];
+    for backend in backends
+        .iter()
+        .filter(|name| **name != "wgpu" || has_adapter())
+    {
+        let out = trained.out(&format!("{backend}.safetensors"));
+        let report = trained.run_on(
+            backend,
+            "embed",
+            &["--data", data, "--out", &out, "--batch-size", "3"],
+        );
+        assert_eq!(
+            (report["pictures"].as_u64(), report["width"].as_u64()),
+            (Some(10), Some(16))
+        );
+        found.push(ibot::embedding::EmbeddingTable::read(out.as_ref()).unwrap());
+    }
+    for table in &found {
+        assert_eq!(table.paths, found[0].paths);
+        assert!(table.paths.is_sorted() && table.paths[0].ends_with("even/deep/er/0.png"));
+        assert_eq!(table.labels[0].as_deref(), Some("even"));
+        assert_eq!(table.labels[9].as_deref(), Some("odd"));
+        let pairs = table.features.iter().zip(&found[0].features);
+        for (found, expected) in pairs {
+            assert!((found - expected).abs() < 1e-4, "{found} {expected}");
+        }
+    }
+    for (ending, features, width) in [
+        ("npy", "patch", 16),
+        ("csv", "both", 32),
+        ("parquet", "cls", 16),
+    ] {
+        let out = trained.out(&format!("all.{ending}"));
+        let report = trained.run(
+            "embed",
+            &["--data", data, "--out", &out, "--features", features],
+        );
+        assert_eq!(report["width"].as_u64(), Some(width));
+        assert!(fs::metadata(out).unwrap().len() > 10 * 16 * 4);
+    }
+    let model = &trained.model;
+    let embed = [
+        "embed",
+        "--model",
+        model,
+        "--data",
+        data,
+        "--out",
+        "features.txt",
+    ];
+    refused(&embed, &["features.txt", ".parquet"]);
+}
+
+#[test]
+fn classifies_and_groups() {
+    let trained = trained("classify");
+    let data = &trained.pictures;
+    let share = |value: &Value| {
+        value
+            .as_f64()
+            .is_some_and(|value| (0.0..=1.0).contains(&value))
+    };
+    let report = trained.run("knn", &["--data", data, "--k", "1,3", "--held-out", "0.4"]);
+    assert_eq!(
+        (report["classes"].as_u64(), report["splits"].as_u64()),
+        (Some(2), Some(5))
+    );
+    assert_eq!(report["rows"][1]["classifier"], "k = 3");
+    assert!(share(&report["rows"][0]["top1"]) && share(&report["rows"][0]["top5"]));
+    // asked about the pictures it knows, the nearest neighbour is each picture itself
+    let report = trained.run("knn", &["--data", data, "--val", data, "--k", "1"]);
+    assert_eq!(report["rows"][0]["top1"].as_f64(), Some(1.0));
+    let report = trained.run("probe", &["--data", data, "--val", data]);
+    assert!(share(&report["rows"][0]["top1"]), "{report}");
+    let sheets = trained.out("sheets");
+    let report = trained.run(
+        "cluster",
+        &["--data", data, "--clusters", "3", "--out", &sheets],
+    );
+    let sizes = report["clusters"].as_array().unwrap().iter();
+    assert_eq!(
+        sizes
+            .map(|cluster| cluster["pictures"].as_u64().unwrap())
+            .sum::<u64>(),
+        10
+    );
+    assert!(share(&report["normalized_mutual_information"]));
+    assert_eq!(fs::read_dir(sheets).unwrap().count(), 3);
+    let model = &trained.model;
+    let odd = trained.scratch.path("pictures/odd");
+    refused(
+        &["knn", "--model", model, "--data", &odd],
+        &["odd", "classes"],
+    );
+    refused(
+        &[
+            "cluster",
+            "--model",
+            model,
+            "--data",
+            data,
+            "--clusters",
+            "11",
+        ],
+        &["--clusters = 11", "10"],
+    );
+}
+
+#[test]
+fn finds_the_picture_itself_first() {
+    let trained = trained("search");
+    let (data, index, sheet) = (
+        &trained.pictures,
+        trained.out("index.safetensors"),
+        trained.out("found.png"),
+    );
+    let query = trained.scratch.path("pictures/odd/3.png");
+    let report = trained.run(
+        "search",
+        &[
+            "--query", &query, "--data", data, "--index", &index, "--top", "4",
+        ],
+    );
+    let by_index = trained.run(
+        "search",
+        &[
+            "--query", &query, "--index", &index, "--top", "4", "--out", &sheet,
+        ],
+    );
+    assert_eq!(report, by_index);
+    assert_eq!(report["hits"][0]["path"].as_str(), Some(query.as_str()));
+    assert_eq!(report["hits"].as_array().unwrap().len(), 4);
+    assert!(image::open(&sheet).unwrap().width() > 300);
+    // another model's index
+    let student = trained.scratch.path("run/student.safetensors");
+    let search = [
+        "search", "--model", &student, "--query", &query, "--index", &index,
+    ];
+    refused(&search, &["index.safetensors", "another model"]);
+}
+
+#[test]
+fn draws_maps_and_curves() {
+    let trained = trained("visualize");
+    let (out, run) = (trained.out("maps"), trained.out("run"));
+    let pictures = ["odd/1.png", "even/deep/er/2.png"]
+        .map(|name| trained.scratch.path(&format!("pictures/{name}")));
+    let flags = [
+        "--image",
+        &pictures[0],
+        &pictures[1],
+        "--out",
+        &out,
+        "--run",
+        &run,
+        "--html",
+    ];
+    let report = trained.run("visualize", &flags);
+    let files = report["files"].as_array().unwrap();
+    for expected in [
+        "curve-losses.png",
+        "curve-learning-rate.png",
+        "curve-health.png",
+        "1-attention.png",
+        "1-attention-head-2.png",
+        "2-patch-pca.png",
+        "1-2-correspondence.png",
+        "report.html",
+    ] {
+        let path = files
+            .iter()
+            .filter_map(Value::as_str)
+            .find(|file| file.ends_with(expected));
+        let path = path.unwrap_or_else(|| panic!("{expected} is not in {files:?}"));
+        assert!(fs::metadata(path).unwrap().len() > 500, "{expected}");
+    }
+    let page = fs::read_to_string(format!("{out}/report.html")).unwrap();
+    assert!(
+        page.contains("data:image/png;base64,")
+            && page.contains("Hardware")
+            && !page.contains("src=\"http")
+    );
+    let events = fs::read_dir(trained.scratch.0.join("run/tensorboard")).unwrap();
+    assert_eq!(events.count(), 1);
+}
+
+#[test]
+fn model_files_say_what_they_are() {
+    let trained = trained("inspect");
+    let text = stdout(&ibot(&["inspect", &trained.model]));
+    for said in [
+        "teacher of custom",
+        "60 steps",
+        "width 16",
+        "10 pictures",
+        "licence: not named",
+    ] {
+        assert!(text.contains(said), "{said:?} is not in {text}");
+    }
+    // weights that compute something else than the file says
+    let path = trained.scratch.0.join("changed.safetensors");
+    let model = ibot::model::read_model(trained.model.as_ref(), &Default::default()).unwrap();
+    let mut tensors = model.tensors;
+    tensors
+        .get_mut("norm.weight")
+        .unwrap()
+        .values
+        .iter_mut()
+        .for_each(|value| *value *= 1.5);
+    ibot::model::write_model(&path, model.card.as_ref().unwrap(), &tensors).unwrap();
+    let (path, data) = (path.to_string_lossy(), &trained.pictures);
+    let knn = ["knn", "--model", &path, "--backend", "flex", "--data", data];
+    refused(&knn, &["changed.safetensors", "built-in pictures", "% off"]);
+    // and a file of another program needs its name
+    let plain = trained.scratch.0.join("plain.safetensors");
+    ibot::weights::write_safetensors(&plain, &tensors).unwrap();
+    let plain = plain.to_string_lossy();
+    refused(
+        &["knn", "--model", &plain, "--data", data],
+        &["--encoder", "plain.safetensors"],
+    );
+    assert!(stdout(&ibot(&["inspect", &plain])).contains("does not say what it is"));
+}
