@@ -75,6 +75,7 @@ pub mod random;
 pub mod teacher;
 pub mod tensorboard;
 pub mod train;
+mod unfinished;
 pub mod verify;
 pub mod weights;
 

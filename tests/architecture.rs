@@ -59,6 +59,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "masking",
             "memory",
             "model",
+            "picture",
+            "tensorboard",
             "weights",
         ],
     ),
@@ -72,7 +74,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// What every part may import.
-const FOUNDATIONS: &[&str] = &["error", "random"];
+const FOUNDATIONS: &[&str] = &["error", "random", "unfinished"];
 
 /// Names that say nothing.
 const VAGUE: &[&str] = &["utils", "helpers", "common", "base", "misc"];

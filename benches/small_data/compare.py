@@ -22,8 +22,8 @@ SEEDS = range(3)
 PACE_STEPS = 30
 
 
-def train(preset: str, pictures: Path, steps: int, seed: int) -> tuple[float, float, float, float]:
-    """k-NN before and after, seconds of the steps, and of the median step."""
+def train(preset: str, pictures: Path, steps: int, seed: int) -> tuple[float, float, float, float, set[str]]:
+    """k-NN before and after, seconds of the steps and of the median step, and what the health monitor said."""
     validation = next(path for path in (pictures.parent / "val", pictures.parent / "test") if path.is_dir())
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
@@ -31,17 +31,18 @@ def train(preset: str, pictures: Path, steps: int, seed: int) -> tuple[float, fl
         command += ["--data", pictures, "--val", validation, "--out", run, "--steps", steps, "--seed", seed]
         subprocess.run([str(part) for part in command], check=True, capture_output=True)
         lines = [json.loads(line) for line in (run / "evaluations.jsonl").open()]
-        seconds = [json.loads(line)["step_s"] for line in (run / "metrics.jsonl").open()]
-    before, after = lines[0]["knn"], lines[-1]["knn"]
-    return before, after, sum(seconds), statistics.median(seconds[5:])
+        metrics = [json.loads(line) for line in (run / "metrics.jsonl").open()]
+    seconds = [line["step_s"] for line in metrics]
+    sick = {name for line in metrics for name in line.get("sick", [])}
+    return lines[0]["knn"], lines[-1]["knn"], sum(seconds), statistics.median(seconds[5:]), sick
 
 
 def main(clothes: Path, seconds: float) -> None:
     subprocess.run([IBOT, "train", "--steps", "1", "--backend", "flex", "--out", tempfile.mkdtemp()], check=True, capture_output=True)
     cache = next(path for path in (Path.home() / ".cache", Path.home() / "Library" / "Caches") if (path / "ibot").is_dir())
     sets = {"demo": cache / "ibot" / "demo" / "train", "clothes": clothes / "train"}
-    print("| pictures | preset | steps | seconds | untrained | k-NN, seeds 0 to 2 |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print("| pictures | preset | steps | seconds | untrained | k-NN, seeds 0 to 2 | health |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, pictures in sets.items():
         for preset in PRESETS:
             pace = train(preset, pictures, PACE_STEPS, 0)[3]
@@ -50,7 +51,8 @@ def main(clothes: Path, seconds: float) -> None:
             before = " ".join(f"{100 * run[0]:.1f}" for run in found)
             after = " ".join(f"{100 * run[1]:.1f}" for run in found)
             took = " ".join(f"{run[2]:.0f}" for run in found)
-            print(f"| {name} | `{preset}` | {steps} | {took} | {before} | {after} |", flush=True)
+            sick = ", ".join(sorted(set().union(*(run[4] for run in found)))) or "no warning"
+            print(f"| {name} | `{preset}` | {steps} | {took} | {before} | {after} | {sick} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::unfinished::sync_folder;
 use crate::weights::{NamedTensor, read_safetensors, write_tensors};
 
 /// Number of this layout; a reader refuses any other.
@@ -71,6 +72,7 @@ impl Checkpoint {
         remove_folder(&temporary)?;
         let written = self
             .write_files(&temporary)
+            .and_then(|()| remove_folder(path)) // of the same step, before a rollback
             .and_then(|()| fs::rename(&temporary, path).map_err(Error::io(path)));
         if written.is_err() {
             // a full disk gets its space back; what cannot be removed is so at the next start
@@ -166,30 +168,9 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     write().map_err(Error::io(path))
 }
 
-/// Makes names in the folder last; Windows syncs folders by itself, and cannot open them.
-pub(super) fn sync_folder(path: &Path) -> Result<()> {
-    if cfg!(windows) {
-        return Ok(());
-    }
-    let folder = File::open(path).map_err(Error::io(path))?;
-    folder.sync_all().map_err(Error::io(path))
-}
-
 pub(super) fn remove_folder(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path)(error)),
         _ => Ok(()),
     }
-}
-
-/// Writes a file under a temporary name, syncs it and renames it, so that the final name is never half a file.
-///
-/// # Errors
-/// [`Error::Io`].
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".tmp");
-    let temporary = path.with_file_name(name);
-    write_synced(&temporary, bytes)?;
-    fs::rename(&temporary, path).map_err(Error::io(path))
 }

@@ -8,7 +8,6 @@ mod files;
 mod saving;
 mod store;
 
-pub(crate) use files::write_whole;
 pub use files::{Checkpoint, FORMAT, Manifest};
 pub use saving::Saving;
 pub use store::{Damaged, Keep, Store};

@@ -97,9 +97,7 @@ impl Store {
     /// # Errors
     /// [`Error::Io`]; the checkpoints before are untouched then.
     pub fn write(&self, checkpoint: &Checkpoint, keep: Keep) -> Result<()> {
-        let path = self.path(checkpoint.manifest.step);
-        remove_folder(&path)?; // one of a run that was rolled back
-        checkpoint.write(&path)?;
+        checkpoint.write(&self.path(checkpoint.manifest.step))?;
         self.prune(keep)
     }
 

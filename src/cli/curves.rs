@@ -67,6 +67,17 @@ const CHARTS: [Chart; 5] = [
     ),
 ];
 
+/// The same of `evaluations.jsonl`, a key each.
+const EVALUATIONS: [(&str, &str, &str, &str); 2] = [
+    ("knn", "k-NN accuracy of the teacher", "share", "/knn"),
+    (
+        "rank-me",
+        "Directions that the teacher's features use",
+        "RankMe",
+        "/rank_me",
+    ),
+];
+
 /// Each chart that the run has numbers for, with its name.
 ///
 /// # Errors
@@ -89,14 +100,11 @@ pub fn curves(run: &Path) -> Result<Vec<(String, RgbImage)>> {
     ));
     let evaluations = run.join("evaluations.jsonl");
     if evaluations.exists() {
-        let knn = series(&lines(&evaluations)?, "/knn");
-        charts.extend(chart(
-            "knn",
-            "k-NN accuracy of the teacher",
-            "share",
-            false,
-            knn.into_iter().collect(),
-        ));
+        let lines = lines(&evaluations)?;
+        for (name, title, unit, key) in EVALUATIONS {
+            let series = series(&lines, key).into_iter().collect();
+            charts.extend(chart(name, title, unit, false, series));
+        }
     }
     Ok(charts)
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ibot::train::health::Sickness;
-use ibot::train::{Evaluation, Observer, RunStart, StepMetrics};
+use ibot::train::{Evaluation, Observer, RunStart, StepMetrics, When};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::say;
@@ -117,12 +117,21 @@ impl Observer for Progress {
         }
     }
 
-    fn evaluated(&mut self, when: &str, evaluation: &Evaluation) {
-        self.line(&format!(
-            "k-NN accuracy of the teacher {when}: {:.1} % of {} test pictures",
-            100.0 * evaluation.knn,
-            evaluation.queries
-        ));
+    fn evaluated(&mut self, when: When, evaluation: &Evaluation) {
+        if let Some((knn, queries)) = evaluation.knn.zip(evaluation.queries) {
+            let percent = 100.0 * knn;
+            self.line(&format!(
+                "k-NN accuracy of the teacher {when}: {percent:.1} % of {queries} test pictures"
+            ));
+        }
+        if let (When::After, Some(rank), Some(std)) =
+            (when, evaluation.rank_me, evaluation.feature_std)
+        {
+            let sample = evaluation.sample;
+            self.line(&format!(
+                "features of {sample} pictures use {rank:.1} directions (RankMe), spread {std:.2}"
+            ));
+        }
     }
 
     fn sick(&mut self, step: usize, sick: &[Sickness]) {

@@ -185,6 +185,16 @@ impl ImageFolder {
         &self.classes
     }
 
+    /// At most `count` of its pictures, from all over it.
+    pub fn sample(&self, count: usize) -> Self {
+        let (all, count) = (self.pictures.len(), count.min(self.pictures.len()));
+        let places = (0..count).map(|at| at * all / count);
+        Self {
+            pictures: places.map(|at| self.pictures[at].clone()).collect(),
+            ..self.clone()
+        }
+    }
+
     /// Hash of the pictures' names, in order: whether a folder holds the same files as before; their content is not read.
     pub fn fingerprint(&self) -> String {
         let mut hasher = blake3::Hasher::new();

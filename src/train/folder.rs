@@ -18,10 +18,11 @@ use serde::{Deserialize, Serialize};
 use super::health::{Health, Sickness};
 use super::lock::RunLock;
 use super::state::{Tensors, backbones};
-use super::{Observer, Rates, RunConfig, RunRecord, StepLosses};
+use super::{Evaluation, Observer, Rates, RunConfig, RunRecord, StepLosses};
 use crate::checkpoint::{Checkpoint, Keep, Manifest, Saving, Store};
 use crate::error::{Error, Result};
 use crate::model::{ModelCard, write_model};
+use crate::unfinished::write_whole;
 
 const METRICS: &str = "metrics.jsonl";
 const EVALUATIONS: &str = "evaluations.jsonl";
@@ -54,17 +55,6 @@ pub struct StepMetrics {
     pub resident_mib: Option<f64>,
     /// Memory of live tensors on the GPU, MiB; none on the CPU.
     pub gpu_in_use_mib: Option<f64>,
-}
-
-/// One line of `evaluations.jsonl`.
-#[derive(Debug, Clone, Serialize)]
-pub struct Evaluation {
-    /// Steps made.
-    pub step: usize,
-    /// Share of the validation pictures that k-NN by the teacher's features puts into their class.
-    pub knn: f64,
-    /// Validation pictures.
-    pub queries: usize,
 }
 
 /// The folder of a run, locked for this process.
@@ -159,7 +149,7 @@ impl RunFolder {
             record.data.display(),
             record.backend
         );
-        crate::checkpoint::write_whole(&self.path.join(CONFIG), (comments + &text).as_bytes())?;
+        write_whole(&self.path.join(CONFIG), (comments + &text).as_bytes())?;
         record.write(&self.path)?;
         self.rewind(step)
     }

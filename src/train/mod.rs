@@ -2,6 +2,7 @@
 
 mod cards;
 mod config;
+mod evaluation;
 mod every;
 mod folder;
 mod gradients;
@@ -22,8 +23,9 @@ mod trainer;
 mod training;
 
 pub use config::RunConfig;
+pub use evaluation::{Evaluation, When};
 pub use every::Every;
-pub use folder::{Evaluation, RunFolder, StepMetrics};
+pub use folder::{RunFolder, StepMetrics};
 pub use gradients::Gradients;
 pub use health::OnSick;
 pub use observer::{Observer, RunStart, Silent};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 
 use super::health::Sickness;
-use super::{Evaluation, StepMetrics};
+use super::{Evaluation, StepMetrics, When};
 
 /// A run before its first step.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ pub trait Observer {
     fn step(&mut self, _metrics: &StepMetrics) {}
 
     /// The teacher was evaluated.
-    fn evaluated(&mut self, _when: &str, _evaluation: &Evaluation) {}
+    fn evaluated(&mut self, _when: When, _evaluation: &Evaluation) {}
 
     /// The run is sick in a way that it was not before.
     fn sick(&mut self, _step: usize, _sick: &[Sickness]) {}

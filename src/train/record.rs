@@ -8,6 +8,7 @@ use toml::{Table, Value};
 
 use super::RunConfig;
 use crate::error::{Error, Result};
+use crate::unfinished::write_whole;
 
 const NAME: &str = "run.json";
 
@@ -74,7 +75,7 @@ impl RunRecord {
         let path = folder.join(NAME);
         let text = serde_json::to_string_pretty(self)
             .map_err(|error| Error::io(&path)(std::io::Error::other(error)))?;
-        crate::checkpoint::write_whole(&path, text.as_bytes())
+        write_whole(&path, text.as_bytes())
     }
 
     /// The settings.

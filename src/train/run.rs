@@ -10,9 +10,10 @@ use burn_autodiff::Autodiff;
 use burn_flex::Flex;
 use burn_ndarray::NdArray;
 
+use super::evaluation::Pictures;
 use super::training::Training;
 use super::{
-    Every, Observer, OnSick, RunConfig, RunFolder, RunRecord, RunStart, Schedule, Trainer,
+    Every, Observer, OnSick, RunConfig, RunFolder, RunRecord, RunStart, Schedule, Trainer, When,
 };
 use crate::backbone::VisionTransformer;
 use crate::checkpoint::Keep;
@@ -102,6 +103,7 @@ impl Run<'_> {
         let request = self.request;
         let config = request.config.clone().resolved()?;
         let pictures = self.scan(observer)?;
+        let val = self.val(&pictures)?;
         let record = self.record(&config, &pictures)?;
         let mut folder = RunFolder::open(&request.out, request.keep)?;
         let newest = folder.continued(&record, request.allow_changes, observer)?;
@@ -122,19 +124,23 @@ impl Run<'_> {
             &config,
             began.as_ref().map_or(0, |manifest| manifest.step),
         )?;
-        let parameters = trainer.method.student.num_params();
+        let (parameters, count) = (trainer.method.student.num_params(), pictures.len());
         let start = |training: &Training<'_>| RunStart {
             steps: training.schedule.steps,
             made: training.step,
             epochs: training.schedule.epochs(),
-            pictures: pictures.len(),
+            pictures: count,
             parameters,
             out: request.out.clone(),
         };
-        let mut training = Training::new(self, config, schedule, folder, loader, pictures.clone());
-        training.went_on(began.as_ref());
+        let pictures = Pictures {
+            train: pictures,
+            val,
+        };
+        let from = began.as_ref();
+        let mut training = Training::new(self, config, schedule, folder, loader, pictures, from);
         if began.is_none() {
-            training.evaluate(&trainer, "before training", observer)?;
+            training.evaluate(&trainer, When::Before, true, observer)?;
         }
         observer.started(&start(&training));
         if training.step >= training.schedule.steps {
@@ -142,7 +148,7 @@ impl Run<'_> {
                 .note("the run is complete; --epochs or --steps with --override makes it longer");
         }
         trainer = training.go(trainer, observer)?;
-        training.evaluate(&trainer, "after training", observer)?;
+        training.evaluate(&trainer, When::After, true, observer)?;
         training.end(observer)
     }
 
@@ -151,6 +157,16 @@ impl Run<'_> {
         let folder = ImageFolder::scan(path, &self.request.config.folder)?;
         observer.note(&summary_line(path, folder.summary()));
         Ok(Arc::new(folder))
+    }
+
+    /// The validation pictures, labelled by the classes of the training pictures.
+    fn val(&self, pictures: &ImageFolder) -> Result<Option<Arc<ImageFolder>>> {
+        let Some(path) = &self.request.val else {
+            return Ok(None);
+        };
+        let folder = ImageFolder::scan(path, &self.request.config.folder)?;
+        let labelled = folder.with_classes(pictures.classes())?;
+        Ok(Some(Arc::new(labelled)))
     }
 
     fn record(&self, config: &RunConfig, pictures: &ImageFolder) -> Result<RunRecord> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 
 use super::health::Sickness;
-use super::{Evaluation, Observer, RunStart, StepMetrics};
+use super::{Evaluation, Observer, RunStart, StepMetrics, When};
 use crate::error::Result;
 use crate::tensorboard::EventWriter;
 
@@ -95,10 +95,20 @@ impl Observer for TensorBoard<'_> {
         });
     }
 
-    fn evaluated(&mut self, when: &str, evaluation: &Evaluation) {
+    fn evaluated(&mut self, when: When, evaluation: &Evaluation) {
         self.inner.evaluated(when, evaluation);
-        let (step, knn) = (evaluation.step as u64, evaluation.knn as f32);
-        self.write(|writer| writer.scalar("evaluation/knn", step, knn));
+        let step = evaluation.step as u64;
+        let points = [
+            ("evaluation/knn", evaluation.knn),
+            ("evaluation/rank_me", evaluation.rank_me),
+            ("evaluation/feature_std", evaluation.feature_std),
+        ];
+        self.write(|writer| {
+            let mut known = points
+                .into_iter()
+                .filter_map(|(tag, value)| Some((tag, value?)));
+            known.try_for_each(|(tag, value)| writer.scalar(tag, step, value as f32))
+        });
     }
 
     fn sick(&mut self, step: usize, sick: &[Sickness]) {

@@ -1,23 +1,22 @@
 //! The loop over the steps: metrics, health, checkpoints, and what to do when something goes wrong.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::cards::Origin;
+use super::evaluation::{Evaluator, Pictures};
 use super::every::Due;
 use super::health::{Health, HealthMonitor, OnSick, Sickness};
 use super::patches::patch_picture;
 use super::run::Run;
 use super::state::backbones_of;
 use super::{
-    Evaluation, Observer, Rates, RunConfig, RunFolder, Schedule, StepInput, StepMetrics, Trainer,
+    Observer, Rates, RunConfig, RunFolder, Schedule, StepInput, StepMetrics, Trainer, When,
 };
 use crate::backbone::TrainBackbone;
 use crate::checkpoint::{FORMAT, Manifest};
-use crate::data::{ImageFolder, Loader};
+use crate::data::Loader;
 use crate::error::{Error, Result, printable};
-use crate::eval::{KnnConfig, extract_features, knn_accuracy};
 use crate::kernels::TrainBackend;
 use crate::memory::resident_mib;
 use crate::model::ModelCard;
@@ -34,7 +33,7 @@ pub(super) struct Training<'a> {
     pub schedule: Schedule,
     folder: RunFolder,
     loader: Loader,
-    pictures: Arc<ImageFolder>,
+    pictures: Pictures,
     /// Steps made.
     pub step: usize,
     monitor: HealthMonitor,
@@ -47,40 +46,32 @@ pub(super) struct Training<'a> {
 }
 
 impl<'a> Training<'a> {
+    /// From the beginning, or where a checkpoint was written.
     pub fn new(
         run: &'a Run<'a>,
         config: RunConfig,
         schedule: Schedule,
         folder: RunFolder,
         loader: Loader,
-        pictures: Arc<ImageFolder>,
+        pictures: Pictures,
+        from: Option<&Manifest>,
     ) -> Self {
+        let step = from.map_or(0, |from| from.step);
         Self {
             monitor: HealthMonitor::new(config.method.prototypes()),
-            due: Due::after(run.request.checkpoint_every, 0),
+            due: Due::after(run.request.checkpoint_every, step),
             run,
             config,
             schedule,
             folder,
             loader,
             pictures,
-            step: 0,
+            step,
             told: Vec::new(),
-            learning_rate_factor: 1.0,
-            rollbacks: 0,
+            learning_rate_factor: from.map_or(1.0, |from| from.learning_rate_factor),
+            rollbacks: from.map_or(0, |from| from.rollbacks),
             knn: None,
         }
-    }
-
-    /// Takes over where a checkpoint was written.
-    pub fn went_on(&mut self, from: Option<&Manifest>) {
-        let Some(from) = from else {
-            return;
-        };
-        self.step = from.step;
-        self.learning_rate_factor = from.learning_rate_factor;
-        self.rollbacks = from.rollbacks;
-        self.due.done(from.step);
     }
 
     /// All steps that are left.
@@ -145,25 +136,24 @@ impl<'a> Training<'a> {
         let ends_epoch = self.step.is_multiple_of(self.schedule.steps_per_epoch);
         let epochs = self.step / self.schedule.steps_per_epoch;
         let every = self.run.request.knn_every;
-        let evaluates = ends_epoch && every > 0 && epochs.is_multiple_of(every);
+        let with_knn = every > 0 && epochs.is_multiple_of(every);
+        // short epochs do not each get a look at the features: one in `health_every` steps
+        let looks = |step: usize| step.checked_div(self.config.health_every).unwrap_or(0);
+        let before = self.step.saturating_sub(self.schedule.steps_per_epoch);
+        let evaluates = ends_epoch && (with_knn || looks(self.step) > looks(before));
         self.knn = None;
         if ends_epoch && observer.wants_patches() {
             let (guard, device) = (&self.run.guard, trainer.device());
             let teacher = &trainer.method.teacher.backbone;
-            let augment = &self.config.augment;
-            let found = patch_picture::<B::InnerBackend, _>(
-                teacher,
-                &self.pictures,
-                augment,
-                guard,
-                device,
-            )?;
-            if let Some(picture) = found {
-                observer.patches(self.step, &picture);
-            }
+            let (pictures, augment) = (&self.pictures.train, &self.config.augment);
+            let shown =
+                patch_picture::<B::InnerBackend, _>(teacher, pictures, augment, guard, device)?;
+            shown
+                .iter()
+                .for_each(|picture| observer.patches(self.step, picture));
         }
         if evaluates && !is_last && !stopped {
-            self.evaluate(trainer, &format!("after epoch {epochs}"), observer)?;
+            self.evaluate(trainer, When::Epoch(epochs), with_knn, observer)?;
         }
         if stopped || is_last || self.knn.is_some() || self.due.is_due(self.step) {
             self.checkpoint(trainer)?;
@@ -283,7 +273,7 @@ impl<'a> Training<'a> {
     ) -> Result<[ModelCard; 2]> {
         let origin = Origin {
             config: &self.config,
-            pictures: &self.pictures,
+            pictures: &self.pictures.train,
             step: self.step,
         };
         origin.cards(&trainer.method, &self.run.guard, trainer.device())
@@ -313,7 +303,7 @@ impl<'a> Training<'a> {
             "step {from}: {reason}; back to step {to} with {} of the learning rate (rollback {} of {MOST_ROLLBACKS})",
             self.learning_rate_factor, self.rollbacks
         ));
-        self.loader = self.run.loader(&self.config, &self.pictures, to)?;
+        self.loader = self.run.loader(&self.config, &self.pictures.train, to)?;
         self.monitor = HealthMonitor::new(self.config.method.prototypes());
         self.told.clear();
         self.folder.rewind(to)?;
@@ -329,8 +319,10 @@ impl<'a> Training<'a> {
         error: Error,
         trainer: &Trainer<B, M>,
     ) -> Error {
-        if matches!(error, Error::Device(_)) {
-            return error;
+        if let Error::Device(reason) = error {
+            return Error::Device(format!(
+                "{reason}; nothing is kept of what came after the newest checkpoint: the same command goes on from it"
+            ));
         }
         let step = self.step;
         let written = self.checkpoint(trainer).and_then(|()| self.folder.finish());
@@ -352,42 +344,27 @@ impl<'a> Training<'a> {
         ))
     }
 
-    /// Asks k-NN about the validation folder, if there is one.
+    /// Asks what the teacher is worth, and writes it down.
     pub fn evaluate<B: TrainBackend, M: TrainBackbone<B>>(
         &mut self,
         trainer: &Trainer<B, M>,
-        when: &str,
+        when: When,
+        with_knn: bool,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let Some(path) = &self.run.request.val else {
-            return Ok(());
+        let evaluator = Evaluator {
+            config: &self.config,
+            pictures: &self.pictures,
+            guard: &self.run.guard,
         };
-        let config = &self.config;
-        let queries =
-            ImageFolder::scan(path, &config.folder)?.with_classes(self.pictures.classes())?;
-        let features = |folder| {
-            extract_features::<B::InnerBackend, _>(
-                &trainer.method.teacher.backbone,
-                folder,
-                &config.augment,
-                config.batch_size,
-                &self.run.guard,
-                trainer.device(),
-            )
-        };
-        let (bank, queries) = (
-            features(self.pictures.clone())?,
-            features(Arc::new(queries))?,
-        );
-        let Some(knn) = knn_accuracy(&bank, &queries, &KnnConfig::default()) else {
-            return Ok(());
-        };
-        self.knn = Some(knn);
-        let evaluation = Evaluation {
-            step: self.step,
-            knn,
-            queries: queries.len(),
-        };
+        let teacher = &trainer.method.teacher.backbone;
+        let evaluation = evaluator.evaluate::<B::InnerBackend, _>(
+            teacher,
+            self.step,
+            with_knn,
+            trainer.device(),
+        )?;
+        self.knn = evaluation.knn;
         observer.evaluated(when, &evaluation);
         self.folder
             .log_evaluation(&evaluation)

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::Path;
 
 use half::{bf16, f16};
@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::NamedTensor;
 use crate::error::{Error, Result};
+use crate::unfinished::write_whole;
 
 fn weights_error(path: &Path, reason: impl ToString) -> Error {
     Error::Weights {
@@ -107,24 +108,10 @@ pub fn write_safetensors_with(
     tensors: &BTreeMap<String, NamedTensor>,
     metadata: HashMap<String, String>,
 ) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".tmp");
-    let temporary = path.with_file_name(name);
     // not `serialize_to_file`, whose files only their owner may read
     let bytes = safetensors::serialize(tensors, Some(metadata))
         .map_err(|error| weights_error(path, error))?;
-    let write = || {
-        let mut file = fs::File::create(&temporary)?;
-        file.write_all(&bytes)?;
-        file.sync_all()
-    };
-    let written = write()
-        .map_err(Error::io(&temporary))
-        .and_then(|()| fs::rename(&temporary, path).map_err(Error::io(path)));
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    written
+    write_whole(path, &bytes)
 }
 
 /// Writes f32 tensors under the final name, tensor by tensor, and syncs the file.

@@ -36,12 +36,13 @@ use crate::error::{Error, Result};
 /// # Errors
 /// As [`read_safetensors`] and [`read_pytorch`].
 pub fn read_weights(path: &Path) -> Result<BTreeMap<String, NamedTensor>> {
-    let mut start = [0; 2];
+    let mut start = [0; 9];
     let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
-    // a shorter file is neither, and the reader of safetensors says so
+    // the header of safetensors is JSON behind its length, whose first byte may be any
+    let is_pytorch = start.starts_with(b"PK") || start[0] == PICKLE;
     match read {
-        Ok(()) if &start == b"PK" || start[0] == PICKLE => read_pytorch(path),
-        _ => read_safetensors(path),
+        Ok(()) if is_pytorch && start[8] != b'{' => read_pytorch(path),
+        _ => read_safetensors(path), // which says what is wrong with a shorter file
     }
 }
 

@@ -35,3 +35,60 @@ fn a_loss_that_is_not_finite_ends_the_run() {
     assert!(!written.is_empty());
     assert!(metrics(&run).iter().all(|line| line["loss"].is_number()));
 }
+
+/// A teacher that tells nothing is named after three looks, and ends the run if that was asked for.
+#[test]
+fn a_sick_run_stops() {
+    let scratch = Scratch::new("sick");
+    let train = scratch.train(&["--steps", "9", "--on-sick", "stop"]);
+    let settings = "health_every = 1\n[schedule]\nwarmup_epochs = 0.0\n[method]\ntemperature_teacher_warmup = 1e3\n\
+                    temperature_teacher = 1e3\n";
+    let tiny = scratch.0.join("tiny.toml");
+    let method = fs::read_to_string(&tiny)
+        .unwrap()
+        .replace("[method]\n", settings);
+    fs::write(&tiny, method).unwrap();
+    refused(
+        &train,
+        &["sick", "uniform teacher", "the state after step 3"],
+    );
+    let run = scratch.0.join("run");
+    let sick = metrics(&run).last().unwrap()["sick"].clone();
+    assert_eq!(sick[0], "uniform-teacher");
+    assert!(run.join("checkpoints/step-000000003").exists());
+}
+
+/// A loss that is not finite sends the run back to its checkpoint with half the learning rate, three times.
+#[test]
+fn a_sick_run_goes_back() {
+    let scratch = Scratch::new("rollback");
+    assert!(ibot(&scratch.train(&["--steps", "5"])).status.success());
+    let flags = [
+        "--steps",
+        "50",
+        "--learning-rate",
+        "1e38",
+        "--override",
+        "--on-sick",
+        "rollback",
+    ];
+    let output = ibot(&scratch.train(&flags));
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for said in [
+        "back to step 5 with 0.5 of",
+        "back to step 5 with 0.25 of",
+        "back to step 5 with 0.125 of",
+        "rollback 3 of 3",
+    ] {
+        assert!(text.contains(said), "{said:?} is not in {text}");
+    }
+    let steps: Vec<u64> = metrics(&scratch.0.join("run"))
+        .iter()
+        .map(|line| line["step"].as_u64().unwrap())
+        .collect();
+    assert!(
+        steps.iter().copied().eq(1..=steps.len() as u64),
+        "{steps:?}"
+    );
+}

@@ -7,8 +7,8 @@ use std::io::Write as _;
 use std::path::Path;
 
 use super::EmbeddingTable;
-use super::unfinished::Unfinished;
 use crate::error::Result;
+use crate::unfinished::Unfinished;
 
 /// Writes `path,label,f0,f1,...`; a value has few digits, and reads back exactly.
 pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {

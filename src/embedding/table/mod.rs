@@ -13,7 +13,6 @@ mod csv;
 mod npy;
 mod parquet;
 mod safetensors;
-mod unfinished;
 
 use std::io::Write;
 use std::path::Path;

@@ -5,9 +5,9 @@
 use std::io::Write as _;
 use std::path::Path;
 
-use super::unfinished::Unfinished;
 use super::{EmbeddingTable, csv, write_values};
 use crate::error::Result;
+use crate::unfinished::Unfinished;
 
 /// Magic, version and length of the header.
 const BEFORE_HEADER: usize = 10;

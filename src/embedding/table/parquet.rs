@@ -19,8 +19,8 @@ use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnPath;
 
 use super::EmbeddingTable;
-use super::unfinished::Unfinished;
 use crate::error::{Error, Result};
+use crate::unfinished::Unfinished;
 
 /// `element` and `list` are names that Parquet prescribes.
 const SCHEMA: &str = "message schema {

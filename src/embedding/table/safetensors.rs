@@ -10,9 +10,9 @@ use std::path::Path;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 
-use super::unfinished::Unfinished;
 use super::{EmbeddingTable, write_values};
 use crate::error::{Error, Result};
+use crate::unfinished::Unfinished;
 
 /// Name of the tensor.
 const FEATURES: &str = "features";

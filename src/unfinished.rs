@@ -8,14 +8,14 @@ use crate::error::{Error, Result};
 
 /// A file under a temporary name, whole and synced; removed when it is dropped without having been renamed.
 #[must_use]
-pub(super) struct Unfinished<'a> {
+pub(crate) struct Unfinished<'a> {
     path: &'a Path,
     temporary: PathBuf,
 }
 
 impl<'a> Unfinished<'a> {
     /// Writes a neighbour of `path` and syncs it; errors name `path`.
-    pub(super) fn write(
+    pub(crate) fn write(
         path: &'a Path,
         write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
     ) -> Result<Self> {
@@ -33,17 +33,10 @@ impl<'a> Unfinished<'a> {
     }
 
     /// Gives it its name, and makes that last.
-    pub(super) fn finish(self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
         fs::rename(&self.temporary, self.path).map_err(Error::io(self.path))?;
-        // Windows syncs folders by itself, and cannot open them
-        if cfg!(windows) {
-            return Ok(());
-        }
         let folder = self.path.parent().filter(|path| *path != Path::new(""));
-        let folder = folder.unwrap_or(Path::new("."));
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(Error::io(folder))
+        sync_folder(folder.unwrap_or(Path::new(".")))
     }
 }
 
@@ -52,4 +45,25 @@ impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.temporary);
     }
+}
+
+/// Writes a file, whole or not at all.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    Unfinished::write(path, |file| file.write_all(bytes))?.finish()
+}
+
+/// Makes names in the folder last; Windows syncs folders by itself, and cannot open them.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(crate) fn sync_folder(path: &Path) -> Result<()> {
+    if cfg!(windows) {
+        return Ok(());
+    }
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .map_err(Error::io(path))
 }
