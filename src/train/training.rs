@@ -152,7 +152,7 @@ impl<'a> Training<'a> {
                 .iter()
                 .for_each(|picture| observer.patches(self.step, picture));
         }
-        if evaluates && !is_last && !stopped {
+        if evaluates && !is_last {
             self.evaluate(trainer, When::Epoch(epochs), with_knn, observer)?;
         }
         if stopped || is_last || self.knn.is_some() || self.due.is_due(self.step) {

@@ -55,12 +55,21 @@ pub fn misfits_are_refused<B: TrainBackend>(device: &B::Device) {
     assert!(missing.contains("1 missing (norm.bias)"), "{missing}");
     let unused = refusal(&|tensors| drop(tensors.insert("extra".into(), zeros(&[2])))).unwrap();
     assert!(unused.contains("1 unused (extra)"), "{unused}");
-    let misshapen =
-        refusal(&|tensors| drop(tensors.insert("pos_embed".into(), zeros(&[1, 9, 16]))));
+    let misshapen = refusal(&|tensors| drop(tensors.insert("cls_token".into(), zeros(&[1, 1, 9]))));
     let misshapen = misshapen.unwrap();
     assert!(
-        misshapen.contains("pos_embed: file [1, 9, 16], model [1, 5, 16]"),
+        misshapen.contains("cls_token: file [1, 1, 9], model [1, 1, 16]"),
         "{misshapen}"
+    );
+    // positions of another square grid are resampled
+    let positions = |rows: usize| {
+        refusal(&|tensors| drop(tensors.insert("pos_embed".into(), zeros(&[1, rows, 16]))))
+    };
+    assert_eq!(positions(10), None);
+    assert!(
+        positions(9)
+            .unwrap()
+            .contains("pos_embed [1, 9, 16] is no square grid")
     );
     let classifier = refusal(&|tensors| drop(tensors.insert("head.bias".into(), zeros(&[10]))));
     assert_eq!(classifier, None);
