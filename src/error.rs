@@ -48,6 +48,16 @@ pub enum Error {
         /// Why, and what to do.
         reason: String,
     },
+    /// A whole file of another version of the program.
+    #[error("{}: has format {format}, this program reads {known}: use the version of ibot that wrote it", path.display())]
+    OtherFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: u32,
+        /// The one that this program reads.
+        known: u32,
+    },
     /// The compute device is missing or failed.
     #[error("{0}")]
     Device(String),

@@ -51,6 +51,9 @@ pub struct Manifest {
     pub learning_rate_factor: f64,
     /// Rollbacks so far.
     pub rollbacks: usize,
+    /// What the health monitor has seen in a row, so that its verdicts do not depend on interruptions.
+    #[serde(default)]
+    pub health: serde_json::Value,
 }
 
 /// A manifest with its tensors.
@@ -101,10 +104,9 @@ impl Checkpoint {
     /// Reads the checkpoint in the folder `path`.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] where a file is missing or damaged, or was written by another format; [`Error::Io`] where it
-    /// cannot be read.
+    /// [`Error::Checkpoint`] where a file is damaged, [`Error::OtherFormat`] where a whole one is of another format;
+    /// [`Error::Io`] where one is missing or cannot be read.
     pub fn read(path: &Path) -> Result<Self> {
-        let manifest = Manifest::read(path)?;
         let sums_path = path.join(SUMS);
         let sums = fs::read_to_string(&sums_path).map_err(Error::io(&sums_path))?;
         for name in [MANIFEST, STATE] {
@@ -118,8 +120,10 @@ impl Checkpoint {
                 ));
             }
         }
-        let tensors = read_safetensors(&path.join(STATE))?;
-        Ok(Self { manifest, tensors })
+        Ok(Self {
+            manifest: Manifest::read(path)?,
+            tensors: read_safetensors(&path.join(STATE))?,
+        })
     }
 }
 
@@ -137,11 +141,11 @@ impl Manifest {
         }
         let format: Format = parse(&file, &bytes)?;
         if format.format != FORMAT {
-            let reason = format!(
-                "has format {}, this program reads {FORMAT}: use the version of ibot that wrote it",
-                format.format
-            );
-            return Err(Error::checkpoint(&file, reason));
+            return Err(Error::OtherFormat {
+                path: file,
+                format: format.format,
+                known: FORMAT,
+            });
         }
         parse(&file, &bytes)
     }

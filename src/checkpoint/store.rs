@@ -76,13 +76,16 @@ impl Store {
     /// The newest checkpoint that is whole, and the damaged ones that are newer.
     ///
     /// # Errors
-    /// [`Error::Io`] where the folder cannot be listed; the newest one's error where there are some and none is good.
+    /// [`Error::Io`] where the folder cannot be listed; [`Error::OtherFormat`] where another version of the program wrote
+    /// a newer one than those that are good: it is not damaged, and not to be passed over; the newest one's error where
+    /// there are some and none is good.
     pub fn newest(&self) -> Result<(Option<Checkpoint>, Vec<Damaged>)> {
         let mut damaged = Vec::new();
         for step in self.steps()? {
             let path = self.path(step);
             match Checkpoint::read(&path) {
                 Ok(checkpoint) => return Ok((Some(checkpoint), damaged)),
+                Err(error @ Error::OtherFormat { .. }) => return Err(error),
                 Err(error) => damaged.push(Damaged { path, error }),
             }
         }

@@ -127,7 +127,9 @@ fn chart(
 
 fn lines(path: &Path) -> Result<Vec<Value>> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    let numbered = text.lines().zip(1..);
+    // a run that was killed may have left half a line at the end
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let numbered = whole.lines().zip(1..);
     numbered
         .map(|(line, number)| {
             let damaged = |error| Error::data(path, format!("line {number} is damaged: {error}"));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ibot::model::{ModelOptions, read_model};
-use ibot::weights::read_safetensors;
+use ibot::weights::read_weights;
 use ibot::{Error, Result};
 use serde_json::json;
 
@@ -27,7 +27,7 @@ impl InspectArgs {
             Err(Error::Config { .. }) => (None, None), // it does not say what it is: its tensors do
             Err(error) => return Err(error),
         };
-        let tensors = read_safetensors(&self.file)?;
+        let tensors = read_weights(&self.file)?;
         let parameters: usize = tensors.values().map(|tensor| tensor.values.len()).sum();
         if self.json {
             let shapes: serde_json::Map<String, serde_json::Value> = tensors

@@ -23,7 +23,7 @@ pub fn stop_on_signal() -> Result<Arc<AtomicBool>> {
         if raised.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(exit_status()));
         }
-        eprintln!("\nstopping after this step; once more to stop at once");
+        eprintln!("\nstopping after what is under way; once more to stop at once");
     })
     .map_err(|error| Error::Training(format!("no signal handler: {error}")))?;
     Ok(stop)

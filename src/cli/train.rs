@@ -1,14 +1,14 @@
 //! `ibot train`.
 
 use std::io::IsTerminal as _;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use ibot::checkpoint::Keep;
 use ibot::data::demo::{default_cache_dir, ensure_demo_set};
-use ibot::device::Selected;
 use ibot::train::presets::{DEMO, STABLE_PRETRAINING, preset, preset_names};
 use ibot::train::{
-    Every, Observer as _, OnSick, RunConfig, RunRecord, RunRequest, TensorBoard, run,
+    Every, OnDeviceLost, OnSick, RunConfig, RunRecord, RunRequest, TensorBoard, run,
 };
 use ibot::{Error, Result};
 
@@ -20,15 +20,6 @@ use super::{DeviceArgs, say};
 const DEMO_TRAIN_PER_CLASS: usize = 200;
 /// Pictures of each class that the demo tests with.
 const DEMO_TEST_PER_CLASS: usize = 50;
-
-/// What to do when a GPU fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum OnDeviceLost {
-    /// End the run with an error.
-    Stop,
-    /// Go on from the newest checkpoint on the CPU.
-    Cpu,
-}
 
 /// Flags of `ibot train`; a flag beats the file, the file beats the preset.
 #[derive(Debug, clap::Args)]
@@ -60,8 +51,8 @@ pub struct TrainArgs {
     #[arg(long, value_name = "INTERVAL", default_value = "10m")]
     checkpoint_every: Every,
     /// So many checkpoints stay, beside the best by k-NN.
-    #[arg(long, value_name = "COUNT", default_value_t = 2)]
-    keep: usize,
+    #[arg(long, value_name = "COUNT", default_value = "2")]
+    keep: NonZeroUsize,
     /// Writes curves and pictures of the patches to RUN/tensorboard too.
     #[arg(long)]
     tensorboard: bool,
@@ -154,13 +145,20 @@ impl TrainArgs {
             knn_every: self.knn_every,
             checkpoint_every: self.checkpoint_every,
             keep: Keep {
-                last: self.keep,
+                last: self.keep.get(),
                 ..Keep::default()
             },
             allow_changes: self.allow_changes,
             on_sick: self.on_sick,
+            on_device_lost: self.on_device_lost,
         };
-        train(request, self.on_device_lost, self.tensorboard)
+        let stop = stop_on_signal()?;
+        let mut progress = Progress::new(std::io::stdout().is_terminal());
+        if self.tensorboard {
+            run(&request, &stop, &mut TensorBoard::new(&mut progress))
+        } else {
+            run(&request, &stop, &mut progress)
+        }
     }
 
     fn resolved_config(&self, begun: Option<&RunRecord>) -> Result<RunConfig> {
@@ -194,33 +192,6 @@ impl TrainArgs {
         config.method.pretrained |= self.pretrained.is_some();
         config.resolved()
     }
-}
-
-/// Runs, and goes on without a GPU that was lost where that was asked for.
-fn train(mut request: RunRequest, on_device_lost: OnDeviceLost, tensorboard: bool) -> Result<()> {
-    let stop = stop_on_signal()?;
-    let mut progress = Progress::new(std::io::stdout().is_terminal());
-    let go = |request: &RunRequest, progress: &mut Progress| {
-        if tensorboard {
-            run(request, &stop, &mut TensorBoard::new(progress))
-        } else {
-            run(request, &stop, progress)
-        }
-    };
-    let error = match go(&request, &mut progress) {
-        Err(error @ Error::Device(_)) => error,
-        result => return result,
-    };
-    let on_gpu = matches!(request.selected, Selected::Wgpu { .. });
-    if on_device_lost == OnDeviceLost::Stop || !on_gpu {
-        return Err(error);
-    }
-    progress.note(&format!(
-        "{error}\n--on-device-lost cpu: going on with --backend flex"
-    ));
-    request.selected = Selected::Flex;
-    request.allow_changes = true;
-    go(&request, &mut progress)
 }
 
 fn set<T: Copy>(target: &mut T, flag: Option<T>) {

@@ -4,7 +4,6 @@ use burn::module::Module as _;
 
 use super::RunConfig;
 use crate::backbone::TrainBackbone;
-use crate::data::{ImageFolder, PictureSource as _};
 use crate::device::DeviceGuard;
 use crate::error::Result;
 use crate::ibot::Ibot;
@@ -14,7 +13,7 @@ use crate::model::{CARD_FORMAT, DataCard, ModelCard, Preprocessing, fingerprint}
 /// Where the weights come from.
 pub(super) struct Origin<'a> {
     pub config: &'a RunConfig,
-    pub pictures: &'a ImageFolder,
+    pub data: &'a DataCard,
     pub step: usize,
 }
 
@@ -44,10 +43,7 @@ impl Origin<'_> {
             preprocessing,
             parameters: student.num_params(),
             step: self.step,
-            data: Some(DataCard {
-                pictures: self.pictures.len(),
-                fingerprint: self.pictures.fingerprint(),
-            }),
+            data: Some(self.data.clone()),
             licence: self.config.licence.clone(),
             fingerprint: of_student,
         };

@@ -12,6 +12,7 @@ use crate::data::ImageFolder;
 use crate::device::DeviceGuard;
 use crate::error::Result;
 use crate::eval::{FeatureSet, KnnConfig, extract_features, feature_std, knn_accuracy, rank_me};
+use crate::model::DataCard;
 
 /// Pictures that RankMe and the spread are taken of, at most.
 const SAMPLE: usize = 256;
@@ -60,6 +61,8 @@ impl fmt::Display for When {
 pub(super) struct Pictures {
     /// To train on.
     pub train: Arc<ImageFolder>,
+    /// What model files say of them.
+    pub card: DataCard,
     /// To validate on, labelled by the classes of the others.
     pub val: Option<Arc<ImageFolder>>,
 }
@@ -85,7 +88,7 @@ impl Evaluator<'_> {
             let (augment, batch) = (&self.config.augment, self.config.batch_size);
             extract_features::<B, M>(teacher, folder, augment, batch, self.guard, device)
         };
-        let Pictures { train, val } = self.pictures;
+        let Pictures { train, val, .. } = self.pictures;
         let sample = val.as_ref().unwrap_or(train).sample(SAMPLE);
         let sample = features(Arc::new(sample))?;
         let mut evaluation = Evaluation {

@@ -183,10 +183,10 @@ impl RunFolder {
     /// [`Error::Io`].
     pub fn log(&mut self, metrics: &StepMetrics) -> Result<()> {
         self.saving.check()?;
-        match &mut self.metrics {
-            Some(file) => append(file, &self.path.join(METRICS), metrics),
-            None => Ok(()),
-        }
+        let path = self.path.join(METRICS);
+        let file = self.metrics.as_mut();
+        let file = file.ok_or_else(|| Error::checkpoint(&path, "is not open: no run began"))?;
+        append(file, &path, metrics)
     }
 
     /// Writes a checkpoint and both backbones, beside the training.

@@ -47,7 +47,7 @@ pub struct Health {
 }
 
 /// What is wrong with a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sickness {
     /// All class tokens have one prototype.
@@ -193,9 +193,10 @@ impl Health {
 }
 
 /// Watches the probes of a run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HealthMonitor {
     prototypes: [usize; 2],
+    /// What the last probes showed, and how many of them in a row.
     seen: Vec<(Sickness, usize)>,
 }
 
@@ -248,6 +249,12 @@ mod tests {
         for health in [flat, flat, HEALTHY, flat, flat] {
             assert_eq!(monitor.see(&health), []);
         }
+        // as a checkpoint keeps it
+        let kept = serde_json::to_value(&monitor).unwrap();
+        assert_eq!(
+            serde_json::from_value::<HealthMonitor>(kept).unwrap(),
+            monitor
+        );
         assert_eq!(monitor.see(&flat), [Sickness::FlatFeatures]);
         assert_eq!(monitor.see(&HEALTHY), []);
     }

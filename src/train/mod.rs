@@ -31,7 +31,7 @@ pub use health::OnSick;
 pub use observer::{Observer, RunStart, Silent};
 pub use optimizer::{Optimizer, OptimizerConfig, OptimizerKind, UpdateRates};
 pub use record::{Change, RunRecord};
-pub use run::{RunRequest, run};
+pub use run::{OnDeviceLost, RunRequest, run};
 pub use schedule::{Pace, Rates, Schedule, ScheduleConfig};
 pub use state::Tensors;
 pub use tensorboard::TensorBoard;

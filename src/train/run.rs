@@ -23,6 +23,7 @@ use crate::data::{
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Error, Result};
 use crate::kernels::{Gpu, TrainBackend};
+use crate::model::DataCard;
 use crate::weights::load_pretrained;
 
 /// What to train on, where, and what to keep.
@@ -50,6 +51,18 @@ pub struct RunRequest {
     pub allow_changes: bool,
     /// What to do when the run is sick.
     pub on_sick: OnSick,
+    /// What to do when the GPU fails.
+    pub on_device_lost: OnDeviceLost,
+}
+
+/// What to do when a GPU fails.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnDeviceLost {
+    /// End the run with an error.
+    #[default]
+    Stop,
+    /// Go on from the newest checkpoint on the CPU, with Flex.
+    Cpu,
 }
 
 impl RunRequest {
@@ -67,17 +80,42 @@ impl RunRequest {
             keep: Keep::default(),
             allow_changes: false,
             on_sick: OnSick::Warn,
+            on_device_lost: OnDeviceLost::Stop,
         }
     }
 }
 
-/// Runs on the selected device until the end, a failure, or `stop`.
+/// Runs on the selected device until the end, a failure, or `stop`; and on the CPU where a GPU failed and `on_device_lost`
+/// says so.
 ///
 /// # Errors
 /// Settings, pictures, weights or a run folder that cannot work, before anything is written; afterwards a device that
 /// failed, a disk that is full, a loss that is not finite, or [`Error::Interrupted`], with the newest checkpoint in the
 /// run folder.
 pub fn run(request: &RunRequest, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<()> {
+    let may_go_on = request.on_device_lost == OnDeviceLost::Cpu
+        && matches!(request.selected, Selected::Wgpu { .. });
+    match run_on_device(request, stop, observer) {
+        Err(error @ Error::Device(_)) if may_go_on => {
+            observer.note(&format!(
+                "{error}\n--on-device-lost cpu: going on without the GPU"
+            ));
+            let on_cpu = RunRequest {
+                selected: Selected::Flex,
+                allow_changes: true, // the backend is one
+                ..request.clone()
+            };
+            run_on_device(&on_cpu, stop, observer)
+        }
+        result => result,
+    }
+}
+
+fn run_on_device(
+    request: &RunRequest,
+    stop: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<()> {
     let guard = DeviceGuard::install(&request.selected)?;
     observer.note(&request.selected.to_string());
     let run = Run {
@@ -102,6 +140,10 @@ impl Run<'_> {
     fn train<B: TrainBackend>(&self, device: B::Device, observer: &mut dyn Observer) -> Result<()> {
         let request = self.request;
         let config = request.config.clone().resolved()?;
+        if request.knn_every > 0 && request.val.is_none() {
+            let remedy = "needs --val DIR, the labelled pictures that k-NN is asked about";
+            return Err(Error::config("--knn-every", request.knn_every, remedy));
+        }
         let pictures = self.scan(observer)?;
         let val = self.val(&pictures)?;
         let record = self.record(&config, &pictures)?;
@@ -134,6 +176,10 @@ impl Run<'_> {
             out: request.out.clone(),
         };
         let pictures = Pictures {
+            card: DataCard {
+                pictures: record.pictures,
+                fingerprint: record.fingerprint,
+            },
             train: pictures,
             val,
         };

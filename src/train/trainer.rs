@@ -101,6 +101,9 @@ impl<B: AutodiffBackend> StepInput<B> {
     }
 }
 
+/// Most pictures that a probe looks at.
+const PROBED: usize = 16;
+
 /// The losses of a part or of several, on the device.
 struct Scalars<B: Backend> {
     loss: Tensor<B, 1>,
@@ -226,13 +229,15 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         (self, Ok(losses))
     }
 
-    /// What a batch, or its first part, shows of the run's health.
+    /// What the first pictures of a batch show of the run's health: few, because targets are stored for it, as training
+    /// never does.
     ///
     /// # Errors
     /// As [`Trainer::step`].
     pub fn probe(&self, input: &StepInput<B>, rates: &Rates) -> Result<Probe<B::InnerBackend>> {
-        let parts = input.parts(self.most_at_once);
-        let (first, part) = &parts[0];
+        let most = self.most_at_once.unwrap_or(PROBED).min(PROBED);
+        let parts = input.parts(Some(most));
+        let (first, part) = &parts[0]; // there is always one
         self.method.probe(&self.method_input(part, rates, *first))
     }
 

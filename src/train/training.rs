@@ -58,7 +58,9 @@ impl<'a> Training<'a> {
     ) -> Self {
         let step = from.map_or(0, |from| from.step);
         Self {
-            monitor: HealthMonitor::new(config.method.prototypes()),
+            monitor: from
+                .and_then(|from| serde_json::from_value(from.health.clone()).ok())
+                .unwrap_or_else(|| HealthMonitor::new(config.method.prototypes())),
             due: Due::after(run.request.checkpoint_every, step),
             run,
             config,
@@ -259,6 +261,7 @@ impl<'a> Training<'a> {
             knn: self.knn,
             learning_rate_factor: self.learning_rate_factor,
             rollbacks: self.rollbacks,
+            health: serde_json::to_value(&self.monitor).unwrap_or_default(),
         };
         self.folder
             .checkpoint(manifest, tensors, cards)
@@ -273,7 +276,7 @@ impl<'a> Training<'a> {
     ) -> Result<[ModelCard; 2]> {
         let origin = Origin {
             config: &self.config,
-            pictures: &self.pictures.train,
+            data: &self.pictures.card,
             step: self.step,
         };
         origin.cards(&trainer.method, &self.run.guard, trainer.device())

@@ -194,15 +194,15 @@ fn a_damaged_checkpoint_is_passed_over() {
     fs::write(state(8), bytes).unwrap();
     let manifest = run.join("checkpoints/step-000000006/checkpoint.json");
     let text = fs::read_to_string(&manifest).unwrap();
-    fs::write(&manifest, text.replace("\"format\": 1", "\"format\": 99")).unwrap();
+    fs::write(&manifest, text.replace("\"seed\": 0", "\"seed\": 1")).unwrap();
 
     let output = ibot(&train);
     let text = stdout(&output);
     assert!(output.status.success(), "{text}");
     for said in [
         "step-000000008",
+        "step-000000006",
         "checksum",
-        "format 99",
         "goes on from step 4",
     ] {
         assert!(text.contains(said), "{said:?} is not in {text}");
@@ -214,6 +214,32 @@ fn a_damaged_checkpoint_is_passed_over() {
     }
     refused(&train, &["step-000000008", "is damaged"]);
     assert!(state(4).exists(), "nothing is removed");
+}
+
+/// A whole checkpoint of another version's layout is neither passed over nor removed.
+#[test]
+fn a_checkpoint_of_another_format_is_refused() {
+    let scratch = Scratch::new("format");
+    let train = scratch.train(&["--steps", "4", "--checkpoint-every", "2", "--keep", "2"]);
+    assert!(ibot(&train).status.success());
+    let newest = scratch.0.join("run/checkpoints/step-000000004");
+    let manifest = newest.join("checkpoint.json");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let text = text.replace("\"format\": 1", "\"format\": 99");
+    fs::write(&manifest, &text).unwrap();
+    let sums = fs::read_to_string(newest.join("B3SUMS")).unwrap();
+    let state = sums
+        .lines()
+        .find(|line| line.ends_with("state.safetensors"));
+    let sums = format!(
+        "{}  checkpoint.json\n{}\n",
+        blake3::hash(text.as_bytes()),
+        state.unwrap()
+    );
+    fs::write(newest.join("B3SUMS"), sums).unwrap();
+
+    refused(&train, &["step-000000004", "format 99"]);
+    assert!(manifest.exists(), "nothing is removed");
 }
 
 /// Other settings are refused by name, and taken with --override.
