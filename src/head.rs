@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
 use crate::init::{constant_param, torch_linear};
-use crate::kernels::IbotBackend;
+use crate::kernels::{Before, IbotBackend, LinearInput};
 use crate::random::Random;
 
 /// Square of the smallest norm that the L2 normalization divides by (PyTorch's 1e-12).
@@ -97,14 +97,19 @@ impl<B: IbotBackend> Head<B> {
     pub fn forward(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {
         let mut hidden = tokens;
         for (at, layer) in self.layers.iter().enumerate() {
-            if at > 0 {
-                hidden = B::exact_gelu(hidden);
-            }
-            hidden = layer.forward(hidden);
+            let before = if at > 0 {
+                Before::Gelu
+            } else {
+                Before::Nothing
+            };
+            hidden = B::linear_layer(LinearInput {
+                before,
+                ..LinearInput::of(hidden, layer)
+            });
         }
         let unit = l2_normalize(hidden, MIN_SQUARED_NORM);
         if self.prototype_norm == PrototypeNorm::None {
-            return self.prototypes.forward(unit);
+            return B::linear_layer(LinearInput::of(unit, &self.prototypes));
         }
         let directions = self.prototypes.weight.val();
         let squared = (directions.clone() * directions.clone()).sum_dim(0); // [1, K]

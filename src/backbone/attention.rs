@@ -5,9 +5,9 @@ use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::VitConfig;
+use super::{LayerNorm, VitConfig};
 use crate::init::timm_linear;
-use crate::kernels::{AttentionInput, IbotBackend};
+use crate::kernels::{AttentionInput, IbotBackend, LinearInput, attention_maps};
 use crate::random::Random;
 
 /// timm's `Attention`: one product for queries, keys and values, softmax attention, one product out.
@@ -38,26 +38,37 @@ impl<B: Backend> Attention<B> {
 }
 
 impl<B: IbotBackend> Attention<B> {
-    /// Attention of each token to each, `[B, H, T, T]`; rows sum to 1.
-    pub fn maps(&self, tokens: Tensor<B, 2>, batch: usize) -> Tensor<B, 4> {
-        let attended = B::packed_attention(AttentionInput {
-            qkv: self.qkv.forward(tokens),
+    fn input(&self, tokens: Tensor<B, 2>, norm: &LayerNorm<B>, batch: usize) -> AttentionInput<B> {
+        AttentionInput {
+            qkv: B::linear_layer(LinearInput {
+                before: norm.before(),
+                ..LinearInput::of(tokens, &self.qkv)
+            }),
             batch,
             heads: self.heads,
-        });
-        attended.probs
+        }
     }
 
-    /// Tokens are flat, so that each linear layer is one large product.
+    /// Attention of each token to each, `[B, H, T, T]`; rows sum to 1.
+    pub fn maps(&self, tokens: Tensor<B, 2>, norm: &LayerNorm<B>, batch: usize) -> Tensor<B, 4> {
+        attention_maps(self.input(tokens, norm, batch))
+    }
+
+    /// Attention among the normalized tokens, plus `residual`. Tokens are flat, so that each linear layer is one large product.
     ///
     /// # Shapes
-    /// `tokens` `[B T, D]`, T tokens an image -> `[B T, D]`.
-    pub fn forward(&self, tokens: Tensor<B, 2>, batch: usize) -> Tensor<B, 2> {
-        let attended = B::packed_attention(AttentionInput {
-            qkv: self.qkv.forward(tokens),
-            batch,
-            heads: self.heads,
-        });
-        self.proj.forward(attended.mixed)
+    /// `tokens` `[B T, D]`, T tokens an image, `residual` the same -> `[B T, D]`.
+    pub fn forward(
+        &self,
+        tokens: Tensor<B, 2>,
+        norm: &LayerNorm<B>,
+        batch: usize,
+        residual: Option<Tensor<B, 2>>,
+    ) -> Tensor<B, 2> {
+        let attended = B::packed_attention(self.input(tokens, norm, batch));
+        B::linear_layer(LinearInput {
+            residual,
+            ..LinearInput::of(attended.mixed, &self.proj)
+        })
     }
 }

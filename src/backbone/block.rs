@@ -7,7 +7,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use super::{Attention, LayerNorm, VitConfig};
 use crate::init::{constant_param, timm_linear};
-use crate::kernels::IbotBackend;
+use crate::kernels::{Before, IbotBackend, LinearInput};
 use crate::random::Random;
 
 /// timm's `Mlp` with exact GELU.
@@ -20,10 +20,25 @@ pub struct Mlp<B: Backend> {
 }
 
 impl<B: IbotBackend> Mlp<B> {
+    /// The MLP of the normalized tokens, plus `residual`.
+    ///
     /// # Shapes
-    /// `[B T, D]` -> `[B T, D]`.
-    pub fn forward(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.fc2.forward(B::exact_gelu(self.fc1.forward(tokens)))
+    /// `tokens` and `residual` `[B T, D]` -> `[B T, D]`.
+    pub fn forward(
+        &self,
+        tokens: Tensor<B, 2>,
+        norm: &LayerNorm<B>,
+        residual: Option<Tensor<B, 2>>,
+    ) -> Tensor<B, 2> {
+        let hidden = B::linear_layer(LinearInput {
+            before: norm.before(),
+            ..LinearInput::of(tokens, &self.fc1)
+        });
+        B::linear_layer(LinearInput {
+            before: Before::Gelu,
+            residual,
+            ..LinearInput::of(hidden, &self.fc2)
+        })
     }
 }
 
@@ -86,11 +101,30 @@ impl<B: IbotBackend> Block<B> {
             Some(drop_path) => (Some(drop_path.attention), Some(drop_path.mlp)),
             None => (None, None),
         };
-        let attended = self.attn.forward(self.norm1.forward(tokens.clone()), batch);
-        let tokens = tokens + kept(scaled(attended, self.ls1.as_ref()), keep_attention);
-        let mapped = self.mlp.forward(self.norm2.forward(tokens.clone()));
-        tokens + kept(scaled(mapped, self.ls2.as_ref()), keep_mlp)
+        let tokens = plus(
+            tokens,
+            self.ls1.as_ref(),
+            keep_attention,
+            |tokens, residual| self.attn.forward(tokens, &self.norm1, batch, residual),
+        );
+        plus(tokens, self.ls2.as_ref(), keep_mlp, |tokens, residual| {
+            self.mlp.forward(tokens, &self.norm2, residual)
+        })
     }
+}
+
+/// Tokens plus a branch of them; where nothing scales or drops the branch, its last layer adds them.
+fn plus<B: Backend>(
+    tokens: Tensor<B, 2>,
+    scale: Option<&LayerScale<B>>,
+    keep: Option<Tensor<B, 3>>,
+    branch: impl FnOnce(Tensor<B, 2>, Option<Tensor<B, 2>>) -> Tensor<B, 2>,
+) -> Tensor<B, 2> {
+    if scale.is_none() && keep.is_none() {
+        return branch(tokens.clone(), Some(tokens));
+    }
+    let branched = branch(tokens.clone(), None);
+    tokens + kept(scaled(branched, scale), keep)
 }
 
 /// Stochastic depth (arXiv 1603.09382): what each image's residual branches are multiplied by in one block, 0 or the

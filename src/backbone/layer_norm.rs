@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use crate::init::constant_param;
-use crate::kernels::{IbotBackend, LayerNormInput};
+use crate::kernels::{Before, IbotBackend, LayerNormInput};
 
 /// Epsilon of timm's vision transformers.
 const EPS: f64 = 1e-6;
@@ -30,6 +30,15 @@ impl<B: Backend> LayerNorm<B> {
 }
 
 impl<B: IbotBackend> LayerNorm<B> {
+    /// As the first part of a linear layer.
+    pub fn before(&self) -> Before<B> {
+        Before::LayerNorm {
+            weight: self.weight.val(),
+            bias: self.bias.val(),
+            eps: EPS,
+        }
+    }
+
     /// # Shapes
     /// `[R, D]` -> `[R, D]`.
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {

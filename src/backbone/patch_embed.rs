@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use crate::init::uniform_param;
-use crate::kernels::IbotBackend;
+use crate::kernels::{IbotBackend, LinearInput};
 use crate::random::Random;
 
 /// timm's `PatchEmbed`: a convolution whose kernel and stride are the patch, written as a [`Linear`] on flat patches.
@@ -55,7 +55,8 @@ impl<B: IbotBackend> PatchEmbed<B> {
             height.is_multiple_of(side) && width.is_multiple_of(side),
             "images of {height} x {width} cannot be cut into patches of {side}"
         );
-        let embedded = self.proj.forward(B::patchify(images, self.patch_size));
+        let patches = B::patchify(images, self.patch_size);
+        let embedded = B::linear_layer(LinearInput::of(patches, &self.proj));
         let [rows, width] = embedded.dims();
         embedded.reshape([batch, rows / batch, width])
     }

@@ -1,10 +1,7 @@
 //! Multi-head softmax attention from packed queries, keys and values, forward and backward.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::softmax as burn_softmax;
 use burn::tensor::backend::Backend;
-
-use super::IbotBackend;
 
 /// What [`super::IbotBackend::packed_attention`] takes.
 #[derive(Debug, Clone)]
@@ -22,20 +19,21 @@ pub struct AttentionInput<B: Backend> {
 pub struct AttentionOutput<B: Backend> {
     /// Values mixed by attention, `[B T, D]`.
     pub mixed: Tensor<B, 2>,
-    /// Attention of each token to each, `[B, H, T, T]`; rows sum to 1.
-    pub probs: Tensor<B, 4>,
+    /// Logarithm of the sum of each query's exponentials, `[B H T]`: the maps are `exp(scores - row_log)`, and never kept.
+    pub row_log: Tensor<B, 1>,
 }
 
 /// Sizes that the packed tensor implies.
-struct Sizes {
-    batch: usize,
-    heads: usize,
-    tokens: usize,
-    head_width: usize,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    pub batch: usize,
+    pub heads: usize,
+    pub tokens: usize,
+    pub head_width: usize,
 }
 
 impl Sizes {
-    fn of<B: Backend>(input: &AttentionInput<B>) -> Self {
+    pub fn of<B: Backend>(input: &AttentionInput<B>) -> Self {
         let [rows, columns] = input.qkv.dims();
         Self {
             batch: input.batch,
@@ -45,7 +43,7 @@ impl Sizes {
         }
     }
 
-    fn scale(&self) -> f64 {
+    pub fn scale(&self) -> f64 {
         (self.head_width as f64).sqrt().recip()
     }
 
@@ -57,70 +55,77 @@ impl Sizes {
         [0, 1, 2].map(|part| packed.clone().narrow(0, part, 1).squeeze_dim(0))
     }
 
-    /// Rows of all attention maps, one below the other, `[B H T, T]`.
-    fn map_rows(&self) -> [usize; 2] {
-        [self.batch * self.heads * self.tokens, self.tokens]
+    /// `[B T, D]` -> `[B, H, T, D / H]`.
+    fn by_head<B: Backend>(&self, rows: Tensor<B, 2>) -> Tensor<B, 4> {
+        rows.reshape([self.batch, self.tokens, self.heads, self.head_width])
+            .swap_dims(1, 2)
     }
 
-    fn maps(&self) -> [usize; 4] {
-        [self.batch, self.heads, self.tokens, self.tokens]
+    fn row_logs(&self) -> [usize; 4] {
+        [self.batch, self.heads, self.tokens, 1]
     }
 }
 
+/// `q k^T / sqrt(D / H)`, `[B, H, T, T]`.
+fn scores<B: Backend>(sizes: &Sizes, q: Tensor<B, 4>, k: Tensor<B, 4>) -> Tensor<B, 4> {
+    q.matmul(k.swap_dims(2, 3)) * sizes.scale()
+}
+
+/// Logarithm of the sum of each row's exponentials, `[B, H, T, 1]`.
+fn log_sum_exp<B: Backend>(scores: &Tensor<B, 4>) -> Tensor<B, 4> {
+    let max = scores.clone().max_dim(3);
+    (scores.clone() - max.clone()).exp().sum_dim(3).log() + max
+}
+
 /// `softmax(q k^T / sqrt(D / H)) v` (arXiv 1706.03762, equation 1) for each head.
-pub(super) fn forward<B: IbotBackend>(input: AttentionInput<B>) -> AttentionOutput<B> {
+pub(super) fn forward<B: Backend>(input: AttentionInput<B>) -> AttentionOutput<B> {
     let sizes = Sizes::of(&input);
     let [q, k, v] = sizes.split(input.qkv);
-    let scores = q.matmul(k.swap_dims(2, 3)).reshape(sizes.map_rows());
-    let probs = B::softmax_rows(scores, sizes.scale()).reshape(sizes.maps());
+    let scores = scores(&sizes, q, k);
+    let row_log = log_sum_exp(&scores);
+    let probs = (scores - row_log.clone()).exp();
+    let count = sizes.batch * sizes.heads * sizes.tokens;
     AttentionOutput {
-        mixed: B::heads_to_columns(vec![probs.clone().matmul(v)]),
-        probs,
+        mixed: heads_to_columns(vec![probs.matmul(v)]),
+        row_log: row_log.reshape([count]),
     }
 }
 
 /// Gradient of the packed input, `[B T, 3 D]`.
-pub(super) fn backward<B: IbotBackend>(
+pub(super) fn backward<B: Backend>(
     input: AttentionInput<B>,
-    probs: Tensor<B, 4>,
+    output: AttentionOutput<B>,
     d_mixed: Tensor<B, 2>,
 ) -> Tensor<B, 2> {
     let sizes = Sizes::of(&input);
     let [q, k, v] = sizes.split(input.qkv);
-    let d_out = d_mixed
-        .reshape([sizes.batch, sizes.tokens, sizes.heads, sizes.head_width])
-        .swap_dims(1, 2);
+    let scores = scores(&sizes, q.clone(), k.clone());
+    let probs = (scores - output.row_log.reshape(sizes.row_logs())).exp();
+    let d_out = sizes.by_head(d_mixed);
+    // sum of d_probs * probs over the keys (FlashAttention, arXiv 2205.14135, equation 4)
+    let along = (d_out.clone() * sizes.by_head(output.mixed)).sum_dim(3);
     let d_probs = d_out.clone().matmul(v.swap_dims(2, 3));
     let d_v = probs.clone().swap_dims(2, 3).matmul(d_out);
-    let rows = sizes.map_rows();
-    let d_scores =
-        B::softmax_rows_backward(probs.reshape(rows), d_probs.reshape(rows), sizes.scale());
-    let d_scores = d_scores.reshape(sizes.maps());
+    let d_scores = probs * (d_probs - along) * sizes.scale();
     let d_q = d_scores.clone().matmul(k);
     let d_k = d_scores.swap_dims(2, 3).matmul(q);
-    B::heads_to_columns(vec![d_q, d_k, d_v])
+    heads_to_columns(vec![d_q, d_k, d_v])
+}
+
+/// Attention of each token to each, `[B, H, T, T]`; rows sum to 1. To look at: training keeps no maps.
+pub fn attention_maps<B: Backend>(input: AttentionInput<B>) -> Tensor<B, 4> {
+    let sizes = Sizes::of(&input);
+    let [q, k, _] = sizes.split(input.qkv);
+    let scores = scores(&sizes, q, k);
+    let row_log = log_sum_exp(&scores);
+    (scores - row_log).exp()
 }
 
 /// Parts P times `[B, H, T, D / H]` -> `[B T, P D]`: parts, and heads within a part, side by side.
-pub(super) fn heads_to_columns<B: Backend>(parts: Vec<Tensor<B, 4>>) -> Tensor<B, 2> {
+fn heads_to_columns<B: Backend>(parts: Vec<Tensor<B, 4>>) -> Tensor<B, 2> {
     let count = parts.len();
     let [batch, heads, tokens, head_width] = parts[0].dims();
     Tensor::stack::<5>(parts, 0)
         .permute([1, 3, 0, 2, 4])
         .reshape([batch * tokens, count * heads * head_width])
-}
-
-/// Softmax of each row times `scale`.
-pub(super) fn softmax<B: Backend>(x: Tensor<B, 2>, scale: f64) -> Tensor<B, 2> {
-    burn_softmax(x * scale, 1)
-}
-
-/// `scale * y * (d_y - sum(d_y * y))` for each row, from the softmax `y`.
-pub(super) fn softmax_backward<B: Backend>(
-    y: Tensor<B, 2>,
-    d_y: Tensor<B, 2>,
-    scale: f64,
-) -> Tensor<B, 2> {
-    let along = (d_y.clone() * y.clone()).sum_dim(1);
-    y * (d_y - along) * scale
 }

@@ -12,8 +12,8 @@ use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
 use crate::error::Result;
 
 use super::{
-    AttentionInput, AttentionOutput, CrossEntropyInput, CrossEntropyOutput, IbotBackend,
-    LayerNormInput, TargetPotentials, patchify, wrap,
+    AttentionInput, AttentionOutput, Before, CrossEntropyInput, CrossEntropyOutput, IbotBackend,
+    LayerNormInput, LinearInput, TargetPotentials, linear, patchify, wrap,
 };
 
 fn primitive<B: Backend, const D: usize>(
@@ -91,11 +91,49 @@ impl<B: IbotBackend> Backward<B, 3> for LayerNorm {
 }
 
 #[derive(Debug)]
+struct Linear;
+
+impl<B: IbotBackend> Backward<B, 6> for Linear {
+    /// The input, without the residual.
+    type State = LinearInput<B>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 6>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let d_y = grads.consume::<B>(&ops.node);
+        let [x, norm_weight, norm_bias, weight, bias, residual] = ops.parents;
+        let found = linear::backward(ops.state, wrap(d_y.clone()), x.is_some());
+        if let Some((parent, d_x)) = x.zip(found.d_x) {
+            grads.register::<B>(parent.id, primitive(d_x));
+        }
+        if let Some([d_weight, d_bias]) = found.d_norm {
+            for (parent, gradient) in [(norm_weight, d_weight), (norm_bias, d_bias)] {
+                if let Some(parent) = parent {
+                    grads.register::<B>(parent.id, primitive(gradient));
+                }
+            }
+        }
+        if let Some(parent) = weight {
+            grads.register::<B>(parent.id, primitive(found.d_weight));
+        }
+        if let Some((parent, d_bias)) = bias.zip(found.d_bias) {
+            grads.register::<B>(parent.id, primitive(d_bias));
+        }
+        if let Some(parent) = residual {
+            grads.register::<B>(parent.id, d_y);
+        }
+    }
+}
+
+#[derive(Debug)]
 struct Attention;
 
 impl<B: IbotBackend> Backward<B, 1> for Attention {
-    /// The input and the attention maps.
-    type State = (AttentionInput<B>, Tensor<B, 4>);
+    /// Input and output.
+    type State = (AttentionInput<B>, AttentionOutput<B>);
 
     fn backward(
         self,
@@ -103,9 +141,9 @@ impl<B: IbotBackend> Backward<B, 1> for Attention {
         grads: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let (input, probs) = ops.state;
+        let (input, output) = ops.state;
         unary::<B, _>(ops.parents, ops.node, grads, |d_mixed| {
-            primitive(B::packed_attention_backward(input, probs, wrap(d_mixed)))
+            primitive(B::packed_attention_backward(input, output, wrap(d_mixed)))
         });
     }
 }
@@ -215,6 +253,50 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         })
     }
 
+    fn linear_layer(input: LinearInput<Self>) -> Tensor<Self, 2> {
+        // a node has a fixed number of parents: what a layer lacks is a constant that nobody reads
+        let device = input.x.device();
+        let none = || primitive(Tensor::<Self, 1>::empty([1], &device));
+        let (x, weight) = (primitive(input.x), primitive(input.weight));
+        let bias = input.bias.map(primitive);
+        let residual = input.residual.map(primitive);
+        let (before, norm) = match input.before {
+            Before::Nothing => (Before::Nothing, [none(), none()]),
+            Before::Gelu => (Before::Gelu, [none(), none()]),
+            Before::LayerNorm { weight, bias, eps } => {
+                let norm = [primitive(weight), primitive(bias)];
+                let [weight, bias] = norm.each_ref().map(|tensor| wrap(tensor.primitive.clone()));
+                (Before::LayerNorm { weight, bias, eps }, norm)
+            }
+        };
+        let inner = LinearInput::<B> {
+            x: wrap(x.primitive),
+            before,
+            weight: wrap(weight.primitive),
+            bias: bias.as_ref().map(|bias| wrap(bias.primitive.clone())),
+            residual: None,
+        };
+        let y = B::linear_layer(LinearInput {
+            residual: residual.as_ref().map(|rows| wrap(rows.primitive.clone())),
+            ..inner.clone()
+        });
+        let [norm_weight, norm_bias] = norm.map(|tensor| tensor.node);
+        let nodes = [
+            x.node,
+            norm_weight,
+            norm_bias,
+            weight.node,
+            bias.unwrap_or_else(none).node,
+            residual.unwrap_or_else(none).node,
+        ];
+        let prep = Backward::<B, 6>::prepare::<C>(Linear, nodes);
+        let y = primitive(y);
+        wrap(match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(inner, y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        })
+    }
+
     fn packed_attention(input: AttentionInput<Self>) -> AttentionOutput<Self> {
         let qkv = primitive(input.qkv);
         let inner = AttentionInput::<B> {
@@ -223,16 +305,17 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
             heads: input.heads,
         };
         let output = B::packed_attention(inner.clone());
-        let mixed = primitive(output.mixed);
+        // untracked: no gradient flows through it
+        let row_log = Tensor::from_inner(output.row_log.clone());
+        let mixed = primitive(output.mixed.clone());
         let prep = Backward::<B, 1>::prepare::<C>(Attention, [qkv.node]);
         let mixed = match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((inner, output.probs.clone()), mixed),
+            OpsKind::Tracked(prep) => prep.finish((inner, output), mixed),
             OpsKind::UnTracked(prep) => prep.finish(mixed),
         };
         AttentionOutput {
             mixed: wrap(mixed),
-            // untracked: no gradient flows through the maps
-            probs: Tensor::from_inner(output.probs),
+            row_log,
         }
     }
 }

@@ -6,8 +6,10 @@ use burn_flex::{Flex, FlexDevice, FlexTensor};
 use rayon::prelude::*;
 
 use super::{
-    AdamWInput, AdamWState, CrossEntropyInput, CrossEntropyOutput, IbotBackend, LayerNormGradients,
-    LayerNormInput, TargetPotentials, adamw, ema, flex_loss, flex_rows,
+    AdamWInput, AdamWState, AffineBackwardInput, AffineGradients, AffineInput, AttentionInput,
+    AttentionOutput, CrossEntropyInput, CrossEntropyOutput, IbotBackend, LayerNormGradients,
+    LayerNormInput, TargetPotentials, adamw, ema, flex_attention, flex_linear, flex_loss,
+    flex_rows,
 };
 
 /// Entries per parallel piece: 64 KiB of f32, small enough for any core's cache.
@@ -80,20 +82,24 @@ impl IbotBackend for Flex {
         flex_rows::layer_norm_backward(input, d_y, &device)
     }
 
-    fn softmax_rows(x: Tensor<Self, 2>, scale: f64) -> Tensor<Self, 2> {
-        flex_rows::softmax(x, scale as f32)
+    fn affine(input: AffineInput<Self>) -> Tensor<Self, 2> {
+        flex_linear::affine(input)
     }
 
-    fn softmax_rows_backward(
-        y: Tensor<Self, 2>,
-        d_y: Tensor<Self, 2>,
-        scale: f64,
+    fn affine_backward(input: AffineBackwardInput<Self>) -> AffineGradients<Self> {
+        flex_linear::affine_backward(input)
+    }
+
+    fn packed_attention(input: AttentionInput<Self>) -> AttentionOutput<Self> {
+        flex_attention::forward(input)
+    }
+
+    fn packed_attention_backward(
+        input: AttentionInput<Self>,
+        output: AttentionOutput<Self>,
+        d_mixed: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
-        flex_rows::softmax_backward(y, d_y, scale as f32)
-    }
-
-    fn heads_to_columns(parts: Vec<Tensor<Self, 4>>) -> Tensor<Self, 2> {
-        flex_rows::heads_to_columns(parts)
+        flex_attention::backward(input, output, d_mixed)
     }
 
     fn ema(

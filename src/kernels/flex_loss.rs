@@ -7,11 +7,9 @@ use rayon::prelude::*;
 
 use super::flex_rows::{contiguous, rows_of, writable};
 use super::target_potentials::shape_of_parts;
-use super::vector_math::exp;
+use super::vector_math::{exp, largest, sums};
 use super::{CrossEntropyInput, CrossEntropyOutput, TargetPotentials};
 
-/// Running sums of a reduction: enough to fill vector registers.
-const LANES: usize = 16;
 /// Columns that one task normalizes: 1 KiB of each row, so that a visit uses whole cache lines.
 const SPAN: usize = 256;
 
@@ -22,44 +20,6 @@ fn vector(values: Vec<f32>, device: &FlexDevice) -> Tensor<Flex, 1> {
 
 fn numbers(tensor: &Tensor<Flex, 1>) -> FlexTensor {
     contiguous(tensor.clone())
-}
-
-/// Largest of `value(at)` for `at` below `count`.
-#[inline(always)]
-fn largest(count: usize, value: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let whole = count - count % LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (lane, max) in lanes.iter_mut().enumerate() {
-            let found = value(start + lane);
-            // not `f32::max`, whose care for NaN costs; a NaN comes out of the sums
-            *max = if found > *max { found } else { *max };
-        }
-    }
-    let rest = (whole..count).map(value).fold(f32::NEG_INFINITY, f32::max);
-    lanes.into_iter().fold(rest, f32::max)
-}
-
-/// Sums of `value(at)` for `at` below `count`.
-#[inline(always)]
-fn sums<const N: usize>(count: usize, value: impl Fn(usize) -> [f32; N]) -> [f32; N] {
-    let mut lanes = [[0.0; LANES]; N];
-    let whole = count - count % LANES;
-    for start in (0..whole).step_by(LANES) {
-        for lane in 0..LANES {
-            let found = value(start + lane);
-            for (sums, found) in lanes.iter_mut().zip(found) {
-                sums[lane] += found;
-            }
-        }
-    }
-    let mut totals = lanes.map(|sums| sums.iter().sum::<f32>());
-    for at in whole..count {
-        for (total, found) in totals.iter_mut().zip(value(at)) {
-            *total += found;
-        }
-    }
-    totals
 }
 
 /// Potentials as slices.

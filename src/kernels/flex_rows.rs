@@ -4,11 +4,13 @@ use burn::tensor::{Tensor, TensorData, TensorPrimitive};
 use burn_flex::{Flex, FlexDevice, FlexTensor};
 use rayon::prelude::*;
 
-use super::vector_math::{exp, normal};
+use super::vector_math::{normal, sums, vectorized};
 use super::{LayerNormGradients, LayerNormInput};
 
 /// Entries a parallel piece should have: enough to be worth a task, few enough for a core's cache.
 const PIECE: usize = 16 * 1024;
+/// Rows whose columns one task sums up.
+const SUMMED: usize = 128;
 
 pub(super) fn contiguous<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTensor {
     let tensor = tensor.into_primitive().tensor();
@@ -39,101 +41,61 @@ pub(super) fn rows_of(tensor: FlexTensor) -> Tensor<Flex, 2> {
 }
 
 /// Whole rows that make about a piece.
-fn piece_of(width: usize) -> usize {
+pub(super) fn piece_of(width: usize) -> usize {
     (PIECE / width.max(1)).max(1) * width
 }
 
 pub(super) fn gelu(x: Tensor<Flex, 2>) -> Tensor<Flex, 2> {
     let mut x = writable(x);
-    x.storage_mut::<f32>().par_chunks_mut(PIECE).for_each(|x| {
-        for x in x {
-            *x *= normal(*x).0;
-        }
-    });
+    let each = |x: &mut [f32]| x.iter_mut().for_each(|x| *x *= normal(*x).0);
+    x.storage_mut::<f32>()
+        .par_chunks_mut(PIECE)
+        .for_each(|x| vectorized(|| each(x)));
     rows_of(x)
 }
 
 pub(super) fn gelu_backward(x: Tensor<Flex, 2>, d_y: Tensor<Flex, 2>) -> Tensor<Flex, 2> {
     let (x, mut d_y) = (contiguous(x), writable(d_y));
+    let each = |d_y: &mut [f32], x: &[f32]| {
+        for (d_y, x) in d_y.iter_mut().zip(x) {
+            let (below, density) = normal(*x);
+            *d_y *= below + x * density;
+        }
+    };
     d_y.storage_mut::<f32>()
         .par_chunks_mut(PIECE)
         .zip(x.storage::<f32>().par_chunks(PIECE))
-        .for_each(|(d_y, x)| {
-            for (d_y, x) in d_y.iter_mut().zip(x) {
-                let (below, density) = normal(*x);
-                *d_y *= below + x * density;
-            }
-        });
+        .for_each(|(d_y, x)| vectorized(|| each(d_y, x)));
     rows_of(d_y)
 }
 
-pub(super) fn softmax(x: Tensor<Flex, 2>, scale: f32) -> Tensor<Flex, 2> {
-    let width = x.dims()[1].max(1);
-    let mut x = writable(x);
-    x.storage_mut::<f32>()
-        .par_chunks_mut(piece_of(width))
-        .for_each(|piece| {
-            for row in piece.chunks_exact_mut(width) {
-                let max = row.iter().fold(f32::NEG_INFINITY, |max, x| max.max(*x));
-                let mut sum = 0.0;
-                for x in row.iter_mut() {
-                    *x = exp((*x - max) * scale);
-                    sum += *x;
-                }
-                let share = 1.0 / sum;
-                row.iter_mut().for_each(|x| *x *= share);
-            }
+/// Sum of each column of rows of this width. Pieces have sums of their own, added in order afterwards: the same bits on any
+/// number of threads.
+pub(super) fn column_sums(rows: &[f32], width: usize) -> Vec<f32> {
+    let piece = |piece: &[f32]| {
+        let mut sums = vec![0.0; width];
+        vectorized(|| {
+            piece
+                .chunks_exact(width)
+                .for_each(|row| add(&mut sums, row))
         });
-    rows_of(x)
+        sums
+    };
+    let pieces = rows.par_chunks(SUMMED * width.max(1)).map(piece);
+    in_order(pieces.collect(), width)
 }
 
-pub(super) fn softmax_backward(
-    y: Tensor<Flex, 2>,
-    d_y: Tensor<Flex, 2>,
-    scale: f32,
-) -> Tensor<Flex, 2> {
-    let width = y.dims()[1].max(1);
-    let (y, mut d_y) = (contiguous(y), writable(d_y));
-    d_y.storage_mut::<f32>()
-        .par_chunks_mut(piece_of(width))
-        .zip(y.storage::<f32>().par_chunks(piece_of(width)))
-        .for_each(|(d_y, y)| {
-            for (d_y, y) in d_y.chunks_exact_mut(width).zip(y.chunks_exact(width)) {
-                let along: f32 = d_y.iter().zip(y).map(|(d_y, y)| d_y * y).sum();
-                for (d_y, y) in d_y.iter_mut().zip(y) {
-                    *d_y = y * (*d_y - along) * scale;
-                }
-            }
-        });
-    rows_of(d_y)
+#[inline(always)]
+fn add(total: &mut [f32], part: &[f32]) {
+    for (total, part) in total.iter_mut().zip(part) {
+        *total += part;
+    }
 }
 
-/// Each token's row is gathered from all parts and heads, in parallel over tokens.
-pub(super) fn heads_to_columns(parts: Vec<Tensor<Flex, 4>>) -> Tensor<Flex, 2> {
-    let [batch, heads, tokens, head_width] = parts[0].dims();
-    let device = parts[0].device();
-    let width = parts.len() * heads * head_width;
-    let parts: Vec<FlexTensor> = parts.into_iter().map(contiguous).collect();
-    let sources: Vec<&[f32]> = parts.iter().map(FlexTensor::storage::<f32>).collect();
-    let mut columns = vec![0.0; batch * tokens * width];
-    columns
-        .par_chunks_mut(piece_of(width))
-        .enumerate()
-        .for_each(|(piece, rows)| {
-            let first = piece * piece_of(width) / width.max(1);
-            for (row, target) in (first..).zip(rows.chunks_exact_mut(width)) {
-                let (image, token) = (row / tokens, row % tokens);
-                let targets = target.chunks_exact_mut(head_width);
-                let from = sources
-                    .iter()
-                    .flat_map(|source| (0..heads).map(move |head| (source, head)));
-                for (target, (source, head)) in targets.zip(from) {
-                    let start = ((image * heads + head) * tokens + token) * head_width;
-                    target.copy_from_slice(&source[start..start + head_width]);
-                }
-            }
-        });
-    Tensor::from_data(TensorData::new(columns, [batch * tokens, width]), &device)
+fn in_order(parts: Vec<Vec<f32>>, width: usize) -> Vec<f32> {
+    let mut total = vec![0.0; width];
+    parts.iter().for_each(|part| add(&mut total, part));
+    total
 }
 
 /// Each patch's row is gathered from the lines of all channels, in parallel over patches.
@@ -161,11 +123,13 @@ pub(super) fn patchify(images: Tensor<Flex, 4>, patch: usize) -> Tensor<Flex, 2>
 }
 
 /// Mean and inverse deviation of a row.
+#[inline(always)]
 fn statistics(row: &[f32], eps: f32) -> (f32, f32) {
     let count = row.len() as f32;
-    let mean = row.iter().sum::<f32>() / count;
-    let variance = row.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / count;
-    (mean, 1.0 / (variance + eps).sqrt())
+    let [sum] = sums(row.len(), |at| [row[at]]);
+    let mean = sum / count;
+    let [squares] = sums(row.len(), |at| [(row[at] - mean) * (row[at] - mean)]);
+    (mean, 1.0 / (squares / count + eps).sqrt())
 }
 
 pub(super) fn layer_norm(input: LayerNormInput<Flex>) -> Tensor<Flex, 2> {
@@ -174,16 +138,17 @@ pub(super) fn layer_norm(input: LayerNormInput<Flex>) -> Tensor<Flex, 2> {
     let mut x = writable(input.x);
     let (weight, bias) = (contiguous(input.weight), contiguous(input.bias));
     let (weight, bias) = (weight.storage::<f32>(), bias.storage::<f32>());
+    let each = |piece: &mut [f32]| {
+        for row in piece.chunks_exact_mut(width) {
+            let (mean, inverse_deviation) = statistics(row, eps);
+            for ((x, weight), bias) in row.iter_mut().zip(weight).zip(bias) {
+                *x = (*x - mean) * inverse_deviation * weight + bias;
+            }
+        }
+    };
     x.storage_mut::<f32>()
         .par_chunks_mut(piece_of(width))
-        .for_each(|piece| {
-            for row in piece.chunks_exact_mut(width) {
-                let (mean, inverse_deviation) = statistics(row, eps);
-                for ((x, weight), bias) in row.iter_mut().zip(weight).zip(bias) {
-                    *x = (*x - mean) * inverse_deviation * weight + bias;
-                }
-            }
-        });
+        .for_each(|piece| vectorized(|| each(piece)));
     rows_of(x)
 }
 
@@ -197,37 +162,30 @@ pub(super) fn layer_norm_backward(
     let (x, mut d_y) = (contiguous(input.x), writable(d_y));
     let weight = contiguous(input.weight);
     let weight = weight.storage::<f32>();
-    // Each piece has sums of its own, added in order afterwards: the same bits on any number of threads.
-    let pieces: Vec<[Vec<f32>; 2]> = d_y
-        .storage_mut::<f32>()
-        .par_chunks_mut(piece_of(width))
-        .zip(x.storage::<f32>().par_chunks(piece_of(width)))
-        .map(|(d_y, x)| {
-            let mut sums = [vec![0.0; width], vec![0.0; width]];
-            for (d_y, x) in d_y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                layer_norm_row_backward(d_y, x, weight, eps, &mut sums);
-            }
-            sums
-        })
-        .collect();
-    let [d_weight, d_bias] = [0, 1].map(|which| {
-        let mut total = vec![0.0; width];
-        for piece in &pieces {
-            total
-                .iter_mut()
-                .zip(&piece[which])
-                .for_each(|(total, part)| *total += part);
+    let each = |d_y: &mut [f32], x: &[f32]| {
+        let mut sums = [vec![0.0; width], vec![0.0; width]];
+        for (d_y, x) in d_y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+            layer_norm_row_backward(d_y, x, weight, eps, &mut sums);
         }
-        Tensor::from_data(TensorData::new(total, [width]), device)
-    });
+        sums
+    };
+    // as column_sums does
+    let (of_weight, of_bias) = d_y
+        .storage_mut::<f32>()
+        .par_chunks_mut(SUMMED * width)
+        .zip(x.storage::<f32>().par_chunks(SUMMED * width))
+        .map(|(d_y, x)| vectorized(|| each(d_y, x)).into())
+        .unzip();
+    let total = |parts| Tensor::from_data(TensorData::new(in_order(parts, width), [width]), device);
     LayerNormGradients {
         d_x: rows_of(d_y),
-        d_weight,
-        d_bias,
+        d_weight: total(of_weight),
+        d_bias: total(of_bias),
     }
 }
 
 /// Turns a row of `d_y` into its row of `d_x`, and adds to the sums of the weight's and the bias's gradient.
+#[inline(always)]
 fn layer_norm_row_backward(
     d_y: &mut [f32],
     x: &[f32],
@@ -236,23 +194,21 @@ fn layer_norm_row_backward(
     [d_weight, d_bias]: &mut [Vec<f32>; 2],
 ) {
     let (mean, inverse_deviation) = statistics(x, eps);
-    let (mut sum, mut along) = (0.0, 0.0);
-    for (((d_y, x), weight), (d_weight, d_bias)) in d_y
-        .iter()
-        .zip(x)
-        .zip(weight)
-        .zip(d_weight.iter_mut().zip(d_bias.iter_mut()))
-    {
-        let unit = (x - mean) * inverse_deviation;
-        sum += d_y * weight;
-        along += d_y * weight * unit;
-        *d_weight += d_y * unit;
-        *d_bias += d_y;
-    }
-    let count = x.len() as f32;
-    let (sum, along) = (sum / count, along / count);
-    for ((d_y, x), weight) in d_y.iter_mut().zip(x).zip(weight) {
-        let unit = (x - mean) * inverse_deviation;
-        *d_y = (*d_y * weight - sum - unit * along) * inverse_deviation;
+    let count = x.len();
+    let (weight, d_weight, d_bias) = (
+        &weight[..count],
+        &mut d_weight[..count],
+        &mut d_bias[..count],
+    );
+    let [sum, along] = sums(count, |at| {
+        let scaled = d_y[at] * weight[at];
+        [scaled, scaled * (x[at] - mean) * inverse_deviation]
+    });
+    let (sum, along) = (sum / count as f32, along / count as f32);
+    for at in 0..count {
+        let unit = (x[at] - mean) * inverse_deviation;
+        d_weight[at] += d_y[at] * unit;
+        d_bias[at] += d_y[at];
+        d_y[at] = (d_y[at] * weight[at] - sum - unit * along) * inverse_deviation;
     }
 }

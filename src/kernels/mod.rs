@@ -2,8 +2,8 @@
 //!
 //! Each method of [`IbotBackend`] has a default body in plain tensor operations: it runs on any backend, is
 //! differentiable through burn's autodiff, and is the reference that every faster body is tested against. A backend
-//! overrides a method where it can do better: `autodiff` gives the losses, GELU, layer norm and attention one node and a
-//! backward body each, the CPU backend Flex runs element-wise work row by row on all cores, and on wgpu [`wgsl`] runs the
+//! overrides a method where it can do better: `autodiff` gives the losses, GELU, layer norm, linear layers and attention one node and
+//! a backward body each, the CPU backend Flex runs element-wise work row by row on all cores, and on wgpu [`wgsl`] runs the
 //! losses and the moving average in shaders of this crate.
 
 mod adamw;
@@ -13,20 +13,25 @@ mod choice;
 mod cross_entropy;
 mod ema;
 mod flex;
+mod flex_attention;
+mod flex_linear;
 mod flex_loss;
+mod flex_product;
 mod flex_rows;
 mod gelu;
 mod layer_norm;
+mod linear;
 mod patchify;
 mod target_potentials;
 mod vector_math;
 pub mod wgsl;
 
 pub use adamw::{AdamWInput, AdamWState};
-pub use attention::{AttentionInput, AttentionOutput};
+pub use attention::{AttentionInput, AttentionOutput, attention_maps};
 pub use choice::KernelChoice;
 pub use cross_entropy::{CrossEntropyInput, CrossEntropyOutput, Pairing};
 pub use layer_norm::{LayerNormGradients, LayerNormInput};
+pub use linear::{AffineBackwardInput, AffineGradients, AffineInput, Before, LinearInput};
 pub use target_potentials::TargetPotentials;
 
 pub use burn_autodiff::Autodiff;
@@ -153,6 +158,28 @@ pub trait IbotBackend: Backend {
         layer_norm::backward(input, d_y)
     }
 
+    /// A linear layer with what stands before and after it: `residual + before(x) weight + bias`; differentiable in all of
+    /// them. A graph keeps `x` and what others keep anyway.
+    ///
+    /// # Shapes
+    /// See [`LinearInput`]; -> `[R, O]`.
+    fn linear_layer(input: LinearInput<Self>) -> Tensor<Self, 2> {
+        linear::forward(input)
+    }
+
+    /// The product in [`IbotBackend::linear_layer`]: `residual + x weight + bias`.
+    ///
+    /// # Shapes
+    /// See [`AffineInput`]; -> `[R, O]`.
+    fn affine(input: AffineInput<Self>) -> Tensor<Self, 2> {
+        linear::affine(input)
+    }
+
+    /// Gradients of [`IbotBackend::affine`].
+    fn affine_backward(input: AffineBackwardInput<Self>) -> AffineGradients<Self> {
+        linear::affine_backward(input)
+    }
+
     /// Multi-head softmax attention; differentiable in `qkv`, through `mixed` only.
     ///
     /// # Shapes
@@ -161,33 +188,16 @@ pub trait IbotBackend: Backend {
         attention::forward(input)
     }
 
-    /// Gradient of [`IbotBackend::packed_attention`] by its packed input, from the attention maps of the forward pass.
+    /// Gradient of [`IbotBackend::packed_attention`] by its packed input.
+    ///
+    /// # Shapes
+    /// `d_mixed` `[B T, D]` -> `[B T, 3 D]`.
     fn packed_attention_backward(
         input: AttentionInput<Self>,
-        probs: Tensor<Self, 4>,
+        output: AttentionOutput<Self>,
         d_mixed: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
-        attention::backward(input, probs, d_mixed)
-    }
-
-    /// Softmax of each row times `scale`, `[R, N]` -> `[R, N]`; a part of attention.
-    fn softmax_rows(x: Tensor<Self, 2>, scale: f64) -> Tensor<Self, 2> {
-        attention::softmax(x, scale)
-    }
-
-    /// Gradient of [`IbotBackend::softmax_rows`] by its input, from its output `y`.
-    fn softmax_rows_backward(
-        y: Tensor<Self, 2>,
-        d_y: Tensor<Self, 2>,
-        scale: f64,
-    ) -> Tensor<Self, 2> {
-        attention::softmax_backward(y, d_y, scale)
-    }
-
-    /// P >= 1 tensors `[B, H, T, D / H]` -> `[B T, P D]`: parts, and heads within a part, side by side; a part of
-    /// attention.
-    fn heads_to_columns(parts: Vec<Tensor<Self, 4>>) -> Tensor<Self, 2> {
-        attention::heads_to_columns(parts)
+        attention::backward(input, output, d_mixed)
     }
 
     /// `teacher * decay + student * (1 - decay)` for each pair of tensors of equal shape, in place where possible.

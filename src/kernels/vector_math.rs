@@ -1,4 +1,52 @@
-//! Functions of one f32 without branches or calls, so that the compiler works on several entries at once.
+//! Arithmetic that the compiler does on several entries at once: functions without branches or calls, and sums in lanes.
+
+/// Running values of a reduction: enough to fill vector registers, and one number for all processors, so that all get the
+/// same bits.
+const LANES: usize = 16;
+
+/// Runs `work` with the widest vectors that this processor has; what it calls in its loops must be inlined.
+#[inline(always)]
+pub(super) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(work)
+}
+
+/// Largest of `value(at)` for `at` below `count`.
+#[inline(always)]
+pub(super) fn largest(count: usize, value: impl Fn(usize) -> f32) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let whole = count - count % LANES;
+    for start in (0..whole).step_by(LANES) {
+        for (lane, max) in lanes.iter_mut().enumerate() {
+            let found = value(start + lane);
+            // not `f32::max`, whose care for NaN costs; a NaN comes out of the sums
+            *max = if found > *max { found } else { *max };
+        }
+    }
+    let rest = (whole..count).map(value).fold(f32::NEG_INFINITY, f32::max);
+    lanes.into_iter().fold(rest, f32::max)
+}
+
+/// Sums of `value(at)` for `at` below `count`.
+#[inline(always)]
+pub(super) fn sums<const N: usize>(count: usize, value: impl Fn(usize) -> [f32; N]) -> [f32; N] {
+    let mut lanes = [[0.0; LANES]; N];
+    let whole = count - count % LANES;
+    for start in (0..whole).step_by(LANES) {
+        for lane in 0..LANES {
+            let found = value(start + lane);
+            for (sums, found) in lanes.iter_mut().zip(found) {
+                sums[lane] += found;
+            }
+        }
+    }
+    let mut totals = lanes.map(|sums| sums.iter().sum::<f32>());
+    for at in whole..count {
+        for (total, found) in totals.iter_mut().zip(value(at)) {
+            *total += found;
+        }
+    }
+    totals
+}
 
 /// Below this the exponential is zero for all that softmax and GELU care about, and its exponent would overflow.
 const EXP_MIN: f32 = -87.3;
@@ -51,6 +99,18 @@ const NORMAL_PEAK: f32 = 0.398_942_3;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reductions_over_lanes_and_rest() {
+        for count in [0, 1, 15, 16, 17, 50] {
+            let values: Vec<f32> = (0..count).map(|at| (at * 7 % 11) as f32 - 3.0).collect();
+            let found = vectorized(|| sums(count, |at| [values[at], values[at] * values[at]]));
+            let squares = values.iter().map(|x| x * x);
+            assert_eq!(found, [values.iter().sum::<f32>(), squares.sum()]);
+            let max = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            assert_eq!(vectorized(|| largest(count, |at| values[at])), max);
+        }
+    }
 
     #[test]
     fn exp_is_within_rounding() {

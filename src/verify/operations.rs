@@ -6,8 +6,8 @@ use burn::tensor::{Tensor, TensorData, TensorMetadata};
 use super::{Check, Run};
 use crate::error::{Error, Result};
 use crate::kernels::{
-    AdamWInput, AdamWState, AttentionInput, CrossEntropyInput, IbotBackend, LayerNormInput,
-    Pairing, TargetPotentials, TrainBackend, wrap,
+    AdamWInput, AdamWState, AttentionInput, Before, CrossEntropyInput, IbotBackend, LayerNormInput,
+    LinearInput, Pairing, TargetPotentials, TrainBackend, wrap,
 };
 use crate::random::{Random, Stream};
 
@@ -20,7 +20,7 @@ const VECTORS: [usize; 2] = [130, 1024];
 const SINGLES: [usize; 2] = [131, 1031];
 
 pub(super) fn checks<B: TrainBackend>() -> Vec<Check<B>> {
-    let all: [(&'static str, Run<B>); 16] = [
+    let all: [(&'static str, Run<B>); 18] = [
         ("matrix product", matrix_product::<B>),
         ("Sinkhorn targets, vectors", |device| {
             targets::<B>(VECTORS, false, device)
@@ -47,7 +47,13 @@ pub(super) fn checks<B: TrainBackend>() -> Vec<Check<B>> {
         ("GELU", gelu::<B>),
         ("layer norm", layer_norm::<B>),
         ("attention", attention::<B>),
-        ("softmax of rows", softmax::<B>),
+        ("attention, large scores", large_scores::<B>),
+        ("linear layer after a norm, with a residual", |device| {
+            linear_layer::<B>(true, device)
+        }),
+        ("linear layer after GELU", |device| {
+            linear_layer::<B>(false, device)
+        }),
         ("gather and scatter of rows", select::<B>),
     ];
     let check = |(name, run)| Check {
@@ -219,7 +225,16 @@ fn layer_norm<B: TrainBackend>(device: &B::Device) -> Result<Vec<f32>> {
 }
 
 fn attention<B: TrainBackend>(device: &B::Device) -> Result<Vec<f32>> {
-    let qkv = tensor::<B, 2>(17, [2 * 17, 3 * 24], device).require_grad();
+    attention_of::<B>(tensor(17, [2 * 17, 3 * 24], device))
+}
+
+/// Scores of hundreds, whose exponentials do not fit f32.
+fn large_scores<B: TrainBackend>(device: &B::Device) -> Result<Vec<f32>> {
+    attention_of::<B>(tensor::<B, 2>(18, [2 * 17, 3 * 24], device) * 10.0)
+}
+
+fn attention_of<B: TrainBackend>(qkv: Tensor<B, 2>) -> Result<Vec<f32>> {
+    let qkv = qkv.require_grad();
     let output = B::packed_attention(AttentionInput {
         qkv: qkv.clone(),
         batch: 2,
@@ -228,11 +243,28 @@ fn attention<B: TrainBackend>(device: &B::Device) -> Result<Vec<f32>> {
     with_gradients(output.mixed, &[&qkv])
 }
 
-fn softmax<B: TrainBackend>(device: &B::Device) -> Result<Vec<f32>> {
-    Ok(numbers(B::softmax_rows(
-        tensor(18, [67, 197], device),
-        0.125,
-    )))
+fn linear_layer<B: TrainBackend>(norm: bool, device: &B::Device) -> Result<Vec<f32>> {
+    let x = tensor::<B, 2>(20, [67, 33], device).require_grad();
+    let weight = tensor::<B, 2>(21, [33, 49], device).require_grad();
+    let residual = tensor::<B, 2>(24, [67, 49], device).require_grad();
+    let before = match norm {
+        true => Before::LayerNorm {
+            weight: tensor(22, [33], device),
+            bias: tensor(23, [33], device),
+            eps: 1e-6,
+        },
+        false => Before::Gelu,
+    };
+    let y = B::linear_layer(LinearInput {
+        x: x.clone(),
+        before,
+        weight: weight.clone(),
+        bias: Some(tensor(25, [49], device)),
+        residual: norm.then(|| residual.clone()),
+    });
+    let mut leaves = vec![&x, &weight];
+    leaves.extend(norm.then_some(&residual));
+    with_gradients(y, &leaves)
 }
 
 fn select<B: TrainBackend>(device: &B::Device) -> Result<Vec<f32>> {

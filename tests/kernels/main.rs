@@ -51,7 +51,9 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("gelu", rows::gelu::<B>),
         ("layer norm", rows::layer_norm::<B>),
         ("attention", rows::attention::<B>),
-        ("softmax of extremes", rows::softmax_of_extremes::<B>),
+        ("attention of extremes", rows::attention_of_extremes::<B>),
+        ("linear layers", rows::linear_layers::<B>),
+        ("linear layer, bare", rows::bare_linear_layer::<B>),
     ];
     run_checks::<B>(backend, checks, device);
 }

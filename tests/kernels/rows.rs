@@ -1,7 +1,9 @@
 //! The differentiable operations, against formulas in f64 on the host and their finite differences.
 
 use burn::tensor::{Tensor, TensorData};
-use ibot::kernels::{AttentionInput, LayerNormInput, TrainBackend};
+use ibot::kernels::{
+    AttentionInput, Before, LayerNormInput, LinearInput, TrainBackend, attention_maps,
+};
 use ibot::random::{Random, Stream};
 
 use crate::{assert_close, values};
@@ -178,20 +180,136 @@ pub fn attention<B: TrainBackend>(device: &B::Device) {
             &expected,
             1e-4,
         );
-        let sums = values(output.probs.sum_dim(3));
+        let sums = values(attention_maps(input).sum_dim(3));
         assert_close(&sums, &vec![1.0; batch * heads * tokens], 1e-5);
     }
 }
 
-/// Large and equal scores: no overflow, and shares of one over the count.
-pub fn softmax_of_extremes<B: TrainBackend>(device: &B::Device) {
-    let x = [1e4, 1e4, -1e4, 88.0, 88.0, 88.0];
-    let y = B::softmax_rows(tensor::<B, 2>(&x, [2, 3], device), 1.0);
+/// Scores far beyond what exp can take: no overflow, and all of the weight on the largest.
+pub fn attention_of_extremes<B: TrainBackend>(device: &B::Device) {
+    // one head of width 1, three tokens: queries, keys and values side by side
+    let qkv = [100.0, 100.0, 1.0, -100.0, 100.0, 2.0, 0.0, -100.0, 6.0];
+    let input = AttentionInput::<B> {
+        qkv: tensor(&qkv, [3, 3], device),
+        batch: 1,
+        heads: 1,
+    };
+    let maps = values(attention_maps(input.clone()));
+    let third = 1.0 / 3.0;
+    let expected = [0.5, 0.5, 0.0, 0.0, 0.0, 1.0, third, third, third];
+    assert_close(&maps, &expected, 1e-6);
+    let output = B::packed_attention(input.clone());
     assert_close(
-        &values(y),
-        &[0.5, 0.5, 0.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0],
+        &values(output.row_log),
+        &[1e4 + 2f64.ln(), 1e4, 3f64.ln()],
         1e-6,
     );
+    assert_close(&values(output.mixed.clone()), &[1.5, 6.0, 3.0], 1e-6);
+    let d_qkv = gradient(&input.qkv, output.mixed, &[1.0, 1.0, 1.0]);
+    assert!(d_qkv.iter().all(|x| x.is_finite()), "{d_qkv:?}");
+}
+
+/// `residual + before(x) weight + bias` in f64.
+fn linear_f64(
+    before: impl Fn(&[f64]) -> Vec<f64>,
+    x: &[f64],
+    weight: &[f64],
+    bias: &[f64],
+    residual: &[f64],
+) -> Vec<f64> {
+    let outputs = bias.len();
+    let inputs = weight.len() / outputs;
+    let x = before(x);
+    let row = |row: usize| &x[row * inputs..(row + 1) * inputs];
+    (0..residual.len())
+        .map(|at| {
+            let (from, to) = (row(at / outputs), at % outputs);
+            let products = from.iter().zip(weight[to..].iter().step_by(outputs));
+            residual[at] + bias[to] + products.map(|(x, w)| x * w).sum::<f64>()
+        })
+        .collect()
+}
+
+/// Each kind of linear layer against its formula and finite differences of all that it is differentiable in.
+pub fn linear_layers<B: TrainBackend>(device: &B::Device) {
+    for [rows, inputs, outputs] in [[1, 1, 1], [3, 5, 7], [5, 8, 2]] {
+        for kind in ["nothing", "gelu", "norm"] {
+            let x = draw(20, rows * inputs, 1.5);
+            let [norm_weight, norm_bias] = [21, 22].map(|stream| draw(stream, inputs, 1.0));
+            let weight = draw(23, inputs * outputs, 0.7);
+            let bias = draw(24, outputs, 1.0);
+            let [residual, weights] = [25, 26].map(|stream| draw(stream, rows * outputs, 1.0));
+            let norm = [
+                tensor::<B, 1>(&norm_weight, [inputs], device),
+                tensor::<B, 1>(&norm_bias, [inputs], device),
+            ];
+            let input = LinearInput::<B> {
+                x: tensor(&x, [rows, inputs], device),
+                before: match kind {
+                    "gelu" => Before::Gelu,
+                    "norm" => Before::LayerNorm {
+                        weight: norm[0].clone(),
+                        bias: norm[1].clone(),
+                        eps: 1e-6,
+                    },
+                    _ => Before::Nothing,
+                },
+                weight: tensor(&weight, [inputs, outputs], device),
+                bias: Some(tensor(&bias, [outputs], device)),
+                residual: Some(tensor(&residual, [rows, outputs], device)),
+            };
+            let all = [&x, &norm_weight, &norm_bias, &weight, &bias, &residual].map(|v| wide(v));
+            let of = |all: &[Vec<f64>; 6]| {
+                let [x, norm_weight, norm_bias, weight, bias, residual] = all;
+                let before = |x: &[f64]| match kind {
+                    "gelu" => gelu_f64(x),
+                    "norm" => layer_norm_f64(x, norm_weight, norm_bias),
+                    _ => x.to_vec(),
+                };
+                linear_f64(before, x, weight, bias, residual)
+            };
+            let y = B::linear_layer(input.clone());
+            assert_close(&values(y.clone()), &of(&all), 1e-4);
+            let columns = tensor::<B, 2>(&weights, [rows, outputs], device).detach();
+            let grads = (y * columns).sum_dim(1).sum_dim(0).backward();
+            let found = [
+                input.x.grad(&grads).map(values),
+                norm[0].grad(&grads).map(values),
+                norm[1].grad(&grads).map(values),
+                input.weight.grad(&grads).map(values),
+                input.bias.unwrap().grad(&grads).map(values),
+                input.residual.unwrap().grad(&grads).map(values),
+            ];
+            for (which, found) in found.into_iter().enumerate() {
+                if kind != "norm" && (which == 1 || which == 2) {
+                    assert!(found.is_none(), "a norm that is not there has no gradient");
+                    continue;
+                }
+                let expected = differences(&all[which], &weights, |moved| {
+                    let mut all = all.clone();
+                    all[which] = moved.to_vec();
+                    of(&all)
+                });
+                assert_close(&found.unwrap(), &expected, 1e-3);
+            }
+        }
+    }
+}
+
+/// What a layer lacks, and an input that nobody differentiates.
+pub fn bare_linear_layer<B: TrainBackend>(device: &B::Device) {
+    let x = tensor::<B, 2>(&[1.0, 2.0, 3.0, 4.0], [2, 2], device).detach();
+    let weight = tensor::<B, 2>(&[1.0, -1.0, 0.5, 2.0], [2, 2], device);
+    let y = B::linear_layer(LinearInput {
+        x: x.clone(),
+        before: Before::Nothing,
+        weight: weight.clone(),
+        bias: None,
+        residual: None,
+    });
+    assert_close(&values(y.clone()), &[2.0, 3.0, 5.0, 5.0], 1e-6);
+    let d_weight = gradient(&weight, y, &[1.0, 0.0, 0.0, 1.0]);
+    assert_close(&d_weight, &[1.0, 3.0, 2.0, 4.0], 1e-6);
 }
 
 /// Each entry of each patch is the pixel where timm's convolution would look, and the gradient goes back there.

@@ -1,0 +1,198 @@
+//! Attention for burn's CPU backend Flex: straight from the packed queries, keys and values, one head's map at a time.
+//!
+//! Images are done in parallel. A map is [T, T] in a core's cache; no permuted copy is made, and no map outlives its head.
+
+use burn::tensor::{Tensor, TensorData};
+use burn_flex::Flex;
+use rayon::prelude::*;
+
+use super::attention::Sizes;
+use super::flex_product::{Matrix, Product};
+use super::flex_rows::contiguous;
+use super::vector_math::{exp, largest, sums, vectorized};
+use super::{AttentionInput, AttentionOutput};
+
+/// Where the parts of one head are in the rows of an image.
+#[derive(Clone, Copy)]
+struct Head {
+    sizes: Sizes,
+    head: usize,
+}
+
+impl Head {
+    fn width(self) -> usize {
+        self.sizes.heads * self.sizes.head_width
+    }
+
+    /// Queries (0), keys (1) or values (2) in packed rows, `[T, D / H]`.
+    fn packed(self, part: usize) -> Matrix {
+        Matrix {
+            start: part * self.width() + self.head * self.sizes.head_width,
+            row_step: 3 * self.width(),
+            column_step: 1,
+        }
+    }
+
+    /// The head's columns in rows of all heads, `[T, D / H]`.
+    fn columns(self) -> Matrix {
+        Matrix {
+            start: self.head * self.sizes.head_width,
+            row_step: self.width(),
+            column_step: 1,
+        }
+    }
+
+    fn map(self) -> Matrix {
+        Matrix::rows(self.sizes.tokens)
+    }
+
+    /// `[T, D / H] x [D / H, T]`, a map.
+    fn map_of<'a>(self, left: (&'a [f32], Matrix), right: (&'a [f32], Matrix)) -> Product<'a> {
+        Product {
+            rows: self.sizes.tokens,
+            inner: self.sizes.head_width,
+            columns: self.sizes.tokens,
+            left,
+            right: (right.0, right.1.transposed()),
+            factor: 1.0,
+            parallel: false,
+        }
+    }
+
+    /// `[T, T] x [T, D / H]`.
+    fn mix_by<'a>(self, map: (&'a [f32], Matrix), rows: (&'a [f32], Matrix)) -> Product<'a> {
+        Product {
+            rows: self.sizes.tokens,
+            inner: self.sizes.tokens,
+            columns: self.sizes.head_width,
+            left: map,
+            right: rows,
+            factor: 1.0,
+            parallel: false,
+        }
+    }
+
+    /// `q k^T / sqrt(D / H)`.
+    fn scores(self, qkv: &[f32], map: &mut [f32]) {
+        let product = Product {
+            factor: self.sizes.scale() as f32,
+            ..self.map_of((qkv, self.packed(0)), (qkv, self.packed(1)))
+        };
+        product.write(map, self.map());
+    }
+}
+
+/// The heads of an image.
+fn heads(sizes: Sizes) -> impl Iterator<Item = Head> {
+    (0..sizes.heads).map(move |head| Head { sizes, head })
+}
+
+pub(super) fn forward(input: AttentionInput<Flex>) -> AttentionOutput<Flex> {
+    let sizes = Sizes::of(&input);
+    let (tokens, width) = (sizes.tokens, sizes.heads * sizes.head_width);
+    let device = input.qkv.device();
+    let qkv = contiguous(input.qkv);
+    let mut mixed = vec![0.0; sizes.batch * tokens * width];
+    let mut row_log = vec![0.0; sizes.batch * sizes.heads * tokens];
+    qkv.storage::<f32>()
+        .par_chunks_exact(tokens * 3 * width)
+        .zip(mixed.par_chunks_exact_mut(tokens * width))
+        .zip(row_log.par_chunks_exact_mut(sizes.heads * tokens))
+        .for_each_init(
+            || vec![0.0; tokens * tokens],
+            |map, ((qkv, mixed), row_log)| {
+                for (head, row_log) in heads(sizes).zip(row_log.chunks_exact_mut(tokens)) {
+                    head.scores(qkv, map);
+                    vectorized(|| softmax(map, row_log));
+                    head.mix_by((map, head.map()), (qkv, head.packed(2)))
+                        .write(mixed, head.columns());
+                }
+            },
+        );
+    let count = row_log.len();
+    AttentionOutput {
+        mixed: Tensor::from_data(
+            TensorData::new(mixed, [sizes.batch * tokens, width]),
+            &device,
+        ),
+        row_log: Tensor::from_data(TensorData::new(row_log, [count]), &device),
+    }
+}
+
+/// Each row of `map` to its softmax; `row_log` gets the logarithm of the sum of exponentials.
+#[inline(always)]
+fn softmax(map: &mut [f32], row_log: &mut [f32]) {
+    for (row, row_log) in map.chunks_exact_mut(row_log.len()).zip(row_log) {
+        let max = largest(row.len(), |at| row[at]);
+        for x in row.iter_mut() {
+            *x = exp(*x - max);
+        }
+        let [total] = sums(row.len(), |at| [row[at]]);
+        let share = 1.0 / total;
+        row.iter_mut().for_each(|x| *x *= share);
+        *row_log = max + total.ln();
+    }
+}
+
+pub(super) fn backward(
+    input: AttentionInput<Flex>,
+    output: AttentionOutput<Flex>,
+    d_mixed: Tensor<Flex, 2>,
+) -> Tensor<Flex, 2> {
+    let sizes = Sizes::of(&input);
+    let (tokens, width) = (sizes.tokens, sizes.heads * sizes.head_width);
+    let device = input.qkv.device();
+    let qkv = contiguous(input.qkv);
+    let (row_log, d_mixed) = (contiguous(output.row_log), contiguous(d_mixed));
+    let mut d_qkv = vec![0.0; sizes.batch * tokens * 3 * width];
+    qkv.storage::<f32>()
+        .par_chunks_exact(tokens * 3 * width)
+        .zip(d_mixed.storage::<f32>().par_chunks_exact(tokens * width))
+        .zip(
+            row_log
+                .storage::<f32>()
+                .par_chunks_exact(sizes.heads * tokens),
+        )
+        .zip(d_qkv.par_chunks_exact_mut(tokens * 3 * width))
+        .for_each_init(
+            || [vec![0.0; tokens * tokens], vec![0.0; tokens * tokens]],
+            |[map, d_map], (((qkv, d_mixed), row_log), d_qkv)| {
+                for (head, row_log) in heads(sizes).zip(row_log.chunks_exact(tokens)) {
+                    head.scores(qkv, map);
+                    head.map_of((d_mixed, head.columns()), (qkv, head.packed(2)))
+                        .write(d_map, head.map());
+                    vectorized(|| softmax_backward(map, d_map, row_log, sizes.scale() as f32));
+                    // map is now the softmax, d_map the gradient of the unscaled scores
+                    let [to_keys, to_values] =
+                        [&*d_map, &*map].map(|map| (map.as_slice(), head.map().transposed()));
+                    let products = [
+                        (0, head.mix_by((d_map, head.map()), (qkv, head.packed(1)))),
+                        (1, head.mix_by(to_keys, (qkv, head.packed(0)))),
+                        (2, head.mix_by(to_values, (d_mixed, head.columns()))),
+                    ];
+                    for (part, product) in products {
+                        product.write(d_qkv, head.packed(part));
+                    }
+                }
+            },
+        );
+    let shape = [sizes.batch * tokens, 3 * width];
+    Tensor::from_data(TensorData::new(d_qkv, shape), &device)
+}
+
+/// Each row of `map` from scores to their softmax, and of `d_map` from the gradient of the softmax to that of the scores
+/// before they were scaled.
+#[inline(always)]
+fn softmax_backward(map: &mut [f32], d_map: &mut [f32], row_log: &[f32], scale: f32) {
+    let tokens = row_log.len();
+    let rows = map.chunks_exact_mut(tokens).zip(row_log);
+    for ((row, row_log), d_row) in rows.zip(d_map.chunks_exact_mut(tokens)) {
+        for x in row.iter_mut() {
+            *x = exp(*x - row_log);
+        }
+        let [along] = sums(tokens, |at| [row[at] * d_row[at]]);
+        for (d_y, y) in d_row.iter_mut().zip(&*row) {
+            *d_y = y * (*d_y - along) * scale;
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Linear layers with what stands before and after them, as one operation that keeps nothing but its input.
+
+use burn::nn;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use super::{IbotBackend, LayerNormInput};
+
+/// What the rows go through before the product. Backward computes it again, which is cheap, instead of keeping it.
+#[derive(Debug, Clone)]
+pub enum Before<B: Backend> {
+    /// Nothing.
+    Nothing,
+    /// Exact GELU of each entry.
+    Gelu,
+    /// Layer norm of each row.
+    LayerNorm {
+        /// Scale, `[I]`.
+        weight: Tensor<B, 1>,
+        /// Shift, `[I]`.
+        bias: Tensor<B, 1>,
+        /// Added to the variance.
+        eps: f64,
+    },
+}
+
+/// What [`IbotBackend::linear_layer`] takes.
+#[derive(Debug, Clone)]
+pub struct LinearInput<B: Backend> {
+    /// `[R, I]`.
+    pub x: Tensor<B, 2>,
+    /// What the rows go through first.
+    pub before: Before<B>,
+    /// `[I, O]`.
+    pub weight: Tensor<B, 2>,
+    /// `[O]`.
+    pub bias: Option<Tensor<B, 1>>,
+    /// Added to the result, `[R, O]`.
+    pub residual: Option<Tensor<B, 2>>,
+}
+
+impl<B: Backend> LinearInput<B> {
+    /// `x` through a layer.
+    pub fn of(x: Tensor<B, 2>, layer: &nn::Linear<B>) -> Self {
+        Self {
+            x,
+            before: Before::Nothing,
+            weight: layer.weight.val(),
+            bias: layer.bias.as_ref().map(burn::module::Param::val),
+            residual: None,
+        }
+    }
+}
+
+/// What [`IbotBackend::affine`] takes.
+#[derive(Debug, Clone)]
+pub struct AffineInput<B: Backend> {
+    /// `[R, I]`.
+    pub x: Tensor<B, 2>,
+    /// `[I, O]`.
+    pub weight: Tensor<B, 2>,
+    /// `[O]`.
+    pub bias: Option<Tensor<B, 1>>,
+    /// Added to the result, `[R, O]`.
+    pub residual: Option<Tensor<B, 2>>,
+}
+
+/// What [`IbotBackend::affine_backward`] takes.
+#[derive(Debug, Clone)]
+pub struct AffineBackwardInput<B: Backend> {
+    /// `[R, I]`.
+    pub x: Tensor<B, 2>,
+    /// `[I, O]`.
+    pub weight: Tensor<B, 2>,
+    /// `[R, O]`.
+    pub d_y: Tensor<B, 2>,
+    /// Whether the gradient of `x` is asked for.
+    pub wants_x: bool,
+    /// Whether that of the bias is.
+    pub wants_bias: bool,
+}
+
+/// Gradients of [`AffineInput`]; that of the residual is `d_y` itself.
+#[derive(Debug, Clone)]
+pub struct AffineGradients<B: Backend> {
+    /// `[R, I]`.
+    pub d_x: Option<Tensor<B, 2>>,
+    /// `[I, O]`.
+    pub d_weight: Tensor<B, 2>,
+    /// `[O]`.
+    pub d_bias: Option<Tensor<B, 1>>,
+}
+
+/// Gradients of [`LinearInput`]; that of the residual is `d_y` itself.
+pub(super) struct LinearGradients<B: Backend> {
+    pub d_x: Option<Tensor<B, 2>>,
+    /// Of the layer norm's scale and shift.
+    pub d_norm: Option<[Tensor<B, 1>; 2]>,
+    pub d_weight: Tensor<B, 2>,
+    pub d_bias: Option<Tensor<B, 1>>,
+}
+
+impl<B: IbotBackend> Before<B> {
+    fn apply(self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        match self {
+            Self::Nothing => x,
+            Self::Gelu => B::exact_gelu(x),
+            Self::LayerNorm { weight, bias, eps } => B::layer_norm_rows(LayerNormInput {
+                x,
+                weight,
+                bias,
+                eps,
+            }),
+        }
+    }
+}
+
+pub(super) fn forward<B: IbotBackend>(input: LinearInput<B>) -> Tensor<B, 2> {
+    B::affine(AffineInput {
+        x: input.before.apply(input.x),
+        weight: input.weight,
+        bias: input.bias,
+        residual: input.residual,
+    })
+}
+
+pub(super) fn backward<B: IbotBackend>(
+    input: LinearInput<B>,
+    d_y: Tensor<B, 2>,
+    wants_x: bool,
+) -> LinearGradients<B> {
+    let LinearInput { x, before, .. } = input;
+    let found = B::affine_backward(AffineBackwardInput {
+        x: before.clone().apply(x.clone()),
+        weight: input.weight,
+        d_y,
+        wants_x: wants_x || matches!(before, Before::LayerNorm { .. }),
+        wants_bias: input.bias.is_some(),
+    });
+    let (d_x, d_norm) = match (before, found.d_x) {
+        (Before::Gelu, Some(d_y)) => (Some(B::exact_gelu_backward(x, d_y)), None),
+        (Before::LayerNorm { weight, bias, eps }, Some(d_y)) => {
+            let norm = LayerNormInput {
+                x,
+                weight,
+                bias,
+                eps,
+            };
+            let of_norm = B::layer_norm_rows_backward(norm, d_y);
+            (Some(of_norm.d_x), Some([of_norm.d_weight, of_norm.d_bias]))
+        }
+        (_, d_x) => (d_x, None),
+    };
+    LinearGradients {
+        d_x,
+        d_norm,
+        d_weight: found.d_weight,
+        d_bias: found.d_bias,
+    }
+}
+
+/// `x weight + bias + residual`.
+pub(super) fn affine<B: Backend>(input: AffineInput<B>) -> Tensor<B, 2> {
+    let mut y = input.x.matmul(input.weight);
+    if let Some(bias) = input.bias {
+        y = y + bias.unsqueeze_dim(0);
+    }
+    match input.residual {
+        Some(residual) => y + residual,
+        None => y,
+    }
+}
+
+pub(super) fn affine_backward<B: Backend>(input: AffineBackwardInput<B>) -> AffineGradients<B> {
+    let AffineBackwardInput { x, weight, d_y, .. } = input;
+    let outputs = d_y.dims()[1];
+    AffineGradients {
+        d_x: input
+            .wants_x
+            .then(|| d_y.clone().matmul(weight.transpose())),
+        d_bias: input
+            .wants_bias
+            .then(|| d_y.clone().sum_dim(0).reshape([outputs])),
+        d_weight: x.transpose().matmul(d_y),
+    }
+}
