@@ -71,19 +71,19 @@ fn scores<B: Backend>(sizes: &Sizes, q: Tensor<B, 4>, k: Tensor<B, 4>) -> Tensor
     q.matmul(k.swap_dims(2, 3)) * sizes.scale()
 }
 
-/// Logarithm of the sum of each row's exponentials, `[B, H, T, 1]`.
-fn log_sum_exp<B: Backend>(scores: &Tensor<B, 4>) -> Tensor<B, 4> {
+/// Softmax of each row, `[B, H, T, T]`, and the logarithm of the sum of its exponentials, `[B, H, T, 1]`.
+fn softmax<B: Backend>(scores: Tensor<B, 4>) -> (Tensor<B, 4>, Tensor<B, 4>) {
     let max = scores.clone().max_dim(3);
-    (scores.clone() - max.clone()).exp().sum_dim(3).log() + max
+    let exponentials = (scores - max.clone()).exp();
+    let sum = exponentials.clone().sum_dim(3);
+    (exponentials / sum.clone(), sum.log() + max)
 }
 
 /// `softmax(q k^T / sqrt(D / H)) v` (arXiv 1706.03762, equation 1) for each head.
 pub(super) fn forward<B: Backend>(input: AttentionInput<B>) -> AttentionOutput<B> {
     let sizes = Sizes::of(&input);
     let [q, k, v] = sizes.split(input.qkv);
-    let scores = scores(&sizes, q, k);
-    let row_log = log_sum_exp(&scores);
-    let probs = (scores - row_log.clone()).exp();
+    let (probs, row_log) = softmax(scores(&sizes, q, k));
     let count = sizes.batch * sizes.heads * sizes.tokens;
     AttentionOutput {
         mixed: heads_to_columns(vec![probs.matmul(v)]),
@@ -116,9 +116,7 @@ pub(super) fn backward<B: Backend>(
 pub fn attention_maps<B: Backend>(input: AttentionInput<B>) -> Tensor<B, 4> {
     let sizes = Sizes::of(&input);
     let [q, k, _] = sizes.split(input.qkv);
-    let scores = scores(&sizes, q, k);
-    let row_log = log_sum_exp(&scores);
-    (scores - row_log).exp()
+    softmax(scores(&sizes, q, k)).0
 }
 
 /// Parts P times `[B, H, T, D / H]` -> `[B T, P D]`: parts, and heads within a part, side by side.

@@ -199,11 +199,8 @@ pub fn attention_of_extremes<B: TrainBackend>(device: &B::Device) {
     let expected = [0.5, 0.5, 0.0, 0.0, 0.0, 1.0, third, third, third];
     assert_close(&maps, &expected, 1e-6);
     let output = B::packed_attention(input.clone());
-    assert_close(
-        &values(output.row_log),
-        &[1e4 + 2f64.ln(), 1e4, 3f64.ln()],
-        1e-6,
-    );
+    let row_log = [1e4 + 2f64.ln(), 1e4, 3f64.ln()];
+    assert_close(&values(output.row_log), &row_log, 1e-3); // f32 has no finer numbers at 1e4
     assert_close(&values(output.mixed.clone()), &[1.5, 6.0, 3.0], 1e-6);
     let d_qkv = gradient(&input.qkv, output.mixed, &[1.0, 1.0, 1.0]);
     assert!(d_qkv.iter().all(|x| x.is_finite()), "{d_qkv:?}");
