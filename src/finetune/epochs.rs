@@ -81,27 +81,9 @@ impl<'a> Epochs<'a> {
         let mut epochs: Vec<EpochMetrics> = Vec::new();
         let mut files: Option<[Exported; 2]> = None; // best and last
         for epoch in 1..=self.run.request.config.epochs {
-            let started = Instant::now();
-            let trained;
-            (trainer, trained) = self.train(trainer, epoch, observer)?;
-            let Some(score) = self.score(&trainer, observer)? else {
-                return Err(self.interrupted(&trainer));
-            };
-            let metrics = EpochMetrics {
-                epoch,
-                step: trainer.steps(),
-                loss: trained.loss,
-                train_accuracy: trained.accuracy,
-                top1: score.top1(),
-                top5: score.top5(),
-                tested: score.pictures,
-                learning_rate: trained.learning_rate,
-                images_per_s: trained.images_per_s,
-                epoch_s: started.elapsed().as_secs_f64(),
-            };
-            let best = files.take().map(|[best, _]| best);
-            files = Some(self.export(&trainer, &metrics, best)?);
-            self.folder.log(&metrics)?;
+            let made = self.epoch(trainer, epoch, &mut files, observer);
+            let (next, metrics) = made.map_err(|error| self.failed(error, epoch))?;
+            trainer = next;
             observer.epoch(&metrics);
             epochs.push(metrics);
         }
@@ -117,11 +99,41 @@ impl<'a> Epochs<'a> {
         })
     }
 
+    /// Trains, measures and writes; `files` are the best and the last one.
+    fn epoch<B: TrainBackend>(
+        &mut self,
+        trainer: ClassifierTrainer<B>,
+        epoch: usize,
+        files: &mut Option<[Exported; 2]>,
+        observer: &mut dyn FinetuneObserver,
+    ) -> Result<(ClassifierTrainer<B>, EpochMetrics)> {
+        let started = Instant::now();
+        let (trainer, trained) = self.train(trainer, observer)?;
+        let Some(score) = self.score(&trainer, observer)? else {
+            return Err(self.interrupted(&trainer));
+        };
+        let metrics = EpochMetrics {
+            epoch,
+            step: trainer.steps(),
+            loss: trained.loss,
+            train_accuracy: trained.accuracy,
+            top1: score.top1(),
+            top5: score.top5(),
+            tested: score.pictures,
+            learning_rate: trained.learning_rate,
+            images_per_s: trained.images_per_s,
+            epoch_s: started.elapsed().as_secs_f64(),
+        };
+        let best = files.take().map(|[best, _]| best);
+        *files = Some(self.export(&trainer, &metrics, best)?);
+        self.folder.log(&metrics)?;
+        Ok((trainer, metrics))
+    }
+
     /// Each picture once.
     fn train<B: TrainBackend>(
         &mut self,
         mut trainer: ClassifierTrainer<B>,
-        epoch: usize,
         observer: &mut dyn FinetuneObserver,
     ) -> Result<(ClassifierTrainer<B>, Trained)> {
         let started = Instant::now();
@@ -138,7 +150,7 @@ impl<'a> Epochs<'a> {
             learning_rate = self.schedule.learning_rate(trainer.steps());
             let (next, measured) = trainer.step(images, &labels, learning_rate);
             trainer = next;
-            let measured = measured.map_err(|error| self.failed(error, epoch, trainer.steps()))?;
+            let measured = measured?;
             loss += f64::from(measured.loss) * measured.pictures as f64;
             correct += measured.correct;
             pictures += measured.pictures;
@@ -256,23 +268,20 @@ impl<'a> Epochs<'a> {
         }
     }
 
-    /// The error of the step after `steps` ones, with where the last good classifier is. What gave a loss that is not
-    /// finite is not written over it.
-    fn failed(&self, error: Error, epoch: usize, steps: usize) -> Error {
+    /// The error with where the classifiers of the epochs before are. What failed is not written over them.
+    fn failed(&self, error: Error, epoch: usize) -> Error {
         let kept = match epoch {
             1 => "no epoch was finished".to_owned(),
             _ => format!(
-                "the classifiers after epoch {} and of the best one are in {}",
+                "the classifier after epoch {} and the best one are in {}",
                 epoch - 1,
                 self.run.request.out.display()
             ),
         };
         match error {
-            Error::Device(reason) => Error::Device(format!("{reason}; {kept}")),
-            error => Error::Training(format!(
-                "epoch {epoch}, step {}: {error}; {kept}",
-                steps + 1
-            )),
+            Error::Device(reason) => Error::Device(format!("epoch {epoch}: {reason}; {kept}")),
+            Error::Training(reason) => Error::Training(format!("epoch {epoch}: {reason}; {kept}")),
+            other => other,
         }
     }
 

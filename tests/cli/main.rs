@@ -9,6 +9,7 @@
 
 mod endings;
 mod evaluation;
+mod finetune;
 #[path = "../gpu/mod.rs"]
 mod gpu;
 mod hostile;
