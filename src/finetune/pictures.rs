@@ -1,5 +1,6 @@
 //! The labelled pictures: those to train on, and those that are held out.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +16,15 @@ pub enum HeldOut {
     Folder(PathBuf),
     /// This share of each class, at least one picture.
     Share(f64),
+}
+
+impl fmt::Display for HeldOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(path) => write!(f, "val {}", path.display()),
+            Self::Share(share) => write!(f, "held out {share}"),
+        }
+    }
 }
 
 /// Pictures in two parts, labelled by the same classes.

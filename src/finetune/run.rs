@@ -106,7 +106,7 @@ impl Run<'_> {
                 model.hash
             ),
             format!("data {}", data.display()),
-            format!("held out {:?}", self.request.held_out),
+            self.request.held_out.to_string(),
             format!("backend {}", self.request.selected.backend()),
         ];
         let folder = FinetuneFolder::begin(out, config, &comments)?;

@@ -7,7 +7,7 @@ use ibot::weights::read_safetensors;
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 
-use crate::{Scratch, ibot, metrics, refused, stdout};
+use crate::{Scratch, has_adapter, ibot, metrics, stdout};
 
 /// Classes by color; one name needs quotes in CSV.
 const CLASSES: [(&str, [u8; 3]); 3] = [
@@ -17,14 +17,14 @@ const CLASSES: [(&str, [u8; 3]); 3] = [
 ];
 
 /// A tiny backbone, and folders to train and to measure on.
-struct Colors {
-    scratch: Scratch,
-    model: String,
-    train: String,
-    val: String,
+pub struct Colors {
+    pub scratch: Scratch,
+    pub model: String,
+    pub train: String,
+    pub val: String,
 }
 
-fn colors(name: &str) -> Colors {
+pub fn colors(name: &str) -> Colors {
     let scratch = Scratch::new(&format!("finetune-{name}"));
     let output = ibot(&scratch.train(&["--steps", "2"]));
     assert!(output.status.success());
@@ -53,7 +53,7 @@ fn colors(name: &str) -> Colors {
 
 impl Colors {
     /// Arguments of a run on Flex into the folder `out`.
-    fn arguments(&self, out: &str, more: &[&str]) -> Vec<String> {
+    pub fn arguments(&self, out: &str, more: &[&str]) -> Vec<String> {
         let out = self.scratch.path(out);
         let flags = [
             "finetune",
@@ -77,7 +77,7 @@ impl Colors {
         json(&self.arguments(out, &[more, &["--json"]].concat()))
     }
 
-    fn file(&self, name: &str) -> String {
+    pub fn file(&self, name: &str) -> String {
         self.scratch.path(name)
     }
 }
@@ -179,6 +179,36 @@ fn a_classifier_comes_out_and_says_the_same_again() {
         assert!(text.starts_with("path,class,probability\n"), "{text}");
         assert_eq!(text.lines().count(), 10);
         assert!(text.contains(",\"red, dark\",0."), "{text}");
+    }
+}
+
+/// The same pictures, views and head on each backend, so the same losses.
+#[test]
+fn backends_agree() {
+    let colors = colors("backends");
+    let losses = |backend: &str| -> Vec<f64> {
+        let out = format!("on-{backend}");
+        let mut flags = colors.arguments(&out, &["--epochs", "2", "--json"]);
+        let place = flags.iter().position(|flag| flag == "--backend").unwrap();
+        flags[place + 1] = backend.into();
+        let report = json(&flags);
+        let epochs = report["epochs"].as_array().unwrap().iter();
+        epochs
+            .map(|epoch| epoch["loss"].as_f64().unwrap())
+            .collect()
+    };
+    let expected = losses("flex");
+    for backend in ["ndarray", "wgpu"] {
+        if backend == "wgpu" && !has_adapter() {
+            continue;
+        }
+        let found = losses(backend);
+        let pairs = found.iter().zip(&expected);
+        let far = |(found, expected): (&f64, &f64)| (found - expected).abs() > 1e-3 * expected;
+        assert!(
+            !pairs.into_iter().any(far),
+            "{backend}: {found:?}, {expected:?}"
+        );
     }
 }
 
@@ -290,112 +320,4 @@ fn damaged_pictures_are_left_out() {
     assert_eq!(notes.matches("skipped").count() - 2, 2, "{notes}"); // two of each folder's summary
     let lines = metrics(&colors.scratch.0.join("out"));
     assert!(lines.iter().all(|line| line["tested"] == 8), "{lines:?}");
-}
-
-#[test]
-fn what_cannot_work_is_refused() {
-    let colors = colors("refused");
-    let write = |path: &str| {
-        let path = colors.scratch.0.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        RgbImage::new(20, 20).save(path).unwrap();
-    };
-    write("single/a/0.png");
-    write("single/a/1.png");
-    write("single/lonely/0.png");
-    write("one/a/0.png");
-    write("strange/zebra/0.png");
-    write("flat/0.png");
-    let plain = colors.scratch.0.join("plain.safetensors");
-    let tensors = read_safetensors(colors.model.as_ref()).unwrap();
-    ibot::weights::write_safetensors(&plain, &tensors).unwrap();
-    let [plain, single, one, strange, flat] =
-        ["plain.safetensors", "single", "one", "strange", "flat"].map(|name| colors.file(name));
-    let out = colors.file("never");
-    let cases: &[(&[&str], &[&str])] = &[
-        (&["--data", &one], &["one", "fewer than two classes"]),
-        (&["--data", &single], &["single", "class lonely", "--val"]),
-        (&["--val", &strange], &["strange", "zebra"]),
-        (&["--val", &flat], &["flat", "no picture with a class"]),
-        (&["--model", &plain], &["plain.safetensors", "--encoder"]),
-        (
-            &["--model", &plain, "--encoder", "vit_tiny_patch16_224"],
-            &["plain.safetensors", "does not fit"],
-        ),
-        (&["--model", &colors.file("none")], &["none"]),
-        (&["--held-out", "1"], &["--held-out = 1"]),
-        (&["--image-size", "20"], &["--image-size = 20"]),
-        (&["--layer-decay", "0"], &["--layer-decay = 0"]),
-        (&["--drop-path", "1"], &["--drop-path = 1"]),
-        (&["--label-smoothing", "1"], &["--label-smoothing = 1"]),
-        (&["--learning-rate", "NaN"], &["--learning-rate = NaN"]),
-        (&["--epochs", "0"], &["--epochs = 0"]),
-        (&["--batch-size", "0"], &["--batch-size = 0"]),
-    ];
-    for (more, parts) in cases {
-        let mut flags = vec!["finetune", "--backend", "flex", "--out", &out];
-        for (flag, value) in [("--model", &colors.model), ("--data", &colors.train)] {
-            if !more.contains(&flag) {
-                flags.extend([flag, value.as_str()]);
-            }
-        }
-        refused(&[&flags[..], more].concat(), parts);
-        assert!(!Path::new(&out).exists(), "{more:?} left a run folder");
-    }
-    // a folder that holds a run, be it of training
-    refused(
-        &colors.arguments("run", &[]),
-        &["run", "another run", "--out"],
-    );
-    let classify = ["classify", "--model", &colors.model, "--data", &colors.val];
-    refused(
-        &classify,
-        &["teacher.safetensors", "names no classes", "ibot finetune"],
-    );
-}
-
-/// A loss that is not finite ends the run; nothing that was written is lost.
-#[test]
-fn a_loss_that_is_not_finite_ends_it() {
-    let colors = colors("diverges");
-    let diverge = colors.arguments("out", &["--epochs", "3", "--learning-rate", "1e38"]);
-    refused(
-        &diverge,
-        &["epoch 1", "--learning-rate", "no epoch was finished"],
-    );
-    let out = colors.scratch.0.join("out");
-    assert!(!out.join("last.safetensors").exists());
-    assert!(metrics(&out).is_empty());
-    refused(&diverge, &["another run", "metrics.jsonl", "--out"]);
-}
-
-/// Ctrl-C finishes the step, writes the newest classifier and gives the shell's status.
-#[cfg(unix)]
-#[test]
-fn a_signal_keeps_what_was_made() {
-    use std::time::{Duration, Instant};
-    let colors = colors("signal");
-    let flags = colors.arguments("out", &["--epochs", "1000000"]);
-    let quiet = std::process::Stdio::null;
-    let mut child = crate::command(&flags)
-        .stdout(quiet())
-        .stderr(quiet())
-        .spawn()
-        .unwrap();
-    let out = colors.scratch.0.join("out");
-    let started = Instant::now();
-    while fs::metadata(out.join("metrics.jsonl")).map_or(0, |file| file.len()) == 0 {
-        assert!(
-            started.elapsed() < Duration::from_secs(60),
-            "no epoch in a minute"
-        );
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    crate::resume::signal(child.id(), "-INT");
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    let made = metrics(&out).last().unwrap()["step"].as_u64().unwrap();
-    let last = ibot::model::read_model(&out.join("last.safetensors"), &Default::default());
-    let card = last.unwrap().card.unwrap();
-    assert!(card.step as u64 >= made, "{} after {made}", card.step);
-    assert!(out.join("best.safetensors").exists());
 }

@@ -10,6 +10,7 @@
 mod endings;
 mod evaluation;
 mod finetune;
+mod finetune_endings;
 #[path = "../gpu/mod.rs"]
 mod gpu;
 mod hostile;
