@@ -17,6 +17,7 @@
 //! - [`tensorboard`]: event files of training
 //! - [`picture`]: charts, heat maps and contact sheets
 //! - [`train`], [`mod@bench`]: the run, and how long a step takes
+//! - [`finetune`]: a classifier from a backbone and labelled pictures
 //! - [`verify`]: whether a device computes what the CPU computes
 //!
 //! Shape letters: B images, G global crops, L local crops, N patches, M masked patches, D width, H heads, K prototypes.
@@ -62,6 +63,7 @@ pub mod device;
 pub mod embedding;
 pub mod error;
 pub mod eval;
+pub mod finetune;
 pub mod head;
 pub mod ibot;
 mod init;

@@ -64,6 +64,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "weights",
         ],
     ),
+    (
+        "finetune",
+        &[
+            "backbone", "data", "device", "eval", "init", "kernels", "losses", "masking", "model",
+            "train", "weights",
+        ],
+    ),
     ("bench", &["config", "device", "kernels", "memory", "train"]),
     (
         "verify",

@@ -82,6 +82,18 @@ impl<B: IbotBackend> VisionTransformer<B> {
         self.run(images, mask, &mut [])
     }
 
+    /// [`VisionTransformer::features`] with drop path, drawn from one generator an image; none of it without generators.
+    ///
+    /// # Shapes
+    /// As [`VisionTransformer::features`].
+    pub fn training_features(
+        &self,
+        images: Tensor<B, 4>,
+        of_images: &mut [Random],
+    ) -> Tensor<B, 3> {
+        self.run(images, None, of_images)
+    }
+
     /// Attention in the last block to each patch: that of the class token, or the mean over all tokens where there is none.
     ///
     /// # Shapes

@@ -9,6 +9,9 @@ use serde_json::json;
 
 use super::say;
 
+/// Classes that are named; the others are counted.
+const LISTED: usize = 20;
+
 /// Flags of `ibot inspect`.
 #[derive(Debug, clap::Args)]
 pub struct InspectArgs {
@@ -75,6 +78,9 @@ impl InspectArgs {
             preprocessing.mean,
             preprocessing.std
         ));
+        if let Some(classes) = &card.classes {
+            say(format_args!("tells apart {}", listed(classes)));
+        }
         if let Some(data) = &card.data {
             say(format_args!(
                 "trained on {} pictures, names {}",
@@ -91,5 +97,14 @@ impl InspectArgs {
             ibot::model::FINGERPRINT_PICTURES
         ));
         Ok(())
+    }
+}
+
+/// The number of classes, and the names of the first ones.
+fn listed(classes: &[String]) -> String {
+    let names = classes[..classes.len().min(LISTED)].join(", ");
+    match classes.len().saturating_sub(LISTED) {
+        0 => format!("{} classes: {names}", classes.len()),
+        more => format!("{} classes: {names} and {more} more", classes.len()),
     }
 }

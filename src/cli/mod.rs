@@ -1,11 +1,13 @@
 //! Commands and their flags.
 
 mod bench;
+mod classify;
 mod cluster;
 mod curves;
 mod devices;
 mod embed;
 mod evaluate;
+mod finetune;
 mod inspect;
 pub mod logger;
 mod model;
@@ -36,6 +38,10 @@ pub enum Command {
     Knn(evaluate::KnnArgs),
     /// Classifies by a linear model of the features.
     Probe(evaluate::ProbeArgs),
+    /// Trains a classifier from a backbone and labelled pictures.
+    Finetune(Box<finetune::FinetuneArgs>),
+    /// Says which class a picture is, by a classifier that `ibot finetune` wrote.
+    Classify(classify::ClassifyArgs),
     /// Groups pictures that look alike.
     Cluster(cluster::ClusterArgs),
     /// Finds the pictures that look most like another one.
@@ -60,6 +66,8 @@ impl Command {
             Self::Embed(args) => args.run(),
             Self::Knn(args) => args.run(),
             Self::Probe(args) => args.run(),
+            Self::Finetune(args) => args.run(),
+            Self::Classify(args) => args.run(),
             Self::Cluster(args) => args.run(),
             Self::Search(args) => args.run(),
             Self::Visualize(args) => args.run(),

@@ -29,13 +29,13 @@ pub struct ModelArgs {
     #[arg(long)]
     image_size: Option<usize>,
     #[command(flatten)]
-    device: DeviceArgs,
+    pub device: DeviceArgs,
     /// Pictures a batch.
     #[arg(long, default_value_t = 32)]
-    batch_size: usize,
+    pub batch_size: usize,
     /// Threads that decode; 0 for one a core.
     #[arg(long, default_value_t = 0)]
-    workers: usize,
+    pub workers: usize,
     /// One JSON object instead of text.
     #[arg(long)]
     pub json: bool,
@@ -46,11 +46,7 @@ impl ModelArgs {
     pub fn load(&self) -> Result<Embedder> {
         let selected = self.device.select()?;
         self.note(&selected.to_string());
-        let options = ModelOptions {
-            encoder: self.encoder.clone(),
-            image_size: self.image_size,
-        };
-        let embedder = Embedder::load(&self.model, &options, &selected)?;
+        let embedder = Embedder::load(&self.model, &self.options(), &selected)?;
         if let Some(difference) = embedder.fingerprint_difference() {
             self.note(&format!(
                 "model {}: features of the built-in pictures within {difference:.1e} of those in the file",
@@ -58,6 +54,14 @@ impl ModelArgs {
             ));
         }
         Ok(embedder)
+    }
+
+    /// How the file is to be read.
+    pub fn options(&self) -> ModelOptions {
+        ModelOptions {
+            encoder: self.encoder.clone(),
+            image_size: self.image_size,
+        }
     }
 
     /// A line for people: standard output is for the result where that is JSON.

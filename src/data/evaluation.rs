@@ -72,9 +72,11 @@ impl EvalBatches {
             let pictures = &self.pool.task().pictures;
             let view_len = self.pool.task().augment.view_len();
             let mut pixels = made.views.pop().unwrap_or_default();
-            for &at in made.missing.iter().rev() {
-                made.samples.remove(at);
-                pixels.drain(at * view_len..(at + 1) * view_len);
+            for (at, shown) in made.shown.iter().enumerate().rev() {
+                if shown.is_none() {
+                    made.samples.remove(at);
+                    pixels.drain(at * view_len..(at + 1) * view_len);
+                }
             }
             if made.samples.is_empty() {
                 continue;
@@ -137,13 +139,13 @@ impl Task for EvalTask {
         _number: usize,
         sample: usize,
         slot: &Slot,
-    ) -> Result<bool> {
+    ) -> Result<Option<usize>> {
         let Some(picture) = self.pictures.get(sample) else {
-            return Ok(false);
+            return Ok(None);
         };
         augmenter.eval_view(&picture)?;
         slot.write(0, |out| augmenter.write(out));
-        Ok(true)
+        Ok(Some(sample))
     }
 
     fn name(&self, sample: usize) -> String {

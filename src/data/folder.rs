@@ -188,10 +188,18 @@ impl ImageFolder {
     /// At most `count` of its pictures, from all over it.
     pub fn sample(&self, count: usize) -> Self {
         let (all, count) = (self.pictures.len(), count.min(self.pictures.len()));
-        let places = (0..count).map(|at| at * all / count);
+        let places: Vec<usize> = (0..count).map(|at| at * all / count).collect();
+        self.part(&places)
+    }
+
+    /// The pictures at these places, with the classes of the whole.
+    pub fn part(&self, places: &[usize]) -> Self {
         Self {
-            pictures: places.map(|at| self.pictures[at].clone()).collect(),
-            ..self.clone()
+            root: self.root.clone(),
+            pictures: places.iter().map(|at| self.pictures[*at].clone()).collect(),
+            classes: self.classes.clone(),
+            summary: self.summary.clone(),
+            config: self.config,
         }
     }
 

@@ -93,6 +93,8 @@ pub struct Batch {
     pub index: usize,
     /// `[B]`: places in the source. Where a picture cannot be decoded, the next usable one is shown instead.
     pub samples: Vec<usize>,
+    /// `[B]`: classes of the pictures that are shown, where the source has them.
+    pub labels: Vec<Option<usize>>,
     /// G buffers of `[B, 3, S, S]`, then L of `[B, 3, s, s]` with the side s of local views; normalised.
     pub views: Vec<Vec<f32>>,
     /// `[G * B, N]`, view by view as the concatenated global views; true where a patch is masked.
@@ -162,9 +164,12 @@ impl Loader {
         let (epoch, index) = (made.number / self.batches, made.number % self.batches);
         let task = self.pool.task();
         let masks = task.masks(epoch, &made.samples);
+        let source = task.pictures.source();
+        let label = |shown: &Option<usize>| shown.and_then(|shown| source.label(shown));
         Ok(Batch {
             epoch,
             index,
+            labels: made.shown.iter().map(label).collect(),
             samples: made.samples,
             views: made.views,
             masks,
@@ -281,9 +286,9 @@ impl Task for TrainTask {
         number: usize,
         sample: usize,
         slot: &Slot,
-    ) -> Result<bool> {
+    ) -> Result<Option<usize>> {
         let epoch = (number / self.batches) as u64;
-        let picture = self.pictures.get_or_next(sample)?;
+        let (shown, picture) = self.pictures.get_or_next(sample)?;
         let augment = &self.make.augment;
         for number in 0..augment.views() {
             let size = [picture.width(), picture.height()];
@@ -292,7 +297,7 @@ impl Task for TrainTask {
             augmenter.render(&picture, &view)?;
             slot.write(number, |out| augmenter.write(out));
         }
-        Ok(true)
+        Ok(Some(shown))
     }
 
     fn name(&self, sample: usize) -> String {

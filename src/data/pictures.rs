@@ -79,12 +79,12 @@ impl Pictures {
         }
     }
 
-    /// Picture `index` or, where it cannot be had, the next one that can, the first following the last.
-    pub fn get_or_next(&self, index: usize) -> Result<Arc<RgbImage>> {
+    /// Picture `index` or, where it cannot be had, the next one that can, the first following the last; and its number.
+    pub fn get_or_next(&self, index: usize) -> Result<(usize, Arc<RgbImage>)> {
         let count = self.unusable.len();
         (index..count)
             .chain(0..index.min(count))
-            .find_map(|index| self.get(index))
+            .find_map(|index| Some((index, self.get(index)?)))
             .ok_or_else(|| self.none_usable())
     }
 

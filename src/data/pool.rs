@@ -26,14 +26,15 @@ pub(super) trait Task: Send + Sync + 'static {
     /// Samples of batch `number`; None past the last. Called for each number once, in order.
     fn samples(&self, number: usize) -> Option<Vec<usize>>;
 
-    /// Makes one sample and writes each of its views; false if it is to be left out.
+    /// Makes one sample and writes each of its views. Gives the sample that they show, another one where this one cannot be
+    /// had; None if it is to be left out.
     fn make(
         &self,
         worker: &mut Self::Worker,
         number: usize,
         sample: usize,
         slot: &Slot,
-    ) -> Result<bool>;
+    ) -> Result<Option<usize>>;
 
     /// What to call a sample in a message.
     fn name(&self, sample: usize) -> String;
@@ -69,8 +70,8 @@ pub(super) struct Made {
     pub samples: Vec<usize>,
     /// `[B, len]` for every view.
     pub views: Vec<Vec<f32>>,
-    /// Places of the samples that were left out, sorted.
-    pub missing: Vec<usize>,
+    /// `[B]`: the sample that each place shows; None where it was left out.
+    pub shown: Vec<Option<usize>>,
 }
 
 /// The worker threads; joined when dropped.
@@ -106,7 +107,7 @@ struct Progress {
     taken: usize,
     /// Samples that are finished.
     finished: usize,
-    missing: Vec<usize>,
+    shown: Vec<Option<usize>>,
 }
 
 impl<T: Task> Pool<T> {
@@ -204,7 +205,7 @@ impl<T: Task> Shared<T> {
                     .make(&mut worker, slot.batch.number, sample, &slot)
             }));
             match outcome {
-                Ok(Ok(is_made)) => self.finish(&slot, is_made),
+                Ok(Ok(shown)) => self.finish(&slot, shown),
                 Ok(Err(error)) => return self.fail(error),
                 Err(panic) => return self.fail(panicked(&*panic, &self.task.name(sample))),
             }
@@ -241,6 +242,7 @@ impl<T: Task> Shared<T> {
                     let buffer = |len: &usize| Mutex::new(vec![0.0; samples.len() * len]);
                     let views = view_lens.iter().map(buffer).collect();
                     state.open.push_back(Progress {
+                        shown: vec![None; samples.len()],
                         batch: Arc::new(Open {
                             number,
                             samples,
@@ -248,7 +250,6 @@ impl<T: Task> Shared<T> {
                         }),
                         taken: 0,
                         finished: 0,
-                        missing: Vec::new(),
                     });
                 }
                 None => {
@@ -259,7 +260,7 @@ impl<T: Task> Shared<T> {
         }
     }
 
-    fn finish(&self, slot: &Slot, is_made: bool) {
+    fn finish(&self, slot: &Slot, shown: Option<usize>) {
         let mut state = lock(&self.state);
         let number = slot.batch.number;
         let progress = state
@@ -269,9 +270,7 @@ impl<T: Task> Shared<T> {
         // Only complete batches are taken out, so it is still there.
         if let Some(progress) = progress {
             progress.finished += 1;
-            if !is_made {
-                progress.missing.push(slot.at);
-            }
+            progress.shown[slot.at] = shown;
             if progress.finished == progress.batch.samples.len() {
                 self.made.notify_all();
             }
@@ -290,15 +289,14 @@ impl<T: Task> Shared<T> {
 }
 
 impl Progress {
-    fn close(mut self) -> Made {
-        self.missing.sort_unstable();
+    fn close(self) -> Made {
         // A worker may hold the batch a moment longer, so the buffers are moved out from under their locks.
         let take = |view: &Mutex<Vec<f32>>| std::mem::take(&mut *lock(view));
         Made {
             number: self.batch.number,
             samples: self.batch.samples.clone(),
             views: self.batch.views.iter().map(take).collect(),
-            missing: self.missing,
+            shown: self.shown,
         }
     }
 }

@@ -10,12 +10,9 @@ use super::engine::{Engine, Made, Wanted, engine};
 use crate::backbone::VitConfig;
 use crate::data::view::Augmenter;
 use crate::device::{DeviceGuard, Selected};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernels::Gpu;
-use crate::model::{ModelCard, ModelOptions, Preprocessing, read_model};
-
-/// Distance of fingerprints, over their largest entry, beyond which a device computes something else.
-const MOST_DIFFERENCE: f32 = 0.05;
+use crate::model::{ModelCard, ModelOptions, Preprocessing, compare_fingerprint, read_model};
 
 /// A model file on a device, ready for pictures.
 pub struct Embedder {
@@ -52,44 +49,34 @@ impl Embedder {
     /// Reads a model file and puts it on a device.
     ///
     /// # Errors
-    /// Those of [`read_model`]; [`Error::Weights`] where the weights do not fit the architecture; [`Error::Device`] where
-    /// the device fails, or computes other features of the built-in pictures than the one that wrote the file.
+    /// Those of [`read_model`]; [`crate::Error::Weights`] where the weights do not fit the architecture;
+    /// [`crate::Error::Device`] where the device fails, or computes other features of the built-in pictures than the one
+    /// that wrote the file.
     pub fn load(path: &Path, options: &ModelOptions, selected: &Selected) -> Result<Self> {
         let mut model = read_model(path, options)?;
         let guard = DeviceGuard::install(selected)?;
+        let read = &mut model;
         let engine = match selected {
-            Selected::Wgpu { device, .. } => engine::<Gpu>(&mut model, device.clone(), guard),
-            Selected::Flex => engine::<Flex>(&mut model, Default::default(), guard),
-            Selected::NdArray => engine::<NdArray<f32>>(&mut model, Default::default(), guard),
+            Selected::Wgpu { device, .. } => engine::<Gpu>(read, path, device.clone(), guard),
+            Selected::Flex => engine::<Flex>(read, path, Default::default(), guard),
+            Selected::NdArray => engine::<NdArray<f32>>(read, path, Default::default(), guard),
+        }?;
+        let device = selected.to_string();
+        let compare = |card: &ModelCard| {
+            // at another size of input, features are other ones
+            let found = engine.fingerprint(&card.preprocessing)?;
+            compare_fingerprint(path, card, &found, &device)
         };
-        let engine = engine.map_err(|error| match error {
-            Error::Training(reason) => Error::Weights {
-                path: path.to_path_buf(),
-                reason,
-            },
-            other => other,
-        })?;
-        let mut embedder = Self {
+        let difference = model.card.as_ref().map(compare).transpose()?;
+        Ok(Self {
             engine,
             card: model.card,
             architecture: model.architecture,
             preprocessing: model.preprocessing,
             hash: model.hash,
-            difference: None,
-            device: selected.to_string(),
-        };
-        embedder.difference = embedder.compare_fingerprint()?;
-        match embedder.difference {
-            Some(difference) if !(0.0..MOST_DIFFERENCE).contains(&difference) => {
-                Err(Error::Device(format!(
-                    "{}: features of the built-in pictures on this device ({selected}) are {:.1} % off those that the file \
-                     was written with; `ibot verify` tells which operation is wrong",
-                    path.display(),
-                    100.0 * difference
-                )))
-            }
-            _ => Ok(embedder),
-        }
+            difference,
+            device,
+        })
     }
 
     /// What the file says of itself; none for a file of another program.
@@ -136,7 +123,7 @@ impl Embedder {
     /// The pictures as the model sees them, without the normalisation: resized and cut to the input's size.
     ///
     /// # Errors
-    /// [`Error::Data`] for a picture without a pixel.
+    /// [`crate::Error::Data`] for a picture without a pixel.
     pub fn seen(&self, picture: &RgbImage) -> Result<RgbImage> {
         let side = self.preprocessing.image_size;
         let mut augmenter = Augmenter::new(&self.preprocessing.augment());
@@ -152,7 +139,7 @@ impl Embedder {
     /// One feature a picture, all in one batch.
     ///
     /// # Errors
-    /// [`Error::Device`] where the device failed, [`Error::Data`] for a picture without a pixel.
+    /// [`crate::Error::Device`] where the device failed, [`crate::Error::Data`] for a picture without a pixel.
     pub fn embed(&self, pictures: &[RgbImage]) -> Result<Embeddings> {
         self.embeddings(pictures, false)
     }
@@ -217,26 +204,5 @@ impl Embedder {
         }
         let side = self.preprocessing.image_size;
         self.engine.run(pixels, count, side, wanted)
-    }
-
-    fn compare_fingerprint(&self) -> Result<Option<f32>> {
-        let Some(card) = &self.card else {
-            return Ok(None);
-        };
-        // at another size of input, features are other ones
-        let found = self.engine.fingerprint(&card.preprocessing)?;
-        let largest = card
-            .fingerprint
-            .iter()
-            .fold(0.0_f32, |max, x| max.max(x.abs()));
-        if found.len() != card.fingerprint.len() {
-            return Ok(Some(f32::INFINITY));
-        }
-        let pairs = found.iter().zip(&card.fingerprint);
-        let distance = pairs.fold(0.0_f32, |max, (a, b)| match (a - b).abs() {
-            distance if distance <= max => max,
-            distance => distance, // also what is not a number
-        });
-        Ok(Some(distance / largest.max(f32::MIN_POSITIVE)))
     }
 }

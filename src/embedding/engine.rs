@@ -1,15 +1,15 @@
 //! A vision transformer behind one type, whatever its backend.
 
+use std::path::Path;
+
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
 use crate::backbone::VisionTransformer;
 use crate::device::DeviceGuard;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernels::IbotBackend;
 use crate::model::{LoadedModel, Preprocessing, fingerprint};
-use crate::random::{Random, Stream};
-use crate::weights::load_state_dict;
 
 /// What is asked of a batch beside its features.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,26 +45,18 @@ struct On<B: Backend> {
     guard: DeviceGuard,
 }
 
-/// The model on the device of backend `B`.
+/// The model of the file at `path` on the device of backend `B`.
 pub(super) fn engine<B: IbotBackend>(
     model: &mut LoadedModel,
+    path: &Path,
     device: B::Device,
     guard: DeviceGuard,
 ) -> Result<Box<dyn Engine>>
 where
     VisionTransformer<B>: Send,
 {
-    let mut random = Random::new(0, 0, 0, Stream::Init);
-    let fresh = model.architecture.init::<B>(&mut random, &device)?;
-    let (loaded, mut report) = load_state_dict(fresh, std::mem::take(&mut model.tensors));
-    report.ignore_classifier();
-    if !report.is_clean() {
-        return Err(Error::Training(format!(
-            "the file does not fit its architecture: {report}"
-        )));
-    }
     Ok(Box::new(On {
-        model: loaded,
+        model: model.backbone(path, &device)?,
         device,
         guard,
     }))

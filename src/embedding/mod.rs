@@ -19,13 +19,16 @@
 //! - `engine`: the same behind one type for all backends
 //! - `folder`: all pictures of a folder
 //! - `embedded`: features with their paths and classes; `table`: the same as a file
+//! - `classified`: what a file's classifier says of them
 
+mod classified;
 mod embedded;
 mod embedder;
 mod engine;
 mod folder;
 mod table;
 
+pub use classified::{Classified, classify, write_classified};
 pub use embedded::{Embedded, FeatureKind};
 pub use embedder::{AttentionMaps, Embedder, Embeddings};
 pub use folder::{FolderRequest, embed_folder};

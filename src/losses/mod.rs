@@ -3,9 +3,11 @@
 mod center;
 mod cls;
 mod koleo;
+mod label;
 mod patch;
 
 pub use center::Center;
 pub use cls::{ClsLogits, ClsLossInput, cls_loss};
 pub use koleo::koleo_loss;
+pub use label::label_loss;
 pub use patch::{PatchLossInput, PatchWeighting, patch_loss};

@@ -64,7 +64,7 @@ pub struct ModelCard {
     pub ibot: String,
     /// timm name of the backbone; `custom` for one of its own shape.
     pub encoder: String,
-    /// `teacher` or `student`.
+    /// `teacher`, `student` or `classifier`.
     pub network: String,
     /// Shape of the backbone.
     pub architecture: VitConfig,
@@ -80,6 +80,9 @@ pub struct ModelCard {
     /// Licence of the weights, as the run's settings name it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
+    /// Names of the classes that its `head` tells apart, in the head's order; none for a backbone alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Vec<String>>,
     /// Features of the built-in pictures on the device that wrote the file, `[8, D]`.
     pub fingerprint: Vec<f32>,
 }

@@ -3,11 +3,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use burn::tensor::backend::Backend;
+
 use super::{CARD_FORMAT, ModelCard, Preprocessing};
-use crate::backbone::{VitConfig, vit_from_name};
+use crate::backbone::{VisionTransformer, VitConfig, vit_from_name};
 use crate::data::AugmentConfig;
 use crate::error::{Error, Result};
-use crate::weights::{NamedTensor, read_backbone, read_metadata, write_safetensors_with};
+use crate::random::{Random, Stream};
+use crate::weights::{
+    NamedTensor, load_state_dict, read_backbone, read_metadata, write_safetensors_with,
+};
 
 /// Key of the card in the file's metadata.
 const CARD: &str = "ibot";
@@ -34,6 +39,31 @@ pub struct LoadedModel {
     pub tensors: BTreeMap<String, NamedTensor>,
     /// BLAKE3 of the file.
     pub hash: String,
+}
+
+impl LoadedModel {
+    /// The backbone on a device, with the weights, which leave `tensors`; `path` is the file's.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] that names what does not fit the architecture; [`Error::Config`] for an architecture that cannot
+    /// be.
+    pub fn backbone<B: Backend>(
+        &mut self,
+        path: &Path,
+        device: &B::Device,
+    ) -> Result<VisionTransformer<B>> {
+        let mut random = Random::new(0, 0, 0, Stream::Init);
+        let fresh = self.architecture.init::<B>(&mut random, device)?;
+        let (backbone, mut report) = load_state_dict(fresh, std::mem::take(&mut self.tensors));
+        report.ignore_classifier();
+        if report.is_clean() {
+            return Ok(backbone);
+        }
+        Err(Error::Weights {
+            path: path.to_path_buf(),
+            reason: format!("the file does not fit its architecture: {report}"),
+        })
+    }
 }
 
 /// Reads a model file.

@@ -1,19 +1,23 @@
 //! Features of eight built-in pictures: do two devices compute the same with one model file?
 
+use std::path::Path;
+
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use image::{Rgb, RgbImage};
 
-use super::Preprocessing;
+use super::{ModelCard, Preprocessing};
 use crate::backbone::Backbone;
 use crate::data::view::Augmenter;
 use crate::device::DeviceGuard;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Number of the built-in pictures.
 pub const FINGERPRINT_PICTURES: usize = 8;
 /// Their side in pixels.
 const SIDE: u32 = 64;
+/// Distance of fingerprints, over their largest entry, beyond which a device computes something else.
+const MOST_DIFFERENCE: f32 = 0.05;
 
 /// The built-in pictures: gradients, stripes, squares, rings and noise, from integers alone, so that they are the same
 /// everywhere.
@@ -70,6 +74,42 @@ pub fn fingerprint<B: Backend, M: Backbone<B>>(
     let features = backbone.embed(Tensor::<B, 4>::from_data(pixels, device));
     let data = guard.read::<B, _>(device, || features.into_data())?;
     Ok(data.iter::<f32>().collect())
+}
+
+/// How far the features `found` on `device`, a word for it, are off those in the card of the file at `path`, over their
+/// largest entry.
+///
+/// # Errors
+/// [`Error::Device`] where that is more than 5 %: the device computes something else.
+pub fn compare_fingerprint(
+    path: &Path,
+    card: &ModelCard,
+    found: &[f32],
+    device: &str,
+) -> Result<f32> {
+    let difference = relative_distance(found, &card.fingerprint);
+    if (0.0..MOST_DIFFERENCE).contains(&difference) {
+        return Ok(difference);
+    }
+    Err(Error::Device(format!(
+        "{}: features of the built-in pictures on this device ({device}) are {:.1} % off those that the file was written \
+         with; `ibot verify` tells which operation is wrong",
+        path.display(),
+        100.0 * difference
+    )))
+}
+
+fn relative_distance(found: &[f32], expected: &[f32]) -> f32 {
+    if found.len() != expected.len() {
+        return f32::INFINITY;
+    }
+    let largest = expected.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
+    let pairs = found.iter().zip(expected);
+    let distance = pairs.fold(0.0_f32, |max, (a, b)| match (a - b).abs() {
+        distance if distance <= max => max,
+        distance => distance, // also what is not a number
+    });
+    distance / largest.max(f32::MIN_POSITIVE)
 }
 
 #[cfg(test)]

@@ -3,11 +3,16 @@
 //! - `card`: architecture, preprocessing, origin, in the metadata of the safetensors file
 //! - `fingerprint`: features of eight built-in pictures, which tell whether another device computes the same
 //! - `file`: reading and writing
+//! - `classifier`: the linear layer of a file that was fine-tuned
 
 mod card;
+mod classifier;
 mod file;
 mod fingerprint;
 
 pub use card::{CARD_FORMAT, DataCard, ModelCard, Preprocessing};
+pub use classifier::LinearClassifier;
 pub use file::{LoadedModel, ModelOptions, read_model, write_model};
-pub use fingerprint::{FINGERPRINT_PICTURES, fingerprint, fingerprint_pictures};
+pub use fingerprint::{
+    FINGERPRINT_PICTURES, compare_fingerprint, fingerprint, fingerprint_pictures,
+};

@@ -45,6 +45,7 @@ impl Origin<'_> {
             step: self.step,
             data: Some(self.data.clone()),
             licence: self.config.licence.clone(),
+            classes: None,
             fingerprint: of_student,
         };
         let teacher = ModelCard {

@@ -9,6 +9,8 @@
 
 mod endings;
 mod evaluation;
+mod finetune;
+mod finetune_endings;
 #[path = "../gpu/mod.rs"]
 mod gpu;
 mod hostile;

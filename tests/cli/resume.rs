@@ -66,7 +66,7 @@ fn wait_for_a_step(run: &Path, before: u64) {
     }
 }
 
-fn signal(pid: u32, name: &str) {
+pub fn signal(pid: u32, name: &str) {
     let status = Command::new("kill").args([name, &pid.to_string()]).status();
     assert!(status.unwrap().success());
 }

@@ -70,6 +70,11 @@ fn a_bad_picture_is_replaced_by_the_next_and_named_once() {
         let batch = &runs[0][1];
         for (sample, shown) in [(2, 4), (3, 4), (7, 0), (5, 5)] {
             let at = batch.samples.iter().position(|&s| s == sample).unwrap();
+            assert_eq!(
+                batch.labels[at],
+                plain.label(shown),
+                "the class of the picture that is seen"
+            );
             let picture = plain.decode(shown).unwrap();
             let size = [picture.width(), picture.height()];
             let view = View::of(&make.augment, 5, 1, sample, 1, size);

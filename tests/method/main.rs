@@ -8,6 +8,7 @@
 )]
 
 mod backbones;
+mod finetune;
 #[path = "../gpu/mod.rs"]
 mod gpu;
 mod grad_checkpointing;
@@ -94,6 +95,27 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ),
         ("sgd and lars", training::momentum_follows_the_formula::<B>),
         ("who decays", training::only_matrices_decay::<B>),
+        (
+            "label loss",
+            finetune::label_loss_is_the_smoothed_cross_entropy::<B>,
+        ),
+        (
+            "each weight of a classifier learns",
+            finetune::each_weight_learns_at_its_rate::<B>,
+        ),
+        ("a frozen backbone", finetune::a_frozen_backbone_stays::<B>),
+        (
+            "a classifier tells apart",
+            finetune::separable_pictures_are_told_apart::<B>,
+        ),
+        (
+            "a broken batch",
+            finetune::a_broken_batch_changes_nothing::<B>,
+        ),
+        (
+            "a classifier's names",
+            finetune::tensors_have_the_names_of_timm::<B>,
+        ),
     ];
     run_checks::<B>(backend, checks, device);
 }

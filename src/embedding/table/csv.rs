@@ -58,7 +58,7 @@ fn label_field(label: Option<&str>) -> Cow<'_, str> {
 }
 
 /// The text as a field, quoted where it must be.
-fn field(text: &str) -> Cow<'_, str> {
+pub(in crate::embedding) fn field(text: &str) -> Cow<'_, str> {
     if text.is_empty() || text.contains(['"', ',', '\n', '\r']) {
         Cow::Owned(format!("\"{}\"", text.replace('"', "\"\"")))
     } else {

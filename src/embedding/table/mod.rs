@@ -19,6 +19,7 @@ use std::path::Path;
 
 use super::Embedded;
 use crate::error::{Error, Result};
+pub(super) use csv::field as csv_field;
 
 /// Embeddings of pictures, with where each is from.
 #[derive(Debug, Clone, PartialEq)]

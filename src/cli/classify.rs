@@ -1,0 +1,67 @@
+//! `ibot classify`: the classes of pictures, by a classifier that `ibot finetune` wrote.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use ibot::Result;
+use ibot::embedding::{Classified, FeatureKind, classify, write_classified};
+use ibot::error::printable;
+use ibot::model::LinearClassifier;
+use serde::Serialize;
+
+use super::model::ModelArgs;
+
+/// Flags of `ibot classify`.
+#[derive(Debug, clap::Args)]
+pub struct ClassifyArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Image folder; its own folders say nothing here.
+    #[arg(long)]
+    data: PathBuf,
+    /// CSV file to write: path, class, probability.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    classes: Vec<String>,
+    pictures: Vec<Classified>,
+    skipped: usize,
+}
+
+impl ClassifyArgs {
+    pub fn run(&self) -> Result<()> {
+        let embedder = self.model.load()?;
+        let classifier = LinearClassifier::read(&self.model.model, embedder.card())?;
+        let folder = self.model.scan(&self.data)?;
+        let embedded = self.model.embed(&embedder, &folder, FeatureKind::Cls)?;
+        let report = Report {
+            classes: classifier.classes().to_vec(),
+            pictures: classify(&embedded, &classifier),
+            skipped: embedded.skipped.len(),
+        };
+        if let Some(out) = &self.out {
+            write_classified(out, &report.pictures)?;
+        }
+        self.model
+            .answer(&report, || report.text(self.out.as_ref()))
+    }
+}
+
+impl Report {
+    /// A line a picture, or where they were written.
+    fn text(&self, out: Option<&PathBuf>) -> String {
+        if let Some(out) = out {
+            return format!("{}: {} pictures", out.display(), self.pictures.len());
+        }
+        let mut text = String::new();
+        for picture in &self.pictures {
+            let percent = 100.0 * picture.probability;
+            let (class, path) = (&picture.class, printable(&picture.path));
+            let _ = writeln!(text, "{percent:5.1} %  {class}  {path}");
+        }
+        text
+    }
+}

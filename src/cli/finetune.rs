@@ -1,0 +1,169 @@
+//! `ibot finetune`.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use ibot::Result;
+use ibot::finetune::{
+    ClassifierStep, EpochMetrics, FinetuneConfig, FinetuneObserver, FinetuneReport,
+    FinetuneRequest, FinetuneStart, HeldOut, finetune,
+};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::model::ModelArgs;
+use super::signals::stop_on_signal;
+
+/// Flags of `ibot finetune`; the defaults are BEiT's recipe as iBOT's authors use it.
+#[derive(Debug, clap::Args)]
+pub struct FinetuneArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Labelled image folder: a folder a class.
+    #[arg(long)]
+    data: PathBuf,
+    /// Run folder, which may not hold a run.
+    #[arg(long)]
+    out: PathBuf,
+    /// Labelled image folder to measure on; without it, a part of --data.
+    #[arg(long)]
+    val: Option<PathBuf>,
+    /// Share of each class of --data that is held out to measure on, without --val.
+    #[arg(long, default_value_t = 0.2, conflicts_with = "val")]
+    held_out: f64,
+    /// Passes over the pictures.
+    #[arg(long, default_value_t = FinetuneConfig::default().epochs)]
+    epochs: usize,
+    /// Peak learning rate at a batch of 256; it scales with the batch.
+    #[arg(long, default_value_t = FinetuneConfig::default().learning_rate)]
+    learning_rate: f64,
+    /// Factor of the learning rate from each block to the one before it; 0.65 for ViT-B, 1 for none.
+    #[arg(long, default_value_t = FinetuneConfig::default().layer_decay)]
+    layer_decay: f64,
+    /// Largest probability to drop a residual branch.
+    #[arg(long, default_value_t = FinetuneConfig::default().drop_path)]
+    drop_path: f64,
+    /// Share of each target that goes to all classes alike.
+    #[arg(long, default_value_t = FinetuneConfig::default().label_smoothing)]
+    label_smoothing: f64,
+    /// Weight decay of matrices.
+    #[arg(long, default_value_t = FinetuneConfig::default().weight_decay)]
+    weight_decay: f64,
+    /// Leaves the backbone as it is and trains the linear layer alone.
+    #[arg(long)]
+    freeze: bool,
+    /// Seed of the head, the held-out part, order and views.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+impl FinetuneArgs {
+    pub fn run(&self) -> Result<()> {
+        let model = &self.model;
+        let request = FinetuneRequest {
+            config: FinetuneConfig {
+                seed: self.seed,
+                epochs: self.epochs,
+                batch_size: model.batch_size,
+                workers: model.workers,
+                learning_rate: self.learning_rate,
+                layer_decay: self.layer_decay,
+                weight_decay: self.weight_decay,
+                drop_path: self.drop_path,
+                label_smoothing: self.label_smoothing,
+                freeze: self.freeze,
+                ..FinetuneConfig::default()
+            },
+            model: model.model.clone(),
+            options: model.options(),
+            data: self.data.clone(),
+            held_out: match &self.val {
+                Some(val) => HeldOut::Folder(val.clone()),
+                None => HeldOut::Share(self.held_out),
+            },
+            out: self.out.clone(),
+            selected: model.device.select()?,
+        };
+        let stop = stop_on_signal()?;
+        let mut progress = Progress {
+            model,
+            bar: ProgressBar::hidden(),
+            epochs: self.epochs,
+        };
+        let report = finetune(&request, &stop, &mut progress)?;
+        progress.bar.finish_and_clear();
+        model.answer(&report, || table(&report))
+    }
+}
+
+/// A bar on the terminal, and a line an epoch.
+struct Progress<'a> {
+    model: &'a ModelArgs,
+    bar: ProgressBar,
+    epochs: usize,
+}
+
+impl FinetuneObserver for Progress<'_> {
+    fn note(&mut self, line: &str) {
+        self.bar.suspend(|| self.model.note(line));
+    }
+
+    fn started(&mut self, start: &FinetuneStart) {
+        self.note(&format!(
+            "run {}: {} classes, {} pictures to train on and {} held out, {} steps, {:.2} M trained parameters",
+            start.out.display(),
+            start.classes.len(),
+            start.pictures,
+            start.held_out,
+            start.steps,
+            start.parameters as f64 / 1e6
+        ));
+        if std::io::stderr().is_terminal() {
+            self.bar = ProgressBar::new(start.steps as u64);
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg} ETA {eta}")
+            {
+                self.bar.set_style(style);
+            }
+        }
+    }
+
+    fn step(&mut self, steps: usize, measured: &ClassifierStep) {
+        self.bar.set_position(steps as u64);
+        self.bar.set_message(format!("loss {:.4}", measured.loss));
+    }
+
+    fn epoch(&mut self, metrics: &EpochMetrics) {
+        self.note(&format!(
+            "epoch {}/{} loss {:.4} train {:.1} % top-1 {:.1} % top-5 {:.1} % lr {:.1e} {:.1} images/s",
+            metrics.epoch,
+            self.epochs,
+            metrics.loss,
+            100.0 * metrics.train_accuracy,
+            100.0 * metrics.top1,
+            100.0 * metrics.top5,
+            metrics.learning_rate,
+            metrics.images_per_s
+        ));
+    }
+}
+
+fn table(report: &FinetuneReport) -> String {
+    let mut text = format!(
+        "{} held-out pictures, {} classes; 95 % interval\n",
+        report.held_out,
+        report.classes.len()
+    );
+    for (name, exported) in [("best", &report.best), ("last", &report.last)] {
+        let [low, high] = exported.top1_interval.map(|share| 100.0 * share);
+        let _ = writeln!(
+            text,
+            "{name}  epoch {:4}  top-1 {:5.1} % ({low:.1} to {high:.1})  top-5 {:5.1} %  {}",
+            exported.epoch,
+            100.0 * exported.top1,
+            100.0 * exported.top5,
+            exported.file.display()
+        );
+    }
+    text + "the best epoch was chosen by these pictures, which flatters it"
+}

@@ -1,0 +1,66 @@
+//! What the classifier of a model file says of pictures.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::Embedded;
+use super::table::csv_field;
+use crate::error::Result;
+use crate::model::LinearClassifier;
+use crate::unfinished::Unfinished;
+
+/// The most probable class of a picture.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Classified {
+    /// The picture.
+    pub path: PathBuf,
+    /// Name of the class.
+    pub class: String,
+    /// Its probability, 0 to 1.
+    pub probability: f64,
+}
+
+/// The most probable class of each picture, from features of [`super::FeatureKind::Cls`] by the classifier's own file; of
+/// equal ones the first.
+pub fn classify(embedded: &Embedded, classifier: &LinearClassifier) -> Vec<Classified> {
+    let features = embedded
+        .set
+        .features
+        .chunks_exact(embedded.set.width.max(1));
+    let classified = |(feature, path): (&[f32], &PathBuf)| {
+        let probabilities = classifier.probabilities(feature);
+        let named = probabilities.iter().zip(classifier.classes());
+        let (probability, class) = named.reduce(|best, next| match next.0 > best.0 {
+            true => next,
+            false => best,
+        })?;
+        Some(Classified {
+            path: path.clone(),
+            class: class.clone(),
+            probability: *probability,
+        })
+    };
+    features
+        .zip(&embedded.paths)
+        .filter_map(classified)
+        .collect()
+}
+
+/// Writes `path,class,probability`, a line a picture, whole or not at all.
+///
+/// # Errors
+/// [`crate::Error::Io`].
+pub fn write_classified(path: &Path, classified: &[Classified]) -> Result<()> {
+    let written = Unfinished::write(path, |file| {
+        writeln!(file, "path,class,probability")?;
+        for picture in classified {
+            let (name, class) = (picture.path.to_string_lossy(), &picture.class);
+            let (name, class) = (csv_field(&name), csv_field(class));
+            writeln!(file, "{name},{class},{:.6}", picture.probability)?;
+        }
+        Ok(())
+    })?;
+    written.finish()
+}

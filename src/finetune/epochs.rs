@@ -1,0 +1,300 @@
+//! Epoch by epoch: train, measure, write.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use burn::module::{AutodiffModule as _, Module as _};
+use burn::tensor::{Tensor, TensorData};
+
+use super::folder::{BEST, FinetuneFolder, LAST};
+use super::pictures::Pictures;
+use super::run::Run;
+use super::score::{Evaluator, Score, known};
+use super::{ClassifierTrainer, EpochMetrics, Exported, FinetuneObserver, FinetuneReport};
+use crate::backbone::VitConfig;
+use crate::data::{Loader, PictureSource as _};
+use crate::error::{Error, Result, printable};
+use crate::eval::wilson_interval;
+use crate::kernels::TrainBackend;
+use crate::model::{CARD_FORMAT, DataCard, ModelCard, Preprocessing, fingerprint};
+use crate::train::Schedule;
+use crate::weights::NamedTensor;
+
+/// What model files say of where they come from.
+pub(super) struct Origin {
+    pub encoder: String,
+    pub architecture: VitConfig,
+    pub preprocessing: Preprocessing,
+    pub data: DataCard,
+    pub licence: Option<String>,
+    pub classes: Vec<String>,
+}
+
+/// A run between its first step and its last.
+pub(super) struct Epochs<'a> {
+    run: &'a Run<'a>,
+    origin: Origin,
+    schedule: Schedule,
+    loader: Loader,
+    pictures: Pictures,
+    folder: FinetuneFolder,
+    /// Pictures that were named because they cannot be read.
+    told: BTreeSet<PathBuf>,
+}
+
+/// What training on each picture once measured.
+struct Trained {
+    loss: f64,
+    accuracy: f64,
+    learning_rate: f64,
+    images_per_s: f64,
+}
+
+impl<'a> Epochs<'a> {
+    pub fn new(
+        run: &'a Run<'a>,
+        origin: Origin,
+        schedule: Schedule,
+        loader: Loader,
+        pictures: Pictures,
+        folder: FinetuneFolder,
+    ) -> Self {
+        Self {
+            run,
+            origin,
+            schedule,
+            loader,
+            pictures,
+            folder,
+            told: BTreeSet::new(),
+        }
+    }
+
+    /// All epochs.
+    pub fn go<B: TrainBackend>(
+        mut self,
+        mut trainer: ClassifierTrainer<B>,
+        observer: &mut dyn FinetuneObserver,
+    ) -> Result<FinetuneReport> {
+        let mut epochs: Vec<EpochMetrics> = Vec::new();
+        let mut files: Option<[Exported; 2]> = None; // best and last
+        for epoch in 1..=self.run.request.config.epochs {
+            let made = self.epoch(trainer, epoch, &mut files, observer);
+            let (next, metrics) = made.map_err(|error| self.failed(error, epoch))?;
+            trainer = next;
+            observer.epoch(&metrics);
+            epochs.push(metrics);
+        }
+        let none = || Error::config("--epochs", 0, "must be at least 1");
+        let [best, last] = files.ok_or_else(none)?;
+        Ok(FinetuneReport {
+            classes: self.origin.classes,
+            pictures: self.pictures.train.len(),
+            held_out: self.pictures.held_out.len(),
+            epochs,
+            best,
+            last,
+        })
+    }
+
+    /// Trains, measures and writes; `files` are the best and the last one.
+    fn epoch<B: TrainBackend>(
+        &mut self,
+        trainer: ClassifierTrainer<B>,
+        epoch: usize,
+        files: &mut Option<[Exported; 2]>,
+        observer: &mut dyn FinetuneObserver,
+    ) -> Result<(ClassifierTrainer<B>, EpochMetrics)> {
+        let started = Instant::now();
+        let (trainer, trained) = self.train(trainer, observer)?;
+        let Some(score) = self.score(&trainer, observer)? else {
+            return Err(self.interrupted(&trainer));
+        };
+        let metrics = EpochMetrics {
+            epoch,
+            step: trainer.steps(),
+            loss: trained.loss,
+            train_accuracy: trained.accuracy,
+            top1: score.top1(),
+            top5: score.top5(),
+            tested: score.pictures,
+            learning_rate: trained.learning_rate,
+            images_per_s: trained.images_per_s,
+            epoch_s: started.elapsed().as_secs_f64(),
+        };
+        let best = files.take().map(|[best, _]| best);
+        *files = Some(self.export(&trainer, &metrics, best)?);
+        self.folder.log(&metrics)?;
+        Ok((trainer, metrics))
+    }
+
+    /// Each picture once.
+    fn train<B: TrainBackend>(
+        &mut self,
+        mut trainer: ClassifierTrainer<B>,
+        observer: &mut dyn FinetuneObserver,
+    ) -> Result<(ClassifierTrainer<B>, Trained)> {
+        let started = Instant::now();
+        let side = self.origin.preprocessing.image_size;
+        let (mut loss, mut correct, mut pictures) = (0.0, 0, 0);
+        let mut learning_rate = 0.0;
+        for _ in 0..self.schedule.steps_per_epoch {
+            let batch = self.loader.next_batch()?;
+            self.note_skipped(self.loader.take_skipped(), observer);
+            let labels = known(&batch.labels)?;
+            let pixels = batch.views.into_iter().next().unwrap_or_default();
+            let pixels = TensorData::new(pixels, [labels.len(), 3, side, side]);
+            let images = Tensor::from_data(pixels, trainer.device());
+            learning_rate = self.schedule.learning_rate(trainer.steps());
+            let (next, measured) = trainer.step(images, &labels, learning_rate);
+            trainer = next;
+            let measured = measured?;
+            loss += f64::from(measured.loss) * measured.pictures as f64;
+            correct += measured.correct;
+            pictures += measured.pictures;
+            observer.step(trainer.steps(), &measured);
+            if self.run.stop.load(Ordering::Relaxed) {
+                return Err(self.interrupted(&trainer));
+            }
+        }
+        let count = pictures as f64;
+        let trained = Trained {
+            loss: loss / count,
+            accuracy: correct as f64 / count,
+            learning_rate,
+            images_per_s: count / started.elapsed().as_secs_f64(),
+        };
+        Ok((trainer, trained))
+    }
+
+    /// Of the held-out pictures; none where the user stopped it.
+    fn score<B: TrainBackend>(
+        &mut self,
+        trainer: &ClassifierTrainer<B>,
+        observer: &mut dyn FinetuneObserver,
+    ) -> Result<Option<Score>> {
+        let config = &self.run.request.config;
+        let evaluator = Evaluator {
+            folder: &self.pictures.held_out,
+            augment: &self.origin.preprocessing.augment(),
+            batch_size: config.batch_size,
+            workers: config.workers,
+            stop: self.run.stop,
+        };
+        let classifier = trainer.classifier.valid();
+        let found = evaluator.score(&classifier, &self.run.guard, trainer.device())?;
+        Ok(found.map(|(score, skipped)| {
+            self.note_skipped(skipped, observer);
+            score
+        }))
+    }
+
+    /// Writes the newest classifier, also as the best one where it beats `best`; gives best and last.
+    fn export<B: TrainBackend>(
+        &self,
+        trainer: &ClassifierTrainer<B>,
+        metrics: &EpochMetrics,
+        best: Option<Exported>,
+    ) -> Result<[Exported; 2]> {
+        let (card, tensors) = self.snapshot(trainer)?;
+        let export = |name: &str| -> Result<Exported> {
+            Ok(Exported {
+                file: self.folder.export(name, &card, &tensors)?,
+                epoch: metrics.epoch,
+                top1: metrics.top1,
+                top1_interval: wilson_interval(metrics.top1, metrics.tested),
+                top5: metrics.top5,
+            })
+        };
+        let best = match best {
+            Some(best) if best.top1 >= metrics.top1 => best,
+            _ => export(BEST)?,
+        };
+        Ok([best, export(LAST)?])
+    }
+
+    /// The classifier on the host, once the device has proved that it was sound to the end of the read.
+    fn snapshot<B: TrainBackend>(
+        &self,
+        trainer: &ClassifierTrainer<B>,
+    ) -> Result<(ModelCard, BTreeMap<String, NamedTensor>)> {
+        let (guard, device) = (&self.run.guard, trainer.device());
+        let classifier = trainer.classifier.valid();
+        let Origin {
+            encoder,
+            architecture,
+            preprocessing,
+            data,
+            licence,
+            classes,
+        } = &self.origin;
+        let features =
+            fingerprint::<B::InnerBackend, _>(&classifier.backbone, preprocessing, guard, device)?;
+        if features.iter().any(|value| !value.is_finite()) {
+            let reason = "the features of the built-in pictures are not finite numbers: a lower --learning-rate may help";
+            return Err(Error::Training(reason.into()));
+        }
+        let card = ModelCard {
+            format: CARD_FORMAT,
+            ibot: env!("CARGO_PKG_VERSION").into(),
+            encoder: encoder.clone(),
+            network: "classifier".into(),
+            architecture: architecture.clone(),
+            preprocessing: preprocessing.clone(),
+            parameters: classifier.num_params(),
+            step: trainer.steps(),
+            data: Some(data.clone()),
+            licence: licence.clone(),
+            classes: Some(classes.clone()),
+            fingerprint: features,
+        };
+        let tensors = guard.read::<B::InnerBackend, _>(device, || classifier.tensors())?;
+        Ok((card, tensors))
+    }
+
+    /// The error of a stopped run; its newest classifier is written first.
+    fn interrupted<B: TrainBackend>(&self, trainer: &ClassifierTrainer<B>) -> Error {
+        let written = self
+            .snapshot(trainer)
+            .and_then(|(card, tensors)| self.folder.export(LAST, &card, &tensors));
+        match written {
+            Ok(_) => Error::Interrupted {
+                step: trainer.steps(),
+                run: self.run.request.out.clone(),
+            },
+            Err(error) => error,
+        }
+    }
+
+    /// The error with where the classifiers of the epochs before are. What failed is not written over them.
+    fn failed(&self, error: Error, epoch: usize) -> Error {
+        let kept = match epoch {
+            1 => "no epoch was finished".to_owned(),
+            _ => format!(
+                "the classifier after epoch {} and the best one are in {}",
+                epoch - 1,
+                self.run.request.out.display()
+            ),
+        };
+        match error {
+            Error::Device(reason) => Error::Device(format!("epoch {epoch}: {reason}; {kept}")),
+            Error::Training(reason) => Error::Training(format!("epoch {epoch}: {reason}; {kept}")),
+            other => other,
+        }
+    }
+
+    fn note_skipped(
+        &mut self,
+        skipped: Vec<(PathBuf, String)>,
+        observer: &mut dyn FinetuneObserver,
+    ) {
+        for (path, reason) in skipped {
+            let line = format!("skipped {}: {reason}", printable(&path));
+            if self.told.insert(path) {
+                observer.note(&line);
+            }
+        }
+    }
+}

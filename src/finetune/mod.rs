@@ -1,0 +1,24 @@
+//! Fine-tuning: a classifier from a backbone and labelled pictures.
+//!
+//! - `config`: the settings, and where their defaults come from
+//! - `pictures`: what is trained on, and what is held out
+//! - `classifier`: backbone and head; `trainer`: one step; `score`: accuracy
+//! - `run`: a model file and a folder in, two classifiers out; `epochs`: its loop; `folder`: where they go; `observer`: what
+//!   it tells
+
+mod classifier;
+mod config;
+mod epochs;
+mod folder;
+mod observer;
+mod pictures;
+mod run;
+mod score;
+mod trainer;
+
+pub use classifier::Classifier;
+pub use config::FinetuneConfig;
+pub use observer::{EpochMetrics, Exported, FinetuneObserver, FinetuneReport, FinetuneStart};
+pub use pictures::HeldOut;
+pub use run::{FinetuneRequest, finetune};
+pub use trainer::{ClassifierStep, ClassifierTrainer};

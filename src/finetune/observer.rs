@@ -1,0 +1,101 @@
+//! What fine-tuning tells whoever watches it, and what it leaves behind.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::ClassifierStep;
+
+/// A run before its first step.
+#[derive(Debug, Clone)]
+pub struct FinetuneStart {
+    /// Steps of the run.
+    pub steps: usize,
+    /// Epochs of the run.
+    pub epochs: usize,
+    /// Names of the classes.
+    pub classes: Vec<String>,
+    /// Pictures to train on.
+    pub pictures: usize,
+    /// Pictures that are held out.
+    pub held_out: usize,
+    /// Parameters that the optimizer trains.
+    pub parameters: usize,
+    /// The run folder.
+    pub out: PathBuf,
+}
+
+/// One line of `metrics.jsonl`: an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct EpochMetrics {
+    /// Epochs made, this one included.
+    pub epoch: usize,
+    /// Steps made.
+    pub step: usize,
+    /// Mean loss of the pictures, against smoothed labels.
+    pub loss: f64,
+    /// Share of the pictures whose class was the first guess while training: of random crops, and before each step.
+    pub train_accuracy: f64,
+    /// Share of the held-out pictures whose class is the first guess.
+    pub top1: f64,
+    /// Share of them whose class is among the first five guesses.
+    pub top5: f64,
+    /// How many of them could be read.
+    pub tested: usize,
+    /// Learning rate of the last step.
+    pub learning_rate: f64,
+    /// Pictures a second while training, waiting for data included.
+    pub images_per_s: f64,
+    /// Seconds of the epoch, the held-out pictures included.
+    pub epoch_s: f64,
+}
+
+/// An exported classifier.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Exported {
+    /// The file.
+    pub file: PathBuf,
+    /// Epochs made.
+    pub epoch: usize,
+    /// [`EpochMetrics::top1`] of that epoch.
+    pub top1: f64,
+    /// 95 % interval of it (Wilson). Of the best epoch it is too high: it was chosen by these pictures.
+    pub top1_interval: [f64; 2],
+    /// [`EpochMetrics::top5`].
+    pub top5: f64,
+}
+
+/// What a whole run made.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FinetuneReport {
+    /// Names of the classes, in the order of the head.
+    pub classes: Vec<String>,
+    /// Pictures trained on.
+    pub pictures: usize,
+    /// Pictures held out.
+    pub held_out: usize,
+    /// Each epoch.
+    pub epochs: Vec<EpochMetrics>,
+    /// The first of the epochs with the highest `top1`.
+    pub best: Exported,
+    /// The last epoch.
+    pub last: Exported,
+}
+
+/// Receives the events of a run; each does nothing unless overridden.
+pub trait FinetuneObserver {
+    /// Something worth a line: the backend, a skipped picture.
+    fn note(&mut self, _line: &str) {}
+
+    /// The first step is about to run.
+    fn started(&mut self, _start: &FinetuneStart) {}
+
+    /// So many steps are done.
+    fn step(&mut self, _steps: usize, _measured: &ClassifierStep) {}
+
+    /// An epoch is done, and measured.
+    fn epoch(&mut self, _metrics: &EpochMetrics) {}
+}
+
+/// Watches nothing.
+impl FinetuneObserver for crate::train::Silent {}

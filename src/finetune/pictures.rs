@@ -1,0 +1,128 @@
+//! The labelled pictures: those to train on, and those that are held out.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::FinetuneObserver;
+use crate::data::{FolderConfig, ImageFolder};
+use crate::error::{Error, Result, printable};
+use crate::eval::stratified_split;
+
+/// Which pictures the accuracy of each epoch is measured on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HeldOut {
+    /// Those of another folder, whose classes are among those of the first.
+    Folder(PathBuf),
+    /// This share of each class, at least one picture.
+    Share(f64),
+}
+
+impl fmt::Display for HeldOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(path) => write!(f, "val {}", path.display()),
+            Self::Share(share) => write!(f, "held out {share}"),
+        }
+    }
+}
+
+/// Pictures in two parts, labelled by the same classes.
+pub(super) struct Pictures {
+    pub train: Arc<ImageFolder>,
+    pub held_out: Arc<ImageFolder>,
+}
+
+impl Pictures {
+    /// # Errors
+    /// [`Error::Data`] where there are fewer than two classes, a class with too few pictures, or a held-out class that is
+    /// not trained on; [`Error::Config`] for a share that is none.
+    pub fn scan(
+        data: &Path,
+        held_out: &HeldOut,
+        seed: u64,
+        observer: &mut dyn FinetuneObserver,
+    ) -> Result<Self> {
+        if let HeldOut::Share(share) = held_out {
+            if !(*share > 0.0 && *share < 1.0) {
+                let remedy = "must be above 0 and below 1, such as 0.2";
+                return Err(Error::config("--held-out", share, remedy));
+            }
+        }
+        let folder = scan(data, observer)?;
+        if folder.classes().len() < 2 {
+            let reason = "has fewer than two classes: each folder of its first level is one";
+            return Err(Error::data(data, reason));
+        }
+        let labels = folder.labels();
+        let (train, held_out) = match held_out {
+            HeldOut::Folder(path) => {
+                let other = scan(path, observer)?.with_classes(folder.classes())?;
+                let places = labelled(&other.labels(), 0..other.labels().len());
+                if places.is_empty() {
+                    let reason =
+                        "has no picture with a class: each folder of its first level is one";
+                    return Err(Error::data(path, reason));
+                }
+                let train = labelled(&labels, 0..labels.len());
+                (folder.part(&train), other.part(&places))
+            }
+            HeldOut::Share(share) => {
+                refuse_single_pictures(data, &folder)?;
+                let split = stratified_split(&labels, *share, seed);
+                let train = labelled(&labels, split.kept);
+                let held_out = labelled(&labels, split.held_out);
+                (folder.part(&train), folder.part(&held_out))
+            }
+        };
+        Ok(Self {
+            train: Arc::new(train),
+            held_out: Arc::new(held_out),
+        })
+    }
+}
+
+fn scan(path: &Path, observer: &mut dyn FinetuneObserver) -> Result<ImageFolder> {
+    let folder = ImageFolder::scan(path, &FolderConfig::default())?;
+    let summary = folder.summary();
+    observer.note(&format!("data {}: {summary}", path.display()));
+    if summary.unlabeled > 0 && !folder.classes().is_empty() {
+        let count = summary.unlabeled;
+        observer.note(&format!("{count} pictures in no class are left out"));
+    }
+    Ok(folder)
+}
+
+/// The places of pictures that have a class.
+fn labelled(labels: &[Option<usize>], places: impl IntoIterator<Item = usize>) -> Vec<usize> {
+    let places = places.into_iter();
+    places.filter(|place| labels[*place].is_some()).collect()
+}
+
+/// A class of one picture cannot be in both parts.
+fn refuse_single_pictures(path: &Path, folder: &ImageFolder) -> Result<()> {
+    let mut counts = vec![0_usize; folder.classes().len()];
+    for label in folder.labels().into_iter().flatten() {
+        counts[label] += 1;
+    }
+    let single = counts.iter().zip(folder.classes());
+    let single: Vec<&str> = single
+        .filter(|(count, _)| **count == 1)
+        .map(|(_, class)| class.as_str())
+        .collect();
+    match single.as_slice() {
+        [] => Ok(()),
+        [first, rest @ ..] => {
+            let more = match rest.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let reason = format!(
+                "has one picture of class {}{more}: to train and to measure takes two; add pictures, or hold out others \
+                 with --val",
+                printable(first)
+            );
+            Err(Error::data(path, reason))
+        }
+    }
+}

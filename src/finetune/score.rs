@@ -1,0 +1,140 @@
+//! How many pictures a classifier gets right.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::tensor::{Tensor, TensorData};
+
+use super::Classifier;
+use crate::data::{AugmentConfig, ImageFolder, eval_batches};
+use crate::device::DeviceGuard;
+use crate::error::{Error, Result};
+use crate::kernels::IbotBackend;
+
+/// Guesses that `top5` looks at.
+const FIRST_GUESSES: usize = 5;
+
+/// Counts over some pictures.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Score {
+    /// Pictures.
+    pub pictures: usize,
+    /// Those whose class is the first guess.
+    pub first: usize,
+    /// Those whose class is among the first five.
+    pub among_five: usize,
+}
+
+impl Score {
+    /// The score of rows of logits, `[B, K]` row-major, against their classes, `[B]`.
+    pub fn of(logits: &[f32], labels: &[usize]) -> Self {
+        let mut score = Self::default();
+        let classes = logits.len() / labels.len().max(1);
+        for (row, label) in logits.chunks_exact(classes.max(1)).zip(labels) {
+            let rank = rank(row, *label);
+            score.pictures += 1;
+            score.first += usize::from(rank == 0);
+            score.among_five += usize::from(rank < FIRST_GUESSES);
+        }
+        score
+    }
+
+    /// Of these pictures and others.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            pictures: self.pictures + other.pictures,
+            first: self.first + other.first,
+            among_five: self.among_five + other.among_five,
+        }
+    }
+
+    /// Share of the pictures whose class is the first guess.
+    pub fn top1(&self) -> f64 {
+        self.first as f64 / self.pictures.max(1) as f64
+    }
+
+    /// Share whose class is among the first five.
+    pub fn top5(&self) -> f64 {
+        self.among_five as f64 / self.pictures.max(1) as f64
+    }
+}
+
+/// Number of classes that are guessed before this one; of equal logits the first one is.
+fn rank(logits: &[f32], label: usize) -> usize {
+    let own = logits[label];
+    let before = |(class, logit): &(usize, &f32)| **logit > own || **logit == own && *class < label;
+    logits.iter().enumerate().filter(before).count()
+}
+
+/// What is evaluated, and how.
+pub(super) struct Evaluator<'a> {
+    /// Labelled pictures.
+    pub folder: &'a Arc<ImageFolder>,
+    /// As the model sees them.
+    pub augment: &'a AugmentConfig,
+    pub batch_size: usize,
+    pub workers: usize,
+    pub stop: &'a AtomicBool,
+}
+
+impl Evaluator<'_> {
+    /// The score of a classifier, and the pictures that could not be read; none where the user stopped it.
+    ///
+    /// # Errors
+    /// No usable picture, a device that failed, or logits that are not finite.
+    pub fn score<B: IbotBackend>(
+        &self,
+        classifier: &Classifier<B>,
+        guard: &DeviceGuard,
+        device: &B::Device,
+    ) -> Result<Option<(Score, Vec<(PathBuf, String)>)>> {
+        let side = self.augment.image_size;
+        let mut batches = eval_batches(
+            self.folder.clone(),
+            self.augment,
+            self.batch_size,
+            self.workers,
+        )?;
+        let mut score = Score::default();
+        while let Some(batch) = batches.next() {
+            let batch = batch?;
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let labels = known(&batch.labels)?;
+            let pixels = TensorData::new(batch.pixels, [labels.len(), 3, side, side]);
+            let logits = classifier.logits(Tensor::<B, 4>::from_data(pixels, device));
+            let data = guard.read::<B, _>(device, || logits.into_data())?;
+            let logits: Vec<f32> = data.iter::<f32>().collect();
+            if logits.iter().any(|logit| !logit.is_finite()) {
+                let reason = "the logits of held-out pictures are not finite numbers: a lower --learning-rate may help";
+                return Err(Error::Training(reason.into()));
+            }
+            score = score.plus(Score::of(&logits, &labels));
+        }
+        Ok(Some((score, batches.take_skipped())))
+    }
+}
+
+/// The classes of pictures that all have one.
+pub(super) fn known(labels: &[Option<usize>]) -> Result<Vec<usize>> {
+    let labels: Option<Vec<usize>> = labels.iter().copied().collect();
+    labels.ok_or_else(|| Error::Training("a picture without a class came to the classifier".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_count_what_is_guessed_before() {
+        let logits = [0.5, 2.0, 2.0, -1.0, 0.5, 0.4, 0.3];
+        let ranks: Vec<usize> = (0..7).map(|label| rank(&logits, label)).collect();
+        assert_eq!(ranks, [2, 0, 1, 6, 3, 4, 5]);
+        let rows = [logits, logits, logits].concat();
+        let score = Score::of(&rows, &[1, 5, 6]);
+        assert_eq!((score.pictures, score.first, score.among_five), (3, 1, 2));
+        assert_eq!(Score::of(&[], &[]).top1(), 0.0);
+    }
+}

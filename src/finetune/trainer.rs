@@ -1,0 +1,151 @@
+//! One step: forward, backward, optimizer.
+
+use burn::tensor::Tensor;
+
+use super::score::Score;
+use super::{Classifier, FinetuneConfig};
+use crate::device::DeviceGuard;
+use crate::error::{Error, Result};
+use crate::kernels::TrainBackend;
+use crate::losses::label_loss;
+use crate::random::{Random, Stream};
+use crate::train::{Gradients, Optimizer, UpdateRates};
+
+/// A classifier and its optimizer.
+#[derive(Debug)]
+pub struct ClassifierTrainer<B: TrainBackend> {
+    /// What is trained.
+    pub classifier: Classifier<B>,
+    optimizer: Optimizer<B>,
+    config: FinetuneConfig,
+    steps: usize,
+    device: B::Device,
+    guard: DeviceGuard,
+}
+
+/// What a step measured, on the host.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ClassifierStep {
+    /// Mean cross-entropy of the batch against smoothed labels.
+    pub loss: f32,
+    /// Norm of all gradients together.
+    pub gradient_norm: f32,
+    /// Pictures of the batch.
+    pub pictures: usize,
+    /// How many of them had their class as the first guess, before the step.
+    pub correct: usize,
+}
+
+impl<B: TrainBackend> ClassifierTrainer<B> {
+    /// A trainer that has made no step.
+    pub fn new(
+        classifier: Classifier<B>,
+        config: &FinetuneConfig,
+        device: B::Device,
+        guard: DeviceGuard,
+    ) -> Self {
+        Self {
+            classifier,
+            optimizer: Optimizer::new(config.optimizer()),
+            config: config.clone(),
+            steps: 0,
+            device,
+            guard,
+        }
+    }
+
+    /// Steps made.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// The device that it trains on.
+    pub fn device(&self) -> &B::Device {
+        &self.device
+    }
+
+    /// One step. On an error the trainer comes back as it was: nothing moves by a loss or gradient that is not finite.
+    ///
+    /// # Shapes
+    /// `images` `[B, 3, H, W]`, `labels` `[B]`.
+    ///
+    /// # Errors
+    /// [`Error::Training`] that names the term which is not finite; [`Error::Device`] where the device failed.
+    pub fn step(
+        mut self,
+        images: Tensor<B::InnerBackend, 4>,
+        labels: &[usize],
+        learning_rate: f64,
+    ) -> (Self, Result<ClassifierStep>) {
+        let (gradients, measured) = match self.differentiate(images, labels) {
+            Ok(found) => found,
+            Err(error) => return (self, Err(error)),
+        };
+        let rates = UpdateRates {
+            learning_rate,
+            gradient_norm: f64::from(measured.gradient_norm),
+            ..UpdateRates::default()
+        };
+        self.classifier = self.optimizer.step(self.classifier, gradients, &rates);
+        self.steps += 1;
+        (self, Ok(measured))
+    }
+
+    /// Gradients of a batch, and what it measured; see [`ClassifierTrainer::step`].
+    ///
+    /// # Errors
+    /// As [`ClassifierTrainer::step`].
+    pub fn differentiate(
+        &self,
+        images: Tensor<B::InnerBackend, 4>,
+        labels: &[usize],
+    ) -> Result<(Gradients<B>, ClassifierStep)> {
+        let images = Tensor::from_inner(images);
+        let logits = self
+            .classifier
+            .training_logits(images, &mut self.generators(labels.len()));
+        let loss = label_loss(logits.clone(), labels, self.config.label_smoothing);
+        let gradients = Gradients::of(&loss);
+        let squared_norm = gradients.squared_norm(&self.classifier, &self.device);
+        let [batch, classes] = logits.dims();
+        // all that the host wants to know in one read
+        let logits = logits.inner().reshape([batch * classes]);
+        let wanted = Tensor::cat(vec![loss.inner(), squared_norm, logits], 0);
+        let data = self
+            .guard
+            .read::<B::InnerBackend, _>(&self.device, || wanted.into_data())?;
+        let values: Vec<f32> = data.iter::<f32>().collect();
+        let [loss, squared_norm, logits @ ..] = values.as_slice() else {
+            let reason = format!("{} numbers read, loss and norm expected", values.len());
+            return Err(Error::Device(reason));
+        };
+        let measured = ClassifierStep {
+            loss: *loss,
+            gradient_norm: squared_norm.sqrt(),
+            pictures: batch,
+            correct: Score::of(logits, labels).first,
+        };
+        for (term, value) in [
+            ("loss", measured.loss),
+            ("gradient_norm", measured.gradient_norm),
+        ] {
+            if !value.is_finite() {
+                let reason = format!("{term} is {value}: a lower --learning-rate may help");
+                return Err(Error::Training(reason));
+            }
+        }
+        Ok((gradients, measured))
+    }
+
+    /// One generator an image for what this step drops; none where nothing is dropped.
+    fn generators(&self, images: usize) -> Vec<Random> {
+        if self.config.drop_path() == 0.0 {
+            return Vec::new();
+        }
+        let of_image = |at: usize| {
+            let (seed, step) = (self.config.seed, self.steps as u64);
+            Random::new(seed, step, at as u64, Stream::DropPath(0))
+        };
+        (0..images).map(of_image).collect()
+    }
+}

@@ -1,0 +1,28 @@
+//! Cross-entropy between logits and the classes of labelled pictures.
+
+use burn::tensor::activation::log_softmax;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+
+/// Mean cross-entropy against smoothed labels: the target of a picture's own class is `1 - s + s / K`, that of each other
+/// one `s / K`.
+///
+/// Source: Szegedy et al., arXiv 1512.00567, section 7; `LabelSmoothingCrossEntropy` in timm/loss/cross_entropy.py.
+///
+/// # Shapes
+/// `logits` `[B, K]`, `labels` `[B]` below K -> `[1]`; `smoothing` s from 0 to below 1.
+pub fn label_loss<B: Backend>(
+    logits: Tensor<B, 2>,
+    labels: &[usize],
+    smoothing: f64,
+) -> Tensor<B, 1> {
+    let [batch, classes] = logits.dims();
+    let spread = smoothing / classes as f64;
+    let mut targets = vec![spread as f32; batch * classes];
+    for (row, label) in targets.chunks_exact_mut(classes).zip(labels) {
+        row[*label] = (1.0 - smoothing + spread) as f32;
+    }
+    let targets = TensorData::new(targets, [batch, classes]);
+    let targets = Tensor::<B, 2>::from_data(targets, &logits.device());
+    (log_softmax(logits, 1) * targets).sum() / -(batch as f64)
+}
