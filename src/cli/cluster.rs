@@ -63,7 +63,7 @@ impl ClusterArgs {
     pub fn run(&self) -> Result<()> {
         let embedder = self.model.load()?;
         let folder = self.model.scan(&self.data)?;
-        let embedded = self.model.embed(&embedder, &folder, self.features)?;
+        let embedded = self.model.embed(&embedder, &folder, self.features, 1)?;
         let (count, width) = (embedded.set.len(), embedded.set.width);
         let clusters = self.clusters.unwrap_or(match embedded.classes.len() {
             0 | 1 => 10,

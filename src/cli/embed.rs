@@ -22,6 +22,9 @@ pub struct EmbedArgs {
     /// Feature of a picture.
     #[arg(long, value_enum, default_value = "cls")]
     features: FeatureKind,
+    /// Last blocks whose features are written, one after the other, the last block's last.
+    #[arg(long, value_name = "BLOCKS", default_value_t = 1)]
+    layers: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -37,7 +40,8 @@ impl EmbedArgs {
         TableFormat::of(&self.out)?; // before hours of work
         let embedder = self.model.load()?;
         let folder = self.model.scan(&self.data)?;
-        let embedded = self.model.embed(&embedder, &folder, self.features)?;
+        let (kind, layers) = (self.features, self.layers);
+        let embedded = self.model.embed(&embedder, &folder, kind, layers)?;
         let skipped = embedded.skipped.len();
         let table = EmbeddingTable::of(embedded, embedder.hash());
         table.write(&self.out)?;

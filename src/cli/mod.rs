@@ -9,6 +9,7 @@ mod evaluate;
 mod inspect;
 pub mod logger;
 mod model;
+mod picture_names;
 mod progress;
 mod report;
 mod search;

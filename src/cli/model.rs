@@ -82,6 +82,7 @@ impl ModelArgs {
         embedder: &Embedder,
         folder: &Arc<ImageFolder>,
         kind: FeatureKind,
+        layers: usize,
     ) -> Result<Embedded> {
         let stop = stop_on_signal()?;
         let bar = ProgressBar::new(folder.len() as u64);
@@ -96,6 +97,7 @@ impl ModelArgs {
         }
         let request = FolderRequest {
             kind,
+            layers,
             batch_size: self.batch_size,
             workers: self.workers,
         };

@@ -56,7 +56,7 @@ impl SearchArgs {
         let table = match (&self.data, &self.index) {
             (Some(data), index) => {
                 let folder = self.model.scan(data)?;
-                let embedded = self.model.embed(&embedder, &folder, FeatureKind::Cls)?;
+                let embedded = self.model.embed(&embedder, &folder, FeatureKind::Cls, 1)?;
                 let table = EmbeddingTable::of(embedded, embedder.hash());
                 if let Some(index) = index {
                     table.write(index)?;

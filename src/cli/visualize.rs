@@ -1,6 +1,6 @@
 //! `ibot visualize`: attention, patches and curves as pictures, and all of a run as one page.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ibot::data::FolderConfig;
 use ibot::data::decode::decode_rgb;
@@ -11,9 +11,10 @@ use ibot::{Error, Result};
 use image::RgbImage;
 use serde::Serialize;
 
-use super::cluster::{file_name, save_png};
+use super::cluster::save_png;
 use super::curves::curves;
 use super::model::ModelArgs;
+use super::picture_names::picture_names;
 use super::report::Page;
 
 /// Lines between two pictures, at most.
@@ -68,9 +69,10 @@ impl VisualizeArgs {
         }
         let shown = pictures.iter().map(|picture| embedder.seen(picture));
         let shown: Vec<RgbImage> = shown.collect::<Result<_>>()?;
-        for ((path, picture), shown) in self.image.iter().zip(&pictures).zip(&shown) {
-            for (name, map) in maps(&embedder, picture, shown, &file_name(path))? {
-                show(format!("{}-{name}", stem(path)), &map, &mut page)?;
+        let names = picture_names(&self.image);
+        for ((name, picture), shown) in names.iter().zip(&pictures).zip(&shown) {
+            for (what, map) in maps(&embedder, picture, shown, &name.title)? {
+                show(format!("{}-{what}", name.file), &map, &mut page)?;
             }
         }
         for other in 1..pictures.len() {
@@ -81,16 +83,11 @@ impl VisualizeArgs {
             let matches = &matches[..matches.len().min(MOST_MATCHES)];
             let title = format!(
                 "patches nearest to each other: {} and {}",
-                file_name(&self.image[0]),
-                file_name(&self.image[other])
+                names[0].title, names[other].title
             );
             let picture =
                 correspondence(&shown[0], &shown[other], matches, embedder.grid(), &title);
-            let name = format!(
-                "{}-{}-correspondence",
-                stem(&self.image[0]),
-                stem(&self.image[other])
-            );
+            let name = format!("{}-{}-correspondence", names[0].file, names[other].file);
             show(name, &picture, &mut page)?;
         }
         page.card(&embedder)?;
@@ -143,11 +140,4 @@ fn maps(
         ));
     }
     Ok(maps)
-}
-
-fn stem(path: &Path) -> String {
-    path.file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
 }

@@ -188,9 +188,14 @@ impl ImageFolder {
     /// At most `count` of its pictures, from all over it.
     pub fn sample(&self, count: usize) -> Self {
         let (all, count) = (self.pictures.len(), count.min(self.pictures.len()));
-        let places = (0..count).map(|at| at * all / count);
+        let places: Vec<usize> = (0..count).map(|at| at * all / count).collect();
+        self.part(&places)
+    }
+
+    /// The pictures at these places, with the classes of all.
+    pub fn part(&self, places: &[usize]) -> Self {
         Self {
-            pictures: places.map(|at| self.pictures[at].clone()).collect(),
+            pictures: places.iter().map(|at| self.pictures[*at].clone()).collect(),
             ..self.clone()
         }
     }

@@ -19,6 +19,16 @@ pub enum FeatureKind {
     Both,
 }
 
+impl FeatureKind {
+    /// Features that it joins.
+    pub(super) fn parts(self) -> usize {
+        match self {
+            Self::Cls | Self::Patch => 1,
+            Self::Both => 2,
+        }
+    }
+}
+
 /// The pictures of a folder that could be read, with their features.
 #[derive(Debug, Clone, Default)]
 pub struct Embedded {
