@@ -32,6 +32,7 @@ struct Report {
     out: PathBuf,
     pictures: usize,
     width: usize,
+    /// Pictures that could not be read.
     skipped: usize,
 }
 
@@ -42,7 +43,7 @@ impl EmbedArgs {
         let folder = self.model.scan(&self.data)?;
         let (kind, layers) = (self.features, self.layers);
         let embedded = self.model.embed(&embedder, &folder, kind, layers)?;
-        let skipped = embedded.skipped.len();
+        let skipped = folder.summary().skipped.len() + embedded.skipped.len();
         let table = EmbeddingTable::of(embedded, embedder.hash());
         table.write(&self.out)?;
         let report = Report {

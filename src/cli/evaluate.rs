@@ -176,7 +176,8 @@ impl SplitArgs {
             .iter()
             .map(|(train, test)| classify(train, test).ok_or_else(none))
             .collect::<Result<_>>()?;
-        let tested = pairs.iter().map(|(_, test)| test.len()).sum();
+        let asked = |test: &FeatureSet| test.labels.iter().flatten().count();
+        let tested = pairs.iter().map(|(_, test)| asked(test)).sum();
         let ways = found.first().map_or(0, Vec::len);
         let row = |way: usize| {
             let top1: Vec<f64> = found.iter().map(|split| split[way].top1).collect();
@@ -227,12 +228,13 @@ impl Report {
                 text,
                 "{name:>13}  top-1 {top1:5.1} % ({low:.1} to {high:.1})  top-5 {top5:5.1} %"
             );
-            let mut chosen: Vec<String> = row.chosen.iter().map(ToString::to_string).collect();
+            let mut chosen = row.chosen.clone();
+            chosen.sort_by(f64::total_cmp);
             chosen.dedup();
-            let chosen = chosen.join(", ");
+            let chosen: Vec<String> = chosen.iter().map(ToString::to_string).collect();
             let _ = match chosen.is_empty() {
                 true => writeln!(text),
-                false => writeln!(text, "  {} {chosen}", self.chosen),
+                false => writeln!(text, "  with {} {}", self.chosen, chosen.join(" or ")),
             };
         }
         text

@@ -52,8 +52,12 @@ impl ModelArgs {
         };
         let embedder = Embedder::load(&self.model, &options, &selected)?;
         if let Some(difference) = embedder.fingerprint_difference() {
+            let like = match difference {
+                0.0 => "equal to".to_owned(),
+                _ => format!("within {difference:.1e} of"),
+            };
             self.note(&format!(
-                "model {}: features of the built-in pictures within {difference:.1e} of those in the file",
+                "model {}: features of the built-in pictures are {like} those in the file",
                 self.model.display()
             ));
         }
@@ -113,9 +117,8 @@ impl ModelArgs {
         }
         let count = embedded.set.len();
         self.note(&format!(
-            "{count} pictures in {seconds:.1} s, {:.1} images/s; {} skipped",
-            count as f64 / seconds,
-            embedded.skipped.len()
+            "{count} pictures in {seconds:.1} s, {:.1} images/s",
+            count as f64 / seconds
         ));
         Ok(embedded)
     }

@@ -40,6 +40,8 @@ pub struct Embedded {
     pub classes: Vec<String>,
     /// Pictures that could not be read, and why.
     pub skipped: Vec<(PathBuf, String)>,
+    /// [`crate::embedding::FolderRequest::recipe`] of the features.
+    pub recipe: String,
 }
 
 impl Embedded {

@@ -32,6 +32,20 @@ impl Default for FolderRequest {
     }
 }
 
+impl FolderRequest {
+    /// Which features of the model it asks for, in words: two tables of one model can be compared where these agree.
+    pub fn recipe(&self, embedder: &Embedder) -> String {
+        let kind = match self.kind {
+            FeatureKind::Cls => "cls",
+            FeatureKind::Patch => "mean patch",
+            FeatureKind::Both => "cls and mean patch",
+        };
+        let blocks = if self.layers == 1 { "block" } else { "blocks" };
+        let side = embedder.preprocessing().image_size;
+        format!("{kind} of {} {blocks} at {side} pixels", self.layers)
+    }
+}
+
 /// Features of all pictures of a folder, in its order. `progress` hears the number of pictures after each batch, and stops
 /// by giving false.
 ///
@@ -60,6 +74,7 @@ pub fn embed_folder(
             labels: Vec::new(),
         },
         classes: folder.classes().to_vec(),
+        recipe: request.recipe(embedder),
         ..Embedded::default()
     };
     let augment = embedder.preprocessing().augment();

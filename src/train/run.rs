@@ -242,6 +242,7 @@ impl Run<'_> {
         Ok(RunRecord {
             ibot: env!("CARGO_PKG_VERSION").into(),
             backend: self.request.selected.backend().to_string(),
+            device: self.request.selected.to_string(),
             data: absolute(&self.request.data)?,
             val: self.request.val.as_ref().map(absolute).transpose()?,
             pictures: pictures.len(),
