@@ -94,6 +94,27 @@ impl<B: IbotBackend> VisionTransformer<B> {
         self.run(images, None, of_images)
     }
 
+    /// All tokens after each of the last `count` blocks, the first of them first, each through the last norm.
+    ///
+    /// Source: DINO's `get_intermediate_layers`. The last one is [`VisionTransformer::features`]; a `count` of 0, or beyond
+    /// the depth, gives one, or all.
+    ///
+    /// # Shapes
+    /// `images` `[B, 3, H, W]` -> `count` times `[B, prefix + N, D]`.
+    pub fn last_layers(&self, images: Tensor<B, 4>, count: usize) -> Vec<Tensor<B, 3>> {
+        let (mut tokens, [batch, length, width]) = self.embedded(images, None);
+        let skipped = self.blocks.len().saturating_sub(count.max(1));
+        let mut layers = Vec::new();
+        for (at, block) in self.blocks.iter().enumerate() {
+            tokens = block.forward(tokens, batch, None);
+            if at >= skipped {
+                let normed = self.normed(tokens.clone());
+                layers.push(normed.reshape([batch, length, width]));
+            }
+        }
+        layers
+    }
+
     /// Attention in the last block to each patch: that of the class token, or the mean over all tokens where there is none.
     ///
     /// # Shapes
@@ -156,11 +177,14 @@ impl<B: IbotBackend> VisionTransformer<B> {
                     (drops && rate > 0.0).then(|| DropPath::draw(of_images, rate, &device));
                 block.forward(tokens, batch, drop_path)
             });
-        let flat = match &self.norm {
+        self.normed(flat).reshape([batch, count, width])
+    }
+
+    fn normed(&self, flat: Tensor<B, 2>) -> Tensor<B, 2> {
+        match &self.norm {
             Some(norm) => norm.forward(flat),
             None => flat,
-        };
-        flat.reshape([batch, count, width])
+        }
     }
 
     fn with_prefix_and_positions(&self, patches: Tensor<B, 3>, grid: [usize; 2]) -> Tensor<B, 3> {

@@ -63,7 +63,7 @@ impl ClusterArgs {
     pub fn run(&self) -> Result<()> {
         let embedder = self.model.load()?;
         let folder = self.model.scan(&self.data)?;
-        let embedded = self.model.embed(&embedder, &folder, self.features)?;
+        let embedded = self.model.embed(&embedder, &folder, self.features, 1)?;
         let (count, width) = (embedded.set.len(), embedded.set.width);
         let clusters = self.clusters.unwrap_or(match embedded.classes.len() {
             0 | 1 => 10,
@@ -85,6 +85,7 @@ impl ClusterArgs {
             }
         }
         let has_classes = embedded.classes.len() > 1;
+        let classes = embedded.class_names();
         let report = Report {
             pictures: count,
             clusters: (0..clusters)
@@ -99,14 +100,15 @@ impl ClusterArgs {
                         .map(|at| (distance(at), at))
                         .collect();
                     members.sort_by(|a, b| a.0.total_cmp(&b.0));
-                    let paths: Vec<PathBuf> = members
-                        .iter()
-                        .map(|(_, at)| embedded.paths[*at].clone())
-                        .collect();
+                    let members = members.iter().map(|(_, at)| {
+                        let class = classes[*at].clone().unwrap_or_default();
+                        (embedded.paths[*at].clone(), class)
+                    });
+                    let members: Vec<(PathBuf, String)> = members.collect();
                     Ok(Cluster {
-                        pictures: paths.len(),
-                        sheet: self.sheet_of(cluster, &paths)?,
-                        paths,
+                        pictures: members.len(),
+                        sheet: self.sheet_of(cluster, &members)?,
+                        paths: members.into_iter().map(|(path, _)| path).collect(),
                     })
                 })
                 .collect::<Result<_>>()?,
@@ -117,23 +119,33 @@ impl ClusterArgs {
         self.model.answer(&report, || report.text())
     }
 
-    fn sheet_of(&self, cluster: usize, paths: &[PathBuf]) -> Result<Option<PathBuf>> {
+    /// Writes the contact sheet of a cluster, its pictures each with its class.
+    fn sheet_of(&self, cluster: usize, members: &[(PathBuf, String)]) -> Result<Option<PathBuf>> {
         let Some(out) = &self.out else {
             return Ok(None);
         };
         std::fs::create_dir_all(out).map_err(Error::io(out))?;
         let file = out.join(format!("cluster-{cluster:03}.png"));
-        let title = format!("cluster {cluster}: {} pictures", paths.len());
-        let shown = paths.iter().take(self.sheet);
-        let captioned: Vec<(PathBuf, String)> =
-            shown.map(|path| (path.clone(), file_name(path))).collect();
-        save_sheet(&file, &title, &captioned)?;
+        let shown = &members[..members.len().min(self.sheet)];
+        let title = match members.len() - shown.len() {
+            0 => format!("cluster {cluster}: {} pictures", members.len()),
+            _ => format!(
+                "cluster {cluster}: the {} most central of {} pictures",
+                shown.len(),
+                members.len()
+            ),
+        };
+        let captioned = shown.iter().map(|(path, class)| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            (path.clone(), format!("{class} {name}").trim().to_owned())
+        });
+        save_sheet(&file, &title, &captioned.collect::<Vec<_>>())?;
         Ok(Some(file))
     }
 }
 
-/// Writes a contact sheet of the pictures, with their captions, that can still be read.
-pub fn save_sheet(file: &Path, title: &str, paths: &[(PathBuf, String)]) -> Result<()> {
+/// Writes a contact sheet of the pictures, with their captions, that can still be read; gives the number of the others.
+pub fn save_sheet(file: &Path, title: &str, paths: &[(PathBuf, String)]) -> Result<usize> {
     let pictures: Vec<(DynamicImage, &str)> = paths
         .iter()
         .filter_map(|(path, caption)| {
@@ -146,7 +158,8 @@ pub fn save_sheet(file: &Path, title: &str, paths: &[(PathBuf, String)]) -> Resu
         .map(|(picture, caption)| Captioned { picture, caption })
         .collect();
     let (side, columns) = THUMBNAIL;
-    save_png(file, &contact_sheet(title, &captioned, columns, side))
+    save_png(file, &contact_sheet(title, &captioned, columns, side))?;
+    Ok(paths.len() - captioned.len())
 }
 
 /// Writes a PNG.
@@ -155,14 +168,6 @@ pub fn save_png(file: &Path, picture: &image::RgbImage) -> Result<()> {
         image::ImageError::IoError(source) => Error::io(file)(source),
         other => Error::io(file)(std::io::Error::other(other)),
     })
-}
-
-/// The last part of a path, for a caption.
-pub fn file_name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
 }
 
 impl Report {

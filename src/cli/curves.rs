@@ -125,7 +125,11 @@ fn chart(
     (!series.is_empty()).then(|| (format!("curve-{name}"), line_chart(&config, &series)))
 }
 
-fn lines(path: &Path) -> Result<Vec<Value>> {
+/// The whole lines of a file of JSON lines.
+///
+/// # Errors
+/// [`Error::Io`] without the file, [`Error::Data`] where it is damaged.
+pub fn lines(path: &Path) -> Result<Vec<Value>> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     // a run that was killed may have left half a line at the end
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -148,7 +152,8 @@ fn series(lines: &[Value], key: &str) -> Option<Series> {
     let mean = |group: &[[f64; 2]]| {
         [0, 1].map(|axis| group.iter().map(|point| point[axis]).sum::<f64>() / group.len() as f64)
     };
-    let name = key.trim_start_matches('/').replace(['/', '_'], " ");
+    let name = key.trim_start_matches("/health");
+    let name = name.trim_start_matches('/').replace(['/', '_'], " ");
     (!points.is_empty()).then(|| Series {
         name,
         points: points.chunks(together).map(mean).collect(),

@@ -22,6 +22,9 @@ pub struct EmbedArgs {
     /// Feature of a picture.
     #[arg(long, value_enum, default_value = "cls")]
     features: FeatureKind,
+    /// Last blocks whose features are written, one after the other, the last block's last.
+    #[arg(long, value_name = "BLOCKS", default_value_t = 1)]
+    layers: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -29,6 +32,7 @@ struct Report {
     out: PathBuf,
     pictures: usize,
     width: usize,
+    /// Pictures that could not be read.
     skipped: usize,
 }
 
@@ -37,8 +41,9 @@ impl EmbedArgs {
         TableFormat::of(&self.out)?; // before hours of work
         let embedder = self.model.load()?;
         let folder = self.model.scan(&self.data)?;
-        let embedded = self.model.embed(&embedder, &folder, self.features)?;
-        let skipped = embedded.skipped.len();
+        let (kind, layers) = (self.features, self.layers);
+        let embedded = self.model.embed(&embedder, &folder, kind, layers)?;
+        let skipped = folder.summary().skipped.len() + embedded.skipped.len();
         let table = EmbeddingTable::of(embedded, embedder.hash());
         table.write(&self.out)?;
         let report = Report {

@@ -54,16 +54,45 @@ pub struct ProbeArgs {
     model: ModelArgs,
     #[command(flatten)]
     split: SplitArgs,
+    /// Numbers of last blocks; each is a probe of their features, one after the other [default: 1, and 4 where there are
+    /// so many].
+    #[arg(long, value_name = "BLOCKS", value_delimiter = ',')]
+    layers: Option<Vec<usize>>,
+    /// lbfgs fits logistic regression to its minimum for each strength of a penalty, in place of a sweep of learning rates;
+    /// sgd sweeps learning rates, as DINO's linear evaluation.
+    #[arg(long, value_enum, default_value = "lbfgs")]
+    optimizer: Optimizer,
     /// Inverse strengths of the penalty to choose from, by a held-out fifth of the training pictures.
-    #[arg(long, value_delimiter = ',', default_values_t = ProbeConfig::default().inverse_strengths)]
+    #[arg(long, value_delimiter = ',', default_values_t = ProbeConfig::lbfgs().candidates)]
     strengths: Vec<f64>,
+    /// The same for sgd: learning rates in batches of 256, for 100 epochs.
+    #[arg(long, value_delimiter = ',', default_values_t = ProbeConfig::sgd().candidates)]
+    learning_rates: Vec<f64>,
+}
+
+/// What fits the probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Optimizer {
+    Lbfgs,
+    Sgd,
+}
+
+/// What one way to classify reaches on one split.
+struct Found {
+    classifier: String,
+    chosen: Option<f64>,
+    top1: f64,
+    top5: f64,
 }
 
 /// One way to classify, over all splits.
 #[derive(Debug, Serialize)]
 struct Row {
-    /// `k = 20`, or `linear`.
+    /// `k = 20`, `last block`, `last 4 blocks`.
     classifier: String,
+    /// What the probe chose of its strengths or learning rates, on each split; nothing for k-NN.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    chosen: Vec<f64>,
     /// Share of the pictures whose class is the first guess.
     top1: f64,
     /// Share whose class is among the first five guesses.
@@ -82,23 +111,31 @@ struct Report {
     tested: usize,
     splits: usize,
     rows: Vec<Row>,
+    /// What the rows name as chosen.
+    #[serde(skip)]
+    chosen: &'static str,
 }
 
 /// A training and a test part.
 type Pair = (FeatureSet, FeatureSet);
 
 impl SplitArgs {
-    fn pairs(&self, model: &ModelArgs, embedder: &Embedder) -> Result<(Vec<Pair>, Embedded)> {
+    fn pairs(
+        &self,
+        model: &ModelArgs,
+        embedder: &Embedder,
+        layers: usize,
+    ) -> Result<(Vec<Pair>, Embedded)> {
         let folder = model.scan(&self.data)?;
         if folder.classes().len() < 2 {
             let reason = "has fewer than two classes: each folder of its first level is one";
             return Err(Error::data(&self.data, reason));
         }
-        let train = model.embed(embedder, &folder, self.features)?;
+        let train = model.embed(embedder, &folder, self.features, layers)?;
         if let Some(val) = &self.val {
             let queries = model.scan(val)?;
             let queries = queries.as_ref().clone().with_classes(folder.classes())?;
-            let test = model.embed(embedder, &queries.into(), self.features)?;
+            let test = model.embed(embedder, &queries.into(), self.features, layers)?;
             return Ok((vec![(train.set.clone(), test.set)], train));
         }
         if !(self.held_out > 0.0 && self.held_out < 1.0) {
@@ -123,24 +160,28 @@ impl SplitArgs {
         Ok((pairs, train))
     }
 
-    /// The report over all splits; `classify` gives name, top1 and top5 of each way for one of them.
+    /// The report over all splits of the features of so many layers; `classify` tries each way on one of them, and `chosen`
+    /// is the name of what it chooses.
     fn report(
         &self,
         model: &ModelArgs,
-        classify: impl Fn(&FeatureSet, &FeatureSet) -> Option<Vec<(String, f64, f64)>>,
+        embedder: &Embedder,
+        layers: usize,
+        chosen: &'static str,
+        classify: impl Fn(&FeatureSet, &FeatureSet) -> Option<Vec<Found>>,
     ) -> Result<()> {
-        let embedder = model.load()?;
-        let (pairs, embedded) = self.pairs(model, &embedder)?;
+        let (pairs, embedded) = self.pairs(model, embedder, layers)?;
         let none = || Error::data(&self.data, "has no picture with a class");
-        let found: Vec<Vec<(String, f64, f64)>> = pairs
+        let found: Vec<Vec<Found>> = pairs
             .iter()
             .map(|(train, test)| classify(train, test).ok_or_else(none))
             .collect::<Result<_>>()?;
-        let tested = pairs.iter().map(|(_, test)| test.len()).sum();
+        let asked = |test: &FeatureSet| test.labels.iter().flatten().count();
+        let tested = pairs.iter().map(|(_, test)| asked(test)).sum();
         let ways = found.first().map_or(0, Vec::len);
         let row = |way: usize| {
-            let top1: Vec<f64> = found.iter().map(|split| split[way].1).collect();
-            let top5 = found.iter().map(|split| split[way].2).sum::<f64>() / found.len() as f64;
+            let top1: Vec<f64> = found.iter().map(|split| split[way].top1).collect();
+            let top5 = found.iter().map(|split| split[way].top5).sum::<f64>() / found.len() as f64;
             let spread = spread(&top1)?;
             let interval = match self.val {
                 Some(_) => wilson_interval(spread.mean, tested),
@@ -150,7 +191,8 @@ impl SplitArgs {
                 ],
             };
             Some(Row {
-                classifier: found[0][way].0.clone(),
+                classifier: found[0][way].classifier.clone(),
+                chosen: found.iter().filter_map(|split| split[way].chosen).collect(),
                 top1: spread.mean,
                 top5,
                 top1_interval: interval,
@@ -165,6 +207,7 @@ impl SplitArgs {
             tested,
             splits: pairs.len(),
             rows: (0..ways).filter_map(row).collect(),
+            chosen,
         };
         model.answer(&report, || report.text())
     }
@@ -181,10 +224,18 @@ impl Report {
             let [low, high] = row.top1_interval.map(|share| 100.0 * share);
             let (top1, top5) = (100.0 * row.top1, 100.0 * row.top5);
             let name = &row.classifier;
-            let _ = writeln!(
+            let _ = write!(
                 text,
-                "{name:>9}  top-1 {top1:5.1} % ({low:.1} to {high:.1})  top-5 {top5:5.1} %"
+                "{name:>13}  top-1 {top1:5.1} % ({low:.1} to {high:.1})  top-5 {top5:5.1} %"
             );
+            let mut chosen = row.chosen.clone();
+            chosen.sort_by(f64::total_cmp);
+            chosen.dedup();
+            let chosen: Vec<String> = chosen.iter().map(ToString::to_string).collect();
+            let _ = match chosen.is_empty() {
+                true => writeln!(text),
+                false => writeln!(text, "  with {} {}", self.chosen, chosen.join(" or ")),
+            };
         }
         text
     }
@@ -199,42 +250,69 @@ impl KnnArgs {
             let remedy = "must be above 0, such as 0.07";
             return Err(Error::config("--temperature", self.temperature, remedy));
         }
-        self.split.report(&self.model, |bank, queries| {
-            let scores = knn_report(bank, queries, &self.k, self.temperature)?;
-            let named = scores.into_iter();
-            Some(
-                named
-                    .map(|score| (format!("k = {}", score.neighbours), score.top1, score.top5))
-                    .collect(),
-            )
-        })
+        let embedder = self.model.load()?;
+        self.split
+            .report(&self.model, &embedder, 1, "", |bank, queries| {
+                let scores = knn_report(bank, queries, &self.k, self.temperature)?;
+                let found = scores.into_iter().map(|score| Found {
+                    classifier: format!("k = {}", score.neighbours),
+                    chosen: None,
+                    top1: score.top1,
+                    top5: score.top5,
+                });
+                Some(found.collect())
+            })
     }
 }
 
 impl ProbeArgs {
     pub fn run(&self) -> Result<()> {
-        let wrong = self
-            .strengths
-            .iter()
-            .find(|strength| !(strength.is_finite() && **strength > 0.0));
-        if let Some(wrong) = wrong {
-            return Err(Error::config(
-                "--strengths",
-                wrong,
-                "must be above 0, such as 0.01",
-            ));
+        let (config, candidates, key, chosen) = match self.optimizer {
+            Optimizer::Lbfgs => (ProbeConfig::lbfgs(), &self.strengths, "--strengths", "C"),
+            Optimizer::Sgd => {
+                let rates = &self.learning_rates;
+                (
+                    ProbeConfig::sgd(),
+                    rates,
+                    "--learning-rates",
+                    "learning rate",
+                )
+            }
+        };
+        let usable = |candidate: &f64| candidate.is_finite() && *candidate > 0.0;
+        if let Some(wrong) = candidates.iter().find(|candidate| !usable(candidate)) {
+            return Err(Error::config(key, wrong, "must be above 0, such as 0.01"));
         }
         let config = ProbeConfig {
-            inverse_strengths: self.strengths.clone(),
-            ..ProbeConfig::default()
+            candidates: candidates.clone(),
+            ..config
         };
-        self.split.report(&self.model, |train, test| {
-            let score = linear_probe(train, test, &config)?;
-            Some(vec![(
-                format!("C = {}", score.inverse_strength),
-                score.top1,
-                score.top5,
-            )])
-        })
+        let embedder = self.model.load()?;
+        let depth = embedder.architecture().depth;
+        let default = || if depth < 4 { vec![1] } else { vec![1, 4] };
+        let layers = self.layers.clone().unwrap_or_else(default);
+        if let Some(wrong) = layers.iter().find(|layers| !(1..=depth).contains(layers)) {
+            let remedy = format!("must be from 1 to the number of the model's blocks, {depth}");
+            return Err(Error::config("--layers", wrong, remedy));
+        }
+        let most = layers.iter().copied().max().unwrap_or(1);
+        self.split
+            .report(&self.model, &embedder, most, chosen, |train, test| {
+                let probe = |&layers: &usize| {
+                    let width = train.width / most * layers;
+                    let [train, test] = [train, test].map(|set| set.last_columns(width));
+                    let score = linear_probe(&train, &test, &config)?;
+                    Some(Found {
+                        classifier: match layers {
+                            1 => "last block".to_owned(),
+                            layers => format!("last {layers} blocks"),
+                        },
+                        chosen: Some(score.chosen),
+                        top1: score.top1,
+                        top5: score.top5,
+                    })
+                };
+                layers.iter().map(probe).collect()
+            })
     }
 }

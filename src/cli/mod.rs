@@ -11,6 +11,7 @@ mod finetune;
 mod inspect;
 pub mod logger;
 mod model;
+mod picture_names;
 mod progress;
 mod report;
 mod search;

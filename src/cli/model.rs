@@ -48,8 +48,12 @@ impl ModelArgs {
         self.note(&selected.to_string());
         let embedder = Embedder::load(&self.model, &self.options(), &selected)?;
         if let Some(difference) = embedder.fingerprint_difference() {
+            let like = match difference {
+                0.0 => "equal to".to_owned(),
+                _ => format!("within {difference:.1e} of"),
+            };
             self.note(&format!(
-                "model {}: features of the built-in pictures within {difference:.1e} of those in the file",
+                "model {}: features of the built-in pictures are {like} those in the file",
                 self.model.display()
             ));
         }
@@ -86,6 +90,7 @@ impl ModelArgs {
         embedder: &Embedder,
         folder: &Arc<ImageFolder>,
         kind: FeatureKind,
+        layers: usize,
     ) -> Result<Embedded> {
         let stop = stop_on_signal()?;
         let bar = ProgressBar::new(folder.len() as u64);
@@ -100,6 +105,7 @@ impl ModelArgs {
         }
         let request = FolderRequest {
             kind,
+            layers,
             batch_size: self.batch_size,
             workers: self.workers,
         };
@@ -115,9 +121,8 @@ impl ModelArgs {
         }
         let count = embedded.set.len();
         self.note(&format!(
-            "{count} pictures in {seconds:.1} s, {:.1} images/s; {} skipped",
-            count as f64 / seconds,
-            embedded.skipped.len()
+            "{count} pictures in {seconds:.1} s, {:.1} images/s",
+            count as f64 / seconds
         ));
         Ok(embedded)
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ibot::data::FolderConfig;
 use ibot::data::decode::decode_rgb;
-use ibot::embedding::{EmbeddingTable, FeatureKind};
+use ibot::embedding::{EmbeddingTable, FeatureKind, FolderRequest};
 use ibot::eval::nearest;
 use ibot::{Error, Result};
 use serde::Serialize;
@@ -56,7 +56,7 @@ impl SearchArgs {
         let table = match (&self.data, &self.index) {
             (Some(data), index) => {
                 let folder = self.model.scan(data)?;
-                let embedded = self.model.embed(&embedder, &folder, FeatureKind::Cls)?;
+                let embedded = self.model.embed(&embedder, &folder, FeatureKind::Cls, 1)?;
                 let table = EmbeddingTable::of(embedded, embedder.hash());
                 if let Some(index) = index {
                     table.write(index)?;
@@ -70,13 +70,20 @@ impl SearchArgs {
             }
             (None, Some(index)) => {
                 let table = EmbeddingTable::read(index)?;
-                if table.model.as_deref() != Some(embedder.hash())
-                    || table.width != embedder.width()
-                {
-                    let reason = format!(
-                        "was made by another model than {}, or of other features: make it again with --data",
-                        self.model.model.display()
-                    );
+                let model = self.model.model.display();
+                let expected = FolderRequest::default().recipe(&embedder);
+                let wrong = match (table.model.as_deref(), table.recipe.as_deref()) {
+                    (hash, _) if hash != Some(embedder.hash()) => {
+                        Some(format!("was made by another model than {model}"))
+                    }
+                    (_, Some(recipe)) if recipe == expected => None,
+                    (_, recipe) => Some(format!(
+                        "holds {}, and a search compares {expected}",
+                        recipe.unwrap_or("features of no known kind")
+                    )),
+                };
+                if let Some(wrong) = wrong {
+                    let reason = format!("{wrong}: make it again with --data");
                     return Err(Error::data(index, reason));
                 }
                 table
@@ -105,7 +112,13 @@ impl SearchArgs {
             let query = (self.query.clone(), "query".to_owned());
             let captioned: Vec<(PathBuf, String)> = std::iter::once(query).chain(found).collect();
             let title = format!("nearest to {}", self.query.display());
-            save_sheet(out, &title, &captioned)?;
+            let missing = save_sheet(out, &title, &captioned)?;
+            if missing > 0 {
+                self.model.note(&format!(
+                    "{missing} of the pictures found cannot be read and are not on {}",
+                    out.display()
+                ));
+            }
         }
         let report = Report {
             query: self.query.clone(),

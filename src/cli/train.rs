@@ -30,6 +30,9 @@ pub struct TrainArgs {
     /// Labelled image folder whose pictures k-NN classifies by those of --data, before and after.
     #[arg(long)]
     val: Option<PathBuf>,
+    /// Share of --data, of each class, that is not trained on and evaluated on in place of --val; drawn by the seed.
+    #[arg(long, value_name = "SHARE", conflicts_with = "val")]
+    held_out: Option<f64>,
     /// k-NN every so many epochs too; the checkpoint with the best accuracy is kept.
     #[arg(
         long,
@@ -132,7 +135,8 @@ impl TrainArgs {
                     DEMO_TRAIN_PER_CLASS,
                     DEMO_TEST_PER_CLASS,
                 )?;
-                (set.train, Some(set.test))
+                let val = config.held_out.is_none().then_some(set.test);
+                (set.train, val)
             }
         };
         let request = RunRequest {
@@ -183,6 +187,7 @@ impl TrainArgs {
             config.method.encoder_name.clone_from(encoder);
             config.method.vit = None;
         }
+        config.held_out = self.held_out.or(config.held_out);
         set(&mut config.epochs, self.epochs);
         set(&mut config.seed, self.seed);
         set(&mut config.batch_size, self.batch_size);

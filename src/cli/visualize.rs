@@ -1,6 +1,6 @@
 //! `ibot visualize`: attention, patches and curves as pictures, and all of a run as one page.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ibot::data::FolderConfig;
 use ibot::data::decode::decode_rgb;
@@ -11,9 +11,10 @@ use ibot::{Error, Result};
 use image::RgbImage;
 use serde::Serialize;
 
-use super::cluster::{file_name, save_png};
+use super::cluster::save_png;
 use super::curves::curves;
 use super::model::ModelArgs;
+use super::picture_names::{PictureName, picture_names};
 use super::report::Page;
 
 /// Lines between two pictures, at most.
@@ -43,6 +44,21 @@ struct Written {
     files: Vec<PathBuf>,
 }
 
+/// What is drawn so far: files, and the page that shows them.
+struct Drawing {
+    out: PathBuf,
+    page: Page,
+    written: Written,
+}
+
+/// A picture that maps are drawn of.
+struct Looked {
+    name: PictureName,
+    picture: RgbImage,
+    /// As the model sees it.
+    shown: RgbImage,
+}
+
 impl VisualizeArgs {
     pub fn run(&self) -> Result<()> {
         let most = FolderConfig::default().max_pixels;
@@ -50,63 +66,109 @@ impl VisualizeArgs {
         let pictures: Vec<RgbImage> = pictures.collect::<Result<_>>()?;
         let curves = self.run.as_deref().map(curves).transpose()?;
         let embedder = self.model.load()?;
+        let named = picture_names(&self.image).into_iter().zip(pictures);
+        let looked = named.map(|(name, picture)| {
+            let shown = embedder.seen(&picture)?;
+            Ok(Looked {
+                name,
+                picture,
+                shown,
+            })
+        });
+        let looked: Vec<Looked> = looked.collect::<Result<_>>()?;
         std::fs::create_dir_all(&self.out).map_err(Error::io(&self.out))?;
-        let mut page = Page::new(&format!("ibot: {}", self.model.model.display()));
-        let mut written = Written::default();
-        let mut show = |name: String, picture: &RgbImage, page: &mut Page| -> Result<()> {
-            let file = self.out.join(format!("{name}.png"));
-            save_png(&file, picture)?;
-            page.picture(&name, &file)?;
-            written.files.push(file);
-            Ok(())
+        let mut drawing = Drawing {
+            out: self.out.clone(),
+            page: Page::new(&format!("ibot: {}", self.model.model.display())),
+            written: Written::default(),
         };
-        if let Some(run) = &self.run {
-            page.run(run)?;
+        if let (Some(run), Some(curves)) = (&self.run, curves) {
+            drawing.page.run(run)?;
+            drawing.curves(&curves)?;
         }
-        for (name, picture) in curves.into_iter().flatten() {
-            show(name, &picture, &mut page)?;
+        drawing.maps(&embedder, &looked)?;
+        drawing.correspondences(&embedder, &looked)?;
+        let Drawing {
+            mut page,
+            mut written,
+            ..
+        } = drawing;
+        if self.html {
+            page.model(&self.model.model, &embedder);
+            if let Some(run) = &self.run {
+                page.settings(run)?;
+            }
+            let file = self.out.join("report.html");
+            page.write(&file)?;
+            written.files.push(file);
         }
-        let shown = pictures.iter().map(|picture| embedder.seen(picture));
-        let shown: Vec<RgbImage> = shown.collect::<Result<_>>()?;
-        for ((path, picture), shown) in self.image.iter().zip(&pictures).zip(&shown) {
-            for (name, map) in maps(&embedder, picture, shown, &file_name(path))? {
-                show(format!("{}-{name}", stem(path)), &map, &mut page)?;
+        self.model.answer(&written, || {
+            let files = written.files.iter();
+            let names: Vec<String> = files.map(|file| file.display().to_string()).collect();
+            names.join("\n")
+        })
+    }
+}
+
+impl Drawing {
+    fn show(&mut self, name: &str, picture: &RgbImage) -> Result<()> {
+        let file = self.out.join(format!("{name}.png"));
+        save_png(&file, picture)?;
+        self.page.picture(name, &file)?;
+        self.written.files.push(file);
+        Ok(())
+    }
+
+    fn curves(&mut self, curves: &[(String, RgbImage)]) -> Result<()> {
+        self.page.heading("Curves");
+        self.page.grid(None, true);
+        curves
+            .iter()
+            .try_for_each(|(name, picture)| self.show(name, picture))
+    }
+
+    fn maps(&mut self, embedder: &Embedder, looked: &[Looked]) -> Result<()> {
+        self.page.heading("Maps");
+        for Looked {
+            name,
+            picture,
+            shown,
+        } in looked
+        {
+            self.page.grid(Some(&name.title), false);
+            for (what, map) in maps(embedder, picture, shown, &name.title)? {
+                self.show(&format!("{}-{what}", name.file), &map)?;
             }
         }
-        for other in 1..pictures.len() {
-            let pair = [&pictures[0], &pictures[other]].map(Clone::clone);
+        Ok(())
+    }
+
+    /// The patches of the first picture and of each other one.
+    fn correspondences(&mut self, embedder: &Embedder, looked: &[Looked]) -> Result<()> {
+        let Some((first, others)) = looked
+            .split_first()
+            .filter(|(_, others)| !others.is_empty())
+        else {
+            return Ok(());
+        };
+        self.page.heading("Patches nearest to each other");
+        self.page.grid(None, false);
+        for other in others {
+            let pair = [&first.picture, &other.picture].map(Clone::clone);
             let patches = embedder.embed_with_patches(&pair)?.patches;
             let (left, right) = patches.split_at(patches.len() / 2);
             let matches = mutual_matches(left, right, embedder.width());
             let matches = &matches[..matches.len().min(MOST_MATCHES)];
             let title = format!(
                 "patches nearest to each other: {} and {}",
-                file_name(&self.image[0]),
-                file_name(&self.image[other])
+                first.name.title, other.name.title
             );
-            let picture =
-                correspondence(&shown[0], &shown[other], matches, embedder.grid(), &title);
-            let name = format!(
-                "{}-{}-correspondence",
-                stem(&self.image[0]),
-                stem(&self.image[other])
-            );
-            show(name, &picture, &mut page)?;
+            let grid = embedder.grid();
+            let picture = correspondence(&first.shown, &other.shown, matches, grid, &title);
+            let (first, other) = (&first.name.file, &other.name.file);
+            self.show(&format!("{first}-{other}-correspondence"), &picture)?;
         }
-        page.card(&embedder)?;
-        if self.html {
-            let file = self.out.join("report.html");
-            page.write(&file)?;
-            written.files.push(file);
-        }
-        self.model.answer(&written, || {
-            let names: Vec<String> = written
-                .files
-                .iter()
-                .map(|file| file.display().to_string())
-                .collect();
-            names.join("\n")
-        })
+        Ok(())
     }
 }
 
@@ -136,18 +198,12 @@ fn maps(
     }
     let features = embedder.embed_with_patches(std::slice::from_ref(picture))?;
     if let Some(colours) = patch_pca_rgb(&features.patches, embedder.width()) {
-        let title = format!("{title}: patches by their three main directions");
+        let title =
+            format!("{title}: patches; the more alike two colors, the more alike their features");
         maps.push((
             "patch-pca".to_owned(),
             patch_colours(shown, &colours, attention.grid, &title),
         ));
     }
     Ok(maps)
-}
-
-fn stem(path: &Path) -> String {
-    path.file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
 }

@@ -19,6 +19,16 @@ pub enum FeatureKind {
     Both,
 }
 
+impl FeatureKind {
+    /// Features that it joins.
+    pub(super) fn parts(self) -> usize {
+        match self {
+            Self::Cls | Self::Patch => 1,
+            Self::Both => 2,
+        }
+    }
+}
+
 /// The pictures of a folder that could be read, with their features.
 #[derive(Debug, Clone, Default)]
 pub struct Embedded {
@@ -30,6 +40,8 @@ pub struct Embedded {
     pub classes: Vec<String>,
     /// Pictures that could not be read, and why.
     pub skipped: Vec<(PathBuf, String)>,
+    /// [`crate::embedding::FolderRequest::recipe`] of the features.
+    pub recipe: String,
 }
 
 impl Embedded {

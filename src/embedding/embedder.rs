@@ -141,7 +141,7 @@ impl Embedder {
     /// # Errors
     /// [`crate::Error::Device`] where the device failed, [`crate::Error::Data`] for a picture without a pixel.
     pub fn embed(&self, pictures: &[RgbImage]) -> Result<Embeddings> {
-        self.embeddings(pictures, false)
+        self.embeddings(pictures, Wanted::CLS)
     }
 
     /// One feature a picture, and one a patch.
@@ -149,14 +149,14 @@ impl Embedder {
     /// # Errors
     /// As [`Embedder::embed`].
     pub fn embed_with_patches(&self, pictures: &[RgbImage]) -> Result<Embeddings> {
-        self.embeddings(pictures, true)
+        let wanted = Wanted {
+            patches: true,
+            ..Wanted::CLS
+        };
+        self.embeddings(pictures, wanted)
     }
 
-    fn embeddings(&self, pictures: &[RgbImage], patches: bool) -> Result<Embeddings> {
-        let wanted = Wanted {
-            patches,
-            attention: false,
-        };
+    fn embeddings(&self, pictures: &[RgbImage], wanted: Wanted) -> Result<Embeddings> {
         let made = self.run(pictures, wanted)?;
         Ok(Embeddings {
             cls: made.cls,
@@ -170,8 +170,8 @@ impl Embedder {
     /// As [`Embedder::embed`].
     pub fn attention(&self, pictures: &[RgbImage]) -> Result<AttentionMaps> {
         let wanted = Wanted {
-            patches: false,
             attention: true,
+            ..Wanted::CLS
         };
         Ok(AttentionMaps {
             values: self.run(pictures, wanted)?.attention,

@@ -11,19 +11,34 @@ use crate::error::Result;
 use crate::kernels::IbotBackend;
 use crate::model::{LoadedModel, Preprocessing, fingerprint};
 
-/// What is asked of a batch beside its features.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What is asked of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wanted {
+    /// Last blocks L whose features are given.
+    pub layers: usize,
+    pub patch_means: bool,
     pub patches: bool,
     pub attention: bool,
+}
+
+impl Wanted {
+    /// The feature of each picture.
+    pub const CLS: Self = Self {
+        layers: 1,
+        patch_means: false,
+        patches: false,
+        attention: false,
+    };
 }
 
 /// What a batch gives, on the host.
 #[derive(Debug, Default)]
 pub(super) struct Made {
-    /// `[B, D]`.
+    /// `[B, L, D]`.
     pub cls: Vec<f32>,
-    /// `[B, N, D]`; empty where not wanted.
+    /// Means over the patches, `[B, L, D]`; empty where not wanted.
+    pub patch_means: Vec<f32>,
+    /// Those of the last block, `[B, N, D]`; empty where not wanted.
     pub patches: Vec<f32>,
     /// Attention of the class token, or of all tokens where there is none, to the patches in the last block, `[B, H, N]`;
     /// empty where not wanted.
@@ -72,17 +87,21 @@ where
         let attention = wanted
             .attention
             .then(|| self.model.last_attention(images.clone()));
-        let features = self.model.features(images, None);
-        let patches = wanted
-            .patches
-            .then(|| self.model.patches_of(features.clone()));
-        let cls = self.model.pool(features);
+        let layers = self.model.last_layers(images, wanted.layers);
+        let patches_of = |layer: &Tensor<B, 3>| self.model.patches_of(layer.clone());
+        let means = layers.iter().map(|layer| patches_of(layer).mean_dim(1));
+        let patch_means = wanted.patch_means.then(|| Tensor::cat(means.collect(), 1));
+        let last = layers.last().filter(|_| wanted.patches);
+        let patches = last.map(patches_of);
+        let pooled = |layer: Tensor<B, 3>| self.model.pool(layer).unsqueeze_dim(1);
+        let cls = Tensor::<B, 3>::cat(layers.into_iter().map(pooled).collect(), 1);
         let read = || {
             let host = |tensor: Option<TensorData>| {
                 tensor.map_or_else(Vec::new, |data| data.iter::<f32>().collect())
             };
             Made {
                 cls: host(Some(cls.into_data())),
+                patch_means: host(patch_means.map(Tensor::into_data)),
                 patches: host(patches.map(Tensor::into_data)),
                 attention: host(attention.map(Tensor::into_data)),
             }

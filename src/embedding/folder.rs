@@ -13,6 +13,8 @@ use crate::eval::FeatureSet;
 pub struct FolderRequest {
     /// Which feature.
     pub kind: FeatureKind,
+    /// Of how many of the last blocks, one after the other and the last block's last; 1 to the depth.
+    pub layers: usize,
     /// Pictures a batch.
     pub batch_size: usize,
     /// Threads that decode; 0 for one a core.
@@ -23,9 +25,24 @@ impl Default for FolderRequest {
     fn default() -> Self {
         Self {
             kind: FeatureKind::Cls,
+            layers: 1,
             batch_size: 32,
             workers: 0,
         }
+    }
+}
+
+impl FolderRequest {
+    /// Which features of the model it asks for, in words: two tables of one model can be compared where these agree.
+    pub fn recipe(&self, embedder: &Embedder) -> String {
+        let kind = match self.kind {
+            FeatureKind::Cls => "cls",
+            FeatureKind::Patch => "mean patch",
+            FeatureKind::Both => "cls and mean patch",
+        };
+        let blocks = if self.layers == 1 { "block" } else { "blocks" };
+        let side = embedder.preprocessing().image_size;
+        format!("{kind} of {} {blocks} at {side} pixels", self.layers)
     }
 }
 
@@ -33,30 +50,31 @@ impl Default for FolderRequest {
 /// by giving false.
 ///
 /// # Errors
-/// No usable picture, a device that failed, a feature that is not finite, or [`Error::Stopped`].
+/// A number of layers that the model does not have, no usable picture, a device that failed, a feature that is not finite, or [`Error::Stopped`].
 pub fn embed_folder(
     embedder: &Embedder,
     folder: &Arc<ImageFolder>,
     request: &FolderRequest,
     progress: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Embedded> {
-    let width = embedder.width();
+    let (width, depth) = (embedder.width(), embedder.architecture().depth);
+    if !(1..=depth).contains(&request.layers) {
+        let remedy = format!("must be from 1 to the number of the model's blocks, {depth}");
+        return Err(Error::config("--layers", request.layers, remedy));
+    }
     let wanted = Wanted {
-        patches: request.kind != FeatureKind::Cls,
-        attention: false,
+        layers: request.layers,
+        patch_means: request.kind != FeatureKind::Cls,
+        ..Wanted::CLS
     };
     let mut embedded = Embedded {
         set: FeatureSet {
             features: Vec::new(),
-            width: width
-                * if request.kind == FeatureKind::Both {
-                    2
-                } else {
-                    1
-                },
+            width: width * request.layers * request.kind.parts(),
             labels: Vec::new(),
         },
         classes: folder.classes().to_vec(),
+        recipe: request.recipe(embedder),
         ..Embedded::default()
     };
     let augment = embedder.preprocessing().augment();
@@ -70,18 +88,14 @@ pub fn embed_folder(
         let batch = batch?;
         let count = batch.samples.len();
         let made = embedder.run_pixels(batch.pixels, count, wanted)?;
-        let per_picture = made.patches.len() / count;
-        for at in 0..count {
-            let cls = &made.cls[at * width..(at + 1) * width];
-            let patches = &made.patches[at * per_picture..(at + 1) * per_picture];
-            let features = &mut embedded.set.features;
-            match request.kind {
-                FeatureKind::Cls => features.extend(cls),
-                FeatureKind::Patch => features.extend(mean(patches, width)),
-                FeatureKind::Both => {
-                    features.extend(cls);
-                    features.extend(mean(patches, width));
-                }
+        let features = &mut embedded.set.features;
+        match request.kind {
+            FeatureKind::Cls => features.extend(made.cls),
+            FeatureKind::Patch => features.extend(made.patch_means),
+            FeatureKind::Both => {
+                let cls = made.cls.chunks_exact(width);
+                let pairs = cls.zip(made.patch_means.chunks_exact(width));
+                pairs.for_each(|(cls, patch)| features.extend(cls.iter().chain(patch)));
             }
         }
         embedded.set.labels.extend(batch.labels);
@@ -103,15 +117,4 @@ pub fn embed_folder(
         None => Ok(embedded),
         Some(path) => Err(Error::data(path, "its features are not finite numbers")),
     }
-}
-
-fn mean(patches: &[f32], width: usize) -> Vec<f32> {
-    let count = (patches.len() / width).max(1);
-    let mut sum = vec![0.0_f64; width];
-    for patch in patches.chunks_exact(width) {
-        for (sum, value) in sum.iter_mut().zip(patch) {
-            *sum += f64::from(*value);
-        }
-    }
-    sum.iter().map(|sum| (sum / count as f64) as f32).collect()
 }

@@ -38,6 +38,17 @@ impl FeatureSet {
         }
     }
 
+    /// The last `width` entries of each row, all of them where it has fewer.
+    pub fn last_columns(&self, width: usize) -> Self {
+        let skipped = self.width.saturating_sub(width);
+        let rows = self.features.chunks_exact(self.width.max(1));
+        Self {
+            features: rows.flat_map(|row| &row[skipped..]).copied().collect(),
+            width: self.width - skipped,
+            labels: self.labels.clone(),
+        }
+    }
+
     /// All rows with length one, `[B, D]`; k-means on them groups by cosine similarity.
     pub fn unit_rows(&self) -> Vec<f32> {
         let rows = self.features.chunks_exact(self.width.max(1));

@@ -56,9 +56,12 @@ impl LogisticRegression {
             .zip(&test.labels)
             .filter_map(|(logits, label)| {
                 let class = self.classes.binary_search(&(*label)?);
-                // of equal logits the first wins
+                // of equal logits the first wins; what diverged is right of nothing
                 Some(class.map_or(usize::MAX, |class| {
                     let (before, after) = logits.split_at(class);
+                    if !logits.iter().all(|logit| logit.is_finite()) {
+                        return usize::MAX;
+                    }
                     before.iter().filter(|&&logit| logit >= after[0]).count()
                         + after.iter().filter(|&&logit| logit > after[0]).count()
                 }))
@@ -105,18 +108,34 @@ impl Problem {
             .collect();
         let (mean, scale) = moments(&train);
         let rows = standardised(&train, &mean, &scale);
-        let width = train.width + 1;
-        let columns = rows
-            .chunks(CHUNK * width)
-            .map(|chunk| transposed(chunk, width));
         Some(Self {
             targets,
-            columns: columns.collect(),
+            columns: columns_of(&rows, train.width + 1),
             classes,
             mean,
             scale,
             rows,
         })
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// The same problem of the rows at these places alone.
+    pub fn batch(&self, places: &[usize]) -> Self {
+        let width = self.mean.len() + 1;
+        let row = |at: &usize| &self.rows[at * width..(at + 1) * width];
+        let rows: Vec<f64> = places.iter().flat_map(row).copied().collect();
+        Self {
+            classes: self.classes.clone(),
+            mean: self.mean.clone(),
+            scale: self.scale.clone(),
+            columns: columns_of(&rows, width),
+            targets: places.iter().map(|at| self.targets[*at]).collect(),
+            rows,
+        }
     }
 
     pub fn zeros(&self) -> Vec<f64> {
@@ -144,7 +163,7 @@ impl Problem {
     }
 
     /// Mean cross-entropy plus `penalty / 2 * |weights|^2`, and its gradient `[K, D + 1]`.
-    fn objective(&self, parameters: &[f64], penalty: f64) -> (f64, Vec<f64>) {
+    pub fn objective(&self, parameters: &[f64], penalty: f64) -> (f64, Vec<f64>) {
         let (width, classes) = (self.mean.len() + 1, self.classes.len());
         let share = 1.0 / self.targets.len() as f64;
         let panels = Panels::<f64, 4>::new(parameters, width);
@@ -221,6 +240,12 @@ fn standardised(set: &FeatureSet, mean: &[f64], scale: &[f64]) -> Vec<f64> {
         scaled.chain([1.0])
     };
     (0..set.len()).flat_map(row).collect()
+}
+
+/// Chunks of rows, each as its columns: `[B, width]` -> `[width, CHUNK or the rest]` each.
+fn columns_of(rows: &[f64], width: usize) -> Vec<Vec<f64>> {
+    let chunks = rows.chunks(CHUNK * width);
+    chunks.map(|chunk| transposed(chunk, width)).collect()
 }
 
 /// `[rows, width] -> [width, rows]`.

@@ -13,6 +13,7 @@ mod pca;
 mod probe;
 mod products;
 mod rank_me;
+mod sgd;
 
 pub use agreement::{adjusted_rand_index, normalized_mutual_information};
 pub use cluster::{Clustering, KMeansConfig, k_means};
@@ -22,5 +23,5 @@ pub use knn::{KnnConfig, KnnScore, knn_accuracy, knn_report, nearest};
 pub use logistic::LogisticRegression;
 pub use matches::mutual_matches;
 pub use pca::{Pca, patch_pca_rgb};
-pub use probe::{ProbeConfig, ProbeScore, linear_probe};
+pub use probe::{ProbeConfig, ProbeOptimizer, ProbeScore, linear_probe};
 pub use rank_me::{feature_std, rank_me};

@@ -9,11 +9,13 @@ use super::paint::{FAINT, INK, PAPER, blend, draw_text, fill, shortened, text_wi
 /// Size of the area inside the axes.
 const PLOT: [u32; 2] = [720, 400];
 /// Left top corner of that area.
-const CORNER: [i64; 2] = [88, 64];
+const CORNER: [i64; 2] = [112, 88];
 /// Space below it, for numbers and the name of the axis.
-const BELOW: u32 = 48;
+const BELOW: u32 = 68;
 /// Names in the legend are cut off at this width.
-const LEGEND: u32 = 240;
+const LEGEND: u32 = 300;
+/// Scale of all letters but the title's, which is one more: to be read where a page shows the chart at half its size.
+const LETTER: u32 = 2;
 /// Colours that people who do not see red or green can tell apart (Okabe and Ito, 2008), black last.
 const COLOURS: [Rgb<u8>; 8] = [
     Rgb([0, 114, 178]),
@@ -53,7 +55,7 @@ pub struct Series {
 /// Lines in one pair of axes with numbers, and a legend at the right. After eight series colours repeat.
 ///
 /// # Shapes
-/// 512 pixels high, 872 to 1112 wide: as the names in the legend need.
+/// 556 pixels high, 896 to 1196 wide: as the names in the legend need.
 pub fn line_chart(config: &ChartConfig, series: &[Series]) -> RgbImage {
     let points = || series.iter().flat_map(|series| &series.points);
     let x_axis = Axis::fit(points().map(|point| point[0]), false, 0.02);
@@ -61,14 +63,15 @@ pub fn line_chart(config: &ChartConfig, series: &[Series]) -> RgbImage {
     let names = || {
         series
             .iter()
-            .map(|series| shortened(&series.name, LEGEND, 1))
+            .map(|series| shortened(&series.name, LEGEND, LETTER))
     };
-    let legend = names().map(|name| text_width(&name, 1)).max().unwrap_or(0) + 64;
+    let longest = names().map(|name| text_width(&name, LETTER)).max();
+    let legend = longest.unwrap_or(0) + 64;
     let width = CORNER[0] as u32 + PLOT[0] + legend;
     let mut image = RgbImage::from_pixel(width, CORNER[1] as u32 + PLOT[1] + BELOW, PAPER);
 
-    let title = shortened(&config.title, width - 16, 2);
-    draw_text(&mut image, [8, 8], &title, 2);
+    let title = shortened(&config.title, width - 16, LETTER + 1);
+    draw_text(&mut image, [8, 8], &title, LETTER + 1);
     draw_frame(&mut image, config, &x_axis, &y_axis);
     for (index, (series, name)) in series.iter().zip(names()).enumerate() {
         let colour = COLOURS[index % COLOURS.len()];
@@ -82,10 +85,10 @@ pub fn line_chart(config: &ChartConfig, series: &[Series]) -> RgbImage {
         draw_line(&mut image, &points, colour);
         let [x, y] = [
             CORNER[0] + i64::from(PLOT[0]) + 16,
-            CORNER[1] + index as i64 * 18,
+            CORNER[1] + index as i64 * 28,
         ];
-        fill(&mut image, [x, y + 2], [24, 3], colour);
-        draw_text(&mut image, [x + 32, y], &name, 1);
+        fill(&mut image, [x, y + 5], [24, 4], colour);
+        draw_text(&mut image, [x + 32, y], &name, LETTER);
     }
     image
 }
@@ -94,7 +97,7 @@ pub fn line_chart(config: &ChartConfig, series: &[Series]) -> RgbImage {
 fn draw_frame(image: &mut RgbImage, config: &ChartConfig, x_axis: &Axis, y_axis: &Axis) {
     let [left, top] = CORNER;
     let [width, height] = PLOT.map(i64::from);
-    let letter = i64::from(HEIGHT);
+    let letter = i64::from(HEIGHT * LETTER);
     for (value, label) in &x_axis.ticks {
         let Some(place) = x_axis.place(*value) else {
             continue;
@@ -102,8 +105,8 @@ fn draw_frame(image: &mut RgbImage, config: &ChartConfig, x_axis: &Axis, y_axis:
         let x = left + (place * (width - 1) as f64).round() as i64;
         fill(image, [x, top], [1, PLOT[1]], FAINT);
         fill(image, [x, top + height], [1, 5], INK);
-        let half = i64::from(text_width(label, 1) / 2);
-        draw_text(image, [x - half, top + height + 9], label, 1);
+        let half = i64::from(text_width(label, LETTER) / 2);
+        draw_text(image, [x - half, top + height + 9], label, LETTER);
     }
     for (value, label) in &y_axis.ticks {
         let Some(place) = y_axis.place(*value) else {
@@ -112,15 +115,16 @@ fn draw_frame(image: &mut RgbImage, config: &ChartConfig, x_axis: &Axis, y_axis:
         let y = top + ((1.0 - place) * (height - 1) as f64).round() as i64;
         fill(image, [left, y], [PLOT[0], 1], FAINT);
         fill(image, [left - 5, y], [5, 1], INK);
-        let x = left - 9 - i64::from(text_width(label, 1));
-        draw_text(image, [x, y - letter / 2], label, 1);
+        let x = left - 9 - i64::from(text_width(label, LETTER));
+        draw_text(image, [x, y - letter / 2], label, LETTER);
     }
     fill(image, [left - 1, top], [1, PLOT[1] + 1], INK);
     fill(image, [left - 1, top + height], [PLOT[0] + 1, 1], INK);
     let log = if config.log_y { " (log scale)" } else { "" };
-    draw_text(image, [8, top - 24], &format!("{}{log}", config.y_label), 1);
-    let middle = left + (width - i64::from(text_width(&config.x_label, 1))) / 2;
-    draw_text(image, [middle, top + height + 28], &config.x_label, 1);
+    let y_label = format!("{}{log}", config.y_label);
+    draw_text(image, [8, top - 36], y_label.trim_start(), LETTER);
+    let middle = left + (width - i64::from(text_width(&config.x_label, LETTER))) / 2;
+    draw_text(image, [middle, top + height + 38], &config.x_label, LETTER);
 }
 
 /// Joins points, given in pixels of the plot, by a line two pixels wide.

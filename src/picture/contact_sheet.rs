@@ -4,7 +4,7 @@ use image::imageops::{FilterType, overlay};
 use image::{DynamicImage, RgbImage};
 
 use super::font::HEIGHT;
-use super::paint::{PAPER, draw_text, shortened, text_width};
+use super::paint::{FAINT, PAPER, draw_text, draw_title, fill, shortened, text_width};
 
 /// A picture and what is written below it.
 #[derive(Debug, Clone, Copy)]
@@ -38,8 +38,7 @@ pub fn contact_sheet(
     let width =
         (MARGIN + shown_columns * cell[0]).max(text_width(title, scale).min(640) + 2 * MARGIN);
     let mut sheet = RgbImage::from_pixel(width, TOP + rows * cell[1], PAPER);
-    let title = shortened(title, width - 2 * MARGIN, scale);
-    draw_text(&mut sheet, [MARGIN; 2].map(i64::from), &title, scale);
+    draw_title(&mut sheet, MARGIN, title);
     for (index, captioned) in pictures.iter().enumerate() {
         let x = MARGIN + (index % columns) as u32 * cell[0];
         let y = TOP + (index / columns) as u32 * cell[1];
@@ -53,6 +52,9 @@ pub fn contact_sheet(
             let thumbnail = captioned.picture.resize(side, side, filter).to_rgb8();
             let free = [thumbnail.width(), thumbnail.height()].map(|used| (side - used) / 2);
             let (x, y) = (i64::from(x + free[0]), i64::from(y + free[1]));
+            // a frame, to see where a white picture ends
+            let frame = [thumbnail.width() + 2, thumbnail.height() + 2];
+            fill(&mut sheet, [x - 1, y - 1], frame, FAINT);
             overlay(&mut sheet, &thumbnail, x, y);
         }
         let caption = shortened(captioned.caption, side, 1);

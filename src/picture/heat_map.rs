@@ -5,7 +5,7 @@ use image::{Rgb, RgbImage};
 
 use super::axis::number;
 use super::font::HEIGHT;
-use super::paint::{INK, PAPER, blend, draw_text, fill, shortened, text_width};
+use super::paint::{INK, PAPER, blend, draw_text, draw_title, fill, text_width};
 
 /// Every eighth of matplotlib's `viridis`, dark blue to yellow; linear between them.
 const VIRIDIS: [[u8; 3]; 9] = [
@@ -36,6 +36,8 @@ const MARGIN: u32 = 8;
 const TOP: u32 = 32;
 /// Width of the legend bar.
 const BAR: u32 = 16;
+/// Scale of its numbers.
+const LETTER: u32 = 2;
 /// Share of the picture in a covered pixel.
 const BACKGROUND: f64 = 0.4;
 
@@ -49,20 +51,13 @@ pub fn heat_map(picture: &RgbImage, values: &[f32], grid: [usize; 2], title: &st
     let (width, height) = shown_size(picture);
     let [low, high] = extremes(values);
     let labels = legend_labels(low, high);
-    let label_width = labels.iter().map(|(_, label)| text_width(label, 1)).max();
+    let label_width = labels.iter().map(|(_, label)| text_width(label, LETTER));
     let mut canvas = RgbImage::from_pixel(
-        width + BAR + label_width.unwrap_or(0) + 5 * MARGIN,
+        width + BAR + label_width.max().unwrap_or(0) + 5 * MARGIN,
         height + TOP + 2 * MARGIN,
         PAPER,
     );
-    let title_width = canvas.width() - 2 * MARGIN;
-    let scale = if text_width(title, 2) > title_width {
-        1
-    } else {
-        2
-    };
-    let title = shortened(title, title_width, scale);
-    draw_text(&mut canvas, [MARGIN; 2].map(i64::from), &title, scale);
+    draw_title(&mut canvas, MARGIN, title);
 
     let shown = resize(&grayscale(picture), width, height, FilterType::Triangle);
     // 0 / 0 is dark too
@@ -107,7 +102,11 @@ fn draw_legend(canvas: &mut RgbImage, left: i64, height: u32, labels: &[(f64, St
         let y = top + ((1.0 - share) * last).round() as i64;
         let x = left + i64::from(BAR);
         fill(canvas, [x, y], [4, 1], INK);
-        draw_text(canvas, [x + 7, y - i64::from(HEIGHT / 2)], label, 1);
+        // the numbers at the ends stay beside the bar
+        let half = i64::from(HEIGHT * LETTER / 2);
+        let first = top + half - 4;
+        let y = y.clamp(first, first.max(top + i64::from(height) - half));
+        draw_text(canvas, [x + 7, y - half], label, LETTER);
     }
 }
 

@@ -27,6 +27,15 @@ pub(super) fn draw_text(image: &mut RgbImage, [x, y]: [i64; 2], text: &str, scal
     }
 }
 
+/// A title in the left top corner, `margin` pixels from the edges: in large letters where it fits, else in small ones, as much
+/// of it as fits.
+pub(super) fn draw_title(image: &mut RgbImage, margin: u32, title: &str) {
+    let width = image.width().saturating_sub(2 * margin);
+    let scale = if text_width(title, 2) > width { 1 } else { 2 };
+    let title = shortened(title, width, scale);
+    draw_text(image, [margin; 2].map(i64::from), &title, scale);
+}
+
 /// The text, or as much of its start as fits `width` pixels, then two dots.
 pub(super) fn shortened(text: &str, width: u32, scale: u32) -> String {
     if text_width(text, scale) <= width {

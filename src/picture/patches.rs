@@ -4,7 +4,7 @@ use image::imageops::{FilterType, overlay, resize};
 use image::{Rgb, RgbImage};
 
 use super::heat_map::shown_size;
-use super::paint::{PAPER, blend, draw_text, shortened};
+use super::paint::{PAPER, blend, draw_title};
 
 const MARGIN: u32 = 8;
 /// Space above the pictures, for the title.
@@ -79,8 +79,7 @@ fn side_by_side(left: &RgbImage, right: &RgbImage, title: &str) -> (RgbImage, u3
     let (width, height) = shown_size(left);
     let size = [2 * width + 3 * MARGIN, height + TOP + MARGIN];
     let mut sheet = RgbImage::from_pixel(size[0], size[1], PAPER);
-    let title = shortened(title, size[0] - 2 * MARGIN, 1);
-    draw_text(&mut sheet, [MARGIN; 2].map(i64::from), &title, 1);
+    draw_title(&mut sheet, MARGIN, title);
     for (picture, x) in [(left, MARGIN), (right, width + 2 * MARGIN)] {
         if picture.width().min(picture.height()) > 0 {
             let shown = resize(picture, width, height, FilterType::Triangle);

@@ -27,6 +27,9 @@ pub struct RunConfig {
     /// those of the whole, and targets, centers and KoLeo are those of the whole. All where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub most_at_once: Option<usize>,
+    /// Share of the pictures, of each class, that is not trained on: evaluations are of those. None where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<f64>,
     /// Threads that decode and augment; 0 for one a core.
     pub workers: usize,
     /// Licence of the weights, which the model files name.
@@ -54,6 +57,7 @@ impl Default for RunConfig {
             steps: None,
             batch_size: 64,
             most_at_once: None,
+            held_out: None,
             workers: 0,
             licence: None,
             health_every: 50,
@@ -122,6 +126,13 @@ impl RunConfig {
                     format!("must be from 1 to {most}"),
                 ));
             }
+        }
+        if let Some(share) = self
+            .held_out
+            .filter(|share| !(*share > 0.0 && *share < 1.0))
+        {
+            let remedy = "must be above 0 and below 1, such as 0.1";
+            return Err(Error::config("held_out", share, remedy));
         }
         if self.most_at_once == Some(0) {
             return Err(Error::config("most_at_once", 0, "must be at least 1"));
@@ -234,6 +245,7 @@ mod tests {
         assert!(refused("[method]\nimage_size = 100\n").contains("image_size = 100"));
         assert!(refused("[method]\nmask_ratio = 1.5\n").contains("mask_ratio = 1.5"));
         assert!(refused("batch_size = 0\n").contains("batch_size = 0"));
+        assert!(refused("held_out = 1.0\n").contains("held_out = 1"));
         assert!(refused("[method]\ntemperature_student = 0.0\n").contains("temperature_student"));
         for (toml, said) in [
             (

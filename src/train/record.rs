@@ -22,6 +22,9 @@ pub struct RunRecord {
     pub ibot: String,
     /// Name of the backend.
     pub backend: String,
+    /// The device that computes it last, in words.
+    #[serde(default)]
+    pub device: String,
     /// Image folder.
     pub data: PathBuf,
     /// Labelled folder that k-NN is asked about.
@@ -159,6 +162,7 @@ mod tests {
         let record = |config: &str| RunRecord {
             ibot: "0".into(),
             backend: "flex".into(),
+            device: "a CPU".into(),
             data: "pictures".into(),
             val: None,
             pictures: 10,

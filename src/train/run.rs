@@ -22,6 +22,7 @@ use crate::data::{
 };
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Error, Result};
+use crate::eval::stratified_split;
 use crate::kernels::{Gpu, TrainBackend};
 use crate::model::DataCard;
 use crate::weights::load_pretrained;
@@ -39,7 +40,8 @@ pub struct RunRequest {
     pub selected: Selected,
     /// A timm safetensors file to start from.
     pub pretrained: Option<PathBuf>,
-    /// A labelled folder whose pictures k-NN classifies by those of `data`, before and after.
+    /// A labelled folder whose pictures k-NN classifies by those of `data`, before and after; not with
+    /// [`RunConfig::held_out`].
     pub val: Option<PathBuf>,
     /// k-NN every so many epochs too; 0 for never.
     pub knn_every: usize,
@@ -140,12 +142,7 @@ impl Run<'_> {
     fn train<B: TrainBackend>(&self, device: B::Device, observer: &mut dyn Observer) -> Result<()> {
         let request = self.request;
         let config = request.config.clone().resolved()?;
-        if request.knn_every > 0 && request.val.is_none() {
-            let remedy = "needs --val DIR, the labelled pictures that k-NN is asked about";
-            return Err(Error::config("--knn-every", request.knn_every, remedy));
-        }
-        let pictures = self.scan(observer)?;
-        let val = self.val(&pictures)?;
+        let (pictures, val) = self.pictures(&config, observer)?;
         let record = self.record(&config, &pictures)?;
         let mut folder = RunFolder::open(&request.out, request.keep)?;
         let newest = folder.continued(&record, request.allow_changes, observer)?;
@@ -198,21 +195,45 @@ impl Run<'_> {
         training.end(observer)
     }
 
-    fn scan(&self, observer: &mut dyn Observer) -> Result<Arc<ImageFolder>> {
-        let path = &self.request.data;
-        let folder = ImageFolder::scan(path, &self.request.config.folder)?;
-        observer.note(&summary_line(path, folder.summary()));
-        Ok(Arc::new(folder))
-    }
-
-    /// The validation pictures, labelled by the classes of the training pictures.
-    fn val(&self, pictures: &ImageFolder) -> Result<Option<Arc<ImageFolder>>> {
-        let Some(path) = &self.request.val else {
-            return Ok(None);
+    /// The pictures to train on; and those to validate on, of `--val` or held out, labelled by the classes of the others.
+    fn pictures(
+        &self,
+        config: &RunConfig,
+        observer: &mut dyn Observer,
+    ) -> Result<(Arc<ImageFolder>, Option<Arc<ImageFolder>>)> {
+        let (data, every) = (&self.request.data, self.request.knn_every);
+        match (&self.request.val, config.held_out) {
+            (None, None) if every > 0 => {
+                let remedy = "needs labelled pictures that k-NN is asked about: --val DIR, or --held-out SHARE of --data";
+                return Err(Error::config("--knn-every", every, remedy));
+            }
+            (Some(val), Some(share)) => {
+                let remedy = format!("cannot go with --val {}: give one of them", val.display());
+                return Err(Error::config("held_out", share, remedy));
+            }
+            _ => {}
+        }
+        let folder = ImageFolder::scan(data, &config.folder)?;
+        observer.note(&summary_line(data, folder.summary()));
+        if let Some(path) = &self.request.val {
+            let val = ImageFolder::scan(path, &config.folder)?;
+            let val = val.with_classes(folder.classes())?;
+            return Ok((Arc::new(folder), Some(Arc::new(val))));
+        }
+        let Some(share) = config.held_out else {
+            return Ok((Arc::new(folder), None));
         };
-        let folder = ImageFolder::scan(path, &self.request.config.folder)?;
-        let labelled = folder.with_classes(pictures.classes())?;
-        Ok(Some(Arc::new(labelled)))
+        let split = stratified_split(&folder.labels(), share, config.seed);
+        if split.held_out.is_empty() {
+            return Err(Error::data(data, "has too few pictures to hold some out"));
+        }
+        let (kept, held_out) = (split.kept.len(), split.held_out.len());
+        observer.note(&format!(
+            "{held_out} pictures are held out for evaluation; {kept} are trained on"
+        ));
+        let parts = [split.kept, split.held_out].map(|places| Arc::new(folder.part(&places)));
+        let [train, val] = parts;
+        Ok((train, Some(val)))
     }
 
     fn record(&self, config: &RunConfig, pictures: &ImageFolder) -> Result<RunRecord> {
@@ -221,6 +242,7 @@ impl Run<'_> {
         Ok(RunRecord {
             ibot: env!("CARGO_PKG_VERSION").into(),
             backend: self.request.selected.backend().to_string(),
+            device: self.request.selected.to_string(),
             data: absolute(&self.request.data)?,
             val: self.request.val.as_ref().map(absolute).transpose()?,
             pictures: pictures.len(),

@@ -1,10 +1,11 @@
 //! The commands that use a model, on one that a tiny run wrote.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 
-use crate::{Scratch, has_adapter, ibot, refused, stdout};
+use crate::{Scratch, TINY, has_adapter, ibot, refused, stdout};
 
 /// A run of two epochs with its curves, and the arguments that name its teacher.
 struct Trained {
@@ -133,8 +134,23 @@ fn classifies_and_groups() {
     // asked about the pictures it knows, the nearest neighbour is each picture itself
     let report = trained.run("knn", &["--data", data, "--val", data, "--k", "1"]);
     assert_eq!(report["rows"][0]["top1"].as_f64(), Some(1.0));
-    let report = trained.run("probe", &["--data", data, "--val", data]);
-    assert!(share(&report["rows"][0]["top1"]), "{report}");
+    for (optimizer, chosen) in [("lbfgs", 0.01), ("sgd", 0.1)] {
+        let (flags, one) = (
+            ["--optimizer", optimizer, "--features", "both"],
+            chosen.to_string(),
+        );
+        let candidates = ["--strengths", &one, "--learning-rates", &one, "--val", data];
+        let report = trained.run(
+            "probe",
+            &[&["--data", data], &flags[..], &candidates].concat(),
+        );
+        let row = &report["rows"][0];
+        assert!(share(&row["top1"]), "{report}");
+        assert_eq!(
+            (row["classifier"].as_str(), row["chosen"][0].as_f64()),
+            (Some("last block"), Some(chosen))
+        );
+    }
     let sheets = trained.out("sheets");
     let report = trained.run(
         "cluster",
@@ -150,6 +166,20 @@ fn classifies_and_groups() {
     assert!(share(&report["normalized_mutual_information"]));
     assert_eq!(fs::read_dir(sheets).unwrap().count(), 3);
     let model = &trained.model;
+    for (flag, value) in [("--layers", "2"), ("--layers", "1,0"), ("--strengths", "0")] {
+        let probe = [
+            "probe",
+            "--model",
+            model,
+            "--backend",
+            "flex",
+            "--data",
+            data,
+            flag,
+            value,
+        ];
+        refused(&probe, &[flag, "must be"]);
+    }
     let odd = trained.scratch.path("pictures/odd");
     refused(
         &["knn", "--model", model, "--data", &odd],
@@ -167,6 +197,66 @@ fn classifies_and_groups() {
         ],
         &["--clusters = 11", "10"],
     );
+}
+
+#[test]
+fn features_of_several_blocks() {
+    let scratch = Scratch::new("layers");
+    let mut train = scratch.train(&["--steps", "2"]);
+    let deep = scratch.path("deep.toml");
+    fs::write(&deep, TINY.replace("depth = 1", "depth = 3")).unwrap();
+    train.extend(["--config".to_owned(), deep]);
+    train.drain(7..9); // the other configuration
+    let output = ibot(&train);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let trained = Trained {
+        model: scratch.path("run/teacher.safetensors"),
+        pictures: scratch.path("pictures"),
+        scratch,
+    };
+    let data = &trained.pictures;
+    let embedded = |layers: &str, features: &str| {
+        let out = trained.out(&format!("{layers}-{features}.safetensors"));
+        let flags = [
+            "--data",
+            data,
+            "--out",
+            &out,
+            "--layers",
+            layers,
+            "--features",
+            features,
+        ];
+        trained.run("embed", &flags);
+        ibot::embedding::EmbeddingTable::read(out.as_ref()).unwrap()
+    };
+    let (one, two) = (embedded("1", "both"), embedded("2", "both"));
+    assert_eq!((one.width, two.width), (2 * 16, 4 * 16));
+    let rows = one
+        .features
+        .chunks(one.width)
+        .zip(two.features.chunks(two.width));
+    for (one, two) in rows {
+        assert_eq!(one, &two[32..], "the last block's features are last");
+        assert_ne!(one, &two[..32]);
+    }
+    let patch = embedded("1", "patch");
+    let both = one.features.chunks(32).flat_map(|row| &row[16..]);
+    assert!(
+        both.eq(&patch.features),
+        "the class token, then the patches"
+    );
+    let report = trained.run("probe", &["--data", data, "--val", data, "--layers", "1,3"]);
+    let names = ["last block", "last 3 blocks"];
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for (row, name) in rows.iter().zip(names) {
+        assert_eq!(row["classifier"], name);
+    }
 }
 
 #[test]
@@ -206,17 +296,12 @@ fn finds_the_picture_itself_first() {
 fn draws_maps_and_curves() {
     let trained = trained("visualize");
     let (out, run) = (trained.out("maps"), trained.out("run"));
-    let pictures = ["odd/1.png", "even/deep/er/2.png"]
+    let [one, two, same] = ["odd/1.png", "even/deep/er/2.png", "odd/deep/1.png"]
         .map(|name| trained.scratch.path(&format!("pictures/{name}")));
+    fs::create_dir(trained.scratch.0.join("pictures/odd/deep")).unwrap();
+    fs::copy(&one, &same).unwrap();
     let flags = [
-        "--image",
-        &pictures[0],
-        &pictures[1],
-        "--out",
-        &out,
-        "--run",
-        &run,
-        "--html",
+        "--image", &one, &two, &same, "--out", &out, "--run", &run, "--html",
     ];
     let report = trained.run("visualize", &flags);
     let files = report["files"].as_array().unwrap();
@@ -224,16 +309,18 @@ fn draws_maps_and_curves() {
         "curve-losses.png",
         "curve-learning-rate.png",
         "curve-health.png",
-        "1-attention.png",
-        "1-attention-head-2.png",
+        "odd-1-attention.png",
+        "deep-1-attention.png",
+        "odd-1-attention-head-2.png",
         "2-patch-pca.png",
-        "1-2-correspondence.png",
+        "odd-1-2-correspondence.png",
+        "odd-1-deep-1-correspondence.png",
         "report.html",
     ] {
         let path = files
             .iter()
             .filter_map(Value::as_str)
-            .find(|file| file.ends_with(expected));
+            .find(|file| Path::new(file).file_name().unwrap() == expected);
         let path = path.unwrap_or_else(|| panic!("{expected} is not in {files:?}"));
         assert!(fs::metadata(path).unwrap().len() > 500, "{expected}");
     }

@@ -1,8 +1,13 @@
 //! Runs from a folder to an exported backbone, on each backend.
 
+use std::fs;
 use std::path::Path;
 
-use crate::{Scratch, has_adapter, ibot, metrics, stdout};
+use ibot::data::{FolderConfig, ImageFolder};
+use ibot::eval::stratified_split;
+use serde_json::Value;
+
+use crate::{Scratch, has_adapter, ibot, metrics, refused, stdout};
 
 fn trains_on(backend: &str) {
     let scratch = Scratch::new(backend);
@@ -123,4 +128,80 @@ fn trains_on_wgpu() {
     if has_adapter() {
         trains_on("wgpu");
     }
+}
+
+/// A part of the pictures is evaluated on and not trained on, and stays the same one.
+#[test]
+fn holds_pictures_out() {
+    let scratch = Scratch::new("held-out");
+    let held_out =
+        |share: &str| scratch.train(&["--steps", "3", "--held-out", share, "--knn-every", "2"]);
+    let output = ibot(&held_out("0.4"));
+    let text = stdout(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(
+        text.contains("4 pictures are held out for evaluation; 6 are trained on"),
+        "{text}"
+    );
+    assert!(
+        text.contains("after epoch 2") && text.contains("of 4 test pictures"),
+        "{text}"
+    );
+    let run = scratch.path("run");
+    let lines = fs::read_to_string(Path::new(&run).join("evaluations.jsonl")).unwrap();
+    let lines: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(
+        lines
+            .iter()
+            .map(|line| line["step"].as_u64().unwrap())
+            .collect::<Vec<_>>(),
+        [0, 2, 3]
+    );
+    for line in &lines {
+        assert_eq!(
+            (line["queries"].as_u64(), line["sample"].as_u64()),
+            (Some(4), Some(4)),
+            "{line}"
+        );
+        assert!(line["rank_me"].as_f64().unwrap() >= 1.0);
+    }
+    // what was trained on is the rest: two of five are held out of each class, by the seed
+    let folder = ImageFolder::scan(scratch.path("pictures"), &FolderConfig::default()).unwrap();
+    let split = stratified_split(&folder.labels(), 0.4, 0);
+    let label = |at: &usize| folder.labels()[*at].unwrap();
+    assert_eq!(
+        split.held_out.iter().map(label).collect::<Vec<_>>(),
+        [0, 0, 1, 1]
+    );
+    let record = fs::read_to_string(Path::new(&run).join("run.json")).unwrap();
+    let record: Value = serde_json::from_str(&record).unwrap();
+    assert_eq!(record["pictures"].as_u64(), Some(6));
+    assert_eq!(
+        record["fingerprint"],
+        folder.part(&split.kept).fingerprint()
+    );
+
+    let again = stdout(&ibot(&["train", "--resume", &run]));
+    assert!(
+        again.contains("4 pictures are held out") && again.contains("the run is complete"),
+        "{again}"
+    );
+    refused(&held_out("0.2"), &["held_out: 0.4 -> 0.2", "--override"]);
+    refused(
+        &scratch.train(&["--steps", "3"]),
+        &["held_out: 0.4 -> absent"],
+    );
+    let pictures = scratch.path("pictures");
+    refused(
+        &["train", "--resume", &run, "--val", &pictures],
+        &["held_out = 0.4", "--val"],
+    );
+    refused(&held_out("1"), &["held_out = 1"]);
+    refused(
+        &scratch.train(&["--knn-every", "1"]),
+        &["--knn-every", "--val", "--held-out"],
+    );
 }

@@ -52,6 +52,7 @@ fn awkward_table() -> EmbeddingTable {
         width: 3,
         features,
         model: Some("0f".into()),
+        recipe: Some("cls of 1 block at 224 pixels".into()),
     }
 }
 
@@ -68,6 +69,7 @@ fn large_table() -> EmbeddingTable {
             .map(|index| (index as f32).sin())
             .collect(),
         model: None,
+        recipe: None,
     }
 }
 
@@ -80,6 +82,7 @@ fn tables_are_read_as_they_were_written() {
         width: 3,
         features: vec![],
         model: None,
+        recipe: None,
     };
     let mut wrong = Vec::new();
     for (name, table) in [

@@ -12,7 +12,7 @@ use ibot::random::{Random, Stream};
 use ibot::train::{Rates, StepInput, Trainer};
 use ibot::weights::state_dict;
 
-use crate::{random_views, tiny, tiny_method, values};
+use crate::{assert_close, random_views, tiny, tiny_method, values};
 
 type Inner<B> = <B as AutodiffBackend>::InnerBackend;
 
@@ -41,6 +41,25 @@ pub fn mask_token_hides_the_image<B: TrainBackend>(device: &B::Device) {
     assert_ne!(hidden[..16], hidden[16..32]);
     let (seen, seen_too) = tokens(false);
     assert_ne!(seen, seen_too);
+}
+
+/// What each of the last blocks gives is what a network without those above it gives.
+pub fn last_layers_are_those_of_shorter_networks<B: TrainBackend>(device: &B::Device) {
+    let mut config = tiny();
+    config.vit.as_mut().unwrap().depth = 3;
+    let mut backbone = config.init::<B>(3, device).unwrap().teacher.backbone;
+    let view = random_views::<Inner<B>>(2, device).swap_remove(0);
+    for (count, layers) in [(0, 1), (2, 2), (9, 3)] {
+        assert_eq!(backbone.last_layers(view.clone(), count).len(), layers);
+    }
+    for layer in backbone.last_layers(view.clone(), 3).into_iter().rev() {
+        let expected: Vec<f64> = values(backbone.features(view.clone(), None))
+            .into_iter()
+            .map(f64::from)
+            .collect();
+        assert_close(&values(layer), &expected, 1e-5);
+        backbone.blocks.pop();
+    }
 }
 
 /// One hidden layer on each patch, and the mean of the patches as class token.

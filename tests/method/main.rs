@@ -54,6 +54,10 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
             backbones::mask_token_hides_the_image::<B>,
         ),
         (
+            "the last layers",
+            backbones::last_layers_are_those_of_shorter_networks::<B>,
+        ),
+        (
             "a user's backbone learns",
             backbones::a_custom_backbone_learns::<B>,
         ),

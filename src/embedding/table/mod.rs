@@ -34,6 +34,8 @@ pub struct EmbeddingTable {
     pub features: Vec<f32>,
     /// BLAKE3 of the model file that made them; kept by `.safetensors` alone.
     pub model: Option<String>,
+    /// Which features of that model they are, [`crate::embedding::FolderRequest::recipe`]; kept by `.safetensors` alone.
+    pub recipe: Option<String>,
 }
 
 /// How a table is stored.
@@ -91,6 +93,7 @@ impl EmbeddingTable {
             width: embedded.set.width,
             features: embedded.set.features,
             model: Some(model.to_owned()),
+            recipe: Some(embedded.recipe),
         }
     }
 

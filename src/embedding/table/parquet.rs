@@ -154,6 +154,7 @@ mod tests {
             width: 1024,
             features: vec![0.5; rows * 1024],
             model: None,
+            recipe: None,
         };
         write(&table, &path).unwrap();
         let file = SerializedFileReader::new(File::open(&path).unwrap()).unwrap();

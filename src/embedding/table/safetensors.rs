@@ -21,6 +21,8 @@ const PATHS: &str = "paths";
 const LABELS: &str = "labels";
 /// Key of the model's hash; empty where there is none.
 const MODEL: &str = "model";
+/// Key of what the features are; empty where that is not known.
+const RECIPE: &str = "recipe";
 /// What every reader refuses, bytes: safetensors/src/tensor.rs.
 const MAX_HEADER: usize = 100_000_000;
 
@@ -51,6 +53,7 @@ fn header(table: &EmbeddingTable) -> String {
             PATHS: json!(table.paths).to_string(),
             LABELS: json!(table.labels).to_string(),
             MODEL: table.model.as_deref().unwrap_or_default(),
+            RECIPE: table.recipe.as_deref().unwrap_or_default(),
         },
         FEATURES: {
             "dtype": "F32",
@@ -94,12 +97,14 @@ pub(super) fn read(path: &Path) -> Result<EmbeddingTable> {
         );
         return Err(refused(reason));
     }
+    let known = |key| text(key).ok().filter(|text| !text.is_empty()).cloned();
     let values = view.data().as_chunks::<4>().0.iter();
     Ok(EmbeddingTable {
         paths,
         labels,
         width: *width,
         features: values.map(|value| f32::from_le_bytes(*value)).collect(),
-        model: text(MODEL).ok().filter(|model| !model.is_empty()).cloned(),
+        model: known(MODEL),
+        recipe: known(RECIPE),
     })
 }
