@@ -13,6 +13,7 @@ use crate::device::{DeviceGuard, Selected};
 use crate::error::{Error, Result};
 use crate::kernels::Gpu;
 use crate::model::{ModelCard, ModelOptions, Preprocessing, read_model};
+use crate::weights::NamedTensor;
 
 /// Distance of fingerprints, over their largest entry, beyond which a device computes something else.
 const MOST_DIFFERENCE: f32 = 0.05;
@@ -24,6 +25,7 @@ pub struct Embedder {
     architecture: VitConfig,
     preprocessing: Preprocessing,
     hash: String,
+    bytes: u64,
     difference: Option<f32>,
     device: String,
 }
@@ -57,12 +59,14 @@ impl Embedder {
     pub fn load(path: &Path, options: &ModelOptions, selected: &Selected) -> Result<Self> {
         let mut model = read_model(path, options)?;
         let guard = DeviceGuard::install(selected)?;
-        let engine = match selected {
+        let entries = |tensor: &NamedTensor| tensor.values.len() * size_of::<f32>();
+        let bytes = model.tensors.values().map(entries).sum::<usize>() as u64;
+        let engine = guard.clone().catch(|| match selected {
             Selected::Wgpu { device, .. } => engine::<Gpu>(&mut model, device.clone(), guard),
             Selected::Flex => engine::<Flex>(&mut model, Default::default(), guard),
             Selected::NdArray => engine::<NdArray<f32>>(&mut model, Default::default(), guard),
-        };
-        let engine = engine.map_err(|error| match error {
+        });
+        let engine = engine?.map_err(|error| match error {
             Error::Training(reason) => Error::Weights {
                 path: path.to_path_buf(),
                 reason,
@@ -75,6 +79,7 @@ impl Embedder {
             architecture: model.architecture,
             preprocessing: model.preprocessing,
             hash: model.hash,
+            bytes,
             difference: None,
             device: selected.to_string(),
         };
@@ -108,6 +113,11 @@ impl Embedder {
         &self.hash
     }
 
+    /// Bytes of the weights on the device.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Backend and device, in words.
     pub fn device(&self) -> &str {
         &self.device
@@ -138,15 +148,7 @@ impl Embedder {
     /// # Errors
     /// [`Error::Data`] for a picture without a pixel.
     pub fn seen(&self, picture: &RgbImage) -> Result<RgbImage> {
-        let side = self.preprocessing.image_size;
-        let mut augmenter = Augmenter::new(&self.preprocessing.augment());
-        let planes = augmenter.eval_view(picture)?.values();
-        let plane = side * side;
-        Ok(RgbImage::from_fn(side as u32, side as u32, |x, y| {
-            let at = y as usize * side + x as usize;
-            let value = |channel: usize| planes[channel * plane + at].round().clamp(0.0, 255.0);
-            image::Rgb([0, 1, 2].map(|channel| value(channel) as u8))
-        }))
+        seen(&self.preprocessing, picture)
     }
 
     /// One feature a picture, all in one batch.
@@ -206,7 +208,7 @@ impl Embedder {
     }
 
     /// Features of pixels that are prepared, `[count, 3, S, S]`.
-    pub(super) fn run_pixels(
+    pub(crate) fn run_pixels(
         &self,
         pixels: Vec<f32>,
         count: usize,
@@ -239,4 +241,20 @@ impl Embedder {
         });
         Ok(Some(distance / largest.max(f32::MIN_POSITIVE)))
     }
+}
+
+/// A picture as a model sees it, without the normalisation: resized and cut to its input's size.
+///
+/// # Errors
+/// [`Error::Data`] for a picture without a pixel.
+pub fn seen(preprocessing: &Preprocessing, picture: &RgbImage) -> Result<RgbImage> {
+    let side = preprocessing.image_size;
+    let mut augmenter = Augmenter::new(&preprocessing.augment());
+    let planes = augmenter.eval_view(picture)?.values();
+    let plane = side * side;
+    Ok(RgbImage::from_fn(side as u32, side as u32, |x, y| {
+        let at = y as usize * side + x as usize;
+        let value = |channel: usize| planes[channel * plane + at].round().clamp(0.0, 255.0);
+        image::Rgb([0, 1, 2].map(|channel| value(channel) as u8))
+    }))
 }

@@ -13,14 +13,14 @@ use crate::weights::load_state_dict;
 
 /// What is asked of a batch beside its features.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     pub patches: bool,
     pub attention: bool,
 }
 
 /// What a batch gives, on the host.
 #[derive(Debug, Default)]
-pub(super) struct Made {
+pub(crate) struct Made {
     /// `[B, D]`.
     pub cls: Vec<f32>,
     /// `[B, N, D]`; empty where not wanted.
@@ -75,6 +75,18 @@ where
     VisionTransformer<B>: Send,
 {
     fn run(&self, pixels: Vec<f32>, count: usize, side: usize, wanted: Wanted) -> Result<Made> {
+        // a device that is lost may panic at any use
+        self.guard
+            .catch(|| self.made(pixels, count, side, wanted))?
+    }
+
+    fn fingerprint(&self, preprocessing: &Preprocessing) -> Result<Vec<f32>> {
+        fingerprint::<B, _>(&self.model, preprocessing, &self.guard, &self.device)
+    }
+}
+
+impl<B: IbotBackend> On<B> {
+    fn made(&self, pixels: Vec<f32>, count: usize, side: usize, wanted: Wanted) -> Result<Made> {
         let pixels = TensorData::new(pixels, [count, 3, side, side]);
         let images = Tensor::<B, 4>::from_data(pixels, &self.device);
         let attention = wanted
@@ -96,9 +108,5 @@ where
             }
         };
         self.guard.read::<B, _>(&self.device, read)
-    }
-
-    fn fingerprint(&self, preprocessing: &Preprocessing) -> Result<Vec<f32>> {
-        fingerprint::<B, _>(&self.model, preprocessing, &self.guard, &self.device)
     }
 }

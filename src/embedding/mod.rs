@@ -27,6 +27,7 @@ mod folder;
 mod table;
 
 pub use embedded::{Embedded, FeatureKind};
-pub use embedder::{AttentionMaps, Embedder, Embeddings};
+pub use embedder::{AttentionMaps, Embedder, Embeddings, seen};
+pub(crate) use engine::{Made, Wanted};
 pub use folder::{FolderRequest, embed_folder};
 pub use table::{EmbeddingTable, TableFormat};
