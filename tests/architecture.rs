@@ -64,6 +64,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "weights",
         ],
     ),
+    (
+        "app",
+        &["data", "device", "embedding", "memory", "model", "train"],
+    ),
+    ("capi", &["app", "device"]),
     ("bench", &["config", "device", "kernels", "memory", "train"]),
     (
         "verify",
