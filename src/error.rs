@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What can go wrong, said once and in full.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,19 @@ pub enum Error {
     /// The caller stopped what was under way.
     #[error("stopped")]
     Stopped,
+    /// The time that a job was given is over.
+    #[error("the time of {budget:?} is over: {done} of {total} pictures are done")]
+    OutOfTime {
+        /// Pictures that are done.
+        done: usize,
+        /// Pictures of the job.
+        total: usize,
+        /// The time that it had.
+        budget: Duration,
+    },
+    /// Embedding can not go on.
+    #[error("{0}")]
+    Embedding(String),
     /// Training can not go on.
     #[error("{0}")]
     Training(String),

@@ -71,6 +71,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "train", "weights",
         ],
     ),
+    (
+        "app",
+        &["data", "device", "embedding", "memory", "model", "train"],
+    ),
+    ("capi", &["app", "device"]),
     ("bench", &["config", "device", "kernels", "memory", "train"]),
     (
         "verify",

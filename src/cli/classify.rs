@@ -36,7 +36,7 @@ impl ClassifyArgs {
         let embedder = self.model.load()?;
         let classifier = LinearClassifier::read(&self.model.model, embedder.card())?;
         let folder = self.model.scan(&self.data)?;
-        let embedded = self.model.embed(&embedder, &folder, FeatureKind::Cls)?;
+        let embedded = self.model.embed(&embedder, &folder, FeatureKind::Cls, 1)?;
         let report = Report {
             classes: classifier.classes().to_vec(),
             pictures: classify(&embedded, &classifier),

@@ -104,7 +104,7 @@ fn one_line(error: ImageError) -> String {
 }
 
 /// `picture` on a white ground.
-fn on_white(picture: &RgbaImage) -> RgbImage {
+pub(crate) fn on_white(picture: &RgbaImage) -> RgbImage {
     let mut composed = RgbImage::new(picture.width(), picture.height());
     for (to, from) in composed.pixels_mut().zip(picture.pixels()) {
         let [r, g, b, alpha] = from.0.map(u32::from);

@@ -41,7 +41,7 @@ impl Api {
         Self::by_preference()[0]
     }
 
-    const fn backend(self) -> wgpu::Backend {
+    pub(super) const fn backend(self) -> wgpu::Backend {
         match self {
             Self::Vulkan => wgpu::Backend::Vulkan,
             Self::Metal => wgpu::Backend::Metal,

@@ -5,28 +5,23 @@
 //! thread, and `sync`, which alone returns what a kernel's compilation said. All of them happen before a read that was
 //! asked for later returns, so a check after the read is a check of the read.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::panic::resume_unwind;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use burn::tensor::backend::Backend;
-use burn_wgpu::{
-    MemoryConfiguration, RuntimeOptions, WgpuDevice, WgpuRuntime, WgpuSetup, graphics, init_setup,
-};
+use burn_wgpu::{WgpuDevice, WgpuRuntime, WgpuSetup};
 use cubecl::Runtime;
-use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
 
-use super::adapters::{AdapterSummary, Api};
+use super::adapters::AdapterSummary;
 use super::choice::Selected;
-use super::faults::{Fault, FaultKind, FaultLog};
+use super::faults::{Fault, FaultLog};
+use super::opening::init;
 use super::panics;
 use crate::error::{Error, Result};
 use crate::memory::GpuMemory;
 
-/// Kernels that cubecl batches into one submission. From 64 on, their uniforms alone force a blocking wait.
-const TASKS_MAX: usize = 32;
 /// How long a failed device may take to say whether it is lost.
 const LOSS_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -103,6 +98,13 @@ impl DeviceGuard {
         }
     }
 
+    /// Gives memory that no tensor uses back to the GPU's driver.
+    pub fn free_unused(&self) {
+        if let Self::Gpu(guard) = self {
+            guard.free_unused();
+        }
+    }
+
     /// Memory on the GPU; `None` on the CPU.
     #[must_use]
     pub fn gpu_memory(&self) -> Option<GpuMemory> {
@@ -116,10 +118,10 @@ impl DeviceGuard {
 /// The guard of one wgpu device. Clones share their findings.
 #[derive(Clone)]
 pub struct GpuGuard {
-    device: WgpuDevice,
-    setup: WgpuSetup,
-    adapter: Arc<AdapterSummary>,
-    log: Arc<FaultLog>,
+    pub(super) device: WgpuDevice,
+    pub(super) setup: WgpuSetup,
+    pub(super) adapter: Arc<AdapterSummary>,
+    pub(super) log: Arc<FaultLog>,
 }
 
 impl fmt::Debug for GpuGuard {
@@ -221,6 +223,14 @@ impl GpuGuard {
         ))
     }
 
+    /// Gives memory that no tensor uses back to the driver; nothing after a fault.
+    pub fn free_unused(&self) {
+        let cleanup = || WgpuRuntime::client(&self.device).memory_cleanup();
+        if let Err(error) = self.catch(cleanup) {
+            log::debug!("memory is not freed: {error}");
+        }
+    }
+
     /// A report that follows from a fault, or is the only sign of it.
     fn record_symptom(&self, report: &str) {
         if !self.log.is_poisoned() {
@@ -261,126 +271,4 @@ fn is_device_symptom(report: &str) -> bool {
         "cubecl-wgpu",
     ];
     signs.iter().any(|sign| report.contains(sign))
-}
-
-/// Starts and guards a device of the platform's usual API (Metal on macOS, else Vulkan), once; later calls share the guard.
-///
-/// [`DeviceGuard::install`] does the same for a selected adapter, whatever its API.
-///
-/// # Errors
-/// The device cannot be opened or is in use without a guard.
-pub fn init_wgpu(device: &WgpuDevice) -> Result<GpuGuard> {
-    init(device, Api::preferred())
-}
-
-fn init(device: &WgpuDevice, api: Api) -> Result<GpuGuard> {
-    static GUARDS: Mutex<Option<HashMap<WgpuDevice, GpuGuard>>> = Mutex::new(None);
-    // Held to the end: two threads must not both start one device.
-    let mut guards = GUARDS.lock().unwrap_or_else(PoisonError::into_inner);
-    let guards = guards.get_or_insert_default();
-    if let Some(guard) = guards.get(device) {
-        if guard.adapter.api == api {
-            return Ok(guard.clone());
-        }
-        return Err(Error::Device(format!(
-            "{device:?} is already open through {}, and one process can not open it through {api} as well",
-            guard.adapter.api
-        )));
-    }
-    if matches!(device, WgpuDevice::Existing(_)) {
-        return Err(Error::Device(format!(
-            "{device:?} was made elsewhere and can not be guarded"
-        )));
-    }
-    use_one_stream()?;
-    let setup = open(device, api)?;
-    let guard = watch(device, api, setup);
-    guards.insert(device.clone(), guard.clone());
-    Ok(guard)
-}
-
-/// One stream for all threads: with more, cubecl 0.10 gives a buffer to one thread that another still reads.
-fn use_one_stream() -> Result<()> {
-    let mut config = CubeClRuntimeConfig::default().override_from_env();
-    config.streaming.max_streams = 1;
-    let mut storage = CubeClRuntimeConfig::storage().lock();
-    match storage.as_ref() {
-        None => *storage = Some(Arc::new(config)),
-        Some(config) if config.streaming.max_streams == 1 => {}
-        Some(_) => {
-            let reason =
-                "burn's GPU runtime was used before its guard was installed: install it first";
-            return Err(Error::Device(reason.to_owned()));
-        }
-    }
-    Ok(())
-}
-
-/// Opens the device; cubecl panics where it cannot.
-fn open(device: &WgpuDevice, api: Api) -> Result<WgpuSetup> {
-    let options = RuntimeOptions {
-        tasks_max: TASKS_MAX,
-        memory_config: MemoryConfiguration::default(),
-    };
-    let setup = panics::catch(|| match api {
-        Api::Vulkan => init_setup::<graphics::Vulkan>(device, options),
-        Api::Metal => init_setup::<graphics::Metal>(device, options),
-        Api::Dx12 => init_setup::<graphics::Dx12>(device, options),
-        Api::Gl => init_setup::<graphics::OpenGl>(device, options),
-    });
-    setup.map_err(|panic| {
-        let fault = Fault::of_report(&panic.report);
-        Error::Device(format!(
-            "{device:?} can not be opened through {api}: {}\n`ibot devices` lists the adapters; another program may \
-             hold the GPU's memory; --backend flex computes on the CPU",
-            fault.report
-        ))
-    })
-}
-
-/// Turns wgpu's two callbacks and the device's thread into entries of one log.
-fn watch(device: &WgpuDevice, api: Api, setup: WgpuSetup) -> GpuGuard {
-    let adapter = AdapterSummary::new(0, api, &setup.adapter);
-    let log = panics::watch(device, &adapter.title());
-    let heard = Arc::clone(&log);
-    setup
-        .device
-        .on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            let report = match std::error::Error::source(&error) {
-                // Out of memory: the error itself says no more than that.
-                Some(source) if matches!(error, wgpu::Error::OutOfMemory { .. }) => {
-                    format!("{error}: {source}")
-                }
-                _ => error.to_string(),
-            };
-            let kind = match &error {
-                wgpu::Error::OutOfMemory { .. } => FaultKind::OutOfMemory,
-                wgpu::Error::Validation { .. } | wgpu::Error::Internal { .. } => {
-                    match FaultKind::of_report(&report) {
-                        FaultKind::Other => FaultKind::Validation,
-                        kind => kind,
-                    }
-                }
-            };
-            heard.record(Fault::new(kind, &report));
-        }));
-    let heard = Arc::clone(&log);
-    setup
-        .device
-        .set_device_lost_callback(move |reason, message| {
-            let kind = match FaultKind::of_report(&message) {
-                FaultKind::OutOfMemory => FaultKind::OutOfMemory,
-                _ => FaultKind::DeviceLost,
-            };
-            heard.record(Fault::new(
-                kind,
-                &format!("device lost ({reason:?}) {message}"),
-            ));
-        });
-    GpuGuard {
-        device: device.clone(),
-        setup,
-        adapter: Arc::new(adapter),
-        log,
-    }
 }

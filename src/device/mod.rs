@@ -3,17 +3,22 @@
 //! - [`adapters`]: the GPUs that wgpu can see, and the exact one behind a number or a name
 //! - [`choice`]: `--backend` and `--device` -> one device, with the reason as a sentence
 //! - [`guard`]: cubecl swallows GPU errors; the guard collects them, so that no number computed after a fault gets out
+//! - `opening`: a device is opened once and listened to; [`existing`]: the same for one that an application opened
 //! - [`faults`]: what a fault is, and the log of one device's faults
 //! - [`panics`]: the panics of device threads, as faults
 
 pub mod adapters;
 pub mod choice;
+pub mod existing;
 pub mod faults;
 pub mod guard;
+mod opening;
 pub mod panics;
 
 pub use adapters::{AdapterKind, AdapterLimits, AdapterSummary, Api, list_adapters};
 pub use choice::{BackendChoice, Choice, Selected, auto_choice, choose, select};
+pub use existing::{ExistingDevice, device_descriptor, working};
 pub use faults::{Fault, FaultKind};
-pub use guard::{DeviceGuard, GpuGuard, init_wgpu};
+pub use guard::{DeviceGuard, GpuGuard};
+pub use opening::init_wgpu;
 pub use panics::observe_log;

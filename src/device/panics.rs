@@ -56,6 +56,11 @@ fn log_of_this_thread() -> Option<Arc<FaultLog>> {
     Some(Arc::clone(log))
 }
 
+/// Whether this is the thread of the device of `log`: whether burn made the call that is under way.
+pub(crate) fn is_on_thread_of(log: &Arc<FaultLog>) -> bool {
+    log_of_this_thread().is_some_and(|own| Arc::ptr_eq(&own, log))
+}
+
 thread_local! {
     /// `Some` while [`catch`] runs on this thread: what the hook heard instead of printing it.
     static HEARD: RefCell<Option<String>> = const { RefCell::new(None) };

@@ -13,6 +13,7 @@ use crate::device::{DeviceGuard, Selected};
 use crate::error::Result;
 use crate::kernels::Gpu;
 use crate::model::{ModelCard, ModelOptions, Preprocessing, compare_fingerprint, read_model};
+use crate::weights::NamedTensor;
 
 /// A model file on a device, ready for pictures.
 pub struct Embedder {
@@ -21,6 +22,7 @@ pub struct Embedder {
     architecture: VitConfig,
     preprocessing: Preprocessing,
     hash: String,
+    bytes: u64,
     difference: Option<f32>,
     device: String,
 }
@@ -55,12 +57,14 @@ impl Embedder {
     pub fn load(path: &Path, options: &ModelOptions, selected: &Selected) -> Result<Self> {
         let mut model = read_model(path, options)?;
         let guard = DeviceGuard::install(selected)?;
+        let entries = |tensor: &NamedTensor| tensor.values.len() * size_of::<f32>();
+        let bytes = model.tensors.values().map(entries).sum::<usize>() as u64;
         let read = &mut model;
-        let engine = match selected {
+        let engine = guard.clone().catch(|| match selected {
             Selected::Wgpu { device, .. } => engine::<Gpu>(read, path, device.clone(), guard),
             Selected::Flex => engine::<Flex>(read, path, Default::default(), guard),
             Selected::NdArray => engine::<NdArray<f32>>(read, path, Default::default(), guard),
-        }?;
+        })??;
         let device = selected.to_string();
         let compare = |card: &ModelCard| {
             // at another size of input, features are other ones
@@ -74,6 +78,7 @@ impl Embedder {
             architecture: model.architecture,
             preprocessing: model.preprocessing,
             hash: model.hash,
+            bytes,
             difference,
             device,
         })
@@ -93,6 +98,11 @@ impl Embedder {
     /// BLAKE3 of the model file.
     pub fn hash(&self) -> &str {
         &self.hash
+    }
+
+    /// Bytes of the weights on the device.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Backend and device, in words.
@@ -125,15 +135,7 @@ impl Embedder {
     /// # Errors
     /// [`crate::Error::Data`] for a picture without a pixel.
     pub fn seen(&self, picture: &RgbImage) -> Result<RgbImage> {
-        let side = self.preprocessing.image_size;
-        let mut augmenter = Augmenter::new(&self.preprocessing.augment());
-        let planes = augmenter.eval_view(picture)?.values();
-        let plane = side * side;
-        Ok(RgbImage::from_fn(side as u32, side as u32, |x, y| {
-            let at = y as usize * side + x as usize;
-            let value = |channel: usize| planes[channel * plane + at].round().clamp(0.0, 255.0);
-            image::Rgb([0, 1, 2].map(|channel| value(channel) as u8))
-        }))
+        seen(&self.preprocessing, picture)
     }
 
     /// One feature a picture, all in one batch.
@@ -193,7 +195,7 @@ impl Embedder {
     }
 
     /// Features of pixels that are prepared, `[count, 3, S, S]`.
-    pub(super) fn run_pixels(
+    pub(crate) fn run_pixels(
         &self,
         pixels: Vec<f32>,
         count: usize,
@@ -205,4 +207,20 @@ impl Embedder {
         let side = self.preprocessing.image_size;
         self.engine.run(pixels, count, side, wanted)
     }
+}
+
+/// A picture as a model sees it, without the normalisation: resized and cut to its input's size.
+///
+/// # Errors
+/// [`Error::Data`] for a picture without a pixel.
+pub fn seen(preprocessing: &Preprocessing, picture: &RgbImage) -> Result<RgbImage> {
+    let side = preprocessing.image_size;
+    let mut augmenter = Augmenter::new(&preprocessing.augment());
+    let planes = augmenter.eval_view(picture)?.values();
+    let plane = side * side;
+    Ok(RgbImage::from_fn(side as u32, side as u32, |x, y| {
+        let at = y as usize * side + x as usize;
+        let value = |channel: usize| planes[channel * plane + at].round().clamp(0.0, 255.0);
+        image::Rgb([0, 1, 2].map(|channel| value(channel) as u8))
+    }))
 }

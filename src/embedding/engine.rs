@@ -13,7 +13,7 @@ use crate::model::{LoadedModel, Preprocessing, fingerprint};
 
 /// What is asked of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// Last blocks L whose features are given.
     pub layers: usize,
     pub patch_means: bool,
@@ -33,7 +33,7 @@ impl Wanted {
 
 /// What a batch gives, on the host.
 #[derive(Debug, Default)]
-pub(super) struct Made {
+pub(crate) struct Made {
     /// `[B, L, D]`.
     pub cls: Vec<f32>,
     /// Means over the patches, `[B, L, D]`; empty where not wanted.
@@ -82,6 +82,18 @@ where
     VisionTransformer<B>: Send,
 {
     fn run(&self, pixels: Vec<f32>, count: usize, side: usize, wanted: Wanted) -> Result<Made> {
+        // a device that is lost may panic at any use
+        self.guard
+            .catch(|| self.made(pixels, count, side, wanted))?
+    }
+
+    fn fingerprint(&self, preprocessing: &Preprocessing) -> Result<Vec<f32>> {
+        fingerprint::<B, _>(&self.model, preprocessing, &self.guard, &self.device)
+    }
+}
+
+impl<B: IbotBackend> On<B> {
+    fn made(&self, pixels: Vec<f32>, count: usize, side: usize, wanted: Wanted) -> Result<Made> {
         let pixels = TensorData::new(pixels, [count, 3, side, side]);
         let images = Tensor::<B, 4>::from_data(pixels, &self.device);
         let attention = wanted
@@ -107,9 +119,5 @@ where
             }
         };
         self.guard.read::<B, _>(&self.device, read)
-    }
-
-    fn fingerprint(&self, preprocessing: &Preprocessing) -> Result<Vec<f32>> {
-        fingerprint::<B, _>(&self.model, preprocessing, &self.guard, &self.device)
     }
 }

@@ -30,6 +30,7 @@ mod table;
 
 pub use classified::{Classified, classify, write_classified};
 pub use embedded::{Embedded, FeatureKind};
-pub use embedder::{AttentionMaps, Embedder, Embeddings};
+pub use embedder::{AttentionMaps, Embedder, Embeddings, seen};
+pub(crate) use engine::{Made, Wanted};
 pub use folder::{FolderRequest, embed_folder};
 pub use table::{EmbeddingTable, TableFormat};

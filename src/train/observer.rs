@@ -16,6 +16,8 @@ pub struct RunStart {
     pub made: usize,
     /// Epochs of the run.
     pub epochs: usize,
+    /// Steps of each.
+    pub steps_per_epoch: usize,
     /// Pictures of the folder.
     pub pictures: usize,
     /// Parameters that the optimizer trains.
@@ -44,13 +46,19 @@ pub trait Observer {
     /// The run went back to a checkpoint.
     fn rolled_back(&mut self, _to: usize) {}
 
-    /// Whether [`Observer::patches`] is worth its forward of a few pictures an epoch.
-    fn wants_patches(&self) -> bool {
+    /// A checkpoint of this step is taken; it is written beside the training.
+    fn checkpoint(&mut self, _step: usize) {}
+
+    /// After each step, before the run looks whether it is to stop: it stands still for as long as this takes.
+    fn between_steps(&mut self, _step: usize) {}
+
+    /// Whether [`Observer::patches`] is worth its forward of a few pictures after this step, which may end an epoch.
+    fn wants_patches(&self, _ends_epoch: bool) -> bool {
         false
     }
 
-    /// What the teacher's patches of a few training pictures look like after an epoch: each picture beside the colors of
-    /// its patches' three main directions.
+    /// What the teacher's patches of a few training pictures look like: each picture beside the colors of its patches'
+    /// three main directions.
     fn patches(&mut self, _step: usize, _picture: &RgbImage) {}
 
     /// The run is over; its files are written.

@@ -168,6 +168,7 @@ impl Run<'_> {
             steps: training.schedule.steps,
             made: training.step,
             epochs: training.schedule.epochs(),
+            steps_per_epoch: training.schedule.steps_per_epoch,
             pictures: count,
             parameters,
             out: request.out.clone(),

@@ -120,8 +120,16 @@ impl Observer for TensorBoard<'_> {
         self.write(|writer| writer.purge_from(to as u64 + 1));
     }
 
-    fn wants_patches(&self) -> bool {
-        self.writer.is_some()
+    fn checkpoint(&mut self, step: usize) {
+        self.inner.checkpoint(step);
+    }
+
+    fn between_steps(&mut self, step: usize) {
+        self.inner.between_steps(step);
+    }
+
+    fn wants_patches(&self, ends_epoch: bool) -> bool {
+        (ends_epoch && self.writer.is_some()) || self.inner.wants_patches(ends_epoch)
     }
 
     fn patches(&mut self, step: usize, picture: &RgbImage) {

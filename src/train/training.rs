@@ -133,6 +133,7 @@ impl<'a> Training<'a> {
         trainer: &Trainer<B, M>,
         observer: &mut dyn Observer,
     ) -> Result<()> {
+        observer.between_steps(self.step);
         let stopped = self.run.stop.load(Ordering::Relaxed);
         let is_last = self.step == self.schedule.steps;
         let ends_epoch = self.step.is_multiple_of(self.schedule.steps_per_epoch);
@@ -144,7 +145,7 @@ impl<'a> Training<'a> {
         let before = self.step.saturating_sub(self.schedule.steps_per_epoch);
         let evaluates = ends_epoch && (with_knn || looks(self.step) > looks(before));
         self.knn = None;
-        if ends_epoch && observer.wants_patches() {
+        if observer.wants_patches(ends_epoch) {
             let (guard, device) = (&self.run.guard, trainer.device());
             let teacher = &trainer.method.teacher.backbone;
             let (pictures, augment) = (&self.pictures.train, &self.config.augment);
@@ -159,6 +160,7 @@ impl<'a> Training<'a> {
         }
         if stopped || is_last || self.knn.is_some() || self.due.is_due(self.step) {
             self.checkpoint(trainer)?;
+            observer.checkpoint(self.step);
         } else if ends_epoch {
             let read = || backbones_of(&trainer.method);
             let backbones = self.run.guard.read::<B, _>(trainer.device(), read)?;
@@ -312,6 +314,7 @@ impl<'a> Training<'a> {
         self.folder.rewind(to)?;
         observer.rolled_back(to);
         self.checkpoint(&trainer)?; // it knows of the rollback
+        observer.checkpoint(to);
         Ok(trainer)
     }
 

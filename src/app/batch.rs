@@ -1,0 +1,78 @@
+//! Pictures as one batch of the model, and what it makes of them.
+
+use rayon::prelude::*;
+
+use super::request::{Picture, PictureFeatures};
+use crate::data::view::Augmenter;
+use crate::embedding::Made;
+use crate::error::{Error, Result};
+use crate::model::Preprocessing;
+
+/// Some pictures, ready for the device.
+pub(super) struct Batch {
+    /// Of each picture: whether it is among the pixels.
+    readable: Vec<Result<()>>,
+    /// `[B, 3, S, S]` of those that are.
+    pixels: Vec<f32>,
+}
+
+impl Batch {
+    /// Reads and resizes pictures on all cores; one that cannot be read costs itself alone.
+    pub fn prepare(
+        pictures: Vec<Picture>,
+        preprocessing: &Preprocessing,
+        max_pixels: u64,
+        is_cancelled: impl Fn() -> bool + Sync,
+    ) -> Self {
+        let augment = preprocessing.augment();
+        let view = |augmenter: &mut Augmenter, picture: Picture| {
+            if is_cancelled() {
+                return Err(Error::Stopped);
+            }
+            augmenter.eval_view(&picture.into_rgb(max_pixels)?)?;
+            let mut view = vec![0.0; augment.view_len()];
+            augmenter.write(&mut view);
+            Ok(view)
+        };
+        let views: Vec<Result<Vec<f32>>> = pictures
+            .into_par_iter()
+            .map_init(|| Augmenter::new(&augment), view)
+            .collect();
+        let mut pixels = Vec::with_capacity(views.len() * augment.view_len());
+        let readable = views
+            .into_iter()
+            .map(|view| view.map(|view| pixels.extend(view)))
+            .collect();
+        Self { readable, pixels }
+    }
+
+    /// The pixels, and of how many pictures.
+    pub fn take_pixels(&mut self) -> (Vec<f32>, usize) {
+        let count = self.readable.iter().filter(|made| made.is_ok()).count();
+        (std::mem::take(&mut self.pixels), count)
+    }
+
+    /// What the model made of each picture; `count` of them were readable.
+    pub fn features(self, made: &Made, count: usize) -> Vec<Result<PictureFeatures>> {
+        let mut at = 0;
+        let mut next = || {
+            let part = |all: &[f32]| {
+                let len = all.len() / count.max(1);
+                all[at * len..(at + 1) * len].to_vec()
+            };
+            let features = PictureFeatures {
+                cls: part(&made.cls),
+                patches: part(&made.patches),
+                attention: part(&made.attention),
+            };
+            at += 1;
+            let is_finite = features.cls.iter().all(|value| value.is_finite());
+            let wrong = || Error::Embedding("the features are not finite numbers".into());
+            is_finite.then_some(features).ok_or_else(wrong)
+        };
+        self.readable
+            .into_iter()
+            .map(|readable| readable.and_then(|()| next()))
+            .collect()
+    }
+}

@@ -1,0 +1,134 @@
+//! What a training run tells an application, kept until it is asked for.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use image::RgbImage;
+
+use crate::device::faults::lock;
+use crate::train::health::Sickness;
+use crate::train::{Evaluation, RunStart, StepMetrics, When};
+
+/// Events that are kept for an application that does not ask: some hours of steps.
+const KEPT: usize = 1 << 16;
+
+/// Something that happened in a run.
+#[derive(Debug, Clone)]
+pub enum TrainingEvent {
+    /// Something worth a line: the backend, a skipped picture.
+    Note(String),
+    /// The first step is about to run.
+    Started(RunStart),
+    /// A step is done: losses, rates, speed, memory and, at some steps, health.
+    Step(Box<StepMetrics>),
+    /// An epoch is done.
+    Epoch {
+        /// Epochs made.
+        epoch: usize,
+        /// Steps made.
+        step: usize,
+    },
+    /// The teacher was evaluated: k-NN, RankMe, spread.
+    Evaluated(When, Evaluation),
+    /// The run is sick in a way that it was not before.
+    Sick {
+        /// Steps made.
+        step: usize,
+        /// Each with its remedy, as text.
+        sick: Vec<Sickness>,
+    },
+    /// The run went back to the checkpoint of this step.
+    RolledBack(usize),
+    /// A checkpoint of this step is taken; it is written beside the training.
+    Checkpoint(usize),
+    /// A few training pictures, each beside the colors of its patches' main directions. Of these, only the newest waits.
+    Patches {
+        /// Steps made.
+        step: usize,
+        /// The sheet of pictures.
+        picture: RgbImage,
+    },
+    /// The run stands still after this step.
+    Paused(usize),
+    /// It goes on.
+    Resumed,
+    /// The last event of a run that made all its steps; its files are in this folder.
+    Finished(PathBuf),
+    /// The last event of a cancelled run: starting it again goes on from here.
+    Cancelled {
+        /// Steps made.
+        step: usize,
+        /// The run folder.
+        run: PathBuf,
+    },
+    /// The last event of a run that failed, and why.
+    Failed(String),
+}
+
+/// The events that nobody asked for yet.
+#[derive(Default)]
+pub(super) struct Events {
+    waiting: Mutex<VecDeque<TrainingEvent>>,
+    changed: Condvar,
+}
+
+impl Events {
+    pub fn push(&self, event: TrainingEvent) {
+        let mut waiting = lock(&self.waiting);
+        if matches!(event, TrainingEvent::Patches { .. }) {
+            waiting.retain(|event| !matches!(event, TrainingEvent::Patches { .. }));
+        }
+        if waiting.len() == KEPT {
+            waiting.pop_front();
+        }
+        waiting.push_back(event);
+        drop(waiting);
+        self.changed.notify_all();
+    }
+
+    pub fn take(&self) -> Vec<TrainingEvent> {
+        lock(&self.waiting).drain(..).collect()
+    }
+
+    pub fn next(&self, patience: Duration) -> Option<TrainingEvent> {
+        let waiting = lock(&self.waiting);
+        let is_empty = |waiting: &mut VecDeque<TrainingEvent>| waiting.is_empty();
+        let changed = self.changed.wait_timeout_while(waiting, patience, is_empty);
+        let (mut waiting, _) = changed.unwrap_or_else(PoisonError::into_inner);
+        waiting.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_application_that_does_not_ask_costs_little() {
+        let events = Events::default();
+        let patches = |step| TrainingEvent::Patches {
+            step,
+            picture: RgbImage::new(1, 1),
+        };
+        events.push(TrainingEvent::Checkpoint(0));
+        events.push(patches(1));
+        events.push(patches(2));
+        let all = events.take();
+        let [
+            TrainingEvent::Checkpoint(0),
+            TrainingEvent::Patches { step: 2, .. },
+        ] = &all[..]
+        else {
+            panic!("{all:?}");
+        };
+        for step in 0..=KEPT {
+            events.push(TrainingEvent::Checkpoint(step));
+        }
+        let all = events.take();
+        assert_eq!(all.len(), KEPT);
+        assert!(matches!(all[0], TrainingEvent::Checkpoint(1)));
+        assert!(events.next(Duration::ZERO).is_none());
+    }
+}

@@ -1,0 +1,41 @@
+//! For applications: a model and a training run, each on a thread of its own, asked and watched from any other.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use ibot::app::{EmbedRequest, EmbedderConfig};
+//!
+//! fn main() -> ibot::Result<()> {
+//!     let embedder = EmbedderConfig::new("teacher.safetensors").start()?;
+//!     let pictures = ["cat.png", "dog.png"].map(std::path::Path::new);
+//!     let request = EmbedRequest::new(pictures).within(Duration::from_secs(10));
+//!     let mut job = embedder.embed(request); // or `.await` it, or look at `try_result` in each frame
+//!     for features in job.wait()? {
+//!         println!("{} numbers", features?.cls.len());
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! - `handle`: [`EmbedderHandle`]; `request`: what it is asked; `job`: what it gives back at once
+//! - `worker`: the thread behind it; `queue`: what waits for that thread; `batch`: pictures on their way to the model
+//! - `training`: [`TrainingHandle`]; `events`: what it tells
+//!
+//! Nothing here panics or blocks unless it says so. `docs/embedding.md` has the whole picture.
+
+mod batch;
+mod events;
+mod handle;
+mod job;
+mod queue;
+mod request;
+mod training;
+mod worker;
+
+pub use events::TrainingEvent;
+pub use handle::{DeviceRequest, EmbedderConfig, EmbedderHandle, MemoryReport, ModelInfo};
+#[cfg(feature = "capi")]
+pub(crate) use job::caught;
+pub use job::{Job, Progress};
+pub use request::{EmbedRequest, Picture, PictureFeatures};
+pub use training::{TrainingConfig, TrainingHandle};

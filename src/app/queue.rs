@@ -1,0 +1,165 @@
+//! What waits for the worker, and what it tells of itself.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::batch::Batch;
+use super::handle::{DeviceRequest, ModelInfo};
+use super::job::Ticket;
+use super::{EmbedRequest, Picture, PictureFeatures};
+use crate::device::faults::lock;
+use crate::error::{Error, Result};
+use crate::memory::GpuMemory;
+
+/// Something to do.
+pub(super) enum Task {
+    Load(Ticket<ModelInfo>),
+    Rebuild(DeviceRequest, Ticket<ModelInfo>),
+    Embed(Box<EmbedTask>),
+}
+
+/// A request and how far it is.
+pub(super) struct EmbedTask {
+    /// Without its pictures.
+    pub request: EmbedRequest,
+    /// What is left of them.
+    pub pictures: std::vec::IntoIter<Picture>,
+    pub ticket: Ticket<Vec<Result<PictureFeatures>>>,
+    /// The next batch, where it was prepared ahead.
+    pub ahead: Option<Batch>,
+    deadline: Option<Instant>,
+}
+
+impl EmbedTask {
+    pub fn new(
+        mut request: EmbedRequest,
+        ticket: Ticket<Vec<Result<PictureFeatures>>>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            pictures: std::mem::take(&mut request.pictures).into_iter(),
+            deadline: request.budget.and_then(|budget| now.checked_add(budget)),
+            request,
+            ticket,
+            ahead: None,
+        }
+    }
+
+    /// Why it should not go on, if it should not.
+    pub fn early_end(&self) -> Option<Error> {
+        if self.ticket.is_cancelled() {
+            return Some(Error::Stopped);
+        }
+        let is_late = self.deadline.is_some_and(|end| Instant::now() >= end);
+        is_late.then(|| {
+            let progress = self.ticket.progress();
+            Error::OutOfTime {
+                done: progress.done,
+                total: progress.total,
+                budget: self.request.budget.unwrap_or_default(),
+            }
+        })
+    }
+
+    /// It is over; who asked to hear of progress hears of that.
+    pub fn end(mut self, result: Result<()>) {
+        let progress = self.ticket.progress();
+        let call = self.request.on_progress.take();
+        self.ticket.end(result);
+        if let Some(mut call) = call {
+            call(progress);
+        }
+    }
+}
+
+/// What the worker does next.
+pub(super) enum Next {
+    Do(Task),
+    /// Tasks that are cancelled or late.
+    End(VecDeque<Task>),
+    Unload,
+    Idle,
+    Close(VecDeque<Task>),
+}
+
+/// What handle and worker share.
+#[derive(Default)]
+pub(super) struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    status: Mutex<Status>,
+}
+
+#[derive(Default)]
+struct Queue {
+    tasks: VecDeque<Task>,
+    unload: bool,
+    closed: bool,
+}
+
+/// What the worker tells of itself.
+#[derive(Default)]
+pub(super) struct Status {
+    pub info: Option<ModelInfo>,
+    pub is_loaded: bool,
+    pub gpu: Option<GpuMemory>,
+}
+
+impl Shared {
+    pub fn status(&self) -> MutexGuard<'_, Status> {
+        lock(&self.status)
+    }
+
+    /// Behind all others.
+    pub fn push(&self, task: Task) {
+        lock(&self.queue).tasks.push_back(task);
+        self.changed.notify_all();
+    }
+
+    pub fn unload(&self) {
+        lock(&self.queue).unload = true;
+        self.changed.notify_all();
+    }
+
+    pub fn close(&self) {
+        lock(&self.queue).closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits for something to do, or for `idle` to pass.
+    pub fn next(&self, idle: Option<Duration>) -> Next {
+        let deadline = idle.and_then(|idle| Instant::now().checked_add(idle));
+        let mut queue = lock(&self.queue);
+        loop {
+            if queue.closed {
+                return Next::Close(std::mem::take(&mut queue.tasks));
+            }
+            if std::mem::take(&mut queue.unload) {
+                return Next::Unload;
+            }
+            let ends =
+                |task: &Task| matches!(task, Task::Embed(task) if task.early_end().is_some());
+            let tasks = std::mem::take(&mut queue.tasks);
+            let (over, waiting): (VecDeque<_>, _) = tasks.into_iter().partition(ends);
+            queue.tasks = waiting;
+            if !over.is_empty() {
+                return Next::End(over);
+            }
+            if let Some(task) = queue.tasks.pop_front() {
+                return Next::Do(task);
+            }
+            let Some(deadline) = deadline else {
+                let woken = self.changed.wait(queue);
+                queue = woken.unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Next::Idle;
+            }
+            let woken = self.changed.wait_timeout(queue, left);
+            queue = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}

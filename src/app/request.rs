@@ -1,0 +1,194 @@
+//! What is asked of a handle: pictures from anywhere, and what of them.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use image::{DynamicImage, RgbImage, RgbaImage};
+
+use super::Progress;
+use crate::data::decode::{decode_rgb, on_white};
+use crate::error::{Error, Result};
+
+/// A picture, read or not. Transparency is composed on white.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Picture {
+    /// A file, read when its turn comes.
+    File(PathBuf),
+    /// Pixels.
+    Image(DynamicImage),
+}
+
+impl Picture {
+    /// Raw pixels, four bytes each, row by row from the top.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where the number of bytes is not `4 * width * height`, or there is no pixel.
+    pub fn rgba(bytes: Vec<u8>, width: u32, height: u32) -> Result<Self> {
+        let wanted = u64::from(width) * u64::from(height) * 4;
+        let given = bytes.len();
+        if wanted == 0 || wanted != given as u64 {
+            let value = format!("{given} bytes");
+            let remedy = format!("{width} x {height} pixels of 4 bytes are {wanted}; at least one");
+            return Err(Error::config("rgba", value, remedy));
+        }
+        let picture = RgbaImage::from_raw(width, height, bytes);
+        let picture = picture.ok_or_else(|| Error::config("rgba", given, "too many bytes"))?;
+        Ok(Self::Image(picture.into()))
+    }
+
+    /// As the model is given it, before resizing.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or has more than `max_pixels` pixels.
+    pub(super) fn into_rgb(self, max_pixels: u64) -> Result<RgbImage> {
+        match self {
+            Self::File(path) => decode_rgb(&path, max_pixels),
+            Self::Image(DynamicImage::ImageRgb8(picture)) => Ok(picture),
+            Self::Image(picture) if picture.color().has_alpha() => {
+                Ok(on_white(&picture.into_rgba8()))
+            }
+            Self::Image(picture) => Ok(picture.into_rgb8()),
+        }
+    }
+}
+
+impl From<PathBuf> for Picture {
+    fn from(path: PathBuf) -> Self {
+        Self::File(path)
+    }
+}
+
+impl From<&Path> for Picture {
+    fn from(path: &Path) -> Self {
+        Self::File(path.to_path_buf())
+    }
+}
+
+impl From<DynamicImage> for Picture {
+    fn from(picture: DynamicImage) -> Self {
+        Self::Image(picture)
+    }
+}
+
+impl From<RgbImage> for Picture {
+    fn from(picture: RgbImage) -> Self {
+        Self::Image(picture.into())
+    }
+}
+
+impl From<RgbaImage> for Picture {
+    fn from(picture: RgbaImage) -> Self {
+        Self::Image(picture.into())
+    }
+}
+
+/// Pictures to embed, and what is wanted of them.
+#[derive(Default)]
+pub struct EmbedRequest {
+    pub(super) pictures: Vec<Picture>,
+    pub(super) patches: bool,
+    pub(super) attention: bool,
+    pub(super) budget: Option<Duration>,
+    pub(super) on_progress: Option<Box<dyn FnMut(Progress) + Send>>,
+}
+
+impl EmbedRequest {
+    /// The class token's feature of each picture.
+    pub fn new(pictures: impl IntoIterator<Item = impl Into<Picture>>) -> Self {
+        Self {
+            pictures: pictures.into_iter().map(Into::into).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// The features of the patches too.
+    #[must_use]
+    pub fn with_patches(mut self) -> Self {
+        self.patches = true;
+        self
+    }
+
+    /// The attention of the last block too.
+    #[must_use]
+    pub fn with_attention(mut self) -> Self {
+        self.attention = true;
+        self
+    }
+
+    /// So long from now; what is not done then ends as [`Error::OutOfTime`], after the batch under way at the latest.
+    #[must_use]
+    pub fn within(mut self, budget: Duration) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
+    /// Called on the handle's thread after each batch, and once the job is over: to ask a window to repaint, say. It must
+    /// return soon.
+    #[must_use]
+    pub fn on_progress(mut self, call: impl FnMut(Progress) + Send + 'static) -> Self {
+        self.on_progress = Some(Box::new(call));
+        self
+    }
+}
+
+impl fmt::Debug for EmbedRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.pictures.len();
+        let (patches, attention) = (self.patches, self.attention);
+        write!(
+            f,
+            "EmbedRequest({count} pictures, patches: {patches}, attention: {attention}, budget: {:?})",
+            self.budget
+        )
+    }
+}
+
+impl<P: Into<Picture>> From<P> for EmbedRequest {
+    fn from(picture: P) -> Self {
+        Self::new([picture])
+    }
+}
+
+/// What a model makes of one picture.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PictureFeatures {
+    /// Of the class token, or what the model pools instead, `[D]`.
+    pub cls: Vec<f32>,
+    /// Of each patch, row by row, `[N, D]`; empty where not asked for.
+    pub patches: Vec<f32>,
+    /// Attention of the class token to each patch in the last block, `[H, N]`; empty where not asked for.
+    pub attention: Vec<f32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use image::Rgba;
+
+    use super::*;
+
+    #[test]
+    fn raw_pixels_must_be_as_many_as_they_say() {
+        for (bytes, width, height) in [(11, 1, 3), (0, 0, 5), (0, 0, 0), (4, u32::MAX, u32::MAX)] {
+            let error = Picture::rgba(vec![0; bytes], width, height).unwrap_err();
+            assert!(matches!(error, Error::Config { .. }), "{error}");
+        }
+        let picture = Picture::rgba(vec![10, 20, 30, 255, 0, 0, 0, 0], 1, 2).unwrap();
+        let rgb = picture.into_rgb(100).unwrap();
+        assert_eq!(rgb.as_raw(), &[10, 20, 30, 255, 255, 255]);
+    }
+
+    #[test]
+    fn pictures_of_any_kind_become_rgb() {
+        let gray = DynamicImage::ImageLuma8(image::GrayImage::from_pixel(1, 1, image::Luma([9])));
+        let half = RgbaImage::from_pixel(1, 1, Rgba([0, 0, 0, 128]));
+        let of = |picture: Picture| picture.into_rgb(100).unwrap().into_raw();
+        assert_eq!(of(gray.into()), [9, 9, 9]);
+        assert_eq!(of(half.into()), [127, 127, 127]);
+        assert!(
+            Picture::from(Path::new("absent.png"))
+                .into_rgb(100)
+                .is_err()
+        );
+    }
+}

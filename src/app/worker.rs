@@ -1,0 +1,217 @@
+//! The one thread on which a handle's model computes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::batch::Batch;
+use super::handle::{DeviceRequest, EmbedderConfig, ModelInfo};
+use super::job::caught;
+use super::queue::{EmbedTask, Next, Shared, Task};
+use super::request::Picture;
+use crate::device::{DeviceGuard, Selected, select, working};
+use crate::embedding::{Embedder, Made, Wanted};
+use crate::error::{Error, Result};
+use crate::memory::GpuMemory;
+
+pub(super) struct Worker {
+    config: EmbedderConfig,
+    shared: Arc<Shared>,
+    /// The device, once it is selected.
+    selected: Option<Selected>,
+    embedder: Option<Embedder>,
+    /// Pictures of the next batch.
+    batch_size: usize,
+}
+
+impl Worker {
+    pub fn new(config: EmbedderConfig, shared: Arc<Shared>) -> Self {
+        Self {
+            batch_size: config.batch_size,
+            config,
+            shared,
+            selected: None,
+            embedder: None,
+        }
+    }
+
+    /// Works until the handle is gone.
+    pub fn run(mut self) {
+        loop {
+            let idle = self.config.idle.filter(|_| self.embedder.is_some());
+            match self.shared.next(idle) {
+                Next::Do(Task::Load(ticket)) => match self.caught(Self::info) {
+                    Ok(info) => ticket.give(info),
+                    Err(error) => ticket.end(Err(error)),
+                },
+                Next::Do(Task::Rebuild(device, ticket)) => {
+                    match self.caught(|worker| worker.rebuild(device)) {
+                        Ok(info) => ticket.give(info),
+                        Err(error) => ticket.end(Err(error)),
+                    }
+                }
+                Next::Do(Task::Embed(task)) => self.embed(task),
+                Next::End(tasks) => tasks.into_iter().for_each(|task| end(task, None)),
+                Next::Unload | Next::Idle => self.unload(),
+                Next::Close(tasks) => {
+                    tasks
+                        .into_iter()
+                        .for_each(|task| end(task, Some(Error::Stopped)));
+                    return self.unload();
+                }
+            }
+        }
+    }
+
+    fn caught<R>(&mut self, work: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
+        caught(|| work(self), Error::Embedding)
+    }
+
+    fn rebuild(&mut self, device: DeviceRequest) -> Result<ModelInfo> {
+        self.unload();
+        self.selected = None;
+        self.config.device = device;
+        self.info()
+    }
+
+    /// The model, loaded if it is not.
+    fn loaded(&mut self) -> Result<&Embedder> {
+        if self.embedder.is_none() {
+            let selected = self.selected()?;
+            let embedder = Embedder::load(&self.config.model, &self.config.options, &selected)?;
+            let gpu = self.gpu_memory();
+            let mut status = self.shared.status();
+            status.info = Some(ModelInfo::of(&embedder));
+            status.is_loaded = true;
+            status.gpu = gpu;
+            drop(status);
+            self.embedder = Some(embedder);
+        }
+        let missing = || Error::Embedding("the model is not loaded".into());
+        self.embedder.as_ref().ok_or_else(missing)
+    }
+
+    fn info(&mut self) -> Result<ModelInfo> {
+        self.loaded().map(ModelInfo::of)
+    }
+
+    /// The device: chosen once, and anew after a rebuild.
+    fn selected(&mut self) -> Result<Selected> {
+        if let Some(selected) = &self.selected {
+            return Ok(selected.clone());
+        }
+        let selected = match &self.config.device {
+            DeviceRequest::Choose(choice, device) => select(*choice, device.as_deref())?,
+            DeviceRequest::Selected(selected) => selected.clone(),
+        };
+        let selected = working(selected)?;
+        self.selected = Some(selected.clone());
+        Ok(selected)
+    }
+
+    fn gpu_memory(&self) -> Option<GpuMemory> {
+        self.guard()?.gpu_memory()
+    }
+
+    fn guard(&self) -> Option<DeviceGuard> {
+        DeviceGuard::install(self.selected.as_ref()?).ok()
+    }
+
+    /// Frees the model, and the device memory that it leaves behind.
+    fn unload(&mut self) {
+        drop(self.embedder.take());
+        if let Some(guard) = self.guard() {
+            guard.free_unused();
+        }
+        let gpu = self.gpu_memory();
+        let mut status = self.shared.status();
+        status.is_loaded = false;
+        status.gpu = gpu;
+    }
+
+    /// One batch; what is left goes behind the other tasks.
+    fn embed(&mut self, mut task: Box<EmbedTask>) {
+        match self.caught(|worker| worker.one_batch(&mut task)) {
+            Ok(true) => {
+                let progress = task.ticket.progress();
+                if let Some(call) = &mut task.request.on_progress {
+                    call(progress);
+                }
+                self.shared.push(Task::Embed(task));
+            }
+            Ok(false) => task.end(Ok(())),
+            Err(error) => {
+                if matches!(error, Error::Device(_)) {
+                    self.unload();
+                }
+                task.end(Err(error));
+            }
+        }
+    }
+
+    /// Whether there is more to do.
+    fn one_batch(&mut self, task: &mut EmbedTask) -> Result<bool> {
+        let (batch_size, max_pixels) = (self.batch_size, self.config.max_pixels);
+        let embedder = self.loaded()?;
+        let wanted = Wanted {
+            patches: task.request.patches,
+            attention: task.request.attention,
+            ..Wanted::CLS
+        };
+        let (ticket, preprocessing) = (&task.ticket, embedder.preprocessing());
+        let prepare = |pictures: Vec<Picture>| {
+            let is_cancelled = || ticket.is_cancelled();
+            Batch::prepare(pictures, preprocessing, max_pixels, is_cancelled)
+        };
+        let mut take = |count: usize| task.pictures.by_ref().take(count).collect::<Vec<_>>();
+        let mut batch = match task.ahead.take() {
+            Some(batch) => batch,
+            None => prepare(take(batch_size)),
+        };
+        let next = take(batch_size);
+        let (pixels, count) = batch.take_pixels();
+        let started = Instant::now();
+        // the next batch is read while this one is computed
+        let (made, took, ahead) = std::thread::scope(|scope| {
+            let ahead = (!next.is_empty()).then(|| scope.spawn(|| prepare(next)));
+            let made = embedder.run_pixels(pixels, count, wanted);
+            let took = started.elapsed();
+            (made, took, ahead.map(std::thread::ScopedJoinHandle::join))
+        });
+        task.ahead = match ahead {
+            Some(Ok(batch)) => Some(batch),
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => None,
+        };
+        let made: Made = made?;
+        task.ticket.add(batch.features(&made, count));
+        self.adapt(took, count);
+        let gpu = self.gpu_memory();
+        self.shared.status().gpu = gpu;
+        Ok(task.ahead.is_some())
+    }
+
+    /// Half as many pictures where a batch took too long, twice as many where it could have been longer: halves and
+    /// doubles only, since each size has its own kernels to choose and memory to take.
+    fn adapt(&mut self, took: Duration, count: usize) {
+        let Some(wanted) = self.config.batch_time else {
+            return;
+        };
+        if took > wanted.mul_f64(1.5) {
+            self.batch_size = (count / 2).clamp(1, self.batch_size);
+        } else if took < wanted.mul_f64(0.5) && count == self.batch_size {
+            self.batch_size = (2 * count).min(self.config.batch_size);
+        }
+    }
+}
+
+/// A task that ends with `error`, or with its own reason.
+fn end(task: Task, error: Option<Error>) {
+    let error = |own: Option<Error>| error.or(own).unwrap_or(Error::Stopped);
+    match task {
+        Task::Embed(task) => {
+            let own = task.early_end();
+            task.end(Err(error(own)));
+        }
+        Task::Load(ticket) | Task::Rebuild(_, ticket) => ticket.end(Err(error(None))),
+    }
+}

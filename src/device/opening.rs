@@ -1,0 +1,200 @@
+//! Opening a device, once in a process, and listening to it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use burn_wgpu::{MemoryConfiguration, RuntimeOptions, WgpuDevice, WgpuSetup, graphics, init_setup};
+use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+
+use super::adapters::{AdapterSummary, Api};
+use super::existing::{OnError, OnLost};
+use super::faults::{Fault, FaultKind, lock};
+use super::guard::GpuGuard;
+use super::panics;
+use crate::error::{Error, Result};
+
+/// Kernels that cubecl batches into one submission. From 64 on, their uniforms alone force a blocking wait.
+const TASKS_MAX: usize = 32;
+
+/// Whose calls a device takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// burn's alone.
+    Burn,
+    /// An application's too.
+    App,
+}
+
+/// The devices of this process, each opened and guarded once.
+#[derive(Default)]
+pub(super) struct Guarded(HashMap<WgpuDevice, (GpuGuard, Owner)>);
+
+impl Guarded {
+    /// Held to the end of `work`: two threads must not both start one device.
+    pub fn lock<R>(work: impl FnOnce(&mut Self) -> R) -> R {
+        static GUARDED: Mutex<Option<Guarded>> = Mutex::new(None);
+        work(lock(&GUARDED).get_or_insert_default())
+    }
+
+    pub fn get(&self, device: &WgpuDevice) -> Option<(GpuGuard, Owner)> {
+        self.0.get(device).cloned()
+    }
+
+    /// What wgpu's device was named before.
+    pub fn of_setup(&self, setup: &WgpuSetup) -> Option<WgpuDevice> {
+        let mut all = self.0.iter();
+        let found = all.find(|(_, (guard, _))| guard.setup.device == setup.device);
+        found.map(|(device, _)| device.clone())
+    }
+
+    /// Turns wgpu's two callbacks and the device's thread into entries of one log. What happens on other threads of an
+    /// application's device is the application's.
+    pub fn watch(
+        &mut self,
+        device: &WgpuDevice,
+        api: Api,
+        setup: WgpuSetup,
+        owner: Owner,
+        on_error: Option<OnError>,
+        on_lost: Option<OnLost>,
+    ) -> GpuGuard {
+        let adapter = AdapterSummary::new(0, api, &setup.adapter);
+        let log = panics::watch(device, &adapter.title());
+        let heard = Arc::clone(&log);
+        setup.device.on_uncaptured_error(Arc::new(move |error| {
+            if owner == Owner::Burn || panics::is_on_thread_of(&heard) {
+                heard.record(fault_of(&error));
+            } else {
+                apps_error(on_error.as_ref(), error);
+            }
+        }));
+        let heard = Arc::clone(&log);
+        setup
+            .device
+            .set_device_lost_callback(move |reason, message| {
+                let kind = match FaultKind::of_report(&message) {
+                    FaultKind::OutOfMemory => FaultKind::OutOfMemory,
+                    _ => FaultKind::DeviceLost,
+                };
+                let report = format!("device lost ({reason:?}) {message}");
+                heard.record(Fault::new(kind, &report));
+                if let Some(on_lost) = &on_lost {
+                    on_lost(reason, message);
+                }
+            });
+        let guard = GpuGuard {
+            device: device.clone(),
+            setup,
+            adapter: Arc::new(adapter),
+            log,
+        };
+        self.0.insert(device.clone(), (guard.clone(), owner));
+        guard
+    }
+}
+
+fn fault_of(error: &wgpu::Error) -> Fault {
+    let report = match std::error::Error::source(error) {
+        // Out of memory: the error itself says no more than that.
+        Some(source) if matches!(error, wgpu::Error::OutOfMemory { .. }) => {
+            format!("{error}: {source}")
+        }
+        _ => error.to_string(),
+    };
+    let kind = match error {
+        wgpu::Error::OutOfMemory { .. } => FaultKind::OutOfMemory,
+        wgpu::Error::Validation { .. } | wgpu::Error::Internal { .. } => {
+            match FaultKind::of_report(&report) {
+                FaultKind::Other => FaultKind::Validation,
+                kind => kind,
+            }
+        }
+    };
+    Fault::new(kind, &report)
+}
+
+/// An error of an application's own call, which is not to be lost.
+#[expect(
+    clippy::panic,
+    reason = "what wgpu does where an application set no handler"
+)]
+fn apps_error(on_error: Option<&OnError>, error: wgpu::Error) {
+    match on_error {
+        Some(on_error) => on_error(error),
+        None => panic!("wgpu error: {error}"),
+    }
+}
+
+/// Starts and guards a device of the platform's usual API (Metal on macOS, else Vulkan), once; later calls share the guard.
+///
+/// [`super::DeviceGuard::install`] does the same for a selected adapter, whatever its API.
+///
+/// # Errors
+/// The device cannot be opened or is in use without a guard.
+pub fn init_wgpu(device: &WgpuDevice) -> Result<GpuGuard> {
+    init(device, Api::preferred())
+}
+
+pub(super) fn init(device: &WgpuDevice, api: Api) -> Result<GpuGuard> {
+    Guarded::lock(|guarded| {
+        if let Some((guard, _)) = guarded.get(device) {
+            if guard.adapter.api == api {
+                return Ok(guard);
+            }
+            return Err(Error::Device(format!(
+                "{device:?} is already open through {}, and one process can not open it through {api} as well",
+                guard.adapter.api
+            )));
+        }
+        if matches!(device, WgpuDevice::Existing(_)) {
+            return Err(Error::Device(format!(
+                "{device:?} was made elsewhere: ibot::device::ExistingDevice guards such a one"
+            )));
+        }
+        use_one_stream()?;
+        let setup = open(device, api)?;
+        Ok(guarded.watch(device, api, setup, Owner::Burn, None, None))
+    })
+}
+
+pub(super) fn runtime_options() -> RuntimeOptions {
+    RuntimeOptions {
+        tasks_max: TASKS_MAX,
+        memory_config: MemoryConfiguration::default(),
+    }
+}
+
+/// One stream for all threads: with more, cubecl 0.10 gives a buffer to one thread that another still reads.
+pub(super) fn use_one_stream() -> Result<()> {
+    let mut config = CubeClRuntimeConfig::default().override_from_env();
+    config.streaming.max_streams = 1;
+    let mut storage = CubeClRuntimeConfig::storage().lock();
+    match storage.as_ref() {
+        None => *storage = Some(Arc::new(config)),
+        Some(config) if config.streaming.max_streams == 1 => {}
+        Some(_) => {
+            let reason =
+                "burn's GPU runtime was used before its guard was installed: install it first";
+            return Err(Error::Device(reason.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Opens the device; cubecl panics where it cannot.
+fn open(device: &WgpuDevice, api: Api) -> Result<WgpuSetup> {
+    let setup = panics::catch(|| match api {
+        Api::Vulkan => init_setup::<graphics::Vulkan>(device, runtime_options()),
+        Api::Metal => init_setup::<graphics::Metal>(device, runtime_options()),
+        Api::Dx12 => init_setup::<graphics::Dx12>(device, runtime_options()),
+        Api::Gl => init_setup::<graphics::OpenGl>(device, runtime_options()),
+    });
+    setup.map_err(|panic| {
+        let fault = Fault::of_report(&panic.report);
+        Error::Device(format!(
+            "{device:?} can not be opened through {api}: {}\n`ibot devices` lists the adapters; another program may \
+             hold the GPU's memory; --backend flex computes on the CPU",
+            fault.report
+        ))
+    })
+}

@@ -1,0 +1,185 @@
+//! A run as an application steers it.
+
+use std::time::Duration;
+
+use ibot::app::{TrainingConfig, TrainingEvent, TrainingHandle};
+use ibot::config::IbotConfig;
+use ibot::device::Selected;
+use ibot::error::Error;
+use ibot::train::{Every, RunConfig, RunRequest};
+
+use crate::PATIENCE;
+use crate::tiny_model::Scratch;
+
+const TINY: &str = "
+batch_size = 4
+[method]
+image_size = 16
+projector_hidden_dim = 16
+projector_bottleneck_dim = 8
+n_cls_prototypes = 24
+n_patch_prototypes = 12
+[method.vit]
+patch_size = 8
+embed_dim = 16
+depth = 1
+num_heads = 2
+";
+
+/// A run of 12 pictures, three steps an epoch.
+fn request(scratch: &Scratch, steps: usize) -> RunRequest {
+    let mut pictures = scratch.pictures(12);
+    let folder = pictures.remove(0).parent().unwrap().to_path_buf();
+    let toml = scratch.path("tiny.toml");
+    std::fs::write(&toml, TINY).unwrap();
+    let mut config = RunConfig::default().merged_with_file(&toml).unwrap();
+    config.steps = Some(steps);
+    config.health_every = 2;
+    let mut request = RunRequest::new(config, folder, scratch.path("run"), Selected::Flex);
+    request.checkpoint_every = Every::Steps(5);
+    request
+}
+
+fn is_last(event: &TrainingEvent) -> bool {
+    matches!(
+        event,
+        TrainingEvent::Finished(_) | TrainingEvent::Cancelled { .. } | TrainingEvent::Failed(_)
+    )
+}
+
+/// All events up to one that `is_it`.
+#[track_caller]
+fn until(training: &TrainingHandle, is_it: impl Fn(&TrainingEvent) -> bool) -> Vec<TrainingEvent> {
+    let mut events = Vec::new();
+    loop {
+        let event = training.next_event(PATIENCE);
+        let event = event.unwrap_or_else(|| panic!("nothing more: {events:?}"));
+        let found = is_it(&event);
+        let over = is_last(&event);
+        events.push(event);
+        if found {
+            return events;
+        }
+        assert!(!over, "{events:?}");
+    }
+}
+
+fn steps(events: &[TrainingEvent]) -> Vec<usize> {
+    let step = |event: &TrainingEvent| match event {
+        TrainingEvent::Step(metrics) => Some(metrics.step),
+        _ => None,
+    };
+    events.iter().filter_map(step).collect()
+}
+
+#[test]
+fn a_run_tells_what_happens() {
+    let scratch = Scratch::new("events");
+    let (tell, told) = std::sync::mpsc::channel();
+    let config = TrainingConfig {
+        patches_every: Some(Duration::ZERO),
+        on_event: Some(Box::new(move || {
+            let _ = tell.send(());
+        })),
+        ..TrainingConfig::default()
+    };
+    let training = config.start(request(&scratch, 7)).unwrap();
+    let events = until(&training, is_last);
+    training.wait().unwrap();
+    assert!(training.is_over());
+    assert!(told.try_iter().count() >= events.len());
+    assert!(matches!(&events[0], TrainingEvent::Note(line) if line.contains("flex")));
+    assert_eq!(steps(&events), [1, 2, 3, 4, 5, 6, 7]);
+    let count = |is: &dyn Fn(&TrainingEvent) -> bool| events.iter().filter(|e| is(e)).count();
+    assert_eq!(
+        count(&|e| matches!(e, TrainingEvent::Started(start) if start.steps_per_epoch == 3)),
+        1
+    );
+    assert_eq!(
+        count(&|e| matches!(e, TrainingEvent::Epoch { epoch: 1, step: 3 })),
+        1
+    );
+    assert_eq!(
+        count(&|e| matches!(e, TrainingEvent::Epoch { epoch: 2, step: 6 })),
+        1
+    );
+    assert_eq!(count(&|e| matches!(e, TrainingEvent::Checkpoint(5))), 1);
+    assert_eq!(count(&|e| matches!(e, TrainingEvent::Checkpoint(7))), 1);
+    assert!(count(&|e| matches!(e, TrainingEvent::Evaluated(..))) >= 2);
+    assert!(count(&|e| matches!(e, TrainingEvent::Step(m) if m.health.is_some())) >= 3);
+    let Some(TrainingEvent::Patches { picture, .. }) = events
+        .iter()
+        .find(|e| matches!(e, TrainingEvent::Patches { .. }))
+    else {
+        panic!("no patches: {events:?}");
+    };
+    assert!(picture.width() > 300, "pictures beside their patches");
+    let Some(TrainingEvent::Finished(out)) = events.last() else {
+        panic!("{events:?}");
+    };
+    assert!(out.join("teacher.safetensors").exists());
+}
+
+#[test]
+fn a_paused_run_stands_still_and_goes_on() {
+    let scratch = Scratch::new("pause");
+    let training = TrainingConfig::default()
+        .start(request(&scratch, 100_000))
+        .unwrap();
+    until(&training, |e| matches!(e, TrainingEvent::Step(_)));
+    training.pause();
+    assert!(training.is_paused());
+    until(&training, |e| matches!(e, TrainingEvent::Paused(_)));
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(training.events().is_empty(), "it stands still");
+    training.resume();
+    let events = until(&training, |e| matches!(e, TrainingEvent::Step(_)));
+    assert!(matches!(events[0], TrainingEvent::Resumed));
+
+    // cancelled while it is paused: with a checkpoint, at once
+    training.pause();
+    let events = until(&training, |e| matches!(e, TrainingEvent::Paused(_)));
+    let Some(TrainingEvent::Paused(at)) = events.last().cloned() else {
+        panic!("{events:?}");
+    };
+    training.cancel();
+    let events = until(&training, is_last);
+    assert!(steps(&events).is_empty());
+    assert!(
+        events
+            .iter()
+            .any(|e| matches!(e, TrainingEvent::Checkpoint(step) if *step == at))
+    );
+    assert!(matches!(events.last(), Some(TrainingEvent::Cancelled { step, .. }) if *step == at));
+    assert!(matches!(training.wait(), Err(Error::Interrupted { step, .. }) if step == at));
+
+    // the same request goes on from there, and a dropped handle leaves a checkpoint too
+    let training = TrainingConfig::default()
+        .start(request(&scratch, 100_000))
+        .unwrap();
+    let events = until(&training, |e| matches!(e, TrainingEvent::Step(_)));
+    assert_eq!(steps(&events), [at + 1]);
+    drop(training);
+    let newest = ibot::checkpoint::Store::new(scratch.path("run/checkpoints")).newest();
+    assert!(newest.unwrap().0.unwrap().manifest.step > at);
+}
+
+#[test]
+fn a_run_that_cannot_work_says_why() {
+    let scratch = Scratch::new("failed");
+    let mut request = request(&scratch, 3);
+    request.config.method = IbotConfig {
+        encoder_name: "resnet50".into(),
+        ..IbotConfig::default()
+    };
+    let training = TrainingConfig::default().start(request).unwrap();
+    let events = until(&training, is_last);
+    assert!(matches!(events.last(), Some(TrainingEvent::Failed(why)) if why.contains("resnet50")));
+    assert!(
+        training
+            .wait()
+            .unwrap_err()
+            .to_string()
+            .contains("resnet50")
+    );
+}
