@@ -64,7 +64,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "weights",
         ],
     ),
-    ("bench", &["config", "device", "kernels", "memory", "train"]),
+    (
+        "bench",
+        &[
+            "backbone", "config", "data", "device", "kernels", "memory", "train",
+        ],
+    ),
     (
         "verify",
         &[
