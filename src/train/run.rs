@@ -18,7 +18,8 @@ use super::{
 use crate::backbone::VisionTransformer;
 use crate::checkpoint::Keep;
 use crate::data::{
-    ImageFolder, Loader, LoaderConfig, PictureSource, Position, ScanSummary, TrainViews,
+    FolderConfig, ImageFolder, Loader, LoaderConfig, PictureSource, Position, ScanSummary,
+    TrainViews,
 };
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Error, Result};
@@ -144,8 +145,8 @@ impl Run<'_> {
             let remedy = "needs --val DIR, the labelled pictures that k-NN is asked about";
             return Err(Error::config("--knn-every", request.knn_every, remedy));
         }
-        let pictures = self.scan(observer)?;
-        let val = self.val(&pictures)?;
+        let pictures = self.scan(&config, observer)?;
+        let val = self.val(&config, &pictures)?;
         let record = self.record(&config, &pictures)?;
         let mut folder = RunFolder::open(&request.out, request.keep)?;
         let newest = folder.continued(&record, request.allow_changes, observer)?;
@@ -185,7 +186,8 @@ impl Run<'_> {
         };
         let from = began.as_ref();
         let mut training = Training::new(self, config, schedule, folder, loader, pictures, from);
-        if began.is_none() {
+        // Without pictures to compare by there is little to learn from an untrained teacher, and much to wait for.
+        if began.is_none() && request.val.is_some() {
             training.evaluate(&trainer, When::Before, true, observer)?;
         }
         observer.started(&start(&training));
@@ -198,19 +200,23 @@ impl Run<'_> {
         training.end(observer)
     }
 
-    fn scan(&self, observer: &mut dyn Observer) -> Result<Arc<ImageFolder>> {
+    fn scan(&self, config: &RunConfig, observer: &mut dyn Observer) -> Result<Arc<ImageFolder>> {
         let path = &self.request.data;
-        let folder = ImageFolder::scan(path, &self.request.config.folder)?;
+        let folder = ImageFolder::scan(path, &config.folder)?;
         observer.note(&summary_line(path, folder.summary()));
         Ok(Arc::new(folder))
     }
 
     /// The validation pictures, labelled by the classes of the training pictures.
-    fn val(&self, pictures: &ImageFolder) -> Result<Option<Arc<ImageFolder>>> {
+    fn val(&self, config: &RunConfig, pictures: &ImageFolder) -> Result<Option<Arc<ImageFolder>>> {
         let Some(path) = &self.request.val else {
             return Ok(None);
         };
-        let folder = ImageFolder::scan(path, &self.request.config.folder)?;
+        let config = FolderConfig {
+            cache: None, // that of the training pictures, which has one bound for both
+            ..config.folder.clone()
+        };
+        let folder = ImageFolder::scan(path, &config)?.with_cache_of(pictures);
         let labelled = folder.with_classes(pictures.classes())?;
         Ok(Some(Arc::new(labelled)))
     }
