@@ -76,7 +76,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["data", "device", "embedding", "memory", "model", "train"],
     ),
     ("capi", &["app", "device"]),
-    ("bench", &["config", "device", "kernels", "memory", "train"]),
+    (
+        "bench",
+        &[
+            "backbone", "config", "data", "device", "kernels", "memory", "train",
+        ],
+    ),
     (
         "verify",
         &[

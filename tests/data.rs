@@ -23,6 +23,8 @@ mod memory;
 mod mutations;
 #[path = "data/skipping.rs"]
 mod skipping;
+#[path = "data/thumbnails.rs"]
+mod thumbnails;
 #[path = "data/torchvision.rs"]
 mod torchvision;
 #[cfg(unix)]

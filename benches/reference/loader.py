@@ -1,15 +1,21 @@
 """Times torchvision's views of the JPEGs of a folder on one thread: python benches/reference/loader.py DIR
 
-    pip install torchvision==0.29.2 pillow
+    pip install -r benches/reference/requirements.txt
 """
 
-import sys
+import argparse
+import json
 import time
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torchvision.transforms import v2
+
+flags = argparse.ArgumentParser()
+flags.add_argument("folder", type=Path)
+flags.add_argument("--seconds", type=float, default=8.0)
+flags = flags.parse_args()
 
 torch.set_num_threads(1)
 view = v2.Compose([
@@ -23,10 +29,12 @@ view = v2.Compose([
     v2.ToDtype(torch.float32, scale=True),
     v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 ])
-files = sorted(Path(sys.argv[1]).rglob("*.jpg"))
+files = sorted(path for path in flags.folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+if not files:
+    raise SystemExit(f"{flags.folder}: no .jpg file")
 count, start = 0, time.perf_counter()
-while time.perf_counter() - start < 8:
+while time.perf_counter() - start < flags.seconds:
     picture = Image.open(files[count % len(files)]).convert("RGB")
     view(picture), view(picture)
     count += 1
-print(f"{count / (time.perf_counter() - start):.1f} images/s")
+print(json.dumps({"images_per_s": count / (time.perf_counter() - start)}))

@@ -1,28 +1,34 @@
-"""Times what the WGSL kernels replace, in PyTorch on the CPU: python benches/reference/loss_and_ema.py ROUNDS
+"""Times what this crate's kernels replace, in PyTorch on the CPU: python benches/reference/loss_and_ema.py --rounds 7
 
-    pip install stable-pretraining==0.1.8 timm==1.0.31 torch==2.15.0
+    pip install -r benches/reference/requirements.txt
+
+One JSON object an operation, with the median of its rounds.
 """
 
-import sys
+import argparse
+import json
 import time
 
 import torch
 from stable_pretraining.methods.ibot import iBOT
 from stable_pretraining.losses.utils import sinkhorn_knopp
 
-torch.set_num_threads(2)
-ROUNDS = int(sys.argv[1])
+flags = argparse.ArgumentParser()
+flags.add_argument("--rounds", type=int, default=7, help="rounds to time, after one that is not")
+flags.add_argument("--threads", type=int, default=2)
+flags = flags.parse_args()
+torch.set_num_threads(flags.threads)
 ROWS, PROTOTYPES = 944, 8192
 
 
-def report(name, work):
+def report(operation, work):
     times = []
-    for _ in range(ROUNDS + 1):
+    for _ in range(flags.rounds + 1):
         start = time.perf_counter()
         work()
         times.append((time.perf_counter() - start) * 1e3)
     times = sorted(times[1:])
-    print(f"{name:<44} {times[len(times) // 2]:8.1f} ms", flush=True)
+    print(json.dumps({"operation": operation, "ms": times[len(times) // 2]}), flush=True)
 
 
 teacher = torch.randn(ROWS, PROTOTYPES)
@@ -52,4 +58,4 @@ def ema():
 
 
 report("EMA, ViT-S/16 and default heads", ema)
-report("EMA, the same with torch._foreach_lerp_", lambda: torch._foreach_lerp_(teachers, students, 0.004))
+report("EMA, ViT-S/16 and default heads, torch._foreach_lerp_", lambda: torch._foreach_lerp_(teachers, students, 0.004))

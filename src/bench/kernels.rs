@@ -12,6 +12,7 @@ use burn_wgpu::{WgpuDevice, WgpuRuntime};
 use cubecl::Runtime;
 use serde::Serialize;
 
+use super::median;
 use crate::config::IbotConfig;
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Error, Result};
@@ -22,13 +23,13 @@ use crate::kernels::{
 use crate::memory::GpuMemory;
 
 /// Masked patches and prototypes: 16 pictures of the default recipe.
-const PATCH_LOGITS: [usize; 2] = [944, 8192];
+pub(super) const PATCH_LOGITS: [usize; 2] = [944, 8192];
 /// Class tokens and prototypes: two views of 4 pictures.
 const CLS_LOGITS: [usize; 2] = [8, 65_536];
 /// Iterations of Sinkhorn-Knopp, as in the default recipe.
-const ITERATIONS: usize = 3;
-const TEACHER_TEMPERATURE: f64 = 0.04;
-const STUDENT_TEMPERATURE: f64 = 0.1;
+pub(super) const ITERATIONS: usize = 3;
+pub(super) const TEACHER_TEMPERATURE: f64 = 0.04;
+pub(super) const STUDENT_TEMPERATURE: f64 = 0.1;
 /// Entries that the copy kernel moves: 88 MB, more than any cache.
 const COPIED: usize = 22_000_000;
 const MB: f64 = 1e6;
@@ -165,10 +166,6 @@ impl Bench<'_> {
                 }
             }
         }
-        let median = |mut times: Vec<f64>| {
-            times.sort_by(f64::total_cmp);
-            times[times.len() / 2]
-        };
         Ok(times.into_iter().map(median).collect())
     }
 
@@ -379,7 +376,7 @@ fn unshared(logits: &Tensor<Gpu, 2>) -> Tensor<Gpu, 2> {
 }
 
 /// Shapes of everything that the teacher averages in the default recipe.
-fn default_shapes() -> Result<Vec<Shape>> {
+pub(super) fn default_shapes() -> Result<Vec<Shape>> {
     struct Shapes(Vec<Shape>);
     impl<B: Backend> ModuleVisitor<B> for Shapes {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {

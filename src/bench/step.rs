@@ -1,41 +1,47 @@
 //! Times the parts of a training step on random images.
 
+use std::fmt;
 use std::time::Instant;
 
+use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
 use burn_autodiff::Autodiff;
 use burn_flex::Flex;
 use burn_ndarray::NdArray;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::config::IbotConfig;
+use super::traffic::{GpuTraffic, counted, peak_in_use_mib};
+use super::{StepSize, median};
+use crate::backbone::VisionTransformer;
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Error, Result};
 use crate::kernels::{Gpu, TrainBackend};
 use crate::memory::peak_rss_mib;
 use crate::random::{Random, Stream};
-use crate::train::{Gradients, Optimizer, OptimizerConfig, UpdateRates};
+use crate::train::{Gradients, OptimizerConfig, Rates, StepInput, Trainer, UpdateRates};
 
 /// Global views a picture.
 const VIEWS: usize = 2;
+/// Steps that are not counted: the first one compiles kernels and takes memory from the system.
+const WARM_UP: usize = 1;
+const LEARNING_RATE: f64 = 1e-4;
+const EMA_DECAY: f64 = 0.996;
 
 /// What to time.
 #[derive(Debug, Clone)]
 pub struct BenchRequest {
-    /// The method.
-    pub method: IbotConfig,
-    /// Pictures a step, each as two views.
-    pub batch_size: usize,
-    /// Steps to time.
+    /// How large a step is.
+    pub size: StepSize,
+    /// Steps to time, after one to warm up.
     pub steps: usize,
     /// The device.
     pub selected: Selected,
 }
 
-/// Seconds of one step's parts, each waited for, and the peak memory of the process so far.
-#[derive(Debug, Clone, Copy, Serialize)]
+/// Seconds of one step's parts, each waited for.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct StepTimes {
     /// Student and teacher forward, targets and losses.
     pub forward_s: f64,
@@ -47,94 +53,267 @@ pub struct StepTimes {
     pub ema_s: f64,
     /// All of these.
     pub total_s: f64,
-    /// Largest resident size, MiB; none where the system does not tell.
-    pub peak_rss_mib: Option<f64>,
     /// The loss, to show that the step computed one.
     pub loss: f32,
 }
 
-/// Calls `report` after each step; not generic, so that the backends are compiled here and not in each caller.
+/// What one step of [`Trainer`], its read of the losses included, costs a GPU.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct GpuCost {
+    /// Calls; none where no logger passes them on, see [`super::observe_log`].
+    pub traffic: Option<GpuTraffic>,
+    /// Memory in tensors between two steps, in MiB.
+    pub at_rest_mib: f64,
+    /// Most memory in tensors that was seen during a step, in MiB.
+    pub peak_in_use_mib: f64,
+    /// Memory taken from the driver by the end, in MiB.
+    pub reserved_mib: f64,
+}
+
+/// Steps of one size on one device.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StepReport {
+    /// The device.
+    pub device: String,
+    /// What was timed, in words.
+    pub size: String,
+    /// Parameters that the optimizer trains.
+    pub parameters: usize,
+    /// Median of each part.
+    pub median: StepTimes,
+    /// Largest resident size of this process so far, MiB; none where the system does not tell.
+    pub peak_rss_mib: Option<f64>,
+    /// On a GPU, or a program that plays one.
+    pub gpu: Option<GpuCost>,
+    /// Each step.
+    pub steps: Vec<StepTimes>,
+}
+
+impl fmt::Display for StepReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.size)?;
+        writeln!(
+            f,
+            "{:.1} M parameters trained; medians of {} steps after {WARM_UP}",
+            self.parameters as f64 / 1e6,
+            self.steps.len()
+        )?;
+        writeln!(f, "{:<12} {:>9} {:>7}", "part", "ms", "share")?;
+        let total = self.median.total_s;
+        for (part, seconds) in [
+            ("forward", self.median.forward_s),
+            ("backward", self.median.backward_s),
+            ("optimizer", self.median.optimizer_s),
+            ("EMA", self.median.ema_s),
+            ("step", total),
+        ] {
+            let share = 100.0 * seconds / total;
+            writeln!(f, "{part:<12} {:>9.1} {share:>6.0}%", seconds * 1e3)?;
+        }
+        let all = || self.steps.iter().map(|step| step.total_s * 1e3);
+        write!(
+            f,
+            "fastest and slowest step: {:.1} and {:.1} ms",
+            all().fold(f64::INFINITY, f64::min),
+            all().fold(0.0, f64::max)
+        )?;
+        if let Some(peak) = self.peak_rss_mib {
+            write!(f, "\npeak memory of the process: {peak:.0} MiB")?;
+        }
+        let Some(gpu) = &self.gpu else {
+            return Ok(());
+        };
+        match &gpu.traffic {
+            Some(traffic) => write!(
+                f,
+                "\na step on the GPU: {} launches, {} submits, {} host reads, {} host writes, {} new buffers",
+                traffic.launches,
+                traffic.submits,
+                traffic.host_reads,
+                traffic.host_writes,
+                traffic.new_buffers
+            )?,
+            None => write!(
+                f,
+                "\ncalls of a step on the GPU: not counted, as no log arrived"
+            )?,
+        }
+        write!(
+            f,
+            "\nmemory on the GPU: {:.1} MiB in tensors between steps, {:.1} MiB at most, {:.1} MiB taken from the driver",
+            gpu.at_rest_mib, gpu.peak_in_use_mib, gpu.reserved_mib
+        )
+    }
+}
+
+/// Calls `report` after each step that is timed; not generic, so that the backends are compiled here and not in each
+/// caller.
 ///
 /// # Errors
 /// Settings that cannot work, or a device that failed.
-pub fn bench_steps(request: &BenchRequest, report: &mut dyn FnMut(StepTimes)) -> Result<()> {
-    if request.batch_size == 0 {
+pub fn bench_steps(
+    request: &BenchRequest,
+    report: &mut dyn FnMut(&StepTimes),
+) -> Result<StepReport> {
+    if request.size.batch_size == 0 {
         return Err(Error::config("--batch-size", 0, "must be at least 1"));
+    }
+    if request.steps == 0 {
+        return Err(Error::config("--steps", 0, "must be at least 1"));
     }
     let guard = DeviceGuard::install(&request.selected)?;
     guard.catch(|| match &request.selected {
         Selected::Wgpu { device, .. } => {
-            time::<Autodiff<Gpu>>(request, &guard, &device.clone(), report)
+            time::<Autodiff<Gpu>>(request, guard.clone(), device, report)
         }
-        Selected::Flex => time::<Autodiff<Flex>>(request, &guard, &Default::default(), report),
+        Selected::Flex => {
+            time::<Autodiff<Flex>>(request, guard.clone(), &Default::default(), report)
+        }
         Selected::NdArray => {
-            time::<Autodiff<NdArray<f32>>>(request, &guard, &Default::default(), report)
+            time::<Autodiff<NdArray<f32>>>(request, guard.clone(), &Default::default(), report)
         }
     })?
 }
 
 fn time<B: TrainBackend>(
     request: &BenchRequest,
-    guard: &DeviceGuard,
+    guard: DeviceGuard,
     device: &B::Device,
-    report: &mut dyn FnMut(StepTimes),
-) -> Result<()> {
-    let mut method = request.method.init::<B>(0, device)?;
-    let grid = [request.method.backbone()?.side(); 2];
-    let mut optimizer = Optimizer::new(OptimizerConfig::default());
-    let mut random = Random::new(0, 0, 0, Stream::View(0));
-    let views = random_views::<B>(request, &mut random, device);
-    let temperature = request.method.teacher_temperature(0.0);
-    let policy = request.method.mask_policy();
-    let masks: Vec<bool> = (0..VIEWS * request.batch_size)
-        .flat_map(|_| policy.draw(&mut random, grid))
-        .collect();
-    for _ in 0..request.steps {
-        let start = Instant::now();
-        let output = method.forward(&views, &masks, temperature)?;
-        guard.check_sync::<B>(device)?;
-        let forward_s = start.elapsed().as_secs_f64();
-        let grads = Gradients::of(&output.loss);
-        guard.check_sync::<B>(device)?;
-        let backward_s = start.elapsed().as_secs_f64() - forward_s;
-        let optimizing = Instant::now();
-        let rates = UpdateRates {
-            learning_rate: 1e-4,
-            ..UpdateRates::default()
-        };
-        method.student = optimizer.step(method.student, grads, &rates);
-        guard.check_sync::<B>(device)?;
-        let optimizer_s = optimizing.elapsed().as_secs_f64();
-        let averaging = Instant::now();
-        method = method.update_teacher(0.996);
-        guard.check_sync::<B>(device)?;
-        let ema_s = averaging.elapsed().as_secs_f64();
-        let total_s = start.elapsed().as_secs_f64();
-        let loss = guard.read::<B, _>(device, || output.loss.into_data())?;
-        report(StepTimes {
-            forward_s,
-            backward_s,
-            optimizer_s,
-            ema_s,
-            total_s,
-            peak_rss_mib: peak_rss_mib(),
-            loss: loss.iter::<f32>().next().unwrap_or(f32::NAN),
-        });
+    report: &mut dyn FnMut(&StepTimes),
+) -> Result<StepReport> {
+    let config = request.size.method()?;
+    let method = config.init::<B>(0, device)?;
+    let optimizer = OptimizerConfig::default();
+    let mut trainer = Trainer::new(method, optimizer, device.clone(), guard.clone());
+    let temperature = config.teacher_temperature(0.0);
+    let input = random_input::<B>(&request.size, device)?;
+    let mut steps = Vec::with_capacity(request.steps);
+    for number in 0..WARM_UP + request.steps {
+        let (after, times) = time_step(trainer, &input, temperature, &guard)?;
+        trainer = after;
+        if number >= WARM_UP {
+            report(&times);
+            steps.push(times);
+        }
     }
-    Ok(())
+    let parameters = trainer.method.student.num_params();
+    let peak_rss_mib = peak_rss_mib();
+    let part = |of: fn(&StepTimes) -> f64| median(steps.iter().map(of).collect());
+    Ok(StepReport {
+        device: request.selected.to_string(),
+        size: request.size.to_string(),
+        parameters,
+        median: StepTimes {
+            forward_s: part(|step| step.forward_s),
+            backward_s: part(|step| step.backward_s),
+            optimizer_s: part(|step| step.optimizer_s),
+            ema_s: part(|step| step.ema_s),
+            total_s: part(|step| step.total_s),
+            loss: part(|step| f64::from(step.loss)) as f32,
+        },
+        peak_rss_mib,
+        gpu: gpu_cost(trainer, &input, temperature, &guard)?,
+        steps,
+    })
 }
 
-fn random_views<B: AutodiffBackend>(
-    request: &BenchRequest,
-    random: &mut Random,
-    device: &B::Device,
-) -> Vec<Tensor<B::InnerBackend, 4>> {
-    let side = request.method.image_size;
-    let shape = [request.batch_size, 3, side, side];
-    (0..VIEWS)
-        .map(|_| {
-            let values = random.fill(shape.iter().product(), Random::normal);
-            Tensor::from_data(TensorData::new(values, shape), device)
-        })
-        .collect()
+type VitTrainer<B> = Trainer<B, VisionTransformer<B>>;
+
+/// A step in parts, each waited for.
+fn time_step<B: TrainBackend>(
+    mut trainer: VitTrainer<B>,
+    input: &StepInput<B>,
+    temperature: f64,
+    guard: &DeviceGuard,
+) -> Result<(VitTrainer<B>, StepTimes)> {
+    let device = trainer.device().clone();
+    let start = Instant::now();
+    let method = &mut trainer.method;
+    let output = method.forward(&input.global_views, &input.masks, temperature)?;
+    guard.check_sync::<B>(&device)?;
+    let forward_s = start.elapsed().as_secs_f64();
+    let grads = Gradients::of(&output.loss);
+    guard.check_sync::<B>(&device)?;
+    let backward_s = start.elapsed().as_secs_f64() - forward_s;
+    let optimizing = Instant::now();
+    let rates = UpdateRates {
+        learning_rate: LEARNING_RATE,
+        ..UpdateRates::default()
+    };
+    trainer.method.student = trainer
+        .optimizer
+        .step(trainer.method.student, grads, &rates);
+    guard.check_sync::<B>(&device)?;
+    let optimizer_s = optimizing.elapsed().as_secs_f64();
+    let averaging = Instant::now();
+    trainer.method = trainer.method.update_teacher(EMA_DECAY);
+    guard.check_sync::<B>(&device)?;
+    let ema_s = averaging.elapsed().as_secs_f64();
+    let total_s = start.elapsed().as_secs_f64();
+    let loss = guard.read::<B, _>(&device, || output.loss.into_data())?;
+    let times = StepTimes {
+        forward_s,
+        backward_s,
+        optimizer_s,
+        ema_s,
+        total_s,
+        loss: loss.iter::<f32>().next().unwrap_or(f32::NAN),
+    };
+    Ok((trainer, times))
+}
+
+/// Two more steps as training makes them: one whose calls are counted, one whose memory is watched.
+fn gpu_cost<B: TrainBackend>(
+    mut trainer: VitTrainer<B>,
+    input: &StepInput<B>,
+    temperature_teacher: f64,
+    guard: &DeviceGuard,
+) -> Result<Option<GpuCost>> {
+    let device = trainer.device().clone();
+    let rates = Rates {
+        learning_rate: LEARNING_RATE,
+        temperature_teacher,
+        ema_decay: EMA_DECAY,
+        ..Rates::default()
+    };
+    guard.check_sync::<B>(&device)?;
+    let Some(at_rest) = guard.gpu_memory() else {
+        return Ok(None);
+    };
+    let step = |trainer: VitTrainer<B>| -> Result<VitTrainer<B>> {
+        let (trainer, losses) = trainer.step(input, &rates);
+        losses?;
+        guard.check_sync::<B>(&device)?;
+        Ok(trainer)
+    };
+    let (after, traffic) = counted(|| step(trainer));
+    trainer = after?;
+    let (after, peak) = peak_in_use_mib(guard, || step(trainer));
+    after?;
+    let memory = guard.gpu_memory();
+    Ok(peak.zip(memory).map(|(peak, memory)| GpuCost {
+        traffic,
+        at_rest_mib: at_rest.in_use_mib,
+        peak_in_use_mib: peak,
+        reserved_mib: memory.reserved_mib,
+    }))
+}
+
+fn random_input<B: AutodiffBackend>(size: &StepSize, device: &B::Device) -> Result<StepInput<B>> {
+    let config = size.method()?;
+    let grid = [config.backbone()?.side(); 2];
+    let mut random = Random::new(0, 0, 0, Stream::View(0));
+    let shape = [size.batch_size, 3, size.image_size, size.image_size];
+    let mut view = |_| {
+        let values = random.fill(shape.iter().product(), Random::normal);
+        Tensor::from_data(TensorData::new(values, shape), device)
+    };
+    let global_views = (0..VIEWS).map(&mut view).collect();
+    let policy = config.mask_policy();
+    let masks = (0..VIEWS * size.batch_size).flat_map(|_| policy.draw(&mut random, grid));
+    Ok(StepInput {
+        masks: masks.collect(),
+        global_views,
+        local_views: Vec::new(),
+    })
 }

@@ -1,111 +1,211 @@
 //! `ibot bench`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ibot::bench::{BenchRequest, bench_kernels, bench_steps};
-use ibot::config::IbotConfig;
-use ibot::data::{AugmentConfig, FolderConfig, ImageFolder, TrainViews, bench_loader};
+use ibot::bench::{
+    Against, BenchRequest, Peers, StepSize, bench_in_process, bench_kernels, bench_scaling,
+    bench_steps, compare,
+};
+use ibot::data::{FolderConfig, ImageFolder, TrainViews, bench_loader};
+use ibot::train::RunConfig;
 use ibot::{Error, Result};
 
 use super::{DeviceArgs, say};
 
 /// A day: the longest measurement.
 const MAX_SECONDS: f64 = 86_400.0;
+/// Names the Python that has the modules of `benches/reference`.
+const PYTHON_VARIABLE: &str = "IBOT_PYTHON";
+
+/// Sizes of a step that have a name.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Preset {
+    /// The reference's default model (ViT-S/16 at 224), 4 pictures.
+    Default,
+    /// A transformer of width 192 at 64 x 64, 32 pictures.
+    Tiny,
+}
 
 /// Flags of `ibot bench`.
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("other").args(["kernels", "loader", "against", "scaling"]))]
 pub struct BenchArgs {
+    /// Size of a step; the flags below change it.
+    #[arg(long, value_enum, default_value = "default")]
+    preset: Preset,
     /// timm name of the backbone.
-    #[arg(long, default_value = "vit_small_patch16_224")]
-    encoder: String,
+    #[arg(long)]
+    encoder: Option<String>,
+    /// Side of a patch in pixels, where it is not the encoder's own.
+    #[arg(long)]
+    patch_size: Option<usize>,
     /// Side of the square input, in pixels.
-    #[arg(long, default_value_t = 224)]
-    image_size: usize,
+    #[arg(long)]
+    image_size: Option<usize>,
     /// Pictures a step, each as two views.
-    #[arg(long, default_value_t = 4)]
-    batch_size: usize,
-    /// Steps, or rounds, to time.
+    #[arg(long)]
+    batch_size: Option<usize>,
+    /// Prototypes of the class-token head.
+    #[arg(long)]
+    n_cls_prototypes: Option<usize>,
+    /// Prototypes of the patch head.
+    #[arg(long)]
+    n_patch_prototypes: Option<usize>,
+    /// Steps, or rounds, to time, after one that is not.
     #[arg(long, default_value_t = 5)]
     steps: usize,
-    /// Prototypes of the class-token head.
-    #[arg(long, default_value_t = 65_536)]
-    n_cls_prototypes: usize,
-    /// Prototypes of the patch head.
-    #[arg(long, default_value_t = 8_192)]
-    n_patch_prototypes: usize,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Times the WGSL kernels against tensor operations on the same GPU, in --steps rounds.
-    #[arg(long, conflicts_with = "loader")]
-    kernels: bool,
-    /// One JSON object instead of a table, for --kernels.
-    #[arg(long, requires = "kernels")]
+    /// JSON instead of a table.
+    #[arg(long)]
     json: bool,
+    /// Times the WGSL kernels against tensor operations on the same GPU, in --steps rounds.
+    #[arg(long)]
+    kernels: bool,
     /// Times the loader alone, on the pictures of --data, for one worker and for all.
     #[arg(long, requires = "data")]
     loader: bool,
-    /// Image folder for --loader.
+    /// Times steps, loader and losses by turns with the scripts of benches/reference, run by the Python of IBOT_PYTHON.
+    #[arg(long, value_name = "DIR")]
+    against: Option<PathBuf>,
+    /// Times steps of many sizes, each in a process of its own.
+    #[arg(long)]
+    scaling: bool,
+    /// Image folder for --loader, and for --against, which otherwise makes its own.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Seconds that each measurement of --loader takes.
+    /// With --loader, keeps large pictures in this folder as `ibot train --cache` does.
+    #[arg(long, value_name = "DIR", requires = "loader")]
+    cache: Option<PathBuf>,
+    /// Seconds that each measurement of a loader takes.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
 }
 
 impl BenchArgs {
     pub fn run(&self) -> Result<()> {
-        if self.kernels {
-            return self.time_kernels();
-        }
-        let method = IbotConfig {
-            encoder_name: self.encoder.clone(),
-            image_size: self.image_size,
-            n_cls_prototypes: self.n_cls_prototypes,
-            n_patch_prototypes: self.n_patch_prototypes,
-            ..IbotConfig::default()
-        };
-        match &self.data {
-            Some(data) if self.loader => self.time_loader(data, &method),
-            _ => self.time_steps(method),
-        }
-    }
-
-    fn time_steps(&self, method: IbotConfig) -> Result<()> {
-        let request = BenchRequest {
-            method,
-            batch_size: self.batch_size,
-            steps: self.steps,
-            selected: self.device.select()?,
-        };
-        eprintln!("{}", request.selected);
-        bench_steps(&request, &mut |times| {
-            say(serde_json::json!(times));
-        })
-    }
-
-    fn time_kernels(&self) -> Result<()> {
-        let report = bench_kernels(&self.device.select()?, self.steps)?;
-        match self.json {
-            true => say(serde_json::json!(report)),
-            false => say(report),
-        }
-        Ok(())
-    }
-
-    fn time_loader(&self, data: &PathBuf, method: &IbotConfig) -> Result<()> {
         if !(self.seconds > 0.0 && self.seconds <= MAX_SECONDS) {
             let remedy = "must be above 0 and at most a day's 86400";
             return Err(Error::config("--seconds", self.seconds, remedy));
         }
-        let folder = Arc::new(ImageFolder::scan(data, &FolderConfig::default())?);
+        match (&self.against, &self.data) {
+            _ if self.kernels => self.time_kernels(),
+            _ if self.scaling => self.time_scaling(),
+            (Some(folder), _) => self.time_against(folder),
+            (None, Some(data)) if self.loader => self.time_loader(data),
+            _ => self.time_steps(),
+        }
+    }
+
+    fn size(&self) -> StepSize {
+        let preset = match self.preset {
+            Preset::Default => StepSize::default(),
+            Preset::Tiny => StepSize::tiny(),
+        };
+        StepSize {
+            encoder: self.encoder.clone().unwrap_or(preset.encoder),
+            patch_size: self.patch_size.or(preset.patch_size),
+            image_size: self.image_size.unwrap_or(preset.image_size),
+            batch_size: self.batch_size.unwrap_or(preset.batch_size),
+            n_cls_prototypes: self.n_cls_prototypes.unwrap_or(preset.n_cls_prototypes),
+            n_patch_prototypes: self.n_patch_prototypes.unwrap_or(preset.n_patch_prototypes),
+        }
+    }
+
+    fn time_steps(&self) -> Result<()> {
+        let request = BenchRequest {
+            size: self.size(),
+            steps: self.steps,
+            selected: self.device.select()?,
+        };
+        eprintln!("{}", request.selected);
+        let report = bench_steps(&request, &mut |times| {
+            eprintln!(
+                "step: {:.1} ms, loss {:.3}",
+                times.total_s * 1e3,
+                times.loss
+            );
+        })?;
+        self.tell(&report);
+        Ok(())
+    }
+
+    /// A report as the user wants it.
+    fn tell<R: serde::Serialize + std::fmt::Display>(&self, report: &R) {
+        match self.json {
+            true => say(serde_json::json!(report)),
+            false => say(report),
+        }
+    }
+
+    fn time_kernels(&self) -> Result<()> {
+        let report = bench_kernels(&self.device.select()?, self.steps)?;
+        self.tell(&report);
+        Ok(())
+    }
+
+    fn time_scaling(&self) -> Result<()> {
+        let program = this_program()?;
+        let device = self.device.flags();
+        let report = bench_scaling(
+            &self.size(),
+            &mut |size| bench_in_process(&program, size, self.steps, &device),
+            &mut |size| eprintln!("{size}"),
+        )?;
+        self.tell(&report);
+        Ok(())
+    }
+
+    fn time_against(&self, folder: &Path) -> Result<()> {
+        let python = std::env::var_os(PYTHON_VARIABLE).unwrap_or_else(|| "python3".into());
+        let peers = Peers {
+            program: this_program()?,
+            python: python.into(),
+            folder: folder.to_path_buf(),
+        };
+        let against = Against {
+            size: self.size(),
+            steps: self.steps,
+            selected: self.device.select()?,
+            device: self.device.flags(),
+            data: self.data.clone(),
+            seconds: self.seconds,
+        };
+        eprintln!("{}; {}", against.selected, against.size);
+        if !self.json {
+            let heads = ("", "ibot", "Python", "", "ratio");
+            say(format_args!(
+                "{:<56} {:>10} {:>10} {:<9} {:>7}",
+                heads.0, heads.1, heads.2, heads.3, heads.4
+            ));
+        }
+        compare(&peers, &against, &mut |comparison| self.tell(comparison))
+    }
+
+    fn time_loader(&self, data: &Path) -> Result<()> {
+        let size = self.size();
+        let method = size.method()?;
+        // The run's own rule for how far pictures are reduced.
+        let run = RunConfig {
+            folder: FolderConfig {
+                cache: self.cache.clone(),
+                ..FolderConfig::default()
+            },
+            method,
+            ..RunConfig::default()
+        };
+        let RunConfig {
+            folder,
+            augment,
+            method,
+            ..
+        } = run.resolved()?;
+        let folder = Arc::new(ImageFolder::scan(data, &folder)?);
         eprintln!("{}", folder.summary());
         let views = TrainViews {
-            augment: AugmentConfig {
-                image_size: self.image_size,
-                ..AugmentConfig::default()
-            },
+            augment,
             masks: method.mask_policy(),
             grid: [method.backbone()?.side(); 2],
         };
@@ -113,8 +213,19 @@ impl BenchArgs {
         for workers in [1, all] {
             let duration = Duration::from_secs_f64(self.seconds);
             let images_per_s = bench_loader(folder.clone(), views.clone(), workers, duration)?;
-            say(serde_json::json!({ "workers": workers, "images_per_s": images_per_s }));
+            match self.json {
+                true => {
+                    say(serde_json::json!({ "workers": workers, "images_per_s": images_per_s }));
+                }
+                false => say(format_args!(
+                    "workers {workers}: {images_per_s:.1} images/s"
+                )),
+            }
         }
         Ok(())
     }
+}
+
+fn this_program() -> Result<PathBuf> {
+    std::env::current_exe().map_err(Error::io("ibot"))
 }

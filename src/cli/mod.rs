@@ -55,7 +55,7 @@ pub enum Command {
     Devices(devices::DevicesArgs),
     /// Checks every operation and ten training steps on a device against the CPU.
     Verify(verify::VerifyArgs),
-    /// Times training steps on random images, the GPU's kernels, or the loader alone.
+    /// Times training steps on random images, the GPU's kernels, the loader, or all of it beside Python.
     Bench(bench::BenchArgs),
 }
 
@@ -126,6 +126,15 @@ impl DeviceArgs {
             ibot::device::BackendChoice::Auto => Self { backend, ..self },
             _ => self,
         }
+    }
+
+    /// The same flags, for a process of its own.
+    fn flags(&self) -> Vec<String> {
+        let mut flags = vec!["--backend".to_owned(), self.backend.to_string()];
+        if let Some(device) = &self.device {
+            flags.extend(["--device".to_owned(), device.clone()]);
+        }
+        flags
     }
 
     fn select(&self) -> Result<ibot::device::Selected> {

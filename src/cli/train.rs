@@ -88,6 +88,9 @@ pub struct TrainArgs {
     /// Threads that decode and augment; 0 for one a core.
     #[arg(long)]
     workers: Option<usize>,
+    /// Keeps large pictures, reduced to twice the side of a view, in this folder from one epoch to the next.
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
     /// timm name of the backbone.
     #[arg(long)]
     encoder: Option<String>,
@@ -192,6 +195,9 @@ impl TrainArgs {
         set(&mut config.seed, self.seed);
         set(&mut config.batch_size, self.batch_size);
         set(&mut config.workers, self.workers);
+        if self.cache.is_some() {
+            config.folder.cache.clone_from(&self.cache);
+        }
         set(&mut config.method.image_size, self.image_size);
         set(&mut config.schedule.base_learning_rate, self.learning_rate);
         config.method.pretrained |= self.pretrained.is_some();

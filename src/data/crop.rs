@@ -137,6 +137,21 @@ impl SquareResizer {
     }
 }
 
+/// `picture` at another size, by the filter of bicubic views.
+///
+/// # Errors
+/// A side is zero.
+pub(super) fn resized(picture: &RgbImage, [width, height]: [u32; 2]) -> Result<RgbImage> {
+    let filter = ResizeAlg::Convolution(FilterType::CatmullRom);
+    let options = ResizeOptions::new().resize_alg(filter);
+    let mut pixels = vec![0; 3 * width as usize * height as usize];
+    let mut small = TypedImage::<U8x3>::from_buffer(width, height, &mut pixels).map_err(failed)?;
+    Resizer::new()
+        .resize_typed(&borrow(picture)?, &mut small, &options)
+        .map_err(failed)?;
+    RgbImage::from_raw(width, height, pixels).ok_or_else(|| failed("its size is no size"))
+}
+
 fn borrow(picture: &RgbImage) -> Result<TypedImageRef<'_, U8x3>> {
     TypedImageRef::from_buffer(picture.width(), picture.height(), picture.as_raw()).map_err(failed)
 }

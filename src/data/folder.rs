@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fmt::{self, Display};
 use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use image::{ImageFormat, RgbImage};
 use rayon::prelude::*;
@@ -15,80 +15,62 @@ use walkdir::WalkDir;
 use super::PictureSource;
 use super::decode::{decode_rgb, unusable_size};
 use super::header::{Header, read_header};
+use super::summary::{ScanSummary, no_picture};
+use super::thumbnails::Thumbnails;
 use crate::error::{Error, Result, printable};
 
-/// What was left out is named in a summary up to this number, and counted beyond.
-const LISTED: usize = 20;
-/// The same in the error for a folder without a usable picture.
-const LISTED_IN_ERROR: usize = 5;
-
 /// How a folder is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FolderConfig {
     /// Pictures with more pixels are skipped; default 100 million.
     pub max_pixels: u64,
+    /// Pictures whose shorter side has more pixels are reduced to so many before anything else; none where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shorter_side: Option<u32>,
+    /// Folder that keeps reduced pictures, so that each is decoded once and not in each epoch; none where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
+    /// Most MiB that the cache may take; default 16 GiB.
+    pub cache_mib: u64,
 }
 
 impl Default for FolderConfig {
     fn default() -> Self {
         Self {
             max_pixels: 100_000_000,
+            shorter_side: None,
+            cache: None,
+            cache_mib: 16 << 10,
         }
     }
 }
 
-/// What a scan found.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ScanSummary {
-    /// Usable pictures, as far as their headers say.
-    pub pictures: usize,
-    /// How many of them are of each kind (`png`, `jpeg`, ...).
-    pub kinds: BTreeMap<String, usize>,
-    /// Folders of the first level with a usable picture somewhere below.
-    pub classes: usize,
-    /// Usable pictures that lie in no such folder.
-    pub unlabeled: usize,
-    /// Files whose content is that of no picture.
-    pub not_pictures: usize,
-    /// Pictures and folders left out, and why.
-    pub skipped: Vec<(PathBuf, String)>,
-}
-
-/// A line for each of the first `most` that were left out, and one for the rest.
-fn listed(skipped: &[(PathBuf, String)], most: usize) -> String {
-    let mut lines = String::new();
-    for (path, reason) in skipped.iter().take(most) {
-        lines += &format!("\n  {}: {reason}", printable(path));
-    }
-    if skipped.len() > most {
-        lines += &format!("\n  ... and {} more", skipped.len() - most);
-    }
-    lines
-}
-
-impl Display for ScanSummary {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{} pictures", self.pictures)?;
-        let kinds: Vec<String> = self
-            .kinds
-            .iter()
-            .map(|(kind, count)| format!("{count} {kind}"))
-            .collect();
-        if !kinds.is_empty() {
-            write!(f, " ({})", kinds.join(", "))?;
+impl FolderConfig {
+    /// # Errors
+    /// A value out of its range; the error names the key, the value and the range.
+    pub fn validate(&self) -> Result<()> {
+        if let Some(side) = self
+            .shorter_side
+            .filter(|side| !(1..=1 << 16).contains(side))
+        {
+            return Err(Error::config(
+                "folder.shorter_side",
+                side,
+                "give 1 to 65536 pixels",
+            ));
         }
-        write!(f, " in {} classes", self.classes)?;
-        if self.unlabeled > 0 {
-            write!(f, ", {} of them in none", self.unlabeled)?;
+        if self.cache_mib > 1 << 40 {
+            let remedy = "give a whole number up to 2^40";
+            return Err(Error::config("folder.cache_mib", self.cache_mib, remedy));
         }
-        write!(
-            f,
-            "; {} other files, {} skipped",
-            self.not_pictures,
-            self.skipped.len()
-        )?;
-        f.write_str(&listed(&self.skipped, LISTED))
+        match (&self.cache, self.shorter_side) {
+            (Some(cache), None) => {
+                let remedy = "needs folder.shorter_side: it keeps reduced pictures";
+                Err(Error::config("folder.cache", cache.display(), remedy))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -99,7 +81,8 @@ pub struct ImageFolder {
     pictures: Vec<Picture>,
     classes: Vec<String>,
     summary: ScanSummary,
-    config: FolderConfig,
+    max_pixels: u64,
+    thumbnails: Option<Arc<Thumbnails>>,
 }
 
 #[derive(Debug, Clone)]
@@ -107,7 +90,14 @@ struct Picture {
     /// Relative to the root.
     path: PathBuf,
     label: Option<usize>,
-    pixels: u64,
+    /// Width and height, or the other way round.
+    size: [u32; 2],
+}
+
+impl Picture {
+    fn is_reduced_by(&self, thumbnails: &Thumbnails) -> bool {
+        thumbnails.size(self.size) != self.size
+    }
 }
 
 /// What one file of the folder is.
@@ -124,7 +114,8 @@ impl ImageFolder {
     /// The order is that of the path, component by component and byte by byte, on every platform.
     ///
     /// # Errors
-    /// `dir` is missing or no folder, or no picture in it is usable; the message says what there is instead.
+    /// `dir` is missing or no folder, or no picture in it is usable; the message says what there is instead. A setting out
+    /// of its range, or a cache that cannot be made.
     pub fn scan(dir: impl AsRef<Path>, config: &FolderConfig) -> Result<Self> {
         let root = dir.as_ref();
         let metadata = fs::metadata(root).map_err(Error::io(root))?;
@@ -132,6 +123,8 @@ impl ImageFolder {
             let reason = "is a file; give the folder that holds the pictures";
             return Err(Error::data(root, reason));
         }
+        config.validate()?;
+        let thumbnails = Thumbnails::open(config, root)?;
         let mut summary = ScanSummary::default();
         let files = list_files(root, &mut summary)?;
         let found: Vec<Found> = files
@@ -146,7 +139,7 @@ impl ImageFolder {
                     pictures.push(Picture {
                         path,
                         label: None,
-                        pixels: header.pixels(),
+                        size: [header.width, header.height],
                     });
                 }
                 Found::Other => summary.not_pictures += 1,
@@ -166,7 +159,8 @@ impl ImageFolder {
             pictures,
             classes,
             summary,
-            config: *config,
+            max_pixels: config.max_pixels,
+            thumbnails: thumbnails.map(Arc::new),
         })
     }
 
@@ -199,7 +193,8 @@ impl ImageFolder {
             pictures: places.iter().map(|at| self.pictures[*at].clone()).collect(),
             classes: self.classes.clone(),
             summary: self.summary.clone(),
-            config: self.config,
+            max_pixels: self.max_pixels,
+            thumbnails: self.thumbnails.clone(),
         }
     }
 
@@ -218,6 +213,14 @@ impl ImageFolder {
     /// Label of every picture, in order.
     pub fn labels(&self) -> Vec<Option<usize>> {
         self.pictures.iter().map(|picture| picture.label).collect()
+    }
+
+    /// The same pictures, reduced and kept as those of another folder, whose cache they share with its bound.
+    pub fn with_cache_of(self, other: &Self) -> Self {
+        Self {
+            thumbnails: other.thumbnails.clone(),
+            ..self
+        }
     }
 
     /// The same pictures, labeled by the class names of another folder, so that labels of both mean the same.
@@ -255,11 +258,23 @@ impl PictureSource for ImageFolder {
     }
 
     fn decode(&self, index: usize) -> Result<RgbImage> {
-        decode_rgb(&self.name(index), self.config.max_pixels)
+        let path = self.name(index);
+        let decode = || decode_rgb(&path, self.max_pixels);
+        match &self.thumbnails {
+            Some(thumbnails) if self.pictures[index].is_reduced_by(thumbnails) => {
+                thumbnails.get(&path, decode)
+            }
+            _ => decode(),
+        }
     }
 
     fn decoded_bytes(&self) -> u64 {
-        self.pictures.iter().map(|picture| 3 * picture.pixels).sum()
+        let bytes = |picture: &Picture| {
+            let thumbnails = self.thumbnails.as_deref();
+            let [width, height] = thumbnails.map_or(picture.size, |t| t.size(picture.size));
+            3 * u64::from(width) * u64::from(height)
+        };
+        self.pictures.iter().map(bytes).sum()
     }
 }
 
@@ -343,14 +358,4 @@ fn class(path: &Path) -> Option<&OsStr> {
 
 fn kind(format: ImageFormat) -> String {
     format!("{format:?}").to_lowercase()
-}
-
-fn no_picture(summary: &ScanSummary) -> String {
-    let mut reason = format!(
-        "no usable picture (PNG, JPEG, WebP, BMP, GIF, TIFF): {} files are none, {} were skipped",
-        summary.not_pictures,
-        summary.skipped.len()
-    );
-    reason += &listed(&summary.skipped, LISTED_IN_ERROR);
-    reason
 }

@@ -1,7 +1,7 @@
 //! Pictures: an image folder, their decoding, the random views of them, and a loader that prepares batches ahead.
 //!
-//! - [`folder`]: what a folder holds, found by content; [`header`]: the first bytes of a picture file
-//! - [`decode`]: a picture file as 8-bit RGB
+//! - [`folder`]: what a folder holds, found by content; `summary`: that in words; [`header`]: the first bytes of a picture file
+//! - [`decode`]: a picture file as 8-bit RGB; `thumbnails`: large ones reduced, and kept from one epoch to the next
 //! - [`augment`]: the settings; [`crop`], [`photometric`]: the operations; [`view`]: one random view
 //! - `pool`: worker threads that give batches in order; [`loader`]: batches to train on; [`evaluation`]: to evaluate
 //!
@@ -19,6 +19,8 @@ pub mod loader;
 pub mod photometric;
 mod pictures;
 mod pool;
+mod summary;
+mod thumbnails;
 pub mod view;
 
 use std::path::PathBuf;
@@ -30,8 +32,9 @@ use crate::error::Result;
 pub use augment::AugmentConfig;
 pub use bench::bench_loader;
 pub use evaluation::{EvalBatch, EvalBatches, eval_batches};
-pub use folder::{FolderConfig, ImageFolder, ScanSummary};
+pub use folder::{FolderConfig, ImageFolder};
 pub use loader::{Batch, Loader, LoaderConfig, Position, TrainViews};
+pub use summary::ScanSummary;
 
 /// Where a loader takes its pictures from.
 pub trait PictureSource: Send + Sync + 'static {

@@ -107,12 +107,19 @@ impl RunConfig {
             .map_err(|error| Error::config("config", "unwritable", error.to_string()))
     }
 
-    /// Whether all numbers can work together; also gives the views the method's image size.
+    /// Whether all numbers can work together; also gives the views the method's image size, and pictures that
+    /// are kept in a cache twice that.
     ///
     /// # Errors
     /// [`Error::Config`] that names the key, its value and what is allowed.
     pub fn resolved(mut self) -> Result<Self> {
         self.augment.image_size = self.method.image_size;
+        if self.folder.cache.is_some() {
+            // Even a crop of 0.4 of such a picture's area has more pixels a side than a view.
+            let side = 2 * self.method.image_size.min(1 << 15) as u32;
+            self.folder.shorter_side.get_or_insert(side);
+        }
+        self.folder.validate()?;
         let steps = self.steps.unwrap_or(1);
         for (key, value, most) in [
             ("batch_size", self.batch_size, 1 << 20),

@@ -13,7 +13,13 @@ use crate::unfinished::write_whole;
 const NAME: &str = "run.json";
 
 /// Settings that change how fast a run is and not what it computes.
-const FREE: [&str; 3] = ["workers", "health_every", "licence"];
+const FREE: [&str; 5] = [
+    "workers",
+    "health_every",
+    "licence",
+    "folder.cache",
+    "folder.cache_mib",
+];
 
 /// Beginning of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -174,7 +180,7 @@ mod tests {
         let mut now =
             record("workers = 4\n[method]\nn_cls_prototypes = 8\npatch_loss_weight = 1.0\n");
         assert_eq!(now.changes(&before, folder).unwrap(), []);
-        now.config = "steps = 9\n[method]\nn_cls_prototypes = 9\n".into();
+        now.config = "steps = 9\n[folder]\nshorter_side = 448\ncache = \"x\"\n[method]\nn_cls_prototypes = 9\n".into();
         now.backend = "wgpu".into();
         (now.pictures, now.fingerprint) = (11, "b".into());
         let changes = now.changes(&before, folder).unwrap();
@@ -182,6 +188,7 @@ mod tests {
         assert_eq!(
             said,
             [
+                "folder.shorter_side: absent -> 448",
                 "method.n_cls_prototypes: 8 -> 9",
                 "steps: absent -> 9",
                 "backend: flex -> wgpu",

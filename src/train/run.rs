@@ -18,7 +18,8 @@ use super::{
 use crate::backbone::VisionTransformer;
 use crate::checkpoint::Keep;
 use crate::data::{
-    ImageFolder, Loader, LoaderConfig, PictureSource, Position, ScanSummary, TrainViews,
+    FolderConfig, ImageFolder, Loader, LoaderConfig, PictureSource, Position, ScanSummary,
+    TrainViews,
 };
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Error, Result};
@@ -183,7 +184,8 @@ impl Run<'_> {
         };
         let from = began.as_ref();
         let mut training = Training::new(self, config, schedule, folder, loader, pictures, from);
-        if began.is_none() {
+        // Without pictures to compare by there is little to learn from an untrained teacher, and much to wait for.
+        if began.is_none() && request.val.is_some() {
             training.evaluate(&trainer, When::Before, true, observer)?;
         }
         observer.started(&start(&training));
@@ -217,7 +219,11 @@ impl Run<'_> {
         let folder = ImageFolder::scan(data, &config.folder)?;
         observer.note(&summary_line(data, folder.summary()));
         if let Some(path) = &self.request.val {
-            let val = ImageFolder::scan(path, &config.folder)?;
+            let of_val = FolderConfig {
+                cache: None, // that of the training pictures, which has one bound for both
+                ..config.folder.clone()
+            };
+            let val = ImageFolder::scan(path, &of_val)?.with_cache_of(&folder);
             let val = val.with_classes(folder.classes())?;
             return Ok((Arc::new(folder), Some(Arc::new(val))));
         }

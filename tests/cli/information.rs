@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::{Scratch, ibot, stdout};
+use serde_json::Value;
+
+use crate::{Scratch, command, has_adapter, ibot, refused, stdout};
 
 #[test]
 fn prints_a_configuration_that_it_reads() {
@@ -53,71 +55,114 @@ fn lists_devices() {
         "{}",
         stdout(&output)
     );
-    let json: serde_json::Value =
-        serde_json::from_str(&stdout(&ibot(&["devices", "--json"]))).unwrap();
+    let json: Value = serde_json::from_str(&stdout(&ibot(&["devices", "--json"]))).unwrap();
     assert_eq!(
         json.as_array().unwrap().len(),
         ibot::device::list_adapters().len()
     );
 }
 
+/// The flags of a step that takes no time.
+const SMALL: [&str; 12] = [
+    "bench",
+    "--encoder",
+    "vit_tiny_patch16_224",
+    "--image-size",
+    "32",
+    "--batch-size",
+    "1",
+    "--n-cls-prototypes",
+    "64",
+    "--n-patch-prototypes",
+    "32",
+    "--steps=2",
+];
+
+fn bench(more: &[&str]) -> String {
+    let output = ibot(&[&SMALL, more].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    stdout(&output)
+}
+
 #[test]
-fn bench_prints_one_object_a_step() {
-    let output = ibot(&[
-        "bench",
-        "--backend",
-        "flex",
-        "--encoder",
-        "vit_tiny_patch16_224",
-        "--image-size",
-        "32",
-        "--batch-size",
-        "1",
-        "--steps",
-        "2",
-        "--n-cls-prototypes",
-        "64",
-        "--n-patch-prototypes",
-        "32",
-    ]);
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let text = stdout(&output);
-    let steps: Vec<serde_json::Value> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert_eq!(steps.len(), 2);
+fn bench_reports_medians_of_the_parts_of_a_step() {
+    let report: Value = serde_json::from_str(&bench(&["--backend", "flex", "--json"])).unwrap();
+    assert_eq!(report["steps"].as_array().unwrap().len(), 2);
     for key in ["forward_s", "backward_s", "optimizer_s", "ema_s", "total_s"] {
-        assert!(
-            steps
-                .iter()
-                .all(|step| step[key].as_f64().is_some_and(|s| s > 0.0)),
-            "{key}: {text}"
-        );
+        let of = |step: &Value| step[key].as_f64().unwrap();
+        let slowest = of(&report["steps"][0]).max(of(&report["steps"][1]));
+        assert!(of(&report["median"]) > 0.0, "{key}: {report}");
+        assert_eq!(of(&report["median"]), slowest, "the upper of two: {key}");
     }
+    assert_eq!(report["gpu"], Value::Null);
+    let table = bench(&["--backend", "flex", "--patch-size", "8"]);
+    for part in ["forward", "backward", "optimizer", "EMA", "patches of 8"] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+}
+
+#[test]
+fn bench_counts_what_a_step_asks_of_a_gpu() {
+    if !has_adapter() {
+        return;
+    }
+    let count =
+        || -> Value { serde_json::from_str(&bench(&["--backend", "wgpu", "--json"])).unwrap() };
+    let report = count();
+    let (gpu, traffic) = (&report["gpu"], &report["gpu"]["traffic"]);
+    let number = |value: &Value| value.as_f64().unwrap();
+    assert!(number(&traffic["launches"]) > 100.0, "{report}");
+    assert!(number(&traffic["submits"]) >= 1.0, "{report}");
+    assert!(
+        number(&traffic["submits"]) < number(&traffic["launches"]),
+        "{report}"
+    );
+    assert!(
+        number(&traffic["host_reads"]) >= 1.0,
+        "the losses: {report}"
+    );
+    assert!(
+        number(&gpu["peak_in_use_mib"]) >= number(&gpu["at_rest_mib"]),
+        "{report}"
+    );
+    assert!(
+        number(&gpu["reserved_mib"]) >= number(&gpu["peak_in_use_mib"]),
+        "{report}"
+    );
+    let again = count();
+    assert_eq!(again["gpu"]["traffic"]["launches"], traffic["launches"]);
+}
+
+#[test]
+fn bench_without_python_says_what_to_install() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/reference");
+    let arguments = [&SMALL[..], &["--backend", "flex", "--against", folder]].concat();
+    let mut bench = command(&arguments);
+    let output = bench.env("IBOT_PYTHON", "no-such-python").output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("pip install -r") && message.contains("requirements.txt"));
+    refused(
+        &[&SMALL[..], &["--backend", "flex", "--against", "nowhere"]].concat(),
+        &["step.py", "is missing"],
+    );
 }
 
 #[test]
 fn bench_times_the_loader() {
     let scratch = Scratch::new("loader");
     let pictures = scratch.pictures();
-    let output = ibot(&[
-        "bench",
+    let flags = [
         "--loader",
         "--data",
         &pictures,
-        "--image-size",
-        "32",
         "--seconds",
         "0.2",
-    ]);
-    assert!(output.status.success());
-    let text = stdout(&output);
-    let lines: Vec<serde_json::Value> = text
+        "--json",
+    ];
+    let text = bench(&flags);
+    let lines: Vec<Value> = text
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();

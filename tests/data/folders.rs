@@ -105,7 +105,10 @@ fn what_is_no_usable_picture_is_counted_and_named() {
     ] {
         assert!(text.contains(reason), "{reason}: {text}");
     }
-    let small = FolderConfig { max_pixels: 511 };
+    let small = FolderConfig {
+        max_pixels: 511,
+        ..FolderConfig::default()
+    };
     let message = ImageFolder::scan(&folder.0, &small)
         .unwrap_err()
         .to_string();

@@ -11,6 +11,7 @@ mod ema;
 #[path = "../gpu/mod.rs"]
 mod gpu;
 mod host;
+mod launches;
 mod loss;
 mod loss_case;
 mod optimizer;
@@ -74,6 +75,7 @@ fn wgpu() {
         run::<Autodiff<Gpu>>("wgpu", &device);
         ema::packs(&device);
         shaders::gradient_takes_the_place_of_the_logits(&device);
+        launches::are_counted(&device, &guard);
         guard.check_sync::<Gpu>(&device).unwrap();
     }
 }

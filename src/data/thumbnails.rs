@@ -1,0 +1,258 @@
+//! Large pictures reduced when they are decoded, and a folder that keeps the reduced ones for the next epoch.
+//!
+//! What a view shows is the same whether the cache is on, cold, warm, full or damaged: a picture is reduced either way, and
+//! an entry holds the bytes that reducing gave.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use image::RgbImage;
+use walkdir::WalkDir;
+
+use super::crop::resized;
+use super::folder::FolderConfig;
+use crate::error::{Error, Result};
+
+/// Begins an entry; the digit is the version of reducing.
+const MAGIC: &[u8; 8] = b"ibotrgb1";
+/// Bytes before the pixels: magic, length and time of the source, width and height, checksum.
+const HEAD: usize = 8 + 8 + 16 + 4 + 4 + 32;
+/// Temporary files of this age belong to a process that is gone.
+const STALE: Duration = Duration::from_secs(3600);
+
+/// Reduces pictures, and remembers them where there is a cache.
+#[derive(Debug)]
+pub(super) struct Thumbnails {
+    side: u32,
+    cache: Option<Cache>,
+}
+
+#[derive(Debug)]
+struct Cache {
+    folder: PathBuf,
+    /// Most bytes that it may hold.
+    most: u64,
+    used: AtomicU64,
+    written: AtomicU64,
+    has_warned: AtomicBool,
+}
+
+/// What tells that a file is as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Version {
+    length: u64,
+    /// Nanoseconds since 1970.
+    modified: u128,
+}
+
+impl Thumbnails {
+    /// As `config` says for the pictures below `root`; none where pictures stay as they are.
+    ///
+    /// # Errors
+    /// The cache lies among the pictures, or cannot be made or listed.
+    pub fn open(config: &FolderConfig, root: &Path) -> Result<Option<Self>> {
+        let Some(side) = config.shorter_side else {
+            return Ok(None);
+        };
+        let open = |folder: &PathBuf| Cache::open(folder, config.cache_mib << 20, root);
+        let cache = config.cache.as_ref().map(open).transpose()?;
+        Ok(Some(Self { side, cache }))
+    }
+
+    /// The size that a picture of this one is reduced to; itself where it is small enough.
+    pub fn size(&self, [width, height]: [u32; 2]) -> [u32; 2] {
+        let shorter = width.min(height);
+        if shorter <= self.side {
+            return [width, height];
+        }
+        let scaled = |length: u32| {
+            let scaled = u64::from(length) * u64::from(self.side) + u64::from(shorter) / 2;
+            (scaled / u64::from(shorter)) as u32
+        };
+        [scaled(width), scaled(height)]
+    }
+
+    /// The reduced picture of the file `path`, which `decode` reads.
+    ///
+    /// # Errors
+    /// Those of `decode`; a cache that fails costs time, and a warning.
+    pub fn get(&self, path: &Path, decode: impl FnOnce() -> Result<RgbImage>) -> Result<RgbImage> {
+        let entry = self.cache.as_ref().and_then(|cache| {
+            // Before it is decoded: what is written meanwhile then makes another version.
+            let version = Version::of(path)?;
+            Some((cache, cache.entry(path, self.side), version))
+        });
+        if let Some((_, entry, version)) = &entry
+            && let Some(picture) = read(entry, *version, self.side)
+        {
+            return Ok(picture);
+        }
+        let picture = self.reduce(decode()?)?;
+        if let Some((cache, entry, version)) = &entry {
+            cache.write(entry, *version, &picture);
+        }
+        Ok(picture)
+    }
+
+    fn reduce(&self, picture: RgbImage) -> Result<RgbImage> {
+        let before = [picture.width(), picture.height()];
+        let size = self.size(before);
+        if size == before {
+            return Ok(picture);
+        }
+        resized(&picture, size)
+    }
+}
+
+impl Cache {
+    fn open(folder: &Path, most: u64, root: &Path) -> Result<Self> {
+        let absolute = |path: &Path| std::path::absolute(path).map_err(Error::io(path));
+        let folder = absolute(folder)?;
+        if folder.starts_with(absolute(root)?) {
+            let remedy = "lies among the pictures: name a folder elsewhere";
+            return Err(Error::config("folder.cache", folder.display(), remedy));
+        }
+        fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        let mut used = 0;
+        for entry in WalkDir::new(&folder) {
+            let entry = entry.map_err(|error| Error::io(&folder)(error.into()))?;
+            let Ok(metadata) = entry.metadata() else {
+                continue; // another process removed it
+            };
+            if !metadata.is_file() {
+                continue;
+            }
+            let age = metadata.modified().ok().and_then(|at| at.elapsed().ok());
+            let is_temporary = entry.path().extension().is_some_and(|end| end == "tmp");
+            if is_temporary && age > Some(STALE) {
+                let _ = fs::remove_file(entry.path());
+            } else {
+                used += metadata.len();
+            }
+        }
+        Ok(Self {
+            folder,
+            most,
+            used: AtomicU64::new(used),
+            written: AtomicU64::new(0),
+            has_warned: AtomicBool::new(false),
+        })
+    }
+
+    /// Where the reduced picture of a file is kept.
+    fn entry(&self, path: &Path, side: u32) -> PathBuf {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&side.to_le_bytes());
+        hasher.update(path.as_os_str().as_encoded_bytes());
+        let name = hasher.finalize().to_hex();
+        // 256 folders, as some file systems are slow with many files in one
+        self.folder
+            .join(&name[..2])
+            .join(format!("{}.rgb", &name[2..32]))
+    }
+
+    /// Keeps a picture where there is room; the entry of another version of its file gives way to it.
+    fn write(&self, entry: &Path, version: Version, picture: &RgbImage) {
+        let length = (HEAD + picture.as_raw().len()) as u64;
+        let freed = fs::metadata(entry).map_or(0, |old| old.len());
+        let used = self.used.fetch_add(length, Ordering::Relaxed) + length;
+        if used.saturating_sub(freed) > self.most {
+            self.used.fetch_sub(length, Ordering::Relaxed);
+            let most = self.most >> 20;
+            self.warn(&format!(
+                "is full: folder.cache_mib = {most}; other pictures are decoded each epoch"
+            ));
+            return;
+        }
+        let number = self.written.fetch_add(1, Ordering::Relaxed);
+        let temporary = format!("{}-{number}.tmp", std::process::id());
+        let temporary = self.folder.join(temporary);
+        let head = head(
+            version,
+            [picture.width(), picture.height()],
+            picture.as_raw(),
+        );
+        let written = entry
+            .parent()
+            .map_or(Ok(()), fs::create_dir_all)
+            .and_then(|()| fs::write(&temporary, [&head[..], picture.as_raw()].concat()))
+            .and_then(|()| fs::rename(&temporary, entry));
+        match written {
+            Ok(()) => {
+                self.used.fetch_sub(freed, Ordering::Relaxed);
+            }
+            Err(error) => {
+                let _ = fs::remove_file(&temporary);
+                self.used.fetch_sub(length, Ordering::Relaxed);
+                self.warn(&format!(
+                    "cannot be written: {error}; pictures are decoded each epoch"
+                ));
+            }
+        }
+    }
+
+    /// Once: what goes wrong with one picture does with the next.
+    fn warn(&self, what: &str) {
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
+            log::warn!("cache {}: {what}", self.folder.display());
+        }
+    }
+}
+
+impl Version {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        let modified = metadata.modified().ok()?;
+        let since = |from: SystemTime, to: SystemTime| to.duration_since(from).ok();
+        Some(Self {
+            length: metadata.len(),
+            modified: since(UNIX_EPOCH, modified)?.as_nanos(),
+        })
+    }
+}
+
+/// The bytes before the pixels; the checksum covers them too.
+fn head(version: Version, [width, height]: [u32; 2], pixels: &[u8]) -> [u8; HEAD] {
+    let mut head = [0; HEAD];
+    let (fields, checksum) = head.split_at_mut(HEAD - 32);
+    let mut rest: &mut [u8] = fields;
+    for bytes in [
+        &MAGIC[..],
+        &version.length.to_le_bytes(),
+        &version.modified.to_le_bytes(),
+        &width.to_le_bytes(),
+        &height.to_le_bytes(),
+    ] {
+        let (field, after) = rest.split_at_mut(bytes.len());
+        field.copy_from_slice(bytes);
+        rest = after;
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(fields).update(pixels);
+    checksum.copy_from_slice(hasher.finalize().as_bytes());
+    head
+}
+
+/// The picture of an entry; none where there is none, or another version, or a damaged one.
+fn read(entry: &Path, version: Version, side: u32) -> Option<RgbImage> {
+    let mut file = File::open(entry).ok()?;
+    let mut found = [0; HEAD];
+    file.read_exact(&mut found).ok()?;
+    let number = |at: usize| Some(u32::from_le_bytes(found[at..at + 4].try_into().ok()?));
+    let [width, height] = [number(32)?, number(36)?];
+    let length = 3 * u64::from(width) * u64::from(height);
+    let is_whole = file.metadata().ok()?.len() == HEAD as u64 + length;
+    if !is_whole || width.min(height) > side {
+        return None;
+    }
+    let mut pixels = vec![0; usize::try_from(length).ok()?];
+    file.read_exact(&mut pixels).ok()?;
+    if head(version, [width, height], &pixels) != found {
+        return None;
+    }
+    RgbImage::from_raw(width, height, pixels)
+}

@@ -1,0 +1,189 @@
+//! Large pictures reduced, and kept from one epoch to the next.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use ibot::data::{FolderConfig, ImageFolder, PictureSource as _};
+use image::{Rgb, RgbImage};
+
+use crate::TempFolder;
+
+/// What a picture is filled with, but for a gradient that reducing has something to do with.
+fn write(path: &Path, [width, height]: [u32; 2], fill: u8) {
+    let picture = RgbImage::from_fn(width, height, |x, y| Rgb([fill, x as u8, y as u8]));
+    picture.save(path).unwrap();
+}
+
+/// Two large pictures and a small one.
+fn pictures() -> TempFolder {
+    let folder = TempFolder::new();
+    write(&folder.0.join("a.png"), [120, 90], 10);
+    write(&folder.0.join("b.png"), [60, 200], 200);
+    write(&folder.0.join("c.png"), [30, 40], 90);
+    folder
+}
+
+fn config(cache: Option<&TempFolder>) -> FolderConfig {
+    FolderConfig {
+        shorter_side: Some(30),
+        cache: cache.map(|folder| folder.0.clone()),
+        ..FolderConfig::default()
+    }
+}
+
+fn decoded(folder: &TempFolder, config: &FolderConfig) -> Vec<RgbImage> {
+    let folder = ImageFolder::scan(&folder.0, config).unwrap();
+    (0..folder.len())
+        .map(|at| folder.decode(at).unwrap())
+        .collect()
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => found.push(path),
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn large_pictures_are_reduced_and_small_ones_stay() {
+    let folder = pictures();
+    let found = decoded(&folder, &config(None));
+    let sizes: Vec<_> = found.iter().map(RgbImage::dimensions).collect();
+    assert_eq!(sizes, [(40, 30), (30, 100), (30, 40)]);
+    assert_eq!(found[2], decoded(&folder, &FolderConfig::default())[2]);
+    assert_eq!(found[1].get_pixel(15, 50).0[0], 200);
+    let scanned = ImageFolder::scan(&folder.0, &config(None)).unwrap();
+    assert_eq!(scanned.decoded_bytes(), 3 * (40 * 30 + 30 * 100 + 30 * 40));
+}
+
+#[test]
+fn the_cache_gives_the_same_bits_without_decoding() {
+    let (folder, cache) = (pictures(), TempFolder::new());
+    let without = decoded(&folder, &config(None));
+    assert_eq!(decoded(&folder, &config(Some(&cache))), without, "cold");
+    let entries = files(&cache.0);
+    assert_eq!(
+        entries.len(),
+        2,
+        "the small picture needs none: {entries:?}"
+    );
+    // The same length and time, and no picture any more: only the cache can give it.
+    let path = folder.0.join("a.png");
+    let metadata = fs::metadata(&path).unwrap();
+    let scanned = ImageFolder::scan(&folder.0, &config(Some(&cache))).unwrap();
+    fs::write(&path, vec![0; metadata.len() as usize]).unwrap();
+    set_modified(&path, metadata.modified().unwrap());
+    assert_eq!(scanned.decode(0).unwrap(), without[0], "warm");
+    assert_eq!(files(&cache.0), entries);
+}
+
+fn set_modified(path: &Path, time: SystemTime) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(time).unwrap();
+}
+
+#[test]
+fn another_version_of_a_file_takes_the_place_of_the_old_one() {
+    let (folder, cache) = (pictures(), TempFolder::new());
+    decoded(&folder, &config(Some(&cache)));
+    let path = folder.0.join("a.png");
+    let modified = fs::metadata(&path).unwrap().modified().unwrap();
+    write(&path, [120, 90], 77);
+    set_modified(&path, modified + Duration::from_secs(5));
+    let found = decoded(&folder, &config(Some(&cache)));
+    assert_eq!(found, decoded(&folder, &config(None)));
+    assert_eq!(found[0].get_pixel(20, 15).0[0], 77);
+    assert_eq!(files(&cache.0).len(), 2, "one entry a picture");
+}
+
+#[test]
+fn a_damaged_entry_is_made_anew() {
+    let (folder, cache) = (pictures(), TempFolder::new());
+    let sound = decoded(&folder, &config(Some(&cache)));
+    let entries = files(&cache.0);
+    let contents: Vec<_> = entries
+        .iter()
+        .map(|entry| fs::read(entry).unwrap())
+        .collect();
+    let damages: [fn(&mut Vec<u8>); 6] = [
+        |bytes| bytes[100] ^= 1,
+        |bytes| bytes[9] ^= 1,
+        |bytes| bytes[39] = 255, // its height, in thousands of millions
+        |bytes| bytes.truncate(80),
+        |bytes| bytes.truncate(5),
+        |bytes| bytes.push(0),
+    ];
+    for (number, damage) in damages.iter().enumerate() {
+        for (entry, bytes) in entries.iter().zip(&contents) {
+            let mut bytes = bytes.clone();
+            damage(&mut bytes);
+            fs::write(entry, bytes).unwrap();
+        }
+        assert_eq!(decoded(&folder, &config(Some(&cache))), sound, "{number}");
+        for (entry, bytes) in entries.iter().zip(&contents) {
+            assert_eq!(&fs::read(entry).unwrap(), bytes, "{number}");
+        }
+    }
+}
+
+#[test]
+fn a_full_cache_takes_no_more_and_changes_nothing() {
+    let (folder, cache) = (TempFolder::new(), TempFolder::new());
+    for at in 0..4 {
+        write(&folder.0.join(format!("{at}.png")), [500, 400], at);
+    }
+    let config = FolderConfig {
+        shorter_side: Some(350), // 3 x 350 x 438 bytes: two fit 1 MiB
+        cache_mib: 1,
+        ..config(Some(&cache))
+    };
+    let without = FolderConfig {
+        cache: None,
+        ..config.clone()
+    };
+    for _ in 0..2 {
+        assert_eq!(decoded(&folder, &config), decoded(&folder, &without));
+        assert_eq!(files(&cache.0).len(), 2);
+    }
+}
+
+#[test]
+fn a_cache_that_cannot_work_is_refused_by_name() {
+    let folder = pictures();
+    let refused = |config: FolderConfig| {
+        let failed = ImageFolder::scan(&folder.0, &config).unwrap_err();
+        failed.to_string()
+    };
+    let inside = refused(FolderConfig {
+        cache: Some(folder.0.join("cache")),
+        ..config(None)
+    });
+    assert!(
+        inside.contains("folder.cache") && inside.contains("among the pictures"),
+        "{inside}"
+    );
+    let alone = refused(FolderConfig {
+        cache: Some(std::env::temp_dir()),
+        ..FolderConfig::default()
+    });
+    assert!(alone.contains("needs folder.shorter_side"), "{alone}");
+    let none = refused(FolderConfig {
+        shorter_side: Some(0),
+        ..FolderConfig::default()
+    });
+    assert!(none.contains("folder.shorter_side = 0"), "{none}");
+    let elsewhere = TempFolder::new();
+    let file = refused(FolderConfig {
+        cache: Some(elsewhere.write("file", "no folder")),
+        ..config(None)
+    });
+    assert!(file.contains("file"), "{file}");
+}
