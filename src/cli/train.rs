@@ -8,7 +8,8 @@ use ibot::checkpoint::Keep;
 use ibot::data::demo::{default_cache_dir, ensure_demo_set};
 use ibot::train::presets::{DEMO, STABLE_PRETRAINING, preset, preset_names};
 use ibot::train::{
-    Every, OnDeviceLost, OnSick, RunConfig, RunRecord, RunRequest, TensorBoard, run,
+    Every, OnDeviceLost, OnSick, PretrainedParts, RunConfig, RunRecord, RunRequest, TensorBoard,
+    run,
 };
 use ibot::{Error, Result};
 
@@ -94,9 +95,12 @@ pub struct TrainArgs {
     /// Peak learning rate at a batch of 256.
     #[arg(long)]
     learning_rate: Option<f64>,
-    /// timm safetensors file to start from.
+    /// File of weights to start from.
     #[arg(long)]
     pretrained: Option<PathBuf>,
+    /// What of it: a backbone for both networks, or student and teacher with heads, mask token and centers.
+    #[arg(long, value_enum, default_value = "backbone", requires = "pretrained")]
+    pretrained_parts: PretrainedParts,
     /// Prints the resulting configuration as TOML and stops.
     #[arg(long)]
     print_config: bool,
@@ -141,6 +145,7 @@ impl TrainArgs {
             out: self.out.or(self.resume).unwrap_or_else(default_out),
             selected,
             pretrained: self.pretrained,
+            pretrained_parts: self.pretrained_parts,
             val,
             knn_every: self.knn_every,
             checkpoint_every: self.checkpoint_every,

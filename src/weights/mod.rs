@@ -2,6 +2,8 @@
 
 mod checkpoint_heads;
 mod checkpoint_keys;
+mod checkpoint_names;
+mod checkpoint_networks;
 mod file;
 mod path;
 mod pickle;
@@ -10,8 +12,10 @@ mod pytorch;
 mod state_dict;
 mod torch_objects;
 
-pub use checkpoint_heads::{Heads, PatchHead, PrototypeLength, heads_of};
+pub use checkpoint_heads::{HeadSizes, Heads, PatchHead, PrototypeLength, heads_of};
 pub use checkpoint_keys::{BackboneWeights, Role, backbone_of};
+pub use checkpoint_names::{ibot_names, stable_pretraining_names};
+pub use checkpoint_networks::{MethodWeights, NetworkWeights, networks_of};
 pub use positions::resample_positions;
 pub use pytorch::read_pytorch;
 
@@ -59,7 +63,20 @@ pub fn read_backbone(
     prefix_positions: usize,
     grid: [usize; 2],
 ) -> Result<BTreeMap<String, NamedTensor>> {
-    let mut tensors = backbone_of(path, read_weights(path)?, Role::Teacher)?.tensors;
+    let tensors = backbone_of(path, read_weights(path)?, Role::Teacher)?.tensors;
+    with_positions(path, tensors, prefix_positions, grid)
+}
+
+/// The backbone of the file at `path` with positions for `grid`.
+///
+/// # Errors
+/// As [`resample_positions`].
+pub(crate) fn with_positions(
+    path: &Path,
+    mut tensors: BTreeMap<String, NamedTensor>,
+    prefix_positions: usize,
+    grid: [usize; 2],
+) -> Result<BTreeMap<String, NamedTensor>> {
     if let Some(positions) = tensors.remove(POSITIONS) {
         let fits = positions.shape.get(1) == Some(&(prefix_positions + grid[0] * grid[1]));
         let fitted = if fits {

@@ -8,10 +8,12 @@
 )]
 
 mod backbones;
+mod exported;
 #[path = "../gpu/mod.rs"]
 mod gpu;
 mod health;
 mod parts;
+mod pretrained;
 mod recipe;
 #[path = "../suite/mod.rs"]
 mod suite;
@@ -57,6 +59,8 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ),
         ("weights on file", weights::round_trip::<B>),
         ("misfits are refused", weights::misfits_are_refused::<B>),
+        ("torch's logits", pretrained::gives_torchs_logits::<B>),
+        ("goes on training", pretrained::goes_on_training::<B>),
         (
             "a broken step changes nothing",
             training::a_broken_step_changes_nothing::<B>,
