@@ -1,9 +1,9 @@
-//! `ibot export`: a run's weights for other programs.
+//! `ibot export`: weights for other programs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ibot::checkpoint::{Checkpoint, Store};
-use ibot::model::DataCard;
+use ibot::model::{DataCard, ModelOptions, ModelSource, OnnxModel, read_model};
 use ibot::train::{Export, ExportFormat, RunRecord};
 use ibot::weights::Role;
 use ibot::{Error, Result};
@@ -13,28 +13,41 @@ use super::say;
 /// Flags of `ibot export`.
 #[derive(Debug, clap::Args)]
 pub struct ExportArgs {
-    /// Run folder, whose newest checkpoint is taken.
-    #[arg(
-        long,
-        required_unless_present = "checkpoint",
-        conflicts_with = "checkpoint"
-    )]
-    run: Option<PathBuf>,
-    /// Takes the run's checkpoint with the best k-NN accuracy.
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Takes the run's checkpoint with the best k-NN accuracy, not the newest.
     #[arg(long, requires = "run")]
     best: bool,
-    /// One checkpoint: a folder such as RUN/checkpoints/step-000000120.
-    #[arg(long)]
-    checkpoint: Option<PathBuf>,
-    /// timm: one backbone; ibot and stable-pretraining: student and teacher with heads, under the names of those programs.
+    /// timm and onnx: one backbone; ibot and stable-pretraining: student and teacher with heads, as those programs have them.
     #[arg(long, value_enum, default_value = "timm")]
     format: ExportFormat,
-    /// Which backbone, for --format timm [default: teacher].
-    #[arg(long, value_enum)]
+    /// Which backbone of a run, for timm and onnx [default: teacher].
+    #[arg(long, value_enum, conflicts_with = "model")]
     network: Option<Network>,
-    /// File to write, .safetensors.
+    /// timm name of the backbone, for a --model that does not say what it is.
+    #[arg(long, requires = "model")]
+    encoder: Option<String>,
+    /// Side of the square input in pixels, where it is to be another one than that of --model.
+    #[arg(long, requires = "model")]
+    image_size: Option<usize>,
+    /// File to write: .safetensors, or .onnx for that format.
     #[arg(long)]
     out: PathBuf,
+}
+
+/// Where the weights come from.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct SourceArgs {
+    /// Run folder.
+    #[arg(long)]
+    run: Option<PathBuf>,
+    /// One checkpoint, a folder such as RUN/checkpoints/step-000000120.
+    #[arg(long, value_name = "FOLDER")]
+    checkpoint: Option<PathBuf>,
+    /// Model file, or hf:OWNER/NAME on the hub; for --format onnx.
+    #[arg(long, value_name = "FILE")]
+    model: Option<ModelSource>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -45,68 +58,103 @@ enum Network {
 
 impl ExportArgs {
     pub fn run(&self) -> Result<()> {
-        if self.out.extension().is_none_or(|end| end != "safetensors") {
-            let remedy = "must end in .safetensors";
-            return Err(Error::config("--out", self.out.display(), remedy));
-        }
-        let network = match (self.format, self.network) {
-            (ExportFormat::Timm, Some(Network::Student)) => Role::Student,
-            (ExportFormat::Timm, _) | (_, None) => Role::Teacher,
-            (_, Some(_)) => {
-                let remedy = "goes with --format timm: the other formats hold both networks";
-                return Err(Error::config("--network", "given", remedy));
+        self.check()?;
+        let what = match (
+            &self.source.model,
+            &self.source.checkpoint,
+            &self.source.run,
+        ) {
+            (Some(model), ..) => self.from_model(model)?,
+            (None, Some(path), _) => {
+                let path = std::path::absolute(path).map_err(Error::io(path))?;
+                let run = path.ancestors().nth(2).unwrap_or(&path);
+                self.from_checkpoint(&Checkpoint::read(&path)?, &path, run)?
+            }
+            (None, None, run) => {
+                let run = run.as_deref().unwrap_or(Path::new("."));
+                let store = Store::of_run(run);
+                let checkpoint = self.newest(&store, run)?;
+                self.from_checkpoint(&checkpoint, &store.path(checkpoint.manifest.step), run)?
             }
         };
-        let (checkpoint, source, run) = self.read()?;
-        let data = RunRecord::read(&run)?.map(|record| DataCard {
-            pictures: record.pictures,
-            fingerprint: record.fingerprint,
-        });
-        let export = Export::of(&checkpoint, &source, data)?;
-        export.write(self.format, network, &self.out)?;
-        say(format_args!(
-            "{}: {}",
-            self.out.display(),
-            what(self.format, network, checkpoint.manifest.step)
-        ));
+        say(format_args!("{}: {what}", self.out.display()));
         Ok(())
     }
 
-    /// The checkpoint, where it lies, and the folder of its run.
-    fn read(&self) -> Result<(Checkpoint, PathBuf, PathBuf)> {
-        let (Some(run), None) = (&self.run, &self.checkpoint) else {
-            let path = self.checkpoint.clone().unwrap_or_default();
-            let path = std::path::absolute(&path).map_err(Error::io(&path))?;
-            let run = path.ancestors().nth(2).unwrap_or(&path).to_path_buf();
-            return Ok((Checkpoint::read(&path)?, path, run));
+    fn check(&self) -> Result<()> {
+        let end = match self.format {
+            ExportFormat::Onnx => "onnx",
+            _ => "safetensors",
         };
-        let store = Store::of_run(run);
-        let checkpoint = if self.best {
+        if self.out.extension().is_none_or(|found| found != end) {
+            let remedy = format!("must end in .{end}");
+            return Err(Error::config("--out", self.out.display(), remedy));
+        }
+        if self.network.is_some() && self.format.holds_both() {
+            let remedy = "is for --format timm and onnx: the other formats hold both networks";
+            return Err(Error::config("--network", "given", remedy));
+        }
+        if self.source.model.is_some() && self.format != ExportFormat::Onnx {
+            let remedy = "is for --format onnx; the other formats need --run or --checkpoint";
+            return Err(Error::config("--model", "given", remedy));
+        }
+        Ok(())
+    }
+
+    fn from_model(&self, source: &ModelSource) -> Result<String> {
+        let local = source.resolve()?;
+        let options = ModelOptions {
+            encoder: self.encoder.clone().or(local.encoder),
+            image_size: self.image_size,
+            normalization: local.normalization,
+        };
+        let model = read_model(&local.file, &options)?;
+        let side = model.preprocessing.image_size;
+        OnnxModel {
+            architecture: &model.architecture,
+            preprocessing: &model.preprocessing,
+            card: model.card.as_ref(),
+            tensors: model.tensors,
+        }
+        .write(&self.out)?;
+        Ok(format!("the backbone, for pictures of {side} x {side}"))
+    }
+
+    fn from_checkpoint(&self, checkpoint: &Checkpoint, path: &Path, run: &Path) -> Result<String> {
+        let data = RunRecord::read(run)?.map(|record| DataCard {
+            pictures: record.pictures,
+            fingerprint: record.fingerprint,
+        });
+        let network = match self.network {
+            Some(Network::Student) => Role::Student,
+            Some(Network::Teacher) | None => Role::Teacher,
+        };
+        Export::of(checkpoint, path, data)?.write(self.format, network, &self.out)?;
+        let weights = match (self.format, network) {
+            (ExportFormat::Ibot, _) => "student and teacher with heads, as iBOT has them",
+            (ExportFormat::StablePretraining, _) => {
+                "student and teacher with heads, as stable-pretraining has them"
+            }
+            (_, Role::Student) => "the student's backbone",
+            (_, Role::Teacher) => "the teacher's backbone",
+        };
+        let step = checkpoint.manifest.step;
+        Ok(format!("{weights}, after {step} steps"))
+    }
+
+    /// The newest good checkpoint of a run, or its best; says which damaged ones it passes over.
+    fn newest(&self, store: &Store, run: &Path) -> Result<Checkpoint> {
+        if self.best {
             let best = store.best()?.ok_or_else(|| {
                 let reason = "has no checkpoint with a k-NN accuracy; leave out --best, or train with --val and --knn-every";
                 Error::checkpoint(run, reason)
             })?;
-            Checkpoint::read(&store.path(best))?
-        } else {
-            let (newest, damaged) = store.newest()?;
-            for damaged in damaged {
-                eprintln!("passed over a checkpoint: {}", damaged.error);
-            }
-            newest.ok_or_else(|| Error::checkpoint(run, "has no checkpoint to export"))?
-        };
-        let path = store.path(checkpoint.manifest.step);
-        Ok((checkpoint, path, run.clone()))
-    }
-}
-
-fn what(format: ExportFormat, network: Role, step: usize) -> String {
-    let weights = match (format, network) {
-        (ExportFormat::Timm, Role::Student) => "the student's backbone",
-        (ExportFormat::Timm, Role::Teacher) => "the teacher's backbone",
-        (ExportFormat::Ibot, _) => "student and teacher with heads, under the names of iBOT",
-        (ExportFormat::StablePretraining, _) => {
-            "student and teacher with heads, the state of stable_pretraining.methods.iBOT"
+            return Checkpoint::read(&store.path(best));
         }
-    };
-    format!("{weights}, after {step} steps")
+        let (newest, damaged) = store.newest()?;
+        for damaged in damaged {
+            eprintln!("passed over a checkpoint: {}", damaged.error);
+        }
+        newest.ok_or_else(|| Error::checkpoint(run, "has no checkpoint to export"))
+    }
 }

@@ -43,7 +43,7 @@ pub enum Command {
     Search(search::SearchArgs),
     /// Draws attention, patches and curves.
     Visualize(visualize::VisualizeArgs),
-    /// Writes a run's weights for other programs.
+    /// Writes weights for other programs.
     Export(export::ExportArgs),
     /// Says what a model file is.
     Inspect(inspect::InspectArgs),

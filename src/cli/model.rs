@@ -1,14 +1,14 @@
 //! What the commands that use a model have in common.
 
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use ibot::data::{FolderConfig, ImageFolder, PictureSource as _};
 use ibot::embedding::{Embedded, Embedder, FeatureKind, FolderRequest, embed_folder};
-use ibot::model::ModelOptions;
+use ibot::model::{ModelOptions, ModelSource};
 use ibot::{Error, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -19,9 +19,9 @@ use super::{DeviceArgs, say};
 /// Which model, where, and how.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ModelArgs {
-    /// Model file: a backbone that `ibot train` wrote, or a timm safetensors file.
-    #[arg(long)]
-    pub model: PathBuf,
+    /// Model file: a backbone that `ibot train` wrote, or a file of timm or PyTorch; or hf:OWNER/NAME on the hub.
+    #[arg(long, value_name = "FILE")]
+    pub model: ModelSource,
     /// timm name of the backbone, for a file that does not say what it is.
     #[arg(long)]
     encoder: Option<String>,
@@ -46,11 +46,13 @@ impl ModelArgs {
     pub fn load(&self) -> Result<Embedder> {
         let selected = self.device.select()?;
         self.note(&selected.to_string());
+        let local = self.model.resolve()?;
         let options = ModelOptions {
-            encoder: self.encoder.clone(),
+            encoder: self.encoder.clone().or(local.encoder),
             image_size: self.image_size,
+            normalization: local.normalization,
         };
-        let embedder = Embedder::load(&self.model, &options, &selected)?;
+        let embedder = Embedder::load(&local.file, &options, &selected)?;
         if let Some(difference) = embedder.fingerprint_difference() {
             self.note(&format!(
                 "model {}: features of the built-in pictures within {difference:.1e} of those in the file",

@@ -11,7 +11,7 @@ use crate::checkpoint::Checkpoint;
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::head::PrototypeNorm;
-use crate::model::{DataCard, ModelCard, write_model};
+use crate::model::{DataCard, ModelCard, OnnxModel, write_model};
 use crate::random::{Random, Stream};
 use crate::weights::{MethodWeights, Role, ibot_names, load_state_dict, stable_pretraining_names};
 
@@ -27,6 +27,15 @@ pub enum ExportFormat {
     Ibot,
     /// Both networks with heads and mask token, as [`stable_pretraining_names`].
     StablePretraining,
+    /// One backbone as an ONNX model, see [`OnnxModel`].
+    Onnx,
+}
+
+impl ExportFormat {
+    /// Whether a file of this format holds student and teacher.
+    pub fn holds_both(self) -> bool {
+        matches!(self, Self::Ibot | Self::StablePretraining)
+    }
 }
 
 /// The weights of a checkpoint, to be written.
@@ -58,23 +67,37 @@ impl Export {
         })
     }
 
-    /// Writes a safetensors file that says what it is, as each model file does; `network` is the one that [`ExportFormat::Timm`]
-    /// takes, and the card of the others is the teacher's.
+    /// Writes a file that says what it is, as each model file does; `network` is the one of the formats that hold one, and
+    /// the card of the others is the teacher's.
     ///
     /// # Errors
     /// [`Error::Config`] where the format cannot hold the heads, [`Error::Weights`] where the checkpoint's weights do not
     /// fit its settings, [`Error::Io`].
     pub fn write(&self, format: ExportFormat, network: Role, out: &Path) -> Result<()> {
-        let (network, tensors) = match format {
-            ExportFormat::Timm => (network, self.backbone(network).clone()),
-            ExportFormat::Ibot => (Role::Teacher, ibot_names(&self.weights)),
+        let tensors = match format {
+            ExportFormat::Timm => self.backbone(network).clone(),
+            ExportFormat::Ibot => ibot_names(&self.weights),
             ExportFormat::StablePretraining => {
                 self.check_reference()?;
                 let method = &self.config.method;
                 let ema_decays = [method.ema_decay_start, method.ema_decay_end];
-                let tensors = stable_pretraining_names(&self.weights, ema_decays);
-                (Role::Teacher, tensors)
+                stable_pretraining_names(&self.weights, ema_decays)
             }
+            ExportFormat::Onnx => {
+                let card = self.card(network, out)?;
+                let model = OnnxModel {
+                    architecture: &card.architecture,
+                    preprocessing: &card.preprocessing,
+                    card: Some(&card),
+                    tensors: self.backbone(network).clone(),
+                };
+                return model.write(out);
+            }
+        };
+        let network = if format.holds_both() {
+            Role::Teacher
+        } else {
+            network
         };
         write_model(out, &self.card(network, out)?, &tensors)
     }

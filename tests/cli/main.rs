@@ -9,9 +9,11 @@
 
 mod endings;
 mod evaluation;
+mod export;
 #[path = "../gpu/mod.rs"]
 mod gpu;
 mod hostile;
+mod hub;
 mod information;
 mod refusals;
 mod resume;
