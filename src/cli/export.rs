@@ -18,7 +18,7 @@ pub struct ExportArgs {
     /// Takes the run's checkpoint with the best k-NN accuracy, not the newest.
     #[arg(long, requires = "run")]
     best: bool,
-    /// timm and onnx: one backbone; ibot and stable-pretraining: student and teacher with heads, as those programs have them.
+    /// Which weights, and under whose names.
     #[arg(long, value_enum, default_value = "timm")]
     format: ExportFormat,
     /// Which backbone of a run, for timm and onnx [default: teacher].

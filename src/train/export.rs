@@ -23,11 +23,11 @@ const REFERENCE_LAYERS: usize = 3;
 pub enum ExportFormat {
     /// One backbone under timm's names.
     Timm,
-    /// Both networks with heads, mask token and centers, as [`ibot_names`].
+    /// Student and teacher with heads, mask token and centers, as the official iBOT has them, and DINOv2.
     Ibot,
-    /// Both networks with heads and mask token, as [`stable_pretraining_names`].
+    /// Student and teacher with heads and mask token, as the state of stable-pretraining's iBOT.
     StablePretraining,
-    /// One backbone as an ONNX model, see [`OnnxModel`].
+    /// One backbone as an ONNX model.
     Onnx,
 }
 

@@ -54,16 +54,12 @@ pub fn load_method<B: TrainBackend>(
     let absent = [&weights.student, &weights.teacher].map(has_no_patch_head);
     let mut tensors = to_trainer(weights, method.config().prototype_norm);
     // what the file has none of stays as it was drawn
-    if let Some(head) = method
-        .student
-        .network
-        .patch_head
-        .as_ref()
-        .filter(|_| absent[0])
-    {
+    let of_student = method.student.network.patch_head.as_ref();
+    if let Some(head) = of_student.filter(|_| absent[0]) {
         add_patch_head(&mut tensors, NETWORKS[0], state_dict(head));
     }
-    if let Some(head) = method.teacher.patch_head.as_ref().filter(|_| absent[1]) {
+    let of_teacher = method.teacher.patch_head.as_ref();
+    if let Some(head) = of_teacher.filter(|_| absent[1]) {
         add_patch_head(&mut tensors, NETWORKS[1], state_dict(head));
     }
     let token = method.student.mask_token.val().inner();

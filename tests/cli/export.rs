@@ -19,21 +19,22 @@ fn succeeds(arguments: &[&str]) -> String {
 fn a_run_goes_on_in_another_one() {
     let scratch = Scratch::new("export");
     let (run, more) = (scratch.path("run"), scratch.path("more"));
-    let train = scratch.train(&["--steps", "2"]);
+    let train = scratch.train(&["--steps", "4"]);
     let pictures = scratch.path("pictures");
     let train: Vec<&str> = train.iter().map(String::as_str).collect();
     let knn = ["--val", &pictures, "--knn-every", "1"];
     succeeds(&[&train[..], &knn].concat());
 
-    // the backbone is that of the run, with the same card but for the device that took the fingerprint
+    // an accuracy was taken after the first epoch, of 2 steps
     let timm = scratch.path("timm.safetensors");
-    let said = succeeds(&["export", "--run", &run, "--out", &timm]);
+    let said = succeeds(&["export", "--run", &run, "--best", "--out", &timm]);
     assert!(
         said.contains("the teacher's backbone, after 2 steps"),
         "{said}"
     );
+    // the newest checkpoint is what the run folder has, with the same cards
     for (network, flags) in [("teacher", &[][..]), ("student", &["--network", "student"])] {
-        let export = ["export", "--run", &run, "--best", "--out", &timm];
+        let export = ["export", "--run", &run, "--out", &timm];
         succeeds(&[&export[..], flags].concat());
         let of_run = Path::new(&run).join(format!("{network}.safetensors"));
         let inspect = |file: &str| {
@@ -51,7 +52,7 @@ fn a_run_goes_on_in_another_one() {
     let format = ["--format", "ibot", "--out", &full];
     succeeds(&[&["export", "--run", &run][..], &format].concat());
     let bytes = fs::read(&full).unwrap();
-    let checkpoint = scratch.path("run/checkpoints/step-000000002");
+    let checkpoint = scratch.path("run/checkpoints/step-000000004");
     let said = succeeds(&[&["export", "--checkpoint", &checkpoint][..], &format].concat());
     assert!(said.contains("student and teacher with heads"), "{said}");
     assert!(fs::read(&full).unwrap() == bytes);

@@ -238,6 +238,7 @@ fn what_a_file_has_none_of_starts_anew() {
 
     // one network alone is both; DINOv2's heads are of unit length, which a learned length starts at
     let config = IbotConfig {
+        n_patch_prototypes: 5,
         prototype_norm: PrototypeNorm::Learned,
         vit: config.vit.map(|vit| VitConfig {
             init_values: Some(1e-5),
