@@ -16,7 +16,7 @@ pub struct ExportArgs {
     #[command(flatten)]
     source: SourceArgs,
     /// Takes the run's checkpoint with the best k-NN accuracy, not the newest.
-    #[arg(long, requires = "run")]
+    #[arg(long)]
     best: bool,
     /// Which weights, and under whose names.
     #[arg(long, value_enum, default_value = "timm")]
@@ -25,10 +25,10 @@ pub struct ExportArgs {
     #[arg(long, value_enum, conflicts_with = "model")]
     network: Option<Network>,
     /// timm name of the backbone, for a --model that does not say what it is.
-    #[arg(long, requires = "model")]
+    #[arg(long)]
     encoder: Option<String>,
     /// Side of the square input in pixels, where it is to be another one than that of --model.
-    #[arg(long, requires = "model")]
+    #[arg(long)]
     image_size: Option<usize>,
     /// File to write: .safetensors, or .onnx for that format.
     #[arg(long)]
@@ -56,6 +56,15 @@ enum Network {
     Student,
 }
 
+impl Network {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Teacher => "teacher",
+            Self::Student => "student",
+        }
+    }
+}
+
 impl ExportArgs {
     pub fn run(&self) -> Result<()> {
         self.check()?;
@@ -64,17 +73,17 @@ impl ExportArgs {
             &self.source.checkpoint,
             &self.source.run,
         ) {
-            (Some(model), ..) => self.from_model(model)?,
+            (Some(model), ..) => self.export_model(model)?,
             (None, Some(path), _) => {
                 let path = std::path::absolute(path).map_err(Error::io(path))?;
                 let run = path.ancestors().nth(2).unwrap_or(&path);
-                self.from_checkpoint(&Checkpoint::read(&path)?, &path, run)?
+                self.export_checkpoint(&Checkpoint::read(&path)?, &path, run)?
             }
             (None, None, run) => {
                 let run = run.as_deref().unwrap_or(Path::new("."));
                 let store = Store::of_run(run);
                 let checkpoint = self.newest(&store, run)?;
-                self.from_checkpoint(&checkpoint, &store.path(checkpoint.manifest.step), run)?
+                self.export_checkpoint(&checkpoint, &store.path(checkpoint.manifest.step), run)?
             }
         };
         say(format_args!("{}: {what}", self.out.display()));
@@ -90,18 +99,29 @@ impl ExportArgs {
             let remedy = format!("must end in .{end}");
             return Err(Error::config("--out", self.out.display(), remedy));
         }
-        if self.network.is_some() && self.format.holds_both() {
+        if let Some(network) = self.network.filter(|_| self.format.holds_both()) {
             let remedy = "is for --format timm and onnx: the other formats hold both networks";
-            return Err(Error::config("--network", "given", remedy));
+            return Err(Error::config("--network", network.name(), remedy));
         }
-        if self.source.model.is_some() && self.format != ExportFormat::Onnx {
+        let (source, is_onnx) = (&self.source, self.format == ExportFormat::Onnx);
+        if let Some(model) = source.model.as_ref().filter(|_| !is_onnx) {
             let remedy = "is for --format onnx; the other formats need --run or --checkpoint";
-            return Err(Error::config("--model", "given", remedy));
+            return Err(Error::config("--model", model.display(), remedy));
+        }
+        // clap lets these pass: what they would require excludes what is there
+        if self.best && source.run.is_none() {
+            return Err(Error::config("--best", true, "needs --run"));
+        }
+        let image_size = self.image_size.map(|side| side.to_string());
+        for (flag, value) in [("--encoder", &self.encoder), ("--image-size", &image_size)] {
+            if let Some(value) = value.as_ref().filter(|_| source.model.is_none()) {
+                return Err(Error::config(flag, value, "needs --model"));
+            }
         }
         Ok(())
     }
 
-    fn from_model(&self, source: &ModelSource) -> Result<String> {
+    fn export_model(&self, source: &ModelSource) -> Result<String> {
         let local = source.resolve()?;
         let options = ModelOptions {
             encoder: self.encoder.clone().or(local.encoder),
@@ -120,7 +140,12 @@ impl ExportArgs {
         Ok(format!("the backbone, for pictures of {side} x {side}"))
     }
 
-    fn from_checkpoint(&self, checkpoint: &Checkpoint, path: &Path, run: &Path) -> Result<String> {
+    fn export_checkpoint(
+        &self,
+        checkpoint: &Checkpoint,
+        path: &Path,
+        run: &Path,
+    ) -> Result<String> {
         let data = RunRecord::read(run)?.map(|record| DataCard {
             pictures: record.pictures,
             fingerprint: record.fingerprint,

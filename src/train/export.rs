@@ -51,7 +51,7 @@ impl Export {
     /// That of the checkpoint in the folder `source`; `data` is what its run was trained on, where that is known.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] where its settings are none of this program's.
+    /// [`Error::Checkpoint`] or [`Error::Config`] where its settings are none of this program's.
     pub fn of(checkpoint: &Checkpoint, source: &Path, data: Option<DataCard>) -> Result<Self> {
         let manifest = &checkpoint.manifest;
         let config = RunConfig::default().merged_with_toml(&manifest.config);
@@ -59,6 +59,7 @@ impl Export {
             let reason = format!("its settings are none of this program's: {message}");
             Error::checkpoint(source, reason)
         })?;
+        let config = config.resolved()?;
         Ok(Self {
             weights: from_trainer(&checkpoint.tensors, &config.method),
             config,

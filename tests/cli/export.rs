@@ -47,6 +47,19 @@ fn a_run_goes_on_in_another_one() {
         assert!(tensors == read_safetensors(&of_run).unwrap(), "{network}");
     }
 
+    // as ONNX, and from the model file for another size
+    let onnx = scratch.path("model.onnx");
+    let format = ["--format", "onnx", "--out", &onnx];
+    succeeds(&[&["export", "--run", &run][..], &format].concat());
+    let of_run = fs::read(&onnx).unwrap();
+    let teacher = scratch.path("run/teacher.safetensors");
+    let model = [&["export", "--model", &teacher][..], &format].concat();
+    let said = succeeds(&model);
+    assert!(said.contains("for pictures of 16 x 16"), "{said}");
+    assert!(fs::read(&onnx).unwrap() == of_run);
+    let said = succeeds(&[&model[..], &["--image-size", "24"]].concat());
+    assert!(said.contains("for pictures of 24 x 24"), "{said}");
+
     // both networks with their heads, from the checkpoint's own folder too
     let full = scratch.path("full.safetensors");
     let format = ["--format", "ibot", "--out", &full];

@@ -1,11 +1,11 @@
 //! Names on the Hugging Face hub: with the feature from a cache, and from a hub that this test plays; never from the real
 //! one.
 
-use crate::{Scratch, refused};
-
 #[cfg(not(feature = "hub"))]
 #[test]
 fn names_need_the_feature() {
+    use crate::{Scratch, refused};
+
     let scratch = Scratch::new("no-hub");
     let pictures = scratch.pictures();
     let parts = ["hf:timm/vit_tiny_patch16_224", "--features hub"];
