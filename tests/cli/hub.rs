@@ -72,6 +72,7 @@ mod with_feature {
     fn run(arguments: &[&str], home: &str, endpoint: &str) -> Output {
         let mut command = command(arguments);
         let command = command.env("HF_HOME", home).env("HF_ENDPOINT", endpoint);
+        let command = command.env("NO_PROXY", "127.0.0.1");
         command.output().unwrap()
     }
 
