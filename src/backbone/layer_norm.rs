@@ -8,7 +8,7 @@ use crate::init::constant_param;
 use crate::kernels::{Before, IbotBackend, LayerNormInput};
 
 /// Epsilon of timm's vision transformers.
-const EPS: f64 = 1e-6;
+pub(crate) const EPS: f64 = 1e-6;
 
 /// Normalizes each row, then scales and shifts it.
 #[derive(Module, Debug)]

@@ -12,6 +12,7 @@ mod vit;
 pub use attention::Attention;
 pub use block::{Block, LayerScale, Mlp};
 pub use config::{GlobalPool, VitConfig};
+pub(crate) use layer_norm::EPS as LAYER_NORM_EPS;
 pub use layer_norm::LayerNorm;
 pub use names::{encoder_names, vit_from_name};
 pub use patch_embed::PatchEmbed;

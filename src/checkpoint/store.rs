@@ -48,6 +48,11 @@ impl Store {
         Self { folder }
     }
 
+    /// Those of the run in a folder.
+    pub fn of_run(run: &Path) -> Self {
+        Self::new(run.join("checkpoints"))
+    }
+
     /// Where the checkpoint of a step lies.
     pub fn path(&self, step: usize) -> PathBuf {
         self.folder.join(format!("{PREFIX}{step:09}"))
@@ -95,6 +100,18 @@ impl Store {
         }
     }
 
+    /// The step with the best accuracy of k-NN, of equal ones the newest; none where it was never taken.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the folder cannot be listed.
+    pub fn best(&self) -> Result<Option<usize>> {
+        let steps = self.steps()?;
+        let knn = |step: usize| Manifest::read(&self.path(step)).ok()?.knn;
+        let scored = steps.iter().filter_map(|step| Some((knn(*step)?, *step)));
+        let best = scored.reduce(|best, next| if next.0 > best.0 { next } else { best });
+        Ok(best.map(|(_, step)| step))
+    }
+
     /// Writes a checkpoint, and then removes those that need not stay.
     ///
     /// # Errors
@@ -131,13 +148,8 @@ impl Store {
     }
 
     fn prune(&self, keep: Keep) -> Result<()> {
-        let steps = self.steps()?;
-        let knn = |step: usize| Manifest::read(&self.path(step)).ok()?.knn;
-        let scored = steps.iter().filter_map(|step| Some((knn(*step)?, *step)));
-        // of equal ones the newest
-        let best = scored.reduce(|best, next| if next.0 > best.0 { next } else { best });
-        let best = best.map(|(_, step)| step).filter(|_| keep.best);
-        let old = steps.into_iter().skip(keep.last.max(1));
+        let best = self.best()?.filter(|_| keep.best);
+        let old = self.steps()?.into_iter().skip(keep.last.max(1));
         old.filter(|step| Some(*step) != best)
             .try_for_each(|step| remove(&self.path(step)))
     }

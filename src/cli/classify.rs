@@ -34,7 +34,7 @@ struct Report {
 impl ClassifyArgs {
     pub fn run(&self) -> Result<()> {
         let embedder = self.model.load()?;
-        let classifier = LinearClassifier::read(&self.model.model, embedder.card())?;
+        let classifier = LinearClassifier::read(&self.model.local()?.0, embedder.card())?;
         let folder = self.model.scan(&self.data)?;
         let embedded = self.model.embed(&embedder, &folder, FeatureKind::Cls, 1)?;
         let report = Report {

@@ -60,6 +60,7 @@ pub struct FinetuneArgs {
 impl FinetuneArgs {
     pub fn run(&self) -> Result<()> {
         let model = &self.model;
+        let (file, options) = model.local()?;
         let request = FinetuneRequest {
             config: FinetuneConfig {
                 seed: self.seed,
@@ -74,8 +75,8 @@ impl FinetuneArgs {
                 freeze: self.freeze,
                 ..FinetuneConfig::default()
             },
-            model: model.model.clone(),
-            options: model.options(),
+            model: file,
+            options,
             data: self.data.clone(),
             held_out: match &self.val {
                 Some(val) => HeldOut::Folder(val.clone()),

@@ -7,6 +7,7 @@ mod curves;
 mod devices;
 mod embed;
 mod evaluate;
+mod export;
 mod finetune;
 mod inspect;
 pub mod logger;
@@ -49,6 +50,8 @@ pub enum Command {
     Search(search::SearchArgs),
     /// Draws attention, patches and curves.
     Visualize(visualize::VisualizeArgs),
+    /// Writes weights for other programs.
+    Export(export::ExportArgs),
     /// Says what a model file is.
     Inspect(inspect::InspectArgs),
     /// Lists the GPUs, and which one `--backend auto` takes.
@@ -72,6 +75,7 @@ impl Command {
             Self::Cluster(args) => args.run(),
             Self::Search(args) => args.run(),
             Self::Visualize(args) => args.run(),
+            Self::Export(args) => args.run(),
             Self::Inspect(args) => args.run(),
             Self::Devices(args) => args.run(),
             Self::Verify(args) => args.run(),

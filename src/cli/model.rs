@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use ibot::data::{FolderConfig, ImageFolder, PictureSource as _};
 use ibot::embedding::{Embedded, Embedder, FeatureKind, FolderRequest, embed_folder};
-use ibot::model::ModelOptions;
+use ibot::model::{ModelOptions, ModelSource};
 use ibot::{Error, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -19,9 +19,9 @@ use super::{DeviceArgs, say};
 /// Which model, where, and how.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ModelArgs {
-    /// Model file: a backbone that `ibot train` wrote, or a timm safetensors file.
-    #[arg(long)]
-    pub model: PathBuf,
+    /// Model file: a backbone that `ibot train` wrote, or a file of timm or PyTorch; or hf:OWNER/NAME on the hub.
+    #[arg(long, value_name = "FILE")]
+    pub model: ModelSource,
     /// timm name of the backbone, for a file that does not say what it is.
     #[arg(long)]
     encoder: Option<String>,
@@ -46,7 +46,8 @@ impl ModelArgs {
     pub fn load(&self) -> Result<Embedder> {
         let selected = self.device.select()?;
         self.note(&selected.to_string());
-        let embedder = Embedder::load(&self.model, &self.options(), &selected)?;
+        let (file, options) = self.local()?;
+        let embedder = Embedder::load(&file, &options, &selected)?;
         if let Some(difference) = embedder.fingerprint_difference() {
             let like = match difference {
                 0.0 => "equal to".to_owned(),
@@ -60,12 +61,15 @@ impl ModelArgs {
         Ok(embedder)
     }
 
-    /// How the file is to be read.
-    pub fn options(&self) -> ModelOptions {
-        ModelOptions {
-            encoder: self.encoder.clone(),
+    /// The file on this machine, and how it is to be read.
+    pub fn local(&self) -> Result<(PathBuf, ModelOptions)> {
+        let local = self.model.resolve()?;
+        let options = ModelOptions {
+            encoder: self.encoder.clone().or(local.encoder),
             image_size: self.image_size,
-        }
+            normalization: local.normalization,
+        };
+        Ok((local.file, options))
     }
 
     /// A line for people: standard output is for the result where that is JSON.

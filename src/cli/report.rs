@@ -138,14 +138,14 @@ impl Page {
     }
 
     /// What the model says of itself, and the device that looked at it.
-    pub fn model(&mut self, file: &Path, embedder: &Embedder) {
+    pub fn model(&mut self, file: &str, embedder: &Embedder) {
         self.heading("Model and hardware");
         let vit = embedder.architecture();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let (system, machine) = (std::env::consts::OS, std::env::consts::ARCH);
         let difference = embedder.fingerprint_difference();
         let mut facts = vec![
-            ("file", file.display().to_string()),
+            ("file", file.to_owned()),
             ("BLAKE3", embedder.hash().to_owned()),
             (
                 "transformer",

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 
 use ibot::checkpoint::Keep;
 use ibot::data::demo::{default_cache_dir, ensure_demo_set};
+use ibot::model::{LocalModel, ModelSource};
 use ibot::train::presets::{DEMO, STABLE_PRETRAINING, preset, preset_names};
 use ibot::train::{
-    Every, OnDeviceLost, OnSick, RunConfig, RunRecord, RunRequest, TensorBoard, run,
+    Every, OnDeviceLost, OnSick, PretrainedParts, RunConfig, RunRecord, RunRequest, TensorBoard,
+    run,
 };
 use ibot::{Error, Result};
 
@@ -100,9 +102,12 @@ pub struct TrainArgs {
     /// Peak learning rate at a batch of 256.
     #[arg(long)]
     learning_rate: Option<f64>,
-    /// timm safetensors file to start from.
-    #[arg(long)]
-    pretrained: Option<PathBuf>,
+    /// File of weights to start from; or hf:OWNER/NAME on the hub, which without --config is the encoder too.
+    #[arg(long, value_name = "FILE")]
+    pretrained: Option<ModelSource>,
+    /// What of it: a backbone for both networks, or student and teacher with heads, mask token and centers.
+    #[arg(long, value_enum, default_value = "backbone", requires = "pretrained")]
+    pretrained_parts: PretrainedParts,
     /// Prints the resulting configuration as TOML and stops.
     #[arg(long)]
     print_config: bool,
@@ -116,7 +121,9 @@ impl TrainArgs {
             })?),
             None => None,
         };
-        let config = self.resolved_config(begun.as_ref())?;
+        let pretrained = self.pretrained.as_ref().map(ModelSource::resolve);
+        let pretrained = pretrained.transpose()?;
+        let config = self.resolved_config(begun.as_ref(), pretrained.as_ref())?;
         if self.print_config {
             say(config.to_toml()?.trim_end());
             return Ok(());
@@ -147,7 +154,8 @@ impl TrainArgs {
             data,
             out: self.out.or(self.resume).unwrap_or_else(default_out),
             selected,
-            pretrained: self.pretrained,
+            pretrained: pretrained.map(|local| local.file),
+            pretrained_parts: self.pretrained_parts,
             val,
             knn_every: self.knn_every,
             checkpoint_every: self.checkpoint_every,
@@ -168,7 +176,11 @@ impl TrainArgs {
         }
     }
 
-    fn resolved_config(&self, begun: Option<&RunRecord>) -> Result<RunConfig> {
+    fn resolved_config(
+        &self,
+        begun: Option<&RunRecord>,
+        pretrained: Option<&LocalModel>,
+    ) -> Result<RunConfig> {
         // a run's config.toml names every key that is set: over the demo, an absent one would be the demo's
         let default = if self.data.is_some() || self.config.is_some() {
             STABLE_PRETRAINING
@@ -179,6 +191,10 @@ impl TrainArgs {
             (Some(begun), Some(run)) => begun.config(run)?,
             _ => preset(self.preset.as_deref().unwrap_or(default))?,
         };
+        let of_model = pretrained.filter(|_| begun.is_none() && self.config.is_none());
+        if let Some([mean, std]) = of_model.and_then(|model| model.normalization) {
+            (config.augment.mean, config.augment.std) = (mean, std);
+        }
         if let Some(path) = &self.config {
             config = config.merged_with_file(path)?;
         }
@@ -186,7 +202,8 @@ impl TrainArgs {
             config.steps = None;
         }
         config.steps = self.steps.or(config.steps);
-        if let Some(encoder) = &self.encoder {
+        let of_model = of_model.and_then(|model| model.encoder.as_ref());
+        if let Some(encoder) = self.encoder.as_ref().or(of_model) {
             config.method.encoder_name.clone_from(encoder);
             config.method.vit = None;
         }

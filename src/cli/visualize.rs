@@ -94,7 +94,7 @@ impl VisualizeArgs {
             ..
         } = drawing;
         if self.html {
-            page.model(&self.model.model, &embedder);
+            page.model(&self.model.model.display().to_string(), &embedder);
             if let Some(run) = &self.run {
                 page.settings(run)?;
             }

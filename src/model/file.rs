@@ -5,7 +5,7 @@ use std::path::Path;
 
 use burn::tensor::backend::Backend;
 
-use super::{CARD_FORMAT, ModelCard, Preprocessing};
+use super::{CARD, CARD_FORMAT, ModelCard, Preprocessing};
 use crate::backbone::{VisionTransformer, VitConfig, vit_from_name};
 use crate::data::AugmentConfig;
 use crate::error::{Error, Result};
@@ -14,16 +14,15 @@ use crate::weights::{
     NamedTensor, load_state_dict, read_backbone, read_metadata, write_safetensors_with,
 };
 
-/// Key of the card in the file's metadata.
-const CARD: &str = "ibot";
-
 /// What a file that does not describe itself is to be read as, and what to change of one that does.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ModelOptions {
     /// timm name of the backbone, for a file without a card.
     pub encoder: Option<String>,
     /// Side of the square input in pixels; positions are resampled to it.
     pub image_size: Option<usize>,
+    /// Mean and deviation of red, green and blue, for a file without a card; ImageNet's where absent.
+    pub normalization: Option<[[f32; 3]; 2]>,
 }
 
 /// A model file on the host.
@@ -100,9 +99,13 @@ pub fn read_model(path: &Path, options: &ModelOptions) -> Result<LoadedModel> {
                 .image_size
                 .unwrap_or(AugmentConfig::default().image_size);
             let shape = vit_from_name(encoder, size)?;
+            let default = AugmentConfig::default();
+            let [mean, std] = options.normalization.unwrap_or([default.mean, default.std]);
             let augment = AugmentConfig {
                 image_size: shape.img_size,
-                ..AugmentConfig::default()
+                mean,
+                std,
+                ..default
             };
             (shape, Preprocessing::of(&augment))
         }

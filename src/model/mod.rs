@@ -4,11 +4,18 @@
 //! - `fingerprint`: features of eight built-in pictures, which tell whether another device computes the same
 //! - `file`: reading and writing
 //! - `classifier`: the linear layer of a file that was fine-tuned
+//! - `source`: a file, or a name on the Hugging Face hub
+//! - `onnx`: as a file for other programs
+//! - `hub`: how a name becomes a file, behind the feature of that name
 
 mod card;
 mod classifier;
 mod file;
 mod fingerprint;
+#[cfg(feature = "hub")]
+mod hub;
+mod onnx;
+mod source;
 
 pub use card::{CARD_FORMAT, DataCard, ModelCard, Preprocessing};
 pub use classifier::LinearClassifier;
@@ -16,3 +23,8 @@ pub use file::{LoadedModel, ModelOptions, read_model, write_model};
 pub use fingerprint::{
     FINGERPRINT_PICTURES, compare_fingerprint, fingerprint, fingerprint_pictures,
 };
+pub use onnx::OnnxModel;
+pub use source::{LocalModel, ModelSource};
+
+/// Key of the card in the metadata of a file.
+const CARD: &str = "ibot";

@@ -1,19 +1,20 @@
 //! What the model files of a run say of themselves.
 
-use burn::module::Module as _;
+use burn::module::Module;
 
 use super::RunConfig;
-use crate::backbone::TrainBackbone;
+use crate::backbone::{Backbone, TrainBackbone};
 use crate::device::DeviceGuard;
 use crate::error::Result;
 use crate::ibot::Ibot;
-use crate::kernels::TrainBackend;
+use crate::kernels::{IbotBackend, TrainBackend};
 use crate::model::{CARD_FORMAT, DataCard, ModelCard, Preprocessing, fingerprint};
 
 /// Where the weights come from.
 pub(super) struct Origin<'a> {
     pub config: &'a RunConfig,
-    pub data: &'a DataCard,
+    /// None where that is not known.
+    pub data: Option<&'a DataCard>,
     pub step: usize,
 }
 
@@ -26,33 +27,38 @@ impl Origin<'_> {
         device: &B::Device,
     ) -> Result<[ModelCard; 2]> {
         let student = method.student.network.backbone.valid();
-        let preprocessing = Preprocessing::of(&self.config.augment);
-        let of_student =
-            fingerprint::<B::InnerBackend, _>(&student, &preprocessing, guard, device)?;
         let teacher = &method.teacher.backbone;
-        let of_teacher = fingerprint::<B::InnerBackend, _>(teacher, &preprocessing, guard, device)?;
-        let student = ModelCard {
+        Ok([
+            self.card::<B::InnerBackend, _>("student", &student, guard, device)?,
+            self.card::<B::InnerBackend, _>("teacher", teacher, guard, device)?,
+        ])
+    }
+
+    /// The card of one network; takes its fingerprint on the device.
+    pub fn card<B: IbotBackend, M: Backbone<B>>(
+        &self,
+        network: &str,
+        backbone: &M,
+        guard: &DeviceGuard,
+        device: &B::Device,
+    ) -> Result<ModelCard> {
+        let preprocessing = Preprocessing::of(&self.config.augment);
+        Ok(ModelCard {
             format: CARD_FORMAT,
             ibot: env!("CARGO_PKG_VERSION").into(),
             encoder: match self.config.method.vit {
                 Some(_) => "custom".into(),
                 None => self.config.method.encoder_name.clone(),
             },
-            network: "student".into(),
+            network: network.into(),
             architecture: self.config.method.backbone()?,
+            fingerprint: fingerprint::<B, _>(backbone, &preprocessing, guard, device)?,
             preprocessing,
-            parameters: student.num_params(),
+            parameters: Module::<B>::num_params(backbone),
             step: self.step,
-            data: Some(self.data.clone()),
+            data: self.data.cloned(),
             licence: self.config.licence.clone(),
             classes: None,
-            fingerprint: of_student,
-        };
-        let teacher = ModelCard {
-            network: "teacher".into(),
-            fingerprint: of_teacher,
-            ..student.clone()
-        };
-        Ok([student, teacher])
+        })
     }
 }

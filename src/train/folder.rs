@@ -78,7 +78,7 @@ impl RunFolder {
         Ok(Self {
             path: path.to_path_buf(),
             metrics: None,
-            store: Store::new(path.join("checkpoints")),
+            store: Store::of_run(path),
             saving: Saving::default(),
             keep,
             lock: Some(RunLock::take(path)?),

@@ -13,7 +13,8 @@ use burn_ndarray::NdArray;
 use super::evaluation::Pictures;
 use super::training::Training;
 use super::{
-    Every, Observer, OnSick, RunConfig, RunFolder, RunRecord, RunStart, Schedule, Trainer, When,
+    Every, Observer, OnSick, PretrainedParts, RunConfig, RunFolder, RunRecord, RunStart, Schedule,
+    Trainer, When, load_method,
 };
 use crate::backbone::VisionTransformer;
 use crate::checkpoint::Keep;
@@ -26,7 +27,6 @@ use crate::error::{Error, Result};
 use crate::eval::stratified_split;
 use crate::kernels::{Gpu, TrainBackend};
 use crate::model::DataCard;
-use crate::weights::load_pretrained;
 
 /// What to train on, where, and what to keep.
 #[derive(Debug, Clone)]
@@ -39,8 +39,10 @@ pub struct RunRequest {
     pub out: PathBuf,
     /// The device.
     pub selected: Selected,
-    /// A timm safetensors file to start from.
+    /// A file of weights to start from.
     pub pretrained: Option<PathBuf>,
+    /// What of it.
+    pub pretrained_parts: PretrainedParts,
     /// A labelled folder whose pictures k-NN classifies by those of `data`, before and after; not with
     /// [`RunConfig::held_out`].
     pub val: Option<PathBuf>,
@@ -77,6 +79,7 @@ impl RunRequest {
             out,
             selected,
             pretrained: None,
+            pretrained_parts: PretrainedParts::Backbone,
             val: None,
             knn_every: 0,
             checkpoint_every: Every::Time(Duration::from_secs(600)),
@@ -152,7 +155,7 @@ impl Run<'_> {
             &pictures,
             newest.as_ref().map_or(0, |c| c.manifest.step),
         )?;
-        let mut trainer = self.trainer::<B>(&config, newest.is_some(), &device)?;
+        let mut trainer = self.trainer::<B>(&config, newest.is_some(), &device, observer)?;
         let schedule = self.schedule(&config, loader.batches_per_epoch());
         let began = newest.as_ref().map(|newest| newest.manifest.clone());
         if let Some(newest) = newest {
@@ -288,16 +291,17 @@ impl Run<'_> {
         config: &RunConfig,
         goes_on: bool,
         device: &B::Device,
+        observer: &mut dyn Observer,
     ) -> Result<Trainer<B, VisionTransformer<B>>> {
         let mut method = config.method.init::<B>(config.seed, device)?;
         match &self.request.pretrained {
             _ if goes_on => {}
             Some(path) => {
-                method = method.map_backbone(|backbone| load_pretrained(backbone, path))?;
+                let parts = self.request.pretrained_parts;
+                method = load_method(method, path, parts, observer)?;
             }
             None if config.method.pretrained => {
-                let remedy =
-                    "needs --pretrained FILE, a timm safetensors file: nothing is downloaded";
+                let remedy = "needs --pretrained FILE, a file of weights: nothing is downloaded";
                 return Err(Error::config("pretrained", true, remedy));
             }
             None => {}

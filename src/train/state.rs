@@ -22,12 +22,18 @@ const TEACHER: &str = "teacher.";
 const OPTIMIZER: &str = "optimizer.";
 const CENTER: &str = "center.cls";
 const PATCH_CENTER: &str = "center.patch";
-/// Where the backbones of student and teacher are among the tensors.
-const BACKBONES: [&str; 2] = ["student.network.backbone.", "teacher.backbone."];
+/// What the names of class-token and patch centers are.
+pub(super) const CENTERS: [&str; 2] = [CENTER, PATCH_CENTER];
+/// What the names of each network, student and teacher, begin with.
+pub(super) const NETWORKS: [&str; 2] = ["student.network.", "teacher."];
+/// The student's mask token.
+pub(super) const MASK_TOKEN: &str = "student.mask_token";
+/// What the names of a network's backbone begin with, within the network.
+pub(super) const BACKBONE: &str = "backbone.";
 
 /// The backbones of student and teacher among the tensors of a trainer, under timm's names.
 pub fn backbones(tensors: &Tensors) -> [Tensors; 2] {
-    BACKBONES.map(|prefix| part(tensors.clone(), prefix))
+    NETWORKS.map(|network| part(tensors, &format!("{network}{BACKBONE}")))
 }
 
 /// The backbones of student and teacher, under timm's names; reads them from the device.
@@ -69,52 +75,66 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     /// # Errors
     /// [`Error::Weights`] that names what does not fit; `source` is where the tensors come from.
     pub fn restored(mut self, step: usize, tensors: Tensors, source: &Path) -> Result<Self> {
-        let misfit = |what: &str, report: String| Error::Weights {
-            path: source.to_path_buf(),
-            reason: format!("{what} does not fit these settings: {report}"),
-        };
         let device = self.device().clone();
-        let (student, report) =
-            load_state_dict(self.method.student, part(tensors.clone(), STUDENT));
-        if !report.is_clean() {
-            return Err(misfit("the student", report.to_string()));
-        }
-        let (teacher, report) =
-            load_state_dict(self.method.teacher, part(tensors.clone(), TEACHER));
-        if !report.is_clean() {
-            return Err(misfit("the teacher", report.to_string()));
-        }
-        (self.method.student, self.method.teacher) = (student, teacher);
-        let prototypes = self.method.config().prototypes();
-        let centers = [
-            (CENTER, &mut self.method.center, prototypes[0]),
-            (PATCH_CENTER, &mut self.method.patch_center, prototypes[1]),
-        ];
-        for (name, center, expected) in centers {
-            let Some(found) = tensors.get(name) else {
-                continue;
-            };
-            if found.shape != [expected] {
-                let report = format!("{:?}, model [{expected}]", found.shape);
-                return Err(misfit(name, report));
-            }
-            center.set(Tensor::from_primitive(
-                burn::tensor::TensorPrimitive::Float(to_device::<B::InnerBackend>(found, &device)),
-            ));
-        }
+        self.method = with_tensors(self.method, &tensors, source, &device)?;
         self.optimizer
-            .restore(step, part(tensors, OPTIMIZER), &device)
-            .map_err(|report| misfit("the optimizer", report))?;
+            .restore(step, part(&tensors, OPTIMIZER), &device)
+            .map_err(|report| misfit(source, "the optimizer", report))?;
         self.steps = step as u64;
         Ok(self)
     }
 }
 
+/// The method with the networks and centers of [`Trainer::tensors`]; a center that is not among them stays as it is.
+///
+/// # Errors
+/// [`Error::Weights`] that names what does not fit; `source` is where the tensors come from.
+pub(super) fn with_tensors<B: TrainBackend, M: TrainBackbone<B>>(
+    mut method: Ibot<B, M>,
+    tensors: &Tensors,
+    source: &Path,
+    device: &B::Device,
+) -> Result<Ibot<B, M>> {
+    let (student, report) = load_state_dict(method.student, part(tensors, STUDENT));
+    if !report.is_clean() {
+        return Err(misfit(source, "the student", report));
+    }
+    let (teacher, report) = load_state_dict(method.teacher, part(tensors, TEACHER));
+    if !report.is_clean() {
+        return Err(misfit(source, "the teacher", report));
+    }
+    (method.student, method.teacher) = (student, teacher);
+    let prototypes = method.config().prototypes();
+    let centers = [
+        (CENTER, &mut method.center, prototypes[0]),
+        (PATCH_CENTER, &mut method.patch_center, prototypes[1]),
+    ];
+    for (name, center, expected) in centers {
+        let Some(found) = tensors.get(name) else {
+            continue;
+        };
+        if found.shape != [expected] {
+            let report = format!("{:?}, model [{expected}]", found.shape);
+            return Err(misfit(source, name, report));
+        }
+        let value = to_device::<B::InnerBackend>(found, device);
+        center.set(wrap::<B::InnerBackend, 1>(value));
+    }
+    Ok(method)
+}
+
+fn misfit(source: &Path, what: &str, report: impl std::fmt::Display) -> Error {
+    Error::Weights {
+        path: source.to_path_buf(),
+        reason: format!("{what} does not fit these settings: {report}"),
+    }
+}
+
 /// The tensors whose names start with `prefix`, without it.
-fn part(tensors: Tensors, prefix: &str) -> Tensors {
-    let named = tensors.into_iter();
+pub(super) fn part(tensors: &Tensors, prefix: &str) -> Tensors {
+    let named = tensors.iter();
     named
-        .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor)))
+        .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone())))
         .collect()
 }
 

@@ -278,7 +278,7 @@ impl<'a> Training<'a> {
     ) -> Result<[ModelCard; 2]> {
         let origin = Origin {
             config: &self.config,
-            data: &self.pictures.card,
+            data: Some(&self.pictures.card),
             step: self.step,
         };
         origin.cards(&trainer.method, &self.run.guard, trainer.device())

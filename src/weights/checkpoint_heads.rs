@@ -43,20 +43,33 @@ pub struct Heads {
     pub patch_head: PatchHead,
 }
 
+/// Sizes of a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadSizes {
+    /// Linear layers before the prototypes.
+    pub layers: usize,
+    /// Width between them; none for a lone layer.
+    pub hidden_dim: Option<usize>,
+    /// Width of the prototypes.
+    pub bottleneck_dim: usize,
+    /// Number K of prototypes.
+    pub prototypes: usize,
+}
+
 /// One head as a checkpoint has it.
 #[derive(Debug, Clone, PartialEq)]
-struct Head {
+pub(super) struct Head {
     /// Weight, and bias where there is one.
-    layers: Vec<(NamedTensor, Option<NamedTensor>)>,
-    last: LastLayer,
+    pub layers: Vec<(NamedTensor, Option<NamedTensor>)>,
+    pub last: LastLayer,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct LastLayer {
+pub(super) struct LastLayer {
     /// `[K, bottleneck]`.
-    directions: NamedTensor,
+    pub directions: NamedTensor,
     /// `[K]` where the layer is weight-normalized.
-    lengths: Option<Vec<f32>>,
+    pub lengths: Option<Vec<f32>>,
 }
 
 /// The projection heads that stand beside the backbone of `role`; none where the checkpoint has no heads.
@@ -97,7 +110,15 @@ pub fn heads_of(
     } else {
         return Ok(None);
     };
-    Ok(cls.map(|cls| heads(cls, patch)))
+    let normalized = |head: &Head| head.last.lengths.is_some();
+    match (&cls, &patch) {
+        (Some(cls), Some(patch)) if normalized(cls) != normalized(patch) => {
+            let reason =
+                "has a weight-normalized head and one that is not; load the backbone alone";
+            Err(refused(path, reason))
+        }
+        _ => Ok(cls.map(|cls| heads(cls, patch))),
+    }
 }
 
 fn heads(cls: Head, patch: Option<Head>) -> Heads {
@@ -129,6 +150,48 @@ fn heads(cls: Head, patch: Option<Head>) -> Heads {
         tensors: tensors.collect(),
         prototype_length,
         patch_head,
+    }
+}
+
+impl Heads {
+    /// Sizes of the head that class tokens or patches go through; none where patches have none.
+    pub fn sizes(&self, of_patches: bool) -> Option<HeadSizes> {
+        let head = self.head(of_patches)?;
+        let rows = |matrix: &NamedTensor| matrix.shape.first().copied();
+        let (first, _) = head.layers.first()?;
+        Some(HeadSizes {
+            layers: head.layers.len(),
+            hidden_dim: rows(first).filter(|_| head.layers.len() > 1),
+            bottleneck_dim: *head.last.directions.shape.last()?,
+            prototypes: rows(&head.last.directions)?,
+        })
+    }
+
+    /// The head that class tokens or patches go through; none where patches have none.
+    pub(super) fn head(&self, of_patches: bool) -> Option<Head> {
+        let name = match (of_patches, self.patch_head) {
+            (false, _) | (true, PatchHead::Shared) => "cls_head",
+            (true, PatchHead::Own) => "patch_head",
+            (true, PatchHead::Absent) => return None,
+        };
+        let get = |leaf: &str| self.tensors.get(&format!("{name}.{leaf}"));
+        let layers = (0..).map_while(|at| {
+            let weight = get(&format!("layers.{at}.weight"))?;
+            Some((weight.clone(), get(&format!("layers.{at}.bias")).cloned()))
+        });
+        let directions = get("prototypes.weight")?;
+        let lengths = match self.prototype_length {
+            PrototypeLength::Free => None,
+            PrototypeLength::Unit => Some(vec![1.0; *directions.shape.first()?]),
+            PrototypeLength::Learned => Some(get("prototype_length")?.values.clone()),
+        };
+        Some(Head {
+            layers: layers.collect(),
+            last: LastLayer {
+                directions: directions.clone(),
+                lengths,
+            },
+        })
     }
 }
 

@@ -104,11 +104,7 @@ pub(super) fn backbone_prefix<'a>(
     tensors: &'a BTreeMap<String, NamedTensor>,
     role: Role,
 ) -> Result<&'a str> {
-    let found: Vec<&str> = tensors
-        .keys()
-        .filter_map(|key| key.strip_suffix(PATCH_KEY))
-        .filter(|prefix| prefix.is_empty() || prefix.ends_with('.'))
-        .collect();
+    let found: Vec<&str> = prefixes(tensors).collect();
     let of = |wanted: Option<Role>| {
         let fits = |prefix: &&str| role_of(prefix) == wanted;
         found.iter().copied().filter(fits).collect::<Vec<&str>>()
@@ -136,6 +132,17 @@ pub(super) fn backbone_prefix<'a>(
             Err(refused(path, reason))
         }
     }
+}
+
+/// What the keys of each backbone begin with.
+fn prefixes(tensors: &BTreeMap<String, NamedTensor>) -> impl Iterator<Item = &str> {
+    let found = tensors.keys().filter_map(|key| key.strip_suffix(PATCH_KEY));
+    found.filter(|prefix| prefix.is_empty() || prefix.ends_with('.'))
+}
+
+/// Whether there is a backbone of this role, or one that fits both.
+pub(super) fn role_in(tensors: &BTreeMap<String, NamedTensor>, role: Role) -> bool {
+    prefixes(tensors).any(|prefix| role_of(prefix).is_none_or(|found| found == role))
 }
 
 fn role_of(prefix: &str) -> Option<Role> {

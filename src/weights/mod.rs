@@ -1,8 +1,19 @@
-//! Weights by name, in timm's layout: in memory, and as safetensors files.
+//! Weights by name, in timm's layout: in memory, and as files.
+//!
+//! - `state_dict`, `path`: a module's weights, and what timm calls them
+//! - `file`: safetensors
+//! - `pytorch`, `pickle`, `torch_objects`: what `torch.save` wrote
+//! - `checkpoint_keys`, `checkpoint_heads`, `checkpoint_networks`: backbones, heads and whole methods of other programs
+//! - `checkpoint_names`: a method under their names
+//! - `positions`: position embeddings for another image size
+//! - `onnx`: a backbone for programs that run ONNX
 
 mod checkpoint_heads;
 mod checkpoint_keys;
+mod checkpoint_names;
+mod checkpoint_networks;
 mod file;
+mod onnx;
 mod path;
 mod pickle;
 mod positions;
@@ -10,8 +21,11 @@ mod pytorch;
 mod state_dict;
 mod torch_objects;
 
-pub use checkpoint_heads::{Heads, PatchHead, PrototypeLength, heads_of};
+pub use checkpoint_heads::{HeadSizes, Heads, PatchHead, PrototypeLength, heads_of};
 pub use checkpoint_keys::{BackboneWeights, Role, backbone_of};
+pub use checkpoint_names::{ibot_names, stable_pretraining_names};
+pub use checkpoint_networks::{MethodWeights, NetworkWeights, networks_of};
+pub use onnx::write_onnx;
 pub use positions::resample_positions;
 pub use pytorch::read_pytorch;
 
@@ -59,7 +73,20 @@ pub fn read_backbone(
     prefix_positions: usize,
     grid: [usize; 2],
 ) -> Result<BTreeMap<String, NamedTensor>> {
-    let mut tensors = backbone_of(path, read_weights(path)?, Role::Teacher)?.tensors;
+    let tensors = backbone_of(path, read_weights(path)?, Role::Teacher)?.tensors;
+    with_positions(path, tensors, prefix_positions, grid)
+}
+
+/// The backbone of the file at `path` with positions for `grid`.
+///
+/// # Errors
+/// As [`resample_positions`].
+pub(crate) fn with_positions(
+    path: &Path,
+    mut tensors: BTreeMap<String, NamedTensor>,
+    prefix_positions: usize,
+    grid: [usize; 2],
+) -> Result<BTreeMap<String, NamedTensor>> {
     if let Some(positions) = tensors.remove(POSITIONS) {
         let fits = positions.shape.get(1) == Some(&(prefix_positions + grid[0] * grid[1]));
         let fitted = if fits {
@@ -77,13 +104,27 @@ const POSITIONS: &str = "pos_embed";
 /// A transformer with the weights of a file, see [`read_backbone`].
 ///
 /// # Errors
-/// [`Error::Weights`] that lists every missing, misshapen and unused key; only a classifier's keys may be unused.
+/// As [`read_weights`], [`backbone_of`] and [`load_backbone`].
 pub fn load_pretrained<B: Backend>(
     model: VisionTransformer<B>,
     path: &Path,
 ) -> Result<VisionTransformer<B>> {
+    let backbone = backbone_of(path, read_weights(path)?, Role::Teacher)?;
+    load_backbone(model, path, backbone.tensors)
+}
+
+/// A transformer with weights under timm's names, whose positions are resampled where they have to be; `path` is for
+/// errors.
+///
+/// # Errors
+/// [`Error::Weights`] that lists every missing, misshapen and unused key; only a classifier's keys may be unused.
+pub fn load_backbone<B: Backend>(
+    model: VisionTransformer<B>,
+    path: &Path,
+    tensors: BTreeMap<String, NamedTensor>,
+) -> Result<VisionTransformer<B>> {
     let config = model.config();
-    let tensors = read_backbone(path, config.prefix_positions(), [config.side(); 2])?;
+    let tensors = with_positions(path, tensors, config.prefix_positions(), [config.side(); 2])?;
     let (model, mut report) = load_state_dict(model, tensors);
     report.ignore_classifier();
     if report.is_clean() {

@@ -9,11 +9,13 @@
 
 mod endings;
 mod evaluation;
+mod export;
 mod finetune;
 mod finetune_endings;
 #[path = "../gpu/mod.rs"]
 mod gpu;
 mod hostile;
+mod hub;
 mod information;
 mod refusals;
 mod resume;

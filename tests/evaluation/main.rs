@@ -13,6 +13,7 @@
 
 mod eval;
 mod events;
+mod onnx;
 mod tables;
 mod torch_files;
 

@@ -8,12 +8,14 @@
 )]
 
 mod backbones;
+mod exported;
 mod finetune;
 #[path = "../gpu/mod.rs"]
 mod gpu;
 mod grad_checkpointing;
 mod health;
 mod parts;
+mod pretrained;
 mod recipe;
 #[path = "../suite/mod.rs"]
 mod suite;
@@ -63,6 +65,8 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ),
         ("weights on file", weights::round_trip::<B>),
         ("misfits are refused", weights::misfits_are_refused::<B>),
+        ("torch's logits", pretrained::gives_torchs_logits::<B>),
+        ("goes on training", pretrained::goes_on_training::<B>),
         (
             "a broken step changes nothing",
             training::a_broken_step_changes_nothing::<B>,

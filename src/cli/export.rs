@@ -1,0 +1,185 @@
+//! `ibot export`: weights for other programs.
+
+use std::path::{Path, PathBuf};
+
+use ibot::checkpoint::{Checkpoint, Store};
+use ibot::model::{DataCard, ModelOptions, ModelSource, OnnxModel, read_model};
+use ibot::train::{Export, ExportFormat, RunRecord};
+use ibot::weights::Role;
+use ibot::{Error, Result};
+
+use super::say;
+
+/// Flags of `ibot export`.
+#[derive(Debug, clap::Args)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Takes the run's checkpoint with the best k-NN accuracy, not the newest.
+    #[arg(long)]
+    best: bool,
+    /// Which weights, and under whose names.
+    #[arg(long, value_enum, default_value = "timm")]
+    format: ExportFormat,
+    /// Which backbone of a run, for timm and onnx [default: teacher].
+    #[arg(long, value_enum, conflicts_with = "model")]
+    network: Option<Network>,
+    /// timm name of the backbone, for a --model that does not say what it is.
+    #[arg(long)]
+    encoder: Option<String>,
+    /// Side of the square input in pixels, where it is to be another one than that of --model.
+    #[arg(long)]
+    image_size: Option<usize>,
+    /// File to write: .safetensors, or .onnx for that format.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// Where the weights come from.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct SourceArgs {
+    /// Run folder.
+    #[arg(long)]
+    run: Option<PathBuf>,
+    /// One checkpoint, a folder such as RUN/checkpoints/step-000000120.
+    #[arg(long, value_name = "FOLDER")]
+    checkpoint: Option<PathBuf>,
+    /// Model file, or hf:OWNER/NAME on the hub; for --format onnx.
+    #[arg(long, value_name = "FILE")]
+    model: Option<ModelSource>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Network {
+    Teacher,
+    Student,
+}
+
+impl Network {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Teacher => "teacher",
+            Self::Student => "student",
+        }
+    }
+}
+
+impl ExportArgs {
+    pub fn run(&self) -> Result<()> {
+        self.check()?;
+        let what = match (
+            &self.source.model,
+            &self.source.checkpoint,
+            &self.source.run,
+        ) {
+            (Some(model), ..) => self.export_model(model)?,
+            (None, Some(path), _) => {
+                let path = std::path::absolute(path).map_err(Error::io(path))?;
+                let run = path.ancestors().nth(2).unwrap_or(&path);
+                self.export_checkpoint(&Checkpoint::read(&path)?, &path, run)?
+            }
+            (None, None, run) => {
+                let run = run.as_deref().unwrap_or(Path::new("."));
+                let store = Store::of_run(run);
+                let checkpoint = self.newest(&store, run)?;
+                self.export_checkpoint(&checkpoint, &store.path(checkpoint.manifest.step), run)?
+            }
+        };
+        say(format_args!("{}: {what}", self.out.display()));
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        let end = match self.format {
+            ExportFormat::Onnx => "onnx",
+            _ => "safetensors",
+        };
+        if self.out.extension().is_none_or(|found| found != end) {
+            let remedy = format!("must end in .{end}");
+            return Err(Error::config("--out", self.out.display(), remedy));
+        }
+        if let Some(network) = self.network.filter(|_| self.format.holds_both()) {
+            let remedy = "is for --format timm and onnx: the other formats hold both networks";
+            return Err(Error::config("--network", network.name(), remedy));
+        }
+        let (source, is_onnx) = (&self.source, self.format == ExportFormat::Onnx);
+        if let Some(model) = source.model.as_ref().filter(|_| !is_onnx) {
+            let remedy = "is for --format onnx; the other formats need --run or --checkpoint";
+            return Err(Error::config("--model", model.display(), remedy));
+        }
+        // clap lets these pass: what they would require excludes what is there
+        if self.best && source.run.is_none() {
+            return Err(Error::config("--best", true, "needs --run"));
+        }
+        let image_size = self.image_size.map(|side| side.to_string());
+        for (flag, value) in [("--encoder", &self.encoder), ("--image-size", &image_size)] {
+            if let Some(value) = value.as_ref().filter(|_| source.model.is_none()) {
+                return Err(Error::config(flag, value, "needs --model"));
+            }
+        }
+        Ok(())
+    }
+
+    fn export_model(&self, source: &ModelSource) -> Result<String> {
+        let local = source.resolve()?;
+        let options = ModelOptions {
+            encoder: self.encoder.clone().or(local.encoder),
+            image_size: self.image_size,
+            normalization: local.normalization,
+        };
+        let model = read_model(&local.file, &options)?;
+        let side = model.preprocessing.image_size;
+        OnnxModel {
+            architecture: &model.architecture,
+            preprocessing: &model.preprocessing,
+            card: model.card.as_ref(),
+            tensors: model.tensors,
+        }
+        .write(&self.out)?;
+        Ok(format!("the backbone, for pictures of {side} x {side}"))
+    }
+
+    fn export_checkpoint(
+        &self,
+        checkpoint: &Checkpoint,
+        path: &Path,
+        run: &Path,
+    ) -> Result<String> {
+        let data = RunRecord::read(run)?.map(|record| DataCard {
+            pictures: record.pictures,
+            fingerprint: record.fingerprint,
+        });
+        let network = match self.network {
+            Some(Network::Student) => Role::Student,
+            Some(Network::Teacher) | None => Role::Teacher,
+        };
+        Export::of(checkpoint, path, data)?.write(self.format, network, &self.out)?;
+        let weights = match (self.format, network) {
+            (ExportFormat::Ibot, _) => "student and teacher with heads, as iBOT has them",
+            (ExportFormat::StablePretraining, _) => {
+                "student and teacher with heads, as stable-pretraining has them"
+            }
+            (_, Role::Student) => "the student's backbone",
+            (_, Role::Teacher) => "the teacher's backbone",
+        };
+        let step = checkpoint.manifest.step;
+        Ok(format!("{weights}, after {step} steps"))
+    }
+
+    /// The newest good checkpoint of a run, or its best; says which damaged ones it passes over.
+    fn newest(&self, store: &Store, run: &Path) -> Result<Checkpoint> {
+        if self.best {
+            let best = store.best()?.ok_or_else(|| {
+                let reason = "has no checkpoint with a k-NN accuracy; leave out --best, or train with --val and --knn-every";
+                Error::checkpoint(run, reason)
+            })?;
+            return Checkpoint::read(&store.path(best));
+        }
+        let (newest, damaged) = store.newest()?;
+        for damaged in damaged {
+            eprintln!("passed over a checkpoint: {}", damaged.error);
+        }
+        newest.ok_or_else(|| Error::checkpoint(run, "has no checkpoint to export"))
+    }
+}

@@ -1,0 +1,150 @@
+//! A run's weights as files for other programs, and as the start of another run.
+
+use std::fs;
+use std::path::Path;
+
+use ibot::weights::read_safetensors;
+
+use crate::{Scratch, ibot, refused, stdout};
+
+#[track_caller]
+fn succeeds(arguments: &[&str]) -> String {
+    let output = ibot(arguments);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    stdout(&output)
+}
+
+#[test]
+fn a_run_goes_on_in_another_one() {
+    let scratch = Scratch::new("export");
+    let (run, more) = (scratch.path("run"), scratch.path("more"));
+    let train = scratch.train(&["--steps", "4"]);
+    let pictures = scratch.path("pictures");
+    let train: Vec<&str> = train.iter().map(String::as_str).collect();
+    let knn = ["--val", &pictures, "--knn-every", "1"];
+    succeeds(&[&train[..], &knn].concat());
+
+    // an accuracy was taken after the first epoch, of 2 steps
+    let timm = scratch.path("timm.safetensors");
+    let said = succeeds(&["export", "--run", &run, "--best", "--out", &timm]);
+    assert!(
+        said.contains("the teacher's backbone, after 2 steps"),
+        "{said}"
+    );
+    // the newest checkpoint is what the run folder has, with the same cards
+    for (network, flags) in [("teacher", &[][..]), ("student", &["--network", "student"])] {
+        let export = ["export", "--run", &run, "--out", &timm];
+        succeeds(&[&export[..], flags].concat());
+        let of_run = Path::new(&run).join(format!("{network}.safetensors"));
+        let inspect = |file: &str| {
+            let text = succeeds(&["inspect", "--json", file]);
+            let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+            json["card"].clone()
+        };
+        assert_eq!(inspect(&timm), inspect(&of_run.to_string_lossy()));
+        let tensors = read_safetensors(Path::new(&timm)).unwrap();
+        assert!(tensors == read_safetensors(&of_run).unwrap(), "{network}");
+    }
+
+    // as ONNX, and from the model file for another size
+    let onnx = scratch.path("model.onnx");
+    let format = ["--format", "onnx", "--out", &onnx];
+    succeeds(&[&["export", "--run", &run][..], &format].concat());
+    let of_run = fs::read(&onnx).unwrap();
+    let teacher = scratch.path("run/teacher.safetensors");
+    let model = [&["export", "--model", &teacher][..], &format].concat();
+    let said = succeeds(&model);
+    assert!(said.contains("for pictures of 16 x 16"), "{said}");
+    assert!(fs::read(&onnx).unwrap() == of_run);
+    let said = succeeds(&[&model[..], &["--image-size", "24"]].concat());
+    assert!(said.contains("for pictures of 24 x 24"), "{said}");
+
+    // both networks with their heads, from the checkpoint's own folder too
+    let full = scratch.path("full.safetensors");
+    let format = ["--format", "ibot", "--out", &full];
+    succeeds(&[&["export", "--run", &run][..], &format].concat());
+    let bytes = fs::read(&full).unwrap();
+    let checkpoint = scratch.path("run/checkpoints/step-000000004");
+    let said = succeeds(&[&["export", "--checkpoint", &checkpoint][..], &format].concat());
+    assert!(said.contains("student and teacher with heads"), "{said}");
+    assert!(fs::read(&full).unwrap() == bytes);
+
+    // a student whose learning rate is 0 stays what it began with, to the last bit
+    let mut again = train.clone();
+    let out = again.iter().position(|flag| *flag == run).unwrap();
+    again[out] = &more;
+    let pretrained = ["--pretrained", &full, "--pretrained-parts", "all"];
+    let again = [&again[..], &pretrained, &["--learning-rate", "0"]].concat();
+    let said = succeeds(&again);
+    let note =
+        "full.safetensors: student student.backbone.*, teacher teacher.backbone.*, with heads\n";
+    assert!(said.contains(note), "{said}");
+    let other = scratch.path("other.safetensors");
+    succeeds(&[
+        "export", "--run", &more, "--format", "ibot", "--out", &other,
+    ]);
+    let [before, after] = [&full, &other].map(|file| read_safetensors(Path::new(file)).unwrap());
+    assert!(before.keys().eq(after.keys()));
+    for (key, tensor) in &before {
+        let student = key.starts_with("student");
+        assert!(
+            !student || after[key] == *tensor,
+            "{key}: the learning rate was 0"
+        );
+    }
+
+    let mut narrow = again.clone();
+    let config = scratch.path("narrow.toml");
+    let toml = fs::read_to_string(scratch.path("tiny.toml")).unwrap();
+    fs::write(
+        &config,
+        toml.replace("n_cls_prototypes = 24", "n_cls_prototypes = 30"),
+    )
+    .unwrap();
+    let tiny = scratch.path("tiny.toml");
+    for flag in &mut narrow {
+        *flag = match *flag {
+            flag if flag == more => "never",
+            flag if flag == tiny => &config,
+            flag => flag,
+        };
+    }
+    refused(
+        &narrow,
+        &["full.safetensors", "n_cls_prototypes = 24    # is 30"],
+    );
+    assert!(!Path::new("never").exists());
+}
+
+#[test]
+fn what_cannot_be_exported_is_refused() {
+    let scratch = Scratch::new("no-export");
+    let out = scratch.path("out.safetensors");
+    let run = scratch.path("none");
+    fs::create_dir_all(&run).unwrap();
+    let export = |more: &[&'static str]| {
+        let all = [&["export", "--run", &run, "--out", &out][..], more].concat();
+        all.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    refused(&export(&[]), &["none", "has no checkpoint to export"]);
+    refused(
+        &export(&["--best"]),
+        &["no checkpoint with a k-NN accuracy", "--knn-every"],
+    );
+    let both = ["--format", "ibot", "--network", "student"];
+    refused(
+        &export(&both),
+        &["--network", "is for --format timm and onnx"],
+    );
+    let weights = ["export", "--run", &run, "--out", "weights.pth"];
+    refused(
+        &weights,
+        &["--out = weights.pth", "must end in .safetensors"],
+    );
+    refused(
+        &["export", "--checkpoint", &run, "--out", &out],
+        &["B3SUMS"],
+    );
+    assert!(!Path::new(&out).exists());
+}

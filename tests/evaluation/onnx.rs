@@ -1,0 +1,161 @@
+//! ONNX files compute in onnxruntime what the model computes (tests/fixtures/onnx_outputs.py): the recorded files are those
+//! that are written now, and what onnxruntime made of them is what the model makes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Tensor, TensorData};
+use burn_flex::Flex;
+use ibot::backbone::{Backbone as _, GlobalPool, VitConfig};
+use ibot::data::AugmentConfig;
+use ibot::model::{OnnxModel, Preprocessing};
+use ibot::random::{Random, Stream};
+use ibot::weights::{NamedTensor, load_backbone, read_safetensors};
+
+type Tensors = BTreeMap<String, NamedTensor>;
+
+/// Entries may be off by so much of the largest one.
+const TOLERANCE: f32 = 1e-5;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures")).join(name)
+}
+
+/// Name, shape and weights of each model.
+fn models() -> Vec<(&'static str, VitConfig, Tensors)> {
+    let weights = |name: &str| -> Tensors {
+        let file = read_safetensors(&fixture(&format!("torch/{name}.safetensors"))).unwrap();
+        let of_backbone = |(key, tensor): (String, _)| {
+            Some((key.strip_prefix("teacher/backbone/")?.to_owned(), tensor))
+        };
+        file.into_iter().filter_map(of_backbone).collect()
+    };
+    let plain = VitConfig {
+        img_size: 8,
+        patch_size: 4,
+        embed_dim: 8,
+        depth: 2,
+        num_heads: 2,
+        mlp_ratio: 2.0,
+        ..VitConfig::default()
+    };
+    let registers = VitConfig {
+        reg_tokens: 2,
+        no_embed_class: true,
+        init_values: Some(1e-5),
+        ..plain.clone()
+    };
+    let pooled = |global_pool| VitConfig {
+        global_pool,
+        ..plain.clone()
+    };
+    let resized = VitConfig {
+        img_size: 12,
+        ..plain.clone()
+    };
+    let after_pooling = || {
+        let named = weights("timm").into_iter();
+        let named = named.map(|(key, tensor)| match key.strip_prefix("norm.") {
+            Some(leaf) => (format!("fc_norm.{leaf}"), tensor),
+            None => (key, tensor),
+        });
+        named.collect::<Tensors>()
+    };
+    vec![
+        ("plain", plain.clone(), weights("timm")),
+        ("resized", resized, weights("timm")),
+        ("registers", registers, weights("dinov2_registers")),
+        ("average", pooled(GlobalPool::Avg), after_pooling()),
+        ("both", pooled(GlobalPool::AvgMax), after_pooling()),
+    ]
+}
+
+fn write(path: &Path, config: &VitConfig, tensors: Tensors) {
+    let augment = AugmentConfig {
+        image_size: config.img_size,
+        ..AugmentConfig::default()
+    };
+    OnnxModel {
+        architecture: config,
+        preprocessing: &Preprocessing::of(&augment),
+        card: None,
+        tensors,
+    }
+    .write(path)
+    .unwrap();
+}
+
+/// Before tests/fixtures/onnx_outputs.py, where the files have changed.
+#[test]
+#[ignore = "writes tests/fixtures/onnx"]
+fn write_the_fixtures() {
+    fs::create_dir_all(fixture("onnx")).unwrap();
+    for (name, config, tensors) in models() {
+        write(&fixture(&format!("onnx/{name}.onnx")), &config, tensors);
+    }
+}
+
+#[test]
+fn files_are_those_that_onnxruntime_ran() {
+    let folder = std::env::temp_dir().join(format!("ibot-onnx-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    for (name, config, tensors) in models() {
+        let path = folder.join(format!("{name}.onnx"));
+        write(&path, &config, tensors.clone());
+        let recorded = fs::read(fixture(&format!("onnx/{name}.onnx"))).unwrap();
+        assert!(
+            fs::read(&path).unwrap() == recorded,
+            "{name} is another file"
+        );
+
+        let mut random = Random::new(0, 0, 0, Stream::Init);
+        let model = config
+            .init::<Flex>(&mut random, &Default::default())
+            .unwrap();
+        let model = load_backbone(model, &path, tensors).unwrap();
+        let found = read_safetensors(&fixture(&format!("onnx/{name}.safetensors"))).unwrap();
+        let images = &found["images"];
+        let images = TensorData::new(images.values.clone(), images.shape.clone());
+        let images = Tensor::<Flex, 4>::from_data(images, &Default::default());
+        assert_eq!(images.dims(), [3, 3, config.img_size, config.img_size]);
+        let patches = model.patches_of(model.features(images.clone(), None));
+        let ours = [
+            ("features", model.embed(images).into_data()),
+            ("patches", patches.into_data()),
+        ];
+        for (output, ours) in ours {
+            let theirs = &found[output];
+            assert_eq!(ours.shape.to_vec(), theirs.shape, "{name}: {output}");
+            let largest = theirs
+                .values
+                .iter()
+                .fold(0.0_f32, |max, x| max.max(x.abs()));
+            assert!(largest > 0.1, "{name}: nothing to compare");
+            for (ours, theirs) in ours.iter::<f32>().zip(&theirs.values) {
+                let error = (ours - theirs).abs();
+                assert!(error <= TOLERANCE * largest, "{name}: {ours}, not {theirs}");
+            }
+        }
+    }
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn other_weights_are_refused() {
+    let (_, config, mut tensors) = models().swap_remove(0);
+    tensors.remove("norm.bias");
+    let model = OnnxModel {
+        architecture: &config,
+        preprocessing: &Preprocessing::of(&AugmentConfig {
+            image_size: 8,
+            ..AugmentConfig::default()
+        }),
+        card: None,
+        tensors,
+    };
+    let path = Path::new("never.onnx");
+    let message = model.write(path).unwrap_err().to_string();
+    assert!(message.contains("1 missing (norm.bias)"), "{message}");
+    assert!(!path.exists());
+}
