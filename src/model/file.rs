@@ -46,6 +46,7 @@ pub fn read_model(path: &Path, options: &ModelOptions) -> Result<LoadedModel> {
         path: path.to_path_buf(),
         reason,
     };
+    std::fs::File::open(path).map_err(Error::io(path))?;
     // another kind of file has no metadata, and says below whether it can be read
     let metadata = read_metadata(path).unwrap_or_default();
     let card = match metadata.get(CARD) {
