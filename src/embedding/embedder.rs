@@ -102,8 +102,8 @@ impl Embedder {
         self.card.as_ref()
     }
 
-    /// How far the features of the built-in pictures on this device are off those of the device that wrote the file, over
-    /// their largest entry; none for a file without them.
+    /// How far the features of the built-in pictures on this device (on the CPU, of the first one) are off those of the
+    /// device that wrote the file, over their largest entry; none for a file without them.
     pub fn fingerprint_difference(&self) -> Option<f32> {
         self.difference
     }
@@ -231,7 +231,7 @@ impl Embedder {
             .fingerprint
             .iter()
             .fold(0.0_f32, |max, x| max.max(x.abs()));
-        if found.len() != card.fingerprint.len() {
+        if !card.fingerprint.len().is_multiple_of(found.len()) {
             return Ok(Some(f32::INFINITY));
         }
         let pairs = found.iter().zip(&card.fingerprint);

@@ -7,8 +7,8 @@ use crate::backbone::VisionTransformer;
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::kernels::IbotBackend;
-use crate::model::{LoadedModel, Preprocessing, fingerprint};
-use crate::random::{Random, Stream};
+use crate::model::{FINGERPRINT_PICTURES, LoadedModel, Preprocessing, fingerprint_of_first};
+use crate::random::Random;
 use crate::weights::load_state_dict;
 
 /// What is asked of a batch beside its features.
@@ -35,7 +35,7 @@ pub(super) trait Engine: Send {
     /// `pixels` is `[count, 3, side, side]`.
     fn run(&self, pixels: Vec<f32>, count: usize, side: usize, wanted: Wanted) -> Result<Made>;
 
-    /// The features of the built-in pictures.
+    /// The features of built-in pictures, to compare with what a file says of them.
     fn fingerprint(&self, preprocessing: &Preprocessing) -> Result<Vec<f32>>;
 }
 
@@ -54,8 +54,9 @@ pub(super) fn engine<B: IbotBackend>(
 where
     VisionTransformer<B>: Send,
 {
-    let mut random = Random::new(0, 0, 0, Stream::Init);
-    let fresh = model.architecture.init::<B>(&mut random, &device)?;
+    let fresh = model
+        .architecture
+        .init::<B>(&mut Random::blank(), &device)?;
     let (loaded, mut report) = load_state_dict(fresh, std::mem::take(&mut model.tensors));
     report.ignore_classifier();
     if !report.is_clean() {
@@ -81,7 +82,13 @@ where
     }
 
     fn fingerprint(&self, preprocessing: &Preprocessing) -> Result<Vec<f32>> {
-        fingerprint::<B, _>(&self.model, preprocessing, &self.guard, &self.device)
+        // it is drivers that compute something else; on the CPU, where a picture is dear, one tells what the model is
+        let count = match self.guard {
+            DeviceGuard::Cpu => 1,
+            DeviceGuard::Gpu(_) => FINGERPRINT_PICTURES,
+        };
+        let (guard, device) = (&self.guard, &self.device);
+        fingerprint_of_first::<B, _>(count, &self.model, preprocessing, guard, device)
     }
 }
 

@@ -54,10 +54,21 @@ pub fn fingerprint<B: Backend, M: Backbone<B>>(
     guard: &DeviceGuard,
     device: &B::Device,
 ) -> Result<Vec<f32>> {
+    fingerprint_of_first(FINGERPRINT_PICTURES, backbone, preprocessing, guard, device)
+}
+
+/// The same of the first `count` built-in pictures, `[count, D]`.
+pub(crate) fn fingerprint_of_first<B: Backend, M: Backbone<B>>(
+    count: usize,
+    backbone: &M,
+    preprocessing: &Preprocessing,
+    guard: &DeviceGuard,
+    device: &B::Device,
+) -> Result<Vec<f32>> {
     let augment = preprocessing.augment();
     let mut augmenter = Augmenter::new(&augment);
     let entries = augment.view_len();
-    let mut pixels = vec![0.0; FINGERPRINT_PICTURES * entries];
+    let mut pixels = vec![0.0; count * entries];
     for (picture, out) in fingerprint_pictures()
         .iter()
         .zip(pixels.chunks_mut(entries))
@@ -66,7 +77,7 @@ pub fn fingerprint<B: Backend, M: Backbone<B>>(
         augmenter.write(out);
     }
     let side = preprocessing.image_size;
-    let pixels = TensorData::new(pixels, [FINGERPRINT_PICTURES, 3, side, side]);
+    let pixels = TensorData::new(pixels, [count, 3, side, side]);
     let features = backbone.embed(Tensor::<B, 4>::from_data(pixels, device));
     let data = guard.read::<B, _>(device, || features.into_data())?;
     Ok(data.iter::<f32>().collect())

@@ -10,4 +10,5 @@ mod fingerprint;
 
 pub use card::{CARD_FORMAT, DataCard, ModelCard, Preprocessing};
 pub use file::{LoadedModel, ModelOptions, read_model, write_model};
+pub(crate) use fingerprint::fingerprint_of_first;
 pub use fingerprint::{FINGERPRINT_PICTURES, fingerprint, fingerprint_pictures};
