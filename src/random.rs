@@ -8,7 +8,10 @@ use rayon::prelude::*;
 
 /// A generator for one purpose; see [`Random::new`].
 #[derive(Debug, Clone)]
-pub struct Random(ChaCha8Rng);
+pub struct Random {
+    generator: ChaCha8Rng,
+    is_blank: bool,
+}
 
 /// What a stream of random numbers is for; two purposes never share numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,12 +56,27 @@ impl Random {
         {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
-        Self(ChaCha8Rng::from_seed(key))
+        Self::of(ChaCha8Rng::from_seed(key))
+    }
+
+    fn of(generator: ChaCha8Rng) -> Self {
+        Self {
+            generator,
+            is_blank: false,
+        }
+    }
+
+    /// One that fills with zeros: for parameters that are about to be loaded, of which ViT-S has 22 million.
+    pub fn blank() -> Self {
+        Self {
+            is_blank: true,
+            ..Self::new(0, 0, 0, Stream::Init)
+        }
     }
 
     /// Uniform in [0, 1), with 53 random bits.
     pub fn unit(&mut self) -> f64 {
-        (self.0.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+        (self.generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// Uniform in [low, high).
@@ -85,16 +103,19 @@ impl Random {
     /// `count` values of `draw`, in parallel pieces: piece i draws from ChaCha's stream i under a key drawn here.
     pub fn fill(&mut self, count: usize, draw: impl Fn(&mut Self) -> f64 + Sync) -> Vec<f32> {
         const PIECE: usize = 64 * 1024;
-        let mut key = [0; 32];
-        self.0.fill_bytes(&mut key);
         let mut values = vec![0.0; count];
+        if self.is_blank {
+            return values;
+        }
+        let mut key = [0; 32];
+        self.generator.fill_bytes(&mut key);
         values
             .par_chunks_mut(PIECE)
             .enumerate()
             .for_each(|(piece, values)| {
                 let mut generator = ChaCha8Rng::from_seed(key);
                 generator.set_stream(piece as u64);
-                let mut random = Self(generator);
+                let mut random = Self::of(generator);
                 values.fill_with(|| draw(&mut random) as f32);
             });
         values

@@ -40,10 +40,13 @@ impl Picture {
     /// As the model is given it, before resizing.
     ///
     /// # Errors
-    /// A file that cannot be read, or has more than `max_pixels` pixels.
+    /// A file that cannot be read, or has more than `max_pixels` pixels; no pixel at all.
     pub(super) fn into_rgb(self, max_pixels: u64) -> Result<RgbImage> {
         match self {
             Self::File(path) => decode_rgb(&path, max_pixels),
+            Self::Image(picture) if picture.width() == 0 || picture.height() == 0 => {
+                Err(Error::data("a picture in memory", "it has no pixel"))
+            }
             Self::Image(DynamicImage::ImageRgb8(picture)) => Ok(picture),
             Self::Image(picture) if picture.color().has_alpha() => {
                 Ok(on_white(&picture.into_rgba8()))

@@ -119,6 +119,9 @@ impl SquareResizer {
     /// # Errors
     /// The picture has no pixel.
     pub fn center(&mut self, picture: &RgbImage) -> Result<&[U8x3]> {
+        if picture.is_empty() {
+            return Err(failed("it has no pixel")); // the resizer would leave the last one's
+        }
         let [width, height] = [picture.width(), picture.height()];
         let shorter = f64::from(width.min(height));
         let is_small_square = width == height && width <= SMALL_SIDE;

@@ -33,8 +33,8 @@ pub(super) type OnLost = Arc<dyn Fn(wgpu::DeviceLostReason, String) + Send + Syn
 ///
 /// wgpu has one error handler and one device-lost callback a device, and tells nobody which. [`ExistingDevice::adopt`]
 /// replaces both: it must hear of failed kernels, or wrong numbers would get out. What the application had set goes to
-/// [`ExistingDevice::on_uncaptured_error`] and [`ExistingDevice::on_device_lost`] instead, which are called as before;
-/// callbacks set on the device after `adopt` blind the guard.
+/// [`ExistingDevice::on_uncaptured_error`] and [`ExistingDevice::on_device_lost`] instead, which are called as before.
+/// Where another error handler takes the place of the guard's later, all jobs on the device fail and say so.
 pub struct ExistingDevice {
     instance: wgpu::Instance,
     adapter: wgpu::Adapter,
@@ -82,7 +82,7 @@ impl ExistingDevice {
         self
     }
 
-    /// Makes the device one that models and runs can be put on; adopted twice, it is the same one.
+    /// Makes the device one that models and runs can be put on. Once for each device: the result can be cloned.
     ///
     /// # Errors
     /// [`Error::Device`] where the device was requested with less than burn would use, with what is missing; where it is
@@ -106,9 +106,6 @@ impl ExistingDevice {
             backend: api.backend(),
         };
         let device = Guarded::lock(|guarded| {
-            if let Some(device) = guarded.of_setup(&setup) {
-                return Ok(device);
-            }
             use_one_stream()?;
             let (options, theirs) = (runtime_options(), setup.clone());
             let device = panics::catch(move || init_device(theirs, options)).map_err(|panic| {
@@ -119,7 +116,7 @@ impl ExistingDevice {
                 ))
             })?;
             guarded.watch(&device, api, setup, owner, on_error, on_lost);
-            Ok(device)
+            Ok::<_, Error>(device)
         })?;
         Ok(Selected::Wgpu { device, adapter })
     }

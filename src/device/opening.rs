@@ -8,7 +8,7 @@ use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
 
 use super::adapters::{AdapterSummary, Api};
 use super::existing::{OnError, OnLost};
-use super::faults::{Fault, FaultKind, lock};
+use super::faults::{Fault, FaultKind, FaultLog, lock};
 use super::guard::GpuGuard;
 use super::panics;
 use crate::error::{Error, Result};
@@ -40,13 +40,6 @@ impl Guarded {
         self.0.get(device).cloned()
     }
 
-    /// What wgpu's device was named before.
-    pub fn of_setup(&self, setup: &WgpuSetup) -> Option<WgpuDevice> {
-        let mut all = self.0.iter();
-        let found = all.find(|(_, (guard, _))| guard.setup.device == setup.device);
-        found.map(|(device, _)| device.clone())
-    }
-
     /// Turns wgpu's two callbacks and the device's thread into entries of one log. What happens on other threads of an
     /// application's device is the application's.
     pub fn watch(
@@ -60,10 +53,10 @@ impl Guarded {
     ) -> GpuGuard {
         let adapter = AdapterSummary::new(0, api, &setup.adapter);
         let log = panics::watch(device, &adapter.title());
-        let heard = Arc::clone(&log);
+        let ear = Ear(Arc::clone(&log));
         setup.device.on_uncaptured_error(Arc::new(move |error| {
-            if owner == Owner::Burn || panics::is_on_thread_of(&heard) {
-                heard.record(fault_of(&error));
+            if owner == Owner::Burn || panics::is_on_thread_of(&ear.0) {
+                ear.0.record(fault_of(&error));
             } else {
                 apps_error(on_error.as_ref(), error);
             }
@@ -90,6 +83,18 @@ impl Guarded {
         };
         self.0.insert(device.clone(), (guard.clone(), owner));
         guard
+    }
+}
+
+/// Hears a device's errors. The guard keeps the device for good, so this is dropped only where another handler takes its
+/// place, and the guard would be deaf from there on.
+struct Ear(Arc<FaultLog>);
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        let report = "the application set another error handler on the device, or adopted it twice: give the handler to \
+                      ExistingDevice, adopt a device once, and keep what that gives";
+        self.0.record(Fault::new(FaultKind::Other, report));
     }
 }
 

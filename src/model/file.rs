@@ -9,7 +9,7 @@ use super::{CARD, CARD_FORMAT, ModelCard, Preprocessing};
 use crate::backbone::{VisionTransformer, VitConfig, vit_from_name};
 use crate::data::AugmentConfig;
 use crate::error::{Error, Result};
-use crate::random::{Random, Stream};
+use crate::random::Random;
 use crate::weights::{
     NamedTensor, load_state_dict, read_backbone, read_metadata, write_safetensors_with,
 };
@@ -51,8 +51,7 @@ impl LoadedModel {
         path: &Path,
         device: &B::Device,
     ) -> Result<VisionTransformer<B>> {
-        let mut random = Random::new(0, 0, 0, Stream::Init);
-        let fresh = self.architecture.init::<B>(&mut random, device)?;
+        let fresh = self.architecture.init::<B>(&mut Random::blank(), device)?;
         let (backbone, mut report) = load_state_dict(fresh, std::mem::take(&mut self.tensors));
         report.ignore_classifier();
         if report.is_clean() {
@@ -75,6 +74,7 @@ pub fn read_model(path: &Path, options: &ModelOptions) -> Result<LoadedModel> {
         path: path.to_path_buf(),
         reason,
     };
+    std::fs::File::open(path).map_err(Error::io(path))?;
     // another kind of file has no metadata, and says below whether it can be read
     let metadata = read_metadata(path).unwrap_or_default();
     let card = match metadata.get(CARD) {

@@ -57,15 +57,15 @@ impl Host {
     fn existing(&self) -> ExistingDevice {
         ExistingDevice::new(&self.instance, &self.adapter, &self.device, &self.queue)
     }
+}
 
-    /// A small model on this device, in batches that should take no longer than a few frames.
-    fn embedder(&self, scratch: &Scratch) -> EmbedderConfig {
-        EmbedderConfig {
-            device: self.existing().adopt().unwrap().into(),
-            batch_size: 8,
-            batch_time: Some(Duration::from_millis(50)),
-            ..EmbedderConfig::new(scratch.model(2))
-        }
+/// A small model on a device, in batches that should take no longer than a few frames.
+fn embedder(scratch: &Scratch, selected: &Selected) -> EmbedderConfig {
+    EmbedderConfig {
+        device: selected.clone().into(),
+        batch_size: 8,
+        batch_time: Some(Duration::from_millis(50)),
+        ..EmbedderConfig::new(scratch.model(2))
     }
 }
 
@@ -177,8 +177,7 @@ fn an_application_draws_while_its_device_embeds_and_may_lose_it() {
         })
         .adopt()
         .unwrap();
-    assert_eq!(host.existing().adopt().unwrap(), selected, "adopted once");
-    let handle = host.embedder(&scratch).start().unwrap();
+    let handle = embedder(&scratch, &selected).start().unwrap();
     let on_gpu = handle.embed(picture(0)).wait().unwrap().remove(0).unwrap();
 
     let frames = Frames::start(&host);
@@ -275,8 +274,25 @@ fn errors_of_the_application_are_the_applications() {
     });
     assert_eq!(heard.load(Ordering::Relaxed), 1);
     DeviceGuard::install(&selected).unwrap().check().unwrap();
-    let handle = host.embedder(&scratch).start().unwrap();
+    let handle = embedder(&scratch, &selected).start().unwrap();
     assert_eq!(handle.embed(picture(0)).wait().unwrap().len(), 1);
+}
+
+/// A guard that can not hear any more must not look sound.
+#[test]
+fn a_replaced_error_handler_is_an_error() {
+    let Some(host) = host(device_descriptor) else {
+        return;
+    };
+    let scratch = Scratch::new("replaced");
+    let selected = host.existing().adopt().unwrap();
+    let handle = embedder(&scratch, &selected).start().unwrap();
+    assert_eq!(handle.embed(picture(0)).wait().unwrap().len(), 1);
+    host.device.on_uncaptured_error(Arc::new(|_| {}));
+    let Err(Error::Device(message)) = handle.embed(picture(0)).wait() else {
+        panic!("the guard is deaf");
+    };
+    assert!(message.contains("another error handler"), "{message}");
 }
 
 #[test]
