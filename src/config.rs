@@ -109,6 +109,9 @@ pub struct IbotConfig {
     pub koleo_weight: f64,
     /// Largest probability to drop a residual branch of the student; it grows linearly from 0 over the blocks.
     pub drop_path_rate: f64,
+    /// Whether the student's blocks keep their inputs alone and run a second time in the backward pass: less memory for
+    /// more time, the same gradients.
+    pub grad_checkpointing: bool,
     /// Sinkhorn-Knopp iterations.
     pub sinkhorn_iterations: usize,
     /// A backbone of one's own shape instead of a name; its `img_size` is replaced by `image_size`.
@@ -154,6 +157,7 @@ impl Default for IbotConfig {
             visible_loss_weight: 0.0,
             koleo_weight: 0.0,
             drop_path_rate: 0.0,
+            grad_checkpointing: false,
             sinkhorn_iterations: 3,
             vit: None,
         }
@@ -173,6 +177,7 @@ impl IbotConfig {
         let config = VitConfig {
             img_size: self.image_size,
             drop_path_rate: self.drop_path_rate,
+            grad_checkpointing: self.grad_checkpointing,
             ..shape
         };
         config.validate()?;

@@ -7,7 +7,9 @@ use burn::tensor::backend::Backend;
 
 use super::{LayerNorm, VitConfig};
 use crate::init::timm_linear;
-use crate::kernels::{AttentionInput, IbotBackend, LinearInput, attention_maps};
+use crate::kernels::{
+    AttentionInput, BranchInput, IbotBackend, LinearInput, Middle, attention_maps,
+};
 use crate::random::Random;
 
 /// timm's `Attention`: one product for queries, keys and values, softmax attention, one product out.
@@ -38,37 +40,36 @@ impl<B: Backend> Attention<B> {
 }
 
 impl<B: IbotBackend> Attention<B> {
-    fn input(&self, tokens: Tensor<B, 2>, norm: &LayerNorm<B>, batch: usize) -> AttentionInput<B> {
-        AttentionInput {
-            qkv: B::linear_layer(LinearInput {
-                before: norm.before(),
-                ..LinearInput::of(tokens, &self.qkv)
-            }),
-            batch,
-            heads: self.heads,
+    fn normalized_qkv(&self, tokens: Tensor<B, 2>, norm: &LayerNorm<B>) -> LinearInput<B> {
+        LinearInput {
+            before: norm.before(),
+            ..LinearInput::of(tokens, &self.qkv)
         }
     }
 
     /// Attention of each token to each, `[B, H, T, T]`; rows sum to 1.
     pub fn maps(&self, tokens: Tensor<B, 2>, norm: &LayerNorm<B>, batch: usize) -> Tensor<B, 4> {
-        attention_maps(self.input(tokens, norm, batch))
+        attention_maps(AttentionInput {
+            qkv: B::linear_layer(self.normalized_qkv(tokens, norm)),
+            batch,
+            heads: self.heads,
+        })
     }
 
-    /// Attention among the normalized tokens, plus `residual`. Tokens are flat, so that each linear layer is one large product.
+    /// The branch of a block. Tokens are flat, so that each linear layer is one large product.
     ///
     /// # Shapes
-    /// `tokens` `[B T, D]`, T tokens an image, `residual` the same -> `[B T, D]`.
-    pub fn forward(
+    /// `tokens` `[B T, D]`, T tokens an image.
+    pub fn branch(
         &self,
         tokens: Tensor<B, 2>,
         norm: &LayerNorm<B>,
         batch: usize,
-        residual: Option<Tensor<B, 2>>,
-    ) -> Tensor<B, 2> {
-        let attended = B::packed_attention(self.input(tokens, norm, batch));
-        B::linear_layer(LinearInput {
-            residual,
-            ..LinearInput::of(attended.mixed, &self.proj)
-        })
+    ) -> BranchInput<B> {
+        let middle = Middle::Attention {
+            batch,
+            heads: self.heads,
+        };
+        BranchInput::of(self.normalized_qkv(tokens, norm), middle, &self.proj)
     }
 }

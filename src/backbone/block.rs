@@ -7,7 +7,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use super::{Attention, LayerNorm, VitConfig};
 use crate::init::{constant_param, timm_linear};
-use crate::kernels::{Before, IbotBackend, LinearInput};
+use crate::kernels::{BranchInput, IbotBackend, LinearInput, Middle, residual_branch};
 use crate::random::Random;
 
 /// timm's `Mlp` with exact GELU.
@@ -20,25 +20,16 @@ pub struct Mlp<B: Backend> {
 }
 
 impl<B: IbotBackend> Mlp<B> {
-    /// The MLP of the normalized tokens, plus `residual`.
+    /// The branch of a block.
     ///
     /// # Shapes
-    /// `tokens` and `residual` `[B T, D]` -> `[B T, D]`.
-    pub fn forward(
-        &self,
-        tokens: Tensor<B, 2>,
-        norm: &LayerNorm<B>,
-        residual: Option<Tensor<B, 2>>,
-    ) -> Tensor<B, 2> {
-        let hidden = B::linear_layer(LinearInput {
+    /// `tokens` `[B T, D]`.
+    pub fn branch(&self, tokens: Tensor<B, 2>, norm: &LayerNorm<B>) -> BranchInput<B> {
+        let first = LinearInput {
             before: norm.before(),
             ..LinearInput::of(tokens, &self.fc1)
-        });
-        B::linear_layer(LinearInput {
-            before: Before::Gelu,
-            residual,
-            ..LinearInput::of(hidden, &self.fc2)
-        })
+        };
+        BranchInput::of(first, Middle::Gelu, &self.fc2)
     }
 }
 
@@ -64,6 +55,7 @@ pub struct Block<B: Backend> {
     pub mlp: Mlp<B>,
     /// Scale of the MLP branch.
     pub ls2: Option<LayerScale<B>>,
+    checkpointed: bool,
 }
 
 impl<B: Backend> Block<B> {
@@ -84,6 +76,7 @@ impl<B: Backend> Block<B> {
                 fc2: timm_linear(random, [hidden, width], config.init_std, true, device),
             },
             ls2: layer_scale(),
+            checkpointed: config.grad_checkpointing,
         }
     }
 }
@@ -101,30 +94,24 @@ impl<B: IbotBackend> Block<B> {
             Some(drop_path) => (Some(drop_path.attention), Some(drop_path.mlp)),
             None => (None, None),
         };
-        let tokens = plus(
-            tokens,
-            self.ls1.as_ref(),
-            keep_attention,
-            |tokens, residual| self.attn.forward(tokens, &self.norm1, batch, residual),
-        );
-        plus(tokens, self.ls2.as_ref(), keep_mlp, |tokens, residual| {
-            self.mlp.forward(tokens, &self.norm2, residual)
+        let tokens = self.plus(BranchInput {
+            gamma: self.ls1.as_ref().map(|scale| scale.gamma.val()),
+            keep: keep_attention,
+            ..self.attn.branch(tokens, &self.norm1, batch)
+        });
+        self.plus(BranchInput {
+            gamma: self.ls2.as_ref().map(|scale| scale.gamma.val()),
+            keep: keep_mlp,
+            ..self.mlp.branch(tokens, &self.norm2)
         })
     }
-}
 
-/// Tokens plus a branch of them; where nothing scales or drops the branch, its last layer adds them.
-fn plus<B: Backend>(
-    tokens: Tensor<B, 2>,
-    scale: Option<&LayerScale<B>>,
-    keep: Option<Tensor<B, 3>>,
-    branch: impl FnOnce(Tensor<B, 2>, Option<Tensor<B, 2>>) -> Tensor<B, 2>,
-) -> Tensor<B, 2> {
-    if scale.is_none() && keep.is_none() {
-        return branch(tokens.clone(), Some(tokens));
+    fn plus(&self, branch: BranchInput<B>) -> Tensor<B, 2> {
+        match self.checkpointed {
+            true => B::checkpointed_branch(branch),
+            false => residual_branch(branch),
+        }
     }
-    let branched = branch(tokens.clone(), None);
-    tokens + kept(scaled(branched, scale), keep)
 }
 
 /// Stochastic depth (arXiv 1603.09382): what each image's residual branches are multiplied by in one block, 0 or the
@@ -153,22 +140,5 @@ impl<B: Backend> DropPath<B> {
             attention: branch(),
             mlp: branch(),
         }
-    }
-}
-
-fn kept<B: Backend>(branch: Tensor<B, 2>, keep: Option<Tensor<B, 3>>) -> Tensor<B, 2> {
-    let Some(keep) = keep else {
-        return branch;
-    };
-    let [rows, width] = branch.dims();
-    let batch = keep.dims()[0];
-    let by_image = branch.reshape([batch, rows / batch, width]) * keep;
-    by_image.reshape([rows, width])
-}
-
-fn scaled<B: Backend>(branch: Tensor<B, 2>, scale: Option<&LayerScale<B>>) -> Tensor<B, 2> {
-    match scale {
-        Some(scale) => branch * scale.gamma.val().unsqueeze_dim(0),
-        None => branch,
     }
 }

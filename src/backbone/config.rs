@@ -63,6 +63,9 @@ pub struct VitConfig {
     /// its own: it is the method's `drop_path_rate`.
     #[serde(skip)]
     pub drop_path_rate: f64,
+    /// Whether training keeps the inputs of the residual branches alone and runs them twice; the method's, as above.
+    #[serde(skip)]
+    pub grad_checkpointing: bool,
     /// Positions are added to patches only, not to class and register tokens.
     pub no_embed_class: bool,
     /// Pooling in evaluation.
@@ -84,6 +87,7 @@ impl Default for VitConfig {
             init_std: 0.02,
             init_values: None,
             drop_path_rate: 0.0,
+            grad_checkpointing: false,
             no_embed_class: false,
             global_pool: GlobalPool::Token,
         }

@@ -103,7 +103,10 @@ pub(super) fn forward(input: AttentionInput<Flex>) -> AttentionOutput<Flex> {
             |map, ((qkv, mixed), row_log)| {
                 for (head, row_log) in heads(sizes).zip(row_log.chunks_exact_mut(tokens)) {
                     head.scores(qkv, map);
-                    vectorized(|| softmax(map, row_log));
+                    vectorized(
+                        #[inline(always)]
+                        || softmax(map, row_log),
+                    );
                     head.mix_by((map, head.map()), (qkv, head.packed(2)))
                         .write(mixed, head.columns());
                 }
@@ -161,7 +164,11 @@ pub(super) fn backward(
                     head.scores(qkv, map);
                     head.map_of((d_mixed, head.columns()), (qkv, head.packed(2)))
                         .write(d_map, head.map());
-                    vectorized(|| softmax_backward(map, d_map, row_log, sizes.scale() as f32));
+                    let scale = sizes.scale() as f32;
+                    vectorized(
+                        #[inline(always)]
+                        || softmax_backward(map, d_map, row_log, scale),
+                    );
                     // map is now the softmax, d_map the gradient of the unscaled scores
                     let [to_keys, to_values] =
                         [&*d_map, &*map].map(|map| (map.as_slice(), head.map().transposed()));

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::flex_rows::{contiguous, rows_of, writable};
 use super::target_potentials::shape_of_parts;
-use super::vector_math::{exp, largest, sums};
+use super::vector_math::{exp, largest, sums, vectorized};
 use super::{CrossEntropyInput, CrossEntropyOutput, TargetPotentials};
 
 /// Columns that one task normalizes: 1 KiB of each row, so that a visit uses whole cache lines.
@@ -32,16 +32,23 @@ struct Potentials<'a> {
 /// Shift and log-normalizer of each row of a part, under the prototypes' potentials.
 fn normalize_rows(part: &[f32], prototypes: &Potentials<'_>) -> Vec<[f32; 2]> {
     let width = prototypes.shift.len();
-    let row = |row: &[f32]| {
-        let shifted = |at: usize| row[at] - prototypes.shift[at];
-        let shift = largest(width, shifted);
-        let [sum] = sums(width, |at| {
-            let exponent = (shifted(at) - shift) * prototypes.inverse_temperature;
-            [exp(exponent - prototypes.log[at])]
-        });
-        [shift, sum.ln()]
+    let (shifts, logs) = (prototypes.shift, &prototypes.log[..width]);
+    let inverse_temperature = prototypes.inverse_temperature;
+    let normalize = |row: &[f32]| {
+        vectorized(
+            #[inline(always)]
+            || {
+                let row = &row[..width];
+                let shifted = |at: usize| row[at] - shifts[at];
+                let shift = largest(width, shifted);
+                let [sum] = sums(width, |at| {
+                    [exp((shifted(at) - shift) * inverse_temperature - logs[at])]
+                });
+                [shift, sum.ln()]
+            },
+        )
     };
-    part.par_chunks_exact(width).map(row).collect()
+    part.par_chunks_exact(width).map(normalize).collect()
 }
 
 /// Shift and log-normalizer of each prototype over all parts, under the rows' potentials.
@@ -64,15 +71,25 @@ fn normalize_prototypes(
             }
         };
         each_row(&mut |row, [row_shift, _]| {
-            for (max, t) in shift.iter_mut().zip(row) {
-                let shifted = t - row_shift;
-                *max = if shifted > *max { shifted } else { *max };
-            }
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (max, t) in shift.iter_mut().zip(row) {
+                        let shifted = t - row_shift;
+                        *max = if shifted > *max { shifted } else { *max };
+                    }
+                },
+            );
         });
         each_row(&mut |row, [row_shift, row_log]| {
-            for ((sum, max), t) in log.iter_mut().zip(shift.iter()).zip(row) {
-                *sum += exp((t - row_shift - max) * inverse_temperature - row_log);
-            }
+            vectorized(
+                #[inline(always)]
+                || {
+                    for ((sum, max), t) in log.iter_mut().zip(shift.iter()).zip(row) {
+                        *sum += exp((t - row_shift - max) * inverse_temperature - row_log);
+                    }
+                },
+            );
         });
         log.iter_mut().for_each(|sum| *sum = sum.ln());
     });
@@ -185,6 +202,7 @@ impl Teacher {
         let logits = &self.logits.storage::<f32>()[row * self.width..(row + 1) * self.width];
         let [shift, log, row_shift, row_log] =
             self.potentials.each_ref().map(FlexTensor::storage::<f32>);
+        let (shift, log) = (&shift[..self.width], &log[..self.width]);
         let (row_shift, row_log) = (row_shift[row], row_log[row]);
         let inverse = self.inverse_temperature;
         move |at| exp((logits[at] - shift[at] - row_shift) * inverse - log[at] - row_log)
@@ -204,22 +222,30 @@ pub(super) fn cross_entropy(input: &CrossEntropyInput<Flex>) -> CrossEntropyOutp
         .storage::<f32>()
         .par_chunks_exact(width)
         .zip(&teacher.targets);
+    let of_row = |row: &[f32], targets: &[usize], weight: f32| {
+        vectorized(
+            #[inline(always)]
+            || {
+                let row = &row[..width];
+                let max = largest(width, |at| row[at] * inverse);
+                let [sum] = sums(width, |at| [exp(row[at] * inverse - max)]);
+                let log = sum.ln();
+                let mut losses = 0.0;
+                for target in targets {
+                    let target = teacher.row(*target);
+                    let [mass, dot] = sums(width, |at| {
+                        let q = target(at);
+                        [q, q * (row[at] * inverse - max)]
+                    });
+                    losses += mass * log - dot;
+                }
+                [max, log, weight * losses]
+            },
+        )
+    };
+    let rows = rows.zip(weights.storage::<f32>());
     let rows: Vec<[f32; 3]> = rows
-        .zip(weights.storage::<f32>())
-        .map(|((row, targets), weight)| {
-            let max = largest(width, |at| row[at] * inverse);
-            let [sum] = sums(width, |at| [exp(row[at] * inverse - max)]);
-            let log = sum.ln();
-            let losses = targets.iter().map(|target| {
-                let target = teacher.row(*target);
-                let [mass, dot] = sums(width, |at| {
-                    let q = target(at);
-                    [q, q * (row[at] * inverse - max)]
-                });
-                mass * log - dot
-            });
-            [max, log, weight * losses.sum::<f32>()]
-        })
+        .map(|((row, targets), weight)| of_row(row, targets, *weight))
         .collect();
     // in f64 and in order: the same bits on any number of threads
     let loss: f64 = rows.iter().map(|row| f64::from(row[2])).sum();
@@ -250,17 +276,23 @@ pub(super) fn cross_entropy_backward(
         .zip(weights.storage::<f32>())
         .zip(max.storage::<f32>().par_iter().zip(log.storage::<f32>()))
         .for_each(|(((row, targets), weight), (max, log))| {
-            let count = targets.len() as f32;
-            for logit in row.iter_mut() {
-                *logit = count * exp(*logit * inverse - max - log);
-            }
-            for target in targets {
-                let target = teacher.row(*target);
-                for (at, difference) in row.iter_mut().enumerate() {
-                    *difference -= target(at);
-                }
-            }
-            row.iter_mut().for_each(|entry| *entry *= scale * weight);
+            vectorized(
+                #[inline(always)]
+                || {
+                    let row = &mut row[..width];
+                    let count = targets.len() as f32;
+                    for logit in row.iter_mut() {
+                        *logit = count * exp(*logit * inverse - max - log);
+                    }
+                    for target in targets {
+                        let target = teacher.row(*target);
+                        for (at, difference) in row.iter_mut().enumerate() {
+                            *difference -= target(at);
+                        }
+                    }
+                    row.iter_mut().for_each(|entry| *entry *= scale * weight);
+                },
+            );
         });
     rows_of(student)
 }

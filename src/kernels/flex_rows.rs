@@ -47,25 +47,31 @@ pub(super) fn piece_of(width: usize) -> usize {
 
 pub(super) fn gelu(x: Tensor<Flex, 2>) -> Tensor<Flex, 2> {
     let mut x = writable(x);
-    let each = |x: &mut [f32]| x.iter_mut().for_each(|x| *x *= normal(*x).0);
-    x.storage_mut::<f32>()
-        .par_chunks_mut(PIECE)
-        .for_each(|x| vectorized(|| each(x)));
+    x.storage_mut::<f32>().par_chunks_mut(PIECE).for_each(|x| {
+        vectorized(
+            #[inline(always)]
+            || x.iter_mut().for_each(|x| *x *= normal(*x).0),
+        );
+    });
     rows_of(x)
 }
 
 pub(super) fn gelu_backward(x: Tensor<Flex, 2>, d_y: Tensor<Flex, 2>) -> Tensor<Flex, 2> {
     let (x, mut d_y) = (contiguous(x), writable(d_y));
-    let each = |d_y: &mut [f32], x: &[f32]| {
-        for (d_y, x) in d_y.iter_mut().zip(x) {
-            let (below, density) = normal(*x);
-            *d_y *= below + x * density;
-        }
-    };
     d_y.storage_mut::<f32>()
         .par_chunks_mut(PIECE)
         .zip(x.storage::<f32>().par_chunks(PIECE))
-        .for_each(|(d_y, x)| vectorized(|| each(d_y, x)));
+        .for_each(|(d_y, x)| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (d_y, x) in d_y.iter_mut().zip(x) {
+                        let (below, density) = normal(*x);
+                        *d_y *= below + x * density;
+                    }
+                },
+            );
+        });
     rows_of(d_y)
 }
 
@@ -74,11 +80,13 @@ pub(super) fn gelu_backward(x: Tensor<Flex, 2>, d_y: Tensor<Flex, 2>) -> Tensor<
 pub(super) fn column_sums(rows: &[f32], width: usize) -> Vec<f32> {
     let piece = |piece: &[f32]| {
         let mut sums = vec![0.0; width];
-        vectorized(|| {
-            piece
-                .chunks_exact(width)
-                .for_each(|row| add(&mut sums, row))
-        });
+        vectorized(
+            #[inline(always)]
+            || {
+                let rows = piece.chunks_exact(width);
+                rows.for_each(|row| add(&mut sums, row));
+            },
+        );
         sums
     };
     let pieces = rows.par_chunks(SUMMED * width.max(1)).map(piece);
@@ -138,17 +146,21 @@ pub(super) fn layer_norm(input: LayerNormInput<Flex>) -> Tensor<Flex, 2> {
     let mut x = writable(input.x);
     let (weight, bias) = (contiguous(input.weight), contiguous(input.bias));
     let (weight, bias) = (weight.storage::<f32>(), bias.storage::<f32>());
-    let each = |piece: &mut [f32]| {
-        for row in piece.chunks_exact_mut(width) {
-            let (mean, inverse_deviation) = statistics(row, eps);
-            for ((x, weight), bias) in row.iter_mut().zip(weight).zip(bias) {
-                *x = (*x - mean) * inverse_deviation * weight + bias;
-            }
-        }
-    };
     x.storage_mut::<f32>()
         .par_chunks_mut(piece_of(width))
-        .for_each(|piece| vectorized(|| each(piece)));
+        .for_each(|piece| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    for row in piece.chunks_exact_mut(width) {
+                        let (mean, inverse_deviation) = statistics(row, eps);
+                        for ((x, weight), bias) in row.iter_mut().zip(weight).zip(bias) {
+                            *x = (*x - mean) * inverse_deviation * weight + bias;
+                        }
+                    }
+                },
+            );
+        });
     rows_of(x)
 }
 
@@ -162,19 +174,23 @@ pub(super) fn layer_norm_backward(
     let (x, mut d_y) = (contiguous(input.x), writable(d_y));
     let weight = contiguous(input.weight);
     let weight = weight.storage::<f32>();
-    let each = |d_y: &mut [f32], x: &[f32]| {
-        let mut sums = [vec![0.0; width], vec![0.0; width]];
-        for (d_y, x) in d_y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-            layer_norm_row_backward(d_y, x, weight, eps, &mut sums);
-        }
-        sums
-    };
     // as column_sums does
     let (of_weight, of_bias) = d_y
         .storage_mut::<f32>()
         .par_chunks_mut(SUMMED * width)
         .zip(x.storage::<f32>().par_chunks(SUMMED * width))
-        .map(|(d_y, x)| vectorized(|| each(d_y, x)).into())
+        .map(|(d_y, x)| {
+            let mut sums = [vec![0.0; width], vec![0.0; width]];
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (d_y, x) in d_y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                        layer_norm_row_backward(d_y, x, weight, eps, &mut sums);
+                    }
+                },
+            );
+            sums.into()
+        })
         .unzip();
     let total = |parts| Tensor::from_data(TensorData::new(in_order(parts, width), [width]), device);
     LayerNormGradients {

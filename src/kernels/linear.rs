@@ -94,8 +94,8 @@ pub struct AffineGradients<B: Backend> {
 /// Gradients of [`LinearInput`]; that of the residual is `d_y` itself.
 pub(super) struct LinearGradients<B: Backend> {
     pub d_x: Option<Tensor<B, 2>>,
-    /// Of the layer norm's scale and shift.
-    pub d_norm: Option<[Tensor<B, 1>; 2]>,
+    /// Of the layer norm's scale and shift, where there is one.
+    pub d_norm: [Option<Tensor<B, 1>>; 2],
     pub d_weight: Tensor<B, 2>,
     pub d_bias: Option<Tensor<B, 1>>,
 }
@@ -138,7 +138,7 @@ pub(super) fn backward<B: IbotBackend>(
         wants_bias: input.bias.is_some(),
     });
     let (d_x, d_norm) = match (before, found.d_x) {
-        (Before::Gelu, Some(d_y)) => (Some(B::exact_gelu_backward(x, d_y)), None),
+        (Before::Gelu, Some(d_y)) => (Some(B::exact_gelu_backward(x, d_y)), [None, None]),
         (Before::LayerNorm { weight, bias, eps }, Some(d_y)) => {
             let norm = LayerNormInput {
                 x,
@@ -147,9 +147,10 @@ pub(super) fn backward<B: IbotBackend>(
                 eps,
             };
             let of_norm = B::layer_norm_rows_backward(norm, d_y);
-            (Some(of_norm.d_x), Some([of_norm.d_weight, of_norm.d_bias]))
+            let d_norm = [Some(of_norm.d_weight), Some(of_norm.d_bias)];
+            (Some(of_norm.d_x), d_norm)
         }
-        (_, d_x) => (d_x, None),
+        (_, d_x) => (d_x, [None, None]),
     };
     LinearGradients {
         d_x,

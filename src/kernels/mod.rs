@@ -10,6 +10,7 @@
 mod adamw;
 mod attention;
 mod autodiff;
+mod branch;
 mod choice;
 mod cross_entropy;
 mod ema;
@@ -29,6 +30,7 @@ pub mod wgsl;
 
 pub use adamw::{AdamWInput, AdamWState};
 pub use attention::{AttentionInput, AttentionOutput, attention_maps};
+pub use branch::{BranchInput, Middle, residual_branch};
 pub use choice::KernelChoice;
 pub use cross_entropy::{CrossEntropyInput, CrossEntropyOutput, Pairing};
 pub use layer_norm::{LayerNormGradients, LayerNormInput};
@@ -203,6 +205,15 @@ pub trait IbotBackend: Backend {
         d_mixed: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
         attention::backward(input, output, d_mixed)
+    }
+
+    /// [`residual_branch`], of which a graph keeps the input alone: backward runs it a second time. Less memory for more
+    /// time.
+    ///
+    /// # Shapes
+    /// See [`BranchInput`]; -> `[B T, D]`.
+    fn checkpointed_branch(input: BranchInput<Self>) -> Tensor<Self, 2> {
+        residual_branch(input)
     }
 
     /// `teacher * decay + student * (1 - decay)` for each pair of tensors of equal shape, in place where possible.

@@ -10,6 +10,7 @@
 mod backbones;
 #[path = "../gpu/mod.rs"]
 mod gpu;
+mod grad_checkpointing;
 mod health;
 mod parts;
 mod recipe;
@@ -81,6 +82,10 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("centered patches", recipe::centered_patches::<B>),
         ("parts add up", parts::parts_add_up::<B>),
         ("drop path", recipe::drop_path::<B>),
+        (
+            "grad checkpointing",
+            grad_checkpointing::the_same_gradients::<B>,
+        ),
         ("layer decay", training::learning_rates_fall_with_depth::<B>),
         ("frozen prototypes", training::prototypes_can_be_frozen::<B>),
         (
