@@ -1,5 +1,7 @@
 //! Times the WGSL kernels against the same operations in burn's tensor operations, on one device.
 
+mod block;
+
 use std::fmt;
 use std::time::Instant;
 
@@ -76,7 +78,7 @@ impl fmt::Display for KernelReport {
         writeln!(f, "{}, medians of {} rounds", self.device, self.rounds)?;
         writeln!(
             f,
-            "{:<44} {:>9} {:>11} {:>7} {:>8} {:>8}",
+            "{:<48} {:>9} {:>11} {:>7} {:>8} {:>8}",
             "operation", "WGSL ms", "tensor ms", "ratio", "GB/s", "of copy"
         )?;
         let copy = self
@@ -90,7 +92,7 @@ impl fmt::Display for KernelReport {
             };
             writeln!(
                 f,
-                "{:<44} {:>9.1} {tensor:>11} {ratio:>7} {:>8.2} {:>7.0}%",
+                "{:<48} {:>9.1} {tensor:>11} {ratio:>7} {:>8.2} {:>7.0}%",
                 times.operation,
                 times.wgsl_ms,
                 times.bandwidth_gb_s(),
@@ -190,6 +192,7 @@ impl Bench<'_> {
         let mut all = vec![self.copy()?];
         all.extend(self.potentials()?);
         all.extend(self.losses()?);
+        all.extend(self.block()?);
         all.push(self.ema()?);
         Ok(all)
     }

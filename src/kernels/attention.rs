@@ -80,7 +80,7 @@ fn softmax<B: Backend>(scores: Tensor<B, 4>) -> (Tensor<B, 4>, Tensor<B, 4>) {
 }
 
 /// `softmax(q k^T / sqrt(D / H)) v` (arXiv 1706.03762, equation 1) for each head.
-pub(super) fn forward<B: Backend>(input: AttentionInput<B>) -> AttentionOutput<B> {
+pub fn forward<B: Backend>(input: AttentionInput<B>) -> AttentionOutput<B> {
     let sizes = Sizes::of(&input);
     let [q, k, v] = sizes.split(input.qkv);
     let (probs, row_log) = softmax(scores(&sizes, q, k));
@@ -92,7 +92,7 @@ pub(super) fn forward<B: Backend>(input: AttentionInput<B>) -> AttentionOutput<B
 }
 
 /// Gradient of the packed input, `[B T, 3 D]`.
-pub(super) fn backward<B: Backend>(
+pub fn backward<B: Backend>(
     input: AttentionInput<B>,
     output: AttentionOutput<B>,
     d_mixed: Tensor<B, 2>,

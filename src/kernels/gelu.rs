@@ -11,13 +11,13 @@ fn normal_cdf<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
 }
 
 /// `x * cdf(x)`.
-pub(super) fn forward<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
+pub fn forward<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
     x.clone() * normal_cdf(x)
 }
 
 /// `d_y * (cdf(x) + x * pdf(x))`; burn's own backward is that of the tanh approximation on all backends but Flex
 /// (burn-backend 0.21, src/backend/ops/activation.rs), off by up to 5e-4.
-pub(super) fn backward<B: Backend>(x: Tensor<B, 2>, d_y: Tensor<B, 2>) -> Tensor<B, 2> {
+pub fn backward<B: Backend>(x: Tensor<B, 2>, d_y: Tensor<B, 2>) -> Tensor<B, 2> {
     let pdf = (x.clone() * x.clone() * -0.5).exp() / (2.0 * PI).sqrt();
     d_y * (normal_cdf(x.clone()) + x * pdf)
 }

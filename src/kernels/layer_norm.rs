@@ -35,15 +35,14 @@ fn normalized<B: Backend>(x: Tensor<B, 2>, eps: f64) -> (Tensor<B, 2>, Tensor<B,
     (centered * inverse_deviation.clone(), inverse_deviation)
 }
 
-pub(super) fn forward<B: Backend>(input: LayerNormInput<B>) -> Tensor<B, 2> {
+/// The rows, normalized, scaled and shifted.
+pub fn forward<B: Backend>(input: LayerNormInput<B>) -> Tensor<B, 2> {
     let (unit, _) = normalized(input.x, input.eps);
     unit * input.weight.unsqueeze_dim(0) + input.bias.unsqueeze_dim(0)
 }
 
-pub(super) fn backward<B: Backend>(
-    input: LayerNormInput<B>,
-    d_y: Tensor<B, 2>,
-) -> LayerNormGradients<B> {
+/// Gradients of [`forward`].
+pub fn backward<B: Backend>(input: LayerNormInput<B>, d_y: Tensor<B, 2>) -> LayerNormGradients<B> {
     let width = input.weight.dims()[0];
     let (unit, inverse_deviation) = normalized(input.x, input.eps);
     let d_unit = d_y.clone() * input.weight.unsqueeze_dim(0);

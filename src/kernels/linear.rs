@@ -161,7 +161,7 @@ pub(super) fn backward<B: IbotBackend>(
 }
 
 /// `x weight + bias + residual`.
-pub(super) fn affine<B: Backend>(input: AffineInput<B>) -> Tensor<B, 2> {
+pub fn affine<B: Backend>(input: AffineInput<B>) -> Tensor<B, 2> {
     let mut y = input.x.matmul(input.weight);
     if let Some(bias) = input.bias {
         y = y + bias.unsqueeze_dim(0);
@@ -172,7 +172,8 @@ pub(super) fn affine<B: Backend>(input: AffineInput<B>) -> Tensor<B, 2> {
     }
 }
 
-pub(super) fn affine_backward<B: Backend>(input: AffineBackwardInput<B>) -> AffineGradients<B> {
+/// Gradients of [`affine`].
+pub fn affine_backward<B: Backend>(input: AffineBackwardInput<B>) -> AffineGradients<B> {
     let AffineBackwardInput { x, weight, d_y, .. } = input;
     let outputs = d_y.dims()[1];
     AffineGradients {

@@ -4,7 +4,8 @@
 //! differentiable through burn's autodiff, and is the reference that every faster body is tested against. A backend
 //! overrides a method where it can do better: `autodiff` gives the losses, GELU, layer norm, linear layers and attention one node and
 //! a backward body each, the CPU backend Flex runs element-wise work row by row on all cores, and on wgpu [`wgsl`] runs the
-//! losses and the moving average in shaders of this crate.
+//! losses, attention, layer norm, GELU and the moving average in shaders of this crate, on a software device also the matrix
+//! products of linear layers; a GPU's are burn's.
 
 mod adamw;
 mod attention;
@@ -48,10 +49,14 @@ use crate::error::Result;
 
 /// The bodies in tensor operations under names of their own: what the GPU's kernels are compared with, on one backend.
 pub mod reference {
+    pub use super::attention::{backward as attention_backward, forward as attention};
     pub use super::cross_entropy::{
         reference as cross_entropy, reference_backward as cross_entropy_backward,
     };
     pub use super::ema::reference as ema;
+    pub use super::gelu::{backward as gelu_backward, forward as gelu};
+    pub use super::layer_norm::{backward as layer_norm_backward, forward as layer_norm};
+    pub use super::linear::{affine, affine_backward};
     pub use super::target_potentials::{
         centered as centered_potentials, sinkhorn as sinkhorn_potentials,
     };

@@ -18,9 +18,12 @@ const BAR: f64 = 1e-4;
 /// More rows than one slab of the column sums, and prototypes that vectors of 4 do and do not divide.
 const VECTORS: [usize; 2] = [130, 1024];
 const SINGLES: [usize; 2] = [131, 1031];
+/// Widths of layers: multiples of 4, and none.
+const EVEN_WIDTHS: [usize; 2] = [96, 52];
+const ODD_WIDTHS: [usize; 2] = [33, 49];
 
 pub(super) fn checks<B: TrainBackend>() -> Vec<Check<B>> {
-    let all: [(&'static str, Run<B>); 18] = [
+    let all: [(&'static str, Run<B>); 23] = [
         ("matrix product", matrix_product::<B>),
         ("Sinkhorn targets, vectors", |device| {
             targets::<B>(VECTORS, false, device)
@@ -44,15 +47,32 @@ pub(super) fn checks<B: TrainBackend>() -> Vec<Check<B>> {
         ("AdamW", adamw::<B>),
         ("sum of squares", sum_of_squares::<B>),
         ("patches of images", patchify::<B>),
-        ("GELU", gelu::<B>),
-        ("layer norm", layer_norm::<B>),
-        ("attention", attention::<B>),
+        ("GELU, vectors", |device| gelu::<B>(EVEN_WIDTHS[0], device)),
+        ("GELU, single entries", |device| {
+            gelu::<B>(ODD_WIDTHS[0], device)
+        }),
+        ("layer norm, vectors", |device| {
+            layer_norm::<B>(EVEN_WIDTHS[0], device)
+        }),
+        ("layer norm, single entries", |device| {
+            layer_norm::<B>(ODD_WIDTHS[0], device)
+        }),
+        ("attention, vectors", |device| attention::<B>(8, device)),
+        ("attention, single entries", |device| {
+            attention::<B>(7, device)
+        }),
         ("attention, large scores", large_scores::<B>),
         ("linear layer after a norm, with a residual", |device| {
-            linear_layer::<B>(true, device)
+            linear_layer::<B>(EVEN_WIDTHS, true, device)
         }),
         ("linear layer after GELU", |device| {
-            linear_layer::<B>(false, device)
+            linear_layer::<B>(EVEN_WIDTHS, false, device)
+        }),
+        ("linear layer, odd widths", |device| {
+            linear_layer::<B>(ODD_WIDTHS, true, device)
+        }),
+        ("linear layer after GELU, odd widths", |device| {
+            linear_layer::<B>(ODD_WIDTHS, false, device)
         }),
         ("gather and scatter of rows", select::<B>),
     ];
@@ -208,24 +228,27 @@ fn patchify<B: TrainBackend>(device: &B::Device) -> Result<Vec<f32>> {
     with_gradients(B::patchify(images.clone(), 4), &[&images])
 }
 
-fn gelu<B: TrainBackend>(device: &B::Device) -> Result<Vec<f32>> {
-    let x = tensor::<B, 2>(13, [67, 33], device).require_grad();
+fn gelu<B: TrainBackend>(width: usize, device: &B::Device) -> Result<Vec<f32>> {
+    let x = tensor::<B, 2>(13, [67, width], device).require_grad();
     with_gradients(B::exact_gelu(x.clone() * 3.0), &[&x])
 }
 
-fn layer_norm<B: TrainBackend>(device: &B::Device) -> Result<Vec<f32>> {
-    let x = tensor::<B, 2>(14, [67, 96], device).require_grad();
-    let y = B::layer_norm_rows(LayerNormInput {
+fn layer_norm<B: TrainBackend>(width: usize, device: &B::Device) -> Result<Vec<f32>> {
+    let x = tensor::<B, 2>(14, [67, width], device).require_grad();
+    let weight = tensor::<B, 1>(15, [width], device).require_grad();
+    let input = LayerNormInput {
         x: x.clone(),
-        weight: tensor(15, [96], device),
-        bias: tensor(16, [96], device),
+        weight: weight.clone(),
+        bias: tensor(16, [width], device),
         eps: 1e-6,
-    });
-    with_gradients(y, &[&x])
+    };
+    let mut all = with_gradients(B::layer_norm_rows(input.clone()), &[&x])?;
+    all.extend(with_gradients(B::layer_norm_rows(input), &[&weight])?);
+    Ok(all)
 }
 
-fn attention<B: TrainBackend>(device: &B::Device) -> Result<Vec<f32>> {
-    attention_of::<B>(tensor(17, [2 * 17, 3 * 24], device))
+fn attention<B: TrainBackend>(head_width: usize, device: &B::Device) -> Result<Vec<f32>> {
+    attention_of::<B>(tensor(17, [2 * 17, 3 * 3 * head_width], device))
 }
 
 /// Scores of hundreds, whose exponentials do not fit f32.
@@ -243,14 +266,18 @@ fn attention_of<B: TrainBackend>(qkv: Tensor<B, 2>) -> Result<Vec<f32>> {
     with_gradients(output.mixed, &[&qkv])
 }
 
-fn linear_layer<B: TrainBackend>(norm: bool, device: &B::Device) -> Result<Vec<f32>> {
-    let x = tensor::<B, 2>(20, [67, 33], device).require_grad();
-    let weight = tensor::<B, 2>(21, [33, 49], device).require_grad();
-    let residual = tensor::<B, 2>(24, [67, 49], device).require_grad();
+fn linear_layer<B: TrainBackend>(
+    [inputs, outputs]: [usize; 2],
+    norm: bool,
+    device: &B::Device,
+) -> Result<Vec<f32>> {
+    let x = tensor::<B, 2>(20, [67, inputs], device).require_grad();
+    let weight = tensor::<B, 2>(21, [inputs, outputs], device).require_grad();
+    let residual = tensor::<B, 2>(24, [67, outputs], device).require_grad();
     let before = match norm {
         true => Before::LayerNorm {
-            weight: tensor(22, [33], device),
-            bias: tensor(23, [33], device),
+            weight: tensor(22, [inputs], device),
+            bias: tensor(23, [inputs], device),
             eps: 1e-6,
         },
         false => Before::Gelu,
@@ -259,7 +286,7 @@ fn linear_layer<B: TrainBackend>(norm: bool, device: &B::Device) -> Result<Vec<f
         x: x.clone(),
         before,
         weight: weight.clone(),
-        bias: Some(tensor(25, [49], device)),
+        bias: Some(tensor(25, [outputs], device)),
         residual: norm.then(|| residual.clone()),
     });
     let mut leaves = vec![&x, &weight];

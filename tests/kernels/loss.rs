@@ -91,14 +91,20 @@ pub fn finite_differences<B: TrainBackend>(device: &B::Device) {
     }
 }
 
-/// Random shapes with entries that break careless kernels: denormals, +-1e4, zeros of both signs, equal rows.
-pub fn poison<B: TrainBackend>(device: &B::Device) {
+/// `IBOT_FUZZ_SEED`, or another one each second.
+pub fn fuzz_seed() -> u64 {
     let start = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let seed = std::env::var("IBOT_FUZZ_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| start.unwrap().as_secs());
     println!("IBOT_FUZZ_SEED={seed}");
+    seed
+}
+
+/// Random shapes with entries that break careless kernels: denormals, +-1e4, zeros of both signs, equal rows.
+pub fn poison<B: TrainBackend>(device: &B::Device) {
+    let seed = fuzz_seed();
     let mut random = Random::new(seed, 0, 0, Stream::Init);
     for round in 0..40 {
         let (rows, prototypes) = (1 + random.below(70), 1 + random.below(150));

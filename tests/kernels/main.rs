@@ -17,6 +17,7 @@ mod loss_case;
 mod optimizer;
 mod rows;
 mod shaders;
+mod sizes;
 #[path = "../suite/mod.rs"]
 mod suite;
 
@@ -55,6 +56,11 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("attention of extremes", rows::attention_of_extremes::<B>),
         ("linear layers", rows::linear_layers::<B>),
         ("linear layer, bare", rows::bare_linear_layer::<B>),
+        ("gelu, sizes", sizes::gelu::<B>),
+        ("layer norm, sizes", sizes::layer_norm::<B>),
+        ("attention, sizes", sizes::attention::<B>),
+        ("linear layers, sizes", sizes::linear::<B>),
+        ("rows, poison", sizes::poison::<B>),
     ];
     run_checks::<B>(backend, checks, device);
 }

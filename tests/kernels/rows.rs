@@ -11,15 +11,15 @@ use crate::{assert_close, values};
 /// Step of the finite differences; their error in f64 is far below the bars.
 const STEP: f64 = 1e-5;
 
-fn draw(stream: u64, count: usize, deviation: f64) -> Vec<f32> {
+pub fn draw(stream: u64, count: usize, deviation: f64) -> Vec<f32> {
     Random::new(stream, 1, 0, Stream::Init).fill(count, |r| deviation * r.normal())
 }
 
-fn wide(values: &[f32]) -> Vec<f64> {
+pub fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|x| f64::from(*x)).collect()
 }
 
-fn tensor<B: TrainBackend, const D: usize>(
+pub fn tensor<B: TrainBackend, const D: usize>(
     values: &[f32],
     shape: [usize; D],
     device: &B::Device,
@@ -59,7 +59,7 @@ fn gradient<B: TrainBackend, const D: usize>(
     values(x.grad(&loss.backward()).unwrap())
 }
 
-fn gelu_f64(x: &[f64]) -> Vec<f64> {
+pub fn gelu_f64(x: &[f64]) -> Vec<f64> {
     let cdf = |x: f64| 0.5 * (1.0 + libm::erf(x / std::f64::consts::SQRT_2));
     x.iter().map(|x| x * cdf(*x)).collect()
 }
@@ -81,7 +81,7 @@ pub fn gelu<B: TrainBackend>(device: &B::Device) {
     }
 }
 
-fn layer_norm_f64(x: &[f64], weight: &[f64], bias: &[f64]) -> Vec<f64> {
+pub fn layer_norm_f64(x: &[f64], weight: &[f64], bias: &[f64]) -> Vec<f64> {
     let width = weight.len();
     x.chunks(width)
         .flat_map(|row| {
@@ -132,7 +132,7 @@ pub fn layer_norm<B: TrainBackend>(device: &B::Device) {
 }
 
 /// Attention of each head by its definition; `qkv` is [B T, 3 D].
-fn attention_f64(qkv: &[f64], [batch, tokens, heads, head_width]: [usize; 4]) -> Vec<f64> {
+pub fn attention_f64(qkv: &[f64], [batch, tokens, heads, head_width]: [usize; 4]) -> Vec<f64> {
     let width = heads * head_width;
     let at = |image: usize, token: usize, part: usize, head: usize, c: usize| {
         qkv[(image * tokens + token) * 3 * width + part * width + head * head_width + c]

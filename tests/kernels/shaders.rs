@@ -6,12 +6,17 @@ use burn::tensor::{Distribution, Tensor};
 use burn_autodiff::Autodiff;
 use burn_wgpu::{KernelSource, WgpuDevice, WgpuRuntime};
 use cubecl::Runtime;
-use ibot::kernels::wgsl::{Kernel, all_kernels};
+use ibot::kernels::wgsl::{Kernel, all_kernels, attention_kernels};
 use ibot::kernels::{CrossEntropyInput, Gpu, IbotBackend, Pairing, TargetPotentials};
 use wgpu::naga;
 
 fn every_variant() -> Vec<Kernel> {
-    let all = all_kernels(&[8, 32, 64, 128, 256], &[1, 2, 7, 15, 31], &[0, 1, 2, 3]);
+    let workgroups = [8, 32, 64, 128, 256];
+    let mut all = all_kernels(&workgroups, &[1, 2, 7, 15, 31], &[0, 1, 2, 3]);
+    all.extend(attention_kernels(
+        &workgroups,
+        &[1, 3, 4, 7, 12, 63, 64, 100, 128, 256],
+    ));
     assert!(all.len() > 100);
     all
 }

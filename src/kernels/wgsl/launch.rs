@@ -32,10 +32,10 @@ pub const WORKGROUP_VARIABLE: &str = "IBOT_WORKGROUP";
 const GPU_WORKGROUP: u32 = 256;
 /// Subgroups this small are those of a CPU's vector unit. There a barrier costs more than lanes that idle, so a
 /// workgroup is one subgroup (944 x 8192 cross-entropy on lavapipe: 14 ms at 8 lanes, 26 ms at 256).
-const SOFTWARE_SUBGROUP: u32 = 8;
+pub(super) const SOFTWARE_SUBGROUP: u32 = 8;
 
 /// lavapipe leaves any loop after this many rounds, without a word (LP_MAX_TGSI_LOOP_ITERATIONS in Mesa's gallivm).
-const MOST_ROUNDS: usize = 65_535;
+pub(super) const MOST_ROUNDS: usize = 65_535;
 
 /// WGSL files of `shaders/` that make one shader together.
 #[derive(Debug, Clone, Copy)]
@@ -137,6 +137,11 @@ impl KernelSource for Kernel {
             .info((self.shader.name(), self.values.clone()))
             .cube_dim(CubeDim::new_1d(self.workgroup))
     }
+}
+
+/// Queue of the tensor's device.
+pub(super) fn client_of<const D: usize>(tensor: &Tensor<Gpu, D>) -> Client {
+    tensor.clone().into_primitive().tensor().client
 }
 
 /// Whether the device is a program on the CPU, as far as its subgroups tell.

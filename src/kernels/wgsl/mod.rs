@@ -1,16 +1,21 @@
 //! The operations on the GPU: WGSL kernels of `shaders/`, launched on burn's own queue and buffers.
 //!
 //! - `template`: fills the shaders; `launch`: a filled shader as a kernel on the device
-//! - `chunk`, `target_potentials`, `cross_entropy`, `ema`, `copy`: one module a folder or file of `shaders/`
+//! - `chunk`, `target_potentials`, `cross_entropy`, `attention`, `layer_norm`, `gelu`, `matrix_product`, `ema`, `copy`: one
+//!   module a folder or file of `shaders/`
 //!
 //! Every storage buffer is bound read-write, inputs too: two tensors may be slices of one wgpu buffer, and wgpu forbids
 //! reading and writing of one buffer in a dispatch.
 
+mod attention;
 mod chunk;
 mod copy;
 mod cross_entropy;
 mod ema;
+mod gelu;
 mod launch;
+mod layer_norm;
+mod matrix_product;
 mod target_potentials;
 mod template;
 
@@ -27,12 +32,16 @@ use crate::error::Result;
 
 use super::choice::KernelChoice;
 use super::{
-    CrossEntropyInput, CrossEntropyOutput, Gpu, IbotBackend, TargetPotentials,
-    cross_entropy as tensor_cross_entropy, ema as tensor_ema,
-    target_potentials as tensor_potentials,
+    AffineBackwardInput, AffineGradients, AffineInput, AttentionInput, AttentionOutput,
+    CrossEntropyInput, CrossEntropyOutput, Gpu, IbotBackend, LayerNormGradients, LayerNormInput,
+    TargetPotentials, attention as tensor_attention, cross_entropy as tensor_cross_entropy,
+    ema as tensor_ema, gelu as tensor_gelu, layer_norm as tensor_layer_norm,
+    linear as tensor_linear, target_potentials as tensor_potentials,
 };
+use attention::Shares;
 use chunk::Chunk;
 use launch::{Client, check_bindings, is_software};
+use layer_norm::Team;
 
 /// How a kernel whose lanes share nothing walks through memory: lanes of a workgroup, and chunks that a lane handles one
 /// after the other.
@@ -84,17 +93,35 @@ pub fn all_kernels(workgroups: &[u32], pairs: &[usize], teacher_views: &[usize])
     for chunk in Chunk::ALL {
         for walk in Walk::ALL {
             all.push(copy::kernel(walk, chunk));
+            all.extend(gelu::kernels(walk, chunk));
             let of_pairs = |pairs| ema::kernel(walk, chunk, pairs);
             all.extend(pairs.iter().copied().map(of_pairs));
         }
+        all.extend(layer_norm::row_kernels(Team::SOFTWARE, chunk));
         for workgroup in workgroups {
+            all.extend(layer_norm::row_kernels(Team::of_lanes(*workgroup), chunk));
+            all.extend(layer_norm::column_kernels(*workgroup, chunk));
             all.push(cross_entropy::total_kernel(*workgroup));
             all.extend(target_potentials::kernels(*workgroup, chunk));
             let of_views = |views| cross_entropy::kernels(*workgroup, chunk, views);
             all.extend(teacher_views.iter().copied().flat_map(of_views));
         }
     }
+    all.extend(matrix_product::kernels());
     all
+}
+
+/// The kernels of attention with heads of these widths.
+pub fn attention_kernels(workgroups: &[u32], head_widths: &[usize]) -> Vec<Kernel> {
+    let of_width = |width: &usize| {
+        let chunk = Chunk::for_length(*width);
+        let chunks = chunk.count(*width);
+        let shares = workgroups.iter().map(|lanes| Shares::of_gpu(*lanes));
+        let all = shares.chain([Shares::of_software(chunks)]);
+        all.flat_map(move |shares| attention::kernels(shares, chunk, chunks))
+            .collect::<Vec<_>>()
+    };
+    head_widths.iter().flat_map(of_width).collect()
 }
 
 impl IbotBackend for Gpu {
@@ -158,6 +185,75 @@ impl IbotBackend for Gpu {
             KernelChoice::Reference => {
                 tensor_cross_entropy::reference_backward(&input, output, d_loss)
             }
+        }
+    }
+
+    fn exact_gelu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => gelu::forward(x),
+            KernelChoice::Reference => tensor_gelu::forward(x),
+        }
+    }
+
+    fn exact_gelu_backward(x: Tensor<Self, 2>, d_y: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => gelu::backward(x, d_y),
+            KernelChoice::Reference => tensor_gelu::backward(x, d_y),
+        }
+    }
+
+    fn layer_norm_rows(input: LayerNormInput<Self>) -> Tensor<Self, 2> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => layer_norm::forward(input),
+            KernelChoice::Reference => tensor_layer_norm::forward(input),
+        }
+    }
+
+    fn layer_norm_rows_backward(
+        input: LayerNormInput<Self>,
+        d_y: Tensor<Self, 2>,
+    ) -> LayerNormGradients<Self> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => layer_norm::backward(input, d_y),
+            KernelChoice::Reference => tensor_layer_norm::backward(input, d_y),
+        }
+    }
+
+    fn affine(input: AffineInput<Self>) -> Tensor<Self, 2> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl if matrix_product::suits(&input.x, &input.weight) => {
+                matrix_product::affine(input)
+            }
+            _ => tensor_linear::affine(input),
+        }
+    }
+
+    fn affine_backward(input: AffineBackwardInput<Self>) -> AffineGradients<Self> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl if matrix_product::suits(&input.x, &input.weight) => {
+                matrix_product::affine_backward(input)
+            }
+            _ => tensor_linear::affine_backward(input),
+        }
+    }
+
+    fn packed_attention(input: AttentionInput<Self>) -> AttentionOutput<Self> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl if attention::suits(&input) => attention::forward(input),
+            _ => tensor_attention::forward(input),
+        }
+    }
+
+    fn packed_attention_backward(
+        input: AttentionInput<Self>,
+        output: AttentionOutput<Self>,
+        d_mixed: Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl if attention::suits(&input) => {
+                attention::backward(input, output, d_mixed)
+            }
+            _ => tensor_attention::backward(input, output, d_mixed),
         }
     }
 

@@ -1,0 +1,26 @@
+// d_x = d_y (P(X < x) + x p(x)) for a standard normal X with density p.
+//
+// Bindings: x [C], d_y [C], d_x [C], info.
+// Launch: a lane takes ROUNDS chunks.
+
+struct Info {
+    chunks: u32,
+}
+
+@group(0) @binding(0) var<storage, read_write> x: array<Chunk>;
+@group(0) @binding(1) var<storage, read_write> d_y: array<Chunk>;
+@group(0) @binding(2) var<storage, read_write> d_x: array<Chunk>;
+@group(0) @binding(3) var<storage, read> info: Info;
+
+const ROUNDS = {{ rounds }}u;
+
+@compute @workgroup_size(LANES)
+fn main(place: Place) {
+    let first = group_of(place) * LANES * ROUNDS + place.lane;
+    let end = min(first + LANES * ROUNDS, info.chunks);
+    for (var at = first; at < end; at += LANES) {
+        let entry = x[at];
+        let decay = exp(-0.5 * entry * entry);
+        d_x[at] = d_y[at] * (probability_below(entry, decay) + entry * (PEAK * decay));
+    }
+}

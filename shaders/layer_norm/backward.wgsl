@@ -1,0 +1,63 @@
+// Gradient by the rows, with u = (x - mean) scale and d_u = d_y weight:
+//
+//   d_x = (d_u - mean(d_u) - u mean(d_u u)) scale
+//
+// and each row's mean and scale for columns.wgsl.
+//
+// Bindings: x [R, C], weight [C], d_y [R, C], d_x [R, C], row_mean [R], row_scale [R], info. C = D / (lanes of Chunk).
+// Launch: a team of lanes a row.
+// Not handled: strides.
+
+struct Info {
+    rows: u32,
+    chunks: u32,
+    width: f32,
+    eps: f32,
+}
+
+@group(0) @binding(0) var<storage, read_write> x: array<Chunk>;
+@group(0) @binding(1) var<storage, read_write> weight: array<Chunk>;
+@group(0) @binding(2) var<storage, read_write> d_y: array<Chunk>;
+@group(0) @binding(3) var<storage, read_write> d_x: array<Chunk>;
+@group(0) @binding(4) var<storage, read_write> row_mean: array<f32>;
+@group(0) @binding(5) var<storage, read_write> row_scale: array<f32>;
+@group(0) @binding(6) var<storage, read> info: Info;
+
+@compute @workgroup_size(LANES)
+fn main(place: Place) {
+    let lane = place.lane;
+    let row = row_of(place);
+    if row >= info.rows {
+        return;
+    }
+    // read once: a software device goes to memory each time
+    let chunks = info.chunks;
+    let width = info.width;
+    let first = lane % TEAM;
+    let start = row * chunks;
+    var sum = 0.0;
+    var d_sum = 0.0;
+    for (var chunk = first; chunk < chunks; chunk += TEAM) {
+        sum += total(x[start + chunk]);
+        d_sum += total(d_y[start + chunk] * weight[chunk]);
+    }
+    let means = sum_of_team(lane, vec2<f32>(sum, d_sum)) / width;
+    var squares = 0.0;
+    var products = 0.0;
+    for (var chunk = first; chunk < chunks; chunk += TEAM) {
+        let centered = x[start + chunk] - means.x;
+        squares += total(centered * centered);
+        products += total(d_y[start + chunk] * weight[chunk] * centered);
+    }
+    let moments = sum_of_team(lane, vec2<f32>(squares, products)) / width;
+    let scale = 1.0 / sqrt(moments.x + info.eps);
+    let along = moments.y * scale * scale;
+    for (var chunk = first; chunk < chunks; chunk += TEAM) {
+        let centered = x[start + chunk] - means.x;
+        d_x[start + chunk] = (d_y[start + chunk] * weight[chunk] - means.y - centered * along) * scale;
+    }
+    if first == 0u {
+        row_mean[row] = means.x;
+        row_scale[row] = scale;
+    }
+}

@@ -1,0 +1,46 @@
+// y = (x - mean) / sqrt(variance + eps) * weight + bias for each row (arXiv 1607.06450).
+//
+// Bindings: x [R, C], weight [C], bias [C], y [R, C], info. C = D / (lanes of Chunk).
+// Launch: a team of lanes a row.
+// Not handled: strides.
+
+struct Info {
+    rows: u32,
+    chunks: u32,
+    width: f32,
+    eps: f32,
+}
+
+@group(0) @binding(0) var<storage, read_write> x: array<Chunk>;
+@group(0) @binding(1) var<storage, read_write> weight: array<Chunk>;
+@group(0) @binding(2) var<storage, read_write> bias: array<Chunk>;
+@group(0) @binding(3) var<storage, read_write> y: array<Chunk>;
+@group(0) @binding(4) var<storage, read> info: Info;
+
+@compute @workgroup_size(LANES)
+fn main(place: Place) {
+    let lane = place.lane;
+    let row = row_of(place);
+    if row >= info.rows {
+        return;
+    }
+    // read once: a software device goes to memory each time
+    let chunks = info.chunks;
+    let first = lane % TEAM;
+    let start = row * chunks;
+    var sum = 0.0;
+    for (var chunk = first; chunk < chunks; chunk += TEAM) {
+        sum += total(x[start + chunk]);
+    }
+    let mean = sum_of_team(lane, vec2<f32>(sum, 0.0)).x / info.width;
+    var squares = 0.0;
+    for (var chunk = first; chunk < chunks; chunk += TEAM) {
+        let centered = x[start + chunk] - mean;
+        squares += total(centered * centered);
+    }
+    let variance = sum_of_team(lane, vec2<f32>(squares, 0.0)).x / info.width;
+    let scale = 1.0 / sqrt(variance + info.eps);
+    for (var chunk = first; chunk < chunks; chunk += TEAM) {
+        y[start + chunk] = (x[start + chunk] - mean) * scale * weight[chunk] + bias[chunk];
+    }
+}
