@@ -7,6 +7,7 @@ mod every;
 mod folder;
 mod gradients;
 pub mod health;
+mod interval;
 mod layers;
 mod lock;
 mod losses;

@@ -13,7 +13,7 @@ use crate::unfinished::write_whole;
 const NAME: &str = "run.json";
 
 /// Settings that change how fast a run is and not what it computes.
-const FREE: [&str; 3] = ["workers", "health_every", "licence"];
+const FREE: [&str; 4] = ["workers", "health_every", "metrics_every", "licence"];
 
 /// Beginning of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
