@@ -32,7 +32,7 @@ pub(super) fn reference<B: Backend>(input: StepScaleInput<B>) -> StepScale<B> {
     if let Some(before) = input.before {
         stays = stays.bool_or(before.equal_elem(0.0));
     }
-    let norm = scalars.clone().slice([last..last + 1]).sqrt();
+    let norm = scalars.clone().narrow(0, last, 1).sqrt();
     let scale = match input.largest_norm {
         // 0 / 0 is no number, which clamping may or may not pass on
         Some(largest) => (norm.clamp_min(f32::MIN_POSITIVE).recip() * largest).clamp_max(1.0),
