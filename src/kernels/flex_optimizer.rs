@@ -9,6 +9,9 @@ use super::{AdamWInput, AdamWState, AdamWTensor, adamw, ema};
 /// Entries of a piece at most: 64 KiB of f32, small enough for any core's cache. A small tensor is one piece, and
 /// threads take pieces by the dozen.
 const PIECE: usize = 16 * 1024;
+/// Entries from which on a parallel loop takes no further tensor: the memory of its gradients is free again before the
+/// next loop copies gradients that are views, and touches moments that are new.
+const BATCH: usize = 256 * PIECE;
 /// Sums that are added to side by side, as a sum of f64 must wait for the one before it.
 const LANES: usize = 16;
 
@@ -112,19 +115,35 @@ pub(super) fn adamw(mut input: AdamWInput<Flex>) -> Vec<(FlexTensor, AdamWState<
     if scalars.gradient_scale == 0.0 {
         return tensors.map(|tensor| (tensor.param, tensor.state)).collect();
     }
-    let mut tensors: Vec<AdamWTensor<Flex>> = tensors
-        .map(|tensor| AdamWTensor {
-            param: owned(tensor.param),
-            grad: owned(tensor.grad),
-            state: AdamWState {
-                first_moment: owned(tensor.state.first_moment),
-                second_moment: owned(tensor.state.second_moment),
-            },
-            ..tensor
-        })
-        .collect();
+    let mut moved = Vec::with_capacity(tensors.len());
+    let mut tensors = tensors.peekable();
+    while tensors.peek().is_some() {
+        let (mut batch, mut entries) = (Vec::new(), 0);
+        while entries < BATCH
+            && let Some(tensor) = tensors.next()
+        {
+            entries += tensor.param.layout().num_elements();
+            batch.push(AdamWTensor {
+                param: owned(tensor.param),
+                grad: owned(tensor.grad),
+                state: AdamWState {
+                    first_moment: owned(tensor.state.first_moment),
+                    second_moment: owned(tensor.state.second_moment),
+                },
+                ..tensor
+            });
+        }
+        move_all(&mut batch, &input, &scalars);
+        let batch = batch.into_iter();
+        moved.extend(batch.map(|tensor| (tensor.param, tensor.state)));
+    }
+    moved
+}
+
+/// One parallel loop over tensors that fill their buffers.
+fn move_all(tensors: &mut [AdamWTensor<Flex>], input: &AdamWInput<Flex>, scalars: &Scalars) {
     let mut pieces = Vec::new();
-    for tensor in &mut tensors {
+    for tensor in tensors {
         let [keep, step_size] = input.keep_and_step(tensor).map(|scalar| scalar as f32);
         let params = tensor.param.storage_mut::<f32>().chunks_mut(PIECE);
         let grads = tensor.grad.storage::<f32>().chunks(PIECE);
@@ -146,8 +165,6 @@ pub(super) fn adamw(mut input: AdamWInput<Flex>) -> Vec<(FlexTensor, AdamWState<
     pieces
         .into_par_iter()
         .for_each(|piece| scalars.apply(piece));
-    let moved = tensors.into_iter();
-    moved.map(|tensor| (tensor.param, tensor.state)).collect()
 }
 
 /// See [`super::IbotBackend::sum_of_squares`].
