@@ -1,44 +1,53 @@
-// teacher <- teacher * keep + student * take, for PAIRS pairs of tensors in one dispatch, in place.
+// teacher <- teacher * keep + student * take, for TENSORS pairs of tensors in one dispatch, in place; where the gate is
+// 0, nothing moves.
 //
-// Bindings: teacher 0, student 0, teacher 1, student 1, ..., info.
-// Launch: the workgroups of pair 0, then those of pair 1, and so on; a lane takes ROUNDS chunks. first_group says where
-// a pair's workgroups begin, chunks how many chunks it has.
+// Bindings: teacher 0, student 0, teacher 1, student 1, ..., gate [1], info.
+// Launch: the workgroups of tensor 0, then those of tensor 1, and so on; a lane takes ROUNDS chunks. first_group says
+// where a tensor's workgroups begin, chunks how many chunks it has.
 // Not handled: a teacher that is its own student, strides.
 
-const PAIRS = {{ pairs }}u;
+const TENSORS = {{ tensors }}u;
 const ROUNDS = {{ rounds }}u;
+
+struct Part {
+    first_group: u32,
+    chunks: u32,
+}
 
 struct Info {
     keep: f32,
     take: f32,
-    first_group: array<u32, PAIRS>,
-    chunks: array<u32, PAIRS>,
+    parts: array<Part, TENSORS>,
 }
 
-{{ each pair }}
-@group(0) @binding(2 * {{ pair }}) var<storage, read_write> teacher_{{ pair }}: array<Chunk>;
-@group(0) @binding(2 * {{ pair }} + 1) var<storage, read_write> student_{{ pair }}: array<Chunk>;
+{{ each tensor }}
+@group(0) @binding(2 * {{ tensor }}) var<storage, read_write> teacher_{{ tensor }}: array<Chunk>;
+@group(0) @binding(2 * {{ tensor }} + 1) var<storage, read_write> student_{{ tensor }}: array<Chunk>;
 {{ end }}
-@group(0) @binding(2 * {{ pairs }}) var<storage, read> info: Info;
+@group(0) @binding(2 * {{ tensors }}) var<storage, read_write> gate: array<f32>;
+@group(0) @binding(2 * {{ tensors }} + 1) var<storage, read> info: Info;
 
 @compute @workgroup_size(LANES)
 fn main(place: Place) {
+    if gate[0] == 0.0 {
+        return;
+    }
     let lane = place.lane;
     let group = group_of(place);
-    var pair = 0u;
-    while pair + 1u < PAIRS && group >= info.first_group[pair + 1u] {
-        pair += 1u;
+    var part = 0u;
+    while part + 1u < TENSORS && group >= info.parts[part + 1u].first_group {
+        part += 1u;
     }
-    let first = (group - info.first_group[pair]) * LANES * ROUNDS + lane;
-    let end = min(first + LANES * ROUNDS, info.chunks[pair]);
+    let first = (group - info.parts[part].first_group) * LANES * ROUNDS + lane;
+    let end = min(first + LANES * ROUNDS, info.parts[part].chunks);
     // read once: a software device goes to memory each time
     let keep = info.keep;
     let take = info.take;
-    switch pair {
-        {{ each pair }}
-        case {{ pair }}u: {
+    switch part {
+        {{ each tensor }}
+        case {{ tensor }}u: {
             for (var at = first; at < end; at += LANES) {
-                teacher_{{ pair }}[at] = teacher_{{ pair }}[at] * keep + student_{{ pair }}[at] * take;
+                teacher_{{ tensor }}[at] = teacher_{{ tensor }}[at] * keep + student_{{ tensor }}[at] * take;
             }
         }
         {{ end }}

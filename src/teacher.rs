@@ -24,26 +24,41 @@ pub fn deep_copy<B: Backend, M: Module<B>>(module: M) -> M {
     module.map(&mut Copy)
 }
 
-/// Moves each parameter of `teacher` towards the parameter of `student` at the same place in the module:
+/// The student's parameters in the order of the module, on the inner backend.
+pub fn parameters<B, S>(student: &S) -> Vec<FloatTensor<B::InnerBackend>>
+where
+    B: AutodiffBackend<InnerBackend: IbotBackend>,
+    S: Module<B>,
+{
+    let mut found = Collect::<B>(Vec::new());
+    student.visit(&mut found);
+    found.0
+}
+
+/// Moves each parameter of `teacher` towards the one at its place in `student`, all of them in one pass:
 /// `teacher * decay + student * (1 - decay)`.
 ///
 /// Source: `TeacherStudentWrapper.update_teacher` in stable_pretraining/backbone/utils.py. Differs from it: a decay
 /// of exactly 0 copies the student, where the reference skips the update.
-pub fn ema<B, S, T>(teacher: T, student: &S, decay: f64) -> T
+///
+/// # Shapes
+/// `gate` `[1]` or none: where it is 0, nothing moves.
+pub fn ema<B, T>(
+    teacher: T,
+    student: Vec<FloatTensor<B>>,
+    decay: f64,
+    gate: Option<Tensor<B, 1>>,
+) -> T
 where
-    B: AutodiffBackend<InnerBackend: IbotBackend>,
-    S: Module<B>,
-    T: Module<B::InnerBackend>,
+    B: IbotBackend,
+    T: Module<B>,
 {
-    let mut students = Collect::<B>(Vec::new());
-    student.visit(&mut students);
-    let mut taken = Take::<B::InnerBackend>(Vec::new());
+    let mut taken = Take::<B>(Vec::new());
     let hollow = teacher.map(&mut taken);
-    let averaged = B::InnerBackend::ema(taken.0, students.0, decay);
-    hollow.map(&mut Put::<B::InnerBackend>(averaged.into_iter()))
+    let averaged = B::ema(taken.0, student, decay, gate);
+    hollow.map(&mut Put::<B>(averaged.into_iter()))
 }
 
-/// The student's parameters in visit order, on the inner backend.
 struct Collect<B: AutodiffBackend>(Vec<FloatTensor<B::InnerBackend>>);
 
 impl<B: AutodiffBackend> ModuleVisitor<B> for Collect<B> {

@@ -1,21 +1,22 @@
 //! Times the WGSL kernels against the same operations in burn's tensor operations, on one device.
+//!
+//! - `block`: those of a transformer block
+//! - `passes`: those over all parameters
 
 mod block;
+mod passes;
+
+pub(super) use passes::default_shapes;
 
 use std::fmt;
 use std::time::Instant;
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::backend::Backend;
-use burn::tensor::{Distribution, Shape, Tensor};
-use burn_autodiff::Autodiff;
-use burn_flex::Flex;
+use burn::tensor::{Distribution, Tensor};
 use burn_wgpu::{WgpuDevice, WgpuRuntime};
 use cubecl::Runtime;
 use serde::Serialize;
 
 use super::median;
-use crate::config::IbotConfig;
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Error, Result};
 use crate::kernels::{
@@ -193,7 +194,7 @@ impl Bench<'_> {
         all.extend(self.potentials()?);
         all.extend(self.losses()?);
         all.extend(self.block()?);
-        all.push(self.ema()?);
+        all.extend(self.passes()?);
         Ok(all)
     }
 
@@ -309,28 +310,6 @@ impl Bench<'_> {
         Ok(all)
     }
 
-    fn ema(&self) -> Result<KernelTimes> {
-        let shapes = default_shapes()?;
-        let entries: usize = shapes.iter().map(Shape::num_elements).sum();
-        let fill = |value: f64| -> Vec<_> {
-            let filled = |shape: &Shape| {
-                let flat = Tensor::<Gpu, 1>::full([shape.num_elements()], value, self.device);
-                flat.into_primitive().tensor()
-            };
-            shapes.iter().map(filled).collect()
-        };
-        // Teachers that nobody else holds are averaged in place; they come back for the next round.
-        let teachers = std::cell::Cell::new(fill(1.0));
-        let students = fill(0.5);
-        self.compare(
-            "EMA, ViT-S/16 and default heads",
-            3.0 * (entries * size_of::<f32>()) as f64,
-            &|| students.clone(),
-            &|students| teachers.set(Gpu::ema(teachers.take(), students, 0.996)),
-            &|students| teachers.set(reference::ema::<Gpu>(teachers.take(), students, 0.996)),
-        )
-    }
-
     /// Targets, loss and gradient of patch logits that only the graph holds.
     fn loss_peak_mb(&self) -> Result<f64> {
         let client = WgpuRuntime::client(self.device);
@@ -376,18 +355,4 @@ impl Bench<'_> {
 fn unshared(logits: &Tensor<Gpu, 2>) -> Tensor<Gpu, 2> {
     let [rows, columns] = logits.dims();
     wgsl::copy(logits.clone().reshape([rows * columns])).reshape([rows, columns])
-}
-
-/// Shapes of everything that the teacher averages in the default recipe.
-pub(super) fn default_shapes() -> Result<Vec<Shape>> {
-    struct Shapes(Vec<Shape>);
-    impl<B: Backend> ModuleVisitor<B> for Shapes {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-            self.0.push(param.val().shape());
-        }
-    }
-    let method = IbotConfig::default().init::<Autodiff<Flex>>(0, &Default::default())?;
-    let mut shapes = Shapes(Vec::new());
-    method.teacher.visit(&mut shapes);
-    Ok(shapes.0)
 }

@@ -77,7 +77,7 @@ impl<'a, B: IbotBackend> Losses<'a, B> {
         times.push(LossTimes {
             operation: "EMA, ViT-S/16 and default heads",
             ms: self.time(rounds, &mut || students.clone(), &mut |students| {
-                teachers = B::ema(std::mem::take(&mut teachers), students, 0.996);
+                teachers = B::ema(std::mem::take(&mut teachers), students, 0.996, None);
             })?,
         });
         Ok(times)

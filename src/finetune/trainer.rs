@@ -83,7 +83,6 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
         };
         let rates = UpdateRates {
             learning_rate,
-            gradient_norm: f64::from(measured.gradient_norm),
             ..UpdateRates::default()
         };
         self.classifier = self.optimizer.step(self.classifier, gradients, &rates);

@@ -26,7 +26,7 @@ use crate::init::normal_param;
 use crate::kernels::TrainBackend;
 use crate::losses::Center;
 use crate::random::{Random, Stream};
-use crate::teacher::{deep_copy, ema};
+use crate::teacher::{deep_copy, ema, parameters};
 
 /// Deviation of the mask token at the start.
 const MASK_TOKEN_DEVIATION: f64 = 0.02;
@@ -172,15 +172,26 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
 
     /// Moves the teacher towards the student: `teacher * decay + student * (1 - decay)`; the mask token stays out.
     pub fn update_teacher(self, decay: f64) -> Self {
-        let (teacher, student) = (self.teacher, &self.student.network);
-        let patch_heads = teacher.patch_head.zip(student.patch_head.as_ref());
+        self.update_teacher_unless(decay, None)
+    }
+
+    /// [`Ibot::update_teacher`], but where `gate` is 0 nothing moves.
+    ///
+    /// # Shapes
+    /// `gate` `[1]` or none.
+    pub fn update_teacher_unless(
+        self,
+        decay: f64,
+        gate: Option<Tensor<B::InnerBackend, 1>>,
+    ) -> Self {
+        let network = &self.student.network;
+        let mut student = parameters::<B, _>(&network.backbone);
+        student.extend(parameters::<B, _>(&network.cls_head));
+        if self.teacher.patch_head.is_some() {
+            student.extend(parameters::<B, _>(&network.patch_head));
+        }
         Self {
-            teacher: Network {
-                backbone: ema::<B, _, _>(teacher.backbone, &student.backbone, decay),
-                cls_head: ema::<B, _, _>(teacher.cls_head, &student.cls_head, decay),
-                patch_head: patch_heads
-                    .map(|(teacher, student)| ema::<B, _, _>(teacher, student, decay)),
-            },
+            teacher: ema(self.teacher, student, decay, gate),
             ..self
         }
     }

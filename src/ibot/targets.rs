@@ -111,20 +111,33 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
 
     /// Moves the centers towards the mean of the batch's logits.
     pub fn update_centers(&mut self, targets: &BatchTargets<B>) {
+        self.update_centers_unless(targets, None);
+    }
+
+    /// [`Ibot::update_centers`], but where `gate` is 0 the centers that have a value keep it.
+    ///
+    /// # Shapes
+    /// `gate` `[1]` or none.
+    pub fn update_centers_unless(
+        &mut self,
+        targets: &BatchTargets<B>,
+        gate: Option<&Tensor<B::InnerBackend, 1>>,
+    ) {
         if self.config.cls_targets == Targets::Centering {
             let logits = targets
                 .parts
                 .iter()
                 .flat_map(|part| &part.of_cls.teacher_logits);
-            self.center.update(&logits.cloned().collect::<Vec<_>>());
+            let logits: Vec<_> = logits.cloned().collect();
+            self.center.update_unless(&logits, gate.cloned());
         }
         if self.config.patch_targets == Targets::Centering {
             let logits = targets
                 .parts
                 .iter()
                 .flat_map(|part| &part.of_masked.teacher_logits);
-            self.patch_center
-                .update(&logits.cloned().collect::<Vec<_>>());
+            let logits: Vec<_> = logits.cloned().collect();
+            self.patch_center.update_unless(&logits, gate.cloned());
         }
     }
 

@@ -1,4 +1,4 @@
-//! One AdamW step of one tensor, and the gradient norm: passes over all parameters.
+//! One AdamW step of many tensors, and the gradient norm: passes over all parameters.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -27,21 +27,29 @@ impl<B: Backend> AdamWState<B> {
     }
 }
 
-/// What [`super::IbotBackend::adamw`] takes.
+/// A tensor that moves, and what moves it.
 #[derive(Debug, Clone)]
-pub struct AdamWInput<B: Backend> {
+pub struct AdamWTensor<B: Backend> {
     /// The parameter, any shape.
     pub param: FloatTensor<B>,
     /// Its gradient, same shape.
     pub grad: FloatTensor<B>,
     /// Its moments.
     pub state: AdamWState<B>,
-    /// What the gradient is multiplied by first: below 1 where it is clipped.
-    pub gradient_scale: f64,
-    /// Learning rate of this step.
+    /// Learning rate of this tensor at this step.
     pub learning_rate: f64,
     /// Decoupled weight decay of this tensor.
     pub weight_decay: f64,
+}
+
+/// What [`super::IbotBackend::adamw`] takes.
+#[derive(Debug, Clone)]
+pub struct AdamWInput<B: Backend> {
+    /// All tensors that move.
+    pub tensors: Vec<AdamWTensor<B>>,
+    /// `[1]`, what all gradients are multiplied by first: below 1 where they are clipped. Where it is 0, nothing moves,
+    /// whatever the gradients are. None for 1.
+    pub gradient_scale: Option<Tensor<B, 1>>,
     /// Decay rates of the two moments.
     pub betas: [f64; 2],
     /// Added to the root of the second moment.
@@ -50,69 +58,101 @@ pub struct AdamWInput<B: Backend> {
     pub step: usize,
 }
 
-/// The scalars of one step, worked out once in f64.
-pub(super) struct Coefficients {
-    /// `1 - learning_rate * weight_decay`.
-    pub keep: f64,
-    /// `learning_rate / (1 - beta1^step)`.
-    pub step_size: f64,
-    /// `1 / sqrt(1 - beta2^step)`.
-    pub root_scale: f64,
-}
-
 impl<B: Backend> AdamWInput<B> {
-    pub(super) fn coefficients(&self) -> Coefficients {
-        let step = self.step as f64;
-        Coefficients {
-            keep: 1.0 - self.learning_rate * self.weight_decay,
-            step_size: self.learning_rate / (1.0 - self.betas[0].powf(step)),
-            root_scale: 1.0 / (1.0 - self.betas[1].powf(step)).sqrt(),
-        }
+    /// `1 / sqrt(1 - beta2^step)`.
+    pub(super) fn root_scale(&self) -> f64 {
+        1.0 / (1.0 - self.betas[1].powf(self.step as f64)).sqrt()
+    }
+
+    /// What a tensor is multiplied by and how far it moves: `1 - learning_rate * weight_decay` and
+    /// `learning_rate / (1 - beta1^step)`.
+    pub(super) fn keep_and_step(&self, tensor: &AdamWTensor<B>) -> [f64; 2] {
+        [
+            1.0 - tensor.learning_rate * tensor.weight_decay,
+            tensor.learning_rate / (1.0 - self.betas[0].powf(self.step as f64)),
+        ]
     }
 }
 
+/// Entry by entry `new`, or `old` where `stays` says so, `[1]`.
+pub(super) fn unless<B: Backend>(
+    stays: Option<&Tensor<B, 1, burn::tensor::Bool>>,
+    old: Tensor<B, 1>,
+    new: Tensor<B, 1>,
+) -> Tensor<B, 1> {
+    match stays {
+        Some(stays) => {
+            let entries = new.dims();
+            new.mask_where(stays.clone().expand(entries), old)
+        }
+        None => new,
+    }
+}
+
+/// A tensor of any shape as a row.
+pub(super) fn flat<B: Backend>(tensor: FloatTensor<B>) -> Tensor<B, 1> {
+    let entries = tensor.shape().num_elements();
+    wrap(B::float_reshape(tensor, Shape::new([entries])))
+}
+
 /// Loshchilov and Hutter, arXiv 1711.05101, algorithm 2, in the order of operations of `torch.optim.AdamW`.
-pub(super) fn reference<B: Backend>(input: AdamWInput<B>) -> (FloatTensor<B>, AdamWState<B>) {
-    let coefficients = input.coefficients();
+pub fn reference<B: Backend>(mut input: AdamWInput<B>) -> Vec<(FloatTensor<B>, AdamWState<B>)> {
+    let tensors = std::mem::take(&mut input.tensors);
+    let moved = tensors.into_iter();
+    moved
+        .map(|tensor| reference_of_one(&input, tensor))
+        .collect()
+}
+
+fn reference_of_one<B: Backend>(
+    input: &AdamWInput<B>,
+    tensor: AdamWTensor<B>,
+) -> (FloatTensor<B>, AdamWState<B>) {
+    let shape = tensor.param.shape();
+    if shape.num_elements() == 0 {
+        return (tensor.param, tensor.state);
+    }
+    let [keep, step_size] = input.keep_and_step(&tensor);
     let [beta1, beta2] = input.betas;
-    let grad = B::float_mul_scalar(input.grad, input.gradient_scale.into());
-    let first_moment = B::float_add(
-        B::float_mul_scalar(input.state.first_moment, beta1.into()),
-        B::float_mul_scalar(grad.clone(), (1.0 - beta1).into()),
-    );
-    let second_moment = B::float_add(
-        B::float_mul_scalar(input.state.second_moment, beta2.into()),
-        B::float_mul_scalar(B::float_mul(grad.clone(), grad), (1.0 - beta2).into()),
-    );
-    let root = B::float_mul_scalar(
-        B::float_sqrt(second_moment.clone()),
-        coefficients.root_scale.into(),
-    );
-    let update = B::float_div(
-        B::float_mul_scalar(first_moment.clone(), coefficients.step_size.into()),
-        B::float_add_scalar(root, input.eps.into()),
-    );
-    let param = B::float_sub(
-        B::float_mul_scalar(input.param, coefficients.keep.into()),
-        update,
-    );
-    let state = AdamWState {
-        first_moment,
-        second_moment,
+    let stays = input.gradient_scale.clone();
+    let stays = stays.map(|scale| scale.equal_elem(0.0));
+    let grad = flat::<B>(tensor.grad);
+    let grad = match &input.gradient_scale {
+        Some(scale) => grad * scale.clone(),
+        None => grad,
     };
-    (param, state)
+    let (param, first, second) = (
+        flat::<B>(tensor.param),
+        flat::<B>(tensor.state.first_moment),
+        flat::<B>(tensor.state.second_moment),
+    );
+    let first_moment = first.clone() * beta1 + grad.clone() * (1.0 - beta1);
+    let second_moment = second.clone() * beta2 + grad.clone() * grad * (1.0 - beta2);
+    let root = second_moment.clone().sqrt() * input.root_scale();
+    let update = first_moment.clone() * step_size / (root + input.eps);
+    let moved = param.clone() * keep - update;
+    let shaped = |old, new| {
+        let tensor = unless(stays.as_ref(), old, new).into_primitive().tensor();
+        B::float_reshape(tensor, shape.clone())
+    };
+    let state = AdamWState {
+        first_moment: shaped(first, first_moment),
+        second_moment: shaped(second, second_moment),
+    };
+    (shaped(param, moved), state)
 }
 
 /// Sum of squares over all tensors, on the device.
-pub(super) fn sum_of_squares<B: Backend>(
+pub fn sum_of_squares<B: Backend>(
     tensors: Vec<FloatTensor<B>>,
     device: &B::Device,
 ) -> Tensor<B, 1> {
-    let sums: Vec<Tensor<B, 1>> = tensors
+    let filled = tensors
         .into_iter()
+        .filter(|tensor| tensor.shape().num_elements() > 0);
+    let sums: Vec<Tensor<B, 1>> = filled
         .map(|tensor| {
-            let entries = tensor.shape().num_elements();
-            let flat: Tensor<B, 1> = wrap(B::float_reshape(tensor, Shape::new([entries])));
+            let flat = flat::<B>(tensor);
             (flat.clone() * flat).sum_dim(0)
         })
         .collect();

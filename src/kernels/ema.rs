@@ -2,23 +2,32 @@
 
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
+use burn::tensor::{Tensor, TensorMetadata};
 
-/// `teacher * decay + student * (1 - decay)`, tensor by tensor.
+use super::adamw::{flat, unless};
+
+/// `teacher * decay + student * (1 - decay)`, tensor by tensor; `teacher` where `gate` is 0.
 ///
 /// Source: `TeacherStudentWrapper.update_teacher` in stable_pretraining/backbone/utils.py.
 pub fn reference<B: Backend>(
     teacher: Vec<FloatTensor<B>>,
     student: Vec<FloatTensor<B>>,
     decay: f64,
+    gate: Option<Tensor<B, 1>>,
 ) -> Vec<FloatTensor<B>> {
+    let stays = gate.map(|gate| gate.equal_elem(0.0));
     teacher
         .into_iter()
         .zip(student)
         .map(|(teacher, student)| {
-            B::float_add(
-                B::float_mul_scalar(teacher, decay.into()),
-                B::float_mul_scalar(student, (1.0 - decay).into()),
-            )
+            let shape = teacher.shape();
+            if shape.num_elements() == 0 {
+                return teacher;
+            }
+            let (teacher, student) = (flat::<B>(teacher), flat::<B>(student));
+            let moved = teacher.clone() * decay + student * (1.0 - decay);
+            let averaged = unless(stays.as_ref(), teacher, moved);
+            B::float_reshape(averaged.into_primitive().tensor(), shape)
         })
         .collect()
 }

@@ -18,23 +18,26 @@ mod flex;
 mod flex_attention;
 mod flex_linear;
 mod flex_loss;
+mod flex_optimizer;
 mod flex_product;
 mod flex_rows;
 mod gelu;
 mod layer_norm;
 mod linear;
 mod patchify;
+mod step_scale;
 mod target_potentials;
 mod vector_math;
 pub mod wgsl;
 
-pub use adamw::{AdamWInput, AdamWState};
+pub use adamw::{AdamWInput, AdamWState, AdamWTensor};
 pub use attention::{AttentionInput, AttentionOutput, attention_maps};
 pub use branch::{BranchInput, Middle, residual_branch};
 pub use choice::KernelChoice;
 pub use cross_entropy::{CrossEntropyInput, CrossEntropyOutput, Pairing};
 pub use layer_norm::{LayerNormGradients, LayerNormInput};
 pub use linear::{AffineBackwardInput, AffineGradients, AffineInput, Before, LinearInput};
+pub use step_scale::{StepScale, StepScaleInput};
 pub use target_potentials::TargetPotentials;
 
 pub use burn_autodiff::Autodiff;
@@ -49,6 +52,7 @@ use crate::error::Result;
 
 /// The bodies in tensor operations under names of their own: what the GPU's kernels are compared with, on one backend.
 pub mod reference {
+    pub use super::adamw::{reference as adamw, sum_of_squares};
     pub use super::attention::{backward as attention_backward, forward as attention};
     pub use super::cross_entropy::{
         reference as cross_entropy, reference_backward as cross_entropy_backward,
@@ -217,17 +221,29 @@ pub trait IbotBackend: Backend {
     }
 
     /// `teacher * decay + student * (1 - decay)` for each pair of tensors of equal shape, in place where possible.
+    ///
+    /// # Shapes
+    /// `gate` `[1]` or none: where it is 0, nothing moves.
     fn ema(
         teacher: Vec<FloatTensor<Self>>,
         student: Vec<FloatTensor<Self>>,
         decay: f64,
+        gate: Option<Tensor<Self, 1>>,
     ) -> Vec<FloatTensor<Self>> {
-        ema::reference::<Self>(teacher, student, decay)
+        ema::reference::<Self>(teacher, student, decay, gate)
     }
 
-    /// One AdamW step of one tensor, in place where possible.
-    fn adamw(input: AdamWInput<Self>) -> (FloatTensor<Self>, AdamWState<Self>) {
+    /// One AdamW step of all tensors, in place where possible: parameters and moments in the order of the input.
+    fn adamw(input: AdamWInput<Self>) -> Vec<(FloatTensor<Self>, AdamWState<Self>)> {
         adamw::reference(input)
+    }
+
+    /// Gathers what a step measured, and says on the device how far its gradients may move the parameters.
+    ///
+    /// # Shapes
+    /// See [`StepScaleInput`] and [`StepScale`].
+    fn step_scale(input: StepScaleInput<Self>) -> StepScale<Self> {
+        step_scale::reference(input)
     }
 
     /// Sum of the squares of all entries of all tensors.

@@ -45,6 +45,14 @@ impl<B: Backend> Center<B> {
     /// # Shapes
     /// `teacher_logits`: parts `[M_p, K]` of the rows.
     pub fn update(&mut self, teacher_logits: &[Tensor<B, 2>]) {
+        self.update_unless(teacher_logits, None);
+    }
+
+    /// [`Center::update`], but where `gate` is 0 a center that has a value keeps it.
+    ///
+    /// # Shapes
+    /// `gate` `[1]` or none.
+    pub fn update_unless(&mut self, teacher_logits: &[Tensor<B, 2>], gate: Option<Tensor<B, 1>>) {
         let rows: usize = teacher_logits.iter().map(|part| part.dims()[0]).sum();
         let filled = teacher_logits.iter().filter(|part| part.dims()[0] > 0);
         let sums = filled.map(|part| part.clone().sum_dim(0));
@@ -54,8 +62,21 @@ impl<B: Backend> Center<B> {
         let [_, prototypes] = sum.dims();
         let mean = sum.reshape([prototypes]) / rows as f64;
         self.value = Some(match self.value.take() {
-            Some(center) => center * self.momentum + mean * (1.0 - self.momentum),
+            Some(center) => {
+                let moved = center.clone() * self.momentum + mean * (1.0 - self.momentum);
+                match gate {
+                    Some(gate) => {
+                        moved.mask_where(gate.equal_elem(0.0).expand([prototypes]), center)
+                    }
+                    None => moved,
+                }
+            }
             None => mean,
         });
+    }
+
+    /// No center again, until the next update.
+    pub fn unset_value(&mut self) {
+        self.value = None;
     }
 }

@@ -37,6 +37,9 @@ pub struct RunConfig {
     pub licence: Option<String>,
     /// Steps between looks at the run's health, each a forward of both networks; 0 for none.
     pub health_every: usize,
+    /// Steps whose metrics are read from the device together, as each read waits for it; they are read sooner where a
+    /// second has passed.
+    pub metrics_every: usize,
     /// The method.
     pub method: IbotConfig,
     /// The optimizer.
@@ -61,6 +64,7 @@ impl Default for RunConfig {
             workers: 0,
             licence: None,
             health_every: 50,
+            metrics_every: 10,
             method: IbotConfig::default(),
             optimizer: OptimizerConfig::default(),
             schedule: ScheduleConfig::default(),
@@ -140,6 +144,9 @@ impl RunConfig {
         {
             let remedy = "must be above 0 and below 1, such as 0.1";
             return Err(Error::config("held_out", share, remedy));
+        }
+        if self.metrics_every == 0 {
+            return Err(Error::config("metrics_every", 0, "must be at least 1"));
         }
         if self.most_at_once == Some(0) {
             return Err(Error::config("most_at_once", 0, "must be at least 1"));

@@ -14,7 +14,8 @@ pub(super) struct MomentumInput<B: IbotBackend> {
     pub grad: FloatTensor<B>,
     /// The moving sum of updates; none before the first step.
     pub sum: Option<FloatTensor<B>>,
-    pub gradient_scale: f64,
+    /// `[1]`, as [`crate::kernels::AdamWInput::gradient_scale`].
+    pub gradient_scale: Option<Tensor<B, 1>>,
     pub learning_rate: f64,
     pub weight_decay: f64,
     pub momentum: f64,
@@ -28,7 +29,6 @@ pub(super) struct MomentumInput<B: IbotBackend> {
 /// Source: `torch.optim.SGD`; `LARS` in DINO's utils.py (arXiv 1708.03888).
 pub(super) fn momentum_step<B: IbotBackend>(
     input: MomentumInput<B>,
-    device: &B::Device,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let shape = input.param.shape();
     let flat = |tensor: FloatTensor<B>| -> Tensor<B, 1> {
@@ -36,25 +36,39 @@ pub(super) fn momentum_step<B: IbotBackend>(
         wrap(B::float_reshape(tensor, Shape::new([entries])))
     };
     let param = flat(input.param);
-    let mut update = flat(input.grad) * input.gradient_scale;
+    let mut update = flat(input.grad);
+    if let Some(scale) = &input.gradient_scale {
+        update = update * scale.clone();
+    }
     if input.weight_decay != 0.0 {
         update = update + param.clone() * input.weight_decay;
     }
     if input.lars {
+        let device = param.device();
         let norm = |tensor: &Tensor<B, 1>| {
             let primitive = tensor.clone().into_primitive().tensor();
-            B::sum_of_squares(vec![primitive], device).sqrt()
+            B::sum_of_squares(vec![primitive], &device).sqrt()
         };
         let (of_param, of_update) = (norm(&param), norm(&update));
         let is_zero = (of_param.clone() * of_update.clone()).equal_elem(0.0);
         let trust = (of_param * TRUST / of_update).mask_fill(is_zero, 1.0);
         update = update * trust;
     }
-    let sum = match input.sum {
-        Some(sum) => flat(sum) * input.momentum + update,
+    let before = input.sum.map(flat);
+    let sum = match &before {
+        Some(before) => before.clone() * input.momentum + update,
         None => update,
     };
-    let param = param - sum.clone() * input.learning_rate;
+    let moved = param.clone() - sum.clone() * input.learning_rate;
+    let (param, sum) = match input.gradient_scale {
+        Some(scale) => {
+            let stays = scale.equal_elem(0.0).expand(param.dims());
+            let before = before.unwrap_or_else(|| param.zeros_like());
+            let param = moved.mask_where(stays.clone(), param);
+            (param, sum.mask_where(stays, before))
+        }
+        None => (moved, sum),
+    };
     let unflat =
         |tensor: Tensor<B, 1>| B::float_reshape(tensor.into_primitive().tensor(), shape.clone());
     (unflat(param), unflat(sum))

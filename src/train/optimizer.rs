@@ -2,18 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::Module;
+use burn::tensor::Tensor;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Shape, Tensor, TensorMetadata};
 use serde::{Deserialize, Serialize};
 
 use super::Gradients;
-use super::layers::{Layers, decays, is_prototype};
-use super::momentum::{MomentumInput, momentum_step};
 use super::state::{to_device, to_host};
+use super::update::{Put, State, Take, moved};
 use crate::error::{Error, Result};
-use crate::kernels::{AdamWInput, AdamWState, IbotBackend, TrainBackend, wrap};
-use crate::weights::{NamedTensor, ParamPath};
+use crate::kernels::{AdamWState, IbotBackend, StepScaleInput, TrainBackend};
+use crate::weights::NamedTensor;
 
 /// Rule by which a gradient moves a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -128,25 +127,9 @@ impl OptimizerConfig {
     }
 }
 
-impl OptimizerConfig {
-    fn gradient_scale(&self, gradient_norm: f64) -> f64 {
-        match self.clip_gradient_norm {
-            Some(largest) if gradient_norm > largest => largest / gradient_norm,
-            _ => 1.0,
-        }
-    }
-}
-
 const FIRST: &str = "first.";
 const SECOND: &str = "second.";
 const SUM: &str = "sum.";
-
-/// What is remembered of a parameter from step to step.
-#[derive(Debug)]
-enum State<B: IbotBackend> {
-    Moments(AdamWState<B>),
-    Sum(FloatTensor<B>),
-}
 
 /// An optimizer with what it remembers of each parameter.
 #[derive(Debug)]
@@ -226,17 +209,55 @@ impl<B: TrainBackend> Optimizer<B> {
 
     /// One step; a parameter without a gradient stays as it is, undecayed.
     pub fn step<M: Module<B>>(&mut self, module: M, grads: Gradients<B>, rates: &UpdateRates) -> M {
+        let scale = self.config.clip_gradient_norm.and_then(|largest| {
+            let device = module.devices().into_iter().next()?;
+            let scale = B::InnerBackend::step_scale(StepScaleInput {
+                scalars: vec![grads.squared_norm(&module, &device)],
+                largest_norm: Some(largest),
+                before: None,
+            });
+            Some(scale.scale)
+        });
+        self.step_scaled(module, grads, rates, scale)
+    }
+
+    /// One step with all gradients times `gradient_scale` of [`IbotBackend::step_scale`], `[1]`: where that is 0, nothing
+    /// moves but the number of the step.
+    pub fn step_scaled<M: Module<B>>(
+        &mut self,
+        module: M,
+        grads: Gradients<B>,
+        rates: &UpdateRates,
+        gradient_scale: Option<Tensor<B::InnerBackend, 1>>,
+    ) -> M {
         self.step += 1;
-        let gradient_scale = self.config.gradient_scale(rates.gradient_norm);
-        let layers = Layers::of(&module, &self.config);
-        module.map(&mut Update {
-            path: ParamPath::default(),
-            optimizer: self,
-            grads: grads.0,
-            gradient_scale,
-            rates,
-            layers,
+        let (hollow, is_taken, taken) = Take::from(module, grads.0, &self.config, rates);
+        let (mut names, mut moving) = (Vec::new(), Vec::new());
+        for of_param in taken {
+            let state = self.states.remove(&of_param.name);
+            names.push(of_param.name.clone());
+            moving.push((of_param, state));
+        }
+        let mut params = Vec::new();
+        let moved = moved(moving, gradient_scale, &self.config, self.step);
+        for (name, (param, state)) in names.into_iter().zip(moved) {
+            params.push(param);
+            self.states.insert(name, state);
+        }
+        hollow.map(&mut Put::<B> {
+            is_taken: is_taken.into_iter(),
+            moved: params.into_iter(),
         })
+    }
+
+    /// Forgets the last steps, which moved nothing.
+    pub(super) fn take_back(&mut self, steps: usize) {
+        self.step -= steps;
+    }
+
+    /// Largest norm of all gradients together, for [`StepScaleInput::largest_norm`].
+    pub fn largest_norm(&self) -> Option<f64> {
+        self.config.clip_gradient_norm
     }
 }
 
@@ -245,104 +266,8 @@ impl<B: TrainBackend> Optimizer<B> {
 pub struct UpdateRates {
     /// Learning rate.
     pub learning_rate: f64,
-    /// Norm of all gradients together, for `clip_gradient_norm`.
-    pub gradient_norm: f64,
     /// Weight decay instead of the configuration's, where a schedule moves it.
     pub weight_decay: Option<f64>,
     /// Whether the heads' prototypes stay as they are.
     pub freeze_prototypes: bool,
-}
-
-/// A gradient scaled down to norm `largest`, on the device.
-fn clipped<B: IbotBackend>(
-    grad: FloatTensor<B>,
-    largest: f64,
-    device: &B::Device,
-) -> FloatTensor<B> {
-    let squared = B::sum_of_squares(vec![grad.clone()], device);
-    // 1e-6 as in torch.nn.utils.clip_grad_norm_
-    let scale = (squared.sqrt() + 1e-6).recip() * largest;
-    let scale = scale.clamp_max(1.0);
-    let shape = grad.shape();
-    let flat: Tensor<B, 1> = wrap(B::float_reshape(grad, Shape::new([shape.num_elements()])));
-    B::float_reshape((flat * scale).into_primitive().tensor(), shape)
-}
-
-struct Update<'a, B: TrainBackend> {
-    path: ParamPath,
-    optimizer: &'a mut Optimizer<B>,
-    grads: B::Gradients,
-    gradient_scale: f64,
-    rates: &'a UpdateRates,
-    layers: Layers,
-}
-
-impl<B: TrainBackend> ModuleMapper<B> for Update<'_, B> {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.path.enter(name, container_type);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.exit();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        let (id, tensor, mapper) = param.consume();
-        let Some(grad) = tensor.grad_remove(&mut self.grads) else {
-            return Param::from_mapped_value(id, tensor, mapper);
-        };
-        let name = self.path.name();
-        if self.rates.freeze_prototypes && is_prototype(&name) {
-            return Param::from_mapped_value(id, tensor, mapper);
-        }
-        let config = &self.optimizer.config;
-        let weight_decay = self.rates.weight_decay.unwrap_or(config.weight_decay);
-        let decays = config.decay_all || decays::<D>(&name);
-        let device = tensor.device();
-        let mut grad = grad.into_primitive().tensor();
-        if let Some(largest) = config.clip_each_gradient {
-            grad = clipped::<B::InnerBackend>(grad, largest, &device);
-        }
-        let param = tensor.inner().into_primitive().tensor();
-        let state = self.optimizer.states.remove(&name);
-        let learning_rate = self.rates.learning_rate * self.layers.factor(&name);
-        let weight_decay = if decays { weight_decay } else { 0.0 };
-        let (updated, state) = if config.name == OptimizerKind::AdamW {
-            let state = match state {
-                Some(State::Moments(state)) => state,
-                _ => AdamWState::zeros(grad.shape(), &device),
-            };
-            let (param, state) = B::InnerBackend::adamw(AdamWInput {
-                param,
-                grad,
-                state,
-                gradient_scale: self.gradient_scale,
-                learning_rate,
-                weight_decay,
-                betas: config.betas,
-                eps: config.eps,
-                step: self.optimizer.step,
-            });
-            (param, State::Moments(state))
-        } else {
-            let input = MomentumInput::<B::InnerBackend> {
-                param,
-                grad,
-                sum: match state {
-                    Some(State::Sum(sum)) => Some(sum),
-                    _ => None,
-                },
-                gradient_scale: self.gradient_scale,
-                learning_rate,
-                weight_decay,
-                momentum: config.momentum,
-                lars: config.name == OptimizerKind::Lars && D >= 2,
-            };
-            let (param, sum) = momentum_step(input, &device);
-            (param, State::Sum(sum))
-        };
-        self.optimizer.states.insert(name, state);
-        let updated = Tensor::from_inner(wrap::<B::InnerBackend, D>(updated)).require_grad();
-        Param::from_mapped_value(id, updated, mapper)
-    }
 }

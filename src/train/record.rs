@@ -13,9 +13,10 @@ use crate::unfinished::write_whole;
 const NAME: &str = "run.json";
 
 /// Settings that change how fast a run is and not what it computes.
-const FREE: [&str; 5] = [
+const FREE: [&str; 6] = [
     "workers",
     "health_every",
+    "metrics_every",
     "licence",
     "folder.cache",
     "folder.cache_mib",

@@ -80,7 +80,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         self.optimizer
             .restore(step, part(&tensors, OPTIMIZER), &device)
             .map_err(|report| misfit(source, "the optimizer", report))?;
-        self.steps = step as u64;
+        self.starts_from(step);
         Ok(self)
     }
 }

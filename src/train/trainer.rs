@@ -2,15 +2,14 @@
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
-use serde::Serialize;
 
-use super::{Gradients, Optimizer, OptimizerConfig, Rates, UpdateRates};
+use super::losses::{Scalars, Unread, rows};
+use super::{Gradients, Optimizer, OptimizerConfig, Rates, StepLosses, UpdateRates};
 use crate::backbone::TrainBackbone;
-use crate::config::IbotConfig;
 use crate::data::{AugmentConfig, Batch};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
-use crate::ibot::{Ibot, IbotInput, IbotOutput, Probe};
+use crate::ibot::{BatchTargets, Ibot, IbotInput, Probe};
 use crate::kernels::TrainBackend;
 use crate::random::{Random, Stream};
 
@@ -27,6 +26,10 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
     /// the whole. None for no bound.
     pub most_at_once: Option<usize>,
     pub(super) steps: u64,
+    /// Steps since the last reading, all made as if they were sound.
+    made: Vec<Made<B::InnerBackend>>,
+    /// `[1]`: 0 once one of them was not, and from then on.
+    gate: Option<Tensor<B::InnerBackend, 1>>,
     device: B::Device,
     guard: DeviceGuard,
 }
@@ -104,80 +107,12 @@ impl<B: AutodiffBackend> StepInput<B> {
 /// Most pictures that a probe looks at.
 const PROBED: usize = 16;
 
-/// The losses of a part or of several, on the device.
-struct Scalars<B: Backend> {
-    loss: Tensor<B, 1>,
-    loss_cls: Tensor<B, 1>,
-    loss_patch: Tensor<B, 1>,
-    loss_visible: Option<Tensor<B, 1>>,
-    loss_koleo: Option<Tensor<B, 1>>,
-}
-
-impl<B: Backend> Scalars<B> {
-    fn of<A: AutodiffBackend<InnerBackend = B>>(output: IbotOutput<A>) -> Self {
-        Self {
-            loss: output.loss.inner(),
-            loss_cls: output.loss_cls,
-            loss_patch: output.loss_patch,
-            loss_visible: output.loss_visible,
-            loss_koleo: output.loss_koleo,
-        }
-    }
-
-    /// With the next part: shares add up, KoLeo is the whole batch's in each part.
-    fn plus(self, next: Self, config: &IbotConfig) -> Self {
-        let twice = next
-            .loss_koleo
-            .clone()
-            .map(|koleo| koleo * config.koleo_weight);
-        let loss = self.loss + next.loss;
-        let visible = self.loss_visible.zip(next.loss_visible);
-        Self {
-            loss: match twice {
-                Some(koleo) => loss - koleo,
-                None => loss,
-            },
-            loss_cls: self.loss_cls + next.loss_cls,
-            loss_patch: self.loss_patch + next.loss_patch,
-            loss_visible: visible.map(|(before, next)| before + next),
-            loss_koleo: next.loss_koleo,
-        }
-    }
-}
-
-/// What a step measured, on the host.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct StepLosses {
-    /// All losses by their weights.
-    pub loss: f32,
-    /// Cross-entropy of class tokens across views.
-    pub loss_cls: f32,
-    /// Cross-entropy of masked patches.
-    pub loss_patch: f32,
-    /// Cross-entropy of visible patches; none where its weight is 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub loss_visible: Option<f32>,
-    /// KoLeo regularizer; none where its weight is 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub loss_koleo: Option<f32>,
-    /// Norm of all gradients together, before the optimizer.
-    pub gradient_norm: f32,
-}
-
-impl StepLosses {
-    /// The first term that is not a finite number.
-    pub fn non_finite(&self) -> Option<(&'static str, f32)> {
-        [
-            ("loss_cls", self.loss_cls),
-            ("loss_patch", self.loss_patch),
-            ("loss_visible", self.loss_visible.unwrap_or(0.0)),
-            ("loss_koleo", self.loss_koleo.unwrap_or(0.0)),
-            ("loss", self.loss),
-            ("gradient_norm", self.gradient_norm),
-        ]
-        .into_iter()
-        .find(|(_, value)| !value.is_finite())
-    }
+/// A step whose losses nobody has read.
+#[derive(Debug)]
+struct Made<B: Backend> {
+    unread: Unread<B>,
+    /// Whether the centers of class tokens and patches had a value before it.
+    had_centers: [bool; 2],
 }
 
 impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
@@ -194,6 +129,8 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             seed: 0,
             most_at_once: None,
             steps: 0,
+            made: Vec::new(),
+            gate: None,
             device,
             guard,
         }
@@ -209,24 +146,106 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     /// # Errors
     /// [`Error::Training`] that names the term which is not finite, or input that does not fit; [`Error::Device`]
     /// where the device failed.
-    pub fn step(mut self, input: &StepInput<B>, rates: &Rates) -> (Self, Result<StepLosses>) {
-        let (grads, losses) = match self.differentiate(input, rates) {
+    pub fn step(self, input: &StepInput<B>, rates: &Rates) -> (Self, Result<StepLosses>) {
+        let (mut trainer, made) = self.advance(input, rates);
+        let (mut losses, sound) = trainer.read_losses();
+        let last = sound.and(made).and_then(|()| {
+            let missing = || Error::Training("a step without losses".into());
+            losses.pop().ok_or_else(missing)
+        });
+        (trainer, last)
+    }
+
+    /// One step, without a read from the device: whether it was sound, [`Trainer::read_losses`] tells later. A loss or
+    /// gradient that is not finite moves nothing, and neither does any step after it until then.
+    ///
+    /// # Errors
+    /// Input that does not fit; the trainer comes back as it was.
+    pub fn advance(mut self, input: &StepInput<B>, rates: &Rates) -> (Self, Result<()>) {
+        let (grads, targets, scalars) = match self.differentiate(input, rates) {
             Ok(found) => found,
             Err(error) => return (self, Err(error)),
         };
-        self.method.student = self.optimizer.step(
-            self.method.student,
-            grads,
-            &UpdateRates {
-                learning_rate: rates.learning_rate,
-                gradient_norm: f64::from(losses.gradient_norm),
-                weight_decay: rates.weight_decay,
-                freeze_prototypes: rates.freeze_prototypes,
-            },
-        );
+        let squared_norm = grads.squared_norm(&self.method.student, &self.device);
+        let largest_norm = self.optimizer.largest_norm();
+        let (scale, unread) = scalars.scale(squared_norm, largest_norm, self.gate.take());
+        let centers = [&self.method.center, &self.method.patch_center];
+        self.made.push(Made {
+            unread,
+            had_centers: centers.map(|center| center.value().is_some()),
+        });
+        let update = UpdateRates {
+            learning_rate: rates.learning_rate,
+            weight_decay: rates.weight_decay,
+            freeze_prototypes: rates.freeze_prototypes,
+        };
+        let student = self.method.student;
+        let moved = self
+            .optimizer
+            .step_scaled(student, grads, &update, Some(scale.clone()));
+        self.method.student = moved;
+        self.method.update_centers_unless(&targets, Some(&scale));
+        self.method = self
+            .method
+            .update_teacher_unless(rates.ema_decay, Some(scale.clone()));
+        self.gate = Some(scale);
         self.steps += 1;
-        self.method = self.method.update_teacher(rates.ema_decay);
-        (self, Ok(losses))
+        (self, Ok(()))
+    }
+
+    /// What the steps since the last reading measured, in one read. On [`Error::Training`] the trainer is as it was after
+    /// the last of the steps that come with it.
+    ///
+    /// # Errors
+    /// [`Error::Training`] that names the term which is not finite, of the step after those that are given;
+    /// [`Error::Device`] where the device failed.
+    pub fn read_losses(&mut self) -> (Vec<StepLosses>, Result<()>) {
+        let made = std::mem::take(&mut self.made);
+        if made.is_empty() {
+            return (Vec::new(), Ok(()));
+        }
+        let rows = || rows(made.iter().map(|step| &step.unread));
+        let data = match self.guard.read::<B::InnerBackend, _>(&self.device, rows) {
+            Ok(data) => data,
+            Err(error) => return (Vec::new(), Err(error)),
+        };
+        let mut values = data.iter::<f32>();
+        let mut sound = Vec::with_capacity(made.len());
+        for step in &made {
+            let losses = match step.unread.losses(&mut values) {
+                Ok(losses) => losses,
+                Err(error) => return (sound, Err(error)),
+            };
+            if let Some((term, value)) = losses.non_finite() {
+                self.take_back(made.len() - sound.len(), step.had_centers);
+                let reason = format!(
+                    "{term} is {value}: a lower schedule.base_learning_rate or higher temperatures may help"
+                );
+                return (sound, Err(Error::Training(reason)));
+            }
+            sound.push(losses);
+        }
+        (sound, Ok(()))
+    }
+
+    /// Forgets the last steps, which moved nothing but a center that had no value.
+    fn take_back(&mut self, steps: usize, had_centers: [bool; 2]) {
+        self.steps -= steps as u64;
+        self.optimizer.take_back(steps);
+        self.gate = None;
+        let centers = [&mut self.method.center, &mut self.method.patch_center];
+        for (center, had_value) in centers.into_iter().zip(had_centers) {
+            if !had_value {
+                center.unset_value();
+            }
+        }
+    }
+
+    /// As [`Trainer::read_losses`] leaves it, `step` steps made, with other tensors.
+    pub(super) fn starts_from(&mut self, step: usize) {
+        self.steps = step as u64;
+        self.made.clear();
+        self.gate = None;
     }
 
     /// What the first pictures of a batch show of the run's health: few, because targets are stored for it, as training
@@ -259,11 +278,12 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         }
     }
 
+    /// Gradients, targets and losses of a batch.
     fn differentiate(
-        &mut self,
+        &self,
         input: &StepInput<B>,
         rates: &Rates,
-    ) -> Result<(Gradients<B>, StepLosses)> {
+    ) -> Result<(Gradients<B>, BatchTargets<B>, Scalars<B::InnerBackend>)> {
         let parts = input.parts(self.most_at_once);
         let inputs = parts
             .iter()
@@ -285,45 +305,6 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         }
         let (grads, scalars) =
             whole.ok_or_else(|| Error::Training("a batch without a picture".into()))?;
-        let losses = self.read(scalars, &grads)?;
-        match losses.non_finite() {
-            None => {
-                self.method.update_centers(&targets);
-                Ok((grads, losses))
-            }
-            Some((term, value)) => Err(Error::Training(format!(
-                "{term} is {value}: a lower schedule.base_learning_rate or higher temperatures may help"
-            ))),
-        }
-    }
-
-    /// All scalars of a step in one read.
-    fn read(&self, found: Scalars<B::InnerBackend>, grads: &Gradients<B>) -> Result<StepLosses> {
-        let squared_norm = grads.squared_norm(&self.method.student, &self.device);
-        let mut scalars = vec![found.loss, found.loss_cls, found.loss_patch, squared_norm];
-        let (has_visible, has_koleo) = (found.loss_visible.is_some(), found.loss_koleo.is_some());
-        scalars.extend(found.loss_visible);
-        scalars.extend(found.loss_koleo);
-        let count = scalars.len();
-        let scalars = Tensor::cat(scalars, 0);
-        let data = self
-            .guard
-            .read::<B::InnerBackend, _>(&self.device, || scalars.into_data())?;
-        let mut values = data.iter::<f32>();
-        let mut next = || {
-            let missing = || Error::Device(format!("{count} scalars expected, fewer read"));
-            values.next().ok_or_else(missing)
-        };
-        let [loss, loss_cls, loss_patch, squared_norm] = [next()?, next()?, next()?, next()?];
-        let loss_visible = has_visible.then(&mut next).transpose()?;
-        let loss_koleo = has_koleo.then(&mut next).transpose()?;
-        Ok(StepLosses {
-            loss,
-            loss_cls,
-            loss_patch,
-            loss_visible,
-            loss_koleo,
-            gradient_norm: squared_norm.sqrt(),
-        })
+        Ok((grads, targets, scalars))
     }
 }

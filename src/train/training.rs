@@ -1,24 +1,25 @@
 //! The loop over the steps: metrics, health, checkpoints, and what to do when something goes wrong.
+//!
+//! - `stepping`: one step, and when its metrics are read
+
+mod stepping;
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use super::cards::Origin;
 use super::evaluation::{Evaluator, Pictures};
 use super::every::Due;
-use super::health::{Health, HealthMonitor, OnSick, Sickness};
+use super::health::{HealthMonitor, OnSick, Sickness};
+use super::interval::Interval;
 use super::patches::patch_picture;
 use super::run::Run;
 use super::state::backbones_of;
-use super::{
-    Observer, Rates, RunConfig, RunFolder, Schedule, StepInput, StepMetrics, Trainer, When,
-};
+use super::{Observer, RunConfig, RunFolder, Schedule, Trainer, When};
 use crate::backbone::TrainBackbone;
 use crate::checkpoint::{FORMAT, Manifest};
 use crate::data::Loader;
 use crate::error::{Error, Result, printable};
 use crate::kernels::TrainBackend;
-use crate::memory::resident_mib;
 use crate::model::ModelCard;
 
 /// What a rollback multiplies the learning rate by.
@@ -36,6 +37,7 @@ pub(super) struct Training<'a> {
     pictures: Pictures,
     /// Steps made.
     pub step: usize,
+    interval: Interval,
     monitor: HealthMonitor,
     told: Vec<Sickness>,
     due: Due,
@@ -69,6 +71,7 @@ impl<'a> Training<'a> {
             loader,
             pictures,
             step,
+            interval: Interval::new(),
             told: Vec::new(),
             learning_rate_factor: from.map_or(1.0, |from| from.learning_rate_factor),
             rollbacks: from.map_or(0, |from| from.rollbacks),
@@ -83,22 +86,26 @@ impl<'a> Training<'a> {
         observer: &mut dyn Observer,
     ) -> Result<Trainer<B, M>> {
         while self.step < self.schedule.steps {
-            let (next, metrics) = self.one_step(trainer);
+            let (next, read, sound) = self.one_step(trainer);
             trainer = next;
-            let metrics = match metrics {
-                Ok(metrics) => metrics,
+            for metrics in &read {
+                self.folder
+                    .log(metrics)
+                    .map_err(|error| self.unwritten(error))?;
+                observer.step(metrics);
+            }
+            self.note_skipped(observer);
+            match sound {
+                Ok(()) => {}
                 Err(error @ Error::Training(_)) if self.may_roll_back() => {
                     trainer = self.roll_back(trainer, &error.to_string(), observer)?;
                     continue;
                 }
                 Err(error) => return Err(self.failed(error, &trainer)),
+            }
+            let Some(metrics) = read.last() else {
+                continue; // nothing is due before the next reading
             };
-            self.step += 1;
-            self.folder
-                .log(&metrics)
-                .map_err(|error| self.unwritten(error))?;
-            observer.step(&metrics);
-            self.note_skipped(observer);
             if metrics.health.is_some() {
                 let news = metrics.sick.iter().any(|sick| !self.told.contains(sick));
                 if news {
@@ -179,67 +186,6 @@ impl<'a> Training<'a> {
             });
         }
         Ok(())
-    }
-
-    /// One batch and one step; the trainer comes back whatever happens.
-    fn one_step<B: TrainBackend, M: TrainBackbone<B>>(
-        &mut self,
-        trainer: Trainer<B, M>,
-    ) -> (Trainer<B, M>, Result<StepMetrics>) {
-        let started = Instant::now();
-        let batch = match self.loader.next_batch() {
-            Ok(batch) => batch,
-            Err(error) => return (trainer, Err(error)),
-        };
-        let data_wait_s = started.elapsed().as_secs_f64();
-        let method = &self.config.method;
-        let weight_decay = self.config.optimizer.weight_decay;
-        let mut rates = self.schedule.rates(method, weight_decay, self.step);
-        rates.learning_rate *= self.learning_rate_factor;
-        let device = trainer.device().clone();
-        let input = StepInput::<B>::upload(batch, &self.config.augment, &device);
-        let (trainer, losses) = trainer.step(&input, &rates);
-        let losses = match losses {
-            Ok(losses) => losses,
-            Err(error) => return (trainer, Err(error)),
-        };
-        let every = self.config.health_every;
-        let mut health = None;
-        if every > 0 && (self.step + 1).is_multiple_of(every) {
-            match self.examine(&trainer, &input, &rates) {
-                Ok(found) => health = Some(found),
-                Err(error) => return (trainer, Err(error)),
-            }
-        }
-        let past_warmup = self.step >= self.schedule.warmup_steps();
-        let sick = health
-            .as_ref()
-            .filter(|_| past_warmup)
-            .map(|health| self.monitor.see(health));
-        let step_s = started.elapsed().as_secs_f64();
-        let metrics = StepMetrics {
-            step: self.step + 1,
-            losses,
-            rates,
-            health,
-            sick: sick.unwrap_or_default(),
-            step_s,
-            data_wait_s,
-            images_per_s: self.config.batch_size as f64 / step_s,
-            resident_mib: resident_mib(),
-            gpu_in_use_mib: self.run.guard.gpu_memory().map(|memory| memory.in_use_mib),
-        };
-        (trainer, Ok(metrics))
-    }
-
-    fn examine<B: TrainBackend, M: TrainBackbone<B>>(
-        &self,
-        trainer: &Trainer<B, M>,
-        input: &StepInput<B>,
-        rates: &Rates,
-    ) -> Result<Health> {
-        let probe = trainer.probe(input, rates)?;
-        Health::read(probe, &self.run.guard, trainer.device())
     }
 
     /// Reads everything, and writes it once the device has proved that it was sound to the end of the read: what a

@@ -1,13 +1,14 @@
 //! Each operation of the kernels, forward and backward, at sizes that are no multiple of anything.
 
 use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorData, TensorMetadata};
 
 use super::{Check, Run};
 use crate::error::{Error, Result};
 use crate::kernels::{
-    AdamWInput, AdamWState, AttentionInput, Before, CrossEntropyInput, IbotBackend, LayerNormInput,
-    LinearInput, Pairing, TargetPotentials, TrainBackend, wrap,
+    AdamWInput, AdamWState, AdamWTensor, AttentionInput, Before, CrossEntropyInput, IbotBackend,
+    LayerNormInput, LinearInput, Pairing, StepScaleInput, TargetPotentials, TrainBackend, wrap,
 };
 use crate::random::{Random, Stream};
 
@@ -23,7 +24,7 @@ const EVEN_WIDTHS: [usize; 2] = [96, 52];
 const ODD_WIDTHS: [usize; 2] = [33, 49];
 
 pub(super) fn checks<B: TrainBackend>() -> Vec<Check<B>> {
-    let all: [(&'static str, Run<B>); 23] = [
+    let all: [(&'static str, Run<B>); 24] = [
         ("matrix product", matrix_product::<B>),
         ("Sinkhorn targets, vectors", |device| {
             targets::<B>(VECTORS, false, device)
@@ -44,8 +45,9 @@ pub(super) fn checks<B: TrainBackend>() -> Vec<Check<B>> {
             loss::<B>([12, 4096], Pairing::OtherViews { images: 4 }, device)
         }),
         ("moving average of 40 tensors", moving_average::<B>),
-        ("AdamW", adamw::<B>),
+        ("AdamW of 40 tensors", adamw::<B>),
         ("sum of squares", sum_of_squares::<B>),
+        ("scale of a step", step_scale::<B>),
         ("patches of images", patchify::<B>),
         ("GELU, vectors", |device| gelu::<B>(EVEN_WIDTHS[0], device)),
         ("GELU, single entries", |device| {
@@ -185,34 +187,49 @@ fn moving_average<B: TrainBackend>(device: &B::Device) -> Result<Vec<f32>> {
         });
         tensors.map(|t| t.into_primitive().tensor()).collect()
     };
-    let averaged = Inner::<B>::ema(side(100), side(200), 0.9);
+    let averaged = Inner::<B>::ema(side(100), side(200), 0.9, None);
     Ok(averaged
         .into_iter()
         .flat_map(|t| numbers(wrap::<Inner<B>, 1>(t)))
         .collect())
 }
 
+/// Three steps of 40 tensors, clipped.
 fn adamw<B: TrainBackend>(device: &B::Device) -> Result<Vec<f32>> {
-    let primitive = |stream| {
-        let tensor = tensor::<Inner<B>, 1>(stream, [1031], device);
-        tensor.into_primitive().tensor()
+    let sizes = [1usize, 4, 7, 1025, 4096];
+    let side = |first: u64| {
+        let tensors = (0..40).map(move |at| {
+            let shape = [sizes[at as usize % sizes.len()]];
+            tensor::<Inner<B>, 1>(first + at, shape, device)
+        });
+        tensors.map(|t| t.into_primitive().tensor())
     };
-    let mut param = primitive(7);
-    let mut state = AdamWState::zeros(param.shape(), device);
+    let zeros = |param: FloatTensor<Inner<B>>| {
+        let state = AdamWState::zeros(param.shape(), device);
+        (param, state)
+    };
+    let mut moved: Vec<_> = side(300).map(zeros).collect();
     for step in 1..=3 {
-        (param, state) = Inner::<B>::adamw(AdamWInput {
+        let tensors = moved.into_iter().zip(side(300 + 100 * step as u64));
+        let tensors = tensors.map(|((param, state), grad)| AdamWTensor {
             param,
-            grad: primitive(7 + step as u64),
+            grad,
             state,
-            gradient_scale: 0.5,
             learning_rate: 0.01,
             weight_decay: 0.1,
+        });
+        moved = Inner::<B>::adamw(AdamWInput {
+            tensors: tensors.collect(),
+            gradient_scale: Some(Tensor::full([1], 0.5, device)),
             betas: [0.9, 0.999],
             eps: 1e-8,
             step,
         });
     }
-    Ok(numbers(wrap::<Inner<B>, 1>(param)))
+    let params = moved.into_iter();
+    Ok(params
+        .flat_map(|(param, _)| numbers(wrap::<Inner<B>, 1>(param)))
+        .collect())
 }
 
 fn sum_of_squares<B: TrainBackend>(device: &B::Device) -> Result<Vec<f32>> {
@@ -221,6 +238,26 @@ fn sum_of_squares<B: TrainBackend>(device: &B::Device) -> Result<Vec<f32>> {
         tensor.into_primitive().tensor()
     });
     Ok(numbers(Inner::<B>::sum_of_squares(tensors.into(), device)))
+}
+
+/// A step that is clipped, one whose loss is not finite, and one after it.
+fn step_scale<B: TrainBackend>(device: &B::Device) -> Result<Vec<f32>> {
+    let mut before = None;
+    let mut all = Vec::new();
+    for (loss, squared_norm) in [(2.5, 16.0), (f32::NAN, 1.0), (3.5, 1.0)] {
+        let scalars = [loss, squared_norm].map(|value| Tensor::from_floats([value], device));
+        let found = Inner::<B>::step_scale(StepScaleInput {
+            scalars: scalars.into(),
+            largest_norm: Some(3.0),
+            before,
+        });
+        // what is not finite is no number to compare
+        let finite = numbers(found.scalars).into_iter().filter(|x| x.is_finite());
+        all.extend(finite);
+        all.extend(numbers(found.scale.clone()));
+        before = Some(found.scale);
+    }
+    Ok(all)
 }
 
 fn patchify<B: TrainBackend>(device: &B::Device) -> Result<Vec<f32>> {

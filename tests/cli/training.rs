@@ -205,3 +205,59 @@ fn holds_pictures_out() {
         &["--knn-every", "--val", "--held-out"],
     );
 }
+
+/// How often metrics are read changes no number, and each step has its line; also where the last one ends the run.
+#[test]
+fn metrics_are_read_together() {
+    let scratch = Scratch::new("together");
+    let pictures = scratch.pictures();
+    let tiny = fs::read_to_string(scratch.path("tiny.toml")).unwrap();
+    let train = |every: usize, rate: &str| {
+        let (config, run) = (
+            scratch.path("every.toml"),
+            scratch.path(&format!("{every}-{rate}")),
+        );
+        let text = tiny.replace(
+            "batch_size = 4",
+            &format!("batch_size = 1\nmetrics_every = {every}"),
+        );
+        fs::write(&config, text).unwrap();
+        let flags = [
+            "--backend",
+            "flex",
+            "--steps",
+            "25",
+            "--learning-rate",
+            rate,
+        ];
+        let train = [
+            "train", "--data", &pictures, "--out", &run, "--config", &config,
+        ];
+        let output = ibot(&[&train[..], &flags].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let mut lines = metrics(Path::new(&run));
+        for line in &mut lines {
+            let line = line.as_object_mut().unwrap();
+            for key in ["step_s", "data_wait_s", "images_per_s", "resident_mib"] {
+                assert!(line.remove(key).is_some(), "{key}");
+            }
+        }
+        let model = ibot::weights::read_safetensors(&Path::new(&run).join("student.safetensors"));
+        (lines, model.unwrap(), said)
+    };
+    let (each, together) = (train(1, "0.001"), train(7, "0.001"));
+    assert_eq!(each.0.len(), 25);
+    assert!(each == together);
+    // one of the first steps is not finite
+    let (each, together) = (train(1, "1e38"), train(7, "1e38"));
+    assert!(each.0.len() < 7, "{}", each.0.len());
+    assert_eq!(each.0, together.0);
+    assert!(each.1 == together.1);
+    let step = format!("the state after step {}", each.0.len());
+    assert!(
+        each.2.contains(&step) && together.2.contains(&step),
+        "{} {}",
+        each.2,
+        together.2
+    );
+}

@@ -22,14 +22,18 @@ fn tensor<B: IbotBackend>(values: &[f32], device: &B::Device) -> Tensor<B, 1> {
 
 /// More tensors than one dispatch binds, of sizes around vectors, workgroups and pieces.
 pub fn many_tensors<B: TrainBackend>(device: &B::Device) {
-    follows_the_formula::<Inner<B>>(&Inner::<B>::ema, device);
-    assert!(Inner::<B>::ema(Vec::new(), Vec::new(), 0.5).is_empty());
+    let ema = |teacher, student, decay| Inner::<B>::ema(teacher, student, decay, None);
+    follows_the_formula::<Inner<B>>(&ema, device);
+    assert!(Inner::<B>::ema(Vec::new(), Vec::new(), 0.5, None).is_empty());
 }
 
 /// The same with one, some and as many tensors a dispatch as fit, whatever the adapter's own choice.
 pub fn packs(device: &WgpuDevice) {
     for most_pairs in [1, 2, 7, usize::MAX] {
-        let ema = |teacher, student, decay| packed_ema(teacher, student, decay, most_pairs);
+        let open = Tensor::<Gpu, 1>::full([1], 0.25, device);
+        let ema = |teacher, student, decay| {
+            packed_ema(teacher, student, decay, Some(open.clone()), most_pairs)
+        };
         follows_the_formula::<Gpu>(&ema, device);
     }
 }
@@ -74,6 +78,7 @@ pub fn shared_buffers_stay<B: TrainBackend>(device: &B::Device) {
         vec![of(&held), of(&held)],
         vec![of(&student), of(&held)],
         0.5,
+        None,
     );
     let [first, same] = [0, 1].map(|at| values(from_primitive::<Inner<B>>(averaged[at].clone())));
     assert_ne!(first, start);

@@ -48,7 +48,9 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("ema, shared buffers", ema::shared_buffers_stay::<B>),
         ("adamw", optimizer::adamw_follows_the_formula::<B>),
         ("shared buffers stay", optimizer::shared_buffers_stay::<B>),
+        ("closed gates", optimizer::closed_gates_hold::<B>),
         ("sum of squares", optimizer::sum_of_squares::<B>),
+        ("scale of a step", optimizer::step_scale::<B>),
         ("patchify", rows::patchify::<B>),
         ("gelu", rows::gelu::<B>),
         ("layer norm", rows::layer_norm::<B>),
@@ -80,6 +82,7 @@ fn wgpu() {
     if let Some((device, guard)) = gpu::device() {
         run::<Autodiff<Gpu>>("wgpu", &device);
         ema::packs(&device);
+        optimizer::packs(&device);
         shaders::gradient_takes_the_place_of_the_logits(&device);
         launches::are_counted(&device, &guard);
         guard.check_sync::<Gpu>(&device).unwrap();

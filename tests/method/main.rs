@@ -22,6 +22,7 @@ mod suite;
 mod targets;
 mod teacher;
 mod training;
+mod updates;
 mod weights;
 
 use burn::tensor::Tensor;
@@ -71,6 +72,8 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
             "a broken step changes nothing",
             training::a_broken_step_changes_nothing::<B>,
         ),
+        ("unread steps wait", training::unread_steps_wait::<B>),
+        ("gradients clipped", updates::gradients_are_clipped::<B>),
         (
             "views and masks must fit",
             training::views_and_masks_must_fit::<B>,
@@ -95,14 +98,14 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
             "grad checkpointing",
             grad_checkpointing::the_same_gradients::<B>,
         ),
-        ("layer decay", training::learning_rates_fall_with_depth::<B>),
-        ("frozen prototypes", training::prototypes_can_be_frozen::<B>),
+        ("layer decay", updates::learning_rates_fall_with_depth::<B>),
+        ("frozen prototypes", updates::prototypes_can_be_frozen::<B>),
         (
             "each gradient clipped",
-            training::each_gradient_is_clipped::<B>,
+            updates::each_gradient_is_clipped::<B>,
         ),
-        ("sgd and lars", training::momentum_follows_the_formula::<B>),
-        ("who decays", training::only_matrices_decay::<B>),
+        ("sgd and lars", updates::momentum_follows_the_formula::<B>),
+        ("who decays", updates::only_matrices_decay::<B>),
         (
             "label loss",
             finetune::label_loss_is_the_smoothed_cross_entropy::<B>,
@@ -143,6 +146,7 @@ fn wgpu() {
     if let Some((device, guard)) = gpu::device() {
         run::<Autodiff<Gpu>>("wgpu", &device);
         targets::logits_beyond_one_buffer::<Autodiff<Gpu>>(&device);
+        updates::adamw_works_in_place(&device);
         guard.check_sync::<Gpu>(&device).unwrap();
     }
 }

@@ -1,12 +1,14 @@
 //! The operations on the GPU: WGSL kernels of `shaders/`, launched on burn's own queue and buffers.
 //!
 //! - `template`: fills the shaders; `launch`: a filled shader as a kernel on the device
-//! - `chunk`, `target_potentials`, `cross_entropy`, `attention`, `layer_norm`, `gelu`, `matrix_product`, `ema`, `copy`: one
-//!   module a folder or file of `shaders/`
+//! - `chunk`, `target_potentials`, `cross_entropy`, `attention`, `layer_norm`, `gelu`, `matrix_product`, `ema`, `adamw`,
+//!   `sum_of_squares`, `step_scale`, `copy`: one module a folder or file of `shaders/`
+//! - `pack`: operations on many tensors, dealt out to few dispatches
 //!
 //! Every storage buffer is bound read-write, inputs too: two tensors may be slices of one wgpu buffer, and wgpu forbids
 //! reading and writing of one buffer in a dispatch.
 
+mod adamw;
 mod attention;
 mod chunk;
 mod copy;
@@ -16,9 +18,13 @@ mod gelu;
 mod launch;
 mod layer_norm;
 mod matrix_product;
+mod pack;
+mod step_scale;
+mod sum_of_squares;
 mod target_potentials;
 mod template;
 
+pub use adamw::packed_adamw;
 pub use copy::copy;
 pub use ema::packed_ema;
 pub use launch::{Kernel, SHADERS_VARIABLE, WORKGROUP_VARIABLE, peak_bytes_in_use, shader_folder};
@@ -32,11 +38,12 @@ use crate::error::Result;
 
 use super::choice::KernelChoice;
 use super::{
-    AffineBackwardInput, AffineGradients, AffineInput, AttentionInput, AttentionOutput,
-    CrossEntropyInput, CrossEntropyOutput, Gpu, IbotBackend, LayerNormGradients, LayerNormInput,
-    TargetPotentials, attention as tensor_attention, cross_entropy as tensor_cross_entropy,
-    ema as tensor_ema, gelu as tensor_gelu, layer_norm as tensor_layer_norm,
-    linear as tensor_linear, target_potentials as tensor_potentials,
+    AdamWInput, AdamWState, AffineBackwardInput, AffineGradients, AffineInput, AttentionInput,
+    AttentionOutput, CrossEntropyInput, CrossEntropyOutput, Gpu, IbotBackend, LayerNormGradients,
+    LayerNormInput, StepScale, StepScaleInput, TargetPotentials, adamw as tensor_adamw,
+    attention as tensor_attention, cross_entropy as tensor_cross_entropy, ema as tensor_ema,
+    gelu as tensor_gelu, layer_norm as tensor_layer_norm, linear as tensor_linear,
+    step_scale as tensor_step_scale, target_potentials as tensor_potentials,
 };
 use attention::Shares;
 use chunk::Chunk;
@@ -86,16 +93,21 @@ impl Walk {
     }
 }
 
-/// Every kernel that can reach a device with these workgroups, EMA pairs and teacher views: for tests that validate
-/// each of them.
-pub fn all_kernels(workgroups: &[u32], pairs: &[usize], teacher_views: &[usize]) -> Vec<Kernel> {
-    let mut all = Vec::new();
+/// Every kernel that can reach a device with these workgroups, tensors a dispatch and teacher views: for tests that
+/// validate each of them.
+pub fn all_kernels(workgroups: &[u32], tensors: &[usize], teacher_views: &[usize]) -> Vec<Kernel> {
+    let mut all: Vec<Kernel> = (1..=step_scale::MOST_SCALARS)
+        .map(step_scale::kernel)
+        .collect();
     for chunk in Chunk::ALL {
         for walk in Walk::ALL {
             all.push(copy::kernel(walk, chunk));
             all.extend(gelu::kernels(walk, chunk));
-            let of_pairs = |pairs| ema::kernel(walk, chunk, pairs);
-            all.extend(pairs.iter().copied().map(of_pairs));
+            for tensors in tensors {
+                all.push(ema::kernel(walk, chunk, *tensors));
+                all.push(adamw::kernel(walk, chunk, *tensors));
+                all.push(sum_of_squares::kernel(walk, chunk, *tensors));
+            }
         }
         all.extend(layer_norm::row_kernels(Team::SOFTWARE, chunk));
         for workgroup in workgroups {
@@ -261,10 +273,32 @@ impl IbotBackend for Gpu {
         teacher: Vec<FloatTensor<Self>>,
         student: Vec<FloatTensor<Self>>,
         decay: f64,
+        gate: Option<Tensor<Self, 1>>,
     ) -> Vec<FloatTensor<Self>> {
         match KernelChoice::active() {
-            KernelChoice::Wgsl => ema::ema(teacher, student, decay),
-            KernelChoice::Reference => tensor_ema::reference::<Self>(teacher, student, decay),
+            KernelChoice::Wgsl => ema::ema(teacher, student, decay, gate),
+            KernelChoice::Reference => tensor_ema::reference::<Self>(teacher, student, decay, gate),
+        }
+    }
+
+    fn adamw(input: AdamWInput<Self>) -> Vec<(FloatTensor<Self>, AdamWState<Self>)> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => adamw::adamw(input),
+            KernelChoice::Reference => tensor_adamw::reference(input),
+        }
+    }
+
+    fn sum_of_squares(tensors: Vec<FloatTensor<Self>>, device: &Self::Device) -> Tensor<Self, 1> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => sum_of_squares::sum_of_squares(tensors, device),
+            KernelChoice::Reference => tensor_adamw::sum_of_squares::<Self>(tensors, device),
+        }
+    }
+
+    fn step_scale(input: StepScaleInput<Self>) -> StepScale<Self> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => step_scale::step_scale(input),
+            KernelChoice::Reference => tensor_step_scale::reference(input),
         }
     }
 }

@@ -1,0 +1,45 @@
+// Gathers the scalars of a step, and says how far its gradients may move the parameters: scaled to the largest norm, and
+// not at all where a scalar is not finite or the step before might not.
+//
+// Bindings: scalar 0 [1], scalar 1 [1], ..., before [1], row [SCALARS], scale [1], info. The last scalar is the sum of
+// the squares of all gradients.
+// Launch: one lane.
+// Scalars are bits here: a compiler may take it that no float is infinite or no number.
+
+const SCALARS = {{ scalars }}u;
+const EXPONENT = 0x7f800000u;
+
+struct Info {
+    largest_norm: f32,
+}
+
+{{ each scalar }}
+@group(0) @binding({{ scalar }}) var<storage, read_write> scalar_{{ scalar }}: array<u32>;
+{{ end }}
+@group(0) @binding({{ scalars }}) var<storage, read_write> before: array<f32>;
+@group(0) @binding({{ scalars }} + 1) var<storage, read_write> row: array<u32>;
+@group(0) @binding({{ scalars }} + 2) var<storage, read_write> scale: array<f32>;
+@group(0) @binding({{ scalars }} + 3) var<storage, read> info: Info;
+
+@compute @workgroup_size(LANES)
+fn main(place: Place) {
+    if place.lane > 0u || group_of(place) > 0u {
+        return;
+    }
+    var bits = 0u;
+    var moves = before[0] != 0.0;
+    {{ each scalar }}
+    bits = scalar_{{ scalar }}[0];
+    row[{{ scalar }}] = bits;
+    moves = moves && (bits & EXPONENT) != EXPONENT;
+    {{ end }}
+    var found = 0.0;
+    if moves {
+        let norm = sqrt(bitcast<f32>(bits));
+        found = 1.0;
+        if norm > info.largest_norm {
+            found = info.largest_norm / norm;
+        }
+    }
+    scale[0] = found;
+}

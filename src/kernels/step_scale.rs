@@ -1,0 +1,45 @@
+//! What a step measured, and how far its gradients may move the parameters: without a look at it from the host.
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+/// What [`super::IbotBackend::step_scale`] takes.
+#[derive(Debug, Clone)]
+pub struct StepScaleInput<B: Backend> {
+    /// Losses, `[1]` each, and last the sum of the squares of all gradients.
+    pub scalars: Vec<Tensor<B, 1>>,
+    /// Largest norm of all gradients together; a larger one is scaled down to it.
+    pub largest_norm: Option<f64>,
+    /// The scale of the step before, `[1]`; none for 1.
+    pub before: Option<Tensor<B, 1>>,
+}
+
+/// What [`super::IbotBackend::step_scale`] gives.
+#[derive(Debug, Clone)]
+pub struct StepScale<B: Backend> {
+    /// All scalars in a row.
+    pub scalars: Tensor<B, 1>,
+    /// `[1]`, what all gradients are to be multiplied by. It is 0, and nothing may move, where a scalar is not finite or
+    /// the scale of the step before is 0: so after a step that went wrong none moves anything, until somebody looks.
+    pub scale: Tensor<B, 1>,
+}
+
+pub(super) fn reference<B: Backend>(input: StepScaleInput<B>) -> StepScale<B> {
+    let last = input.scalars.len() - 1;
+    let scalars = Tensor::cat(input.scalars, 0);
+    let broken = scalars.clone().is_finite().bool_not().float().sum_dim(0);
+    let mut stays = broken.greater_elem(0.0);
+    if let Some(before) = input.before {
+        stays = stays.bool_or(before.equal_elem(0.0));
+    }
+    let norm = scalars.clone().narrow(0, last, 1).sqrt();
+    let scale = match input.largest_norm {
+        // 0 / 0 is no number, which clamping may or may not pass on
+        Some(largest) => (norm.clamp_min(f32::MIN_POSITIVE).recip() * largest).clamp_max(1.0),
+        None => Tensor::ones([1], &scalars.device()),
+    };
+    StepScale {
+        scale: scale.mask_fill(stays, 0.0),
+        scalars,
+    }
+}

@@ -1,0 +1,145 @@
+//! What a step measured: on the device first, on the host once somebody reads it.
+
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Tensor, TensorData};
+use serde::Serialize;
+
+use crate::config::IbotConfig;
+use crate::error::{Error, Result};
+use crate::ibot::IbotOutput;
+use crate::kernels::{IbotBackend, StepScale, StepScaleInput};
+
+/// The losses of a part or of several, `[1]` each, on the device.
+pub(super) struct Scalars<B: Backend> {
+    loss: Tensor<B, 1>,
+    loss_cls: Tensor<B, 1>,
+    loss_patch: Tensor<B, 1>,
+    loss_visible: Option<Tensor<B, 1>>,
+    loss_koleo: Option<Tensor<B, 1>>,
+}
+
+impl<B: IbotBackend> Scalars<B> {
+    pub fn of<A: AutodiffBackend<InnerBackend = B>>(output: IbotOutput<A>) -> Self {
+        Self {
+            loss: output.loss.inner(),
+            loss_cls: output.loss_cls,
+            loss_patch: output.loss_patch,
+            loss_visible: output.loss_visible,
+            loss_koleo: output.loss_koleo,
+        }
+    }
+
+    /// With the next part: shares add up, KoLeo is the whole batch's in each part.
+    pub fn plus(self, next: Self, config: &IbotConfig) -> Self {
+        let twice = next
+            .loss_koleo
+            .clone()
+            .map(|koleo| koleo * config.koleo_weight);
+        let loss = self.loss + next.loss;
+        let visible = self.loss_visible.zip(next.loss_visible);
+        Self {
+            loss: match twice {
+                Some(koleo) => loss - koleo,
+                None => loss,
+            },
+            loss_cls: self.loss_cls + next.loss_cls,
+            loss_patch: self.loss_patch + next.loss_patch,
+            loss_visible: visible.map(|(before, next)| before + next),
+            loss_koleo: next.loss_koleo,
+        }
+    }
+
+    /// How far the gradients may move the parameters, and the row that [`Unread::losses`] reads; `before` is the scale of
+    /// the step before.
+    pub fn scale(
+        self,
+        squared_norm: Tensor<B, 1>,
+        largest_norm: Option<f64>,
+        before: Option<Tensor<B, 1>>,
+    ) -> (Tensor<B, 1>, Unread<B>) {
+        let has_visible = self.loss_visible.is_some();
+        let has_koleo = self.loss_koleo.is_some();
+        let mut scalars = vec![self.loss, self.loss_cls, self.loss_patch];
+        scalars.extend(self.loss_visible);
+        scalars.extend(self.loss_koleo);
+        scalars.push(squared_norm);
+        let StepScale { scalars, scale } = B::step_scale(StepScaleInput {
+            scalars,
+            largest_norm,
+            before,
+        });
+        let unread = Unread {
+            scalars,
+            has_visible,
+            has_koleo,
+        };
+        (scale, unread)
+    }
+}
+
+/// The scalars of a step in a row on the device.
+#[derive(Debug)]
+pub(super) struct Unread<B: Backend> {
+    pub scalars: Tensor<B, 1>,
+    has_visible: bool,
+    has_koleo: bool,
+}
+
+impl<B: Backend> Unread<B> {
+    /// The step's losses, once `values` of its row, and of those after it, are on the host.
+    pub fn losses(&self, values: &mut impl Iterator<Item = f32>) -> Result<StepLosses> {
+        let mut next = || {
+            let missing = || Error::Device("a step has fewer scalars than expected".into());
+            values.next().ok_or_else(missing)
+        };
+        Ok(StepLosses {
+            loss: next()?,
+            loss_cls: next()?,
+            loss_patch: next()?,
+            loss_visible: self.has_visible.then(&mut next).transpose()?,
+            loss_koleo: self.has_koleo.then(&mut next).transpose()?,
+            gradient_norm: next()?.sqrt(),
+        })
+    }
+}
+
+/// The rows of several steps in one; reads it from the device.
+pub(super) fn rows<'a, B: Backend>(unread: impl Iterator<Item = &'a Unread<B>>) -> TensorData {
+    let rows: Vec<Tensor<B, 1>> = unread.map(|step| step.scalars.clone()).collect();
+    Tensor::cat(rows, 0).into_data()
+}
+
+/// What a step measured, on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct StepLosses {
+    /// All losses by their weights.
+    pub loss: f32,
+    /// Cross-entropy of class tokens across views.
+    pub loss_cls: f32,
+    /// Cross-entropy of masked patches.
+    pub loss_patch: f32,
+    /// Cross-entropy of visible patches; none where its weight is 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_visible: Option<f32>,
+    /// KoLeo regularizer; none where its weight is 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_koleo: Option<f32>,
+    /// Norm of all gradients together, before the optimizer.
+    pub gradient_norm: f32,
+}
+
+impl StepLosses {
+    /// The first term that is not a finite number.
+    pub fn non_finite(&self) -> Option<(&'static str, f32)> {
+        [
+            ("loss_cls", self.loss_cls),
+            ("loss_patch", self.loss_patch),
+            ("loss_visible", self.loss_visible.unwrap_or(0.0)),
+            ("loss_koleo", self.loss_koleo.unwrap_or(0.0)),
+            ("loss", self.loss),
+            ("gradient_norm", self.gradient_norm),
+        ]
+        .into_iter()
+        .find(|(_, value)| !value.is_finite())
+    }
+}

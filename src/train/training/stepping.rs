@@ -1,0 +1,104 @@
+//! One step of a run, and the reading of its metrics.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::super::health::Health;
+use super::super::{Rates, StepInput, StepMetrics, Trainer};
+use super::Training;
+use crate::backbone::TrainBackbone;
+use crate::error::Result;
+use crate::kernels::TrainBackend;
+
+impl Training<'_> {
+    /// One batch and one step; then, where it is time to read, the metrics of the steps since the last reading, as far as
+    /// they were sound. The trainer comes back whatever happens, as it was after the last sound step.
+    pub(super) fn one_step<B: TrainBackend, M: TrainBackbone<B>>(
+        &mut self,
+        trainer: Trainer<B, M>,
+    ) -> (Trainer<B, M>, Vec<StepMetrics>, Result<()>) {
+        let started = Instant::now();
+        let before = self.step - self.interval.steps();
+        let (mut trainer, made) = self.make_step(trainer);
+        if made.is_ok() && !self.reads_now() {
+            self.interval.took(started.elapsed());
+            return (trainer, Vec::new(), Ok(()));
+        }
+        let (losses, sound) = trainer.read_losses();
+        self.step = before + losses.len();
+        let looked = sound
+            .and(made)
+            .and_then(|(input, rates)| self.look(&trainer, &input, &rates));
+        self.interval.took(started.elapsed());
+        let batch_size = self.config.batch_size;
+        let mut read = self.interval.end(&losses, batch_size, &self.run.guard);
+        let (health, sound) = match looked {
+            Ok(health) => (health, Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        if let Some((metrics, health)) = read.last_mut().zip(health) {
+            let past_warmup = self.step > self.schedule.warmup_steps();
+            if past_warmup {
+                metrics.sick = self.monitor.see(&health);
+            }
+            metrics.health = Some(health);
+        }
+        (trainer, read, sound)
+    }
+
+    /// One batch and one step, whose losses nobody has read; gives what it was made of.
+    fn make_step<B: TrainBackend, M: TrainBackbone<B>>(
+        &mut self,
+        trainer: Trainer<B, M>,
+    ) -> (Trainer<B, M>, Result<(StepInput<B>, Rates)>) {
+        let started = Instant::now();
+        let batch = match self.loader.next_batch() {
+            Ok(batch) => batch,
+            Err(error) => return (trainer, Err(error)),
+        };
+        let data_wait_s = started.elapsed().as_secs_f64();
+        let weight_decay = self.config.optimizer.weight_decay;
+        let method = &self.config.method;
+        let mut rates = self.schedule.rates(method, weight_decay, self.step);
+        rates.learning_rate *= self.learning_rate_factor;
+        let device = trainer.device().clone();
+        let input = StepInput::<B>::upload(batch, &self.config.augment, &device);
+        let (trainer, made) = trainer.advance(&input, &rates);
+        if made.is_ok() {
+            self.step += 1;
+            self.interval.add(self.step, rates, data_wait_s);
+        }
+        (trainer, made.map(|()| (input, rates)))
+    }
+
+    /// Whether metrics are read after this step: at the end of their interval, and before anything that is written or
+    /// said of the run.
+    fn reads_now(&self) -> bool {
+        let ends_epoch = self.step.is_multiple_of(self.schedule.steps_per_epoch);
+        self.interval.is_over(self.config.metrics_every)
+            || self.is_looked_at()
+            || ends_epoch
+            || self.step == self.schedule.steps
+            || self.due.is_due(self.step)
+            || self.run.stop.load(Ordering::Relaxed)
+    }
+
+    fn is_looked_at(&self) -> bool {
+        let every = self.config.health_every;
+        every > 0 && self.step.is_multiple_of(every)
+    }
+
+    /// The run's health, at the steps that are looked at.
+    fn look<B: TrainBackend, M: TrainBackbone<B>>(
+        &self,
+        trainer: &Trainer<B, M>,
+        input: &StepInput<B>,
+        rates: &Rates,
+    ) -> Result<Option<Health>> {
+        if !self.is_looked_at() {
+            return Ok(None);
+        }
+        let probe = trainer.probe(input, rates)?;
+        Health::read(probe, &self.run.guard, trainer.device()).map(Some)
+    }
+}
