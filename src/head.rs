@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
 use crate::init::{constant_param, torch_linear};
-use crate::kernels::IbotBackend;
+use crate::kernels::{IbotBackend, StreamedLogits};
 use crate::random::Random;
 
 /// Square of the smallest norm that the L2 normalization divides by (PyTorch's 1e-12).
@@ -95,6 +95,34 @@ impl<B: IbotBackend> Head<B> {
     /// # Shapes
     /// `tokens` `[M, D]` -> logits `[M, K]`.
     pub fn forward(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {
+        let unit = self.unit(tokens);
+        match self.prototype_norm {
+            PrototypeNorm::None => self.prototypes.forward(unit),
+            _ => unit.matmul(self.normalized_prototypes()),
+        }
+    }
+
+    /// The same logits, as rows and prototypes whose product they are.
+    ///
+    /// # Shapes
+    /// `tokens` `[M, D]`.
+    pub fn streamed(&self, tokens: Tensor<B, 2>) -> StreamedLogits<B> {
+        StreamedLogits {
+            unit: self.unit(tokens),
+            prototypes: self.normalized_prototypes(),
+        }
+    }
+
+    /// Number K of prototypes.
+    pub fn prototypes(&self) -> usize {
+        self.prototypes.weight.dims()[1]
+    }
+
+    /// Rows of length 1, before the prototypes.
+    ///
+    /// # Shapes
+    /// `tokens` `[M, D]` -> `[M, bottleneck]`.
+    pub fn unit(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {
         let mut hidden = tokens;
         for (at, layer) in self.layers.iter().enumerate() {
             if at > 0 {
@@ -102,18 +130,21 @@ impl<B: IbotBackend> Head<B> {
             }
             hidden = layer.forward(hidden);
         }
-        let unit = l2_normalize(hidden, MIN_SQUARED_NORM);
-        if self.prototype_norm == PrototypeNorm::None {
-            return self.prototypes.forward(unit);
-        }
+        l2_normalize(hidden, MIN_SQUARED_NORM)
+    }
+
+    /// The prototypes that rows are multiplied with, `[bottleneck, K]`.
+    pub fn normalized_prototypes(&self) -> Tensor<B, 2> {
         let directions = self.prototypes.weight.val();
+        if self.prototype_norm == PrototypeNorm::None {
+            return directions;
+        }
         let squared = (directions.clone() * directions.clone()).sum_dim(0); // [1, K]
         let length = squared.clamp_min(MIN_SQUARED_NORM).sqrt();
-        let prototypes = match &self.prototype_length {
+        match &self.prototype_length {
             Some(learned) => directions * (learned.val().unsqueeze_dim(0) / length),
             None => directions / length,
-        };
-        unit.matmul(prototypes)
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ibot::bench::{BenchRequest, bench_kernels, bench_steps};
-use ibot::config::IbotConfig;
+use ibot::config::{IbotConfig, StreamingPrototypes};
 use ibot::data::{AugmentConfig, FolderConfig, ImageFolder, TrainViews, bench_loader};
 use ibot::{Error, Result};
 
@@ -35,6 +35,9 @@ pub struct BenchArgs {
     /// Prototypes of the patch head.
     #[arg(long, default_value_t = 8_192)]
     n_patch_prototypes: usize,
+    /// Whether logits are made tile by tile instead of stored.
+    #[arg(long, value_enum, default_value = "auto")]
+    streaming_prototypes: StreamingPrototypes,
     #[command(flatten)]
     device: DeviceArgs,
     /// Times the WGSL kernels against tensor operations on the same GPU, in --steps rounds.
@@ -64,6 +67,7 @@ impl BenchArgs {
             image_size: self.image_size,
             n_cls_prototypes: self.n_cls_prototypes,
             n_patch_prototypes: self.n_patch_prototypes,
+            streaming_prototypes: self.streaming_prototypes,
             ..IbotConfig::default()
         };
         match &self.data {

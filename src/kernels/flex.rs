@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::{
     AdamWInput, AdamWState, CrossEntropyInput, CrossEntropyOutput, IbotBackend, LayerNormGradients,
-    LayerNormInput, TargetPotentials, adamw, ema, flex_loss, flex_rows,
+    LayerNormInput, RowPotentials, TargetPotentials, adamw, ema, flex_loss, flex_rows,
 };
 
 /// Entries per parallel piece: 64 KiB of f32, small enough for any core's cache.
@@ -34,6 +34,14 @@ impl IbotBackend for Flex {
         iterations: usize,
     ) -> TargetPotentials<Self> {
         flex_loss::sinkhorn(teacher_logits, temperature, iterations)
+    }
+
+    fn sinkhorn_iteration(
+        teacher_logits: Tensor<Self, 2>,
+        rows: RowPotentials<Self>,
+        temperature: f64,
+    ) -> TargetPotentials<Self> {
+        flex_loss::sinkhorn_iteration(teacher_logits, rows, temperature)
     }
 
     fn centered_potentials(

@@ -52,7 +52,11 @@ impl<B: Backend> Center<B> {
             return;
         };
         let [_, prototypes] = sum.dims();
-        let mean = sum.reshape([prototypes]) / rows as f64;
+        self.move_to(sum.reshape([prototypes]) / rows as f64);
+    }
+
+    /// [`Center::update`] by the mean of the batch's logits, `[K]`.
+    pub fn move_to(&mut self, mean: Tensor<B, 1>) {
         self.value = Some(match self.value.take() {
             Some(center) => center * self.momentum + mean * (1.0 - self.momentum),
             None => mean,

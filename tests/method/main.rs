@@ -13,6 +13,7 @@ mod gpu;
 mod health;
 mod parts;
 mod recipe;
+mod streaming;
 #[path = "../suite/mod.rs"]
 mod suite;
 mod targets;
@@ -80,6 +81,8 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("losses by weight", recipe::losses_by_weight::<B>),
         ("centered patches", recipe::centered_patches::<B>),
         ("parts add up", parts::parts_add_up::<B>),
+        ("streamed prototypes", streaming::steps_equal_stored::<B>),
+        ("probes by tile", streaming::probes_do_not_see_tiles::<B>),
         ("drop path", recipe::drop_path::<B>),
         ("layer decay", training::learning_rates_fall_with_depth::<B>),
         ("frozen prototypes", training::prototypes_can_be_frozen::<B>),
@@ -108,6 +111,7 @@ fn wgpu() {
     if let Some((device, guard)) = gpu::device() {
         run::<Autodiff<Gpu>>("wgpu", &device);
         targets::logits_beyond_one_buffer::<Autodiff<Gpu>>(&device);
+        streaming::many_prototypes_in_little_memory(&device);
         guard.check_sync::<Gpu>(&device).unwrap();
     }
 }

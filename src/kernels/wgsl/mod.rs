@@ -27,7 +27,7 @@ use crate::error::Result;
 
 use super::choice::KernelChoice;
 use super::{
-    CrossEntropyInput, CrossEntropyOutput, Gpu, IbotBackend, TargetPotentials,
+    CrossEntropyInput, CrossEntropyOutput, Gpu, IbotBackend, RowPotentials, TargetPotentials,
     cross_entropy as tensor_cross_entropy, ema as tensor_ema,
     target_potentials as tensor_potentials,
 };
@@ -124,6 +124,21 @@ impl IbotBackend for Gpu {
             }
             KernelChoice::Reference => {
                 tensor_potentials::sinkhorn(teacher_logits, temperature, iterations)
+            }
+        }
+    }
+
+    fn sinkhorn_iteration(
+        teacher_logits: Tensor<Self, 2>,
+        rows: RowPotentials<Self>,
+        temperature: f64,
+    ) -> TargetPotentials<Self> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => {
+                target_potentials::sinkhorn_iteration(teacher_logits, rows, temperature)
+            }
+            KernelChoice::Reference => {
+                tensor_potentials::sinkhorn_iteration(teacher_logits, rows, temperature)
             }
         }
     }
