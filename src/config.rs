@@ -31,6 +31,19 @@ pub enum PatchWeight {
     Image,
 }
 
+/// Whether logits are made tile by tile, whenever something looks at them, and never stored as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamingPrototypes {
+    /// Where the logits of a loss would be large, or larger than one tensor of the device.
+    #[default]
+    Auto,
+    /// All logits.
+    Always,
+    /// None: what one tensor cannot hold is split by rows.
+    Never,
+}
+
 /// Parameters of `stable_pretraining.methods.iBOT` 0.1.8 by name and default, and a few that it fixes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -114,6 +127,8 @@ pub struct IbotConfig {
     pub grad_checkpointing: bool,
     /// Sinkhorn-Knopp iterations.
     pub sinkhorn_iterations: usize,
+    /// Whether logits are streamed: less memory, more matrix products, the same numbers but for rounding.
+    pub streaming_prototypes: StreamingPrototypes,
     /// A backbone of one's own shape instead of a name; its `img_size` is replaced by `image_size`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vit: Option<VitConfig>,
@@ -159,6 +174,7 @@ impl Default for IbotConfig {
             drop_path_rate: 0.0,
             grad_checkpointing: false,
             sinkhorn_iterations: 3,
+            streaming_prototypes: StreamingPrototypes::Auto,
             vit: None,
         }
     }

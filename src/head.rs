@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
 use crate::init::{constant_param, torch_linear};
-use crate::kernels::{Before, IbotBackend, LinearInput};
+use crate::kernels::{Before, IbotBackend, LinearInput, StreamedLogits};
 use crate::random::Random;
 
 /// Square of the smallest norm that the L2 normalization divides by (PyTorch's 1e-12).
@@ -95,6 +95,36 @@ impl<B: IbotBackend> Head<B> {
     /// # Shapes
     /// `tokens` `[M, D]` -> logits `[M, K]`.
     pub fn forward(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {
+        B::linear_layer(LinearInput {
+            x: self.unit(tokens),
+            before: Before::Nothing,
+            weight: self.normalized_prototypes(),
+            bias: None,
+            residual: None,
+        })
+    }
+
+    /// The same logits, as rows and prototypes whose product they are.
+    ///
+    /// # Shapes
+    /// `tokens` `[M, D]`.
+    pub fn streamed(&self, tokens: Tensor<B, 2>) -> StreamedLogits<B> {
+        StreamedLogits {
+            unit: self.unit(tokens),
+            prototypes: self.normalized_prototypes(),
+        }
+    }
+
+    /// Number K of prototypes.
+    pub fn prototypes(&self) -> usize {
+        self.prototypes.weight.dims()[1]
+    }
+
+    /// Rows of length 1, before the prototypes.
+    ///
+    /// # Shapes
+    /// `tokens` `[M, D]` -> `[M, bottleneck]`.
+    pub fn unit(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {
         let mut hidden = tokens;
         for (at, layer) in self.layers.iter().enumerate() {
             let before = if at > 0 {
@@ -107,18 +137,21 @@ impl<B: IbotBackend> Head<B> {
                 ..LinearInput::of(hidden, layer)
             });
         }
-        let unit = l2_normalize(hidden, MIN_SQUARED_NORM);
-        if self.prototype_norm == PrototypeNorm::None {
-            return B::linear_layer(LinearInput::of(unit, &self.prototypes));
-        }
+        l2_normalize(hidden, MIN_SQUARED_NORM)
+    }
+
+    /// The prototypes that rows are multiplied with, `[bottleneck, K]`.
+    pub fn normalized_prototypes(&self) -> Tensor<B, 2> {
         let directions = self.prototypes.weight.val();
+        if self.prototype_norm == PrototypeNorm::None {
+            return directions;
+        }
         let squared = (directions.clone() * directions.clone()).sum_dim(0); // [1, K]
         let length = squared.clamp_min(MIN_SQUARED_NORM).sqrt();
-        let prototypes = match &self.prototype_length {
+        match &self.prototype_length {
             Some(learned) => directions * (learned.val().unsqueeze_dim(0) / length),
             None => directions / length,
-        };
-        unit.matmul(prototypes)
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::traffic::{GpuTraffic, counted, peak_in_use_mib};
 use super::{StepSize, median};
 use crate::backbone::VisionTransformer;
+use crate::config::{IbotConfig, StreamingPrototypes};
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Error, Result};
 use crate::kernels::{Gpu, TrainBackend};
@@ -34,6 +35,10 @@ const EMA_DECAY: f64 = 0.996;
 pub struct BenchRequest {
     /// How large a step is.
     pub size: StepSize,
+    /// Whether logits are made tile by tile instead of stored.
+    pub streaming_prototypes: StreamingPrototypes,
+    /// Whether blocks keep their inputs alone and run twice.
+    pub grad_checkpointing: bool,
     /// Steps to time, after one to warm up.
     pub steps: usize,
     /// The device.
@@ -181,7 +186,11 @@ fn time<B: TrainBackend>(
     device: &B::Device,
     report: &mut dyn FnMut(&StepTimes),
 ) -> Result<StepReport> {
-    let config = request.size.method()?;
+    let config = IbotConfig {
+        streaming_prototypes: request.streaming_prototypes,
+        grad_checkpointing: request.grad_checkpointing,
+        ..request.size.method()?
+    };
     let method = config.init::<B>(0, device)?;
     let optimizer = OptimizerConfig::default();
     let mut trainer = Trainer::new(method, optimizer, device.clone(), guard.clone());

@@ -8,6 +8,7 @@ use ibot::bench::{
     Against, BenchRequest, Peers, StepSize, bench_in_process, bench_kernels, bench_scaling,
     bench_steps, compare,
 };
+use ibot::config::StreamingPrototypes;
 use ibot::data::{FolderConfig, ImageFolder, TrainViews, bench_loader};
 use ibot::train::RunConfig;
 use ibot::{Error, Result};
@@ -56,6 +57,12 @@ pub struct BenchArgs {
     /// Steps, or rounds, to time, after one that is not.
     #[arg(long, default_value_t = 5)]
     steps: usize,
+    /// Whether logits are made tile by tile instead of stored.
+    #[arg(long, value_enum, default_value = "auto")]
+    streaming_prototypes: StreamingPrototypes,
+    /// Whether blocks keep their inputs alone and run twice.
+    #[arg(long)]
+    grad_checkpointing: bool,
     #[command(flatten)]
     device: DeviceArgs,
     /// JSON instead of a table.
@@ -117,6 +124,8 @@ impl BenchArgs {
     fn time_steps(&self) -> Result<()> {
         let request = BenchRequest {
             size: self.size(),
+            streaming_prototypes: self.streaming_prototypes,
+            grad_checkpointing: self.grad_checkpointing,
             steps: self.steps,
             selected: self.device.select()?,
         };

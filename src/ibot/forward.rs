@@ -5,13 +5,16 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use super::Ibot;
 use super::rows::{PatchRows, images_of, mask_tensor};
-use super::targets::{BatchTargets, HeadRows, Part, place};
+use super::targets::{BatchTargets, Part};
+use super::teacher_rows::PartTargets;
 use crate::backbone::{PatchMask, Tokens, TrainBackbone};
 use crate::config::PatchWeight;
 use crate::error::{Error, Result};
-use crate::kernels::{TargetPotentials, TrainBackend};
+use crate::kernels::{StreamedTargets, TargetPotentials, TrainBackend};
 use crate::losses::{
-    ClsLogits, ClsLossInput, PatchLossInput, PatchWeighting, cls_loss, koleo_loss, patch_loss,
+    ClsLogits, ClsLossInput, PatchLossInput, PatchWeighting, StreamedClsLossInput,
+    StreamedPatchLossInput, cls_loss, koleo_loss, patch_loss, streamed_cls_loss,
+    streamed_patch_loss,
 };
 use crate::random::{Random, Stream};
 
@@ -135,8 +138,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         let loss_patch = self.patch_loss(
             &student,
             &part.masked,
-            place(&targets.parts, index, |part| &part.of_masked),
-            (&part.of_masked, targets.masked.as_ref()),
+            targets.masked.as_ref().map(|rows| rows.of_part(index)),
             share_of(&targets.parts, index, config.patch_weight, |part| {
                 &part.masked
             }),
@@ -148,8 +150,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             let found = self.patch_loss(
                 &student,
                 &part.visible,
-                place(&targets.parts, index, |part| &part.of_visible),
-                (&part.of_visible, targets.visible.as_ref()),
+                targets.visible.as_ref().map(|rows| rows.of_part(index)),
                 share_of(&targets.parts, index, config.patch_weight, |part| {
                     &part.visible
                 }),
@@ -247,25 +248,34 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         targets: &BatchTargets<B>,
         index: usize,
     ) -> Tensor<B, 1> {
-        let part = &targets.parts[index];
         let prototypes = self.config.n_cls_prototypes;
         let head = &self.student.network.cls_head;
-        let rows = place(&targets.parts, index, |part| &part.of_cls);
-        let spans = part.of_cls.spans.iter().zip(&part.of_cls.teacher_logits);
-        let logits = spans.map(|(span, teacher)| {
-            let student = head.forward(images_of(student_cls, sizes.batch, span));
-            let teacher = Tensor::from_inner(teacher.clone());
-            ClsLogits {
-                student: student.reshape([sizes.views, span.len(), prototypes]),
-                teacher: teacher.reshape([sizes.global_views, span.len(), prototypes]),
+        let student_temperature = self.config.temperature_student;
+        let loss = match targets.cls.of_part(index) {
+            PartTargets::Streamed(of_teacher) => streamed_cls_loss(StreamedClsLossInput {
+                student: head.streamed(student_cls.clone()),
+                targets: StreamedTargets::from_inner(of_teacher),
+                images: sizes.batch,
+                student_temperature,
+            }),
+            PartTargets::Stored(of_teacher, potentials) => {
+                let spans = of_teacher.spans.iter().zip(&of_teacher.logits);
+                let logits = spans.map(|(span, teacher)| {
+                    let student = head.forward(images_of(student_cls, sizes.batch, span));
+                    let teacher = Tensor::from_inner(teacher.clone());
+                    ClsLogits {
+                        student: student.reshape([sizes.views, span.len(), prototypes]),
+                        teacher: teacher.reshape([sizes.global_views, span.len(), prototypes]),
+                    }
+                });
+                cls_loss(ClsLossInput {
+                    logits: logits.collect(),
+                    potentials: TargetPotentials::from_inner(potentials),
+                    student_temperature,
+                })
             }
-        });
-        let loss = cls_loss(ClsLossInput {
-            logits: logits.collect(),
-            potentials: TargetPotentials::from_inner(targets.cls.rows(rows.start, rows.end)),
-            student_temperature: self.config.temperature_student,
-        });
-        shared(loss, part.batch as f64 / targets.batch() as f64)
+        };
+        shared(loss, sizes.batch as f64 / targets.batch() as f64)
     }
 
     /// Heads and loss see some patches only: the reference computes all logits and drops the others.
@@ -273,33 +283,41 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         &self,
         student: &Tokens<B>,
         rows: &PatchRows,
-        place: std::ops::Range<usize>,
-        (of_teacher, potentials): (
-            &HeadRows<B::InnerBackend>,
-            Option<&TargetPotentials<B::InnerBackend>>,
-        ),
+        of_teacher: Option<PartTargets<'_, B::InnerBackend>>,
         share: f64,
     ) -> Tensor<B, 1> {
         let count = rows.rows.len();
-        let Some(potentials) = potentials.filter(|_| count > 0) else {
+        let Some(of_teacher) = of_teacher.filter(|_| count > 0) else {
             return Tensor::zeros([1], &student.patches.device());
         };
         let selected = rows.select(&student.patches);
         let head = self.student.network.head_of_patches();
-        let spans = of_teacher.spans.iter();
-        let teacher_logits = of_teacher.teacher_logits.iter().cloned();
-        let loss = patch_loss(PatchLossInput {
-            student_logits: spans
-                .map(|span| head.forward(images_of(&selected, count, span)))
-                .collect(),
-            teacher_logits: teacher_logits.map(Tensor::from_inner).collect(),
-            potentials: TargetPotentials::from_inner(potentials.rows(place.start, place.end)),
-            weighting: match self.config.patch_weight {
-                PatchWeight::Patch => PatchWeighting::PerPatch,
-                PatchWeight::Image => PatchWeighting::PerImage(rows.counts.clone()),
-            },
-            student_temperature: self.config.temperature_student,
-        });
+        let student_temperature = self.config.temperature_student;
+        let weighting = match self.config.patch_weight {
+            PatchWeight::Patch => PatchWeighting::PerPatch,
+            PatchWeight::Image => PatchWeighting::PerImage(rows.counts.clone()),
+        };
+        let loss = match of_teacher {
+            PartTargets::Streamed(of_teacher) => streamed_patch_loss(StreamedPatchLossInput {
+                student: head.streamed(selected),
+                targets: StreamedTargets::from_inner(of_teacher),
+                weighting,
+                student_temperature,
+            }),
+            PartTargets::Stored(of_teacher, potentials) => {
+                let spans = of_teacher.spans.iter();
+                let teacher_logits = of_teacher.logits.iter().cloned();
+                patch_loss(PatchLossInput {
+                    student_logits: spans
+                        .map(|span| head.forward(images_of(&selected, count, span)))
+                        .collect(),
+                    teacher_logits: teacher_logits.map(Tensor::from_inner).collect(),
+                    potentials: TargetPotentials::from_inner(potentials),
+                    weighting,
+                    student_temperature,
+                })
+            }
+        };
         shared(loss, share)
     }
 }

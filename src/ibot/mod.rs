@@ -3,12 +3,14 @@
 //! - `forward`: losses of a batch; reads like Algorithm 1 of the paper
 //! - `probe`: what shows whether training is healthy
 //! - `targets`: what the teacher makes of a batch
+//! - `teacher_rows`: one kind of its rows, and their targets, of stored or streamed logits
 //! - `rows`: which rows of which tokens go through the heads
 
 mod forward;
 mod probe;
 mod rows;
 mod targets;
+mod teacher_rows;
 
 pub use forward::{IbotInput, IbotOutput};
 pub use probe::{Probe, TargetProbe};
@@ -30,6 +32,9 @@ use crate::teacher::{deep_copy, ema, parameters};
 
 /// Deviation of the mask token at the start.
 const MASK_TOKEN_DEVIATION: f64 = 0.02;
+
+/// Entries of a tile of streamed logits: 16 MiB.
+const TILE_ENTRIES: usize = 1 << 22;
 
 /// A backbone with its two prototype heads: what student and teacher have in common.
 #[derive(Module, Debug)]
@@ -69,6 +74,8 @@ pub struct Ibot<B: TrainBackend, M: TrainBackbone<B>> {
     pub center: Center<B::InnerBackend>,
     /// Center of the patch logits.
     pub patch_center: Center<B::InnerBackend>,
+    /// Most entries of a tile of streamed logits; a prototype of all rows is the least.
+    pub tile_entries: usize,
     config: IbotConfig,
 }
 
@@ -128,6 +135,7 @@ impl IbotConfig {
             },
             center: Center::unset(self.center_momentum),
             patch_center: Center::unset(self.patch_center_momentum),
+            tile_entries: TILE_ENTRIES,
             config: self.clone(),
         })
     }

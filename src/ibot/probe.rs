@@ -1,15 +1,13 @@
 //! What shows whether training is healthy, without labels: the teacher's targets, its features, and the student beside it.
 
 use burn::module::AutodiffModule;
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor};
 
-use super::rows::most_logit_rows;
-use super::targets::HeadRows;
 use super::{Ibot, IbotInput};
 use crate::backbone::{Backbone, TrainBackbone};
 use crate::error::Result;
-use crate::kernels::{TargetPotentials, TrainBackend};
+use crate::kernels::{StreamedLogits, StreamedTargets, TrainBackend};
 
 /// Keeps the logarithm of a target of 0 finite.
 const LOG_EPS: f64 = 1e-12;
@@ -42,13 +40,13 @@ pub struct Probe<B: Backend> {
 }
 
 impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
-    /// Looks at a batch and changes nothing. Costs a forward of both networks.
+    /// Looks at a batch and changes nothing. Costs a forward of both networks; logits are streamed.
     ///
     /// # Errors
     /// As [`Ibot::targets`].
     pub fn probe(&self, input: &IbotInput<'_, B>) -> Result<Probe<B::InnerBackend>> {
-        let targets = self.targets(std::slice::from_ref(input))?;
-        let part = &targets.parts[0];
+        let rows = self.teacher_rows(std::slice::from_ref(input))?;
+        let of_cls = rows.cls.streamed(self.tile_entries);
         let images = Tensor::cat(input.global_views.to_vec(), 0);
         let student = self
             .student
@@ -57,73 +55,65 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             .valid()
             .tokens(images, None)
             .cls;
-        let device = student.device();
-        let views = input.global_views.len();
-        let most = most_logit_rows::<B>(self.config.n_cls_prototypes, views, &device)?;
         let head = self.student.network.cls_head.valid();
-        let student = HeadRows::new(&head, &student, part.batch, most / views);
-        let of_patches = targets.masked.as_ref();
+        let has_masked = !rows.masked.is_empty();
         Ok(Probe {
-            cls: probe_targets(&part.of_cls, &targets.cls),
-            patch: of_patches.map(|potentials| probe_targets(&part.of_masked, potentials)),
-            agreement: agreement(&student, &part.of_cls, &device),
-            feature_std: feature_std(part.cls.clone()),
+            agreement: agreement(&head.streamed(student), &of_cls),
+            cls: probe_targets(&of_cls),
+            patch: has_masked.then(|| probe_targets(&rows.masked.streamed(self.tile_entries))),
+            feature_std: feature_std(rows.parts[0].cls.clone()),
         })
     }
 }
 
-fn probe_targets<B: Backend>(
-    rows: &HeadRows<B>,
-    potentials: &TargetPotentials<B>,
-) -> TargetProbe<B> {
-    let total = rows.rows() as f64;
-    let mut start = 0;
-    let mut sums: Option<[Tensor<B, 1>; 3]> = None; // entropy, targets by prototype, largest logit
-    for logits in &rows.teacher_logits {
-        let [count, prototypes] = logits.dims();
-        let targets = potentials
-            .rows(start, start + count)
-            .targets(logits.clone());
-        start += count;
-        let entropy = (targets.clone() * (targets.clone() + LOG_EPS).log()).neg();
-        let found = [
-            entropy.sum_dim(1).sum_dim(0).reshape([1]),
-            targets.sum_dim(0).reshape([prototypes]),
-            logits.clone().abs().max_dim(1).max_dim(0).reshape([1]),
-        ];
-        sums = Some(match sums {
-            None => found,
-            Some([entropy, mean, largest]) => {
-                let [more_entropy, more_mean, other] = found;
-                let largest = Tensor::cat(vec![largest, other], 0).max();
-                [entropy + more_entropy, mean + more_mean, largest]
-            }
-        });
+fn probe_targets<B: Backend>(targets: &StreamedTargets<B>) -> TargetProbe<B> {
+    let rows = targets.teacher.rows() as f64;
+    let entropy = |targets: Tensor<B, 2>| {
+        let terms = targets.clone() * (targets + LOG_EPS).log();
+        terms.neg().sum_dim(1).sum_dim(0).reshape([1])
+    };
+    let [mut of_rows, mut of_mean, mut largest] = [const { Vec::new() }; 3];
+    for columns in targets.tiles() {
+        let logits = targets.teacher.tile(&columns);
+        largest.push(logits.clone().abs().max_dim(1).max_dim(0).reshape([1]));
+        let tile = targets.potentials.columns(&columns).targets(logits);
+        of_mean.push(entropy(tile.clone().sum_dim(0) / rows));
+        of_rows.push(entropy(tile));
     }
-    let zero = || Tensor::zeros([1], &potentials.row_log.device());
-    let [entropy, mean, largest_logit] = sums.unwrap_or_else(|| [zero(), zero(), zero()]);
-    let mean = mean / total.max(1.0);
+    let sum = |terms: Vec<Tensor<B, 1>>| Tensor::cat(terms, 0).sum_dim(0);
     TargetProbe {
-        entropy: entropy / total.max(1.0),
-        entropy_of_mean: (mean.clone() * (mean + LOG_EPS).log()).neg().sum_dim(0),
-        largest_logit,
+        entropy: sum(of_rows) / rows,
+        entropy_of_mean: sum(of_mean),
+        largest_logit: Tensor::cat(largest, 0).max_dim(0),
     }
 }
 
-/// Share of rows with the same likeliest prototype in both.
+/// Share of rows with the same likeliest prototype in both, `[1]`.
 fn agreement<B: Backend>(
-    student: &HeadRows<B>,
-    teacher: &HeadRows<B>,
-    device: &B::Device,
+    student: &StreamedLogits<B>,
+    teacher: &StreamedTargets<B>,
 ) -> Tensor<B, 1> {
-    let pairs = student.teacher_logits.iter().zip(&teacher.teacher_logits);
-    let same = pairs.map(|(student, teacher)| {
-        let same = student.clone().argmax(1).equal(teacher.clone().argmax(1));
-        same.float().sum_dim(0).reshape([1])
-    });
-    let all = same.reduce(|sum, next| sum + next);
-    let rows = teacher.rows().max(1) as f64;
-    all.map_or_else(|| Tensor::zeros([1], device), |all| all / rows)
+    let likeliest = |logits: &StreamedLogits<B>| {
+        let mut best: Option<(Tensor<B, 2>, Tensor<B, 2, Int>)> = None;
+        for columns in teacher.tiles() {
+            let tile = logits.tile(&columns);
+            let (value, at) = (tile.clone().max_dim(1), tile.argmax(1));
+            let at = at + columns.start as i64;
+            best = Some(match best {
+                None => (value, at),
+                Some((before, place)) => {
+                    let is_better = value.clone().greater(before.clone());
+                    (before.max_pair(value), place.mask_where(is_better, at))
+                }
+            });
+        }
+        best.map(|(_, at)| at)
+    };
+    let rows = student.rows() as f64;
+    let pair = likeliest(student).zip(likeliest(&teacher.teacher));
+    let same = pair.map(|(student, teacher)| student.equal(teacher).float());
+    let none = || Tensor::zeros([1], &student.unit.device());
+    same.map_or_else(none, |same| same.sum_dim(0).reshape([1]) / rows)
 }
 
 fn feature_std<B: Backend>(features: Tensor<B, 2>) -> Tensor<B, 1> {
@@ -162,16 +152,11 @@ mod tests {
     fn targets_are_told_by_their_entropies() {
         let device = Default::default();
         let probe = |logits: [[f32; 2]; 2]| {
-            let logits = Tensor::<Flex, 2>::from_floats(logits, &device);
-            let rows = HeadRows {
-                spans: vec![0..1, 1..2],
-                teacher_logits: vec![
-                    logits.clone().narrow(0, 0, 1),
-                    logits.clone().narrow(0, 1, 1),
-                ],
+            let teacher = StreamedLogits {
+                unit: Tensor::<Flex, 2>::from_floats(logits, &device),
+                prototypes: Tensor::eye(2, &device),
             };
-            let potentials = crate::kernels::IbotBackend::centered_potentials(&[logits], None, 0.1);
-            let found = probe_targets(&rows, &potentials);
+            let found = probe_targets(&StreamedTargets::centered(teacher, 1, None, 0.1));
             [found.entropy, found.entropy_of_mean, found.largest_logit].map(one)
         };
         let ln_2 = std::f64::consts::LN_2;

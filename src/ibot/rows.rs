@@ -6,7 +6,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 
 use crate::error::{Error, Result};
-use crate::kernels::{IbotBackend, TrainBackend};
+use crate::kernels::IbotBackend;
 
 /// Some patches of a batch, as rows of its flat tokens.
 pub(super) struct PatchRows {
@@ -44,18 +44,18 @@ impl PatchRows {
 ///
 /// # Errors
 /// [`Error::Training`] where not even `needed` rows fit.
-pub(super) fn most_logit_rows<B: TrainBackend>(
+pub(super) fn most_logit_rows<B: IbotBackend>(
     prototypes: usize,
     needed: usize,
     device: &B::Device,
 ) -> Result<usize> {
-    let most = B::InnerBackend::max_logit_rows(prototypes, device);
+    let most = B::max_logit_rows(prototypes, device);
     if most >= needed {
         return Ok(most);
     }
     Err(Error::Training(format!(
         "{needed} rows of {prototypes} prototypes are larger than the largest buffer of this device, which holds \
-         {most} of them: use fewer prototypes or --backend flex"
+         {most} of them: set method.streaming_prototypes = \"auto\", use fewer prototypes or --backend flex"
     )))
 }
 

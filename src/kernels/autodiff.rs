@@ -14,8 +14,8 @@ use crate::error::Result;
 
 use super::{
     AttentionInput, AttentionOutput, Before, BranchInput, CrossEntropyInput, CrossEntropyOutput,
-    IbotBackend, LayerNormInput, LinearInput, TargetPotentials, branch, linear, patchify,
-    residual_branch, wrap,
+    IbotBackend, LayerNormInput, LinearInput, StreamedInput, StreamedLogits, branch, linear,
+    patchify, residual_branch, streamed, wrap,
 };
 
 fn primitive<B: Backend, const D: usize>(
@@ -259,6 +259,32 @@ impl<B: IbotBackend> Backward<B, 1> for CrossEntropy {
     }
 }
 
+#[derive(Debug)]
+struct StreamedCrossEntropy;
+
+impl<B: IbotBackend> Backward<B, 2> for StreamedCrossEntropy {
+    /// Input and output of the forward pass: no logits, which are made again.
+    type State = (StreamedInput<B>, CrossEntropyOutput<B>);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 2>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let d_loss = wrap(grads.consume::<B>(&ops.node));
+        let (input, output) = ops.state;
+        let [unit, prototypes] = ops.parents;
+        let found = streamed::backward(&input, &output, &d_loss, prototypes.is_some());
+        if let Some(parent) = unit {
+            grads.register::<B>(parent.id, primitive(found.d_unit));
+        }
+        if let Some((parent, gradient)) = prototypes.zip(found.d_prototypes) {
+            grads.register::<B>(parent.id, primitive(gradient));
+        }
+    }
+}
+
 impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
     fn check_device(device: &Self::Device) -> Result<()> {
         B::check_device(device)
@@ -273,13 +299,7 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         let inner = CrossEntropyInput::<B> {
             student_logits: wrap(student.primitive),
             teacher_logits: input.teacher_logits.clone().inner(),
-            potentials: TargetPotentials {
-                prototype_shift: input.potentials.prototype_shift.clone().inner(),
-                prototype_log: input.potentials.prototype_log.clone().inner(),
-                row_shift: input.potentials.row_shift.clone().inner(),
-                row_log: input.potentials.row_log.clone().inner(),
-                temperature: input.potentials.temperature,
-            },
+            potentials: input.potentials.clone().inner(),
             pairing: input.pairing,
             row_weights: input.row_weights.clone().inner(),
             student_temperature: input.student_temperature,
@@ -288,6 +308,36 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         let loss = primitive(output.loss.clone());
         let (row_max, row_log) = (output.row_max.clone(), output.row_log.clone());
         let prep = Backward::<B, 1>::prepare::<C>(CrossEntropy, [student.node]);
+        let loss = match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((inner, output), loss),
+            OpsKind::UnTracked(prep) => prep.finish(loss),
+        };
+        CrossEntropyOutput {
+            loss: wrap(loss),
+            // untracked: no gradient flows through them
+            row_max: Tensor::from_inner(row_max),
+            row_log: Tensor::from_inner(row_log),
+        }
+    }
+
+    fn streamed_cross_entropy(input: &StreamedInput<Self>) -> CrossEntropyOutput<Self> {
+        let unit = primitive(input.student.unit.clone());
+        let prototypes = primitive(input.student.prototypes.clone());
+        let inner = StreamedInput::<B> {
+            student: StreamedLogits {
+                unit: wrap(unit.primitive),
+                prototypes: wrap(prototypes.primitive),
+            },
+            targets: input.targets.clone().inner(),
+            pairing: input.pairing,
+            row_weights: input.row_weights.clone().inner(),
+            student_temperature: input.student_temperature,
+        };
+        let output = B::streamed_cross_entropy(&inner);
+        let loss = primitive(output.loss.clone());
+        let (row_max, row_log) = (output.row_max.clone(), output.row_log.clone());
+        let nodes = [unit.node, prototypes.node];
+        let prep = Backward::<B, 2>::prepare::<C>(StreamedCrossEntropy, nodes);
         let loss = match prep.compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish((inner, output), loss),
             OpsKind::UnTracked(prep) => prep.finish(loss),

@@ -46,25 +46,59 @@ pub struct CrossEntropyOutput<B: Backend> {
     pub row_log: Tensor<B, 1>,
 }
 
-impl<B: Backend> CrossEntropyInput<B> {
+impl Pairing {
     /// Views of student and teacher, and rows of one view.
-    pub(super) fn views(&self) -> [usize; 3] {
-        let [student_rows, _] = self.student_logits.dims();
-        let [teacher_rows, _] = self.teacher_logits.dims();
-        match self.pairing {
-            Pairing::SameRow => [1, 1, student_rows],
-            Pairing::OtherViews { images } => {
+    fn views(self, [student_rows, teacher_rows]: [usize; 2]) -> [usize; 3] {
+        match self {
+            Self::SameRow => [1, 1, student_rows],
+            Self::OtherViews { images } => {
                 let views = |rows: usize| rows.checked_div(images).unwrap_or(0);
                 [views(student_rows), views(teacher_rows), images]
             }
         }
     }
 
+    /// Of `teacher_views`, those that a student view is compared with.
+    fn targets_of(self, student_view: usize, teacher_views: usize) -> Vec<usize> {
+        let other = |view: &usize| self == Self::SameRow || *view != student_view;
+        (0..teacher_views).filter(other).collect()
+    }
+
+    /// What the teacher's rows say, summed over those that each of `student_rows` is compared with.
+    ///
+    /// # Shapes
+    /// `[M, N]`, or `[T images, N]` with [`Pairing::OtherViews`] -> `[M, N]`.
+    pub(super) fn paired<B: Backend>(
+        self,
+        of_teacher: Tensor<B, 2>,
+        student_rows: usize,
+    ) -> Tensor<B, 2> {
+        if self == Self::SameRow {
+            return of_teacher;
+        }
+        let [teacher_rows, width] = of_teacher.dims();
+        let [student_views, teacher_views, images] = self.views([student_rows, teacher_rows]);
+        let none = || Tensor::zeros([images, width], &of_teacher.device());
+        let of_view = |student_view| {
+            let views = self.targets_of(student_view, teacher_views).into_iter();
+            let parts = views.map(|view| of_teacher.clone().narrow(0, view * images, images));
+            parts.reduce(|sum, part| sum + part).unwrap_or_else(none)
+        };
+        Tensor::cat((0..student_views).map(of_view).collect(), 0)
+    }
+}
+
+impl<B: Backend> CrossEntropyInput<B> {
+    /// Views of student and teacher, and rows of one view.
+    pub(super) fn views(&self) -> [usize; 3] {
+        let rows = [&self.student_logits, &self.teacher_logits].map(|logits| logits.dims()[0]);
+        self.pairing.views(rows)
+    }
+
     /// Teacher views that a student view is compared with.
     pub(super) fn targets_of(&self, student_view: usize) -> Vec<usize> {
         let [_, teacher_views, _] = self.views();
-        let other = |view: &usize| self.pairing == Pairing::SameRow || *view != student_view;
-        (0..teacher_views).filter(other).collect()
+        self.pairing.targets_of(student_view, teacher_views)
     }
 
     /// Panics where shapes do not belong together; a kernel would read beyond its buffers.
@@ -86,17 +120,8 @@ impl<B: Backend> CrossEntropyInput<B> {
     /// The targets of each student row, summed over the teacher views, `[M, K]`.
     fn paired_targets(&self) -> Tensor<B, 2> {
         let targets = self.potentials.targets(self.teacher_logits.clone());
-        if self.pairing == Pairing::SameRow {
-            return targets;
-        }
-        let [student_views, _, images] = self.views();
-        let none = || self.student_logits.zeros_like().narrow(0, 0, images);
-        let of_view = |student_view| {
-            let parts = self.targets_of(student_view).into_iter();
-            let parts = parts.map(|view| targets.clone().narrow(0, view * images, images));
-            parts.reduce(|sum, part| sum + part).unwrap_or_else(none)
-        };
-        Tensor::cat((0..student_views).map(of_view).collect(), 0)
+        let [student_rows, _] = self.student_logits.dims();
+        self.pairing.paired(targets, student_rows)
     }
 
     /// How many targets each student row has, `[M, 1]`: what they sum to.

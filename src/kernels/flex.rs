@@ -7,8 +7,8 @@ use burn_flex::{Flex, FlexDevice};
 use super::{
     AdamWInput, AdamWState, AffineBackwardInput, AffineGradients, AffineInput, AttentionInput,
     AttentionOutput, CrossEntropyInput, CrossEntropyOutput, IbotBackend, LayerNormGradients,
-    LayerNormInput, TargetPotentials, flex_attention, flex_linear, flex_loss, flex_optimizer,
-    flex_rows,
+    LayerNormInput, RowPotentials, TargetPotentials, flex_attention, flex_linear, flex_loss,
+    flex_optimizer, flex_rows,
 };
 
 impl IbotBackend for Flex {
@@ -18,6 +18,14 @@ impl IbotBackend for Flex {
         iterations: usize,
     ) -> TargetPotentials<Self> {
         flex_loss::sinkhorn(teacher_logits, temperature, iterations)
+    }
+
+    fn sinkhorn_iteration(
+        teacher_logits: Tensor<Self, 2>,
+        rows: RowPotentials<Self>,
+        temperature: f64,
+    ) -> TargetPotentials<Self> {
+        flex_loss::sinkhorn_iteration(teacher_logits, rows, temperature)
     }
 
     fn centered_potentials(

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::flex_rows::{contiguous, rows_of, writable};
 use super::target_potentials::shape_of_parts;
 use super::vector_math::{exp, largest, sums, vectorized};
-use super::{CrossEntropyInput, CrossEntropyOutput, TargetPotentials};
+use super::{CrossEntropyInput, CrossEntropyOutput, RowPotentials, TargetPotentials};
 
 /// Columns that one task normalizes: 1 KiB of each row, so that a visit uses whole cache lines.
 const SPAN: usize = 256;
@@ -123,12 +123,45 @@ pub(super) fn sinkhorn(
         let normalized = parts.iter().map(|part| normalize_rows(part, &prototypes));
         by_row = normalized.collect();
     }
+    potentials_of([shift, log], &by_row, temperature, &device)
+}
+
+/// See [`super::IbotBackend::sinkhorn_iteration`].
+pub(super) fn sinkhorn_iteration(
+    part: Tensor<Flex, 2>,
+    rows: RowPotentials<Flex>,
+    temperature: f64,
+) -> TargetPotentials<Flex> {
+    let [_, width] = part.dims();
+    let device = part.device();
+    let inverse_temperature = (1.0 / temperature) as f32;
+    let part = contiguous(part);
+    let part: &[f32] = part.storage();
+    let (shift, log) = (numbers(&rows.shift), numbers(&rows.log));
+    let by_row = shift.storage::<f32>().iter().zip(log.storage::<f32>());
+    let by_row = [by_row.map(|(shift, log)| [*shift, *log]).collect()];
+    let [shift, log] = normalize_prototypes(&[part], &by_row, inverse_temperature, width);
+    let prototypes = Potentials {
+        shift: &shift,
+        log: &log,
+        inverse_temperature,
+    };
+    let by_row = [normalize_rows(part, &prototypes)];
+    potentials_of([shift, log], &by_row, temperature, &device)
+}
+
+fn potentials_of(
+    [shift, log]: [Vec<f32>; 2],
+    by_row: &[Vec<[f32; 2]>],
+    temperature: f64,
+    device: &FlexDevice,
+) -> TargetPotentials<Flex> {
     let row = |of: usize| by_row.iter().flatten().map(|row| row[of]).collect();
     TargetPotentials {
-        row_shift: vector(row(0), &device),
-        row_log: vector(row(1), &device),
-        prototype_shift: vector(shift, &device),
-        prototype_log: vector(log, &device),
+        row_shift: vector(row(0), device),
+        row_log: vector(row(1), device),
+        prototype_shift: vector(shift, device),
+        prototype_log: vector(log, device),
         temperature,
     }
 }

@@ -26,6 +26,7 @@ mod layer_norm;
 mod linear;
 mod patchify;
 mod step_scale;
+mod streamed;
 mod target_potentials;
 mod vector_math;
 pub mod wgsl;
@@ -38,7 +39,8 @@ pub use cross_entropy::{CrossEntropyInput, CrossEntropyOutput, Pairing};
 pub use layer_norm::{LayerNormGradients, LayerNormInput};
 pub use linear::{AffineBackwardInput, AffineGradients, AffineInput, Before, LinearInput};
 pub use step_scale::{StepScale, StepScaleInput};
-pub use target_potentials::TargetPotentials;
+pub use streamed::{StreamedInput, StreamedLogits, StreamedTargets, tile_columns};
+pub use target_potentials::{RowPotentials, TargetPotentials};
 
 pub use burn_autodiff::Autodiff;
 pub use burn_flex::Flex;
@@ -97,6 +99,19 @@ pub trait IbotBackend: Backend {
         target_potentials::sinkhorn(teacher_logits, temperature, iterations)
     }
 
+    /// One iteration of [`IbotBackend::sinkhorn_potentials`] on some of the prototypes: their potentials under those of the
+    /// `rows`, and what these prototypes alone make of the rows' normalizers.
+    ///
+    /// # Shapes
+    /// `teacher_logits` `[M, K_p]`, M >= 1, `rows` of length M -> potentials of length K_p and M.
+    fn sinkhorn_iteration(
+        teacher_logits: Tensor<Self, 2>,
+        rows: RowPotentials<Self>,
+        temperature: f64,
+    ) -> TargetPotentials<Self> {
+        target_potentials::sinkhorn_iteration(teacher_logits, rows, temperature)
+    }
+
     /// The potentials of centered, sharpened softmax targets.
     ///
     /// # Shapes
@@ -130,6 +145,15 @@ pub trait IbotBackend: Backend {
         d_loss: Tensor<Self, 1>,
     ) -> Tensor<Self, 2> {
         cross_entropy::reference_backward(&input, output, d_loss)
+    }
+
+    /// [`IbotBackend::cross_entropy`] of logits that are made tile by tile and never stored; its loss is differentiable
+    /// in the student's rows and prototypes.
+    ///
+    /// # Shapes
+    /// See [`StreamedInput`] and [`CrossEntropyOutput`].
+    fn streamed_cross_entropy(input: &StreamedInput<Self>) -> CrossEntropyOutput<Self> {
+        streamed::forward(input)
     }
 
     /// Cuts images into square patches; differentiable.

@@ -1,5 +1,7 @@
 //! Teacher targets without storing them: one formula for centering and Sinkhorn-Knopp.
 
+use std::ops::Range;
+
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
@@ -23,6 +25,15 @@ pub struct TargetPotentials<B: Backend> {
     pub temperature: f64,
 }
 
+/// Normalizers of rows, as in [`TargetPotentials`], or of a part of each row.
+#[derive(Debug, Clone)]
+pub struct RowPotentials<B: Backend> {
+    /// In units of the logits, `[M]`.
+    pub shift: Tensor<B, 1>,
+    /// Logarithm of what is left, `[M]`.
+    pub log: Tensor<B, 1>,
+}
+
 impl<B: AutodiffBackend> TargetPotentials<B> {
     /// The potentials on the autodiff backend, as constants.
     pub fn from_inner(inner: TargetPotentials<B::InnerBackend>) -> Self {
@@ -32,6 +43,17 @@ impl<B: AutodiffBackend> TargetPotentials<B> {
             row_shift: Tensor::from_inner(inner.row_shift),
             row_log: Tensor::from_inner(inner.row_log),
             temperature: inner.temperature,
+        }
+    }
+
+    /// The potentials on the inner backend.
+    pub fn inner(self) -> TargetPotentials<B::InnerBackend> {
+        TargetPotentials {
+            prototype_shift: self.prototype_shift.inner(),
+            prototype_log: self.prototype_log.inner(),
+            row_shift: self.row_shift.inner(),
+            row_log: self.row_log.inner(),
+            temperature: self.temperature,
         }
     }
 }
@@ -56,6 +78,16 @@ impl<B: Backend> TargetPotentials<B> {
         Self {
             row_shift: self.row_shift.clone().narrow(0, start, end - start),
             row_log: self.row_log.clone().narrow(0, start, end - start),
+            ..self.clone()
+        }
+    }
+
+    /// The potentials of prototypes `columns`.
+    pub fn columns(&self, columns: &Range<usize>) -> Self {
+        let part = |vector: &Tensor<B, 1>| vector.clone().narrow(0, columns.start, columns.len());
+        Self {
+            prototype_shift: part(&self.prototype_shift),
+            prototype_log: part(&self.prototype_log),
             ..self.clone()
         }
     }
@@ -163,6 +195,26 @@ pub fn sinkhorn<B: Backend>(
         prototype_log: prototype_log.reshape([prototypes]),
         row_shift: Tensor::cat(row_shifts, 0).reshape([rows]),
         row_log: Tensor::cat(row_logs, 0).reshape([rows]),
+        temperature,
+    }
+}
+
+/// See [`super::IbotBackend::sinkhorn_iteration`].
+pub fn sinkhorn_iteration<B: Backend>(
+    part: Tensor<B, 2>,
+    rows: RowPotentials<B>,
+    temperature: f64,
+) -> TargetPotentials<B> {
+    let [count, prototypes] = part.dims();
+    let by_row = part.clone() - rows.shift.unsqueeze_dim(1);
+    let row_log = rows.log.unsqueeze_dim(1);
+    let (shift, log) = normalize_prototypes(&[by_row], &[row_log], temperature);
+    let (row_shift, row_log) = normalize_rows(part - shift.clone(), log.clone(), temperature);
+    TargetPotentials {
+        prototype_shift: shift.reshape([prototypes]),
+        prototype_log: log.reshape([prototypes]),
+        row_shift: row_shift.reshape([count]),
+        row_log: row_log.reshape([count]),
         temperature,
     }
 }

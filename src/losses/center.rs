@@ -60,7 +60,12 @@ impl<B: Backend> Center<B> {
             return;
         };
         let [_, prototypes] = sum.dims();
-        let mean = sum.reshape([prototypes]) / rows as f64;
+        self.move_to(sum.reshape([prototypes]) / rows as f64, gate);
+    }
+
+    /// [`Center::update_unless`] by the mean of the batch's logits, `[K]`.
+    pub fn move_to(&mut self, mean: Tensor<B, 1>, gate: Option<Tensor<B, 1>>) {
+        let [prototypes] = mean.dims();
         self.value = Some(match self.value.take() {
             Some(center) => {
                 let moved = center.clone() * self.momentum + mean * (1.0 - self.momentum);

@@ -7,7 +7,9 @@ mod label;
 mod patch;
 
 pub use center::Center;
-pub use cls::{ClsLogits, ClsLossInput, cls_loss};
+pub use cls::{ClsLogits, ClsLossInput, StreamedClsLossInput, cls_loss, streamed_cls_loss};
 pub use koleo::koleo_loss;
 pub use label::label_loss;
-pub use patch::{PatchLossInput, PatchWeighting, patch_loss};
+pub use patch::{
+    PatchLossInput, PatchWeighting, StreamedPatchLossInput, patch_loss, streamed_patch_loss,
+};

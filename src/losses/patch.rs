@@ -1,8 +1,12 @@
 //! Masked image modelling on patch tokens (iBOT, arXiv 2111.07832, equation 2).
 
+use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
-use crate::kernels::{CrossEntropyInput, IbotBackend, Pairing, TargetPotentials};
+use crate::kernels::{
+    CrossEntropyInput, IbotBackend, Pairing, StreamedInput, StreamedLogits, StreamedTargets,
+    TargetPotentials,
+};
 
 /// How much each masked patch counts.
 #[derive(Debug, Clone)]
@@ -15,8 +19,9 @@ pub enum PatchWeighting {
 }
 
 impl PatchWeighting {
-    fn row_weights(&self, rows: usize) -> Vec<f32> {
-        match self {
+    /// Weight of each row, `[M]`.
+    fn row_weights<B: Backend>(&self, rows: usize, device: &B::Device) -> Tensor<B, 1> {
+        let weights: Vec<f32> = match self {
             Self::PerPatch => vec![1.0 / rows as f32; rows],
             Self::PerImage(counts) => counts
                 .iter()
@@ -25,7 +30,8 @@ impl PatchWeighting {
                     std::iter::repeat_n(weight as f32, *count)
                 })
                 .collect(),
-        }
+        };
+        Tensor::from_data(TensorData::new(weights, [rows]), device)
     }
 }
 
@@ -54,8 +60,7 @@ pub struct PatchLossInput<B: IbotBackend> {
 pub fn patch_loss<B: IbotBackend>(input: PatchLossInput<B>) -> Tensor<B, 1> {
     let [rows] = input.potentials.row_shift.dims();
     let device = input.potentials.row_shift.device();
-    let weights = TensorData::new(input.weighting.row_weights(rows), [rows]);
-    let weights: Tensor<B, 1> = Tensor::from_data(weights, &device);
+    let weights: Tensor<B, 1> = input.weighting.row_weights(rows, &device);
     let mut start = 0;
     let parts = input.student_logits.into_iter().zip(input.teacher_logits);
     let losses = parts.map(|(student_logits, teacher_logits)| {
@@ -75,4 +80,33 @@ pub fn patch_loss<B: IbotBackend>(input: PatchLossInput<B>) -> Tensor<B, 1> {
     losses
         .reduce(|sum, part| sum + part)
         .unwrap_or_else(|| Tensor::zeros([1], &device))
+}
+
+/// What [`streamed_patch_loss`] takes.
+#[derive(Debug, Clone)]
+pub struct StreamedPatchLossInput<B: IbotBackend> {
+    /// Student logits of the masked patches.
+    pub student: StreamedLogits<B>,
+    /// Targets of the same patches.
+    pub targets: StreamedTargets<B>,
+    /// How much each row counts.
+    pub weighting: PatchWeighting,
+    /// Student temperature.
+    pub student_temperature: f64,
+}
+
+/// [`patch_loss`] of logits that are never stored.
+///
+/// # Shapes
+/// See [`StreamedPatchLossInput`], M >= 1; -> `[1]`.
+pub fn streamed_patch_loss<B: IbotBackend>(input: StreamedPatchLossInput<B>) -> Tensor<B, 1> {
+    let (rows, device) = (input.student.rows(), input.student.unit.device());
+    let loss = B::streamed_cross_entropy(&StreamedInput {
+        student: input.student,
+        targets: input.targets,
+        pairing: Pairing::SameRow,
+        row_weights: input.weighting.row_weights(rows, &device),
+        student_temperature: input.student_temperature,
+    });
+    loss.loss
 }

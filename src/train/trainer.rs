@@ -248,8 +248,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         self.gate = None;
     }
 
-    /// What the first pictures of a batch show of the run's health: few, because targets are stored for it, as training
-    /// never does.
+    /// What the first pictures of a batch show of the run's health: few, because it takes a forward of both networks.
     ///
     /// # Errors
     /// As [`Trainer::step`].

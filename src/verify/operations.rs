@@ -8,7 +8,8 @@ use super::{Check, Run};
 use crate::error::{Error, Result};
 use crate::kernels::{
     AdamWInput, AdamWState, AdamWTensor, AttentionInput, Before, CrossEntropyInput, IbotBackend,
-    LayerNormInput, LinearInput, Pairing, StepScaleInput, TargetPotentials, TrainBackend, wrap,
+    LayerNormInput, LinearInput, Pairing, StepScaleInput, StreamedInput, StreamedLogits,
+    StreamedTargets, TargetPotentials, TrainBackend, wrap,
 };
 use crate::random::{Random, Stream};
 
@@ -24,7 +25,7 @@ const EVEN_WIDTHS: [usize; 2] = [96, 52];
 const ODD_WIDTHS: [usize; 2] = [33, 49];
 
 pub(super) fn checks<B: TrainBackend>() -> Vec<Check<B>> {
-    let all: [(&'static str, Run<B>); 24] = [
+    let all: [(&'static str, Run<B>); 25] = [
         ("matrix product", matrix_product::<B>),
         ("Sinkhorn targets, vectors", |device| {
             targets::<B>(VECTORS, false, device)
@@ -44,6 +45,7 @@ pub(super) fn checks<B: TrainBackend>() -> Vec<Check<B>> {
         ("cls loss over view pairs", |device| {
             loss::<B>([12, 4096], Pairing::OtherViews { images: 4 }, device)
         }),
+        ("patch loss, streamed", streamed_loss::<B>),
         ("moving average of 40 tensors", moving_average::<B>),
         ("AdamW of 40 tensors", adamw::<B>),
         ("sum of squares", sum_of_squares::<B>),
@@ -176,6 +178,31 @@ fn loss<B: TrainBackend>(
     let mut all = numbers(gradient * rows as f64);
     all.extend(numbers(loss));
     Ok(all)
+}
+
+/// The loss of logits that are never stored, and its gradients by rows and prototypes.
+fn streamed_loss<B: TrainBackend>(device: &B::Device) -> Result<Vec<f32>> {
+    let [rows, prototypes] = SINGLES;
+    let teacher = StreamedLogits {
+        unit: tensor::<Inner<B>, 2>(20, [rows, 16], device) / 4.0,
+        prototypes: tensor(21, [16, prototypes], device),
+    };
+    let columns = 200; // five tiles and a rest
+    let targets = StreamedTargets::sinkhorn(teacher, columns, 0.07, 3);
+    let unit = (tensor::<B, 2>(22, [rows, 16], device) / 4.0).require_grad();
+    let weights = tensor::<B, 2>(23, [16, prototypes], device).require_grad();
+    let loss = B::streamed_cross_entropy(&StreamedInput {
+        student: StreamedLogits {
+            unit: unit.clone(),
+            prototypes: weights.clone(),
+        },
+        targets: StreamedTargets::from_inner(targets),
+        pairing: Pairing::SameRow,
+        row_weights: Tensor::ones([rows], device),
+        student_temperature: 0.1,
+    })
+    .loss;
+    with_gradients(loss.unsqueeze_dim(1), &[&unit, &weights])
 }
 
 fn moving_average<B: TrainBackend>(device: &B::Device) -> Result<Vec<f32>> {

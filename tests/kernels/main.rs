@@ -18,6 +18,7 @@ mod optimizer;
 mod rows;
 mod shaders;
 mod sizes;
+mod streamed;
 #[path = "../suite/mod.rs"]
 mod suite;
 
@@ -44,6 +45,9 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("loss, same bits", loss::same_bits::<B>),
         ("sinkhorn, extreme logits", loss::extreme_logits::<B>),
         ("sinkhorn, ties", loss::ties::<B>),
+        ("streamed, as stored", streamed::equals_stored::<B>),
+        ("streamed, large logits", streamed::large_logits::<B>),
+        ("streamed, mean", streamed::mean::<B>),
         ("ema, many tensors", ema::many_tensors::<B>),
         ("ema, shared buffers", ema::shared_buffers_stay::<B>),
         ("adamw", optimizer::adamw_follows_the_formula::<B>),

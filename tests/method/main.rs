@@ -17,6 +17,7 @@ mod health;
 mod parts;
 mod pretrained;
 mod recipe;
+mod streaming;
 #[path = "../suite/mod.rs"]
 mod suite;
 mod targets;
@@ -93,6 +94,8 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("losses by weight", recipe::losses_by_weight::<B>),
         ("centered patches", recipe::centered_patches::<B>),
         ("parts add up", parts::parts_add_up::<B>),
+        ("streamed prototypes", streaming::steps_equal_stored::<B>),
+        ("probes by tile", streaming::probes_do_not_see_tiles::<B>),
         ("drop path", recipe::drop_path::<B>),
         (
             "grad checkpointing",
@@ -147,6 +150,7 @@ fn wgpu() {
         run::<Autodiff<Gpu>>("wgpu", &device);
         targets::logits_beyond_one_buffer::<Autodiff<Gpu>>(&device);
         updates::adamw_works_in_place(&device);
+        streaming::many_prototypes_in_little_memory(&device);
         guard.check_sync::<Gpu>(&device).unwrap();
     }
 }

@@ -124,6 +124,14 @@ impl Comparison {
         Ok(())
     }
 
+    /// With another comparison, whose names begin with `prefix`.
+    pub fn and(mut self, prefix: &str, other: Self) -> Self {
+        let others = other.0.into_iter();
+        self.0
+            .extend(others.map(|(name, error, bar)| (format!("{prefix}{name}"), error, bar)));
+        self
+    }
+
     pub fn failures(&self) -> impl Iterator<Item = String> {
         let failing = self.0.iter().filter(|(_, error, bar)| error > bar);
         failing

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use ibot::backbone::VisionTransformer;
-use ibot::config::IbotConfig;
+use ibot::config::{IbotConfig, StreamingPrototypes};
 use ibot::ibot::{Ibot, VitIbot};
 use ibot::kernels::TrainBackend;
 use ibot::train::{Gradients, Optimizer, OptimizerConfig, UpdateRates};
@@ -25,8 +25,22 @@ const HEAD_LAYERS: [(&str, &str); 4] = [
     ("6.", "prototypes."),
 ];
 
+/// Entries of a tile of streamed logits: few, so that a recording has several tiles.
+const TILE_ENTRIES: usize = 100;
+
+/// With stored logits, and with streamed ones.
 pub fn check<B: TrainBackend>(case: &Case, device: &B::Device) -> Result<Comparison, String> {
-    let mut method = recorded_method::<B>(case, device)?;
+    let stored = replay::<B>(case, StreamingPrototypes::Never, device)?;
+    let streamed = replay::<B>(case, StreamingPrototypes::Always, device)?;
+    Ok(stored.and("streamed ", streamed))
+}
+
+fn replay<B: TrainBackend>(
+    case: &Case,
+    streaming: StreamingPrototypes,
+    device: &B::Device,
+) -> Result<Comparison, String> {
+    let mut method = recorded_method::<B>(case, streaming, device)?;
     if initial_weights_are_the_final_ones(case) {
         eprintln!(
             "DAMAGED RECORDING: init.* is final.*, so its training cannot be repeated; only eval.embedding is"
@@ -78,15 +92,21 @@ fn evaluation<B: TrainBackend>(
     Ok(comparison)
 }
 
-fn recorded_method<B: TrainBackend>(case: &Case, device: &B::Device) -> Result<VitIbot<B>, String> {
+fn recorded_method<B: TrainBackend>(
+    case: &Case,
+    streaming_prototypes: StreamingPrototypes,
+    device: &B::Device,
+) -> Result<VitIbot<B>, String> {
     let vit = vit_config(case)?;
     let config = IbotConfig {
         image_size: vit.img_size,
         vit: Some(vit),
+        streaming_prototypes,
         ..serde_json::from_value(case.config["method"].clone())
             .map_err(|error| error.to_string())?
     };
     let mut method: VitIbot<B> = config.init(0, device).map_err(|error| error.to_string())?;
+    method.tile_entries = TILE_ENTRIES;
     let mut student = network_tensors(case, "init.", "student", "network.");
     student.insert("mask_token".into(), case.named("init.mask_token")?.clone());
     method.student = loaded(method.student, student)?;

@@ -40,10 +40,11 @@ use super::choice::KernelChoice;
 use super::{
     AdamWInput, AdamWState, AffineBackwardInput, AffineGradients, AffineInput, AttentionInput,
     AttentionOutput, CrossEntropyInput, CrossEntropyOutput, Gpu, IbotBackend, LayerNormGradients,
-    LayerNormInput, StepScale, StepScaleInput, TargetPotentials, adamw as tensor_adamw,
-    attention as tensor_attention, cross_entropy as tensor_cross_entropy, ema as tensor_ema,
-    gelu as tensor_gelu, layer_norm as tensor_layer_norm, linear as tensor_linear,
-    step_scale as tensor_step_scale, target_potentials as tensor_potentials,
+    LayerNormInput, RowPotentials, StepScale, StepScaleInput, TargetPotentials,
+    adamw as tensor_adamw, attention as tensor_attention, cross_entropy as tensor_cross_entropy,
+    ema as tensor_ema, gelu as tensor_gelu, layer_norm as tensor_layer_norm,
+    linear as tensor_linear, step_scale as tensor_step_scale,
+    target_potentials as tensor_potentials,
 };
 use attention::Shares;
 use chunk::Chunk;
@@ -163,6 +164,21 @@ impl IbotBackend for Gpu {
             }
             KernelChoice::Reference => {
                 tensor_potentials::sinkhorn(teacher_logits, temperature, iterations)
+            }
+        }
+    }
+
+    fn sinkhorn_iteration(
+        teacher_logits: Tensor<Self, 2>,
+        rows: RowPotentials<Self>,
+        temperature: f64,
+    ) -> TargetPotentials<Self> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => {
+                target_potentials::sinkhorn_iteration(teacher_logits, rows, temperature)
+            }
+            KernelChoice::Reference => {
+                tensor_potentials::sinkhorn_iteration(teacher_logits, rows, temperature)
             }
         }
     }

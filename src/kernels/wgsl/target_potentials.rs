@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::super::target_potentials::shape_of_parts;
-use super::super::{Gpu, TargetPotentials};
+use super::super::{Gpu, RowPotentials, TargetPotentials};
 use super::Chunk;
 use super::launch::{
     Client, GpuTensor, Kernel, contiguous, empty, launch, reducing_workgroup, shader, tensor,
@@ -197,6 +197,26 @@ pub(super) fn sinkhorn(
         work.normalize_prototypes();
         work.normalize_rows();
     }
+    work.finish(temperature)
+}
+
+/// See [`super::super::IbotBackend::sinkhorn_iteration`].
+pub(super) fn sinkhorn_iteration(
+    part: Tensor<Gpu, 2>,
+    rows: RowPotentials<Gpu>,
+    temperature: f64,
+) -> TargetPotentials<Gpu> {
+    let shape = part.dims();
+    let start = TargetPotentials {
+        row_shift: rows.shift,
+        row_log: rows.log,
+        ..TargetPotentials::neutral(shape, temperature, &part.device())
+    };
+    start.check(shape);
+    let mut work = Work::new(&[part], &start);
+    drop(start);
+    work.normalize_prototypes();
+    work.normalize_rows();
     work.finish(temperature)
 }
 

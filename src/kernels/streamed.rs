@@ -1,0 +1,332 @@
+//! Logits that are never stored: the product of rows and prototypes is made in tiles of some prototypes and all rows,
+//! whenever something looks at it.
+//!
+//! A tile holds whole columns, so that a prototype's Sinkhorn normalizer and its gradient come from one tile, and an
+//! iteration is one pass over the tiles. What belongs to a row, such as its log-sum-exp, is joined over the tiles.
+//! Targets cost one product of the teacher's rows and prototypes each Sinkhorn iteration, or one for centering; the loss
+//! costs one of teacher and student each, and its gradient one of each again beside the two that any gradient takes.
+
+use std::ops::Range;
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+
+use super::{
+    CrossEntropyInput, CrossEntropyOutput, IbotBackend, Pairing, RowPotentials, TargetPotentials,
+};
+
+/// Columns of a wide tile are a multiple of this many: whole cache lines, and the widest vectors of the kernels.
+const COLUMN_STEP: usize = 64;
+
+/// Rows and prototypes whose products are logits.
+#[derive(Debug, Clone)]
+pub struct StreamedLogits<B: Backend> {
+    /// Rows on the unit sphere, `[M, d]`.
+    pub unit: Tensor<B, 2>,
+    /// `[d, K]`.
+    pub prototypes: Tensor<B, 2>,
+}
+
+/// Targets of a teacher's streamed logits.
+#[derive(Debug, Clone)]
+pub struct StreamedTargets<B: Backend> {
+    /// The teacher's logits.
+    pub teacher: StreamedLogits<B>,
+    /// Potentials that make their targets.
+    pub potentials: TargetPotentials<B>,
+    /// What each row's targets sum to in each tile, `[M, tiles]`.
+    tile_mass: Tensor<B, 2>,
+    /// Columns of a tile; the last one may have fewer.
+    columns: usize,
+}
+
+/// What [`IbotBackend::streamed_cross_entropy`] takes; as [`CrossEntropyInput`] but for the logits.
+#[derive(Debug, Clone)]
+pub struct StreamedInput<B: Backend> {
+    /// The student's logits, M rows.
+    pub student: StreamedLogits<B>,
+    /// The teacher's targets, of M rows, or T images with [`Pairing::OtherViews`]; no gradient flows into them.
+    pub targets: StreamedTargets<B>,
+    /// Which rows belong together.
+    pub pairing: Pairing,
+    /// Weight of each student row in the sum, `[M]`.
+    pub row_weights: Tensor<B, 1>,
+    /// Student temperature.
+    pub student_temperature: f64,
+}
+
+/// Gradients of a [`StreamedInput`]'s student.
+pub(super) struct StreamedGradients<B: Backend> {
+    /// `[M, d]`.
+    pub d_unit: Tensor<B, 2>,
+    /// `[d, K]`, where it is wanted.
+    pub d_prototypes: Option<Tensor<B, 2>>,
+}
+
+/// Columns of a tile of at most `entries` logits with so many rows; at least 1.
+pub fn tile_columns(rows: usize, entries: usize) -> usize {
+    let columns = (entries / rows.max(1)).max(1);
+    match columns < COLUMN_STEP {
+        true => columns,
+        false => columns - columns % COLUMN_STEP,
+    }
+}
+
+impl<B: Backend> StreamedLogits<B> {
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.unit.dims()[0]
+    }
+
+    /// The logits of some prototypes, `[M, K_p]`.
+    pub fn tile(&self, columns: &Range<usize>) -> Tensor<B, 2> {
+        self.unit.clone().matmul(self.prototypes_of(columns))
+    }
+
+    /// The mean of all rows' logits, `[K]`: a product with the mean row. M >= 1.
+    pub fn mean(&self) -> Tensor<B, 1> {
+        let mean = self
+            .unit
+            .clone()
+            .mean_dim(0)
+            .matmul(self.prototypes.clone());
+        mean.reshape([self.prototypes.dims()[1]])
+    }
+
+    fn prototypes_of(&self, columns: &Range<usize>) -> Tensor<B, 2> {
+        let prototypes = self.prototypes.clone();
+        prototypes.narrow(1, columns.start, columns.len())
+    }
+}
+
+impl<B: IbotBackend> StreamedTargets<B> {
+    /// As [`IbotBackend::sinkhorn_potentials`], in tiles of so many columns; M, `columns` and `iterations` >= 1.
+    pub fn sinkhorn(
+        teacher: StreamedLogits<B>,
+        columns: usize,
+        temperature: f64,
+        iterations: usize,
+    ) -> Self {
+        assert!(iterations > 0, "Sinkhorn-Knopp without an iteration");
+        let zeros = || Tensor::zeros([teacher.rows()], &teacher.unit.device());
+        let mut rows = RowPotentials {
+            shift: zeros(),
+            log: zeros(),
+        };
+        let mut found = Vec::new();
+        for _ in 0..iterations {
+            let tiles = tiles_of(&teacher, columns)
+                .map(|tile| B::sinkhorn_iteration(teacher.tile(&tile), rows.clone(), temperature));
+            found = tiles.collect();
+            rows = join(&of_rows(&found), temperature).0;
+        }
+        Self::of_tiles(teacher, columns, &found)
+    }
+
+    /// As [`IbotBackend::centered_potentials`], in tiles of so many columns; M, `columns` >= 1.
+    pub fn centered(
+        teacher: StreamedLogits<B>,
+        columns: usize,
+        center: Option<Tensor<B, 1>>,
+        temperature: f64,
+    ) -> Self {
+        let tiles = tiles_of(&teacher, columns).map(|tile| {
+            let center = center.clone();
+            let center = center.map(|center| center.narrow(0, tile.start, tile.len()));
+            B::centered_potentials(&[teacher.tile(&tile)], center, temperature)
+        });
+        let found: Vec<TargetPotentials<B>> = tiles.collect();
+        Self::of_tiles(teacher, columns, &found)
+    }
+
+    /// From the potentials of each tile, whose rows are normalized by that tile alone.
+    fn of_tiles(teacher: StreamedLogits<B>, columns: usize, tiles: &[TargetPotentials<B>]) -> Self {
+        let temperature = tiles[0].temperature;
+        let (rows, rest) = join(&of_rows(tiles), temperature);
+        let shifts = tiles.iter().map(|tile| tile.prototype_shift.clone());
+        let logs = tiles.iter().map(|tile| tile.prototype_log.clone());
+        Self {
+            teacher,
+            potentials: TargetPotentials {
+                prototype_shift: Tensor::cat(shifts.collect(), 0),
+                prototype_log: Tensor::cat(logs.collect(), 0),
+                row_shift: rows.shift,
+                row_log: rows.log,
+                temperature,
+            },
+            tile_mass: rest.neg().exp(),
+            columns,
+        }
+    }
+}
+
+impl<B: Backend> StreamedTargets<B> {
+    /// The columns of each tile.
+    pub fn tiles(&self) -> impl Iterator<Item = Range<usize>> + use<B> {
+        tiles_of(&self.teacher, self.columns)
+    }
+
+    /// The targets of rows `start..end`.
+    pub fn rows(&self, start: usize, end: usize) -> Self {
+        let count = end - start;
+        Self {
+            teacher: StreamedLogits {
+                unit: self.teacher.unit.clone().narrow(0, start, count),
+                ..self.teacher.clone()
+            },
+            potentials: self.potentials.rows(start, end),
+            tile_mass: self.tile_mass.clone().narrow(0, start, count),
+            columns: self.columns,
+        }
+    }
+}
+
+impl<B: AutodiffBackend> StreamedTargets<B> {
+    /// The targets on the autodiff backend, as constants.
+    pub fn from_inner(inner: StreamedTargets<B::InnerBackend>) -> Self {
+        Self {
+            teacher: StreamedLogits {
+                unit: Tensor::from_inner(inner.teacher.unit),
+                prototypes: Tensor::from_inner(inner.teacher.prototypes),
+            },
+            potentials: TargetPotentials::from_inner(inner.potentials),
+            tile_mass: Tensor::from_inner(inner.tile_mass),
+            columns: inner.columns,
+        }
+    }
+
+    /// The targets on the inner backend.
+    pub fn inner(self) -> StreamedTargets<B::InnerBackend> {
+        StreamedTargets {
+            teacher: StreamedLogits {
+                unit: self.teacher.unit.inner(),
+                prototypes: self.teacher.prototypes.inner(),
+            },
+            potentials: self.potentials.inner(),
+            tile_mass: self.tile_mass.inner(),
+            columns: self.columns,
+        }
+    }
+}
+
+impl<B: Backend> StreamedInput<B> {
+    /// The cross-entropy of one tile, as if there were no other prototypes.
+    fn tile(&self, columns: &Range<usize>) -> CrossEntropyInput<B> {
+        CrossEntropyInput {
+            student_logits: self.student.tile(columns),
+            teacher_logits: self.targets.teacher.tile(columns),
+            potentials: self.targets.potentials.columns(columns),
+            pairing: self.pairing,
+            row_weights: self.row_weights.clone(),
+            student_temperature: self.student_temperature,
+        }
+    }
+}
+
+fn tiles_of<B: Backend>(
+    logits: &StreamedLogits<B>,
+    columns: usize,
+) -> impl Iterator<Item = Range<usize>> + use<B> {
+    let [_, prototypes] = logits.prototypes.dims();
+    let starts = (0..prototypes).step_by(columns);
+    starts.map(move |start| start..prototypes.min(start + columns))
+}
+
+fn of_rows<B: Backend>(tiles: &[TargetPotentials<B>]) -> Vec<RowPotentials<B>> {
+    let rows = tiles.iter().map(|tile| RowPotentials {
+        shift: tile.row_shift.clone(),
+        log: tile.row_log.clone(),
+    });
+    rows.collect()
+}
+
+/// The normalizers of whole rows from those of their tiles, and the logarithm of a whole row's sum over each tile's,
+/// `[M, tiles]`.
+fn join<B: Backend>(
+    tiles: &[RowPotentials<B>],
+    temperature: f64,
+) -> (RowPotentials<B>, Tensor<B, 2>) {
+    let shifts = tiles.iter().map(|tile| tile.shift.clone()).collect();
+    let logs = tiles.iter().map(|tile| tile.log.clone()).collect();
+    let shifts: Tensor<B, 2> = Tensor::stack(shifts, 1); // [M, tiles]
+    let shift = shifts.clone().max_dim(1);
+    let logs = Tensor::stack::<2>(logs, 1) + (shifts - shift.clone()) / temperature;
+    let log = logs.clone().exp().sum_dim(1).log();
+    let [rows, _] = log.dims();
+    let whole = RowPotentials {
+        shift: shift.reshape([rows]),
+        log: log.clone().reshape([rows]),
+    };
+    (whole, log - logs)
+}
+
+/// See [`IbotBackend::streamed_cross_entropy`].
+///
+/// A tile's loss is `sum_i w_i (m_it L_it - dot_it)` with the mass `m_it` of the targets in it and its own log-sum-exp
+/// `L_it`; that of the whole has the row's `L_i` in its place.
+pub(super) fn forward<B: IbotBackend>(input: &StreamedInput<B>) -> CrossEntropyOutput<B> {
+    let tiles = input.targets.tiles();
+    let (losses, normalizers): (Vec<_>, Vec<_>) = tiles
+        .map(|columns| {
+            let found = B::cross_entropy(&input.tile(&columns));
+            let rows = RowPotentials {
+                shift: found.row_max,
+                log: found.row_log,
+            };
+            (found.loss, rows)
+        })
+        .unzip();
+    let (rows, rest) = join(&normalizers, 1.0);
+    let masses = input.targets.tile_mass.clone();
+    let masses = input.pairing.paired(masses, input.student.rows());
+    let missing = (masses * rest).sum_dim(1) * input.row_weights.clone().unsqueeze_dim(1);
+    let losses: Tensor<B, 2> = Tensor::stack(losses, 0); // [tiles, 1]
+    let loss = losses.sum_dim(0) + missing.sum_dim(0);
+    CrossEntropyOutput {
+        loss: loss.reshape([1]),
+        row_max: rows.shift,
+        row_log: rows.log,
+    }
+}
+
+/// Gradients of [`forward`] by the student's rows and, where `wants_prototypes`, its prototypes.
+pub(super) fn backward<B: IbotBackend>(
+    input: &StreamedInput<B>,
+    output: &CrossEntropyOutput<B>,
+    d_loss: &Tensor<B, 1>,
+    wants_prototypes: bool,
+) -> StreamedGradients<B> {
+    let unit = &input.student.unit;
+    let mut d_unit = unit.zeros_like();
+    let shape = input.student.prototypes.dims();
+    // not by `cat` at the end, which would hold all of it twice
+    let mut d_prototypes = wants_prototypes.then(|| Tensor::empty(shape, &unit.device()));
+    for columns in input.targets.tiles() {
+        let d_logits =
+            B::cross_entropy_backward(input.tile(&columns), output.clone(), d_loss.clone());
+        let prototypes = input.student.prototypes_of(&columns);
+        d_unit = d_unit + d_logits.clone().matmul(prototypes.transpose());
+        d_prototypes = d_prototypes.map(|whole: Tensor<B, 2>| {
+            let of_tile = unit.clone().transpose().matmul(d_logits);
+            whole.slice_assign([0..shape[0], columns], of_tile)
+        });
+    }
+    StreamedGradients {
+        d_unit,
+        d_prototypes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_fit_and_have_a_column() {
+        assert_eq!(tile_columns(944, 1 << 22), 4416);
+        assert_eq!(tile_columns(8, 1 << 22), 524_288);
+        assert_eq!(tile_columns(100_000, 1 << 22), 41);
+        assert_eq!(tile_columns(1 << 23, 1 << 22), 1);
+        assert_eq!(tile_columns(0, 7), 7);
+    }
+}
