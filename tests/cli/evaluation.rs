@@ -290,6 +290,15 @@ fn finds_the_picture_itself_first() {
         "search", "--model", &student, "--query", &query, "--index", &index,
     ];
     refused(&search, &["index.safetensors", "another model"]);
+    // features of the same model and width that are others
+    let patches = trained.out("patches.safetensors");
+    let flags = ["--data", data, "--out", &patches, "--features", "patch"];
+    trained.run("embed", &flags);
+    let model = &trained.model;
+    let search = [
+        "search", "--model", model, "--query", &query, "--index", &patches,
+    ];
+    refused(&search, &["patches.safetensors", "mean patch of 1 block"]);
 }
 
 #[test]
