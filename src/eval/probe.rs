@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(best.chosen, 1e-2, "{best:?}");
         let newtons = linear_probe(&train, &test, &ProbeConfig::lbfgs()).unwrap();
         assert!(
-            (best.top1 - newtons.top1).abs() < 0.02,
+            (best.top1 - newtons.top1).abs() < 0.04,
             "{best:?} {newtons:?}"
         );
         assert_eq!(score(&[f64::MAX]).top1, 0.0);
