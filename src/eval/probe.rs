@@ -215,14 +215,14 @@ mod tests {
             linear_probe(&train, &test, &config).unwrap()
         };
         // one that overflows is right of nothing
-        let best = score(&[1e300, 1e-2]);
+        let best = score(&[f64::MAX, 1e-2]);
         assert_eq!(best.chosen, 1e-2, "{best:?}");
         let newtons = linear_probe(&train, &test, &ProbeConfig::lbfgs()).unwrap();
         assert!(
-            (best.top1 - newtons.top1).abs() < 0.02,
+            (best.top1 - newtons.top1).abs() < 0.04,
             "{best:?} {newtons:?}"
         );
-        assert_eq!(score(&[1e300]).top1, 0.0);
+        assert_eq!(score(&[f64::MAX]).top1, 0.0);
     }
 
     #[test]

@@ -336,7 +336,7 @@ fn draws_maps_and_curves() {
     let page = fs::read_to_string(format!("{out}/report.html")).unwrap();
     assert!(
         page.contains("data:image/png;base64,")
-            && page.contains("Hardware")
+            && page.contains("Model and hardware")
             && !page.contains("src=\"http")
     );
     let events = fs::read_dir(trained.scratch.0.join("run/tensorboard")).unwrap();
