@@ -54,6 +54,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "data",
             "device",
             "eval",
+            "head",
             "ibot",
             "kernels",
             "masking",

@@ -3,22 +3,21 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::ops::FloatTensor as AutodiffFloat;
+use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
-use burn_autodiff::{Autodiff, NodeId};
 
 use crate::error::Result;
 
 use super::{
-    AttentionInput, AttentionOutput, Before, BranchInput, CrossEntropyInput, CrossEntropyOutput,
-    IbotBackend, LayerNormInput, LinearInput, StreamedInput, StreamedLogits, branch, linear,
-    patchify, residual_branch, streamed, wrap,
+    AttentionInput, AttentionOutput, BranchInput, CrossEntropyInput, CrossEntropyOutput,
+    IbotBackend, LayerNormInput, LinearInput, StreamedInput, StreamedLogits, autodiff_layers,
+    patchify, streamed, wrap,
 };
 
-fn primitive<B: Backend, const D: usize>(
+pub(super) fn primitive<B: Backend, const D: usize>(
     tensor: Tensor<B, D>,
 ) -> burn::tensor::ops::FloatTensor<B> {
     tensor.into_primitive().tensor()
@@ -89,132 +88,6 @@ impl<B: IbotBackend> Backward<B, 3> for LayerNorm {
         if let Some(parent) = bias {
             grads.register::<B>(parent.id, primitive(found.d_bias));
         }
-    }
-}
-
-/// Adds a gradient to those of the parent that it belongs to, if it is wanted.
-fn register<B: Backend, const D: usize>(
-    grads: &mut Gradients,
-    parent: Option<NodeId>,
-    gradient: Option<Tensor<B, D>>,
-) {
-    if let Some((parent, gradient)) = parent.zip(gradient) {
-        grads.register::<B>(parent, primitive(gradient));
-    }
-}
-
-/// A tensor on the autodiff backend.
-type Tracked<B, C> = AutodiffFloat<Autodiff<B, C>>;
-
-/// What a layer may lack. A node of a graph has a fixed number of parents: in the place of what is lacking stands a
-/// constant that nobody reads.
-fn optional<B: Backend, C: CheckpointStrategy, const D: usize>(
-    tensor: Option<Tensor<Autodiff<B, C>, D>>,
-    device: &B::Device,
-) -> (Option<Tensor<B, D>>, Tracked<B, C>) {
-    match tensor.map(primitive) {
-        Some(tensor) => (Some(wrap(tensor.primitive.clone())), tensor),
-        None => {
-            let constant = Tensor::<Autodiff<B, C>, 1>::empty([1], device);
-            (None, primitive(constant))
-        }
-    }
-}
-
-/// A linear layer without its residual on the inner backend; and its input, its norm's scale and shift, its weight and its
-/// bias, for their nodes.
-fn linear_parents<B: Backend, C: CheckpointStrategy>(
-    input: LinearInput<Autodiff<B, C>>,
-) -> (LinearInput<B>, [Tracked<B, C>; 5]) {
-    let device = input.x.device();
-    let (x, weight) = (primitive(input.x), primitive(input.weight));
-    let (inner_bias, bias) = optional(input.bias, &device);
-    let none = || optional::<B, C, 1>(None, &device).1;
-    let (before, [scale, shift]) = match input.before {
-        Before::Nothing => (Before::Nothing, [none(), none()]),
-        Before::Gelu => (Before::Gelu, [none(), none()]),
-        Before::LayerNorm { weight, bias, eps } => {
-            let (weight, bias) = (primitive(weight), primitive(bias));
-            let before = Before::LayerNorm {
-                weight: wrap(weight.primitive.clone()),
-                bias: wrap(bias.primitive.clone()),
-                eps,
-            };
-            (before, [weight, bias])
-        }
-    };
-    let inner = LinearInput {
-        x: wrap(x.primitive.clone()),
-        before,
-        weight: wrap(weight.primitive.clone()),
-        bias: inner_bias,
-        residual: None,
-    };
-    (inner, [x, scale, shift, weight, bias])
-}
-
-#[derive(Debug)]
-struct Linear;
-
-impl<B: IbotBackend> Backward<B, 6> for Linear {
-    /// The input, without the residual.
-    type State = LinearInput<B>;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 6>,
-        grads: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let d_y = grads.consume::<B>(&ops.node);
-        let parents = ops.parents.map(|parent| parent.map(|parent| parent.id));
-        let [x, norm_weight, norm_bias, weight, bias, residual] = parents;
-        let found = linear::backward(ops.state, wrap(d_y.clone()), x.is_some());
-        let [d_scale, d_shift] = found.d_norm;
-        register::<B, 2>(grads, x, found.d_x);
-        register::<B, 1>(grads, norm_weight, d_scale);
-        register::<B, 1>(grads, norm_bias, d_shift);
-        register::<B, 2>(grads, weight, Some(found.d_weight));
-        register::<B, 1>(grads, bias, found.d_bias);
-        register::<B, 2>(grads, residual, Some(wrap(d_y)));
-    }
-}
-
-#[derive(Debug)]
-struct Branch;
-
-impl<B: IbotBackend> Backward<B, 8> for Branch {
-    /// The input.
-    type State = BranchInput<B>;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 8>,
-        grads: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let d_y = grads.consume::<B>(&ops.node);
-        let parents = ops.parents.map(|parent| parent.map(|parent| parent.id));
-        let [
-            x,
-            norm_weight,
-            norm_bias,
-            first_weight,
-            first_bias,
-            weight,
-            bias,
-            gamma,
-        ] = parents;
-        let found = branch::backward(ops.state, wrap(d_y));
-        let [d_scale, d_shift] = found.first.d_norm;
-        register::<B, 2>(grads, x, Some(found.d_x));
-        register::<B, 1>(grads, norm_weight, d_scale);
-        register::<B, 1>(grads, norm_bias, d_shift);
-        register::<B, 2>(grads, first_weight, Some(found.first.d_weight));
-        register::<B, 1>(grads, first_bias, found.first.d_bias);
-        register::<B, 2>(grads, weight, Some(found.second.d_weight));
-        register::<B, 1>(grads, bias, found.second.d_bias);
-        register::<B, 1>(grads, gamma, found.d_gamma);
     }
 }
 
@@ -394,54 +267,11 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
     }
 
     fn linear_layer(input: LinearInput<Self>) -> Tensor<Self, 2> {
-        let device = input.x.device();
-        let (inner_residual, residual) = optional(input.residual.clone(), &device);
-        let (inner, [x, scale, shift, weight, bias]) = linear_parents(input);
-        let y = B::linear_layer(LinearInput {
-            residual: inner_residual,
-            ..inner.clone()
-        });
-        let parents = [x, scale, shift, weight, bias, residual];
-        let nodes = parents.map(|parent| parent.node);
-        let prep = Backward::<B, 6>::prepare::<C>(Linear, nodes);
-        let y = primitive(y);
-        wrap(match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(inner, y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        })
+        autodiff_layers::linear_layer(input)
     }
 
     fn checkpointed_branch(input: BranchInput<Self>) -> Tensor<Self, 2> {
-        let device = input.weight.device();
-        let weight = primitive(input.weight);
-        let (inner_bias, bias) = optional(input.bias, &device);
-        let (inner_gamma, gamma) = optional(input.gamma, &device);
-        let (first, [x, scale, shift, first_weight, first_bias]) = linear_parents(input.first);
-        let inner = BranchInput::<B> {
-            first,
-            middle: input.middle,
-            weight: wrap(weight.primitive.clone()),
-            bias: inner_bias,
-            gamma: inner_gamma,
-            keep: input.keep.map(Tensor::inner),
-        };
-        let y = primitive(residual_branch(inner.clone()));
-        let parents = [
-            x,
-            scale,
-            shift,
-            first_weight,
-            first_bias,
-            weight,
-            bias,
-            gamma,
-        ];
-        let nodes = parents.map(|parent| parent.node);
-        let prep = Backward::<B, 8>::prepare::<C>(Branch, nodes);
-        wrap(match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(inner, y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        })
+        autodiff_layers::checkpointed_branch(input)
     }
 
     fn packed_attention(input: AttentionInput<Self>) -> AttentionOutput<Self> {

@@ -10,6 +10,7 @@
 mod adamw;
 mod attention;
 mod autodiff;
+mod autodiff_layers;
 mod branch;
 mod choice;
 mod cross_entropy;

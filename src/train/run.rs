@@ -188,7 +188,7 @@ impl Run<'_> {
         let from = began.as_ref();
         let mut training = Training::new(self, config, schedule, folder, loader, pictures, from);
         // Without pictures to compare by there is little to learn from an untrained teacher, and much to wait for.
-        if began.is_none() && request.val.is_some() {
+        if began.is_none() && training.has_val() {
             training.evaluate(&trainer, When::Before, true, observer)?;
         }
         observer.started(&start(&training));

@@ -79,6 +79,11 @@ impl<'a> Training<'a> {
         }
     }
 
+    /// Whether there are pictures to evaluate on that are not trained on.
+    pub fn has_val(&self) -> bool {
+        self.pictures.val.is_some()
+    }
+
     /// All steps that are left.
     pub fn go<B: TrainBackend, M: TrainBackbone<B>>(
         &mut self,

@@ -145,7 +145,8 @@ pub fn attention_f64(qkv: &[f64], [batch, tokens, heads, head_width]: [usize; 4]
                     .map(|c| at(image, query, 0, head, c) * at(image, key, 1, head, c));
                 products.sum::<f64>() / (head_width as f64).sqrt()
             };
-            let weights: Vec<f64> = (0..tokens).map(|key| dot(key).exp()).collect();
+            let largest = (0..tokens).map(dot).fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = (0..tokens).map(|key| (dot(key) - largest).exp()).collect();
             let total: f64 = weights.iter().sum();
             for c in 0..head_width {
                 let sum = (0..tokens)
