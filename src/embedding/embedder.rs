@@ -212,7 +212,7 @@ impl Embedder {
 /// A picture as a model sees it, without the normalisation: resized and cut to its input's size.
 ///
 /// # Errors
-/// [`Error::Data`] for a picture without a pixel.
+/// [`crate::Error::Data`] for a picture without a pixel.
 pub fn seen(preprocessing: &Preprocessing, picture: &RgbImage) -> Result<RgbImage> {
     let side = preprocessing.image_size;
     let mut augmenter = Augmenter::new(&preprocessing.augment());

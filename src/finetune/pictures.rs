@@ -43,11 +43,11 @@ impl Pictures {
         seed: u64,
         observer: &mut dyn FinetuneObserver,
     ) -> Result<Self> {
-        if let HeldOut::Share(share) = held_out {
-            if !(*share > 0.0 && *share < 1.0) {
-                let remedy = "must be above 0 and below 1, such as 0.2";
-                return Err(Error::config("--held-out", share, remedy));
-            }
+        if let HeldOut::Share(share) = held_out
+            && !(*share > 0.0 && *share < 1.0)
+        {
+            let remedy = "must be above 0 and below 1, such as 0.2";
+            return Err(Error::config("--held-out", share, remedy));
         }
         let folder = scan(data, observer)?;
         if folder.classes().len() < 2 {

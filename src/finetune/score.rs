@@ -15,6 +15,9 @@ use crate::kernels::IbotBackend;
 /// Guesses that `top5` looks at.
 const FIRST_GUESSES: usize = 5;
 
+/// Pictures that could not be read, and why.
+pub(super) type Skipped = Vec<(PathBuf, String)>;
+
 /// Counts over some pictures.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Score {
@@ -88,7 +91,7 @@ impl Evaluator<'_> {
         classifier: &Classifier<B>,
         guard: &DeviceGuard,
         device: &B::Device,
-    ) -> Result<Option<(Score, Vec<(PathBuf, String)>)>> {
+    ) -> Result<Option<(Score, Skipped)>> {
         let side = self.augment.image_size;
         let mut batches = eval_batches(
             self.folder.clone(),
@@ -97,7 +100,7 @@ impl Evaluator<'_> {
             self.workers,
         )?;
         let mut score = Score::default();
-        while let Some(batch) = batches.next() {
+        for batch in batches.by_ref() {
             let batch = batch?;
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(None);

@@ -55,6 +55,9 @@ struct PatchTokens<B: Backend> {
     visible: Option<Tensor<B, 2>>,
 }
 
+/// A part with its tokens.
+type PartTokens<B> = (Part<B>, PatchTokens<B>);
+
 impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     /// The teacher's targets of a batch that comes in one or more parts.
     ///
@@ -149,7 +152,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         &self,
         input: &IbotInput<'_, B>,
         is_one_of_many: bool,
-    ) -> Result<(Part<B::InnerBackend>, PatchTokens<B::InnerBackend>)> {
+    ) -> Result<PartTokens<B::InnerBackend>> {
         let sizes = self.check(input)?;
         let images = Tensor::cat(input.global_views.to_vec(), 0); // [G B, 3, S, S]
         let device = images.device();

@@ -115,6 +115,13 @@ struct Made<B: Backend> {
     had_centers: [bool; 2],
 }
 
+/// Gradients, targets and losses of a batch.
+type Differentiated<B> = (
+    Gradients<B>,
+    BatchTargets<B>,
+    Scalars<<B as AutodiffBackend>::InnerBackend>,
+);
+
 impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     /// A trainer that has made no step.
     pub fn new(
@@ -278,11 +285,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     }
 
     /// Gradients, targets and losses of a batch.
-    fn differentiate(
-        &self,
-        input: &StepInput<B>,
-        rates: &Rates,
-    ) -> Result<(Gradients<B>, BatchTargets<B>, Scalars<B::InnerBackend>)> {
+    fn differentiate(&self, input: &StepInput<B>, rates: &Rates) -> Result<Differentiated<B>> {
         let parts = input.parts(self.most_at_once);
         let inputs = parts
             .iter()

@@ -293,7 +293,7 @@ fn a_run_repeats_and_freezes() {
     let files = ["one", "other"].map(|out| {
         let workers = if out == "one" { "1" } else { "3" };
         colors.run(out, &["--epochs", "2", "--seed", "7", "--workers", workers]);
-        fs::read(colors.scratch.0.join(out).join("last.safetensors")).unwrap()
+        read_safetensors(&colors.scratch.0.join(out).join("last.safetensors")).unwrap()
     });
     assert!(files[0] == files[1], "the same seed, other weights");
     let report = colors.run("frozen", &["--epochs", "2", "--freeze"]);

@@ -10,6 +10,9 @@ use crate::backbone::TrainBackbone;
 use crate::error::Result;
 use crate::kernels::TrainBackend;
 
+/// What a step was made of.
+type Made<B> = (StepInput<B>, Rates);
+
 impl Training<'_> {
     /// One batch and one step; then, where it is time to read, the metrics of the steps since the last reading, as far as
     /// they were sound. The trainer comes back whatever happens, as it was after the last sound step.
@@ -50,7 +53,7 @@ impl Training<'_> {
     fn make_step<B: TrainBackend, M: TrainBackbone<B>>(
         &mut self,
         trainer: Trainer<B, M>,
-    ) -> (Trainer<B, M>, Result<(StepInput<B>, Rates)>) {
+    ) -> (Trainer<B, M>, Result<Made<B>>) {
         let started = Instant::now();
         let batch = match self.loader.next_batch() {
             Ok(batch) => batch,
