@@ -89,7 +89,7 @@ impl TrainingHandle {
         self.shared.events.next(patience)
     }
 
-    /// Lets the run stand still after the step under way; it keeps its memory.
+    /// Lets the run stand still once the metrics of the steps under way are read, about a second later; it keeps its memory.
     pub fn pause(&self) {
         self.shared.set_paused(true);
     }

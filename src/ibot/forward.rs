@@ -138,7 +138,10 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         let loss_patch = self.patch_loss(
             &student,
             &part.masked,
-            targets.masked.as_ref().map(|rows| rows.of_part(index)),
+            // nothing can be cut out of no rows
+            (targets.masked.as_ref())
+                .filter(|_| !part.masked.rows.is_empty())
+                .map(|rows| rows.of_part(index)),
             share_of(&targets.parts, index, config.patch_weight, |part| {
                 &part.masked
             }),
@@ -150,7 +153,9 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             let found = self.patch_loss(
                 &student,
                 &part.visible,
-                targets.visible.as_ref().map(|rows| rows.of_part(index)),
+                (targets.visible.as_ref())
+                    .filter(|_| !part.visible.rows.is_empty())
+                    .map(|rows| rows.of_part(index)),
                 share_of(&targets.parts, index, config.patch_weight, |part| {
                     &part.visible
                 }),

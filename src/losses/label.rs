@@ -24,5 +24,6 @@ pub fn label_loss<B: Backend>(
     }
     let targets = TensorData::new(targets, [batch, classes]);
     let targets = Tensor::<B, 2>::from_data(targets, &logits.device());
-    (log_softmax(logits, 1) * targets).sum() / -(batch as f64)
+    let terms = (log_softmax(logits, 1) * targets).sum_dim(1).sum_dim(0);
+    terms.reshape([1]) / -(batch as f64)
 }

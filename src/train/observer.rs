@@ -49,7 +49,8 @@ pub trait Observer {
     /// A checkpoint of this step is taken; it is written beside the training.
     fn checkpoint(&mut self, _step: usize) {}
 
-    /// After each step, before the run looks whether it is to stop: it stands still for as long as this takes.
+    /// After each reading of metrics (`metrics_every` steps, or a second), before the run looks whether it is to stop: it
+    /// stands still for as long as this takes.
     fn between_steps(&mut self, _step: usize) {}
 
     /// Whether [`Observer::patches`] is worth its forward of a few pictures after this step, which may end an epoch.

@@ -109,8 +109,9 @@ impl OptimizerConfig {
             ("clip_gradient_norm", self.clip_gradient_norm),
             ("clip_each_gradient", self.clip_each_gradient),
         ] {
-            if let Some(norm) = norm.filter(|norm| !(norm.is_finite() && *norm > 0.0)) {
-                let remedy = "must be above 0, such as 3; leave it out for no clipping";
+            // smaller ones come out as 0 in f32, which stands for a step that went wrong
+            if let Some(norm) = norm.filter(|norm| !(norm.is_finite() && *norm >= 1e-10)) {
+                let remedy = "must be at least 1e-10, such as 3; leave it out for no clipping";
                 return Err(Error::config(format!("optimizer.{key}"), norm, remedy));
             }
         }

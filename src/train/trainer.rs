@@ -192,6 +192,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             .step_scaled(student, grads, &update, Some(scale.clone()));
         self.method.student = moved;
         self.method.update_centers_unless(&targets, Some(&scale));
+        drop(targets); // may hold the teacher's prototypes, which are to move in place
         self.method = self
             .method
             .update_teacher_unless(rates.ema_decay, Some(scale.clone()));

@@ -253,6 +253,7 @@ impl<'a> Training<'a> {
         let (from, to) = (self.step, newest.manifest.step);
         let trainer = trainer.restored(to, newest.tensors, self.folder.path())?;
         self.step = to;
+        self.knn = newest.manifest.knn;
         self.rollbacks += 1;
         self.learning_rate_factor *= ROLLBACK_FACTOR;
         observer.note(&format!(

@@ -94,6 +94,10 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("losses by weight", recipe::losses_by_weight::<B>),
         ("centered patches", recipe::centered_patches::<B>),
         ("parts add up", parts::parts_add_up::<B>),
+        (
+            "parts without masks",
+            parts::parts_without_masks_or_without_visible_patches::<B>,
+        ),
         ("streamed prototypes", streaming::steps_equal_stored::<B>),
         ("probes by tile", streaming::probes_do_not_see_tiles::<B>),
         ("drop path", recipe::drop_path::<B>),

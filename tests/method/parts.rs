@@ -2,7 +2,7 @@
 
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
-use ibot::config::{IbotConfig, PatchWeight, Targets};
+use ibot::config::{IbotConfig, PatchWeight, StreamingPrototypes, Targets};
 use ibot::device::DeviceGuard;
 use ibot::ibot::VitIbot;
 use ibot::kernels::TrainBackend;
@@ -29,6 +29,17 @@ pub fn one_step<B: TrainBackend>(
     most_at_once: Option<usize>,
     device: &B::Device,
 ) -> Step {
+    let masks = (0..256).map(|patch| (patch * 7 + patch / 9) % 5 < 2);
+    step_with_masks(method, most_at_once, masks.collect(), device)
+}
+
+/// [`one_step`] with masks of one's own, view by view, four patches a picture.
+fn step_with_masks<B: TrainBackend>(
+    method: VitIbot<B>,
+    most_at_once: Option<usize>,
+    masks: Vec<bool>,
+    device: &B::Device,
+) -> Step {
     let mut random = Random::new(7, 0, 0, Stream::View(0));
     let mut views = |count: usize, side: usize| -> Vec<Tensor<Inner<B>, 4>> {
         let shape = [32, 3, side, side];
@@ -40,9 +51,7 @@ pub fn one_step<B: TrainBackend>(
     let input = StepInput::<B> {
         global_views: views(2, 16),
         local_views: views(2, 8),
-        masks: (0..256)
-            .map(|patch| (patch * 7 + patch / 9) % 5 < 2)
-            .collect(),
+        masks,
     };
     let rates = Rates {
         learning_rate: 1e3,
@@ -129,6 +138,27 @@ pub fn parts_add_up<B: TrainBackend>(device: &B::Device) {
         let config = all_losses(targets, weight);
         let run =
             |most_at_once| one_step(config.init::<B>(3, device).unwrap(), most_at_once, device);
+        assert_same_step(&run(Some(8)), &run(None));
+    }
+}
+
+/// The first part has no masked patch and the last one no visible one, with stored and with streamed logits.
+pub fn parts_without_masks_or_without_visible_patches<B: TrainBackend>(device: &B::Device) {
+    for streaming_prototypes in [StreamingPrototypes::Never, StreamingPrototypes::Always] {
+        let config = IbotConfig {
+            streaming_prototypes,
+            ..all_losses(Targets::Sinkhorn, PatchWeight::Patch)
+        };
+        let masks = (0..256).map(|patch| match patch / 4 % 32 {
+            0..8 => false,
+            24.. => true,
+            _ => patch % 3 == 0,
+        });
+        let masks: Vec<bool> = masks.collect();
+        let run = |most_at_once| {
+            let method = config.init::<B>(3, device).unwrap();
+            step_with_masks(method, most_at_once, masks.clone(), device)
+        };
         assert_same_step(&run(Some(8)), &run(None));
     }
 }

@@ -77,7 +77,7 @@ impl Walk {
         }
         let lanes = client.properties().hardware.max_units_per_cube;
         Self {
-            lanes: Self::GPU.lanes.min(lanes),
+            lanes: Self::GPU.lanes.min(1 << lanes.max(1).ilog2()), // halved in reductions
             ..Self::GPU
         }
     }

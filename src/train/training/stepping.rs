@@ -29,6 +29,9 @@ impl Training<'_> {
         }
         let (losses, sound) = trainer.read_losses();
         self.step = before + losses.len();
+        if !losses.is_empty() {
+            self.knn = None; // that of an earlier step
+        }
         let looked = sound
             .and(made)
             .and_then(|(input, rates)| self.look(&trainer, &input, &rates));
