@@ -52,6 +52,13 @@ impl Batch {
         (std::mem::take(&mut self.pixels), count)
     }
 
+    /// Whether the job was cancelled before all pictures were read.
+    pub fn is_cut(&self) -> bool {
+        self.readable
+            .iter()
+            .any(|made| matches!(made, Err(Error::Stopped)))
+    }
+
     /// What the model made of each picture; `count` of them were readable.
     pub fn features(self, made: &Made, count: usize) -> Vec<Result<PictureFeatures>> {
         let mut at = 0;

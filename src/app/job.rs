@@ -36,6 +36,8 @@ struct State<T> {
     /// What is made so far.
     value: Option<T>,
     is_over: bool,
+    /// Whether its end was told.
+    is_told: bool,
     /// Why it ended early, until that is told.
     error: Option<Error>,
     progress: Progress,
@@ -74,7 +76,8 @@ impl<T> Job<T> {
         self.shared.lock().progress
     }
 
-    /// Asks for its end, which comes after the batch under way at the latest, as [`Error::Stopped`].
+    /// Asks for its end, which comes after the batch under way at the latest, as [`Error::Stopped`]; loading a model goes
+    /// on.
     pub fn cancel(&self) {
         self.shared.is_cancelled.store(true, Ordering::Relaxed);
     }
@@ -117,12 +120,13 @@ impl<T> Shared<T> {
 
 impl<T> State<T> {
     fn result(&mut self) -> Result<T> {
+        let given = || Error::Embedding("the result of this job was given before".into());
+        if std::mem::replace(&mut self.is_told, true) {
+            return Err(given());
+        }
         match self.error.take() {
             Some(error) => Err(error),
-            None => self
-                .value
-                .take()
-                .ok_or_else(|| Error::Embedding("the result of this job was given before".into())),
+            None => self.value.take().ok_or_else(given),
         }
     }
 }
@@ -137,6 +141,7 @@ impl<T> Ticket<T> {
             state: Mutex::new(State {
                 value,
                 is_over: false,
+                is_told: false,
                 error: None,
                 progress: Progress { done: 0, total },
                 waker: None,

@@ -25,7 +25,7 @@ impl Picture {
     /// # Errors
     /// [`Error::Config`] where the number of bytes is not `4 * width * height`, or there is no pixel.
     pub fn rgba(bytes: Vec<u8>, width: u32, height: u32) -> Result<Self> {
-        let wanted = u64::from(width) * u64::from(height) * 4;
+        let wanted = (u64::from(width) * u64::from(height)).saturating_mul(4);
         let given = bytes.len();
         if wanted == 0 || wanted != given as u64 {
             let value = format!("{given} bytes");

@@ -116,10 +116,10 @@ impl TrainingHandle {
     /// Whether the run is over: finished, cancelled or failed.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.shared.is_over.load(Ordering::Relaxed)
+        self.shared.is_over.load(Ordering::Acquire)
     }
 
-    /// Waits for the end of the run; events stay to be read. Only the first call gives what the run ran into.
+    /// Waits for the end of the run; events stay to be read. The first call alone waits, and gives what the run ran into.
     ///
     /// # Errors
     /// Those of [`run`]: [`Error::Interrupted`] for a cancelled one.
@@ -174,8 +174,7 @@ impl Shared {
             }
         };
         let result = caught(work, Error::Training);
-        self.is_over.store(true, Ordering::Relaxed);
-        watcher.tell(match &result {
+        self.events.push(match &result {
             Ok(()) => TrainingEvent::Finished(request.out.clone()),
             Err(Error::Interrupted { step, run }) => TrainingEvent::Cancelled {
                 step: *step,
@@ -183,6 +182,11 @@ impl Shared {
             },
             Err(error) => TrainingEvent::Failed(error.to_string()),
         });
+        // after the event, so that who sees the end finds it; before the call, which may ask
+        self.is_over.store(true, Ordering::Release);
+        if let Some(call) = &mut watcher.on_event {
+            call();
+        }
         result
     }
 }

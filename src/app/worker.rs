@@ -36,30 +36,40 @@ impl Worker {
 
     /// Works until the handle is gone.
     pub fn run(mut self) {
-        loop {
-            let idle = self.config.idle.filter(|_| self.embedder.is_some());
-            match self.shared.next(idle) {
-                Next::Do(Task::Load(ticket)) => match self.caught(Self::info) {
+        // a callback that panics costs its own job, not those that wait
+        while self.caught(|worker| Ok(worker.turn())).unwrap_or(true) {}
+    }
+
+    /// One thing to do; whether more may follow.
+    fn turn(&mut self) -> bool {
+        let idle = self.config.idle.filter(|_| self.embedder.is_some());
+        match self.shared.next(idle) {
+            Next::Do(Task::Load(ticket)) => match self.caught(Self::info) {
+                Ok(info) => ticket.give(info),
+                Err(error) => ticket.end(Err(error)),
+            },
+            Next::Do(Task::Rebuild(device, ticket)) => {
+                match self.caught(|worker| worker.rebuild(device)) {
                     Ok(info) => ticket.give(info),
                     Err(error) => ticket.end(Err(error)),
-                },
-                Next::Do(Task::Rebuild(device, ticket)) => {
-                    match self.caught(|worker| worker.rebuild(device)) {
-                        Ok(info) => ticket.give(info),
-                        Err(error) => ticket.end(Err(error)),
-                    }
-                }
-                Next::Do(Task::Embed(task)) => self.embed(task),
-                Next::End(tasks) => tasks.into_iter().for_each(|task| end(task, None)),
-                Next::Unload | Next::Idle => self.unload(),
-                Next::Close(tasks) => {
-                    tasks
-                        .into_iter()
-                        .for_each(|task| end(task, Some(Error::Stopped)));
-                    return self.unload();
                 }
             }
+            Next::Do(Task::Embed(task)) => self.embed(task),
+            Next::End(tasks) => tasks.into_iter().for_each(|task| end(task, None)),
+            Next::Unload | Next::Idle => self.unload(),
+            Next::Close(tasks) => {
+                tasks
+                    .into_iter()
+                    .for_each(|task| end(task, Some(Error::Stopped)));
+                // whatever letting go of a device runs into, there is nobody left to hear of it
+                let _ = self.caught(|worker| {
+                    worker.unload();
+                    Ok(())
+                });
+                return false;
+            }
         }
+        true
     }
 
     fn caught<R>(&mut self, work: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
@@ -167,6 +177,9 @@ impl Worker {
             Some(batch) => batch,
             None => prepare(take(batch_size)),
         };
+        if batch.is_cut() {
+            return Err(Error::Stopped);
+        }
         let next = take(batch_size);
         let (pixels, count) = batch.take_pixels();
         let started = Instant::now();
@@ -196,9 +209,10 @@ impl Worker {
         let Some(wanted) = self.config.batch_time else {
             return;
         };
-        if took > wanted.mul_f64(1.5) {
+        let share = took.as_secs_f64() / wanted.as_secs_f64();
+        if share > 1.5 {
             self.batch_size = (count / 2).clamp(1, self.batch_size);
-        } else if took < wanted.mul_f64(0.5) && count == self.batch_size {
+        } else if share < 0.5 && count == self.batch_size {
             self.batch_size = (2 * count).min(self.config.batch_size);
         }
     }

@@ -117,7 +117,7 @@ pub unsafe extern "C" fn ibot_embed_rgba(
         if pixels.is_null() {
             return Err(null("pixels"));
         }
-        let bytes = u64::from(width) * u64::from(height) * 4;
+        let bytes = (u64::from(width) * u64::from(height)).saturating_mul(4);
         let bytes = usize::try_from(bytes)
             .ok()
             .filter(|bytes| *bytes <= isize::MAX as usize);

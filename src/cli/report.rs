@@ -18,7 +18,7 @@ background:#fff;overflow-wrap:anywhere}img{max-width:100%;height:auto;display:bl
 overflow-x:auto}figcaption{color:#666;font-size:.85rem}h2{margin:2.5rem 0 1rem}h3{margin:2rem 0 .5rem;font-weight:600}\
 .grid{display:grid;gap:1rem;align-items:start;grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr))}\
 .curves{grid-template-columns:repeat(auto-fill,minmax(min(100%,36rem),1fr))}table{border-collapse:collapse}\
-td,th{padding:.15rem 1.5rem .15rem 0;text-align:left;vertical-align:top}td.n,th.n{text-align:right}\
+td,th{overflow-wrap:normal;padding:.15rem 1.5rem .15rem 0;text-align:left;vertical-align:top}td.n,th.n{text-align:right}\
 .facts td:first-child{color:#666;white-space:nowrap}pre{background:#f5f5f5;padding:1rem;overflow:auto;overflow-wrap:normal}\
 @media(max-width:40rem){.curves img{max-width:none;width:38rem}}@media(prefers-color-scheme:dark){body{background:#1b1b1b;\
 color:#ddd}pre{background:#262626}figcaption,.facts td:first-child{color:#aaa}img{border-color:#444;background:#fff}\

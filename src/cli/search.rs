@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ibot::data::FolderConfig;
 use ibot::data::decode::decode_rgb;
-use ibot::embedding::{EmbeddingTable, FeatureKind, FolderRequest};
+use ibot::embedding::{EmbeddingTable, FeatureKind, FolderRequest, TableFormat};
 use ibot::eval::nearest;
 use ibot::{Error, Result};
 use serde::Serialize;
@@ -51,6 +51,12 @@ struct Report {
 
 impl SearchArgs {
     pub fn run(&self) -> Result<()> {
+        if let Some(index) = &self.index
+            && TableFormat::of(index)? != TableFormat::Safetensors
+        {
+            let remedy = "must end in .safetensors, which is what a search reads";
+            return Err(Error::config("--index", index.display(), remedy));
+        }
         let query = decode_rgb(&self.query, FolderConfig::default().max_pixels)?;
         let embedder = self.model.load()?;
         let table = match (&self.data, &self.index) {

@@ -126,7 +126,10 @@ impl Cache {
                 continue;
             }
             let age = metadata.modified().ok().and_then(|at| at.elapsed().ok());
-            let is_temporary = entry.path().extension().is_some_and(|end| end == "tmp");
+            // only its own: the folder may hold other things
+            let name = entry.file_name().to_string_lossy();
+            let is_temporary =
+                entry.depth() == 1 && name.starts_with("ibot-") && name.ends_with(".tmp");
             if is_temporary && age > Some(STALE) {
                 let _ = fs::remove_file(entry.path());
             } else {
@@ -169,7 +172,7 @@ impl Cache {
             return;
         }
         let number = self.written.fetch_add(1, Ordering::Relaxed);
-        let temporary = format!("{}-{number}.tmp", std::process::id());
+        let temporary = format!("ibot-{}-{number}.tmp", std::process::id());
         let temporary = self.folder.join(temporary);
         let head = head(
             version,
