@@ -72,6 +72,16 @@ impl Head {
         }
     }
 
+    /// Product of a token's columns in two buffers of rows.
+    #[inline(always)]
+    fn dot(self, a: &[f32], b: &[f32], token: usize) -> f32 {
+        let start = token * self.width() + self.head * self.sizes.head_width;
+        let of_head = start..start + self.sizes.head_width;
+        let (a, b) = (&a[of_head.clone()], &b[of_head]);
+        let [dot] = sums(self.sizes.head_width, |at| [a[at] * b[at]]);
+        dot
+    }
+
     /// `q k^T / sqrt(D / H)`.
     fn scores(self, qkv: &[f32], map: &mut [f32]) {
         let product = Product {
@@ -147,6 +157,7 @@ pub(super) fn backward(
     let device = input.qkv.device();
     let qkv = contiguous(input.qkv);
     let (row_log, d_mixed) = (contiguous(output.row_log), contiguous(d_mixed));
+    let mixed = contiguous(output.mixed);
     let mut d_qkv = vec![0.0; sizes.batch * tokens * 3 * width];
     qkv.storage::<f32>()
         .par_chunks_exact(tokens * 3 * width)
@@ -156,10 +167,11 @@ pub(super) fn backward(
                 .storage::<f32>()
                 .par_chunks_exact(sizes.heads * tokens),
         )
+        .zip(mixed.storage::<f32>().par_chunks_exact(tokens * width))
         .zip(d_qkv.par_chunks_exact_mut(tokens * 3 * width))
         .for_each_init(
             || [vec![0.0; tokens * tokens], vec![0.0; tokens * tokens]],
-            |[map, d_map], (((qkv, d_mixed), row_log), d_qkv)| {
+            |[map, d_map], ((((qkv, d_mixed), row_log), mixed), d_qkv)| {
                 for (head, row_log) in heads(sizes).zip(row_log.chunks_exact(tokens)) {
                     head.scores(qkv, map);
                     head.map_of((d_mixed, head.columns()), (qkv, head.packed(2)))
@@ -167,7 +179,11 @@ pub(super) fn backward(
                     let scale = sizes.scale() as f32;
                     vectorized(
                         #[inline(always)]
-                        || softmax_backward(map, d_map, row_log, scale),
+                        || {
+                            softmax_backward(map, d_map, row_log, scale, |token| {
+                                head.dot(mixed, d_mixed, token)
+                            })
+                        },
                     );
                     // map is now the softmax, d_map the gradient of the unscaled scores
                     let [to_keys, to_values] =
@@ -188,16 +204,23 @@ pub(super) fn backward(
 }
 
 /// Each row of `map` from scores to their softmax, and of `d_map` from the gradient of the softmax to that of the scores
-/// before they were scaled.
+/// before they were scaled. `along` gives the sum of a row's softmax times its gradient: from the values that were mixed,
+/// since a softmax of large scores is no closer to 1 in sum than `row_log` is.
 #[inline(always)]
-fn softmax_backward(map: &mut [f32], d_map: &mut [f32], row_log: &[f32], scale: f32) {
+fn softmax_backward(
+    map: &mut [f32],
+    d_map: &mut [f32],
+    row_log: &[f32],
+    scale: f32,
+    along: impl Fn(usize) -> f32,
+) {
     let tokens = row_log.len();
-    let rows = map.chunks_exact_mut(tokens).zip(row_log);
-    for ((row, row_log), d_row) in rows.zip(d_map.chunks_exact_mut(tokens)) {
+    let rows = map.chunks_exact_mut(tokens).zip(row_log).enumerate();
+    for ((token, (row, row_log)), d_row) in rows.zip(d_map.chunks_exact_mut(tokens)) {
         for x in row.iter_mut() {
             *x = exp(*x - row_log);
         }
-        let [along] = sums(tokens, |at| [row[at] * d_row[at]]);
+        let along = along(token);
         for (d_y, y) in d_row.iter_mut().zip(&*row) {
             *d_y = y * (*d_y - along) * scale;
         }

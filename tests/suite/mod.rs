@@ -1,6 +1,7 @@
 //! What the suites that run on every backend share.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::{Backend, BackendTypes};
@@ -8,9 +9,13 @@ use burn::tensor::backend::{Backend, BackendTypes};
 /// A check of a backend; it fails by panicking.
 pub type Check<B> = fn(&<B as BackendTypes>::Device);
 
+/// burn keeps the graphs of all threads in one place, and each backward pass tidies up there: one backend at a time.
+static ONE_BACKEND: Mutex<()> = Mutex::new(());
+
 /// Runs every check and reports all that fail, not the first; one thread touches the device. `IBOT_CHECK` names part of
 /// those to run.
 pub fn run_checks<B: Backend>(backend: &str, checks: &[(&str, Check<B>)], device: &B::Device) {
+    let _alone = ONE_BACKEND.lock().unwrap_or_else(PoisonError::into_inner);
     let only = std::env::var("IBOT_CHECK").unwrap_or_default();
     let failed: Vec<&str> = checks
         .iter()
