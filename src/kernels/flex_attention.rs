@@ -182,7 +182,7 @@ pub(super) fn backward(
                         || {
                             softmax_backward(map, d_map, row_log, scale, |token| {
                                 head.dot(mixed, d_mixed, token)
-                            })
+                            });
                         },
                     );
                     // map is now the softmax, d_map the gradient of the unscaled scores
