@@ -1,19 +1,38 @@
-//! Warnings of the libraries, on stderr and to the device guard.
+//! Messages of the libraries, on stderr and to the device guard.
 
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use std::sync::OnceLock;
+use std::time::Instant;
 
-struct Stderr;
+use log::{LevelFilter, Log, Metadata, Record};
+
+/// Names how much is said: `warn`, which is the default, `info` or `debug`, which also say when.
+const VARIABLE: &str = "IBOT_LOG";
+
+static LOGGER: OnceLock<Stderr> = OnceLock::new();
+
+struct Stderr {
+    level: LevelFilter,
+    started: Instant,
+}
 
 /// Installs the logger; later calls do nothing.
 pub fn install() {
-    if log::set_logger(&Stderr).is_ok() {
-        log::set_max_level(LevelFilter::Warn);
+    let level = std::env::var(VARIABLE).ok();
+    let level = level.and_then(|level| level.parse().ok());
+    let level = level.unwrap_or(LevelFilter::Warn);
+    let logger = LOGGER.get_or_init(|| Stderr {
+        level,
+        started: Instant::now(),
+    });
+    if log::set_logger(logger).is_ok() {
+        // the device guard needs warnings whatever the user wants to read
+        log::set_max_level(level.max(LevelFilter::Warn));
     }
 }
 
 impl Log for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= Level::Warn
+        metadata.level() <= self.level
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -21,11 +40,13 @@ impl Log for Stderr {
         ibot::bench::observe_log(record);
         // wgpu reports each fault to the guard too, which ends the run with one clear message
         if self.enabled(record.metadata()) && record.target().starts_with("ibot") {
-            eprintln!(
-                "{}: {}",
-                record.level().as_str().to_lowercase(),
-                record.args()
-            );
+            let level = record.level().as_str().to_lowercase();
+            if self.level > LevelFilter::Warn {
+                let seconds = self.started.elapsed().as_secs_f64();
+                eprintln!("{level} {seconds:.3} s: {}", record.args());
+            } else {
+                eprintln!("{level}: {}", record.args());
+            }
         }
     }
 

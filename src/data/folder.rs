@@ -154,6 +154,7 @@ impl ImageFolder {
         if pictures.is_empty() {
             return Err(Error::data(root, no_picture(&summary)));
         }
+        log::debug!("{} is scanned", printable(root));
         Ok(Self {
             root: root.to_path_buf(),
             pictures,

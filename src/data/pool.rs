@@ -272,6 +272,7 @@ impl<T: Task> Shared<T> {
             progress.finished += 1;
             progress.shown[slot.at] = shown;
             if progress.finished == progress.batch.samples.len() {
+                log::debug!("batch {number} is decoded");
                 self.made.notify_all();
             }
         }

@@ -45,7 +45,8 @@ pub struct ExistingDevice {
 }
 
 impl ExistingDevice {
-    /// The four handles, which are cheap to clone; those of an eframe 0.35 app are in its `RenderState`.
+    /// The four handles, which are cheap to clone. An eframe 0.35 app opens them itself and gives them to eframe as
+    /// `WgpuSetup::Existing`: its `RenderState` does not have the instance.
     pub fn new(
         instance: &wgpu::Instance,
         adapter: &wgpu::Adapter,

@@ -63,6 +63,7 @@ impl Training<'_> {
             Err(error) => return (trainer, Err(error)),
         };
         let data_wait_s = started.elapsed().as_secs_f64();
+        log::debug!("step {} begins", self.step + 1);
         let weight_decay = self.config.optimizer.weight_decay;
         let method = &self.config.method;
         let mut rates = self.schedule.rates(method, weight_decay, self.step);

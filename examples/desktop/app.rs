@@ -1,0 +1,270 @@
+//! The window: what is open, which tab is in front, and what keys do.
+
+use std::path::PathBuf;
+
+use eframe::egui::{
+    self, CentralPanel, Context, Key, KeyboardShortcut, Modifiers, Panel, Ui, ViewportCommand,
+};
+use ibot::app::DeviceRequest;
+use rfd::AsyncFileDialog;
+
+use super::background::Background;
+use super::details::Details;
+use super::gallery::Gallery;
+use super::grid::Grid;
+use super::model::Model;
+use super::thumbnails::Thumbnails;
+use super::training::TrainingTab;
+
+const OPEN_FOLDER: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::O);
+const OPEN_MODEL: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::M);
+const QUIT: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::Q);
+const TABS: [(Tab, &str, KeyboardShortcut); 2] = [
+    (
+        Tab::Pictures,
+        "Pictures",
+        KeyboardShortcut::new(Modifiers::COMMAND, Key::Num1),
+    ),
+    (
+        Tab::Training,
+        "Training",
+        KeyboardShortcut::new(Modifiers::COMMAND, Key::Num2),
+    ),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tab {
+    Pictures,
+    Training,
+}
+
+/// What a dialog asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Folder,
+    Model,
+}
+
+/// All that the window shows.
+pub struct Desktop {
+    tab: Tab,
+    model: Model,
+    gallery: Gallery,
+    grid: Grid,
+    thumbnails: Option<Thumbnails>,
+    details: Details,
+    training: TrainingTab,
+    selected: Option<usize>,
+    dialog: Option<(Asked, Background<Option<PathBuf>>)>,
+    note: Option<String>,
+    title: String,
+}
+
+impl Desktop {
+    /// Nothing open yet; models and runs compute on `device`.
+    pub fn new(device: DeviceRequest, note: Option<String>) -> Self {
+        Self {
+            tab: Tab::Pictures,
+            model: Model::none(device),
+            gallery: Gallery::default(),
+            grid: Grid::default(),
+            thumbnails: None,
+            details: Details::default(),
+            training: TrainingTab::default(),
+            selected: None,
+            dialog: None,
+            note,
+            title: String::new(),
+        }
+    }
+
+    /// Opens what is given.
+    pub fn open(&mut self, ctx: &Context, folder: Option<PathBuf>, model: Option<PathBuf>) {
+        if let Some(folder) = folder {
+            self.training.folder_opened(&folder);
+            self.gallery.open(ctx, folder);
+            self.grid = Grid::default();
+            self.thumbnails = Some(Thumbnails::new(ctx));
+            self.details.clear();
+            self.selected = None;
+        }
+        if let Some(model) = model {
+            self.model.open(model);
+        }
+    }
+
+    /// Takes what came since the last frame, and starts what follows from it.
+    pub fn receive(&mut self, ctx: &Context) {
+        self.receive_dialog(ctx);
+        let dropped = ctx.input(|input| input.raw.dropped_files.clone());
+        for path in dropped.into_iter().filter_map(|file| file.path) {
+            match path.is_dir() {
+                true => self.open(ctx, Some(path), None),
+                false => self.open(ctx, None, Some(path)),
+            }
+        }
+        let (has_model, has_pictures) = (self.model.receive(ctx), self.gallery.receive_scan());
+        if has_model || has_pictures {
+            self.gallery.embed(ctx, &self.model);
+            self.details.clear();
+        }
+        self.gallery.receive_features(&mut self.model);
+        if self.details.index() != self.selected {
+            self.look_at_selected(ctx);
+        }
+        self.details.receive(ctx, &mut self.model);
+        if let Some(thumbnails) = &mut self.thumbnails {
+            thumbnails.receive(ctx, self.grid.visible());
+        }
+        self.training.receive(ctx);
+        self.set_title(ctx);
+    }
+
+    fn receive_dialog(&mut self, ctx: &Context) {
+        let Some((asked, answer)) = &self.dialog else {
+            return;
+        };
+        let (asked, Some(answer)) = (*asked, answer.take()) else {
+            return;
+        };
+        self.dialog = None;
+        match (asked, answer.ok().flatten()) {
+            (Asked::Folder, folder) => self.open(ctx, folder, None),
+            (Asked::Model, model) => self.open(ctx, None, model),
+        }
+    }
+
+    fn look_at_selected(&mut self, ctx: &Context) {
+        let pictures = self.gallery.pictures();
+        match self.selected.and_then(|index| Some((index, pictures.get(index)?))) {
+            Some((index, path)) => self.details.open(ctx, index, path.clone(), &self.model),
+            None => self.details.clear(),
+        }
+    }
+
+    /// What the task bar says, too.
+    fn set_title(&mut self, ctx: &Context) {
+        let [done, all] = self.gallery.progress();
+        let title = match (self.training.progress(), self.gallery.folder()) {
+            (Some([step, steps]), _) => format!("step {step} of {steps} - ibot"),
+            (None, Some(_)) => format!("{done} of {all} pictures embedded - ibot"),
+            (None, None) => "ibot".to_owned(),
+        };
+        if title != self.title {
+            ctx.send_viewport_cmd(ViewportCommand::Title(title.clone()));
+            self.title = title;
+        }
+    }
+
+    /// Draws it; dialogs belong to `frame`'s window.
+    pub fn show(&mut self, ui: &mut Ui, frame: Option<&eframe::Frame>) {
+        let asked = self.keys(ui);
+        let clicked = Panel::top("top").show(ui, |ui| self.show_top(ui)).inner;
+        if let Some(asked) = asked.or(clicked) {
+            self.ask(ui.ctx(), asked, frame);
+        }
+        Panel::bottom("state").show(ui, |ui| self.show_state(ui));
+        match self.tab {
+            Tab::Pictures => self.show_pictures(ui),
+            Tab::Training => {
+                let device = self.model.device().clone();
+                if let Some(model) = self.training.show(ui, &self.gallery, &device) {
+                    self.tab = Tab::Pictures;
+                    self.open(ui.ctx(), None, Some(model));
+                }
+            }
+        }
+    }
+
+    fn keys(&mut self, ui: &Ui) -> Option<Asked> {
+        let pressed = |keys: &KeyboardShortcut| ui.input_mut(|input| input.consume_shortcut(keys));
+        if let Some((tab, ..)) = TABS.iter().find(|(_, _, keys)| pressed(keys)) {
+            self.tab = *tab;
+        }
+        if ui.input(|input| input.key_pressed(Key::Escape)) {
+            self.gallery.cancel();
+        }
+        if pressed(&QUIT) {
+            ui.ctx().send_viewport_cmd(ViewportCommand::Close);
+        }
+        if pressed(&OPEN_FOLDER) {
+            return Some(Asked::Folder);
+        }
+        pressed(&OPEN_MODEL).then_some(Asked::Model)
+    }
+
+    fn show_top(&mut self, ui: &mut Ui) -> Option<Asked> {
+        let mut asked = None;
+        ui.horizontal_wrapped(|ui| {
+            for (what, text, keys) in [
+                (Asked::Folder, "Open folder…", OPEN_FOLDER),
+                (Asked::Model, "Open model…", OPEN_MODEL),
+            ] {
+                let button = ui.button(text);
+                if button.on_hover_text(ui.ctx().format_shortcut(&keys)).clicked() {
+                    asked = Some(what);
+                }
+            }
+            ui.separator();
+            for (tab, text, keys) in &TABS {
+                let button = ui.selectable_value(&mut self.tab, *tab, *text);
+                button.on_hover_text(ui.ctx().format_shortcut(keys));
+            }
+            ui.separator();
+            egui::widgets::global_theme_preference_buttons(ui);
+        });
+        asked
+    }
+
+    fn ask(&mut self, ctx: &Context, asked: Asked, frame: Option<&eframe::Frame>) {
+        if self.dialog.is_some() {
+            return;
+        }
+        let mut dialog = AsyncFileDialog::new();
+        if let Some(frame) = frame {
+            dialog = dialog.set_parent(frame);
+        }
+        // made here, on the main thread, which macOS asks for; waited for elsewhere
+        let answer: std::pin::Pin<Box<dyn Future<Output = _> + Send>> = match asked {
+            Asked::Folder => Box::pin(dialog.set_title("Pictures").pick_folder()),
+            Asked::Model => {
+                let dialog = dialog.set_title("Model");
+                Box::pin(dialog.add_filter("models", &["safetensors", "pth", "pt"]).pick_file())
+            }
+        };
+        let wait = move || pollster::block_on(answer).map(|file| file.path().to_path_buf());
+        self.dialog = Some((asked, Background::start(ctx, wait)));
+    }
+
+    fn show_state(&mut self, ui: &mut Ui) {
+        ui.horizontal_wrapped(|ui| self.gallery.show(ui, &self.model));
+        ui.horizontal_wrapped(|ui| self.model.show(ui));
+        if let Some(note) = &self.note {
+            ui.colored_label(ui.visuals().warn_fg_color, note);
+        }
+    }
+
+    fn show_pictures(&mut self, ui: &mut Ui) {
+        let Some(thumbnails) = &mut self.thumbnails else {
+            CentralPanel::default().show(ui, |ui| {
+                ui.centered_and_justified(|ui| {
+                    ui.label("Open a folder of pictures, or drop one here.");
+                });
+            });
+            return;
+        };
+        let details = Panel::right("details").default_size(440.0).min_size(260.0);
+        let clicked = details
+            .show(ui, |ui| self.details.show(ui, &self.gallery, thumbnails))
+            .inner;
+        if let Some(index) = clicked {
+            self.selected = Some(index);
+            self.grid.reveal(index);
+        }
+        let pictures = self.gallery.pictures();
+        CentralPanel::default().show(ui, |ui| {
+            self.grid
+                .show(ui, &pictures, thumbnails, &mut self.selected);
+        });
+    }
+}

@@ -1,0 +1,311 @@
+//! The selected picture: where the model looks, what its patches see, and which pictures are most like it.
+
+use std::path::PathBuf;
+
+use eframe::egui::{
+    self, Color32, ColorImage, Context, Id, Key, Modifiers, Rect, Sense, Slider, TextureHandle, TextureOptions, Ui,
+    Vec2, WidgetInfo, WidgetType,
+};
+use ibot::app::{EmbedRequest, Job, ModelInfo, PictureFeatures};
+use ibot::data::FolderConfig;
+use ibot::data::decode::decode_rgb;
+use ibot::error::{Error, Result, printable};
+use ibot::eval::patch_pca_rgb;
+use ibot::picture::viridis;
+use image::RgbImage;
+
+use super::background::Background;
+use super::gallery::Gallery;
+use super::grid::{describe, show_cell};
+use super::model::Model;
+use super::thumbnails::{Thumbnails, color_image, reduced};
+
+/// Neighbours that are shown.
+const NEAREST: usize = 12;
+/// Side of a neighbour, in points.
+const CELL: f32 = 96.0;
+
+/// Longer side of a picture that no model sees, in pixels.
+const WHOLE: u32 = 512;
+
+/// What lies over the picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Overlay {
+    Nothing,
+    Attention,
+    Patches,
+}
+
+/// How the selected picture is looked at.
+pub struct Details {
+    shown: Option<Shown>,
+    overlay: Overlay,
+    /// 0 for the mean of all heads.
+    head: usize,
+    strength: f32,
+}
+
+/// The selected picture.
+struct Shown {
+    index: usize,
+    path: PathBuf,
+    reading: Background<Result<RgbImage>>,
+    picture: Option<TextureHandle>,
+    job: Option<Job<Vec<Result<PictureFeatures>>>>,
+    maps: Option<Maps>,
+    error: Option<String>,
+}
+
+/// Small pictures, an entry for each patch.
+struct Maps {
+    /// The mean of the heads, then each.
+    attention: Vec<TextureHandle>,
+    colors: Option<TextureHandle>,
+}
+
+impl Default for Details {
+    fn default() -> Self {
+        Self {
+            shown: None,
+            overlay: Overlay::Attention,
+            head: 0,
+            strength: 0.6,
+        }
+    }
+}
+
+impl Details {
+    /// The picture that is looked at.
+    pub fn index(&self) -> Option<usize> {
+        self.shown.as_ref().map(|shown| shown.index)
+    }
+
+    /// Looks at no picture.
+    pub fn clear(&mut self) {
+        self.shown = None;
+    }
+
+    /// Looks at a picture; the model is asked ahead of a folder's embedding that is under way.
+    pub fn open(&mut self, ctx: &Context, index: usize, path: PathBuf, model: &Model) {
+        let ready = model.ready();
+        let info = ready.map(|(_, info)| info.clone());
+        let file = path.clone();
+        let read = move || read(&file, info.as_ref());
+        let job = ready.map(|(handle, _)| {
+            let ctx = ctx.clone();
+            let request = EmbedRequest::from(path.as_path());
+            let request = request.with_attention().with_patches();
+            handle.embed(request.on_progress(move |_| ctx.request_repaint()))
+        });
+        self.shown = Some(Shown {
+            index,
+            reading: Background::start(ctx, read),
+            path,
+            picture: None,
+            job,
+            maps: None,
+            error: None,
+        });
+    }
+
+    /// Takes what is done.
+    pub fn receive(&mut self, ctx: &Context, model: &mut Model) {
+        if let Some(shown) = &mut self.shown {
+            shown.receive(ctx, model);
+        }
+    }
+
+    /// The picture with its controls and neighbours; a neighbour that is clicked.
+    pub fn show(
+        &mut self,
+        ui: &mut Ui,
+        gallery: &Gallery,
+        thumbnails: &mut Thumbnails,
+    ) -> Option<usize> {
+        let Some(shown) = &self.shown else {
+            ui.label("Select a picture to see where the model looks, and what is like it.");
+            return None;
+        };
+        let name = shown.path.file_name().map(printable).unwrap_or_default();
+        ui.heading(&name);
+        if let Some(error) = &shown.error {
+            ui.colored_label(ui.visuals().error_fg_color, error);
+        }
+        let heads = shown.maps.as_ref().map_or(0, |maps| maps.attention.len());
+        if heads > 0 {
+            self.show_controls(ui, heads - 1);
+        }
+        self.show_picture(ui, &name);
+        let index = self.index()?;
+        let nearest = gallery.nearest(index, NEAREST);
+        if nearest.is_empty() {
+            ui.label("Its nearest pictures are known once it is embedded.");
+            return None;
+        }
+        ui.add_space(8.0);
+        ui.strong("Nearest pictures");
+        show_nearest(ui, gallery, thumbnails, &nearest)
+    }
+
+    fn show_controls(&mut self, ui: &mut Ui, heads: usize) {
+        ui.horizontal_wrapped(|ui| {
+            for (overlay, text, key) in [
+                (Overlay::Nothing, "Picture", Key::N),
+                (Overlay::Attention, "Attention", Key::A),
+                (Overlay::Patches, "Patches", Key::P),
+            ] {
+                let button = ui.selectable_value(&mut self.overlay, overlay, text);
+                button.on_hover_text(key.name());
+                if ui.input_mut(|input| input.consume_key(Modifiers::NONE, key)) {
+                    self.overlay = overlay;
+                }
+            }
+        });
+        self.head = self.head.min(heads);
+        let is_attention = self.overlay == Overlay::Attention;
+        let name = |head: f64| match head as usize {
+            0 => "all heads".to_owned(),
+            head => format!("head {head}"),
+        };
+        let head = Slider::new(&mut self.head, 0..=heads).custom_formatter(move |head, _| name(head));
+        ui.add_enabled(is_attention, head.text("Head"));
+        let strength = Slider::new(&mut self.strength, 0.0..=1.0).text("Strength");
+        ui.add_enabled(self.overlay != Overlay::Nothing, strength);
+    }
+
+    fn show_picture(&self, ui: &mut Ui, name: &str) {
+        let Some(shown) = &self.shown else { return };
+        let Some(picture) = &shown.picture else {
+            if shown.error.is_none() {
+                ui.spinner();
+            }
+            return;
+        };
+        let side = ui.available_width().min(ui.available_height() * 0.55);
+        let [width, height] = picture.size().map(|side| side as f32);
+        let size = Vec2::new(width, height) * (side / width.max(height)).max(0.0);
+        let (rect, response) = ui.allocate_exact_size(size, Sense::hover());
+        let whole = Rect::from_min_max(egui::pos2(0.0, 0.0), egui::pos2(1.0, 1.0));
+        ui.painter()
+            .image(picture.id(), rect, whole, Color32::WHITE);
+        let (map, what) = match (&shown.maps, self.overlay) {
+            (Some(maps), Overlay::Attention) => (maps.attention.get(self.head), "attention"),
+            (Some(maps), Overlay::Patches) => (maps.colors.as_ref(), "colors of its patches"),
+            _ => (None, ""),
+        };
+        if let Some(map) = map {
+            let tint = Color32::WHITE.gamma_multiply(self.strength);
+            ui.painter().image(map.id(), rect, whole, tint);
+        }
+        let label = match map {
+            Some(_) => format!("{name}, under it {what}"),
+            None => name.to_owned(),
+        };
+        response.widget_info(|| WidgetInfo::labeled(WidgetType::Image, true, &label));
+    }
+}
+
+impl Shown {
+    fn receive(&mut self, ctx: &Context, model: &mut Model) {
+        match self.reading.take().filter(|_| self.picture.is_none()) {
+            Some(Ok(Ok(picture))) => {
+                let image = color_image(&picture);
+                let texture = ctx.load_texture("selected picture", image, TextureOptions::LINEAR);
+                self.picture = Some(texture);
+            }
+            Some(Ok(Err(error))) => self.error = Some(error.to_string()),
+            // the thread is gone, and said all that it had to say
+            Some(Err(_)) | None => {}
+        }
+        let Some(result) = self.job.as_mut().and_then(Job::try_result) else {
+            return;
+        };
+        self.job = None;
+        match result.map(|mut made| made.pop()) {
+            Ok(Some(Ok(features))) => {
+                self.maps = model.ready().map(|(_, info)| maps(ctx, info, &features));
+            }
+            Ok(Some(Err(error))) => self.error = Some(error.to_string()),
+            Ok(None) | Err(Error::Stopped) => {}
+            Err(error @ Error::Device(_)) => model.fail(error.to_string()),
+            Err(error) => self.error = Some(error.to_string()),
+        }
+    }
+}
+
+/// The picture as the model sees it, which is what its maps lie on; all of it without a model.
+fn read(path: &std::path::Path, info: Option<&ModelInfo>) -> Result<RgbImage> {
+    let picture = decode_rgb(path, FolderConfig::default().max_pixels)?;
+    match info {
+        Some(info) => info.seen(&picture),
+        None => Ok(reduced(&picture, WHOLE)),
+    }
+}
+
+fn maps(ctx: &Context, info: &ModelInfo, features: &PictureFeatures) -> Maps {
+    let [rows, columns] = info.grid;
+    let patches = rows * columns;
+    let texture = |name: &str, pixels: Vec<Color32>| {
+        let image = ColorImage::new([columns, rows], pixels);
+        ctx.load_texture(name, image, TextureOptions::LINEAR)
+    };
+    let heads: Vec<&[f32]> = features.attention.chunks_exact(patches.max(1)).collect();
+    let mean = (0..patches).map(|at| heads.iter().map(|head| head[at]).sum::<f32>());
+    let mean: Vec<f32> = mean.collect();
+    let attention = std::iter::once(mean.as_slice()).chain(heads);
+    let attention = attention.map(|head| texture("attention", heat(head)));
+    let colors = patch_pca_rgb(&features.patches, info.width).map(|colors| {
+        let colors = colors.into_iter();
+        let pixels = colors.map(|[red, green, blue]| Color32::from_rgb(red, green, blue));
+        texture("patches", pixels.collect())
+    });
+    Maps {
+        attention: attention.collect(),
+        colors,
+    }
+}
+
+/// From the smallest value to the largest.
+fn heat(values: &[f32]) -> Vec<Color32> {
+    let low = values.iter().copied().fold(f32::INFINITY, f32::min);
+    let high = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let color = |value: &f32| {
+        let share = (value - low) / (high - low).max(f32::MIN_POSITIVE);
+        let [red, green, blue] = viridis(f64::from(share)).0;
+        Color32::from_rgb(red, green, blue)
+    };
+    values.iter().map(color).collect()
+}
+
+fn show_nearest(
+    ui: &mut Ui,
+    gallery: &Gallery,
+    thumbnails: &mut Thumbnails,
+    nearest: &[(usize, f32)],
+) -> Option<usize> {
+    let pictures = gallery.pictures();
+    let mut clicked = None;
+    egui::ScrollArea::vertical()
+        .id_salt("nearest")
+        .auto_shrink([false, true])
+        .show(ui, |ui| {
+            ui.horizontal_wrapped(|ui| {
+                for (rank, &(index, likeness)) in nearest.iter().enumerate() {
+                    let Some(path) = pictures.get(index) else {
+                        continue;
+                    };
+                    ui.vertical(|ui| {
+                        let id = Id::new("nearest").with(rank);
+                        let cell = show_cell(ui, id, CELL, thumbnails.get(index, path), false);
+                        let place = format!("number {} of the nearest, {likeness:.3} alike", rank + 1);
+                        describe(&cell, false, path, &place);
+                        if cell.clicked() {
+                            clicked = Some(index);
+                        }
+                        ui.small(format!("{likeness:.3}"));
+                    });
+                }
+            });
+        });
+    clicked
+}

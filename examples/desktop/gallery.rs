@@ -1,0 +1,183 @@
+//! The open folder: its pictures, and their features as they come.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use eframe::egui::{Context, ProgressBar, Ui};
+use ibot::app::{EmbedRequest, Job, PictureFeatures};
+use ibot::data::{FolderConfig, ImageFolder, PictureSource as _};
+use ibot::error::{Error, Result, printable};
+use ibot::eval::nearest;
+
+use super::background::Background;
+use super::model::Model;
+
+/// A picture of the folder and how alike it is, as a cosine.
+pub type Neighbour = (usize, f32);
+
+/// Folder, pictures and features.
+#[derive(Default)]
+pub struct Gallery {
+    folder: Option<PathBuf>,
+    scanning: Option<Background<Result<ImageFolder>>>,
+    pictures: Arc<Vec<PathBuf>>,
+    classes: usize,
+    /// What was left out, or went wrong.
+    message: Option<String>,
+    embedding: Option<Job<Vec<Result<PictureFeatures>>>>,
+    /// `[done, width]`; zeros for a picture that cannot be read.
+    features: Vec<f32>,
+    width: usize,
+    unreadable: usize,
+}
+
+impl Gallery {
+    /// Looks for pictures in a folder, in place of the one before.
+    pub fn open(&mut self, ctx: &Context, folder: PathBuf) {
+        let scanned = folder.clone();
+        let scan = move || ImageFolder::scan(&scanned, &FolderConfig::default());
+        *self = Self {
+            scanning: Some(Background::start(ctx, scan)),
+            folder: Some(folder),
+            ..Self::default()
+        };
+    }
+
+    /// The folder, where one is open.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    /// Its pictures.
+    pub fn pictures(&self) -> Arc<Vec<PathBuf>> {
+        self.pictures.clone()
+    }
+
+    /// Its folders of the first level.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Whether the pictures of a folder were found since the last call.
+    pub fn receive_scan(&mut self) -> bool {
+        let Some(found) = self.scanning.as_ref().and_then(Background::take) else {
+            return false;
+        };
+        self.scanning = None;
+        match found {
+            Ok(Ok(folder)) => {
+                let paths = (0..folder.len()).map(|index| folder.name(index));
+                self.pictures = Arc::new(paths.collect());
+                self.classes = folder.classes().len();
+                let skipped = folder.summary().skipped.len();
+                self.message = (skipped > 0).then(|| format!("{skipped} files left out"));
+                return true;
+            }
+            Ok(Err(error)) => self.message = Some(error.to_string()),
+            Err(error) => self.message = Some(error.into()),
+        }
+        false
+    }
+
+    /// Begins to embed all pictures.
+    pub fn embed(&mut self, ctx: &Context, model: &Model) {
+        let Some((handle, info)) = model.ready() else {
+            return;
+        };
+        self.features.clear();
+        self.width = info.width;
+        self.unreadable = 0;
+        let ctx = ctx.clone();
+        let request = EmbedRequest::new(self.pictures.iter().map(PathBuf::as_path))
+            .on_progress(move |_| ctx.request_repaint());
+        self.embedding = Some(handle.embed(request));
+    }
+
+    /// Ends the embedding; what is done stays.
+    pub fn cancel(&mut self) {
+        if let Some(job) = &self.embedding {
+            job.cancel();
+        }
+    }
+
+    /// Takes the features that are done, and an end that the device caused.
+    pub fn receive_features(&mut self, model: &mut Model) {
+        let Some(mut job) = self.embedding.take() else {
+            return;
+        };
+        let is_over = job.is_over();
+        self.add(job.take_finished());
+        match is_over.then(|| job.wait()) {
+            None => self.embedding = Some(job),
+            Some(Ok(rest)) => self.add(rest),
+            Some(Err(Error::Stopped)) => {}
+            Some(Err(error @ Error::Device(_))) => model.fail(error.to_string()),
+            Some(Err(error)) => self.message = Some(error.to_string()),
+        }
+    }
+
+    fn add(&mut self, made: Vec<Result<PictureFeatures>>) {
+        for made in made {
+            match made {
+                Ok(made) => self.features.extend(made.cls),
+                Err(_) => {
+                    self.unreadable += 1;
+                    self.features.resize(self.features.len() + self.width, 0.0);
+                }
+            }
+        }
+    }
+
+    /// Pictures with a feature, and all.
+    pub fn progress(&self) -> [usize; 2] {
+        [
+            self.features.len() / self.width.max(1),
+            self.pictures.len(),
+        ]
+    }
+
+    /// The pictures most like number `index`, itself not among them.
+    pub fn nearest(&self, index: usize, count: usize) -> Vec<Neighbour> {
+        let Some(query) = self.features.chunks_exact(self.width.max(1)).nth(index) else {
+            return Vec::new();
+        };
+        let found = nearest(&self.features, self.width, query, count + 1);
+        let others = found.into_iter().filter(|&(other, _)| other != index);
+        others.take(count).collect()
+    }
+
+    /// How far it is, on one line; what can be done about it.
+    pub fn show(&mut self, ui: &mut Ui, model: &Model) {
+        let Some(folder) = &self.folder else {
+            ui.label("Open a folder of pictures, or drop one here.");
+            return;
+        };
+        ui.label(printable(folder));
+        if self.scanning.is_some() {
+            ui.spinner();
+            ui.label("Looking for pictures");
+            return;
+        }
+        let [done, all] = self.progress();
+        if self.embedding.is_some() {
+            let share = done as f32 / all.max(1) as f32;
+            let text = format!("{done} of {all} embedded");
+            ui.add(ProgressBar::new(share).desired_width(220.0).text(text));
+            if ui.button("Cancel").on_hover_text("Esc").clicked() {
+                self.cancel();
+            }
+        } else {
+            ui.label(format!("{all} pictures, {done} embedded"));
+            let wants = done < all && model.ready().is_some();
+            if wants && ui.button("Embed").clicked() {
+                self.embed(ui.ctx(), model);
+            }
+        }
+        if self.unreadable > 0 {
+            ui.label(format!("{} can not be read", self.unreadable));
+        }
+        if let Some(message) = &self.message {
+            ui.label(message);
+        }
+    }
+}

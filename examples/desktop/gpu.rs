@@ -1,0 +1,80 @@
+//! The window's GPU, and what models compute on: the same device where that is a real GPU.
+
+use eframe::egui_wgpu::{WgpuSetup, WgpuSetupExisting};
+use eframe::wgpu::{self, Adapter, Device, DeviceType, Instance, Queue};
+use ibot::app::DeviceRequest;
+use ibot::device::{BackendChoice, ExistingDevice, device_descriptor};
+
+/// Where things are drawn and computed.
+pub struct Opened {
+    /// For eframe.
+    pub window: WgpuSetup,
+    /// For models and runs.
+    pub device: DeviceRequest,
+    /// Why models do not share the window's GPU, where they should have.
+    pub note: Option<String>,
+}
+
+/// One device for both where `backend` and the machine allow it; else eframe opens its own.
+pub fn open(backend: BackendChoice) -> Opened {
+    let apart = |note| Opened {
+        window: WgpuSetup::without_display_handle(),
+        device: backend.into(),
+        note,
+    };
+    if matches!(backend, BackendChoice::Flex | BackendChoice::NdArray) {
+        return apart(None);
+    }
+    match pollster::block_on(shared(backend)) {
+        Ok(Some(opened)) => opened,
+        Ok(None) => apart(None),
+        Err(reason) => apart(Some(format!(
+            "The window's GPU is not shared with models: {reason}"
+        ))),
+    }
+}
+
+/// None where there is no GPU that `backend` would take.
+async fn shared(backend: BackendChoice) -> Result<Option<Opened>, String> {
+    let instance = Instance::new(wgpu::InstanceDescriptor {
+        backends: wgpu::Backends::PRIMARY,
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    let options = wgpu::RequestAdapterOptions {
+        power_preference: wgpu::PowerPreference::HighPerformance,
+        ..Default::default()
+    };
+    let Ok(adapter) = instance.request_adapter(&options).await else {
+        return Ok(None);
+    };
+    let is_software = adapter.get_info().device_type == DeviceType::Cpu;
+    if is_software && backend == BackendChoice::Auto {
+        return Ok(None);
+    }
+    // with all that burn's kernels use: a device of wgpu's defaults could not be shared
+    let opened = adapter.request_device(&device_descriptor(&adapter)).await;
+    let (device, queue) = opened.map_err(|error| error.to_string())?;
+    let selected = adopted(&instance, &adapter, &device, &queue)?;
+    let window = WgpuSetupExisting {
+        instance,
+        adapter,
+        device,
+        queue,
+    };
+    Ok(Some(Opened {
+        window: WgpuSetup::Existing(window),
+        device: selected,
+        note: None,
+    }))
+}
+
+fn adopted(
+    instance: &Instance,
+    adapter: &Adapter,
+    device: &Device,
+    queue: &Queue,
+) -> Result<DeviceRequest, String> {
+    let existing = ExistingDevice::new(instance, adapter, device, queue);
+    let selected = existing.adopt().map_err(|error| error.to_string())?;
+    Ok(selected.into())
+}

@@ -1,0 +1,83 @@
+//! A folder of pictures through a model: which are alike, where it looks, what its patches see; and training one, live.
+//!
+//! `cargo run --release --features desktop --example desktop -- [FOLDER] [--model teacher.safetensors]`
+//!
+//! - `app`: the window; `gpu`: what it is drawn on, and what models compute on
+//! - `model`: the model behind it; `gallery`: the folder and its features; `details`: the selected picture; `training`: a run
+//! - `grid`, `thumbnails`: the folder on the screen; `background`: work that must not hold up a frame
+
+mod app;
+mod background;
+mod details;
+mod gallery;
+mod gpu;
+mod grid;
+mod model;
+#[cfg(all(test, feature = "desktop-tests"))]
+mod tests;
+mod thumbnails;
+mod training;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use eframe::egui::{Context, Ui, ViewportBuilder};
+use eframe::{NativeOptions, Renderer};
+use ibot::device::BackendChoice;
+
+use app::Desktop;
+
+/// burn allocates each result anew, which mimalloc does fastest.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Looks at a folder of pictures through a model, and trains one.
+#[derive(Parser)]
+#[command(name = "desktop")]
+struct Arguments {
+    /// Folder of pictures.
+    folder: Option<PathBuf>,
+    /// Model file to look through.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Where models compute: `auto` takes the window's GPU where it is a real one, and the CPU otherwise.
+    #[arg(long, value_enum, default_value = "auto")]
+    backend: BackendChoice,
+}
+
+impl eframe::App for Desktop {
+    fn logic(&mut self, ctx: &Context, _frame: &mut eframe::Frame) {
+        self.receive(ctx);
+    }
+
+    fn ui(&mut self, ui: &mut Ui, frame: &mut eframe::Frame) {
+        self.show(ui, Some(frame));
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let opened = gpu::open(arguments.backend);
+    let mut options = NativeOptions {
+        renderer: Renderer::Wgpu,
+        viewport: ViewportBuilder::default()
+            .with_title("ibot")
+            .with_inner_size([1280.0, 820.0])
+            .with_min_inner_size([720.0, 480.0]),
+        ..NativeOptions::default()
+    };
+    options.wgpu_options.wgpu_setup = opened.window;
+    let start = move |creation: &eframe::CreationContext<'_>| {
+        let mut desktop = Desktop::new(opened.device, opened.note);
+        desktop.open(&creation.egui_ctx, arguments.folder, arguments.model);
+        Ok(Box::new(desktop) as Box<dyn eframe::App>)
+    };
+    match eframe::run_native("ibot-desktop", options, Box::new(start)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: no window: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

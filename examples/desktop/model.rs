@@ -1,0 +1,131 @@
+//! The model that the window looks through.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use eframe::egui::{Context, Ui};
+use ibot::app::{DeviceRequest, EmbedderConfig, EmbedderHandle, Job, ModelInfo};
+use ibot::device::BackendChoice;
+use ibot::error::printable;
+
+/// Longest batch: as long a frame may wait on a GPU that the window shares.
+const BATCH_TIME: Duration = Duration::from_millis(30);
+/// The model leaves memory after so long without a question.
+const IDLE: Duration = Duration::from_secs(600);
+/// How often a loading model is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A model file on a device, or none.
+pub struct Model {
+    device: DeviceRequest,
+    path: Option<PathBuf>,
+    handle: Option<EmbedderHandle>,
+    loading: Option<Job<ModelInfo>>,
+    info: Option<ModelInfo>,
+    error: Option<String>,
+}
+
+impl Model {
+    /// None yet; the next one computes on `device`.
+    pub fn none(device: DeviceRequest) -> Self {
+        Self {
+            device,
+            path: None,
+            handle: None,
+            loading: None,
+            info: None,
+            error: None,
+        }
+    }
+
+    /// Begins to load a file in place of the one before.
+    pub fn open(&mut self, path: PathBuf) {
+        let mut config = EmbedderConfig {
+            device: self.device.clone(),
+            idle: Some(IDLE),
+            ..EmbedderConfig::new(path.clone())
+        };
+        if matches!(self.device, DeviceRequest::Selected(_)) {
+            config.batch_time = Some(BATCH_TIME);
+        }
+        *self = Self::none(self.device.clone());
+        self.path = Some(path);
+        match config.start() {
+            Ok(handle) => {
+                self.loading = Some(handle.load());
+                self.handle = Some(handle);
+            }
+            Err(error) => self.error = Some(error.to_string()),
+        }
+    }
+
+    /// Goes on somewhere else.
+    fn move_to(&mut self, device: DeviceRequest) {
+        self.device = device;
+        if let Some(path) = self.path.clone() {
+            self.open(path);
+        }
+    }
+
+    /// Whether a model became ready since the last call.
+    pub fn receive(&mut self, ctx: &Context) -> bool {
+        let Some(loading) = &mut self.loading else {
+            return false;
+        };
+        match loading.try_result() {
+            None => {
+                ctx.request_repaint_after(LOOK);
+                return false;
+            }
+            Some(Ok(info)) => self.info = Some(info),
+            Some(Err(error)) => self.error = Some(error.to_string()),
+        }
+        self.loading = None;
+        self.info.is_some()
+    }
+
+    /// Its handle and what it is, where it can be asked.
+    pub fn ready(&self) -> Option<(&EmbedderHandle, &ModelInfo)> {
+        Some((self.handle.as_ref()?, self.info.as_ref()?))
+    }
+
+    /// Where models and runs compute.
+    pub fn device(&self) -> &DeviceRequest {
+        &self.device
+    }
+
+    /// The device failed: nothing more can be asked until the user chooses another.
+    pub fn fail(&mut self, reason: String) {
+        self.info = None;
+        self.error = Some(reason);
+    }
+
+    /// One line about it, with remedies where it failed.
+    pub fn show(&mut self, ui: &mut Ui) {
+        let name = self.path.as_deref().and_then(Path::file_name);
+        let name = name.map(printable).unwrap_or_default();
+        if let Some(error) = self.error.clone() {
+            ui.colored_label(ui.visuals().error_fg_color, format!("{name}: {error}"));
+            if ui.button("Try again").clicked() {
+                self.move_to(self.device.clone());
+            }
+            if ui.button("Use the CPU").clicked() {
+                self.move_to(BackendChoice::Flex.into());
+            }
+        } else if self.loading.is_some() {
+            ui.spinner();
+            ui.label(format!("Loading {name}"));
+        } else if let Some(info) = &self.info {
+            let encoder = info.card.as_ref().map(|card| card.encoder.as_str());
+            let [rows, columns] = info.grid;
+            ui.label(format!(
+                "{name}: {}, {rows} x {columns} patches, {} numbers a picture, {}",
+                encoder.unwrap_or("a model"),
+                info.width,
+                info.device,
+            ));
+        } else {
+            ui.label("No model: open one, or train one on these pictures in the tab Training.");
+        }
+    }
+}

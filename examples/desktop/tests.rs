@@ -1,0 +1,166 @@
+//! The window without a screen, driven by what a screen reader finds in it.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use eframe::egui::{Key, Ui};
+use egui_kittest::Harness;
+use egui_kittest::kittest::{NodeT as _, Queryable as _};
+use ibot::device::BackendChoice;
+
+use super::app::Desktop;
+
+#[allow(dead_code, reason = "made for more than these tests")]
+#[path = "../../tests/tiny_model/mod.rs"]
+mod tiny_model;
+use tiny_model::Scratch;
+
+/// Nothing here takes as long.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+type Window = Harness<'static, Desktop>;
+
+/// A window on these, on the CPU.
+fn window(folder: Option<PathBuf>, model: Option<PathBuf>) -> Window {
+    let mut given = Some((folder, model));
+    let show = move |ui: &mut Ui, desktop: &mut Desktop| {
+        if let Some((folder, model)) = given.take() {
+            desktop.open(ui.ctx(), folder, model);
+        }
+        desktop.receive(ui.ctx());
+        desktop.show(ui, None);
+    };
+    let desktop = Desktop::new(BackendChoice::Flex.into(), None);
+    let builder = Harness::builder().with_size([1200.0, 800.0]);
+    builder.build_ui_state(show, desktop)
+}
+
+/// Draws frames until something holds.
+#[track_caller]
+fn until(window: &mut Window, what: &str, mut holds: impl FnMut(&Window) -> bool) {
+    let started = Instant::now();
+    loop {
+        window.step();
+        if holds(window) {
+            return;
+        }
+        let said = || format!("{what}: not after {PATIENCE:?}\n{:#?}", window.root());
+        assert!(started.elapsed() < PATIENCE, "{}", said());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[track_caller]
+fn until_said(window: &mut Window, text: &str) {
+    until(window, text, |window| {
+        window.query_all_by_label_contains(text).next().is_some()
+    });
+}
+
+#[track_caller]
+fn press(window: &mut Window, key: Key) {
+    window.key_press(key);
+    window.step();
+    window.step();
+}
+
+/// The pictures in the grid that are said to be selected.
+fn selected(window: &Window) -> Vec<String> {
+    let cells = window.query_all_by_label_contains(", picture ");
+    let selected = cells.filter(|cell| {
+        let node = cell.accesskit_node();
+        node.is_selected() == Some(true) || node.toggled() == Some(true.into())
+    });
+    selected.filter_map(|cell| cell.accesskit_node().label()).collect()
+}
+
+fn folder_of(pictures: &[PathBuf]) -> Option<PathBuf> {
+    Some(pictures[0].parent().unwrap().to_path_buf())
+}
+
+#[test]
+fn pictures_are_embedded_and_looked_at_by_keyboard_and_mouse() {
+    let scratch = Scratch::new("desktop-look");
+    let pictures = scratch.pictures(30);
+    std::fs::write(scratch.path("pictures/31.png"), b"no picture").unwrap();
+    let mut window = window(folder_of(&pictures), Some(scratch.model(2)));
+    until_said(&mut window, "30 pictures, 30 embedded");
+    assert_eq!(selected(&window), [""; 0]);
+
+    press(&mut window, Key::ArrowRight);
+    assert_eq!(selected(&window), ["0.png, picture 1 of 30"]);
+    press(&mut window, Key::ArrowRight);
+    assert_eq!(selected(&window), ["1.png, picture 2 of 30"]);
+    press(&mut window, Key::End);
+    assert_eq!(selected(&window), ["9.png, picture 30 of 30"]);
+    until_said(&mut window, "9.png, under it attention");
+    window.get_by_label("Patches").click();
+    until_said(&mut window, "9.png, under it colors of its patches");
+
+    let neighbours = || window.query_all_by_label_contains("of the nearest");
+    assert_eq!(neighbours().count(), 12);
+    let nearest = neighbours().next().unwrap();
+    let name = nearest.accesskit_node().label().unwrap();
+    nearest.click();
+    window.run_steps(3);
+    let [now] = &selected(&window)[..] else {
+        panic!("{:?}", selected(&window));
+    };
+    assert_eq!(now.split(',').next(), name.split(',').next());
+    until_said(&mut window, "under it colors of its patches");
+}
+
+#[test]
+fn a_cancelled_embedding_keeps_what_is_done_and_goes_on_when_asked() {
+    let scratch = Scratch::new("desktop-cancel");
+    let pictures = scratch.pictures(400);
+    let mut window = window(folder_of(&pictures), Some(scratch.model(12)));
+    until_said(&mut window, "of 400 embedded");
+    press(&mut window, Key::Escape);
+    until_said(&mut window, "400 pictures, ");
+    let is_done = |window: &Window| {
+        let all = window.query_by_label_contains("400 pictures, 400 embedded");
+        all.is_some()
+    };
+    assert!(!is_done(&window), "cancelled too late to tell");
+    window.get_by_label("Embed").click();
+    until(&mut window, "all embedded", is_done);
+}
+
+#[test]
+fn what_can_not_be_opened_says_so() {
+    let scratch = Scratch::new("desktop-refused");
+    let model = scratch.path("broken.safetensors");
+    std::fs::write(&model, b"nothing of the kind").unwrap();
+    let mut window = window(Some(scratch.path("absent")), Some(model));
+    until_said(&mut window, "broken.safetensors: ");
+    until_said(&mut window, "absent");
+    window.get_by_label("Use the CPU").click();
+    window.run_steps(2);
+    until_said(&mut window, "broken.safetensors: ");
+}
+
+#[test]
+fn a_run_is_started_paused_stopped_and_looked_through() {
+    let scratch = Scratch::new("desktop-training");
+    let pictures = scratch.pictures(12);
+    let mut window = window(folder_of(&pictures), None);
+    until_said(&mut window, "12 pictures, 0 embedded");
+    window.get_by_label("Training").click();
+    window.step();
+    window.get_by_label("Recipe").click();
+    window.run_steps(3);
+    window.get_by_label("demo").click();
+    window.run_steps(3);
+    window.get_by_label("Start training").click();
+    until_said(&mut window, "of 2000");
+    window.get_by_label("Pause").click();
+    until_said(&mut window, "paused after step ");
+    window.get_by_label("Resume").click();
+    until_said(&mut window, "goes on");
+    until_said(&mut window, "What the teacher's patches see after step");
+    window.get_by_label("Stop").click();
+    until_said(&mut window, "stopped after step ");
+    window.get_by_label("Look through this model").click();
+    until_said(&mut window, "12 pictures, 12 embedded");
+}
