@@ -183,6 +183,6 @@ pub fn describe(cell: &Response, is_selected: bool, path: &Path, place: &str) {
     let name = path.file_name().map(printable).unwrap_or_default();
     cell.widget_info(|| {
         let label = format!("{name}, {place}");
-        WidgetInfo::selected(WidgetType::ImageButton, true, is_selected, label)
+        WidgetInfo::selected(WidgetType::SelectableLabel, true, is_selected, label)
     });
 }

@@ -11,7 +11,8 @@ use egui_plot::{Legend, Line, Plot};
 use ibot::app::{DeviceRequest, TrainingConfig, TrainingEvent, TrainingHandle};
 use ibot::device::select;
 use ibot::error::{Result, printable};
-use ibot::train::{RunRequest, RunStart, StepMetrics, preset, preset_names};
+use ibot::train::presets::{preset, preset_names};
+use ibot::train::{RunRequest, RunStart, StepMetrics};
 
 use super::gallery::Gallery;
 use super::thumbnails::color_image;
@@ -273,7 +274,7 @@ impl Shown {
         let (step, losses) = (metrics.step as f64, &metrics.losses);
         let values = [losses.loss, losses.loss_cls, losses.loss_patch];
         for (curve, value) in self.losses.iter_mut().zip(values) {
-            curve.push([step, value]);
+            curve.push([step, value.into()]);
         }
         if metrics.health.is_some() && metrics.sick.is_empty() {
             self.sick = None;
