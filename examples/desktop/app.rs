@@ -136,7 +136,10 @@ impl Desktop {
 
     fn look_at_selected(&mut self, ctx: &Context) {
         let pictures = self.gallery.pictures();
-        match self.selected.and_then(|index| Some((index, pictures.get(index)?))) {
+        match self
+            .selected
+            .and_then(|index| Some((index, pictures.get(index)?)))
+        {
             Some((index, path)) => self.details.open(ctx, index, path.clone(), &self.model),
             None => self.details.clear(),
         }
@@ -201,7 +204,10 @@ impl Desktop {
                 (Asked::Model, "Open model…", OPEN_MODEL),
             ] {
                 let button = ui.button(text);
-                if button.on_hover_text(ui.ctx().format_shortcut(&keys)).clicked() {
+                if button
+                    .on_hover_text(ui.ctx().format_shortcut(&keys))
+                    .clicked()
+                {
                     asked = Some(what);
                 }
             }
@@ -229,7 +235,11 @@ impl Desktop {
             Asked::Folder => Box::pin(dialog.set_title("Pictures").pick_folder()),
             Asked::Model => {
                 let dialog = dialog.set_title("Model");
-                Box::pin(dialog.add_filter("models", &["safetensors", "pth", "pt"]).pick_file())
+                Box::pin(
+                    dialog
+                        .add_filter("models", &["safetensors", "pth", "pt"])
+                        .pick_file(),
+                )
             }
         };
         let wait = move || pollster::block_on(answer).map(|file| file.path().to_path_buf());

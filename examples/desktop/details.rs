@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use eframe::egui::{
-    self, Color32, ColorImage, Context, Id, Key, Modifiers, Rect, Sense, Slider, TextureHandle, TextureOptions, Ui,
-    Vec2, WidgetInfo, WidgetType,
+    self, Color32, ColorImage, Context, Id, Key, Modifiers, Rect, ScrollArea, Sense, Slider,
+    TextureHandle, TextureOptions, Ui, Vec2, WidgetInfo, WidgetType,
 };
 use ibot::app::{EmbedRequest, Job, ModelInfo, PictureFeatures};
 use ibot::data::FolderConfig;
@@ -15,7 +15,7 @@ use ibot::picture::viridis;
 use image::RgbImage;
 
 use super::background::Background;
-use super::gallery::Gallery;
+use super::gallery::{Gallery, Neighbour};
 use super::grid::{describe, show_cell};
 use super::model::Model;
 use super::thumbnails::{Thumbnails, color_image, reduced};
@@ -167,7 +167,8 @@ impl Details {
             0 => "all heads".to_owned(),
             head => format!("head {head}"),
         };
-        let head = Slider::new(&mut self.head, 0..=heads).custom_formatter(move |head, _| name(head));
+        let head =
+            Slider::new(&mut self.head, 0..=heads).custom_formatter(move |head, _| name(head));
         ui.add_enabled(is_attention, head.text("Head"));
         let strength = Slider::new(&mut self.strength, 0.0..=1.0).text("Strength");
         ui.add_enabled(self.overlay != Overlay::Nothing, strength);
@@ -281,31 +282,38 @@ fn show_nearest(
     ui: &mut Ui,
     gallery: &Gallery,
     thumbnails: &mut Thumbnails,
-    nearest: &[(usize, f32)],
+    nearest: &[Neighbour],
 ) -> Option<usize> {
     let pictures = gallery.pictures();
+    let columns = ((ui.available_width() / CELL) as usize).max(1);
     let mut clicked = None;
-    egui::ScrollArea::vertical()
+    let mut show = |ui: &mut Ui, rank: usize, (index, likeness): Neighbour| {
+        let Some(path) = pictures.get(index) else {
+            return;
+        };
+        ui.vertical(|ui| {
+            let id = Id::new("nearest").with(rank);
+            let cell = show_cell(ui, id, CELL, thumbnails.get(index, path), false);
+            let place = format!("number {} of the nearest, {likeness:.3} alike", rank + 1);
+            describe(&cell, false, path, &place);
+            if cell.clicked() {
+                clicked = Some(index);
+            }
+            ui.small(format!("{likeness:.3}"));
+        });
+    };
+    let area = ScrollArea::vertical()
         .id_salt("nearest")
-        .auto_shrink([false, true])
-        .show(ui, |ui| {
-            ui.horizontal_wrapped(|ui| {
-                for (rank, &(index, likeness)) in nearest.iter().enumerate() {
-                    let Some(path) = pictures.get(index) else {
-                        continue;
-                    };
-                    ui.vertical(|ui| {
-                        let id = Id::new("nearest").with(rank);
-                        let cell = show_cell(ui, id, CELL, thumbnails.get(index, path), false);
-                        let place = format!("number {} of the nearest, {likeness:.3} alike", rank + 1);
-                        describe(&cell, false, path, &place);
-                        if cell.clicked() {
-                            clicked = Some(index);
-                        }
-                        ui.small(format!("{likeness:.3}"));
-                    });
+        .auto_shrink([false, true]);
+    area.show(ui, |ui| {
+        ui.spacing_mut().item_spacing.x = 0.0;
+        for (row, neighbours) in nearest.chunks(columns).enumerate() {
+            ui.horizontal(|ui| {
+                for (column, neighbour) in neighbours.iter().enumerate() {
+                    show(ui, row * columns + column, *neighbour);
                 }
             });
-        });
+        }
+    });
     clicked
 }

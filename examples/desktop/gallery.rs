@@ -130,10 +130,7 @@ impl Gallery {
 
     /// Pictures with a feature, and all.
     pub fn progress(&self) -> [usize; 2] {
-        [
-            self.features.len() / self.width.max(1),
-            self.pictures.len(),
-        ]
+        [self.features.len() / self.width.max(1), self.pictures.len()]
     }
 
     /// The pictures most like number `index`, itself not among them.

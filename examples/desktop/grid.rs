@@ -164,7 +164,13 @@ pub fn show_cell(
                 _ => "…",
             };
             let font = egui::TextStyle::Small.resolve(ui.style());
-            painter.text(rect.center(), egui::Align2::CENTER_CENTER, text, font, color);
+            painter.text(
+                rect.center(),
+                egui::Align2::CENTER_CENTER,
+                text,
+                font,
+                color,
+            );
         }
     }
     if is_selected {

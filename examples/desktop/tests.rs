@@ -71,7 +71,9 @@ fn selected(window: &Window) -> Vec<String> {
         let node = cell.accesskit_node();
         node.is_selected() == Some(true) || node.toggled() == Some(true.into())
     });
-    selected.filter_map(|cell| cell.accesskit_node().label()).collect()
+    selected
+        .filter_map(|cell| cell.accesskit_node().label())
+        .collect()
 }
 
 fn folder_of(pictures: &[PathBuf]) -> Option<PathBuf> {
@@ -101,6 +103,9 @@ fn pictures_are_embedded_and_looked_at_by_keyboard_and_mouse() {
     assert_eq!(neighbours().count(), 12);
     let nearest = neighbours().next().unwrap();
     let name = nearest.accesskit_node().label().unwrap();
+    for n in neighbours() {
+        eprintln!("{:?} {:?}", n.accesskit_node().label(), n.rect());
+    }
     nearest.click();
     window.run_steps(3);
     let [now] = &selected(&window)[..] else {

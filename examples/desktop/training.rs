@@ -92,7 +92,11 @@ impl TrainingTab {
     /// How far the run is; none without one.
     pub fn progress(&self) -> Option<[usize; 2]> {
         let start = self.shown.start.as_ref().filter(|_| self.is_running())?;
-        let done = self.shown.last.as_ref().map_or(start.made, |last| last.step);
+        let done = self
+            .shown
+            .last
+            .as_ref()
+            .map_or(start.made, |last| last.step);
         Some([done, start.steps])
     }
 
@@ -131,10 +135,19 @@ impl TrainingTab {
             Some(steps) => steps * config.batch_size / gallery.pictures().len().max(1),
             None => config.epochs,
         };
-        let knn_every = if is_labelled { (epochs / KNN_LOOKS).max(1) } else { 0 };
+        let knn_every = if is_labelled {
+            (epochs / KNN_LOOKS).max(1)
+        } else {
+            0
+        };
         Ok(RunRequest {
             knn_every,
-            ..RunRequest::new(config.resolved()?, folder, self.out.clone().into(), selected)
+            ..RunRequest::new(
+                config.resolved()?,
+                folder,
+                self.out.clone().into(),
+                selected,
+            )
         })
     }
 
@@ -237,7 +250,8 @@ impl Shown {
             TrainingEvent::Epoch { .. } => {}
             TrainingEvent::Evaluated(when, evaluation) => {
                 let step = evaluation.step as f64;
-                self.knn.extend(evaluation.knn.map(|knn| [step, 100.0 * knn]));
+                self.knn
+                    .extend(evaluation.knn.map(|knn| [step, 100.0 * knn]));
                 self.rank_me
                     .extend(evaluation.rank_me.map(|rank| [step, rank]));
                 if let Some(knn) = evaluation.knn {
@@ -317,7 +331,9 @@ impl Shown {
         egui::ScrollArea::vertical()
             .stick_to_bottom(true)
             .auto_shrink(false)
-            .show(ui, |ui| self.lines.iter().for_each(|line| drop(ui.label(line))));
+            .show(ui, |ui| {
+                self.lines.iter().for_each(|line| drop(ui.label(line)))
+            });
         wanted
     }
 
