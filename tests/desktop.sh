@@ -54,12 +54,13 @@ echo "training a small model for the window ..."
 data=$(sed -n 's/.*"data": *"\([^"]*\)".*/\1/p' "$work/run/run.json" | head -n 1)
 cp -r "$data" "$work/pictures"
 
+export XDG_RUNTIME_DIR=$work
 export DISPLAY=:$((90 + RANDOM % 400))
 Xvfb "$DISPLAY" -screen 0 1280x820x24 -nolisten tcp >"$work/xvfb.log" 2>&1 &
 jobs_of_this_script+=($!)
 for _ in $(seq 50); do xdotool getdisplaygeometry >/dev/null 2>&1 && break; sleep 0.1; done
 
-"$programs/examples/desktop" "$work/pictures" --model "$work/run/teacher.safetensors" --backend "$backend" >"$work/desktop.log" 2>&1 &
+"$programs/examples/desktop" "$work/pictures" --model "$work/run/teacher.safetensors" --backend "$backend" --recipe demo >"$work/desktop.log" 2>&1 &
 desktop=$!
 jobs_of_this_script+=("$desktop")
 for _ in $(seq 300); do
@@ -77,14 +78,19 @@ for key in Right Down Down Right Right; do xdotool key "$key"; sleep 0.3; done
 picture attention
 xdotool key p
 picture patches
+xdotool mousemove 523 11 click 1 # Light
+picture light
+brightness=$(convert "$out/light.png" -colorspace Gray -format '%[fx:int(100*mean)]' info:)
+[ "$brightness" -gt 60 ] || die "light.png is dark: $brightness %"
 xdotool key ctrl+2
 sleep 1
 xdotool key ctrl+Return
-until_title "step 40"
+until_title "step 1" # 10 to 19, or 100 and more
+sleep 6             # the second picture of the patches comes after five seconds
 picture training
 xdotool key ctrl+Return # stops the run, with a checkpoint
 until_title "pictures embedded"
 [ -d "$work/pictures-ibot/checkpoints" ] || die "the stopped run left no checkpoint"
 xdotool key ctrl+q
 wait "$desktop" || die "the window ended with status $?"
-echo "PASS: $out/attention.png, patches.png, training.png"
+echo "PASS: $out/attention.png, patches.png, light.png, training.png"

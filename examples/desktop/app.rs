@@ -61,8 +61,8 @@ pub struct Desktop {
 }
 
 impl Desktop {
-    /// Nothing open yet; models and runs compute on `device`.
-    pub fn new(device: DeviceRequest, note: Option<String>) -> Self {
+    /// Nothing open yet; models and runs compute on `device`, runs by `recipe` unless the user takes another.
+    pub fn new(device: DeviceRequest, recipe: &str, note: Option<String>) -> Self {
         Self {
             tab: Tab::Pictures,
             model: Model::none(device),
@@ -70,7 +70,7 @@ impl Desktop {
             grid: Grid::default(),
             thumbnails: None,
             details: Details::default(),
-            training: TrainingTab::default(),
+            training: TrainingTab::new(recipe),
             selected: None,
             dialog: None,
             note,

@@ -22,9 +22,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::builder::PossibleValuesParser;
 use eframe::egui::{Context, Ui, ViewportBuilder};
 use eframe::{NativeOptions, Renderer};
 use ibot::device::BackendChoice;
+use ibot::train::presets::preset_names;
 
 use app::Desktop;
 
@@ -44,6 +46,9 @@ struct Arguments {
     /// Where models compute: `auto` takes the window's GPU where it is a real one, and the CPU otherwise.
     #[arg(long, value_enum, default_value = "auto")]
     backend: BackendChoice,
+    /// Recipe that the tab Training proposes.
+    #[arg(long, default_value = "small-data", value_parser = PossibleValuesParser::new(preset_names()))]
+    recipe: String,
 }
 
 impl eframe::App for Desktop {
@@ -69,7 +74,7 @@ fn main() -> ExitCode {
     };
     options.wgpu_options.wgpu_setup = opened.window;
     let start = move |creation: &eframe::CreationContext<'_>| {
-        let mut desktop = Desktop::new(opened.device, opened.note);
+        let mut desktop = Desktop::new(opened.device, &arguments.recipe, opened.note);
         desktop.open(&creation.egui_ctx, arguments.folder, arguments.model);
         Ok(Box::new(desktop) as Box<dyn eframe::App>)
     };

@@ -30,7 +30,7 @@ fn window(folder: Option<PathBuf>, model: Option<PathBuf>) -> Window {
         desktop.receive(ui.ctx());
         desktop.show(ui, None);
     };
-    let desktop = Desktop::new(BackendChoice::Flex.into(), None);
+    let desktop = Desktop::new(BackendChoice::Flex.into(), "small-data", None);
     let builder = Harness::builder().with_size([1200.0, 800.0]);
     builder.build_ui_state(show, desktop)
 }

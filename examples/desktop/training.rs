@@ -7,7 +7,7 @@ use eframe::egui::{
     self, ComboBox, Context, DragValue, Id, Key, KeyboardShortcut, Modifiers, ProgressBar,
     TextEdit, TextureHandle, TextureOptions, Ui, WidgetInfo, WidgetType,
 };
-use egui_plot::{Legend, Line, Plot};
+use egui_plot::{Legend, Line, Plot, Points};
 use ibot::app::{DeviceRequest, TrainingConfig, TrainingEvent, TrainingHandle};
 use ibot::device::select;
 use ibot::error::{Result, printable};
@@ -27,9 +27,12 @@ const KNN_LOOKS: usize = 10;
 /// Lines of what happened that are kept.
 const LINES: usize = 200;
 
+/// Points up to here are dots too: a line of one can not be seen.
+const FEW: usize = 30;
+
 /// A run, the one before, or the next.
 pub struct TrainingTab {
-    preset: &'static str,
+    recipe: String,
     epochs: usize,
     steps: usize,
     batch_size: usize,
@@ -56,10 +59,11 @@ struct Shown {
     model: Option<PathBuf>,
 }
 
-impl Default for TrainingTab {
-    fn default() -> Self {
+impl TrainingTab {
+    /// No run yet, and the numbers of `recipe`.
+    pub fn new(recipe: &str) -> Self {
         let mut tab = Self {
-            preset: "small-data",
+            recipe: recipe.to_owned(),
             epochs: 0,
             steps: 0,
             batch_size: 0,
@@ -67,12 +71,10 @@ impl Default for TrainingTab {
             handle: None,
             shown: Shown::default(),
         };
-        tab.take_preset();
+        tab.take_recipe();
         tab
     }
-}
 
-impl TrainingTab {
     /// Proposes a run folder beside the pictures.
     pub fn folder_opened(&mut self, folder: &Path) {
         let mut name = folder.file_name().unwrap_or_default().to_owned();
@@ -80,9 +82,9 @@ impl TrainingTab {
         self.out = folder.with_file_name(name).display().to_string();
     }
 
-    /// Length and batch of the preset.
-    fn take_preset(&mut self) {
-        if let Ok(config) = preset(self.preset) {
+    /// Length and batch of the recipe.
+    fn take_recipe(&mut self) {
+        if let Ok(config) = preset(&self.recipe) {
             self.epochs = config.epochs;
             self.steps = config.steps.unwrap_or(0);
             self.batch_size = config.batch_size;
@@ -120,7 +122,7 @@ impl TrainingTab {
     }
 
     fn request(&self, gallery: &Gallery, device: &DeviceRequest) -> Result<RunRequest> {
-        let mut config = preset(self.preset)?;
+        let mut config = preset(&self.recipe)?;
         config.epochs = self.epochs;
         config.steps = (self.steps > 0).then_some(self.steps);
         config.batch_size = self.batch_size.min(gallery.pictures().len());
@@ -173,6 +175,12 @@ impl TrainingTab {
                 ui.add_space(8.0);
                 self.show_buttons(ui, gallery, device);
                 ui.separator();
+                if self.is_running() && self.shown.last.is_none() {
+                    ui.spinner();
+                    ui.label(
+                        "Getting ready; with classes, k-NN is asked once before the first step.",
+                    );
+                }
                 self.shown.show_state(ui)
             })
             .inner
@@ -183,19 +191,19 @@ impl TrainingTab {
     }
 
     fn show_settings(&mut self, ui: &mut Ui) {
-        let before = self.preset;
+        let before = self.recipe.clone();
         let label = ui.label("Recipe");
         ComboBox::from_id_salt("recipe")
-            .selected_text(self.preset)
+            .selected_text(&self.recipe)
             .show_ui(ui, |ui| {
                 for name in preset_names() {
-                    ui.selectable_value(&mut self.preset, name, name);
+                    ui.selectable_value(&mut self.recipe, name.to_owned(), name);
                 }
             })
             .response
             .labelled_by(label.id);
-        if self.preset != before {
-            self.take_preset();
+        if self.recipe != before {
+            self.take_recipe();
         }
         egui::Grid::new("numbers").num_columns(2).show(ui, |ui| {
             let (length, unit) = match self.steps {
@@ -338,7 +346,19 @@ impl Shown {
     }
 
     fn show_curves(&self, ui: &mut Ui) {
-        let height = (ui.available_height() / 3.0 - 30.0).max(80.0);
+        if let Some((step, texture)) = &self.patches {
+            egui::Panel::right("patches")
+                .default_size(300.0)
+                .show(ui, |ui| {
+                    ui.strong(format!("What the teacher's patches see after step {step}"));
+                    let room = ui.available_size();
+                    let size = texture.size_vec2();
+                    let scale = (room.x / size.x).min(room.y / size.y).max(0.0);
+                    let image = egui::Image::new((texture.id(), size * scale));
+                    ui.add(image.alt_text("Four pictures, each beside the colors of its patches"));
+                });
+        }
+        let height = (ui.available_height() / 2.0 - 40.0).max(80.0);
         let curves = [
             ("loss", &self.losses[0]),
             ("class token", &self.losses[1]),
@@ -347,14 +367,6 @@ impl Shown {
         show_plot(ui, "Losses", height, &curves);
         let curves = [("k-NN, %", &self.knn), ("RankMe", &self.rank_me)];
         show_plot(ui, "What the teacher's features are worth", height, &curves);
-        if let Some((step, texture)) = &self.patches {
-            ui.strong(format!("What the teacher's patches see after step {step}"));
-            let room = ui.available_size();
-            let size = texture.size_vec2();
-            let scale = (room.x / size.x).min(room.y / size.y).max(0.0);
-            let image = egui::Image::new((texture.id(), size * scale));
-            ui.add(image.alt_text("Four pictures, each beside the colors of its patches"));
-        }
     }
 }
 
@@ -367,6 +379,10 @@ fn show_plot(ui: &mut Ui, title: &str, height: f32, curves: &[(&str, &Vec<[f64; 
     let response = plot.show(ui, |plot| {
         for (name, points) in curves {
             plot.line(Line::new(*name, (*points).clone()));
+            if points.len() < FEW {
+                let dots = Points::new(*name, (*points).clone());
+                plot.points(dots.radius(3.0));
+            }
         }
     });
     let said = curves.iter().filter_map(|(name, points)| {
