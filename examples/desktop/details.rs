@@ -53,6 +53,8 @@ struct Shown {
     picture: Option<TextureHandle>,
     job: Option<Job<Vec<Result<PictureFeatures>>>>,
     maps: Option<Maps>,
+    /// Its nearest pictures among so many.
+    nearest: (usize, Vec<Neighbour>),
     error: Option<String>,
 }
 
@@ -104,6 +106,7 @@ impl Details {
             picture: None,
             job,
             maps: None,
+            nearest: (0, Vec::new()),
             error: None,
         });
     }
@@ -136,15 +139,19 @@ impl Details {
             self.show_controls(ui, heads - 1);
         }
         self.show_picture(ui, &name);
-        let index = self.index()?;
-        let nearest = gallery.nearest(index, NEAREST);
+        let shown = self.shown.as_mut()?;
+        let [done, _] = gallery.progress();
+        if shown.nearest.0 != done {
+            shown.nearest = (done, gallery.nearest(shown.index, NEAREST));
+        }
+        let nearest = &shown.nearest.1;
         if nearest.is_empty() {
             ui.label("Its nearest pictures are known once it is embedded.");
             return None;
         }
         ui.add_space(8.0);
         ui.strong("Nearest pictures");
-        show_nearest(ui, gallery, thumbnails, &nearest)
+        show_nearest(ui, gallery, thumbnails, nearest)
     }
 
     fn show_controls(&mut self, ui: &mut Ui, heads: usize) {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use eframe::egui::{
-    self, ComboBox, Context, DragValue, Id, Key, KeyboardShortcut, Modifiers, ProgressBar,
+    self, Color32, ComboBox, Context, DragValue, Id, Key, KeyboardShortcut, Modifiers, ProgressBar,
     TextEdit, TextureHandle, TextureOptions, Ui, WidgetInfo, WidgetType,
 };
 use egui_plot::{Legend, Line, Plot, Points};
@@ -29,6 +29,13 @@ const LINES: usize = 200;
 
 /// Points up to here are dots too: a line of one can not be seen.
 const FEW: usize = 30;
+
+/// Colors of curves, told apart by the colour-blind too and on light and dark (Okabe and Ito).
+const COLORS: [Color32; 3] = [
+    Color32::from_rgb(0, 114, 178),
+    Color32::from_rgb(230, 159, 0),
+    Color32::from_rgb(0, 158, 115),
+];
 
 /// A run, the one before, or the next.
 pub struct TrainingTab {
@@ -377,11 +384,11 @@ fn show_plot(ui: &mut Ui, title: &str, height: f32, curves: &[(&str, &Vec<[f64; 
         .legend(Legend::default())
         .allow_scroll(false);
     let response = plot.show(ui, |plot| {
-        for (name, points) in curves {
-            plot.line(Line::new(*name, (*points).clone()));
+        for ((name, points), color) in curves.iter().zip(COLORS) {
+            plot.line(Line::new(*name, (*points).clone()).color(color));
             if points.len() < FEW {
                 let dots = Points::new(*name, (*points).clone());
-                plot.points(dots.radius(3.0));
+                plot.points(dots.radius(3.0).color(color));
             }
         }
     });
