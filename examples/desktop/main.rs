@@ -3,7 +3,8 @@
 //! `cargo run --release --features desktop --example desktop -- [FOLDER] [--model teacher.safetensors]`
 //!
 //! - `app`: the window; `gpu`: what it is drawn on, and what models compute on
-//! - `model`: the model behind it; `gallery`: the folder and its features; `details`: the selected picture; `training`: a run
+//! - `model`: the model behind it; `gallery`: the folder and its features; `details`: the selected picture; `training`: a run;
+//!   `told`: what it told
 //! - `grid`, `thumbnails`: the folder on the screen; `background`: work that must not hold up a frame
 
 mod app;
@@ -16,6 +17,7 @@ mod model;
 #[cfg(all(test, feature = "desktop-tests"))]
 mod tests;
 mod thumbnails;
+mod told;
 mod training;
 
 use std::path::PathBuf;

@@ -9,7 +9,7 @@ use crate::backbone::VisionTransformer;
 use crate::device::DeviceGuard;
 use crate::error::Result;
 use crate::kernels::IbotBackend;
-use crate::model::{LoadedModel, Preprocessing, fingerprint};
+use crate::model::{LoadedModel, Preprocessing, first_features};
 
 /// What is asked of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +50,8 @@ pub(super) trait Engine: Send {
     /// `pixels` is `[count, 3, side, side]`.
     fn run(&self, pixels: Vec<f32>, count: usize, side: usize, wanted: Wanted) -> Result<Made>;
 
-    /// The features of the built-in pictures.
-    fn fingerprint(&self, preprocessing: &Preprocessing) -> Result<Vec<f32>>;
+    /// The features of the first `count` built-in pictures.
+    fn fingerprint(&self, preprocessing: &Preprocessing, count: usize) -> Result<Vec<f32>>;
 }
 
 struct On<B: Backend> {
@@ -87,8 +87,8 @@ where
             .catch(|| self.made(pixels, count, side, wanted))?
     }
 
-    fn fingerprint(&self, preprocessing: &Preprocessing) -> Result<Vec<f32>> {
-        fingerprint::<B, _>(&self.model, preprocessing, &self.guard, &self.device)
+    fn fingerprint(&self, preprocessing: &Preprocessing, count: usize) -> Result<Vec<f32>> {
+        first_features::<B, _>(&self.model, preprocessing, count, &self.guard, &self.device)
     }
 }
 

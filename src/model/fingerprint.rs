@@ -58,10 +58,22 @@ pub fn fingerprint<B: Backend, M: Backbone<B>>(
     guard: &DeviceGuard,
     device: &B::Device,
 ) -> Result<Vec<f32>> {
+    let pictures = FINGERPRINT_PICTURES;
+    first_features::<B, M>(backbone, preprocessing, pictures, guard, device)
+}
+
+/// The features of the first `count` built-in pictures, `[count, D]` row-major.
+pub(crate) fn first_features<B: Backend, M: Backbone<B>>(
+    backbone: &M,
+    preprocessing: &Preprocessing,
+    count: usize,
+    guard: &DeviceGuard,
+    device: &B::Device,
+) -> Result<Vec<f32>> {
     let augment = preprocessing.augment();
     let mut augmenter = Augmenter::new(&augment);
     let entries = augment.view_len();
-    let mut pixels = vec![0.0; FINGERPRINT_PICTURES * entries];
+    let mut pixels = vec![0.0; count * entries];
     for (picture, out) in fingerprint_pictures()
         .iter()
         .zip(pixels.chunks_mut(entries))
@@ -70,14 +82,14 @@ pub fn fingerprint<B: Backend, M: Backbone<B>>(
         augmenter.write(out);
     }
     let side = preprocessing.image_size;
-    let pixels = TensorData::new(pixels, [FINGERPRINT_PICTURES, 3, side, side]);
+    let pixels = TensorData::new(pixels, [count, 3, side, side]);
     let features = backbone.embed(Tensor::<B, 4>::from_data(pixels, device));
     let data = guard.read::<B, _>(device, || features.into_data())?;
     Ok(data.iter::<f32>().collect())
 }
 
 /// How far the features `found` on `device`, a word for it, are off those in the card of the file at `path`, over their
-/// largest entry.
+/// largest entry. Where `found` has fewer pictures, the first ones are compared.
 ///
 /// # Errors
 /// [`Error::Device`] where that is more than 5 %: the device computes something else.
@@ -87,7 +99,8 @@ pub fn compare_fingerprint(
     found: &[f32],
     device: &str,
 ) -> Result<f32> {
-    let difference = relative_distance(found, &card.fingerprint);
+    let expected = card.fingerprint.get(..found.len()).unwrap_or_default();
+    let difference = relative_distance(found, expected);
     if (0.0..MOST_DIFFERENCE).contains(&difference) {
         return Ok(difference);
     }
@@ -100,7 +113,7 @@ pub fn compare_fingerprint(
 }
 
 fn relative_distance(found: &[f32], expected: &[f32]) -> f32 {
-    if found.len() != expected.len() {
+    if found.is_empty() || found.len() != expected.len() {
         return f32::INFINITY;
     }
     let largest = expected.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
@@ -115,6 +128,14 @@ fn relative_distance(found: &[f32], expected: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn features_are_compared_one_by_one() {
+        assert_eq!(relative_distance(&[1.0, 2.0], &[1.0, 4.0]), 0.5);
+        assert_eq!(relative_distance(&[1.0], &[]), f32::INFINITY);
+        assert_eq!(relative_distance(&[], &[]), f32::INFINITY);
+        assert!(relative_distance(&[f32::NAN], &[1.0]).is_nan());
+    }
 
     #[test]
     fn the_pictures_never_change() {

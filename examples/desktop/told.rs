@@ -1,0 +1,191 @@
+//! What a run told, and how it looks: progress, health, curves, the teacher's patches.
+
+use std::path::PathBuf;
+
+use eframe::egui::{
+    self, Color32, Context, Id, ProgressBar, TextureHandle, TextureOptions, Ui, WidgetInfo,
+    WidgetType,
+};
+use egui_plot::{Legend, Line, Plot, Points};
+use ibot::app::TrainingEvent;
+use ibot::error::printable;
+use ibot::train::{RunStart, StepMetrics};
+
+use super::thumbnails::color_image;
+
+/// Lines of what happened that are kept.
+const LINES: usize = 200;
+
+/// Points up to here are dots too: a line of one can not be seen.
+const FEW: usize = 30;
+
+/// Colors of curves, told apart by the colour-blind too and on light and dark (Okabe and Ito).
+const COLORS: [Color32; 3] = [
+    Color32::from_rgb(0, 114, 178),
+    Color32::from_rgb(230, 159, 0),
+    Color32::from_rgb(0, 158, 115),
+];
+
+/// What a run told.
+#[derive(Default)]
+pub struct Told {
+    pub start: Option<RunStart>,
+    pub last: Option<Box<StepMetrics>>,
+    /// All, class token's, patches', by step.
+    losses: [Vec<[f64; 2]>; 3],
+    knn: Vec<[f64; 2]>,
+    rank_me: Vec<[f64; 2]>,
+    patches: Option<(usize, TextureHandle)>,
+    lines: Vec<String>,
+    sick: Option<String>,
+    pub error: Option<String>,
+    /// A model that the run wrote.
+    model: Option<PathBuf>,
+}
+
+impl Told {
+    /// Takes an event.
+    pub fn receive(&mut self, ctx: &Context, event: TrainingEvent) {
+        match event {
+            TrainingEvent::Note(line) => self.say(line),
+            TrainingEvent::Started(start) => self.start = Some(start),
+            TrainingEvent::Step(metrics) => self.step(metrics),
+            TrainingEvent::Epoch { .. } => {}
+            TrainingEvent::Evaluated(when, evaluation) => {
+                let step = evaluation.step as f64;
+                self.knn
+                    .extend(evaluation.knn.map(|knn| [step, 100.0 * knn]));
+                self.rank_me
+                    .extend(evaluation.rank_me.map(|rank| [step, rank]));
+                if let Some(knn) = evaluation.knn {
+                    self.say(format!("{when}: k-NN {:.1} %", 100.0 * knn));
+                }
+            }
+            TrainingEvent::Sick { step, sick } => {
+                let sick: Vec<String> = sick.iter().map(ToString::to_string).collect();
+                self.sick = Some(format!("step {step}: {}", sick.join("; ")));
+            }
+            TrainingEvent::RolledBack(step) => self.say(format!("went back to step {step}")),
+            TrainingEvent::Checkpoint(step) => self.say(format!("checkpoint of step {step}")),
+            TrainingEvent::Patches { step, picture } => {
+                let image = color_image(&picture);
+                let texture = ctx.load_texture("teacher's patches", image, TextureOptions::LINEAR);
+                self.patches = Some((step, texture));
+            }
+            TrainingEvent::Paused(step) => self.say(format!("paused after step {step}")),
+            TrainingEvent::Resumed => self.say("goes on".into()),
+            TrainingEvent::Finished(run) => {
+                self.say("finished".into());
+                self.model = Some(run.join("teacher.safetensors"));
+            }
+            TrainingEvent::Cancelled { step, run } => {
+                self.say(format!("stopped after step {step}"));
+                let model = run.join("teacher.safetensors");
+                self.model = model.exists().then_some(model);
+            }
+            TrainingEvent::Failed(error) => self.error = Some(error),
+        }
+    }
+
+    fn step(&mut self, metrics: Box<StepMetrics>) {
+        let (step, losses) = (metrics.step as f64, &metrics.losses);
+        let values = [losses.loss, losses.loss_cls, losses.loss_patch];
+        for (curve, value) in self.losses.iter_mut().zip(values) {
+            curve.push([step, value.into()]);
+        }
+        if metrics.health.is_some() && metrics.sick.is_empty() {
+            self.sick = None;
+        }
+        self.last = Some(metrics);
+    }
+
+    fn say(&mut self, line: String) {
+        if self.lines.len() == LINES {
+            self.lines.remove(0);
+        }
+        self.lines.push(line);
+    }
+
+    /// Progress, health and what happened; a model that is to be looked through.
+    pub fn show_state(&self, ui: &mut Ui) -> Option<PathBuf> {
+        if let (Some(start), Some(last)) = (&self.start, &self.last) {
+            let share = last.step as f32 / start.steps.max(1) as f32;
+            let text = format!("step {} of {}", last.step, start.steps);
+            ui.add(ProgressBar::new(share).text(text));
+            ui.label(format!(
+                "{:.2} s a step, {:.0} pictures/s",
+                last.step_s, last.images_per_s
+            ));
+        }
+        if let Some(health) = self.last.as_ref().and_then(|last| last.health.as_ref()) {
+            ui.label(format!("spread of the features {:.2}", health.feature_std));
+        }
+        match (&self.sick, &self.error) {
+            (_, Some(text)) => ui.colored_label(ui.visuals().error_fg_color, text),
+            (Some(text), None) => ui.colored_label(ui.visuals().warn_fg_color, text),
+            (None, None) if self.last.is_some() => ui.label("Health: nothing wrong is known."),
+            _ => ui.label(""),
+        };
+        let wanted = self.model.as_ref().and_then(|model| {
+            let button = ui.button("Look through this model");
+            let button = button.on_hover_text(printable(model));
+            button.clicked().then(|| model.clone())
+        });
+        egui::ScrollArea::vertical()
+            .stick_to_bottom(true)
+            .auto_shrink(false)
+            .show(ui, |ui| {
+                self.lines.iter().for_each(|line| drop(ui.label(line)))
+            });
+        wanted
+    }
+
+    /// Losses, k-NN and patches.
+    pub fn show_curves(&self, ui: &mut Ui) {
+        if let Some((step, texture)) = &self.patches {
+            egui::Panel::right("patches")
+                .default_size(300.0)
+                .show(ui, |ui| {
+                    ui.strong(format!("What the teacher's patches see after step {step}"));
+                    let room = ui.available_size();
+                    let size = texture.size_vec2();
+                    let scale = (room.x / size.x).min(room.y / size.y).max(0.0);
+                    let image = egui::Image::new((texture.id(), size * scale));
+                    ui.add(image.alt_text("Four pictures, each beside the colors of its patches"));
+                });
+        }
+        let height = (ui.available_height() / 2.0 - 40.0).max(80.0);
+        let curves = [
+            ("loss", &self.losses[0]),
+            ("class token", &self.losses[1]),
+            ("patches", &self.losses[2]),
+        ];
+        show_plot(ui, "Losses", height, &curves);
+        let curves = [("k-NN, %", &self.knn), ("RankMe", &self.rank_me)];
+        show_plot(ui, "What the teacher's features are worth", height, &curves);
+    }
+}
+
+fn show_plot(ui: &mut Ui, title: &str, height: f32, curves: &[(&str, &Vec<[f64; 2]>)]) {
+    ui.strong(title);
+    let plot = Plot::new(Id::new(title))
+        .height(height)
+        .legend(Legend::default())
+        .allow_scroll(false);
+    let response = plot.show(ui, |plot| {
+        for ((name, points), color) in curves.iter().zip(COLORS) {
+            plot.line(Line::new(*name, (*points).clone()).color(color));
+            if points.len() < FEW {
+                let dots = Points::new(*name, (*points).clone());
+                plot.points(dots.radius(3.0).color(color));
+            }
+        }
+    });
+    let said = curves.iter().filter_map(|(name, points)| {
+        let [_, last] = points.last()?;
+        Some(format!("{name} {last:.3}"))
+    });
+    let said = format!("{title}: {}", said.collect::<Vec<_>>().join(", "));
+    let info = || WidgetInfo::labeled(WidgetType::Image, true, &said);
+    response.response.widget_info(info);
+}
