@@ -8,7 +8,7 @@ use super::{
     AdamWInput, AdamWState, AffineBackwardInput, AffineGradients, AffineInput, AttentionInput,
     AttentionOutput, CrossEntropyInput, CrossEntropyOutput, IbotBackend, LayerNormGradients,
     LayerNormInput, RowPotentials, TargetPotentials, flex_attention, flex_linear, flex_loss,
-    flex_optimizer, flex_rows,
+    flex_optimizer, flex_rows, flex_targets,
 };
 
 impl IbotBackend for Flex {
@@ -17,7 +17,7 @@ impl IbotBackend for Flex {
         temperature: f64,
         iterations: usize,
     ) -> TargetPotentials<Self> {
-        flex_loss::sinkhorn(teacher_logits, temperature, iterations)
+        flex_targets::sinkhorn(teacher_logits, temperature, iterations)
     }
 
     fn sinkhorn_iteration(
@@ -25,7 +25,7 @@ impl IbotBackend for Flex {
         rows: RowPotentials<Self>,
         temperature: f64,
     ) -> TargetPotentials<Self> {
-        flex_loss::sinkhorn_iteration(teacher_logits, rows, temperature)
+        flex_targets::sinkhorn_iteration(teacher_logits, rows, temperature)
     }
 
     fn centered_potentials(
@@ -33,7 +33,7 @@ impl IbotBackend for Flex {
         center: Option<Tensor<Self, 1>>,
         temperature: f64,
     ) -> TargetPotentials<Self> {
-        flex_loss::centered(teacher_logits, center, temperature)
+        flex_targets::centered(teacher_logits, center, temperature)
     }
 
     fn cross_entropy(input: &CrossEntropyInput<Self>) -> CrossEntropyOutput<Self> {

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::attention::Sizes;
 use super::flex_product::{Matrix, Product};
 use super::flex_rows::contiguous;
-use super::vector_math::{exp, largest, sums, vectorized};
+use super::vector_math::{Math, largest, sums, vectorized};
 use super::{AttentionInput, AttentionOutput};
 
 /// Where the parts of one head are in the rows of an image.
@@ -78,7 +78,7 @@ impl Head {
         let start = token * self.width() + self.head * self.sizes.head_width;
         let of_head = start..start + self.sizes.head_width;
         let (a, b) = (&a[of_head.clone()], &b[of_head]);
-        let [dot] = sums(self.sizes.head_width, |at| [a[at] * b[at]]);
+        let [dot] = sums([a, b], |[a, b]| [a * b]);
         dot
     }
 
@@ -115,7 +115,7 @@ pub(super) fn forward(input: AttentionInput<Flex>) -> AttentionOutput<Flex> {
                     head.scores(qkv, map);
                     vectorized(
                         #[inline(always)]
-                        || softmax(map, row_log),
+                        |math| softmax(math, map, row_log),
                     );
                     head.mix_by((map, head.map()), (qkv, head.packed(2)))
                         .write(mixed, head.columns());
@@ -134,13 +134,13 @@ pub(super) fn forward(input: AttentionInput<Flex>) -> AttentionOutput<Flex> {
 
 /// Each row of `map` to its softmax; `row_log` gets the logarithm of the sum of exponentials.
 #[inline(always)]
-fn softmax(map: &mut [f32], row_log: &mut [f32]) {
+fn softmax(math: Math, map: &mut [f32], row_log: &mut [f32]) {
     for (row, row_log) in map.chunks_exact_mut(row_log.len()).zip(row_log) {
-        let max = largest(row.len(), |at| row[at]);
+        let max = largest([&*row], |[x]| x);
         for x in row.iter_mut() {
-            *x = exp(*x - max);
+            *x = math.exp(*x - max);
         }
-        let [total] = sums(row.len(), |at| [row[at]]);
+        let [total] = sums([&*row], |[x]| [x]);
         let share = 1.0 / total;
         row.iter_mut().for_each(|x| *x *= share);
         *row_log = max + total.ln();
@@ -179,8 +179,8 @@ pub(super) fn backward(
                     let scale = sizes.scale() as f32;
                     vectorized(
                         #[inline(always)]
-                        || {
-                            softmax_backward(map, d_map, row_log, scale, |token| {
+                        |math| {
+                            softmax_backward(math, map, d_map, row_log, scale, |token| {
                                 head.dot(mixed, d_mixed, token)
                             });
                         },
@@ -208,6 +208,7 @@ pub(super) fn backward(
 /// since a softmax of large scores is no closer to 1 in sum than `row_log` is.
 #[inline(always)]
 fn softmax_backward(
+    math: Math,
     map: &mut [f32],
     d_map: &mut [f32],
     row_log: &[f32],
@@ -216,9 +217,9 @@ fn softmax_backward(
 ) {
     let tokens = row_log.len();
     let rows = map.chunks_exact_mut(tokens).zip(row_log).enumerate();
-    for ((token, (row, row_log)), d_row) in rows.zip(d_map.chunks_exact_mut(tokens)) {
+    for ((token, (row, &row_log)), d_row) in rows.zip(d_map.chunks_exact_mut(tokens)) {
         for x in row.iter_mut() {
-            *x = exp(*x - row_log);
+            *x = math.exp(*x - row_log);
         }
         let along = along(token);
         for (d_y, y) in d_row.iter_mut().zip(&*row) {

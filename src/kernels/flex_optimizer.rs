@@ -4,6 +4,7 @@ use burn::tensor::{DType, Tensor};
 use burn_flex::{Flex, FlexDevice, FlexTensor};
 use rayon::prelude::*;
 
+use super::vector_math::vectorized;
 use super::{AdamWInput, AdamWState, AdamWTensor, adamw, ema};
 
 /// Entries of a piece at most: 64 KiB of f32, small enough for any core's cache. A small tensor is one piece, and
@@ -80,6 +81,7 @@ struct Scalars {
 }
 
 impl Scalars {
+    #[inline(always)]
     fn apply(&self, piece: Piece<'_>) {
         let (keep, step_size) = (piece.keep, piece.step_size);
         let ([beta1, beta2], [rest1, rest2]) = (self.betas, self.rests);
@@ -162,9 +164,12 @@ fn move_all(tensors: &mut [AdamWTensor<Flex>], input: &AdamWInput<Flex>, scalars
             }),
         );
     }
-    pieces
-        .into_par_iter()
-        .for_each(|piece| scalars.apply(piece));
+    pieces.into_par_iter().for_each(|piece| {
+        vectorized(
+            #[inline(always)]
+            |_| scalars.apply(piece),
+        );
+    });
 }
 
 /// See [`super::IbotBackend::sum_of_squares`].

@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, TensorData, TensorPrimitive};
 use burn_flex::{Flex, FlexDevice, FlexTensor};
 use rayon::prelude::*;
 
-use super::vector_math::{normal, sums, vectorized};
+use super::vector_math::{sums, vectorized};
 use super::{LayerNormGradients, LayerNormInput};
 
 /// Entries a parallel piece should have: enough to be worth a task, few enough for a core's cache.
@@ -50,7 +50,11 @@ pub(super) fn gelu(x: Tensor<Flex, 2>) -> Tensor<Flex, 2> {
     x.storage_mut::<f32>().par_chunks_mut(PIECE).for_each(|x| {
         vectorized(
             #[inline(always)]
-            || x.iter_mut().for_each(|x| *x *= normal(*x).0),
+            |math| {
+                for x in x.iter_mut() {
+                    *x *= math.normal(*x).0;
+                }
+            },
         );
     });
     rows_of(x)
@@ -64,9 +68,9 @@ pub(super) fn gelu_backward(x: Tensor<Flex, 2>, d_y: Tensor<Flex, 2>) -> Tensor<
         .for_each(|(d_y, x)| {
             vectorized(
                 #[inline(always)]
-                || {
+                |math| {
                     for (d_y, x) in d_y.iter_mut().zip(x) {
-                        let (below, density) = normal(*x);
+                        let (below, density) = math.normal(*x);
                         *d_y *= below + x * density;
                     }
                 },
@@ -82,7 +86,7 @@ pub(super) fn column_sums(rows: &[f32], width: usize) -> Vec<f32> {
         let mut sums = vec![0.0; width];
         vectorized(
             #[inline(always)]
-            || {
+            |_| {
                 let rows = piece.chunks_exact(width);
                 rows.for_each(|row| add(&mut sums, row));
             },
@@ -100,7 +104,8 @@ fn add(total: &mut [f32], part: &[f32]) {
     }
 }
 
-fn in_order(parts: Vec<Vec<f32>>, width: usize) -> Vec<f32> {
+/// Their sum, one after the other.
+pub(super) fn in_order(parts: Vec<Vec<f32>>, width: usize) -> Vec<f32> {
     let mut total = vec![0.0; width];
     parts.iter().for_each(|part| add(&mut total, part));
     total
@@ -134,9 +139,9 @@ pub(super) fn patchify(images: Tensor<Flex, 4>, patch: usize) -> Tensor<Flex, 2>
 #[inline(always)]
 fn statistics(row: &[f32], eps: f32) -> (f32, f32) {
     let count = row.len() as f32;
-    let [sum] = sums(row.len(), |at| [row[at]]);
+    let [sum] = sums([row], |[x]| [x]);
     let mean = sum / count;
-    let [squares] = sums(row.len(), |at| [(row[at] - mean) * (row[at] - mean)]);
+    let [squares] = sums([row], |[x]| [(x - mean) * (x - mean)]);
     (mean, 1.0 / (squares / count + eps).sqrt())
 }
 
@@ -151,7 +156,7 @@ pub(super) fn layer_norm(input: LayerNormInput<Flex>) -> Tensor<Flex, 2> {
         .for_each(|piece| {
             vectorized(
                 #[inline(always)]
-                || {
+                |_| {
                     for row in piece.chunks_exact_mut(width) {
                         let (mean, inverse_deviation) = statistics(row, eps);
                         for ((x, weight), bias) in row.iter_mut().zip(weight).zip(bias) {
@@ -183,7 +188,7 @@ pub(super) fn layer_norm_backward(
             let mut sums = [vec![0.0; width], vec![0.0; width]];
             vectorized(
                 #[inline(always)]
-                || {
+                |_| {
                     for (d_y, x) in d_y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
                         layer_norm_row_backward(d_y, x, weight, eps, &mut sums);
                     }
@@ -216,9 +221,9 @@ fn layer_norm_row_backward(
         &mut d_weight[..count],
         &mut d_bias[..count],
     );
-    let [sum, along] = sums(count, |at| {
-        let scaled = d_y[at] * weight[at];
-        [scaled, scaled * (x[at] - mean) * inverse_deviation]
+    let [sum, along] = sums([&*d_y, weight, x], |[d_y, weight, x]| {
+        let scaled = d_y * weight;
+        [scaled, scaled * (x - mean) * inverse_deviation]
     });
     let (sum, along) = (sum / count as f32, along / count as f32);
     for at in 0..count {

@@ -22,6 +22,7 @@ mod flex_loss;
 mod flex_optimizer;
 mod flex_product;
 mod flex_rows;
+mod flex_targets;
 mod gelu;
 mod layer_norm;
 mod linear;

@@ -1,0 +1,248 @@
+//! Potentials of targets for burn's CPU backend Flex: rows, or spans of columns, on all cores; nothing of the size of the
+//! logits is stored. One exponential an entry for the first normalization of the prototypes, and one for each iteration.
+
+use burn::tensor::{Tensor, TensorData};
+use burn_flex::{Flex, FlexDevice, FlexTensor};
+use rayon::prelude::*;
+
+use super::flex_rows::{contiguous, in_order};
+use super::target_potentials::shape_of_parts;
+use super::vector_math::{Math, largest, sums, vectorized};
+use super::{RowPotentials, TargetPotentials};
+
+/// Columns that one task normalizes: 1 KiB of each row, so that a visit uses whole cache lines.
+const SPAN: usize = 256;
+/// Rows of a span that are visited twice while they are in a core's first cache.
+const BLOCK: usize = 8;
+/// Rows that one task normalizes at most: sums of the prototypes are then a 32nd of the logits.
+const GROUP: usize = 32;
+/// Tasks that fewer rows are shared out to. By shape, not by threads: the same bits on any number of them.
+const TASKS: usize = 16;
+/// Where sums of prototypes start: no target moves by it, and no sum is a denormal number, which takes the processor
+/// a hundred cycles. (The sums of 944 x 8192 took 35 ms an iteration with them, and 10 without.)
+const TINY: f32 = 1e-37;
+
+pub(super) fn vector(values: Vec<f32>, device: &FlexDevice) -> Tensor<Flex, 1> {
+    let count = values.len();
+    Tensor::from_data(TensorData::new(values, [count]), device)
+}
+
+pub(super) fn numbers(tensor: &Tensor<Flex, 1>) -> FlexTensor {
+    contiguous(tensor.clone())
+}
+
+/// Potentials of the prototypes as slices.
+struct Prototypes<'a> {
+    shift: &'a [f32],
+    log: &'a [f32],
+    inverse_temperature: f32,
+}
+
+/// The rows of all parts under the prototypes' potentials.
+struct Normalized {
+    /// Shift and log-normalizer of each row.
+    rows: Vec<[f32; 2]>,
+    /// What the targets of some rows sum to, by prototype.
+    prototype_sums: Vec<Vec<f32>>,
+}
+
+/// Normalizes the rows of all parts, by groups; each sums up its targets, if they are wanted.
+fn normalize_rows(parts: &[&[f32]], prototypes: &Prototypes<'_>, wants_sums: bool) -> Normalized {
+    let width = prototypes.shift.len();
+    let of_group = |exponentials: &mut Vec<f32>, group: &[f32]| {
+        let mut prototype_sums = vec![TINY; if wants_sums { width } else { 0 }];
+        let normalize = |row| {
+            vectorized(
+                #[inline(always)]
+                |math| {
+                    let [shift, sum] = normalize_row(math, row, prototypes, exponentials);
+                    let share = 1.0 / sum;
+                    for (total, exponential) in prototype_sums.iter_mut().zip(&*exponentials) {
+                        *total = math.multiply_add(*exponential, share, *total);
+                    }
+                    [shift, sum.ln()]
+                },
+            )
+        };
+        let rows: Vec<[f32; 2]> = group.chunks_exact(width).map(normalize).collect();
+        (rows, prototype_sums)
+    };
+    let groups = parts.iter().flat_map(|part| {
+        let group = (part.len() / width).div_ceil(TASKS).clamp(1, GROUP);
+        let groups = part.par_chunks(group * width);
+        let normalized = groups.map_init(|| vec![0.0; width], of_group);
+        normalized.collect::<Vec<_>>()
+    });
+    let (rows, prototype_sums): (Vec<_>, Vec<_>) = groups.unzip();
+    Normalized {
+        rows: rows.concat(),
+        prototype_sums,
+    }
+}
+
+/// Shift of a row, and the sum of its `exponentials` under it.
+#[inline(always)]
+fn normalize_row(
+    math: Math,
+    row: &[f32],
+    prototypes: &Prototypes<'_>,
+    exponentials: &mut [f32],
+) -> [f32; 2] {
+    let (shifts, logs) = (prototypes.shift, prototypes.log);
+    let inverse_temperature = prototypes.inverse_temperature;
+    let row_shift = largest([row, shifts], |[t, shift]| t - shift);
+    let entries = row.iter().zip(shifts).zip(logs);
+    for (exponential, ((t, shift), log)) in exponentials.iter_mut().zip(entries) {
+        *exponential = math.exp((t - shift - row_shift) * inverse_temperature - log);
+    }
+    let [sum] = sums([&*exponentials], |[exponential]| [exponential]);
+    [row_shift, sum]
+}
+
+/// Shift and log-normalizer of each prototype over all parts, under the rows' potentials.
+fn normalize_prototypes(
+    parts: &[&[f32]],
+    rows: &[Vec<[f32; 2]>],
+    inverse_temperature: f32,
+    width: usize,
+) -> [Vec<f32>; 2] {
+    let (mut shift, mut log) = (vec![f32::NEG_INFINITY; width], vec![0.0; width]);
+    let spans = shift.par_chunks_mut(SPAN).zip(log.par_chunks_mut(SPAN));
+    spans.enumerate().for_each(|(span, (shift, sums))| {
+        let columns = span * SPAN..span * SPAN + shift.len();
+        for (part, rows) in parts.iter().zip(rows) {
+            for (block, rows) in part.chunks(BLOCK * width).zip(rows.chunks(BLOCK)) {
+                let block = block.chunks_exact(width).map(|row| &row[columns.clone()]);
+                vectorized(
+                    #[inline(always)]
+                    |math| add_rows(math, block.zip(rows), inverse_temperature, shift, sums),
+                );
+            }
+        }
+        sums.iter_mut().for_each(|sum| *sum = sum.ln());
+    });
+    [shift, log]
+}
+
+/// Adds the exponentials of a block's rows to the sums of a span, which move along with its largest entries so far.
+#[inline(always)]
+fn add_rows<'a>(
+    math: Math,
+    rows: impl Iterator<Item = (&'a [f32], &'a [f32; 2])> + Clone,
+    inverse_temperature: f32,
+    shift: &mut [f32],
+    sums: &mut [f32],
+) {
+    let mut before = [0.0; SPAN];
+    let before = &mut before[..shift.len()];
+    before.copy_from_slice(shift);
+    for (row, [row_shift, _]) in rows.clone() {
+        for (max, t) in shift.iter_mut().zip(row) {
+            let shifted = t - row_shift;
+            *max = if shifted > *max { shifted } else { *max };
+        }
+    }
+    for ((sum, max), before) in sums.iter_mut().zip(&*shift).zip(&*before) {
+        *sum *= math.exp((before - max) * inverse_temperature);
+    }
+    for (row, [row_shift, row_log]) in rows {
+        for ((sum, max), t) in sums.iter_mut().zip(&*shift).zip(row) {
+            *sum += math.exp((t - row_shift - max) * inverse_temperature - row_log);
+        }
+    }
+}
+
+/// See [`super::IbotBackend::sinkhorn_potentials`].
+///
+/// Only the first iteration asks the logits for the prototypes' normalizers. Later ones multiply what they have by what
+/// the targets of all rows sum to, while a row is in cache. That cannot run out of range: once the prototypes are
+/// normalized, each has a row with 1/M of it or more, and no row sums up to more than K, so 1/(M K) is left of each.
+pub(super) fn sinkhorn(
+    parts: &[Tensor<Flex, 2>],
+    temperature: f64,
+    iterations: usize,
+) -> TargetPotentials<Flex> {
+    let [rows, width] = shape_of_parts(parts);
+    let device = parts[0].device();
+    if rows == 0 || iterations == 0 {
+        return TargetPotentials::neutral([rows, width], temperature, &device);
+    }
+    let inverse_temperature = (1.0 / temperature) as f32;
+    let parts: Vec<FlexTensor> = parts.iter().cloned().map(contiguous).collect();
+    let parts: Vec<&[f32]> = parts.iter().map(FlexTensor::storage::<f32>).collect();
+    let none = |part: &&[f32]| vec![[0.0; 2]; part.len() / width];
+    let by_row: Vec<Vec<[f32; 2]>> = parts.iter().map(none).collect();
+    let [shift, mut log] = normalize_prototypes(&parts, &by_row, inverse_temperature, width);
+    // What each prototype's targets sum to when all are used equally. Without it M/K would go from rows to prototypes
+    // with every iteration.
+    let fair = rows as f32 / width as f32;
+    for _ in 1..iterations {
+        let prototypes = Prototypes {
+            shift: &shift,
+            log: &log,
+            inverse_temperature,
+        };
+        let sums = normalize_rows(&parts, &prototypes, true).prototype_sums;
+        for (log, sum) in log.iter_mut().zip(in_order(sums, width)) {
+            *log += (sum / fair).ln();
+        }
+    }
+    normalized_under([shift, log], &parts, temperature, &device)
+}
+
+/// See [`super::IbotBackend::sinkhorn_iteration`].
+pub(super) fn sinkhorn_iteration(
+    part: Tensor<Flex, 2>,
+    rows: RowPotentials<Flex>,
+    temperature: f64,
+) -> TargetPotentials<Flex> {
+    let [_, width] = part.dims();
+    let device = part.device();
+    let part = contiguous(part);
+    let parts = [part.storage::<f32>()];
+    let (shift, log) = (numbers(&rows.shift), numbers(&rows.log));
+    let by_row = shift.storage::<f32>().iter().zip(log.storage::<f32>());
+    let by_row = [by_row.map(|(shift, log)| [*shift, *log]).collect()];
+    let prototypes = normalize_prototypes(&parts, &by_row, (1.0 / temperature) as f32, width);
+    normalized_under(prototypes, &parts, temperature, &device)
+}
+
+/// Potentials of rows under those of the prototypes, and these.
+fn normalized_under(
+    [shift, log]: [Vec<f32>; 2],
+    parts: &[&[f32]],
+    temperature: f64,
+    device: &FlexDevice,
+) -> TargetPotentials<Flex> {
+    let prototypes = Prototypes {
+        shift: &shift,
+        log: &log,
+        inverse_temperature: (1.0 / temperature) as f32,
+    };
+    let rows = normalize_rows(parts, &prototypes, false).rows;
+    TargetPotentials {
+        row_shift: vector(rows.iter().map(|row| row[0]).collect(), device),
+        row_log: vector(rows.iter().map(|row| row[1]).collect(), device),
+        prototype_shift: vector(shift, device),
+        prototype_log: vector(log, device),
+        temperature,
+    }
+}
+
+/// See [`super::IbotBackend::centered_potentials`].
+pub(super) fn centered(
+    parts: &[Tensor<Flex, 2>],
+    center: Option<Tensor<Flex, 1>>,
+    temperature: f64,
+) -> TargetPotentials<Flex> {
+    let [_, width] = shape_of_parts(parts);
+    let device = parts[0].device();
+    let center = match center {
+        Some(center) => numbers(&center).storage::<f32>().to_vec(),
+        None => vec![0.0; width],
+    };
+    assert_eq!(center.len(), width, "one center a prototype");
+    let parts: Vec<FlexTensor> = parts.iter().cloned().map(contiguous).collect();
+    let parts: Vec<&[f32]> = parts.iter().map(FlexTensor::storage::<f32>).collect();
+    normalized_under([center, vec![0.0; width]], &parts, temperature, &device)
+}
