@@ -13,19 +13,40 @@ struct Info {
     scale: f32,
 }
 
-/// What a lane works on.
+/// What a lane works on, with what it needs of info: a software device goes to memory each time that it reads that.
 struct Work {
-    /// First row of the image in qkv; one beyond the batch means that there is nothing to do.
+    /// Whether there is nothing to do.
+    is_none: bool,
+    /// First row of the image in qkv.
     first_row: u32,
     /// First of this head's entries in row_log.
     first_log: u32,
-    head: u32,
+    /// First chunk of the head in a part of a row.
+    column: u32,
     /// First of the lane's tokens.
     token: u32,
+    /// Tokens of an image.
+    tokens: u32,
+    /// Chunks of a part of a row.
+    width: u32,
+    scale: f32,
 }
 
-fn work_of(item: u32, heads: u32, tokens: u32) -> Work {
+fn work_of(place: Place) -> Work {
+    let heads = info.heads;
+    let tokens = info.tokens;
+    let item = group_of(place) * LANES + place.lane;
     let blocks = (tokens + MEMBERS - 1u) / MEMBERS;
     let map = item / blocks;
-    return Work(map / heads * tokens, map * tokens, map % heads, item % blocks * MEMBERS);
+    let first_row = map / heads * tokens;
+    return Work(
+        first_row >= info.batch * tokens,
+        first_row,
+        map * tokens,
+        map % heads * CHUNKS,
+        item % blocks * MEMBERS,
+        tokens,
+        heads * CHUNKS,
+        info.scale,
+    );
 }

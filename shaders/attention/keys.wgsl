@@ -15,16 +15,14 @@
 
 @compute @workgroup_size(LANES)
 fn main(place: Place) {
-    // read once: a software device goes to memory each time
-    let heads = info.heads;
-    let tokens = info.tokens;
-    let scale = info.scale;
-    let work = work_of(group_of(place) * LANES + place.lane, heads, tokens);
-    if work.first_row >= info.batch * tokens {
+    let work = work_of(place);
+    if work.is_none {
         return;
     }
-    let width = heads * CHUNKS;
-    let column = work.head * CHUNKS;
+    let tokens = work.tokens;
+    let scale = work.scale;
+    let width = work.width;
+    let column = work.column;
     {{ each member }}
     // beyond the last token: the last one once more, not written
     let token_{{ member }} = min(work.token + {{ member }}u, tokens - 1u);

@@ -2,7 +2,7 @@
 //
 //   d_s_ij = d_loss w_i / student_temperature * sum_{r targets i} (exp(s_ij / student_temperature - row_max_i - row_log_i) - q_rj)
 //
-// with q of forward.wgsl.
+// with the targets q of operands.wgsl.
 //
 // Bindings: those of operands.wgsl, row_max [M], row_log [M], d_loss [1], info.
 // Launch: one workgroup for each (row, span of columns), spans inner; a span is ROUNDS chunks a lane.
@@ -26,17 +26,11 @@ fn main(place: Place) {
     let chunks = info.chunks;
     let inverse_student = info.inverse_student_temperature;
     let inverse_target = info.inverse_target_temperature;
-    let own_view = row / info.rows_per_view;
-    let image = row % info.rows_per_view;
     let start = row * chunks;
     var count = 0.0;
     {{ each view }}
-    let target_row_{{ view }} = {{ view }}u * info.rows_per_view + image;
-    let start_{{ view }} = target_row_{{ view }} * chunks;
-    let shift_{{ view }} = target_shift[target_row_{{ view }}];
-    let log_{{ view }} = target_log[target_row_{{ view }}];
-    let counts_{{ view }} = select(1.0, 0.0, info.skip_own == 1u && own_view == {{ view }}u);
-    count += counts_{{ view }};
+    let met_{{ view }} = met_in({{ view }}u, row);
+    count += met_{{ view }}.counts;
     {{ end }}
     let first = (group % info.spans) * LANES * ROUNDS + lane;
     let end = min(first + LANES * ROUNDS, chunks);
@@ -44,14 +38,10 @@ fn main(place: Place) {
     let rest = row_log[row];
     let scale = d_loss[0] * row_weights[row] * inverse_student;
     for (var chunk = first; chunk < end; chunk += LANES) {
-        let of_prototype = prototype_shift[chunk];
-        let log_of_prototype = prototype_log[chunk];
+        let prototypes = Prototypes(chunk, prototype_shift[chunk], prototype_log[chunk], inverse_target);
         var targets = Chunk(0.0);
         {{ each view }}
-        targets += counts_{{ view }} * exp(
-            (teacher[start_{{ view }} + chunk] - of_prototype - shift_{{ view }}) * inverse_target
-                - log_of_prototype - log_{{ view }}
-        );
+        targets += targets_of(met_{{ view }}, prototypes);
         {{ end }}
         let probs = exp((student[start + chunk] * inverse_student - highest) - rest);
         student[start + chunk] = (count * probs - targets) * scale;

@@ -1,7 +1,8 @@
 // Cross-entropy of each student row with its targets, one pass over both logits with a running maximum:
 //
-//   q_rj = exp((t_rj - prototype_shift_j - row_shift_r) / target_temperature - prototype_log_j - row_log_r)
 //   loss_i = w_i * sum_{r targets i} sum_j q_rj (row_max_i + row_log_i - s_ij / student_temperature)
+//
+// with the targets q of operands.wgsl.
 //
 // Bindings: those of operands.wgsl, row_max [M], row_log [M], row_loss [M], info.
 // Launch: one workgroup a student row.
@@ -38,15 +39,9 @@ fn main(place: Place) {
     let chunks = info.chunks;
     let inverse_student = info.inverse_student_temperature;
     let inverse_target = info.inverse_target_temperature;
-    let own_view = row / info.rows_per_view;
-    let image = row % info.rows_per_view;
     let start = row * chunks;
     {{ each view }}
-    let target_row_{{ view }} = {{ view }}u * info.rows_per_view + image;
-    let start_{{ view }} = target_row_{{ view }} * chunks;
-    let shift_{{ view }} = target_shift[target_row_{{ view }}];
-    let log_{{ view }} = target_log[target_row_{{ view }}];
-    let counts_{{ view }} = select(1.0, 0.0, info.skip_own == 1u && own_view == {{ view }}u);
+    let met_{{ view }} = met_in({{ view }}u, row);
     {{ end }}
     var lane_max = LOWEST;
     var lane_sum = 0.0;
@@ -54,14 +49,10 @@ fn main(place: Place) {
     var lane_dot = 0.0;
     for (var chunk = lane; chunk < chunks; chunk += LANES) {
         let logit = student[start + chunk] * inverse_student;
-        let of_prototype = prototype_shift[chunk];
-        let log_of_prototype = prototype_log[chunk];
+        let prototypes = Prototypes(chunk, prototype_shift[chunk], prototype_log[chunk], inverse_target);
         var targets = Chunk(0.0);
         {{ each view }}
-        targets += counts_{{ view }} * exp(
-            (teacher[start_{{ view }} + chunk] - of_prototype - shift_{{ view }}) * inverse_target
-                - log_of_prototype - log_{{ view }}
-        );
+        targets += targets_of(met_{{ view }}, prototypes);
         {{ end }}
         let next = max(lane_max, largest(logit));
         let below = logit - next;

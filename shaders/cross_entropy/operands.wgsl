@@ -1,4 +1,6 @@
-// What both passes of the cross-entropy take.
+// What both passes of the cross-entropy take, and the targets of a student row that they make of it:
+//
+//   q_rj = exp((t_rj - prototype_shift_j - row_shift_r) / target_temperature - prototype_log_j - row_log_r)
 //
 // Bindings: student [M, C], teacher [T R, C], prototype_shift [C], prototype_log [C], target_shift [T R],
 // target_log [T R], row_weights [M].
@@ -23,3 +25,38 @@ struct Info {
 @group(0) @binding(5) var<storage, read_write> target_log: array<f32>;
 @group(0) @binding(6) var<storage, read_write> row_weights: array<f32>;
 @group(0) @binding(10) var<storage, read> info: Info;
+
+/// The row of a teacher view that a student row meets there.
+struct Met {
+    /// Its first chunk.
+    start: u32,
+    shift: f32,
+    log: f32,
+    /// 0 where it is no target, else 1.
+    counts: f32,
+}
+
+fn met_in(view: u32, row: u32) -> Met {
+    let rows_per_view = info.rows_per_view;
+    let target_row = view * rows_per_view + row % rows_per_view;
+    let is_own = info.skip_own == 1u && row / rows_per_view == view;
+    return Met(
+        target_row * info.chunks,
+        target_shift[target_row],
+        target_log[target_row],
+        select(1.0, 0.0, is_own),
+    );
+}
+
+/// A chunk of prototypes, with what info says of targets.
+struct Prototypes {
+    chunk: u32,
+    shift: Chunk,
+    log: Chunk,
+    inverse_temperature: f32,
+}
+
+fn targets_of(met: Met, prototypes: Prototypes) -> Chunk {
+    let shifted = teacher[met.start + prototypes.chunk] - prototypes.shift - met.shift;
+    return met.counts * exp(shifted * prototypes.inverse_temperature - prototypes.log - met.log);
+}

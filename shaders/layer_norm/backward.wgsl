@@ -8,13 +8,6 @@
 // Launch: a team of lanes a row.
 // Not handled: strides.
 
-struct Info {
-    rows: u32,
-    chunks: u32,
-    width: f32,
-    eps: f32,
-}
-
 @group(0) @binding(0) var<storage, read_write> x: array<Chunk>;
 @group(0) @binding(1) var<storage, read_write> weight: array<Chunk>;
 @group(0) @binding(2) var<storage, read_write> d_y: array<Chunk>;

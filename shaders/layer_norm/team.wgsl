@@ -1,5 +1,12 @@
-// Lanes that share a row: TEAM of them, all of a workgroup or one alone. A software device pays more for the barriers
-// than it wins by sharing.
+// What both passes over rows take: info, and the lanes that share a row. There are TEAM of them, all of a workgroup or one
+// alone: a software device pays more for the barriers than it wins by sharing.
+
+struct Info {
+    rows: u32,
+    chunks: u32,
+    width: f32,
+    eps: f32,
+}
 
 const TEAM = {{ team }}u;
 

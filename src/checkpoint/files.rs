@@ -9,7 +9,7 @@
 //!
 //! It is written under a temporary name, synced and renamed: a crash at any byte leaves no folder of the final name.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
@@ -92,7 +92,7 @@ impl Checkpoint {
             .map_err(|error| Error::io(&manifest)(std::io::Error::other(error)))?;
         write_synced(&manifest, text.as_bytes())?;
         let state = folder.join(STATE);
-        write_tensors(&state, &self.tensors, HashMap::new())?;
+        write_tensors(&state, &self.tensors)?;
         let sums: Vec<String> = [MANIFEST, STATE]
             .iter()
             .map(|name| Ok(format!("{}  {name}\n", hash(&folder.join(name))?)))

@@ -171,7 +171,7 @@ impl ExportArgs {
     fn newest(&self, store: &Store, run: &Path) -> Result<Checkpoint> {
         if self.best {
             let best = store.best()?.ok_or_else(|| {
-                let reason = "has no checkpoint with a k-NN accuracy; leave out --best, or train with --val and --knn-every";
+                let reason = "has no checkpoint with a k-NN accuracy; leave out --best, or train with --val or --held-out, and --knn-every";
                 Error::checkpoint(run, reason)
             })?;
             return Checkpoint::read(&store.path(best));

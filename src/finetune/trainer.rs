@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::kernels::TrainBackend;
 use crate::losses::label_loss;
 use crate::random::{Random, Stream};
-use crate::train::{Gradients, Optimizer, UpdateRates};
+use crate::train::{Gradients, Optimizer, UpdateRates, on_new_nodes};
 
 /// A classifier and its optimizer.
 #[derive(Debug)]
@@ -77,6 +77,8 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
         labels: &[usize],
         learning_rate: f64,
     ) -> (Self, Result<ClassifierStep>) {
+        // a step that was not finite, or a user's own backward pass, left the parameters where they were
+        (self.classifier, _) = on_new_nodes(self.classifier, None);
         let (gradients, measured) = match self.differentiate(images, labels) {
             Ok(found) => found,
             Err(error) => return (self, Err(error)),

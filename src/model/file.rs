@@ -1,6 +1,6 @@
 //! Model files, read and written.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
@@ -155,7 +155,9 @@ pub fn write_model(
 ) -> Result<()> {
     let card = serde_json::to_string(card)
         .map_err(|error| Error::io(path)(std::io::Error::other(error)))?;
-    let mut metadata = HashMap::from([(CARD.to_owned(), card)]);
-    metadata.insert("format".into(), "pt".into());
-    write_safetensors_with(path, tensors, metadata)
+    let metadata = BTreeMap::from([
+        (CARD.to_owned(), card),
+        ("format".to_owned(), "pt".to_owned()),
+    ]);
+    write_safetensors_with(path, tensors, &metadata)
 }

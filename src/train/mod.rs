@@ -34,7 +34,7 @@ pub use evaluation::{Evaluation, When};
 pub use every::Every;
 pub use export::{Export, ExportFormat};
 pub use folder::{RunFolder, StepMetrics};
-pub use gradients::Gradients;
+pub use gradients::{Gradients, on_new_nodes};
 pub use health::OnSick;
 pub use losses::StepLosses;
 pub use observer::{Observer, RunStart, Silent};

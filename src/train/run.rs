@@ -195,9 +195,9 @@ impl Run<'_> {
         if training.step >= training.schedule.steps {
             observer
                 .note("the run is complete; --epochs or --steps with --override makes it longer");
+            training.evaluate(&trainer, When::After, true, observer)?;
         }
-        trainer = training.go(trainer, observer)?;
-        training.evaluate(&trainer, When::After, true, observer)?;
+        training.go(trainer, observer)?;
         training.end(observer)
     }
 

@@ -4,7 +4,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 
 use super::losses::{Scalars, Unread, rows};
-use super::{Gradients, Optimizer, OptimizerConfig, Rates, StepLosses, UpdateRates};
+use super::{Gradients, Optimizer, OptimizerConfig, Rates, StepLosses, UpdateRates, on_new_nodes};
 use crate::backbone::TrainBackbone;
 use crate::data::{AugmentConfig, Batch};
 use crate::device::DeviceGuard;
@@ -169,7 +169,9 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     /// # Errors
     /// Input that does not fit; the trainer comes back as it was.
     pub fn advance(mut self, input: &StepInput<B>, rates: &Rates) -> (Self, Result<()>) {
-        let (grads, targets, scalars) = match self.differentiate(input, rates) {
+        let differentiated;
+        (self, differentiated) = self.differentiate(input, rates);
+        let (grads, targets, scalars) = match differentiated {
             Ok(found) => found,
             Err(error) => return (self, Err(error)),
         };
@@ -286,28 +288,43 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     }
 
     /// Gradients, targets and losses of a batch.
-    fn differentiate(&self, input: &StepInput<B>, rates: &Rates) -> Result<Differentiated<B>> {
+    fn differentiate(
+        mut self,
+        input: &StepInput<B>,
+        rates: &Rates,
+    ) -> (Self, Result<Differentiated<B>>) {
         let parts = input.parts(self.most_at_once);
         let inputs = parts
             .iter()
             .map(|(first, part)| self.method_input(part, rates, *first));
         let inputs: Vec<IbotInput<'_, B>> = inputs.collect();
-        let targets = self.method.targets(&inputs)?;
-        let mut whole: Option<(Gradients<B>, Scalars<B::InnerBackend>)> = None;
+        let targets = match self.method.targets(&inputs) {
+            Ok(targets) => targets,
+            Err(error) => return (self, Err(error)),
+        };
+        let mut grads: Option<Gradients<B>> = None;
+        let mut scalars: Option<Scalars<B::InnerBackend>> = None;
         for (index, input) in inputs.into_iter().enumerate() {
-            let output = self.method.losses(input, &targets, index)?;
-            let grads = Gradients::of(&output.loss);
-            let scalars = Scalars::of(output);
-            whole = Some(match whole {
-                None => (grads, scalars),
-                Some((before, sums)) => (
-                    before.plus(grads, &self.method.student),
-                    sums.plus(scalars, self.method.config()),
-                ),
+            (self.method.student, grads) = on_new_nodes(self.method.student, grads);
+            let output = match self.method.losses(input, &targets, index) {
+                Ok(output) => output,
+                Err(error) => return (self, Err(error)),
+            };
+            let of_part = Gradients::of(&output.loss);
+            grads = Some(match grads {
+                None => of_part,
+                Some(before) => before.plus(of_part, &self.method.student),
+            });
+            let of_part = Scalars::of(output);
+            scalars = Some(match scalars {
+                None => of_part,
+                Some(before) => before.plus(of_part, self.method.config()),
             });
         }
-        let (grads, scalars) =
-            whole.ok_or_else(|| Error::Training("a batch without a picture".into()))?;
-        Ok((grads, targets, scalars))
+        let found = grads
+            .zip(scalars)
+            .map(|(grads, scalars)| (grads, targets, scalars));
+        let found = found.ok_or_else(|| Error::Training("a batch without a picture".into()));
+        (self, found)
     }
 }

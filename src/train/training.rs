@@ -84,12 +84,12 @@ impl<'a> Training<'a> {
         self.pictures.val.is_some()
     }
 
-    /// All steps that are left.
+    /// All steps that are left, and what the last one's teacher is worth.
     pub fn go<B: TrainBackend, M: TrainBackbone<B>>(
         &mut self,
         mut trainer: Trainer<B, M>,
         observer: &mut dyn Observer,
-    ) -> Result<Trainer<B, M>> {
+    ) -> Result<()> {
         while self.step < self.schedule.steps {
             let (next, read, sound) = self.one_step(trainer);
             trainer = next;
@@ -133,10 +133,7 @@ impl<'a> Training<'a> {
             }
             self.keep(&trainer, observer)?;
         }
-        self.folder
-            .finish()
-            .map_err(|error| self.unwritten(error))?;
-        Ok(trainer)
+        self.folder.finish().map_err(|error| self.unwritten(error))
     }
 
     /// Evaluates and writes what is due after a step.
@@ -167,9 +164,12 @@ impl<'a> Training<'a> {
                 .iter()
                 .for_each(|picture| observer.patches(self.step, picture));
         }
-        if evaluates && !is_last {
-            self.evaluate(trainer, When::Epoch(epochs), with_knn, observer)?;
-        }
+        // what a checkpoint says of its teacher is asked first, and what goes wrong with that costs no checkpoint
+        let evaluated = match is_last {
+            true => self.evaluate(trainer, When::After, true, observer),
+            false if evaluates => self.evaluate(trainer, When::Epoch(epochs), with_knn, observer),
+            false => Ok(()),
+        };
         if stopped || is_last || self.knn.is_some() || self.due.is_due(self.step) {
             self.checkpoint(trainer)?;
             observer.checkpoint(self.step);
@@ -181,6 +181,7 @@ impl<'a> Training<'a> {
                 .export(backbones, cards)
                 .map_err(|error| self.unwritten(error))?;
         }
+        evaluated?;
         if stopped && !is_last {
             self.folder
                 .finish()

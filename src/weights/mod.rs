@@ -29,8 +29,8 @@ pub use onnx::write_onnx;
 pub use positions::resample_positions;
 pub use pytorch::read_pytorch;
 
-pub(crate) use file::write_tensors;
 pub use file::{read_metadata, read_safetensors, write_safetensors, write_safetensors_with};
+pub(crate) use file::{safetensors_header, write_tensors, write_values};
 pub use path::ParamPath;
 pub use state_dict::{LoadReport, NamedTensor, load_state_dict, state_dict};
 pub(crate) use state_dict::{Pick, named_tensors};

@@ -24,15 +24,15 @@ const LONGEST_GAP: Duration = Duration::from_secs(2);
 
 /// An application's wgpu.
 #[derive(Clone)]
-struct Host {
+pub struct Host {
     instance: wgpu::Instance,
     adapter: wgpu::Adapter,
-    device: wgpu::Device,
+    pub device: wgpu::Device,
     queue: wgpu::Queue,
 }
 
 /// The adapter that wgpu is tested on, with a device as `describe` asks for it; none where the tests of wgpu are skipped.
-fn host(describe: fn(&wgpu::Adapter) -> wgpu::DeviceDescriptor<'static>) -> Option<Host> {
+pub fn host(describe: fn(&wgpu::Adapter) -> wgpu::DeviceDescriptor<'static>) -> Option<Host> {
     if let Err(error) = choose(BackendChoice::Wgpu, None) {
         let required = std::env::var("IBOT_REQUIRE_WGPU").is_ok_and(|value| value == "1");
         assert!(!required, "IBOT_REQUIRE_WGPU is 1: {error}");
@@ -54,7 +54,7 @@ fn host(describe: fn(&wgpu::Adapter) -> wgpu::DeviceDescriptor<'static>) -> Opti
 }
 
 impl Host {
-    fn existing(&self) -> ExistingDevice {
+    pub fn existing(&self) -> ExistingDevice {
         ExistingDevice::new(&self.instance, &self.adapter, &self.device, &self.queue)
     }
 }

@@ -1,14 +1,16 @@
 //! A run as an application steers it.
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ibot::app::{TrainingConfig, TrainingEvent, TrainingHandle};
 use ibot::config::IbotConfig;
-use ibot::device::Selected;
-use ibot::error::Error;
-use ibot::train::{Every, RunConfig, RunRequest};
+use ibot::device::{Selected, device_descriptor};
+use ibot::error::{Error, Result};
+use ibot::train::{Every, Observer, OnDeviceLost, RunConfig, RunRequest, StepMetrics, run};
 
 use crate::PATIENCE;
+use crate::device::host;
 use crate::tiny_model::Scratch;
 
 const TINY: &str = "
@@ -182,4 +184,86 @@ fn a_run_that_cannot_work_says_why() {
             .to_string()
             .contains("resnet50")
     );
+}
+
+/// Destroys a device after step 5, once.
+struct Destroyer {
+    device: Option<wgpu::Device>,
+    steps: Vec<usize>,
+    notes: String,
+}
+
+impl Observer for Destroyer {
+    fn note(&mut self, line: &str) {
+        self.notes += line;
+    }
+
+    fn step(&mut self, metrics: &StepMetrics) {
+        self.steps.push(metrics.step);
+        if let Some(device) = self.device.take_if(|_| metrics.step == 5) {
+            device.destroy();
+        }
+    }
+}
+
+/// Eight steps in a folder of their own, a checkpoint every other step, on a device that is lost after the fifth.
+fn lose_the_device(
+    scratch: &Scratch,
+    on_lost: OnDeviceLost,
+) -> Option<(RunRequest, Destroyer, Result<()>)> {
+    let host = host(device_descriptor)?;
+    let mut request = request(scratch, 8);
+    request.config.metrics_every = 1;
+    request.checkpoint_every = Every::Steps(2);
+    request.out = scratch.path(&format!("{on_lost:?}"));
+    request.selected = host.existing().adopt().unwrap();
+    request.on_device_lost = on_lost;
+    let mut destroyer = Destroyer {
+        device: Some(host.device.clone()),
+        steps: Vec::new(),
+        notes: String::new(),
+    };
+    let ended = run(&request, &AtomicBool::new(false), &mut destroyer);
+    Some((request, destroyer, ended))
+}
+
+/// `--on-device-lost cpu` is what stopping and going on by hand from the newest checkpoint is, bit for bit.
+#[test]
+fn a_run_that_loses_its_device_goes_on_on_the_cpu() {
+    let scratch = Scratch::new("lost");
+    let Some((by_itself, seen, ended)) = lose_the_device(&scratch, OnDeviceLost::Cpu) else {
+        return;
+    };
+    ended.unwrap();
+    assert_eq!(seen.steps, [1, 2, 3, 4, 5, 5, 6, 7, 8], "{}", seen.notes);
+    for said in [
+        "device lost",
+        "--on-device-lost cpu",
+        "goes on from step 4",
+        "backend flex",
+    ] {
+        assert!(seen.notes.contains(said), "{said}: {}", seen.notes);
+    }
+
+    let (by_hand, seen, ended) = lose_the_device(&scratch, OnDeviceLost::Stop).unwrap();
+    let message = ended.unwrap_err().to_string();
+    assert!(message.contains("device lost"), "{message}");
+    assert_eq!(seen.steps, [1, 2, 3, 4, 5]);
+    let on_cpu = RunRequest {
+        selected: Selected::Flex,
+        allow_changes: true,
+        ..by_hand.clone()
+    };
+    run(&on_cpu, &AtomicBool::new(false), &mut ibot::train::Silent).unwrap();
+
+    let bytes = |request: &RunRequest, file: &str| std::fs::read(request.out.join(file)).unwrap();
+    for file in [
+        "checkpoints/step-000000008/state.safetensors",
+        "teacher.safetensors",
+    ] {
+        assert!(
+            bytes(&by_itself, file) == bytes(&by_hand, file),
+            "{file} differs"
+        );
+    }
 }

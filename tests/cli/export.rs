@@ -25,13 +25,33 @@ fn a_run_goes_on_in_another_one() {
     let knn = ["--val", &pictures, "--knn-every", "1"];
     succeeds(&[&train[..], &knn].concat());
 
-    // an accuracy was taken after the first epoch, of 2 steps
+    // an accuracy was taken after each of two epochs of 2 steps, and is in the checkpoint that was written then
+    let evaluations = fs::read_to_string(Path::new(&run).join("evaluations.jsonl")).unwrap();
+    let line = |line: &str| -> serde_json::Value { serde_json::from_str(line).unwrap() };
+    let taken = evaluations.lines().skip(1).map(line); // the first is of the untrained teacher
+    let taken = taken.map(|line| {
+        (
+            line["knn"].as_f64().unwrap(),
+            line["step"].as_u64().unwrap(),
+        )
+    });
+    let taken: Vec<(f64, u64)> = taken.collect();
+    for (knn, step) in &taken {
+        let manifest = format!("{run}/checkpoints/step-{step:09}/checkpoint.json");
+        let manifest = line(&fs::read_to_string(manifest).unwrap());
+        assert_eq!(manifest["knn"].as_f64(), Some(*knn), "step {step}");
+    }
+    let steps: Vec<u64> = taken.iter().map(|(_, step)| *step).collect();
+    assert_eq!(steps, [2, 4]);
+    // of equal ones the newest, here the last
+    let best = taken
+        .iter()
+        .max_by(|a, b| a.partial_cmp(b).unwrap())
+        .unwrap();
     let timm = scratch.path("timm.safetensors");
     let said = succeeds(&["export", "--run", &run, "--best", "--out", &timm]);
-    assert!(
-        said.contains("the teacher's backbone, after 2 steps"),
-        "{said}"
-    );
+    let expected = format!("the teacher's backbone, after {} steps", best.1);
+    assert!(said.contains(&expected), "{said}, not {expected}");
     // the newest checkpoint is what the run folder has, with the same cards
     for (network, flags) in [("teacher", &[][..]), ("student", &["--network", "student"])] {
         let export = ["export", "--run", &run, "--out", &timm];

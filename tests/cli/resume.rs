@@ -5,7 +5,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ibot::model::{ModelOptions, read_model};
 use ibot::random::{Random, Stream};
 use serde_json::Value;
 
@@ -33,17 +32,9 @@ fn numbers(run: &Path) -> Vec<Value> {
 #[track_caller]
 fn assert_same(run: &Path, undisturbed: &Path, steps: usize) {
     let state = format!("checkpoints/step-{steps:09}/state.safetensors");
-    let (found, expected) = (
-        fs::read(run.join(&state)),
-        fs::read(undisturbed.join(&state)),
-    );
-    assert!(found.unwrap() == expected.unwrap(), "{state} differs");
-    for file in ["teacher.safetensors", "student.safetensors"] {
-        // not the bytes: the order of two entries of their metadata is free
-        let model = |run: &Path| read_model(&run.join(file), &ModelOptions::default()).unwrap();
-        let (found, expected) = (model(run), model(undisturbed));
-        assert!(found.tensors == expected.tensors, "{file} differs");
-        assert_eq!(found.card, expected.card, "{file}");
+    for file in [&state, "teacher.safetensors", "student.safetensors"] {
+        let bytes = |run: &Path| fs::read(run.join(file)).unwrap();
+        assert!(bytes(run) == bytes(undisturbed), "{file} differs");
     }
     let found = numbers(run);
     let made: Vec<u64> = found

@@ -9,7 +9,9 @@ use burn::tensor::backend::{Backend, BackendTypes};
 /// A check of a backend; it fails by panicking.
 pub type Check<B> = fn(&<B as BackendTypes>::Device);
 
-/// burn keeps the graphs of all threads in one place, and each backward pass tidies up there: one backend at a time.
+/// A check may run a forward from parameters that a backward pass has seen, and a backward pass that ends on another thread
+/// may then free operations of it, so that gradients lack a term (why: `on_new_nodes` in src/train/gradients.rs; a `Trainer`
+/// does not do that, tests/threads.rs): one backend at a time.
 static ONE_BACKEND: Mutex<()> = Mutex::new(());
 
 /// Runs every check and reports all that fail, not the first; one thread touches the device. `IBOT_CHECK` names part of

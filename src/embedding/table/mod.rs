@@ -14,7 +14,6 @@ mod npy;
 mod parquet;
 mod safetensors;
 
-use std::io::Write;
 use std::path::Path;
 
 use super::Embedded;
@@ -167,11 +166,4 @@ impl EmbeddingTable {
         }
         Ok(())
     }
-}
-
-/// Values as little-endian f32.
-fn write_values(mut file: impl Write, values: &[f32]) -> std::io::Result<()> {
-    values
-        .iter()
-        .try_for_each(|value| file.write_all(&value.to_le_bytes()))
 }

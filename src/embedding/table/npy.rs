@@ -5,9 +5,10 @@
 use std::io::Write as _;
 use std::path::Path;
 
-use super::{EmbeddingTable, csv, write_values};
+use super::{EmbeddingTable, csv};
 use crate::error::Result;
 use crate::unfinished::Unfinished;
+use crate::weights::write_values;
 
 /// Magic, version and length of the header.
 const BEFORE_HEADER: usize = 10;

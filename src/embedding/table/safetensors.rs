@@ -1,18 +1,15 @@
 //! safetensors: features `[B, D]`, with paths and labels in the metadata.
-//!
-//! Written by hand, read by the crate: the crate's `serialize_to_file` (0.8) would copy all features once more and leave a
-//! file that only its owner may read (mode 600, of a temporary file).
 
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
-use serde_json::json;
 
-use super::{EmbeddingTable, write_values};
+use super::EmbeddingTable;
 use crate::error::{Error, Result};
 use crate::unfinished::Unfinished;
+use crate::weights::{safetensors_header, write_values};
 
 /// Name of the tensor.
 const FEATURES: &str = "features";
@@ -27,7 +24,7 @@ const RECIPE: &str = "recipe";
 const MAX_HEADER: usize = 100_000_000;
 
 pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {
-    let header = header(table);
+    let header = header(table).map_err(Error::io(path))?;
     if header.len() > MAX_HEADER {
         let reason = format!(
             "{} paths and labels are {} MB of metadata, and safetensors holds {}: write .parquet or .npy",
@@ -38,33 +35,24 @@ pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {
         return Err(Error::data(path, reason));
     }
     let written = Unfinished::write(path, |file| {
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(header.as_bytes())?;
+        file.write_all(&header)?;
         write_values(file, &table.features)
     })?;
     written.finish()
 }
 
-/// The JSON before the values, padded so that they begin at a multiple of 8 bytes.
-fn header(table: &EmbeddingTable) -> String {
-    let header = json!({
-        "__metadata__": {
-            "format": "pt",
-            PATHS: json!(table.paths).to_string(),
-            LABELS: json!(table.labels).to_string(),
-            MODEL: table.model.as_deref().unwrap_or_default(),
-            RECIPE: table.recipe.as_deref().unwrap_or_default(),
-        },
-        FEATURES: {
-            "dtype": "F32",
-            "shape": [table.len(), table.width],
-            "data_offsets": [0, size_of_val(table.features.as_slice())],
-        },
-    });
-    let mut header = header.to_string();
-    let padding = header.len().next_multiple_of(8) - header.len();
-    header.extend(std::iter::repeat_n(' ', padding));
-    header
+fn header(table: &EmbeddingTable) -> std::io::Result<Vec<u8>> {
+    let known = |text: &Option<String>| text.clone().unwrap_or_default();
+    let metadata = [
+        ("format", "pt".to_owned()),
+        (PATHS, serde_json::to_string(&table.paths)?),
+        (LABELS, serde_json::to_string(&table.labels)?),
+        (MODEL, known(&table.model)),
+        (RECIPE, known(&table.recipe)),
+    ];
+    let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
+    let shape = [table.len(), table.width];
+    safetensors_header([(FEATURES, shape.as_slice())], &metadata.into())
 }
 
 pub(super) fn read(path: &Path) -> Result<EmbeddingTable> {
