@@ -8,6 +8,7 @@
 )]
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::ScopedJoinHandle;
 
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
@@ -95,7 +96,8 @@ fn runs_side_by_side_have_the_bits_of_runs_alone() {
         let is_over = AtomicBool::new(false);
         let together = std::thread::scope(|scope| {
             scope.spawn(|| end_backward_passes(&is_over));
-            let ends = [scope.spawn(ndarray), scope.spawn(flex)].map(|run| run.join());
+            let runs = [scope.spawn(ndarray), scope.spawn(flex)];
+            let ends = runs.map(ScopedJoinHandle::join);
             is_over.store(true, Ordering::Relaxed);
             ends.map(|end| end.unwrap())
         });
