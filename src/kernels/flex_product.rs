@@ -1,12 +1,7 @@
 //! Matrix products on the CPU, into and out of any part of a buffer, by the `gemm` crate that Flex uses too.
 
-use std::sync::atomic::{AtomicPtr, Ordering};
-
 use gemm::Parallelism;
-use rayon::prelude::*;
 
-/// Columns of a strip are a multiple of this: what the kernel for AVX-512 writes at once.
-const STRIP: usize = 64;
 /// Multiplications below which threads cost more than they bring.
 const SERIAL: usize = 192 * 192 * 192;
 
@@ -33,14 +28,6 @@ impl Matrix {
         Self {
             row_step: self.column_step,
             column_step: self.row_step,
-            ..self
-        }
-    }
-
-    /// Without the columns before `first`.
-    fn from_column(self, first: usize) -> Self {
-        Self {
-            start: self.start + first * self.column_step,
             ..self
         }
     }
@@ -118,58 +105,15 @@ impl Product<'_> {
     /// # Safety
     /// Both operands lie within their buffers, and `target` has room for the product at `place`.
     unsafe fn call(&self, target: *mut f32, place: Matrix, adds: bool) {
+        let (left, right) = (self.left, self.right);
         let work = self
             .rows
             .saturating_mul(self.inner)
             .saturating_mul(self.columns);
-        let threads = match self.parallel && work >= SERIAL {
-            true => rayon::current_num_threads(),
-            false => 1,
+        let parallelism = match self.parallel && work >= SERIAL {
+            true => Parallelism::Rayon(0),
+            false => Parallelism::None,
         };
-        let packs_right = self.right.1.row_step < self.right.1.column_step;
-        let parallelism = match threads {
-            1 => Parallelism::None,
-            _ if packs_right && self.columns >= threads * STRIP => {
-                // SAFETY: as the caller promises.
-                return unsafe { self.call_by_strips(threads, target, place, adds) };
-            }
-            _ => Parallelism::Rayon(0),
-        };
-        // SAFETY: as the caller promises.
-        unsafe { self.multiply(target, place, adds, parallelism) };
-    }
-
-    /// Each thread makes some columns. `gemm` packs a transposed right operand of up to 1 024 columns on one thread while
-    /// the others wait: 8 x 65 536 by the transpose of 256 x 65 536 took 36 ms, and 8 by strips. Entries are summed in the same order.
-    ///
-    /// # Safety
-    /// As for `call`.
-    unsafe fn call_by_strips(&self, threads: usize, target: *mut f32, place: Matrix, adds: bool) {
-        let width = self.columns.div_ceil(threads).next_multiple_of(STRIP);
-        let target = AtomicPtr::new(target);
-        let strips = (0..self.columns).into_par_iter().step_by(width);
-        strips.for_each(|first| {
-            let strip = Self {
-                columns: width.min(self.columns - first),
-                right: (self.right.0, self.right.1.from_column(first)),
-                ..*self
-            };
-            let (target, place) = (target.load(Ordering::Relaxed), place.from_column(first));
-            // SAFETY: as the caller promises; strips have no column in common.
-            unsafe { strip.multiply(target, place, adds, Parallelism::None) };
-        });
-    }
-
-    /// # Safety
-    /// As for `call`.
-    unsafe fn multiply(
-        &self,
-        target: *mut f32,
-        place: Matrix,
-        adds: bool,
-        parallelism: Parallelism,
-    ) {
-        let (left, right) = (self.left, self.right);
         let step = |step: usize| step as isize;
         // SAFETY: as the caller promises.
         unsafe {
@@ -231,36 +175,6 @@ mod tests {
         assert_eq!(target, [1.0, 3.5, 6.5, 1.0, 6.5, 13.5]);
         product.write(&mut target, place);
         assert_eq!(target, [1.0, 2.5, 5.5, 1.0, 5.5, 12.5]);
-    }
-
-    /// Large enough for strips: columns that no strip's width divides, and a place within a wider target.
-    #[test]
-    fn strips_of_columns() {
-        let (rows, inner) = (3, 20_000);
-        let columns = rayon::current_num_threads().max(2) * STRIP + 7;
-        let left: Vec<f32> = (0..rows * inner).map(|at| (at % 5) as f32).collect();
-        let right: Vec<f32> = (0..columns * inner).map(|at| (at % 3) as f32).collect();
-        let product = Product {
-            rows,
-            inner,
-            columns,
-            left: (&left, Matrix::rows(inner)),
-            right: (&right, Matrix::rows(inner).transposed()),
-            factor: 2.0,
-            parallel: true,
-        };
-        let mut target = vec![1.0; rows * (columns + 1)];
-        product.add(&mut target, Matrix::rows(columns + 1));
-        let expected = |row: usize, column: usize| -> f32 {
-            let left = &left[row * inner..(row + 1) * inner];
-            let right = &right[column * inner..(column + 1) * inner];
-            1.0 + 2.0 * left.iter().zip(right).map(|(a, b)| a * b).sum::<f32>()
-        };
-        for (row, entries) in target.chunks_exact(columns + 1).enumerate() {
-            // sums of small whole numbers: exact
-            assert!((0..columns).all(|column| entries[column] == expected(row, column)));
-            assert_eq!(entries[columns], 1.0);
-        }
     }
 
     #[test]
