@@ -15,6 +15,11 @@ mod gpu;
 mod grid;
 mod model;
 #[cfg(all(test, feature = "desktop-tests"))]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 mod tests;
 mod thumbnails;
 mod told;

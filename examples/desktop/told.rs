@@ -135,7 +135,9 @@ impl Told {
             .stick_to_bottom(true)
             .auto_shrink(false)
             .show(ui, |ui| {
-                self.lines.iter().for_each(|line| drop(ui.label(line)))
+                for line in &self.lines {
+                    ui.label(line);
+                }
             });
         wanted
     }
