@@ -133,9 +133,10 @@ impl Gallery {
         [self.features.len() / self.width.max(1), self.pictures.len()]
     }
 
-    /// The pictures most like number `index`, itself not among them.
+    /// The pictures most like number `index`, itself not among them; none for one that cannot be read.
     pub fn nearest(&self, index: usize, count: usize) -> Vec<Neighbour> {
-        let Some(query) = self.features.chunks_exact(self.width.max(1)).nth(index) else {
+        let query = self.features.chunks_exact(self.width.max(1)).nth(index);
+        let Some(query) = query.filter(|query| query.iter().any(|x| *x != 0.0)) else {
             return Vec::new();
         };
         let found = nearest(&self.features, self.width, query, count + 1);
