@@ -204,7 +204,12 @@ fn an_application_draws_while_its_device_embeds_and_may_lose_it() {
     let Err(Error::Device(message)) = job.wait() else {
         panic!("the device is gone");
     };
-    assert!(message.contains("device lost"), "{message}");
+    // a read that was under way may fail before wgpu tells of the loss
+    let known = ["device lost", "Failed to map buffer"];
+    assert!(
+        known.iter().any(|fault| message.contains(fault)),
+        "{message}"
+    );
     assert!(
         started.elapsed() < Duration::from_secs(30),
         "{:?}",
