@@ -214,3 +214,46 @@ fn each_shader_has_its_rust_twin() {
         );
     }
 }
+
+/// Files that may call burn's own products and sums over rows: bodies in tensor operations that wgpu has kernels for, and sums
+/// over fewer than 1 024 rows, with what these are.
+const BURNS_OWN: &[(&str, &str)] = &[
+    ("kernels/adamw.rs", "reference"),
+    ("kernels/cross_entropy.rs", "reference"),
+    ("kernels/layer_norm.rs", "reference"),
+    ("kernels/linear.rs", "reference"),
+    ("kernels/product.rs", "reference"),
+    ("kernels/step_scale.rs", "reference"),
+    ("kernels/target_potentials.rs", "reference"),
+    ("head.rs", "the width of the unit sphere"),
+    ("losses/koleo.rs", "the pictures of a batch"),
+    ("losses/label.rs", "the pictures of a batch"),
+];
+
+/// burn's products ask for more workgroup memory than Metal and DX12 have, and its sums over rows walk all of them on one
+/// thread a column: what trains calls this crate's.
+#[test]
+fn products_and_sums_over_rows_are_this_crates() {
+    let mut wrong = Vec::new();
+    let mut seen = Vec::new();
+    for file in files("src", &["rs"]) {
+        let inside = file.strip_prefix(root().join("src")).unwrap();
+        let inside = inside.to_string_lossy().replace('\\', "/");
+        let text = fs::read_to_string(&file).unwrap();
+        let calls = [".matmul(", ".sum_dim(0)", ".mean_dim(0)"];
+        if !calls.iter().any(|call| text.contains(call)) {
+            continue;
+        }
+        if !inside.starts_with("verify/") && !BURNS_OWN.iter().any(|(file, _)| inside == *file) {
+            wrong.push(inside.clone());
+        }
+        seen.push(inside);
+    }
+    for (file, _) in BURNS_OWN {
+        assert!(
+            seen.iter().any(|seen| seen == file),
+            "{file} needs no exception"
+        );
+    }
+    assert!(wrong.is_empty(), "burn's own products or sums in {wrong:?}");
+}

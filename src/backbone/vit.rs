@@ -8,7 +8,7 @@ use super::block::DropPath;
 use super::positions::resample_matrix;
 use super::{Backbone, Block, GlobalPool, LayerNorm, PatchEmbed, PatchMask, Tokens, VitConfig};
 use crate::init::normal_param;
-use crate::kernels::IbotBackend;
+use crate::kernels::{Before, IbotBackend, LinearInput};
 use crate::random::Random;
 
 /// Deviation of timm's class and register tokens at the start.
@@ -224,7 +224,14 @@ impl<B: IbotBackend> VisionTransformer<B> {
             .clone()
             .narrow(1, prefix, columns)
             .reshape([columns, width]);
-        let resampled = matrix.matmul(of_patches).reshape([1, rows, width]);
+        let resampled = B::linear_layer(LinearInput {
+            x: matrix,
+            before: Before::Nothing,
+            weight: of_patches,
+            bias: None,
+            residual: None,
+        });
+        let resampled = resampled.reshape([1, rows, width]);
         if prefix == 0 {
             return resampled;
         }

@@ -349,7 +349,7 @@ fn share_of<B: Backend>(
 
 /// Sum over the global views of the regularizer of each (DINOv2's `ssl_meta_arch.py`), over the pictures of all parts;
 /// those of the other parts are constants.
-fn koleo_of_views<B: AutodiffBackend>(
+fn koleo_of_views<B: TrainBackend>(
     cls: &Tensor<B, 2>,
     sizes: Sizes,
     parts: &[Part<B::InnerBackend>],

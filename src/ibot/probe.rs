@@ -7,7 +7,7 @@ use burn::tensor::{Int, Tensor};
 use super::{Ibot, IbotInput};
 use crate::backbone::{Backbone, TrainBackbone};
 use crate::error::Result;
-use crate::kernels::{StreamedLogits, StreamedTargets, TrainBackend};
+use crate::kernels::{IbotBackend, StreamedLogits, StreamedTargets, TrainBackend};
 
 /// Keeps the logarithm of a target of 0 finite.
 const LOG_EPS: f64 = 1e-12;
@@ -66,18 +66,20 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     }
 }
 
-fn probe_targets<B: Backend>(targets: &StreamedTargets<B>) -> TargetProbe<B> {
+fn probe_targets<B: IbotBackend>(targets: &StreamedTargets<B>) -> TargetProbe<B> {
     let rows = targets.teacher.rows() as f64;
     let entropy = |targets: Tensor<B, 2>| {
         let terms = targets.clone() * (targets + LOG_EPS).log();
-        terms.neg().sum_dim(1).sum_dim(0).reshape([1])
+        B::column_sums(B::column_sums(terms.neg()).unsqueeze_dim(1))
     };
     let [mut of_rows, mut of_mean, mut largest] = [const { Vec::new() }; 3];
     for columns in targets.tiles() {
         let logits = targets.teacher.tile(&columns);
         largest.push(logits.clone().abs().max_dim(1).max_dim(0).reshape([1]));
         let tile = targets.potentials.columns(&columns).targets(logits);
-        of_mean.push(entropy(tile.clone().sum_dim(0) / rows));
+        of_mean.push(entropy(
+            B::column_sums(tile.clone()).unsqueeze_dim(0) / rows,
+        ));
         of_rows.push(entropy(tile));
     }
     let sum = |terms: Vec<Tensor<B, 1>>| Tensor::cat(terms, 0).sum_dim(0);
@@ -89,7 +91,7 @@ fn probe_targets<B: Backend>(targets: &StreamedTargets<B>) -> TargetProbe<B> {
 }
 
 /// Share of rows with the same likeliest prototype in both, `[1]`.
-fn agreement<B: Backend>(
+fn agreement<B: IbotBackend>(
     student: &StreamedLogits<B>,
     teacher: &StreamedTargets<B>,
 ) -> Tensor<B, 1> {
@@ -113,16 +115,16 @@ fn agreement<B: Backend>(
     let pair = likeliest(student).zip(likeliest(&teacher.teacher));
     let same = pair.map(|(student, teacher)| student.equal(teacher).float());
     let none = || Tensor::zeros([1], &student.unit.device());
-    same.map_or_else(none, |same| same.sum_dim(0).reshape([1]) / rows)
+    same.map_or_else(none, |same| B::column_sums(same) / rows)
 }
 
-fn feature_std<B: Backend>(features: Tensor<B, 2>) -> Tensor<B, 1> {
+fn feature_std<B: IbotBackend>(features: Tensor<B, 2>) -> Tensor<B, 1> {
     let [rows, width] = features.dims();
     let norms = features.clone().powi_scalar(2).sum_dim(1).sqrt();
     let unit = features / (norms + NORM_EPS);
-    let mean = unit.clone().sum_dim(0) / rows as f64;
-    let variance = (unit - mean).powi_scalar(2).sum_dim(0) / rows as f64;
-    let deviation = variance.sqrt().sum_dim(1).reshape([1]) / width as f64;
+    let mean = B::column_sums(unit.clone()).unsqueeze_dim(0) / rows as f64;
+    let variance = B::column_sums((unit - mean).powi_scalar(2)) / rows as f64;
+    let deviation = variance.sqrt().sum() / width as f64;
     deviation * (width as f64).sqrt()
 }
 

@@ -3,15 +3,15 @@
 use std::ops::Range;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 
 use crate::error::{Error, Result};
-use crate::kernels::IbotBackend;
+use crate::kernels::{IbotBackend, RowPlaces};
 
 /// Some patches of a batch, as rows of its flat tokens.
 pub(super) struct PatchRows {
     /// Places in the flat `[G B N]` patches.
-    pub rows: Vec<i32>,
+    pub rows: RowPlaces,
     /// How many of them each image has.
     pub counts: Vec<usize>,
 }
@@ -23,7 +23,7 @@ impl PatchRows {
         let rows = rows.filter_map(|(row, is)| (*is == masked).then_some(row as i32));
         let images = masks.chunks(patches.max(1));
         Self {
-            rows: rows.collect(),
+            rows: RowPlaces::new(rows.collect(), masks.len()),
             counts: images
                 .map(|image| image.iter().filter(|is| **is == masked).count())
                 .collect(),
@@ -31,12 +31,10 @@ impl PatchRows {
     }
 
     /// These rows of tokens: `[G B, N, D]` -> `[M, D]`.
-    pub fn select<B: Backend>(&self, tokens: &Tensor<B, 3>) -> Tensor<B, 2> {
+    pub fn select<B: IbotBackend>(&self, tokens: &Tensor<B, 3>) -> Tensor<B, 2> {
         let [images, patches, width] = tokens.dims();
-        let rows = TensorData::new(self.rows.clone(), [self.rows.len()]);
-        let rows: Tensor<B, 1, Int> = Tensor::from_data(rows, &tokens.device());
         let flat = tokens.clone().reshape([images * patches, width]);
-        flat.select(0, rows)
+        B::gather_rows(flat, &self.rows)
     }
 }
 
@@ -121,11 +119,14 @@ mod tests {
     fn masked_and_visible_rows_are_counted_by_image() {
         let masks = [true, false, false, false, false, false];
         let masked = PatchRows::of(&masks, true, 3);
-        assert_eq!((masked.rows, masked.counts), (vec![0], vec![1, 0]));
+        assert_eq!(
+            (masked.rows.places(), masked.counts),
+            (&[0][..], vec![1, 0])
+        );
         let visible = PatchRows::of(&masks, false, 3);
         assert_eq!(
-            (visible.rows, visible.counts),
-            (vec![1, 2, 3, 4, 5], vec![2, 3])
+            (visible.rows.places(), visible.counts),
+            (&[1, 2, 3, 4, 5][..], vec![2, 3])
         );
     }
 }

@@ -182,7 +182,7 @@ pub(super) enum PartTargets<'a, B: Backend> {
     Streamed(StreamedTargets<B>),
 }
 
-impl<B: Backend> RowTargets<B> {
+impl<B: IbotBackend> RowTargets<B> {
     pub fn of_part(&self, index: usize) -> PartTargets<'_, B> {
         let start = self.rows[..index].iter().sum();
         let end = start + self.rows[index];

@@ -3,6 +3,8 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
+use super::{IbotBackend, Layout};
+
 /// What [`super::IbotBackend::packed_attention`] takes.
 #[derive(Debug, Clone)]
 pub struct AttentionInput<B: Backend> {
@@ -67,8 +69,21 @@ impl Sizes {
 }
 
 /// `q k^T / sqrt(D / H)`, `[B, H, T, T]`.
-fn scores<B: Backend>(sizes: &Sizes, q: Tensor<B, 4>, k: Tensor<B, 4>) -> Tensor<B, 4> {
-    q.matmul(k.swap_dims(2, 3)) * sizes.scale()
+fn scores<B: IbotBackend>(sizes: &Sizes, q: Tensor<B, 4>, k: Tensor<B, 4>) -> Tensor<B, 4> {
+    products(q, k, Layout::RightTransposed) * sizes.scale()
+}
+
+/// The product of each head's matrices.
+fn products<B: IbotBackend>(
+    left: Tensor<B, 4>,
+    right: Tensor<B, 4>,
+    layout: Layout,
+) -> Tensor<B, 4> {
+    let [batch, heads, _, _] = left.dims();
+    let flat = |x: Tensor<B, 4>| x.flatten::<3>(0, 1);
+    let product = B::matrix_products(flat(left), flat(right), layout);
+    let [_, rows, columns] = product.dims();
+    product.reshape([batch, heads, rows, columns])
 }
 
 /// Softmax of each row, `[B, H, T, T]`, and the logarithm of the sum of its exponentials, `[B, H, T, 1]`.
@@ -80,19 +95,19 @@ fn softmax<B: Backend>(scores: Tensor<B, 4>) -> (Tensor<B, 4>, Tensor<B, 4>) {
 }
 
 /// `softmax(q k^T / sqrt(D / H)) v` (arXiv 1706.03762, equation 1) for each head.
-pub fn forward<B: Backend>(input: AttentionInput<B>) -> AttentionOutput<B> {
+pub fn forward<B: IbotBackend>(input: AttentionInput<B>) -> AttentionOutput<B> {
     let sizes = Sizes::of(&input);
     let [q, k, v] = sizes.split(input.qkv);
     let (probs, row_log) = softmax(scores(&sizes, q, k));
     let count = sizes.batch * sizes.heads * sizes.tokens;
     AttentionOutput {
-        mixed: heads_to_columns(vec![probs.matmul(v)]),
+        mixed: heads_to_columns(vec![products(probs, v, Layout::Plain)]),
         row_log: row_log.reshape([count]),
     }
 }
 
 /// Gradient of the packed input, `[B T, 3 D]`.
-pub fn backward<B: Backend>(
+pub fn backward<B: IbotBackend>(
     input: AttentionInput<B>,
     output: AttentionOutput<B>,
     d_mixed: Tensor<B, 2>,
@@ -104,16 +119,16 @@ pub fn backward<B: Backend>(
     let d_out = sizes.by_head(d_mixed);
     // sum of d_probs * probs over the keys (FlashAttention, arXiv 2205.14135, equation 4)
     let along = (d_out.clone() * sizes.by_head(output.mixed)).sum_dim(3);
-    let d_probs = d_out.clone().matmul(v.swap_dims(2, 3));
-    let d_v = probs.clone().swap_dims(2, 3).matmul(d_out);
+    let d_probs = products(d_out.clone(), v, Layout::RightTransposed);
+    let d_v = products(probs.clone(), d_out, Layout::LeftTransposed);
     let d_scores = probs * (d_probs - along) * sizes.scale();
-    let d_q = d_scores.clone().matmul(k);
-    let d_k = d_scores.swap_dims(2, 3).matmul(q);
+    let d_q = products(d_scores.clone(), k, Layout::Plain);
+    let d_k = products(d_scores, q, Layout::LeftTransposed);
     heads_to_columns(vec![d_q, d_k, d_v])
 }
 
 /// Attention of each token to each, `[B, H, T, T]`; rows sum to 1. To look at: training keeps no maps.
-pub fn attention_maps<B: Backend>(input: AttentionInput<B>) -> Tensor<B, 4> {
+pub fn attention_maps<B: IbotBackend>(input: AttentionInput<B>) -> Tensor<B, 4> {
     let sizes = Sizes::of(&input);
     let [q, k, _] = sizes.split(input.qkv);
     softmax(scores(&sizes, q, k)).0

@@ -13,8 +13,8 @@ use crate::error::Result;
 
 use super::{
     AttentionInput, AttentionOutput, BranchInput, CrossEntropyInput, CrossEntropyOutput,
-    IbotBackend, LayerNormInput, LinearInput, StreamedInput, StreamedLogits, autodiff_layers,
-    patchify, streamed, wrap,
+    IbotBackend, LayerNormInput, LinearInput, RowPlaces, StreamedInput, StreamedLogits,
+    autodiff_layers, patchify, streamed, wrap,
 };
 
 pub(super) fn primitive<B: Backend, const D: usize>(
@@ -39,6 +39,26 @@ impl<B: IbotBackend> Backward<B, 1> for Patchify {
         let (dims, patch) = ops.state;
         unary::<B, _>(ops.parents, ops.node, grads, |d_patches| {
             primitive(patchify::backward(wrap::<B, 2>(d_patches), dims, patch))
+        });
+    }
+}
+
+#[derive(Debug)]
+struct GatherRows;
+
+impl<B: IbotBackend> Backward<B, 1> for GatherRows {
+    /// Where the rows lie.
+    type State = RowPlaces;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let places = ops.state;
+        unary::<B, _>(ops.parents, ops.node, grads, |d_y| {
+            primitive(B::scatter_rows(wrap(d_y), &places))
         });
     }
 }
@@ -231,6 +251,16 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         wrap(match prep.compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish((dims, patch), patches),
             OpsKind::UnTracked(prep) => prep.finish(patches),
+        })
+    }
+
+    fn gather_rows(x: Tensor<Self, 2>, places: &RowPlaces) -> Tensor<Self, 2> {
+        let x = primitive(x);
+        let y = primitive(B::gather_rows(wrap(x.primitive), places));
+        let prep = Backward::<B, 1>::prepare::<C>(GatherRows, [x.node]);
+        wrap(match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(places.clone(), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
         })
     }
 

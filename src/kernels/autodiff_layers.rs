@@ -94,7 +94,7 @@ impl<B: IbotBackend> Backward<B, 6> for Linear {
         register::<B, 2>(grads, x, found.d_x);
         register::<B, 1>(grads, norm_weight, d_scale);
         register::<B, 1>(grads, norm_bias, d_shift);
-        register::<B, 2>(grads, weight, Some(found.d_weight));
+        register::<B, 2>(grads, weight, found.d_weight);
         register::<B, 1>(grads, bias, found.d_bias);
         register::<B, 2>(grads, residual, Some(wrap(d_y)));
     }
@@ -130,9 +130,9 @@ impl<B: IbotBackend> Backward<B, 8> for Branch {
         register::<B, 2>(grads, x, Some(found.d_x));
         register::<B, 1>(grads, norm_weight, d_scale);
         register::<B, 1>(grads, norm_bias, d_shift);
-        register::<B, 2>(grads, first_weight, Some(found.first.d_weight));
+        register::<B, 2>(grads, first_weight, found.first.d_weight);
         register::<B, 1>(grads, first_bias, found.first.d_bias);
-        register::<B, 2>(grads, weight, Some(found.second.d_weight));
+        register::<B, 2>(grads, weight, found.second.d_weight);
         register::<B, 1>(grads, bias, found.second.d_bias);
         register::<B, 1>(grads, gamma, found.d_gamma);
     }

@@ -95,21 +95,30 @@ impl<B: IbotBackend> BranchInput<B> {
     }
 }
 
+impl<B: IbotBackend> BranchInput<B> {
+    /// The branch without LayerScale and stochastic depth, plus `residual`.
+    fn forward(self, residual: Option<Tensor<B, 2>>) -> Tensor<B, 2> {
+        if let Middle::Gelu = self.middle {
+            let second = self.second(self.first.x.clone(), Before::Gelu);
+            return B::mlp(self.first, LinearInput { residual, ..second });
+        }
+        let (second, _) = self.to_second();
+        B::linear_layer(LinearInput { residual, ..second })
+    }
+}
+
 /// Tokens plus a branch of them; where nothing scales or drops the branch, its last layer adds them.
 ///
 /// # Shapes
 /// -> `[B T, D]`.
 pub fn residual_branch<B: IbotBackend>(input: BranchInput<B>) -> Tensor<B, 2> {
     let x = input.first.x.clone();
-    let (second, _) = input.to_second();
-    let BranchInput { gamma, keep, .. } = input;
+    let BranchInput { gamma, keep, .. } = &input;
     if gamma.is_none() && keep.is_none() {
-        return B::linear_layer(LinearInput {
-            residual: Some(x),
-            ..second
-        });
+        return input.forward(Some(x));
     }
-    x + kept(scaled(B::linear_layer(second), gamma), keep)
+    let (gamma, keep) = (gamma.clone(), keep.clone());
+    x + kept(scaled(input.forward(None), gamma), keep)
 }
 
 pub(super) fn backward<B: IbotBackend>(
@@ -118,9 +127,9 @@ pub(super) fn backward<B: IbotBackend>(
 ) -> BranchGradients<B> {
     let (second, attended) = input.to_second();
     let d_kept = kept(d_y.clone(), input.keep);
-    let d_gamma = input.gamma.clone().map(|gamma| {
+    let d_gamma = input.gamma.is_some().then(|| {
         let by_entry = d_kept.clone() * B::linear_layer(second.clone());
-        by_entry.sum_dim(0).reshape(gamma.dims())
+        B::column_sums(by_entry)
     });
     let mut second = linear::backward(second, scaled(d_kept, input.gamma), true);
     let d_middle = second.d_x.take().map(|d_x| match attended {

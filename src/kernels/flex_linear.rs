@@ -101,7 +101,9 @@ pub(super) fn affine_backward(input: AffineBackwardInput<Flex>) -> AffineGradien
         Tensor::<Flex, 2>::from_data(TensorData::new(values, shape), &device)
     };
     AffineGradients {
-        d_weight: tensor(of_weight.collect(), [inputs, outputs]),
+        d_weight: input
+            .wants_weight
+            .then(|| tensor(of_weight.collect(), [inputs, outputs])),
         d_x: input
             .wants_x
             .then(|| tensor(of_x.collect(), [rows, inputs])),

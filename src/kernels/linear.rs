@@ -76,6 +76,8 @@ pub struct AffineBackwardInput<B: Backend> {
     pub d_y: Tensor<B, 2>,
     /// Whether the gradient of `x` is asked for.
     pub wants_x: bool,
+    /// Whether that of the weight is.
+    pub wants_weight: bool,
     /// Whether that of the bias is.
     pub wants_bias: bool,
 }
@@ -86,7 +88,7 @@ pub struct AffineGradients<B: Backend> {
     /// `[R, I]`.
     pub d_x: Option<Tensor<B, 2>>,
     /// `[I, O]`.
-    pub d_weight: Tensor<B, 2>,
+    pub d_weight: Option<Tensor<B, 2>>,
     /// `[O]`.
     pub d_bias: Option<Tensor<B, 1>>,
 }
@@ -96,12 +98,12 @@ pub(super) struct LinearGradients<B: Backend> {
     pub d_x: Option<Tensor<B, 2>>,
     /// Of the layer norm's scale and shift, where there is one.
     pub d_norm: [Option<Tensor<B, 1>>; 2],
-    pub d_weight: Tensor<B, 2>,
+    pub d_weight: Option<Tensor<B, 2>>,
     pub d_bias: Option<Tensor<B, 1>>,
 }
 
 impl<B: IbotBackend> Before<B> {
-    fn apply(self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+    pub(super) fn apply(self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         match self {
             Self::Nothing => x,
             Self::Gelu => B::exact_gelu(x),
@@ -124,6 +126,23 @@ pub(super) fn forward<B: IbotBackend>(input: LinearInput<B>) -> Tensor<B, 2> {
     })
 }
 
+/// See [`IbotBackend::mlp`].
+pub(super) fn mlp<B: IbotBackend>(first: LinearInput<B>, second: LinearInput<B>) -> Tensor<B, 2> {
+    let LinearInput {
+        weight,
+        bias,
+        residual,
+        ..
+    } = second;
+    B::linear_layer(LinearInput {
+        x: B::linear_layer(first),
+        before: Before::Gelu,
+        weight,
+        bias,
+        residual,
+    })
+}
+
 pub(super) fn backward<B: IbotBackend>(
     input: LinearInput<B>,
     d_y: Tensor<B, 2>,
@@ -135,6 +154,7 @@ pub(super) fn backward<B: IbotBackend>(
         weight: input.weight,
         d_y,
         wants_x: wants_x || matches!(before, Before::LayerNorm { .. }),
+        wants_weight: true,
         wants_bias: input.bias.is_some(),
     });
     let (d_x, d_norm) = match (before, found.d_x) {
@@ -183,6 +203,6 @@ pub fn affine_backward<B: Backend>(input: AffineBackwardInput<B>) -> AffineGradi
         d_bias: input
             .wants_bias
             .then(|| d_y.clone().sum_dim(0).reshape([outputs])),
-        d_weight: x.transpose().matmul(d_y),
+        d_weight: input.wants_weight.then(|| x.transpose().matmul(d_y)),
     }
 }

@@ -27,6 +27,7 @@ mod gelu;
 mod layer_norm;
 mod linear;
 mod patchify;
+mod product;
 mod step_scale;
 mod streamed;
 mod target_potentials;
@@ -40,6 +41,7 @@ pub use choice::KernelChoice;
 pub use cross_entropy::{CrossEntropyInput, CrossEntropyOutput, Pairing};
 pub use layer_norm::{LayerNormGradients, LayerNormInput};
 pub use linear::{AffineBackwardInput, AffineGradients, AffineInput, Before, LinearInput};
+pub use product::{Layout, RowPlaces};
 pub use step_scale::{StepScale, StepScaleInput};
 pub use streamed::{StreamedInput, StreamedLogits, StreamedTargets, tile_columns};
 pub use target_potentials::{RowPotentials, TargetPotentials};
@@ -204,6 +206,14 @@ pub trait IbotBackend: Backend {
         linear::forward(input)
     }
 
+    /// Two linear layers with exact GELU between them; differentiable. `second.x` and `second.before` are not looked at.
+    ///
+    /// # Shapes
+    /// See [`LinearInput`]; the first one's `[R, O]` is the second one's `[R, I]`.
+    fn mlp(first: LinearInput<Self>, second: LinearInput<Self>) -> Tensor<Self, 2> {
+        linear::mlp(first, second)
+    }
+
     /// The product in [`IbotBackend::linear_layer`]: `residual + x weight + bias`.
     ///
     /// # Shapes
@@ -215,6 +225,42 @@ pub trait IbotBackend: Backend {
     /// Gradients of [`IbotBackend::affine`].
     fn affine_backward(input: AffineBackwardInput<Self>) -> AffineGradients<Self> {
         linear::affine_backward(input)
+    }
+
+    /// The product of each pair of matrices.
+    ///
+    /// # Shapes
+    /// See [`Layout`]; -> `[N, R, C]`.
+    fn matrix_products(
+        left: Tensor<Self, 3>,
+        right: Tensor<Self, 3>,
+        layout: Layout,
+    ) -> Tensor<Self, 3> {
+        product::matrix_products(left, right, layout)
+    }
+
+    /// The sum of each column.
+    ///
+    /// # Shapes
+    /// `[R, D]` -> `[D]`.
+    fn column_sums(x: Tensor<Self, 2>) -> Tensor<Self, 1> {
+        product::column_sums(x)
+    }
+
+    /// The rows at `places`; differentiable.
+    ///
+    /// # Shapes
+    /// `[R, D]` -> `[M, D]`.
+    fn gather_rows(x: Tensor<Self, 2>, places: &RowPlaces) -> Tensor<Self, 2> {
+        product::gather_rows(x, places)
+    }
+
+    /// Rows back at their places, zeros in all others: the gradient of [`IbotBackend::gather_rows`].
+    ///
+    /// # Shapes
+    /// `[M, D]` -> `[R, D]`.
+    fn scatter_rows(y: Tensor<Self, 2>, places: &RowPlaces) -> Tensor<Self, 2> {
+        product::scatter_rows(y, places)
     }
 
     /// Multi-head softmax attention; differentiable in `qkv`, through `mixed` only.

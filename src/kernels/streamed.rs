@@ -12,7 +12,8 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use super::{
-    CrossEntropyInput, CrossEntropyOutput, IbotBackend, Pairing, RowPotentials, TargetPotentials,
+    AffineBackwardInput, AffineInput, CrossEntropyInput, CrossEntropyOutput, IbotBackend, Pairing,
+    RowPotentials, TargetPotentials,
 };
 
 /// Columns of a wide tile are a multiple of this many: whole cache lines, and the widest vectors of the kernels.
@@ -78,25 +79,33 @@ impl<B: Backend> StreamedLogits<B> {
         self.unit.dims()[0]
     }
 
-    /// The logits of some prototypes, `[M, K_p]`.
-    pub fn tile(&self, columns: &Range<usize>) -> Tensor<B, 2> {
-        self.unit.clone().matmul(self.prototypes_of(columns))
-    }
-
-    /// The mean of all rows' logits, `[K]`: a product with the mean row. M >= 1.
-    pub fn mean(&self) -> Tensor<B, 1> {
-        let mean = self
-            .unit
-            .clone()
-            .mean_dim(0)
-            .matmul(self.prototypes.clone());
-        mean.reshape([self.prototypes.dims()[1]])
-    }
-
     fn prototypes_of(&self, columns: &Range<usize>) -> Tensor<B, 2> {
         let prototypes = self.prototypes.clone();
         prototypes.narrow(1, columns.start, columns.len())
     }
+}
+
+impl<B: IbotBackend> StreamedLogits<B> {
+    /// The logits of some prototypes, `[M, K_p]`.
+    pub fn tile(&self, columns: &Range<usize>) -> Tensor<B, 2> {
+        product(self.unit.clone(), self.prototypes_of(columns))
+    }
+
+    /// The mean of all rows' logits, `[K]`: a product with the mean row. M >= 1.
+    pub fn mean(&self) -> Tensor<B, 1> {
+        let mean = B::column_sums(self.unit.clone()) / self.rows() as f64;
+        let mean = product(mean.unsqueeze_dim(0), self.prototypes.clone());
+        mean.reshape([self.prototypes.dims()[1]])
+    }
+}
+
+fn product<B: IbotBackend>(left: Tensor<B, 2>, right: Tensor<B, 2>) -> Tensor<B, 2> {
+    B::affine(AffineInput {
+        x: left,
+        weight: right,
+        bias: None,
+        residual: None,
+    })
 }
 
 impl<B: IbotBackend> StreamedTargets<B> {
@@ -209,7 +218,7 @@ impl<B: AutodiffBackend> StreamedTargets<B> {
     }
 }
 
-impl<B: Backend> StreamedInput<B> {
+impl<B: IbotBackend> StreamedInput<B> {
     /// The cross-entropy of one tile, as if there were no other prototypes.
     fn tile(&self, columns: &Range<usize>) -> CrossEntropyInput<B> {
         CrossEntropyInput {
@@ -281,9 +290,9 @@ pub(super) fn forward<B: IbotBackend>(input: &StreamedInput<B>) -> CrossEntropyO
     let masses = input.pairing.paired(masses, input.student.rows());
     let missing = (masses * rest).sum_dim(1) * input.row_weights.clone().unsqueeze_dim(1);
     let losses: Tensor<B, 2> = Tensor::stack(losses, 0); // [tiles, 1]
-    let loss = losses.sum_dim(0) + missing.sum_dim(0);
+    let loss = B::column_sums(losses) + B::column_sums(missing);
     CrossEntropyOutput {
-        loss: loss.reshape([1]),
+        loss,
         row_max: rows.shift,
         row_log: rows.log,
     }
@@ -304,10 +313,19 @@ pub(super) fn backward<B: IbotBackend>(
     for columns in input.targets.tiles() {
         let d_logits =
             B::cross_entropy_backward(input.tile(&columns), output.clone(), d_loss.clone());
-        let prototypes = input.student.prototypes_of(&columns);
-        d_unit = d_unit + d_logits.clone().matmul(prototypes.transpose());
-        d_prototypes = d_prototypes.map(|whole: Tensor<B, 2>| {
-            let of_tile = unit.clone().transpose().matmul(d_logits);
+        let of_tile = B::affine_backward(AffineBackwardInput {
+            x: unit.clone(),
+            weight: input.student.prototypes_of(&columns),
+            d_y: d_logits,
+            wants_x: true,
+            wants_weight: wants_prototypes,
+            wants_bias: false,
+        });
+        if let Some(d_x) = of_tile.d_x {
+            d_unit = d_unit + d_x;
+        }
+        let pair = d_prototypes.zip(of_tile.d_weight);
+        d_prototypes = pair.map(|(whole, of_tile): (Tensor<B, 2>, _)| {
             whole.slice_assign([0..shape[0], columns], of_tile)
         });
     }

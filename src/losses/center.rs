@@ -3,6 +3,8 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
+use crate::kernels::IbotBackend;
+
 /// The center that DINO takes off the teacher's logits.
 ///
 /// Source: `DINOv1Loss` in stable_pretraining/losses/dino.py (no center at first, the first update sets it) and
@@ -13,7 +15,7 @@ pub struct Center<B: Backend> {
     momentum: f64,
 }
 
-impl<B: Backend> Center<B> {
+impl<B: IbotBackend> Center<B> {
     /// No center until the first update, which sets it to its batch's mean.
     pub fn unset(momentum: f64) -> Self {
         Self {
@@ -55,12 +57,11 @@ impl<B: Backend> Center<B> {
     pub fn update_unless(&mut self, teacher_logits: &[Tensor<B, 2>], gate: Option<Tensor<B, 1>>) {
         let rows: usize = teacher_logits.iter().map(|part| part.dims()[0]).sum();
         let filled = teacher_logits.iter().filter(|part| part.dims()[0] > 0);
-        let sums = filled.map(|part| part.clone().sum_dim(0));
+        let sums = filled.map(|part| B::column_sums(part.clone()));
         let Some(sum) = sums.reduce(|sum, part| sum + part) else {
             return;
         };
-        let [_, prototypes] = sum.dims();
-        self.move_to(sum.reshape([prototypes]) / rows as f64, gate);
+        self.move_to(sum / rows as f64, gate);
     }
 
     /// [`Center::update_unless`] by the mean of the batch's logits, `[K]`.

@@ -1,9 +1,9 @@
 //! Kozachenko-Leonenko regularizer: spreads features over the sphere.
 
 use burn::tensor::Tensor;
-use burn::tensor::backend::Backend;
 
 use crate::head::l2_normalize;
+use crate::kernels::{AffineInput, IbotBackend};
 
 /// Similarity that takes a row out of its own neighbours; below any cosine.
 const EXCLUDED: f64 = -2.0;
@@ -14,16 +14,19 @@ const EXCLUDED: f64 = -2.0;
 ///
 /// # Shapes
 /// `features` `[B, D]`, B >= 2 -> `[1]`.
-pub fn koleo_loss<B: Backend>(features: Tensor<B, 2>, eps: f64) -> Tensor<B, 1> {
+pub fn koleo_loss<B: IbotBackend>(features: Tensor<B, 2>, eps: f64) -> Tensor<B, 1> {
     let [batch, _] = features.dims();
     let device = features.device();
     let unit = l2_normalize(features, eps * eps);
     let own = Tensor::<B, 2>::eye(batch, &device).bool();
     let detached = unit.clone().detach();
-    let similarity = detached
-        .clone()
-        .matmul(detached.transpose())
-        .mask_fill(own, EXCLUDED);
+    let similarity = B::affine(AffineInput {
+        x: detached.clone(),
+        weight: detached.transpose(),
+        bias: None,
+        residual: None,
+    });
+    let similarity = similarity.mask_fill(own, EXCLUDED);
     let nearest = similarity.argmax(1).reshape([batch]);
     let difference = unit.clone() - unit.select(0, nearest) + eps;
     let distance = (difference.clone() * difference).sum_dim(1).sqrt();

@@ -15,6 +15,7 @@ mod launches;
 mod loss;
 mod loss_case;
 mod optimizer;
+mod products;
 mod rows;
 mod shaders;
 mod sizes;
@@ -28,7 +29,7 @@ use burn::tensor::{Tensor, TensorPrimitive};
 use burn_autodiff::Autodiff;
 use burn_flex::Flex;
 use burn_ndarray::NdArray;
-use ibot::kernels::{Gpu, TrainBackend};
+use ibot::kernels::{Gpu, TrainBackend, wgsl};
 
 use suite::{Check, assert_close, run_checks, values};
 
@@ -55,6 +56,13 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("closed gates", optimizer::closed_gates_hold::<B>),
         ("sum of squares", optimizer::sum_of_squares::<B>),
         ("scale of a step", optimizer::step_scale::<B>),
+        ("products, affine", products::affine::<B>),
+        ("products, gradients", products::affine_backward::<B>),
+        ("products, many small", products::many_small::<B>),
+        ("products, views", products::views::<B>),
+        ("products, mlp", products::mlp::<B>),
+        ("column sums", products::column_sums::<B>),
+        ("rows by place", products::rows_by_place::<B>),
         ("patchify", rows::patchify::<B>),
         ("gelu", rows::gelu::<B>),
         ("layer norm", rows::layer_norm::<B>),
@@ -85,6 +93,8 @@ fn flex() {
 fn wgpu() {
     if let Some((device, guard)) = gpu::device() {
         run::<Autodiff<Gpu>>("wgpu", &device);
+        // what GPUs run, on a software device too
+        wgsl::with_workgroup(256, || run::<Autodiff<Gpu>>("wgpu, as a GPU", &device));
         ema::packs(&device);
         optimizer::packs(&device);
         shaders::gradient_takes_the_place_of_the_logits(&device);

@@ -44,6 +44,7 @@ impl Bench<'_> {
             weight: input.weight.clone(),
             d_y,
             wants_x: true,
+            wants_weight: true,
             wants_bias: true,
         };
         let matrices = ROWS * WIDTH + WIDTH * HIDDEN + ROWS * HIDDEN;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use burn::tensor::{DType, Shape, Tensor, TensorMetadata};
 use burn_wgpu::{
@@ -139,11 +139,6 @@ impl KernelSource for Kernel {
     }
 }
 
-/// Queue of the tensor's device.
-pub(super) fn client_of<const D: usize>(tensor: &Tensor<Gpu, D>) -> Client {
-    tensor.clone().into_primitive().tensor().client
-}
-
 /// Whether the device is a program on the CPU, as far as its subgroups tell.
 pub(super) fn is_software(client: &Client) -> bool {
     match chosen_workgroup() {
@@ -152,9 +147,30 @@ pub(super) fn is_software(client: &Client) -> bool {
     }
 }
 
-/// What [`WORKGROUP_VARIABLE`] says; anything but a power of two up to 1024 is warned of and left aside.
+/// Lanes that [`with_workgroup`] asks for; 0 where it does not run.
+static ASKED: AtomicU32 = AtomicU32::new(0);
+
+/// Runs `work` with workgroups of so many lanes, as [`WORKGROUP_VARIABLE`] does for a whole process: with 256, what GPUs run
+/// runs on a software device. For tests; other threads' launches are meant too.
+pub fn with_workgroup<R>(lanes: u32, work: impl FnOnce() -> R) -> R {
+    struct Before(u32);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            ASKED.store(self.0, Ordering::Relaxed);
+        }
+    }
+    let _before = Before(ASKED.swap(lanes, Ordering::Relaxed));
+    work()
+}
+
+/// What [`with_workgroup`] or else [`WORKGROUP_VARIABLE`] says; anything but a power of two up to 1024 is warned of and left
+/// aside.
 fn chosen_workgroup() -> Option<u32> {
     static CHOSEN: OnceLock<Option<u32>> = OnceLock::new();
+    let asked = ASKED.load(Ordering::Relaxed);
+    if asked > 0 {
+        return Some(asked);
+    }
     *CHOSEN.get_or_init(|| {
         let value = std::env::var(WORKGROUP_VARIABLE).ok()?;
         let lanes = value.parse().ok();

@@ -1,142 +1,295 @@
-//! Launches of `shaders/matrix_product.wgsl`: linear layers on a device that is a program on the CPU.
+//! Launches of `shaders/matrix_product/`: every product of matrices that training and inference run on wgpu.
 //!
-//! A GPU keeps burn's matrix products, which know its subgroups and, with the feature `autotune`, are chosen by timing.
-//! On lavapipe burn's kernel spends itself on barriers and on reading one entry at a time.
+//! burn's own products do not fit most GPUs: without `autotune` they ask for 40 960 bytes of workgroup memory wherever
+//! subgroups have 32 lanes, and Metal and DX12 have 32 768 (burn issues 4530 and 4966).
 
 use burn::tensor::Tensor;
 
-use super::super::{AffineBackwardInput, AffineGradients, AffineInput, Gpu};
+use super::super::Layout;
+use super::super::{
+    AffineBackwardInput, AffineGradients, AffineInput, Gpu, IbotBackend, LinearInput, linear,
+    product,
+};
+use super::Chunk;
 use super::launch::{
-    GpuTensor, Kernel, MOST_ROUNDS, SOFTWARE_SUBGROUP, client_of, contiguous, empty, is_software,
-    launch, shader, tensor,
+    Client, GpuTensor, Kernel, SOFTWARE_SUBGROUP, contiguous, empty, is_software, launch, shader,
+    tensor,
 };
 
-/// Blocks of 4 x 4 entries along each side of a lane's tile: 16 x 16 entries in registers. On lavapipe 12 x 12 takes a
-/// fifth longer, and 24 x 16 wins little for three times the time to compile.
-const BLOCKS: usize = 4;
+/// Blocks of 4 x 4 entries along each side of a software lane's tile: 16 x 16 entries in registers. On lavapipe 12 x 12
+/// takes a fifth longer, and 24 x 16 wins little for three times the time to compile.
+const SOFTWARE_BLOCKS: usize = 4;
 /// Entries along a side of a block.
 const BLOCK: usize = 4;
 
-/// How an operand lies in memory: as the product reads it, or transposed.
+/// What a workgroup makes on a GPU, in blocks of 4 x 4 entries a lane.
+///
+/// Of the shapes that were put before five compilers, those with 8 x 4 entries a lane are the ones that all of them keep in
+/// registers (AMD 72 to 84, NVIDIA 94 to 112).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Layout {
-    Straight,
-    Turned,
+struct Tile {
+    rows: usize,
+    columns: usize,
+    row_blocks: usize,
+    column_blocks: usize,
+}
+
+impl Tile {
+    /// 8.5 KiB of workgroup memory and 128 lanes: within WebGPU's least limits.
+    const SMALL: Self = Self {
+        rows: 64,
+        columns: 64,
+        row_blocks: 2,
+        column_blocks: 1,
+    };
+    /// 12.5 KiB and 256 lanes; reads a quarter less for each multiplication.
+    const LARGE: Self = Self {
+        rows: 128,
+        ..Self::SMALL
+    };
+
+    fn lanes(self) -> usize {
+        let of_lane = BLOCK * BLOCK * self.row_blocks * self.column_blocks;
+        self.rows * self.columns / of_lane
+    }
+
+    fn count(self, rows: usize, columns: usize) -> usize {
+        rows.div_ceil(self.rows) * columns.div_ceil(self.columns)
+    }
+}
+
+/// Tiles that keep a GPU busy: as many as the largest have places for workgroups.
+const BUSY: usize = 512;
+
+/// How a device multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// A lane reads its operands itself: what a program on the CPU does fastest.
+    Direct,
+    /// A workgroup shares them.
+    Tiled(Tile),
+}
+
+impl Way {
+    const ALL: [Self; 3] = [
+        Self::Direct,
+        Self::Tiled(Tile::SMALL),
+        Self::Tiled(Tile::LARGE),
+    ];
+
+    fn of(client: &Client, count: usize, rows: usize, columns: usize) -> Self {
+        if is_software(client) {
+            return Self::Direct;
+        }
+        let most_lanes = client.properties().hardware.max_units_per_cube as usize;
+        let fits = Tile::LARGE.lanes() <= most_lanes;
+        Self::Tiled(
+            match fits && count * Tile::LARGE.count(rows, columns) >= BUSY {
+                true => Tile::LARGE,
+                false => Tile::SMALL,
+            },
+        )
+    }
+
+    fn groups(self, count: usize, rows: usize, columns: usize) -> usize {
+        match self {
+            Self::Direct => {
+                let side = SOFTWARE_BLOCKS * BLOCK;
+                let tiles = count * rows.div_ceil(side) * columns.div_ceil(side);
+                tiles.div_ceil(SOFTWARE_SUBGROUP as usize)
+            }
+            Self::Tiled(tile) => count * tile.count(rows, columns),
+        }
+    }
+}
+
+/// What is done with a finished product.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct After {
+    bias: bool,
+    gelu: bool,
+    residual: bool,
+    /// Sums of the columns of the right operand are made beside it.
+    totals: bool,
 }
 
 /// What tells one kernel from another.
 #[derive(Debug, Clone, Copy)]
 struct Variant {
-    left: Layout,
-    right: Layout,
-    bias: bool,
-    residual: bool,
-    totals: bool,
+    layout: Layout,
+    /// Whether the rows of all matrices are multiples of a vector.
+    vectors: bool,
+    after: After,
 }
 
 impl Variant {
-    fn forward(bias: bool, residual: bool) -> Self {
-        Self {
-            left: Layout::Straight,
-            right: Layout::Straight,
-            bias,
-            residual,
-            totals: false,
-        }
-    }
-
-    /// `d_y weight^T`.
-    const BY_INPUT: Self = Self {
-        left: Layout::Straight,
-        right: Layout::Turned,
-        bias: false,
-        residual: false,
-        totals: false,
-    };
-
-    /// `x^T d_y`, and the sums of the columns of `d_y`.
-    fn by_weight(totals: bool) -> Self {
-        Self {
-            left: Layout::Turned,
-            right: Layout::Straight,
-            bias: false,
-            residual: false,
-            totals,
-        }
-    }
-
-    fn kernel(self) -> Kernel {
+    fn values(self) -> Vec<(&'static str, String)> {
         let count = |there: bool| usize::from(there).to_string();
-        let values = vec![
-            ("row_block", BLOCKS.to_string()),
-            ("column_block", BLOCKS.to_string()),
-            ("straight_left", count(self.left == Layout::Straight)),
-            ("turned_left", count(self.left == Layout::Turned)),
-            ("straight_right", count(self.right == Layout::Straight)),
-            ("turned_right", count(self.right == Layout::Turned)),
-            ("bias", count(self.bias)),
-            ("residual", count(self.residual)),
-            ("no_residual", count(!self.residual)),
-            ("totals", count(self.totals)),
-        ];
-        Kernel::new(shader!("matrix_product"), SOFTWARE_SUBGROUP, values)
+        let stored = if self.vectors { "vec4<f32>" } else { "f32" };
+        let entries: usize = if self.vectors { 4 } else { 1 };
+        let turned_left = self.layout == Layout::LeftTransposed;
+        let turned_right = self.layout == Layout::RightTransposed;
+        let mut values = Chunk::for_length(BLOCK).values();
+        values.extend([
+            ("stored", stored.to_owned()),
+            ("entries", entries.to_string()),
+            ("vectors", count(self.vectors)),
+            ("singles", count(!self.vectors)),
+            ("straight_left", count(!turned_left)),
+            ("turned_left", count(turned_left)),
+            ("straight_right", count(!turned_right)),
+            ("turned_right", count(turned_right)),
+            ("bias", count(self.after.bias)),
+            ("gelu", count(self.after.gelu)),
+            ("residual", count(self.after.residual)),
+            ("totals", count(self.after.totals)),
+        ]);
+        values
+    }
+
+    fn kernel(self, way: Way) -> Kernel {
+        let mut values = self.values();
+        match way {
+            Way::Direct => {
+                let shader = shader!(
+                    "chunk",
+                    "gelu/normal",
+                    "matrix_product/operands",
+                    "matrix_product/result",
+                    "matrix_product/direct"
+                );
+                values.extend(
+                    ["row_block", "column_block"].map(|side| (side, SOFTWARE_BLOCKS.to_string())),
+                );
+                Kernel::new(shader, SOFTWARE_SUBGROUP, values)
+            }
+            Way::Tiled(tile) => {
+                let shader = shader!(
+                    "chunk",
+                    "gelu/normal",
+                    "matrix_product/operands",
+                    "matrix_product/result",
+                    "matrix_product/tiled"
+                );
+                values.extend([
+                    ("tile_rows", tile.rows.to_string()),
+                    ("tile_columns", tile.columns.to_string()),
+                    ("row_block", tile.row_blocks.to_string()),
+                    ("column_block", tile.column_blocks.to_string()),
+                ]);
+                Kernel::new(shader, tile.lanes() as u32, values)
+            }
+        }
     }
 }
 
+/// Every kernel that a device may be given.
 pub(super) fn kernels() -> Vec<Kernel> {
     let flags = [false, true];
-    let forward = flags.map(|bias| flags.map(|residual| Variant::forward(bias, residual)));
-    let mut all = forward.concat();
-    all.push(Variant::BY_INPUT);
-    all.extend(flags.map(Variant::by_weight));
-    all.into_iter().map(Variant::kernel).collect()
+    let mut afters = vec![(Layout::RightTransposed, After::default())];
+    for totals in flags {
+        let after = After {
+            totals,
+            ..After::default()
+        };
+        afters.push((Layout::LeftTransposed, after));
+    }
+    for (bias, (gelu, residual)) in flags.into_iter().flat_map(|bias| {
+        let rest = flags
+            .into_iter()
+            .flat_map(|gelu| flags.map(|residual| (gelu, residual)));
+        rest.map(move |rest| (bias, rest))
+    }) {
+        let after = After {
+            bias,
+            gelu,
+            residual,
+            totals: false,
+        };
+        afters.push((Layout::Plain, after));
+    }
+    let variants = afters.into_iter().flat_map(|(layout, after)| {
+        flags.map(|vectors| Variant {
+            layout,
+            vectors,
+            after,
+        })
+    });
+    variants
+        .flat_map(|variant| Way::ALL.map(|way| variant.kernel(way)))
+        .collect()
 }
 
-/// Whether these kernels are the ones to take for rows `x` and a weight: on a software device, where both widths are a
-/// multiple of 4 and no sum is longer than what lavapipe counts to.
-pub(super) fn suits(x: &Tensor<Gpu, 2>, weight: &Tensor<Gpu, 2>) -> bool {
-    let [rows, inputs] = x.dims();
-    let [_, outputs] = weight.dims();
-    let blocks = |width: usize| width > 0 && width.is_multiple_of(BLOCK);
-    let longest = rows.max(inputs).max(outputs);
-    rows > 0
-        && blocks(inputs)
-        && blocks(outputs)
-        && longest.div_ceil(BLOCK) <= MOST_ROUNDS
-        && is_software(&client_of(x))
-}
-
-/// `[R, T]` times `[T, C]`, and how they lie.
+/// `count` products of `[R, T]` and `[T, C]`, and how they lie.
 struct Product<'a> {
-    variant: Variant,
+    layout: Layout,
+    count: usize,
     rows: usize,
     columns: usize,
     depth: usize,
     left: &'a GpuTensor,
     right: &'a GpuTensor,
     bias: Option<GpuTensor>,
+    gelu: bool,
     residual: Option<GpuTensor>,
+    totals: bool,
 }
 
-impl Product<'_> {
-    /// `[R, C]`, and the sums of right's columns, `[C]`, where the variant makes them.
+impl<'a> Product<'a> {
+    /// One product, with nothing after it.
+    fn of(
+        layout: Layout,
+        [rows, depth, columns]: [usize; 3],
+        left: &'a GpuTensor,
+        right: &'a GpuTensor,
+    ) -> Self {
+        Self {
+            layout,
+            count: 1,
+            rows,
+            columns,
+            depth,
+            left,
+            right,
+            bias: None,
+            gelu: false,
+            residual: None,
+            totals: false,
+        }
+    }
+
+    fn variant(&self) -> Variant {
+        let widths = match self.layout {
+            Layout::LeftTransposed => [self.rows, self.columns],
+            _ => [self.depth, self.columns],
+        };
+        Variant {
+            layout: self.layout,
+            vectors: widths.iter().all(|width| width.is_multiple_of(BLOCK)),
+            after: After {
+                bias: self.bias.is_some(),
+                gelu: self.gelu,
+                residual: self.residual.is_some(),
+                totals: self.totals,
+            },
+        }
+    }
+
+    /// `[N, R, C]`, and the sums of right's columns, `[C]`, where they are asked for. All sizes >= 1.
     fn run(&self) -> (GpuTensor, Option<GpuTensor>) {
-        let out = empty(self.left, [self.rows, self.columns]);
-        let totals = self
-            .variant
-            .totals
-            .then(|| empty(self.left, [self.columns]));
+        let client = &self.left.client;
+        let out = empty(self.left, [self.count * self.rows, self.columns]);
+        let totals = self.totals.then(|| empty(self.left, [self.columns]));
         let mut tensors = vec![self.left, self.right, &out];
         tensors.extend(self.bias.as_ref());
         tensors.extend(self.residual.as_ref());
         tensors.extend(totals.as_ref());
-        let side = BLOCKS * BLOCK;
-        let tiles = self.rows.div_ceil(side) * self.columns.div_ceil(side);
-        let info = [self.rows, self.columns, self.depth].map(|size| size as u32);
+        let way = Way::of(client, self.count, self.rows, self.columns);
+        let info = [self.rows, self.columns, self.depth, self.count].map(|size| size as u32);
         launch(
-            &self.left.client,
-            self.variant.kernel(),
-            tiles.div_ceil(SOFTWARE_SUBGROUP as usize),
+            client,
+            self.variant().kernel(way),
+            way.groups(self.count, self.rows, self.columns),
             &tensors,
             &info,
         );
@@ -146,53 +299,117 @@ impl Product<'_> {
 
 /// See [`super::super::IbotBackend::affine`].
 pub(super) fn affine(input: AffineInput<Gpu>) -> Tensor<Gpu, 2> {
+    affine_then(input, false)
+}
+
+/// `x weight + bias`, through GELU where that is asked for, `+ residual`.
+fn affine_then(mut input: AffineInput<Gpu>, gelu: bool) -> Tensor<Gpu, 2> {
     let [rows, depth] = input.x.dims();
     let [_, columns] = input.weight.dims();
+    if rows * depth * columns == 0 {
+        let residual = input.residual.take();
+        let y = linear::affine(input);
+        let y = if gelu { super::gelu::forward(y) } else { y };
+        return match residual {
+            Some(residual) => y + residual,
+            None => y,
+        };
+    }
+    let (left, right) = (contiguous(input.x), contiguous(input.weight));
     let product = Product {
-        variant: Variant::forward(input.bias.is_some(), input.residual.is_some()),
-        rows,
-        columns,
-        depth,
-        left: &contiguous(input.x),
-        right: &contiguous(input.weight),
         bias: input.bias.map(contiguous),
+        gelu,
         residual: input.residual.map(contiguous),
+        ..Product::of(Layout::Plain, [rows, depth, columns], &left, &right)
     };
     tensor(product.run().0)
+}
+
+/// See [`super::super::IbotBackend::mlp`]; GELU is part of the first product.
+pub(super) fn mlp(first: LinearInput<Gpu>, second: LinearInput<Gpu>) -> Tensor<Gpu, 2> {
+    let first = AffineInput {
+        x: first.before.apply(first.x),
+        weight: first.weight,
+        bias: first.bias,
+        residual: first.residual,
+    };
+    affine(AffineInput {
+        x: affine_then(first, true),
+        weight: second.weight,
+        bias: second.bias,
+        residual: second.residual,
+    })
 }
 
 /// See [`super::super::IbotBackend::affine_backward`].
 pub(super) fn affine_backward(input: AffineBackwardInput<Gpu>) -> AffineGradients<Gpu> {
     let [rows, inputs] = input.x.dims();
     let [_, outputs] = input.weight.dims();
+    if rows * inputs * outputs == 0 {
+        return linear::affine_backward(input);
+    }
     let d_y = contiguous(input.d_y);
     let d_x = input.wants_x.then(|| {
-        let product = Product {
-            variant: Variant::BY_INPUT,
-            rows,
-            columns: inputs,
-            depth: outputs,
-            left: &d_y,
-            right: &contiguous(input.weight),
-            bias: None,
-            residual: None,
-        };
-        tensor(product.run().0)
+        let weight = contiguous(input.weight);
+        let sizes = [rows, outputs, inputs];
+        tensor(
+            Product::of(Layout::RightTransposed, sizes, &d_y, &weight)
+                .run()
+                .0,
+        )
     });
+    if !input.wants_weight {
+        return AffineGradients {
+            d_x,
+            d_weight: None,
+            d_bias: input.wants_bias.then(|| Gpu::column_sums(tensor(d_y))),
+        };
+    }
+    let x = contiguous(input.x);
+    let sizes = [inputs, rows, outputs];
     let product = Product {
-        variant: Variant::by_weight(input.wants_bias),
-        rows: inputs,
-        columns: outputs,
-        depth: rows,
-        left: &contiguous(input.x),
-        right: &d_y,
-        bias: None,
-        residual: None,
+        totals: input.wants_bias,
+        ..Product::of(Layout::LeftTransposed, sizes, &x, &d_y)
     };
     let (d_weight, d_bias) = product.run();
     AffineGradients {
         d_x,
-        d_weight: tensor(d_weight),
+        d_weight: Some(tensor(d_weight)),
         d_bias: d_bias.map(tensor),
+    }
+}
+
+/// See [`super::super::IbotBackend::matrix_products`].
+pub(super) fn matrix_products(
+    left: Tensor<Gpu, 3>,
+    right: Tensor<Gpu, 3>,
+    layout: Layout,
+) -> Tensor<Gpu, 3> {
+    let [count, rows, depth, columns] = layout.sizes(left.dims(), right.dims());
+    if count * rows * depth * columns == 0 {
+        return product::matrix_products(left, right, layout);
+    }
+    let (left, right) = (contiguous(left), contiguous(right));
+    let product = Product {
+        count,
+        ..Product::of(layout, [rows, depth, columns], &left, &right)
+    };
+    tensor::<2>(product.run().0).reshape([count, rows, columns])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_fit_the_least_that_webgpu_grants() {
+        for tile in [Tile::SMALL, Tile::LARGE] {
+            let lanes = tile.lanes();
+            // a lane of each workgroup brings a block of each operand
+            assert!(tile.rows + tile.columns <= lanes + lanes / 2 && lanes <= 256);
+            let bytes = 16 * 16 * (tile.rows / BLOCK + tile.columns / BLOCK + 2);
+            assert!(bytes <= 16_384, "{bytes}");
+        }
+        assert_eq!((Tile::SMALL.lanes(), Tile::LARGE.lanes()), (128, 256));
     }
 }

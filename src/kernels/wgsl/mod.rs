@@ -19,6 +19,7 @@ mod launch;
 mod layer_norm;
 mod matrix_product;
 mod pack;
+mod rows;
 mod step_scale;
 mod sum_of_squares;
 mod target_potentials;
@@ -27,7 +28,9 @@ mod template;
 pub use adamw::packed_adamw;
 pub use copy::copy;
 pub use ema::packed_ema;
-pub use launch::{Kernel, SHADERS_VARIABLE, WORKGROUP_VARIABLE, peak_bytes_in_use, shader_folder};
+pub use launch::{
+    Kernel, SHADERS_VARIABLE, WORKGROUP_VARIABLE, peak_bytes_in_use, shader_folder, with_workgroup,
+};
 
 use burn::tensor::Tensor;
 use burn::tensor::ops::FloatTensor;
@@ -40,11 +43,11 @@ use super::choice::KernelChoice;
 use super::{
     AdamWInput, AdamWState, AffineBackwardInput, AffineGradients, AffineInput, AttentionInput,
     AttentionOutput, CrossEntropyInput, CrossEntropyOutput, Gpu, IbotBackend, LayerNormGradients,
-    LayerNormInput, RowPotentials, StepScale, StepScaleInput, TargetPotentials,
-    adamw as tensor_adamw, attention as tensor_attention, cross_entropy as tensor_cross_entropy,
-    ema as tensor_ema, gelu as tensor_gelu, layer_norm as tensor_layer_norm,
-    linear as tensor_linear, step_scale as tensor_step_scale,
-    target_potentials as tensor_potentials,
+    LayerNormInput, Layout, LinearInput, RowPlaces, RowPotentials, StepScale, StepScaleInput,
+    TargetPotentials, adamw as tensor_adamw, attention as tensor_attention,
+    cross_entropy as tensor_cross_entropy, ema as tensor_ema, gelu as tensor_gelu,
+    layer_norm as tensor_layer_norm, linear as tensor_linear, product as tensor_product,
+    step_scale as tensor_step_scale, target_potentials as tensor_potentials,
 };
 use attention::Shares;
 use chunk::Chunk;
@@ -104,6 +107,7 @@ pub fn all_kernels(workgroups: &[u32], tensors: &[usize], teacher_views: &[usize
         for walk in Walk::ALL {
             all.push(copy::kernel(walk, chunk));
             all.extend(gelu::kernels(walk, chunk));
+            all.push(rows::gather_kernel(walk, chunk));
             for tensors in tensors {
                 all.push(ema::kernel(walk, chunk, *tensors));
                 all.push(adamw::kernel(walk, chunk, *tensors));
@@ -114,6 +118,7 @@ pub fn all_kernels(workgroups: &[u32], tensors: &[usize], teacher_views: &[usize
         for workgroup in workgroups {
             all.extend(layer_norm::row_kernels(Team::of_lanes(*workgroup), chunk));
             all.extend(layer_norm::column_kernels(*workgroup, chunk));
+            all.push(rows::sums_kernel(*workgroup, chunk));
             all.push(cross_entropy::total_kernel(*workgroup));
             all.extend(target_potentials::kernels(*workgroup, chunk));
             let of_views = |views| cross_entropy::kernels(*workgroup, chunk, views);
@@ -249,19 +254,54 @@ impl IbotBackend for Gpu {
 
     fn affine(input: AffineInput<Self>) -> Tensor<Self, 2> {
         match KernelChoice::active() {
-            KernelChoice::Wgsl if matrix_product::suits(&input.x, &input.weight) => {
-                matrix_product::affine(input)
-            }
-            _ => tensor_linear::affine(input),
+            KernelChoice::Wgsl => matrix_product::affine(input),
+            KernelChoice::Reference => tensor_linear::affine(input),
         }
     }
 
     fn affine_backward(input: AffineBackwardInput<Self>) -> AffineGradients<Self> {
         match KernelChoice::active() {
-            KernelChoice::Wgsl if matrix_product::suits(&input.x, &input.weight) => {
-                matrix_product::affine_backward(input)
-            }
-            _ => tensor_linear::affine_backward(input),
+            KernelChoice::Wgsl => matrix_product::affine_backward(input),
+            KernelChoice::Reference => tensor_linear::affine_backward(input),
+        }
+    }
+
+    fn mlp(first: LinearInput<Self>, second: LinearInput<Self>) -> Tensor<Self, 2> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => matrix_product::mlp(first, second),
+            KernelChoice::Reference => tensor_linear::mlp(first, second),
+        }
+    }
+
+    fn matrix_products(
+        left: Tensor<Self, 3>,
+        right: Tensor<Self, 3>,
+        layout: Layout,
+    ) -> Tensor<Self, 3> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => matrix_product::matrix_products(left, right, layout),
+            KernelChoice::Reference => tensor_product::matrix_products(left, right, layout),
+        }
+    }
+
+    fn column_sums(x: Tensor<Self, 2>) -> Tensor<Self, 1> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => rows::column_sums(x),
+            KernelChoice::Reference => tensor_product::column_sums(x),
+        }
+    }
+
+    fn gather_rows(x: Tensor<Self, 2>, places: &RowPlaces) -> Tensor<Self, 2> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => rows::gather(x, places),
+            KernelChoice::Reference => tensor_product::gather_rows(x, places),
+        }
+    }
+
+    fn scatter_rows(y: Tensor<Self, 2>, places: &RowPlaces) -> Tensor<Self, 2> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => rows::scatter(y, places),
+            KernelChoice::Reference => tensor_product::scatter_rows(y, places),
         }
     }
 

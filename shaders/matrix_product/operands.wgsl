@@ -1,0 +1,81 @@
+// The operands of a matrix product, and how they are read: in blocks of 4 x 4 entries.
+//
+// Bindings: left [N, R, T] or, turned, [N, T, R], right [N, T, C] or, turned, [N, C, T], product [N, R, C], then those of
+// bias [C], residual [R, C] and totals [C] that are there, info.
+//
+// Stored is a vector of 4 where the rows of all matrices are a multiple of that, else a single entry. Places in a buffer
+// count such elements.
+
+alias Stored = {{ stored }};
+
+/// Entries of an element.
+const ENTRIES = {{ entries }}u;
+/// Elements of 4 entries.
+const STRIDE = 4u / ENTRIES;
+const STEPS = vec4<u32>(0u, 1u, 2u, 3u);
+
+struct Info {
+    rows: u32,
+    columns: u32,
+    /// Terms of each sum.
+    depth: u32,
+    /// Number N of products.
+    count: u32,
+}
+
+@group(0) @binding(0) var<storage, read_write> left: array<Stored>;
+@group(0) @binding(1) var<storage, read_write> right: array<Stored>;
+@group(0) @binding(2) var<storage, read_write> product: array<Stored>;
+{{ each bias }}
+@group(0) @binding(3) var<storage, read_write> bias: array<Stored>;
+{{ end }}
+{{ each residual }}
+@group(0) @binding(3 + {{ bias }}) var<storage, read_write> residual: array<Stored>;
+{{ end }}
+{{ each totals }}
+@group(0) @binding(3 + {{ bias }} + {{ residual }}) var<storage, read_write> totals: array<Stored>;
+{{ end }}
+@group(0) @binding(3 + {{ bias }} + {{ residual }} + {{ totals }}) var<storage, read> info: Info;
+
+/// Four places of one row, of which the last ones may lie beyond its end: `room` more may be read after the first.
+fn within(at: u32, room: u32) -> vec4<u32> {
+    return vec4<u32>(at) + min(STEPS, vec4<u32>(room));
+}
+
+fn left_at(at: u32, room: u32) -> vec4<f32> {
+    {{ each vectors }}
+    return left[at];
+    {{ end }}
+    {{ each singles }}
+    let places = within(at, room);
+    return vec4<f32>(left[places.x], left[places.y], left[places.z], left[places.w]);
+    {{ end }}
+}
+
+fn right_at(at: u32, room: u32) -> vec4<f32> {
+    {{ each vectors }}
+    return right[at];
+    {{ end }}
+    {{ each singles }}
+    let places = within(at, room);
+    return vec4<f32>(right[places.x], right[places.y], right[places.z], right[places.w]);
+    {{ end }}
+}
+
+fn left_block(starts: vec4<u32>, at: u32, room: u32) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        left_at(starts.x + at, room),
+        left_at(starts.y + at, room),
+        left_at(starts.z + at, room),
+        left_at(starts.w + at, room),
+    );
+}
+
+fn right_block(starts: vec4<u32>, at: u32, room: u32) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        right_at(starts.x + at, room),
+        right_at(starts.y + at, room),
+        right_at(starts.z + at, room),
+        right_at(starts.w + at, room),
+    );
+}

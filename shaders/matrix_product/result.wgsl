@@ -1,0 +1,86 @@
+// What becomes of a finished sum: `after(left x right + bias) + residual`, where after is nothing or GELU.
+
+/// Where a block of the product lies.
+struct Target {
+    /// First element of the matrix in `product`.
+    start: u32,
+    rows: u32,
+    columns: u32,
+    row: u32,
+    /// First column, within the matrix.
+    column: u32,
+}
+
+fn write_row(sum: vec4<f32>, place: Target, offset: u32) {
+    let row = place.row + offset;
+    if row >= place.rows {
+        return;
+    }
+    let at = place.start + row * (place.columns / ENTRIES) + place.column / ENTRIES;
+    let room = place.columns - 1u - place.column;
+    var y = sum;
+    {{ each bias }}
+    {{ each vectors }}
+    y += bias[place.column / 4u];
+    {{ end }}
+    {{ each singles }}
+    let of_bias = within(place.column, room);
+    y += vec4<f32>(bias[of_bias.x], bias[of_bias.y], bias[of_bias.z], bias[of_bias.w]);
+    {{ end }}
+    {{ end }}
+    {{ each gelu }}
+    y = y * probability_below(y, exp(-0.5 * y * y));
+    {{ end }}
+    {{ each vectors }}
+    {{ each residual }}
+    y += residual[at];
+    {{ end }}
+    product[at] = y;
+    {{ end }}
+    {{ each singles }}
+    {{ each residual }}
+    let of_residual = within(at, room);
+    y += vec4<f32>(residual[of_residual.x], residual[of_residual.y], residual[of_residual.z], residual[of_residual.w]);
+    {{ end }}
+    product[at] = y.x;
+    if room > 0u {
+        product[at + 1u] = y.y;
+    }
+    if room > 1u {
+        product[at + 2u] = y.z;
+    }
+    if room > 2u {
+        product[at + 3u] = y.w;
+    }
+    {{ end }}
+}
+
+/// Four rows of four columns; the first column is within the matrix, rows and the other columns may not be.
+fn write_block(sum: mat4x4<f32>, place: Target) {
+    write_row(sum[0], place, 0u);
+    write_row(sum[1], place, 1u);
+    write_row(sum[2], place, 2u);
+    write_row(sum[3], place, 3u);
+}
+
+{{ each totals }}
+/// Sums of four columns of right, the first one within the matrix.
+fn write_totals(total: vec4<f32>, column: u32, columns: u32) {
+    {{ each vectors }}
+    totals[column / 4u] = total;
+    {{ end }}
+    {{ each singles }}
+    let room = columns - 1u - column;
+    totals[column] = total.x;
+    if room > 0u {
+        totals[column + 1u] = total.y;
+    }
+    if room > 1u {
+        totals[column + 2u] = total.z;
+    }
+    if room > 2u {
+        totals[column + 3u] = total.w;
+    }
+    {{ end }}
+}
+{{ end }}

@@ -1,0 +1,310 @@
+// A matrix product for GPUs: a workgroup makes a tile of ROWS x COLUMNS entries, whose operands it brings into workgroup
+// memory DEPTH terms at a time, the next ones while it adds up these. A lane keeps ROW_BLOCKS x COLUMN_BLOCKS blocks of
+// 4 x 4 sums in registers.
+//
+// Bindings: those of operands.wgsl.
+// Launch: one workgroup a tile; tiles of one product side by side, in bands of BAND tile rows, so that workgroups that run
+// together read the same operands.
+// Workgroup memory: DEPTH (ROWS + COLUMNS + 2 padded vectors) entries, 8.5 KiB for 64 x 64, 12.5 KiB for 128 x 64.
+// Not handled: strides, and no terms at all.
+//
+// Only whole vectors are stored to workgroup memory: a store of one component may write the whole vector in WGSL
+// (gpuweb issue 2112), so that two lanes must not share one.
+
+const ROWS = {{ tile_rows }}u;
+const COLUMNS = {{ tile_columns }}u;
+const DEPTH = 16u;
+const BAND = 8u;
+
+const ROW_BLOCKS = {{ row_block }}u;
+const COLUMN_BLOCKS = {{ column_block }}u;
+/// Lanes side by side along the columns of a tile.
+const COLUMN_LANES = COLUMNS / (4u * COLUMN_BLOCKS);
+/// Vectors from one term of a tile to the next. One more than needed: turned blocks are stored without conflicts.
+const LEFT_PITCH = ROWS / 4u + 1u;
+const RIGHT_PITCH = COLUMNS / 4u + 1u;
+/// Lanes that bring the left operand, then the right one: a block of 4 x 4 each.
+const LEFT_LANES = ROWS * DEPTH / 16u;
+const RIGHT_LANES = COLUMNS * DEPTH / 16u;
+
+var<workgroup> left_tile: array<vec4<f32>, DEPTH * LEFT_PITCH>;
+var<workgroup> right_tile: array<vec4<f32>, DEPTH * RIGHT_PITCH>;
+
+/// The block that a lane brings for each tile of terms.
+struct Share {
+    /// Elements at which its four rows start, for the first tile.
+    starts: vec4<u32>,
+    /// Its first term within a tile.
+    term: u32,
+    /// Where it goes.
+    place: u32,
+    /// Columns that may be read after the first.
+    room: u32,
+}
+
+/// Of an operand whose rows are long in terms: a block of 4 rows and 4 terms.
+fn share_along_terms(lane: u32, pitch: u32, first: u32, size: u32, start: u32, depth: u32) -> Share {
+    let row = lane / (DEPTH / 4u) * 4u;
+    let term = lane % (DEPTH / 4u) * 4u;
+    let rows = min(vec4<u32>(first + row) + STEPS, vec4<u32>(size - 1u));
+    return Share(vec4<u32>(start) + rows * (depth / ENTRIES), term, term * pitch + row / 4u, 3u);
+}
+
+/// Of an operand whose rows lie across: 4 columns of 4 terms, each 4 terms after the one before.
+fn share_across(lane: u32, pitch: u32, width: u32, first: u32, size: u32, start: u32) -> Share {
+    let column = lane % (width / 4u) * 4u;
+    let term = lane / (width / 4u);
+    let last = (size - 1u) / 4u * 4u;
+    let from_column = min(first + column, last);
+    let terms = vec4<u32>(term) + 4u * STEPS;
+    let starts = vec4<u32>(start + from_column / ENTRIES) + terms * (size / ENTRIES);
+    return Share(starts, term, term * pitch + column / 4u, size - 1u - from_column);
+}
+
+/// How far the terms of a block lie, and which of them there are; beyond the last term stands the last one.
+struct Terms {
+    /// First term of the first vector, at most the last there is.
+    first: u32,
+    there: vec4<bool>,
+}
+
+fn terms_along(begin: u32, depth: u32) -> Terms {
+    return Terms(min(begin, (depth - 1u) / 4u * 4u), vec4<u32>(begin) + STEPS < vec4<u32>(depth));
+}
+
+/// The vectors with zeros where there is no term, of a block along terms.
+fn kept_along(block: mat4x4<f32>, there: vec4<bool>) -> mat4x4<f32> {
+    let zero = vec4<f32>();
+    return mat4x4<f32>(
+        select(zero, block[0], there),
+        select(zero, block[1], there),
+        select(zero, block[2], there),
+        select(zero, block[3], there),
+    );
+}
+
+/// The same of a block across terms.
+fn kept_across(block: mat4x4<f32>, there: vec4<bool>) -> mat4x4<f32> {
+    let zero = vec4<f32>();
+    return mat4x4<f32>(
+        select(zero, block[0], there.x),
+        select(zero, block[1], there.y),
+        select(zero, block[2], there.z),
+        select(zero, block[3], there.w),
+    );
+}
+
+{{ each straight_left }}
+fn bring_left(share: Share, begin: u32, depth: u32, rows: u32) -> mat4x4<f32> {
+    if begin + DEPTH <= depth {
+        return left_block(share.starts, (begin + share.term) / ENTRIES, 3u);
+    }
+    let terms = terms_along(begin + share.term, depth);
+    return kept_along(left_block(share.starts, terms.first / ENTRIES, depth - 1u - terms.first), terms.there);
+}
+
+fn put_left(share: Share, block: mat4x4<f32>) {
+    let turned = transpose(block);
+    left_tile[share.place] = turned[0];
+    left_tile[share.place + LEFT_PITCH] = turned[1];
+    left_tile[share.place + 2u * LEFT_PITCH] = turned[2];
+    left_tile[share.place + 3u * LEFT_PITCH] = turned[3];
+}
+{{ end }}
+{{ each turned_left }}
+fn bring_left(share: Share, begin: u32, depth: u32, rows: u32) -> mat4x4<f32> {
+    let width = rows / ENTRIES;
+    if begin + DEPTH <= depth {
+        return left_block(share.starts, begin * width, share.room);
+    }
+    let terms = vec4<u32>(begin + share.term) + 4u * STEPS;
+    let there = terms < vec4<u32>(depth);
+    let back = (terms - min(terms, vec4<u32>(depth - 1u))) * width;
+    return kept_across(left_block(share.starts - back, begin * width, share.room), there);
+}
+
+fn put_left(share: Share, block: mat4x4<f32>) {
+    left_tile[share.place] = block[0];
+    left_tile[share.place + 4u * LEFT_PITCH] = block[1];
+    left_tile[share.place + 8u * LEFT_PITCH] = block[2];
+    left_tile[share.place + 12u * LEFT_PITCH] = block[3];
+}
+{{ end }}
+{{ each straight_right }}
+fn bring_right(share: Share, begin: u32, depth: u32, columns: u32) -> mat4x4<f32> {
+    let width = columns / ENTRIES;
+    if begin + DEPTH <= depth {
+        return right_block(share.starts, begin * width, share.room);
+    }
+    let terms = vec4<u32>(begin + share.term) + 4u * STEPS;
+    let there = terms < vec4<u32>(depth);
+    let back = (terms - min(terms, vec4<u32>(depth - 1u))) * width;
+    return kept_across(right_block(share.starts - back, begin * width, share.room), there);
+}
+
+fn put_right(share: Share, block: mat4x4<f32>) {
+    right_tile[share.place] = block[0];
+    right_tile[share.place + 4u * RIGHT_PITCH] = block[1];
+    right_tile[share.place + 8u * RIGHT_PITCH] = block[2];
+    right_tile[share.place + 12u * RIGHT_PITCH] = block[3];
+}
+{{ end }}
+{{ each turned_right }}
+fn bring_right(share: Share, begin: u32, depth: u32, columns: u32) -> mat4x4<f32> {
+    if begin + DEPTH <= depth {
+        return right_block(share.starts, (begin + share.term) / ENTRIES, 3u);
+    }
+    let terms = terms_along(begin + share.term, depth);
+    return kept_along(right_block(share.starts, terms.first / ENTRIES, depth - 1u - terms.first), terms.there);
+}
+
+fn put_right(share: Share, block: mat4x4<f32>) {
+    let turned = transpose(block);
+    right_tile[share.place] = turned[0];
+    right_tile[share.place + RIGHT_PITCH] = turned[1];
+    right_tile[share.place + 2u * RIGHT_PITCH] = turned[2];
+    right_tile[share.place + 3u * RIGHT_PITCH] = turned[3];
+}
+{{ end }}
+
+/// `sum` and the outer product of four rows and four columns.
+fn next_block(sum: mat4x4<f32>, of_left: vec4<f32>, of_right: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        fma(vec4<f32>(of_left.x), of_right, sum[0]),
+        fma(vec4<f32>(of_left.y), of_right, sum[1]),
+        fma(vec4<f32>(of_left.z), of_right, sum[2]),
+        fma(vec4<f32>(of_left.w), of_right, sum[3]),
+    );
+}
+
+@compute @workgroup_size(LANES)
+fn main(place: Place) {
+    let lane = place.lane;
+    let rows = info.rows;
+    let columns = info.columns;
+    let depth = info.depth;
+    let tile_rows = (rows + ROWS - 1u) / ROWS;
+    let tile_columns = (columns + COLUMNS - 1u) / COLUMNS;
+    let group = place.workgroup.y * place.workgroups.x + place.workgroup.x;
+    let map = group / (tile_rows * tile_columns);
+    if map >= info.count {
+        return;
+    }
+    let tile = group % (tile_rows * tile_columns);
+    let first_of_band = tile / (BAND * tile_columns) * BAND;
+    let band = min(tile_rows - first_of_band, BAND);
+    let in_band = tile % (BAND * tile_columns);
+    let row = (first_of_band + in_band % band) * ROWS;
+    let column = in_band / band * COLUMNS;
+    let left_start = map * rows * (depth / ENTRIES);
+    let right_start = map * depth * (columns / ENTRIES);
+
+    let brings_left = lane < LEFT_LANES;
+    let brings_right = !brings_left && lane < LEFT_LANES + RIGHT_LANES;
+    var share: Share;
+    if brings_left {
+        {{ each straight_left }}
+        share = share_along_terms(lane, LEFT_PITCH, row, rows, left_start, depth);
+        {{ end }}
+        {{ each turned_left }}
+        share = share_across(lane, LEFT_PITCH, ROWS, row, rows, left_start);
+        {{ end }}
+    } else {
+        {{ each straight_right }}
+        share = share_across(lane - LEFT_LANES, RIGHT_PITCH, COLUMNS, column, columns, right_start);
+        {{ end }}
+        {{ each turned_right }}
+        share = share_along_terms(lane - LEFT_LANES, RIGHT_PITCH, column, columns, right_start, depth);
+        {{ end }}
+    }
+    var held: mat4x4<f32>;
+    if brings_left {
+        held = bring_left(share, 0u, depth, rows);
+    } else if brings_right {
+        held = bring_right(share, 0u, depth, columns);
+    }
+
+    // eight lanes along the columns and four along the rows read four and eight different vectors together
+    let block = lane / 32u;
+    let lane_column = block % (COLUMN_LANES / 8u) * 8u + lane % 8u;
+    let lane_row = block / (COLUMN_LANES / 8u) * 4u + lane % 32u / 8u;
+    {{ each row_block }}
+    {{ each column_block }}
+    var sum_{{ row_block }}_{{ column_block }} = mat4x4<f32>();
+    {{ end }}
+    {{ end }}
+    {{ each totals }}
+    var total = vec4<f32>();
+    {{ end }}
+    for (var begin = 0u; begin < depth; begin += DEPTH) {
+        if brings_left {
+            put_left(share, held);
+        } else if brings_right {
+            put_right(share, held);
+            {{ each totals }}
+            total += (held[0] + held[1]) + (held[2] + held[3]);
+            {{ end }}
+        }
+        workgroupBarrier();
+        let next = begin + DEPTH;
+        if next < depth {
+            if brings_left {
+                held = bring_left(share, next, depth, rows);
+            } else if brings_right {
+                held = bring_right(share, next, depth, columns);
+            }
+        }
+        for (var term = 0u; term < DEPTH; term += 1u) {
+            {{ each row_block }}
+            let left_{{ row_block }} =
+                left_tile[term * LEFT_PITCH + lane_row + {{ row_block }}u * (ROWS / 4u / ROW_BLOCKS)];
+            {{ end }}
+            {{ each column_block }}
+            let right_{{ column_block }} =
+                right_tile[term * RIGHT_PITCH + lane_column + {{ column_block }}u * COLUMN_LANES];
+            {{ end }}
+            {{ each row_block }}
+            {{ each column_block }}
+            sum_{{ row_block }}_{{ column_block }} =
+                next_block(sum_{{ row_block }}_{{ column_block }}, left_{{ row_block }}, right_{{ column_block }});
+            {{ end }}
+            {{ end }}
+        }
+        workgroupBarrier();
+    }
+
+    let start = map * rows * (columns / ENTRIES);
+    {{ each column_block }}
+    {
+        let of_lane = column + 4u * (lane_column + {{ column_block }}u * COLUMN_LANES);
+        if of_lane < columns {
+            {{ each row_block }}
+            write_block(
+                sum_{{ row_block }}_{{ column_block }},
+                Target(
+                    start,
+                    rows,
+                    columns,
+                    row + 4u * (lane_row + {{ row_block }}u * (ROWS / 4u / ROW_BLOCKS)),
+                    of_lane,
+                ),
+            );
+            {{ end }}
+        }
+    }
+    {{ end }}
+    {{ each totals }}
+    if brings_right {
+        right_tile[lane - LEFT_LANES] = total;
+    }
+    workgroupBarrier();
+    let of_lane = column + 4u * lane;
+    if row == 0u && lane < COLUMNS / 4u && of_lane < columns {
+        var sum = right_tile[lane];
+        for (var other = lane + COLUMNS / 4u; other < RIGHT_LANES; other += COLUMNS / 4u) {
+            sum += right_tile[other];
+        }
+        write_totals(sum, of_lane, columns);
+    }
+    {{ end }}
+}

@@ -1,0 +1,139 @@
+//! Products of many small matrices, sums of columns, and rows by their places.
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
+
+/// Which operand of a product lies transposed in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// None: `[N, R, T] [N, T, C]`.
+    Plain,
+    /// The right one: `[N, R, T] [N, C, T]`.
+    RightTransposed,
+    /// The left one: `[N, T, R] [N, T, C]`.
+    LeftTransposed,
+}
+
+impl Layout {
+    /// Number of products, rows, terms and columns of each; panics where the operands do not fit together.
+    pub(super) fn sizes(self, left: [usize; 3], right: [usize; 3]) -> [usize; 4] {
+        let [count, rows, depth] = match self {
+            Self::LeftTransposed => [left[0], left[2], left[1]],
+            _ => left,
+        };
+        let [right_count, right_depth, columns] = match self {
+            Self::RightTransposed => [right[0], right[2], right[1]],
+            _ => right,
+        };
+        assert_eq!(
+            [count, depth],
+            [right_count, right_depth],
+            "operands of a product"
+        );
+        [count, rows, depth, columns]
+    }
+}
+
+/// See [`super::IbotBackend::matrix_products`].
+pub fn matrix_products<B: Backend>(
+    left: Tensor<B, 3>,
+    right: Tensor<B, 3>,
+    layout: Layout,
+) -> Tensor<B, 3> {
+    match layout {
+        Layout::Plain => left.matmul(right),
+        Layout::RightTransposed => left.matmul(right.swap_dims(1, 2)),
+        Layout::LeftTransposed => left.swap_dims(1, 2).matmul(right),
+    }
+}
+
+/// See [`super::IbotBackend::column_sums`].
+pub fn column_sums<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 1> {
+    let [_, columns] = x.dims();
+    x.sum_dim(0).reshape([columns])
+}
+
+/// Some rows of a matrix, each at most once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowPlaces {
+    places: Vec<i32>,
+    rows: usize,
+}
+
+impl RowPlaces {
+    /// The rows at `places` of a matrix that has `rows`; panics where one is not there or comes twice.
+    pub fn new(places: Vec<i32>, rows: usize) -> Self {
+        let mut is_taken = vec![false; rows];
+        for &place in &places {
+            let is_taken = &mut is_taken[place as usize];
+            assert!(!*is_taken, "row {place} comes twice");
+            *is_taken = true;
+        }
+        Self { places, rows }
+    }
+
+    /// Where the rows lie.
+    pub fn places(&self) -> &[i32] {
+        &self.places
+    }
+
+    /// Number M of rows.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// No rows of the same matrix.
+    pub fn clear(&mut self) {
+        self.places.clear();
+    }
+
+    /// For each row of the whole matrix its place among the chosen ones, -1 where it is not chosen.
+    pub(super) fn inverse(&self) -> Vec<i32> {
+        let mut inverse = vec![-1; self.rows];
+        for (at, &place) in self.places.iter().enumerate() {
+            inverse[place as usize] = at as i32;
+        }
+        inverse
+    }
+
+    fn tensor<B: Backend>(&self, device: &B::Device) -> Tensor<B, 1, Int> {
+        let count = self.places.len();
+        Tensor::from_data(TensorData::new(self.places.clone(), [count]), device)
+    }
+}
+
+/// See [`super::IbotBackend::gather_rows`].
+pub fn gather_rows<B: Backend>(x: Tensor<B, 2>, places: &RowPlaces) -> Tensor<B, 2> {
+    let at = places.tensor::<B>(&x.device());
+    x.select(0, at)
+}
+
+/// See [`super::IbotBackend::scatter_rows`].
+pub fn scatter_rows<B: Backend>(y: Tensor<B, 2>, places: &RowPlaces) -> Tensor<B, 2> {
+    let [_, width] = y.dims();
+    let device = y.device();
+    let zeros = Tensor::zeros([places.rows, width], &device);
+    zeros.select_assign(0, places.tensor::<B>(&device), y, IndexingUpdateOp::Add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_and_their_inverse() {
+        let places = RowPlaces::new(vec![3, 0], 4);
+        assert_eq!(places.inverse(), [1, -1, -1, 0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "comes twice")]
+    fn a_row_is_chosen_once() {
+        RowPlaces::new(vec![1, 1], 2);
+    }
+}

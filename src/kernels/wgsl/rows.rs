@@ -1,0 +1,92 @@
+//! Launches of `shaders/rows/`: rows by their places, and sums of columns.
+
+use burn::tensor::{Int, Tensor, TensorData, TensorMetadata};
+
+use super::super::Gpu;
+use super::super::product::{self, RowPlaces};
+use super::launch::{GpuTensor, Kernel, contiguous, empty, launch, shader, tensor, workgroup};
+use super::{Chunk, Walk};
+
+/// Rows that a lane adds up, one after the other: 25 216 rows take three launches.
+const SLAB_ROWS: usize = 64;
+
+pub(super) fn gather_kernel(walk: Walk, chunk: Chunk) -> Kernel {
+    let mut values = chunk.values();
+    values.push(walk.value());
+    Kernel::new(shader!("chunk", "rows/gather"), walk.lanes, values)
+}
+
+pub(super) fn sums_kernel(lanes: u32, chunk: Chunk) -> Kernel {
+    let mut values = chunk.values();
+    values.push(("slab_rows", SLAB_ROWS.to_string()));
+    Kernel::new(shader!("chunk", "rows/column_sums"), lanes, values)
+}
+
+/// The rows of `x` at `places`, zeros where a place is negative; `x` has a row.
+fn gathered(x: Tensor<Gpu, 2>, places: Vec<i32>) -> Tensor<Gpu, 2> {
+    let [_, width] = x.dims();
+    let (rows, device) = (places.len(), x.device());
+    let x = contiguous(x);
+    let y = empty(&x, [rows, width]);
+    if rows * width > 0 {
+        let places = Tensor::<Gpu, 1, Int>::from_data(TensorData::new(places, [rows]), &device);
+        let chunk = Chunk::for_length(width);
+        let chunks = chunk.count(width);
+        let walk = Walk::of(&x.client);
+        launch(
+            &x.client,
+            gather_kernel(walk, chunk),
+            walk.groups(rows * chunks),
+            &[&x, &places.into_primitive(), &y],
+            &[rows as u32, chunks as u32],
+        );
+    }
+    tensor(y)
+}
+
+/// See [`super::super::IbotBackend::gather_rows`].
+pub(super) fn gather(x: Tensor<Gpu, 2>, places: &RowPlaces) -> Tensor<Gpu, 2> {
+    gathered(x, places.places().to_vec())
+}
+
+/// See [`super::super::IbotBackend::scatter_rows`].
+pub(super) fn scatter(y: Tensor<Gpu, 2>, places: &RowPlaces) -> Tensor<Gpu, 2> {
+    match places.places() {
+        [] => product::scatter_rows(y, places),
+        _ => gathered(y, places.inverse()),
+    }
+}
+
+/// See [`super::super::IbotBackend::column_sums`].
+pub(super) fn column_sums(x: Tensor<Gpu, 2>) -> Tensor<Gpu, 1> {
+    let [rows, width] = x.dims();
+    if rows * width == 0 {
+        return product::column_sums(x);
+    }
+    let mut sums = contiguous(x);
+    // one slab at least: what comes back is a tensor of its own
+    loop {
+        sums = slab_sums(&sums, width);
+        if sums.shape()[0] == 1 {
+            return tensor::<2>(sums).reshape([width]);
+        }
+    }
+}
+
+/// `[R, D]` -> `[S, D]`.
+fn slab_sums(x: &GpuTensor, width: usize) -> GpuTensor {
+    let rows = x.shape()[0];
+    let slabs = rows.div_ceil(SLAB_ROWS);
+    let y = empty(x, [slabs, width]);
+    let chunk = Chunk::for_length(width);
+    let chunks = chunk.count(width);
+    let lanes = workgroup(&x.client);
+    launch(
+        &x.client,
+        sums_kernel(lanes, chunk),
+        (slabs * chunks).div_ceil(lanes as usize),
+        &[x, &y],
+        &[rows as u32, chunks as u32, slabs as u32],
+    );
+    y
+}
