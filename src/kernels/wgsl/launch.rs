@@ -28,6 +28,10 @@ pub const SHADERS_VARIABLE: &str = "IBOT_SHADERS";
 /// device what a GPU runs.
 pub const WORKGROUP_VARIABLE: &str = "IBOT_WORKGROUP";
 
+/// Name of the variable that, set to 1, launches the kernels with counters that end any loop: for work on kernels, where
+/// a loop without an end would take the device away.
+const CHECKED_VARIABLE: &str = "IBOT_CHECKED";
+
 /// Lanes of a workgroup on a GPU.
 const GPU_WORKGROUP: u32 = 256;
 /// Subgroups this small are those of a CPU's vector unit. There a barrier costs more than lanes that idle, so a
@@ -166,6 +170,12 @@ fn chosen_workgroup() -> Option<u32> {
     })
 }
 
+/// Whether [`CHECKED_VARIABLE`] is 1.
+fn is_checked() -> bool {
+    static CHECKED: OnceLock<bool> = OnceLock::new();
+    *CHECKED.get_or_init(|| std::env::var_os(CHECKED_VARIABLE).is_some_and(|value| value == "1"))
+}
+
 /// Lanes of a workgroup that suit the device.
 pub(super) fn workgroup(client: &Client) -> u32 {
     let hardware = &client.properties().hardware;
@@ -237,7 +247,16 @@ pub(super) fn launch(
         .with_buffers(tensors.iter().map(|t| t.handle.clone().binding()).collect())
         .with_info(MetadataBindingInfo::custom(pack(info)));
     let dim = CubeDim::new_1d(kernel.workgroup);
-    client.launch(Box::new(SourceKernel::new(kernel, dim)), grid, arguments);
+    let kernel = Box::new(SourceKernel::new(kernel, dim));
+    if is_checked() {
+        client.launch(kernel, grid, arguments);
+    } else {
+        // SAFETY: every kernel takes its sizes from `info` and from its template alone, which the modules here make of
+        // the tensors' own shapes: each index into a tensor is below one of these sizes or clamped to it, spare lanes
+        // and workgroups return or loop over nothing, and a loop ends at one of these sizes or halves its counter. (cubecl
+        // bounds no index of a WGSL kernel in its checked mode either; it adds two counters to each loop.)
+        unsafe { client.launch_unchecked(kernel, grid, arguments) };
+    }
     observe_memory(client);
 }
 
