@@ -22,8 +22,8 @@ struct Info {
 @group(0) @binding({{ scalars }} + 3) var<storage, read> info: Info;
 
 @compute @workgroup_size(LANES)
-fn main(place: Place) {
-    if place.lane > 0u || group_of(place) > 0u {
+fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
+    if lane > 0u || number_of(place) > 0u {
         return;
     }
     var bits = 0u;

@@ -40,11 +40,10 @@ use super::choice::KernelChoice;
 use super::{
     AdamWInput, AdamWState, AffineBackwardInput, AffineGradients, AffineInput, AttentionInput,
     AttentionOutput, CrossEntropyInput, CrossEntropyOutput, Gpu, IbotBackend, LayerNormGradients,
-    LayerNormInput, RowPotentials, StepScale, StepScaleInput, TargetPotentials,
-    adamw as tensor_adamw, attention as tensor_attention, cross_entropy as tensor_cross_entropy,
-    ema as tensor_ema, gelu as tensor_gelu, layer_norm as tensor_layer_norm,
-    linear as tensor_linear, step_scale as tensor_step_scale,
-    target_potentials as tensor_potentials,
+    LayerNormInput, StepScale, StepScaleInput, TargetPotentials, adamw as tensor_adamw,
+    attention as tensor_attention, cross_entropy as tensor_cross_entropy, ema as tensor_ema,
+    gelu as tensor_gelu, layer_norm as tensor_layer_norm, linear as tensor_linear,
+    step_scale as tensor_step_scale, target_potentials as tensor_potentials,
 };
 use attention::Shares;
 use chunk::Chunk;
@@ -112,7 +111,8 @@ pub fn all_kernels(workgroups: &[u32], tensors: &[usize], teacher_views: &[usize
         }
         all.extend(layer_norm::row_kernels(Team::SOFTWARE, chunk));
         for workgroup in workgroups {
-            all.extend(layer_norm::row_kernels(Team::of_lanes(*workgroup), chunk));
+            let teams = Team::all_of_rows(*workgroup);
+            all.extend(teams.flat_map(|team| layer_norm::row_kernels(team, chunk)));
             all.extend(layer_norm::column_kernels(*workgroup, chunk));
             all.push(cross_entropy::total_kernel(*workgroup));
             all.extend(target_potentials::kernels(*workgroup, chunk));
@@ -170,15 +170,15 @@ impl IbotBackend for Gpu {
 
     fn sinkhorn_iteration(
         teacher_logits: Tensor<Self, 2>,
-        rows: RowPotentials<Self>,
+        of_rows: Tensor<Self, 2>,
         temperature: f64,
     ) -> TargetPotentials<Self> {
         match KernelChoice::active() {
             KernelChoice::Wgsl => {
-                target_potentials::sinkhorn_iteration(teacher_logits, rows, temperature)
+                target_potentials::sinkhorn_iteration(teacher_logits, of_rows, temperature)
             }
             KernelChoice::Reference => {
-                tensor_potentials::sinkhorn_iteration(teacher_logits, rows, temperature)
+                tensor_potentials::sinkhorn_iteration(teacher_logits, of_rows, temperature)
             }
         }
     }
