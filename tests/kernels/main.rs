@@ -16,6 +16,8 @@ mod loss;
 mod loss_case;
 mod optimizer;
 mod rows;
+mod shader_lints;
+mod shader_uniformity;
 mod shaders;
 mod sizes;
 mod streamed;

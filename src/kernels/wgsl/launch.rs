@@ -212,10 +212,14 @@ fn workgroup_for(largest_subgroup: u32, most_lanes: u32) -> u32 {
 /// Most tensors that a kernel binds whatever the device: with the info, WebGPU's least number of storage buffers.
 pub(super) const MOST_TENSORS: u32 = 7;
 
+/// Tensors that a kernel can bind on the device, beside its info: cubecl's number is one less than the adapter's.
+pub(super) fn bindings(client: &Client) -> u32 {
+    client.properties().hardware.max_bindings
+}
+
 /// Whether the device binds as many buffers as the kernels need.
 pub(super) fn check_bindings(client: &Client) -> Result<()> {
-    // one less than the adapter's number, and each kernel's info is one more than its tensors
-    check_max_bindings(client.properties().hardware.max_bindings)
+    check_max_bindings(bindings(client))
 }
 
 fn check_max_bindings(bindings: u32) -> Result<()> {

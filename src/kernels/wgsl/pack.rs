@@ -1,6 +1,6 @@
 //! Many tensors a dispatch: how they are dealt out to dispatches, and where each has its workgroups.
 
-use super::launch::{Client, GpuTensor, Kernel, is_software, launch};
+use super::launch::{Client, GpuTensor, Kernel, bindings, is_software, launch};
 use super::{Chunk, Walk};
 
 /// A tensor of an operation on many.
@@ -51,7 +51,7 @@ pub(super) fn tensors_per_dispatch(client: &Client, buffers: usize) -> usize {
 }
 
 fn tensors_that_fit(client: &Client, buffers: usize) -> usize {
-    tensors_within(client.properties().hardware.max_bindings, buffers)
+    tensors_within(bindings(client), buffers)
 }
 
 /// Of so many bindings beside the info, one is the buffer for all tensors, and one is left to naga, which on Metal binds a
