@@ -5,6 +5,7 @@
 
 const LANES = {{ workgroup }}u;
 
+/// Where an invocation stands in the launch; for kernels without barriers, see GroupPlace.
 struct Place {
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,

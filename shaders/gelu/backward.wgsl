@@ -20,7 +20,7 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     let end = min(first + LANES * ROUNDS, info.chunks);
     for (var at = first; at < end; at += LANES) {
         let entry = x[at];
-        let decay = exp(-0.5 * entry * entry);
+        let decay = decay_of(entry);
         d_x[at] = d_y[at] * (probability_below(entry, decay) + entry * (PEAK * decay));
     }
 }

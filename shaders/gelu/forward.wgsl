@@ -19,6 +19,6 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     let end = min(first + LANES * ROUNDS, info.chunks);
     for (var at = first; at < end; at += LANES) {
         let entry = x[at];
-        y[at] = entry * probability_below(entry, exp(-0.5 * entry * entry));
+        y[at] = entry * probability_below(entry, decay_of(entry));
     }
 }

@@ -18,6 +18,7 @@ mod optimizer;
 mod rows;
 mod shader_lints;
 mod shader_uniformity;
+mod shader_writers;
 mod shaders;
 mod sizes;
 mod streamed;

@@ -215,6 +215,8 @@ pub fn gelu<B: TrainBackend>(device: &B::Device) {
     for length in [1, 4, 7, 8, 2_047, 2_048, 2_052, 70_000] {
         gelu_of::<B>(&format!("{length}"), &draw(1, length, 3.0), device);
     }
+    // their squares are infinite
+    gelu_of::<B>("huge entries", &[1e20, -1e20, 1e20, 3.0], device);
 }
 
 pub fn layer_norm<B: TrainBackend>(device: &B::Device) {
@@ -223,6 +225,11 @@ pub fn layer_norm<B: TrainBackend>(device: &B::Device) {
             let x = draw(3, rows * width, 2.0);
             layer_norm_of::<B>(&format!("{rows} x {width}"), &x, width, device);
         }
+    }
+    // more slabs of 64 rows than lanes that share a column
+    for width in [3, 4, 68] {
+        let x = draw(3, 2_200 * width, 2.0);
+        layer_norm_of::<B>(&format!("2200 x {width}"), &x, width, device);
     }
 }
 
