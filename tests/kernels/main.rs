@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod attention;
 mod ema;
 #[path = "../gpu/mod.rs"]
 mod gpu;
@@ -85,6 +86,7 @@ fn flex() {
 fn wgpu() {
     if let Some((device, guard)) = gpu::device() {
         run::<Autodiff<Gpu>>("wgpu", &device);
+        attention::paths(&device);
         ema::packs(&device);
         optimizer::packs(&device);
         shaders::gradient_takes_the_place_of_the_logits(&device);

@@ -2,7 +2,8 @@
 //!
 //! - `template`: fills the shaders; `launch`: a filled shader as a kernel on the device
 //! - `chunk`, `target_potentials`, `cross_entropy`, `attention`, `layer_norm`, `gelu`, `matrix_product`, `ema`, `adamw`,
-//!   `sum_of_squares`, `step_scale`, `copy`: one module a folder or file of `shaders/`
+//!   `sum_of_squares`, `step_scale`, `copy`: one module a folder or file of `shaders/`; `attention_lanes` and
+//!   `attention_tiles`: the two kinds of kernels that attention chooses from
 //! - `pack`: operations on many tensors, dealt out to few dispatches
 //!
 //! Every storage buffer is bound read-write, inputs too: two tensors may be slices of one wgpu buffer, and wgpu forbids
@@ -10,6 +11,8 @@
 
 mod adamw;
 mod attention;
+mod attention_lanes;
+mod attention_tiles;
 mod chunk;
 mod copy;
 mod cross_entropy;
@@ -25,6 +28,7 @@ mod target_potentials;
 mod template;
 
 pub use adamw::packed_adamw;
+pub use attention::AttentionPath;
 pub use copy::copy;
 pub use ema::packed_ema;
 pub use launch::{Kernel, SHADERS_VARIABLE, WORKGROUP_VARIABLE, peak_bytes_in_use, shader_folder};
@@ -46,7 +50,6 @@ use super::{
     linear as tensor_linear, step_scale as tensor_step_scale,
     target_potentials as tensor_potentials,
 };
-use attention::Shares;
 use chunk::Chunk;
 use launch::{Client, check_bindings, is_software};
 use layer_norm::Team;
@@ -124,17 +127,24 @@ pub fn all_kernels(workgroups: &[u32], tensors: &[usize], teacher_views: &[usize
     all
 }
 
-/// The kernels of attention with heads of these widths.
+/// The kernels of attention with heads of these widths that can reach a device.
 pub fn attention_kernels(workgroups: &[u32], head_widths: &[usize]) -> Vec<Kernel> {
-    let of_width = |width: &usize| {
-        let chunk = Chunk::for_length(*width);
-        let chunks = chunk.count(*width);
-        let shares = workgroups.iter().map(|lanes| Shares::of_gpu(*lanes));
-        let all = shares.chain([Shares::of_software(chunks)]);
-        all.flat_map(move |shares| attention::kernels(shares, chunk, chunks))
-            .collect::<Vec<_>>()
+    let of_width = |head_width: usize, path: AttentionPath| {
+        let workgroups = match path {
+            AttentionPath::GpuLanes => workgroups,
+            _ => &[0], // lanes of their own
+        };
+        let all = workgroups
+            .iter()
+            .filter_map(move |lanes| path.passes(*lanes, head_width));
+        all.flatten().map(|pass| pass.kernel)
     };
-    head_widths.iter().flat_map(of_width).collect()
+    let of_widths = |path| {
+        head_widths
+            .iter()
+            .flat_map(move |width| of_width(*width, path))
+    };
+    AttentionPath::ALL.into_iter().flat_map(of_widths).collect()
 }
 
 impl IbotBackend for Gpu {
@@ -267,8 +277,8 @@ impl IbotBackend for Gpu {
 
     fn packed_attention(input: AttentionInput<Self>) -> AttentionOutput<Self> {
         match KernelChoice::active() {
-            KernelChoice::Wgsl if attention::suits(&input) => attention::forward(input),
-            _ => tensor_attention::forward(input),
+            KernelChoice::Wgsl => AttentionPath::of_device(&input).forward(input),
+            KernelChoice::Reference => tensor_attention::forward(input),
         }
     }
 
@@ -278,10 +288,8 @@ impl IbotBackend for Gpu {
         d_mixed: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
         match KernelChoice::active() {
-            KernelChoice::Wgsl if attention::suits(&input) => {
-                attention::backward(input, output, d_mixed)
-            }
-            _ => tensor_attention::backward(input, output, d_mixed),
+            KernelChoice::Wgsl => AttentionPath::of_device(&input).backward(input, output, d_mixed),
+            KernelChoice::Reference => tensor_attention::backward(input, output, d_mixed),
         }
     }
 
