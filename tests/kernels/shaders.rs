@@ -15,7 +15,7 @@ fn every_variant() -> Vec<Kernel> {
     let mut all = all_kernels(&workgroups, &[1, 2, 7, 15, 31], &[0, 1, 2, 3]);
     all.extend(attention_kernels(
         &workgroups,
-        &[1, 3, 4, 7, 12, 63, 64, 100, 128, 256],
+        &[1, 3, 4, 7, 12, 16, 32, 63, 64, 100, 128, 256],
     ));
     assert!(all.len() > 100);
     all

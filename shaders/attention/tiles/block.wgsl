@@ -123,7 +123,8 @@ fn operand_at(block: Block, operand: u32, token: u32) -> u32 {
     return token_at(block, token, 3u, operand);
 }
 
-/// Products of rows of one operand with the columns of another from `first` on.
+/// Products of rows of one operand with the columns of another from `first` on; a column beyond the last token is that one
+/// once more.
 fn products(block: Block, lane: Lane, of_rows: u32, of_columns: u32, first: u32) -> Products {
     let chunk = lane.number % SLICE;
     let staged = lane.number / SLICE;
@@ -171,7 +172,7 @@ fn with_slice(lane: Lane, before: Products) -> Products {
     return products;
 }
 
-/// Adds the operand's columns from `first` on, each times the rows' weights of it.
+/// Adds the operand's columns from `first` on, each times the rows' weights of it; none beyond the last token.
 fn with_columns(block: Block, lane: Lane, before: Sums, weights: Products, operand: u32, first: u32) -> Sums {
     var sums = before;
     {{ each column }}

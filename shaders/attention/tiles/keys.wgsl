@@ -31,15 +31,14 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) number: u32) {
     for (var first = 0u; first < block.tokens; first += COLUMNS) {
         var shares_of = products(block, lane, KEYS, QUERIES, first);
         {{ each column }}
-        let query_{{ column }} = first + lane.x + {{ column }}u * ACROSS;
-        let log_at_{{ column }} = block.first_log + min(query_{{ column }}, block.tokens - 1u);
-        let share_{{ column }} = exp(shares_of.of_{{ column }} * scale - row_log[log_at_{{ column }}]);
-        shares_of.of_{{ column }} = select(vec4(0.0), share_{{ column }}, query_{{ column }} < block.tokens);
+        let query_{{ column }} = min(first + lane.x + {{ column }}u * ACROSS, block.tokens - 1u);
+        shares_of.of_{{ column }} =
+            exp(shares_of.of_{{ column }} * scale - row_log[block.first_log + query_{{ column }}]);
         {{ end }}
         var d_scores = products(block, lane, VALUES, D_MIXED, first);
         {{ each column }}
         d_scores.of_{{ column }} =
-            shares_of.of_{{ column }} * (d_scores.of_{{ column }} - along[log_at_{{ column }}]);
+            shares_of.of_{{ column }} * (d_scores.of_{{ column }} - along[block.first_log + query_{{ column }}]);
         {{ end }}
         d_value = with_columns(block, lane, d_value, shares_of, D_MIXED, first);
         d_key = with_columns(block, lane, d_key, d_scores, QUERIES, first);

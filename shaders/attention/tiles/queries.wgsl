@@ -55,10 +55,8 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) number: u32) {
         let d_shares = products(block, lane, D_MIXED, VALUES, first);
         var d_scores: Products;
         {{ each column }}
-        let is_there_{{ column }} = first + lane.x + {{ column }}u * ACROSS < block.tokens;
-        let share_{{ column }} = exp(scores.of_{{ column }} * scale - log_of_sum);
         d_scores.of_{{ column }} =
-            select(vec4(0.0), share_{{ column }} * (d_shares.of_{{ column }} - all_along), is_there_{{ column }});
+            exp(scores.of_{{ column }} * scale - log_of_sum) * (d_shares.of_{{ column }} - all_along);
         {{ end }}
         d_query = with_columns(block, lane, d_query, d_scores, KEYS, first);
     }
