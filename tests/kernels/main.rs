@@ -15,12 +15,20 @@ mod launches;
 mod loss;
 mod loss_case;
 mod optimizer;
+#[cfg(target_os = "linux")]
+#[path = "../../benches/compilers/radv.rs"]
+mod radv;
 mod rows;
 mod shaders;
 mod sizes;
+#[cfg(target_os = "linux")]
+mod spills;
 mod streamed;
 #[path = "../suite/mod.rs"]
 mod suite;
+#[cfg(target_os = "linux")]
+#[path = "../../benches/compilers/variants.rs"]
+mod variants;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;

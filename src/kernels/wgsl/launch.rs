@@ -94,6 +94,11 @@ impl Kernel {
         self.workgroup
     }
 
+    /// What stands for the other placeholders of its template.
+    pub fn values(&self) -> &[(&'static str, String)] {
+        &self.values
+    }
+
     /// The WGSL.
     ///
     /// # Errors

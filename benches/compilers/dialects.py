@@ -1,0 +1,204 @@
+"""Metal's language, as naga writes it for a kernel, turned into CUDA's and OpenCL's, for compilers that take no WGSL.
+
+For counting registers, not for running: buffers come as pointers in the order of their bindings.
+"""
+
+import re
+
+# What of Metal's library naga's text calls, for CUDA. Divisions and exponentials are the fast ones, as Metal's are.
+CUDA_LIBRARY = r"""
+typedef unsigned int uint;
+#define FN __device__ __forceinline__
+namespace metal {
+typedef unsigned int uint;
+struct uint2 { uint x, y; };
+struct uint3 { uint x, y, z; };
+struct packed_uint3 {
+  uint x, y, z;
+  FN packed_uint3(uint3 a) : x(a.x), y(a.y), z(a.z) {}
+  FN uint operator[](uint i) const { return (&x)[i]; }
+};
+struct bool4 { bool x, y, z, w; };
+struct __align__(8) float2 {
+  float x, y;
+  float2() = default;
+  FN float2(float a) : x(a), y(a) {}
+  FN float2(float a, float b) : x(a), y(b) {}
+};
+struct __align__(16) float4 {
+  float x, y, z, w;
+  float4() = default;
+  FN float4(float a) : x(a), y(a), z(a), w(a) {}
+  FN float4(float a, float b, float c, float d) : x(a), y(b), z(c), w(d) {}
+  FN float &operator[](uint i) { return (&x)[i]; }
+};
+struct __align__(16) uint4 { uint x, y, z, w; };
+FN float divide(float a, float b) { return __fdividef(a, b); }
+FN float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+FN float exp(float a) { return __expf(a); }
+FN float exp2(float a) { return exp2f(a); }
+FN float log(float a) { return __logf(a); }
+FN float sqrt(float a) { return __fsqrt_rn(a); }
+FN float rsqrt(float a) { return rsqrtf(a); }
+FN float abs(float a) { return fabsf(a); }
+FN float max(float a, float b) { return fmaxf(a, b); }
+FN float min(float a, float b) { return fminf(a, b); }
+FN float clamp(float a, float b, float c) { return fminf(fmaxf(a, b), c); }
+FN uint max(uint a, uint b) { return a > b ? a : b; }
+FN uint min(uint a, uint b) { return a < b ? a : b; }
+template <class T> FN T select(T a, T b, bool c) { return c ? b : a; }
+FN float4 select(float4 a, float4 b, bool4 c) {
+  return float4(c.x ? b.x : a.x, c.y ? b.y : a.y, c.z ? b.z : a.z, c.w ? b.w : a.w);
+}
+FN float dot(float4 a, float4 b) { return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w; }
+#define EACH2(NAME, A, B, F) FN float2 NAME(A a, B b) { return float2(F(x), F(y)); }
+#define EACH4(NAME, A, B, F) FN float4 NAME(A a, B b) { return float4(F(x), F(y), F(z), F(w)); }
+#define BOTH(NAME, F, FR, FL)                                                                            \
+  EACH2(NAME, float2, float2, F) EACH2(NAME, float2, float, FR) EACH2(NAME, float, float2, FL)           \
+  EACH4(NAME, float4, float4, F) EACH4(NAME, float4, float, FR) EACH4(NAME, float, float4, FL)
+#define ADD(i) a.i + b.i
+#define ADDR(i) a.i + b
+#define ADDL(i) a + b.i
+#define SUB(i) a.i - b.i
+#define SUBR(i) a.i - b
+#define SUBL(i) a - b.i
+#define MUL(i) a.i * b.i
+#define MULR(i) a.i * b
+#define MULL(i) a * b.i
+#define DIV(i) divide(a.i, b.i)
+#define DIVR(i) divide(a.i, b)
+#define DIVL(i) divide(a, b.i)
+BOTH(operator+, ADD, ADDR, ADDL)
+BOTH(operator-, SUB, SUBR, SUBL)
+BOTH(operator*, MUL, MULR, MULL)
+BOTH(operator/, DIV, DIVR, DIVL)
+FN float4 operator-(float4 a) { return float4(-a.x, -a.y, -a.z, -a.w); }
+FN float2 operator-(float2 a) { return float2(-a.x, -a.y); }
+FN bool4 operator<(float4 a, float4 b) { return {a.x < b.x, a.y < b.y, a.z < b.z, a.w < b.w}; }
+#define MAP1(NAME) FN float4 NAME(float4 a) { return float4(NAME(a.x), NAME(a.y), NAME(a.z), NAME(a.w)); }
+#define MAP2(NAME)                                                                                       \
+  FN float4 NAME(float4 a, float4 b) {                                                                   \
+    return float4(NAME(a.x, b.x), NAME(a.y, b.y), NAME(a.z, b.z), NAME(a.w, b.w));                       \
+  }
+MAP1(exp) MAP1(exp2) MAP1(log) MAP1(sqrt) MAP1(rsqrt) MAP1(abs) MAP2(max) MAP2(min)
+FN float2 max(float2 a, float2 b) { return float2(max(a.x, b.x), max(a.y, b.y)); }
+FN float4 fma(float4 a, float4 b, float4 c) {
+  return float4(fma(a.x, b.x, c.x), fma(a.y, b.y, c.y), fma(a.z, b.z, c.z), fma(a.w, b.w, c.w));
+}
+}
+template <class To, class From> FN To as_type(From from) { To to; memcpy(&to, &from, sizeof to); return to; }
+"""
+
+OPENCL_LIBRARY = """
+#define select(a, b, c) ((c) ? (b) : (a))
+"""
+
+
+class Kernel:
+    """naga's text of one kernel in parts: what stands before the entry point, its parameters, and its body."""
+
+    def __init__(self, msl):
+        head = re.search(r"^kernel void (\w+)\((.*?)\) \{$", msl, re.M | re.S)
+        before = msl[: head.start()]
+        # the standard headers, and the sizes of runtime arrays, which nothing unchecked reads
+        before = re.sub(r"^(//|#include|using).*$", "", before, flags=re.M)
+        # no array ends where naga says: their length is the buffer's
+        self.before = re.sub(r"^(typedef .*)\[1\];$", r"\1[1 << 24];", before, flags=re.M)
+        self.body = msl[head.end() :]
+        self.buffers, self.shared, self.places = [], [], []
+        for parameter in re.split(r"\n, ", head[2].strip()):
+            text = re.sub(r"\[\[.*\]\]", "", parameter).strip()
+            space = text.split()[0]
+            name = re.search(r"(\w+)$", text)[1]
+            kind = re.sub(r"^(device|threadgroup|constant) |const|&|\w+$", "", text).strip()
+            if space in ("device", "constant"):
+                self.buffers.append((kind, name))
+            elif space == "threadgroup":
+                self.shared.append((kind, name))
+            elif "[[" in parameter and "stage_in" not in parameter:
+                self.places.append((name, re.search(r"\[\[(\w+)", parameter)[1]))
+
+
+def cuda(msl, name, lanes):
+    """The kernel as a function `name` of CUDA, in a namespace of its own; CUDA_LIBRARY must stand before it."""
+    kernel = Kernel(msl)
+    before = re.sub(r"^constant ", "static constexpr __device__ const ", kernel.before, flags=re.M)
+    before = re.sub(r"^([\w:]+ \w+\()", r"__device__ __forceinline__ \1", before, flags=re.M)
+    parameters = ", ".join(f"{kind} *{name}_at" for kind, name in kernel.buffers)
+    places = {
+        "threadgroup_position_in_grid": "metal::uint3 {0} = {{blockIdx.x, blockIdx.y, blockIdx.z}};",
+        "threadgroups_per_grid": "metal::uint3 {0} = {{gridDim.x, gridDim.y, gridDim.z}};",
+        "thread_index_in_threadgroup": "uint {0} = threadIdx.x;",
+    }
+    start = [f"{kind} &{name} = *{name}_at;" for kind, name in kernel.buffers]
+    start += [f"__shared__ {kind} {name};" for kind, name in kernel.shared]
+    start += [places[place].format(name) for name, place in kernel.places]
+    text = (
+        f"namespace {name}_space {{\n{before}\n"
+        f'extern "C" __global__ void __launch_bounds__({lanes}) {name}({parameters}) {{\n'
+        + "\n".join(start)
+        + kernel.body
+        + "\n}\n"
+    )
+    text = re.sub(r"\b(device|threadgroup|thread|constant) ", "", text)
+    return re.sub(r"metal::threadgroup_barrier\([^;]*\);", "__syncthreads();", text)
+
+
+def opencl(msl, lanes):
+    """The kernel as a program of OpenCL C with one function `main_`: no references, no constructors, no namespaces there."""
+    for kind, alias in re.findall(r"^typedef (\S+) (\w+);$", msl, re.M):
+        msl = re.sub(rf"^typedef .* {alias};$", "", msl, flags=re.M)
+        msl = re.sub(rf"\b{alias}\b", kind, msl)
+    # names of variables that are keywords there
+    kernel = Kernel(re.sub(r"\b(local|global|private)\b", r"\1_", msl))
+    structs = re.findall(r"^struct (\w+) \{", kernel.before, re.M)
+    spaces = {"device": "__global", "threadgroup": "__local", "constant": "__constant"}
+    found = re.findall(r"^typedef (\S+) (\w+)\[1 << 24\];$", kernel.before, re.M)
+    arrays = {name: element for element, name in found}
+
+    def pointer(space, kind, name):
+        return f"{spaces[space]} {arrays.get(kind, kind)}* {name}"
+
+    # what is passed by reference: arrays decay to pointers by themselves, members of structures need an arrow
+    def parameter(match):
+        space, kind, name = match[1], match[2], match[4]
+        return pointer("device" if space == "constant" else space, kind, name)
+
+    before = re.sub(r"^typedef .*\[1 << 24\];\n", "", kernel.before, flags=re.M)
+    before = re.sub(r"^constant ", "__constant ", before, flags=re.M)
+    before = re.sub(r"\b(device|threadgroup|constant) (\w\S*)( const)?& (\w+)", parameter, before)
+    buffers = ", ".join(pointer("device", kind, name) for kind, name in kernel.buffers)
+    places = {
+        "threadgroup_position_in_grid": "uint3 {0} = (uint3)(get_group_id(0), get_group_id(1), get_group_id(2));",
+        "threadgroups_per_grid": "uint3 {0} = (uint3)(get_num_groups(0), get_num_groups(1), get_num_groups(2));",
+        "thread_index_in_threadgroup": "uint {0} = get_local_id(0);",
+    }
+    start = [f"__local {kind} {name}_in; __local {kind}* {name} = &{name}_in;" for kind, name in kernel.shared]
+    start += [places[place].format(name) for name, place in kernel.places]
+    text = (
+        before
+        + f"\n__attribute__((reqd_work_group_size({lanes}, 1, 1))) __kernel void main_({buffers}) {{\n"
+        + "\n".join(start)
+        + kernel.body
+    )
+    for kind, name in kernel.buffers + kernel.shared:
+        if kind in structs:
+            text = re.sub(rf"\b{name}\.", f"{name}->", text)
+    for name in structs:
+        text = re.sub(rf"(?<!struct ){name} \{{", f"({name}) {{", text)
+        text = re.sub(rf"^struct {name} \{{", f"typedef struct {name} {name};\nstruct {name} {{", text, flags=re.M)
+    for name in re.findall(r"metal::packed_uint3 (\w+);", text):
+        text = re.sub(rf"\.{name}\[([012])\]", rf".{name}.s\1", text)
+    text = text.replace("packed_uint3", "uint3")
+
+    def zero(match):
+        return f"{match[1]} {match[2]} = " + ("{0};" if match[1] in structs else f"({match[1]})(0);")
+
+    text = re.sub(r"([\w:]+) (\w+) = \{\};", zero, text)
+    text = re.sub(r"metal::threadgroup_barrier\([^;]*\);", "barrier(CLK_LOCAL_MEM_FENCE);", text)
+    text = re.sub(r"\bas_type<(\w+)>", r"as_\1", text)
+    text = re.sub(r"(?:metal::)?\b((?:float|uint)[234]?) \{\}", r"(\1)(0)", text)
+    text = re.sub(r"metal::((float|uint)[234])\(", r"(\1)(", text)
+    text = re.sub(r"metal::(exp|log|sqrt|rsqrt|exp2)\(", r"native_\1(", text)
+    text = text.replace("metal::abs(", "fabs(")
+    return OPENCL_LIBRARY + text.replace("metal::", "")
