@@ -16,8 +16,9 @@ mod variants;
 use std::error::Error;
 use std::path::Path;
 
+use naga::back::msl;
 use serde_json::json;
-use variants::variants;
+use variants::{UNCHECKED, Variant, variants};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -43,18 +44,39 @@ fn write(folder: &Path) -> Result<(), Box<dyn Error>> {
             .collect();
         std::fs::write(folder.join(&stem).with_extension("wgsl"), &variant.wgsl)?;
         std::fs::write(folder.join(&stem).with_extension("spv"), spirv)?;
-        std::fs::write(folder.join(&stem).with_extension("metal"), variant.msl())?;
+        std::fs::write(folder.join(&stem).with_extension("metal"), msl(variant)?)?;
         list.push(json!({
             "stem": stem,
             "name": variant.name,
-            "lanes": variant.lanes,
-            "bindings": variant.bindings,
-            "workgroup_bytes": variant.workgroup_bytes,
+            "lanes": variant.module.entry_points[0].workgroup_size[0],
+            "workgroup_bytes": workgroup_bytes(&variant.module),
         }));
     }
     std::fs::write(folder.join("kernels.json"), format!("{:#}\n", json!(list)))?;
     println!("{} kernels in {}", list.len(), folder.display());
     Ok(())
+}
+
+/// What Metal gets, but for the numbers of its buffers.
+fn msl(variant: &Variant) -> Result<String, msl::Error> {
+    let options = msl::Options {
+        lang_version: (2, 4),
+        fake_missing_bindings: true,
+        bounds_check_policies: UNCHECKED,
+        force_loop_bounding: false,
+        zero_initialize_workgroup_memory: false,
+        ..msl::Options::default()
+    };
+    let (module, info) = (&variant.module, &variant.info);
+    let (text, _) = msl::write_string(module, info, &options, &Default::default())?;
+    Ok(text)
+}
+
+fn workgroup_bytes(module: &naga::Module) -> u32 {
+    let globals = module.global_variables.iter().map(|(_, global)| global);
+    let shared = globals.filter(|global| global.space == naga::AddressSpace::WorkGroup);
+    let sizes = shared.map(|global| module.types[global.ty].inner.size(module.to_ctx()));
+    sizes.sum()
 }
 
 /// One process a generation of cards, each with the argument "radv".

@@ -27,8 +27,8 @@ import dialects
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "target" / "compilers"
 OUT = ROOT / "docs" / "compilers.md"
-NVIDIA = {"sm_75": "RTX 20 (sm_75)", "sm_89": "RTX 40 (sm_89)", "sm_90": "H100 (sm_90)"}
-INTEL = {"dg2": "Arc (dg2)", "tgllp": "Xe-LP (tgllp)"}
+NVIDIA = {"sm_75": "RTX 20", "sm_89": "RTX 40", "sm_90": "H100"}
+INTEL = {"dg2": "Arc", "tgllp": "Xe-LP"}
 
 
 def run(*command, **more):
@@ -53,7 +53,8 @@ def amd():
         waves = statistics["Subgroups per SIMD"]
         text = f"{statistics['VGPRs']} r, {waves} w, {statistics['Instructions']} i"
         spilled = statistics["Spilled VGPRs"] + statistics["Spilled SGPRs"]
-        columns.setdefault(found["card"], {})[found["name"]] = cell(text, spilled)
+        card = "AMD " + re.search(r"RADV (\w+)", found["card"])[1].lower()
+        columns.setdefault(card, {})[found["name"]] = cell(text, spilled)
     return columns
 
 
@@ -71,7 +72,7 @@ def nvidia(kernels):
         binary = WORK / f"{architecture}.cubin"
         said = run(nvcc, f"-arch={architecture}", "-O3", "-cubin", "-Xptxas", "-v", "-w", "-o", binary, source)
         counts = instructions_of_cubin(Path(nvcc).with_name("nvdisasm"), binary)
-        column = columns.setdefault(name, {})
+        column = columns.setdefault(f"{name} ({architecture})", {})
         for kernel in kernels:
             part = said.split(f"Compiling entry function '{entry(kernel)}'")[1].split("Compiling entry")[0]
             registers = re.search(r"Used (\d+) registers", part)[1]
@@ -97,7 +98,7 @@ def intel(kernels):
         return {}
     columns = {}
     for device, name in INTEL.items():
-        column = columns.setdefault(name, {})
+        column = columns.setdefault(f"{name} ({device})", {})
         for kernel in kernels:
             folder = WORK / device / kernel["stem"]
             shutil.rmtree(folder, ignore_errors=True)

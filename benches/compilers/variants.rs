@@ -1,7 +1,7 @@
 //! The kernels that a GPU runs, in the languages that its driver is given.
 
 use ibot::kernels::wgsl::{Kernel, all_kernels, attention_kernels};
-use naga::back::{msl, spv};
+use naga::back::spv;
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
@@ -19,16 +19,14 @@ const HEAD_WIDTHS: [usize; 2] = [32, 64];
 pub struct Variant {
     /// The shader's file, then what tells the variant from others.
     pub name: String,
-    /// Lanes of a workgroup.
-    pub lanes: u32,
     /// Storage buffers.
     pub bindings: u32,
-    /// Bytes of workgroup memory.
-    pub workgroup_bytes: u32,
     /// Its text.
     pub wgsl: String,
-    module: naga::Module,
-    info: ModuleInfo,
+    /// The same as naga sees it.
+    pub module: naga::Module,
+    /// What naga found out about that.
+    pub info: ModuleInfo,
 }
 
 /// Every kernel at the widths of a GPU.
@@ -57,14 +55,10 @@ impl Variant {
         let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
             .validate(&module)
             .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&wgsl)));
-        let globals = || module.global_variables.iter().map(|(_, global)| global);
-        let bindings = globals().filter(|global| global.binding.is_some()).count();
-        let shared = globals().filter(|g| g.space == naga::AddressSpace::WorkGroup);
-        let sizes = shared.map(|global| module.types[global.ty].inner.size(module.to_ctx()));
+        let globals = module.global_variables.iter();
+        let bindings = globals.filter(|(_, global)| global.binding.is_some());
         Self {
-            lanes: kernel.workgroup(),
-            bindings: bindings as u32,
-            workgroup_bytes: sizes.sum(),
+            bindings: bindings.count() as u32,
             name,
             wgsl,
             module,
@@ -84,41 +78,28 @@ impl Variant {
         spv::write_vec(&self.module, &self.info, &options, None)
             .unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
-
-    /// What Metal gets, but for the numbers of its buffers.
-    pub fn msl(&self) -> String {
-        let options = msl::Options {
-            lang_version: (2, 4),
-            fake_missing_bindings: true,
-            bounds_check_policies: UNCHECKED,
-            force_loop_bounding: false,
-            zero_initialize_workgroup_memory: false,
-            ..msl::Options::default()
-        };
-        msl::write_string(&self.module, &self.info, &options, &Default::default())
-            .unwrap_or_else(|error| panic!("{}: {error}", self.name))
-            .0
-    }
 }
 
 /// Kernels are launched without naga's checks: every index is bounded by the shader.
-const UNCHECKED: BoundsCheckPolicies = BoundsCheckPolicies {
+pub const UNCHECKED: BoundsCheckPolicies = BoundsCheckPolicies {
     index: BoundsCheckPolicy::Unchecked,
     buffer: BoundsCheckPolicy::Unchecked,
     image_load: BoundsCheckPolicy::Unchecked,
     binding_array: BoundsCheckPolicy::Unchecked,
 };
 
-/// `attention/keys vec4 head_chunk=16 member=1`: numbers that fill the template, and how long its vectors are. Other values,
-/// bodies of functions, follow from those.
+/// `attention/keys vec4 head_chunk=16 member=1`: numbers that fill the template, but for flags that are 0, and whether its
+/// vectors have 4 entries. Other values, bodies of functions, follow from those.
 fn name(kernel: &Kernel) -> String {
-    let mut name = kernel.name().to_owned();
+    let mut words = vec![kernel.name().to_owned()];
     for (key, value) in kernel.values() {
         match value.parse::<usize>() {
-            Ok(number) => name += &format!(" {key}={number}"),
-            Err(_) if value.starts_with("vec4<") => name += " vec4",
+            Ok(0) => {}
+            Ok(number) => words.push(format!("{key}={number}")),
+            Err(_) if value.starts_with("vec4<") => words.push("vec4".to_owned()),
             Err(_) => {}
         }
     }
-    name
+    words.dedup();
+    words.join(" ")
 }

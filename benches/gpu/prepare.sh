@@ -21,11 +21,11 @@ newest() {
     find "$target/release/deps" -maxdepth 1 -name "$1-*" ! -name '*.*' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d ' ' -f 2
 }
 
-cargo build --release --locked --bin ibot
-keep "$target/release/ibot" ibot
+# builds the program too
 cargo test --release --locked --no-run --test kernels
+cargo build --release --locked --bench gpu_probe
+keep "$target/release/ibot" ibot
 keep "$(newest kernels)" kernels
-cargo bench --locked --no-run --bench gpu_probe
 keep "$(newest gpu_probe)" gpu_probe
 if [ "${1:-}" = features ]; then
     cargo build --release --locked --bin ibot --features autotune --target-dir "$target/autotune"

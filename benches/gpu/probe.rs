@@ -4,6 +4,7 @@
 //! Entries are small integers, so that sums are exact in f32 in any order. Ends with 1 where a number is wrong.
 
 use std::error::Error;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use ibot::burn::tensor::backend::BackendTypes;
@@ -23,7 +24,17 @@ const ROUNDS: usize = 10;
 /// Rows of a result that are compared, spread over all of it: more would take the CPU minutes.
 const COMPARED: usize = 6;
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match probe() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn probe() -> Result<()> {
     let mut arguments = std::env::args()
         .skip(1)
         .filter(|argument| argument != "--bench"); // cargo's
