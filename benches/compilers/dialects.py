@@ -11,86 +11,106 @@ typedef unsigned int uint;
 #define FN __device__ __forceinline__
 namespace metal {
 typedef unsigned int uint;
-struct uint2 { uint x, y; };
+template <class T> struct same { typedef T type; };  // of operands that follow the other's type
 struct uint3 { uint x, y, z; };
 struct packed_uint3 {
   uint x, y, z;
   FN packed_uint3(uint3 a) : x(a.x), y(a.y), z(a.z) {}
   FN uint operator[](uint i) const { return (&x)[i]; }
 };
-struct bool4 { bool x, y, z, w; };
-struct __align__(8) float2 {
-  float x, y;
-  float2() = default;
-  FN float2(float a) : x(a), y(a) {}
-  FN float2(float a, float b) : x(a), y(b) {}
+template <class T> struct alignas(2 * sizeof(T)) vector2 {
+  T x, y;
+  vector2() = default;
+  FN constexpr vector2(T a) : x(a), y(a) {}
+  FN constexpr vector2(T a, T b) : x(a), y(b) {}
 };
-struct __align__(16) float4 {
-  float x, y, z, w;
-  float4() = default;
-  FN float4(float a) : x(a), y(a), z(a), w(a) {}
-  FN float4(float a, float b, float c, float d) : x(a), y(b), z(c), w(d) {}
-  FN float &operator[](uint i) { return (&x)[i]; }
+template <class T> struct alignas(4 * sizeof(T)) vector4 {
+  T x, y, z, w;
+  vector4() = default;
+  FN constexpr vector4(T a) : x(a), y(a), z(a), w(a) {}
+  FN constexpr vector4(T a, T b, T c, T d) : x(a), y(b), z(c), w(d) {}
+  FN T &operator[](uint i) { return (&x)[i]; }
 };
-struct __align__(16) uint4 { uint x, y, z, w; };
+typedef vector2<float> float2;
+typedef vector2<uint> uint2;
+typedef vector4<float> float4;
+typedef vector4<uint> uint4;
+typedef vector4<bool> bool4;
+struct float4x4 {
+  float4 columns[4];
+  float4x4() = default;
+  FN float4x4(float4 a, float4 b, float4 c, float4 d) : columns{a, b, c, d} {}
+  FN float4 &operator[](uint i) { return columns[i]; }
+};
+FN float4x4 transpose(float4x4 a) {
+  return float4x4(float4(a[0].x, a[1].x, a[2].x, a[3].x), float4(a[0].y, a[1].y, a[2].y, a[3].y),
+                  float4(a[0].z, a[1].z, a[2].z, a[3].z), float4(a[0].w, a[1].w, a[2].w, a[3].w));
+}
+
 FN float divide(float a, float b) { return __fdividef(a, b); }
+FN uint divide(uint a, uint b) { return a / b; }
 FN float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 FN float exp(float a) { return __expf(a); }
-FN float exp2(float a) { return exp2f(a); }
 FN float log(float a) { return __logf(a); }
 FN float sqrt(float a) { return __fsqrt_rn(a); }
 FN float rsqrt(float a) { return rsqrtf(a); }
 FN float abs(float a) { return fabsf(a); }
 FN float max(float a, float b) { return fmaxf(a, b); }
 FN float min(float a, float b) { return fminf(a, b); }
-FN float clamp(float a, float b, float c) { return fminf(fmaxf(a, b), c); }
 FN uint max(uint a, uint b) { return a > b ? a : b; }
 FN uint min(uint a, uint b) { return a < b ? a : b; }
+template <class T> FN T clamp(T a, T b, T c) { return min(max(a, b), c); }
 template <class T> FN T select(T a, T b, bool c) { return c ? b : a; }
-FN float4 select(float4 a, float4 b, bool4 c) {
-  return float4(c.x ? b.x : a.x, c.y ? b.y : a.y, c.z ? b.z : a.z, c.w ? b.w : a.w);
+template <class T> FN vector4<T> select(vector4<T> a, vector4<T> b, bool4 c) {
+  return vector4<T>(c.x ? b.x : a.x, c.y ? b.y : a.y, c.z ? b.z : a.z, c.w ? b.w : a.w);
 }
 FN float dot(float4 a, float4 b) { return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w; }
-#define EACH2(NAME, A, B, F) FN float2 NAME(A a, B b) { return float2(F(x), F(y)); }
-#define EACH4(NAME, A, B, F) FN float4 NAME(A a, B b) { return float4(F(x), F(y), F(z), F(w)); }
-#define BOTH(NAME, F, FR, FL)                                                                            \
-  EACH2(NAME, float2, float2, F) EACH2(NAME, float2, float, FR) EACH2(NAME, float, float2, FL)           \
-  EACH4(NAME, float4, float4, F) EACH4(NAME, float4, float, FR) EACH4(NAME, float, float4, FL)
-#define ADD(i) a.i + b.i
-#define ADDR(i) a.i + b
-#define ADDL(i) a + b.i
-#define SUB(i) a.i - b.i
-#define SUBR(i) a.i - b
-#define SUBL(i) a - b.i
-#define MUL(i) a.i * b.i
-#define MULR(i) a.i * b
-#define MULL(i) a * b.i
-#define DIV(i) divide(a.i, b.i)
-#define DIVR(i) divide(a.i, b)
-#define DIVL(i) divide(a, b.i)
-BOTH(operator+, ADD, ADDR, ADDL)
-BOTH(operator-, SUB, SUBR, SUBL)
-BOTH(operator*, MUL, MULR, MULL)
-BOTH(operator/, DIV, DIVR, DIVL)
-FN float4 operator-(float4 a) { return float4(-a.x, -a.y, -a.z, -a.w); }
-FN float2 operator-(float2 a) { return float2(-a.x, -a.y); }
-FN bool4 operator<(float4 a, float4 b) { return {a.x < b.x, a.y < b.y, a.z < b.z, a.w < b.w}; }
-#define MAP1(NAME) FN float4 NAME(float4 a) { return float4(NAME(a.x), NAME(a.y), NAME(a.z), NAME(a.w)); }
-#define MAP2(NAME)                                                                                       \
-  FN float4 NAME(float4 a, float4 b) {                                                                   \
-    return float4(NAME(a.x, b.x), NAME(a.y, b.y), NAME(a.z, b.z), NAME(a.w, b.w));                       \
-  }
-MAP1(exp) MAP1(exp2) MAP1(log) MAP1(sqrt) MAP1(rsqrt) MAP1(abs) MAP2(max) MAP2(min)
-FN float2 max(float2 a, float2 b) { return float2(max(a.x, b.x), max(a.y, b.y)); }
 FN float4 fma(float4 a, float4 b, float4 c) {
   return float4(fma(a.x, b.x, c.x), fma(a.y, b.y, c.y), fma(a.z, b.z, c.z), fma(a.w, b.w, c.w));
 }
+
+// entry by entry: of two vectors, or of a vector and a number
+#define PAIRS(NAME, EACH)                                                                                            \
+  template <class T> FN vector2<T> NAME(vector2<T> a, vector2<T> b) { return {EACH(a.x, b.x), EACH(a.y, b.y)}; }     \
+  template <class T> FN vector4<T> NAME(vector4<T> a, vector4<T> b) {                                                \
+    return {EACH(a.x, b.x), EACH(a.y, b.y), EACH(a.z, b.z), EACH(a.w, b.w)};                                         \
+  }
+#define NUMBERS(NAME)                                                                                                \
+  template <class T> FN vector2<T> NAME(vector2<T> a, typename same<T>::type b) { return NAME(a, vector2<T>(b)); }   \
+  template <class T> FN vector2<T> NAME(typename same<T>::type a, vector2<T> b) { return NAME(vector2<T>(a), b); }   \
+  template <class T> FN vector4<T> NAME(vector4<T> a, typename same<T>::type b) { return NAME(a, vector4<T>(b)); }   \
+  template <class T> FN vector4<T> NAME(typename same<T>::type a, vector4<T> b) { return NAME(vector4<T>(a), b); }
+#define ADD(a, b) a + b
+#define SUBTRACT(a, b) a - b
+#define MULTIPLY(a, b) a * b
+PAIRS(operator+, ADD) NUMBERS(operator+)
+PAIRS(operator-, SUBTRACT) NUMBERS(operator-)
+PAIRS(operator*, MULTIPLY) NUMBERS(operator*)
+PAIRS(operator/, divide) NUMBERS(operator/)
+PAIRS(max, max)
+PAIRS(min, min)
+template <class T> FN vector4<T> operator-(vector4<T> a) { return {-a.x, -a.y, -a.z, -a.w}; }
+#define COMPARE(SIGN)                                                                                                \
+  template <class T> FN bool4 operator SIGN(vector4<T> a, vector4<T> b) {                                            \
+    return {a.x SIGN b.x, a.y SIGN b.y, a.z SIGN b.z, a.w SIGN b.w};                                                 \
+  }
+COMPARE(<) COMPARE(<=) COMPARE(>) COMPARE(>=)
+#define SINGLE(NAME) FN float4 NAME(float4 a) { return {NAME(a.x), NAME(a.y), NAME(a.z), NAME(a.w)}; }
+SINGLE(exp) SINGLE(log) SINGLE(sqrt) SINGLE(rsqrt) SINGLE(abs)
 }
 template <class To, class From> FN To as_type(From from) { To to; memcpy(&to, &from, sizeof to); return to; }
 """
 
 OPENCL_LIBRARY = """
+typedef int4 bool4;
 #define select(a, b, c) ((c) ? (b) : (a))
+typedef struct { float4 columns[4]; } float4x4;
+float4x4 transpose(float4x4 a) {
+  float4 *c = a.columns;
+  return (float4x4){{(float4)(c[0].x, c[1].x, c[2].x, c[3].x), (float4)(c[0].y, c[1].y, c[2].y, c[3].y),
+                     (float4)(c[0].z, c[1].z, c[2].z, c[3].z), (float4)(c[0].w, c[1].w, c[2].w, c[3].w)}};
+}
+float4x4 matrix_of(float4 a, float4 b, float4 c, float4 d) { return (float4x4){{a, b, c, d}}; }
 """
 
 
@@ -141,6 +161,7 @@ def cuda(msl, name, lanes):
         + "\n}\n"
     )
     text = re.sub(r"\b(device|threadgroup|thread|constant) ", "", text)
+    text = re.sub(r"(?<![\w.])(\d+\.\d+(e[+-]?\d+)?)", r"\1f", text)  # else they are doubles there
     return re.sub(r"metal::threadgroup_barrier\([^;]*\);", "__syncthreads();", text)
 
 
@@ -185,8 +206,12 @@ def opencl(msl, lanes):
         if kind in structs:
             text = re.sub(rf"\b{name}\.", f"{name}->", text)
     for name in structs:
-        text = re.sub(rf"(?<!struct ){name} \{{", f"({name}) {{", text)
+        text = re.sub(rf"(?<!struct )\b{name} \{{", f"({name}) {{", text)
         text = re.sub(rf"^struct {name} \{{", f"typedef struct {name} {name};\nstruct {name} {{", text, flags=re.M)
+    for name in set(re.findall(r"metal::float4x4 (\w+)", text)):
+        text = re.sub(rf"\b{name}\[", f"{name}.columns[", text)
+    text = text.replace("metal::float4x4(", "matrix_of(").replace("metal::float4x4 {}", "(float4x4){0}")
+    text = re.sub(r"metal::float4x4 (\w+) = \{\};", r"metal::float4x4 \1 = {{0}};", text)
     for name in re.findall(r"metal::packed_uint3 (\w+);", text):
         text = re.sub(rf"\.{name}\[([012])\]", rf".{name}.s\1", text)
     text = text.replace("packed_uint3", "uint3")

@@ -160,7 +160,8 @@ Written by `python benches/compilers/report.py`, which says what the compilers a
 {datetime.date.today()} at commit {commit}. Nothing ran: these are registers, not speeds.{left_out}
 
 Every kernel as a GPU runs it, without naga's checks. r: registers a lane (AMD's vector registers), w: waves that a SIMD
-holds at a time, i: instructions in the program's text; AMD spills registers, NVIDIA and Intel bytes.
+holds at a time, i: instructions in the program's text; AMD spills registers, NVIDIA and Intel bytes. A few bytes on NVIDIA
+are its compiler's choice: it gives up registers where another workgroup then finds room.
 {spills} of {len(kernels) * len(columns)} do not fit their registers.
 
 {table(kernels, columns)}
