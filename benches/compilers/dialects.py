@@ -115,7 +115,10 @@ float4x4 matrix_of(float4 a, float4 b, float4 c, float4 d) { return (float4x4){{
 
 
 class Kernel:
-    """naga's text of one kernel in parts: what stands before the entry point, its parameters, and its body."""
+    """naga's text of one kernel in parts: what stands before the entry point, its parameters, and its body.
+
+    buffers and shared hold (type, name) of each in order, places (name, what it is) of what tells a lane where it stands.
+    """
 
     def __init__(self, msl):
         head = re.search(r"^kernel void (\w+)\((.*?)\) \{$", msl, re.M | re.S)
@@ -167,6 +170,7 @@ def cuda(msl, name, lanes):
 
 def opencl(msl, lanes):
     """The kernel as a program of OpenCL C with one function `main_`: no references, no constructors, no namespaces there."""
+    # other names of types: `typedef metal::float4 Chunk;`
     for kind, alias in re.findall(r"^typedef (\S+) (\w+);$", msl, re.M):
         msl = re.sub(rf"^typedef .* {alias};$", "", msl, flags=re.M)
         msl = re.sub(rf"\b{alias}\b", kind, msl)
@@ -205,17 +209,26 @@ def opencl(msl, lanes):
     for kind, name in kernel.buffers + kernel.shared:
         if kind in structs:
             text = re.sub(rf"\b{name}\.", f"{name}->", text)
+    return OPENCL_LIBRARY + in_c(text, structs)
+
+
+def in_c(text, structs):
+    """Metal's constructors, casts and functions in the words of OpenCL C."""
+    # Name {1, 2} makes a structure; a definition gives it its short name
     for name in structs:
         text = re.sub(rf"(?<!struct )\b{name} \{{", f"({name}) {{", text)
         text = re.sub(rf"^struct {name} \{{", f"typedef struct {name} {name};\nstruct {name} {{", text, flags=re.M)
+    # matrices are structures of columns there
     for name in set(re.findall(r"metal::float4x4 (\w+)", text)):
         text = re.sub(rf"\b{name}\[", f"{name}.columns[", text)
     text = text.replace("metal::float4x4(", "matrix_of(").replace("metal::float4x4 {}", "(float4x4){0}")
     text = re.sub(r"metal::float4x4 (\w+) = \{\};", r"metal::float4x4 \1 = {{0}};", text)
+    # a vector's entries have names, no numbers
     for name in re.findall(r"metal::packed_uint3 (\w+);", text):
         text = re.sub(rf"\.{name}\[([012])\]", rf".{name}.s\1", text)
     text = text.replace("packed_uint3", "uint3")
 
+    # {} makes zeros
     def zero(match):
         return f"{match[1]} {match[2]} = " + ("{0};" if match[1] in structs else f"({match[1]})(0);")
 
@@ -226,4 +239,4 @@ def opencl(msl, lanes):
     text = re.sub(r"metal::((float|uint)[234])\(", r"(\1)(", text)
     text = re.sub(r"metal::(exp|log|sqrt|rsqrt|exp2)\(", r"native_\1(", text)
     text = text.replace("metal::abs(", "fabs(")
-    return OPENCL_LIBRARY + text.replace("metal::", "")
+    return text.replace("metal::", "")
