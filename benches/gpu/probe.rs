@@ -187,7 +187,7 @@ fn wrong(
     let [rows, columns] = product.dims();
     let compared = (0..COMPARED.min(rows)).map(|at| at * (rows - 1) / (COMPARED - 1));
     let wrong_in_row = |row: usize| {
-        let found = product.clone().slice([row..row + 1]).into_data();
+        let found = product.clone().narrow(0, row, 1).into_data();
         let mut expected = vec![0.0; columns];
         for t in 0..depth {
             let factor = f64::from(left(row, t));
