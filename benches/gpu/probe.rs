@@ -38,7 +38,8 @@ fn probe() -> Result<()> {
     let mut arguments = std::env::args()
         .skip(1)
         .filter(|argument| argument != "--bench"); // cargo's
-    let rows = arguments.next().map_or(Ok(ROWS), |rows| rows.parse())?;
+    let rows: usize = arguments.next().map_or(Ok(ROWS), |rows| rows.parse())?;
+    let rows = rows.max(TOKENS);
     let selected = select(BackendChoice::Wgpu, None)?;
     let guard = DeviceGuard::install(&selected)?;
     println!("{selected}");
