@@ -13,6 +13,7 @@ use cubecl::prelude::{CubeCount, CubeDim, KernelId};
 use cubecl::server::{KernelArguments, MetadataBindingInfo};
 
 use super::super::{Gpu, wrap};
+use super::launched;
 use super::template::fill;
 use crate::error::{Error, Result};
 
@@ -92,6 +93,13 @@ impl Kernel {
     /// Lanes of a workgroup.
     pub fn workgroup(&self) -> u32 {
         self.workgroup
+    }
+
+    /// What fills the template beside the lanes, as `name=value` with spaces between.
+    pub fn variant(&self) -> String {
+        let values = self.values.iter();
+        let values = values.map(|(name, value)| format!("{name}={value}"));
+        values.collect::<Vec<_>>().join(" ")
     }
 
     /// The WGSL.
@@ -231,6 +239,7 @@ pub(super) fn launch(
     if groups == 0 {
         return;
     }
+    launched::note(&kernel, groups);
     let hardware = &client.properties().hardware;
     let grid = grid(groups, hardware.max_cube_count.0 as usize);
     let arguments = KernelArguments::new()
