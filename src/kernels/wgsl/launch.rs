@@ -13,7 +13,7 @@ use cubecl::prelude::{CubeCount, CubeDim, KernelId};
 use cubecl::server::{KernelArguments, MetadataBindingInfo};
 
 use super::super::{Gpu, wrap};
-use super::launched;
+use super::observed;
 use super::template::fill;
 use crate::error::{Error, Result};
 
@@ -239,7 +239,7 @@ pub(super) fn launch(
     if groups == 0 {
         return;
     }
-    launched::note(&kernel, groups);
+    observed::note(&kernel, groups);
     let hardware = &client.properties().hardware;
     let grid = grid(groups, hardware.max_cube_count.0 as usize);
     let arguments = KernelArguments::new()

@@ -1,6 +1,6 @@
 //! The operations on the GPU: WGSL kernels of `shaders/`, launched on burn's own queue and buffers.
 //!
-//! - `template`: fills the shaders; `launch`: a filled shader as a kernel on the device; `launched`: which ones ran
+//! - `template`: fills the shaders; `launch`: a filled shader as a kernel on the device; `observed`: which ones ran
 //! - `chunk`, `target_potentials`, `cross_entropy`, `attention`, `layer_norm`, `gelu`, `matrix_product`, `ema`, `adamw`,
 //!   `sum_of_squares`, `step_scale`, `copy`: one module a folder or file of `shaders/`
 //! - `pack`: operations on many tensors, dealt out to few dispatches
@@ -16,9 +16,9 @@ mod cross_entropy;
 mod ema;
 mod gelu;
 mod launch;
-mod launched;
 mod layer_norm;
 mod matrix_product;
+mod observed;
 mod pack;
 mod step_scale;
 mod sum_of_squares;
@@ -29,7 +29,7 @@ pub use adamw::packed_adamw;
 pub use copy::copy;
 pub use ema::packed_ema;
 pub use launch::{Kernel, SHADERS_VARIABLE, WORKGROUP_VARIABLE, peak_bytes_in_use, shader_folder};
-pub use launched::{Launched, observe};
+pub use observed::{Launched, observe};
 
 use burn::tensor::Tensor;
 use burn::tensor::ops::FloatTensor;
