@@ -48,6 +48,8 @@ impl CheckResult {
             Ok(tensors) => (tensors, None),
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
+        let mut names: Vec<_> = kernels.iter().map(|launched| launched.name).collect();
+        names.dedup(); // one with other lanes too
         let worst = tensors
             .iter()
             .max_by(|a, b| a.badness().total_cmp(&b.badness()));
@@ -60,7 +62,7 @@ impl CheckResult {
             numbers: tensors.iter().map(|tensor| tensor.numbers).sum(),
             seconds,
             reason: failure.or_else(|| worst.and_then(TensorResult::reason)),
-            kernels: kernels.iter().map(|launched| launched.name).collect(),
+            kernels: names,
             tensors,
         }
     }
