@@ -23,6 +23,8 @@ use burn::tensor::backend::BackendTypes;
 use burn_autodiff::Autodiff;
 use burn_flex::Flex;
 use burn_ndarray::NdArray;
+use burn_wgpu::WgpuRuntime;
+use cubecl::Runtime;
 
 use crate::device::{AdapterSummary, DeviceGuard, Selected, working};
 use crate::error::{Error, Result};
@@ -71,6 +73,7 @@ pub fn verify(
     let start = Instant::now();
     let names = names(only)?;
     let guard = DeviceGuard::install(selected)?;
+    let subgroups = subgroups(selected);
     let found = match selected {
         Selected::Wgpu { device, .. } => {
             let bench = Bench::<Autodiff<Gpu>, _>::new(device.clone(), guard, reopened(selected));
@@ -88,6 +91,7 @@ pub fn verify(
             Selected::Flex => "NdArray on the CPU",
             _ => "Flex on the CPU",
         },
+        subgroups,
         kernels: adapter.is_some().then(KernelChoice::active),
         only: only.map(str::to_owned),
         shaders: wgsl::shader_folder().map(|folder| folder.display().to_string()),
@@ -103,6 +107,17 @@ pub fn verify(
 fn adapter_of(selected: &Selected) -> Option<AdapterSummary> {
     match selected {
         Selected::Wgpu { adapter, .. } => Some(adapter.clone()),
+        Selected::Flex | Selected::NdArray => None,
+    }
+}
+
+fn subgroups(selected: &Selected) -> Option<[u32; 2]> {
+    match selected {
+        Selected::Wgpu { device, .. } => {
+            let client = WgpuRuntime::client(device);
+            let hardware = &client.properties().hardware;
+            Some([hardware.plane_size_min, hardware.plane_size_max])
+        }
         Selected::Flex | Selected::NdArray => None,
     }
 }

@@ -106,6 +106,8 @@ pub struct VerifyReport {
     pub reference: &'static str,
     /// The adapter with its driver and limits; none for a CPU backend.
     pub adapter: Option<AdapterSummary>,
+    /// Lanes of its smallest and its largest subgroup, as burn takes them; none for a CPU backend.
+    pub subgroups: Option<[u32; 2]>,
     /// Whether the WGSL kernels ran, or the tensor operations of `IBOT_KERNELS=reference`.
     pub kernels: Option<KernelChoice>,
     /// The folder of `IBOT_SHADERS`, if shaders came from there.
@@ -137,10 +139,12 @@ impl VerifyReport {
     /// Which kernels ran, a line each; and which checks ran none of this crate's. Nothing for a CPU.
     #[must_use]
     pub fn kernels_that_ran(&self) -> String {
-        if self.adapter.is_none() {
+        let Some([smallest, largest]) = self.subgroups else {
             return String::new();
-        }
-        let mut lines = vec!["kernels of this crate that ran:".to_owned()];
+        };
+        let mut lines = vec![format!(
+            "kernels of this crate that ran (subgroups here have {smallest} to {largest} lanes):"
+        )];
         lines.extend(self.launched.iter().map(|kernel| {
             format!(
                 "  {:<36} {:>4} lanes  {:>5} launches of up to {} workgroups",

@@ -43,6 +43,7 @@ fn a_sound_device_passes() {
     assert_eq!(report["reopened"], 0);
     assert_eq!(report["kernels"], "wgsl");
     assert!(report["adapter"]["driver"].is_string());
+    assert_eq!(report["subgroups"].as_array().unwrap().len(), 2);
     assert!(
         report["adapter"]["limits"]["binding_bytes"]
             .as_u64()
