@@ -14,6 +14,7 @@ use cubecl::server::{KernelArguments, MetadataBindingInfo};
 
 use super::super::{Gpu, wrap};
 use super::template::fill;
+use crate::device::{AdapterKind, kind_of, launched};
 use crate::error::{Error, Result};
 
 /// Queue of one device.
@@ -30,7 +31,7 @@ pub const WORKGROUP_VARIABLE: &str = "IBOT_WORKGROUP";
 
 /// Lanes of a workgroup on a GPU.
 const GPU_WORKGROUP: u32 = 256;
-/// Subgroups this small are those of a CPU's vector unit. There a barrier costs more than lanes that idle, so a
+/// Lanes of a workgroup on a software device, those of a CPU's vector unit. There a barrier costs more than lanes that idle, so a
 /// workgroup is one subgroup (944 x 8192 cross-entropy on lavapipe: 14 ms at 8 lanes, 26 ms at 256).
 pub(super) const SOFTWARE_SUBGROUP: u32 = 8;
 
@@ -144,11 +145,20 @@ pub(super) fn client_of<const D: usize>(tensor: &Tensor<Gpu, D>) -> Client {
     tensor.clone().into_primitive().tensor().client
 }
 
-/// Whether the device is a program on the CPU, as far as its subgroups tell.
+/// Whether the device is a program on the CPU.
 pub(super) fn is_software(client: &Client) -> bool {
-    match chosen_workgroup() {
-        Some(lanes) => lanes <= SOFTWARE_SUBGROUP,
-        None => client.properties().hardware.plane_size_max <= SOFTWARE_SUBGROUP,
+    let subgroup = client.properties().hardware.plane_size_max;
+    is_software_kind(chosen_workgroup(), kind_of(client), subgroup)
+}
+
+/// By the lanes that are asked for, else by the sort of adapter; by its largest subgroup only where that is unknown: small
+/// GPUs (Mali) have subgroups of 8 too, and lavapipe on AVX-512 has some of 16.
+fn is_software_kind(lanes: Option<u32>, kind: Option<AdapterKind>, largest_subgroup: u32) -> bool {
+    match (lanes, kind) {
+        (Some(lanes), _) => lanes <= SOFTWARE_SUBGROUP,
+        (None, Some(AdapterKind::Software)) => true,
+        (None, None | Some(AdapterKind::Other)) => largest_subgroup <= SOFTWARE_SUBGROUP,
+        (None, Some(_)) => false,
     }
 }
 
@@ -172,7 +182,7 @@ pub(super) fn workgroup(client: &Client) -> u32 {
     if let Some(lanes) = chosen_workgroup() {
         return lanes.min(1 << hardware.max_units_per_cube.max(1).ilog2());
     }
-    workgroup_for(hardware.plane_size_max, hardware.max_units_per_cube)
+    workgroup_for(is_software(client), hardware.max_units_per_cube)
 }
 
 /// Lanes of a workgroup that suit the device and reduce `length` entries in no more rounds than it can count.
@@ -192,10 +202,10 @@ fn lanes_for(length: usize, mut lanes: u32) -> u32 {
     lanes
 }
 
-fn workgroup_for(largest_subgroup: u32, most_lanes: u32) -> u32 {
-    match largest_subgroup {
-        ..=SOFTWARE_SUBGROUP => SOFTWARE_SUBGROUP,
-        _ => GPU_WORKGROUP.min(1 << most_lanes.max(1).ilog2()),
+fn workgroup_for(is_software: bool, most_lanes: u32) -> u32 {
+    match is_software {
+        true => SOFTWARE_SUBGROUP,
+        false => GPU_WORKGROUP.min(1 << most_lanes.max(1).ilog2()),
     }
 }
 
@@ -238,6 +248,7 @@ pub(super) fn launch(
         .with_info(MetadataBindingInfo::custom(pack(info)));
     let dim = CubeDim::new_1d(kernel.workgroup);
     client.launch(Box::new(SourceKernel::new(kernel, dim)), grid, arguments);
+    launched(client);
     observe_memory(client);
 }
 
@@ -327,11 +338,27 @@ mod tests {
 
     #[test]
     fn workgroups_suit_the_device() {
-        assert_eq!(workgroup_for(8, 1024), 8); // lavapipe
-        assert_eq!(workgroup_for(4, 1024), 8);
-        assert_eq!(workgroup_for(32, 1024), 256); // NVIDIA, Apple
-        assert_eq!(workgroup_for(128, 128), 128); // unknown subgroups, small workgroups
-        assert_eq!(workgroup_for(64, 100), 64);
+        assert_eq!(workgroup_for(true, 1024), 8); // lavapipe
+        assert_eq!(workgroup_for(false, 1024), 256); // NVIDIA, Apple
+        assert_eq!(workgroup_for(false, 128), 128); // small workgroups
+        assert_eq!(workgroup_for(false, 100), 64);
+    }
+
+    #[test]
+    fn software_is_told_by_the_sort_of_adapter() {
+        let software = |kind, subgroup| is_software_kind(None, kind, subgroup);
+        // lavapipe: AVX2, and AVX-512 or LP_NATIVE_VECTOR_WIDTH=512; WARP
+        for subgroup in [8, 16, 4] {
+            assert!(software(Some(AdapterKind::Software), subgroup));
+        }
+        assert!(!software(Some(AdapterKind::Integrated), 8)); // Mali
+        assert!(!software(Some(AdapterKind::Discrete), 32));
+        for unknown in [None, Some(AdapterKind::Other)] {
+            assert!(software(unknown, 8) && !software(unknown, 16));
+        }
+        // what is asked for is right
+        assert!(!is_software_kind(Some(256), Some(AdapterKind::Software), 8));
+        assert!(is_software_kind(Some(8), Some(AdapterKind::Discrete), 32));
     }
 
     #[test]
