@@ -36,13 +36,12 @@ struct Info {
 @group(0) @binding(4 * {{ tensors }} + 1) var<storage, read> info: Info;
 
 @compute @workgroup_size(LANES)
-fn main(place: Place) {
+fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     let scale = gradient_scale[0];
     if scale == 0.0 {
         return;
     }
-    let lane = place.lane;
-    let group = group_of(place);
+    let group = number_of(place);
     var part = 0u;
     while part + 1u < TENSORS && group >= info.parts[part + 1u].first_group {
         part += 1u;

@@ -2,8 +2,9 @@
 
 alias Chunk = {{ chunk }};
 
-/// Where a running maximum starts; a difference of two of them is still finite.
-const LOWEST = -3.0e38;
+/// Where a running maximum starts. Below any logit, and finite in every difference and times every inverse temperature
+/// up to 1e8: Metal's compiler takes it that no float is infinite.
+const LOWEST = -1.0e30;
 
 fn largest(v: Chunk) -> f32 {
     return {{ largest }};

@@ -14,9 +14,8 @@ struct Info {
 const ROUNDS = {{ rounds }}u;
 
 @compute @workgroup_size(LANES)
-fn main(place: Place) {
-    let lane = place.lane;
-    let first = group_of(place) * LANES * ROUNDS + lane;
+fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
+    let first = number_of(place) * LANES * ROUNDS + lane;
     let end = min(first + LANES * ROUNDS, info.chunks);
     for (var at = first; at < end; at += LANES) {
         destination[at] = source[at];

@@ -5,6 +5,7 @@
 
 const LANES = {{ workgroup }}u;
 
+/// Where an invocation stands in the launch; for kernels without barriers, see GroupPlace.
 struct Place {
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
@@ -13,5 +14,17 @@ struct Place {
 
 /// Number of the workgroup, row by row.
 fn group_of(place: Place) -> u32 {
+    return place.workgroup.y * place.workgroups.x + place.workgroup.x;
+}
+
+/// Where a workgroup stands in the launch. All of it is the same for all lanes, and they are told their number apart from
+/// it: a compiler that looks at structs as a whole, as those of browsers do, sees that all of them meet at a barrier.
+struct GroupPlace {
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+}
+
+/// Number of the workgroup, row by row.
+fn number_of(place: GroupPlace) -> u32 {
     return place.workgroup.y * place.workgroups.x + place.workgroup.x;
 }

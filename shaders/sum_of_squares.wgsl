@@ -28,9 +28,8 @@ struct Info {
 var<workgroup> of_lanes: array<f32, LANES>;
 
 @compute @workgroup_size(LANES)
-fn main(place: Place) {
-    let lane = place.lane;
-    let group = group_of(place);
+fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
+    let group = number_of(place);
     var part = 0u;
     while part + 1u < TENSORS && group >= info.parts[part + 1u].first_group {
         part += 1u;

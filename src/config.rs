@@ -10,6 +10,9 @@ use crate::masking::{MaskPolicy, MaskRatio, MaskShape};
 /// Entries of a row that a workgroup of 256 lanes reduces on any device, rounded down.
 const MOST_PROTOTYPES: usize = 16_000_000;
 
+/// Smallest temperature: where the GPU's running maxima start (LOWEST in chunk.wgsl), divided by it, is still an f32.
+pub const SMALLEST_TEMPERATURE: f64 = 1e-8;
+
 /// How the teacher's logits become targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -244,8 +247,9 @@ impl IbotConfig {
             ("temperature_teacher_patch", self.patch_temperatures()[1]),
         ];
         for (key, value) in temperatures {
-            if !(value.is_finite() && value > 0.0) {
-                return Err(Error::config(key, value, "must be above 0, such as 0.1"));
+            if !(value.is_finite() && value >= SMALLEST_TEMPERATURE) {
+                let remedy = format!("must be at least {SMALLEST_TEMPERATURE:e}, such as 0.1");
+                return Err(Error::config(key, value, remedy));
             }
         }
         let fractions = [

@@ -1,4 +1,4 @@
-//! iBOT pre-training of vision transformers (arXiv 2111.07832) on any GPU or the CPU.
+//! iBOT pre-training of vision transformers (arXiv 2111.07832) on GPUs, through wgpu, or on the CPU.
 //!
 //! Crate map, in dependency order:
 //!

@@ -2,8 +2,6 @@
 
 mod cli;
 
-use std::process::ExitCode;
-
 use clap::Parser;
 
 /// Each burn operation on the CPU allocates its result: a fast allocator is worth a tenth of a step.
@@ -13,17 +11,23 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// mimalloc's option "milliseconds until freed memory goes back to the system", `mi_option_purge_delay` in mimalloc.h.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 
-fn main() -> ExitCode {
+fn main() {
     // Each step allocates what the last one freed: giving it back means a page fault for each of its pages, a quarter
     // of the CPU time of a step (perf: clear_page_erms).
     // SAFETY: sets one number of the allocator, before any other thread runs.
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
     cli::logger::install();
-    match cli::Command::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
+    ibot::device::on_no_answer(|error| end(Err(error)));
+    end(cli::Command::parse().run());
+}
+
+fn end(result: ibot::Result<()>) -> ! {
+    let code = match result {
+        Ok(()) => 0,
         Err(error) => {
             eprintln!("error: {error}");
             cli::exit_code(&error)
         }
-    }
+    };
+    ibot::device::end_process(code)
 }

@@ -6,6 +6,7 @@
 const CHUNKS = {{ head_chunk }}u;
 const MEMBERS = {{ member }}u;
 
+/// Without its last word, which is for the tiles.
 struct Info {
     batch: u32,
     heads: u32,

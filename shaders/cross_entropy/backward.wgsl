@@ -4,20 +4,18 @@
 //
 // with the targets q of operands.wgsl.
 //
-// Bindings: those of operands.wgsl, row_max [M], row_log [M], d_loss [1], info.
+// Bindings: those of operands.wgsl, of_rows [M, 2], which holds (row_max, row_log), d_loss [1], info.
 // Launch: one workgroup for each (row, span of columns), spans inner; a span is ROUNDS chunks a lane.
 // Not handled: strides.
 
-@group(0) @binding(7) var<storage, read_write> row_max: array<f32>;
-@group(0) @binding(8) var<storage, read_write> row_log: array<f32>;
-@group(0) @binding(9) var<storage, read_write> d_loss: array<f32>;
+@group(0) @binding(5) var<storage, read_write> of_rows: array<vec2<f32>>;
+@group(0) @binding(6) var<storage, read_write> d_loss: array<f32>;
 
 const ROUNDS = {{ rounds }}u;
 
 @compute @workgroup_size(LANES)
-fn main(place: Place) {
-    let lane = place.lane;
-    let group = group_of(place);
+fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
+    let group = number_of(place);
     let row = group / info.spans;
     if row >= info.rows {
         return;
@@ -34,16 +32,15 @@ fn main(place: Place) {
     {{ end }}
     let first = (group % info.spans) * LANES * ROUNDS + lane;
     let end = min(first + LANES * ROUNDS, chunks);
-    let highest = row_max[row];
-    let rest = row_log[row];
+    let of_row = of_rows[row];
     let scale = d_loss[0] * row_weights[row] * inverse_student;
     for (var chunk = first; chunk < end; chunk += LANES) {
-        let prototypes = Prototypes(chunk, prototype_shift[chunk], prototype_log[chunk], inverse_target);
+        let prototypes = prototypes_of(chunk, inverse_target);
         var targets = Chunk(0.0);
         {{ each view }}
         targets += targets_of(met_{{ view }}, prototypes);
         {{ end }}
-        let probs = exp((student[start + chunk] * inverse_student - highest) - rest);
+        let probs = exp((student[start + chunk] * inverse_student - of_row.x) - of_row.y);
         student[start + chunk] = (count * probs - targets) * scale;
     }
 }

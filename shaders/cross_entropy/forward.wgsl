@@ -4,13 +4,12 @@
 //
 // with the targets q of operands.wgsl.
 //
-// Bindings: those of operands.wgsl, row_max [M], row_log [M], row_loss [M], info.
+// Bindings: those of operands.wgsl, of_rows [M, 2], which holds (row_max, row_log), row_loss [M], info.
 // Launch: one workgroup a student row.
 // Not handled: strides.
 
-@group(0) @binding(7) var<storage, read_write> row_max: array<f32>;
-@group(0) @binding(8) var<storage, read_write> row_log: array<f32>;
-@group(0) @binding(9) var<storage, read_write> row_loss: array<f32>;
+@group(0) @binding(5) var<storage, read_write> of_rows: array<vec2<f32>>;
+@group(0) @binding(6) var<storage, read_write> row_loss: array<f32>;
 
 /// What each lane found of its row: maximum and sum of exponentials of the student, sum of targets, and
 /// sum of targets times (student logit - maximum).
@@ -29,9 +28,8 @@ fn merge(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
 }
 
 @compute @workgroup_size(LANES)
-fn main(place: Place) {
-    let lane = place.lane;
-    let row = group_of(place);
+fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
+    let row = number_of(place);
     if row >= info.rows {
         return;
     }
@@ -49,7 +47,7 @@ fn main(place: Place) {
     var lane_dot = 0.0;
     for (var chunk = lane; chunk < chunks; chunk += LANES) {
         let logit = student[start + chunk] * inverse_student;
-        let prototypes = Prototypes(chunk, prototype_shift[chunk], prototype_log[chunk], inverse_target);
+        let prototypes = prototypes_of(chunk, inverse_target);
         var targets = Chunk(0.0);
         {{ each view }}
         targets += targets_of(met_{{ view }}, prototypes);
@@ -72,8 +70,7 @@ fn main(place: Place) {
     if lane == 0u {
         let all = found[0];
         let rest = log(all.y);
-        row_max[row] = all.x;
-        row_log[row] = rest;
+        of_rows[row] = vec2<f32>(all.x, rest);
         row_loss[row] = row_weights[row] * (all.z * rest - all.w);
     }
 }

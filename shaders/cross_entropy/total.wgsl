@@ -14,8 +14,7 @@ struct Info {
 var<workgroup> sums: array<f32, LANES>;
 
 @compute @workgroup_size(LANES)
-fn main(place: Place) {
-    let lane = place.lane;
+fn main(@builtin(local_invocation_index) lane: u32) {
     var sum = 0.0;
     for (var row = lane; row < info.rows; row += LANES) {
         sum += row_loss[row];

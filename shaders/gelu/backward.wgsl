@@ -15,12 +15,12 @@ struct Info {
 const ROUNDS = {{ rounds }}u;
 
 @compute @workgroup_size(LANES)
-fn main(place: Place) {
-    let first = group_of(place) * LANES * ROUNDS + place.lane;
+fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
+    let first = number_of(place) * LANES * ROUNDS + lane;
     let end = min(first + LANES * ROUNDS, info.chunks);
     for (var at = first; at < end; at += LANES) {
         let entry = x[at];
-        let decay = exp(-0.5 * entry * entry);
+        let decay = decay_of(entry);
         d_x[at] = d_y[at] * (probability_below(entry, decay) + entry * (PEAK * decay));
     }
 }

@@ -14,11 +14,11 @@ struct Info {
 const ROUNDS = {{ rounds }}u;
 
 @compute @workgroup_size(LANES)
-fn main(place: Place) {
-    let first = group_of(place) * LANES * ROUNDS + place.lane;
+fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
+    let first = number_of(place) * LANES * ROUNDS + lane;
     let end = min(first + LANES * ROUNDS, info.chunks);
     for (var at = first; at < end; at += LANES) {
         let entry = x[at];
-        y[at] = entry * probability_below(entry, exp(-0.5 * entry * entry));
+        y[at] = entry * probability_below(entry, decay_of(entry));
     }
 }

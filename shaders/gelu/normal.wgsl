@@ -3,7 +3,13 @@
 /// 1 / sqrt(2 pi): the density at zero.
 const PEAK = 0.398942280;
 
-/// Probability of less than x, where `decay` is exp(-x x / 2).
+/// exp(-x x / 2), without an infinity on the way: at 20 it is less than any f32.
+fn decay_of(x: Chunk) -> Chunk {
+    let near = clamp(x, Chunk(-20.0), Chunk(20.0));
+    return exp(-0.5 * near * near);
+}
+
+/// Probability of less than x, where `decay` is decay_of(x).
 ///
 /// Abramowitz and Stegun, formula 7.1.26: with rounding within 3e-7. The negative tail is small by itself, not a
 /// difference to one.

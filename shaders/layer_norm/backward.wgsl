@@ -17,12 +17,9 @@
 @group(0) @binding(6) var<storage, read> info: Info;
 
 @compute @workgroup_size(LANES)
-fn main(place: Place) {
-    let lane = place.lane;
-    let row = row_of(place);
-    if row >= info.rows {
-        return;
-    }
+fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
+    let own_row = row_of(place, lane);
+    let row = min(own_row, info.rows - 1u);
     // read once: a software device goes to memory each time
     let chunks = info.chunks;
     let width = info.width;
@@ -45,11 +42,12 @@ fn main(place: Place) {
     let moments = sum_of_team(lane, vec2<f32>(squares, products)) / width;
     let scale = 1.0 / sqrt(moments.x + info.eps);
     let along = moments.y * scale * scale;
-    for (var chunk = first; chunk < chunks; chunk += TEAM) {
+    let written = select(0u, chunks, own_row == row);
+    for (var chunk = first; chunk < written; chunk += TEAM) {
         let centered = x[start + chunk] - means.x;
         d_x[start + chunk] = (d_y[start + chunk] * weight[chunk] - means.y - centered * along) * scale;
     }
-    if first == 0u {
+    if first == 0u && own_row == row {
         row_mean[row] = means.x;
         row_scale[row] = scale;
     }

@@ -25,10 +25,10 @@ struct Info {
 const SLAB_ROWS = {{ slab_rows }}u;
 
 @compute @workgroup_size(LANES)
-fn main(place: Place) {
+fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     // read once: a software device goes to memory each time
     let chunks = info.chunks;
-    let item = group_of(place) * LANES + place.lane;
+    let item = number_of(place) * LANES + lane;
     if item >= info.slabs * chunks {
         return;
     }

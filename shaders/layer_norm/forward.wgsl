@@ -11,12 +11,9 @@
 @group(0) @binding(4) var<storage, read> info: Info;
 
 @compute @workgroup_size(LANES)
-fn main(place: Place) {
-    let lane = place.lane;
-    let row = row_of(place);
-    if row >= info.rows {
-        return;
-    }
+fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
+    let own_row = row_of(place, lane);
+    let row = min(own_row, info.rows - 1u);
     // read once: a software device goes to memory each time
     let chunks = info.chunks;
     let first = lane % TEAM;
@@ -33,7 +30,8 @@ fn main(place: Place) {
     }
     let variance = sum_of_team(lane, vec2<f32>(squares, 0.0)).x / info.width;
     let scale = 1.0 / sqrt(variance + info.eps);
-    for (var chunk = first; chunk < chunks; chunk += TEAM) {
+    let written = select(0u, chunks, own_row == row);
+    for (var chunk = first; chunk < written; chunk += TEAM) {
         y[start + chunk] = (x[start + chunk] - mean) * scale * weight[chunk] + bias[chunk];
     }
 }

@@ -1,5 +1,5 @@
-// What both passes over rows take: info, and the lanes that share a row. There are TEAM of them, all of a workgroup or one
-// alone: a software device pays more for the barriers than it wins by sharing.
+// What both passes over rows take: info, and the lanes that share a row. There are TEAM of them, side by side in a
+// workgroup that has LANES / TEAM rows, or one alone: a software device pays more for the barriers than it wins by sharing.
 
 struct Info {
     rows: u32,
@@ -10,9 +10,10 @@ struct Info {
 
 const TEAM = {{ team }}u;
 
-/// Number of the row in the launch.
-fn row_of(place: Place) -> u32 {
-    return group_of(place) * (LANES / TEAM) + place.lane / TEAM;
+/// Number of the lane's row in the launch. There may be more of them than rows: all lanes meet at the barriers, so that
+/// a team without a row takes the last one once more and writes nothing.
+fn row_of(place: GroupPlace, lane: u32) -> u32 {
+    return number_of(place) * (LANES / TEAM) + lane / TEAM;
 }
 
 {{ each shared }}
@@ -22,16 +23,17 @@ var<workgroup> parts: array<vec2<f32>, LANES>;
 /// Sum over the team, in an order that depends on its size only.
 fn sum_of_team(lane: u32, own: vec2<f32>) -> vec2<f32> {
     {{ each shared }}
+    let member = lane % TEAM;
     workgroupBarrier(); // everybody has read the sum before
     parts[lane] = own;
     workgroupBarrier();
     for (var half = TEAM / 2u; half > 0u; half /= 2u) {
-        if lane < half {
+        if member < half {
             parts[lane] += parts[lane + half];
         }
         workgroupBarrier();
     }
-    return parts[0];
+    return parts[lane - member];
     {{ end }}
     {{ each alone }}
     return own;

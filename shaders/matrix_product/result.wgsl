@@ -29,7 +29,7 @@ fn write_row(sum: vec4<f32>, place: Target, offset: u32) {
     {{ end }}
     {{ end }}
     {{ each gelu }}
-    y = y * probability_below(y, exp(-0.5 * y * y));
+    y = y * probability_below(y, decay_of(y));
     {{ end }}
     {{ each vectors }}
     {{ each residual }}

@@ -178,14 +178,13 @@ fn next_block(sum: mat4x4<f32>, of_left: vec4<f32>, of_right: vec4<f32>) -> mat4
 }
 
 @compute @workgroup_size(LANES)
-fn main(place: Place) {
-    let lane = place.lane;
+fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     let rows = info.rows;
     let columns = info.columns;
     let depth = info.depth;
     let tile_rows = (rows + ROWS - 1u) / ROWS;
     let tile_columns = (columns + COLUMNS - 1u) / COLUMNS;
-    let group = place.workgroup.y * place.workgroups.x + place.workgroup.x;
+    let group = number_of(place);
     let map = group / (tile_rows * tile_columns);
     if map >= info.count {
         return;

@@ -1,6 +1,6 @@
 // Second half of the prototypes' normalizers: the slabs of columns.wgsl, in their order, to one shift and one log.
 //
-// Bindings: partial_max [S, C], partial_sum [S, C], prototype_shift [C], prototype_log [C], info.
+// Bindings: partial_max [S, C], partial_sum [S, C], of_prototypes [K, 2], info. C = K / (lanes of Chunk).
 // Launch: one lane a chunk of columns.
 // Not handled: no slabs.
 
@@ -12,14 +12,12 @@ struct Info {
 
 @group(0) @binding(0) var<storage, read_write> partial_max: array<Chunk>;
 @group(0) @binding(1) var<storage, read_write> partial_sum: array<Chunk>;
-@group(0) @binding(2) var<storage, read_write> prototype_shift: array<Chunk>;
-@group(0) @binding(3) var<storage, read_write> prototype_log: array<Chunk>;
-@group(0) @binding(4) var<storage, read> info: Info;
+@group(0) @binding(2) var<storage, read_write> of_prototypes: array<Chunk>;
+@group(0) @binding(3) var<storage, read> info: Info;
 
 @compute @workgroup_size(LANES)
-fn main(place: Place) {
-    let lane = place.lane;
-    let chunk = group_of(place) * LANES + lane;
+fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
+    let chunk = number_of(place) * LANES + lane;
     if chunk >= info.chunks {
         return;
     }
@@ -32,6 +30,7 @@ fn main(place: Place) {
         let at = slab * info.chunks + chunk;
         sum += partial_sum[at] * exp((partial_max[at] - largest) * info.inverse_temperature);
     }
-    prototype_shift[chunk] = largest;
-    prototype_log[chunk] = log(sum);
+    let rest = log(sum);
+    of_prototypes[2u * chunk] = low_of(largest, rest);
+    of_prototypes[2u * chunk + 1u] = high_of(largest, rest);
 }

@@ -3,8 +3,8 @@
 //   row_shift_i = max_j (t_ij - prototype_shift_j)
 //   row_log_i = log sum_j exp((t_ij - prototype_shift_j - row_shift_i) / temperature - prototype_log_j)
 //
-// Bindings: logits [M, C], prototype_shift [C], prototype_log [C], row_shift, row_log, info.
-// This part's rows start at first_row of row_shift and row_log. C = K / (lanes of Chunk).
+// Bindings: logits [M, C], of_prototypes [K, 2], of_rows, info. C = K / (lanes of Chunk).
+// of_prototypes holds (prototype_shift, prototype_log), of_rows (row_shift, row_log); this part's rows start at first_row.
 // Launch: one workgroup a row.
 // Not handled: strides.
 
@@ -16,19 +16,16 @@ struct Info {
 }
 
 @group(0) @binding(0) var<storage, read_write> logits: array<Chunk>;
-@group(0) @binding(1) var<storage, read_write> prototype_shift: array<Chunk>;
-@group(0) @binding(2) var<storage, read_write> prototype_log: array<Chunk>;
-@group(0) @binding(3) var<storage, read_write> row_shift: array<f32>;
-@group(0) @binding(4) var<storage, read_write> row_log: array<f32>;
-@group(0) @binding(5) var<storage, read> info: Info;
+@group(0) @binding(1) var<storage, read_write> of_prototypes: array<Chunk>;
+@group(0) @binding(2) var<storage, read_write> of_rows: array<vec2<f32>>;
+@group(0) @binding(3) var<storage, read> info: Info;
 
 /// Maximum and sum of each lane.
 var<workgroup> found: array<vec2<f32>, LANES>;
 
 @compute @workgroup_size(LANES)
-fn main(place: Place) {
-    let lane = place.lane;
-    let row = group_of(place);
+fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
+    let row = number_of(place);
     if row >= info.rows {
         return;
     }
@@ -39,10 +36,12 @@ fn main(place: Place) {
     var lane_max = LOWEST;
     var lane_sum = 0.0;
     for (var chunk = lane; chunk < chunks; chunk += LANES) {
-        let shifted = logits[start + chunk] - prototype_shift[chunk];
+        let low = of_prototypes[2u * chunk];
+        let high = of_prototypes[2u * chunk + 1u];
+        let shifted = logits[start + chunk] - first_of(low, high);
         let next = max(lane_max, largest(shifted));
         lane_sum = lane_sum * exp((lane_max - next) * inverse)
-            + total(exp((shifted - next) * inverse - prototype_log[chunk]));
+            + total(exp((shifted - next) * inverse - second_of(low, high)));
         lane_max = next;
     }
     found[lane] = vec2<f32>(lane_max, lane_sum);
@@ -57,7 +56,6 @@ fn main(place: Place) {
         workgroupBarrier();
     }
     if lane == 0u {
-        row_shift[info.first_row + row] = found[0].x;
-        row_log[info.first_row + row] = log(found[0].y);
+        of_rows[info.first_row + row] = vec2<f32>(found[0].x, log(found[0].y));
     }
 }

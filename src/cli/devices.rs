@@ -15,7 +15,7 @@ pub struct DevicesArgs {
 
 impl DevicesArgs {
     pub fn run(&self) -> Result<()> {
-        let adapters = list_adapters();
+        let adapters = list_adapters()?;
         if self.json {
             say(serde_json::json!(adapters));
             return Ok(());
@@ -26,7 +26,7 @@ impl DevicesArgs {
         for adapter in &adapters {
             say(adapter);
         }
-        say(format_args!("auto takes {}", auto_choice()));
+        say(format_args!("auto takes {}", auto_choice()?));
         Ok(())
     }
 }

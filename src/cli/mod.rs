@@ -22,7 +22,6 @@ mod verify;
 mod visualize;
 
 use std::io::Write as _;
-use std::process::ExitCode;
 
 use clap::Parser;
 use ibot::kernels::{KernelChoice, wgsl};
@@ -90,10 +89,10 @@ fn say(line: impl std::fmt::Display) {
 }
 
 /// Exit status of an error.
-pub fn exit_code(error: &Error) -> ExitCode {
+pub fn exit_code(error: &Error) -> u8 {
     match error {
-        Error::Interrupted { .. } | Error::Stopped => ExitCode::from(signals::exit_status()),
-        _ => ExitCode::FAILURE,
+        Error::Interrupted { .. } | Error::Stopped => signals::exit_status(),
+        _ => 1,
     }
 }
 

@@ -12,18 +12,22 @@ use super::{DeviceArgs, say};
 pub struct VerifyArgs {
     #[command(flatten)]
     device: DeviceArgs,
-    /// Where the report goes, as JSON.
+    /// Where the report goes, as JSON: the file to send with a bug report.
     #[arg(long, default_value = "ibot-verify.json")]
     out: PathBuf,
+    /// Run only the checks whose name holds this.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
 }
 
 impl VerifyArgs {
     pub fn run(&self) -> Result<()> {
         let selected = self.device.select()?;
         say(&selected);
-        let report = verify(&selected, &mut |check| say(check))?;
+        let report = verify(&selected, self.only.as_deref(), &mut |check| say(check))?;
         report.write(&self.out)?;
         if let Some(adapter) = &report.adapter {
+            say(report.kernels_that_ran());
             say(adapter);
         }
         let failed = report.checks.iter().filter(|check| !check.passed).count();
@@ -37,8 +41,12 @@ impl VerifyArgs {
             ));
             return Ok(());
         }
+        let opened = match report.reopened {
+            0 => String::new(),
+            times => format!("; after a fault the device was opened anew, {times} times"),
+        };
         say(format_args!(
-            "FAIL: {failed} of {} checks",
+            "FAIL: {failed} of {} checks in {seconds:.0} s{opened}",
             report.checks.len()
         ));
         Err(Error::Device(format!(

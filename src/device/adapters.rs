@@ -5,7 +5,13 @@ use std::fmt;
 use burn_wgpu::WgpuDevice;
 use serde::Serialize;
 
+use super::capacity;
 use crate::error::{Error, Result};
+
+/// Name of the variable that holds the one API to ask for adapters, for listing and for choosing.
+///
+/// The way round a driver that crashes when it is asked (AMDVLK issue 422), and to a second driver of the same GPU.
+pub const API_VARIABLE: &str = "IBOT_API";
 
 /// A graphics API that wgpu can compute through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -17,28 +23,62 @@ pub enum Api {
     Metal,
     /// Direct3D 12: Windows.
     Dx12,
-    /// OpenGL: listed only where none of the others finds an adapter.
+    /// OpenGL: listed only where none of the others finds an adapter, and taken only by `--device`.
     Gl,
 }
 
 impl Api {
-    /// The APIs that are asked for adapters, the preferred one first.
+    const ALL: [Self; 4] = [Self::Vulkan, Self::Metal, Self::Dx12, Self::Gl];
+
+    /// The APIs that are asked for adapters, the preferred one first, which is also cubecl's `AutoGraphicsApi`.
+    const BY_PREFERENCE: &[Self] = if cfg!(target_os = "macos") {
+        &[Self::Metal]
+    } else if cfg!(target_os = "windows") {
+        &[Self::Vulkan, Self::Dx12]
+    } else {
+        &[Self::Vulkan]
+    };
+
+    /// What [`API_VARIABLE`] says, where it is set.
     ///
-    /// The first one is also cubecl's `AutoGraphicsApi`.
-    const fn by_preference() -> &'static [Self] {
-        if cfg!(target_os = "macos") {
-            &[Self::Metal]
-        } else if cfg!(target_os = "windows") {
-            &[Self::Vulkan, Self::Dx12]
-        } else {
-            &[Self::Vulkan]
-        }
+    /// # Errors
+    /// [`Error::Config`] for anything but vulkan, metal, dx12 or gl, and for an API that this system does not have.
+    fn asked_for() -> Result<Option<Self>> {
+        let value = std::env::var_os(API_VARIABLE);
+        let value = value.as_ref().map(|value| value.to_string_lossy());
+        value.map(|value| Self::named(&value)).transpose()
     }
 
-    /// The API that cubecl takes when nothing is said.
-    #[must_use]
-    pub const fn preferred() -> Self {
-        Self::by_preference()[0]
+    fn named(value: &str) -> Result<Self> {
+        let known = Self::ALL
+            .into_iter()
+            .filter(|api| !matches!(api, Self::Gl) || !cfg!(target_os = "macos"))
+            .filter(|api| matches!(api, Self::Gl) || Self::BY_PREFERENCE.contains(api));
+        let known: Vec<Self> = known.collect();
+        let is_named = |api: &&Self| api.name().eq_ignore_ascii_case(value.trim());
+        known.iter().find(is_named).copied().ok_or_else(|| {
+            let names: Vec<_> = known.iter().map(|api| api.name()).collect();
+            let names = names.join(", ");
+            let remedy = format!("one of {names} on this system, or leave the variable away");
+            Error::config(API_VARIABLE, value, remedy)
+        })
+    }
+
+    /// The API that is asked first: that of [`API_VARIABLE`], or the one that cubecl takes when nothing is said.
+    ///
+    /// # Errors
+    /// The variable names no API of this system.
+    pub fn preferred() -> Result<Self> {
+        Ok(Self::asked_for()?.unwrap_or(Self::BY_PREFERENCE[0]))
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Vulkan => "vulkan",
+            Self::Metal => "metal",
+            Self::Dx12 => "dx12",
+            Self::Gl => "gl",
+        }
     }
 
     pub(super) const fn backend(self) -> wgpu::Backend {
@@ -148,6 +188,8 @@ pub struct AdapterSummary {
     pub id: String,
     /// Its place on the PCI bus; empty where the driver does not say.
     pub pci_bus: String,
+    /// Bytes of its memory; what an integrated GPU may take of the processor's. `None` where nobody tells.
+    pub memory_bytes: Option<u64>,
     /// What one kernel and one tensor may take.
     pub limits: AdapterLimits,
 }
@@ -165,6 +207,7 @@ impl AdapterSummary {
             driver_info: info.driver_info,
             id: format!("{:04x}:{:04x}", info.vendor, info.device),
             pci_bus: info.device_pci_bus_id,
+            memory_bytes: capacity::memory_bytes(api, adapter),
             limits: adapter.limits().into(),
         }
     }
@@ -181,10 +224,12 @@ impl AdapterSummary {
         format!("{}, {}, {}", self.name, self.api, self.kind)
     }
 
-    /// Whether `other` describes the same adapter, whatever its place in a list.
+    /// Whether `other` describes the same adapter behind the same driver, whatever its place in a list.
     pub(crate) fn is_same_adapter(&self, other: &Self) -> bool {
         self.name == other.name
             && self.api == other.api
+            && self.driver == other.driver
+            && self.driver_info == other.driver_info
             && self.id == other.id
             && self.pci_bus == other.pci_bus
     }
@@ -201,6 +246,9 @@ impl fmt::Display for AdapterSummary {
             self.driver, self.driver_info
         )?;
         writeln!(f, "   vendor:model      {} {}", self.id, self.pci_bus)?;
+        if let Some(bytes) = self.memory_bytes {
+            writeln!(f, "   memory            {:.0} MiB", mib(bytes))?;
+        }
         writeln!(
             f,
             "   largest buffer    {:.0} MiB",
@@ -225,17 +273,32 @@ impl fmt::Display for AdapterSummary {
     }
 }
 
-/// Every adapter that wgpu sees, in a fixed order; empty where there is none.
-#[must_use]
-pub fn list_adapters() -> Vec<AdapterSummary> {
+/// Every adapter that wgpu sees, in a fixed order; empty where there is none. [`API_VARIABLE`] narrows it to one API.
+///
+/// # Errors
+/// The variable names no API of this system.
+pub fn list_adapters() -> Result<Vec<AdapterSummary>> {
     let mut adapters = Vec::new();
-    for &api in Api::by_preference() {
+    if let Some(api) = Api::asked_for()? {
+        append_adapters(api, &mut adapters);
+        return Ok(adapters);
+    }
+    for &api in Api::BY_PREFERENCE {
         append_adapters(api, &mut adapters);
     }
     if adapters.is_empty() && !cfg!(target_os = "macos") {
         append_adapters(Api::Gl, &mut adapters);
     }
-    adapters
+    Ok(adapters)
+}
+
+/// The adapter that cubecl picks for `device`.
+pub(super) fn adapter_of(device: &WgpuDevice, api: Api) -> Option<AdapterSummary> {
+    let mut adapters = Vec::new();
+    append_adapters(api, &mut adapters);
+    let is_its = |index| wgpu_device(&adapters, index).is_ok_and(|known| known == *device);
+    let index = (0..adapters.len()).find(|&index| is_its(index))?;
+    Some(adapters.swap_remove(index))
 }
 
 /// Lists one API as cubecl does (one instance of that API alone), so that the order is cubecl's.
@@ -293,4 +356,29 @@ pub fn wgpu_device(adapters: &[AdapterSummary], index: usize) -> Result<WgpuDevi
             adapter.title()
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_api_is_named_as_its_variable_has_it() {
+        let first = Api::BY_PREFERENCE[0];
+        assert_eq!(Api::named(first.name()).unwrap(), first);
+        assert_eq!(Api::named(&first.name().to_uppercase()).unwrap(), first);
+        let elsewhere = if cfg!(target_os = "linux") {
+            "dx12"
+        } else {
+            "directx"
+        };
+        for bad in ["", "opencl", elsewhere] {
+            let error = Api::named(bad).unwrap_err().to_string();
+            let start = format!("{API_VARIABLE} = {bad}: one of ");
+            assert!(
+                error.starts_with(&start) && error.contains(first.name()),
+                "{error}"
+            );
+        }
+    }
 }

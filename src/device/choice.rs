@@ -6,7 +6,7 @@ use std::str::FromStr;
 use burn_wgpu::WgpuDevice;
 use serde::{Deserialize, Serialize};
 
-use super::adapters::{AdapterKind, AdapterSummary, Api, list_adapters, wgpu_device};
+use super::adapters::{API_VARIABLE, AdapterKind, AdapterSummary, Api, list_adapters, wgpu_device};
 use crate::error::{Error, Result};
 
 /// The backend that the user asks for.
@@ -126,30 +126,51 @@ impl fmt::Display for Choice {
 /// # Errors
 /// See [`choose`].
 pub fn select(choice: BackendChoice, device: Option<&str>) -> Result<Selected> {
-    let choice = choose(choice, device)?;
-    log::info!("{choice}");
-    Ok(choice.selected)
+    let chosen = choose(choice, device)?;
+    log::info!("{chosen}");
+    if choice == BackendChoice::Auto && device.is_none() {
+        warn_of_small_gpu(&chosen.selected);
+    }
+    Ok(chosen.selected)
+}
+
+/// An old processor's GPU may be slower than its cores; Apple's, which Metal alone reaches, are not of that sort.
+fn warn_of_small_gpu(selected: &Selected) {
+    if let Selected::Wgpu { adapter, .. } = selected
+        && adapter.kind == AdapterKind::Integrated
+        && adapter.api != Api::Metal
+    {
+        log::warn!(
+            "{} is integrated: --backend flex may be faster, `ibot bench` tells",
+            adapter.name
+        );
+    }
 }
 
 /// The device for `--backend choice --device device`, with the reason.
 ///
 /// `device` is a number of `ibot devices` or a part of an adapter's name, whatever the case. `auto` takes hardware
-/// alone: discrete, then integrated, then virtual; else Flex. `wgpu` takes software too where there is nothing else.
+/// alone: discrete, then integrated, then virtual; else Flex. `wgpu` takes software too where there is nothing else. What
+/// is reached by OpenGL, which nobody has tried, is taken by `device` alone.
 ///
 /// # Errors
 /// - [`Error::Device`] where `wgpu` is asked for and there is no adapter
 /// - [`Error::Config`] where `device` fits none, or more than one, or goes with a CPU backend
 pub fn choose(choice: BackendChoice, device: Option<&str>) -> Result<Choice> {
     match choice {
-        BackendChoice::Auto | BackendChoice::Wgpu => choose_among(&list_adapters(), choice, device),
+        BackendChoice::Auto | BackendChoice::Wgpu => {
+            choose_among(&list_adapters()?, choice, device)
+        }
         BackendChoice::Flex | BackendChoice::NdArray => choose_among(&[], choice, device),
     }
 }
 
 /// What `auto` takes on this machine, and why.
-#[must_use]
-pub fn auto_choice() -> Choice {
-    auto_among(&list_adapters())
+///
+/// # Errors
+/// `IBOT_API` names no API of this system.
+pub fn auto_choice() -> Result<Choice> {
+    Ok(auto_among(&list_adapters()?))
 }
 
 fn choose_among(
@@ -180,9 +201,10 @@ fn choose_among(
 
 /// The best adapter that is hardware, reached through an API made for computing, and has a name in cubecl.
 fn best_hardware(adapters: &[AdapterSummary]) -> Option<Selected> {
-    let mut hardware: Vec<_> = adapters.iter().filter(|a| !a.is_software()).collect();
+    let hardware = |a: &&AdapterSummary| !a.is_software() && a.api != Api::Gl;
+    let mut hardware: Vec<_> = adapters.iter().filter(hardware).collect();
     // Stable: within one kind, the order of the list, which is the order of APIs.
-    hardware.sort_by_key(|a| (a.api == Api::Gl, a.kind));
+    hardware.sort_by_key(|a| a.kind);
     hardware.into_iter().find_map(|adapter| {
         let device = wgpu_device(adapters, adapter.index).ok()?;
         let adapter = adapter.clone();
@@ -198,12 +220,21 @@ fn auto_among(adapters: &[AdapterSummary]) -> Choice {
         };
         return Choice::new(selected, format!("auto takes the first {kind}"));
     }
-    let reason = match adapters.iter().find(|a| a.is_software()) {
-        Some(adapter) => format!(
-            "auto takes the CPU: the only adapter, {}, is software and slower than burn-flex; --backend wgpu takes it",
-            adapter.name
+    let software = adapters
+        .iter()
+        .find(|a| a.is_software() && a.api != Api::Gl);
+    let reason = match (software, adapters.first()) {
+        (Some(adapter), _) => format!(
+            "auto takes the CPU: the only adapter, {}, is software and slower than burn-flex; --backend wgpu takes it{}",
+            adapter.name,
+            if is_wsl() { WSL } else { "" }
         ),
-        None => "auto takes the CPU: wgpu finds no adapter".to_owned(),
+        (None, Some(adapter)) => format!(
+            "auto takes the CPU: the only adapter, {}, is reached by OpenGL, which is not tried; --backend wgpu --device {} \
+             takes it",
+            adapter.name, adapter.index
+        ),
+        (None, None) => "auto takes the CPU: wgpu finds no adapter".to_owned(),
     };
     Choice::new(Selected::Flex, reason)
 }
@@ -212,8 +243,16 @@ fn wgpu_among(adapters: &[AdapterSummary]) -> Result<Choice> {
     if let Some(selected) = best_hardware(adapters) {
         return Ok(Choice::new(selected, "the best adapter"));
     }
-    let Some(adapter) = adapters.iter().find(|a| a.is_software()) else {
-        return Err(no_adapter());
+    let software = |a: &&AdapterSummary| a.is_software() && a.api != Api::Gl;
+    let Some(adapter) = adapters.iter().find(software) else {
+        return Err(match adapters.first() {
+            Some(adapter) => Error::Device(format!(
+                "{} is reached by OpenGL, which is not tried: --device {} takes it, --backend flex computes on the CPU",
+                adapter.title(),
+                adapter.index
+            )),
+            None => no_adapter(),
+        });
     };
     let selected = Selected::Wgpu {
         device: wgpu_device(adapters, adapter.index)?,
@@ -290,13 +329,32 @@ fn find<'a>(adapters: &'a [AdapterSummary], wanted: &str) -> Result<&'a AdapterS
     }
 }
 
+/// Numbers and titles; with the driver where titles are equal, as where a GPU has two.
 fn known<'a>(adapters: impl IntoIterator<Item = &'a AdapterSummary>) -> String {
-    let line = |a: &AdapterSummary| format!("{}: {}", a.index, a.title());
-    adapters
-        .into_iter()
-        .map(line)
-        .collect::<Vec<_>>()
-        .join("; ")
+    let adapters: Vec<_> = adapters.into_iter().collect();
+    let twins = |a: &AdapterSummary| adapters.iter().filter(|b| b.title() == a.title()).count() > 1;
+    let line = |a: &&AdapterSummary| match twins(a) {
+        true => format!(
+            "{}: {}, driver {} {}",
+            a.index,
+            a.title(),
+            a.driver,
+            a.driver_info
+        ),
+        false => format!("{}: {}", a.index, a.title()),
+    };
+    adapters.iter().map(line).collect::<Vec<_>>().join("; ")
+}
+
+const WSL: &str = ". WSL has no Vulkan driver for the GPU that conforms: the Windows build of ibot computes on it";
+
+/// Whether this Linux is one within Windows.
+fn is_wsl() -> bool {
+    if !cfg!(target_os = "linux") {
+        return false;
+    }
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
+    release.is_ok_and(|release| release.to_lowercase().contains("microsoft"))
 }
 
 fn no_adapter() -> Error {
@@ -304,13 +362,19 @@ fn no_adapter() -> Error {
         "wgpu needs Metal, which every Mac since 2012 has: this session may be one without access to the GPU"
     } else if cfg!(target_os = "windows") {
         "install the GPU maker's current driver, which brings Vulkan and Direct3D 12"
+    } else if is_wsl() {
+        "WSL has no Vulkan driver for the GPU that conforms, so run the Windows build of ibot"
     } else {
         "install the Vulkan driver: NVIDIA's own driver; AMD and Intel: mesa-vulkan-drivers (Debian, Ubuntu, Fedora) \
          or vulkan-radeon / vulkan-intel (Arch), which on Debian also brings the software adapter lavapipe; in a \
          container, pass the GPU in (NVIDIA: with the graphics capability); `vulkaninfo --summary` must list it"
     };
+    let narrowed = match std::env::var_os(API_VARIABLE) {
+        Some(api) => format!(" through {}", api.to_string_lossy()),
+        None => String::new(),
+    };
     Error::Device(format!(
-        "wgpu finds no adapter: {install}; or compute on the CPU with --backend flex"
+        "wgpu finds no adapter{narrowed}: {install}; or compute on the CPU with --backend flex"
     ))
 }
 

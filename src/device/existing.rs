@@ -87,7 +87,7 @@ impl ExistingDevice {
     ///
     /// # Errors
     /// [`Error::Device`] where the device was requested with less than burn would use, with what is missing; where it is
-    /// no compute device; and in a build whose kernels are not WGSL (features `vulkan` and `metal`).
+    /// no compute device; and in a build whose kernels are not WGSL (feature `vulkan`).
     pub fn adopt(self) -> Result<Selected> {
         self.adopt_for(Owner::App)
     }
@@ -96,6 +96,11 @@ impl ExistingDevice {
         let api = api_of(&self.adapter)?;
         let adapter = AdapterSummary::new(0, api, &self.adapter);
         check(&adapter, &self.adapter, &self.device)?;
+        // what this device may bind, which may be less than its adapter could
+        let granted = AdapterSummary {
+            limits: self.device.limits().into(),
+            ..adapter.clone()
+        };
         let Self {
             on_error, on_lost, ..
         } = self;
@@ -108,7 +113,7 @@ impl ExistingDevice {
         };
         let device = Guarded::lock(|guarded| {
             use_one_stream()?;
-            let (options, theirs) = (runtime_options(), setup.clone());
+            let (options, theirs) = (runtime_options(Some(&granted)), setup.clone());
             let device = panics::catch(move || init_device(theirs, options)).map_err(|panic| {
                 Error::Device(format!(
                     "burn can not compute on {}: {}",
@@ -116,7 +121,7 @@ impl ExistingDevice {
                     panic.report
                 ))
             })?;
-            guarded.watch(&device, api, setup, owner, on_error, on_lost);
+            guarded.watch(&device, api, setup, owner, on_error, on_lost)?;
             Ok::<_, Error>(device)
         })?;
         Ok(Selected::Wgpu { device, adapter })
@@ -200,14 +205,9 @@ fn api_of(adapter: &wgpu::Adapter) -> Result<Api> {
 /// Whether the device has all that burn would use on its adapter.
 fn check(summary: &AdapterSummary, adapter: &wgpu::Adapter, device: &wgpu::Device) -> Result<()> {
     let title = summary.title();
-    let other_kernels = match summary.api {
-        Api::Vulkan if cfg!(feature = "vulkan") => Some("vulkan"),
-        Api::Metal if cfg!(feature = "metal") => Some("metal"),
-        _ => None,
-    };
-    if let Some(feature) = other_kernels {
+    if cfg!(feature = "vulkan") && summary.api == Api::Vulkan {
         return Err(Error::Device(format!(
-            "{title}: a build with the feature {feature} can not share an application's device: build without it"
+            "{title}: a build with the feature vulkan can not share an application's device: build without it"
         )));
     }
     let mut lacks = lacking_features(adapter.features(), device.features());

@@ -25,10 +25,14 @@ pub enum FaultKind {
     OutOfMemory,
     /// A kernel's source does not compile.
     Shader,
+    /// A kernel asks for more workgroup memory or lanes than the adapter has.
+    Limits,
     /// A kernel and its buffers do not fit together.
     Validation,
     /// The driver took the device away.
     DeviceLost,
+    /// The device did nothing of what it was asked until the deadline.
+    NoAnswer,
     /// Anything else that stopped the device's thread.
     Other,
 }
@@ -37,7 +41,7 @@ impl FaultKind {
     /// Sorts a report by its text, which is all that cubecl leaves of many.
     #[must_use]
     pub fn of_report(report: &str) -> Self {
-        const SIGNS: [(FaultKind, &[&str]); 4] = [
+        const SIGNS: [(FaultKind, &[&str]); 5] = [
             (
                 FaultKind::OutOfMemory,
                 &[
@@ -61,6 +65,15 @@ impl FaultKind {
                     "has been destroyed",
                 ],
             ),
+            // cubecl refuses such kernels, and says so word for word
+            (
+                FaultKind::Limits,
+                &[
+                    "too much shared memory requested",
+                    "total unit count exceeds",
+                    "cube dim exceeds",
+                ],
+            ),
             (FaultKind::Shader, &["wgsl compilation failed", "shader"]),
             (
                 FaultKind::Validation,
@@ -76,7 +89,7 @@ impl FaultKind {
 
     /// Whether other faults follow from it, and so may be reported before it.
     const fn is_cause(self) -> bool {
-        matches!(self, Self::OutOfMemory | Self::DeviceLost)
+        matches!(self, Self::OutOfMemory | Self::DeviceLost | Self::NoAnswer)
     }
 
     /// Whether it may follow from another fault.
@@ -94,14 +107,26 @@ impl FaultKind {
                 "A kernel does not compile on this adapter: update its driver or compute with --backend flex, and \
                  please report the lines above."
             }
+            Self::Limits => {
+                "burn's own kernel is too large for this adapter: leave IBOT_KERNELS away where it is set, build with \
+                 --features autotune, which passes over such kernels, or compute with --backend flex, and please report \
+                 the lines above."
+            }
             Self::Validation => {
                 "A kernel does not fit its buffers, which is an error in the program: compute with --backend flex, and \
                  please report the lines above."
             }
             Self::DeviceLost => {
                 "The driver reset the GPU or took it away (a kernel ran too long, too much memory, suspend, another \
-                 program): start again, which goes on from the last checkpoint; if it returns, update the driver or \
-                 lower --batch-size."
+                 program): start again, which goes on from the last checkpoint. If it returns: fewer pictures a step \
+                 (--batch-size, or most_at_once in a settings file); update the driver; give kernels more time (Windows: \
+                 TdrDelay in the registry; AMD on Linux: amdgpu.lockup_timeout)."
+            }
+            Self::NoAnswer => {
+                "The GPU is stuck, or much slower than its work: start again, which goes on from the last checkpoint. If \
+                 it returns: fewer pictures a step (--batch-size, or most_at_once in a settings file); update the driver; \
+                 a GPU that is only slow needs a longer IBOT_GPU_DEADLINE, and kernels that the driver ends by itself \
+                 more time there (Windows: TdrDelay in the registry; AMD on Linux: amdgpu.lockup_timeout)."
             }
             Self::Other => {
                 "Start again, which goes on from the last checkpoint; if it returns, compute with --backend flex, and \
@@ -116,8 +141,10 @@ impl fmt::Display for FaultKind {
         f.write_str(match self {
             Self::OutOfMemory => "out of memory",
             Self::Shader => "shader does not compile",
+            Self::Limits => "kernel too large",
             Self::Validation => "validation error",
             Self::DeviceLost => "device lost",
+            Self::NoAnswer => "no answer",
             Self::Other => "device error",
         })
     }
@@ -176,6 +203,7 @@ fn shorten(report: &str) -> String {
 pub(crate) struct FaultLog {
     device: String,
     poisoned: AtomicBool,
+    told: AtomicBool,
     faults: Mutex<Vec<Fault>>,
 }
 
@@ -185,6 +213,7 @@ impl FaultLog {
         Self {
             device: device.to_owned(),
             poisoned: AtomicBool::new(false),
+            told: AtomicBool::new(false),
             faults: Mutex::new(Vec::new()),
         }
     }
@@ -204,6 +233,13 @@ impl FaultLog {
         self.poisoned.store(true, Ordering::Release);
     }
 
+    /// Remembers a report that follows from a fault, or is the only sign of it.
+    pub(crate) fn record_symptom(&self, report: &str) {
+        if !self.is_poisoned() {
+            self.record(Fault::of_report(report));
+        }
+    }
+
     pub(crate) fn is_poisoned(&self) -> bool {
         self.poisoned.load(Ordering::Acquire)
     }
@@ -217,8 +253,14 @@ impl FaultLog {
         lock(&self.faults).iter().all(|fault| fault.kind.is_vague())
     }
 
+    /// Whether anybody asked for the error.
+    pub(crate) fn is_told(&self) -> bool {
+        self.told.load(Ordering::Acquire)
+    }
+
     /// The cause as an error: kind, report, remedy.
     pub(crate) fn error(&self) -> Error {
+        self.told.store(true, Ordering::Release);
         let faults = self.faults();
         let cause = match faults.first() {
             Some(first) if first.kind.is_vague() => faults
@@ -274,6 +316,14 @@ mod tests {
                 FaultKind::Validation,
             ),
             ("Parent device is lost", FaultKind::DeviceLost),
+            (
+                "Too much shared memory requested.\nRequested 40960 bytes, maximum 32768 bytes available.",
+                FaultKind::Limits,
+            ),
+            (
+                "Total unit count exceeds maximum.\nRequested 512 units, max units is 256.",
+                FaultKind::Limits,
+            ),
             ("index out of bounds", FaultKind::Other),
         ];
         for (report, kind) in expected {

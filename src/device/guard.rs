@@ -3,7 +3,8 @@
 //! On wgpu, burn swallows errors: a launch that fails leaves its output as it was, and reading it gives zeros or worse.
 //! The guard hears of a fault in four ways: wgpu's error handler, its device-lost callback, a panic hook for the device's
 //! thread, and `sync`, which alone returns what a kernel's compilation said. All of them happen before a read that was
-//! asked for later returns, so a check after the read is a check of the read.
+//! asked for later returns, so a check after the read is a check of the read. And each read and sync is waited for with a
+//! deadline before burn waits without one (`patience`).
 
 use std::fmt;
 use std::panic::resume_unwind;
@@ -19,6 +20,7 @@ use super::choice::Selected;
 use super::faults::{Fault, FaultLog};
 use super::opening::init;
 use super::panics;
+use super::patience::Patience;
 use crate::error::{Error, Result};
 use crate::memory::GpuMemory;
 
@@ -43,7 +45,7 @@ impl DeviceGuard {
         let Selected::Wgpu { device, adapter } = selected else {
             return Ok(Self::Cpu);
         };
-        let guard = init(device, adapter.api)?;
+        let guard = init(device, adapter.api, Some(adapter))?;
         if guard.adapter().is_same_adapter(adapter) {
             return Ok(Self::Gpu(guard));
         }
@@ -122,6 +124,7 @@ pub struct GpuGuard {
     pub(super) setup: WgpuSetup,
     pub(super) adapter: Arc<AdapterSummary>,
     pub(super) log: Arc<FaultLog>,
+    pub(super) patience: Arc<Patience>,
 }
 
 impl fmt::Debug for GpuGuard {
@@ -165,16 +168,16 @@ impl GpuGuard {
         Ok(())
     }
 
-    /// Waits for the device, which makes it tell all, then checks.
+    /// Waits for the device, with a deadline, which makes it tell all, then checks.
     ///
     /// # Errors
     /// [`Error::Device`] with the first report and the remedy.
     pub fn check_sync<B: Backend>(&self, device: &B::Device) -> Result<()> {
-        self.check()?;
+        self.settled()?;
         match panics::catch(|| B::sync(device)) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => self.log.record(Fault::of_report(&error.to_string())),
-            Err(panic) => self.record_symptom(&panic.report),
+            Err(panic) => self.log.record_symptom(&panic.report),
         }
         self.poll(wgpu::PollType::Poll);
         self.check()
@@ -191,7 +194,7 @@ impl GpuGuard {
             Err(panic) => {
                 self.poll(wgpu::PollType::Poll);
                 if self.log.is_poisoned() || is_device_symptom(&panic.report) {
-                    self.record_symptom(&panic.report);
+                    self.log.record_symptom(&panic.report);
                     return Err(self.error());
                 }
                 eprintln!("panic: {}", panic.report);
@@ -205,14 +208,22 @@ impl GpuGuard {
     /// # Errors
     /// The device failed before or meanwhile.
     pub fn read<B: Backend, R>(&self, device: &B::Device, work: impl FnOnce() -> R) -> Result<R> {
+        self.settled()?;
         let result = self.catch(work)?;
         self.check_sync::<B>(device)?;
         Ok(result)
     }
 
+    /// Waits, with a deadline, until the device has done all that was asked of it, then checks.
+    fn settled(&self) -> Result<()> {
+        self.patience.settle();
+        self.check()
+    }
+
     /// Memory that burn holds on the device; `None` after a fault. Submits what is queued.
     #[must_use]
     pub fn memory(&self) -> Option<GpuMemory> {
+        self.settled().ok()?;
         let usage = self
             .catch(|| WgpuRuntime::client(&self.device).memory_usage())
             .ok()?
@@ -226,15 +237,8 @@ impl GpuGuard {
     /// Gives memory that no tensor uses back to the driver; nothing after a fault.
     pub fn free_unused(&self) {
         let cleanup = || WgpuRuntime::client(&self.device).memory_cleanup();
-        if let Err(error) = self.catch(cleanup) {
+        if let Err(error) = self.settled().and_then(|()| self.catch(cleanup)) {
             log::debug!("memory is not freed: {error}");
-        }
-    }
-
-    /// A report that follows from a fault, or is the only sign of it.
-    fn record_symptom(&self, report: &str) {
-        if !self.log.is_poisoned() {
-            self.log.record(Fault::of_report(report));
         }
     }
 
@@ -249,8 +253,11 @@ impl GpuGuard {
         self.log.error()
     }
 
-    /// wgpu tells of a lost device in a poll.
+    /// wgpu tells of a lost device in a poll; one that does not answer would hold it.
     fn poll(&self, how: wgpu::PollType) {
+        if self.patience.is_silent() {
+            return;
+        }
         if let Err(error) = self.setup.device.poll(how) {
             log::debug!("poll: {error}");
         }

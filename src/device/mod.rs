@@ -3,22 +3,31 @@
 //! - [`adapters`]: the GPUs that wgpu can see, and the exact one behind a number or a name
 //! - [`choice`]: `--backend` and `--device` -> one device, with the reason as a sentence
 //! - [`guard`]: cubecl swallows GPU errors; the guard collects them, so that no number computed after a fault gets out
+//! - [`patience`]: no wait without bound
 //! - `opening`: a device is opened once and listened to; [`existing`]: the same for one that an application opened
+//! - `known`: what kernels and thresholds ask of a device; `capacity`: a GPU's memory; `pools`: how it is taken
 //! - [`faults`]: what a fault is, and the log of one device's faults
 //! - [`panics`]: the panics of device threads, as faults
 
 pub mod adapters;
+mod capacity;
 pub mod choice;
 pub mod existing;
 pub mod faults;
 pub mod guard;
+mod known;
 mod opening;
 pub mod panics;
+pub mod patience;
+mod pools;
 
-pub use adapters::{AdapterKind, AdapterLimits, AdapterSummary, Api, list_adapters};
+pub use adapters::{API_VARIABLE, AdapterKind, AdapterLimits, AdapterSummary, Api, list_adapters};
 pub use choice::{BackendChoice, Choice, Selected, auto_choice, choose, select};
 pub use existing::{ExistingDevice, device_descriptor, working};
 pub use faults::{Fault, FaultKind};
 pub use guard::{DeviceGuard, GpuGuard};
+pub(crate) use known::{kind_of, launched};
+pub use known::{memory_bytes, settle};
 pub use opening::init_wgpu;
 pub use panics::observe_log;
+pub use patience::{DEADLINE_VARIABLE, end_process, on_no_answer};

@@ -1,20 +1,25 @@
 //! Opening a device, once in a process, and listening to it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
-use burn_wgpu::{MemoryConfiguration, RuntimeOptions, WgpuDevice, WgpuSetup, graphics, init_setup};
+use burn_wgpu::{RuntimeOptions, WgpuDevice, WgpuSetup, graphics, init_setup};
 use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
 
-use super::adapters::{AdapterSummary, Api};
+use super::adapters::{AdapterKind, AdapterSummary, Api, adapter_of};
 use super::existing::{OnError, OnLost};
 use super::faults::{Fault, FaultKind, FaultLog, lock};
 use super::guard::GpuGuard;
-use super::panics;
+use super::patience::Patience;
+use super::{known, panics, pools};
 use crate::error::{Error, Result};
 
 /// Kernels that cubecl batches into one submission. From 64 on, their uniforms alone force a blocking wait.
 const TASKS_MAX: usize = 32;
+/// The same on an integrated GPU. amdgpu, Metal and Intel's drivers end a *submission* that takes longer than 2 to 10
+/// seconds, and one product of ViT-S at 64 pictures (30 GFLOP) takes a third of a second at 100 GFLOP/s; 125 submissions a
+/// step instead of 31 cost such a GPU about 10 ms of several seconds (estimates: no such GPU was at hand).
+const INTEGRATED_TASKS_MAX: usize = 8;
 
 /// Whose calls a device takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,9 +55,11 @@ impl Guarded {
         owner: Owner,
         on_error: Option<OnError>,
         on_lost: Option<OnLost>,
-    ) -> GpuGuard {
+    ) -> Result<GpuGuard> {
         let adapter = AdapterSummary::new(0, api, &setup.adapter);
         let log = panics::watch(device, &adapter.title());
+        let patience = Patience::start(device, &setup, adapter.kind, &log)?;
+        known::remember(device, &adapter, &patience);
         let ear = Ear(Arc::clone(&log));
         setup.device.on_uncaptured_error(Arc::new(move |error| {
             if owner == Owner::Burn || panics::is_on_thread_of(&ear.0) {
@@ -80,9 +87,10 @@ impl Guarded {
             setup,
             adapter: Arc::new(adapter),
             log,
+            patience,
         };
         self.0.insert(device.clone(), (guard.clone(), owner));
-        guard
+        Ok(guard)
     }
 }
 
@@ -130,17 +138,23 @@ fn apps_error(on_error: Option<&OnError>, error: wgpu::Error) {
     }
 }
 
-/// Starts and guards a device of the platform's usual API (Metal on macOS, else Vulkan), once; later calls share the guard.
+/// Starts and guards a device of the API that is asked first (`IBOT_API`; else Metal on macOS, Vulkan elsewhere), once;
+/// later calls share the guard.
 ///
 /// [`super::DeviceGuard::install`] does the same for a selected adapter, whatever its API.
 ///
 /// # Errors
 /// The device cannot be opened or is in use without a guard.
 pub fn init_wgpu(device: &WgpuDevice) -> Result<GpuGuard> {
-    init(device, Api::preferred())
+    init(device, Api::preferred()?, None)
 }
 
-pub(super) fn init(device: &WgpuDevice, api: Api) -> Result<GpuGuard> {
+/// `adapter` is the one that `device` means, where that is known.
+pub(super) fn init(
+    device: &WgpuDevice,
+    api: Api,
+    adapter: Option<&AdapterSummary>,
+) -> Result<GpuGuard> {
     Guarded::lock(|guarded| {
         if let Some((guard, _)) = guarded.get(device) {
             if guard.adapter.api == api {
@@ -156,16 +170,43 @@ pub(super) fn init(device: &WgpuDevice, api: Api) -> Result<GpuGuard> {
                 "{device:?} was made elsewhere: ibot::device::ExistingDevice guards such a one"
             )));
         }
+        warn_of_features();
         use_one_stream()?;
-        let setup = open(device, api)?;
-        Ok(guarded.watch(device, api, setup, Owner::Burn, None, None))
+        let listed = || adapter_of(device, api);
+        let adapter = adapter.cloned().or_else(listed);
+        let setup = open(device, api, adapter.as_ref())?;
+        guarded.watch(device, api, setup, Owner::Burn, None, None)
     })
 }
 
-pub(super) fn runtime_options() -> RuntimeOptions {
+/// How burn is to use the adapter; as it would by itself where it is not known.
+pub(super) fn runtime_options(adapter: Option<&AdapterSummary>) -> RuntimeOptions {
+    let Some(adapter) = adapter else {
+        return RuntimeOptions {
+            tasks_max: TASKS_MAX,
+            ..RuntimeOptions::default()
+        };
+    };
     RuntimeOptions {
-        tasks_max: TASKS_MAX,
-        memory_config: MemoryConfiguration::default(),
+        tasks_max: match adapter.kind {
+            AdapterKind::Integrated => INTEGRATED_TASKS_MAX,
+            _ => TASKS_MAX,
+        },
+        memory_config: pools::configuration(adapter.limits.binding_bytes),
+    }
+}
+
+/// What is known against the features of this build, once.
+fn warn_of_features() {
+    static WARNED: Once = Once::new();
+    if cfg!(feature = "autotune") {
+        // burn issues 5257, 5079, 5626
+        WARNED.call_once(|| {
+            log::warn!(
+                "this build has the feature autotune: it keeps the fastest of burn's kernels, and one may be fast because \
+                 it is wrong; run `ibot verify` before you trust it"
+            );
+        });
     }
 }
 
@@ -187,19 +228,49 @@ pub(super) fn use_one_stream() -> Result<()> {
 }
 
 /// Opens the device; cubecl panics where it cannot.
-fn open(device: &WgpuDevice, api: Api) -> Result<WgpuSetup> {
+fn open(device: &WgpuDevice, api: Api, adapter: Option<&AdapterSummary>) -> Result<WgpuSetup> {
+    let options = runtime_options(adapter);
     let setup = panics::catch(|| match api {
-        Api::Vulkan => init_setup::<graphics::Vulkan>(device, runtime_options()),
-        Api::Metal => init_setup::<graphics::Metal>(device, runtime_options()),
-        Api::Dx12 => init_setup::<graphics::Dx12>(device, runtime_options()),
-        Api::Gl => init_setup::<graphics::OpenGl>(device, runtime_options()),
+        Api::Vulkan => init_setup::<graphics::Vulkan>(device, options),
+        Api::Metal => init_setup::<graphics::Metal>(device, options),
+        Api::Dx12 => init_setup::<graphics::Dx12>(device, options),
+        Api::Gl => init_setup::<graphics::OpenGl>(device, options),
     });
     setup.map_err(|panic| {
         let fault = Fault::of_report(&panic.report);
         Error::Device(format!(
             "{device:?} can not be opened through {api}: {}\n`ibot devices` lists the adapters; another program may \
-             hold the GPU's memory; --backend flex computes on the CPU",
+             hold the GPU's memory; --backend flex computes on the CPU. Where the driver refuses a device with all \
+             features of the adapter, which burn asks for, a program on the library opens one with less: \
+             ibot::device::device_descriptor and ExistingDevice",
             fault.report
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::AdapterLimits;
+
+    #[test]
+    fn an_integrated_gpu_gets_short_submissions() {
+        let adapter = |kind| AdapterSummary {
+            index: 0,
+            name: "adapter".into(),
+            kind,
+            api: Api::Vulkan,
+            driver: String::new(),
+            driver_info: String::new(),
+            id: String::new(),
+            pci_bus: String::new(),
+            memory_bytes: None,
+            limits: AdapterLimits::from(wgpu::Limits::defaults()),
+        };
+        let tasks = |kind| runtime_options(Some(&adapter(kind))).tasks_max;
+        assert_eq!(tasks(AdapterKind::Integrated), INTEGRATED_TASKS_MAX);
+        assert_eq!(tasks(AdapterKind::Discrete), TASKS_MAX);
+        assert_eq!(tasks(AdapterKind::Software), TASKS_MAX);
+        assert_eq!(runtime_options(None).tasks_max, TASKS_MAX);
+    }
 }

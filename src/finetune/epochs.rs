@@ -184,7 +184,11 @@ impl<'a> Epochs<'a> {
             stop: self.run.stop,
         };
         let classifier = trainer.classifier.valid();
-        let found = evaluator.score(&classifier, &self.run.guard, trainer.device())?;
+        let guard = &self.run.guard;
+        // neither needs the other's memory, whose pieces have other sizes
+        guard.free_unused();
+        let found = evaluator.score(&classifier, guard, trainer.device())?;
+        guard.free_unused();
         Ok(found.map(|(score, skipped)| {
             self.note_skipped(skipped, observer);
             score

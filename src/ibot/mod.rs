@@ -5,12 +5,14 @@
 //! - `targets`: what the teacher makes of a batch
 //! - `teacher_rows`: one kind of its rows, and their targets, of stored or streamed logits
 //! - `rows`: which rows of which tokens go through the heads
+//! - `thresholds`: what logits may take of a device's memory
 
 mod forward;
 mod probe;
 mod rows;
 mod targets;
 mod teacher_rows;
+mod thresholds;
 
 pub use forward::{IbotInput, IbotOutput};
 pub use probe::{Probe, TargetProbe};
@@ -22,6 +24,7 @@ use burn::tensor::backend::Backend;
 
 use crate::backbone::{Backbone, TrainBackbone, VisionTransformer};
 use crate::config::IbotConfig;
+use crate::device::memory_bytes;
 use crate::error::Result;
 use crate::head::{Head, HeadConfig};
 use crate::init::normal_param;
@@ -32,9 +35,6 @@ use crate::teacher::{deep_copy, ema, parameters};
 
 /// Deviation of the mask token at the start.
 const MASK_TOKEN_DEVIATION: f64 = 0.02;
-
-/// Entries of a tile of streamed logits: 16 MiB.
-const TILE_ENTRIES: usize = 1 << 22;
 
 /// A backbone with its two prototype heads: what student and teacher have in common.
 #[derive(Module, Debug)]
@@ -135,7 +135,7 @@ impl IbotConfig {
             },
             center: Center::unset(self.center_momentum),
             patch_center: Center::unset(self.patch_center_momentum),
-            tile_entries: TILE_ENTRIES,
+            tile_entries: thresholds::tile_entries(memory_bytes(device)),
             config: self.clone(),
         })
     }

@@ -82,7 +82,7 @@ fn probe_targets<B: IbotBackend>(targets: &StreamedTargets<B>) -> TargetProbe<B>
         ));
         of_rows.push(entropy(tile));
     }
-    let sum = |terms: Vec<Tensor<B, 1>>| Tensor::cat(terms, 0).sum_dim(0);
+    let sum = |terms: Vec<Tensor<B, 1>>| Tensor::cat(terms, 0).sum();
     TargetProbe {
         entropy: sum(of_rows) / rows,
         entropy_of_mean: sum(of_mean),

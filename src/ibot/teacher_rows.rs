@@ -6,16 +6,15 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use super::rows::{images_of, most_logit_rows, spans};
+use super::thresholds::most_stored_bytes;
 use crate::config::{StreamingPrototypes, Targets};
+use crate::device::memory_bytes;
 use crate::error::Result;
 use crate::head::Head;
 use crate::kernels::{
     IbotBackend, StreamedLogits, StreamedTargets, TargetPotentials, tile_columns,
 };
 use crate::losses::Center;
-
-/// From so many bytes of a loss's logits on, of student and teacher together, `streaming_prototypes = "auto"` streams them.
-const MOST_STORED_BYTES: usize = 512 << 20;
 
 /// How logits become targets.
 pub(super) struct TargetRule<B: Backend> {
@@ -86,7 +85,8 @@ impl<B: IbotBackend> TeacherRows<'_, B> {
             StreamingPrototypes::Auto => {
                 let [all, largest] = self.most_counts();
                 let row_bytes = prototypes * size_of::<f32>();
-                (all * of_teacher + largest * of_student) * row_bytes > MOST_STORED_BYTES
+                let most_stored = most_stored_bytes(memory_bytes(device));
+                (all * of_teacher + largest * of_student) * row_bytes > most_stored
                     || largest * of_teacher.max(of_student) > B::max_logit_rows(prototypes, device)
             }
         };

@@ -199,7 +199,7 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         };
         let output = B::cross_entropy(&inner);
         let loss = primitive(output.loss.clone());
-        let (row_max, row_log) = (output.row_max.clone(), output.row_log.clone());
+        let of_rows = output.of_rows.clone();
         let prep = Backward::<B, 1>::prepare::<C>(CrossEntropy, [student.node]);
         let loss = match prep.compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish((inner, output), loss),
@@ -208,8 +208,7 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         CrossEntropyOutput {
             loss: wrap(loss),
             // untracked: no gradient flows through them
-            row_max: Tensor::from_inner(row_max),
-            row_log: Tensor::from_inner(row_log),
+            of_rows: Tensor::from_inner(of_rows),
         }
     }
 
@@ -228,7 +227,7 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         };
         let output = B::streamed_cross_entropy(&inner);
         let loss = primitive(output.loss.clone());
-        let (row_max, row_log) = (output.row_max.clone(), output.row_log.clone());
+        let of_rows = output.of_rows.clone();
         let nodes = [unit.node, prototypes.node];
         let prep = Backward::<B, 2>::prepare::<C>(StreamedCrossEntropy, nodes);
         let loss = match prep.compute_bound().stateful() {
@@ -238,8 +237,7 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         CrossEntropyOutput {
             loss: wrap(loss),
             // untracked: no gradient flows through them
-            row_max: Tensor::from_inner(row_max),
-            row_log: Tensor::from_inner(row_log),
+            of_rows: Tensor::from_inner(of_rows),
         }
     }
 

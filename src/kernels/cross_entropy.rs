@@ -4,6 +4,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
 use super::TargetPotentials;
+use super::target_potentials::{pairs_of, shifts_and_logs};
 
 /// Which teacher rows a student row is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,10 +41,9 @@ pub struct CrossEntropyInput<B: Backend> {
 pub struct CrossEntropyOutput<B: Backend> {
     /// `[1]`.
     pub loss: Tensor<B, 1>,
-    /// Largest entry of each row of `student_logits / temperature`, `[M]`.
-    pub row_max: Tensor<B, 1>,
-    /// `log sum_j exp(student_logits_ij / temperature - row_max_i)`, `[M]`.
-    pub row_log: Tensor<B, 1>,
+    /// Of each row of `student_logits / temperature` the largest entry `max_i`, and
+    /// `log sum_j exp(student_logits_ij / temperature - max_i)`, side by side, `[M, 2]`.
+    pub of_rows: Tensor<B, 2>,
 }
 
 impl Pairing {
@@ -143,11 +143,10 @@ pub fn reference<B: Backend>(input: &CrossEntropyInput<B>) -> CrossEntropyOutput
     input.check();
     let [rows, _] = input.student_logits.dims();
     if rows == 0 {
-        let nothing = input.row_weights.clone();
+        let device = input.row_weights.device();
         return CrossEntropyOutput {
-            loss: Tensor::zeros([1], &nothing.device()),
-            row_max: nothing.clone(),
-            row_log: nothing,
+            loss: Tensor::zeros([1], &device),
+            of_rows: Tensor::zeros([0, 2], &device),
         };
     }
     let logits = input.student_logits.clone() / input.student_temperature;
@@ -160,8 +159,7 @@ pub fn reference<B: Backend>(input: &CrossEntropyInput<B>) -> CrossEntropyOutput
     let weights = input.row_weights.clone().unsqueeze_dim(1);
     CrossEntropyOutput {
         loss: -(losses * weights).sum_dim(0).reshape([1]),
-        row_max: row_max.reshape([rows]),
-        row_log: row_log.reshape([rows]),
+        of_rows: pairs_of(row_max, row_log),
     }
 }
 
@@ -176,7 +174,8 @@ pub fn reference_backward<B: Backend>(
         return input.student_logits.clone();
     }
     let logits = input.student_logits.clone() / input.student_temperature;
-    let probs = (logits - output.row_max.unsqueeze_dim(1) - output.row_log.unsqueeze_dim(1)).exp();
+    let [row_max, row_log] = shifts_and_logs(output.of_rows);
+    let probs = (logits - row_max - row_log).exp();
     let d_rows = input.row_weights.clone() * d_loss / input.student_temperature;
     (probs * input.target_counts() - input.paired_targets()) * d_rows.unsqueeze_dim(1)
 }

@@ -7,8 +7,8 @@ use burn_flex::{Flex, FlexDevice};
 use super::{
     AdamWInput, AdamWState, AffineBackwardInput, AffineGradients, AffineInput, AttentionInput,
     AttentionOutput, CrossEntropyInput, CrossEntropyOutput, IbotBackend, LayerNormGradients,
-    LayerNormInput, RowPotentials, TargetPotentials, flex_attention, flex_linear, flex_loss,
-    flex_optimizer, flex_rows, flex_targets,
+    LayerNormInput, TargetPotentials, flex_attention, flex_linear, flex_loss, flex_optimizer,
+    flex_rows, flex_targets,
 };
 
 impl IbotBackend for Flex {
@@ -22,10 +22,10 @@ impl IbotBackend for Flex {
 
     fn sinkhorn_iteration(
         teacher_logits: Tensor<Self, 2>,
-        rows: RowPotentials<Self>,
+        of_rows: Tensor<Self, 2>,
         temperature: f64,
     ) -> TargetPotentials<Self> {
-        flex_targets::sinkhorn_iteration(teacher_logits, rows, temperature)
+        flex_targets::sinkhorn_iteration(teacher_logits, of_rows, temperature)
     }
 
     fn centered_potentials(

@@ -6,7 +6,7 @@ use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
 use super::flex_rows::{contiguous, rows_of, writable};
-use super::flex_targets::{numbers, vector};
+use super::flex_targets::{numbers, pairs, vector};
 use super::vector_math::{Math, largest, sums, vectorized};
 use super::{CrossEntropyInput, CrossEntropyOutput};
 
@@ -17,7 +17,10 @@ const NEGLIGIBLE: f32 = 1e-30;
 /// The teacher's side of a cross-entropy.
 struct Teacher {
     logits: FlexTensor,
-    potentials: [FlexTensor; 4],
+    /// Shift and log of each prototype.
+    of_prototypes: [Vec<f32>; 2],
+    /// Shift and log of each row, side by side.
+    of_rows: FlexTensor,
     /// Teacher rows of each student row.
     targets: Vec<Vec<usize>>,
     width: usize,
@@ -34,13 +37,8 @@ impl Teacher {
         });
         Self {
             logits: contiguous(input.teacher_logits.clone()),
-            potentials: [
-                &potentials.prototype_shift,
-                &potentials.prototype_log,
-                &potentials.row_shift,
-                &potentials.row_log,
-            ]
-            .map(numbers),
+            of_prototypes: columns(&potentials.of_prototypes),
+            of_rows: numbers(&potentials.of_rows),
             targets: rows.collect(),
             width: input.teacher_logits.dims()[1],
             inverse_temperature: (1.0 / potentials.temperature) as f32,
@@ -51,9 +49,9 @@ impl Teacher {
     #[inline(always)]
     fn row(&self, math: Math, row: usize) -> impl Iterator<Item = f32> {
         let logits = &self.logits.storage::<f32>()[row * self.width..(row + 1) * self.width];
-        let [shift, log, row_shift, row_log] =
-            self.potentials.each_ref().map(FlexTensor::storage::<f32>);
-        let (row_shift, row_log) = (row_shift[row], row_log[row]);
+        let [shift, log] = &self.of_prototypes;
+        let of_rows = self.of_rows.storage::<f32>();
+        let (row_shift, row_log) = (of_rows[2 * row], of_rows[2 * row + 1]);
         let inverse = self.inverse_temperature;
         let entries = logits.iter().zip(shift).zip(log);
         entries.map(
@@ -61,6 +59,13 @@ impl Teacher {
             move |((t, shift), log)| math.exp((t - shift - row_shift) * inverse - log - row_log),
         )
     }
+}
+
+/// Pairs, `[N, 2]`, as two vectors.
+fn columns(pairs: &Tensor<Flex, 2>) -> [Vec<f32>; 2] {
+    let pairs = numbers(pairs);
+    let (pairs, _) = pairs.storage::<f32>().as_chunks::<2>();
+    [0, 1].map(|of| pairs.iter().map(|pair| pair[of]).collect())
 }
 
 /// See [`super::IbotBackend::cross_entropy`].
@@ -109,11 +114,10 @@ pub(super) fn cross_entropy(input: &CrossEntropyInput<Flex>) -> CrossEntropyOutp
         .collect();
     // in f64 and in order: the same bits on any number of threads
     let loss: f64 = rows.iter().map(|row| f64::from(row[2])).sum();
-    let column = |of: usize| vector(rows.iter().map(|row| row[of]).collect(), &device);
+    let of_rows: Vec<[f32; 2]> = rows.iter().map(|[max, log, _]| [*max, *log]).collect();
     CrossEntropyOutput {
         loss: vector(vec![loss as f32], &device),
-        row_max: column(0),
-        row_log: column(1),
+        of_rows: pairs(&of_rows, &device),
     }
 }
 
@@ -125,7 +129,8 @@ pub(super) fn cross_entropy_backward(
 ) -> Tensor<Flex, 2> {
     let teacher = Teacher::new(&input);
     let weights = numbers(&input.row_weights);
-    let (max, log) = (numbers(&output.row_max), numbers(&output.row_log));
+    let of_rows = numbers(&output.of_rows);
+    let (of_rows, _) = of_rows.storage::<f32>().as_chunks::<2>();
     let d_loss = numbers(d_loss);
     let inverse = (1.0 / input.student_temperature) as f32;
     let scale = d_loss.storage::<f32>()[0] * inverse;
@@ -134,8 +139,8 @@ pub(super) fn cross_entropy_backward(
     let rows = student.storage_mut::<f32>().par_chunks_exact_mut(width);
     rows.zip(&teacher.targets)
         .zip(weights.storage::<f32>())
-        .zip(max.storage::<f32>().par_iter().zip(log.storage::<f32>()))
-        .for_each(|(((row, targets), weight), (max, log))| {
+        .zip(of_rows)
+        .for_each(|(((row, targets), weight), [max, log])| {
             vectorized(
                 #[inline(always)]
                 |math| {

@@ -5,10 +5,10 @@ use burn::tensor::{Tensor, TensorData};
 use burn_flex::{Flex, FlexDevice, FlexTensor};
 use rayon::prelude::*;
 
+use super::TargetPotentials;
 use super::flex_rows::{contiguous, in_order};
 use super::target_potentials::shape_of_parts;
 use super::vector_math::{Math, largest, sums, vectorized};
-use super::{RowPotentials, TargetPotentials};
 
 /// Columns that one task normalizes: 1 KiB of each row, so that a visit uses whole cache lines.
 const SPAN: usize = 256;
@@ -27,8 +27,16 @@ pub(super) fn vector(values: Vec<f32>, device: &FlexDevice) -> Tensor<Flex, 1> {
     Tensor::from_data(TensorData::new(values, [count]), device)
 }
 
-pub(super) fn numbers(tensor: &Tensor<Flex, 1>) -> FlexTensor {
+pub(super) fn numbers<const D: usize>(tensor: &Tensor<Flex, D>) -> FlexTensor {
     contiguous(tensor.clone())
+}
+
+/// Pairs side by side, `[N, 2]`.
+pub(super) fn pairs(values: &[[f32; 2]], device: &FlexDevice) -> Tensor<Flex, 2> {
+    Tensor::from_data(
+        TensorData::new(values.as_flattened().to_vec(), [values.len(), 2]),
+        device,
+    )
 }
 
 /// Potentials of the prototypes as slices.
@@ -193,16 +201,15 @@ pub(super) fn sinkhorn(
 /// See [`super::IbotBackend::sinkhorn_iteration`].
 pub(super) fn sinkhorn_iteration(
     part: Tensor<Flex, 2>,
-    rows: RowPotentials<Flex>,
+    of_rows: Tensor<Flex, 2>,
     temperature: f64,
 ) -> TargetPotentials<Flex> {
     let [_, width] = part.dims();
     let device = part.device();
     let part = contiguous(part);
     let parts = [part.storage::<f32>()];
-    let (shift, log) = (numbers(&rows.shift), numbers(&rows.log));
-    let by_row = shift.storage::<f32>().iter().zip(log.storage::<f32>());
-    let by_row = [by_row.map(|(shift, log)| [*shift, *log]).collect()];
+    let of_rows = contiguous(of_rows);
+    let by_row = [of_rows.storage::<f32>().as_chunks().0.to_vec()];
     let prototypes = normalize_prototypes(&parts, &by_row, (1.0 / temperature) as f32, width);
     normalized_under(prototypes, &parts, temperature, &device)
 }
@@ -220,11 +227,12 @@ fn normalized_under(
         inverse_temperature: (1.0 / temperature) as f32,
     };
     let rows = normalize_rows(parts, &prototypes, false).rows;
+    let of_prototypes: Vec<[f32; 2]> = std::iter::zip(&shift, &log)
+        .map(|(shift, log)| [*shift, *log])
+        .collect();
     TargetPotentials {
-        row_shift: vector(rows.iter().map(|row| row[0]).collect(), device),
-        row_log: vector(rows.iter().map(|row| row[1]).collect(), device),
-        prototype_shift: vector(shift, device),
-        prototype_log: vector(log, device),
+        of_rows: pairs(&rows, device),
+        of_prototypes: pairs(&of_prototypes, device),
         temperature,
     }
 }

@@ -44,7 +44,7 @@ pub use linear::{AffineBackwardInput, AffineGradients, AffineInput, Before, Line
 pub use product::{Layout, RowPlaces};
 pub use step_scale::{StepScale, StepScaleInput};
 pub use streamed::{StreamedInput, StreamedLogits, StreamedTargets, tile_columns};
-pub use target_potentials::{RowPotentials, TargetPotentials};
+pub use target_potentials::TargetPotentials;
 
 pub use burn_autodiff::Autodiff;
 pub use burn_flex::Flex;
@@ -103,17 +103,17 @@ pub trait IbotBackend: Backend {
         target_potentials::sinkhorn(teacher_logits, temperature, iterations)
     }
 
-    /// One iteration of [`IbotBackend::sinkhorn_potentials`] on some of the prototypes: their potentials under those of the
-    /// `rows`, and what these prototypes alone make of the rows' normalizers.
+    /// One iteration of [`IbotBackend::sinkhorn_potentials`] on some of the prototypes: their potentials under those of
+    /// rows, and what these prototypes alone make of the rows' normalizers.
     ///
     /// # Shapes
-    /// `teacher_logits` `[M, K_p]`, M >= 1, `rows` of length M -> potentials of length K_p and M.
+    /// `teacher_logits` `[M, K_p]`, M >= 1, `of_rows` `[M, 2]` as in [`TargetPotentials`] -> potentials of length K_p and M.
     fn sinkhorn_iteration(
         teacher_logits: Tensor<Self, 2>,
-        rows: RowPotentials<Self>,
+        of_rows: Tensor<Self, 2>,
         temperature: f64,
     ) -> TargetPotentials<Self> {
-        target_potentials::sinkhorn_iteration(teacher_logits, rows, temperature)
+        target_potentials::sinkhorn_iteration(teacher_logits, of_rows, temperature)
     }
 
     /// The potentials of centered, sharpened softmax targets.

@@ -27,6 +27,8 @@ pub struct StepScale<B: Backend> {
 pub(super) fn reference<B: Backend>(input: StepScaleInput<B>) -> StepScale<B> {
     let last = input.scalars.len() - 1;
     let scalars = Tensor::cat(input.scalars, 0);
+    // on wgpu burn looks at bits here (cubecl's is_nan and is_inf), which holds where a compiler takes it that no float is
+    // infinite or no number, as Metal's does
     let broken = scalars.clone().is_finite().bool_not().float().sum_dim(0);
     let mut stays = broken.greater_elem(0.0);
     if let Some(before) = input.before {

@@ -11,9 +11,10 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
+use super::target_potentials::pairs_of;
 use super::{
     AffineBackwardInput, AffineInput, CrossEntropyInput, CrossEntropyOutput, IbotBackend, Pairing,
-    RowPotentials, TargetPotentials,
+    TargetPotentials,
 };
 
 /// Columns of a wide tile are a multiple of this many: whole cache lines, and the widest vectors of the kernels.
@@ -117,17 +118,13 @@ impl<B: IbotBackend> StreamedTargets<B> {
         iterations: usize,
     ) -> Self {
         assert!(iterations > 0, "Sinkhorn-Knopp without an iteration");
-        let zeros = || Tensor::zeros([teacher.rows()], &teacher.unit.device());
-        let mut rows = RowPotentials {
-            shift: zeros(),
-            log: zeros(),
-        };
+        let mut rows = Tensor::zeros([teacher.rows(), 2], &teacher.unit.device());
         let mut found = Vec::new();
         for _ in 0..iterations {
             let tiles = tiles_of(&teacher, columns)
                 .map(|tile| B::sinkhorn_iteration(teacher.tile(&tile), rows.clone(), temperature));
             found = tiles.collect();
-            rows = join(&of_rows(&found), temperature).0;
+            rows = join(of_rows(&found), temperature).0;
         }
         Self::of_tiles(teacher, columns, &found)
     }
@@ -151,16 +148,13 @@ impl<B: IbotBackend> StreamedTargets<B> {
     /// From the potentials of each tile, whose rows are normalized by that tile alone.
     fn of_tiles(teacher: StreamedLogits<B>, columns: usize, tiles: &[TargetPotentials<B>]) -> Self {
         let temperature = tiles[0].temperature;
-        let (rows, rest) = join(&of_rows(tiles), temperature);
-        let shifts = tiles.iter().map(|tile| tile.prototype_shift.clone());
-        let logs = tiles.iter().map(|tile| tile.prototype_log.clone());
+        let (of_rows, rest) = join(of_rows(tiles), temperature);
+        let of_prototypes = tiles.iter().map(|tile| tile.of_prototypes.clone());
         Self {
             teacher,
             potentials: TargetPotentials {
-                prototype_shift: Tensor::cat(shifts.collect(), 0),
-                prototype_log: Tensor::cat(logs.collect(), 0),
-                row_shift: rows.shift,
-                row_log: rows.log,
+                of_prototypes: Tensor::cat(of_prototypes.collect(), 0),
+                of_rows,
                 temperature,
             },
             tile_mass: rest.neg().exp(),
@@ -241,32 +235,20 @@ fn tiles_of<B: Backend>(
     starts.map(move |start| start..prototypes.min(start + columns))
 }
 
-fn of_rows<B: Backend>(tiles: &[TargetPotentials<B>]) -> Vec<RowPotentials<B>> {
-    let rows = tiles.iter().map(|tile| RowPotentials {
-        shift: tile.row_shift.clone(),
-        log: tile.row_log.clone(),
-    });
-    rows.collect()
+fn of_rows<B: Backend>(tiles: &[TargetPotentials<B>]) -> Vec<Tensor<B, 2>> {
+    tiles.iter().map(|tile| tile.of_rows.clone()).collect()
 }
 
-/// The normalizers of whole rows from those of their tiles, and the logarithm of a whole row's sum over each tile's,
-/// `[M, tiles]`.
-fn join<B: Backend>(
-    tiles: &[RowPotentials<B>],
-    temperature: f64,
-) -> (RowPotentials<B>, Tensor<B, 2>) {
-    let shifts = tiles.iter().map(|tile| tile.shift.clone()).collect();
-    let logs = tiles.iter().map(|tile| tile.log.clone()).collect();
-    let shifts: Tensor<B, 2> = Tensor::stack(shifts, 1); // [M, tiles]
+/// The shift and log of whole rows, `[M, 2]`, from those of their tiles, `[M, 2]` each, and the logarithm of a whole row's
+/// sum over each tile's, `[M, tiles]`.
+fn join<B: Backend>(tiles: Vec<Tensor<B, 2>>, temperature: f64) -> (Tensor<B, 2>, Tensor<B, 2>) {
+    let shape = [tiles[0].dims()[0], tiles.len()];
+    let pairs: Tensor<B, 3> = Tensor::stack(tiles, 1); // [M, tiles, 2]
+    let [shifts, logs] = [0, 1].map(|of| pairs.clone().narrow(2, of, 1).reshape(shape));
     let shift = shifts.clone().max_dim(1);
-    let logs = Tensor::stack::<2>(logs, 1) + (shifts - shift.clone()) / temperature;
+    let logs = logs + (shifts - shift.clone()) / temperature;
     let log = logs.clone().exp().sum_dim(1).log();
-    let [rows, _] = log.dims();
-    let whole = RowPotentials {
-        shift: shift.reshape([rows]),
-        log: log.clone().reshape([rows]),
-    };
-    (whole, log - logs)
+    (pairs_of(shift, log.clone()), log - logs)
 }
 
 /// See [`IbotBackend::streamed_cross_entropy`].
@@ -278,24 +260,16 @@ pub(super) fn forward<B: IbotBackend>(input: &StreamedInput<B>) -> CrossEntropyO
     let (losses, normalizers): (Vec<_>, Vec<_>) = tiles
         .map(|columns| {
             let found = B::cross_entropy(&input.tile(&columns));
-            let rows = RowPotentials {
-                shift: found.row_max,
-                log: found.row_log,
-            };
-            (found.loss, rows)
+            (found.loss, found.of_rows)
         })
         .unzip();
-    let (rows, rest) = join(&normalizers, 1.0);
+    let (of_rows, rest) = join(normalizers, 1.0);
     let masses = input.targets.tile_mass.clone();
     let masses = input.pairing.paired(masses, input.student.rows());
     let missing = (masses * rest).sum_dim(1) * input.row_weights.clone().unsqueeze_dim(1);
     let losses: Tensor<B, 2> = Tensor::stack(losses, 0); // [tiles, 1]
     let loss = B::column_sums(losses) + B::column_sums(missing);
-    CrossEntropyOutput {
-        loss,
-        row_max: rows.shift,
-        row_log: rows.log,
-    }
+    CrossEntropyOutput { loss, of_rows }
 }
 
 /// Gradients of [`forward`] by the student's rows and, where `wants_prototypes`, its prototypes.

@@ -13,35 +13,33 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 /// steps are 0.06, and a single potential would put that error into each target.
 #[derive(Debug, Clone)]
 pub struct TargetPotentials<B: Backend> {
-    /// Shift of each prototype, in units of the logits, `[K]`.
-    pub prototype_shift: Tensor<B, 1>,
-    /// Log-normalizer of each prototype, `[K]`.
-    pub prototype_log: Tensor<B, 1>,
-    /// Shift of each row, in units of the logits, `[M]`.
-    pub row_shift: Tensor<B, 1>,
-    /// Log-normalizer of each row, `[M]`.
-    pub row_log: Tensor<B, 1>,
+    /// Shift and log-normalizer of each prototype, side by side, `[K, 2]`.
+    pub of_prototypes: Tensor<B, 2>,
+    /// Shift and log-normalizer of each row, side by side, `[M, 2]`.
+    pub of_rows: Tensor<B, 2>,
     /// Temperature that divides the shifted logits.
     pub temperature: f64,
 }
 
-/// Normalizers of rows, as in [`TargetPotentials`], or of a part of each row.
-#[derive(Debug, Clone)]
-pub struct RowPotentials<B: Backend> {
-    /// In units of the logits, `[M]`.
-    pub shift: Tensor<B, 1>,
-    /// Logarithm of what is left, `[M]`.
-    pub log: Tensor<B, 1>,
+/// The two columns of pairs: shifts and logs.
+///
+/// # Shapes
+/// `[N, 2]` -> `[N, 1]` each.
+pub(super) fn shifts_and_logs<B: Backend>(pairs: Tensor<B, 2>) -> [Tensor<B, 2>; 2] {
+    [pairs.clone().narrow(1, 0, 1), pairs.narrow(1, 1, 1)]
+}
+
+/// `[N, 1]` each -> `[N, 2]`.
+pub(super) fn pairs_of<B: Backend>(shifts: Tensor<B, 2>, logs: Tensor<B, 2>) -> Tensor<B, 2> {
+    Tensor::cat(vec![shifts, logs], 1)
 }
 
 impl<B: AutodiffBackend> TargetPotentials<B> {
     /// The potentials on the autodiff backend, as constants.
     pub fn from_inner(inner: TargetPotentials<B::InnerBackend>) -> Self {
         Self {
-            prototype_shift: Tensor::from_inner(inner.prototype_shift),
-            prototype_log: Tensor::from_inner(inner.prototype_log),
-            row_shift: Tensor::from_inner(inner.row_shift),
-            row_log: Tensor::from_inner(inner.row_log),
+            of_prototypes: Tensor::from_inner(inner.of_prototypes),
+            of_rows: Tensor::from_inner(inner.of_rows),
             temperature: inner.temperature,
         }
     }
@@ -49,10 +47,8 @@ impl<B: AutodiffBackend> TargetPotentials<B> {
     /// The potentials on the inner backend.
     pub fn inner(self) -> TargetPotentials<B::InnerBackend> {
         TargetPotentials {
-            prototype_shift: self.prototype_shift.inner(),
-            prototype_log: self.prototype_log.inner(),
-            row_shift: self.row_shift.inner(),
-            row_log: self.row_log.inner(),
+            of_prototypes: self.of_prototypes.inner(),
+            of_rows: self.of_rows.inner(),
             temperature: self.temperature,
         }
     }
@@ -64,44 +60,34 @@ impl<B: Backend> TargetPotentials<B> {
     /// # Shapes
     /// `teacher_logits` `[M, K]` -> `[M, K]`, each row sums to 1.
     pub fn targets(&self, teacher_logits: Tensor<B, 2>) -> Tensor<B, 2> {
-        let shifted = teacher_logits
-            - self.prototype_shift.clone().unsqueeze_dim(0)
-            - self.row_shift.clone().unsqueeze_dim(1);
-        (shifted / self.temperature
-            - self.prototype_log.clone().unsqueeze_dim(0)
-            - self.row_log.clone().unsqueeze_dim(1))
-        .exp()
+        let of_prototypes = shifts_and_logs(self.of_prototypes.clone());
+        let [prototype_shift, prototype_log] = of_prototypes.map(Tensor::transpose);
+        let [row_shift, row_log] = shifts_and_logs(self.of_rows.clone());
+        let shifted = teacher_logits - prototype_shift - row_shift;
+        (shifted / self.temperature - prototype_log - row_log).exp()
     }
 
     /// The potentials of rows `start..end`.
     pub fn rows(&self, start: usize, end: usize) -> Self {
         Self {
-            row_shift: self.row_shift.clone().narrow(0, start, end - start),
-            row_log: self.row_log.clone().narrow(0, start, end - start),
+            of_rows: self.of_rows.clone().narrow(0, start, end - start),
             ..self.clone()
         }
     }
 
     /// The potentials of prototypes `columns`.
     pub fn columns(&self, columns: &Range<usize>) -> Self {
-        let part = |vector: &Tensor<B, 1>| vector.clone().narrow(0, columns.start, columns.len());
+        let of_prototypes = self.of_prototypes.clone();
         Self {
-            prototype_shift: part(&self.prototype_shift),
-            prototype_log: part(&self.prototype_log),
+            of_prototypes: of_prototypes.narrow(0, columns.start, columns.len()),
             ..self.clone()
         }
     }
 
-    /// Panics where the vectors do not fit logits of this shape.
+    /// Panics where the pairs do not fit logits of this shape.
     pub(super) fn check(&self, [rows, prototypes]: [usize; 2]) {
-        for (name, vector, expected) in [
-            ("prototype_shift", &self.prototype_shift, prototypes),
-            ("prototype_log", &self.prototype_log, prototypes),
-            ("row_shift", &self.row_shift, rows),
-            ("row_log", &self.row_log, rows),
-        ] {
-            assert_eq!(vector.dims(), [expected], "length of {name}");
-        }
+        assert_eq!(self.of_prototypes.dims(), [prototypes, 2], "of_prototypes");
+        assert_eq!(self.of_rows.dims(), [rows, 2], "of_rows");
     }
 
     /// Potentials that change nothing: `q = exp(t / temperature)`; all there is to say about no rows.
@@ -111,12 +97,31 @@ impl<B: Backend> TargetPotentials<B> {
         device: &B::Device,
     ) -> Self {
         Self {
-            prototype_shift: Tensor::zeros([prototypes], device),
-            prototype_log: Tensor::zeros([prototypes], device),
-            row_shift: Tensor::zeros([rows], device),
-            row_log: Tensor::zeros([rows], device),
+            of_prototypes: Tensor::zeros([prototypes, 2], device),
+            of_rows: Tensor::zeros([rows, 2], device),
             temperature,
         }
+    }
+
+    /// Shifts of the prototypes by `center`, `[K]`, or by nothing; rows as in [`Self::neutral`].
+    pub(super) fn of_center(
+        shape: [usize; 2],
+        center: Option<Tensor<B, 1>>,
+        temperature: f64,
+        device: &B::Device,
+    ) -> Self {
+        let neutral = Self::neutral(shape, temperature, device);
+        let Some(center) = center else {
+            return neutral;
+        };
+        let shifts = center.unsqueeze_dim(1);
+        let logs = shifts.zeros_like();
+        let centered = Self {
+            of_prototypes: pairs_of(shifts, logs),
+            ..neutral
+        };
+        centered.check(shape);
+        centered
     }
 }
 
@@ -178,23 +183,21 @@ pub fn sinkhorn<B: Backend>(
     let zeros = |part: &Tensor<B, 2>| Tensor::<B, 2>::zeros([part.dims()[0], 1], &device);
     let mut row_shifts: Vec<_> = parts.iter().map(zeros).collect();
     let mut row_logs: Vec<_> = parts.iter().map(zeros).collect();
-    let mut prototype_shift = neutral.prototype_shift.unsqueeze_dim(0);
-    let mut prototype_log = neutral.prototype_log.unsqueeze_dim(0);
+    let mut of_prototypes = neutral.of_prototypes;
     for _ in 0..iterations {
         let by_row = parts.iter().zip(&row_shifts);
         let by_row: Vec<_> = by_row.map(|(t, shift)| t.clone() - shift.clone()).collect();
-        (prototype_shift, prototype_log) = normalize_prototypes(&by_row, &row_logs, temperature);
+        let (shift, log) = normalize_prototypes(&by_row, &row_logs, temperature);
         let normalized = parts.iter().map(|part| {
-            let by_prototype = part.clone() - prototype_shift.clone();
-            normalize_rows(by_prototype, prototype_log.clone(), temperature)
+            let by_prototype = part.clone() - shift.clone();
+            normalize_rows(by_prototype, log.clone(), temperature)
         });
         (row_shifts, row_logs) = normalized.unzip();
+        of_prototypes = pairs_of(shift.transpose(), log.transpose());
     }
     TargetPotentials {
-        prototype_shift: prototype_shift.reshape([prototypes]),
-        prototype_log: prototype_log.reshape([prototypes]),
-        row_shift: Tensor::cat(row_shifts, 0).reshape([rows]),
-        row_log: Tensor::cat(row_logs, 0).reshape([rows]),
+        of_prototypes,
+        of_rows: pairs_of(Tensor::cat(row_shifts, 0), Tensor::cat(row_logs, 0)),
         temperature,
     }
 }
@@ -202,19 +205,16 @@ pub fn sinkhorn<B: Backend>(
 /// See [`super::IbotBackend::sinkhorn_iteration`].
 pub fn sinkhorn_iteration<B: Backend>(
     part: Tensor<B, 2>,
-    rows: RowPotentials<B>,
+    of_rows: Tensor<B, 2>,
     temperature: f64,
 ) -> TargetPotentials<B> {
-    let [count, prototypes] = part.dims();
-    let by_row = part.clone() - rows.shift.unsqueeze_dim(1);
-    let row_log = rows.log.unsqueeze_dim(1);
+    let [row_shift, row_log] = shifts_and_logs(of_rows);
+    let by_row = part.clone() - row_shift;
     let (shift, log) = normalize_prototypes(&[by_row], &[row_log], temperature);
     let (row_shift, row_log) = normalize_rows(part - shift.clone(), log.clone(), temperature);
     TargetPotentials {
-        prototype_shift: shift.reshape([prototypes]),
-        prototype_log: log.reshape([prototypes]),
-        row_shift: row_shift.reshape([count]),
-        row_log: row_log.reshape([count]),
+        of_prototypes: pairs_of(shift.transpose(), log.transpose()),
+        of_rows: pairs_of(row_shift, row_log),
         temperature,
     }
 }
@@ -225,28 +225,19 @@ pub fn centered<B: Backend>(
     center: Option<Tensor<B, 1>>,
     temperature: f64,
 ) -> TargetPotentials<B> {
-    let [rows, prototypes] = shape_of_parts(parts);
-    let neutral = TargetPotentials::neutral([rows, prototypes], temperature, &parts[0].device());
-    let center = center.unwrap_or_else(|| neutral.prototype_shift.clone());
-    let neutral = TargetPotentials {
-        prototype_shift: center.clone(),
-        ..neutral
-    };
+    let shape = shape_of_parts(parts);
+    let start = TargetPotentials::of_center(shape, center, temperature, &parts[0].device());
+    let [center, zeros] = shifts_and_logs(start.of_prototypes.clone()).map(Tensor::transpose);
     let normalized = parts.iter().filter(|part| part.dims()[0] > 0).map(|part| {
-        let by_prototype = part.clone() - center.clone().unsqueeze_dim(0);
-        normalize_rows(
-            by_prototype,
-            neutral.prototype_log.clone().unsqueeze_dim(0),
-            temperature,
-        )
+        let by_prototype = part.clone() - center.clone();
+        normalize_rows(by_prototype, zeros.clone(), temperature)
     });
     let (shifts, logs): (Vec<_>, Vec<_>) = normalized.unzip();
     if shifts.is_empty() {
-        return neutral;
+        return start;
     }
     TargetPotentials {
-        row_shift: Tensor::cat(shifts, 0).reshape([rows]),
-        row_log: Tensor::cat(logs, 0).reshape([rows]),
-        ..neutral
+        of_rows: pairs_of(Tensor::cat(shifts, 0), Tensor::cat(logs, 0)),
+        ..start
     }
 }

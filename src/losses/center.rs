@@ -15,7 +15,7 @@ pub struct Center<B: Backend> {
     momentum: f64,
 }
 
-impl<B: IbotBackend> Center<B> {
+impl<B: Backend> Center<B> {
     /// No center until the first update, which sets it to its batch's mean.
     pub fn unset(momentum: f64) -> Self {
         Self {
@@ -42,28 +42,6 @@ impl<B: IbotBackend> Center<B> {
         self.value = Some(value);
     }
 
-    /// `center * momentum + mean * (1 - momentum)`, with the mean over all rows; no rows change nothing.
-    ///
-    /// # Shapes
-    /// `teacher_logits`: parts `[M_p, K]` of the rows.
-    pub fn update(&mut self, teacher_logits: &[Tensor<B, 2>]) {
-        self.update_unless(teacher_logits, None);
-    }
-
-    /// [`Center::update`], but where `gate` is 0 a center that has a value keeps it.
-    ///
-    /// # Shapes
-    /// `gate` `[1]` or none.
-    pub fn update_unless(&mut self, teacher_logits: &[Tensor<B, 2>], gate: Option<Tensor<B, 1>>) {
-        let rows: usize = teacher_logits.iter().map(|part| part.dims()[0]).sum();
-        let filled = teacher_logits.iter().filter(|part| part.dims()[0] > 0);
-        let sums = filled.map(|part| B::column_sums(part.clone()));
-        let Some(sum) = sums.reduce(|sum, part| sum + part) else {
-            return;
-        };
-        self.move_to(sum / rows as f64, gate);
-    }
-
     /// [`Center::update_unless`] by the mean of the batch's logits, `[K]`.
     pub fn move_to(&mut self, mean: Tensor<B, 1>, gate: Option<Tensor<B, 1>>) {
         let [prototypes] = mean.dims();
@@ -84,5 +62,29 @@ impl<B: IbotBackend> Center<B> {
     /// No center again, until the next update.
     pub fn unset_value(&mut self) {
         self.value = None;
+    }
+}
+
+impl<B: IbotBackend> Center<B> {
+    /// `center * momentum + mean * (1 - momentum)`, with the mean over all rows; no rows change nothing.
+    ///
+    /// # Shapes
+    /// `teacher_logits`: parts `[M_p, K]` of the rows.
+    pub fn update(&mut self, teacher_logits: &[Tensor<B, 2>]) {
+        self.update_unless(teacher_logits, None);
+    }
+
+    /// [`Center::update`], but where `gate` is 0 a center that has a value keeps it.
+    ///
+    /// # Shapes
+    /// `gate` `[1]` or none.
+    pub fn update_unless(&mut self, teacher_logits: &[Tensor<B, 2>], gate: Option<Tensor<B, 1>>) {
+        let rows: usize = teacher_logits.iter().map(|part| part.dims()[0]).sum();
+        let filled = teacher_logits.iter().filter(|part| part.dims()[0] > 0);
+        let sums = filled.map(|part| B::column_sums(part.clone()));
+        let Some(sum) = sums.reduce(|sum, part| sum + part) else {
+            return;
+        };
+        self.move_to(sum / rows as f64, gate);
     }
 }

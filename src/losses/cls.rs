@@ -36,7 +36,7 @@ pub struct ClsLossInput<B: IbotBackend> {
 /// # Shapes
 /// See [`ClsLossInput`]; -> `[1]`.
 pub fn cls_loss<B: IbotBackend>(input: ClsLossInput<B>) -> Tensor<B, 1> {
-    let device = input.potentials.row_shift.device();
+    let device = input.potentials.of_rows.device();
     let images = input.logits.iter().map(|part| part.student.dims()[1]);
     let all_images: usize = images.sum();
     let mut start = 0;

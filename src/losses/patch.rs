@@ -58,8 +58,8 @@ pub struct PatchLossInput<B: IbotBackend> {
 /// # Shapes
 /// See [`PatchLossInput`], M >= 1; -> `[1]`. Without a masked patch there are no potentials and nothing to call.
 pub fn patch_loss<B: IbotBackend>(input: PatchLossInput<B>) -> Tensor<B, 1> {
-    let [rows] = input.potentials.row_shift.dims();
-    let device = input.potentials.row_shift.device();
+    let [rows, _] = input.potentials.of_rows.dims();
+    let device = input.potentials.of_rows.device();
     let weights: Tensor<B, 1> = input.weighting.row_weights(rows, &device);
     let mut start = 0;
     let parts = input.student_logits.into_iter().zip(input.teacher_logits);

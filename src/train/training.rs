@@ -317,12 +317,15 @@ impl<'a> Training<'a> {
             guard: &self.run.guard,
         };
         let teacher = &trainer.method.teacher.backbone;
+        // neither needs the other's memory, whose pieces have other sizes
+        self.run.guard.free_unused();
         let evaluation = evaluator.evaluate::<B::InnerBackend, _>(
             teacher,
             self.step,
             with_knn,
             trainer.device(),
         )?;
+        self.run.guard.free_unused();
         self.knn = evaluation.knn;
         observer.evaluated(when, &evaluation);
         self.folder

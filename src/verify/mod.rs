@@ -1,203 +1,266 @@
 //! Certifies a device: every operation, a training step and ten steps on it and on the CPU, compared.
 //!
-//! - `operations`: what is run of the kernels; `steps`: what is run of the method
+//! - `layers`, `losses`, `optimizer`: each operation at odd sizes; `sizes`: what training runs, at the sizes of ViT-S
+//! - `steps`: what is run of the method; `submission`: more than a second of work at once
+//! - `inputs`: what they compute on; `compare`: tensors of two backends; `report`: what came out
 //!
-//! A check is one function, generic over the backend, that returns numbers; it runs on both backends with the same
-//! inputs, drawn on the host.
+//! A check is one function, generic over the backend, that returns tensors; it runs on both backends with the same
+//! inputs, drawn on the host. A device that failed in a check is opened anew for the next one.
 
-mod operations;
+mod compare;
+mod inputs;
+mod layers;
+mod losses;
+mod optimizer;
+mod report;
+mod sizes;
 mod steps;
+mod submission;
 
-use std::fmt;
-use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::backend::BackendTypes;
 use burn_autodiff::Autodiff;
 use burn_flex::Flex;
 use burn_ndarray::NdArray;
-use serde::Serialize;
+use burn_wgpu::WgpuRuntime;
+use cubecl::Runtime;
 
-use crate::device::{AdapterSummary, DeviceGuard, Selected};
+use crate::device::{AdapterSummary, DeviceGuard, Selected, working};
 use crate::error::{Error, Result};
-use crate::kernels::{Gpu, KernelChoice, TrainBackend, wgsl};
+use crate::kernels::wgsl::{self, Launched, observe};
+use crate::kernels::{Gpu, KernelChoice, TrainBackend};
+
+pub use compare::TensorResult;
+pub use report::{CheckResult, VerifyReport};
+
+use compare::{Measured, compare};
 
 /// One thing to run on a backend.
 struct Check<B: TrainBackend> {
     name: &'static str,
-    bar: f64,
     run: Run<B>,
+    /// What runs where this backend is the one that counts as right.
+    reference: Run<B>,
 }
 
-/// Numbers that the backend computes.
-type Run<B> = fn(&<B as BackendTypes>::Device) -> Result<Vec<f32>>;
+/// Tensors that the backend computes.
+type Run<B> = fn(&<B as BackendTypes>::Device) -> Result<Vec<Measured>>;
 
-/// How one check ended.
-#[derive(Debug, Clone, Serialize)]
-pub struct CheckResult {
-    /// What ran.
-    pub name: &'static str,
-    /// Largest distance from the CPU's numbers, over the largest of them; none where the device failed or a number is
-    /// not finite.
-    pub error: Option<f64>,
-    /// What the error may be.
-    pub bar: f64,
-    /// Whether it is within the bar.
-    pub passed: bool,
-    /// Numbers that were compared.
-    pub numbers: usize,
-    /// Seconds on the device, the first compilation of its kernels included.
-    pub seconds: f64,
-    /// Why there is no error, where there is none.
-    pub reason: Option<String>,
-}
-
-impl fmt::Display for CheckResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = if self.passed { "pass" } else { "FAIL" };
-        let error = self
-            .error
-            .map_or("-".to_owned(), |error| format!("{error:.1e}"));
-        write!(
-            f,
-            "{verdict}  {:<36} error {error:>8}  bar {:>7.0e}  {:>6} numbers  {:>6.2} s",
-            self.name, self.bar, self.numbers, self.seconds
-        )?;
-        match &self.reason {
-            Some(reason) => write!(f, "\n      {reason}"),
-            None => Ok(()),
+impl<B: TrainBackend> Check<B> {
+    fn new((name, run): (&'static str, Run<B>)) -> Self {
+        Self {
+            name,
+            run,
+            reference: run,
         }
     }
 }
 
-/// Everything that was found out about a device.
-#[derive(Debug, Clone, Serialize)]
-pub struct VerifyReport {
-    /// This crate's version.
-    pub ibot: &'static str,
-    /// The device, in words.
-    pub device: String,
-    /// The backend whose numbers count as right.
-    pub reference: &'static str,
-    /// The adapter with its driver and limits; none for a CPU backend.
-    pub adapter: Option<AdapterSummary>,
-    /// Whether the WGSL kernels ran, or the tensor operations of `IBOT_KERNELS=reference`.
-    pub kernels: Option<KernelChoice>,
-    /// The folder of `IBOT_SHADERS`, if shaders came from there.
-    pub shaders: Option<String>,
-    /// All checks, in order.
-    pub checks: Vec<CheckResult>,
-    /// Whether all of them passed.
-    pub passed: bool,
-    /// Seconds of the whole.
-    pub seconds: f64,
-}
-
-impl VerifyReport {
-    /// Writes it as JSON.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        let text = format!("{:#}\n", serde_json::json!(self));
-        std::fs::write(path, text).map_err(Error::io(path))
-    }
-}
-
-/// Runs all checks on the selected device and on the CPU (Flex; NdArray where Flex is selected), `report`ing each.
+/// Runs all checks on the selected device and on the CPU (Flex; NdArray where Flex is selected), `report`ing each; with
+/// `only`, those whose name holds that text.
 ///
-/// A device that fails in the middle fails that check and all that follow, and is no error.
+/// A device that fails in a check fails that check, and is opened anew; it is no error. Where it can not be opened, all
+/// checks that follow fail.
 ///
 /// # Errors
-/// The device cannot be opened.
-pub fn verify(selected: &Selected, report: &mut dyn FnMut(&CheckResult)) -> Result<VerifyReport> {
+/// The device cannot be opened at first, or no check's name holds `only`.
+pub fn verify(
+    selected: &Selected,
+    only: Option<&str>,
+    report: &mut dyn FnMut(&CheckResult),
+) -> Result<VerifyReport> {
     let start = Instant::now();
+    let names = names(only)?;
     let guard = DeviceGuard::install(selected)?;
-    let (adapter, checks) = match selected {
-        Selected::Wgpu { device, adapter } => {
-            let checks = compare::<Autodiff<Gpu>, Autodiff<Flex>>(device, &guard, report);
-            (Some(adapter.clone()), checks)
+    let subgroups = subgroups(selected);
+    let found = match selected {
+        Selected::Wgpu { device, .. } => {
+            let bench = Bench::<Autodiff<Gpu>, _>::new(device.clone(), guard, reopened(selected));
+            bench.compare_with::<Autodiff<Flex>>(&names, report)
         }
-        Selected::Flex => {
-            let device = Default::default();
-            let checks = compare::<Autodiff<Flex>, Autodiff<NdArray<f32>>>(&device, &guard, report);
-            (None, checks)
-        }
-        Selected::NdArray => {
-            let device = Default::default();
-            let checks = compare::<Autodiff<NdArray<f32>>, Autodiff<Flex>>(&device, &guard, report);
-            (None, checks)
-        }
+        Selected::Flex => on_cpu::<Autodiff<Flex>, Autodiff<NdArray<f32>>>(&names, report),
+        Selected::NdArray => on_cpu::<Autodiff<NdArray<f32>>, Autodiff<Flex>>(&names, report),
     };
+    let adapter = adapter_of(selected);
     Ok(VerifyReport {
         ibot: env!("CARGO_PKG_VERSION"),
+        system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         device: selected.to_string(),
         reference: match selected {
             Selected::Flex => "NdArray on the CPU",
             _ => "Flex on the CPU",
         },
+        subgroups,
         kernels: adapter.is_some().then(KernelChoice::active),
+        only: only.map(str::to_owned),
         shaders: wgsl::shader_folder().map(|folder| folder.display().to_string()),
         adapter,
-        passed: checks.iter().all(|check| check.passed),
-        checks,
+        passed: found.checks.iter().all(|check| check.passed),
+        checks: found.checks,
+        launched: found.launched,
+        reopened: found.reopened,
         seconds: start.elapsed().as_secs_f64(),
     })
 }
 
+fn adapter_of(selected: &Selected) -> Option<AdapterSummary> {
+    match selected {
+        Selected::Wgpu { adapter, .. } => Some(adapter.clone()),
+        Selected::Flex | Selected::NdArray => None,
+    }
+}
+
+fn subgroups(selected: &Selected) -> Option<[u32; 2]> {
+    match selected {
+        Selected::Wgpu { device, .. } => {
+            let client = WgpuRuntime::client(device);
+            let hardware = &client.properties().hardware;
+            Some([hardware.plane_size_min, hardware.plane_size_max])
+        }
+        Selected::Flex | Selected::NdArray => None,
+    }
+}
+
+fn on_cpu<B: TrainBackend, R: TrainBackend>(
+    names: &[&str],
+    report: &mut dyn FnMut(&CheckResult),
+) -> Found {
+    let never = || Err(Error::Device("a CPU is not opened".into()));
+    let bench = Bench::<B, _>::new(Default::default(), DeviceGuard::Cpu, never);
+    bench.compare_with::<R>(names, report)
+}
+
+/// Opens the selected adapter once more whenever it is called, after the device of the last call failed.
+fn reopened(
+    selected: &Selected,
+) -> impl FnMut() -> Result<(burn_wgpu::WgpuDevice, DeviceGuard)> + use<> {
+    let mut last = selected.clone();
+    move || {
+        last = working(last.clone())?;
+        let guard = DeviceGuard::install(&last)?;
+        match &last {
+            Selected::Wgpu { device, .. } => Ok((device.clone(), guard)),
+            _ => Err(Error::Device("no GPU is selected".into())),
+        }
+    }
+}
+
 fn all_checks<B: TrainBackend>() -> Vec<Check<B>> {
-    let mut all = operations::checks();
+    let mut all = layers::checks();
+    all.extend(losses::checks());
+    all.extend(optimizer::checks());
+    all.extend(sizes::checks());
     all.extend(steps::checks());
+    all.extend(submission::checks());
     all
 }
 
-fn compare<B: TrainBackend, R: TrainBackend>(
-    device: &B::Device,
-    guard: &DeviceGuard,
-    report: &mut dyn FnMut(&CheckResult),
-) -> Vec<CheckResult> {
-    let pairs = all_checks::<B>().into_iter().zip(all_checks::<R>());
-    let results = pairs.map(|(check, reference)| {
-        let expected = (reference.run)(&Default::default());
-        let start = Instant::now();
-        let found = guard.read::<B, _>(device, || (check.run)(device));
-        let seconds = start.elapsed().as_secs_f64();
-        let error = expected.and_then(|expected| {
-            let found = found??;
-            Ok((relative_error(&found, &expected)?, found.len()))
-        });
-        let result = CheckResult {
-            name: check.name,
-            error: error.as_ref().ok().map(|(error, _)| *error),
-            bar: check.bar,
-            passed: error.as_ref().is_ok_and(|(error, _)| *error <= check.bar),
-            numbers: error.as_ref().map_or(0, |(_, numbers)| *numbers),
-            seconds,
-            reason: error.err().map(|error| error.to_string()),
-        };
-        report(&result);
-        result
-    });
-    results.collect()
+/// The names of the checks to run.
+fn names(only: Option<&str>) -> Result<Vec<&'static str>> {
+    let all: Vec<_> = all_checks::<Autodiff<Flex>>()
+        .iter()
+        .map(|check| check.name)
+        .collect();
+    let only = only.unwrap_or_default();
+    let names: Vec<_> = all
+        .iter()
+        .copied()
+        .filter(|name| name.contains(only))
+        .collect();
+    match names.is_empty() {
+        true => Err(Error::config(
+            "only",
+            only,
+            format!("part of the name of a check: {}", all.join("; ")),
+        )),
+        false => Ok(names),
+    }
 }
 
-/// Largest distance, over the largest expected number. A failed launch reads as zeros, so that nothing may be expected
-/// to be all zeros.
-fn relative_error(found: &[f32], expected: &[f32]) -> Result<f64> {
-    let wrong = |reason: String| Err(Error::Device(reason));
-    if found.len() != expected.len() {
-        return wrong(format!("{} numbers, not {}", found.len(), expected.len()));
+/// What came out of all checks.
+#[derive(Default)]
+struct Found {
+    checks: Vec<CheckResult>,
+    launched: Vec<Launched>,
+    reopened: usize,
+}
+
+/// A device under test.
+struct Bench<B: TrainBackend, O> {
+    device: B::Device,
+    guard: DeviceGuard,
+    reopen: O,
+    found: Found,
+}
+
+impl<B: TrainBackend, O: FnMut() -> Result<(B::Device, DeviceGuard)>> Bench<B, O> {
+    fn new(device: B::Device, guard: DeviceGuard, reopen: O) -> Self {
+        Self {
+            device,
+            guard,
+            reopen,
+            found: Found::default(),
+        }
     }
-    if let Some(at) = found.iter().position(|x| !x.is_finite()) {
-        return wrong(format!("number {at} is {}", found[at]));
+
+    fn compare_with<R: TrainBackend>(
+        mut self,
+        names: &[&str],
+        report: &mut dyn FnMut(&CheckResult),
+    ) -> Found {
+        let pairs = all_checks::<B>().into_iter().zip(all_checks::<R>());
+        for (check, reference) in pairs.filter(|(check, _)| names.contains(&check.name)) {
+            let result = match self.ensure_sound() {
+                Ok(()) => self.run(&check, &reference),
+                Err(error) => {
+                    let error = Err(Error::Device(format!("not run: {error}")));
+                    CheckResult::new(check.name, error, 0.0, &[])
+                }
+            };
+            report(&result);
+            self.found.checks.push(result);
+        }
+        self.found
     }
-    let largest = expected.iter().fold(0.0, |max: f32, x| max.max(x.abs()));
-    if !(largest > 0.0 && largest.is_finite()) {
-        return wrong(format!("the largest number of the CPU is {largest}"));
+
+    /// A new device in the place of one that failed.
+    fn ensure_sound(&mut self) -> Result<()> {
+        if self.guard.check().is_ok() {
+            return Ok(());
+        }
+        let (device, guard) = (self.reopen)()?;
+        release(&std::mem::replace(&mut self.guard, guard));
+        self.device = device;
+        self.found.reopened += 1;
+        Ok(())
     }
-    let distances = found.iter().zip(expected);
-    let distances = distances.map(|(f, e)| (f64::from(*f) - f64::from(*e)).abs());
-    Ok(distances.fold(0.0, f64::max) / f64::from(largest))
+
+    fn run<R: TrainBackend>(&mut self, check: &Check<B>, reference: &Check<R>) -> CheckResult {
+        let expected = (reference.reference)(&Default::default());
+        let start = Instant::now();
+        let work = || {
+            self.guard
+                .read::<B, _>(&self.device, || (check.run)(&self.device))
+        };
+        let (found, launched) = observe(work);
+        let seconds = start.elapsed().as_secs_f64();
+        self.guard.free_unused();
+        let compared = expected.and_then(|expected| compare(&found??, &expected));
+        Launched::merge(&mut self.found.launched, &launched);
+        CheckResult::new(check.name, compared, seconds, &launched)
+    }
+}
+
+/// Gives the memory of a failed device back: its guard and burn's thread keep it to the end of the process.
+fn release(failed: &DeviceGuard) {
+    if let DeviceGuard::Gpu(failed) = failed {
+        let device = &failed.setup().device;
+        device.destroy();
+        if let Err(error) = device.poll(wgpu::PollType::Poll) {
+            log::debug!("the failed device's memory may stay in use: {error}");
+        }
+    }
 }
 
 #[cfg(test)]
@@ -205,16 +268,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_are_relative_and_nothing_may_be_zero() {
-        let error = relative_error(&[1.0, 2.0], &[1.0, 2.5]).unwrap();
-        assert!((error - 0.2).abs() < 1e-6);
-        for (found, expected) in [
-            (vec![0.0; 2], vec![0.0; 2]),
-            (vec![1.0], vec![1.0, 2.0]),
-            (vec![f32::NAN, 1.0], vec![1.0, 1.0]),
-            (vec![], vec![]),
-        ] {
-            assert!(relative_error(&found, &expected).is_err());
-        }
+    fn checks_have_names_of_their_own() {
+        let mut names = names(None).unwrap();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn checks_are_chosen_by_part_of_their_name() {
+        assert_eq!(names(Some("AdamW")).unwrap(), ["AdamW of 40 tensors"]);
+        let refusal = names(Some("adam")).unwrap_err().to_string();
+        assert!(refusal.contains("adam") && refusal.contains("AdamW of 40 tensors"));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::{Scratch, ibot, metrics, refused, stdout};
+use crate::{Scratch, command, has_adapter, ibot, metrics, refused, stdout};
 
 #[test]
 fn a_finished_run_is_not_overwritten() {
@@ -91,4 +91,50 @@ fn a_sick_run_goes_back() {
         steps.iter().copied().eq(1..=steps.len() as u64),
         "{steps:?}"
     );
+}
+
+/// A deadline that no device keeps stands for a device that does not answer.
+#[test]
+fn a_gpu_that_does_not_answer_ends_the_run_and_its_checkpoint_stays() {
+    if !has_adapter() {
+        return;
+    }
+    let scratch = Scratch::new("silent");
+    let train = |steps: &str| {
+        let mut train = scratch.train(&["--steps", steps, "--override"]);
+        train[2] = "wgpu".into();
+        train
+    };
+    assert!(ibot(&train("2")).status.success());
+    let run = scratch.0.join("run");
+    let checkpoint = run.join("checkpoints/step-000000002");
+    assert!(checkpoint.exists());
+
+    let with_deadline = |seconds: &str| {
+        let mut command = command(&train("4"));
+        let output = command.env("IBOT_GPU_DEADLINE", seconds).output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        message
+    };
+    let message = with_deadline("0.00001");
+    for part in [
+        "no answer on ",
+        "fewer pictures a step",
+        "TdrDelay",
+        "amdgpu.lockup_timeout",
+        "driver",
+    ] {
+        assert!(message.contains(part), "{part:?} is not in {message:?}");
+    }
+    assert!(!message.contains("panicked"), "{message}");
+    assert!(checkpoint.exists() && metrics(&run).len() == 2);
+
+    let message = with_deadline("soon");
+    assert!(
+        message.contains("IBOT_GPU_DEADLINE = soon: seconds"),
+        "{message}"
+    );
+    assert!(ibot(&train("4")).status.success());
+    assert!(run.join("checkpoints/step-000000004").exists());
 }

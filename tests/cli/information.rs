@@ -58,7 +58,7 @@ fn lists_devices() {
     let json: Value = serde_json::from_str(&stdout(&ibot(&["devices", "--json"]))).unwrap();
     assert_eq!(
         json.as_array().unwrap().len(),
-        ibot::device::list_adapters().len()
+        ibot::device::list_adapters().unwrap().len()
     );
 }
 
@@ -172,4 +172,17 @@ fn bench_times_the_loader() {
             .iter()
             .all(|line| line["images_per_s"].as_f64().unwrap() > 0.0)
     );
+}
+
+#[test]
+fn an_api_that_is_none_is_refused_by_name() {
+    for arguments in [&["devices"][..], &["verify", "--backend", "wgpu"]] {
+        let output = command(arguments)
+            .env("IBOT_API", "opencl")
+            .output()
+            .unwrap();
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(message.contains("IBOT_API = opencl: one of "), "{message}");
+    }
 }

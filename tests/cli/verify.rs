@@ -20,6 +20,13 @@ fn arguments(scratch: &Scratch, backend: &str) -> Vec<String> {
         .into()
 }
 
+/// The arguments for the checks whose name holds `only`.
+fn some_checks(scratch: &Scratch, backend: &str, only: &str) -> Vec<String> {
+    let mut arguments = arguments(scratch, backend);
+    arguments.extend(["--only", only].map(String::from));
+    arguments
+}
+
 #[test]
 fn a_sound_device_passes() {
     if gpu::device().is_none() {
@@ -30,10 +37,13 @@ fn a_sound_device_passes() {
     let text = stdout(&output);
     assert!(output.status.success(), "{text}");
     assert!(text.contains("\nPASS: "), "{text}");
+    assert!(text.contains("\n  layer_norm/forward "), "{text}");
     let report = report(&scratch);
     assert_eq!(report["passed"], true);
+    assert_eq!(report["reopened"], 0);
     assert_eq!(report["kernels"], "wgsl");
     assert!(report["adapter"]["driver"].is_string());
+    assert_eq!(report["subgroups"].as_array().unwrap().len(), 2);
     assert!(
         report["adapter"]["limits"]["binding_bytes"]
             .as_u64()
@@ -41,11 +51,18 @@ fn a_sound_device_passes() {
             > 0
     );
     let checks = report["checks"].as_array().unwrap();
-    assert!(checks.len() >= 21);
+    assert!(checks.len() >= 40);
     for check in checks {
         assert!(check["error"].as_f64().unwrap() <= check["bar"].as_f64().unwrap());
         assert!(check["numbers"].as_u64().unwrap() > 0);
+        for tensor in check["tensors"].as_array().unwrap() {
+            assert!(tensor["error"].as_f64().unwrap() <= tensor["bar"].as_f64().unwrap());
+        }
     }
+    // one grid has two sides of more workgroups than fit one
+    let kernels = report["launched"].as_array().unwrap().iter();
+    let most = kernels.filter_map(|kernel| kernel["most_workgroups"].as_u64());
+    assert!(most.max().unwrap() > 65_535);
 }
 
 /// What a GPU runs, on whatever device there is: workgroups of 256 lanes, and as many tensors a dispatch as it binds.
@@ -58,8 +75,14 @@ fn the_kernels_of_a_gpu_pass() {
     let mut command = command(&arguments(&scratch, "wgpu"));
     let output = command.env("IBOT_WORKGROUP", "256").output().unwrap();
     assert!(output.status.success(), "{}", stdout(&output));
-    let checks = report(&scratch)["checks"].as_array().unwrap().len();
-    assert!(checks >= 21);
+    let report = report(&scratch);
+    assert!(report["checks"].as_array().unwrap().len() >= 40);
+    let kernels = report["launched"].as_array().unwrap();
+    let lanes = |name: &str| {
+        let kernel = kernels.iter().find(|kernel| kernel["name"] == name);
+        kernel.unwrap()["lanes"].as_u64()
+    };
+    assert_eq!(lanes("cross_entropy/forward"), Some(256));
 }
 
 #[test]
@@ -67,19 +90,41 @@ fn the_cpu_is_compared_with_the_other_cpu_backend() {
     let scratch = Scratch::new("verify-flex");
     let output = ibot(&arguments(&scratch, "flex"));
     assert!(output.status.success(), "{}", stdout(&output));
-    assert_eq!(report(&scratch)["reference"], "NdArray on the CPU");
-    assert!(report(&scratch)["adapter"].is_null());
+    let report = report(&scratch);
+    assert_eq!(report["reference"], "NdArray on the CPU");
+    assert!(report["adapter"].is_null());
+    assert_eq!(report["launched"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn a_report_on_some_checks_says_so() {
+    let scratch = Scratch::new("verify-only");
+    let output = ibot(&some_checks(&scratch, "flex", "layer norm, "));
+    assert!(output.status.success(), "{}", stdout(&output));
+    let report = report(&scratch);
+    assert_eq!(report["only"], "layer norm, ");
+    assert_eq!(report["checks"].as_array().unwrap().len(), 2);
+    let output = ibot(&some_checks(&scratch, "flex", "no such check"));
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    for part in ["no such check", "AdamW of 40 tensors"] {
+        assert!(message.contains(part), "{part:?} is not in {message:?}");
+    }
 }
 
 /// Runs with the shaders of this crate, one of them changed.
-fn with_broken_shader(scratch: &Scratch, shader: &str, sound: &str, broken: &str) -> Output {
+fn with_broken_shader(
+    scratch: &Scratch,
+    arguments: &[String],
+    [shader, sound, broken]: [&str; 3],
+) -> Output {
     let folder = scratch.0.join("shaders");
     copy(Path::new(SHADERS), &folder);
     let file = folder.join(shader);
     let text = fs::read_to_string(&file).unwrap();
     assert!(text.contains(sound), "{shader} has no {sound}");
     fs::write(&file, text.replace(sound, broken)).unwrap();
-    let mut command = command(&arguments(scratch, "wgpu"));
+    let mut command = command(arguments);
     command.env("IBOT_SHADERS", &folder).output().unwrap()
 }
 
@@ -113,47 +158,59 @@ fn a_shader_that_is_a_little_wrong_fails() {
         return;
     }
     let scratch = Scratch::new("verify-wrong");
-    let shader = "target_potentials/rows.wgsl";
     let output = with_broken_shader(
         &scratch,
-        shader,
-        "log(found[0].y)",
-        "log(found[0].y) + 0.001",
+        &some_checks(&scratch, "wgpu", "targets"),
+        [
+            "target_potentials/rows.wgsl",
+            "log(found[0].y)",
+            "log(found[0].y) + 0.001",
+        ],
     );
     assert_eq!(output.status.code(), Some(1));
     assert!(stdout(&output).contains("\nFAIL: "), "{}", stdout(&output));
     let report = report(&scratch);
     assert_eq!(report["passed"], false);
+    assert_eq!(report["reopened"], 0);
     assert!(report["shaders"].is_string());
     let failed = failures(&report);
-    let names: Vec<&str> = failed.iter().map(|(name, _)| name.as_str()).collect();
-    for expected in [
-        "Sinkhorn targets, vectors",
-        "centered targets",
-        "patch loss, vectors",
-    ] {
-        assert!(names.contains(&expected), "{expected} is not in {names:?}");
+    assert_eq!(failed.len(), 3, "{failed:?}");
+    for (name, reason) in failed {
+        assert!(reason.starts_with("targets: number "), "{name}: {reason}");
     }
-    assert!(!names.contains(&"attention"), "{names:?}");
 }
 
+/// One fault is one failure: the checks that need the shader fail, and those after them run on a new device and pass.
 #[test]
-fn a_shader_that_does_not_compile_fails() {
+fn a_shader_that_does_not_compile_fails_the_checks_that_need_it_alone() {
     if gpu::device().is_none() {
         return;
     }
     let scratch = Scratch::new("verify-syntax");
-    let output = with_broken_shader(&scratch, "ema.wgsl", "let keep = ", "let keep := ");
+    let output = with_broken_shader(
+        &scratch,
+        &arguments(&scratch, "wgpu"),
+        ["ema.wgsl", "let keep = ", "let keep := "],
+    );
     assert_eq!(output.status.code(), Some(1));
-    let failed = failures(&report(&scratch));
+    let report = report(&scratch);
+    let failed = failures(&report);
     let (name, reason) = &failed[0];
     assert_eq!(name, "moving average of 40 tensors");
     assert!(reason.contains("shader does not compile"), "{reason}");
-    assert!(
-        failed
-            .iter()
-            .any(|(name, _)| name == "ten training steps: losses")
+    let checks = report["checks"].as_array().unwrap().iter();
+    let need_it = checks.filter(|check| {
+        let kernels = check["kernels"].as_array().unwrap();
+        kernels.iter().any(|kernel| kernel == "ema")
+    });
+    let need_it: Vec<_> = need_it.map(|check| &check["name"]).collect();
+    let failed: Vec<_> = failed.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(failed, need_it);
+    assert_eq!(
+        failed,
+        ["moving average of 40 tensors", "ten training steps"]
     );
+    assert_eq!(report["reopened"], 2);
 }
 
 /// A template that does not fit its values is a fault that says so.
@@ -163,7 +220,11 @@ fn a_misspelt_placeholder_fails() {
         return;
     }
     let scratch = Scratch::new("verify-placeholder");
-    let output = with_broken_shader(&scratch, "ema.wgsl", "{{ rounds }}", "{{ round }}");
+    let output = with_broken_shader(
+        &scratch,
+        &some_checks(&scratch, "wgpu", "moving average"),
+        ["ema.wgsl", "{{ rounds }}", "{{ round }}"],
+    );
     assert_eq!(output.status.code(), Some(1));
     let (_, reason) = &failures(&report(&scratch))[0];
     assert!(reason.contains("placeholder"), "{reason}");

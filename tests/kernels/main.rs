@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod attention;
 mod ema;
 #[path = "../gpu/mod.rs"]
 mod gpu;
@@ -16,12 +17,23 @@ mod loss;
 mod loss_case;
 mod optimizer;
 mod products;
+#[cfg(target_os = "linux")]
+#[path = "../../benches/compilers/radv.rs"]
+mod radv;
 mod rows;
+mod shader_lints;
+mod shader_uniformity;
+mod shader_writers;
 mod shaders;
 mod sizes;
+#[cfg(target_os = "linux")]
+mod spills;
 mod streamed;
 #[path = "../suite/mod.rs"]
 mod suite;
+#[cfg(target_os = "linux")]
+#[path = "../../benches/compilers/variants.rs"]
+mod variants;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
@@ -95,6 +107,7 @@ fn wgpu() {
         run::<Autodiff<Gpu>>("wgpu", &device);
         // what GPUs run, on a software device too
         wgsl::with_workgroup(256, || run::<Autodiff<Gpu>>("wgpu, as a GPU", &device));
+        attention::paths(&device);
         ema::packs(&device);
         optimizer::packs(&device);
         shaders::gradient_takes_the_place_of_the_logits(&device);

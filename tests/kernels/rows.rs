@@ -195,14 +195,16 @@ pub fn attention_of_extremes<B: TrainBackend>(device: &B::Device) {
         batch: 1,
         heads: 1,
     };
+    // at 6.0: 8 of f32's last digits. Vulkan lets a division alone be 2.5 of them off, and Metal's fast one is no better.
+    let bar = 4e-6;
     let maps = values(attention_maps(input.clone()));
     let third = 1.0 / 3.0;
     let expected = [0.5, 0.5, 0.0, 0.0, 0.0, 1.0, third, third, third];
-    assert_close(&maps, &expected, 1e-6);
+    assert_close(&maps, &expected, bar);
     let output = B::packed_attention(input.clone());
     let row_log = [1e4 + 2f64.ln(), 1e4, 3f64.ln()];
     assert_close(&values(output.row_log), &row_log, 1e-3); // f32 has no finer numbers at 1e4
-    assert_close(&values(output.mixed.clone()), &[1.5, 6.0, 3.0], 1e-6);
+    assert_close(&values(output.mixed.clone()), &[1.5, 6.0, 3.0], bar);
     let d_qkv = gradient(&input.qkv, output.mixed, &[1.0, 1.0, 1.0]);
     assert!(d_qkv.iter().all(|x| x.is_finite()), "{d_qkv:?}");
 }

@@ -10,30 +10,34 @@ use ibot::kernels::wgsl::{Kernel, all_kernels, attention_kernels};
 use ibot::kernels::{CrossEntropyInput, Gpu, IbotBackend, Pairing, TargetPotentials};
 use wgpu::naga;
 
-fn every_variant() -> Vec<Kernel> {
-    let workgroups = [8, 32, 64, 128, 256];
+/// Every kernel with each width of workgroups that a device may ask for, and others.
+pub fn every_variant() -> Vec<Kernel> {
+    let workgroups = [8, 32, 64, 128, 256, 1024];
     let mut all = all_kernels(&workgroups, &[1, 2, 7, 15, 31], &[0, 1, 2, 3]);
     all.extend(attention_kernels(
         &workgroups,
-        &[1, 3, 4, 7, 12, 63, 64, 100, 128, 256],
+        &[1, 3, 4, 7, 12, 16, 32, 63, 64, 100, 128, 256],
     ));
     assert!(all.len() > 100);
     all
 }
 
-/// Without any optional capability: no subgroups, no 16-bit floats, no float atomics.
+/// The shader as naga sees it, without any optional capability: no subgroups, no 16-bit floats, no float atomics.
+#[track_caller]
+pub fn validated(wgsl: &str) -> (naga::Module, naga::valid::ModuleInfo) {
+    let module = naga::front::wgsl::parse_str(wgsl)
+        .unwrap_or_else(|error| panic!("{}", error.emit_to_string(wgsl)));
+    let flags = naga::valid::ValidationFlags::all();
+    let mut validator = naga::valid::Validator::new(flags, naga::valid::Capabilities::empty());
+    let info = validator.validate(&module);
+    let info = info.unwrap_or_else(|error| panic!("{}", error.emit_to_string(wgsl)));
+    (module, info)
+}
+
 #[test]
 fn naga_accepts_every_variant() {
     for kernel in every_variant() {
-        let wgsl = kernel.wgsl().unwrap();
-        let module = naga::front::wgsl::parse_str(&wgsl).unwrap_or_else(|error| {
-            panic!("{}: {}", kernel.name(), error.emit_to_string(&wgsl));
-        });
-        let flags = naga::valid::ValidationFlags::all();
-        let mut validator = naga::valid::Validator::new(flags, naga::valid::Capabilities::empty());
-        if let Err(error) = validator.validate(&module) {
-            panic!("{}: {}", kernel.name(), error.emit_to_string(&wgsl));
-        }
+        let (module, _) = validated(&kernel.wgsl().unwrap());
         let bindings = module
             .global_variables
             .iter()

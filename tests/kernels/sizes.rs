@@ -11,12 +11,12 @@ use crate::rows::{attention_f64, draw, gelu_f64, layer_norm_f64, tensor, wide};
 use crate::values;
 
 /// Largest difference, over the largest entry of what is expected.
-const BAR: f64 = 2e-5;
+pub const BAR: f64 = 2e-5;
 
 /// What an operation computes: its result, then the gradients of a weighted sum of it.
-type Outcome = Vec<Vec<f64>>;
+pub type Outcome = Vec<Vec<f64>>;
 
-fn compare(name: &str, found: &[Vec<f32>], expected: &Outcome, bar: f64) {
+pub fn compare(name: &str, found: &[Vec<f32>], expected: &Outcome, bar: f64) {
     assert_eq!(found.len(), expected.len(), "{name}");
     for (which, (found, expected)) in found.iter().zip(expected).enumerate() {
         assert_eq!(found.len(), expected.len(), "{name}, tensor {which}");
@@ -153,7 +153,7 @@ fn linear_of<B: TrainBackend>(
 }
 
 /// Gradient of `sum(d_mixed * mixed)` by the packed input.
-fn d_qkv_f64(
+pub fn d_qkv_f64(
     qkv: &[f64],
     d_mixed: &[f64],
     [batch, tokens, heads, head_width]: [usize; 4],
@@ -215,6 +215,8 @@ pub fn gelu<B: TrainBackend>(device: &B::Device) {
     for length in [1, 4, 7, 8, 2_047, 2_048, 2_052, 70_000] {
         gelu_of::<B>(&format!("{length}"), &draw(1, length, 3.0), device);
     }
+    // their squares are infinite
+    gelu_of::<B>("huge entries", &[1e20, -1e20, 1e20, 3.0], device);
 }
 
 pub fn layer_norm<B: TrainBackend>(device: &B::Device) {
@@ -223,6 +225,11 @@ pub fn layer_norm<B: TrainBackend>(device: &B::Device) {
             let x = draw(3, rows * width, 2.0);
             layer_norm_of::<B>(&format!("{rows} x {width}"), &x, width, device);
         }
+    }
+    // more slabs of 64 rows than lanes that share a column
+    for width in [3, 4, 68] {
+        let x = draw(3, 2_200 * width, 2.0);
+        layer_norm_of::<B>(&format!("2200 x {width}"), &x, width, device);
     }
 }
 
@@ -240,8 +247,8 @@ pub fn linear<B: TrainBackend>(device: &B::Device) {
     }
 }
 
-/// Batch, tokens, heads, width of a head: one token, members of a lane and one more, odd widths, and one too wide for a
-/// lane's registers.
+/// Batch, tokens, heads, width of a head: one token, members of a lane and one more, odd widths, one too wide for a lane's
+/// registers, and one more token than a tile of each of the shapes has.
 pub fn attention<B: TrainBackend>(device: &B::Device) {
     for sizes in [
         [1, 1, 1, 64],
@@ -252,6 +259,9 @@ pub fn attention<B: TrainBackend>(device: &B::Device) {
         [1, 300, 1, 4],
         [2, 6, 1, 132],
         [1, 5, 1, 260],
+        [2, 33, 2, 64],
+        [1, 65, 1, 32],
+        [1, 33, 1, 128],
     ] {
         let [batch, tokens, heads, head_width] = sizes;
         let qkv = draw(7, batch * tokens * 3 * heads * head_width, 1.5);

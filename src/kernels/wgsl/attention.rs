@@ -1,134 +1,184 @@
-//! Launches of `shaders/attention/`.
+//! Attention on the device: which kernels of `shaders/attention/`, and their launches.
 
 use burn::tensor::Tensor;
 
 use super::super::attention::Sizes;
 use super::super::{AttentionInput, AttentionOutput, Gpu};
-use super::Chunk;
-use super::launch::{
-    Client, Kernel, MOST_ROUNDS, SOFTWARE_SUBGROUP, contiguous, empty, is_software, launch, shader,
-    tensor, workgroup,
-};
+use super::attention_tiles::{LANES, Tiles};
+use super::lanes::{MOST_ROUNDS, is_software, workgroup};
+use super::launch::{Client, Kernel, client_of, contiguous, empty, launch, tensor};
+use super::{attention_lanes, tensor_attention};
 
-/// Chunks of a head's width, at most: each is a register or four of every lane, several times over.
-const MOST_CHUNKS: usize = 64;
+/// Subgroups at least this wide are those of GPUs whose lanes have many registers: NVIDIA, AMD. Intel's are 8 or 16 wide
+/// because a lane has few; Metal does not say (wgpu takes 4), and small tiles are the safe choice on an Apple GPU.
+const WIDE_SUBGROUP: u32 = 32;
 
-/// Lanes of a workgroup on a GPU: they share nothing, and small workgroups spread over more of it.
-const GPU_LANES: u32 = 64;
+/// A kernel, and how a head's tokens are dealt out to its workgroups.
+pub(super) struct Pass {
+    pub kernel: Kernel,
+    /// Tokens of a worker, who works on one head of one image.
+    pub tokens: usize,
+    /// Workers of a workgroup: its lanes, or all of them together.
+    pub workers: usize,
+}
 
-/// Chunks of queries that a software device's lane holds in the forward pass, and of queries or keys in the backward
-/// pass, which holds twice as much for each. A lane reads all keys once for all of its queries, and reading is what
-/// costs there (64 images of 17 tokens, 3 heads of 64: forward 1.5 ms with 4 queries a lane, 3.3 ms with 1).
-const SOFTWARE_CHUNKS: [usize; 2] = [64, 32];
+impl Pass {
+    fn groups(&self, sizes: &Sizes) -> usize {
+        let blocks = sizes.batch * sizes.heads * sizes.tokens.div_ceil(self.tokens);
+        blocks.div_ceil(self.workers)
+    }
+}
 
-/// Tokens of a software device's lane, at most.
-const MOST_MEMBERS: usize = 4;
-
-/// Lanes of a workgroup, and tokens of each in the forward and in the backward pass.
+/// What the choice asks of a device.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Shares {
-    lanes: u32,
-    members: [usize; 2],
+struct Abilities {
+    is_software: bool,
+    /// Lanes of the narrowest subgroup.
+    subgroup: u32,
+    /// Memory of a workgroup.
+    workgroup_bytes: usize,
+    /// Lanes of a workgroup, at most.
+    lanes: usize,
 }
 
-impl Shares {
-    /// A GPU's registers hold one token a lane.
-    pub(super) fn of_gpu(lanes: u32) -> Self {
+impl Abilities {
+    fn of(client: &Client) -> Self {
+        let hardware = &client.properties().hardware;
         Self {
-            lanes: lanes.min(GPU_LANES),
-            members: [1, 1],
+            is_software: is_software(client),
+            subgroup: hardware.plane_size_min,
+            workgroup_bytes: hardware.max_shared_memory_size,
+            lanes: hardware.max_units_per_cube as usize,
+        }
+    }
+}
+
+/// How attention is computed on a device. All give the same result but for rounding; each kind of kernel takes some widths of
+/// heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttentionPath {
+    /// A lane holds up to 4 tokens: for software devices, where a barrier costs more than reading again. Widths of up to 256,
+    /// or 64 where they are no multiple of 4.
+    SoftwareLanes,
+    /// A lane holds one token: for GPUs and heads so narrow that its registers do. Widths of up to 16.
+    GpuLanes,
+    /// Tiles of 64 tokens in workgroup memory: for GPUs with many registers a lane. Widths 32 and 64.
+    LargeTiles,
+    /// Tiles of 32 tokens: for other GPUs. Widths 64 and 128.
+    SmallTiles,
+    /// Tensor operations: what remains.
+    Reference,
+}
+
+impl AttentionPath {
+    /// Every path.
+    pub const ALL: [Self; 5] = [
+        Self::SoftwareLanes,
+        Self::GpuLanes,
+        Self::LargeTiles,
+        Self::SmallTiles,
+        Self::Reference,
+    ];
+
+    /// The path that suits the device of the tensor and its heads.
+    pub fn of_device(input: &AttentionInput<Gpu>) -> Self {
+        let sizes = Sizes::of(input);
+        let device = Abilities::of(&client_of(&input.qkv));
+        match sizes.tokens {
+            1..=MOST_ROUNDS => Self::suited_to(device, sizes.head_width),
+            _ => Self::Reference,
         }
     }
 
-    pub(super) fn of_software(chunks: usize) -> Self {
-        Self {
-            lanes: SOFTWARE_SUBGROUP,
-            members: SOFTWARE_CHUNKS.map(|held| (held / chunks).clamp(1, MOST_MEMBERS)),
+    fn suited_to(device: Abilities, head_width: usize) -> Self {
+        let in_order: &[Self] = match (device.is_software, device.subgroup) {
+            (true, _) => &[Self::SoftwareLanes],
+            (false, WIDE_SUBGROUP..) => &[Self::LargeTiles, Self::SmallTiles, Self::GpuLanes],
+            (false, _) => &[Self::SmallTiles, Self::LargeTiles, Self::GpuLanes],
+        };
+        let fits = |path: &&Self| {
+            let has_room = path.tiles(head_width).is_none_or(|tiles| {
+                tiles.workgroup_bytes() <= device.workgroup_bytes && LANES <= device.lanes
+            });
+            has_room && path.takes(head_width)
+        };
+        in_order
+            .iter()
+            .find(fits)
+            .copied()
+            .unwrap_or(Self::Reference)
+    }
+
+    /// Whether the path has kernels for heads of this width.
+    pub fn takes(self, head_width: usize) -> bool {
+        self.passes(1, head_width).is_some()
+    }
+
+    fn tiles(self, head_width: usize) -> Option<Tiles> {
+        match self {
+            Self::LargeTiles => Tiles::large(head_width),
+            Self::SmallTiles => Tiles::small(head_width),
+            _ => None,
         }
     }
 
-    fn of(client: &Client, chunks: usize) -> Self {
-        match is_software(client) {
-            true => Self::of_software(chunks),
-            false => Self::of_gpu(workgroup(client)),
+    /// Forward, by queries, by keys; none where the path has no kernels for heads of this width.
+    pub(super) fn passes(self, workgroup: u32, head_width: usize) -> Option<[Pass; 3]> {
+        match self {
+            Self::SoftwareLanes => attention_lanes::of_software(head_width),
+            Self::GpuLanes => attention_lanes::of_gpu(workgroup, head_width),
+            Self::LargeTiles | Self::SmallTiles => self.tiles(head_width).map(Tiles::passes),
+            Self::Reference => None,
         }
     }
 
-    /// Workgroups of a pass in which each lane takes so many members of each map.
-    fn groups(self, sizes: &Sizes, members: usize) -> usize {
-        let items = sizes.batch * sizes.heads * sizes.tokens.div_ceil(members);
-        items.div_ceil(self.lanes as usize)
+    /// See [`super::super::IbotBackend::packed_attention`]; by tensor operations where the path has no kernels for heads of this
+    /// width.
+    pub fn forward(self, input: AttentionInput<Gpu>) -> AttentionOutput<Gpu> {
+        let sizes = Sizes::of(&input);
+        let client = client_of(&input.qkv);
+        match self.passes(workgroup(&client), sizes.head_width) {
+            Some([pass, ..]) => forward(&pass, input),
+            None => tensor_attention::forward(input),
+        }
+    }
+
+    /// See [`super::super::IbotBackend::packed_attention_backward`].
+    pub fn backward(
+        self,
+        input: AttentionInput<Gpu>,
+        output: AttentionOutput<Gpu>,
+        d_mixed: Tensor<Gpu, 2>,
+    ) -> Tensor<Gpu, 2> {
+        let sizes = Sizes::of(&input);
+        let client = client_of(&input.qkv);
+        match self.passes(workgroup(&client), sizes.head_width) {
+            Some([_, queries, keys]) => backward([&queries, &keys], input, output, d_mixed),
+            None => tensor_attention::backward(input, output, d_mixed),
+        }
     }
 }
 
-fn values(chunk: Chunk, chunks: usize, members: usize) -> Vec<(&'static str, String)> {
-    let mut values = chunk.values();
-    values.push(("head_chunk", chunks.to_string()));
-    values.push(("member", members.to_string()));
-    values
-}
-
-fn forward_kernel(shares: Shares, chunk: Chunk, chunks: usize) -> Kernel {
-    let shader = shader!("chunk", "attention/heads", "attention/forward");
-    Kernel::new(
-        shader,
-        shares.lanes,
-        values(chunk, chunks, shares.members[0]),
-    )
-}
-
-fn queries_kernel(shares: Shares, chunk: Chunk, chunks: usize) -> Kernel {
-    let shader = shader!("chunk", "attention/heads", "attention/queries");
-    Kernel::new(
-        shader,
-        shares.lanes,
-        values(chunk, chunks, shares.members[1]),
-    )
-}
-
-fn keys_kernel(shares: Shares, chunk: Chunk, chunks: usize) -> Kernel {
-    let shader = shader!("chunk", "attention/heads", "attention/keys");
-    Kernel::new(
-        shader,
-        shares.lanes,
-        values(chunk, chunks, shares.members[1]),
-    )
-}
-
-pub(super) fn kernels(shares: Shares, chunk: Chunk, chunks: usize) -> [Kernel; 3] {
-    [forward_kernel, queries_kernel, keys_kernel].map(|make| make(shares, chunk, chunks))
-}
-
-/// Whether a lane can hold a head's queries: widths of up to 256, or 64 where they are no multiple of 4.
-pub(super) fn suits(input: &AttentionInput<Gpu>) -> bool {
-    let sizes = Sizes::of(input);
-    let chunks = Chunk::for_length(sizes.head_width).count(sizes.head_width);
-    (1..=MOST_ROUNDS).contains(&sizes.tokens) && (1..=MOST_CHUNKS).contains(&chunks)
-}
-
-fn info(sizes: &Sizes) -> [u32; 4] {
+fn info(sizes: &Sizes) -> [u32; 5] {
     [
         sizes.batch as u32,
         sizes.heads as u32,
         sizes.tokens as u32,
         (sizes.scale() as f32).to_bits(),
+        sizes.head_width.div_ceil(4) as u32,
     ]
 }
 
-/// See [`super::super::IbotBackend::packed_attention`].
-pub(super) fn forward(input: AttentionInput<Gpu>) -> AttentionOutput<Gpu> {
+fn forward(pass: &Pass, input: AttentionInput<Gpu>) -> AttentionOutput<Gpu> {
     let sizes = Sizes::of(&input);
-    let chunk = Chunk::for_length(sizes.head_width);
-    let chunks = chunk.count(sizes.head_width);
     let qkv = contiguous(input.qkv);
     let rows = sizes.batch * sizes.tokens;
     let mixed = empty(&qkv, [rows, sizes.heads * sizes.head_width]);
     let row_log = empty(&qkv, [rows * sizes.heads]);
-    let shares = Shares::of(&qkv.client, chunks);
     launch(
         &qkv.client,
-        forward_kernel(shares, chunk, chunks),
-        shares.groups(&sizes, shares.members[0]),
+        pass.kernel.clone(),
+        pass.groups(&sizes),
         &[&qkv, &mixed, &row_log],
         &info(&sizes),
     );
@@ -138,36 +188,82 @@ pub(super) fn forward(input: AttentionInput<Gpu>) -> AttentionOutput<Gpu> {
     }
 }
 
-/// See [`super::super::IbotBackend::packed_attention_backward`].
-pub(super) fn backward(
+fn backward(
+    [by_queries, by_keys]: [&Pass; 2],
     input: AttentionInput<Gpu>,
     output: AttentionOutput<Gpu>,
     d_mixed: Tensor<Gpu, 2>,
 ) -> Tensor<Gpu, 2> {
     let sizes = Sizes::of(&input);
-    let chunk = Chunk::for_length(sizes.head_width);
-    let chunks = chunk.count(sizes.head_width);
     let qkv = contiguous(input.qkv);
     let rows = sizes.batch * sizes.tokens;
     let (mixed, row_log) = (contiguous(output.mixed), contiguous(output.row_log));
     let d_mixed = contiguous(d_mixed);
     let d_qkv = empty(&qkv, [rows, 3 * sizes.heads * sizes.head_width]);
     let along = empty(&qkv, [rows * sizes.heads]);
-    let shares = Shares::of(&qkv.client, chunks);
-    let groups = shares.groups(&sizes, shares.members[1]);
     launch(
         &qkv.client,
-        queries_kernel(shares, chunk, chunks),
-        groups,
+        by_queries.kernel.clone(),
+        by_queries.groups(&sizes),
         &[&qkv, &row_log, &mixed, &d_mixed, &d_qkv, &along],
         &info(&sizes),
     );
     launch(
         &qkv.client,
-        keys_kernel(shares, chunk, chunks),
-        groups,
+        by_keys.kernel.clone(),
+        by_keys.groups(&sizes),
         &[&qkv, &row_log, &along, &d_mixed, &d_qkv],
         &info(&sizes),
     );
     tensor(d_qkv)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::AttentionPath::*;
+    use super::*;
+
+    #[test]
+    fn paths_suit_device_and_width() {
+        let gpu = |subgroup, workgroup_bytes, lanes| Abilities {
+            is_software: false,
+            subgroup,
+            workgroup_bytes,
+            lanes,
+        };
+        let devices = [
+            gpu(32, 49_152, 1024), // NVIDIA
+            gpu(8, 65_536, 1024),  // Arc
+            gpu(4, 32_768, 1024),  // Apple, as wgpu reports it
+            gpu(32, 16_352, 256),  // the least that wgpu takes on GL
+            gpu(32, 32_768, 64),
+        ];
+        for (head_width, expected) in [
+            (16, [GpuLanes; 5]),
+            (17, [Reference; 5]),
+            (
+                32,
+                [LargeTiles, LargeTiles, LargeTiles, Reference, Reference],
+            ),
+            (
+                64,
+                [LargeTiles, SmallTiles, SmallTiles, SmallTiles, Reference],
+            ),
+            (80, [Reference; 5]),
+            (
+                128,
+                [SmallTiles, SmallTiles, SmallTiles, SmallTiles, Reference],
+            ),
+        ] {
+            let found = devices.map(|device| AttentionPath::suited_to(device, head_width));
+            assert_eq!(found, expected, "{head_width}");
+        }
+        let software = Abilities {
+            is_software: true,
+            ..devices[1]
+        };
+        for (head_width, expected) in [(16, SoftwareLanes), (64, SoftwareLanes), (260, Reference)] {
+            assert_eq!(AttentionPath::suited_to(software, head_width), expected);
+        }
+    }
 }

@@ -32,4 +32,24 @@ impl Chunk {
             ("total", total.to_owned()),
         ]
     }
+
+    /// What target_potentials/pairs.wgsl takes: the bodies of the functions that part pairs, and put them together.
+    pub(super) fn pair_values(self) -> [(&'static str, String); 4] {
+        let bodies = match self.0 {
+            4 => [
+                "vec4<f32>(low.x, low.z, high.x, high.z)",
+                "vec4<f32>(low.y, low.w, high.y, high.w)",
+                "vec4<f32>(first.x, second.x, first.y, second.y)",
+                "vec4<f32>(first.z, second.z, first.w, second.w)",
+            ],
+            _ => ["low", "high", "first", "second"],
+        };
+        let [first, second, low, high] = bodies.map(str::to_owned);
+        [
+            ("first", first),
+            ("second", second),
+            ("low", low),
+            ("high", high),
+        ]
+    }
 }

@@ -4,34 +4,40 @@ use burn::tensor::Tensor;
 
 use super::super::{CrossEntropyInput, CrossEntropyOutput, Gpu, Pairing};
 use super::Chunk;
-use super::launch::{
-    GpuTensor, Kernel, contiguous, empty, launch, reducing_workgroup, shader, tensor, unshared,
-    workgroup,
-};
+use super::lanes::{reducing_workgroup, workgroup};
+use super::launch::{GpuTensor, Kernel, contiguous, empty, launch, shader, tensor, unshared};
 
 /// Chunks that a lane of backward.wgsl handles: enough to pay for what a workgroup reads once, few enough that 8 rows
 /// of 65 536 prototypes are work for a whole GPU.
 const ROUNDS: usize = 16;
 
-fn forward_kernel(workgroup: u32, chunk: Chunk, teacher_views: usize) -> Kernel {
+fn values(chunk: Chunk, teacher_views: usize) -> Vec<(&'static str, String)> {
     let mut values = chunk.values();
+    values.extend(chunk.pair_values());
     values.push(("view", teacher_views.to_string()));
-    Kernel::new(
-        shader!("chunk", "cross_entropy/operands", "cross_entropy/forward"),
-        workgroup,
-        values,
-    )
+    values
+}
+
+fn forward_kernel(workgroup: u32, chunk: Chunk, teacher_views: usize) -> Kernel {
+    let shader = shader!(
+        "chunk",
+        "target_potentials/pairs",
+        "cross_entropy/operands",
+        "cross_entropy/forward"
+    );
+    Kernel::new(shader, workgroup, values(chunk, teacher_views))
 }
 
 fn backward_kernel(workgroup: u32, chunk: Chunk, teacher_views: usize) -> Kernel {
-    let mut values = chunk.values();
+    let shader = shader!(
+        "chunk",
+        "target_potentials/pairs",
+        "cross_entropy/operands",
+        "cross_entropy/backward"
+    );
+    let mut values = values(chunk, teacher_views);
     values.push(("rounds", ROUNDS.to_string()));
-    values.push(("view", teacher_views.to_string()));
-    Kernel::new(
-        shader!("chunk", "cross_entropy/operands", "cross_entropy/backward"),
-        workgroup,
-        values,
-    )
+    Kernel::new(shader, workgroup, values)
 }
 
 pub(super) fn total_kernel(workgroup: u32) -> Kernel {
@@ -48,10 +54,8 @@ pub(super) fn kernels(workgroup: u32, chunk: Chunk, teacher_views: usize) -> [Ke
 /// What both passes bind, in this order, after the student's logits.
 struct Operands {
     teacher: GpuTensor,
-    prototype_shift: GpuTensor,
-    prototype_log: GpuTensor,
-    row_shift: GpuTensor,
-    row_log: GpuTensor,
+    of_prototypes: GpuTensor,
+    of_targets: GpuTensor,
     row_weights: GpuTensor,
 }
 
@@ -60,10 +64,8 @@ impl Operands {
         let potentials = &input.potentials;
         Self {
             teacher: contiguous(input.teacher_logits.clone()),
-            prototype_shift: contiguous(potentials.prototype_shift.clone()),
-            prototype_log: contiguous(potentials.prototype_log.clone()),
-            row_shift: contiguous(potentials.row_shift.clone()),
-            row_log: contiguous(potentials.row_log.clone()),
+            of_prototypes: contiguous(potentials.of_prototypes.clone()),
+            of_targets: contiguous(potentials.of_rows.clone()),
             row_weights: contiguous(input.row_weights.clone()),
         }
     }
@@ -71,19 +73,16 @@ impl Operands {
     fn bindings<'a>(
         &'a self,
         student: &'a GpuTensor,
-        rest: [&'a GpuTensor; 3],
-    ) -> [&'a GpuTensor; 10] {
+        rest: [&'a GpuTensor; 2],
+    ) -> [&'a GpuTensor; 7] {
         [
             student,
             &self.teacher,
-            &self.prototype_shift,
-            &self.prototype_log,
-            &self.row_shift,
-            &self.row_log,
+            &self.of_prototypes,
+            &self.of_targets,
             &self.row_weights,
             rest[0],
             rest[1],
-            rest[2],
         ]
     }
 }
@@ -115,7 +114,7 @@ pub(super) fn forward(input: &CrossEntropyInput<Gpu>) -> CrossEntropyOutput<Gpu>
     let student = contiguous(input.student_logits.clone());
     let client = student.client.clone();
     let chunk = Chunk::for_length(prototypes);
-    let [row_max, row_log, row_loss] = [(); 3].map(|()| empty(&student, [rows]));
+    let (of_rows, row_loss) = (empty(&student, [rows, 2]), empty(&student, [rows]));
     let loss = empty(&student, [1]);
     let lanes = reducing_workgroup(&client, chunk.count(prototypes));
     let [_, teacher_views, _] = input.views();
@@ -123,15 +122,14 @@ pub(super) fn forward(input: &CrossEntropyInput<Gpu>) -> CrossEntropyOutput<Gpu>
         &client,
         forward_kernel(lanes, chunk, teacher_views),
         rows,
-        &Operands::new(input).bindings(&student, [&row_max, &row_log, &row_loss]),
+        &Operands::new(input).bindings(&student, [&of_rows, &row_loss]),
         &info(input, chunk, 1),
     );
     let total = total_kernel(reducing_workgroup(&client, rows));
     launch(&client, total, 1, &[&row_loss, &loss], &[rows as u32]);
     CrossEntropyOutput {
         loss: tensor(loss),
-        row_max: tensor(row_max),
-        row_log: tensor(row_log),
+        of_rows: tensor(of_rows),
     }
 }
 
@@ -151,7 +149,7 @@ pub(super) fn backward(
     let lanes = workgroup(&operands.teacher.client);
     let spans = chunk.count(prototypes).div_ceil(lanes as usize * ROUNDS);
     let info = info(&input, chunk, spans);
-    let [row_max, row_log] = [output.row_max, output.row_log].map(contiguous);
+    let of_rows = contiguous(output.of_rows);
     let d_loss = contiguous(d_loss);
     drop(input.teacher_logits);
     let student = unshared(contiguous(input.student_logits));
@@ -160,7 +158,7 @@ pub(super) fn backward(
         &client,
         backward_kernel(lanes, chunk, teacher_views),
         rows * spans,
-        &operands.bindings(&student, [&row_max, &row_log, &d_loss]),
+        &operands.bindings(&student, [&of_rows, &d_loss]),
         &info,
     );
     tensor(student)

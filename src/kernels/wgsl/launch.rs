@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::tensor::{DType, Shape, Tensor, TensorMetadata};
 use burn_wgpu::{
@@ -13,7 +13,9 @@ use cubecl::prelude::{CubeCount, CubeDim, KernelId};
 use cubecl::server::{KernelArguments, MetadataBindingInfo};
 
 use super::super::{Gpu, wrap};
+use super::observed;
 use super::template::fill;
+use crate::device::launched;
 use crate::error::{Error, Result};
 
 /// Queue of one device.
@@ -24,18 +26,9 @@ pub(super) type GpuTensor = CubeTensor<WgpuRuntime>;
 /// Name of the variable that holds a folder of shaders to run instead of those built in: for work on kernels.
 pub const SHADERS_VARIABLE: &str = "IBOT_SHADERS";
 
-/// Name of the variable that sets the lanes of a workgroup, a power of two: for tuning, and for running on a software
-/// device what a GPU runs.
-pub const WORKGROUP_VARIABLE: &str = "IBOT_WORKGROUP";
-
-/// Lanes of a workgroup on a GPU.
-const GPU_WORKGROUP: u32 = 256;
-/// Subgroups this small are those of a CPU's vector unit. There a barrier costs more than lanes that idle, so a
-/// workgroup is one subgroup (944 x 8192 cross-entropy on lavapipe: 14 ms at 8 lanes, 26 ms at 256).
-pub(super) const SOFTWARE_SUBGROUP: u32 = 8;
-
-/// lavapipe leaves any loop after this many rounds, without a word (LP_MAX_TGSI_LOOP_ITERATIONS in Mesa's gallivm).
-pub(super) const MOST_ROUNDS: usize = 65_535;
+/// Name of the variable that, set to 1, launches the kernels with counters that end any loop: for work on kernels, where
+/// a loop without an end would take the device away.
+const CHECKED_VARIABLE: &str = "IBOT_CHECKED";
 
 /// WGSL files of `shaders/` that make one shader together.
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +87,18 @@ impl Kernel {
         self.workgroup
     }
 
+    /// What stands for the other placeholders of its template.
+    pub fn values(&self) -> &[(&'static str, String)] {
+        &self.values
+    }
+
+    /// What fills the template beside the lanes, as `name=value` with spaces between.
+    pub fn variant(&self) -> String {
+        let values = self.values.iter();
+        let values = values.map(|(name, value)| format!("{name}={value}"));
+        values.collect::<Vec<_>>().join(" ")
+    }
+
     /// The WGSL.
     ///
     /// # Errors
@@ -139,89 +144,28 @@ impl KernelSource for Kernel {
     }
 }
 
-/// Whether the device is a program on the CPU, as far as its subgroups tell.
-pub(super) fn is_software(client: &Client) -> bool {
-    match chosen_workgroup() {
-        Some(lanes) => lanes <= SOFTWARE_SUBGROUP,
-        None => client.properties().hardware.plane_size_max <= SOFTWARE_SUBGROUP,
-    }
+/// Queue of the tensor's device.
+pub(super) fn client_of<const D: usize>(tensor: &Tensor<Gpu, D>) -> Client {
+    tensor.clone().into_primitive().tensor().client
 }
 
-/// Lanes that [`with_workgroup`] asks for; 0 where it does not run.
-static ASKED: AtomicU32 = AtomicU32::new(0);
-
-/// Runs `work` with workgroups of so many lanes, as [`WORKGROUP_VARIABLE`] does for a whole process: with 256, what GPUs run
-/// runs on a software device. For tests; other threads' launches are meant too.
-pub fn with_workgroup<R>(lanes: u32, work: impl FnOnce() -> R) -> R {
-    struct Before(u32);
-    impl Drop for Before {
-        fn drop(&mut self) {
-            ASKED.store(self.0, Ordering::Relaxed);
-        }
-    }
-    let _before = Before(ASKED.swap(lanes, Ordering::Relaxed));
-    work()
+/// Whether [`CHECKED_VARIABLE`] is 1.
+fn is_checked() -> bool {
+    static CHECKED: OnceLock<bool> = OnceLock::new();
+    *CHECKED.get_or_init(|| std::env::var_os(CHECKED_VARIABLE).is_some_and(|value| value == "1"))
 }
 
-/// What [`with_workgroup`] or else [`WORKGROUP_VARIABLE`] says; anything but a power of two up to 1024 is warned of and left
-/// aside.
-fn chosen_workgroup() -> Option<u32> {
-    static CHOSEN: OnceLock<Option<u32>> = OnceLock::new();
-    let asked = ASKED.load(Ordering::Relaxed);
-    if asked > 0 {
-        return Some(asked);
-    }
-    *CHOSEN.get_or_init(|| {
-        let value = std::env::var(WORKGROUP_VARIABLE).ok()?;
-        let lanes = value.parse().ok();
-        let lanes = lanes.filter(|lanes: &u32| lanes.is_power_of_two() && *lanes <= 1024);
-        if lanes.is_none() {
-            log::warn!("{WORKGROUP_VARIABLE} = {value}: must be a power of two up to 1024");
-        }
-        lanes
-    })
-}
+/// Most tensors that a kernel binds whatever the device: with the info, WebGPU's least number of storage buffers.
+pub(super) const MOST_TENSORS: u32 = 7;
 
-/// Lanes of a workgroup that suit the device.
-pub(super) fn workgroup(client: &Client) -> u32 {
-    let hardware = &client.properties().hardware;
-    if let Some(lanes) = chosen_workgroup() {
-        return lanes.min(1 << hardware.max_units_per_cube.max(1).ilog2());
-    }
-    workgroup_for(hardware.plane_size_max, hardware.max_units_per_cube)
+/// Tensors that a kernel can bind on the device, beside its info: cubecl's number is one less than the adapter's.
+pub(super) fn bindings(client: &Client) -> u32 {
+    client.properties().hardware.max_bindings
 }
-
-/// Lanes of a workgroup that suit the device and reduce `length` entries in no more rounds than it can count.
-pub(super) fn reducing_workgroup(client: &Client, length: usize) -> u32 {
-    lanes_for(length, workgroup(client))
-}
-
-fn lanes_for(length: usize, mut lanes: u32) -> u32 {
-    while length.div_ceil(lanes as usize) > MOST_ROUNDS && lanes < GPU_WORKGROUP {
-        lanes *= 2;
-    }
-    let rounds = length.div_ceil(lanes as usize);
-    assert!(
-        rounds <= MOST_ROUNDS,
-        "a row of {length} entries is too long for one workgroup"
-    );
-    lanes
-}
-
-fn workgroup_for(largest_subgroup: u32, most_lanes: u32) -> u32 {
-    match largest_subgroup {
-        ..=SOFTWARE_SUBGROUP => SOFTWARE_SUBGROUP,
-        _ => GPU_WORKGROUP.min(1 << most_lanes.max(1).ilog2()),
-    }
-}
-
-/// Most tensors that a kernel binds whatever the device: those of the cross-entropy.
-const MOST_TENSORS: u32 = 10;
 
 /// Whether the device binds as many buffers as the kernels need.
 pub(super) fn check_bindings(client: &Client) -> Result<()> {
-    // one less than the adapter's number, and each kernel's info is one more than its tensors
-    check_max_bindings(client.properties().hardware.max_bindings)
+    check_max_bindings(bindings(client))
 }
 
 fn check_max_bindings(bindings: u32) -> Result<()> {
@@ -229,7 +173,7 @@ fn check_max_bindings(bindings: u32) -> Result<()> {
         return Ok(());
     }
     Err(Error::Device(format!(
-        "this adapter lets a kernel use {} storage buffers, the losses need {}: IBOT_KERNELS=reference does without this \
+        "this adapter lets a kernel use {} storage buffers, these need {}: IBOT_KERNELS=reference does without this \
          crate's kernels, --backend flex without the GPU",
         bindings + 1,
         MOST_TENSORS + 1,
@@ -247,13 +191,24 @@ pub(super) fn launch(
     if groups == 0 {
         return;
     }
+    observed::note(&kernel, groups);
     let hardware = &client.properties().hardware;
     let grid = grid(groups, hardware.max_cube_count.0 as usize);
     let arguments = KernelArguments::new()
         .with_buffers(tensors.iter().map(|t| t.handle.clone().binding()).collect())
         .with_info(MetadataBindingInfo::custom(pack(info)));
     let dim = CubeDim::new_1d(kernel.workgroup);
-    client.launch(Box::new(SourceKernel::new(kernel, dim)), grid, arguments);
+    let kernel = Box::new(SourceKernel::new(kernel, dim));
+    if is_checked() {
+        client.launch(kernel, grid, arguments);
+    } else {
+        // SAFETY: every kernel takes its sizes from `info` and from its template alone, which the modules here make of
+        // the tensors' own shapes: each index into a tensor is below one of these sizes or clamped to it, spare lanes
+        // and workgroups return or loop over nothing, and a loop ends at one of these sizes or halves its counter. (cubecl
+        // bounds no index of a WGSL kernel in its checked mode either; it adds two counters to each loop.)
+        unsafe { client.launch_unchecked(kernel, grid, arguments) };
+    }
+    launched(client);
     observe_memory(client);
 }
 
@@ -336,26 +291,8 @@ mod tests {
     #[test]
     fn few_storage_buffers_are_refused_with_the_way_out() {
         assert!(check_max_bindings(MOST_TENSORS).is_ok());
-        // WebGPU's least is 8: 7 beside the info
-        let refusal = check_max_bindings(7).unwrap_err().to_string();
-        assert!(refusal.contains("8 storage buffers") && refusal.contains("--backend flex"));
-    }
-
-    #[test]
-    fn workgroups_suit_the_device() {
-        assert_eq!(workgroup_for(8, 1024), 8); // lavapipe
-        assert_eq!(workgroup_for(4, 1024), 8);
-        assert_eq!(workgroup_for(32, 1024), 256); // NVIDIA, Apple
-        assert_eq!(workgroup_for(128, 128), 128); // unknown subgroups, small workgroups
-        assert_eq!(workgroup_for(64, 100), 64);
-    }
-
-    #[test]
-    fn long_rows_get_more_lanes() {
-        assert_eq!(lanes_for(0, 8), 8);
-        assert_eq!(lanes_for(8 * 65_535, 8), 8);
-        assert_eq!(lanes_for(8 * 65_535 + 1, 8), 16);
-        assert_eq!(lanes_for(256 * 65_535, 8), 256);
+        let refusal = check_max_bindings(3).unwrap_err().to_string();
+        assert!(refusal.contains("4 storage buffers") && refusal.contains("--backend flex"));
     }
 
     #[test]

@@ -4,16 +4,21 @@ use burn::tensor::Tensor;
 
 use super::super::{Gpu, LayerNormGradients, LayerNormInput, layer_norm as tensor_layer_norm};
 use super::Chunk;
-use super::launch::{
-    Client, GpuTensor, Kernel, MOST_ROUNDS, SOFTWARE_SUBGROUP, contiguous, empty, is_software,
-    launch, reducing_workgroup, shader, tensor, workgroup,
-};
+use super::lanes::{MOST_ROUNDS, SOFTWARE_SUBGROUP, is_software, reducing_workgroup, workgroup};
+use super::launch::{Client, GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
 
 /// Rows that one lane sums for the gradients by weight and bias: enough of them to hide the second pass, few enough
 /// that a GPU is busy.
 const SLAB_ROWS: usize = 64;
 
-/// Lanes of a workgroup, and how many of them share a row.
+/// Chunks of columns that a workgroup of column_totals.wgsl sums on a GPU: 128 bytes of a slab side by side, and few
+/// enough that the lanes of a chunk have about a dozen slabs each (394 slabs are 25 216 rows of a step).
+const COLUMNS: u32 = 8;
+
+/// Chunks of a row that a lane handles, about, on a GPU: more lanes would wait at more barriers than they save rounds.
+const CHUNKS_A_LANE: usize = 3;
+
+/// Lanes of a workgroup, and how many of them share a row, or a chunk of columns.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Team {
     lanes: u32,
@@ -27,16 +32,39 @@ impl Team {
         team: 1,
     };
 
-    /// A whole workgroup shares a row.
-    pub(super) fn of_lanes(lanes: u32) -> Self {
-        Self { lanes, team: lanes }
+    /// Rows of so many chunks have as many lanes as pays, and a workgroup of so many lanes as many rows as fit.
+    fn of_rows(lanes: u32, chunks: usize) -> Self {
+        let team = (chunks / CHUNKS_A_LANE).next_power_of_two() as u32;
+        Self {
+            lanes,
+            team: team.min(lanes),
+        }
     }
 
-    fn for_chunks(client: &Client, chunks: usize) -> Self {
+    /// The lanes of a GPU's workgroup that sum the slabs of columns.
+    fn of_columns(lanes: u32) -> Self {
+        let team = (lanes / COLUMNS).max(1);
+        Self { lanes, team }
+    }
+
+    /// The teams of rows, from one lane to all of a workgroup.
+    pub(super) fn all_of_rows(lanes: u32) -> impl Iterator<Item = Self> {
+        let teams = (0..=lanes.ilog2()).map(|level| 1 << level);
+        teams.map(move |team| Self { lanes, team })
+    }
+
+    fn for_rows(client: &Client, chunks: usize) -> Self {
         // a lane goes over its row three times
         match is_software(client) && 3 * chunks <= MOST_ROUNDS {
             true => Self::SOFTWARE,
-            false => Self::of_lanes(reducing_workgroup(client, 3 * chunks)),
+            false => Self::of_rows(reducing_workgroup(client, 3 * chunks), chunks),
+        }
+    }
+
+    fn for_columns(client: &Client) -> Self {
+        match is_software(client) {
+            true => Self::SOFTWARE,
+            false => Self::of_columns(workgroup(client)),
         }
     }
 
@@ -49,9 +77,9 @@ impl Team {
         ]
     }
 
-    /// Workgroups for this many rows.
-    fn groups(self, rows: usize) -> usize {
-        rows.div_ceil((self.lanes / self.team) as usize)
+    /// Workgroups for this many rows, or chunks of columns.
+    fn groups(self, count: usize) -> usize {
+        count.div_ceil((self.lanes / self.team) as usize)
     }
 }
 
@@ -75,17 +103,23 @@ fn columns_kernel(workgroup: u32, chunk: Chunk) -> Kernel {
     Kernel::new(shader!("chunk", "layer_norm/columns"), workgroup, values)
 }
 
-fn column_totals_kernel(workgroup: u32, chunk: Chunk) -> Kernel {
+fn column_totals_kernel(team: Team, chunk: Chunk) -> Kernel {
+    let mut values = chunk.values();
+    values.extend(team.values());
     let shader = shader!("chunk", "layer_norm/column_totals");
-    Kernel::new(shader, workgroup, chunk.values())
+    Kernel::new(shader, team.lanes, values)
 }
 
 pub(super) fn row_kernels(team: Team, chunk: Chunk) -> [Kernel; 2] {
     [forward_kernel(team, chunk), backward_kernel(team, chunk)]
 }
 
-pub(super) fn column_kernels(workgroup: u32, chunk: Chunk) -> [Kernel; 2] {
-    [columns_kernel, column_totals_kernel].map(|make| make(workgroup, chunk))
+pub(super) fn column_kernels(workgroup: u32, chunk: Chunk) -> [Kernel; 3] {
+    [
+        columns_kernel(workgroup, chunk),
+        column_totals_kernel(Team::SOFTWARE, chunk),
+        column_totals_kernel(Team::of_columns(workgroup), chunk),
+    ]
 }
 
 /// The struct that both kernels of rows take.
@@ -107,7 +141,7 @@ pub(super) fn forward(input: LayerNormInput<Gpu>) -> Tensor<Gpu, 2> {
     let chunk = Chunk::for_length(width);
     let x = contiguous(input.x);
     let y = empty(&x, shape);
-    let team = Team::for_chunks(&x.client, chunk.count(width));
+    let team = Team::for_rows(&x.client, chunk.count(width));
     launch(
         &x.client,
         forward_kernel(team, chunk),
@@ -129,7 +163,7 @@ pub(super) fn backward(input: LayerNormInput<Gpu>, d_y: Tensor<Gpu, 2>) -> Layer
     let (x, d_y) = (contiguous(input.x), contiguous(d_y));
     let d_x = empty(&x, shape);
     let [row_mean, row_scale] = [(); 2].map(|()| empty(&x, [rows]));
-    let team = Team::for_chunks(&x.client, chunk.count(width));
+    let team = Team::for_rows(&x.client, chunk.count(width));
     let weight = contiguous(input.weight);
     launch(
         &x.client,
@@ -166,10 +200,11 @@ fn sum_columns(
         &[rows, chunks, slabs].map(|size| size as u32),
     );
     let totals = [(); 2].map(|()| empty(x, [width]));
+    let team = Team::for_columns(&x.client);
     launch(
         &x.client,
-        column_totals_kernel(lanes, chunk),
-        chunks.div_ceil(lanes as usize),
+        column_totals_kernel(team, chunk),
+        team.groups(chunks),
         &[&partial[0], &partial[1], &totals[0], &totals[1]],
         &[slabs, chunks].map(|size| size as u32),
     );

@@ -1,8 +1,9 @@
 //! The operations on the GPU: WGSL kernels of `shaders/`, launched on burn's own queue and buffers.
 //!
-//! - `template`: fills the shaders; `launch`: a filled shader as a kernel on the device
+//! - `template`: fills the shaders; `launch`: a filled shader as a kernel on the device; `observed`: which ones ran
 //! - `chunk`, `target_potentials`, `cross_entropy`, `attention`, `layer_norm`, `gelu`, `matrix_product`, `ema`, `adamw`,
-//!   `sum_of_squares`, `step_scale`, `copy`: one module a folder or file of `shaders/`
+//!   `sum_of_squares`, `step_scale`, `copy`: one module a folder or file of `shaders/`; `attention_lanes` and
+//!   `attention_tiles`: the two kinds of kernels that attention chooses from
 //! - `pack`: operations on many tensors, dealt out to few dispatches
 //!
 //! Every storage buffer is bound read-write, inputs too: two tensors may be slices of one wgpu buffer, and wgpu forbids
@@ -10,14 +11,19 @@
 
 mod adamw;
 mod attention;
+mod attention_lanes;
+mod attention_tiles;
 mod chunk;
 mod copy;
 mod cross_entropy;
 mod ema;
 mod gelu;
+mod lanes;
 mod launch;
 mod layer_norm;
 mod matrix_product;
+mod matrix_tiles;
+mod observed;
 mod pack;
 mod rows;
 mod step_scale;
@@ -26,11 +32,12 @@ mod target_potentials;
 mod template;
 
 pub use adamw::packed_adamw;
+pub use attention::AttentionPath;
 pub use copy::copy;
 pub use ema::packed_ema;
-pub use launch::{
-    Kernel, SHADERS_VARIABLE, WORKGROUP_VARIABLE, peak_bytes_in_use, shader_folder, with_workgroup,
-};
+pub use lanes::{WORKGROUP_VARIABLE, with_workgroup};
+pub use launch::{Kernel, SHADERS_VARIABLE, peak_bytes_in_use, shader_folder};
+pub use observed::{Launched, observe};
 
 use burn::tensor::Tensor;
 use burn::tensor::ops::FloatTensor;
@@ -43,15 +50,15 @@ use super::choice::KernelChoice;
 use super::{
     AdamWInput, AdamWState, AffineBackwardInput, AffineGradients, AffineInput, AttentionInput,
     AttentionOutput, CrossEntropyInput, CrossEntropyOutput, Gpu, IbotBackend, LayerNormGradients,
-    LayerNormInput, Layout, LinearInput, RowPlaces, RowPotentials, StepScale, StepScaleInput,
-    TargetPotentials, adamw as tensor_adamw, attention as tensor_attention,
-    cross_entropy as tensor_cross_entropy, ema as tensor_ema, gelu as tensor_gelu,
-    layer_norm as tensor_layer_norm, linear as tensor_linear, product as tensor_product,
-    step_scale as tensor_step_scale, target_potentials as tensor_potentials,
+    LayerNormInput, Layout, LinearInput, RowPlaces, StepScale, StepScaleInput, TargetPotentials,
+    adamw as tensor_adamw, attention as tensor_attention, cross_entropy as tensor_cross_entropy,
+    ema as tensor_ema, gelu as tensor_gelu, layer_norm as tensor_layer_norm,
+    linear as tensor_linear, product as tensor_product, step_scale as tensor_step_scale,
+    target_potentials as tensor_potentials,
 };
-use attention::Shares;
 use chunk::Chunk;
-use launch::{Client, check_bindings, is_software};
+use lanes::is_software;
+use launch::{Client, check_bindings};
 use layer_norm::Team;
 
 /// How a kernel whose lanes share nothing walks through memory: lanes of a workgroup, and chunks that a lane handles one
@@ -116,7 +123,8 @@ pub fn all_kernels(workgroups: &[u32], tensors: &[usize], teacher_views: &[usize
         }
         all.extend(layer_norm::row_kernels(Team::SOFTWARE, chunk));
         for workgroup in workgroups {
-            all.extend(layer_norm::row_kernels(Team::of_lanes(*workgroup), chunk));
+            let teams = Team::all_of_rows(*workgroup);
+            all.extend(teams.flat_map(|team| layer_norm::row_kernels(team, chunk)));
             all.extend(layer_norm::column_kernels(*workgroup, chunk));
             all.push(rows::sums_kernel(*workgroup, chunk));
             all.push(cross_entropy::total_kernel(*workgroup));
@@ -125,21 +133,28 @@ pub fn all_kernels(workgroups: &[u32], tensors: &[usize], teacher_views: &[usize
             all.extend(teacher_views.iter().copied().flat_map(of_views));
         }
     }
-    all.extend(matrix_product::kernels());
+    all.extend(matrix_tiles::kernels());
     all
 }
 
-/// The kernels of attention with heads of these widths.
+/// The kernels of attention with heads of these widths that can reach a device.
 pub fn attention_kernels(workgroups: &[u32], head_widths: &[usize]) -> Vec<Kernel> {
-    let of_width = |width: &usize| {
-        let chunk = Chunk::for_length(*width);
-        let chunks = chunk.count(*width);
-        let shares = workgroups.iter().map(|lanes| Shares::of_gpu(*lanes));
-        let all = shares.chain([Shares::of_software(chunks)]);
-        all.flat_map(move |shares| attention::kernels(shares, chunk, chunks))
-            .collect::<Vec<_>>()
+    let of_width = |head_width: usize, path: AttentionPath| {
+        let workgroups = match path {
+            AttentionPath::GpuLanes => workgroups,
+            _ => &[0], // lanes of their own
+        };
+        let all = workgroups
+            .iter()
+            .filter_map(move |lanes| path.passes(*lanes, head_width));
+        all.flatten().map(|pass| pass.kernel)
     };
-    head_widths.iter().flat_map(of_width).collect()
+    let of_widths = |path| {
+        head_widths
+            .iter()
+            .flat_map(move |width| of_width(*width, path))
+    };
+    AttentionPath::ALL.into_iter().flat_map(of_widths).collect()
 }
 
 impl IbotBackend for Gpu {
@@ -175,15 +190,15 @@ impl IbotBackend for Gpu {
 
     fn sinkhorn_iteration(
         teacher_logits: Tensor<Self, 2>,
-        rows: RowPotentials<Self>,
+        of_rows: Tensor<Self, 2>,
         temperature: f64,
     ) -> TargetPotentials<Self> {
         match KernelChoice::active() {
             KernelChoice::Wgsl => {
-                target_potentials::sinkhorn_iteration(teacher_logits, rows, temperature)
+                target_potentials::sinkhorn_iteration(teacher_logits, of_rows, temperature)
             }
             KernelChoice::Reference => {
-                tensor_potentials::sinkhorn_iteration(teacher_logits, rows, temperature)
+                tensor_potentials::sinkhorn_iteration(teacher_logits, of_rows, temperature)
             }
         }
     }
@@ -307,8 +322,8 @@ impl IbotBackend for Gpu {
 
     fn packed_attention(input: AttentionInput<Self>) -> AttentionOutput<Self> {
         match KernelChoice::active() {
-            KernelChoice::Wgsl if attention::suits(&input) => attention::forward(input),
-            _ => tensor_attention::forward(input),
+            KernelChoice::Wgsl => AttentionPath::of_device(&input).forward(input),
+            KernelChoice::Reference => tensor_attention::forward(input),
         }
     }
 
@@ -318,10 +333,8 @@ impl IbotBackend for Gpu {
         d_mixed: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
         match KernelChoice::active() {
-            KernelChoice::Wgsl if attention::suits(&input) => {
-                attention::backward(input, output, d_mixed)
-            }
-            _ => tensor_attention::backward(input, output, d_mixed),
+            KernelChoice::Wgsl => AttentionPath::of_device(&input).backward(input, output, d_mixed),
+            KernelChoice::Reference => tensor_attention::backward(input, output, d_mixed),
         }
     }
 

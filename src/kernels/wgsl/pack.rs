@@ -1,6 +1,7 @@
 //! Many tensors a dispatch: how they are dealt out to dispatches, and where each has its workgroups.
 
-use super::launch::{Client, GpuTensor, Kernel, is_software, launch};
+use super::lanes::is_software;
+use super::launch::{Client, GpuTensor, Kernel, bindings, launch};
 use super::{Chunk, Walk};
 
 /// A tensor of an operation on many.
@@ -51,8 +52,13 @@ pub(super) fn tensors_per_dispatch(client: &Client, buffers: usize) -> usize {
 }
 
 fn tensors_that_fit(client: &Client, buffers: usize) -> usize {
-    let bindings = client.properties().hardware.max_bindings as usize;
-    (bindings.saturating_sub(1) / buffers).clamp(1, MOST_TENSORS)
+    tensors_within(bindings(client), buffers)
+}
+
+/// Of so many bindings beside the info, one is the buffer for all tensors, and one is left to naga, which on Metal binds a
+/// buffer with the sizes of all others.
+fn tensors_within(bindings: u32, buffers: usize) -> usize {
+    (bindings.saturating_sub(2) as usize / buffers).clamp(1, MOST_TENSORS)
 }
 
 /// An operation on many tensors.
@@ -129,4 +135,28 @@ pub(super) fn values(walk: Walk, chunk: Chunk, tensors: usize) -> Vec<(&'static 
         ("tensors", tensors.to_string()),
     ]);
     values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Storage buffers of a dispatch of `tensors_within` tensors, the info among them.
+    fn bound(buffers_of_device: u32, buffers: usize) -> usize {
+        tensors_within(buffers_of_device - 1, buffers) * buffers + 2
+    }
+
+    #[test]
+    fn tensors_fit_the_device() {
+        for buffers in [1, 2, 4] {
+            // WebGPU's least, SwiftShader, DX12's least
+            for of_device in [8, 10, 16] {
+                assert!(bound(of_device, buffers) <= of_device as usize);
+            }
+            // Metal's 31 slots, one of them for naga's sizes
+            assert!(bound(31, buffers) < 31);
+        }
+        assert_eq!(tensors_within(30, 4), 7);
+        assert_eq!(tensors_within(1_000_000, 4), MOST_TENSORS);
+    }
 }

@@ -4,7 +4,8 @@ use burn::tensor::{Int, Tensor, TensorData, TensorMetadata};
 
 use super::super::Gpu;
 use super::super::product::{self, RowPlaces};
-use super::launch::{GpuTensor, Kernel, contiguous, empty, launch, shader, tensor, workgroup};
+use super::lanes::workgroup;
+use super::launch::{GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
 use super::{Chunk, Walk};
 
 /// Rows that a lane adds up, one after the other: 25 216 rows take three launches.

@@ -2,12 +2,14 @@
 
 use burn::tensor::Tensor;
 
-use super::super::{StepScale, StepScaleInput, step_scale as tensor_step_scale};
+use super::super::{StepScale, StepScaleInput};
 use super::Gpu;
-use super::launch::{GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
+use super::launch::{GpuTensor, Kernel, bindings, contiguous, empty, launch, shader, tensor};
 
-/// Scalars that every device binds beside three other tensors; a step has at most six.
+/// Scalars of a launch, if the device binds as many: a step has at most six.
 pub(super) const MOST_SCALARS: usize = 7;
+/// Tensors of a launch beside the scalars.
+const OTHERS: u32 = 3;
 
 pub(super) fn kernel(scalars: usize) -> Kernel {
     let count = scalars.to_string();
@@ -17,26 +19,40 @@ pub(super) fn kernel(scalars: usize) -> Kernel {
 
 /// See [`super::super::IbotBackend::step_scale`].
 pub(super) fn step_scale(input: StepScaleInput<Gpu>) -> StepScale<Gpu> {
-    if !(1..=MOST_SCALARS).contains(&input.scalars.len()) {
-        return tensor_step_scale::reference(input);
-    }
     let scalars: Vec<GpuTensor> = input.scalars.into_iter().map(contiguous).collect();
-    let first = &scalars[0];
+    let client = scalars[0].client.clone();
+    let row = empty(&scalars[0], [scalars.len()]);
     let before = input.before;
-    let before = contiguous(before.unwrap_or_else(|| Tensor::ones([1], &first.device)));
-    let (row, scale) = (empty(first, [scalars.len()]), empty(first, [1]));
-    let mut tensors: Vec<&GpuTensor> = scalars.iter().collect();
-    tensors.extend([&before, &row, &scale]);
+    let before = before.unwrap_or_else(|| Tensor::ones([1], &scalars[0].device));
+    let mut scale = contiguous(before);
     let largest = input.largest_norm.map_or(f32::MAX, |norm| norm as f32);
-    launch(
-        &first.client,
-        kernel(scalars.len()),
-        1,
-        &tensors,
-        &[largest.to_bits()],
-    );
+    let mut first = 0;
+    for scalars_of_launch in scalars.chunks(scalars_within(bindings(&client))) {
+        let before = std::mem::replace(&mut scale, empty(&row, [1]));
+        let mut tensors: Vec<&GpuTensor> = scalars_of_launch.iter().collect();
+        tensors.extend([&before, &row, &scale]);
+        let info = [largest.to_bits(), first as u32, scalars.len() as u32];
+        launch(&client, kernel(scalars_of_launch.len()), 1, &tensors, &info);
+        first += scalars_of_launch.len();
+    }
     StepScale {
         scalars: tensor(row),
         scale: tensor(scale),
+    }
+}
+
+fn scalars_within(bindings: u32) -> usize {
+    (bindings.saturating_sub(OTHERS) as usize).clamp(1, MOST_SCALARS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::launch::MOST_TENSORS;
+    use super::*;
+
+    #[test]
+    fn launches_fit_the_device() {
+        assert_eq!(scalars_within(MOST_TENSORS), 4);
+        assert_eq!(scalars_within(30), MOST_SCALARS);
     }
 }

@@ -5,7 +5,8 @@ use burn_wgpu::{WgpuDevice, into_contiguous};
 
 use super::super::adamw as tensor_adamw;
 use super::cross_entropy::total_kernel;
-use super::launch::{GpuTensor, Kernel, empty, launch, reducing_workgroup, shader, tensor};
+use super::lanes::reducing_workgroup;
+use super::launch::{GpuTensor, Kernel, empty, launch, shader, tensor};
 use super::pack::{Item, Packed, groups, tensors_per_dispatch, values};
 use super::{Chunk, Gpu, Walk};
 

@@ -3,12 +3,10 @@
 use burn::tensor::Tensor;
 
 use super::super::target_potentials::shape_of_parts;
-use super::super::{Gpu, RowPotentials, TargetPotentials};
+use super::super::{Gpu, TargetPotentials};
 use super::Chunk;
-use super::launch::{
-    Client, GpuTensor, Kernel, contiguous, empty, launch, reducing_workgroup, shader, tensor,
-    workgroup,
-};
+use super::lanes::{reducing_workgroup, workgroup};
+use super::launch::{Client, GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
 
 /// Rows that one lane folds into a prototype's normalizer: enough of them to hide the second pass over the partial
 /// results, few enough that a GPU is busy. Fixed, so that the same logits give the same bits in any number of parts
@@ -27,16 +25,23 @@ fn columns_kernel(workgroup: u32, chunk: Chunk) -> Kernel {
 }
 
 fn column_totals_kernel(workgroup: u32, chunk: Chunk) -> Kernel {
-    let shader = shader!("chunk", "target_potentials/column_totals");
-    Kernel::new(shader, workgroup, chunk.values())
+    let shader = shader!(
+        "chunk",
+        "target_potentials/pairs",
+        "target_potentials/column_totals"
+    );
+    Kernel::new(shader, workgroup, values(chunk))
 }
 
 fn rows_kernel(workgroup: u32, chunk: Chunk) -> Kernel {
-    Kernel::new(
-        shader!("chunk", "target_potentials/rows"),
-        workgroup,
-        chunk.values(),
-    )
+    let shader = shader!("chunk", "target_potentials/pairs", "target_potentials/rows");
+    Kernel::new(shader, workgroup, values(chunk))
+}
+
+fn values(chunk: Chunk) -> Vec<(&'static str, String)> {
+    let mut values = chunk.values();
+    values.extend(chunk.pair_values());
+    values
 }
 
 pub(super) fn kernels(workgroup: u32, chunk: Chunk) -> Vec<Kernel> {
@@ -51,26 +56,22 @@ struct Work {
     chunk: Chunk,
     prototypes: usize,
     inverse_temperature: f32,
-    prototype_shift: GpuTensor,
-    prototype_log: GpuTensor,
-    row_shift: GpuTensor,
-    row_log: GpuTensor,
+    of_prototypes: GpuTensor,
+    of_rows: GpuTensor,
 }
 
 impl Work {
     fn new(parts: &[Tensor<Gpu, 2>], start: &TargetPotentials<Gpu>) -> Self {
         let parts: Vec<GpuTensor> = parts.iter().cloned().map(contiguous).collect();
-        let prototypes = start.prototype_shift.dims()[0];
+        let [prototypes, _] = start.of_prototypes.dims();
         Self {
             client: parts[0].client.clone(),
             parts,
             chunk: Chunk::for_length(prototypes),
             prototypes,
             inverse_temperature: (1.0 / start.temperature) as f32,
-            prototype_shift: contiguous(start.prototype_shift.clone()),
-            prototype_log: contiguous(start.prototype_log.clone()),
-            row_shift: contiguous(start.row_shift.clone()),
-            row_log: contiguous(start.row_log.clone()),
+            of_prototypes: contiguous(start.of_prototypes.clone()),
+            of_rows: contiguous(start.of_rows.clone()),
         }
     }
 
@@ -100,13 +101,7 @@ impl Work {
                 slabs_of(part) as u32,
                 first_row as u32,
             ];
-            let tensors = [
-                part,
-                &self.row_shift,
-                &self.row_log,
-                &partial_max,
-                &partial_sum,
-            ];
+            let tensors = [part, &self.of_rows, &partial_max, &partial_sum];
             launch(
                 &self.client,
                 columns.clone(),
@@ -117,18 +112,12 @@ impl Work {
             first_slab += slabs_of(part);
             first_row += Self::rows_of(part);
         }
-        self.prototype_shift = empty(&self.parts[0], [self.prototypes]);
-        self.prototype_log = empty(&self.parts[0], [self.prototypes]);
+        self.of_prototypes = empty(&self.parts[0], [self.prototypes, 2]);
         launch(
             &self.client,
             column_totals_kernel(lanes, self.chunk),
             chunks.div_ceil(lanes as usize),
-            &[
-                &partial_max,
-                &partial_sum,
-                &self.prototype_shift,
-                &self.prototype_log,
-            ],
+            &[&partial_max, &partial_sum, &self.of_prototypes],
             &[
                 slabs as u32,
                 chunks as u32,
@@ -140,8 +129,7 @@ impl Work {
     /// Each row's normalizer, from the prototypes' ones; into new vectors.
     fn normalize_rows(&mut self) {
         let rows = self.parts.iter().map(Self::rows_of).sum();
-        self.row_shift = empty(&self.parts[0], [rows]);
-        self.row_log = empty(&self.parts[0], [rows]);
+        self.of_rows = empty(&self.parts[0], [rows, 2]);
         let chunks = self.chunk.count(self.prototypes);
         let lanes = reducing_workgroup(&self.client, chunks);
         let mut first_row = 0;
@@ -151,13 +139,7 @@ impl Work {
                 &self.client,
                 rows_kernel(lanes, self.chunk),
                 rows,
-                &[
-                    part,
-                    &self.prototype_shift,
-                    &self.prototype_log,
-                    &self.row_shift,
-                    &self.row_log,
-                ],
+                &[part, &self.of_prototypes, &self.of_rows],
                 &[
                     rows as u32,
                     chunks as u32,
@@ -171,10 +153,8 @@ impl Work {
 
     fn finish(self, temperature: f64) -> TargetPotentials<Gpu> {
         TargetPotentials {
-            prototype_shift: tensor(self.prototype_shift),
-            prototype_log: tensor(self.prototype_log),
-            row_shift: tensor(self.row_shift),
-            row_log: tensor(self.row_log),
+            of_prototypes: tensor(self.of_prototypes),
+            of_rows: tensor(self.of_rows),
             temperature,
         }
     }
@@ -203,13 +183,12 @@ pub(super) fn sinkhorn(
 /// See [`super::super::IbotBackend::sinkhorn_iteration`].
 pub(super) fn sinkhorn_iteration(
     part: Tensor<Gpu, 2>,
-    rows: RowPotentials<Gpu>,
+    of_rows: Tensor<Gpu, 2>,
     temperature: f64,
 ) -> TargetPotentials<Gpu> {
     let shape = part.dims();
     let start = TargetPotentials {
-        row_shift: rows.shift,
-        row_log: rows.log,
+        of_rows,
         ..TargetPotentials::neutral(shape, temperature, &part.device())
     };
     start.check(shape);
@@ -227,14 +206,10 @@ pub(super) fn centered(
     temperature: f64,
 ) -> TargetPotentials<Gpu> {
     let shape = shape_of_parts(parts);
-    let mut start = TargetPotentials::neutral(shape, temperature, &parts[0].device());
-    if let Some(center) = center {
-        start.prototype_shift = center;
-    }
+    let start = TargetPotentials::of_center(shape, center, temperature, &parts[0].device());
     if shape[0] == 0 {
         return start;
     }
-    start.check(shape);
     let mut work = Work::new(parts, &start);
     work.normalize_rows();
     work.finish(temperature)

@@ -1,0 +1,233 @@
+//! Linear layers and attention as large as those of a real step, on a GPU: right to the last bit where that can be asked for,
+//! and how fast. `cargo bench --bench gpu_probe`, or `-- ROWS` for fewer rows than those of 64 pictures.
+//!
+//! Entries are small integers, so that sums are exact in f32 in any order. Ends with 1 where a number is wrong.
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use ibot::burn::tensor::backend::BackendTypes;
+use ibot::burn::tensor::{Tensor, TensorData};
+use ibot::device::{BackendChoice, DeviceGuard, Selected, select};
+use ibot::kernels::{AffineBackwardInput, AffineInput, AttentionInput, Gpu, IbotBackend};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+type Device = <Gpu as BackendTypes>::Device;
+type Matrix = Tensor<Gpu, 2>;
+
+/// Two views of 64 pictures, 197 tokens each.
+const ROWS: usize = 25_216;
+const TOKENS: usize = 197;
+/// Rounds that are timed, after two that are not: those compile, and take memory.
+const ROUNDS: usize = 10;
+/// Rows of a result that are compared, spread over all of it: more would take the CPU minutes.
+const COMPARED: usize = 6;
+
+fn main() -> ExitCode {
+    match probe() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn probe() -> Result<()> {
+    let mut arguments = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench"); // cargo's
+    let rows: usize = arguments.next().map_or(Ok(ROWS), |rows| rows.parse())?;
+    let rows = rows.max(TOKENS);
+    let selected = select(BackendChoice::Wgpu, None)?;
+    let guard = DeviceGuard::install(&selected)?;
+    println!("{selected}");
+    let Selected::Wgpu { device, .. } = selected else {
+        return Err("this needs a GPU".into());
+    };
+    let gpu = Opened { device, guard };
+    let images = (rows / TOKENS).max(2);
+    let mut wrong = 0;
+    for (name, rows, inputs, outputs) in [
+        // around 512, where burn's own products ask for more workgroup memory than most GPUs have
+        ("edge", 511, 511, 64),
+        ("edge", 512, 512, 64),
+        ("edge", 600, 1_536, 384),
+        ("qkv", rows, 384, 1_152),
+        ("projection", rows, 384, 384),
+        ("fc1", rows, 384, 1_536),
+        ("fc2", rows, 1_536, 384),
+        ("patch head", rows * 3 / 10, 256, 8_192),
+        ("class head", images, 256, 65_536),
+    ] {
+        wrong += gpu.layer(name, [rows, inputs, outputs])?;
+    }
+    gpu.attention(images, 6)?;
+    gpu.attention(images / 2, 12)?;
+    match wrong {
+        0 => Ok(()),
+        _ => Err(format!("{wrong} numbers are wrong").into()),
+    }
+}
+
+struct Opened {
+    device: Device,
+    guard: DeviceGuard,
+}
+
+impl Opened {
+    /// A linear layer forward and backward; gives how many numbers are wrong.
+    fn layer(&self, name: &str, [rows, inputs, outputs]: [usize; 3]) -> Result<usize> {
+        let x = Entries::new(1, rows, inputs);
+        let weight = Entries::new(2, inputs, outputs);
+        let d_y = Entries::new(3, rows, outputs);
+        let [gpu_x, gpu_weight, gpu_d_y] = [&x, &weight, &d_y].map(|e| e.upload(&self.device));
+        let forward = || {
+            Gpu::affine(AffineInput {
+                x: gpu_x.clone(),
+                weight: gpu_weight.clone(),
+                bias: None,
+                residual: None,
+            })
+        };
+        let backward = || {
+            Gpu::affine_backward(AffineBackwardInput {
+                x: gpu_x.clone(),
+                weight: gpu_weight.clone(),
+                d_y: gpu_d_y.clone(),
+                wants_x: true,
+                wants_weight: true,
+                wants_bias: true,
+            })
+        };
+        let gradients = backward();
+        let (Some(d_x), Some(d_weight), Some(d_bias)) =
+            (gradients.d_x, gradients.d_weight, gradients.d_bias)
+        else {
+            return Err("a gradient is missing".into());
+        };
+        let wrong = [
+            wrong(
+                &forward(),
+                inputs,
+                |i, t| x.at(i, t),
+                |t, j| weight.at(t, j),
+            ),
+            wrong(&d_x, outputs, |i, t| d_y.at(i, t), |t, j| weight.at(j, t)),
+            wrong(&d_weight, rows, |i, t| x.at(t, i), |t, j| d_y.at(t, j)),
+            wrong(&d_bias.unsqueeze(), rows, |_, _| 1.0, |t, j| d_y.at(t, j)),
+        ];
+        let times = [self.time(forward)?, self.time(backward)?];
+        let product = 2e-9 * rows as f64 * inputs as f64 * outputs as f64;
+        let verdict = if wrong == [0; 4] { "right" } else { "WRONG" };
+        println!(
+            "{verdict} {name:<11} {rows:>6} x {inputs:>5} x {outputs:>6}  forward {:>8.3} ms {:>6.2} TFLOP/s  backward {:>8.3} ms \
+             {:>6.2} TFLOP/s  wrong y {}, d_x {}, d_weight {}, d_bias {}",
+            times[0],
+            product / times[0],
+            times[1],
+            2.0 * product / times[1],
+            wrong[0],
+            wrong[1],
+            wrong[2],
+            wrong[3],
+        );
+        Ok(wrong.iter().sum())
+    }
+
+    /// Attention with heads of 64, timed; `ibot verify` compares its numbers.
+    fn attention(&self, images: usize, heads: usize) -> Result<()> {
+        let qkv = Entries::new(5, images * TOKENS, 3 * 64 * heads).upload(&self.device) / 4.0;
+        let input = || AttentionInput::<Gpu> {
+            qkv: qkv.clone(),
+            batch: images,
+            heads,
+        };
+        let output = Gpu::packed_attention(input());
+        let forward = self.time(|| Gpu::packed_attention(input()))?;
+        let backward = self.time(|| {
+            Gpu::packed_attention_backward(input(), output.clone(), output.mixed.clone())
+        })?;
+        let work = 4e-9 * (images * heads * TOKENS * TOKENS * 64) as f64;
+        println!(
+            "attention {images} x {TOKENS}, {heads} heads of 64  forward {forward:>8.3} ms {:>6.2} TFLOP/s  backward \
+             {backward:>8.3} ms {:>6.2} TFLOP/s",
+            work / forward,
+            2.5 * work / backward
+        );
+        Ok(())
+    }
+
+    /// Median milliseconds, each round waited for.
+    fn time<R>(&self, work: impl Fn() -> R) -> Result<f64> {
+        let mut all = Vec::new();
+        for _ in 0..ROUNDS + 2 {
+            self.guard.check_sync::<Gpu>(&self.device)?;
+            let start = Instant::now();
+            let kept = work();
+            self.guard.check_sync::<Gpu>(&self.device)?;
+            all.push(start.elapsed().as_secs_f64() * 1e3);
+            drop(kept);
+        }
+        let timed = &mut all[2..];
+        timed.sort_by(f64::total_cmp);
+        Ok(timed[ROUNDS / 2])
+    }
+}
+
+/// How many entries of some rows of a product of two matrices are not what they should be.
+fn wrong(
+    product: &Matrix,
+    depth: usize,
+    left: impl Fn(usize, usize) -> f32,
+    right: impl Fn(usize, usize) -> f32,
+) -> usize {
+    let [rows, columns] = product.dims();
+    let compared = (0..COMPARED.min(rows)).map(|at| at * (rows - 1) / (COMPARED - 1));
+    let wrong_in_row = |row: usize| {
+        let found = product.clone().narrow(0, row, 1).into_data();
+        let mut expected = vec![0.0; columns];
+        for t in 0..depth {
+            let factor = f64::from(left(row, t));
+            for (column, sum) in expected.iter_mut().enumerate() {
+                *sum += factor * f64::from(right(t, column));
+            }
+        }
+        let pairs = found.iter::<f64>().zip(expected);
+        pairs.filter(|(found, expected)| found != expected).count()
+    };
+    compared.map(wrong_in_row).sum()
+}
+
+/// A matrix on the host.
+struct Entries {
+    values: Vec<f32>,
+    columns: usize,
+}
+
+impl Entries {
+    /// -2 ..= 2 without a pattern.
+    fn new(seed: u64, rows: usize, columns: usize) -> Self {
+        let entry = |at: usize| {
+            let mut x = (at as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (seed << 40);
+            x ^= x >> 31;
+            x = x.wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            x ^= x >> 29;
+            (x % 5) as f32 - 2.0
+        };
+        Self {
+            values: (0..rows * columns).map(entry).collect(),
+            columns,
+        }
+    }
+
+    fn at(&self, row: usize, column: usize) -> f32 {
+        self.values[row * self.columns + column]
+    }
+
+    fn upload(&self, device: &Device) -> Matrix {
+        let shape = [self.values.len() / self.columns, self.columns];
+        Tensor::from_data(TensorData::new(self.values.clone(), shape), device)
+    }
+}

@@ -1,0 +1,93 @@
+//! What kernels and thresholds ask of a guarded device, by burn's names for it.
+
+use std::any::Any;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use burn_wgpu::{WgpuDevice, WgpuRuntime};
+use cubecl::Runtime;
+use cubecl::client::ComputeClient;
+
+use super::adapters::{AdapterKind, AdapterSummary};
+use super::patience::Patience;
+
+/// One guarded device.
+struct Known {
+    device: WgpuDevice,
+    client: usize,
+    kind: AdapterKind,
+    memory_bytes: Option<u64>,
+    patience: Arc<Patience>,
+}
+
+static KNOWN: RwLock<Vec<Known>> = RwLock::new(Vec::new());
+
+/// A client does not say whose it is, but all clients of a device share its properties, for as long as the process lives.
+fn key(client: &ComputeClient<WgpuRuntime>) -> usize {
+    std::ptr::from_ref(client.properties()).addr()
+}
+
+/// Remembers a device that was opened.
+pub(super) fn remember(device: &WgpuDevice, adapter: &AdapterSummary, patience: &Arc<Patience>) {
+    let known = Known {
+        device: device.clone(),
+        client: key(&WgpuRuntime::client(device)),
+        kind: adapter.kind,
+        memory_bytes: adapter.memory_bytes,
+        patience: Arc::clone(patience),
+    };
+    KNOWN
+        .write()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(known);
+}
+
+fn find<R>(is_it: impl Fn(&Known) -> bool, get: impl Fn(&Known) -> R) -> Option<R> {
+    let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
+    known.iter().find(|known| is_it(known)).map(get)
+}
+
+/// What sort of adapter a client's device is; `None` where it has no guard.
+pub(crate) fn kind_of(client: &ComputeClient<WgpuRuntime>) -> Option<AdapterKind> {
+    let key = key(client);
+    find(|known| known.client == key, |known| known.kind)
+}
+
+/// To be called after each launch: keeps burn from waiting without bound for what was launched long before.
+///
+/// # Panics
+/// The device does not answer; [`super::GpuGuard::catch`] makes an error of it.
+pub(crate) fn launched(client: &ComputeClient<WgpuRuntime>) {
+    let key = key(client);
+    let patience = find(|known| known.client == key, |known| known.patience.clone());
+    if let Some(patience) = patience {
+        patience.launched();
+    }
+}
+
+/// Bytes of a GPU's own memory; `None` on the CPU, on a software adapter, and where the driver does not tell.
+pub fn memory_bytes<D: Any>(device: &D) -> Option<u64> {
+    let device = (device as &dyn Any).downcast_ref::<WgpuDevice>()?;
+    let of_hardware = |known: &Known| match known.kind {
+        AdapterKind::Software => None,
+        _ => known.memory_bytes,
+    };
+    find(|known| known.device == *device, of_hardware)?
+}
+
+/// To be called before a read that no guard makes: waits, with a deadline, for all that burn queued on a guarded device;
+/// nothing on others.
+///
+/// # Panics
+/// The device does not answer; [`super::GpuGuard::catch`] makes an error of it.
+pub fn settle<D: Any>(device: &D) {
+    let Some(device) = (device as &dyn Any).downcast_ref::<WgpuDevice>() else {
+        return;
+    };
+    let patience = find(
+        |known| known.device == *device,
+        |known| known.patience.clone(),
+    );
+    if let Some(patience) = patience {
+        patience.settle_or_panic();
+    }
+}

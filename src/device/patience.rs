@@ -1,0 +1,320 @@
+//! No wait without bound: before burn blocks on a device, the program waits itself, with a deadline.
+//!
+//! cubecl 0.10 waits without a timeout in reads and syncs, every 512 kernels and every 64 uploads; and wgpu-hal's Metal
+//! waits for the status "completed" alone, which a command buffer that ends with an error never gets (wgpu issue 9531).
+//! Such a wait returns at once where its work is done. So a thread of the device's own waits for it before, in steps;
+//! the thread that computes waits for that one alone, and no lock of cubecl's or wgpu's can hold it.
+//!
+//! What is left: a driver whose *submission* blocks while the GPU works, as lavapipe's does, holds burn's thread of the
+//! device, and soon the one that computes, amid a step. A second thread, which touches neither, sees that too: the fault
+//! is known to all other threads, and a program that said so ([`on_no_answer`]) ends.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use burn_wgpu::{WgpuDevice, WgpuRuntime, WgpuSetup};
+use cubecl::Runtime;
+
+use super::adapters::AdapterKind;
+use super::faults::{Fault, FaultKind, FaultLog, lock};
+use super::panics;
+use crate::error::{Error, Result};
+
+/// Name of the variable that holds the seconds in which a GPU must finish something of what was asked of it.
+pub const DEADLINE_VARIABLE: &str = "IBOT_GPU_DEADLINE";
+
+/// Where the variable is not set. Drivers give up a command buffer after 2 to 10 seconds (Windows: TdrDelay, Linux:
+/// amdgpu.lockup_timeout); kernels that the driver compiles first may take a minute.
+const DEADLINE: Duration = Duration::from_secs(5 * 60);
+/// The same for a program on the CPU, which is slow rather than stuck: 200 kernels of a large step take minutes there.
+const SOFTWARE_DEADLINE: Duration = Duration::from_secs(60 * 60);
+
+/// While wgpu waits, it lets nobody submit: so long at most.
+const STEP: Duration = Duration::from_millis(1);
+
+/// Every so many of this crate's launches, the launches before the last so many must be done. With burn's own kernels
+/// between them, far fewer than 512 are under way then, and the GPU never runs dry.
+const LAUNCHES: u32 = 64;
+
+/// Whether a device of this process did not answer: its threads may never end.
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// After the deadline, so long may pass until the thread that computes hears of it.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What a program does where that thread hears nothing.
+static ON_NO_ANSWER: OnceLock<fn(Error)> = OnceLock::new();
+
+/// Sets what is called, once, where a device does not answer and the thread that computes is held in its driver, so that
+/// nothing else would end a run. The `ibot` command prints the error and ends.
+pub fn on_no_answer(call: fn(Error)) {
+    let _ = ON_NO_ANSWER.set(call);
+}
+
+/// What the waiting thread is asked for.
+struct Request {
+    /// Its number, from 1.
+    number: u64,
+    /// Whether what cubecl has queued is submitted before.
+    flush: bool,
+}
+
+/// How many there were.
+#[derive(Debug, Default)]
+struct Requests {
+    asked: u64,
+    answered: u64,
+}
+
+/// The two threads that wait for one device, and what they tell.
+#[derive(Debug)]
+pub(super) struct Patience {
+    deadline: Duration,
+    to_wait: Sender<Request>,
+    requests: Mutex<Requests>,
+    changed: Condvar,
+    launches: AtomicU32,
+    silent: AtomicBool,
+    log: Arc<FaultLog>,
+}
+
+/// The panic's payload where a launch finds that the device does not answer; [`super::GpuGuard::catch`] makes it an error.
+struct NoAnswer;
+
+impl Patience {
+    /// Starts the two threads of a device; they live as long as the process, like burn's own thread of the device.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a deadline that is none.
+    pub fn start(
+        device: &WgpuDevice,
+        setup: &WgpuSetup,
+        kind: AdapterKind,
+        log: &Arc<FaultLog>,
+    ) -> Result<Arc<Self>> {
+        let (to_wait, asked) = channel();
+        let patience = Arc::new(Self {
+            deadline: deadline(std::env::var(DEADLINE_VARIABLE).ok().as_deref(), kind)?,
+            to_wait,
+            requests: Mutex::default(),
+            changed: Condvar::new(),
+            launches: AtomicU32::new(0),
+            silent: AtomicBool::new(false),
+            log: Arc::clone(log),
+        });
+        let waiting = Waiting {
+            device: device.clone(),
+            setup: setup.clone(),
+            patience: Arc::clone(&patience),
+        };
+        let watching = Arc::clone(&patience);
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        thread("ibot-wait")
+            .spawn(move || waiting.serve(&asked))
+            .and_then(|_| thread("ibot-watch").spawn(move || watching.watch()))
+            .map_err(|error| Error::Device(format!("no thread to wait for the GPU: {error}")))?;
+        Ok(patience)
+    }
+
+    /// Submits what is queued and waits until the device has done it, or has failed.
+    pub fn settle(&self) {
+        if !self.log.is_poisoned() {
+            self.wait(true, 0);
+        }
+    }
+
+    /// Counts one launch; panics where the device does not answer.
+    pub fn launched(&self) {
+        let number = self.launches.fetch_add(1, Ordering::Relaxed);
+        if number % LAUNCHES == LAUNCHES - 1 && !self.log.is_poisoned() {
+            self.wait(false, 1);
+        }
+        self.panic_if_silent();
+    }
+
+    /// As [`Patience::settle`]; panics where the device does not answer.
+    pub fn settle_or_panic(&self) {
+        self.settle();
+        self.panic_if_silent();
+    }
+
+    /// What comes next would block in burn, for good.
+    fn panic_if_silent(&self) {
+        if self.is_silent() {
+            std::panic::resume_unwind(Box::new(NoAnswer));
+        }
+    }
+
+    /// Whether the deadline passed once: nothing may block on the device any more.
+    pub fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Acquire)
+    }
+
+    /// Asks the waiting thread, and waits for all answers but the last `open` ones, or a fault.
+    fn wait(&self, flush: bool, open: u64) {
+        let mut requests = lock(&self.requests);
+        self.ask(&mut requests, flush);
+        let number = requests.asked;
+        while requests.answered + open < number && !self.log.is_poisoned() {
+            let woken = self.changed.wait(requests);
+            requests = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn ask(&self, requests: &mut Requests, flush: bool) {
+        requests.asked += 1;
+        let number = requests.asked;
+        // Fails where that thread is gone, and no answer comes either.
+        let _ = self.to_wait.send(Request { number, flush });
+    }
+
+    fn answer(&self, number: u64) {
+        lock(&self.requests).answered = number;
+        self.changed.notify_all();
+    }
+
+    /// The watching thread: until nothing was answered for the deadline. It counts what it slept, so that a computer that
+    /// was suspended meanwhile counts for one tick.
+    fn watch(&self) {
+        let tick = (self.deadline / 8).clamp(STEP, Duration::from_secs(1));
+        let (mut launches, mut answered, mut waited) = (0, 0, Duration::ZERO);
+        while waited < self.deadline {
+            std::thread::sleep(tick);
+            let mut requests = lock(&self.requests);
+            if requests.answered == requests.asked {
+                waited = Duration::ZERO;
+                let seen = std::mem::replace(&mut launches, self.launches.load(Ordering::Relaxed));
+                if seen != launches {
+                    // nobody asked since the last launches
+                    self.ask(&mut requests, false);
+                }
+            } else if requests.answered != answered {
+                (answered, waited) = (requests.answered, Duration::ZERO);
+            } else {
+                waited += tick;
+            }
+        }
+        self.give_up();
+    }
+
+    fn give_up(&self) {
+        let seconds = self.deadline.as_secs_f64();
+        let report = format!(
+            "nothing of what it was asked was done for {seconds} s ({DEADLINE_VARIABLE}=SECONDS sets how long that may be)"
+        );
+        SILENT.store(true, Ordering::Release);
+        self.silent.store(true, Ordering::Release);
+        self.log.record(Fault::new(FaultKind::NoAnswer, &report));
+        // under the lock, or a thread that is about to wait would miss it
+        let requests = lock(&self.requests);
+        self.changed.notify_all();
+        drop(requests);
+        std::thread::sleep(GRACE);
+        if let Some(call) = ON_NO_ANSWER.get()
+            && !self.log.is_told()
+        {
+            call(self.log.error());
+        }
+    }
+}
+
+/// The waiting thread's side.
+struct Waiting {
+    device: WgpuDevice,
+    setup: WgpuSetup,
+    patience: Arc<Patience>,
+}
+
+impl Waiting {
+    fn serve(&self, asked: &Receiver<Request>) {
+        for request in asked {
+            if let Err(panic) = panics::catch(|| self.wait(request.flush)) {
+                // wgpu panics where it cannot say that the device is lost
+                self.patience.log.record_symptom(&panic.report);
+            }
+            self.patience.answer(request.number);
+        }
+    }
+
+    /// Until what is submitted is done, or the device fails.
+    fn wait(&self, flush: bool) {
+        if flush && let Err(error) = WgpuRuntime::client(&self.device).flush() {
+            let log = &self.patience.log;
+            log.record(Fault::of_report(&error.to_string()));
+        }
+        let done = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&done);
+        let tell = move || told.store(true, Ordering::Release);
+        self.setup.queue.on_submitted_work_done(tell);
+        while !done.load(Ordering::Acquire) && !self.patience.log.is_poisoned() {
+            // of all that is submitted by then: what is done is told after each step
+            let step = wgpu::PollType::Wait {
+                submission_index: None,
+                timeout: Some(STEP),
+            };
+            match self.setup.device.poll(step) {
+                Ok(wgpu::PollStatus::QueueEmpty) => return,
+                Ok(_) | Err(wgpu::PollError::Timeout) => {}
+                Err(error) => {
+                    log::debug!("poll: {error}");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The deadline that the variable's `value` sets, or that of the kind of adapter.
+fn deadline(value: Option<&str>, kind: AdapterKind) -> Result<Duration> {
+    let Some(value) = value else {
+        return Ok(match kind {
+            AdapterKind::Software => SOFTWARE_DEADLINE,
+            _ => DEADLINE,
+        });
+    };
+    let seconds = value.trim().parse::<f64>().ok();
+    seconds
+        .filter(|seconds| *seconds > 0.0)
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|deadline| !deadline.is_zero())
+        .ok_or_else(|| {
+            Error::config(
+                DEADLINE_VARIABLE,
+                value,
+                "seconds, more than 0, such as 300",
+            )
+        })
+}
+
+/// Ends the process with `code`. Where a device did not answer, at once: drivers wait for its work as the process exits.
+pub fn end_process(code: u8) -> ! {
+    if SILENT.load(Ordering::Acquire) {
+        #[cfg(unix)]
+        signal_hook::low_level::exit(code.into());
+        #[cfg(not(unix))]
+        std::process::abort();
+    }
+    std::process::exit(code.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_a_positive_number_of_seconds() {
+        let hardware = |value| deadline(value, AdapterKind::Discrete);
+        assert_eq!(hardware(None).unwrap(), DEADLINE);
+        let software = deadline(None, AdapterKind::Software).unwrap();
+        assert!(software > DEADLINE);
+        assert_eq!(hardware(Some("0.2")).unwrap(), Duration::from_millis(200));
+        assert_eq!(hardware(Some(" 60 ")).unwrap(), Duration::from_secs(60));
+        for bad in ["", "0", "-1", "nan", "inf", "1e300", "1e-300", "five"] {
+            let error = hardware(Some(bad)).unwrap_err().to_string();
+            let start = format!("{DEADLINE_VARIABLE} = {bad}: seconds");
+            assert!(error.starts_with(&start), "{error}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! How burn takes memory of a GPU.
+//!
+//! By itself cubecl 0.10 cuts tensors out of pages as large as the largest tensor may be, 2 GiB on most GPUs: one tensor
+//! of more than an eighth of that takes a page for itself, for as long as the process lives, and a GPU is full with half
+//! of its memory in use. Here pages end at 256 MiB, and what is larger has a buffer of about its own size.
+
+use burn_wgpu::MemoryConfiguration;
+use cubecl_runtime::memory_management::{MemoryPoolOptions, PoolType};
+
+const MIB: u64 = 1 << 20;
+
+/// Pages that tensors share, and the largest tensor of each, in MiB. Where a tensor may have 128 MiB, as on lavapipe, they are
+/// cubecl's own.
+const SHARED: [(u64, u64); 3] = [(8, 2), (32, 16), (256, 256)];
+
+/// Allocations in which a buffer of a single tensor must be used again, or it goes back: some steps. cubecl's own number.
+const UNUSED: u64 = 5000;
+
+/// No driver wants buffers that begin at finer places, so sizes are multiples of it. (WebGPU: `min_*_offset_alignment` is at most this.)
+const ALIGNMENT: u64 = 256;
+
+/// The pools for a device whose largest tensor has so many bytes.
+pub(super) fn configuration(binding_bytes: u64) -> MemoryConfiguration {
+    let largest = binding_bytes / ALIGNMENT * ALIGNMENT;
+    // as in cubecl's own: a tensor without entries has no place in a page
+    let mut pools = vec![MemoryPoolOptions {
+        pool_type: PoolType::ExclusivePages { max_alloc_size: 0 },
+        dealloc_period: None,
+    }];
+    let mut covered = 0;
+    for (page, tensor) in SHARED {
+        if covered == largest {
+            break;
+        }
+        covered = (page * MIB).min(largest);
+        pools.push(MemoryPoolOptions {
+            pool_type: PoolType::SlicedPages {
+                page_size: covered,
+                max_slice_size: (tensor * MIB).min(largest),
+            },
+            dealloc_period: None,
+        });
+    }
+    // A buffer of such a pool has at least half of its largest size: no tensor's memory is more than doubled.
+    while covered < largest {
+        covered = (2 * covered).min(largest);
+        pools.push(MemoryPoolOptions {
+            pool_type: PoolType::ExclusivePages {
+                max_alloc_size: covered,
+            },
+            dealloc_period: Some(UNUSED),
+        });
+    }
+    MemoryConfiguration::Custom {
+        pool_options: pools,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The page, or the largest buffer, that each pool takes, in MiB, and the largest tensor in it.
+    fn pools(binding_bytes: u64) -> Vec<(u64, u64)> {
+        let MemoryConfiguration::Custom { pool_options } = configuration(binding_bytes) else {
+            panic!("not of our own");
+        };
+        let sizes = |pool: &MemoryPoolOptions| match pool.pool_type {
+            PoolType::SlicedPages {
+                page_size,
+                max_slice_size,
+            } => (page_size, max_slice_size),
+            PoolType::ExclusivePages { max_alloc_size } => (max_alloc_size, max_alloc_size),
+        };
+        let mut pools: Vec<_> = pool_options.iter().map(sizes).collect();
+        assert_eq!(pools.remove(0), (0, 0));
+        for size in pools.iter().flat_map(|pool| [pool.0, pool.1]) {
+            assert!(size.is_multiple_of(ALIGNMENT) && size <= binding_bytes);
+        }
+        pools.iter().map(|(a, b)| (a / MIB, b / MIB)).collect()
+    }
+
+    #[test]
+    fn pools_end_at_the_largest_tensor() {
+        // lavapipe: what cubecl does by itself
+        assert_eq!(pools(128 * MIB), [(8, 2), (32, 16), (128, 128)]);
+        // Vulkan and DX12; the last one stays below the 2 GiB that AMD's driver allocates at most
+        let gpu = [
+            (8, 2),
+            (32, 16),
+            (256, 256),
+            (512, 512),
+            (1024, 1024),
+            (2047, 2047),
+        ];
+        assert_eq!(pools((1 << 31) - 4), gpu);
+        // Metal
+        assert_eq!(pools((4 << 30) - 4)[5..], [(2048, 2048), (4095, 4095)]);
+        // tiny ones
+        assert_eq!(pools(256 * MIB)[2..], [(256, 256)]);
+        assert_eq!(pools(MIB), [(1, 1)]);
+    }
+}

@@ -1,0 +1,146 @@
+//! Kernels of `shaders/attention/tiles/`, in which a workgroup multiplies tiles that lie in its memory: for GPUs.
+
+use super::Chunk;
+use super::attention::Pass;
+use super::launch::{Kernel, Shader, shader};
+
+/// Lanes of a workgroup, whatever the device: the tiles are cut for them.
+pub(super) const LANES: usize = 128;
+/// Entries of a chunk: these kernels take vectors only.
+const CHUNK: usize = 4;
+/// Chunks of the width that are staged at a time; each lane loads one of each 32 rows or columns.
+const SLICE: usize = 4;
+/// Columns of a tile.
+const COLUMNS: usize = LANES / SLICE;
+/// Columns that are staged at a time to be summed: half a tile, as much as fits where the slices lay.
+const PART: usize = 16;
+/// Rows of a lane: the components of a vector.
+const LANE_ROWS: usize = 4;
+
+/// Rows that a workgroup owns, and columns of a tile that a lane does: what its registers and memory hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// 64 rows, 4 columns a lane: reads least for what it computes. 72 to 120 registers by Mesa's compiler for AMD, up to 160
+    /// by NVIDIA's; Intel's spills.
+    Large,
+    /// 32 rows, 2 columns a lane: for heads of 64 up to 84 registers by the one, 110 by the other, and Intel's does not spill.
+    Small,
+}
+
+impl Shape {
+    fn rows(self) -> usize {
+        match self {
+            Self::Large => 64,
+            Self::Small => 32,
+        }
+    }
+
+    fn lane_columns(self) -> usize {
+        match self {
+            Self::Large => 4,
+            Self::Small => 2,
+        }
+    }
+
+    /// Vectors of workgroup memory for slices or columns: the rows of a slice are padded to an odd length.
+    fn stage(self, chunks: usize) -> usize {
+        ((self.rows() + COLUMNS) * (SLICE + 1)).max(PART * chunks)
+    }
+
+    /// Vectors of workgroup memory for the weights of the columns, padded likewise.
+    fn shares(self) -> usize {
+        COLUMNS * (self.rows() / LANE_ROWS + 1)
+    }
+
+    fn pass(self, shader: Shader, chunks: usize) -> Pass {
+        let across = COLUMNS / self.lane_columns();
+        let mut values = Chunk::for_length(CHUNK).values();
+        let numbers = [
+            ("head_chunk", chunks),
+            ("row", LANE_ROWS),
+            ("column", self.lane_columns()),
+            ("output", chunks / across),
+            ("row_load", self.rows() * SLICE / LANES),
+            ("load", PART * chunks / LANES),
+            ("stage", self.stage(chunks)),
+        ];
+        values.extend(numbers.map(|(name, number)| (name, number.to_string())));
+        Pass {
+            kernel: Kernel::new(shader, LANES as u32, values),
+            tokens: self.rows(),
+            workers: 1,
+        }
+    }
+}
+
+/// The shapes of the kernels forward, by queries and by keys, for heads of one width.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tiles {
+    shapes: [Shape; 3],
+    /// Chunks of the width.
+    chunks: usize,
+}
+
+impl Tiles {
+    /// For GPUs with registers to spare. By keys a lane sums twice as much, and in large tiles of heads of 64
+    /// RDNA3's compiler spills.
+    pub fn large(head_width: usize) -> Option<Self> {
+        let shapes = match head_width {
+            32 => [Shape::Large; 3],
+            64 => [Shape::Large, Shape::Large, Shape::Small],
+            _ => return None,
+        };
+        let chunks = head_width / CHUNK;
+        Some(Self { shapes, chunks })
+    }
+
+    /// For GPUs whose lanes have few registers. The 16 lanes of a row share out its chunks, so 32 is too narrow.
+    pub fn small(head_width: usize) -> Option<Self> {
+        matches!(head_width, 64 | 128).then_some(Self {
+            shapes: [Shape::Small; 3],
+            chunks: head_width / CHUNK,
+        })
+    }
+
+    /// Workgroup memory that the largest of the kernels takes.
+    pub fn workgroup_bytes(self) -> usize {
+        let vectors = |shape: Shape| shape.stage(self.chunks) + shape.shares();
+        let largest = self.shapes.map(vectors).into_iter().fold(0, usize::max);
+        largest * CHUNK * size_of::<f32>()
+    }
+
+    /// Forward, by queries, by keys.
+    pub fn passes(self) -> [Pass; 3] {
+        let [forward, queries, keys] = self.shapes;
+        [
+            (
+                forward,
+                shader!("chunk", "attention/tiles/block", "attention/tiles/forward"),
+            ),
+            (
+                queries,
+                shader!("chunk", "attention/tiles/block", "attention/tiles/queries"),
+            ),
+            (
+                keys,
+                shader!("chunk", "attention/tiles/block", "attention/tiles/keys"),
+            ),
+        ]
+        .map(|(shape, shader)| shape.pass(shader, self.chunks))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_fit_what_webgpu_promises() {
+        let large = [32, 64].map(Tiles::large);
+        let small = [64, 128].map(Tiles::small);
+        for tiles in large.into_iter().chain(small) {
+            let bytes = tiles.unwrap().workgroup_bytes();
+            assert!(bytes <= 16_384, "{tiles:?}: {bytes}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Which kernels of this crate ran: noted at the launch, for reports.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::launch::Kernel;
+
+/// The launches of one kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Launched {
+    /// Its file in `shaders/`, without the ending.
+    pub name: &'static str,
+    /// Lanes of a workgroup.
+    pub lanes: u32,
+    /// How often it was launched.
+    pub launches: usize,
+    /// Workgroups of the largest launch.
+    pub most_workgroups: usize,
+    /// What filled its template, one text for each variant.
+    pub variants: BTreeSet<String>,
+}
+
+impl Launched {
+    /// Adds the launches of `more` to `all`, which is in the order of names and lanes.
+    pub fn merge(all: &mut Vec<Self>, more: &[Self]) {
+        for launched in more {
+            let key = (launched.name, launched.lanes);
+            match all.binary_search_by_key(&key, |known| (known.name, known.lanes)) {
+                Ok(at) => all[at].add(launched.clone()),
+                Err(at) => all.insert(at, launched.clone()),
+            }
+        }
+    }
+
+    fn add(&mut self, more: Self) {
+        self.launches += more.launches;
+        self.most_workgroups = self.most_workgroups.max(more.most_workgroups);
+        self.variants.extend(more.variants);
+    }
+}
+
+thread_local! {
+    /// `Some` while [`observe`] runs on this thread, by name and lanes.
+    static SEEN: RefCell<Option<BTreeMap<(&'static str, u32), Launched>>> = const { RefCell::new(None) };
+}
+
+/// Runs `work` and says which kernels of this crate it launched from this thread, in the order of their names; burn's own
+/// kernels are not seen.
+pub fn observe<R>(work: impl FnOnce() -> R) -> (R, Vec<Launched>) {
+    let outer = SEEN.replace(Some(BTreeMap::new()));
+    let result = work();
+    let seen = SEEN.replace(outer).unwrap_or_default();
+    (result, seen.into_values().collect())
+}
+
+/// To be called at each launch; costs a look at a thread's own variable while nobody observes.
+pub(super) fn note(kernel: &Kernel, workgroups: usize) {
+    SEEN.with_borrow_mut(|seen| {
+        let Some(seen) = seen else {
+            return;
+        };
+        let launched = Launched {
+            name: kernel.name(),
+            lanes: kernel.workgroup(),
+            launches: 1,
+            most_workgroups: workgroups,
+            variants: BTreeSet::from([kernel.variant()]),
+        };
+        match seen.get_mut(&(launched.name, launched.lanes)) {
+            Some(known) => known.add(launched),
+            None => drop(seen.insert((launched.name, launched.lanes), launched)),
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::launch::shader;
+    use super::*;
+
+    fn copy(lanes: u32, rounds: usize) -> Kernel {
+        Kernel::new(shader!("copy"), lanes, vec![("rounds", rounds.to_string())])
+    }
+
+    #[test]
+    fn launches_are_noted_by_kernel_while_somebody_observes() {
+        note(&copy(8, 1), 7);
+        let ((), seen) = observe(|| {
+            note(&copy(64, 4), 3);
+            note(&copy(64, 8), 70_000);
+            note(&copy(8, 1), 1);
+        });
+        let found: Vec<_> = seen
+            .iter()
+            .map(|l| (l.name, l.lanes, l.launches, l.most_workgroups))
+            .collect();
+        assert_eq!(found, [("copy", 8, 1, 1), ("copy", 64, 2, 70_000)]);
+        let variants: Vec<_> = seen[1].variants.iter().map(String::as_str).collect();
+        assert_eq!(variants, ["rounds=4", "rounds=8"]);
+        assert!(observe(|| ()).1.is_empty());
+    }
+
+    #[test]
+    fn reports_are_merged_in_order() {
+        let (_, first) = observe(|| note(&copy(64, 4), 3));
+        let (_, second) = observe(|| {
+            note(&copy(64, 8), 2);
+            note(&copy(8, 1), 1);
+        });
+        let mut all = first;
+        Launched::merge(&mut all, &second);
+        let found: Vec<_> = all.iter().map(|l| (l.lanes, l.launches)).collect();
+        assert_eq!(found, [(8, 1), (64, 2)]);
+        assert_eq!(all[1].most_workgroups, 3);
+    }
+}
