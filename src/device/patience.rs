@@ -34,6 +34,9 @@ const SOFTWARE_DEADLINE: Duration = Duration::from_secs(60 * 60);
 /// While wgpu waits, it lets nobody submit: so long at most.
 const STEP: Duration = Duration::from_millis(1);
 
+/// The watching thread looks so many times in a deadline: every 5 seconds.
+const TICKS: u32 = 60;
+
 /// Every so many of this crate's launches, the launches before the last so many must be done. With burn's own kernels
 /// between them, far fewer than 512 are under way then, and the GPU never runs dry.
 const LAUNCHES: u32 = 64;
@@ -175,26 +178,23 @@ impl Patience {
         self.changed.notify_all();
     }
 
-    /// The watching thread: until nothing was answered for the deadline. It counts what it slept, so that a computer that
-    /// was suspended meanwhile counts for one tick.
+    /// The watching thread: asks where nobody else does, until nothing was answered for the deadline. It counts what it
+    /// slept, so that a computer that was suspended meanwhile counts for one tick.
     fn watch(&self) {
-        let tick = (self.deadline / 8).clamp(STEP, Duration::from_secs(1));
-        let (mut launches, mut answered, mut waited) = (0, 0, Duration::ZERO);
+        let tick = (self.deadline / TICKS).max(STEP);
+        let (mut answered, mut waited) = (0, Duration::ZERO);
         while waited < self.deadline {
             std::thread::sleep(tick);
             let mut requests = lock(&self.requests);
             if requests.answered == requests.asked {
+                self.ask(&mut requests, false);
                 waited = Duration::ZERO;
-                let seen = std::mem::replace(&mut launches, self.launches.load(Ordering::Relaxed));
-                if seen != launches {
-                    // nobody asked since the last launches
-                    self.ask(&mut requests, false);
-                }
             } else if requests.answered != answered {
-                (answered, waited) = (requests.answered, Duration::ZERO);
+                waited = Duration::ZERO;
             } else {
                 waited += tick;
             }
+            answered = requests.answered;
         }
         self.give_up();
     }

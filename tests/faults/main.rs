@@ -206,14 +206,20 @@ fn has_software(what: &str) -> bool {
     software
 }
 
-/// Each way to wait ends at the deadline, and so does the process, whose driver still computes. Amid work, lavapipe holds
-/// the thread that computes, so there the watching thread ends the process.
+/// Each way to wait ends at the deadline, and so does the process, whose driver still computes. Amid burn's
+/// own work lavapipe holds the thread that computes, so there the watching thread ends the process.
 #[test]
 fn a_device_that_does_not_answer() {
     if !has_software("a kernel without end on a real GPU") {
         return;
     }
-    for how in ["", ", then sync", ", then work", ", then memory"] {
+    for how in [
+        "",
+        ", then sync",
+        ", then work",
+        ", then burn's work",
+        ", then memory",
+    ] {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.env(DEADLINE_VARIABLE, "0.3");
         let outcome = run(&format!("endless{how}"), command);
