@@ -58,7 +58,78 @@ pub(super) fn configuration(binding_bytes: u64) -> MemoryConfiguration {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use cubecl::ir::MemoryDeviceProperties;
+    use cubecl::server::IoError;
+    use cubecl_runtime::logging::ServerLogger;
+    use cubecl_runtime::memory_management::{MemoryManagement, MemoryManagementOptions};
+    use cubecl_runtime::storage::{ComputeStorage, StorageHandle, StorageId, StorageUtilization};
+
     use super::*;
+    use crate::device::opening::use_one_stream;
+
+    /// What most Vulkan drivers let a kernel bind.
+    const GPU: u64 = (1 << 31) - 4;
+
+    /// Memory that is counted alone.
+    struct Counted;
+
+    impl ComputeStorage for Counted {
+        type Resource = ();
+
+        fn alignment(&self) -> usize {
+            ALIGNMENT as usize
+        }
+
+        fn get(&mut self, _: &StorageHandle) {}
+
+        fn alloc(&mut self, size: u64) -> Result<StorageHandle, IoError> {
+            let utilization = StorageUtilization { offset: 0, size };
+            Ok(StorageHandle::new(StorageId::new(), utilization))
+        }
+
+        fn dealloc(&mut self, _: StorageId) {}
+
+        fn flush(&mut self) {}
+    }
+
+    /// MiB that the pools take for living tensors of these MiB.
+    fn reserved(configuration: MemoryConfiguration, tensors: &[u64]) -> u64 {
+        let properties = MemoryDeviceProperties {
+            max_page_size: GPU,
+            alignment: ALIGNMENT,
+        };
+        // the logger fixes cubecl's settings for all tests of this process
+        use_one_stream().unwrap();
+        let logger = Arc::new(ServerLogger::default());
+        let options = MemoryManagementOptions::new("test");
+        let mut memory = MemoryManagement::from_configuration(
+            Counted,
+            &properties,
+            configuration,
+            logger,
+            options,
+        );
+        let held: Vec<_> = tensors
+            .iter()
+            .map(|mib| memory.reserve(mib * MIB).unwrap())
+            .collect();
+        let reserved = memory.memory_usage().bytes_reserved / MIB;
+        drop(held);
+        reserved
+    }
+
+    /// An MLP's hidden tensor of ViT-B at 64 pictures of 2 views, two of its inputs, and a weight.
+    #[test]
+    fn a_large_tensor_takes_about_its_size() {
+        let tensors = [296, 74, 74, 9];
+        let in_use: u64 = tensors.iter().sum();
+        let by_itself = reserved(MemoryConfiguration::default(), &tensors);
+        assert!(by_itself > 4 * in_use, "{by_itself} of {in_use}");
+        let ours = reserved(configuration(GPU), &tensors);
+        assert!(ours < in_use + in_use / 2, "{ours} of {in_use}");
+    }
 
     /// The page, or the largest buffer, that each pool takes, in MiB, and the largest tensor in it.
     fn pools(binding_bytes: u64) -> Vec<(u64, u64)> {
@@ -93,7 +164,7 @@ mod tests {
             (1024, 1024),
             (2047, 2047),
         ];
-        assert_eq!(pools((1 << 31) - 4), gpu);
+        assert_eq!(pools(GPU), gpu);
         // Metal
         assert_eq!(pools((4 << 30) - 4)[5..], [(2048, 2048), (4095, 4095)]);
         // tiny ones
