@@ -6,7 +6,8 @@
 // Launch: one workgroup a tile; tiles of one product side by side, in bands of BAND tile rows, so that workgroups that run
 // together read the same operands.
 // Workgroup memory: DEPTH (ROWS + COLUMNS + 2 padded vectors) entries, 8.5 KiB for 64 x 64, 12.5 KiB for 128 x 64.
-// Not handled: strides, and no terms at all.
+// Not handled: strides, no terms at all, and more than 209 712: lavapipe leaves the loops of a kernel after 65 535 rounds
+// of all of them together.
 //
 // Only whole vectors are stored to workgroup memory: a store of one component may write the whole vector in WGSL
 // (gpuweb issue 2112), so that two lanes must not share one.
@@ -253,20 +254,24 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
                 held = bring_right(share, next, depth, columns);
             }
         }
-        for (var term = 0u; term < DEPTH; term += 1u) {
-            {{ each row_block }}
-            let left_{{ row_block }} =
-                left_tile[term * LEFT_PITCH + lane_row + {{ row_block }}u * (ROWS / 4u / ROW_BLOCKS)];
-            {{ end }}
-            {{ each column_block }}
-            let right_{{ column_block }} =
-                right_tile[term * RIGHT_PITCH + lane_column + {{ column_block }}u * COLUMN_LANES];
-            {{ end }}
-            {{ each row_block }}
-            {{ each column_block }}
-            sum_{{ row_block }}_{{ column_block }} =
-                next_block(sum_{{ row_block }}_{{ column_block }}, left_{{ row_block }}, right_{{ column_block }});
-            {{ end }}
+        for (var term = 0u; term < DEPTH; term += {{ unrolled }}u) {
+            {{ each unrolled }}
+            {
+                let left_at = (term + {{ unrolled }}u) * LEFT_PITCH + lane_row;
+                let right_at = (term + {{ unrolled }}u) * RIGHT_PITCH + lane_column;
+                {{ each row_block }}
+                let left_{{ row_block }} = left_tile[left_at + {{ row_block }}u * (ROWS / 4u / ROW_BLOCKS)];
+                {{ end }}
+                {{ each column_block }}
+                let right_{{ column_block }} = right_tile[right_at + {{ column_block }}u * COLUMN_LANES];
+                {{ end }}
+                {{ each row_block }}
+                {{ each column_block }}
+                sum_{{ row_block }}_{{ column_block }} =
+                    next_block(sum_{{ row_block }}_{{ column_block }}, left_{{ row_block }}, right_{{ column_block }});
+                {{ end }}
+                {{ end }}
+            }
             {{ end }}
         }
         workgroupBarrier();

@@ -71,6 +71,7 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("products, affine", products::affine::<B>),
         ("products, gradients", products::affine_backward::<B>),
         ("products, many small", products::many_small::<B>),
+        ("products, many terms", products::many_terms::<B>),
         ("products, views", products::views::<B>),
         ("products, mlp", products::mlp::<B>),
         ("column sums", products::column_sums::<B>),

@@ -181,6 +181,62 @@ pub fn many_small<B: TrainBackend>(device: &B::Device) {
     }
 }
 
+/// More terms than one launch adds up, in each of the three ways in which operands lie.
+pub fn many_terms<B: TrainBackend>(device: &B::Device) {
+    let terms = 450_003;
+    let [a, b] = [19, 20].map(|stream| draw(stream, 2 * terms));
+    let rows = |entries: &[i64]| tensor::<Inner<B>, 2>(entries, [2, terms], device);
+    let columns = |entries: &[i64]| tensor::<Inner<B>, 2>(entries, [terms, 2], device);
+    let backward = |x, weight, d_y| {
+        Inner::<B>::affine_backward(AffineBackwardInput {
+            x,
+            weight,
+            d_y,
+            wants_x: true,
+            wants_weight: true,
+            wants_bias: true,
+        })
+    };
+    let dot = |left: &dyn Fn(usize, usize) -> i64, right: &dyn Fn(usize, usize) -> i64| {
+        product([2, terms, 2], left, right)
+    };
+    let (row, column) = (
+        |x: usize, t: usize| x * terms + t,
+        |t: usize, x: usize| t * 2 + x,
+    );
+    let y = Inner::<B>::affine(AffineInput {
+        x: rows(&a),
+        weight: columns(&b),
+        bias: Some(tensor(&[5, -7], [2], device)),
+        residual: None,
+    });
+    let expected = dot(&|i, t| a[row(i, t)], &|t, j| b[column(t, j)]);
+    assert_exact(
+        "sums",
+        y,
+        &[
+            expected[0] + 5,
+            expected[1] - 7,
+            expected[2] + 5,
+            expected[3] - 7,
+        ],
+    );
+    let d_x = backward(tensor(&draw(21, 4), [2, 2], device), rows(&a), rows(&b))
+        .d_x
+        .unwrap();
+    let expected = dot(&|i, t| b[row(i, t)], &|t, j| a[row(j, t)]);
+    assert_exact("d_x", d_x, &expected);
+    let found = backward(
+        columns(&a),
+        tensor(&draw(22, 4), [2, 2], device),
+        columns(&b),
+    );
+    let expected = dot(&|i, t| a[column(t, i)], &|t, j| b[column(t, j)]);
+    assert_exact("d_weight", found.d_weight.unwrap(), &expected);
+    let expected = product([1, terms, 2], |_, _| 1, |t, j| b[column(t, j)]);
+    assert_exact("d_bias", found.d_bias.unwrap(), &expected);
+}
+
 /// A product of views: of every second row of a matrix, and of some of its columns.
 pub fn views<B: TrainBackend>(device: &B::Device) {
     let whole = draw(10, 40 * 24);

@@ -10,7 +10,7 @@ use super::super::{
     linear, product,
 };
 use super::launch::{GpuTensor, contiguous, empty, launch, tensor};
-use super::matrix_tiles::{After, BLOCK, Variant, Way};
+use super::matrix_tiles::{After, BLOCK, MOST_TERMS, Variant, Way};
 
 /// `count` products of `[R, T]` and `[T, C]`, and how they lie.
 struct Product<'a> {
@@ -89,6 +89,21 @@ impl<'a> Product<'a> {
     }
 }
 
+/// A product of more terms than one launch adds up.
+fn in_pieces(layout: Layout, left: Tensor<Gpu, 2>, right: Tensor<Gpu, 2>) -> Tensor<Gpu, 2> {
+    let left_axis = usize::from(layout != Layout::LeftTransposed);
+    let right_axis = usize::from(layout == Layout::RightTransposed);
+    let depth = left.dims()[left_axis];
+    let piece = |start: usize| -> Tensor<Gpu, 2> {
+        let terms = MOST_TERMS.min(depth - start);
+        let left = left.clone().narrow(left_axis, start, terms);
+        let right = right.clone().narrow(right_axis, start, terms);
+        matrix_products(left.unsqueeze(), right.unsqueeze(), layout).squeeze_dim(0)
+    };
+    let others = (MOST_TERMS..depth).step_by(MOST_TERMS);
+    others.fold(piece(0), |sum, start| sum + piece(start))
+}
+
 /// See [`super::super::IbotBackend::affine`].
 pub(super) fn affine(input: AffineInput<Gpu>) -> Tensor<Gpu, 2> {
     affine_then(input, false)
@@ -98,9 +113,18 @@ pub(super) fn affine(input: AffineInput<Gpu>) -> Tensor<Gpu, 2> {
 fn affine_then(mut input: AffineInput<Gpu>, gelu: bool) -> Tensor<Gpu, 2> {
     let [rows, depth] = input.x.dims();
     let [_, columns] = input.weight.dims();
-    if rows * depth * columns == 0 {
+    if rows * depth * columns == 0 || depth > MOST_TERMS {
         let residual = input.residual.take();
-        let y = linear::affine(input);
+        let mut y = match depth > MOST_TERMS {
+            true => in_pieces(Layout::Plain, input.x, input.weight),
+            false => linear::affine(AffineInput {
+                bias: None,
+                ..input.clone()
+            }),
+        };
+        if let Some(bias) = input.bias {
+            y = y + bias.unsqueeze_dim(0);
+        }
         let y = if gelu { super::gelu::forward(y) } else { y };
         return match residual {
             Some(residual) => y + residual,
@@ -142,19 +166,21 @@ pub(super) fn affine_backward(input: AffineBackwardInput<Gpu>) -> AffineGradient
     }
     let d_y = contiguous(input.d_y);
     let d_x = input.wants_x.then(|| {
+        if outputs > MOST_TERMS {
+            return in_pieces(Layout::RightTransposed, tensor(d_y.clone()), input.weight);
+        }
         let weight = contiguous(input.weight);
         let sizes = [rows, outputs, inputs];
-        tensor(
-            Product::of(Layout::RightTransposed, sizes, &d_y, &weight)
-                .run()
-                .0,
-        )
+        let product = Product::of(Layout::RightTransposed, sizes, &d_y, &weight);
+        tensor(product.run().0)
     });
-    if !input.wants_weight {
+    if !input.wants_weight || rows > MOST_TERMS {
+        let d_y: Tensor<Gpu, 2> = tensor(d_y);
+        let weight = || in_pieces(Layout::LeftTransposed, input.x, d_y.clone());
         return AffineGradients {
             d_x,
-            d_weight: None,
-            d_bias: input.wants_bias.then(|| Gpu::column_sums(tensor(d_y))),
+            d_weight: input.wants_weight.then(weight),
+            d_bias: input.wants_bias.then(|| Gpu::column_sums(d_y)),
         };
     }
     let x = contiguous(input.x);

@@ -11,6 +11,13 @@ const SOFTWARE_BLOCKS: usize = 4;
 /// Entries along a side of a block.
 pub(super) const BLOCK: usize = 4;
 
+/// Terms of a sum in one launch, at most: a kernel's loops together must stay below the 65 535 rounds after which lavapipe
+/// leaves them, of one round for 4 terms (direct), or of 5 for 16 (tiled).
+pub(super) const MOST_TERMS: usize = 200_000;
+
+/// Terms of a round in the inner loop of a tile.
+const UNROLLED: usize = 4;
+
 /// What a workgroup makes on a GPU, in blocks of 4 x 4 entries a lane.
 ///
 /// Of the shapes that were put before five compilers, those with 8 x 4 entries a lane are the ones that all of them keep in
@@ -165,6 +172,7 @@ impl Variant {
                     ("tile_columns", tile.columns.to_string()),
                     ("row_block", tile.row_blocks.to_string()),
                     ("column_block", tile.column_blocks.to_string()),
+                    ("unrolled", UNROLLED.to_string()),
                 ]);
                 Kernel::new(shader, tile.lanes() as u32, values)
             }
