@@ -6,7 +6,7 @@
 // Launch: one workgroup a tile; tiles of one product side by side, in bands of BAND tile rows, so that workgroups that run
 // together read the same operands.
 // Workgroup memory: DEPTH (ROWS + COLUMNS + 2 padded vectors) entries, 8.5 KiB for 64 x 64, 12.5 KiB for 128 x 64.
-// Not handled: strides, no terms at all, and more than 209 712: lavapipe leaves the loops of a kernel after 65 535 rounds
+// Not handled: strides, no terms at all, and more than 170 000: lavapipe leaves the loops of a kernel after 65 535 rounds
 // of all of them together.
 //
 // Only whole vectors are stored to workgroup memory: a store of one component may write the whole vector in WGSL
