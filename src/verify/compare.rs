@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 use serde::Serialize;
 
+use crate::device::settle;
 use crate::error::{Error, Result};
 use crate::kernels::IbotBackend;
 
@@ -34,8 +35,9 @@ impl Measured {
     }
 }
 
-/// The tensor's numbers, brought to the host.
+/// The tensor's numbers, brought to the host; a device that does not answer is waited for with a deadline.
 pub(super) fn numbers<B: IbotBackend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    settle(&tensor.device());
     let data = tensor.into_data();
     match data.as_slice::<f32>() {
         Ok(values) => values.to_vec(),
