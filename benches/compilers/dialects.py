@@ -58,6 +58,7 @@ FN float abs(float a) { return fabsf(a); }
 FN float max(float a, float b) { return fmaxf(a, b); }
 FN float min(float a, float b) { return fminf(a, b); }
 FN uint max(uint a, uint b) { return a > b ? a : b; }
+FN int max(int a, int b) { return a > b ? a : b; }
 FN uint min(uint a, uint b) { return a < b ? a : b; }
 template <class T> FN T clamp(T a, T b, T c) { return min(max(a, b), c); }
 template <class T> FN T select(T a, T b, bool c) { return c ? b : a; }
