@@ -1,20 +1,19 @@
 //! An image folder: which pictures it holds and which classes, found by content and in an order of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::fs;
 use std::panic::catch_unwind;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use image::{ImageFormat, RgbImage};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use walkdir::WalkDir;
+use unicode_normalization::UnicodeNormalization as _;
 
 use super::PictureSource;
 use super::decode::{decode_rgb, unusable_size};
 use super::header::{Header, read_header};
+use super::layout::{Parts, labels, list_files};
 use super::summary::{ScanSummary, no_picture};
 use super::thumbnails::Thumbnails;
 use crate::error::{Error, Result, printable};
@@ -110,8 +109,10 @@ enum Found {
 impl ImageFolder {
     /// Finds every picture below `dir`, at any depth, by its content; reads headers only.
     ///
-    /// Class is the name of the first-level folder; pictures in `dir` itself have none. Symbolic links are followed.
-    /// The order is that of the path, component by component and byte by byte, on every platform.
+    /// Class is the name of the first-level folder; pictures in `dir` itself have none. Where those folders are the parts of
+    /// a data set ([`Parts`]: `train`, `val`, `test`), it is that of the second level. Folders that begin with a dot and
+    /// those of tools (`@eaDir`, `#recycle`, `__MACOSX`, `lost+found`, ...) are left out and named. Symbolic links are
+    /// followed. The order is that of the path, component by component and byte by byte, on every platform.
     ///
     /// # Errors
     /// `dir` is missing or no folder, or no picture in it is usable; the message says what there is instead. A setting out
@@ -125,7 +126,10 @@ impl ImageFolder {
         }
         config.validate()?;
         let thumbnails = Thumbnails::open(config, root)?;
-        let mut summary = ScanSummary::default();
+        let mut summary = ScanSummary {
+            parts: Parts::of(root).map_or_else(Vec::new, |parts| parts.names),
+            ..ScanSummary::default()
+        };
         let files = list_files(root, &mut summary)?;
         let found: Vec<Found> = files
             .par_iter()
@@ -147,9 +151,15 @@ impl ImageFolder {
             }
         }
         summary.skipped.sort();
-        let classes = label(&mut pictures);
+        let paths = pictures
+            .iter()
+            .map(|picture: &Picture| picture.path.as_path());
+        let (labels, classes) = labels(paths, !summary.parts.is_empty());
+        for (picture, label) in pictures.iter_mut().zip(labels) {
+            picture.label = label;
+        }
         summary.pictures = pictures.len();
-        summary.classes = classes.len();
+        summary.classes.clone_from(&classes);
         summary.unlabeled = pictures.iter().filter(|p| p.label.is_none()).count();
         if pictures.is_empty() {
             return Err(Error::data(root, no_picture(&summary)));
@@ -224,14 +234,15 @@ impl ImageFolder {
         }
     }
 
-    /// The same pictures, labeled by the class names of another folder, so that labels of both mean the same.
+    /// The same pictures, labeled by the class names of another folder, so that labels of both mean the same. Names are
+    /// the same where Unicode's composed forms are: macOS may write `ä` as two characters, others write one.
     ///
     /// # Errors
     /// A class of this folder is none of `classes`.
     pub fn with_classes(mut self, classes: &[String]) -> Result<Self> {
         let mut label_from_own = Vec::with_capacity(self.classes.len());
         for name in &self.classes {
-            let label = classes.iter().position(|class| class == name);
+            let label = classes.iter().position(|class| class.nfc().eq(name.nfc()));
             label_from_own.push(label.ok_or_else(|| {
                 let reason = format!("its class {name:?} is not in the other folder");
                 Error::data(&self.root, reason)
@@ -279,37 +290,6 @@ impl PictureSource for ImageFolder {
     }
 }
 
-/// Every file below `root`, relative to it and sorted; what cannot be listed goes to the summary.
-fn list_files(root: &Path, summary: &mut ScanSummary) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in WalkDir::new(root).follow_links(true) {
-        match entry {
-            Ok(entry) if entry.file_type().is_file() => {
-                let path = entry.path().strip_prefix(root).unwrap_or(entry.path());
-                files.push(path.to_path_buf());
-            }
-            Ok(entry) if entry.file_type().is_dir() => {}
-            // A pipe or socket: reading it could wait for ever.
-            Ok(_) => summary.not_pictures += 1,
-            Err(error) => {
-                let path = error.path().unwrap_or(root).to_path_buf();
-                let is_loop = error.loop_ancestor().is_some();
-                match error.into_io_error() {
-                    Some(source) if path == root => return Err(Error::Io { path, source }),
-                    Some(source) => summary.skipped.push((path, source.to_string())),
-                    None if is_loop => {
-                        let reason = "a link to a folder that it lies in";
-                        summary.skipped.push((path, reason.to_owned()));
-                    }
-                    None => summary.skipped.push((path, "cannot be listed".to_owned())),
-                }
-            }
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
 fn inspect(path: &Path, config: &FolderConfig) -> Found {
     // A decoder that panics on a damaged file must cost that file only.
     let header = catch_unwind(|| read_header(path, config.max_pixels))
@@ -330,30 +310,6 @@ pub(super) fn reason(error: &Error) -> String {
         Error::Data { reason, .. } => reason.clone(),
         Error::Io { source, .. } => source.to_string(),
         error => error.to_string(),
-    }
-}
-
-/// Sets the labels; returns the class names.
-fn label(pictures: &mut [Picture]) -> Vec<String> {
-    let names: BTreeSet<&OsStr> = pictures.iter().filter_map(|p| class(&p.path)).collect();
-    let label_from_name: BTreeMap<&OsStr, usize> = names.iter().copied().zip(0..).collect();
-    let labels: Vec<Option<usize>> = pictures
-        .iter()
-        .map(|picture| label_from_name.get(class(&picture.path)?).copied())
-        .collect();
-    let classes = names.into_iter().map(printable).collect();
-    for (picture, label) in pictures.iter_mut().zip(labels) {
-        picture.label = label;
-    }
-    classes
-}
-
-/// First folder of a relative path.
-fn class(path: &Path) -> Option<&OsStr> {
-    let mut components = path.components();
-    match (components.next(), components.next()) {
-        (Some(Component::Normal(folder)), Some(_)) => Some(folder),
-        _ => None,
     }
 }
 

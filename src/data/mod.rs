@@ -15,6 +15,7 @@ pub mod demo;
 pub mod evaluation;
 pub mod folder;
 pub mod header;
+mod layout;
 pub mod loader;
 pub mod photometric;
 mod pictures;
@@ -33,6 +34,7 @@ pub use augment::AugmentConfig;
 pub use bench::bench_loader;
 pub use evaluation::{EvalBatch, EvalBatches, eval_batches};
 pub use folder::{FolderConfig, ImageFolder};
+pub use layout::Parts;
 pub use loader::{Batch, Loader, LoaderConfig, Position, TrainViews};
 pub use summary::ScanSummary;
 

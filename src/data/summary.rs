@@ -8,6 +8,8 @@ use crate::error::printable;
 
 /// What was left out is named in a summary up to this number, and counted beyond.
 const LISTED: usize = 20;
+/// Classes are named up to this number.
+const LISTED_CLASSES: usize = 10;
 /// The same in the error for a folder without a usable picture.
 const LISTED_IN_ERROR: usize = 5;
 
@@ -18,8 +20,12 @@ pub struct ScanSummary {
     pub pictures: usize,
     /// How many of them are of each kind (`png`, `jpeg`, ...).
     pub kinds: BTreeMap<String, usize>,
-    /// Folders of the first level with a usable picture somewhere below.
-    pub classes: usize,
+    /// Names of the classes: folders with a usable picture somewhere below.
+    pub classes: Vec<String>,
+    /// Names of the parts that the data set comes in, [`super::Parts`]; empty where it is in one.
+    pub parts: Vec<String>,
+    /// Folders that were left out because of their name, hidden ones and those of tools, and how many there are of each.
+    pub of_tools: BTreeMap<String, usize>,
     /// Usable pictures that lie in no such folder.
     pub unlabeled: usize,
     /// Files whose content is that of no picture.
@@ -40,6 +46,42 @@ fn listed(skipped: &[(PathBuf, String)], most: usize) -> String {
     lines
 }
 
+impl ScanSummary {
+    /// ` in 2 classes (cat, dog), 3 of them in none`, or ` in no class`.
+    fn in_classes(&self) -> String {
+        let count = self.classes.len();
+        if count == 0 {
+            return " in no class".to_owned();
+        }
+        let mut named = self.classes[..count.min(LISTED_CLASSES)].join(", ");
+        if count > LISTED_CLASSES {
+            named += &format!(" and {} more", count - LISTED_CLASSES);
+        }
+        let classes = if count == 1 { "class" } else { "classes" };
+        let none = match self.unlabeled {
+            0 => String::new(),
+            unlabeled => format!(", {unlabeled} of them in none"),
+        };
+        format!(" in {count} {classes} ({named}){none}")
+    }
+
+    /// The folders that were left out because of their names; nothing where there are none.
+    fn left_out(&self) -> String {
+        if self.of_tools.is_empty() {
+            return String::new();
+        }
+        let named = self.of_tools.iter().map(|(name, count)| match count {
+            1 => name.clone(),
+            count => format!("{name} x {count}"),
+        });
+        let named: Vec<String> = named.take(LISTED).collect();
+        format!(
+            "; hidden folders and those of tools left out: {}",
+            named.join(", ")
+        )
+    }
+}
+
 impl Display for ScanSummary {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{} pictures", self.pictures)?;
@@ -51,9 +93,9 @@ impl Display for ScanSummary {
         if !kinds.is_empty() {
             write!(f, " ({})", kinds.join(", "))?;
         }
-        write!(f, " in {} classes", self.classes)?;
-        if self.unlabeled > 0 {
-            write!(f, ", {} of them in none", self.unlabeled)?;
+        f.write_str(&self.in_classes())?;
+        if !self.parts.is_empty() {
+            write!(f, " (its folders {} are parts)", self.parts.join(", "))?;
         }
         write!(
             f,
@@ -61,6 +103,7 @@ impl Display for ScanSummary {
             self.not_pictures,
             self.skipped.len()
         )?;
+        f.write_str(&self.left_out())?;
         f.write_str(&listed(&self.skipped, LISTED))
     }
 }
@@ -72,6 +115,7 @@ pub(super) fn no_picture(summary: &ScanSummary) -> String {
         summary.not_pictures,
         summary.skipped.len()
     );
+    reason += &summary.left_out();
     reason += &listed(&summary.skipped, LISTED_IN_ERROR);
     reason
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use ibot::Error;
-use ibot::data::{FolderConfig, ImageFolder, PictureSource};
+use ibot::data::{FolderConfig, ImageFolder, Parts, PictureSource};
 
 use super::{TempFolder, fixture};
 
@@ -47,13 +47,13 @@ fn classes_are_the_first_folders() {
     );
     let summary = pictures.summary();
     assert_eq!(
-        (summary.pictures, summary.classes, summary.unlabeled),
+        (summary.pictures, summary.classes.len(), summary.unlabeled),
         (5, 3, 0)
     );
     assert_eq!((summary.not_pictures, summary.skipped.len()), (1, 0));
     let text = summary.to_string();
     assert!(
-        text.contains("5 pictures (1 jpeg, 2 png, 1 tiff, 1 webp) in 3 classes"),
+        text.contains("5 pictures (1 jpeg, 2 png, 1 tiff, 1 webp) in 3 classes (a, a b, b)"),
         "{text}"
     );
     assert_eq!(pictures.decoded_bytes(), 5 * 3 * 32 * 16);
@@ -189,4 +189,93 @@ fn links_are_followed_and_loops_named() {
         reasons[1].contains("a link to a folder that it lies in"),
         "{reasons:?}"
     );
+}
+
+/// What systems and tools leave among pictures is no class, and what macOS leaves beside a file is no picture.
+#[test]
+fn folders_of_tools_are_left_out_and_named() {
+    let folder = TempFolder::new();
+    folder.copy("cat/1.png", "rgb.png");
+    folder.copy("dog/1.png", "rgb.png");
+    let tools = [
+        ".ipynb_checkpoints",
+        "@eaDir",
+        "#recycle",
+        ".Trash-1000",
+        "__MACOSX",
+        "lost+found",
+        "$RECYCLE.BIN",
+        "cat/.thumbnails",
+        "dog/@eadir/deep",
+    ];
+    for tool in tools {
+        folder.copy(&format!("{tool}/x.png"), "rgb.png");
+    }
+    folder.copy("dog/._1.png", "rgb.png");
+    let pictures = scan(&folder).unwrap();
+    assert_eq!(names(&folder, &pictures), ["cat/1.png", "dog/1.png"]);
+    assert_eq!(pictures.classes(), ["cat", "dog"]);
+    assert_eq!(pictures.summary().of_tools.values().sum::<usize>(), 9);
+    let text = pictures.summary().to_string();
+    assert!(
+        text.contains("in 2 classes (cat, dog); 1 other files, 0 skipped"),
+        "{text}"
+    );
+    for tool in [
+        ".ipynb_checkpoints",
+        "@eaDir",
+        "@eadir",
+        ".Trash-1000",
+        ".thumbnails",
+    ] {
+        assert!(text.contains(tool), "{tool}: {text}");
+    }
+    // what the user names is read whatever its name is
+    let hidden = folder.0.join(".Trash-1000");
+    let pictures = ImageFolder::scan(&hidden, &FolderConfig::default()).unwrap();
+    assert_eq!(pictures.len(), 1);
+}
+
+#[test]
+fn parts_of_a_data_set_are_no_classes() {
+    let folder = TempFolder::new();
+    for path in [
+        "Train/cat/1.png",
+        "Train/dog/1.png",
+        "val/dog/1.png",
+        "test/x.png",
+    ] {
+        folder.copy(path, "rgb.png");
+    }
+    folder.copy(".cache/x.png", "rgb.png");
+    let pictures = scan(&folder).unwrap();
+    assert_eq!(pictures.classes(), ["cat", "dog"]);
+    assert_eq!(pictures.labels(), [Some(0), Some(1), None, Some(1)]);
+    let text = pictures.summary().to_string();
+    assert!(
+        text.contains("(cat, dog), 1 of them in none (its folders Train, val, test are parts)"),
+        "{text}"
+    );
+    let parts = Parts::of(&folder.0).unwrap();
+    assert_eq!(parts.train, folder.0.join("Train"));
+    assert_eq!(parts.val, Some(folder.0.join("val")));
+    // vehicles: a train among other classes is one of them
+    folder.copy("bus/1.png", "rgb.png");
+    assert_eq!(Parts::of(&folder.0), None);
+    assert_eq!(
+        scan(&folder).unwrap().classes(),
+        ["Train", "bus", "test", "val"]
+    );
+}
+
+/// "ä" as one character, and as "a" with dots above it, which is how macOS may write it.
+#[test]
+fn one_class_in_two_spellings_of_unicode() {
+    let (one, other) = (TempFolder::new(), TempFolder::new());
+    one.copy("K\u{e4}se/1.png", "rgb.png");
+    other.copy("Ka\u{308}se/1.png", "rgb.png");
+    let classes = scan(&one).unwrap().classes().to_vec();
+    let pictures = scan(&other).unwrap().with_classes(&classes).unwrap();
+    assert_eq!(pictures.labels(), [Some(0)]);
+    assert_eq!(pictures.classes(), classes);
 }
