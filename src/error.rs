@@ -16,7 +16,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A setting has a value that cannot work.
-    #[error("{key} = {value}: {remedy}")]
+    #[error("{key} = {}: {remedy}", printable(value))]
     Config {
         /// The setting's name, as written in the TOML file.
         key: String,
@@ -34,7 +34,7 @@ pub enum Error {
         reason: String,
     },
     /// A weight file does not fit the model.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {reason}", printable(path))]
     Weights {
         /// The weight file.
         path: PathBuf,
@@ -42,7 +42,7 @@ pub enum Error {
         reason: String,
     },
     /// A checkpoint or run folder cannot be used.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {reason}", printable(path))]
     Checkpoint {
         /// The file or folder.
         path: PathBuf,
@@ -50,7 +50,10 @@ pub enum Error {
         reason: String,
     },
     /// A whole file of another version of the program.
-    #[error("{}: has format {format}, this program reads {known}: use the version of ibot that wrote it", path.display())]
+    #[error(
+        "{}: has format {format}, this program reads {known}: use the version of ibot that wrote it",
+        printable(path)
+    )]
     OtherFormat {
         /// The file.
         path: PathBuf,
@@ -82,7 +85,7 @@ pub enum Error {
     #[error("{0}")]
     Training(String),
     /// The user stopped the run; its state is written.
-    #[error("interrupted at step {step}; the state is in {}", run.display())]
+    #[error("interrupted at step {step}; the state is in {}", printable(run))]
     Interrupted {
         /// The last finished step.
         step: usize,

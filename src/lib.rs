@@ -76,12 +76,13 @@ pub mod losses;
 pub mod masking;
 pub mod memory;
 pub mod model;
+pub mod path_text;
 pub mod picture;
 pub mod random;
 pub mod teacher;
 pub mod tensorboard;
 pub mod train;
-mod unfinished;
+pub mod unfinished;
 pub mod verify;
 pub mod weights;
 

@@ -1,10 +1,11 @@
 //! A file that is not there until all of it is.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write as _};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::io::{BufWriter, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 
 /// A file under a temporary name, whole and synced; removed when it is dropped without having been renamed.
 #[must_use]
@@ -19,9 +20,7 @@ impl<'a> Unfinished<'a> {
         path: &'a Path,
         write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
     ) -> Result<Self> {
-        let mut name = path.file_name().unwrap_or_default().to_os_string();
-        name.push(".tmp");
-        let temporary = path.with_file_name(name);
+        let temporary = temporary(path);
         let file = File::create(&temporary).map_err(Error::io(path))?;
         let unfinished = Self { path, temporary };
         let mut file = BufWriter::with_capacity(1 << 20, file);
@@ -47,6 +46,39 @@ impl Drop for Unfinished<'_> {
     }
 }
 
+/// The name that a file has until it is whole.
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".tmp");
+    path.with_file_name(name)
+}
+
+/// Refuses a path that no file can be written to, before the work whose result goes there: makes an empty file
+/// beside it, and removes that.
+///
+/// # Errors
+/// [`Error::Data`] where it is a folder or its folder is missing, [`Error::Io`] where no file can be made.
+pub fn check_writable(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Err(Error::data(path, "is a folder; name a file in it"));
+    }
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        let reason = format!("there is no folder {}; make it first", printable(folder));
+        return Err(Error::data(path, reason));
+    }
+    // the longest name that it will have
+    match fs::symlink_metadata(temporary(path)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io(path)(error)),
+        _ => {}
+    }
+    // two processes that check one folder must not meet
+    let random = RandomState::new().build_hasher().finish();
+    let probe = path.with_file_name(format!(".ibot-{random:016x}.tmp"));
+    File::create_new(&probe).map_err(Error::io(path))?;
+    fs::remove_file(&probe).map_err(Error::io(path))
+}
+
 /// Writes a file, whole or not at all.
 ///
 /// # Errors
@@ -66,4 +98,30 @@ pub(crate) fn sync_folder(path: &Path) -> Result<()> {
     File::open(path)
         .and_then(|folder| folder.sync_all())
         .map_err(Error::io(path))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_is_known_before() {
+        let folder = std::env::temp_dir().join(format!("ibot-writable-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let reason = |name: &str| check_writable(&folder.join(name)).unwrap_err().to_string();
+        assert!(reason("").contains("is a folder"), "{}", reason(""));
+        assert!(reason("no/x.npy").contains("there is no folder"));
+        assert!(reason(&"n".repeat(300)).contains("nnn"));
+        // the name itself would do, the one that it has until it is whole would not
+        assert!(reason(&"n".repeat(254)).contains("nnn"));
+        fs::write(folder.join("there.npy"), "as it was").unwrap();
+        for name in ["new.npy", "there.npy"] {
+            check_writable(&folder.join(name)).unwrap();
+        }
+        let left: Vec<_> = fs::read_dir(&folder).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1);
+        assert_eq!(fs::read(left[0].path()).unwrap(), b"as it was");
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -9,12 +9,14 @@ use super::Embedded;
 use super::table::csv_field;
 use crate::error::Result;
 use crate::model::LinearClassifier;
+use crate::path_text::{self, path_text};
 use crate::unfinished::Unfinished;
 
 /// The most probable class of a picture.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Classified {
     /// The picture.
+    #[serde(serialize_with = "path_text::serialize")]
     pub path: PathBuf,
     /// Name of the class.
     pub class: String,
@@ -56,7 +58,7 @@ pub fn write_classified(path: &Path, classified: &[Classified]) -> Result<()> {
     let written = Unfinished::write(path, |file| {
         writeln!(file, "path,class,probability")?;
         for picture in classified {
-            let (name, class) = (picture.path.to_string_lossy(), &picture.class);
+            let (name, class) = (path_text(&picture.path), &picture.class);
             let (name, class) = (csv_field(&name), csv_field(class));
             writeln!(file, "{name},{class},{:.6}", picture.probability)?;
         }

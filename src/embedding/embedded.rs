@@ -34,12 +34,14 @@ impl FeatureKind {
 pub struct Embedded {
     /// Features and classes, in the folder's order.
     pub set: FeatureSet,
-    /// Path of each picture, with the folder's before it.
+    /// Path of each picture, absolute.
     pub paths: Vec<PathBuf>,
     /// Names of the classes.
     pub classes: Vec<String>,
     /// Pictures that could not be read, and why.
     pub skipped: Vec<(PathBuf, String)>,
+    /// Whether `progress` ended the work before the last picture.
+    pub is_cut_short: bool,
     /// [`crate::embedding::FolderRequest::recipe`] of the features.
     pub recipe: String,
 }

@@ -46,11 +46,11 @@ impl FolderRequest {
     }
 }
 
-/// Features of all pictures of a folder, in its order. `progress` hears the number of pictures after each batch, and stops
-/// by giving false.
+/// Features of all pictures of a folder, in its order. `progress` hears the number of pictures after each batch; where it
+/// gives false, the features made so far are the result, and [`Embedded::is_cut_short`] says so.
 ///
 /// # Errors
-/// A number of layers that the model does not have, no usable picture, a device that failed, a feature that is not finite, or [`Error::Stopped`].
+/// A number of layers that the model does not have, no usable picture, a device that failed, or a feature that is not finite.
 pub fn embed_folder(
     embedder: &Embedder,
     folder: &Arc<ImageFolder>,
@@ -99,11 +99,15 @@ pub fn embed_folder(
             }
         }
         embedded.set.labels.extend(batch.labels);
-        let paths = batch.samples.iter().map(|sample| folder.name(*sample));
-        embedded.paths.extend(paths);
+        for sample in batch.samples {
+            let path = folder.name(sample);
+            let absolute = std::path::absolute(&path).map_err(Error::io(&path))?;
+            embedded.paths.push(absolute);
+        }
         embedded.skipped.extend(batches.take_skipped());
         if !progress(embedded.paths.len()) {
-            return Err(Error::Stopped);
+            embedded.is_cut_short = embedded.paths.len() < folder.len();
+            break;
         }
     }
     embedded.skipped.extend(batches.take_skipped());

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 #[cfg(feature = "hub")]
 use super::hub::fetch;
 use crate::error::Result;
+use crate::error::printable;
 
 /// What a name on the hub begins with.
 const HUB: &str = "hf:";
@@ -48,10 +49,10 @@ impl ModelSource {
         }
     }
 
-    /// As it was given.
+    /// As it was given, safe to print.
     pub fn display(&self) -> impl fmt::Display {
         match self {
-            Self::File(file) => file.display().to_string(),
+            Self::File(file) => printable(file),
             Self::Hub(name) => format!("{HUB}{name}"),
         }
     }

@@ -18,12 +18,14 @@ use std::path::Path;
 
 use super::Embedded;
 use crate::error::{Error, Result};
+use crate::path_text::path_text;
+use crate::unfinished::check_writable;
 pub(super) use csv::field as csv_field;
 
 /// Embeddings of pictures, with where each is from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EmbeddingTable {
-    /// The picture of each row, `[B]`.
+    /// The picture of each row, absolute, `[B]`; see [`crate::path_text`].
     pub paths: Vec<String>,
     /// Its class, where it has one, `[B]`.
     pub labels: Vec<Option<String>>,
@@ -83,16 +85,29 @@ impl EmbeddingTable {
     /// The features of a folder by the model whose file has this hash.
     pub fn of(embedded: Embedded, model: &str) -> Self {
         let labels = embedded.class_names();
-        let paths = embedded.paths.iter();
         Self {
-            paths: paths
-                .map(|path| path.to_string_lossy().into_owned())
-                .collect(),
+            paths: embedded.paths.iter().map(|path| path_text(path)).collect(),
             labels,
             width: embedded.set.width,
             features: embedded.set.features,
             model: Some(model.to_owned()),
             recipe: Some(embedded.recipe),
+        }
+    }
+
+    /// The rows at these places.
+    pub fn rows_at(&self, places: &[usize]) -> Self {
+        let features = places.iter().flat_map(|at| {
+            let row = at * self.width..(at + 1) * self.width;
+            &self.features[row]
+        });
+        Self {
+            paths: places.iter().map(|at| self.paths[*at].clone()).collect(),
+            labels: places.iter().map(|at| self.labels[*at].clone()).collect(),
+            width: self.width,
+            features: features.copied().collect(),
+            model: self.model.clone(),
+            recipe: self.recipe.clone(),
         }
     }
 
@@ -104,6 +119,18 @@ impl EmbeddingTable {
     /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
         self.paths.is_empty()
+    }
+
+    /// Refuses a path that [`Self::write`] will not be able to write to, before the work that leads to a table.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where the ending is not known, the folder is missing or the path is one, [`Error::Io`] where a
+    /// file cannot be made there.
+    pub fn check_path(path: &Path) -> Result<()> {
+        if TableFormat::of(path)? == TableFormat::Npy {
+            check_writable(&npy::paths_file(path))?;
+        }
+        check_writable(path)
     }
 
     /// Writes the table, whole or not at all, in the format that the ending of `path` names; replaces a file of that name.

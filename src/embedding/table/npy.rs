@@ -3,7 +3,7 @@
 //! Format 1.0 of <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{EmbeddingTable, csv};
 use crate::error::Result;
@@ -15,7 +15,7 @@ const BEFORE_HEADER: usize = 10;
 
 /// Writes `NAME.npy` and `NAME.paths.csv`; the paths get their name first, so that no features are without them.
 pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {
-    let paths_csv = path.with_extension("paths.csv");
+    let paths_csv = paths_file(path);
     let paths = csv::write_paths(table, &paths_csv)?;
     let features = Unfinished::write(path, |file| {
         file.write_all(&header(table.len(), table.width))?;
@@ -23,6 +23,11 @@ pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {
     })?;
     paths.finish()?;
     features.finish()
+}
+
+/// The neighbour that holds the paths.
+pub(super) fn paths_file(path: &Path) -> PathBuf {
+    path.with_extension("paths.csv")
 }
 
 /// All that is before the values: a Python dict, padded so that they begin at a multiple of 64 bytes.

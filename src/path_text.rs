@@ -1,0 +1,77 @@
+//! Paths in text files, of which every one must lead back to its file.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serializer;
+
+/// A path as text: itself where it is Unicode; a byte that is none, which Linux allows, is written as `\xff`.
+pub fn path_text(path: &Path) -> String {
+    let mut text = String::new();
+    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+        text += chunk.valid();
+        for byte in chunk.invalid() {
+            text += &format!("\\x{byte:02x}");
+        }
+    }
+    text
+}
+
+/// The path that [`path_text`] wrote.
+pub fn path_of_text(text: &str) -> PathBuf {
+    #[cfg(unix)]
+    if text.contains("\\x") {
+        use std::os::unix::ffi::OsStringExt as _;
+        return std::ffi::OsString::from_vec(bytes_of_text(text.as_bytes())).into();
+    }
+    PathBuf::from(text)
+}
+
+/// Text with each `\x80` to `\xff` as the byte that it stands for; below 0x80 it stands for itself.
+#[cfg(unix)]
+fn bytes_of_text(mut text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    while let [first, after @ ..] = text {
+        let escaped = text.strip_prefix(b"\\x").and_then(|hex| hex.get(..2));
+        let escaped = escaped.and_then(|hex| std::str::from_utf8(hex).ok());
+        let escaped = escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match escaped.filter(|byte| !byte.is_ascii()) {
+            Some(byte) => {
+                bytes.push(byte);
+                text = &text[4..];
+            }
+            None => {
+                bytes.push(*first);
+                text = after;
+            }
+        }
+    }
+    bytes
+}
+
+/// For serde, whose own way refuses a path that is no Unicode.
+pub(crate) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path_text(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unicode_stays_as_it_is() {
+        for path in ["a/K\u{e4}se.png", r"C:\xyz\x1.png", "line\nbreak", ""] {
+            assert_eq!(path_text(Path::new(path)), path);
+            assert_eq!(path_of_text(path), Path::new(path));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn other_bytes_come_back() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt as _;
+        let path = Path::new(OsStr::from_bytes(b"caf\xe9/\xff\xfe.png"));
+        assert_eq!(path_text(path), r"caf\xe9/\xff\xfe.png");
+        assert_eq!(path_of_text(&path_text(path)), path);
+    }
+}
