@@ -2,8 +2,6 @@
 
 mod cli;
 
-use clap::Parser;
-
 /// Each burn operation on the CPU allocates its result: a fast allocator is worth a tenth of a step.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -16,16 +14,29 @@ fn main() {
     // of the CPU time of a step (perf: clear_page_erms).
     // SAFETY: sets one number of the allocator, before any other thread runs.
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
+    without_wayland();
     cli::logger::install();
     ibot::device::on_no_answer(|error| end(Err(error)));
-    end(cli::Command::parse().run());
+    end(cli::Command::parse().and_then(cli::Command::run));
+}
+
+/// Where there is no desktop (containers, cron), libwayland, which Mesa asks for one, prints lines that begin with `error:`
+/// as this program's own do. A display that is named by its path, and not there, is looked for without a word.
+fn without_wayland() {
+    #[cfg(target_os = "linux")]
+    if std::env::var_os("XDG_RUNTIME_DIR").is_none()
+        && std::env::var_os("WAYLAND_DISPLAY").is_none()
+    {
+        // SAFETY: called before any other thread runs.
+        unsafe { std::env::set_var("WAYLAND_DISPLAY", "/no/display") };
+    }
 }
 
 fn end(result: ibot::Result<()>) -> ! {
     let code = match result {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("error: {error}");
+            cli::output::warn(format_args!("error: {error}"));
             cli::exit_code(&error)
         }
     };

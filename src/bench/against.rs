@@ -86,18 +86,18 @@ const ROUNDS: usize = 3;
 /// Runs steps, loader and losses of both sides by turns; calls `report` with each comparison.
 ///
 /// # Errors
-/// Python, a module or a script is missing, with the remedy; or one side fails.
+/// Python, a module or a script is missing, with the remedy; one side fails; or `report` does.
 pub fn compare(
     peers: &Peers,
     against: &Against,
-    report: &mut dyn FnMut(&Comparison),
+    report: &mut dyn FnMut(&Comparison) -> Result<()>,
 ) -> Result<()> {
     for comparison in compare_steps(peers, against)? {
-        report(&comparison);
+        report(&comparison)?;
     }
-    report(&compare_loaders(peers, against)?);
+    report(&compare_loaders(peers, against)?)?;
     for comparison in compare_losses(peers, against)? {
-        report(&comparison);
+        report(&comparison)?;
     }
     Ok(())
 }

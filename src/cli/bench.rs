@@ -13,7 +13,8 @@ use ibot::data::{FolderConfig, ImageFolder, TrainViews, bench_loader};
 use ibot::train::RunConfig;
 use ibot::{Error, Result};
 
-use super::{DeviceArgs, say};
+use super::DeviceArgs;
+use super::output::{answer, warn};
 
 /// A day: the longest measurement.
 const MAX_SECONDS: f64 = 86_400.0;
@@ -129,30 +130,28 @@ impl BenchArgs {
             steps: self.steps,
             selected: self.device.select()?,
         };
-        eprintln!("{}", request.selected);
+        warn(&request.selected);
         let report = bench_steps(&request, &mut |times| {
-            eprintln!(
+            warn(format_args!(
                 "step: {:.1} ms, loss {:.3}",
                 times.total_s * 1e3,
                 times.loss
-            );
+            ));
         })?;
-        self.tell(&report);
-        Ok(())
+        self.tell(&report)
     }
 
     /// A report as the user wants it.
-    fn tell<R: serde::Serialize + std::fmt::Display>(&self, report: &R) {
+    fn tell<R: serde::Serialize + std::fmt::Display>(&self, report: &R) -> Result<()> {
         match self.json {
-            true => say(serde_json::json!(report)),
-            false => say(report),
+            true => answer(serde_json::json!(report)),
+            false => answer(report),
         }
     }
 
     fn time_kernels(&self) -> Result<()> {
         let report = bench_kernels(&self.device.select()?, self.steps)?;
-        self.tell(&report);
-        Ok(())
+        self.tell(&report)
     }
 
     fn time_scaling(&self) -> Result<()> {
@@ -161,10 +160,9 @@ impl BenchArgs {
         let report = bench_scaling(
             &self.size(),
             &mut |size| bench_in_process(&program, size, self.steps, &device),
-            &mut |size| eprintln!("{size}"),
+            &mut |size| warn(size),
         )?;
-        self.tell(&report);
-        Ok(())
+        self.tell(&report)
     }
 
     fn time_against(&self, folder: &Path) -> Result<()> {
@@ -182,13 +180,13 @@ impl BenchArgs {
             data: self.data.clone(),
             seconds: self.seconds,
         };
-        eprintln!("{}; {}", against.selected, against.size);
+        warn(format_args!("{}; {}", against.selected, against.size));
         if !self.json {
             let heads = ("", "ibot", "Python", "", "ratio");
-            say(format_args!(
+            answer(format_args!(
                 "{:<56} {:>10} {:>10} {:<9} {:>7}",
                 heads.0, heads.1, heads.2, heads.3, heads.4
-            ));
+            ))?;
         }
         compare(&peers, &against, &mut |comparison| self.tell(comparison))
     }
@@ -212,7 +210,7 @@ impl BenchArgs {
             ..
         } = run.resolved()?;
         let folder = Arc::new(ImageFolder::scan(data, &folder)?);
-        eprintln!("{}", folder.summary());
+        warn(folder.summary());
         let views = TrainViews {
             augment,
             masks: method.mask_policy(),
@@ -224,11 +222,11 @@ impl BenchArgs {
             let images_per_s = bench_loader(folder.clone(), views.clone(), workers, duration)?;
             match self.json {
                 true => {
-                    say(serde_json::json!({ "workers": workers, "images_per_s": images_per_s }));
+                    answer(serde_json::json!({ "workers": workers, "images_per_s": images_per_s }))?
                 }
-                false => say(format_args!(
+                false => answer(format_args!(
                     "workers {workers}: {images_per_s:.1} images/s"
-                )),
+                ))?,
             }
         }
         Ok(())

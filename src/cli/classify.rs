@@ -7,8 +7,10 @@ use ibot::Result;
 use ibot::embedding::{Classified, FeatureKind, classify, write_classified};
 use ibot::error::printable;
 use ibot::model::LinearClassifier;
+use ibot::unfinished::check_writable;
 use serde::Serialize;
 
+use super::destination::outside;
 use super::model::ModelArgs;
 
 /// Flags of `ibot classify`.
@@ -33,6 +35,10 @@ struct Report {
 
 impl ClassifyArgs {
     pub fn run(&self) -> Result<()> {
+        if let Some(out) = &self.out {
+            check_writable(out)?;
+            outside("--out", out, &self.data)?;
+        }
         let embedder = self.model.load()?;
         let classifier = LinearClassifier::read(&self.model.local()?.0, embedder.card())?;
         let folder = self.model.scan(&self.data)?;
@@ -54,7 +60,7 @@ impl Report {
     /// A line a picture, or where they were written.
     fn text(&self, out: Option<&PathBuf>) -> String {
         if let Some(out) = out {
-            return format!("{}: {} pictures", out.display(), self.pictures.len());
+            return format!("{}: {} pictures", printable(out), self.pictures.len());
         }
         let mut text = String::new();
         for picture in &self.pictures {

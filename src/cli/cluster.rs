@@ -3,18 +3,24 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use ibot::data::FolderConfig;
+use ibot::data::PictureSource as _;
 use ibot::data::decode::decode_rgb;
 use ibot::embedding::FeatureKind;
+use ibot::error::printable;
 use ibot::eval::{KMeansConfig, adjusted_rand_index, k_means, normalized_mutual_information};
+use ibot::path_text::path_text;
 use ibot::picture::{Captioned, contact_sheet};
 use ibot::random::{Random, Stream};
 use ibot::{Error, Result};
 use image::DynamicImage;
+use image::imageops::FilterType;
 use serde::Serialize;
 
+use super::destination;
 use super::model::ModelArgs;
 
+/// Clusters where nothing says how many.
+const CLUSTERS: usize = 10;
 /// Side of a thumbnail, and thumbnails in a row.
 const THUMBNAIL: (u32, usize) = (96, 8);
 
@@ -26,7 +32,7 @@ pub struct ClusterArgs {
     /// Image folder.
     #[arg(long)]
     data: PathBuf,
-    /// Number of clusters [default: that of the classes, or 10].
+    /// Number of clusters [default: that of the classes, or 10, and at most one a picture].
     #[arg(long)]
     clusters: Option<usize>,
     /// Folder for a contact sheet of each cluster.
@@ -55,24 +61,26 @@ struct Report {
 #[derive(Debug, Serialize)]
 struct Cluster {
     pictures: usize,
-    sheet: Option<PathBuf>,
-    paths: Vec<PathBuf>,
+    sheet: Option<String>,
+    paths: Vec<String>,
 }
 
 impl ClusterArgs {
     pub fn run(&self) -> Result<()> {
+        if self.clusters == Some(0) {
+            return Err(Error::config("--clusters", 0, "must be at least 1"));
+        }
+        if let Some(out) = &self.out {
+            destination::folder("--out", out)?;
+            destination::outside("--out", out, &self.data)?;
+        }
         let embedder = self.model.load()?;
         let folder = self.model.scan(&self.data)?;
+        self.clusters(folder.len(), folder.classes().len())?;
         let embedded = self.model.embed(&embedder, &folder, self.features, 1)?;
         let (count, width) = (embedded.set.len(), embedded.set.width);
-        let clusters = self.clusters.unwrap_or(match embedded.classes.len() {
-            0 | 1 => 10,
-            classes => classes,
-        });
-        if !(1..=count).contains(&clusters) {
-            let remedy = format!("must be from 1 to the number of pictures, {count}");
-            return Err(Error::config("--clusters", clusters, remedy));
-        }
+        // pictures that could not be decoded are in none
+        let clusters = self.clusters(count, embedded.classes.len())?;
         let rows = embedded.set.unit_rows();
         let mut random = Random::new(self.seed, 0, 0, Stream::Cluster);
         let found = k_means(&rows, width, &KMeansConfig::new(clusters), &mut random)
@@ -107,8 +115,10 @@ impl ClusterArgs {
                     let members: Vec<(PathBuf, String)> = members.collect();
                     Ok(Cluster {
                         pictures: members.len(),
-                        sheet: self.sheet_of(cluster, &members)?,
-                        paths: members.into_iter().map(|(path, _)| path).collect(),
+                        sheet: self
+                            .sheet_of(cluster, &members)?
+                            .map(|file| path_text(&file)),
+                        paths: members.iter().map(|(path, _)| path_text(path)).collect(),
                     })
                 })
                 .collect::<Result<_>>()?,
@@ -117,6 +127,19 @@ impl ClusterArgs {
             adjusted_rand_index: has_classes.then(|| adjusted_rand_index(&truth, &assigned)),
         };
         self.model.answer(&report, || report.text())
+    }
+
+    /// How many clusters so many pictures in so many classes are put into.
+    fn clusters(&self, pictures: usize, classes: usize) -> Result<usize> {
+        match self.clusters {
+            Some(asked) if asked > pictures => {
+                let remedy = format!("must be at most the number of pictures, {pictures}");
+                Err(Error::config("--clusters", asked, remedy))
+            }
+            Some(asked) => Ok(asked),
+            None if classes > 1 => Ok(classes.min(pictures)),
+            None => Ok(CLUSTERS.min(pictures)),
+        }
     }
 
     /// Writes the contact sheet of a cluster, its pictures each with its class.
@@ -139,25 +162,36 @@ impl ClusterArgs {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             (path.clone(), format!("{class} {name}").trim().to_owned())
         });
-        save_sheet(&file, &title, &captioned.collect::<Vec<_>>())?;
+        let captioned: Vec<(PathBuf, String)> = captioned.collect();
+        save_sheet(&file, &title, &captioned, self.model.max_pixels)?;
         Ok(Some(file))
     }
 }
 
-/// Writes a contact sheet of the pictures, with their captions, that can still be read; gives the number of the others.
-pub fn save_sheet(file: &Path, title: &str, paths: &[(PathBuf, String)]) -> Result<usize> {
+/// Writes a contact sheet of the pictures, with their captions, that can still be read; gives the number of the others. One
+/// of them at a time is in memory at its full size.
+pub fn save_sheet(
+    file: &Path,
+    title: &str,
+    paths: &[(PathBuf, String)],
+    max_pixels: u64,
+) -> Result<usize> {
+    let (side, columns) = THUMBNAIL;
     let pictures: Vec<(DynamicImage, &str)> = paths
         .iter()
         .filter_map(|(path, caption)| {
-            let picture = decode_rgb(path, FolderConfig::default().max_pixels).ok()?;
-            Some((DynamicImage::from(picture), caption.as_str()))
+            let picture = DynamicImage::from(decode_rgb(path, max_pixels).ok()?);
+            let picture = match picture.width().max(picture.height()) > side {
+                true => picture.resize(side, side, FilterType::Triangle),
+                false => picture,
+            };
+            Some((picture, caption.as_str()))
         })
         .collect();
     let captioned: Vec<Captioned<'_>> = pictures
         .iter()
         .map(|(picture, caption)| Captioned { picture, caption })
         .collect();
-    let (side, columns) = THUMBNAIL;
     save_png(file, &contact_sheet(title, &captioned, columns, side))?;
     Ok(paths.len() - captioned.len())
 }
@@ -177,7 +211,7 @@ impl Report {
             let sheet = cluster
                 .sheet
                 .as_ref()
-                .map(|sheet| format!("  {}", sheet.display()));
+                .map(|sheet| format!("  {}", printable(sheet)));
             let pictures = cluster.pictures;
             let _ = writeln!(
                 text,

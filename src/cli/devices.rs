@@ -3,7 +3,7 @@
 use ibot::Result;
 use ibot::device::{auto_choice, list_adapters};
 
-use super::say;
+use super::output::answer;
 
 /// Flags of `ibot devices`.
 #[derive(Debug, clap::Args)]
@@ -17,16 +17,14 @@ impl DevicesArgs {
     pub fn run(&self) -> Result<()> {
         let adapters = list_adapters()?;
         if self.json {
-            say(serde_json::json!(adapters));
-            return Ok(());
+            return answer(serde_json::json!(adapters));
         }
         if adapters.is_empty() {
-            say("no GPU that wgpu can use (Vulkan, Metal or DX12)");
+            answer("no GPU that wgpu can use (Vulkan, Metal or DX12)")?;
         }
         for adapter in &adapters {
-            say(adapter);
+            answer(adapter)?;
         }
-        say(format_args!("auto takes {}", auto_choice()?));
-        Ok(())
+        answer(format_args!("auto takes {}", auto_choice()?))
     }
 }

@@ -1,12 +1,17 @@
 //! `ibot embed`: the features of a folder's pictures as a file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use ibot::Result;
-use ibot::embedding::{EmbeddingTable, FeatureKind, TableFormat};
+use ibot::data::PictureSource as _;
+use ibot::embedding::{EmbeddingTable, FeatureKind};
+use ibot::error::printable;
+use ibot::path_text::path_text;
+use ibot::{Error, Result};
 use serde::Serialize;
 
+use super::destination::outside;
 use super::model::ModelArgs;
+use super::signals::stop_on_signal;
 
 /// Flags of `ibot embed`.
 #[derive(Debug, clap::Args)]
@@ -29,7 +34,7 @@ pub struct EmbedArgs {
 
 #[derive(Debug, Serialize)]
 struct Report {
-    out: PathBuf,
+    out: String,
     pictures: usize,
     width: usize,
     /// Pictures that could not be read.
@@ -38,23 +43,44 @@ struct Report {
 
 impl EmbedArgs {
     pub fn run(&self) -> Result<()> {
-        TableFormat::of(&self.out)?; // before hours of work
+        EmbeddingTable::check_path(&self.out)?;
+        outside("--out", &self.out, &self.data)?;
         let embedder = self.model.load()?;
         let folder = self.model.scan(&self.data)?;
+        let stop = stop_on_signal()?;
         let (kind, layers) = (self.features, self.layers);
-        let embedded = self.model.embed(&embedder, &folder, kind, layers)?;
+        let embedded = self
+            .model
+            .embed_until(&embedder, &folder, kind, layers, &stop)?;
         let skipped = folder.summary().skipped.len() + embedded.skipped.len();
+        let is_cut_short = embedded.is_cut_short;
+        let out = match is_cut_short {
+            false => self.out.clone(),
+            true => partial(&self.out),
+        };
         let table = EmbeddingTable::of(embedded, embedder.hash());
-        table.write(&self.out)?;
+        table.write(&out)?;
+        if is_cut_short {
+            let (made, of, out) = (table.len(), folder.len(), printable(&out));
+            self.model
+                .note(&format!("{out}: the first {made} of {of} pictures"));
+            return Err(Error::Stopped);
+        }
         let report = Report {
-            out: self.out.clone(),
+            out: path_text(&out),
             pictures: table.len(),
             width: table.width,
             skipped,
         };
         self.model.answer(&report, || {
-            let out = self.out.display();
+            let out = printable(&report.out);
             format!("{out}: {} x {} features", report.pictures, report.width)
         })
     }
+}
+
+/// `x.partial.npy` for `x.npy`: the name that was asked for is that of all pictures.
+fn partial(out: &Path) -> PathBuf {
+    let ending = out.extension().unwrap_or_default().to_string_lossy();
+    out.with_extension(format!("partial.{ending}"))
 }

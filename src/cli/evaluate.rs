@@ -1,12 +1,16 @@
 //! `ibot knn` and `ibot probe`: how well the features tell classes apart.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use ibot::data::Parts;
 use ibot::embedding::{Embedded, Embedder, FeatureKind};
+use ibot::error::printable;
 use ibot::eval::{
-    FeatureSet, ProbeConfig, knn_report, linear_probe, spread, stratified_split, wilson_interval,
+    FeatureSet, ProbeConfig, Split, knn_report, linear_probe, spread, stratified_split,
+    wilson_interval,
 };
+use ibot::path_text::path_text;
 use ibot::{Error, Result};
 use serde::Serialize;
 
@@ -18,12 +22,12 @@ pub struct SplitArgs {
     /// Labelled image folder: a folder a class.
     #[arg(long)]
     data: PathBuf,
-    /// Labelled image folder to test on; without it, a part of --data.
+    /// Labelled image folder to test on; without it, the part val or test of --data where it has parts, or a share of it.
     #[arg(long)]
     val: Option<PathBuf>,
-    /// Share of --data that is held out, without --val.
-    #[arg(long, default_value_t = 0.2, conflicts_with = "val")]
-    held_out: f64,
+    /// Share of --data that is held out, without --val [default: 0.2].
+    #[arg(long, value_name = "SHARE", conflicts_with = "val")]
+    held_out: Option<f64>,
     /// Held-out parts to try, without --val; the result is their mean.
     #[arg(long, default_value_t = 5, conflicts_with = "val")]
     splits: u64,
@@ -116,48 +120,106 @@ struct Report {
     chosen: &'static str,
 }
 
+/// Share that is held out where nothing else is said.
+const HELD_OUT: f64 = 0.2;
+
 /// A training and a test part.
 type Pair = (FeatureSet, FeatureSet);
 
+/// The folders that a split is of.
+struct Folders {
+    data: PathBuf,
+    val: Option<PathBuf>,
+}
+
 impl SplitArgs {
+    /// Refuses, before any work, what no pictures could make work.
+    fn check(&self) -> Result<()> {
+        if let Some(share) = self
+            .held_out
+            .filter(|share| !(*share > 0.0 && *share < 1.0))
+        {
+            let remedy = "must be above 0 and below 1, such as 0.2";
+            return Err(Error::config("--held-out", share, remedy));
+        }
+        if self.splits == 0 {
+            return Err(Error::config("--splits", 0, "must be at least 1"));
+        }
+        Ok(())
+    }
+
+    /// The folders: those that were named, or the parts of --data; says which.
+    fn folders(&self, model: &ModelArgs) -> Folders {
+        let named = Folders {
+            data: self.data.clone(),
+            val: self.val.clone(),
+        };
+        if self.val.is_some() || self.held_out.is_some() {
+            return named;
+        }
+        let Some(Parts {
+            train,
+            val: Some(val),
+            ..
+        }) = Parts::of(&self.data)
+        else {
+            return named;
+        };
+        let (from, to) = (printable(&train), printable(&val));
+        model.note(&format!(
+            "data {}: has parts; tests on {to} by {from}",
+            printable(&self.data)
+        ));
+        Folders {
+            data: train,
+            val: Some(val),
+        }
+    }
+
     fn pairs(
         &self,
         model: &ModelArgs,
         embedder: &Embedder,
         layers: usize,
+        folders: &Folders,
     ) -> Result<(Vec<Pair>, Embedded)> {
-        let folder = model.scan(&self.data)?;
+        let folder = model.scan(&folders.data)?;
         if folder.classes().len() < 2 {
             let reason = "has fewer than two classes: each folder of its first level is one";
-            return Err(Error::data(&self.data, reason));
+            return Err(Error::data(&folders.data, reason));
         }
-        let train = model.embed(embedder, &folder, self.features, layers)?;
-        if let Some(val) = &self.val {
+        let embed = |folder| model.embed(embedder, folder, self.features, layers);
+        if let Some(val) = &folders.val {
             let queries = model.scan(val)?;
             let queries = queries.as_ref().clone().with_classes(folder.classes())?;
-            let test = model.embed(embedder, &queries.into(), self.features, layers)?;
+            if queries.labels().iter().flatten().next().is_none() {
+                let reason = "has no picture with a class: each folder of its first level is one";
+                return Err(Error::data(val, reason));
+            }
+            let train = embed(&folder)?;
+            let test = embed(&queries.into())?;
             return Ok((vec![(train.set.clone(), test.set)], train));
         }
-        if !(self.held_out > 0.0 && self.held_out < 1.0) {
-            let remedy = "must be above 0 and below 1, such as 0.2";
-            return Err(Error::config("--held-out", self.held_out, remedy));
-        }
-        if self.splits == 0 {
-            return Err(Error::config("--splits", 0, "must be at least 1"));
-        }
-        let pairs = (0..self.splits).map(|seed| {
-            let split = stratified_split(&train.set.labels, self.held_out, seed);
-            (train.set.rows(&split.kept), train.set.rows(&split.held_out))
-        });
-        let pairs: Vec<Pair> = pairs.collect();
-        if pairs
+        self.splits(&folders.data, &folder.labels())?; // before hours of work
+        let train = embed(&folder)?;
+        let splits = self.splits(&folders.data, &train.set.labels)?;
+        let pairs = splits
             .iter()
-            .any(|(kept, held_out)| kept.is_empty() || held_out.is_empty())
-        {
+            .map(|split| (train.set.rows(&split.kept), train.set.rows(&split.held_out)));
+        Ok((pairs.collect(), train))
+    }
+
+    /// The places of each split's parts.
+    fn splits(&self, data: &Path, labels: &[Option<usize>]) -> Result<Vec<Split>> {
+        let share = self.held_out.unwrap_or(HELD_OUT);
+        let splits = (0..self.splits).map(|seed| stratified_split(labels, share, seed));
+        let splits: Vec<Split> = splits.collect();
+        let is_empty = |split: &Split| split.kept.is_empty() || split.held_out.is_empty();
+        if splits.iter().any(is_empty) {
             let reason = "has too few pictures with a class to hold some out; give --val";
-            return Err(Error::data(&self.data, reason));
+            return Err(Error::data(data, reason));
         }
-        Ok((pairs, train))
+        Ok(splits)
     }
 
     /// The report over all splits of the features of so many layers; `classify` tries each way on one of them, and `chosen`
@@ -170,8 +232,9 @@ impl SplitArgs {
         chosen: &'static str,
         classify: impl Fn(&FeatureSet, &FeatureSet) -> Option<Vec<Found>>,
     ) -> Result<()> {
-        let (pairs, embedded) = self.pairs(model, embedder, layers)?;
-        let none = || Error::data(&self.data, "has no picture with a class");
+        let folders = self.folders(model);
+        let (pairs, embedded) = self.pairs(model, embedder, layers, &folders)?;
+        let none = || Error::data(&folders.data, "has no picture with a class");
         let found: Vec<Vec<Found>> = pairs
             .iter()
             .map(|(train, test)| classify(train, test).ok_or_else(none))
@@ -183,11 +246,12 @@ impl SplitArgs {
             let top1: Vec<f64> = found.iter().map(|split| split[way].top1).collect();
             let top5 = found.iter().map(|split| split[way].top5).sum::<f64>() / found.len() as f64;
             let spread = spread(&top1)?;
-            let interval = match self.val {
+            let interval = match folders.val {
                 Some(_) => wilson_interval(spread.mean, tested),
+                // a share is never more than all
                 None => [
-                    spread.mean - spread.deviation,
-                    spread.mean + spread.deviation,
+                    (spread.mean - spread.deviation).max(0.0),
+                    (spread.mean + spread.deviation).min(1.0),
                 ],
             };
             Some(Row {
@@ -200,8 +264,8 @@ impl SplitArgs {
         };
         let report = Report {
             model: model.model.display().to_string(),
-            data: self.data.display().to_string(),
-            val: self.val.as_ref().map(|val| val.display().to_string()),
+            data: path_text(&folders.data),
+            val: folders.val.as_deref().map(path_text),
             pictures: embedded.set.len(),
             classes: embedded.classes.len(),
             tested,
@@ -250,6 +314,7 @@ impl KnnArgs {
             let remedy = "must be above 0, such as 0.07";
             return Err(Error::config("--temperature", self.temperature, remedy));
         }
+        self.split.check()?;
         let embedder = self.model.load()?;
         self.split
             .report(&self.model, &embedder, 1, "", |bank, queries| {
@@ -287,6 +352,7 @@ impl ProbeArgs {
             candidates: candidates.clone(),
             ..config
         };
+        self.split.check()?;
         let embedder = self.model.load()?;
         let depth = embedder.architecture().depth;
         let default = || if depth < 4 { vec![1] } else { vec![1, 4] };

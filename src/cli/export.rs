@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use ibot::checkpoint::{Checkpoint, Store};
+use ibot::error::printable;
 use ibot::model::{DataCard, ModelOptions, ModelSource, OnnxModel, read_model};
 use ibot::train::{Export, ExportFormat, RunRecord};
 use ibot::weights::Role;
 use ibot::{Error, Result};
 
-use super::say;
+use super::output::{answer, warn};
 
 /// Flags of `ibot export`.
 #[derive(Debug, clap::Args)]
@@ -86,8 +87,7 @@ impl ExportArgs {
                 self.export_checkpoint(&checkpoint, &store.path(checkpoint.manifest.step), run)?
             }
         };
-        say(format_args!("{}: {what}", self.out.display()));
-        Ok(())
+        answer(format_args!("{}: {what}", printable(&self.out)))
     }
 
     fn check(&self) -> Result<()> {
@@ -178,7 +178,7 @@ impl ExportArgs {
         }
         let (newest, damaged) = store.newest()?;
         for damaged in damaged {
-            eprintln!("passed over a checkpoint: {}", damaged.error);
+            warn(format_args!("passed over a checkpoint: {}", damaged.error));
         }
         newest.ok_or_else(|| Error::checkpoint(run, "has no checkpoint to export"))
     }

@@ -5,6 +5,7 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use ibot::Result;
+use ibot::error::printable;
 use ibot::finetune::{
     ClassifierStep, EpochMetrics, FinetuneConfig, FinetuneObserver, FinetuneReport,
     FinetuneRequest, FinetuneStart, HeldOut, finetune,
@@ -112,7 +113,7 @@ impl FinetuneObserver for Progress<'_> {
     fn started(&mut self, start: &FinetuneStart) {
         self.note(&format!(
             "run {}: {} classes, {} pictures to train on and {} held out, {} steps, {:.2} M trained parameters",
-            start.out.display(),
+            printable(&start.out),
             start.classes.len(),
             start.pictures,
             start.held_out,
@@ -163,7 +164,7 @@ fn table(report: &FinetuneReport) -> String {
             exported.epoch,
             100.0 * exported.top1,
             100.0 * exported.top5,
-            exported.file.display()
+            printable(&exported.file)
         );
     }
     text + "the best epoch was chosen by these pictures, which flatters it"

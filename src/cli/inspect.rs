@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use ibot::error::printable;
 use ibot::model::{ModelOptions, read_model};
 use ibot::weights::read_weights;
 use ibot::{Error, Result};
 use serde_json::json;
 
-use super::say;
+use super::output::answer;
 
 /// Classes that are named; the others are counted.
 const LISTED: usize = 20;
@@ -38,28 +39,27 @@ impl InspectArgs {
                 .map(|(name, tensor)| (name.clone(), json!(tensor.shape)))
                 .collect();
             let all = json!({ "card": card, "blake3": hash, "parameters": parameters, "tensors": shapes });
-            say(format_args!("{all:#}"));
-            return Ok(());
+            return answer(format_args!("{all:#}"));
         }
-        say(format_args!(
+        answer(format_args!(
             "{}: {} tensors, {parameters} parameters",
-            self.file.display(),
+            printable(&self.file),
             tensors.len()
-        ));
+        ))?;
         let Some(card) = card else {
-            say("it does not say what it is: commands need --encoder");
+            answer("it does not say what it is: commands need --encoder")?;
             for (name, tensor) in &tensors {
-                say(format_args!("  {name} {:?}", tensor.shape));
+                answer(format_args!("  {name} {:?}", tensor.shape))?;
             }
             return Ok(());
         };
         let vit = &card.architecture;
         let preprocessing = &card.preprocessing;
-        say(format_args!(
+        answer(format_args!(
             "{} of {} by ibot {}, {} steps",
             card.network, card.encoder, card.ibot, card.step
-        ));
-        say(format_args!(
+        ))?;
+        answer(format_args!(
             "transformer: width {}, {} blocks, {} heads, patches of {} in {} x {}, {} registers",
             vit.embed_dim,
             vit.depth,
@@ -68,8 +68,8 @@ impl InspectArgs {
             vit.img_size,
             vit.img_size,
             vit.reg_tokens
-        ));
-        say(format_args!(
+        ))?;
+        answer(format_args!(
             "pictures: shorter side to {:.0}, center {} x {}, {:?}, mean {:?}, std {:?}",
             preprocessing.image_size as f64 * 256.0 / 224.0,
             preprocessing.image_size,
@@ -77,25 +77,25 @@ impl InspectArgs {
             preprocessing.interpolation,
             preprocessing.mean,
             preprocessing.std
-        ));
+        ))?;
         if let Some(classes) = &card.classes {
-            say(format_args!("tells apart {}", listed(classes)));
+            answer(format_args!("tells apart {}", listed(classes)))?;
         }
         if let Some(data) = &card.data {
-            say(format_args!(
+            answer(format_args!(
                 "trained on {} pictures, names {}",
                 data.pictures, data.fingerprint
-            ));
+            ))?;
         }
-        say(format_args!(
+        answer(format_args!(
             "licence: {}",
             card.licence.as_deref().unwrap_or("not named")
-        ));
-        say(format_args!("BLAKE3 {}", hash.unwrap_or_default()));
-        say(format_args!(
+        ))?;
+        answer(format_args!("BLAKE3 {}", hash.unwrap_or_default()))?;
+        answer(format_args!(
             "fingerprint: features of {} built-in pictures; commands that load the file compare them",
             ibot::model::FINGERPRINT_PICTURES
-        ));
+        ))?;
         Ok(())
     }
 }

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
+use super::output::warn;
+
 /// Names how much is said: `warn`, which is the default, `info` or `debug`, which also say when.
 const VARIABLE: &str = "IBOT_LOG";
 
@@ -43,9 +45,9 @@ impl Log for Stderr {
             let level = record.level().as_str().to_lowercase();
             if self.level > LevelFilter::Warn {
                 let seconds = self.started.elapsed().as_secs_f64();
-                eprintln!("{level} {seconds:.3} s: {}", record.args());
+                warn(format_args!("{level} {seconds:.3} s: {}", record.args()));
             } else {
-                eprintln!("{level}: {}", record.args());
+                warn(format_args!("{level}: {}", record.args()));
             }
         }
     }

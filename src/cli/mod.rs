@@ -4,6 +4,7 @@ mod bench;
 mod classify;
 mod cluster;
 mod curves;
+mod destination;
 mod devices;
 mod embed;
 mod evaluate;
@@ -12,6 +13,7 @@ mod finetune;
 mod inspect;
 pub mod logger;
 mod model;
+pub mod output;
 mod picture_names;
 mod progress;
 mod report;
@@ -21,11 +23,12 @@ mod train;
 mod verify;
 mod visualize;
 
-use std::io::Write as _;
-
-use clap::Parser;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+use ibot::error::printable;
 use ibot::kernels::{KernelChoice, wgsl};
 use ibot::{Error, Result};
+
+use output::warn;
 
 /// Pre-trains vision transformers with iBOT on any GPU, or the CPU.
 #[derive(Debug, Parser)]
@@ -62,6 +65,24 @@ pub enum Command {
 }
 
 impl Command {
+    /// The command that the arguments ask for; ends the process where they ask for help, or make no sense.
+    ///
+    /// # Errors
+    /// The machine does not let this program have its threads, or help cannot be printed.
+    pub fn parse() -> Result<Self> {
+        // a value such as -1 is told what is wrong with it, and is not taken for a flag
+        let command = Self::command().mut_subcommands(|of| of.allow_negative_numbers(true));
+        let parsed = command.try_get_matches();
+        let parsed = parsed.and_then(|matches| Self::from_arg_matches(&matches));
+        match parsed {
+            Ok(parsed) => start_threads().map(|()| parsed),
+            Err(error) => {
+                output::written(error.print())?;
+                ibot::device::end_process(u8::try_from(error.exit_code()).unwrap_or(1))
+            }
+        }
+    }
+
     /// Runs the command.
     pub fn run(self) -> Result<()> {
         match self {
@@ -83,9 +104,15 @@ impl Command {
     }
 }
 
-/// Prints a line. A reader that went away (`ibot train | head`) must not end a run, so errors are dropped.
-fn say(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+/// Starts the threads that compute, which otherwise start at their first use, with a panic where the system refuses them.
+fn start_threads() -> Result<()> {
+    let threads = rayon::ThreadPoolBuilder::new().build_global();
+    threads.map_err(|error| {
+        Error::Device(format!(
+            "the threads that compute cannot start: {error}; raise the limit of processes (ulimit -u), \
+             or ask for fewer with RAYON_NUM_THREADS=1"
+        ))
+    })
 }
 
 /// Exit status of an error.
@@ -110,14 +137,14 @@ pub struct DeviceArgs {
 /// Says where the GPU's operations are other ones than those that this program was built with.
 fn announce_kernels() -> Result<()> {
     if KernelChoice::from_env()? == KernelChoice::Reference {
-        eprintln!("IBOT_KERNELS=reference: tensor operations instead of WGSL kernels");
+        warn("IBOT_KERNELS=reference: tensor operations instead of WGSL kernels");
     }
     if let Some(folder) = wgsl::shader_folder() {
-        eprintln!(
+        warn(format_args!(
             "{}: shaders from {}",
             wgsl::SHADERS_VARIABLE,
-            folder.display()
-        );
+            printable(folder)
+        ));
     }
     Ok(())
 }

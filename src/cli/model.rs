@@ -3,18 +3,19 @@
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use ibot::data::{FolderConfig, ImageFolder, PictureSource as _};
 use ibot::embedding::{Embedded, Embedder, FeatureKind, FolderRequest, embed_folder};
+use ibot::error::printable;
 use ibot::model::{ModelOptions, ModelSource};
 use ibot::{Error, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use super::signals::stop_on_signal;
-use super::{DeviceArgs, say};
+use super::DeviceArgs;
+use super::output::{answer, say, warn};
 
 /// Which model, where, and how.
 #[derive(Debug, Clone, clap::Args)]
@@ -36,6 +37,9 @@ pub struct ModelArgs {
     /// Threads that decode; 0 for one a core.
     #[arg(long, default_value_t = 0)]
     pub workers: usize,
+    /// Pictures with more pixels are skipped.
+    #[arg(long, value_name = "COUNT", default_value_t = FolderConfig::default().max_pixels)]
+    pub max_pixels: u64,
     /// One JSON object instead of text.
     #[arg(long)]
     pub json: bool,
@@ -75,7 +79,7 @@ impl ModelArgs {
     /// A line for people: standard output is for the result where that is JSON.
     pub fn note(&self, line: &str) {
         if self.json {
-            eprintln!("{line}");
+            warn(line);
         } else {
             say(line);
         }
@@ -83,12 +87,16 @@ impl ModelArgs {
 
     /// The pictures of a folder; says what there is.
     pub fn scan(&self, path: &Path) -> Result<Arc<ImageFolder>> {
-        let folder = ImageFolder::scan(path, &FolderConfig::default())?;
-        self.note(&format!("data {}: {}", path.display(), folder.summary()));
+        let config = FolderConfig {
+            max_pixels: self.max_pixels,
+            ..FolderConfig::default()
+        };
+        let folder = ImageFolder::scan(path, &config)?;
+        self.note(&format!("data {}: {}", printable(path), folder.summary()));
         Ok(Arc::new(folder))
     }
 
-    /// Features of a folder, with a bar; Ctrl-C stops within one batch.
+    /// Features of a folder, with a bar. No signal is waited for: nothing is lost where one ends the process.
     pub fn embed(
         &self,
         embedder: &Embedder,
@@ -96,7 +104,18 @@ impl ModelArgs {
         kind: FeatureKind,
         layers: usize,
     ) -> Result<Embedded> {
-        let stop = stop_on_signal()?;
+        self.embed_until(embedder, folder, kind, layers, &AtomicBool::new(false))
+    }
+
+    /// The same; `stop` ends it after the batch that is under way, with the features made so far.
+    pub fn embed_until(
+        &self,
+        embedder: &Embedder,
+        folder: &Arc<ImageFolder>,
+        kind: FeatureKind,
+        layers: usize,
+        stop: &AtomicBool,
+    ) -> Result<Embedded> {
         let bar = ProgressBar::new(folder.len() as u64);
         if std::io::stderr().is_terminal() {
             bar.set_draw_target(ProgressDrawTarget::stderr());
@@ -121,7 +140,7 @@ impl ModelArgs {
         bar.finish_and_clear();
         let seconds = started.elapsed().as_secs_f64();
         for (path, reason) in &embedded.skipped {
-            self.note(&format!("skipped {}: {reason}", path.display()));
+            self.note(&format!("skipped {}: {reason}", printable(path)));
         }
         let count = embedded.set.len();
         self.note(&format!(
@@ -134,12 +153,10 @@ impl ModelArgs {
     /// Prints the result: as JSON, or the text.
     pub fn answer(&self, result: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
         if !self.json {
-            say(text().trim_end());
-            return Ok(());
+            return answer(text().trim_end());
         }
         let json = serde_json::to_string_pretty(result)
             .map_err(|error| Error::Training(format!("a result that is no JSON: {error}")))?;
-        say(json);
-        Ok(())
+        answer(json)
     }
 }

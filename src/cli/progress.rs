@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use ibot::error::printable;
 use ibot::train::health::Sickness;
 use ibot::train::{Evaluation, Observer, RunStart, StepMetrics, When};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::say;
+use super::output::say;
 
 /// Plain lines come at most this often.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -75,7 +76,7 @@ impl Observer for Progress {
     fn started(&mut self, start: &RunStart) {
         self.line(&format!(
             "run {}: {} steps, {} epochs, {:.1} M trained parameters",
-            start.out.display(),
+            printable(&start.out),
             start.steps,
             start.epochs,
             start.parameters as f64 / 1e6
@@ -145,7 +146,7 @@ impl Observer for Progress {
         say(format_args!(
             "done in {:.0} s: {}",
             self.started.elapsed().as_secs_f64(),
-            out.join("teacher.safetensors").display()
+            printable(out.join("teacher.safetensors"))
         ));
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ibot::embedding::Embedder;
+use ibot::error::printable;
 use ibot::train::RunRecord;
 use ibot::{Error, Result};
 use serde_json::Value;
@@ -72,13 +73,13 @@ impl Page {
     pub fn run(&mut self, run: &Path) -> Result<()> {
         let record = RunRecord::read(run)?;
         let metrics = lines(&run.join("metrics.jsonl"))?;
-        let mut facts = vec![("folder", run.display().to_string())];
+        let mut facts = vec![("folder", printable(run))];
         if let Some(record) = &record {
             facts.extend([
                 ("trained on", record.device.clone()),
                 (
                     "pictures",
-                    format!("{} of {}", record.pictures, record.data.display()),
+                    format!("{} of {}", record.pictures, printable(&record.data)),
                 ),
                 ("program", format!("ibot {}", record.ibot)),
             ]);

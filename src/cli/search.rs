@@ -1,16 +1,21 @@
 //! `ibot search`: the pictures that look most like another one to a model.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use ibot::data::FolderConfig;
 use ibot::data::decode::decode_rgb;
-use ibot::embedding::{EmbeddingTable, FeatureKind, FolderRequest, TableFormat};
+use ibot::embedding::{Embedder, EmbeddingTable, FeatureKind, FolderRequest, TableFormat};
+use ibot::error::printable;
 use ibot::eval::nearest;
+use ibot::path_text::{path_of_text, path_text};
 use ibot::{Error, Result};
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::cluster::save_sheet;
+use super::destination;
 use super::model::ModelArgs;
 
 /// Flags of `ibot search`.
@@ -21,8 +26,8 @@ pub struct SearchArgs {
     /// Picture to look for.
     #[arg(long)]
     query: PathBuf,
-    /// Image folder to search.
-    #[arg(long, required_unless_present = "index")]
+    /// Image folder to search; not needed with an --index that was made before.
+    #[arg(long)]
     data: Option<PathBuf>,
     /// Features of the folder by the same model, as `ibot embed --out INDEX.safetensors` writes them; with --data they are
     /// made and written there first.
@@ -45,58 +50,19 @@ struct Hit {
 
 #[derive(Debug, Serialize)]
 struct Report {
-    query: PathBuf,
+    query: String,
     hits: Vec<Hit>,
 }
 
 impl SearchArgs {
     pub fn run(&self) -> Result<()> {
-        if let Some(index) = &self.index
-            && TableFormat::of(index)? != TableFormat::Safetensors
-        {
-            let remedy = "must end in .safetensors, which is what a search reads";
-            return Err(Error::config("--index", index.display(), remedy));
-        }
-        let query = decode_rgb(&self.query, FolderConfig::default().max_pixels)?;
+        self.check()?;
+        let query = decode_rgb(&self.query, self.model.max_pixels)?;
         let embedder = self.model.load()?;
         let table = match (&self.data, &self.index) {
-            (Some(data), index) => {
-                let folder = self.model.scan(data)?;
-                let embedded = self.model.embed(&embedder, &folder, FeatureKind::Cls, 1)?;
-                let table = EmbeddingTable::of(embedded, embedder.hash());
-                if let Some(index) = index {
-                    table.write(index)?;
-                    self.model.note(&format!(
-                        "index {}: {} pictures",
-                        index.display(),
-                        table.len()
-                    ));
-                }
-                table
-            }
-            (None, Some(index)) => {
-                let table = EmbeddingTable::read(index)?;
-                let model = self.model.model.display();
-                let expected = FolderRequest::default().recipe(&embedder);
-                let wrong = match (table.model.as_deref(), table.recipe.as_deref()) {
-                    (hash, _) if hash != Some(embedder.hash()) => {
-                        Some(format!("was made by another model than {model}"))
-                    }
-                    (_, Some(recipe)) if recipe == expected => None,
-                    (_, recipe) => Some(format!(
-                        "holds {}, and a search compares {expected}",
-                        recipe.unwrap_or("features of no known kind")
-                    )),
-                };
-                if let Some(wrong) = wrong {
-                    let reason = format!("{wrong}: make it again with --data");
-                    return Err(Error::data(index, reason));
-                }
-                table
-            }
-            (None, None) => {
-                return Err(Error::config("--index", "absent", "give --data or --index"));
-            }
+            (Some(data), index) => self.made(&embedder, data, index.as_deref())?,
+            (None, Some(index)) => self.kept(&embedder, index)?,
+            (None, None) => return Err(no_pictures()),
         };
         let feature = embedder.embed(&[query])?.cls;
         let hits: Vec<Hit> = nearest(&table.features, table.width, &feature, self.top)
@@ -108,34 +74,171 @@ impl SearchArgs {
             })
             .collect();
         if let Some(out) = &self.out {
-            let found = hits.iter().map(|hit| {
-                let label = hit.label.as_deref().unwrap_or_default();
-                (
-                    PathBuf::from(&hit.path),
-                    format!("{:.3} {label}", hit.similarity),
-                )
-            });
-            let query = (self.query.clone(), "query".to_owned());
-            let captioned: Vec<(PathBuf, String)> = std::iter::once(query).chain(found).collect();
-            let title = format!("nearest to {}", self.query.display());
-            let missing = save_sheet(out, &title, &captioned)?;
-            if missing > 0 {
-                self.model.note(&format!(
-                    "{missing} of the pictures found cannot be read and are not on {}",
-                    out.display()
-                ));
-            }
+            self.save(out, &hits)?;
         }
         let report = Report {
-            query: self.query.clone(),
+            query: path_text(&self.query),
             hits,
         };
         self.model.answer(&report, || {
             let mut text = String::new();
             for hit in &report.hits {
-                let _ = writeln!(text, "{:.4}  {}", hit.similarity, hit.path);
+                let _ = writeln!(text, "{:.4}  {}", hit.similarity, printable(&hit.path));
             }
             text
         })
+    }
+
+    /// Refuses, before any work, what cannot be searched or written.
+    fn check(&self) -> Result<()> {
+        if let Some(index) = &self.index
+            && TableFormat::of(index)? != TableFormat::Safetensors
+        {
+            let remedy = "must end in .safetensors, which is what a search reads";
+            return Err(Error::config("--index", index.display(), remedy));
+        }
+        if let Some(out) = &self.out {
+            destination::png("--out", out)?;
+        }
+        let Some(data) = &self.data else {
+            return self.index.as_ref().map(|_| ()).ok_or_else(no_pictures);
+        };
+        if let Some(out) = &self.out {
+            destination::outside("--out", out, data)?;
+        }
+        if let Some(index) = &self.index {
+            EmbeddingTable::check_path(index)?;
+            destination::outside("--index", index, data)?;
+        }
+        Ok(())
+    }
+
+    /// The features of a folder, written to the index where there is one.
+    fn made(
+        &self,
+        embedder: &Embedder,
+        data: &Path,
+        index: Option<&Path>,
+    ) -> Result<EmbeddingTable> {
+        let folder = self.model.scan(data)?;
+        let embedded = self.model.embed(embedder, &folder, FeatureKind::Cls, 1)?;
+        let table = EmbeddingTable::of(embedded, embedder.hash());
+        if let Some(index) = index {
+            table.write(index)?;
+            let (name, count) = (printable(index), table.len());
+            self.model.note(&format!("index {name}: {count} pictures"));
+        }
+        Ok(table)
+    }
+
+    /// The features that an index keeps, without those of pictures that are gone; says what is not as it was.
+    fn kept(&self, embedder: &Embedder, index: &Path) -> Result<EmbeddingTable> {
+        let table = EmbeddingTable::read(index)?;
+        let model = self.model.model.display();
+        let expected = FolderRequest::default().recipe(embedder);
+        let wrong = match (table.model.as_deref(), table.recipe.as_deref()) {
+            (hash, _) if hash != Some(embedder.hash()) => {
+                Some(format!("was made by another model than {model}"))
+            }
+            (_, Some(recipe)) if recipe == expected => None,
+            (_, recipe) => Some(format!(
+                "holds {}, and a search compares {expected}",
+                recipe.unwrap_or("features of no known kind")
+            )),
+        };
+        if let Some(wrong) = wrong {
+            let reason = format!("{wrong}: make it again with --data");
+            return Err(Error::data(index, reason));
+        }
+        let state = IndexState::of(index, &table)?;
+        if state.there.is_empty() {
+            let reason = format!(
+                "none of its {} pictures is there any more, such as {}: make it again with --data",
+                table.len(),
+                printable(table.paths.first().map_or("", String::as_str))
+            );
+            return Err(Error::data(index, reason));
+        }
+        if let Some(difference) = state.difference(table.len()) {
+            let name = printable(index);
+            let remedy = "make it again with --data";
+            self.model
+                .note(&format!("index {name}: {difference}; {remedy}"));
+        }
+        Ok(match state.there.len() == table.len() {
+            true => table,
+            false => table.rows_at(&state.there),
+        })
+    }
+
+    fn save(&self, out: &Path, hits: &[Hit]) -> Result<()> {
+        let found = hits.iter().map(|hit| {
+            let label = hit.label.as_deref().unwrap_or_default();
+            let caption = format!("{:.3} {label}", hit.similarity);
+            (path_of_text(&hit.path), caption)
+        });
+        let query = (self.query.clone(), "query".to_owned());
+        let captioned: Vec<(PathBuf, String)> = std::iter::once(query).chain(found).collect();
+        let title = format!("nearest to {}", printable(&self.query));
+        let missing = save_sheet(out, &title, &captioned, self.model.max_pixels)?;
+        if missing > 0 {
+            let out = printable(out);
+            self.model.note(&format!(
+                "{missing} of the pictures found cannot be read and are not on {out}"
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn no_pictures() -> Error {
+    let remedy = "name the pictures to search: --data DIR, or --index FILE.safetensors that `ibot embed --out` or a search with both wrote";
+    Error::config("--data", "absent", remedy)
+}
+
+/// What became of the pictures of an index since it was made.
+struct IndexState {
+    /// Rows whose pictures are there.
+    there: Vec<usize>,
+    /// Pictures that were written after the index was.
+    changed: usize,
+    /// Whether a folder of them was: a picture was added, renamed or removed.
+    has_changed_folders: bool,
+}
+
+impl IndexState {
+    fn of(index: &Path, table: &EmbeddingTable) -> Result<Self> {
+        let written = |path: &Path| std::fs::metadata(path).and_then(|found| found.modified());
+        let made = written(index).map_err(Error::io(index))?;
+        let paths: Vec<PathBuf> = table.paths.iter().map(|path| path_of_text(path)).collect();
+        let times: Vec<Option<SystemTime>> =
+            paths.par_iter().map(|path| written(path).ok()).collect();
+        let folders: BTreeSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
+        let is_newer = |time: &SystemTime| *time > made;
+        Ok(Self {
+            there: (0..times.len()).filter(|at| times[*at].is_some()).collect(),
+            changed: times.iter().flatten().filter(|time| is_newer(time)).count(),
+            has_changed_folders: folders
+                .iter()
+                .any(|folder| written(folder).as_ref().is_ok_and(is_newer)),
+        })
+    }
+
+    /// What a user has to know of it; none where all is as it was.
+    fn difference(&self, pictures: usize) -> Option<String> {
+        let gone = pictures - self.there.len();
+        let mut parts = Vec::new();
+        if gone > 0 {
+            parts.push(format!(
+                "{gone} of {pictures} pictures are gone and left out"
+            ));
+        }
+        if self.changed > 0 {
+            parts.push(format!("{} were changed since", self.changed));
+        }
+        if self.has_changed_folders && gone == 0 {
+            parts.push("their folders were changed since: new pictures are not found".to_owned());
+        }
+        (!parts.is_empty()).then(|| parts.join(", "))
     }
 }

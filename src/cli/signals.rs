@@ -5,6 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use ibot::{Error, Result};
 
+use super::output::warn;
+
 /// The signal that asked to stop; 0 for none.
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
 /// SIGINT, where Ctrl-C says no number.
@@ -23,7 +25,7 @@ pub fn stop_on_signal() -> Result<Arc<AtomicBool>> {
         if raised.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(exit_status()));
         }
-        eprintln!("\nstopping after what is under way; once more to stop at once");
+        warn("\nstopping after what is under way; once more to stop at once");
     })
     .map_err(|error| Error::Training(format!("no signal handler: {error}")))?;
     Ok(stop)

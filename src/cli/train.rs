@@ -14,9 +14,10 @@ use ibot::train::{
 };
 use ibot::{Error, Result};
 
+use super::DeviceArgs;
+use super::output::answer;
 use super::progress::Progress;
 use super::signals::stop_on_signal;
-use super::{DeviceArgs, say};
 
 /// Pictures of each class that the demo trains on.
 const DEMO_TRAIN_PER_CLASS: usize = 200;
@@ -125,8 +126,7 @@ impl TrainArgs {
         let pretrained = pretrained.transpose()?;
         let config = self.resolved_config(begun.as_ref(), pretrained.as_ref())?;
         if self.print_config {
-            say(config.to_toml()?.trim_end());
-            return Ok(());
+            return answer(config.to_toml()?.trim_end());
         }
         let device = match &begun {
             Some(begun) => self.device.clone().or(begun.backend.parse()?),

@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use ibot::error::printable;
 use ibot::verify::verify;
 use ibot::{Error, Result};
 
-use super::{DeviceArgs, say};
+use super::DeviceArgs;
+use super::output::{answer, say};
 
 /// Flags of `ibot verify`.
 #[derive(Debug, clap::Args)]
@@ -33,27 +35,26 @@ impl VerifyArgs {
         let failed = report.checks.iter().filter(|check| !check.passed).count();
         let seconds = report.seconds;
         if report.passed {
-            say(format_args!(
+            return answer(format_args!(
                 "PASS: {} checks against {} in {seconds:.0} s; report in {}",
                 report.checks.len(),
                 report.reference,
-                self.out.display()
+                printable(&self.out)
             ));
-            return Ok(());
         }
         let opened = match report.reopened {
             0 => String::new(),
             times => format!("; after a fault the device was opened anew, {times} times"),
         };
-        say(format_args!(
+        answer(format_args!(
             "FAIL: {failed} of {} checks in {seconds:.0} s{opened}",
             report.checks.len()
-        ));
+        ))?;
         Err(Error::Device(format!(
             "this device does not compute what {} computes; the report is in {}. A newer driver may help; \
              IBOT_KERNELS=reference does without this crate's own kernels; --backend flex computes on the CPU",
             report.reference,
-            self.out.display()
+            printable(&self.out)
         )))
     }
 }

@@ -1,10 +1,10 @@
 //! `ibot visualize`: attention, patches and curves as pictures, and all of a run as one page.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use ibot::data::FolderConfig;
 use ibot::data::decode::decode_rgb;
 use ibot::embedding::Embedder;
+use ibot::error::printable;
 use ibot::eval::{mutual_matches, patch_pca_rgb};
 use ibot::picture::{correspondence, heat_map, patch_colours};
 use ibot::{Error, Result};
@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::cluster::save_png;
 use super::curves::curves;
+use super::destination;
 use super::model::ModelArgs;
 use super::picture_names::{PictureName, picture_names};
 use super::report::Page;
@@ -47,38 +48,41 @@ struct Written {
 /// What is drawn so far: files, and the page that shows them.
 struct Drawing {
     out: PathBuf,
+    max_pixels: u64,
     page: Page,
     written: Written,
 }
 
-/// A picture that maps are drawn of.
-struct Looked {
+/// A picture that maps are drawn of. It is decoded each time it is needed: several photos at full size are gigabytes.
+struct Looked<'a> {
     name: PictureName,
-    picture: RgbImage,
+    path: &'a Path,
     /// As the model sees it.
     shown: RgbImage,
 }
 
 impl VisualizeArgs {
     pub fn run(&self) -> Result<()> {
-        let most = FolderConfig::default().max_pixels;
-        let pictures = self.image.iter().map(|path| decode_rgb(path, most));
-        let pictures: Vec<RgbImage> = pictures.collect::<Result<_>>()?;
+        destination::folder("--out", &self.out)?;
+        let most = self.model.max_pixels;
+        let mut pictures = self.image.iter();
+        pictures.try_for_each(|path| decode_rgb(path, most).map(|_| ()))?; // before a model is loaded
         let curves = self.run.as_deref().map(curves).transpose()?;
         let embedder = self.model.load()?;
-        let named = picture_names(&self.image).into_iter().zip(pictures);
-        let looked = named.map(|(name, picture)| {
-            let shown = embedder.seen(&picture)?;
+        let named = picture_names(&self.image).into_iter().zip(&self.image);
+        let looked = named.map(|(name, path)| {
+            let picture = decode_rgb(path, most)?;
             Ok(Looked {
                 name,
-                picture,
-                shown,
+                shown: embedder.seen(&picture)?,
+                path,
             })
         });
-        let looked: Vec<Looked> = looked.collect::<Result<_>>()?;
+        let looked: Vec<Looked<'_>> = looked.collect::<Result<_>>()?;
         std::fs::create_dir_all(&self.out).map_err(Error::io(&self.out))?;
         let mut drawing = Drawing {
             out: self.out.clone(),
+            max_pixels: most,
             page: Page::new(&format!("ibot: {}", self.model.model.display())),
             written: Written::default(),
         };
@@ -104,7 +108,7 @@ impl VisualizeArgs {
         }
         self.model.answer(&written, || {
             let files = written.files.iter();
-            let names: Vec<String> = files.map(|file| file.display().to_string()).collect();
+            let names: Vec<String> = files.map(|file| printable(file)).collect();
             names.join("\n")
         })
     }
@@ -127,16 +131,12 @@ impl Drawing {
             .try_for_each(|(name, picture)| self.show(name, picture))
     }
 
-    fn maps(&mut self, embedder: &Embedder, looked: &[Looked]) -> Result<()> {
+    fn maps(&mut self, embedder: &Embedder, looked: &[Looked<'_>]) -> Result<()> {
         self.page.heading("Maps");
-        for Looked {
-            name,
-            picture,
-            shown,
-        } in looked
-        {
+        for Looked { name, path, shown } in looked {
             self.page.grid(Some(&name.title), false);
-            for (what, map) in maps(embedder, picture, shown, &name.title)? {
+            let picture = decode_rgb(path, self.max_pixels)?;
+            for (what, map) in maps(embedder, &picture, shown, &name.title)? {
                 self.show(&format!("{}-{what}", name.file), &map)?;
             }
         }
@@ -144,7 +144,7 @@ impl Drawing {
     }
 
     /// The patches of the first picture and of each other one.
-    fn correspondences(&mut self, embedder: &Embedder, looked: &[Looked]) -> Result<()> {
+    fn correspondences(&mut self, embedder: &Embedder, looked: &[Looked<'_>]) -> Result<()> {
         let Some((first, others)) = looked
             .split_first()
             .filter(|(_, others)| !others.is_empty())
@@ -153,11 +153,10 @@ impl Drawing {
         };
         self.page.heading("Patches nearest to each other");
         self.page.grid(None, false);
+        let left = patches(embedder, first.path, self.max_pixels)?;
         for other in others {
-            let pair = [&first.picture, &other.picture].map(Clone::clone);
-            let patches = embedder.embed_with_patches(&pair)?.patches;
-            let (left, right) = patches.split_at(patches.len() / 2);
-            let matches = mutual_matches(left, right, embedder.width());
+            let right = patches(embedder, other.path, self.max_pixels)?;
+            let matches = mutual_matches(&left, &right, embedder.width());
             let matches = &matches[..matches.len().min(MOST_MATCHES)];
             let title = format!(
                 "patches nearest to each other: {} and {}",
@@ -170,6 +169,12 @@ impl Drawing {
         }
         Ok(())
     }
+}
+
+/// Features of the patches of a picture.
+fn patches(embedder: &Embedder, path: &Path, max_pixels: u64) -> Result<Vec<f32>> {
+    let picture = decode_rgb(path, max_pixels)?;
+    Ok(embedder.embed_with_patches(&[picture])?.patches)
 }
 
 /// Attention of each head, of all of them, and the patches' main directions.

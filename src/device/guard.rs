@@ -7,6 +7,7 @@
 //! deadline before burn waits without one (`patience`).
 
 use std::fmt;
+use std::io::Write as _;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
@@ -197,7 +198,8 @@ impl GpuGuard {
                     self.log.record_symptom(&panic.report);
                     return Err(self.error());
                 }
-                eprintln!("panic: {}", panic.report);
+                // not `eprintln!`, which panics where stderr is full or closed
+                let _ = writeln!(std::io::stderr(), "panic: {}", panic.report);
                 resume_unwind(panic.payload)
             }
         }

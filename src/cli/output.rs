@@ -1,0 +1,52 @@
+//! Where lines go: results to stdout, what is said on the way to stdout or stderr. None of it panics.
+
+use std::fmt::Display;
+use std::io::{ErrorKind, Write, stderr, stdout};
+
+use ibot::{Error, Result};
+
+/// Prints a line on the way. A reader that went away (`ibot train | head`) must not end a run, so errors are dropped.
+pub fn say(line: impl Display) {
+    let _ = writeln!(stdout(), "{line}");
+}
+
+/// Prints a line on stderr; errors are dropped, as there is no other place to say them.
+pub fn warn(line: impl Display) {
+    let _ = writeln!(stderr(), "{line}");
+}
+
+/// Prints a line of the result.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be written, as on a full disk; a reader that has read enough (`| head`) is none.
+pub fn answer(line: impl Display) -> Result<()> {
+    written(write_line(&mut stdout(), line))
+}
+
+fn write_line(to: &mut impl Write, line: impl Display) -> std::io::Result<()> {
+    writeln!(to, "{line}")?;
+    to.flush()
+}
+
+/// A full disk is an error, a reader that has read enough is none.
+pub fn written(result: std::io::Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::io("standard output")(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_went_away_is_no_error_and_a_full_disk_is_one() {
+        assert!(written(Ok(())).is_ok());
+        assert!(written(Err(ErrorKind::BrokenPipe.into())).is_ok());
+        let full = written(Err(ErrorKind::StorageFull.into())).unwrap_err();
+        assert!(full.to_string().starts_with("standard output: "), "{full}");
+    }
+}
