@@ -52,7 +52,7 @@ pub(super) fn unusable_size(width: u32, height: u32, max_pixels: u64) -> Option<
     (pixels > max_pixels).then(|| {
         format!(
             "{width} x {height} pixels are more than max_pixels = {max_pixels}; \
-             shrink it, or raise max_pixels under [folder]"
+             shrink it, or raise max_pixels (flag --max-pixels; in settings under [folder])"
         )
     })
 }

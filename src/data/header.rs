@@ -120,7 +120,7 @@ pub(super) fn check_length(path: &Path, max_pixels: u64) -> Result<u64> {
     if length > most {
         let reason = format!(
             "{length} bytes are more than the {most} that go with max_pixels = {max_pixels}; \
-             raise max_pixels under [folder] if the file is sound"
+             raise max_pixels (flag --max-pixels; in settings under [folder]) if the file is sound"
         );
         return Err(Error::data(path, reason));
     }

@@ -17,11 +17,13 @@ mod gpu;
 mod hostile;
 mod hub;
 mod information;
+mod output;
 mod refusals;
 mod resume;
 mod soak;
 mod training;
 mod verify;
+mod work_first;
 
 use std::ffi::OsStr;
 use std::fs;

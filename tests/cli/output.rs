@@ -1,0 +1,202 @@
+//! Results that cannot be written, and what a name from outside does to the screen.
+
+use std::fs;
+use std::process::Stdio;
+
+use crate::{Scratch, command, ibot, metrics, stdout};
+
+/// A command with what it prints on a full disk.
+#[cfg(target_os = "linux")]
+fn full() -> Stdio {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full");
+    full.unwrap().into()
+}
+
+/// A run of one step, and the flags that name its model and pictures.
+fn trained(name: &str) -> (Scratch, [String; 6]) {
+    let scratch = Scratch::new(name);
+    assert!(ibot(&scratch.train(&["--steps", "1"])).status.success());
+    let model = scratch.path("run/teacher.safetensors");
+    let data = scratch.path("pictures");
+    let flags = ["--backend", "flex", "--model", &model, "--data", &data];
+    (scratch, flags.map(str::to_owned))
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_result_on_a_full_disk_is_an_error() {
+    let (_scratch, flags) = trained("full-result");
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let model = flags[3];
+    let knn = [&["knn", "--json"], &flags[..]].concat();
+    let knn_text = [&["knn"], &flags[..]].concat();
+    let commands: [&[&str]; 6] = [
+        &knn,
+        &knn_text,
+        &["devices"],
+        &["inspect", model],
+        &["train", "--print-config"],
+        &["--help"],
+    ];
+    for arguments in commands {
+        let output = command(arguments).stdout(full()).output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {message}");
+        assert!(message.contains("error: standard output: "), "{message}");
+    }
+    // the result is there although what is said beside it is not
+    let output = command(&knn).stderr(full()).output().unwrap();
+    assert!(output.status.success());
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["rows"].is_array(), "{report}");
+    // a wrong flag, with no room to say so
+    let status = command(&["train", "--no-such-flag"])
+        .stderr(full())
+        .status();
+    assert_ne!(status.unwrap().code(), Some(0));
+}
+
+/// `ibot inspect FILE | head -1`
+#[cfg(unix)]
+#[test]
+fn a_reader_that_has_read_enough_is_no_error() {
+    let (_scratch, flags) = trained("pipe-result");
+    let mut child = command(&["inspect", flags[3].as_str()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+}
+
+/// A warning of a worker: the cache of reduced pictures is full.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_warning_without_room_does_not_end_a_run() {
+    let scratch = Scratch::new("full-warning");
+    let train = scratch.train(&["--steps", "4", "--cache", &scratch.path("cache")]);
+    for at in 0..4 {
+        let path = scratch.0.join(format!("pictures/odd/large-{at}.png"));
+        image::RgbImage::new(200, 200).save(path).unwrap();
+    }
+    let tiny = scratch.0.join("tiny.toml");
+    let settings = fs::read_to_string(&tiny).unwrap();
+    fs::write(&tiny, format!("{settings}[folder]\ncache_mib = 0\n")).unwrap();
+    let output = command(&train).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.contains("warn: cache "), "{message}");
+    fs::remove_dir_all(scratch.0.join("run")).unwrap();
+    let status = command(&train).stderr(full()).stdout(full()).status();
+    assert!(status.unwrap().success());
+    assert_eq!(metrics(&scratch.0.join("run")).len(), 4);
+}
+
+#[test]
+fn a_negative_number_is_a_value() {
+    for (flag, value) in [("--seed", "-1"), ("--steps", "-5")] {
+        let output = ibot(&["train", flag, value]);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(
+            message.contains(&format!("invalid value '{value}' for '{flag}")),
+            "{message}"
+        );
+    }
+    crate::refused(
+        &Scratch::new("negative").train(&["--learning-rate", "-1"]),
+        &["learning_rate = -1"],
+    );
+}
+
+/// Where there is no desktop, no library may complain in the words of this program.
+#[cfg(target_os = "linux")]
+#[test]
+fn nothing_is_said_of_a_desktop() {
+    let mut devices = command(&["devices"]);
+    devices
+        .env_remove("XDG_RUNTIME_DIR")
+        .env_remove("WAYLAND_DISPLAY");
+    let output = devices.output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+/// File names with escape codes and line breaks, in every command that prints them.
+#[cfg(unix)]
+#[test]
+fn names_are_printed_safely() {
+    let (scratch, flags) = trained("odd-names");
+    let odd = "x\u{1b}[31m\nfake line.png";
+    let shown = "x\\u{1b}[31m\\nfake line.png";
+    let pictures = scratch.0.join("pictures");
+    let path = pictures.join("odd").join(odd);
+    fs::copy(pictures.join("odd/1.png"), &path).unwrap();
+    let damaged = pictures.join("odd/damaged\u{1b}.png");
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&damaged, &bytes[..bytes.len() * 2 / 3]).unwrap();
+    let query = path.to_string_lossy().into_owned();
+    let out = scratch.path("maps");
+    let [backend, flex, model, file, data, folder] = flags.each_ref().map(String::as_str);
+    let commands: [&[&str]; 4] = [
+        &[
+            "search", backend, flex, model, file, data, folder, "--query", &query,
+        ],
+        &[
+            "knn",
+            backend,
+            flex,
+            model,
+            file,
+            data,
+            folder,
+            "--held-out",
+            "0.4",
+        ],
+        &["cluster", backend, flex, model, file, data, folder],
+        &[
+            "visualize",
+            backend,
+            flex,
+            model,
+            file,
+            "--image",
+            &query,
+            "--out",
+            &out,
+        ],
+    ];
+    for arguments in commands {
+        let output = ibot(arguments);
+        let text = stdout(&output) + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {text}");
+        assert!(
+            !text.contains('\u{1b}') && !text.contains("\nfake line"),
+            "{text:?}"
+        );
+    }
+    let text = stdout(&ibot(commands[0]));
+    assert!(
+        text.contains(shown) && text.contains("damaged\\u{1b}.png"),
+        "{text}"
+    );
+    // files of weights, too
+    let weights = scratch.path("w\u{1b}[31m.safetensors");
+    fs::write(&weights, "no weights").unwrap();
+    crate::refused(&["inspect", &weights], &["w\\u{1b}[31m.safetensors"]);
+}
+
+/// Threads that a system does not grant, as by `ulimit -u`.
+#[cfg(target_os = "linux")]
+#[test]
+fn threads_that_cannot_start_are_one_line() {
+    // more than there are addresses: no thread gets its stack
+    let mut limited = command(&["devices"]);
+    let output = limited
+        .env("RUST_MIN_STACK", "140737488355328")
+        .output()
+        .unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("RAYON_NUM_THREADS"), "{message}");
+    assert!(!message.contains("panicked"), "{message}");
+}

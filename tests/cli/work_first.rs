@@ -1,0 +1,306 @@
+//! What can be refused is refused before the first picture is read, and what was made is kept.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use ibot::embedding::EmbeddingTable;
+use image::RgbImage;
+
+use crate::{Scratch, command, ibot, stdout};
+
+/// A run of one step; its flags.
+struct Trained {
+    scratch: Scratch,
+    flags: [String; 4],
+    data: String,
+}
+
+fn trained(name: &str) -> Trained {
+    let scratch = Scratch::new(name);
+    assert!(ibot(&scratch.train(&["--steps", "1"])).status.success());
+    let model = scratch.path("run/teacher.safetensors");
+    Trained {
+        flags: ["--backend", "flex", "--model", &model].map(str::to_owned),
+        data: scratch.path("pictures"),
+        scratch,
+    }
+}
+
+impl Trained {
+    fn arguments(&self, command: &str, more: &[&str]) -> Vec<String> {
+        let flags = self.flags.iter().map(String::as_str);
+        let all = [command]
+            .into_iter()
+            .chain(flags)
+            .chain(more.iter().copied());
+        all.map(str::to_owned).collect()
+    }
+
+    /// What the command says where it is refused; no picture may have been embedded before.
+    fn refusal(&self, command: &str, more: &[&str]) -> String {
+        let output = ibot(&self.arguments(command, more));
+        let text = stdout(&output) + &String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{command} {more:?}: {text}");
+        assert!(
+            !text.contains("images/s"),
+            "{command} {more:?} worked first: {text}"
+        );
+        text
+    }
+}
+
+#[test]
+fn refusals_come_before_the_work() {
+    let trained = trained("work-first");
+    let data = trained.data.as_str();
+    let query = format!("{data}/odd/1.png");
+    let [nowhere, inside, sheet, long] = [
+        trained.scratch.path("nowhere/x.npy"),
+        format!("{data}/sheets"),
+        trained.scratch.path("found.xyz"),
+        trained.scratch.path(&format!("{}.npy", "n".repeat(245))),
+    ];
+    let folder = trained.scratch.path("folder.npy");
+    fs::create_dir(&folder).unwrap();
+    let other = trained.scratch.path("other");
+    fs::create_dir_all(format!("{other}/zebra")).unwrap();
+    fs::copy(&query, format!("{other}/zebra/1.png")).unwrap();
+    let (nowhere, nowhere_csv) = (nowhere.as_str(), nowhere.replace("npy", "csv"));
+    let (inside_npy, inside_csv) = (format!("{data}/x.npy"), format!("{data}/odd/../x.csv"));
+    let cases: &[(&str, &[&str], &str)] = &[
+        ("embed", &["--out", nowhere], "there is no folder"),
+        ("embed", &["--out", &folder], "is a folder"),
+        ("embed", &["--out", &long], "nnn"),
+        ("embed", &["--out", &inside_npy], "among the pictures"),
+        ("classify", &["--out", &nowhere_csv], "there is no folder"),
+        ("classify", &["--out", &inside_csv], "among the pictures"),
+        (
+            "search",
+            &["--query", &query, "--out", &sheet],
+            "must end in .png",
+        ),
+        (
+            "search",
+            &["--query", &query, "--out", nowhere],
+            "must end in .png",
+        ),
+        (
+            "search",
+            &["--query", &query, "--index", "nowhere/i.safetensors"],
+            "there is no folder",
+        ),
+        ("cluster", &["--clusters", "0"], "at least 1"),
+        (
+            "cluster",
+            &["--clusters", "11"],
+            "the number of pictures, 10",
+        ),
+        ("cluster", &["--out", &query], "is a file"),
+        ("cluster", &["--out", &inside], "among the pictures"),
+        ("knn", &["--held-out", "1"], "--held-out = 1"),
+        ("knn", &["--splits", "0"], "--splits = 0"),
+        ("knn", &["--val", &other], "\"zebra\""),
+        ("probe", &["--val", &other], "\"zebra\""),
+    ];
+    for (command, more, part) in cases {
+        let text = trained.refusal(command, &[&["--data", data], *more].concat());
+        assert!(
+            text.contains(part),
+            "{command} {more:?}: {part:?} is not in {text}"
+        );
+    }
+    let text = trained.refusal("search", &["--query", &query]);
+    assert!(
+        text.contains("--data DIR") && text.contains("--index FILE"),
+        "{text}"
+    );
+    assert!(!Path::new(&inside).exists());
+}
+
+#[test]
+fn five_pictures_are_five_clusters() {
+    let trained = trained("few-clusters");
+    let few = trained.scratch.path("few");
+    fs::create_dir(&few).unwrap();
+    for at in 0..5u8 {
+        let picture = RgbImage::from_fn(24, 24, |x, y| image::Rgb([x as u8, y as u8, at * 50]));
+        picture.save(format!("{few}/{at}.png")).unwrap();
+    }
+    let output = ibot(&trained.arguments("cluster", &["--data", &few]));
+    let text = stdout(&output);
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        text.contains("cluster 4: ") && !text.contains("cluster 5: "),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_limit_of_pixels_can_be_raised_where_it_is_met() {
+    let trained = trained("max-pixels");
+    let query = format!("{}/odd/1.png", trained.data);
+    let out = trained.scratch.path("maps");
+    let visualize = ["--image", &query, "--out", &out, "--max-pixels"];
+    let text = trained.refusal("visualize", &[&visualize[..], &["479"]].concat());
+    assert!(
+        text.contains("24 x 20") && text.contains("--max-pixels"),
+        "{text}"
+    );
+    let raised = trained.arguments("visualize", &[&visualize[..], &["480"]].concat());
+    assert!(ibot(&raised).status.success());
+    let text = trained.refusal("knn", &["--data", &trained.data, "--max-pixels", "100"]);
+    assert!(text.contains("no usable picture"), "{text}");
+}
+
+#[test]
+fn an_index_says_what_is_gone() {
+    let trained = trained("gone-index");
+    let (data, query) = (trained.data.as_str(), format!("{}/odd/1.png", trained.data));
+    let index = trained.scratch.path("index.safetensors");
+    // paths in an index do not depend on where it was made
+    let mut make = command(&trained.arguments(
+        "search",
+        &["--query", &query, "--data", "pictures", "--index", &index],
+    ));
+    let output = make.current_dir(&trained.scratch.0).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let paths = EmbeddingTable::read(index.as_ref()).unwrap().paths;
+    assert!(
+        paths.iter().all(|path| Path::new(path).is_absolute()),
+        "{paths:?}"
+    );
+    fs::remove_file(format!("{data}/odd/1.png")).unwrap();
+    fs::remove_file(format!("{data}/odd/3.png")).unwrap();
+    let other = format!("{data}/odd/5.png");
+    let search = trained.arguments(
+        "search",
+        &["--query", &other, "--index", &index, "--top", "10"],
+    );
+    let output = ibot(&search);
+    let text = stdout(&output);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        text.contains("2 of 10 pictures are gone and left out"),
+        "{text}"
+    );
+    assert!(
+        !text.contains("odd/3.png") && text.contains("odd/5.png"),
+        "{text}"
+    );
+    // touched, and one more
+    sleep(Duration::from_millis(20));
+    let bytes = fs::read(&other).unwrap();
+    fs::write(&other, &bytes).unwrap();
+    let text = stdout(&ibot(&search));
+    assert!(text.contains("1 were changed since"), "{text}");
+    let kept = trained.scratch.path("kept");
+    fs::rename(data, &kept).unwrap();
+    let moved = format!("{kept}/odd/5.png");
+    let text = trained.refusal("search", &["--query", &moved, "--index", &index]);
+    assert!(text.contains("none of its 10 pictures is there"), "{text}");
+}
+
+/// Ctrl-C in `ibot embed` keeps what was made, under another name than that of the whole.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_embedding_is_kept() {
+    let trained = trained("cut-short");
+    let many = trained.scratch.path("many");
+    fs::create_dir(&many).unwrap();
+    let picture = RgbImage::from_fn(600, 600, |x, y| image::Rgb([x as u8, y as u8, 7]));
+    picture.save(format!("{many}/0.png")).unwrap();
+    for at in 1..2000 {
+        fs::hard_link(format!("{many}/0.png"), format!("{many}/{at}.png")).unwrap();
+    }
+    let out = trained.scratch.path("all.safetensors");
+    let flags = [
+        "--data",
+        &many,
+        "--out",
+        &out,
+        "--batch-size",
+        "1",
+        "--workers",
+        "1",
+    ];
+    let mut embed = command(&trained.arguments("embed", &flags));
+    let mut child = embed
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // the handler is there when the scan is over, of which a line tells
+    let mut line = String::new();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap());
+    while !line.contains("2000 pictures") {
+        assert_ne!(
+            std::io::BufRead::read_line(&mut lines, &mut line).unwrap(),
+            0,
+            "{line}"
+        );
+    }
+    sleep(Duration::from_millis(300));
+    let asked = Instant::now();
+    let pid = child.id().to_string();
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let status = child.wait().unwrap();
+    assert!(
+        asked.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        asked.elapsed()
+    );
+    assert_eq!(status.code(), Some(130));
+    assert!(!Path::new(&out).exists());
+    let partial =
+        EmbeddingTable::read(trained.scratch.0.join("all.partial.safetensors").as_path()).unwrap();
+    assert!((1..2000).contains(&partial.len()), "{}", partial.len());
+}
+
+/// ImageNet's layout: classes are below `train` and `val`, and the one is tested on the other.
+#[test]
+fn parts_are_told_from_classes() {
+    let trained = trained("parts");
+    let root = trained.scratch.path("set");
+    for part in ["train", "val"] {
+        for (class, from) in [("even", "even/deep/er"), ("odd", "odd")] {
+            let to = format!("{root}/{part}/{class}");
+            fs::create_dir_all(&to).unwrap();
+            for file in fs::read_dir(format!("{}/{from}", trained.data))
+                .unwrap()
+                .flatten()
+            {
+                fs::copy(file.path(), Path::new(&to).join(file.file_name())).unwrap();
+            }
+        }
+    }
+    let output = ibot(&trained.arguments("knn", &["--data", &root, "--k", "1", "--json"]));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (report["classes"].as_u64(), report["tested"].as_u64()),
+        (Some(2), Some(10))
+    );
+    // each picture is in the other part as well
+    assert_eq!(report["rows"][0]["top1"].as_f64(), Some(1.0));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("has parts; tests on ") && said.contains("2 classes (even, odd)"),
+        "{said}"
+    );
+}
