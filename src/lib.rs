@@ -55,6 +55,9 @@
 //! }
 //! ```
 
+// They panic where nobody reads, and a library has no terminal.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod app;
 pub mod backbone;
 pub mod bench;

@@ -1,5 +1,8 @@
 //! The `ibot` command: parse, call the library, print.
 
+// They panic where nobody reads: a run must not end because of what it says on the way.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod cli;
 
 /// Each burn operation on the CPU allocates its result: a fast allocator is worth a tenth of a step.

@@ -127,10 +127,12 @@ impl EmbeddingTable {
     /// [`Error::Data`] where the ending is not known, the folder is missing or the path is one, [`Error::Io`] where a
     /// file cannot be made there.
     pub fn check_path(path: &Path) -> Result<()> {
-        if TableFormat::of(path)? == TableFormat::Npy {
-            check_writable(&npy::paths_file(path))?;
+        let format = TableFormat::of(path)?;
+        check_writable(path)?;
+        match format {
+            TableFormat::Npy => check_writable(&npy::paths_file(path)),
+            _ => Ok(()),
         }
-        check_writable(path)
     }
 
     /// Writes the table, whole or not at all, in the format that the ending of `path` names; replaces a file of that name.
