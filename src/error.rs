@@ -34,7 +34,7 @@ pub enum Error {
         reason: String,
     },
     /// A weight file does not fit the model.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {reason}", printable(path))]
     Weights {
         /// The weight file.
         path: PathBuf,

@@ -1,22 +1,29 @@
 //! `ibot inspect`: what a model file says of itself.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use ibot::model::{ModelOptions, read_model};
-use ibot::weights::read_weights;
+use ibot::backbone::{encoder_names, encoder_tags, timm_normalization, vit_from_name};
+use ibot::error::printable;
+use ibot::model::{ModelCard, read_card};
+use ibot::weights::{NamedTensor, passed_over, read_weights};
 use ibot::{Error, Result};
 use serde_json::json;
 
 use super::say;
 
-/// Classes that are named; the others are counted.
+/// Classes that are named, and tensors that are passed over; the others are counted.
 const LISTED: usize = 20;
 
 /// Flags of `ibot inspect`.
 #[derive(Debug, clap::Args)]
 pub struct InspectArgs {
     /// Model file.
-    file: PathBuf,
+    #[arg(required_unless_present = "encoders")]
+    file: Option<PathBuf>,
+    /// Lists the names that --encoder knows, with the tags of timm's weights and their normalization.
+    #[arg(long, conflicts_with_all = ["file", "json"])]
+    encoders: bool,
     /// One JSON object instead of text.
     #[arg(long)]
     json: bool,
@@ -24,87 +31,153 @@ pub struct InspectArgs {
 
 impl InspectArgs {
     pub fn run(&self) -> Result<()> {
-        let options = ModelOptions::default();
-        let (card, hash) = match read_model(&self.file, &options) {
-            Ok(model) => (model.card, Some(model.hash)),
-            Err(Error::Config { .. }) => (None, None), // it does not say what it is: its tensors do
-            Err(error) => return Err(error),
+        let Some(file) = &self.file else {
+            return list_encoders();
         };
-        let tensors = read_weights(&self.file)?;
+        let tensors = read_weights(file)?;
+        let card = read_card(file)?;
         let parameters: usize = tensors.values().map(|tensor| tensor.values.len()).sum();
+        let passed_over = passed_over(file);
         if self.json {
             let shapes: serde_json::Map<String, serde_json::Value> = tensors
                 .iter()
                 .map(|(name, tensor)| (name.clone(), json!(tensor.shape)))
                 .collect();
-            let all = json!({ "card": card, "blake3": hash, "parameters": parameters, "tensors": shapes });
+            let hash = card.as_ref().map(|_| hash(file)).transpose()?;
+            let all = json!({
+                "card": card,
+                "blake3": hash,
+                "parameters": parameters,
+                "tensors": shapes,
+                "not_finite": not_finite(&tensors),
+                "passed_over": passed_over.into_iter().collect::<BTreeMap<_, _>>(),
+            });
             say(format_args!("{all:#}"));
             return Ok(());
         }
         say(format_args!(
             "{}: {} tensors, {parameters} parameters",
-            self.file.display(),
+            printable(file),
             tensors.len()
         ));
-        let Some(card) = card else {
-            say("it does not say what it is: commands need --encoder");
-            for (name, tensor) in &tensors {
-                say(format_args!("  {name} {:?}", tensor.shape));
-            }
-            return Ok(());
-        };
-        let vit = &card.architecture;
-        let preprocessing = &card.preprocessing;
-        say(format_args!(
-            "{} of {} by ibot {}, {} steps",
-            card.network, card.encoder, card.ibot, card.step
-        ));
-        say(format_args!(
-            "transformer: width {}, {} blocks, {} heads, patches of {} in {} x {}, {} registers",
-            vit.embed_dim,
-            vit.depth,
-            vit.num_heads,
-            vit.patch_size,
-            vit.img_size,
-            vit.img_size,
-            vit.reg_tokens
-        ));
-        say(format_args!(
-            "pictures: shorter side to {:.0}, center {} x {}, {:?}, mean {:?}, std {:?}",
-            preprocessing.image_size as f64 * 256.0 / 224.0,
-            preprocessing.image_size,
-            preprocessing.image_size,
-            preprocessing.interpolation,
-            preprocessing.mean,
-            preprocessing.std
-        ));
-        if let Some(classes) = &card.classes {
-            say(format_args!("tells apart {}", listed(classes)));
-        }
-        if let Some(data) = &card.data {
+        for (name, count) in not_finite(&tensors) {
             say(format_args!(
-                "trained on {} pictures, names {}",
-                data.pictures, data.fingerprint
+                "damaged: {} has {count} values that are NaN or infinite; no command takes it",
+                printable(name)
             ));
         }
-        say(format_args!(
-            "licence: {}",
-            card.licence.as_deref().unwrap_or("not named")
-        ));
-        say(format_args!("BLAKE3 {}", hash.unwrap_or_default()));
-        say(format_args!(
-            "fingerprint: features of {} built-in pictures; commands that load the file compare them",
-            ibot::model::FINGERPRINT_PICTURES
-        ));
+        if !passed_over.is_empty() {
+            let names: Vec<String> = passed_over
+                .iter()
+                .map(|(name, dtype)| format!("{name} ({dtype})"))
+                .collect();
+            say(format_args!("no floats, passed over: {}", listed(&names)));
+        }
+        match card {
+            Some(card) => describe(&card, &hash(file)?),
+            None => {
+                say("it does not say what it is: commands need --encoder");
+                for (name, tensor) in &tensors {
+                    say(format_args!("  {} {:?}", printable(name), tensor.shape));
+                }
+            }
+        }
         Ok(())
     }
 }
 
-/// The number of classes, and the names of the first ones.
-fn listed(classes: &[String]) -> String {
-    let names = classes[..classes.len().min(LISTED)].join(", ");
-    match classes.len().saturating_sub(LISTED) {
-        0 => format!("{} classes: {names}", classes.len()),
-        more => format!("{} classes: {names} and {more} more", classes.len()),
+fn list_encoders() -> Result<()> {
+    for name in encoder_names() {
+        let vit = vit_from_name(&name, 224)?;
+        say(format_args!(
+            "{name}: width {}, {} blocks, {} heads, patches of {}",
+            vit.embed_dim, vit.depth, vit.num_heads, vit.patch_size
+        ));
+        for tag in encoder_tags(&name) {
+            let tagged = format!("{name}.{tag}");
+            say(format_args!("  .{tag}: {}", timm_normalization(&tagged)));
+        }
+    }
+    Ok(())
+}
+
+/// Tensors with NaN or infinity, and how many of them.
+fn not_finite(tensors: &BTreeMap<String, NamedTensor>) -> BTreeMap<&str, usize> {
+    let count = |values: &[f32]| values.iter().filter(|value| !value.is_finite()).count();
+    let counted = tensors
+        .iter()
+        .map(|(name, tensor)| (name.as_str(), count(&tensor.values)));
+    counted.filter(|(_, count)| *count > 0).collect()
+}
+
+/// BLAKE3 of the file.
+fn hash(file: &PathBuf) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    std::fs::File::open(file)
+        .and_then(|file| hasher.update_reader(file).map(drop))
+        .map_err(Error::io(file))?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+fn describe(card: &ModelCard, hash: &str) {
+    let vit = &card.architecture;
+    let preprocessing = &card.preprocessing;
+    say(format_args!(
+        "{} of {} by ibot {}, {} steps",
+        printable(&card.network),
+        printable(&card.encoder),
+        printable(&card.ibot),
+        card.step
+    ));
+    say(format_args!(
+        "transformer: width {}, {} blocks, {} heads, patches of {} in {} x {}, {} registers",
+        vit.embed_dim,
+        vit.depth,
+        vit.num_heads,
+        vit.patch_size,
+        vit.img_size,
+        vit.img_size,
+        vit.reg_tokens
+    ));
+    say(format_args!(
+        "pictures: shorter side to {:.0}, center {} x {}, {:?}, {}",
+        preprocessing.image_size as f64 * 256.0 / 224.0,
+        preprocessing.image_size,
+        preprocessing.image_size,
+        preprocessing.interpolation,
+        preprocessing.normalization()
+    ));
+    if let Some(classes) = &card.classes {
+        say(format_args!(
+            "tells apart {} classes: {}",
+            classes.len(),
+            listed(classes)
+        ));
+    }
+    if let Some(data) = &card.data {
+        say(format_args!(
+            "trained on {} pictures, names {}",
+            data.pictures,
+            printable(&data.fingerprint)
+        ));
+    }
+    say(format_args!(
+        "licence: {}",
+        printable(card.licence.as_deref().unwrap_or("not named"))
+    ));
+    say(format_args!("BLAKE3 {hash}"));
+    say(format_args!(
+        "fingerprint: features of {} built-in pictures; commands that load the file compare them",
+        ibot::model::FINGERPRINT_PICTURES
+    ));
+}
+
+/// The first names, and how many more there are.
+fn listed(names: &[String]) -> String {
+    let first: Vec<String> = names.iter().take(LISTED).map(printable).collect();
+    let first = first.join(", ");
+    match names.len().saturating_sub(LISTED) {
+        0 => first,
+        more => format!("{first} and {more} more"),
     }
 }

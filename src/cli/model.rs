@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use ibot::backbone::Normalization;
 use ibot::data::{FolderConfig, ImageFolder, PictureSource as _};
 use ibot::embedding::{Embedded, Embedder, FeatureKind, FolderRequest, embed_folder};
 use ibot::model::{ModelOptions, ModelSource};
@@ -25,6 +26,9 @@ pub struct ModelArgs {
     /// timm name of the backbone, for a file that does not say what it is.
     #[arg(long)]
     encoder: Option<String>,
+    /// imagenet, half, clip or MEAN/STD, for a file that does not say it [default: what timm has for --encoder].
+    #[arg(long)]
+    normalization: Option<Normalization>,
     /// Side of the square input in pixels, where it is to be another one than the file's.
     #[arg(long)]
     image_size: Option<usize>,
@@ -48,6 +52,7 @@ impl ModelArgs {
         self.note(&selected.to_string());
         let (file, options) = self.local()?;
         let embedder = Embedder::load(&file, &options, &selected)?;
+        self.note(&embedder.normalization().to_string());
         if let Some(difference) = embedder.fingerprint_difference() {
             let like = match difference {
                 0.0 => "equal to".to_owned(),
@@ -65,9 +70,10 @@ impl ModelArgs {
     pub fn local(&self) -> Result<(PathBuf, ModelOptions)> {
         let local = self.model.resolve()?;
         let options = ModelOptions {
-            encoder: self.encoder.clone().or(local.encoder),
+            encoder: self.encoder.clone(),
             image_size: self.image_size,
-            normalization: local.normalization,
+            normalization: self.normalization,
+            described: local.described,
         };
         Ok((local.file, options))
     }
