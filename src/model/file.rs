@@ -6,15 +6,13 @@ use std::path::Path;
 use burn::tensor::backend::Backend;
 
 use super::{CARD, CARD_FORMAT, Described, ModelCard, Normalized, Preprocessing};
-use crate::backbone::{
-    Normalization, VisionTransformer, VitConfig, encoder_names, split_tag, vit_from_name,
-};
+use crate::backbone::{Normalization, VisionTransformer, VitConfig, split_tag, vit_from_name};
 use crate::data::AugmentConfig;
 use crate::error::{Error, Result, printable};
 use crate::random::Random;
 use crate::weights::{
-    NamedTensor, Role, backbone_of, load_state_dict, misfit, network_prefix, read_metadata,
-    read_weights, refuse_other_files, with_positions, write_safetensors_with,
+    NamedTensor, Role, backbone_of, encoders_alike, load_state_dict, misfit, network_prefix,
+    read_metadata, read_weights, refuse_other_files, with_positions, write_safetensors_with,
 };
 
 /// What a file that does not describe itself is to be read as, and what to change of one that does.
@@ -68,40 +66,22 @@ impl LoadedModel {
         if report.is_clean() {
             return Ok(backbone);
         }
-        let misfit = misfit(path, &report, self.architecture.embed_dim);
-        let reason = match (&self.card, alike) {
-            (None, Some(alike)) => format!(
-                "does not fit --encoder {}: {misfit}; its shapes are those of {alike}",
-                self.encoder
+        let encoder = split_tag(&self.encoder).0;
+        let is_other = !alike.is_empty() && !alike.iter().any(|name| name == encoder);
+        let misfit = || misfit(path, &report, &self.architecture);
+        let reason = match &self.card {
+            Some(_) => format!("the file does not fit its architecture: {}", misfit()),
+            None if is_other => format!(
+                "does not fit --encoder {encoder}: its shapes are those of {}",
+                alike.join(" or ")
             ),
-            (None, None) => format!("does not fit --encoder {}: {misfit}", self.encoder),
-            (Some(_), _) => format!("the file does not fit its architecture: {misfit}"),
+            None => format!("does not fit --encoder {encoder}: {}", misfit()),
         };
         Err(Error::Weights {
             path: path.to_path_buf(),
             reason,
         })
     }
-}
-
-/// The names that this program knows with shapes as those of a backbone's weights under timm's names; none where there are
-/// none. The number of heads is not to be seen in weights.
-fn encoders_alike(tensors: &BTreeMap<String, NamedTensor>) -> Option<String> {
-    let [width, _, patch, _] = tensors.get("patch_embed.proj.weight")?.shape[..] else {
-        return None;
-    };
-    let has = |key: &str| tensors.contains_key(key);
-    let is_block = |key: &&String| key.starts_with("blocks.") && key.ends_with(".norm1.weight");
-    let depth = tensors.keys().filter(is_block).count();
-    let fits = |name: &String| {
-        vit_from_name(name, 224).is_ok_and(|vit| {
-            (vit.embed_dim, vit.patch_size, vit.depth) == (width, patch, depth)
-                && (vit.reg_tokens > 0) == has("reg_token")
-                && vit.init_values.is_some() == has("blocks.0.ls1.gamma")
-        })
-    };
-    let alike: Vec<String> = encoder_names().into_iter().filter(fits).collect();
-    (!alike.is_empty()).then(|| alike.join(" or "))
 }
 
 /// What a model file says of itself; none for a file of another program.
@@ -217,9 +197,10 @@ fn of_flag(error: Error) -> Error {
 
 /// That a file of another program needs the name of its encoder.
 fn nameless(path: &Path, tensors: &BTreeMap<String, NamedTensor>) -> Error {
-    let remedy = match encoders_alike(tensors) {
-        Some(alike) => format!("its shapes are those of {alike}"),
-        None => "`ibot inspect --encoders` lists the known ones".into(),
+    let alike = encoders_alike(tensors);
+    let remedy = match alike.is_empty() {
+        true => "`ibot inspect --encoders` lists the known ones".into(),
+        false => format!("its shapes are those of {}", alike.join(" or ")),
     };
     Error::Weights {
         path: path.to_path_buf(),

@@ -82,13 +82,11 @@ impl Normalized {
             .copied()
             .filter(|other| timm_normalization(&format!("{base}.{other}")) != values);
         let others: Vec<String> = others.map(|other| format!(".{other}")).collect();
-        let why = match (tag, others.as_slice()) {
-            (Some(_), _) | (None, []) => format!("as timm has it for {encoder}"),
-            (None, others) => format!(
-                "as timm has it for {encoder}; weights with another one are named {}, or need --normalization",
-                others.join(" or ")
-            ),
-        };
+        let others = others.join(", ");
+        let mut why = format!("as timm has it for {encoder}");
+        if tag.is_none() && !others.is_empty() {
+            why += &format!("; for other weights add their tag ({others}) or --normalization");
+        }
         Self { values, why }
     }
 }
@@ -105,7 +103,7 @@ mod tests {
         };
         let (values, why) = of("vit_small_patch16_224", None);
         assert_eq!(values, Normalization::HALF);
-        assert!(why.contains(".dino, or need --normalization"), "{why}");
+        assert!(why.contains("add their tag (.dino) or --norm"), "{why}");
         let (values, why) = of("vit_base_patch16_224.bamboo", None);
         assert_eq!(values, Normalization::CLIP);
         assert_eq!(why, "as timm has it for vit_base_patch16_224.bamboo");

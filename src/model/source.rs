@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[cfg(feature = "hub")]
 use super::hub::fetch;
 use crate::backbone::Normalization;
-use crate::error::Result;
+use crate::error::{Result, printable};
 
 /// What a name on the hub begins with.
 const HUB: &str = "hf:";
@@ -59,8 +59,8 @@ impl ModelSource {
     /// As it was given.
     pub fn display(&self) -> impl fmt::Display {
         match self {
-            Self::File(file) => file.display().to_string(),
-            Self::Hub(name) => format!("{HUB}{name}"),
+            Self::File(file) => printable(file),
+            Self::Hub(name) => format!("{HUB}{}", printable(name)),
         }
     }
 }

@@ -38,7 +38,7 @@ pub use file::{read_safetensors, write_safetensors, write_safetensors_with};
 pub(crate) use file::{safetensors_header, write_tensors, write_values};
 pub(crate) use finite::check_finite;
 pub use header::{passed_over, read_metadata};
-pub(crate) use misfit::misfit;
+pub(crate) use misfit::{encoders_alike, misfit};
 pub(crate) use other_files::refuse_other_files;
 pub use path::ParamPath;
 pub use state_dict::{LoadReport, NamedTensor, load_state_dict, state_dict};
@@ -148,19 +148,22 @@ pub fn load_backbone<B: Backend>(
     path: &Path,
     tensors: BTreeMap<String, NamedTensor>,
 ) -> Result<VisionTransformer<B>> {
-    let config = model.config();
-    let width = config.embed_dim;
+    let config = model.config().clone();
     let tensors = with_positions(path, tensors, config.prefix_positions(), [config.side(); 2])?;
+    let alike = encoders_alike(&tensors);
     let (model, mut report) = load_state_dict(model, tensors);
     report.ignore_classifier();
     if report.is_clean() {
-        Ok(model)
-    } else {
-        Err(Error::Weights {
-            path: path.to_path_buf(),
-            reason: format!("does not fit the model: {}", misfit(path, &report, width)),
-        })
+        return Ok(model);
     }
+    let mut reason = format!("does not fit the model: {}", misfit(path, &report, &config));
+    if !report.misshapen.is_empty() && !alike.is_empty() {
+        reason += &format!("; its shapes are those of {}", alike.join(" or "));
+    }
+    Err(Error::Weights {
+        path: path.to_path_buf(),
+        reason,
+    })
 }
 
 /// Writes the weights of `module` under timm's names and shapes; a half-written file never takes the final name.

@@ -15,7 +15,7 @@ use super::NamedTensor;
 use super::other_files::{RESAVE, fault};
 use super::pickle::{Object, Pickle, Value, parse};
 use super::torch_objects::{TensorView, object};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 
 /// Bound on the pickle; of student, teacher and AdamW of 40 blocks it has 266 928 bytes.
 const MAX_PICKLE_BYTES: u64 = 1 << 28;
@@ -168,7 +168,10 @@ impl<R: Read + Seek> Archive<R> {
             )));
         }
         if size > max_bytes {
-            return Err(Fault::damaged(format!("{name} has {size} bytes")));
+            return Err(Fault::damaged(format!(
+                "{} has {size} bytes",
+                printable(&name)
+            )));
         }
         // not the size that the archive claims, which may be anything
         let capacity = usize::try_from(size.min(self.file_bytes)).unwrap_or_default();
@@ -177,9 +180,12 @@ impl<R: Read + Seek> Archive<R> {
             .read_to_end(&mut bytes)
             .map_err(|error| match error.kind() {
                 std::io::ErrorKind::InvalidData => Fault::damaged(format!(
-                    "{name}: {error} (it has none if saved after set_crc32_options(False))"
+                    "{}: {error} (it has none if saved after set_crc32_options(False))",
+                    printable(&name)
                 )),
-                std::io::ErrorKind::UnexpectedEof => Fault::damaged(format!("{name}: {error}")),
+                std::io::ErrorKind::UnexpectedEof => {
+                    Fault::damaged(format!("{}: {error}", printable(&name)))
+                }
                 _ => Fault::Io(error),
             })?;
         Ok(bytes)
@@ -223,13 +229,16 @@ fn tensors(
         };
         let storage = read_storage(first.storage)?;
         for (name, view) in group {
-            let values = view
-                .values(&storage)
-                .ok_or_else(|| Fault::damaged(format!("{name} reaches beyond its storage")))?;
+            let values = view.values(&storage).ok_or_else(|| {
+                Fault::damaged(format!("{} reaches beyond its storage", printable(name)))
+            })?;
             let shape = view.shape.clone();
             let tensor = NamedTensor { shape, values };
             if tensors.insert(name.clone(), tensor).is_some() {
-                let reason = format!("has two tensors called {name}; rename one of them");
+                let reason = format!(
+                    "has two tensors called {}; rename one of them",
+                    printable(name)
+                );
                 return Err(Fault::Content(reason));
             }
         }
