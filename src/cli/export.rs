@@ -25,7 +25,7 @@ pub struct ExportArgs {
     /// Which backbone of a run, for timm and onnx [default: teacher].
     #[arg(long, value_enum, conflicts_with = "model")]
     network: Option<Network>,
-    /// timm name of the backbone, for a --model that does not say what it is.
+    /// timm name of the model, with the tag of its weights, for a --model that does not say what it is.
     #[arg(long)]
     encoder: Option<String>,
     /// imagenet, half, clip or MEAN/STD, for a --model that does not say it [default: what timm has for --encoder].

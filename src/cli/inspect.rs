@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use ibot::Result;
 use ibot::backbone::{encoder_names, encoder_tags, timm_normalization, vit_from_name};
 use ibot::error::printable;
-use ibot::model::{ModelCard, read_card};
+use ibot::model::{ModelCard, file_hash, read_card};
 use ibot::weights::{NamedTensor, passed_over, read_weights};
-use ibot::{Error, Result};
 use serde_json::json;
 
 use super::say;
@@ -43,7 +43,7 @@ impl InspectArgs {
                 .iter()
                 .map(|(name, tensor)| (name.clone(), json!(tensor.shape)))
                 .collect();
-            let hash = card.as_ref().map(|_| hash(file)).transpose()?;
+            let hash = card.as_ref().map(|_| file_hash(file)).transpose()?;
             let all = json!({
                 "card": card,
                 "blake3": hash,
@@ -74,7 +74,7 @@ impl InspectArgs {
             say(format_args!("no floats, passed over: {}", listed(&names)));
         }
         match card {
-            Some(card) => describe(&card, &hash(file)?),
+            Some(card) => describe(&card, &file_hash(file)?),
             None => {
                 say("it does not say what it is: commands need --encoder");
                 for (name, tensor) in &tensors {
@@ -108,15 +108,6 @@ fn not_finite(tensors: &BTreeMap<String, NamedTensor>) -> BTreeMap<&str, usize> 
         .iter()
         .map(|(name, tensor)| (name.as_str(), count(&tensor.values)));
     counted.filter(|(_, count)| *count > 0).collect()
-}
-
-/// BLAKE3 of the file.
-fn hash(file: &PathBuf) -> Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    std::fs::File::open(file)
-        .and_then(|file| hasher.update_reader(file).map(drop))
-        .map_err(Error::io(file))?;
-    Ok(hasher.finalize().to_hex().to_string())
 }
 
 fn describe(card: &ModelCard, hash: &str) {

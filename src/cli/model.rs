@@ -23,7 +23,8 @@ pub struct ModelArgs {
     /// Model file: a backbone that `ibot train` wrote, or a file of timm or PyTorch; or hf:OWNER/NAME on the hub.
     #[arg(long, value_name = "FILE")]
     pub model: ModelSource,
-    /// timm name of the backbone, for a file that does not say what it is.
+    /// timm name of the model, with the tag of its weights, for a file that does not say what it is; `ibot inspect --encoders`
+    /// lists them.
     #[arg(long)]
     encoder: Option<String>,
     /// imagenet, half, clip or MEAN/STD, for a file that does not say it [default: what timm has for --encoder].

@@ -146,19 +146,7 @@ pub fn read_model(path: &Path, options: &ModelOptions) -> Result<LoadedModel> {
     let (Some(architecture), Some(encoder)) = (named, encoder) else {
         return Err(nameless(path, &tensors));
     };
-    let normalization = match (
-        &card,
-        options.normalization,
-        options.described.normalization,
-    ) {
-        (Some(card), ..) => Normalized::of_card(card.preprocessing.normalization()),
-        (None, Some(values), _) => Normalized {
-            values,
-            why: "as asked for".into(),
-        },
-        (None, None, Some(values)) => Normalized::of_hub(values),
-        (None, None, None) => Normalized::of_name(&encoder, network.as_deref()),
-    };
+    let normalization = normalization(card.as_ref(), options, &encoder, network.as_deref());
     let preprocessing = match &card {
         Some(card) => Preprocessing {
             image_size: options.image_size.unwrap_or(card.preprocessing.image_size),
@@ -171,10 +159,6 @@ pub fn read_model(path: &Path, options: &ModelOptions) -> Result<LoadedModel> {
             std: normalization.values.std,
         },
     };
-    let mut hasher = blake3::Hasher::new();
-    hasher
-        .update_reader(std::fs::File::open(path).map_err(Error::io(path))?)
-        .map_err(Error::io(path))?;
     let (prefix, grid) = (architecture.prefix_positions(), [architecture.side(); 2]);
     Ok(LoadedModel {
         card,
@@ -183,8 +167,39 @@ pub fn read_model(path: &Path, options: &ModelOptions) -> Result<LoadedModel> {
         preprocessing,
         tensors: with_positions(path, tensors, prefix, grid)?,
         architecture,
-        hash: hasher.finalize().to_hex().to_string(),
+        hash: file_hash(path)?,
     })
+}
+
+/// BLAKE3 of a file.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn file_hash(path: &Path) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    std::fs::File::open(path)
+        .and_then(|file| hasher.update_reader(file).map(drop))
+        .map_err(Error::io(path))?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// The first that is known: the file's own, the one that is asked for, the hub's, the name's.
+fn normalization(
+    card: Option<&ModelCard>,
+    options: &ModelOptions,
+    encoder: &str,
+    network: Option<&str>,
+) -> Normalized {
+    let (asked, hub) = (options.normalization, options.described.normalization);
+    match (card, asked, hub) {
+        (Some(card), ..) => Normalized::of_card(card.preprocessing.normalization()),
+        (None, Some(values), _) => Normalized {
+            values,
+            why: "as asked for".into(),
+        },
+        (None, None, Some(values)) => Normalized::of_hub(values),
+        (None, None, None) => Normalized::of_name(encoder, network),
+    }
 }
 
 /// Commands that load a model have no settings, and call the name of the encoder so.

@@ -21,7 +21,7 @@ mod source;
 
 pub use card::{CARD_FORMAT, DataCard, ModelCard, Preprocessing};
 pub use classifier::LinearClassifier;
-pub use file::{LoadedModel, ModelOptions, read_card, read_model, write_model};
+pub use file::{LoadedModel, ModelOptions, file_hash, read_card, read_model, write_model};
 pub(crate) use fingerprint::first_features;
 pub use fingerprint::{
     FINGERPRINT_PICTURES, compare_fingerprint, fingerprint, fingerprint_pictures,

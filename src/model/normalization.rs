@@ -96,6 +96,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_moving_average_of_one_network_is_no_teacher() {
+        let network = |key| network_prefix([key, "norm.weight"]);
+        assert_eq!(network("state_dict_ema.patch_embed.proj.weight"), None);
+        assert_eq!(network("patch_embed.proj.weight"), None);
+        let found = network("state_dict.backbone.teacher.patch_embed.proj.weight");
+        assert_eq!(found, Some("state_dict.backbone.teacher."));
+    }
+
+    #[test]
     fn names_tags_and_networks_decide() {
         let of = |name, network| {
             let found = Normalized::of_name(name, network);

@@ -17,6 +17,8 @@ const PATCH_KEY: &str = "patch_embed.proj.weight";
 const TRANSFORMERS_PATCH_KEY: &str = "embeddings.patch_embeddings.projection.weight";
 /// Keys of classifiers and of MAE's decoder, which a backbone has no use for.
 const DROPPED: [&str; 5] = ["head.", "head_dist.", "fc.", "pre_logits.", "decoder_"];
+/// Words for one of two networks, of which one is the moving average of the other.
+const NETWORK_WORDS: [&str; 5] = ["student", "teacher", "online", "target", "momentum"];
 /// The mask token in iBOT, and in DINOv2 and stable-pretraining.
 const MASK_KEYS: [&str; 2] = ["masked_embed", "mask_token"];
 
@@ -105,15 +107,12 @@ fn is_dropped(name: &str) -> bool {
     DROPPED.iter().any(|start| name.starts_with(start))
 }
 
-/// What the keys of a network in training begin with, such as `teacher.backbone.`, among these of a checkpoint; none where
-/// the file holds a model alone.
+/// What the keys of a student or teacher begin with, such as `teacher.backbone.`, among these of a checkpoint; none where
+/// the file holds no method of two networks: timm's training too keeps a moving average, its `state_dict_ema`.
 pub fn network_prefix<'a>(keys: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let prefixes = keys
-        .into_iter()
-        .filter_map(|key| key.strip_suffix(PATCH_KEY));
-    prefixes
-        .into_iter()
-        .find(|prefix| role_of(prefix).is_some())
+    let mut prefixes = (keys.into_iter()).filter_map(|key| key.strip_suffix(PATCH_KEY));
+    let is_of_two = |word| NETWORK_WORDS.contains(&word);
+    prefixes.find(|prefix| prefix.split(['.', '_']).any(is_of_two))
 }
 
 pub(super) fn refused(path: &Path, reason: impl Into<String>) -> Error {

@@ -185,46 +185,36 @@ fn weights_that_are_no_numbers_are_refused_first() {
     let scratch = Scratch::new("nan-weights");
     let (pictures, model) = (scratch.pictures(), scratch.path("nan.safetensors"));
     write_encoder(&model, "", |bias| bias.values[..3].fill(f32::NAN));
-    let (out, named) = (
-        scratch.path("never"),
-        ["--encoder", ENCODER, "--image-size", "32"],
-    );
     let parts = ["nan.safetensors: 3 of the 192 values of blocks.1.attn.proj.bias are NaN"];
-    for command in ["embed", "finetune", "train"] {
-        let weights = if command == "train" {
-            "--pretrained"
-        } else {
-            "--model"
-        };
-        let arguments = [
-            command,
-            "--backend",
-            "flex",
+    let (out, table) = (scratch.path("never"), scratch.path("never.npy"));
+    let commands: [&[&str]; 4] = [
+        &["embed", "--out", &table, "--model", &model],
+        &["knn", "--model", &model],
+        &["finetune", "--out", &out, "--model", &model],
+        &[
+            "train",
             "--out",
             &out,
+            "--batch-size",
+            "2",
+            "--pretrained",
+            &model,
+        ],
+    ];
+    for command in commands {
+        let read = [
+            "--backend",
+            "flex",
             "--data",
             &pictures,
-            weights,
-            &model,
+            "--encoder",
+            ENCODER,
         ];
-        let small: &[&str] = if command == "train" {
-            &["--batch-size", "2"]
-        } else {
-            &[]
-        };
-        refused(&[&arguments[..], &named, small].concat(), &parts);
-        assert!(!Path::new(&out).exists(), "{command}");
+        refused(&[command, &read, &["--image-size", "32"]].concat(), &parts);
+        for left in [&out, &table] {
+            assert!(!Path::new(left).exists(), "{command:?}");
+        }
     }
-    let knn = [
-        "knn",
-        "--backend",
-        "flex",
-        "--data",
-        "no such folder",
-        "--model",
-        &model,
-    ];
-    refused(&[&knn[..], &named].concat(), &parts);
     let json: Value = serde_json::from_str(&stdout(&ibot(&["inspect", "--json", &model]))).unwrap();
     assert_eq!(json["not_finite"]["blocks.1.attn.proj.bias"], 3);
     let text = stdout(&ibot(&["inspect", &model]));
