@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::{VitConfig, vit_from_name};
+use crate::backbone::{VitConfig, encoder_tags, split_tag, vit_from_name};
 use crate::error::{Error, Result};
 use crate::head::PrototypeNorm;
 use crate::masking::{MaskPolicy, MaskRatio, MaskShape};
@@ -191,7 +191,7 @@ impl IbotConfig {
     pub fn backbone(&self) -> Result<VitConfig> {
         let shape = match &self.vit {
             Some(vit) => vit.clone(),
-            None => vit_from_name(&self.encoder_name, self.image_size)?,
+            None => vit_from_name(&self.encoder_name, self.image_size).map_err(or_a_table)?,
         };
         let config = VitConfig {
             img_size: self.image_size,
@@ -368,5 +368,18 @@ impl IbotConfig {
     pub fn ema_decay(&self, progress: f64) -> f64 {
         let cosine = 1.0 + (progress * std::f64::consts::PI).cos();
         self.ema_decay_end - 0.5 * (self.ema_decay_end - self.ema_decay_start) * cosine
+    }
+}
+/// A name that is not known may be replaced by a table in a run's settings, as nowhere else.
+fn or_a_table(error: Error) -> Error {
+    match error {
+        Error::Config { key, value, remedy } if encoder_tags(split_tag(&value).0).is_empty() => {
+            Error::config(
+                key,
+                value,
+                remedy + "; or describe a shape in a [method.vit] table",
+            )
+        }
+        other => other,
     }
 }

@@ -1,7 +1,7 @@
-//! timm's model names.
+//! timm's model names, and the tags of their weights.
 
-use super::VitConfig;
-use crate::error::{Error, Result};
+use super::{Normalization, VitConfig};
+use crate::error::{Error, Result, printable};
 
 /// Name of a size, its width, depth and heads.
 type Size = (&'static str, usize, usize, usize);
@@ -61,39 +61,151 @@ fn registry() -> Vec<(String, VitConfig)> {
     known
 }
 
+/// The pretrained tags of each name in timm 1.0.31; the first is what timm takes for the name alone.
+///
+/// Source: `default_cfgs` of timm/models/vision_transformer.py and deit.py, by tests/fixtures/timm_tags.py.
+const TAGS: [(&str, &[&str]); 17] = [
+    (
+        "vit_tiny_patch16_224",
+        &["augreg_in21k_ft_in1k", "augreg_in21k"],
+    ),
+    (
+        "vit_small_patch16_224",
+        &[
+            "augreg_in21k_ft_in1k",
+            "augreg_in1k",
+            "augreg_in21k",
+            "dino",
+        ],
+    ),
+    (
+        "vit_base_patch16_224",
+        &[
+            "augreg2_in21k_ft_in1k",
+            "augreg_in21k_ft_in1k",
+            "orig_in21k_ft_in1k",
+            "augreg_in1k",
+            "orig_in21k",
+            "augreg_in21k",
+            "sam_in1k",
+            "bamboo",
+            "dino",
+            "mae",
+        ],
+    ),
+    (
+        "vit_large_patch16_224",
+        &["augreg_in21k_ft_in1k", "orig_in21k", "augreg_in21k", "mae"],
+    ),
+    (
+        "vit_small_patch32_224",
+        &["augreg_in21k_ft_in1k", "augreg_in21k"],
+    ),
+    (
+        "vit_base_patch32_224",
+        &[
+            "augreg_in21k_ft_in1k",
+            "augreg_in1k",
+            "orig_in21k",
+            "augreg_in21k",
+            "sam_in1k",
+        ],
+    ),
+    ("vit_small_patch8_224", &["dino"]),
+    (
+        "vit_base_patch8_224",
+        &[
+            "augreg2_in21k_ft_in1k",
+            "augreg_in21k_ft_in1k",
+            "augreg_in21k",
+            "dino",
+        ],
+    ),
+    ("deit_tiny_patch16_224", &["fb_in1k"]),
+    ("deit_small_patch16_224", &["fb_in1k"]),
+    ("deit_base_patch16_224", &["fb_in1k"]),
+    ("vit_small_patch14_dinov2", &["lvd142m"]),
+    ("vit_base_patch14_dinov2", &["lvd142m"]),
+    ("vit_large_patch14_dinov2", &["lvd142m"]),
+    ("vit_small_patch14_reg4_dinov2", &["lvd142m"]),
+    ("vit_base_patch14_reg4_dinov2", &["lvd142m"]),
+    ("vit_large_patch14_reg4_dinov2", &["lvd142m"]),
+];
+
+/// `mean` and `std` of a tag's `pretrained_cfg` in timm; tests/method/timm_tags.rs compares all of them.
+fn normalization_of_tag(tag: &str) -> Normalization {
+    match tag {
+        "dino" | "mae" | "fb_in1k" | "lvd142m" => Normalization::IMAGENET,
+        "bamboo" => Normalization::CLIP,
+        _ => Normalization::HALF,
+    }
+}
+
 /// The names that [`vit_from_name`] knows.
 pub fn encoder_names() -> Vec<String> {
     registry().into_iter().map(|(name, _)| name).collect()
 }
 
-/// The configuration of a timm model at an input of `image_size`; a pretrained tag (`.augreg_in21k`) is ignored.
+/// timm's pretrained tags of a name, the default first; none for a name that [`vit_from_name`] does not know.
+pub fn encoder_tags(name: &str) -> &'static [&'static str] {
+    let found = TAGS.iter().find(|(known, _)| *known == name);
+    found.map_or(&[], |(_, tags)| tags)
+}
+
+/// The normalization that timm's weights of this name were trained with: that of the tag, or of the name's default.
+/// ImageNet's for a name that is not known.
+pub fn timm_normalization(name: &str) -> Normalization {
+    let (base, tag) = split_tag(name);
+    let tag = tag.or_else(|| encoder_tags(base).first().copied());
+    tag.map_or(Normalization::IMAGENET, normalization_of_tag)
+}
+
+/// Name and pretrained tag: `vit_small_patch16_224` and `dino` of `vit_small_patch16_224.dino`.
+pub fn split_tag(name: &str) -> (&str, Option<&str>) {
+    match name.split_once('.') {
+        Some((base, tag)) => (base, Some(tag)),
+        None => (name, None),
+    }
+}
+
+/// The configuration of a timm model at an input of `image_size`; a pretrained tag (`.augreg_in21k`) changes nothing in it.
 ///
 /// # Errors
-/// [`Error::Config`] for an unknown name, with the nearest known ones.
+/// [`Error::Config`] for a name or a tag that is not known, with the nearest known ones.
 pub fn vit_from_name(name: &str, image_size: usize) -> Result<VitConfig> {
-    let base = name.split('.').next().unwrap_or(name);
+    let (base, tag) = split_tag(name);
     let known = registry();
-    if let Some((_, config)) = known.iter().find(|(known, _)| known == base) {
-        return Ok(VitConfig {
-            img_size: image_size,
-            ..config.clone()
-        });
+    let Some((_, config)) = known.iter().find(|(known, _)| known == base) else {
+        let names: Vec<&str> = known.iter().map(|(known, _)| known.as_str()).collect();
+        let nearest = nearest(base, &names);
+        let remedy =
+            format!("is no known encoder; nearest: {nearest}; `ibot inspect --encoders` lists all");
+        return Err(Error::config("encoder_name", printable(name), remedy));
+    };
+    let tags = encoder_tags(base);
+    if let Some(tag) = tag.filter(|tag| !tags.contains(tag)) {
+        let nearest = nearest(tag, tags);
+        let remedy = format!(
+            "timm has no such weights of {base}; nearest tags: {nearest}; or leave the tag out and give --normalization"
+        );
+        return Err(Error::config("encoder_name", printable(name), remedy));
     }
-    let mut nearest: Vec<_> = known
+    Ok(VitConfig {
+        img_size: image_size,
+        ..config.clone()
+    })
+}
+
+/// The three of `known` that `name` is most like.
+fn nearest(name: &str, known: &[&str]) -> String {
+    let likeness = |known: &str| strsim::normalized_damerau_levenshtein(known, name);
+    let mut nearest: Vec<(f64, &str)> = known
         .iter()
-        .map(|(known, _)| (strsim::normalized_damerau_levenshtein(known, base), known))
+        .map(|known| (likeness(known), *known))
         .collect();
     nearest.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let nearest: Vec<_> = nearest
-        .iter()
-        .take(3)
-        .map(|(_, name)| name.as_str())
-        .collect();
-    let remedy = format!(
-        "is not a known encoder; nearest: {} (or describe one in a [vit] table)",
-        nearest.join(", ")
-    );
-    Err(Error::config("encoder_name", name, remedy))
+    let nearest: Vec<&str> = nearest.into_iter().take(3).map(|(_, name)| name).collect();
+    nearest.join(", ")
 }
 
 #[cfg(test)]
@@ -120,5 +232,21 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(message.contains("vit_small_patch16_224"), "{message}");
+    }
+
+    #[test]
+    fn a_tag_is_known_or_refused() {
+        let wrong = vit_from_name("vit_small_patch16_224.augreg_in21", 224);
+        let message = wrong.unwrap_err().to_string();
+        for part in ["nearest tags: augreg_in21k", "--normalization"] {
+            assert!(message.contains(part), "{message}");
+        }
+        for name in encoder_names() {
+            let tags = encoder_tags(&name);
+            assert!(!tags.is_empty(), "{name}");
+            for tag in tags {
+                vit_from_name(&format!("{name}.{tag}"), 224 * 37).unwrap();
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ibot::backbone::Normalization;
 use ibot::checkpoint::{Checkpoint, Store};
 use ibot::error::printable;
 use ibot::model::{DataCard, ModelOptions, ModelSource, OnnxModel, read_model};
@@ -25,9 +26,12 @@ pub struct ExportArgs {
     /// Which backbone of a run, for timm and onnx [default: teacher].
     #[arg(long, value_enum, conflicts_with = "model")]
     network: Option<Network>,
-    /// timm name of the backbone, for a --model that does not say what it is.
+    /// timm name of the model, with the tag of its weights, for a --model that does not say what it is.
     #[arg(long)]
     encoder: Option<String>,
+    /// imagenet, half, clip or MEAN/STD, for a --model that does not say it [default: what timm has for --encoder].
+    #[arg(long)]
+    normalization: Option<Normalization>,
     /// Side of the square input in pixels, where it is to be another one than that of --model.
     #[arg(long)]
     image_size: Option<usize>,
@@ -113,7 +117,12 @@ impl ExportArgs {
             return Err(Error::config("--best", true, "needs --run"));
         }
         let image_size = self.image_size.map(|side| side.to_string());
-        for (flag, value) in [("--encoder", &self.encoder), ("--image-size", &image_size)] {
+        let normalization = self.normalization.map(|values| values.to_string());
+        for (flag, value) in [
+            ("--encoder", &self.encoder),
+            ("--image-size", &image_size),
+            ("--normalization", &normalization),
+        ] {
             if let Some(value) = value.as_ref().filter(|_| source.model.is_none()) {
                 return Err(Error::config(flag, value, "needs --model"));
             }
@@ -124,9 +133,10 @@ impl ExportArgs {
     fn export_model(&self, source: &ModelSource) -> Result<String> {
         let local = source.resolve()?;
         let options = ModelOptions {
-            encoder: self.encoder.clone().or(local.encoder),
+            encoder: self.encoder.clone(),
             image_size: self.image_size,
-            normalization: local.normalization,
+            normalization: self.normalization,
+            described: local.described,
         };
         let model = read_model(&local.file, &options)?;
         let side = model.preprocessing.image_size;
@@ -137,7 +147,10 @@ impl ExportArgs {
             tensors: model.tensors,
         }
         .write(&self.out)?;
-        Ok(format!("the backbone, for pictures of {side} x {side}"))
+        let normalization = model.normalization;
+        Ok(format!(
+            "the backbone, for pictures of {side} x {side}, {normalization}"
+        ))
     }
 
     fn export_checkpoint(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use ibot::backbone::Normalization;
 use ibot::data::{FolderConfig, ImageFolder, PictureSource as _};
 use ibot::embedding::{Embedded, Embedder, FeatureKind, FolderRequest, embed_folder};
 use ibot::error::printable;
@@ -23,9 +24,13 @@ pub struct ModelArgs {
     /// Model file: a backbone that `ibot train` wrote, or a file of timm or PyTorch; or hf:OWNER/NAME on the hub.
     #[arg(long, value_name = "FILE")]
     pub model: ModelSource,
-    /// timm name of the backbone, for a file that does not say what it is.
+    /// timm name of the model, with the tag of its weights, for a file that does not say what it is; `ibot inspect --encoders`
+    /// lists them.
     #[arg(long)]
     encoder: Option<String>,
+    /// imagenet, half, clip or MEAN/STD, for a file that does not say it [default: what timm has for --encoder].
+    #[arg(long)]
+    normalization: Option<Normalization>,
     /// Side of the square input in pixels, where it is to be another one than the file's.
     #[arg(long)]
     image_size: Option<usize>,
@@ -52,6 +57,7 @@ impl ModelArgs {
         self.note(&selected.to_string());
         let (file, options) = self.local()?;
         let embedder = Embedder::load(&file, &options, &selected)?;
+        self.note(&embedder.normalization().to_string());
         if let Some(difference) = embedder.fingerprint_difference() {
             let like = match difference {
                 0.0 => "equal to".to_owned(),
@@ -69,9 +75,10 @@ impl ModelArgs {
     pub fn local(&self) -> Result<(PathBuf, ModelOptions)> {
         let local = self.model.resolve()?;
         let options = ModelOptions {
-            encoder: self.encoder.clone().or(local.encoder),
+            encoder: self.encoder.clone(),
             image_size: self.image_size,
-            normalization: local.normalization,
+            normalization: self.normalization,
+            described: local.described,
         };
         Ok((local.file, options))
     }

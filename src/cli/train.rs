@@ -4,9 +4,10 @@ use std::io::IsTerminal as _;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use ibot::backbone::Normalization;
 use ibot::checkpoint::Keep;
 use ibot::data::demo::{default_cache_dir, ensure_demo_set};
-use ibot::model::{LocalModel, ModelSource};
+use ibot::model::{LocalModel, ModelSource, Normalized};
 use ibot::train::presets::{DEMO, STABLE_PRETRAINING, preset, preset_names};
 use ibot::train::{
     Every, OnDeviceLost, OnSick, PretrainedParts, RunConfig, RunRecord, RunRequest, TensorBoard,
@@ -15,7 +16,7 @@ use ibot::train::{
 use ibot::{Error, Result};
 
 use super::DeviceArgs;
-use super::output::answer;
+use super::output::{answer, say};
 use super::progress::Progress;
 use super::signals::stop_on_signal;
 
@@ -100,6 +101,9 @@ pub struct TrainArgs {
     /// Side of the square input, in pixels.
     #[arg(long)]
     image_size: Option<usize>,
+    /// imagenet, half, clip or MEAN/STD [default: that of --pretrained, ImageNet's without it]; keys: mean, std of [augment].
+    #[arg(long)]
+    normalization: Option<Normalization>,
     /// Peak learning rate at a batch of 256.
     #[arg(long)]
     learning_rate: Option<f64>,
@@ -124,9 +128,12 @@ impl TrainArgs {
         };
         let pretrained = self.pretrained.as_ref().map(ModelSource::resolve);
         let pretrained = pretrained.transpose()?;
-        let config = self.resolved_config(begun.as_ref(), pretrained.as_ref())?;
+        let (config, normalization) = self.resolved_config(begun.as_ref(), pretrained.as_ref())?;
         if self.print_config {
             return answer(config.to_toml()?.trim_end());
+        }
+        if let Some(normalization) = normalization {
+            say(normalization);
         }
         let device = match &begun {
             Some(begun) => self.device.clone().or(begun.backend.parse()?),
@@ -180,7 +187,7 @@ impl TrainArgs {
         &self,
         begun: Option<&RunRecord>,
         pretrained: Option<&LocalModel>,
-    ) -> Result<RunConfig> {
+    ) -> Result<(RunConfig, Option<Normalized>)> {
         // a run's config.toml names every key that is set: over the demo, an absent one would be the demo's
         let default = if self.data.is_some() || self.config.is_some() {
             STABLE_PRETRAINING
@@ -191,18 +198,16 @@ impl TrainArgs {
             (Some(begun), Some(run)) => begun.config(run)?,
             _ => preset(self.preset.as_deref().unwrap_or(default))?,
         };
-        let of_model = pretrained.filter(|_| begun.is_none() && self.config.is_none());
-        if let Some([mean, std]) = of_model.and_then(|model| model.normalization) {
-            (config.augment.mean, config.augment.std) = (mean, std);
-        }
+        let before = config.clone();
         if let Some(path) = &self.config {
             config = config.merged_with_file(path)?;
         }
+        let of_model = pretrained.filter(|_| begun.is_none() && self.config.is_none());
         if self.epochs.is_some() {
             config.steps = None;
         }
         config.steps = self.steps.or(config.steps);
-        let of_model = of_model.and_then(|model| model.encoder.as_ref());
+        let of_model = of_model.and_then(|model| model.described.encoder.as_ref());
         if let Some(encoder) = self.encoder.as_ref().or(of_model) {
             config.method.encoder_name.clone_from(encoder);
             config.method.vit = None;
@@ -218,7 +223,45 @@ impl TrainArgs {
         set(&mut config.method.image_size, self.image_size);
         set(&mut config.schedule.base_learning_rate, self.learning_rate);
         config.method.pretrained |= self.pretrained.is_some();
-        config.resolved()
+        let normalization = match pretrained.filter(|_| begun.is_none()) {
+            Some(weights) => self.normalization(before, &mut config, weights)?,
+            None => None,
+        };
+        if let Some(asked) = self.normalization {
+            (config.augment.mean, config.augment.std) = (asked.mean, asked.std);
+        }
+        Ok((config.resolved()?, normalization))
+    }
+
+    /// Gives the pictures the normalization of the weights where no flag and no key of --config sets another one, and says
+    /// which it is; `before` are the settings without --config.
+    fn normalization(
+        &self,
+        mut before: RunConfig,
+        config: &mut RunConfig,
+        weights: &LocalModel,
+    ) -> Result<Option<Normalized>> {
+        let encoder = config.method.encoder_name.as_str();
+        let encoder = config.method.vit.is_none().then_some(encoder);
+        let Some(own) = Normalized::of_file(&weights.file, &weights.described, encoder)? else {
+            return Ok(None);
+        };
+        if let Some(values) = self.normalization.filter(|asked| *asked != own.values) {
+            let why = format!("by --normalization; that of the weights is {}", own.values);
+            return Ok(Some(Normalized { values, why }));
+        }
+        (before.augment.mean, before.augment.std) = (own.values.mean, own.values.std);
+        if let Some(path) = &self.config {
+            before = before.merged_with_file(path)?;
+        }
+        let (mean, std) = (before.augment.mean, before.augment.std);
+        (config.augment.mean, config.augment.std) = (mean, std);
+        let values = Normalization { mean, std };
+        if values == own.values {
+            return Ok(Some(own));
+        }
+        let why = format!("by --config; that of the weights is {}", own.values);
+        Ok(Some(Normalized { values, why }))
     }
 }
 

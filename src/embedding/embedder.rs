@@ -13,7 +13,8 @@ use crate::device::{DeviceGuard, Selected};
 use crate::error::Result;
 use crate::kernels::Gpu;
 use crate::model::{
-    FINGERPRINT_PICTURES, ModelCard, ModelOptions, Preprocessing, compare_fingerprint, read_model,
+    FINGERPRINT_PICTURES, ModelCard, ModelOptions, Normalized, Preprocessing, compare_fingerprint,
+    read_model,
 };
 use crate::weights::NamedTensor;
 
@@ -27,6 +28,7 @@ pub struct Embedder {
     card: Option<ModelCard>,
     architecture: VitConfig,
     preprocessing: Preprocessing,
+    normalization: Normalized,
     hash: String,
     bytes: u64,
     difference: Option<f32>,
@@ -87,6 +89,7 @@ impl Embedder {
             card: model.card,
             architecture: model.architecture,
             preprocessing: model.preprocessing,
+            normalization: model.normalization,
             hash: model.hash,
             bytes,
             difference,
@@ -133,6 +136,11 @@ impl Embedder {
     /// How a picture becomes the model's input.
     pub fn preprocessing(&self) -> &Preprocessing {
         &self.preprocessing
+    }
+
+    /// Mean and deviation that pictures are normalized with, and why it is these.
+    pub fn normalization(&self) -> &Normalized {
+        &self.normalization
     }
 
     /// Rows and columns of the patches of a picture.

@@ -88,8 +88,9 @@ impl Run<'_> {
             config, data, out, ..
         } = self.request;
         B::check_device(&device)?;
-        let pictures = Pictures::scan(data, &self.request.held_out, config.seed, observer)?;
         let mut model = read_model(&self.request.model, &self.request.options)?;
+        observer.note(&model.normalization.to_string());
+        let pictures = Pictures::scan(data, &self.request.held_out, config.seed, observer)?;
         let classifier = self.classifier::<B>(&mut model, &pictures, &device, observer)?;
         let loader = self.loader(&model, &pictures)?;
         let per_epoch = loader.batches_per_epoch();
@@ -186,11 +187,8 @@ impl Run<'_> {
 
     fn origin(&self, model: &LoadedModel, pictures: &Pictures) -> Origin {
         let card = model.card.as_ref();
-        let encoder = card.map(|card| card.encoder.clone());
         Origin {
-            encoder: encoder
-                .or_else(|| self.request.options.encoder.clone())
-                .unwrap_or_default(),
+            encoder: model.encoder.clone(),
             architecture: model.architecture.clone(),
             preprocessing: model.preprocessing.clone(),
             data: DataCard {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::VitConfig;
+use crate::backbone::{Normalization, VitConfig};
 use crate::data::AugmentConfig;
 use crate::data::augment::Interpolation;
 
@@ -31,6 +31,14 @@ impl Preprocessing {
             interpolation: augment.interpolation,
             mean: augment.mean,
             std: augment.std,
+        }
+    }
+
+    /// Mean and deviation.
+    pub fn normalization(&self) -> Normalization {
+        Normalization {
+            mean: self.mean,
+            std: self.std,
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::ModelCard;
 use crate::error::{Error, Result};
-use crate::weights::{NamedTensor, read_weights};
+use crate::weights::{NamedTensor, check_finite, read_weights};
 
 /// timm's names of the layer.
 pub(super) const HEAD: [&str; 2] = ["head.weight", "head.bias"];
@@ -23,7 +23,7 @@ impl LinearClassifier {
     /// The classifier of the file at `path` whose card is `card`.
     ///
     /// # Errors
-    /// [`Error::Weights`] where it has none, or one that does not fit the names of its classes; [`Error::Io`].
+    /// [`Error::Weights`] where it has none, one that does not fit the names of its classes, or one with NaN; [`Error::Io`].
     pub fn read(path: &Path, card: Option<&ModelCard>) -> Result<Self> {
         let refused = |reason: String| Error::Weights {
             path: path.to_path_buf(),
@@ -39,6 +39,12 @@ impl LinearClassifier {
             vec![classes.len(), card.architecture.embed_dim],
             vec![classes.len()],
         ];
+        check_finite(
+            path,
+            tensors
+                .iter()
+                .filter(|(key, _)| HEAD.contains(&key.as_str())),
+        )?;
         let mut take = |name: &str, expected: Vec<usize>| match tensors.remove(name) {
             Some(NamedTensor { shape, values }) if shape == expected => Ok(values),
             Some(found) => Err(refused(format!(

@@ -10,7 +10,7 @@ use super::{ModelCard, Preprocessing};
 use crate::backbone::Backbone;
 use crate::data::view::Augmenter;
 use crate::device::DeviceGuard;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 
 /// Number of the built-in pictures.
 pub const FINGERPRINT_PICTURES: usize = 8;
@@ -107,7 +107,7 @@ pub fn compare_fingerprint(
     Err(Error::Device(format!(
         "{}: features of the built-in pictures on this device ({device}) are {:.1} % off those that the file was written \
          with; `ibot verify` tells which operation is wrong",
-        path.display(),
+        printable(path),
         100.0 * difference
     )))
 }

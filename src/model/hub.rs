@@ -8,7 +8,8 @@ use hf_hub::Cache;
 use hf_hub::api::sync::{ApiBuilder, ApiError};
 use serde::Deserialize;
 
-use super::LocalModel;
+use super::{Described, LocalModel};
+use crate::backbone::Normalization;
 use crate::error::{Error, Result};
 
 /// Files of weights in a repository, the first one that there is.
@@ -104,11 +105,13 @@ fn described(file: PathBuf, description: Option<PathBuf>) -> Result<LocalModel> 
     let settings = description.pretrained_cfg.unwrap_or(description.outside);
     Ok(LocalModel {
         file,
-        encoder: description.architecture,
-        normalization: settings
-            .mean
-            .zip(settings.std)
-            .map(|(mean, std)| [mean, std]),
+        described: Described {
+            encoder: description.architecture,
+            normalization: settings
+                .mean
+                .zip(settings.std)
+                .map(|(mean, std)| Normalization { mean, std }),
+        },
     })
 }
 

@@ -3,6 +3,7 @@
 //! - `card`: architecture, preprocessing, origin, in the metadata of the safetensors file
 //! - `fingerprint`: features of eight built-in pictures, which tell whether another device computes the same
 //! - `file`: reading and writing
+//! - `normalization`: which one pictures get, and why
 //! - `classifier`: the linear layer of a file that was fine-tuned
 //! - `source`: a file, or a name on the Hugging Face hub
 //! - `onnx`: as a file for other programs
@@ -14,18 +15,20 @@ mod file;
 mod fingerprint;
 #[cfg(feature = "hub")]
 mod hub;
+mod normalization;
 mod onnx;
 mod source;
 
 pub use card::{CARD_FORMAT, DataCard, ModelCard, Preprocessing};
 pub use classifier::LinearClassifier;
-pub use file::{LoadedModel, ModelOptions, read_model, write_model};
+pub use file::{LoadedModel, ModelOptions, file_hash, read_card, read_model, write_model};
 pub(crate) use fingerprint::first_features;
 pub use fingerprint::{
     FINGERPRINT_PICTURES, compare_fingerprint, fingerprint, fingerprint_pictures,
 };
+pub use normalization::Normalized;
 pub use onnx::OnnxModel;
-pub use source::{LocalModel, ModelSource};
+pub use source::{Described, LocalModel, ModelSource};
 
 /// Key of the card in the metadata of a file.
 const CARD: &str = "ibot";

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 #[cfg(feature = "hub")]
 use super::hub::fetch;
-use crate::error::Result;
-use crate::error::printable;
+use crate::backbone::Normalization;
+use crate::error::{Result, printable};
 
 /// What a name on the hub begins with.
 const HUB: &str = "hf:";
@@ -26,10 +26,17 @@ pub enum ModelSource {
 pub struct LocalModel {
     /// The file.
     pub file: PathBuf,
-    /// timm name of the backbone, where the hub says it.
+    /// What the hub says of it.
+    pub described: Described,
+}
+
+/// What is known of a file from elsewhere; what the file says itself goes before.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Described {
+    /// timm name of the backbone.
     pub encoder: Option<String>,
-    /// Mean and deviation of red, green and blue that it was trained with, where the hub says it.
-    pub normalization: Option<[[f32; 3]; 2]>,
+    /// What it was trained with.
+    pub normalization: Option<Normalization>,
 }
 
 impl ModelSource {
@@ -53,7 +60,7 @@ impl ModelSource {
     pub fn display(&self) -> impl fmt::Display {
         match self {
             Self::File(file) => printable(file),
-            Self::Hub(name) => format!("{HUB}{name}"),
+            Self::Hub(name) => format!("{HUB}{}", printable(name)),
         }
     }
 }

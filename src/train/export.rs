@@ -51,7 +51,8 @@ impl Export {
     /// That of the checkpoint in the folder `source`; `data` is what its run was trained on, where that is known.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] or [`Error::Config`] where its settings are none of this program's.
+    /// [`Error::Checkpoint`] or [`Error::Config`] where its settings are none of this program's; [`Error::Weights`] where
+    /// its weights hold NaN or infinity.
     pub fn of(checkpoint: &Checkpoint, source: &Path, data: Option<DataCard>) -> Result<Self> {
         let manifest = &checkpoint.manifest;
         let config = RunConfig::default().merged_with_toml(&manifest.config);
@@ -60,8 +61,10 @@ impl Export {
             Error::checkpoint(source, reason)
         })?;
         let config = config.resolved()?;
+        let weights = from_trainer(&checkpoint.tensors, &config.method);
+        weights.check_finite(source)?;
         Ok(Self {
-            weights: from_trainer(&checkpoint.tensors, &config.method),
+            weights,
             config,
             step: manifest.step,
             data,

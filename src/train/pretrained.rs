@@ -7,7 +7,7 @@ use super::method_weights::to_trainer;
 use super::state::{MASK_TOKEN, NETWORKS, to_host, with_tensors};
 use super::{Observer, Tensors};
 use crate::config::{IbotConfig, Targets};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use crate::ibot::VitIbot;
 use crate::kernels::TrainBackend;
 use crate::weights::{
@@ -120,8 +120,8 @@ fn summary(path: &Path, weights: &MethodWeights, config: &IbotConfig) -> String 
     };
     format!(
         "pretrained {}: student {}*, teacher {}*, with heads{new}",
-        path.display(),
-        student.backbone.prefix,
-        teacher.backbone.prefix,
+        printable(path),
+        printable(&student.backbone.prefix),
+        printable(&teacher.backbone.prefix),
     )
 }

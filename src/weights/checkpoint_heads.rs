@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::NamedTensor;
 use super::checkpoint_keys::{Role, backbone_prefix, refused};
-use crate::error::Result;
+use crate::error::{Result, printable};
 
 /// What a checkpoint does with the length of its prototypes: `prototype_norm` of the head that it fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,7 +230,8 @@ fn find_head(
     let Some(last) = last_layer(path, tensors, &format!("{start}{last}."))? else {
         if last == "last_layer" {
             let reason = format!(
-                "{start}mlp has no last_layer: heads without bottleneck do not fit, load the backbone alone"
+                "{}mlp has no last_layer: heads without bottleneck do not fit, load the backbone alone",
+                printable(start)
             );
             return Err(refused(path, reason));
         }
@@ -257,8 +258,10 @@ fn sequential_head(
             },
         })),
         Some(_) => {
-            let reason =
-                format!("{start} does not end in prototypes without bias; load the backbone alone");
+            let reason = format!(
+                "{} does not end in prototypes without bias; load the backbone alone",
+                printable(start)
+            );
             Err(refused(path, reason))
         }
     }
@@ -297,7 +300,8 @@ fn linear_layers(
 
 fn unknown_layer(path: &Path, key: &str) -> crate::error::Error {
     let reason = format!(
-        "{key} is of no linear layer: heads with norms do not fit, load the backbone alone"
+        "{} is of no linear layer: heads with norms do not fit, load the backbone alone",
+        printable(key)
     );
     refused(path, reason)
 }

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::NamedTensor;
-use crate::error::{Error, Result};
+use super::finite::check_finite;
+use super::header::is_no_float;
+use crate::error::{Error, Result, printable};
 
 /// What every vision transformer has once, whoever wrote it.
 const PATCH_KEY: &str = "patch_embed.proj.weight";
@@ -15,6 +17,8 @@ const PATCH_KEY: &str = "patch_embed.proj.weight";
 const TRANSFORMERS_PATCH_KEY: &str = "embeddings.patch_embeddings.projection.weight";
 /// Keys of classifiers and of MAE's decoder, which a backbone has no use for.
 const DROPPED: [&str; 5] = ["head.", "head_dist.", "fc.", "pre_logits.", "decoder_"];
+/// Words for one of two networks, of which one is the moving average of the other.
+const NETWORK_WORDS: [&str; 5] = ["student", "teacher", "online", "target", "momentum"];
 /// The mask token in iBOT, and in DINOv2 and stable-pretraining.
 const MASK_KEYS: [&str; 2] = ["masked_embed", "mask_token"];
 
@@ -59,6 +63,11 @@ pub fn backbone_of(
     role: Role,
 ) -> Result<BackboneWeights> {
     let prefix = backbone_prefix(path, &tensors, role)?.to_string();
+    let is_taken = |key: &str| {
+        let name = key.strip_prefix(&prefix);
+        name.is_some_and(|name| !is_dropped(name) && !MASK_KEYS.contains(&name))
+    };
+    check_finite(path, tensors.iter().filter(|(key, _)| is_taken(key)))?;
     let mask_token = mask_token(&tensors, &prefix);
     let mut backbone = BTreeMap::new();
     let mut dropped = Vec::new();
@@ -66,13 +75,16 @@ pub fn backbone_of(
         let Some(name) = key.strip_prefix(&prefix) else {
             continue;
         };
-        if DROPPED.iter().any(|start| name.starts_with(start)) {
+        if is_dropped(name) {
             dropped.push(key);
         } else if !MASK_KEYS.contains(&name) {
             let name = timm_name(name);
             if backbone.contains_key(&name) {
-                let reason =
-                    format!("has two tensors for {name}, one is {key}; remove one of them");
+                let reason = format!(
+                    "has two tensors for {}, one is {}; remove one of them",
+                    printable(name),
+                    printable(key)
+                );
                 return Err(refused(path, reason));
             }
             backbone.insert(name, tensor);
@@ -89,6 +101,18 @@ pub fn backbone_of(
         mask_token,
         dropped,
     })
+}
+
+fn is_dropped(name: &str) -> bool {
+    DROPPED.iter().any(|start| name.starts_with(start))
+}
+
+/// What the keys of a student or teacher begin with, such as `teacher.backbone.`, among these of a checkpoint; none where
+/// the file holds no method of two networks: timm's training too keeps a moving average, its `state_dict_ema`.
+pub fn network_prefix<'a>(keys: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let mut prefixes = (keys.into_iter()).filter_map(|key| key.strip_suffix(PATCH_KEY));
+    let is_of_two = |word| NETWORK_WORDS.contains(&word);
+    prefixes.find(|prefix| prefix.split(['.', '_']).any(is_of_two))
 }
 
 pub(super) fn refused(path: &Path, reason: impl Into<String>) -> Error {
@@ -113,10 +137,10 @@ pub(super) fn backbone_prefix<'a>(
     if choices.is_empty() {
         choices = of(None);
     }
-    let listed = |prefixes: &[&str]| prefixes.join(" and ");
+    let listed = |prefixes: &[&str]| printable(prefixes.join(" and "));
     match choices.as_slice() {
         [one] => Ok(one),
-        [] if found.is_empty() => Err(refused(path, no_backbone(tensors))),
+        [] if found.is_empty() => Err(refused(path, no_backbone(path, tensors))),
         [] => {
             let [wanted, other] = match role {
                 Role::Student => ["student", "teacher"],
@@ -153,7 +177,13 @@ fn role_of(prefix: &str) -> Option<Role> {
     })
 }
 
-fn no_backbone(tensors: &BTreeMap<String, NamedTensor>) -> String {
+fn no_backbone(path: &Path, tensors: &BTreeMap<String, NamedTensor>) -> String {
+    if let Some(reason) = is_no_float(path, PATCH_KEY) {
+        return reason;
+    }
+    if tensors.is_empty() {
+        return "holds no float tensors, and has no vision transformer".into();
+    }
     if tensors
         .keys()
         .any(|key| key.ends_with(TRANSFORMERS_PATCH_KEY))
@@ -161,7 +191,7 @@ fn no_backbone(tensors: &BTreeMap<String, NamedTensor>) -> String {
         let remedy = "take timm's file of this model";
         return format!("has the names of Hugging Face's transformers; {remedy}");
     }
-    let some: Vec<&str> = tensors.keys().take(3).map(String::as_str).collect();
+    let some: Vec<String> = tensors.keys().take(3).map(printable).collect();
     let some = some.join(", ");
     format!("has no vision transformer, which has a {PATCH_KEY}; its keys are {some} and so on")
 }
@@ -206,9 +236,23 @@ fn timm_name(name: &str) -> String {
 }
 
 fn check_family(path: &Path, backbone: &BTreeMap<String, NamedTensor>) -> Result<()> {
+    if let Some(token) = backbone.get("dist_token") {
+        let size = match token.values.len() {
+            192 => "tiny",
+            384 => "small",
+            _ => "base",
+        };
+        let reason = format!(
+            "is a distilled DeiT, with a second class token (dist_token) that no encoder here has; take the one without \
+             distillation, timm's deit_{size}_patch16_224.fb_in1k"
+        );
+        return Err(refused(path, reason));
+    }
     if let Some(key) = backbone.keys().find(|key| key.contains(".mlp.w12.")) {
-        let reason =
-            format!("has SwiGLU layers ({key}); take a size with plain MLPs: small, base or large");
+        let reason = format!(
+            "has SwiGLU layers ({}); take a size with plain MLPs: small, base or large",
+            printable(key)
+        );
         return Err(refused(path, reason));
     }
     if !backbone.contains_key("blocks.0.norm1.weight") {

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::NamedTensor;
 use super::checkpoint_heads::{Heads, heads_of};
 use super::checkpoint_keys::{BackboneWeights, Role, backbone_of, role_in};
+use super::finite::check_finite;
 use crate::error::Result;
 
 /// Centers of class tokens and of patches: in iBOT's and DINO's checkpoints, and in DINOv2's.
@@ -56,11 +57,40 @@ pub fn networks_of(path: &Path, tensors: BTreeMap<String, NamedTensor>) -> Resul
         backbone: backbone_of(path, tensors, teacher)?,
         heads,
     };
-    Ok(MethodWeights {
+    let weights = MethodWeights {
         student,
         teacher,
         centers,
-    })
+    };
+    weights.check_finite(path)?;
+    Ok(weights)
+}
+
+impl MethodWeights {
+    /// Whether all values are finite; `path` is the file's or folder's.
+    ///
+    /// # Errors
+    /// [`crate::Error::Weights`] that names the first key where they are not.
+    pub(crate) fn check_finite(&self, path: &Path) -> Result<()> {
+        for (role, network) in [("student", &self.student), ("teacher", &self.teacher)] {
+            let NetworkWeights { backbone, heads } = network;
+            let named = |(key, tensor)| (format!("{role}.{key}"), tensor);
+            check_finite(path, backbone.tensors.iter().map(named))?;
+            let token = backbone.mask_token.iter();
+            check_finite(
+                path,
+                token.map(|token| (format!("{role}.mask_token"), token)),
+            )?;
+            let heads = heads.iter().flat_map(|heads| &heads.tensors);
+            check_finite(path, heads.map(named))?;
+        }
+        let centers = ["center of class tokens", "center of patches"];
+        let centers = centers.into_iter().zip(&self.centers);
+        check_finite(
+            path,
+            centers.filter_map(|(name, center)| Some((name, center.as_ref()?))),
+        )
+    }
 }
 
 /// The center under one of these names, perhaps behind a prefix; checkpoints have it as `[1, K]` or `[1, 1, K]`.

@@ -2,70 +2,44 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufWriter, Read as _, Write};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::NamedTensor;
+use super::header::read_header;
 use crate::error::{Error, Result};
 use crate::unfinished::Unfinished;
 
-fn weights_error(path: &Path, reason: impl ToString) -> Error {
+pub(super) fn weights_error(path: &Path, reason: impl ToString) -> Error {
     Error::Weights {
         path: path.to_path_buf(),
         reason: reason.to_string(),
     }
 }
 
-/// All tensors of a safetensors file, converted to f32.
+/// All float tensors of a safetensors file, converted to f32; those of integers and booleans beside them are passed over,
+/// as [`super::read_pytorch`] does.
 ///
 /// # Errors
-/// [`Error::Io`] where it cannot be read, [`Error::Weights`] where it is no safetensors file or holds integers.
+/// [`Error::Io`] where it cannot be read, [`Error::Weights`] where it is no safetensors file, or is cut.
 pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, NamedTensor>> {
+    read_header(path)?; // says in words what the crate below does not
     let bytes = fs::read(path).map_err(Error::io(path))?;
     let file = SafeTensors::deserialize(&bytes)
         .map_err(|error| weights_error(path, format!("is no safetensors file: {error}")))?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.iter() {
-        let values = f32_values(&view).ok_or_else(|| {
-            let dtype = view.dtype();
-            weights_error(
-                path,
-                format!("{name} has dtype {dtype:?}; only floats are weights"),
-            )
-        })?;
-        let shape = view.shape().to_vec();
-        tensors.insert(name.to_string(), NamedTensor { shape, values });
+        if let Some(values) = f32_values(&view) {
+            let shape = view.shape().to_vec();
+            tensors.insert(name.to_string(), NamedTensor { shape, values });
+        }
     }
     Ok(tensors)
-}
-
-/// The metadata of a safetensors file; reads its header alone.
-///
-/// # Errors
-/// As [`read_safetensors`].
-pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
-    let mut file = fs::File::open(path).map_err(Error::io(path))?;
-    let mut length = [0; 8];
-    file.read_exact(&mut length).map_err(Error::io(path))?;
-    let length = u64::from_le_bytes(length);
-    let known = file.metadata().map_err(Error::io(path))?.len();
-    if length > known {
-        let reason = "is no safetensors file: its header is longer than the file";
-        return Err(weights_error(path, reason));
-    }
-    #[derive(Deserialize)]
-    struct Header {
-        #[serde(rename = "__metadata__", default)]
-        metadata: BTreeMap<String, String>,
-    }
-    let header: Header = serde_json::from_reader(std::io::BufReader::new(file.take(length)))
-        .map_err(|error| weights_error(path, format!("is no safetensors file: {error}")))?;
-    Ok(header.metadata)
 }
 
 fn f32_values(view: &TensorView<'_>) -> Option<Vec<f32>> {

@@ -1,8 +1,9 @@
 //! Weights by name, in timm's layout: in memory, and as files.
 //!
 //! - `state_dict`, `path`: a module's weights, and what timm calls them
-//! - `file`: safetensors
+//! - `file`, `header`: safetensors
 //! - `pytorch`, `pickle`, `torch_objects`: what `torch.save` wrote
+//! - `other_files`, `finite`, `misfit`: what cannot be used, and what to do
 //! - `checkpoint_keys`, `checkpoint_heads`, `checkpoint_networks`: backbones, heads and whole methods of other programs
 //! - `checkpoint_names`: a method under their names
 //! - `positions`: position embeddings for another image size
@@ -13,7 +14,11 @@ mod checkpoint_keys;
 mod checkpoint_names;
 mod checkpoint_networks;
 mod file;
+mod finite;
+mod header;
+mod misfit;
 mod onnx;
+mod other_files;
 mod path;
 mod pickle;
 mod positions;
@@ -22,15 +27,19 @@ mod state_dict;
 mod torch_objects;
 
 pub use checkpoint_heads::{HeadSizes, Heads, PatchHead, PrototypeLength, heads_of};
-pub use checkpoint_keys::{BackboneWeights, Role, backbone_of};
+pub use checkpoint_keys::{BackboneWeights, Role, backbone_of, network_prefix};
 pub use checkpoint_names::{ibot_names, stable_pretraining_names};
 pub use checkpoint_networks::{MethodWeights, NetworkWeights, networks_of};
 pub use onnx::write_onnx;
 pub use positions::resample_positions;
 pub use pytorch::read_pytorch;
 
-pub use file::{read_metadata, read_safetensors, write_safetensors, write_safetensors_with};
+pub use file::{read_safetensors, write_safetensors, write_safetensors_with};
 pub(crate) use file::{safetensors_header, write_tensors, write_values};
+pub(crate) use finite::check_finite;
+pub use header::{passed_over, read_metadata};
+pub(crate) use misfit::{encoders_alike, misfit};
+pub(crate) use other_files::refuse_other_files;
 pub use path::ParamPath;
 pub use state_dict::{LoadReport, NamedTensor, load_state_dict, state_dict};
 pub(crate) use state_dict::{Pick, named_tensors};
@@ -45,23 +54,39 @@ use burn::tensor::backend::Backend;
 use crate::backbone::VisionTransformer;
 use crate::error::{Error, Result};
 
-/// All tensors of a file: safetensors, or what `torch.save` wrote, told by its first bytes.
+/// All float tensors of a file: safetensors, or what `torch.save` wrote, told by its first bytes.
 ///
 /// # Errors
-/// As [`read_safetensors`] and [`read_pytorch`].
+/// As [`read_safetensors`] and [`read_pytorch`]; [`Error::Weights`] for a folder, a picture, a web page and other files that
+/// are known to hold no weights, with what to do.
 pub fn read_weights(path: &Path) -> Result<BTreeMap<String, NamedTensor>> {
-    let mut start = [0; 9];
-    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
-    // the header of safetensors is JSON behind its length, whose first byte may be any
-    let is_pytorch = start.starts_with(b"PK") || start[0] == PICKLE;
-    match read {
-        Ok(()) if is_pytorch && start[8] != b'{' => read_pytorch(path),
-        _ => read_safetensors(path), // which says what is wrong with a shorter file
+    refuse_other_files(path)?;
+    match is_archive(path)? {
+        true => read_pytorch(path),
+        false => read_safetensors(path),
     }
 }
 
-/// First byte of a pickle: of torch.save before 1.6, which [`read_pytorch`] refuses with a remedy.
-const PICKLE: u8 = 0x80;
+/// The names of what [`read_weights`] gives, without reading the values.
+///
+/// # Errors
+/// As [`read_weights`].
+pub fn tensor_names(path: &Path) -> Result<Vec<String>> {
+    refuse_other_files(path)?;
+    match is_archive(path)? {
+        true => pytorch::tensor_names(path),
+        false => header::float_names(path),
+    }
+}
+
+/// Whether the file is an archive, as torch writes.
+fn is_archive(path: &Path) -> Result<bool> {
+    let mut start = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(9).read_to_end(&mut start));
+    read.map_err(Error::io(path))?;
+    // the header of safetensors is JSON behind its length, whose first byte may be any
+    Ok(start.starts_with(b"PK") && start.get(8) != Some(&b'{'))
+}
 
 /// The backbone of a file of weights under timm's names: timm's, of iBOT, DINO or DINOv2, or within a training checkpoint,
 /// whose teacher is taken; with positions for `grid`.
@@ -123,18 +148,22 @@ pub fn load_backbone<B: Backend>(
     path: &Path,
     tensors: BTreeMap<String, NamedTensor>,
 ) -> Result<VisionTransformer<B>> {
-    let config = model.config();
+    let config = model.config().clone();
     let tensors = with_positions(path, tensors, config.prefix_positions(), [config.side(); 2])?;
+    let alike = encoders_alike(&tensors);
     let (model, mut report) = load_state_dict(model, tensors);
     report.ignore_classifier();
     if report.is_clean() {
-        Ok(model)
-    } else {
-        Err(Error::Weights {
-            path: path.to_path_buf(),
-            reason: format!("does not fit the model: {report}"),
-        })
+        return Ok(model);
     }
+    let mut reason = format!("does not fit the model: {}", misfit(path, &report, &config));
+    if !report.misshapen.is_empty() && !alike.is_empty() {
+        reason += &format!("; its shapes are those of {}", alike.join(" or "));
+    }
+    Err(Error::Weights {
+        path: path.to_path_buf(),
+        reason,
+    })
 }
 
 /// Writes the weights of `module` under timm's names and shapes; a half-written file never takes the final name.

@@ -12,9 +12,10 @@ use zip::ZipArchive;
 use zip::result::ZipError;
 
 use super::NamedTensor;
+use super::other_files::{RESAVE, fault};
 use super::pickle::{Object, Pickle, Value, parse};
 use super::torch_objects::{TensorView, object};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 
 /// Bound on the pickle; of student, teacher and AdamW of 40 blocks it has 266 928 bytes.
 const MAX_PICKLE_BYTES: u64 = 1 << 28;
@@ -22,14 +23,12 @@ const MAX_PICKLE_BYTES: u64 = 1 << 28;
 const MAX_DEPTH: usize = 16;
 /// Bound on the visited entries of dicts.
 const MAX_ENTRIES: usize = 1 << 20;
+/// So many bytes tell what a file is.
+const START: u64 = 4096;
 /// Longer names are no parameter's: lightning's callbacks have such.
 const MAX_NAME: usize = 1 << 10;
 /// Bound on the entries of all tensors for each byte of the file: views may share or repeat, but not without end.
 const MAX_ENTRIES_PER_BYTE: u64 = 4;
-
-/// What to do with a file that torch reads and this crate does not.
-const RESAVE: &str = "with torch: torch.save(torch.load(FILE, map_location=\"cpu\"), NEW_FILE), \
-    or convert it to safetensors";
 
 /// All float tensors of a file of `torch.save`, converted to f32; nested dicts give names joined by dots.
 ///
@@ -39,15 +38,33 @@ const RESAVE: &str = "with torch: torch.save(torch.load(FILE, map_location=\"cpu
 /// # Errors
 /// [`Error::Io`] where it cannot be read; [`Error::Weights`] where it has another format, is damaged or holds none.
 pub fn read_pytorch(path: &Path) -> Result<BTreeMap<String, NamedTensor>> {
+    let (mut archive, bytes) = open(path)?;
+    let pickle = archive.pickle().map_err(|fault| fault.at(path))?;
+    tensors(&pickle, bytes, |storage| archive.storage(storage)).map_err(|fault| fault.at(path))
+}
+
+/// Names of the tensors that [`read_pytorch`] gives.
+///
+/// # Errors
+/// As there.
+pub(super) fn tensor_names(path: &Path) -> Result<Vec<String>> {
+    let (mut archive, _) = open(path)?;
+    let pickle = archive.pickle().map_err(|fault| fault.at(path))?;
+    let pickle = parsed(&pickle).map_err(|fault| fault.at(path))?;
+    let named = named(&pickle).map_err(|fault| fault.at(path))?;
+    Ok(named.into_iter().map(|(name, _)| name).collect())
+}
+
+/// The archive at `path`, and its bytes.
+fn open(path: &Path) -> Result<(Archive<BufReader<File>>, u64)> {
     let mut file = BufReader::new(File::open(path).map_err(Error::io(path))?);
     let bytes = file.get_ref().metadata().map_err(Error::io(path))?.len();
     let mut start = Vec::new();
-    let read = file.by_ref().take(4).read_to_end(&mut start);
+    let read = file.by_ref().take(START).read_to_end(&mut start);
     read.and_then(|_| file.rewind()).map_err(Error::io(path))?;
     check_format(&start).map_err(|reason| refused(path, reason))?;
-    let mut archive = Archive::open(file, bytes).map_err(|fault| fault.at(path))?;
-    let pickle = archive.pickle().map_err(|fault| fault.at(path))?;
-    tensors(&pickle, bytes, |storage| archive.storage(storage)).map_err(|fault| fault.at(path))
+    let archive = Archive::open(file, bytes).map_err(|fault| fault.at(path))?;
+    Ok((archive, bytes))
 }
 
 fn refused(path: &Path, reason: impl Into<String>) -> Error {
@@ -81,16 +98,11 @@ impl Fault {
 }
 
 fn check_format(start: &[u8]) -> std::result::Result<(), String> {
-    match start {
-        [b'P', b'K', ..] => Ok(()),
-        // a bare pickle, or a tar archive of them
-        [0x80, 1..=5, ..] => Err(format!(
-            "is in torch's format before 1.6; save it again {RESAVE}"
-        )),
-        _ => Err(
-            "is no file of torch.save; for a safetensors file use the ending .safetensors".into(),
-        ),
+    if start.starts_with(b"PK") {
+        return Ok(());
     }
+    let reason = "is no file of torch.save; for a safetensors file use the ending .safetensors";
+    Err(fault(start).unwrap_or_else(|| reason.into()))
 }
 
 struct Archive<R> {
@@ -115,6 +127,10 @@ impl<R: Read + Seek> Archive<R> {
             .find_map(|name| name.strip_suffix("data.pkl"))
             .filter(|folder| folder.ends_with('/'))
             .map(str::to_string);
+        if folder.is_none() && has(".npy") {
+            let reason = "is an archive of NumPy arrays (.npz), as Google's weights for JAX; take timm's file of this model";
+            return Err(Fault::Content(reason.into()));
+        }
         let Some(folder) = folder else {
             let reason = "is a zip archive but no file of torch.save: it holds no data.pkl";
             return Err(Fault::Content(reason.into()));
@@ -152,7 +168,10 @@ impl<R: Read + Seek> Archive<R> {
             )));
         }
         if size > max_bytes {
-            return Err(Fault::damaged(format!("{name} has {size} bytes")));
+            return Err(Fault::damaged(format!(
+                "{} has {size} bytes",
+                printable(&name)
+            )));
         }
         // not the size that the archive claims, which may be anything
         let capacity = usize::try_from(size.min(self.file_bytes)).unwrap_or_default();
@@ -161,9 +180,12 @@ impl<R: Read + Seek> Archive<R> {
             .read_to_end(&mut bytes)
             .map_err(|error| match error.kind() {
                 std::io::ErrorKind::InvalidData => Fault::damaged(format!(
-                    "{name}: {error} (it has none if saved after set_crc32_options(False))"
+                    "{}: {error} (it has none if saved after set_crc32_options(False))",
+                    printable(&name)
                 )),
-                std::io::ErrorKind::UnexpectedEof => Fault::damaged(format!("{name}: {error}")),
+                std::io::ErrorKind::UnexpectedEof => {
+                    Fault::damaged(format!("{}: {error}", printable(&name)))
+                }
                 _ => Fault::Io(error),
             })?;
         Ok(bytes)
@@ -188,14 +210,8 @@ fn tensors(
     file_bytes: u64,
     mut read_storage: impl FnMut(&str) -> Checked<Vec<u8>>,
 ) -> Checked<BTreeMap<String, NamedTensor>> {
-    let pickle = parse(pickle).map_err(|wrong| Fault::damaged(format!("its pickle: {wrong}")))?;
-    let mut named = Vec::new();
-    let mut visited = 0;
-    name_tensors(&pickle, pickle.root, "", 0, &mut visited, &mut named)?;
-    if named.is_empty() {
-        let reason = "holds no float tensors by name; save a state dict: torch.save(model.state_dict(), NEW_FILE)";
-        return Err(Fault::Content(reason.into()));
-    }
+    let pickle = parsed(pickle)?;
+    let mut named = named(&pickle)?;
     let mut counts = named.iter().map(|(_, view)| view.count());
     let total = counts.try_fold(0u64, |total, count| {
         total.checked_add(u64::try_from(count?).ok()?)
@@ -213,18 +229,36 @@ fn tensors(
         };
         let storage = read_storage(first.storage)?;
         for (name, view) in group {
-            let values = view
-                .values(&storage)
-                .ok_or_else(|| Fault::damaged(format!("{name} reaches beyond its storage")))?;
+            let values = view.values(&storage).ok_or_else(|| {
+                Fault::damaged(format!("{} reaches beyond its storage", printable(name)))
+            })?;
             let shape = view.shape.clone();
             let tensor = NamedTensor { shape, values };
             if tensors.insert(name.clone(), tensor).is_some() {
-                let reason = format!("has two tensors called {name}; rename one of them");
+                let reason = format!(
+                    "has two tensors called {}; rename one of them",
+                    printable(name)
+                );
                 return Err(Fault::Content(reason));
             }
         }
     }
     Ok(tensors)
+}
+
+fn parsed(pickle: &[u8]) -> Checked<Pickle<'_>> {
+    parse(pickle).map_err(|wrong| Fault::damaged(format!("its pickle: {wrong}")))
+}
+
+/// The tensors of a pickle by name; there is one at least.
+fn named<'p>(pickle: &'p Pickle<'_>) -> Checked<Vec<(String, &'p TensorView<'p>)>> {
+    let mut named = Vec::new();
+    name_tensors(pickle, pickle.root, "", 0, &mut 0, &mut named)?;
+    if named.is_empty() {
+        let reason = "holds no float tensors by name; save a state dict: torch.save(model.state_dict(), NEW_FILE)";
+        return Err(Fault::Content(reason.into()));
+    }
+    Ok(named)
 }
 
 fn name_tensors<'p>(

@@ -8,6 +8,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
 use super::ParamPath;
+use crate::error::printable;
 
 /// Keys of timm's classifiers, which a backbone has no use for.
 const CLASSIFIER_KEYS: [&str; 4] = [
@@ -16,6 +17,9 @@ const CLASSIFIER_KEYS: [&str; 4] = [
     "head_dist.weight",
     "head_dist.bias",
 ];
+
+/// Keys of each kind that a report names; it counts the others.
+const LISTED: usize = 3;
 
 /// One tensor on the host, in the file's layout.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,9 +64,19 @@ impl fmt::Display for LoadReport {
         let parts: Vec<String> = parts
             .into_iter()
             .filter(|(_, keys)| !keys.is_empty())
-            .map(|(what, keys)| format!("{} {what} ({})", keys.len(), keys.join(", ")))
+            .map(|(what, keys)| format!("{} {what} ({})", keys.len(), listed(keys)))
             .collect();
         f.write_str(&parts.join("; "))
+    }
+}
+
+/// The first of these keys, and how many more there are: of another size of model, none fits.
+fn listed(keys: &[String]) -> String {
+    let first: Vec<String> = keys.iter().take(LISTED).map(printable).collect();
+    let first = first.join(", ");
+    match keys.len().saturating_sub(LISTED) {
+        0 => first,
+        more => format!("{first} and {more} more"),
     }
 }
 

@@ -17,6 +17,8 @@ mod gpu;
 mod hostile;
 mod hub;
 mod information;
+mod models;
+mod normalization;
 mod output;
 mod refusals;
 mod resume;

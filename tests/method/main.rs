@@ -22,6 +22,7 @@ mod streaming;
 mod suite;
 mod targets;
 mod teacher;
+mod timm_tags;
 mod training;
 mod updates;
 mod weights;
