@@ -102,7 +102,7 @@ impl<'a> Training<'a> {
             self.note_skipped(observer);
             match sound {
                 Ok(()) => {}
-                Err(error @ Error::Training(_)) if self.may_roll_back() => {
+                Err(error @ Error::NotFinite { .. }) if self.may_roll_back() => {
                     trainer = self.roll_back(trainer, &error.to_string(), observer)?;
                     continue;
                 }
