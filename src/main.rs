@@ -2,6 +2,8 @@
 
 mod cli;
 
+use std::io::Write as _;
+
 use clap::Parser;
 
 /// Each burn operation on the CPU allocates its result: a fast allocator is worth a tenth of a step.
@@ -25,7 +27,8 @@ fn end(result: ibot::Result<()>) -> ! {
     let code = match result {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("error: {error}");
+            // the terminal may be gone
+            let _ = writeln!(std::io::stderr(), "error: {error}");
             cli::exit_code(&error)
         }
     };

@@ -11,6 +11,7 @@ mod head_settings;
 pub mod health;
 mod interval;
 mod layers;
+mod lines;
 mod lock;
 mod losses;
 mod method_weights;
@@ -29,6 +30,7 @@ mod tensorboard;
 mod trainer;
 mod training;
 mod update;
+mod work;
 
 pub use config::RunConfig;
 pub use evaluation::{Evaluation, When};
