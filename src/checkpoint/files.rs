@@ -198,3 +198,53 @@ pub(super) fn remove_folder(path: &Path) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A crash between the writes of another manifest leaves a good checkpoint, the old one or the new one.
+    #[test]
+    fn another_manifest_takes_its_place_whole() {
+        let digits = crate::unfinished::unique_digits().unwrap();
+        let path = std::env::temp_dir().join(format!("ibot-manifest-{digits}"));
+        let manifest = Manifest {
+            format: FORMAT,
+            ibot: "0".into(),
+            step: 7,
+            epoch: 1,
+            batch: 2,
+            seed: 3,
+            config: String::new(),
+            knn: None,
+            learning_rate_factor: 1.0,
+            rollbacks: 0,
+            health: serde_json::Value::Null,
+        };
+        let checkpoint = Checkpoint {
+            manifest: manifest.clone(),
+            tensors: BTreeMap::new(),
+        };
+        checkpoint.write(&path).unwrap();
+        let [file, sums] = [MANIFEST, SUMS].map(|name| path.join(name));
+        let read = |file: &Path| fs::read(file).unwrap();
+        let before = [read(&file), read(&sums)];
+        let scored = Manifest {
+            knn: Some(0.5),
+            ..manifest
+        };
+        scored.replace(&path).unwrap();
+        let after = [read(&file), read(&sums)];
+        let found = || Checkpoint::read(&path).unwrap().manifest.knn;
+        assert_eq!(found(), Some(0.5));
+        assert_eq!(after[1].len(), before[1].len());
+        let of_both = [&before[1][..], &after[1]].concat();
+        fs::write(&sums, of_both).unwrap();
+        assert_eq!(found(), Some(0.5));
+        fs::write(&file, &before[0]).unwrap();
+        assert_eq!(found(), None);
+        fs::write(&file, b"{}").unwrap();
+        assert!(Checkpoint::read(&path).is_err());
+        fs::remove_dir_all(&path).unwrap();
+    }
+}

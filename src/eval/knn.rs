@@ -236,7 +236,7 @@ mod tests {
             ..KnnConfig::default()
         };
         let stop = AtomicBool::new(false);
-        let accuracy = |queries| knn_accuracy(&bank, queries, &config, &stop);
+        let accuracy = |queries: &FeatureSet| knn_accuracy(&bank, queries, &config, &stop);
         let found = accuracy(&queries).unwrap().unwrap();
         assert!((found - 2.0 / 3.0).abs() < 1e-9, "{found}");
         assert_eq!(accuracy(&set(&[([1.0, 0.0], None)])).unwrap(), None);

@@ -105,7 +105,8 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("ibot-lock-{digits}"));
         std::fs::create_dir(&folder).unwrap();
         let take = |code: i32| {
-            let failed = |_: &File| Err(std::io::Error::from_raw_os_error(code).into());
+            let error = std::io::Error::from_raw_os_error(code);
+            let failed = |_: &File| Err(TryLockError::Error(error));
             RunLock::take_by(&folder, failed)
         };
         for code in NO_LOCKS {

@@ -20,8 +20,11 @@ mod information;
 mod refusals;
 mod resume;
 mod soak;
+#[cfg(unix)]
+mod stopping;
 mod training;
 mod verify;
+mod work;
 
 use std::ffi::OsStr;
 use std::fs;

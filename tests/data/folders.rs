@@ -190,3 +190,14 @@ fn links_are_followed_and_loops_named() {
         "{reasons:?}"
     );
 }
+
+#[test]
+fn a_scan_can_be_stopped() {
+    use std::sync::atomic::AtomicBool;
+    let folder = TempFolder::new();
+    folder.copy("a.png", "rgb.png");
+    let config = FolderConfig::default();
+    let scan = |stop| ImageFolder::scan_until(&folder.0, &config, &AtomicBool::new(stop));
+    assert!(matches!(scan(true), Err(Error::Stopped)));
+    assert_eq!(scan(false).unwrap().len(), 1);
+}
