@@ -84,6 +84,20 @@ pub enum Error {
     /// Training can not go on.
     #[error("{0}")]
     Training(String),
+    /// A loss, a gradient or a logit is not a finite number: training went wrong, and not the machine.
+    #[error("{what}: {remedy}")]
+    NotFinite {
+        /// What, and where it is one value, which.
+        what: String,
+        /// What may help.
+        remedy: String,
+    },
+    /// Pictures do not become batches: none can be decoded, or a thread that prepares them failed.
+    #[error("{0}")]
+    Loader(String),
+    /// The device cannot hold what it would take.
+    #[error("{0}")]
+    Unsupported(String),
     /// The user stopped the run; its state is written.
     #[error("interrupted at step {step}; the state is in {}", printable(run))]
     Interrupted {
@@ -109,6 +123,14 @@ impl Error {
         Self::Config {
             key: key.into(),
             value: value.to_string(),
+            remedy: remedy.into(),
+        }
+    }
+
+    /// A number that is not finite.
+    pub fn not_finite(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::NotFinite {
+            what: what.into(),
             remedy: remedy.into(),
         }
     }

@@ -87,6 +87,17 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     Unfinished::write(path, |file| file.write_all(bytes))?.finish()
 }
 
+/// 128 random bits of the system as 32 digits, for a name that no other process takes. A process number is no such name:
+/// those of two containers may be equal.
+///
+/// # Errors
+/// The system gives no random bits.
+pub(crate) fn unique_digits() -> std::io::Result<String> {
+    let mut bits = [0; 16];
+    getrandom::fill(&mut bits).map_err(|error| std::io::Error::other(error.to_string()))?;
+    Ok(format!("{:032x}", u128::from_le_bytes(bits)))
+}
+
 /// Makes names in the folder last; Windows syncs folders by itself, and cannot open them.
 ///
 /// # Errors

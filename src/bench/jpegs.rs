@@ -7,6 +7,7 @@ use image::{Rgb, RgbImage};
 
 use crate::error::{Error, Result};
 use crate::random::{Random, Stream};
+use crate::unfinished::unique_digits;
 
 /// As the pictures of ImageNet are on average.
 const SIZE: [u32; 2] = [500, 375];
@@ -22,8 +23,10 @@ impl Jpegs {
     /// # Errors
     /// [`Error::Io`].
     pub fn write() -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("ibot-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        let folder = std::env::temp_dir();
+        let digits = unique_digits().map_err(Error::io(&folder))?;
+        let folder = folder.join(format!("ibot-bench-{digits}"));
+        std::fs::create_dir(&folder).map_err(Error::io(&folder))?;
         let jpegs = Self(folder);
         for number in 0..COUNT {
             let path = jpegs.0.join(format!("{number:02}.jpg"));

@@ -1,6 +1,6 @@
 //! How long things take, and what they take.
 //!
-//! - `size`: how large a step is; `step`: the parts of a step; `traffic`: what it asks of a GPU
+//! - `size`: how large a step is; `step`: the phases of a step, the one that trains; `traffic`: what it asks of a GPU
 //! - `scaling`: steps of many sizes, with a line through each row of them
 //! - `against`: steps, loader and losses beside the same in Python; `losses`: the losses, on any backend; `process`: the
 //!   programs that are run for it; `jpegs`: pictures to load

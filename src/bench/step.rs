@@ -1,4 +1,4 @@
-//! Times the parts of a training step on random images.
+//! Times the phases of a training step, [`Trainer::advance`], on random images.
 
 use std::fmt;
 use std::time::Instant;
@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::kernels::{Gpu, TrainBackend};
 use crate::memory::peak_rss_mib;
 use crate::random::{Random, Stream};
-use crate::train::{Gradients, OptimizerConfig, Rates, StepInput, Trainer, UpdateRates};
+use crate::train::{OptimizerConfig, PhaseTimes, Rates, StepInput, Trainer};
 
 /// Global views a picture.
 const VIEWS: usize = 2;
@@ -45,16 +45,16 @@ pub struct BenchRequest {
     pub selected: Selected,
 }
 
-/// Seconds of one step's parts, each waited for.
+/// Seconds of one step of [`Trainer`] and of its phases, each waited for.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct StepTimes {
-    /// Student and teacher forward, targets and losses.
+    /// The teacher's targets, the student's forward and the losses.
     pub forward_s: f64,
     /// Gradients.
     pub backward_s: f64,
-    /// AdamW.
+    /// Gradient norm and AdamW.
     pub optimizer_s: f64,
-    /// Teacher's moving average.
+    /// Centers and the teacher's moving average.
     pub ema_s: f64,
     /// All of these.
     pub total_s: f64,
@@ -62,7 +62,7 @@ pub struct StepTimes {
     pub loss: f32,
 }
 
-/// What one step of [`Trainer`], its read of the losses included, costs a GPU.
+/// What one step, its read of the losses included, costs a GPU.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct GpuCost {
     /// Calls; none where no logger passes them on, see [`super::observe_log`].
@@ -84,7 +84,7 @@ pub struct StepReport {
     pub size: String,
     /// Parameters that the optimizer trains.
     pub parameters: usize,
-    /// Median of each part.
+    /// Median of each phase.
     pub median: StepTimes,
     /// Largest resident size of this process so far, MiB; none where the system does not tell.
     pub peak_rss_mib: Option<f64>,
@@ -103,9 +103,9 @@ impl fmt::Display for StepReport {
             self.parameters as f64 / 1e6,
             self.steps.len()
         )?;
-        writeln!(f, "{:<12} {:>9} {:>7}", "part", "ms", "share")?;
+        writeln!(f, "{:<12} {:>9} {:>7}", "phase", "ms", "share")?;
         let total = self.median.total_s;
-        for (part, seconds) in [
+        for (phase, seconds) in [
             ("forward", self.median.forward_s),
             ("backward", self.median.backward_s),
             ("optimizer", self.median.optimizer_s),
@@ -113,7 +113,7 @@ impl fmt::Display for StepReport {
             ("step", total),
         ] {
             let share = 100.0 * seconds / total;
-            writeln!(f, "{part:<12} {:>9.1} {share:>6.0}%", seconds * 1e3)?;
+            writeln!(f, "{phase:<12} {:>9.1} {share:>6.0}%", seconds * 1e3)?;
         }
         let all = || self.steps.iter().map(|step| step.total_s * 1e3);
         write!(
@@ -194,11 +194,16 @@ fn time<B: TrainBackend>(
     let method = config.init::<B>(0, device)?;
     let optimizer = OptimizerConfig::default();
     let mut trainer = Trainer::new(method, optimizer, device.clone(), guard.clone());
-    let temperature = config.teacher_temperature(0.0);
+    let rates = Rates {
+        learning_rate: LEARNING_RATE,
+        temperature_teacher: config.teacher_temperature(0.0),
+        ema_decay: EMA_DECAY,
+        ..Rates::default()
+    };
     let input = random_input::<B>(&request.size, device)?;
     let mut steps = Vec::with_capacity(request.steps);
     for number in 0..WARM_UP + request.steps {
-        let (after, times) = time_step(trainer, &input, temperature, &guard)?;
+        let (after, times) = time_step(trainer, &input, &rates)?;
         trainer = after;
         if number >= WARM_UP {
             report(&times);
@@ -221,76 +226,54 @@ fn time<B: TrainBackend>(
             loss: part(|step| f64::from(step.loss)) as f32,
         },
         peak_rss_mib,
-        gpu: gpu_cost(trainer, &input, temperature, &guard)?,
+        gpu: gpu_cost(trainer, &input, &rates, &guard)?,
         steps,
     })
 }
 
 type VitTrainer<B> = Trainer<B, VisionTransformer<B>>;
 
-/// A step in parts, each waited for.
 fn time_step<B: TrainBackend>(
-    mut trainer: VitTrainer<B>,
+    trainer: VitTrainer<B>,
     input: &StepInput<B>,
-    temperature: f64,
-    guard: &DeviceGuard,
+    rates: &Rates,
 ) -> Result<(VitTrainer<B>, StepTimes)> {
-    let device = trainer.device().clone();
     let start = Instant::now();
-    let method = &mut trainer.method;
-    let output = method.forward(&input.global_views, &input.masks, temperature)?;
-    guard.check_sync::<B>(&device)?;
-    let forward_s = start.elapsed().as_secs_f64();
-    let grads = Gradients::of(&output.loss);
-    guard.check_sync::<B>(&device)?;
-    let backward_s = start.elapsed().as_secs_f64() - forward_s;
-    let optimizing = Instant::now();
-    let rates = UpdateRates {
-        learning_rate: LEARNING_RATE,
-        ..UpdateRates::default()
-    };
-    trainer.method.student = trainer
-        .optimizer
-        .step(trainer.method.student, grads, &rates);
-    guard.check_sync::<B>(&device)?;
-    let optimizer_s = optimizing.elapsed().as_secs_f64();
-    let averaging = Instant::now();
-    trainer.method = trainer.method.update_teacher(EMA_DECAY);
-    guard.check_sync::<B>(&device)?;
-    let ema_s = averaging.elapsed().as_secs_f64();
+    let (mut trainer, phases) = trainer.advance_timed(input, rates);
     let total_s = start.elapsed().as_secs_f64();
-    let loss = guard.read::<B, _>(&device, || output.loss.into_data())?;
+    let PhaseTimes {
+        forward_s,
+        backward_s,
+        optimizer_s,
+        ema_s,
+    } = phases?;
+    let (losses, sound) = trainer.read_losses();
+    sound?;
     let times = StepTimes {
         forward_s,
         backward_s,
         optimizer_s,
         ema_s,
         total_s,
-        loss: loss.iter::<f32>().next().unwrap_or(f32::NAN),
+        loss: losses.last().map_or(f32::NAN, |losses| losses.loss),
     };
     Ok((trainer, times))
 }
 
-/// Two more steps as training makes them: one whose calls are counted, one whose memory is watched.
+/// Two more steps without waits between their phases: one whose calls are counted, one whose memory is watched.
 fn gpu_cost<B: TrainBackend>(
     mut trainer: VitTrainer<B>,
     input: &StepInput<B>,
-    temperature_teacher: f64,
+    rates: &Rates,
     guard: &DeviceGuard,
 ) -> Result<Option<GpuCost>> {
     let device = trainer.device().clone();
-    let rates = Rates {
-        learning_rate: LEARNING_RATE,
-        temperature_teacher,
-        ema_decay: EMA_DECAY,
-        ..Rates::default()
-    };
     guard.check_sync::<B>(&device)?;
     let Some(at_rest) = guard.gpu_memory() else {
         return Ok(None);
     };
     let step = |trainer: VitTrainer<B>| -> Result<VitTrainer<B>> {
-        let (trainer, losses) = trainer.step(input, &rates);
+        let (trainer, losses) = trainer.step(input, rates);
         losses?;
         guard.check_sync::<B>(&device)?;
         Ok(trainer)

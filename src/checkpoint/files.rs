@@ -17,7 +17,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::unfinished::sync_folder;
+use crate::unfinished::{sync_folder, write_whole};
 use crate::weights::{NamedTensor, read_safetensors, write_tensors};
 
 /// Number of this layout; a reader refuses any other.
@@ -88,9 +88,7 @@ impl Checkpoint {
     fn write_files(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).map_err(Error::io(folder))?;
         let manifest = folder.join(MANIFEST);
-        let text = serde_json::to_string_pretty(&self.manifest)
-            .map_err(|error| Error::io(&manifest)(std::io::Error::other(error)))?;
-        write_synced(&manifest, text.as_bytes())?;
+        write_synced(&manifest, &self.manifest.to_json(&manifest)?)?;
         let state = folder.join(STATE);
         write_tensors(&state, &self.tensors)?;
         let sums: Vec<String> = [MANIFEST, STATE]
@@ -128,6 +126,28 @@ impl Checkpoint {
 }
 
 impl Manifest {
+    fn to_json(&self, file: &Path) -> Result<Vec<u8>> {
+        serde_json::to_vec_pretty(self)
+            .map_err(|error| Error::io(file)(std::io::Error::other(error)))
+    }
+
+    /// Takes the place of the manifest of a checkpoint. In between its sums are of the old one and of the new one, so that
+    /// a crash at any time leaves a good checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn replace(&self, path: &Path) -> Result<()> {
+        let [file, sums] = [MANIFEST, SUMS].map(|name| path.join(name));
+        let json = self.to_json(&file)?;
+        let before = fs::read_to_string(&sums).map_err(Error::io(&sums))?;
+        let line = format!("{}  {MANIFEST}\n", blake3::hash(&json));
+        write_whole(&sums, (before.clone() + &line).as_bytes())?;
+        write_whole(&file, &json)?;
+        let others = before.lines().filter(|line| !line.ends_with(MANIFEST));
+        let others: String = others.map(|line| format!("{line}\n")).collect();
+        write_whole(&sums, (line + &others).as_bytes())
+    }
+
     /// Reads the manifest alone; its checksum is not looked at.
     ///
     /// # Errors
@@ -176,5 +196,55 @@ pub(super) fn remove_folder(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path)(error)),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A crash between the writes of another manifest leaves a good checkpoint, the old one or the new one.
+    #[test]
+    fn another_manifest_takes_its_place_whole() {
+        let digits = crate::unfinished::unique_digits().unwrap();
+        let path = std::env::temp_dir().join(format!("ibot-manifest-{digits}"));
+        let manifest = Manifest {
+            format: FORMAT,
+            ibot: "0".into(),
+            step: 7,
+            epoch: 1,
+            batch: 2,
+            seed: 3,
+            config: String::new(),
+            knn: None,
+            learning_rate_factor: 1.0,
+            rollbacks: 0,
+            health: serde_json::Value::Null,
+        };
+        let checkpoint = Checkpoint {
+            manifest: manifest.clone(),
+            tensors: BTreeMap::new(),
+        };
+        checkpoint.write(&path).unwrap();
+        let [file, sums] = [MANIFEST, SUMS].map(|name| path.join(name));
+        let read = |file: &Path| fs::read(file).unwrap();
+        let before = [read(&file), read(&sums)];
+        let scored = Manifest {
+            knn: Some(0.5),
+            ..manifest
+        };
+        scored.replace(&path).unwrap();
+        let after = [read(&file), read(&sums)];
+        let found = || Checkpoint::read(&path).unwrap().manifest.knn;
+        assert_eq!(found(), Some(0.5));
+        assert_eq!(after[1].len(), before[1].len());
+        let of_both = [&before[1][..], &after[1]].concat();
+        fs::write(&sums, of_both).unwrap();
+        assert_eq!(found(), Some(0.5));
+        fs::write(&file, &before[0]).unwrap();
+        assert_eq!(found(), None);
+        fs::write(&file, b"{}").unwrap();
+        assert!(Checkpoint::read(&path).is_err());
+        fs::remove_dir_all(&path).unwrap();
     }
 }

@@ -53,6 +53,11 @@ impl Store {
         Self::new(run.join("checkpoints"))
     }
 
+    /// The folder, which need not exist.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Where the checkpoint of a step lies.
     pub fn path(&self, step: usize) -> PathBuf {
         self.folder.join(format!("{PREFIX}{step:09}"))
@@ -121,6 +126,20 @@ impl Store {
         self.prune(keep)
     }
 
+    /// Writes the accuracy of k-NN into the checkpoint of a step, and then removes those that need not stay.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the checkpoint is good then, with or without it.
+    pub fn score(&self, step: usize, knn: f64, keep: Keep) -> Result<()> {
+        let path = self.path(step);
+        let manifest = Manifest {
+            knn: Some(knn),
+            ..Manifest::read(&path)?
+        };
+        manifest.replace(&path)?;
+        self.prune(keep)
+    }
+
     /// Removes what a crash left half written.
     ///
     /// # Errors
@@ -138,12 +157,12 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the checkpoints after a step: damaged ones, or those of a future that is given up.
+    /// Removes the checkpoints after a step, or all: damaged ones, or those of a future that is given up.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn remove_after(&self, step: usize) -> Result<()> {
-        let mut later = self.steps()?.into_iter().filter(|made| *made > step);
+    pub fn remove_after(&self, step: Option<usize>) -> Result<()> {
+        let mut later = self.steps()?.into_iter().filter(|made| Some(*made) > step);
         later.try_for_each(|step| remove(&self.path(step)))
     }
 

@@ -86,6 +86,9 @@ impl ExportArgs {
             }
             (None, None, run) => {
                 let run = run.as_deref().unwrap_or(Path::new("."));
+                if !run.is_dir() {
+                    return Err(Error::checkpoint(run, "is no folder: name that of a run"));
+                }
                 let store = Store::of_run(run);
                 let checkpoint = self.newest(&store, run)?;
                 self.export_checkpoint(&checkpoint, &store.path(checkpoint.manifest.step), run)?

@@ -1,56 +1,157 @@
-//! Ctrl-C and SIGTERM: the first one asks the run to stop, the second one ends the process.
+//! What ends a process by default, and can be caught, asks the run to stop; Ctrl-C once more ends the process.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use ibot::{Error, Result};
 
 use super::output::warn;
 
+/// SIGHUP: the terminal is gone.
+const HANG_UP: i32 = 1;
+/// SIGINT: Ctrl-C.
+const INTERRUPT: i32 = 2;
+/// SIGQUIT: Ctrl-\.
+const QUIT: i32 = 3;
+/// SIGTERM: `kill`.
+const TERMINATE: i32 = 15;
+
+/// Of two equal signals that are closer than this, the second one is no wish of its own: a closed terminal sends SIGHUP from
+/// the kernel and from the shell, and `timeout` sends its signal to the process and to its group.
+const ONE_WISH: Duration = Duration::from_millis(500);
+
+/// Whether to stop.
+static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 /// The signal that asked to stop; 0 for none.
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
-/// SIGINT, where Ctrl-C says no number.
-const INTERRUPT: i32 = 2;
+/// The newest signal, and when it came.
+static NEWEST: Mutex<Option<(i32, Instant)>> = Mutex::new(None);
 
-/// A flag that the first signal raises; a second one ends the process at once.
+/// A flag that the first signal raises.
 pub fn stop_on_signal() -> Result<Arc<AtomicBool>> {
-    static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
     if let Some(stop) = STOP.get() {
         return Ok(stop.clone());
     }
     let stop = STOP.get_or_init(Arc::default).clone();
-    let raised = stop.clone();
-    watch(move |signal| {
-        RECEIVED.store(signal, Ordering::Relaxed);
-        if raised.swap(true, Ordering::Relaxed) {
-            std::process::exit(i32::from(exit_status()));
-        }
-        warn("\nstopping after what is under way; once more to stop at once");
-    })
-    .map_err(|error| Error::Training(format!("no signal handler: {error}")))?;
+    watch().map_err(|error| Error::Training(format!("no signal handler: {error}")))?;
     Ok(stop)
 }
 
 /// What shells report for a process that the signal ended: 128 and its number.
 pub fn exit_status() -> u8 {
-    let signal = match RECEIVED.load(Ordering::Relaxed) {
-        0 => INTERRUPT,
-        signal => signal,
-    };
+    match RECEIVED.load(Ordering::Relaxed) {
+        0 => status(INTERRUPT),
+        signal => status(signal),
+    }
+}
+
+fn status(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(u8::MAX)
 }
 
-/// Calls `on_signal` on a thread of its own for each signal.
+/// The first signal raises the flag; some end the process where they come again.
+fn received(signal: i32) {
+    let mut newest = NEWEST.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = newest.replace((signal, Instant::now()));
+    drop(newest);
+    match before {
+        None => {
+            RECEIVED.store(signal, Ordering::Relaxed);
+            if let Some(stop) = STOP.get() {
+                stop.store(true, Ordering::Relaxed);
+            }
+            warn("\nstopping after what is under way; once more to stop at once");
+        }
+        Some((before, at)) if ends_at_once(before, at.elapsed(), signal) => {
+            std::process::exit(status(signal).into());
+        }
+        Some(_) => {}
+    }
+}
+
+/// Whether a signal that comes so long after another one is a person's second one. One that a batch system sends beside
+/// another, such as SIGTERM a minute after SIGUSR1, must not cost the checkpoint that is being written.
+fn ends_at_once(before: i32, after: Duration, signal: i32) -> bool {
+    [INTERRUPT, QUIT, TERMINATE].contains(&signal) && before == signal && after >= ONE_WISH
+}
+
+/// Calls [`received`] on a thread of its own for each signal but those that are ignored, as SIGHUP is under `nohup`.
 #[cfg(unix)]
-fn watch(on_signal: impl Fn(i32) + Send + 'static) -> std::io::Result<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+fn watch() -> std::io::Result<()> {
+    use signal_hook::consts::{SIGALRM, SIGPROF, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ};
+    let signals = [
+        HANG_UP, INTERRUPT, QUIT, TERMINATE, SIGALRM, SIGPROF, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU,
+    ];
+    let signals = signals.into_iter().filter(|signal| !is_ignored(*signal));
+    let mut signals = signal_hook::iterator::Signals::new(signals)?;
+    // once it is caught, a write beyond `ulimit -f` is an error, as on a full disk
+    if !is_ignored(SIGXFSZ) {
+        signal_hook::flag::register(SIGXFSZ, Arc::default())?;
+    }
     let thread = std::thread::Builder::new().name("signals".into());
-    thread.spawn(move || signals.forever().for_each(on_signal))?;
+    thread.spawn(move || signals.forever().for_each(received))?;
     Ok(())
 }
 
-#[cfg(not(unix))]
-fn watch(on_signal: impl Fn(i32) + Send + 'static) -> std::io::Result<()> {
-    ctrlc::set_handler(move || on_signal(INTERRUPT)).map_err(std::io::Error::other)
+/// Whether the process that began this one ignores a signal.
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: a null action changes nothing; what is read is written by a call that succeeds.
+    unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// Calls [`received`] for each event of the console, on a thread of Windows.
+#[cfg(windows)]
+fn watch() -> std::io::Result<()> {
+    use windows_sys::Win32::System::Console::SetConsoleCtrlHandler;
+    // SAFETY: a function of this program, which stays.
+    match unsafe { SetConsoleCtrlHandler(Some(on_event), 1) } {
+        0 => Err(std::io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// # Safety
+/// None is asked of the caller, which is Windows.
+#[cfg(windows)]
+unsafe extern "system" fn on_event(event: u32) -> i32 {
+    use windows_sys::Win32::System::Console::{
+        CTRL_BREAK_EVENT, CTRL_C_EVENT, CTRL_SHUTDOWN_EVENT,
+    };
+    /// SIGBREAK of Windows' C library.
+    const BREAK: i32 = 21;
+    match event {
+        CTRL_C_EVENT => received(INTERRUPT),
+        CTRL_BREAK_EVENT => received(BREAK),
+        // a closed window, a user who logs off, a shutdown: Windows ends the process when this function returns, and
+        // after some seconds anyway
+        _ => {
+            let is_shutdown = event == CTRL_SHUTDOWN_EVENT;
+            received(if is_shutdown { TERMINATE } else { HANG_UP });
+            std::thread::sleep(Duration::from_secs(600));
+        }
+    }
+    1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_signal_of_a_person_ends_at_once() {
+        let second = Duration::from_secs(1);
+        for signal in [INTERRUPT, QUIT, TERMINATE] {
+            assert!(ends_at_once(signal, second, signal));
+            assert!(!ends_at_once(signal, ONE_WISH / 2, signal));
+            assert!(!ends_at_once(10, second, signal));
+        }
+        assert!(!ends_at_once(HANG_UP, second, HANG_UP));
+        assert_eq!(status(QUIT), 131);
+    }
 }

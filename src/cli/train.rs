@@ -1,8 +1,9 @@
 //! `ibot train`.
 
-use std::io::IsTerminal as _;
+use std::io::{ErrorKind, IsTerminal as _};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use ibot::backbone::Normalization;
 use ibot::checkpoint::Keep;
@@ -20,6 +21,8 @@ use super::output::{answer, say};
 use super::progress::Progress;
 use super::signals::stop_on_signal;
 
+/// Where runs go that are given no folder.
+const RUNS: &str = "runs";
 /// Pictures of each class that the demo trains on.
 const DEMO_TRAIN_PER_CLASS: usize = 200;
 /// Pictures of each class that the demo tests with.
@@ -120,12 +123,7 @@ pub struct TrainArgs {
 
 impl TrainArgs {
     pub fn run(self) -> Result<()> {
-        let begun = match &self.resume {
-            Some(run) => Some(RunRecord::read(run)?.ok_or_else(|| {
-                Error::checkpoint(run, "holds no run to go on with: there is no run.json")
-            })?),
-            None => None,
-        };
+        let begun = self.begun()?;
         let pretrained = self.pretrained.as_ref().map(ModelSource::resolve);
         let pretrained = pretrained.transpose()?;
         let (config, normalization) = self.resolved_config(begun.as_ref(), pretrained.as_ref())?;
@@ -140,26 +138,17 @@ impl TrainArgs {
             None => self.device.clone(),
         };
         let selected = device.select()?;
-        let (data, val) = match (&self.data, begun) {
-            (Some(data), begun) => {
-                let val = self.val.clone();
-                (data.clone(), val.or(begun.and_then(|begun| begun.val)))
-            }
-            (None, Some(begun)) => (begun.data, self.val.clone().or(begun.val)),
-            (None, None) => {
-                let set = ensure_demo_set(
-                    &default_cache_dir(),
-                    DEMO_TRAIN_PER_CLASS,
-                    DEMO_TEST_PER_CLASS,
-                )?;
-                let val = config.held_out.is_none().then_some(set.test);
-                (set.train, val)
-            }
+        let (data, val) = self.pictures(begun, &config)?;
+        let stop = stop_on_signal()?;
+        let mut made_out = None;
+        let out = match self.out.clone().or(self.resume.clone()) {
+            Some(out) => out,
+            None => made_out.insert(default_out()?).clone(),
         };
         let request = RunRequest {
             config,
             data,
-            out: self.out.or(self.resume).unwrap_or_else(default_out),
+            out,
             selected,
             pretrained: pretrained.map(|local| local.file),
             pretrained_parts: self.pretrained_parts,
@@ -174,12 +163,64 @@ impl TrainArgs {
             on_sick: self.on_sick,
             on_device_lost: self.on_device_lost,
         };
-        let stop = stop_on_signal()?;
+        let ended = self.train(&request, &stop);
+        if let Some(out) = made_out {
+            // only where they are empty: no run began
+            let _ = std::fs::remove_dir(&out).and_then(|()| std::fs::remove_dir(RUNS));
+        }
+        ended
+    }
+
+    /// The run that --resume names.
+    fn begun(&self) -> Result<Option<RunRecord>> {
+        let Some(run) = &self.resume else {
+            return Ok(None);
+        };
+        let record = RunRecord::read(run)?.ok_or_else(|| {
+            let reason = match run.exists() {
+                true => "holds no run to go on with: there is no run.json",
+                false => "does not exist: there is no run to go on with",
+            };
+            Error::checkpoint(run, reason)
+        })?;
+        Ok(Some(record))
+    }
+
+    fn train(&self, request: &RunRequest, stop: &AtomicBool) -> Result<()> {
         let mut progress = Progress::new(std::io::stdout().is_terminal());
-        if self.tensorboard {
-            run(&request, &stop, &mut TensorBoard::new(&mut progress))
-        } else {
-            run(&request, &stop, &mut progress)
+        match self.tensorboard {
+            true => run(request, stop, &mut TensorBoard::new(&mut progress)),
+            false => run(request, stop, &mut progress),
+        }
+    }
+
+    /// The pictures to train on, and those that k-NN is asked about: those of the run, or of the demo, where none are named.
+    fn pictures(
+        &self,
+        begun: Option<RunRecord>,
+        config: &RunConfig,
+    ) -> Result<(PathBuf, Option<PathBuf>)> {
+        let (begun, begun_val) = begun.map(|begun| (begun.data, begun.val)).unzip();
+        let begun_val = begun_val.flatten().filter(|_| self.val.is_none());
+        if let Some(val) = &begun_val {
+            refuse_moved(val, "--val")?;
+        }
+        let val = self.val.clone().or(begun_val);
+        match (&self.data, begun) {
+            (Some(data), _) => Ok((data.clone(), val)),
+            (None, Some(begun)) => {
+                refuse_moved(&begun, "--data")?;
+                Ok((begun, val))
+            }
+            (None, None) => {
+                let set = ensure_demo_set(
+                    &default_cache_dir()?,
+                    DEMO_TRAIN_PER_CLASS,
+                    DEMO_TEST_PER_CLASS,
+                )?;
+                let test = config.held_out.is_none().then_some(set.test);
+                Ok((set.train, val.or(test)))
+            }
         }
     }
 
@@ -271,7 +312,31 @@ fn set<T: Copy>(target: &mut T, flag: Option<T>) {
     }
 }
 
-fn default_out() -> PathBuf {
-    let time = chrono::Local::now().format("%Y-%m-%d_%H-%M-%S");
-    PathBuf::from("runs").join(time.to_string())
+/// A folder of this run alone: of two that begin in one second, each has its own.
+fn default_out() -> Result<PathBuf> {
+    let time = chrono::Local::now().format("%Y-%m-%d_%H-%M-%S").to_string();
+    let runs = PathBuf::from(RUNS);
+    std::fs::create_dir_all(&runs).map_err(Error::io(&runs))?;
+    let mut out = runs.join(&time);
+    for number in 2.. {
+        match std::fs::create_dir(&out) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                out = runs.join(format!("{time}_{number}"));
+            }
+            Err(error) => return Err(Error::io(&out)(error)),
+            Ok(()) => break,
+        }
+    }
+    Ok(out)
+}
+
+/// The pictures of a run may have moved since.
+fn refuse_moved(folder: &Path, flag: &str) -> Result<()> {
+    if folder.exists() {
+        return Ok(());
+    }
+    let reason = format!(
+        "is where the pictures of this run were, and does not exist: if they moved, name their new folder with {flag}"
+    );
+    Err(Error::data(folder, reason))
 }

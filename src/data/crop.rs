@@ -160,5 +160,5 @@ fn borrow(picture: &RgbImage) -> Result<TypedImageRef<'_, U8x3>> {
 }
 
 fn failed(error: impl std::fmt::Display) -> Error {
-    Error::Training(format!("a picture could not be resized: {error}"))
+    Error::Loader(format!("a picture could not be resized: {error}"))
 }

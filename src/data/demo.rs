@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::unfinished::unique_digits;
 use picture::{CLASSES, Split, picture};
 
 /// Written last: a set without it, or with another text in it, is not complete.
@@ -63,8 +64,12 @@ pub fn ensure_demo_set(
     })
 }
 
-/// Where the demo set is kept unless told otherwise: a folder `ibot/demo` in the user's cache folder.
-pub fn default_cache_dir() -> PathBuf {
+/// Where the demo set is kept unless told otherwise: a folder `ibot/demo` in the user's cache folder; without one,
+/// `ibot-NUMBER/demo` among the temporary files, with the user's number.
+///
+/// # Errors
+/// The folder among the temporary files cannot be made, or others may write in it.
+pub fn default_cache_dir() -> Result<PathBuf> {
     let variable = |name| {
         let path = PathBuf::from(std::env::var_os(name)?);
         // A relative XDG_CACHE_HOME is to be ignored, and an empty variable is as good as none.
@@ -77,10 +82,39 @@ pub fn default_cache_dir() -> PathBuf {
     } else {
         variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")))
     };
-    cache
-        .unwrap_or_else(std::env::temp_dir)
-        .join("ibot")
-        .join("demo")
+    let folder = match cache {
+        Some(cache) => cache.join("ibot"),
+        None => own_folder(&std::env::temp_dir())?,
+    };
+    Ok(folder.join("demo"))
+}
+
+/// A folder in `shared`, where all users write, that this one alone may write in.
+#[cfg(unix)]
+fn own_folder(shared: &Path) -> Result<PathBuf> {
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+    // SAFETY: reads a number of this process.
+    let user = unsafe { libc::geteuid() };
+    let folder = shared.join(format!("ibot-{user}"));
+    match fs::DirBuilder::new().mode(0o700).create(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(Error::io(&folder)(error));
+        }
+        _ => {}
+    }
+    // not what a link leads to: anyone may have put one here
+    let found = fs::symlink_metadata(&folder).map_err(Error::io(&folder))?;
+    if found.is_dir() && found.uid() == user && found.mode() & 0o022 == 0 {
+        return Ok(folder);
+    }
+    let reason = "is not a folder that this user alone may write in: set HOME or XDG_CACHE_HOME, or name pictures with --data";
+    Err(Error::data(&folder, reason))
+}
+
+/// Windows gives each user a folder of temporary files.
+#[cfg(not(unix))]
+fn own_folder(shared: &Path) -> Result<PathBuf> {
+    Ok(shared.join("ibot"))
 }
 
 type Counts = [(Split, usize); 2];
@@ -126,7 +160,7 @@ fn make(cache: &Path, counts: Counts, marker: &str) -> Result<()> {
     made
 }
 
-/// A new folder name next to `cache`, one per process.
+/// A new folder name next to `cache` that no other process takes.
 fn sibling(cache: &Path) -> Result<PathBuf> {
     let Some(name) = cache.file_name() else {
         return Err(Error::data(
@@ -135,14 +169,12 @@ fn sibling(cache: &Path) -> Result<PathBuf> {
         ));
     };
     let mut name = name.to_os_string();
-    name.push(format!(".partial-{}", std::process::id()));
+    let digits = unique_digits().map_err(Error::io(cache))?;
+    name.push(format!(".partial-{digits}"));
     Ok(cache.with_file_name(name))
 }
 
 fn write(fresh: &Path, counts: Counts, marker: &str) -> Result<()> {
-    if fresh.exists() {
-        fs::remove_dir_all(fresh).map_err(Error::io(fresh))?;
-    }
     for (split, count) in counts {
         for (class, (name, motif)) in CLASSES.into_iter().enumerate() {
             let place = fresh.join(folder(split)).join(name);
@@ -297,6 +329,32 @@ mod tests {
             2,
             "other counts"
         );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_among_temporary_files_is_this_users_alone() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let scratch = Scratch::new("own");
+        fs::create_dir(&scratch.0).unwrap();
+        let folder = own_folder(&scratch.0).unwrap();
+        let mode = || fs::metadata(&folder).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o700);
+        assert_eq!(own_folder(&scratch.0).unwrap(), folder, "again");
+        let refused = || {
+            let message = own_folder(&scratch.0).unwrap_err().to_string();
+            assert!(
+                message.contains("ibot-") && message.contains("XDG_CACHE_HOME"),
+                "{message}"
+            );
+        };
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+        refused();
+        fs::remove_dir(&folder).unwrap();
+        let elsewhere = scratch.0.join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        symlink(&elsewhere, &folder).unwrap();
+        refused();
     }
 
     #[test]

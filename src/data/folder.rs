@@ -4,6 +4,7 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use image::{ImageFormat, RgbImage};
 use rayon::prelude::*;
@@ -118,6 +119,18 @@ impl ImageFolder {
     /// `dir` is missing or no folder, or no picture in it is usable; the message says what there is instead. A setting out
     /// of its range, or a cache that cannot be made.
     pub fn scan(dir: impl AsRef<Path>, config: &FolderConfig) -> Result<Self> {
+        Self::scan_until(dir, config, &AtomicBool::new(false))
+    }
+
+    /// [`ImageFolder::scan`], which ends soon after `stop` is raised.
+    ///
+    /// # Errors
+    /// Those of [`ImageFolder::scan`], and [`Error::Stopped`].
+    pub fn scan_until(
+        dir: impl AsRef<Path>,
+        config: &FolderConfig,
+        stop: &AtomicBool,
+    ) -> Result<Self> {
         let root = dir.as_ref();
         let metadata = fs::metadata(root).map_err(Error::io(root))?;
         if !metadata.is_dir() {
@@ -125,16 +138,22 @@ impl ImageFolder {
             return Err(Error::data(root, reason));
         }
         config.validate()?;
-        let thumbnails = Thumbnails::open(config, root)?;
+        let thumbnails = Thumbnails::open(config, root, stop)?;
         let mut summary = ScanSummary {
             parts: Parts::of(root).map_or_else(Vec::new, |parts| parts.names),
             ..ScanSummary::default()
         };
-        let files = list_files(root, &mut summary)?;
+        let files = list_files(root, &mut summary, stop)?;
         let found: Vec<Found> = files
             .par_iter()
-            .map(|path| inspect(&root.join(path), config))
+            .map(|path| match stop.load(Ordering::Relaxed) {
+                true => Found::Other,
+                false => inspect(&root.join(path), config),
+            })
             .collect();
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
         let mut pictures = Vec::new();
         for (path, found) in files.into_iter().zip(found) {
             match found {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use walkdir::{DirEntry, WalkDir};
 
@@ -83,11 +84,18 @@ fn is_resource_fork(entry: &DirEntry) -> bool {
 /// Every file below `root`, relative to it and sorted; what is left out or cannot be listed goes to the summary.
 ///
 /// # Errors
-/// [`Error::Io`] where `root` itself cannot be listed.
-pub(super) fn list_files(root: &Path, summary: &mut ScanSummary) -> Result<Vec<PathBuf>> {
+/// [`Error::Io`] where `root` itself cannot be listed; [`Error::Stopped`] soon after `stop` is raised.
+pub(super) fn list_files(
+    root: &Path,
+    summary: &mut ScanSummary,
+    stop: &AtomicBool,
+) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut entries = WalkDir::new(root).follow_links(true).into_iter();
     while let Some(entry) = entries.next() {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
         match entry {
             Ok(entry) if entry.file_type().is_dir() => {
                 if entry.depth() > 0 && is_of_a_tool(entry.file_name()) {

@@ -160,7 +160,7 @@ impl Loader {
     /// No picture can be decoded, or a worker panicked; every later call fails as well.
     pub fn next_batch(&mut self) -> Result<Batch> {
         let made = self.pool.take()?;
-        let made = made.ok_or_else(|| Error::Training("the loader is at its end".to_owned()))?;
+        let made = made.ok_or_else(|| Error::Loader("the loader is at its end".to_owned()))?;
         let (epoch, index) = (made.number / self.batches, made.number % self.batches);
         let task = self.pool.task();
         let masks = task.masks(epoch, &made.samples);

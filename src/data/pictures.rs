@@ -94,7 +94,7 @@ impl Pictures {
             .first
             .as_ref()
             .map(|(path, reason)| format!("; the first: {}: {reason}", printable(path)));
-        Error::Training(format!(
+        Error::Loader(format!(
             "none of the {} pictures could be decoded{}",
             self.unusable.len(),
             example.unwrap_or_default()

@@ -139,7 +139,7 @@ impl<T: Task> Pool<T> {
             let thread = Builder::new()
                 .name(format!("data {number}"))
                 .spawn(move || shared.run())
-                .map_err(|error| Error::Training(format!("no thread to read data: {error}")))?;
+                .map_err(|error| Error::Loader(format!("no thread to read data: {error}")))?;
             pool.threads.push(thread);
         }
         Ok(pool)
@@ -161,7 +161,7 @@ impl<T: Task> Pool<T> {
             }
             if state.is_stopped {
                 let message = "the loader stopped at an earlier error";
-                return Err(Error::Training(message.to_owned()));
+                return Err(Error::Loader(message.to_owned()));
             }
             let is_complete = |first: &Progress| first.finished == first.batch.samples.len();
             if state.open.front().is_some_and(is_complete) {
@@ -314,7 +314,7 @@ fn panicked(panic: &(dyn Any + Send), what: &str) -> Error {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let text = text.unwrap_or("no message");
-    Error::Training(format!("a data worker panicked at {what}: {text}"))
+    Error::Loader(format!("a data worker panicked at {what}: {text}"))
 }
 
 fn lock<S>(mutex: &Mutex<S>) -> MutexGuard<'_, S> {

@@ -4,7 +4,7 @@
 //! an entry holds the bytes that reducing gave.
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,9 +15,10 @@ use walkdir::WalkDir;
 use super::crop::resized;
 use super::folder::FolderConfig;
 use crate::error::{Error, Result};
+use crate::unfinished::unique_digits;
 
-/// Begins an entry; the digit is the version of reducing.
-const MAGIC: &[u8; 8] = b"ibotrgb1";
+/// Begins an entry; the digit is the version of reducing and of what the checksum covers: those of another one are damaged.
+const MAGIC: &[u8; 8] = b"ibotrgb2";
 /// Bytes before the pixels: magic, length and time of the source, width and height, checksum.
 const HEAD: usize = 8 + 8 + 16 + 4 + 4 + 32;
 /// Temporary files of this age belong to a process that is gone.
@@ -36,8 +37,15 @@ struct Cache {
     /// Most bytes that it may hold.
     most: u64,
     used: AtomicU64,
-    written: AtomicU64,
     has_warned: AtomicBool,
+}
+
+/// Where a reduced picture is kept, and whose it is.
+struct Entry {
+    file: PathBuf,
+    /// Hash of the picture's absolute path and of how far it is reduced.
+    of: blake3::Hash,
+    version: Version,
 }
 
 /// What tells that a file is as it was.
@@ -52,12 +60,12 @@ impl Thumbnails {
     /// As `config` says for the pictures below `root`; none where pictures stay as they are.
     ///
     /// # Errors
-    /// The cache lies among the pictures, or cannot be made or listed.
-    pub fn open(config: &FolderConfig, root: &Path) -> Result<Option<Self>> {
+    /// The cache lies among the pictures, or cannot be made or listed; [`Error::Stopped`] where `stop` is raised.
+    pub fn open(config: &FolderConfig, root: &Path, stop: &AtomicBool) -> Result<Option<Self>> {
         let Some(side) = config.shorter_side else {
             return Ok(None);
         };
-        let open = |folder: &PathBuf| Cache::open(folder, config.cache_mib << 20, root);
+        let open = |folder: &PathBuf| Cache::open(folder, config.cache_mib << 20, root, stop);
         let cache = config.cache.as_ref().map(open).transpose()?;
         Ok(Some(Self { side, cache }))
     }
@@ -83,16 +91,16 @@ impl Thumbnails {
         let entry = self.cache.as_ref().and_then(|cache| {
             // Before it is decoded: what is written meanwhile then makes another version.
             let version = Version::of(path)?;
-            Some((cache, cache.entry(path, self.side), version))
+            Some((cache, cache.entry(path, self.side, version)))
         });
-        if let Some((_, entry, version)) = &entry
-            && let Some(picture) = read(entry, *version, self.side)
+        if let Some((_, entry)) = &entry
+            && let Some(picture) = entry.read(self.side)
         {
             return Ok(picture);
         }
         let picture = self.reduce(decode()?)?;
-        if let Some((cache, entry, version)) = &entry {
-            cache.write(entry, *version, &picture);
+        if let Some((cache, entry)) = &entry {
+            cache.write(entry, &picture);
         }
         Ok(picture)
     }
@@ -108,7 +116,7 @@ impl Thumbnails {
 }
 
 impl Cache {
-    fn open(folder: &Path, most: u64, root: &Path) -> Result<Self> {
+    fn open(folder: &Path, most: u64, root: &Path, stop: &AtomicBool) -> Result<Self> {
         let absolute = |path: &Path| std::path::absolute(path).map_err(Error::io(path));
         let folder = absolute(folder)?;
         if folder.starts_with(absolute(root)?) {
@@ -118,6 +126,9 @@ impl Cache {
         fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
         let mut used = 0;
         for entry in WalkDir::new(&folder) {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Stopped);
+            }
             let entry = entry.map_err(|error| Error::io(&folder)(error.into()))?;
             let Ok(metadata) = entry.metadata() else {
                 continue; // another process removed it
@@ -140,28 +151,31 @@ impl Cache {
             folder,
             most,
             used: AtomicU64::new(used),
-            written: AtomicU64::new(0),
             has_warned: AtomicBool::new(false),
         })
     }
 
     /// Where the reduced picture of a file is kept.
-    fn entry(&self, path: &Path, side: u32) -> PathBuf {
+    fn entry(&self, path: &Path, side: u32, version: Version) -> Entry {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         let mut hasher = blake3::Hasher::new();
         hasher.update(&side.to_le_bytes());
         hasher.update(path.as_os_str().as_encoded_bytes());
-        let name = hasher.finalize().to_hex();
+        let of = hasher.finalize();
+        let name = of.to_hex();
         // 256 folders, as some file systems are slow with many files in one
-        self.folder
-            .join(&name[..2])
-            .join(format!("{}.rgb", &name[2..32]))
+        let folder = self.folder.join(&name[..2]);
+        Entry {
+            file: folder.join(format!("{}.rgb", &name[2..32])),
+            of,
+            version,
+        }
     }
 
     /// Keeps a picture where there is room; the entry of another version of its file gives way to it.
-    fn write(&self, entry: &Path, version: Version, picture: &RgbImage) {
+    fn write(&self, entry: &Entry, picture: &RgbImage) {
         let length = (HEAD + picture.as_raw().len()) as u64;
-        let freed = fs::metadata(entry).map_or(0, |old| old.len());
+        let freed = fs::metadata(&entry.file).map_or(0, |old| old.len());
         let used = self.used.fetch_add(length, Ordering::Relaxed) + length;
         if used.saturating_sub(freed) > self.most {
             self.used.fetch_sub(length, Ordering::Relaxed);
@@ -171,31 +185,33 @@ impl Cache {
             ));
             return;
         }
-        let number = self.written.fetch_add(1, Ordering::Relaxed);
-        let temporary = format!("ibot-{}-{number}.tmp", std::process::id());
-        let temporary = self.folder.join(temporary);
-        let head = head(
-            version,
-            [picture.width(), picture.height()],
-            picture.as_raw(),
-        );
-        let written = entry
-            .parent()
-            .map_or(Ok(()), fs::create_dir_all)
-            .and_then(|()| fs::write(&temporary, [&head[..], picture.as_raw()].concat()))
-            .and_then(|()| fs::rename(&temporary, entry));
-        match written {
+        match self.write_file(entry, picture) {
             Ok(()) => {
                 self.used.fetch_sub(freed, Ordering::Relaxed);
             }
             Err(error) => {
-                let _ = fs::remove_file(&temporary);
                 self.used.fetch_sub(length, Ordering::Relaxed);
                 self.warn(&format!(
                     "cannot be written: {error}; pictures are decoded each epoch"
                 ));
             }
         }
+    }
+
+    /// Under a name of its own first: what another process makes of the same picture is another file.
+    fn write_file(&self, entry: &Entry, picture: &RgbImage) -> std::io::Result<()> {
+        let temporary = self.folder.join(format!("ibot-{}.tmp", unique_digits()?));
+        let size = [picture.width(), picture.height()];
+        let head = entry.head(size, picture.as_raw());
+        let mut file = File::create_new(&temporary)?;
+        let written = file
+            .write_all(&[&head[..], picture.as_raw()].concat())
+            .and_then(|()| entry.file.parent().map_or(Ok(()), fs::create_dir_all))
+            .and_then(|()| fs::rename(&temporary, &entry.file));
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        written
     }
 
     /// Once: what goes wrong with one picture does with the next.
@@ -218,44 +234,48 @@ impl Version {
     }
 }
 
-/// The bytes before the pixels; the checksum covers them too.
-fn head(version: Version, [width, height]: [u32; 2], pixels: &[u8]) -> [u8; HEAD] {
-    let mut head = [0; HEAD];
-    let (fields, checksum) = head.split_at_mut(HEAD - 32);
-    let mut rest: &mut [u8] = fields;
-    for bytes in [
-        &MAGIC[..],
-        &version.length.to_le_bytes(),
-        &version.modified.to_le_bytes(),
-        &width.to_le_bytes(),
-        &height.to_le_bytes(),
-    ] {
-        let (field, after) = rest.split_at_mut(bytes.len());
-        field.copy_from_slice(bytes);
-        rest = after;
+impl Entry {
+    /// The bytes before the pixels. The checksum covers them too, and which picture the entry is of: two files of equal
+    /// length, time and size, as an archive gives them, have different ones.
+    fn head(&self, [width, height]: [u32; 2], pixels: &[u8]) -> [u8; HEAD] {
+        let mut head = [0; HEAD];
+        let (fields, checksum) = head.split_at_mut(HEAD - 32);
+        let mut rest: &mut [u8] = fields;
+        for bytes in [
+            &MAGIC[..],
+            &self.version.length.to_le_bytes(),
+            &self.version.modified.to_le_bytes(),
+            &width.to_le_bytes(),
+            &height.to_le_bytes(),
+        ] {
+            let (field, after) = rest.split_at_mut(bytes.len());
+            field.copy_from_slice(bytes);
+            rest = after;
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.of.as_bytes());
+        hasher.update(fields).update(pixels);
+        checksum.copy_from_slice(hasher.finalize().as_bytes());
+        head
     }
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(fields).update(pixels);
-    checksum.copy_from_slice(hasher.finalize().as_bytes());
-    head
-}
 
-/// The picture of an entry; none where there is none, or another version, or a damaged one.
-fn read(entry: &Path, version: Version, side: u32) -> Option<RgbImage> {
-    let mut file = File::open(entry).ok()?;
-    let mut found = [0; HEAD];
-    file.read_exact(&mut found).ok()?;
-    let number = |at: usize| Some(u32::from_le_bytes(found[at..at + 4].try_into().ok()?));
-    let [width, height] = [number(32)?, number(36)?];
-    let length = 3 * u64::from(width) * u64::from(height);
-    let is_whole = file.metadata().ok()?.len() == HEAD as u64 + length;
-    if !is_whole || width.min(height) > side {
-        return None;
+    /// Its picture; none where there is none, or that of another file or version, or a damaged one.
+    fn read(&self, side: u32) -> Option<RgbImage> {
+        let mut file = File::open(&self.file).ok()?;
+        let mut found = [0; HEAD];
+        file.read_exact(&mut found).ok()?;
+        let number = |at: usize| Some(u32::from_le_bytes(found[at..at + 4].try_into().ok()?));
+        let [width, height] = [number(32)?, number(36)?];
+        let length = 3 * u64::from(width) * u64::from(height);
+        let is_whole = file.metadata().ok()?.len() == HEAD as u64 + length;
+        if !is_whole || width.min(height) > side {
+            return None;
+        }
+        let mut pixels = vec![0; usize::try_from(length).ok()?];
+        file.read_exact(&mut pixels).ok()?;
+        if self.head([width, height], &pixels) != found {
+            return None;
+        }
+        RgbImage::from_raw(width, height, pixels)
     }
-    let mut pixels = vec![0; usize::try_from(length).ok()?];
-    file.read_exact(&mut pixels).ok()?;
-    if head(version, [width, height], &pixels) != found {
-        return None;
-    }
-    RgbImage::from_raw(width, height, pixels)
 }

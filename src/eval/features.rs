@@ -1,6 +1,7 @@
 //! Frozen features of an image folder.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
@@ -64,7 +65,8 @@ impl FeatureSet {
 /// The backbone's feature ([`Backbone::embed`]) of each picture, in the folder's order.
 ///
 /// # Errors
-/// No usable picture, a worker that failed, a device that failed, or a feature that is not finite.
+/// No usable picture, a worker that failed, a device that failed, or a feature that is not finite; [`Error::Stopped`] within
+/// a batch of `stop` being raised.
 pub fn extract_features<B: Backend, M: Backbone<B>>(
     backbone: &M,
     folder: Arc<ImageFolder>,
@@ -72,6 +74,7 @@ pub fn extract_features<B: Backend, M: Backbone<B>>(
     batch_size: usize,
     guard: &DeviceGuard,
     device: &B::Device,
+    stop: &AtomicBool,
 ) -> Result<FeatureSet> {
     let side = augment.image_size;
     let mut set = FeatureSet {
@@ -81,6 +84,9 @@ pub fn extract_features<B: Backend, M: Backbone<B>>(
     };
     let root = folder.root().to_path_buf();
     for batch in eval_batches(folder, augment, batch_size, 0)? {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
         let batch = batch?;
         let count = batch.labels.len();
         let pixels = TensorData::new(batch.pixels, [count, 3, side, side]);

@@ -1,9 +1,12 @@
 //! Weighted k-nearest-neighbour classification (Wu et al., arXiv 1805.01978, section 3.4), as DINO reports it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rayon::prelude::*;
 
 use super::FeatureSet;
 use super::products::Panels;
+use crate::error::{Error, Result};
 
 /// How neighbours vote.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,9 +41,18 @@ pub struct KnnScore {
 
 /// Share of the queries whose class wins the vote of their neighbours in the bank; rows without a class are left out.
 /// `None` where either set has no row with a class.
-pub fn knn_accuracy(bank: &FeatureSet, queries: &FeatureSet, config: &KnnConfig) -> Option<f64> {
-    let scores = knn_report(bank, queries, &[config.neighbours], config.temperature)?;
-    scores.first().map(|score| score.top1)
+///
+/// # Errors
+/// [`Error::Stopped`] soon after `stop` is raised.
+pub fn knn_accuracy(
+    bank: &FeatureSet,
+    queries: &FeatureSet,
+    config: &KnnConfig,
+    stop: &AtomicBool,
+) -> Result<Option<f64>> {
+    let neighbours = [config.neighbours];
+    let scores = knn_report_until(bank, queries, &neighbours, config.temperature, stop)?;
+    Ok(scores.and_then(|scores| scores.first().map(|score| score.top1)))
 }
 
 /// [`KnnScore`] for each number of neighbours, the search done once for the largest.
@@ -55,14 +67,38 @@ pub fn knn_report(
     neighbours: &[usize],
     temperature: f64,
 ) -> Option<Vec<KnnScore>> {
+    let found = knn_report_until(
+        bank,
+        queries,
+        neighbours,
+        temperature,
+        &AtomicBool::new(false),
+    );
+    found.ok().flatten() // nobody stops it
+}
+
+/// [`knn_report`], which ends soon after `stop` is raised.
+///
+/// # Errors
+/// [`Error::Stopped`].
+pub fn knn_report_until(
+    bank: &FeatureSet,
+    queries: &FeatureSet,
+    neighbours: &[usize],
+    temperature: f64,
+    stop: &AtomicBool,
+) -> Result<Option<Vec<KnnScore>>> {
     /// Queries whose similarities are held at once: 5 MB for a bank of 10 000.
     const BLOCK: usize = 128;
     let width = bank.width;
     let (bank_rows, bank_labels) = labelled_unit_rows(bank);
     let (query_rows, query_labels) = labelled_unit_rows(queries);
-    let classes = bank_labels.iter().max()? + 1;
+    let Some(last_class) = bank_labels.iter().max() else {
+        return Ok(None);
+    };
+    let classes = last_class + 1;
     if query_labels.is_empty() || queries.width != width || width == 0 {
-        return None;
+        return Ok(None);
     }
     let largest = neighbours.iter().copied().max().unwrap_or(0);
     let panels = Panels::<f32, 8>::new(&bank_rows, width);
@@ -71,6 +107,9 @@ pub fn knn_report(
         .chunks(BLOCK * width)
         .zip(query_labels.chunks(BLOCK))
     {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
         let mut similarities = vec![0.0; labels.len() * bank_labels.len()];
         panels.add_products(rows, &mut similarities);
         // [B, neighbours]: place of the query's class in each vote
@@ -100,7 +139,7 @@ pub fn knn_report(
             top1: share_below(index, 1),
             top5: share_below(index, 5),
         });
-    Some(scores.collect())
+    Ok(Some(scores.collect()))
 }
 
 /// Unit rows `[B, D]` and labels `[B]` of the rows that have a class.
@@ -196,12 +235,13 @@ mod tests {
             neighbours: 1,
             ..KnnConfig::default()
         };
-        let accuracy = knn_accuracy(&bank, &queries, &config).unwrap();
-        assert!((accuracy - 2.0 / 3.0).abs() < 1e-9, "{accuracy}");
-        assert_eq!(
-            knn_accuracy(&bank, &set(&[([1.0, 0.0], None)]), &config),
-            None
-        );
+        let stop = AtomicBool::new(false);
+        let accuracy = |queries: &FeatureSet| knn_accuracy(&bank, queries, &config, &stop);
+        let found = accuracy(&queries).unwrap().unwrap();
+        assert!((found - 2.0 / 3.0).abs() < 1e-9, "{found}");
+        assert_eq!(accuracy(&set(&[([1.0, 0.0], None)])).unwrap(), None);
+        stop.store(true, Ordering::Relaxed);
+        assert!(matches!(accuracy(&queries), Err(Error::Stopped)));
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub use agreement::{adjusted_rand_index, normalized_mutual_information};
 pub use cluster::{Clustering, KMeansConfig, k_means};
 pub use confidence::{Split, Spread, spread, stratified_split, wilson_interval};
 pub use features::{FeatureSet, extract_features};
-pub use knn::{KnnConfig, KnnScore, knn_accuracy, knn_report, nearest};
+pub use knn::{KnnConfig, KnnScore, knn_accuracy, knn_report, knn_report_until, nearest};
 pub use logistic::LogisticRegression;
 pub use matches::mutual_matches;
 pub use pca::{Pca, patch_pca_rgb};

@@ -8,6 +8,9 @@ use crate::error::{Error, Result};
 use crate::model::Preprocessing;
 use crate::train::{OptimizerConfig, ScheduleConfig};
 
+/// What may help where a number is not finite.
+pub(super) const LOWER_RATE: &str = "a lower --learning-rate may help";
+
 /// Bound of the numbers, so that their products stay finite.
 const LARGEST: f64 = 1e100;
 

@@ -8,6 +8,7 @@ use std::time::Instant;
 use burn::module::{AutodiffModule as _, Module as _};
 use burn::tensor::{Tensor, TensorData};
 
+use super::config::LOWER_RATE;
 use super::folder::{BEST, FinetuneFolder, LAST};
 use super::pictures::Pictures;
 use super::run::Run;
@@ -237,8 +238,10 @@ impl<'a> Epochs<'a> {
         let features =
             fingerprint::<B::InnerBackend, _>(&classifier.backbone, preprocessing, guard, device)?;
         if features.iter().any(|value| !value.is_finite()) {
-            let reason = "the features of the built-in pictures are not finite numbers: a lower --learning-rate may help";
-            return Err(Error::Training(reason.into()));
+            return Err(Error::not_finite(
+                "the features of the built-in pictures are not finite numbers",
+                LOWER_RATE,
+            ));
         }
         let card = ModelCard {
             format: CARD_FORMAT,
@@ -284,7 +287,10 @@ impl<'a> Epochs<'a> {
         };
         match error {
             Error::Device(reason) => Error::Device(format!("epoch {epoch}: {reason}; {kept}")),
-            Error::Training(reason) => Error::Training(format!("epoch {epoch}: {reason}; {kept}")),
+            error @ (Error::Training(_)
+            | Error::NotFinite { .. }
+            | Error::Loader(_)
+            | Error::Unsupported(_)) => Error::Training(format!("epoch {epoch}: {error}; {kept}")),
             other => other,
         }
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::FinetuneObserver;
 use crate::data::{FolderConfig, ImageFolder};
@@ -33,23 +34,40 @@ pub(super) struct Pictures {
     pub held_out: Arc<ImageFolder>,
 }
 
+impl HeldOut {
+    /// What can be told without a look at the pictures of `data`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a share that is none, [`Error::Io`] for a folder that is not there.
+    pub(super) fn check(&self, data: &Path) -> Result<()> {
+        let is_there = |folder: &Path| match std::fs::metadata(folder) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Error::io(folder)(error)),
+        };
+        is_there(data)?;
+        match self {
+            Self::Folder(folder) => is_there(folder),
+            Self::Share(share) if *share > 0.0 && *share < 1.0 => Ok(()),
+            Self::Share(share) => {
+                let remedy = "must be above 0 and below 1, such as 0.2";
+                Err(Error::config("--held-out", share, remedy))
+            }
+        }
+    }
+}
+
 impl Pictures {
     /// # Errors
     /// [`Error::Data`] where there are fewer than two classes, a class with too few pictures, or a held-out class that is
-    /// not trained on; [`Error::Config`] for a share that is none.
+    /// not trained on; [`Error::Stopped`] soon after `stop` is raised.
     pub fn scan(
         data: &Path,
         held_out: &HeldOut,
         seed: u64,
+        stop: &AtomicBool,
         observer: &mut dyn FinetuneObserver,
     ) -> Result<Self> {
-        if let HeldOut::Share(share) = held_out
-            && !(*share > 0.0 && *share < 1.0)
-        {
-            let remedy = "must be above 0 and below 1, such as 0.2";
-            return Err(Error::config("--held-out", share, remedy));
-        }
-        let folder = scan(data, observer)?;
+        let folder = scan(data, stop, observer)?;
         if folder.classes().len() < 2 {
             let reason = "has fewer than two classes: each folder of its first level is one";
             return Err(Error::data(data, reason));
@@ -57,7 +75,7 @@ impl Pictures {
         let labels = folder.labels();
         let (train, held_out) = match held_out {
             HeldOut::Folder(path) => {
-                let other = scan(path, observer)?.with_classes(folder.classes())?;
+                let other = scan(path, stop, observer)?.with_classes(folder.classes())?;
                 let places = labelled(&other.labels(), 0..other.labels().len());
                 if places.is_empty() {
                     let reason =
@@ -82,8 +100,12 @@ impl Pictures {
     }
 }
 
-fn scan(path: &Path, observer: &mut dyn FinetuneObserver) -> Result<ImageFolder> {
-    let folder = ImageFolder::scan(path, &FolderConfig::default())?;
+fn scan(
+    path: &Path,
+    stop: &AtomicBool,
+    observer: &mut dyn FinetuneObserver,
+) -> Result<ImageFolder> {
+    let folder = ImageFolder::scan_until(path, &FolderConfig::default(), stop)?;
     let summary = folder.summary();
     observer.note(&format!("data {}: {summary}", path.display()));
     if summary.unlabeled > 0 && !folder.classes().is_empty() {

@@ -15,6 +15,7 @@ use super::{
     Classifier, ClassifierTrainer, FinetuneConfig, FinetuneObserver, FinetuneReport, FinetuneStart,
     HeldOut,
 };
+use crate::backbone::VisionTransformer;
 use crate::data::{Loader, LoaderConfig, PictureSource as _, Position, TrainViews};
 use crate::device::{DeviceGuard, Selected};
 use crate::error::Result;
@@ -57,6 +58,7 @@ pub fn finetune(
     observer: &mut dyn FinetuneObserver,
 ) -> Result<FinetuneReport> {
     request.config.validate()?;
+    request.held_out.check(&request.data)?;
     FinetuneFolder::refuse_used(&request.out)?;
     let guard = DeviceGuard::install(&request.selected)?;
     observer.note(&request.selected.to_string());
@@ -88,10 +90,15 @@ impl Run<'_> {
             config, data, out, ..
         } = self.request;
         B::check_device(&device)?;
+        // the model first: what is wrong with it is told before the first of many pictures is looked at
         let mut model = read_model(&self.request.model, &self.request.options)?;
         observer.note(&model.normalization.to_string());
-        let pictures = Pictures::scan(data, &self.request.held_out, config.seed, observer)?;
-        let classifier = self.classifier::<B>(&mut model, &pictures, &device, observer)?;
+        let backbone = self.backbone::<B>(&mut model, &device, observer)?;
+        let (held_out, stop) = (&self.request.held_out, self.stop);
+        let pictures = Pictures::scan(data, held_out, config.seed, stop, observer)?;
+        let classes = pictures.train.classes().len();
+        let mut random = Random::new(config.seed, 0, 0, Stream::Init);
+        let classifier = Classifier::new(backbone, classes, config.freeze, &mut random, &device);
         let loader = self.loader(&model, &pictures)?;
         let per_epoch = loader.batches_per_epoch();
         let steps = config.epochs.saturating_mul(per_epoch);
@@ -128,14 +135,13 @@ impl Run<'_> {
         epochs.go(trainer, observer)
     }
 
-    /// The file's backbone, which computes here what it computed where the file was written, with a new head.
-    fn classifier<B: TrainBackend>(
+    /// The file's backbone, which computes here what it computed where the file was written.
+    fn backbone<B: TrainBackend>(
         &self,
         model: &mut LoadedModel,
-        pictures: &Pictures,
         device: &B::Device,
         observer: &mut dyn FinetuneObserver,
-    ) -> Result<Classifier<B>> {
+    ) -> Result<VisionTransformer<B>> {
         let FinetuneRequest {
             config,
             model: path,
@@ -154,15 +160,7 @@ impl Run<'_> {
                 path.display()
             ));
         }
-        let mut random = Random::new(config.seed, 0, 0, Stream::Init);
-        let classes = pictures.train.classes().len();
-        Ok(Classifier::new(
-            backbone,
-            classes,
-            config.freeze,
-            &mut random,
-            device,
-        ))
+        Ok(backbone)
     }
 
     fn loader(&self, model: &LoadedModel, pictures: &Pictures) -> Result<Loader> {
@@ -187,8 +185,11 @@ impl Run<'_> {
 
     fn origin(&self, model: &LoadedModel, pictures: &Pictures) -> Origin {
         let card = model.card.as_ref();
+        let encoder = card.map(|card| card.encoder.clone());
         Origin {
-            encoder: model.encoder.clone(),
+            encoder: encoder
+                .or_else(|| self.request.options.encoder.clone())
+                .unwrap_or_default(),
             architecture: model.architecture.clone(),
             preprocessing: model.preprocessing.clone(),
             data: DataCard {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::tensor::{Tensor, TensorData};
 
 use super::Classifier;
+use super::config::LOWER_RATE;
 use crate::data::{AugmentConfig, ImageFolder, eval_batches};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
@@ -111,8 +112,10 @@ impl Evaluator<'_> {
             let data = guard.read::<B, _>(device, || logits.into_data())?;
             let logits: Vec<f32> = data.iter::<f32>().collect();
             if logits.iter().any(|logit| !logit.is_finite()) {
-                let reason = "the logits of held-out pictures are not finite numbers: a lower --learning-rate may help";
-                return Err(Error::Training(reason.into()));
+                return Err(Error::not_finite(
+                    "the logits of held-out pictures are not finite numbers",
+                    LOWER_RATE,
+                ));
             }
             score = score.plus(Score::of(&logits, &labels));
         }

@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 
+use super::config::LOWER_RATE;
 use super::score::Score;
 use super::{Classifier, FinetuneConfig};
 use crate::device::DeviceGuard;
@@ -70,7 +71,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
     /// `images` `[B, 3, H, W]`, `labels` `[B]`.
     ///
     /// # Errors
-    /// [`Error::Training`] that names the term which is not finite; [`Error::Device`] where the device failed.
+    /// [`Error::NotFinite`] that names the term; [`Error::Device`] where the device failed.
     pub fn step(
         mut self,
         images: Tensor<B::InnerBackend, 4>,
@@ -131,8 +132,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             ("gradient_norm", measured.gradient_norm),
         ] {
             if !value.is_finite() {
-                let reason = format!("{term} is {value}: a lower --learning-rate may help");
-                return Err(Error::Training(reason));
+                return Err(Error::not_finite(format!("{term} is {value}"), LOWER_RATE));
             }
         }
         Ok((gradients, measured))

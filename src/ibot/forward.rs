@@ -100,7 +100,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     /// Losses of a batch of global and local views; moves the centers.
     ///
     /// # Errors
-    /// [`Error::Training`] where views or masks do not fit together, or logits do not fit the device.
+    /// [`Error::Training`] where views or masks do not fit together, [`Error::Unsupported`] where logits do not fit the device.
     pub fn forward_crops(&mut self, input: IbotInput<'_, B>) -> Result<IbotOutput<B>> {
         let inputs = [input];
         let targets = self.targets(&inputs)?;

@@ -41,7 +41,7 @@ impl PatchRows {
 /// Rows of logits that fit one tensor of the device.
 ///
 /// # Errors
-/// [`Error::Training`] where not even `needed` rows fit.
+/// [`Error::Unsupported`] where not even `needed` rows fit.
 pub(super) fn most_logit_rows<B: IbotBackend>(
     prototypes: usize,
     needed: usize,
@@ -51,7 +51,7 @@ pub(super) fn most_logit_rows<B: IbotBackend>(
     if most >= needed {
         return Ok(most);
     }
-    Err(Error::Training(format!(
+    Err(Error::Unsupported(format!(
         "{needed} rows of {prototypes} prototypes are larger than the largest buffer of this device, which holds \
          {most} of them: set method.streaming_prototypes = \"auto\", use fewer prototypes or --backend flex"
     )))

@@ -62,7 +62,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     /// The teacher's targets of a batch that comes in one or more parts.
     ///
     /// # Errors
-    /// [`Error::Training`] where views or masks do not fit together, or logits do not fit the device.
+    /// [`Error::Training`] where views or masks do not fit together, [`Error::Unsupported`] where logits do not fit the device.
     pub fn targets(&self, inputs: &[IbotInput<'_, B>]) -> Result<BatchTargets<B>> {
         let rows = self.teacher_rows(inputs)?;
         let device = rows.parts[0].cls.device();

@@ -67,7 +67,7 @@ impl<B: IbotBackend> TeacherRows<'_, B> {
     /// The targets, of logits that are stored or streamed; none where there are no rows.
     ///
     /// # Errors
-    /// [`crate::Error::Training`] where logits that shall be stored do not fit the device.
+    /// [`crate::Error::Unsupported`] where logits that shall be stored do not fit the device.
     pub fn targets(
         &self,
         streaming: StreamingPrototypes,

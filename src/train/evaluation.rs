@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use burn::tensor::backend::Backend;
 use serde::Serialize;
@@ -25,7 +26,7 @@ pub struct Evaluation {
     /// Share of the validation pictures that k-NN by the teacher's features puts into their class.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub knn: Option<f64>,
-    /// Validation pictures that k-NN was asked about.
+    /// Validation pictures that have a class, which k-NN was asked about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queries: Option<usize>,
     /// RankMe of a sample's features ([`rank_me`]): directions in use, 1 to the smaller of width and sample.
@@ -72,11 +73,15 @@ pub(super) struct Evaluator<'a> {
     pub config: &'a RunConfig,
     pub pictures: &'a Pictures,
     pub guard: &'a DeviceGuard,
+    pub stop: &'a AtomicBool,
 }
 
 impl Evaluator<'_> {
     /// k-NN where `with_knn` and there are validation pictures; RankMe and spread of a sample of those, or else of the
     /// training pictures.
+    ///
+    /// # Errors
+    /// Those of [`extract_features`], [`crate::Error::Stopped`] among them.
     pub fn evaluate<B: Backend, M: Backbone<B>>(
         &self,
         teacher: &M,
@@ -86,7 +91,8 @@ impl Evaluator<'_> {
     ) -> Result<Evaluation> {
         let features = |folder: Arc<ImageFolder>| -> Result<FeatureSet> {
             let (augment, batch) = (&self.config.augment, self.config.batch_size);
-            extract_features::<B, M>(teacher, folder, augment, batch, self.guard, device)
+            let (guard, stop) = (self.guard, self.stop);
+            extract_features::<B, M>(teacher, folder, augment, batch, guard, device, stop)
         };
         let Pictures { train, val, .. } = self.pictures;
         let sample = val.as_ref().unwrap_or(train).sample(SAMPLE);
@@ -100,8 +106,9 @@ impl Evaluator<'_> {
         };
         if let Some(val) = val.as_ref().filter(|_| with_knn) {
             let (bank, queries) = (features(train.clone())?, features(val.clone())?);
-            evaluation.knn = knn_accuracy(&bank, &queries, &KnnConfig::default());
-            evaluation.queries = evaluation.knn.map(|_| queries.len());
+            evaluation.knn = knn_accuracy(&bank, &queries, &KnnConfig::default(), self.stop)?;
+            let asked = queries.labels.iter().flatten().count();
+            evaluation.queries = evaluation.knn.map(|_| asked);
         }
         Ok(evaluation)
     }

@@ -9,23 +9,24 @@
 //! lock                              held by the process that trains
 //! ```
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::health::{Health, Sickness};
+use super::lines::{append, has_line, keep_lines};
 use super::lock::RunLock;
 use super::state::{Tensors, backbones};
-use super::{Evaluation, Observer, Rates, RunConfig, RunRecord, StepLosses};
+use super::work::{missing_folders, refuse_dangling, work_in};
+use super::{Change, Evaluation, Observer, Rates, RunConfig, RunRecord, StepLosses};
 use crate::checkpoint::{Checkpoint, Keep, Manifest, Saving, Store};
 use crate::error::{Error, Result};
 use crate::model::{ModelCard, write_model};
 use crate::unfinished::write_whole;
 
-const METRICS: &str = "metrics.jsonl";
-const EVALUATIONS: &str = "evaluations.jsonl";
+pub(super) const METRICS: &str = "metrics.jsonl";
+pub(super) const EVALUATIONS: &str = "evaluations.jsonl";
 const CONFIG: &str = "config.toml";
 
 /// One line of `metrics.jsonl`.
@@ -65,24 +66,45 @@ pub struct RunFolder {
     store: Store,
     saving: Saving,
     keep: Keep,
+    /// The run that it held.
+    before: Option<RunRecord>,
+    /// The run that began, until its record says that it has a checkpoint.
+    unmarked: Option<RunRecord>,
     lock: Option<RunLock>,
+    /// Folders that were made for it, the innermost first.
+    made: Vec<PathBuf>,
 }
 
 impl RunFolder {
-    /// Makes the folder where it is missing, and locks it.
+    /// Makes the folder where it is missing, and locks it; says where a file system has no locks.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] where another process trains in it, [`Error::Io`] where it cannot be written.
-    pub fn open(path: &Path, keep: Keep) -> Result<Self> {
-        fs::create_dir_all(path).map_err(Error::io(path))?;
-        Ok(Self {
+    /// [`Error::Checkpoint`] where another process trains in it, or its checkpoints are behind a link that leads nowhere;
+    /// [`Error::Io`] where it cannot be written.
+    pub fn open(path: &Path, keep: Keep, observer: &mut dyn Observer) -> Result<Self> {
+        let store = Store::of_run(path);
+        refuse_dangling(path)?;
+        refuse_dangling(store.folder())?;
+        let mut folder = Self {
             path: path.to_path_buf(),
             metrics: None,
-            store: Store::of_run(path),
+            store,
             saving: Saving::default(),
             keep,
-            lock: Some(RunLock::take(path)?),
-        })
+            before: None,
+            unmarked: None,
+            lock: None,
+            made: missing_folders(path),
+        };
+        fs::create_dir_all(path).map_err(Error::io(path))?;
+        let lock = folder.lock.insert(RunLock::take(path)?);
+        if !lock.keeps_out() {
+            observer.note(&format!(
+                "warning: {}: this file system has no locks; see to it that no other process trains in this folder",
+                path.display()
+            ));
+        }
+        Ok(folder)
     }
 
     /// Where it is.
@@ -93,55 +115,112 @@ impl RunFolder {
     /// Its newest good checkpoint, if it holds a run that `record` goes on with; says which damaged ones it passes over.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] where the run began with other settings, unless `allow_changes`, which says so instead; or
-    /// where no checkpoint of several is good.
+    /// [`Error::Checkpoint`] where the run began with other settings, or has work to lose and no checkpoint to go on from,
+    /// unless `allow_changes`, which says so instead; or where no checkpoint of several is good.
     pub fn continued(
-        &self,
+        &mut self,
         record: &RunRecord,
         allow_changes: bool,
         observer: &mut dyn Observer,
     ) -> Result<Option<Checkpoint>> {
         let Some(before) = RunRecord::read(&self.path)? else {
-            if self.path.join(METRICS).exists() {
-                let reason = "holds a run that cannot be gone on with: it has no run.json; name another folder with --out";
-                return Err(Error::checkpoint(&self.path, reason));
-            }
+            self.begin_anew("it has no run.json", allow_changes, observer)?;
             return Ok(None);
         };
-        let changes = record.changes(&before, &self.path)?;
-        if !changes.is_empty() {
-            let list: Vec<String> = changes
-                .iter()
-                .map(|change| format!("\n  {change}"))
-                .collect();
-            let list = list.concat();
-            if !allow_changes {
-                let reason = format!(
-                    "holds a run with other settings:{list}\nname another folder with --out, or go on with the new ones by --override"
-                );
-                return Err(Error::checkpoint(&self.path, reason));
-            }
-            observer.note(&format!(
-                "--override: the run goes on with other settings:{list}"
-            ));
-        }
+        let changes = record.setting_changes(&before, &self.path)?;
+        self.agree("settings", &changes, allow_changes, observer)?;
         let (newest, damaged) = self.store.newest()?;
         for damaged in damaged {
             observer.note(&format!("passed over a checkpoint: {}", damaged.error));
+        }
+        if newest.is_none() && before.has_checkpoint {
+            self.begin_anew("its checkpoints are gone", allow_changes, observer)?;
+            return Ok(None);
         }
         let from = newest.as_ref().map_or_else(
             || "the beginning: it has no checkpoint yet".to_owned(),
             |newest| format!("step {}", newest.manifest.step),
         );
         observer.note(&format!("run {}: goes on from {from}", self.path.display()));
+        self.before = Some(before);
         Ok(newest)
     }
 
-    /// Writes down how the run began, and forgets what was written after `step`.
+    /// # Errors
+    /// [`Error::Checkpoint`] where the run began with other pictures than those of `record`, unless `allow_changes`.
+    pub fn same_pictures(
+        &self,
+        record: &RunRecord,
+        allow_changes: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let before = self.before.as_ref();
+        let change = before.and_then(|before| record.picture_change(before));
+        self.agree("pictures", change.as_slice(), allow_changes, observer)
+    }
+
+    fn agree(
+        &self,
+        what: &str,
+        changes: &[Change],
+        allow_changes: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let list = changes.iter().map(|change| format!("\n  {change}"));
+        let list: String = list.collect();
+        if !allow_changes {
+            let reason = format!(
+                "holds a run with other {what}:{list}\nname another folder with --out, or go on with the new ones by --override"
+            );
+            return Err(Error::checkpoint(&self.path, reason));
+        }
+        observer.note(&format!(
+            "--override: the run goes on with other {what}:{list}"
+        ));
+        Ok(())
+    }
+
+    /// Whatever is missing of a run, what is left of it is not emptied without a word for it.
+    fn begin_anew(
+        &self,
+        missing: &str,
+        allow_changes: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let work = work_in(&self.path)?;
+        if work.is_empty() {
+            return Ok(());
+        }
+        if !allow_changes {
+            let reason = format!(
+                "holds a run that cannot be gone on with: {missing}, and there is work in it: {work}; name another folder \
+                 with --out, or begin anew in its place by --override"
+            );
+            return Err(Error::checkpoint(&self.path, reason));
+        }
+        observer.note(&format!(
+            "--override: run {}: begins anew, as {missing}; this replaces {work}",
+            self.path.display()
+        ));
+        Ok(())
+    }
+
+    /// Writes down how the run began, and forgets what was written after the checkpoint of step `newest`, or all.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn begin(&mut self, record: &RunRecord, config: &RunConfig, step: usize) -> Result<()> {
+    pub fn begin(
+        &mut self,
+        mut record: RunRecord,
+        config: &RunConfig,
+        newest: Option<usize>,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        // before the new settings are there: the checkpoints of others must not be taken for theirs
+        self.forget_checkpoints(newest)?;
         let text = config.to_toml()?;
         let comments = format!(
             "# ibot {}\n# data {}\n# backend {}\n",
@@ -150,20 +229,37 @@ impl RunFolder {
             record.backend
         );
         write_whole(&self.path.join(CONFIG), (comments + &text).as_bytes())?;
+        record.has_checkpoint = newest.is_some();
         record.write(&self.path)?;
-        self.rewind(step)
+        self.unmarked = Some(record).filter(|record| !record.has_checkpoint);
+        self.forget_lines(newest.unwrap_or(0), observer)
     }
 
     /// Forgets checkpoints and metrics after `step`.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn rewind(&mut self, step: usize) -> Result<()> {
+    pub fn rewind(&mut self, step: usize, observer: &mut dyn Observer) -> Result<()> {
+        self.forget_checkpoints(Some(step))?;
+        self.forget_lines(step, observer)
+    }
+
+    fn forget_checkpoints(&mut self, after: Option<usize>) -> Result<()> {
         self.saving.finish()?;
         self.store.remove_temporary()?;
-        self.store.remove_after(step)?;
-        lines_while(&self.path.join(EVALUATIONS), |of| of <= step)?;
-        self.metrics = Some(lines_while(&self.path.join(METRICS), |of| of <= step)?);
+        self.store.remove_after(after)
+    }
+
+    fn forget_lines(&mut self, after: usize, observer: &mut dyn Observer) -> Result<()> {
+        let stays = |step| step <= after;
+        let (_, evaluations) = keep_lines(&self.path.join(EVALUATIONS), stays)?;
+        let (file, metrics) = keep_lines(&self.path.join(METRICS), stays)?;
+        self.metrics = Some(file);
+        let damaged = [evaluations, metrics];
+        damaged
+            .iter()
+            .flatten()
+            .for_each(|line| observer.note(line));
         Ok(())
     }
 
@@ -173,8 +269,25 @@ impl RunFolder {
     /// [`Error::Io`].
     pub fn log_evaluation(&mut self, evaluation: &Evaluation) -> Result<()> {
         let path = self.path.join(EVALUATIONS);
-        let mut file = lines_while(&path, |of| of < evaluation.step)?;
+        let (mut file, _) = keep_lines(&path, |of| of < evaluation.step)?;
         append(&mut file, &path, evaluation)
+    }
+
+    /// Whether `evaluations.jsonl` has a line of a step.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn has_evaluation(&self, step: usize) -> Result<bool> {
+        has_line(&self.path.join(EVALUATIONS), step)
+    }
+
+    /// Writes the accuracy of k-NN into the newest checkpoint, that of `step`, and removes those that need not stay.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn score(&mut self, step: usize, knn: f64) -> Result<()> {
+        self.saving.finish()?;
+        self.store.score(step, knn, self.keep)
     }
 
     /// Appends one line to `metrics.jsonl`, and says what a write beside the training ran into.
@@ -204,9 +317,14 @@ impl RunFolder {
             let file = path.join(METRICS);
             metrics.sync_data().map_err(Error::io(file))?;
         }
+        let unmarked = self.unmarked.take();
         self.saving.start(move || {
             let backbones = backbones(&tensors);
             store.write(&Checkpoint { manifest, tensors }, keep)?;
+            if let Some(mut record) = unmarked {
+                record.has_checkpoint = true;
+                record.write(&path)?;
+            }
             write_backbones(&path, &backbones, &cards)
         })
     }
@@ -245,9 +363,14 @@ impl Drop for RunFolder {
         let _ = self.saving.finish();
         let is_run =
             self.metrics.is_some() || matches!(RunRecord::read(&self.path), Ok(Some(_)) | Err(_));
-        if let Some(lock) = self.lock.take().filter(|_| !is_run) {
+        if is_run {
+            return;
+        }
+        if let Some(lock) = self.lock.take() {
             lock.remove();
-            let _ = fs::remove_dir(&self.path); // only where it is empty
+        }
+        for folder in &self.made {
+            let _ = fs::remove_dir(folder); // only where it is empty
         }
     }
 }
@@ -261,44 +384,4 @@ fn write_backbones(folder: &Path, backbones: &[Tensors; 2], cards: &[ModelCard; 
             tensors,
         )
     })
-}
-
-fn append(file: &mut File, path: &Path, line: &impl Serialize) -> Result<()> {
-    let mut line = serde_json::to_string(line)
-        .map_err(|error| Error::io(path)(std::io::Error::other(error)))?;
-    line.push('\n');
-    file.write_all(line.as_bytes()).map_err(Error::io(path))
-}
-
-/// The file, cut before the first line whose step is not to stay, and open at its end.
-fn lines_while(path: &Path, stays: impl Fn(usize) -> bool) -> Result<File> {
-    let mut options = OpenOptions::new();
-    let options = options.read(true).write(true).create(true).truncate(false);
-    let mut file = options.open(path).map_err(Error::io(path))?;
-    let cut = |file: &mut File| {
-        let length = length_while(file, &stays)?;
-        file.set_len(length)?;
-        file.seek(SeekFrom::End(0))
-    };
-    cut(&mut file).map_err(Error::io(path))?;
-    Ok(file)
-}
-
-/// Length of the whole lines before the first one whose step is not to stay.
-fn length_while(file: &File, stays: impl Fn(usize) -> bool) -> std::io::Result<u64> {
-    #[derive(Deserialize)]
-    struct Line {
-        step: usize,
-    }
-    let mut reader = BufReader::new(file);
-    let (mut length, mut line) = (0, Vec::new());
-    loop {
-        line.clear();
-        let read = reader.read_until(b'\n', &mut line)?;
-        let whole = line.ends_with(b"\n");
-        match serde_json::from_slice::<Line>(&line) {
-            Ok(found) if whole && stays(found.step) => length += read as u64,
-            _ => return Ok(length),
-        }
-    }
 }

@@ -42,6 +42,14 @@ pub struct RunRecord {
     pub fingerprint: String,
     /// All settings, as TOML.
     pub config: String,
+    /// Whether a checkpoint was written, so that one which began, and was killed, is told from one whose checkpoints were
+    /// removed. Records of the first versions do not say, and their runs are taken to have had one.
+    #[serde(default = "yes")]
+    pub has_checkpoint: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// One thing that is not as it was.
@@ -101,11 +109,11 @@ impl RunRecord {
             })
     }
 
-    /// What is not as in the run `before`, and would make it another one.
+    /// The settings that are not as in the run `before`, and would make it another one.
     ///
     /// # Errors
     /// As [`RunRecord::config`].
-    pub fn changes(&self, before: &Self, folder: &Path) -> Result<Vec<Change>> {
+    pub fn setting_changes(&self, before: &Self, folder: &Path) -> Result<Vec<Change>> {
         // both in full, so that a key which one program's default left out is no change
         let entries = |record: &Self| -> Result<Vec<(String, String)>> {
             let config = record.config(folder)?.to_toml()?;
@@ -137,16 +145,18 @@ impl RunRecord {
             before: before.backend.clone(),
             now: self.backend.clone(),
         });
-        let data = |record: &Self| format!("{} pictures", record.pictures);
         changes.retain(|change| change.before != change.now);
-        if before.fingerprint != self.fingerprint {
-            changes.push(Change {
-                key: format!("names of the pictures in {}", self.data.display()),
-                before: data(before),
-                now: data(self),
-            });
-        }
         Ok(changes)
+    }
+
+    /// Whether the pictures are others than in the run `before`.
+    pub fn picture_change(&self, before: &Self) -> Option<Change> {
+        let data = |record: &Self| format!("{} pictures", record.pictures);
+        (before.fingerprint != self.fingerprint).then(|| Change {
+            key: format!("names of the pictures in {}", self.data.display()),
+            before: data(before),
+            now: data(self),
+        })
     }
 }
 
@@ -175,16 +185,19 @@ mod tests {
             pictures: 10,
             fingerprint: "a".into(),
             config: config.into(),
+            has_checkpoint: true,
         };
         let folder = Path::new("run");
         let before = record("workers = 1\n[method]\nn_cls_prototypes = 8\n");
         let mut now =
             record("workers = 4\n[method]\nn_cls_prototypes = 8\npatch_loss_weight = 1.0\n");
-        assert_eq!(now.changes(&before, folder).unwrap(), []);
+        assert_eq!(now.setting_changes(&before, folder).unwrap(), []);
+        assert_eq!(now.picture_change(&before), None);
         now.config = "steps = 9\n[folder]\nshorter_side = 448\ncache = \"x\"\n[method]\nn_cls_prototypes = 9\n".into();
         now.backend = "wgpu".into();
         (now.pictures, now.fingerprint) = (11, "b".into());
-        let changes = now.changes(&before, folder).unwrap();
+        let mut changes = now.setting_changes(&before, folder).unwrap();
+        changes.extend(now.picture_change(&before));
         let said: Vec<String> = changes.iter().map(Change::to_string).collect();
         assert_eq!(
             said,

@@ -11,7 +11,7 @@ use burn_flex::Flex;
 use burn_ndarray::NdArray;
 
 use super::evaluation::Pictures;
-use super::training::Training;
+use super::training::{DueEvaluation, Training};
 use super::{
     Every, Observer, OnSick, PretrainedParts, RunConfig, RunFolder, RunRecord, RunStart, Schedule,
     Trainer, When, load_method,
@@ -136,6 +136,8 @@ fn run_on_device(
     })?
 }
 
+type VitTrainer<B> = Trainer<B, VisionTransformer<B>>;
+
 pub(super) struct Run<'a> {
     pub request: &'a RunRequest,
     pub guard: DeviceGuard,
@@ -144,61 +146,96 @@ pub(super) struct Run<'a> {
 
 impl Run<'_> {
     fn train<B: TrainBackend>(&self, device: B::Device, observer: &mut dyn Observer) -> Result<()> {
-        let request = self.request;
-        let config = request.config.clone().resolved()?;
-        let (pictures, val) = self.pictures(&config, observer)?;
-        let record = self.record(&config, &pictures)?;
-        let mut folder = RunFolder::open(&request.out, request.keep)?;
-        let newest = folder.continued(&record, request.allow_changes, observer)?;
-        let loader = self.loader(
-            &config,
-            &pictures,
-            newest.as_ref().map_or(0, |c| c.manifest.step),
-        )?;
-        let mut trainer = self.trainer::<B>(&config, newest.is_some(), &device, observer)?;
-        let schedule = self.schedule(&config, loader.batches_per_epoch());
-        let began = newest.as_ref().map(|newest| newest.manifest.clone());
-        if let Some(newest) = newest {
-            let step = newest.manifest.step;
-            trainer = trainer.restored(step, newest.tensors, folder.path())?;
-        }
-        folder.begin(
-            &record,
-            &config,
-            began.as_ref().map_or(0, |manifest| manifest.step),
-        )?;
-        let (parameters, count) = (trainer.method.student.num_params(), pictures.len());
-        let start = |training: &Training<'_>| RunStart {
-            steps: training.schedule.steps,
-            made: training.step,
-            epochs: training.schedule.epochs(),
-            steps_per_epoch: training.schedule.steps_per_epoch,
-            pictures: count,
-            parameters,
-            out: request.out.clone(),
-        };
-        let pictures = Pictures {
-            card: DataCard {
-                pictures: record.pictures,
-                fingerprint: record.fingerprint,
-            },
-            train: pictures,
-            val,
-        };
-        let from = began.as_ref();
-        let mut training = Training::new(self, config, schedule, folder, loader, pictures, from);
+        let (trainer, mut training, start) = self.set_up::<B>(&device, observer)?;
         // Without pictures to compare by there is little to learn from an untrained teacher, and much to wait for.
-        if began.is_none() && training.has_val() {
-            training.evaluate(&trainer, When::Before, true, observer)?;
+        if training.is_new() && training.has_val() {
+            let before = DueEvaluation {
+                when: When::Before,
+                with_knn: true,
+            };
+            training.evaluate(&trainer, &before, observer)?;
         }
-        observer.started(&start(&training));
-        if training.step >= training.schedule.steps {
+        observer.started(&start);
+        if start.made >= start.steps {
             observer
                 .note("the run is complete; --epochs or --steps with --override makes it longer");
-            training.evaluate(&trainer, When::After, true, observer)?;
+        }
+        if let Some(owed) = training.owed_evaluation()? {
+            training.evaluate(&trainer, &owed, observer)?;
         }
         training.go(trainer, observer)?;
         training.end(observer)
+    }
+
+    /// From settings and folders to the next step. What can be refused is so before the first picture is looked at, as there
+    /// may be many.
+    fn set_up<B: TrainBackend>(
+        &self,
+        device: &B::Device,
+        observer: &mut dyn Observer,
+    ) -> Result<(VitTrainer<B>, Training<'_>, RunStart)> {
+        let request = self.request;
+        let config = request.config.clone().resolved()?;
+        self.check_request(&config)?;
+        let mut folder = RunFolder::open(&request.out, request.keep, observer)?;
+        let mut record = self.record(&config)?;
+        let newest = folder.continued(&record, request.allow_changes, observer)?;
+        let mut trainer = self.trainer::<B>(&config, newest.is_some(), device, observer)?;
+        let (train, val) = self.pictures(&config, observer)?;
+        record.pictures = train.len();
+        record.fingerprint = train.fingerprint();
+        folder.same_pictures(&record, request.allow_changes, observer)?;
+        let began = newest.as_ref().map(|newest| newest.manifest.clone());
+        let made = began.as_ref().map(|manifest| manifest.step);
+        let loader = self.loader(&config, &train, made.unwrap_or(0))?;
+        let schedule = self.schedule(&config, loader.batches_per_epoch());
+        if let Some(newest) = newest {
+            trainer = trainer.restored(newest.manifest.step, newest.tensors, folder.path())?;
+        }
+        let card = DataCard {
+            pictures: record.pictures,
+            fingerprint: record.fingerprint.clone(),
+        };
+        folder.begin(record, &config, made, observer)?;
+        let start = RunStart {
+            steps: schedule.steps,
+            made: made.unwrap_or(0),
+            epochs: schedule.epochs(),
+            steps_per_epoch: schedule.steps_per_epoch,
+            pictures: card.pictures,
+            parameters: trainer.method.student.num_params(),
+            out: request.out.clone(),
+        };
+        let pictures = Pictures { train, card, val };
+        let from = began.as_ref();
+        let training = Training::new(self, config, schedule, folder, loader, pictures, from);
+        Ok((trainer, training, start))
+    }
+
+    /// Flags that do not go together, and folders that are not there.
+    fn check_request(&self, config: &RunConfig) -> Result<()> {
+        let RunRequest {
+            data,
+            val,
+            knn_every,
+            ..
+        } = self.request;
+        match (val, config.held_out) {
+            (None, None) if *knn_every > 0 => {
+                let remedy = "needs labelled pictures that k-NN is asked about: --val DIR, or --held-out SHARE of --data";
+                return Err(Error::config("--knn-every", knn_every, remedy));
+            }
+            (Some(val), Some(share)) => {
+                let remedy = format!("cannot go with --val {}: give one of them", val.display());
+                return Err(Error::config("held_out", share, remedy));
+            }
+            _ => {}
+        }
+        let mut folders = [Some(data), val.as_ref()].into_iter().flatten();
+        folders.try_for_each(|folder| match std::fs::metadata(folder) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Error::io(folder)(error)),
+        })
     }
 
     /// The pictures to train on; and those to validate on, of `--val` or held out, labelled by the classes of the others.
@@ -207,32 +244,24 @@ impl Run<'_> {
         config: &RunConfig,
         observer: &mut dyn Observer,
     ) -> Result<(Arc<ImageFolder>, Option<Arc<ImageFolder>>)> {
-        let (data, every) = (&self.request.data, self.request.knn_every);
-        match (&self.request.val, config.held_out) {
-            (None, None) if every > 0 => {
-                let remedy = "needs labelled pictures that k-NN is asked about: --val DIR, or --held-out SHARE of --data";
-                return Err(Error::config("--knn-every", every, remedy));
-            }
-            (Some(val), Some(share)) => {
-                let remedy = format!("cannot go with --val {}: give one of them", val.display());
-                return Err(Error::config("held_out", share, remedy));
-            }
-            _ => {}
-        }
-        let folder = ImageFolder::scan(data, &config.folder)?;
+        let (data, stop) = (&self.request.data, self.stop);
+        let folder = ImageFolder::scan_until(data, &config.folder, stop)?;
         observer.note(&summary_line(data, folder.summary()));
         if let Some(path) = &self.request.val {
+            refuse_unlabelled(&folder, "--val")?;
             let of_val = FolderConfig {
                 cache: None, // that of the training pictures, which has one bound for both
                 ..config.folder.clone()
             };
-            let val = ImageFolder::scan(path, &of_val)?.with_cache_of(&folder);
+            let val = ImageFolder::scan_until(path, &of_val, stop)?.with_cache_of(&folder);
             let val = val.with_classes(folder.classes())?;
+            refuse_unlabelled(&val, "--val")?;
             return Ok((Arc::new(folder), Some(Arc::new(val))));
         }
         let Some(share) = config.held_out else {
             return Ok((Arc::new(folder), None));
         };
+        refuse_unlabelled(&folder, "--held-out")?;
         let split = stratified_split(&folder.labels(), share, config.seed);
         if split.held_out.is_empty() {
             return Err(Error::data(data, "has too few pictures to hold some out"));
@@ -246,7 +275,8 @@ impl Run<'_> {
         Ok((train, Some(val)))
     }
 
-    fn record(&self, config: &RunConfig, pictures: &ImageFolder) -> Result<RunRecord> {
+    /// How the run begins, but for its pictures.
+    fn record(&self, config: &RunConfig) -> Result<RunRecord> {
         // a relative path would mean another folder where the run goes on from elsewhere
         let absolute = |path: &PathBuf| std::path::absolute(path).map_err(Error::io(path));
         Ok(RunRecord {
@@ -255,9 +285,10 @@ impl Run<'_> {
             device: self.request.selected.to_string(),
             data: absolute(&self.request.data)?,
             val: self.request.val.as_ref().map(absolute).transpose()?,
-            pictures: pictures.len(),
-            fingerprint: pictures.fingerprint(),
+            pictures: 0,
+            fingerprint: String::new(),
             config: config.to_toml()?,
+            has_checkpoint: false,
         })
     }
 
@@ -292,7 +323,7 @@ impl Run<'_> {
         goes_on: bool,
         device: &B::Device,
         observer: &mut dyn Observer,
-    ) -> Result<Trainer<B, VisionTransformer<B>>> {
+    ) -> Result<VitTrainer<B>> {
         let mut method = config.method.init::<B>(config.seed, device)?;
         match &self.request.pretrained {
             _ if goes_on => {}
@@ -319,6 +350,17 @@ impl Run<'_> {
             .unwrap_or(config.epochs.saturating_mul(steps_per_epoch));
         Schedule::new(&config.schedule, steps, steps_per_epoch, config.batch_size)
     }
+}
+
+/// k-NN votes by classes.
+fn refuse_unlabelled(folder: &ImageFolder, flag: &str) -> Result<()> {
+    if folder.labels().iter().any(Option::is_some) {
+        return Ok(());
+    }
+    let reason = format!(
+        "has no picture in a class, which k-NN asks for: put those of each class into a folder of its own, or leave out {flag}"
+    );
+    Err(Error::data(folder.root(), reason))
 }
 
 fn summary_line(path: &std::path::Path, summary: &ScanSummary) -> String {

@@ -4,6 +4,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 
 use super::losses::{Scalars, Unread, rows};
+use super::phases::{Phase, PhaseClock, PhaseTimes};
 use super::{Gradients, Optimizer, OptimizerConfig, Rates, StepLosses, UpdateRates, on_new_nodes};
 use crate::backbone::TrainBackbone;
 use crate::data::{AugmentConfig, Batch};
@@ -30,6 +31,8 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
     made: Vec<Made<B::InnerBackend>>,
     /// `[1]`: 0 once one of them was not, and from then on.
     gate: Option<Tensor<B::InnerBackend, 1>>,
+    /// Where a step is timed.
+    clock: Option<PhaseClock>,
     device: B::Device,
     guard: DeviceGuard,
 }
@@ -138,6 +141,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             steps: 0,
             made: Vec::new(),
             gate: None,
+            clock: None,
             device,
             guard,
         }
@@ -151,8 +155,8 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     /// One step. On an error the trainer comes back as it was: nothing moves by a loss or gradient that is not finite.
     ///
     /// # Errors
-    /// [`Error::Training`] that names the term which is not finite, or input that does not fit; [`Error::Device`]
-    /// where the device failed.
+    /// [`Error::NotFinite`] that names the term, [`Error::Training`] for input that does not fit, [`Error::Device`] where
+    /// the device failed.
     pub fn step(self, input: &StepInput<B>, rates: &Rates) -> (Self, Result<StepLosses>) {
         let (mut trainer, made) = self.advance(input, rates);
         let (mut losses, sound) = trainer.read_losses();
@@ -193,21 +197,44 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             .optimizer
             .step_scaled(student, grads, &update, Some(scale.clone()));
         self.method.student = moved;
+        self.passed(Phase::Optimizer);
         self.method.update_centers_unless(&targets, Some(&scale));
         drop(targets); // may hold the teacher's prototypes, which are to move in place
         self.method = self
             .method
             .update_teacher_unless(rates.ema_decay, Some(scale.clone()));
+        self.passed(Phase::Ema);
         self.gate = Some(scale);
         self.steps += 1;
         (self, Ok(()))
     }
 
-    /// What the steps since the last reading measured, in one read. On [`Error::Training`] the trainer is as it was after
+    /// [`Trainer::advance`] with a wait for the device after each phase, and how long each took.
+    ///
+    /// # Errors
+    /// As [`Trainer::advance`]; [`Error::Device`] where the device failed.
+    pub fn advance_timed(
+        mut self,
+        input: &StepInput<B>,
+        rates: &Rates,
+    ) -> (Self, Result<PhaseTimes>) {
+        self.clock = Some(PhaseClock::start());
+        let (mut trainer, made) = self.advance(input, rates);
+        let measured = trainer.clock.take().unwrap_or_else(PhaseClock::start);
+        (trainer, made.and_then(|()| measured.times()))
+    }
+
+    fn passed(&mut self, phase: Phase) {
+        if let Some(clock) = &mut self.clock {
+            clock.passed(phase, self.guard.check_sync::<B>(&self.device));
+        }
+    }
+
+    /// What the steps since the last reading measured, in one read. On [`Error::NotFinite`] the trainer is as it was after
     /// the last of the steps that come with it.
     ///
     /// # Errors
-    /// [`Error::Training`] that names the term which is not finite, of the step after those that are given;
+    /// [`Error::NotFinite`] that names the term, of the step after those that are given;
     /// [`Error::Device`] where the device failed.
     pub fn read_losses(&mut self) -> (Vec<StepLosses>, Result<()>) {
         let made = std::mem::take(&mut self.made);
@@ -228,10 +255,11 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             };
             if let Some((term, value)) = losses.non_finite() {
                 self.take_back(made.len() - sound.len(), step.had_centers);
-                let reason = format!(
-                    "{term} is {value}: a lower schedule.base_learning_rate or higher temperatures may help"
+                let error = Error::not_finite(
+                    format!("{term} is {value}"),
+                    "a lower schedule.base_learning_rate or higher temperatures may help",
                 );
-                return (sound, Err(Error::Training(reason)));
+                return (sound, Err(error));
             }
             sound.push(losses);
         }
@@ -310,6 +338,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
                 Ok(output) => output,
                 Err(error) => return (self, Err(error)),
             };
+            self.passed(Phase::Forward);
             let of_part = Gradients::of(&output.loss);
             grads = Some(match grads {
                 None => of_part,
@@ -320,6 +349,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
                 None => of_part,
                 Some(before) => before.plus(of_part, self.method.config()),
             });
+            self.passed(Phase::Backward);
         }
         let found = grads
             .zip(scalars)

@@ -1,26 +1,24 @@
 //! The loop over the steps: metrics, health, checkpoints, and what to do when something goes wrong.
 //!
 //! - `stepping`: one step, and when its metrics are read
+//! - `keeping`: what is written and evaluated after a step
 
+mod keeping;
 mod stepping;
 
-use std::sync::atomic::Ordering;
+pub(super) use keeping::DueEvaluation;
 
-use super::cards::Origin;
-use super::evaluation::{Evaluator, Pictures};
+use super::evaluation::Pictures;
 use super::every::Due;
 use super::health::{HealthMonitor, OnSick, Sickness};
 use super::interval::Interval;
-use super::patches::patch_picture;
 use super::run::Run;
-use super::state::backbones_of;
-use super::{Observer, RunConfig, RunFolder, Schedule, Trainer, When};
+use super::{Observer, RunConfig, RunFolder, Schedule, Trainer};
 use crate::backbone::TrainBackbone;
-use crate::checkpoint::{FORMAT, Manifest};
+use crate::checkpoint::Manifest;
 use crate::data::Loader;
 use crate::error::{Error, Result, printable};
 use crate::kernels::TrainBackend;
-use crate::model::ModelCard;
 
 /// What a rollback multiplies the learning rate by.
 const ROLLBACK_FACTOR: f64 = 0.5;
@@ -31,12 +29,12 @@ const MOST_ROLLBACKS: usize = 3;
 pub(super) struct Training<'a> {
     run: &'a Run<'a>,
     config: RunConfig,
-    pub schedule: Schedule,
+    schedule: Schedule,
     folder: RunFolder,
     loader: Loader,
     pictures: Pictures,
     /// Steps made.
-    pub step: usize,
+    step: usize,
     interval: Interval,
     monitor: HealthMonitor,
     told: Vec<Sickness>,
@@ -45,6 +43,8 @@ pub(super) struct Training<'a> {
     rollbacks: usize,
     /// Accuracy of k-NN at this step.
     knn: Option<f64>,
+    /// Step of the newest checkpoint.
+    saved: Option<usize>,
 }
 
 impl<'a> Training<'a> {
@@ -76,7 +76,13 @@ impl<'a> Training<'a> {
             learning_rate_factor: from.map_or(1.0, |from| from.learning_rate_factor),
             rollbacks: from.map_or(0, |from| from.rollbacks),
             knn: None,
+            saved: from.map(|from| from.step),
         }
+    }
+
+    /// Whether no checkpoint was written.
+    pub fn is_new(&self) -> bool {
+        self.saved.is_none()
     }
 
     /// Whether there are pictures to evaluate on that are not trained on.
@@ -102,7 +108,7 @@ impl<'a> Training<'a> {
             self.note_skipped(observer);
             match sound {
                 Ok(()) => {}
-                Err(error @ Error::Training(_)) if self.may_roll_back() => {
+                Err(error @ Error::NotFinite { .. }) if self.may_roll_back() => {
                     trainer = self.roll_back(trainer, &error.to_string(), observer)?;
                     continue;
                 }
@@ -136,106 +142,6 @@ impl<'a> Training<'a> {
         self.folder.finish().map_err(|error| self.unwritten(error))
     }
 
-    /// Evaluates and writes what is due after a step.
-    fn keep<B: TrainBackend, M: TrainBackbone<B>>(
-        &mut self,
-        trainer: &Trainer<B, M>,
-        observer: &mut dyn Observer,
-    ) -> Result<()> {
-        observer.between_steps(self.step);
-        let stopped = self.run.stop.load(Ordering::Relaxed);
-        let is_last = self.step == self.schedule.steps;
-        let ends_epoch = self.step.is_multiple_of(self.schedule.steps_per_epoch);
-        let epochs = self.step / self.schedule.steps_per_epoch;
-        let every = self.run.request.knn_every;
-        let with_knn = every > 0 && epochs.is_multiple_of(every);
-        // short epochs do not each get a look at the features: one in `health_every` steps
-        let looks = |step: usize| step.checked_div(self.config.health_every).unwrap_or(0);
-        let before = self.step.saturating_sub(self.schedule.steps_per_epoch);
-        let evaluates = ends_epoch && (with_knn || looks(self.step) > looks(before));
-        self.knn = None;
-        if observer.wants_patches(ends_epoch) {
-            let (guard, device) = (&self.run.guard, trainer.device());
-            let teacher = &trainer.method.teacher.backbone;
-            let (pictures, augment) = (&self.pictures.train, &self.config.augment);
-            let shown =
-                patch_picture::<B::InnerBackend, _>(teacher, pictures, augment, guard, device)?;
-            shown
-                .iter()
-                .for_each(|picture| observer.patches(self.step, picture));
-        }
-        // what a checkpoint says of its teacher is asked first, and what goes wrong with that costs no checkpoint
-        let evaluated = match is_last {
-            true => self.evaluate(trainer, When::After, true, observer),
-            false if evaluates => self.evaluate(trainer, When::Epoch(epochs), with_knn, observer),
-            false => Ok(()),
-        };
-        if stopped || is_last || self.knn.is_some() || self.due.is_due(self.step) {
-            self.checkpoint(trainer)?;
-            observer.checkpoint(self.step);
-        } else if ends_epoch {
-            let read = || backbones_of(&trainer.method);
-            let backbones = self.run.guard.read::<B, _>(trainer.device(), read)?;
-            let cards = self.cards(trainer)?;
-            self.folder
-                .export(backbones, cards)
-                .map_err(|error| self.unwritten(error))?;
-        }
-        evaluated?;
-        if stopped && !is_last {
-            self.folder
-                .finish()
-                .map_err(|error| self.unwritten(error))?;
-            return Err(Error::Interrupted {
-                step: self.step,
-                run: self.folder.path().to_path_buf(),
-            });
-        }
-        Ok(())
-    }
-
-    /// Reads everything, and writes it once the device has proved that it was sound to the end of the read: what a
-    /// failed device gives becomes no checkpoint.
-    fn checkpoint<B: TrainBackend, M: TrainBackbone<B>>(
-        &mut self,
-        trainer: &Trainer<B, M>,
-    ) -> Result<()> {
-        let read = || trainer.tensors();
-        let tensors = self.run.guard.read::<B, _>(trainer.device(), read)?;
-        let cards = self.cards(trainer)?;
-        let per_epoch = self.schedule.steps_per_epoch;
-        let manifest = Manifest {
-            format: FORMAT,
-            ibot: env!("CARGO_PKG_VERSION").into(),
-            step: self.step,
-            epoch: self.step / per_epoch,
-            batch: self.step % per_epoch,
-            seed: self.config.seed,
-            config: self.config.to_toml()?,
-            knn: self.knn,
-            learning_rate_factor: self.learning_rate_factor,
-            rollbacks: self.rollbacks,
-            health: serde_json::to_value(&self.monitor).unwrap_or_default(),
-        };
-        self.folder
-            .checkpoint(manifest, tensors, cards)
-            .map_err(|error| self.unwritten(error))?;
-        self.due.done(self.step);
-        Ok(())
-    }
-
-    fn cards<B: TrainBackend, M: TrainBackbone<B>>(
-        &self,
-        trainer: &Trainer<B, M>,
-    ) -> Result<[ModelCard; 2]> {
-        let origin = Origin {
-            config: &self.config,
-            data: Some(&self.pictures.card),
-            step: self.step,
-        };
-        origin.cards(&trainer.method, &self.run.guard, trainer.device())
-    }
-
     fn may_roll_back(&self) -> bool {
         self.run.request.on_sick == OnSick::Rollback && self.rollbacks < MOST_ROLLBACKS
     }
@@ -264,7 +170,7 @@ impl<'a> Training<'a> {
         self.loader = self.run.loader(&self.config, &self.pictures.train, to)?;
         self.monitor = HealthMonitor::new(self.config.method.prototypes());
         self.told.clear();
-        self.folder.rewind(to)?;
+        self.folder.rewind(to, observer)?;
         observer.rolled_back(to);
         self.checkpoint(&trainer)?; // it knows of the rollback
         observer.checkpoint(to);
@@ -295,42 +201,23 @@ impl<'a> Training<'a> {
         Error::Training(format!("step {}: {error}; {state}", step + 1))
     }
 
+    /// The error of a run that was stopped, once its state is written.
+    fn interrupted(&mut self) -> Error {
+        match self.folder.finish() {
+            Ok(()) => Error::Interrupted {
+                step: self.step,
+                run: self.folder.path().to_path_buf(),
+            },
+            Err(error) => self.unwritten(error),
+        }
+    }
+
     /// What to do after an error of the disk.
     fn unwritten(&self, error: Error) -> Error {
         Error::Training(format!(
             "step {}: {error}; what was written before is whole: once it can be written again, the same command goes on from the newest checkpoint",
             self.step
         ))
-    }
-
-    /// Asks what the teacher is worth, and writes it down.
-    pub fn evaluate<B: TrainBackend, M: TrainBackbone<B>>(
-        &mut self,
-        trainer: &Trainer<B, M>,
-        when: When,
-        with_knn: bool,
-        observer: &mut dyn Observer,
-    ) -> Result<()> {
-        let evaluator = Evaluator {
-            config: &self.config,
-            pictures: &self.pictures,
-            guard: &self.run.guard,
-        };
-        let teacher = &trainer.method.teacher.backbone;
-        // neither needs the other's memory, whose pieces have other sizes
-        self.run.guard.free_unused();
-        let evaluation = evaluator.evaluate::<B::InnerBackend, _>(
-            teacher,
-            self.step,
-            with_knn,
-            trainer.device(),
-        )?;
-        self.run.guard.free_unused();
-        self.knn = evaluation.knn;
-        observer.evaluated(when, &evaluation);
-        self.folder
-            .log_evaluation(&evaluation)
-            .map_err(|error| self.unwritten(error))
     }
 
     /// Says what a whole run has to say.

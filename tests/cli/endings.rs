@@ -93,6 +93,38 @@ fn a_sick_run_goes_back() {
     );
 }
 
+/// Pictures that cannot be decoded are no sickness: the learning rate stays, and the error is the last word.
+#[test]
+fn a_run_without_pictures_does_not_go_back() {
+    let scratch = Scratch::new("no-rollback");
+    assert!(ibot(&scratch.train(&["--steps", "5"])).status.success());
+    let flags = ["--steps", "50", "--override", "--on-sick", "rollback"];
+    let train = scratch.train(&flags);
+    let mut folders = vec![scratch.0.join("pictures")];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+        {
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Ok(mut bytes) = fs::read(&path)
+                && bytes.len() > 60
+            {
+                bytes[50..].fill(0); // its header stays
+                fs::write(path, bytes).unwrap();
+            }
+        }
+    }
+    let output = ibot(&train);
+    let (text, message) = (stdout(&output), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{text}{message}");
+    assert!(!text.contains("back to step"), "{text}");
+    for said in ["step 6: ", "could be decoded", "the state after step 5"] {
+        assert!(message.contains(said), "{said:?} is not in {message}");
+    }
+}
+
 /// A deadline that no device keeps stands for a device that does not answer.
 #[test]
 fn a_gpu_that_does_not_answer_ends_the_run_and_its_checkpoint_stays() {

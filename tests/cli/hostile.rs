@@ -217,7 +217,7 @@ fn records() {
         mutate(&mut bytes, random);
         fs::write(&path, &bytes).unwrap();
         if let Ok(Some(found)) = RunRecord::read(&run) {
-            let _ = record.changes(&found, Path::new("run"));
+            let _ = record.setting_changes(&found, Path::new("run"));
         }
     });
 }

@@ -23,8 +23,11 @@ mod output;
 mod refusals;
 mod resume;
 mod soak;
+#[cfg(unix)]
+mod stopping;
 mod training;
 mod verify;
+mod work;
 mod work_first;
 
 use std::ffi::OsStr;

@@ -18,7 +18,30 @@ fn refuses_what_cannot_work() {
         arguments.extend(more);
         arguments.into_iter().map(String::from).collect::<Vec<_>>()
     };
+    let flat = scratch.path("flat");
+    fs::create_dir(&flat).unwrap();
+    for at in 0..8 {
+        let from = format!("{pictures}/odd/{}.png", 1 + at % 5 * 2);
+        fs::copy(from, Path::new(&flat).join(format!("{at}.png"))).unwrap();
+    }
+    let tiny = ["--config", &config, "--data"];
+    let [of_flat, of_pictures] = [&flat, &pictures].map(|data| [&tiny[..], &[data]].concat());
+    let held_out = [&of_flat[..], &["--held-out", "0.4", "--knn-every", "1"]].concat();
+    let val_of_flat = [&of_flat[..], &["--val", &pictures]].concat();
+    let flat_val = [&of_pictures[..], &["--val", &flat]].concat();
     let cases: &[(&[&str], &[&str])] = &[
+        (
+            &held_out,
+            &["flat: ", "no picture in a class", "leave out --held-out"],
+        ),
+        (
+            &val_of_flat,
+            &["flat: ", "no picture in a class", "leave out --val"],
+        ),
+        (
+            &flat_val,
+            &["flat: ", "no picture in a class", "leave out --val"],
+        ),
         (&["--data", "/no/such/folder"], &["/no/such/folder"]),
         (&["--data", &empty], &["empty"]),
         (

@@ -30,7 +30,7 @@ fn numbers(run: &Path) -> Vec<Value> {
 
 /// Both runs end in the same bits, and have each step once.
 #[track_caller]
-fn assert_same(run: &Path, undisturbed: &Path, steps: usize) {
+pub fn assert_same(run: &Path, undisturbed: &Path, steps: usize) {
     let state = format!("checkpoints/step-{steps:09}/state.safetensors");
     for file in [&state, "teacher.safetensors", "student.safetensors"] {
         let bytes = |run: &Path| fs::read(run.join(file)).unwrap();
@@ -46,7 +46,7 @@ fn assert_same(run: &Path, undisturbed: &Path, steps: usize) {
 }
 
 /// Waits until the run has written more metrics than it had.
-fn wait_for_a_step(run: &Path, before: u64) {
+pub fn wait_for_a_step(run: &Path, before: u64) {
     let started = Instant::now();
     while fs::metadata(run.join("metrics.jsonl")).map_or(0, |file| file.len()) <= before {
         assert!(
@@ -267,34 +267,6 @@ fn changed_settings_are_named() {
     refused(&["train", "--resume", &run], &["10 pictures -> 9 pictures"]);
 }
 
-/// Signals finish the step, write a checkpoint and give the shell's status.
-#[cfg(unix)]
-#[test]
-fn signals_write_a_checkpoint() {
-    let scratch = Scratch::new("signals");
-    let train = scratch.train(&["--steps", "100000"]);
-    let run = scratch.0.join("run");
-    let mut last = 0;
-    for (name, status) in [("-INT", 130), ("-TERM", 143)] {
-        let before = fs::metadata(run.join("metrics.jsonl")).map_or(0, |file| file.len());
-        let mut child = command(&train)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        wait_for_a_step(&run, before);
-        signal(child.id(), name);
-        assert_eq!(child.wait().unwrap().code(), Some(status), "{name}");
-        let made = metrics(&run).len();
-        assert!(made > last);
-        assert!(
-            run.join(format!("checkpoints/step-{made:09}/B3SUMS"))
-                .exists()
-        );
-        last = made;
-    }
-}
-
 /// One folder, one process; what a killed one leaves behind locks nobody out.
 #[test]
 fn two_runs_exclude_each_other() {
@@ -365,7 +337,7 @@ fn an_output_that_cannot_be_written_is_named() {
     assert!(scratch.0.join("run").is_file());
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

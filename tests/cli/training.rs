@@ -206,6 +206,25 @@ fn holds_pictures_out() {
     );
 }
 
+/// k-NN is asked about the pictures that have a class, and they alone are counted.
+#[test]
+fn pictures_in_no_class_are_not_counted() {
+    let scratch = Scratch::new("unlabelled");
+    let train = scratch.train(&["--steps", "1"]);
+    let val = scratch.0.join("val");
+    fs::create_dir_all(val.join("odd")).unwrap();
+    for (from, to) in [("1", "odd/1"), ("3", "odd/3"), ("5", "5"), ("7", "7")] {
+        let from = scratch.0.join(format!("pictures/odd/{from}.png"));
+        fs::copy(from, val.join(format!("{to}.png"))).unwrap();
+    }
+    let val = val.to_string_lossy().into_owned();
+    let text = stdout(&ibot(&[&train[..], &["--val".to_owned(), val]].concat()));
+    assert!(text.contains("of 2 test pictures"), "{text}");
+    let lines = fs::read_to_string(scratch.0.join("run/evaluations.jsonl")).unwrap();
+    let line: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!((&line["queries"], &line["sample"]), (&2.into(), &4.into()));
+}
+
 /// How often metrics are read changes no number, and each step has its line; also where the last one ends the run.
 #[test]
 fn metrics_are_read_together() {

@@ -279,3 +279,14 @@ fn one_class_in_two_spellings_of_unicode() {
     assert_eq!(pictures.labels(), [Some(0)]);
     assert_eq!(pictures.classes(), classes);
 }
+
+#[test]
+fn a_scan_can_be_stopped() {
+    use std::sync::atomic::AtomicBool;
+    let folder = TempFolder::new();
+    folder.copy("a.png", "rgb.png");
+    let config = FolderConfig::default();
+    let scan = |stop| ImageFolder::scan_until(&folder.0, &config, &AtomicBool::new(stop));
+    assert!(matches!(scan(true), Err(Error::Stopped)));
+    assert_eq!(scan(false).unwrap().len(), 1);
+}

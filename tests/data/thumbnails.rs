@@ -134,6 +134,82 @@ fn a_damaged_entry_is_made_anew() {
     }
 }
 
+/// BMPs of one size and time, as an archive gives them: nothing but their path tells their entries apart.
+fn alike(fills: std::ops::Range<u8>) -> TempFolder {
+    let folder = TempFolder::new();
+    for fill in fills {
+        let path = folder.0.join(format!("{fill:03}.bmp"));
+        write(&path, [100, 80], fill);
+        set_modified(&path, SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 30));
+    }
+    folder
+}
+
+fn fills(pictures: &[RgbImage]) -> Vec<u8> {
+    pictures.iter().map(|p| p.get_pixel(5, 5).0[0]).collect()
+}
+
+#[test]
+fn an_entry_is_of_one_path() {
+    let (folder, cache) = (alike(0..2), TempFolder::new());
+    let config = config(Some(&cache));
+    let sound = decoded(&folder, &config);
+    assert_eq!(fills(&sound), [0, 1]);
+    let entries = files(&cache.0);
+    let read = || entries.iter().map(|entry| fs::read(entry).unwrap());
+    let contents: Vec<Vec<u8>> = read().collect();
+    for (entry, bytes) in entries.iter().zip(contents.iter().rev()) {
+        fs::write(entry, bytes).unwrap();
+    }
+    assert_eq!(decoded(&folder, &config), sound);
+    assert!(read().eq(contents), "each is made anew");
+}
+
+/// Two writers with one process number, as in two containers: each picture stays its own.
+#[test]
+fn writers_of_one_process_number_do_not_meet() {
+    let cache = TempFolder::new();
+    let config = config(Some(&cache));
+    let folders = [alike(0..60), alike(100..160)];
+    for _ in 0..5 {
+        files(&cache.0)
+            .iter()
+            .for_each(|entry| fs::remove_file(entry).unwrap());
+        std::thread::scope(|scope| {
+            for folder in &folders {
+                scope.spawn(|| decoded(folder, &config));
+            }
+        });
+        assert_eq!(files(&cache.0).len(), 120, "an entry a picture, no other");
+        // no picture any more: only the cache can give them
+        for (folder, first) in folders.iter().zip([0, 100]) {
+            let expected: Vec<u8> = (first..first + 60).collect();
+            assert_eq!(fills(&from_cache_alone(folder, &config)), expected);
+        }
+    }
+}
+
+/// What the cache holds of pictures whose files are unreadable for that long.
+fn from_cache_alone(folder: &TempFolder, config: &FolderConfig) -> Vec<RgbImage> {
+    let scanned = ImageFolder::scan(&folder.0, config).unwrap();
+    let paths: Vec<PathBuf> = (0..scanned.len()).map(|at| scanned.name(at)).collect();
+    let contents: Vec<Vec<u8>> = paths.iter().map(|path| fs::read(path).unwrap()).collect();
+    let rewrite = |path: &PathBuf, bytes: &[u8]| {
+        let modified = fs::metadata(path).unwrap().modified().unwrap();
+        fs::write(path, bytes).unwrap();
+        set_modified(path, modified);
+    };
+    for (path, bytes) in paths.iter().zip(&contents) {
+        rewrite(path, &vec![0; bytes.len()]);
+    }
+    let found = (0..paths.len()).map(|at| scanned.decode(at).unwrap());
+    let found = found.collect();
+    for (path, bytes) in paths.iter().zip(&contents) {
+        rewrite(path, bytes);
+    }
+    found
+}
+
 #[test]
 fn a_full_cache_takes_no_more_and_changes_nothing() {
     let (folder, cache) = (TempFolder::new(), TempFolder::new());

@@ -75,6 +75,10 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
             training::a_broken_step_changes_nothing::<B>,
         ),
         ("unread steps wait", training::unread_steps_wait::<B>),
+        (
+            "timed steps are the same",
+            training::timed_steps_are_the_same::<B>,
+        ),
         ("gradients clipped", updates::gradients_are_clipped::<B>),
         (
             "views and masks must fit",

@@ -2,6 +2,7 @@
 
 use burn::module::Param;
 use burn::tensor::Tensor;
+use ibot::Error;
 use ibot::device::DeviceGuard;
 use ibot::kernels::TrainBackend;
 use ibot::train::{OptimizerConfig, OptimizerKind, Rates, StepInput, Trainer};
@@ -41,8 +42,10 @@ pub fn a_broken_step_changes_nothing<B: TrainBackend>(device: &B::Device) {
         DeviceGuard::Cpu,
     );
     let (trainer, losses) = trainer.step(&input(device), &rates());
-    let message = losses.unwrap_err().to_string();
+    let error = losses.unwrap_err();
+    let message = error.to_string();
     assert!(message.contains("loss_patch is NaN"), "{message}");
+    assert!(matches!(error, Error::NotFinite { .. }), "{error:?}");
     assert_eq!(state_dict(&trainer.method.teacher), teacher);
     assert_eq!(
         state_dict(&trainer.method.student.network.backbone),
@@ -110,6 +113,35 @@ pub fn unread_steps_wait<B: TrainBackend>(device: &B::Device) {
         let (expected, of_expected) = expected.step(&good, &rates());
         assert_eq!(losses.unwrap(), of_expected.unwrap());
         assert!(found.tensors() == expected.tensors(), "{name:?}");
+    }
+}
+
+/// What `ibot bench` times is the step that trains, also in parts.
+pub fn timed_steps_are_the_same<B: TrainBackend>(device: &B::Device) {
+    for most_at_once in [None, Some(1)] {
+        let trainer = || {
+            let (config, device) = (OptimizerConfig::default(), device.clone());
+            let method = tiny_method::<B>(&device);
+            let mut trainer = Trainer::new(method, config, device, DeviceGuard::Cpu);
+            trainer.most_at_once = most_at_once;
+            trainer
+        };
+        let input = input::<B>(device);
+        let (expected, losses) = trainer().step(&input, &rates());
+        let (mut found, phases) = trainer().advance_timed(&input, &rates());
+        let (of_found, sound) = found.read_losses();
+        sound.unwrap();
+        assert_eq!(of_found, [losses.unwrap()]);
+        assert!(found.tensors() == expected.tensors());
+        let phases = phases.unwrap();
+        for seconds in [
+            phases.forward_s,
+            phases.backward_s,
+            phases.optimizer_s,
+            phases.ema_s,
+        ] {
+            assert!(seconds > 0.0, "{phases:?}");
+        }
     }
 }
 
