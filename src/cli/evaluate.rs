@@ -3,9 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use ibot::data::Parts;
 use ibot::embedding::{Embedded, Embedder, FeatureKind};
-use ibot::error::printable;
 use ibot::eval::{
     FeatureSet, ProbeConfig, Split, knn_report, linear_probe, spread, stratified_split,
     wilson_interval,
@@ -14,7 +12,7 @@ use ibot::path_text::path_text;
 use ibot::{Error, Result};
 use serde::Serialize;
 
-use super::model::ModelArgs;
+use super::model::{HELD_OUT, ModelArgs, SplitFolders};
 
 /// Which pictures are classified by which.
 #[derive(Debug, clap::Args)]
@@ -120,17 +118,8 @@ struct Report {
     chosen: &'static str,
 }
 
-/// Share that is held out where nothing else is said.
-const HELD_OUT: f64 = 0.2;
-
 /// A training and a test part.
 type Pair = (FeatureSet, FeatureSet);
-
-/// The folders that a split is of.
-struct Folders {
-    data: PathBuf,
-    val: Option<PathBuf>,
-}
 
 impl SplitArgs {
     /// Refuses, before any work, what no pictures could make work.
@@ -148,40 +137,12 @@ impl SplitArgs {
         Ok(())
     }
 
-    /// The folders: those that were named, or the parts of --data; says which.
-    fn folders(&self, model: &ModelArgs) -> Folders {
-        let named = Folders {
-            data: self.data.clone(),
-            val: self.val.clone(),
-        };
-        if self.val.is_some() || self.held_out.is_some() {
-            return named;
-        }
-        let Some(Parts {
-            train,
-            val: Some(val),
-            ..
-        }) = Parts::of(&self.data)
-        else {
-            return named;
-        };
-        let (from, to) = (printable(&train), printable(&val));
-        model.note(&format!(
-            "data {}: has parts; tests on {to} by {from}",
-            printable(&self.data)
-        ));
-        Folders {
-            data: train,
-            val: Some(val),
-        }
-    }
-
     fn pairs(
         &self,
         model: &ModelArgs,
         embedder: &Embedder,
         layers: usize,
-        folders: &Folders,
+        folders: &SplitFolders,
     ) -> Result<(Vec<Pair>, Embedded)> {
         let folder = model.scan(&folders.data)?;
         if folder.classes().len() < 2 {
@@ -232,7 +193,7 @@ impl SplitArgs {
         chosen: &'static str,
         classify: impl Fn(&FeatureSet, &FeatureSet) -> Option<Vec<Found>>,
     ) -> Result<()> {
-        let folders = self.folders(model);
+        let folders = model.split(&self.data, self.val.as_deref(), self.held_out.is_some());
         let (pairs, embedded) = self.pairs(model, embedder, layers, &folders)?;
         let none = || Error::data(&folders.data, "has no picture with a class");
         let found: Vec<Vec<Found>> = pairs

@@ -12,7 +12,7 @@ use ibot::finetune::{
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::model::ModelArgs;
+use super::model::{HELD_OUT, ModelArgs};
 use super::signals::stop_on_signal;
 
 /// Flags of `ibot finetune`; the defaults are BEiT's recipe as iBOT's authors use it.
@@ -26,12 +26,12 @@ pub struct FinetuneArgs {
     /// Run folder, which may not hold a run.
     #[arg(long)]
     out: PathBuf,
-    /// Labelled image folder to measure on; without it, a part of --data.
+    /// Labelled image folder to measure on; without it, the part val or test of --data where it has parts, or a share of it.
     #[arg(long)]
     val: Option<PathBuf>,
-    /// Share of each class of --data that is held out to measure on, without --val.
-    #[arg(long, default_value_t = 0.2, conflicts_with = "val")]
-    held_out: f64,
+    /// Share of each class of --data that is held out to measure on, without --val [default: 0.2].
+    #[arg(long, value_name = "SHARE", conflicts_with = "val")]
+    held_out: Option<f64>,
     /// Passes over the pictures.
     #[arg(long, default_value_t = FinetuneConfig::default().epochs)]
     epochs: usize,
@@ -62,6 +62,8 @@ impl FinetuneArgs {
     pub fn run(&self) -> Result<()> {
         let model = &self.model;
         let (file, options) = model.local()?;
+        let val = self.val.as_deref();
+        let split = model.split(&self.data, val, self.held_out.is_some());
         let request = FinetuneRequest {
             config: FinetuneConfig {
                 seed: self.seed,
@@ -78,11 +80,12 @@ impl FinetuneArgs {
             },
             model: file,
             options,
-            data: self.data.clone(),
-            held_out: match &self.val {
-                Some(val) => HeldOut::Folder(val.clone()),
-                None => HeldOut::Share(self.held_out),
+            data: split.data,
+            held_out: match split.val {
+                Some(val) => HeldOut::Folder(val),
+                None => HeldOut::Share(self.held_out.unwrap_or(HELD_OUT)),
             },
+            folder: model.folder_config(),
             out: self.out.clone(),
             selected: model.device.select()?,
         };

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use ibot::backbone::Normalization;
-use ibot::data::{FolderConfig, ImageFolder, PictureSource as _};
+use ibot::data::{FolderConfig, ImageFolder, Parts, PictureSource as _};
 use ibot::embedding::{Embedded, Embedder, FeatureKind, FolderRequest, embed_folder};
 use ibot::error::printable;
 use ibot::model::{ModelOptions, ModelSource};
@@ -48,6 +48,16 @@ pub struct ModelArgs {
     /// One JSON object instead of text.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Share of the pictures that is held out where nothing else is said.
+pub const HELD_OUT: f64 = 0.2;
+
+/// Labelled folders to learn from and to test on; without the second, a share of the first is held out.
+#[derive(Debug, Clone)]
+pub struct SplitFolders {
+    pub data: PathBuf,
+    pub val: Option<PathBuf>,
 }
 
 impl ModelArgs {
@@ -92,13 +102,41 @@ impl ModelArgs {
         }
     }
 
-    /// The pictures of a folder; says what there is.
-    pub fn scan(&self, path: &Path) -> Result<Arc<ImageFolder>> {
-        let config = FolderConfig {
+    /// How folders are read.
+    pub fn folder_config(&self) -> FolderConfig {
+        FolderConfig {
             max_pixels: self.max_pixels,
             ..FolderConfig::default()
-        };
-        let folder = ImageFolder::scan(path, &config)?;
+        }
+    }
+
+    /// The folders to learn from and to test on: those that were named, or the parts of `data`, and then says which; only
+    /// the first where a share of it is held out.
+    pub fn split(&self, data: &Path, val: Option<&Path>, is_held_out: bool) -> SplitFolders {
+        if val.is_none()
+            && !is_held_out
+            && let Some(Parts {
+                train,
+                val: Some(val),
+                ..
+            }) = Parts::of(data)
+        {
+            let [root, from, to] = [data, &train, &val].map(printable);
+            self.note(&format!("data {root}: has parts; tests on {to} by {from}"));
+            return SplitFolders {
+                data: train,
+                val: Some(val),
+            };
+        }
+        SplitFolders {
+            data: data.to_path_buf(),
+            val: val.map(Path::to_path_buf),
+        }
+    }
+
+    /// The pictures of a folder; says what there is.
+    pub fn scan(&self, path: &Path) -> Result<Arc<ImageFolder>> {
+        let folder = ImageFolder::scan(path, &self.folder_config())?;
         self.note(&format!("data {}: {}", printable(path), folder.summary()));
         Ok(Arc::new(folder))
     }

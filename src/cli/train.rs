@@ -7,7 +7,9 @@ use std::sync::atomic::AtomicBool;
 
 use ibot::backbone::Normalization;
 use ibot::checkpoint::Keep;
+use ibot::data::Parts;
 use ibot::data::demo::{default_cache_dir, ensure_demo_set};
+use ibot::error::printable;
 use ibot::model::{LocalModel, ModelSource, Normalized};
 use ibot::train::presets::{DEMO, STABLE_PRETRAINING, preset, preset_names};
 use ibot::train::{
@@ -98,6 +100,9 @@ pub struct TrainArgs {
     /// Keeps large pictures, reduced to twice the side of a view, in this folder from one epoch to the next.
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
+    /// Pictures with more pixels are skipped.
+    #[arg(long, value_name = "COUNT")]
+    max_pixels: Option<u64>,
     /// timm name of the backbone.
     #[arg(long)]
     encoder: Option<String>,
@@ -207,7 +212,7 @@ impl TrainArgs {
         }
         let val = self.val.clone().or(begun_val);
         match (&self.data, begun) {
-            (Some(data), _) => Ok((data.clone(), val)),
+            (Some(data), _) => Ok((part_to_train_on(data), val)),
             (None, Some(begun)) => {
                 refuse_moved(&begun, "--data")?;
                 Ok((begun, val))
@@ -258,6 +263,7 @@ impl TrainArgs {
         set(&mut config.seed, self.seed);
         set(&mut config.batch_size, self.batch_size);
         set(&mut config.workers, self.workers);
+        set(&mut config.folder.max_pixels, self.max_pixels);
         if self.cache.is_some() {
             config.folder.cache.clone_from(&self.cache);
         }
@@ -304,6 +310,24 @@ impl TrainArgs {
         let why = format!("by --config; that of the weights is {}", own.values);
         Ok(Some(Normalized { values, why }))
     }
+}
+
+/// The part `train` of a data set that has parts; says what is left out.
+fn part_to_train_on(data: &Path) -> PathBuf {
+    let Some(Parts { train, val, .. }) = Parts::of(data) else {
+        return data.to_path_buf();
+    };
+    let val = val.map_or_else(String::new, |val| {
+        format!(
+            "; --val {} would ask k-NN about its pictures",
+            printable(val)
+        )
+    });
+    let (data, shown) = (printable(data), printable(&train));
+    say(format_args!(
+        "data {data}: has parts; trains on {shown} alone{val}"
+    ));
+    train
 }
 
 fn set<T: Copy>(target: &mut T, flag: Option<T>) {

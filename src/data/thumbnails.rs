@@ -14,7 +14,7 @@ use walkdir::WalkDir;
 
 use super::crop::resized;
 use super::folder::FolderConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use crate::unfinished::unique_digits;
 
 /// Begins an entry; the digit is the version of reducing and of what the checksum covers: those of another one are damaged.
@@ -217,7 +217,7 @@ impl Cache {
     /// Once: what goes wrong with one picture does with the next.
     fn warn(&self, what: &str) {
         if !self.has_warned.swap(true, Ordering::Relaxed) {
-            log::warn!("cache {}: {what}", self.folder.display());
+            log::warn!("cache {}: {what}", printable(&self.folder));
         }
     }
 }

@@ -282,7 +282,7 @@ impl<'a> Epochs<'a> {
             _ => format!(
                 "the classifier after epoch {} and the best one are in {}",
                 epoch - 1,
-                self.run.request.out.display()
+                printable(&self.run.request.out)
             ),
         };
         match error {

@@ -22,7 +22,7 @@ pub enum HeldOut {
 impl fmt::Display for HeldOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Folder(path) => write!(f, "val {}", path.display()),
+            Self::Folder(path) => write!(f, "val {}", printable(path)),
             Self::Share(share) => write!(f, "held out {share}"),
         }
     }
@@ -63,11 +63,13 @@ impl Pictures {
     pub fn scan(
         data: &Path,
         held_out: &HeldOut,
+        config: &FolderConfig,
         seed: u64,
         stop: &AtomicBool,
         observer: &mut dyn FinetuneObserver,
     ) -> Result<Self> {
-        let folder = scan(data, stop, observer)?;
+        let mut scan = |path: &Path| scan(path, config, stop, observer);
+        let folder = scan(data)?;
         if folder.classes().len() < 2 {
             let reason = "has fewer than two classes: each folder of its first level is one";
             return Err(Error::data(data, reason));
@@ -75,7 +77,7 @@ impl Pictures {
         let labels = folder.labels();
         let (train, held_out) = match held_out {
             HeldOut::Folder(path) => {
-                let other = scan(path, stop, observer)?.with_classes(folder.classes())?;
+                let other = scan(path)?.with_classes(folder.classes())?;
                 let places = labelled(&other.labels(), 0..other.labels().len());
                 if places.is_empty() {
                     let reason =
@@ -102,12 +104,13 @@ impl Pictures {
 
 fn scan(
     path: &Path,
+    config: &FolderConfig,
     stop: &AtomicBool,
     observer: &mut dyn FinetuneObserver,
 ) -> Result<ImageFolder> {
-    let folder = ImageFolder::scan_until(path, &FolderConfig::default(), stop)?;
+    let folder = ImageFolder::scan_until(path, config, stop)?;
     let summary = folder.summary();
-    observer.note(&format!("data {}: {summary}", path.display()));
+    observer.note(&format!("data {}: {summary}", printable(path)));
     if summary.unlabeled > 0 && !folder.classes().is_empty() {
         let count = summary.unlabeled;
         observer.note(&format!("{count} pictures in no class are left out"));

@@ -16,9 +16,9 @@ use super::{
     HeldOut,
 };
 use crate::backbone::VisionTransformer;
-use crate::data::{Loader, LoaderConfig, PictureSource as _, Position, TrainViews};
+use crate::data::{FolderConfig, Loader, LoaderConfig, PictureSource as _, Position, TrainViews};
 use crate::device::{DeviceGuard, Selected};
-use crate::error::Result;
+use crate::error::{Result, printable};
 use crate::kernels::{Gpu, TrainBackend};
 use crate::masking::MaskPolicy;
 use crate::model::{
@@ -40,6 +40,8 @@ pub struct FinetuneRequest {
     pub data: PathBuf,
     /// What accuracy is measured on.
     pub held_out: HeldOut,
+    /// How the folders are read.
+    pub folder: FolderConfig,
     /// Run folder; it may not hold a run.
     pub out: PathBuf,
     /// The device.
@@ -94,8 +96,10 @@ impl Run<'_> {
         let mut model = read_model(&self.request.model, &self.request.options)?;
         observer.note(&model.normalization.to_string());
         let backbone = self.backbone::<B>(&mut model, &device, observer)?;
-        let (held_out, stop) = (&self.request.held_out, self.stop);
-        let pictures = Pictures::scan(data, held_out, config.seed, stop, observer)?;
+        let FinetuneRequest {
+            held_out, folder, ..
+        } = self.request;
+        let pictures = Pictures::scan(data, held_out, folder, config.seed, self.stop, observer)?;
         let classes = pictures.train.classes().len();
         let mut random = Random::new(config.seed, 0, 0, Stream::Init);
         let classifier = Classifier::new(backbone, classes, config.freeze, &mut random, &device);
@@ -110,10 +114,10 @@ impl Run<'_> {
             format!("ibot {}", env!("CARGO_PKG_VERSION")),
             format!(
                 "model {}, BLAKE3 {}",
-                self.request.model.display(),
+                printable(&self.request.model),
                 model.hash
             ),
-            format!("data {}", data.display()),
+            format!("data {}", printable(&data)),
             self.request.held_out.to_string(),
             format!("backend {}", self.request.selected.backend()),
         ];
@@ -157,7 +161,7 @@ impl Run<'_> {
             let difference = compare_fingerprint(path, card, &found, &selected)?;
             observer.note(&format!(
                 "model {}: features of the built-in pictures within {difference:.1e} of those in the file",
-                path.display()
+                printable(&path)
             ));
         }
         Ok(backbone)

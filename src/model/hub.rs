@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{Described, LocalModel};
 use crate::backbone::Normalization;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 
 /// Files of weights in a repository, the first one that there is.
 const WEIGHTS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
@@ -44,7 +44,7 @@ pub(super) fn fetch(name: &str) -> Result<LocalModel> {
         return described(file, cached(DESCRIPTION));
     }
     let (file, description) = download(name).map_err(|reason| {
-        let cache = cache.path().display();
+        let cache = printable(&cache.path());
         refused(format!(
             "is not in {cache} and cannot be fetched: {reason}; check the name and the network, or give a file"
         ))

@@ -21,7 +21,7 @@ use super::state::{Tensors, backbones};
 use super::work::{missing_folders, refuse_dangling, work_in};
 use super::{Change, Evaluation, Observer, Rates, RunConfig, RunRecord, StepLosses};
 use crate::checkpoint::{Checkpoint, Keep, Manifest, Saving, Store};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use crate::model::{ModelCard, write_model};
 use crate::unfinished::write_whole;
 
@@ -101,7 +101,7 @@ impl RunFolder {
         if !lock.keeps_out() {
             observer.note(&format!(
                 "warning: {}: this file system has no locks; see to it that no other process trains in this folder",
-                path.display()
+                printable(&path)
             ));
         }
         Ok(folder)
@@ -141,7 +141,10 @@ impl RunFolder {
             || "the beginning: it has no checkpoint yet".to_owned(),
             |newest| format!("step {}", newest.manifest.step),
         );
-        observer.note(&format!("run {}: goes on from {from}", self.path.display()));
+        observer.note(&format!(
+            "run {}: goes on from {from}",
+            printable(&self.path)
+        ));
         self.before = Some(before);
         Ok(newest)
     }
@@ -203,7 +206,7 @@ impl RunFolder {
         }
         observer.note(&format!(
             "--override: run {}: begins anew, as {missing}; this replaces {work}",
-            self.path.display()
+            printable(&self.path)
         ));
         Ok(())
     }
@@ -225,7 +228,7 @@ impl RunFolder {
         let comments = format!(
             "# ibot {}\n# data {}\n# backend {}\n",
             record.ibot,
-            record.data.display(),
+            printable(&record.data),
             record.backend
         );
         write_whole(&self.path.join(CONFIG), (comments + &text).as_bytes())?;

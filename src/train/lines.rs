@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use crate::unfinished::Unfinished;
 
 /// Damaged lines that are named; more are counted.
@@ -106,7 +106,7 @@ impl Found {
             }
             [first, ..] => format!("{} lines, from line {first}, are damaged and", named.len()),
         };
-        Some(format!("{}: {lines} left out", path.display()))
+        Some(format!("{}: {lines} left out", printable(&path)))
     }
 }
 
@@ -161,7 +161,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("ibot-lines-{digits}.jsonl"));
         let line = |step: usize| format!("{{\"step\":{step},\"loss\":1.5}}\n");
         let lines = |steps: std::ops::RangeInclusive<usize>| steps.map(line).collect::<String>();
-        let name = path.display();
+        let name = printable(&path);
         let cases = [
             (lines(1..=9) + "{\"step\":10", lines(1..=5), String::new()),
             (String::new(), String::new(), String::new()),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::RunConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use crate::unfinished::write_whole;
 
 const NAME: &str = "run.json";
@@ -153,7 +153,7 @@ impl RunRecord {
     pub fn picture_change(&self, before: &Self) -> Option<Change> {
         let data = |record: &Self| format!("{} pictures", record.pictures);
         (before.fingerprint != self.fingerprint).then(|| Change {
-            key: format!("names of the pictures in {}", self.data.display()),
+            key: format!("names of the pictures in {}", printable(&self.data)),
             before: data(before),
             now: data(self),
         })

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::folder::{EVALUATIONS, METRICS};
 use crate::checkpoint::Store;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 
 /// Model files of training and of fine-tuning.
 const MODELS: [&str; 4] = [
@@ -60,7 +60,7 @@ pub(super) fn refuse_dangling(path: &Path) -> Result<()> {
     };
     let reason = format!(
         "is a link to {}, which is not there: mount its disk, or remove the link",
-        end.display()
+        printable(&end)
     );
     Err(Error::checkpoint(path, reason))
 }

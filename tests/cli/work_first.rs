@@ -303,4 +303,43 @@ fn parts_are_told_from_classes() {
         said.contains("has parts; tests on ") && said.contains("2 classes (even, odd)"),
         "{said}"
     );
+    let (config, run) = (
+        trained.scratch.path("tiny.toml"),
+        trained.scratch.path("by-part"),
+    );
+    let train = [
+        "train",
+        "--backend",
+        "flex",
+        "--config",
+        &config,
+        "--data",
+        &root,
+        "--out",
+        &run,
+        "--steps",
+        "1",
+    ];
+    let said = stdout(&ibot(&train));
+    assert!(
+        said.contains("trains on ") && said.contains("10 pictures (10 png)"),
+        "{said}"
+    );
+    let classifier = trained.scratch.path("classifier");
+    let flags = [
+        "--data",
+        &root,
+        "--out",
+        &classifier,
+        "--epochs",
+        "1",
+        "--batch-size",
+        "4",
+        "--json",
+    ];
+    let output = ibot(&trained.arguments("finetune", &flags));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["held_out"].as_u64(), Some(10), "{report}");
+    let limited = [&train[..], &["--max-pixels", "100"]].concat();
+    crate::refused(&limited, &["no usable picture", "max_pixels = 100"]);
 }
