@@ -117,7 +117,7 @@ impl Run<'_> {
                 printable(&self.request.model),
                 model.hash
             ),
-            format!("data {}", printable(&data)),
+            format!("data {}", printable(data)),
             self.request.held_out.to_string(),
             format!("backend {}", self.request.selected.backend()),
         ];
@@ -161,7 +161,7 @@ impl Run<'_> {
             let difference = compare_fingerprint(path, card, &found, &selected)?;
             observer.note(&format!(
                 "model {}: features of the built-in pictures within {difference:.1e} of those in the file",
-                printable(&path)
+                printable(path)
             ));
         }
         Ok(backbone)

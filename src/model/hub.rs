@@ -44,7 +44,7 @@ pub(super) fn fetch(name: &str) -> Result<LocalModel> {
         return described(file, cached(DESCRIPTION));
     }
     let (file, description) = download(name).map_err(|reason| {
-        let cache = printable(&cache.path());
+        let cache = printable(cache.path());
         refused(format!(
             "is not in {cache} and cannot be fetched: {reason}; check the name and the network, or give a file"
         ))

@@ -101,7 +101,7 @@ impl RunFolder {
         if !lock.keeps_out() {
             observer.note(&format!(
                 "warning: {}: this file system has no locks; see to it that no other process trains in this folder",
-                printable(&path)
+                printable(path)
             ));
         }
         Ok(folder)

@@ -106,7 +106,7 @@ impl Found {
             }
             [first, ..] => format!("{} lines, from line {first}, are damaged and", named.len()),
         };
-        Some(format!("{}: {lines} left out", printable(&path)))
+        Some(format!("{}: {lines} left out", printable(path)))
     }
 }
 

@@ -226,7 +226,7 @@ impl Run<'_> {
                 return Err(Error::config("--knn-every", knn_every, remedy));
             }
             (Some(val), Some(share)) => {
-                let remedy = format!("cannot go with --val {}: give one of them", printable(&val));
+                let remedy = format!("cannot go with --val {}: give one of them", printable(val));
                 return Err(Error::config("held_out", share, remedy));
             }
             _ => {}
@@ -364,5 +364,5 @@ fn refuse_unlabelled(folder: &ImageFolder, flag: &str) -> Result<()> {
 }
 
 fn summary_line(path: &std::path::Path, summary: &ScanSummary) -> String {
-    format!("data {}: {summary}", printable(&path))
+    format!("data {}: {summary}", printable(path))
 }

@@ -193,7 +193,7 @@ impl<'a> Training<'a> {
         let written = self.checkpoint(trainer).and_then(|()| self.folder.finish());
         let state = match written {
             Ok(()) => {
-                let path = printable(&self.folder.path());
+                let path = printable(self.folder.path());
                 format!("the state after step {step} is in {path}")
             }
             Err(error) => format!("the state could not be written: {error}"),

@@ -60,7 +60,7 @@ pub(super) fn refuse_dangling(path: &Path) -> Result<()> {
     };
     let reason = format!(
         "is a link to {}, which is not there: mount its disk, or remove the link",
-        printable(&end)
+        printable(end)
     );
     Err(Error::checkpoint(path, reason))
 }
