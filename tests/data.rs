@@ -21,6 +21,8 @@ mod loading;
 mod memory;
 #[path = "data/mutations.rs"]
 mod mutations;
+#[path = "data/pillow.rs"]
+mod pillow;
 #[path = "data/skipping.rs"]
 mod skipping;
 #[path = "data/thumbnails.rs"]

@@ -1,7 +1,7 @@
 //! The first directory (IFD) of a TIFF or BigTIFF file, or of EXIF data: which tags it has, and where their values lie.
 
 use std::collections::BTreeMap;
-use std::io::{Error, ErrorKind, Read, Result, Seek, SeekFrom};
+use std::io::{Cursor, Error, ErrorKind, Read, Result, Seek, SeekFrom};
 
 /// Most values of a tag that are read: a palette of 16 bits has three times 65 536.
 const MOST_VALUES: u64 = 3 << 16;
@@ -22,7 +22,9 @@ pub mod tag {
     pub const ORIENTATION: u16 = 274;
     pub const SAMPLES_PER_PIXEL: u16 = 277;
     pub const STRIP_BYTE_COUNTS: u16 = 279;
+    pub const PLANAR_CONFIGURATION: u16 = 284;
     pub const COLOR_MAP: u16 = 320;
+    pub const TILE_LENGTH: u16 = 323;
     pub const TILE_OFFSETS: u16 = 324;
     pub const TILE_BYTE_COUNTS: u16 = 325;
     pub const SUB_IFDS: u16 = 330;
@@ -114,35 +116,62 @@ impl Directory {
 
     /// The whole numbers of a tag, none if it is absent or of another type; rationals are rounded to thousandths.
     pub fn numbers(&self, file: &mut (impl Read + Seek), tag: u16) -> Result<Vec<u64>> {
-        let Some(&Entry { kind, count, field }) = self.entries.get(&tag) else {
+        let Some((size, count, place)) = self.place(file, tag)? else {
             return Ok(Vec::new());
+        };
+        let is_rational = self.entries.get(&tag).is_some_and(|entry| entry.kind == 5);
+        file.seek(SeekFrom::Start(place))?;
+        let mut values = Vec::with_capacity(count as usize);
+        for _ in 0..count {
+            values.push(if is_rational {
+                let (over, under) = (self.number(file, 4)?, self.number(file, 4)?);
+                (over * 1000 + under / 2) / under.max(1)
+            } else {
+                self.number(file, size)?
+            });
+        }
+        Ok(values)
+    }
+
+    /// Bytes of a value, number of values and place of the first; None for a tag that is absent or of another type.
+    fn place(&self, file: &mut (impl Read + Seek), tag: u16) -> Result<Option<(u64, u64, u64)>> {
+        let Some(&Entry { kind, count, field }) = self.entries.get(&tag) else {
+            return Ok(None);
         };
         let size: u64 = match kind {
             1 | 7 => 1,
             SHORT => 2,
             4 | 13 => 4,
             5 | 16 | 18 => 8,
-            _ => return Ok(Vec::new()),
+            _ => return Ok(None),
         };
         if count > MOST_VALUES {
             return Err(damaged());
         }
+        if count * size <= self.offset_bytes() {
+            return Ok(Some((size, count, field)));
+        }
         file.seek(SeekFrom::Start(field))?;
-        if count * size > self.offset_bytes() {
-            let offset = self.offset(file)?;
-            file.seek(SeekFrom::Start(offset))?;
-        }
-        let mut values = Vec::with_capacity(count as usize);
-        for _ in 0..count {
-            values.push(match kind {
-                5 => {
-                    let (over, under) = (self.number(file, 4)?, self.number(file, 4)?);
-                    (over * 1000 + under / 2) / under.max(1)
+        Ok(Some((size, count, self.offset(file)?)))
+    }
+
+    /// Sets the numbers of a tag that is there, as far as they fit in.
+    pub fn set_numbers(&self, file: &mut [u8], tag: u16, values: &[u64]) -> Result<()> {
+        let Some((size, count, place)) = self.place(&mut Cursor::new(&*file), tag)? else {
+            return Ok(());
+        };
+        let places = file.get_mut(place as usize..).unwrap_or_default();
+        let places = places.chunks_exact_mut(size as usize).take(count as usize);
+        for (place, value) in places.zip(values) {
+            if *value >> (8 * size - 1) >> 1 == 0 {
+                let bytes = &value.to_be_bytes()[8 - place.len()..];
+                place.copy_from_slice(bytes);
+                if self.is_little_endian {
+                    place.reverse();
                 }
-                _ => self.number(file, size)?,
-            });
+            }
         }
-        Ok(values)
+        Ok(())
     }
 
     /// The first whole number of a tag, or `default`.

@@ -86,6 +86,8 @@ impl Headers<'_> {
                 [luma.id, blue.id, red.id] == [1, 2, 3]
                     && [blue.sampling, red.sampling] == [[1, 1]; 2]
                     && matches!(luma.sampling, [1 | 2, 1 | 2])
+                    // Where there are one or two samples of chroma in a row, it errs by up to 8 levels of mean.
+                    && (luma.sampling == [1, 1] || self.size.iter().all(|side| *side > 16))
                     && match self.adobe {
                         None | Some(1) => true,
                         Some(0) => !self.is_jfif,

@@ -21,6 +21,7 @@ use crate::error::printable;
 
 /// Black is zero: the tiff crate then gives the samples as they are.
 const BLACK_IS_ZERO: u16 = 1;
+const LZW: u64 = 5;
 /// Bytes that the samples of a pixel may take.
 const MOST_BYTES_PER_PIXEL: u64 = 16;
 
@@ -71,6 +72,7 @@ pub struct Layout {
     alpha: Alpha,
     /// The first pixel is in the lowest bit of its byte (FillOrder = 2).
     is_reversed: bool,
+    is_lzw: bool,
     directory: Directory,
 }
 
@@ -102,16 +104,25 @@ impl Layout {
         let formats = numbers(file, tag::SAMPLE_FORMAT)?;
         check_samples(bits, formats.first().copied().unwrap_or(1))?;
         if samples * bits > MOST_BYTES_PER_PIXEL * 8 {
-            return Err(not_read(&format!("{samples} samples a pixel")));
+            return Err(not_read(&format!(
+                "{samples} samples of {bits} bits a pixel"
+            )));
+        }
+        // tiff 0.11.3 takes the last tiles of all planes but the first for whole ones, and panics.
+        let height = first(file, tag::IMAGE_LENGTH, 0)?;
+        let is_planar = samples > 1 && first(file, tag::PLANAR_CONFIGURATION, 1)? == 2;
+        if is_planar && height % first(file, tag::TILE_LENGTH, 1)?.max(1) != 0 {
+            return Err(not_read("a plane for each color, in tiles"));
         }
         let color = read_color(&directory, file, bits)?;
         if color.samples() as u64 > samples {
             return Err(format!("damaged: {samples} samples a pixel are no color"));
         }
-        let is_short = |tag| u32::try_from(tag).map_err(|_| "damaged: its size".to_owned());
+        let of_32_bits =
+            |size: u64| u32::try_from(size).map_err(|_| "damaged: its size".to_owned());
         Ok(Self {
-            width: is_short(first(file, tag::IMAGE_WIDTH, 0)?)?,
-            height: is_short(first(file, tag::IMAGE_LENGTH, 0)?)?,
+            width: of_32_bits(first(file, tag::IMAGE_WIDTH, 0)?)?,
+            height: of_32_bits(height)?,
             orientation: of_number(first(file, tag::ORIENTATION, 1)?)
                 .unwrap_or(Orientation::NoTransforms),
             bits,
@@ -122,6 +133,7 @@ impl Layout {
                 _ => Alpha::None,
             },
             color,
+            is_lzw: compression == LZW,
             // JPEG and WebP have an order of their own.
             is_reversed: first(file, tag::FILL_ORDER, 1)? == 2 && !matches!(compression, 7 | 50001),
             directory,
@@ -135,7 +147,10 @@ pub fn decode(mut bytes: Vec<u8>, layout: &Layout) -> Result<RgbImage, String> {
         .directory
         .set(&mut bytes, tag::PHOTOMETRIC, BLACK_IS_ZERO);
     if layout.is_reversed {
-        reverse_bits(&mut bytes, &layout.directory);
+        reverse_bits(&mut bytes, &layout.directory).map_err(unreadable)?;
+    }
+    if layout.is_lzw {
+        lengthen(&mut bytes, &layout.directory).map_err(unreadable)?;
     }
     let pixels = u64::from(layout.width) * u64::from(layout.height);
     let limit = usize::try_from(memory_limit(pixels)).unwrap_or(usize::MAX);
@@ -155,17 +170,17 @@ pub fn decode(mut bytes: Vec<u8>, layout: &Layout) -> Result<RgbImage, String> {
     to_rgb(layout, &mut samples, planes.planes > 1)
 }
 
+/// Tags of where strips and tiles lie, and of their lengths.
+const PIECES: [(u16, u16); 2] = [
+    (tag::STRIP_OFFSETS, tag::STRIP_BYTE_COUNTS),
+    (tag::TILE_OFFSETS, tag::TILE_BYTE_COUNTS),
+];
+
 /// Puts the bits of all strips or tiles into the usual order, which the tiff crate knows alone.
-fn reverse_bits(bytes: &mut [u8], directory: &Directory) {
-    let lists = [
-        (tag::STRIP_OFFSETS, tag::STRIP_BYTE_COUNTS),
-        (tag::TILE_OFFSETS, tag::TILE_BYTE_COUNTS),
-    ];
-    for (offsets, lengths) in lists {
-        let numbers = |tag| directory.numbers(&mut Cursor::new(&*bytes), tag);
-        let (Ok(offsets), Ok(lengths)) = (numbers(offsets), numbers(lengths)) else {
-            continue;
-        };
+fn reverse_bits(bytes: &mut [u8], directory: &Directory) -> std::io::Result<()> {
+    for (offsets, lengths) in PIECES {
+        let offsets = directory.numbers(&mut Cursor::new(&*bytes), offsets)?;
+        let lengths = directory.numbers(&mut Cursor::new(&*bytes), lengths)?;
         for (offset, length) in offsets.into_iter().zip(lengths) {
             let piece = offset as usize..(offset as usize).saturating_add(length as usize);
             for byte in bytes.get_mut(piece).unwrap_or_default() {
@@ -173,6 +188,27 @@ fn reverse_bits(bytes: &mut [u8], directory: &Directory) {
             }
         }
     }
+    Ok(())
+}
+
+/// Lets each strip or tile of LZW go on for some bytes, which nobody reads.
+///
+/// weezl 0.1.12 gives up with bytes in hand where its input ends, if it is asked for a row at a time: for tiles.
+fn lengthen(bytes: &mut Vec<u8>, directory: &Directory) -> std::io::Result<()> {
+    const MORE: u64 = 8;
+    for (offsets, lengths) in PIECES {
+        let offsets = directory.numbers(&mut Cursor::new(&*bytes), offsets)?;
+        let mut longer = directory.numbers(&mut Cursor::new(&*bytes), lengths)?;
+        for (offset, length) in offsets.into_iter().zip(&mut longer) {
+            // A truncated one must stay so.
+            if offset.saturating_add(*length) <= bytes.len() as u64 {
+                *length += MORE;
+            }
+        }
+        directory.set_numbers(bytes, lengths, &longer)?;
+    }
+    bytes.extend([0; MORE as usize]);
+    Ok(())
 }
 
 /// The file of a camera: a small copy first and the picture in a directory below, or the sensor's values.

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use image::RgbImage;
 use mozjpeg::{ColorSpace, Decompress};
-use mozjpeg_sys::{jpeg_common_struct, jpeg_error_mgr};
+use mozjpeg_sys::{JERR_FRACT_SAMPLE_NOTIMPL, jpeg_common_struct, jpeg_error_mgr};
 
 /// Bytes that libjpeg is given at a time where the end of the data matters.
 const PIECE: usize = 16;
@@ -80,9 +80,13 @@ fn errors() -> jpeg_error_mgr {
 extern "C-unwind" fn leave(info: &mut jpeg_common_struct) {
     // SAFETY: libjpeg calls it with the table that it was given.
     let number = unsafe { info.err.as_ref() }.map_or(0, |errors| errors.msg_code);
-    resume_unwind(Box::new(format!(
-        "damaged: its headers make no sense (libjpeg's error {number})"
-    )));
+    let reason = match number {
+        JERR_FRACT_SAMPLE_NOTIMPL => {
+            "JPEG of such sampling factors is not read: save it as PNG or as usual JPEG".to_owned()
+        }
+        number => format!("damaged: its headers make no sense (libjpeg's error {number})"),
+    };
+    resume_unwind(Box::new(reason));
 }
 
 /// A warning (level -1) that data is missing or makes no sense is an error; one about markers is none.
