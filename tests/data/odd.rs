@@ -37,7 +37,7 @@ fn difference(a: &RgbImage, b: &RgbImage) -> f64 {
 #[test]
 fn odd_pictures_are_shown_as_they_were_drawn() {
     let shown: BTreeMap<String, [[u8; 3]; 4]> = table("shown.json");
-    assert_eq!(shown.len(), 70);
+    assert_eq!(shown.len(), 71);
     let mut failures = Vec::new();
     for (name, colors) in shown {
         let expected = drawn(colors);
@@ -104,6 +104,23 @@ fn what_is_not_read_is_named_with_a_remedy() {
     assert_eq!(summary.pictures, 3, "{summary}");
     assert_eq!(summary.not_pictures, 1, "{summary}");
     assert_eq!(summary.skipped.len(), skipped.len() - 2, "{summary}");
+}
+
+/// As phones append pictures to panoramas, and as recovered files are run together.
+#[test]
+fn the_end_of_another_jpeg_is_not_that_of_the_first() {
+    let folder = TempFolder::new();
+    let whole = fs::read(fixture("rgb.jpg")).unwrap();
+    let other = fs::read(fixture("gray.jpg")).unwrap();
+    let expected = decode_rgb(&fixture("rgb.jpg"), MAX_PIXELS).unwrap();
+    let endless = [&whole[..whole.len() - 2], &other].concat();
+    let picture = decode_rgb(&folder.write("endless.jpg", endless), MAX_PIXELS).unwrap();
+    assert!(difference(&picture, &expected) < 1.0);
+    let scan = whole.windows(2).position(|pair| pair == [0xff, 0xda]);
+    let half = (scan.unwrap() + whole.len()) / 2;
+    let cut = folder.write("cut.jpg", [&whole[..half], &other].concat());
+    let message = decode_rgb(&cut, MAX_PIXELS).unwrap_err().to_string();
+    assert!(message.contains("truncated"), "{message}");
 }
 
 /// libjpeg paints what is missing gray, and warns; a warning is not heard in training.

@@ -103,7 +103,7 @@ impl Layout {
         let samples = first(file, tag::SAMPLES_PER_PIXEL, 1)?;
         let formats = numbers(file, tag::SAMPLE_FORMAT)?;
         check_samples(bits, formats.first().copied().unwrap_or(1))?;
-        if samples * bits > MOST_BYTES_PER_PIXEL * 8 {
+        if samples.saturating_mul(bits) > MOST_BYTES_PER_PIXEL * 8 {
             return Err(not_read(&format!(
                 "{samples} samples of {bits} bits a pixel"
             )));
@@ -167,7 +167,7 @@ pub fn decode(mut bytes: Vec<u8>, layout: &Layout) -> Result<RgbImage, String> {
     if samples.as_buffer(0).byte_len() < planes.complete_len {
         return Err(in_words(TiffError::LimitsExceeded));
     }
-    to_rgb(layout, &mut samples, planes.planes > 1)
+    to_rgb(layout, samples, planes.planes > 1)
 }
 
 /// Tags of where strips and tiles lie, and of their lengths.

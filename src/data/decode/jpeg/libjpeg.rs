@@ -9,6 +9,7 @@ use image::RgbImage;
 use mozjpeg::{ColorSpace, Decompress};
 use mozjpeg_sys::{JERR_FRACT_SAMPLE_NOTIMPL, jpeg_common_struct, jpeg_error_mgr};
 
+pub const NO_END: &str = "truncated: its end marker is missing";
 /// Bytes that libjpeg is given at a time where the end of the data matters.
 const PIECE: usize = 16;
 /// So many equal bytes at the end of the data are those of a file that was never written to its end.
@@ -43,7 +44,7 @@ pub fn decode(bytes: &[u8], components: usize, is_complete: bool) -> Result<RgbI
             .take(2 * FILLED)
             .any(|window| window.iter().all(|byte| *byte == window[0]));
         if picture.is_err() || data.len() == bytes.len() || is_filled {
-            return Err("truncated: its end marker is missing".to_owned());
+            return Err(NO_END.to_owned());
         }
     }
     picture

@@ -8,10 +8,18 @@ use super::{Alpha, Color, Layout};
 /// The picture that `samples` are, in one plane or in one for each.
 pub fn to_rgb(
     layout: &Layout,
-    samples: &mut DecodingResult,
+    samples: DecodingResult,
     is_planar: bool,
 ) -> Result<RgbImage, String> {
-    check_range(samples)?;
+    check_range(&samples)?;
+    let is_rgb = (&layout.color, layout.samples, layout.bits) == (&Color::Rgb, 3, 8);
+    let samples = match samples {
+        DecodingResult::U8(values) if is_rgb && !is_planar => {
+            return RgbImage::from_raw(layout.width, layout.height, values)
+                .ok_or_else(|| "damaged: rows are missing".to_owned());
+        }
+        samples => samples,
+    };
     let (width, height) = (layout.width as usize, layout.height as usize);
     // Rows of less than 8 bits are padded to whole bytes.
     let row_samples = |samples: usize| match layout.bits {
@@ -27,11 +35,11 @@ pub fn to_rgb(
             for plane in 0..layout.samples {
                 let start = (plane * height + y) * length;
                 let target = unpacked.iter_mut().skip(plane).step_by(layout.samples);
-                unpack(samples, start, layout, target);
+                unpack(&samples, start, layout, target);
             }
         } else {
             let start = y * row_samples(layout.samples);
-            unpack(samples, start, layout, unpacked.iter_mut());
+            unpack(&samples, start, layout, unpacked.iter_mut());
         }
         for (pixel, out) in unpacked
             .chunks_exact(layout.samples)
@@ -107,7 +115,10 @@ fn of_float(value: f32) -> u8 {
 /// A pixel on white.
 fn color(layout: &Layout, pixel: &[u8]) -> [u8; 3] {
     let most = (1_u32 << layout.bits.min(8)) - 1;
-    let full = |value: u8| (u32::from(value) * 255 + most / 2) / most;
+    let full = |value: u8| match most {
+        255 => value.into(),
+        most => (u32::from(value) * 255 + most / 2) / most,
+    };
     let at = |at: usize| full(pixel[at]);
     let rgb = match &layout.color {
         Color::Gray { is_inverted: true } => [255 - at(0); 3],
