@@ -29,6 +29,9 @@ const DECODER_BYTES_PER_PIXEL: u64 = 16;
 /// Memory a decoder may take on top, for tables and rows.
 const DECODER_BYTES: u64 = 64 << 20;
 
+/// What is said of a file whose decoder would go beyond.
+const MORE_MEMORY: &str = "damaged: it takes more memory than its pixels do";
+
 /// The picture in `path` as 8-bit RGB.
 ///
 /// Gray becomes three equal channels, 16 bits and floats of 0 to 1 are scaled to 8 bits, transparency is composed on
@@ -140,6 +143,7 @@ pub(super) fn in_words(error: ImageError) -> String {
             "it is of a kind that is not read ({}): save it as PNG or JPEG",
             printable(error.to_string().trim_end())
         ),
+        ImageError::Limits(_) => MORE_MEMORY.to_owned(),
         error => format!("damaged: {}", printable(error.to_string().trim_end())),
     }
 }

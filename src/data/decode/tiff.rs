@@ -14,8 +14,8 @@ use tiff::{TiffError, TiffFormatError};
 
 use self::samples::to_rgb;
 use super::directory::{Directory, tag};
-use super::memory_limit;
 use super::orientation::of_number;
+use super::{MORE_MEMORY, memory_limit};
 use crate::data::kind::raw_photo;
 use crate::error::printable;
 
@@ -341,7 +341,7 @@ fn in_words(error: TiffError) -> String {
             "a layout of its own ({})",
             printable(error.to_string())
         )),
-        TiffError::LimitsExceeded => "it takes more memory than its pixels do".to_owned(),
+        TiffError::LimitsExceeded => MORE_MEMORY.to_owned(),
         error => printable(error.to_string()),
     }
 }
