@@ -21,6 +21,12 @@ mod loading;
 mod memory;
 #[path = "data/mutations.rs"]
 mod mutations;
+#[path = "data/odd.rs"]
+mod odd;
+#[path = "data/orientations.rs"]
+mod orientations;
+#[path = "data/pillow.rs"]
+mod pillow;
 #[path = "data/skipping.rs"]
 mod skipping;
 #[path = "data/thumbnails.rs"]

@@ -1,7 +1,14 @@
 //! A picture file as 8-bit RGB: any color type, transparency on white, upright.
 
+mod directory;
+mod gif;
+mod jpeg;
+mod orientation;
+mod png;
+mod tiff;
+
 use std::fs::File;
-use std::io::{Cursor, Read};
+use std::io::{Cursor, ErrorKind, Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -10,26 +17,36 @@ use image::{
     DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage, RgbaImage,
 };
 
-use super::header::{HEADER_BYTES, check_length, jpeg_is_complete, sniff, webp_exif_fits};
+use super::header::{HEADER_BYTES, check_length};
+use super::kind::sniff;
 use crate::error::{Error, Result, printable};
+
+pub(super) use gif::screen as gif_screen;
+pub(super) use jpeg::check_frame;
 
 /// Memory a decoder may take per pixel: RGBA of 16 bits, twice (GIF and WebP compose frames on a canvas).
 const DECODER_BYTES_PER_PIXEL: u64 = 16;
 /// Memory a decoder may take on top, for tables and rows.
 const DECODER_BYTES: u64 = 64 << 20;
 
+/// What is said of a file whose decoder would go beyond.
+const MORE_MEMORY: &str = "damaged: it takes more memory than its pixels do";
+
 /// The picture in `path` as 8-bit RGB.
 ///
-/// Gray becomes three equal channels, 16 bits are scaled to 8, transparency is composed on white, a palette is looked
-/// up, CMYK is taken as Adobe's (inverted, as browsers do), and EXIF orientation is applied. Of an animation it is the
-/// first frame. Color profiles are ignored, as by torchvision.
+/// Gray becomes three equal channels, 16 bits and floats of 0 to 1 are scaled to 8 bits, transparency is composed on
+/// white (TIFF's premultiplied kind too), a palette is looked up, CMYK is taken as Adobe's in JPEG files (inverted, as
+/// browsers do) and as ink in TIFF files, and the orientation of EXIF data is applied, wherever in the file they lie. Of
+/// an animation it is the first frame, which widens its screen where it is larger; of a TIFF file the first page. Color
+/// profiles are ignored, as by torchvision.
 ///
 /// # Shapes
 /// H x W x 3, row-major.
 ///
 /// # Errors
-/// The file cannot be read, is no picture, is truncated or damaged, has more than `max_pixels` pixels, or is longer
-/// than any such picture.
+/// The file cannot be read, is no picture, is of a kind that is not read (cameras' raw files, HEIC, TIFF with whole
+/// numbers of 32 bits, ...), is truncated or damaged, has more than `max_pixels` pixels, or is longer than any such
+/// picture.
 pub fn decode_rgb(path: &Path, max_pixels: u64) -> Result<RgbImage> {
     let length = check_length(path, max_pixels)?;
     let mut bytes = Vec::with_capacity(length as usize);
@@ -38,7 +55,7 @@ pub fn decode_rgb(path: &Path, max_pixels: u64) -> Result<RgbImage> {
         .and_then(|file| file.take(memory_limit(max_pixels)).read_to_end(&mut bytes))
         .map_err(Error::io(path))?;
     // A decoder that panics on a damaged file must cost that file only.
-    catch_unwind(AssertUnwindSafe(|| decode_bytes(&bytes, max_pixels)))
+    catch_unwind(AssertUnwindSafe(|| decode_bytes(bytes, max_pixels)))
         .unwrap_or_else(|_| Err("the decoder failed on it".to_owned()))
         .map_err(|reason| Error::data(path, reason))
 }
@@ -64,43 +81,71 @@ pub(super) fn memory_limit(pixels: u64) -> u64 {
         .saturating_add(DECODER_BYTES)
 }
 
-fn decode_bytes(bytes: &[u8], max_pixels: u64) -> std::result::Result<RgbImage, String> {
-    let format = sniff(bytes).ok_or("not a picture")?;
-    if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
-        return Err("truncated: its end marker is missing".to_owned());
+/// Width and height of a TIFF file's first page; the reason if it is not read.
+pub(super) fn tiff_size(file: &mut (impl Read + Seek)) -> std::result::Result<[u32; 2], String> {
+    let layout = tiff::Layout::read(file)?;
+    Ok([layout.width, layout.height])
+}
+
+fn decode_bytes(mut bytes: Vec<u8>, max_pixels: u64) -> std::result::Result<RgbImage, String> {
+    let format = sniff(&bytes).ok_or("not a picture")?;
+    let orientation = orientation::of_file(&bytes, format);
+    match format {
+        ImageFormat::Tiff => {
+            let layout = tiff::Layout::read(&mut Cursor::new(&bytes))?;
+            return match unusable_size(layout.width, layout.height, max_pixels) {
+                Some(reason) => Err(reason),
+                None => Ok(turned(tiff::decode(bytes, &layout)?, layout.orientation)),
+            };
+        }
+        ImageFormat::Jpeg => {
+            if let Some(picture) = jpeg::decode(&bytes, max_pixels)? {
+                return Ok(turned(picture, orientation));
+            }
+        }
+        ImageFormat::Png => png::complete(&mut bytes),
+        ImageFormat::Gif => gif::widen_screen(&mut bytes),
+        _ => {}
     }
     let mut limits = Limits::no_limits();
     // Until the size is known; what a compressed color profile of a PNG file may inflate to.
     limits.max_alloc = Some(HEADER_BYTES);
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes.as_slice()), format);
     reader.limits(limits.clone());
-    let mut decoder = reader.into_decoder().map_err(one_line)?;
+    let mut decoder = reader.into_decoder().map_err(in_words)?;
     let (width, height) = decoder.dimensions();
     if let Some(reason) = unusable_size(width, height, max_pixels) {
         return Err(reason);
     }
     limits.max_alloc = Some(memory_limit(u64::from(width) * u64::from(height)));
-    decoder.set_limits(limits).map_err(one_line)?;
-    // Damaged metadata is no reason to drop a picture.
-    let orientation = if format != ImageFormat::WebP || webp_exif_fits(bytes) {
-        decoder.orientation().ok()
-    } else {
-        None
+    decoder.set_limits(limits).map_err(in_words)?;
+    let picture = DynamicImage::from_decoder(decoder).map_err(in_words)?;
+    let picture = match picture.color().has_alpha() {
+        true => on_white(&picture.into_rgba8()),
+        false => picture.into_rgb8(),
     };
-    let orientation = orientation.unwrap_or(Orientation::NoTransforms);
-    let picture = DynamicImage::from_decoder(decoder).map_err(one_line)?;
-    let mut picture = if picture.color().has_alpha() {
-        DynamicImage::ImageRgb8(on_white(&picture.into_rgba8()))
-    } else {
-        DynamicImage::ImageRgb8(picture.into_rgb8())
-    };
-    picture.apply_orientation(orientation);
-    Ok(picture.into_rgb8())
+    Ok(turned(picture, orientation))
 }
 
-/// What a decoder says; some of it comes from the file.
-fn one_line(error: ImageError) -> String {
-    printable(error.to_string().trim_end())
+fn turned(picture: RgbImage, orientation: Orientation) -> RgbImage {
+    let mut picture = DynamicImage::ImageRgb8(picture);
+    picture.apply_orientation(orientation);
+    picture.into_rgb8()
+}
+
+/// What a decoder of `image` says; some of it comes from the file.
+pub(super) fn in_words(error: ImageError) -> String {
+    match error {
+        ImageError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            "truncated: it ends too early".to_owned()
+        }
+        ImageError::Unsupported(error) => format!(
+            "it is of a kind that is not read ({}): save it as PNG or JPEG",
+            printable(error.to_string().trim_end())
+        ),
+        ImageError::Limits(_) => MORE_MEMORY.to_owned(),
+        error => format!("damaged: {}", printable(error.to_string().trim_end())),
+    }
 }
 
 /// `picture` on a white ground.

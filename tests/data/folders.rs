@@ -78,6 +78,7 @@ fn a_flat_folder_is_one_unlabeled_set() {
 fn what_is_no_usable_picture_is_counted_and_named() {
     let folder = TempFolder::new();
     folder.copy("a/good.txt", "rgb.png");
+    folder.write("a/notes.txt", "This is a text.");
     folder.write("a/text.png", "This is a text.");
     folder.write("a/empty.jpg", "");
     folder.copy("a/bomb.png", "bomb.png");
@@ -89,19 +90,29 @@ fn what_is_no_usable_picture_is_counted_and_named() {
     let pictures = scan(&folder).unwrap();
     assert_eq!(names(&folder, &pictures), ["a/good.txt"]);
     let summary = pictures.summary();
-    assert_eq!(summary.not_pictures, 2);
+    assert_eq!(summary.not_pictures, 1);
     let skipped: Vec<_> = summary
         .skipped
         .iter()
         .map(|(path, _)| path.file_name().unwrap())
         .collect();
-    assert_eq!(skipped, ["bomb.png", "cut.jpg", "cut.png", "headless.jpg"]);
+    let expected = [
+        "bomb.png",
+        "cut.jpg",
+        "cut.png",
+        "empty.jpg",
+        "headless.jpg",
+        "text.png",
+    ];
+    assert_eq!(skipped, expected);
     let text = summary.to_string();
     for reason in [
         "more than max_pixels",
         "ends too early",
         "no frame before",
-        "4 skipped",
+        "empty.jpg: empty",
+        "text.png: a text or web page",
+        "6 skipped",
     ] {
         assert!(text.contains(reason), "{reason}: {text}");
     }

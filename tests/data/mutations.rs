@@ -67,6 +67,17 @@ fn sound_files() -> Vec<(String, Vec<u8>)> {
         "progressive.jpg",
         "cmyk.jpg",
         "orientation_6.jpg",
+        "../odd/scans_422_restart.jpg",
+        "../odd/arithmetic.jpg",
+        "../odd/trailer_for_end.jpg",
+        "../odd/cmyk_scans.jpg",
+        "../odd/raw_profile_exif_6.png",
+        "../odd/frame_larger_than_screen.gif",
+        "../odd/big.tif",
+        "../odd/palette_4_bits.tif",
+        "../odd/cmyk_planes.tif",
+        "../odd/lzw_tiles.tif",
+        "../odd/ycbcr_jpeg.tif",
     ] {
         files.push((name.to_owned(), fs::read(fixture(name)).unwrap()));
     }
