@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ibot::data::PictureSource as _;
 use ibot::data::decode::decode_rgb;
+use ibot::data::drawing::write_drawing;
 use ibot::embedding::FeatureKind;
 use ibot::error::printable;
 use ibot::eval::{KMeansConfig, adjusted_rand_index, k_means, normalized_mutual_information};
@@ -192,16 +193,8 @@ pub fn save_sheet(
         .iter()
         .map(|(picture, caption)| Captioned { picture, caption })
         .collect();
-    save_png(file, &contact_sheet(title, &captioned, columns, side))?;
+    write_drawing(file, &contact_sheet(title, &captioned, columns, side))?;
     Ok(paths.len() - captioned.len())
-}
-
-/// Writes a PNG.
-pub fn save_png(file: &Path, picture: &image::RgbImage) -> Result<()> {
-    picture.save(file).map_err(|error| match error {
-        image::ImageError::IoError(source) => Error::io(file)(source),
-        other => Error::io(file)(std::io::Error::other(other)),
-    })
 }
 
 impl Report {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ibot::data::decode::decode_rgb;
+use ibot::data::drawing::write_drawing;
 use ibot::embedding::Embedder;
 use ibot::error::printable;
 use ibot::eval::{mutual_matches, patch_pca_rgb};
@@ -11,7 +12,6 @@ use ibot::{Error, Result};
 use image::RgbImage;
 use serde::Serialize;
 
-use super::cluster::save_png;
 use super::curves::curves;
 use super::destination;
 use super::model::ModelArgs;
@@ -117,7 +117,7 @@ impl VisualizeArgs {
 impl Drawing {
     fn show(&mut self, name: &str, picture: &RgbImage) -> Result<()> {
         let file = self.out.join(format!("{name}.png"));
-        save_png(&file, picture)?;
+        write_drawing(&file, picture)?;
         self.page.picture(name, &file)?;
         self.written.files.push(file);
         Ok(())

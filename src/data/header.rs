@@ -7,6 +7,7 @@ use std::path::Path;
 use image::{ImageFormat, ImageReader, Limits};
 
 use super::decode::{check_frame, gif_screen, in_words, memory_limit, tiff_size};
+use super::drawing::{HEAD_BYTES, is_drawing};
 use super::kind::{MAGIC_BYTES, is_named_raw, raw_photo, sniff, why_not};
 use crate::error::{Error, Result};
 
@@ -67,6 +68,11 @@ pub fn read_header(path: &Path, max_pixels: u64) -> Result<Option<Header>> {
                 _ => Error::io(path)(error),
             }
         })?,
+        ImageFormat::Png if is_own_drawing(&mut file).map_err(Error::io(path))? => {
+            return Err(unreadable(
+                "a sheet or map that ibot drew, no picture to learn from".to_owned(),
+            ));
+        }
         ImageFormat::Tiff if is_named_raw(path) => return Err(unreadable(raw_photo())),
         ImageFormat::Tiff => tiff_size(&mut file).map_err(unreadable)?,
         ImageFormat::Gif => gif_screen(file.take(HEADER_BYTES))
@@ -87,6 +93,14 @@ pub fn read_header(path: &Path, max_pixels: u64) -> Result<Option<Header>> {
         width,
         height,
     }))
+}
+
+/// Whether a PNG file is a drawing of this program; the file is at its start before and after.
+fn is_own_drawing(file: &mut BufReader<File>) -> std::io::Result<bool> {
+    let mut head = Vec::new();
+    file.take(HEAD_BYTES).read_to_end(&mut head)?;
+    file.rewind()?;
+    Ok(is_drawing(&head))
 }
 
 /// The length of a file; refuses what is none, or none any more, and one longer than its decoder's memory may be.

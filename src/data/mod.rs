@@ -1,7 +1,8 @@
 //! Pictures: an image folder, their decoding, the random views of them, and a loader that prepares batches ahead.
 //!
 //! - [`folder`]: what a folder holds, found by content; `layout`: which of its folders are classes; `summary`: that in words
-//! - [`header`]: the first bytes of a picture file; `kind`: what they say it is, and why others are left out
+//! - [`header`]: the first bytes of a picture file; `kind`: what they say it is, and why others are left out;
+//!   [`drawing`]: the mark of what this program draws
 //! - [`decode`]: a picture file as 8-bit RGB; `thumbnails`: large ones reduced, and kept from one epoch to the next
 //! - [`augment`]: the settings; [`crop`], [`photometric`]: the operations; [`view`]: one random view
 //! - `pool`: worker threads that give batches in order; [`loader`]: batches to train on; [`evaluation`]: to evaluate
@@ -13,6 +14,7 @@ pub mod bench;
 pub mod crop;
 pub mod decode;
 pub mod demo;
+pub mod drawing;
 pub mod evaluation;
 pub mod folder;
 pub mod header;

@@ -211,6 +211,25 @@ fn an_index_says_what_is_gone() {
     assert!(text.contains("none of its 10 pictures is there"), "{text}");
 }
 
+/// Maps may be drawn anywhere, also where the next scan finds them.
+#[test]
+fn what_ibot_drew_is_no_picture() {
+    let trained = trained("drawings");
+    let (image, out) = (
+        format!("{}/odd/1.png", trained.data),
+        format!("{}/maps", trained.data),
+    );
+    let visualize = trained.arguments("visualize", &["--image", &image, "--out", &out]);
+    assert!(ibot(&visualize).status.success());
+    let knn = trained.arguments("knn", &["--data", &trained.data, "--k", "1"]);
+    let text = stdout(&ibot(&knn));
+    assert!(
+        text.contains("10 pictures (10 png) in 2 classes (even, odd)"),
+        "{text}"
+    );
+    assert!(text.contains("a sheet or map that ibot drew"), "{text}");
+}
+
 /// Ctrl-C in `ibot embed` keeps what was made, under another name than that of the whole.
 #[cfg(unix)]
 #[test]

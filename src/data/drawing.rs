@@ -1,0 +1,69 @@
+//! The mark of the PNG files that this program draws: a contact sheet or a map of attention, written into a folder of
+//! pictures, is none of them the next time.
+
+use std::io::BufWriter;
+use std::path::Path;
+
+use image::RgbImage;
+use png::{BitDepth, ColorType, EncodingError};
+
+use crate::error::{Error, Result};
+
+/// Keyword and text of PNG's own chunk for what wrote a file.
+const SOFTWARE: (&str, &str) = ("Software", "ibot");
+/// Where that chunk begins: behind the signature and IHDR.
+const AT: usize = 33;
+/// Bytes of a file that [`is_drawing`] looks at: length, name and content of the chunk too.
+pub(super) const HEAD_BYTES: u64 = 33 + 8 + 13;
+
+/// Writes a PNG with the mark.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn write_drawing(path: &Path, picture: &RgbImage) -> Result<()> {
+    let file = std::fs::File::create(path).map_err(Error::io(path))?;
+    let write = || {
+        let (width, height) = picture.dimensions();
+        let mut encoder = png::Encoder::new(BufWriter::new(file), width, height);
+        encoder.set_color(ColorType::Rgb);
+        encoder.set_depth(BitDepth::Eight);
+        encoder.add_text_chunk(SOFTWARE.0.to_owned(), SOFTWARE.1.to_owned())?;
+        let mut writer = encoder.write_header()?;
+        writer.write_image_data(picture.as_raw())?;
+        writer.finish()
+    };
+    write().map_err(|error| match error {
+        EncodingError::IoError(source) => Error::io(path)(source),
+        other => Error::io(path)(std::io::Error::other(other)),
+    })
+}
+
+/// Whether a PNG file that begins with `head` is such a drawing.
+pub(super) fn is_drawing(head: &[u8]) -> bool {
+    let (keyword, text) = SOFTWARE;
+    let content = [keyword.as_bytes(), b"\0", text.as_bytes()].concat();
+    let chunk = [&(content.len() as u32).to_be_bytes()[..], b"tEXt", &content].concat();
+    head.get(AT..)
+        .is_some_and(|chunks| chunks.starts_with(&chunk))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drawing_is_known_again_and_another_png_is_none() {
+        let folder = std::env::temp_dir().join(format!("ibot-drawing-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let picture = RgbImage::from_fn(7, 5, |x, y| image::Rgb([x as u8 * 30, y as u8 * 40, 9]));
+        let [drawing, photo] = ["drawing.png", "photo.png"].map(|name| folder.join(name));
+        write_drawing(&drawing, &picture).unwrap();
+        picture.save(&photo).unwrap();
+        let head = |path| std::fs::read(path).unwrap()[..HEAD_BYTES as usize].to_vec();
+        assert!(is_drawing(&head(&drawing)) && !is_drawing(&head(&photo)));
+        assert!(!is_drawing(&head(&drawing)[..50]));
+        assert_eq!(image::open(&drawing).unwrap().into_rgb8(), picture);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
