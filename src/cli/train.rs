@@ -56,7 +56,8 @@ pub struct TrainArgs {
     /// Goes on with the run in a folder, with its own settings, data and backend.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["out", "preset", "config"])]
     resume: Option<PathBuf>,
-    /// Goes on with a run although settings, data or backend are not as they were; says which.
+    /// Goes on with a run although settings, data or backend are not as they were, and says which; begins anew in a folder
+    /// with work in it and no checkpoint to go on from, and says what that replaces.
     #[arg(long = "override")]
     allow_changes: bool,
     /// Interval of checkpoints in steps (200) or time (30s, 10m, 2h).

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::PictureSource;
 use super::augment::AugmentConfig;
@@ -67,8 +68,18 @@ impl EvalBatches {
         self.pool.task().pictures.take_skipped()
     }
 
-    fn advance(&mut self) -> Result<Option<EvalBatch>> {
-        while let Some(mut made) = self.pool.take()? {
+    /// The next batch; not once `stop` is raised, which is [`Error::Stopped`] and the end.
+    pub fn next_until(&mut self, stop: &AtomicBool) -> Option<Result<EvalBatch>> {
+        if self.is_over {
+            return None;
+        }
+        let batch = self.advance(stop).transpose();
+        self.is_over = !matches!(batch, Some(Ok(_)));
+        batch
+    }
+
+    fn advance(&mut self, stop: &AtomicBool) -> Result<Option<EvalBatch>> {
+        while let Some(mut made) = self.pool.take(stop)? {
             let pictures = &self.pool.task().pictures;
             let view_len = self.pool.task().augment.view_len();
             let mut pixels = made.views.pop().unwrap_or_default();
@@ -101,12 +112,7 @@ impl Iterator for EvalBatches {
     type Item = Result<EvalBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.is_over {
-            return None;
-        }
-        let batch = self.advance().transpose();
-        self.is_over = !matches!(batch, Some(Ok(_)));
-        batch
+        self.next_until(&AtomicBool::new(false))
     }
 }
 

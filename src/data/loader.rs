@@ -1,6 +1,7 @@
 //! Batches to train on: shuffled every epoch, augmented and masked ahead of the model.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -159,7 +160,15 @@ impl Loader {
     /// # Errors
     /// No picture can be decoded, or a worker panicked; every later call fails as well.
     pub fn next_batch(&mut self) -> Result<Batch> {
-        let made = self.pool.take()?;
+        self.next_batch_until(&AtomicBool::new(false))
+    }
+
+    /// [`Loader::next_batch`], which does not wait once `stop` is raised.
+    ///
+    /// # Errors
+    /// Those of [`Loader::next_batch`]; [`Error::Stopped`], after which the batch is still to be had.
+    pub fn next_batch_until(&mut self, stop: &AtomicBool) -> Result<Batch> {
+        let made = self.pool.take(stop)?;
         let made = made.ok_or_else(|| Error::Loader("the loader is at its end".to_owned()))?;
         let (epoch, index) = (made.number / self.batches, made.number % self.batches);
         let task = self.pool.task();

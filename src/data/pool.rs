@@ -7,10 +7,15 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle, available_parallelism};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
+
+/// How often a wait for a batch looks whether to stop, as the flag wakes nobody.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What the workers make.
 pub(super) trait Task: Send + Sync + 'static {
@@ -149,13 +154,17 @@ impl<T: Task> Pool<T> {
         &self.shared.task
     }
 
-    /// The next batch, in order; None past the last. Waits for it.
+    /// The next batch, in order; None past the last. Waits for it, but not once `stop` is raised.
     ///
     /// # Errors
-    /// The first error or panic of a worker; after it, that the loader has stopped.
-    pub fn take(&mut self) -> Result<Option<Made>> {
+    /// The first error or panic of a worker; after it, that the loader has stopped. [`Error::Stopped`], after which the
+    /// batch is still to be had.
+    pub fn take(&mut self, stop: &AtomicBool) -> Result<Option<Made>> {
         let mut state = lock(&self.shared.state);
         loop {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Stopped);
+            }
             if let Some(error) = state.failure.take() {
                 return Err(error);
             }
@@ -172,7 +181,7 @@ impl<T: Task> Pool<T> {
             if state.is_over && state.open.is_empty() {
                 return Ok(None);
             }
-            state = wait(&self.shared.made, state);
+            state = wait_at_most(LOOK, &self.shared.made, state);
         }
     }
 }
@@ -320,6 +329,15 @@ fn panicked(panic: &(dyn Any + Send), what: &str) -> Error {
 fn lock<S>(mutex: &Mutex<S>) -> MutexGuard<'_, S> {
     // A panic elsewhere becomes an error of its own; what the lock guards stays consistent.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn wait_at_most<'a>(
+    time: Duration,
+    condition: &Condvar,
+    state: MutexGuard<'a, State>,
+) -> MutexGuard<'a, State> {
+    let waited = condition.wait_timeout(state, time);
+    waited.unwrap_or_else(PoisonError::into_inner).0
 }
 
 fn wait<'a>(condition: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {

@@ -1,7 +1,7 @@
 //! Frozen features of an image folder.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
@@ -83,10 +83,8 @@ pub fn extract_features<B: Backend, M: Backbone<B>>(
         labels: Vec::new(),
     };
     let root = folder.root().to_path_buf();
-    for batch in eval_batches(folder, augment, batch_size, 0)? {
-        if stop.load(Ordering::Relaxed) {
-            return Err(Error::Stopped);
-        }
+    let mut batches = eval_batches(folder, augment, batch_size, 0)?;
+    while let Some(batch) = batches.next_until(stop) {
         let batch = batch?;
         let count = batch.labels.len();
         let pixels = TensorData::new(batch.pixels, [count, 3, side, side]);

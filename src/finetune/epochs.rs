@@ -142,7 +142,10 @@ impl<'a> Epochs<'a> {
         let (mut loss, mut correct, mut pictures) = (0.0, 0, 0);
         let mut learning_rate = 0.0;
         for _ in 0..self.schedule.steps_per_epoch {
-            let batch = self.loader.next_batch()?;
+            let batch = match self.loader.next_batch_until(self.run.stop) {
+                Err(Error::Stopped) => return Err(self.interrupted(&trainer)),
+                batch => batch?,
+            };
             self.note_skipped(self.loader.take_skipped(), observer);
             let labels = known(&batch.labels)?;
             let pixels = batch.views.into_iter().next().unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use burn::tensor::{Tensor, TensorData};
 
@@ -101,11 +101,11 @@ impl Evaluator<'_> {
             self.workers,
         )?;
         let mut score = Score::default();
-        for batch in batches.by_ref() {
-            let batch = batch?;
-            if self.stop.load(Ordering::Relaxed) {
-                return Ok(None);
-            }
+        while let Some(batch) = batches.next_until(self.stop) {
+            let batch = match batch {
+                Err(Error::Stopped) => return Ok(None),
+                batch => batch?,
+            };
             let labels = known(&batch.labels)?;
             let pixels = TensorData::new(batch.pixels, [labels.len(), 3, side, side]);
             let logits = classifier.logits(Tensor::<B, 4>::from_data(pixels, device));

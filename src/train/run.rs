@@ -52,7 +52,8 @@ pub struct RunRequest {
     pub checkpoint_every: Every,
     /// Which checkpoints stay.
     pub keep: Keep,
-    /// Whether a run goes on with other settings than it began with.
+    /// Whether a run goes on with other settings or pictures than it began with, and begins anew where it has work and no
+    /// checkpoint.
     pub allow_changes: bool,
     /// What to do when the run is sick.
     pub on_sick: OnSick,

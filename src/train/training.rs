@@ -108,6 +108,12 @@ impl<'a> Training<'a> {
             self.note_skipped(observer);
             match sound {
                 Ok(()) => {}
+                // it would have waited for pictures
+                Err(Error::Stopped) => {
+                    self.checkpoint(&trainer)?;
+                    observer.checkpoint(self.step);
+                    return Err(self.interrupted());
+                }
                 Err(error @ Error::NotFinite { .. }) if self.may_roll_back() => {
                     trainer = self.roll_back(trainer, &error.to_string(), observer)?;
                     continue;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ibot::Error;
@@ -341,4 +341,36 @@ fn local_views_follow_the_global_ones() {
             }
         }
     }
+}
+
+/// Who waits for a slow picture can stop, and go on later with the batch that was waited for.
+#[test]
+fn a_wait_for_a_batch_can_be_stopped() {
+    let is_open = Arc::new(AtomicBool::new(false));
+    let gate = is_open.clone();
+    let source = MadePictures::with(4, move |_| {
+        while !gate.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    });
+    let mut found = loader(Arc::new(source), &config(2, 1), Position::default());
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(50));
+            stop.store(true, Ordering::Relaxed);
+        });
+        let stopped = found.next_batch_until(&stop);
+        assert!(matches!(stopped, Err(Error::Stopped)));
+    });
+    is_open.store(true, Ordering::Relaxed);
+    let source = Arc::new(MadePictures::new(4));
+    let mut expected = loader(source.clone(), &config(2, 1), Position::default());
+    assert_eq!(take(&mut found, 2), take(&mut expected, 2));
+
+    let mut batches = eval_batches(source, &train_views().augment, 2, 1).unwrap();
+    let stopped = batches.next_until(&AtomicBool::new(true));
+    assert!(matches!(stopped, Some(Err(Error::Stopped))));
+    assert!(batches.next().is_none());
 }

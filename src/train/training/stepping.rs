@@ -58,7 +58,7 @@ impl Training<'_> {
         trainer: Trainer<B, M>,
     ) -> (Trainer<B, M>, Result<Made<B>>) {
         let started = Instant::now();
-        let batch = match self.loader.next_batch() {
+        let batch = match self.loader.next_batch_until(self.run.stop) {
             Ok(batch) => batch,
             Err(error) => return (trainer, Err(error)),
         };
