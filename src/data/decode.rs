@@ -18,7 +18,7 @@ use image::{
 };
 
 use super::header::{HEADER_BYTES, check_length};
-use super::kind::sniff;
+use super::kind::{MAGIC_BYTES, kind};
 use crate::error::{Error, Result, printable};
 
 pub(super) use gif::screen as gif_screen;
@@ -54,8 +54,11 @@ pub fn decode_rgb(path: &Path, max_pixels: u64) -> Result<RgbImage> {
         // It may have grown.
         .and_then(|file| file.take(memory_limit(max_pixels)).read_to_end(&mut bytes))
         .map_err(Error::io(path))?;
+    let magic = &bytes[..bytes.len().min(MAGIC_BYTES as usize)];
+    let format = kind(path, magic).and_then(|format| format.ok_or("not a picture".to_owned()));
+    let format = format.map_err(|reason| Error::data(path, reason))?;
     // A decoder that panics on a damaged file must cost that file only.
-    catch_unwind(AssertUnwindSafe(|| decode_bytes(bytes, max_pixels)))
+    catch_unwind(AssertUnwindSafe(|| decode_bytes(bytes, format, max_pixels)))
         .unwrap_or_else(|_| Err("the decoder failed on it".to_owned()))
         .map_err(|reason| Error::data(path, reason))
 }
@@ -87,8 +90,11 @@ pub(super) fn tiff_size(file: &mut (impl Read + Seek)) -> std::result::Result<[u
     Ok([layout.width, layout.height])
 }
 
-fn decode_bytes(mut bytes: Vec<u8>, max_pixels: u64) -> std::result::Result<RgbImage, String> {
-    let format = sniff(&bytes).ok_or("not a picture")?;
+fn decode_bytes(
+    mut bytes: Vec<u8>,
+    format: ImageFormat,
+    max_pixels: u64,
+) -> std::result::Result<RgbImage, String> {
     let orientation = orientation::of_file(&bytes, format);
     match format {
         ImageFormat::Tiff => {

@@ -8,7 +8,7 @@ use image::{ImageFormat, ImageReader, Limits};
 
 use super::decode::{check_frame, gif_screen, in_words, memory_limit, tiff_size};
 use super::drawing::{HEAD_BYTES, is_drawing};
-use super::kind::{MAGIC_BYTES, is_named_raw, raw_photo, sniff, why_not};
+use super::kind::{MAGIC_BYTES, kind};
 use crate::error::{Error, Result};
 
 /// A header that needs more memory than this, or that ends later in the file, is no header.
@@ -44,15 +44,12 @@ pub fn read_header(path: &Path, max_pixels: u64) -> Result<Option<Header>> {
         .take(MAGIC_BYTES)
         .read_to_end(&mut magic)
         .map_err(Error::io(path))?;
-    let Some(format) = sniff(&magic) else {
-        return match why_not(path, &magic) {
-            Some(reason) => Err(Error::data(path, reason)),
-            None => Ok(None),
-        };
+    let unreadable = |reason: String| Error::data(path, reason);
+    let Some(format) = kind(path, &magic).map_err(unreadable)? else {
+        return Ok(None);
     };
     let length = check_length(path, max_pixels)?;
     file.rewind().map_err(Error::io(path))?;
-    let unreadable = |reason: String| Error::data(path, reason);
     let [width, height] = match format {
         // The decoder of `image` reads the whole file first: 100 kB instead of 1 for every picture of a scan.
         ImageFormat::Jpeg => jpeg_size(&mut file.take(HEADER_BYTES)).map_err(|error| {
@@ -73,7 +70,6 @@ pub fn read_header(path: &Path, max_pixels: u64) -> Result<Option<Header>> {
                 "a sheet or map that ibot drew, no picture to learn from".to_owned(),
             ));
         }
-        ImageFormat::Tiff if is_named_raw(path) => return Err(unreadable(raw_photo())),
         ImageFormat::Tiff => tiff_size(&mut file).map_err(unreadable)?,
         ImageFormat::Gif => gif_screen(file.take(HEADER_BYTES))
             .map_err(|_| unreadable("truncated: its header ends too early".to_owned()))?,

@@ -61,14 +61,31 @@ pub fn sniff(magic: &[u8]) -> Option<ImageFormat> {
     }
 }
 
-/// Why the file at `path`, which starts with `magic` and is no picture that is read here, is left out by name; None
-/// where nothing says that it should be one.
-pub(super) fn why_not(path: &Path, magic: &[u8]) -> Option<String> {
+/// The kind of the picture at `path`, which starts with `magic`; None where nothing says that it should be one.
+///
+/// # Errors
+/// Why it is left out by name: a picture by its content or its ending, and none that is read here.
+pub(super) fn kind(path: &Path, magic: &[u8]) -> Result<Option<ImageFormat>, String> {
+    let ending = path
+        .extension()
+        .and_then(OsStr::to_str)
+        .map(str::to_lowercase);
+    let ending = ending.as_deref().unwrap_or_default();
+    match sniff(magic) {
+        // Its first page may be a small copy.
+        Some(ImageFormat::Tiff) if RAW_PHOTOS.contains(&ending) => Err(raw_photo()),
+        Some(format) => Ok(Some(format)),
+        None => match why_not(path, ending, magic) {
+            Some(reason) => Err(reason),
+            None => Ok(None),
+        },
+    }
+}
+
+fn why_not(path: &Path, ending: &str, magic: &[u8]) -> Option<String> {
     // A program's own, as macOS's "._photo.jpg".
-    if path
-        .file_name()
-        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
-    {
+    let name = path.file_name()?.as_encoded_bytes();
+    if name.starts_with(b".") {
         return None;
     }
     if let Some(name) = unread(magic) {
@@ -77,14 +94,13 @@ pub(super) fn why_not(path: &Path, magic: &[u8]) -> Option<String> {
             name => not_read(name),
         });
     }
-    let ending = path.extension().and_then(OsStr::to_str)?.to_lowercase();
-    if RAW_PHOTOS.contains(&&*ending) {
+    if RAW_PHOTOS.contains(&ending) {
         return Some(raw_photo());
     }
     if let Some((_, name)) = OTHERS.iter().find(|(other, _)| *other == ending) {
         return Some(not_read(name));
     }
-    PICTURES.contains(&&*ending).then(|| match magic {
+    PICTURES.contains(&ending).then(|| match magic {
         [] => "empty: it has no bytes".to_owned(),
         _ if is_text(magic) => {
             format!("a text or web page, no picture, for all its ending .{ending}")
@@ -93,13 +109,17 @@ pub(super) fn why_not(path: &Path, magic: &[u8]) -> Option<String> {
     })
 }
 
-/// Whether the name says that it is a camera's own file, whose first page may be a small copy.
-pub(super) fn is_named_raw(path: &Path) -> bool {
-    let ending = path.extension().and_then(OsStr::to_str);
-    ending.is_some_and(|ending| RAW_PHOTOS.contains(&&*ending.to_lowercase()))
-}
-
 const RAW: &str = "raw";
+/// Of Olympus (three), Panasonic, Fujifilm, Sigma and Minolta.
+const RAW_MAGICS: [&[u8]; 7] = [
+    b"IIRO",
+    b"IIRS",
+    b"MMOR",
+    b"IIU\0",
+    b"FUJIFILMCCD",
+    b"FOVb",
+    b"\0MRM",
+];
 
 /// The kind of a file that other programs show.
 fn unread(magic: &[u8]) -> Option<&'static str> {
@@ -117,26 +137,7 @@ fn unread(magic: &[u8]) -> Option<&'static str> {
             Some("JPEG 2000")
         }
         [b'8', b'B', b'P', b'S', 0, ..] => Some("Photoshop"),
-        // Olympus, Panasonic, Fujifilm, Sigma, Minolta
-        [b'I', b'I', b'R', b'O' | b'S', ..]
-        | [b'M', b'M', b'O', b'R', ..]
-        | [b'I', b'I', b'U', 0, ..]
-        | [
-            b'F',
-            b'U',
-            b'J',
-            b'I',
-            b'F',
-            b'I',
-            b'L',
-            b'M',
-            b'C',
-            b'C',
-            b'D',
-            ..,
-        ]
-        | [b'F', b'O', b'V', b'b', ..]
-        | [0, b'M', b'R', b'M', ..] => Some(RAW),
+        _ if RAW_MAGICS.iter().any(|raw| magic.starts_with(raw)) => Some(RAW),
         _ => None,
     }
 }
@@ -170,7 +171,7 @@ mod tests {
 
     #[test]
     fn what_is_not_read_is_named_with_a_remedy() {
-        let why = |path: &str, magic: &[u8]| why_not(Path::new(path), magic);
+        let why = |path: &str, magic: &[u8]| kind(Path::new(path), magic).err();
         let heic = b"\0\0\0\x18ftypheic\0\0\0\0";
         for (path, magic, parts) in [
             ("a.jpg", heic.as_slice(), ["HEIC", "JPEG or PNG"]),
@@ -181,6 +182,8 @@ mod tests {
                 ["raw", "JPEG or TIFF"],
             ),
             ("a.Nef", b"", ["raw", "JPEG or TIFF"]),
+            ("a.nef", b"II*\0", ["raw", "JPEG or TIFF"]),
+            ("a", b"FUJIFILMCCD-RAW ", ["raw", "JPEG or TIFF"]),
             ("a.jxl", b"\xff\x0a", ["JPEG XL", "JPEG or PNG"]),
             (
                 "a.jp2",

@@ -53,7 +53,7 @@ fn pictures_that_vanish_after_the_scan_are_skipped() {
     let reasons = [
         ("1.png: ", "o such file"),
         ("2.png: ", ""),
-        ("3.png: ", "not a picture"),
+        ("3.png: ", "empty"),
         ("4.png: ", "not a file"),
         ("7.png: ", "max_pixels"),
     ];

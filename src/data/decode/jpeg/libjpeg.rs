@@ -16,6 +16,8 @@ const PIECE: usize = 16;
 const FILLED: usize = 32;
 /// libjpeg's JWRN_ARITH_BAD_CODE; the list of mozjpeg-sys 2.2 is that of a build without arithmetic coding.
 const ARITHMETIC_BAD_CODE: c_int = 126;
+/// libjpeg's DSTATE_INHEADER.
+const IN_HEADER: c_int = 201;
 
 /// The picture in `bytes`, of so many color components. Without an end marker (`is_complete` false) its data must end
 /// before the file does, as in phones' panoramas, whose makers put something of their own there.
@@ -103,6 +105,8 @@ extern "C-unwind" fn judge(info: &mut jpeg_common_struct, level: c_int) {
     let reason = match number {
         JWRN_JPEG_EOF | JWRN_HIT_MARKER => "truncated: its data ends too early",
         JWRN_HUFF_BAD_CODE | ARITHMETIC_BAD_CODE => "damaged: its data makes no sense",
+        // Some cameras fill up their headers.
+        JWRN_EXTRANEOUS_DATA if info.global_state <= IN_HEADER => return,
         JWRN_EXTRANEOUS_DATA | JWRN_MUST_RESYNC => "damaged: data between its scans",
         _ => return,
     };
