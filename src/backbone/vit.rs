@@ -125,7 +125,7 @@ impl<B: IbotBackend> VisionTransformer<B> {
         let blocks = self.blocks[..last].iter();
         let tokens = blocks.fold(tokens, |tokens, block| block.forward(tokens, batch, None));
         let block = &self.blocks[last];
-        let maps = block.attn.maps(tokens, &block.norm1, batch);
+        let maps = block.attn.maps(block.norm1.lazy(tokens), batch);
         let prefix = self.config.prefix_tokens();
         let heads = self.config.num_heads;
         let of_class = if self.config.class_token {

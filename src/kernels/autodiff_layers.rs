@@ -170,7 +170,7 @@ pub(super) fn checkpointed_branch<B: IbotBackend, C: CheckpointStrategy>(
     let (first, [x, scale, shift, first_weight, first_bias]) = linear_parents(input.first);
     let inner = BranchInput::<B> {
         first,
-        middle: input.middle,
+        kind: input.kind,
         weight: wrap(weight.primitive.clone()),
         bias: inner_bias,
         gamma: inner_gamma,

@@ -1,6 +1,7 @@
 //! A residual branch of a transformer block: norm, linear layer, attention or GELU, linear layer; and the same as one
 //! operation that keeps its input alone (activation checkpointing, arXiv 1604.06174).
 
+use burn::module::Param;
 use burn::nn;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -9,7 +10,7 @@ use super::{AttentionInput, AttentionOutput, Before, IbotBackend, LinearInput, l
 
 /// What stands between the two linear layers of a branch.
 #[derive(Debug, Clone, Copy)]
-pub enum Middle {
+pub enum BranchKind {
     /// Self-attention.
     Attention {
         /// Number B of images.
@@ -18,7 +19,45 @@ pub enum Middle {
         heads: usize,
     },
     /// Exact GELU.
-    Gelu,
+    Mlp,
+}
+
+/// The first half of a branch: a linear layer, and what its result goes through.
+#[derive(Debug, Clone)]
+pub struct Hidden<B: Backend> {
+    first: LinearInput<B>,
+    kind: BranchKind,
+}
+
+impl<B: Backend> LinearInput<B> {
+    /// This layer's queries, keys and values through self-attention.
+    ///
+    /// # Shapes
+    /// `[B T, 3 D]` -> `[B T, D]`.
+    pub fn attention(self, batch: usize, heads: usize) -> Hidden<B> {
+        let kind = BranchKind::Attention { batch, heads };
+        Hidden { first: self, kind }
+    }
+
+    /// This layer's result through exact GELU.
+    pub fn gelu(self) -> Hidden<B> {
+        let kind = BranchKind::Mlp;
+        Hidden { first: self, kind }
+    }
+}
+
+impl<B: Backend> Hidden<B> {
+    /// The whole branch, with its second layer.
+    pub fn linear(self, layer: &nn::Linear<B>) -> BranchInput<B> {
+        BranchInput {
+            first: self.first,
+            kind: self.kind,
+            weight: layer.weight.val(),
+            bias: layer.bias.as_ref().map(Param::val),
+            gamma: None,
+            keep: None,
+        }
+    }
 }
 
 /// What [`residual_branch`] takes.
@@ -27,7 +66,7 @@ pub struct BranchInput<B: Backend> {
     /// The tokens, `[B T, D]`, and the first layer with its norm; without a residual.
     pub first: LinearInput<B>,
     /// What its result goes through.
-    pub middle: Middle,
+    pub kind: BranchKind,
     /// Weight of the second layer, `[I, D]`.
     pub weight: Tensor<B, 2>,
     /// Its bias, `[D]`.
@@ -48,17 +87,14 @@ pub(super) struct BranchGradients<B: Backend> {
 }
 
 impl<B: Backend> BranchInput<B> {
-    /// From one layer to the other, without LayerScale and stochastic depth.
-    pub fn of(first: LinearInput<B>, middle: Middle, second: &nn::Linear<B>) -> Self {
-        let second = LinearInput::of(first.x.clone(), second);
-        Self {
-            first,
-            middle,
-            weight: second.weight,
-            bias: second.bias,
-            gamma: None,
-            keep: None,
-        }
+    /// With each channel times `gamma`, `[D]` (arXiv 2103.17239).
+    pub fn layer_scale(self, gamma: Option<Tensor<B, 1>>) -> Self {
+        Self { gamma, ..self }
+    }
+
+    /// With each image times `keep`, `[B, 1, 1]` (arXiv 1603.09382).
+    pub fn drop_path(self, keep: Option<Tensor<B, 3>>) -> Self {
+        Self { keep, ..self }
     }
 
     fn second(&self, x: Tensor<B, 2>, before: Before<B>) -> LinearInput<B> {
@@ -79,8 +115,8 @@ impl<B: IbotBackend> BranchInput<B> {
     /// The second layer with its input.
     fn to_second(&self) -> (LinearInput<B>, Attended<B>) {
         let x = B::linear_layer(self.first.clone());
-        match self.middle {
-            Middle::Attention { batch, heads } => {
+        match self.kind {
+            BranchKind::Attention { batch, heads } => {
                 let input = AttentionInput {
                     qkv: x,
                     batch,
@@ -90,15 +126,13 @@ impl<B: IbotBackend> BranchInput<B> {
                 let second = self.second(output.mixed.clone(), Before::Nothing);
                 (second, Some((input, output)))
             }
-            Middle::Gelu => (self.second(x, Before::Gelu), None),
+            BranchKind::Mlp => (self.second(x, Before::Gelu), None),
         }
     }
-}
 
-impl<B: IbotBackend> BranchInput<B> {
     /// The branch without LayerScale and stochastic depth, plus `residual`.
     fn forward(self, residual: Option<Tensor<B, 2>>) -> Tensor<B, 2> {
-        if let Middle::Gelu = self.middle {
+        if let BranchKind::Mlp = self.kind {
             let second = self.second(self.first.x.clone(), Before::Gelu);
             return B::mlp(self.first, LinearInput { residual, ..second });
         }

@@ -39,6 +39,25 @@ pub struct LinearInput<B: Backend> {
     pub residual: Option<Tensor<B, 2>>,
 }
 
+/// Rows on their way into a linear layer, which normalizes them first.
+#[derive(Debug, Clone)]
+pub struct Normed<B: Backend> {
+    /// `[R, I]`.
+    pub x: Tensor<B, 2>,
+    /// What the layer does to them.
+    pub before: Before<B>,
+}
+
+impl<B: Backend> Normed<B> {
+    /// The rows through a layer.
+    pub fn linear(self, layer: &nn::Linear<B>) -> LinearInput<B> {
+        LinearInput {
+            before: self.before,
+            ..LinearInput::of(self.x, layer)
+        }
+    }
+}
+
 impl<B: Backend> LinearInput<B> {
     /// `x` through a layer.
     pub fn of(x: Tensor<B, 2>, layer: &nn::Linear<B>) -> Self {

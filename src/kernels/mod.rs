@@ -36,11 +36,11 @@ pub mod wgsl;
 
 pub use adamw::{AdamWInput, AdamWState, AdamWTensor};
 pub use attention::{AttentionInput, AttentionOutput, attention_maps};
-pub use branch::{BranchInput, Middle, residual_branch};
+pub use branch::{BranchInput, BranchKind, Hidden, residual_branch};
 pub use choice::KernelChoice;
 pub use cross_entropy::{CrossEntropyInput, CrossEntropyOutput, Pairing};
 pub use layer_norm::{LayerNormGradients, LayerNormInput};
-pub use linear::{AffineBackwardInput, AffineGradients, AffineInput, Before, LinearInput};
+pub use linear::{AffineBackwardInput, AffineGradients, AffineInput, Before, LinearInput, Normed};
 pub use product::{Layout, RowPlaces};
 pub use step_scale::{StepScale, StepScaleInput};
 pub use streamed::{StreamedInput, StreamedLogits, StreamedTargets, tile_columns};
