@@ -123,15 +123,15 @@ pub struct DropPath<B: Backend> {
 }
 
 impl<B: Backend> DropPath<B> {
-    /// Drops each branch of each image with probability `rate`, below 1; `of_images` holds one generator an image.
-    pub fn draw(of_images: &mut [Random], rate: f64, device: &B::Device) -> Self {
-        let batch = of_images.len();
+    /// Drops each branch of each image with probability `rate`, below 1; `drop_path_rngs` holds one generator an image.
+    pub fn draw(drop_path_rngs: &mut [Random], rate: f64, device: &B::Device) -> Self {
+        let batch = drop_path_rngs.len();
         let mut branch = || {
             let factor = |random: &mut Random| match random.chance(rate) {
                 true => 0.0,
                 false => (1.0 / (1.0 - rate)) as f32,
             };
-            let factors: Vec<f32> = of_images.iter_mut().map(factor).collect();
+            let factors: Vec<f32> = drop_path_rngs.iter_mut().map(factor).collect();
             Tensor::from_data(TensorData::new(factors, [batch, 1, 1]), device)
         };
         Self {

@@ -89,9 +89,9 @@ impl<B: IbotBackend> VisionTransformer<B> {
     pub fn training_features(
         &self,
         images: Tensor<B, 4>,
-        of_images: &mut [Random],
+        drop_path_rngs: &mut [Random],
     ) -> Tensor<B, 3> {
-        self.run(images, None, of_images)
+        self.run(images, None, drop_path_rngs)
     }
 
     /// All tokens after each of the last `count` blocks, the first of them first, each through the last norm.
@@ -161,11 +161,11 @@ impl<B: IbotBackend> VisionTransformer<B> {
         &self,
         images: Tensor<B, 4>,
         mask: Option<PatchMask<B>>,
-        of_images: &mut [Random],
+        drop_path_rngs: &mut [Random],
     ) -> Tensor<B, 3> {
         let (flat, [batch, count, width]) = self.embedded(images, mask);
         let device = flat.device();
-        let drops = !of_images.is_empty();
+        let drops = !drop_path_rngs.is_empty();
         let flat = self
             .blocks
             .iter()
@@ -174,7 +174,7 @@ impl<B: IbotBackend> VisionTransformer<B> {
                 let last = (self.blocks.len() - 1).max(1);
                 let rate = self.config.drop_path_rate * at as f64 / last as f64;
                 let drop_path =
-                    (drops && rate > 0.0).then(|| DropPath::draw(of_images, rate, &device));
+                    (drops && rate > 0.0).then(|| DropPath::draw(drop_path_rngs, rate, &device));
                 block.forward(tokens, batch, drop_path)
             });
         self.normed(flat).reshape([batch, count, width])
@@ -302,9 +302,9 @@ impl<B: IbotBackend> Backbone<B> for VisionTransformer<B> {
         &self,
         images: Tensor<B, 4>,
         mask: Option<PatchMask<B>>,
-        of_images: &mut [Random],
+        drop_path_rngs: &mut [Random],
     ) -> Tokens<B> {
-        self.split(self.run(images, mask, of_images))
+        self.split(self.run(images, mask, drop_path_rngs))
     }
 
     fn embed(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {

@@ -51,9 +51,13 @@ impl<B: IbotBackend> Classifier<B> {
     /// [`Classifier::logits`] with drop path, drawn from one generator an image.
     ///
     /// # Shapes
-    /// As [`Classifier::logits`]; `of_images` `[B]`.
-    pub fn training_logits(&self, images: Tensor<B, 4>, of_images: &mut [Random]) -> Tensor<B, 2> {
-        let features = self.backbone.training_features(images, of_images);
+    /// As [`Classifier::logits`]; `drop_path_rngs` `[B]`.
+    pub fn training_logits(
+        &self,
+        images: Tensor<B, 4>,
+        drop_path_rngs: &mut [Random],
+    ) -> Tensor<B, 2> {
+        let features = self.backbone.training_features(images, drop_path_rngs);
         self.head.forward(self.backbone.pool(features))
     }
 

@@ -1,22 +1,22 @@
 //! The method (iBOT, arXiv 2111.07832): student, teacher and centers.
 //!
-//! - `forward`: losses of a batch; reads like Algorithm 1 of the paper
+//! - `forward`: Algorithm 1 of the paper on one page
+//! - `targets`: the teacher's side of it
+//! - `terms`: what goes in, and the losses that come out
+//! - `rows`: which patches go through the heads
+//! - `tiling`: whether logits are stored or come in tiles
 //! - `probe`: what shows whether training is healthy
-//! - `targets`: what the teacher makes of a batch
-//! - `teacher_rows`: one kind of its rows, and their targets, of stored or streamed logits
-//! - `rows`: which rows of which tokens go through the heads
-//! - `thresholds`: what logits may take of a device's memory
 
 mod forward;
 mod probe;
 mod rows;
 mod targets;
-mod teacher_rows;
-mod thresholds;
+mod terms;
+mod tiling;
 
-pub use forward::{IbotInput, IbotOutput};
 pub use probe::{Probe, TargetProbe};
 pub use targets::BatchTargets;
+pub use terms::{IbotInput, IbotOutput, LossTerms};
 
 use burn::module::{AutodiffModule, Module, Param};
 use burn::tensor::Tensor;
@@ -74,7 +74,7 @@ pub struct Ibot<B: TrainBackend, M: TrainBackbone<B>> {
     pub center: Center<B::InnerBackend>,
     /// Center of the patch logits.
     pub patch_center: Center<B::InnerBackend>,
-    /// Most entries of a tile of streamed logits; a prototype of all rows is the least.
+    /// Most entries of a tile of logits; a prototype of all rows is the least.
     pub tile_entries: usize,
     config: IbotConfig,
 }
@@ -135,7 +135,7 @@ impl IbotConfig {
             },
             center: Center::unset(self.center_momentum),
             patch_center: Center::unset(self.patch_center_momentum),
-            tile_entries: thresholds::tile_entries(memory_bytes(device)),
+            tile_entries: tiling::tile_entries(memory_bytes(device)),
             config: self.clone(),
         })
     }

@@ -29,8 +29,8 @@ mod linear;
 mod patchify;
 mod product;
 mod step_scale;
-mod streamed;
 mod target_potentials;
+mod tiled;
 mod vector_math;
 pub mod wgsl;
 
@@ -43,8 +43,8 @@ pub use layer_norm::{LayerNormGradients, LayerNormInput};
 pub use linear::{AffineBackwardInput, AffineGradients, AffineInput, Before, LinearInput, Normed};
 pub use product::{Layout, RowPlaces};
 pub use step_scale::{StepScale, StepScaleInput};
-pub use streamed::{StreamedInput, StreamedLogits, StreamedTargets, tile_columns};
 pub use target_potentials::TargetPotentials;
+pub use tiled::{Logits, TiledInput, TiledTargets, tile_columns};
 
 pub use burn_autodiff::Autodiff;
 pub use burn_flex::Flex;
@@ -85,7 +85,7 @@ pub trait IbotBackend: Backend {
         Ok(())
     }
 
-    /// Rows of logits that one tensor can hold on this device; more must come as several tensors.
+    /// Rows of logits that one tensor can hold on this device; more of them come in tiles ([`TiledTargets`]).
     fn max_logit_rows(_prototypes: usize, _device: &Self::Device) -> usize {
         usize::MAX
     }
@@ -155,9 +155,9 @@ pub trait IbotBackend: Backend {
     /// in the student's rows and prototypes.
     ///
     /// # Shapes
-    /// See [`StreamedInput`] and [`CrossEntropyOutput`].
-    fn streamed_cross_entropy(input: &StreamedInput<Self>) -> CrossEntropyOutput<Self> {
-        streamed::forward(input)
+    /// See [`TiledInput`] and [`CrossEntropyOutput`].
+    fn tiled_cross_entropy(input: &TiledInput<Self>) -> CrossEntropyOutput<Self> {
+        tiled::forward(input)
     }
 
     /// Cuts images into square patches; differentiable.

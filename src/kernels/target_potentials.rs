@@ -67,10 +67,10 @@ impl<B: Backend> TargetPotentials<B> {
         (shifted / self.temperature - prototype_log - row_log).exp()
     }
 
-    /// The potentials of rows `start..end`.
-    pub fn rows(&self, start: usize, end: usize) -> Self {
+    /// The potentials of some rows.
+    pub fn rows(&self, rows: &Range<usize>) -> Self {
         Self {
-            of_rows: self.of_rows.clone().narrow(0, start, end - start),
+            of_rows: self.of_rows.clone().narrow(0, rows.start, rows.len()),
             ..self.clone()
         }
     }

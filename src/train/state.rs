@@ -118,7 +118,7 @@ pub(super) fn with_tensors<B: TrainBackend, M: TrainBackbone<B>>(
             return Err(misfit(source, name, report));
         }
         let value = to_device::<B::InnerBackend>(found, device);
-        center.set(wrap::<B::InnerBackend, 1>(value));
+        center.set(Some(wrap::<B::InnerBackend, 1>(value)));
     }
     Ok(method)
 }

@@ -3,14 +3,14 @@
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 
-use super::losses::{Scalars, Unread, rows};
+use super::losses::{Unread, grad_scale, rows};
 use super::phases::{Phase, PhaseClock, PhaseTimes};
 use super::{Gradients, Optimizer, OptimizerConfig, Rates, StepLosses, UpdateRates, on_new_nodes};
 use crate::backbone::TrainBackbone;
 use crate::data::{AugmentConfig, Batch};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
-use crate::ibot::{BatchTargets, Ibot, IbotInput, Probe};
+use crate::ibot::{BatchTargets, Ibot, IbotInput, LossTerms, Probe};
 use crate::kernels::TrainBackend;
 use crate::random::{Random, Stream};
 
@@ -122,7 +122,7 @@ struct Made<B: Backend> {
 type Differentiated<B> = (
     Gradients<B>,
     BatchTargets<B>,
-    Scalars<<B as AutodiffBackend>::InnerBackend>,
+    LossTerms<<B as AutodiffBackend>::InnerBackend>,
 );
 
 impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
@@ -175,13 +175,15 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     pub fn advance(mut self, input: &StepInput<B>, rates: &Rates) -> (Self, Result<()>) {
         let differentiated;
         (self, differentiated) = self.differentiate(input, rates);
-        let (grads, targets, scalars) = match differentiated {
+        let (grads, targets, terms) = match differentiated {
             Ok(found) => found,
             Err(error) => return (self, Err(error)),
         };
         let squared_norm = grads.squared_norm(&self.method.student, &self.device);
         let largest_norm = self.optimizer.largest_norm();
-        let (scale, unread) = scalars.scale(squared_norm, largest_norm, self.gate.take());
+        let config = self.method.config();
+        let (scale, unread) =
+            grad_scale(terms, config, squared_norm, largest_norm, self.gate.take());
         let centers = [&self.method.center, &self.method.patch_center];
         self.made.push(Made {
             unread,
@@ -198,7 +200,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             .step_scaled(student, grads, &update, Some(scale.clone()));
         self.method.student = moved;
         self.passed(Phase::Optimizer);
-        self.method.update_centers_unless(&targets, Some(&scale));
+        self.method.update_centers(&targets, Some(&scale));
         drop(targets); // may hold the teacher's prototypes, which are to move in place
         self.method = self
             .method
@@ -274,7 +276,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         let centers = [&mut self.method.center, &mut self.method.patch_center];
         for (center, had_value) in centers.into_iter().zip(had_centers) {
             if !had_value {
-                center.unset_value();
+                center.set(None);
             }
         }
     }
@@ -292,26 +294,20 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     /// As [`Trainer::step`].
     pub fn probe(&self, input: &StepInput<B>, rates: &Rates) -> Result<Probe<B::InnerBackend>> {
         let most = self.most_at_once.unwrap_or(PROBED).min(PROBED);
-        let parts = input.parts(Some(most));
-        let (first, part) = &parts[0]; // there is always one
-        self.method.probe(&self.method_input(part, rates, *first))
+        let (first, part) = input.parts(Some(most)).swap_remove(0); // there is always one
+        self.method.probe(&self.method_input(part, rates, first))
     }
 
-    fn method_input<'a>(
-        &self,
-        part: &'a StepInput<B>,
-        rates: &Rates,
-        first: u64,
-    ) -> IbotInput<'a, B> {
+    fn method_input(&self, part: StepInput<B>, rates: &Rates, first: u64) -> IbotInput<B> {
         IbotInput {
-            global_views: &part.global_views,
-            local_views: &part.local_views,
-            masks: &part.masks,
+            drop_path_rngs: part.generators(self.seed, self.steps, first),
+            global_views: part.global_views,
+            local_views: part.local_views,
+            masks: part.masks,
             temperature_cls: rates.temperature_teacher,
             temperature_patch: rates
                 .temperature_teacher_patch
                 .unwrap_or(rates.temperature_teacher),
-            of_images: part.generators(self.seed, self.steps, first),
         }
     }
 
@@ -323,37 +319,32 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     ) -> (Self, Result<Differentiated<B>>) {
         let parts = input.parts(self.most_at_once);
         let inputs = parts
-            .iter()
-            .map(|(first, part)| self.method_input(part, rates, *first));
-        let inputs: Vec<IbotInput<'_, B>> = inputs.collect();
-        let targets = match self.method.targets(&inputs) {
+            .into_iter()
+            .map(|(first, part)| self.method_input(part, rates, first));
+        let targets = match self.method.prepare(inputs.collect()) {
             Ok(targets) => targets,
             Err(error) => return (self, Err(error)),
         };
         let mut grads: Option<Gradients<B>> = None;
-        let mut scalars: Option<Scalars<B::InnerBackend>> = None;
-        for (index, input) in inputs.into_iter().enumerate() {
+        let mut terms: Option<LossTerms<B::InnerBackend>> = None;
+        for index in 0..targets.parts() {
             (self.method.student, grads) = on_new_nodes(self.method.student, grads);
-            let output = match self.method.losses(input, &targets, index) {
-                Ok(output) => output,
-                Err(error) => return (self, Err(error)),
-            };
+            let output = self.method.losses(&targets, index);
             self.passed(Phase::Forward);
             let of_part = Gradients::of(&output.loss);
             grads = Some(match grads {
                 None => of_part,
                 Some(before) => before.plus(of_part, &self.method.student),
             });
-            let of_part = Scalars::of(output);
-            scalars = Some(match scalars {
-                None => of_part,
-                Some(before) => before.plus(of_part, self.method.config()),
+            terms = Some(match terms {
+                None => output.terms,
+                Some(before) => before.plus(output.terms),
             });
             self.passed(Phase::Backward);
         }
         let found = grads
-            .zip(scalars)
-            .map(|(grads, scalars)| (grads, targets, scalars));
+            .zip(terms)
+            .map(|(grads, terms)| (grads, targets, terms));
         let found = found.ok_or_else(|| Error::Training("a batch without a picture".into()));
         (self, found)
     }

@@ -99,8 +99,8 @@ fn step<B: TrainBackend>(config: &IbotConfig, device: &B::Device) -> Result<Vec<
     let named = Gradients::of(&output.loss).by_name(&method.student);
     let mut all = vec![
         Measured::of("loss", output.loss.inner(), LOSS_BAR),
-        Measured::of("loss of class tokens", output.loss_cls, LOSS_BAR),
-        Measured::of("loss of patches", output.loss_patch, LOSS_BAR),
+        Measured::of("loss of class tokens", output.terms.cls, LOSS_BAR),
+        Measured::of("loss of patches", output.terms.patch, LOSS_BAR),
         Measured::of("teacher's class tokens", output.embedding, LOSS_BAR),
     ];
     for (name, gradient) in named {
