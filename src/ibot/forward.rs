@@ -1,13 +1,24 @@
-//! The method on one page: Algorithm 1 of iBOT (arXiv 2111.07832).
+//! The method on one page: Algorithm 1 of iBOT (arXiv 2111.07832), with DINO's local views and DINOv2's KoLeo.
 //!
-//! B images, G global and L local views of each, N patches of a view, M of them masked, width D, K prototypes.
+//! ```text
+//! u, v, masks                                            IbotInput
+//! t      = teacher(u, v)            nothing is masked    Ibot::teacher_logits
+//! target = sinkhorn(t), or softmax((t - center) / temp)  Ibot::targets
+//! s      = student(masked u, v)                          Ibot::student_tokens, Head::logits
+//! loss   = H(target of the other views, s)   class tokens
+//!        + H(target, s)                      masked patches    Ibot::losses
+//! center = momentum * center + (1 - momentum) * mean(t)  Ibot::update_centers
+//! ```
+//!
+//! The optimizer's step and the teacher's average come after it, in `train/trainer.rs`. Shapes: B images, G global and L
+//! local views of each, N patches of a view, M of them masked, width D, K prototypes.
 
 use burn::tensor::Tensor;
 
-use super::rows::{PatchRows, mask_tensor};
+use super::rows::PatchRows;
 use super::targets::{BatchTargets, Part};
 use super::{Ibot, IbotInput, IbotOutput, LossTerms};
-use crate::backbone::{Backbone, PatchMask, Tokens, TrainBackbone};
+use crate::backbone::{Backbone, Tokens, TrainBackbone};
 use crate::config::PatchWeight;
 use crate::error::Result;
 use crate::kernels::TrainBackend;
@@ -103,15 +114,11 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
 
     /// Tokens of the masked global views, and class tokens of all views, `[(G + L) B, D]`.
     fn student_tokens(&self, input: &IbotInput<B>) -> (Tokens<B>, Tensor<B, 2>) {
-        let images = Tensor::cat(input.global_views.clone(), 0); // [G B, 3, S, S]
+        let images = Tensor::from_inner(Tensor::cat(input.global_views.clone(), 0)); // [G B, 3, S, S]
         let backbone = &self.student.network.backbone;
-        let mask = PatchMask {
-            masked: mask_tensor(&input.masks, images.dims()[0], &images.device()),
-            token: self.student.mask_token.val(),
-        };
+        let mask = input.patch_mask(self.student.mask_token.val());
         let mut rngs = input.drop_path_rngs.clone();
         let (global_rngs, local_rngs) = rngs.split_at_mut(images.dims()[0]);
-        let images = Tensor::from_inner(images);
         let global = backbone.training_tokens(images, Some(mask), global_rngs);
         if input.local_views.is_empty() {
             let cls = global.cls.clone();
@@ -128,10 +135,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     /// drop path draws the same.
     fn student_cls(&self, input: &IbotInput<B>) -> Tensor<B::InnerBackend, 2> {
         let images = Tensor::cat(input.global_views.clone(), 0); // [G B, 3, S, S]
-        let mask = PatchMask {
-            masked: mask_tensor(&input.masks, images.dims()[0], &images.device()),
-            token: self.student.mask_token.val().inner(),
-        };
+        let mask = input.patch_mask(self.student.mask_token.val().inner());
         let mut rngs = input.drop_path_rngs[..images.dims()[0]].to_vec();
         let backbone = self.student.network.backbone.valid();
         backbone.training_tokens(images, Some(mask), &mut rngs).cls

@@ -1,7 +1,6 @@
 //! Which patches go through the heads.
 
-use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 
 use crate::kernels::{IbotBackend, RowPlaces};
 
@@ -40,22 +39,6 @@ impl PatchRows {
         let is_any = !self.places.is_empty();
         is_any.then(|| B::gather_rows(flat, &self.places))
     }
-}
-
-/// `[G B, N, 1]`, 1 where masked.
-pub(super) fn mask_tensor<B: Backend>(
-    masks: &[bool],
-    images: usize,
-    device: &B::Device,
-) -> Tensor<B, 3> {
-    let values: Vec<f32> = masks
-        .iter()
-        .map(|masked| f32::from(u8::from(*masked)))
-        .collect();
-    Tensor::from_data(
-        TensorData::new(values, [images, masks.len() / images.max(1), 1]),
-        device,
-    )
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! What goes into the method, and the losses that come out.
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Tensor, TensorData};
 
+use crate::backbone::PatchMask;
 use crate::config::IbotConfig;
 use crate::error::{Error, Result};
 use crate::random::Random;
@@ -33,6 +34,23 @@ impl<B: AutodiffBackend> IbotInput<B> {
     /// Number G + L of views.
     pub(super) fn views(&self) -> usize {
         self.global_views.len() + self.local_views.len()
+    }
+
+    /// The masks, and what stands where they are.
+    ///
+    /// # Shapes
+    /// `token` `[1, 1, D]`, on either backend.
+    pub(super) fn patch_mask<A: Backend>(&self, token: Tensor<A, 3>) -> PatchMask<A> {
+        let images = self.global_views.len() * self.images();
+        let masks = self.masks.iter().map(|is| f32::from(u8::from(*is)));
+        let data = TensorData::new(
+            masks.collect::<Vec<f32>>(),
+            [images, self.masks.len() / images, 1],
+        );
+        PatchMask {
+            masked: Tensor::from_data(data, &token.device()),
+            token,
+        }
     }
 
     /// Whether views, masks and generators fit together; `patches` N of an image.
