@@ -48,10 +48,10 @@ impl<'a, B: IbotBackend> Losses<'a, B> {
     }
 
     fn times(&self, rounds: usize) -> Result<Vec<LossTimes>> {
-        let teacher = [self.logits()];
+        let teacher = self.logits();
         let student = self.logits();
         let sinkhorn = || {
-            B::sinkhorn_potentials(&teacher, TEACHER_TEMPERATURE, ITERATIONS);
+            B::sinkhorn_potentials(teacher.clone(), TEACHER_TEMPERATURE, ITERATIONS);
         };
         let mut times = vec![LossTimes {
             operation: "Sinkhorn targets, 3 iterations, 944 x 8192",
@@ -84,12 +84,12 @@ impl<'a, B: IbotBackend> Losses<'a, B> {
     }
 
     /// Targets by softmax, loss and gradient.
-    fn loss(&self, student_logits: Tensor<B, 2>, teacher: &[Tensor<B, 2>; 1]) {
+    fn loss(&self, student_logits: Tensor<B, 2>, teacher: &Tensor<B, 2>) {
         let rows = PATCH_LOGITS[0];
         let input = CrossEntropyInput {
             student_logits,
-            teacher_logits: teacher[0].clone(),
-            potentials: B::centered_potentials(teacher, None, TEACHER_TEMPERATURE),
+            teacher_logits: teacher.clone(),
+            potentials: B::centered_potentials(teacher.clone(), None, TEACHER_TEMPERATURE),
             pairing: Pairing::SameRow,
             row_weights: Tensor::full([rows], 1.0 / rows as f64, self.device),
             student_temperature: STUDENT_TEMPERATURE,

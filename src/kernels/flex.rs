@@ -13,7 +13,7 @@ use super::{
 
 impl IbotBackend for Flex {
     fn sinkhorn_potentials(
-        teacher_logits: &[Tensor<Self, 2>],
+        teacher_logits: Tensor<Self, 2>,
         temperature: f64,
         iterations: usize,
     ) -> TargetPotentials<Self> {
@@ -29,7 +29,7 @@ impl IbotBackend for Flex {
     }
 
     fn centered_potentials(
-        teacher_logits: &[Tensor<Self, 2>],
+        teacher_logits: Tensor<Self, 2>,
         center: Option<Tensor<Self, 1>>,
         temperature: f64,
     ) -> TargetPotentials<Self> {

@@ -93,10 +93,9 @@ pub trait IbotBackend: Backend {
     /// Sinkhorn-Knopp in the log domain: the potentials of targets whose prototypes are used equally.
     ///
     /// # Shapes
-    /// `teacher_logits`: one or more parts `[M_p, K]` of the rows, M_p >= 0, K >= 1 -> potentials of length K and M,
-    /// the sum of all M_p.
+    /// `teacher_logits` `[M, K]`, M >= 0, K >= 1 -> potentials of length K and M.
     fn sinkhorn_potentials(
-        teacher_logits: &[Tensor<Self, 2>],
+        teacher_logits: Tensor<Self, 2>,
         temperature: f64,
         iterations: usize,
     ) -> TargetPotentials<Self> {
@@ -119,10 +118,9 @@ pub trait IbotBackend: Backend {
     /// The potentials of centered, sharpened softmax targets.
     ///
     /// # Shapes
-    /// `teacher_logits` as in [`IbotBackend::sinkhorn_potentials`], `center` `[K]` or none -> potentials of length K
-    /// and M.
+    /// `teacher_logits` `[M, K]`, M >= 0, K >= 1, `center` `[K]` or none -> potentials of length K and M.
     fn centered_potentials(
-        teacher_logits: &[Tensor<Self, 2>],
+        teacher_logits: Tensor<Self, 2>,
         center: Option<Tensor<Self, 1>>,
         temperature: f64,
     ) -> TargetPotentials<Self> {

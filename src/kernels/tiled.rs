@@ -150,7 +150,7 @@ impl<B: IbotBackend> TiledTargets<B> {
         let tiles = tiles_of(&teacher, columns).map(|tile| {
             let center = center.clone();
             let center = center.map(|center| center.narrow(0, tile.start, tile.len()));
-            B::centered_potentials(&[teacher.tile(&tile)], center, temperature)
+            B::centered_potentials(teacher.tile(&tile), center, temperature)
         });
         let found: Vec<TargetPotentials<B>> = tiles.collect();
         Self::of_tiles(teacher, columns, &found)

@@ -48,11 +48,12 @@ impl<B: IbotBackend> TeacherTargets<B> {
             return Self::Tiled(tiled_targets(logits, rule, temperature, columns));
         }
         let logits = logits.stored();
-        let rows = std::slice::from_ref(&logits);
         let potentials = match rule {
-            TargetRule::Centering(center) => B::centered_potentials(rows, center, temperature),
+            TargetRule::Centering(center) => {
+                B::centered_potentials(logits.clone(), center, temperature)
+            }
             TargetRule::Sinkhorn(iterations) => {
-                B::sinkhorn_potentials(rows, temperature, iterations)
+                B::sinkhorn_potentials(logits.clone(), temperature, iterations)
             }
         };
         Self::Stored { logits, potentials }

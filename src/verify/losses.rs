@@ -54,12 +54,11 @@ fn potentials<B: TrainBackend>(
     teacher: &Tensor<Inner<B>, 2>,
     centered: bool,
 ) -> TargetPotentials<Inner<B>> {
-    let parts = std::slice::from_ref(teacher);
     if centered {
         let center = tensor(4, [teacher.dims()[1]], &teacher.device());
-        return Inner::<B>::centered_potentials(parts, Some(center), 0.07);
+        return Inner::<B>::centered_potentials(teacher.clone(), Some(center), 0.07);
     }
-    Inner::<B>::sinkhorn_potentials(parts, 0.07, 3)
+    Inner::<B>::sinkhorn_potentials(teacher.clone(), 0.07, 3)
 }
 
 fn targets<B: TrainBackend>(

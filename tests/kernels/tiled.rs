@@ -99,12 +99,13 @@ impl Case {
         });
         let tiled = outcome(&tracked, output.loss, of_targets(&targets.potentials));
 
-        let parts = std::slice::from_ref(&whole);
         let potentials = match self.is_centered {
-            true => {
-                Inner::<B>::centered_potentials(parts, self.center(device), TEACHER_TEMPERATURE)
-            }
-            false => Inner::<B>::sinkhorn_potentials(parts, TEACHER_TEMPERATURE, 3),
+            true => Inner::<B>::centered_potentials(
+                whole.clone(),
+                self.center(device),
+                TEACHER_TEMPERATURE,
+            ),
+            false => Inner::<B>::sinkhorn_potentials(whole.clone(), TEACHER_TEMPERATURE, 3),
         };
         let tracked = student();
         let output = B::cross_entropy(&CrossEntropyInput {

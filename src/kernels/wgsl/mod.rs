@@ -174,7 +174,7 @@ impl IbotBackend for Gpu {
     }
 
     fn sinkhorn_potentials(
-        teacher_logits: &[Tensor<Self, 2>],
+        teacher_logits: Tensor<Self, 2>,
         temperature: f64,
         iterations: usize,
     ) -> TargetPotentials<Self> {
@@ -204,7 +204,7 @@ impl IbotBackend for Gpu {
     }
 
     fn centered_potentials(
-        teacher_logits: &[Tensor<Self, 2>],
+        teacher_logits: Tensor<Self, 2>,
         center: Option<Tensor<Self, 1>>,
         temperature: f64,
     ) -> TargetPotentials<Self> {
