@@ -223,7 +223,7 @@ const BURNS_OWN: &[(&str, &str)] = &[
     ("kernels/layer_norm.rs", "reference"),
     ("kernels/linear.rs", "reference"),
     ("kernels/product.rs", "reference"),
-    ("kernels/step_scale.rs", "reference"),
+    ("kernels/grad_scale.rs", "reference"),
     ("kernels/target_potentials.rs", "reference"),
     ("head.rs", "the width of the unit sphere"),
     ("losses/koleo.rs", "the pictures of a batch"),

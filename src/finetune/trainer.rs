@@ -88,7 +88,10 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             learning_rate,
             ..UpdateRates::default()
         };
-        self.classifier = self.optimizer.step(self.classifier, gradients, &rates);
+        let grad_scale = self.optimizer.grad_scale(&self.classifier, &gradients);
+        self.classifier = self
+            .optimizer
+            .step(self.classifier, gradients, &rates, grad_scale);
         self.steps += 1;
         (self, Ok(measured))
     }

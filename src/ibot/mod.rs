@@ -31,7 +31,7 @@ use crate::init::normal_param;
 use crate::kernels::TrainBackend;
 use crate::losses::Center;
 use crate::random::{Random, Stream};
-use crate::teacher::{deep_copy, ema, parameters};
+use crate::teacher::{deep_copy, ema};
 
 /// Deviation of the mask token at the start.
 const MASK_TOKEN_DEVIATION: f64 = 0.02;
@@ -179,27 +179,16 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     }
 
     /// Moves the teacher towards the student: `teacher * decay + student * (1 - decay)`; the mask token stays out.
-    pub fn update_teacher(self, decay: f64) -> Self {
-        self.update_teacher_unless(decay, None)
-    }
-
-    /// [`Ibot::update_teacher`], but where `gate` is 0 nothing moves.
     ///
     /// # Shapes
-    /// `gate` `[1]` or none.
-    pub fn update_teacher_unless(
+    /// `grad_scale` `[1]` or none: where it is 0, nothing moves.
+    pub fn update_teacher(
         self,
         decay: f64,
-        gate: Option<Tensor<B::InnerBackend, 1>>,
+        grad_scale: Option<Tensor<B::InnerBackend, 1>>,
     ) -> Self {
-        let network = &self.student.network;
-        let mut student = parameters::<B, _>(&network.backbone);
-        student.extend(parameters::<B, _>(&network.cls_head));
-        if self.teacher.patch_head.is_some() {
-            student.extend(parameters::<B, _>(&network.patch_head));
-        }
         Self {
-            teacher: ema(self.teacher, student, decay, gate),
+            teacher: ema::<B, _, _>(self.teacher, &self.student.network, decay, grad_scale),
             ..self
         }
     }

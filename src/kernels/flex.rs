@@ -96,9 +96,9 @@ impl IbotBackend for Flex {
         teacher: Vec<FloatTensor<Self>>,
         student: Vec<FloatTensor<Self>>,
         decay: f64,
-        gate: Option<Tensor<Self, 1>>,
+        grad_scale: Option<Tensor<Self, 1>>,
     ) -> Vec<FloatTensor<Self>> {
-        flex_optimizer::ema(teacher, student, decay, gate)
+        flex_optimizer::ema(teacher, student, decay, grad_scale)
     }
 
     fn adamw(input: AdamWInput<Self>) -> Vec<(FloatTensor<Self>, AdamWState<Self>)> {

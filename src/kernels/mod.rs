@@ -24,11 +24,11 @@ mod flex_product;
 mod flex_rows;
 mod flex_targets;
 mod gelu;
+mod grad_scale;
 mod layer_norm;
 mod linear;
 mod patchify;
 mod product;
-mod step_scale;
 mod target_potentials;
 mod tiled;
 mod vector_math;
@@ -39,10 +39,10 @@ pub use attention::{AttentionInput, AttentionOutput, attention_maps};
 pub use branch::{BranchInput, BranchKind, Hidden, residual_branch};
 pub use choice::KernelChoice;
 pub use cross_entropy::{CrossEntropyInput, CrossEntropyOutput, Pairing};
+pub use grad_scale::{GradScale, GradScaleInput};
 pub use layer_norm::{LayerNormGradients, LayerNormInput};
 pub use linear::{AffineBackwardInput, AffineGradients, AffineInput, Before, LinearInput, Normed};
 pub use product::{Layout, RowPlaces};
-pub use step_scale::{StepScale, StepScaleInput};
 pub use target_potentials::TargetPotentials;
 pub use tiled::{Logits, TiledInput, TiledTargets, tile_columns};
 
@@ -293,14 +293,14 @@ pub trait IbotBackend: Backend {
     /// `teacher * decay + student * (1 - decay)` for each pair of tensors of equal shape, in place where possible.
     ///
     /// # Shapes
-    /// `gate` `[1]` or none: where it is 0, nothing moves.
+    /// `grad_scale` `[1]` or none: where it is 0, nothing moves.
     fn ema(
         teacher: Vec<FloatTensor<Self>>,
         student: Vec<FloatTensor<Self>>,
         decay: f64,
-        gate: Option<Tensor<Self, 1>>,
+        grad_scale: Option<Tensor<Self, 1>>,
     ) -> Vec<FloatTensor<Self>> {
-        ema::reference::<Self>(teacher, student, decay, gate)
+        ema::reference::<Self>(teacher, student, decay, grad_scale)
     }
 
     /// One AdamW step of all tensors, in place where possible: parameters and moments in the order of the input.
@@ -311,9 +311,9 @@ pub trait IbotBackend: Backend {
     /// Gathers what a step measured, and says on the device how far its gradients may move the parameters.
     ///
     /// # Shapes
-    /// See [`StepScaleInput`] and [`StepScale`].
-    fn step_scale(input: StepScaleInput<Self>) -> StepScale<Self> {
-        step_scale::reference(input)
+    /// See [`GradScaleInput`] and [`GradScale`].
+    fn grad_scale(input: GradScaleInput<Self>) -> GradScale<Self> {
+        grad_scale::reference(input)
     }
 
     /// Sum of the squares of all entries of all tensors.

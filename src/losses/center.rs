@@ -43,7 +43,7 @@ impl<B: Backend> Center<B> {
     /// `center * momentum + mean * (1 - momentum)`, or `mean` where there is no center yet.
     ///
     /// # Shapes
-    /// `mean` of the batch's logits `[K]`. `grad_scale` `[1]` as in [`crate::kernels::StepScale`]: where it is 0, a
+    /// `mean` of the batch's logits `[K]`. `grad_scale` `[1]` as in [`crate::kernels::GradScale`]: where it is 0, a
     /// center that has a value keeps it. One that has none cannot, so that whoever learns of such a step unsets it.
     pub fn update(&mut self, mean: Tensor<B, 1>, grad_scale: Option<Tensor<B, 1>>) {
         let [prototypes] = mean.dims();

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::config::IbotConfig;
 use crate::error::{Error, Result};
 use crate::ibot::LossTerms;
-use crate::kernels::{IbotBackend, StepScale, StepScaleInput};
+use crate::kernels::{GradScale, GradScaleInput, IbotBackend};
 
 /// How far the gradients of a whole batch may move the parameters, and the row that [`Unread::losses`] reads; `before` is
 /// the scale of the step before.
@@ -24,9 +24,12 @@ pub(super) fn grad_scale<B: IbotBackend>(
     scalars.extend(terms.visible);
     scalars.extend(terms.koleo);
     scalars.push(squared_norm);
-    let StepScale { scalars, scale } = B::step_scale(StepScaleInput {
+    let GradScale {
         scalars,
-        largest_norm: max_norm,
+        grad_scale,
+    } = B::grad_scale(GradScaleInput {
+        scalars,
+        max_norm,
         before,
     });
     let unread = Unread {
@@ -34,7 +37,7 @@ pub(super) fn grad_scale<B: IbotBackend>(
         has_visible,
         has_koleo,
     };
-    (scale, unread)
+    (grad_scale, unread)
 }
 
 /// The scalars of a step in a row on the device.

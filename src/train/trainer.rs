@@ -29,8 +29,8 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
     pub(super) steps: u64,
     /// Steps since the last reading, all made as if they were sound.
     made: Vec<Made<B::InnerBackend>>,
-    /// `[1]`: 0 once one of them was not, and from then on.
-    gate: Option<Tensor<B::InnerBackend, 1>>,
+    /// That of the last step, `[1]`: 0 once one of them was not sound, and from then on.
+    grad_scale: Option<Tensor<B::InnerBackend, 1>>,
     /// Where a step is timed.
     clock: Option<PhaseClock>,
     device: B::Device,
@@ -140,7 +140,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             most_at_once: None,
             steps: 0,
             made: Vec::new(),
-            gate: None,
+            grad_scale: None,
             clock: None,
             device,
             guard,
@@ -180,10 +180,15 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             Err(error) => return (self, Err(error)),
         };
         let squared_norm = grads.squared_norm(&self.method.student, &self.device);
-        let largest_norm = self.optimizer.largest_norm();
+        let max_norm = self.optimizer.max_norm();
         let config = self.method.config();
-        let (scale, unread) =
-            grad_scale(terms, config, squared_norm, largest_norm, self.gate.take());
+        let (scale, unread) = grad_scale(
+            terms,
+            config,
+            squared_norm,
+            max_norm,
+            self.grad_scale.take(),
+        );
         let centers = [&self.method.center, &self.method.patch_center];
         self.made.push(Made {
             unread,
@@ -197,16 +202,16 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         let student = self.method.student;
         let moved = self
             .optimizer
-            .step_scaled(student, grads, &update, Some(scale.clone()));
+            .step(student, grads, &update, Some(scale.clone()));
         self.method.student = moved;
         self.passed(Phase::Optimizer);
         self.method.update_centers(&targets, Some(&scale));
         drop(targets); // may hold the teacher's prototypes, which are to move in place
         self.method = self
             .method
-            .update_teacher_unless(rates.ema_decay, Some(scale.clone()));
+            .update_teacher(rates.ema_decay, Some(scale.clone()));
         self.passed(Phase::Ema);
-        self.gate = Some(scale);
+        self.grad_scale = Some(scale);
         self.steps += 1;
         (self, Ok(()))
     }
@@ -272,7 +277,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     fn take_back(&mut self, steps: usize, had_centers: [bool; 2]) {
         self.steps -= steps as u64;
         self.optimizer.take_back(steps);
-        self.gate = None;
+        self.grad_scale = None;
         let centers = [&mut self.method.center, &mut self.method.patch_center];
         for (center, had_value) in centers.into_iter().zip(had_centers) {
             if !had_value {
@@ -285,7 +290,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     pub(super) fn starts_from(&mut self, step: usize) {
         self.steps = step as u64;
         self.made.clear();
-        self.gate = None;
+        self.grad_scale = None;
     }
 
     /// What the first pictures of a batch show of the run's health: few, because it takes a forward of both networks.

@@ -161,7 +161,7 @@ pub fn teachers_shared_head<B: TrainBackend>(device: &B::Device) {
     );
     assert_ne!(values(output.terms.patch), values(of_own_head.terms.patch));
     assert_eq!(values(output.terms.cls), values(of_own_head.terms.cls));
-    let copied = state_dict(&method.update_teacher(0.0).teacher);
+    let copied = state_dict(&method.update_teacher(0.0, None).teacher);
     assert!(copied.keys().all(|name| !name.contains("patch_head")));
     for (wrong, key) in [
         (

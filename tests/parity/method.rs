@@ -66,9 +66,9 @@ fn replay<B: TrainBackend>(
         if step == 0 {
             gradients(case, &mut comparison, &method, &grads)?;
         }
-        method.student = optimizer.step(method.student, grads, &rates);
+        method.student = optimizer.step(method.student, grads, &rates, None);
         let decay = method.config().ema_decay(step as f64 / total_epochs as f64);
-        method = method.update_teacher(decay);
+        method = method.update_teacher(decay, None);
     }
     final_weights(case, &mut comparison, &method)?;
     evaluation(case, comparison, &method, device)
