@@ -30,6 +30,7 @@ use crate::head::{Head, HeadConfig};
 use crate::init::normal_param;
 use crate::kernels::TrainBackend;
 use crate::losses::Center;
+use crate::ownership::take;
 use crate::random::{Random, Stream};
 use crate::teacher::{deep_copy, ema};
 
@@ -182,15 +183,9 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     ///
     /// # Shapes
     /// `grad_scale` `[1]` or none: where it is 0, nothing moves.
-    pub fn update_teacher(
-        self,
-        decay: f64,
-        grad_scale: Option<Tensor<B::InnerBackend, 1>>,
-    ) -> Self {
-        Self {
-            teacher: ema::<B, _, _>(self.teacher, &self.student.network, decay, grad_scale),
-            ..self
-        }
+    pub fn update_teacher(&mut self, decay: f64, grad_scale: Option<Tensor<B::InnerBackend, 1>>) {
+        let teacher = take(&mut self.teacher);
+        self.teacher = ema::<B, _, _>(teacher, &self.student.network, decay, grad_scale);
     }
 }
 

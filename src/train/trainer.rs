@@ -12,6 +12,7 @@ use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::ibot::{BatchTargets, Ibot, IbotInput, LossTerms, Probe};
 use crate::kernels::TrainBackend;
+use crate::ownership::take;
 use crate::random::{Random, Stream};
 
 /// The method and its optimizer.
@@ -152,33 +153,26 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         &self.device
     }
 
-    /// One step. On an error the trainer comes back as it was: nothing moves by a loss or gradient that is not finite.
+    /// One step. On an error the trainer is as it was: nothing moves by a loss or gradient that is not finite.
     ///
     /// # Errors
     /// [`Error::NotFinite`] that names the term, [`Error::Training`] for input that does not fit, [`Error::Device`] where
     /// the device failed.
-    pub fn step(self, input: &StepInput<B>, rates: &Rates) -> (Self, Result<StepLosses>) {
-        let (mut trainer, made) = self.advance(input, rates);
-        let (mut losses, sound) = trainer.read_losses();
-        let last = sound.and(made).and_then(|()| {
-            let missing = || Error::Training("a step without losses".into());
-            losses.pop().ok_or_else(missing)
-        });
-        (trainer, last)
+    pub fn step(&mut self, input: &StepInput<B>, rates: &Rates) -> Result<StepLosses> {
+        let made = self.advance(input, rates);
+        let (mut losses, sound) = self.read_losses();
+        sound.and(made)?;
+        let missing = || Error::Training("a step without losses".into());
+        losses.pop().ok_or_else(missing)
     }
 
     /// One step, without a read from the device: whether it was sound, [`Trainer::read_losses`] tells later. A loss or
     /// gradient that is not finite moves nothing, and neither does any step after it until then.
     ///
     /// # Errors
-    /// Input that does not fit; the trainer comes back as it was.
-    pub fn advance(mut self, input: &StepInput<B>, rates: &Rates) -> (Self, Result<()>) {
-        let differentiated;
-        (self, differentiated) = self.differentiate(input, rates);
-        let (grads, targets, terms) = match differentiated {
-            Ok(found) => found,
-            Err(error) => return (self, Err(error)),
-        };
+    /// Input that does not fit; the trainer is as it was.
+    pub fn advance(&mut self, input: &StepInput<B>, rates: &Rates) -> Result<()> {
+        let (grads, targets, terms) = self.differentiate(input, rates)?;
         let squared_norm = grads.squared_norm(&self.method.student, &self.device);
         let max_norm = self.optimizer.max_norm();
         let config = self.method.config();
@@ -199,36 +193,30 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             weight_decay: rates.weight_decay,
             freeze_prototypes: rates.freeze_prototypes,
         };
-        let student = self.method.student;
-        let moved = self
+        let student = take(&mut self.method.student);
+        self.method.student = self
             .optimizer
             .step(student, grads, &update, Some(scale.clone()));
-        self.method.student = moved;
         self.passed(Phase::Optimizer);
         self.method.update_centers(&targets, Some(&scale));
         drop(targets); // may hold the teacher's prototypes, which are to move in place
-        self.method = self
-            .method
+        self.method
             .update_teacher(rates.ema_decay, Some(scale.clone()));
         self.passed(Phase::Ema);
         self.grad_scale = Some(scale);
         self.steps += 1;
-        (self, Ok(()))
+        Ok(())
     }
 
     /// [`Trainer::advance`] with a wait for the device after each phase, and how long each took.
     ///
     /// # Errors
     /// As [`Trainer::advance`]; [`Error::Device`] where the device failed.
-    pub fn advance_timed(
-        mut self,
-        input: &StepInput<B>,
-        rates: &Rates,
-    ) -> (Self, Result<PhaseTimes>) {
+    pub fn advance_timed(&mut self, input: &StepInput<B>, rates: &Rates) -> Result<PhaseTimes> {
         self.clock = Some(PhaseClock::start());
-        let (mut trainer, made) = self.advance(input, rates);
-        let measured = trainer.clock.take().unwrap_or_else(PhaseClock::start);
-        (trainer, made.and_then(|()| measured.times()))
+        let made = self.advance(input, rates);
+        let measured = self.clock.take().unwrap_or_else(PhaseClock::start);
+        made.and_then(|()| measured.times())
     }
 
     fn passed(&mut self, phase: Phase) {
@@ -317,23 +305,17 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     }
 
     /// Gradients, targets and losses of a batch.
-    fn differentiate(
-        mut self,
-        input: &StepInput<B>,
-        rates: &Rates,
-    ) -> (Self, Result<Differentiated<B>>) {
+    fn differentiate(&mut self, input: &StepInput<B>, rates: &Rates) -> Result<Differentiated<B>> {
         let parts = input.parts(self.most_at_once);
         let inputs = parts
             .into_iter()
             .map(|(first, part)| self.method_input(part, rates, first));
-        let targets = match self.method.prepare(inputs.collect()) {
-            Ok(targets) => targets,
-            Err(error) => return (self, Err(error)),
-        };
+        let targets = self.method.prepare(inputs.collect())?;
         let mut grads: Option<Gradients<B>> = None;
         let mut terms: Option<LossTerms<B::InnerBackend>> = None;
         for index in 0..targets.parts() {
-            (self.method.student, grads) = on_new_nodes(self.method.student, grads);
+            let student = take(&mut self.method.student);
+            (self.method.student, grads) = on_new_nodes(student, grads);
             let output = self.method.losses(&targets, index);
             self.passed(Phase::Forward);
             let of_part = Gradients::of(&output.loss);
@@ -350,7 +332,6 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         let found = grads
             .zip(terms)
             .map(|(grads, terms)| (grads, targets, terms));
-        let found = found.ok_or_else(|| Error::Training("a batch without a picture".into()));
-        (self, found)
+        found.ok_or_else(|| Error::Training("a batch without a picture".into()))
     }
 }

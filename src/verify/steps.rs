@@ -141,9 +141,7 @@ fn ten_steps<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {
             ema_decay: 0.9,
             ..Rates::default()
         };
-        let (next, losses) = trainer.step(&input::<B>(&config, step as u64, device), &rates);
-        trainer = next;
-        let losses = losses?;
+        let losses = trainer.step(&input::<B>(&config, step as u64, device), &rates)?;
         let values = vec![losses.loss_cls, losses.loss_patch];
         let name = format!("losses of step {step}");
         all.push(Measured::new(name, values, LATE_LOSS_BAR));

@@ -69,7 +69,7 @@ fn step_with_masks<B: TrainBackend>(
     let before = state_dict(&method.student);
     let mut trainer = Trainer::new(method, optimizer, device.clone(), DeviceGuard::Cpu);
     trainer.most_at_once = most_at_once;
-    let (trainer, losses) = trainer.step(&input, &rates);
+    let losses = trainer.step(&input, &rates);
     let after = state_dict(&trainer.method.student);
     let change = before
         .iter()

@@ -68,7 +68,7 @@ fn replay<B: TrainBackend>(
         }
         method.student = optimizer.step(method.student, grads, &rates, None);
         let decay = method.config().ema_decay(step as f64 / total_epochs as f64);
-        method = method.update_teacher(decay, None);
+        method.update_teacher(decay, None);
     }
     final_weights(case, &mut comparison, &method)?;
     evaluation(case, comparison, &method, device)
