@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
 use crate::init::{constant_param, torch_linear};
-use crate::kernels::{Before, IbotBackend, LinearInput, Logits};
+use crate::kernels::{IbotBackend, LinearLayerInput, Logits, Prologue};
 use crate::random::Random;
 
 /// Square of the smallest norm that the L2 normalization divides by (PyTorch's 1e-12).
@@ -129,14 +129,14 @@ impl<B: IbotBackend> Head<B> {
     pub fn bottleneck(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {
         let mut hidden = tokens;
         for (at, layer) in self.layers.iter().enumerate() {
-            let before = if at > 0 {
-                Before::Gelu
+            let prologue = if at > 0 {
+                Prologue::Gelu
             } else {
-                Before::Nothing
+                Prologue::Nothing
             };
-            hidden = B::linear_layer(LinearInput {
-                before,
-                ..LinearInput::of(hidden, layer)
+            hidden = B::linear_layer(LinearLayerInput {
+                prologue,
+                ..LinearLayerInput::of(hidden, layer)
             });
         }
         l2_normalize(hidden, MIN_SQUARED_NORM)

@@ -22,16 +22,10 @@ pub struct Attention<B: Backend> {
 
 impl<B: Backend> Attention<B> {
     pub(super) fn new(config: &VitConfig, random: &mut Random, device: &B::Device) -> Self {
-        let (width, deviation) = (config.embed_dim, config.init_std);
+        let (width, std) = (config.embed_dim, config.init_std);
         Self {
-            qkv: timm_linear(
-                random,
-                [width, 3 * width],
-                deviation,
-                config.qkv_bias,
-                device,
-            ),
-            proj: timm_linear(random, [width, width], deviation, true, device),
+            qkv: timm_linear(random, [width, 3 * width], std, config.qkv_bias, device),
+            proj: timm_linear(random, [width, width], std, true, device),
             heads: config.num_heads,
         }
     }

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use crate::init::constant_param;
-use crate::kernels::{Before, IbotBackend, LayerNormInput, Normed};
+use crate::kernels::{IbotBackend, LayerNormInput, Normed, Prologue};
 
 /// Epsilon of timm's vision transformers.
 pub(crate) const EPS: f64 = 1e-6;
@@ -36,12 +36,12 @@ impl<B: IbotBackend> LayerNorm<B> {
     /// # Shapes
     /// `[R, D]` -> `[R, D]`.
     pub fn lazy(&self, x: Tensor<B, 2>) -> Normed<B> {
-        let before = Before::LayerNorm {
+        let prologue = Prologue::LayerNorm {
             weight: self.weight.val(),
             bias: self.bias.val(),
             eps: EPS,
         };
-        Normed { x, before }
+        Normed { x, prologue }
     }
 
     /// # Shapes

@@ -8,13 +8,13 @@ use super::block::DropPath;
 use super::positions::resample_matrix;
 use super::{Backbone, Block, GlobalPool, LayerNorm, PatchEmbed, PatchMask, Tokens, VitConfig};
 use crate::init::normal_param;
-use crate::kernels::{Before, IbotBackend, LinearInput};
+use crate::kernels::{IbotBackend, LinearLayerInput, Prologue};
 use crate::random::Random;
 
 /// Deviation of timm's class and register tokens at the start.
-const TOKEN_DEVIATION: f64 = 1e-6;
+const TOKEN_STD: f64 = 1e-6;
 /// Deviation of timm's position embedding at the start.
-const POSITION_DEVIATION: f64 = 0.02;
+const POSITION_STD: f64 = 0.02;
 
 /// timm's `VisionTransformer` without a classifier; fields carry timm's parameter names.
 ///
@@ -49,13 +49,13 @@ impl<B: Backend> VisionTransformer<B> {
         };
         let fc_norm = config.global_pool.norm_after_pool();
         Self {
-            pos_embed: normal_param(random, [1, positions, width], POSITION_DEVIATION, device),
+            pos_embed: normal_param(random, [1, positions, width], POSITION_STD, device),
             cls_token: config
                 .class_token
-                .then(|| normal_param(random, [1, 1, width], TOKEN_DEVIATION, device)),
+                .then(|| normal_param(random, [1, 1, width], TOKEN_STD, device)),
             reg_token: (config.reg_tokens > 0).then(|| {
                 let shape = [1, config.reg_tokens, width];
-                normal_param(random, shape, TOKEN_DEVIATION, device)
+                normal_param(random, shape, TOKEN_STD, device)
             }),
             patch_embed: PatchEmbed::new(config.patch_size, width, random, device),
             blocks: (0..config.depth)
@@ -224,9 +224,9 @@ impl<B: IbotBackend> VisionTransformer<B> {
             .clone()
             .narrow(1, prefix, columns)
             .reshape([columns, width]);
-        let resampled = B::linear_layer(LinearInput {
+        let resampled = B::linear_layer(LinearLayerInput {
             x: matrix,
-            before: Before::Nothing,
+            prologue: Prologue::Nothing,
             weight: of_patches,
             bias: None,
             residual: None,

@@ -35,7 +35,7 @@ use crate::random::{Random, Stream};
 use crate::teacher::{deep_copy, ema};
 
 /// Deviation of the mask token at the start.
-const MASK_TOKEN_DEVIATION: f64 = 0.02;
+const MASK_TOKEN_STD: f64 = 0.02;
 
 /// A backbone with its two prototype heads: what student and teacher have in common.
 #[derive(Module, Debug)]
@@ -127,7 +127,7 @@ impl IbotConfig {
             cls_head: head(self.n_cls_prototypes),
             patch_head: (!self.shared_head).then(|| head(self.n_patch_prototypes)),
         };
-        let mask_token = normal_param(random, [1, 1, width], MASK_TOKEN_DEVIATION, device);
+        let mask_token = normal_param(random, [1, 1, width], MASK_TOKEN_STD, device);
         Ok(Ibot {
             teacher: first_teacher(&network, self),
             student: Student {

@@ -13,7 +13,7 @@ use crate::error::Result;
 
 use super::{
     AttentionInput, AttentionOutput, BranchInput, CrossEntropyInput, CrossEntropyOutput,
-    IbotBackend, LayerNormInput, LinearInput, Logits, RowPlaces, TiledInput, autodiff_layers,
+    IbotBackend, LayerNormInput, LinearLayerInput, Logits, RowPlaces, TiledInput, autodiff_layers,
     patchify, tiled, wrap,
 };
 
@@ -125,8 +125,8 @@ impl<B: IbotBackend> Backward<B, 1> for Attention {
         _checkpointer: &mut Checkpointer,
     ) {
         let (input, output) = ops.state;
-        unary::<B, _>(ops.parents, ops.node, grads, |d_mixed| {
-            primitive(B::packed_attention_backward(input, output, wrap(d_mixed)))
+        unary::<B, _>(ops.parents, ops.node, grads, |d_context| {
+            primitive(B::packed_attention_backward(input, output, wrap(d_context)))
         });
     }
 }
@@ -294,7 +294,7 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         })
     }
 
-    fn linear_layer(input: LinearInput<Self>) -> Tensor<Self, 2> {
+    fn linear_layer(input: LinearLayerInput<Self>) -> Tensor<Self, 2> {
         autodiff_layers::linear_layer(input)
     }
 
@@ -311,16 +311,16 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         };
         let output = B::packed_attention(inner.clone());
         // untracked: no gradient flows through it
-        let row_log = Tensor::from_inner(output.row_log.clone());
-        let mixed = primitive(output.mixed.clone());
+        let row_lse = Tensor::from_inner(output.row_lse.clone());
+        let context = primitive(output.context.clone());
         let prep = Backward::<B, 1>::prepare::<C>(Attention, [qkv.node]);
-        let mixed = match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((inner, output), mixed),
-            OpsKind::UnTracked(prep) => prep.finish(mixed),
+        let context = match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((inner, output), context),
+            OpsKind::UnTracked(prep) => prep.finish(context),
         };
         AttentionOutput {
-            mixed: wrap(mixed),
-            row_log,
+            context: wrap(context),
+            row_lse,
         }
     }
 }

@@ -6,7 +6,7 @@ use burn::nn;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::{AttentionInput, AttentionOutput, Before, IbotBackend, LinearInput, linear};
+use super::{AttentionInput, AttentionOutput, IbotBackend, LinearLayerInput, Prologue, linear};
 
 /// What stands between the two linear layers of a branch.
 #[derive(Debug, Clone, Copy)]
@@ -25,11 +25,11 @@ pub enum BranchKind {
 /// The first half of a branch: a linear layer, and what its result goes through.
 #[derive(Debug, Clone)]
 pub struct Hidden<B: Backend> {
-    first: LinearInput<B>,
+    first: LinearLayerInput<B>,
     kind: BranchKind,
 }
 
-impl<B: Backend> LinearInput<B> {
+impl<B: Backend> LinearLayerInput<B> {
     /// This layer's queries, keys and values through self-attention.
     ///
     /// # Shapes
@@ -64,7 +64,7 @@ impl<B: Backend> Hidden<B> {
 #[derive(Debug, Clone)]
 pub struct BranchInput<B: Backend> {
     /// The tokens, `[B T, D]`, and the first layer with its norm; without a residual.
-    pub first: LinearInput<B>,
+    pub first: LinearLayerInput<B>,
     /// What its result goes through.
     pub kind: BranchKind,
     /// Weight of the second layer, `[I, D]`.
@@ -79,8 +79,8 @@ pub struct BranchInput<B: Backend> {
 
 /// Gradients of [`BranchInput`]; that of `keep` is never asked for.
 pub(super) struct BranchGradients<B: Backend> {
-    pub first: linear::LinearGradients<B>,
-    pub second: linear::LinearGradients<B>,
+    pub first: linear::LinearLayerGradients<B>,
+    pub second: linear::LinearLayerGradients<B>,
     pub d_gamma: Option<Tensor<B, 1>>,
     /// By the tokens, through the branch and past it, `[B T, D]`.
     pub d_x: Tensor<B, 2>,
@@ -97,10 +97,10 @@ impl<B: Backend> BranchInput<B> {
         Self { keep, ..self }
     }
 
-    fn second(&self, x: Tensor<B, 2>, before: Before<B>) -> LinearInput<B> {
-        LinearInput {
+    fn second(&self, x: Tensor<B, 2>, prologue: Prologue<B>) -> LinearLayerInput<B> {
+        LinearLayerInput {
             x,
-            before,
+            prologue,
             weight: self.weight.clone(),
             bias: self.bias.clone(),
             residual: None,
@@ -113,7 +113,7 @@ type Attended<B> = Option<(AttentionInput<B>, AttentionOutput<B>)>;
 
 impl<B: IbotBackend> BranchInput<B> {
     /// The second layer with its input.
-    fn to_second(&self) -> (LinearInput<B>, Attended<B>) {
+    fn to_second(&self) -> (LinearLayerInput<B>, Attended<B>) {
         let x = B::linear_layer(self.first.clone());
         match self.kind {
             BranchKind::Attention { batch, heads } => {
@@ -123,21 +123,21 @@ impl<B: IbotBackend> BranchInput<B> {
                     heads,
                 };
                 let output = B::packed_attention(input.clone());
-                let second = self.second(output.mixed.clone(), Before::Nothing);
+                let second = self.second(output.context.clone(), Prologue::Nothing);
                 (second, Some((input, output)))
             }
-            BranchKind::Mlp => (self.second(x, Before::Gelu), None),
+            BranchKind::Mlp => (self.second(x, Prologue::Gelu), None),
         }
     }
 
     /// The branch without LayerScale and stochastic depth, plus `residual`.
     fn forward(self, residual: Option<Tensor<B, 2>>) -> Tensor<B, 2> {
         if let BranchKind::Mlp = self.kind {
-            let second = self.second(self.first.x.clone(), Before::Gelu);
-            return B::mlp(self.first, LinearInput { residual, ..second });
+            let second = self.second(self.first.x.clone(), Prologue::Gelu);
+            return B::mlp(self.first, LinearLayerInput { residual, ..second });
         }
         let (second, _) = self.to_second();
-        B::linear_layer(LinearInput { residual, ..second })
+        B::linear_layer(LinearLayerInput { residual, ..second })
     }
 }
 

@@ -5,9 +5,9 @@ use burn::tensor::ops::FloatTensor;
 use burn_flex::{Flex, FlexDevice};
 
 use super::{
-    AdamWInput, AdamWState, AffineBackwardInput, AffineGradients, AffineInput, AttentionInput,
-    AttentionOutput, CrossEntropyInput, CrossEntropyOutput, IbotBackend, LayerNormGradients,
-    LayerNormInput, TargetPotentials, flex_attention, flex_linear, flex_loss, flex_optimizer,
+    AdamWInput, AdamWState, AttentionInput, AttentionOutput, CrossEntropyInput, CrossEntropyOutput,
+    IbotBackend, LayerNormGradients, LayerNormInput, LinearBackwardInput, LinearGradients,
+    LinearInput, TargetPotentials, flex_attention, flex_linear, flex_loss, flex_optimizer,
     flex_rows, flex_targets,
 };
 
@@ -72,12 +72,12 @@ impl IbotBackend for Flex {
         flex_rows::layer_norm_backward(input, d_y, &device)
     }
 
-    fn affine(input: AffineInput<Self>) -> Tensor<Self, 2> {
-        flex_linear::affine(input)
+    fn linear_rows(input: LinearInput<Self>) -> Tensor<Self, 2> {
+        flex_linear::linear(input)
     }
 
-    fn affine_backward(input: AffineBackwardInput<Self>) -> AffineGradients<Self> {
-        flex_linear::affine_backward(input)
+    fn linear_rows_backward(input: LinearBackwardInput<Self>) -> LinearGradients<Self> {
+        flex_linear::linear_backward(input)
     }
 
     fn packed_attention(input: AttentionInput<Self>) -> AttentionOutput<Self> {
@@ -87,9 +87,9 @@ impl IbotBackend for Flex {
     fn packed_attention_backward(
         input: AttentionInput<Self>,
         output: AttentionOutput<Self>,
-        d_mixed: Tensor<Self, 2>,
+        d_context: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
-        flex_attention::backward(input, output, d_mixed)
+        flex_attention::backward(input, output, d_context)
     }
 
     fn ema(

@@ -43,7 +43,9 @@ pub use cross_entropy::{CrossEntropyInput, CrossEntropyOutput, Pairing};
 pub use dispatch::OnBackend;
 pub use grad_scale::{GradScale, GradScaleInput};
 pub use layer_norm::{LayerNormGradients, LayerNormInput};
-pub use linear::{AffineBackwardInput, AffineGradients, AffineInput, Before, LinearInput, Normed};
+pub use linear::{
+    LinearBackwardInput, LinearGradients, LinearInput, LinearLayerInput, Normed, Prologue,
+};
 pub use product::{Layout, RowPlaces};
 pub use target_potentials::TargetPotentials;
 pub use tiled::{Logits, TiledInput, TiledTargets, tile_columns};
@@ -68,7 +70,7 @@ pub mod reference {
     pub use super::ema::reference as ema;
     pub use super::gelu::{backward as gelu_backward, forward as gelu};
     pub use super::layer_norm::{backward as layer_norm_backward, forward as layer_norm};
-    pub use super::linear::{affine, affine_backward};
+    pub use super::linear::{linear, linear_backward};
     pub use super::target_potentials::{
         centered as centered_potentials, sinkhorn as sinkhorn_potentials,
     };
@@ -197,34 +199,34 @@ pub trait IbotBackend: Backend {
         layer_norm::backward(input, d_y)
     }
 
-    /// A linear layer with what stands before and after it: `residual + before(x) weight + bias`; differentiable in all of
+    /// A linear layer with what stands before and after it: `residual + prologue(x) weight + bias`; differentiable in all of
     /// them. A graph keeps `x` and what others keep anyway.
     ///
     /// # Shapes
-    /// See [`LinearInput`]; -> `[R, O]`.
-    fn linear_layer(input: LinearInput<Self>) -> Tensor<Self, 2> {
+    /// See [`LinearLayerInput`]; -> `[R, O]`.
+    fn linear_layer(input: LinearLayerInput<Self>) -> Tensor<Self, 2> {
         linear::forward(input)
     }
 
     /// Two linear layers with exact GELU between them; differentiable. `second.x` and `second.before` are not looked at.
     ///
     /// # Shapes
-    /// See [`LinearInput`]; the first one's `[R, O]` is the second one's `[R, I]`.
-    fn mlp(first: LinearInput<Self>, second: LinearInput<Self>) -> Tensor<Self, 2> {
+    /// See [`LinearLayerInput`]; the first one's `[R, O]` is the second one's `[R, I]`.
+    fn mlp(first: LinearLayerInput<Self>, second: LinearLayerInput<Self>) -> Tensor<Self, 2> {
         linear::mlp(first, second)
     }
 
     /// The product in [`IbotBackend::linear_layer`]: `residual + x weight + bias`.
     ///
     /// # Shapes
-    /// See [`AffineInput`]; -> `[R, O]`.
-    fn affine(input: AffineInput<Self>) -> Tensor<Self, 2> {
-        linear::affine(input)
+    /// See [`LinearInput`]; -> `[R, O]`.
+    fn linear_rows(input: LinearInput<Self>) -> Tensor<Self, 2> {
+        linear::linear(input)
     }
 
-    /// Gradients of [`IbotBackend::affine`].
-    fn affine_backward(input: AffineBackwardInput<Self>) -> AffineGradients<Self> {
-        linear::affine_backward(input)
+    /// Gradients of [`IbotBackend::linear_rows`].
+    fn linear_rows_backward(input: LinearBackwardInput<Self>) -> LinearGradients<Self> {
+        linear::linear_backward(input)
     }
 
     /// The product of each pair of matrices.
@@ -263,7 +265,7 @@ pub trait IbotBackend: Backend {
         product::scatter_rows(y, places)
     }
 
-    /// Multi-head softmax attention; differentiable in `qkv`, through `mixed` only.
+    /// Multi-head softmax attention; differentiable in `qkv`, through `context` only.
     ///
     /// # Shapes
     /// See [`AttentionInput`] and [`AttentionOutput`].
@@ -274,13 +276,13 @@ pub trait IbotBackend: Backend {
     /// Gradient of [`IbotBackend::packed_attention`] by its packed input.
     ///
     /// # Shapes
-    /// `d_mixed` `[B T, D]` -> `[B T, 3 D]`.
+    /// `d_context` `[B T, D]` -> `[B T, 3 D]`.
     fn packed_attention_backward(
         input: AttentionInput<Self>,
         output: AttentionOutput<Self>,
-        d_mixed: Tensor<Self, 2>,
+        d_context: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
-        attention::backward(input, output, d_mixed)
+        attention::backward(input, output, d_context)
     }
 
     /// [`residual_branch`], of which a graph keeps the input alone: backward runs it a second time. Less memory for more

@@ -13,8 +13,8 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use super::target_potentials::pairs_of;
 use super::{
-    AffineBackwardInput, AffineInput, Before, CrossEntropyInput, CrossEntropyOutput, IbotBackend,
-    LinearInput, Pairing, TargetPotentials,
+    CrossEntropyInput, CrossEntropyOutput, IbotBackend, LinearBackwardInput, LinearInput,
+    LinearLayerInput, Pairing, Prologue, TargetPotentials,
 };
 
 /// Columns of a wide tile are a multiple of this many: whole cache lines, and the widest vectors of the kernels.
@@ -89,9 +89,9 @@ impl<B: Backend> Logits<B> {
 impl<B: IbotBackend> Logits<B> {
     /// All logits in one tensor, `[M, K]`; differentiable.
     pub fn stored(self) -> Tensor<B, 2> {
-        B::linear_layer(LinearInput {
+        B::linear_layer(LinearLayerInput {
             x: self.bottleneck,
-            before: Before::Nothing,
+            prologue: Prologue::Nothing,
             weight: self.prototypes,
             bias: None,
             residual: None,
@@ -112,7 +112,7 @@ impl<B: IbotBackend> Logits<B> {
 }
 
 fn product<B: IbotBackend>(left: Tensor<B, 2>, right: Tensor<B, 2>) -> Tensor<B, 2> {
-    B::affine(AffineInput {
+    B::linear_rows(LinearInput {
         x: left,
         weight: right,
         bias: None,
@@ -298,7 +298,7 @@ pub(super) fn backward<B: IbotBackend>(
     for columns in input.targets.tiles() {
         let d_logits =
             B::cross_entropy_backward(input.tile(&columns), output.clone(), d_loss.clone());
-        let of_tile = B::affine_backward(AffineBackwardInput {
+        let of_tile = B::linear_rows_backward(LinearBackwardInput {
             x: bottleneck.clone(),
             weight: input.student.prototypes_of(&columns),
             d_y: d_logits,

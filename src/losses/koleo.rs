@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::head::l2_normalize;
-use crate::kernels::{AffineInput, IbotBackend};
+use crate::kernels::{IbotBackend, LinearInput};
 
 /// Similarity that takes a row out of its own neighbours; below any cosine.
 const EXCLUDED: f64 = -2.0;
@@ -20,7 +20,7 @@ pub fn koleo_loss<B: IbotBackend>(features: Tensor<B, 2>, eps: f64) -> Tensor<B,
     let unit = l2_normalize(features, eps * eps);
     let own = Tensor::<B, 2>::eye(batch, &device).bool();
     let detached = unit.clone().detach();
-    let similarity = B::affine(AffineInput {
+    let similarity = B::linear_rows(LinearInput {
         x: detached.clone(),
         weight: detached.transpose(),
         bias: None,

@@ -23,7 +23,7 @@ use crate::kernels::TrainBackend;
 /// What a rollback multiplies the learning rate by.
 const ROLLBACK_FACTOR: f64 = 0.5;
 /// Rollbacks after which a run is given up.
-const MOST_ROLLBACKS: usize = 3;
+const MAX_ROLLBACKS: usize = 3;
 
 /// A run between its first step and its last.
 pub(super) struct TrainLoop<'a, B: TrainBackend, M: TrainBackbone<B>> {
@@ -140,7 +140,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
     }
 
     fn may_roll_back(&self) -> bool {
-        self.run.request.on_sick == OnSick::Rollback && self.rollbacks < MOST_ROLLBACKS
+        self.run.request.on_sick == OnSick::Rollback && self.rollbacks < MAX_ROLLBACKS
     }
 
     /// The state of the newest checkpoint, with a lower learning rate from there on.
@@ -157,7 +157,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
         self.rollbacks += 1;
         self.learning_rate_factor *= ROLLBACK_FACTOR;
         observer.note(&format!(
-            "step {from}: {reason}; back to step {to} with {} of the learning rate (rollback {} of {MOST_ROLLBACKS})",
+            "step {from}: {reason}; back to step {to} with {} of the learning rate (rollback {} of {MAX_ROLLBACKS})",
             self.learning_rate_factor, self.rollbacks
         ));
         self.loader = self.run.loader(&self.config, &self.pictures.train, to)?;

@@ -7,7 +7,7 @@ use super::Gpu;
 use super::launch::{GpuTensor, Kernel, bindings, contiguous, empty, launch, shader, tensor};
 
 /// Scalars of a launch, if the device binds as many: a step has at most six.
-pub(super) const MOST_SCALARS: usize = 7;
+pub(super) const MAX_SCALARS: usize = 7;
 /// Tensors of a launch beside the scalars.
 const OTHERS: u32 = 3;
 
@@ -42,17 +42,17 @@ pub(super) fn grad_scale(input: GradScaleInput<Gpu>) -> GradScale<Gpu> {
 }
 
 fn scalars_within(bindings: u32) -> usize {
-    (bindings.saturating_sub(OTHERS) as usize).clamp(1, MOST_SCALARS)
+    (bindings.saturating_sub(OTHERS) as usize).clamp(1, MAX_SCALARS)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::launch::MOST_TENSORS;
+    use super::super::launch::MAX_TENSORS;
     use super::*;
 
     #[test]
     fn launches_fit_the_device() {
-        assert_eq!(scalars_within(MOST_TENSORS), 4);
-        assert_eq!(scalars_within(30), MOST_SCALARS);
+        assert_eq!(scalars_within(MAX_TENSORS), 4);
+        assert_eq!(scalars_within(30), MAX_SCALARS);
     }
 }

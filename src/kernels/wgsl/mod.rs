@@ -48,9 +48,9 @@ use crate::error::Result;
 
 use super::choice::KernelChoice;
 use super::{
-    AdamWInput, AdamWState, AffineBackwardInput, AffineGradients, AffineInput, AttentionInput,
-    AttentionOutput, CrossEntropyInput, CrossEntropyOutput, Gpu, GradScale, GradScaleInput,
-    IbotBackend, LayerNormGradients, LayerNormInput, Layout, LinearInput, RowPlaces,
+    AdamWInput, AdamWState, AttentionInput, AttentionOutput, CrossEntropyInput, CrossEntropyOutput,
+    Gpu, GradScale, GradScaleInput, IbotBackend, LayerNormGradients, LayerNormInput, Layout,
+    LinearBackwardInput, LinearGradients, LinearInput, LinearLayerInput, RowPlaces,
     TargetPotentials, adamw as tensor_adamw, attention as tensor_attention,
     cross_entropy as tensor_cross_entropy, ema as tensor_ema, gelu as tensor_gelu,
     grad_scale as tensor_grad_scale, layer_norm as tensor_layer_norm, linear as tensor_linear,
@@ -107,7 +107,7 @@ impl Walk {
 /// Every kernel that can reach a device with these workgroups, tensors a dispatch and teacher views: for tests that
 /// validate each of them.
 pub fn all_kernels(workgroups: &[u32], tensors: &[usize], teacher_views: &[usize]) -> Vec<Kernel> {
-    let mut all: Vec<Kernel> = (1..=grad_scale::MOST_SCALARS)
+    let mut all: Vec<Kernel> = (1..=grad_scale::MAX_SCALARS)
         .map(grad_scale::kernel)
         .collect();
     for chunk in Chunk::ALL {
@@ -267,21 +267,21 @@ impl IbotBackend for Gpu {
         }
     }
 
-    fn affine(input: AffineInput<Self>) -> Tensor<Self, 2> {
+    fn linear_rows(input: LinearInput<Self>) -> Tensor<Self, 2> {
         match KernelChoice::active() {
-            KernelChoice::Wgsl => matrix_product::affine(input),
-            KernelChoice::Reference => tensor_linear::affine(input),
+            KernelChoice::Wgsl => matrix_product::linear(input),
+            KernelChoice::Reference => tensor_linear::linear(input),
         }
     }
 
-    fn affine_backward(input: AffineBackwardInput<Self>) -> AffineGradients<Self> {
+    fn linear_rows_backward(input: LinearBackwardInput<Self>) -> LinearGradients<Self> {
         match KernelChoice::active() {
-            KernelChoice::Wgsl => matrix_product::affine_backward(input),
-            KernelChoice::Reference => tensor_linear::affine_backward(input),
+            KernelChoice::Wgsl => matrix_product::linear_backward(input),
+            KernelChoice::Reference => tensor_linear::linear_backward(input),
         }
     }
 
-    fn mlp(first: LinearInput<Self>, second: LinearInput<Self>) -> Tensor<Self, 2> {
+    fn mlp(first: LinearLayerInput<Self>, second: LinearLayerInput<Self>) -> Tensor<Self, 2> {
         match KernelChoice::active() {
             KernelChoice::Wgsl => matrix_product::mlp(first, second),
             KernelChoice::Reference => tensor_linear::mlp(first, second),
@@ -330,11 +330,13 @@ impl IbotBackend for Gpu {
     fn packed_attention_backward(
         input: AttentionInput<Self>,
         output: AttentionOutput<Self>,
-        d_mixed: Tensor<Self, 2>,
+        d_context: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
         match KernelChoice::active() {
-            KernelChoice::Wgsl => AttentionPath::of_device(&input).backward(input, output, d_mixed),
-            KernelChoice::Reference => tensor_attention::backward(input, output, d_mixed),
+            KernelChoice::Wgsl => {
+                AttentionPath::of_device(&input).backward(input, output, d_context)
+            }
+            KernelChoice::Reference => tensor_attention::backward(input, output, d_context),
         }
     }
 
