@@ -95,7 +95,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         let terms = LossTerms {
             cls: cls_loss(ClsLossInput {
                 student: self.student.network.cls_head.logits(cls), // [(G + L) B, K]
-                targets: TeacherTargets::from_inner(batch.cls.of_rows(&cls_range)), // [G B, K]
+                targets: TeacherTargets::from_inner(batch.cls.slice_rows(&cls_range)), // [G B, K]
                 images: part.input.images(),
                 batch: batch.images(),
                 student_temperature: config.temperature_student,
@@ -127,6 +127,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         // local views are small: nothing is masked in them, and they are no targets
         let local = Tensor::from_inner(Tensor::cat(input.local_views.clone(), 0)); // [L B, 3, s, s]
         let local = backbone.training_tokens(local, None, local_rngs);
+        // global views first: view v of the student is view v of the teacher
         let cls = Tensor::cat(vec![global.cls.clone(), local.cls], 0);
         (global, cls)
     }
@@ -160,7 +161,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         let range = batch.range(index, |part| rows_of(part).len());
         patch_loss(PatchLossInput {
             student: self.student.network.head_of_patches().logits(selected), // [M, K]
-            targets: TeacherTargets::from_inner(targets.of_rows(&range)),     // [M, K]
+            targets: TeacherTargets::from_inner(targets.slice_rows(&range)),  // [M, K]
             weighting: match self.config.patch_weight {
                 PatchWeight::Patch => PatchWeighting::PerPatch {
                     patches: targets.rows(),

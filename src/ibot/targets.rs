@@ -81,6 +81,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         let (mut cls_rows, mut masked_rows, mut visible_rows) = (vec![], vec![], vec![]);
         for input in inputs {
             input.check(self.student.network.backbone.patches(), &self.config)?;
+            // local views are no targets: the student is to tell the whole from them
             let images = Tensor::cat(input.global_views.clone(), 0); // [G B, 3, S, S]
             let Tokens { cls, patches } = self.teacher.backbone.tokens(images, None);
             let [_, of_image, _] = patches.dims(); // [G B, N, D]
@@ -92,6 +93,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             };
             let masked = part.masked.select(&patches); // [M, D]
             let visible = has_visible.then(|| part.visible.select(&patches)).flatten();
+            // all tokens of an image, of which the heads see some: gone before their hidden layers, which are 2 048 wide
             drop(patches);
             cls_rows.push(cls_head.bottleneck(part.embedding.clone()));
             masked_rows.extend(masked.map(|tokens| patch_head.bottleneck(tokens)));
@@ -143,6 +145,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         student_rows: usize,
         (rule, temperature): (TargetRule<B::InnerBackend>, f64),
     ) -> Result<TeacherTargets<B::InnerBackend>> {
+        // the student's rows count too: its logits are made in the form of the teacher's
         let device = logits.bottleneck.device();
         let tile_columns = LogitShape::new(&logits, student_rows).tiling::<B::InnerBackend>(
             self.config.streaming_prototypes,
@@ -173,6 +176,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         targets: &BatchTargets<B>,
         grad_scale: Option<&Tensor<B::InnerBackend, 1>>,
     ) {
+        // after the loss: a batch is centered by those before it, as in DINO's main_dino.py
         if self.config.cls_targets == Targets::Centering {
             let mean = targets.cls.mean_logits();
             self.center.update(mean, grad_scale.cloned());

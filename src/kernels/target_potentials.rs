@@ -68,7 +68,7 @@ impl<B: Backend> TargetPotentials<B> {
     }
 
     /// The potentials of some rows.
-    pub fn rows(&self, rows: &Range<usize>) -> Self {
+    pub fn slice_rows(&self, rows: &Range<usize>) -> Self {
         Self {
             of_rows: self.of_rows.clone().narrow(0, rows.start, rows.len()),
             ..self.clone()

@@ -181,14 +181,14 @@ impl<B: Backend> TiledTargets<B> {
     }
 
     /// The targets of some rows.
-    pub fn rows(&self, rows: &Range<usize>) -> Self {
+    pub fn slice_rows(&self, rows: &Range<usize>) -> Self {
         let part = |tensor: &Tensor<B, 2>| tensor.clone().narrow(0, rows.start, rows.len());
         Self {
             teacher: Logits {
                 bottleneck: part(&self.teacher.bottleneck),
                 ..self.teacher.clone()
             },
-            potentials: self.potentials.rows(rows),
+            potentials: self.potentials.slice_rows(rows),
             tile_mass: part(&self.tile_mass),
             columns: self.columns,
         }

@@ -50,6 +50,7 @@ impl<B: Backend> Center<B> {
         self.value = Some(match self.value.take() {
             Some(center) => {
                 let moved = center.clone() * self.momentum + mean * (1.0 - self.momentum);
+                // on the device: a look from the host would wait for it in each step
                 match grad_scale {
                     Some(scale) => {
                         moved.mask_where(scale.equal_elem(0.0).expand([prototypes]), center)

@@ -29,6 +29,7 @@ impl PatchWeighting {
     fn row_weights<B: Backend>(&self, rows: usize, device: &B::Device) -> Tensor<B, 1> {
         let weights: Vec<f32> = match self {
             Self::PerPatch { patches } => vec![1.0 / *patches as f32; rows],
+            // image by image, as the rows come: an image without masked patches has no row and adds nothing
             Self::PerImage { counts, images } => counts
                 .iter()
                 .flat_map(|count| {

@@ -68,16 +68,16 @@ impl<B: IbotBackend> TeacherTargets<B> {
     }
 
     /// The targets of some rows.
-    pub fn of_rows(&self, rows: &Range<usize>) -> Self {
+    pub fn slice_rows(&self, rows: &Range<usize>) -> Self {
         if *rows == (0..self.rows()) {
             return self.clone();
         }
         match self {
             Self::Stored { logits, potentials } => Self::Stored {
                 logits: logits.clone().narrow(0, rows.start, rows.len()),
-                potentials: potentials.rows(rows),
+                potentials: potentials.slice_rows(rows),
             },
-            Self::Tiled(targets) => Self::Tiled(targets.rows(rows)),
+            Self::Tiled(targets) => Self::Tiled(targets.slice_rows(rows)),
         }
     }
 
@@ -134,6 +134,7 @@ pub(super) fn cross_entropy<B: IbotBackend>(
 ) -> Tensor<B, 1> {
     let output = match targets {
         TeacherTargets::Stored { logits, potentials } => B::cross_entropy(&CrossEntropyInput {
+            // held by nobody else, so that the backward pass can write their gradient over them
             student_logits: student.stored(),
             teacher_logits: logits,
             potentials,
