@@ -4,11 +4,10 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 
-use super::tiling::LogitShape;
 use super::{Ibot, IbotInput};
 use crate::backbone::{Backbone, TrainBackbone};
 use crate::error::Result;
-use crate::kernels::{IbotBackend, Logits, TiledTargets, TrainBackend};
+use crate::kernels::{IbotBackend, Logits, TiledTargets, TrainBackend, tile_columns};
 use crate::losses::tiled_targets;
 
 /// Keeps the logarithm of a target of 0 finite.
@@ -49,9 +48,9 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     pub fn probe(&self, input: &IbotInput<B>) -> Result<Probe<B::InnerBackend>> {
         let logits = self.teacher_logits(vec![input.clone()])?;
         let [cls_rows, masked_rows, _] = logits.student_rows();
-        let tiled = |logits: Logits<_>, student_rows, rule, temperature| {
-            let shape = LogitShape::new(&logits, student_rows);
-            let columns = shape.tile_columns(self.tile_entries);
+        let tiled = |logits: Logits<_>, student_rows: usize, rule, temperature| {
+            let rows = logits.rows().max(student_rows);
+            let columns = tile_columns(rows, self.tile_entries);
             tiled_targets(logits, rule, temperature, columns)
         };
         let rule = self.rule(self.config.cls_targets, &self.center);

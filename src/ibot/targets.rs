@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use super::rows::PatchRows;
-use super::tiling::LogitShape;
+use super::tiling::tiling;
 use super::{Ibot, IbotInput};
 use crate::backbone::{Backbone, Tokens, TrainBackbone};
 use crate::config::Targets;
@@ -146,13 +146,9 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         (rule, temperature): (TargetRule<B::InnerBackend>, f64),
     ) -> Result<TeacherTargets<B::InnerBackend>> {
         // the student's rows count too: its logits are made in the form of the teacher's
-        let device = logits.bottleneck.device();
-        let tile_columns = LogitShape::new(&logits, student_rows).tiling::<B::InnerBackend>(
-            self.config.streaming_prototypes,
-            self.tile_entries,
-            &device,
-        )?;
-        Ok(TeacherTargets::new(logits, rule, temperature, tile_columns))
+        let streaming = self.config.streaming_prototypes;
+        let columns = tiling(&logits, student_rows, streaming, self.tile_entries)?;
+        Ok(TeacherTargets::new(logits, rule, temperature, columns))
     }
 
     /// How logits become targets.

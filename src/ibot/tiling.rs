@@ -35,62 +35,37 @@ fn max_stored_bytes(memory_bytes: Option<u64>) -> usize {
     memory_bytes.map_or(MAX_STORED_BYTES, part)
 }
 
-/// The logits of one loss.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct LogitShape {
-    /// Rows of the teacher, of the whole batch.
-    teacher_rows: usize,
-    /// Rows of the student, of the part with most of them.
+/// Columns of a tile of a teacher's logits, and of the student's, which have `student_rows` in a part of the batch; none where
+/// both are stored.
+///
+/// # Errors
+/// [`Error::Unsupported`] where logits that shall be stored do not fit one tensor of the device.
+pub(super) fn tiling<B: IbotBackend>(
+    teacher: &Logits<B>,
     student_rows: usize,
-    /// Number K of prototypes.
-    prototypes: usize,
-}
-
-impl LogitShape {
-    /// Of a teacher's logits, and a student's with so many rows.
-    pub fn new<B: IbotBackend>(teacher: &Logits<B>, student_rows: usize) -> Self {
-        Self {
-            teacher_rows: teacher.rows(),
-            student_rows,
-            prototypes: teacher.prototypes.dims()[1],
+    streaming: StreamingPrototypes,
+    tile_entries: usize,
+) -> Result<Option<usize>> {
+    let device = teacher.bottleneck.device();
+    let [_, prototypes] = teacher.prototypes.dims();
+    let rows = teacher.rows().max(student_rows);
+    let max_rows = B::max_logit_rows(prototypes, &device);
+    let bytes = (teacher.rows() + student_rows) * prototypes * size_of::<f32>();
+    let is_tiled = match streaming {
+        StreamingPrototypes::Always => true,
+        StreamingPrototypes::Auto => {
+            bytes > max_stored_bytes(memory_bytes(&device)) || rows > max_rows
         }
-    }
-
-    /// Columns of a tile of at most so many entries, of either network.
-    pub fn tile_columns(&self, tile_entries: usize) -> usize {
-        tile_columns(self.teacher_rows.max(self.student_rows), tile_entries)
-    }
-
-    /// Columns of a tile; none where logits are stored.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] where logits that shall be stored do not fit one tensor of the device.
-    pub fn tiling<B: IbotBackend>(
-        &self,
-        streaming: StreamingPrototypes,
-        tile_entries: usize,
-        device: &B::Device,
-    ) -> Result<Option<usize>> {
-        let rows = self.teacher_rows.max(self.student_rows);
-        let max_rows = B::max_logit_rows(self.prototypes, device);
-        let bytes = (self.teacher_rows + self.student_rows) * self.prototypes * size_of::<f32>();
-        let is_tiled = match streaming {
-            StreamingPrototypes::Always => true,
-            StreamingPrototypes::Auto => {
-                bytes > max_stored_bytes(memory_bytes(device)) || rows > max_rows
-            }
-            StreamingPrototypes::Never if rows > max_rows => {
-                return Err(Error::Unsupported(format!(
-                    "method.streaming_prototypes = \"never\": {rows} rows of {} prototypes do not fit one tensor of this \
-                     device, which holds {max_rows} of them: set it to \"auto\" or \"always\", or use a smaller batch or \
-                     fewer prototypes",
-                    self.prototypes
-                )));
-            }
-            StreamingPrototypes::Never => false,
-        };
-        Ok(is_tiled.then(|| self.tile_columns(tile_entries)))
-    }
+        StreamingPrototypes::Never if rows > max_rows => {
+            return Err(Error::Unsupported(format!(
+                "method.streaming_prototypes = \"never\": {rows} rows of {prototypes} prototypes do not fit one tensor of \
+                 this device, which holds {max_rows} of them: set it to \"auto\" or \"always\", or use a smaller batch or \
+                 fewer prototypes"
+            )));
+        }
+        StreamingPrototypes::Never => false,
+    };
+    Ok(is_tiled.then(|| tile_columns(rows, tile_entries)))
 }
 
 #[cfg(test)]
