@@ -1,6 +1,6 @@
 // One AdamW step of TENSORS tensors in one dispatch, in place; where the gradients' scale is 0, nothing moves.
 //
-// Bindings: param 0, grad 0, first moment 0, second moment 0, param 1, ..., gradient_scale [1], info.
+// Bindings: param 0, grad 0, first moment 0, second moment 0, param 1, ..., grad_scale [1], info.
 // Launch: the workgroups of tensor 0, then those of tensor 1, and so on; a lane takes ROUNDS chunks. first_group says
 // where a tensor's workgroups begin, chunks how many chunks it has.
 // Source: arXiv 1711.05101, algorithm 2, in the order of operations of torch.optim.AdamW.
@@ -32,12 +32,12 @@ struct Info {
 @group(0) @binding(4 * {{ tensor }} + 2) var<storage, read_write> first_{{ tensor }}: array<Chunk>;
 @group(0) @binding(4 * {{ tensor }} + 3) var<storage, read_write> second_{{ tensor }}: array<Chunk>;
 {{ end }}
-@group(0) @binding(4 * {{ tensors }}) var<storage, read_write> gradient_scale: array<f32>;
+@group(0) @binding(4 * {{ tensors }}) var<storage, read_write> grad_scale: array<f32>;
 @group(0) @binding(4 * {{ tensors }} + 1) var<storage, read> info: Info;
 
 @compute @workgroup_size(LANES)
 fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
-    let scale = gradient_scale[0];
+    let scale = grad_scale[0];
     if scale == 0.0 {
         return;
     }

@@ -1,7 +1,7 @@
-// teacher <- teacher * keep + student * take, for TENSORS pairs of tensors in one dispatch, in place; where the gate is
+// teacher <- teacher * keep + student * take, for TENSORS pairs of tensors in one dispatch, in place; where the grad_scale is
 // 0, nothing moves.
 //
-// Bindings: teacher 0, student 0, teacher 1, student 1, ..., gate [1], info.
+// Bindings: teacher 0, student 0, teacher 1, student 1, ..., grad_scale [1], info.
 // Launch: the workgroups of tensor 0, then those of tensor 1, and so on; a lane takes ROUNDS chunks. first_group says
 // where a tensor's workgroups begin, chunks how many chunks it has.
 // Not handled: a teacher that is its own student, strides.
@@ -24,12 +24,12 @@ struct Info {
 @group(0) @binding(2 * {{ tensor }}) var<storage, read_write> teacher_{{ tensor }}: array<Chunk>;
 @group(0) @binding(2 * {{ tensor }} + 1) var<storage, read_write> student_{{ tensor }}: array<Chunk>;
 {{ end }}
-@group(0) @binding(2 * {{ tensors }}) var<storage, read_write> gate: array<f32>;
+@group(0) @binding(2 * {{ tensors }}) var<storage, read_write> grad_scale: array<f32>;
 @group(0) @binding(2 * {{ tensors }} + 1) var<storage, read> info: Info;
 
 @compute @workgroup_size(LANES)
 fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
-    if gate[0] == 0.0 {
+    if grad_scale[0] == 0.0 {
         return;
     }
     let group = number_of(place);

@@ -43,7 +43,7 @@ pub enum StreamingPrototypes {
     Auto,
     /// All logits.
     Always,
-    /// None: what one tensor cannot hold is split by rows.
+    /// None: an error where one tensor cannot hold them.
     Never,
 }
 

@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
 use crate::init::{constant_param, torch_linear};
-use crate::kernels::{Before, IbotBackend, LinearInput, StreamedLogits};
+use crate::kernels::{IbotBackend, LinearLayerInput, Logits, Prologue};
 use crate::random::Random;
 
 /// Square of the smallest norm that the L2 normalization divides by (PyTorch's 1e-12).
@@ -95,22 +95,24 @@ impl<B: IbotBackend> Head<B> {
     /// # Shapes
     /// `tokens` `[M, D]` -> logits `[M, K]`.
     pub fn forward(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {
-        B::linear_layer(LinearInput {
-            x: self.unit(tokens),
-            before: Before::Nothing,
-            weight: self.normalized_prototypes(),
-            bias: None,
-            residual: None,
-        })
+        self.logits(tokens).stored()
     }
 
-    /// The same logits, as rows and prototypes whose product they are.
+    /// The same logits, as the two matrices whose product they are.
     ///
     /// # Shapes
-    /// `tokens` `[M, D]`.
-    pub fn streamed(&self, tokens: Tensor<B, 2>) -> StreamedLogits<B> {
-        StreamedLogits {
-            unit: self.unit(tokens),
+    /// `tokens` `[M, D]` -> logits `[M, K]`.
+    pub fn logits(&self, tokens: Tensor<B, 2>) -> Logits<B> {
+        self.logits_of(self.bottleneck(tokens))
+    }
+
+    /// The logits of rows that are through [`Head::bottleneck`].
+    ///
+    /// # Shapes
+    /// `bottleneck` `[M, bottleneck]` -> logits `[M, K]`.
+    pub fn logits_of(&self, bottleneck: Tensor<B, 2>) -> Logits<B> {
+        Logits {
+            bottleneck,
             prototypes: self.normalized_prototypes(),
         }
     }
@@ -120,21 +122,21 @@ impl<B: IbotBackend> Head<B> {
         self.prototypes.weight.dims()[1]
     }
 
-    /// Rows of length 1, before the prototypes.
+    /// Features of length 1, before the prototypes.
     ///
     /// # Shapes
     /// `tokens` `[M, D]` -> `[M, bottleneck]`.
-    pub fn unit(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {
+    pub fn bottleneck(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {
         let mut hidden = tokens;
         for (at, layer) in self.layers.iter().enumerate() {
-            let before = if at > 0 {
-                Before::Gelu
+            let prologue = if at > 0 {
+                Prologue::Gelu
             } else {
-                Before::Nothing
+                Prologue::Nothing
             };
-            hidden = B::linear_layer(LinearInput {
-                before,
-                ..LinearInput::of(hidden, layer)
+            hidden = B::linear_layer(LinearLayerInput {
+                prologue,
+                ..LinearLayerInput::of(hidden, layer)
             });
         }
         l2_normalize(hidden, MIN_SQUARED_NORM)

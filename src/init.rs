@@ -30,10 +30,10 @@ pub(crate) fn uniform_param<B: Backend, const D: usize>(
 pub(crate) fn normal_param<B: Backend, const D: usize>(
     random: &mut Random,
     shape: [usize; D],
-    deviation: f64,
+    std: f64,
     device: &B::Device,
 ) -> Param<Tensor<B, D>> {
-    let values = random.fill(shape.iter().product(), |r| deviation * r.normal());
+    let values = random.fill(shape.iter().product(), |r| std * r.normal());
     param(values, shape, device)
 }
 
@@ -66,12 +66,12 @@ pub(crate) fn torch_linear<B: Backend>(
 pub(crate) fn timm_linear<B: Backend>(
     random: &mut Random,
     [inputs, outputs]: [usize; 2],
-    deviation: f64,
+    std: f64,
     bias: bool,
     device: &B::Device,
 ) -> Linear<B> {
     Linear {
-        weight: normal_param(random, [inputs, outputs], deviation, device),
+        weight: normal_param(random, [inputs, outputs], std, device),
         bias: bias.then(|| constant_param([outputs], 0.0, device)),
     }
 }

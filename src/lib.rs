@@ -46,9 +46,7 @@
 //!         let input = StepInput::<B> { masks: masks.collect(), global_views, local_views: vec![] };
 //!         let (temperature_teacher, ema_decay) = (0.04, 0.996);
 //!         let rates = Rates { learning_rate: 1e-4, temperature_teacher, ema_decay, ..Rates::default() };
-//!         let (next, losses) = trainer.step(&input, &rates);
-//!         trainer = next;
-//!         println!("{:?}", losses?);
+//!         println!("{:?}", trainer.step(&input, &rates)?);
 //!     }
 //!     println!("{:?}", trainer.method.embed(view()).dims()); // [2, 384]
 //!     Ok(())
@@ -79,6 +77,7 @@ pub mod losses;
 pub mod masking;
 pub mod memory;
 pub mod model;
+mod ownership;
 pub mod path_text;
 pub mod picture;
 pub mod random;

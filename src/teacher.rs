@@ -1,5 +1,7 @@
 //! The teacher: a moving average of the student, never on the autodiff graph.
 
+use std::collections::BTreeSet;
+
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -26,58 +28,87 @@ pub fn deep_copy<B: Backend, M: Module<B>>(module: M) -> M {
     module.map(&mut Copy)
 }
 
-/// The student's parameters in the order of the module, on the inner backend.
-pub fn parameters<B, S>(student: &S) -> Vec<FloatTensor<B::InnerBackend>>
-where
-    B: AutodiffBackend<InnerBackend: IbotBackend>,
-    S: Module<B>,
-{
-    let mut found = Collect::<B>(Vec::new());
-    student.visit(&mut found);
-    found.0
-}
-
-/// Moves each parameter of `teacher` towards the one at its place in `student`, all of them in one pass:
-/// `teacher * decay + student * (1 - decay)`.
+/// Moves each parameter of `teacher` towards the student's of the same name, all of them in one pass:
+/// `teacher * decay + student * (1 - decay)`. What the teacher has not, such as a head of its own, stays out.
 ///
 /// Source: `TeacherStudentWrapper.update_teacher` in stable_pretraining/backbone/utils.py. Differs from it: a decay
 /// of exactly 0 copies the student, where the reference skips the update.
 ///
 /// # Shapes
-/// `gate` `[1]` or none: where it is 0, nothing moves.
-pub fn ema<B, T>(
+/// `grad_scale` `[1]` or none: where it is 0, nothing moves.
+pub fn ema<B, S, T>(
     teacher: T,
-    student: Vec<FloatTensor<B>>,
+    student: &S,
     decay: f64,
-    gate: Option<Tensor<B, 1>>,
+    grad_scale: Option<Tensor<B::InnerBackend, 1>>,
 ) -> T
 where
-    B: IbotBackend,
-    T: Module<B>,
+    B: AutodiffBackend<InnerBackend: IbotBackend>,
+    S: Module<B>,
+    T: Module<B::InnerBackend>,
 {
-    let mut taken = Take::<B>(Vec::new());
+    let mut taken = Take::<B::InnerBackend> {
+        path: Vec::new(),
+        names: Vec::new(),
+        tensors: Vec::new(),
+    };
     let hollow = teacher.map(&mut taken);
-    let averaged = B::ema(taken.0, student, decay, gate);
-    hollow.map(&mut Put::<B>(averaged.into_iter()))
-}
-
-struct Collect<B: AutodiffBackend>(Vec<FloatTensor<B::InnerBackend>>);
-
-impl<B: AutodiffBackend> ModuleVisitor<B> for Collect<B> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        self.0.push(param.val().inner().into_primitive().tensor());
-    }
+    let mut wanted = Collect::<B> {
+        path: Vec::new(),
+        wanted: taken.names.into_iter().collect(),
+        found: Vec::new(),
+    };
+    student.visit(&mut wanted);
+    let averaged = B::InnerBackend::ema(taken.tensors, wanted.found, decay, grad_scale);
+    hollow.map(&mut Put::<B::InnerBackend>(averaged.into_iter()))
 }
 
 /// Takes the teacher's parameters out, so that the update is their only owner and works in place.
-struct Take<B: Backend>(Vec<FloatTensor<B>>);
+struct Take<B: Backend> {
+    path: Vec<String>,
+    names: Vec<String>,
+    tensors: Vec<FloatTensor<B>>,
+}
 
 impl<B: Backend> ModuleMapper<B> for Take<B> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         let (id, tensor, mapper) = param.consume();
         let placeholder = Tensor::empty([1; D], &tensor.device());
-        self.0.push(tensor.into_primitive().tensor());
+        self.names.push(self.path.join("."));
+        self.tensors.push(tensor.into_primitive().tensor());
         Param::from_mapped_value(id, placeholder, mapper)
+    }
+}
+
+/// The student's parameters of the wanted names, in the order of the module, which is the teacher's.
+struct Collect<B: AutodiffBackend> {
+    path: Vec<String>,
+    wanted: BTreeSet<String>,
+    found: Vec<FloatTensor<B::InnerBackend>>,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for Collect<B> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if self.wanted.contains(&self.path.join(".")) {
+            self.found
+                .push(param.val().inner().into_primitive().tensor());
+        }
     }
 }
 

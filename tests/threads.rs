@@ -69,10 +69,8 @@ fn train<B: TrainBackend>(device: &B::Device) -> Vec<[u32; 2]> {
     let input = input::<B>(device);
     let mut bits = Vec::new();
     for _ in 0..STEPS {
-        let (next, losses) = trainer.step(&input, &rates);
-        let losses = losses.unwrap();
+        let losses = trainer.step(&input, &rates).unwrap();
         bits.push([losses.loss, losses.gradient_norm].map(f32::to_bits));
-        trainer = next;
     }
     bits
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use ibot::burn::tensor::backend::BackendTypes;
 use ibot::burn::tensor::{Tensor, TensorData};
 use ibot::device::{BackendChoice, DeviceGuard, Selected, select};
-use ibot::kernels::{AffineBackwardInput, AffineInput, AttentionInput, Gpu, IbotBackend};
+use ibot::kernels::{AttentionInput, Gpu, IbotBackend, LinearBackwardInput, LinearInput};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 type Device = <Gpu as BackendTypes>::Device;
@@ -84,7 +84,7 @@ impl Opened {
         let d_y = Entries::new(3, rows, outputs);
         let [gpu_x, gpu_weight, gpu_d_y] = [&x, &weight, &d_y].map(|e| e.upload(&self.device));
         let forward = || {
-            Gpu::affine(AffineInput {
+            Gpu::linear_rows(LinearInput {
                 x: gpu_x.clone(),
                 weight: gpu_weight.clone(),
                 bias: None,
@@ -92,7 +92,7 @@ impl Opened {
             })
         };
         let backward = || {
-            Gpu::affine_backward(AffineBackwardInput {
+            Gpu::linear_rows_backward(LinearBackwardInput {
                 x: gpu_x.clone(),
                 weight: gpu_weight.clone(),
                 d_y: gpu_d_y.clone(),
@@ -147,7 +147,7 @@ impl Opened {
         let output = Gpu::packed_attention(input());
         let forward = self.time(|| Gpu::packed_attention(input()))?;
         let backward = self.time(|| {
-            Gpu::packed_attention_backward(input(), output.clone(), output.mixed.clone())
+            Gpu::packed_attention_backward(input(), output.clone(), output.context.clone())
         })?;
         let work = 4e-9 * (images * heads * TOKENS * TOKENS * 64) as f64;
         println!(

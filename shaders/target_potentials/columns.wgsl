@@ -5,8 +5,7 @@
 //   sum_j = sum_i exp((t_ij - row_shift_i - max_j) / temperature - row_log_i)
 //
 // Bindings: logits [M, C], of_rows [M, 2], partial_max [S, C], partial_sum [S, C], info.
-// C = K / (lanes of Chunk), S = slabs over all parts of the logits; this part's slabs start at first_slab, its rows at
-// first_row of of_rows, which holds (row_shift, row_log).
+// C = K / (lanes of Chunk), S = slabs of the logits' rows. of_rows holds (row_shift, row_log).
 // Launch: one workgroup for each (slab, span of columns), spans inner. A lane takes two chunks of columns, so that a
 // row's visit uses whole cache lines, and four rows at a time, so that rescaling is rare.
 // Not handled: no rows, strides.
@@ -15,11 +14,9 @@ struct Info {
     rows: u32,
     chunks: u32,
     spans: u32,
-    first_slab: u32,
     slab_rows: u32,
     inverse_temperature: f32,
     slabs: u32,
-    first_row: u32,
 }
 
 @group(0) @binding(0) var<storage, read_write> logits: array<Chunk>;
@@ -33,7 +30,6 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     let group = number_of(place);
     // read once: a software device goes to memory each time
     let chunks = info.chunks;
-    let first_row = info.first_row;
     let slab = group / info.spans;
     let left = (group % info.spans) * LANES * 2u + lane;
     if slab >= info.slabs || left >= chunks {
@@ -50,11 +46,10 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     var sum_right = Chunk(0.0);
     var row = slab * info.slab_rows;
     for (; row + 4u <= end; row += 4u) {
-        let r = first_row + row;
-        let of_row_0 = of_rows[r];
-        let of_row_1 = of_rows[r + 1u];
-        let of_row_2 = of_rows[r + 2u];
-        let of_row_3 = of_rows[r + 3u];
+        let of_row_0 = of_rows[row];
+        let of_row_1 = of_rows[row + 1u];
+        let of_row_2 = of_rows[row + 2u];
+        let of_row_3 = of_rows[row + 3u];
         let at = row * chunks;
         let a0 = logits[at + left] - of_row_0.x;
         let a1 = logits[at + chunks + left] - of_row_1.x;
@@ -80,7 +75,7 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
         max_right = next_right;
     }
     for (; row < end; row += 1u) {
-        let of_row = of_rows[first_row + row];
+        let of_row = of_rows[row];
         let a = logits[row * chunks + left] - of_row.x;
         let b = logits[row * chunks + right] - of_row.x;
         let next_left = max(max_left, a);
@@ -92,7 +87,7 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
         max_left = next_left;
         max_right = next_right;
     }
-    let out = (info.first_slab + slab) * chunks;
+    let out = slab * chunks;
     partial_max[out + left] = max_left;
     partial_sum[out + left] = sum_left;
     if left + LANES < chunks {

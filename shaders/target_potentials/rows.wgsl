@@ -4,14 +4,13 @@
 //   row_log_i = log sum_j exp((t_ij - prototype_shift_j - row_shift_i) / temperature - prototype_log_j)
 //
 // Bindings: logits [M, C], of_prototypes [K, 2], of_rows, info. C = K / (lanes of Chunk).
-// of_prototypes holds (prototype_shift, prototype_log), of_rows (row_shift, row_log); this part's rows start at first_row.
+// of_prototypes holds (prototype_shift, prototype_log), of_rows (row_shift, row_log).
 // Launch: one workgroup a row.
 // Not handled: strides.
 
 struct Info {
     rows: u32,
     chunks: u32,
-    first_row: u32,
     inverse_temperature: f32,
 }
 
@@ -56,6 +55,6 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
         workgroupBarrier();
     }
     if lane == 0u {
-        of_rows[info.first_row + row] = vec2<f32>(found[0].x, log(found[0].y));
+        of_rows[row] = vec2<f32>(found[0].x, log(found[0].y));
     }
 }

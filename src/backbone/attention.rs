@@ -5,11 +5,9 @@ use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::{LayerNorm, VitConfig};
+use super::VitConfig;
 use crate::init::timm_linear;
-use crate::kernels::{
-    AttentionInput, BranchInput, IbotBackend, LinearInput, Middle, attention_maps,
-};
+use crate::kernels::{AttentionInput, BranchInput, IbotBackend, Normed, attention_maps};
 use crate::random::Random;
 
 /// timm's `Attention`: one product for queries, keys and values, softmax attention, one product out.
@@ -24,52 +22,36 @@ pub struct Attention<B: Backend> {
 
 impl<B: Backend> Attention<B> {
     pub(super) fn new(config: &VitConfig, random: &mut Random, device: &B::Device) -> Self {
-        let (width, deviation) = (config.embed_dim, config.init_std);
+        let (width, std) = (config.embed_dim, config.init_std);
         Self {
-            qkv: timm_linear(
-                random,
-                [width, 3 * width],
-                deviation,
-                config.qkv_bias,
-                device,
-            ),
-            proj: timm_linear(random, [width, width], deviation, true, device),
+            qkv: timm_linear(random, [width, 3 * width], std, config.qkv_bias, device),
+            proj: timm_linear(random, [width, width], std, true, device),
             heads: config.num_heads,
         }
     }
 }
 
 impl<B: IbotBackend> Attention<B> {
-    fn normalized_qkv(&self, tokens: Tensor<B, 2>, norm: &LayerNorm<B>) -> LinearInput<B> {
-        LinearInput {
-            before: norm.before(),
-            ..LinearInput::of(tokens, &self.qkv)
-        }
+    /// timm's `Attention.forward` of normalized tokens. They are flat, so that each linear layer is one large product, and
+    /// the branch runs once its [`Block`](super::Block) adds it to them.
+    ///
+    /// # Shapes
+    /// `x` `[B T, D]`, T tokens an image -> `[B T, D]`.
+    pub fn forward(&self, x: Normed<B>, batch: usize) -> BranchInput<B> {
+        let qkv = x.linear(&self.qkv); // [B T, D] -> [B T, 3 D]
+        let context = qkv.attention(batch, self.heads); // -> [B T, D]
+        context.linear(&self.proj) // -> [B T, D]
     }
 
-    /// Attention of each token to each, `[B, H, T, T]`; rows sum to 1.
-    pub fn maps(&self, tokens: Tensor<B, 2>, norm: &LayerNorm<B>, batch: usize) -> Tensor<B, 4> {
+    /// Attention of each token to each; rows sum to 1.
+    ///
+    /// # Shapes
+    /// `x` `[B T, D]` -> `[B, H, T, T]`.
+    pub fn maps(&self, x: Normed<B>, batch: usize) -> Tensor<B, 4> {
         attention_maps(AttentionInput {
-            qkv: B::linear_layer(self.normalized_qkv(tokens, norm)),
+            qkv: B::linear_layer(x.linear(&self.qkv)),
             batch,
             heads: self.heads,
         })
-    }
-
-    /// The branch of a block. Tokens are flat, so that each linear layer is one large product.
-    ///
-    /// # Shapes
-    /// `tokens` `[B T, D]`, T tokens an image.
-    pub fn branch(
-        &self,
-        tokens: Tensor<B, 2>,
-        norm: &LayerNorm<B>,
-        batch: usize,
-    ) -> BranchInput<B> {
-        let middle = Middle::Attention {
-            batch,
-            heads: self.heads,
-        };
-        BranchInput::of(self.normalized_qkv(tokens, norm), middle, &self.proj)
     }
 }

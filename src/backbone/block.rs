@@ -7,7 +7,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use super::{Attention, LayerNorm, VitConfig};
 use crate::init::{constant_param, timm_linear};
-use crate::kernels::{BranchInput, IbotBackend, LinearInput, Middle, residual_branch};
+use crate::kernels::{BranchInput, IbotBackend, Normed, residual_branch};
 use crate::random::Random;
 
 /// timm's `Mlp` with exact GELU.
@@ -20,16 +20,13 @@ pub struct Mlp<B: Backend> {
 }
 
 impl<B: IbotBackend> Mlp<B> {
-    /// The branch of a block.
+    /// timm's `Mlp.forward` of normalized tokens; runs once its [`Block`] adds it to them.
     ///
     /// # Shapes
-    /// `tokens` `[B T, D]`.
-    pub fn branch(&self, tokens: Tensor<B, 2>, norm: &LayerNorm<B>) -> BranchInput<B> {
-        let first = LinearInput {
-            before: norm.before(),
-            ..LinearInput::of(tokens, &self.fc1)
-        };
-        BranchInput::of(first, Middle::Gelu, &self.fc2)
+    /// `x` `[B T, D]` -> `[B T, D]`.
+    pub fn forward(&self, x: Normed<B>) -> BranchInput<B> {
+        let hidden = x.linear(&self.fc1).gelu(); // [B T, D] -> [B T, hidden]
+        hidden.linear(&self.fc2) // -> [B T, D]
     }
 }
 
@@ -82,36 +79,37 @@ impl<B: Backend> Block<B> {
 }
 
 impl<B: IbotBackend> Block<B> {
+    /// timm's `Block.forward`.
+    ///
     /// # Shapes
-    /// `tokens` `[B T, D]`, `drop_path` `[B, 1, 1]` for each branch -> `[B T, D]`.
+    /// `x` `[B T, D]`, `drop_path` `[B, 1, 1]` for each branch -> `[B T, D]`.
     pub fn forward(
         &self,
-        tokens: Tensor<B, 2>,
+        x: Tensor<B, 2>,
         batch: usize,
         drop_path: Option<DropPath<B>>,
     ) -> Tensor<B, 2> {
-        let (keep_attention, keep_mlp) = match drop_path {
-            Some(drop_path) => (Some(drop_path.attention), Some(drop_path.mlp)),
-            None => (None, None),
-        };
-        let tokens = self.plus(BranchInput {
-            gamma: self.ls1.as_ref().map(|scale| scale.gamma.val()),
-            keep: keep_attention,
-            ..self.attn.branch(tokens, &self.norm1, batch)
-        });
-        self.plus(BranchInput {
-            gamma: self.ls2.as_ref().map(|scale| scale.gamma.val()),
-            keep: keep_mlp,
-            ..self.mlp.branch(tokens, &self.norm2)
-        })
+        let (drop_path1, drop_path2) = drop_path.map(|drop| (drop.attention, drop.mlp)).unzip();
+        // x = x + drop_path1(ls1(attn(norm1(x))))
+        let branch = self.attn.forward(self.norm1.lazy(x), batch);
+        let x = self.plus_input(branch.layer_scale(gamma(&self.ls1)).drop_path(drop_path1));
+        // x = x + drop_path2(ls2(mlp(norm2(x))))
+        let branch = self.mlp.forward(self.norm2.lazy(x));
+        self.plus_input(branch.layer_scale(gamma(&self.ls2)).drop_path(drop_path2))
     }
 
-    fn plus(&self, branch: BranchInput<B>) -> Tensor<B, 2> {
+    /// The tokens that went into a branch plus what comes out of it: one operation, because its last product adds them,
+    /// or because its backward pass runs it again.
+    fn plus_input(&self, branch: BranchInput<B>) -> Tensor<B, 2> {
         match self.checkpointed {
             true => B::checkpointed_branch(branch),
             false => residual_branch(branch),
         }
     }
+}
+
+fn gamma<B: Backend>(scale: &Option<LayerScale<B>>) -> Option<Tensor<B, 1>> {
+    scale.as_ref().map(|scale| scale.gamma.val())
 }
 
 /// Stochastic depth (arXiv 1603.09382): what each image's residual branches are multiplied by in one block, 0 or the
@@ -125,15 +123,15 @@ pub struct DropPath<B: Backend> {
 }
 
 impl<B: Backend> DropPath<B> {
-    /// Drops each branch of each image with probability `rate`, below 1; `of_images` holds one generator an image.
-    pub fn draw(of_images: &mut [Random], rate: f64, device: &B::Device) -> Self {
-        let batch = of_images.len();
+    /// Drops each branch of each image with probability `rate`, below 1; `drop_path_rngs` holds one generator an image.
+    pub fn draw(drop_path_rngs: &mut [Random], rate: f64, device: &B::Device) -> Self {
+        let batch = drop_path_rngs.len();
         let mut branch = || {
             let factor = |random: &mut Random| match random.chance(rate) {
                 true => 0.0,
                 false => (1.0 / (1.0 - rate)) as f32,
             };
-            let factors: Vec<f32> = of_images.iter_mut().map(factor).collect();
+            let factors: Vec<f32> = drop_path_rngs.iter_mut().map(factor).collect();
             Tensor::from_data(TensorData::new(factors, [batch, 1, 1]), device)
         };
         Self {

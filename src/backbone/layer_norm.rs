@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use crate::init::constant_param;
-use crate::kernels::{Before, IbotBackend, LayerNormInput};
+use crate::kernels::{IbotBackend, LayerNormInput, Normed, Prologue};
 
 /// Epsilon of timm's vision transformers.
 pub(crate) const EPS: f64 = 1e-6;
@@ -30,13 +30,18 @@ impl<B: Backend> LayerNorm<B> {
 }
 
 impl<B: IbotBackend> LayerNorm<B> {
-    /// As the first part of a linear layer.
-    pub fn before(&self) -> Before<B> {
-        Before::LayerNorm {
+    /// [`LayerNorm::forward`] as part of the linear layer after it, which then keeps `x` for its gradient and not the
+    /// normalized rows too.
+    ///
+    /// # Shapes
+    /// `[R, D]` -> `[R, D]`.
+    pub fn lazy(&self, x: Tensor<B, 2>) -> Normed<B> {
+        let prologue = Prologue::LayerNorm {
             weight: self.weight.val(),
             bias: self.bias.val(),
             eps: EPS,
-        }
+        };
+        Normed { x, prologue }
     }
 
     /// # Shapes

@@ -77,9 +77,9 @@ pub trait Backbone<B: Backend>: Module<B> + ModuleDisplay {
         &self,
         images: Tensor<B, 4>,
         mask: Option<PatchMask<B>>,
-        of_images: &mut [Random],
+        drop_path_rngs: &mut [Random],
     ) -> Tokens<B> {
-        let _ = of_images;
+        let _ = drop_path_rngs;
         self.tokens(images, mask)
     }
 

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use crate::init::uniform_param;
-use crate::kernels::{IbotBackend, LinearInput};
+use crate::kernels::{IbotBackend, LinearLayerInput};
 use crate::random::Random;
 
 /// timm's `PatchEmbed`: a convolution whose kernel and stride are the patch, written as a [`Linear`] on flat patches.
@@ -56,7 +56,7 @@ impl<B: IbotBackend> PatchEmbed<B> {
             "images of {height} x {width} cannot be cut into patches of {side}"
         );
         let patches = B::patchify(images, self.patch_size);
-        let embedded = B::linear_layer(LinearInput::of(patches, &self.proj));
+        let embedded = B::linear_layer(LinearLayerInput::of(patches, &self.proj));
         let [rows, width] = embedded.dims();
         embedded.reshape([batch, rows / batch, width])
     }

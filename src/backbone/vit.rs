@@ -8,13 +8,13 @@ use super::block::DropPath;
 use super::positions::resample_matrix;
 use super::{Backbone, Block, GlobalPool, LayerNorm, PatchEmbed, PatchMask, Tokens, VitConfig};
 use crate::init::normal_param;
-use crate::kernels::{Before, IbotBackend, LinearInput};
+use crate::kernels::{IbotBackend, LinearLayerInput, Prologue};
 use crate::random::Random;
 
 /// Deviation of timm's class and register tokens at the start.
-const TOKEN_DEVIATION: f64 = 1e-6;
+const TOKEN_STD: f64 = 1e-6;
 /// Deviation of timm's position embedding at the start.
-const POSITION_DEVIATION: f64 = 0.02;
+const POSITION_STD: f64 = 0.02;
 
 /// timm's `VisionTransformer` without a classifier; fields carry timm's parameter names.
 ///
@@ -49,13 +49,13 @@ impl<B: Backend> VisionTransformer<B> {
         };
         let fc_norm = config.global_pool.norm_after_pool();
         Self {
-            pos_embed: normal_param(random, [1, positions, width], POSITION_DEVIATION, device),
+            pos_embed: normal_param(random, [1, positions, width], POSITION_STD, device),
             cls_token: config
                 .class_token
-                .then(|| normal_param(random, [1, 1, width], TOKEN_DEVIATION, device)),
+                .then(|| normal_param(random, [1, 1, width], TOKEN_STD, device)),
             reg_token: (config.reg_tokens > 0).then(|| {
                 let shape = [1, config.reg_tokens, width];
-                normal_param(random, shape, TOKEN_DEVIATION, device)
+                normal_param(random, shape, TOKEN_STD, device)
             }),
             patch_embed: PatchEmbed::new(config.patch_size, width, random, device),
             blocks: (0..config.depth)
@@ -89,9 +89,9 @@ impl<B: IbotBackend> VisionTransformer<B> {
     pub fn training_features(
         &self,
         images: Tensor<B, 4>,
-        of_images: &mut [Random],
+        drop_path_rngs: &mut [Random],
     ) -> Tensor<B, 3> {
-        self.run(images, None, of_images)
+        self.run(images, None, drop_path_rngs)
     }
 
     /// All tokens after each of the last `count` blocks, the first of them first, each through the last norm.
@@ -125,7 +125,7 @@ impl<B: IbotBackend> VisionTransformer<B> {
         let blocks = self.blocks[..last].iter();
         let tokens = blocks.fold(tokens, |tokens, block| block.forward(tokens, batch, None));
         let block = &self.blocks[last];
-        let maps = block.attn.maps(tokens, &block.norm1, batch);
+        let maps = block.attn.maps(block.norm1.lazy(tokens), batch);
         let prefix = self.config.prefix_tokens();
         let heads = self.config.num_heads;
         let of_class = if self.config.class_token {
@@ -161,11 +161,11 @@ impl<B: IbotBackend> VisionTransformer<B> {
         &self,
         images: Tensor<B, 4>,
         mask: Option<PatchMask<B>>,
-        of_images: &mut [Random],
+        drop_path_rngs: &mut [Random],
     ) -> Tensor<B, 3> {
         let (flat, [batch, count, width]) = self.embedded(images, mask);
         let device = flat.device();
-        let drops = !of_images.is_empty();
+        let drops = !drop_path_rngs.is_empty();
         let flat = self
             .blocks
             .iter()
@@ -174,7 +174,7 @@ impl<B: IbotBackend> VisionTransformer<B> {
                 let last = (self.blocks.len() - 1).max(1);
                 let rate = self.config.drop_path_rate * at as f64 / last as f64;
                 let drop_path =
-                    (drops && rate > 0.0).then(|| DropPath::draw(of_images, rate, &device));
+                    (drops && rate > 0.0).then(|| DropPath::draw(drop_path_rngs, rate, &device));
                 block.forward(tokens, batch, drop_path)
             });
         self.normed(flat).reshape([batch, count, width])
@@ -224,9 +224,9 @@ impl<B: IbotBackend> VisionTransformer<B> {
             .clone()
             .narrow(1, prefix, columns)
             .reshape([columns, width]);
-        let resampled = B::linear_layer(LinearInput {
+        let resampled = B::linear_layer(LinearLayerInput {
             x: matrix,
-            before: Before::Nothing,
+            prologue: Prologue::Nothing,
             weight: of_patches,
             bias: None,
             residual: None,
@@ -302,9 +302,9 @@ impl<B: IbotBackend> Backbone<B> for VisionTransformer<B> {
         &self,
         images: Tensor<B, 4>,
         mask: Option<PatchMask<B>>,
-        of_images: &mut [Random],
+        drop_path_rngs: &mut [Random],
     ) -> Tokens<B> {
-        self.split(self.run(images, mask, of_images))
+        self.split(self.run(images, mask, drop_path_rngs))
     }
 
     fn embed(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {

@@ -213,12 +213,12 @@ impl Bench<'_> {
     }
 
     fn potentials(&self) -> Result<[KernelTimes; 2]> {
-        let logits = [self.random(PATCH_LOGITS)];
+        let logits = self.random(PATCH_LOGITS);
         let matrix = bytes(PATCH_LOGITS);
         let sinkhorn = self.compare(
             "Sinkhorn targets, 3 iterations, 944 x 8192",
             matrix * 2.0 * ITERATIONS as f64,
-            &|| &logits,
+            &|| logits.clone(),
             &|logits| {
                 Gpu::sinkhorn_potentials(logits, TEACHER_TEMPERATURE, ITERATIONS);
             },
@@ -229,7 +229,7 @@ impl Bench<'_> {
         let centered = self.compare(
             "centered targets, 944 x 8192",
             matrix,
-            &|| &logits,
+            &|| logits.clone(),
             &|logits| {
                 Gpu::centered_potentials(logits, None, TEACHER_TEMPERATURE);
             },
@@ -338,9 +338,8 @@ impl Bench<'_> {
 
     fn loss_input(&self, shape: [usize; 2], pairing: Pairing) -> CrossEntropyInput<Gpu> {
         let teacher_logits = self.random(shape);
-        let parts = std::slice::from_ref(&teacher_logits);
         let potentials: TargetPotentials<Gpu> =
-            Gpu::sinkhorn_potentials(parts, TEACHER_TEMPERATURE, ITERATIONS);
+            Gpu::sinkhorn_potentials(teacher_logits.clone(), TEACHER_TEMPERATURE, ITERATIONS);
         CrossEntropyInput {
             student_logits: self.random(shape),
             teacher_logits,

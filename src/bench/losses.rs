@@ -4,8 +4,6 @@ use std::time::Instant;
 
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Distribution, Tensor};
-use burn_flex::Flex;
-use burn_ndarray::NdArray;
 
 use super::kernels::{
     ITERATIONS, PATCH_LOGITS, STUDENT_TEMPERATURE, TEACHER_TEMPERATURE, default_shapes,
@@ -13,7 +11,7 @@ use super::kernels::{
 use super::median;
 use crate::device::{DeviceGuard, Selected};
 use crate::error::Result;
-use crate::kernels::{CrossEntropyInput, Gpu, IbotBackend, Pairing};
+use crate::kernels::{CrossEntropyInput, IbotBackend, OnBackend, Pairing};
 
 /// Milliseconds of one operation.
 #[derive(Debug, Clone)]
@@ -30,11 +28,28 @@ pub struct LossTimes {
 /// A device that failed.
 pub fn bench_losses(selected: &Selected, rounds: usize) -> Result<Vec<LossTimes>> {
     let guard = DeviceGuard::install(selected)?;
-    guard.catch(|| match selected {
-        Selected::Wgpu { device, .. } => Losses::<Gpu>::new(&guard, device).times(rounds),
-        Selected::Flex => Losses::<Flex>::new(&guard, &Default::default()).times(rounds),
-        Selected::NdArray => Losses::<NdArray<f32>>::new(&guard, &Default::default()).times(rounds),
-    })?
+    let timing = Timing {
+        guard: &guard,
+        rounds,
+    };
+    guard.catch(|| selected.dispatch(timing))?
+}
+
+struct Timing<'a> {
+    guard: &'a DeviceGuard,
+    rounds: usize,
+}
+
+impl OnBackend for Timing<'_> {
+    type Output = Result<Vec<LossTimes>>;
+
+    fn run<B: IbotBackend>(self, device: B::Device) -> Self::Output {
+        let losses = Losses::<B> {
+            guard: self.guard,
+            device: &device,
+        };
+        losses.times(self.rounds)
+    }
 }
 
 struct Losses<'a, B: IbotBackend> {
@@ -42,16 +57,12 @@ struct Losses<'a, B: IbotBackend> {
     device: &'a B::Device,
 }
 
-impl<'a, B: IbotBackend> Losses<'a, B> {
-    fn new(guard: &'a DeviceGuard, device: &'a B::Device) -> Self {
-        Self { guard, device }
-    }
-
+impl<B: IbotBackend> Losses<'_, B> {
     fn times(&self, rounds: usize) -> Result<Vec<LossTimes>> {
-        let teacher = [self.logits()];
+        let teacher = self.logits();
         let student = self.logits();
         let sinkhorn = || {
-            B::sinkhorn_potentials(&teacher, TEACHER_TEMPERATURE, ITERATIONS);
+            B::sinkhorn_potentials(teacher.clone(), TEACHER_TEMPERATURE, ITERATIONS);
         };
         let mut times = vec![LossTimes {
             operation: "Sinkhorn targets, 3 iterations, 944 x 8192",
@@ -84,12 +95,12 @@ impl<'a, B: IbotBackend> Losses<'a, B> {
     }
 
     /// Targets by softmax, loss and gradient.
-    fn loss(&self, student_logits: Tensor<B, 2>, teacher: &[Tensor<B, 2>; 1]) {
+    fn loss(&self, student_logits: Tensor<B, 2>, teacher: &Tensor<B, 2>) {
         let rows = PATCH_LOGITS[0];
         let input = CrossEntropyInput {
             student_logits,
-            teacher_logits: teacher[0].clone(),
-            potentials: B::centered_potentials(teacher, None, TEACHER_TEMPERATURE),
+            teacher_logits: teacher.clone(),
+            potentials: B::centered_potentials(teacher.clone(), None, TEACHER_TEMPERATURE),
             pairing: Pairing::SameRow,
             row_weights: Tensor::full([rows], 1.0 / rows as f64, self.device),
             student_temperature: STUDENT_TEMPERATURE,

@@ -8,8 +8,6 @@ use burn::tensor::Tensor;
 use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
 use burn_autodiff::Autodiff;
-use burn_flex::Flex;
-use burn_ndarray::NdArray;
 use serde::{Deserialize, Serialize};
 
 use super::traffic::{GpuTraffic, counted, peak_in_use_mib};
@@ -18,7 +16,7 @@ use crate::backbone::VisionTransformer;
 use crate::config::{IbotConfig, StreamingPrototypes};
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Error, Result};
-use crate::kernels::{Gpu, TrainBackend};
+use crate::kernels::{IbotBackend, OnBackend, TrainBackend};
 use crate::memory::peak_rss_mib;
 use crate::random::{Random, Stream};
 use crate::train::{OptimizerConfig, PhaseTimes, Rates, StepInput, Trainer};
@@ -167,17 +165,26 @@ pub fn bench_steps(
         return Err(Error::config("--steps", 0, "must be at least 1"));
     }
     let guard = DeviceGuard::install(&request.selected)?;
-    guard.catch(|| match &request.selected {
-        Selected::Wgpu { device, .. } => {
-            time::<Autodiff<Gpu>>(request, guard.clone(), device, report)
-        }
-        Selected::Flex => {
-            time::<Autodiff<Flex>>(request, guard.clone(), &Default::default(), report)
-        }
-        Selected::NdArray => {
-            time::<Autodiff<NdArray<f32>>>(request, guard.clone(), &Default::default(), report)
-        }
-    })?
+    let timing = Timing {
+        request,
+        guard: guard.clone(),
+        report,
+    };
+    guard.catch(|| request.selected.dispatch(timing))?
+}
+
+struct Timing<'a> {
+    request: &'a BenchRequest,
+    guard: DeviceGuard,
+    report: &'a mut dyn FnMut(&StepTimes),
+}
+
+impl OnBackend for Timing<'_> {
+    type Output = Result<StepReport>;
+
+    fn run<B: IbotBackend>(self, device: B::Device) -> Self::Output {
+        time::<Autodiff<B>>(self.request, self.guard, &device, self.report)
+    }
 }
 
 fn time<B: TrainBackend>(
@@ -203,8 +210,7 @@ fn time<B: TrainBackend>(
     let input = random_input::<B>(&request.size, device)?;
     let mut steps = Vec::with_capacity(request.steps);
     for number in 0..WARM_UP + request.steps {
-        let (after, times) = time_step(trainer, &input, &rates)?;
-        trainer = after;
+        let times = time_step(&mut trainer, &input, &rates)?;
         if number >= WARM_UP {
             report(&times);
             steps.push(times);
@@ -226,7 +232,7 @@ fn time<B: TrainBackend>(
             loss: part(|step| f64::from(step.loss)) as f32,
         },
         peak_rss_mib,
-        gpu: gpu_cost(trainer, &input, &rates, &guard)?,
+        gpu: gpu_cost(&mut trainer, &input, &rates, &guard)?,
         steps,
     })
 }
@@ -234,12 +240,12 @@ fn time<B: TrainBackend>(
 type VitTrainer<B> = Trainer<B, VisionTransformer<B>>;
 
 fn time_step<B: TrainBackend>(
-    trainer: VitTrainer<B>,
+    trainer: &mut VitTrainer<B>,
     input: &StepInput<B>,
     rates: &Rates,
-) -> Result<(VitTrainer<B>, StepTimes)> {
+) -> Result<StepTimes> {
     let start = Instant::now();
-    let (mut trainer, phases) = trainer.advance_timed(input, rates);
+    let phases = trainer.advance_timed(input, rates);
     let total_s = start.elapsed().as_secs_f64();
     let PhaseTimes {
         forward_s,
@@ -249,20 +255,19 @@ fn time_step<B: TrainBackend>(
     } = phases?;
     let (losses, sound) = trainer.read_losses();
     sound?;
-    let times = StepTimes {
+    Ok(StepTimes {
         forward_s,
         backward_s,
         optimizer_s,
         ema_s,
         total_s,
         loss: losses.last().map_or(f32::NAN, |losses| losses.loss),
-    };
-    Ok((trainer, times))
+    })
 }
 
 /// Two more steps without waits between their phases: one whose calls are counted, one whose memory is watched.
 fn gpu_cost<B: TrainBackend>(
-    mut trainer: VitTrainer<B>,
+    trainer: &mut VitTrainer<B>,
     input: &StepInput<B>,
     rates: &Rates,
     guard: &DeviceGuard,
@@ -272,16 +277,14 @@ fn gpu_cost<B: TrainBackend>(
     let Some(at_rest) = guard.gpu_memory() else {
         return Ok(None);
     };
-    let step = |trainer: VitTrainer<B>| -> Result<VitTrainer<B>> {
-        let (trainer, losses) = trainer.step(input, rates);
-        losses?;
-        guard.check_sync::<B>(&device)?;
-        Ok(trainer)
+    let mut step = || -> Result<()> {
+        trainer.step(input, rates)?;
+        guard.check_sync::<B>(&device)
     };
-    let (after, traffic) = counted(|| step(trainer));
-    trainer = after?;
-    let (after, peak) = peak_in_use_mib(guard, || step(trainer));
-    after?;
+    let (stepped, traffic) = counted(&mut step);
+    stepped?;
+    let (stepped, peak) = peak_in_use_mib(guard, &mut step);
+    stepped?;
     let memory = guard.gpu_memory();
     Ok(peak.zip(memory).map(|(peak, memory)| GpuCost {
         traffic,

@@ -220,14 +220,12 @@ impl BenchArgs {
         for workers in [1, all] {
             let duration = Duration::from_secs_f64(self.seconds);
             let images_per_s = bench_loader(folder.clone(), views.clone(), workers, duration)?;
-            match self.json {
-                true => {
-                    answer(serde_json::json!({ "workers": workers, "images_per_s": images_per_s }))?
-                }
-                false => answer(format_args!(
-                    "workers {workers}: {images_per_s:.1} images/s"
-                ))?,
-            }
+            let found = match self.json {
+                true => serde_json::json!({ "workers": workers, "images_per_s": images_per_s })
+                    .to_string(),
+                false => format!("workers {workers}: {images_per_s:.1} images/s"),
+            };
+            answer(found)?;
         }
         Ok(())
     }

@@ -108,7 +108,7 @@ impl VisualizeArgs {
         }
         self.model.answer(&written, || {
             let files = written.files.iter();
-            let names: Vec<String> = files.map(|file| printable(file)).collect();
+            let names: Vec<String> = files.map(printable).collect();
             names.join("\n")
         })
     }

@@ -2,16 +2,13 @@
 
 use std::path::Path;
 
-use burn_flex::Flex;
-use burn_ndarray::NdArray;
 use image::RgbImage;
 
-use super::engine::{Engine, Made, Wanted, engine};
+use super::engine::{Engine, Loading, Made, Wanted};
 use crate::backbone::VitConfig;
 use crate::data::view::Augmenter;
 use crate::device::{DeviceGuard, Selected};
 use crate::error::Result;
-use crate::kernels::Gpu;
 use crate::model::{
     FINGERPRINT_PICTURES, ModelCard, ModelOptions, Normalized, Preprocessing, compare_fingerprint,
     read_model,
@@ -67,12 +64,12 @@ impl Embedder {
         let guard = DeviceGuard::install(selected)?;
         let entries = |tensor: &NamedTensor| tensor.values.len() * size_of::<f32>();
         let bytes = model.tensors.values().map(entries).sum::<usize>() as u64;
-        let read = &mut model;
-        let engine = guard.clone().catch(|| match selected {
-            Selected::Wgpu { device, .. } => engine::<Gpu>(read, path, device.clone(), guard),
-            Selected::Flex => engine::<Flex>(read, path, Default::default(), guard),
-            Selected::NdArray => engine::<NdArray<f32>>(read, path, Default::default(), guard),
-        })??;
+        let loading = Loading {
+            model: &mut model,
+            path,
+            guard: guard.clone(),
+        };
+        let engine = guard.catch(|| selected.dispatch(loading))??;
         let device = selected.to_string();
         let compared = match selected {
             Selected::Wgpu { .. } => FINGERPRINT_PICTURES,

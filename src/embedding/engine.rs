@@ -8,7 +8,7 @@ use burn::tensor::{Tensor, TensorData};
 use crate::backbone::VisionTransformer;
 use crate::device::DeviceGuard;
 use crate::error::Result;
-use crate::kernels::IbotBackend;
+use crate::kernels::{IbotBackend, OnBackend};
 use crate::model::{LoadedModel, Preprocessing, first_features};
 
 /// What is asked of a batch.
@@ -60,27 +60,27 @@ struct On<B: Backend> {
     guard: DeviceGuard,
 }
 
-/// The model of the file at `path` on the device of backend `B`.
-pub(super) fn engine<B: IbotBackend>(
-    model: &mut LoadedModel,
-    path: &Path,
-    device: B::Device,
-    guard: DeviceGuard,
-) -> Result<Box<dyn Engine>>
-where
-    VisionTransformer<B>: Send,
-{
-    Ok(Box::new(On {
-        model: model.backbone(path, &device)?,
-        device,
-        guard,
-    }))
+/// A model on its way to a device.
+pub(super) struct Loading<'a> {
+    pub model: &'a mut LoadedModel,
+    /// Its file.
+    pub path: &'a Path,
+    pub guard: DeviceGuard,
 }
 
-impl<B: IbotBackend> Engine for On<B>
-where
-    VisionTransformer<B>: Send,
-{
+impl OnBackend for Loading<'_> {
+    type Output = Result<Box<dyn Engine>>;
+
+    fn run<B: IbotBackend>(self, device: B::Device) -> Self::Output {
+        Ok(Box::new(On::<B> {
+            model: self.model.backbone(self.path, &device)?,
+            device,
+            guard: self.guard,
+        }))
+    }
+}
+
+impl<B: IbotBackend> Engine for On<B> {
     fn run(&self, pixels: Vec<f32>, count: usize, side: usize, wanted: Wanted) -> Result<Made> {
         // a device that is lost may panic at any use
         self.guard

@@ -15,7 +15,7 @@ use crate::weights::{NamedTensor, state_dict};
 
 /// Deviation of the head's weights at the start: timm's 0.02 times BEiT's `init_scale` of 0.001, so that the first steps
 /// move the head and not the backbone.
-const HEAD_DEVIATION: f64 = 2e-5;
+const HEAD_STD: f64 = 2e-5;
 
 /// A backbone and its classifier.
 #[derive(Module, Debug)]
@@ -37,7 +37,7 @@ impl<B: IbotBackend> Classifier<B> {
     ) -> Self {
         let width = backbone.config().embed_dim;
         Self {
-            head: timm_linear(random, [width, classes], HEAD_DEVIATION, true, device),
+            head: timm_linear(random, [width, classes], HEAD_STD, true, device),
             backbone: if frozen { backbone.no_grad() } else { backbone },
         }
     }
@@ -51,9 +51,13 @@ impl<B: IbotBackend> Classifier<B> {
     /// [`Classifier::logits`] with drop path, drawn from one generator an image.
     ///
     /// # Shapes
-    /// As [`Classifier::logits`]; `of_images` `[B]`.
-    pub fn training_logits(&self, images: Tensor<B, 4>, of_images: &mut [Random]) -> Tensor<B, 2> {
-        let features = self.backbone.training_features(images, of_images);
+    /// As [`Classifier::logits`]; `drop_path_rngs` `[B]`.
+    pub fn training_logits(
+        &self,
+        images: Tensor<B, 4>,
+        drop_path_rngs: &mut [Random],
+    ) -> Tensor<B, 2> {
+        let features = self.backbone.training_features(images, drop_path_rngs);
         self.head.forward(self.backbone.pool(features))
     }
 

@@ -82,9 +82,8 @@ impl<'a> Epochs<'a> {
         let mut epochs: Vec<EpochMetrics> = Vec::new();
         let mut files: Option<[Exported; 2]> = None; // best and last
         for epoch in 1..=self.run.request.config.epochs {
-            let made = self.epoch(trainer, epoch, &mut files, observer);
-            let (next, metrics) = made.map_err(|error| self.failed(error, epoch))?;
-            trainer = next;
+            let made = self.epoch(&mut trainer, epoch, &mut files, observer);
+            let metrics = made.map_err(|error| self.failed(error, epoch))?;
             observer.epoch(&metrics);
             epochs.push(metrics);
         }
@@ -103,15 +102,15 @@ impl<'a> Epochs<'a> {
     /// Trains, measures and writes; `files` are the best and the last one.
     fn epoch<B: TrainBackend>(
         &mut self,
-        trainer: ClassifierTrainer<B>,
+        trainer: &mut ClassifierTrainer<B>,
         epoch: usize,
         files: &mut Option<[Exported; 2]>,
         observer: &mut dyn FinetuneObserver,
-    ) -> Result<(ClassifierTrainer<B>, EpochMetrics)> {
+    ) -> Result<EpochMetrics> {
         let started = Instant::now();
-        let (trainer, trained) = self.train(trainer, observer)?;
-        let Some(score) = self.score(&trainer, observer)? else {
-            return Err(self.interrupted(&trainer));
+        let trained = self.train(trainer, observer)?;
+        let Some(score) = self.score(trainer, observer)? else {
+            return Err(self.interrupted(trainer));
         };
         let metrics = EpochMetrics {
             epoch,
@@ -126,24 +125,24 @@ impl<'a> Epochs<'a> {
             epoch_s: started.elapsed().as_secs_f64(),
         };
         let best = files.take().map(|[best, _]| best);
-        *files = Some(self.export(&trainer, &metrics, best)?);
+        *files = Some(self.export(trainer, &metrics, best)?);
         self.folder.log(&metrics)?;
-        Ok((trainer, metrics))
+        Ok(metrics)
     }
 
     /// Each picture once.
     fn train<B: TrainBackend>(
         &mut self,
-        mut trainer: ClassifierTrainer<B>,
+        trainer: &mut ClassifierTrainer<B>,
         observer: &mut dyn FinetuneObserver,
-    ) -> Result<(ClassifierTrainer<B>, Trained)> {
+    ) -> Result<Trained> {
         let started = Instant::now();
         let side = self.origin.preprocessing.image_size;
         let (mut loss, mut correct, mut pictures) = (0.0, 0, 0);
         let mut learning_rate = 0.0;
         for _ in 0..self.schedule.steps_per_epoch {
             let batch = match self.loader.next_batch_until(self.run.stop) {
-                Err(Error::Stopped) => return Err(self.interrupted(&trainer)),
+                Err(Error::Stopped) => return Err(self.interrupted(trainer)),
                 batch => batch?,
             };
             self.note_skipped(self.loader.take_skipped(), observer);
@@ -152,25 +151,22 @@ impl<'a> Epochs<'a> {
             let pixels = TensorData::new(pixels, [labels.len(), 3, side, side]);
             let images = Tensor::from_data(pixels, trainer.device());
             learning_rate = self.schedule.learning_rate(trainer.steps());
-            let (next, measured) = trainer.step(images, &labels, learning_rate);
-            trainer = next;
-            let measured = measured?;
+            let measured = trainer.step(images, &labels, learning_rate)?;
             loss += f64::from(measured.loss) * measured.pictures as f64;
             correct += measured.correct;
             pictures += measured.pictures;
             observer.step(trainer.steps(), &measured);
             if self.run.stop.load(Ordering::Relaxed) {
-                return Err(self.interrupted(&trainer));
+                return Err(self.interrupted(trainer));
             }
         }
         let count = pictures as f64;
-        let trained = Trained {
+        Ok(Trained {
             loss: loss / count,
             accuracy: correct as f64 / count,
             learning_rate,
             images_per_s: count / started.elapsed().as_secs_f64(),
-        };
-        Ok((trainer, trained))
+        })
     }
 
     /// Of the held-out pictures; none where the user stopped it.

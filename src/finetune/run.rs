@@ -5,8 +5,6 @@ use std::sync::atomic::AtomicBool;
 
 use burn::module::Module as _;
 use burn_autodiff::Autodiff;
-use burn_flex::Flex;
-use burn_ndarray::NdArray;
 
 use super::epochs::{Epochs, Origin};
 use super::folder::FinetuneFolder;
@@ -19,7 +17,7 @@ use crate::backbone::VisionTransformer;
 use crate::data::{FolderConfig, Loader, LoaderConfig, PictureSource as _, Position, TrainViews};
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Result, printable};
-use crate::kernels::{Gpu, TrainBackend};
+use crate::kernels::{IbotBackend, OnBackend, TrainBackend};
 use crate::masking::MaskPolicy;
 use crate::model::{
     DataCard, LoadedModel, ModelOptions, compare_fingerprint, fingerprint, read_model,
@@ -69,11 +67,20 @@ pub fn finetune(
         guard: guard.clone(),
         stop,
     };
-    guard.catch(|| match &request.selected {
-        Selected::Wgpu { device, .. } => run.go::<Autodiff<Gpu>>(device.clone(), observer),
-        Selected::Flex => run.go::<Autodiff<Flex>>(Default::default(), observer),
-        Selected::NdArray => run.go::<Autodiff<NdArray<f32>>>(Default::default(), observer),
-    })?
+    guard.catch(|| request.selected.dispatch(Start { run, observer }))?
+}
+
+struct Start<'a> {
+    run: Run<'a>,
+    observer: &'a mut dyn FinetuneObserver,
+}
+
+impl OnBackend for Start<'_> {
+    type Output = Result<FinetuneReport>;
+
+    fn run<B: IbotBackend>(self, device: B::Device) -> Self::Output {
+        self.run.go::<Autodiff<B>>(device, self.observer)
+    }
 }
 
 pub(super) struct Run<'a> {

@@ -9,6 +9,7 @@ use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::kernels::TrainBackend;
 use crate::losses::label_loss;
+use crate::ownership::take;
 use crate::random::{Random, Stream};
 use crate::train::{Gradients, Optimizer, UpdateRates, on_new_nodes};
 
@@ -65,7 +66,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
         &self.device
     }
 
-    /// One step. On an error the trainer comes back as it was: nothing moves by a loss or gradient that is not finite.
+    /// One step. On an error the trainer is as it was: nothing moves by a loss or gradient that is not finite.
     ///
     /// # Shapes
     /// `images` `[B, 3, H, W]`, `labels` `[B]`.
@@ -73,24 +74,25 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
     /// # Errors
     /// [`Error::NotFinite`] that names the term; [`Error::Device`] where the device failed.
     pub fn step(
-        mut self,
+        &mut self,
         images: Tensor<B::InnerBackend, 4>,
         labels: &[usize],
         learning_rate: f64,
-    ) -> (Self, Result<ClassifierStep>) {
+    ) -> Result<ClassifierStep> {
         // a step that was not finite, or a user's own backward pass, left the parameters where they were
-        (self.classifier, _) = on_new_nodes(self.classifier, None);
-        let (gradients, measured) = match self.differentiate(images, labels) {
-            Ok(found) => found,
-            Err(error) => return (self, Err(error)),
-        };
+        (self.classifier, _) = on_new_nodes(take(&mut self.classifier), None);
+        let (gradients, measured) = self.differentiate(images, labels)?;
         let rates = UpdateRates {
             learning_rate,
             ..UpdateRates::default()
         };
-        self.classifier = self.optimizer.step(self.classifier, gradients, &rates);
+        let grad_scale = self.optimizer.grad_scale(&self.classifier, &gradients);
+        let classifier = take(&mut self.classifier);
+        self.classifier = self
+            .optimizer
+            .step(classifier, gradients, &rates, grad_scale);
         self.steps += 1;
-        (self, Ok(measured))
+        Ok(measured)
     }
 
     /// Gradients of a batch, and what it measured; see [`ClassifierTrainer::step`].

@@ -1,75 +1,34 @@
-//! Losses of a batch; reads like Algorithm 1 of the paper.
+//! The method on one page: Algorithm 1 of iBOT (arXiv 2111.07832), with DINO's local views and DINOv2's KoLeo.
+//!
+//! ```text
+//! u, v, masks                                            IbotInput
+//! t      = teacher(u, v)            nothing is masked    Ibot::teacher_logits
+//! target = sinkhorn(t), or softmax((t - center) / temp)  Ibot::targets
+//! s      = student(masked u, v)                          Ibot::student_tokens, Head::logits
+//! loss   = H(target of the other views, s)   class tokens
+//!        + H(target, s)                      masked patches    Ibot::losses
+//! center = momentum * center + (1 - momentum) * mean(t)  Ibot::update_centers
+//! ```
+//!
+//! The optimizer's step and the teacher's average come after it, in `train/trainer.rs`. Shapes: B images, G global and L
+//! local views of each, N patches of a view, M of them masked, width D, K prototypes.
 
 use burn::tensor::Tensor;
-use burn::tensor::backend::{AutodiffBackend, Backend};
 
-use super::Ibot;
-use super::rows::{PatchRows, images_of, mask_tensor};
+use super::rows::PatchRows;
 use super::targets::{BatchTargets, Part};
-use super::teacher_rows::PartTargets;
-use crate::backbone::{PatchMask, Tokens, TrainBackbone};
+use super::{Ibot, IbotInput, IbotOutput, LossTerms};
+use crate::backbone::{Backbone, Tokens, TrainBackbone};
 use crate::config::PatchWeight;
-use crate::error::{Error, Result};
-use crate::kernels::{StreamedTargets, TargetPotentials, TrainBackend};
+use crate::error::Result;
+use crate::kernels::TrainBackend;
 use crate::losses::{
-    ClsLogits, ClsLossInput, PatchLossInput, PatchWeighting, StreamedClsLossInput,
-    StreamedPatchLossInput, cls_loss, koleo_loss, patch_loss, streamed_cls_loss,
-    streamed_patch_loss,
+    ClsLossInput, PatchLossInput, PatchWeighting, TeacherTargets, cls_loss, koleo_loss, patch_loss,
 };
 use crate::random::{Random, Stream};
 
 /// Keeps logarithms and divisions of the KoLeo regularizer finite (DINOv2's `koleo_loss.py`).
 const KOLEO_EPS: f64 = 1e-8;
-
-/// What [`Ibot::forward_crops`] takes.
-#[derive(Debug, Clone)]
-pub struct IbotInput<'a, B: AutodiffBackend> {
-    /// G views `[B, 3, S, S]` that both networks see.
-    pub global_views: &'a [Tensor<B::InnerBackend, 4>],
-    /// L views `[B, 3, s, s]` that the student alone sees.
-    pub local_views: &'a [Tensor<B::InnerBackend, 4>],
-    /// `[G B, N]`, view by view, true where the student does not see.
-    pub masks: &'a [bool],
-    /// Temperature of the teacher's class-token targets.
-    pub temperature_cls: f64,
-    /// Temperature of the teacher's patch targets.
-    pub temperature_patch: f64,
-    /// What training drops is drawn from these: one generator for each image of each view, view by view, `(G + L) B`.
-    pub of_images: Vec<Random>,
-}
-
-impl<B: AutodiffBackend> IbotInput<'_, B> {
-    /// The generators of the global views.
-    pub(super) fn random_of_global_views(&self) -> &[Random] {
-        let images: usize = self.global_views.iter().map(|view| view.dims()[0]).sum();
-        &self.of_images[..images]
-    }
-}
-
-/// Losses of a batch, and the teacher's view of it.
-#[derive(Debug, Clone)]
-pub struct IbotOutput<B: AutodiffBackend> {
-    /// All losses by their weights, `[1]`; the only one to call `backward` on.
-    pub loss: Tensor<B, 1>,
-    /// Cross-entropy of class tokens across views, `[1]`.
-    pub loss_cls: Tensor<B::InnerBackend, 1>,
-    /// Cross-entropy of masked patches, `[1]`; zero without a masked patch.
-    pub loss_patch: Tensor<B::InnerBackend, 1>,
-    /// Cross-entropy of visible patches, `[1]`; none where its weight is 0.
-    pub loss_visible: Option<Tensor<B::InnerBackend, 1>>,
-    /// KoLeo regularizer of the student's class tokens, `[1]`; none where its weight is 0.
-    pub loss_koleo: Option<Tensor<B::InnerBackend, 1>>,
-    /// The teacher's class tokens of all global views, view by view, `[G B, D]`.
-    pub embedding: Tensor<B::InnerBackend, 2>,
-}
-
-/// Numbers of views and images.
-#[derive(Clone, Copy)]
-pub(super) struct Sizes {
-    pub global_views: usize,
-    pub views: usize,
-    pub batch: usize,
-}
 
 impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     /// Losses of a batch of global views, as the reference's `forward(global_views)`; moves the centers. The reference
@@ -79,7 +38,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     /// `global_views` G times `[B, 3, S, S]`; `masks` `[G B, N]`, view by view, true where the student does not see.
     ///
     /// # Errors
-    /// As [`Ibot::forward_crops`].
+    /// As [`Ibot::prepare`].
     pub fn forward(
         &mut self,
         global_views: &[Tensor<B::InnerBackend, 4>],
@@ -88,282 +47,158 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     ) -> Result<IbotOutput<B>> {
         let images = global_views.iter().map(|view| view.dims()[0]).sum();
         self.forward_crops(IbotInput {
-            global_views,
-            local_views: &[],
-            masks,
+            global_views: global_views.to_vec(),
+            local_views: Vec::new(),
+            masks: masks.to_vec(),
             temperature_cls: temperature,
             temperature_patch: temperature,
-            of_images: vec![Random::new(0, 0, 0, Stream::DropPath(0)); images],
+            drop_path_rngs: vec![Random::new(0, 0, 0, Stream::DropPath(0)); images],
         })
     }
 
     /// Losses of a batch of global and local views; moves the centers.
     ///
     /// # Errors
-    /// [`Error::Training`] where views or masks do not fit together, [`Error::Unsupported`] where logits do not fit the device.
-    pub fn forward_crops(&mut self, input: IbotInput<'_, B>) -> Result<IbotOutput<B>> {
-        let inputs = [input];
-        let targets = self.targets(&inputs)?;
-        let [input] = inputs;
-        let output = self.losses(input, &targets, 0)?;
-        self.update_centers(&targets);
+    /// As [`Ibot::prepare`].
+    pub fn forward_crops(&mut self, input: IbotInput<B>) -> Result<IbotOutput<B>> {
+        let targets = self.prepare(vec![input])?;
+        let output = self.losses(&targets, 0);
+        self.update_centers(&targets, None);
         Ok(output)
     }
 
-    /// Losses of part `index` of a batch whose `targets` were made before, each as its share of the batch's: the sum over
-    /// the parts, and of their gradients, is what the batch has in one piece. KoLeo is that of the whole batch in each
-    /// part, with the gradient of this part's tokens.
+    /// What looks at a whole batch, which comes in one or more parts, before the student learns from one part after the
+    /// other: the teacher's targets, and for KoLeo the student's class tokens.
     ///
     /// # Errors
-    /// [`Error::Training`] where the views or masks are not those that the targets were made of.
-    pub fn losses(
-        &self,
-        mut input: IbotInput<'_, B>,
-        targets: &BatchTargets<B>,
-        index: usize,
-    ) -> Result<IbotOutput<B>> {
-        let sizes = self.check(&input)?;
-        let part = targets.parts.get(index);
-        let part = part
-            .filter(|part| part.batch == sizes.batch)
-            .ok_or_else(|| {
-                Error::Training(format!(
-                    "part {index} is not one that the targets were made of"
-                ))
-            })?;
-        let config = &self.config;
-        let (student, student_cls) = self.student_tokens(&mut input);
+    /// [`crate::Error::Training`] where views or masks do not fit together; [`crate::Error::Unsupported`] where logits that
+    /// shall be stored do not fit the device.
+    pub fn prepare(&self, inputs: Vec<IbotInput<B>>) -> Result<BatchTargets<B>> {
+        let mut targets = self.targets(self.teacher_logits(inputs)?)?;
+        // a part's nearest neighbours may be in any other, and one part alone is all there is
+        if self.config.koleo_weight > 0.0 && targets.parts() > 1 {
+            let parts = targets.parts.iter();
+            targets.student_cls = parts.map(|part| self.student_cls(&part.input)).collect();
+        }
+        Ok(targets)
+    }
 
-        let loss_cls = self.cls_loss(&student_cls, sizes, targets, index);
-        let loss_patch = self.patch_loss(
-            &student,
-            &part.masked,
-            // nothing can be cut out of no rows
-            (targets.masked.as_ref())
-                .filter(|_| !part.masked.rows.is_empty())
-                .map(|rows| rows.of_part(index)),
-            share_of(&targets.parts, index, config.patch_weight, |part| {
-                &part.masked
+    /// Losses of part `index` of a batch, below [`BatchTargets::parts`]. Cross-entropies are shares of the batch's: their
+    /// sum over the parts, and that of all gradients, is what the batch has in one piece. KoLeo is that of the whole batch
+    /// in each part, with the gradient of this part's tokens.
+    pub fn losses(&self, batch: &BatchTargets<B>, index: usize) -> IbotOutput<B> {
+        let (config, part) = (&self.config, &batch.parts[index]);
+        let (global, cls) = self.student_tokens(&part.input); // [G B, N, D], [(G + L) B, D]
+        let cls_range = batch.range(index, |part| part.embedding.dims()[0]);
+        let patch_loss =
+            |targets, rows| self.patch_loss(&global.patches, batch, index, targets, rows);
+        let terms = LossTerms {
+            cls: cls_loss(ClsLossInput {
+                student: self.student.network.cls_head.logits(cls), // [(G + L) B, K]
+                targets: TeacherTargets::from_inner(batch.cls.slice_rows(&cls_range)), // [G B, K]
+                images: part.input.images(),
+                batch: batch.images(),
+                student_temperature: config.temperature_student,
             }),
-        );
-        let mut loss = loss_cls.clone() * config.cls_loss_weight
-            + loss_patch.clone() * config.patch_loss_weight;
-        let mut loss_visible = None;
-        if config.visible_loss_weight > 0.0 {
-            let found = self.patch_loss(
-                &student,
-                &part.visible,
-                (targets.visible.as_ref())
-                    .filter(|_| !part.visible.rows.is_empty())
-                    .map(|rows| rows.of_part(index)),
-                share_of(&targets.parts, index, config.patch_weight, |part| {
-                    &part.visible
-                }),
-            );
-            loss = loss + found.clone() * config.visible_loss_weight;
-            loss_visible = Some(found.inner());
+            patch: patch_loss(&batch.masked, |part| &part.masked),
+            visible: (config.visible_loss_weight > 0.0)
+                .then(|| patch_loss(&batch.visible, |part| &part.visible)),
+            koleo: (config.koleo_weight > 0.0).then(|| koleo_of_views(&global.cls, batch, index)),
+        };
+        IbotOutput {
+            loss: terms.weighted(config),
+            terms: terms.inner(),
+            embedding: part.embedding.clone(),
         }
-        let mut loss_koleo = None;
-        if config.koleo_weight > 0.0 {
-            let found = koleo_of_views(&student.cls, sizes, &targets.parts, index);
-            loss = loss + found.clone() * config.koleo_weight;
-            loss_koleo = Some(found.inner());
-        }
-        Ok(IbotOutput {
-            loss,
-            loss_cls: loss_cls.inner(),
-            loss_patch: loss_patch.inner(),
-            loss_visible,
-            loss_koleo,
-            embedding: part.cls.clone(),
-        })
     }
 
     /// Tokens of the masked global views, and class tokens of all views, `[(G + L) B, D]`.
-    fn student_tokens(&self, input: &mut IbotInput<'_, B>) -> (Tokens<B>, Tensor<B, 2>) {
-        let images = Tensor::cat(input.global_views.to_vec(), 0); // [G B, 3, S, S]
+    fn student_tokens(&self, input: &IbotInput<B>) -> (Tokens<B>, Tensor<B, 2>) {
+        let images = Tensor::from_inner(Tensor::cat(input.global_views.clone(), 0)); // [G B, 3, S, S]
         let backbone = &self.student.network.backbone;
-        let mask = PatchMask {
-            masked: mask_tensor(input.masks, images.dims()[0], &images.device()),
-            token: self.student.mask_token.val(),
-        };
-        let (of_global, of_local) = input.of_images.split_at_mut(images.dims()[0]);
-        let images = Tensor::from_inner(images);
-        let global = backbone.training_tokens(images, Some(mask), of_global);
+        let mask = input.patch_mask(self.student.mask_token.val());
+        let mut rngs = input.drop_path_rngs.clone();
+        let (global_rngs, local_rngs) = rngs.split_at_mut(images.dims()[0]);
+        let global = backbone.training_tokens(images, Some(mask), global_rngs);
         if input.local_views.is_empty() {
             let cls = global.cls.clone();
             return (global, cls);
         }
-        let local = Tensor::from_inner(Tensor::cat(input.local_views.to_vec(), 0));
-        let local = backbone.training_tokens(local, None, of_local);
+        // local views are small: nothing is masked in them, and they are no targets
+        let local = Tensor::from_inner(Tensor::cat(input.local_views.clone(), 0)); // [L B, 3, s, s]
+        let local = backbone.training_tokens(local, None, local_rngs);
+        // global views first: view v of the student is view v of the teacher
         let cls = Tensor::cat(vec![global.cls.clone(), local.cls], 0);
         (global, cls)
     }
 
-    pub(super) fn check(&self, input: &IbotInput<'_, B>) -> Result<Sizes> {
-        let wrong = |reason: String| Err(Error::Training(reason));
-        let Some(first) = input.global_views.first() else {
-            return wrong("forward needs at least one global view".into());
-        };
-        let dims = first.dims();
-        if input.global_views.iter().any(|view| view.dims() != dims) {
-            return wrong("all global views must have one shape".into());
-        }
-        if let Some(local) = input.local_views.first() {
-            let local = local.dims();
-            if input.local_views.iter().any(|view| view.dims() != local) || local[0] != dims[0] {
-                let reason = "all local views must have one shape and the batch of the global ones";
-                return wrong(reason.into());
-            }
-        }
-        if self.config.koleo_weight > 0.0 && dims[0] < 2 {
-            return wrong(
-                "KoLeo needs at least 2 images: it looks for the nearest other one".into(),
-            );
-        }
-        let patches = self.student.network.backbone.patches();
-        let expected = input.global_views.len() * dims[0] * patches;
-        if input.masks.len() != expected {
-            return wrong(format!(
-                "{} mask entries for {} views of {} images with {patches} patches each: expected {expected}",
-                input.masks.len(),
-                input.global_views.len(),
-                dims[0],
-            ));
-        }
-        let views = input.global_views.len() + input.local_views.len();
-        if input.of_images.len() != views * dims[0] {
-            return wrong(format!(
-                "{} generators for {views} views of {} images: one for each is needed",
-                input.of_images.len(),
-                dims[0],
-            ));
-        }
-        Ok(Sizes {
-            global_views: input.global_views.len(),
-            views,
-            batch: dims[0],
-        })
+    /// Class tokens of the masked global views without a graph, `[G B, D]`: what [`Ibot::losses`] has of them, because
+    /// drop path draws the same.
+    fn student_cls(&self, input: &IbotInput<B>) -> Tensor<B::InnerBackend, 2> {
+        let images = Tensor::cat(input.global_views.clone(), 0); // [G B, 3, S, S]
+        let mask = input.patch_mask(self.student.mask_token.val().inner());
+        let mut rngs = input.drop_path_rngs[..images.dims()[0]].to_vec();
+        let backbone = self.student.network.backbone.valid();
+        backbone.training_tokens(images, Some(mask), &mut rngs).cls
     }
 
-    fn cls_loss(
-        &self,
-        student_cls: &Tensor<B, 2>,
-        sizes: Sizes,
-        targets: &BatchTargets<B>,
-        index: usize,
-    ) -> Tensor<B, 1> {
-        let prototypes = self.config.n_cls_prototypes;
-        let head = &self.student.network.cls_head;
-        let student_temperature = self.config.temperature_student;
-        let loss = match targets.cls.of_part(index) {
-            PartTargets::Streamed(of_teacher) => streamed_cls_loss(StreamedClsLossInput {
-                student: head.streamed(student_cls.clone()),
-                targets: StreamedTargets::from_inner(of_teacher),
-                images: sizes.batch,
-                student_temperature,
-            }),
-            PartTargets::Stored(of_teacher, potentials) => {
-                let spans = of_teacher.spans.iter().zip(&of_teacher.logits);
-                let logits = spans.map(|(span, teacher)| {
-                    let student = head.forward(images_of(student_cls, sizes.batch, span));
-                    let teacher = Tensor::from_inner(teacher.clone());
-                    ClsLogits {
-                        student: student.reshape([sizes.views, span.len(), prototypes]),
-                        teacher: teacher.reshape([sizes.global_views, span.len(), prototypes]),
-                    }
-                });
-                cls_loss(ClsLossInput {
-                    logits: logits.collect(),
-                    potentials: TargetPotentials::from_inner(potentials),
-                    student_temperature,
-                })
-            }
-        };
-        shared(loss, sizes.batch as f64 / targets.batch() as f64)
-    }
-
-    /// Heads and loss see some patches only: the reference computes all logits and drops the others.
+    /// Heads and loss see some patches only: the reference computes all logits and drops the others. Zero where a part
+    /// has no such patch.
     fn patch_loss(
         &self,
-        student: &Tokens<B>,
-        rows: &PatchRows,
-        of_teacher: Option<PartTargets<'_, B::InnerBackend>>,
-        share: f64,
+        patches: &Tensor<B, 3>,
+        batch: &BatchTargets<B>,
+        index: usize,
+        targets: &Option<TeacherTargets<B::InnerBackend>>,
+        rows_of: fn(&Part<B>) -> &PatchRows,
     ) -> Tensor<B, 1> {
-        let count = rows.rows.len();
-        let Some(of_teacher) = of_teacher.filter(|_| count > 0) else {
-            return Tensor::zeros([1], &student.patches.device());
+        let part = &batch.parts[index];
+        let rows = rows_of(part);
+        let selected = rows.select(patches); // [G B, N, D] -> [M, D]
+        let Some((selected, targets)) = selected.zip(targets.as_ref()) else {
+            return Tensor::zeros([1], &patches.device());
         };
-        let selected = rows.select(&student.patches);
-        let head = self.student.network.head_of_patches();
-        let student_temperature = self.config.temperature_student;
-        let weighting = match self.config.patch_weight {
-            PatchWeight::Patch => PatchWeighting::PerPatch,
-            PatchWeight::Image => PatchWeighting::PerImage(rows.counts.clone()),
-        };
-        let loss = match of_teacher {
-            PartTargets::Streamed(of_teacher) => streamed_patch_loss(StreamedPatchLossInput {
-                student: head.streamed(selected),
-                targets: StreamedTargets::from_inner(of_teacher),
-                weighting,
-                student_temperature,
-            }),
-            PartTargets::Stored(of_teacher, potentials) => {
-                let spans = of_teacher.spans.iter();
-                let teacher_logits = of_teacher.logits.iter().cloned();
-                patch_loss(PatchLossInput {
-                    student_logits: spans
-                        .map(|span| head.forward(images_of(&selected, count, span)))
-                        .collect(),
-                    teacher_logits: teacher_logits.map(Tensor::from_inner).collect(),
-                    potentials: TargetPotentials::from_inner(potentials),
-                    weighting,
-                    student_temperature,
-                })
-            }
-        };
-        shared(loss, share)
+        let range = batch.range(index, |part| rows_of(part).len());
+        patch_loss(PatchLossInput {
+            student: self.student.network.head_of_patches().logits(selected), // [M, K]
+            targets: TeacherTargets::from_inner(targets.slice_rows(&range)),  // [M, K]
+            weighting: match self.config.patch_weight {
+                PatchWeight::Patch => PatchWeighting::PerPatch {
+                    patches: targets.rows(),
+                },
+                PatchWeight::Image => PatchWeighting::PerImage {
+                    counts: rows.counts.clone(),
+                    images: part.input.global_views.len() * batch.images(),
+                },
+            },
+            student_temperature: self.config.temperature_student,
+        })
     }
 }
 
-/// A loss as a share of the batch's; a batch in one piece has all of it.
-fn shared<B: Backend>(loss: Tensor<B, 1>, share: f64) -> Tensor<B, 1> {
-    if share == 1.0 { loss } else { loss * share }
-}
-
-/// The share of a part's patch loss in the batch's: by patches or by images.
-fn share_of<B: Backend>(
-    parts: &[Part<B>],
-    index: usize,
-    weight: PatchWeight,
-    rows: impl Fn(&Part<B>) -> &PatchRows,
-) -> f64 {
-    let amount = |part: &Part<B>| match weight {
-        PatchWeight::Patch => rows(part).rows.len(),
-        PatchWeight::Image => part.batch,
-    };
-    let all: usize = parts.iter().map(amount).sum();
-    amount(&parts[index]) as f64 / all.max(1) as f64
-}
-
-/// Sum over the global views of the regularizer of each (DINOv2's `ssl_meta_arch.py`), over the pictures of all parts;
+/// Sum over the global views of the regularizer of each (DINOv2's `ssl_meta_arch.py`), over the images of all parts;
 /// those of the other parts are constants.
+///
+/// # Shapes
+/// `cls` of this part `[G B_p, D]` -> `[1]`.
 fn koleo_of_views<B: TrainBackend>(
     cls: &Tensor<B, 2>,
-    sizes: Sizes,
-    parts: &[Part<B::InnerBackend>],
+    batch: &BatchTargets<B>,
     index: usize,
 ) -> Tensor<B, 1> {
     let of_view = |view: usize| {
-        let pictures = parts.iter().enumerate().filter_map(|(at, part)| {
-            let own = (at == index).then(|| cls.clone());
-            let tokens = own.or_else(|| part.student_cls.clone().map(Tensor::from_inner))?;
-            Some(tokens.narrow(0, view * part.batch, part.batch))
+        let images = batch.parts.iter().enumerate().map(|(at, part)| {
+            let images = part.input.images();
+            let tokens = match at == index {
+                true => cls.clone(),
+                false => Tensor::from_inner(batch.student_cls[at].clone()),
+            };
+            tokens.narrow(0, view * images, images)
         });
-        Tensor::cat(pictures.collect(), 0)
+        Tensor::cat(images.collect(), 0) // [B, D]
     };
-    let views = (0..sizes.global_views).map(|view| koleo_loss(of_view(view), KOLEO_EPS));
+    let views = 0..batch.parts[index].input.global_views.len();
+    let views = views.map(|view| koleo_loss(of_view(view), KOLEO_EPS));
     views
         .reduce(|sum, view| sum + view)
         .unwrap_or_else(|| Tensor::zeros([1], &cls.device()))

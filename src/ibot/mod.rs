@@ -1,22 +1,22 @@
 //! The method (iBOT, arXiv 2111.07832): student, teacher and centers.
 //!
-//! - `forward`: losses of a batch; reads like Algorithm 1 of the paper
+//! - `forward`: Algorithm 1 of the paper on one page
+//! - `targets`: the teacher's side of it
+//! - `terms`: what goes in, and the losses that come out
+//! - `rows`: which patches go through the heads
+//! - `tiling`: whether logits are stored or come in tiles
 //! - `probe`: what shows whether training is healthy
-//! - `targets`: what the teacher makes of a batch
-//! - `teacher_rows`: one kind of its rows, and their targets, of stored or streamed logits
-//! - `rows`: which rows of which tokens go through the heads
-//! - `thresholds`: what logits may take of a device's memory
 
 mod forward;
 mod probe;
 mod rows;
 mod targets;
-mod teacher_rows;
-mod thresholds;
+mod terms;
+mod tiling;
 
-pub use forward::{IbotInput, IbotOutput};
 pub use probe::{Probe, TargetProbe};
 pub use targets::BatchTargets;
+pub use terms::{IbotInput, IbotOutput, LossTerms};
 
 use burn::module::{AutodiffModule, Module, Param};
 use burn::tensor::Tensor;
@@ -30,11 +30,12 @@ use crate::head::{Head, HeadConfig};
 use crate::init::normal_param;
 use crate::kernels::TrainBackend;
 use crate::losses::Center;
+use crate::ownership::take;
 use crate::random::{Random, Stream};
-use crate::teacher::{deep_copy, ema, parameters};
+use crate::teacher::{deep_copy, ema};
 
 /// Deviation of the mask token at the start.
-const MASK_TOKEN_DEVIATION: f64 = 0.02;
+const MASK_TOKEN_STD: f64 = 0.02;
 
 /// A backbone with its two prototype heads: what student and teacher have in common.
 #[derive(Module, Debug)]
@@ -74,7 +75,7 @@ pub struct Ibot<B: TrainBackend, M: TrainBackbone<B>> {
     pub center: Center<B::InnerBackend>,
     /// Center of the patch logits.
     pub patch_center: Center<B::InnerBackend>,
-    /// Most entries of a tile of streamed logits; a prototype of all rows is the least.
+    /// Most entries of a tile of logits; a prototype of all rows is the least.
     pub tile_entries: usize,
     config: IbotConfig,
 }
@@ -126,7 +127,7 @@ impl IbotConfig {
             cls_head: head(self.n_cls_prototypes),
             patch_head: (!self.shared_head).then(|| head(self.n_patch_prototypes)),
         };
-        let mask_token = normal_param(random, [1, 1, width], MASK_TOKEN_DEVIATION, device);
+        let mask_token = normal_param(random, [1, 1, width], MASK_TOKEN_STD, device);
         Ok(Ibot {
             teacher: first_teacher(&network, self),
             student: Student {
@@ -135,7 +136,7 @@ impl IbotConfig {
             },
             center: Center::unset(self.center_momentum),
             patch_center: Center::unset(self.patch_center_momentum),
-            tile_entries: thresholds::tile_entries(memory_bytes(device)),
+            tile_entries: tiling::tile_entries(memory_bytes(device)),
             config: self.clone(),
         })
     }
@@ -179,29 +180,12 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     }
 
     /// Moves the teacher towards the student: `teacher * decay + student * (1 - decay)`; the mask token stays out.
-    pub fn update_teacher(self, decay: f64) -> Self {
-        self.update_teacher_unless(decay, None)
-    }
-
-    /// [`Ibot::update_teacher`], but where `gate` is 0 nothing moves.
     ///
     /// # Shapes
-    /// `gate` `[1]` or none.
-    pub fn update_teacher_unless(
-        self,
-        decay: f64,
-        gate: Option<Tensor<B::InnerBackend, 1>>,
-    ) -> Self {
-        let network = &self.student.network;
-        let mut student = parameters::<B, _>(&network.backbone);
-        student.extend(parameters::<B, _>(&network.cls_head));
-        if self.teacher.patch_head.is_some() {
-            student.extend(parameters::<B, _>(&network.patch_head));
-        }
-        Self {
-            teacher: ema(self.teacher, student, decay, gate),
-            ..self
-        }
+    /// `grad_scale` `[1]` or none: where it is 0, nothing moves.
+    pub fn update_teacher(&mut self, decay: f64, grad_scale: Option<Tensor<B::InnerBackend, 1>>) {
+        let teacher = take(&mut self.teacher);
+        self.teacher = ema::<B, _, _>(teacher, &self.student.network, decay, grad_scale);
     }
 }
 

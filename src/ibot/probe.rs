@@ -7,7 +7,8 @@ use burn::tensor::{Int, Tensor};
 use super::{Ibot, IbotInput};
 use crate::backbone::{Backbone, TrainBackbone};
 use crate::error::Result;
-use crate::kernels::{IbotBackend, StreamedLogits, StreamedTargets, TrainBackend};
+use crate::kernels::{IbotBackend, Logits, TiledTargets, TrainBackend, tile_columns};
+use crate::losses::tiled_targets;
 
 /// Keeps the logarithm of a target of 0 finite.
 const LOG_EPS: f64 = 1e-12;
@@ -40,14 +41,25 @@ pub struct Probe<B: Backend> {
 }
 
 impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
-    /// Looks at a batch and changes nothing. Costs a forward of both networks; logits are streamed.
+    /// Looks at a batch and changes nothing. Costs a forward of both networks; logits come in tiles.
     ///
     /// # Errors
-    /// As [`Ibot::targets`].
-    pub fn probe(&self, input: &IbotInput<'_, B>) -> Result<Probe<B::InnerBackend>> {
-        let rows = self.teacher_rows(std::slice::from_ref(input))?;
-        let of_cls = rows.cls.streamed(self.tile_entries);
-        let images = Tensor::cat(input.global_views.to_vec(), 0);
+    /// As [`Ibot::prepare`].
+    pub fn probe(&self, input: &IbotInput<B>) -> Result<Probe<B::InnerBackend>> {
+        let logits = self.teacher_logits(vec![input.clone()])?;
+        let [cls_rows, masked_rows, _] = logits.student_rows();
+        let tiled = |logits: Logits<_>, student_rows: usize, rule, temperature| {
+            let rows = logits.rows().max(student_rows);
+            let columns = tile_columns(rows, self.tile_entries);
+            tiled_targets(logits, rule, temperature, columns)
+        };
+        let rule = self.rule(self.config.cls_targets, &self.center);
+        let of_cls = tiled(logits.cls, cls_rows, rule, input.temperature_cls);
+        let of_masked = logits.masked.map(|logits| {
+            let rule = self.rule(self.config.patch_targets, &self.patch_center);
+            tiled(logits, masked_rows, rule, input.temperature_patch)
+        });
+        let images = Tensor::cat(input.global_views.clone(), 0);
         let student = self
             .student
             .network
@@ -56,17 +68,16 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             .tokens(images, None)
             .cls;
         let head = self.student.network.cls_head.valid();
-        let has_masked = !rows.masked.is_empty();
         Ok(Probe {
-            agreement: agreement(&head.streamed(student), &of_cls),
+            agreement: agreement(&head.logits(student), &of_cls),
             cls: probe_targets(&of_cls),
-            patch: has_masked.then(|| probe_targets(&rows.masked.streamed(self.tile_entries))),
-            feature_std: feature_std(rows.parts[0].cls.clone()),
+            patch: of_masked.as_ref().map(probe_targets),
+            feature_std: feature_std(logits.parts[0].embedding.clone()),
         })
     }
 }
 
-fn probe_targets<B: IbotBackend>(targets: &StreamedTargets<B>) -> TargetProbe<B> {
+fn probe_targets<B: IbotBackend>(targets: &TiledTargets<B>) -> TargetProbe<B> {
     let rows = targets.teacher.rows() as f64;
     let entropy = |targets: Tensor<B, 2>| {
         let terms = targets.clone() * (targets + LOG_EPS).log();
@@ -91,11 +102,8 @@ fn probe_targets<B: IbotBackend>(targets: &StreamedTargets<B>) -> TargetProbe<B>
 }
 
 /// Share of rows with the same likeliest prototype in both, `[1]`.
-fn agreement<B: IbotBackend>(
-    student: &StreamedLogits<B>,
-    teacher: &StreamedTargets<B>,
-) -> Tensor<B, 1> {
-    let likeliest = |logits: &StreamedLogits<B>| {
+fn agreement<B: IbotBackend>(student: &Logits<B>, teacher: &TiledTargets<B>) -> Tensor<B, 1> {
+    let likeliest = |logits: &Logits<B>| {
         let mut best: Option<(Tensor<B, 2>, Tensor<B, 2, Int>)> = None;
         for columns in teacher.tiles() {
             let tile = logits.tile(&columns);
@@ -114,7 +122,7 @@ fn agreement<B: IbotBackend>(
     let rows = student.rows() as f64;
     let pair = likeliest(student).zip(likeliest(&teacher.teacher));
     let same = pair.map(|(student, teacher)| student.equal(teacher).float());
-    let none = || Tensor::zeros([1], &student.unit.device());
+    let none = || Tensor::zeros([1], &student.bottleneck.device());
     same.map_or_else(none, |same| B::column_sums(same) / rows)
 }
 
@@ -154,11 +162,11 @@ mod tests {
     fn targets_are_told_by_their_entropies() {
         let device = Default::default();
         let probe = |logits: [[f32; 2]; 2]| {
-            let teacher = StreamedLogits {
-                unit: Tensor::<Flex, 2>::from_floats(logits, &device),
+            let teacher = Logits {
+                bottleneck: Tensor::<Flex, 2>::from_floats(logits, &device),
                 prototypes: Tensor::eye(2, &device),
             };
-            let found = probe_targets(&StreamedTargets::centered(teacher, 1, None, 0.1));
+            let found = probe_targets(&TiledTargets::centered(teacher, 1, None, 0.1));
             [found.entropy, found.entropy_of_mean, found.largest_logit].map(one)
         };
         let ln_2 = std::f64::consts::LN_2;

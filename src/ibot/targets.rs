@@ -1,194 +1,205 @@
-//! The teacher's side of a batch: tokens and targets, over all of its parts at once.
+//! The teacher's side of Algorithm 1: tokens, logits and targets of a whole batch.
 //!
-//! A batch that does not fit the device comes in parts, and the student sees one part at a time. Sinkhorn-Knopp, centers
-//! and KoLeo look at the whole batch, so that the teacher goes first, through all parts.
+//! A batch that does not fit the device comes in parts, and the student sees one part at a time. Sinkhorn-Knopp and centers
+//! look at all rows of the batch, so that the teacher goes first, through all parts.
+
+use std::ops::Range;
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
-use super::rows::{PatchRows, mask_tensor};
-use super::teacher_rows::{RowTargets, TargetRule, TeacherRows};
+use super::rows::PatchRows;
+use super::tiling::tiling;
 use super::{Ibot, IbotInput};
-use crate::backbone::{Backbone, PatchMask, TrainBackbone};
+use crate::backbone::{Backbone, Tokens, TrainBackbone};
 use crate::config::Targets;
 use crate::error::{Error, Result};
-use crate::kernels::TrainBackend;
+use crate::kernels::{Logits, TrainBackend};
+use crate::losses::{Center, TargetRule, TeacherTargets};
 
-/// What the teacher makes of one part of a batch.
-pub(super) struct Part<B: Backend> {
-    /// Pictures of the part.
-    pub batch: usize,
-    /// Class tokens of the global views, `[G B_p, D]`.
-    pub cls: Tensor<B, 2>,
+/// A part of a batch.
+pub(super) struct Part<B: AutodiffBackend> {
+    pub input: IbotInput<B>,
+    /// The teacher's class tokens of the global views, `[G B_p, D]`.
+    pub embedding: Tensor<B::InnerBackend, 2>,
     pub masked: PatchRows,
     pub visible: PatchRows,
-    /// The student's class tokens of the global views without a graph, for KoLeo over several parts.
-    pub student_cls: Option<Tensor<B, 2>>,
 }
 
-/// Targets of a whole batch, made before the student sees any of it.
-pub struct BatchTargets<B: AutodiffBackend> {
-    pub(super) parts: Vec<Part<B::InnerBackend>>,
-    pub(super) cls: RowTargets<B::InnerBackend>,
-    pub(super) masked: Option<RowTargets<B::InnerBackend>>,
-    pub(super) visible: Option<RowTargets<B::InnerBackend>>,
+/// The teacher's logits of a batch in parts, and the parts.
+pub(super) struct TeacherLogits<B: TrainBackend> {
+    pub parts: Vec<Part<B>>,
+    /// `[G B, K]`, part by part.
+    pub cls: Logits<B::InnerBackend>,
+    /// `[M, K]`; none without such a patch.
+    pub masked: Option<Logits<B::InnerBackend>>,
+    /// `[G B N - M, K]`; none without such a patch, or where it has no weight.
+    pub visible: Option<Logits<B::InnerBackend>>,
 }
 
-impl<B: AutodiffBackend> BatchTargets<B> {
-    /// Pictures of all parts.
-    pub(super) fn batch(&self) -> usize {
-        self.parts.iter().map(|part| part.batch).sum()
+/// What the losses of a part need of the whole batch.
+pub struct BatchTargets<B: TrainBackend> {
+    pub(super) parts: Vec<Part<B>>,
+    /// Of class tokens, `[G B, K]`.
+    pub(super) cls: TeacherTargets<B::InnerBackend>,
+    /// Of masked patches, `[M, K]`.
+    pub(super) masked: Option<TeacherTargets<B::InnerBackend>>,
+    /// Of visible patches, `[G B N - M, K]`.
+    pub(super) visible: Option<TeacherTargets<B::InnerBackend>>,
+    /// The student's class tokens of each part, `[G B_p, D]`, for KoLeo over several parts; else empty.
+    pub(super) student_cls: Vec<Tensor<B::InnerBackend, 2>>,
+}
+
+impl<B: TrainBackend> BatchTargets<B> {
+    /// Number of parts.
+    pub fn parts(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Images of all parts.
+    pub(super) fn images(&self) -> usize {
+        self.parts.iter().map(|part| part.input.images()).sum()
+    }
+
+    /// Where the rows of part `index` are among those of all parts.
+    pub(super) fn range(&self, index: usize, rows: impl Fn(&Part<B>) -> usize) -> Range<usize> {
+        let start = self.parts[..index].iter().map(&rows).sum();
+        start..start + rows(&self.parts[index])
     }
 }
 
-/// The teacher's tokens of a batch, on their way to the heads.
-pub(super) struct BatchRows<'a, B: Backend> {
-    pub parts: Vec<Part<B>>,
-    pub cls: TeacherRows<'a, B>,
-    pub masked: TeacherRows<'a, B>,
-    pub visible: TeacherRows<'a, B>,
-}
-
-/// Tokens of a part's patches; none where it has no such patch.
-struct PatchTokens<B: Backend> {
-    masked: Option<Tensor<B, 2>>,
-    visible: Option<Tensor<B, 2>>,
-}
-
-/// A part with its tokens.
-type PartTokens<B> = (Part<B>, PatchTokens<B>);
-
 impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
-    /// The teacher's targets of a batch that comes in one or more parts.
+    /// The teacher's logits of a batch, of unmasked global views; at least one part.
     ///
     /// # Errors
-    /// [`Error::Training`] where views or masks do not fit together, [`Error::Unsupported`] where logits do not fit the device.
-    pub fn targets(&self, inputs: &[IbotInput<'_, B>]) -> Result<BatchTargets<B>> {
-        let rows = self.teacher_rows(inputs)?;
-        let device = rows.parts[0].cls.device();
-        let targets = |rows: TeacherRows<'_, B::InnerBackend>| {
-            rows.targets(self.config.streaming_prototypes, self.tile_entries, &device)
-        };
-        let no_image = || Error::Training("a batch needs at least one image".into());
-        Ok(BatchTargets {
-            cls: targets(rows.cls)?.ok_or_else(no_image)?,
-            masked: targets(rows.masked)?,
-            visible: targets(rows.visible)?,
-            parts: rows.parts,
+    /// [`Error::Training`] where views or masks do not fit together.
+    pub(super) fn teacher_logits(&self, inputs: Vec<IbotInput<B>>) -> Result<TeacherLogits<B>> {
+        let (cls_head, patch_head) = (&self.teacher.cls_head, self.teacher.head_of_patches());
+        let has_visible = self.config.visible_loss_weight > 0.0;
+        let mut parts = Vec::new();
+        // of all parts' tokens what comes out of a bottleneck stays, which is narrow: 256, not D or K
+        let (mut cls_rows, mut masked_rows, mut visible_rows) = (vec![], vec![], vec![]);
+        for input in inputs {
+            input.check(self.student.network.backbone.patches(), &self.config)?;
+            // local views are no targets: the student is to tell the whole from them
+            let images = Tensor::cat(input.global_views.clone(), 0); // [G B, 3, S, S]
+            let Tokens { cls, patches } = self.teacher.backbone.tokens(images, None);
+            let [_, of_image, _] = patches.dims(); // [G B, N, D]
+            let part = Part {
+                masked: PatchRows::new(&input.masks, true, of_image),
+                visible: PatchRows::new(&input.masks, false, of_image),
+                embedding: cls, // [G B, D]
+                input,
+            };
+            let masked = part.masked.select(&patches); // [M, D]
+            let visible = has_visible.then(|| part.visible.select(&patches)).flatten();
+            // all tokens of an image, of which the heads see some: gone before their hidden layers, which are 2 048 wide
+            drop(patches);
+            cls_rows.push(cls_head.bottleneck(part.embedding.clone()));
+            masked_rows.extend(masked.map(|tokens| patch_head.bottleneck(tokens)));
+            visible_rows.extend(visible.map(|tokens| patch_head.bottleneck(tokens)));
+            parts.push(part);
+        }
+        let no_part = || Error::Training("a batch needs at least one part".into());
+        let patch_logits = |rows| joined(rows).map(|rows| patch_head.logits_of(rows));
+        Ok(TeacherLogits {
+            parts,
+            cls: cls_head.logits_of(joined(cls_rows).ok_or_else(no_part)?),
+            masked: patch_logits(masked_rows),
+            visible: patch_logits(visible_rows),
         })
+    }
+
+    /// The targets of logits, over all rows of the batch.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where logits that shall be stored do not fit the device.
+    pub(super) fn targets(&self, logits: TeacherLogits<B>) -> Result<BatchTargets<B>> {
+        let [cls_rows, masked_rows, visible_rows] = logits.student_rows();
+        let input = &logits.parts[0].input; // all parts have the same temperatures
+        let cls = (
+            self.rule(self.config.cls_targets, &self.center),
+            input.temperature_cls,
+        );
+        let patch = (
+            self.rule(self.config.patch_targets, &self.patch_center),
+            input.temperature_patch,
+        );
+        let of_patches = |logits: Option<_>, rows| {
+            let targets = logits.map(|logits| self.targets_of(logits, rows, patch.clone()));
+            targets.transpose()
+        };
+        Ok(BatchTargets {
+            cls: self.targets_of(logits.cls, cls_rows, cls)?,
+            masked: of_patches(logits.masked, masked_rows)?,
+            visible: of_patches(logits.visible, visible_rows)?,
+            parts: logits.parts,
+            student_cls: Vec::new(),
+        })
+    }
+
+    /// The targets of one kind of rows, by a rule at a temperature.
+    fn targets_of(
+        &self,
+        logits: Logits<B::InnerBackend>,
+        student_rows: usize,
+        (rule, temperature): (TargetRule<B::InnerBackend>, f64),
+    ) -> Result<TeacherTargets<B::InnerBackend>> {
+        // the student's rows count too: its logits are made in the form of the teacher's
+        let streaming = self.config.streaming_prototypes;
+        let columns = tiling(&logits, student_rows, streaming, self.tile_entries)?;
+        Ok(TeacherTargets::new(logits, rule, temperature, columns))
+    }
+
+    /// How logits become targets.
+    pub(super) fn rule(
+        &self,
+        targets: Targets,
+        center: &Center<B::InnerBackend>,
+    ) -> TargetRule<B::InnerBackend> {
+        match targets {
+            Targets::Centering => TargetRule::Centering(center.value()),
+            Targets::Sinkhorn => TargetRule::Sinkhorn(self.config.sinkhorn_iterations),
+        }
     }
 
     /// Moves the centers towards the mean of the batch's logits.
-    pub fn update_centers(&mut self, targets: &BatchTargets<B>) {
-        self.update_centers_unless(targets, None);
-    }
-
-    /// [`Ibot::update_centers`], but where `gate` is 0 the centers that have a value keep it.
     ///
     /// # Shapes
-    /// `gate` `[1]` or none.
-    pub fn update_centers_unless(
+    /// `grad_scale` `[1]` or none, as in [`Center::update`].
+    pub fn update_centers(
         &mut self,
         targets: &BatchTargets<B>,
-        gate: Option<&Tensor<B::InnerBackend, 1>>,
+        grad_scale: Option<&Tensor<B::InnerBackend, 1>>,
     ) {
+        // after the loss: a batch is centered by those before it, as in DINO's main_dino.py
         if self.config.cls_targets == Targets::Centering {
-            targets.cls.move_center(&mut self.center, gate);
+            let mean = targets.cls.mean_logits();
+            self.center.update(mean, grad_scale.cloned());
         }
         if let (Targets::Centering, Some(masked)) = (self.config.patch_targets, &targets.masked) {
-            masked.move_center(&mut self.patch_center, gate);
+            let mean = masked.mean_logits();
+            self.patch_center.update(mean, grad_scale.cloned());
         }
     }
+}
 
-    /// What of a batch goes through the teacher's heads; at least one part.
-    pub(super) fn teacher_rows(
-        &self,
-        inputs: &[IbotInput<'_, B>],
-    ) -> Result<BatchRows<'_, B::InnerBackend>> {
-        let Some(first) = inputs.first() else {
-            return Err(Error::Training("a batch needs at least one part".into()));
-        };
-        let sizes = self.check(first)?;
-        let is_one_of_many = inputs.len() > 1;
-        let parts = inputs.iter().map(|input| self.part(input, is_one_of_many));
-        let (parts, patches): (Vec<_>, Vec<_>) =
-            parts.collect::<Result<Vec<_>>>()?.into_iter().unzip();
-        let (masked, visible) = patches
-            .into_iter()
-            .map(|tokens: PatchTokens<_>| (tokens.masked, tokens.visible))
-            .unzip();
-        let rule = |targets, center: &crate::losses::Center<_>, temperature| TargetRule {
-            targets,
-            center: center.value(),
-            temperature,
-            iterations: self.config.sinkhorn_iterations,
-        };
-        let of_patches = |tokens, rows: fn(&Part<_>) -> &PatchRows| TeacherRows {
-            head: self.teacher.head_of_patches(),
-            tokens,
-            counts: parts.iter().map(|part| rows(part).rows.len()).collect(),
-            views: [1, 1],
-            rule: rule(
-                self.config.patch_targets,
-                &self.patch_center,
-                first.temperature_patch,
-            ),
-        };
-        Ok(BatchRows {
-            cls: TeacherRows {
-                head: &self.teacher.cls_head,
-                tokens: parts.iter().map(|part| Some(part.cls.clone())).collect(),
-                counts: parts.iter().map(|part| part.batch).collect(),
-                views: [sizes.global_views, sizes.views],
-                rule: rule(self.config.cls_targets, &self.center, first.temperature_cls),
-            },
-            masked: of_patches(masked, |part| &part.masked),
-            visible: of_patches(visible, |part| &part.visible),
-            parts,
-        })
+impl<B: TrainBackend> TeacherLogits<B> {
+    /// Rows of class tokens, masked and visible patches that the student has in the part with most of them.
+    pub fn student_rows(&self) -> [usize; 3] {
+        let max = |rows: fn(&Part<B>) -> usize| self.parts.iter().map(rows).max().unwrap_or(0);
+        [
+            max(|part| part.input.images() * part.input.views()),
+            max(|part| part.masked.len()),
+            max(|part| part.visible.len()),
+        ]
     }
+}
 
-    fn part(
-        &self,
-        input: &IbotInput<'_, B>,
-        is_one_of_many: bool,
-    ) -> Result<PartTokens<B::InnerBackend>> {
-        let sizes = self.check(input)?;
-        let images = Tensor::cat(input.global_views.to_vec(), 0); // [G B, 3, S, S]
-        let device = images.device();
-        let teacher = self.teacher.backbone.tokens(images.clone(), None);
-        let patches = teacher.patches.dims()[1];
-        let masked = PatchRows::of(input.masks, true, patches);
-        let mut visible = PatchRows::of(input.masks, false, patches);
-        if self.config.visible_loss_weight == 0.0 {
-            visible.rows.clear();
-        }
-        let select = |rows: &PatchRows| {
-            let is_any = !rows.rows.is_empty();
-            is_any.then(|| rows.select(&teacher.patches))
-        };
-        let tokens = PatchTokens {
-            masked: select(&masked),
-            visible: select(&visible),
-        };
-        let student_cls = (is_one_of_many && self.config.koleo_weight > 0.0).then(|| {
-            let mask = PatchMask {
-                masked: mask_tensor(input.masks, images.dims()[0], &device),
-                token: self.student.mask_token.val().inner(),
-            };
-            let backbone = self.student.network.backbone.valid();
-            let mut of_images = input.random_of_global_views().to_vec();
-            backbone
-                .training_tokens(images, Some(mask), &mut of_images)
-                .cls
-        });
-        let part = Part {
-            batch: sizes.batch,
-            cls: teacher.cls,
-            masked,
-            visible,
-            student_cls,
-        };
-        Ok((part, tokens))
+/// The rows of all parts; none where no part has any.
+fn joined<B: Backend>(mut parts: Vec<Tensor<B, 2>>) -> Option<Tensor<B, 2>> {
+    match parts.len() {
+        0 | 1 => parts.pop(), // `cat` would copy it
+        _ => Some(Tensor::cat(parts, 0)),
     }
 }

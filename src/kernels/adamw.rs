@@ -49,7 +49,7 @@ pub struct AdamWInput<B: Backend> {
     pub tensors: Vec<AdamWTensor<B>>,
     /// `[1]`, what all gradients are multiplied by first: below 1 where they are clipped. Where it is 0, nothing moves,
     /// whatever the gradients are. None for 1.
-    pub gradient_scale: Option<Tensor<B, 1>>,
+    pub grad_scale: Option<Tensor<B, 1>>,
     /// Decay rates of the two moments.
     pub betas: [f64; 2],
     /// Added to the root of the second moment.
@@ -114,10 +114,10 @@ fn reference_of_one<B: Backend>(
     }
     let [keep, step_size] = input.keep_and_step(&tensor);
     let [beta1, beta2] = input.betas;
-    let stays = input.gradient_scale.clone();
+    let stays = input.grad_scale.clone();
     let stays = stays.map(|scale| scale.equal_elem(0.0));
     let grad = flat::<B>(tensor.grad);
-    let grad = match &input.gradient_scale {
+    let grad = match &input.grad_scale {
         Some(scale) => grad * scale.clone(),
         None => grad,
     };

@@ -20,9 +20,9 @@ pub struct AttentionInput<B: Backend> {
 #[derive(Debug, Clone)]
 pub struct AttentionOutput<B: Backend> {
     /// Values mixed by attention, `[B T, D]`.
-    pub mixed: Tensor<B, 2>,
-    /// Logarithm of the sum of each query's exponentials, `[B H T]`: the maps are `exp(scores - row_log)`, and never kept.
-    pub row_log: Tensor<B, 1>,
+    pub context: Tensor<B, 2>,
+    /// Logarithm of the sum of each query's exponentials, `[B H T]`: the maps are `exp(scores - row_lse)`, and never kept.
+    pub row_lse: Tensor<B, 1>,
 }
 
 /// Sizes that the packed tensor implies.
@@ -63,7 +63,7 @@ impl Sizes {
             .swap_dims(1, 2)
     }
 
-    fn row_logs(&self) -> [usize; 4] {
+    fn row_lses(&self) -> [usize; 4] {
         [self.batch, self.heads, self.tokens, 1]
     }
 }
@@ -98,11 +98,11 @@ fn softmax<B: Backend>(scores: Tensor<B, 4>) -> (Tensor<B, 4>, Tensor<B, 4>) {
 pub fn forward<B: IbotBackend>(input: AttentionInput<B>) -> AttentionOutput<B> {
     let sizes = Sizes::of(&input);
     let [q, k, v] = sizes.split(input.qkv);
-    let (probs, row_log) = softmax(scores(&sizes, q, k));
+    let (probs, row_lse) = softmax(scores(&sizes, q, k));
     let count = sizes.batch * sizes.heads * sizes.tokens;
     AttentionOutput {
-        mixed: heads_to_columns(vec![products(probs, v, Layout::Plain)]),
-        row_log: row_log.reshape([count]),
+        context: heads_to_columns(vec![products(probs, v, Layout::Plain)]),
+        row_lse: row_lse.reshape([count]),
     }
 }
 
@@ -110,15 +110,15 @@ pub fn forward<B: IbotBackend>(input: AttentionInput<B>) -> AttentionOutput<B> {
 pub fn backward<B: IbotBackend>(
     input: AttentionInput<B>,
     output: AttentionOutput<B>,
-    d_mixed: Tensor<B, 2>,
+    d_context: Tensor<B, 2>,
 ) -> Tensor<B, 2> {
     let sizes = Sizes::of(&input);
     let [q, k, v] = sizes.split(input.qkv);
     let scores = scores(&sizes, q.clone(), k.clone());
-    let probs = (scores - output.row_log.reshape(sizes.row_logs())).exp();
-    let d_out = sizes.by_head(d_mixed);
+    let probs = (scores - output.row_lse.reshape(sizes.row_lses())).exp();
+    let d_out = sizes.by_head(d_context);
     // sum of d_probs * probs over the keys (FlashAttention, arXiv 2205.14135, equation 4)
-    let along = (d_out.clone() * sizes.by_head(output.mixed)).sum_dim(3);
+    let along = (d_out.clone() * sizes.by_head(output.context)).sum_dim(3);
     let d_probs = products(d_out.clone(), v, Layout::RightTransposed);
     let d_v = products(probs.clone(), d_out, Layout::LeftTransposed);
     let d_scores = probs * (d_probs - along) * sizes.scale();

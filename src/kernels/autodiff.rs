@@ -13,8 +13,8 @@ use crate::error::Result;
 
 use super::{
     AttentionInput, AttentionOutput, BranchInput, CrossEntropyInput, CrossEntropyOutput,
-    IbotBackend, LayerNormInput, LinearInput, RowPlaces, StreamedInput, StreamedLogits,
-    autodiff_layers, patchify, streamed, wrap,
+    IbotBackend, LayerNormInput, LinearLayerInput, Logits, RowPlaces, TiledInput, autodiff_layers,
+    patchify, tiled, wrap,
 };
 
 pub(super) fn primitive<B: Backend, const D: usize>(
@@ -125,8 +125,8 @@ impl<B: IbotBackend> Backward<B, 1> for Attention {
         _checkpointer: &mut Checkpointer,
     ) {
         let (input, output) = ops.state;
-        unary::<B, _>(ops.parents, ops.node, grads, |d_mixed| {
-            primitive(B::packed_attention_backward(input, output, wrap(d_mixed)))
+        unary::<B, _>(ops.parents, ops.node, grads, |d_context| {
+            primitive(B::packed_attention_backward(input, output, wrap(d_context)))
         });
     }
 }
@@ -153,11 +153,11 @@ impl<B: IbotBackend> Backward<B, 1> for CrossEntropy {
 }
 
 #[derive(Debug)]
-struct StreamedCrossEntropy;
+struct TiledCrossEntropy;
 
-impl<B: IbotBackend> Backward<B, 2> for StreamedCrossEntropy {
+impl<B: IbotBackend> Backward<B, 2> for TiledCrossEntropy {
     /// Input and output of the forward pass: no logits, which are made again.
-    type State = (StreamedInput<B>, CrossEntropyOutput<B>);
+    type State = (TiledInput<B>, CrossEntropyOutput<B>);
 
     fn backward(
         self,
@@ -167,10 +167,10 @@ impl<B: IbotBackend> Backward<B, 2> for StreamedCrossEntropy {
     ) {
         let d_loss = wrap(grads.consume::<B>(&ops.node));
         let (input, output) = ops.state;
-        let [unit, prototypes] = ops.parents;
-        let found = streamed::backward(&input, &output, &d_loss, prototypes.is_some());
-        if let Some(parent) = unit {
-            grads.register::<B>(parent.id, primitive(found.d_unit));
+        let [bottleneck, prototypes] = ops.parents;
+        let found = tiled::backward(&input, &output, &d_loss, prototypes.is_some());
+        if let Some(parent) = bottleneck {
+            grads.register::<B>(parent.id, primitive(found.d_bottleneck));
         }
         if let Some((parent, gradient)) = prototypes.zip(found.d_prototypes) {
             grads.register::<B>(parent.id, primitive(gradient));
@@ -212,12 +212,12 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         }
     }
 
-    fn streamed_cross_entropy(input: &StreamedInput<Self>) -> CrossEntropyOutput<Self> {
-        let unit = primitive(input.student.unit.clone());
+    fn tiled_cross_entropy(input: &TiledInput<Self>) -> CrossEntropyOutput<Self> {
+        let bottleneck = primitive(input.student.bottleneck.clone());
         let prototypes = primitive(input.student.prototypes.clone());
-        let inner = StreamedInput::<B> {
-            student: StreamedLogits {
-                unit: wrap(unit.primitive),
+        let inner = TiledInput::<B> {
+            student: Logits {
+                bottleneck: wrap(bottleneck.primitive),
                 prototypes: wrap(prototypes.primitive),
             },
             targets: input.targets.clone().inner(),
@@ -225,11 +225,11 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
             row_weights: input.row_weights.clone().inner(),
             student_temperature: input.student_temperature,
         };
-        let output = B::streamed_cross_entropy(&inner);
+        let output = B::tiled_cross_entropy(&inner);
         let loss = primitive(output.loss.clone());
         let of_rows = output.of_rows.clone();
-        let nodes = [unit.node, prototypes.node];
-        let prep = Backward::<B, 2>::prepare::<C>(StreamedCrossEntropy, nodes);
+        let nodes = [bottleneck.node, prototypes.node];
+        let prep = Backward::<B, 2>::prepare::<C>(TiledCrossEntropy, nodes);
         let loss = match prep.compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish((inner, output), loss),
             OpsKind::UnTracked(prep) => prep.finish(loss),
@@ -294,7 +294,7 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         })
     }
 
-    fn linear_layer(input: LinearInput<Self>) -> Tensor<Self, 2> {
+    fn linear_layer(input: LinearLayerInput<Self>) -> Tensor<Self, 2> {
         autodiff_layers::linear_layer(input)
     }
 
@@ -311,16 +311,16 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         };
         let output = B::packed_attention(inner.clone());
         // untracked: no gradient flows through it
-        let row_log = Tensor::from_inner(output.row_log.clone());
-        let mixed = primitive(output.mixed.clone());
+        let row_lse = Tensor::from_inner(output.row_lse.clone());
+        let context = primitive(output.context.clone());
         let prep = Backward::<B, 1>::prepare::<C>(Attention, [qkv.node]);
-        let mixed = match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((inner, output), mixed),
-            OpsKind::UnTracked(prep) => prep.finish(mixed),
+        let context = match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((inner, output), context),
+            OpsKind::UnTracked(prep) => prep.finish(context),
         };
         AttentionOutput {
-            mixed: wrap(mixed),
-            row_log,
+            context: wrap(context),
+            row_lse,
         }
     }
 }

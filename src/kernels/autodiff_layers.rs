@@ -10,7 +10,9 @@ use burn_autodiff::ops::{Backward, Ops, OpsKind};
 use burn_autodiff::{Autodiff, NodeId};
 
 use super::autodiff::primitive;
-use super::{Before, BranchInput, IbotBackend, LinearInput, branch, linear, residual_branch, wrap};
+use super::{
+    BranchInput, IbotBackend, LinearLayerInput, Prologue, branch, linear, residual_branch, wrap,
+};
 
 /// Adds a gradient to those of the parent that it belongs to, if it is wanted.
 fn register<B: Backend, const D: usize>(
@@ -44,28 +46,28 @@ fn optional<B: Backend, C: CheckpointStrategy, const D: usize>(
 /// A linear layer without its residual on the inner backend; and its input, its norm's scale and shift, its weight and its
 /// bias, for their nodes.
 fn linear_parents<B: Backend, C: CheckpointStrategy>(
-    input: LinearInput<Autodiff<B, C>>,
-) -> (LinearInput<B>, [Tracked<B, C>; 5]) {
+    input: LinearLayerInput<Autodiff<B, C>>,
+) -> (LinearLayerInput<B>, [Tracked<B, C>; 5]) {
     let device = input.x.device();
     let (x, weight) = (primitive(input.x), primitive(input.weight));
     let (inner_bias, bias) = optional(input.bias, &device);
     let none = || optional::<B, C, 1>(None, &device).1;
-    let (before, [scale, shift]) = match input.before {
-        Before::Nothing => (Before::Nothing, [none(), none()]),
-        Before::Gelu => (Before::Gelu, [none(), none()]),
-        Before::LayerNorm { weight, bias, eps } => {
+    let (prologue, [scale, shift]) = match input.prologue {
+        Prologue::Nothing => (Prologue::Nothing, [none(), none()]),
+        Prologue::Gelu => (Prologue::Gelu, [none(), none()]),
+        Prologue::LayerNorm { weight, bias, eps } => {
             let (weight, bias) = (primitive(weight), primitive(bias));
-            let before = Before::LayerNorm {
+            let prologue = Prologue::LayerNorm {
                 weight: wrap(weight.primitive.clone()),
                 bias: wrap(bias.primitive.clone()),
                 eps,
             };
-            (before, [weight, bias])
+            (prologue, [weight, bias])
         }
     };
-    let inner = LinearInput {
+    let inner = LinearLayerInput {
         x: wrap(x.primitive.clone()),
-        before,
+        prologue,
         weight: wrap(weight.primitive.clone()),
         bias: inner_bias,
         residual: None,
@@ -78,7 +80,7 @@ struct Linear;
 
 impl<B: IbotBackend> Backward<B, 6> for Linear {
     /// The input, without the residual.
-    type State = LinearInput<B>;
+    type State = LinearLayerInput<B>;
 
     fn backward(
         self,
@@ -140,12 +142,12 @@ impl<B: IbotBackend> Backward<B, 8> for Branch {
 
 /// See [`IbotBackend::linear_layer`].
 pub(super) fn linear_layer<B: IbotBackend, C: CheckpointStrategy>(
-    input: LinearInput<Autodiff<B, C>>,
+    input: LinearLayerInput<Autodiff<B, C>>,
 ) -> Tensor<Autodiff<B, C>, 2> {
     let device = input.x.device();
     let (inner_residual, residual) = optional(input.residual.clone(), &device);
     let (inner, [x, scale, shift, weight, bias]) = linear_parents(input);
-    let y = B::linear_layer(LinearInput {
+    let y = B::linear_layer(LinearLayerInput {
         residual: inner_residual,
         ..inner.clone()
     });
@@ -170,7 +172,7 @@ pub(super) fn checkpointed_branch<B: IbotBackend, C: CheckpointStrategy>(
     let (first, [x, scale, shift, first_weight, first_bias]) = linear_parents(input.first);
     let inner = BranchInput::<B> {
         first,
-        middle: input.middle,
+        kind: input.kind,
         weight: wrap(weight.primitive.clone()),
         bias: inner_bias,
         gamma: inner_gamma,

@@ -1,15 +1,16 @@
 //! A residual branch of a transformer block: norm, linear layer, attention or GELU, linear layer; and the same as one
 //! operation that keeps its input alone (activation checkpointing, arXiv 1604.06174).
 
+use burn::module::Param;
 use burn::nn;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::{AttentionInput, AttentionOutput, Before, IbotBackend, LinearInput, linear};
+use super::{AttentionInput, AttentionOutput, IbotBackend, LinearLayerInput, Prologue, linear};
 
 /// What stands between the two linear layers of a branch.
 #[derive(Debug, Clone, Copy)]
-pub enum Middle {
+pub enum BranchKind {
     /// Self-attention.
     Attention {
         /// Number B of images.
@@ -18,16 +19,54 @@ pub enum Middle {
         heads: usize,
     },
     /// Exact GELU.
-    Gelu,
+    Mlp,
+}
+
+/// The first half of a branch: a linear layer, and what its result goes through.
+#[derive(Debug, Clone)]
+pub struct Hidden<B: Backend> {
+    first: LinearLayerInput<B>,
+    kind: BranchKind,
+}
+
+impl<B: Backend> LinearLayerInput<B> {
+    /// This layer's queries, keys and values through self-attention.
+    ///
+    /// # Shapes
+    /// `[B T, 3 D]` -> `[B T, D]`.
+    pub fn attention(self, batch: usize, heads: usize) -> Hidden<B> {
+        let kind = BranchKind::Attention { batch, heads };
+        Hidden { first: self, kind }
+    }
+
+    /// This layer's result through exact GELU.
+    pub fn gelu(self) -> Hidden<B> {
+        let kind = BranchKind::Mlp;
+        Hidden { first: self, kind }
+    }
+}
+
+impl<B: Backend> Hidden<B> {
+    /// The whole branch, with its second layer.
+    pub fn linear(self, layer: &nn::Linear<B>) -> BranchInput<B> {
+        BranchInput {
+            first: self.first,
+            kind: self.kind,
+            weight: layer.weight.val(),
+            bias: layer.bias.as_ref().map(Param::val),
+            gamma: None,
+            keep: None,
+        }
+    }
 }
 
 /// What [`residual_branch`] takes.
 #[derive(Debug, Clone)]
 pub struct BranchInput<B: Backend> {
     /// The tokens, `[B T, D]`, and the first layer with its norm; without a residual.
-    pub first: LinearInput<B>,
+    pub first: LinearLayerInput<B>,
     /// What its result goes through.
-    pub middle: Middle,
+    pub kind: BranchKind,
     /// Weight of the second layer, `[I, D]`.
     pub weight: Tensor<B, 2>,
     /// Its bias, `[D]`.
@@ -40,31 +79,28 @@ pub struct BranchInput<B: Backend> {
 
 /// Gradients of [`BranchInput`]; that of `keep` is never asked for.
 pub(super) struct BranchGradients<B: Backend> {
-    pub first: linear::LinearGradients<B>,
-    pub second: linear::LinearGradients<B>,
+    pub first: linear::LinearLayerGradients<B>,
+    pub second: linear::LinearLayerGradients<B>,
     pub d_gamma: Option<Tensor<B, 1>>,
     /// By the tokens, through the branch and past it, `[B T, D]`.
     pub d_x: Tensor<B, 2>,
 }
 
 impl<B: Backend> BranchInput<B> {
-    /// From one layer to the other, without LayerScale and stochastic depth.
-    pub fn of(first: LinearInput<B>, middle: Middle, second: &nn::Linear<B>) -> Self {
-        let second = LinearInput::of(first.x.clone(), second);
-        Self {
-            first,
-            middle,
-            weight: second.weight,
-            bias: second.bias,
-            gamma: None,
-            keep: None,
-        }
+    /// With each channel times `gamma`, `[D]` (arXiv 2103.17239).
+    pub fn layer_scale(self, gamma: Option<Tensor<B, 1>>) -> Self {
+        Self { gamma, ..self }
     }
 
-    fn second(&self, x: Tensor<B, 2>, before: Before<B>) -> LinearInput<B> {
-        LinearInput {
+    /// With each image times `keep`, `[B, 1, 1]` (arXiv 1603.09382).
+    pub fn drop_path(self, keep: Option<Tensor<B, 3>>) -> Self {
+        Self { keep, ..self }
+    }
+
+    fn second(&self, x: Tensor<B, 2>, prologue: Prologue<B>) -> LinearLayerInput<B> {
+        LinearLayerInput {
             x,
-            before,
+            prologue,
             weight: self.weight.clone(),
             bias: self.bias.clone(),
             residual: None,
@@ -77,33 +113,31 @@ type Attended<B> = Option<(AttentionInput<B>, AttentionOutput<B>)>;
 
 impl<B: IbotBackend> BranchInput<B> {
     /// The second layer with its input.
-    fn to_second(&self) -> (LinearInput<B>, Attended<B>) {
+    fn to_second(&self) -> (LinearLayerInput<B>, Attended<B>) {
         let x = B::linear_layer(self.first.clone());
-        match self.middle {
-            Middle::Attention { batch, heads } => {
+        match self.kind {
+            BranchKind::Attention { batch, heads } => {
                 let input = AttentionInput {
                     qkv: x,
                     batch,
                     heads,
                 };
                 let output = B::packed_attention(input.clone());
-                let second = self.second(output.mixed.clone(), Before::Nothing);
+                let second = self.second(output.context.clone(), Prologue::Nothing);
                 (second, Some((input, output)))
             }
-            Middle::Gelu => (self.second(x, Before::Gelu), None),
+            BranchKind::Mlp => (self.second(x, Prologue::Gelu), None),
         }
     }
-}
 
-impl<B: IbotBackend> BranchInput<B> {
     /// The branch without LayerScale and stochastic depth, plus `residual`.
     fn forward(self, residual: Option<Tensor<B, 2>>) -> Tensor<B, 2> {
-        if let Middle::Gelu = self.middle {
-            let second = self.second(self.first.x.clone(), Before::Gelu);
-            return B::mlp(self.first, LinearInput { residual, ..second });
+        if let BranchKind::Mlp = self.kind {
+            let second = self.second(self.first.x.clone(), Prologue::Gelu);
+            return B::mlp(self.first, LinearLayerInput { residual, ..second });
         }
         let (second, _) = self.to_second();
-        B::linear_layer(LinearInput { residual, ..second })
+        B::linear_layer(LinearLayerInput { residual, ..second })
     }
 }
 

@@ -6,16 +6,16 @@ use burn::tensor::{Tensor, TensorMetadata};
 
 use super::adamw::{flat, unless};
 
-/// `teacher * decay + student * (1 - decay)`, tensor by tensor; `teacher` where `gate` is 0.
+/// `teacher * decay + student * (1 - decay)`, tensor by tensor; `teacher` where `grad_scale` is 0.
 ///
 /// Source: `TeacherStudentWrapper.update_teacher` in stable_pretraining/backbone/utils.py.
 pub fn reference<B: Backend>(
     teacher: Vec<FloatTensor<B>>,
     student: Vec<FloatTensor<B>>,
     decay: f64,
-    gate: Option<Tensor<B, 1>>,
+    grad_scale: Option<Tensor<B, 1>>,
 ) -> Vec<FloatTensor<B>> {
-    let stays = gate.map(|gate| gate.equal_elem(0.0));
+    let stays = grad_scale.map(|grad_scale| grad_scale.equal_elem(0.0));
     teacher
         .into_iter()
         .zip(student)

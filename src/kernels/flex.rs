@@ -5,15 +5,15 @@ use burn::tensor::ops::FloatTensor;
 use burn_flex::{Flex, FlexDevice};
 
 use super::{
-    AdamWInput, AdamWState, AffineBackwardInput, AffineGradients, AffineInput, AttentionInput,
-    AttentionOutput, CrossEntropyInput, CrossEntropyOutput, IbotBackend, LayerNormGradients,
-    LayerNormInput, TargetPotentials, flex_attention, flex_linear, flex_loss, flex_optimizer,
+    AdamWInput, AdamWState, AttentionInput, AttentionOutput, CrossEntropyInput, CrossEntropyOutput,
+    IbotBackend, LayerNormGradients, LayerNormInput, LinearBackwardInput, LinearGradients,
+    LinearInput, TargetPotentials, flex_attention, flex_linear, flex_loss, flex_optimizer,
     flex_rows, flex_targets,
 };
 
 impl IbotBackend for Flex {
     fn sinkhorn_potentials(
-        teacher_logits: &[Tensor<Self, 2>],
+        teacher_logits: Tensor<Self, 2>,
         temperature: f64,
         iterations: usize,
     ) -> TargetPotentials<Self> {
@@ -29,7 +29,7 @@ impl IbotBackend for Flex {
     }
 
     fn centered_potentials(
-        teacher_logits: &[Tensor<Self, 2>],
+        teacher_logits: Tensor<Self, 2>,
         center: Option<Tensor<Self, 1>>,
         temperature: f64,
     ) -> TargetPotentials<Self> {
@@ -72,12 +72,12 @@ impl IbotBackend for Flex {
         flex_rows::layer_norm_backward(input, d_y, &device)
     }
 
-    fn affine(input: AffineInput<Self>) -> Tensor<Self, 2> {
-        flex_linear::affine(input)
+    fn linear_rows(input: LinearInput<Self>) -> Tensor<Self, 2> {
+        flex_linear::linear(input)
     }
 
-    fn affine_backward(input: AffineBackwardInput<Self>) -> AffineGradients<Self> {
-        flex_linear::affine_backward(input)
+    fn linear_rows_backward(input: LinearBackwardInput<Self>) -> LinearGradients<Self> {
+        flex_linear::linear_backward(input)
     }
 
     fn packed_attention(input: AttentionInput<Self>) -> AttentionOutput<Self> {
@@ -87,18 +87,18 @@ impl IbotBackend for Flex {
     fn packed_attention_backward(
         input: AttentionInput<Self>,
         output: AttentionOutput<Self>,
-        d_mixed: Tensor<Self, 2>,
+        d_context: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
-        flex_attention::backward(input, output, d_mixed)
+        flex_attention::backward(input, output, d_context)
     }
 
     fn ema(
         teacher: Vec<FloatTensor<Self>>,
         student: Vec<FloatTensor<Self>>,
         decay: f64,
-        gate: Option<Tensor<Self, 1>>,
+        grad_scale: Option<Tensor<Self, 1>>,
     ) -> Vec<FloatTensor<Self>> {
-        flex_optimizer::ema(teacher, student, decay, gate)
+        flex_optimizer::ema(teacher, student, decay, grad_scale)
     }
 
     fn adamw(input: AdamWInput<Self>) -> Vec<(FloatTensor<Self>, AdamWState<Self>)> {

@@ -102,40 +102,40 @@ pub(super) fn forward(input: AttentionInput<Flex>) -> AttentionOutput<Flex> {
     let (tokens, width) = (sizes.tokens, sizes.heads * sizes.head_width);
     let device = input.qkv.device();
     let qkv = contiguous(input.qkv);
-    let mut mixed = vec![0.0; sizes.batch * tokens * width];
-    let mut row_log = vec![0.0; sizes.batch * sizes.heads * tokens];
+    let mut context = vec![0.0; sizes.batch * tokens * width];
+    let mut row_lse = vec![0.0; sizes.batch * sizes.heads * tokens];
     qkv.storage::<f32>()
         .par_chunks_exact(tokens * 3 * width)
-        .zip(mixed.par_chunks_exact_mut(tokens * width))
-        .zip(row_log.par_chunks_exact_mut(sizes.heads * tokens))
+        .zip(context.par_chunks_exact_mut(tokens * width))
+        .zip(row_lse.par_chunks_exact_mut(sizes.heads * tokens))
         .for_each_init(
             || vec![0.0; tokens * tokens],
-            |map, ((qkv, mixed), row_log)| {
-                for (head, row_log) in heads(sizes).zip(row_log.chunks_exact_mut(tokens)) {
+            |map, ((qkv, context), row_lse)| {
+                for (head, row_lse) in heads(sizes).zip(row_lse.chunks_exact_mut(tokens)) {
                     head.scores(qkv, map);
                     vectorized(
                         #[inline(always)]
-                        |math| softmax(math, map, row_log),
+                        |math| softmax(math, map, row_lse),
                     );
                     head.mix_by((map, head.map()), (qkv, head.packed(2)))
-                        .write(mixed, head.columns());
+                        .write(context, head.columns());
                 }
             },
         );
-    let count = row_log.len();
+    let count = row_lse.len();
     AttentionOutput {
-        mixed: Tensor::from_data(
-            TensorData::new(mixed, [sizes.batch * tokens, width]),
+        context: Tensor::from_data(
+            TensorData::new(context, [sizes.batch * tokens, width]),
             &device,
         ),
-        row_log: Tensor::from_data(TensorData::new(row_log, [count]), &device),
+        row_lse: Tensor::from_data(TensorData::new(row_lse, [count]), &device),
     }
 }
 
-/// Each row of `map` to its softmax; `row_log` gets the logarithm of the sum of exponentials.
+/// Each row of `map` to its softmax; `row_lse` gets the logarithm of the sum of exponentials.
 #[inline(always)]
-fn softmax(math: Math, map: &mut [f32], row_log: &mut [f32]) {
-    for (row, row_log) in map.chunks_exact_mut(row_log.len()).zip(row_log) {
+fn softmax(math: Math, map: &mut [f32], row_lse: &mut [f32]) {
+    for (row, row_lse) in map.chunks_exact_mut(row_lse.len()).zip(row_lse) {
         let max = largest([&*row], |[x]| x);
         for x in row.iter_mut() {
             *x = math.exp(*x - max);
@@ -143,45 +143,45 @@ fn softmax(math: Math, map: &mut [f32], row_log: &mut [f32]) {
         let [total] = sums([&*row], |[x]| [x]);
         let share = 1.0 / total;
         row.iter_mut().for_each(|x| *x *= share);
-        *row_log = max + total.ln();
+        *row_lse = max + total.ln();
     }
 }
 
 pub(super) fn backward(
     input: AttentionInput<Flex>,
     output: AttentionOutput<Flex>,
-    d_mixed: Tensor<Flex, 2>,
+    d_context: Tensor<Flex, 2>,
 ) -> Tensor<Flex, 2> {
     let sizes = Sizes::of(&input);
     let (tokens, width) = (sizes.tokens, sizes.heads * sizes.head_width);
     let device = input.qkv.device();
     let qkv = contiguous(input.qkv);
-    let (row_log, d_mixed) = (contiguous(output.row_log), contiguous(d_mixed));
-    let mixed = contiguous(output.mixed);
+    let (row_lse, d_context) = (contiguous(output.row_lse), contiguous(d_context));
+    let context = contiguous(output.context);
     let mut d_qkv = vec![0.0; sizes.batch * tokens * 3 * width];
     qkv.storage::<f32>()
         .par_chunks_exact(tokens * 3 * width)
-        .zip(d_mixed.storage::<f32>().par_chunks_exact(tokens * width))
+        .zip(d_context.storage::<f32>().par_chunks_exact(tokens * width))
         .zip(
-            row_log
+            row_lse
                 .storage::<f32>()
                 .par_chunks_exact(sizes.heads * tokens),
         )
-        .zip(mixed.storage::<f32>().par_chunks_exact(tokens * width))
+        .zip(context.storage::<f32>().par_chunks_exact(tokens * width))
         .zip(d_qkv.par_chunks_exact_mut(tokens * 3 * width))
         .for_each_init(
             || [vec![0.0; tokens * tokens], vec![0.0; tokens * tokens]],
-            |[map, d_map], ((((qkv, d_mixed), row_log), mixed), d_qkv)| {
-                for (head, row_log) in heads(sizes).zip(row_log.chunks_exact(tokens)) {
+            |[map, d_map], ((((qkv, d_context), row_lse), context), d_qkv)| {
+                for (head, row_lse) in heads(sizes).zip(row_lse.chunks_exact(tokens)) {
                     head.scores(qkv, map);
-                    head.map_of((d_mixed, head.columns()), (qkv, head.packed(2)))
+                    head.map_of((d_context, head.columns()), (qkv, head.packed(2)))
                         .write(d_map, head.map());
                     let scale = sizes.scale() as f32;
                     vectorized(
                         #[inline(always)]
                         |math| {
-                            softmax_backward(math, map, d_map, row_log, scale, |token| {
-                                head.dot(mixed, d_mixed, token)
+                            softmax_backward(math, map, d_map, row_lse, scale, |token| {
+                                head.dot(context, d_context, token)
                             });
                         },
                     );
@@ -191,7 +191,7 @@ pub(super) fn backward(
                     let products = [
                         (0, head.mix_by((d_map, head.map()), (qkv, head.packed(1)))),
                         (1, head.mix_by(to_keys, (qkv, head.packed(0)))),
-                        (2, head.mix_by(to_values, (d_mixed, head.columns()))),
+                        (2, head.mix_by(to_values, (d_context, head.columns()))),
                     ];
                     for (part, product) in products {
                         product.write(d_qkv, head.packed(part));
@@ -205,21 +205,21 @@ pub(super) fn backward(
 
 /// Each row of `map` from scores to their softmax, and of `d_map` from the gradient of the softmax to that of the scores
 /// before they were scaled. `along` gives the sum of a row's softmax times its gradient: from the values that were mixed,
-/// since a softmax of large scores is no closer to 1 in sum than `row_log` is.
+/// since a softmax of large scores is no closer to 1 in sum than `row_lse` is.
 #[inline(always)]
 fn softmax_backward(
     math: Math,
     map: &mut [f32],
     d_map: &mut [f32],
-    row_log: &[f32],
+    row_lse: &[f32],
     scale: f32,
     along: impl Fn(usize) -> f32,
 ) {
-    let tokens = row_log.len();
-    let rows = map.chunks_exact_mut(tokens).zip(row_log).enumerate();
-    for ((token, (row, &row_log)), d_row) in rows.zip(d_map.chunks_exact_mut(tokens)) {
+    let tokens = row_lse.len();
+    let rows = map.chunks_exact_mut(tokens).zip(row_lse).enumerate();
+    for ((token, (row, &row_lse)), d_row) in rows.zip(d_map.chunks_exact_mut(tokens)) {
         for x in row.iter_mut() {
-            *x = math.exp(*x - row_log);
+            *x = math.exp(*x - row_lse);
         }
         let along = along(token);
         for (d_y, y) in d_row.iter_mut().zip(&*row) {

@@ -6,9 +6,9 @@ use rayon::prelude::*;
 
 use super::flex_product::{Matrix, Product};
 use super::flex_rows::{column_sums, contiguous, piece_of, rows_of, writable};
-use super::{AffineBackwardInput, AffineGradients, AffineInput};
+use super::{LinearBackwardInput, LinearGradients, LinearInput};
 
-pub(super) fn affine(input: AffineInput<Flex>) -> Tensor<Flex, 2> {
+pub(super) fn linear(input: LinearInput<Flex>) -> Tensor<Flex, 2> {
     let [rows, inputs] = input.x.dims();
     let outputs = input.weight.dims()[1];
     let device = input.x.device();
@@ -71,7 +71,7 @@ fn repeated(row: &[f32], times: usize) -> Vec<f32> {
     rows
 }
 
-pub(super) fn affine_backward(input: AffineBackwardInput<Flex>) -> AffineGradients<Flex> {
+pub(super) fn linear_backward(input: LinearBackwardInput<Flex>) -> LinearGradients<Flex> {
     let [rows, inputs] = input.x.dims();
     let outputs = input.weight.dims()[1];
     let device = input.x.device();
@@ -100,7 +100,7 @@ pub(super) fn affine_backward(input: AffineBackwardInput<Flex>) -> AffineGradien
     let tensor = |values: Vec<f32>, shape: [usize; 2]| {
         Tensor::<Flex, 2>::from_data(TensorData::new(values, shape), &device)
     };
-    AffineGradients {
+    LinearGradients {
         d_weight: input
             .wants_weight
             .then(|| tensor(of_weight.collect(), [inputs, outputs])),

@@ -27,7 +27,7 @@ fn owned(tensor: FlexTensor) -> FlexTensor {
     contiguous
 }
 
-/// The one entry of a gate or scale.
+/// The one entry of a grad_scale or scale.
 fn value(scalar: Option<Tensor<Flex, 1>>) -> f32 {
     scalar.map_or(1.0, Tensor::into_scalar)
 }
@@ -37,12 +37,12 @@ pub(super) fn ema(
     teacher: Vec<FlexTensor>,
     student: Vec<FlexTensor>,
     decay: f64,
-    gate: Option<Tensor<Flex, 1>>,
+    grad_scale: Option<Tensor<Flex, 1>>,
 ) -> Vec<FlexTensor> {
     if !teacher.iter().chain(&student).all(is_f32) {
-        return ema::reference::<Flex>(teacher, student, decay, gate);
+        return ema::reference::<Flex>(teacher, student, decay, grad_scale);
     }
-    if value(gate) == 0.0 {
+    if value(grad_scale) == 0.0 {
         return teacher;
     }
     let (keep, take) = (decay as f32, (1.0 - decay) as f32);
@@ -73,7 +73,7 @@ struct Piece<'a> {
 
 /// The scalars of all tensors.
 struct Scalars {
-    gradient_scale: f32,
+    grad_scale: f32,
     betas: [f32; 2],
     rests: [f32; 2],
     root_scale: f32,
@@ -85,11 +85,11 @@ impl Scalars {
     fn apply(&self, piece: Piece<'_>) {
         let (keep, step_size) = (piece.keep, piece.step_size);
         let ([beta1, beta2], [rest1, rest2]) = (self.betas, self.rests);
-        let (gradient_scale, root_scale, eps) = (self.gradient_scale, self.root_scale, self.eps);
+        let (grad_scale, root_scale, eps) = (self.grad_scale, self.root_scale, self.eps);
         let params = piece.param.iter_mut().zip(piece.grad);
         let moments = piece.first_moment.iter_mut().zip(piece.second_moment);
         for ((p, g), (m, v)) in params.zip(moments) {
-            let g = g * gradient_scale;
+            let g = g * grad_scale;
             *m = *m * beta1 + g * rest1;
             *v = *v * beta2 + g * g * rest2;
             *p = *p * keep - *m * step_size / (v.sqrt() * root_scale + eps);
@@ -107,14 +107,14 @@ pub(super) fn adamw(mut input: AdamWInput<Flex>) -> Vec<(FlexTensor, AdamWState<
         return adamw::reference(input);
     }
     let scalars = Scalars {
-        gradient_scale: value(input.gradient_scale.take()),
+        grad_scale: value(input.grad_scale.take()),
         betas: input.betas.map(|beta| beta as f32),
         rests: input.betas.map(|beta| (1.0 - beta) as f32),
         root_scale: input.root_scale() as f32,
         eps: input.eps as f32,
     };
     let tensors = std::mem::take(&mut input.tensors).into_iter();
-    if scalars.gradient_scale == 0.0 {
+    if scalars.grad_scale == 0.0 {
         return tensors.map(|tensor| (tensor.param, tensor.state)).collect();
     }
     let mut moved = Vec::with_capacity(tensors.len());

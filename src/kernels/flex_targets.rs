@@ -7,7 +7,6 @@ use rayon::prelude::*;
 
 use super::TargetPotentials;
 use super::flex_rows::{contiguous, in_order};
-use super::target_potentials::shape_of_parts;
 use super::vector_math::{Math, largest, sums, vectorized};
 
 /// Columns that one task normalizes: 1 KiB of each row, so that a visit uses whole cache lines.
@@ -46,7 +45,7 @@ struct Prototypes<'a> {
     inverse_temperature: f32,
 }
 
-/// The rows of all parts under the prototypes' potentials.
+/// The rows under the prototypes' potentials.
 struct Normalized {
     /// Shift and log-normalizer of each row.
     rows: Vec<[f32; 2]>,
@@ -54,8 +53,8 @@ struct Normalized {
     prototype_sums: Vec<Vec<f32>>,
 }
 
-/// Normalizes the rows of all parts, by groups; each sums up its targets, if they are wanted.
-fn normalize_rows(parts: &[&[f32]], prototypes: &Prototypes<'_>, wants_sums: bool) -> Normalized {
+/// Normalizes the rows, by groups; each sums up its targets, if they are wanted.
+fn normalize_rows(logits: &[f32], prototypes: &Prototypes<'_>, wants_sums: bool) -> Normalized {
     let width = prototypes.shift.len();
     let of_group = |exponentials: &mut Vec<f32>, group: &[f32]| {
         let mut prototype_sums = vec![TINY; if wants_sums { width } else { 0 }];
@@ -75,13 +74,10 @@ fn normalize_rows(parts: &[&[f32]], prototypes: &Prototypes<'_>, wants_sums: boo
         let rows: Vec<[f32; 2]> = group.chunks_exact(width).map(normalize).collect();
         (rows, prototype_sums)
     };
-    let groups = parts.iter().flat_map(|part| {
-        let group = (part.len() / width).div_ceil(TASKS).clamp(1, GROUP);
-        let groups = part.par_chunks(group * width);
-        let normalized = groups.map_init(|| vec![0.0; width], of_group);
-        normalized.collect::<Vec<_>>()
-    });
-    let (rows, prototype_sums): (Vec<_>, Vec<_>) = groups.unzip();
+    let group = (logits.len() / width).div_ceil(TASKS).clamp(1, GROUP);
+    let groups = logits.par_chunks(group * width);
+    let normalized = groups.map_init(|| vec![0.0; width], of_group);
+    let (rows, prototype_sums): (Vec<_>, Vec<_>) = normalized.unzip();
     Normalized {
         rows: rows.concat(),
         prototype_sums,
@@ -107,10 +103,10 @@ fn normalize_row(
     [row_shift, sum]
 }
 
-/// Shift and log-normalizer of each prototype over all parts, under the rows' potentials.
+/// Shift and log-normalizer of each prototype, under the rows' potentials.
 fn normalize_prototypes(
-    parts: &[&[f32]],
-    rows: &[Vec<[f32; 2]>],
+    logits: &[f32],
+    rows: &[[f32; 2]],
     inverse_temperature: f32,
     width: usize,
 ) -> [Vec<f32>; 2] {
@@ -118,14 +114,12 @@ fn normalize_prototypes(
     let spans = shift.par_chunks_mut(SPAN).zip(log.par_chunks_mut(SPAN));
     spans.enumerate().for_each(|(span, (shift, sums))| {
         let columns = span * SPAN..span * SPAN + shift.len();
-        for (part, rows) in parts.iter().zip(rows) {
-            for (block, rows) in part.chunks(BLOCK * width).zip(rows.chunks(BLOCK)) {
-                let block = block.chunks_exact(width).map(|row| &row[columns.clone()]);
-                vectorized(
-                    #[inline(always)]
-                    |math| add_rows(math, block.zip(rows), inverse_temperature, shift, sums),
-                );
-            }
+        for (block, rows) in logits.chunks(BLOCK * width).zip(rows.chunks(BLOCK)) {
+            let block = block.chunks_exact(width).map(|row| &row[columns.clone()]);
+            vectorized(
+                #[inline(always)]
+                |math| add_rows(math, block.zip(rows), inverse_temperature, shift, sums),
+            );
         }
         sums.iter_mut().for_each(|sum| *sum = sum.ln());
     });
@@ -166,21 +160,20 @@ fn add_rows<'a>(
 /// the targets of all rows sum to, while a row is in cache. That cannot run out of range: once the prototypes are
 /// normalized, each has a row with 1/M of it or more, and no row sums up to more than K, so 1/(M K) is left of each.
 pub(super) fn sinkhorn(
-    parts: &[Tensor<Flex, 2>],
+    logits: Tensor<Flex, 2>,
     temperature: f64,
     iterations: usize,
 ) -> TargetPotentials<Flex> {
-    let [rows, width] = shape_of_parts(parts);
-    let device = parts[0].device();
+    let [rows, width] = logits.dims();
+    let device = logits.device();
     if rows == 0 || iterations == 0 {
         return TargetPotentials::neutral([rows, width], temperature, &device);
     }
     let inverse_temperature = (1.0 / temperature) as f32;
-    let parts: Vec<FlexTensor> = parts.iter().cloned().map(contiguous).collect();
-    let parts: Vec<&[f32]> = parts.iter().map(FlexTensor::storage::<f32>).collect();
-    let none = |part: &&[f32]| vec![[0.0; 2]; part.len() / width];
-    let by_row: Vec<Vec<[f32; 2]>> = parts.iter().map(none).collect();
-    let [shift, mut log] = normalize_prototypes(&parts, &by_row, inverse_temperature, width);
+    let logits = contiguous(logits);
+    let logits = logits.storage::<f32>();
+    let by_row = vec![[0.0; 2]; rows];
+    let [shift, mut log] = normalize_prototypes(logits, &by_row, inverse_temperature, width);
     // What each prototype's targets sum to when all are used equally. Without it M/K would go from rows to prototypes
     // with every iteration.
     let fair = rows as f32 / width as f32;
@@ -190,34 +183,33 @@ pub(super) fn sinkhorn(
             log: &log,
             inverse_temperature,
         };
-        let sums = normalize_rows(&parts, &prototypes, true).prototype_sums;
+        let sums = normalize_rows(logits, &prototypes, true).prototype_sums;
         for (log, sum) in log.iter_mut().zip(in_order(sums, width)) {
             *log += (sum / fair).ln();
         }
     }
-    normalized_under([shift, log], &parts, temperature, &device)
+    normalized_under([shift, log], logits, temperature, &device)
 }
 
 /// See [`super::IbotBackend::sinkhorn_iteration`].
 pub(super) fn sinkhorn_iteration(
-    part: Tensor<Flex, 2>,
+    logits: Tensor<Flex, 2>,
     of_rows: Tensor<Flex, 2>,
     temperature: f64,
 ) -> TargetPotentials<Flex> {
-    let [_, width] = part.dims();
-    let device = part.device();
-    let part = contiguous(part);
-    let parts = [part.storage::<f32>()];
-    let of_rows = contiguous(of_rows);
-    let by_row = [of_rows.storage::<f32>().as_chunks().0.to_vec()];
-    let prototypes = normalize_prototypes(&parts, &by_row, (1.0 / temperature) as f32, width);
-    normalized_under(prototypes, &parts, temperature, &device)
+    let [_, width] = logits.dims();
+    let device = logits.device();
+    let (logits, of_rows) = (contiguous(logits), contiguous(of_rows));
+    let logits = logits.storage::<f32>();
+    let (by_row, _) = of_rows.storage::<f32>().as_chunks();
+    let prototypes = normalize_prototypes(logits, by_row, (1.0 / temperature) as f32, width);
+    normalized_under(prototypes, logits, temperature, &device)
 }
 
 /// Potentials of rows under those of the prototypes, and these.
 fn normalized_under(
     [shift, log]: [Vec<f32>; 2],
-    parts: &[&[f32]],
+    logits: &[f32],
     temperature: f64,
     device: &FlexDevice,
 ) -> TargetPotentials<Flex> {
@@ -226,7 +218,7 @@ fn normalized_under(
         log: &log,
         inverse_temperature: (1.0 / temperature) as f32,
     };
-    let rows = normalize_rows(parts, &prototypes, false).rows;
+    let rows = normalize_rows(logits, &prototypes, false).rows;
     let of_prototypes: Vec<[f32; 2]> = std::iter::zip(&shift, &log)
         .map(|(shift, log)| [*shift, *log])
         .collect();
@@ -239,18 +231,18 @@ fn normalized_under(
 
 /// See [`super::IbotBackend::centered_potentials`].
 pub(super) fn centered(
-    parts: &[Tensor<Flex, 2>],
+    logits: Tensor<Flex, 2>,
     center: Option<Tensor<Flex, 1>>,
     temperature: f64,
 ) -> TargetPotentials<Flex> {
-    let [_, width] = shape_of_parts(parts);
-    let device = parts[0].device();
+    let [_, width] = logits.dims();
+    let device = logits.device();
     let center = match center {
         Some(center) => numbers(&center).storage::<f32>().to_vec(),
         None => vec![0.0; width],
     };
     assert_eq!(center.len(), width, "one center a prototype");
-    let parts: Vec<FlexTensor> = parts.iter().cloned().map(contiguous).collect();
-    let parts: Vec<&[f32]> = parts.iter().map(FlexTensor::storage::<f32>).collect();
-    normalized_under([center, vec![0.0; width]], &parts, temperature, &device)
+    let logits = contiguous(logits);
+    let prototypes = [center, vec![0.0; width]];
+    normalized_under(prototypes, logits.storage::<f32>(), temperature, &device)
 }

@@ -8,7 +8,7 @@ use super::{IbotBackend, LayerNormInput};
 
 /// What the rows go through before the product. Backward computes it again, which is cheap, instead of keeping it.
 #[derive(Debug, Clone)]
-pub enum Before<B: Backend> {
+pub enum Prologue<B: Backend> {
     /// Nothing.
     Nothing,
     /// Exact GELU of each entry.
@@ -26,11 +26,11 @@ pub enum Before<B: Backend> {
 
 /// What [`IbotBackend::linear_layer`] takes.
 #[derive(Debug, Clone)]
-pub struct LinearInput<B: Backend> {
+pub struct LinearLayerInput<B: Backend> {
     /// `[R, I]`.
     pub x: Tensor<B, 2>,
     /// What the rows go through first.
-    pub before: Before<B>,
+    pub prologue: Prologue<B>,
     /// `[I, O]`.
     pub weight: Tensor<B, 2>,
     /// `[O]`.
@@ -39,12 +39,31 @@ pub struct LinearInput<B: Backend> {
     pub residual: Option<Tensor<B, 2>>,
 }
 
-impl<B: Backend> LinearInput<B> {
+/// Rows on their way into a linear layer, which normalizes them first.
+#[derive(Debug, Clone)]
+pub struct Normed<B: Backend> {
+    /// `[R, I]`.
+    pub x: Tensor<B, 2>,
+    /// What the layer does to them.
+    pub prologue: Prologue<B>,
+}
+
+impl<B: Backend> Normed<B> {
+    /// The rows through a layer.
+    pub fn linear(self, layer: &nn::Linear<B>) -> LinearLayerInput<B> {
+        LinearLayerInput {
+            prologue: self.prologue,
+            ..LinearLayerInput::of(self.x, layer)
+        }
+    }
+}
+
+impl<B: Backend> LinearLayerInput<B> {
     /// `x` through a layer.
     pub fn of(x: Tensor<B, 2>, layer: &nn::Linear<B>) -> Self {
         Self {
             x,
-            before: Before::Nothing,
+            prologue: Prologue::Nothing,
             weight: layer.weight.val(),
             bias: layer.bias.as_ref().map(burn::module::Param::val),
             residual: None,
@@ -52,9 +71,9 @@ impl<B: Backend> LinearInput<B> {
     }
 }
 
-/// What [`IbotBackend::affine`] takes.
+/// What [`IbotBackend::linear_rows`] takes.
 #[derive(Debug, Clone)]
-pub struct AffineInput<B: Backend> {
+pub struct LinearInput<B: Backend> {
     /// `[R, I]`.
     pub x: Tensor<B, 2>,
     /// `[I, O]`.
@@ -65,9 +84,9 @@ pub struct AffineInput<B: Backend> {
     pub residual: Option<Tensor<B, 2>>,
 }
 
-/// What [`IbotBackend::affine_backward`] takes.
+/// What [`IbotBackend::linear_rows_backward`] takes.
 #[derive(Debug, Clone)]
-pub struct AffineBackwardInput<B: Backend> {
+pub struct LinearBackwardInput<B: Backend> {
     /// `[R, I]`.
     pub x: Tensor<B, 2>,
     /// `[I, O]`.
@@ -82,9 +101,9 @@ pub struct AffineBackwardInput<B: Backend> {
     pub wants_bias: bool,
 }
 
-/// Gradients of [`AffineInput`]; that of the residual is `d_y` itself.
+/// Gradients of [`LinearInput`]; that of the residual is `d_y` itself.
 #[derive(Debug, Clone)]
-pub struct AffineGradients<B: Backend> {
+pub struct LinearGradients<B: Backend> {
     /// `[R, I]`.
     pub d_x: Option<Tensor<B, 2>>,
     /// `[I, O]`.
@@ -93,8 +112,8 @@ pub struct AffineGradients<B: Backend> {
     pub d_bias: Option<Tensor<B, 1>>,
 }
 
-/// Gradients of [`LinearInput`]; that of the residual is `d_y` itself.
-pub(super) struct LinearGradients<B: Backend> {
+/// Gradients of [`LinearLayerInput`]; that of the residual is `d_y` itself.
+pub(super) struct LinearLayerGradients<B: Backend> {
     pub d_x: Option<Tensor<B, 2>>,
     /// Of the layer norm's scale and shift, where there is one.
     pub d_norm: [Option<Tensor<B, 1>>; 2],
@@ -102,7 +121,7 @@ pub(super) struct LinearGradients<B: Backend> {
     pub d_bias: Option<Tensor<B, 1>>,
 }
 
-impl<B: IbotBackend> Before<B> {
+impl<B: IbotBackend> Prologue<B> {
     pub(super) fn apply(self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         match self {
             Self::Nothing => x,
@@ -117,9 +136,9 @@ impl<B: IbotBackend> Before<B> {
     }
 }
 
-pub(super) fn forward<B: IbotBackend>(input: LinearInput<B>) -> Tensor<B, 2> {
-    B::affine(AffineInput {
-        x: input.before.apply(input.x),
+pub(super) fn forward<B: IbotBackend>(input: LinearLayerInput<B>) -> Tensor<B, 2> {
+    B::linear_rows(LinearInput {
+        x: input.prologue.apply(input.x),
         weight: input.weight,
         bias: input.bias,
         residual: input.residual,
@@ -127,16 +146,19 @@ pub(super) fn forward<B: IbotBackend>(input: LinearInput<B>) -> Tensor<B, 2> {
 }
 
 /// See [`IbotBackend::mlp`].
-pub(super) fn mlp<B: IbotBackend>(first: LinearInput<B>, second: LinearInput<B>) -> Tensor<B, 2> {
-    let LinearInput {
+pub(super) fn mlp<B: IbotBackend>(
+    first: LinearLayerInput<B>,
+    second: LinearLayerInput<B>,
+) -> Tensor<B, 2> {
+    let LinearLayerInput {
         weight,
         bias,
         residual,
         ..
     } = second;
-    B::linear_layer(LinearInput {
+    B::linear_layer(LinearLayerInput {
         x: B::linear_layer(first),
-        before: Before::Gelu,
+        prologue: Prologue::Gelu,
         weight,
         bias,
         residual,
@@ -144,22 +166,22 @@ pub(super) fn mlp<B: IbotBackend>(first: LinearInput<B>, second: LinearInput<B>)
 }
 
 pub(super) fn backward<B: IbotBackend>(
-    input: LinearInput<B>,
+    input: LinearLayerInput<B>,
     d_y: Tensor<B, 2>,
     wants_x: bool,
-) -> LinearGradients<B> {
-    let LinearInput { x, before, .. } = input;
-    let found = B::affine_backward(AffineBackwardInput {
-        x: before.clone().apply(x.clone()),
+) -> LinearLayerGradients<B> {
+    let LinearLayerInput { x, prologue, .. } = input;
+    let found = B::linear_rows_backward(LinearBackwardInput {
+        x: prologue.clone().apply(x.clone()),
         weight: input.weight,
         d_y,
-        wants_x: wants_x || matches!(before, Before::LayerNorm { .. }),
+        wants_x: wants_x || matches!(prologue, Prologue::LayerNorm { .. }),
         wants_weight: true,
         wants_bias: input.bias.is_some(),
     });
-    let (d_x, d_norm) = match (before, found.d_x) {
-        (Before::Gelu, Some(d_y)) => (Some(B::exact_gelu_backward(x, d_y)), [None, None]),
-        (Before::LayerNorm { weight, bias, eps }, Some(d_y)) => {
+    let (d_x, d_norm) = match (prologue, found.d_x) {
+        (Prologue::Gelu, Some(d_y)) => (Some(B::exact_gelu_backward(x, d_y)), [None, None]),
+        (Prologue::LayerNorm { weight, bias, eps }, Some(d_y)) => {
             let norm = LayerNormInput {
                 x,
                 weight,
@@ -172,7 +194,7 @@ pub(super) fn backward<B: IbotBackend>(
         }
         (_, d_x) => (d_x, [None, None]),
     };
-    LinearGradients {
+    LinearLayerGradients {
         d_x,
         d_norm,
         d_weight: found.d_weight,
@@ -181,7 +203,7 @@ pub(super) fn backward<B: IbotBackend>(
 }
 
 /// `x weight + bias + residual`.
-pub fn affine<B: Backend>(input: AffineInput<B>) -> Tensor<B, 2> {
+pub fn linear<B: Backend>(input: LinearInput<B>) -> Tensor<B, 2> {
     let mut y = input.x.matmul(input.weight);
     if let Some(bias) = input.bias {
         y = y + bias.unsqueeze_dim(0);
@@ -192,11 +214,11 @@ pub fn affine<B: Backend>(input: AffineInput<B>) -> Tensor<B, 2> {
     }
 }
 
-/// Gradients of [`affine`].
-pub fn affine_backward<B: Backend>(input: AffineBackwardInput<B>) -> AffineGradients<B> {
-    let AffineBackwardInput { x, weight, d_y, .. } = input;
+/// Gradients of [`linear`].
+pub fn linear_backward<B: Backend>(input: LinearBackwardInput<B>) -> LinearGradients<B> {
+    let LinearBackwardInput { x, weight, d_y, .. } = input;
     let outputs = d_y.dims()[1];
-    AffineGradients {
+    LinearGradients {
         d_x: input
             .wants_x
             .then(|| d_y.clone().matmul(weight.transpose())),

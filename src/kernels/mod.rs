@@ -14,6 +14,7 @@ mod autodiff_layers;
 mod branch;
 mod choice;
 mod cross_entropy;
+mod dispatch;
 mod ema;
 mod flex;
 mod flex_attention;
@@ -24,27 +25,30 @@ mod flex_product;
 mod flex_rows;
 mod flex_targets;
 mod gelu;
+mod grad_scale;
 mod layer_norm;
 mod linear;
 mod patchify;
 mod product;
-mod step_scale;
-mod streamed;
 mod target_potentials;
+mod tiled;
 mod vector_math;
 pub mod wgsl;
 
 pub use adamw::{AdamWInput, AdamWState, AdamWTensor};
 pub use attention::{AttentionInput, AttentionOutput, attention_maps};
-pub use branch::{BranchInput, Middle, residual_branch};
+pub use branch::{BranchInput, BranchKind, Hidden, residual_branch};
 pub use choice::KernelChoice;
 pub use cross_entropy::{CrossEntropyInput, CrossEntropyOutput, Pairing};
+pub use dispatch::OnBackend;
+pub use grad_scale::{GradScale, GradScaleInput};
 pub use layer_norm::{LayerNormGradients, LayerNormInput};
-pub use linear::{AffineBackwardInput, AffineGradients, AffineInput, Before, LinearInput};
+pub use linear::{
+    LinearBackwardInput, LinearGradients, LinearInput, LinearLayerInput, Normed, Prologue,
+};
 pub use product::{Layout, RowPlaces};
-pub use step_scale::{StepScale, StepScaleInput};
-pub use streamed::{StreamedInput, StreamedLogits, StreamedTargets, tile_columns};
 pub use target_potentials::TargetPotentials;
+pub use tiled::{Logits, TiledInput, TiledTargets, tile_columns};
 
 pub use burn_autodiff::Autodiff;
 pub use burn_flex::Flex;
@@ -66,7 +70,7 @@ pub mod reference {
     pub use super::ema::reference as ema;
     pub use super::gelu::{backward as gelu_backward, forward as gelu};
     pub use super::layer_norm::{backward as layer_norm_backward, forward as layer_norm};
-    pub use super::linear::{affine, affine_backward};
+    pub use super::linear::{linear, linear_backward};
     pub use super::target_potentials::{
         centered as centered_potentials, sinkhorn as sinkhorn_potentials,
     };
@@ -85,7 +89,7 @@ pub trait IbotBackend: Backend {
         Ok(())
     }
 
-    /// Rows of logits that one tensor can hold on this device; more must come as several tensors.
+    /// Rows of logits that one tensor can hold on this device; more of them come in tiles ([`TiledTargets`]).
     fn max_logit_rows(_prototypes: usize, _device: &Self::Device) -> usize {
         usize::MAX
     }
@@ -93,10 +97,9 @@ pub trait IbotBackend: Backend {
     /// Sinkhorn-Knopp in the log domain: the potentials of targets whose prototypes are used equally.
     ///
     /// # Shapes
-    /// `teacher_logits`: one or more parts `[M_p, K]` of the rows, M_p >= 0, K >= 1 -> potentials of length K and M,
-    /// the sum of all M_p.
+    /// `teacher_logits` `[M, K]`, M >= 0, K >= 1 -> potentials of length K and M.
     fn sinkhorn_potentials(
-        teacher_logits: &[Tensor<Self, 2>],
+        teacher_logits: Tensor<Self, 2>,
         temperature: f64,
         iterations: usize,
     ) -> TargetPotentials<Self> {
@@ -119,10 +122,9 @@ pub trait IbotBackend: Backend {
     /// The potentials of centered, sharpened softmax targets.
     ///
     /// # Shapes
-    /// `teacher_logits` as in [`IbotBackend::sinkhorn_potentials`], `center` `[K]` or none -> potentials of length K
-    /// and M.
+    /// `teacher_logits` `[M, K]`, M >= 0, K >= 1, `center` `[K]` or none -> potentials of length K and M.
     fn centered_potentials(
-        teacher_logits: &[Tensor<Self, 2>],
+        teacher_logits: Tensor<Self, 2>,
         center: Option<Tensor<Self, 1>>,
         temperature: f64,
     ) -> TargetPotentials<Self> {
@@ -155,9 +157,9 @@ pub trait IbotBackend: Backend {
     /// in the student's rows and prototypes.
     ///
     /// # Shapes
-    /// See [`StreamedInput`] and [`CrossEntropyOutput`].
-    fn streamed_cross_entropy(input: &StreamedInput<Self>) -> CrossEntropyOutput<Self> {
-        streamed::forward(input)
+    /// See [`TiledInput`] and [`CrossEntropyOutput`].
+    fn tiled_cross_entropy(input: &TiledInput<Self>) -> CrossEntropyOutput<Self> {
+        tiled::forward(input)
     }
 
     /// Cuts images into square patches; differentiable.
@@ -197,34 +199,34 @@ pub trait IbotBackend: Backend {
         layer_norm::backward(input, d_y)
     }
 
-    /// A linear layer with what stands before and after it: `residual + before(x) weight + bias`; differentiable in all of
+    /// A linear layer with what stands before and after it: `residual + prologue(x) weight + bias`; differentiable in all of
     /// them. A graph keeps `x` and what others keep anyway.
     ///
     /// # Shapes
-    /// See [`LinearInput`]; -> `[R, O]`.
-    fn linear_layer(input: LinearInput<Self>) -> Tensor<Self, 2> {
+    /// See [`LinearLayerInput`]; -> `[R, O]`.
+    fn linear_layer(input: LinearLayerInput<Self>) -> Tensor<Self, 2> {
         linear::forward(input)
     }
 
     /// Two linear layers with exact GELU between them; differentiable. `second.x` and `second.before` are not looked at.
     ///
     /// # Shapes
-    /// See [`LinearInput`]; the first one's `[R, O]` is the second one's `[R, I]`.
-    fn mlp(first: LinearInput<Self>, second: LinearInput<Self>) -> Tensor<Self, 2> {
+    /// See [`LinearLayerInput`]; the first one's `[R, O]` is the second one's `[R, I]`.
+    fn mlp(first: LinearLayerInput<Self>, second: LinearLayerInput<Self>) -> Tensor<Self, 2> {
         linear::mlp(first, second)
     }
 
     /// The product in [`IbotBackend::linear_layer`]: `residual + x weight + bias`.
     ///
     /// # Shapes
-    /// See [`AffineInput`]; -> `[R, O]`.
-    fn affine(input: AffineInput<Self>) -> Tensor<Self, 2> {
-        linear::affine(input)
+    /// See [`LinearInput`]; -> `[R, O]`.
+    fn linear_rows(input: LinearInput<Self>) -> Tensor<Self, 2> {
+        linear::linear(input)
     }
 
-    /// Gradients of [`IbotBackend::affine`].
-    fn affine_backward(input: AffineBackwardInput<Self>) -> AffineGradients<Self> {
-        linear::affine_backward(input)
+    /// Gradients of [`IbotBackend::linear_rows`].
+    fn linear_rows_backward(input: LinearBackwardInput<Self>) -> LinearGradients<Self> {
+        linear::linear_backward(input)
     }
 
     /// The product of each pair of matrices.
@@ -263,7 +265,7 @@ pub trait IbotBackend: Backend {
         product::scatter_rows(y, places)
     }
 
-    /// Multi-head softmax attention; differentiable in `qkv`, through `mixed` only.
+    /// Multi-head softmax attention; differentiable in `qkv`, through `context` only.
     ///
     /// # Shapes
     /// See [`AttentionInput`] and [`AttentionOutput`].
@@ -274,13 +276,13 @@ pub trait IbotBackend: Backend {
     /// Gradient of [`IbotBackend::packed_attention`] by its packed input.
     ///
     /// # Shapes
-    /// `d_mixed` `[B T, D]` -> `[B T, 3 D]`.
+    /// `d_context` `[B T, D]` -> `[B T, 3 D]`.
     fn packed_attention_backward(
         input: AttentionInput<Self>,
         output: AttentionOutput<Self>,
-        d_mixed: Tensor<Self, 2>,
+        d_context: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
-        attention::backward(input, output, d_mixed)
+        attention::backward(input, output, d_context)
     }
 
     /// [`residual_branch`], of which a graph keeps the input alone: backward runs it a second time. Less memory for more
@@ -295,14 +297,14 @@ pub trait IbotBackend: Backend {
     /// `teacher * decay + student * (1 - decay)` for each pair of tensors of equal shape, in place where possible.
     ///
     /// # Shapes
-    /// `gate` `[1]` or none: where it is 0, nothing moves.
+    /// `grad_scale` `[1]` or none: where it is 0, nothing moves.
     fn ema(
         teacher: Vec<FloatTensor<Self>>,
         student: Vec<FloatTensor<Self>>,
         decay: f64,
-        gate: Option<Tensor<Self, 1>>,
+        grad_scale: Option<Tensor<Self, 1>>,
     ) -> Vec<FloatTensor<Self>> {
-        ema::reference::<Self>(teacher, student, decay, gate)
+        ema::reference::<Self>(teacher, student, decay, grad_scale)
     }
 
     /// One AdamW step of all tensors, in place where possible: parameters and moments in the order of the input.
@@ -313,9 +315,9 @@ pub trait IbotBackend: Backend {
     /// Gathers what a step measured, and says on the device how far its gradients may move the parameters.
     ///
     /// # Shapes
-    /// See [`StepScaleInput`] and [`StepScale`].
-    fn step_scale(input: StepScaleInput<Self>) -> StepScale<Self> {
-        step_scale::reference(input)
+    /// See [`GradScaleInput`] and [`GradScale`].
+    fn grad_scale(input: GradScaleInput<Self>) -> GradScale<Self> {
+        grad_scale::reference(input)
     }
 
     /// Sum of the squares of all entries of all tensors.

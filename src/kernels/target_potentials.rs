@@ -67,10 +67,10 @@ impl<B: Backend> TargetPotentials<B> {
         (shifted / self.temperature - prototype_log - row_log).exp()
     }
 
-    /// The potentials of rows `start..end`.
-    pub fn rows(&self, start: usize, end: usize) -> Self {
+    /// The potentials of some rows.
+    pub fn slice_rows(&self, rows: &Range<usize>) -> Self {
         Self {
-            of_rows: self.of_rows.clone().narrow(0, start, end - start),
+            of_rows: self.of_rows.clone().narrow(0, rows.start, rows.len()),
             ..self.clone()
         }
     }
@@ -125,17 +125,6 @@ impl<B: Backend> TargetPotentials<B> {
     }
 }
 
-/// Rows of all parts, and their common number of prototypes. At least one part.
-pub(super) fn shape_of_parts<B: Backend>(parts: &[Tensor<B, 2>]) -> [usize; 2] {
-    assert!(!parts.is_empty(), "potentials of no logits");
-    let prototypes = parts[0].dims()[1];
-    let rows = parts.iter().map(|part| {
-        assert_eq!(part.dims()[1], prototypes, "all parts have all prototypes");
-        part.dims()[0]
-    });
-    [rows.sum(), prototypes]
-}
-
 /// Shift and log-normalizer of each row: `log sum_j exp((x_j - shift) / temperature - prototype_log_j)`.
 fn normalize_rows<B: Backend>(
     logits: Tensor<B, 2>,
@@ -147,21 +136,15 @@ fn normalize_rows<B: Backend>(
     (shift, exponents.exp().sum_dim(1).log())
 }
 
-/// The same for each prototype, over the rows of all parts.
+/// The same for each prototype, over the rows.
 fn normalize_prototypes<B: Backend>(
-    parts: &[Tensor<B, 2>],
-    row_logs: &[Tensor<B, 2>],
+    logits: Tensor<B, 2>,
+    row_log: Tensor<B, 2>,
     temperature: f64,
 ) -> (Tensor<B, 2>, Tensor<B, 2>) {
-    let max = |part: &Tensor<B, 2>| part.clone().max_dim(0);
-    let others = parts.iter().skip(1).map(max);
-    let shift = others.fold(max(&parts[0]), Tensor::max_pair);
-    let sums = parts.iter().zip(row_logs).map(|(part, row_log)| {
-        let exponents = (part.clone() - shift.clone()) / temperature - row_log.clone();
-        exponents.exp().sum_dim(0)
-    });
-    let sum = sums.fold(shift.zeros_like(), |sum, part| sum + part);
-    (shift, sum.log())
+    let shift = logits.clone().max_dim(0);
+    let exponents = (logits - shift.clone()) / temperature - row_log;
+    (shift, exponents.exp().sum_dim(0).log())
 }
 
 /// Sinkhorn-Knopp: in turn each prototype (column) and each row is normalized to a sum of one.
@@ -169,49 +152,29 @@ fn normalize_prototypes<B: Backend>(
 /// Source: `sinkhorn_knopp` in stable_pretraining/losses/utils.py, in the log domain. The factors 1/K and 1/M there
 /// cancel in the last row normalization.
 pub fn sinkhorn<B: Backend>(
-    parts: &[Tensor<B, 2>],
+    logits: Tensor<B, 2>,
     temperature: f64,
     iterations: usize,
 ) -> TargetPotentials<B> {
-    let [rows, prototypes] = shape_of_parts(parts);
-    let device = parts[0].device();
-    let neutral = TargetPotentials::neutral([rows, prototypes], temperature, &device);
-    let parts: Vec<Tensor<B, 2>> = parts.iter().filter(|p| p.dims()[0] > 0).cloned().collect();
-    if parts.is_empty() {
-        return neutral;
+    let start = TargetPotentials::neutral(logits.dims(), temperature, &logits.device());
+    if logits.dims()[0] == 0 {
+        return start;
     }
-    let zeros = |part: &Tensor<B, 2>| Tensor::<B, 2>::zeros([part.dims()[0], 1], &device);
-    let mut row_shifts: Vec<_> = parts.iter().map(zeros).collect();
-    let mut row_logs: Vec<_> = parts.iter().map(zeros).collect();
-    let mut of_prototypes = neutral.of_prototypes;
-    for _ in 0..iterations {
-        let by_row = parts.iter().zip(&row_shifts);
-        let by_row: Vec<_> = by_row.map(|(t, shift)| t.clone() - shift.clone()).collect();
-        let (shift, log) = normalize_prototypes(&by_row, &row_logs, temperature);
-        let normalized = parts.iter().map(|part| {
-            let by_prototype = part.clone() - shift.clone();
-            normalize_rows(by_prototype, log.clone(), temperature)
-        });
-        (row_shifts, row_logs) = normalized.unzip();
-        of_prototypes = pairs_of(shift.transpose(), log.transpose());
-    }
-    TargetPotentials {
-        of_prototypes,
-        of_rows: pairs_of(Tensor::cat(row_shifts, 0), Tensor::cat(row_logs, 0)),
-        temperature,
-    }
+    (0..iterations).fold(start, |found, _| {
+        sinkhorn_iteration(logits.clone(), found.of_rows, temperature)
+    })
 }
 
 /// See [`super::IbotBackend::sinkhorn_iteration`].
 pub fn sinkhorn_iteration<B: Backend>(
-    part: Tensor<B, 2>,
+    logits: Tensor<B, 2>,
     of_rows: Tensor<B, 2>,
     temperature: f64,
 ) -> TargetPotentials<B> {
     let [row_shift, row_log] = shifts_and_logs(of_rows);
-    let by_row = part.clone() - row_shift;
-    let (shift, log) = normalize_prototypes(&[by_row], &[row_log], temperature);
-    let (row_shift, row_log) = normalize_rows(part - shift.clone(), log.clone(), temperature);
+    let by_row = logits.clone() - row_shift;
+    let (shift, log) = normalize_prototypes(by_row, row_log, temperature);
+    let (row_shift, row_log) = normalize_rows(logits - shift.clone(), log.clone(), temperature);
     TargetPotentials {
         of_prototypes: pairs_of(shift.transpose(), log.transpose()),
         of_rows: pairs_of(row_shift, row_log),
@@ -221,23 +184,19 @@ pub fn sinkhorn_iteration<B: Backend>(
 
 /// Softmax of `(t - center) / temperature` (DINO, arXiv 2104.14294, section 3.1).
 pub fn centered<B: Backend>(
-    parts: &[Tensor<B, 2>],
+    logits: Tensor<B, 2>,
     center: Option<Tensor<B, 1>>,
     temperature: f64,
 ) -> TargetPotentials<B> {
-    let shape = shape_of_parts(parts);
-    let start = TargetPotentials::of_center(shape, center, temperature, &parts[0].device());
-    let [center, zeros] = shifts_and_logs(start.of_prototypes.clone()).map(Tensor::transpose);
-    let normalized = parts.iter().filter(|part| part.dims()[0] > 0).map(|part| {
-        let by_prototype = part.clone() - center.clone();
-        normalize_rows(by_prototype, zeros.clone(), temperature)
-    });
-    let (shifts, logs): (Vec<_>, Vec<_>) = normalized.unzip();
-    if shifts.is_empty() {
+    let device = logits.device();
+    let start = TargetPotentials::of_center(logits.dims(), center, temperature, &device);
+    if logits.dims()[0] == 0 {
         return start;
     }
+    let [center, zeros] = shifts_and_logs(start.of_prototypes.clone()).map(Tensor::transpose);
+    let (shift, log) = normalize_rows(logits - center, zeros, temperature);
     TargetPotentials {
-        of_rows: pairs_of(Tensor::cat(shifts, 0), Tensor::cat(logs, 0)),
+        of_rows: pairs_of(shift, log),
         ..start
     }
 }

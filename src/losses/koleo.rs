@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::head::l2_normalize;
-use crate::kernels::{AffineInput, IbotBackend};
+use crate::kernels::{IbotBackend, LinearInput};
 
 /// Similarity that takes a row out of its own neighbours; below any cosine.
 const EXCLUDED: f64 = -2.0;
@@ -18,9 +18,11 @@ pub fn koleo_loss<B: IbotBackend>(features: Tensor<B, 2>, eps: f64) -> Tensor<B,
     let [batch, _] = features.dims();
     let device = features.device();
     let unit = l2_normalize(features, eps * eps);
+    // a feature is not its own neighbour
     let own = Tensor::<B, 2>::eye(batch, &device).bool();
+    // which neighbour is the nearest has no gradient, only how far it is
     let detached = unit.clone().detach();
-    let similarity = B::affine(AffineInput {
+    let similarity = B::linear_rows(LinearInput {
         x: detached.clone(),
         weight: detached.transpose(),
         bias: None,
@@ -28,6 +30,7 @@ pub fn koleo_loss<B: IbotBackend>(features: Tensor<B, 2>, eps: f64) -> Tensor<B,
     });
     let similarity = similarity.mask_fill(own, EXCLUDED);
     let nearest = similarity.argmax(1).reshape([batch]);
+    // eps in each channel, as torch's PairwiseDistance: the root of 0 has no gradient
     let difference = unit.clone() - unit.select(0, nearest) + eps;
     let distance = (difference.clone() * difference).sum_dim(1).sqrt();
     -(distance + eps).log().mean_dim(0).reshape([1])

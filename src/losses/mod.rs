@@ -5,11 +5,12 @@ mod cls;
 mod koleo;
 mod label;
 mod patch;
+mod targets;
 
 pub use center::Center;
-pub use cls::{ClsLogits, ClsLossInput, StreamedClsLossInput, cls_loss, streamed_cls_loss};
+pub use cls::{ClsLossInput, cls_loss};
 pub use koleo::koleo_loss;
 pub use label::label_loss;
-pub use patch::{
-    PatchLossInput, PatchWeighting, StreamedPatchLossInput, patch_loss, streamed_patch_loss,
-};
+pub use patch::{PatchLossInput, PatchWeighting, patch_loss};
+pub(crate) use targets::tiled_targets;
+pub use targets::{TargetRule, TeacherTargets};

@@ -1,80 +1,43 @@
 //! What a step measured: on the device first, on the host once somebody reads it.
 
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use serde::Serialize;
 
 use crate::config::IbotConfig;
 use crate::error::{Error, Result};
-use crate::ibot::IbotOutput;
-use crate::kernels::{IbotBackend, StepScale, StepScaleInput};
+use crate::ibot::LossTerms;
+use crate::kernels::{GradScale, GradScaleInput, IbotBackend};
 
-/// The losses of a part or of several, `[1]` each, on the device.
-pub(super) struct Scalars<B: Backend> {
-    loss: Tensor<B, 1>,
-    loss_cls: Tensor<B, 1>,
-    loss_patch: Tensor<B, 1>,
-    loss_visible: Option<Tensor<B, 1>>,
-    loss_koleo: Option<Tensor<B, 1>>,
-}
-
-impl<B: IbotBackend> Scalars<B> {
-    pub fn of<A: AutodiffBackend<InnerBackend = B>>(output: IbotOutput<A>) -> Self {
-        Self {
-            loss: output.loss.inner(),
-            loss_cls: output.loss_cls,
-            loss_patch: output.loss_patch,
-            loss_visible: output.loss_visible,
-            loss_koleo: output.loss_koleo,
-        }
-    }
-
-    /// With the next part: shares add up, KoLeo is the whole batch's in each part.
-    pub fn plus(self, next: Self, config: &IbotConfig) -> Self {
-        let twice = next
-            .loss_koleo
-            .clone()
-            .map(|koleo| koleo * config.koleo_weight);
-        let loss = self.loss + next.loss;
-        let visible = self.loss_visible.zip(next.loss_visible);
-        Self {
-            loss: match twice {
-                Some(koleo) => loss - koleo,
-                None => loss,
-            },
-            loss_cls: self.loss_cls + next.loss_cls,
-            loss_patch: self.loss_patch + next.loss_patch,
-            loss_visible: visible.map(|(before, next)| before + next),
-            loss_koleo: next.loss_koleo,
-        }
-    }
-
-    /// How far the gradients may move the parameters, and the row that [`Unread::losses`] reads; `before` is the scale of
-    /// the step before.
-    pub fn scale(
-        self,
-        squared_norm: Tensor<B, 1>,
-        largest_norm: Option<f64>,
-        before: Option<Tensor<B, 1>>,
-    ) -> (Tensor<B, 1>, Unread<B>) {
-        let has_visible = self.loss_visible.is_some();
-        let has_koleo = self.loss_koleo.is_some();
-        let mut scalars = vec![self.loss, self.loss_cls, self.loss_patch];
-        scalars.extend(self.loss_visible);
-        scalars.extend(self.loss_koleo);
-        scalars.push(squared_norm);
-        let StepScale { scalars, scale } = B::step_scale(StepScaleInput {
-            scalars,
-            largest_norm,
-            before,
-        });
-        let unread = Unread {
-            scalars,
-            has_visible,
-            has_koleo,
-        };
-        (scale, unread)
-    }
+/// How far the gradients of a whole batch may move the parameters, and the row that [`Unread::losses`] reads; `before` is
+/// the scale of the step before.
+pub(super) fn grad_scale<B: IbotBackend>(
+    terms: LossTerms<B>,
+    config: &IbotConfig,
+    squared_norm: Tensor<B, 1>,
+    max_norm: Option<f64>,
+    before: Option<Tensor<B, 1>>,
+) -> (Tensor<B, 1>, Unread<B>) {
+    let has_visible = terms.visible.is_some();
+    let has_koleo = terms.koleo.is_some();
+    let mut scalars = vec![terms.weighted(config), terms.cls, terms.patch];
+    scalars.extend(terms.visible);
+    scalars.extend(terms.koleo);
+    scalars.push(squared_norm);
+    let GradScale {
+        scalars,
+        grad_scale,
+    } = B::grad_scale(GradScaleInput {
+        scalars,
+        max_norm,
+        before,
+    });
+    let unread = Unread {
+        scalars,
+        has_visible,
+        has_koleo,
+    };
+    (grad_scale, unread)
 }
 
 /// The scalars of a step in a row on the device.

@@ -14,8 +14,8 @@ pub(super) struct MomentumInput<B: IbotBackend> {
     pub grad: FloatTensor<B>,
     /// The moving sum of updates; none before the first step.
     pub sum: Option<FloatTensor<B>>,
-    /// `[1]`, as [`crate::kernels::AdamWInput::gradient_scale`].
-    pub gradient_scale: Option<Tensor<B, 1>>,
+    /// `[1]`, as [`crate::kernels::AdamWInput::grad_scale`].
+    pub grad_scale: Option<Tensor<B, 1>>,
     pub learning_rate: f64,
     pub weight_decay: f64,
     pub momentum: f64,
@@ -37,7 +37,7 @@ pub(super) fn momentum_step<B: IbotBackend>(
     };
     let param = flat(input.param);
     let mut update = flat(input.grad);
-    if let Some(scale) = &input.gradient_scale {
+    if let Some(scale) = &input.grad_scale {
         update = update * scale.clone();
     }
     if input.weight_decay != 0.0 {
@@ -60,7 +60,7 @@ pub(super) fn momentum_step<B: IbotBackend>(
         None => update,
     };
     let moved = param.clone() - sum.clone() * input.learning_rate;
-    let (param, sum) = match input.gradient_scale {
+    let (param, sum) = match input.grad_scale {
         Some(scale) => {
             let stays = scale.equal_elem(0.0).expand(param.dims());
             let before = before.unwrap_or_else(|| param.zeros_like());

@@ -11,7 +11,7 @@ use super::Gradients;
 use super::state::{to_device, to_host};
 use super::update::{Put, State, Take, moved};
 use crate::error::{Error, Result};
-use crate::kernels::{AdamWState, IbotBackend, StepScaleInput, TrainBackend};
+use crate::kernels::{AdamWState, GradScaleInput, IbotBackend, TrainBackend};
 use crate::weights::NamedTensor;
 
 /// Rule by which a gradient moves a parameter.
@@ -208,28 +208,32 @@ impl<B: TrainBackend> Optimizer<B> {
         Ok(())
     }
 
-    /// One step; a parameter without a gradient stays as it is, undecayed.
-    pub fn step<M: Module<B>>(&mut self, module: M, grads: Gradients<B>, rates: &UpdateRates) -> M {
-        let scale = self.config.clip_gradient_norm.and_then(|largest| {
-            let device = module.devices().into_iter().next()?;
-            let scale = B::InnerBackend::step_scale(StepScaleInput {
-                scalars: vec![grads.squared_norm(&module, &device)],
-                largest_norm: Some(largest),
-                before: None,
-            });
-            Some(scale.scale)
-        });
-        self.step_scaled(module, grads, rates, scale)
+    /// What clipping by the norm of all gradients of `module` together multiplies them by, `[1]`; none without it.
+    pub fn grad_scale<M: Module<B>>(
+        &self,
+        module: &M,
+        grads: &Gradients<B>,
+    ) -> Option<Tensor<B::InnerBackend, 1>> {
+        let max_norm = Some(self.config.clip_gradient_norm?);
+        let device = module.devices().into_iter().next()?;
+        let input = GradScaleInput {
+            scalars: vec![grads.squared_norm(module, &device)],
+            max_norm,
+            before: None,
+        };
+        Some(B::InnerBackend::grad_scale(input).grad_scale)
     }
 
-    /// One step with all gradients times `gradient_scale` of [`IbotBackend::step_scale`], `[1]`: where that is 0, nothing
-    /// moves but the number of the step.
-    pub fn step_scaled<M: Module<B>>(
+    /// One step; a parameter without a gradient stays as it is, undecayed.
+    ///
+    /// # Shapes
+    /// `grad_scale` `[1]` or none multiplies all gradients: where it is 0, nothing moves but the number of the step.
+    pub fn step<M: Module<B>>(
         &mut self,
         module: M,
         grads: Gradients<B>,
         rates: &UpdateRates,
-        gradient_scale: Option<Tensor<B::InnerBackend, 1>>,
+        grad_scale: Option<Tensor<B::InnerBackend, 1>>,
     ) -> M {
         self.step += 1;
         let (hollow, is_taken, taken) = Take::from(module, grads.0, &self.config, rates);
@@ -240,7 +244,7 @@ impl<B: TrainBackend> Optimizer<B> {
             moving.push((of_param, state));
         }
         let mut params = Vec::new();
-        let moved = moved(moving, gradient_scale, &self.config, self.step);
+        let moved = moved(moving, grad_scale, &self.config, self.step);
         for (name, (param, state)) in names.into_iter().zip(moved) {
             params.push(param);
             self.states.insert(name, state);
@@ -256,8 +260,8 @@ impl<B: TrainBackend> Optimizer<B> {
         self.step -= steps;
     }
 
-    /// Largest norm of all gradients together, for [`StepScaleInput::largest_norm`].
-    pub fn largest_norm(&self) -> Option<f64> {
+    /// For [`GradScaleInput::max_norm`].
+    pub fn max_norm(&self) -> Option<f64> {
         self.config.clip_gradient_norm
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::head_settings::other_settings;
 use super::method_weights::to_trainer;
-use super::state::{MASK_TOKEN, NETWORKS, to_host, with_tensors};
+use super::state::{MASK_TOKEN, NETWORKS, load_tensors, to_host};
 use super::{Observer, Tensors};
 use crate::config::{IbotConfig, Targets};
 use crate::error::{Error, Result, printable};
@@ -31,7 +31,7 @@ pub enum PretrainedParts {
 /// # Errors
 /// [`Error::Weights`] where the file cannot be read or does not fit; for heads with every setting that they need.
 pub fn load_method<B: TrainBackend>(
-    method: VitIbot<B>,
+    mut method: VitIbot<B>,
     path: &Path,
     parts: PretrainedParts,
     observer: &mut dyn Observer,
@@ -66,7 +66,7 @@ pub fn load_method<B: TrainBackend>(
     let device = token.device();
     let token = to_host::<B::InnerBackend>(token.into_primitive().tensor());
     tensors.entry(MASK_TOKEN.to_owned()).or_insert(token);
-    let method = with_tensors(method, &tensors, path, &device)?;
+    load_tensors(&mut method, &tensors, path, &device)?;
     observer.note(&note);
     Ok(method)
 }

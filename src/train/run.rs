@@ -7,11 +7,9 @@ use std::time::Duration;
 
 use burn::module::Module;
 use burn_autodiff::Autodiff;
-use burn_flex::Flex;
-use burn_ndarray::NdArray;
 
 use super::evaluation::Pictures;
-use super::training::{DueEvaluation, Training};
+use super::training::{DueEvaluation, TrainLoop};
 use super::{
     Every, Observer, OnSick, PretrainedParts, RunConfig, RunFolder, RunRecord, RunStart, Schedule,
     Trainer, When, load_method,
@@ -25,7 +23,7 @@ use crate::data::{
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Error, Result, printable};
 use crate::eval::stratified_split;
-use crate::kernels::{Gpu, TrainBackend};
+use crate::kernels::{IbotBackend, OnBackend, TrainBackend};
 use crate::model::DataCard;
 
 /// What to train on, where, and what to keep.
@@ -130,14 +128,24 @@ fn run_on_device(
         guard: guard.clone(),
         stop,
     };
-    guard.catch(|| match &request.selected {
-        Selected::Wgpu { device, .. } => run.train::<Autodiff<Gpu>>(device.clone(), observer),
-        Selected::Flex => run.train::<Autodiff<Flex>>(Default::default(), observer),
-        Selected::NdArray => run.train::<Autodiff<NdArray<f32>>>(Default::default(), observer),
-    })?
+    guard.catch(|| request.selected.dispatch(Start { run, observer }))?
+}
+
+struct Start<'a> {
+    run: Run<'a>,
+    observer: &'a mut dyn Observer,
+}
+
+impl OnBackend for Start<'_> {
+    type Output = Result<()>;
+
+    fn run<B: IbotBackend>(self, device: B::Device) -> Self::Output {
+        self.run.train::<Autodiff<B>>(device, self.observer)
+    }
 }
 
 type VitTrainer<B> = Trainer<B, VisionTransformer<B>>;
+type VitLoop<'a, B> = TrainLoop<'a, B, VisionTransformer<B>>;
 
 pub(super) struct Run<'a> {
     pub request: &'a RunRequest,
@@ -147,14 +155,14 @@ pub(super) struct Run<'a> {
 
 impl Run<'_> {
     fn train<B: TrainBackend>(&self, device: B::Device, observer: &mut dyn Observer) -> Result<()> {
-        let (trainer, mut training, start) = self.set_up::<B>(&device, observer)?;
+        let (mut training, start) = self.set_up::<B>(&device, observer)?;
         // Without pictures to compare by there is little to learn from an untrained teacher, and much to wait for.
         if training.is_new() && training.has_val() {
             let before = DueEvaluation {
                 when: When::Before,
                 with_knn: true,
             };
-            training.evaluate(&trainer, &before, observer)?;
+            training.evaluate(&before, observer)?;
         }
         observer.started(&start);
         if start.made >= start.steps {
@@ -162,9 +170,9 @@ impl Run<'_> {
                 .note("the run is complete; --epochs or --steps with --override makes it longer");
         }
         if let Some(owed) = training.owed_evaluation()? {
-            training.evaluate(&trainer, &owed, observer)?;
+            training.evaluate(&owed, observer)?;
         }
-        training.go(trainer, observer)?;
+        training.run(observer)?;
         training.end(observer)
     }
 
@@ -174,7 +182,7 @@ impl Run<'_> {
         &self,
         device: &B::Device,
         observer: &mut dyn Observer,
-    ) -> Result<(VitTrainer<B>, Training<'_>, RunStart)> {
+    ) -> Result<(VitLoop<'_, B>, RunStart)> {
         let request = self.request;
         let config = request.config.clone().resolved()?;
         self.check_request(&config)?;
@@ -189,28 +197,29 @@ impl Run<'_> {
         let began = newest.as_ref().map(|newest| newest.manifest.clone());
         let made = began.as_ref().map(|manifest| manifest.step);
         let loader = self.loader(&config, &train, made.unwrap_or(0))?;
-        let schedule = self.schedule(&config, loader.batches_per_epoch());
         if let Some(newest) = newest {
-            trainer = trainer.restored(newest.manifest.step, newest.tensors, folder.path())?;
+            trainer.restore(newest.manifest.step, newest.tensors, folder.path())?;
         }
         let card = DataCard {
             pictures: record.pictures,
             fingerprint: record.fingerprint.clone(),
         };
         folder.begin(record, &config, made, observer)?;
+        let parameters = trainer.method.student.num_params();
+        let pictures = Pictures { train, card, val };
+        let count = pictures.card.pictures;
+        let from = began.as_ref();
+        let training = TrainLoop::new(self, trainer, config, folder, loader, pictures, from);
         let start = RunStart {
-            steps: schedule.steps,
+            steps: training.schedule.steps,
             made: made.unwrap_or(0),
-            epochs: schedule.epochs(),
-            steps_per_epoch: schedule.steps_per_epoch,
-            pictures: card.pictures,
-            parameters: trainer.method.student.num_params(),
+            epochs: training.schedule.epochs(),
+            steps_per_epoch: training.schedule.steps_per_epoch,
+            pictures: count,
+            parameters,
             out: request.out.clone(),
         };
-        let pictures = Pictures { train, card, val };
-        let from = began.as_ref();
-        let training = Training::new(self, config, schedule, folder, loader, pictures, from);
-        Ok((trainer, training, start))
+        Ok((training, start))
     }
 
     /// Flags that do not go together, and folders that are not there.
@@ -345,7 +354,7 @@ impl Run<'_> {
         Ok(trainer)
     }
 
-    fn schedule(&self, config: &RunConfig, steps_per_epoch: usize) -> Schedule {
+    pub fn schedule(&self, config: &RunConfig, steps_per_epoch: usize) -> Schedule {
         let steps = config
             .steps
             .unwrap_or(config.epochs.saturating_mul(steps_per_epoch));

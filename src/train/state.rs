@@ -12,6 +12,7 @@ use crate::backbone::TrainBackbone;
 use crate::error::{Error, Result};
 use crate::ibot::Ibot;
 use crate::kernels::{IbotBackend, TrainBackend, wrap};
+use crate::ownership::take;
 use crate::weights::{NamedTensor, load_state_dict, state_dict};
 
 /// Tensors on the host, by name.
@@ -70,36 +71,38 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         all
     }
 
-    /// This trainer after `step` steps, with the tensors of [`Trainer::tensors`].
+    /// Makes it what it was after `step` steps, of the tensors of [`Trainer::tensors`].
     ///
     /// # Errors
-    /// [`Error::Weights`] that names what does not fit; `source` is where the tensors come from.
-    pub fn restored(mut self, step: usize, tensors: Tensors, source: &Path) -> Result<Self> {
+    /// [`Error::Weights`] that names what does not fit; `source` is where the tensors come from. The trainer is of no use
+    /// then.
+    pub fn restore(&mut self, step: usize, tensors: Tensors, source: &Path) -> Result<()> {
         let device = self.device().clone();
-        self.method = with_tensors(self.method, &tensors, source, &device)?;
+        load_tensors(&mut self.method, &tensors, source, &device)?;
         self.optimizer
             .restore(step, part(&tensors, OPTIMIZER), &device)
             .map_err(|report| misfit(source, "the optimizer", report))?;
         self.starts_from(step);
-        Ok(self)
+        Ok(())
     }
 }
 
-/// The method with the networks and centers of [`Trainer::tensors`]; a center that is not among them stays as it is.
+/// Loads the networks and centers of [`Trainer::tensors`]; a center that is not among them stays as it is.
 ///
 /// # Errors
 /// [`Error::Weights`] that names what does not fit; `source` is where the tensors come from.
-pub(super) fn with_tensors<B: TrainBackend, M: TrainBackbone<B>>(
-    mut method: Ibot<B, M>,
+pub(super) fn load_tensors<B: TrainBackend, M: TrainBackbone<B>>(
+    method: &mut Ibot<B, M>,
     tensors: &Tensors,
     source: &Path,
     device: &B::Device,
-) -> Result<Ibot<B, M>> {
-    let (student, report) = load_state_dict(method.student, part(tensors, STUDENT));
+) -> Result<()> {
+    let student = take(&mut method.student);
+    let (student, report) = load_state_dict(student, part(tensors, STUDENT));
     if !report.is_clean() {
         return Err(misfit(source, "the student", report));
     }
-    let (teacher, report) = load_state_dict(method.teacher, part(tensors, TEACHER));
+    let (teacher, report) = load_state_dict(take(&mut method.teacher), part(tensors, TEACHER));
     if !report.is_clean() {
         return Err(misfit(source, "the teacher", report));
     }
@@ -118,9 +121,9 @@ pub(super) fn with_tensors<B: TrainBackend, M: TrainBackbone<B>>(
             return Err(misfit(source, name, report));
         }
         let value = to_device::<B::InnerBackend>(found, device);
-        center.set(wrap::<B::InnerBackend, 1>(value));
+        center.set(Some(wrap::<B::InnerBackend, 1>(value)));
     }
-    Ok(method)
+    Ok(())
 }
 
 fn misfit(source: &Path, what: &str, report: impl std::fmt::Display) -> Error {

@@ -3,15 +3,16 @@
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 
-use super::losses::{Scalars, Unread, rows};
+use super::losses::{Unread, grad_scale, rows};
 use super::phases::{Phase, PhaseClock, PhaseTimes};
 use super::{Gradients, Optimizer, OptimizerConfig, Rates, StepLosses, UpdateRates, on_new_nodes};
 use crate::backbone::TrainBackbone;
 use crate::data::{AugmentConfig, Batch};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
-use crate::ibot::{BatchTargets, Ibot, IbotInput, Probe};
+use crate::ibot::{BatchTargets, Ibot, IbotInput, LossTerms, Probe};
 use crate::kernels::TrainBackend;
+use crate::ownership::take;
 use crate::random::{Random, Stream};
 
 /// The method and its optimizer.
@@ -29,8 +30,8 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
     pub(super) steps: u64,
     /// Steps since the last reading, all made as if they were sound.
     made: Vec<Made<B::InnerBackend>>,
-    /// `[1]`: 0 once one of them was not, and from then on.
-    gate: Option<Tensor<B::InnerBackend, 1>>,
+    /// That of the last step, `[1]`: 0 once one of them was not sound, and from then on.
+    grad_scale: Option<Tensor<B::InnerBackend, 1>>,
     /// Where a step is timed.
     clock: Option<PhaseClock>,
     device: B::Device,
@@ -122,7 +123,7 @@ struct Made<B: Backend> {
 type Differentiated<B> = (
     Gradients<B>,
     BatchTargets<B>,
-    Scalars<<B as AutodiffBackend>::InnerBackend>,
+    LossTerms<<B as AutodiffBackend>::InnerBackend>,
 );
 
 impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
@@ -140,7 +141,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             most_at_once: None,
             steps: 0,
             made: Vec::new(),
-            gate: None,
+            grad_scale: None,
             clock: None,
             device,
             guard,
@@ -152,36 +153,36 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         &self.device
     }
 
-    /// One step. On an error the trainer comes back as it was: nothing moves by a loss or gradient that is not finite.
+    /// One step. On an error the trainer is as it was: nothing moves by a loss or gradient that is not finite.
     ///
     /// # Errors
     /// [`Error::NotFinite`] that names the term, [`Error::Training`] for input that does not fit, [`Error::Device`] where
     /// the device failed.
-    pub fn step(self, input: &StepInput<B>, rates: &Rates) -> (Self, Result<StepLosses>) {
-        let (mut trainer, made) = self.advance(input, rates);
-        let (mut losses, sound) = trainer.read_losses();
-        let last = sound.and(made).and_then(|()| {
-            let missing = || Error::Training("a step without losses".into());
-            losses.pop().ok_or_else(missing)
-        });
-        (trainer, last)
+    pub fn step(&mut self, input: &StepInput<B>, rates: &Rates) -> Result<StepLosses> {
+        let made = self.advance(input, rates);
+        let (mut losses, sound) = self.read_losses();
+        sound.and(made)?;
+        let missing = || Error::Training("a step without losses".into());
+        losses.pop().ok_or_else(missing)
     }
 
     /// One step, without a read from the device: whether it was sound, [`Trainer::read_losses`] tells later. A loss or
     /// gradient that is not finite moves nothing, and neither does any step after it until then.
     ///
     /// # Errors
-    /// Input that does not fit; the trainer comes back as it was.
-    pub fn advance(mut self, input: &StepInput<B>, rates: &Rates) -> (Self, Result<()>) {
-        let differentiated;
-        (self, differentiated) = self.differentiate(input, rates);
-        let (grads, targets, scalars) = match differentiated {
-            Ok(found) => found,
-            Err(error) => return (self, Err(error)),
-        };
+    /// Input that does not fit; the trainer is as it was.
+    pub fn advance(&mut self, input: &StepInput<B>, rates: &Rates) -> Result<()> {
+        let (grads, targets, terms) = self.differentiate(input, rates)?;
         let squared_norm = grads.squared_norm(&self.method.student, &self.device);
-        let largest_norm = self.optimizer.largest_norm();
-        let (scale, unread) = scalars.scale(squared_norm, largest_norm, self.gate.take());
+        let max_norm = self.optimizer.max_norm();
+        let config = self.method.config();
+        let (scale, unread) = grad_scale(
+            terms,
+            config,
+            squared_norm,
+            max_norm,
+            self.grad_scale.take(),
+        );
         let centers = [&self.method.center, &self.method.patch_center];
         self.made.push(Made {
             unread,
@@ -192,36 +193,30 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             weight_decay: rates.weight_decay,
             freeze_prototypes: rates.freeze_prototypes,
         };
-        let student = self.method.student;
-        let moved = self
+        let student = take(&mut self.method.student);
+        self.method.student = self
             .optimizer
-            .step_scaled(student, grads, &update, Some(scale.clone()));
-        self.method.student = moved;
+            .step(student, grads, &update, Some(scale.clone()));
         self.passed(Phase::Optimizer);
-        self.method.update_centers_unless(&targets, Some(&scale));
+        self.method.update_centers(&targets, Some(&scale));
         drop(targets); // may hold the teacher's prototypes, which are to move in place
-        self.method = self
-            .method
-            .update_teacher_unless(rates.ema_decay, Some(scale.clone()));
+        self.method
+            .update_teacher(rates.ema_decay, Some(scale.clone()));
         self.passed(Phase::Ema);
-        self.gate = Some(scale);
+        self.grad_scale = Some(scale);
         self.steps += 1;
-        (self, Ok(()))
+        Ok(())
     }
 
     /// [`Trainer::advance`] with a wait for the device after each phase, and how long each took.
     ///
     /// # Errors
     /// As [`Trainer::advance`]; [`Error::Device`] where the device failed.
-    pub fn advance_timed(
-        mut self,
-        input: &StepInput<B>,
-        rates: &Rates,
-    ) -> (Self, Result<PhaseTimes>) {
+    pub fn advance_timed(&mut self, input: &StepInput<B>, rates: &Rates) -> Result<PhaseTimes> {
         self.clock = Some(PhaseClock::start());
-        let (mut trainer, made) = self.advance(input, rates);
-        let measured = trainer.clock.take().unwrap_or_else(PhaseClock::start);
-        (trainer, made.and_then(|()| measured.times()))
+        let made = self.advance(input, rates);
+        let measured = self.clock.take().unwrap_or_else(PhaseClock::start);
+        made.and_then(|()| measured.times())
     }
 
     fn passed(&mut self, phase: Phase) {
@@ -270,11 +265,11 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     fn take_back(&mut self, steps: usize, had_centers: [bool; 2]) {
         self.steps -= steps as u64;
         self.optimizer.take_back(steps);
-        self.gate = None;
+        self.grad_scale = None;
         let centers = [&mut self.method.center, &mut self.method.patch_center];
         for (center, had_value) in centers.into_iter().zip(had_centers) {
             if !had_value {
-                center.unset_value();
+                center.set(None);
             }
         }
     }
@@ -283,7 +278,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     pub(super) fn starts_from(&mut self, step: usize) {
         self.steps = step as u64;
         self.made.clear();
-        self.gate = None;
+        self.grad_scale = None;
     }
 
     /// What the first pictures of a batch show of the run's health: few, because it takes a forward of both networks.
@@ -292,69 +287,51 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     /// As [`Trainer::step`].
     pub fn probe(&self, input: &StepInput<B>, rates: &Rates) -> Result<Probe<B::InnerBackend>> {
         let most = self.most_at_once.unwrap_or(PROBED).min(PROBED);
-        let parts = input.parts(Some(most));
-        let (first, part) = &parts[0]; // there is always one
-        self.method.probe(&self.method_input(part, rates, *first))
+        let (first, part) = input.parts(Some(most)).swap_remove(0); // there is always one
+        self.method.probe(&self.method_input(part, rates, first))
     }
 
-    fn method_input<'a>(
-        &self,
-        part: &'a StepInput<B>,
-        rates: &Rates,
-        first: u64,
-    ) -> IbotInput<'a, B> {
+    fn method_input(&self, part: StepInput<B>, rates: &Rates, first: u64) -> IbotInput<B> {
         IbotInput {
-            global_views: &part.global_views,
-            local_views: &part.local_views,
-            masks: &part.masks,
+            drop_path_rngs: part.generators(self.seed, self.steps, first),
+            global_views: part.global_views,
+            local_views: part.local_views,
+            masks: part.masks,
             temperature_cls: rates.temperature_teacher,
             temperature_patch: rates
                 .temperature_teacher_patch
                 .unwrap_or(rates.temperature_teacher),
-            of_images: part.generators(self.seed, self.steps, first),
         }
     }
 
     /// Gradients, targets and losses of a batch.
-    fn differentiate(
-        mut self,
-        input: &StepInput<B>,
-        rates: &Rates,
-    ) -> (Self, Result<Differentiated<B>>) {
+    fn differentiate(&mut self, input: &StepInput<B>, rates: &Rates) -> Result<Differentiated<B>> {
         let parts = input.parts(self.most_at_once);
         let inputs = parts
-            .iter()
-            .map(|(first, part)| self.method_input(part, rates, *first));
-        let inputs: Vec<IbotInput<'_, B>> = inputs.collect();
-        let targets = match self.method.targets(&inputs) {
-            Ok(targets) => targets,
-            Err(error) => return (self, Err(error)),
-        };
+            .into_iter()
+            .map(|(first, part)| self.method_input(part, rates, first));
+        let targets = self.method.prepare(inputs.collect())?;
         let mut grads: Option<Gradients<B>> = None;
-        let mut scalars: Option<Scalars<B::InnerBackend>> = None;
-        for (index, input) in inputs.into_iter().enumerate() {
-            (self.method.student, grads) = on_new_nodes(self.method.student, grads);
-            let output = match self.method.losses(input, &targets, index) {
-                Ok(output) => output,
-                Err(error) => return (self, Err(error)),
-            };
+        let mut terms: Option<LossTerms<B::InnerBackend>> = None;
+        for index in 0..targets.parts() {
+            let student = take(&mut self.method.student);
+            (self.method.student, grads) = on_new_nodes(student, grads);
+            let output = self.method.losses(&targets, index);
             self.passed(Phase::Forward);
             let of_part = Gradients::of(&output.loss);
             grads = Some(match grads {
                 None => of_part,
                 Some(before) => before.plus(of_part, &self.method.student),
             });
-            let of_part = Scalars::of(output);
-            scalars = Some(match scalars {
-                None => of_part,
-                Some(before) => before.plus(of_part, self.method.config()),
+            terms = Some(match terms {
+                None => output.terms,
+                Some(before) => before.plus(output.terms),
             });
             self.passed(Phase::Backward);
         }
         let found = grads
-            .zip(scalars)
-            .map(|(grads, scalars)| (grads, targets, scalars));
-        let found = found.ok_or_else(|| Error::Training("a batch without a picture".into()));
-        (self, found)
+            .zip(terms)
+            .map(|(grads, terms)| (grads, targets, terms));
+        found.ok_or_else(|| Error::Training("a batch without a picture".into()))
     }
 }

@@ -23,13 +23,14 @@ use crate::kernels::TrainBackend;
 /// What a rollback multiplies the learning rate by.
 const ROLLBACK_FACTOR: f64 = 0.5;
 /// Rollbacks after which a run is given up.
-const MOST_ROLLBACKS: usize = 3;
+const MAX_ROLLBACKS: usize = 3;
 
 /// A run between its first step and its last.
-pub(super) struct Training<'a> {
+pub(super) struct TrainLoop<'a, B: TrainBackend, M: TrainBackbone<B>> {
+    trainer: Trainer<B, M>,
     run: &'a Run<'a>,
     config: RunConfig,
-    schedule: Schedule,
+    pub schedule: Schedule,
     folder: RunFolder,
     loader: Loader,
     pictures: Pictures,
@@ -47,12 +48,12 @@ pub(super) struct Training<'a> {
     saved: Option<usize>,
 }
 
-impl<'a> Training<'a> {
+impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
     /// From the beginning, or where a checkpoint was written.
     pub fn new(
         run: &'a Run<'a>,
+        trainer: Trainer<B, M>,
         config: RunConfig,
-        schedule: Schedule,
         folder: RunFolder,
         loader: Loader,
         pictures: Pictures,
@@ -60,13 +61,14 @@ impl<'a> Training<'a> {
     ) -> Self {
         let step = from.map_or(0, |from| from.step);
         Self {
+            trainer,
             monitor: from
                 .and_then(|from| serde_json::from_value(from.health.clone()).ok())
                 .unwrap_or_else(|| HealthMonitor::new(config.method.prototypes())),
             due: Due::after(run.request.checkpoint_every, step),
+            schedule: run.schedule(&config, loader.batches_per_epoch()),
             run,
             config,
-            schedule,
             folder,
             loader,
             pictures,
@@ -91,14 +93,9 @@ impl<'a> Training<'a> {
     }
 
     /// All steps that are left, and what the last one's teacher is worth.
-    pub fn go<B: TrainBackend, M: TrainBackbone<B>>(
-        &mut self,
-        mut trainer: Trainer<B, M>,
-        observer: &mut dyn Observer,
-    ) -> Result<()> {
+    pub fn run(&mut self, observer: &mut dyn Observer) -> Result<()> {
         while self.step < self.schedule.steps {
-            let (next, read, sound) = self.one_step(trainer);
-            trainer = next;
+            let (read, sound) = self.one_step();
             for metrics in &read {
                 self.folder
                     .log(metrics)
@@ -110,15 +107,15 @@ impl<'a> Training<'a> {
                 Ok(()) => {}
                 // it would have waited for pictures
                 Err(Error::Stopped) => {
-                    self.checkpoint(&trainer)?;
+                    self.checkpoint()?;
                     observer.checkpoint(self.step);
                     return Err(self.interrupted());
                 }
                 Err(error @ Error::NotFinite { .. }) if self.may_roll_back() => {
-                    trainer = self.roll_back(trainer, &error.to_string(), observer)?;
+                    self.roll_back(&error.to_string(), observer)?;
                     continue;
                 }
-                Err(error) => return Err(self.failed(error, &trainer)),
+                Err(error) => return Err(self.failed(error)),
             }
             let Some(metrics) = read.last() else {
                 continue; // nothing is due before the next reading
@@ -133,44 +130,40 @@ impl<'a> Training<'a> {
             if let Some(sick) = metrics.sick.first() {
                 match self.run.request.on_sick {
                     OnSick::Rollback if self.may_roll_back() => {
-                        trainer = self.roll_back(trainer, &sick.to_string(), observer)?;
+                        self.roll_back(&sick.to_string(), observer)?;
                         continue;
                     }
                     OnSick::Rollback | OnSick::Stop => {
                         let error = Error::Training(format!("the run is sick: {sick}"));
-                        return Err(self.failed(error, &trainer));
+                        return Err(self.failed(error));
                     }
                     OnSick::Warn => {}
                 }
             }
-            self.keep(&trainer, observer)?;
+            self.keep(observer)?;
         }
         self.folder.finish().map_err(|error| self.unwritten(error))
     }
 
     fn may_roll_back(&self) -> bool {
-        self.run.request.on_sick == OnSick::Rollback && self.rollbacks < MOST_ROLLBACKS
+        self.run.request.on_sick == OnSick::Rollback && self.rollbacks < MAX_ROLLBACKS
     }
 
     /// The state of the newest checkpoint, with a lower learning rate from there on.
-    fn roll_back<B: TrainBackend, M: TrainBackbone<B>>(
-        &mut self,
-        trainer: Trainer<B, M>,
-        reason: &str,
-        observer: &mut dyn Observer,
-    ) -> Result<Trainer<B, M>> {
+    fn roll_back(&mut self, reason: &str, observer: &mut dyn Observer) -> Result<()> {
         let Some(newest) = self.folder.newest()? else {
             let reason = format!("{reason}; there is no checkpoint yet to go back to");
-            return Err(self.failed(Error::Training(reason), &trainer));
+            return Err(self.failed(Error::Training(reason)));
         };
         let (from, to) = (self.step, newest.manifest.step);
-        let trainer = trainer.restored(to, newest.tensors, self.folder.path())?;
+        self.trainer
+            .restore(to, newest.tensors, self.folder.path())?;
         self.step = to;
         self.knn = newest.manifest.knn;
         self.rollbacks += 1;
         self.learning_rate_factor *= ROLLBACK_FACTOR;
         observer.note(&format!(
-            "step {from}: {reason}; back to step {to} with {} of the learning rate (rollback {} of {MOST_ROLLBACKS})",
+            "step {from}: {reason}; back to step {to} with {} of the learning rate (rollback {} of {MAX_ROLLBACKS})",
             self.learning_rate_factor, self.rollbacks
         ));
         self.loader = self.run.loader(&self.config, &self.pictures.train, to)?;
@@ -178,25 +171,21 @@ impl<'a> Training<'a> {
         self.told.clear();
         self.folder.rewind(to, observer)?;
         observer.rolled_back(to);
-        self.checkpoint(&trainer)?; // it knows of the rollback
+        self.checkpoint()?; // it knows of the rollback
         observer.checkpoint(to);
-        Ok(trainer)
+        Ok(())
     }
 
     /// The error of the step after this one, with where the last good state is: it is written now, unless the device
     /// failed and its numbers are not to be trusted.
-    fn failed<B: TrainBackend, M: TrainBackbone<B>>(
-        &mut self,
-        error: Error,
-        trainer: &Trainer<B, M>,
-    ) -> Error {
+    fn failed(&mut self, error: Error) -> Error {
         if let Error::Device(reason) = error {
             return Error::Device(format!(
                 "{reason}; nothing is kept of what came after the newest checkpoint: the same command goes on from it"
             ));
         }
         let step = self.step;
-        let written = self.checkpoint(trainer).and_then(|()| self.folder.finish());
+        let written = self.checkpoint().and_then(|()| self.folder.finish());
         let state = match written {
             Ok(()) => {
                 let path = printable(self.folder.path());

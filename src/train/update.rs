@@ -140,10 +140,10 @@ fn clipped<B: IbotBackend>(
 /// Moves all parameters by the configuration's rule; gives them back with what is remembered of them.
 ///
 /// # Shapes
-/// `gradient_scale` `[1]`, as [`AdamWInput::gradient_scale`].
+/// `grad_scale` `[1]`, as [`AdamWInput::grad_scale`].
 pub(super) fn moved<B: IbotBackend>(
     moving: Vec<(Moving<B>, Option<State<B>>)>,
-    gradient_scale: Option<Tensor<B, 1>>,
+    grad_scale: Option<Tensor<B, 1>>,
     config: &OptimizerConfig,
     step: usize,
 ) -> Vec<(FloatTensor<B>, State<B>)> {
@@ -158,7 +158,7 @@ pub(super) fn moved<B: IbotBackend>(
                 param: moving.param,
                 grad: moving.grad,
                 sum,
-                gradient_scale: gradient_scale.clone(),
+                grad_scale: grad_scale.clone(),
                 learning_rate: moving.learning_rate,
                 weight_decay: moving.weight_decay,
                 momentum: config.momentum,
@@ -180,7 +180,7 @@ pub(super) fn moved<B: IbotBackend>(
     });
     let moved = B::adamw(AdamWInput {
         tensors: tensors.collect(),
-        gradient_scale,
+        grad_scale,
         betas: config.betas,
         eps: config.eps,
         step,

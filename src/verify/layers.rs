@@ -6,7 +6,7 @@ use super::compare::Measured;
 use super::inputs::{BAR, gradient_of, missing, tensor, with_gradients};
 use super::{Check, Run};
 use crate::error::Result;
-use crate::kernels::{AttentionInput, Before, LayerNormInput, LinearInput, TrainBackend};
+use crate::kernels::{AttentionInput, LayerNormInput, LinearLayerInput, Prologue, TrainBackend};
 
 /// Widths of layers: multiples of 4, and none.
 const EVEN_WIDTHS: [usize; 2] = [96, 52];
@@ -103,12 +103,12 @@ pub(super) fn attention_of<B: TrainBackend>(
         batch,
         heads,
     });
-    let mixed = output.mixed;
-    let weights = tensor::<B, 2>(99, mixed.dims(), &mixed.device());
-    let grads = (mixed.clone() * weights).sum_dim(1).sum_dim(0).backward();
-    let width = mixed.dims()[1];
+    let context = output.context;
+    let weights = tensor::<B, 2>(99, context.dims(), &context.device());
+    let grads = (context.clone() * weights).sum_dim(1).sum_dim(0).backward();
+    let width = context.dims()[1];
     let d_qkv = qkv.grad(&grads).ok_or_else(|| missing("the input"))?;
-    let mut all = vec![Measured::of("result", mixed, BAR)];
+    let mut all = vec![Measured::of("result", context, BAR)];
     for (at, name) in ["queries", "keys", "values"].into_iter().enumerate() {
         let part = d_qkv.clone().narrow(1, at * width, width);
         all.push(Measured::of(gradient_of(name), part, BAR));
@@ -127,17 +127,17 @@ pub(super) fn linear_layer<B: TrainBackend>(
     let weight = tensor::<B, 2>(21, [inputs, outputs], device).require_grad();
     let bias = tensor::<B, 1>(25, [outputs], device).require_grad();
     let residual = tensor::<B, 2>(24, [rows, outputs], device).require_grad();
-    let before = match norm {
-        true => Before::LayerNorm {
+    let prologue = match norm {
+        true => Prologue::LayerNorm {
             weight: tensor(22, [inputs], device),
             bias: tensor(23, [inputs], device),
             eps: 1e-6,
         },
-        false => Before::Gelu,
+        false => Prologue::Gelu,
     };
-    let y = B::linear_layer(LinearInput {
+    let y = B::linear_layer(LinearLayerInput {
         x: x.clone(),
-        before,
+        prologue,
         weight: weight.clone(),
         bias: Some(bias.clone()),
         residual: norm.then(|| residual.clone()),

@@ -7,8 +7,8 @@ use super::inputs::{BAR, Inner, gradient_of, missing, tensor, with_gradients};
 use super::{Check, Run};
 use crate::error::Result;
 use crate::kernels::{
-    CrossEntropyInput, IbotBackend, Pairing, StreamedInput, StreamedLogits, StreamedTargets,
-    TargetPotentials, TrainBackend,
+    CrossEntropyInput, IbotBackend, Logits, Pairing, TargetPotentials, TiledInput, TiledTargets,
+    TrainBackend,
 };
 
 /// More rows than one slab of the column sums, and prototypes that vectors of 4 do and do not divide.
@@ -45,7 +45,7 @@ pub(super) fn checks<B: TrainBackend>() -> Vec<Check<B>> {
         ("patch loss, 70 001 rows", |device| {
             loss::<B>(MANY_ROWS, Pairing::SameRow, device)
         }),
-        ("patch loss, streamed", streamed_loss::<B>),
+        ("patch loss, tiled", tiled_loss::<B>),
     ];
     all.map(Check::new).into()
 }
@@ -54,12 +54,11 @@ fn potentials<B: TrainBackend>(
     teacher: &Tensor<Inner<B>, 2>,
     centered: bool,
 ) -> TargetPotentials<Inner<B>> {
-    let parts = std::slice::from_ref(teacher);
     if centered {
         let center = tensor(4, [teacher.dims()[1]], &teacher.device());
-        return Inner::<B>::centered_potentials(parts, Some(center), 0.07);
+        return Inner::<B>::centered_potentials(teacher.clone(), Some(center), 0.07);
     }
-    Inner::<B>::sinkhorn_potentials(parts, 0.07, 3)
+    Inner::<B>::sinkhorn_potentials(teacher.clone(), 0.07, 3)
 }
 
 fn targets<B: TrainBackend>(
@@ -102,22 +101,22 @@ fn loss<B: TrainBackend>(
 }
 
 /// The loss of logits that are never stored, and its gradients by rows and prototypes.
-fn streamed_loss<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {
+fn tiled_loss<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {
     let [rows, prototypes] = SINGLES;
-    let teacher = StreamedLogits {
-        unit: tensor::<Inner<B>, 2>(20, [rows, 16], device) / 4.0,
+    let teacher = Logits {
+        bottleneck: tensor::<Inner<B>, 2>(20, [rows, 16], device) / 4.0,
         prototypes: tensor(21, [16, prototypes], device),
     };
     let columns = 200; // five tiles and a rest
-    let targets = StreamedTargets::sinkhorn(teacher, columns, 0.07, 3);
+    let targets = TiledTargets::sinkhorn(teacher, columns, 0.07, 3);
     let unit = (tensor::<B, 2>(22, [rows, 16], device) / 4.0).require_grad();
     let weights = tensor::<B, 2>(23, [16, prototypes], device).require_grad();
-    let loss = B::streamed_cross_entropy(&StreamedInput {
-        student: StreamedLogits {
-            unit: unit.clone(),
+    let loss = B::tiled_cross_entropy(&TiledInput {
+        student: Logits {
+            bottleneck: unit.clone(),
             prototypes: weights.clone(),
         },
-        targets: StreamedTargets::from_inner(targets),
+        targets: TiledTargets::from_inner(targets),
         pairing: Pairing::SameRow,
         row_weights: Tensor::ones([rows], device),
         student_temperature: 0.1,

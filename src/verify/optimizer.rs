@@ -8,7 +8,7 @@ use super::inputs::{BAR, Inner, tensor};
 use super::{Check, Run};
 use crate::error::Result;
 use crate::kernels::{
-    AdamWInput, AdamWState, AdamWTensor, IbotBackend, StepScaleInput, TrainBackend, wrap,
+    AdamWInput, AdamWState, AdamWTensor, GradScaleInput, IbotBackend, TrainBackend, wrap,
 };
 
 /// Tensors of the packed operations, and their sizes in turn.
@@ -20,7 +20,7 @@ pub(super) fn checks<B: TrainBackend>() -> Vec<Check<B>> {
         ("moving average of 40 tensors", moving_average::<B>),
         ("AdamW of 40 tensors", adamw::<B>),
         ("sum of squares", sum_of_squares::<B>),
-        ("scale of a step", step_scale::<B>),
+        ("scale of a step", grad_scale::<B>),
     ];
     all.map(Check::new).into()
 }
@@ -65,7 +65,7 @@ fn adamw<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {
         });
         moved = Inner::<B>::adamw(AdamWInput {
             tensors: tensors.collect(),
-            gradient_scale: Some(Tensor::full([1], 0.5, device)),
+            grad_scale: Some(Tensor::full([1], 0.5, device)),
             betas: [0.9, 0.999],
             eps: 1e-8,
             step,
@@ -85,21 +85,21 @@ fn sum_of_squares<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> 
 }
 
 /// A step that is clipped, one whose loss is not finite, and one after it.
-fn step_scale<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {
+fn grad_scale<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {
     let mut before = None;
     let (mut scalars, mut scales) = (Vec::new(), Vec::new());
     for (loss, squared_norm) in [(2.5, 16.0), (f32::NAN, 1.0), (3.5, 1.0)] {
         let inputs = [loss, squared_norm].map(|value| Tensor::from_floats([value], device));
-        let found = Inner::<B>::step_scale(StepScaleInput {
+        let found = Inner::<B>::grad_scale(GradScaleInput {
             scalars: inputs.into(),
-            largest_norm: Some(3.0),
+            max_norm: Some(3.0),
             before,
         });
         // what is not finite is no number to compare
         let finite = numbers(found.scalars).into_iter().filter(|x| x.is_finite());
         scalars.extend(finite);
-        scales.extend(numbers(found.scale.clone()));
-        before = Some(found.scale);
+        scales.extend(numbers(found.grad_scale.clone()));
+        before = Some(found.grad_scale);
     }
     Ok(vec![
         Measured::new("scalars", scalars, BAR),

@@ -10,8 +10,8 @@ use super::layers::{attention_of, linear_layer};
 use super::{Check, Run};
 use crate::error::Result;
 use crate::kernels::{
-    AffineBackwardInput, AffineInput, Before, IbotBackend, LayerNormInput, Layout, LinearInput,
-    RowPlaces, TrainBackend,
+    IbotBackend, LayerNormInput, Layout, LinearBackwardInput, LinearInput, LinearLayerInput,
+    Prologue, RowPlaces, TrainBackend,
 };
 
 const EXACT: f64 = 0.0;
@@ -67,13 +67,13 @@ fn products<B: TrainBackend>(
 ) -> Result<Vec<Measured>> {
     let x: Tensor<Inner<B>, 2> = whole(30, [rows, inputs], device);
     let weight = whole(31, [inputs, outputs], device);
-    let y = Inner::<B>::affine(AffineInput {
+    let y = Inner::<B>::linear_rows(LinearInput {
         x: x.clone(),
         weight: weight.clone(),
         bias: Some(whole(32, [outputs], device)),
         residual: Some(whole(33, [rows, outputs], device)),
     });
-    let found = Inner::<B>::affine_backward(AffineBackwardInput {
+    let found = Inner::<B>::linear_rows_backward(LinearBackwardInput {
         x,
         weight,
         d_y: whole(34, [rows, outputs], device),
@@ -97,7 +97,7 @@ fn weights<B: TrainBackend>(
     [rows, inputs, outputs]: [usize; 3],
     device: &B::Device,
 ) -> Result<Vec<Measured>> {
-    let found = Inner::<B>::affine_backward(AffineBackwardInput {
+    let found = Inner::<B>::linear_rows_backward(LinearBackwardInput {
         x: whole(35, [rows, inputs], device),
         weight: whole(36, [inputs, outputs], device),
         d_y: whole(37, [rows, outputs], device),
@@ -135,9 +135,9 @@ fn layer_norm<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {
 /// The MLP of a block, with its residual and without gradients, as the teacher runs it.
 fn mlp<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {
     let (rows, width, hidden) = (600, 384, 1536);
-    let layer = |stream: u64, [inputs, outputs]: [usize; 2], x, residual| LinearInput {
+    let layer = |stream: u64, [inputs, outputs]: [usize; 2], x, residual| LinearLayerInput {
         x,
-        before: Before::Nothing,
+        prologue: Prologue::Nothing,
         weight: tensor::<Inner<B>, 2>(stream, [inputs, outputs], device) / (inputs as f64).sqrt(),
         bias: Some(tensor(stream + 1, [outputs], device)),
         residual,

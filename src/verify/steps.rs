@@ -99,8 +99,8 @@ fn step<B: TrainBackend>(config: &IbotConfig, device: &B::Device) -> Result<Vec<
     let named = Gradients::of(&output.loss).by_name(&method.student);
     let mut all = vec![
         Measured::of("loss", output.loss.inner(), LOSS_BAR),
-        Measured::of("loss of class tokens", output.loss_cls, LOSS_BAR),
-        Measured::of("loss of patches", output.loss_patch, LOSS_BAR),
+        Measured::of("loss of class tokens", output.terms.cls, LOSS_BAR),
+        Measured::of("loss of patches", output.terms.patch, LOSS_BAR),
         Measured::of("teacher's class tokens", output.embedding, LOSS_BAR),
     ];
     for (name, gradient) in named {
@@ -141,9 +141,7 @@ fn ten_steps<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {
             ema_decay: 0.9,
             ..Rates::default()
         };
-        let (next, losses) = trainer.step(&input::<B>(&config, step as u64, device), &rates);
-        trainer = next;
-        let losses = losses?;
+        let losses = trainer.step(&input::<B>(&config, step as u64, device), &rates)?;
         let values = vec![losses.loss_cls, losses.loss_patch];
         let name = format!("losses of step {step}");
         all.push(Measured::new(name, values, LATE_LOSS_BAR));

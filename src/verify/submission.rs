@@ -9,7 +9,7 @@ use super::Check;
 use super::compare::{Measured, numbers};
 use super::inputs::{Inner, whole};
 use crate::error::{Error, Result};
-use crate::kernels::{AffineInput, IbotBackend, TrainBackend};
+use crate::kernels::{IbotBackend, LinearInput, TrainBackend};
 
 /// Products in one go. cubecl puts 32 kernels into one command buffer, so that these go as one where a product with its
 /// residual is one kernel.
@@ -112,7 +112,7 @@ impl<B: TrainBackend> Work<B> {
     fn run(&self, products: usize) -> Result<[Vec<f32>; 2]> {
         let mut sum: Option<Tensor<Inner<B>, 2>> = None;
         for _ in 0..products {
-            sum = Some(Inner::<B>::affine(AffineInput {
+            sum = Some(Inner::<B>::linear_rows(LinearInput {
                 x: self.x.clone(),
                 weight: self.weight.clone(),
                 bias: None,

@@ -93,7 +93,7 @@ fn path_of(
     };
     let output = path.forward(input.clone());
     let d_qkv = path.backward(input, output.clone(), matrix(&weights, width));
-    let found = [values(output.mixed), values(d_qkv)];
+    let found = [values(output.context), values(d_qkv)];
     let (qkv, weights) = (wide(qkv), wide(&weights));
     let expected = vec![attention_f64(&qkv, sizes), d_qkv_f64(&qkv, &weights, sizes)];
     compare(

@@ -192,7 +192,7 @@ pub fn shared_logits_stay<B: TrainBackend>(device: &B::Device) {
     assert_eq!(values(held), case.teacher);
 }
 
-/// Two runs give the same bits, and so do the same rows in parts.
+/// Two runs give the same bits.
 pub fn same_bits<B: TrainBackend>(device: &B::Device) {
     for prototypes in [64, 257] {
         let case = Case::random(8, 300, prototypes);
@@ -202,14 +202,6 @@ pub fn same_bits<B: TrainBackend>(device: &B::Device) {
             first == bits(case.on_device::<B>(device)),
             "two runs differ"
         );
-        let teacher = tensor::<Inner<B>>(&case.teacher, prototypes, device);
-        let whole = case.potentials::<Inner<B>>(std::slice::from_ref(&teacher));
-        let part = |start: usize, rows: usize| teacher.clone().narrow(0, start, rows);
-        let none = tensor::<Inner<B>>(&[], prototypes, device);
-        let parts = [part(0, 128), none, part(128, 128), part(256, 44)];
-        let split = case.potentials::<Inner<B>>(&parts);
-        let [of_whole, of_split] = [whole, split].map(|p| values(p.targets(teacher.clone())));
-        assert_close(&of_split, &wide(&of_whole), 1e-6);
     }
 }
 
@@ -242,6 +234,6 @@ fn targets_only<B: TrainBackend>(
 ) {
     let expected = host::sinkhorn(&logits, prototypes, temperature, 3);
     let logits = tensor::<Inner<B>>(&logits, prototypes, device);
-    let potentials = Inner::<B>::sinkhorn_potentials(std::slice::from_ref(&logits), temperature, 3);
+    let potentials = Inner::<B>::sinkhorn_potentials(logits.clone(), temperature, 3);
     assert_close(&values(potentials.targets(logits)), &expected, tolerance);
 }

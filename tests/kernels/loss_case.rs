@@ -90,11 +90,11 @@ impl Case {
         }
     }
 
-    pub fn potentials<B: IbotBackend>(&self, teacher: &[Tensor<B, 2>]) -> TargetPotentials<B> {
+    pub fn potentials<B: IbotBackend>(&self, teacher: Tensor<B, 2>) -> TargetPotentials<B> {
         match &self.center {
             None => B::sinkhorn_potentials(teacher, self.teacher_temperature, 3),
             Some(center) => {
-                let center = vector(center, &teacher[0].device());
+                let center = vector(center, &teacher.device());
                 B::centered_potentials(teacher, Some(center), self.teacher_temperature)
             }
         }
@@ -127,7 +127,7 @@ impl Case {
         student: Tensor<B, 2>,
         teacher: Tensor<Inner<B>, 2>,
     ) -> Outcome {
-        let potentials = self.potentials::<Inner<B>>(std::slice::from_ref(&teacher));
+        let potentials = self.potentials::<Inner<B>>(teacher.clone());
         let targets = match self.teacher.is_empty() {
             true => Vec::new(),
             false => values(potentials.targets(teacher.clone())),

@@ -28,9 +28,9 @@ mod shaders;
 mod sizes;
 #[cfg(target_os = "linux")]
 mod spills;
-mod streamed;
 #[path = "../suite/mod.rs"]
 mod suite;
+mod tiled;
 #[cfg(target_os = "linux")]
 #[path = "../../benches/compilers/variants.rs"]
 mod variants;
@@ -58,18 +58,18 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("loss, same bits", loss::same_bits::<B>),
         ("sinkhorn, extreme logits", loss::extreme_logits::<B>),
         ("sinkhorn, ties", loss::ties::<B>),
-        ("streamed, as stored", streamed::equals_stored::<B>),
-        ("streamed, large logits", streamed::large_logits::<B>),
-        ("streamed, mean", streamed::mean::<B>),
+        ("tiled, as stored", tiled::equals_stored::<B>),
+        ("tiled, large logits", tiled::large_logits::<B>),
+        ("tiled, mean", tiled::mean::<B>),
         ("ema, many tensors", ema::many_tensors::<B>),
         ("ema, shared buffers", ema::shared_buffers_stay::<B>),
         ("adamw", optimizer::adamw_follows_the_formula::<B>),
         ("shared buffers stay", optimizer::shared_buffers_stay::<B>),
-        ("closed gates", optimizer::closed_gates_hold::<B>),
+        ("a scale of 0", optimizer::a_scale_of_0_moves_nothing::<B>),
         ("sum of squares", optimizer::sum_of_squares::<B>),
-        ("scale of a step", optimizer::step_scale::<B>),
-        ("products, affine", products::affine::<B>),
-        ("products, gradients", products::affine_backward::<B>),
+        ("scale of a step", optimizer::grad_scale::<B>),
+        ("products, linear", products::linear::<B>),
+        ("products, gradients", products::linear_backward::<B>),
         ("products, many small", products::many_small::<B>),
         ("products, many terms", products::many_terms::<B>),
         ("products, views", products::views::<B>),

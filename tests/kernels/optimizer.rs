@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, TensorData, TensorMetadata, TensorPrimitive};
 use burn_wgpu::WgpuDevice;
 use ibot::kernels::wgsl::packed_adamw;
 use ibot::kernels::{
-    AdamWInput, AdamWState, AdamWTensor, Gpu, IbotBackend, StepScaleInput, TrainBackend,
+    AdamWInput, AdamWState, AdamWTensor, Gpu, GradScaleInput, IbotBackend, TrainBackend,
 };
 use ibot::random::{Random, Stream};
 
@@ -40,7 +40,7 @@ fn input<B: IbotBackend>(
 ) -> AdamWInput<B> {
     AdamWInput {
         tensors,
-        gradient_scale: Some(tensor(&[scale], device)),
+        grad_scale: Some(tensor(&[scale], device)),
         betas: BETAS,
         eps: 1e-8,
         step,
@@ -141,8 +141,8 @@ fn step_of_one([p, m, v]: &mut [f64; 3], grad: f32, at: usize, step: usize) {
     *p -= learning_rate(at) * (*m / bias[0]) / ((*v / bias[1]).sqrt() + 1e-8);
 }
 
-/// A scale or gate of 0 moves nothing, whatever is in the gradients.
-pub fn closed_gates_hold<B: TrainBackend>(device: &B::Device) {
+/// A scale of 0 moves nothing, whatever is in the gradients.
+pub fn a_scale_of_0_moves_nothing<B: TrainBackend>(device: &B::Device) {
     let params: Vec<Vec<f32>> = [5, 1024].map(|size| random_values(7, size)).into();
     let grads: Vec<Vec<f32>> = params.clone();
     let moved = fresh::<Inner<B>>(&params, device);
@@ -234,21 +234,21 @@ pub fn sum_of_squares<B: TrainBackend>(device: &B::Device) {
 }
 
 /// Clipped or not, and shut from the first scalar on that is not finite.
-pub fn step_scale<B: TrainBackend>(device: &B::Device) {
-    let found = |scalars: &[f32], largest_norm, before: Option<f32>| {
+pub fn grad_scale<B: TrainBackend>(device: &B::Device) {
+    let found = |scalars: &[f32], max_norm, before: Option<f32>| {
         let scalar = |value: &f32| tensor::<Inner<B>>(&[*value], device);
-        let found = Inner::<B>::step_scale(StepScaleInput {
+        let found = Inner::<B>::grad_scale(GradScaleInput {
             scalars: scalars.iter().map(scalar).collect(),
-            largest_norm,
+            max_norm,
             before: before.as_ref().map(scalar),
         });
         let row = values(found.scalars);
         assert_eq!(row.len(), scalars.len());
         let same = |(a, b): (&f32, &f32)| a == b || (a.is_nan() && b.is_nan());
         assert!(row.iter().zip(scalars).all(same), "{row:?} {scalars:?}");
-        values(found.scale)[0]
+        values(found.grad_scale)[0]
     };
-    for (scalars, largest_norm, before, expected) in [
+    for (scalars, max_norm, before, expected) in [
         (&[9.0, 16.0][..], None, None, 1.0),
         (&[16.0], Some(5.0), None, 1.0),
         (&[1.0, 2.0, 3.0, 4.0, 5.0, 16.0], Some(3.0), Some(0.1), 0.75),
@@ -261,10 +261,10 @@ pub fn step_scale<B: TrainBackend>(device: &B::Device) {
         (&[1.0, f32::NAN], Some(2.0), Some(1.0), 0.0),
         (&[1.0, f32::INFINITY], Some(2.0), None, 0.0),
     ] {
-        let scale = found(scalars, largest_norm, before);
+        let scale = found(scalars, max_norm, before);
         assert!(
             (scale - expected).abs() < 1e-6,
-            "{scalars:?} {largest_norm:?} {before:?}: {scale}"
+            "{scalars:?} {max_norm:?} {before:?}: {scale}"
         );
     }
 }

@@ -4,7 +4,7 @@
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
 use ibot::kernels::{
-    AffineBackwardInput, AffineInput, Before, IbotBackend, Layout, LinearInput, RowPlaces,
+    IbotBackend, Layout, LinearBackwardInput, LinearInput, LinearLayerInput, Prologue, RowPlaces,
     TrainBackend,
 };
 use ibot::random::{Random, Stream};
@@ -69,7 +69,7 @@ fn product(
     out
 }
 
-pub fn affine<B: TrainBackend>(device: &B::Device) {
+pub fn linear<B: TrainBackend>(device: &B::Device) {
     for sizes @ [rows, depth, columns] in SIZES {
         let (x, weight) = (draw(1, rows * depth), draw(2, depth * columns));
         let (bias, residual) = (draw(3, columns), draw(4, rows * columns));
@@ -81,7 +81,7 @@ pub fn affine<B: TrainBackend>(device: &B::Device) {
         for (with_bias, with_residual) in
             [(false, false), (true, false), (false, true), (true, true)]
         {
-            let y = Inner::<B>::affine(AffineInput {
+            let y = Inner::<B>::linear_rows(LinearInput {
                 x: tensor(&x, [rows, depth], device),
                 weight: tensor(&weight, [depth, columns], device),
                 bias: with_bias.then(|| tensor(&bias, [columns], device)),
@@ -97,7 +97,7 @@ pub fn affine<B: TrainBackend>(device: &B::Device) {
     }
 }
 
-pub fn affine_backward<B: TrainBackend>(device: &B::Device) {
+pub fn linear_backward<B: TrainBackend>(device: &B::Device) {
     for sizes @ [rows, inputs, outputs] in SIZES {
         let (x, weight) = (draw(5, rows * inputs), draw(6, inputs * outputs));
         let d_y = draw(7, rows * outputs);
@@ -108,7 +108,7 @@ pub fn affine_backward<B: TrainBackend>(device: &B::Device) {
             [false, false, true],
         ] {
             let [wants_x, wants_weight, wants_bias] = wants;
-            let found = Inner::<B>::affine_backward(AffineBackwardInput {
+            let found = Inner::<B>::linear_rows_backward(LinearBackwardInput {
                 x: tensor(&x, [rows, inputs], device),
                 weight: tensor(&weight, [inputs, outputs], device),
                 d_y: tensor(&d_y, [rows, outputs], device),
@@ -188,7 +188,7 @@ pub fn many_terms<B: TrainBackend>(device: &B::Device) {
     let rows = |entries: &[i64]| tensor::<Inner<B>, 2>(entries, [2, terms], device);
     let columns = |entries: &[i64]| tensor::<Inner<B>, 2>(entries, [terms, 2], device);
     let backward = |x, weight, d_y| {
-        Inner::<B>::affine_backward(AffineBackwardInput {
+        Inner::<B>::linear_rows_backward(LinearBackwardInput {
             x,
             weight,
             d_y,
@@ -204,7 +204,7 @@ pub fn many_terms<B: TrainBackend>(device: &B::Device) {
         |x: usize, t: usize| x * terms + t,
         |t: usize, x: usize| t * 2 + x,
     );
-    let y = Inner::<B>::affine(AffineInput {
+    let y = Inner::<B>::linear_rows(LinearInput {
         x: rows(&a),
         weight: columns(&b),
         bias: Some(tensor(&[5, -7], [2], device)),
@@ -242,7 +242,7 @@ pub fn views<B: TrainBackend>(device: &B::Device) {
     let whole = draw(10, 40 * 24);
     let x = tensor::<Inner<B>, 2>(&whole, [40, 24], device);
     let weight = x.clone().narrow(1, 3, 8).transpose(); // [8, 40]
-    let y = Inner::<B>::affine(AffineInput {
+    let y = Inner::<B>::linear_rows(LinearInput {
         x: x.clone().narrow(1, 11, 8),
         weight,
         bias: None,
@@ -259,23 +259,23 @@ pub fn views<B: TrainBackend>(device: &B::Device) {
 /// Both layers at once give what they give one after the other, to rounding: GELU is the same formula in another kernel.
 pub fn mlp<B: TrainBackend>(device: &B::Device) {
     for [rows, inputs, hidden, outputs] in [[7, 12, 20, 8], [66, 9, 33, 5]] {
-        let layer = |stream: u64, inputs: usize, outputs: usize| LinearInput::<Inner<B>> {
+        let layer = |stream: u64, inputs: usize, outputs: usize| LinearLayerInput::<Inner<B>> {
             x: tensor(&draw(11, rows * inputs), [rows, inputs], device),
-            before: Before::Nothing,
+            prologue: Prologue::Nothing,
             weight: tensor::<_, 2>(&draw(stream, inputs * outputs), [inputs, outputs], device)
                 / 16.0,
             bias: Some(tensor(&draw(stream + 1, outputs), [outputs], device)),
             residual: None,
         };
         let first = layer(12, inputs, hidden);
-        let second = LinearInput {
+        let second = LinearLayerInput {
             residual: Some(tensor(&draw(16, rows * outputs), [rows, outputs], device)),
             ..layer(14, hidden, outputs)
         };
         let found = values(Inner::<B>::mlp(first.clone(), second.clone()));
-        let apart = values(Inner::<B>::linear_layer(LinearInput {
+        let apart = values(Inner::<B>::linear_layer(LinearLayerInput {
             x: Inner::<B>::linear_layer(first),
-            before: Before::Gelu,
+            prologue: Prologue::Gelu,
             ..second
         }));
         let largest = apart.iter().fold(0.0f32, |max, y| max.max(y.abs()));

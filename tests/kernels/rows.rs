@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 use ibot::kernels::{
-    AttentionInput, Before, LayerNormInput, LinearInput, TrainBackend, attention_maps,
+    AttentionInput, LayerNormInput, LinearLayerInput, Prologue, TrainBackend, attention_maps,
 };
 use ibot::random::{Random, Stream};
 
@@ -171,13 +171,13 @@ pub fn attention<B: TrainBackend>(device: &B::Device) {
         };
         let output = B::packed_attention(input.clone());
         assert_close(
-            &values(output.mixed.clone()),
+            &values(output.context.clone()),
             &attention_f64(&wide(&qkv), sizes),
             1e-5,
         );
         let expected = differences(&wide(&qkv), &weights, |qkv| attention_f64(qkv, sizes));
         assert_close(
-            &gradient(&input.qkv, output.mixed, &weights),
+            &gradient(&input.qkv, output.context, &weights),
             &expected,
             1e-4,
         );
@@ -202,10 +202,10 @@ pub fn attention_of_extremes<B: TrainBackend>(device: &B::Device) {
     let expected = [0.5, 0.5, 0.0, 0.0, 0.0, 1.0, third, third, third];
     assert_close(&maps, &expected, bar);
     let output = B::packed_attention(input.clone());
-    let row_log = [1e4 + 2f64.ln(), 1e4, 3f64.ln()];
-    assert_close(&values(output.row_log), &row_log, 1e-3); // f32 has no finer numbers at 1e4
-    assert_close(&values(output.mixed.clone()), &[1.5, 6.0, 3.0], bar);
-    let d_qkv = gradient(&input.qkv, output.mixed, &[1.0, 1.0, 1.0]);
+    let row_lse = [1e4 + 2f64.ln(), 1e4, 3f64.ln()];
+    assert_close(&values(output.row_lse), &row_lse, 1e-3); // f32 has no finer numbers at 1e4
+    assert_close(&values(output.context.clone()), &[1.5, 6.0, 3.0], bar);
+    let d_qkv = gradient(&input.qkv, output.context, &[1.0, 1.0, 1.0]);
     assert!(d_qkv.iter().all(|x| x.is_finite()), "{d_qkv:?}");
 }
 
@@ -243,16 +243,16 @@ pub fn linear_layers<B: TrainBackend>(device: &B::Device) {
                 tensor::<B, 1>(&norm_weight, [inputs], device),
                 tensor::<B, 1>(&norm_bias, [inputs], device),
             ];
-            let input = LinearInput::<B> {
+            let input = LinearLayerInput::<B> {
                 x: tensor(&x, [rows, inputs], device),
-                before: match kind {
-                    "gelu" => Before::Gelu,
-                    "norm" => Before::LayerNorm {
+                prologue: match kind {
+                    "gelu" => Prologue::Gelu,
+                    "norm" => Prologue::LayerNorm {
                         weight: norm[0].clone(),
                         bias: norm[1].clone(),
                         eps: 1e-6,
                     },
-                    _ => Before::Nothing,
+                    _ => Prologue::Nothing,
                 },
                 weight: tensor(&weight, [inputs, outputs], device),
                 bias: Some(tensor(&bias, [outputs], device)),
@@ -300,9 +300,9 @@ pub fn linear_layers<B: TrainBackend>(device: &B::Device) {
 pub fn bare_linear_layer<B: TrainBackend>(device: &B::Device) {
     let x = tensor::<B, 2>(&[1.0, 2.0, 3.0, 4.0], [2, 2], device).detach();
     let weight = tensor::<B, 2>(&[1.0, -1.0, 0.5, 2.0], [2, 2], device);
-    let y = B::linear_layer(LinearInput {
+    let y = B::linear_layer(LinearLayerInput {
         x: x.clone(),
-        before: Before::Nothing,
+        prologue: Prologue::Nothing,
         weight: weight.clone(),
         bias: None,
         residual: None,

@@ -15,7 +15,7 @@ use crate::shaders::{every_variant, validated};
 const STORAGE_BUFFERS: usize = 8;
 
 /// Kernels that bind as many tensors as the device offers: a number that is tested with what chooses it.
-const PACKED: [&str; 4] = ["adamw", "ema", "step_scale", "sum_of_squares"];
+const PACKED: [&str; 4] = ["adamw", "ema", "grad_scale", "sum_of_squares"];
 
 #[test]
 fn every_variant_is_free_of_what_some_gpu_refuses() {
@@ -53,7 +53,7 @@ fn eight_storage_buffers_are_enough() {
     assert_eq!(most, STORAGE_BUFFERS, "of the cross-entropy");
     assert!(packed > STORAGE_BUFFERS);
     let of_one_tensor = all_kernels(&[8], &[1], &[1]);
-    let of_one_tensor = of_one_tensor.iter().filter(|k| k.name() != "step_scale");
+    let of_one_tensor = of_one_tensor.iter().filter(|k| k.name() != "grad_scale");
     assert!(of_one_tensor.map(bindings).max() <= Some(STORAGE_BUFFERS));
 }
 

@@ -89,7 +89,7 @@ pub fn gradient_takes_the_place_of_the_logits(device: &WgpuDevice) {
     };
     let weights = Tensor::<B, 1>::full([rows], 1.0 / rows as f64, device);
     let teacher = random();
-    let potentials = Gpu::sinkhorn_potentials(std::slice::from_ref(&teacher), 0.07, 3);
+    let potentials = Gpu::sinkhorn_potentials(teacher.clone(), 0.07, 3);
     // the leaf holds other logits than those that the loss takes, as in a network
     let leaf = Tensor::<B, 2>::zeros([1, prototypes], device).require_grad();
     let student = Tensor::<B, 2>::from_inner(random()) + leaf.clone();

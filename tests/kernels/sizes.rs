@@ -2,7 +2,7 @@
 //! kernels: against formulas in f64 on the host, gradients too.
 
 use burn::tensor::Tensor;
-use ibot::kernels::{AttentionInput, Before, LayerNormInput, LinearInput, TrainBackend};
+use ibot::kernels::{AttentionInput, LayerNormInput, LinearLayerInput, Prologue, TrainBackend};
 use ibot::random::{Random, Stream};
 
 use crate::loss::fuzz_seed;
@@ -121,9 +121,9 @@ fn linear_of<B: TrainBackend>(
     let (x, weight) = (entries(rows * inputs), entries(inputs * outputs));
     let (bias, residual) = (entries(outputs), entries(rows * outputs));
     let weights = draw(26, rows * outputs, 1.0);
-    let input = LinearInput::<B> {
+    let input = LinearLayerInput::<B> {
         x: tensor(&x, [rows, inputs], device),
-        before: Before::Nothing,
+        prologue: Prologue::Nothing,
         weight: tensor(&weight, [inputs, outputs], device),
         bias: Some(tensor(&bias, [outputs], device)),
         residual: Some(tensor(&residual, [rows, outputs], device)),
@@ -164,10 +164,10 @@ fn linear_of<B: TrainBackend>(
     compare(&format!("{name}, gradients"), &found[1..], &expected, BAR);
 }
 
-/// Gradient of `sum(d_mixed * mixed)` by the packed input.
+/// Gradient of `sum(d_context * context)` by the packed input.
 pub fn d_qkv_f64(
     qkv: &[f64],
-    d_mixed: &[f64],
+    d_context: &[f64],
     [batch, tokens, heads, head_width]: [usize; 4],
 ) -> Vec<f64> {
     let (width, scale) = (heads * head_width, 1.0 / (head_width as f64).sqrt());
@@ -184,7 +184,8 @@ pub fn d_qkv_f64(
             let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let total: f64 = scores.iter().map(|score| (score - max).exp()).sum();
             let share = |key: usize| (scores[key] - max).exp() / total;
-            let d = &d_mixed[(image * tokens + query) * width + head * head_width..][..head_width];
+            let d =
+                &d_context[(image * tokens + query) * width + head * head_width..][..head_width];
             let along: f64 = (0..tokens)
                 .map(|key| share(key) * dot(d, part(key, 2)))
                 .sum();
@@ -216,8 +217,8 @@ fn attention_of<B: TrainBackend>(
         batch,
         heads,
     };
-    let mixed = B::packed_attention(input.clone()).mixed;
-    let found = outcome(mixed, &weights, &[&input.qkv], &[]);
+    let context = B::packed_attention(input.clone()).context;
+    let found = outcome(context, &weights, &[&input.qkv], &[]);
     let (qkv, weights) = (wide(qkv), wide(&weights));
     let expected = vec![attention_f64(&qkv, sizes), d_qkv_f64(&qkv, &weights, sizes)];
     compare(name, &found, &expected, bar);

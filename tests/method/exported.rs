@@ -109,8 +109,8 @@ fn an_export_reads_back() {
         let [cls, patch] = config.prototypes();
         // the other format has no name for centers
         if format == ExportFormat::Ibot {
-            method.center.set(center(cls));
-            method.patch_center.set(center(patch));
+            method.center.set(Some(center(cls)));
+            method.patch_center.set(Some(center(patch)));
         }
         let written = checkpoint(method);
         let (path, file) = exported(&written, format, Role::Teacher);

@@ -103,7 +103,7 @@ pub fn each_weight_learns_at_its_rate<B: TrainBackend>(device: &B::Device) {
         weight_decay: 0.0,
         ..config()
     };
-    let trainer = trainer::<B>(&config, device);
+    let mut trainer = trainer::<B>(&config, device);
     let (images, labels) = separable::<B>(6, device);
     let (gradients, measured) = trainer.differentiate(images.clone(), &labels).unwrap();
     let named = gradients.by_name(&trainer.classifier);
@@ -120,8 +120,7 @@ pub fn each_weight_learns_at_its_rate<B: TrainBackend>(device: &B::Device) {
     for (name, gradient) in &named {
         assert!(gradient.values.iter().any(|x| *x != 0.0), "{name}");
     }
-    let (trainer, made) = trainer.step(images, &labels, 0.01);
-    made.unwrap();
+    trainer.step(images, &labels, 0.01).unwrap();
     let after = trainer.classifier.tensors();
     for (name, factor) in [
         ("head.weight", 1.0),
@@ -151,7 +150,7 @@ pub fn a_frozen_backbone_stays<B: TrainBackend>(device: &B::Device) {
         weight_decay: 0.5,
         ..config()
     };
-    let trainer = trainer::<B>(&config, device);
+    let mut trainer = trainer::<B>(&config, device);
     let before = trainer.classifier.tensors();
     let (images, labels) = separable::<B>(6, device);
     let inner = trainer
@@ -161,8 +160,7 @@ pub fn a_frozen_backbone_stays<B: TrainBackend>(device: &B::Device) {
         .classifier
         .training_logits(Tensor::from_inner(images.clone()), &mut []);
     assert_eq!(values(inner), values(training));
-    let (trainer, made) = trainer.step(images, &labels, 0.01);
-    made.unwrap();
+    trainer.step(images, &labels, 0.01).unwrap();
     for (name, after) in trainer.classifier.tensors() {
         let stays = before[&name] == after;
         assert_eq!(stays, !name.starts_with("head."), "{name}");
@@ -182,8 +180,7 @@ pub fn separable_pictures_are_told_apart<B: TrainBackend>(device: &B::Device) {
         let mut losses = Vec::new();
         let mut correct = 0;
         for _ in 0..40 {
-            let (next, measured) = trainer.step(images.clone(), &labels, learning_rate);
-            trainer = next;
+            let measured = trainer.step(images.clone(), &labels, learning_rate);
             let measured = measured.unwrap();
             losses.push(measured.loss);
             correct = measured.correct;
@@ -196,10 +193,10 @@ pub fn separable_pictures_are_told_apart<B: TrainBackend>(device: &B::Device) {
 
 /// A loss that is not finite is named, and moves nothing.
 pub fn a_broken_batch_changes_nothing<B: TrainBackend>(device: &B::Device) {
-    let trainer = trainer::<B>(&config(), device);
+    let mut trainer = trainer::<B>(&config(), device);
     let before = trainer.classifier.tensors();
     let images = random_views::<B::InnerBackend>(2, device).swap_remove(0) * f32::NAN;
-    let (trainer, measured) = trainer.step(images, &[0, 1], 0.01);
+    let measured = trainer.step(images, &[0, 1], 0.01);
     let message = measured.unwrap_err().to_string();
     assert!(
         message.contains("loss is NaN") && message.contains("--learning-rate"),

@@ -32,12 +32,12 @@ pub fn the_same_gradients<B: TrainBackend>(device: &B::Device) {
             let masks: Vec<bool> = (0..32).map(|patch| patch % 3 == 0).collect();
             let generators = (0..8).map(|at| Random::new(0, 0, at, Stream::DropPath(0)));
             let input = IbotInput {
-                global_views: &views,
-                local_views: &[],
-                masks: &masks,
+                global_views: views,
+                local_views: Vec::new(),
+                masks,
                 temperature_cls: 0.04,
                 temperature_patch: 0.04,
-                of_images: generators.collect(),
+                drop_path_rngs: generators.collect(),
             };
             let output = method.forward_crops(input).unwrap();
             let gradients = Gradients::of(&output.loss).by_name(&method.student);

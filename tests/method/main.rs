@@ -17,11 +17,11 @@ mod health;
 mod parts;
 mod pretrained;
 mod recipe;
-mod streaming;
 #[path = "../suite/mod.rs"]
 mod suite;
 mod targets;
 mod teacher;
+mod tiling;
 mod timm_tags;
 mod training;
 mod updates;
@@ -103,8 +103,8 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
             "parts without masks",
             parts::parts_without_masks_or_without_visible_patches::<B>,
         ),
-        ("streamed prototypes", streaming::steps_equal_stored::<B>),
-        ("probes by tile", streaming::probes_do_not_see_tiles::<B>),
+        ("tiled prototypes", tiling::steps_equal_stored::<B>),
+        ("probes by tile", tiling::probes_do_not_see_tiles::<B>),
         ("drop path", recipe::drop_path::<B>),
         (
             "grad checkpointing",
@@ -159,7 +159,7 @@ fn wgpu() {
         run::<Autodiff<Gpu>>("wgpu", &device);
         targets::logits_beyond_one_buffer::<Autodiff<Gpu>>(&device);
         updates::adamw_works_in_place(&device);
-        streaming::many_prototypes_in_little_memory(&device);
+        tiling::many_prototypes_in_little_memory(&device);
         guard.check_sync::<Gpu>(&device).unwrap();
     }
 }

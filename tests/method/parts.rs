@@ -69,7 +69,7 @@ fn step_with_masks<B: TrainBackend>(
     let before = state_dict(&method.student);
     let mut trainer = Trainer::new(method, optimizer, device.clone(), DeviceGuard::Cpu);
     trainer.most_at_once = most_at_once;
-    let (trainer, losses) = trainer.step(&input, &rates);
+    let losses = trainer.step(&input, &rates);
     let after = state_dict(&trainer.method.student);
     let change = before
         .iter()
@@ -142,7 +142,7 @@ pub fn parts_add_up<B: TrainBackend>(device: &B::Device) {
     }
 }
 
-/// The first part has no masked patch and the last one no visible one, with stored and with streamed logits.
+/// The first part has no masked patch and the last one no visible one, with stored and with tiled logits.
 pub fn parts_without_masks_or_without_visible_patches<B: TrainBackend>(device: &B::Device) {
     for streaming_prototypes in [StreamingPrototypes::Never, StreamingPrototypes::Always] {
         let config = IbotConfig {

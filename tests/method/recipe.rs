@@ -40,12 +40,12 @@ fn forward<B: TrainBackend>(
     let views = 2 + local_views.len() as u64;
     let generators = (0..2 * views).map(|at| Random::new(seed, 0, at, Stream::DropPath(0)));
     let input = IbotInput {
-        global_views: &random_views(2, device),
-        local_views,
-        masks,
+        global_views: random_views(2, device),
+        local_views: local_views.to_vec(),
+        masks: masks.to_vec(),
         temperature_cls: 0.04,
         temperature_patch: 0.05,
-        of_images: generators.collect(),
+        drop_path_rngs: generators.collect(),
     };
     method.forward_crops(input).unwrap()
 }
@@ -64,7 +64,7 @@ pub fn local_crops<B: TrainBackend>(device: &B::Device) {
             0,
             device,
         );
-        let [cls, patch] = [output.loss_cls, output.loss_patch].map(|loss| values(loss)[0]);
+        let [cls, patch] = [output.terms.cls, output.terms.patch].map(|loss| values(loss)[0]);
         (cls, patch, values(output.embedding))
     };
     let none = with(&[]);
@@ -159,9 +159,10 @@ pub fn teachers_shared_head<B: TrainBackend>(device: &B::Device) {
         0,
         device,
     );
-    assert_ne!(values(output.loss_patch), values(of_own_head.loss_patch));
-    assert_eq!(values(output.loss_cls), values(of_own_head.loss_cls));
-    let copied = state_dict(&method.update_teacher(0.0).teacher);
+    assert_ne!(values(output.terms.patch), values(of_own_head.terms.patch));
+    assert_eq!(values(output.terms.cls), values(of_own_head.terms.cls));
+    method.update_teacher(0.0, None);
+    let copied = state_dict(&method.teacher);
     assert!(copied.keys().all(|name| !name.contains("patch_head")));
     for (wrong, key) in [
         (
@@ -240,22 +241,22 @@ pub fn losses_by_weight<B: TrainBackend>(device: &B::Device) {
     let mut method = method::<B>(&config, device);
     let output = forward(&mut method, &[], &masks(), 0, device);
     let one = |tensor| f64::from(values::<Inner<B>, 1>(tensor)[0]);
-    let visible = one(output.loss_visible.unwrap());
-    let koleo = one(output.loss_koleo.unwrap());
-    let (cls, patch) = (one(output.loss_cls), one(output.loss_patch));
+    let visible = one(output.terms.visible.unwrap());
+    let koleo = one(output.terms.koleo.unwrap());
+    let (cls, patch) = (one(output.terms.cls), one(output.terms.patch));
     assert!(visible > 0.0 && visible != patch);
     let expected = 0.5 * cls + 2.0 * patch + 0.25 * visible + 0.1 * koleo;
     assert_close(&values(output.loss), &[expected], 1e-5);
     // nothing masked: the student sees what the teacher sees, and both are equal at the start
     let mut method = self::method::<B>(&config, device);
     let output = forward(&mut method, &[], &[false; 16], 0, device);
-    assert_eq!(values(output.loss_patch), [0.0]);
+    assert_eq!(values(output.terms.patch), [0.0]);
     let of_view = |view: usize| {
         let cls = output.embedding.clone().narrow(0, 2 * view, 2);
         f64::from(values(koleo_loss(cls, 1e-8))[0])
     };
     assert_close(
-        &values(output.loss_koleo.unwrap()),
+        &values(output.terms.koleo.unwrap()),
         &[of_view(0) + of_view(1)],
         1e-4,
     );

@@ -5,6 +5,7 @@ use burn::tensor::backend::AutodiffBackend;
 use burn_autodiff::Autodiff;
 use burn_flex::Flex;
 use ibot::config::{IbotConfig, StreamingPrototypes};
+use ibot::error::Result;
 use ibot::kernels::{IbotBackend, TrainBackend};
 use ibot::train::Gradients;
 
@@ -18,8 +19,8 @@ pub fn no_masked_patch<B: TrainBackend>(device: &B::Device) {
     let output = method
         .forward(&random_views(2, device), &[false; 16], 0.04)
         .unwrap();
-    assert_eq!(values(output.loss_patch), [0.0]);
-    let (loss, cls) = (values(output.loss.clone()), values(output.loss_cls));
+    assert_eq!(values(output.terms.patch), [0.0]);
+    let (loss, cls) = (values(output.loss.clone()), values(output.terms.cls));
     assert!(loss[0].is_finite() && loss[0] > 0.0);
     assert_eq!(loss, cls);
     let grads = Gradients::of(&output.loss).by_name(&method.student);
@@ -27,17 +28,34 @@ pub fn no_masked_patch<B: TrainBackend>(device: &B::Device) {
     assert!(!grads.contains_key("network.patch_head.layers.0.weight"));
 }
 
-/// 80 masked patches of 500 000 prototypes are more than the 128 MiB that a software GPU binds: they are streamed, or
-/// come in parts.
+/// 80 masked patches of 500 000 prototypes are more than the 128 MiB that a software GPU binds: `auto` tiles them, and
+/// `never` is refused.
 pub fn logits_beyond_one_buffer<B: TrainBackend>(device: &B::Device) {
-    let most = <B::InnerBackend as IbotBackend>::max_logit_rows(500_000, device);
-    println!("{most} rows fit one tensor, there are 80");
-    let stored = StreamingPrototypes::Never;
-    let expected = loss_of_many_prototypes::<Autodiff<Flex>>(stored, &Default::default());
-    let expected: Vec<f64> = expected.into_iter().map(f64::from).collect();
-    for streaming in [StreamingPrototypes::Auto, stored] {
-        let found = loss_of_many_prototypes::<B>(streaming, device);
-        assert_close(&found, &expected, 1e-4);
+    let max = <B::InnerBackend as IbotBackend>::max_logit_rows(500_000, device);
+    println!("{max} rows fit one tensor, there are 80");
+    let [auto, never] = [StreamingPrototypes::Auto, StreamingPrototypes::Never];
+    let expected = loss_of_many_prototypes::<Autodiff<Flex>>(never, &Default::default());
+    let expected: Vec<f64> = expected.unwrap().into_iter().map(f64::from).collect();
+    let found = loss_of_many_prototypes::<B>(auto, device).unwrap();
+    assert_close(&found, &expected, 1e-4);
+    match loss_of_many_prototypes::<B>(never, device) {
+        Ok(found) => {
+            assert!(max >= 80);
+            assert_close(&found, &expected, 1e-4);
+        }
+        Err(error) => {
+            assert!(max < 80);
+            let message = error.to_string();
+            let wanted = [
+                "method.streaming_prototypes",
+                "never",
+                "80 rows of 500000",
+                "auto",
+            ];
+            for part in wanted {
+                assert!(message.contains(part), "{message}");
+            }
+        }
     }
 }
 
@@ -45,7 +63,7 @@ pub fn logits_beyond_one_buffer<B: TrainBackend>(device: &B::Device) {
 fn loss_of_many_prototypes<B: TrainBackend>(
     streaming_prototypes: StreamingPrototypes,
     device: &B::Device,
-) -> Vec<f32> {
+) -> Result<Vec<f32>> {
     let config = IbotConfig {
         n_patch_prototypes: 500_000,
         streaming_prototypes,
@@ -53,13 +71,11 @@ fn loss_of_many_prototypes<B: TrainBackend>(
     };
     let mut method = config.init::<B>(3, device).unwrap();
     let masks: Vec<bool> = (0..160).map(|patch| patch % 2 == 0).collect();
-    let output = method
-        .forward(&random_views(20, device), &masks, 0.04)
-        .unwrap();
-    let mut numbers = values(output.loss_patch);
+    let output = method.forward(&random_views(20, device), &masks, 0.04)?;
+    let mut numbers = values(output.terms.patch);
     let grads = Gradients::of(&output.loss).by_name(&method.student);
     numbers.extend(&grads["network.patch_head.layers.2.weight"].values);
-    numbers
+    Ok(numbers)
 }
 
 /// The reference runs its patch heads on all tokens and then drops the visible ones; the numbers are the same.

@@ -39,13 +39,13 @@ pub fn shares_no_buffer<B: TrainBackend>(device: &B::Device) {
         learning_rate: 0.1,
         ..Default::default()
     };
-    method.student = optimizer.step(method.student, grads, &rates);
+    method.student = optimizer.step(method.student, grads, &rates, None);
     assert_eq!(teacher(&method), before);
     let moved = student(&method);
     assert_ne!(moved, before);
-    let method = method.update_teacher(0.5);
+    method.update_teacher(0.5, None);
     assert_eq!(student(&method), moved);
-    let method = method.update_teacher(0.0);
+    method.update_teacher(0.0, None);
     assert_eq!(teacher(&method), moved);
 }
 
@@ -55,7 +55,7 @@ pub fn follows_the_formula<B: TrainBackend>(device: &B::Device) {
     let (student_before, teacher_before) = (student(&method), teacher(&other));
     let mut mixed = method;
     mixed.teacher = other.teacher;
-    let mixed = mixed.update_teacher(0.9);
+    mixed.update_teacher(0.9, None);
     for (name, found) in teacher(&mixed) {
         let pairs = teacher_before[&name]
             .values
@@ -67,6 +67,6 @@ pub fn follows_the_formula<B: TrainBackend>(device: &B::Device) {
         assert_close(&found.values, &expected, 1e-6);
     }
     let unmoved = teacher(&mixed);
-    let still = mixed.update_teacher(1.0);
-    assert_eq!(teacher(&still), unmoved);
+    mixed.update_teacher(1.0, None);
+    assert_eq!(teacher(&mixed), unmoved);
 }

@@ -37,7 +37,7 @@ pub fn adamw_works_in_place(device: &WgpuDevice) {
         let before = client.memory_usage().unwrap().bytes_in_use;
         let peak = peak_bytes_in_use(&mut || {
             let moved = student.take().zip(grads.take());
-            student = moved.map(|(student, grads)| optimizer.step(student, grads, &update));
+            student = moved.map(|(student, grads)| optimizer.step(student, grads, &update, None));
         });
         method.student = student.unwrap();
         assert!(peak > 0, "no kernel was launched");
@@ -94,7 +94,7 @@ pub fn only_matrices_decay<B: TrainBackend>(device: &B::Device) {
         learning_rate: 0.5,
         ..UpdateRates::default()
     };
-    let after = state_dict(&optimizer.step(method.student, grads, &rates));
+    let after = state_dict(&optimizer.step(method.student, grads, &rates, None));
     let is_norm = |name: &str| name.contains("norm");
     for (name, before) in before {
         let matrix = name.ends_with("weight") && !is_norm(&name);
@@ -123,7 +123,8 @@ fn one_update<B: TrainBackend>(
     let named = grads.by_name(&method.student);
     let before = state_dict(&method.student);
     let mut optimizer = Optimizer::<B>::new(config);
-    let after = state_dict(&optimizer.step(method.student, grads, rates));
+    let grad_scale = optimizer.grad_scale(&method.student, &grads);
+    let after = state_dict(&optimizer.step(method.student, grads, rates, grad_scale));
     let change = |name: &String| {
         let pairs = before[name].values.iter().zip(&after[name].values);
         pairs.map(|(old, new)| new - old).collect()
@@ -242,7 +243,7 @@ pub fn momentum_follows_the_formula<B: TrainBackend>(device: &B::Device) {
             let grads = Gradients::of(&output.loss);
             let named = grads.by_name(&method.student);
             let before = state_dict(&method.student);
-            method.student = optimizer.step(method.student, grads, &rates);
+            method.student = optimizer.step(method.student, grads, &rates, None);
             let after = state_dict(&method.student);
             for (parameter, gradient) in named {
                 let old = wide(&before[&parameter].values);

@@ -2,10 +2,10 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
-use ibot::kernels::{IbotBackend, TargetPotentials, TrainBackend};
+use ibot::kernels::{IbotBackend, Logits, TrainBackend};
 use ibot::losses::{
-    Center, ClsLogits, ClsLossInput, PatchLossInput, PatchWeighting, cls_loss, koleo_loss,
-    patch_loss,
+    Center, ClsLossInput, PatchLossInput, PatchWeighting, TargetRule, TeacherTargets, cls_loss,
+    koleo_loss, patch_loss,
 };
 
 use crate::case::{Case, Comparison, values};
@@ -17,17 +17,15 @@ pub fn patch<B: TrainBackend>(case: &Case, device: &B::Device) -> Result<Compari
         .tensor::<B, 2>("student_logits", device)?
         .require_grad();
     let teacher = case.tensor::<Inner<B>, 2>("teacher_logits", device)?;
-    let iterations = case.count("sinkhorn_iterations")?;
-    let temperature = case.number("teacher_temperature")?;
-    let potentials =
-        Inner::<B>::sinkhorn_potentials(std::slice::from_ref(&teacher), temperature, iterations);
+    let rule = TargetRule::Sinkhorn(case.count("sinkhorn_iterations")?);
+    let targets = targets::<B>(case, teacher, rule)?;
     let mut comparison = Comparison::default();
-    comparison.forward(case, "targets", values(potentials.targets(teacher.clone())))?;
+    comparison.forward(case, "targets", probabilities(&targets)?)?;
+    let patches = targets.rows();
     let loss = patch_loss(PatchLossInput::<B> {
-        student_logits: vec![student.clone()],
-        teacher_logits: vec![Tensor::from_inner(teacher)],
-        potentials: TargetPotentials::from_inner(potentials),
-        weighting: PatchWeighting::PerPatch,
+        student: logits(student.clone()),
+        targets: TeacherTargets::from_inner(targets),
+        weighting: PatchWeighting::PerPatch { patches },
         student_temperature: case.number("student_temperature")?,
     });
     loss_and_gradient(case, &mut comparison, "", loss, &student)?;
@@ -38,14 +36,9 @@ pub fn cls<B: TrainBackend>(case: &Case, device: &B::Device) -> Result<Compariso
     let mut center = Center::unset(case.number("center_momentum")?);
     let mut comparison = Comparison::default();
     for call in 0..case.count("calls")? {
-        let teacher = case.tensor::<Inner<B>, 3>(&format!("{call}.teacher_logits"), device)?;
         let targets = centered_cls_call::<B>(case, &mut comparison, call, &mut center, device)?;
-        let rows = flat(teacher);
-        comparison.forward(
-            case,
-            &format!("{call}.targets"),
-            values(targets.targets(rows)),
-        )?;
+        let name = format!("{call}.targets");
+        comparison.forward(case, &name, probabilities(&targets)?)?;
     }
     let value = center.value().ok_or("no center")?;
     comparison.forward(case, "center", values(value))?;
@@ -86,24 +79,23 @@ pub fn centered_patch<B: TrainBackend>(
         let patches = mask.values.len() / mask.shape[0];
         let counts = mask.values.chunks(patches);
         let counts = counts.map(|image| image.iter().filter(|m| **m > 0.5).count());
+        let counts: Vec<usize> = counts.collect();
         let student = case
             .tensor::<B, 2>(&format!("{call}.student_logits"), device)?
             .require_grad();
         let teacher = case.tensor::<Inner<B>, 2>(&format!("{call}.teacher_logits"), device)?;
-        let potentials = Inner::<B>::centered_potentials(
-            std::slice::from_ref(&teacher),
-            center.value(),
-            case.number("teacher_temperature")?,
-        );
+        let targets = targets::<B>(case, teacher, TargetRule::Centering(center.value()))?;
         let loss = patch_loss(PatchLossInput::<B> {
-            student_logits: vec![student.clone()],
-            teacher_logits: vec![Tensor::from_inner(teacher.clone())],
-            potentials: TargetPotentials::from_inner(potentials),
-            weighting: PatchWeighting::PerImage(counts.collect()),
+            student: logits(student.clone()),
+            targets: TeacherTargets::from_inner(targets.clone()),
+            weighting: PatchWeighting::PerImage {
+                images: counts.len(),
+                counts,
+            },
             student_temperature: case.number("student_temperature")?,
         });
         loss_and_gradient(case, &mut comparison, &format!("{call}."), loss, &student)?;
-        center.update(&[teacher]);
+        center.update(targets.mean_logits(), None);
         center_after(case, &mut comparison, call, &center)?;
     }
     Ok(comparison)
@@ -127,27 +119,56 @@ fn centered_cls_call<B: TrainBackend>(
     call: usize,
     center: &mut Center<Inner<B>>,
     device: &B::Device,
-) -> Result<TargetPotentials<Inner<B>>, String> {
+) -> Result<TeacherTargets<Inner<B>>, String> {
     let student = case
         .tensor::<B, 3>(&format!("{call}.student_logits"), device)?
         .require_grad();
     let teacher = case.tensor::<Inner<B>, 3>(&format!("{call}.teacher_logits"), device)?;
-    let potentials = Inner::<B>::centered_potentials(
-        &[flat(teacher.clone())],
-        center.value(),
-        case.number("teacher_temperature")?,
-    );
+    let [_, images, _] = student.dims();
+    let rule = TargetRule::Centering(center.value());
+    let targets = targets::<B>(case, flat(teacher), rule)?;
     let loss = cls_loss(ClsLossInput::<B> {
-        logits: vec![ClsLogits {
-            student: student.clone(),
-            teacher: Tensor::from_inner(teacher.clone()),
-        }],
-        potentials: TargetPotentials::from_inner(potentials.clone()),
+        student: logits(flat(student.clone())),
+        targets: TeacherTargets::from_inner(targets.clone()),
+        images,
+        batch: images,
         student_temperature: case.number("student_temperature")?,
     });
     loss_and_gradient(case, comparison, &format!("{call}."), loss, &student)?;
-    center.update(&[flat(teacher)]);
-    Ok(potentials)
+    center.update(targets.mean_logits(), None);
+    Ok(targets)
+}
+
+/// Recorded logits as a product: with the identity, which changes none of them.
+fn logits<B: IbotBackend>(rows: Tensor<B, 2>) -> Logits<B> {
+    let [_, prototypes] = rows.dims();
+    Logits {
+        prototypes: Tensor::eye(prototypes, &rows.device()),
+        bottleneck: rows,
+    }
+}
+
+fn targets<B: TrainBackend>(
+    case: &Case,
+    teacher: Tensor<Inner<B>, 2>,
+    rule: TargetRule<Inner<B>>,
+) -> Result<TeacherTargets<Inner<B>>, String> {
+    let temperature = case.number("teacher_temperature")?;
+    Ok(TeacherTargets::new(
+        logits(teacher),
+        rule,
+        temperature,
+        None,
+    ))
+}
+
+fn probabilities<B: IbotBackend>(targets: &TeacherTargets<B>) -> Result<Vec<f32>, String> {
+    match targets {
+        TeacherTargets::Stored { logits, potentials } => {
+            Ok(values(potentials.targets(logits.clone())))
+        }
+        TeacherTargets::Tiled(_) => Err("logits in tiles".into()),
+    }
 }
 
 fn flat<B: burn::tensor::backend::Backend>(logits: Tensor<B, 3>) -> Tensor<B, 2> {

@@ -25,14 +25,14 @@ const HEAD_LAYERS: [(&str, &str); 4] = [
     ("6.", "prototypes."),
 ];
 
-/// Entries of a tile of streamed logits: few, so that a recording has several tiles.
+/// Entries of a tile of tiled logits: few, so that a recording has several tiles.
 const TILE_ENTRIES: usize = 100;
 
-/// With stored logits, and with streamed ones.
+/// With stored logits, and with tiled ones.
 pub fn check<B: TrainBackend>(case: &Case, device: &B::Device) -> Result<Comparison, String> {
     let stored = replay::<B>(case, StreamingPrototypes::Never, device)?;
-    let streamed = replay::<B>(case, StreamingPrototypes::Always, device)?;
-    Ok(stored.and("streamed ", streamed))
+    let tiled = replay::<B>(case, StreamingPrototypes::Always, device)?;
+    Ok(stored.and("tiled ", tiled))
 }
 
 fn replay<B: TrainBackend>(
@@ -66,9 +66,9 @@ fn replay<B: TrainBackend>(
         if step == 0 {
             gradients(case, &mut comparison, &method, &grads)?;
         }
-        method.student = optimizer.step(method.student, grads, &rates);
+        method.student = optimizer.step(method.student, grads, &rates, None);
         let decay = method.config().ema_decay(step as f64 / total_epochs as f64);
-        method = method.update_teacher(decay);
+        method.update_teacher(decay, None);
     }
     final_weights(case, &mut comparison, &method)?;
     evaluation(case, comparison, &method, device)
@@ -172,8 +172,8 @@ fn forward<B: TrainBackend>(
         .map_err(|error| error.to_string())?;
     let recorded = [
         ("loss", values(output.loss.clone())),
-        ("loss_cls", values(output.loss_cls)),
-        ("loss_patch", values(output.loss_patch)),
+        ("loss_cls", values(output.terms.cls)),
+        ("loss_patch", values(output.terms.patch)),
         ("embedding", values(output.embedding)),
     ];
     for (name, found) in recorded {

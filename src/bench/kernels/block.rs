@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::{Bench, KernelTimes};
 use crate::error::Result;
 use crate::kernels::{
-    AffineBackwardInput, AffineInput, AttentionInput, Gpu, IbotBackend, LayerNormInput, reference,
+    AttentionInput, Gpu, IbotBackend, LayerNormInput, LinearBackwardInput, LinearInput, reference,
 };
 
 /// Images, tokens and heads of 64: ViT-Ti/16 at 64 x 64, two views of 32 pictures.
@@ -33,13 +33,13 @@ impl Bench<'_> {
     }
 
     fn linear_layer(&self) -> Result<KernelTimes> {
-        let input = AffineInput::<Gpu> {
+        let input = LinearInput::<Gpu> {
             x: self.random([ROWS, WIDTH]),
             weight: self.random([WIDTH, HIDDEN]),
             bias: Some(Tensor::ones([HIDDEN], self.device)),
             residual: None,
         };
-        let backward = |input: &AffineInput<Gpu>, d_y| AffineBackwardInput {
+        let backward = |input: &LinearInput<Gpu>, d_y| LinearBackwardInput {
             x: input.x.clone(),
             weight: input.weight.clone(),
             d_y,
@@ -53,12 +53,12 @@ impl Bench<'_> {
             3.0 * bytes(matrices),
             &|| input.clone(),
             &|input| {
-                let y = Gpu::affine(input.clone());
-                drop(Gpu::affine_backward(backward(&input, y)));
+                let y = Gpu::linear_rows(input.clone());
+                drop(Gpu::linear_rows_backward(backward(&input, y)));
             },
             &|input| {
-                let y = reference::affine(input.clone());
-                drop(reference::affine_backward(backward(&input, y)));
+                let y = reference::linear(input.clone());
+                drop(reference::linear_backward(backward(&input, y)));
             },
         )
     }
@@ -75,13 +75,13 @@ impl Bench<'_> {
             &|| input.clone(),
             &|input| {
                 let output = Gpu::packed_attention(input.clone());
-                let d_mixed = output.mixed.clone();
-                drop(Gpu::packed_attention_backward(input, output, d_mixed));
+                let d_context = output.context.clone();
+                drop(Gpu::packed_attention_backward(input, output, d_context));
             },
             &|input| {
                 let output = reference::attention(input.clone());
-                let d_mixed = output.mixed.clone();
-                drop(reference::attention_backward(input, output, d_mixed));
+                let d_context = output.context.clone();
+                drop(reference::attention_backward(input, output, d_context));
             },
         )
     }

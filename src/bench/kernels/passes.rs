@@ -80,7 +80,7 @@ fn input(moved: Vec<Moved>, grads: &[FloatTensor<Gpu>]) -> AdamWInput<Gpu> {
     };
     AdamWInput {
         tensors: pairs.map(with_gradient).collect(),
-        gradient_scale: None,
+        grad_scale: None,
         betas: [0.9, 0.999],
         eps: 1e-8,
         step: 1,

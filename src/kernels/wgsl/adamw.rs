@@ -34,7 +34,7 @@ pub fn packed_adamw(
     let Some(first) = input.tensors.first() else {
         return Vec::new();
     };
-    let scale = input.gradient_scale.take();
+    let scale = input.grad_scale.take();
     let scale = contiguous(scale.unwrap_or_else(|| Tensor::ones([1], &first.param.device)));
     let tensors = std::mem::take(&mut input.tensors).into_iter();
     let tensors: Vec<AdamWTensor<Gpu>> = tensors.map(writable).collect();

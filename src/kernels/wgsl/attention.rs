@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::super::attention::Sizes;
 use super::super::{AttentionInput, AttentionOutput, Gpu};
 use super::attention_tiles::{LANES, Tiles};
-use super::lanes::{MOST_ROUNDS, is_software, workgroup};
+use super::lanes::{MAX_ROUNDS, is_software, workgroup};
 use super::launch::{Client, Kernel, client_of, contiguous, empty, launch, tensor};
 use super::{attention_lanes, tensor_attention};
 
@@ -85,7 +85,7 @@ impl AttentionPath {
         let sizes = Sizes::of(input);
         let device = Abilities::of(&client_of(&input.qkv));
         match sizes.tokens {
-            1..=MOST_ROUNDS => Self::suited_to(device, sizes.head_width),
+            1..=MAX_ROUNDS => Self::suited_to(device, sizes.head_width),
             _ => Self::Reference,
         }
     }
@@ -148,13 +148,13 @@ impl AttentionPath {
         self,
         input: AttentionInput<Gpu>,
         output: AttentionOutput<Gpu>,
-        d_mixed: Tensor<Gpu, 2>,
+        d_context: Tensor<Gpu, 2>,
     ) -> Tensor<Gpu, 2> {
         let sizes = Sizes::of(&input);
         let client = client_of(&input.qkv);
         match self.passes(workgroup(&client), sizes.head_width) {
-            Some([_, queries, keys]) => backward([&queries, &keys], input, output, d_mixed),
-            None => tensor_attention::backward(input, output, d_mixed),
+            Some([_, queries, keys]) => backward([&queries, &keys], input, output, d_context),
+            None => tensor_attention::backward(input, output, d_context),
         }
     }
 }
@@ -173,18 +173,18 @@ fn forward(pass: &Pass, input: AttentionInput<Gpu>) -> AttentionOutput<Gpu> {
     let sizes = Sizes::of(&input);
     let qkv = contiguous(input.qkv);
     let rows = sizes.batch * sizes.tokens;
-    let mixed = empty(&qkv, [rows, sizes.heads * sizes.head_width]);
-    let row_log = empty(&qkv, [rows * sizes.heads]);
+    let context = empty(&qkv, [rows, sizes.heads * sizes.head_width]);
+    let row_lse = empty(&qkv, [rows * sizes.heads]);
     launch(
         &qkv.client,
         pass.kernel.clone(),
         pass.groups(&sizes),
-        &[&qkv, &mixed, &row_log],
+        &[&qkv, &context, &row_lse],
         &info(&sizes),
     );
     AttentionOutput {
-        mixed: tensor(mixed),
-        row_log: tensor(row_log),
+        context: tensor(context),
+        row_lse: tensor(row_lse),
     }
 }
 
@@ -192,27 +192,27 @@ fn backward(
     [by_queries, by_keys]: [&Pass; 2],
     input: AttentionInput<Gpu>,
     output: AttentionOutput<Gpu>,
-    d_mixed: Tensor<Gpu, 2>,
+    d_context: Tensor<Gpu, 2>,
 ) -> Tensor<Gpu, 2> {
     let sizes = Sizes::of(&input);
     let qkv = contiguous(input.qkv);
     let rows = sizes.batch * sizes.tokens;
-    let (mixed, row_log) = (contiguous(output.mixed), contiguous(output.row_log));
-    let d_mixed = contiguous(d_mixed);
+    let (context, row_lse) = (contiguous(output.context), contiguous(output.row_lse));
+    let d_context = contiguous(d_context);
     let d_qkv = empty(&qkv, [rows, 3 * sizes.heads * sizes.head_width]);
     let along = empty(&qkv, [rows * sizes.heads]);
     launch(
         &qkv.client,
         by_queries.kernel.clone(),
         by_queries.groups(&sizes),
-        &[&qkv, &row_log, &mixed, &d_mixed, &d_qkv, &along],
+        &[&qkv, &row_lse, &context, &d_context, &d_qkv, &along],
         &info(&sizes),
     );
     launch(
         &qkv.client,
         by_keys.kernel.clone(),
         by_keys.groups(&sizes),
-        &[&qkv, &row_log, &along, &d_mixed, &d_qkv],
+        &[&qkv, &row_lse, &along, &d_context, &d_qkv],
         &info(&sizes),
     );
     tensor(d_qkv)

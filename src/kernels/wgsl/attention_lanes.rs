@@ -7,11 +7,11 @@ use super::lanes::SOFTWARE_SUBGROUP;
 use super::launch::{Kernel, shader};
 
 /// Chunks of a head's width, at most: each is a register or four of every lane, several times over.
-const MOST_CHUNKS: usize = 64;
+const MAX_CHUNKS: usize = 64;
 
 /// Widest head that a GPU's lanes take. By keys a lane holds 6 times the width, and RDNA3's compiler takes 120 registers
 /// for 16, 132 for 19, and spills from 20 on.
-const MOST_GPU_WIDTH: usize = 16;
+const MAX_GPU_WIDTH: usize = 16;
 
 /// Lanes of a workgroup on a GPU: they share nothing, and small workgroups spread over more of it.
 const GPU_LANES: u32 = 64;
@@ -22,12 +22,12 @@ const GPU_LANES: u32 = 64;
 const SOFTWARE_CHUNKS: [usize; 2] = [64, 32];
 
 /// Tokens of a software device's lane, at most.
-const MOST_MEMBERS: usize = 4;
+const MAX_MEMBERS: usize = 4;
 
 /// Forward, by queries, by keys on a GPU, whose registers hold one token a lane; none for wider heads.
 pub(super) fn of_gpu(lanes: u32, head_width: usize) -> Option<[Pass; 3]> {
     match head_width {
-        ..=MOST_GPU_WIDTH => passes(lanes.min(GPU_LANES), head_width, [1, 1]),
+        ..=MAX_GPU_WIDTH => passes(lanes.min(GPU_LANES), head_width, [1, 1]),
         _ => None,
     }
 }
@@ -35,7 +35,7 @@ pub(super) fn of_gpu(lanes: u32, head_width: usize) -> Option<[Pass; 3]> {
 /// Forward, by queries, by keys on a software device; none for heads wider than 256, or 64 where they are no multiple of 4.
 pub(super) fn of_software(head_width: usize) -> Option<[Pass; 3]> {
     let chunks = Chunk::for_length(head_width).count(head_width);
-    let members = SOFTWARE_CHUNKS.map(|held| (held / chunks.max(1)).clamp(1, MOST_MEMBERS));
+    let members = SOFTWARE_CHUNKS.map(|held| (held / chunks.max(1)).clamp(1, MAX_MEMBERS));
     passes(SOFTWARE_SUBGROUP, head_width, members)
 }
 
@@ -43,7 +43,7 @@ pub(super) fn of_software(head_width: usize) -> Option<[Pass; 3]> {
 fn passes(lanes: u32, head_width: usize, members: [usize; 2]) -> Option<[Pass; 3]> {
     let chunk = Chunk::for_length(head_width);
     let chunks = chunk.count(head_width);
-    if !(1..=MOST_CHUNKS).contains(&chunks) {
+    if !(1..=MAX_CHUNKS).contains(&chunks) {
         return None;
     }
     let pass = |shader, tokens: usize| {

@@ -21,11 +21,11 @@ pub(super) fn ema(
     teacher: Vec<GpuTensor>,
     student: Vec<GpuTensor>,
     decay: f64,
-    gate: Option<Tensor<Gpu, 1>>,
+    grad_scale: Option<Tensor<Gpu, 1>>,
 ) -> Vec<GpuTensor> {
     let first = teacher.first();
     let most = first.map_or(1, |t| tensors_per_dispatch(&t.client, BUFFERS));
-    packed_ema(teacher, student, decay, gate, most)
+    packed_ema(teacher, student, decay, grad_scale, most)
 }
 
 /// [`super::super::IbotBackend::ema`] with up to this many pairs a dispatch, or as many as fit.
@@ -33,18 +33,18 @@ pub fn packed_ema(
     teacher: Vec<GpuTensor>,
     student: Vec<GpuTensor>,
     decay: f64,
-    gate: Option<Tensor<Gpu, 1>>,
+    grad_scale: Option<Tensor<Gpu, 1>>,
     most_pairs: usize,
 ) -> Vec<GpuTensor> {
     assert_eq!(teacher.len(), student.len(), "one student a teacher");
     let is_other = |t: &GpuTensor| t.dtype != DType::F32;
     if teacher.iter().chain(&student).any(is_other) {
-        return tensor_ema::reference::<Gpu>(teacher, student, decay, gate);
+        return tensor_ema::reference::<Gpu>(teacher, student, decay, grad_scale);
     }
     let Some(first) = teacher.first() else {
         return teacher;
     };
-    let gate = contiguous(gate.unwrap_or_else(|| Tensor::ones([1], &first.device)));
+    let grad_scale = contiguous(grad_scale.unwrap_or_else(|| Tensor::ones([1], &first.device)));
     let teacher = teacher.into_iter();
     let teacher: Vec<GpuTensor> = teacher.map(|t| unshared(into_contiguous(t))).collect();
     let student: Vec<GpuTensor> = student.into_iter().map(into_contiguous).collect();
@@ -54,7 +54,7 @@ pub fn packed_ema(
     let scalars = [decay, 1.0 - decay].map(|scalar| (scalar as f32).to_bits());
     let packed = Packed {
         kernel,
-        shared: &gate,
+        shared: &grad_scale,
         head: &|_| scalars.to_vec(),
         most_tensors: most_pairs,
     };

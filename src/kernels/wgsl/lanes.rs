@@ -17,7 +17,7 @@ const GPU_WORKGROUP: u32 = 256;
 pub(super) const SOFTWARE_SUBGROUP: u32 = 8;
 
 /// lavapipe leaves any loop after this many rounds, without a word (LP_MAX_TGSI_LOOP_ITERATIONS in Mesa's gallivm).
-pub(super) const MOST_ROUNDS: usize = 65_535;
+pub(super) const MAX_ROUNDS: usize = 65_535;
 
 /// Whether the device is a program on the CPU.
 pub(super) fn is_software(client: &Client) -> bool {
@@ -86,12 +86,12 @@ pub(super) fn reducing_workgroup(client: &Client, length: usize) -> u32 {
 }
 
 fn lanes_for(length: usize, mut lanes: u32) -> u32 {
-    while length.div_ceil(lanes as usize) > MOST_ROUNDS && lanes < GPU_WORKGROUP {
+    while length.div_ceil(lanes as usize) > MAX_ROUNDS && lanes < GPU_WORKGROUP {
         lanes *= 2;
     }
     let rounds = length.div_ceil(lanes as usize);
     assert!(
-        rounds <= MOST_ROUNDS,
+        rounds <= MAX_ROUNDS,
         "a row of {length} entries is too long for one workgroup"
     );
     lanes

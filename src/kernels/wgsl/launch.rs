@@ -156,7 +156,7 @@ fn is_checked() -> bool {
 }
 
 /// Most tensors that a kernel binds whatever the device: with the info, WebGPU's least number of storage buffers.
-pub(super) const MOST_TENSORS: u32 = 7;
+pub(super) const MAX_TENSORS: u32 = 7;
 
 /// Tensors that a kernel can bind on the device, beside its info: cubecl's number is one less than the adapter's.
 pub(super) fn bindings(client: &Client) -> u32 {
@@ -169,14 +169,14 @@ pub(super) fn check_bindings(client: &Client) -> Result<()> {
 }
 
 fn check_max_bindings(bindings: u32) -> Result<()> {
-    if bindings >= MOST_TENSORS {
+    if bindings >= MAX_TENSORS {
         return Ok(());
     }
     Err(Error::Device(format!(
         "this adapter lets a kernel use {} storage buffers, these need {}: IBOT_KERNELS=reference does without this \
          crate's kernels, --backend flex without the GPU",
         bindings + 1,
-        MOST_TENSORS + 1,
+        MAX_TENSORS + 1,
     )))
 }
 
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn few_storage_buffers_are_refused_with_the_way_out() {
-        assert!(check_max_bindings(MOST_TENSORS).is_ok());
+        assert!(check_max_bindings(MAX_TENSORS).is_ok());
         let refusal = check_max_bindings(3).unwrap_err().to_string();
         assert!(refusal.contains("4 storage buffers") && refusal.contains("--backend flex"));
     }

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use super::super::{Gpu, LayerNormGradients, LayerNormInput, layer_norm as tensor_layer_norm};
 use super::Chunk;
-use super::lanes::{MOST_ROUNDS, SOFTWARE_SUBGROUP, is_software, reducing_workgroup, workgroup};
+use super::lanes::{MAX_ROUNDS, SOFTWARE_SUBGROUP, is_software, reducing_workgroup, workgroup};
 use super::launch::{Client, GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
 
 /// Rows that one lane sums for the gradients by weight and bias: enough of them to hide the second pass, few enough
@@ -55,7 +55,7 @@ impl Team {
 
     fn for_rows(client: &Client, chunks: usize) -> Self {
         // a lane goes over its row three times
-        match is_software(client) && 3 * chunks <= MOST_ROUNDS {
+        match is_software(client) && 3 * chunks <= MAX_ROUNDS {
             true => Self::SOFTWARE,
             false => Self::of_rows(reducing_workgroup(client, 3 * chunks), chunks),
         }
@@ -156,7 +156,7 @@ pub(super) fn forward(input: LayerNormInput<Gpu>) -> Tensor<Gpu, 2> {
 pub(super) fn backward(input: LayerNormInput<Gpu>, d_y: Tensor<Gpu, 2>) -> LayerNormGradients<Gpu> {
     let shape @ [rows, width] = input.x.dims();
     // column_totals.wgsl loops over all slabs
-    if rows * width == 0 || rows.div_ceil(SLAB_ROWS) > MOST_ROUNDS {
+    if rows * width == 0 || rows.div_ceil(SLAB_ROWS) > MAX_ROUNDS {
         return tensor_layer_norm::backward(input, d_y);
     }
     let chunk = Chunk::for_length(width);

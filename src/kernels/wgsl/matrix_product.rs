@@ -6,11 +6,11 @@
 use burn::tensor::Tensor;
 
 use super::super::{
-    AffineBackwardInput, AffineGradients, AffineInput, Gpu, IbotBackend, Layout, LinearInput,
+    Gpu, IbotBackend, Layout, LinearBackwardInput, LinearGradients, LinearInput, LinearLayerInput,
     linear, product,
 };
 use super::launch::{GpuTensor, contiguous, empty, launch, tensor};
-use super::matrix_tiles::{After, BLOCK, MOST_TERMS, Variant, Way};
+use super::matrix_tiles::{After, BLOCK, MAX_TERMS, Variant, Way};
 
 /// `count` products of `[R, T]` and `[T, C]`, and how they lie.
 struct Product<'a> {
@@ -95,29 +95,29 @@ fn in_pieces(layout: Layout, left: Tensor<Gpu, 2>, right: Tensor<Gpu, 2>) -> Ten
     let right_axis = usize::from(layout == Layout::RightTransposed);
     let depth = left.dims()[left_axis];
     let piece = |start: usize| -> Tensor<Gpu, 2> {
-        let terms = MOST_TERMS.min(depth - start);
+        let terms = MAX_TERMS.min(depth - start);
         let left = left.clone().narrow(left_axis, start, terms);
         let right = right.clone().narrow(right_axis, start, terms);
         matrix_products(left.unsqueeze(), right.unsqueeze(), layout).squeeze_dim(0)
     };
-    let others = (MOST_TERMS..depth).step_by(MOST_TERMS);
+    let others = (MAX_TERMS..depth).step_by(MAX_TERMS);
     others.fold(piece(0), |sum, start| sum + piece(start))
 }
 
-/// See [`super::super::IbotBackend::affine`].
-pub(super) fn affine(input: AffineInput<Gpu>) -> Tensor<Gpu, 2> {
+/// See [`super::super::IbotBackend::linear_rows`].
+pub(super) fn linear(input: LinearInput<Gpu>) -> Tensor<Gpu, 2> {
     affine_then(input, false)
 }
 
 /// `x weight + bias`, through GELU where that is asked for, `+ residual`.
-fn affine_then(mut input: AffineInput<Gpu>, gelu: bool) -> Tensor<Gpu, 2> {
+fn affine_then(mut input: LinearInput<Gpu>, gelu: bool) -> Tensor<Gpu, 2> {
     let [rows, depth] = input.x.dims();
     let [_, columns] = input.weight.dims();
-    if rows * depth * columns == 0 || depth > MOST_TERMS {
+    if rows * depth * columns == 0 || depth > MAX_TERMS {
         let residual = input.residual.take();
-        let mut y = match depth > MOST_TERMS {
+        let mut y = match depth > MAX_TERMS {
             true => in_pieces(Layout::Plain, input.x, input.weight),
-            false => linear::affine(AffineInput {
+            false => linear::linear(LinearInput {
                 bias: None,
                 ..input.clone()
             }),
@@ -142,14 +142,14 @@ fn affine_then(mut input: AffineInput<Gpu>, gelu: bool) -> Tensor<Gpu, 2> {
 }
 
 /// See [`super::super::IbotBackend::mlp`]; GELU is part of the first product.
-pub(super) fn mlp(first: LinearInput<Gpu>, second: LinearInput<Gpu>) -> Tensor<Gpu, 2> {
-    let first = AffineInput {
-        x: first.before.apply(first.x),
+pub(super) fn mlp(first: LinearLayerInput<Gpu>, second: LinearLayerInput<Gpu>) -> Tensor<Gpu, 2> {
+    let first = LinearInput {
+        x: first.prologue.apply(first.x),
         weight: first.weight,
         bias: first.bias,
         residual: first.residual,
     };
-    affine(AffineInput {
+    linear(LinearInput {
         x: affine_then(first, true),
         weight: second.weight,
         bias: second.bias,
@@ -157,16 +157,16 @@ pub(super) fn mlp(first: LinearInput<Gpu>, second: LinearInput<Gpu>) -> Tensor<G
     })
 }
 
-/// See [`super::super::IbotBackend::affine_backward`].
-pub(super) fn affine_backward(input: AffineBackwardInput<Gpu>) -> AffineGradients<Gpu> {
+/// See [`super::super::IbotBackend::linear_rows_backward`].
+pub(super) fn linear_backward(input: LinearBackwardInput<Gpu>) -> LinearGradients<Gpu> {
     let [rows, inputs] = input.x.dims();
     let [_, outputs] = input.weight.dims();
     if rows * inputs * outputs == 0 {
-        return linear::affine_backward(input);
+        return linear::linear_backward(input);
     }
     let d_y = contiguous(input.d_y);
     let d_x = input.wants_x.then(|| {
-        if outputs > MOST_TERMS {
+        if outputs > MAX_TERMS {
             return in_pieces(Layout::RightTransposed, tensor(d_y.clone()), input.weight);
         }
         let weight = contiguous(input.weight);
@@ -174,10 +174,10 @@ pub(super) fn affine_backward(input: AffineBackwardInput<Gpu>) -> AffineGradient
         let product = Product::of(Layout::RightTransposed, sizes, &d_y, &weight);
         tensor(product.run().0)
     });
-    if !input.wants_weight || rows > MOST_TERMS {
+    if !input.wants_weight || rows > MAX_TERMS {
         let d_y: Tensor<Gpu, 2> = tensor(d_y);
         let weight = || in_pieces(Layout::LeftTransposed, input.x, d_y.clone());
-        return AffineGradients {
+        return LinearGradients {
             d_x,
             d_weight: input.wants_weight.then(weight),
             d_bias: input.wants_bias.then(|| Gpu::column_sums(d_y)),
@@ -190,7 +190,7 @@ pub(super) fn affine_backward(input: AffineBackwardInput<Gpu>) -> AffineGradient
         ..Product::of(Layout::LeftTransposed, sizes, &x, &d_y)
     };
     let (d_weight, d_bias) = product.run();
-    AffineGradients {
+    LinearGradients {
         d_x,
         d_weight: Some(tensor(d_weight)),
         d_bias: d_bias.map(tensor),

@@ -13,7 +13,7 @@ pub(super) const BLOCK: usize = 4;
 
 /// Terms of a sum in one launch, at most: a kernel's loops together must stay below the 65 535 rounds after which lavapipe
 /// leaves them: one round for 4 terms (direct), or 6 for 16, an end of the inner loop among them (tiled).
-pub(super) const MOST_TERMS: usize = 160_000;
+pub(super) const MAX_TERMS: usize = 160_000;
 
 /// Terms of a round in the inner loop of a tile.
 const UNROLLED: usize = 4;

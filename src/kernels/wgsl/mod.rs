@@ -2,7 +2,7 @@
 //!
 //! - `template`: fills the shaders; `launch`: a filled shader as a kernel on the device; `observed`: which ones ran
 //! - `chunk`, `target_potentials`, `cross_entropy`, `attention`, `layer_norm`, `gelu`, `matrix_product`, `ema`, `adamw`,
-//!   `sum_of_squares`, `step_scale`, `copy`: one module a folder or file of `shaders/`; `attention_lanes` and
+//!   `sum_of_squares`, `grad_scale`, `copy`: one module a folder or file of `shaders/`; `attention_lanes` and
 //!   `attention_tiles`: the two kinds of kernels that attention chooses from
 //! - `pack`: operations on many tensors, dealt out to few dispatches
 //!
@@ -18,6 +18,7 @@ mod copy;
 mod cross_entropy;
 mod ema;
 mod gelu;
+mod grad_scale;
 mod lanes;
 mod launch;
 mod layer_norm;
@@ -26,7 +27,6 @@ mod matrix_tiles;
 mod observed;
 mod pack;
 mod rows;
-mod step_scale;
 mod sum_of_squares;
 mod target_potentials;
 mod template;
@@ -48,13 +48,13 @@ use crate::error::Result;
 
 use super::choice::KernelChoice;
 use super::{
-    AdamWInput, AdamWState, AffineBackwardInput, AffineGradients, AffineInput, AttentionInput,
-    AttentionOutput, CrossEntropyInput, CrossEntropyOutput, Gpu, IbotBackend, LayerNormGradients,
-    LayerNormInput, Layout, LinearInput, RowPlaces, StepScale, StepScaleInput, TargetPotentials,
-    adamw as tensor_adamw, attention as tensor_attention, cross_entropy as tensor_cross_entropy,
-    ema as tensor_ema, gelu as tensor_gelu, layer_norm as tensor_layer_norm,
-    linear as tensor_linear, product as tensor_product, step_scale as tensor_step_scale,
-    target_potentials as tensor_potentials,
+    AdamWInput, AdamWState, AttentionInput, AttentionOutput, CrossEntropyInput, CrossEntropyOutput,
+    Gpu, GradScale, GradScaleInput, IbotBackend, LayerNormGradients, LayerNormInput, Layout,
+    LinearBackwardInput, LinearGradients, LinearInput, LinearLayerInput, RowPlaces,
+    TargetPotentials, adamw as tensor_adamw, attention as tensor_attention,
+    cross_entropy as tensor_cross_entropy, ema as tensor_ema, gelu as tensor_gelu,
+    grad_scale as tensor_grad_scale, layer_norm as tensor_layer_norm, linear as tensor_linear,
+    product as tensor_product, target_potentials as tensor_potentials,
 };
 use chunk::Chunk;
 use lanes::is_software;
@@ -107,8 +107,8 @@ impl Walk {
 /// Every kernel that can reach a device with these workgroups, tensors a dispatch and teacher views: for tests that
 /// validate each of them.
 pub fn all_kernels(workgroups: &[u32], tensors: &[usize], teacher_views: &[usize]) -> Vec<Kernel> {
-    let mut all: Vec<Kernel> = (1..=step_scale::MOST_SCALARS)
-        .map(step_scale::kernel)
+    let mut all: Vec<Kernel> = (1..=grad_scale::MAX_SCALARS)
+        .map(grad_scale::kernel)
         .collect();
     for chunk in Chunk::ALL {
         for walk in Walk::ALL {
@@ -174,7 +174,7 @@ impl IbotBackend for Gpu {
     }
 
     fn sinkhorn_potentials(
-        teacher_logits: &[Tensor<Self, 2>],
+        teacher_logits: Tensor<Self, 2>,
         temperature: f64,
         iterations: usize,
     ) -> TargetPotentials<Self> {
@@ -204,7 +204,7 @@ impl IbotBackend for Gpu {
     }
 
     fn centered_potentials(
-        teacher_logits: &[Tensor<Self, 2>],
+        teacher_logits: Tensor<Self, 2>,
         center: Option<Tensor<Self, 1>>,
         temperature: f64,
     ) -> TargetPotentials<Self> {
@@ -267,21 +267,21 @@ impl IbotBackend for Gpu {
         }
     }
 
-    fn affine(input: AffineInput<Self>) -> Tensor<Self, 2> {
+    fn linear_rows(input: LinearInput<Self>) -> Tensor<Self, 2> {
         match KernelChoice::active() {
-            KernelChoice::Wgsl => matrix_product::affine(input),
-            KernelChoice::Reference => tensor_linear::affine(input),
+            KernelChoice::Wgsl => matrix_product::linear(input),
+            KernelChoice::Reference => tensor_linear::linear(input),
         }
     }
 
-    fn affine_backward(input: AffineBackwardInput<Self>) -> AffineGradients<Self> {
+    fn linear_rows_backward(input: LinearBackwardInput<Self>) -> LinearGradients<Self> {
         match KernelChoice::active() {
-            KernelChoice::Wgsl => matrix_product::affine_backward(input),
-            KernelChoice::Reference => tensor_linear::affine_backward(input),
+            KernelChoice::Wgsl => matrix_product::linear_backward(input),
+            KernelChoice::Reference => tensor_linear::linear_backward(input),
         }
     }
 
-    fn mlp(first: LinearInput<Self>, second: LinearInput<Self>) -> Tensor<Self, 2> {
+    fn mlp(first: LinearLayerInput<Self>, second: LinearLayerInput<Self>) -> Tensor<Self, 2> {
         match KernelChoice::active() {
             KernelChoice::Wgsl => matrix_product::mlp(first, second),
             KernelChoice::Reference => tensor_linear::mlp(first, second),
@@ -330,11 +330,13 @@ impl IbotBackend for Gpu {
     fn packed_attention_backward(
         input: AttentionInput<Self>,
         output: AttentionOutput<Self>,
-        d_mixed: Tensor<Self, 2>,
+        d_context: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
         match KernelChoice::active() {
-            KernelChoice::Wgsl => AttentionPath::of_device(&input).backward(input, output, d_mixed),
-            KernelChoice::Reference => tensor_attention::backward(input, output, d_mixed),
+            KernelChoice::Wgsl => {
+                AttentionPath::of_device(&input).backward(input, output, d_context)
+            }
+            KernelChoice::Reference => tensor_attention::backward(input, output, d_context),
         }
     }
 
@@ -342,11 +344,13 @@ impl IbotBackend for Gpu {
         teacher: Vec<FloatTensor<Self>>,
         student: Vec<FloatTensor<Self>>,
         decay: f64,
-        gate: Option<Tensor<Self, 1>>,
+        grad_scale: Option<Tensor<Self, 1>>,
     ) -> Vec<FloatTensor<Self>> {
         match KernelChoice::active() {
-            KernelChoice::Wgsl => ema::ema(teacher, student, decay, gate),
-            KernelChoice::Reference => tensor_ema::reference::<Self>(teacher, student, decay, gate),
+            KernelChoice::Wgsl => ema::ema(teacher, student, decay, grad_scale),
+            KernelChoice::Reference => {
+                tensor_ema::reference::<Self>(teacher, student, decay, grad_scale)
+            }
         }
     }
 
@@ -364,10 +368,10 @@ impl IbotBackend for Gpu {
         }
     }
 
-    fn step_scale(input: StepScaleInput<Self>) -> StepScale<Self> {
+    fn grad_scale(input: GradScaleInput<Self>) -> GradScale<Self> {
         match KernelChoice::active() {
-            KernelChoice::Wgsl => step_scale::step_scale(input),
-            KernelChoice::Reference => tensor_step_scale::reference(input),
+            KernelChoice::Wgsl => grad_scale::grad_scale(input),
+            KernelChoice::Reference => tensor_grad_scale::reference(input),
         }
     }
 }

@@ -40,7 +40,7 @@ const SOFTWARE_TENSORS: usize = 4;
 
 /// Tensors of a dispatch on any device. Desktop drivers allow a million bindings; a shader of as many cases would take
 /// long to compile.
-const MOST_TENSORS: usize = 16;
+const MAX_TENSORS: usize = 16;
 
 /// Tensors of a dispatch that suit the device, with so many buffers a tensor and one for all.
 pub(super) fn tensors_per_dispatch(client: &Client, buffers: usize) -> usize {
@@ -58,7 +58,7 @@ fn tensors_that_fit(client: &Client, buffers: usize) -> usize {
 /// Of so many bindings beside the info, one is the buffer for all tensors, and one is left to naga, which on Metal binds a
 /// buffer with the sizes of all others.
 fn tensors_within(bindings: u32, buffers: usize) -> usize {
-    (bindings.saturating_sub(2) as usize / buffers).clamp(1, MOST_TENSORS)
+    (bindings.saturating_sub(2) as usize / buffers).clamp(1, MAX_TENSORS)
 }
 
 /// An operation on many tensors.
@@ -157,6 +157,6 @@ mod tests {
             assert!(bound(31, buffers) < 31);
         }
         assert_eq!(tensors_within(30, 4), 7);
-        assert_eq!(tensors_within(1_000_000, 4), MOST_TENSORS);
+        assert_eq!(tensors_within(1_000_000, 4), MAX_TENSORS);
     }
 }

@@ -2,16 +2,14 @@
 
 use burn::tensor::Tensor;
 
-use super::super::target_potentials::shape_of_parts;
 use super::super::{Gpu, TargetPotentials};
 use super::Chunk;
 use super::lanes::{reducing_workgroup, workgroup};
 use super::launch::{Client, GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
 
 /// Rows that one lane folds into a prototype's normalizer: enough of them to hide the second pass over the partial
-/// results, few enough that a GPU is busy. Fixed, so that the same logits give the same bits in any number of parts
-/// whose rows are a multiple of it.
-pub(crate) const SLAB_ROWS: usize = 128;
+/// results, few enough that a GPU is busy.
+const SLAB_ROWS: usize = 128;
 /// Lanes of a workgroup of columns.wgsl, which shares nothing among them: small ones spread over more of a GPU.
 const COLUMN_WORKGROUP: u32 = 64;
 
@@ -49,11 +47,12 @@ pub(super) fn kernels(workgroup: u32, chunk: Chunk) -> Vec<Kernel> {
     make.map(|make| make(workgroup, chunk)).into()
 }
 
-/// Logits in parts, and the vectors that grow out of them.
+/// Logits, and the vectors that grow out of them.
 struct Work {
     client: Client,
-    parts: Vec<GpuTensor>,
+    logits: GpuTensor,
     chunk: Chunk,
+    rows: usize,
     prototypes: usize,
     inverse_temperature: f32,
     of_prototypes: GpuTensor,
@@ -61,13 +60,14 @@ struct Work {
 }
 
 impl Work {
-    fn new(parts: &[Tensor<Gpu, 2>], start: &TargetPotentials<Gpu>) -> Self {
-        let parts: Vec<GpuTensor> = parts.iter().cloned().map(contiguous).collect();
-        let [prototypes, _] = start.of_prototypes.dims();
+    fn new(logits: Tensor<Gpu, 2>, start: &TargetPotentials<Gpu>) -> Self {
+        let [rows, prototypes] = logits.dims();
+        let logits = contiguous(logits);
         Self {
-            client: parts[0].client.clone(),
-            parts,
+            client: logits.client.clone(),
+            logits,
             chunk: Chunk::for_length(prototypes),
+            rows,
             prototypes,
             inverse_temperature: (1.0 / start.temperature) as f32,
             of_prototypes: contiguous(start.of_prototypes.clone()),
@@ -75,44 +75,30 @@ impl Work {
         }
     }
 
-    fn rows_of(part: &GpuTensor) -> usize {
-        part.meta.shape()[0]
-    }
-
     /// Each prototype's normalizer, from the rows' ones; into new vectors.
     fn normalize_prototypes(&mut self) {
-        let slabs_of = |part: &GpuTensor| Self::rows_of(part).div_ceil(SLAB_ROWS);
-        let slabs: usize = self.parts.iter().map(slabs_of).sum();
+        let slabs = self.rows.div_ceil(SLAB_ROWS);
         let chunks = self.chunk.count(self.prototypes);
         let lanes = workgroup(&self.client);
-        let partial_max = empty(&self.parts[0], [slabs, self.prototypes]);
-        let partial_sum = empty(&self.parts[0], [slabs, self.prototypes]);
+        let partial_max = empty(&self.logits, [slabs, self.prototypes]);
+        let partial_sum = empty(&self.logits, [slabs, self.prototypes]);
         let columns = columns_kernel(lanes, self.chunk);
         let spans = chunks.div_ceil(2 * columns.workgroup() as usize);
-        let (mut first_slab, mut first_row) = (0, 0);
-        for part in &self.parts {
-            let info = [
-                Self::rows_of(part) as u32,
+        launch(
+            &self.client,
+            columns,
+            spans * slabs,
+            &[&self.logits, &self.of_rows, &partial_max, &partial_sum],
+            &[
+                self.rows as u32,
                 chunks as u32,
                 spans as u32,
-                first_slab as u32,
                 SLAB_ROWS as u32,
                 self.inverse_temperature.to_bits(),
-                slabs_of(part) as u32,
-                first_row as u32,
-            ];
-            let tensors = [part, &self.of_rows, &partial_max, &partial_sum];
-            launch(
-                &self.client,
-                columns.clone(),
-                spans * slabs_of(part),
-                &tensors,
-                &info,
-            );
-            first_slab += slabs_of(part);
-            first_row += Self::rows_of(part);
-        }
-        self.of_prototypes = empty(&self.parts[0], [self.prototypes, 2]);
+                slabs as u32,
+            ],
+        );
+        self.of_prototypes = empty(&self.logits, [self.prototypes, 2]);
         launch(
             &self.client,
             column_totals_kernel(lanes, self.chunk),
@@ -128,27 +114,20 @@ impl Work {
 
     /// Each row's normalizer, from the prototypes' ones; into new vectors.
     fn normalize_rows(&mut self) {
-        let rows = self.parts.iter().map(Self::rows_of).sum();
-        self.of_rows = empty(&self.parts[0], [rows, 2]);
         let chunks = self.chunk.count(self.prototypes);
         let lanes = reducing_workgroup(&self.client, chunks);
-        let mut first_row = 0;
-        for part in &self.parts {
-            let rows = Self::rows_of(part);
-            launch(
-                &self.client,
-                rows_kernel(lanes, self.chunk),
-                rows,
-                &[part, &self.of_prototypes, &self.of_rows],
-                &[
-                    rows as u32,
-                    chunks as u32,
-                    first_row as u32,
-                    self.inverse_temperature.to_bits(),
-                ],
-            );
-            first_row += rows;
-        }
+        self.of_rows = empty(&self.logits, [self.rows, 2]);
+        launch(
+            &self.client,
+            rows_kernel(lanes, self.chunk),
+            self.rows,
+            &[&self.logits, &self.of_prototypes, &self.of_rows],
+            &[
+                self.rows as u32,
+                chunks as u32,
+                self.inverse_temperature.to_bits(),
+            ],
+        );
     }
 
     fn finish(self, temperature: f64) -> TargetPotentials<Gpu> {
@@ -162,16 +141,15 @@ impl Work {
 
 /// See [`super::super::IbotBackend::sinkhorn_potentials`].
 pub(super) fn sinkhorn(
-    parts: &[Tensor<Gpu, 2>],
+    logits: Tensor<Gpu, 2>,
     temperature: f64,
     iterations: usize,
 ) -> TargetPotentials<Gpu> {
-    let shape = shape_of_parts(parts);
-    let start = TargetPotentials::neutral(shape, temperature, &parts[0].device());
-    if shape[0] == 0 {
+    let start = TargetPotentials::neutral(logits.dims(), temperature, &logits.device());
+    if logits.dims()[0] == 0 {
         return start;
     }
-    let mut work = Work::new(parts, &start);
+    let mut work = Work::new(logits, &start);
     drop(start);
     for _ in 0..iterations {
         work.normalize_prototypes();
@@ -182,17 +160,17 @@ pub(super) fn sinkhorn(
 
 /// See [`super::super::IbotBackend::sinkhorn_iteration`].
 pub(super) fn sinkhorn_iteration(
-    part: Tensor<Gpu, 2>,
+    logits: Tensor<Gpu, 2>,
     of_rows: Tensor<Gpu, 2>,
     temperature: f64,
 ) -> TargetPotentials<Gpu> {
-    let shape = part.dims();
+    let shape = logits.dims();
     let start = TargetPotentials {
         of_rows,
-        ..TargetPotentials::neutral(shape, temperature, &part.device())
+        ..TargetPotentials::neutral(shape, temperature, &logits.device())
     };
     start.check(shape);
-    let mut work = Work::new(&[part], &start);
+    let mut work = Work::new(logits, &start);
     drop(start);
     work.normalize_prototypes();
     work.normalize_rows();
@@ -201,16 +179,16 @@ pub(super) fn sinkhorn_iteration(
 
 /// See [`super::super::IbotBackend::centered_potentials`].
 pub(super) fn centered(
-    parts: &[Tensor<Gpu, 2>],
+    logits: Tensor<Gpu, 2>,
     center: Option<Tensor<Gpu, 1>>,
     temperature: f64,
 ) -> TargetPotentials<Gpu> {
-    let shape = shape_of_parts(parts);
-    let start = TargetPotentials::of_center(shape, center, temperature, &parts[0].device());
-    if shape[0] == 0 {
+    let device = logits.device();
+    let start = TargetPotentials::of_center(logits.dims(), center, temperature, &device);
+    if logits.dims()[0] == 0 {
         return start;
     }
-    let mut work = Work::new(parts, &start);
+    let mut work = Work::new(logits, &start);
     work.normalize_rows();
     work.finish(temperature)
 }

@@ -6,8 +6,8 @@ use super::super::cards::Origin;
 use super::super::evaluation::Evaluator;
 use super::super::patches::patch_picture;
 use super::super::state::backbones_of;
-use super::super::{Observer, Trainer, When};
-use super::Training;
+use super::super::{Observer, When};
+use super::TrainLoop;
 use crate::backbone::TrainBackbone;
 use crate::checkpoint::{FORMAT, Manifest};
 use crate::error::{Error, Result};
@@ -20,13 +20,9 @@ pub(in super::super) struct DueEvaluation {
     pub with_knn: bool,
 }
 
-impl Training<'_> {
+impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     /// Writes and evaluates what is due after a step: first what a crash amid the evaluation would lose.
-    pub(super) fn keep<B: TrainBackend, M: TrainBackbone<B>>(
-        &mut self,
-        trainer: &Trainer<B, M>,
-        observer: &mut dyn Observer,
-    ) -> Result<()> {
+    pub(super) fn keep(&mut self, observer: &mut dyn Observer) -> Result<()> {
         observer.between_steps(self.step);
         let stopped = self.run.stop.load(Ordering::Relaxed);
         let is_last = self.step == self.schedule.steps;
@@ -35,19 +31,19 @@ impl Training<'_> {
         let asks_knn = self.has_val() && due.as_ref().is_some_and(|due| due.with_knn);
         self.knn = None;
         if stopped || is_last || asks_knn || self.due.is_due(self.step) {
-            self.checkpoint(trainer)?;
+            self.checkpoint()?;
             observer.checkpoint(self.step);
         } else if ends_epoch {
-            self.export(trainer)?;
+            self.export()?;
         }
         if stopped && !is_last {
             return Err(self.interrupted());
         }
         if observer.wants_patches(ends_epoch) {
-            self.show_patches(trainer, observer)?;
+            self.show_patches(observer)?;
         }
         match due {
-            Some(due) => self.evaluate(trainer, &due, observer),
+            Some(due) => self.evaluate(&due, observer),
             None => Ok(()),
         }
     }
@@ -84,13 +80,10 @@ impl Training<'_> {
 
     /// Reads everything, and writes it once the device has proved that it was sound to the end of the read: what a
     /// failed device gives becomes no checkpoint.
-    pub(super) fn checkpoint<B: TrainBackend, M: TrainBackbone<B>>(
-        &mut self,
-        trainer: &Trainer<B, M>,
-    ) -> Result<()> {
-        let read = || trainer.tensors();
-        let tensors = self.run.guard.read::<B, _>(trainer.device(), read)?;
-        let cards = self.cards(trainer)?;
+    pub(super) fn checkpoint(&mut self) -> Result<()> {
+        let read = || self.trainer.tensors();
+        let tensors = self.run.guard.read::<B, _>(self.trainer.device(), read)?;
+        let cards = self.cards()?;
         let per_epoch = self.schedule.steps_per_epoch;
         let manifest = Manifest {
             format: FORMAT,
@@ -114,37 +107,27 @@ impl Training<'_> {
     }
 
     /// Writes both backbones.
-    fn export<B: TrainBackend, M: TrainBackbone<B>>(
-        &mut self,
-        trainer: &Trainer<B, M>,
-    ) -> Result<()> {
-        let read = || backbones_of(&trainer.method);
-        let backbones = self.run.guard.read::<B, _>(trainer.device(), read)?;
-        let cards = self.cards(trainer)?;
+    fn export(&mut self) -> Result<()> {
+        let read = || backbones_of(&self.trainer.method);
+        let backbones = self.run.guard.read::<B, _>(self.trainer.device(), read)?;
+        let cards = self.cards()?;
         self.folder
             .export(backbones, cards)
             .map_err(|error| self.unwritten(error))
     }
 
-    fn cards<B: TrainBackend, M: TrainBackbone<B>>(
-        &self,
-        trainer: &Trainer<B, M>,
-    ) -> Result<[ModelCard; 2]> {
+    fn cards(&self) -> Result<[ModelCard; 2]> {
         let origin = Origin {
             config: &self.config,
             data: Some(&self.pictures.card),
             step: self.step,
         };
-        origin.cards(&trainer.method, &self.run.guard, trainer.device())
+        origin.cards(&self.trainer.method, &self.run.guard, self.trainer.device())
     }
 
-    fn show_patches<B: TrainBackend, M: TrainBackbone<B>>(
-        &self,
-        trainer: &Trainer<B, M>,
-        observer: &mut dyn Observer,
-    ) -> Result<()> {
-        let (guard, device) = (&self.run.guard, trainer.device());
-        let teacher = &trainer.method.teacher.backbone;
+    fn show_patches(&self, observer: &mut dyn Observer) -> Result<()> {
+        let (guard, device) = (&self.run.guard, self.trainer.device());
+        let teacher = &self.trainer.method.teacher.backbone;
         let (pictures, augment) = (&self.pictures.train, &self.config.augment);
         let shown = patch_picture::<B::InnerBackend, _>(teacher, pictures, augment, guard, device)?;
         shown
@@ -157,26 +140,21 @@ impl Training<'_> {
     ///
     /// # Errors
     /// [`Error::Interrupted`] where the run was stopped meanwhile.
-    pub fn evaluate<B: TrainBackend, M: TrainBackbone<B>>(
-        &mut self,
-        trainer: &Trainer<B, M>,
-        due: &DueEvaluation,
-        observer: &mut dyn Observer,
-    ) -> Result<()> {
+    pub fn evaluate(&mut self, due: &DueEvaluation, observer: &mut dyn Observer) -> Result<()> {
         let evaluator = Evaluator {
             config: &self.config,
             pictures: &self.pictures,
             guard: &self.run.guard,
             stop: self.run.stop,
         };
-        let teacher = &trainer.method.teacher.backbone;
+        let teacher = &self.trainer.method.teacher.backbone;
         // neither needs the other's memory, whose pieces have other sizes
         self.run.guard.free_unused();
         let evaluation = evaluator.evaluate::<B::InnerBackend, _>(
             teacher,
             self.step,
             due.with_knn,
-            trainer.device(),
+            self.trainer.device(),
         );
         let evaluation = match evaluation {
             Err(Error::Stopped) => return Err(self.interrupted()),

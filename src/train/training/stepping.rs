@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::super::health::Health;
-use super::super::{Rates, StepInput, StepMetrics, Trainer};
-use super::Training;
+use super::super::{Rates, StepInput, StepMetrics};
+use super::TrainLoop;
 use crate::backbone::TrainBackbone;
 use crate::error::Result;
 use crate::kernels::TrainBackend;
@@ -13,28 +13,25 @@ use crate::kernels::TrainBackend;
 /// What a step was made of.
 type Made<B> = (StepInput<B>, Rates);
 
-impl Training<'_> {
+impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     /// One batch and one step; then, where it is time to read, the metrics of the steps since the last reading, as far as
-    /// they were sound. The trainer comes back whatever happens, as it was after the last sound step.
-    pub(super) fn one_step<B: TrainBackend, M: TrainBackbone<B>>(
-        &mut self,
-        trainer: Trainer<B, M>,
-    ) -> (Trainer<B, M>, Vec<StepMetrics>, Result<()>) {
+    /// they were sound. Whatever happens, the trainer is as it was after the last sound step.
+    pub(super) fn one_step(&mut self) -> (Vec<StepMetrics>, Result<()>) {
         let started = Instant::now();
         let before = self.step - self.interval.steps();
-        let (mut trainer, made) = self.make_step(trainer);
+        let made = self.make_step();
         if made.is_ok() && !self.reads_now() {
             self.interval.took(started.elapsed());
-            return (trainer, Vec::new(), Ok(()));
+            return (Vec::new(), Ok(()));
         }
-        let (losses, sound) = trainer.read_losses();
+        let (losses, sound) = self.trainer.read_losses();
         self.step = before + losses.len();
         if !losses.is_empty() {
             self.knn = None; // that of an earlier step
         }
         let looked = sound
             .and(made)
-            .and_then(|(input, rates)| self.look(&trainer, &input, &rates));
+            .and_then(|(input, rates)| self.look(&input, &rates));
         self.interval.took(started.elapsed());
         let batch_size = self.config.batch_size;
         let mut read = self.interval.end(&losses, batch_size, &self.run.guard);
@@ -49,33 +46,25 @@ impl Training<'_> {
             }
             metrics.health = Some(health);
         }
-        (trainer, read, sound)
+        (read, sound)
     }
 
     /// One batch and one step, whose losses nobody has read; gives what it was made of.
-    fn make_step<B: TrainBackend, M: TrainBackbone<B>>(
-        &mut self,
-        trainer: Trainer<B, M>,
-    ) -> (Trainer<B, M>, Result<Made<B>>) {
+    fn make_step(&mut self) -> Result<Made<B>> {
         let started = Instant::now();
-        let batch = match self.loader.next_batch_until(self.run.stop) {
-            Ok(batch) => batch,
-            Err(error) => return (trainer, Err(error)),
-        };
+        let batch = self.loader.next_batch_until(self.run.stop)?;
         let data_wait_s = started.elapsed().as_secs_f64();
         log::debug!("step {} begins", self.step + 1);
         let weight_decay = self.config.optimizer.weight_decay;
         let method = &self.config.method;
         let mut rates = self.schedule.rates(method, weight_decay, self.step);
         rates.learning_rate *= self.learning_rate_factor;
-        let device = trainer.device().clone();
+        let device = self.trainer.device().clone();
         let input = StepInput::<B>::upload(batch, &self.config.augment, &device);
-        let (trainer, made) = trainer.advance(&input, &rates);
-        if made.is_ok() {
-            self.step += 1;
-            self.interval.add(self.step, rates, data_wait_s);
-        }
-        (trainer, made.map(|()| (input, rates)))
+        self.trainer.advance(&input, &rates)?;
+        self.step += 1;
+        self.interval.add(self.step, rates, data_wait_s);
+        Ok((input, rates))
     }
 
     /// Whether metrics are read after this step: at the end of their interval, and before anything that is written or
@@ -96,16 +85,11 @@ impl Training<'_> {
     }
 
     /// The run's health, at the steps that are looked at.
-    fn look<B: TrainBackend, M: TrainBackbone<B>>(
-        &self,
-        trainer: &Trainer<B, M>,
-        input: &StepInput<B>,
-        rates: &Rates,
-    ) -> Result<Option<Health>> {
+    fn look(&self, input: &StepInput<B>, rates: &Rates) -> Result<Option<Health>> {
         if !self.is_looked_at() {
             return Ok(None);
         }
-        let probe = trainer.probe(input, rates)?;
-        Health::read(probe, &self.run.guard, trainer.device()).map(Some)
+        let probe = self.trainer.probe(input, rates)?;
+        Health::read(probe, &self.run.guard, self.trainer.device()).map(Some)
     }
 }

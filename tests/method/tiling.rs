@@ -1,4 +1,4 @@
-//! Logits that are never stored.
+//! Logits that come in tiles.
 
 use burn::tensor::backend::AutodiffBackend;
 use burn_autodiff::Autodiff;
@@ -60,12 +60,12 @@ pub fn probes_do_not_see_tiles<B: TrainBackend>(device: &B::Device) {
         method.tile_entries = tile_entries;
         let random = Random::new(0, 0, 0, Stream::DropPath(0));
         let input = IbotInput::<B> {
-            global_views: &views,
-            local_views: &[],
-            masks: &masks,
+            global_views: views.clone(),
+            local_views: Vec::new(),
+            masks: masks.clone(),
             temperature_cls: 0.04,
             temperature_patch: 0.05,
-            of_images: vec![random; 8],
+            drop_path_rngs: vec![random; 8],
         };
         let found = method.probe(&input).unwrap();
         let patch = found.patch.unwrap();
@@ -106,7 +106,7 @@ pub fn many_prototypes_in_little_memory(
         let grads = Gradients::of(&output.loss).by_name(&method.student);
         let gradient = &grads["network.patch_head.prototypes.weight"].values;
         assert!(gradient.iter().any(|x| *x != 0.0) && gradient.iter().all(|x| x.is_finite()));
-        assert!(values(output.loss_patch)[0] > 1.0);
+        assert!(values(output.terms.patch)[0] > 1.0);
     });
     println!("{} MiB at most in use", peak >> 20);
     assert!(peak < logits_bytes as u64 / 2, "{peak} bytes in use");

@@ -3,28 +3,29 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-/// What [`super::IbotBackend::step_scale`] takes.
+/// What [`super::IbotBackend::grad_scale`] takes.
 #[derive(Debug, Clone)]
-pub struct StepScaleInput<B: Backend> {
+pub struct GradScaleInput<B: Backend> {
     /// Losses, `[1]` each, and last the sum of the squares of all gradients.
     pub scalars: Vec<Tensor<B, 1>>,
-    /// Largest norm of all gradients together; a larger one is scaled down to it.
-    pub largest_norm: Option<f64>,
+    /// Largest norm of all gradients together; a larger one is scaled down to it (`torch.nn.utils.clip_grad_norm_`).
+    pub max_norm: Option<f64>,
     /// The scale of the step before, `[1]`; none for 1.
     pub before: Option<Tensor<B, 1>>,
 }
 
-/// What [`super::IbotBackend::step_scale`] gives.
+/// What [`super::IbotBackend::grad_scale`] gives.
 #[derive(Debug, Clone)]
-pub struct StepScale<B: Backend> {
+pub struct GradScale<B: Backend> {
     /// All scalars in a row.
     pub scalars: Tensor<B, 1>,
-    /// `[1]`, what all gradients are to be multiplied by. It is 0, and nothing may move, where a scalar is not finite or
-    /// the scale of the step before is 0: so after a step that went wrong none moves anything, until somebody looks.
-    pub scale: Tensor<B, 1>,
+    /// `[1]`, what all gradients are to be multiplied by: `grad_scale` and `found_inf` of torch's fused AdamW in one. It
+    /// is 0, and nothing may move, where a scalar is not finite or the scale of the step before is 0: so after a step that
+    /// went wrong none moves anything, until somebody looks.
+    pub grad_scale: Tensor<B, 1>,
 }
 
-pub(super) fn reference<B: Backend>(input: StepScaleInput<B>) -> StepScale<B> {
+pub(super) fn reference<B: Backend>(input: GradScaleInput<B>) -> GradScale<B> {
     let last = input.scalars.len() - 1;
     let scalars = Tensor::cat(input.scalars, 0);
     // on wgpu burn looks at bits here (cubecl's is_nan and is_inf), which holds where a compiler takes it that no float is
@@ -35,13 +36,13 @@ pub(super) fn reference<B: Backend>(input: StepScaleInput<B>) -> StepScale<B> {
         stays = stays.bool_or(before.equal_elem(0.0));
     }
     let norm = scalars.clone().narrow(0, last, 1).sqrt();
-    let scale = match input.largest_norm {
+    let scale = match input.max_norm {
         // 0 / 0 is no number, which clamping may or may not pass on
         Some(largest) => (norm.clamp_min(f32::MIN_POSITIVE).recip() * largest).clamp_max(1.0),
         None => Tensor::ones([1], &scalars.device()),
     };
-    StepScale {
-        scale: scale.mask_fill(stays, 0.0),
+    GradScale {
+        grad_scale: scale.mask_fill(stays, 0.0),
         scalars,
     }
 }

@@ -10,7 +10,7 @@ const SCALARS = {{ scalars }}u;
 const EXPONENT = 0x7f800000u;
 
 struct Info {
-    largest_norm: f32,
+    max_norm: f32,
     first: u32,
     /// Scalars of all launches.
     all: u32,
@@ -41,8 +41,8 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
         found = 1.0;
         if info.first + SCALARS == info.all {
             let norm = sqrt(bitcast<f32>(bits));
-            if norm > info.largest_norm {
-                found = info.largest_norm / norm;
+            if norm > info.max_norm {
+                found = info.max_norm / norm;
             }
         }
     }

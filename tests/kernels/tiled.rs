@@ -2,8 +2,8 @@
 
 use burn::tensor::Tensor;
 use ibot::kernels::{
-    CrossEntropyInput, IbotBackend, Pairing, StreamedInput, StreamedLogits, StreamedTargets,
-    TargetPotentials, TrainBackend,
+    CrossEntropyInput, IbotBackend, Logits, Pairing, TargetPotentials, TiledInput, TiledTargets,
+    TrainBackend,
 };
 use ibot::random::{Random, Stream};
 
@@ -41,17 +41,12 @@ impl Case {
         random.fill(count, |random| random.normal() * scale)
     }
 
-    fn logits<B: IbotBackend>(
-        &self,
-        seed: u64,
-        rows: usize,
-        device: &B::Device,
-    ) -> StreamedLogits<B> {
+    fn logits<B: IbotBackend>(&self, seed: u64, rows: usize, device: &B::Device) -> Logits<B> {
         let scale = 1.0 / (WIDTH as f64).sqrt();
-        let unit = self.draw(seed, rows * WIDTH, scale);
+        let bottleneck = self.draw(seed, rows * WIDTH, scale);
         let prototypes = self.draw(seed + 1, WIDTH * self.prototypes, self.scale);
-        StreamedLogits {
-            unit: loss_case::tensor(&unit, WIDTH, device),
+        Logits {
+            bottleneck: loss_case::tensor(&bottleneck, WIDTH, device),
             prototypes: loss_case::tensor(&prototypes, self.prototypes, device),
         }
     }
@@ -70,23 +65,23 @@ impl Case {
         )
     }
 
-    /// Both ways through: streamed, and stored.
+    /// Both ways through: tiled, and stored.
     fn run<B: TrainBackend>(&self, device: &B::Device) -> [Outcome; 2] {
         let [student_views, teacher_views, images] = self.views;
         let teacher = self.logits::<Inner<B>>(1, teacher_views * images, device);
         let student = || {
             let drawn = self.logits::<B>(3, student_views * images, device);
-            StreamedLogits {
-                unit: drawn.unit.require_grad(),
+            Logits {
+                bottleneck: drawn.bottleneck.require_grad(),
                 prototypes: drawn.prototypes.require_grad(),
             }
         };
-        let outcome = |student: &StreamedLogits<B>, loss: Tensor<B, 1>, targets| {
+        let outcome = |student: &Logits<B>, loss: Tensor<B, 1>, targets| {
             let grads = loss.backward();
             let gradient = |leaf: &Tensor<B, 2>| wide(&values(leaf.grad(&grads).unwrap()));
-            let d_unit = gradient(&student.unit);
+            let d_bottleneck = gradient(&student.bottleneck);
             let d_prototypes = gradient(&student.prototypes);
-            [targets, wide(&values(loss)), d_unit, d_prototypes]
+            [targets, wide(&values(loss)), d_bottleneck, d_prototypes]
         };
         let whole = teacher.tile(&(0..self.prototypes));
         let of_targets = |potentials: &TargetPotentials<Inner<B>>| {
@@ -95,25 +90,29 @@ impl Case {
 
         let targets = self.targets(teacher.clone(), device);
         let tracked = student();
-        let output = B::streamed_cross_entropy(&StreamedInput {
+        let output = B::tiled_cross_entropy(&TiledInput {
             student: tracked.clone(),
-            targets: StreamedTargets::from_inner(targets.clone()),
+            targets: TiledTargets::from_inner(targets.clone()),
             pairing: self.pairing(),
             row_weights: self.weights(device),
             student_temperature: STUDENT_TEMPERATURE,
         });
-        let streamed = outcome(&tracked, output.loss, of_targets(&targets.potentials));
+        let tiled = outcome(&tracked, output.loss, of_targets(&targets.potentials));
 
-        let parts = std::slice::from_ref(&whole);
         let potentials = match self.is_centered {
-            true => {
-                Inner::<B>::centered_potentials(parts, self.center(device), TEACHER_TEMPERATURE)
-            }
-            false => Inner::<B>::sinkhorn_potentials(parts, TEACHER_TEMPERATURE, 3),
+            true => Inner::<B>::centered_potentials(
+                whole.clone(),
+                self.center(device),
+                TEACHER_TEMPERATURE,
+            ),
+            false => Inner::<B>::sinkhorn_potentials(whole.clone(), TEACHER_TEMPERATURE, 3),
         };
         let tracked = student();
         let output = B::cross_entropy(&CrossEntropyInput {
-            student_logits: tracked.unit.clone().matmul(tracked.prototypes.clone()),
+            student_logits: tracked
+                .bottleneck
+                .clone()
+                .matmul(tracked.prototypes.clone()),
             teacher_logits: Tensor::from_inner(whole.clone()),
             potentials: TargetPotentials::from_inner(potentials.clone()),
             pairing: self.pairing(),
@@ -121,28 +120,24 @@ impl Case {
             student_temperature: STUDENT_TEMPERATURE,
         });
         let stored = outcome(&tracked, output.loss, of_targets(&potentials));
-        [streamed, stored]
+        [tiled, stored]
     }
 
-    fn targets<B: IbotBackend>(
-        &self,
-        teacher: StreamedLogits<B>,
-        device: &B::Device,
-    ) -> StreamedTargets<B> {
+    fn targets<B: IbotBackend>(&self, teacher: Logits<B>, device: &B::Device) -> TiledTargets<B> {
         let (columns, center) = (self.columns, self.center(device));
         match self.is_centered {
-            true => StreamedTargets::centered(teacher, columns, center, TEACHER_TEMPERATURE),
-            false => StreamedTargets::sinkhorn(teacher, columns, TEACHER_TEMPERATURE, 3),
+            true => TiledTargets::centered(teacher, columns, center, TEACHER_TEMPERATURE),
+            false => TiledTargets::sinkhorn(teacher, columns, TEACHER_TEMPERATURE, 3),
         }
     }
 
     #[track_caller]
     fn check<B: TrainBackend>(&self, bar: f64, device: &B::Device) {
-        let [streamed, stored] = self.run::<B>(device);
+        let [tiled, stored] = self.run::<B>(device);
         assert!(stored[1][0] != 0.0 && stored[3].iter().any(|x| *x != 0.0));
-        let of_each = streamed.iter().zip(&stored);
+        let of_each = tiled.iter().zip(&stored);
         let errors: Vec<f64> = of_each
-            .map(|(streamed, stored)| error(streamed, stored, f64::MIN_POSITIVE))
+            .map(|(tiled, stored)| error(tiled, stored, f64::MIN_POSITIVE))
             .collect();
         assert!(
             errors.iter().all(|error| *error <= bar),

@@ -1,31 +1,31 @@
-//! Launch of `shaders/step_scale.wgsl`.
+//! Launch of `shaders/grad_scale.wgsl`.
 
 use burn::tensor::Tensor;
 
-use super::super::{StepScale, StepScaleInput};
+use super::super::{GradScale, GradScaleInput};
 use super::Gpu;
 use super::launch::{GpuTensor, Kernel, bindings, contiguous, empty, launch, shader, tensor};
 
 /// Scalars of a launch, if the device binds as many: a step has at most six.
-pub(super) const MOST_SCALARS: usize = 7;
+pub(super) const MAX_SCALARS: usize = 7;
 /// Tensors of a launch beside the scalars.
 const OTHERS: u32 = 3;
 
 pub(super) fn kernel(scalars: usize) -> Kernel {
     let count = scalars.to_string();
     let values = vec![("scalar", count.clone()), ("scalars", count)];
-    Kernel::new(shader!("step_scale"), 1, values)
+    Kernel::new(shader!("grad_scale"), 1, values)
 }
 
-/// See [`super::super::IbotBackend::step_scale`].
-pub(super) fn step_scale(input: StepScaleInput<Gpu>) -> StepScale<Gpu> {
+/// See [`super::super::IbotBackend::grad_scale`].
+pub(super) fn grad_scale(input: GradScaleInput<Gpu>) -> GradScale<Gpu> {
     let scalars: Vec<GpuTensor> = input.scalars.into_iter().map(contiguous).collect();
     let client = scalars[0].client.clone();
     let row = empty(&scalars[0], [scalars.len()]);
     let before = input.before;
     let before = before.unwrap_or_else(|| Tensor::ones([1], &scalars[0].device));
     let mut scale = contiguous(before);
-    let largest = input.largest_norm.map_or(f32::MAX, |norm| norm as f32);
+    let largest = input.max_norm.map_or(f32::MAX, |norm| norm as f32);
     let mut first = 0;
     for scalars_of_launch in scalars.chunks(scalars_within(bindings(&client))) {
         let before = std::mem::replace(&mut scale, empty(&row, [1]));
@@ -35,24 +35,24 @@ pub(super) fn step_scale(input: StepScaleInput<Gpu>) -> StepScale<Gpu> {
         launch(&client, kernel(scalars_of_launch.len()), 1, &tensors, &info);
         first += scalars_of_launch.len();
     }
-    StepScale {
+    GradScale {
         scalars: tensor(row),
-        scale: tensor(scale),
+        grad_scale: tensor(scale),
     }
 }
 
 fn scalars_within(bindings: u32) -> usize {
-    (bindings.saturating_sub(OTHERS) as usize).clamp(1, MOST_SCALARS)
+    (bindings.saturating_sub(OTHERS) as usize).clamp(1, MAX_SCALARS)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::launch::MOST_TENSORS;
+    use super::super::launch::MAX_TENSORS;
     use super::*;
 
     #[test]
     fn launches_fit_the_device() {
-        assert_eq!(scalars_within(MOST_TENSORS), 4);
-        assert_eq!(scalars_within(30), MOST_SCALARS);
+        assert_eq!(scalars_within(MAX_TENSORS), 4);
+        assert_eq!(scalars_within(30), MAX_SCALARS);
     }
 }

@@ -1,5 +1,5 @@
-//! Logits that are never stored: the product of rows and prototypes is made in tiles of some prototypes and all rows,
-//! whenever something looks at it.
+//! Logits in tiles: the product of rows and prototypes is made a tile at a time, of some prototypes and all rows, whenever
+//! something looks at it, and never stored as a whole.
 //!
 //! A tile holds whole columns, so that a prototype's Sinkhorn normalizer and its gradient come from one tile, and an
 //! iteration is one pass over the tiles. What belongs to a row, such as its log-sum-exp, is joined over the tiles.
@@ -13,27 +13,27 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use super::target_potentials::pairs_of;
 use super::{
-    AffineBackwardInput, AffineInput, CrossEntropyInput, CrossEntropyOutput, IbotBackend, Pairing,
-    TargetPotentials,
+    CrossEntropyInput, CrossEntropyOutput, IbotBackend, LinearBackwardInput, LinearInput,
+    LinearLayerInput, Pairing, Prologue, TargetPotentials,
 };
 
 /// Columns of a wide tile are a multiple of this many: whole cache lines, and the widest vectors of the kernels.
 const COLUMN_STEP: usize = 64;
 
-/// Rows and prototypes whose products are logits.
+/// Logits of M rows, as the two matrices whose product they are: a loss makes all of them, or a tile at a time.
 #[derive(Debug, Clone)]
-pub struct StreamedLogits<B: Backend> {
-    /// Rows on the unit sphere, `[M, d]`.
-    pub unit: Tensor<B, 2>,
+pub struct Logits<B: Backend> {
+    /// What a head makes of the rows before its prototypes, `[M, d]`.
+    pub bottleneck: Tensor<B, 2>,
     /// `[d, K]`.
     pub prototypes: Tensor<B, 2>,
 }
 
-/// Targets of a teacher's streamed logits.
+/// Targets of a teacher whose logits come in tiles.
 #[derive(Debug, Clone)]
-pub struct StreamedTargets<B: Backend> {
+pub struct TiledTargets<B: Backend> {
     /// The teacher's logits.
-    pub teacher: StreamedLogits<B>,
+    pub teacher: Logits<B>,
     /// Potentials that make their targets.
     pub potentials: TargetPotentials<B>,
     /// What each row's targets sum to in each tile, `[M, tiles]`.
@@ -42,13 +42,13 @@ pub struct StreamedTargets<B: Backend> {
     columns: usize,
 }
 
-/// What [`IbotBackend::streamed_cross_entropy`] takes; as [`CrossEntropyInput`] but for the logits.
+/// What [`IbotBackend::tiled_cross_entropy`] takes; as [`CrossEntropyInput`] but for the logits.
 #[derive(Debug, Clone)]
-pub struct StreamedInput<B: Backend> {
+pub struct TiledInput<B: Backend> {
     /// The student's logits, M rows.
-    pub student: StreamedLogits<B>,
+    pub student: Logits<B>,
     /// The teacher's targets, of M rows, or T images with [`Pairing::OtherViews`]; no gradient flows into them.
-    pub targets: StreamedTargets<B>,
+    pub targets: TiledTargets<B>,
     /// Which rows belong together.
     pub pairing: Pairing,
     /// Weight of each student row in the sum, `[M]`.
@@ -57,10 +57,10 @@ pub struct StreamedInput<B: Backend> {
     pub student_temperature: f64,
 }
 
-/// Gradients of a [`StreamedInput`]'s student.
-pub(super) struct StreamedGradients<B: Backend> {
+/// Gradients of a [`TiledInput`]'s student.
+pub(super) struct TiledGradients<B: Backend> {
     /// `[M, d]`.
-    pub d_unit: Tensor<B, 2>,
+    pub d_bottleneck: Tensor<B, 2>,
     /// `[d, K]`, where it is wanted.
     pub d_prototypes: Option<Tensor<B, 2>>,
 }
@@ -74,10 +74,10 @@ pub fn tile_columns(rows: usize, entries: usize) -> usize {
     }
 }
 
-impl<B: Backend> StreamedLogits<B> {
+impl<B: Backend> Logits<B> {
     /// Number of rows.
     pub fn rows(&self) -> usize {
-        self.unit.dims()[0]
+        self.bottleneck.dims()[0]
     }
 
     fn prototypes_of(&self, columns: &Range<usize>) -> Tensor<B, 2> {
@@ -86,22 +86,33 @@ impl<B: Backend> StreamedLogits<B> {
     }
 }
 
-impl<B: IbotBackend> StreamedLogits<B> {
+impl<B: IbotBackend> Logits<B> {
+    /// All logits in one tensor, `[M, K]`; differentiable.
+    pub fn stored(self) -> Tensor<B, 2> {
+        B::linear_layer(LinearLayerInput {
+            x: self.bottleneck,
+            prologue: Prologue::Nothing,
+            weight: self.prototypes,
+            bias: None,
+            residual: None,
+        })
+    }
+
     /// The logits of some prototypes, `[M, K_p]`.
     pub fn tile(&self, columns: &Range<usize>) -> Tensor<B, 2> {
-        product(self.unit.clone(), self.prototypes_of(columns))
+        product(self.bottleneck.clone(), self.prototypes_of(columns))
     }
 
     /// The mean of all rows' logits, `[K]`: a product with the mean row. M >= 1.
     pub fn mean(&self) -> Tensor<B, 1> {
-        let mean = B::column_sums(self.unit.clone()) / self.rows() as f64;
+        let mean = B::column_sums(self.bottleneck.clone()) / self.rows() as f64;
         let mean = product(mean.unsqueeze_dim(0), self.prototypes.clone());
         mean.reshape([self.prototypes.dims()[1]])
     }
 }
 
 fn product<B: IbotBackend>(left: Tensor<B, 2>, right: Tensor<B, 2>) -> Tensor<B, 2> {
-    B::affine(AffineInput {
+    B::linear_rows(LinearInput {
         x: left,
         weight: right,
         bias: None,
@@ -109,16 +120,16 @@ fn product<B: IbotBackend>(left: Tensor<B, 2>, right: Tensor<B, 2>) -> Tensor<B,
     })
 }
 
-impl<B: IbotBackend> StreamedTargets<B> {
+impl<B: IbotBackend> TiledTargets<B> {
     /// As [`IbotBackend::sinkhorn_potentials`], in tiles of so many columns; M, `columns` and `iterations` >= 1.
     pub fn sinkhorn(
-        teacher: StreamedLogits<B>,
+        teacher: Logits<B>,
         columns: usize,
         temperature: f64,
         iterations: usize,
     ) -> Self {
         assert!(iterations > 0, "Sinkhorn-Knopp without an iteration");
-        let mut rows = Tensor::zeros([teacher.rows(), 2], &teacher.unit.device());
+        let mut rows = Tensor::zeros([teacher.rows(), 2], &teacher.bottleneck.device());
         let mut found = Vec::new();
         for _ in 0..iterations {
             let tiles = tiles_of(&teacher, columns)
@@ -131,7 +142,7 @@ impl<B: IbotBackend> StreamedTargets<B> {
 
     /// As [`IbotBackend::centered_potentials`], in tiles of so many columns; M, `columns` >= 1.
     pub fn centered(
-        teacher: StreamedLogits<B>,
+        teacher: Logits<B>,
         columns: usize,
         center: Option<Tensor<B, 1>>,
         temperature: f64,
@@ -139,14 +150,14 @@ impl<B: IbotBackend> StreamedTargets<B> {
         let tiles = tiles_of(&teacher, columns).map(|tile| {
             let center = center.clone();
             let center = center.map(|center| center.narrow(0, tile.start, tile.len()));
-            B::centered_potentials(&[teacher.tile(&tile)], center, temperature)
+            B::centered_potentials(teacher.tile(&tile), center, temperature)
         });
         let found: Vec<TargetPotentials<B>> = tiles.collect();
         Self::of_tiles(teacher, columns, &found)
     }
 
     /// From the potentials of each tile, whose rows are normalized by that tile alone.
-    fn of_tiles(teacher: StreamedLogits<B>, columns: usize, tiles: &[TargetPotentials<B>]) -> Self {
+    fn of_tiles(teacher: Logits<B>, columns: usize, tiles: &[TargetPotentials<B>]) -> Self {
         let temperature = tiles[0].temperature;
         let (of_rows, rest) = join(of_rows(tiles), temperature);
         let of_prototypes = tiles.iter().map(|tile| tile.of_prototypes.clone());
@@ -163,33 +174,33 @@ impl<B: IbotBackend> StreamedTargets<B> {
     }
 }
 
-impl<B: Backend> StreamedTargets<B> {
+impl<B: Backend> TiledTargets<B> {
     /// The columns of each tile.
     pub fn tiles(&self) -> impl Iterator<Item = Range<usize>> + use<B> {
         tiles_of(&self.teacher, self.columns)
     }
 
-    /// The targets of rows `start..end`.
-    pub fn rows(&self, start: usize, end: usize) -> Self {
-        let count = end - start;
+    /// The targets of some rows.
+    pub fn slice_rows(&self, rows: &Range<usize>) -> Self {
+        let part = |tensor: &Tensor<B, 2>| tensor.clone().narrow(0, rows.start, rows.len());
         Self {
-            teacher: StreamedLogits {
-                unit: self.teacher.unit.clone().narrow(0, start, count),
+            teacher: Logits {
+                bottleneck: part(&self.teacher.bottleneck),
                 ..self.teacher.clone()
             },
-            potentials: self.potentials.rows(start, end),
-            tile_mass: self.tile_mass.clone().narrow(0, start, count),
+            potentials: self.potentials.slice_rows(rows),
+            tile_mass: part(&self.tile_mass),
             columns: self.columns,
         }
     }
 }
 
-impl<B: AutodiffBackend> StreamedTargets<B> {
+impl<B: AutodiffBackend> TiledTargets<B> {
     /// The targets on the autodiff backend, as constants.
-    pub fn from_inner(inner: StreamedTargets<B::InnerBackend>) -> Self {
+    pub fn from_inner(inner: TiledTargets<B::InnerBackend>) -> Self {
         Self {
-            teacher: StreamedLogits {
-                unit: Tensor::from_inner(inner.teacher.unit),
+            teacher: Logits {
+                bottleneck: Tensor::from_inner(inner.teacher.bottleneck),
                 prototypes: Tensor::from_inner(inner.teacher.prototypes),
             },
             potentials: TargetPotentials::from_inner(inner.potentials),
@@ -199,10 +210,10 @@ impl<B: AutodiffBackend> StreamedTargets<B> {
     }
 
     /// The targets on the inner backend.
-    pub fn inner(self) -> StreamedTargets<B::InnerBackend> {
-        StreamedTargets {
-            teacher: StreamedLogits {
-                unit: self.teacher.unit.inner(),
+    pub fn inner(self) -> TiledTargets<B::InnerBackend> {
+        TiledTargets {
+            teacher: Logits {
+                bottleneck: self.teacher.bottleneck.inner(),
                 prototypes: self.teacher.prototypes.inner(),
             },
             potentials: self.potentials.inner(),
@@ -212,7 +223,7 @@ impl<B: AutodiffBackend> StreamedTargets<B> {
     }
 }
 
-impl<B: IbotBackend> StreamedInput<B> {
+impl<B: IbotBackend> TiledInput<B> {
     /// The cross-entropy of one tile, as if there were no other prototypes.
     fn tile(&self, columns: &Range<usize>) -> CrossEntropyInput<B> {
         CrossEntropyInput {
@@ -227,7 +238,7 @@ impl<B: IbotBackend> StreamedInput<B> {
 }
 
 fn tiles_of<B: Backend>(
-    logits: &StreamedLogits<B>,
+    logits: &Logits<B>,
     columns: usize,
 ) -> impl Iterator<Item = Range<usize>> + use<B> {
     let [_, prototypes] = logits.prototypes.dims();
@@ -251,11 +262,11 @@ fn join<B: Backend>(tiles: Vec<Tensor<B, 2>>, temperature: f64) -> (Tensor<B, 2>
     (pairs_of(shift, log.clone()), log - logs)
 }
 
-/// See [`IbotBackend::streamed_cross_entropy`].
+/// See [`IbotBackend::tiled_cross_entropy`].
 ///
 /// A tile's loss is `sum_i w_i (m_it L_it - dot_it)` with the mass `m_it` of the targets in it and its own log-sum-exp
 /// `L_it`; that of the whole has the row's `L_i` in its place.
-pub(super) fn forward<B: IbotBackend>(input: &StreamedInput<B>) -> CrossEntropyOutput<B> {
+pub(super) fn forward<B: IbotBackend>(input: &TiledInput<B>) -> CrossEntropyOutput<B> {
     let tiles = input.targets.tiles();
     let (losses, normalizers): (Vec<_>, Vec<_>) = tiles
         .map(|columns| {
@@ -274,21 +285,21 @@ pub(super) fn forward<B: IbotBackend>(input: &StreamedInput<B>) -> CrossEntropyO
 
 /// Gradients of [`forward`] by the student's rows and, where `wants_prototypes`, its prototypes.
 pub(super) fn backward<B: IbotBackend>(
-    input: &StreamedInput<B>,
+    input: &TiledInput<B>,
     output: &CrossEntropyOutput<B>,
     d_loss: &Tensor<B, 1>,
     wants_prototypes: bool,
-) -> StreamedGradients<B> {
-    let unit = &input.student.unit;
-    let mut d_unit = unit.zeros_like();
+) -> TiledGradients<B> {
+    let bottleneck = &input.student.bottleneck;
+    let mut d_bottleneck = bottleneck.zeros_like();
     let shape = input.student.prototypes.dims();
     // not by `cat` at the end, which would hold all of it twice
-    let mut d_prototypes = wants_prototypes.then(|| Tensor::empty(shape, &unit.device()));
+    let mut d_prototypes = wants_prototypes.then(|| Tensor::empty(shape, &bottleneck.device()));
     for columns in input.targets.tiles() {
         let d_logits =
             B::cross_entropy_backward(input.tile(&columns), output.clone(), d_loss.clone());
-        let of_tile = B::affine_backward(AffineBackwardInput {
-            x: unit.clone(),
+        let of_tile = B::linear_rows_backward(LinearBackwardInput {
+            x: bottleneck.clone(),
             weight: input.student.prototypes_of(&columns),
             d_y: d_logits,
             wants_x: true,
@@ -296,15 +307,15 @@ pub(super) fn backward<B: IbotBackend>(
             wants_bias: false,
         });
         if let Some(d_x) = of_tile.d_x {
-            d_unit = d_unit + d_x;
+            d_bottleneck = d_bottleneck + d_x;
         }
         let pair = d_prototypes.zip(of_tile.d_weight);
         d_prototypes = pair.map(|(whole, of_tile): (Tensor<B, 2>, _)| {
             whole.slice_assign([0..shape[0], columns], of_tile)
         });
     }
-    StreamedGradients {
-        d_unit,
+    TiledGradients {
+        d_bottleneck,
         d_prototypes,
     }
 }
