@@ -35,7 +35,7 @@ pub enum PatchWeight {
 }
 
 /// Whether logits are made tile by tile, whenever something looks at them, and never stored as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StreamingPrototypes {
     /// Where the logits of a loss would be large, or larger than one tensor of the device.

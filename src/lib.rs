@@ -18,7 +18,7 @@
 //! - [`picture`]: charts, heat maps and contact sheets
 //! - [`train`], [`mod@bench`]: the run, and how long a step takes
 //! - [`finetune`]: a classifier from a backbone and labelled pictures
-//! - [`app`]: a model or a run on a thread of its own, for applications; `capi`: the same for C, with the feature of that name
+//! - [`app`]: a model or a run on a thread of its own, for applications
 //! - [`verify`]: whether a device computes what the CPU computes
 //!
 //! Shape letters: B images, G global crops, L local crops, N patches, M masked patches, D width, H heads, K prototypes.
@@ -59,8 +59,6 @@
 pub mod app;
 pub mod backbone;
 pub mod bench;
-#[cfg(feature = "capi")]
-pub mod capi;
 pub mod checkpoint;
 pub mod config;
 pub mod data;

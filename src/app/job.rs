@@ -208,7 +208,7 @@ impl<T> Drop for Ticket<T> {
 }
 
 /// Runs `work`; a panic, which is an error in the program, ends a job and not its thread.
-pub(crate) fn caught<R>(
+pub fn caught<R>(
     work: impl FnOnce() -> Result<R>,
     as_error: impl FnOnce(String) -> Error,
 ) -> Result<R> {

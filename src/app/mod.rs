@@ -34,8 +34,7 @@ mod worker;
 
 pub use events::TrainingEvent;
 pub use handle::{DeviceRequest, EmbedderConfig, EmbedderHandle, MemoryReport, ModelInfo};
-#[cfg(feature = "capi")]
-pub(crate) use job::caught;
-pub use job::{Job, Progress};
+
+pub use job::{Job, Progress, caught};
 pub use request::{EmbedRequest, Picture, PictureFeatures};
 pub use training::{TrainingConfig, TrainingHandle};

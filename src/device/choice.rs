@@ -10,7 +10,7 @@ use super::adapters::{API_VARIABLE, AdapterKind, AdapterSummary, Api, list_adapt
 use crate::error::{Error, Result};
 
 /// The backend that the user asks for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendChoice {
     /// A GPU where there is one, else Flex.
@@ -21,7 +21,6 @@ pub enum BackendChoice {
     /// The CPU, through burn-flex: the faster of the two.
     Flex,
     /// The CPU, through burn-ndarray.
-    #[value(name = "ndarray")]
     NdArray,
 }
 

@@ -272,8 +272,6 @@ fn a_cpu_backend_takes_no_device() {
 fn names_of_backends_read_back() {
     for choice in BackendChoice::ALL {
         assert_eq!(choice.to_string().parse::<BackendChoice>().unwrap(), choice);
-        let value = clap::ValueEnum::to_possible_value(&choice).unwrap();
-        assert_eq!(value.get_name(), choice.to_string());
         let json = serde_json::to_string(&choice).unwrap();
         assert_eq!(json, format!("\"{choice}\""));
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::eval::FeatureSet;
 
 /// Which feature of a picture.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FeatureKind {
     /// The class token, or what the model pools instead.

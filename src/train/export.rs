@@ -19,7 +19,7 @@ use crate::weights::{MethodWeights, Role, ibot_names, load_state_dict, stable_pr
 const REFERENCE_LAYERS: usize = 3;
 
 /// Which weights a file holds, and under whose names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExportFormat {
     /// One backbone under timm's names.
     Timm,

@@ -97,7 +97,7 @@ impl fmt::Display for Sickness {
 }
 
 /// What to do with a sick run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnSick {
     /// Say so and go on.

@@ -16,7 +16,7 @@ use crate::weights::{
 };
 
 /// What of a file of weights a run starts from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PretrainedParts {
     /// One backbone, for student and teacher alike.
     #[default]

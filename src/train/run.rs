@@ -60,7 +60,7 @@ pub struct RunRequest {
 }
 
 /// What to do when a GPU fails.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnDeviceLost {
     /// End the run with an error.
     #[default]

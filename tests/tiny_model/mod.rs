@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::module::Module as _;
 use ibot::backbone::VitConfig;
+use ibot::burn::module::Module as _;
 use ibot::data::AugmentConfig;
 use ibot::device::DeviceGuard;
 use ibot::kernels::Flex;

@@ -136,7 +136,7 @@ fn bench_counts_what_a_step_asks_of_a_gpu() {
 
 #[test]
 fn bench_without_python_says_what_to_install() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/reference");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../benches/reference");
     let arguments = [&SMALL[..], &["--backend", "flex", "--against", folder]].concat();
     let mut bench = command(&arguments);
     let output = bench.env("IBOT_PYTHON", "no-such-python").output().unwrap();

@@ -3,7 +3,33 @@
 // They panic where nobody reads: a run must not end because of what it says on the way.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
-mod cli;
+mod bench;
+mod choices;
+mod classify;
+mod cluster;
+mod command;
+mod curves;
+mod destination;
+mod device;
+mod devices;
+mod embed;
+mod evaluate;
+mod export;
+mod finetune;
+mod inspect;
+mod logger;
+mod model;
+mod output;
+mod picture_names;
+mod progress;
+mod report;
+mod search;
+mod signals;
+mod train;
+mod verify;
+mod visualize;
+
+use command::{Command, exit_code};
 
 /// Each burn operation on the CPU allocates its result: a fast allocator is worth a tenth of a step.
 #[global_allocator]
@@ -18,9 +44,9 @@ fn main() {
     // SAFETY: sets one number of the allocator, before any other thread runs.
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
     without_wayland();
-    cli::logger::install();
+    logger::install();
     ibot::device::on_no_answer(|error| end(Err(error)));
-    end(cli::Command::parse().and_then(cli::Command::run));
+    end(Command::parse().and_then(Command::run));
 }
 
 /// Where there is no desktop (containers, cron), libwayland, which Mesa asks for one, prints lines that begin with `error:`
@@ -39,8 +65,8 @@ fn end(result: ibot::Result<()>) -> ! {
     let code = match result {
         Ok(()) => 0,
         Err(error) => {
-            cli::output::warn(format_args!("error: {error}"));
-            cli::exit_code(&error)
+            output::warn(format_args!("error: {error}"));
+            exit_code(&error)
         }
     };
     ibot::device::end_process(code)

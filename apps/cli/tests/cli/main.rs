@@ -12,7 +12,7 @@ mod evaluation;
 mod export;
 mod finetune;
 mod finetune_endings;
-#[path = "../gpu/mod.rs"]
+#[path = "../../../../tests/gpu/mod.rs"]
 mod gpu;
 mod hostile;
 mod hub;

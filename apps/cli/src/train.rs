@@ -18,7 +18,8 @@ use ibot::train::{
 };
 use ibot::{Error, Result};
 
-use super::DeviceArgs;
+use super::choices::{ON_DEVICE_LOST, ON_SICK, PRETRAINED_PARTS, one_of};
+use super::device::DeviceArgs;
 use super::output::{answer, say};
 use super::progress::Progress;
 use super::signals::stop_on_signal;
@@ -70,10 +71,10 @@ pub struct TrainArgs {
     #[arg(long)]
     tensorboard: bool,
     /// What to do when the run is sick: collapsed, uniform, flat or exploding.
-    #[arg(long, value_enum, default_value = "warn")]
+    #[arg(long, value_parser = one_of(ON_SICK), default_value = "warn")]
     on_sick: OnSick,
     /// What to do when the GPU fails: end, or go on from the newest checkpoint on the CPU.
-    #[arg(long, value_enum, default_value = "stop")]
+    #[arg(long, value_parser = one_of(ON_DEVICE_LOST), default_value = "stop")]
     on_device_lost: OnDeviceLost,
     /// TOML file with any of the keys that --print-config shows.
     #[arg(long)]
@@ -120,7 +121,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "FILE")]
     pretrained: Option<ModelSource>,
     /// What of it: a backbone for both networks, or student and teacher with heads, mask token and centers.
-    #[arg(long, value_enum, default_value = "backbone", requires = "pretrained")]
+    #[arg(long, value_parser = one_of(PRETRAINED_PARTS), default_value = "backbone", requires = "pretrained")]
     pretrained_parts: PretrainedParts,
     /// Prints the resulting configuration as TOML and stops.
     #[arg(long)]

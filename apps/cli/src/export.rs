@@ -10,6 +10,7 @@ use ibot::train::{Export, ExportFormat, RunRecord};
 use ibot::weights::Role;
 use ibot::{Error, Result};
 
+use super::choices::{FORMATS, one_of};
 use super::output::{answer, warn};
 
 /// Flags of `ibot export`.
@@ -21,7 +22,7 @@ pub struct ExportArgs {
     #[arg(long)]
     best: bool,
     /// Which weights, and under whose names.
-    #[arg(long, value_enum, default_value = "timm")]
+    #[arg(long, value_parser = one_of(FORMATS), default_value = "timm")]
     format: ExportFormat,
     /// Which backbone of a run, for timm and onnx [default: teacher].
     #[arg(long, value_enum, conflicts_with = "model")]

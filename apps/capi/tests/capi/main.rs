@@ -7,7 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
-#[path = "../tiny_model/mod.rs"]
+#[path = "../../../../tests/tiny_model/mod.rs"]
 mod tiny_model;
 
 use std::io::Write as _;
@@ -18,10 +18,10 @@ use ibot::app::EmbedderConfig;
 use ibot::device::BackendChoice;
 use tiny_model::{Scratch, picture};
 
-/// Folder of the library that `cargo build --features capi --example ibot_c` made, beside this test.
+/// Folder of the library that was built for this test.
 fn library_folder() -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let folder = test.ancestors().nth(2).unwrap().join("examples");
+    let folder = test.ancestors().nth(1).unwrap().to_path_buf();
     let name = format!(
         "{}ibot_c{}",
         std::env::consts::DLL_PREFIX,
@@ -29,7 +29,7 @@ fn library_folder() -> PathBuf {
     );
     assert!(
         folder.join(&name).exists(),
-        "{name} is missing in {}: cargo build --release --features capi --example ibot_c",
+        "{name} is missing in {}: cargo build --release -p ibot-capi",
         folder.display()
     );
     folder
@@ -46,7 +46,7 @@ fn compiled(scratch: &Scratch, folder: &Path) -> Option<PathBuf> {
     let program = scratch.path("embed");
     let output = Command::new("cc")
         .args(["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-I"])
-        .arg(root.join("src/capi"))
+        .arg(root)
         .arg("-o")
         .arg(&program)
         .arg(root.join("tests/capi/embed.c"))

@@ -1,34 +1,12 @@
 //! Commands and their flags.
 
-mod bench;
-mod classify;
-mod cluster;
-mod curves;
-mod destination;
-mod devices;
-mod embed;
-mod evaluate;
-mod export;
-mod finetune;
-mod inspect;
-pub mod logger;
-mod model;
-pub mod output;
-mod picture_names;
-mod progress;
-mod report;
-mod search;
-mod signals;
-mod train;
-mod verify;
-mod visualize;
-
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
-use ibot::error::printable;
-use ibot::kernels::{KernelChoice, wgsl};
 use ibot::{Error, Result};
 
-use output::warn;
+use super::{
+    bench, classify, cluster, devices, embed, evaluate, export, finetune, inspect, output, search,
+    signals, train, verify, visualize,
+};
 
 /// Pre-trains vision transformers with iBOT on any GPU, or the CPU.
 #[derive(Debug, Parser)]
@@ -120,58 +98,5 @@ pub fn exit_code(error: &Error) -> u8 {
     match error {
         Error::Interrupted { .. } | Error::Stopped => signals::exit_status(),
         _ => 1,
-    }
-}
-
-/// Which device to compute on; shared by the commands that do.
-#[derive(Debug, Clone, clap::Args)]
-pub struct DeviceArgs {
-    /// auto takes a GPU where there is one, never a software adapter.
-    #[arg(long, value_enum, default_value = "auto")]
-    backend: ibot::device::BackendChoice,
-    /// Number or part of the name of a GPU, as `ibot devices` lists them.
-    #[arg(long)]
-    device: Option<String>,
-}
-
-/// Says where the GPU's operations are other ones than those that this program was built with.
-fn announce_kernels() -> Result<()> {
-    if KernelChoice::from_env()? == KernelChoice::Reference {
-        warn("IBOT_KERNELS=reference: tensor operations instead of WGSL kernels");
-    }
-    if let Some(folder) = wgsl::shader_folder() {
-        warn(format_args!(
-            "{}: shaders from {}",
-            wgsl::SHADERS_VARIABLE,
-            printable(folder)
-        ));
-    }
-    Ok(())
-}
-
-impl DeviceArgs {
-    /// With a backend in place of `auto`.
-    fn or(self, backend: ibot::device::BackendChoice) -> Self {
-        match self.backend {
-            ibot::device::BackendChoice::Auto => Self { backend, ..self },
-            _ => self,
-        }
-    }
-
-    /// The same flags, for a process of its own.
-    fn flags(&self) -> Vec<String> {
-        let mut flags = vec!["--backend".to_owned(), self.backend.to_string()];
-        if let Some(device) = &self.device {
-            flags.extend(["--device".to_owned(), device.clone()]);
-        }
-        flags
-    }
-
-    fn select(&self) -> Result<ibot::device::Selected> {
-        let selected = ibot::device::select(self.backend, self.device.as_deref())?;
-        if matches!(selected, ibot::device::Selected::Wgpu { .. }) {
-            announce_kernels()?;
-        }
-        Ok(selected)
     }
 }

@@ -1,7 +1,7 @@
-//! The C interface, declared and explained in `src/capi/ibot.h`. With the feature `capi`:
+//! The C interface, declared and explained in `ibot.h`.
 //!
 //! ```sh
-//! cargo build --release --features capi --example ibot_c     # target/release/examples/libibot_c.so, .dylib or ibot_c.dll
+//! cargo build --release -p ibot-capi     # target/release/libibot_c.so, .dylib or ibot_c.dll
 //! ```
 //!
 //! No panic leaves a function, and each pointer is checked for null; that it points to what the header asks for is the
@@ -12,9 +12,9 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::Path;
 use std::ptr;
 
-use crate::app::{EmbedRequest, EmbedderConfig, EmbedderHandle, Picture, caught};
-use crate::device::BackendChoice;
-use crate::error::{Error, Result};
+use ibot::app::{EmbedRequest, EmbedderConfig, EmbedderHandle, Picture, caught};
+use ibot::device::BackendChoice;
+use ibot::{Error, Result};
 
 /// The numbers of the header's `ibot_status`.
 const OK: c_int = 0;

@@ -6,7 +6,7 @@ use ibot::error::printable;
 use ibot::verify::verify;
 use ibot::{Error, Result};
 
-use super::DeviceArgs;
+use super::device::DeviceArgs;
 use super::output::{answer, say};
 
 /// Flags of `ibot verify`.

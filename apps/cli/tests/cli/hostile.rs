@@ -71,7 +71,7 @@ fn settings() {
     let recipes: Vec<String> = preset_names()
         .map(|name| {
             let path = format!(
-                "{}/examples/recipes/{name}.toml",
+                "{}/../../examples/recipes/{name}.toml",
                 env!("CARGO_MANIFEST_DIR")
             );
             fs::read_to_string(path).unwrap()

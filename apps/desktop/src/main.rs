@@ -1,6 +1,6 @@
 //! A folder of pictures through a model: which are alike, where it looks, what its patches see; and training one, live.
 //!
-//! `cargo run --release --features desktop --example desktop -- [FOLDER] [--model teacher.safetensors]`
+//! `cargo run --release -p ibot-desktop -- [FOLDER] [--model teacher.safetensors]`
 //!
 //! - `app`: the window; `gpu`: what it is drawn on, and what models compute on
 //! - `model`: the model behind it; `gallery`: the folder and its features; `details`: the selected picture; `training`: a run;
@@ -14,7 +14,7 @@ mod gallery;
 mod gpu;
 mod grid;
 mod model;
-#[cfg(all(test, feature = "desktop-tests"))]
+#[cfg(test)]
 #[allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -51,7 +51,7 @@ struct Arguments {
     #[arg(long)]
     model: Option<PathBuf>,
     /// Where models compute: `auto` takes the window's GPU where it is a real one, and the CPU otherwise.
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, value_name = "auto|wgpu|flex|ndarray", default_value = "auto")]
     backend: BackendChoice,
     /// Recipe that the tab Training proposes.
     #[arg(long, default_value = "small-data", value_parser = PossibleValuesParser::new(preset_names()))]

@@ -13,7 +13,8 @@ use ibot::data::{FolderConfig, ImageFolder, TrainViews, bench_loader};
 use ibot::train::RunConfig;
 use ibot::{Error, Result};
 
-use super::DeviceArgs;
+use super::choices::{STREAMING, one_of};
+use super::device::DeviceArgs;
 use super::output::{answer, warn};
 
 /// A day: the longest measurement.
@@ -59,7 +60,7 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 5)]
     steps: usize,
     /// Whether logits are made tile by tile instead of stored.
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, value_parser = one_of(STREAMING), default_value = "auto")]
     streaming_prototypes: StreamingPrototypes,
     /// Whether blocks keep their inputs alone and run twice.
     #[arg(long)]

@@ -12,6 +12,7 @@ use ibot::path_text::path_text;
 use ibot::{Error, Result};
 use serde::Serialize;
 
+use super::choices::{FEATURES, one_of};
 use super::model::{HELD_OUT, ModelArgs, SplitFolders};
 
 /// Which pictures are classified by which.
@@ -30,7 +31,7 @@ pub struct SplitArgs {
     #[arg(long, default_value_t = 5, conflicts_with = "val")]
     splits: u64,
     /// Feature of a picture.
-    #[arg(long, value_enum, default_value = "cls")]
+    #[arg(long, value_parser = one_of(FEATURES), default_value = "cls")]
     features: FeatureKind,
 }
 

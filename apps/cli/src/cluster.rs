@@ -17,6 +17,7 @@ use image::DynamicImage;
 use image::imageops::FilterType;
 use serde::Serialize;
 
+use super::choices::{FEATURES, one_of};
 use super::destination;
 use super::model::ModelArgs;
 
@@ -46,7 +47,7 @@ pub struct ClusterArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Feature of a picture.
-    #[arg(long, value_enum, default_value = "cls")]
+    #[arg(long, value_parser = one_of(FEATURES), default_value = "cls")]
     features: FeatureKind,
 }
 

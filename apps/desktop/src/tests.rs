@@ -11,7 +11,7 @@ use ibot::device::BackendChoice;
 use super::app::Desktop;
 
 #[allow(dead_code, reason = "made for more than these tests")]
-#[path = "../../tests/tiny_model/mod.rs"]
+#[path = "../../../tests/tiny_model/mod.rs"]
 mod tiny_model;
 use tiny_model::Scratch;
 

@@ -9,6 +9,7 @@ use ibot::path_text::path_text;
 use ibot::{Error, Result};
 use serde::Serialize;
 
+use super::choices::{FEATURES, one_of};
 use super::destination::outside;
 use super::model::ModelArgs;
 use super::signals::stop_on_signal;
@@ -25,7 +26,7 @@ pub struct EmbedArgs {
     #[arg(long)]
     out: PathBuf,
     /// Feature of a picture.
-    #[arg(long, value_enum, default_value = "cls")]
+    #[arg(long, value_parser = one_of(FEATURES), default_value = "cls")]
     features: FeatureKind,
     /// Last blocks whose features are written, one after the other, the last block's last.
     #[arg(long, value_name = "BLOCKS", default_value_t = 1)]

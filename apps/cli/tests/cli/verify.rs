@@ -6,7 +6,7 @@ use std::process::Output;
 
 use crate::{Scratch, command, gpu, ibot, stdout};
 
-const SHADERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/shaders");
+const SHADERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shaders");
 
 fn report(scratch: &Scratch) -> serde_json::Value {
     let text = fs::read_to_string(scratch.path("report.json")).unwrap();

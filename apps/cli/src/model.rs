@@ -15,7 +15,7 @@ use ibot::{Error, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use super::DeviceArgs;
+use super::device::DeviceArgs;
 use super::output::{answer, say, warn};
 
 /// Which model, where, and how.

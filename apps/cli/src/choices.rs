@@ -1,0 +1,144 @@
+//! The library's choices as values of flags: their names, and what `--help` says of them.
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use ibot::config::StreamingPrototypes;
+use ibot::device::BackendChoice;
+use ibot::embedding::FeatureKind;
+use ibot::train::{ExportFormat, OnDeviceLost, OnSick, PretrainedParts};
+
+/// Values with their names and help.
+type Choices<T> = &'static [(T, &'static str, &'static str)];
+
+pub const BACKENDS: Choices<BackendChoice> = &[
+    (
+        BackendChoice::Auto,
+        "auto",
+        "A GPU where there is one, else Flex",
+    ),
+    (
+        BackendChoice::Wgpu,
+        "wgpu",
+        "A GPU, or a program that plays one",
+    ),
+    (
+        BackendChoice::Flex,
+        "flex",
+        "The CPU, through burn-flex: the faster of the two",
+    ),
+    (
+        BackendChoice::NdArray,
+        "ndarray",
+        "The CPU, through burn-ndarray",
+    ),
+];
+
+pub const FEATURES: Choices<FeatureKind> = &[
+    (
+        FeatureKind::Cls,
+        "cls",
+        "The class token, or what the model pools instead",
+    ),
+    (FeatureKind::Patch, "patch", "The mean of the patch tokens"),
+    (FeatureKind::Both, "both", "Both, one after the other"),
+];
+
+pub const FORMATS: Choices<ExportFormat> = &[
+    (
+        ExportFormat::Timm,
+        "timm",
+        "One backbone under timm's names",
+    ),
+    (
+        ExportFormat::Ibot,
+        "ibot",
+        "Student and teacher with heads, mask token and centers, as the official iBOT has them, and DINOv2",
+    ),
+    (
+        ExportFormat::StablePretraining,
+        "stable-pretraining",
+        "Student and teacher with heads and mask token, as the state of stable-pretraining's iBOT",
+    ),
+    (ExportFormat::Onnx, "onnx", "One backbone as an ONNX model"),
+];
+
+pub const ON_SICK: Choices<OnSick> = &[
+    (OnSick::Warn, "warn", "Say so and go on"),
+    (OnSick::Stop, "stop", "Write a checkpoint and end the run"),
+    (
+        OnSick::Rollback,
+        "rollback",
+        "Go back to the newest checkpoint with half the learning rate; end the run after three times",
+    ),
+];
+
+pub const ON_DEVICE_LOST: Choices<OnDeviceLost> = &[
+    (OnDeviceLost::Stop, "stop", "End the run with an error"),
+    (
+        OnDeviceLost::Cpu,
+        "cpu",
+        "Go on from the newest checkpoint on the CPU, with Flex",
+    ),
+];
+
+pub const PRETRAINED_PARTS: Choices<PretrainedParts> = &[
+    (
+        PretrainedParts::Backbone,
+        "backbone",
+        "One backbone, for student and teacher alike",
+    ),
+    (
+        PretrainedParts::All,
+        "all",
+        "Student and teacher with their heads, mask token and centers",
+    ),
+];
+
+pub const STREAMING: Choices<StreamingPrototypes> = &[
+    (
+        StreamingPrototypes::Auto,
+        "auto",
+        "Where the logits of a loss would be large, or larger than one tensor of the device",
+    ),
+    (StreamingPrototypes::Always, "always", "All logits"),
+    (
+        StreamingPrototypes::Never,
+        "never",
+        "None: an error where one tensor cannot hold them",
+    ),
+];
+
+/// A parser of one of these; the first one is taken for a name that clap let pass, of which there is none.
+pub fn one_of<T: Copy + Send + Sync + 'static>(
+    choices: Choices<T>,
+) -> impl TypedValueParser<Value = T> {
+    let named =
+        |(_, name, help): &(T, &'static str, &'static str)| PossibleValue::new(*name).help(*help);
+    let parser = PossibleValuesParser::new(choices.iter().map(named));
+    parser.map(move |text| {
+        let at = choices.iter().position(|(_, name, _)| *name == text);
+        choices[at.unwrap_or(0)].0
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_library() {
+        for (choice, name, _) in BACKENDS {
+            assert_eq!(choice.to_string(), *name);
+        }
+        let text = |value: serde_json::Value| value.as_str().unwrap().to_owned();
+        for (choice, name, _) in FEATURES {
+            assert_eq!(text(serde_json::to_value(choice).unwrap()), *name);
+        }
+        for (choice, name, _) in ON_SICK {
+            assert_eq!(text(serde_json::to_value(choice).unwrap()), *name);
+        }
+        for (choice, name, _) in STREAMING {
+            assert_eq!(text(serde_json::to_value(choice).unwrap()), *name);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Which device to compute on.
+
+use ibot::Result;
+use ibot::device::{BackendChoice, Selected, select};
+use ibot::error::printable;
+use ibot::kernels::{KernelChoice, wgsl};
+
+use super::choices::{BACKENDS, one_of};
+use super::output::warn;
+
+/// Which device to compute on; shared by the commands that do.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DeviceArgs {
+    /// auto takes a GPU where there is one, never a software adapter.
+    #[arg(long, value_parser = one_of(BACKENDS), default_value = "auto")]
+    backend: BackendChoice,
+    /// Number or part of the name of a GPU, as `ibot devices` lists them.
+    #[arg(long)]
+    device: Option<String>,
+}
+
+/// Says where the GPU's operations are other ones than those that this program was built with.
+fn announce_kernels() -> Result<()> {
+    if KernelChoice::from_env()? == KernelChoice::Reference {
+        warn("IBOT_KERNELS=reference: tensor operations instead of WGSL kernels");
+    }
+    if let Some(folder) = wgsl::shader_folder() {
+        warn(format_args!(
+            "{}: shaders from {}",
+            wgsl::SHADERS_VARIABLE,
+            printable(folder)
+        ));
+    }
+    Ok(())
+}
+
+impl DeviceArgs {
+    /// With a backend in place of `auto`.
+    pub fn or(self, backend: BackendChoice) -> Self {
+        match self.backend {
+            BackendChoice::Auto => Self { backend, ..self },
+            _ => self,
+        }
+    }
+
+    /// The same flags, for a process of its own.
+    pub fn flags(&self) -> Vec<String> {
+        let mut flags = vec!["--backend".to_owned(), self.backend.to_string()];
+        if let Some(device) = &self.device {
+            flags.extend(["--device".to_owned(), device.clone()]);
+        }
+        flags
+    }
+
+    pub fn select(&self) -> Result<Selected> {
+        let selected = select(self.backend, self.device.as_deref())?;
+        if matches!(selected, Selected::Wgpu { .. }) {
+            announce_kernels()?;
+        }
+        Ok(selected)
+    }
+}
