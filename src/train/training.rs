@@ -106,11 +106,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             match sound {
                 Ok(()) => {}
                 // it would have waited for pictures
-                Err(Error::Stopped) => {
-                    self.checkpoint()?;
-                    observer.checkpoint(self.step);
-                    return Err(self.interrupted());
-                }
+                Err(Error::Stopped) => return Err(self.interrupted(observer)),
                 Err(error @ Error::NotFinite { .. }) if self.may_roll_back() => {
                     self.roll_back(&error.to_string(), observer)?;
                     continue;
@@ -196,8 +192,14 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
         Error::Training(format!("step {}: {error}; {state}", step + 1))
     }
 
-    /// The error of a run that was stopped, once its state is written.
-    fn interrupted(&mut self) -> Error {
+    /// The error of a run that was stopped, once its state is written, wherever it was stopped.
+    fn interrupted(&mut self, observer: &mut dyn Observer) -> Error {
+        if self.step > 0 && self.saved != Some(self.step) {
+            if let Err(error) = self.checkpoint() {
+                return error;
+            }
+            observer.checkpoint(self.step);
+        }
         match self.folder.finish() {
             Ok(()) => Error::Interrupted {
                 step: self.step,

@@ -37,7 +37,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             self.export()?;
         }
         if stopped && !is_last {
-            return Err(self.interrupted());
+            return Err(self.interrupted(observer));
         }
         if observer.wants_patches(ends_epoch) {
             self.show_patches(observer)?;
@@ -157,7 +157,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             self.trainer.device(),
         );
         let evaluation = match evaluation {
-            Err(Error::Stopped) => return Err(self.interrupted()),
+            Err(Error::Stopped) => return Err(self.interrupted(observer)),
             evaluation => evaluation?,
         };
         self.run.guard.free_unused();
