@@ -96,7 +96,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "app",
         &["data", "device", "embedding", "memory", "model", "train"],
     ),
-    ("capi", &["app", "device"]),
     (
         "bench",
         &[
@@ -161,7 +160,7 @@ fn imports_point_one_way() {
     let mut imports = 0;
     for file in files("src", &["rs"]) {
         let part = part(&file);
-        if ["main", "cli", "lib"].contains(&part.as_str()) || FOUNDATIONS.contains(&part.as_str()) {
+        if part == "lib" || FOUNDATIONS.contains(&part.as_str()) {
             continue;
         }
         let Some(may) = allowed.get(part.as_str()) else {
@@ -200,7 +199,7 @@ fn imports_point_one_way() {
 fn files_stay_short_and_have_names() {
     let mut wrong = Vec::new();
     let mut seen = 0;
-    for folder in ["src", "tests", "examples", "benches", "shaders"] {
+    for folder in ["src", "apps", "tests", "examples", "benches", "shaders"] {
         for file in files(folder, &["rs", "wgsl"]) {
             seen += 1;
             let lines = fs::read_to_string(&file).unwrap().lines().count();
@@ -214,6 +213,19 @@ fn files_stay_short_and_have_names() {
     }
     assert!(seen > 40, "only {seen} files found: the search is broken");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The library is for programs: what only a command needs is in apps/cli.
+#[test]
+fn the_library_has_no_terminal() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let (_, library) = manifest.split_once("\n[dependencies]").unwrap();
+    for name in ["clap", "indicatif", "mimalloc", "chrono"] {
+        let is_there = library.lines().any(|line| line.starts_with(name));
+        assert!(!is_there, "{name} is a dependency of the library");
+    }
+    let command = fs::read_to_string(root().join("apps/cli/Cargo.toml")).unwrap();
+    assert!(command.contains("\nclap"), "the search is broken");
 }
 
 #[test]

@@ -10,7 +10,7 @@
  *     ibot_status status = ibot_embed_path(embedder, "cat.png", feature, width);
  *     ibot_free(embedder);
  *
- * The library: cargo build --release --features capi --example ibot_c
+ * The library: cargo build --release -p ibot-capi
  *
  * One embedder may be used from several threads at once; its work is done on a thread of its own, one call after the
  * other. Calls wait for their result. Texts are UTF-8. Nothing here ends or unwinds into the caller.

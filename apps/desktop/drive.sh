@@ -1,15 +1,14 @@
 #!/usr/bin/env bash
-# One pass of examples/desktop in a real window: opens it on the demo's pictures under Xvfb, drives it by keyboard, and
+# One pass of ibot-desktop in a real window: opens it on the demo's pictures under Xvfb, drives it by keyboard, and
 # takes pictures of it. Its title tells how far it is.
 #
-# usage: tests/desktop.sh OUT [BACKEND]
+# usage: apps/desktop/drive.sh OUT [BACKEND]
 #
 # Needs Xvfb, xdotool and ImageMagick, a Vulkan device (lavapipe will do), and both programs:
 #   cargo build --release
-#   cargo build --release --features desktop --example desktop
 set -euo pipefail
-cd "$(dirname "$0")/.."
-out=${1:?usage: tests/desktop.sh OUT [BACKEND]}
+cd "$(dirname "$0")/../.."
+out=${1:?usage: apps/desktop/drive.sh OUT [BACKEND]}
 backend=${2:-auto}
 programs=${CARGO_TARGET_DIR:-target}/release
 mkdir -p "$out"
@@ -60,7 +59,7 @@ Xvfb "$DISPLAY" -screen 0 1280x820x24 -nolisten tcp >"$work/xvfb.log" 2>&1 &
 jobs_of_this_script+=($!)
 for _ in $(seq 50); do xdotool getdisplaygeometry >/dev/null 2>&1 && break; sleep 0.1; done
 
-"$programs/examples/desktop" "$work/pictures" --model "$work/run/teacher.safetensors" --backend "$backend" --recipe demo >"$work/desktop.log" 2>&1 &
+"$programs/ibot-desktop" "$work/pictures" --model "$work/run/teacher.safetensors" --backend "$backend" --recipe demo >"$work/desktop.log" 2>&1 &
 desktop=$!
 jobs_of_this_script+=("$desktop")
 for _ in $(seq 300); do

@@ -43,7 +43,7 @@ fn memory_stays_flat_on_wgpu() {
     }
 }
 
-/// `cargo test --release --test cli -- --ignored --nocapture soak`
+/// `cargo test --release -p ibot-cli -- --ignored --nocapture soak`
 #[test]
 #[ignore = "minutes"]
 fn soak_of_2000_steps() {
