@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::products::Panels;
+use super::products::row_products;
 use crate::random::Random;
 
 /// How to look for clusters.
@@ -112,7 +112,6 @@ fn lloyd(rows: &[f32], width: usize, mut centres: Vec<f32>, iterations: usize) -
 fn assign(rows: &[f32], width: usize, centres: &[f32]) -> Vec<usize> {
     /// Rows whose products are held at once.
     const BLOCK: usize = 1024;
-    let panels = Panels::<f32, 8>::new(centres, width);
     let clusters = centres.len() / width;
     // |x - c|^2 = |x|^2 + |c|^2 - 2 x c, of which |x|^2 decides nothing
     let halves: Vec<f32> = centres
@@ -121,8 +120,7 @@ fn assign(rows: &[f32], width: usize, centres: &[f32]) -> Vec<usize> {
         .collect();
     let mut assignments = Vec::with_capacity(rows.len() / width);
     for block in rows.chunks(BLOCK * width) {
-        let mut products = vec![0.0; block.len() / width * clusters];
-        panels.add_products(block, &mut products);
+        let products = row_products(block, centres, width);
         assignments.par_extend(products.par_chunks(clusters).map(|products| {
             let scores = products
                 .iter()

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 
 use super::FeatureSet;
-use super::products::Panels;
+use super::products::row_products;
 use crate::error::{Error, Result};
 
 /// How neighbours vote.
@@ -101,7 +101,6 @@ pub fn knn_report_until(
         return Ok(None);
     }
     let largest = neighbours.iter().copied().max().unwrap_or(0);
-    let panels = Panels::<f32, 8>::new(&bank_rows, width);
     let mut places = Vec::with_capacity(query_labels.len());
     for (rows, labels) in query_rows
         .chunks(BLOCK * width)
@@ -110,8 +109,7 @@ pub fn knn_report_until(
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
         }
-        let mut similarities = vec![0.0; labels.len() * bank_labels.len()];
-        panels.add_products(rows, &mut similarities);
+        let similarities = row_products(rows, &bank_rows, width);
         // [B, neighbours]: place of the query's class in each vote
         places.par_extend(similarities.par_chunks(bank_labels.len()).zip(labels).map(
             |(similarities, &label)| {

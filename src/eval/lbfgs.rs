@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::eigen::{add_scaled, dot};
+use nalgebra::DVectorView;
 
 /// Steps that are remembered.
 const MEMORY: usize = 10;
@@ -131,6 +131,19 @@ fn line_search(
 
 fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
     a.iter().zip(b).map(|(a, b)| a - b).collect()
+}
+
+/// Scalar product.
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let [a, b] = [a, b].map(|slice| DVectorView::from_slice(slice, slice.len()));
+    a.dot(&b)
+}
+
+/// `target += factor * other`.
+fn add_scaled(target: &mut [f64], factor: f64, other: &[f64]) {
+    for (target, other) in target.iter_mut().zip(other) {
+        *target += factor * other;
+    }
 }
 
 #[cfg(test)]

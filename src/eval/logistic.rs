@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::FeatureSet;
 use super::lbfgs::{Stop, minimise};
-use super::products::Panels;
+use super::products::{add_column_products, row_products};
 
 /// Multinomial logistic regression on standardised features.
 #[derive(Debug, Clone)]
@@ -49,8 +49,7 @@ impl LogisticRegression {
         }
         let rows = standardised(test, &self.mean, &self.scale);
         let classes = self.classes.len();
-        let mut logits = vec![0.0; test.len() * classes];
-        Panels::<f64, 4>::new(&self.parameters, test.width + 1).add_products(&rows, &mut logits);
+        let logits = row_products(&rows, &self.parameters, test.width + 1);
         let places: Vec<usize> = logits
             .chunks_exact(classes)
             .zip(&test.labels)
@@ -75,9 +74,6 @@ impl LogisticRegression {
     }
 }
 
-/// Rows per step of the gradient; a panel of them takes 8 KB.
-const CHUNK: usize = 256;
-
 /// Training rows, standardised, with a last column of ones for the intercepts.
 pub(super) struct Problem {
     classes: Vec<usize>,
@@ -85,8 +81,6 @@ pub(super) struct Problem {
     scale: Vec<f64>,
     /// `[B, D + 1]`.
     rows: Vec<f64>,
-    /// The same in chunks of rows, each `[D + 1, CHUNK or the rest]`.
-    columns: Vec<Vec<f64>>,
     /// Index of the class of each row, `[B]`.
     targets: Vec<usize>,
 }
@@ -110,7 +104,6 @@ impl Problem {
         let rows = standardised(&train, &mean, &scale);
         Some(Self {
             targets,
-            columns: columns_of(&rows, train.width + 1),
             classes,
             mean,
             scale,
@@ -127,14 +120,12 @@ impl Problem {
     pub fn batch(&self, places: &[usize]) -> Self {
         let width = self.mean.len() + 1;
         let row = |at: &usize| &self.rows[at * width..(at + 1) * width];
-        let rows: Vec<f64> = places.iter().flat_map(row).copied().collect();
         Self {
             classes: self.classes.clone(),
             mean: self.mean.clone(),
             scale: self.scale.clone(),
-            columns: columns_of(&rows, width),
+            rows: places.iter().flat_map(row).copied().collect(),
             targets: places.iter().map(|at| self.targets[*at]).collect(),
-            rows,
         }
     }
 
@@ -166,22 +157,14 @@ impl Problem {
     pub fn objective(&self, parameters: &[f64], penalty: f64) -> (f64, Vec<f64>) {
         let (width, classes) = (self.mean.len() + 1, self.classes.len());
         let share = 1.0 / self.targets.len() as f64;
-        let panels = Panels::<f64, 4>::new(parameters, width);
-        let mut logits = vec![0.0; self.targets.len() * classes];
-        panels.add_products(&self.rows, &mut logits);
-
+        let mut logits = row_products(&self.rows, parameters, width);
         let mut value = 0.0;
         for (logits, &target) in logits.chunks_exact_mut(classes).zip(&self.targets) {
             value += share * cross_entropy(logits, target);
         }
         let d_logits = logits;
-        let mut d_columns = vec![0.0; parameters.len()]; // [D + 1, K]
-        for (columns, d_logits) in self.columns.iter().zip(d_logits.chunks(CHUNK * classes)) {
-            let depth = d_logits.len() / classes;
-            Panels::<f64, 4>::new(&transposed(d_logits, classes), depth)
-                .add_products(columns, &mut d_columns);
-        }
-        let mut gradient = transposed(&d_columns, classes);
+        let mut gradient = vec![0.0; parameters.len()];
+        add_column_products((&d_logits, classes), (&self.rows, width), &mut gradient);
         for (at, (gradient, &parameter)) in gradient.iter_mut().zip(parameters).enumerate() {
             *gradient *= share;
             if at % width + 1 < width {
@@ -240,20 +223,6 @@ fn standardised(set: &FeatureSet, mean: &[f64], scale: &[f64]) -> Vec<f64> {
         scaled.chain([1.0])
     };
     (0..set.len()).flat_map(row).collect()
-}
-
-/// Chunks of rows, each as its columns: `[B, width]` -> `[width, CHUNK or the rest]` each.
-fn columns_of(rows: &[f64], width: usize) -> Vec<Vec<f64>> {
-    let chunks = rows.chunks(CHUNK * width);
-    chunks.map(|chunk| transposed(chunk, width)).collect()
-}
-
-/// `[rows, width] -> [width, rows]`.
-fn transposed(matrix: &[f64], width: usize) -> Vec<f64> {
-    let rows = matrix.len() / width;
-    (0..matrix.len())
-        .map(|at| matrix[at % rows * width + at / rows])
-        .collect()
 }
 
 /// Some rows of a set.

@@ -1,7 +1,7 @@
 //! Principal components of feature rows, and patch features as colours.
 
-use super::eigen::{add_scaled, dot, symmetric_eigen};
-use super::products::{column_products, row_products};
+use super::eigen::symmetric_eigen;
+use super::products::{add_column_products, centered, gram, row_products};
 
 /// The directions in which rows vary most.
 #[derive(Debug, Clone)]
@@ -25,28 +25,21 @@ impl Pca {
             return None;
         }
         let mean = mean_row(rows, width);
-        let is_wide = total < width;
-        let gram = if is_wide {
-            row_products(rows, width, &mean)
-        } else {
-            column_products(rows, width, &mean)
-        };
-        let eigen = symmetric_eigen(gram, total.min(width), true)?;
+        let eigen = symmetric_eigen(gram(rows, &mean), total.min(width))?;
         // what is left of a direction in which nothing varies is rounding
         let least = eigen.values[0] * 1e-12;
         let pairs = eigen.values.iter().zip(eigen.vectors);
-        let (variances, components) = pairs
+        let (variances, vectors): (Vec<_>, Vec<_>) = pairs
             .take_while(|&(&value, _)| value > least)
             .take(count)
-            .map(|(value, vector)| {
-                let component = if is_wide {
-                    combine(rows, width, &mean, &vector)
-                } else {
-                    vector
-                };
-                (value / (total - 1) as f64, with_fixed_sign(component))
-            })
+            .map(|(value, vector)| (value / (total - 1) as f64, vector))
             .unzip();
+        let components = if total < width {
+            sums_of_rows(&centered(rows, &mean), width, &vectors)
+        } else {
+            vectors
+        };
+        let components = components.into_iter().map(with_length_and_sign).collect();
         Some(Self {
             mean,
             components,
@@ -56,20 +49,12 @@ impl Pca {
 
     /// Coordinates of rows `[B, D]` along the components, row-major `[B, n]`.
     pub fn project(&self, rows: &[f32]) -> Vec<f64> {
-        let centre = |row: &[f32]| -> Vec<f64> {
-            let pairs = row.iter().zip(&self.mean);
-            pairs
-                .map(|(&value, mean)| f64::from(value) - mean)
-                .collect()
-        };
-        rows.chunks_exact(self.mean.len().max(1))
-            .map(centre)
-            .flat_map(|row| {
-                self.components
-                    .iter()
-                    .map(move |component| dot(&row, component))
-            })
-            .collect()
+        let width = self.mean.len();
+        row_products(
+            &centered(rows, &self.mean),
+            &self.components.concat(),
+            width,
+        )
     }
 }
 
@@ -85,29 +70,24 @@ fn mean_row(rows: &[f32], width: usize) -> Vec<f64> {
     mean.iter().map(|sum| sum / total).collect()
 }
 
-/// Unit vector along the sum of the centred rows times `weights` `[B]`.
-fn combine(rows: &[f32], width: usize, mean: &[f64], weights: &[f64]) -> Vec<f64> {
-    let mut sum = vec![0.0; width];
-    for (row, weight) in rows.chunks_exact(width).zip(weights) {
-        for ((sum, &value), mean) in sum.iter_mut().zip(row).zip(mean) {
-            *sum += weight * (f64::from(value) - mean);
-        }
-    }
-    let norm = dot(&sum, &sum).sqrt();
-    sum.iter().map(|value| value / norm).collect()
+/// The rows `[B, D]` times the weights in each vector `[B]`, summed: `[D]` for each.
+fn sums_of_rows(rows: &[f64], width: usize, vectors: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let sum = |weights: &Vec<f64>| {
+        let mut sum = vec![0.0; width];
+        add_column_products((weights, 1), (rows, width), &mut sum);
+        sum
+    };
+    vectors.iter().map(sum).collect()
 }
 
-fn with_fixed_sign(component: Vec<f64>) -> Vec<f64> {
-    let largest = component.iter().copied().fold(0.0, |largest: f64, value| {
-        if value.abs() > largest.abs() {
-            value
-        } else {
-            largest
-        }
-    });
-    let mut signed = vec![0.0; component.len()];
-    add_scaled(&mut signed, 1f64.copysign(largest), &component);
-    signed
+/// The vector with length one and its entry of largest absolute value positive.
+fn with_length_and_sign(mut vector: Vec<f64>) -> Vec<f64> {
+    let norm = vector.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let largest = (vector.iter().copied())
+        .reduce(|largest, x| if x.abs() > largest.abs() { x } else { largest })
+        .unwrap_or(1.0);
+    vector.iter_mut().for_each(|x| *x /= norm.copysign(largest));
+    vector
 }
 
 /// A colour for each patch: its coordinates along the first three principal components of all patches, as red, green

@@ -1,153 +1,114 @@
-//! Dot products of all pairs of rows, in blocks that stay in cache.
+//! Products of feature rows, by the `gemm` crate.
 
-use std::ops::{AddAssign, Mul};
-
-use rayon::prelude::*;
-
-/// Rows of the left side that one pass over the panels serves: 32 x 384 values are 48 KB.
-const BLOCK: usize = 32;
-/// Rows of the left side that share each value read from a panel.
-const GROUP: usize = 4;
+use gemm::{Parallelism, gemm};
 
 /// `f32` or `f64`.
-pub(super) trait Number:
-    Copy + Default + Send + Sync + Mul<Output = Self> + AddAssign
-{
-}
+pub(super) trait Number: Copy + Default + From<u8> + 'static {}
 
 impl Number for f32 {}
 impl Number for f64 {}
 
-/// Rows `[R, D]` stored as panels `[D, LANES]`, so that the sums of `LANES` rows run side by side.
-///
-/// 8 lanes of `f32` or 4 of `f64`: with [`GROUP`] they take 8 of the 16 registers of SSE2.
-pub(super) struct Panels<T, const LANES: usize> {
-    panels: Vec<[T; LANES]>,
-    width: usize,
-    rows: usize,
+/// Dot products of all pairs of rows: `[L, D]`, `[R, D]` -> `[L, R]`, all row-major.
+pub(super) fn row_products<T: Number>(left: &[T], right: &[T], width: usize) -> Vec<T> {
+    let width = width.max(1);
+    let (rows, columns) = (left.len() / width, right.len() / width);
+    let mut products = vec![T::default(); rows * columns];
+    // without an incomplete row at the end
+    let (left, right) = (&left[..rows * width], &right[..columns * width]);
+    let sizes = [rows, width, columns];
+    add_product(
+        sizes,
+        (left, [width, 1]),
+        (right, [1, width]),
+        &mut products,
+    );
+    products
 }
 
-impl<T: Number, const LANES: usize> Panels<T, LANES> {
-    /// From row-major `[R, D]`; an incomplete panel ends in rows of zeros.
-    pub fn new(rows: &[T], width: usize) -> Self {
-        let width = width.max(1);
-        let count = rows.len() / width;
-        let mut panels = vec![[T::default(); LANES]; count.div_ceil(LANES) * width];
-        for (index, row) in rows.chunks_exact(width).enumerate() {
-            let panel = &mut panels[index / LANES * width..][..width];
-            for (lanes, &value) in panel.iter_mut().zip(row) {
-                lanes[index % LANES] = value;
-            }
-        }
-        Self {
-            panels,
-            width,
-            rows: count,
-        }
-    }
+/// Adds to `sums` the products of all pairs of columns, summed over the rows: `[B, M]`, `[B, N]` -> `[M, N]`.
+pub(super) fn add_column_products<T: Number>(
+    (left, left_width): (&[T], usize),
+    (right, right_width): (&[T], usize),
+    sums: &mut [T],
+) {
+    let sizes = [left_width, left.len() / left_width.max(1), right_width];
+    add_product(
+        sizes,
+        (left, [1, left_width]),
+        (right, [right_width, 1]),
+        sums,
+    );
+}
 
-    /// Adds left row `l` times panel row `r` to `sums[l][r]`, for left `[L, D]` and sums `[L, R]`.
-    pub fn add_products(&self, left: &[T], sums: &mut [T]) {
-        left.par_chunks(BLOCK * self.width)
-            .zip(sums.par_chunks_mut(BLOCK * self.rows.max(1)))
-            .for_each(|(left, sums)| self.add_block(left, sums, self.rows));
-    }
+/// A matrix and the distances between its rows and between its columns.
+type Strided<'a, T> = (&'a [T], [usize; 2]);
 
-    /// As [`Panels::add_products`] where both sides are the same rows: sums `[R, R]`, only the blocks that touch the
-    /// lower triangle.
-    pub fn add_lower_products(&self, left: &[T], sums: &mut [T]) {
-        left.par_chunks(BLOCK * self.width)
-            .zip(sums.par_chunks_mut(BLOCK * self.rows.max(1)))
-            .enumerate()
-            .for_each(|(block, (left, sums))| {
-                self.add_block(left, sums, self.rows.min((block + 1) * BLOCK));
-            });
-    }
-
-    /// For the first `columns` rows of the panels.
-    fn add_block(&self, left: &[T], sums: &mut [T], columns: usize) {
-        let panels = self.panels.chunks_exact(self.width);
-        for (index, panel) in panels.take(columns.div_ceil(LANES)).enumerate() {
-            let first = index * LANES;
-            let used = LANES.min(self.rows - first);
-            for (group, rows) in left.chunks(GROUP * self.width).enumerate() {
-                let products = group_products(panel, rows, self.width);
-                for (row, products) in (0..rows.len() / self.width).zip(products) {
-                    let place = (group * GROUP + row) * self.rows + first;
-                    for (sum, product) in sums[place..place + used].iter_mut().zip(products) {
-                        *sum += product;
-                    }
-                }
-            }
-        }
+/// `sums += left right`: `[M, K]`, `[K, N]` -> `[M, N]`, on all cores where that helps.
+fn add_product<T: Number>(
+    [m, k, n]: [usize; 3],
+    left: Strided<'_, T>,
+    right: Strided<'_, T>,
+    sums: &mut [T],
+) {
+    assert!(left.0.len() == m * k && right.0.len() == k * n && sums.len() == m * n);
+    let one = T::from(1);
+    let [[left_rows, left_columns], [right_rows, right_columns]] =
+        [left, right].map(|(_, steps)| steps.map(|step| step as isize));
+    // SAFETY: each matrix is dense with the length just checked, so no entry lies outside; the sums are borrowed by nobody
+    // else.
+    unsafe {
+        gemm(
+            m,
+            n,
+            k,
+            sums.as_mut_ptr(),
+            1,
+            n as isize,
+            true,
+            left.0.as_ptr(),
+            left_columns,
+            left_rows,
+            right.0.as_ptr(),
+            right_columns,
+            right_rows,
+            one,
+            one,
+            false,
+            false,
+            false,
+            Parallelism::Rayon(0),
+        );
     }
 }
 
-/// Rows `[up to GROUP, D]` times one panel; a missing row repeats the first.
-fn group_products<T: Number, const LANES: usize>(
-    panel: &[[T; LANES]],
-    rows: &[T],
-    width: usize,
-) -> [[T; LANES]; GROUP] {
-    let rows: [&[T]; GROUP] = std::array::from_fn(|row| {
-        rows.get(row * width..(row + 1) * width)
-            .unwrap_or(&rows[..width])
-    });
-    let mut sums = [[T::default(); LANES]; GROUP];
-    for (column, lanes) in panel.iter().enumerate() {
-        for (sums, row) in sums.iter_mut().zip(rows) {
-            let value = row[column];
-            for (sum, &lane) in sums.iter_mut().zip(lanes) {
-                *sum += value * lane;
-            }
-        }
+/// The smaller Gram matrix of rows `[B, D]` less `mean` `[D]`, in double precision: of the rows, `[B, B]`, where B < D, else
+/// of the columns, `[D, D]`.
+pub(super) fn gram(rows: &[f32], mean: &[f64]) -> Vec<f64> {
+    /// Rows that are held in double precision at a time: 6 MB of 768 features.
+    const CHUNK: usize = 1024;
+    let width = mean.len();
+    if rows.len() / width.max(1) < width {
+        let rows = centered(rows, mean);
+        return row_products(&rows, &rows, width);
     }
-    sums
+    let mut gram = vec![0.0; width * width];
+    for chunk in rows.chunks(CHUNK * width.max(1)) {
+        let chunk = centered(chunk, mean);
+        add_column_products((&chunk, width), (&chunk, width), &mut gram);
+    }
+    gram
 }
 
-/// Sums over all rows of the products of two columns, in double precision: `[B, D] -> [D, D]`, less `mean` first.
-pub(super) fn column_products(rows: &[f32], width: usize, mean: &[f64]) -> Vec<f64> {
-    /// Rows that are transposed at a time: a panel of them takes 8 KB.
-    const DEPTH: usize = 256;
-    let mut sums = vec![0.0; width * width];
-    for chunk in rows.chunks(DEPTH * width.max(1)) {
-        let depth = chunk.len() / width.max(1);
-        let mut columns = vec![0.0; width * depth];
-        for (index, row) in chunk.chunks_exact(width).enumerate() {
-            for (column, (value, mean)) in row.iter().zip(mean).enumerate() {
-                columns[column * depth + index] = f64::from(*value) - mean;
-            }
-        }
-        Panels::<f64, 4>::new(&columns, depth).add_lower_products(&columns, &mut sums);
-    }
-    mirror(&mut sums, width);
-    sums
-}
-
-/// Products of all pairs of rows, in double precision: `[B, D] -> [B, B]`, less `mean` first.
-pub(super) fn row_products(rows: &[f32], width: usize, mean: &[f64]) -> Vec<f64> {
-    let centred: Vec<f64> = rows
-        .chunks_exact(width.max(1))
-        .flat_map(|row| {
-            row.iter()
-                .zip(mean)
-                .map(|(&value, mean)| f64::from(value) - mean)
-        })
-        .collect();
-    let count = rows.len() / width.max(1);
-    let mut sums = vec![0.0; count * count];
-    Panels::<f64, 4>::new(&centred, width).add_lower_products(&centred, &mut sums);
-    mirror(&mut sums, count);
-    sums
-}
-
-/// Copies the lower triangle of `[n, n]` to the upper one.
-fn mirror(matrix: &mut [f64], n: usize) {
-    for row in 0..n {
-        for column in 0..row {
-            matrix[column * n + row] = matrix[row * n + column];
-        }
-    }
+/// The rows `[B, D]` in double precision, less `mean` `[D]`.
+pub(super) fn centered(rows: &[f32], mean: &[f64]) -> Vec<f64> {
+    let row = |row: &[f32]| {
+        let pairs = row.iter().zip(mean);
+        let row: Vec<f64> = pairs
+            .map(|(&value, mean)| f64::from(value) - mean)
+            .collect();
+        row
+    };
+    rows.chunks_exact(mean.len().max(1)).flat_map(row).collect()
 }
 
 #[cfg(test)]
@@ -160,52 +121,73 @@ mod tests {
         (0..count * width).map(|_| random.normal() as f32).collect()
     }
 
-    fn product(left: &[f32], right: &[f32]) -> f64 {
-        let pairs = left.iter().zip(right);
+    fn product<'a>(pairs: impl Iterator<Item = (&'a f32, &'a f32)>) -> f64 {
         pairs.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
     }
 
+    const SIZES: [(usize, usize, usize); 6] = [
+        (1, 1, 1),
+        (3, 9, 5),
+        (33, 17, 7),
+        (70, 8, 2),
+        (4, 0, 3),
+        (1, 40, 384),
+    ];
+
     #[test]
-    fn products_of_odd_sizes_are_dot_products() {
-        for (left_count, right_count, width) in
-            [(1, 1, 1), (3, 9, 5), (33, 17, 7), (70, 8, 2), (4, 0, 3)]
-        {
+    fn products_of_rows_and_of_columns() {
+        for (left_count, right_count, width) in SIZES {
             let (left, right) = (rows(left_count, width), rows(right_count, width));
-            let mut sums = vec![1.0; left_count * right_count];
-            Panels::<f32, 8>::new(&right, width).add_products(&left, &mut sums);
+            let found = row_products(&left, &right, width);
             for (l, left) in left.chunks(width).enumerate() {
                 for (r, right) in right.chunks(width).enumerate() {
-                    let expected = 1.0 + product(left, right);
-                    let got = f64::from(sums[l * right_count + r]);
-                    assert!((got - expected).abs() < 1e-5, "{l} {r}: {got} {expected}");
+                    let error =
+                        f64::from(found[l * right_count + r]) - product(left.iter().zip(right));
+                    assert!(error.abs() < 1e-4, "{l} {r}: {error}");
+                }
+            }
+            // the same buffers as [width, count]
+            let mut sums = vec![1.0; left_count * right_count];
+            add_column_products((&left, left_count), (&right, right_count), &mut sums);
+            for l in 0..left_count {
+                for r in 0..right_count {
+                    let left = left.iter().skip(l).step_by(left_count);
+                    let right = right.iter().skip(r).step_by(right_count);
+                    let error =
+                        f64::from(sums[l * right_count + r]) - 1.0 - product(left.zip(right));
+                    assert!(error.abs() < 1e-4, "{l} {r}: {error}");
                 }
             }
         }
     }
 
+    /// So that the order of the index decides between equal rows, wherever they lie.
     #[test]
-    fn gram_matrices_are_whole() {
-        let (count, width) = (301, 37);
+    fn equal_rows_have_equal_products() {
+        for (left_count, right_count, width) in SIZES.into_iter().chain([(129, 301, 37)]) {
+            let [left, right] = [left_count, right_count].map(|count| rows(1, width).repeat(count));
+            let found = row_products(&left, &right, width);
+            assert!(
+                found.iter().all(|product| *product == found[0]),
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn gram_matrices_of_columns_are_whole() {
+        let (count, width) = (2100, 3);
         let rows = rows(count, width);
-        let mean = vec![0.0; width];
-        let columns: Vec<f32> = (0..width * count)
-            .map(|i| rows[i % count * width + i / count])
-            .collect();
-        let sides = [
-            (column_products(&rows, width, &mean), &columns, count),
-            (row_products(&rows, width, &mean), &rows, width),
-        ];
-        for (gram, vectors, length) in sides {
-            let n = vectors.len() / length;
-            assert_eq!(gram.len(), n * n);
-            for i in 0..n {
-                for j in 0..n {
-                    let expected = product(
-                        &vectors[i * length..][..length],
-                        &vectors[j * length..][..length],
-                    );
-                    assert!((gram[i * n + j] - expected).abs() < 1e-9, "{i} {j}");
-                }
+        let gram = gram(&rows, &[1.0, 0.0, -2.0]);
+        let column = |at: usize, mean: f64| -> Vec<f64> {
+            let column = rows.iter().skip(at).step_by(width);
+            column.map(|value| f64::from(*value) - mean).collect()
+        };
+        let columns = [column(0, 1.0), column(1, 0.0), column(2, -2.0)];
+        for (i, a) in columns.iter().enumerate() {
+            for (j, b) in columns.iter().enumerate() {
+                let expected: f64 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+                assert!((gram[i * width + j] - expected).abs() < 1e-9, "{i} {j}");
             }
         }
     }

@@ -1,8 +1,8 @@
 //! How many directions the features use, without labels.
 
 use super::FeatureSet;
-use super::eigen::{dot, symmetric_eigen};
-use super::products::{column_products, row_products};
+use super::eigen::symmetric_eigen;
+use super::products::gram;
 
 /// RankMe: exp of the entropy of the singular values' shares, from about 1 (one direction) to min(B, D).
 ///
@@ -14,13 +14,8 @@ use super::products::{column_products, row_products};
 pub fn rank_me(set: &FeatureSet) -> Option<f64> {
     const EPSILON: f64 = 1e-7;
     let (rows, width) = (set.len(), set.width);
-    let mean = vec![0.0; width];
-    let gram = if rows < width {
-        row_products(&set.features, width, &mean)
-    } else {
-        column_products(&set.features, width, &mean)
-    };
-    let eigen = symmetric_eigen(gram, rows.min(width), false)?;
+    let gram = gram(&set.features, &vec![0.0; width]);
+    let eigen = symmetric_eigen(gram, rows.min(width))?;
     let singular = eigen.values.iter().map(|value| value.max(0.0).sqrt());
     let sum: f64 = singular.clone().sum();
     let shares = singular.map(|value| value / sum + EPSILON);
@@ -51,7 +46,7 @@ pub fn feature_std(set: &FeatureSet) -> Option<f64> {
 /// The row divided by its length.
 fn unit(row: &[f32]) -> Vec<f64> {
     let row: Vec<f64> = row.iter().map(|&value| f64::from(value)).collect();
-    let norm = dot(&row, &row).sqrt().max(1e-12);
+    let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt().max(1e-12);
     row.iter().map(|value| value / norm).collect()
 }
 

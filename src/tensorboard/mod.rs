@@ -57,7 +57,7 @@ impl EventWriter {
             length: 0,
             torn: false,
         };
-        writer.append(0, What::FileVersion)?;
+        writer.append(0, What::file_version())?;
         Ok(writer)
     }
 
@@ -75,8 +75,8 @@ impl EventWriter {
     /// [`Error::Io`].
     pub fn purge_from(&mut self, step: u64) -> Result<()> {
         // twice: the server's accumulator takes the first of a run for its beginning, and drops nothing
-        self.append(step, What::SessionStart)?;
-        self.append(step, What::SessionStart)
+        self.append(step, What::session_start())?;
+        self.append(step, What::session_start())
     }
 
     /// Writes one point of the curve `tag`; curves `a/b` and `a/c` are shown together.
@@ -84,7 +84,7 @@ impl EventWriter {
     /// # Errors
     /// [`Error::Io`].
     pub fn scalar(&mut self, tag: &str, step: u64, value: f32) -> Result<()> {
-        self.append(step, What::Scalar { tag, value })
+        self.append(step, What::scalar(tag, value))
     }
 
     /// Writes a picture, as PNG.
@@ -96,13 +96,8 @@ impl EventWriter {
         picture
             .write_to(&mut png, ImageFormat::Png)
             .map_err(|error| Error::io(&self.path)(std::io::Error::other(error)))?;
-        let what = What::Image {
-            tag,
-            width: picture.width(),
-            height: picture.height(),
-            png: png.get_ref(),
-        };
-        self.append(step, what)
+        let size = [picture.width(), picture.height()];
+        self.append(step, What::image(tag, size, png.into_inner()))
     }
 
     /// Waits until the disk has what was written: for a machine that fails, not for a process that does.
@@ -113,7 +108,7 @@ impl EventWriter {
         self.file.sync_data().map_err(Error::io(&self.path))
     }
 
-    fn append(&mut self, step: u64, what: What<'_>) -> Result<()> {
+    fn append(&mut self, step: u64, what: What) -> Result<()> {
         let record = record::record(&event::event(seconds(), step, what));
         self.append_record(&record).map_err(Error::io(&self.path))
     }
