@@ -6,6 +6,7 @@ use std::time::Duration;
 
 /// What can go wrong, said once and in full.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read or written.
     #[error("{}: {source}", printable(path))]

@@ -17,7 +17,7 @@
 //! - [`tensorboard`]: event files of training
 //! - [`picture`]: charts, heat maps and contact sheets
 //! - [`train`], [`mod@bench`]: the run, and how long a step takes
-//! - [`finetune`]: a classifier from a backbone and labelled pictures
+//! - [`finetune`]: a classifier from a backbone and labeled pictures
 //! - [`app`]: a model or a run on a thread of its own, for applications
 //! - [`verify`]: whether a device computes what the CPU computes
 //!

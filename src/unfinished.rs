@@ -15,7 +15,7 @@ pub(crate) struct Unfinished<'a> {
 }
 
 impl<'a> Unfinished<'a> {
-    /// Writes a neighbour of `path` and syncs it; errors name `path`.
+    /// Writes a neighbor of `path` and syncs it; errors name `path`.
     pub(crate) fn write(
         path: &'a Path,
         write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,

@@ -59,7 +59,7 @@ fn train<B: TrainBackend>(device: &B::Device) -> Vec<[u32; 2]> {
     let method = config.init::<B>(3, device).unwrap();
     let optimizer = OptimizerConfig::default();
     let mut trainer = Trainer::new(method, optimizer, device.clone(), DeviceGuard::Cpu);
-    trainer.most_at_once = Some(1);
+    trainer.micro_batch_size = Some(1);
     let rates = Rates {
         learning_rate: 1e-3,
         temperature_teacher: 0.04,

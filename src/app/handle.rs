@@ -104,7 +104,7 @@ impl EmbedderConfig {
 /// A loaded model, in words and numbers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelInfo {
-    /// What the file says of itself, licence included; none for a file of another program.
+    /// What the file says of itself, license included; none for a file of another program.
     pub card: Option<ModelCard>,
     /// Width D of the features.
     pub width: usize,

@@ -15,7 +15,7 @@ pub enum Interpolation {
     Bicubic,
 }
 
-/// The random views of a picture, applied in this order: crop, flip, color jitter, gray, blur, solarize, normalise.
+/// The random views of a picture, applied in this order: crop, flip, color jitter, gray, blur, solarize, normalize.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AugmentConfig {

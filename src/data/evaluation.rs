@@ -19,7 +19,7 @@ const QUEUE: usize = 2;
 pub struct EvalBatch {
     /// `[B]`: places in the source, rising.
     pub samples: Vec<usize>,
-    /// `[B, 3, S, S]`, normalised.
+    /// `[B, 3, S, S]`, normalized.
     pub pixels: Vec<f32>,
     /// `[B]`: classes, where the source has them.
     pub labels: Vec<Option<usize>>,

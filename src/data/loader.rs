@@ -96,7 +96,7 @@ pub struct Batch {
     pub samples: Vec<usize>,
     /// `[B]`: classes of the pictures that are shown, where the source has them.
     pub labels: Vec<Option<usize>>,
-    /// G buffers of `[B, 3, S, S]`, then L of `[B, 3, s, s]` with the side s of local views; normalised.
+    /// G buffers of `[B, 3, S, S]`, then L of `[B, 3, s, s]` with the side s of local views; normalized.
     pub views: Vec<Vec<f32>>,
     /// `[G * B, N]`, view by view as the concatenated global views; true where a patch is masked.
     pub masks: Vec<bool>,

@@ -182,7 +182,7 @@ impl Planes {
     ///
     /// # Shapes
     /// `[3, S, S]`
-    pub fn normalise(&self, mean: [f32; 3], std: [f32; 3], out: &mut [f32]) {
+    pub fn normalize(&self, mean: [f32; 3], std: [f32; 3], out: &mut [f32]) {
         let area = self.spare.len();
         let planes = self
             .values
@@ -263,18 +263,18 @@ fn reflect(at: isize, size: usize) -> usize {
     at.min(period - at) as usize
 }
 
-/// `out` = half\[0\] * center + the sum over distances d of half\[d\] * (both neighbours at d).
+/// `out` = half\[0\] * center + the sum over distances d of half\[d\] * (both neighbors at d).
 fn weigh<'a>(
     out: &mut [f32],
     half: &[f32],
     center: &[f32],
-    neighbours: impl Fn(usize) -> [&'a [f32]; 2],
+    neighbors: impl Fn(usize) -> [&'a [f32]; 2],
 ) {
     for (out, center) in out.iter_mut().zip(center) {
         *out = half[0] * center;
     }
     for (distance, &weight) in half.iter().enumerate().skip(1) {
-        let [before, after] = neighbours(distance);
+        let [before, after] = neighbors(distance);
         for ((out, before), after) in out.iter_mut().zip(before).zip(after) {
             *out += weight * (before + after);
         }

@@ -144,7 +144,7 @@ impl Augmenter {
     /// `view` of `picture`.
     ///
     /// # Shapes
-    /// `[3, S, S]` planes in 0..=255, not yet normalised.
+    /// `[3, S, S]` planes in 0..=255, not yet normalized.
     ///
     /// # Errors
     /// The view's crop is not inside the picture.
@@ -177,7 +177,7 @@ impl Augmenter {
     /// The evaluation view of `picture`, see [`SquareResizer::center`].
     ///
     /// # Shapes
-    /// `[3, S, S]` planes in 0..=255, not yet normalised.
+    /// `[3, S, S]` planes in 0..=255, not yet normalized.
     ///
     /// # Errors
     /// The picture has no pixel.
@@ -187,12 +187,12 @@ impl Augmenter {
         Ok(&self.planes)
     }
 
-    /// Writes what was last rendered to `out`, normalised by the settings' mean and std.
+    /// Writes what was last rendered to `out`, normalized by the settings' mean and std.
     ///
     /// # Shapes
     /// `[3, S, S]`
     pub fn write(&self, out: &mut [f32]) {
         self.planes
-            .normalise(self.config.mean, self.config.std, out);
+            .normalize(self.config.mean, self.config.std, out);
     }
 }

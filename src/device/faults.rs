@@ -119,12 +119,12 @@ impl FaultKind {
             Self::DeviceLost => {
                 "The driver reset the GPU or took it away (a kernel ran too long, too much memory, suspend, another \
                  program): start again, which goes on from the last checkpoint. If it returns: fewer pictures a step \
-                 (--batch-size, or most_at_once in a settings file); update the driver; give kernels more time (Windows: \
+                 (--batch-size, or micro_batch_size in a settings file); update the driver; give kernels more time (Windows: \
                  TdrDelay in the registry; AMD on Linux: amdgpu.lockup_timeout)."
             }
             Self::NoAnswer => {
                 "The GPU is stuck, or much slower than its work: start again, which goes on from the last checkpoint. If \
-                 it returns: fewer pictures a step (--batch-size, or most_at_once in a settings file); update the driver; \
+                 it returns: fewer pictures a step (--batch-size, or micro_batch_size in a settings file); update the driver; \
                  a GPU that is only slow needs a longer IBOT_GPU_DEADLINE, and kernels that the driver ends by itself \
                  more time there (Windows: TdrDelay in the registry; AMD on Linux: amdgpu.lockup_timeout)."
             }

@@ -145,7 +145,7 @@ impl Embedder {
         [self.preprocessing.image_size / self.architecture.patch_size; 2]
     }
 
-    /// The pictures as the model sees them, without the normalisation: resized and cut to the input's size.
+    /// The pictures as the model sees them, without the normalization: resized and cut to the input's size.
     ///
     /// # Errors
     /// [`crate::Error::Data`] for a picture without a pixel.
@@ -224,7 +224,7 @@ impl Embedder {
     }
 }
 
-/// A picture as a model sees it, without the normalisation: resized and cut to its input's size.
+/// A picture as a model sees it, without the normalization: resized and cut to its input's size.
 ///
 /// # Errors
 /// [`crate::Error::Data`] for a picture without a pixel.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// Normalised mutual information of two labelings `[B]`, in 0..=1: the mutual information over the mean of the two
+/// Normalized mutual information of two labelings `[B]`, in 0..=1: the mutual information over the mean of the two
 /// entropies, as scikit-learn's `normalized_mutual_info_score`. 1 where each is one class.
 pub fn normalized_mutual_information(a: &[usize], b: &[usize]) -> f64 {
     let table = Contingency::new(a, b);
@@ -18,8 +18,8 @@ pub fn normalized_mutual_information(a: &[usize], b: &[usize]) -> f64 {
         let shares = sizes.values().map(|size| size / total);
         shares.map(|share| -share * share.ln()).sum()
     };
-    let normalised = information / ((entropy(&table.a) + entropy(&table.b)) / 2.0);
-    normalised.clamp(0.0, 1.0)
+    let normalized = information / ((entropy(&table.a) + entropy(&table.b)) / 2.0);
+    normalized.clamp(0.0, 1.0)
 }
 
 /// Adjusted Rand index of two labelings `[B]` (Hubert and Arabie, 1985), as scikit-learn's `adjusted_rand_score`: 1 for

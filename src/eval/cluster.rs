@@ -33,15 +33,15 @@ pub struct Clustering {
     /// Cluster of each row, `[B]`.
     pub assignments: Vec<usize>,
     /// Means of the clusters, row-major `[clusters, D]`.
-    pub centres: Vec<f32>,
-    /// Sum of the squared distances of the rows to their centres.
+    pub centers: Vec<f32>,
+    /// Sum of the squared distances of the rows to their centers.
     pub inertia: f64,
 }
 
 /// k-means (Lloyd) from k-means++ seeds (Arthur and Vassilvitskii, 2007) of rows `[B, D]`, D = `width`.
 ///
-/// Unit rows give clusters by cosine similarity (their centres are not unit vectors). A cluster that lost all rows
-/// moves to the row farthest from its centre. `None` without rows, clusters or starts, or where a value is not finite.
+/// Unit rows give clusters by cosine similarity (their centers are not unit vectors). A cluster that lost all rows
+/// moves to the row farthest from its center. `None` without rows, clusters or starts, or where a value is not finite.
 pub fn k_means(
     rows: &[f32],
     width: usize,
@@ -68,59 +68,59 @@ pub fn k_means(
 /// Rows drawn one after the other, each with a chance proportional to the squared distance to the nearest one so far.
 fn seeds(rows: &[f32], width: usize, clusters: usize, random: &mut Random) -> Vec<f32> {
     let count = rows.len() / width;
-    let mut centres = Vec::with_capacity(clusters * width);
+    let mut centers = Vec::with_capacity(clusters * width);
     let mut distances = vec![f64::INFINITY; count];
     let mut next = random.below(count);
     for _ in 0..clusters {
-        let centre = &rows[next * width..][..width];
-        centres.extend_from_slice(centre);
+        let center = &rows[next * width..][..width];
+        centers.extend_from_slice(center);
         distances
             .par_iter_mut()
             .zip(rows.par_chunks_exact(width))
             .with_min_len(256)
-            .for_each(|(distance, row)| *distance = distance.min(squared_distance(row, centre)));
+            .for_each(|(distance, row)| *distance = distance.min(squared_distance(row, center)));
         let mut left = random.unit() * distances.iter().sum::<f64>();
         let passed = distances.iter().position(|distance| {
             left -= distance;
             left < 0.0
         });
-        // all rows lie on centres, or rounding
+        // all rows lie on centers, or rounding
         next = passed.unwrap_or_else(|| random.below(count));
     }
-    centres
+    centers
 }
 
-fn lloyd(rows: &[f32], width: usize, mut centres: Vec<f32>, iterations: usize) -> Clustering {
-    let mut assignments = assign(rows, width, &centres);
+fn lloyd(rows: &[f32], width: usize, mut centers: Vec<f32>, iterations: usize) -> Clustering {
+    let mut assignments = assign(rows, width, &centers);
     for _ in 0..iterations {
-        centres = means(rows, width, &assignments, &centres);
-        let moved = assign(rows, width, &centres);
+        centers = means(rows, width, &assignments, &centers);
+        let moved = assign(rows, width, &centers);
         if moved == assignments {
             break;
         }
         assignments = moved;
     }
-    let inertia = distances(rows, width, &assignments, &centres).iter().sum();
+    let inertia = distances(rows, width, &assignments, &centers).iter().sum();
     Clustering {
         assignments,
-        centres,
+        centers,
         inertia,
     }
 }
 
-/// Nearest centre of each row; of equally near ones the first.
-fn assign(rows: &[f32], width: usize, centres: &[f32]) -> Vec<usize> {
+/// Nearest center of each row; of equally near ones the first.
+fn assign(rows: &[f32], width: usize, centers: &[f32]) -> Vec<usize> {
     /// Rows whose products are held at once.
     const BLOCK: usize = 1024;
-    let clusters = centres.len() / width;
+    let clusters = centers.len() / width;
     // |x - c|^2 = |x|^2 + |c|^2 - 2 x c, of which |x|^2 decides nothing
-    let halves: Vec<f32> = centres
+    let halves: Vec<f32> = centers
         .chunks_exact(width)
-        .map(|centre| centre.iter().map(|x| x * x).sum::<f32>() / 2.0)
+        .map(|center| center.iter().map(|x| x * x).sum::<f32>() / 2.0)
         .collect();
     let mut assignments = Vec::with_capacity(rows.len() / width);
     for block in rows.chunks(BLOCK * width) {
-        let products = row_products(block, centres, width);
+        let products = row_products(block, centers, width);
         assignments.par_extend(products.par_chunks(clusters).map(|products| {
             let scores = products
                 .iter()
@@ -133,9 +133,9 @@ fn assign(rows: &[f32], width: usize, centres: &[f32]) -> Vec<usize> {
     assignments
 }
 
-fn means(rows: &[f32], width: usize, assignments: &[usize], centres: &[f32]) -> Vec<f32> {
-    let mut sums = vec![0.0f64; centres.len()];
-    let mut counts = vec![0usize; centres.len() / width];
+fn means(rows: &[f32], width: usize, assignments: &[usize], centers: &[f32]) -> Vec<f32> {
+    let mut sums = vec![0.0f64; centers.len()];
+    let mut counts = vec![0usize; centers.len() / width];
     for (row, &cluster) in rows.chunks_exact(width).zip(assignments) {
         counts[cluster] += 1;
         for (sum, &value) in sums[cluster * width..].iter_mut().zip(row) {
@@ -147,7 +147,7 @@ fn means(rows: &[f32], width: usize, assignments: &[usize], centres: &[f32]) -> 
         .enumerate()
         .map(|(at, sum)| (sum / counts[at / width] as f64) as f32)
         .collect();
-    let mut far = distances(rows, width, assignments, centres);
+    let mut far = distances(rows, width, assignments, centers);
     for cluster in (0..counts.len()).filter(|&cluster| counts[cluster] == 0) {
         let farthest = (0..far.len()).max_by(|&a, &b| far[a].total_cmp(&far[b]));
         let row = farthest.unwrap_or(0);
@@ -157,11 +157,11 @@ fn means(rows: &[f32], width: usize, assignments: &[usize], centres: &[f32]) -> 
     means
 }
 
-/// Squared distance of each row to its centre, `[B]`.
-fn distances(rows: &[f32], width: usize, assignments: &[usize], centres: &[f32]) -> Vec<f64> {
+/// Squared distance of each row to its center, `[B]`.
+fn distances(rows: &[f32], width: usize, assignments: &[usize], centers: &[f32]) -> Vec<f64> {
     rows.par_chunks_exact(width)
         .zip(assignments)
-        .map(|(row, &cluster)| squared_distance(row, &centres[cluster * width..][..width]))
+        .map(|(row, &cluster)| squared_distance(row, &centers[cluster * width..][..width]))
         .collect()
 }
 
@@ -207,7 +207,7 @@ mod tests {
     fn few_or_equal_rows_have_their_clusters() {
         let mut random = Random::new(2, 0, 0, Stream::Init);
         let pair = k_means(&[1.0, 4.0], 1, &KMeansConfig::new(5), &mut random).unwrap();
-        assert_eq!((pair.centres.len(), pair.inertia), (2, 0.0));
+        assert_eq!((pair.centers.len(), pair.inertia), (2, 0.0));
         let equal = k_means(&[3.0; 6], 1, &KMeansConfig::new(2), &mut random).unwrap();
         assert_eq!((equal.assignments, equal.inertia), (vec![0; 6], 0.0));
         assert_eq!(k_means(&[], 1, &KMeansConfig::new(2), &mut random), None);

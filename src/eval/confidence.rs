@@ -34,9 +34,9 @@ pub fn wilson_interval(accuracy: f64, queries: usize) -> [f64; 2] {
     }
     let count = queries as f64;
     let scale = 1.0 + Z * Z / count;
-    let centre = accuracy + Z * Z / (2.0 * count);
+    let center = accuracy + Z * Z / (2.0 * count);
     let half = Z * (accuracy * (1.0 - accuracy) / count + Z * Z / (4.0 * count * count)).sqrt();
-    [(centre - half) / scale, (centre + half) / scale].map(|end| end.clamp(0.0, 1.0))
+    [(center - half) / scale, (center + half) / scale].map(|end| end.clamp(0.0, 1.0))
 }
 
 /// Rows in two parts, ascending.

@@ -1,4 +1,4 @@
-//! Weighted k-nearest-neighbour classification (Wu et al., arXiv 1805.01978, section 3.4), as DINO reports it.
+//! Weighted k-nearest-neighbor classification (Wu et al., arXiv 1805.01978, section 3.4), as DINO reports it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,38 +8,38 @@ use super::FeatureSet;
 use super::products::row_products;
 use crate::error::{Error, Result};
 
-/// How neighbours vote.
+/// How neighbors vote.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KnnConfig {
-    /// Number of neighbours.
-    pub neighbours: usize,
-    /// A neighbour at cosine similarity `s` votes with `exp(s / temperature)`.
+    /// Number of neighbors.
+    pub neighbors: usize,
+    /// A neighbor at cosine similarity `s` votes with `exp(s / temperature)`.
     pub temperature: f64,
 }
 
 impl Default for KnnConfig {
-    /// 20 neighbours, temperature 0.07, as in DINO.
+    /// 20 neighbors, temperature 0.07, as in DINO.
     fn default() -> Self {
         Self {
-            neighbours: 20,
+            neighbors: 20,
             temperature: 0.07,
         }
     }
 }
 
-/// How often the neighbours are right.
+/// How often the neighbors are right.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KnnScore {
-    /// Number of neighbours that voted.
-    pub neighbours: usize,
+    /// Number of neighbors that voted.
+    pub neighbors: usize,
     /// Share of the queries whose class has the most votes, in 0..=1.
     pub top1: f64,
     /// Share of the queries whose class has votes and is among the five with the most, in 0..=1; as DINO's
-    /// `eval_knn.py`, fewer than five neighbours name fewer than five classes.
+    /// `eval_knn.py`, fewer than five neighbors name fewer than five classes.
     pub top5: f64,
 }
 
-/// Share of the queries whose class wins the vote of their neighbours in the bank; rows without a class are left out.
+/// Share of the queries whose class wins the vote of their neighbors in the bank; rows without a class are left out.
 /// `None` where either set has no row with a class.
 ///
 /// # Errors
@@ -50,27 +50,27 @@ pub fn knn_accuracy(
     config: &KnnConfig,
     stop: &AtomicBool,
 ) -> Result<Option<f64>> {
-    let neighbours = [config.neighbours];
-    let scores = knn_report_until(bank, queries, &neighbours, config.temperature, stop)?;
+    let neighbors = [config.neighbors];
+    let scores = knn_report_until(bank, queries, &neighbors, config.temperature, stop)?;
     Ok(scores.and_then(|scores| scores.first().map(|score| score.top1)))
 }
 
-/// [`KnnScore`] for each number of neighbours, the search done once for the largest.
+/// [`KnnScore`] for each number of neighbors, the search done once for the largest.
 ///
-/// Rows without a class are left out. Neighbours that are equally near, and classes with equal votes, come in order of
-/// their index. A bank smaller than a number of neighbours votes as a whole.
+/// Rows without a class are left out. Neighbors that are equally near, and classes with equal votes, come in order of
+/// their index. A bank smaller than a number of neighbors votes as a whole.
 ///
 /// `None` where either set has no row with a class, or their widths differ.
 pub fn knn_report(
     bank: &FeatureSet,
     queries: &FeatureSet,
-    neighbours: &[usize],
+    neighbors: &[usize],
     temperature: f64,
 ) -> Option<Vec<KnnScore>> {
     let found = knn_report_until(
         bank,
         queries,
-        neighbours,
+        neighbors,
         temperature,
         &AtomicBool::new(false),
     );
@@ -84,15 +84,15 @@ pub fn knn_report(
 pub fn knn_report_until(
     bank: &FeatureSet,
     queries: &FeatureSet,
-    neighbours: &[usize],
+    neighbors: &[usize],
     temperature: f64,
     stop: &AtomicBool,
 ) -> Result<Option<Vec<KnnScore>>> {
     /// Queries whose similarities are held at once: 5 MB for a bank of 10 000.
     const BLOCK: usize = 128;
     let width = bank.width;
-    let (bank_rows, bank_labels) = labelled_unit_rows(bank);
-    let (query_rows, query_labels) = labelled_unit_rows(queries);
+    let (bank_rows, bank_labels) = labeled_unit_rows(bank);
+    let (query_rows, query_labels) = labeled_unit_rows(queries);
     let Some(last_class) = bank_labels.iter().max() else {
         return Ok(None);
     };
@@ -100,7 +100,7 @@ pub fn knn_report_until(
     if query_labels.is_empty() || queries.width != width || width == 0 {
         return Ok(None);
     }
-    let largest = neighbours.iter().copied().max().unwrap_or(0);
+    let largest = neighbors.iter().copied().max().unwrap_or(0);
     let mut places = Vec::with_capacity(query_labels.len());
     for (rows, labels) in query_rows
         .chunks(BLOCK * width)
@@ -110,7 +110,7 @@ pub fn knn_report_until(
             return Err(Error::Stopped);
         }
         let similarities = row_products(rows, &bank_rows, width);
-        // [B, neighbours]: place of the query's class in each vote
+        // [B, neighbors]: place of the query's class in each vote
         places.par_extend(similarities.par_chunks(bank_labels.len()).zip(labels).map(
             |(similarities, &label)| {
                 let near = most_alike(similarities, largest);
@@ -121,7 +121,7 @@ pub fn knn_report_until(
                         .map(|&(s, row)| (s, bank_labels[row]));
                     place_of(label, &votes(voters, classes, temperature))
                 };
-                neighbours.iter().map(place).collect::<Vec<_>>()
+                neighbors.iter().map(place).collect::<Vec<_>>()
             },
         ));
     }
@@ -129,11 +129,11 @@ pub fn knn_report_until(
         let hits = places.iter().filter(|places| places[index] < bound);
         hits.count() as f64 / places.len() as f64
     };
-    let scores = neighbours
+    let scores = neighbors
         .iter()
         .enumerate()
         .map(|(index, &count)| KnnScore {
-            neighbours: count,
+            neighbors: count,
             top1: share_below(index, 1),
             top5: share_below(index, 5),
         });
@@ -141,7 +141,7 @@ pub fn knn_report_until(
 }
 
 /// Unit rows `[B, D]` and labels `[B]` of the rows that have a class.
-fn labelled_unit_rows(set: &FeatureSet) -> (Vec<f32>, Vec<usize>) {
+fn labeled_unit_rows(set: &FeatureSet) -> (Vec<f32>, Vec<usize>) {
     let (mut rows, mut labels) = (Vec::new(), Vec::new());
     for (row, label) in set.features.chunks_exact(set.width.max(1)).zip(&set.labels) {
         let Some(label) = label else { continue };
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_vote_by_cosine_similarity() {
+    fn neighbors_vote_by_cosine_similarity() {
         let bank = set(&[
             ([1.0, 0.0], Some(0)),
             ([9.0, 1.0], Some(0)),
@@ -230,7 +230,7 @@ mod tests {
             ([1.0, 0.0], Some(1)),
         ]);
         let config = KnnConfig {
-            neighbours: 1,
+            neighbors: 1,
             ..KnnConfig::default()
         };
         let stop = AtomicBool::new(false);
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn each_number_of_neighbours_is_its_own_vote() {
+    fn each_number_of_neighbors_is_its_own_vote() {
         let bank = set(&[
             ([1.0, 0.0], Some(2)),
             ([1.0, 0.1], Some(1)),
@@ -254,7 +254,7 @@ mod tests {
         let report = knn_report(&bank, &queries, &[3, 1, 100, 0], 0.07).unwrap();
         let scores: Vec<_> = report
             .iter()
-            .map(|s| (s.neighbours, s.top1, s.top5))
+            .map(|s| (s.neighbors, s.top1, s.top5))
             .collect();
         let expected = [(3, 0.5, 0.5), (1, 0.0, 0.0), (100, 0.5, 0.5), (0, 0.0, 0.0)];
         assert_eq!(scores, expected);

@@ -23,11 +23,11 @@ struct Pair {
     inverse: f64,
 }
 
-/// Minimises from `start`; `function` gives value and gradient.
+/// Minimizes from `start`; `function` gives value and gradient.
 ///
 /// Source: Nocedal and Wright, Numerical Optimization, algorithms 7.4 and 7.5, with a line search that halves or
 /// doubles until the weak Wolfe conditions hold (Lewis and Overton, 2013, algorithm 2.6).
-pub(super) fn minimise(
+pub(super) fn minimize(
     start: Vec<f64>,
     stop: Stop,
     function: impl Fn(&[f64]) -> (f64, Vec<f64>),
@@ -162,7 +162,7 @@ mod tests {
             let gradient = vec![-2.0 * a - 400.0 * x[0] * b, 200.0 * b];
             (a * a + 100.0 * b * b, gradient)
         };
-        let found = minimise(vec![-1.2, 1.0], STOP, function);
+        let found = minimize(vec![-1.2, 1.0], STOP, function);
         assert!(
             (found[0] - 1.0).abs() < 1e-8 && (found[1] - 1.0).abs() < 1e-8,
             "{found:?}"
@@ -181,7 +181,7 @@ mod tests {
                 .sum();
             (value, gradient)
         };
-        let found = minimise(vec![0.0; 30], STOP, function);
+        let found = minimize(vec![0.0; 30], STOP, function);
         assert!(found.iter().all(|x| (x - 2.0).abs() < 1e-8), "{found:?}");
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::FeatureSet;
-use super::lbfgs::{Stop, minimise};
+use super::lbfgs::{Stop, minimize};
 use super::products::{add_column_products, row_products};
 
-/// Multinomial logistic regression on standardised features.
+/// Multinomial logistic regression on standardized features.
 #[derive(Debug, Clone)]
 pub struct LogisticRegression {
     /// The classes it knows, ascending, `[K]`.
@@ -15,12 +15,12 @@ pub struct LogisticRegression {
     pub mean: Vec<f64>,
     /// Standard deviation of each feature in training (divided by B), 1 for a constant one, `[D]`.
     pub scale: Vec<f64>,
-    /// Row-major `[K, D + 1]`: weights of the standardised features, then the intercept.
+    /// Row-major `[K, D + 1]`: weights of the standardized features, then the intercept.
     pub parameters: Vec<f64>,
 }
 
 impl LogisticRegression {
-    /// Minimises the mean cross-entropy plus `|weights|^2 / (2 * C * B)`, C = `inverse_strength`, as scikit-learn's
+    /// Minimizes the mean cross-entropy plus `|weights|^2 / (2 * C * B)`, C = `inverse_strength`, as scikit-learn's
     /// `LogisticRegression(C=C)` after `StandardScaler`; intercepts are free.
     ///
     /// Differs from scikit-learn: two classes have a row of weights each, where that has one, so C here is 2 C there.
@@ -47,7 +47,7 @@ impl LogisticRegression {
         if test.width != self.mean.len() {
             return None;
         }
-        let rows = standardised(test, &self.mean, &self.scale);
+        let rows = standardized(test, &self.mean, &self.scale);
         let classes = self.classes.len();
         let logits = row_products(&rows, &self.parameters, test.width + 1);
         let places: Vec<usize> = logits
@@ -74,7 +74,7 @@ impl LogisticRegression {
     }
 }
 
-/// Training rows, standardised, with a last column of ones for the intercepts.
+/// Training rows, standardized, with a last column of ones for the intercepts.
 pub(super) struct Problem {
     classes: Vec<usize>,
     mean: Vec<f64>,
@@ -87,10 +87,10 @@ pub(super) struct Problem {
 
 impl Problem {
     pub fn new(train: &FeatureSet) -> Option<Self> {
-        let labelled: Vec<usize> = (0..train.len())
+        let labeled: Vec<usize> = (0..train.len())
             .filter(|&row| train.labels[row].is_some())
             .collect();
-        let train = rows_of(train, &labelled);
+        let train = rows_of(train, &labeled);
         if train.is_empty() || train.features.iter().any(|value| !value.is_finite()) {
             return None;
         }
@@ -101,7 +101,7 @@ impl Problem {
             .filter_map(|label| classes.binary_search(label).ok())
             .collect();
         let (mean, scale) = moments(&train);
-        let rows = standardised(&train, &mean, &scale);
+        let rows = standardized(&train, &mean, &scale);
         Some(Self {
             targets,
             classes,
@@ -146,7 +146,7 @@ impl Problem {
     pub fn solve(&self, start: Vec<f64>, inverse_strength: f64, stop: Stop) -> Option<Vec<f64>> {
         let penalty = 1.0 / (inverse_strength * self.targets.len() as f64);
         let minimum = || {
-            minimise(start, stop, |parameters| {
+            minimize(start, stop, |parameters| {
                 self.objective(parameters, penalty)
             })
         };
@@ -213,7 +213,7 @@ fn moments(set: &FeatureSet) -> (Vec<f64>, Vec<f64>) {
 }
 
 /// `[B, D] -> [B, D + 1]`, the last column 1.
-fn standardised(set: &FeatureSet, mean: &[f64], scale: &[f64]) -> Vec<f64> {
+fn standardized(set: &FeatureSet, mean: &[f64], scale: &[f64]) -> Vec<f64> {
     let row = |row: usize| {
         let values = set.features[row * set.width..][..set.width].iter();
         let moments = mean.iter().zip(scale);

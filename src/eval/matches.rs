@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_mutual_neighbours_match() {
+    fn only_mutual_neighbors_match() {
         let left = [1.0, 0.0, 0.0, 2.0, 0.9, 0.1];
         let right = [0.0, 1.0, 3.0, 0.0];
         // row 2 of the left is nearest to row 1 of the right, which is nearer to row 0

@@ -1,4 +1,4 @@
-//! Principal components of feature rows, and patch features as colours.
+//! Principal components of feature rows, and patch features as colors.
 
 use super::eigen::symmetric_eigen;
 use super::products::{add_column_products, centered, gram, row_products};
@@ -90,33 +90,33 @@ fn with_length_and_sign(mut vector: Vec<f64>) -> Vec<f64> {
     vector
 }
 
-/// A colour for each patch: its coordinates along the first three principal components of all patches, as red, green
-/// and blue. Patches of several pictures get joint colours when given in one call.
+/// A color for each patch: its coordinates along the first three principal components of all patches, as red, green
+/// and blue. Patches of several pictures get joint colors when given in one call.
 ///
 /// Each component is stretched from its 2nd to its 98th percentile to 0..=255, so single patches do not take the range
 /// (DINOv2, arXiv 2304.07193, figure 1, takes minimum and maximum). A component that does not exist is 128.
 ///
 /// # Shapes
-/// `patches` is row-major `[N, D]`, D = `width`; `[N]` colours. `None` as for [`Pca::fit`].
+/// `patches` is row-major `[N, D]`, D = `width`; `[N]` colors. `None` as for [`Pca::fit`].
 pub fn patch_pca_rgb(patches: &[f32], width: usize) -> Option<Vec<[u8; 3]>> {
     let pca = Pca::fit(patches, width, 3)?;
     let found = pca.components.len();
     let coordinates = pca.project(patches);
-    let mut colours = vec![[128; 3]; patches.len() / width.max(1)];
+    let mut colors = vec![[128; 3]; patches.len() / width.max(1)];
     for channel in 0..found {
         let values = || coordinates.iter().skip(channel).step_by(found).copied();
         let mut sorted: Vec<f64> = values().collect();
         sorted.sort_by(f64::total_cmp);
         let (low, high) = (percentile(&sorted, 0.02), percentile(&sorted, 0.98));
-        for (colour, value) in colours.iter_mut().zip(values()) {
+        for (color, value) in colors.iter_mut().zip(values()) {
             // a cast from float saturates; 0 / 0 becomes 0
-            colour[channel] = (255.0 * (value - low) / (high - low)).round() as u8;
+            color[channel] = (255.0 * (value - low) / (high - low)).round() as u8;
         }
     }
-    Some(colours)
+    Some(colors)
 }
 
-/// Linear between neighbours, as NumPy's; 0 for no value.
+/// Linear between neighbors, as NumPy's; 0 for no value.
 fn percentile(sorted: &[f64], share: f64) -> f64 {
     let place = share * sorted.len().saturating_sub(1) as f64;
     let low = sorted.get(place.floor() as usize).copied().unwrap_or(0.0);
@@ -173,12 +173,12 @@ mod tests {
     }
 
     #[test]
-    fn colours_span_the_range_and_ignore_outliers() {
+    fn colors_span_the_range_and_ignore_outliers() {
         let mut rows: Vec<f32> = (0..101).flat_map(|i| [i as f32, 7.0]).collect();
-        let colours = patch_pca_rgb(&rows, 2).unwrap();
-        assert_eq!(colours.len(), 101);
+        let colors = patch_pca_rgb(&rows, 2).unwrap();
+        assert_eq!(colors.len(), 101);
         assert_eq!(
-            (colours[0], colours[50], colours[100]),
+            (colors[0], colors[50], colors[100]),
             ([0, 128, 128], [128; 3], [255, 128, 128])
         );
         rows[0] = -1e4;

@@ -117,10 +117,10 @@ pub fn linear_probe(
     test: &FeatureSet,
     config: &ProbeConfig,
 ) -> Option<ProbeScore> {
-    let labelled: Vec<usize> = (0..train.len())
+    let labeled: Vec<usize> = (0..train.len())
         .filter(|&row| train.labels[row].is_some())
         .collect();
-    let train = rows_of(train, &labelled);
+    let train = rows_of(train, &labeled);
     let split = stratified_split(&train.labels, 0.2, config.seed);
     let held_out = rows_of(&train, &split.held_out);
     let problem = Problem::new(&rows_of(&train, &split.kept))?;
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_strength_that_generalises_is_chosen() {
+    fn the_strength_that_generalizes_is_chosen() {
         // 100 rows of 80 features, each of which tells two classes apart a little
         let mut random = Random::new(3, 0, 0, Stream::Init);
         let mut set = |rows: usize| FeatureSet {
@@ -228,11 +228,11 @@ mod tests {
     #[test]
     fn what_cannot_be_fitted_has_no_score() {
         let set = clouds(30, 3, 1.0, 1);
-        let mut unlabelled = set.clone();
-        unlabelled.labels.fill(None);
+        let mut unlabeled = set.clone();
+        unlabeled.labels.fill(None);
         let config = ProbeConfig::default();
-        assert_eq!(linear_probe(&unlabelled, &set, &config), None);
-        assert_eq!(linear_probe(&set, &unlabelled, &config), None);
+        assert_eq!(linear_probe(&unlabeled, &set, &config), None);
+        assert_eq!(linear_probe(&set, &unlabeled, &config), None);
         assert_eq!(linear_probe(&set, &clouds(30, 4, 1.0, 1), &config), None);
         for candidates in [vec![], vec![1.0, 0.0], vec![f64::NAN]] {
             for config in [ProbeConfig::lbfgs(), ProbeConfig::sgd()] {

@@ -7,7 +7,7 @@ use super::products::gram;
 /// RankMe: exp of the entropy of the singular values' shares, from about 1 (one direction) to min(B, D).
 ///
 /// Each share is the singular value over the sum of all, plus 1e-7, as in the paper (Garrido et al., arXiv 2210.02885,
-/// equation 1), whose features are neither centred nor scaled. The singular values come from the smaller of the two
+/// equation 1), whose features are neither centered nor scaled. The singular values come from the smaller of the two
 /// Gram matrices in double precision, so those below 1e-8 of the largest are rounding errors.
 ///
 /// `None` where there is no row, all features are zero, or one is not finite.

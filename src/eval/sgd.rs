@@ -23,7 +23,7 @@ pub(super) struct Descent {
 impl Descent {
     /// Parameters `[K, D + 1]` after all epochs, from zeros.
     ///
-    /// Source: DINO's eval_linear.py: momentum 0.9, no weight decay. Differs from it: features are standardised, and the
+    /// Source: DINO's eval_linear.py: momentum 0.9, no weight decay. Differs from it: features are standardized, and the
     /// learning rate falls at each step instead of each epoch and is not scaled by the batch.
     pub fn run(self, problem: &Problem) -> Vec<f64> {
         let mut order: Vec<usize> = (0..problem.len()).collect();

@@ -29,7 +29,7 @@ pub(super) struct Origin {
     pub architecture: VitConfig,
     pub preprocessing: Preprocessing,
     pub data: DataCard,
-    pub licence: Option<String>,
+    pub license: Option<String>,
     pub classes: Vec<String>,
 }
 
@@ -231,7 +231,7 @@ impl<'a> Epochs<'a> {
             architecture,
             preprocessing,
             data,
-            licence,
+            license,
             classes,
         } = &self.origin;
         let features =
@@ -252,7 +252,7 @@ impl<'a> Epochs<'a> {
             parameters: classifier.num_params(),
             step: trainer.steps(),
             data: Some(data.clone()),
-            licence: licence.clone(),
+            license: license.clone(),
             classes: Some(classes.clone()),
             fingerprint: features,
         };

@@ -1,4 +1,4 @@
-//! Fine-tuning: a classifier from a backbone and labelled pictures.
+//! Fine-tuning: a classifier from a backbone and labeled pictures.
 //!
 //! - `config`: the settings, and where their defaults come from
 //! - `pictures`: what is trained on, and what is held out

@@ -1,4 +1,4 @@
-//! The labelled pictures: those to train on, and those that are held out.
+//! The labeled pictures: those to train on, and those that are held out.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ impl fmt::Display for HeldOut {
     }
 }
 
-/// Pictures in two parts, labelled by the same classes.
+/// Pictures in two parts, labeled by the same classes.
 pub(super) struct Pictures {
     pub train: Arc<ImageFolder>,
     pub held_out: Arc<ImageFolder>,
@@ -78,20 +78,20 @@ impl Pictures {
         let (train, held_out) = match held_out {
             HeldOut::Folder(path) => {
                 let other = scan(path)?.with_classes(folder.classes())?;
-                let places = labelled(&other.labels(), 0..other.labels().len());
+                let places = labeled(&other.labels(), 0..other.labels().len());
                 if places.is_empty() {
                     let reason =
                         "has no picture with a class: each folder of its first level is one";
                     return Err(Error::data(path, reason));
                 }
-                let train = labelled(&labels, 0..labels.len());
+                let train = labeled(&labels, 0..labels.len());
                 (folder.part(&train), other.part(&places))
             }
             HeldOut::Share(share) => {
                 refuse_single_pictures(data, &folder)?;
                 let split = stratified_split(&labels, *share, seed);
-                let train = labelled(&labels, split.kept);
-                let held_out = labelled(&labels, split.held_out);
+                let train = labeled(&labels, split.kept);
+                let held_out = labeled(&labels, split.held_out);
                 (folder.part(&train), folder.part(&held_out))
             }
         };
@@ -119,7 +119,7 @@ fn scan(
 }
 
 /// The places of pictures that have a class.
-fn labelled(labels: &[Option<usize>], places: impl IntoIterator<Item = usize>) -> Vec<usize> {
+fn labeled(labels: &[Option<usize>], places: impl IntoIterator<Item = usize>) -> Vec<usize> {
     let places = places.into_iter();
     places.filter(|place| labels[*place].is_some()).collect()
 }

@@ -1,4 +1,4 @@
-//! A whole run: from a model file and a labelled folder to two exported classifiers.
+//! A whole run: from a model file and a labeled folder to two exported classifiers.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -34,7 +34,7 @@ pub struct FinetuneRequest {
     pub model: PathBuf,
     /// How it is read.
     pub options: ModelOptions,
-    /// Labelled image folder: a folder a class.
+    /// Labeled image folder: a folder a class.
     pub data: PathBuf,
     /// What accuracy is measured on.
     pub held_out: HeldOut,
@@ -207,7 +207,7 @@ impl Run<'_> {
                 pictures: pictures.train.len(),
                 fingerprint: pictures.train.fingerprint(),
             },
-            licence: card.and_then(|card| card.licence.clone()),
+            license: card.and_then(|card| card.license.clone()),
             classes: pictures.train.classes().to_vec(),
         }
     }

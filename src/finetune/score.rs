@@ -73,7 +73,7 @@ fn rank(logits: &[f32], label: usize) -> usize {
 
 /// What is evaluated, and how.
 pub(super) struct Evaluator<'a> {
-    /// Labelled pictures.
+    /// Labeled pictures.
     pub folder: &'a Arc<ImageFolder>,
     /// As the model sees them.
     pub augment: &'a AugmentConfig,

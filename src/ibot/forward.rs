@@ -75,7 +75,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     /// shall be stored do not fit the device.
     pub fn prepare(&self, inputs: Vec<IbotInput<B>>) -> Result<BatchTargets<B>> {
         let mut targets = self.targets(self.teacher_logits(inputs)?)?;
-        // a part's nearest neighbours may be in any other, and one part alone is all there is
+        // a part's nearest neighbors may be in any other, and one part alone is all there is
         if self.config.koleo_weight > 0.0 && targets.parts() > 1 {
             let parts = targets.parts.iter();
             targets.student_cls = parts.map(|part| self.student_cls(&part.input)).collect();

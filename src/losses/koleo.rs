@@ -5,10 +5,10 @@ use burn::tensor::Tensor;
 use crate::head::l2_normalize;
 use crate::kernels::{IbotBackend, LinearInput};
 
-/// Similarity that takes a row out of its own neighbours; below any cosine.
+/// Similarity that takes a row out of its own neighbors; below any cosine.
 const EXCLUDED: f64 = -2.0;
 
-/// Mean negative log distance of each normalized feature to its nearest neighbour in the batch.
+/// Mean negative log distance of each normalized feature to its nearest neighbor in the batch.
 ///
 /// Source: Sablayrolles et al., arXiv 1806.03198; `KoLeoLoss` in lightly/loss/koleo_loss.py.
 ///
@@ -18,9 +18,9 @@ pub fn koleo_loss<B: IbotBackend>(features: Tensor<B, 2>, eps: f64) -> Tensor<B,
     let [batch, _] = features.dims();
     let device = features.device();
     let unit = l2_normalize(features, eps * eps);
-    // a feature is not its own neighbour
+    // a feature is not its own neighbor
     let own = Tensor::<B, 2>::eye(batch, &device).bool();
-    // which neighbour is the nearest has no gradient, only how far it is
+    // which neighbor is the nearest has no gradient, only how far it is
     let detached = unit.clone().detach();
     let similarity = B::linear_rows(LinearInput {
         x: detached.clone(),

@@ -1,4 +1,4 @@
-//! Cross-entropy between logits and the classes of labelled pictures.
+//! Cross-entropy between logits and the classes of labeled pictures.
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;

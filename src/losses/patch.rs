@@ -1,4 +1,4 @@
-//! Masked image modelling on patch tokens (iBOT, arXiv 2111.07832, equation 2).
+//! Masked image modeling on patch tokens (iBOT, arXiv 2111.07832, equation 2).
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};

@@ -102,7 +102,7 @@ mod tests {
     }
 
     /// Share of the pairs of adjacent patches that are both masked or both not.
-    fn equal_neighbours(mask: &[bool], [rows, columns]: [usize; 2]) -> f64 {
+    fn equal_neighbors(mask: &[bool], [rows, columns]: [usize; 2]) -> f64 {
         let mut equal = Vec::new();
         for patch in 0..rows * columns {
             if patch % columns + 1 < columns {
@@ -150,8 +150,8 @@ mod tests {
             for _ in 0..200 {
                 let block = block_mask(&mut random, grid, ratio, 4, ASPECT);
                 let scattered = random_mask(&mut random, 196, ratio);
-                shares[0] += equal_neighbours(&block, grid) / 200.0;
-                shares[1] += equal_neighbours(&scattered, grid) / 200.0;
+                shares[0] += equal_neighbors(&block, grid) / 200.0;
+                shares[1] += equal_neighbors(&scattered, grid) / 200.0;
             }
             // Scattered: p^2 + (1 - p)^2, so 0.82, 0.58 and 0.5.
             let expected = ratio * ratio + (1.0 - ratio) * (1.0 - ratio);
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn places_favour_no_side() {
+    fn places_favor_no_side() {
         let mut random = Random::new(7, 0, 0, Stream::Mask(0));
         let mut hits = [0usize; 15 * 10];
         for _ in 0..2000 {

@@ -10,7 +10,7 @@ use crate::data::augment::Interpolation;
 pub const CARD_FORMAT: u32 = 1;
 
 /// How a picture becomes the backbone's input: the shorter side is resized to `image_size * 256 / 224`, the center cut out,
-/// values scaled to 0..1 and normalised.
+/// values scaled to 0..1 and normalized.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Preprocessing {
     /// Side of the square input, in pixels.
@@ -85,9 +85,10 @@ pub struct ModelCard {
     /// What it was trained on; none where that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<DataCard>,
-    /// Licence of the weights, as the run's settings name it.
+    /// License of the weights, as the run's settings name it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub licence: Option<String>,
+    #[serde(alias = "licence")]
+    pub license: Option<String>,
     /// Names of the classes that its `head` tells apart, in the head's order; none for a backbone alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<Vec<String>>,

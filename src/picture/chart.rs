@@ -16,8 +16,8 @@ const BELOW: u32 = 68;
 const LEGEND: u32 = 300;
 /// Scale of all letters but the title's, which is one more: to be read where a page shows the chart at half its size.
 const LETTER: u32 = 2;
-/// Colours that people who do not see red or green can tell apart (Okabe and Ito, 2008), black last.
-const COLOURS: [Rgb<u8>; 8] = [
+/// Colors that people who do not see red or green can tell apart (Okabe and Ito, 2008), black last.
+const COLORS: [Rgb<u8>; 8] = [
     Rgb([0, 114, 178]),
     Rgb([213, 94, 0]),
     Rgb([0, 158, 115]),
@@ -52,7 +52,7 @@ pub struct Series {
     pub points: Vec<[f64; 2]>,
 }
 
-/// Lines in one pair of axes with numbers, and a legend at the right. After eight series colours repeat.
+/// Lines in one pair of axes with numbers, and a legend at the right. After eight series colors repeat.
 ///
 /// # Shapes
 /// 556 pixels high, 896 to 1196 wide: as the names in the legend need.
@@ -74,7 +74,7 @@ pub fn line_chart(config: &ChartConfig, series: &[Series]) -> RgbImage {
     draw_text(&mut image, [8, 8], &title, LETTER + 1);
     draw_frame(&mut image, config, &x_axis, &y_axis);
     for (index, (series, name)) in series.iter().zip(names()).enumerate() {
-        let colour = COLOURS[index % COLOURS.len()];
+        let color = COLORS[index % COLORS.len()];
         let pixel = |point: &[f64; 2]| {
             Some([
                 x_axis.place(point[0])? * f64::from(PLOT[0] - 1),
@@ -82,12 +82,12 @@ pub fn line_chart(config: &ChartConfig, series: &[Series]) -> RgbImage {
             ])
         };
         let points: Vec<_> = series.points.iter().map(pixel).collect();
-        draw_line(&mut image, &points, colour);
+        draw_line(&mut image, &points, color);
         let [x, y] = [
             CORNER[0] + i64::from(PLOT[0]) + 16,
             CORNER[1] + index as i64 * 28,
         ];
-        fill(&mut image, [x, y + 5], [24, 4], colour);
+        fill(&mut image, [x, y + 5], [24, 4], color);
         draw_text(&mut image, [x + 32, y], &name, LETTER);
     }
     image
@@ -128,7 +128,7 @@ fn draw_frame(image: &mut RgbImage, config: &ChartConfig, x_axis: &Axis, y_axis:
 }
 
 /// Joins points, given in pixels of the plot, by a line two pixels wide.
-fn draw_line(image: &mut RgbImage, points: &[Option<[f64; 2]>], colour: Rgb<u8>) {
+fn draw_line(image: &mut RgbImage, points: &[Option<[f64; 2]>], color: Rgb<u8>) {
     // The line as a whole is drawn once, so that pixels under two pieces do not get darker.
     let mut shares = vec![0.0f64; (PLOT[0] * PLOT[1]) as usize];
     let mut add = |from: [f64; 2], to: [f64; 2], radius: f64| {
@@ -162,7 +162,7 @@ fn draw_line(image: &mut RgbImage, points: &[Option<[f64; 2]>], colour: Rgb<u8>)
             index as i64 % i64::from(PLOT[0]),
             index as i64 / i64::from(PLOT[0]),
         ];
-        blend(image, [CORNER[0] + x, CORNER[1] + y], colour, share);
+        blend(image, [CORNER[0] + x, CORNER[1] + y], color, share);
     }
 }
 
@@ -186,11 +186,11 @@ mod tests {
         }
     }
 
-    /// Rows of the plot where a column has the first colour in full.
+    /// Rows of the plot where a column has the first color in full.
     fn rows(image: &RgbImage, x: u32) -> Vec<u32> {
         let x = CORNER[0] as u32 + x;
         (0..PLOT[1])
-            .filter(|y| *image.get_pixel(x, CORNER[1] as u32 + y) == COLOURS[0])
+            .filter(|y| *image.get_pixel(x, CORNER[1] as u32 + y) == COLORS[0])
             .collect()
     }
 

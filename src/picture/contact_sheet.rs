@@ -71,17 +71,17 @@ mod tests {
 
     #[test]
     fn pictures_lie_row_by_row() {
-        let colours = [[255, 0, 0], [0, 255, 0], [0, 0, 255]];
+        let colors = [[255, 0, 0], [0, 255, 0], [0, 0, 255]];
         let pictures =
-            colours.map(|colour| DynamicImage::ImageRgb8(RgbImage::from_pixel(4, 2, Rgb(colour))));
+            colors.map(|color| DynamicImage::ImageRgb8(RgbImage::from_pixel(4, 2, Rgb(color))));
         let captioned = pictures.each_ref().map(|picture| Captioned {
             picture,
             caption: "name",
         });
         let sheet = contact_sheet("title", &captioned, 2, 32);
         // cells are 40 x 57 from (8, 32); the picture is half as high as wide
-        for (colour, [x, y]) in colours.into_iter().zip([[8, 32], [48, 32], [8, 89]]) {
-            assert_eq!(*sheet.get_pixel(x + 16, y + 16), Rgb(colour));
+        for (color, [x, y]) in colors.into_iter().zip([[8, 32], [48, 32], [8, 89]]) {
+            assert_eq!(*sheet.get_pixel(x + 16, y + 16), Rgb(color));
             assert_eq!(*sheet.get_pixel(x + 16, y + 4), PAPER);
         }
         assert_eq!(sheet.dimensions(), (88, 32 + 2 * 57));

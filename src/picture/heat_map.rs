@@ -1,4 +1,4 @@
-//! Values of a grid as colours over the picture they belong to.
+//! Values of a grid as colors over the picture they belong to.
 
 use image::imageops::{FilterType, grayscale, resize};
 use image::{Rgb, RgbImage};
@@ -20,7 +20,7 @@ const VIRIDIS: [[u8; 3]; 9] = [
     [253, 231, 37],
 ];
 
-/// The colour of a value in 0..=1 in `viridis`, whose brightness grows evenly with the value.
+/// The color of a value in 0..=1 in `viridis`, whose brightness grows evenly with the value.
 pub fn viridis(value: f64) -> Rgb<u8> {
     let place = value.clamp(0.0, 1.0) * (VIRIDIS.len() - 1) as f64;
     let low = (place as usize).min(VIRIDIS.len() - 2);
@@ -41,9 +41,9 @@ const LETTER: u32 = 2;
 /// Share of the picture in a covered pixel.
 const BACKGROUND: f64 = 0.4;
 
-/// Values in cells over the picture in grey, with a legend bar from the smallest value to the largest and a title.
+/// Values in cells over the picture in gray, with a legend bar from the smallest value to the largest and a title.
 ///
-/// Pictures of less than 256 pixels a side are enlarged. A value that is missing or not finite leaves its cell grey.
+/// Pictures of less than 256 pixels a side are enlarged. A value that is missing or not finite leaves its cell gray.
 ///
 /// # Shapes
 /// `values` is `[rows, columns]` = `grid`, row by row, the first at the top left; the picture may have any size.
@@ -61,15 +61,15 @@ pub fn heat_map(picture: &RgbImage, values: &[f32], grid: [usize; 2], title: &st
 
     let shown = resize(&grayscale(picture), width, height, FilterType::Triangle);
     // 0 / 0 is dark too
-    let colour = |value: f32| viridis(((f64::from(value) - low) / (high - low)).max(0.0));
-    for (x, y, grey) in shown.enumerate_pixels() {
+    let color = |value: f32| viridis(((f64::from(value) - low) / (high - low)).max(0.0));
+    for (x, y, gray) in shown.enumerate_pixels() {
         let place = [x + MARGIN, y + TOP].map(i64::from);
-        blend(&mut canvas, place, Rgb([grey.0[0]; 3]), 1.0);
+        blend(&mut canvas, place, Rgb([gray.0[0]; 3]), 1.0);
         let row = y as usize * grid[0] / height as usize;
         let column = x as usize * grid[1] / width as usize;
         let value = values.get(row * grid[1] + column);
         if let Some(&value) = value.filter(|value| value.is_finite()) {
-            blend(&mut canvas, place, colour(value), 1.0 - BACKGROUND);
+            blend(&mut canvas, place, color(value), 1.0 - BACKGROUND);
         }
     }
     draw_legend(&mut canvas, i64::from(width + 3 * MARGIN), height, &labels);
@@ -95,8 +95,8 @@ fn draw_legend(canvas: &mut RgbImage, left: i64, height: u32, labels: &[(f64, St
     let top = i64::from(TOP);
     let last = f64::from(height.max(2) - 1);
     for y in 0..height {
-        let colour = viridis(1.0 - f64::from(y) / last);
-        fill(canvas, [left, top + i64::from(y)], [BAR, 1], colour);
+        let color = viridis(1.0 - f64::from(y) / last);
+        fill(canvas, [left, top + i64::from(y)], [BAR, 1], color);
     }
     for (share, label) in labels {
         let y = top + ((1.0 - share) * last).round() as i64;
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_have_the_colours_of_their_values() {
+    fn cells_have_the_colors_of_their_values() {
         let black = RgbImage::new(256, 256);
         let map = heat_map(&black, &[0.0, 1.0, 2.0, f32::NAN], [2, 2], "t");
         let shade = |value| Rgb(viridis(value).0.map(|c| (f64::from(c) * 0.6).round() as u8));

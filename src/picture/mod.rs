@@ -11,4 +11,4 @@ mod patches;
 pub use chart::{ChartConfig, Series, line_chart};
 pub use contact_sheet::{Captioned, contact_sheet};
 pub use heat_map::{heat_map, viridis};
-pub use patches::{correspondence, patch_colours};
+pub use patches::{correspondence, patch_colors};

@@ -51,22 +51,22 @@ pub(super) fn fill(
     image: &mut RgbImage,
     [x, y]: [i64; 2],
     [width, height]: [u32; 2],
-    colour: Rgb<u8>,
+    color: Rgb<u8>,
 ) {
     for y in y..y + i64::from(height) {
         for x in x..x + i64::from(width) {
-            blend(image, [x, y], colour, 1.0);
+            blend(image, [x, y], color, 1.0);
         }
     }
 }
 
-/// Mixes a colour into one pixel; `share` is in 0..=1.
-pub(super) fn blend(image: &mut RgbImage, [x, y]: [i64; 2], colour: Rgb<u8>, share: f64) {
+/// Mixes a color into one pixel; `share` is in 0..=1.
+pub(super) fn blend(image: &mut RgbImage, [x, y]: [i64; 2], color: Rgb<u8>, share: f64) {
     let (Ok(x), Ok(y)) = (u32::try_from(x), u32::try_from(y)) else {
         return;
     };
     if let Some(pixel) = image.get_pixel_mut_checked(x, y) {
-        for (old, new) in pixel.0.iter_mut().zip(colour.0) {
+        for (old, new) in pixel.0.iter_mut().zip(color.0) {
             let mixed = f64::from(*old) * (1.0 - share) + f64::from(new) * share;
             *old = mixed.round() as u8;
         }

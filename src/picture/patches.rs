@@ -1,4 +1,4 @@
-//! Patches of pictures: in colours, and matched with those of another picture.
+//! Patches of pictures: in colors, and matched with those of another picture.
 
 use image::imageops::{FilterType, overlay, resize};
 use image::{Rgb, RgbImage};
@@ -9,9 +9,9 @@ use super::paint::{PAPER, blend, draw_title};
 const MARGIN: u32 = 8;
 /// Space above the pictures, for the title.
 const TOP: u32 = 32;
-/// Share of the colour in a covered pixel.
+/// Share of the color in a covered pixel.
 const COVER: f64 = 0.65;
-/// Colours of the lines, far from each other and from most pictures.
+/// Colors of the lines, far from each other and from most pictures.
 const LINES: [Rgb<u8>; 6] = [
     Rgb([230, 25, 75]),
     Rgb([60, 180, 75]),
@@ -21,13 +21,13 @@ const LINES: [Rgb<u8>; 6] = [
     Rgb([145, 30, 180]),
 ];
 
-/// The picture, and beside it the same under the colours of its patches.
+/// The picture, and beside it the same under the colors of its patches.
 ///
 /// # Shapes
-/// `colours` is `[rows, columns]` = `grid`, row by row.
-pub fn patch_colours(
+/// `colors` is `[rows, columns]` = `grid`, row by row.
+pub fn patch_colors(
     picture: &RgbImage,
-    colours: &[[u8; 3]],
+    colors: &[[u8; 3]],
     [rows, columns]: [usize; 2],
     title: &str,
 ) -> RgbImage {
@@ -37,9 +37,9 @@ pub fn patch_colours(
         for x in 0..width {
             let row = y as usize * rows / height as usize;
             let column = x as usize * columns / width as usize;
-            if let Some(colour) = colours.get(row * columns + column) {
+            if let Some(color) = colors.get(row * columns + column) {
                 let place = [left + i64::from(x), i64::from(TOP + y)];
-                blend(&mut sheet, place, Rgb(*colour), COVER);
+                blend(&mut sheet, place, Rgb(*color), COVER);
             }
         }
     }
@@ -66,11 +66,11 @@ pub fn correspondence(
         [x + f64::from(offset), y + f64::from(TOP)]
     };
     for (number, [from, to]) in pairs.iter().enumerate() {
-        let colour = LINES[number % LINES.len()];
+        let color = LINES[number % LINES.len()];
         let ends = [center(*from, MARGIN), center(*to, width + 2 * MARGIN)];
-        draw_line(&mut sheet, ends, colour);
+        draw_line(&mut sheet, ends, color);
         ends.iter()
-            .for_each(|end| draw_dot(&mut sheet, *end, colour));
+            .for_each(|end| draw_dot(&mut sheet, *end, color));
     }
     sheet
 }
@@ -89,7 +89,7 @@ fn side_by_side(left: &RgbImage, right: &RgbImage, title: &str) -> (RgbImage, u3
     (sheet, width, height)
 }
 
-fn draw_line(sheet: &mut RgbImage, [from, to]: [[f64; 2]; 2], colour: Rgb<u8>) {
+fn draw_line(sheet: &mut RgbImage, [from, to]: [[f64; 2]; 2], color: Rgb<u8>) {
     let steps = (to[0] - from[0])
         .abs()
         .max((to[1] - from[1]).abs())
@@ -99,17 +99,17 @@ fn draw_line(sheet: &mut RgbImage, [from, to]: [[f64; 2]; 2], colour: Rgb<u8>) {
         let share = step as f64 / steps;
         let place =
             [0, 1].map(|axis| (from[axis] + (to[axis] - from[axis]) * share).round() as i64);
-        blend(sheet, place, colour, 0.8);
-        blend(sheet, [place[0], place[1] + 1], colour, 0.4);
+        blend(sheet, place, color, 0.8);
+        blend(sheet, [place[0], place[1] + 1], color, 0.4);
     }
 }
 
-fn draw_dot(sheet: &mut RgbImage, center: [f64; 2], colour: Rgb<u8>) {
+fn draw_dot(sheet: &mut RgbImage, center: [f64; 2], color: Rgb<u8>) {
     let [x, y] = center.map(|place| place.round() as i64);
     for dy in -3..=3_i64 {
         for dx in -3..=3_i64 {
             if dx * dx + dy * dy <= 10 {
-                blend(sheet, [x + dx, y + dy], colour, 1.0);
+                blend(sheet, [x + dx, y + dy], color, 1.0);
             }
         }
     }
@@ -120,10 +120,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colours_lie_on_their_patches() {
+    fn colors_lie_on_their_patches() {
         let white = RgbImage::from_pixel(256, 256, Rgb([255, 255, 255]));
-        let colours = [[0, 0, 0], [255, 255, 255], [255, 255, 255], [0, 0, 0]];
-        let sheet = patch_colours(&white, &colours, [2, 2], "title");
+        let colors = [[0, 0, 0], [255, 255, 255], [255, 255, 255], [0, 0, 0]];
+        let sheet = patch_colors(&white, &colors, [2, 2], "title");
         let left = 256 + 2 * MARGIN;
         let at = |x: u32, y: u32| sheet.get_pixel(left + x, TOP + y).0[0];
         assert!(at(10, 10) < 100 && at(250, 250) < 100);

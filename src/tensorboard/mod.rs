@@ -39,7 +39,7 @@ impl EventWriter {
     /// Makes a new file in `folder`, and the folder where it is missing.
     ///
     /// Its name is behind those of all event files there, also where the clock was set back or two processes start within
-    /// a second: TensorBoard goes by the names, and honours [`Self::purge_from`] for files before this one only.
+    /// a second: TensorBoard goes by the names, and honors [`Self::purge_from`] for files before this one only.
     ///
     /// # Errors
     /// [`Error::Io`].

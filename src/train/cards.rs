@@ -57,7 +57,7 @@ impl Origin<'_> {
             parameters: Module::<B>::num_params(backbone),
             step: self.step,
             data: self.data.cloned(),
-            licence: self.config.licence.clone(),
+            license: self.config.license.clone(),
             classes: None,
         })
     }

@@ -26,15 +26,17 @@ pub struct RunConfig {
     /// Most pictures that the student sees at once, for less memory: the gradients of all parts of a batch add up to
     /// those of the whole, and targets, centers and KoLeo are those of the whole. All where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub most_at_once: Option<usize>,
+    #[serde(alias = "most_at_once")]
+    pub micro_batch_size: Option<usize>,
     /// Share of the pictures, of each class, that is not trained on: evaluations are of those. None where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out: Option<f64>,
     /// Threads that decode and augment; 0 for one a core.
     pub workers: usize,
-    /// Licence of the weights, which the model files name.
+    /// License of the weights, which the model files name.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub licence: Option<String>,
+    #[serde(alias = "licence")]
+    pub license: Option<String>,
     /// Steps between looks at the run's health, each a forward of both networks; 0 for none.
     pub health_every: usize,
     /// Steps whose metrics are read from the device together, as each read waits for it; they are read sooner where a
@@ -59,10 +61,10 @@ impl Default for RunConfig {
             epochs: 100,
             steps: None,
             batch_size: 64,
-            most_at_once: None,
+            micro_batch_size: None,
             held_out: None,
             workers: 0,
-            licence: None,
+            license: None,
             health_every: 50,
             metrics_every: 10,
             method: IbotConfig::default(),
@@ -95,6 +97,7 @@ impl RunConfig {
         // once alone, for messages that point into the text
         toml::from_str::<Self>(text).map_err(|error| with_nearest_key(&error.to_string()))?;
         let over: Table = toml::from_str(text).map_err(|error| error.to_string())?;
+        let over = with_new_names(over);
         let mut merged = Table::try_from(self).map_err(|error| error.to_string())?;
         merge(&mut merged, over);
         merged
@@ -148,12 +151,12 @@ impl RunConfig {
         if self.metrics_every == 0 {
             return Err(Error::config("metrics_every", 0, "must be at least 1"));
         }
-        if self.most_at_once == Some(0) {
-            return Err(Error::config("most_at_once", 0, "must be at least 1"));
+        if self.micro_batch_size == Some(0) {
+            return Err(Error::config("micro_batch_size", 0, "must be at least 1"));
         }
-        if self.method.koleo_weight > 0.0 && self.most_at_once == Some(1) {
+        if self.method.koleo_weight > 0.0 && self.micro_batch_size == Some(1) {
             let remedy = "must be at least 2 with method.koleo_weight";
-            return Err(Error::config("most_at_once", 1, remedy));
+            return Err(Error::config("micro_batch_size", 1, remedy));
         }
         self.method.validate()?;
         self.method.backbone()?;
@@ -180,6 +183,19 @@ impl RunConfig {
         }
         Ok(self)
     }
+}
+
+/// Keys that had other names in the first version, which files and runs of it have: serde knows them as aliases.
+const RENAMED: [(&str, &str); 2] = [("licence", "license"), ("most_at_once", "micro_batch_size")];
+
+/// The table with today's names, which otherwise would stand beside the old ones.
+fn with_new_names(mut table: Table) -> Table {
+    for (old, new) in RENAMED {
+        if let Some(value) = table.remove(old) {
+            table.insert(new.to_owned(), value);
+        }
+    }
+    table
 }
 
 /// A complaint about an unknown key, with the known one that is most like it.
@@ -214,6 +230,20 @@ fn merge(under: &mut Table, over: Table) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_the_first_version_are_read() {
+        let text = "licence = \"CC0-1.0\"\nmost_at_once = 3\n";
+        let base = RunConfig {
+            license: Some("MIT".to_owned()),
+            ..RunConfig::default()
+        };
+        let merged = base.merged_with_toml(text).unwrap();
+        assert_eq!(merged.license.as_deref(), Some("CC0-1.0"));
+        assert_eq!(merged.micro_batch_size, Some(3));
+        let written = merged.to_toml().unwrap();
+        assert!(written.contains("license") && !written.contains("licence"));
+    }
 
     #[test]
     fn a_file_beats_the_preset_key_by_key() {

@@ -64,7 +64,7 @@ pub(super) struct Pictures {
     pub train: Arc<ImageFolder>,
     /// What model files say of them.
     pub card: DataCard,
-    /// To validate on, labelled by the classes of the others.
+    /// To validate on, labeled by the classes of the others.
     pub val: Option<Arc<ImageFolder>>,
 }
 

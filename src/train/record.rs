@@ -17,7 +17,7 @@ const FREE: [&str; 6] = [
     "workers",
     "health_every",
     "metrics_every",
-    "licence",
+    "license",
     "folder.cache",
     "folder.cache_mib",
 ];
@@ -34,7 +34,7 @@ pub struct RunRecord {
     pub device: String,
     /// Image folder.
     pub data: PathBuf,
-    /// Labelled folder that k-NN is asked about.
+    /// Labeled folder that k-NN is asked about.
     pub val: Option<PathBuf>,
     /// Usable pictures in the image folder.
     pub pictures: usize,

@@ -41,7 +41,7 @@ pub struct RunRequest {
     pub pretrained: Option<PathBuf>,
     /// What of it.
     pub pretrained_parts: PretrainedParts,
-    /// A labelled folder whose pictures k-NN classifies by those of `data`, before and after; not with
+    /// A labeled folder whose pictures k-NN classifies by those of `data`, before and after; not with
     /// [`RunConfig::held_out`].
     pub val: Option<PathBuf>,
     /// k-NN every so many epochs too; 0 for never.
@@ -232,7 +232,7 @@ impl Run<'_> {
         } = self.request;
         match (val, config.held_out) {
             (None, None) if *knn_every > 0 => {
-                let remedy = "needs labelled pictures that k-NN is asked about: --val DIR, or --held-out SHARE of --data";
+                let remedy = "needs labeled pictures that k-NN is asked about: --val DIR, or --held-out SHARE of --data";
                 return Err(Error::config("--knn-every", knn_every, remedy));
             }
             (Some(val), Some(share)) => {
@@ -248,7 +248,7 @@ impl Run<'_> {
         })
     }
 
-    /// The pictures to train on; and those to validate on, of `--val` or held out, labelled by the classes of the others.
+    /// The pictures to train on; and those to validate on, of `--val` or held out, labeled by the classes of the others.
     fn pictures(
         &self,
         config: &RunConfig,
@@ -258,20 +258,20 @@ impl Run<'_> {
         let folder = ImageFolder::scan_until(data, &config.folder, stop)?;
         observer.note(&summary_line(data, folder.summary()));
         if let Some(path) = &self.request.val {
-            refuse_unlabelled(&folder, "--val")?;
+            refuse_unlabeled(&folder, "--val")?;
             let of_val = FolderConfig {
                 cache: None, // that of the training pictures, which has one bound for both
                 ..config.folder.clone()
             };
             let val = ImageFolder::scan_until(path, &of_val, stop)?.with_cache_of(&folder);
             let val = val.with_classes(folder.classes())?;
-            refuse_unlabelled(&val, "--val")?;
+            refuse_unlabeled(&val, "--val")?;
             return Ok((Arc::new(folder), Some(Arc::new(val))));
         }
         let Some(share) = config.held_out else {
             return Ok((Arc::new(folder), None));
         };
-        refuse_unlabelled(&folder, "--held-out")?;
+        refuse_unlabeled(&folder, "--held-out")?;
         let split = stratified_split(&folder.labels(), share, config.seed);
         if split.held_out.is_empty() {
             return Err(Error::data(data, "has too few pictures to hold some out"));
@@ -350,7 +350,7 @@ impl Run<'_> {
         let optimizer = config.optimizer.clone();
         let mut trainer = Trainer::new(method, optimizer, device.clone(), self.guard.clone());
         trainer.seed = config.seed;
-        trainer.most_at_once = config.most_at_once;
+        trainer.micro_batch_size = config.micro_batch_size;
         Ok(trainer)
     }
 
@@ -363,7 +363,7 @@ impl Run<'_> {
 }
 
 /// k-NN votes by classes.
-fn refuse_unlabelled(folder: &ImageFolder, flag: &str) -> Result<()> {
+fn refuse_unlabeled(folder: &ImageFolder, flag: &str) -> Result<()> {
     if folder.labels().iter().any(Option::is_some) {
         return Ok(());
     }

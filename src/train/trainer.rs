@@ -26,7 +26,7 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
     pub seed: u64,
     /// Most pictures that the student sees at once; a larger batch is cut into parts, whose gradients add up to those of
     /// the whole. None for no bound.
-    pub most_at_once: Option<usize>,
+    pub micro_batch_size: Option<usize>,
     pub(super) steps: u64,
     /// Steps since the last reading, all made as if they were sound.
     made: Vec<Made<B::InnerBackend>>,
@@ -138,7 +138,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             method,
             optimizer: Optimizer::new(optimizer),
             seed: 0,
-            most_at_once: None,
+            micro_batch_size: None,
             steps: 0,
             made: Vec::new(),
             grad_scale: None,
@@ -286,7 +286,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     /// # Errors
     /// As [`Trainer::step`].
     pub fn probe(&self, input: &StepInput<B>, rates: &Rates) -> Result<Probe<B::InnerBackend>> {
-        let most = self.most_at_once.unwrap_or(PROBED).min(PROBED);
+        let most = self.micro_batch_size.unwrap_or(PROBED).min(PROBED);
         let (first, part) = input.parts(Some(most)).swap_remove(0); // there is always one
         self.method.probe(&self.method_input(part, rates, first))
     }
@@ -306,7 +306,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
 
     /// Gradients, targets and losses of a batch.
     fn differentiate(&mut self, input: &StepInput<B>, rates: &Rates) -> Result<Differentiated<B>> {
-        let parts = input.parts(self.most_at_once);
+        let parts = input.parts(self.micro_batch_size);
         let inputs = parts
             .into_iter()
             .map(|(first, part)| self.method_input(part, rates, first));

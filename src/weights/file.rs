@@ -62,7 +62,7 @@ fn convert<const SIZE: usize>(bytes: &[u8], read: impl Fn([u8; SIZE]) -> f32) ->
         .collect()
 }
 
-/// Writes f32 tensors to a temporary neighbour, syncs it and renames it. Equal tensors make equal bytes.
+/// Writes f32 tensors to a temporary neighbor, syncs it and renames it. Equal tensors make equal bytes.
 ///
 /// # Errors
 /// [`Error::Io`] where the folder cannot be written, [`Error::Weights`] where a tensor does not have its shape's number of

@@ -88,7 +88,7 @@ fn pictures_of_all_kinds_get_the_embedders_features() {
     let made = handle.embed(request).wait().unwrap();
     let info = handle.info().unwrap();
     assert_eq!((info.width, info.heads, info.grid), (WIDTH, 2, [4, 4]));
-    assert_eq!(info.card.unwrap().licence.unwrap(), "CC0-1.0");
+    assert_eq!(info.card.unwrap().license.unwrap(), "CC0-1.0");
     assert_eq!(made.len(), 6);
     for (at, made) in made.into_iter().enumerate() {
         let made = made.unwrap();

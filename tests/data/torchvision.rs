@@ -143,10 +143,10 @@ fn evaluation_view_is_near_torchvision() {
     let planes = augmenter.eval_view(&square).unwrap();
     let red: Vec<f32> = square.pixels().map(|pixel| f32::from(pixel.0[0])).collect();
     assert_eq!(planes.values()[..32 * 32], red);
-    let mut normalised = vec![0.0; config.view_len()];
-    augmenter.write(&mut normalised);
+    let mut normalized = vec![0.0; config.view_len()];
+    augmenter.write(&mut normalized);
     let expected = (red[5] / 255.0 - config.mean[0]) / config.std[0];
-    assert!((normalised[5] - expected).abs() < 1e-5);
+    assert!((normalized[5] - expected).abs() < 1e-5);
 }
 
 #[test]

@@ -241,7 +241,7 @@ fn impossible_settings_are_refused_by_name() {
         (config.blur.probability, config.blur.sigma),
         (0.1.into(), [0.1, 2.0])
     );
-    assert!(toml::from_str::<AugmentConfig>("colour_jitter = 1").is_err());
+    assert!(toml::from_str::<AugmentConfig>("color_jitter = 1").is_err());
 }
 
 /// FNV-1a, 64 bits.

@@ -50,13 +50,13 @@ fn assert_near(name: &str, found: &[f64], expected: &[f64], bar: f64) {
 }
 
 #[test]
-fn neighbours_vote_as_scikit_learns() {
+fn neighbors_vote_as_scikit_learns() {
     let record = record();
     let (bank, queries) = (feature_set(&record["train"]), feature_set(&record["test"]));
     let expected = list(&record["knn"]);
     let counts: Vec<usize> = expected
         .iter()
-        .map(|score| number(&score["neighbours"]) as usize)
+        .map(|score| number(&score["neighbors"]) as usize)
         .collect();
     assert_eq!(counts, [1, 5, 20]);
     let temperature = number(&record["temperature"]);
@@ -72,7 +72,7 @@ fn neighbours_vote_as_scikit_learns() {
     };
     let singles: Vec<_> = (0..queries.len()).map(single).collect();
     for (index, (score, expected)) in report.iter().zip(expected).enumerate() {
-        let name = format!("{} neighbours", score.neighbours);
+        let name = format!("{} neighbors", score.neighbors);
         let [top1, top5] = ["top1", "top5"].map(|key| numbers(&expected[key]));
         let found: Vec<_> = singles.iter().map(|scores| scores[index].top1).collect();
         assert_eq!(found, top1, "{name}");

@@ -175,8 +175,8 @@ fn what_cannot_be_written_is_refused_and_leaves_nothing() {
     let table = awkward_table();
     let mut short = awkward_table();
     short.features.pop();
-    let mut unlabelled = awkward_table();
-    unlabelled.labels.pop();
+    let mut unlabeled = awkward_table();
+    unlabeled.labels.pop();
     let mut narrow = awkward_table();
     narrow.width = 0;
     let mut wide = awkward_table();
@@ -189,7 +189,7 @@ fn what_cannot_be_written_is_refused_and_leaves_nothing() {
         ("features", &table, endings),
         (".npy", &table, endings),
         ("short.csv", &short, "11 values of rows of 3"),
-        ("unlabelled.csv", &unlabelled, "3 labels"),
+        ("unlabeled.csv", &unlabeled, "3 labels"),
         ("narrow.csv", &narrow, "width 0"),
         ("wide.csv", &wide, "rows of"),
         ("missing/table.npy", &table, "missing/table.paths.csv"),

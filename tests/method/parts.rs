@@ -26,17 +26,17 @@ pub struct Step {
 /// One step on 32 pictures in two views of each size, some without a masked patch, some with all masked.
 pub fn one_step<B: TrainBackend>(
     method: VitIbot<B>,
-    most_at_once: Option<usize>,
+    micro_batch_size: Option<usize>,
     device: &B::Device,
 ) -> Step {
     let masks = (0..256).map(|patch| (patch * 7 + patch / 9) % 5 < 2);
-    step_with_masks(method, most_at_once, masks.collect(), device)
+    step_with_masks(method, micro_batch_size, masks.collect(), device)
 }
 
 /// [`one_step`] with masks of one's own, view by view, four patches a picture.
 fn step_with_masks<B: TrainBackend>(
     method: VitIbot<B>,
-    most_at_once: Option<usize>,
+    micro_batch_size: Option<usize>,
     masks: Vec<bool>,
     device: &B::Device,
 ) -> Step {
@@ -68,7 +68,7 @@ fn step_with_masks<B: TrainBackend>(
     };
     let before = state_dict(&method.student);
     let mut trainer = Trainer::new(method, optimizer, device.clone(), DeviceGuard::Cpu);
-    trainer.most_at_once = most_at_once;
+    trainer.micro_batch_size = micro_batch_size;
     let losses = trainer.step(&input, &rates);
     let after = state_dict(&trainer.method.student);
     let change = before
@@ -136,8 +136,13 @@ pub fn parts_add_up<B: TrainBackend>(device: &B::Device) {
         (Targets::Centering, PatchWeight::Patch),
     ] {
         let config = all_losses(targets, weight);
-        let run =
-            |most_at_once| one_step(config.init::<B>(3, device).unwrap(), most_at_once, device);
+        let run = |micro_batch_size| {
+            one_step(
+                config.init::<B>(3, device).unwrap(),
+                micro_batch_size,
+                device,
+            )
+        };
         assert_same_step(&run(Some(8)), &run(None));
     }
 }
@@ -156,9 +161,9 @@ pub fn parts_without_masks_or_without_visible_patches<B: TrainBackend>(device: &
             _ => patch % 3 == 0,
         });
         let masks: Vec<bool> = masks.collect();
-        let run = |most_at_once| {
+        let run = |micro_batch_size| {
             let method = config.init::<B>(3, device).unwrap();
-            step_with_masks(method, most_at_once, masks.clone(), device)
+            step_with_masks(method, micro_batch_size, masks.clone(), device)
         };
         assert_same_step(&run(Some(8)), &run(None));
     }

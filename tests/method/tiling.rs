@@ -28,7 +28,7 @@ pub fn steps_equal_stored<B: TrainBackend>(device: &B::Device) {
         prototype_norm: PrototypeNorm::Learned,
         ..all_losses(Targets::Centering, PatchWeight::Patch)
     };
-    for (config, tile_entries, most_at_once) in [
+    for (config, tile_entries, micro_batch_size) in [
         (&sinkhorn, 1, None),
         (&shared_by_teacher, 128 * 3, Some(8)),
         (&shared, 128 * 7, None),
@@ -40,7 +40,7 @@ pub fn steps_equal_stored<B: TrainBackend>(device: &B::Device) {
             };
             let mut method = config.init::<B>(3, device).unwrap();
             method.tile_entries = tile_entries;
-            one_step(method, most_at_once, device)
+            one_step(method, micro_batch_size, device)
         };
         let stored = run(StreamingPrototypes::Never);
         assert_same_step(&run(StreamingPrototypes::Always), &stored);

@@ -115,12 +115,12 @@ pub fn unread_steps_wait<B: TrainBackend>(device: &B::Device) {
 
 /// What `ibot bench` times is the step that trains, also in parts.
 pub fn timed_steps_are_the_same<B: TrainBackend>(device: &B::Device) {
-    for most_at_once in [None, Some(1)] {
+    for micro_batch_size in [None, Some(1)] {
         let trainer = || {
             let (config, device) = (OptimizerConfig::default(), device.clone());
             let method = tiny_method::<B>(&device);
             let mut trainer = Trainer::new(method, config, device, DeviceGuard::Cpu);
-            trainer.most_at_once = most_at_once;
+            trainer.micro_batch_size = micro_batch_size;
             trainer
         };
         let input = input::<B>(device);

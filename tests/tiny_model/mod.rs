@@ -93,7 +93,7 @@ fn write(path: &Path, depth: usize) {
         parameters: model.num_params(),
         step: 1,
         data: None,
-        licence: Some("CC0-1.0".into()),
+        license: Some("CC0-1.0".into()),
         classes: None,
         fingerprint: fingerprint::<Flex, _>(&model, &preprocessing, &guard, &device).unwrap(),
         preprocessing,

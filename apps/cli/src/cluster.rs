@@ -100,7 +100,7 @@ impl ClusterArgs {
             pictures: count,
             clusters: (0..clusters)
                 .map(|cluster| {
-                    let center = &found.centres[cluster * width..(cluster + 1) * width];
+                    let center = &found.centers[cluster * width..(cluster + 1) * width];
                     let distance = |at: usize| -> f32 {
                         let row = &rows[at * width..(at + 1) * width];
                         row.iter().zip(center).map(|(a, b)| (a - b) * (a - b)).sum()

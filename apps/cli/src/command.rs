@@ -16,11 +16,11 @@ pub enum Command {
     Train(Box<train::TrainArgs>),
     /// Writes the features of a folder's pictures to a file.
     Embed(embed::EmbedArgs),
-    /// Classifies by nearest neighbours.
+    /// Classifies by nearest neighbors.
     Knn(evaluate::KnnArgs),
     /// Classifies by a linear model of the features.
     Probe(evaluate::ProbeArgs),
-    /// Trains a classifier from a backbone and labelled pictures.
+    /// Trains a classifier from a backbone and labeled pictures.
     Finetune(Box<finetune::FinetuneArgs>),
     /// Says which class a picture is, by a classifier that `ibot finetune` wrote.
     Classify(classify::ClassifyArgs),

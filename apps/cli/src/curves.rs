@@ -142,7 +142,7 @@ pub fn lines(path: &Path) -> Result<Vec<Value>> {
         .collect()
 }
 
-/// The numbers at a JSON pointer against the steps, as means of neighbours where there are many.
+/// The numbers at a JSON pointer against the steps, as means of neighbors where there are many.
 fn series(lines: &[Value], key: &str) -> Option<Series> {
     let points: Vec<[f64; 2]> = lines
         .iter()

@@ -18,10 +18,10 @@ use super::model::{HELD_OUT, ModelArgs, SplitFolders};
 /// Which pictures are classified by which.
 #[derive(Debug, clap::Args)]
 pub struct SplitArgs {
-    /// Labelled image folder: a folder a class.
+    /// Labeled image folder: a folder a class.
     #[arg(long)]
     data: PathBuf,
-    /// Labelled image folder to test on; without it, the part val or test of --data where it has parts, or a share of it.
+    /// Labeled image folder to test on; without it, the part val or test of --data where it has parts, or a share of it.
     #[arg(long)]
     val: Option<PathBuf>,
     /// Share of --data that is held out, without --val [default: 0.2].
@@ -42,10 +42,10 @@ pub struct KnnArgs {
     model: ModelArgs,
     #[command(flatten)]
     split: SplitArgs,
-    /// Numbers of neighbours.
+    /// Numbers of neighbors.
     #[arg(long, value_delimiter = ',', default_value = "1,5,10,20,100")]
     k: Vec<usize>,
-    /// A neighbour at cosine similarity s votes with exp(s / temperature).
+    /// A neighbor at cosine similarity s votes with exp(s / temperature).
     #[arg(long, default_value_t = 0.07)]
     temperature: f64,
 }
@@ -282,7 +282,7 @@ impl KnnArgs {
             .report(&self.model, &embedder, 1, "", |bank, queries| {
                 let scores = knn_report(bank, queries, &self.k, self.temperature)?;
                 let found = scores.into_iter().map(|score| Found {
-                    classifier: format!("k = {}", score.neighbours),
+                    classifier: format!("k = {}", score.neighbors),
                     chosen: None,
                     top1: score.top1,
                     top5: score.top5,

@@ -20,13 +20,13 @@ use super::signals::stop_on_signal;
 pub struct FinetuneArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Labelled image folder: a folder a class.
+    /// Labeled image folder: a folder a class.
     #[arg(long)]
     data: PathBuf,
     /// Run folder, which may not hold a run.
     #[arg(long)]
     out: PathBuf,
-    /// Labelled image folder to measure on; without it, the part val or test of --data where it has parts, or a share of it.
+    /// Labeled image folder to measure on; without it, the part val or test of --data where it has parts, or a share of it.
     #[arg(long)]
     val: Option<PathBuf>,
     /// Share of each class of --data that is held out to measure on, without --val [default: 0.2].

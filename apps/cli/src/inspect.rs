@@ -152,8 +152,8 @@ fn describe(card: &ModelCard, hash: &str) -> Result<()> {
         ))?;
     }
     answer(format_args!(
-        "licence: {}",
-        printable(card.licence.as_deref().unwrap_or("not named"))
+        "license: {}",
+        printable(card.license.as_deref().unwrap_or("not named"))
     ))?;
     answer(format_args!("BLAKE3 {hash}"))?;
     answer(format_args!(

@@ -53,7 +53,7 @@ pub struct ModelArgs {
 /// Share of the pictures that is held out where nothing else is said.
 pub const HELD_OUT: f64 = 0.2;
 
-/// Labelled folders to learn from and to test on; without the second, a share of the first is held out.
+/// Labeled folders to learn from and to test on; without the second, a share of the first is held out.
 #[derive(Debug, Clone)]
 pub struct SplitFolders {
     pub data: PathBuf,

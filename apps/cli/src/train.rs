@@ -34,10 +34,10 @@ const DEMO_TEST_PER_CLASS: usize = 50;
 /// Flags of `ibot train`; a flag beats the file, the file beats the preset.
 #[derive(Debug, clap::Args)]
 pub struct TrainArgs {
-    /// Image folder, at any depth; without it, a small labelled set is made and trained on.
+    /// Image folder, at any depth; without it, a small labeled set is made and trained on.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Labelled image folder whose pictures k-NN classifies by those of --data, before and after.
+    /// Labeled image folder whose pictures k-NN classifies by those of --data, before and after.
     #[arg(long)]
     val: Option<PathBuf>,
     /// Share of --data, of each class, that is not trained on and evaluated on in place of --val; drawn by the seed.

@@ -7,7 +7,7 @@ use ibot::data::drawing::write_drawing;
 use ibot::embedding::Embedder;
 use ibot::error::printable;
 use ibot::eval::{mutual_matches, patch_pca_rgb};
-use ibot::picture::{correspondence, heat_map, patch_colours};
+use ibot::picture::{correspondence, heat_map, patch_colors};
 use ibot::{Error, Result};
 use image::RgbImage;
 use serde::Serialize;
@@ -202,12 +202,12 @@ fn maps(
         maps.push((format!("attention-head-{head}"), map(values, &what)));
     }
     let features = embedder.embed_with_patches(std::slice::from_ref(picture))?;
-    if let Some(colours) = patch_pca_rgb(&features.patches, embedder.width()) {
+    if let Some(colors) = patch_pca_rgb(&features.patches, embedder.width()) {
         let title =
             format!("{title}: patches; the more alike two colors, the more alike their features");
         maps.push((
             "patch-pca".to_owned(),
-            patch_colours(shown, &colours, attention.grid, &title),
+            patch_colors(shown, &colors, attention.grid, &title),
         ));
     }
     Ok(maps)

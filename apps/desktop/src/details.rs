@@ -15,14 +15,14 @@ use ibot::picture::viridis;
 use image::RgbImage;
 
 use super::background::Background;
-use super::gallery::{Gallery, Neighbour};
+use super::gallery::{Gallery, Neighbor};
 use super::grid::{describe, show_cell};
 use super::model::Model;
 use super::thumbnails::{Thumbnails, color_image, reduced};
 
-/// Neighbours that are shown.
+/// Neighbors that are shown.
 const NEAREST: usize = 12;
-/// Side of a neighbour, in points.
+/// Side of a neighbor, in points.
 const CELL: f32 = 96.0;
 
 /// Longer side of a picture that no model sees, in pixels.
@@ -54,7 +54,7 @@ struct Shown {
     job: Option<Job<Vec<Result<PictureFeatures>>>>,
     maps: Option<Maps>,
     /// Its nearest pictures among so many.
-    nearest: (usize, Vec<Neighbour>),
+    nearest: (usize, Vec<Neighbor>),
     error: Option<String>,
 }
 
@@ -118,7 +118,7 @@ impl Details {
         }
     }
 
-    /// The picture with its controls and neighbours; a neighbour that is clicked.
+    /// The picture with its controls and neighbors; a neighbor that is clicked.
     pub fn show(
         &mut self,
         ui: &mut Ui,
@@ -289,12 +289,12 @@ fn show_nearest(
     ui: &mut Ui,
     gallery: &Gallery,
     thumbnails: &mut Thumbnails,
-    nearest: &[Neighbour],
+    nearest: &[Neighbor],
 ) -> Option<usize> {
     let pictures = gallery.pictures();
     let columns = ((ui.available_width() / CELL) as usize).max(1);
     let mut clicked = None;
-    let mut show = |ui: &mut Ui, rank: usize, (index, likeness): Neighbour| {
+    let mut show = |ui: &mut Ui, rank: usize, (index, likeness): Neighbor| {
         let Some(path) = pictures.get(index) else {
             return;
         };
@@ -314,10 +314,10 @@ fn show_nearest(
         .auto_shrink([false, true]);
     area.show(ui, |ui| {
         ui.spacing_mut().item_spacing.x = 0.0;
-        for (row, neighbours) in nearest.chunks(columns).enumerate() {
+        for (row, neighbors) in nearest.chunks(columns).enumerate() {
             ui.horizontal(|ui| {
-                for (column, neighbour) in neighbours.iter().enumerate() {
-                    show(ui, row * columns + column, *neighbour);
+                for (column, neighbor) in neighbors.iter().enumerate() {
+                    show(ui, row * columns + column, *neighbor);
                 }
             });
         }

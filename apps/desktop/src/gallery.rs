@@ -13,7 +13,7 @@ use super::background::Background;
 use super::model::Model;
 
 /// A picture of the folder and how alike it is, as a cosine.
-pub type Neighbour = (usize, f32);
+pub type Neighbor = (usize, f32);
 
 /// Folder, pictures and features.
 #[derive(Default)]
@@ -134,7 +134,7 @@ impl Gallery {
     }
 
     /// The pictures most like number `index`, itself not among them; none for one that cannot be read.
-    pub fn nearest(&self, index: usize, count: usize) -> Vec<Neighbour> {
+    pub fn nearest(&self, index: usize, count: usize) -> Vec<Neighbor> {
         let query = self.features.chunks_exact(self.width.max(1)).nth(index);
         let Some(query) = query.filter(|query| query.iter().any(|x| *x != 0.0)) else {
             return Vec::new();

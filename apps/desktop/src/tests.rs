@@ -99,11 +99,11 @@ fn pictures_are_embedded_and_looked_at_by_keyboard_and_mouse() {
     window.get_by_label("Patches").click();
     until_said(&mut window, "9.png, under it colors of its patches");
 
-    let neighbours = || window.query_all_by_label_contains("of the nearest");
-    assert_eq!(neighbours().count(), 12);
-    let nearest = neighbours().next().unwrap();
+    let neighbors = || window.query_all_by_label_contains("of the nearest");
+    assert_eq!(neighbors().count(), 12);
+    let nearest = neighbors().next().unwrap();
     let name = nearest.accesskit_node().label().unwrap();
-    for n in neighbours() {
+    for n in neighbors() {
         eprintln!("{:?} {:?}", n.accesskit_node().label(), n.rect());
     }
     nearest.click();

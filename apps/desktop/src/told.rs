@@ -19,7 +19,7 @@ const LINES: usize = 200;
 /// Points up to here are dots too: a line of one can not be seen.
 const FEW: usize = 30;
 
-/// Colors of curves, told apart by the colour-blind too and on light and dark (Okabe and Ito).
+/// Colors of curves, told apart by the color-blind too and on light and dark (Okabe and Ito).
 const COLORS: [Color32; 3] = [
     Color32::from_rgb(0, 114, 178),
     Color32::from_rgb(230, 159, 0),

@@ -18,7 +18,7 @@ use super::told::Told;
 const START_OR_STOP: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::Enter);
 /// Time between pictures of the teacher's patches.
 const PATCHES_EVERY: Duration = Duration::from_secs(5);
-/// Share of a labelled folder that k-NN is asked about.
+/// Share of a labeled folder that k-NN is asked about.
 const HELD_OUT: f64 = 0.1;
 /// Looks at k-NN in a run.
 const KNN_LOOKS: usize = 10;
@@ -98,8 +98,8 @@ impl TrainingTab {
         config.epochs = self.epochs;
         config.steps = (self.steps > 0).then_some(self.steps);
         config.batch_size = self.batch_size.min(gallery.pictures().len());
-        let is_labelled = gallery.classes() > 1;
-        config.held_out = is_labelled.then_some(HELD_OUT);
+        let is_labeled = gallery.classes() > 1;
+        config.held_out = is_labeled.then_some(HELD_OUT);
         let selected = match device {
             DeviceRequest::Choose(choice, name) => select(*choice, name.as_deref())?,
             DeviceRequest::Selected(selected) => selected.clone(),
@@ -109,7 +109,7 @@ impl TrainingTab {
             Some(steps) => steps * config.batch_size / gallery.pictures().len().max(1),
             None => config.epochs,
         };
-        let knn_every = if is_labelled {
+        let knn_every = if is_labeled {
             (epochs / KNN_LOOKS).max(1)
         } else {
             0

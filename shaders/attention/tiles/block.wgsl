@@ -6,7 +6,7 @@
 // are staged as they lie in memory, 16 entries of the width at a time: 16 KiB hold all.
 //
 // Vectors are stored whole: WGSL lets a store to one component touch the other three (gpuweb 2112). Pitches are odd, so that
-// neighbours read from different banks. On entry and on return of each function here no lane reads workgroup memory.
+// neighbors read from different banks. On entry and on return of each function here no lane reads workgroup memory.
 
 const CHUNKS = {{ head_chunk }}u;
 /// Rows of one of the loads that fill a slice.

@@ -41,7 +41,7 @@ pub(super) fn write_paths<'a>(table: &EmbeddingTable, path: &'a Path) -> Result<
 
 /// The value in as few digits as give it back, read as f32 and read as f64 and then rounded, as pandas does.
 ///
-/// The fewest digits of some (7.038531e-26) lie so near the middle of two f32 that rounding twice gives the neighbour:
+/// The fewest digits of some (7.038531e-26) lie so near the middle of two f32 that rounding twice gives the neighbor:
 /// these get the digits of their f64.
 fn number(value: f32) -> String {
     // `{:?}` and not `{}`: 1e-30, not thirty zeros

@@ -1,4 +1,4 @@
-//! NumPy's array file: features `[B, D]`, with the paths in a neighbour.
+//! NumPy's array file: features `[B, D]`, with the paths in a neighbor.
 //!
 //! Format 1.0 of <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
 
@@ -25,7 +25,7 @@ pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {
     features.finish()
 }
 
-/// The neighbour that holds the paths.
+/// The neighbor that holds the paths.
 pub(super) fn paths_file(path: &Path) -> PathBuf {
     path.with_extension("paths.csv")
 }

@@ -131,7 +131,7 @@ fn classifies_and_groups() {
     );
     assert_eq!(report["rows"][1]["classifier"], "k = 3");
     assert!(share(&report["rows"][0]["top1"]) && share(&report["rows"][0]["top5"]));
-    // asked about the pictures it knows, the nearest neighbour is each picture itself
+    // asked about the pictures it knows, the nearest neighbor is each picture itself
     let report = trained.run("knn", &["--data", data, "--val", data, "--k", "1"]);
     assert_eq!(report["rows"][0]["top1"].as_f64(), Some(1.0));
     for (optimizer, chosen) in [("lbfgs", 0.01), ("sgd", 0.1)] {
@@ -352,7 +352,7 @@ fn model_files_say_what_they_are() {
         "60 steps",
         "width 16",
         "10 pictures",
-        "licence: not named",
+        "license: not named",
     ] {
         assert!(text.contains(said), "{said:?} is not in {text}");
     }

@@ -209,7 +209,7 @@ fn holds_pictures_out() {
 /// k-NN is asked about the pictures that have a class, and they alone are counted.
 #[test]
 fn pictures_in_no_class_are_not_counted() {
-    let scratch = Scratch::new("unlabelled");
+    let scratch = Scratch::new("unlabeled");
     let train = scratch.train(&["--steps", "1"]);
     let val = scratch.0.join("val");
     fs::create_dir_all(val.join("odd")).unwrap();
