@@ -250,13 +250,13 @@ fn each_shader_has_its_rust_twin() {
 /// Files that may call burn's own products and sums over rows: bodies in tensor operations that wgpu has kernels for, and sums
 /// over fewer than 1 024 rows, with what these are.
 const BURNS_OWN: &[(&str, &str)] = &[
-    ("kernels/adamw.rs", "reference"),
-    ("kernels/cross_entropy.rs", "reference"),
-    ("kernels/layer_norm.rs", "reference"),
-    ("kernels/linear.rs", "reference"),
-    ("kernels/product.rs", "reference"),
-    ("kernels/grad_scale.rs", "reference"),
-    ("kernels/target_potentials.rs", "reference"),
+    ("kernels/ops/adamw.rs", "reference"),
+    ("kernels/ops/cross_entropy.rs", "reference"),
+    ("kernels/ops/layer_norm.rs", "reference"),
+    ("kernels/ops/linear.rs", "reference"),
+    ("kernels/ops/product.rs", "reference"),
+    ("kernels/ops/grad_scale.rs", "reference"),
+    ("kernels/ops/target_potentials.rs", "reference"),
     ("head.rs", "the width of the unit sphere"),
     ("losses/koleo.rs", "the pictures of a batch"),
     ("losses/label.rs", "the pictures of a batch"),

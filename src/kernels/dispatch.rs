@@ -3,8 +3,8 @@
 use burn_flex::Flex;
 use burn_ndarray::NdArray;
 
-use super::{Gpu, IbotBackend};
 use crate::device::Selected;
+use crate::kernels::backend::{Gpu, IbotBackend};
 
 /// What can be done on any backend; to train, on `Autodiff<B>`.
 pub trait OnBackend {

@@ -1,342 +1,55 @@
-//! The operations that deserve kernels of their own, as one backend-extension trait.
+//! The operations that deserve kernels of their own, as one backend-extension trait, [`IbotBackend`] in `backend`.
 //!
-//! Each method of [`IbotBackend`] has a default body in plain tensor operations: it runs on any backend, is
-//! differentiable through burn's autodiff, and is the reference that every faster body is tested against. A backend
-//! overrides a method where it can do better: `autodiff` gives the losses, GELU, layer norm, linear layers and attention one node and
-//! a backward body each, the CPU backend Flex runs element-wise work row by row on all cores, and on wgpu [`wgsl`] runs the
-//! losses, attention, layer norm, GELU and the moving average in shaders of this crate, on a software device also the matrix
-//! products of linear layers; a GPU's are burn's.
+//! - `ops`: one file an operation: its input and output, and the reference body in plain tensor operations, which runs on
+//!   any backend, is differentiable through burn's autodiff, and is what every faster body is tested against
+//! - `autodiff`: one node and a backward body each for the losses, GELU, layer norm, linear layers and attention
+//! - `flex`: bodies for burn's CPU backend, row by row on all cores
+//! - [`wgsl`]: shaders of this crate for wgpu, a software device among them
+//! - `choice`: kernels or reference bodies, as `IBOT_KERNELS` says; `dispatch`: which backend a device has
+//!
+//! `docs/adding-an-operation.md` lists the places that a new one takes.
 
-mod adamw;
-mod attention;
 mod autodiff;
-mod autodiff_layers;
-mod branch;
+mod backend;
 mod choice;
-mod cross_entropy;
 mod dispatch;
-mod ema;
 mod flex;
-mod flex_attention;
-mod flex_linear;
-mod flex_loss;
-mod flex_optimizer;
-mod flex_product;
-mod flex_rows;
-mod flex_targets;
-mod gelu;
-mod grad_scale;
-mod layer_norm;
-mod linear;
-mod patchify;
-mod product;
-mod target_potentials;
-mod tiled;
-mod vector_math;
+mod ops;
 pub mod wgsl;
 
-pub use adamw::{AdamWInput, AdamWState, AdamWTensor};
-pub use attention::{AttentionInput, AttentionOutput, attention_maps};
-pub use branch::{BranchInput, BranchKind, Hidden, residual_branch};
+pub(crate) use backend::wrap;
+pub use backend::{Gpu, IbotBackend, TrainBackend};
 pub use choice::KernelChoice;
-pub use cross_entropy::{CrossEntropyInput, CrossEntropyOutput, Pairing};
 pub use dispatch::OnBackend;
-pub use grad_scale::{GradScale, GradScaleInput};
-pub use layer_norm::{LayerNormGradients, LayerNormInput};
-pub use linear::{
+pub use ops::adamw::{AdamWInput, AdamWState, AdamWTensor};
+pub use ops::attention::{AttentionInput, AttentionOutput, attention_maps};
+pub use ops::branch::{BranchInput, BranchKind, Hidden, residual_branch};
+pub use ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput, Pairing};
+pub use ops::grad_scale::{GradScale, GradScaleInput};
+pub use ops::layer_norm::{LayerNormGradients, LayerNormInput};
+pub use ops::linear::{
     LinearBackwardInput, LinearGradients, LinearInput, LinearLayerInput, Normed, Prologue,
 };
-pub use product::{Layout, RowPlaces};
-pub use target_potentials::TargetPotentials;
-pub use tiled::{Logits, TiledInput, TiledTargets, tile_columns};
+pub use ops::product::{Layout, RowPlaces};
+pub use ops::target_potentials::TargetPotentials;
+pub use ops::tiled::{Logits, TiledInput, TiledTargets, tile_columns};
 
 pub use burn_autodiff::Autodiff;
 pub use burn_flex::Flex;
 pub use burn_ndarray::NdArray;
 
-use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Tensor, TensorPrimitive};
-
-use crate::error::Result;
-
 /// The bodies in tensor operations under names of their own: what the GPU's kernels are compared with, on one backend.
 pub mod reference {
-    pub use super::adamw::{reference as adamw, sum_of_squares};
-    pub use super::attention::{backward as attention_backward, forward as attention};
-    pub use super::cross_entropy::{
+    pub use super::ops::adamw::{reference as adamw, sum_of_squares};
+    pub use super::ops::attention::{backward as attention_backward, forward as attention};
+    pub use super::ops::cross_entropy::{
         reference as cross_entropy, reference_backward as cross_entropy_backward,
     };
-    pub use super::ema::reference as ema;
-    pub use super::gelu::{backward as gelu_backward, forward as gelu};
-    pub use super::layer_norm::{backward as layer_norm_backward, forward as layer_norm};
-    pub use super::linear::{linear, linear_backward};
-    pub use super::target_potentials::{
+    pub use super::ops::ema::reference as ema;
+    pub use super::ops::gelu::{backward as gelu_backward, forward as gelu};
+    pub use super::ops::layer_norm::{backward as layer_norm_backward, forward as layer_norm};
+    pub use super::ops::linear::{linear, linear_backward};
+    pub use super::ops::target_potentials::{
         centered as centered_potentials, sinkhorn as sinkhorn_potentials,
     };
-}
-
-/// burn's wgpu backend, without its operation fusion (wrong results: burn issues 5257, 5079).
-pub type Gpu = burn_wgpu::CubeBackend<burn_wgpu::WgpuRuntime, f32, i32, u32>;
-
-/// A backend that can train iBOT: burn's [`Backend`] and the operations of this module.
-pub trait IbotBackend: Backend {
-    /// Whether the device can run this backend's bodies of the operations.
-    ///
-    /// # Errors
-    /// [`crate::Error::Device`] with the remedy.
-    fn check_device(_device: &Self::Device) -> Result<()> {
-        Ok(())
-    }
-
-    /// Rows of logits that one tensor can hold on this device; more of them come in tiles ([`TiledTargets`]).
-    fn max_logit_rows(_prototypes: usize, _device: &Self::Device) -> usize {
-        usize::MAX
-    }
-
-    /// Sinkhorn-Knopp in the log domain: the potentials of targets whose prototypes are used equally.
-    ///
-    /// # Shapes
-    /// `teacher_logits` `[M, K]`, M >= 0, K >= 1 -> potentials of length K and M.
-    fn sinkhorn_potentials(
-        teacher_logits: Tensor<Self, 2>,
-        temperature: f64,
-        iterations: usize,
-    ) -> TargetPotentials<Self> {
-        target_potentials::sinkhorn(teacher_logits, temperature, iterations)
-    }
-
-    /// One iteration of [`IbotBackend::sinkhorn_potentials`] on some of the prototypes: their potentials under those of
-    /// rows, and what these prototypes alone make of the rows' normalizers.
-    ///
-    /// # Shapes
-    /// `teacher_logits` `[M, K_p]`, M >= 1, `of_rows` `[M, 2]` as in [`TargetPotentials`] -> potentials of length K_p and M.
-    fn sinkhorn_iteration(
-        teacher_logits: Tensor<Self, 2>,
-        of_rows: Tensor<Self, 2>,
-        temperature: f64,
-    ) -> TargetPotentials<Self> {
-        target_potentials::sinkhorn_iteration(teacher_logits, of_rows, temperature)
-    }
-
-    /// The potentials of centered, sharpened softmax targets.
-    ///
-    /// # Shapes
-    /// `teacher_logits` `[M, K]`, M >= 0, K >= 1, `center` `[K]` or none -> potentials of length K and M.
-    fn centered_potentials(
-        teacher_logits: Tensor<Self, 2>,
-        center: Option<Tensor<Self, 1>>,
-        temperature: f64,
-    ) -> TargetPotentials<Self> {
-        target_potentials::centered(teacher_logits, center, temperature)
-    }
-
-    /// Weighted cross-entropy between the targets and the student, summed over rows; its loss is differentiable in
-    /// `student_logits` only.
-    ///
-    /// # Shapes
-    /// See [`CrossEntropyInput`] and [`CrossEntropyOutput`].
-    fn cross_entropy(input: &CrossEntropyInput<Self>) -> CrossEntropyOutput<Self> {
-        cross_entropy::reference(input)
-    }
-
-    /// Gradient of [`IbotBackend::cross_entropy`] by the student logits, in place over them where nobody else holds
-    /// them.
-    ///
-    /// # Shapes
-    /// `d_loss` `[1]` -> `[M, K]`.
-    fn cross_entropy_backward(
-        input: CrossEntropyInput<Self>,
-        output: CrossEntropyOutput<Self>,
-        d_loss: Tensor<Self, 1>,
-    ) -> Tensor<Self, 2> {
-        cross_entropy::reference_backward(&input, output, d_loss)
-    }
-
-    /// [`IbotBackend::cross_entropy`] of logits that are made tile by tile and never stored; its loss is differentiable
-    /// in the student's rows and prototypes.
-    ///
-    /// # Shapes
-    /// See [`TiledInput`] and [`CrossEntropyOutput`].
-    fn tiled_cross_entropy(input: &TiledInput<Self>) -> CrossEntropyOutput<Self> {
-        tiled::forward(input)
-    }
-
-    /// Cuts images into square patches; differentiable.
-    ///
-    /// # Shapes
-    /// `[B, C, S, S]`, S a multiple of `patch` -> `[B N, C P P]`: patches row by row, entries in the order (channel, y, x).
-    fn patchify(images: Tensor<Self, 4>, patch: usize) -> Tensor<Self, 2> {
-        patchify::forward(images, patch)
-    }
-
-    /// Exact GELU of each entry; differentiable.
-    ///
-    /// # Shapes
-    /// `[R, D]` -> `[R, D]`.
-    fn exact_gelu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        gelu::forward(x)
-    }
-
-    /// Gradient of [`IbotBackend::exact_gelu`] by its input.
-    fn exact_gelu_backward(x: Tensor<Self, 2>, d_y: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        gelu::backward(x, d_y)
-    }
-
-    /// Layer norm of each row; differentiable in all three tensors.
-    ///
-    /// # Shapes
-    /// See [`LayerNormInput`]; -> `[R, D]`.
-    fn layer_norm_rows(input: LayerNormInput<Self>) -> Tensor<Self, 2> {
-        layer_norm::forward(input)
-    }
-
-    /// Gradients of [`IbotBackend::layer_norm_rows`].
-    fn layer_norm_rows_backward(
-        input: LayerNormInput<Self>,
-        d_y: Tensor<Self, 2>,
-    ) -> LayerNormGradients<Self> {
-        layer_norm::backward(input, d_y)
-    }
-
-    /// A linear layer with what stands before and after it: `residual + prologue(x) weight + bias`; differentiable in all of
-    /// them. A graph keeps `x` and what others keep anyway.
-    ///
-    /// # Shapes
-    /// See [`LinearLayerInput`]; -> `[R, O]`.
-    fn linear_layer(input: LinearLayerInput<Self>) -> Tensor<Self, 2> {
-        linear::forward(input)
-    }
-
-    /// Two linear layers with exact GELU between them; differentiable. `second.x` and `second.before` are not looked at.
-    ///
-    /// # Shapes
-    /// See [`LinearLayerInput`]; the first one's `[R, O]` is the second one's `[R, I]`.
-    fn mlp(first: LinearLayerInput<Self>, second: LinearLayerInput<Self>) -> Tensor<Self, 2> {
-        linear::mlp(first, second)
-    }
-
-    /// The product in [`IbotBackend::linear_layer`]: `residual + x weight + bias`.
-    ///
-    /// # Shapes
-    /// See [`LinearInput`]; -> `[R, O]`.
-    fn linear_rows(input: LinearInput<Self>) -> Tensor<Self, 2> {
-        linear::linear(input)
-    }
-
-    /// Gradients of [`IbotBackend::linear_rows`].
-    fn linear_rows_backward(input: LinearBackwardInput<Self>) -> LinearGradients<Self> {
-        linear::linear_backward(input)
-    }
-
-    /// The product of each pair of matrices.
-    ///
-    /// # Shapes
-    /// See [`Layout`]; -> `[N, R, C]`.
-    fn matrix_products(
-        left: Tensor<Self, 3>,
-        right: Tensor<Self, 3>,
-        layout: Layout,
-    ) -> Tensor<Self, 3> {
-        product::matrix_products(left, right, layout)
-    }
-
-    /// The sum of each column.
-    ///
-    /// # Shapes
-    /// `[R, D]` -> `[D]`.
-    fn column_sums(x: Tensor<Self, 2>) -> Tensor<Self, 1> {
-        product::column_sums(x)
-    }
-
-    /// The rows at `places`; differentiable.
-    ///
-    /// # Shapes
-    /// `[R, D]` -> `[M, D]`.
-    fn gather_rows(x: Tensor<Self, 2>, places: &RowPlaces) -> Tensor<Self, 2> {
-        product::gather_rows(x, places)
-    }
-
-    /// Rows back at their places, zeros in all others: the gradient of [`IbotBackend::gather_rows`].
-    ///
-    /// # Shapes
-    /// `[M, D]` -> `[R, D]`.
-    fn scatter_rows(y: Tensor<Self, 2>, places: &RowPlaces) -> Tensor<Self, 2> {
-        product::scatter_rows(y, places)
-    }
-
-    /// Multi-head softmax attention; differentiable in `qkv`, through `context` only.
-    ///
-    /// # Shapes
-    /// See [`AttentionInput`] and [`AttentionOutput`].
-    fn packed_attention(input: AttentionInput<Self>) -> AttentionOutput<Self> {
-        attention::forward(input)
-    }
-
-    /// Gradient of [`IbotBackend::packed_attention`] by its packed input.
-    ///
-    /// # Shapes
-    /// `d_context` `[B T, D]` -> `[B T, 3 D]`.
-    fn packed_attention_backward(
-        input: AttentionInput<Self>,
-        output: AttentionOutput<Self>,
-        d_context: Tensor<Self, 2>,
-    ) -> Tensor<Self, 2> {
-        attention::backward(input, output, d_context)
-    }
-
-    /// [`residual_branch`], of which a graph keeps the input alone: backward runs it a second time. Less memory for more
-    /// time.
-    ///
-    /// # Shapes
-    /// See [`BranchInput`]; -> `[B T, D]`.
-    fn checkpointed_branch(input: BranchInput<Self>) -> Tensor<Self, 2> {
-        residual_branch(input)
-    }
-
-    /// `teacher * decay + student * (1 - decay)` for each pair of tensors of equal shape, in place where possible.
-    ///
-    /// # Shapes
-    /// `grad_scale` `[1]` or none: where it is 0, nothing moves.
-    fn ema(
-        teacher: Vec<FloatTensor<Self>>,
-        student: Vec<FloatTensor<Self>>,
-        decay: f64,
-        grad_scale: Option<Tensor<Self, 1>>,
-    ) -> Vec<FloatTensor<Self>> {
-        ema::reference::<Self>(teacher, student, decay, grad_scale)
-    }
-
-    /// One AdamW step of all tensors, in place where possible: parameters and moments in the order of the input.
-    fn adamw(input: AdamWInput<Self>) -> Vec<(FloatTensor<Self>, AdamWState<Self>)> {
-        adamw::reference(input)
-    }
-
-    /// Gathers what a step measured, and says on the device how far its gradients may move the parameters.
-    ///
-    /// # Shapes
-    /// See [`GradScaleInput`] and [`GradScale`].
-    fn grad_scale(input: GradScaleInput<Self>) -> GradScale<Self> {
-        grad_scale::reference(input)
-    }
-
-    /// Sum of the squares of all entries of all tensors.
-    ///
-    /// # Shapes
-    /// Any -> `[1]`.
-    fn sum_of_squares(tensors: Vec<FloatTensor<Self>>, device: &Self::Device) -> Tensor<Self, 1> {
-        adamw::sum_of_squares(tensors, device)
-    }
-}
-
-/// An autodiff backend whose inner backend trains iBOT too: the student lives on it, the teacher on the inner one.
-pub trait TrainBackend: IbotBackend + AutodiffBackend<InnerBackend: IbotBackend> {}
-
-impl<B: IbotBackend + AutodiffBackend<InnerBackend: IbotBackend>> TrainBackend for B {}
-
-impl IbotBackend for NdArray<f32> {}
-
-/// A float primitive as a tensor of rank `D`.
-pub(crate) fn wrap<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {
-    Tensor::from_primitive(TensorPrimitive::Float(primitive))
 }

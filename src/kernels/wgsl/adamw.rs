@@ -3,10 +3,11 @@
 use burn::tensor::{DType, Tensor};
 use burn_wgpu::into_contiguous;
 
-use super::super::{AdamWInput, AdamWState, AdamWTensor, adamw as tensor_adamw};
 use super::launch::{GpuTensor, Kernel, contiguous, shader, unshared};
 use super::pack::{Item, Packed, tensors_per_dispatch, values};
 use super::{Chunk, Gpu, Walk};
+use crate::kernels::ops::adamw as tensor_adamw;
+use crate::kernels::ops::adamw::{AdamWInput, AdamWState, AdamWTensor};
 
 /// Parameter, gradient and two moments.
 const BUFFERS: usize = 4;
@@ -16,14 +17,14 @@ pub(super) fn kernel(walk: Walk, chunk: Chunk, tensors: usize) -> Kernel {
     Kernel::new(shader!("chunk", "adamw"), walk.lanes, values)
 }
 
-/// See [`super::super::IbotBackend::adamw`].
+/// See [`crate::kernels::IbotBackend::adamw`].
 pub(super) fn adamw(input: AdamWInput<Gpu>) -> Vec<(GpuTensor, AdamWState<Gpu>)> {
     let first = input.tensors.first();
     let most = first.map_or(1, |t| tensors_per_dispatch(&t.param.client, BUFFERS));
     packed_adamw(input, most)
 }
 
-/// [`super::super::IbotBackend::adamw`] with up to this many tensors a dispatch, or as many as fit.
+/// [`crate::kernels::IbotBackend::adamw`] with up to this many tensors a dispatch, or as many as fit.
 pub fn packed_adamw(
     mut input: AdamWInput<Gpu>,
     most_tensors: usize,

@@ -2,12 +2,13 @@
 
 use burn::tensor::Tensor;
 
-use super::super::attention::Sizes;
-use super::super::{AttentionInput, AttentionOutput, Gpu};
 use super::attention_tiles::{LANES, Tiles};
 use super::lanes::{MAX_ROUNDS, is_software, workgroup};
 use super::launch::{Client, Kernel, client_of, contiguous, empty, launch, tensor};
 use super::{attention_lanes, tensor_attention};
+use crate::kernels::backend::Gpu;
+use crate::kernels::ops::attention::Sizes;
+use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
 
 /// Subgroups at least this wide are those of GPUs whose lanes have many registers: NVIDIA, AMD. Intel's are 8 or 16 wide
 /// because a lane has few; Metal does not say (wgpu takes 4), and small tiles are the safe choice on an Apple GPU.
@@ -132,7 +133,7 @@ impl AttentionPath {
         }
     }
 
-    /// See [`super::super::IbotBackend::packed_attention`]; by tensor operations where the path has no kernels for heads of this
+    /// See [`crate::kernels::IbotBackend::packed_attention`]; by tensor operations where the path has no kernels for heads of this
     /// width.
     pub fn forward(self, input: AttentionInput<Gpu>) -> AttentionOutput<Gpu> {
         let sizes = Sizes::of(&input);
@@ -143,7 +144,7 @@ impl AttentionPath {
         }
     }
 
-    /// See [`super::super::IbotBackend::packed_attention_backward`].
+    /// See [`crate::kernels::IbotBackend::packed_attention_backward`].
     pub fn backward(
         self,
         input: AttentionInput<Gpu>,

@@ -2,10 +2,11 @@
 
 use burn::tensor::Tensor;
 
-use super::super::{CrossEntropyInput, CrossEntropyOutput, Gpu, Pairing};
 use super::Chunk;
 use super::lanes::{reducing_workgroup, workgroup};
 use super::launch::{GpuTensor, Kernel, contiguous, empty, launch, shader, tensor, unshared};
+use crate::kernels::backend::Gpu;
+use crate::kernels::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput, Pairing};
 
 /// Chunks that a lane of backward.wgsl handles: enough to pay for what a workgroup reads once, few enough that 8 rows
 /// of 65 536 prototypes are work for a whole GPU.
@@ -104,7 +105,7 @@ fn info(input: &CrossEntropyInput<Gpu>, chunk: Chunk, spans: usize) -> [u32; 7] 
     ]
 }
 
-/// See [`super::super::IbotBackend::cross_entropy`].
+/// See [`crate::kernels::IbotBackend::cross_entropy`].
 pub(super) fn forward(input: &CrossEntropyInput<Gpu>) -> CrossEntropyOutput<Gpu> {
     input.check();
     let [rows, prototypes] = input.student_logits.dims();
@@ -133,7 +134,7 @@ pub(super) fn forward(input: &CrossEntropyInput<Gpu>) -> CrossEntropyOutput<Gpu>
     }
 }
 
-/// See [`super::super::IbotBackend::cross_entropy_backward`].
+/// See [`crate::kernels::IbotBackend::cross_entropy_backward`].
 pub(super) fn backward(
     input: CrossEntropyInput<Gpu>,
     output: CrossEntropyOutput<Gpu>,

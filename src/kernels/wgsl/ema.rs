@@ -3,10 +3,10 @@
 use burn::tensor::{DType, Tensor};
 use burn_wgpu::into_contiguous;
 
-use super::super::ema as tensor_ema;
 use super::launch::{GpuTensor, Kernel, contiguous, shader, unshared};
 use super::pack::{Item, Packed, tensors_per_dispatch, values};
 use super::{Chunk, Gpu, Walk};
+use crate::kernels::ops::ema as tensor_ema;
 
 /// Teacher and student.
 const BUFFERS: usize = 2;
@@ -16,7 +16,7 @@ pub(super) fn kernel(walk: Walk, chunk: Chunk, tensors: usize) -> Kernel {
     Kernel::new(shader!("chunk", "ema"), walk.lanes, values)
 }
 
-/// See [`super::super::IbotBackend::ema`].
+/// See [`crate::kernels::IbotBackend::ema`].
 pub(super) fn ema(
     teacher: Vec<GpuTensor>,
     student: Vec<GpuTensor>,
@@ -28,7 +28,7 @@ pub(super) fn ema(
     packed_ema(teacher, student, decay, grad_scale, most)
 }
 
-/// [`super::super::IbotBackend::ema`] with up to this many pairs a dispatch, or as many as fit.
+/// [`crate::kernels::IbotBackend::ema`] with up to this many pairs a dispatch, or as many as fit.
 pub fn packed_ema(
     teacher: Vec<GpuTensor>,
     student: Vec<GpuTensor>,

@@ -2,9 +2,9 @@
 
 use burn::tensor::Tensor;
 
-use super::super::Gpu;
 use super::launch::{Kernel, contiguous, empty, launch, shader, tensor};
 use super::{Chunk, Walk};
+use crate::kernels::backend::Gpu;
 
 fn forward_kernel(walk: Walk, chunk: Chunk) -> Kernel {
     let mut values = chunk.values();
@@ -24,7 +24,7 @@ pub(super) fn kernels(walk: Walk, chunk: Chunk) -> [Kernel; 2] {
     [forward_kernel(walk, chunk), backward_kernel(walk, chunk)]
 }
 
-/// See [`super::super::IbotBackend::exact_gelu`].
+/// See [`crate::kernels::IbotBackend::exact_gelu`].
 pub(super) fn forward(x: Tensor<Gpu, 2>) -> Tensor<Gpu, 2> {
     let [rows, width] = x.dims();
     if rows * width == 0 {
@@ -45,7 +45,7 @@ pub(super) fn forward(x: Tensor<Gpu, 2>) -> Tensor<Gpu, 2> {
     tensor(y)
 }
 
-/// See [`super::super::IbotBackend::exact_gelu_backward`].
+/// See [`crate::kernels::IbotBackend::exact_gelu_backward`].
 pub(super) fn backward(x: Tensor<Gpu, 2>, d_y: Tensor<Gpu, 2>) -> Tensor<Gpu, 2> {
     let [rows, width] = x.dims();
     if rows * width == 0 {

@@ -2,9 +2,9 @@
 
 use burn::tensor::Tensor;
 
-use super::super::{GradScale, GradScaleInput};
 use super::Gpu;
 use super::launch::{GpuTensor, Kernel, bindings, contiguous, empty, launch, shader, tensor};
+use crate::kernels::ops::grad_scale::{GradScale, GradScaleInput};
 
 /// Scalars of a launch, if the device binds as many: a step has at most six.
 pub(super) const MAX_SCALARS: usize = 7;
@@ -17,7 +17,7 @@ pub(super) fn kernel(scalars: usize) -> Kernel {
     Kernel::new(shader!("grad_scale"), 1, values)
 }
 
-/// See [`super::super::IbotBackend::grad_scale`].
+/// See [`crate::kernels::IbotBackend::grad_scale`].
 pub(super) fn grad_scale(input: GradScaleInput<Gpu>) -> GradScale<Gpu> {
     let scalars: Vec<GpuTensor> = input.scalars.into_iter().map(contiguous).collect();
     let client = scalars[0].client.clone();

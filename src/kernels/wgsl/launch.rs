@@ -12,11 +12,11 @@ use cubecl::client::ComputeClient;
 use cubecl::prelude::{CubeCount, CubeDim, KernelId};
 use cubecl::server::{KernelArguments, MetadataBindingInfo};
 
-use super::super::{Gpu, wrap};
 use super::observed;
 use super::template::fill;
 use crate::device::launched;
 use crate::error::{Error, Result};
+use crate::kernels::backend::{Gpu, wrap};
 
 /// Queue of one device.
 pub(super) type Client = ComputeClient<WgpuRuntime>;

@@ -2,10 +2,12 @@
 
 use burn::tensor::Tensor;
 
-use super::super::{Gpu, LayerNormGradients, LayerNormInput, layer_norm as tensor_layer_norm};
 use super::Chunk;
 use super::lanes::{MAX_ROUNDS, SOFTWARE_SUBGROUP, is_software, reducing_workgroup, workgroup};
 use super::launch::{Client, GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
+use crate::kernels::backend::Gpu;
+use crate::kernels::ops::layer_norm as tensor_layer_norm;
+use crate::kernels::ops::layer_norm::{LayerNormGradients, LayerNormInput};
 
 /// Rows that one lane sums for the gradients by weight and bias: enough of them to hide the second pass, few enough
 /// that a GPU is busy.
@@ -132,7 +134,7 @@ fn info([rows, width]: [usize; 2], chunk: Chunk, eps: f64) -> [u32; 4] {
     ]
 }
 
-/// See [`super::super::IbotBackend::layer_norm_rows`].
+/// See [`crate::kernels::IbotBackend::layer_norm_rows`].
 pub(super) fn forward(input: LayerNormInput<Gpu>) -> Tensor<Gpu, 2> {
     let shape @ [rows, width] = input.x.dims();
     if rows * width == 0 {
@@ -152,7 +154,7 @@ pub(super) fn forward(input: LayerNormInput<Gpu>) -> Tensor<Gpu, 2> {
     tensor(y)
 }
 
-/// See [`super::super::IbotBackend::layer_norm_rows_backward`].
+/// See [`crate::kernels::IbotBackend::layer_norm_rows_backward`].
 pub(super) fn backward(input: LayerNormInput<Gpu>, d_y: Tensor<Gpu, 2>) -> LayerNormGradients<Gpu> {
     let shape @ [rows, width] = input.x.dims();
     // column_totals.wgsl loops over all slabs

@@ -5,12 +5,14 @@
 
 use burn::tensor::Tensor;
 
-use super::super::{
-    Gpu, IbotBackend, Layout, LinearBackwardInput, LinearGradients, LinearInput, LinearLayerInput,
-    linear, product,
-};
 use super::launch::{GpuTensor, contiguous, empty, launch, tensor};
 use super::matrix_tiles::{After, BLOCK, MAX_TERMS, Variant, Way};
+use crate::kernels::backend::{Gpu, IbotBackend};
+use crate::kernels::ops::linear::{
+    LinearBackwardInput, LinearGradients, LinearInput, LinearLayerInput,
+};
+use crate::kernels::ops::product::Layout;
+use crate::kernels::ops::{linear, product};
 
 /// `count` products of `[R, T]` and `[T, C]`, and how they lie.
 struct Product<'a> {
@@ -104,7 +106,7 @@ fn in_pieces(layout: Layout, left: Tensor<Gpu, 2>, right: Tensor<Gpu, 2>) -> Ten
     others.fold(piece(0), |sum, start| sum + piece(start))
 }
 
-/// See [`super::super::IbotBackend::linear_rows`].
+/// See [`crate::kernels::IbotBackend::linear_rows`].
 pub(super) fn linear(input: LinearInput<Gpu>) -> Tensor<Gpu, 2> {
     affine_then(input, false)
 }
@@ -141,7 +143,7 @@ fn affine_then(mut input: LinearInput<Gpu>, gelu: bool) -> Tensor<Gpu, 2> {
     tensor(product.run().0)
 }
 
-/// See [`super::super::IbotBackend::mlp`]; GELU is part of the first product.
+/// See [`crate::kernels::IbotBackend::mlp`]; GELU is part of the first product.
 pub(super) fn mlp(first: LinearLayerInput<Gpu>, second: LinearLayerInput<Gpu>) -> Tensor<Gpu, 2> {
     let first = LinearInput {
         x: first.prologue.apply(first.x),
@@ -157,7 +159,7 @@ pub(super) fn mlp(first: LinearLayerInput<Gpu>, second: LinearLayerInput<Gpu>) -
     })
 }
 
-/// See [`super::super::IbotBackend::linear_rows_backward`].
+/// See [`crate::kernels::IbotBackend::linear_rows_backward`].
 pub(super) fn linear_backward(input: LinearBackwardInput<Gpu>) -> LinearGradients<Gpu> {
     let [rows, inputs] = input.x.dims();
     let [_, outputs] = input.weight.dims();
@@ -197,7 +199,7 @@ pub(super) fn linear_backward(input: LinearBackwardInput<Gpu>) -> LinearGradient
     }
 }
 
-/// See [`super::super::IbotBackend::matrix_products`].
+/// See [`crate::kernels::IbotBackend::matrix_products`].
 pub(super) fn matrix_products(
     left: Tensor<Gpu, 3>,
     right: Tensor<Gpu, 3>,

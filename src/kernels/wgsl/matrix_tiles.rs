@@ -1,9 +1,9 @@
 //! The kernels of `shaders/matrix_product/`, and which of them suits a device.
 
-use super::super::Layout;
 use super::Chunk;
 use super::lanes::{SOFTWARE_SUBGROUP, is_software};
 use super::launch::{Client, Kernel, shader};
+use crate::kernels::ops::product::Layout;
 
 /// Blocks of 4 x 4 entries along each side of a software lane's tile: 16 x 16 entries in registers. On lavapipe 12 x 12
 /// takes a fifth longer, and 24 x 16 wins little for three times the time to compile.

@@ -46,15 +46,23 @@ use cubecl::Runtime;
 
 use crate::error::Result;
 
-use super::choice::KernelChoice;
-use super::{
-    AdamWInput, AdamWState, AttentionInput, AttentionOutput, CrossEntropyInput, CrossEntropyOutput,
-    Gpu, GradScale, GradScaleInput, IbotBackend, LayerNormGradients, LayerNormInput, Layout,
-    LinearBackwardInput, LinearGradients, LinearInput, LinearLayerInput, RowPlaces,
-    TargetPotentials, adamw as tensor_adamw, attention as tensor_attention,
-    cross_entropy as tensor_cross_entropy, ema as tensor_ema, gelu as tensor_gelu,
-    grad_scale as tensor_grad_scale, layer_norm as tensor_layer_norm, linear as tensor_linear,
-    product as tensor_product, target_potentials as tensor_potentials,
+use crate::kernels::backend::{Gpu, IbotBackend};
+use crate::kernels::choice::KernelChoice;
+use crate::kernels::ops::adamw::{AdamWInput, AdamWState};
+use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
+use crate::kernels::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput};
+use crate::kernels::ops::grad_scale::{GradScale, GradScaleInput};
+use crate::kernels::ops::layer_norm::{LayerNormGradients, LayerNormInput};
+use crate::kernels::ops::linear::{
+    LinearBackwardInput, LinearGradients, LinearInput, LinearLayerInput,
+};
+use crate::kernels::ops::product::{Layout, RowPlaces};
+use crate::kernels::ops::target_potentials::TargetPotentials;
+use crate::kernels::ops::{
+    adamw as tensor_adamw, attention as tensor_attention, cross_entropy as tensor_cross_entropy,
+    ema as tensor_ema, gelu as tensor_gelu, grad_scale as tensor_grad_scale,
+    layer_norm as tensor_layer_norm, linear as tensor_linear, product as tensor_product,
+    target_potentials as tensor_potentials,
 };
 use chunk::Chunk;
 use lanes::is_software;

@@ -2,11 +2,11 @@
 
 use burn::tensor::{Int, Tensor, TensorData, TensorMetadata};
 
-use super::super::Gpu;
-use super::super::product::{self, RowPlaces};
 use super::lanes::workgroup;
 use super::launch::{GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
 use super::{Chunk, Walk};
+use crate::kernels::backend::Gpu;
+use crate::kernels::ops::product::{self, RowPlaces};
 
 /// Rows that a lane adds up, one after the other: 25 216 rows take three launches.
 const SLAB_ROWS: usize = 64;
@@ -45,12 +45,12 @@ fn gathered(x: Tensor<Gpu, 2>, places: Vec<i32>) -> Tensor<Gpu, 2> {
     tensor(y)
 }
 
-/// See [`super::super::IbotBackend::gather_rows`].
+/// See [`crate::kernels::IbotBackend::gather_rows`].
 pub(super) fn gather(x: Tensor<Gpu, 2>, places: &RowPlaces) -> Tensor<Gpu, 2> {
     gathered(x, places.places().to_vec())
 }
 
-/// See [`super::super::IbotBackend::scatter_rows`].
+/// See [`crate::kernels::IbotBackend::scatter_rows`].
 pub(super) fn scatter(y: Tensor<Gpu, 2>, places: &RowPlaces) -> Tensor<Gpu, 2> {
     match places.places() {
         [] => product::scatter_rows(y, places),
@@ -58,7 +58,7 @@ pub(super) fn scatter(y: Tensor<Gpu, 2>, places: &RowPlaces) -> Tensor<Gpu, 2> {
     }
 }
 
-/// See [`super::super::IbotBackend::column_sums`].
+/// See [`crate::kernels::IbotBackend::column_sums`].
 pub(super) fn column_sums(x: Tensor<Gpu, 2>) -> Tensor<Gpu, 1> {
     let [rows, width] = x.dims();
     if rows * width == 0 {

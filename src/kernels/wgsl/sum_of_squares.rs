@@ -3,19 +3,19 @@
 use burn::tensor::{DType, Tensor};
 use burn_wgpu::{WgpuDevice, into_contiguous};
 
-use super::super::adamw as tensor_adamw;
 use super::cross_entropy::total_kernel;
 use super::lanes::reducing_workgroup;
 use super::launch::{GpuTensor, Kernel, empty, launch, shader, tensor};
 use super::pack::{Item, Packed, groups, tensors_per_dispatch, values};
 use super::{Chunk, Gpu, Walk};
+use crate::kernels::ops::adamw as tensor_adamw;
 
 pub(super) fn kernel(walk: Walk, chunk: Chunk, tensors: usize) -> Kernel {
     let values = values(walk, chunk, tensors);
     Kernel::new(shader!("chunk", "sum_of_squares"), walk.lanes, values)
 }
 
-/// See [`super::super::IbotBackend::sum_of_squares`].
+/// See [`crate::kernels::IbotBackend::sum_of_squares`].
 pub(super) fn sum_of_squares(tensors: Vec<GpuTensor>, device: &WgpuDevice) -> Tensor<Gpu, 1> {
     if tensors.iter().any(|t| t.dtype != DType::F32) {
         return tensor_adamw::sum_of_squares::<Gpu>(tensors, device);

@@ -2,10 +2,11 @@
 
 use burn::tensor::Tensor;
 
-use super::super::{Gpu, TargetPotentials};
 use super::Chunk;
 use super::lanes::{reducing_workgroup, workgroup};
 use super::launch::{Client, GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
+use crate::kernels::backend::Gpu;
+use crate::kernels::ops::target_potentials::TargetPotentials;
 
 /// Rows that one lane folds into a prototype's normalizer: enough of them to hide the second pass over the partial
 /// results, few enough that a GPU is busy.
@@ -139,7 +140,7 @@ impl Work {
     }
 }
 
-/// See [`super::super::IbotBackend::sinkhorn_potentials`].
+/// See [`crate::kernels::IbotBackend::sinkhorn_potentials`].
 pub(super) fn sinkhorn(
     logits: Tensor<Gpu, 2>,
     temperature: f64,
@@ -158,7 +159,7 @@ pub(super) fn sinkhorn(
     work.finish(temperature)
 }
 
-/// See [`super::super::IbotBackend::sinkhorn_iteration`].
+/// See [`crate::kernels::IbotBackend::sinkhorn_iteration`].
 pub(super) fn sinkhorn_iteration(
     logits: Tensor<Gpu, 2>,
     of_rows: Tensor<Gpu, 2>,
@@ -177,7 +178,7 @@ pub(super) fn sinkhorn_iteration(
     work.finish(temperature)
 }
 
-/// See [`super::super::IbotBackend::centered_potentials`].
+/// See [`crate::kernels::IbotBackend::centered_potentials`].
 pub(super) fn centered(
     logits: Tensor<Gpu, 2>,
     center: Option<Tensor<Gpu, 1>>,

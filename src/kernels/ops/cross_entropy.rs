@@ -3,8 +3,8 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
-use super::TargetPotentials;
-use super::target_potentials::{pairs_of, shifts_and_logs};
+use crate::kernels::ops::target_potentials::TargetPotentials;
+use crate::kernels::ops::target_potentials::{pairs_of, shifts_and_logs};
 
 /// Which teacher rows a student row is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,7 +19,7 @@ pub enum Pairing {
     },
 }
 
-/// What [`super::IbotBackend::cross_entropy`] takes.
+/// What [`crate::kernels::IbotBackend::cross_entropy`] takes.
 #[derive(Debug, Clone)]
 pub struct CrossEntropyInput<B: Backend> {
     /// Student logits, `[M, K]`.
@@ -68,7 +68,7 @@ impl Pairing {
     ///
     /// # Shapes
     /// `[M, N]`, or `[T images, N]` with [`Pairing::OtherViews`] -> `[M, N]`.
-    pub(super) fn paired<B: Backend>(
+    pub(in crate::kernels) fn paired<B: Backend>(
         self,
         of_teacher: Tensor<B, 2>,
         student_rows: usize,
@@ -90,19 +90,19 @@ impl Pairing {
 
 impl<B: Backend> CrossEntropyInput<B> {
     /// Views of student and teacher, and rows of one view.
-    pub(super) fn views(&self) -> [usize; 3] {
+    pub(in crate::kernels) fn views(&self) -> [usize; 3] {
         let rows = [&self.student_logits, &self.teacher_logits].map(|logits| logits.dims()[0]);
         self.pairing.views(rows)
     }
 
     /// Teacher views that a student view is compared with.
-    pub(super) fn targets_of(&self, student_view: usize) -> Vec<usize> {
+    pub(in crate::kernels) fn targets_of(&self, student_view: usize) -> Vec<usize> {
         let [_, teacher_views, _] = self.views();
         self.pairing.targets_of(student_view, teacher_views)
     }
 
     /// Panics where shapes do not belong together; a kernel would read beyond its buffers.
-    pub(super) fn check(&self) {
+    pub(in crate::kernels) fn check(&self) {
         let [rows, prototypes] = self.student_logits.dims();
         let [teacher_rows, teacher_prototypes] = self.teacher_logits.dims();
         let [student_views, teacher_views, images] = self.views();

@@ -16,7 +16,7 @@ pub enum Layout {
 
 impl Layout {
     /// Number of products, rows, terms and columns of each; panics where the operands do not fit together.
-    pub(super) fn sizes(self, left: [usize; 3], right: [usize; 3]) -> [usize; 4] {
+    pub(in crate::kernels) fn sizes(self, left: [usize; 3], right: [usize; 3]) -> [usize; 4] {
         let [count, rows, depth] = match self {
             Self::LeftTransposed => [left[0], left[2], left[1]],
             _ => left,
@@ -34,7 +34,7 @@ impl Layout {
     }
 }
 
-/// See [`super::IbotBackend::matrix_products`].
+/// See [`crate::kernels::IbotBackend::matrix_products`].
 pub fn matrix_products<B: Backend>(
     left: Tensor<B, 3>,
     right: Tensor<B, 3>,
@@ -47,7 +47,7 @@ pub fn matrix_products<B: Backend>(
     }
 }
 
-/// See [`super::IbotBackend::column_sums`].
+/// See [`crate::kernels::IbotBackend::column_sums`].
 pub fn column_sums<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 1> {
     let [_, columns] = x.dims();
     x.sum_dim(0).reshape([columns])
@@ -93,7 +93,7 @@ impl RowPlaces {
     }
 
     /// For each row of the whole matrix its place among the chosen ones, -1 where it is not chosen.
-    pub(super) fn inverse(&self) -> Vec<i32> {
+    pub(in crate::kernels) fn inverse(&self) -> Vec<i32> {
         let mut inverse = vec![-1; self.rows];
         for (at, &place) in self.places.iter().enumerate() {
             inverse[place as usize] = at as i32;
@@ -107,13 +107,13 @@ impl RowPlaces {
     }
 }
 
-/// See [`super::IbotBackend::gather_rows`].
+/// See [`crate::kernels::IbotBackend::gather_rows`].
 pub fn gather_rows<B: Backend>(x: Tensor<B, 2>, places: &RowPlaces) -> Tensor<B, 2> {
     let at = places.tensor::<B>(&x.device());
     x.select(0, at)
 }
 
-/// See [`super::IbotBackend::scatter_rows`].
+/// See [`crate::kernels::IbotBackend::scatter_rows`].
 pub fn scatter_rows<B: Backend>(y: Tensor<B, 2>, places: &RowPlaces) -> Tensor<B, 2> {
     let [_, width] = y.dims();
     let device = y.device();

@@ -6,7 +6,10 @@ use burn::nn;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::{AttentionInput, AttentionOutput, IbotBackend, LinearLayerInput, Prologue, linear};
+use crate::kernels::backend::IbotBackend;
+use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
+use crate::kernels::ops::linear;
+use crate::kernels::ops::linear::{LinearLayerInput, Prologue};
 
 /// What stands between the two linear layers of a branch.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +81,7 @@ pub struct BranchInput<B: Backend> {
 }
 
 /// Gradients of [`BranchInput`]; that of `keep` is never asked for.
-pub(super) struct BranchGradients<B: Backend> {
+pub(in crate::kernels) struct BranchGradients<B: Backend> {
     pub first: linear::LinearLayerGradients<B>,
     pub second: linear::LinearLayerGradients<B>,
     pub d_gamma: Option<Tensor<B, 1>>,
@@ -155,7 +158,7 @@ pub fn residual_branch<B: IbotBackend>(input: BranchInput<B>) -> Tensor<B, 2> {
     x + kept(scaled(input.forward(None), gamma), keep)
 }
 
-pub(super) fn backward<B: IbotBackend>(
+pub(in crate::kernels) fn backward<B: IbotBackend>(
     input: BranchInput<B>,
     d_y: Tensor<B, 2>,
 ) -> BranchGradients<B> {

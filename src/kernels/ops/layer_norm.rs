@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-/// What [`super::IbotBackend::layer_norm_rows`] takes.
+/// What [`crate::kernels::IbotBackend::layer_norm_rows`] takes.
 #[derive(Debug, Clone)]
 pub struct LayerNormInput<B: Backend> {
     /// Rows to normalize, `[R, D]`.

@@ -6,11 +6,11 @@ use burn::tensor::{Tensor, TensorData};
 use burn_flex::Flex;
 use rayon::prelude::*;
 
-use super::attention::Sizes;
-use super::flex_product::{Matrix, Product};
-use super::flex_rows::contiguous;
-use super::vector_math::{Math, largest, sums, vectorized};
-use super::{AttentionInput, AttentionOutput};
+use crate::kernels::flex::product::{Matrix, Product};
+use crate::kernels::flex::rows::contiguous;
+use crate::kernels::flex::vector_math::{Math, largest, sums, vectorized};
+use crate::kernels::ops::attention::Sizes;
+use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
 
 /// Where the parts of one head are in the rows of an image.
 #[derive(Clone, Copy)]

@@ -1,15 +1,25 @@
 //! Bodies for burn's CPU backend Flex: one parallel pass over memory instead of a dozen serial ones.
 
+mod attention;
+mod cross_entropy;
+mod linear;
+mod optimizer;
+mod product;
+mod rows;
+mod target_potentials;
+mod vector_math;
+
 use burn::tensor::Tensor;
 use burn::tensor::ops::FloatTensor;
 use burn_flex::{Flex, FlexDevice};
 
-use super::{
-    AdamWInput, AdamWState, AttentionInput, AttentionOutput, CrossEntropyInput, CrossEntropyOutput,
-    IbotBackend, LayerNormGradients, LayerNormInput, LinearBackwardInput, LinearGradients,
-    LinearInput, TargetPotentials, flex_attention, flex_linear, flex_loss, flex_optimizer,
-    flex_rows, flex_targets,
-};
+use crate::kernels::backend::IbotBackend;
+use crate::kernels::ops::adamw::{AdamWInput, AdamWState};
+use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
+use crate::kernels::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput};
+use crate::kernels::ops::layer_norm::{LayerNormGradients, LayerNormInput};
+use crate::kernels::ops::linear::{LinearBackwardInput, LinearGradients, LinearInput};
+use crate::kernels::ops::target_potentials::TargetPotentials;
 
 impl IbotBackend for Flex {
     fn sinkhorn_potentials(
@@ -17,7 +27,7 @@ impl IbotBackend for Flex {
         temperature: f64,
         iterations: usize,
     ) -> TargetPotentials<Self> {
-        flex_targets::sinkhorn(teacher_logits, temperature, iterations)
+        target_potentials::sinkhorn(teacher_logits, temperature, iterations)
     }
 
     fn sinkhorn_iteration(
@@ -25,7 +35,7 @@ impl IbotBackend for Flex {
         of_rows: Tensor<Self, 2>,
         temperature: f64,
     ) -> TargetPotentials<Self> {
-        flex_targets::sinkhorn_iteration(teacher_logits, of_rows, temperature)
+        target_potentials::sinkhorn_iteration(teacher_logits, of_rows, temperature)
     }
 
     fn centered_potentials(
@@ -33,11 +43,11 @@ impl IbotBackend for Flex {
         center: Option<Tensor<Self, 1>>,
         temperature: f64,
     ) -> TargetPotentials<Self> {
-        flex_targets::centered(teacher_logits, center, temperature)
+        target_potentials::centered(teacher_logits, center, temperature)
     }
 
     fn cross_entropy(input: &CrossEntropyInput<Self>) -> CrossEntropyOutput<Self> {
-        flex_loss::cross_entropy(input)
+        cross_entropy::cross_entropy(input)
     }
 
     fn cross_entropy_backward(
@@ -45,23 +55,23 @@ impl IbotBackend for Flex {
         output: CrossEntropyOutput<Self>,
         d_loss: Tensor<Self, 1>,
     ) -> Tensor<Self, 2> {
-        flex_loss::cross_entropy_backward(input, &output, &d_loss)
+        cross_entropy::cross_entropy_backward(input, &output, &d_loss)
     }
 
     fn patchify(images: Tensor<Self, 4>, patch: usize) -> Tensor<Self, 2> {
-        flex_rows::patchify(images, patch)
+        rows::patchify(images, patch)
     }
 
     fn exact_gelu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        flex_rows::gelu(x)
+        rows::gelu(x)
     }
 
     fn exact_gelu_backward(x: Tensor<Self, 2>, d_y: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        flex_rows::gelu_backward(x, d_y)
+        rows::gelu_backward(x, d_y)
     }
 
     fn layer_norm_rows(input: LayerNormInput<Self>) -> Tensor<Self, 2> {
-        flex_rows::layer_norm(input)
+        rows::layer_norm(input)
     }
 
     fn layer_norm_rows_backward(
@@ -69,19 +79,19 @@ impl IbotBackend for Flex {
         d_y: Tensor<Self, 2>,
     ) -> LayerNormGradients<Self> {
         let device = d_y.device();
-        flex_rows::layer_norm_backward(input, d_y, &device)
+        rows::layer_norm_backward(input, d_y, &device)
     }
 
     fn linear_rows(input: LinearInput<Self>) -> Tensor<Self, 2> {
-        flex_linear::linear(input)
+        linear::linear(input)
     }
 
     fn linear_rows_backward(input: LinearBackwardInput<Self>) -> LinearGradients<Self> {
-        flex_linear::linear_backward(input)
+        linear::linear_backward(input)
     }
 
     fn packed_attention(input: AttentionInput<Self>) -> AttentionOutput<Self> {
-        flex_attention::forward(input)
+        attention::forward(input)
     }
 
     fn packed_attention_backward(
@@ -89,7 +99,7 @@ impl IbotBackend for Flex {
         output: AttentionOutput<Self>,
         d_context: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
-        flex_attention::backward(input, output, d_context)
+        attention::backward(input, output, d_context)
     }
 
     fn ema(
@@ -98,14 +108,14 @@ impl IbotBackend for Flex {
         decay: f64,
         grad_scale: Option<Tensor<Self, 1>>,
     ) -> Vec<FloatTensor<Self>> {
-        flex_optimizer::ema(teacher, student, decay, grad_scale)
+        optimizer::ema(teacher, student, decay, grad_scale)
     }
 
     fn adamw(input: AdamWInput<Self>) -> Vec<(FloatTensor<Self>, AdamWState<Self>)> {
-        flex_optimizer::adamw(input)
+        optimizer::adamw(input)
     }
 
     fn sum_of_squares(tensors: Vec<FloatTensor<Self>>, device: &FlexDevice) -> Tensor<Self, 1> {
-        flex_optimizer::sum_of_squares(tensors, device)
+        optimizer::sum_of_squares(tensors, device)
     }
 }

@@ -5,10 +5,10 @@ use burn::tensor::Tensor;
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
-use super::flex_rows::{contiguous, rows_of, writable};
-use super::flex_targets::{numbers, pairs, vector};
-use super::vector_math::{Math, largest, sums, vectorized};
-use super::{CrossEntropyInput, CrossEntropyOutput};
+use crate::kernels::flex::rows::{contiguous, rows_of, writable};
+use crate::kernels::flex::target_potentials::{numbers, pairs, vector};
+use crate::kernels::flex::vector_math::{Math, largest, sums, vectorized};
+use crate::kernels::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput};
 
 /// Entries of a gradient below this, before they are scaled, are zero: beside others of about 1 they say nothing, and as
 /// denormal numbers they take the processor a hundred cycles here, and in each product that they go into.
@@ -68,7 +68,7 @@ fn columns(pairs: &Tensor<Flex, 2>) -> [Vec<f32>; 2] {
     [0, 1].map(|of| pairs.iter().map(|pair| pair[of]).collect())
 }
 
-/// See [`super::IbotBackend::cross_entropy`].
+/// See [`crate::kernels::IbotBackend::cross_entropy`].
 pub(super) fn cross_entropy(input: &CrossEntropyInput<Flex>) -> CrossEntropyOutput<Flex> {
     input.check();
     let device = input.row_weights.device();
@@ -121,7 +121,7 @@ pub(super) fn cross_entropy(input: &CrossEntropyInput<Flex>) -> CrossEntropyOutp
     }
 }
 
-/// See [`super::IbotBackend::cross_entropy_backward`].
+/// See [`crate::kernels::IbotBackend::cross_entropy_backward`].
 pub(super) fn cross_entropy_backward(
     input: CrossEntropyInput<Flex>,
     output: &CrossEntropyOutput<Flex>,

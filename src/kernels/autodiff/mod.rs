@@ -1,6 +1,8 @@
 //! The differentiable operations on burn's autodiff backend: one node each, with the backward bodies of this module
 //! instead of a graph of a dozen small operations.
 
+mod layers;
+
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use burn_autodiff::Autodiff;
@@ -11,11 +13,15 @@ use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
 
 use crate::error::Result;
 
-use super::{
-    AttentionInput, AttentionOutput, BranchInput, CrossEntropyInput, CrossEntropyOutput,
-    IbotBackend, LayerNormInput, LinearLayerInput, Logits, RowPlaces, TiledInput, autodiff_layers,
-    patchify, tiled, wrap,
-};
+use crate::kernels::backend::{IbotBackend, wrap};
+use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
+use crate::kernels::ops::branch::BranchInput;
+use crate::kernels::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput};
+use crate::kernels::ops::layer_norm::LayerNormInput;
+use crate::kernels::ops::linear::LinearLayerInput;
+use crate::kernels::ops::product::RowPlaces;
+use crate::kernels::ops::tiled::{Logits, TiledInput};
+use crate::kernels::ops::{patchify, tiled};
 
 pub(super) fn primitive<B: Backend, const D: usize>(
     tensor: Tensor<B, D>,
@@ -295,11 +301,11 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
     }
 
     fn linear_layer(input: LinearLayerInput<Self>) -> Tensor<Self, 2> {
-        autodiff_layers::linear_layer(input)
+        layers::linear_layer(input)
     }
 
     fn checkpointed_branch(input: BranchInput<Self>) -> Tensor<Self, 2> {
-        autodiff_layers::checkpointed_branch(input)
+        layers::checkpointed_branch(input)
     }
 
     fn packed_attention(input: AttentionInput<Self>) -> AttentionOutput<Self> {

@@ -4,8 +4,9 @@ use burn::tensor::{DType, Tensor};
 use burn_flex::{Flex, FlexDevice, FlexTensor};
 use rayon::prelude::*;
 
-use super::vector_math::vectorized;
-use super::{AdamWInput, AdamWState, AdamWTensor, adamw, ema};
+use crate::kernels::flex::vector_math::vectorized;
+use crate::kernels::ops::adamw::{AdamWInput, AdamWState, AdamWTensor};
+use crate::kernels::ops::{adamw, ema};
 
 /// Entries of a piece at most: 64 KiB of f32, small enough for any core's cache. A small tensor is one piece, and
 /// threads take pieces by the dozen.
@@ -32,7 +33,7 @@ fn value(scalar: Option<Tensor<Flex, 1>>) -> f32 {
     scalar.map_or(1.0, Tensor::into_scalar)
 }
 
-/// See [`super::IbotBackend::ema`].
+/// See [`crate::kernels::IbotBackend::ema`].
 pub(super) fn ema(
     teacher: Vec<FlexTensor>,
     student: Vec<FlexTensor>,
@@ -97,7 +98,7 @@ impl Scalars {
     }
 }
 
-/// See [`super::IbotBackend::adamw`].
+/// See [`crate::kernels::IbotBackend::adamw`].
 pub(super) fn adamw(mut input: AdamWInput<Flex>) -> Vec<(FlexTensor, AdamWState<Flex>)> {
     let is_plain = |tensor: &AdamWTensor<Flex>| {
         let state = [&tensor.state.first_moment, &tensor.state.second_moment];
@@ -172,7 +173,7 @@ fn move_all(tensors: &mut [AdamWTensor<Flex>], input: &AdamWInput<Flex>, scalars
     });
 }
 
-/// See [`super::IbotBackend::sum_of_squares`].
+/// See [`crate::kernels::IbotBackend::sum_of_squares`].
 pub(super) fn sum_of_squares(tensors: Vec<FlexTensor>, device: &FlexDevice) -> Tensor<Flex, 1> {
     if !tensors.iter().all(is_f32) {
         return adamw::sum_of_squares(tensors, device);

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 /// `[B, C, S, S]` -> `[B N, C P P]`.
-pub(super) fn forward<B: Backend>(images: Tensor<B, 4>, patch: usize) -> Tensor<B, 2> {
+pub(in crate::kernels) fn forward<B: Backend>(images: Tensor<B, 4>, patch: usize) -> Tensor<B, 2> {
     let [batch, channels, height, width] = images.dims();
     let (rows, columns) = (height / patch, width / patch);
     images
@@ -14,7 +14,7 @@ pub(super) fn forward<B: Backend>(images: Tensor<B, 4>, patch: usize) -> Tensor<
 }
 
 /// The images whose patches these are, of shape `dims`.
-pub(super) fn backward<B: Backend>(
+pub(in crate::kernels) fn backward<B: Backend>(
     patches: Tensor<B, 2>,
     dims: [usize; 4],
     patch: usize,

@@ -4,7 +4,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorMetadata};
 
-use super::adamw::{flat, unless};
+use crate::kernels::ops::adamw::{flat, unless};
 
 /// `teacher * decay + student * (1 - decay)`, tensor by tensor; `teacher` where `grad_scale` is 0.
 ///

@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Shape, TensorMetadata};
 
-use super::wrap;
+use crate::kernels::backend::wrap;
 
 /// Moments of one tensor, both of its shape.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ pub struct AdamWTensor<B: Backend> {
     pub weight_decay: f64,
 }
 
-/// What [`super::IbotBackend::adamw`] takes.
+/// What [`crate::kernels::IbotBackend::adamw`] takes.
 #[derive(Debug, Clone)]
 pub struct AdamWInput<B: Backend> {
     /// All tensors that move.
@@ -60,13 +60,13 @@ pub struct AdamWInput<B: Backend> {
 
 impl<B: Backend> AdamWInput<B> {
     /// `1 / sqrt(1 - beta2^step)`.
-    pub(super) fn root_scale(&self) -> f64 {
+    pub(in crate::kernels) fn root_scale(&self) -> f64 {
         1.0 / (1.0 - self.betas[1].powf(self.step as f64)).sqrt()
     }
 
     /// What a tensor is multiplied by and how far it moves: `1 - learning_rate * weight_decay` and
     /// `learning_rate / (1 - beta1^step)`.
-    pub(super) fn keep_and_step(&self, tensor: &AdamWTensor<B>) -> [f64; 2] {
+    pub(in crate::kernels) fn keep_and_step(&self, tensor: &AdamWTensor<B>) -> [f64; 2] {
         [
             1.0 - tensor.learning_rate * tensor.weight_decay,
             tensor.learning_rate / (1.0 - self.betas[0].powf(self.step as f64)),
@@ -75,7 +75,7 @@ impl<B: Backend> AdamWInput<B> {
 }
 
 /// Entry by entry `new`, or `old` where `stays` says so, `[1]`.
-pub(super) fn unless<B: Backend>(
+pub(in crate::kernels) fn unless<B: Backend>(
     stays: Option<&Tensor<B, 1, burn::tensor::Bool>>,
     old: Tensor<B, 1>,
     new: Tensor<B, 1>,
@@ -90,7 +90,7 @@ pub(super) fn unless<B: Backend>(
 }
 
 /// A tensor of any shape as a row.
-pub(super) fn flat<B: Backend>(tensor: FloatTensor<B>) -> Tensor<B, 1> {
+pub(in crate::kernels) fn flat<B: Backend>(tensor: FloatTensor<B>) -> Tensor<B, 1> {
     let entries = tensor.shape().num_elements();
     wrap(B::float_reshape(tensor, Shape::new([entries])))
 }

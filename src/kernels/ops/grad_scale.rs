@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-/// What [`super::IbotBackend::grad_scale`] takes.
+/// What [`crate::kernels::IbotBackend::grad_scale`] takes.
 #[derive(Debug, Clone)]
 pub struct GradScaleInput<B: Backend> {
     /// Losses, `[1]` each, and last the sum of the squares of all gradients.
@@ -14,7 +14,7 @@ pub struct GradScaleInput<B: Backend> {
     pub before: Option<Tensor<B, 1>>,
 }
 
-/// What [`super::IbotBackend::grad_scale`] gives.
+/// What [`crate::kernels::IbotBackend::grad_scale`] gives.
 #[derive(Debug, Clone)]
 pub struct GradScale<B: Backend> {
     /// All scalars in a row.
@@ -25,7 +25,7 @@ pub struct GradScale<B: Backend> {
     pub grad_scale: Tensor<B, 1>,
 }
 
-pub(super) fn reference<B: Backend>(input: GradScaleInput<B>) -> GradScale<B> {
+pub(in crate::kernels) fn reference<B: Backend>(input: GradScaleInput<B>) -> GradScale<B> {
     let last = input.scalars.len() - 1;
     let scalars = Tensor::cat(input.scalars, 0);
     // on wgpu burn looks at bits here (cubecl's is_nan and is_inf), which holds where a compiler takes it that no float is

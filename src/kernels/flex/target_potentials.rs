@@ -5,9 +5,9 @@ use burn::tensor::{Tensor, TensorData};
 use burn_flex::{Flex, FlexDevice, FlexTensor};
 use rayon::prelude::*;
 
-use super::TargetPotentials;
-use super::flex_rows::{contiguous, in_order};
-use super::vector_math::{Math, largest, sums, vectorized};
+use crate::kernels::flex::rows::{contiguous, in_order};
+use crate::kernels::flex::vector_math::{Math, largest, sums, vectorized};
+use crate::kernels::ops::target_potentials::TargetPotentials;
 
 /// Columns that one task normalizes: 1 KiB of each row, so that a visit uses whole cache lines.
 const SPAN: usize = 256;
@@ -154,7 +154,7 @@ fn add_rows<'a>(
     }
 }
 
-/// See [`super::IbotBackend::sinkhorn_potentials`].
+/// See [`crate::kernels::IbotBackend::sinkhorn_potentials`].
 ///
 /// Only the first iteration asks the logits for the prototypes' normalizers. Later ones multiply what they have by what
 /// the targets of all rows sum to, while a row is in cache. That cannot run out of range: once the prototypes are
@@ -191,7 +191,7 @@ pub(super) fn sinkhorn(
     normalized_under([shift, log], logits, temperature, &device)
 }
 
-/// See [`super::IbotBackend::sinkhorn_iteration`].
+/// See [`crate::kernels::IbotBackend::sinkhorn_iteration`].
 pub(super) fn sinkhorn_iteration(
     logits: Tensor<Flex, 2>,
     of_rows: Tensor<Flex, 2>,
@@ -229,7 +229,7 @@ fn normalized_under(
     }
 }
 
-/// See [`super::IbotBackend::centered_potentials`].
+/// See [`crate::kernels::IbotBackend::centered_potentials`].
 pub(super) fn centered(
     logits: Tensor<Flex, 2>,
     center: Option<Tensor<Flex, 1>>,

@@ -25,12 +25,15 @@ pub struct TargetPotentials<B: Backend> {
 ///
 /// # Shapes
 /// `[N, 2]` -> `[N, 1]` each.
-pub(super) fn shifts_and_logs<B: Backend>(pairs: Tensor<B, 2>) -> [Tensor<B, 2>; 2] {
+pub(in crate::kernels) fn shifts_and_logs<B: Backend>(pairs: Tensor<B, 2>) -> [Tensor<B, 2>; 2] {
     [pairs.clone().narrow(1, 0, 1), pairs.narrow(1, 1, 1)]
 }
 
 /// `[N, 1]` each -> `[N, 2]`.
-pub(super) fn pairs_of<B: Backend>(shifts: Tensor<B, 2>, logs: Tensor<B, 2>) -> Tensor<B, 2> {
+pub(in crate::kernels) fn pairs_of<B: Backend>(
+    shifts: Tensor<B, 2>,
+    logs: Tensor<B, 2>,
+) -> Tensor<B, 2> {
     Tensor::cat(vec![shifts, logs], 1)
 }
 
@@ -85,13 +88,13 @@ impl<B: Backend> TargetPotentials<B> {
     }
 
     /// Panics where the pairs do not fit logits of this shape.
-    pub(super) fn check(&self, [rows, prototypes]: [usize; 2]) {
+    pub(in crate::kernels) fn check(&self, [rows, prototypes]: [usize; 2]) {
         assert_eq!(self.of_prototypes.dims(), [prototypes, 2], "of_prototypes");
         assert_eq!(self.of_rows.dims(), [rows, 2], "of_rows");
     }
 
     /// Potentials that change nothing: `q = exp(t / temperature)`; all there is to say about no rows.
-    pub(super) fn neutral(
+    pub(in crate::kernels) fn neutral(
         [rows, prototypes]: [usize; 2],
         temperature: f64,
         device: &B::Device,
@@ -104,7 +107,7 @@ impl<B: Backend> TargetPotentials<B> {
     }
 
     /// Shifts of the prototypes by `center`, `[K]`, or by nothing; rows as in [`Self::neutral`].
-    pub(super) fn of_center(
+    pub(in crate::kernels) fn of_center(
         shape: [usize; 2],
         center: Option<Tensor<B, 1>>,
         temperature: f64,
@@ -165,7 +168,7 @@ pub fn sinkhorn<B: Backend>(
     })
 }
 
-/// See [`super::IbotBackend::sinkhorn_iteration`].
+/// See [`crate::kernels::IbotBackend::sinkhorn_iteration`].
 pub fn sinkhorn_iteration<B: Backend>(
     logits: Tensor<B, 2>,
     of_rows: Tensor<B, 2>,

@@ -4,8 +4,8 @@ use burn::tensor::{Tensor, TensorData, TensorPrimitive};
 use burn_flex::{Flex, FlexDevice, FlexTensor};
 use rayon::prelude::*;
 
-use super::vector_math::{sums, vectorized};
-use super::{LayerNormGradients, LayerNormInput};
+use crate::kernels::flex::vector_math::{sums, vectorized};
+use crate::kernels::ops::layer_norm::{LayerNormGradients, LayerNormInput};
 
 /// Entries a parallel piece should have: enough to be worth a task, few enough for a core's cache.
 const PIECE: usize = 16 * 1024;

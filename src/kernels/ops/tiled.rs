@@ -11,11 +11,11 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
-use super::target_potentials::pairs_of;
-use super::{
-    CrossEntropyInput, CrossEntropyOutput, IbotBackend, LinearBackwardInput, LinearInput,
-    LinearLayerInput, Pairing, Prologue, TargetPotentials,
-};
+use crate::kernels::backend::IbotBackend;
+use crate::kernels::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput, Pairing};
+use crate::kernels::ops::linear::{LinearBackwardInput, LinearInput, LinearLayerInput, Prologue};
+use crate::kernels::ops::target_potentials::TargetPotentials;
+use crate::kernels::ops::target_potentials::pairs_of;
 
 /// Columns of a wide tile are a multiple of this many: whole cache lines, and the widest vectors of the kernels.
 const COLUMN_STEP: usize = 64;
@@ -58,7 +58,7 @@ pub struct TiledInput<B: Backend> {
 }
 
 /// Gradients of a [`TiledInput`]'s student.
-pub(super) struct TiledGradients<B: Backend> {
+pub(in crate::kernels) struct TiledGradients<B: Backend> {
     /// `[M, d]`.
     pub d_bottleneck: Tensor<B, 2>,
     /// `[d, K]`, where it is wanted.
@@ -266,7 +266,7 @@ fn join<B: Backend>(tiles: Vec<Tensor<B, 2>>, temperature: f64) -> (Tensor<B, 2>
 ///
 /// A tile's loss is `sum_i w_i (m_it L_it - dot_it)` with the mass `m_it` of the targets in it and its own log-sum-exp
 /// `L_it`; that of the whole has the row's `L_i` in its place.
-pub(super) fn forward<B: IbotBackend>(input: &TiledInput<B>) -> CrossEntropyOutput<B> {
+pub(in crate::kernels) fn forward<B: IbotBackend>(input: &TiledInput<B>) -> CrossEntropyOutput<B> {
     let tiles = input.targets.tiles();
     let (losses, normalizers): (Vec<_>, Vec<_>) = tiles
         .map(|columns| {
@@ -284,7 +284,7 @@ pub(super) fn forward<B: IbotBackend>(input: &TiledInput<B>) -> CrossEntropyOutp
 }
 
 /// Gradients of [`forward`] by the student's rows and, where `wants_prototypes`, its prototypes.
-pub(super) fn backward<B: IbotBackend>(
+pub(in crate::kernels) fn backward<B: IbotBackend>(
     input: &TiledInput<B>,
     output: &CrossEntropyOutput<B>,
     d_loss: &Tensor<B, 1>,

@@ -4,7 +4,8 @@ use burn::nn;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::{IbotBackend, LayerNormInput};
+use crate::kernels::backend::IbotBackend;
+use crate::kernels::ops::layer_norm::LayerNormInput;
 
 /// What the rows go through before the product. Backward computes it again, which is cheap, instead of keeping it.
 #[derive(Debug, Clone)]
@@ -113,7 +114,7 @@ pub struct LinearGradients<B: Backend> {
 }
 
 /// Gradients of [`LinearLayerInput`]; that of the residual is `d_y` itself.
-pub(super) struct LinearLayerGradients<B: Backend> {
+pub(in crate::kernels) struct LinearLayerGradients<B: Backend> {
     pub d_x: Option<Tensor<B, 2>>,
     /// Of the layer norm's scale and shift, where there is one.
     pub d_norm: [Option<Tensor<B, 1>>; 2],
@@ -122,7 +123,7 @@ pub(super) struct LinearLayerGradients<B: Backend> {
 }
 
 impl<B: IbotBackend> Prologue<B> {
-    pub(super) fn apply(self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+    pub(in crate::kernels) fn apply(self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         match self {
             Self::Nothing => x,
             Self::Gelu => B::exact_gelu(x),
@@ -136,7 +137,7 @@ impl<B: IbotBackend> Prologue<B> {
     }
 }
 
-pub(super) fn forward<B: IbotBackend>(input: LinearLayerInput<B>) -> Tensor<B, 2> {
+pub(in crate::kernels) fn forward<B: IbotBackend>(input: LinearLayerInput<B>) -> Tensor<B, 2> {
     B::linear_rows(LinearInput {
         x: input.prologue.apply(input.x),
         weight: input.weight,
@@ -146,7 +147,7 @@ pub(super) fn forward<B: IbotBackend>(input: LinearLayerInput<B>) -> Tensor<B, 2
 }
 
 /// See [`IbotBackend::mlp`].
-pub(super) fn mlp<B: IbotBackend>(
+pub(in crate::kernels) fn mlp<B: IbotBackend>(
     first: LinearLayerInput<B>,
     second: LinearLayerInput<B>,
 ) -> Tensor<B, 2> {
@@ -165,7 +166,7 @@ pub(super) fn mlp<B: IbotBackend>(
     })
 }
 
-pub(super) fn backward<B: IbotBackend>(
+pub(in crate::kernels) fn backward<B: IbotBackend>(
     input: LinearLayerInput<B>,
     d_y: Tensor<B, 2>,
     wants_x: bool,

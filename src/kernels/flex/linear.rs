@@ -4,9 +4,9 @@ use burn::tensor::{Tensor, TensorData};
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
-use super::flex_product::{Matrix, Product};
-use super::flex_rows::{column_sums, contiguous, piece_of, rows_of, writable};
-use super::{LinearBackwardInput, LinearGradients, LinearInput};
+use crate::kernels::flex::product::{Matrix, Product};
+use crate::kernels::flex::rows::{column_sums, contiguous, piece_of, rows_of, writable};
+use crate::kernels::ops::linear::{LinearBackwardInput, LinearGradients, LinearInput};
 
 pub(super) fn linear(input: LinearInput<Flex>) -> Tensor<Flex, 2> {
     let [rows, inputs] = input.x.dims();

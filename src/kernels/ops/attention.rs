@@ -3,9 +3,10 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::{IbotBackend, Layout};
+use crate::kernels::backend::IbotBackend;
+use crate::kernels::ops::product::Layout;
 
-/// What [`super::IbotBackend::packed_attention`] takes.
+/// What [`crate::kernels::IbotBackend::packed_attention`] takes.
 #[derive(Debug, Clone)]
 pub struct AttentionInput<B: Backend> {
     /// Queries, keys and values of each token side by side, `[B T, 3 D]`.
@@ -27,7 +28,7 @@ pub struct AttentionOutput<B: Backend> {
 
 /// Sizes that the packed tensor implies.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sizes {
+pub(in crate::kernels) struct Sizes {
     pub batch: usize,
     pub heads: usize,
     pub tokens: usize,

@@ -1,0 +1,15 @@
+//! One file an operation: what it takes and gives, with shapes, and its reference body in tensor operations.
+
+pub(crate) mod adamw;
+pub(crate) mod attention;
+pub(crate) mod branch;
+pub(crate) mod cross_entropy;
+pub(crate) mod ema;
+pub(crate) mod gelu;
+pub(crate) mod grad_scale;
+pub(crate) mod layer_norm;
+pub(crate) mod linear;
+pub(crate) mod patchify;
+pub(crate) mod product;
+pub(crate) mod target_potentials;
+pub(crate) mod tiled;
