@@ -35,7 +35,7 @@ pub trait IbotBackend: Backend {
         Ok(())
     }
 
-    /// Rows of logits that one tensor can hold on this device; more of them come in tiles ([`TiledTargets`]).
+    /// Rows of logits that one tensor can hold on this device; more of them come in tiles ([`crate::kernels::TiledTargets`]).
     fn max_logit_rows(_prototypes: usize, _device: &Self::Device) -> usize {
         usize::MAX
     }
