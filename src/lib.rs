@@ -27,7 +27,7 @@
 //!
 //! ```no_run
 //! use ibot::burn::tensor::{Distribution, Tensor};
-//! use ibot::config::IbotConfig;
+//! use ibot::method::IbotConfig;
 //! use ibot::device::DeviceGuard;
 //! use ibot::kernels::{Autodiff, Flex};
 //! use ibot::train::{OptimizerConfig, Rates, StepInput, Trainer};
@@ -59,32 +59,26 @@
 pub mod app;
 pub mod backbone;
 pub mod bench;
-pub mod checkpoint;
-pub mod config;
 pub mod data;
 pub mod device;
 pub mod embedding;
 pub mod error;
 pub mod eval;
+pub mod files;
 pub mod finetune;
-pub mod head;
-pub mod ibot;
 mod init;
 pub mod kernels;
-pub mod losses;
 pub mod masking;
 pub mod memory;
-pub mod model;
+pub mod method;
 mod ownership;
 pub mod path_text;
 pub mod picture;
 pub mod random;
-pub mod teacher;
 pub mod tensorboard;
 pub mod train;
 pub mod unfinished;
 pub mod verify;
-pub mod weights;
 
 pub use burn;
 pub use error::{Error, Result};

@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use image::RgbImage;
 
-use super::job::Ticket;
-use super::queue::{EmbedTask, Shared, Task};
-use super::worker::Worker;
-use super::{EmbedRequest, Job, PictureFeatures};
+use crate::app::job::{Job, Ticket};
+use crate::app::queue::{EmbedTask, Shared, Task};
+use crate::app::request::{EmbedRequest, PictureFeatures};
+use crate::app::worker::Worker;
 use crate::data::FolderConfig;
 use crate::device::faults::lock;
 use crate::device::{BackendChoice, Selected};
 use crate::embedding::{Embedder, seen};
 use crate::error::{Error, Result};
+use crate::files::model::{ModelCard, ModelOptions, Preprocessing};
 use crate::memory::{GpuMemory, resident_mib};
-use crate::model::{ModelCard, ModelOptions, Preprocessing};
 
 /// Where a handle computes.
 #[derive(Debug, Clone, PartialEq, Eq)]

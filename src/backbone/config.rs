@@ -3,7 +3,7 @@
 use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
-use super::VisionTransformer;
+use crate::backbone::vit::VisionTransformer;
 use crate::error::{Error, Result};
 use crate::random::Random;
 

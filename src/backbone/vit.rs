@@ -4,9 +4,12 @@ use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
-use super::block::DropPath;
-use super::positions::resample_matrix;
-use super::{Backbone, Block, GlobalPool, LayerNorm, PatchEmbed, PatchMask, Tokens, VitConfig};
+use crate::backbone::block::{Block, DropPath};
+use crate::backbone::config::{GlobalPool, VitConfig};
+use crate::backbone::layer_norm::LayerNorm;
+use crate::backbone::patch_embed::PatchEmbed;
+use crate::backbone::positions::resample_matrix;
+use crate::backbone::{Backbone, PatchMask, Tokens};
 use crate::init::normal_param;
 use crate::kernels::{IbotBackend, LinearLayerInput, Prologue};
 use crate::random::Random;

@@ -17,8 +17,8 @@ use image::{
     DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage, RgbaImage,
 };
 
-use super::header::{HEADER_BYTES, check_length};
-use super::kind::{MAGIC_BYTES, kind};
+use crate::data::header::{HEADER_BYTES, check_length};
+use crate::data::kind::{MAGIC_BYTES, kind};
 use crate::error::{Error, Result, printable};
 
 pub(super) use gif::screen as gif_screen;

@@ -11,12 +11,12 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::PictureSource;
-use super::decode::{decode_rgb, unusable_size};
-use super::header::{Header, read_header};
-use super::layout::{Parts, labels, list_files};
-use super::summary::{ScanSummary, no_picture};
-use super::thumbnails::Thumbnails;
+use crate::data::PictureSource;
+use crate::data::decode::{decode_rgb, unusable_size};
+use crate::data::header::{Header, read_header};
+use crate::data::layout::{Parts, labels, list_files};
+use crate::data::summary::{ScanSummary, no_picture};
+use crate::data::thumbnails::Thumbnails;
 use crate::error::{Error, Result, printable};
 
 /// How a folder is read.

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use image::{ImageFormat, ImageReader, Limits};
 
-use super::decode::{check_frame, gif_screen, in_words, memory_limit, tiff_size};
-use super::drawing::{HEAD_BYTES, is_drawing};
-use super::kind::{MAGIC_BYTES, kind};
+use crate::data::decode::{check_frame, gif_screen, in_words, memory_limit, tiff_size};
+use crate::data::drawing::{HEAD_BYTES, is_drawing};
+use crate::data::kind::{MAGIC_BYTES, kind};
 use crate::error::{Error, Result};
 
 /// A header that needs more memory than this, or that ends later in the file, is no header.

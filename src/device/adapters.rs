@@ -5,7 +5,7 @@ use std::fmt;
 use burn_wgpu::WgpuDevice;
 use serde::Serialize;
 
-use super::capacity;
+use crate::device::capacity;
 use crate::error::{Error, Result};
 
 /// Name of the variable that holds the one API to ask for adapters, for listing and for choosing.

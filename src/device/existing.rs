@@ -8,10 +8,10 @@ use std::sync::Arc;
 use burn_wgpu::{WgpuSetup, init_device};
 use wgpu::Features;
 
-use super::adapters::{AdapterSummary, Api};
-use super::choice::Selected;
-use super::opening::{Guarded, Owner, runtime_options, use_one_stream};
-use super::panics;
+use crate::device::adapters::{AdapterSummary, Api};
+use crate::device::choice::Selected;
+use crate::device::opening::{Guarded, Owner, runtime_options, use_one_stream};
+use crate::device::panics;
 use crate::error::{Error, Result};
 
 /// Features that burn uses wherever the adapter has them.

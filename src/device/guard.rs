@@ -16,12 +16,12 @@ use burn::tensor::backend::Backend;
 use burn_wgpu::{WgpuDevice, WgpuRuntime, WgpuSetup};
 use cubecl::Runtime;
 
-use super::adapters::AdapterSummary;
-use super::choice::Selected;
-use super::faults::{Fault, FaultLog};
-use super::opening::init;
-use super::panics;
-use super::patience::Patience;
+use crate::device::adapters::AdapterSummary;
+use crate::device::choice::Selected;
+use crate::device::faults::{Fault, FaultLog};
+use crate::device::opening::init;
+use crate::device::panics;
+use crate::device::patience::Patience;
 use crate::error::{Error, Result};
 use crate::memory::GpuMemory;
 

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, Once};
 use burn_wgpu::{RuntimeOptions, WgpuDevice, WgpuSetup, graphics, init_setup};
 use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
 
-use super::adapters::{AdapterKind, AdapterSummary, Api, adapter_of};
-use super::existing::{OnError, OnLost};
-use super::faults::{Fault, FaultKind, FaultLog, lock};
-use super::guard::GpuGuard;
-use super::patience::Patience;
-use super::{known, panics, pools};
+use crate::device::adapters::{AdapterKind, AdapterSummary, Api, adapter_of};
+use crate::device::existing::{OnError, OnLost};
+use crate::device::faults::{Fault, FaultKind, FaultLog, lock};
+use crate::device::guard::GpuGuard;
+use crate::device::patience::Patience;
+use crate::device::{known, panics, pools};
 use crate::error::{Error, Result};
 
 /// Kernels that cubecl batches into one submission. From 64 on, their uniforms alone force a blocking wait.

@@ -6,11 +6,11 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
-use super::knn::unit;
 use crate::backbone::Backbone;
 use crate::data::{AugmentConfig, ImageFolder, eval_batches};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
+use crate::eval::knn::unit;
 
 /// Features and classes of the pictures of a folder that could be read.
 #[derive(Debug, Clone, Default)]

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
-use super::FeatureSet;
-use super::products::row_products;
 use crate::error::{Error, Result};
+use crate::eval::features::FeatureSet;
+use crate::eval::products::row_products;
 
 /// How neighbors vote.
 #[derive(Debug, Clone, Copy, PartialEq)]

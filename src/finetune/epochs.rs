@@ -8,20 +8,21 @@ use std::time::Instant;
 use burn::module::{AutodiffModule as _, Module as _};
 use burn::tensor::{Tensor, TensorData};
 
-use super::config::LOWER_RATE;
-use super::folder::{BEST, FinetuneFolder, LAST};
-use super::pictures::Pictures;
-use super::run::Run;
-use super::score::{Evaluator, Score, known};
-use super::{ClassifierTrainer, EpochMetrics, Exported, FinetuneObserver, FinetuneReport};
 use crate::backbone::VitConfig;
 use crate::data::{Loader, PictureSource as _};
 use crate::error::{Error, Result, printable};
 use crate::eval::wilson_interval;
+use crate::files::NamedTensor;
+use crate::files::model::{CARD_FORMAT, DataCard, ModelCard, Preprocessing, fingerprint};
+use crate::finetune::config::LOWER_RATE;
+use crate::finetune::folder::{BEST, FinetuneFolder, LAST};
+use crate::finetune::observer::{EpochMetrics, Exported, FinetuneObserver, FinetuneReport};
+use crate::finetune::pictures::Pictures;
+use crate::finetune::run::Run;
+use crate::finetune::score::{Evaluator, Score, known};
+use crate::finetune::trainer::ClassifierTrainer;
 use crate::kernels::TrainBackend;
-use crate::model::{CARD_FORMAT, DataCard, ModelCard, Preprocessing, fingerprint};
 use crate::train::Schedule;
-use crate::weights::NamedTensor;
 
 /// What model files say of where they come from.
 pub(super) struct Origin {

@@ -6,22 +6,22 @@ use std::sync::atomic::AtomicBool;
 use burn::module::Module as _;
 use burn_autodiff::Autodiff;
 
-use super::epochs::{Epochs, Origin};
-use super::folder::FinetuneFolder;
-use super::pictures::Pictures;
-use super::{
-    Classifier, ClassifierTrainer, FinetuneConfig, FinetuneObserver, FinetuneReport, FinetuneStart,
-    HeldOut,
-};
 use crate::backbone::VisionTransformer;
 use crate::data::{FolderConfig, Loader, LoaderConfig, PictureSource as _, Position, TrainViews};
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Result, printable};
-use crate::kernels::{IbotBackend, OnBackend, TrainBackend};
-use crate::masking::MaskPolicy;
-use crate::model::{
+use crate::files::model::{
     DataCard, LoadedModel, ModelOptions, compare_fingerprint, fingerprint, read_model,
 };
+use crate::finetune::classifier::Classifier;
+use crate::finetune::config::FinetuneConfig;
+use crate::finetune::epochs::{Epochs, Origin};
+use crate::finetune::folder::FinetuneFolder;
+use crate::finetune::observer::{FinetuneObserver, FinetuneReport, FinetuneStart};
+use crate::finetune::pictures::{HeldOut, Pictures};
+use crate::finetune::trainer::ClassifierTrainer;
+use crate::kernels::{IbotBackend, OnBackend, TrainBackend};
+use crate::masking::MaskPolicy;
 use crate::random::{Random, Stream};
 use crate::train::Schedule;
 

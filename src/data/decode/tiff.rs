@@ -13,9 +13,9 @@ use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::{TiffError, TiffFormatError};
 
 use self::samples::to_rgb;
-use super::directory::{Directory, tag};
-use super::orientation::of_number;
-use super::{MORE_MEMORY, memory_limit};
+use crate::data::decode::directory::{Directory, tag};
+use crate::data::decode::orientation::of_number;
+use crate::data::decode::{MORE_MEMORY, memory_limit};
 use crate::data::kind::raw_photo;
 use crate::error::printable;
 

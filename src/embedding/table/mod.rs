@@ -16,7 +16,7 @@ mod safetensors;
 
 use std::path::Path;
 
-use super::Embedded;
+use crate::embedding::embedded::Embedded;
 use crate::error::{Error, Result};
 use crate::path_text::path_text;
 use crate::unfinished::check_writable;

@@ -5,10 +5,10 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::{EmbeddingTable, csv};
+use crate::embedding::table::{EmbeddingTable, csv};
 use crate::error::Result;
+use crate::files::write_values;
 use crate::unfinished::Unfinished;
-use crate::weights::write_values;
 
 /// Magic, version and length of the header.
 const BEFORE_HEADER: usize = 10;

@@ -3,7 +3,7 @@
 use image::RgbImage;
 use tiff::decoder::DecodingResult;
 
-use super::{Alpha, Color, Layout};
+use crate::data::decode::tiff::{Alpha, Color, Layout};
 
 /// The picture that `samples` are, in one plane or in one for each.
 pub fn to_rgb(
