@@ -7,12 +7,9 @@
 //! - [`data`], [`masking`]: image folder -> views and masks
 //! - [`kernels`]: operations with bodies of their own, as one backend-extension trait
 //! - [`backbone`]: what is trained: any [`backbone::Backbone`], or timm's vision transformers
-//! - [`head`], [`losses`]: projection heads, and losses as pure functions
-//! - [`teacher`]: the moving average
-//! - [`config`], [`ibot`]: the method's parameters, and the method
-//! - [`weights`]: by name, in and out
-//! - [`checkpoint`]: all that a run needs to go on, on disk
-//! - [`model`], [`embedding`]: model files that say what they are; features of pictures on any device
+//! - [`method`]: iBOT: its parameters, heads, losses as pure functions, the moving average, and the forward pass
+//! - [`files`]: weights, checkpoints and model files that say what they are
+//! - [`embedding`]: features of pictures on any device
 //! - [`eval`]: frozen features, and what they are worth: k-NN, linear probe, clusters, RankMe
 //! - [`tensorboard`]: event files of training
 //! - [`picture`]: charts, heat maps and contact sheets

@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::app::batch::Batch;
-use crate::app::handle::{DeviceRequest, ModelInfo};
+use crate::app::config::{DeviceRequest, ModelInfo};
 use crate::app::job::Ticket;
 use crate::app::request::{EmbedRequest, Picture, PictureFeatures};
 use crate::device::faults::lock;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::app::batch::Batch;
-use crate::app::handle::{DeviceRequest, EmbedderConfig, ModelInfo};
+use crate::app::config::{DeviceRequest, EmbedderConfig, ModelInfo};
 use crate::app::job::caught;
 use crate::app::queue::{EmbedTask, Next, Shared, Task};
 use crate::app::request::Picture;

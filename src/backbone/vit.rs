@@ -10,6 +10,7 @@ use crate::backbone::layer_norm::LayerNorm;
 use crate::backbone::patch_embed::PatchEmbed;
 use crate::backbone::positions::resample_matrix;
 use crate::backbone::{Backbone, PatchMask, Tokens};
+use crate::error::Result;
 use crate::init::normal_param;
 use crate::kernels::{IbotBackend, LinearLayerInput, Prologue};
 use crate::random::Random;
@@ -18,6 +19,21 @@ use crate::random::Random;
 const TOKEN_STD: f64 = 1e-6;
 /// Deviation of timm's position embedding at the start.
 const POSITION_STD: f64 = 0.02;
+
+impl VitConfig {
+    /// A transformer with timm's initialization, drawn from `random`.
+    ///
+    /// # Errors
+    /// As [`VitConfig::validate`].
+    pub fn init<B: Backend>(
+        &self,
+        random: &mut Random,
+        device: &B::Device,
+    ) -> Result<VisionTransformer<B>> {
+        self.validate()?;
+        Ok(VisionTransformer::new(self, random, device))
+    }
+}
 
 /// timm's `VisionTransformer` without a classifier; fields carry timm's parameter names.
 ///

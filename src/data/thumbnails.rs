@@ -13,7 +13,7 @@ use image::RgbImage;
 use walkdir::WalkDir;
 
 use crate::data::crop::resized;
-use crate::data::folder::FolderConfig;
+use crate::data::folder_config::FolderConfig;
 use crate::error::{Error, Result, printable};
 use crate::unfinished::unique_digits;
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::{Result, printable};
-use crate::files::safetensors::weights_error;
+use crate::files::header::weights_error;
 use crate::files::state_dict::NamedTensor;
 
 /// Whether all values of these tensors of the file at `path` are finite, as a model needs them.

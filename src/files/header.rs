@@ -8,7 +8,13 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::error::{Error, Result, printable};
-use crate::files::safetensors::weights_error;
+
+pub(super) fn weights_error(path: &Path, reason: impl ToString) -> Error {
+    Error::Weights {
+        path: path.to_path_buf(),
+        reason: reason.to_string(),
+    }
+}
 
 /// What a header says.
 #[derive(Debug, Default, Deserialize)]

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use crate::error::{Error, Result, printable};
-use crate::files::safetensors::weights_error;
+use crate::files::header::weights_error;
 
 /// So many bytes are looked at.
 const START: u64 = 4096;

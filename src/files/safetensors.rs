@@ -11,16 +11,9 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::files::header::read_header;
+use crate::files::header::{read_header, weights_error};
 use crate::files::state_dict::NamedTensor;
 use crate::unfinished::Unfinished;
-
-pub(super) fn weights_error(path: &Path, reason: impl ToString) -> Error {
-    Error::Weights {
-        path: path.to_path_buf(),
-        reason: reason.to_string(),
-    }
-}
 
 /// All float tensors of a safetensors file, converted to f32; those of integers and booleans beside them are passed over,
 /// as [`super::read_pytorch`] does.

@@ -10,7 +10,7 @@
 //! center = momentum * center + (1 - momentum) * mean(t)  Ibot::update_centers
 //! ```
 //!
-//! The optimizer's step and the teacher's average come after it, in `train/trainer.rs`. Shapes: B images, G global and L
+//! The optimizer's step and the teacher's average come after it, in `train/trainer/`. Shapes: B images, G global and L
 //! local views of each, N patches of a view, M of them masked, width D, K prototypes.
 
 use burn::tensor::Tensor;

@@ -5,7 +5,8 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::embedding::table::{EmbeddingTable, csv};
+use crate::embedding::table::csv;
+use crate::embedding::table::rows::EmbeddingTable;
 use crate::error::Result;
 use crate::files::write_values;
 use crate::unfinished::Unfinished;

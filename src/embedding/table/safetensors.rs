@@ -6,7 +6,7 @@ use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
 
-use crate::embedding::table::EmbeddingTable;
+use crate::embedding::table::rows::EmbeddingTable;
 use crate::error::{Error, Result};
 use crate::files::{safetensors_header, write_values};
 use crate::unfinished::Unfinished;

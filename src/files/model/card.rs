@@ -1,10 +1,14 @@
 //! What a model file says of itself.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::{Normalization, VitConfig};
 use crate::data::AugmentConfig;
 use crate::data::augment::Interpolation;
+use crate::error::{Error, Result};
+use crate::files::header::read_metadata;
 
 /// Key of the card in the metadata of a file.
 pub(super) const CARD: &str = "ibot";
@@ -97,4 +101,30 @@ pub struct ModelCard {
     pub classes: Option<Vec<String>>,
     /// Features of the built-in pictures on the device that wrote the file, `[8, D]`.
     pub fingerprint: Vec<f32>,
+}
+
+/// What a model file says of itself; none for a file of another program.
+///
+/// # Errors
+/// [`Error::Weights`] where its description is damaged, or of a newer program.
+pub fn read_card(path: &Path) -> Result<Option<ModelCard>> {
+    let refused = |reason: String| Error::Weights {
+        path: path.to_path_buf(),
+        reason,
+    };
+    // another kind of file has no metadata, and says when its weights are read whether it can be
+    let metadata = read_metadata(path).unwrap_or_default();
+    let Some(text) = metadata.get(CARD) else {
+        return Ok(None);
+    };
+    let card: ModelCard = serde_json::from_str(text)
+        .map_err(|error| refused(format!("its description is damaged: {error}")))?;
+    if card.format > CARD_FORMAT {
+        let reason = format!(
+            "its description has format {}, this program reads up to {CARD_FORMAT}",
+            card.format
+        );
+        return Err(refused(reason));
+    }
+    Ok(Some(card))
 }

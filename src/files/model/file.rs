@@ -9,11 +9,10 @@ use crate::backbone::{Normalization, VisionTransformer, VitConfig, split_tag, vi
 use crate::data::AugmentConfig;
 use crate::error::{Error, Result, printable};
 use crate::files::foreign::{Role, backbone_of, network_prefix};
-use crate::files::header::read_metadata;
 use crate::files::misfit::{encoders_alike, misfit};
-use crate::files::model::card::{CARD, CARD_FORMAT, ModelCard, Preprocessing};
+use crate::files::model::card::{CARD, ModelCard, Preprocessing, read_card};
+use crate::files::model::described::Described;
 use crate::files::model::normalization::Normalized;
-use crate::files::model::source::Described;
 use crate::files::other_files::refuse_other_files;
 use crate::files::safetensors::write_safetensors_with;
 use crate::files::state_dict::{NamedTensor, load_state_dict};
@@ -87,32 +86,6 @@ impl LoadedModel {
             reason,
         })
     }
-}
-
-/// What a model file says of itself; none for a file of another program.
-///
-/// # Errors
-/// [`Error::Weights`] where its description is damaged, or of a newer program.
-pub fn read_card(path: &Path) -> Result<Option<ModelCard>> {
-    let refused = |reason: String| Error::Weights {
-        path: path.to_path_buf(),
-        reason,
-    };
-    // another kind of file has no metadata, and says when its weights are read whether it can be
-    let metadata = read_metadata(path).unwrap_or_default();
-    let Some(text) = metadata.get(CARD) else {
-        return Ok(None);
-    };
-    let card: ModelCard = serde_json::from_str(text)
-        .map_err(|error| refused(format!("its description is damaged: {error}")))?;
-    if card.format > CARD_FORMAT {
-        let reason = format!(
-            "its description has format {}, this program reads up to {CARD_FORMAT}",
-            card.format
-        );
-        return Err(refused(reason));
-    }
-    Ok(Some(card))
 }
 
 /// Reads a model file.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::backbone::Normalization;
 use crate::error::{Error, Result, printable};
-use crate::files::model::source::{Described, LocalModel};
+use crate::files::model::described::{Described, LocalModel};
 
 /// Files of weights in a repository, the first one that there is.
 const WEIGHTS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];

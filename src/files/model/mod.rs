@@ -11,6 +11,7 @@
 
 mod card;
 mod classifier;
+mod described;
 mod file;
 mod fingerprint;
 #[cfg(feature = "hub")]
@@ -19,13 +20,14 @@ mod normalization;
 mod onnx;
 mod source;
 
-pub use card::{CARD_FORMAT, DataCard, ModelCard, Preprocessing};
+pub use card::{CARD_FORMAT, DataCard, ModelCard, Preprocessing, read_card};
 pub use classifier::LinearClassifier;
-pub use file::{LoadedModel, ModelOptions, file_hash, read_card, read_model, write_model};
+pub use described::{Described, LocalModel};
+pub use file::{LoadedModel, ModelOptions, file_hash, read_model, write_model};
 pub(crate) use fingerprint::first_features;
 pub use fingerprint::{
     FINGERPRINT_PICTURES, compare_fingerprint, fingerprint, fingerprint_pictures,
 };
 pub use normalization::Normalized;
 pub use onnx::OnnxModel;
-pub use source::{Described, LocalModel, ModelSource};
+pub use source::ModelSource;

@@ -6,8 +6,8 @@ use std::path::Path;
 use crate::backbone::{Normalization, encoder_tags, split_tag, timm_normalization};
 use crate::error::{Result, printable};
 use crate::files::foreign::network_prefix;
-use crate::files::model::file::read_card;
-use crate::files::model::source::Described;
+use crate::files::model::card::read_card;
+use crate::files::model::described::Described;
 use crate::files::weights::tensor_names;
 
 /// A normalization, and where it is from.

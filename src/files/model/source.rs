@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::backbone::Normalization;
 use crate::error::{Result, printable};
+use crate::files::model::described::LocalModel;
 #[cfg(feature = "hub")]
 use crate::files::model::hub::fetch;
 
@@ -19,24 +19,6 @@ pub enum ModelSource {
     File(PathBuf),
     /// On the hub, under a name such as `timm/vit_small_patch16_224.augreg_in21k`.
     Hub(String),
-}
-
-/// A model file, and what is known of it from elsewhere.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct LocalModel {
-    /// The file.
-    pub file: PathBuf,
-    /// What the hub says of it.
-    pub described: Described,
-}
-
-/// What is known of a file from elsewhere; what the file says itself goes before.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Described {
-    /// timm name of the backbone.
-    pub encoder: Option<String>,
-    /// What it was trained with.
-    pub normalization: Option<Normalization>,
 }
 
 impl ModelSource {

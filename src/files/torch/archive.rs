@@ -14,8 +14,9 @@ use zip::result::ZipError;
 use crate::error::{Error, Result, printable};
 use crate::files::other_files::{RESAVE, fault};
 use crate::files::state_dict::NamedTensor;
-use crate::files::torch::objects::{TensorView, object};
-use crate::files::torch::pickle::{Object, Pickle, Value, parse};
+use crate::files::torch::objects::object;
+use crate::files::torch::pickle::{Pickle, parse};
+use crate::files::torch::value::{Object, TensorView, Value};
 
 /// Bound on the pickle; of student, teacher and AdamW of 40 blocks it has 266 928 bytes.
 const MAX_PICKLE_BYTES: u64 = 1 << 28;

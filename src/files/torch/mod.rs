@@ -3,6 +3,7 @@
 mod archive;
 mod objects;
 mod pickle;
+mod value;
 
 pub use archive::read_pytorch;
 pub(super) use archive::tensor_names;

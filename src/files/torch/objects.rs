@@ -2,49 +2,10 @@
 
 use half::{bf16, f16};
 
-use crate::files::torch::pickle::{Object, Value};
+use crate::files::torch::value::{FloatType, Global, Object, TensorView, Value};
 
 /// torch's bound on the number of dimensions.
 const MAX_RANK: usize = 64;
-
-/// A global that a state dict needs; all others are unknown, and what they make is unknown too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Global {
-    /// `collections.OrderedDict` and `defaultdict`.
-    Dict,
-    /// `torch.Size`.
-    Size,
-    /// `torch._utils._rebuild_tensor_v2`.
-    RebuildTensor,
-    /// `torch._utils._rebuild_parameter`, with state or without.
-    RebuildParameter,
-    /// `torch._tensor._rebuild_from_type_v2`, for tensors with Python attributes.
-    RebuildFromType,
-    /// A legacy storage class, which stands for a type of entries.
-    Storage(FloatType),
-}
-
-/// Types of entries that are weights; tensors of integers and the like are skipped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FloatType {
-    F16,
-    Bf16,
-    F32,
-    F64,
-}
-
-/// Where a tensor's entries lie.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TensorView<'a> {
-    /// Name of the storage, `data/{storage}` in the archive.
-    pub storage: &'a str,
-    /// Type of its entries.
-    pub dtype: FloatType,
-    offset: usize,
-    /// Its shape.
-    pub shape: Vec<usize>,
-    strides: Vec<usize>,
-}
 
 impl Global {
     /// The global of this name, if a state dict needs it.

@@ -8,38 +8,11 @@
 
 use std::collections::HashMap;
 
-use crate::files::torch::objects::{FloatType, Global, TensorView, object, storage, tensor};
+use crate::files::torch::objects::{object, storage, tensor};
+use crate::files::torch::value::{Global, Object, Value};
 
 /// Bound on a pickle's instructions, and so on its memory; student, teacher and AdamW of 40 blocks take 85 767.
 const MAX_INSTRUCTIONS: usize = 1 << 24;
-
-/// An entry of the machine's stack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Value<'a> {
-    /// Something that no state dict needs.
-    Other,
-    /// A whole number.
-    Int(i64),
-    /// A string.
-    Text(&'a str),
-    /// A class or function.
-    Global(Global),
-    /// Position in [`Pickle::objects`].
-    Object(usize),
-}
-
-/// What [`Value::Object`] refers to.
-#[derive(Debug)]
-pub(super) enum Object<'a> {
-    /// A tuple or `torch.Size`.
-    Tuple(Vec<Value<'a>>),
-    /// A dict, in the order of insertion.
-    Dict(Vec<[Value<'a>; 2]>),
-    /// Name and type of a storage.
-    Storage(&'a str, FloatType),
-    /// A tensor or parameter.
-    Tensor(TensorView<'a>),
-}
 
 /// What a pickle holds.
 #[derive(Debug)]

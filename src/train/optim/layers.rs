@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use crate::files::ParamPath;
-use crate::train::optim::optimizer::OptimizerConfig;
+use crate::train::optim::config::OptimizerConfig;
 
 /// What the learning rate of a parameter is multiplied by, as a function of its name.
 ///

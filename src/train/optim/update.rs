@@ -6,9 +6,9 @@ use burn::tensor::{Shape, Tensor, TensorMetadata};
 
 use crate::files::ParamPath;
 use crate::kernels::{AdamWInput, AdamWState, AdamWTensor, IbotBackend, TrainBackend, wrap};
+use crate::train::optim::config::{OptimizerConfig, OptimizerKind, UpdateRates};
 use crate::train::optim::layers::{Layers, decays, is_prototype};
 use crate::train::optim::momentum::{MomentumInput, momentum_step};
-use crate::train::optim::optimizer::{OptimizerConfig, OptimizerKind, UpdateRates};
 
 /// What is remembered of a parameter from step to step.
 #[derive(Debug)]

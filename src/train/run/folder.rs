@@ -12,55 +12,21 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
 use crate::error::{Error, Result, printable};
 use crate::files::checkpoint::{Checkpoint, Keep, Manifest, Saving, Store};
 use crate::files::model::{ModelCard, write_model};
 use crate::train::config::RunConfig;
-use crate::train::health::{Health, Sickness};
-use crate::train::optim::Rates;
 use crate::train::run::evaluation::Evaluation;
 use crate::train::run::lines::{append, has_line, keep_lines};
 use crate::train::run::lock::RunLock;
+use crate::train::run::metrics::StepMetrics;
 use crate::train::run::observer::Observer;
 use crate::train::run::record::{Change, RunRecord};
-use crate::train::run::work::{missing_folders, refuse_dangling, work_in};
-use crate::train::trainer::{StepLosses, Tensors, backbones};
+use crate::train::run::work::{EVALUATIONS, METRICS, missing_folders, refuse_dangling, work_in};
+use crate::train::trainer::{Tensors, backbones};
 use crate::unfinished::write_whole;
 
-pub(super) const METRICS: &str = "metrics.jsonl";
-pub(super) const EVALUATIONS: &str = "evaluations.jsonl";
 const CONFIG: &str = "config.toml";
-
-/// One line of `metrics.jsonl`.
-#[derive(Debug, Clone, Serialize)]
-pub struct StepMetrics {
-    /// Steps made, this one included.
-    pub step: usize,
-    /// Losses and gradient norm.
-    #[serde(flatten)]
-    pub losses: StepLosses,
-    /// The step's scalars.
-    #[serde(flatten)]
-    pub rates: Rates,
-    /// What the batch showed of the run's health; at some steps only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub health: Option<Health>,
-    /// What is wrong with the run.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub sick: Vec<Sickness>,
-    /// Seconds of the step, waiting for data included.
-    pub step_s: f64,
-    /// Seconds of it spent waiting for data.
-    pub data_wait_s: f64,
-    /// Pictures a second.
-    pub images_per_s: f64,
-    /// Resident memory of the process, MiB; none where the system does not tell.
-    pub resident_mib: Option<f64>,
-    /// Memory of live tensors on the GPU, MiB; none on the CPU.
-    pub gpu_in_use_mib: Option<f64>,
-}
 
 /// The folder of a run, locked for this process.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::device::DeviceGuard;
 use crate::memory::resident_mib;
 use crate::train::optim::Rates;
-use crate::train::run::folder::StepMetrics;
+use crate::train::run::metrics::StepMetrics;
 use crate::train::trainer::StepLosses;
 
 /// Nobody waits longer for metrics; where steps take longer than that, a read at each costs nothing.

@@ -6,6 +6,7 @@ mod folder;
 mod interval;
 mod lines;
 mod lock;
+mod metrics;
 mod observer;
 mod patches;
 mod record;
@@ -18,7 +19,8 @@ mod work;
 
 pub use evaluation::{Evaluation, When};
 pub use every::Every;
-pub use folder::{RunFolder, StepMetrics};
+pub use folder::RunFolder;
+pub use metrics::StepMetrics;
 pub use observer::{Observer, RunStart, Silent};
 pub use record::{Change, RunRecord};
 pub use request::{OnDeviceLost, RunRequest};

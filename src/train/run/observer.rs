@@ -6,7 +6,7 @@ use image::RgbImage;
 
 use crate::train::health::Sickness;
 use crate::train::run::evaluation::{Evaluation, When};
-use crate::train::run::folder::StepMetrics;
+use crate::train::run::metrics::StepMetrics;
 
 /// A run before its first step.
 #[derive(Debug, Clone)]

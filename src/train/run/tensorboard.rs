@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::tensorboard::EventWriter;
 use crate::train::health::Sickness;
 use crate::train::run::evaluation::{Evaluation, When};
-use crate::train::run::folder::StepMetrics;
+use crate::train::run::metrics::StepMetrics;
 use crate::train::run::observer::{Observer, RunStart};
 
 /// Folder of the event files in a run's.

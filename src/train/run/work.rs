@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, printable};
 use crate::files::checkpoint::Store;
-use crate::train::run::folder::{EVALUATIONS, METRICS};
+
+pub(super) const METRICS: &str = "metrics.jsonl";
+pub(super) const EVALUATIONS: &str = "evaluations.jsonl";
 
 /// Model files of training and of fine-tuning.
 const MODELS: [&str; 4] = [

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::kernels::TrainBackend;
 use crate::train::health::Health;
 use crate::train::optim::Rates;
-use crate::train::run::folder::StepMetrics;
+use crate::train::run::metrics::StepMetrics;
 use crate::train::run::train_loop::TrainLoop;
 use crate::train::trainer::StepInput;
 
