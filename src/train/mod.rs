@@ -9,7 +9,7 @@ mod trainer;
 mod weights;
 
 pub use config::RunConfig;
-pub use health::OnSick;
+pub use health::OnAnomaly;
 pub use optim::{
     Gradients, Optimizer, OptimizerConfig, OptimizerKind, Pace, Rates, Schedule, ScheduleConfig,
     UpdateRates, on_new_nodes,

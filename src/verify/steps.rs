@@ -96,7 +96,7 @@ fn step<B: TrainBackend>(config: &IbotConfig, device: &B::Device) -> Result<Vec<
     let input = input::<B>(config, 0, device);
     let mut method = method::<B>(config, device)?;
     let output = method.forward(&input.global_views, &input.masks, 0.05)?;
-    let named = Gradients::of(&output.loss).by_name(&method.student);
+    let named = Gradients::backward(&output.loss).by_name(&method.student);
     let mut all = vec![
         Measured::of("loss", output.loss.inner(), LOSS_BAR),
         Measured::of("loss of class tokens", output.terms.cls, LOSS_BAR),

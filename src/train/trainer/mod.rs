@@ -331,10 +331,10 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             (self.method.student, grads) = on_new_nodes(student, grads);
             let output = self.method.losses(&targets, index);
             self.passed(Phase::Forward);
-            let of_part = Gradients::of(&output.loss);
+            let of_part = Gradients::backward(&output.loss);
             grads = Some(match grads {
                 None => of_part,
-                Some(before) => before.plus(of_part, &self.method.student),
+                Some(before) => before.accumulate(of_part, &self.method.student),
             });
             terms = Some(match terms {
                 None => output.terms,
