@@ -18,5 +18,5 @@ pub use run::{
     Change, Evaluation, Every, Observer, OnDeviceLost, RunFolder, RunRecord, RunRequest, RunStart,
     Silent, StepMetrics, TensorBoard, When, run,
 };
-pub use trainer::{PhaseTimes, StepInput, StepLosses, Tensors, Trainer};
+pub use trainer::{PhaseTimes, StepInput, StepLosses, Tensors, Trainer, TrainerConfig};
 pub use weights::{Export, ExportFormat, PretrainedParts, load_method};

@@ -6,7 +6,7 @@ use ibot::kernels::TrainBackend;
 use ibot::method::VitIbot;
 use ibot::method::{IbotConfig, Targets};
 use ibot::train::health::{Anomaly, Health, HealthMonitor};
-use ibot::train::{OptimizerConfig, Rates, StepInput, Trainer};
+use ibot::train::{Rates, StepInput, TrainerConfig};
 
 use crate::{random_views, tiny};
 
@@ -30,8 +30,7 @@ fn verdict<B: TrainBackend>(
     let (teacher, report) = load_state_dict(method.teacher, tensors);
     assert!(report.is_clean(), "{report}");
     method.teacher = teacher;
-    let optimizer = OptimizerConfig::default();
-    let trainer = Trainer::new(method, optimizer, device.clone(), DeviceGuard::Cpu);
+    let trainer = TrainerConfig::default().init(method, device.clone(), DeviceGuard::Cpu);
     let input = StepInput {
         global_views: random_views(4, device),
         local_views: vec![],
