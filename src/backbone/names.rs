@@ -179,15 +179,14 @@ pub fn vit_from_name(name: &str, image_size: usize) -> Result<VitConfig> {
     let Some((_, config)) = known.iter().find(|(known, _)| known == base) else {
         let names: Vec<&str> = known.iter().map(|(known, _)| known.as_str()).collect();
         let nearest = nearest(base, &names);
-        let remedy =
-            format!("is no known encoder; nearest: {nearest}; `ibot inspect --encoders` lists all");
+        let remedy = format!("is no known encoder; nearest: {nearest}; `encoder_names` lists all");
         return Err(Error::config("encoder_name", printable(name), remedy));
     };
     let tags = encoder_tags(base);
     if let Some(tag) = tag.filter(|tag| !tags.contains(tag)) {
         let nearest = nearest(tag, tags);
         let remedy = format!(
-            "timm has no such weights of {base}; nearest tags: {nearest}; or leave the tag out and give --normalization"
+            "timm has no such weights of {base}; nearest tags: {nearest}; or leave the tag out and give `normalization`"
         );
         return Err(Error::config("encoder_name", printable(name), remedy));
     }
@@ -239,7 +238,7 @@ mod tests {
     fn a_tag_is_known_or_refused() {
         let wrong = vit_from_name("vit_small_patch16_224.augreg_in21", 224);
         let message = wrong.unwrap_err().to_string();
-        for part in ["nearest tags: augreg_in21k", "--normalization"] {
+        for part in ["nearest tags: augreg_in21k", "`normalization`"] {
             assert!(message.contains(part), "{message}");
         }
         for name in encoder_names() {

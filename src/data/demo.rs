@@ -107,7 +107,7 @@ fn own_folder(shared: &Path) -> Result<PathBuf> {
     if found.is_dir() && found.uid() == user && found.mode() & 0o022 == 0 {
         return Ok(folder);
     }
-    let reason = "is not a folder that this user alone may write in: set HOME or XDG_CACHE_HOME, or name pictures with --data";
+    let reason = "is not a folder that this user alone may write in: set HOME or XDG_CACHE_HOME, or name pictures with `data`";
     Err(Error::data(&folder, reason))
 }
 

@@ -29,7 +29,7 @@ pub(super) fn unusable_size(width: u32, height: u32, max_pixels: u64) -> Option<
     (pixels > max_pixels).then(|| {
         format!(
             "{width} x {height} pixels are more than max_pixels = {max_pixels}; \
-             shrink it, or raise max_pixels (flag --max-pixels; in settings under [folder])"
+             shrink it, or raise `max_pixels` (in settings under [folder])"
         )
     })
 }
@@ -53,7 +53,7 @@ pub(super) fn check_length(path: &Path, max_pixels: u64) -> Result<u64> {
     if length > most {
         let reason = format!(
             "{length} bytes are more than the {most} that go with max_pixels = {max_pixels}; \
-             raise max_pixels (flag --max-pixels; in settings under [folder]) if the file is sound"
+             raise `max_pixels` (in settings under [folder]) if the file is sound"
         );
         return Err(Error::data(path, reason));
     }

@@ -141,7 +141,7 @@ fn warn_of_small_gpu(selected: &Selected) {
         && adapter.api != Api::Metal
     {
         log::warn!(
-            "{} is integrated: --backend flex may be faster, `ibot bench` tells",
+            "{} is integrated: `backend` flex may be faster, `ibot bench` tells",
             adapter.name
         );
     }
@@ -193,7 +193,7 @@ fn choose_among(
             "device",
             wanted,
             format!(
-                "backend {choice} computes on the CPU: leave --device out, or take --backend wgpu"
+                "backend {choice} computes on the CPU: leave `device` out, or take `backend` wgpu"
             ),
         )),
     }
@@ -225,12 +225,12 @@ fn auto_among(adapters: &[AdapterSummary]) -> Choice {
         .find(|a| a.is_software() && a.api != Api::Gl);
     let reason = match (software, adapters.first()) {
         (Some(adapter), _) => format!(
-            "auto takes the CPU: the only adapter, {}, is software and slower than burn-flex; --backend wgpu takes it{}",
+            "auto takes the CPU: the only adapter, {}, is software and slower than burn-flex; `backend` wgpu takes it{}",
             adapter.name,
             if is_wsl() { WSL } else { "" }
         ),
         (None, Some(adapter)) => format!(
-            "auto takes the CPU: the only adapter, {}, is reached by OpenGL, which is not tried; --backend wgpu --device {} \
+            "auto takes the CPU: the only adapter, {}, is reached by OpenGL, which is not tried; `backend` wgpu `device` {} \
              takes it",
             adapter.name, adapter.index
         ),
@@ -247,7 +247,7 @@ fn wgpu_among(adapters: &[AdapterSummary]) -> Result<Choice> {
     let Some(adapter) = adapters.iter().find(software) else {
         return Err(match adapters.first() {
             Some(adapter) => Error::Device(format!(
-                "{} is reached by OpenGL, which is not tried: --device {} takes it, --backend flex computes on the CPU",
+                "{} is reached by OpenGL, which is not tried: `device` {} takes it, `backend` flex computes on the CPU",
                 adapter.title(),
                 adapter.index
             )),
@@ -274,7 +274,7 @@ fn named_among(adapters: &[AdapterSummary], choice: BackendChoice, wanted: &str)
             "device",
             wanted,
             format!(
-                "{} is software, which auto never takes: add --backend wgpu",
+                "{} is software, which auto never takes: add `backend` wgpu",
                 adapter.title()
             ),
         ));
@@ -367,14 +367,14 @@ fn no_adapter() -> Error {
     } else {
         "install the Vulkan driver: NVIDIA's own driver; AMD and Intel: mesa-vulkan-drivers (Debian, Ubuntu, Fedora) \
          or vulkan-radeon / vulkan-intel (Arch), which on Debian also brings the software adapter lavapipe; in a \
-         container, pass the GPU in (NVIDIA: with the graphics capability); `vulkaninfo --summary` must list it"
+         container, pass the GPU in (NVIDIA: with the graphics capability); vulkaninfo must list it"
     };
     let narrowed = match std::env::var_os(API_VARIABLE) {
         Some(api) => format!(" through {}", api.to_string_lossy()),
         None => String::new(),
     };
     Error::Device(format!(
-        "wgpu finds no adapter{narrowed}: {install}; or compute on the CPU with --backend flex"
+        "wgpu finds no adapter{narrowed}: {install}; or compute on the CPU with `backend` flex"
     ))
 }
 

@@ -210,9 +210,9 @@ fn opengl_is_taken_by_name_alone() {
     ]);
     let choice = auto_among(&list);
     assert_eq!(choice.selected, Selected::Flex);
-    assert!(choice.reason.contains("--device 0"), "{}", choice.reason);
+    assert!(choice.reason.contains("`device` 0"), "{}", choice.reason);
     let error = choose_among(&list, BackendChoice::Wgpu, None).unwrap_err();
-    assert!(error.to_string().contains("--device 0"), "{error}");
+    assert!(error.to_string().contains("`device` 0"), "{error}");
     for choice in [BackendChoice::Auto, BackendChoice::Wgpu] {
         let choice = choose_device(&list, choice, "4090").unwrap();
         assert_eq!(device_of(&choice), Some(WgpuDevice::DiscreteGpu(0)));

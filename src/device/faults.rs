@@ -100,36 +100,36 @@ impl FaultKind {
     const fn remedy(self) -> &'static str {
         match self {
             Self::OutOfMemory => {
-                "Lower --batch-size, the number or size of the crops, or the number of prototypes; `ibot devices` says \
+                "Lower `batch_size`, the number or size of the crops, or the number of prototypes; `ibot devices` says \
                  how large one tensor may be on this adapter."
             }
             Self::Shader => {
-                "A kernel does not compile on this adapter: update its driver or compute with --backend flex, and \
+                "A kernel does not compile on this adapter: update its driver or compute with `backend` flex, and \
                  please report the lines above."
             }
             Self::Limits => {
                 "burn's own kernel is too large for this adapter: leave IBOT_KERNELS away where it is set, build with \
-                 --features autotune, which passes over such kernels, or compute with --backend flex, and please report \
+                 the feature autotune, which passes over such kernels, or compute with `backend` flex, and please report \
                  the lines above."
             }
             Self::Validation => {
-                "A kernel does not fit its buffers, which is an error in the program: compute with --backend flex, and \
+                "A kernel does not fit its buffers, which is an error in the program: compute with `backend` flex, and \
                  please report the lines above."
             }
             Self::DeviceLost => {
                 "The driver reset the GPU or took it away (a kernel ran too long, too much memory, suspend, another \
                  program): start again, which goes on from the last checkpoint. If it returns: fewer pictures a step \
-                 (--batch-size, or micro_batch_size in a settings file); update the driver; give kernels more time (Windows: \
+                 (`batch_size`, or `micro_batch_size`); update the driver; give kernels more time (Windows: \
                  TdrDelay in the registry; AMD on Linux: amdgpu.lockup_timeout)."
             }
             Self::NoAnswer => {
                 "The GPU is stuck, or much slower than its work: start again, which goes on from the last checkpoint. If \
-                 it returns: fewer pictures a step (--batch-size, or micro_batch_size in a settings file); update the driver; \
+                 it returns: fewer pictures a step (`batch_size`, or `micro_batch_size`); update the driver; \
                  a GPU that is only slow needs a longer IBOT_GPU_DEADLINE, and kernels that the driver ends by itself \
                  more time there (Windows: TdrDelay in the registry; AMD on Linux: amdgpu.lockup_timeout)."
             }
             Self::Other => {
-                "Start again, which goes on from the last checkpoint; if it returns, compute with --backend flex, and \
+                "Start again, which goes on from the last checkpoint; if it returns, compute with `backend` flex, and \
                  please report the lines above."
             }
         }

@@ -144,7 +144,7 @@ fn open(device: &WgpuDevice, api: Api, adapter: Option<&AdapterSummary>) -> Resu
         let fault = Fault::of_report(&panic.report);
         Error::Device(format!(
             "{device:?} cannot be opened through {api}: {}\n`ibot devices` lists the adapters; another program may \
-             hold the GPU's memory; --backend flex computes on the CPU. Where the driver refuses a device with all \
+             hold the GPU's memory; `backend` flex computes on the CPU. Where the driver refuses a device with all \
              features of the adapter, which burn asks for, a program on the library opens one with less: \
              ibot::device::device_descriptor and ExistingDevice",
             fault.report

@@ -61,7 +61,7 @@ pub fn embed_folder(
     let (width, depth) = (embedder.width(), embedder.architecture().depth);
     if !(1..=depth).contains(&request.layers) {
         let remedy = format!("must be from 1 to the number of the model's blocks, {depth}");
-        return Err(Error::config("--layers", request.layers, remedy));
+        return Err(Error::config("layers", request.layers, remedy));
     }
     let wanted = Wanted {
         layers: request.layers,

@@ -50,17 +50,13 @@ fn folder(path: &Path) -> String {
         return format!("is a folder; give the file in it, {}", path_of(name));
     }
     if path.join("checkpoint.json").is_file() {
-        let path = printable(path);
-        return format!(
-            "is a checkpoint, a folder; make a model file of it: ibot export --checkpoint {path} --out NEW.safetensors"
-        );
+        return "is a checkpoint, a folder; `Export::from_checkpoint` makes a model file of it"
+            .into();
     }
     if path.join("run.json").is_file() || path.join("checkpoints").is_dir() {
-        return format!(
-            "is the folder of a run without a teacher.safetensors, which its end writes; make one of its newest checkpoint: \
-             ibot export --run {} --out NEW.safetensors",
-            printable(path)
-        );
+        return "is the folder of a run without a teacher.safetensors, which its end writes; `Export` makes one of its newest \
+                checkpoint"
+            .into();
     }
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let mut files: Vec<_> = entries

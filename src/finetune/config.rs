@@ -9,7 +9,7 @@ use crate::files::model::Preprocessing;
 use crate::train::{OptimizerConfig, ScheduleConfig};
 
 /// What may help where a number is not finite.
-pub(super) const LOWER_RATE: &str = "a lower --learning-rate may help";
+pub(super) const LOWER_RATE: &str = "a lower `learning_rate` may help";
 
 /// Bound of the numbers, so that their products stay finite.
 const LARGEST: f64 = 1e100;
@@ -83,8 +83,8 @@ impl FinetuneConfig {
     /// [`Error::Config`] that names the flag, its value and what is allowed.
     pub fn validate(&self) -> Result<()> {
         for (flag, value, most) in [
-            ("--epochs", self.epochs, 1 << 30),
-            ("--batch-size", self.batch_size, 1 << 20),
+            ("epochs", self.epochs, 1 << 30),
+            ("batch_size", self.batch_size, 1 << 20),
         ] {
             if !(1..=most).contains(&value) {
                 return Err(Error::config(
@@ -95,8 +95,8 @@ impl FinetuneConfig {
             }
         }
         for (flag, value) in [
-            ("--learning-rate", self.learning_rate),
-            ("--weight-decay", self.weight_decay),
+            ("learning_rate", self.learning_rate),
+            ("weight_decay", self.weight_decay),
         ] {
             if !(0.0..=LARGEST).contains(&value) {
                 let remedy = format!("must be from 0 to {LARGEST:e}");
@@ -104,8 +104,8 @@ impl FinetuneConfig {
             }
         }
         for (flag, value) in [
-            ("--drop-path", self.drop_path),
-            ("--label-smoothing", self.label_smoothing),
+            ("drop_path", self.drop_path),
+            ("label_smoothing", self.label_smoothing),
         ] {
             if !(0.0..1.0).contains(&value) {
                 let remedy = "must be from 0 to below 1, such as 0.1";
@@ -114,7 +114,7 @@ impl FinetuneConfig {
         }
         if !(self.layer_decay > 0.0 && self.layer_decay <= 1.0) {
             let remedy = "must be above 0 and at most 1, which is none";
-            return Err(Error::config("--layer-decay", self.layer_decay, remedy));
+            return Err(Error::config("layer_decay", self.layer_decay, remedy));
         }
         self.schedule().validate()
     }

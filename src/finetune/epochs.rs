@@ -77,7 +77,7 @@ impl<'a> Epochs<'a> {
             observer.epoch(&metrics);
             epochs.push(metrics);
         }
-        let none = || Error::config("--epochs", 0, "must be at least 1");
+        let none = || Error::config("epochs", 0, "must be at least 1");
         let [best, last] = files.ok_or_else(none)?;
         Ok(FinetuneReport {
             classes: self.origin.classes,

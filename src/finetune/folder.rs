@@ -98,6 +98,6 @@ impl FinetuneFolder {
 }
 
 fn used(path: &Path, mark: &str) -> Error {
-    let reason = format!("holds another run ({mark}); name another folder with --out");
+    let reason = format!("holds another run ({mark}); name another folder with `out`");
     Error::checkpoint(path, reason)
 }

@@ -50,7 +50,7 @@ impl HeldOut {
             Self::Share(share) if *share > 0.0 && *share < 1.0 => Ok(()),
             Self::Share(share) => {
                 let remedy = "must be above 0 and below 1, such as 0.2";
-                Err(Error::config("--held-out", share, remedy))
+                Err(Error::config("held_out", share, remedy))
             }
         }
     }
@@ -144,7 +144,7 @@ fn refuse_single_pictures(path: &Path, folder: &ImageFolder) -> Result<()> {
             };
             let reason = format!(
                 "has one picture of class {}{more}: to train and to measure takes two; add pictures, or hold out others \
-                 with --val",
+                 with `val`",
                 printable(first)
             );
             Err(Error::data(path, reason))

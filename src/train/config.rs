@@ -84,8 +84,8 @@ impl RunConfig {
     pub fn merged_with_file(&self, path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
         self.merged_with_toml(&text).map_err(|message| {
-            let remedy = format!("{message}\nsee `ibot train --print-config` for all keys");
-            Error::config("--config", path.display(), remedy)
+            let remedy = format!("{message}\n`RunConfig::to_toml` gives all keys");
+            Error::config("config", path.display(), remedy)
         })
     }
 

@@ -41,14 +41,14 @@ pub fn preset(name: &str) -> Result<RunConfig> {
     let recipe = RECIPES.iter().find(|(known, _)| *known == name);
     let (_, text) = recipe.ok_or_else(|| {
         Error::config(
-            "--preset",
+            "preset",
             name,
             format!("is no preset; known are {}", known()),
         )
     })?;
     RunConfig::default()
         .merged_with_toml(text)
-        .map_err(|message| Error::config("--preset", name, message))
+        .map_err(|message| Error::config("preset", name, message))
 }
 
 #[cfg(test)]

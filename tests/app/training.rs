@@ -238,7 +238,7 @@ fn a_run_that_loses_its_device_goes_on_on_the_cpu() {
     assert_eq!(seen.steps, [1, 2, 3, 4, 5, 5, 6, 7, 8], "{}", seen.notes);
     for said in [
         "device lost",
-        "--on-device-lost cpu",
+        "`on_device_lost` cpu",
         "goes on from step 4",
         "backend flex",
     ] {

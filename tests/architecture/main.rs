@@ -269,6 +269,28 @@ fn the_library_has_no_terminal() {
     assert!(command.contains("\nclap"), "the search is broken");
 }
 
+/// Flags are the command's: the library names settings in backquotes, which apps/cli/src/flags.rs turns into flags.
+#[test]
+fn the_librarys_messages_name_no_flags() {
+    let is_flag = |at: usize, line: &str| {
+        let next = line[at + 2..].chars().next();
+        next.is_some_and(|c| c.is_ascii_lowercase()) && !line[..at].ends_with('-')
+    };
+    let mut wrong = Vec::new();
+    for file in files("src", &["rs"]) {
+        let text = fs::read_to_string(&file).unwrap();
+        for line in text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+        {
+            if line.match_indices("--").any(|(at, _)| is_flag(at, line)) {
+                wrong.push(format!("{}: {}", file.display(), line.trim()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn each_shader_has_its_rust_twin() {
     let shaders = files("shaders", &["wgsl"]);

@@ -160,37 +160,37 @@ fn a_sound_device_gives_numbers() {
 
 #[test]
 fn a_syntax_error_in_a_kernel() {
-    expect_fault("syntax", "shader does not compile", "--backend flex");
+    expect_fault("syntax", "shader does not compile", "`backend` flex");
 }
 
 #[test]
 fn a_type_error_in_a_kernel() {
-    expect_fault("type", "shader does not compile", "--backend flex");
+    expect_fault("type", "shader does not compile", "`backend` flex");
 }
 
 #[test]
 fn a_missing_binding() {
-    expect_fault("missing binding", "validation error", "--backend flex");
+    expect_fault("missing binding", "validation error", "`backend` flex");
 }
 
 #[test]
 fn an_extra_binding() {
-    expect_fault("extra binding", "validation error", "--backend flex");
+    expect_fault("extra binding", "validation error", "`backend` flex");
 }
 
 #[test]
 fn a_tensor_above_the_binding_size() {
-    expect_fault("binding size", "out of memory", "Lower --batch-size");
+    expect_fault("binding size", "out of memory", "Lower `batch_size`");
 }
 
 #[test]
 fn a_random_tensor_above_the_binding_size() {
-    expect_fault("random", "out of memory", "Lower --batch-size");
+    expect_fault("random", "out of memory", "Lower `batch_size`");
 }
 
 #[test]
 fn a_tensor_above_the_buffer_size() {
-    expect_fault("buffer size", "out of memory", "Lower --batch-size");
+    expect_fault("buffer size", "out of memory", "Lower `batch_size`");
 }
 
 /// Whether the adapter is software, which may be filled or blocked without harm.
@@ -243,7 +243,7 @@ fn no_memory_left() {
     expect_outcome(
         &run("exhaust", command),
         "out of memory",
-        "Lower --batch-size",
+        "Lower `batch_size`",
     );
 }
 

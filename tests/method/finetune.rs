@@ -199,7 +199,7 @@ pub fn a_broken_batch_changes_nothing<B: TrainBackend>(device: &B::Device) {
     let measured = trainer.step(images, &[0, 1], 0.01);
     let message = measured.unwrap_err().to_string();
     assert!(
-        message.contains("loss is NaN") && message.contains("--learning-rate"),
+        message.contains("loss is NaN") && message.contains("`learning_rate`"),
         "{message}"
     );
     assert_eq!((trainer.steps(), trainer.classifier.tensors()), (0, before));

@@ -305,15 +305,15 @@ fn other_models_name_what_to_take() {
     );
     // of another size: short, with the name that fits
     let fits =
-        "does not fit --encoder vit_base_patch16_224: its shapes are those of vit_tiny_patch16_224";
+        "does not fit `encoder` vit_base_patch16_224: its shapes are those of vit_tiny_patch16_224";
     refused(&|_| (), "vit_base_patch16_224", &[fits]);
     refused(
         &|_| (),
         "vit_tiy_patch16_224",
         &[
-            "--encoder = vit_tiy",
+            "encoder = vit_tiy",
             "nearest: vit_tiny_patch16_224",
-            "inspect --encoders",
+            "`encoder_names` lists all",
         ],
     );
     // a name is printed safely

@@ -3,6 +3,7 @@
 use ibot::Result;
 use ibot::device::{auto_choice, list_adapters};
 
+use super::flags::in_flags;
 use super::output::answer;
 
 /// Flags of `ibot devices`.
@@ -25,6 +26,6 @@ impl DevicesArgs {
         for adapter in &adapters {
             answer(adapter)?;
         }
-        answer(format_args!("auto takes {}", auto_choice()?))
+        answer(in_flags(&format!("auto takes {}", auto_choice()?)))
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
+use super::flags::in_flags;
 use super::output::warn;
 
 /// Names how much is said: `warn`, which is the default, `info` or `debug`, which also say when.
@@ -43,11 +44,12 @@ impl Log for Stderr {
         // wgpu reports each fault to the guard too, which ends the run with one clear message
         if self.enabled(record.metadata()) && record.target().starts_with("ibot") {
             let level = record.level().as_str().to_lowercase();
+            let message = in_flags(&record.args().to_string());
             if self.level > LevelFilter::Warn {
                 let seconds = self.started.elapsed().as_secs_f64();
-                warn(format_args!("{level} {seconds:.3} s: {}", record.args()));
+                warn(format_args!("{level} {seconds:.3} s: {message}"));
             } else {
-                warn(format_args!("{level}: {}", record.args()));
+                warn(format_args!("{level}: {message}"));
             }
         }
     }

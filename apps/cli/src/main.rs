@@ -16,6 +16,7 @@ mod embed;
 mod evaluate;
 mod export;
 mod finetune;
+mod flags;
 mod inspect;
 mod logger;
 mod model;
@@ -65,7 +66,7 @@ fn end(result: ibot::Result<()>) -> ! {
     let code = match result {
         Ok(()) => 0,
         Err(error) => {
-            output::warn(format_args!("error: {error}"));
+            output::warn(format_args!("error: {}", flags::explain(&error)));
             exit_code(&error)
         }
     };

@@ -16,6 +16,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::device::DeviceArgs;
+use super::flags::in_flags;
 use super::output::{answer, say, warn};
 
 /// Which model, where, and how.
@@ -95,6 +96,7 @@ impl ModelArgs {
 
     /// A line for people: standard output is for the result where that is JSON.
     pub fn note(&self, line: &str) {
+        let line = in_flags(line);
         if self.json {
             warn(line);
         } else {

@@ -8,6 +8,7 @@ use ibot::train::health::Anomaly;
 use ibot::train::{Evaluation, Observer, RunStart, StepMetrics, When};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::flags::in_flags;
 use super::output::say;
 
 /// Plain lines come at most this often.
@@ -70,7 +71,7 @@ impl Progress {
 
 impl Observer for Progress {
     fn note(&mut self, line: &str) {
-        self.line(line);
+        self.line(&in_flags(line));
     }
 
     fn started(&mut self, start: &RunStart) {
@@ -137,7 +138,7 @@ impl Observer for Progress {
 
     fn anomalies(&mut self, step: usize, found: &[Anomaly]) {
         for anomaly in found {
-            self.line(&format!("WARNING step {step}: {anomaly}"));
+            self.line(&in_flags(&format!("WARNING step {step}: {anomaly}")));
         }
     }
 

@@ -76,10 +76,10 @@ impl LoadedModel {
         let reason = match &self.card {
             Some(_) => format!("the file does not fit its architecture: {}", misfit()),
             None if is_other => format!(
-                "does not fit --encoder {encoder}: its shapes are those of {}",
+                "does not fit `encoder` {encoder}: its shapes are those of {}",
                 alike.join(" or ")
             ),
-            None => format!("does not fit --encoder {encoder}: {}", misfit()),
+            None => format!("does not fit `encoder` {encoder}: {}", misfit()),
         };
         Err(Error::Weights {
             path: path.to_path_buf(),
@@ -116,7 +116,7 @@ pub fn read_model(path: &Path, options: &ModelOptions) -> Result<LoadedModel> {
         && (size == 0 || !size.is_multiple_of(vit.patch_size))
     {
         let remedy = format!("must be a multiple of the patch size {}", vit.patch_size);
-        return Err(Error::config("--image-size", size, remedy));
+        return Err(Error::config("image_size", size, remedy));
     }
     let weights = read_weights(path)?;
     let network = network_prefix(weights.keys().map(String::as_str)).map(str::to_owned);
@@ -183,7 +183,7 @@ fn normalization(
 /// Commands that load a model have no settings, and call the name of the encoder so.
 fn of_flag(error: Error) -> Error {
     match error {
-        Error::Config { value, remedy, .. } => Error::config("--encoder", value, remedy),
+        Error::Config { value, remedy, .. } => Error::config("encoder", value, remedy),
         other => other,
     }
 }
@@ -192,13 +192,13 @@ fn of_flag(error: Error) -> Error {
 fn nameless(path: &Path, tensors: &BTreeMap<String, NamedTensor>) -> Error {
     let alike = encoders_alike(tensors);
     let remedy = match alike.is_empty() {
-        true => "`ibot inspect --encoders` lists the known ones".into(),
+        true => "`encoder_names` lists the known ones".into(),
         false => format!("its shapes are those of {}", alike.join(" or ")),
     };
     Error::Weights {
         path: path.to_path_buf(),
         reason: format!(
-            "does not say what it is, and needs the timm name of its model by --encoder; {remedy}"
+            "does not say what it is, and needs the timm name of its model by `encoder`; {remedy}"
         ),
     }
 }
@@ -211,12 +211,12 @@ fn refuse_contradiction(path: &Path, card: &ModelCard, options: &ModelOptions) -
     {
         let own = printable(&card.encoder);
         let remedy = format!("{file} says itself that it is {own}: leave this out");
-        return Err(Error::config("--encoder", printable(encoder), remedy));
+        return Err(Error::config("encoder", printable(encoder), remedy));
     }
     let own = card.preprocessing.normalization();
     if let Some(asked) = options.normalization.filter(|asked| *asked != own) {
         let remedy = format!("{file} says itself that it was trained with {own}: leave this out");
-        return Err(Error::config("--normalization", asked, remedy));
+        return Err(Error::config("normalization", asked, remedy));
     }
     Ok(())
 }

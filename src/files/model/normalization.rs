@@ -87,7 +87,7 @@ impl Normalized {
         let others = others.join(", ");
         let mut why = format!("as timm has it for {encoder}");
         if tag.is_none() && !others.is_empty() {
-            why += &format!("; for other weights add their tag ({others}) or --normalization");
+            why += &format!("; for other weights add their tag ({others}) or `normalization`");
         }
         Self { values, why }
     }
@@ -114,7 +114,7 @@ mod tests {
         };
         let (values, why) = of("vit_small_patch16_224", None);
         assert_eq!(values, Normalization::HALF);
-        assert!(why.contains("add their tag (.dino) or --norm"), "{why}");
+        assert!(why.contains("add their tag (.dino) or `norm"), "{why}");
         let (values, why) = of("vit_base_patch16_224.bamboo", None);
         assert_eq!(values, Normalization::CLIP);
         assert_eq!(why, "as timm has it for vit_base_patch16_224.bamboo");

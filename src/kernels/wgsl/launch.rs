@@ -187,7 +187,7 @@ fn check_max_bindings(bindings: u32) -> Result<()> {
     }
     Err(Error::Device(format!(
         "this adapter lets a kernel use {} storage buffers, these need {}: IBOT_KERNELS=reference does without this \
-         crate's kernels, --backend flex without the GPU",
+         crate's kernels, `backend` flex without the GPU",
         bindings + 1,
         MAX_TENSORS + 1,
     )))
@@ -305,7 +305,7 @@ mod tests {
     fn few_storage_buffers_are_refused_with_the_way_out() {
         assert!(check_max_bindings(MAX_TENSORS).is_ok());
         let refusal = check_max_bindings(3).unwrap_err().to_string();
-        assert!(refusal.contains("4 storage buffers") && refusal.contains("--backend flex"));
+        assert!(refusal.contains("4 storage buffers") && refusal.contains("`backend` flex"));
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl FromStr for Every {
         found.ok_or_else(|| {
             let remedy =
                 "is no interval: give steps, such as 200, or a time, such as 30s, 10m or 2h";
-            Error::config("--checkpoint-every", text, remedy)
+            Error::config("checkpoint_every", text, remedy)
         })
     }
 }
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(every("2h").unwrap(), Every::Time(Duration::from_secs(7200)));
         for wrong in ["", "0", "m", "-3", "1d", "1.5m", "é", "99999999999999999h"] {
             let message = every(wrong).unwrap_err().to_string();
-            assert!(message.contains("--checkpoint-every"), "{wrong}: {message}");
+            assert!(message.contains("checkpoint_every"), "{wrong}: {message}");
         }
     }
 }

@@ -146,12 +146,12 @@ impl RunFolder {
         let list: String = list.collect();
         if !allow_changes {
             let reason = format!(
-                "holds a run with other {what}:{list}\nname another folder with --out, or go on with the new ones by --override"
+                "holds a run with other {what}:{list}\nname another folder with `out`, or go on with the new ones by `allow_changes`"
             );
             return Err(Error::checkpoint(&self.path, reason));
         }
         observer.note(&format!(
-            "--override: the run goes on with other {what}:{list}"
+            "`allow_changes`: the run goes on with other {what}:{list}"
         ));
         Ok(())
     }
@@ -169,13 +169,13 @@ impl RunFolder {
         }
         if !allow_changes {
             let reason = format!(
-                "holds a run that cannot be gone on with: {missing}, and there is work in it: {work}; name another folder \
-                 with --out, or begin anew in its place by --override"
+                "holds a run that cannot be continued: {missing}, and there is work in it: {work}; name another folder \
+                 with `out`, or begin anew in its place by `allow_changes`"
             );
             return Err(Error::checkpoint(&self.path, reason));
         }
         observer.note(&format!(
-            "--override: run {}: begins anew, as {missing}; this replaces {work}",
+            "`allow_changes`: run {}: begins anew, as {missing}; this replaces {work}",
             printable(&self.path)
         ));
         Ok(())

@@ -54,7 +54,7 @@ impl RunLock {
                     "" => "another process".to_owned(),
                     pid => format!("process {pid}"),
                 };
-                let reason = format!("{holder} trains in this folder; name another one with --out");
+                let reason = format!("{holder} trains in this folder; name another one with `out`");
                 return Err(Error::checkpoint(folder, reason));
             }
             Err(TryLockError::Error(source)) => {

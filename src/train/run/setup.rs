@@ -40,11 +40,11 @@ impl RunSetup<'_> {
         } = self.request;
         match (val, config.held_out) {
             (None, None) if *knn_every > 0 => {
-                let remedy = "needs labeled pictures that k-NN is asked about: --val DIR, or --held-out SHARE of --data";
-                return Err(Error::config("--knn-every", knn_every, remedy));
+                let remedy = "needs labeled pictures that k-NN is asked about: `val`, a folder, or `held_out`, a share of `data`";
+                return Err(Error::config("knn_every", knn_every, remedy));
             }
             (Some(val), Some(share)) => {
-                let remedy = format!("cannot go with --val {}: give one of them", printable(val));
+                let remedy = format!("cannot go with `val` {}: give one of them", printable(val));
                 return Err(Error::config("held_out", share, remedy));
             }
             _ => {}
@@ -56,7 +56,7 @@ impl RunSetup<'_> {
         })
     }
 
-    /// The pictures to train on; and those to validate on, of `--val` or held out, labeled by the classes of the others.
+    /// The pictures to train on; and those to validate on, of `val` or held out, labeled by the classes of the others.
     pub fn pictures(
         &self,
         config: &RunConfig,
@@ -66,20 +66,20 @@ impl RunSetup<'_> {
         let folder = ImageFolder::scan_until(data, &config.folder, stop)?;
         observer.note(&summary_line(data, folder.summary()));
         if let Some(path) = &self.request.val {
-            refuse_unlabeled(&folder, "--val")?;
+            refuse_unlabeled(&folder, "val")?;
             let of_val = FolderConfig {
                 cache: None, // that of the training pictures, which has one bound for both
                 ..config.folder.clone()
             };
             let val = ImageFolder::scan_until(path, &of_val, stop)?.with_cache_of(&folder);
             let val = val.with_classes(folder.classes())?;
-            refuse_unlabeled(&val, "--val")?;
+            refuse_unlabeled(&val, "val")?;
             return Ok((Arc::new(folder), Some(Arc::new(val))));
         }
         let Some(share) = config.held_out else {
             return Ok((Arc::new(folder), None));
         };
-        refuse_unlabeled(&folder, "--held-out")?;
+        refuse_unlabeled(&folder, "held_out")?;
         let split = stratified_split(&folder.labels(), share, config.seed);
         if split.held_out.is_empty() {
             return Err(Error::data(data, "has too few pictures to hold some out"));
@@ -150,7 +150,7 @@ impl RunSetup<'_> {
                 method = load_method(method, path, parts, &mut |note| observer.note(note))?;
             }
             None if config.method.pretrained => {
-                let remedy = "needs --pretrained FILE, a file of weights: nothing is downloaded";
+                let remedy = "needs `pretrained`, a file of weights: nothing is downloaded";
                 return Err(Error::config("pretrained", true, remedy));
             }
             None => {}
@@ -172,12 +172,12 @@ impl RunSetup<'_> {
 }
 
 /// k-NN votes by classes.
-fn refuse_unlabeled(folder: &ImageFolder, flag: &str) -> Result<()> {
+fn refuse_unlabeled(folder: &ImageFolder, setting: &str) -> Result<()> {
     if folder.labels().iter().any(Option::is_some) {
         return Ok(());
     }
     let reason = format!(
-        "has no picture in a class, which k-NN asks for: put those of each class into a folder of its own, or leave out {flag}"
+        "has no picture in a class, which k-NN asks for: put those of each class into a folder of its own, or leave out `{setting}`"
     );
     Err(Error::data(folder.root(), reason))
 }

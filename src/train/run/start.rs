@@ -31,7 +31,7 @@ pub fn run(request: &RunRequest, stop: &AtomicBool, observer: &mut dyn Observer)
     match run_on_device(request, stop, observer) {
         Err(error @ Error::Device(_)) if may_go_on => {
             observer.note(&format!(
-                "{error}\n--on-device-lost cpu: going on without the GPU"
+                "{error}\n`on_device_lost` cpu: going on without the GPU"
             ));
             let on_cpu = RunRequest {
                 selected: Selected::Flex,
@@ -90,7 +90,8 @@ fn train<B: TrainBackend>(
     }
     observer.started(&start);
     if start.made >= start.steps {
-        observer.note("the run is complete; --epochs or --steps with --override makes it longer");
+        observer
+            .note("the run is complete; `epochs` or `steps` with `allow_changes` makes it longer");
     }
     if let Some(owed) = training.owed_evaluation()? {
         training.evaluate(&owed, observer)?;

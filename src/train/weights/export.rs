@@ -155,8 +155,8 @@ impl Export {
         }
         let remedy = format!(
             "holds heads of {REFERENCE_LAYERS} layers with prototype_norm = \"none\" and shared_head = false alone, the run has others: \
-             take --format ibot"
+             take `format` ibot"
         );
-        Err(Error::config("--format", "stable-pretraining", remedy))
+        Err(Error::config("format", "stable-pretraining", remedy))
     }
 }

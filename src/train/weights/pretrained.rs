@@ -72,7 +72,7 @@ pub fn load_method<B: TrainBackend>(
 
 fn check_heads(weights: &MethodWeights, config: &IbotConfig) -> std::result::Result<(), String> {
     let (Some(student), Some(teacher)) = (&weights.student.heads, &weights.teacher.heads) else {
-        return Err("has no heads that are known; leave out --pretrained-parts all".into());
+        return Err("has no heads that are known; leave out `pretrained_parts` all".into());
     };
     let other = other_settings(student, teacher, config)?;
     if other.is_empty() {
@@ -80,7 +80,7 @@ fn check_heads(weights: &MethodWeights, config: &IbotConfig) -> std::result::Res
     }
     let list: Vec<String> = other.iter().map(|line| format!("\n  {line}")).collect();
     Err(format!(
-        "its heads need other settings; in the [method] table of --config:{}\nor leave out --pretrained-parts all",
+        "its heads need other settings; in the [method] table of `config`:{}\nor leave out `pretrained_parts` all",
         list.concat()
     ))
 }

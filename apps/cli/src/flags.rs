@@ -1,0 +1,113 @@
+//! The library's messages in the words of the command line.
+//!
+//! The library names settings and functions in backquotes, as `micro_batch_size`; who has a terminal has flags and commands.
+
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+use clap::CommandFactory as _;
+use ibot::Error;
+
+use super::command::Command;
+
+/// What does here what a function of the library does.
+const COMMANDS: &[(&str, &str)] = &[
+    ("allow_changes", "--override"),
+    ("encoder_names", "`ibot inspect --encoders`"),
+    ("Export", "`ibot export --run FOLDER --out NEW.safetensors`"),
+    (
+        "Export::from_checkpoint",
+        "`ibot export --checkpoint FOLDER --out NEW.safetensors`",
+    ),
+    ("RunConfig::to_toml", "`ibot train --print-config`"),
+];
+
+/// An error as the command line says it.
+pub fn explain(error: &Error) -> String {
+    let text = in_flags(&error.to_string());
+    match error {
+        Error::Config { key, .. } => match flag(key) {
+            Some(flag) => text.replacen(key, &flag, 1),
+            None => text,
+        },
+        _ => text,
+    }
+}
+
+/// `text` with flags and commands in place of settings and functions.
+pub fn in_flags(text: &str) -> String {
+    let parts: Vec<&str> = text.split('`').collect();
+    let mut said = String::with_capacity(text.len());
+    for (at, part) in parts.iter().enumerate() {
+        let (is_odd, has_end) = (at % 2 == 1, at + 1 < parts.len());
+        match (is_odd, has_end) {
+            (true, true) => match in_command_line(part) {
+                Some(here) => said += &here,
+                None => said += &format!("`{part}`"),
+            },
+            (true, false) => said += &format!("`{part}"),
+            (false, _) => said += part,
+        }
+    }
+    said
+}
+
+fn in_command_line(name: &str) -> Option<String> {
+    let command = COMMANDS.iter().find(|(known, _)| *known == name);
+    command
+        .map(|(_, here)| (*here).to_owned())
+        .or_else(|| flag(name))
+}
+
+/// The flag of a setting, where a command has one of that name.
+fn flag(setting: &str) -> Option<String> {
+    static FLAGS: OnceLock<BTreeSet<String>> = OnceLock::new();
+    let flags = FLAGS.get_or_init(|| {
+        let command = Command::command();
+        let arguments = command
+            .get_subcommands()
+            .flat_map(clap::Command::get_arguments);
+        let flags = arguments.filter_map(clap::Arg::get_long);
+        flags.map(str::to_owned).collect()
+    });
+    let name = setting.replace('_', "-");
+    flags.contains(&name).then(|| format!("--{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_become_flags_and_functions_commands() {
+        for (of_library, here) in [
+            ("lower `batch_size`", "lower --batch-size"),
+            ("compute with `backend` flex", "compute with --backend flex"),
+            ("or go on by `allow_changes`", "or go on by --override"),
+            (
+                "`encoder_names` lists all",
+                "`ibot inspect --encoders` lists all",
+            ),
+            ("`ibot devices` lists them", "`ibot devices` lists them"),
+            ("a ` alone, `n_things`", "a ` alone, `n_things`"),
+            ("nothing", "nothing"),
+        ] {
+            assert_eq!(in_flags(of_library), here);
+        }
+        let error = |key| explain(&Error::config(key, 0, "give 1 or more"));
+        assert_eq!(error("batch_size"), "--batch-size = 0: give 1 or more");
+        assert_eq!(error("depth"), "depth = 0: give 1 or more");
+    }
+
+    /// A command that is named in place of a function exists.
+    #[test]
+    fn commands_in_the_table_parse() {
+        for (_, here) in COMMANDS {
+            let words: Vec<&str> = here.trim_matches('`').split(' ').collect();
+            if words[0] == "ibot" {
+                let parsed = Command::command().try_get_matches_from(&words);
+                assert!(parsed.is_ok(), "{here}: {}", parsed.unwrap_err());
+            }
+        }
+    }
+}
