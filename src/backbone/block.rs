@@ -94,10 +94,18 @@ impl<B: IbotBackend> Block<B> {
         let (drop_path1, drop_path2) = drop_path.map(|drop| (drop.attention, drop.mlp)).unzip();
         // x = x + drop_path1(ls1(attn(norm1(x))))
         let branch = self.attn.forward(self.norm1.lazy(x), batch);
-        let x = self.plus_input(branch.layer_scale(gamma(&self.ls1)).drop_path(drop_path1));
+        let x = self.plus_input(
+            branch
+                .layer_scale(gamma(self.ls1.as_ref()))
+                .drop_path(drop_path1),
+        );
         // x = x + drop_path2(ls2(mlp(norm2(x))))
         let branch = self.mlp.forward(self.norm2.lazy(x));
-        self.plus_input(branch.layer_scale(gamma(&self.ls2)).drop_path(drop_path2))
+        self.plus_input(
+            branch
+                .layer_scale(gamma(self.ls2.as_ref()))
+                .drop_path(drop_path2),
+        )
     }
 
     /// The tokens that went into a branch plus what comes out of it: one operation, because its last product adds them,
@@ -110,8 +118,8 @@ impl<B: IbotBackend> Block<B> {
     }
 }
 
-fn gamma<B: Backend>(scale: &Option<LayerScale<B>>) -> Option<Tensor<B, 1>> {
-    scale.as_ref().map(|scale| scale.gamma.val())
+fn gamma<B: Backend>(scale: Option<&LayerScale<B>>) -> Option<Tensor<B, 1>> {
+    scale.map(|scale| scale.gamma.val())
 }
 
 /// Stochastic depth (arXiv 1603.09382): what each image's residual branches are multiplied by in one block, 0 or the

@@ -118,16 +118,7 @@ impl ImageFolder {
             ..ScanSummary::default()
         };
         let files = list_files(root, &mut summary, stop)?;
-        let found: Vec<Found> = files
-            .par_iter()
-            .map(|path| match stop.load(Ordering::Relaxed) {
-                true => Found::Other,
-                false => inspect(&root.join(path), config),
-            })
-            .collect();
-        if stop.load(Ordering::Relaxed) {
-            return Err(Error::Stopped);
-        }
+        let found = inspect_all(root, &files, config, stop)?;
         let mut pictures = Vec::new();
         for (path, found) in files.into_iter().zip(found) {
             match found {
@@ -272,7 +263,6 @@ impl PictureSource for ImageFolder {
             _ => decode(),
         }
     }
-
     fn decoded_bytes(&self) -> u64 {
         let bytes = |picture: &Picture| {
             let thumbnails = self.thumbnails.as_deref();
@@ -280,6 +270,26 @@ impl PictureSource for ImageFolder {
             3 * u64::from(width) * u64::from(height)
         };
         self.pictures.iter().map(bytes).sum()
+    }
+}
+
+/// What each file is, on all cores.
+fn inspect_all(
+    root: &Path,
+    files: &[PathBuf],
+    config: &FolderConfig,
+    stop: &AtomicBool,
+) -> Result<Vec<Found>> {
+    let found = files
+        .par_iter()
+        .map(|path| match stop.load(Ordering::Relaxed) {
+            true => Found::Other,
+            false => inspect(&root.join(path), config),
+        });
+    let found = found.collect();
+    match stop.load(Ordering::Relaxed) {
+        true => Err(Error::Stopped),
+        false => Ok(found),
     }
 }
 

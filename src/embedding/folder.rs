@@ -112,6 +112,10 @@ pub fn embed_folder(
         }
     }
     embedded.skipped.extend(batches.take_skipped());
+    refuse_not_finite(embedded)
+}
+
+fn refuse_not_finite(embedded: Embedded) -> Result<Embedded> {
     let row = embedded.set.width;
     let wrong = embedded
         .set

@@ -101,9 +101,9 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
                 batch: batch.images(),
                 student_temperature: config.temperature_student,
             }),
-            patch: patch_loss(&batch.masked, |part| &part.masked),
+            patch: patch_loss(batch.masked.as_ref(), |part| &part.masked),
             visible: (config.visible_loss_weight > 0.0)
-                .then(|| patch_loss(&batch.visible, |part| &part.visible)),
+                .then(|| patch_loss(batch.visible.as_ref(), |part| &part.visible)),
             koleo: (config.koleo_weight > 0.0).then(|| koleo_of_views(&global.cls, batch, index)),
         };
         IbotOutput {
@@ -150,13 +150,13 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         patches: &Tensor<B, 3>,
         batch: &BatchTargets<B>,
         index: usize,
-        targets: &Option<TeacherTargets<B::InnerBackend>>,
+        targets: Option<&TeacherTargets<B::InnerBackend>>,
         rows_of: fn(&Part<B>) -> &PatchRows,
     ) -> Tensor<B, 1> {
         let part = &batch.parts[index];
         let rows = rows_of(part);
         let selected = rows.select(patches); // [G B, N, D] -> [M, D]
-        let Some((selected, targets)) = selected.zip(targets.as_ref()) else {
+        let Some((selected, targets)) = selected.zip(targets) else {
             return Tensor::zeros([1], &patches.device());
         };
         let range = batch.range(index, |part| rows_of(part).len());

@@ -110,31 +110,6 @@ impl RunSetup<'_> {
         })
     }
 
-    /// The loader whose next batch is that of a step.
-    pub fn loader(
-        &self,
-        config: &RunConfig,
-        pictures: &Arc<ImageFolder>,
-        step: usize,
-    ) -> Result<Loader> {
-        let views = TrainViews {
-            augment: config.augment.clone(),
-            masks: config.method.mask_policy(),
-            grid: [config.method.backbone()?.side(); 2],
-        };
-        let loader = LoaderConfig {
-            batch_size: config.batch_size,
-            workers: config.workers,
-            seed: config.seed,
-            ..LoaderConfig::default()
-        };
-        let position = Position {
-            epoch: 0,
-            batch: step, // past the epoch's last one, those of the next epochs are meant
-        };
-        Loader::new(pictures.clone(), views, &loader, position)
-    }
-
     pub fn trainer<B: TrainBackend>(
         &self,
         config: &RunConfig,
@@ -162,13 +137,38 @@ impl RunSetup<'_> {
         };
         Ok(trainer.init(method, device.clone(), self.guard.clone()))
     }
+}
 
-    pub fn schedule(&self, config: &RunConfig, steps_per_epoch: usize) -> Schedule {
-        let steps = config
-            .steps
-            .unwrap_or(config.epochs.saturating_mul(steps_per_epoch));
-        Schedule::new(&config.schedule, steps, steps_per_epoch, config.batch_size)
-    }
+/// The loader whose next batch is that of a step.
+pub(super) fn loader(
+    config: &RunConfig,
+    pictures: &Arc<ImageFolder>,
+    step: usize,
+) -> Result<Loader> {
+    let views = TrainViews {
+        augment: config.augment.clone(),
+        masks: config.method.mask_policy(),
+        grid: [config.method.backbone()?.side(); 2],
+    };
+    let loader = LoaderConfig {
+        batch_size: config.batch_size,
+        workers: config.workers,
+        seed: config.seed,
+        ..LoaderConfig::default()
+    };
+    let position = Position {
+        epoch: 0,
+        batch: step, // past the epoch's last one, those of the next epochs are meant
+    };
+    Loader::new(pictures.clone(), views, &loader, position)
+}
+
+/// Learning rate, temperatures and decays of all steps.
+pub(super) fn schedule(config: &RunConfig, steps_per_epoch: usize) -> Schedule {
+    let steps = config
+        .steps
+        .unwrap_or(config.epochs.saturating_mul(steps_per_epoch));
+    Schedule::new(&config.schedule, steps, steps_per_epoch, config.batch_size)
 }
 
 /// k-NN votes by classes.

@@ -15,7 +15,7 @@ use crate::train::run::evaluation::{Pictures, When};
 use crate::train::run::folder::RunFolder;
 use crate::train::run::observer::{Observer, RunStart};
 use crate::train::run::request::{OnDeviceLost, RunRequest};
-use crate::train::run::setup::RunSetup;
+use crate::train::run::setup::{RunSetup, loader};
 use crate::train::run::train_loop::{DueEvaluation, TrainLoop};
 
 /// Runs on the selected device until the end, a failure, or `stop`; and on the CPU where a GPU failed and `on_device_lost`
@@ -120,7 +120,7 @@ fn set_up<'a, B: TrainBackend>(
     folder.same_pictures(&record, request.allow_changes, observer)?;
     let began = newest.as_ref().map(|newest| newest.manifest.clone());
     let made = began.as_ref().map(|manifest| manifest.step);
-    let loader = setup.loader(&config, &train, made.unwrap_or(0))?;
+    let loader = loader(&config, &train, made.unwrap_or(0))?;
     if let Some(newest) = newest {
         trainer.restore(newest.manifest.step, newest.tensors, folder.path())?;
     }

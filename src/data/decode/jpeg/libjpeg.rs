@@ -74,6 +74,7 @@ fn of_cmyk([c, m, y, k]: &[u8; 4]) -> [u8; 3] {
 fn errors() -> jpeg_error_mgr {
     // SAFETY: a table of optional functions, numbers and pointers, for which zeros are values; `jpeg_std_error` fills it.
     let mut errors: jpeg_error_mgr = unsafe { std::mem::zeroed() };
+    // SAFETY: fills the table that it is given.
     unsafe { mozjpeg_sys::jpeg_std_error(&mut errors) };
     errors.error_exit = Some(leave);
     errors.emit_message = Some(judge);

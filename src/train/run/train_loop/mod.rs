@@ -21,7 +21,7 @@ use crate::train::run::every::Due;
 use crate::train::run::folder::RunFolder;
 use crate::train::run::interval::Interval;
 use crate::train::run::observer::Observer;
-use crate::train::run::setup::RunSetup;
+use crate::train::run::setup::{RunSetup, loader, schedule};
 use crate::train::trainer::Trainer;
 
 /// What a rollback multiplies the learning rate by.
@@ -70,7 +70,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
                 .and_then(|from| serde_json::from_value(from.health.clone()).ok())
                 .unwrap_or_else(|| HealthMonitor::new(config.method.prototypes())),
             due: Due::after(setup.request.checkpoint_every, step),
-            schedule: setup.schedule(&config, loader.batches_per_epoch()),
+            schedule: schedule(&config, loader.batches_per_epoch()),
             setup,
             config,
             folder,
@@ -170,7 +170,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             "step {from}: {reason}; back to step {to} with {} of the learning rate (rollback {} of {MAX_ROLLBACKS})",
             self.learning_rate_factor, self.rollbacks
         ));
-        self.loader = self.setup.loader(&self.config, &self.pictures.train, to)?;
+        self.loader = loader(&self.config, &self.pictures.train, to)?;
         self.monitor = HealthMonitor::new(self.config.method.prototypes());
         self.reported.clear();
         self.folder.rewind(to, observer)?;
