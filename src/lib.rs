@@ -88,3 +88,8 @@ pub mod weights;
 
 pub use burn;
 pub use error::{Error, Result};
+
+/// The README's Rust compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -11,6 +11,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "architecture/documents.rs"]
+mod documents;
+
 /// Files aim at 250 lines; this is the bound.
 const MAX_LINES: usize = 400;
 
