@@ -149,7 +149,13 @@ fn anchors(text: &str) -> Vec<String> {
 
 #[test]
 fn links_in_documents_point_at_something() {
-    let names = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|name| root().join(name));
+    let names = [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "tests/gpu_shapes/README.md",
+    ];
+    let names = names.map(|name| root().join(name));
     let (mut seen, mut wrong) = (0, Vec::new());
     for document in files("docs", &["md"]).iter().chain(&names) {
         let prose = prose(&text(document));
