@@ -1,6 +1,6 @@
 //! The kernels of `shaders/matrix_product/`, and which of them suits a device.
 
-use super::Chunk;
+use super::chunk::Chunk;
 use super::lanes::{SOFTWARE_SUBGROUP, is_software};
 use super::launch::{Client, Kernel, shader};
 use crate::kernels::ops::product::Layout;

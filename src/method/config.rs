@@ -1,0 +1,397 @@
+//! Parameters of the method, with the names and defaults of `stable_pretraining.methods.iBOT`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::backbone::{VitConfig, encoder_tags, split_tag, vit_from_name};
+use crate::error::{Error, Result};
+use crate::masking::{MaskPolicy, MaskRatio, MaskShape};
+use crate::method::head::PrototypeNorm;
+
+/// Entries of a row that a workgroup of 256 lanes reduces on any device, rounded down.
+const MOST_PROTOTYPES: usize = 16_000_000;
+
+/// Smallest temperature: where the GPU's running maxima start (LOWEST in chunk.wgsl), divided by it, is still an f32.
+pub const SMALLEST_TEMPERATURE: f64 = 1e-8;
+
+/// How the teacher's logits become targets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Targets {
+    /// Softmax of centered logits, with a center that follows the batch means (DINO, the paper).
+    Centering,
+    /// Sinkhorn-Knopp over the batch (DINOv2).
+    Sinkhorn,
+}
+
+/// What counts the same in the patch loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PatchWeight {
+    /// All masked patches of the batch (the reference).
+    #[default]
+    Patch,
+    /// All images, whatever the number of their masked patches (the paper).
+    Image,
+}
+
+/// Whether logits are made tile by tile, whenever something looks at them, and never stored as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamingPrototypes {
+    /// Where the logits of a loss would be large, or larger than one tensor of the device.
+    #[default]
+    Auto,
+    /// All logits.
+    Always,
+    /// None: an error where one tensor cannot hold them.
+    Never,
+}
+
+/// Parameters of `stable_pretraining.methods.iBOT` 0.1.8 by name and default, and a few that it fixes.
+///
+/// "The reference" is that, "the paper" arXiv 2111.07832, "the official code" `main_ibot.py` of bytedance/ibot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IbotConfig {
+    /// timm name of the backbone; ignored if [`IbotConfig::vit`] is set. Default `"vit_small_patch16_224"`. Source: the
+    /// reference.
+    pub encoder_name: String,
+    /// Width of the hidden layers of both heads. Default 2048. Source: the reference.
+    pub projector_hidden_dim: usize,
+    /// Width of the L2-normalized features before the prototypes. Default 256. Source: the reference.
+    pub projector_bottleneck_dim: usize,
+    /// Prototypes of the class-token head. Default 65536. Source: the reference. The paper uses 8192.
+    pub n_cls_prototypes: usize,
+    /// Prototypes of the patch head. Default 8192. Source: the reference and the paper.
+    pub n_patch_prototypes: usize,
+    /// Fraction of the patches that is masked: a number, or `[low, high]` or a list of `{ mean, spread }` that each
+    /// image draws from. Default 0.3. Source: the reference. The paper draws 0, or from 0.1 to 0.5.
+    pub mask_ratio: MaskRatio,
+    /// Weight of the patch loss. Default 1.0. Source: the reference; `lambda2` of the official code.
+    pub patch_loss_weight: f64,
+    /// Temperature of the student's softmax. Default 0.1. Source: the reference and the paper.
+    pub temperature_student: f64,
+    /// Temperature of the teacher's targets in the first epoch. Default 0.04. Source: the reference and the paper.
+    pub temperature_teacher_warmup: f64,
+    /// Temperature of the teacher's targets after the warm-up. Default 0.07. Source: the reference.
+    pub temperature_teacher: f64,
+    /// Epochs of linear warm-up between the two. Default 30. Source: the reference and the paper.
+    pub warmup_epochs_temperature_teacher: usize,
+    /// EMA coefficient of the teacher in the first epoch. Default 0.996. Source: the reference and the paper.
+    pub ema_decay_start: f64,
+    /// EMA coefficient after the last epoch, by a cosine schedule. Default 1.0. Source: the reference and the paper.
+    pub ema_decay_end: f64,
+    /// Side of the square input, in pixels; a multiple of the patch size. Default 224. Source: the reference.
+    pub image_size: usize,
+    /// Whether to start from the weights that `RunRequest::pretrained` names. Default false. Source: the reference.
+    pub pretrained: bool,
+    /// Probability that an image is masked at all. Default 1.0. Source: the reference; 0.5 in DINOv2.
+    pub mask_probability: f64,
+    /// How masked patches lie: "random" or "block". Default `"random"`. Source: the reference; "block" in the paper.
+    pub mask_shape: MaskShape,
+    /// Smallest area of a masked block, in patches. Default 4. Source: DINOv2; 16 in the official code.
+    pub mask_block_min: usize,
+    /// Smallest and largest height over width of a block. Default `[0.3, 3.333]`. Source: the official code.
+    pub mask_block_aspect: [f64; 2],
+    /// First epoch with masks, from 0. Default 0. Source: `pred_start_epoch` of the official code.
+    pub mask_start_epoch: usize,
+    /// Linear layers of each head before the prototypes. Default 3. Source: the reference and the paper.
+    pub projector_layers: usize,
+    /// Length of the prototypes: "none" (free), "fixed" (1) or "learned". Default `"none"`. Source: the reference;
+    /// `norm_last_layer` of the official code is "fixed" or, if false, "learned".
+    pub prototype_norm: PrototypeNorm,
+    /// Whether patches use the head of the class token, with `n_cls_prototypes`. Default false. Source: the official
+    /// code.
+    pub shared_head: bool,
+    /// Whether the teacher's patches use its class-token head even if the student has two heads; `shared_head` if not
+    /// set. Default none. Source: `shared_head_teacher` of the official code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared_head_teacher: Option<bool>,
+    /// Class-token targets: "centering" or "sinkhorn". Default `"centering"`. Source: the reference and the paper.
+    pub cls_targets: Targets,
+    /// Patch targets: "centering" or "sinkhorn". Default `"sinkhorn"`. Source: the reference; "centering" in the paper.
+    pub patch_targets: Targets,
+    /// Momentum of the class-token center. Default 0.9. Source: the reference and the official code.
+    pub center_momentum: f64,
+    /// Momentum of the patch center. Default 0.9. Source: `center_momentum2` of the official code.
+    pub patch_center_momentum: f64,
+    /// Temperature of patch targets in the first epoch; that of class tokens if not set. Default none. Source: the
+    /// official code, 0.04 there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature_teacher_patch_warmup: Option<f64>,
+    /// Temperature of patch targets after the warm-up; that of class tokens if not set. Default none. Source: the
+    /// official code, 0.07 there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature_teacher_patch: Option<f64>,
+    /// Weight of the class-token loss. Default 1.0. Source: the reference; `lambda1` of the official code.
+    pub cls_loss_weight: f64,
+    /// What has equal weight in the patch loss: "patch" or "image". Default `"patch"`. Source: the reference; "image"
+    /// in the paper.
+    pub patch_weight: PatchWeight,
+    /// Weight of the loss on visible patches, with their own targets; 0 leaves it out. Default 0.0. Source: this
+    /// project.
+    pub visible_loss_weight: f64,
+    /// Weight of KoLeo on the student's class tokens; 0 leaves it out. Default 0.0. Source: DINOv2, 0.1 there.
+    pub koleo_weight: f64,
+    /// Probability to drop a residual branch of the last block of the student; it grows linearly from 0 over the
+    /// blocks. Default 0.0. Source: the reference; `drop_path` of the official code is 0.1.
+    pub drop_path_rate: f64,
+    /// Whether the student's blocks keep only their inputs and run again in the backward pass: less memory, more time,
+    /// the same gradients. Default false. Source: timm's `set_grad_checkpointing`.
+    pub grad_checkpointing: bool,
+    /// Iterations of Sinkhorn-Knopp. Default 3. Source: the reference and DINOv2.
+    pub sinkhorn_iterations: usize,
+    /// Whether logits are computed in tiles and never stored: "auto", "always" or "never". Less memory, more matrix
+    /// products, the same numbers up to rounding. Default `"auto"`.
+    pub streaming_prototypes: StreamingPrototypes,
+    /// A backbone of any shape in place of `encoder_name`; its `img_size` is replaced by `image_size`. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vit: Option<VitConfig>,
+}
+
+impl Default for IbotConfig {
+    fn default() -> Self {
+        Self {
+            encoder_name: "vit_small_patch16_224".into(),
+            projector_hidden_dim: 2048,
+            projector_bottleneck_dim: 256,
+            n_cls_prototypes: 65_536,
+            n_patch_prototypes: 8_192,
+            mask_ratio: MaskRatio::Fixed(0.3),
+            patch_loss_weight: 1.0,
+            temperature_student: 0.1,
+            temperature_teacher_warmup: 0.04,
+            temperature_teacher: 0.07,
+            warmup_epochs_temperature_teacher: 30,
+            ema_decay_start: 0.996,
+            ema_decay_end: 1.0,
+            image_size: 224,
+            pretrained: false,
+            mask_probability: 1.0,
+            mask_shape: MaskShape::Random,
+            mask_block_min: MaskPolicy::default().block_min,
+            mask_block_aspect: MaskPolicy::default().block_aspect,
+            mask_start_epoch: 0,
+            projector_layers: 3,
+            prototype_norm: PrototypeNorm::None,
+            shared_head: false,
+            shared_head_teacher: None,
+            cls_targets: Targets::Centering,
+            patch_targets: Targets::Sinkhorn,
+            center_momentum: 0.9,
+            patch_center_momentum: 0.9,
+            temperature_teacher_patch_warmup: None,
+            temperature_teacher_patch: None,
+            cls_loss_weight: 1.0,
+            patch_weight: PatchWeight::Patch,
+            visible_loss_weight: 0.0,
+            koleo_weight: 0.0,
+            drop_path_rate: 0.0,
+            grad_checkpointing: false,
+            sinkhorn_iterations: 3,
+            streaming_prototypes: StreamingPrototypes::Auto,
+            vit: None,
+        }
+    }
+}
+
+impl IbotConfig {
+    /// The shape of the backbone: that of `vit`, or of the named model, at `image_size`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an unknown name or numbers that make no transformer.
+    pub fn backbone(&self) -> Result<VitConfig> {
+        let shape = match &self.vit {
+            Some(vit) => vit.clone(),
+            None => vit_from_name(&self.encoder_name, self.image_size).map_err(or_a_table)?,
+        };
+        let config = VitConfig {
+            img_size: self.image_size,
+            drop_path_rate: self.drop_path_rate,
+            grad_checkpointing: self.grad_checkpointing,
+            ..shape
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Whether the numbers can work; the backbone's own are checked by [`IbotConfig::backbone`].
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names the key, its value and what is allowed.
+    pub fn validate(&self) -> Result<()> {
+        let counts = [
+            ("projector_hidden_dim", self.projector_hidden_dim, 1 << 18),
+            (
+                "projector_bottleneck_dim",
+                self.projector_bottleneck_dim,
+                1 << 18,
+            ),
+            ("n_cls_prototypes", self.n_cls_prototypes, MOST_PROTOTYPES),
+            (
+                "n_patch_prototypes",
+                self.n_patch_prototypes,
+                MOST_PROTOTYPES,
+            ),
+            ("sinkhorn_iterations", self.sinkhorn_iterations, 1 << 10),
+            ("projector_layers", self.projector_layers, 1 << 10),
+        ];
+        for (key, value, most) in counts {
+            if !(1..=most).contains(&value) {
+                return Err(Error::config(
+                    key,
+                    value,
+                    format!("must be from 1 to {most}"),
+                ));
+            }
+        }
+        let temperatures = [
+            ("temperature_student", self.temperature_student),
+            (
+                "temperature_teacher_warmup",
+                self.temperature_teacher_warmup,
+            ),
+            ("temperature_teacher", self.temperature_teacher),
+            (
+                "temperature_teacher_patch_warmup",
+                self.patch_temperatures()[0],
+            ),
+            ("temperature_teacher_patch", self.patch_temperatures()[1]),
+        ];
+        for (key, value) in temperatures {
+            if !(value.is_finite() && value >= SMALLEST_TEMPERATURE) {
+                let remedy = format!("must be at least {SMALLEST_TEMPERATURE:e}, such as 0.1");
+                return Err(Error::config(key, value, remedy));
+            }
+        }
+        let fractions = [
+            ("ema_decay_start", self.ema_decay_start),
+            ("ema_decay_end", self.ema_decay_end),
+            ("center_momentum", self.center_momentum),
+            ("patch_center_momentum", self.patch_center_momentum),
+        ];
+        for (key, value) in fractions {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(Error::config(key, value, "must be from 0 to 1"));
+            }
+        }
+        self.validate_teachers_head()?;
+        self.mask_policy().validate()?;
+        let weights = [
+            ("cls_loss_weight", self.cls_loss_weight),
+            ("patch_loss_weight", self.patch_loss_weight),
+            ("visible_loss_weight", self.visible_loss_weight),
+            ("koleo_weight", self.koleo_weight),
+        ];
+        for (key, value) in weights {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(Error::config(key, value, "must be 0 or above"));
+            }
+        }
+        if weights.iter().all(|(_, weight)| *weight == 0.0) {
+            let remedy = "must be above 0, or another loss weight: there is nothing to learn";
+            return Err(Error::config("cls_loss_weight", 0, remedy));
+        }
+        Ok(())
+    }
+
+    /// Numbers of prototypes of class tokens and of patches in the teacher.
+    pub fn prototypes(&self) -> [usize; 2] {
+        let of_patches = if self.teacher_shares_head() {
+            self.n_cls_prototypes
+        } else {
+            self.n_patch_prototypes
+        };
+        [self.n_cls_prototypes, of_patches]
+    }
+
+    /// Whether the teacher's patches share its class tokens' head.
+    pub fn teacher_shares_head(&self) -> bool {
+        self.shared_head_teacher.unwrap_or(self.shared_head)
+    }
+
+    fn validate_teachers_head(&self) -> Result<()> {
+        let refused =
+            |value: bool, remedy: String| Err(Error::config("shared_head_teacher", value, remedy));
+        match (self.shared_head, self.teacher_shares_head()) {
+            (true, false) => refused(
+                false,
+                "must be true with shared_head: the teacher averages the student's heads".into(),
+            ),
+            (false, true) if self.n_cls_prototypes != self.n_patch_prototypes => refused(
+                true,
+                format!(
+                    "needs as many n_patch_prototypes ({}) as n_cls_prototypes ({}): the student's patches learn what the shared head says",
+                    self.n_patch_prototypes, self.n_cls_prototypes,
+                ),
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// How images are masked.
+    pub fn mask_policy(&self) -> MaskPolicy {
+        MaskPolicy {
+            ratio: self.mask_ratio.clone(),
+            probability: self.mask_probability,
+            shape: self.mask_shape,
+            block_min: self.mask_block_min,
+            block_aspect: self.mask_block_aspect,
+            start_epoch: self.mask_start_epoch,
+        }
+    }
+
+    /// Temperatures of patch targets before and after the warm-up.
+    fn patch_temperatures(&self) -> [f64; 2] {
+        [
+            self.temperature_teacher_patch_warmup
+                .unwrap_or(self.temperature_teacher_warmup),
+            self.temperature_teacher_patch
+                .unwrap_or(self.temperature_teacher),
+        ]
+    }
+
+    /// Temperature of the teacher's class-token targets after so many epochs (`_teacher_temperature` of the reference,
+    /// which takes whole ones).
+    pub fn teacher_temperature(&self, epoch: f64) -> f64 {
+        self.warmed_up(
+            [self.temperature_teacher_warmup, self.temperature_teacher],
+            epoch,
+        )
+    }
+
+    /// Temperature of the teacher's patch targets after so many epochs; its warm-up starts with the masks (`iBOTLoss` in the
+    /// paper's main_ibot.py).
+    pub fn teacher_patch_temperature(&self, epoch: f64) -> f64 {
+        let epoch = (epoch - self.mask_start_epoch as f64).max(0.0);
+        self.warmed_up(self.patch_temperatures(), epoch)
+    }
+
+    fn warmed_up(&self, [first, last]: [f64; 2], epoch: f64) -> f64 {
+        let warmup = self.warmup_epochs_temperature_teacher as f64;
+        if epoch >= warmup {
+            return last;
+        }
+        first + epoch / warmup * (last - first)
+    }
+
+    /// Coefficient of the teacher's moving average at a share of the run from 0 to 1, on a cosine from start to end
+    /// (`update_ema_coefficient` of the reference, which takes the share of epochs).
+    pub fn ema_decay(&self, progress: f64) -> f64 {
+        let cosine = 1.0 + (progress * std::f64::consts::PI).cos();
+        self.ema_decay_end - 0.5 * (self.ema_decay_end - self.ema_decay_start) * cosine
+    }
+}
+/// A name that is not known may be replaced by a table in a run's settings, as nowhere else.
+fn or_a_table(error: Error) -> Error {
+    match error {
+        Error::Config { key, value, remedy } if encoder_tags(split_tag(&value).0).is_empty() => {
+            Error::config(
+                key,
+                value,
+                remedy + "; or describe a shape in a [method.vit] table",
+            )
+        }
+        other => other,
+    }
+}
