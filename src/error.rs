@@ -79,10 +79,10 @@ pub enum Error {
         /// The time that it had.
         budget: Duration,
     },
-    /// Embedding can not go on.
+    /// Embedding cannot go on.
     #[error("{0}")]
     Embedding(String),
-    /// Training can not go on.
+    /// Training cannot go on.
     #[error("{0}")]
     Training(String),
     /// A loss, a gradient or a logit is not a finite number: training went wrong, and not the machine.

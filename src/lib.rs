@@ -27,7 +27,7 @@
 //! use ibot::method::IbotConfig;
 //! use ibot::device::DeviceGuard;
 //! use ibot::kernels::{Autodiff, Flex};
-//! use ibot::train::{OptimizerConfig, Rates, StepInput, Trainer};
+//! use ibot::train::{Rates, StepInput, TrainerConfig};
 //!
 //! type B = Autodiff<Flex>; // the CPU; Autodiff<ibot::kernels::Gpu> for a GPU
 //!
@@ -35,15 +35,17 @@
 //!     let device = Default::default();
 //!     let config = IbotConfig { n_cls_prototypes: 4096, ..IbotConfig::default() };
 //!     let method = config.init::<B>(0, &device)?;
-//!     let mut trainer = Trainer::new(method, OptimizerConfig::default(), device, DeviceGuard::Cpu);
+//!     let mut trainer = TrainerConfig::default().init(method, device, DeviceGuard::Cpu);
 //!     let view = || Tensor::<Flex, 4>::random([2, 3, 224, 224], Distribution::Default, &device);
 //!     for step in 0..10 {
-//!         let masks = (0..4).flat_map(|image| config.mask_policy().mask(0, step, image, 0, [14, 14]));
-//!         let global_views = vec![view(), view()];
-//!         let input = StepInput::<B> { masks: masks.collect(), global_views, local_views: vec![] };
+//!         let batch = StepInput {
+//!             global_views: vec![view(), view()],
+//!             local_views: vec![],
+//!             masks: config.mask_policy().of_batch(0, step, [2, 2], [14, 14]),
+//!         };
 //!         let (temperature_teacher, ema_decay) = (0.04, 0.996);
 //!         let rates = Rates { learning_rate: 1e-4, temperature_teacher, ema_decay, ..Rates::default() };
-//!         println!("{:?}", trainer.step(&input, &rates)?);
+//!         println!("{:?}", trainer.step(&batch, &rates)?);
 //!     }
 //!     println!("{:?}", trainer.method.embed(view()).dims()); // [2, 384]
 //!     Ok(())

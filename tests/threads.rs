@@ -20,7 +20,7 @@ use ibot::device::DeviceGuard;
 use ibot::kernels::TrainBackend;
 use ibot::method::IbotConfig;
 use ibot::random::{Random, Stream};
-use ibot::train::{OptimizerConfig, Rates, StepInput, Trainer};
+use ibot::train::{Rates, StepInput, TrainerConfig};
 
 const STEPS: usize = 100;
 const PICTURES: usize = 4;
@@ -57,9 +57,11 @@ fn train<B: TrainBackend>(device: &B::Device) -> Vec<[u32; 2]> {
         ..IbotConfig::default()
     };
     let method = config.init::<B>(3, device).unwrap();
-    let optimizer = OptimizerConfig::default();
-    let mut trainer = Trainer::new(method, optimizer, device.clone(), DeviceGuard::Cpu);
-    trainer.micro_batch_size = Some(1);
+    let config = TrainerConfig {
+        micro_batch_size: Some(1),
+        ..TrainerConfig::default()
+    };
+    let mut trainer = config.init(method, device.clone(), DeviceGuard::Cpu);
     let rates = Rates {
         learning_rate: 1e-3,
         temperature_teacher: 0.04,

@@ -1,14 +1,14 @@
 // Softmax attention of each head, one pass over the keys with a running maximum (FlashAttention, arXiv 2205.14135):
 //
-//   mixed_i = sum_j exp(scale q_i k_j - row_log_i) v_j, row_log_i = log sum_j exp(scale q_i k_j)
+//   mixed_i = sum_j exp(scale q_i k_j - row_lse_i) v_j, row_lse_i = log sum_j exp(scale q_i k_j)
 //
-// Bindings: qkv [B T, 3 H C], mixed [B T, H C], row_log [B H T], info.
+// Bindings: qkv [B T, 3 H C], mixed [B T, H C], row_lse [B H T], info.
 // Launch: one lane for MEMBERS queries of a head; those of one head side by side.
 // Not handled: strides.
 
 @group(0) @binding(0) var<storage, read_write> qkv: array<Chunk>;
 @group(0) @binding(1) var<storage, read_write> mixed: array<Chunk>;
-@group(0) @binding(2) var<storage, read_write> row_log: array<f32>;
+@group(0) @binding(2) var<storage, read_write> row_lse: array<f32>;
 @group(0) @binding(3) var<storage, read> info: Info;
 
 @compute @workgroup_size(LANES)
@@ -65,7 +65,7 @@ fn main(place: Place) {
         {{ each head_chunk }}
         mixed[to + {{ head_chunk }}u] = mixed_{{ member }}_{{ head_chunk }} / sum_{{ member }};
         {{ end }}
-        row_log[work.first_log + token_{{ member }}] = max_{{ member }} + log(sum_{{ member }});
+        row_lse[work.first_log + token_{{ member }}] = max_{{ member }} + log(sum_{{ member }});
     }
     {{ end }}
 }

@@ -20,7 +20,7 @@ struct Work {
     is_none: bool,
     /// First row of the image in qkv.
     first_row: u32,
-    /// First of this head's entries in row_log.
+    /// First of this head's entries in row_lse.
     first_log: u32,
     /// First chunk of the head in a part of a row.
     column: u32,

@@ -2,12 +2,12 @@
 //
 //   d_k_j = scale sum_i d_score_ij q_i, d_v_j = sum_i p_ij d_mixed_i
 //
-// Bindings: qkv [B T, 3 H C], row_log [B H T], along [B H T], d_mixed [B T, H C], d_qkv [B T, 3 H C], info.
+// Bindings: qkv [B T, 3 H C], row_lse [B H T], along [B H T], d_mixed [B T, H C], d_qkv [B T, 3 H C], info.
 // Launch: one lane for MEMBERS keys of a head; those of one head side by side.
 // Not handled: strides.
 
 @group(0) @binding(0) var<storage, read_write> qkv: array<Chunk>;
-@group(0) @binding(1) var<storage, read_write> row_log: array<f32>;
+@group(0) @binding(1) var<storage, read_write> row_lse: array<f32>;
 @group(0) @binding(2) var<storage, read_write> along: array<f32>;
 @group(0) @binding(3) var<storage, read_write> d_mixed: array<Chunk>;
 @group(0) @binding(4) var<storage, read_write> d_qkv: array<Chunk>;
@@ -36,7 +36,7 @@ fn main(place: Place) {
     {{ end }}
     for (var other = 0u; other < tokens; other += 1u) {
         let row = work.first_row + other;
-        let of_log = row_log[work.first_log + other];
+        let of_log = row_lse[work.first_log + other];
         let of_along = along[work.first_log + other];
         {{ each member }}
         var scores_{{ member }} = Chunk(0.0);

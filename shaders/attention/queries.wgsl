@@ -1,14 +1,14 @@
-// Gradient by the queries, from the maps p_ij = exp(scale q_i k_j - row_log_i) computed once more:
+// Gradient by the queries, from the maps p_ij = exp(scale q_i k_j - row_lse_i) computed once more:
 //
 //   along_i = d_mixed_i mixed_i, d_score_ij = p_ij (d_mixed_i v_j - along_i), d_q_i = scale sum_j d_score_ij k_j
 //
-// Bindings: qkv [B T, 3 H C], row_log [B H T], mixed [B T, H C], d_mixed [B T, H C], d_qkv [B T, 3 H C], along [B H T],
+// Bindings: qkv [B T, 3 H C], row_lse [B H T], mixed [B T, H C], d_mixed [B T, H C], d_qkv [B T, 3 H C], along [B H T],
 // info.
 // Launch: one lane for MEMBERS queries of a head; those of one head side by side.
 // Not handled: strides.
 
 @group(0) @binding(0) var<storage, read_write> qkv: array<Chunk>;
-@group(0) @binding(1) var<storage, read_write> row_log: array<f32>;
+@group(0) @binding(1) var<storage, read_write> row_lse: array<f32>;
 @group(0) @binding(2) var<storage, read_write> mixed: array<Chunk>;
 @group(0) @binding(3) var<storage, read_write> d_mixed: array<Chunk>;
 @group(0) @binding(4) var<storage, read_write> d_qkv: array<Chunk>;
@@ -31,7 +31,7 @@ fn main(place: Place) {
     let row_{{ member }} = work.first_row + token_{{ member }};
     let query_at_{{ member }} = row_{{ member }} * 3u * width + column;
     let mixed_at_{{ member }} = row_{{ member }} * width + column;
-    let log_{{ member }} = row_log[work.first_log + token_{{ member }}];
+    let log_{{ member }} = row_lse[work.first_log + token_{{ member }}];
     var products_{{ member }} = Chunk(0.0);
     {{ each head_chunk }}
     let query_{{ member }}_{{ head_chunk }} = qkv[query_at_{{ member }} + {{ head_chunk }}u] * scale;

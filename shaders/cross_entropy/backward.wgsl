@@ -1,10 +1,10 @@
 // Gradient of the cross-entropy by the student logits, written over them:
 //
-//   d_s_ij = d_loss w_i / student_temperature * sum_{r targets i} (exp(s_ij / student_temperature - row_max_i - row_log_i) - q_rj)
+//   d_s_ij = d_loss w_i / student_temperature * sum_{r targets i} (exp(s_ij / student_temperature - row_max_i - row_lse_i) - q_rj)
 //
 // with the targets q of operands.wgsl.
 //
-// Bindings: those of operands.wgsl, of_rows [M, 2], which holds (row_max, row_log), d_loss [1], info.
+// Bindings: those of operands.wgsl, of_rows [M, 2], which holds (row_max, row_lse), d_loss [1], info.
 // Launch: one workgroup for each (row, span of columns), spans inner; a span is ROUNDS chunks a lane.
 // Not handled: strides.
 

@@ -1,10 +1,10 @@
 // Cross-entropy of each student row with its targets, one pass over both logits with a running maximum:
 //
-//   loss_i = w_i * sum_{r targets i} sum_j q_rj (row_max_i + row_log_i - s_ij / student_temperature)
+//   loss_i = w_i * sum_{r targets i} sum_j q_rj (row_max_i + row_lse_i - s_ij / student_temperature)
 //
 // with the targets q of operands.wgsl.
 //
-// Bindings: those of operands.wgsl, of_rows [M, 2], which holds (row_max, row_log), row_loss [M], info.
+// Bindings: those of operands.wgsl, of_rows [M, 2], which holds (row_max, row_lse), row_loss [M], info.
 // Launch: one workgroup a student row.
 // Not handled: strides.
 

@@ -1,9 +1,9 @@
 // What both passes of the cross-entropy take, and the targets of a student row that they make of it:
 //
-//   q_rj = exp((t_rj - prototype_shift_j - row_shift_r) / target_temperature - prototype_log_j - row_log_r)
+//   q_rj = exp((t_rj - prototype_shift_j - row_shift_r) / target_temperature - prototype_log_j - row_lse_r)
 //
 // Bindings: student [M, C], teacher [T R, C], of_prototypes [K, 2], of_targets [T R, 2], row_weights [M]; of_prototypes
-// holds (prototype_shift, prototype_log), of_targets (row_shift, row_log).
+// holds (prototype_shift, prototype_log), of_targets (row_shift, row_lse).
 // R = rows_per_view, C = K / (lanes of Chunk). Row i of the student belongs to row i mod R of each teacher view; with
 // skip_own, not to that of its own view i / R.
 

@@ -2,10 +2,10 @@
 // logit and the sum of exponentials below it.
 //
 //   max_j = max_i (t_ij - row_shift_i)
-//   sum_j = sum_i exp((t_ij - row_shift_i - max_j) / temperature - row_log_i)
+//   sum_j = sum_i exp((t_ij - row_shift_i - max_j) / temperature - row_lse_i)
 //
 // Bindings: logits [M, C], of_rows [M, 2], partial_max [S, C], partial_sum [S, C], info.
-// C = K / (lanes of Chunk), S = slabs of the logits' rows. of_rows holds (row_shift, row_log).
+// C = K / (lanes of Chunk), S = slabs of the logits' rows. of_rows holds (row_shift, row_lse).
 // Launch: one workgroup for each (slab, span of columns), spans inner. A lane takes two chunks of columns, so that a
 // row's visit uses whole cache lines, and four rows at a time, so that rescaling is rare.
 // Not handled: no rows, strides.

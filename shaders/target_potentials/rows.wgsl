@@ -1,10 +1,10 @@
 // The rows' normalizers, one pass over the logits with a running maximum:
 //
 //   row_shift_i = max_j (t_ij - prototype_shift_j)
-//   row_log_i = log sum_j exp((t_ij - prototype_shift_j - row_shift_i) / temperature - prototype_log_j)
+//   row_lse_i = log sum_j exp((t_ij - prototype_shift_j - row_shift_i) / temperature - prototype_log_j)
 //
 // Bindings: logits [M, C], of_prototypes [K, 2], of_rows, info. C = K / (lanes of Chunk).
-// of_prototypes holds (prototype_shift, prototype_log), of_rows (row_shift, row_log).
+// of_prototypes holds (prototype_shift, prototype_log), of_rows (row_shift, row_lse).
 // Launch: one workgroup a row.
 // Not handled: strides.
 

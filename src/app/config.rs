@@ -99,7 +99,7 @@ pub struct ModelInfo {
 }
 
 impl ModelInfo {
-    pub(super) fn of(embedder: &Embedder) -> Self {
+    pub(super) fn new(embedder: &Embedder) -> Self {
         Self {
             card: embedder.card().cloned(),
             width: embedder.width(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use image::RgbImage;
 
 use crate::device::faults::lock;
-use crate::train::health::Sickness;
+use crate::train::health::Anomaly;
 use crate::train::{Evaluation, RunStart, StepMetrics, When};
 
 /// Events that are kept for an application that does not ask: some hours of steps.
@@ -32,12 +32,12 @@ pub enum TrainingEvent {
     },
     /// The teacher was evaluated: k-NN, RankMe, spread.
     Evaluated(When, Evaluation),
-    /// The run is sick in a way that it was not before.
-    Sick {
+    /// Something is wrong with the run that was not before, such as a collapse.
+    Anomaly {
         /// Steps made.
         step: usize,
         /// Each with its remedy, as text.
-        sick: Vec<Sickness>,
+        anomalies: Vec<Anomaly>,
     },
     /// The run went back to the checkpoint of this step.
     RolledBack(usize),

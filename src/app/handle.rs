@@ -93,7 +93,7 @@ impl EmbedderHandle {
     /// After [`Error::Device`], or to move: frees the model and loads it on another device.
     ///
     /// For a [`DeviceRequest::Choose`] whose device was lost, that adapter is opened anew;
-    /// `rebuild(BackendChoice::Flex)` goes to the CPU. The app's own device can not be opened here: adopt another.
+    /// `rebuild(BackendChoice::Flex)` goes to the CPU. The app's own device cannot be opened here: adopt another.
     ///
     /// # Errors
     /// The job's: those of [`EmbedderHandle::load`]. Then there is no model until the next `rebuild`.

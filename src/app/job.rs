@@ -161,7 +161,7 @@ impl<T> Ticket<T> {
     }
 
     /// The job is over; whoever waits is woken.
-    pub fn end(self, result: Result<()>) {
+    pub fn finish(self, result: Result<()>) {
         self.close(result.err());
     }
 
@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(job.progress(), Progress { done: 2, total: 3 });
         assert_eq!(job.take_finished(), [1, 2]);
         ticket.add(vec![3]);
-        ticket.end(Ok(()));
+        ticket.finish(Ok(()));
         assert_eq!(job.wait().unwrap(), [3]);
         assert!(matches!(job.wait(), Err(Error::Embedding(_))));
     }

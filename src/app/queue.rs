@@ -63,10 +63,10 @@ impl EmbedTask {
     }
 
     /// It is over; who asked to hear of progress hears of that.
-    pub fn end(mut self, result: Result<()>) {
+    pub fn finish(mut self, result: Result<()>) {
         let progress = self.ticket.progress();
         let call = self.request.on_progress.take();
-        self.ticket.end(result);
+        self.ticket.finish(result);
         if let Some(mut call) = call {
             call(progress);
         }

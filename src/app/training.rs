@@ -12,7 +12,7 @@ use crate::app::events::{Events, TrainingEvent};
 use crate::app::job::caught;
 use crate::device::faults::lock;
 use crate::error::{Error, Result};
-use crate::train::health::Sickness;
+use crate::train::health::Anomaly;
 use crate::train::{
     Evaluation, Observer, RunRequest, RunStart, StepMetrics, TensorBoard, When, run,
 };
@@ -237,9 +237,9 @@ impl Observer for Watcher<'_> {
         self.tell(TrainingEvent::Evaluated(when, evaluation.clone()));
     }
 
-    fn sick(&mut self, step: usize, sick: &[Sickness]) {
-        let sick = sick.to_vec();
-        self.tell(TrainingEvent::Sick { step, sick });
+    fn anomalies(&mut self, step: usize, found: &[Anomaly]) {
+        let anomalies = found.to_vec();
+        self.tell(TrainingEvent::Anomaly { step, anomalies });
     }
 
     fn rolled_back(&mut self, to: usize) {

@@ -46,12 +46,12 @@ impl Worker {
         match self.shared.next(idle) {
             Next::Do(Task::Load(ticket)) => match self.caught(Self::info) {
                 Ok(info) => ticket.give(info),
-                Err(error) => ticket.end(Err(error)),
+                Err(error) => ticket.finish(Err(error)),
             },
             Next::Do(Task::Rebuild(device, ticket)) => {
                 match self.caught(|worker| worker.rebuild(device)) {
                     Ok(info) => ticket.give(info),
-                    Err(error) => ticket.end(Err(error)),
+                    Err(error) => ticket.finish(Err(error)),
                 }
             }
             Next::Do(Task::Embed(task)) => self.embed(task),
@@ -90,7 +90,7 @@ impl Worker {
             let embedder = Embedder::load(&self.config.model, &self.config.options, &selected)?;
             let gpu = self.gpu_memory();
             let mut status = self.shared.status();
-            status.info = Some(ModelInfo::of(&embedder));
+            status.info = Some(ModelInfo::new(&embedder));
             status.is_loaded = true;
             status.gpu = gpu;
             drop(status);
@@ -101,7 +101,7 @@ impl Worker {
     }
 
     fn info(&mut self) -> Result<ModelInfo> {
-        self.loaded().map(ModelInfo::of)
+        self.loaded().map(ModelInfo::new)
     }
 
     /// The device: chosen once, and anew after a rebuild.
@@ -148,12 +148,12 @@ impl Worker {
                 }
                 self.shared.push(Task::Embed(task));
             }
-            Ok(false) => task.end(Ok(())),
+            Ok(false) => task.finish(Ok(())),
             Err(error) => {
                 if matches!(error, Error::Device(_)) {
                     self.unload();
                 }
-                task.end(Err(error));
+                task.finish(Err(error));
             }
         }
     }
@@ -224,8 +224,8 @@ fn end(task: Task, error: Option<Error>) {
     match task {
         Task::Embed(task) => {
             let own = task.early_end();
-            task.end(Err(error(own)));
+            task.finish(Err(error(own)));
         }
-        Task::Load(ticket) | Task::Rebuild(_, ticket) => ticket.end(Err(error(None))),
+        Task::Load(ticket) | Task::Rebuild(_, ticket) => ticket.finish(Err(error(None))),
     }
 }

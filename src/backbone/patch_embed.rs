@@ -56,7 +56,7 @@ impl<B: IbotBackend> PatchEmbed<B> {
             "images of {height} x {width} cannot be cut into patches of {side}"
         );
         let patches = B::patchify(images, self.patch_size);
-        let embedded = B::linear_layer(LinearLayerInput::of(patches, &self.proj));
+        let embedded = B::linear_layer(LinearLayerInput::new(patches, &self.proj));
         let [rows, width] = embedded.dims();
         embedded.reshape([batch, rows / batch, width])
     }

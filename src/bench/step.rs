@@ -19,7 +19,7 @@ use crate::kernels::{IbotBackend, OnBackend, TrainBackend};
 use crate::memory::peak_rss_mib;
 use crate::method::{IbotConfig, StreamingPrototypes};
 use crate::random::{Random, Stream};
-use crate::train::{OptimizerConfig, PhaseTimes, Rates, StepInput, Trainer};
+use crate::train::{PhaseTimes, Rates, StepInput, Trainer, TrainerConfig};
 
 /// Global views a picture.
 const VIEWS: usize = 2;
@@ -199,8 +199,7 @@ fn time<B: TrainBackend>(
         ..request.size.method()?
     };
     let method = config.init::<B>(0, device)?;
-    let optimizer = OptimizerConfig::default();
-    let mut trainer = Trainer::new(method, optimizer, device.clone(), guard.clone());
+    let mut trainer = TrainerConfig::default().init(method, device.clone(), guard.clone());
     let rates = Rates {
         learning_rate: LEARNING_RATE,
         temperature_teacher: config.teacher_temperature(0.0),

@@ -114,7 +114,7 @@ impl ImageFolder {
         config.validate()?;
         let thumbnails = Thumbnails::open(config, root, stop)?;
         let mut summary = ScanSummary {
-            parts: Parts::of(root).map_or_else(Vec::new, |parts| parts.names),
+            parts: Parts::find(root).map_or_else(Vec::new, |parts| parts.names),
             ..ScanSummary::default()
         };
         let files = list_files(root, &mut summary, stop)?;

@@ -44,7 +44,7 @@ pub struct Parts {
 impl Parts {
     /// The parts of a data set, where every folder of the first level has the name of one and one of them is `train` or
     /// `training`; none where a folder has another name, or nothing can be listed. Capitals count as small letters.
-    pub fn of(root: &Path) -> Option<Self> {
+    pub fn find(root: &Path) -> Option<Self> {
         let mut found = BTreeMap::new();
         for entry in fs::read_dir(root).ok()?.flatten() {
             let name = entry.file_name();

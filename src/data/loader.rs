@@ -301,7 +301,7 @@ impl Task for TrainTask {
         let augment = &self.make.augment;
         for number in 0..augment.views() {
             let size = [picture.width(), picture.height()];
-            let view = View::of(augment, self.seed, epoch, sample, number, size);
+            let view = View::new(augment, self.seed, epoch, sample, number, size);
             let augmenter = augmenters.of(augment.kind(number));
             augmenter.render(&picture, &view)?;
             slot.write(number, |out| augmenter.write(out));

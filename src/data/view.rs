@@ -56,7 +56,7 @@ pub enum Change {
 
 impl View {
     /// View number `view` of sample `index` in `epoch`, for a picture of `[width, height]` pixels.
-    pub fn of(
+    pub fn new(
         config: &AugmentConfig,
         seed: u64,
         epoch: u64,

@@ -1,7 +1,7 @@
 //! A wgpu device that burn did not open: an application's own, or an adapter opened once more after its device was lost.
 //!
 //! cubecl asks the *adapter* which features and workgroup sizes its kernels may use (cubecl-wgpu 0.10.0, `create_server`),
-//! so a device that was requested with less takes kernels that it can not run. [`device_descriptor`] requests enough.
+//! so a device that was requested with less takes kernels that it cannot run. [`device_descriptor`] requests enough.
 
 use std::sync::Arc;
 
@@ -113,7 +113,7 @@ impl ExistingDevice {
             let (options, theirs) = (runtime_options(Some(&granted)), setup.clone());
             let device = panics::catch(move || init_device(theirs, options)).map_err(|panic| {
                 Error::Device(format!(
-                    "burn can not compute on {}: {}",
+                    "burn cannot compute on {}: {}",
                     adapter.title(),
                     panic.report
                 ))
@@ -151,7 +151,7 @@ pub fn device_descriptor(adapter: &wgpu::Adapter) -> wgpu::DeviceDescriptor<'sta
 /// The same adapter on a device that works: the one selected or, where that was lost, the adapter opened anew.
 ///
 /// # Errors
-/// [`Error::Device`] where the adapter can not be opened, or the lost device is an application's own.
+/// [`Error::Device`] where the adapter cannot be opened, or the lost device is an application's own.
 pub fn working(selected: Selected) -> Result<Selected> {
     let Selected::Wgpu { device, adapter } = &selected else {
         return Ok(selected);
@@ -175,7 +175,7 @@ pub fn working(selected: Selected) -> Result<Selected> {
 /// A second device of the same adapter.
 fn open_again(adapter: &AdapterSummary) -> Result<Selected> {
     let failed =
-        |reason: String| Error::Device(format!("{} can not be opened: {reason}", adapter.title()));
+        |reason: String| Error::Device(format!("{} cannot be opened: {reason}", adapter.title()));
     let backend = adapter.api.backend();
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends: backend.into(),
@@ -204,7 +204,7 @@ fn check(summary: &AdapterSummary, adapter: &wgpu::Adapter, device: &wgpu::Devic
     let title = summary.title();
     if cfg!(feature = "vulkan") && summary.api == Api::Vulkan {
         return Err(Error::Device(format!(
-            "{title}: a build with the feature vulkan can not share an application's device: build without it"
+            "{title}: a build with the feature vulkan cannot share an application's device: build without it"
         )));
     }
     let mut lacks = lacking_features(adapter.features(), device.features());

@@ -44,7 +44,7 @@ pub(super) fn init(
                 return Ok(guard);
             }
             return Err(Error::Device(format!(
-                "{device:?} is already open through {}, and one process can not open it through {api} as well",
+                "{device:?} is already open through {}, and one process cannot open it through {api} as well",
                 guard.adapter.api
             )));
         }
@@ -143,7 +143,7 @@ fn open(device: &WgpuDevice, api: Api, adapter: Option<&AdapterSummary>) -> Resu
     setup.map_err(|panic| {
         let fault = Fault::of_report(&panic.report);
         Error::Device(format!(
-            "{device:?} can not be opened through {api}: {}\n`ibot devices` lists the adapters; another program may \
+            "{device:?} cannot be opened through {api}: {}\n`ibot devices` lists the adapters; another program may \
              hold the GPU's memory; --backend flex computes on the CPU. Where the driver refuses a device with all \
              features of the adapter, which burn asks for, a program on the library opens one with less: \
              ibot::device::device_descriptor and ExistingDevice",

@@ -64,7 +64,7 @@ impl<'a> Epochs<'a> {
     }
 
     /// All epochs.
-    pub fn go<B: TrainBackend>(
+    pub fn run<B: TrainBackend>(
         mut self,
         mut trainer: ClassifierTrainer<B>,
         observer: &mut dyn FinetuneObserver,

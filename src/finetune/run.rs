@@ -110,5 +110,5 @@ fn train<B: TrainBackend>(
     });
     let trainer = ClassifierTrainer::new(classifier, config, device, setup.guard.clone());
     let epochs = Epochs::new(setup, origin, schedule, loader, pictures, folder);
-    epochs.go(trainer, observer)
+    epochs.run(trainer, observer)
 }

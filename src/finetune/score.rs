@@ -32,7 +32,7 @@ pub(super) struct Score {
 
 impl Score {
     /// The score of rows of logits, `[B, K]` row-major, against their classes, `[B]`.
-    pub fn of(logits: &[f32], labels: &[usize]) -> Self {
+    pub fn from_logits(logits: &[f32], labels: &[usize]) -> Self {
         let mut score = Self::default();
         let classes = logits.len() / labels.len().max(1);
         for (row, label) in logits.chunks_exact(classes.max(1)).zip(labels) {
@@ -117,7 +117,7 @@ impl Evaluator<'_> {
                     LOWER_RATE,
                 ));
             }
-            score = score.plus(Score::of(&logits, &labels));
+            score = score.plus(Score::from_logits(&logits, &labels));
         }
         Ok(Some((score, batches.take_skipped())))
     }
@@ -139,8 +139,8 @@ mod tests {
         let ranks: Vec<usize> = (0..7).map(|label| rank(&logits, label)).collect();
         assert_eq!(ranks, [2, 0, 1, 6, 3, 4, 5]);
         let rows = [logits, logits, logits].concat();
-        let score = Score::of(&rows, &[1, 5, 6]);
+        let score = Score::from_logits(&rows, &[1, 5, 6]);
         assert_eq!((score.pictures, score.first, score.among_five), (3, 1, 2));
-        assert_eq!(Score::of(&[], &[]).top1(), 0.0);
+        assert_eq!(Score::from_logits(&[], &[]).top1(), 0.0);
     }
 }

@@ -109,7 +109,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             .classifier
             .training_logits(images, &mut self.generators(labels.len()));
         let loss = label_loss(logits.clone(), labels, self.config.label_smoothing);
-        let gradients = Gradients::of(&loss);
+        let gradients = Gradients::backward(&loss);
         let squared_norm = gradients.squared_norm(&self.classifier, &self.device);
         let [batch, classes] = logits.dims();
         // all that the host wants to know in one read
@@ -127,7 +127,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             loss: *loss,
             gradient_norm: squared_norm.sqrt(),
             pictures: batch,
-            correct: Score::of(logits, labels).first,
+            correct: Score::from_logits(logits, labels).first,
         };
         for (term, value) in [
             ("loss", measured.loss),

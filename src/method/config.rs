@@ -8,7 +8,7 @@ use crate::masking::{MaskPolicy, MaskRatio, MaskShape};
 use crate::method::head::PrototypeNorm;
 
 /// Entries of a row that a workgroup of 256 lanes reduces on any device, rounded down.
-const MOST_PROTOTYPES: usize = 16_000_000;
+const MAX_PROTOTYPES: usize = 16_000_000;
 
 /// Smallest temperature: where the GPU's running maxima start (LOWEST in chunk.wgsl), divided by it, is still an f32.
 pub const SMALLEST_TEMPERATURE: f64 = 1e-8;
@@ -227,11 +227,11 @@ impl IbotConfig {
                 self.projector_bottleneck_dim,
                 1 << 18,
             ),
-            ("n_cls_prototypes", self.n_cls_prototypes, MOST_PROTOTYPES),
+            ("n_cls_prototypes", self.n_cls_prototypes, MAX_PROTOTYPES),
             (
                 "n_patch_prototypes",
                 self.n_patch_prototypes,
-                MOST_PROTOTYPES,
+                MAX_PROTOTYPES,
             ),
             ("sinkhorn_iterations", self.sinkhorn_iterations, 1 << 10),
             ("projector_layers", self.projector_layers, 1 << 10),

@@ -136,7 +136,7 @@ impl<B: IbotBackend> Head<B> {
             };
             hidden = B::linear_layer(LinearLayerInput {
                 prologue,
-                ..LinearLayerInput::of(hidden, layer)
+                ..LinearLayerInput::new(hidden, layer)
             });
         }
         l2_normalize(hidden, MIN_SQUARED_NORM)

@@ -49,7 +49,7 @@ pub struct Health {
 /// What is wrong with a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Sickness {
+pub enum Anomaly {
     /// All class tokens have one prototype.
     CollapsedToOnePrototype,
     /// All masked patches have one prototype.
@@ -64,7 +64,7 @@ pub enum Sickness {
     ExplodingLogits,
 }
 
-impl Sickness {
+impl Anomaly {
     /// What may help.
     fn remedy(self) -> &'static str {
         match self {
@@ -82,7 +82,7 @@ impl Sickness {
     }
 }
 
-impl fmt::Display for Sickness {
+impl fmt::Display for Anomaly {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
             Self::CollapsedToOnePrototype => "collapsed to one prototype",
@@ -96,10 +96,10 @@ impl fmt::Display for Sickness {
     }
 }
 
-/// What to do with a sick run.
+/// What to do with a run that collapses or diverges.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum OnSick {
+pub enum OnAnomaly {
     /// Say so and go on.
     #[default]
     Warn,
@@ -153,18 +153,18 @@ impl Health {
     }
 
     /// What is wrong with this batch alone; `prototypes` are those of class tokens and patches.
-    fn symptoms(&self, prototypes: [usize; 2]) -> Vec<Sickness> {
+    fn symptoms(&self, prototypes: [usize; 2]) -> Vec<Anomaly> {
         let mut found = Vec::new();
         let heads = [
             (
                 Some(self.cls),
-                Sickness::CollapsedToOnePrototype,
-                Sickness::UniformTeacher,
+                Anomaly::CollapsedToOnePrototype,
+                Anomaly::UniformTeacher,
             ),
             (
                 self.patch,
-                Sickness::PatchesCollapsedToOnePrototype,
-                Sickness::UniformTeacherOfPatches,
+                Anomaly::PatchesCollapsedToOnePrototype,
+                Anomaly::UniformTeacherOfPatches,
             ),
         ];
         for ((targets, collapsed, uniform), prototypes) in heads.into_iter().zip(prototypes) {
@@ -179,14 +179,14 @@ impl Health {
             }
         }
         if self.feature_std < FLAT {
-            found.push(Sickness::FlatFeatures);
+            found.push(Anomaly::FlatFeatures);
         }
         let mut heads = [Some(self.cls), self.patch].into_iter().flatten();
         // a GPU's maximum passes over what is not a number; the entropy does not
         if heads.any(|head| {
             !head.entropy.is_finite() || !(0.0..EXPLODING).contains(&head.largest_logit)
         }) {
-            found.push(Sickness::ExplodingLogits);
+            found.push(Anomaly::ExplodingLogits);
         }
         found
     }
@@ -197,7 +197,7 @@ impl Health {
 pub struct HealthMonitor {
     prototypes: [usize; 2],
     /// What the last probes showed, and how many of them in a row.
-    seen: Vec<(Sickness, usize)>,
+    seen: Vec<(Anomaly, usize)>,
 }
 
 impl HealthMonitor {
@@ -210,7 +210,7 @@ impl HealthMonitor {
     }
 
     /// What a run has by this probe and the ones before it.
-    pub fn see(&mut self, health: &Health) -> Vec<Sickness> {
+    pub fn observe(&mut self, health: &Health) -> Vec<Anomaly> {
         let now = health.symptoms(self.prototypes);
         self.seen.retain(|(sickness, _)| now.contains(sickness));
         for sickness in now {
@@ -247,7 +247,7 @@ mod tests {
             ..HEALTHY
         };
         for health in [flat, flat, HEALTHY, flat, flat] {
-            assert_eq!(monitor.see(&health), []);
+            assert_eq!(monitor.observe(&health), []);
         }
         // as a checkpoint keeps it
         let kept = serde_json::to_value(&monitor).unwrap();
@@ -255,8 +255,8 @@ mod tests {
             serde_json::from_value::<HealthMonitor>(kept).unwrap(),
             monitor
         );
-        assert_eq!(monitor.see(&flat), [Sickness::FlatFeatures]);
-        assert_eq!(monitor.see(&HEALTHY), []);
+        assert_eq!(monitor.observe(&flat), [Anomaly::FlatFeatures]);
+        assert_eq!(monitor.observe(&HEALTHY), []);
     }
 
     #[test]
@@ -278,15 +278,15 @@ mod tests {
         assert_eq!(symptoms(fine, Some(fine)), []);
         assert_eq!(
             symptoms(of(0.0, 1.0, 3.0), None),
-            [Sickness::CollapsedToOnePrototype]
+            [Anomaly::CollapsedToOnePrototype]
         );
         assert_eq!(
             symptoms(fine, Some(of(32_f64.ln(), 32.0, 3.0))),
-            [Sickness::UniformTeacherOfPatches]
+            [Anomaly::UniformTeacherOfPatches]
         );
         for logit in [1e5, f64::NAN, f64::INFINITY] {
             let found = symptoms(of(1.0, 20.0, logit), None);
-            assert_eq!(found, [Sickness::ExplodingLogits]);
+            assert_eq!(found, [Anomaly::ExplodingLogits]);
         }
     }
 }

@@ -9,7 +9,7 @@ mod trainer;
 mod weights;
 
 pub use config::RunConfig;
-pub use health::OnSick;
+pub use health::OnAnomaly;
 pub use optim::{
     Gradients, Optimizer, OptimizerConfig, OptimizerKind, Pace, Rates, Schedule, ScheduleConfig,
     UpdateRates, on_new_nodes,
@@ -18,5 +18,5 @@ pub use run::{
     Change, Evaluation, Every, Observer, OnDeviceLost, RunFolder, RunRecord, RunRequest, RunStart,
     Silent, StepMetrics, TensorBoard, When, run,
 };
-pub use trainer::{PhaseTimes, StepInput, StepLosses, Tensors, Trainer};
+pub use trainer::{PhaseTimes, StepInput, StepLosses, Tensors, Trainer, TrainerConfig};
 pub use weights::{Export, ExportFormat, PretrainedParts, load_method};

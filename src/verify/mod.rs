@@ -60,7 +60,7 @@ impl<B: TrainBackend> Check<B> {
 /// Runs all checks on the selected device and on the CPU (Flex; NdArray where Flex is selected), `report`ing each; with
 /// `only`, those whose name holds that text.
 ///
-/// A device that fails in a check fails that check, and is opened anew; it is no error. Where it can not be opened, all
+/// A device that fails in a check fails that check, and is opened anew; it is no error. Where it cannot be opened, all
 /// checks that follow fail.
 ///
 /// # Errors

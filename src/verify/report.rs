@@ -148,7 +148,7 @@ impl VerifyReport {
         lines.extend(self.launched.iter().map(|kernel| {
             format!(
                 "  {:<36} {:>4} lanes  {:>5} launches of up to {} workgroups",
-                kernel.name, kernel.lanes, kernel.launches, kernel.most_workgroups
+                kernel.name, kernel.lanes, kernel.launches, kernel.max_workgroups
             )
         }));
         let checks = self.checks.iter();

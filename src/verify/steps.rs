@@ -11,7 +11,7 @@ use crate::kernels::TrainBackend;
 use crate::method::IbotConfig;
 use crate::method::VitIbot;
 use crate::random::{Random, Stream};
-use crate::train::{Gradients, OptimizerConfig, Rates, StepInput, Trainer};
+use crate::train::{Gradients, Rates, StepInput, TrainerConfig};
 
 const BATCH: usize = 4;
 const STEPS: usize = 10;
@@ -96,7 +96,7 @@ fn step<B: TrainBackend>(config: &IbotConfig, device: &B::Device) -> Result<Vec<
     let input = input::<B>(config, 0, device);
     let mut method = method::<B>(config, device)?;
     let output = method.forward(&input.global_views, &input.masks, 0.05)?;
-    let named = Gradients::of(&output.loss).by_name(&method.student);
+    let named = Gradients::backward(&output.loss).by_name(&method.student);
     let mut all = vec![
         Measured::of("loss", output.loss.inner(), LOSS_BAR),
         Measured::of("loss of class tokens", output.terms.cls, LOSS_BAR),
@@ -127,9 +127,8 @@ fn gradients_of(name: &str, values: Vec<f32>) -> Vec<Measured> {
 /// The losses of each of ten steps, and what the teacher sees in new pictures after them.
 fn ten_steps<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {
     let config = tiny();
-    let mut trainer = Trainer::new(
+    let mut trainer = TrainerConfig::default().init(
         method::<B>(&config, device)?,
-        OptimizerConfig::default(),
         device.clone(),
         DeviceGuard::Cpu,
     );

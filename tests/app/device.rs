@@ -225,7 +225,7 @@ fn an_application_draws_while_its_device_embeds_and_may_lose_it() {
         lost.load(Ordering::Relaxed) == 1
     });
     let Err(Error::Device(message)) = handle.rebuild(selected).wait() else {
-        panic!("the application's device can not be opened again");
+        panic!("the application's device cannot be opened again");
     };
     assert!(message.contains("adopt another"), "{message}");
 
@@ -283,7 +283,7 @@ fn errors_of_the_application_are_the_applications() {
     assert_eq!(handle.embed(picture(0)).wait().unwrap().len(), 1);
 }
 
-/// A guard that can not hear any more must not look sound.
+/// A guard that cannot hear any more must not look sound.
 #[test]
 fn a_replaced_error_handler_is_an_error() {
     let Some(host) = host(device_descriptor) else {

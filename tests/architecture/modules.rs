@@ -149,26 +149,29 @@ fn without_tests(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// Where the tree of a `use` statement begins, and whether it is passed on; none for another statement.
+fn use_tree(statement: &str) -> Option<(usize, bool)> {
+    let at = statement.rfind("use ")?;
+    let before = statement[..at].lines().last().unwrap_or("").trim();
+    let is_public = before.starts_with("pub");
+    (before.is_empty() || is_public).then_some((at + 4, is_public))
+}
+
 /// The `use` statements of a file: path, the name it gets, and whether it is passed on.
 fn uses(code: &str) -> Vec<(Vec<String>, String, bool)> {
     let mut found = Vec::new();
     for statement in code.split(';') {
-        let Some(at) = statement.rfind("use ") else {
+        let Some((at, is_public)) = use_tree(statement) else {
             continue;
         };
-        let before = statement[..at].lines().last().unwrap_or("").trim();
-        let is_statement = before.is_empty() || before.starts_with("pub");
-        if is_statement {
-            let is_public = before.starts_with("pub");
-            for path in branches(&statement[at + 4..]) {
-                let (path, alias) = path.split_once(" as ").unwrap_or((&path, ""));
-                let names: Vec<String> = path.split("::").map(|n| n.trim().to_owned()).collect();
-                let alias = match alias {
-                    "" => names.last().unwrap().clone(),
-                    alias => alias.trim().to_owned(),
-                };
-                found.push((names, alias, is_public));
-            }
+        for path in branches(&statement[at..]) {
+            let (path, alias) = path.split_once(" as ").unwrap_or((&path, ""));
+            let names: Vec<String> = path.split("::").map(|n| n.trim().to_owned()).collect();
+            let alias = match alias {
+                "" => names.last().unwrap().clone(),
+                alias => alias.trim().to_owned(),
+            };
+            found.push((names, alias, is_public));
         }
     }
     found
@@ -204,9 +207,14 @@ fn branches(tree: &str) -> Vec<String> {
 /// Paths that are written where they are used: `crate::a::B`, `super::c`, `child::d`.
 fn inline(code: &str) -> Vec<Vec<String>> {
     let is_of_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
-    let words = code.split(|c| !is_of_path(c));
-    let paths = words.filter(|word| word.contains("::") && !word.ends_with("::"));
-    paths
-        .map(|path| path.split("::").map(str::to_owned).collect())
-        .collect()
+    let mut found = Vec::new();
+    for statement in code.split(';') {
+        let end = use_tree(statement).map_or(statement.len(), |(at, _)| at);
+        let code = statement[..end].replace("pub(in crate::", "");
+        let paths = code
+            .split(|c| !is_of_path(c))
+            .filter(|word| word.contains("::") && !word.ends_with("::"));
+        found.extend(paths.map(|path| path.split("::").map(str::to_owned).collect()));
+    }
+    found
 }

@@ -267,12 +267,12 @@ fn parts_of_a_data_set_are_no_classes() {
         text.contains("(cat, dog), 1 of them in none (its folders Train, val, test are parts)"),
         "{text}"
     );
-    let parts = Parts::of(&folder.0).unwrap();
+    let parts = Parts::find(&folder.0).unwrap();
     assert_eq!(parts.train, folder.0.join("Train"));
     assert_eq!(parts.val, Some(folder.0.join("val")));
     // vehicles: a train among other classes is one of them
     folder.copy("bus/1.png", "rgb.png");
-    assert_eq!(Parts::of(&folder.0), None);
+    assert_eq!(Parts::find(&folder.0), None);
     assert_eq!(
         scan(&folder).unwrap().classes(),
         ["Train", "bus", "test", "val"]

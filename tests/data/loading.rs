@@ -118,7 +118,7 @@ fn a_batch_holds_what_its_samples_and_masks_say() {
                 let picture = source.decode(sample).unwrap();
                 let epoch = batch.epoch as u64;
                 let size = [picture.width(), picture.height()];
-                let view = View::of(&make.augment, 5, epoch, sample, number, size);
+                let view = View::new(&make.augment, 5, epoch, sample, number, size);
                 augmenter.render(&picture, &view).unwrap();
                 let mut expected = vec![0.0; view_len];
                 augmenter.write(&mut expected);
@@ -325,7 +325,7 @@ fn local_views_follow_the_global_ones() {
         for (at, &sample) in batch.samples.iter().enumerate() {
             let picture = source.decode(sample).unwrap();
             let size = [picture.width(), picture.height()];
-            let view = View::of(&make.augment, 5, 0, sample, number, size);
+            let view = View::new(&make.augment, 5, 0, sample, number, size);
             let [width, height] = [view.area.width, view.area.height].map(f64::from);
             let share = width * height / f64::from(size[0] * size[1]);
             let is_local = number >= 2;

@@ -20,7 +20,7 @@ use super::{MAX_PIXELS, TempFolder, fixture, is_printable, texture};
 
 /// What a decoder may take (see `decode.rs`): 16 bytes a pixel and 64 MiB; then the picture as RGBA and as RGB. A list in
 /// the directory of a TIFF file may claim 256 MiB, a bound that `image` gives no access to and that is never touched.
-const MOST_BYTES: u64 = MAX_PIXELS * (16 + 4 + 3) + (64 << 20) + (256 << 20);
+const MAX_BYTES: u64 = MAX_PIXELS * (16 + 4 + 3) + (64 << 20) + (256 << 20);
 /// No damaged file of 1 kB is worth more than this, on a machine busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Without `IBOT_FUZZ_SECONDS`; and at least so many files, however slow the machine.
@@ -183,7 +183,7 @@ fn check(path: &Path) -> Result<bool, String> {
     };
     let (outcome, peak) = peak_of(work);
     let (header, picture) = outcome.map_err(|_| "a panic".to_owned())?;
-    if peak > MOST_BYTES {
+    if peak > MAX_BYTES {
         return Err(format!("{peak} bytes"));
     }
     if start.elapsed() > PATIENCE {

@@ -77,7 +77,7 @@ fn a_bad_picture_is_replaced_by_the_next_and_named_once() {
             );
             let picture = plain.decode(shown).unwrap();
             let size = [picture.width(), picture.height()];
-            let view = View::of(&make.augment, 5, 1, sample, 1, size);
+            let view = View::new(&make.augment, 5, 1, sample, 1, size);
             augmenter.render(&picture, &view).unwrap();
             let mut expected = vec![0.0; make.augment.view_len()];
             augmenter.write(&mut expected);

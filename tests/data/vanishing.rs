@@ -40,7 +40,7 @@ fn pictures_that_vanish_after_the_scan_are_skipped() {
         for (sample, shown) in [(1, 5), (2, 5), (3, 5), (4, 5), (7, 0), (6, 6)] {
             let at = batch.samples.iter().position(|&s| s == sample).unwrap();
             let picture = decode_rgb(&path(shown), MAX_PIXELS).unwrap();
-            let view = View::of(&make.augment, 5, batch.epoch as u64, sample, 0, [32, 16]);
+            let view = View::new(&make.augment, 5, batch.epoch as u64, sample, 0, [32, 16]);
             augmenter.render(&picture, &view).unwrap();
             let mut expected = vec![0.0; view_len];
             augmenter.write(&mut expected);

@@ -14,7 +14,7 @@ use super::texture;
 fn drawn(config: &AugmentConfig) -> Vec<View> {
     let size = [640, 480];
     (0..4000)
-        .map(|index| View::of(config, 11, 2, index, 1, size))
+        .map(|index| View::new(config, 11, 2, index, 1, size))
         .collect()
 }
 
@@ -191,7 +191,7 @@ fn one_pixel_and_extreme_pictures_give_views() {
     for (width, height) in [(1, 1), (1, 700), (900, 2), (3, 3)] {
         let picture = RgbImage::from_pixel(width, height, image::Rgb([90, 90, 90]));
         for index in 0..50 {
-            let view = View::of(&config, 0, 0, index, 0, [width, height]);
+            let view = View::new(&config, 0, 0, index, 0, [width, height]);
             let planes = augmenter.render(&picture, &view).unwrap();
             assert!(
                 planes
@@ -267,7 +267,7 @@ fn draws_are_fixed_for_good() {
     for sample in epoch_order(42, 3, 100) {
         hash = fnv(hash, sample as u64);
         for number in 0..2 {
-            let view = View::of(&config, 42, 3, sample, number, [500, 375]);
+            let view = View::new(&config, 42, 3, sample, number, [500, 375]);
             let CropBox {
                 left,
                 top,
@@ -312,7 +312,7 @@ fn pixel_means_are_fixed_within_a_level() {
     let mut augmenter = Augmenter::new(&config);
     let mut means = Vec::new();
     for index in 0..6 {
-        let view = View::of(
+        let view = View::new(
             &config,
             42,
             0,

@@ -78,7 +78,7 @@ fn write(path: &Path, config: &VitConfig, tensors: Tensors) {
     };
     OnnxModel {
         architecture: config,
-        preprocessing: &Preprocessing::of(&augment),
+        preprocessing: &Preprocessing::from_augment(&augment),
         card: None,
         tensors,
     }
@@ -147,7 +147,7 @@ fn other_weights_are_refused() {
     tensors.remove("norm.bias");
     let model = OnnxModel {
         architecture: &config,
-        preprocessing: &Preprocessing::of(&AugmentConfig {
+        preprocessing: &Preprocessing::from_augment(&AugmentConfig {
             image_size: 8,
             ..AugmentConfig::default()
         }),

@@ -29,10 +29,10 @@ pub fn many_tensors<B: TrainBackend>(device: &B::Device) {
 
 /// The same with one, some and as many tensors a dispatch as fit, whatever the adapter's own choice.
 pub fn packs(device: &WgpuDevice) {
-    for most_pairs in [1, 2, 7, usize::MAX] {
+    for max_pairs in [1, 2, 7, usize::MAX] {
         let open = Tensor::<Gpu, 1>::full([1], 0.25, device);
         let ema = |teacher, student, decay| {
-            packed_ema(teacher, student, decay, Some(open.clone()), most_pairs)
+            packed_ema(teacher, student, decay, Some(open.clone()), max_pairs)
         };
         follows_the_formula::<Gpu>(&ema, device);
     }

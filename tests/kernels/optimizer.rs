@@ -89,8 +89,8 @@ pub fn adamw_follows_the_formula<B: TrainBackend>(device: &B::Device) {
 
 /// The same with one, some and as many tensors a dispatch as fit, whatever the adapter's own choice.
 pub fn packs(device: &WgpuDevice) {
-    for most_tensors in [1, 2, 5, usize::MAX] {
-        follows_the_formula::<Gpu>(&|input| packed_adamw(input, most_tensors), device);
+    for max_tensors in [1, 2, 5, usize::MAX] {
+        follows_the_formula::<Gpu>(&|input| packed_adamw(input, max_tensors), device);
     }
 }
 

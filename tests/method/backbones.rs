@@ -10,7 +10,7 @@ use ibot::device::DeviceGuard;
 use ibot::files::state_dict;
 use ibot::kernels::TrainBackend;
 use ibot::random::{Random, Stream};
-use ibot::train::{Rates, StepInput, Trainer};
+use ibot::train::{Rates, StepInput, TrainerConfig};
 
 use crate::{assert_close, random_views, tiny, tiny_method, values};
 
@@ -110,7 +110,7 @@ pub fn a_custom_backbone_learns<B: TrainBackend>(device: &B::Device) {
         state_dict(&method.student.network),
         state_dict(&method.teacher)
     );
-    let mut trainer = Trainer::new(method, Default::default(), device.clone(), DeviceGuard::Cpu);
+    let mut trainer = TrainerConfig::default().init(method, device.clone(), DeviceGuard::Cpu);
     let input = StepInput::<B> {
         global_views: random_views(4, device),
         local_views: Vec::new(),

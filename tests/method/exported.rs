@@ -42,7 +42,7 @@ fn checkpoint(method: VitIbot<B>) -> Checkpoint {
 /// A file in the temporary folder, and what it holds.
 fn exported(checkpoint: &Checkpoint, format: ExportFormat, network: Role) -> (PathBuf, Tensors) {
     let path = scratch(&format!("{format:?}-{network:?}.safetensors"));
-    let export = Export::of(checkpoint, Path::new("checkpoint"), None).unwrap();
+    let export = Export::from_checkpoint(checkpoint, Path::new("checkpoint"), None).unwrap();
     export.write(format, network, &path).unwrap();
     let tensors = read_safetensors(&path).unwrap();
     (path, tensors)
@@ -144,7 +144,8 @@ fn one_backbone_is_exported_with_its_card() {
 fn heads_that_the_reference_cannot_have_are_not_written_for_it() {
     let method: VitIbot<B> = own().init(1, &device()).unwrap();
     let path = scratch("never.safetensors");
-    let export = Export::of(&checkpoint(method), Path::new("checkpoint"), None).unwrap();
+    let export =
+        Export::from_checkpoint(&checkpoint(method), Path::new("checkpoint"), None).unwrap();
     let refused = export.write(ExportFormat::StablePretraining, Role::Teacher, &path);
     let message = refused.unwrap_err().to_string();
     assert!(message.contains("take --format ibot"), "{message}");

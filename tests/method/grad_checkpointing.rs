@@ -40,7 +40,7 @@ pub fn the_same_gradients<B: TrainBackend>(device: &B::Device) {
                 drop_path_rngs: generators.collect(),
             };
             let output = method.forward_crops(input).unwrap();
-            let gradients = Gradients::of(&output.loss).by_name(&method.student);
+            let gradients = Gradients::backward(&output.loss).by_name(&method.student);
             (values(output.loss), gradients)
         };
         let (kept, twice) = (run(false), run(true));

@@ -5,8 +5,8 @@ use ibot::files::{NamedTensor, load_state_dict, state_dict};
 use ibot::kernels::TrainBackend;
 use ibot::method::VitIbot;
 use ibot::method::{IbotConfig, Targets};
-use ibot::train::health::{Health, HealthMonitor, Sickness};
-use ibot::train::{OptimizerConfig, Rates, StepInput, Trainer};
+use ibot::train::health::{Anomaly, Health, HealthMonitor};
+use ibot::train::{Rates, StepInput, TrainerConfig};
 
 use crate::{random_views, tiny};
 
@@ -21,7 +21,7 @@ fn verdict<B: TrainBackend>(
     temperature: f64,
     change: impl Fn(&str, &mut NamedTensor),
     device: &B::Device,
-) -> (Vec<Sickness>, Health) {
+) -> (Vec<Anomaly>, Health) {
     let mut method: VitIbot<B> = config.init(3, device).unwrap();
     let mut tensors = state_dict(&method.teacher);
     for (name, tensor) in &mut tensors {
@@ -30,8 +30,7 @@ fn verdict<B: TrainBackend>(
     let (teacher, report) = load_state_dict(method.teacher, tensors);
     assert!(report.is_clean(), "{report}");
     method.teacher = teacher;
-    let optimizer = OptimizerConfig::default();
-    let trainer = Trainer::new(method, optimizer, device.clone(), DeviceGuard::Cpu);
+    let trainer = TrainerConfig::default().init(method, device.clone(), DeviceGuard::Cpu);
     let input = StepInput {
         global_views: random_views(4, device),
         local_views: vec![],
@@ -44,9 +43,9 @@ fn verdict<B: TrainBackend>(
     let probe = || trainer.probe(&input, &rates).unwrap();
     let read = || Health::read(probe(), &DeviceGuard::Cpu, device).unwrap();
     let mut monitor = HealthMonitor::new(config.prototypes());
-    assert_eq!(monitor.see(&read()), []);
-    assert_eq!(monitor.see(&read()), []);
-    (monitor.see(&read()), read())
+    assert_eq!(monitor.observe(&read()), []);
+    assert_eq!(monitor.observe(&read()), []);
+    (monitor.observe(&read()), read())
 }
 
 fn centered() -> IbotConfig {
@@ -93,9 +92,9 @@ pub fn flat_features<B: TrainBackend>(device: &B::Device) {
     };
     let (sick, health) = verdict::<B>(&centered(), SHARP, flat, device);
     let expected = [
-        Sickness::CollapsedToOnePrototype,
-        Sickness::PatchesCollapsedToOnePrototype,
-        Sickness::FlatFeatures,
+        Anomaly::CollapsedToOnePrototype,
+        Anomaly::PatchesCollapsedToOnePrototype,
+        Anomaly::FlatFeatures,
     ];
     assert_eq!(sick, expected, "{health:?}");
     // Sinkhorn-Knopp cannot be fooled into one prototype: equal rows become uniform
@@ -105,9 +104,9 @@ pub fn flat_features<B: TrainBackend>(device: &B::Device) {
     };
     let (sick, health) = verdict::<B>(&config, SHARP, flat, device);
     let expected = [
-        Sickness::UniformTeacher,
-        Sickness::UniformTeacherOfPatches,
-        Sickness::FlatFeatures,
+        Anomaly::UniformTeacher,
+        Anomaly::UniformTeacherOfPatches,
+        Anomaly::FlatFeatures,
     ];
     assert_eq!(sick, expected, "{health:?}");
 }
@@ -115,7 +114,7 @@ pub fn flat_features<B: TrainBackend>(device: &B::Device) {
 pub fn uniform_teacher<B: TrainBackend>(device: &B::Device) {
     let (sick, health) = verdict::<B>(&centered(), FLAT, |_, _| {}, device);
     assert!(
-        sick.starts_with(&[Sickness::UniformTeacher, Sickness::UniformTeacherOfPatches]),
+        sick.starts_with(&[Anomaly::UniformTeacher, Anomaly::UniformTeacherOfPatches]),
         "{sick:?} {health:?}"
     );
 }
@@ -129,7 +128,7 @@ pub fn exploding_logits<B: TrainBackend>(device: &B::Device) {
         };
         let (sick, health) = verdict::<B>(&centered(), 0.04, explode, device);
         assert!(
-            sick.contains(&Sickness::ExplodingLogits),
+            sick.contains(&Anomaly::ExplodingLogits),
             "{sick:?} {health:?}"
         );
     }

@@ -8,7 +8,7 @@ use ibot::kernels::TrainBackend;
 use ibot::method::VitIbot;
 use ibot::method::{IbotConfig, PatchWeight, StreamingPrototypes, Targets};
 use ibot::random::{Random, Stream};
-use ibot::train::{OptimizerConfig, Rates, StepInput, Trainer};
+use ibot::train::{OptimizerConfig, Rates, StepInput, TrainerConfig};
 
 use crate::{assert_close, tiny, values};
 
@@ -67,8 +67,12 @@ fn step_with_masks<B: TrainBackend>(
         ..OptimizerConfig::default()
     };
     let before = state_dict(&method.student);
-    let mut trainer = Trainer::new(method, optimizer, device.clone(), DeviceGuard::Cpu);
-    trainer.micro_batch_size = micro_batch_size;
+    let config = TrainerConfig {
+        optimizer,
+        micro_batch_size,
+        ..TrainerConfig::default()
+    };
+    let mut trainer = config.init(method, device.clone(), DeviceGuard::Cpu);
     let losses = trainer.step(&input, &rates);
     let after = state_dict(&trainer.method.student);
     let change = before

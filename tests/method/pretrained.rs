@@ -17,7 +17,7 @@ use ibot::method::PrototypeNorm;
 use ibot::method::VitIbot;
 use ibot::method::{IbotConfig, Targets};
 use ibot::train::{
-    OptimizerConfig, PretrainedParts, Rates, RunConfig, StepInput, Trainer, load_method,
+    PretrainedParts, Rates, RunConfig, StepInput, Trainer, TrainerConfig, load_method,
 };
 
 use crate::values;
@@ -96,8 +96,7 @@ pub fn trainer<B: TrainBackend>(
     method: VitIbot<B>,
     device: &B::Device,
 ) -> Trainer<B, VisionTransformer<B>> {
-    let optimizer = OptimizerConfig::default();
-    Trainer::new(method, optimizer, device.clone(), DeviceGuard::Cpu)
+    TrainerConfig::default().init(method, device.clone(), DeviceGuard::Cpu)
 }
 
 #[track_caller]

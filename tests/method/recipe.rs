@@ -121,7 +121,7 @@ pub fn shared_head<B: TrainBackend>(device: &B::Device) {
     let mut method = method::<B>(&config, device);
     assert!(method.student.network.patch_head.is_none() && method.teacher.patch_head.is_none());
     let output = forward(&mut method, &[], &masks(), 0, device);
-    let both = Gradients::of(&output.loss).by_name(&method.student);
+    let both = Gradients::backward(&output.loss).by_name(&method.student);
     assert!(both.keys().all(|name| !name.contains("patch_head")));
     let only_cls = IbotConfig {
         patch_loss_weight: 0.0,
@@ -129,7 +129,7 @@ pub fn shared_head<B: TrainBackend>(device: &B::Device) {
     };
     let mut method = self::method::<B>(&only_cls, device);
     let output = forward(&mut method, &[], &masks(), 0, device);
-    let cls = Gradients::of(&output.loss).by_name(&method.student);
+    let cls = Gradients::backward(&output.loss).by_name(&method.student);
     let name = "network.cls_head.prototypes.weight";
     assert_ne!(both[name].values, cls[name].values);
 }
@@ -145,7 +145,7 @@ pub fn teachers_shared_head<B: TrainBackend>(device: &B::Device) {
     let mut method = method::<B>(&config, device);
     assert!(method.student.network.patch_head.is_some() && method.teacher.patch_head.is_none());
     let output = forward(&mut method, &[], &masks(), 0, device);
-    let grads = Gradients::of(&output.loss).by_name(&method.student);
+    let grads = Gradients::backward(&output.loss).by_name(&method.student);
     let gradient = &grads["network.patch_head.prototypes.weight"].values;
     assert!(gradient.iter().any(|value| *value != 0.0));
     let own = IbotConfig {
@@ -219,7 +219,7 @@ pub fn prototype_norms<B: TrainBackend>(device: &B::Device) {
     };
     let mut method = method::<B>(&config, device);
     let output = forward(&mut method, &[], &masks(), 0, device);
-    let grads = Gradients::of(&output.loss).by_name(&method.student);
+    let grads = Gradients::backward(&output.loss).by_name(&method.student);
     let lengths = &grads["network.cls_head.prototype_length"].values;
     assert!(lengths.iter().any(|x| *x != 0.0));
     assert_eq!(

@@ -23,7 +23,7 @@ pub fn no_masked_patch<B: TrainBackend>(device: &B::Device) {
     let (loss, cls) = (values(output.loss.clone()), values(output.terms.cls));
     assert!(loss[0].is_finite() && loss[0] > 0.0);
     assert_eq!(loss, cls);
-    let grads = Gradients::of(&output.loss).by_name(&method.student);
+    let grads = Gradients::backward(&output.loss).by_name(&method.student);
     assert!(grads.contains_key("network.cls_head.layers.0.weight"));
     assert!(!grads.contains_key("network.patch_head.layers.0.weight"));
 }
@@ -73,7 +73,7 @@ fn loss_of_many_prototypes<B: TrainBackend>(
     let masks: Vec<bool> = (0..160).map(|patch| patch % 2 == 0).collect();
     let output = method.forward(&random_views(20, device), &masks, 0.04)?;
     let mut numbers = values(output.terms.patch);
-    let grads = Gradients::of(&output.loss).by_name(&method.student);
+    let grads = Gradients::backward(&output.loss).by_name(&method.student);
     numbers.extend(&grads["network.patch_head.layers.2.weight"].values);
     Ok(numbers)
 }

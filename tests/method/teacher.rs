@@ -33,7 +33,7 @@ pub fn shares_no_buffer<B: TrainBackend>(device: &B::Device) {
     let output = method
         .forward(&random_views(2, device), &[true; 16], 0.04)
         .unwrap();
-    let grads = ibot::train::Gradients::of(&output.loss);
+    let grads = ibot::train::Gradients::backward(&output.loss);
     let mut optimizer = ibot::train::Optimizer::new(Default::default());
     let rates = ibot::train::UpdateRates {
         learning_rate: 0.1,

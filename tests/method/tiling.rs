@@ -103,7 +103,7 @@ pub fn many_prototypes_in_little_memory(
     let mut method = config.init::<B>(3, device).unwrap();
     let peak = peak_bytes_in_use(&mut || {
         let output = method.forward(&views, &masks, 0.04).unwrap();
-        let grads = Gradients::of(&output.loss).by_name(&method.student);
+        let grads = Gradients::backward(&output.loss).by_name(&method.student);
         let gradient = &grads["network.patch_head.prototypes.weight"].values;
         assert!(gradient.iter().any(|x| *x != 0.0) && gradient.iter().all(|x| x.is_finite()));
         assert!(values(output.terms.patch)[0] > 1.0);

@@ -6,7 +6,7 @@ use ibot::Error;
 use ibot::device::DeviceGuard;
 use ibot::files::state_dict;
 use ibot::kernels::TrainBackend;
-use ibot::train::{OptimizerConfig, OptimizerKind, Rates, StepInput, Trainer};
+use ibot::train::{OptimizerConfig, OptimizerKind, Rates, StepInput, Trainer, TrainerConfig};
 
 use crate::{random_views, tiny_method};
 
@@ -35,12 +35,7 @@ pub fn a_broken_step_changes_nothing<B: TrainBackend>(device: &B::Device) {
     head.prototypes.weight = Param::from_tensor(broken);
     let teacher = state_dict(&method.teacher);
     let backbone = state_dict(&method.student.network.backbone);
-    let mut trainer = Trainer::new(
-        method,
-        OptimizerConfig::default(),
-        device.clone(),
-        DeviceGuard::Cpu,
-    );
+    let mut trainer = TrainerConfig::default().init(method, device.clone(), DeviceGuard::Cpu);
     let error = trainer.step(&input(device), &rates()).unwrap_err();
     let message = error.to_string();
     assert!(message.contains("loss_patch is NaN"), "{message}");
@@ -67,13 +62,17 @@ pub fn unread_steps_wait<B: TrainBackend>(device: &B::Device) {
         OptimizerKind::Lars,
     ] {
         let trainer = || {
-            let config = OptimizerConfig {
+            let optimizer = OptimizerConfig {
                 name,
                 clip_gradient_norm: Some(0.1),
                 ..OptimizerConfig::default()
             };
             let method = tiny_method::<B>(device);
-            Trainer::new(method, config, device.clone(), DeviceGuard::Cpu)
+            let config = TrainerConfig {
+                optimizer,
+                ..TrainerConfig::default()
+            };
+            config.init(method, device.clone(), DeviceGuard::Cpu)
         };
         let (good, broken) = (input::<B>(device), broken_input::<B>(device));
         let advance = |trainer: &mut Trainer<B, _>, inputs: [&StepInput<B>; 2]| {
@@ -117,11 +116,11 @@ pub fn unread_steps_wait<B: TrainBackend>(device: &B::Device) {
 pub fn timed_steps_are_the_same<B: TrainBackend>(device: &B::Device) {
     for micro_batch_size in [None, Some(1)] {
         let trainer = || {
-            let (config, device) = (OptimizerConfig::default(), device.clone());
-            let method = tiny_method::<B>(&device);
-            let mut trainer = Trainer::new(method, config, device, DeviceGuard::Cpu);
-            trainer.micro_batch_size = micro_batch_size;
-            trainer
+            let config = TrainerConfig {
+                micro_batch_size,
+                ..TrainerConfig::default()
+            };
+            config.init(tiny_method::<B>(device), device.clone(), DeviceGuard::Cpu)
         };
         let input = input::<B>(device);
         let (mut expected, mut found) = (trainer(), trainer());

@@ -31,7 +31,7 @@ pub fn adamw_works_in_place(device: &WgpuDevice) {
     for step in 0..3 {
         let masks = input::<B>(device).masks;
         let output = method.forward(&random_views(2, device), &masks, 0.04);
-        let mut grads = Some(Gradients::of(&output.unwrap().loss));
+        let mut grads = Some(Gradients::backward(&output.unwrap().loss));
         let mut student = Some(method.student);
         let client = WgpuRuntime::client(device);
         let before = client.memory_usage().unwrap().bytes_in_use;
@@ -84,7 +84,7 @@ pub fn only_matrices_decay<B: TrainBackend>(device: &B::Device) {
     let output = method
         .forward(&random_views(2, device), &input::<B>(device).masks, 0.04)
         .unwrap();
-    let grads = Gradients::of(&(output.loss * 0.0));
+    let grads = Gradients::backward(&(output.loss * 0.0));
     let before = state_dict(&method.student);
     let mut optimizer = Optimizer::<B>::new(OptimizerConfig {
         weight_decay: 1.0,
@@ -119,7 +119,7 @@ fn one_update<B: TrainBackend>(
     let output = method
         .forward(&random_views(2, device), &input::<B>(device).masks, 0.04)
         .unwrap();
-    let grads = Gradients::of(&output.loss);
+    let grads = Gradients::backward(&output.loss);
     let named = grads.by_name(&method.student);
     let before = state_dict(&method.student);
     let mut optimizer = Optimizer::<B>::new(config);
@@ -240,7 +240,7 @@ pub fn momentum_follows_the_formula<B: TrainBackend>(device: &B::Device) {
             let output = method
                 .forward(&random_views(2, device), &input::<B>(device).masks, 0.04)
                 .unwrap();
-            let grads = Gradients::of(&output.loss);
+            let grads = Gradients::backward(&output.loss);
             let named = grads.by_name(&method.student);
             let before = state_dict(&method.student);
             method.student = optimizer.step(method.student, grads, &rates, None);

@@ -179,7 +179,7 @@ fn forward<B: TrainBackend>(
     for (name, found) in recorded {
         comparison.forward(case, &format!("{step}.{name}"), found)?;
     }
-    Ok(Gradients::of(&output.loss))
+    Ok(Gradients::backward(&output.loss))
 }
 
 fn gradients<B: TrainBackend>(

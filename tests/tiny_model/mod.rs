@@ -79,7 +79,7 @@ fn write(path: &Path, depth: usize) {
     let device = Default::default();
     let mut random = Random::new(0, 0, 0, Stream::Init);
     let model = architecture.init::<Flex>(&mut random, &device).unwrap();
-    let preprocessing = Preprocessing::of(&AugmentConfig {
+    let preprocessing = Preprocessing::from_augment(&AugmentConfig {
         image_size: 32,
         ..AugmentConfig::default()
     });

@@ -4,7 +4,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use ibot::device::BackendChoice;
 use ibot::embedding::FeatureKind;
 use ibot::method::StreamingPrototypes;
-use ibot::train::{ExportFormat, OnDeviceLost, OnSick, PretrainedParts};
+use ibot::train::{ExportFormat, OnAnomaly, OnDeviceLost, PretrainedParts};
 
 /// Values with their names and help.
 type Choices<T> = &'static [(T, &'static str, &'static str)];
@@ -61,11 +61,15 @@ pub const FORMATS: Choices<ExportFormat> = &[
     (ExportFormat::Onnx, "onnx", "One backbone as an ONNX model"),
 ];
 
-pub const ON_SICK: Choices<OnSick> = &[
-    (OnSick::Warn, "warn", "Say so and go on"),
-    (OnSick::Stop, "stop", "Write a checkpoint and end the run"),
+pub const ON_ANOMALY: Choices<OnAnomaly> = &[
+    (OnAnomaly::Warn, "warn", "Say so and go on"),
     (
-        OnSick::Rollback,
+        OnAnomaly::Stop,
+        "stop",
+        "Write a checkpoint and end the run",
+    ),
+    (
+        OnAnomaly::Rollback,
         "rollback",
         "Go back to the newest checkpoint with half the learning rate; end the run after three times",
     ),
@@ -134,7 +138,7 @@ mod tests {
         for (choice, name, _) in FEATURES {
             assert_eq!(text(serde_json::to_value(choice).unwrap()), *name);
         }
-        for (choice, name, _) in ON_SICK {
+        for (choice, name, _) in ON_ANOMALY {
             assert_eq!(text(serde_json::to_value(choice).unwrap()), *name);
         }
         for (choice, name, _) in STREAMING {

@@ -59,7 +59,7 @@ impl EmbedArgs {
             false => self.out.clone(),
             true => partial(&self.out),
         };
-        let table = EmbeddingTable::of(embedded, embedder.hash());
+        let table = EmbeddingTable::new(embedded, embedder.hash());
         table.write(&out)?;
         if is_cut_short {
             let (made, of, out) = (table.len(), folder.len(), printable(&out));

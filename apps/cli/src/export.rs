@@ -171,7 +171,7 @@ impl ExportArgs {
             Some(Network::Student) => Role::Student,
             Some(Network::Teacher) | None => Role::Teacher,
         };
-        Export::of(checkpoint, path, data)?.write(self.format, network, &self.out)?;
+        Export::from_checkpoint(checkpoint, path, data)?.write(self.format, network, &self.out)?;
         let weights = match (self.format, network) {
             (ExportFormat::Ibot, _) => "student and teacher with heads, as iBOT has them",
             (ExportFormat::StablePretraining, _) => {

@@ -119,7 +119,7 @@ impl ModelArgs {
                 train,
                 val: Some(val),
                 ..
-            }) = Parts::of(data)
+            }) = Parts::find(data)
         {
             let [root, from, to] = [data, &train, &val].map(printable);
             self.note(&format!("data {root}: has parts; tests on {to} by {from}"));

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ibot::error::printable;
-use ibot::train::health::Sickness;
+use ibot::train::health::Anomaly;
 use ibot::train::{Evaluation, Observer, RunStart, StepMetrics, When};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -135,9 +135,9 @@ impl Observer for Progress {
         }
     }
 
-    fn sick(&mut self, step: usize, sick: &[Sickness]) {
-        for sick in sick {
-            self.line(&format!("WARNING step {step}: {sick}"));
+    fn anomalies(&mut self, step: usize, found: &[Anomaly]) {
+        for anomaly in found {
+            self.line(&format!("WARNING step {step}: {anomaly}"));
         }
     }
 

@@ -92,7 +92,7 @@ impl SearchArgs {
     /// Refuses, before any work, what cannot be searched or written.
     fn check(&self) -> Result<()> {
         if let Some(index) = &self.index
-            && TableFormat::of(index)? != TableFormat::Safetensors
+            && TableFormat::from_path(index)? != TableFormat::Safetensors
         {
             let remedy = "must end in .safetensors, which is what a search reads";
             return Err(Error::config("--index", index.display(), remedy));
@@ -122,7 +122,7 @@ impl SearchArgs {
     ) -> Result<EmbeddingTable> {
         let folder = self.model.scan(data)?;
         let embedded = self.model.embed(embedder, &folder, FeatureKind::Cls, 1)?;
-        let table = EmbeddingTable::of(embedded, embedder.hash());
+        let table = EmbeddingTable::new(embedded, embedder.hash());
         if let Some(index) = index {
             table.write(index)?;
             let (name, count) = (printable(index), table.len());

@@ -13,12 +13,12 @@ use ibot::files::checkpoint::Keep;
 use ibot::files::model::{LocalModel, ModelSource, Normalized};
 use ibot::train::presets::{DEMO, STABLE_PRETRAINING, preset, preset_names};
 use ibot::train::{
-    Every, OnDeviceLost, OnSick, PretrainedParts, RunConfig, RunRecord, RunRequest, TensorBoard,
+    Every, OnAnomaly, OnDeviceLost, PretrainedParts, RunConfig, RunRecord, RunRequest, TensorBoard,
     run,
 };
 use ibot::{Error, Result};
 
-use super::choices::{ON_DEVICE_LOST, ON_SICK, PRETRAINED_PARTS, one_of};
+use super::choices::{ON_ANOMALY, ON_DEVICE_LOST, PRETRAINED_PARTS, one_of};
 use super::device::DeviceArgs;
 use super::output::{answer, say};
 use super::progress::Progress;
@@ -70,9 +70,9 @@ pub struct TrainArgs {
     /// Writes curves and pictures of the patches to RUN/tensorboard too.
     #[arg(long)]
     tensorboard: bool,
-    /// What to do when the run is sick: collapsed, uniform, flat or exploding.
-    #[arg(long, value_parser = one_of(ON_SICK), default_value = "warn")]
-    on_sick: OnSick,
+    /// What to do when the run collapses or diverges: one prototype, uniform targets, flat features, exploding logits.
+    #[arg(long, alias = "on-sick", value_parser = one_of(ON_ANOMALY), default_value = "warn")]
+    on_anomaly: OnAnomaly,
     /// What to do when the GPU fails: end, or go on from the newest checkpoint on the CPU.
     #[arg(long, value_parser = one_of(ON_DEVICE_LOST), default_value = "stop")]
     on_device_lost: OnDeviceLost,
@@ -167,7 +167,7 @@ impl TrainArgs {
                 ..Keep::default()
             },
             allow_changes: self.allow_changes,
-            on_sick: self.on_sick,
+            on_anomaly: self.on_anomaly,
             on_device_lost: self.on_device_lost,
         };
         let ended = self.train(&request, &stop);
@@ -316,7 +316,7 @@ impl TrainArgs {
 
 /// The part `train` of a data set that has parts; says what is left out.
 fn part_to_train_on(data: &Path) -> PathBuf {
-    let Some(Parts { train, val, .. }) = Parts::of(data) else {
+    let Some(Parts { train, val, .. }) = Parts::find(data) else {
         return data.to_path_buf();
     };
     let val = val.map_or_else(String::new, |val| {

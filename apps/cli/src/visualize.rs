@@ -19,7 +19,7 @@ use super::picture_names::{PictureName, picture_names};
 use super::report::Page;
 
 /// Lines between two pictures, at most.
-const MOST_MATCHES: usize = 24;
+const MAX_MATCHES: usize = 24;
 
 /// Flags of `ibot visualize`.
 #[derive(Debug, clap::Args)]
@@ -157,7 +157,7 @@ impl Drawing {
         for other in others {
             let right = patches(embedder, other.path, self.max_pixels)?;
             let matches = mutual_matches(&left, &right, embedder.width());
-            let matches = &matches[..matches.len().min(MOST_MATCHES)];
+            let matches = &matches[..matches.len().min(MAX_MATCHES)];
             let title = format!(
                 "patches nearest to each other: {} and {}",
                 first.name.title, other.name.title

@@ -172,7 +172,7 @@ impl Gallery {
             }
         }
         if self.unreadable > 0 {
-            ui.label(format!("{} can not be read", self.unreadable));
+            ui.label(format!("{} cannot be read", self.unreadable));
         }
         if let Some(message) = &self.message {
             ui.label(message);

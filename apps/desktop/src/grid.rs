@@ -17,7 +17,7 @@ const CELL: f32 = 116.0;
 const MARGIN: f32 = 5.0;
 
 /// Small pictures are drawn so much larger at most.
-const MOST_ENLARGED: f32 = 2.5;
+const MAX_ENLARGED: f32 = 2.5;
 
 /// Where the folder is looked at.
 #[derive(Default)]
@@ -155,7 +155,7 @@ pub fn show_cell(
         Thumbnail::Ready(texture) => {
             let room = side - 2.0 * MARGIN;
             let [width, height] = texture.size().map(|side| side as f32);
-            let size = Vec2::new(width, height) * (room / width.max(height)).min(MOST_ENLARGED);
+            let size = Vec2::new(width, height) * (room / width.max(height)).min(MAX_ENLARGED);
             let whole = Rect::from_min_max(egui::pos2(0.0, 0.0), egui::pos2(1.0, 1.0));
             let place = Rect::from_center_size(rect.center(), size);
             painter.image(texture.id(), place, whole, egui::Color32::WHITE);

@@ -16,7 +16,7 @@ use super::thumbnails::color_image;
 /// Lines of what happened that are kept.
 const LINES: usize = 200;
 
-/// Points up to here are dots too: a line of one can not be seen.
+/// Points up to here are dots too: a line of one cannot be seen.
 const FEW: usize = 30;
 
 /// Colors of curves, told apart by the color-blind too and on light and dark (Okabe and Ito).
@@ -37,7 +37,7 @@ pub struct Told {
     rank_me: Vec<[f64; 2]>,
     patches: Option<(usize, TextureHandle)>,
     lines: Vec<String>,
-    sick: Option<String>,
+    anomaly: Option<String>,
     pub error: Option<String>,
     /// A model that the run wrote.
     model: Option<PathBuf>,
@@ -61,9 +61,9 @@ impl Told {
                     self.say(format!("{when}: k-NN {:.1} %", 100.0 * knn));
                 }
             }
-            TrainingEvent::Sick { step, sick } => {
-                let sick: Vec<String> = sick.iter().map(ToString::to_string).collect();
-                self.sick = Some(format!("step {step}: {}", sick.join("; ")));
+            TrainingEvent::Anomaly { step, anomalies } => {
+                let found: Vec<String> = anomalies.iter().map(ToString::to_string).collect();
+                self.anomaly = Some(format!("step {step}: {}", found.join("; ")));
             }
             TrainingEvent::RolledBack(step) => self.say(format!("went back to step {step}")),
             TrainingEvent::Checkpoint(step) => self.say(format!("checkpoint of step {step}")),
@@ -93,8 +93,8 @@ impl Told {
         for (curve, value) in self.losses.iter_mut().zip(values) {
             curve.push([step, value.into()]);
         }
-        if metrics.health.is_some() && metrics.sick.is_empty() {
-            self.sick = None;
+        if metrics.health.is_some() && metrics.anomalies.is_empty() {
+            self.anomaly = None;
         }
         self.last = Some(metrics);
     }
@@ -120,7 +120,7 @@ impl Told {
         if let Some(health) = self.last.as_ref().and_then(|last| last.health.as_ref()) {
             ui.label(format!("spread of the features {:.2}", health.feature_std));
         }
-        match (&self.sick, &self.error) {
+        match (&self.anomaly, &self.error) {
             (_, Some(text)) => ui.colored_label(ui.visuals().error_fg_color, text),
             (Some(text), None) => ui.colored_label(ui.visuals().warn_fg_color, text),
             (None, None) if self.last.is_some() => ui.label("Health: nothing wrong is known."),

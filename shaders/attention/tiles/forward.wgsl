@@ -1,12 +1,12 @@
 // Softmax attention of each head, by tiles; the function and its names as in ../forward.wgsl.
 //
-// Bindings: qkv [B T, 3 H C], mixed [B T, H C], row_log [B H T], info.
+// Bindings: qkv [B T, 3 H C], mixed [B T, H C], row_lse [B H T], info.
 // Launch: one workgroup for ROWS queries of a head; those of one head side by side.
 // Not handled: strides, widths that the lanes of a row do not share out.
 
 @group(0) @binding(0) var<storage, read_write> qkv: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read_write> mixed: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> row_log: array<f32>;
+@group(0) @binding(2) var<storage, read_write> row_lse: array<f32>;
 @group(0) @binding(3) var<storage, read> info: Info;
 
 fn entry(operand: u32, at: u32) -> vec4<f32> {
@@ -57,7 +57,7 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) number: u32) {
         mixed[to + {{ output }}u * ACROSS] = out.of_{{ row }}_{{ output }} / sum[{{ row }}];
         {{ end }}
         if lane.x == 0u {
-            row_log[block.first_log + token_{{ row }}] = log_of_sum[{{ row }}];
+            row_lse[block.first_log + token_{{ row }}] = log_of_sum[{{ row }}];
         }
     }
     {{ end }}

@@ -1,11 +1,11 @@
 // Gradients by the keys and values, by tiles: rows are keys, columns queries; the functions and their names as in ../keys.wgsl.
 //
-// Bindings: qkv [B T, 3 H C], row_log [B H T], along [B H T], d_mixed [B T, H C], d_qkv [B T, 3 H C], info.
+// Bindings: qkv [B T, 3 H C], row_lse [B H T], along [B H T], d_mixed [B T, H C], d_qkv [B T, 3 H C], info.
 // Launch: one workgroup for ROWS keys of a head; those of one head side by side.
 // Not handled: strides, widths that the lanes of a row do not share out.
 
 @group(0) @binding(0) var<storage, read_write> qkv: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read_write> row_log: array<f32>;
+@group(0) @binding(1) var<storage, read_write> row_lse: array<f32>;
 @group(0) @binding(2) var<storage, read_write> along: array<f32>;
 @group(0) @binding(3) var<storage, read_write> d_mixed: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> d_qkv: array<vec4<f32>>;
@@ -33,7 +33,7 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) number: u32) {
         {{ each column }}
         let query_{{ column }} = min(first + lane.x + {{ column }}u * ACROSS, block.tokens - 1u);
         shares_of.of_{{ column }} =
-            exp(shares_of.of_{{ column }} * scale - row_log[block.first_log + query_{{ column }}]);
+            exp(shares_of.of_{{ column }} * scale - row_lse[block.first_log + query_{{ column }}]);
         {{ end }}
         var d_scores = products(block, lane, VALUES, D_MIXED, first);
         {{ each column }}

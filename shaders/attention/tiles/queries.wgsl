@@ -1,12 +1,12 @@
 // Gradient by the queries, by tiles; the functions and their names as in ../queries.wgsl.
 //
-// Bindings: qkv [B T, 3 H C], row_log [B H T], mixed [B T, H C], d_mixed [B T, H C], d_qkv [B T, 3 H C], along [B H T],
+// Bindings: qkv [B T, 3 H C], row_lse [B H T], mixed [B T, H C], d_mixed [B T, H C], d_qkv [B T, 3 H C], along [B H T],
 // info.
 // Launch: one workgroup for ROWS queries of a head; those of one head side by side.
 // Not handled: strides, widths that the lanes of a row do not share out.
 
 @group(0) @binding(0) var<storage, read_write> qkv: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read_write> row_log: array<f32>;
+@group(0) @binding(1) var<storage, read_write> row_lse: array<f32>;
 @group(0) @binding(2) var<storage, read_write> mixed: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> d_mixed: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> d_qkv: array<vec4<f32>>;
@@ -35,7 +35,7 @@ fn along_in_lane(block: Block, lane: Lane, token: u32) -> vec4<f32> {
 }
 
 fn log_of(block: Block, token: u32) -> f32 {
-    return row_log[block.first_log + min(token, block.tokens - 1u)];
+    return row_lse[block.first_log + min(token, block.tokens - 1u)];
 }
 
 @compute @workgroup_size(LANES)

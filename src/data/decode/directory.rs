@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::io::{Cursor, Error, ErrorKind, Read, Result, Seek, SeekFrom};
 
 /// Most values of a tag that are read; a picture of 100 megapixels in tiles of 16 x 16 has 400 000.
-const MOST_VALUES: u64 = 1 << 20;
+const MAX_VALUES: u64 = 1 << 20;
 /// Most tags of a directory; of a BigTIFF file it may claim 2^64.
-const MOST_TAGS: u64 = 1 << 16;
+const MAX_TAGS: u64 = 1 << 16;
 
 /// Tags that are asked for (TIFF 6.0, its technical notes, and DNG 1.7).
 pub mod tag {
@@ -79,7 +79,7 @@ impl Directory {
         file.seek(SeekFrom::Start(start))?;
         let count_bytes = if directory.is_big { 8 } else { 2 };
         let count = directory.number(file, count_bytes)?;
-        if count > MOST_TAGS {
+        if count > MAX_TAGS {
             return Err(damaged());
         }
         for at in 0..count {
@@ -145,7 +145,7 @@ impl Directory {
             5 | 16 | 18 => 8,
             _ => return Ok(None),
         };
-        if count > MOST_VALUES {
+        if count > MAX_VALUES {
             return Err(damaged());
         }
         if count * size <= self.offset_bytes() {

@@ -11,7 +11,7 @@ use crate::data::decode::{jpeg, png};
 use crate::data::kind::sniff;
 
 /// Bytes that the EXIF data of a PNG file may inflate to; a camera's are some 64 kB.
-const MOST_EXIF: u64 = 1 << 20;
+const MAX_EXIF: u64 = 1 << 20;
 
 /// As EXIF says, or upright: damaged metadata is no reason to drop a picture.
 pub fn of_file(bytes: &[u8], format: ImageFormat) -> Orientation {
@@ -79,9 +79,7 @@ fn text(kind: &[u8], data: &[u8]) -> Option<Vec<u8>> {
     }
     let mut text = Vec::new();
     // Of a damaged one, what there is.
-    let _ = ZlibDecoder::new(data)
-        .take(MOST_EXIF)
-        .read_to_end(&mut text);
+    let _ = ZlibDecoder::new(data).take(MAX_EXIF).read_to_end(&mut text);
     Some(text)
 }
 

@@ -48,7 +48,7 @@ impl TableFormat {
     ///
     /// # Errors
     /// [`Error::Data`] where it is no known one, with the known ones.
-    pub fn of(path: &Path) -> Result<Self> {
+    pub fn from_path(path: &Path) -> Result<Self> {
         let ending = path.extension().unwrap_or_default();
         let known = Self::KNOWN
             .iter()
@@ -71,7 +71,7 @@ impl EmbeddingTable {
     /// [`Error::Data`] where the ending is not known, the folder is missing or the path is one, [`Error::Io`] where a
     /// file cannot be made there.
     pub fn check_path(path: &Path) -> Result<()> {
-        let format = TableFormat::of(path)?;
+        let format = TableFormat::from_path(path)?;
         check_writable(path)?;
         match format {
             TableFormat::Npy => check_writable(&npy::paths_file(path)),
@@ -88,7 +88,7 @@ impl EmbeddingTable {
     /// [`Error::Data`] where the ending is not known, the table's parts do not fit each other, or the format cannot hold
     /// it; [`Error::Io`] where the folder is missing, the disk is full or cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let format = TableFormat::of(path)?;
+        let format = TableFormat::from_path(path)?;
         self.check(path)?;
         match format {
             TableFormat::Npy => npy::write(self, path),
@@ -104,7 +104,7 @@ impl EmbeddingTable {
     /// [`Error::Data`] where the file is another format or damaged, or has another number of paths, labels or rows;
     /// [`Error::Io`] where it cannot be read.
     pub fn read(path: &Path) -> Result<Self> {
-        if TableFormat::of(path)? != TableFormat::Safetensors {
+        if TableFormat::from_path(path)? != TableFormat::Safetensors {
             let reason = "only embeddings written as .safetensors can be read back";
             return Err(Error::data(path, reason));
         }

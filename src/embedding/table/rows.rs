@@ -25,7 +25,7 @@ pub struct EmbeddingTable {
 
 impl EmbeddingTable {
     /// The features of a folder by the model whose file has this hash.
-    pub fn of(embedded: Embedded, model: &str) -> Self {
+    pub fn new(embedded: Embedded, model: &str) -> Self {
         let labels = embedded.class_names();
         Self {
             paths: embedded.paths.iter().map(|path| path_text(path)).collect(),

@@ -32,7 +32,7 @@ pub struct Preprocessing {
 
 impl Preprocessing {
     /// That of a training run.
-    pub fn of(augment: &AugmentConfig) -> Self {
+    pub fn from_augment(augment: &AugmentConfig) -> Self {
         Self {
             image_size: augment.image_size,
             interpolation: augment.interpolation,

@@ -17,7 +17,7 @@ pub const FINGERPRINT_PICTURES: usize = 8;
 /// Their side in pixels.
 const SIDE: u32 = 64;
 /// Distance of fingerprints, over their largest entry, beyond which a device computes something else.
-const MOST_DIFFERENCE: f32 = 0.05;
+const MAX_DIFFERENCE: f32 = 0.05;
 
 /// The built-in pictures: gradients, stripes, squares, rings and noise, from integers alone, so that they are the same
 /// everywhere.
@@ -101,7 +101,7 @@ pub fn compare_fingerprint(
 ) -> Result<f32> {
     let expected = card.fingerprint.get(..found.len()).unwrap_or_default();
     let difference = relative_distance(found, expected);
-    if (0.0..MOST_DIFFERENCE).contains(&difference) {
+    if (0.0..MAX_DIFFERENCE).contains(&difference) {
         return Ok(difference);
     }
     Err(Error::Device(format!(

@@ -24,7 +24,7 @@ const OPERATORS: i64 = 17;
 const FORMAT: i64 = 8;
 
 /// Most bytes of a protobuf message, which readers refuse above.
-const MOST_BYTES: usize = (1 << 31) - 1;
+const MAX_BYTES: usize = (1 << 31) - 1;
 
 /// Writes the transformer as an ONNX model, with `metadata` as its properties. Its size of pictures is fixed, the number
 /// of pictures in a batch is free.
@@ -60,7 +60,7 @@ pub fn write_onnx<B: Backend>(
         }],
         metadata_props: entries.collect(),
     };
-    if model.encoded_len() > MOST_BYTES {
+    if model.encoded_len() > MAX_BYTES {
         return Err(refused("the model is larger than the 2 GB of an ONNX file"));
     }
     write_whole(path, &model.encode_to_vec())

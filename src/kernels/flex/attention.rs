@@ -98,7 +98,7 @@ fn heads(sizes: Sizes) -> impl Iterator<Item = Head> {
 }
 
 pub(super) fn forward(input: AttentionInput<Flex>) -> AttentionOutput<Flex> {
-    let sizes = Sizes::of(&input);
+    let sizes = Sizes::new(&input);
     let (tokens, width) = (sizes.tokens, sizes.heads * sizes.head_width);
     let device = input.qkv.device();
     let qkv = contiguous(input.qkv);
@@ -152,7 +152,7 @@ pub(super) fn backward(
     output: AttentionOutput<Flex>,
     d_context: Tensor<Flex, 2>,
 ) -> Tensor<Flex, 2> {
-    let sizes = Sizes::of(&input);
+    let sizes = Sizes::new(&input);
     let (tokens, width) = (sizes.tokens, sizes.heads * sizes.head_width);
     let device = input.qkv.device();
     let qkv = contiguous(input.qkv);

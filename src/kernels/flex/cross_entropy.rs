@@ -51,12 +51,12 @@ impl Teacher {
         let logits = &self.logits.storage::<f32>()[row * self.width..(row + 1) * self.width];
         let [shift, log] = &self.of_prototypes;
         let of_rows = self.of_rows.storage::<f32>();
-        let (row_shift, row_log) = (of_rows[2 * row], of_rows[2 * row + 1]);
+        let (row_shift, row_lse) = (of_rows[2 * row], of_rows[2 * row + 1]);
         let inverse = self.inverse_temperature;
         let entries = logits.iter().zip(shift).zip(log);
         entries.map(
             #[inline(always)]
-            move |((t, shift), log)| math.exp((t - shift - row_shift) * inverse - log - row_log),
+            move |((t, shift), log)| math.exp((t - shift - row_shift) * inverse - log - row_lse),
         )
     }
 }
@@ -91,7 +91,7 @@ pub(super) fn cross_entropy(input: &CrossEntropyInput<Flex>) -> CrossEntropyOutp
                     *exponential = math.exp(s * inverse - max);
                 }
                 let [sum] = sums([exponentials], |[exponential]| [exponential]);
-                let row_log = sum.ln();
+                let row_lse = sum.ln();
                 let mut losses = 0.0;
                 for target in targets {
                     for (stored, q) in exponentials.iter_mut().zip(teacher.row(math, *target)) {
@@ -99,9 +99,9 @@ pub(super) fn cross_entropy(input: &CrossEntropyInput<Flex>) -> CrossEntropyOutp
                     }
                     let [mass, dot] =
                         sums([exponentials, row], |[q, s]| [q, q * (s * inverse - max)]);
-                    losses += mass * row_log - dot;
+                    losses += mass * row_lse - dot;
                 }
-                [max, row_log, weight * losses]
+                [max, row_lse, weight * losses]
             },
         )
     };

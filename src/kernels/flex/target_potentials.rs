@@ -147,9 +147,9 @@ fn add_rows<'a>(
     for ((sum, max), before) in sums.iter_mut().zip(&*shift).zip(&*before) {
         *sum *= math.exp((before - max) * inverse_temperature);
     }
-    for (row, [row_shift, row_log]) in rows {
+    for (row, [row_shift, row_lse]) in rows {
         for ((sum, max), t) in sums.iter_mut().zip(&*shift).zip(row) {
-            *sum += math.exp((t - row_shift - max) * inverse_temperature - row_log);
+            *sum += math.exp((t - row_shift - max) * inverse_temperature - row_lse);
         }
     }
 }

@@ -36,7 +36,7 @@ pub(in crate::kernels) struct Sizes {
 }
 
 impl Sizes {
-    pub fn of<B: Backend>(input: &AttentionInput<B>) -> Self {
+    pub fn new<B: Backend>(input: &AttentionInput<B>) -> Self {
         let [rows, columns] = input.qkv.dims();
         Self {
             batch: input.batch,
@@ -97,7 +97,7 @@ fn softmax<B: Backend>(scores: Tensor<B, 4>) -> (Tensor<B, 4>, Tensor<B, 4>) {
 
 /// `softmax(q k^T / sqrt(D / H)) v` (arXiv 1706.03762, equation 1) for each head.
 pub fn forward<B: IbotBackend>(input: AttentionInput<B>) -> AttentionOutput<B> {
-    let sizes = Sizes::of(&input);
+    let sizes = Sizes::new(&input);
     let [q, k, v] = sizes.split(input.qkv);
     let (probs, row_lse) = softmax(scores(&sizes, q, k));
     let count = sizes.batch * sizes.heads * sizes.tokens;
@@ -113,7 +113,7 @@ pub fn backward<B: IbotBackend>(
     output: AttentionOutput<B>,
     d_context: Tensor<B, 2>,
 ) -> Tensor<B, 2> {
-    let sizes = Sizes::of(&input);
+    let sizes = Sizes::new(&input);
     let [q, k, v] = sizes.split(input.qkv);
     let scores = scores(&sizes, q.clone(), k.clone());
     let probs = (scores - output.row_lse.reshape(sizes.row_lses())).exp();
@@ -130,7 +130,7 @@ pub fn backward<B: IbotBackend>(
 
 /// Attention of each token to each, `[B, H, T, T]`; rows sum to 1. To look at: training keeps no maps.
 pub fn attention_maps<B: IbotBackend>(input: AttentionInput<B>) -> Tensor<B, 4> {
-    let sizes = Sizes::of(&input);
+    let sizes = Sizes::new(&input);
     let [q, k, _] = sizes.split(input.qkv);
     softmax(scores(&sizes, q, k)).0
 }

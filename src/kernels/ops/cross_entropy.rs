@@ -152,14 +152,14 @@ pub fn reference<B: Backend>(input: &CrossEntropyInput<B>) -> CrossEntropyOutput
     let logits = input.student_logits.clone() / input.student_temperature;
     let row_max = logits.clone().max_dim(1);
     let shifted = logits - row_max.clone();
-    let row_log = shifted.clone().exp().sum_dim(1).log();
-    let log_probs = shifted - row_log.clone();
+    let row_lse = shifted.clone().exp().sum_dim(1).log();
+    let log_probs = shifted - row_lse.clone();
     // [M, K] -> [M, 1]; no full `sum`: on wgpu it adds with atomics, in any order
     let losses = (input.paired_targets() * log_probs).sum_dim(1);
     let weights = input.row_weights.clone().unsqueeze_dim(1);
     CrossEntropyOutput {
         loss: -(losses * weights).sum_dim(0).reshape([1]),
-        of_rows: pairs_of(row_max, row_log),
+        of_rows: pairs_of(row_max, row_lse),
     }
 }
 
@@ -174,8 +174,8 @@ pub fn reference_backward<B: Backend>(
         return input.student_logits.clone();
     }
     let logits = input.student_logits.clone() / input.student_temperature;
-    let [row_max, row_log] = shifts_and_logs(output.of_rows);
-    let probs = (logits - row_max - row_log).exp();
+    let [row_max, row_lse] = shifts_and_logs(output.of_rows);
+    let probs = (logits - row_max - row_lse).exp();
     let d_rows = input.row_weights.clone() * d_loss / input.student_temperature;
     (probs * input.target_counts() - input.paired_targets()) * d_rows.unsqueeze_dim(1)
 }

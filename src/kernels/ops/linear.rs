@@ -54,14 +54,14 @@ impl<B: Backend> Normed<B> {
     pub fn linear(self, layer: &nn::Linear<B>) -> LinearLayerInput<B> {
         LinearLayerInput {
             prologue: self.prologue,
-            ..LinearLayerInput::of(self.x, layer)
+            ..LinearLayerInput::new(self.x, layer)
         }
     }
 }
 
 impl<B: Backend> LinearLayerInput<B> {
     /// `x` through a layer.
-    pub fn of(x: Tensor<B, 2>, layer: &nn::Linear<B>) -> Self {
+    pub fn new(x: Tensor<B, 2>, layer: &nn::Linear<B>) -> Self {
         Self {
             x,
             prologue: Prologue::Nothing,

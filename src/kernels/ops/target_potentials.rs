@@ -5,7 +5,7 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
-/// Targets `q_ij = exp((t_ij - prototype_shift_j - row_shift_i) / temperature - prototype_log_j - row_log_i)` of the
+/// Targets `q_ij = exp((t_ij - prototype_shift_j - row_shift_i) / temperature - prototype_log_j - row_lse_i)` of the
 /// teacher logits `t`.
 ///
 /// This is `exp(t_ij / temperature + a_j + b_i)` with each potential split in two. A shift is in units of the logits
@@ -65,9 +65,9 @@ impl<B: Backend> TargetPotentials<B> {
     pub fn targets(&self, teacher_logits: Tensor<B, 2>) -> Tensor<B, 2> {
         let of_prototypes = shifts_and_logs(self.of_prototypes.clone());
         let [prototype_shift, prototype_log] = of_prototypes.map(Tensor::transpose);
-        let [row_shift, row_log] = shifts_and_logs(self.of_rows.clone());
+        let [row_shift, row_lse] = shifts_and_logs(self.of_rows.clone());
         let shifted = teacher_logits - prototype_shift - row_shift;
-        (shifted / self.temperature - prototype_log - row_log).exp()
+        (shifted / self.temperature - prototype_log - row_lse).exp()
     }
 
     /// The potentials of some rows.
@@ -142,11 +142,11 @@ fn normalize_rows<B: Backend>(
 /// The same for each prototype, over the rows.
 fn normalize_prototypes<B: Backend>(
     logits: Tensor<B, 2>,
-    row_log: Tensor<B, 2>,
+    row_lse: Tensor<B, 2>,
     temperature: f64,
 ) -> (Tensor<B, 2>, Tensor<B, 2>) {
     let shift = logits.clone().max_dim(0);
-    let exponents = (logits - shift.clone()) / temperature - row_log;
+    let exponents = (logits - shift.clone()) / temperature - row_lse;
     (shift, exponents.exp().sum_dim(0).log())
 }
 
@@ -174,13 +174,13 @@ pub fn sinkhorn_iteration<B: Backend>(
     of_rows: Tensor<B, 2>,
     temperature: f64,
 ) -> TargetPotentials<B> {
-    let [row_shift, row_log] = shifts_and_logs(of_rows);
+    let [row_shift, row_lse] = shifts_and_logs(of_rows);
     let by_row = logits.clone() - row_shift;
-    let (shift, log) = normalize_prototypes(by_row, row_log, temperature);
-    let (row_shift, row_log) = normalize_rows(logits - shift.clone(), log.clone(), temperature);
+    let (shift, log) = normalize_prototypes(by_row, row_lse, temperature);
+    let (row_shift, row_lse) = normalize_rows(logits - shift.clone(), log.clone(), temperature);
     TargetPotentials {
         of_prototypes: pairs_of(shift.transpose(), log.transpose()),
-        of_rows: pairs_of(row_shift, row_log),
+        of_rows: pairs_of(row_shift, row_lse),
         temperature,
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn adamw(input: AdamWInput<Gpu>) -> Vec<(GpuTensor, AdamWState<Gpu>)>
 /// [`crate::kernels::IbotBackend::adamw`] with up to this many tensors a dispatch, or as many as fit.
 pub fn packed_adamw(
     mut input: AdamWInput<Gpu>,
-    most_tensors: usize,
+    max_tensors: usize,
 ) -> Vec<(GpuTensor, AdamWState<Gpu>)> {
     if !input.tensors.iter().all(is_f32) {
         return tensor_adamw::reference(input);
@@ -61,7 +61,7 @@ pub fn packed_adamw(
         kernel,
         shared: &scale,
         head: &|_| scalars.to_vec(),
-        most_tensors,
+        max_tensors,
     };
     packed.launch(&items);
     let moved = tensors.into_iter();

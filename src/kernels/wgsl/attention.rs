@@ -29,7 +29,7 @@ struct Abilities {
 }
 
 impl Abilities {
-    fn of(client: &Client) -> Self {
+    fn choose(client: &Client) -> Self {
         let hardware = &client.properties().hardware;
         Self {
             is_software: is_software(client),
@@ -69,8 +69,8 @@ impl AttentionPath {
 
     /// The path that suits the device of the tensor and its heads.
     pub fn of_device(input: &AttentionInput<Gpu>) -> Self {
-        let sizes = Sizes::of(input);
-        let device = Abilities::of(&client_of(&input.qkv));
+        let sizes = Sizes::new(input);
+        let device = Abilities::choose(&client_of(&input.qkv));
         match sizes.tokens {
             1..=MAX_ROUNDS => Self::suited_to(device, sizes.head_width),
             _ => Self::Reference,
@@ -122,7 +122,7 @@ impl AttentionPath {
     /// See [`crate::kernels::IbotBackend::packed_attention`]; by tensor operations where the path has no kernels for heads of this
     /// width.
     pub fn forward(self, input: AttentionInput<Gpu>) -> AttentionOutput<Gpu> {
-        let sizes = Sizes::of(&input);
+        let sizes = Sizes::new(&input);
         let client = client_of(&input.qkv);
         match self.passes(workgroup(&client), sizes.head_width) {
             Some([pass, ..]) => forward(&pass, input),
@@ -137,7 +137,7 @@ impl AttentionPath {
         output: AttentionOutput<Gpu>,
         d_context: Tensor<Gpu, 2>,
     ) -> Tensor<Gpu, 2> {
-        let sizes = Sizes::of(&input);
+        let sizes = Sizes::new(&input);
         let client = client_of(&input.qkv);
         match self.passes(workgroup(&client), sizes.head_width) {
             Some([_, queries, keys]) => backward([&queries, &keys], input, output, d_context),
@@ -157,7 +157,7 @@ fn info(sizes: &Sizes) -> [u32; 5] {
 }
 
 fn forward(pass: &Pass, input: AttentionInput<Gpu>) -> AttentionOutput<Gpu> {
-    let sizes = Sizes::of(&input);
+    let sizes = Sizes::new(&input);
     let qkv = contiguous(input.qkv);
     let rows = sizes.batch * sizes.tokens;
     let context = empty(&qkv, [rows, sizes.heads * sizes.head_width]);
@@ -181,7 +181,7 @@ fn backward(
     output: AttentionOutput<Gpu>,
     d_context: Tensor<Gpu, 2>,
 ) -> Tensor<Gpu, 2> {
-    let sizes = Sizes::of(&input);
+    let sizes = Sizes::new(&input);
     let qkv = contiguous(input.qkv);
     let rows = sizes.batch * sizes.tokens;
     let (context, row_lse) = (contiguous(output.context), contiguous(output.row_lse));

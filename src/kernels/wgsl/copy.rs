@@ -22,7 +22,7 @@ pub fn copy(source: Tensor<Gpu, 1>) -> Tensor<Gpu, 1> {
     let source = contiguous(source);
     let client = source.client.clone();
     let destination = empty(&source, [entries]);
-    let walk = Walk::of(&client);
+    let walk = Walk::choose(&client);
     let chunk = Chunk::for_length(entries);
     let chunks = chunk.count(entries);
     launch(

@@ -36,7 +36,7 @@ pub fn packed_ema(
     student: Vec<GpuTensor>,
     decay: f64,
     grad_scale: Option<Tensor<Gpu, 1>>,
-    most_pairs: usize,
+    max_pairs: usize,
 ) -> Vec<GpuTensor> {
     assert_eq!(teacher.len(), student.len(), "one student a teacher");
     let is_other = |t: &GpuTensor| t.dtype != DType::F32;
@@ -58,7 +58,7 @@ pub fn packed_ema(
         kernel,
         shared: &grad_scale,
         head: &|_| scalars.to_vec(),
-        most_tensors: most_pairs,
+        max_tensors: max_pairs,
     };
     packed.launch(&items);
     teacher

@@ -33,7 +33,7 @@ pub(super) fn forward(x: Tensor<Gpu, 2>) -> Tensor<Gpu, 2> {
     }
     let x = contiguous(x);
     let y = empty(&x, [rows, width]);
-    let walk = Walk::of(&x.client);
+    let walk = Walk::choose(&x.client);
     let chunk = Chunk::for_length(rows * width);
     let chunks = chunk.count(rows * width);
     launch(
@@ -54,7 +54,7 @@ pub(super) fn backward(x: Tensor<Gpu, 2>, d_y: Tensor<Gpu, 2>) -> Tensor<Gpu, 2>
     }
     let (x, d_y) = (contiguous(x), contiguous(d_y));
     let d_x = empty(&x, [rows, width]);
-    let walk = Walk::of(&x.client);
+    let walk = Walk::choose(&x.client);
     let chunk = Chunk::for_length(rows * width);
     let chunks = chunk.count(rows * width);
     launch(

@@ -90,7 +90,7 @@ impl Kernel {
             name: self.name(),
             lanes: self.workgroup,
             launches: 1,
-            most_workgroups: workgroups,
+            max_workgroups: workgroups,
             variants: BTreeSet::from([self.variant()]),
         }
     }

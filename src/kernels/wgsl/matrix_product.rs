@@ -78,7 +78,7 @@ impl<'a> Product<'a> {
         tensors.extend(self.bias.as_ref());
         tensors.extend(self.residual.as_ref());
         tensors.extend(totals.as_ref());
-        let way = Way::of(client, self.count, self.rows, self.columns);
+        let way = Way::choose(client, self.count, self.rows, self.columns);
         let info = [self.rows, self.columns, self.depth, self.count].map(|size| size as u32);
         launch(
             client,

@@ -73,12 +73,12 @@ impl Way {
         Self::Tiled(Tile::LARGE),
     ];
 
-    pub(super) fn of(client: &Client, count: usize, rows: usize, columns: usize) -> Self {
+    pub(super) fn choose(client: &Client, count: usize, rows: usize, columns: usize) -> Self {
         if is_software(client) {
             return Self::Direct;
         }
-        let most_lanes = client.properties().hardware.max_units_per_cube as usize;
-        let fits = Tile::LARGE.lanes() <= most_lanes;
+        let max_lanes = client.properties().hardware.max_units_per_cube as usize;
+        let fits = Tile::LARGE.lanes() <= max_lanes;
         Self::Tiled(
             match fits && count * Tile::LARGE.count(rows, columns) >= BUSY {
                 true => Tile::LARGE,

@@ -15,7 +15,8 @@ pub struct Launched {
     /// How often it was launched.
     pub launches: usize,
     /// Workgroups of the largest launch.
-    pub most_workgroups: usize,
+    #[serde(rename = "most_workgroups")]
+    pub max_workgroups: usize,
     /// What filled its template, one text for each variant.
     pub variants: BTreeSet<String>,
 }
@@ -34,7 +35,7 @@ impl Launched {
 
     fn add(&mut self, more: Self) {
         self.launches += more.launches;
-        self.most_workgroups = self.most_workgroups.max(more.most_workgroups);
+        self.max_workgroups = self.max_workgroups.max(more.max_workgroups);
         self.variants.extend(more.variants);
     }
 }
@@ -76,7 +77,7 @@ mod tests {
             name: "copy",
             lanes,
             launches: 1,
-            most_workgroups: workgroups,
+            max_workgroups: workgroups,
             variants: BTreeSet::from([format!("rounds={rounds}")]),
         });
     }
@@ -91,7 +92,7 @@ mod tests {
         });
         let found: Vec<_> = seen
             .iter()
-            .map(|l| (l.name, l.lanes, l.launches, l.most_workgroups))
+            .map(|l| (l.name, l.lanes, l.launches, l.max_workgroups))
             .collect();
         assert_eq!(found, [("copy", 8, 1, 1), ("copy", 64, 2, 70_000)]);
         let variants: Vec<_> = seen[1].variants.iter().map(String::as_str).collect();
@@ -110,6 +111,6 @@ mod tests {
         Launched::merge(&mut all, &second);
         let found: Vec<_> = all.iter().map(|l| (l.lanes, l.launches)).collect();
         assert_eq!(found, [(8, 1), (64, 2)]);
-        assert_eq!(all[1].most_workgroups, 3);
+        assert_eq!(all[1].max_workgroups, 3);
     }
 }

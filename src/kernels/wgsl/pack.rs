@@ -71,7 +71,7 @@ pub(super) struct Packed<'a> {
     /// First words of the info, by the number of workgroups before the dispatch.
     pub head: &'a dyn Fn(usize) -> Vec<u32>,
     /// Most tensors of a dispatch, if that many fit.
-    pub most_tensors: usize,
+    pub max_tensors: usize,
 }
 
 /// Workgroups of all tensors together.
@@ -79,7 +79,7 @@ pub(super) fn groups<const BUFFERS: usize>(items: &[Item<'_, BUFFERS>]) -> usize
     let Some(item) = items.first() else {
         return 0;
     };
-    let walk = Walk::of(&item.buffers[0].client);
+    let walk = Walk::choose(&item.buffers[0].client);
     items.iter().map(|item| item.groups(walk)).sum()
 }
 
@@ -97,7 +97,7 @@ impl Packed<'_> {
                 continue;
             };
             let most = tensors_that_fit(&item.buffers[0].client, BUFFERS);
-            for items in alike.chunks(self.most_tensors.clamp(1, most)) {
+            for items in alike.chunks(self.max_tensors.clamp(1, most)) {
                 groups += self.dispatch(items, chunk, groups);
             }
         }
@@ -111,7 +111,7 @@ impl Packed<'_> {
         before: usize,
     ) -> usize {
         let client = &items[0].buffers[0].client;
-        let walk = Walk::of(client);
+        let walk = Walk::choose(client);
         let mut info = (self.head)(before);
         let mut groups = 0;
         for item in items {

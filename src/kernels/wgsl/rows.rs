@@ -34,7 +34,7 @@ fn gathered(x: Tensor<Gpu, 2>, places: Vec<i32>) -> Tensor<Gpu, 2> {
         let places = Tensor::<Gpu, 1, Int>::from_data(TensorData::new(places, [rows]), &device);
         let chunk = Chunk::for_length(width);
         let chunks = chunk.count(width);
-        let walk = Walk::of(&x.client);
+        let walk = Walk::choose(&x.client);
         launch(
             &x.client,
             gather_kernel(walk, chunk),

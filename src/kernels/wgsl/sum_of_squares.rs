@@ -35,7 +35,7 @@ pub(super) fn sum_of_squares(tensors: Vec<GpuTensor>, device: &WgpuDevice) -> Te
         kernel,
         shared: &sums,
         head: &|before| vec![before as u32],
-        most_tensors: tensors_per_dispatch(client, 1),
+        max_tensors: tensors_per_dispatch(client, 1),
     };
     packed.launch(&items);
     let of_sums = total_kernel(reducing_workgroup(client, partials));

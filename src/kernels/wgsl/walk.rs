@@ -23,7 +23,7 @@ impl Walk {
         rounds: 4,
     };
 
-    pub fn of(client: &Client) -> Self {
+    pub fn choose(client: &Client) -> Self {
         if is_software(client) {
             return Self::SOFTWARE;
         }

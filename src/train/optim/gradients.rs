@@ -46,12 +46,12 @@ pub struct Gradients<B: AutodiffBackend>(pub(super) B::Gradients);
 
 impl<B: TrainBackend> Gradients<B> {
     /// Runs the backward pass from a loss of shape `[1]`.
-    pub fn of(loss: &Tensor<B, 1>) -> Self {
+    pub fn backward(loss: &Tensor<B, 1>) -> Self {
         Self(loss.backward())
     }
 
     /// The sum of both, parameter by parameter of `module`.
-    pub fn plus<M: Module<B>>(self, other: Self, module: &M) -> Self {
+    pub fn accumulate<M: Module<B>>(self, other: Self, module: &M) -> Self {
         struct Add<B: TrainBackend> {
             sum: B::Gradients,
             other: B::Gradients,
@@ -161,7 +161,7 @@ mod tests {
 
     fn has_gradient(layer: &Linear<B>) -> bool {
         let y = slow_identity(layer.weight.val() * 2.0);
-        let gradients = Gradients::of(&y.sum());
+        let gradients = Gradients::backward(&y.sum());
         gradients.get(&layer.weight.val()).is_some()
     }
 
@@ -180,10 +180,10 @@ mod tests {
     #[test]
     fn gradients_come_along() {
         let layer = LinearConfig::new(2, 3).init::<B>(&Default::default());
-        let found = Gradients::of(&(layer.weight.val() * 2.0).sum());
+        let found = Gradients::backward(&(layer.weight.val() * 2.0).sum());
         let (layer, found) = on_new_nodes(layer, Some(found));
-        let more = Gradients::of(&(layer.weight.val() * 3.0).sum());
-        let sum = found.unwrap().plus(more, &layer);
+        let more = Gradients::backward(&(layer.weight.val() * 3.0).sum());
+        let sum = found.unwrap().accumulate(more, &layer);
         let sum = sum.get(&layer.weight.val()).unwrap().into_data();
         assert_eq!(sum.iter::<f32>().collect::<Vec<_>>(), [5.0; 6]);
     }

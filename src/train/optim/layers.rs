@@ -18,7 +18,7 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    pub(super) fn of<B: Backend, M: Module<B>>(module: &M, config: &OptimizerConfig) -> Self {
+    pub(super) fn new<B: Backend, M: Module<B>>(module: &M, config: &OptimizerConfig) -> Self {
         struct Blocks {
             path: ParamPath,
             count: usize,

@@ -48,7 +48,7 @@ impl<'a, B: TrainBackend> Take<'a, B> {
     ) -> (M, Vec<bool>, Vec<Moving<B::InnerBackend>>) {
         let mut take = Self {
             path: ParamPath::default(),
-            layers: Layers::of(&module, config),
+            layers: Layers::new(&module, config),
             config,
             rates,
             grads,

@@ -56,13 +56,13 @@ impl Interval {
     }
 
     /// Whether there are so many steps, or the last reading is long ago.
-    pub fn is_over(&self, most_steps: usize) -> bool {
-        self.steps.len() >= most_steps || self.began.elapsed() >= PATIENCE
+    pub fn is_over(&self, max_steps: usize) -> bool {
+        self.steps.len() >= max_steps || self.began.elapsed() >= PATIENCE
     }
 
     /// The metrics of the steps that `losses` were read of, the first ones; begins anew. A step's time is the mean, as a
     /// device works on while the host is already at the next step.
-    pub fn end(
+    pub fn finish(
         &mut self,
         losses: &[StepLosses],
         batch_size: usize,
@@ -77,7 +77,7 @@ impl Interval {
             losses: *losses,
             rates: made.rates,
             health: None,
-            sick: Vec::new(),
+            anomalies: Vec::new(),
             step_s,
             data_wait_s: made.data_wait_s,
             images_per_s: batch_size as f64 / step_s,

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::train::health::{Health, Sickness};
+use crate::train::health::{Anomaly, Health};
 use crate::train::optim::Rates;
 use crate::train::trainer::StepLosses;
 
@@ -21,8 +21,8 @@ pub struct StepMetrics {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
     /// What is wrong with the run.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub sick: Vec<Sickness>,
+    #[serde(rename = "sick", skip_serializing_if = "Vec::is_empty")]
+    pub anomalies: Vec<Anomaly>,
     /// Seconds of the step, waiting for data included.
     pub step_s: f64,
     /// Seconds of it spent waiting for data.

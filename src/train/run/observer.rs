@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 
-use crate::train::health::Sickness;
+use crate::train::health::Anomaly;
 use crate::train::run::evaluation::{Evaluation, When};
 use crate::train::run::metrics::StepMetrics;
 
@@ -41,8 +41,8 @@ pub trait Observer {
     /// The teacher was evaluated.
     fn evaluated(&mut self, _when: When, _evaluation: &Evaluation) {}
 
-    /// The run is sick in a way that it was not before.
-    fn sick(&mut self, _step: usize, _sick: &[Sickness]) {}
+    /// Something is wrong with the run that was not before, such as a collapse.
+    fn anomalies(&mut self, _step: usize, _found: &[Anomaly]) {}
 
     /// The run went back to a checkpoint.
     fn rolled_back(&mut self, _to: usize) {}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::device::Selected;
 use crate::files::checkpoint::Keep;
 use crate::train::config::RunConfig;
-use crate::train::health::OnSick;
+use crate::train::health::OnAnomaly;
 use crate::train::run::every::Every;
 use crate::train::weights::PretrainedParts;
 
@@ -37,8 +37,8 @@ pub struct RunRequest {
     /// Whether a run goes on with other settings or pictures than it began with, and begins anew where it has work and no
     /// checkpoint.
     pub allow_changes: bool,
-    /// What to do when the run is sick.
-    pub on_sick: OnSick,
+    /// What to do when the run collapses or diverges.
+    pub on_anomaly: OnAnomaly,
     /// What to do when the GPU fails.
     pub on_device_lost: OnDeviceLost,
 }
@@ -54,7 +54,7 @@ pub enum OnDeviceLost {
 }
 
 impl RunRequest {
-    /// A run without evaluation that writes a checkpoint every ten minutes, keeps the last two, and warns when it is sick.
+    /// A run without evaluation that writes a checkpoint every ten minutes, keeps the last two, and warns when it collapses or diverges.
     pub fn new(config: RunConfig, data: PathBuf, out: PathBuf, selected: Selected) -> Self {
         Self {
             config,
@@ -68,7 +68,7 @@ impl RunRequest {
             checkpoint_every: Every::Time(Duration::from_secs(600)),
             keep: Keep::default(),
             allow_changes: false,
-            on_sick: OnSick::Warn,
+            on_anomaly: OnAnomaly::Warn,
             on_device_lost: OnDeviceLost::Stop,
         }
     }

@@ -17,7 +17,7 @@ use crate::train::optim::Schedule;
 use crate::train::run::observer::Observer;
 use crate::train::run::record::RunRecord;
 use crate::train::run::request::RunRequest;
-use crate::train::trainer::Trainer;
+use crate::train::trainer::{Trainer, TrainerConfig};
 use crate::train::weights::load_method;
 
 type VitTrainer<B> = Trainer<B, VisionTransformer<B>>;
@@ -155,11 +155,12 @@ impl RunSetup<'_> {
             }
             None => {}
         }
-        let optimizer = config.optimizer.clone();
-        let mut trainer = Trainer::new(method, optimizer, device.clone(), self.guard.clone());
-        trainer.seed = config.seed;
-        trainer.micro_batch_size = config.micro_batch_size;
-        Ok(trainer)
+        let trainer = TrainerConfig {
+            optimizer: config.optimizer.clone(),
+            seed: config.seed,
+            micro_batch_size: config.micro_batch_size,
+        };
+        Ok(trainer.init(method, device.clone(), self.guard.clone()))
     }
 
     pub fn schedule(&self, config: &RunConfig, steps_per_epoch: usize) -> Schedule {

@@ -96,7 +96,7 @@ fn train<B: TrainBackend>(
         training.evaluate(&owed, observer)?;
     }
     training.run(observer)?;
-    training.end(observer)
+    training.finish(observer)
 }
 
 /// From settings and folders to the next step. What can be refused is so before the first picture is looked at, as there

@@ -6,7 +6,7 @@ use image::RgbImage;
 
 use crate::error::Result;
 use crate::tensorboard::EventWriter;
-use crate::train::health::Sickness;
+use crate::train::health::Anomaly;
 use crate::train::run::evaluation::{Evaluation, When};
 use crate::train::run::metrics::StepMetrics;
 use crate::train::run::observer::{Observer, RunStart};
@@ -113,8 +113,8 @@ impl Observer for TensorBoard<'_> {
         });
     }
 
-    fn sick(&mut self, step: usize, sick: &[Sickness]) {
-        self.inner.sick(step, sick);
+    fn anomalies(&mut self, step: usize, found: &[Anomaly]) {
+        self.inner.anomalies(step, found);
     }
 
     fn rolled_back(&mut self, to: usize) {

@@ -28,6 +28,41 @@ use crate::train::optim::{
 use crate::train::trainer::losses::{Unread, grad_scale, rows};
 use crate::train::trainer::phases::{Phase, PhaseClock};
 
+/// How a method is trained.
+#[derive(Debug, Clone, Default)]
+pub struct TrainerConfig {
+    /// AdamW by default.
+    pub optimizer: OptimizerConfig,
+    /// Seed of what training drops, 0 by default.
+    pub seed: u64,
+    /// Most pictures that the student sees at once; a larger batch is cut into parts, whose gradients add up to those of
+    /// the whole. None, the default, for no bound.
+    pub micro_batch_size: Option<usize>,
+}
+
+impl TrainerConfig {
+    /// A trainer that has made no step.
+    pub fn init<B: TrainBackend, M: TrainBackbone<B>>(
+        self,
+        method: Ibot<B, M>,
+        device: B::Device,
+        guard: DeviceGuard,
+    ) -> Trainer<B, M> {
+        Trainer {
+            method,
+            optimizer: Optimizer::new(self.optimizer),
+            seed: self.seed,
+            micro_batch_size: self.micro_batch_size,
+            steps: 0,
+            made: Vec::new(),
+            grad_scale: None,
+            clock: None,
+            device,
+            guard,
+        }
+    }
+}
+
 /// The method and its optimizer.
 #[derive(Debug)]
 pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
@@ -35,11 +70,8 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
     pub method: Ibot<B, M>,
     /// Moments of the student's parameters.
     pub optimizer: Optimizer<B>,
-    /// Seed of what training drops.
-    pub seed: u64,
-    /// Most pictures that the student sees at once; a larger batch is cut into parts, whose gradients add up to those of
-    /// the whole. None for no bound.
-    pub micro_batch_size: Option<usize>,
+    seed: u64,
+    micro_batch_size: Option<usize>,
     pub(super) steps: u64,
     /// Steps since the last reading, all made as if they were sound.
     made: Vec<Made<B::InnerBackend>>,
@@ -140,27 +172,6 @@ type Differentiated<B> = (
 );
 
 impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
-    /// A trainer that has made no step.
-    pub fn new(
-        method: Ibot<B, M>,
-        optimizer: OptimizerConfig,
-        device: B::Device,
-        guard: DeviceGuard,
-    ) -> Self {
-        Self {
-            method,
-            optimizer: Optimizer::new(optimizer),
-            seed: 0,
-            micro_batch_size: None,
-            steps: 0,
-            made: Vec::new(),
-            grad_scale: None,
-            clock: None,
-            device,
-            guard,
-        }
-    }
-
     /// The device that it trains on.
     pub fn device(&self) -> &B::Device {
         &self.device
@@ -331,10 +342,10 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             (self.method.student, grads) = on_new_nodes(student, grads);
             let output = self.method.losses(&targets, index);
             self.passed(Phase::Forward);
-            let of_part = Gradients::of(&output.loss);
+            let of_part = Gradients::backward(&output.loss);
             grads = Some(match grads {
                 None => of_part,
-                Some(before) => before.plus(of_part, &self.method.student),
+                Some(before) => before.accumulate(of_part, &self.method.student),
             });
             terms = Some(match terms {
                 None => output.terms,

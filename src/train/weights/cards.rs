@@ -42,7 +42,7 @@ impl Origin<'_> {
         guard: &DeviceGuard,
         device: &B::Device,
     ) -> Result<ModelCard> {
-        let preprocessing = Preprocessing::of(&self.config.augment);
+        let preprocessing = Preprocessing::from_augment(&self.config.augment);
         Ok(ModelCard {
             format: CARD_FORMAT,
             ibot: env!("CARGO_PKG_VERSION").into(),

@@ -54,7 +54,11 @@ impl Export {
     /// # Errors
     /// [`Error::Checkpoint`] or [`Error::Config`] where its settings are none of this program's; [`Error::Weights`] where
     /// its weights hold NaN or infinity.
-    pub fn of(checkpoint: &Checkpoint, source: &Path, data: Option<DataCard>) -> Result<Self> {
+    pub fn from_checkpoint(
+        checkpoint: &Checkpoint,
+        source: &Path,
+        data: Option<DataCard>,
+    ) -> Result<Self> {
         let manifest = &checkpoint.manifest;
         let config = RunConfig::default().merged_with_toml(&manifest.config);
         let config = config.map_err(|message| {

@@ -40,7 +40,7 @@ fn a_loss_that_is_not_finite_ends_the_run() {
 #[test]
 fn a_sick_run_stops() {
     let scratch = Scratch::new("sick");
-    let train = scratch.train(&["--steps", "9", "--on-sick", "stop"]);
+    let train = scratch.train(&["--steps", "9", "--on-anomaly", "stop"]);
     let settings = "health_every = 1\n[schedule]\nwarmup_epochs = 0.0\n[method]\ntemperature_teacher_warmup = 1e3\n\
                     temperature_teacher = 1e3\n";
     let tiny = scratch.0.join("tiny.toml");
@@ -69,7 +69,7 @@ fn a_sick_run_goes_back() {
         "--learning-rate",
         "1e38",
         "--override",
-        "--on-sick",
+        "--on-anomaly",
         "rollback",
     ];
     let output = ibot(&scratch.train(&flags));
@@ -98,7 +98,7 @@ fn a_sick_run_goes_back() {
 fn a_run_without_pictures_does_not_go_back() {
     let scratch = Scratch::new("no-rollback");
     assert!(ibot(&scratch.train(&["--steps", "5"])).status.success());
-    let flags = ["--steps", "50", "--override", "--on-sick", "rollback"];
+    let flags = ["--steps", "50", "--override", "--on-anomaly", "rollback"];
     let train = scratch.train(&flags);
     let mut folders = vec![scratch.0.join("pictures")];
     while let Some(folder) = folders.pop() {

@@ -11,7 +11,7 @@ use crate::data::kind::raw_photo;
 const LZW: u64 = 5;
 
 /// Bytes that the samples of a pixel may take.
-const MOST_BYTES_PER_PIXEL: u64 = 16;
+const MAX_BYTES_PER_PIXEL: u64 = 16;
 
 /// What the first samples of a pixel are.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,7 +68,7 @@ impl Layout {
     /// Reads the layout of the first page.
     ///
     /// # Errors
-    /// The reason why this page can not be shown.
+    /// The reason why this page cannot be shown.
     pub fn read(file: &mut (impl Read + Seek)) -> Result<Self, String> {
         let directory = Directory::read(file).map_err(unreadable)?;
         if !directory.is_whole {
@@ -91,7 +91,7 @@ impl Layout {
         let samples = first(file, tag::SAMPLES_PER_PIXEL, 1)?;
         let formats = numbers(file, tag::SAMPLE_FORMAT)?;
         check_samples(bits, formats.first().copied().unwrap_or(1))?;
-        if samples.saturating_mul(bits) > MOST_BYTES_PER_PIXEL * 8 {
+        if samples.saturating_mul(bits) > MAX_BYTES_PER_PIXEL * 8 {
             return Err(not_read(&format!(
                 "{samples} samples of {bits} bits a pixel"
             )));

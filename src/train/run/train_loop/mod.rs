@@ -14,7 +14,7 @@ use crate::error::{Error, Result, printable};
 use crate::files::checkpoint::Manifest;
 use crate::kernels::TrainBackend;
 use crate::train::config::RunConfig;
-use crate::train::health::{HealthMonitor, OnSick, Sickness};
+use crate::train::health::{Anomaly, HealthMonitor, OnAnomaly};
 use crate::train::optim::Schedule;
 use crate::train::run::evaluation::Pictures;
 use crate::train::run::every::Due;
@@ -42,7 +42,7 @@ pub(super) struct TrainLoop<'a, B: TrainBackend, M: TrainBackbone<B>> {
     step: usize,
     interval: Interval,
     monitor: HealthMonitor,
-    told: Vec<Sickness>,
+    reported: Vec<Anomaly>,
     due: Due,
     learning_rate_factor: f64,
     rollbacks: usize,
@@ -78,7 +78,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             pictures,
             step,
             interval: Interval::new(),
-            told: Vec::new(),
+            reported: Vec::new(),
             learning_rate_factor: from.map_or(1.0, |from| from.learning_rate_factor),
             rollbacks: from.map_or(0, |from| from.rollbacks),
             knn: None,
@@ -121,23 +121,27 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
                 continue; // nothing is due before the next reading
             };
             if metrics.health.is_some() {
-                let news = metrics.sick.iter().any(|sick| !self.told.contains(sick));
+                let news = metrics
+                    .anomalies
+                    .iter()
+                    .any(|anomaly| !self.reported.contains(anomaly));
                 if news {
-                    observer.sick(self.step, &metrics.sick);
+                    observer.anomalies(self.step, &metrics.anomalies);
                 }
-                self.told.clone_from(&metrics.sick);
+                self.reported.clone_from(&metrics.anomalies);
             }
-            if let Some(sick) = metrics.sick.first() {
-                match self.setup.request.on_sick {
-                    OnSick::Rollback if self.may_roll_back() => {
-                        self.roll_back(&sick.to_string(), observer)?;
+            if let Some(anomaly) = metrics.anomalies.first() {
+                match self.setup.request.on_anomaly {
+                    OnAnomaly::Rollback if self.may_roll_back() => {
+                        self.roll_back(&anomaly.to_string(), observer)?;
                         continue;
                     }
-                    OnSick::Rollback | OnSick::Stop => {
-                        let error = Error::Training(format!("the run is sick: {sick}"));
+                    OnAnomaly::Rollback | OnAnomaly::Stop => {
+                        let error =
+                            Error::Training(format!("the run collapsed or diverged: {anomaly}"));
                         return Err(self.failed(error));
                     }
-                    OnSick::Warn => {}
+                    OnAnomaly::Warn => {}
                 }
             }
             self.keep(observer)?;
@@ -146,7 +150,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
     }
 
     fn may_roll_back(&self) -> bool {
-        self.setup.request.on_sick == OnSick::Rollback && self.rollbacks < MAX_ROLLBACKS
+        self.setup.request.on_anomaly == OnAnomaly::Rollback && self.rollbacks < MAX_ROLLBACKS
     }
 
     /// The state of the newest checkpoint, with a lower learning rate from there on.
@@ -168,7 +172,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
         ));
         self.loader = self.setup.loader(&self.config, &self.pictures.train, to)?;
         self.monitor = HealthMonitor::new(self.config.method.prototypes());
-        self.told.clear();
+        self.reported.clear();
         self.folder.rewind(to, observer)?;
         observer.rolled_back(to);
         self.checkpoint()?; // it knows of the rollback
@@ -222,7 +226,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
     }
 
     /// Says what a whole run has to say.
-    pub fn end(self, observer: &mut dyn Observer) -> Result<()> {
+    pub fn finish(self, observer: &mut dyn Observer) -> Result<()> {
         if self.loader.skipped() > 0 {
             let skipped = self.loader.skipped();
             observer.note(&format!("{skipped} pictures could not be decoded"));

@@ -33,10 +33,10 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         }
         let looked = sound
             .and(made)
-            .and_then(|(input, rates)| self.look(&input, &rates));
+            .and_then(|(input, rates)| self.check_health(&input, &rates));
         self.interval.took(started.elapsed());
         let batch_size = self.config.batch_size;
-        let mut read = self.interval.end(&losses, batch_size, &self.setup.guard);
+        let mut read = self.interval.finish(&losses, batch_size, &self.setup.guard);
         let (health, sound) = match looked {
             Ok(health) => (health, Ok(())),
             Err(error) => (None, Err(error)),
@@ -44,7 +44,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         if let Some((metrics, health)) = read.last_mut().zip(health) {
             let past_warmup = self.step > self.schedule.warmup_steps();
             if past_warmup {
-                metrics.sick = self.monitor.see(&health);
+                metrics.anomalies = self.monitor.observe(&health);
             }
             metrics.health = Some(health);
         }
@@ -87,7 +87,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     }
 
     /// The run's health, at the steps that are looked at.
-    fn look(&self, input: &StepInput<B>, rates: &Rates) -> Result<Option<Health>> {
+    fn check_health(&self, input: &StepInput<B>, rates: &Rates) -> Result<Option<Health>> {
         if !self.is_looked_at() {
             return Ok(None);
         }
