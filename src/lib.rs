@@ -81,3 +81,8 @@ pub mod verify;
 
 pub use burn;
 pub use error::{Error, Result};
+
+/// The README's Rust compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -4,7 +4,7 @@
 
 CLOTHES is what pictures.py wrote; the other set is the demo's, which `ibot train` leaves in its cache. Each preset makes as
 many steps as fit SECONDS (default 150) at the pace of its own first steps on this machine, so let nothing else run. Prints
-the table of README.md. Needs `cargo build --release` before, and nothing beside Python 3.9.
+the table of docs/recipes.md. Needs `cargo build --release` before, and nothing beside Python 3.9.
 """
 
 import json

@@ -41,20 +41,22 @@ impl From<Selected> for DeviceRequest {
 /// Which model, where, and how much of it at once.
 #[derive(Debug, Clone)]
 pub struct EmbedderConfig {
-    /// The model file.
+    /// The model file. No default.
     pub model: PathBuf,
-    /// What the file does not say of itself.
+    /// What the file does not say of itself. Default: nothing.
     pub options: ModelOptions,
-    /// Where it computes.
+    /// Where it computes. Default: a GPU if there is one, the CPU otherwise.
     pub device: DeviceRequest,
-    /// Most pictures a batch.
+    /// Largest number of images a batch. Default 16.
     pub batch_size: usize,
-    /// How long a batch should take: where one takes longer, the next ones have fewer pictures, down to one. Cancelling
-    /// acts within a batch, and on the app's own GPU its frames wait for one. `None` for no bound.
+    /// How long a batch should take; after one that takes longer, the next ones have fewer images, down to one. A job
+    /// is cancelled within one batch, and frames of an application that shares its GPU wait for one. `None` for no
+    /// bound. Default 0.2 s.
     pub batch_time: Option<Duration>,
-    /// The model is freed after so long without a request, and loaded again at the next one. `None` for never.
+    /// Time without a request after which the model is freed; the next request loads it again. `None` for never.
+    /// Default `None`.
     pub idle: Option<Duration>,
-    /// Pictures of more pixels are not read.
+    /// Images with more pixels are not read. Default 100 million.
     pub max_pixels: u64,
 }
 

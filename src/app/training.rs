@@ -20,12 +20,13 @@ use crate::train::{
 /// How a run is watched.
 #[derive(Default)]
 pub struct TrainingConfig {
-    /// A picture of the teacher's patches after so long since the last one, the first after the first step; `None` for
-    /// none. Each costs a forward of four pictures.
+    /// Time between two pictures of the teacher's patches; the first comes after the first step. Each costs a forward
+    /// pass of four images. `None` for none. Default `None`.
     pub patches_every: Option<Duration>,
-    /// Writes TensorBoard's events to the run folder too.
+    /// Whether TensorBoard's events are written to the run folder too. Default false.
     pub tensorboard: bool,
-    /// Called on the run's thread after each event: to ask a window to repaint, say. It must return soon.
+    /// Called on the run's thread after each event, for example to repaint a window; it must return soon. Default
+    /// `None`.
     pub on_event: Option<Box<dyn FnMut() + Send>>,
 }
 

@@ -33,39 +33,42 @@ impl GlobalPool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VitConfig {
-    /// Side of the square input, in pixels.
+    /// Side of the square input, in pixels. Default 224. Source: timm.
     pub img_size: usize,
-    /// Side of a square patch, in pixels.
+    /// Side of a square patch, in pixels. Default 16. Source: timm.
     pub patch_size: usize,
-    /// Width of the tokens.
+    /// Width D of the tokens. Default 384. Source: ViT-S.
     pub embed_dim: usize,
-    /// Number of blocks.
+    /// Number of blocks. Default 12. Source: timm.
     pub depth: usize,
-    /// Attention heads a block.
+    /// Attention heads per block; `embed_dim` is a multiple of it. Default 6. Source: ViT-S.
     pub num_heads: usize,
-    /// Hidden width of the MLP over the width of the tokens.
+    /// Hidden width of the MLP, as a multiple of `embed_dim`. Default 4.0. Source: timm.
     pub mlp_ratio: f64,
-    /// Whether queries, keys and values have a bias.
+    /// Whether queries, keys and values have a bias. Default true. Source: timm.
     pub qkv_bias: bool,
-    /// Whether there is a class token.
+    /// Whether there is a class token. Default true. Source: timm.
     pub class_token: bool,
-    /// Number of register tokens (arXiv 2309.16588).
+    /// Number of register tokens (arXiv 2309.16588). Default 0. Source: timm.
     pub reg_tokens: usize,
-    /// Deviation of the blocks' weights at the start; timm's 0.02 is for wide models, narrow ones learn sooner from more.
+    /// Standard deviation of the blocks' initial weights; narrow models learn sooner from a larger one. Default 0.02.
+    /// Source: timm.
     pub init_std: f64,
-    /// Initial LayerScale; none where absent.
+    /// Initial LayerScale; no LayerScale if not set. Default none. Source: timm.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_values: Option<f64>,
-    /// Largest probability to drop a residual branch in training; it grows linearly from 0 over the blocks. Not a key of
-    /// its own: it is the method's `drop_path_rate`.
+    /// Probability to drop a residual branch of the last block in training; it grows linearly from 0 over the blocks.
+    /// Default 0.0. Not a key of its own: it is the method's `drop_path_rate`.
     #[serde(skip)]
     pub drop_path_rate: f64,
-    /// Whether training keeps the inputs of the residual branches alone and runs them twice; the method's, as above.
+    /// Whether training keeps only the inputs of the residual branches and runs them again. Default false. Not a key of
+    /// its own: it is the method's `grad_checkpointing`.
     #[serde(skip)]
     pub grad_checkpointing: bool,
-    /// Positions are added to patches only, not to class and register tokens.
+    /// Whether positions are added to patches only, not to class and register tokens. Default false. Source: timm.
     pub no_embed_class: bool,
-    /// Pooling in evaluation.
+    /// How tokens become one feature: "token" is the class token, "avg", "max" and "avgmax" pool the patches, "" is no
+    /// pooling. Default `"token"`. Source: timm.
     pub global_pool: GlobalPool,
 }
 

@@ -19,36 +19,41 @@ pub enum Interpolation {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AugmentConfig {
-    /// Side S of a view in pixels; default 224. Not a key of its own: it is the method's `image_size`.
+    /// Side S of a global view, in pixels. Default 224. Not a key of its own: it is the method's `image_size`.
     #[serde(skip)]
     pub image_size: usize,
-    /// Global views per picture, G, which both networks see; default 2.
+    /// Global views G per image, which both networks see. Default 2. Source: DINO.
     pub global_views: usize,
-    /// Share of the picture's area that a global crop covers, drawn uniformly; default 0.4 to 1.
+    /// Smallest and largest fraction of the image's area that a global crop covers. Default `[0.4, 1.0]`. Source:
+    /// DINO's `global_crops_scale`.
     pub scale: [f64; 2],
-    /// Local views per picture, L, which the student alone sees; default 0.
+    /// Local views L per image, which only the student sees. Default 0. Source: the reference; DINO uses 8, the paper
+    /// 10.
     pub local_views: usize,
-    /// Side of a local view in pixels; default 96.
+    /// Side of a local view, in pixels; a multiple of the patch size. Default 96. Source: DINO.
     pub local_size: usize,
-    /// Share of the picture's area that a local crop covers, drawn uniformly; default 0.05 to 0.4.
+    /// Smallest and largest fraction of the image's area that a local crop covers. Default `[0.05, 0.4]`. Source:
+    /// DINO's `local_crops_scale`.
     pub local_scale: [f64; 2],
-    /// Width by height of a crop, its logarithm drawn uniformly; default 3/4 to 4/3.
+    /// Smallest and largest ratio of a crop's width to its height; its logarithm is drawn uniformly. Default `[0.75,
+    /// 1.333]`. Source: torchvision.
     pub ratio: [f64; 2],
-    /// Default bicubic.
+    /// How crops are resized: "bicubic" or "bilinear". Default `"bicubic"`. Source: DINO.
     pub interpolation: Interpolation,
-    /// Probability of a horizontal flip; default 0.5.
+    /// Probability of a horizontal flip. Default 0.5. Source: DINO.
     pub flip: f64,
     /// Brightness, contrast, saturation and hue.
     pub color_jitter: ColorJitter,
-    /// Probability of a gray view; default 0.2.
+    /// Probability of a gray view. Default 0.2. Source: DINO.
     pub gray: f64,
     /// Gaussian blur.
     pub blur: Blur,
     /// Inversion of bright values.
     pub solarize: Solarize,
-    /// Subtracted from red, green and blue in 0..1; default ImageNet's.
+    /// Mean of red, green and blue in 0..1, which is subtracted. Default `[0.485, 0.456, 0.406]`. Source: ImageNet.
     pub mean: [f32; 3],
-    /// What red, green and blue are then divided by; default ImageNet's.
+    /// Standard deviation of red, green and blue, which is divided by. Default `[0.229, 0.224, 0.225]`. Source:
+    /// ImageNet.
     pub std: [f32; 3],
 }
 
@@ -56,15 +61,15 @@ pub struct AugmentConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ColorJitter {
-    /// The factor is uniform in max(0, 1 - x)..1 + x; default 0.4.
+    /// Brightness factor, drawn uniformly from max(0, 1 - x) to 1 + x. Default 0.4. Source: DINO.
     pub brightness: f64,
-    /// As brightness; default 0.4.
+    /// Contrast factor, drawn as that of brightness. Default 0.4. Source: DINO.
     pub contrast: f64,
-    /// As brightness; default 0.2.
+    /// Saturation factor, drawn as that of brightness. Default 0.2. Source: DINO.
     pub saturation: f64,
-    /// The shift is uniform in -x..x, in turns of the color circle; default 0.1.
+    /// Hue shift, drawn uniformly from -x to x, in turns of the color circle. Default 0.1. Source: DINO.
     pub hue: f64,
-    /// Probability of the four together; default 0.8.
+    /// Probability of the four together. Default 0.8. Source: DINO.
     pub probability: f64,
 }
 
@@ -72,9 +77,10 @@ pub struct ColorJitter {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Blur {
-    /// Default 0.5.
+    /// Probability, one for all views or one for each kind. Default 0.5. DINO and the paper: `{ first = 1.0, others =
+    /// 0.1, local = 0.5 }`.
     pub probability: PerView,
-    /// Standard deviation in pixels of the view, drawn uniformly; default 0.1 to 2.
+    /// Standard deviation in pixels of the view, drawn uniformly. Default `[0.1, 2.0]`. Source: DINO.
     pub sigma: [f64; 2],
 }
 
@@ -82,9 +88,10 @@ pub struct Blur {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Solarize {
-    /// From 0 to 255; default 128.
+    /// Values that reach it are inverted, 0 to 255. Default 128.0. Source: Pillow, as in DINO.
     pub threshold: f64,
-    /// Default 0.2.
+    /// Probability, one for all views or one for each kind. Default 0.2. DINO and the paper: `{ first = 0.0, others =
+    /// 0.2, local = 0.0 }`.
     pub probability: PerView,
 }
 

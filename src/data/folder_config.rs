@@ -8,15 +8,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FolderConfig {
-    /// Pictures with more pixels are skipped; default 100 million.
+    /// Images with more pixels are skipped. Default 100_000_000.
     pub max_pixels: u64,
-    /// Pictures whose shorter side has more pixels are reduced to so many before anything else; none where absent.
+    /// Images whose shorter side is longer are reduced to it first, in pixels. Default none (with `cache`, twice
+    /// `method.image_size`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shorter_side: Option<u32>,
-    /// Folder that keeps reduced pictures, so that each is decoded once and not in each epoch; none where absent.
+    /// Folder that keeps reduced images, so that each is decoded once and not in each epoch. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<PathBuf>,
-    /// Most MiB that the cache may take; default 16 GiB.
+    /// Largest size of the cache, in MiB. Default 16384.
     pub cache_mib: u64,
 }
 

@@ -19,17 +19,17 @@ use crate::random::{Random, Stream};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoaderConfig {
-    /// Pictures per batch, B; default 64.
+    /// Images per batch, B. Default 64.
     pub batch_size: usize,
-    /// Threads that decode and augment; default 0: one per processor.
+    /// Threads that decode and augment; 0 for one per core. Default 0.
     pub workers: usize,
-    /// Seed of order, views and masks; default 0.
+    /// Seed of order, views and masks. Default 0.
     pub seed: u64,
-    /// Batches in the making or waiting at any time; default 2. More if small batches would leave workers idle.
+    /// Batches that are being made or waiting at any time; more keep workers busy if batches are small. Default 2.
     pub queue: usize,
-    /// Whether the incomplete batch at the end of an epoch is left out; default true.
+    /// Whether the incomplete batch at the end of an epoch is left out. Default true. Source: DINO.
     pub drop_last: bool,
-    /// Keep all decoded pictures in memory if they take at most so many MiB; default 256.
+    /// Decoded images are kept in memory if all of them fit this many MiB. Default 256.
     pub cache_mib: usize,
 }
 

@@ -8,11 +8,11 @@ use crate::random::Random;
 /// How to look for clusters.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KMeansConfig {
-    /// Number of clusters; more than there are rows are not found.
+    /// Number of clusters; at most as many as there are rows are found. No default.
     pub clusters: usize,
-    /// Largest number of passes over the rows; one that moves no row is the last.
+    /// Largest number of passes over the rows; a pass that moves no row is the last. Default 100.
     pub iterations: usize,
-    /// Number of starts, of which the one with the smallest inertia is kept.
+    /// Number of starts; the one with the smallest inertia is kept. Default 3.
     pub restarts: usize,
 }
 

@@ -11,9 +11,9 @@ use crate::eval::products::row_products;
 /// How neighbors vote.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KnnConfig {
-    /// Number of neighbors.
+    /// Number k of neighbors. Default 20. Source: DINO.
     pub neighbors: usize,
-    /// A neighbor at cosine similarity `s` votes with `exp(s / temperature)`.
+    /// A neighbor at cosine similarity `s` votes with `exp(s / temperature)`. Default 0.07. Source: DINO.
     pub temperature: f64,
 }
 

@@ -9,12 +9,13 @@ use crate::eval::sgd::Descent;
 /// How the probe is trained.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProbeConfig {
-    /// What finds the weights.
+    /// What fits the weights. Default L-BFGS with a tolerance of 1e-5 and at most 1000 steps.
     pub optimizer: ProbeOptimizer,
     /// Values to choose from, each above 0: inverse strengths of the L2 penalty (scikit-learn's `C`) with
-    /// [`ProbeOptimizer::Lbfgs`], learning rates with [`ProbeOptimizer::Sgd`].
+    /// [`ProbeOptimizer::Lbfgs`], default 1e-4 to 1; learning rates with [`ProbeOptimizer::Sgd`], default 1e-3 to 0.1
+    /// ([`ProbeConfig::sgd`]).
     pub candidates: Vec<f64>,
-    /// Draws the rows that choose, and the order of those that train.
+    /// Seed of the rows that choose, and of the order of those that train. Default 0.
     pub seed: u64,
 }
 

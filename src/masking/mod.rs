@@ -40,22 +40,23 @@ pub enum MaskShape {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MaskPolicy {
-    /// Share of the patches masked; default 0.3. 0 masks nothing.
+    /// Fraction of the patches that is masked; 0 masks nothing. Default 0.3. Source: the reference.
     #[serde(rename = "mask_ratio")]
     pub ratio: MaskRatio,
-    /// Probability that an image is masked at all; default 1.
+    /// Probability that an image is masked at all. Default 1.0. Source: the reference.
     #[serde(rename = "mask_probability")]
     pub probability: f64,
-    /// How the masked patches lie; default random.
+    /// How the masked patches lie. Default random. Source: the reference.
     #[serde(rename = "mask_shape")]
     pub shape: MaskShape,
-    /// Smallest area to draw for a block, in patches; default 4, as in DINOv2.
+    /// Smallest area of a masked block, in patches. Default 4. Source: DINOv2.
     #[serde(rename = "mask_block_min")]
     pub block_min: usize,
-    /// Smallest and largest ratio of a block's height to its width; default 0.3 and 1/0.3, as in iBOT.
+    /// Smallest and largest ratio of a block's height to its width. Default `[0.3, 1 / 0.3]`. Source:
+    /// `pred_aspect_ratio` of the official code.
     #[serde(rename = "mask_block_aspect")]
     pub block_aspect: [f64; 2],
-    /// First epoch with masks, counted from 0; default 0 (`pred_start_epoch` of the official code).
+    /// First epoch with masks, from 0. Default 0. Source: `pred_start_epoch` of the official code.
     #[serde(rename = "mask_start_epoch")]
     pub start_epoch: usize,
 }

@@ -48,91 +48,103 @@ pub enum StreamingPrototypes {
 }
 
 /// Parameters of `stable_pretraining.methods.iBOT` 0.1.8 by name and default, and a few that it fixes.
+///
+/// "The reference" is that, "the paper" arXiv 2111.07832, "the official code" `main_ibot.py` of bytedance/ibot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IbotConfig {
-    /// timm name of the backbone; ignored where [`IbotConfig::vit`] describes one.
+    /// timm name of the backbone; ignored if [`IbotConfig::vit`] is set. Default `"vit_small_patch16_224"`. Source: the
+    /// reference.
     pub encoder_name: String,
-    /// Hidden width of both heads.
+    /// Width of the hidden layers of both heads. Default 2048. Source: the reference.
     pub projector_hidden_dim: usize,
-    /// Width of the unit sphere before the prototypes.
+    /// Width of the L2-normalized features before the prototypes. Default 256. Source: the reference.
     pub projector_bottleneck_dim: usize,
-    /// Prototypes of the class-token head.
+    /// Prototypes of the class-token head. Default 65536. Source: the reference. The paper uses 8192.
     pub n_cls_prototypes: usize,
-    /// Prototypes of the patch head.
+    /// Prototypes of the patch head. Default 8192. Source: the reference and the paper.
     pub n_patch_prototypes: usize,
-    /// Share of the patches that the student does not see: a number, or `[low, high]` to draw from for every image.
+    /// Fraction of the patches that is masked: a number, or `[low, high]` or a list of `{ mean, spread }` that each
+    /// image draws from. Default 0.3. Source: the reference. The paper draws 0, or from 0.1 to 0.5.
     pub mask_ratio: MaskRatio,
-    /// Weight of the patch loss.
+    /// Weight of the patch loss. Default 1.0. Source: the reference; `lambda2` of the official code.
     pub patch_loss_weight: f64,
-    /// Temperature of the student's softmax.
+    /// Temperature of the student's softmax. Default 0.1. Source: the reference and the paper.
     pub temperature_student: f64,
-    /// Temperature of the teacher's targets in the first epoch.
+    /// Temperature of the teacher's targets in the first epoch. Default 0.04. Source: the reference and the paper.
     pub temperature_teacher_warmup: f64,
-    /// Temperature of the teacher's targets after the warm-up.
+    /// Temperature of the teacher's targets after the warm-up. Default 0.07. Source: the reference.
     pub temperature_teacher: f64,
-    /// Epochs of linear warm-up from one to the other.
+    /// Epochs of linear warm-up between the two. Default 30. Source: the reference and the paper.
     pub warmup_epochs_temperature_teacher: usize,
-    /// Coefficient of the teacher's moving average in the first epoch.
+    /// EMA coefficient of the teacher in the first epoch. Default 0.996. Source: the reference and the paper.
     pub ema_decay_start: f64,
-    /// Coefficient that the cosine schedule would reach after the last epoch.
+    /// EMA coefficient after the last epoch, by a cosine schedule. Default 1.0. Source: the reference and the paper.
     pub ema_decay_end: f64,
-    /// Side of the square input, in pixels.
+    /// Side of the square input, in pixels; a multiple of the patch size. Default 224. Source: the reference.
     pub image_size: usize,
-    /// Whether to start from pretrained weights; the file is named by `--pretrained`.
+    /// Whether to start from the weights that `RunRequest::pretrained` names. Default false. Source: the reference.
     pub pretrained: bool,
-    /// Probability that an image is masked at all.
+    /// Probability that an image is masked at all. Default 1.0. Source: the reference; 0.5 in DINOv2.
     pub mask_probability: f64,
-    /// Whether masked patches lie anywhere or in blocks.
+    /// How masked patches lie: "random" or "block". Default `"random"`. Source: the reference; "block" in the paper.
     pub mask_shape: MaskShape,
-    /// Fewest patches of a block.
+    /// Smallest area of a masked block, in patches. Default 4. Source: DINOv2; 16 in the official code.
     pub mask_block_min: usize,
-    /// Height by width of a block, from and to.
+    /// Smallest and largest height over width of a block. Default `[0.3, 3.333]`. Source: the official code.
     pub mask_block_aspect: [f64; 2],
-    /// Epoch from which on images are masked.
+    /// First epoch with masks, from 0. Default 0. Source: `pred_start_epoch` of the official code.
     pub mask_start_epoch: usize,
-    /// Linear layers of the heads before the prototypes.
+    /// Linear layers of each head before the prototypes. Default 3. Source: the reference and the paper.
     pub projector_layers: usize,
-    /// What is done with the length of the prototypes.
+    /// Length of the prototypes: "none" (free), "fixed" (1) or "learned". Default `"none"`. Source: the reference;
+    /// `norm_last_layer` of the official code is "fixed" or, if false, "learned".
     pub prototype_norm: PrototypeNorm,
-    /// Whether patches share the class tokens' head, and its `n_cls_prototypes`.
+    /// Whether patches use the head of the class token, with `n_cls_prototypes`. Default false. Source: the official
+    /// code.
     pub shared_head: bool,
-    /// Whether the teacher's patches share its class tokens' head, where the student's may have one of their own (the
-    /// paper's `shared_head_teacher`); as `shared_head` where absent.
+    /// Whether the teacher's patches use its class-token head even if the student has two heads; `shared_head` if not
+    /// set. Default none. Source: `shared_head_teacher` of the official code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared_head_teacher: Option<bool>,
-    /// How class-token targets are made.
+    /// Class-token targets: "centering" or "sinkhorn". Default `"centering"`. Source: the reference and the paper.
     pub cls_targets: Targets,
-    /// How patch targets are made.
+    /// Patch targets: "centering" or "sinkhorn". Default `"sinkhorn"`. Source: the reference; "centering" in the paper.
     pub patch_targets: Targets,
-    /// Momentum of the class-token center.
+    /// Momentum of the class-token center. Default 0.9. Source: the reference and the official code.
     pub center_momentum: f64,
-    /// Momentum of the patch center.
+    /// Momentum of the patch center. Default 0.9. Source: `center_momentum2` of the official code.
     pub patch_center_momentum: f64,
-    /// Temperature of the teacher's patch targets in the first epoch; that of class tokens where absent.
+    /// Temperature of patch targets in the first epoch; that of class tokens if not set. Default none. Source: the
+    /// official code, 0.04 there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature_teacher_patch_warmup: Option<f64>,
-    /// Temperature of the teacher's patch targets after the warm-up; that of class tokens where absent.
+    /// Temperature of patch targets after the warm-up; that of class tokens if not set. Default none. Source: the
+    /// official code, 0.07 there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature_teacher_patch: Option<f64>,
-    /// Weight of the class-token loss.
+    /// Weight of the class-token loss. Default 1.0. Source: the reference; `lambda1` of the official code.
     pub cls_loss_weight: f64,
-    /// What counts the same in the patch loss.
+    /// What has equal weight in the patch loss: "patch" or "image". Default `"patch"`. Source: the reference; "image"
+    /// in the paper.
     pub patch_weight: PatchWeight,
-    /// Weight of the same loss on visible patches, whose targets are made apart; 0 leaves it out.
+    /// Weight of the loss on visible patches, with their own targets; 0 leaves it out. Default 0.0. Source: this
+    /// project.
     pub visible_loss_weight: f64,
-    /// Weight of the KoLeo regularizer on the student's class tokens; 0 leaves it out.
+    /// Weight of KoLeo on the student's class tokens; 0 leaves it out. Default 0.0. Source: DINOv2, 0.1 there.
     pub koleo_weight: f64,
-    /// Largest probability to drop a residual branch of the student; it grows linearly from 0 over the blocks.
+    /// Probability to drop a residual branch of the last block of the student; it grows linearly from 0 over the
+    /// blocks. Default 0.0. Source: the reference; `drop_path` of the official code is 0.1.
     pub drop_path_rate: f64,
-    /// Whether the student's blocks keep their inputs alone and run a second time in the backward pass: less memory for
-    /// more time, the same gradients.
+    /// Whether the student's blocks keep only their inputs and run again in the backward pass: less memory, more time,
+    /// the same gradients. Default false. Source: timm's `set_grad_checkpointing`.
     pub grad_checkpointing: bool,
-    /// Sinkhorn-Knopp iterations.
+    /// Iterations of Sinkhorn-Knopp. Default 3. Source: the reference and DINOv2.
     pub sinkhorn_iterations: usize,
-    /// Whether logits are streamed: less memory, more matrix products, the same numbers but for rounding.
+    /// Whether logits are computed in tiles and never stored: "auto", "always" or "never". Less memory, more matrix
+    /// products, the same numbers up to rounding. Default `"auto"`.
     pub streaming_prototypes: StreamingPrototypes,
-    /// A backbone of one's own shape instead of a name; its `img_size` is replaced by `image_size`.
+    /// A backbone of any shape in place of `encoder_name`; its `img_size` is replaced by `image_size`. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vit: Option<VitConfig>,
 }

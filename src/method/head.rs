@@ -29,17 +29,17 @@ pub enum PrototypeNorm {
 /// Widths of a [`Head`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadConfig {
-    /// Width D of the tokens.
+    /// Width D of the tokens. No default: the backbone's.
     pub width: usize,
-    /// Linear layers before the unit sphere, at least 1.
+    /// Linear layers before the L2 normalization, at least 1. No default: the method's `projector_layers`, 3.
     pub layers: usize,
-    /// Width between them.
+    /// Width between them. No default: the method's `projector_hidden_dim`, 2048.
     pub hidden_dim: usize,
-    /// Width of the unit sphere.
+    /// Width of the L2-normalized features. No default: the method's `projector_bottleneck_dim`, 256.
     pub bottleneck_dim: usize,
-    /// Number K of prototypes.
+    /// Number K of prototypes. No default: the method's `n_cls_prototypes` (65536) or `n_patch_prototypes` (8192).
     pub prototypes: usize,
-    /// What is done with their length.
+    /// What is done with the length of the prototypes. No default: the method's `prototype_norm`, none.
     pub prototype_norm: PrototypeNorm,
 }
 

@@ -33,13 +33,13 @@ const DOTS: usize = 40;
 /// What is written around a chart.
 #[derive(Debug, Clone, Default)]
 pub struct ChartConfig {
-    /// Above the chart, in large letters.
+    /// Text above the chart, in large letters. Default empty.
     pub title: String,
-    /// Below the horizontal axis.
+    /// Text below the horizontal axis. Default empty.
     pub x_label: String,
-    /// Above the vertical axis.
+    /// Text above the vertical axis. Default empty.
     pub y_label: String,
-    /// Whether the vertical axis is logarithmic; values of 0 or less are then left out.
+    /// Whether the vertical axis is logarithmic; values of 0 or less are then left out. Default false.
     pub log_y: bool,
 }
 

@@ -11,36 +11,38 @@ use crate::method::IbotConfig;
 use crate::train::optim::{OptimizerConfig, ScheduleConfig};
 
 /// Everything that decides what a run computes, and how fast.
+///
+/// A setting here or below that names no source is this crate's own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunConfig {
-    /// Seed of weights, order, views and masks.
+    /// Seed of weights, order, views and masks. Default 0. Source: `seed` of the official code.
     pub seed: u64,
-    /// Passes over the data; ignored where `steps` is given.
+    /// Passes over the data; ignored if `steps` is set. Default 100. Source: `epochs` of the official code.
     pub epochs: usize,
-    /// Optimizer steps.
+    /// Optimizer steps. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<usize>,
-    /// Pictures a step.
+    /// Images a step. Default 64. Source: `batch_size_per_gpu` of DINO.
     pub batch_size: usize,
-    /// Most pictures that the student sees at once, for less memory: the gradients of all parts of a batch add up to
-    /// those of the whole, and targets, centers and KoLeo are those of the whole. All where absent.
+    /// Images that the student sees at once, for less memory; the whole batch if not set. Gradients, targets, centers
+    /// and KoLeo are those of the whole batch. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(alias = "most_at_once")]
     pub micro_batch_size: Option<usize>,
-    /// Share of the pictures, of each class, that is not trained on: evaluations are of those. None where absent.
+    /// Fraction of each class that is held out from training and used for evaluation. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out: Option<f64>,
-    /// Threads that decode and augment; 0 for one a core.
+    /// Threads that decode and augment; 0 for one per core. Default 0.
     pub workers: usize,
-    /// License of the weights, which the model files name.
+    /// License of the weights, written into the model files. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(alias = "licence")]
     pub license: Option<String>,
-    /// Steps between looks at the run's health, each a forward of both networks; 0 for none.
+    /// Steps between health checks, each one forward pass of both networks; 0 for none. Default 50.
     pub health_every: usize,
-    /// Steps whose metrics are read from the device together, as each read waits for it; they are read sooner where a
-    /// second has passed.
+    /// Steps whose metrics are read from the device together, because each read waits for it; at least once a second.
+    /// Default 10.
     pub metrics_every: usize,
     /// The method.
     pub method: IbotConfig,

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod documents;
 mod modules;
 
 use std::collections::BTreeMap;

@@ -21,27 +21,31 @@ pub enum OptimizerKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimizerConfig {
-    /// Its rule.
+    /// Update rule: "adamw", "sgd" or "lars". Default `"adamw"`. Source: `optimizer` of the official code.
     pub name: OptimizerKind,
-    /// Momentum of `sgd` and `lars`.
+    /// Momentum of `sgd` and `lars`. Default 0.9. Source: DINO.
     pub momentum: f64,
-    /// Decay rates of the two moments of `adamw`.
+    /// Decay rates of the two moments of `adamw`. Default `[0.9, 0.999]`. Source: PyTorch.
     pub betas: [f64; 2],
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment of `adamw`. Default 1e-8. Source: PyTorch.
     pub eps: f64,
-    /// Weight decay of matrices, decoupled in `adamw`; at the start, where `schedule.final_weight_decay` is set.
+    /// Weight decay of matrices, decoupled in `adamw`; the value at the start if `schedule.final_weight_decay` is set.
+    /// Default 0.04. Source: the paper.
     pub weight_decay: f64,
-    /// Largest norm of all gradients together; a larger one is scaled down to it.
+    /// Largest L2 norm of all gradients together; larger ones are scaled down to it. Default none. Source: DINOv2, 3.0
+    /// there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_gradient_norm: Option<f64>,
-    /// Largest norm of each tensor's gradient; a larger one is scaled down to it (the paper's code).
+    /// Largest L2 norm of each tensor's gradient; larger ones are scaled down to it. Default none. Source: `clip_grad`
+    /// of the official code, 3.0 there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_each_gradient: Option<f64>,
-    /// Whether biases, norms and tokens decay too; the usual recipe spares them.
+    /// Whether biases, norms and tokens decay too. Default false. Source: DINO and the official code exempt them.
     pub decay_all: bool,
-    /// Factor of the learning rate from each block of the backbone to the one before it; 1 for none.
+    /// Factor of the learning rate from each block of the backbone to the one before it; 1 for none. Default 1.0.
+    /// Source: DINOv2, 0.9 there.
     pub layer_decay: f64,
-    /// Further factor of the learning rate of the patch embedding.
+    /// Further factor of the learning rate of the patch embedding. Default 1.0. Source: DINOv2, 0.2 there.
     pub patch_embed_multiplier: f64,
 }
 

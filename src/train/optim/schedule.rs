@@ -15,20 +15,24 @@ const LARGEST: f64 = 1e100;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScheduleConfig {
-    /// Peak learning rate at a batch of 256; it scales linearly with the batch size.
+    /// Peak learning rate at a batch of 256; it scales linearly with the batch size. Default 5e-4. Source: the paper.
     pub base_learning_rate: f64,
-    /// Learning rate at the end, not scaled.
+    /// Learning rate at the end of the cosine; it does not scale. Default 1e-6. Source: the paper.
     pub final_learning_rate: f64,
-    /// Epochs of warm-up from zero, at most half of the run.
+    /// Epochs of linear warm-up from 0, at most half of the run. Default 10.0. Source: the paper.
     pub warmup_epochs: f64,
-    /// Weight decay that a cosine leads to from the optimizer's; it does not move where absent.
+    /// Weight decay at the end of a cosine that starts at the optimizer's; constant if not set. Default none. Source:
+    /// `weight_decay_end` of the official code, 0.4 there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub final_weight_decay: Option<f64>,
-    /// Epochs in which the heads' prototypes do not move (the paper's `freeze_last_layer`).
+    /// Epochs in which the prototypes of the heads are not trained. Default 0.0. Source: `freeze_last_layer` of the
+    /// official code, 1 there.
     pub freeze_prototypes_epochs: f64,
-    /// When the teacher's coefficient moves; the paper's at each step.
+    /// When the teacher's EMA coefficient changes: each "epoch" or each "step". Default `"epoch"`. Source: the
+    /// reference. The paper changes it at each step.
     pub ema_pace: Pace,
-    /// When the teacher's temperatures move.
+    /// When the teacher's temperatures change: each "epoch" or each "step". Default `"epoch"`. Source: the reference
+    /// and the official code.
     pub temperature_pace: Pace,
 }
 
