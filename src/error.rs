@@ -153,6 +153,33 @@ impl Error {
     }
 }
 
+/// That a setting can work; else which, its value and what is allowed.
+///
+/// # Errors
+/// [`Error::Config`].
+pub(crate) fn require(
+    is_met: bool,
+    key: impl Into<String>,
+    value: impl ToString,
+    remedy: impl Into<String>,
+) -> Result<()> {
+    match is_met {
+        true => Ok(()),
+        false => Err(Error::config(key, value, remedy)),
+    }
+}
+
+/// That each of these settings, with its value and bound, is from 1 to that bound.
+///
+/// # Errors
+/// [`Error::Config`].
+pub(crate) fn require_counts<const N: usize>(counts: [(&str, usize, usize); N]) -> Result<()> {
+    counts.into_iter().try_for_each(|(key, value, bound)| {
+        let is_met = (1..=bound).contains(&value);
+        require(is_met, key, value, format!("must be from 1 to {bound}"))
+    })
+}
+
 /// A name from outside as one line that is safe to print: control characters are escaped (`\n`), so are those that
 /// reorder a text, and bytes that are no UTF-8 (`\xff`).
 pub fn printable(name: impl AsRef<OsStr>) -> String {

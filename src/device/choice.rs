@@ -379,5 +379,4 @@ fn no_adapter() -> Error {
 }
 
 #[cfg(test)]
-#[path = "choice_tests.rs"]
 mod tests;

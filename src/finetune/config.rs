@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::AugmentConfig;
 use crate::data::augment::ColorJitter;
-use crate::error::{Error, Result};
+use crate::error::{Result, require, require_counts};
 use crate::files::model::Preprocessing;
 use crate::train::{OptimizerConfig, ScheduleConfig};
 
@@ -84,42 +84,29 @@ impl FinetuneConfig {
     /// Whether the numbers can work.
     ///
     /// # Errors
-    /// [`Error::Config`] that names the flag, its value and what is allowed.
+    /// [`crate::Error::Config`] that names the setting, its value and what is allowed.
     pub fn validate(&self) -> Result<()> {
-        for (flag, value, most) in [
+        require_counts([
             ("epochs", self.epochs, 1 << 30),
             ("batch_size", self.batch_size, 1 << 20),
-        ] {
-            if !(1..=most).contains(&value) {
-                return Err(Error::config(
-                    flag,
-                    value,
-                    format!("must be from 1 to {most}"),
-                ));
-            }
-        }
-        for (flag, value) in [
+        ])?;
+        for (key, value) in [
             ("learning_rate", self.learning_rate),
             ("weight_decay", self.weight_decay),
         ] {
-            if !(0.0..=LARGEST).contains(&value) {
-                let remedy = format!("must be from 0 to {LARGEST:e}");
-                return Err(Error::config(flag, value, remedy));
-            }
+            let is_met = (0.0..=LARGEST).contains(&value);
+            require(is_met, key, value, format!("must be from 0 to {LARGEST:e}"))?;
         }
-        for (flag, value) in [
+        for (key, value) in [
             ("drop_path", self.drop_path),
             ("label_smoothing", self.label_smoothing),
         ] {
-            if !(0.0..1.0).contains(&value) {
-                let remedy = "must be from 0 to below 1, such as 0.1";
-                return Err(Error::config(flag, value, remedy));
-            }
+            let is_met = (0.0..1.0).contains(&value);
+            require(is_met, key, value, "must be from 0 to below 1, such as 0.1")?;
         }
-        if !(self.layer_decay > 0.0 && self.layer_decay <= 1.0) {
-            let remedy = "must be above 0 and at most 1, which is none";
-            return Err(Error::config("layer_decay", self.layer_decay, remedy));
-        }
+        let is_met = self.layer_decay > 0.0 && self.layer_decay <= 1.0;
+        let remedy = "must be above 0 and at most 1, which is none";
+        require(is_met, "layer_decay", self.layer_decay, remedy)?;
         self.schedule().validate()
     }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::{VitConfig, encoder_tags, split_tag, vit_from_name};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, require, require_counts};
 use crate::masking::{MaskPolicy, MaskRatio, MaskShape};
 use crate::method::head::PrototypeNorm;
 
@@ -220,7 +220,7 @@ impl IbotConfig {
     /// # Errors
     /// [`Error::Config`] that names the key, its value and what is allowed.
     pub fn validate(&self) -> Result<()> {
-        let counts = [
+        require_counts([
             ("projector_hidden_dim", self.projector_hidden_dim, 1 << 18),
             (
                 "projector_bottleneck_dim",
@@ -235,16 +235,7 @@ impl IbotConfig {
             ),
             ("sinkhorn_iterations", self.sinkhorn_iterations, 1 << 10),
             ("projector_layers", self.projector_layers, 1 << 10),
-        ];
-        for (key, value, most) in counts {
-            if !(1..=most).contains(&value) {
-                return Err(Error::config(
-                    key,
-                    value,
-                    format!("must be from 1 to {most}"),
-                ));
-            }
-        }
+        ])?;
         let temperatures = [
             ("temperature_student", self.temperature_student),
             (
@@ -259,10 +250,9 @@ impl IbotConfig {
             ("temperature_teacher_patch", self.patch_temperatures()[1]),
         ];
         for (key, value) in temperatures {
-            if !(value.is_finite() && value >= SMALLEST_TEMPERATURE) {
-                let remedy = format!("must be at least {SMALLEST_TEMPERATURE:e}, such as 0.1");
-                return Err(Error::config(key, value, remedy));
-            }
+            let remedy = format!("must be at least {SMALLEST_TEMPERATURE:e}, such as 0.1");
+            let is_met = value.is_finite() && value >= SMALLEST_TEMPERATURE;
+            require(is_met, key, value, remedy)?;
         }
         let fractions = [
             ("ema_decay_start", self.ema_decay_start),
@@ -271,9 +261,8 @@ impl IbotConfig {
             ("patch_center_momentum", self.patch_center_momentum),
         ];
         for (key, value) in fractions {
-            if !(0.0..=1.0).contains(&value) {
-                return Err(Error::config(key, value, "must be from 0 to 1"));
-            }
+            let is_met = (0.0..=1.0).contains(&value);
+            require(is_met, key, value, "must be from 0 to 1")?;
         }
         self.validate_teachers_head()?;
         self.mask_policy().validate()?;
@@ -284,15 +273,12 @@ impl IbotConfig {
             ("koleo_weight", self.koleo_weight),
         ];
         for (key, value) in weights {
-            if !(value.is_finite() && value >= 0.0) {
-                return Err(Error::config(key, value, "must be 0 or above"));
-            }
+            let is_met = value.is_finite() && value >= 0.0;
+            require(is_met, key, value, "must be 0 or above")?;
         }
-        if weights.iter().all(|(_, weight)| *weight == 0.0) {
-            let remedy = "must be above 0, or another loss weight: there is nothing to learn";
-            return Err(Error::config("cls_loss_weight", 0, remedy));
-        }
-        Ok(())
+        let remedy = "must be above 0, or another loss weight: there is nothing to learn";
+        let is_met = weights.iter().any(|(_, weight)| *weight > 0.0);
+        require(is_met, "cls_loss_weight", 0, remedy)
     }
 
     /// Numbers of prototypes of class tokens and of patches in the teacher.

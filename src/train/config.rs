@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::data::{AugmentConfig, FolderConfig};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, require, require_counts};
 use crate::method::IbotConfig;
 use crate::train::optim::{OptimizerConfig, ScheduleConfig};
 
@@ -130,19 +130,11 @@ impl RunConfig {
         }
         self.folder.validate()?;
         let steps = self.steps.unwrap_or(1);
-        for (key, value, most) in [
+        require_counts([
             ("batch_size", self.batch_size, 1 << 20),
             ("epochs", self.epochs, 1 << 30),
             ("steps", steps, 1 << 30),
-        ] {
-            if !(1..=most).contains(&value) {
-                return Err(Error::config(
-                    key,
-                    value,
-                    format!("must be from 1 to {most}"),
-                ));
-            }
-        }
+        ])?;
         if let Some(share) = self
             .held_out
             .filter(|share| !(*share > 0.0 && *share < 1.0))
@@ -150,16 +142,23 @@ impl RunConfig {
             let remedy = "must be above 0 and below 1, such as 0.1";
             return Err(Error::config("held_out", share, remedy));
         }
-        if self.metrics_every == 0 {
-            return Err(Error::config("metrics_every", 0, "must be at least 1"));
-        }
-        if self.micro_batch_size == Some(0) {
-            return Err(Error::config("micro_batch_size", 0, "must be at least 1"));
-        }
-        if self.method.koleo_weight > 0.0 && self.micro_batch_size == Some(1) {
-            let remedy = "must be at least 2 with method.koleo_weight";
-            return Err(Error::config("micro_batch_size", 1, remedy));
-        }
+        let metrics_every = self.metrics_every;
+        require(metrics_every > 0, "metrics_every", 0, "must be at least 1")?;
+        let micro = self.micro_batch_size;
+        require(
+            micro != Some(0),
+            "micro_batch_size",
+            0,
+            "must be at least 1",
+        )?;
+        let has_koleo = self.method.koleo_weight > 0.0;
+        let remedy = "must be at least 2 with method.koleo_weight";
+        require(
+            !(has_koleo && micro == Some(1)),
+            "micro_batch_size",
+            1,
+            remedy,
+        )?;
         self.method.validate()?;
         self.method.backbone()?;
         self.optimizer.validate()?;
@@ -171,18 +170,16 @@ impl RunConfig {
             let remedy = format!("must be a multiple of the patch size {patch}");
             return Err(Error::config("augment.local_size", local, remedy));
         }
-        if self.method.koleo_weight > 0.0 && self.batch_size < 2 {
-            let remedy = "must be at least 2 with method.koleo_weight: KoLeo looks for the nearest other picture";
-            return Err(Error::config("batch_size", self.batch_size, remedy));
-        }
-        if self.augment.global_views < 2 {
-            let remedy = "must be at least 2: the class-token loss compares different views";
-            return Err(Error::config(
-                "augment.global_views",
-                self.augment.global_views,
-                remedy,
-            ));
-        }
+        let remedy = "must be at least 2 with method.koleo_weight: KoLeo looks for the nearest other picture";
+        require(
+            !has_koleo || self.batch_size >= 2,
+            "batch_size",
+            self.batch_size,
+            remedy,
+        )?;
+        let views = self.augment.global_views;
+        let remedy = "must be at least 2: the class-token loss compares different views";
+        require(views >= 2, "augment.global_views", views, remedy)?;
         Ok(self)
     }
 }

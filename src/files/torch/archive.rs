@@ -297,5 +297,4 @@ fn name_tensors<'p>(
 }
 
 #[cfg(test)]
-#[path = "archive_tests.rs"]
 mod tests;

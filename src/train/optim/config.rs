@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Result, require};
 
 /// Rule by which a gradient moves a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -70,53 +70,38 @@ impl OptimizerConfig {
     /// Whether the numbers can work.
     ///
     /// # Errors
-    /// [`Error::Config`] that names the key, its value and what is allowed.
+    /// [`crate::Error::Config`] that names the key, its value and what is allowed.
     pub fn validate(&self) -> Result<()> {
-        if !(0.0..1.0).contains(&self.momentum) {
-            let remedy = "must be from 0 to below 1";
-            return Err(Error::config("optimizer.momentum", self.momentum, remedy));
-        }
-        if self.betas.iter().any(|beta| !(0.0..1.0).contains(beta)) {
-            let value = format!("{:?}", self.betas);
-            return Err(Error::config(
-                "optimizer.betas",
-                value,
-                "must be from 0 to below 1",
-            ));
-        }
-        if !(self.eps.is_finite() && self.eps > 0.0) {
-            return Err(Error::config(
-                "optimizer.eps",
-                self.eps,
-                "must be above 0, such as 1e-8",
-            ));
-        }
-        if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
-            let remedy = "must be 0 or above, such as 0.04";
-            return Err(Error::config(
-                "optimizer.weight_decay",
-                self.weight_decay,
-                remedy,
-            ));
-        }
+        let below_1 = |value: &f64| (0.0..1.0).contains(value);
+        let remedy = "must be from 0 to below 1";
+        let key = "optimizer.momentum";
+        require(below_1(&self.momentum), key, self.momentum, remedy)?;
+        let betas = format!("{:?}", self.betas);
+        let is_met = self.betas.iter().all(below_1);
+        require(is_met, "optimizer.betas", betas, remedy)?;
+        let is_met = self.eps.is_finite() && self.eps > 0.0;
+        let remedy = "must be above 0, such as 1e-8";
+        require(is_met, "optimizer.eps", self.eps, remedy)?;
+        let is_met = self.weight_decay.is_finite() && self.weight_decay >= 0.0;
+        let (key, remedy) = ("optimizer.weight_decay", "must be 0 or above, such as 0.04");
+        require(is_met, key, self.weight_decay, remedy)?;
         for (key, norm) in [
             ("clip_gradient_norm", self.clip_gradient_norm),
             ("clip_each_gradient", self.clip_each_gradient),
         ] {
             // smaller ones come out as 0 in f32, which stands for a step that went wrong
-            if let Some(norm) = norm.filter(|norm| !(norm.is_finite() && *norm >= 1e-10)) {
-                let remedy = "must be at least 1e-10, such as 3; leave it out for no clipping";
-                return Err(Error::config(format!("optimizer.{key}"), norm, remedy));
-            }
+            let is_met = norm.is_none_or(|norm| norm.is_finite() && norm >= 1e-10);
+            let remedy = "must be at least 1e-10, such as 3; leave it out for no clipping";
+            let (key, norm) = (format!("optimizer.{key}"), norm.unwrap_or_default());
+            require(is_met, key, norm, remedy)?;
         }
         for (key, factor) in [
             ("layer_decay", self.layer_decay),
             ("patch_embed_multiplier", self.patch_embed_multiplier),
         ] {
-            if !(factor > 0.0 && factor <= 1.0) {
-                let remedy = "must be above 0 and at most 1, which is none";
-                return Err(Error::config(format!("optimizer.{key}"), factor, remedy));
-            }
+            let is_met = factor > 0.0 && factor <= 1.0;
+            let remedy = "must be above 0 and at most 1, which is none";
+            require(is_met, format!("optimizer.{key}"), factor, remedy)?;
         }
         Ok(())
     }

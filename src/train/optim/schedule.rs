@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Result, require};
 use crate::method::IbotConfig;
 
 /// Batch size that [`ScheduleConfig::base_learning_rate`] is for.
@@ -66,7 +66,7 @@ impl ScheduleConfig {
     /// Whether the numbers can work.
     ///
     /// # Errors
-    /// [`Error::Config`] that names the key, its value and what is allowed.
+    /// [`crate::Error::Config`] that names the key, its value and what is allowed.
     pub fn validate(&self) -> Result<()> {
         let entries = [
             ("schedule.base_learning_rate", self.base_learning_rate),
@@ -82,13 +82,8 @@ impl ScheduleConfig {
             ),
         ];
         for (key, value) in entries {
-            if !(0.0..=LARGEST).contains(&value) {
-                return Err(Error::config(
-                    key,
-                    value,
-                    format!("must be from 0 to {LARGEST:e}"),
-                ));
-            }
+            let is_met = (0.0..=LARGEST).contains(&value);
+            require(is_met, key, value, format!("must be from 0 to {LARGEST:e}"))?;
         }
         Ok(())
     }

@@ -21,46 +21,38 @@ pub(super) fn other_settings(
             lines.push(format!("{key} = {needed}    # is {here}"));
         }
     };
-    let mut number = |key, needed: Option<usize>, here: usize| {
+    let patches = own.filter(|_| student.patch_head == PatchHead::Own);
+    for (key, needed, here) in [
+        (
+            "projector_layers",
+            Some(cls.layers),
+            config.projector_layers,
+        ),
+        (
+            "projector_hidden_dim",
+            cls.hidden_dim,
+            config.projector_hidden_dim,
+        ),
+        (
+            "projector_bottleneck_dim",
+            Some(cls.bottleneck_dim),
+            config.projector_bottleneck_dim,
+        ),
+        (
+            "n_cls_prototypes",
+            Some(cls.prototypes),
+            config.n_cls_prototypes,
+        ),
+        (
+            "n_patch_prototypes",
+            patches.map(|p| p.prototypes),
+            config.n_patch_prototypes,
+        ),
+    ] {
         needs(key, needed.unwrap_or(here).to_string(), here.to_string());
-    };
-    number(
-        "projector_layers",
-        Some(cls.layers),
-        config.projector_layers,
-    );
-    number(
-        "projector_hidden_dim",
-        cls.hidden_dim,
-        config.projector_hidden_dim,
-    );
-    number(
-        "projector_bottleneck_dim",
-        Some(cls.bottleneck_dim),
-        config.projector_bottleneck_dim,
-    );
-    number(
-        "n_cls_prototypes",
-        Some(cls.prototypes),
-        config.n_cls_prototypes,
-    );
-    let own = own.filter(|_| student.patch_head == PatchHead::Own);
-    number(
-        "n_patch_prototypes",
-        own.map(|patch| patch.prototypes),
-        config.n_patch_prototypes,
-    );
-    let name = |norm: PrototypeNorm| match norm {
-        PrototypeNorm::None => "\"none\"",
-        PrototypeNorm::Fixed => "\"fixed\"",
-        PrototypeNorm::Learned => "\"learned\"",
-    };
+    }
     let norm = needed_norm(student, teacher, config.prototype_norm)?;
-    needs(
-        "prototype_norm",
-        name(norm).into(),
-        name(config.prototype_norm).into(),
-    );
+    needs("prototype_norm", name(norm), name(config.prototype_norm));
     let shares = |heads: &Heads, here: bool| match heads.patch_head {
         PatchHead::Own => false,
         PatchHead::Shared => true,
@@ -76,6 +68,16 @@ pub(super) fn other_settings(
     let here = config.teacher_shares_head();
     needs("shared_head_teacher", needed.to_string(), here.to_string());
     Ok(lines)
+}
+
+/// As TOML.
+fn name(norm: PrototypeNorm) -> String {
+    let name = match norm {
+        PrototypeNorm::None => "none",
+        PrototypeNorm::Fixed => "fixed",
+        PrototypeNorm::Learned => "learned",
+    };
+    format!("\"{name}\"")
 }
 
 fn needed_norm(

@@ -7,38 +7,22 @@
     reason = "a test fails by panicking"
 )]
 
-#[path = "data/bombs.rs"]
 mod bombs;
-#[path = "data/folders.rs"]
 mod folders;
-#[path = "data/formats.rs"]
 mod formats;
-#[path = "data/hostile.rs"]
 mod hostile;
-#[path = "data/loading.rs"]
 mod loading;
-#[path = "data/memory.rs"]
 mod memory;
-#[path = "data/mutations.rs"]
 mod mutations;
-#[path = "data/odd.rs"]
 mod odd;
-#[path = "data/orientations.rs"]
 mod orientations;
-#[path = "data/pillow.rs"]
 mod pillow;
-#[path = "data/skipping.rs"]
 mod skipping;
-#[path = "data/thumbnails.rs"]
 mod thumbnails;
-#[path = "data/torchvision.rs"]
 mod torchvision;
 #[cfg(unix)]
-#[path = "data/unix.rs"]
 mod unix;
-#[path = "data/vanishing.rs"]
 mod vanishing;
-#[path = "data/views.rs"]
 mod views;
 
 use std::fs;
