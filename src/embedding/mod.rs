@@ -3,7 +3,7 @@
 //! ```no_run
 //! use ibot::device::{BackendChoice, select};
 //! use ibot::embedding::Embedder;
-//! use ibot::model::ModelOptions;
+//! use ibot::files::model::ModelOptions;
 //!
 //! fn main() -> ibot::Result<()> {
 //!     let device = select(BackendChoice::Auto, None)?;
