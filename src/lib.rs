@@ -11,12 +11,9 @@
 //! - [`files`]: weights, checkpoints and model files that say what they are
 //! - [`embedding`]: features of pictures on any device
 //! - [`eval`]: frozen features, and what they are worth: k-NN, linear probe, clusters, RankMe
-//! - [`tensorboard`]: event files of training
-//! - [`picture`]: charts, heat maps and contact sheets
-//! - [`train`], [`mod@bench`]: the run, and how long a step takes
+//! - [`train`]: one step, and the run
 //! - [`finetune`]: a classifier from a backbone and labeled pictures
 //! - [`app`]: a model or a run on a thread of its own, for applications
-//! - [`verify`]: whether a device computes what the CPU computes
 //!
 //! Shape letters: B images, G global crops, L local crops, N patches, M masked patches, D width, H heads, K prototypes.
 //!
@@ -57,7 +54,6 @@
 
 pub mod app;
 pub mod backbone;
-pub mod bench;
 pub mod data;
 pub mod device;
 pub mod embedding;
@@ -72,12 +68,9 @@ pub mod memory;
 pub mod method;
 mod ownership;
 pub mod path_text;
-pub mod picture;
 pub mod random;
-pub mod tensorboard;
 pub mod train;
 pub mod unfinished;
-pub mod verify;
 
 pub use burn;
 pub use error::{Error, Result};

@@ -92,7 +92,7 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// The system gives no random bits.
-pub(crate) fn unique_digits() -> std::io::Result<String> {
+pub fn unique_digits() -> std::io::Result<String> {
     let mut bits = [0; 16];
     getrandom::fill(&mut bits).map_err(|error| std::io::Error::other(error.to_string()))?;
     Ok(format!("{:032x}", u128::from_le_bytes(bits)))

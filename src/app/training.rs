@@ -13,9 +13,7 @@ use crate::app::job::caught;
 use crate::device::faults::lock;
 use crate::error::{Error, Result};
 use crate::train::health::Anomaly;
-use crate::train::{
-    Evaluation, Observer, RunRequest, RunStart, StepMetrics, TensorBoard, When, run,
-};
+use crate::train::{Evaluation, Observer, RunRequest, RunStart, StepMetrics, When, run};
 
 /// How a run is watched.
 #[derive(Default)]
@@ -23,8 +21,6 @@ pub struct TrainingConfig {
     /// Time between two pictures of the teacher's patches; the first comes after the first step. Each costs a forward
     /// pass of four images. `None` for none. Default `None`.
     pub patches_every: Option<Duration>,
-    /// Whether TensorBoard's events are written to the run folder too. Default false.
-    pub tensorboard: bool,
     /// Called on the run's thread after each event, for example to repaint a window; it must return soon. Default
     /// `None`.
     pub on_event: Option<Box<dyn FnMut() + Send>>,
@@ -52,11 +48,8 @@ impl TrainingConfig {
 
 impl fmt::Debug for TrainingConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (patches, tensorboard) = (self.patches_every, self.tensorboard);
-        write!(
-            f,
-            "TrainingConfig(patches every {patches:?}, tensorboard: {tensorboard})"
-        )
+        let patches = self.patches_every;
+        write!(f, "TrainingConfig(patches every {patches:?})")
     }
 }
 
@@ -167,13 +160,7 @@ impl Shared {
             steps_per_epoch: 0,
             on_event: config.on_event,
         };
-        let work = || {
-            if config.tensorboard {
-                run(request, &self.stop, &mut TensorBoard::new(&mut watcher))
-            } else {
-                run(request, &self.stop, &mut watcher)
-            }
-        };
+        let work = || run(request, &self.stop, &mut watcher);
         let result = caught(work, Error::Training);
         self.events.push(match &result {
             Ok(()) => TrainingEvent::Finished(request.out.clone()),

@@ -14,6 +14,7 @@ mod probe;
 mod products;
 mod rank_me;
 mod sgd;
+mod viridis;
 
 pub use agreement::{adjusted_rand_index, normalized_mutual_information};
 pub use cluster::{Clustering, KMeansConfig, k_means};
@@ -25,3 +26,4 @@ pub use matches::mutual_matches;
 pub use pca::{Pca, patch_pca_rgb};
 pub use probe::{ProbeConfig, ProbeOptimizer, ProbeScore, linear_probe};
 pub use rank_me::{feature_std, rank_me};
+pub use viridis::viridis;

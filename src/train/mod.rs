@@ -16,7 +16,7 @@ pub use optim::{
 };
 pub use run::{
     Change, Evaluation, Every, Observer, OnDeviceLost, RunFolder, RunRecord, RunRequest, RunStart,
-    Silent, StepMetrics, TensorBoard, When, run,
+    Silent, StepMetrics, When, run,
 };
 pub use trainer::{PhaseTimes, StepInput, StepLosses, Tensors, Trainer, TrainerConfig};
 pub use weights::{Export, ExportFormat, PretrainedParts, load_method};

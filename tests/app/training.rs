@@ -83,7 +83,6 @@ fn a_run_tells_what_happens() {
         on_event: Some(Box::new(move || {
             let _ = tell.send(());
         })),
-        ..TrainingConfig::default()
     };
     let training = config.start(request(&scratch, 7)).unwrap();
     let events = until(&training, is_last);

@@ -32,7 +32,7 @@ impl Modules {
             let inside = file.strip_prefix(src).unwrap().with_extension("");
             let names = inside.iter().map(|name| name.to_str().unwrap().to_owned());
             let mut module: Module = names.collect();
-            if matches!(module.last().unwrap().as_str(), "mod" | "lib") {
+            if matches!(module.last().unwrap().as_str(), "mod" | "lib" | "main") {
                 module.pop();
             }
             code.insert(module, without_tests(&fs::read_to_string(file).unwrap()));

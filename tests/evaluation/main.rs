@@ -13,7 +13,6 @@
 #![allow(clippy::too_many_lines, reason = "a test may be a list of cases")]
 
 mod eval;
-mod events;
 mod onnx;
 mod tables;
 mod torch_files;

@@ -13,7 +13,6 @@ mod ema;
 #[path = "../gpu/mod.rs"]
 mod gpu;
 mod host;
-mod launches;
 mod loss;
 mod loss_case;
 mod optimizer;
@@ -113,7 +112,6 @@ fn wgpu() {
         ema::packs(&device);
         optimizer::packs(&device);
         shaders::gradient_takes_the_place_of_the_logits(&device);
-        launches::are_counted(&device, &guard);
         guard.check_sync::<Gpu>(&device).unwrap();
     }
 }

@@ -10,7 +10,6 @@ use ibot::embedding::FeatureKind;
 use ibot::error::printable;
 use ibot::eval::{KMeansConfig, adjusted_rand_index, k_means, normalized_mutual_information};
 use ibot::path_text::path_text;
-use ibot::picture::{Captioned, contact_sheet};
 use ibot::random::{Random, Stream};
 use ibot::{Error, Result};
 use image::DynamicImage;
@@ -20,6 +19,7 @@ use serde::Serialize;
 use super::choices::{FEATURES, one_of};
 use super::destination;
 use super::model::ModelArgs;
+use super::picture::{Captioned, contact_sheet};
 
 /// Clusters where nothing says how many.
 const CLUSTERS: usize = 10;

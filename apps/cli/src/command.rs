@@ -4,8 +4,8 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 use ibot::{Error, Result};
 
 use super::{
-    bench, classify, cluster, devices, embed, evaluate, export, finetune, inspect, output, search,
-    signals, train, verify, visualize,
+    bench, classify, cluster, devices, embed, evaluate, export, finetune, flags, inspect, output,
+    search, signals, train, verify, visualize,
 };
 
 /// Pre-trains vision transformers with iBOT on any GPU, or the CPU.
@@ -50,6 +50,7 @@ impl Command {
     pub fn parse() -> Result<Self> {
         // a value such as -1 is told what is wrong with it, and is not taken for a flag
         let command = Self::command().mut_subcommands(|of| of.allow_negative_numbers(true));
+        flags::learn(&command);
         let parsed = command.try_get_matches();
         let parsed = parsed.and_then(|matches| Self::from_arg_matches(&matches));
         match parsed {

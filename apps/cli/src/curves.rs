@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use ibot::picture::{ChartConfig, Series, line_chart};
 use ibot::{Error, Result};
 use image::RgbImage;
 use serde_json::Value;
+
+use super::picture::{ChartConfig, Series, line_chart};
 
 /// Points of a line, at most: means of as many steps as that takes.
 const POINTS: usize = 400;

@@ -5,10 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-use clap::CommandFactory as _;
 use ibot::Error;
-
-use super::command::Command;
 
 /// What does here what a function of the library does.
 const COMMANDS: &[(&str, &str)] = &[
@@ -21,6 +18,18 @@ const COMMANDS: &[(&str, &str)] = &[
     ),
     ("RunConfig::to_toml", "`ibot train --print-config`"),
 ];
+
+/// The long flags of all commands.
+static FLAGS: OnceLock<BTreeSet<String>> = OnceLock::new();
+
+/// Takes note of the flags of `command`'s own commands; later calls do nothing.
+pub fn learn(command: &clap::Command) {
+    let of_all = command
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments);
+    let flags = of_all.filter_map(clap::Arg::get_long).map(str::to_owned);
+    FLAGS.get_or_init(|| flags.collect());
+}
 
 /// An error as the command line says it.
 pub fn explain(error: &Error) -> String {
@@ -61,25 +70,21 @@ fn in_command_line(name: &str) -> Option<String> {
 
 /// The flag of a setting, where a command has one of that name.
 fn flag(setting: &str) -> Option<String> {
-    static FLAGS: OnceLock<BTreeSet<String>> = OnceLock::new();
-    let flags = FLAGS.get_or_init(|| {
-        let command = Command::command();
-        let arguments = command
-            .get_subcommands()
-            .flat_map(clap::Command::get_arguments);
-        let flags = arguments.filter_map(clap::Arg::get_long);
-        flags.map(str::to_owned).collect()
-    });
     let name = setting.replace('_', "-");
-    flags.contains(&name).then(|| format!("--{name}"))
+    let is_known = FLAGS.get().is_some_and(|flags| flags.contains(&name));
+    is_known.then(|| format!("--{name}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
+    use crate::command::Command;
 
     #[test]
     fn settings_become_flags_and_functions_commands() {
+        learn(&Command::command());
         for (of_library, here) in [
             ("lower `batch_size`", "lower --batch-size"),
             ("compute with `backend` flex", "compute with --backend flex"),

@@ -40,7 +40,7 @@ impl Log for Stderr {
 
     fn log(&self, record: &Record<'_>) {
         ibot::device::observe_log(record);
-        ibot::bench::observe_log(record);
+        super::bench::observe_log(record);
         // wgpu reports each fault to the guard too, which ends the run with one clear message
         if self.enabled(record.metadata()) && record.target().starts_with("ibot") {
             let level = record.level().as_str().to_lowercase();

@@ -17,15 +17,20 @@ mod evaluate;
 mod export;
 mod finetune;
 mod flags;
+#[cfg(test)]
+#[path = "../../../tests/gpu/mod.rs"]
+mod gpu;
 mod inspect;
 mod logger;
 mod model;
 mod output;
+mod picture;
 mod picture_names;
 mod progress;
 mod report;
 mod search;
 mod signals;
+mod tensorboard;
 mod train;
 mod verify;
 mod visualize;

@@ -13,8 +13,7 @@ use ibot::files::checkpoint::Keep;
 use ibot::files::model::{LocalModel, ModelSource, Normalized};
 use ibot::train::presets::{DEMO, STABLE_PRETRAINING, preset, preset_names};
 use ibot::train::{
-    Every, OnAnomaly, OnDeviceLost, PretrainedParts, RunConfig, RunRecord, RunRequest, TensorBoard,
-    run,
+    Every, OnAnomaly, OnDeviceLost, PretrainedParts, RunConfig, RunRecord, RunRequest, run,
 };
 use ibot::{Error, Result};
 
@@ -23,6 +22,7 @@ use super::device::DeviceArgs;
 use super::output::{answer, say};
 use super::progress::Progress;
 use super::signals::stop_on_signal;
+use super::tensorboard::TensorBoard;
 
 /// Where runs go that are given no folder.
 const RUNS: &str = "runs";

@@ -7,7 +7,6 @@ use ibot::data::drawing::write_drawing;
 use ibot::embedding::Embedder;
 use ibot::error::printable;
 use ibot::eval::{mutual_matches, patch_pca_rgb};
-use ibot::picture::{correspondence, heat_map, patch_colors};
 use ibot::{Error, Result};
 use image::RgbImage;
 use serde::Serialize;
@@ -15,6 +14,7 @@ use serde::Serialize;
 use super::curves::curves;
 use super::destination;
 use super::model::ModelArgs;
+use super::picture::{correspondence, heat_map, patch_colors};
 use super::picture_names::{PictureName, picture_names};
 use super::report::Page;
 

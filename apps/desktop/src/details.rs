@@ -11,7 +11,7 @@ use ibot::data::FolderConfig;
 use ibot::data::decode::decode_rgb;
 use ibot::error::{Error, Result, printable};
 use ibot::eval::patch_pca_rgb;
-use ibot::picture::viridis;
+use ibot::eval::viridis;
 use image::RgbImage;
 
 use super::background::Background;

@@ -85,7 +85,6 @@ impl TrainingTab {
         let config = TrainingConfig {
             patches_every: Some(PATCHES_EVERY),
             on_event: Some(Box::new(move || ctx.request_repaint())),
-            ..TrainingConfig::default()
         };
         match request.and_then(|request| config.start(request)) {
             Ok(handle) => self.handle = Some(handle),

@@ -13,7 +13,6 @@ mod record;
 mod request;
 mod setup;
 mod start;
-mod tensorboard;
 mod train_loop;
 mod work;
 
@@ -25,4 +24,3 @@ pub use observer::{Observer, RunStart, Silent};
 pub use record::{Change, RunRecord};
 pub use request::{OnDeviceLost, RunRequest};
 pub use start::run;
-pub use tensorboard::TensorBoard;

@@ -2,7 +2,8 @@
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use image::{DynamicImage, RgbImage};
+use image::imageops::{FilterType, replace};
+use image::{DynamicImage, Rgb, RgbImage};
 
 use crate::backbone::Backbone;
 use crate::data::view::Augmenter;
@@ -10,7 +11,6 @@ use crate::data::{AugmentConfig, ImageFolder, PictureSource as _};
 use crate::device::DeviceGuard;
 use crate::error::Result;
 use crate::eval::patch_pca_rgb;
-use crate::picture::{Captioned, contact_sheet};
 
 /// Pictures that are shown, from all over the folder.
 const SHOWN: usize = 4;
@@ -53,26 +53,21 @@ pub(super) fn patch_picture<B: Backend, M: Backbone<B>>(
     let grid = |at: usize| {
         let of_picture = &colors[at * patches..(at + 1) * patches];
         RgbImage::from_fn(rows as u32, rows as u32, |x, y| {
-            image::Rgb(of_picture[y as usize * rows + x as usize])
+            Rgb(of_picture[y as usize * rows + x as usize])
         })
     };
-    let cells: Vec<DynamicImage> = shown
-        .into_iter()
-        .take(count)
-        .enumerate()
-        .flat_map(|(at, picture)| [picture.into(), grid(at).into()])
-        .collect();
-    let cells: Vec<Captioned<'_>> = cells
-        .iter()
-        .map(|picture| Captioned {
-            picture,
-            caption: "",
-        })
-        .collect();
-    Ok(Some(contact_sheet(
-        "patches by their main directions",
-        &cells,
-        2,
-        SIDE,
-    )))
+    let mut sheet = RgbImage::from_pixel(2 * SIDE, count as u32 * SIDE, Rgb([255; 3]));
+    for (at, picture) in shown.iter().take(count).enumerate() {
+        let cells = [
+            (picture, FilterType::Triangle),
+            (&grid(at), FilterType::Nearest),
+        ];
+        for ((picture, filter), left) in cells.into_iter().zip([0, SIDE]) {
+            let picture = DynamicImage::ImageRgb8(picture.clone()).resize(SIDE, SIDE, filter);
+            let x = left + (SIDE - picture.width()) / 2;
+            let y = at as u32 * SIDE + (SIDE - picture.height()) / 2;
+            replace(&mut sheet, &picture.into_rgb8(), x.into(), y.into());
+        }
+    }
+    Ok(Some(sheet))
 }

@@ -1,0 +1,258 @@
+//! `ibot bench`: How long things take, and what they take.
+//!
+//! - `size`: how large a step is; `step`: the phases of a step, the one that trains; `traffic`: what it asks of a GPU
+//! - `scaling`: steps of many sizes, with a line through each row of them
+//! - `against`: steps, loader and losses beside the same in Python; `losses`: the losses, on any backend; `process`: the
+//!   programs that are run for it; `jpegs`: pictures to load
+//! - `kernels`: the GPU's kernels against tensor operations
+
+mod against;
+mod jpegs;
+mod kernels;
+mod losses;
+mod median;
+mod process;
+mod scaling;
+mod size;
+mod step;
+mod traffic;
+
+pub use traffic::observe_log;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ibot::data::{FolderConfig, ImageFolder, TrainViews, bench_loader};
+use ibot::method::StreamingPrototypes;
+use ibot::train::RunConfig;
+use ibot::{Error, Result};
+
+use self::against::{Against, Peers, compare};
+use self::kernels::bench_kernels;
+use self::process::bench_in_process;
+use self::scaling::bench_scaling;
+use self::size::StepSize;
+use self::step::{BenchRequest, bench_steps};
+use super::choices::{STREAMING, one_of};
+use super::device::DeviceArgs;
+use super::output::{answer, warn};
+
+/// A day: the longest measurement.
+const MAX_SECONDS: f64 = 86_400.0;
+/// Names the Python that has the modules of `benches/reference`.
+const PYTHON_VARIABLE: &str = "IBOT_PYTHON";
+
+/// Sizes of a step that have a name.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Preset {
+    /// The reference's default model (ViT-S/16 at 224), 4 pictures.
+    Default,
+    /// A transformer of width 192 at 64 x 64, 32 pictures.
+    Tiny,
+}
+
+/// Flags of `ibot bench`.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("other").args(["kernels", "loader", "against", "scaling"]))]
+pub struct BenchArgs {
+    /// Size of a step; the flags below change it.
+    #[arg(long, value_enum, default_value = "default")]
+    preset: Preset,
+    /// timm name of the backbone.
+    #[arg(long)]
+    encoder: Option<String>,
+    /// Side of a patch in pixels, where it is not the encoder's own.
+    #[arg(long)]
+    patch_size: Option<usize>,
+    /// Side of the square input, in pixels.
+    #[arg(long)]
+    image_size: Option<usize>,
+    /// Pictures a step, each as two views.
+    #[arg(long)]
+    batch_size: Option<usize>,
+    /// Prototypes of the class-token head.
+    #[arg(long)]
+    n_cls_prototypes: Option<usize>,
+    /// Prototypes of the patch head.
+    #[arg(long)]
+    n_patch_prototypes: Option<usize>,
+    /// Steps, or rounds, to time, after one that is not.
+    #[arg(long, default_value_t = 5)]
+    steps: usize,
+    /// Whether logits are made tile by tile instead of stored.
+    #[arg(long, value_parser = one_of(STREAMING), default_value = "auto")]
+    streaming_prototypes: StreamingPrototypes,
+    /// Whether blocks keep their inputs alone and run twice.
+    #[arg(long)]
+    grad_checkpointing: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Times the WGSL kernels against tensor operations on the same GPU, in --steps rounds.
+    #[arg(long)]
+    kernels: bool,
+    /// Times the loader alone, on the pictures of --data, for one worker and for all.
+    #[arg(long, requires = "data")]
+    loader: bool,
+    /// Times steps, loader and losses by turns with the scripts of benches/reference, run by the Python of IBOT_PYTHON.
+    #[arg(long, value_name = "DIR")]
+    against: Option<PathBuf>,
+    /// Times steps of many sizes, each in a process of its own.
+    #[arg(long)]
+    scaling: bool,
+    /// Image folder for --loader, and for --against, which otherwise makes its own.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// With --loader, keeps large pictures in this folder as `ibot train --cache` does.
+    #[arg(long, value_name = "DIR", requires = "loader")]
+    cache: Option<PathBuf>,
+    /// Seconds that each measurement of a loader takes.
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+}
+
+impl BenchArgs {
+    pub fn run(&self) -> Result<()> {
+        if !(self.seconds > 0.0 && self.seconds <= MAX_SECONDS) {
+            let remedy = "must be above 0 and at most a day's 86400";
+            return Err(Error::config("--seconds", self.seconds, remedy));
+        }
+        match (&self.against, &self.data) {
+            _ if self.kernels => self.time_kernels(),
+            _ if self.scaling => self.time_scaling(),
+            (Some(folder), _) => self.time_against(folder),
+            (None, Some(data)) if self.loader => self.time_loader(data),
+            _ => self.time_steps(),
+        }
+    }
+
+    fn size(&self) -> StepSize {
+        let preset = match self.preset {
+            Preset::Default => StepSize::default(),
+            Preset::Tiny => StepSize::tiny(),
+        };
+        StepSize {
+            encoder: self.encoder.clone().unwrap_or(preset.encoder),
+            patch_size: self.patch_size.or(preset.patch_size),
+            image_size: self.image_size.unwrap_or(preset.image_size),
+            batch_size: self.batch_size.unwrap_or(preset.batch_size),
+            n_cls_prototypes: self.n_cls_prototypes.unwrap_or(preset.n_cls_prototypes),
+            n_patch_prototypes: self.n_patch_prototypes.unwrap_or(preset.n_patch_prototypes),
+        }
+    }
+
+    fn time_steps(&self) -> Result<()> {
+        let request = BenchRequest {
+            size: self.size(),
+            streaming_prototypes: self.streaming_prototypes,
+            grad_checkpointing: self.grad_checkpointing,
+            steps: self.steps,
+            selected: self.device.select()?,
+        };
+        warn(&request.selected);
+        let report = bench_steps(&request, &mut |times| {
+            warn(format_args!(
+                "step: {:.1} ms, loss {:.3}",
+                times.total_s * 1e3,
+                times.loss
+            ));
+        })?;
+        self.tell(&report)
+    }
+
+    /// A report as the user wants it.
+    fn tell<R: serde::Serialize + std::fmt::Display>(&self, report: &R) -> Result<()> {
+        match self.json {
+            true => answer(serde_json::json!(report)),
+            false => answer(report),
+        }
+    }
+
+    fn time_kernels(&self) -> Result<()> {
+        let report = bench_kernels(&self.device.select()?, self.steps)?;
+        self.tell(&report)
+    }
+
+    fn time_scaling(&self) -> Result<()> {
+        let program = this_program()?;
+        let device = self.device.flags();
+        let report = bench_scaling(
+            &self.size(),
+            &mut |size| bench_in_process(&program, size, self.steps, &device),
+            &mut |size| warn(size),
+        )?;
+        self.tell(&report)
+    }
+
+    fn time_against(&self, folder: &Path) -> Result<()> {
+        let python = std::env::var_os(PYTHON_VARIABLE).unwrap_or_else(|| "python3".into());
+        let peers = Peers {
+            program: this_program()?,
+            python: python.into(),
+            folder: folder.to_path_buf(),
+        };
+        let against = Against {
+            size: self.size(),
+            steps: self.steps,
+            selected: self.device.select()?,
+            device: self.device.flags(),
+            data: self.data.clone(),
+            seconds: self.seconds,
+        };
+        warn(format_args!("{}; {}", against.selected, against.size));
+        if !self.json {
+            let heads = ("", "ibot", "Python", "", "ratio");
+            answer(format_args!(
+                "{:<56} {:>10} {:>10} {:<9} {:>7}",
+                heads.0, heads.1, heads.2, heads.3, heads.4
+            ))?;
+        }
+        compare(&peers, &against, &mut |comparison| self.tell(comparison))
+    }
+
+    fn time_loader(&self, data: &Path) -> Result<()> {
+        let size = self.size();
+        let method = size.method()?;
+        // The run's own rule for how far pictures are reduced.
+        let run = RunConfig {
+            folder: FolderConfig {
+                cache: self.cache.clone(),
+                ..FolderConfig::default()
+            },
+            method,
+            ..RunConfig::default()
+        };
+        let RunConfig {
+            folder,
+            augment,
+            method,
+            ..
+        } = run.resolved()?;
+        let folder = Arc::new(ImageFolder::scan(data, &folder)?);
+        warn(folder.summary());
+        let views = TrainViews {
+            augment,
+            masks: method.mask_policy(),
+            grid: [method.backbone()?.side(); 2],
+        };
+        let all = std::thread::available_parallelism().map_or(1, usize::from);
+        for workers in [1, all] {
+            let duration = Duration::from_secs_f64(self.seconds);
+            let images_per_s = bench_loader(folder.clone(), views.clone(), workers, duration)?;
+            let found = match self.json {
+                true => serde_json::json!({ "workers": workers, "images_per_s": images_per_s })
+                    .to_string(),
+                false => format!("workers {workers}: {images_per_s:.1} images/s"),
+            };
+            answer(found)?;
+        }
+        Ok(())
+    }
+}
+
+fn this_program() -> Result<PathBuf> {
+    std::env::current_exe().map_err(Error::io("ibot"))
+}

@@ -1,0 +1,72 @@
+//! `ibot verify`.
+
+mod all;
+mod check;
+mod compare;
+mod inputs;
+mod layers;
+mod losses;
+mod optimizer;
+mod report;
+mod sizes;
+mod steps;
+mod submission;
+
+use std::path::PathBuf;
+
+use ibot::error::printable;
+use ibot::{Error, Result};
+
+use self::all::verify;
+use super::device::DeviceArgs;
+use super::output::{answer, say};
+
+/// Flags of `ibot verify`.
+#[derive(Debug, clap::Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Where the report goes, as JSON: the file to send with a bug report.
+    #[arg(long, default_value = "ibot-verify.json")]
+    out: PathBuf,
+    /// Run only the checks whose name holds this.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+}
+
+impl VerifyArgs {
+    pub fn run(&self) -> Result<()> {
+        let selected = self.device.select()?;
+        say(&selected);
+        let report = verify(&selected, self.only.as_deref(), &mut |check| say(check))?;
+        report.write(&self.out)?;
+        if let Some(adapter) = &report.adapter {
+            say(report.kernels_that_ran());
+            say(adapter);
+        }
+        let failed = report.checks.iter().filter(|check| !check.passed).count();
+        let seconds = report.seconds;
+        if report.passed {
+            return answer(format_args!(
+                "PASS: {} checks against {} in {seconds:.0} s; report in {}",
+                report.checks.len(),
+                report.reference,
+                printable(&self.out)
+            ));
+        }
+        let opened = match report.reopened {
+            0 => String::new(),
+            times => format!("; after a fault the device was opened anew, {times} times"),
+        };
+        answer(format_args!(
+            "FAIL: {failed} of {} checks in {seconds:.0} s{opened}",
+            report.checks.len()
+        ))?;
+        Err(Error::Device(format!(
+            "this device does not compute what {} computes; the report is in {}. A newer driver may help; \
+             IBOT_KERNELS=reference does without this crate's own kernels; --backend flex computes on the CPU",
+            report.reference,
+            printable(&self.out)
+        )))
+    }
+}
