@@ -163,7 +163,7 @@ fn huge_sizes_are_refused_with_the_limit_and_a_remedy() {
         let parts = [
             "60000 x 60000",
             "max_pixels = 100000000",
-            "raise max_pixels",
+            "raise `max_pixels`",
         ];
         if parts.iter().any(|part| !reason.contains(part)) || peak > 1 << 20 {
             wrong.push(format!("{name}: {peak} bytes, {reason}"));
@@ -266,7 +266,7 @@ fn endless_files_are_not_read() {
         let header = read_header(&path, MAX_PIXELS).unwrap_err().to_string();
         assert_eq!(message, header);
         assert!(
-            message.contains("1073741824 bytes") && message.contains("raise max_pixels"),
+            message.contains("1073741824 bytes") && message.contains("raise `max_pixels`"),
             "{message}"
         );
         assert!(peak < 1 << 20, "{name}: {peak} bytes");

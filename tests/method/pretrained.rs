@@ -275,7 +275,7 @@ fn heads_that_do_not_fit_name_every_setting() {
     assert_eq!(
         lines,
         [
-            "its heads need other settings; in the [method] table of --config:",
+            "its heads need other settings; in the [method] table of `config`:",
             "projector_layers = 3    # is 2",
             "projector_hidden_dim = 6    # is 16",
             "projector_bottleneck_dim = 4    # is 8",
