@@ -5,11 +5,9 @@ use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use image::RgbImage;
-
 use crate::device::faults::lock;
 use crate::train::health::Anomaly;
-use crate::train::{Evaluation, RunStart, StepMetrics, When};
+use crate::train::{Evaluation, PatchColors, RunStart, StepMetrics, When};
 
 /// Events that are kept for an application that does not ask: some hours of steps.
 const KEPT: usize = 1 << 16;
@@ -43,12 +41,12 @@ pub enum TrainingEvent {
     RolledBack(usize),
     /// A checkpoint of this step is taken; it is written beside the training.
     Checkpoint(usize),
-    /// A few training pictures, each beside the colors of its patches' main directions. Of these, only the newest waits.
+    /// A few training pictures, each with the colors of its patches. Of these events, only the newest waits.
     Patches {
         /// Steps made.
         step: usize,
-        /// The sheet of pictures.
-        picture: RgbImage,
+        /// At least one.
+        pictures: Vec<PatchColors>,
     },
     /// The run stands still after this step.
     Paused(usize),
@@ -110,7 +108,7 @@ mod tests {
         let events = Events::default();
         let patches = |step| TrainingEvent::Patches {
             step,
-            picture: RgbImage::new(1, 1),
+            pictures: Vec::new(),
         };
         events.push(TrainingEvent::Checkpoint(0));
         events.push(patches(1));

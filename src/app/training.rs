@@ -6,14 +6,14 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use image::RgbImage;
-
 use crate::app::events::{Events, TrainingEvent};
 use crate::app::job::caught;
 use crate::device::faults::lock;
 use crate::error::{Error, Result};
 use crate::train::health::Anomaly;
-use crate::train::{Evaluation, Observer, RunRequest, RunStart, StepMetrics, When, run};
+use crate::train::{
+    Evaluation, Observer, PatchColors, RunRequest, RunStart, StepMetrics, When, run,
+};
 
 /// How a run is watched.
 #[derive(Default)]
@@ -258,9 +258,9 @@ impl Observer for Watcher<'_> {
         self.patches_every.is_some_and(is_due)
     }
 
-    fn patches(&mut self, step: usize, picture: &RgbImage) {
+    fn patches(&mut self, step: usize, pictures: &[PatchColors]) {
         self.last_patches = Some(Instant::now());
-        let picture = picture.clone();
-        self.tell(TrainingEvent::Patches { step, picture });
+        let pictures = pictures.to_vec();
+        self.tell(TrainingEvent::Patches { step, pictures });
     }
 }

@@ -5,6 +5,7 @@
 //! level for each. The loops are free of branches and calls, so that they compile to vector instructions.
 
 use fast_image_resize::pixels::U8x3;
+use image::{Rgb, RgbImage};
 
 /// Rec. 601 luma, as torchvision rounds it.
 const LUMA: [f32; 3] = [0.2989, 0.587, 0.114];
@@ -40,6 +41,16 @@ impl Planes {
     /// `[3, S, S]`, in 0..=255.
     pub fn values(&self) -> &[f32] {
         &self.values
+    }
+
+    /// The values as a picture of `S x S` pixels, rounded.
+    pub fn picture(&self) -> RgbImage {
+        let (side, plane) = (self.side, self.side * self.side);
+        RgbImage::from_fn(side as u32, side as u32, |x, y| {
+            let at = y as usize * side + x as usize;
+            let value = |channel: usize| self.values[channel * plane + at];
+            Rgb([0, 1, 2].map(|channel| value(channel).round().clamp(0.0, 255.0) as u8))
+        })
     }
 
     /// Takes over `pixels`, mirrored left to right if `flip`.

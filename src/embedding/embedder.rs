@@ -229,13 +229,6 @@ impl Embedder {
 /// # Errors
 /// [`crate::Error::Data`] for a picture without a pixel.
 pub fn seen(preprocessing: &Preprocessing, picture: &RgbImage) -> Result<RgbImage> {
-    let side = preprocessing.image_size;
     let mut augmenter = Augmenter::new(&preprocessing.augment());
-    let planes = augmenter.eval_view(picture)?.values();
-    let plane = side * side;
-    Ok(RgbImage::from_fn(side as u32, side as u32, |x, y| {
-        let at = y as usize * side + x as usize;
-        let value = |channel: usize| planes[channel * plane + at].round().clamp(0.0, 255.0);
-        image::Rgb([0, 1, 2].map(|channel| value(channel) as u8))
-    }))
+    Ok(augmenter.eval_view(picture)?.picture())
 }

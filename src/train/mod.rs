@@ -15,8 +15,8 @@ pub use optim::{
     UpdateRates, on_new_nodes,
 };
 pub use run::{
-    Change, Evaluation, Every, Observer, OnDeviceLost, RunFolder, RunRecord, RunRequest, RunStart,
-    Silent, StepMetrics, When, run,
+    Change, Evaluation, Every, Observer, OnDeviceLost, PatchColors, RunFolder, RunRecord,
+    RunRequest, RunStart, Silent, StepMetrics, When, run,
 };
 pub use trainer::{PhaseTimes, StepInput, StepLosses, Tensors, Trainer, TrainerConfig};
 pub use weights::{Export, ExportFormat, PretrainedParts, load_method};

@@ -7,7 +7,9 @@ use ibot::app::{TrainingConfig, TrainingEvent, TrainingHandle};
 use ibot::device::{Selected, device_descriptor};
 use ibot::error::{Error, Result};
 use ibot::method::IbotConfig;
-use ibot::train::{Every, Observer, OnDeviceLost, RunConfig, RunRequest, StepMetrics, run};
+use ibot::train::{
+    Every, Observer, OnDeviceLost, PatchColors, RunConfig, RunRequest, StepMetrics, run,
+};
 
 use crate::PATIENCE;
 use crate::device::host;
@@ -108,13 +110,15 @@ fn a_run_tells_what_happens() {
     assert_eq!(count(&|e| matches!(e, TrainingEvent::Checkpoint(7))), 1);
     assert!(count(&|e| matches!(e, TrainingEvent::Evaluated(..))) >= 2);
     assert!(count(&|e| matches!(e, TrainingEvent::Step(m) if m.health.is_some())) >= 3);
-    let Some(TrainingEvent::Patches { picture, .. }) = events
+    let Some(TrainingEvent::Patches { pictures, .. }) = events
         .iter()
         .find(|e| matches!(e, TrainingEvent::Patches { .. }))
     else {
         panic!("no patches: {events:?}");
     };
-    assert!(picture.width() > 300, "pictures beside their patches");
+    let sides = |shown: &PatchColors| [shown.picture.dimensions(), shown.colors.dimensions()];
+    let sides: Vec<_> = pictures.iter().map(sides).collect();
+    assert_eq!(sides, [[(16, 16), (2, 2)]; 4], "views and their patches");
     let Some(TrainingEvent::Finished(out)) = events.last() else {
         panic!("{events:?}");
     };

@@ -50,9 +50,14 @@ impl Command {
     pub fn parse() -> Result<Self> {
         // a value such as -1 is told what is wrong with it, and is not taken for a flag
         let command = Self::command().mut_subcommands(|of| of.allow_negative_numbers(true));
-        flags::learn(&command);
-        let parsed = command.try_get_matches();
-        let parsed = parsed.and_then(|matches| Self::from_arg_matches(&matches));
+        let parsed = command.clone().try_get_matches();
+        let parsed = parsed.and_then(|matches| {
+            let name = matches.subcommand_name();
+            if let Some(of) = name.and_then(|name| command.find_subcommand(name)) {
+                flags::learn(of);
+            }
+            Self::from_arg_matches(&matches)
+        });
         match parsed {
             Ok(parsed) => start_threads().map(|()| parsed),
             Err(error) => {

@@ -19,16 +19,13 @@ const COMMANDS: &[(&str, &str)] = &[
     ("RunConfig::to_toml", "`ibot train --print-config`"),
 ];
 
-/// The long flags of all commands.
+/// The long flags of the command that runs.
 static FLAGS: OnceLock<BTreeSet<String>> = OnceLock::new();
 
-/// Takes note of the flags of `command`'s own commands; later calls do nothing.
+/// Takes note of the flags of the command that runs; later calls do nothing.
 pub fn learn(command: &clap::Command) {
-    let of_all = command
-        .get_subcommands()
-        .flat_map(clap::Command::get_arguments);
-    let flags = of_all.filter_map(clap::Arg::get_long).map(str::to_owned);
-    FLAGS.get_or_init(|| flags.collect());
+    let flags = command.get_arguments().filter_map(clap::Arg::get_long);
+    FLAGS.get_or_init(|| flags.map(str::to_owned).collect());
 }
 
 /// An error as the command line says it.
@@ -68,7 +65,7 @@ fn in_command_line(name: &str) -> Option<String> {
         .or_else(|| flag(name))
 }
 
-/// The flag of a setting, where a command has one of that name.
+/// The flag of a setting, where the command has one of that name.
 fn flag(setting: &str) -> Option<String> {
     let name = setting.replace('_', "-");
     let is_known = FLAGS.get().is_some_and(|flags| flags.contains(&name));
@@ -76,6 +73,7 @@ fn flag(setting: &str) -> Option<String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use clap::CommandFactory as _;
 
@@ -84,7 +82,8 @@ mod tests {
 
     #[test]
     fn settings_become_flags_and_functions_commands() {
-        learn(&Command::command());
+        let command = Command::command();
+        learn(command.find_subcommand("train").unwrap());
         for (of_library, here) in [
             ("lower `batch_size`", "lower --batch-size"),
             ("compute with `backend` flex", "compute with --backend flex"),

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use eframe::egui::{
-    self, Color32, Context, Id, ProgressBar, TextureHandle, TextureOptions, Ui, WidgetInfo,
+    self, Color32, Context, Id, ProgressBar, TextureHandle, TextureOptions, Ui, Vec2, WidgetInfo,
     WidgetType,
 };
 use egui_plot::{Legend, Line, Plot, Points};
 use ibot::app::TrainingEvent;
 use ibot::error::printable;
-use ibot::train::{RunStart, StepMetrics};
+use ibot::train::{PatchColors, RunStart, StepMetrics};
+use image::RgbImage;
 
 use super::thumbnails::color_image;
 
@@ -35,7 +36,8 @@ pub struct Told {
     losses: [Vec<[f64; 2]>; 3],
     knn: Vec<[f64; 2]>,
     rank_me: Vec<[f64; 2]>,
-    patches: Option<(usize, TextureHandle)>,
+    /// Steps made, and pictures with the colors of their patches.
+    patches: Option<(usize, Vec<[TextureHandle; 2]>)>,
     lines: Vec<String>,
     anomaly: Option<String>,
     pub error: Option<String>,
@@ -67,10 +69,15 @@ impl Told {
             }
             TrainingEvent::RolledBack(step) => self.say(format!("went back to step {step}")),
             TrainingEvent::Checkpoint(step) => self.say(format!("checkpoint of step {step}")),
-            TrainingEvent::Patches { step, picture } => {
-                let image = color_image(&picture);
-                let texture = ctx.load_texture("teacher's patches", image, TextureOptions::LINEAR);
-                self.patches = Some((step, texture));
+            TrainingEvent::Patches { step, pictures } => {
+                let load = |picture: &RgbImage, filter| {
+                    ctx.load_texture("teacher's patches", color_image(picture), filter)
+                };
+                let both = |shown: &PatchColors| {
+                    let colors = load(&shown.colors, TextureOptions::NEAREST);
+                    [load(&shown.picture, TextureOptions::LINEAR), colors]
+                };
+                self.patches = Some((step, pictures.iter().map(both).collect()));
             }
             TrainingEvent::Paused(step) => self.say(format!("paused after step {step}")),
             TrainingEvent::Resumed => self.say("goes on".into()),
@@ -144,16 +151,12 @@ impl Told {
 
     /// Losses, k-NN and patches.
     pub fn show_curves(&self, ui: &mut Ui) {
-        if let Some((step, texture)) = &self.patches {
+        if let Some((step, pictures)) = &self.patches {
             egui::Panel::right("patches")
                 .default_size(300.0)
                 .show(ui, |ui| {
                     ui.strong(format!("What the teacher's patches see after step {step}"));
-                    let room = ui.available_size();
-                    let size = texture.size_vec2();
-                    let scale = (room.x / size.x).min(room.y / size.y).max(0.0);
-                    let image = egui::Image::new((texture.id(), size * scale));
-                    ui.add(image.alt_text("Four pictures, each beside the colors of its patches"));
+                    show_patches(ui, pictures);
                 });
         }
         let height = (ui.available_height() / 2.0 - 40.0).max(80.0);
@@ -165,6 +168,22 @@ impl Told {
         show_plot(ui, "Losses", height, &curves);
         let curves = [("k-NN, %", &self.knn), ("RankMe", &self.rank_me)];
         show_plot(ui, "What the teacher's features are worth", height, &curves);
+    }
+}
+
+/// Pictures below each other, each beside the colors of its patches.
+fn show_patches(ui: &mut Ui, pictures: &[[TextureHandle; 2]]) {
+    let spacing = ui.spacing().item_spacing;
+    let room = ui.available_size();
+    let height = room.y / pictures.len().max(1) as f32 - spacing.y;
+    let side = (room.x / 2.0 - spacing.x).min(height).max(0.0);
+    for pair in pictures {
+        ui.horizontal(|ui| {
+            for (texture, text) in pair.iter().zip(["A picture", "The colors of its patches"]) {
+                let image = egui::Image::new((texture.id(), Vec2::splat(side)));
+                ui.add(image.alt_text(text));
+            }
+        });
     }
 }
 

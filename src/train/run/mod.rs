@@ -21,6 +21,7 @@ pub use every::Every;
 pub use folder::RunFolder;
 pub use metrics::StepMetrics;
 pub use observer::{Observer, RunStart, Silent};
+pub use patches::PatchColors;
 pub use record::{Change, RunRecord};
 pub use request::{OnDeviceLost, RunRequest};
 pub use start::run;

@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use image::RgbImage;
-
 use crate::train::health::Anomaly;
 use crate::train::run::evaluation::{Evaluation, When};
 use crate::train::run::metrics::StepMetrics;
+use crate::train::run::patches::PatchColors;
 
 /// A run before its first step.
 #[derive(Debug, Clone)]
@@ -59,9 +58,8 @@ pub trait Observer {
         false
     }
 
-    /// What the teacher's patches of a few training pictures look like: each picture beside the colors of its patches'
-    /// three main directions.
-    fn patches(&mut self, _step: usize, _picture: &RgbImage) {}
+    /// What the teacher's patches of a few training pictures, at least one, look like.
+    fn patches(&mut self, _step: usize, _pictures: &[PatchColors]) {}
 
     /// The run is over; its files are written.
     fn finished(&mut self, _out: &Path) {}

@@ -2,8 +2,7 @@
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use image::imageops::{FilterType, replace};
-use image::{DynamicImage, Rgb, RgbImage};
+use image::{Rgb, RgbImage};
 
 use crate::backbone::Backbone;
 use crate::data::view::Augmenter;
@@ -14,60 +13,56 @@ use crate::eval::patch_pca_rgb;
 
 /// Pictures that are shown, from all over the folder.
 const SHOWN: usize = 4;
-/// Side of each in pixels.
-const SIDE: u32 = 160;
 
-/// A few pictures of the folder, each beside its patches in the colors of their three main directions; none where no
-/// picture can be read.
+/// A training picture, and what its patches look like to the teacher.
+#[derive(Debug, Clone)]
+pub struct PatchColors {
+    /// As the teacher sees it: resized, and cut to the `S x S` pixels of its input.
+    pub picture: RgbImage,
+    /// One pixel a patch: its place along the three main directions of all patches shown, as red, green and blue.
+    pub colors: RgbImage,
+}
+
+/// A few pictures of the folder with the colors of their patches; none where no picture can be read.
 ///
 /// # Errors
 /// [`crate::Error::Device`].
-pub(super) fn patch_picture<B: Backend, M: Backbone<B>>(
+pub(super) fn patch_colors<B: Backend, M: Backbone<B>>(
     backbone: &M,
     pictures: &ImageFolder,
     augment: &AugmentConfig,
     guard: &DeviceGuard,
     device: &B::Device,
-) -> Result<Option<RgbImage>> {
+) -> Result<Vec<PatchColors>> {
     let places = (0..SHOWN).map(|at| at * pictures.len() / SHOWN);
     let shown: Vec<RgbImage> = places.filter_map(|at| pictures.decode(at).ok()).collect();
     if shown.is_empty() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let (mut augmenter, entries) = (Augmenter::new(augment), augment.view_len());
     let mut pixels = vec![0.0; shown.len() * entries];
+    let mut views = Vec::with_capacity(shown.len());
     for (picture, out) in shown.iter().zip(pixels.chunks_mut(entries)) {
-        augmenter.eval_view(picture)?;
+        views.push(augmenter.eval_view(picture)?.picture());
         augmenter.write(out);
     }
     let side = augment.image_size;
     let pixels = TensorData::new(pixels, [shown.len(), 3, side, side]);
     let tokens = backbone.tokens(Tensor::<B, 4>::from_data(pixels, device), None);
-    let [count, patches, width] = tokens.patches.dims();
+    let [_, patches, width] = tokens.patches.dims();
     let data = guard.read::<B, _>(device, || tokens.patches.into_data())?;
     let features: Vec<f32> = data.iter::<f32>().collect();
     let Some(colors) = patch_pca_rgb(&features, width) else {
-        return Ok(None);
+        return Ok(Vec::new());
     };
     let rows = patches.isqrt(); // views are square
-    let grid = |at: usize| {
-        let of_picture = &colors[at * patches..(at + 1) * patches];
-        RgbImage::from_fn(rows as u32, rows as u32, |x, y| {
-            Rgb(of_picture[y as usize * rows + x as usize])
-        })
-    };
-    let mut sheet = RgbImage::from_pixel(2 * SIDE, count as u32 * SIDE, Rgb([255; 3]));
-    for (at, picture) in shown.iter().take(count).enumerate() {
-        let cells = [
-            (picture, FilterType::Triangle),
-            (&grid(at), FilterType::Nearest),
-        ];
-        for ((picture, filter), left) in cells.into_iter().zip([0, SIDE]) {
-            let picture = DynamicImage::ImageRgb8(picture.clone()).resize(SIDE, SIDE, filter);
-            let x = left + (SIDE - picture.width()) / 2;
-            let y = at as u32 * SIDE + (SIDE - picture.height()) / 2;
-            replace(&mut sheet, &picture.into_rgb8(), x.into(), y.into());
+    let pairs = views.into_iter().zip(colors.chunks_exact(patches));
+    let pairs = pairs.map(|(picture, colors)| {
+        let color = |x, y| Rgb(colors[y as usize * rows + x as usize]);
+        PatchColors {
+            picture,
+            colors: RgbImage::from_fn(rows as u32, rows as u32, color),
         }
-    }
-    Ok(Some(sheet))
+    });
+    Ok(pairs.collect())
 }

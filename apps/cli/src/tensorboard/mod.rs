@@ -8,16 +8,19 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 
-use image::RgbImage;
+use image::DynamicImage;
 
 use ibot::Result;
 use ibot::train::health::Anomaly;
-use ibot::train::{Evaluation, Observer, RunStart, StepMetrics, When};
+use ibot::train::{Evaluation, Observer, PatchColors, RunStart, StepMetrics, When};
 
 use self::writer::EventWriter;
+use super::picture::{Captioned, contact_sheet};
 
 /// Folder of the event files in a run's.
 const FOLDER: &str = "tensorboard";
+/// Side of each picture of a sheet, in pixels.
+const SIDE: u32 = 160;
 
 /// Writes scalars and pictures to `RUN/tensorboard`, and passes all events on.
 pub struct TensorBoard<'a> {
@@ -139,9 +142,16 @@ impl Observer for TensorBoard<'_> {
         (ends_epoch && self.writer.is_some()) || self.inner.wants_patches(ends_epoch)
     }
 
-    fn patches(&mut self, step: usize, picture: &RgbImage) {
-        self.inner.patches(step, picture);
-        self.write(|writer| writer.image("patches/pca", step as u64, picture));
+    fn patches(&mut self, step: usize, pictures: &[PatchColors]) {
+        self.inner.patches(step, pictures);
+        let both = |shown: &PatchColors| [&shown.picture, &shown.colors].map(Clone::clone);
+        let both = pictures.iter().flat_map(both);
+        let both: Vec<_> = both.map(DynamicImage::ImageRgb8).collect();
+        let caption = "";
+        let cells = both.iter().map(|picture| Captioned { picture, caption });
+        let cells: Vec<_> = cells.collect();
+        let sheet = contact_sheet("patches by their main directions", &cells, 2, SIDE);
+        self.write(|writer| writer.image("patches/pca", step as u64, &sheet));
     }
 
     fn finished(&mut self, out: &Path) {

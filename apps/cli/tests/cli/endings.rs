@@ -18,10 +18,7 @@ fn a_finished_run_is_not_overwritten() {
     );
     assert_eq!(fs::read(run.join("metrics.jsonl")).unwrap(), before);
     fs::remove_file(run.join("run.json")).unwrap();
-    refused(
-        &train,
-        &["holds a run that cannot be gone on with", "--out"],
-    );
+    refused(&train, &["holds a run that cannot be continued", "--out"]);
     assert_eq!(fs::read(run.join("metrics.jsonl")).unwrap(), before);
 }
 

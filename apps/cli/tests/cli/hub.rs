@@ -8,7 +8,7 @@ fn names_need_the_feature() {
 
     let scratch = Scratch::new("no-hub");
     let pictures = scratch.pictures();
-    let parts = ["hf:timm/vit_tiny_patch16_224", "--features hub"];
+    let parts = ["hf:timm/vit_tiny_patch16_224", "the feature hub"];
     let model = parts[0];
     let out = scratch.path("features.csv");
     let embed = [

@@ -197,7 +197,7 @@ fn holds_pictures_out() {
     let pictures = scratch.path("pictures");
     refused(
         &["train", "--resume", &run, "--val", &pictures],
-        &["held_out = 0.4", "--val"],
+        &["--held-out = 0.4", "--val"],
     );
     refused(&held_out("1"), &["held_out = 1"]);
     refused(

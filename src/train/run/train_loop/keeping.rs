@@ -9,7 +9,7 @@ use crate::files::model::ModelCard;
 use crate::kernels::TrainBackend;
 use crate::train::run::evaluation::{Evaluator, When};
 use crate::train::run::observer::Observer;
-use crate::train::run::patches::patch_picture;
+use crate::train::run::patches::patch_colors;
 use crate::train::run::train_loop::TrainLoop;
 use crate::train::trainer::backbones_of;
 use crate::train::weights::Origin;
@@ -133,10 +133,10 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         let (guard, device) = (&self.setup.guard, self.trainer.device());
         let teacher = &self.trainer.method.teacher.backbone;
         let (pictures, augment) = (&self.pictures.train, &self.config.augment);
-        let shown = patch_picture::<B::InnerBackend, _>(teacher, pictures, augment, guard, device)?;
-        shown
-            .iter()
-            .for_each(|picture| observer.patches(self.step, picture));
+        let shown = patch_colors::<B::InnerBackend, _>(teacher, pictures, augment, guard, device)?;
+        if !shown.is_empty() {
+            observer.patches(self.step, &shown);
+        }
         Ok(())
     }
 
