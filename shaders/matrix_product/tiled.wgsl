@@ -3,9 +3,10 @@
 // 4 x 4 sums in registers.
 //
 // Bindings: those of operands.wgsl.
-// Launch: one workgroup a tile; tiles of one product side by side, in bands of BAND tile rows, so that workgroups that run
-// together read the same operands.
-// Workgroup memory: DEPTH (ROWS + COLUMNS + 2 padded vectors) entries, 8.5 KiB for 64 x 64, 12.5 KiB for 128 x 64.
+// Launch: one workgroup a tile of a part of the sums; tiles of one part side by side, in bands of BAND tile rows, so that
+// workgroups that run together read the same operands.
+// Workgroup memory: DEPTH (ROWS + COLUMNS) entries and padding: 8.5 KiB for 64 x 64, 12.5 KiB for 128 x 64, 16 KiB for
+// 128 x 128.
 // Not handled: strides, no terms at all, and more than 170 000: lavapipe leaves the loops of a kernel after 65 535 rounds
 // of all of them together.
 //
@@ -21,9 +22,9 @@ const ROW_BLOCKS = {{ row_block }}u;
 const COLUMN_BLOCKS = {{ column_block }}u;
 /// Lanes side by side along the columns of a tile.
 const COLUMN_LANES = COLUMNS / (4u * COLUMN_BLOCKS);
-/// Vectors from one term of a tile to the next. One more than needed: turned blocks are stored without conflicts.
-const LEFT_PITCH = ROWS / 4u + 1u;
-const RIGHT_PITCH = COLUMNS / 4u + 1u;
+/// Vectors from one term of a tile to the next. With one more than needed, turned blocks are stored without conflicts.
+const LEFT_PITCH = ROWS / 4u + {{ padding }}u;
+const RIGHT_PITCH = COLUMNS / 4u + {{ padding }}u;
 /// Lanes that bring the left operand, then the right one: a block of 4 x 4 each.
 const LEFT_LANES = ROWS * DEPTH / 16u;
 const RIGHT_LANES = COLUMNS * DEPTH / 16u;
@@ -186,10 +187,14 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     let tile_rows = (rows + ROWS - 1u) / ROWS;
     let tile_columns = (columns + COLUMNS - 1u) / COLUMNS;
     let group = number_of(place);
-    let map = group / (tile_rows * tile_columns);
-    if map >= info.count {
+    let parts = (depth + info.span - 1u) / info.span;
+    let item = group / (tile_rows * tile_columns);
+    if item >= info.count * parts {
         return;
     }
+    let map = item / parts;
+    let first_term = item % parts * info.span;
+    let end = min(first_term + info.span, depth);
     let tile = group % (tile_rows * tile_columns);
     let first_of_band = tile / (BAND * tile_columns) * BAND;
     let band = min(tile_rows - first_of_band, BAND);
@@ -219,9 +224,9 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     }
     var held: mat4x4<f32>;
     if brings_left {
-        held = bring_left(share, 0u, depth, rows);
+        held = bring_left(share, first_term, depth, rows);
     } else if brings_right {
-        held = bring_right(share, 0u, depth, columns);
+        held = bring_right(share, first_term, depth, columns);
     }
 
     // eight lanes along the columns and four along the rows read four and eight different vectors together
@@ -236,7 +241,7 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     {{ each totals }}
     var total = vec4<f32>();
     {{ end }}
-    for (var begin = 0u; begin < depth; begin += DEPTH) {
+    for (var begin = first_term; begin < end; begin += DEPTH) {
         if brings_left {
             put_left(share, held);
         } else if brings_right {
@@ -247,7 +252,7 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
         }
         workgroupBarrier();
         let next = begin + DEPTH;
-        if next < depth {
+        if next < end {
             if brings_left {
                 held = bring_left(share, next, depth, rows);
             } else if brings_right {
@@ -277,7 +282,7 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
         workgroupBarrier();
     }
 
-    let start = map * rows * (columns / ENTRIES);
+    let start = item * rows * (columns / ENTRIES);
     {{ each column_block }}
     {
         let of_lane = column + 4u * (lane_column + {{ column_block }}u * COLUMN_LANES);
@@ -308,7 +313,7 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
         for (var other = lane + COLUMNS / 4u; other < RIGHT_LANES; other += COLUMNS / 4u) {
             sum += right_tile[other];
         }
-        write_totals(sum, of_lane, columns);
+        write_totals(sum, item * (columns / ENTRIES), of_lane, columns);
     }
     {{ end }}
 }
