@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use ibot::backbone::VitConfig;
-use ibot::config::IbotConfig;
 use ibot::device::{BackendChoice, select};
+use ibot::method::IbotConfig;
 use ibot::train::{Observer, RunConfig, RunRequest, RunStart, StepMetrics, run};
 use ibot::{Error, Result};
 

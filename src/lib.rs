@@ -7,12 +7,9 @@
 //! - [`data`], [`masking`]: image folder -> views and masks
 //! - [`kernels`]: operations with bodies of their own, as one backend-extension trait
 //! - [`backbone`]: what is trained: any [`backbone::Backbone`], or timm's vision transformers
-//! - [`head`], [`losses`]: projection heads, and losses as pure functions
-//! - [`teacher`]: the moving average
-//! - [`config`], [`ibot`]: the method's parameters, and the method
-//! - [`weights`]: by name, in and out
-//! - [`checkpoint`]: all that a run needs to go on, on disk
-//! - [`model`], [`embedding`]: model files that say what they are; features of pictures on any device
+//! - [`method`]: iBOT: its parameters, heads, losses as pure functions, the moving average, and the forward pass
+//! - [`files`]: weights, checkpoints and model files that say what they are
+//! - [`embedding`]: features of pictures on any device
 //! - [`eval`]: frozen features, and what they are worth: k-NN, linear probe, clusters, RankMe
 //! - [`tensorboard`]: event files of training
 //! - [`picture`]: charts, heat maps and contact sheets
@@ -27,7 +24,7 @@
 //!
 //! ```no_run
 //! use ibot::burn::tensor::{Distribution, Tensor};
-//! use ibot::config::IbotConfig;
+//! use ibot::method::IbotConfig;
 //! use ibot::device::DeviceGuard;
 //! use ibot::kernels::{Autodiff, Flex};
 //! use ibot::train::{OptimizerConfig, Rates, StepInput, Trainer};
@@ -59,32 +56,26 @@
 pub mod app;
 pub mod backbone;
 pub mod bench;
-pub mod checkpoint;
-pub mod config;
 pub mod data;
 pub mod device;
 pub mod embedding;
 pub mod error;
 pub mod eval;
+pub mod files;
 pub mod finetune;
-pub mod head;
-pub mod ibot;
 mod init;
 pub mod kernels;
-pub mod losses;
 pub mod masking;
 pub mod memory;
-pub mod model;
+pub mod method;
 mod ownership;
 pub mod path_text;
 pub mod picture;
 pub mod random;
-pub mod teacher;
 pub mod tensorboard;
 pub mod train;
 pub mod unfinished;
 pub mod verify;
-pub mod weights;
 
 pub use burn;
 pub use error::{Error, Result};

@@ -16,9 +16,9 @@ use burn_autodiff::Autodiff;
 use burn_flex::Flex;
 use burn_ndarray::NdArray;
 use ibot::backbone::VitConfig;
-use ibot::config::IbotConfig;
 use ibot::device::DeviceGuard;
 use ibot::kernels::TrainBackend;
+use ibot::method::IbotConfig;
 use ibot::random::{Random, Stream};
 use ibot::train::{OptimizerConfig, Rates, StepInput, Trainer};
 

@@ -2,11 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::request::{Picture, PictureFeatures};
+use crate::app::request::{Picture, PictureFeatures};
 use crate::data::view::Augmenter;
 use crate::embedding::Made;
 use crate::error::{Error, Result};
-use crate::model::Preprocessing;
+use crate::files::model::Preprocessing;
 
 /// Some pictures, ready for the device.
 pub(super) struct Batch {

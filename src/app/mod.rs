@@ -24,6 +24,7 @@
 //! Nothing here panics or blocks unless it says so. `docs/embedding.md` has the whole picture.
 
 mod batch;
+mod config;
 mod events;
 mod handle;
 mod job;
@@ -32,8 +33,9 @@ mod request;
 mod training;
 mod worker;
 
+pub use config::{DeviceRequest, EmbedderConfig, ModelInfo};
 pub use events::TrainingEvent;
-pub use handle::{DeviceRequest, EmbedderConfig, EmbedderHandle, MemoryReport, ModelInfo};
+pub use handle::{EmbedderHandle, MemoryReport};
 
 pub use job::{Job, Progress, caught};
 pub use request::{EmbedRequest, Picture, PictureFeatures};

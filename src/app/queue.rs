@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::batch::Batch;
-use super::handle::{DeviceRequest, ModelInfo};
-use super::job::Ticket;
-use super::{EmbedRequest, Picture, PictureFeatures};
+use crate::app::batch::Batch;
+use crate::app::config::{DeviceRequest, ModelInfo};
+use crate::app::job::Ticket;
+use crate::app::request::{EmbedRequest, Picture, PictureFeatures};
 use crate::device::faults::lock;
 use crate::error::{Error, Result};
 use crate::memory::GpuMemory;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use image::{DynamicImage, RgbImage, RgbaImage};
 
-use super::Progress;
+use crate::app::job::Progress;
 use crate::data::decode::{decode_rgb, on_white};
 use crate::error::{Error, Result};
 

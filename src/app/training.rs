@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use image::RgbImage;
 
-use super::events::{Events, TrainingEvent};
-use super::job::caught;
+use crate::app::events::{Events, TrainingEvent};
+use crate::app::job::caught;
 use crate::device::faults::lock;
 use crate::error::{Error, Result};
 use crate::train::health::Sickness;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::batch::Batch;
-use super::handle::{DeviceRequest, EmbedderConfig, ModelInfo};
-use super::job::caught;
-use super::queue::{EmbedTask, Next, Shared, Task};
-use super::request::Picture;
+use crate::app::batch::Batch;
+use crate::app::config::{DeviceRequest, EmbedderConfig, ModelInfo};
+use crate::app::job::caught;
+use crate::app::queue::{EmbedTask, Next, Shared, Task};
+use crate::app::request::Picture;
 use crate::device::{DeviceGuard, Selected, select, working};
 use crate::embedding::{Embedder, Made, Wanted};
 use crate::error::{Error, Result};

@@ -5,7 +5,7 @@ use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::VitConfig;
+use crate::backbone::config::VitConfig;
 use crate::init::timm_linear;
 use crate::kernels::{AttentionInput, BranchInput, IbotBackend, Normed, attention_maps};
 use crate::random::Random;

@@ -5,7 +5,9 @@ use burn::nn::Linear;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
-use super::{Attention, LayerNorm, VitConfig};
+use crate::backbone::attention::Attention;
+use crate::backbone::config::VitConfig;
+use crate::backbone::layer_norm::LayerNorm;
 use crate::init::{constant_param, timm_linear};
 use crate::kernels::{BranchInput, IbotBackend, Normed, residual_branch};
 use crate::random::Random;

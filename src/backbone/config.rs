@@ -1,11 +1,8 @@
 //! Shape of a vision transformer, with the argument names of timm's `VisionTransformer`.
 
-use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
-use super::VisionTransformer;
 use crate::error::{Error, Result};
-use crate::random::Random;
 
 /// How the tokens of an image become one feature in evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -178,18 +175,5 @@ impl VitConfig {
             return Err(Error::config("vit.global_pool", "token", remedy));
         }
         Ok(())
-    }
-
-    /// A transformer with timm's initialization, drawn from `random`.
-    ///
-    /// # Errors
-    /// As [`VitConfig::validate`].
-    pub fn init<B: Backend>(
-        &self,
-        random: &mut Random,
-        device: &B::Device,
-    ) -> Result<VisionTransformer<B>> {
-        self.validate()?;
-        Ok(VisionTransformer::new(self, random, device))
     }
 }

@@ -1,6 +1,7 @@
 //! timm's model names, and the tags of their weights.
 
-use super::{Normalization, VitConfig};
+use crate::backbone::config::VitConfig;
+use crate::backbone::normalization::Normalization;
 use crate::error::{Error, Result, printable};
 
 /// Name of a size, its width, depth and heads.

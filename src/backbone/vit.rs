@@ -4,9 +4,13 @@ use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
-use super::block::DropPath;
-use super::positions::resample_matrix;
-use super::{Backbone, Block, GlobalPool, LayerNorm, PatchEmbed, PatchMask, Tokens, VitConfig};
+use crate::backbone::block::{Block, DropPath};
+use crate::backbone::config::{GlobalPool, VitConfig};
+use crate::backbone::layer_norm::LayerNorm;
+use crate::backbone::patch_embed::PatchEmbed;
+use crate::backbone::positions::resample_matrix;
+use crate::backbone::{Backbone, PatchMask, Tokens};
+use crate::error::Result;
 use crate::init::normal_param;
 use crate::kernels::{IbotBackend, LinearLayerInput, Prologue};
 use crate::random::Random;
@@ -15,6 +19,21 @@ use crate::random::Random;
 const TOKEN_STD: f64 = 1e-6;
 /// Deviation of timm's position embedding at the start.
 const POSITION_STD: f64 = 0.02;
+
+impl VitConfig {
+    /// A transformer with timm's initialization, drawn from `random`.
+    ///
+    /// # Errors
+    /// As [`VitConfig::validate`].
+    pub fn init<B: Backend>(
+        &self,
+        random: &mut Random,
+        device: &B::Device,
+    ) -> Result<VisionTransformer<B>> {
+        self.validate()?;
+        Ok(VisionTransformer::new(self, random, device))
+    }
+}
 
 /// timm's `VisionTransformer` without a classifier; fields carry timm's parameter names.
 ///

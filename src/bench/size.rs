@@ -1,8 +1,8 @@
 //! How large a step is: the numbers that this program and its peers in Python are given alike.
 
 use crate::backbone::{VitConfig, vit_from_name};
-use crate::config::IbotConfig;
 use crate::error::Result;
+use crate::method::IbotConfig;
 
 /// Encoder, input, batch and prototypes of a step; the rest is the method's defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 use super::traffic::{GpuTraffic, counted, peak_in_use_mib};
 use super::{StepSize, median};
 use crate::backbone::VisionTransformer;
-use crate::config::{IbotConfig, StreamingPrototypes};
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Error, Result};
 use crate::kernels::{IbotBackend, OnBackend, TrainBackend};
 use crate::memory::peak_rss_mib;
+use crate::method::{IbotConfig, StreamingPrototypes};
 use crate::random::{Random, Stream};
 use crate::train::{OptimizerConfig, PhaseTimes, Rates, StepInput, Trainer};
 

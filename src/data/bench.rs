@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::PictureSource;
-use super::loader::{Loader, LoaderConfig, Position, TrainViews};
+use crate::data::PictureSource;
+use crate::data::loader::{Loader, LoaderConfig, Position, TrainViews};
 use crate::error::{Error, Result};
 
 /// Small batches, so that a measurement ends soon after its time.

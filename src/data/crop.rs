@@ -5,7 +5,7 @@ use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 
-use super::augment::Interpolation;
+use crate::data::augment::Interpolation;
 use crate::error::{Error, Result};
 use crate::random::Random;
 

@@ -8,29 +8,19 @@ mod png;
 mod tiff;
 
 use std::fs::File;
-use std::io::{Cursor, ErrorKind, Read, Seek};
+use std::io::{Cursor, Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{
-    DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage, RgbaImage,
-};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage, RgbaImage};
 
-use super::header::{HEADER_BYTES, check_length};
-use super::kind::{MAGIC_BYTES, kind};
-use crate::error::{Error, Result, printable};
+use crate::data::kind::{MAGIC_BYTES, kind};
+use crate::data::limits::{HEADER_BYTES, check_length, in_words, memory_limit, unusable_size};
+use crate::error::{Error, Result};
 
 pub(super) use gif::screen as gif_screen;
 pub(super) use jpeg::check_frame;
-
-/// Memory a decoder may take per pixel: RGBA of 16 bits, twice (GIF and WebP compose frames on a canvas).
-const DECODER_BYTES_PER_PIXEL: u64 = 16;
-/// Memory a decoder may take on top, for tables and rows.
-const DECODER_BYTES: u64 = 64 << 20;
-
-/// What is said of a file whose decoder would go beyond.
-const MORE_MEMORY: &str = "damaged: it takes more memory than its pixels do";
 
 /// The picture in `path` as 8-bit RGB.
 ///
@@ -61,27 +51,6 @@ pub fn decode_rgb(path: &Path, max_pixels: u64) -> Result<RgbImage> {
     catch_unwind(AssertUnwindSafe(|| decode_bytes(bytes, format, max_pixels)))
         .unwrap_or_else(|_| Err("the decoder failed on it".to_owned()))
         .map_err(|reason| Error::data(path, reason))
-}
-
-/// Says why a picture of this size is not read, or None if it is.
-pub(super) fn unusable_size(width: u32, height: u32, max_pixels: u64) -> Option<String> {
-    if width == 0 || height == 0 {
-        return Some(format!("{width} x {height} pixels"));
-    }
-    let pixels = u64::from(width) * u64::from(height);
-    (pixels > max_pixels).then(|| {
-        format!(
-            "{width} x {height} pixels are more than max_pixels = {max_pixels}; \
-             shrink it, or raise max_pixels (flag --max-pixels; in settings under [folder])"
-        )
-    })
-}
-
-/// Bytes that the file of a picture of so many pixels may take, and its decoder.
-pub(super) fn memory_limit(pixels: u64) -> u64 {
-    pixels
-        .saturating_mul(DECODER_BYTES_PER_PIXEL)
-        .saturating_add(DECODER_BYTES)
 }
 
 /// Width and height of a TIFF file's first page; the reason if it is not read.
@@ -137,21 +106,6 @@ fn turned(picture: RgbImage, orientation: Orientation) -> RgbImage {
     let mut picture = DynamicImage::ImageRgb8(picture);
     picture.apply_orientation(orientation);
     picture.into_rgb8()
-}
-
-/// What a decoder of `image` says; some of it comes from the file.
-pub(super) fn in_words(error: ImageError) -> String {
-    match error {
-        ImageError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
-            "truncated: it ends too early".to_owned()
-        }
-        ImageError::Unsupported(error) => format!(
-            "it is of a kind that is not read ({}): save it as PNG or JPEG",
-            printable(error.to_string().trim_end())
-        ),
-        ImageError::Limits(_) => MORE_MEMORY.to_owned(),
-        error => format!("damaged: {}", printable(error.to_string().trim_end())),
-    }
 }
 
 /// `picture` on a white ground.

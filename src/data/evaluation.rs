@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::PictureSource;
-use super::augment::AugmentConfig;
-use super::pictures::Pictures;
-use super::pool::{Pool, Slot, Task};
-use super::view::Augmenter;
+use crate::data::PictureSource;
+use crate::data::augment::AugmentConfig;
+use crate::data::pictures::Pictures;
+use crate::data::pool::{Pool, Slot, Task};
+use crate::data::view::Augmenter;
 use crate::error::{Error, Result, printable};
 
 /// Batches in the making or waiting at any time.

@@ -8,43 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use image::{ImageFormat, RgbImage};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::PictureSource;
-use super::decode::{decode_rgb, unusable_size};
-use super::header::{Header, read_header};
-use super::layout::{Parts, labels, list_files};
-use super::summary::{ScanSummary, no_picture};
-use super::thumbnails::Thumbnails;
+use crate::data::PictureSource;
+use crate::data::decode::decode_rgb;
+use crate::data::folder_config::FolderConfig;
+use crate::data::header::{Header, read_header};
+use crate::data::layout::{Parts, labels, list_files};
+use crate::data::limits::unusable_size;
+use crate::data::summary::{ScanSummary, no_picture};
+use crate::data::thumbnails::Thumbnails;
 use crate::error::{Error, Result, printable};
-
-/// How a folder is read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct FolderConfig {
-    /// Pictures with more pixels are skipped; default 100 million.
-    pub max_pixels: u64,
-    /// Pictures whose shorter side has more pixels are reduced to so many before anything else; none where absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub shorter_side: Option<u32>,
-    /// Folder that keeps reduced pictures, so that each is decoded once and not in each epoch; none where absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cache: Option<PathBuf>,
-    /// Most MiB that the cache may take; default 16 GiB.
-    pub cache_mib: u64,
-}
-
-impl Default for FolderConfig {
-    fn default() -> Self {
-        Self {
-            max_pixels: 100_000_000,
-            shorter_side: None,
-            cache: None,
-            cache_mib: 16 << 10,
-        }
-    }
-}
 
 impl FolderConfig {
     /// # Errors

@@ -1,18 +1,16 @@
 //! The first bytes of a picture file: its kind, by content, and its size, without decoding it.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use image::{ImageFormat, ImageReader, Limits};
 
-use super::decode::{check_frame, gif_screen, in_words, memory_limit, tiff_size};
-use super::drawing::{HEAD_BYTES, is_drawing};
-use super::kind::{MAGIC_BYTES, kind};
+use crate::data::decode::{check_frame, gif_screen, tiff_size};
+use crate::data::drawing::{HEAD_BYTES, is_drawing};
+use crate::data::kind::{MAGIC_BYTES, kind};
+use crate::data::limits::{HEADER_BYTES, check_length, in_words};
 use crate::error::{Error, Result};
-
-/// A header that needs more memory than this, or that ends later in the file, is no header.
-pub(super) const HEADER_BYTES: u64 = 64 << 20;
 
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,25 +95,6 @@ fn is_own_drawing(file: &mut BufReader<File>) -> std::io::Result<bool> {
     file.take(HEAD_BYTES).read_to_end(&mut head)?;
     file.rewind()?;
     Ok(is_drawing(&head))
-}
-
-/// The length of a file; refuses what is none, or none any more, and one longer than its decoder's memory may be.
-///
-/// A file may claim any length at no cost (holes), and is read as a whole.
-pub(super) fn check_length(path: &Path, max_pixels: u64) -> Result<u64> {
-    let metadata = fs::metadata(path).map_err(Error::io(path))?;
-    if !metadata.is_file() {
-        return Err(Error::data(path, "not a file"));
-    }
-    let (length, most) = (metadata.len(), memory_limit(max_pixels));
-    if length > most {
-        let reason = format!(
-            "{length} bytes are more than the {most} that go with max_pixels = {max_pixels}; \
-             raise max_pixels (flag --max-pixels; in settings under [folder]) if the file is sound"
-        );
-        return Err(Error::data(path, reason));
-    }
-    Ok(length)
 }
 
 /// Width and height from the frame header (SOF, ITU T.81 B.2.2) of a JPEG file.

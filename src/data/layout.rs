@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use walkdir::{DirEntry, WalkDir};
 
-use super::summary::ScanSummary;
+use crate::data::summary::ScanSummary;
 use crate::error::{Error, Result, printable};
 
 /// Folders that systems and tools make among pictures, beside those whose names begin with a dot (`.ipynb_checkpoints`,

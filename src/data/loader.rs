@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::PictureSource;
-use super::augment::{AugmentConfig, ViewKind};
-use super::pictures::Pictures;
-use super::pool::{Pool, Slot, Task, worker_count};
-use super::view::{Augmenter, View};
+use crate::data::PictureSource;
+use crate::data::augment::{AugmentConfig, ViewKind};
+use crate::data::pictures::Pictures;
+use crate::data::pool::{Pool, Slot, Task, worker_count};
+use crate::data::view::{Augmenter, View};
 use crate::error::{Error, Result, printable};
 use crate::masking::MaskPolicy;
 use crate::random::{Random, Stream};

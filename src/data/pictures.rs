@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use image::RgbImage;
 
-use super::PictureSource;
-use super::folder::reason;
+use crate::data::PictureSource;
+use crate::data::folder::reason;
 use crate::error::{Error, Result, printable};
 
 pub(super) struct Pictures {

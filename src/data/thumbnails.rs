@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use image::RgbImage;
 use walkdir::WalkDir;
 
-use super::crop::resized;
-use super::folder::FolderConfig;
+use crate::data::crop::resized;
+use crate::data::folder_config::FolderConfig;
 use crate::error::{Error, Result, printable};
 use crate::unfinished::unique_digits;
 

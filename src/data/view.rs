@@ -3,9 +3,9 @@
 use fast_image_resize::pixels::U8x3;
 use image::RgbImage;
 
-use super::augment::{AugmentConfig, ViewKind};
-use super::crop::{CropBox, SquareResizer};
-use super::photometric::Planes;
+use crate::data::augment::{AugmentConfig, ViewKind};
+use crate::data::crop::{CropBox, SquareResizer};
+use crate::data::photometric::Planes;
 use crate::error::Result;
 use crate::random::{Random, Stream};
 

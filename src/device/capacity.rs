@@ -1,6 +1,6 @@
 //! The memory of a GPU, which wgpu does not tell: asked of the driver behind it, where that can be done.
 
-use super::adapters::Api;
+use crate::device::api::Api;
 
 /// Bytes of the adapter's memory: a discrete GPU's own, what an integrated one may take of the processor's. `None` where
 /// nobody says: Metal (wgpu-hal 29 keeps the adapter to itself) and OpenGL.

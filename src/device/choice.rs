@@ -6,7 +6,8 @@ use std::str::FromStr;
 use burn_wgpu::WgpuDevice;
 use serde::{Deserialize, Serialize};
 
-use super::adapters::{API_VARIABLE, AdapterKind, AdapterSummary, Api, list_adapters, wgpu_device};
+use crate::device::adapters::{AdapterKind, AdapterSummary, list_adapters, wgpu_device};
+use crate::device::api::{API_VARIABLE, Api};
 use crate::error::{Error, Result};
 
 /// The backend that the user asks for.

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use burn_wgpu::{WgpuSetup, init_device};
 use wgpu::Features;
 
-use super::adapters::{AdapterSummary, Api};
-use super::choice::Selected;
-use super::opening::{Guarded, Owner, runtime_options, use_one_stream};
-use super::panics;
+use crate::device::adapters::AdapterSummary;
+use crate::device::api::Api;
+use crate::device::choice::Selected;
+use crate::device::opening::{runtime_options, use_one_stream};
+use crate::device::panics;
+use crate::device::registry::{Guarded, OnError, OnLost, Owner};
 use crate::error::{Error, Result};
 
 /// Features that burn uses wherever the adapter has them.
@@ -23,11 +25,6 @@ const USED: [(Features, &str); 6] = [
     (Features::SUBGROUP, "SUBGROUP"),
     (Features::TIMESTAMP_QUERY, "TIMESTAMP_QUERY"),
 ];
-
-/// What an application hears of errors of its own calls.
-pub(super) type OnError = Arc<dyn Fn(wgpu::Error) + Send + Sync>;
-/// What an application hears of the loss of its device.
-pub(super) type OnLost = Arc<dyn Fn(wgpu::DeviceLostReason, String) + Send + Sync>;
 
 /// An application's wgpu device, to compute on beside the application.
 ///

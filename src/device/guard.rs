@@ -16,12 +16,10 @@ use burn::tensor::backend::Backend;
 use burn_wgpu::{WgpuDevice, WgpuRuntime, WgpuSetup};
 use cubecl::Runtime;
 
-use super::adapters::AdapterSummary;
-use super::choice::Selected;
-use super::faults::{Fault, FaultLog};
-use super::opening::init;
-use super::panics;
-use super::patience::Patience;
+use crate::device::adapters::AdapterSummary;
+use crate::device::faults::{Fault, FaultLog};
+use crate::device::panics;
+use crate::device::patience::Patience;
 use crate::error::{Error, Result};
 use crate::memory::GpuMemory;
 
@@ -38,25 +36,6 @@ pub enum DeviceGuard {
 }
 
 impl DeviceGuard {
-    /// Starts the selected device and guards it. Call it before any other use of that device.
-    ///
-    /// # Errors
-    /// The device cannot be opened, is in use without a guard, or is another adapter than the one selected.
-    pub fn install(selected: &Selected) -> Result<Self> {
-        let Selected::Wgpu { device, adapter } = selected else {
-            return Ok(Self::Cpu);
-        };
-        let guard = init(device, adapter.api, Some(adapter))?;
-        if guard.adapter().is_same_adapter(adapter) {
-            return Ok(Self::Gpu(guard));
-        }
-        Err(Error::Device(format!(
-            "{} was selected, but cubecl opened {}: the drivers' list of adapters changed; start again",
-            adapter.title(),
-            guard.adapter().title()
-        )))
-    }
-
     /// See [`GpuGuard::check`].
     ///
     /// # Errors

@@ -7,8 +7,8 @@ use burn_wgpu::{WgpuDevice, WgpuRuntime};
 use cubecl::Runtime;
 use cubecl::client::ComputeClient;
 
-use super::adapters::{AdapterKind, AdapterSummary};
-use super::patience::Patience;
+use crate::device::adapters::{AdapterKind, AdapterSummary};
+use crate::device::patience::Patience;
 
 /// One guarded device.
 struct Known {

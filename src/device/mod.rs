@@ -10,6 +10,7 @@
 //! - [`panics`]: the panics of device threads, as faults
 
 pub mod adapters;
+mod api;
 mod capacity;
 pub mod choice;
 pub mod existing;
@@ -20,8 +21,10 @@ mod opening;
 pub mod panics;
 pub mod patience;
 mod pools;
+mod registry;
 
-pub use adapters::{API_VARIABLE, AdapterKind, AdapterLimits, AdapterSummary, Api, list_adapters};
+pub use adapters::{AdapterKind, AdapterLimits, AdapterSummary, list_adapters};
+pub use api::{API_VARIABLE, Api};
 pub use choice::{BackendChoice, Choice, Selected, auto_choice, choose, select};
 pub use existing::{ExistingDevice, device_descriptor, working};
 pub use faults::{Fault, FaultKind};

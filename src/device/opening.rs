@@ -1,17 +1,17 @@
 //! Opening a device, once in a process, and listening to it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Once};
 
 use burn_wgpu::{RuntimeOptions, WgpuDevice, WgpuSetup, graphics, init_setup};
 use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
 
-use super::adapters::{AdapterKind, AdapterSummary, Api, adapter_of};
-use super::existing::{OnError, OnLost};
-use super::faults::{Fault, FaultKind, FaultLog, lock};
-use super::guard::GpuGuard;
-use super::patience::Patience;
-use super::{known, panics, pools};
+use crate::device::adapters::{AdapterKind, AdapterSummary, adapter_of};
+use crate::device::api::Api;
+use crate::device::choice::Selected;
+use crate::device::faults::Fault;
+use crate::device::guard::{DeviceGuard, GpuGuard};
+use crate::device::registry::{Guarded, Owner};
+use crate::device::{panics, pools};
 use crate::error::{Error, Result};
 
 /// Kernels that cubecl batches into one submission. From 64 on, their uniforms alone force a blocking wait.
@@ -20,123 +20,6 @@ const TASKS_MAX: usize = 32;
 /// seconds, and one product of ViT-S at 64 pictures (30 GFLOP) takes a third of a second at 100 GFLOP/s; 125 submissions a
 /// step instead of 31 cost such a GPU about 10 ms of several seconds (estimates: no such GPU was at hand).
 const INTEGRATED_TASKS_MAX: usize = 8;
-
-/// Whose calls a device takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Owner {
-    /// burn's alone.
-    Burn,
-    /// An application's too.
-    App,
-}
-
-/// The devices of this process, each opened and guarded once.
-#[derive(Default)]
-pub(super) struct Guarded(HashMap<WgpuDevice, (GpuGuard, Owner)>);
-
-impl Guarded {
-    /// Held to the end of `work`: two threads must not both start one device.
-    pub fn lock<R>(work: impl FnOnce(&mut Self) -> R) -> R {
-        static GUARDED: Mutex<Option<Guarded>> = Mutex::new(None);
-        work(lock(&GUARDED).get_or_insert_default())
-    }
-
-    pub fn get(&self, device: &WgpuDevice) -> Option<(GpuGuard, Owner)> {
-        self.0.get(device).cloned()
-    }
-
-    /// Turns wgpu's two callbacks and the device's thread into entries of one log. What happens on other threads of an
-    /// application's device is the application's.
-    pub fn watch(
-        &mut self,
-        device: &WgpuDevice,
-        api: Api,
-        setup: WgpuSetup,
-        owner: Owner,
-        on_error: Option<OnError>,
-        on_lost: Option<OnLost>,
-    ) -> Result<GpuGuard> {
-        let adapter = AdapterSummary::new(0, api, &setup.adapter);
-        let log = panics::watch(device, &adapter.title());
-        let patience = Patience::start(device, &setup, adapter.kind, &log)?;
-        known::remember(device, &adapter, &patience);
-        let ear = Ear(Arc::clone(&log));
-        setup.device.on_uncaptured_error(Arc::new(move |error| {
-            if owner == Owner::Burn || panics::is_on_thread_of(&ear.0) {
-                ear.0.record(fault_of(&error));
-            } else {
-                apps_error(on_error.as_ref(), error);
-            }
-        }));
-        let heard = Arc::clone(&log);
-        setup
-            .device
-            .set_device_lost_callback(move |reason, message| {
-                let kind = match FaultKind::of_report(&message) {
-                    FaultKind::OutOfMemory => FaultKind::OutOfMemory,
-                    _ => FaultKind::DeviceLost,
-                };
-                let report = format!("device lost ({reason:?}) {message}");
-                heard.record(Fault::new(kind, &report));
-                if let Some(on_lost) = &on_lost {
-                    on_lost(reason, message);
-                }
-            });
-        let guard = GpuGuard {
-            device: device.clone(),
-            setup,
-            adapter: Arc::new(adapter),
-            log,
-            patience,
-        };
-        self.0.insert(device.clone(), (guard.clone(), owner));
-        Ok(guard)
-    }
-}
-
-/// Hears a device's errors. The guard keeps the device for good, so this is dropped only where another handler takes its
-/// place, and the guard would be deaf from there on.
-struct Ear(Arc<FaultLog>);
-
-impl Drop for Ear {
-    fn drop(&mut self) {
-        let report = "the application set another error handler on the device, or adopted it twice: give the handler to \
-                      ExistingDevice, adopt a device once, and keep what that gives";
-        self.0.record(Fault::new(FaultKind::Other, report));
-    }
-}
-
-fn fault_of(error: &wgpu::Error) -> Fault {
-    let report = match std::error::Error::source(error) {
-        // Out of memory: the error itself says no more than that.
-        Some(source) if matches!(error, wgpu::Error::OutOfMemory { .. }) => {
-            format!("{error}: {source}")
-        }
-        _ => error.to_string(),
-    };
-    let kind = match error {
-        wgpu::Error::OutOfMemory { .. } => FaultKind::OutOfMemory,
-        wgpu::Error::Validation { .. } | wgpu::Error::Internal { .. } => {
-            match FaultKind::of_report(&report) {
-                FaultKind::Other => FaultKind::Validation,
-                kind => kind,
-            }
-        }
-    };
-    Fault::new(kind, &report)
-}
-
-/// An error of an application's own call, which is not to be lost.
-#[expect(
-    clippy::panic,
-    reason = "what wgpu does where an application set no handler"
-)]
-fn apps_error(on_error: Option<&OnError>, error: wgpu::Error) {
-    match on_error {
-        Some(on_error) => on_error(error),
-        None => panic!("wgpu error: {error}"),
-    }
-}
 
 /// Starts and guards a device of the API that is asked first (`IBOT_API`; else Metal on macOS, Vulkan elsewhere), once;
 /// later calls share the guard.
@@ -177,6 +60,27 @@ pub(super) fn init(
         let setup = open(device, api, adapter.as_ref())?;
         guarded.watch(device, api, setup, Owner::Burn, None, None)
     })
+}
+
+impl DeviceGuard {
+    /// Starts the selected device and guards it. Call it before any other use of that device.
+    ///
+    /// # Errors
+    /// The device cannot be opened, is in use without a guard, or is another adapter than the one selected.
+    pub fn install(selected: &Selected) -> Result<Self> {
+        let Selected::Wgpu { device, adapter } = selected else {
+            return Ok(Self::Cpu);
+        };
+        let guard = init(device, adapter.api, Some(adapter))?;
+        if guard.adapter().is_same_adapter(adapter) {
+            return Ok(Self::Gpu(guard));
+        }
+        Err(Error::Device(format!(
+            "{} was selected, but cubecl opened {}: the drivers' list of adapters changed; start again",
+            adapter.title(),
+            guard.adapter().title()
+        )))
+    }
 }
 
 /// How burn is to use the adapter; as it would by itself where it is not known.

@@ -17,9 +17,9 @@ use std::time::Duration;
 use burn_wgpu::{WgpuDevice, WgpuRuntime, WgpuSetup};
 use cubecl::Runtime;
 
-use super::adapters::AdapterKind;
-use super::faults::{Fault, FaultKind, FaultLog, lock};
-use super::panics;
+use crate::device::adapters::AdapterKind;
+use crate::device::faults::{Fault, FaultKind, FaultLog, lock};
+use crate::device::panics;
 use crate::error::{Error, Result};
 
 /// Name of the variable that holds the seconds in which a GPU must finish something of what was asked of it.

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::Embedded;
-use super::table::csv_field;
+use crate::embedding::embedded::Embedded;
+use crate::embedding::table::csv_field;
 use crate::error::Result;
-use crate::model::LinearClassifier;
-use crate::path_text::{self, path_text};
+use crate::files::model::LinearClassifier;
+use crate::path_text;
+use crate::path_text::path_text;
 use crate::unfinished::Unfinished;
 
 /// The most probable class of a picture.

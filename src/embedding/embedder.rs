@@ -4,16 +4,16 @@ use std::path::Path;
 
 use image::RgbImage;
 
-use super::engine::{Engine, Loading, Made, Wanted};
 use crate::backbone::VitConfig;
 use crate::data::view::Augmenter;
 use crate::device::{DeviceGuard, Selected};
+use crate::embedding::engine::{Engine, Loading, Made, Wanted};
 use crate::error::Result;
-use crate::model::{
+use crate::files::NamedTensor;
+use crate::files::model::{
     FINGERPRINT_PICTURES, ModelCard, ModelOptions, Normalized, Preprocessing, compare_fingerprint,
     read_model,
 };
-use crate::weights::NamedTensor;
 
 /// Built-in pictures that are compared on the CPU, which has no driver to be wrong: they tell a model that is not what its
 /// file says, in a quarter of the time.

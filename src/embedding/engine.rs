@@ -8,8 +8,8 @@ use burn::tensor::{Tensor, TensorData};
 use crate::backbone::VisionTransformer;
 use crate::device::DeviceGuard;
 use crate::error::Result;
+use crate::files::model::{LoadedModel, Preprocessing, first_features};
 use crate::kernels::{IbotBackend, OnBackend};
-use crate::model::{LoadedModel, Preprocessing, first_features};
 
 /// What is asked of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

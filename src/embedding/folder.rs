@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::engine::Wanted;
-use super::{Embedded, Embedder, FeatureKind};
 use crate::data::{ImageFolder, PictureSource as _, eval_batches};
+use crate::embedding::embedded::{Embedded, FeatureKind};
+use crate::embedding::embedder::Embedder;
+use crate::embedding::engine::Wanted;
 use crate::error::{Error, Result};
 use crate::eval::FeatureSet;
 

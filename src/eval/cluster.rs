@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::products::row_products;
+use crate::eval::products::row_products;
 use crate::random::Random;
 
 /// How to look for clusters.

@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
-use super::knn::unit;
 use crate::backbone::Backbone;
 use crate::data::{AugmentConfig, ImageFolder, eval_batches};
 use crate::device::DeviceGuard;
@@ -100,4 +99,10 @@ pub fn extract_features<B: Backend, M: Backbone<B>>(
         ));
     }
     Ok(set)
+}
+
+/// The row with length one; zeros stay zeros.
+pub(super) fn unit(row: &[f32]) -> Vec<f32> {
+    let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
+    row.iter().map(|x| x / norm).collect()
 }

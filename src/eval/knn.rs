@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
-use super::FeatureSet;
-use super::products::row_products;
 use crate::error::{Error, Result};
+use crate::eval::features::{FeatureSet, unit};
+use crate::eval::products::row_products;
 
 /// How neighbors vote.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -149,12 +149,6 @@ fn labeled_unit_rows(set: &FeatureSet) -> (Vec<f32>, Vec<usize>) {
         labels.push(*label);
     }
     (rows, labels)
-}
-
-/// The row with length one; zeros stay zeros.
-pub(super) fn unit(row: &[f32]) -> Vec<f32> {
-    let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
-    row.iter().map(|x| x / norm).collect()
 }
 
 /// The rows most like `query` by cosine similarity, at most `count`, the most alike first.

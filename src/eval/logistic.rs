@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::FeatureSet;
-use super::lbfgs::{Stop, minimize};
-use super::products::{add_column_products, row_products};
+use crate::eval::features::FeatureSet;
+use crate::eval::lbfgs::{Stop, minimize};
+use crate::eval::products::{add_column_products, row_products};
 
 /// Multinomial logistic regression on standardized features.
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
 //! Patches of two pictures that belong together.
 
-use super::knn::unit;
+use crate::eval::features::unit;
 
 /// Pairs of a row of `left` and one of `right` that are each other's nearest by cosine similarity, the most alike first.
 ///

@@ -1,7 +1,7 @@
 //! Principal components of feature rows, and patch features as colors.
 
-use super::eigen::symmetric_eigen;
-use super::products::{add_column_products, centered, gram, row_products};
+use crate::eval::eigen::symmetric_eigen;
+use crate::eval::products::{add_column_products, centered, gram, row_products};
 
 /// The directions in which rows vary most.
 #[derive(Debug, Clone)]

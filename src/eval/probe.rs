@@ -1,10 +1,10 @@
 //! Linear probe: a linear classifier of frozen features, its penalty or learning rate chosen on held-out rows.
 
-use super::FeatureSet;
-use super::confidence::stratified_split;
-use super::lbfgs::Stop;
-use super::logistic::{Problem, rows_of};
-use super::sgd::Descent;
+use crate::eval::confidence::stratified_split;
+use crate::eval::features::FeatureSet;
+use crate::eval::lbfgs::Stop;
+use crate::eval::logistic::{Problem, rows_of};
+use crate::eval::sgd::Descent;
 
 /// How the probe is trained.
 #[derive(Debug, Clone, PartialEq)]

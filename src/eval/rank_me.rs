@@ -1,8 +1,8 @@
 //! How many directions the features use, without labels.
 
-use super::FeatureSet;
-use super::eigen::symmetric_eigen;
-use super::products::gram;
+use crate::eval::eigen::symmetric_eigen;
+use crate::eval::features::FeatureSet;
+use crate::eval::products::gram;
 
 /// RankMe: exp of the entropy of the singular values' shares, from about 1 (one direction) to min(B, D).
 ///

@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use super::logistic::Problem;
+use crate::eval::logistic::Problem;
 use crate::random::{Random, Stream};
 
 const MOMENTUM: f64 = 0.9;

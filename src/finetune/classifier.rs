@@ -8,10 +8,10 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use crate::backbone::{Backbone as _, VisionTransformer};
+use crate::files::{NamedTensor, state_dict};
 use crate::init::timm_linear;
 use crate::kernels::IbotBackend;
 use crate::random::Random;
-use crate::weights::{NamedTensor, state_dict};
 
 /// Deviation of the head's weights at the start: timm's 0.02 times BEiT's `init_scale` of 0.001, so that the first steps
 /// move the head and not the backbone.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::AugmentConfig;
 use crate::data::augment::ColorJitter;
 use crate::error::{Error, Result};
-use crate::model::Preprocessing;
+use crate::files::model::Preprocessing;
 use crate::train::{OptimizerConfig, ScheduleConfig};
 
 /// What may help where a number is not finite.

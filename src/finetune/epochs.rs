@@ -8,34 +8,24 @@ use std::time::Instant;
 use burn::module::{AutodiffModule as _, Module as _};
 use burn::tensor::{Tensor, TensorData};
 
-use super::config::LOWER_RATE;
-use super::folder::{BEST, FinetuneFolder, LAST};
-use super::pictures::Pictures;
-use super::run::Run;
-use super::score::{Evaluator, Score, known};
-use super::{ClassifierTrainer, EpochMetrics, Exported, FinetuneObserver, FinetuneReport};
-use crate::backbone::VitConfig;
 use crate::data::{Loader, PictureSource as _};
 use crate::error::{Error, Result, printable};
 use crate::eval::wilson_interval;
+use crate::files::NamedTensor;
+use crate::files::model::{CARD_FORMAT, ModelCard, fingerprint};
+use crate::finetune::config::LOWER_RATE;
+use crate::finetune::folder::{BEST, FinetuneFolder, LAST};
+use crate::finetune::observer::{EpochMetrics, Exported, FinetuneObserver, FinetuneReport};
+use crate::finetune::pictures::Pictures;
+use crate::finetune::score::{Evaluator, Score, known};
+use crate::finetune::setup::{FinetuneSetup, Origin};
+use crate::finetune::trainer::ClassifierTrainer;
 use crate::kernels::TrainBackend;
-use crate::model::{CARD_FORMAT, DataCard, ModelCard, Preprocessing, fingerprint};
 use crate::train::Schedule;
-use crate::weights::NamedTensor;
-
-/// What model files say of where they come from.
-pub(super) struct Origin {
-    pub encoder: String,
-    pub architecture: VitConfig,
-    pub preprocessing: Preprocessing,
-    pub data: DataCard,
-    pub license: Option<String>,
-    pub classes: Vec<String>,
-}
 
 /// A run between its first step and its last.
 pub(super) struct Epochs<'a> {
-    run: &'a Run<'a>,
+    setup: &'a FinetuneSetup<'a>,
     origin: Origin,
     schedule: Schedule,
     loader: Loader,
@@ -55,7 +45,7 @@ struct Trained {
 
 impl<'a> Epochs<'a> {
     pub fn new(
-        run: &'a Run<'a>,
+        setup: &'a FinetuneSetup<'a>,
         origin: Origin,
         schedule: Schedule,
         loader: Loader,
@@ -63,7 +53,7 @@ impl<'a> Epochs<'a> {
         folder: FinetuneFolder,
     ) -> Self {
         Self {
-            run,
+            setup,
             origin,
             schedule,
             loader,
@@ -81,7 +71,7 @@ impl<'a> Epochs<'a> {
     ) -> Result<FinetuneReport> {
         let mut epochs: Vec<EpochMetrics> = Vec::new();
         let mut files: Option<[Exported; 2]> = None; // best and last
-        for epoch in 1..=self.run.request.config.epochs {
+        for epoch in 1..=self.setup.request.config.epochs {
             let made = self.epoch(&mut trainer, epoch, &mut files, observer);
             let metrics = made.map_err(|error| self.failed(error, epoch))?;
             observer.epoch(&metrics);
@@ -141,7 +131,7 @@ impl<'a> Epochs<'a> {
         let (mut loss, mut correct, mut pictures) = (0.0, 0, 0);
         let mut learning_rate = 0.0;
         for _ in 0..self.schedule.steps_per_epoch {
-            let batch = match self.loader.next_batch_until(self.run.stop) {
+            let batch = match self.loader.next_batch_until(self.setup.stop) {
                 Err(Error::Stopped) => return Err(self.interrupted(trainer)),
                 batch => batch?,
             };
@@ -156,7 +146,7 @@ impl<'a> Epochs<'a> {
             correct += measured.correct;
             pictures += measured.pictures;
             observer.step(trainer.steps(), &measured);
-            if self.run.stop.load(Ordering::Relaxed) {
+            if self.setup.stop.load(Ordering::Relaxed) {
                 return Err(self.interrupted(trainer));
             }
         }
@@ -175,16 +165,16 @@ impl<'a> Epochs<'a> {
         trainer: &ClassifierTrainer<B>,
         observer: &mut dyn FinetuneObserver,
     ) -> Result<Option<Score>> {
-        let config = &self.run.request.config;
+        let config = &self.setup.request.config;
         let evaluator = Evaluator {
             folder: &self.pictures.held_out,
             augment: &self.origin.preprocessing.augment(),
             batch_size: config.batch_size,
             workers: config.workers,
-            stop: self.run.stop,
+            stop: self.setup.stop,
         };
         let classifier = trainer.classifier.valid();
-        let guard = &self.run.guard;
+        let guard = &self.setup.guard;
         // neither needs the other's memory, whose pieces have other sizes
         guard.free_unused();
         let found = evaluator.score(&classifier, guard, trainer.device())?;
@@ -224,7 +214,7 @@ impl<'a> Epochs<'a> {
         &self,
         trainer: &ClassifierTrainer<B>,
     ) -> Result<(ModelCard, BTreeMap<String, NamedTensor>)> {
-        let (guard, device) = (&self.run.guard, trainer.device());
+        let (guard, device) = (&self.setup.guard, trainer.device());
         let classifier = trainer.classifier.valid();
         let Origin {
             encoder,
@@ -268,7 +258,7 @@ impl<'a> Epochs<'a> {
         match written {
             Ok(_) => Error::Interrupted {
                 step: trainer.steps(),
-                run: self.run.request.out.clone(),
+                run: self.setup.request.out.clone(),
             },
             Err(error) => error,
         }
@@ -281,7 +271,7 @@ impl<'a> Epochs<'a> {
             _ => format!(
                 "the classifier after epoch {} and the best one are in {}",
                 epoch - 1,
-                printable(&self.run.request.out)
+                printable(&self.setup.request.out)
             ),
         };
         match error {

@@ -12,11 +12,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::{EpochMetrics, FinetuneConfig};
 use crate::error::{Error, Result};
-use crate::model::{ModelCard, write_model};
+use crate::files::NamedTensor;
+use crate::files::model::{ModelCard, write_model};
+use crate::finetune::config::FinetuneConfig;
+use crate::finetune::observer::EpochMetrics;
 use crate::unfinished::write_whole;
-use crate::weights::NamedTensor;
 
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";

@@ -14,11 +14,13 @@ mod observer;
 mod pictures;
 mod run;
 mod score;
+mod setup;
 mod trainer;
 
 pub use classifier::Classifier;
 pub use config::FinetuneConfig;
 pub use observer::{EpochMetrics, Exported, FinetuneObserver, FinetuneReport, FinetuneStart};
 pub use pictures::HeldOut;
-pub use run::{FinetuneRequest, finetune};
+pub use run::finetune;
+pub use setup::FinetuneRequest;
 pub use trainer::{ClassifierStep, ClassifierTrainer};

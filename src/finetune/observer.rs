@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::ClassifierStep;
+use crate::finetune::trainer::ClassifierStep;
 
 /// A run before its first step.
 #[derive(Debug, Clone)]

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::FinetuneObserver;
 use crate::data::{FolderConfig, ImageFolder};
 use crate::error::{Error, Result, printable};
 use crate::eval::stratified_split;
+use crate::finetune::observer::FinetuneObserver;
 
 /// Which pictures the accuracy of each epoch is measured on.
 #[derive(Debug, Clone, PartialEq)]

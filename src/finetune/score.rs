@@ -6,11 +6,11 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::Classifier;
-use super::config::LOWER_RATE;
 use crate::data::{AugmentConfig, ImageFolder, eval_batches};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
+use crate::finetune::classifier::Classifier;
+use crate::finetune::config::LOWER_RATE;
 use crate::kernels::IbotBackend;
 
 /// Guesses that `top5` looks at.

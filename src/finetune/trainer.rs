@@ -2,13 +2,13 @@
 
 use burn::tensor::Tensor;
 
-use super::config::LOWER_RATE;
-use super::score::Score;
-use super::{Classifier, FinetuneConfig};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
+use crate::finetune::classifier::Classifier;
+use crate::finetune::config::{FinetuneConfig, LOWER_RATE};
+use crate::finetune::score::Score;
 use crate::kernels::TrainBackend;
-use crate::losses::label_loss;
+use crate::method::losses::label_loss;
 use crate::ownership::take;
 use crate::random::{Random, Stream};
 use crate::train::{Gradients, Optimizer, UpdateRates, on_new_nodes};

@@ -1,8 +1,8 @@
 //! The operations that deserve kernels of their own, as one trait over burn's backends.
 
+use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Tensor, TensorPrimitive};
 
 use super::ops::adamw::{AdamWInput, AdamWState};
 use super::ops::attention::{AttentionInput, AttentionOutput};
@@ -300,8 +300,3 @@ pub trait TrainBackend: IbotBackend + AutodiffBackend<InnerBackend: IbotBackend>
 impl<B: IbotBackend + AutodiffBackend<InnerBackend: IbotBackend>> TrainBackend for B {}
 
 impl IbotBackend for NdArray<f32> {}
-
-/// A float primitive as a tensor of rank `D`.
-pub(crate) fn wrap<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {
-    Tensor::from_primitive(TensorPrimitive::Float(primitive))
-}

@@ -16,8 +16,8 @@ mod dispatch;
 mod flex;
 mod ops;
 pub mod wgsl;
+mod wrap;
 
-pub(crate) use backend::wrap;
 pub use backend::{Gpu, IbotBackend, TrainBackend};
 pub use choice::KernelChoice;
 pub use dispatch::OnBackend;
@@ -33,6 +33,7 @@ pub use ops::linear::{
 pub use ops::product::{Layout, RowPlaces};
 pub use ops::target_potentials::TargetPotentials;
 pub use ops::tiled::{Logits, TiledInput, TiledTargets, tile_columns};
+pub(crate) use wrap::wrap;
 
 pub use burn_autodiff::Autodiff;
 pub use burn_flex::Flex;

@@ -2,7 +2,7 @@
 
 use crate::random::Random;
 
-use super::random::{mask_scattered, masked_count};
+use crate::masking::random::{mask_scattered, masked_count};
 
 /// Blocks tried in a row before the rest is scattered, as in BEiT.
 const ATTEMPTS: usize = 10;

@@ -5,10 +5,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::{OptimizerConfig, ScheduleConfig};
-use crate::config::IbotConfig;
 use crate::data::{AugmentConfig, FolderConfig};
 use crate::error::{Error, Result};
+use crate::method::IbotConfig;
+use crate::train::optim::{OptimizerConfig, ScheduleConfig};
 
 /// Everything that decides what a run computes, and how fast.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

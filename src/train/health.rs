@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
-use crate::ibot::{Probe, TargetProbe};
+use crate::method::{Probe, TargetProbe};
 
 /// Mean targets of fewer prototypes than this are one prototype.
 const ONE_PROTOTYPE: f64 = 1.1;

@@ -1,52 +1,22 @@
 //! The training run: settings, schedules, one step, and the loop.
 
-mod cards;
 mod config;
-mod evaluation;
-mod every;
-mod export;
-mod folder;
-mod gradients;
-mod head_settings;
 pub mod health;
-mod interval;
-mod layers;
-mod lines;
-mod lock;
-mod losses;
-mod method_weights;
-mod momentum;
-mod observer;
-mod optimizer;
-mod patches;
-mod phases;
+mod optim;
 pub mod presets;
-mod pretrained;
-mod record;
 mod run;
-mod schedule;
-mod state;
-mod tensorboard;
 mod trainer;
-mod training;
-mod update;
-mod work;
+mod weights;
 
 pub use config::RunConfig;
-pub use evaluation::{Evaluation, When};
-pub use every::Every;
-pub use export::{Export, ExportFormat};
-pub use folder::{RunFolder, StepMetrics};
-pub use gradients::{Gradients, on_new_nodes};
 pub use health::OnSick;
-pub use losses::StepLosses;
-pub use observer::{Observer, RunStart, Silent};
-pub use optimizer::{Optimizer, OptimizerConfig, OptimizerKind, UpdateRates};
-pub use phases::PhaseTimes;
-pub use pretrained::{PretrainedParts, load_method};
-pub use record::{Change, RunRecord};
-pub use run::{OnDeviceLost, RunRequest, run};
-pub use schedule::{Pace, Rates, Schedule, ScheduleConfig};
-pub use state::Tensors;
-pub use tensorboard::TensorBoard;
-pub use trainer::{StepInput, Trainer};
+pub use optim::{
+    Gradients, Optimizer, OptimizerConfig, OptimizerKind, Pace, Rates, Schedule, ScheduleConfig,
+    UpdateRates, on_new_nodes,
+};
+pub use run::{
+    Change, Evaluation, Every, Observer, OnDeviceLost, RunFolder, RunRecord, RunRequest, RunStart,
+    Silent, StepMetrics, TensorBoard, When, run,
+};
+pub use trainer::{PhaseTimes, StepInput, StepLosses, Tensors, Trainer};
+pub use weights::{Export, ExportFormat, PretrainedParts, load_method};

@@ -1,7 +1,7 @@
 //! Named sets of settings: the files of `examples/recipes/`.
 
-use super::RunConfig;
 use crate::error::{Error, Result};
+use crate::train::config::RunConfig;
 
 /// The reference's defaults.
 pub const STABLE_PRETRAINING: &str = "stable-pretraining";

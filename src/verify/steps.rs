@@ -5,11 +5,11 @@ use burn::tensor::{Tensor, TensorData};
 use super::compare::{Measured, numbers};
 use super::{Check, Run};
 use crate::backbone::VitConfig;
-use crate::config::IbotConfig;
 use crate::device::DeviceGuard;
 use crate::error::Result;
-use crate::ibot::VitIbot;
 use crate::kernels::TrainBackend;
+use crate::method::IbotConfig;
+use crate::method::VitIbot;
 use crate::random::{Random, Stream};
 use crate::train::{Gradients, OptimizerConfig, Rates, StepInput, Trainer};
 

@@ -17,7 +17,7 @@ use ibot::app::{
 use ibot::device::{BackendChoice, select};
 use ibot::embedding::Embedder;
 use ibot::error::Error;
-use ibot::model::ModelOptions;
+use ibot::files::model::ModelOptions;
 use image::DynamicImage;
 
 use crate::tiny_model::{Scratch, WIDTH, picture};

@@ -4,9 +4,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ibot::app::{TrainingConfig, TrainingEvent, TrainingHandle};
-use ibot::config::IbotConfig;
 use ibot::device::{Selected, device_descriptor};
 use ibot::error::{Error, Result};
+use ibot::method::IbotConfig;
 use ibot::train::{Every, Observer, OnDeviceLost, RunConfig, RunRequest, StepMetrics, run};
 
 use crate::PATIENCE;
@@ -162,7 +162,7 @@ fn a_paused_run_stands_still_and_goes_on() {
     let events = until(&training, |e| matches!(e, TrainingEvent::Step(_)));
     assert_eq!(steps(&events), [at + 1]);
     drop(training);
-    let newest = ibot::checkpoint::Store::new(scratch.path("run/checkpoints")).newest();
+    let newest = ibot::files::checkpoint::Store::new(scratch.path("run/checkpoints")).newest();
     assert!(newest.unwrap().0.unwrap().manifest.step > at);
 }
 

@@ -9,9 +9,9 @@ use burn::tensor::{Tensor, TensorData};
 use burn_flex::Flex;
 use ibot::backbone::{Backbone as _, GlobalPool, VitConfig};
 use ibot::data::AugmentConfig;
-use ibot::model::{OnnxModel, Preprocessing};
+use ibot::files::model::{OnnxModel, Preprocessing};
+use ibot::files::{NamedTensor, load_backbone, read_safetensors};
 use ibot::random::{Random, Stream};
-use ibot::weights::{NamedTensor, load_backbone, read_safetensors};
 
 type Tensors = BTreeMap<String, NamedTensor>;
 

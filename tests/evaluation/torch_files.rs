@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ibot::error::Error;
-use ibot::weights::{
+use ibot::files::{
     NamedTensor, PatchHead, PrototypeLength, Role, backbone_of, heads_of, read_pytorch,
     read_safetensors, resample_positions,
 };

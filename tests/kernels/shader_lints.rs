@@ -1,7 +1,7 @@
 //! What no compiler here complains of, and some GPU answers with wrong numbers or with a refusal.
 
-use ibot::config::SMALLEST_TEMPERATURE;
 use ibot::kernels::wgsl::{Kernel, all_kernels};
+use ibot::method::SMALLEST_TEMPERATURE;
 use naga::valid::ModuleInfo;
 use naga::{
     AddressSpace, Block, Expression, Function, Handle, Literal, Module, Statement, TypeInner,

@@ -7,10 +7,10 @@ use burn::tensor::activation::relu;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use ibot::backbone::{Backbone, PatchMask, Tokens};
 use ibot::device::DeviceGuard;
+use ibot::files::state_dict;
 use ibot::kernels::TrainBackend;
 use ibot::random::{Random, Stream};
 use ibot::train::{Rates, StepInput, Trainer};
-use ibot::weights::state_dict;
 
 use crate::{assert_close, random_views, tiny, tiny_method, values};
 

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
-use ibot::checkpoint::{Checkpoint, FORMAT, Manifest};
-use ibot::config::IbotConfig;
-use ibot::head::PrototypeNorm;
-use ibot::ibot::VitIbot;
-use ibot::model::{ModelOptions, read_model};
-use ibot::train::{Export, ExportFormat, PretrainedParts, RunConfig, Silent, load_method};
-use ibot::weights::{NamedTensor, Role, read_safetensors, read_weights, state_dict};
+use ibot::files::checkpoint::{Checkpoint, FORMAT, Manifest};
+use ibot::files::model::{ModelOptions, read_model};
+use ibot::files::{NamedTensor, Role, read_safetensors, read_weights, state_dict};
+use ibot::method::IbotConfig;
+use ibot::method::PrototypeNorm;
+use ibot::method::VitIbot;
+use ibot::train::{Export, ExportFormat, PretrainedParts, RunConfig, load_method};
 
 use crate::pretrained::{B, config, device, fixture, load, own, shared, trainer};
 
@@ -116,7 +116,7 @@ fn an_export_reads_back() {
         let (path, file) = exported(&written, format, Role::Teacher);
         let fresh = config.init(9, &device()).unwrap();
         let read: VitIbot<B> =
-            load_method(fresh, &path, PretrainedParts::All, &mut Silent).unwrap();
+            load_method(fresh, &path, PretrainedParts::All, &mut |_| {}).unwrap();
         let what = format!("{format:?} of {config:?}: {:?}", file.keys());
         let teacher = state_dict(&read.teacher.backbone);
         assert!(checkpoint(read).tensors == written.tensors, "{what}");

@@ -5,7 +5,7 @@ use ibot::backbone::VitConfig;
 use ibot::device::DeviceGuard;
 use ibot::finetune::{Classifier, ClassifierTrainer, FinetuneConfig};
 use ibot::kernels::TrainBackend;
-use ibot::losses::label_loss;
+use ibot::method::losses::label_loss;
 use ibot::random::{Random, Stream};
 
 use crate::{assert_close, random_views, values};

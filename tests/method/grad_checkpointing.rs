@@ -2,9 +2,9 @@
 
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
-use ibot::config::IbotConfig;
-use ibot::ibot::IbotInput;
 use ibot::kernels::TrainBackend;
+use ibot::method::IbotConfig;
+use ibot::method::IbotInput;
 use ibot::random::{Random, Stream};
 use ibot::train::Gradients;
 

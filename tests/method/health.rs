@@ -1,12 +1,12 @@
 //! Each way to fail, forced on a method, gets its name; a healthy one gets none.
 
-use ibot::config::{IbotConfig, Targets};
 use ibot::device::DeviceGuard;
-use ibot::ibot::VitIbot;
+use ibot::files::{NamedTensor, load_state_dict, state_dict};
 use ibot::kernels::TrainBackend;
+use ibot::method::VitIbot;
+use ibot::method::{IbotConfig, Targets};
 use ibot::train::health::{Health, HealthMonitor, Sickness};
 use ibot::train::{OptimizerConfig, Rates, StepInput, Trainer};
-use ibot::weights::{NamedTensor, load_state_dict, state_dict};
 
 use crate::{random_views, tiny};
 

@@ -33,9 +33,9 @@ use burn_autodiff::Autodiff;
 use burn_flex::Flex;
 use burn_ndarray::NdArray;
 use ibot::backbone::VitConfig;
-use ibot::config::IbotConfig;
-use ibot::ibot::VitIbot;
 use ibot::kernels::{Gpu, TrainBackend};
+use ibot::method::IbotConfig;
+use ibot::method::VitIbot;
 
 use ibot::random::{Random, Stream};
 

@@ -2,13 +2,13 @@
 
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
-use ibot::config::{IbotConfig, PatchWeight, StreamingPrototypes, Targets};
 use ibot::device::DeviceGuard;
-use ibot::ibot::VitIbot;
+use ibot::files::state_dict;
 use ibot::kernels::TrainBackend;
+use ibot::method::VitIbot;
+use ibot::method::{IbotConfig, PatchWeight, StreamingPrototypes, Targets};
 use ibot::random::{Random, Stream};
 use ibot::train::{OptimizerConfig, Rates, StepInput, Trainer};
-use ibot::weights::state_dict;
 
 use crate::{assert_close, tiny, values};
 

@@ -9,17 +9,16 @@ use burn::tensor::{Tensor, TensorData};
 use burn_autodiff::Autodiff;
 use burn_flex::{Flex, FlexDevice};
 use ibot::backbone::{Backbone, PatchMask, Tokens, VisionTransformer, VitConfig};
-use ibot::config::{IbotConfig, Targets};
 use ibot::device::DeviceGuard;
 use ibot::error::Error;
-use ibot::head::PrototypeNorm;
-use ibot::ibot::VitIbot;
+use ibot::files::{NamedTensor, read_safetensors, read_weights};
 use ibot::kernels::{IbotBackend, TrainBackend};
+use ibot::method::PrototypeNorm;
+use ibot::method::VitIbot;
+use ibot::method::{IbotConfig, Targets};
 use ibot::train::{
-    Observer, OptimizerConfig, PretrainedParts, Rates, RunConfig, Silent, StepInput, Trainer,
-    load_method,
+    OptimizerConfig, PretrainedParts, Rates, RunConfig, StepInput, Trainer, load_method,
 };
-use ibot::weights::{NamedTensor, read_safetensors, read_weights};
 
 use crate::values;
 
@@ -90,7 +89,7 @@ fn recorded() -> [(&'static str, IbotConfig); 3] {
 pub fn load<B: TrainBackend>(name: &str, config: &IbotConfig, device: &B::Device) -> VitIbot<B> {
     let method = config.init(3, device).unwrap();
     let path = fixture(name);
-    load_method(method, &path, PretrainedParts::All, &mut Silent).unwrap()
+    load_method(method, &path, PretrainedParts::All, &mut |_| {}).unwrap()
 }
 
 pub fn trainer<B: TrainBackend>(
@@ -120,7 +119,7 @@ fn assert_logits<B: Backend>(what: &str, found: Tensor<B, 2>, expected: &NamedTe
 
 /// Logits of class tokens, and of all patches row by row.
 fn logits<B: IbotBackend, M: Backbone<B>>(
-    network: &ibot::ibot::Network<B, M>,
+    network: &ibot::method::Network<B, M>,
     tokens: Tokens<B>,
 ) -> [Tensor<B, 2>; 2] {
     let [batch, patches, width] = tokens.patches.dims();
@@ -197,13 +196,6 @@ pub fn goes_on_training<B: TrainBackend>(device: &B::Device) {
 /// Where a file has no patch head, mask token or center, they stay as they were drawn, and the line says so.
 #[test]
 fn what_a_file_has_none_of_starts_anew() {
-    #[derive(Default)]
-    struct Notes(Vec<String>);
-    impl Observer for Notes {
-        fn note(&mut self, line: &str) {
-            self.0.push(line.into());
-        }
-    }
     let config = IbotConfig {
         prototype_norm: PrototypeNorm::Fixed,
         patch_targets: Targets::Centering,
@@ -211,11 +203,12 @@ fn what_a_file_has_none_of_starts_anew() {
     };
     let drawn: VitIbot<B> = config.init(3, &device()).unwrap();
     let tensors = |method| trainer::<B>(method, &device()).tensors();
-    let mut notes = Notes::default();
+    let mut notes: Vec<String> = Vec::new();
+    let mut note = |line: &str| notes.push(line.into());
     let path = fixture("dino.pth");
-    let method = load_method(drawn, &path, PretrainedParts::All, &mut notes).unwrap();
-    let [note] = notes.0.as_slice() else {
-        panic!("{:?}", notes.0);
+    let method = load_method(drawn, &path, PretrainedParts::All, &mut note).unwrap();
+    let [note] = notes.as_slice() else {
+        panic!("{notes:?}");
     };
     for part in [
         "student student.module.backbone.*, teacher teacher.backbone.*",
@@ -259,7 +252,7 @@ fn heads_that_do_not_fit_name_every_setting() {
     let refusal = |name: &str, config: &IbotConfig| {
         let method: VitIbot<B> = config.init(3, &device()).unwrap();
         let path = fixture(name);
-        match load_method(method, &path, PretrainedParts::All, &mut Silent) {
+        match load_method(method, &path, PretrainedParts::All, &mut |_| {}) {
             Err(Error::Weights {
                 path: named,
                 reason,

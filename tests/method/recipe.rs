@@ -3,14 +3,14 @@
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
 use ibot::backbone::Backbone;
-use ibot::config::{IbotConfig, PatchWeight, Targets};
-use ibot::head::PrototypeNorm;
-use ibot::ibot::{IbotInput, IbotOutput, VitIbot};
+use ibot::files::state_dict;
 use ibot::kernels::TrainBackend;
-use ibot::losses::koleo_loss;
+use ibot::method::PrototypeNorm;
+use ibot::method::losses::koleo_loss;
+use ibot::method::{IbotConfig, PatchWeight, Targets};
+use ibot::method::{IbotInput, IbotOutput, VitIbot};
 use ibot::random::{Random, Stream};
 use ibot::train::Gradients;
-use ibot::weights::state_dict;
 
 use crate::{assert_close, random_views, tiny, values};
 

@@ -4,9 +4,9 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 use burn_autodiff::Autodiff;
 use burn_flex::Flex;
-use ibot::config::{IbotConfig, StreamingPrototypes};
 use ibot::error::Result;
 use ibot::kernels::{IbotBackend, TrainBackend};
+use ibot::method::{IbotConfig, StreamingPrototypes};
 use ibot::train::Gradients;
 
 use crate::{assert_close, random_views, tiny, tiny_method, values};

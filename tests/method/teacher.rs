@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ibot::ibot::VitIbot;
+use ibot::files::{NamedTensor, state_dict};
 use ibot::kernels::TrainBackend;
-use ibot::weights::{NamedTensor, state_dict};
+use ibot::method::VitIbot;
 
 use crate::{assert_close, random_views, tiny_method};
 

@@ -2,11 +2,11 @@
 
 use burn::tensor::backend::AutodiffBackend;
 use burn_autodiff::Autodiff;
-use ibot::config::{IbotConfig, PatchWeight, StreamingPrototypes, Targets};
-use ibot::head::PrototypeNorm;
-use ibot::ibot::IbotInput;
 use ibot::kernels::wgsl::peak_bytes_in_use;
 use ibot::kernels::{Gpu, IbotBackend, TrainBackend};
+use ibot::method::IbotInput;
+use ibot::method::PrototypeNorm;
+use ibot::method::{IbotConfig, PatchWeight, StreamingPrototypes, Targets};
 use ibot::random::{Random, Stream};
 use ibot::train::Gradients;
 

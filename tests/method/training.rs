@@ -4,9 +4,9 @@ use burn::module::Param;
 use burn::tensor::Tensor;
 use ibot::Error;
 use ibot::device::DeviceGuard;
+use ibot::files::state_dict;
 use ibot::kernels::TrainBackend;
 use ibot::train::{OptimizerConfig, OptimizerKind, Rates, StepInput, Trainer};
-use ibot::weights::state_dict;
 
 use crate::{random_views, tiny_method};
 

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use burn_autodiff::Autodiff;
 use burn_wgpu::{WgpuDevice, WgpuRuntime};
 use cubecl::Runtime;
-use ibot::ibot::VitIbot;
+use ibot::files::{NamedTensor, state_dict};
 use ibot::kernels::wgsl::peak_bytes_in_use;
 use ibot::kernels::{Gpu, TrainBackend};
+use ibot::method::VitIbot;
 use ibot::train::{Gradients, Optimizer, OptimizerConfig, OptimizerKind, UpdateRates};
-use ibot::weights::{NamedTensor, state_dict};
 
 use crate::training::input;
 use crate::{assert_close, random_views, tiny_method};

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use burn_flex::Flex;
 use ibot::backbone::vit_from_name;
 use ibot::error::{Error, Result};
-use ibot::kernels::TrainBackend;
-use ibot::model::{ModelOptions, read_model};
-use ibot::random::{Random, Stream};
-use ibot::weights::{
+use ibot::files::model::{ModelOptions, read_model};
+use ibot::files::{
     NamedTensor, Role, backbone_of, load_pretrained, networks_of, passed_over, read_backbone,
     read_pytorch, read_safetensors, save, state_dict, tensor_names, write_safetensors,
 };
+use ibot::kernels::TrainBackend;
+use ibot::random::{Random, Stream};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -35,7 +35,7 @@ pub fn round_trip<B: TrainBackend>(device: &B::Device) {
     let path = scratch_file("round-trip.safetensors");
     let written = tiny_method::<B>(device).student.network.backbone;
     save(&written, &path).unwrap();
-    let fresh: ibot::ibot::VitIbot<B> = tiny().init(9, device).unwrap();
+    let fresh: ibot::method::VitIbot<B> = tiny().init(9, device).unwrap();
     let fresh = fresh.student.network.backbone;
     assert_ne!(state_dict(&fresh), state_dict(&written));
     let read = load_pretrained(fresh, &path).unwrap();

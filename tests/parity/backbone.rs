@@ -1,9 +1,9 @@
 //! timm's vision transformer alone.
 
 use ibot::backbone::{Backbone, VitConfig};
+use ibot::files::load_state_dict;
 use ibot::kernels::{IbotBackend, TrainBackend};
 use ibot::random::{Random, Stream};
-use ibot::weights::load_state_dict;
 
 use crate::case::{Case, Comparison, values};
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use ibot::weights::{NamedTensor, read_safetensors};
+use ibot::files::{NamedTensor, read_safetensors};
 use safetensors::SafeTensors;
 use serde_json::Value;
 

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 use ibot::kernels::{IbotBackend, Logits, TrainBackend};
-use ibot::losses::{
+use ibot::method::losses::{
     Center, ClsLossInput, PatchLossInput, PatchWeighting, TargetRule, TeacherTargets, cls_loss,
     koleo_loss, patch_loss,
 };

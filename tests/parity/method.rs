@@ -6,11 +6,11 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use ibot::backbone::VisionTransformer;
-use ibot::config::{IbotConfig, StreamingPrototypes};
-use ibot::ibot::{Ibot, VitIbot};
+use ibot::files::{NamedTensor, load_state_dict, state_dict};
 use ibot::kernels::TrainBackend;
+use ibot::method::{Ibot, VitIbot};
+use ibot::method::{IbotConfig, StreamingPrototypes};
 use ibot::train::{Gradients, Optimizer, OptimizerConfig, UpdateRates};
-use ibot::weights::{NamedTensor, load_state_dict, state_dict};
 
 use crate::backbone::vit_config;
 use crate::case::{Case, Comparison, GRADIENT_BAR, values};

@@ -10,7 +10,7 @@ use burn::tensor::backend::{Backend, BackendTypes};
 pub type Check<B> = fn(&<B as BackendTypes>::Device);
 
 /// A check may run a forward from parameters that a backward pass has seen, and a backward pass that ends on another thread
-/// may then free operations of it, so that gradients lack a term (why: `on_new_nodes` in src/train/gradients.rs; a `Trainer`
+/// may then free operations of it, so that gradients lack a term (why: `on_new_nodes` in src/train/optim/gradients.rs; a `Trainer`
 /// does not do that, tests/threads.rs): one backend at a time.
 static ONE_BACKEND: Mutex<()> = Mutex::new(());
 

@@ -7,10 +7,10 @@ use ibot::backbone::VitConfig;
 use ibot::burn::module::Module as _;
 use ibot::data::AugmentConfig;
 use ibot::device::DeviceGuard;
+use ibot::files::model::{CARD_FORMAT, ModelCard, Preprocessing, fingerprint, write_model};
+use ibot::files::state_dict;
 use ibot::kernels::Flex;
-use ibot::model::{CARD_FORMAT, ModelCard, Preprocessing, fingerprint, write_model};
 use ibot::random::{Random, Stream};
-use ibot::weights::state_dict;
 use image::{Rgba, RgbaImage};
 
 /// Width of its features.

@@ -8,8 +8,8 @@ use ibot::bench::{
     Against, BenchRequest, Peers, StepSize, bench_in_process, bench_kernels, bench_scaling,
     bench_steps, compare,
 };
-use ibot::config::StreamingPrototypes;
 use ibot::data::{FolderConfig, ImageFolder, TrainViews, bench_loader};
+use ibot::method::StreamingPrototypes;
 use ibot::train::RunConfig;
 use ibot::{Error, Result};
 

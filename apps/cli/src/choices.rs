@@ -1,9 +1,9 @@
 //! The library's choices as values of flags: their names, and what `--help` says of them.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use ibot::config::StreamingPrototypes;
 use ibot::device::BackendChoice;
 use ibot::embedding::FeatureKind;
+use ibot::method::StreamingPrototypes;
 use ibot::train::{ExportFormat, OnDeviceLost, OnSick, PretrainedParts};
 
 /// Values with their names and help.

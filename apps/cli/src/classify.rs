@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ibot::Result;
 use ibot::embedding::{Classified, FeatureKind, classify, write_classified};
 use ibot::error::printable;
-use ibot::model::LinearClassifier;
+use ibot::files::model::LinearClassifier;
 use ibot::unfinished::check_writable;
 use serde::Serialize;
 

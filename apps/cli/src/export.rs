@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use ibot::backbone::Normalization;
-use ibot::checkpoint::{Checkpoint, Store};
 use ibot::error::printable;
-use ibot::model::{DataCard, ModelOptions, ModelSource, OnnxModel, read_model};
+use ibot::files::Role;
+use ibot::files::checkpoint::{Checkpoint, Store};
+use ibot::files::model::{DataCard, ModelOptions, ModelSource, OnnxModel, read_model};
 use ibot::train::{Export, ExportFormat, RunRecord};
-use ibot::weights::Role;
 use ibot::{Error, Result};
 
 use super::choices::{FORMATS, one_of};

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use ibot::Result;
 use ibot::backbone::{encoder_names, encoder_tags, timm_normalization, vit_from_name};
 use ibot::error::printable;
-use ibot::model::{ModelCard, file_hash, read_card};
-use ibot::weights::{NamedTensor, passed_over, read_weights};
+use ibot::files::model::{ModelCard, file_hash, read_card};
+use ibot::files::{NamedTensor, passed_over, read_weights};
 use serde_json::json;
 
 use super::output::answer;
@@ -158,7 +158,7 @@ fn describe(card: &ModelCard, hash: &str) -> Result<()> {
     answer(format_args!("BLAKE3 {hash}"))?;
     answer(format_args!(
         "fingerprint: features of {} built-in pictures; commands that load the file compare them",
-        ibot::model::FINGERPRINT_PICTURES
+        ibot::files::model::FINGERPRINT_PICTURES
     ))
 }
 

@@ -10,7 +10,7 @@ use ibot::backbone::Normalization;
 use ibot::data::{FolderConfig, ImageFolder, Parts, PictureSource as _};
 use ibot::embedding::{Embedded, Embedder, FeatureKind, FolderRequest, embed_folder};
 use ibot::error::printable;
-use ibot::model::{ModelOptions, ModelSource};
+use ibot::files::model::{ModelOptions, ModelSource};
 use ibot::{Error, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use ibot::backbone::Normalization;
-use ibot::checkpoint::Keep;
 use ibot::data::Parts;
 use ibot::data::demo::{default_cache_dir, ensure_demo_set};
 use ibot::error::printable;
-use ibot::model::{LocalModel, ModelSource, Normalized};
+use ibot::files::checkpoint::Keep;
+use ibot::files::model::{LocalModel, ModelSource, Normalized};
 use ibot::train::presets::{DEMO, STABLE_PRETRAINING, preset, preset_names};
 use ibot::train::{
     Every, OnDeviceLost, OnSick, PretrainedParts, RunConfig, RunRecord, RunRequest, TensorBoard,

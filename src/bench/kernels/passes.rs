@@ -10,9 +10,9 @@ use burn_autodiff::Autodiff;
 use burn_flex::Flex;
 
 use super::{Bench, KernelTimes};
-use crate::config::IbotConfig;
 use crate::error::Result;
 use crate::kernels::{AdamWInput, AdamWState, AdamWTensor, Gpu, IbotBackend, reference};
+use crate::method::IbotConfig;
 
 /// A parameter and what AdamW remembers of it.
 type Moved = (FloatTensor<Gpu>, AdamWState<Gpu>);

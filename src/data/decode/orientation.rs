@@ -6,8 +6,8 @@ use flate2::read::ZlibDecoder;
 use image::ImageFormat;
 use image::metadata::Orientation;
 
-use super::directory::{Directory, tag};
-use super::{jpeg, png};
+use crate::data::decode::directory::{Directory, tag};
+use crate::data::decode::{jpeg, png};
 use crate::data::kind::sniff;
 
 /// Bytes that the EXIF data of a PNG file may inflate to; a camera's are some 64 kB.

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::io::Write as _;
 use std::path::Path;
 
-use super::EmbeddingTable;
+use crate::embedding::table::rows::EmbeddingTable;
 use crate::error::Result;
 use crate::unfinished::Unfinished;
 

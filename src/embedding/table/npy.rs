@@ -5,10 +5,11 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::{EmbeddingTable, csv};
+use crate::embedding::table::csv;
+use crate::embedding::table::rows::EmbeddingTable;
 use crate::error::Result;
+use crate::files::write_values;
 use crate::unfinished::Unfinished;
-use crate::weights::write_values;
 
 /// Magic, version and length of the header.
 const BEFORE_HEADER: usize = 10;

@@ -18,7 +18,7 @@ use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnPath;
 
-use super::EmbeddingTable;
+use crate::embedding::table::rows::EmbeddingTable;
 use crate::error::{Error, Result};
 use crate::unfinished::Unfinished;
 

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
 
-use super::EmbeddingTable;
+use crate::embedding::table::rows::EmbeddingTable;
 use crate::error::{Error, Result};
+use crate::files::{safetensors_header, write_values};
 use crate::unfinished::Unfinished;
-use crate::weights::{safetensors_header, write_values};
 
 /// Name of the tensor.
 const FEATURES: &str = "features";

@@ -9,11 +9,12 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
 use burn_autodiff::{Autodiff, NodeId};
 
-use crate::kernels::autodiff::primitive;
-use crate::kernels::backend::{IbotBackend, wrap};
+use crate::kernels::autodiff::primitive::primitive;
+use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::branch::{BranchInput, residual_branch};
 use crate::kernels::ops::linear::{LinearLayerInput, Prologue};
 use crate::kernels::ops::{branch, linear};
+use crate::kernels::wrap::wrap;
 
 /// Adds a gradient to those of the parent that it belongs to, if it is wanted.
 fn register<B: Backend, const D: usize>(

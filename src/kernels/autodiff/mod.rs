@@ -2,18 +2,20 @@
 //! instead of a graph of a dozen small operations.
 
 mod layers;
+mod primitive;
 
 use burn::tensor::Tensor;
-use burn::tensor::backend::Backend;
 use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
 
+use primitive::primitive;
+
 use crate::error::Result;
 
-use crate::kernels::backend::{IbotBackend, wrap};
+use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
 use crate::kernels::ops::branch::BranchInput;
 use crate::kernels::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput};
@@ -22,12 +24,7 @@ use crate::kernels::ops::linear::LinearLayerInput;
 use crate::kernels::ops::product::RowPlaces;
 use crate::kernels::ops::tiled::{Logits, TiledInput};
 use crate::kernels::ops::{patchify, tiled};
-
-pub(super) fn primitive<B: Backend, const D: usize>(
-    tensor: Tensor<B, D>,
-) -> burn::tensor::ops::FloatTensor<B> {
-    tensor.into_primitive().tensor()
-}
+use crate::kernels::wrap::wrap;
 
 #[derive(Debug)]
 struct Patchify;

@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Shape, TensorMetadata};
 
-use crate::kernels::backend::wrap;
+use crate::kernels::wrap::wrap;
 
 /// Moments of one tensor, both of its shape.
 #[derive(Debug, Clone)]

@@ -3,9 +3,11 @@
 use burn::tensor::{DType, Tensor};
 use burn_wgpu::into_contiguous;
 
+use super::chunk::Chunk;
 use super::launch::{GpuTensor, Kernel, contiguous, shader, unshared};
 use super::pack::{Item, Packed, tensors_per_dispatch, values};
-use super::{Chunk, Gpu, Walk};
+use super::walk::Walk;
+use crate::kernels::backend::Gpu;
 use crate::kernels::ops::adamw as tensor_adamw;
 use crate::kernels::ops::adamw::{AdamWInput, AdamWState, AdamWTensor};
 

@@ -2,33 +2,19 @@
 
 use burn::tensor::Tensor;
 
+use super::attention_lanes;
+use super::attention_pass::Pass;
 use super::attention_tiles::{LANES, Tiles};
 use super::lanes::{MAX_ROUNDS, is_software, workgroup};
-use super::launch::{Client, Kernel, client_of, contiguous, empty, launch, tensor};
-use super::{attention_lanes, tensor_attention};
+use super::launch::{Client, client_of, contiguous, empty, launch, tensor};
 use crate::kernels::backend::Gpu;
+use crate::kernels::ops::attention as tensor_attention;
 use crate::kernels::ops::attention::Sizes;
 use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
 
 /// Subgroups at least this wide are those of GPUs whose lanes have many registers: NVIDIA, AMD. Intel's are 8 or 16 wide
 /// because a lane has few; Metal does not say (wgpu takes 4), and small tiles are the safe choice on an Apple GPU.
 const WIDE_SUBGROUP: u32 = 32;
-
-/// A kernel, and how a head's tokens are dealt out to its workgroups.
-pub(super) struct Pass {
-    pub kernel: Kernel,
-    /// Tokens of a worker, who works on one head of one image.
-    pub tokens: usize,
-    /// Workers of a workgroup: its lanes, or all of them together.
-    pub workers: usize,
-}
-
-impl Pass {
-    fn groups(&self, sizes: &Sizes) -> usize {
-        let blocks = sizes.batch * sizes.heads * sizes.tokens.div_ceil(self.tokens);
-        blocks.div_ceil(self.workers)
-    }
-}
 
 /// What the choice asks of a device.
 #[derive(Debug, Clone, Copy)]

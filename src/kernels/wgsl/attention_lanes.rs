@@ -1,8 +1,8 @@
 //! Kernels of `shaders/attention/` in which a lane holds tokens in its registers: for software devices, and for a GPU's
 //! narrow heads.
 
-use super::Chunk;
-use super::attention::Pass;
+use super::attention_pass::Pass;
+use super::chunk::Chunk;
 use super::lanes::SOFTWARE_SUBGROUP;
 use super::launch::{Kernel, shader};
 

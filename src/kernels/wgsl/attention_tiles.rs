@@ -1,7 +1,7 @@
 //! Kernels of `shaders/attention/tiles/`, in which a workgroup multiplies tiles that lie in its memory: for GPUs.
 
-use super::Chunk;
-use super::attention::Pass;
+use super::attention_pass::Pass;
+use super::chunk::Chunk;
 use super::launch::{Kernel, Shader, shader};
 
 /// Lanes of a workgroup, whatever the device: the tiles are cut for them.

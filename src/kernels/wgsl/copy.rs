@@ -2,8 +2,10 @@
 
 use burn::tensor::Tensor;
 
+use super::chunk::Chunk;
 use super::launch::{Kernel, contiguous, empty, launch, shader, tensor};
-use super::{Chunk, Gpu, Walk};
+use super::walk::Walk;
+use crate::kernels::backend::Gpu;
 
 pub(super) fn kernel(walk: Walk, chunk: Chunk) -> Kernel {
     let mut values = chunk.values();

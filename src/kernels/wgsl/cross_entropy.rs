@@ -2,10 +2,11 @@
 
 use burn::tensor::Tensor;
 
-use super::Chunk;
+use super::chunk::Chunk;
 use super::lanes::{reducing_workgroup, workgroup};
 use super::launch::{GpuTensor, Kernel, contiguous, empty, launch, shader, tensor, unshared};
 use crate::kernels::backend::Gpu;
+use crate::kernels::ops::cross_entropy as tensor_cross_entropy;
 use crate::kernels::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput, Pairing};
 
 /// Chunks that a lane of backward.wgsl handles: enough to pay for what a workgroup reads once, few enough that 8 rows
@@ -110,7 +111,7 @@ pub(super) fn forward(input: &CrossEntropyInput<Gpu>) -> CrossEntropyOutput<Gpu>
     input.check();
     let [rows, prototypes] = input.student_logits.dims();
     if rows == 0 {
-        return super::tensor_cross_entropy::reference(input);
+        return tensor_cross_entropy::reference(input);
     }
     let student = contiguous(input.student_logits.clone());
     let client = student.client.clone();

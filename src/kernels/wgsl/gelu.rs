@@ -2,8 +2,9 @@
 
 use burn::tensor::Tensor;
 
+use super::chunk::Chunk;
 use super::launch::{Kernel, contiguous, empty, launch, shader, tensor};
-use super::{Chunk, Walk};
+use super::walk::Walk;
 use crate::kernels::backend::Gpu;
 
 fn forward_kernel(walk: Walk, chunk: Chunk) -> Kernel {

@@ -2,8 +2,8 @@
 
 use burn::tensor::Tensor;
 
-use super::Gpu;
 use super::launch::{GpuTensor, Kernel, bindings, contiguous, empty, launch, shader, tensor};
+use crate::kernels::backend::Gpu;
 use crate::kernels::ops::grad_scale::{GradScale, GradScaleInput};
 
 /// Scalars of a launch, if the device binds as many: a step has at most six.

@@ -1,5 +1,6 @@
 //! A kernel as a filled template, and its launch on burn's device queue.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,11 +13,12 @@ use cubecl::client::ComputeClient;
 use cubecl::prelude::{CubeCount, CubeDim, KernelId};
 use cubecl::server::{KernelArguments, MetadataBindingInfo};
 
-use super::observed;
+use super::observed::{Launched, note};
 use super::template::fill;
 use crate::device::launched;
 use crate::error::{Error, Result};
-use crate::kernels::backend::{Gpu, wrap};
+use crate::kernels::backend::Gpu;
+use crate::kernels::wrap::wrap;
 
 /// Queue of one device.
 pub(super) type Client = ComputeClient<WgpuRuntime>;
@@ -80,6 +82,17 @@ impl Kernel {
     /// The file it is made of, without what that builds on.
     pub fn name(&self) -> &'static str {
         self.shader.name()
+    }
+
+    /// One launch of it.
+    fn launched(&self, workgroups: usize) -> Launched {
+        Launched {
+            name: self.name(),
+            lanes: self.workgroup,
+            launches: 1,
+            most_workgroups: workgroups,
+            variants: BTreeSet::from([self.variant()]),
+        }
     }
 
     /// Lanes of a workgroup.
@@ -191,7 +204,7 @@ pub(super) fn launch(
     if groups == 0 {
         return;
     }
-    observed::note(&kernel, groups);
+    note(|| kernel.launched(groups));
     let hardware = &client.properties().hardware;
     let grid = grid(groups, hardware.max_cube_count.0 as usize);
     let arguments = KernelArguments::new()

@@ -1,6 +1,6 @@
 //! The kernels of `shaders/matrix_product/`.
 
-use super::Chunk;
+use super::chunk::Chunk;
 use super::lanes::SOFTWARE_SUBGROUP;
 use super::launch::{Kernel, shader};
 use super::matrix_tiles::{BLOCK, SOFTWARE_BLOCKS, Tile, Way};

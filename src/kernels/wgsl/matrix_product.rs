@@ -5,7 +5,7 @@
 
 use burn::tensor::Tensor;
 
-use super::Chunk;
+use super::chunk::Chunk;
 use super::launch::{GpuTensor, contiguous, empty, launch, tensor};
 use super::matrix_kernels::{After, PARTS_LANES, Variant, sum_of_parts};
 use super::matrix_tiles::{BLOCK, MAX_TERMS, Plan, Sizes};
@@ -91,7 +91,7 @@ impl<'a> Product<'a> {
                     ..After::default()
                 }
         };
-        let plan = Plan::of(client, sizes, is_bare(variant.after));
+        let plan = Plan::choose(client, sizes, is_bare(variant.after));
         let rows = plan.parts * sizes.count * sizes.rows;
         let out = empty(self.left, [rows, columns]);
         let totals = self
@@ -275,9 +275,7 @@ pub(super) fn linear_backward(
         };
     }
     let d_y = contiguous(input.d_y);
-    let d_x = input
-        .wants_x
-        .then(|| d_x(&d_y, input.weight, before_gelu));
+    let d_x = input.wants_x.then(|| d_x(&d_y, input.weight, before_gelu));
     if !input.wants_weight || rows > MAX_TERMS {
         let d_y: Tensor<Gpu, 2> = tensor(d_y);
         let weight = || in_pieces(Layout::LeftTransposed, input.x, d_y.clone());

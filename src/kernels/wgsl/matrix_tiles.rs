@@ -195,7 +195,7 @@ const LEAST_TERMS: usize = 512;
 
 impl Plan {
     /// `may_cut` says whether sums may be made in parts.
-    pub(super) fn of(client: &Client, sizes: Sizes, may_cut: bool) -> Self {
+    pub(super) fn choose(client: &Client, sizes: Sizes, may_cut: bool) -> Self {
         if is_software(client) {
             return Self::whole(Way::Direct, sizes);
         }

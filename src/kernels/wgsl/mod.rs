@@ -14,6 +14,7 @@
 mod adamw;
 mod attention;
 mod attention_lanes;
+mod attention_pass;
 mod attention_tiles;
 mod chunk;
 mod copy;
@@ -34,6 +35,7 @@ mod rows;
 mod sum_of_squares;
 mod target_potentials;
 mod template;
+mod walk;
 
 pub use adamw::packed_adamw;
 pub use attention::AttentionPath;
@@ -70,52 +72,7 @@ use crate::kernels::ops::{
     layer_norm as tensor_layer_norm, linear as tensor_linear, product as tensor_product,
     target_potentials as tensor_potentials,
 };
-use chunk::Chunk;
-use lanes::is_software;
-use launch::{Client, check_bindings};
-
-/// How a kernel whose lanes share nothing walks through memory: lanes of a workgroup, and chunks that a lane handles one
-/// after the other.
-#[derive(Debug, Clone, Copy)]
-struct Walk {
-    lanes: u32,
-    rounds: usize,
-}
-
-impl Walk {
-    /// A CPU wants few lanes that walk far through memory, a GPU many that stand side by side (22 M entries averaged on
-    /// lavapipe: 22 ms with 8 lanes of 64 rounds, 29 ms with 256 of 4, 90 ms with 256 of 64).
-    const SOFTWARE: Self = Self {
-        lanes: 8,
-        rounds: 256,
-    };
-    const GPU: Self = Self {
-        lanes: 256,
-        rounds: 4,
-    };
-
-    fn of(client: &Client) -> Self {
-        if is_software(client) {
-            return Self::SOFTWARE;
-        }
-        let lanes = client.properties().hardware.max_units_per_cube;
-        Self {
-            lanes: Self::GPU.lanes.min(1 << lanes.max(1).ilog2()), // halved in reductions
-            ..Self::GPU
-        }
-    }
-
-    const ALL: [Self; 2] = [Self::SOFTWARE, Self::GPU];
-
-    fn value(self) -> (&'static str, String) {
-        ("rounds", self.rounds.to_string())
-    }
-
-    /// Workgroups for this many chunks.
-    fn groups(self, chunks: usize) -> usize {
-        chunks.div_ceil(self.lanes as usize * self.rounds)
-    }
-}
+use launch::check_bindings;
 
 impl IbotBackend for Gpu {
     fn check_device(device: &Self::Device) -> Result<()> {

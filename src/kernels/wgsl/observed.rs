@@ -5,8 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::launch::Kernel;
-
 /// The launches of one kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Launched {
@@ -56,18 +54,12 @@ pub fn observe<R>(work: impl FnOnce() -> R) -> (R, Vec<Launched>) {
 }
 
 /// To be called at each launch; costs a look at a thread's own variable while nobody observes.
-pub(super) fn note(kernel: &Kernel, workgroups: usize) {
+pub(super) fn note(launched: impl FnOnce() -> Launched) {
     SEEN.with_borrow_mut(|seen| {
         let Some(seen) = seen else {
             return;
         };
-        let launched = Launched {
-            name: kernel.name(),
-            lanes: kernel.workgroup(),
-            launches: 1,
-            most_workgroups: workgroups,
-            variants: BTreeSet::from([kernel.variant()]),
-        };
+        let launched = launched();
         match seen.get_mut(&(launched.name, launched.lanes)) {
             Some(known) => known.add(launched),
             None => drop(seen.insert((launched.name, launched.lanes), launched)),
@@ -77,20 +69,25 @@ pub(super) fn note(kernel: &Kernel, workgroups: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::launch::shader;
     use super::*;
 
-    fn copy(lanes: u32, rounds: usize) -> Kernel {
-        Kernel::new(shader!("copy"), lanes, vec![("rounds", rounds.to_string())])
+    fn note_copy(lanes: u32, rounds: usize, workgroups: usize) {
+        note(|| Launched {
+            name: "copy",
+            lanes,
+            launches: 1,
+            most_workgroups: workgroups,
+            variants: BTreeSet::from([format!("rounds={rounds}")]),
+        });
     }
 
     #[test]
     fn launches_are_noted_by_kernel_while_somebody_observes() {
-        note(&copy(8, 1), 7);
+        note_copy(8, 1, 7);
         let ((), seen) = observe(|| {
-            note(&copy(64, 4), 3);
-            note(&copy(64, 8), 70_000);
-            note(&copy(8, 1), 1);
+            note_copy(64, 4, 3);
+            note_copy(64, 8, 70_000);
+            note_copy(8, 1, 1);
         });
         let found: Vec<_> = seen
             .iter()
@@ -104,10 +101,10 @@ mod tests {
 
     #[test]
     fn reports_are_merged_in_order() {
-        let (_, first) = observe(|| note(&copy(64, 4), 3));
+        let (_, first) = observe(|| note_copy(64, 4, 3));
         let (_, second) = observe(|| {
-            note(&copy(64, 8), 2);
-            note(&copy(8, 1), 1);
+            note_copy(64, 8, 2);
+            note_copy(8, 1, 1);
         });
         let mut all = first;
         Launched::merge(&mut all, &second);

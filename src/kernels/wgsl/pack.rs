@@ -1,8 +1,9 @@
 //! Many tensors a dispatch: how they are dealt out to dispatches, and where each has its workgroups.
 
+use super::chunk::Chunk;
 use super::lanes::is_software;
 use super::launch::{Client, GpuTensor, Kernel, bindings, launch};
-use super::{Chunk, Walk};
+use super::walk::Walk;
 
 /// A tensor of an operation on many.
 pub(super) struct Item<'a, const BUFFERS: usize> {

@@ -2,9 +2,10 @@
 
 use burn::tensor::{Int, Tensor, TensorData, TensorMetadata};
 
+use super::chunk::Chunk;
 use super::lanes::workgroup;
 use super::launch::{GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
-use super::{Chunk, Walk};
+use super::walk::Walk;
 use crate::kernels::backend::Gpu;
 use crate::kernels::ops::product::{self, RowPlaces};
 

@@ -3,11 +3,13 @@
 use burn::tensor::{DType, Tensor};
 use burn_wgpu::{WgpuDevice, into_contiguous};
 
+use super::chunk::Chunk;
 use super::cross_entropy::total_kernel;
 use super::lanes::reducing_workgroup;
 use super::launch::{GpuTensor, Kernel, empty, launch, shader, tensor};
 use super::pack::{Item, Packed, groups, tensors_per_dispatch, values};
-use super::{Chunk, Gpu, Walk};
+use super::walk::Walk;
+use crate::kernels::backend::Gpu;
 use crate::kernels::ops::adamw as tensor_adamw;
 
 pub(super) fn kernel(walk: Walk, chunk: Chunk, tensors: usize) -> Kernel {

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::Chunk;
+use super::chunk::Chunk;
 use super::lanes::{reducing_workgroup, workgroup};
 use super::launch::{Client, GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
 use crate::kernels::backend::Gpu;

@@ -31,7 +31,7 @@ fn a_loss_that_is_not_finite_ends_the_run() {
     let train = scratch.train(&["--steps", "50", "--learning-rate", "1e38"]);
     let run = scratch.0.join("run");
     refused(&train, &["step ", "is ", "the state after step", "run"]);
-    let written = ibot::weights::read_safetensors(&run.join("teacher.safetensors")).unwrap();
+    let written = ibot::files::read_safetensors(&run.join("teacher.safetensors")).unwrap();
     assert!(!written.is_empty());
     assert!(metrics(&run).iter().all(|line| line["loss"].is_number()));
 }

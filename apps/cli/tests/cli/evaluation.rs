@@ -358,7 +358,8 @@ fn model_files_say_what_they_are() {
     }
     // weights that compute something else than the file says
     let path = trained.scratch.0.join("changed.safetensors");
-    let model = ibot::model::read_model(trained.model.as_ref(), &Default::default()).unwrap();
+    let model =
+        ibot::files::model::read_model(trained.model.as_ref(), &Default::default()).unwrap();
     let mut tensors = model.tensors;
     tensors
         .get_mut("norm.weight")
@@ -366,13 +367,13 @@ fn model_files_say_what_they_are() {
         .values
         .iter_mut()
         .for_each(|value| *value *= 1.5);
-    ibot::model::write_model(&path, model.card.as_ref().unwrap(), &tensors).unwrap();
+    ibot::files::model::write_model(&path, model.card.as_ref().unwrap(), &tensors).unwrap();
     let (path, data) = (path.to_string_lossy(), &trained.pictures);
     let knn = ["knn", "--model", &path, "--backend", "flex", "--data", data];
     refused(&knn, &["changed.safetensors", "built-in pictures", "% off"]);
     // and a file of another program needs its name
     let plain = trained.scratch.0.join("plain.safetensors");
-    ibot::weights::write_safetensors(&plain, &tensors).unwrap();
+    ibot::files::write_safetensors(&plain, &tensors).unwrap();
     let plain = plain.to_string_lossy();
     refused(
         &["knn", "--model", &plain, "--data", data],

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use ibot::weights::read_safetensors;
+use ibot::files::read_safetensors;
 
 use crate::{Scratch, ibot, refused, stdout};
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use ibot::weights::read_safetensors;
+use ibot::files::read_safetensors;
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 
@@ -280,7 +280,7 @@ fn the_files_are_model_files() {
         "--json",
     ];
     let report = json(&arguments(&finetune));
-    let last = ibot::model::read_model(
+    let last = ibot::files::model::read_model(
         report["last"]["file"].as_str().unwrap().as_ref(),
         &Default::default(),
     );

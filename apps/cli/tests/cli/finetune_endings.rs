@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use ibot::weights::read_safetensors;
+use ibot::files::read_safetensors;
 use image::RgbImage;
 
 use crate::finetune::colors;
@@ -25,7 +25,7 @@ fn what_cannot_work_is_refused() {
     write("flat/0.png");
     let plain = colors.scratch.0.join("plain.safetensors");
     let tensors = read_safetensors(colors.model.as_ref()).unwrap();
-    ibot::weights::write_safetensors(&plain, &tensors).unwrap();
+    ibot::files::write_safetensors(&plain, &tensors).unwrap();
     let [plain, single, one, strange, flat] =
         ["plain.safetensors", "single", "one", "strange", "flat"].map(|name| colors.file(name));
     let out = colors.file("never");
@@ -111,7 +111,7 @@ fn a_signal_keeps_what_was_made() {
     crate::resume::signal(child.id(), "-INT");
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let made = metrics(&out).last().unwrap()["step"].as_u64().unwrap();
-    let last = ibot::model::read_model(&out.join("last.safetensors"), &Default::default());
+    let last = ibot::files::model::read_model(&out.join("last.safetensors"), &Default::default());
     let card = last.unwrap().card.unwrap();
     assert!(card.step as u64 >= made, "{} after {made}", card.step);
     assert!(out.join("best.safetensors").exists());

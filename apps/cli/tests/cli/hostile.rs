@@ -5,11 +5,11 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use ibot::checkpoint::{Checkpoint, Store};
+use ibot::files::checkpoint::{Checkpoint, Store};
+use ibot::files::read_safetensors;
 use ibot::random::{Random, Stream};
 use ibot::train::presets::preset_names;
 use ibot::train::{RunConfig, RunRecord, Schedule};
-use ibot::weights::read_safetensors;
 
 use crate::{Scratch, ibot};
 

@@ -51,7 +51,7 @@ mod with_feature {
             .init::<Flex>(&mut random, &Default::default())
             .unwrap();
         let path = PathBuf::from(scratch.path("written.safetensors"));
-        ibot::weights::save(&model, &path).unwrap();
+        ibot::files::save(&model, &path).unwrap();
         fs::read(path).unwrap()
     }
 

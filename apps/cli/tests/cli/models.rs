@@ -5,8 +5,8 @@ use std::path::Path;
 
 use burn_flex::Flex;
 use ibot::backbone::vit_from_name;
+use ibot::files::{NamedTensor, state_dict, write_safetensors};
 use ibot::random::{Random, Stream};
-use ibot::weights::{NamedTensor, state_dict, write_safetensors};
 use serde_json::Value;
 
 use crate::{Scratch, ibot, refused, stdout};

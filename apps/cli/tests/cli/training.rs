@@ -56,8 +56,8 @@ fn trains_on(backend: &str) {
             "{key}: {lines:?}"
         );
     }
-    let student = ibot::weights::read_safetensors(&run.join("student.safetensors")).unwrap();
-    let teacher = ibot::weights::read_safetensors(&run.join("teacher.safetensors")).unwrap();
+    let student = ibot::files::read_safetensors(&run.join("student.safetensors")).unwrap();
+    let teacher = ibot::files::read_safetensors(&run.join("teacher.safetensors")).unwrap();
     assert_eq!(student["patch_embed.proj.weight"].shape, [16, 3, 8, 8]);
     assert!(student.keys().eq(teacher.keys()) && student != teacher);
 
@@ -261,7 +261,7 @@ fn metrics_are_read_together() {
                 assert!(line.remove(key).is_some(), "{key}");
             }
         }
-        let model = ibot::weights::read_safetensors(&Path::new(&run).join("student.safetensors"));
+        let model = ibot::files::read_safetensors(&Path::new(&run).join("student.safetensors"));
         (lines, model.unwrap(), said)
     };
     let (each, together) = (train(1, "0.001"), train(7, "0.001"));

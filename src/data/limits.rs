@@ -1,0 +1,76 @@
+//! How much a picture file may take: pixels, memory, bytes; and what is said of one that takes more.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use image::ImageError;
+
+use crate::error::{Error, Result, printable};
+
+/// A header that needs more memory than this, or that ends later in the file, is no header.
+pub(super) const HEADER_BYTES: u64 = 64 << 20;
+
+/// Memory a decoder may take per pixel: RGBA of 16 bits, twice (GIF and WebP compose frames on a canvas).
+const DECODER_BYTES_PER_PIXEL: u64 = 16;
+
+/// Memory a decoder may take on top, for tables and rows.
+const DECODER_BYTES: u64 = 64 << 20;
+
+/// What is said of a file whose decoder would go beyond.
+pub(super) const MORE_MEMORY: &str = "damaged: it takes more memory than its pixels do";
+
+/// Says why a picture of this size is not read, or None if it is.
+pub(super) fn unusable_size(width: u32, height: u32, max_pixels: u64) -> Option<String> {
+    if width == 0 || height == 0 {
+        return Some(format!("{width} x {height} pixels"));
+    }
+    let pixels = u64::from(width) * u64::from(height);
+    (pixels > max_pixels).then(|| {
+        format!(
+            "{width} x {height} pixels are more than max_pixels = {max_pixels}; \
+             shrink it, or raise max_pixels (flag --max-pixels; in settings under [folder])"
+        )
+    })
+}
+
+/// Bytes that the file of a picture of so many pixels may take, and its decoder.
+pub(super) fn memory_limit(pixels: u64) -> u64 {
+    pixels
+        .saturating_mul(DECODER_BYTES_PER_PIXEL)
+        .saturating_add(DECODER_BYTES)
+}
+
+/// The length of a file; refuses what is none, or none any more, and one longer than its decoder's memory may be.
+///
+/// A file may claim any length at no cost (holes), and is read as a whole.
+pub(super) fn check_length(path: &Path, max_pixels: u64) -> Result<u64> {
+    let metadata = fs::metadata(path).map_err(Error::io(path))?;
+    if !metadata.is_file() {
+        return Err(Error::data(path, "not a file"));
+    }
+    let (length, most) = (metadata.len(), memory_limit(max_pixels));
+    if length > most {
+        let reason = format!(
+            "{length} bytes are more than the {most} that go with max_pixels = {max_pixels}; \
+             raise max_pixels (flag --max-pixels; in settings under [folder]) if the file is sound"
+        );
+        return Err(Error::data(path, reason));
+    }
+    Ok(length)
+}
+
+/// What a decoder of `image` says; some of it comes from the file.
+pub(super) fn in_words(error: ImageError) -> String {
+    match error {
+        ImageError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            "truncated: it ends too early".to_owned()
+        }
+        ImageError::Unsupported(error) => format!(
+            "it is of a kind that is not read ({}): save it as PNG or JPEG",
+            printable(error.to_string().trim_end())
+        ),
+        ImageError::Limits(_) => MORE_MEMORY.to_owned(),
+        error => format!("damaged: {}", printable(error.to_string().trim_end())),
+    }
+}

@@ -1,0 +1,183 @@
+//! The checkpoints of a run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::files::checkpoint::manifest::{Checkpoint, Manifest, remove_folder};
+
+const PREFIX: &str = "step-";
+
+/// Which checkpoints stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// So many of the newest; at least 1.
+    pub last: usize,
+    /// Whether the one with the best accuracy of k-NN stays too.
+    pub best: bool,
+}
+
+impl Default for Keep {
+    /// The last two and the best.
+    fn default() -> Self {
+        Self {
+            last: 2,
+            best: true,
+        }
+    }
+}
+
+/// A checkpoint that cannot be used, and why.
+#[derive(Debug)]
+pub struct Damaged {
+    /// Its folder.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub error: Error,
+}
+
+/// The folder of a run's checkpoints.
+#[derive(Debug, Clone)]
+pub struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    /// The checkpoints in `folder`, which need not exist.
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// Those of the run in a folder.
+    pub fn of_run(run: &Path) -> Self {
+        Self::new(run.join("checkpoints"))
+    }
+
+    /// The folder, which need not exist.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where the checkpoint of a step lies.
+    pub fn path(&self, step: usize) -> PathBuf {
+        self.folder.join(format!("{PREFIX}{step:09}"))
+    }
+
+    /// Steps that have a checkpoint, the newest first; whether it is good is not looked at.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the folder cannot be listed.
+    pub fn steps(&self) -> Result<Vec<usize>> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Error::io(&self.folder)(error)),
+        };
+        let mut steps = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(Error::io(&self.folder))?.file_name();
+            let step = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+            steps.extend(step.and_then(|step| step.parse::<usize>().ok()));
+        }
+        steps.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(steps)
+    }
+
+    /// The newest checkpoint that is whole, and the damaged ones that are newer.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the folder cannot be listed; [`Error::OtherFormat`] where another version of the program wrote
+    /// a newer one than those that are good: it is not damaged, and not to be passed over; the newest one's error where
+    /// there are some and none is good.
+    pub fn newest(&self) -> Result<(Option<Checkpoint>, Vec<Damaged>)> {
+        let mut damaged = Vec::new();
+        for step in self.steps()? {
+            let path = self.path(step);
+            match Checkpoint::read(&path) {
+                Ok(checkpoint) => return Ok((Some(checkpoint), damaged)),
+                Err(error @ Error::OtherFormat { .. }) => return Err(error),
+                Err(error) => damaged.push(Damaged { path, error }),
+            }
+        }
+        match damaged.into_iter().next() {
+            Some(newest) => Err(newest.error),
+            None => Ok((None, Vec::new())),
+        }
+    }
+
+    /// The step with the best accuracy of k-NN, of equal ones the newest; none where it was never taken.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the folder cannot be listed.
+    pub fn best(&self) -> Result<Option<usize>> {
+        let steps = self.steps()?;
+        let knn = |step: usize| Manifest::read(&self.path(step)).ok()?.knn;
+        let scored = steps.iter().filter_map(|step| Some((knn(*step)?, *step)));
+        let best = scored.reduce(|best, next| if next.0 > best.0 { next } else { best });
+        Ok(best.map(|(_, step)| step))
+    }
+
+    /// Writes a checkpoint, and then removes those that need not stay.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the checkpoints before are untouched then.
+    pub fn write(&self, checkpoint: &Checkpoint, keep: Keep) -> Result<()> {
+        checkpoint.write(&self.path(checkpoint.manifest.step))?;
+        self.prune(keep)
+    }
+
+    /// Writes the accuracy of k-NN into the checkpoint of a step, and then removes those that need not stay.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the checkpoint is good then, with or without it.
+    pub fn score(&self, step: usize, knn: f64, keep: Keep) -> Result<()> {
+        let path = self.path(step);
+        let manifest = Manifest {
+            knn: Some(knn),
+            ..Manifest::read(&path)?
+        };
+        manifest.replace(&path)?;
+        self.prune(keep)
+    }
+
+    /// Removes what a crash left half written.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn remove_temporary(&self) -> Result<()> {
+        let Ok(entries) = fs::read_dir(&self.folder) else {
+            return Ok(());
+        };
+        for entry in entries {
+            let path = entry.map_err(Error::io(&self.folder))?.path();
+            if path.extension().is_some_and(|extension| extension == "tmp") {
+                remove_folder(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the checkpoints after a step, or all: damaged ones, or those of a future that is given up.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn remove_after(&self, step: Option<usize>) -> Result<()> {
+        let mut later = self.steps()?.into_iter().filter(|made| Some(*made) > step);
+        later.try_for_each(|step| remove(&self.path(step)))
+    }
+
+    fn prune(&self, keep: Keep) -> Result<()> {
+        let best = self.best()?.filter(|_| keep.best);
+        let old = self.steps()?.into_iter().skip(keep.last.max(1));
+        old.filter(|step| Some(*step) != best)
+            .try_for_each(|step| remove(&self.path(step)))
+    }
+}
+
+/// Removes a checkpoint so that a crash amid it leaves no half of one: by a temporary name.
+fn remove(path: &Path) -> Result<()> {
+    let temporary = path.with_extension("tmp");
+    remove_folder(&temporary)?;
+    fs::rename(path, &temporary).map_err(Error::io(path))?;
+    remove_folder(&temporary)
+}

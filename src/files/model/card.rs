@@ -1,0 +1,130 @@
+//! What a model file says of itself.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::backbone::{Normalization, VitConfig};
+use crate::data::AugmentConfig;
+use crate::data::augment::Interpolation;
+use crate::error::{Error, Result};
+use crate::files::header::read_metadata;
+
+/// Key of the card in the metadata of a file.
+pub(super) const CARD: &str = "ibot";
+
+/// Number of this description; a reader refuses a newer one.
+pub const CARD_FORMAT: u32 = 1;
+
+/// How a picture becomes the backbone's input: the shorter side is resized to `image_size * 256 / 224`, the center cut out,
+/// values scaled to 0..1 and normalized.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Preprocessing {
+    /// Side of the square input, in pixels.
+    pub image_size: usize,
+    /// Filter of the resizing.
+    pub interpolation: Interpolation,
+    /// Subtracted from red, green and blue.
+    pub mean: [f32; 3],
+    /// What red, green and blue are then divided by.
+    pub std: [f32; 3],
+}
+
+impl Preprocessing {
+    /// That of a training run.
+    pub fn of(augment: &AugmentConfig) -> Self {
+        Self {
+            image_size: augment.image_size,
+            interpolation: augment.interpolation,
+            mean: augment.mean,
+            std: augment.std,
+        }
+    }
+
+    /// Mean and deviation.
+    pub fn normalization(&self) -> Normalization {
+        Normalization {
+            mean: self.mean,
+            std: self.std,
+        }
+    }
+
+    /// As settings of the evaluation view.
+    pub fn augment(&self) -> AugmentConfig {
+        AugmentConfig {
+            image_size: self.image_size,
+            interpolation: self.interpolation,
+            mean: self.mean,
+            std: self.std,
+            ..AugmentConfig::default()
+        }
+    }
+}
+
+/// The pictures that a model was trained on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataCard {
+    /// How many there were.
+    pub pictures: usize,
+    /// [`crate::data::ImageFolder::fingerprint`].
+    pub fingerprint: String,
+}
+
+/// Description of a model, in the metadata of its file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelCard {
+    /// [`CARD_FORMAT`] of the program that wrote it.
+    pub format: u32,
+    /// Version of the program that wrote it.
+    pub ibot: String,
+    /// timm name of the backbone; `custom` for one of its own shape.
+    pub encoder: String,
+    /// `teacher`, `student` or `classifier`.
+    pub network: String,
+    /// Shape of the backbone.
+    pub architecture: VitConfig,
+    /// How a picture becomes its input.
+    pub preprocessing: Preprocessing,
+    /// Number of weights.
+    pub parameters: usize,
+    /// Steps of training.
+    pub step: usize,
+    /// What it was trained on; none where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataCard>,
+    /// License of the weights, as the run's settings name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(alias = "licence")]
+    pub license: Option<String>,
+    /// Names of the classes that its `head` tells apart, in the head's order; none for a backbone alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Vec<String>>,
+    /// Features of the built-in pictures on the device that wrote the file, `[8, D]`.
+    pub fingerprint: Vec<f32>,
+}
+
+/// What a model file says of itself; none for a file of another program.
+///
+/// # Errors
+/// [`Error::Weights`] where its description is damaged, or of a newer program.
+pub fn read_card(path: &Path) -> Result<Option<ModelCard>> {
+    let refused = |reason: String| Error::Weights {
+        path: path.to_path_buf(),
+        reason,
+    };
+    // another kind of file has no metadata, and says when its weights are read whether it can be
+    let metadata = read_metadata(path).unwrap_or_default();
+    let Some(text) = metadata.get(CARD) else {
+        return Ok(None);
+    };
+    let card: ModelCard = serde_json::from_str(text)
+        .map_err(|error| refused(format!("its description is damaged: {error}")))?;
+    if card.format > CARD_FORMAT {
+        let reason = format!(
+            "its description has format {}, this program reads up to {CARD_FORMAT}",
+            card.format
+        );
+        return Err(refused(reason));
+    }
+    Ok(Some(card))
+}

@@ -1,0 +1,240 @@
+//! Model files, read and written.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::tensor::backend::Backend;
+
+use crate::backbone::{Normalization, VisionTransformer, VitConfig, split_tag, vit_from_name};
+use crate::data::AugmentConfig;
+use crate::error::{Error, Result, printable};
+use crate::files::foreign::{Role, backbone_of, network_prefix};
+use crate::files::misfit::{encoders_alike, misfit};
+use crate::files::model::card::{CARD, ModelCard, Preprocessing, read_card};
+use crate::files::model::described::Described;
+use crate::files::model::normalization::Normalized;
+use crate::files::other_files::refuse_other_files;
+use crate::files::safetensors::write_safetensors_with;
+use crate::files::state_dict::{NamedTensor, load_state_dict};
+use crate::files::weights::{read_weights, with_positions};
+use crate::random::Random;
+
+/// What a file that does not describe itself is to be read as, and what to change of one that does.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ModelOptions {
+    /// timm name of the backbone, for a file without a card.
+    pub encoder: Option<String>,
+    /// Side of the square input in pixels; positions are resampled to it.
+    pub image_size: Option<usize>,
+    /// Mean and deviation of red, green and blue, for a file without a card; where absent, those that timm has for the
+    /// encoder's name.
+    pub normalization: Option<Normalization>,
+    /// What is known of a file without a card from elsewhere; what is asked for goes before.
+    pub described: Described,
+}
+
+/// A model file on the host.
+#[derive(Debug, Clone)]
+pub struct LoadedModel {
+    /// What it says of itself; none for a file of another program.
+    pub card: Option<ModelCard>,
+    /// timm name of the backbone, `custom` for one of its own shape.
+    pub encoder: String,
+    /// Shape of the backbone.
+    pub architecture: VitConfig,
+    /// Its normalization, and why it is that one.
+    pub normalization: Normalized,
+    /// How a picture becomes its input, `image_size` of the options included.
+    pub preprocessing: Preprocessing,
+    /// Weights under timm's names.
+    pub tensors: BTreeMap<String, NamedTensor>,
+    /// BLAKE3 of the file.
+    pub hash: String,
+}
+
+impl LoadedModel {
+    /// The backbone on a device, with the weights, which leave `tensors`; `path` is the file's.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] that names what does not fit the architecture; [`Error::Config`] for an architecture that cannot
+    /// be.
+    pub fn backbone<B: Backend>(
+        &mut self,
+        path: &Path,
+        device: &B::Device,
+    ) -> Result<VisionTransformer<B>> {
+        let fresh = self.architecture.init::<B>(&mut Random::blank(), device)?;
+        let alike = encoders_alike(&self.tensors);
+        let (backbone, mut report) = load_state_dict(fresh, std::mem::take(&mut self.tensors));
+        report.ignore_classifier();
+        if report.is_clean() {
+            return Ok(backbone);
+        }
+        let encoder = split_tag(&self.encoder).0;
+        let is_other = !alike.is_empty() && !alike.iter().any(|name| name == encoder);
+        let misfit = || misfit(path, &report, &self.architecture);
+        let reason = match &self.card {
+            Some(_) => format!("the file does not fit its architecture: {}", misfit()),
+            None if is_other => format!(
+                "does not fit --encoder {encoder}: its shapes are those of {}",
+                alike.join(" or ")
+            ),
+            None => format!("does not fit --encoder {encoder}: {}", misfit()),
+        };
+        Err(Error::Weights {
+            path: path.to_path_buf(),
+            reason,
+        })
+    }
+}
+
+/// Reads a model file.
+///
+/// # Errors
+/// [`Error::Io`] and [`Error::Weights`] where it cannot be read, was written by a newer program, does not say what it is and
+/// the options do not either, or holds NaN; [`Error::Config`] for options that it contradicts.
+pub fn read_model(path: &Path, options: &ModelOptions) -> Result<LoadedModel> {
+    refuse_other_files(path)?;
+    let card = read_card(path)?;
+    let encoder = match &card {
+        Some(card) => {
+            refuse_contradiction(path, card, options)?;
+            Some(card.encoder.clone())
+        }
+        None => (options.encoder.clone()).or_else(|| options.described.encoder.clone()),
+    };
+    let default = AugmentConfig::default();
+    let named = match (&card, &encoder) {
+        (Some(card), _) => Some(card.architecture.clone()),
+        (None, Some(encoder)) => {
+            let size = options.image_size.unwrap_or(default.image_size);
+            Some(vit_from_name(encoder, size).map_err(of_flag)?)
+        }
+        (None, None) => None,
+    };
+    if let (Some(size), Some(vit)) = (options.image_size, &named)
+        && (size == 0 || !size.is_multiple_of(vit.patch_size))
+    {
+        let remedy = format!("must be a multiple of the patch size {}", vit.patch_size);
+        return Err(Error::config("--image-size", size, remedy));
+    }
+    let weights = read_weights(path)?;
+    let network = network_prefix(weights.keys().map(String::as_str)).map(str::to_owned);
+    let tensors = backbone_of(path, weights, Role::Teacher)?.tensors;
+    let (Some(architecture), Some(encoder)) = (named, encoder) else {
+        return Err(nameless(path, &tensors));
+    };
+    let normalization = normalization(card.as_ref(), options, &encoder, network.as_deref());
+    let preprocessing = match &card {
+        Some(card) => Preprocessing {
+            image_size: options.image_size.unwrap_or(card.preprocessing.image_size),
+            ..card.preprocessing.clone()
+        },
+        None => Preprocessing {
+            image_size: architecture.img_size,
+            interpolation: default.interpolation,
+            mean: normalization.values.mean,
+            std: normalization.values.std,
+        },
+    };
+    let (prefix, grid) = (architecture.prefix_positions(), [architecture.side(); 2]);
+    Ok(LoadedModel {
+        card,
+        encoder,
+        normalization,
+        preprocessing,
+        tensors: with_positions(path, tensors, prefix, grid)?,
+        architecture,
+        hash: file_hash(path)?,
+    })
+}
+
+/// BLAKE3 of a file.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn file_hash(path: &Path) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    std::fs::File::open(path)
+        .and_then(|file| hasher.update_reader(file).map(drop))
+        .map_err(Error::io(path))?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// The first that is known: the file's own, the one that is asked for, the hub's, the name's.
+fn normalization(
+    card: Option<&ModelCard>,
+    options: &ModelOptions,
+    encoder: &str,
+    network: Option<&str>,
+) -> Normalized {
+    let (asked, hub) = (options.normalization, options.described.normalization);
+    match (card, asked, hub) {
+        (Some(card), ..) => Normalized::of_card(card.preprocessing.normalization()),
+        (None, Some(values), _) => Normalized {
+            values,
+            why: "as asked for".into(),
+        },
+        (None, None, Some(values)) => Normalized::of_hub(values),
+        (None, None, None) => Normalized::of_name(encoder, network),
+    }
+}
+
+/// Commands that load a model have no settings, and call the name of the encoder so.
+fn of_flag(error: Error) -> Error {
+    match error {
+        Error::Config { value, remedy, .. } => Error::config("--encoder", value, remedy),
+        other => other,
+    }
+}
+
+/// That a file of another program needs the name of its encoder.
+fn nameless(path: &Path, tensors: &BTreeMap<String, NamedTensor>) -> Error {
+    let alike = encoders_alike(tensors);
+    let remedy = match alike.is_empty() {
+        true => "`ibot inspect --encoders` lists the known ones".into(),
+        false => format!("its shapes are those of {}", alike.join(" or ")),
+    };
+    Error::Weights {
+        path: path.to_path_buf(),
+        reason: format!(
+            "does not say what it is, and needs the timm name of its model by --encoder; {remedy}"
+        ),
+    }
+}
+
+/// What a file says of itself cannot be said otherwise.
+fn refuse_contradiction(path: &Path, card: &ModelCard, options: &ModelOptions) -> Result<()> {
+    let file = printable(path);
+    if let Some(encoder) = &options.encoder
+        && split_tag(encoder).0 != split_tag(&card.encoder).0
+    {
+        let own = printable(&card.encoder);
+        let remedy = format!("{file} says itself that it is {own}: leave this out");
+        return Err(Error::config("--encoder", printable(encoder), remedy));
+    }
+    let own = card.preprocessing.normalization();
+    if let Some(asked) = options.normalization.filter(|asked| *asked != own) {
+        let remedy = format!("{file} says itself that it was trained with {own}: leave this out");
+        return Err(Error::config("--normalization", asked, remedy));
+    }
+    Ok(())
+}
+
+/// Writes a model file, whole or not at all.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn write_model(
+    path: &Path,
+    card: &ModelCard,
+    tensors: &BTreeMap<String, NamedTensor>,
+) -> Result<()> {
+    let card = serde_json::to_string(card)
+        .map_err(|error| Error::io(path)(std::io::Error::other(error)))?;
+    let metadata = BTreeMap::from([
+        (CARD.to_owned(), card),
+        ("format".to_owned(), "pt".to_owned()),
+    ]);
+    write_safetensors_with(path, tensors, &metadata)
+}

@@ -1,0 +1,33 @@
+//! Model files: a backbone's weights under timm's names, and what the file says of itself.
+//!
+//! - `card`: architecture, preprocessing, origin, in the metadata of the safetensors file
+//! - `fingerprint`: features of eight built-in pictures, which tell whether another device computes the same
+//! - `file`: reading and writing
+//! - `normalization`: which one pictures get, and why
+//! - `classifier`: the linear layer of a file that was fine-tuned
+//! - `source`: a file, or a name on the Hugging Face hub
+//! - `onnx`: as a file for other programs
+//! - `hub`: how a name becomes a file, behind the feature of that name
+
+mod card;
+mod classifier;
+mod described;
+mod file;
+mod fingerprint;
+#[cfg(feature = "hub")]
+mod hub;
+mod normalization;
+mod onnx;
+mod source;
+
+pub use card::{CARD_FORMAT, DataCard, ModelCard, Preprocessing, read_card};
+pub use classifier::LinearClassifier;
+pub use described::{Described, LocalModel};
+pub use file::{LoadedModel, ModelOptions, file_hash, read_model, write_model};
+pub(crate) use fingerprint::first_features;
+pub use fingerprint::{
+    FINGERPRINT_PICTURES, compare_fingerprint, fingerprint, fingerprint_pictures,
+};
+pub use normalization::Normalized;
+pub use onnx::OnnxModel;
+pub use source::ModelSource;

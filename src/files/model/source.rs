@@ -1,0 +1,68 @@
+//! Which model: a file, or a name on the Hugging Face hub.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::error::{Result, printable};
+use crate::files::model::described::LocalModel;
+#[cfg(feature = "hub")]
+use crate::files::model::hub::fetch;
+
+/// What a name on the hub begins with.
+const HUB: &str = "hf:";
+
+/// Where the weights of a model are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelSource {
+    /// In a file.
+    File(PathBuf),
+    /// On the hub, under a name such as `timm/vit_small_patch16_224.augreg_in21k`.
+    Hub(String),
+}
+
+impl ModelSource {
+    /// The file itself, or the hub's after it was downloaded into the cache that all programs share; what is in the cache
+    /// is not asked for again.
+    ///
+    /// # Errors
+    /// [`crate::Error::Weights`] for a name that the hub cannot have, without network, and where the program was built
+    /// without the feature `hub`.
+    pub fn resolve(&self) -> Result<LocalModel> {
+        match self {
+            Self::File(file) => Ok(LocalModel {
+                file: file.clone(),
+                ..LocalModel::default()
+            }),
+            Self::Hub(name) => fetch(name),
+        }
+    }
+
+    /// As it was given, safe to print.
+    pub fn display(&self) -> impl fmt::Display {
+        match self {
+            Self::File(file) => printable(file),
+            Self::Hub(name) => format!("{HUB}{}", printable(name)),
+        }
+    }
+}
+
+#[cfg(not(feature = "hub"))]
+fn fetch(name: &str) -> Result<LocalModel> {
+    let reason = "this program was built without names on the hub: build it with --features hub, or download the \
+                  model's file and give its path";
+    Err(crate::Error::Weights {
+        path: format!("{HUB}{name}").into(),
+        reason: reason.into(),
+    })
+}
+
+/// `hf:OWNER/NAME` or a path; a file whose name begins so is `./hf:...`.
+impl From<OsString> for ModelSource {
+    fn from(given: OsString) -> Self {
+        match given.to_str().and_then(|text| text.strip_prefix(HUB)) {
+            Some(name) => Self::Hub(name.to_owned()),
+            None => Self::File(given.into()),
+        }
+    }
+}

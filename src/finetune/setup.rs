@@ -1,0 +1,123 @@
+//! What fine-tuning is made of, before its first step.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use crate::backbone::{VisionTransformer, VitConfig};
+use crate::data::{FolderConfig, Loader, LoaderConfig, PictureSource as _, Position, TrainViews};
+use crate::device::{DeviceGuard, Selected};
+use crate::error::{Result, printable};
+use crate::files::model::{
+    DataCard, LoadedModel, ModelOptions, Preprocessing, compare_fingerprint, fingerprint,
+};
+use crate::finetune::config::FinetuneConfig;
+use crate::finetune::observer::FinetuneObserver;
+use crate::finetune::pictures::{HeldOut, Pictures};
+use crate::kernels::TrainBackend;
+use crate::masking::MaskPolicy;
+
+/// What to fine-tune, on what, where, and what to keep.
+#[derive(Debug, Clone)]
+pub struct FinetuneRequest {
+    /// All settings.
+    pub config: FinetuneConfig,
+    /// Model file; a classifier that it holds is not used.
+    pub model: PathBuf,
+    /// How it is read.
+    pub options: ModelOptions,
+    /// Labeled image folder: a folder a class.
+    pub data: PathBuf,
+    /// What accuracy is measured on.
+    pub held_out: HeldOut,
+    /// How the folders are read.
+    pub folder: FolderConfig,
+    /// Run folder; it may not hold a run.
+    pub out: PathBuf,
+    /// The device.
+    pub selected: Selected,
+}
+
+/// What model files say of where they come from.
+pub(super) struct Origin {
+    pub encoder: String,
+    pub architecture: VitConfig,
+    pub preprocessing: Preprocessing,
+    pub data: DataCard,
+    pub license: Option<String>,
+    pub classes: Vec<String>,
+}
+
+/// What a run has from its beginning to its end.
+pub(super) struct FinetuneSetup<'a> {
+    pub request: &'a FinetuneRequest,
+    pub guard: DeviceGuard,
+    pub stop: &'a AtomicBool,
+}
+
+impl FinetuneSetup<'_> {
+    /// The file's backbone, which computes here what it computed where the file was written.
+    pub fn backbone<B: TrainBackend>(
+        &self,
+        model: &mut LoadedModel,
+        device: &B::Device,
+        observer: &mut dyn FinetuneObserver,
+    ) -> Result<VisionTransformer<B>> {
+        let FinetuneRequest {
+            config,
+            model: path,
+            ..
+        } = self.request;
+        model.architecture.drop_path_rate = config.drop_path();
+        let backbone = model.backbone::<B>(path, device)?;
+        if let Some(card) = &model.card {
+            let inner = burn::module::AutodiffModule::valid(&backbone);
+            let (preprocessing, guard) = (&card.preprocessing, &self.guard);
+            let found = fingerprint::<B::InnerBackend, _>(&inner, preprocessing, guard, device)?;
+            let selected = self.request.selected.to_string();
+            let difference = compare_fingerprint(path, card, &found, &selected)?;
+            observer.note(&format!(
+                "model {}: features of the built-in pictures within {difference:.1e} of those in the file",
+                printable(path)
+            ));
+        }
+        Ok(backbone)
+    }
+
+    pub fn loader(&self, model: &LoadedModel, pictures: &Pictures) -> Result<Loader> {
+        let config = &self.request.config;
+        let views = TrainViews {
+            augment: config.augment(&model.preprocessing),
+            masks: MaskPolicy {
+                start_epoch: usize::MAX, // nothing is masked
+                ..MaskPolicy::default()
+            },
+            grid: [0, 0],
+        };
+        let loader = LoaderConfig {
+            batch_size: config.batch_size,
+            workers: config.workers,
+            seed: config.seed,
+            drop_last: false,
+            ..LoaderConfig::default()
+        };
+        Loader::new(pictures.train.clone(), views, &loader, Position::default())
+    }
+
+    pub fn origin(&self, model: &LoadedModel, pictures: &Pictures) -> Origin {
+        let card = model.card.as_ref();
+        let encoder = card.map(|card| card.encoder.clone());
+        Origin {
+            encoder: encoder
+                .or_else(|| self.request.options.encoder.clone())
+                .unwrap_or_default(),
+            architecture: model.architecture.clone(),
+            preprocessing: model.preprocessing.clone(),
+            data: DataCard {
+                pictures: pictures.train.len(),
+                fingerprint: pictures.train.fingerprint(),
+            },
+            license: card.and_then(|card| card.license.clone()),
+            classes: pictures.train.classes().to_vec(),
+        }
+    }
+}

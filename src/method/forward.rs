@@ -1,0 +1,206 @@
+//! The method on one page: Algorithm 1 of iBOT (arXiv 2111.07832), with DINO's local views and DINOv2's KoLeo.
+//!
+//! ```text
+//! u, v, masks                                            IbotInput
+//! t      = teacher(u, v)            nothing is masked    Ibot::teacher_logits
+//! target = sinkhorn(t), or softmax((t - center) / temp)  Ibot::targets
+//! s      = student(masked u, v)                          Ibot::student_tokens, Head::logits
+//! loss   = H(target of the other views, s)   class tokens
+//!        + H(target, s)                      masked patches    Ibot::losses
+//! center = momentum * center + (1 - momentum) * mean(t)  Ibot::update_centers
+//! ```
+//!
+//! The optimizer's step and the teacher's average come after it, in `train/trainer/`. Shapes: B images, G global and L
+//! local views of each, N patches of a view, M of them masked, width D, K prototypes.
+
+use burn::tensor::Tensor;
+
+use crate::backbone::{Backbone, Tokens, TrainBackbone};
+use crate::error::Result;
+use crate::kernels::TrainBackend;
+use crate::method::config::PatchWeight;
+use crate::method::ibot::Ibot;
+use crate::method::losses::{
+    ClsLossInput, PatchLossInput, PatchWeighting, TeacherTargets, cls_loss, koleo_loss, patch_loss,
+};
+use crate::method::rows::PatchRows;
+use crate::method::targets::{BatchTargets, Part};
+use crate::method::terms::{IbotInput, IbotOutput, LossTerms};
+use crate::random::{Random, Stream};
+
+/// Keeps logarithms and divisions of the KoLeo regularizer finite (DINOv2's `koleo_loss.py`).
+const KOLEO_EPS: f64 = 1e-8;
+
+impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
+    /// Losses of a batch of global views, as the reference's `forward(global_views)`; moves the centers. The reference
+    /// takes the temperature from the epoch: [`crate::method::IbotConfig::teacher_temperature`].
+    ///
+    /// # Shapes
+    /// `global_views` G times `[B, 3, S, S]`; `masks` `[G B, N]`, view by view, true where the student does not see.
+    ///
+    /// # Errors
+    /// As [`Ibot::prepare`].
+    pub fn forward(
+        &mut self,
+        global_views: &[Tensor<B::InnerBackend, 4>],
+        masks: &[bool],
+        temperature: f64,
+    ) -> Result<IbotOutput<B>> {
+        let images = global_views.iter().map(|view| view.dims()[0]).sum();
+        self.forward_crops(IbotInput {
+            global_views: global_views.to_vec(),
+            local_views: Vec::new(),
+            masks: masks.to_vec(),
+            temperature_cls: temperature,
+            temperature_patch: temperature,
+            drop_path_rngs: vec![Random::new(0, 0, 0, Stream::DropPath(0)); images],
+        })
+    }
+
+    /// Losses of a batch of global and local views; moves the centers.
+    ///
+    /// # Errors
+    /// As [`Ibot::prepare`].
+    pub fn forward_crops(&mut self, input: IbotInput<B>) -> Result<IbotOutput<B>> {
+        let targets = self.prepare(vec![input])?;
+        let output = self.losses(&targets, 0);
+        self.update_centers(&targets, None);
+        Ok(output)
+    }
+
+    /// What looks at a whole batch, which comes in one or more parts, before the student learns from one part after the
+    /// other: the teacher's targets, and for KoLeo the student's class tokens.
+    ///
+    /// # Errors
+    /// [`crate::Error::Training`] where views or masks do not fit together; [`crate::Error::Unsupported`] where logits that
+    /// shall be stored do not fit the device.
+    pub fn prepare(&self, inputs: Vec<IbotInput<B>>) -> Result<BatchTargets<B>> {
+        let mut targets = self.targets(self.teacher_logits(inputs)?)?;
+        // a part's nearest neighbors may be in any other, and one part alone is all there is
+        if self.config.koleo_weight > 0.0 && targets.parts() > 1 {
+            let parts = targets.parts.iter();
+            targets.student_cls = parts.map(|part| self.student_cls(&part.input)).collect();
+        }
+        Ok(targets)
+    }
+
+    /// Losses of part `index` of a batch, below [`BatchTargets::parts`]. Cross-entropies are shares of the batch's: their
+    /// sum over the parts, and that of all gradients, is what the batch has in one piece. KoLeo is that of the whole batch
+    /// in each part, with the gradient of this part's tokens.
+    pub fn losses(&self, batch: &BatchTargets<B>, index: usize) -> IbotOutput<B> {
+        let (config, part) = (&self.config, &batch.parts[index]);
+        let (global, cls) = self.student_tokens(&part.input); // [G B, N, D], [(G + L) B, D]
+        let cls_range = batch.range(index, |part| part.embedding.dims()[0]);
+        let patch_loss =
+            |targets, rows| self.patch_loss(&global.patches, batch, index, targets, rows);
+        let terms = LossTerms {
+            cls: cls_loss(ClsLossInput {
+                student: self.student.network.cls_head.logits(cls), // [(G + L) B, K]
+                targets: TeacherTargets::from_inner(batch.cls.slice_rows(&cls_range)), // [G B, K]
+                images: part.input.images(),
+                batch: batch.images(),
+                student_temperature: config.temperature_student,
+            }),
+            patch: patch_loss(&batch.masked, |part| &part.masked),
+            visible: (config.visible_loss_weight > 0.0)
+                .then(|| patch_loss(&batch.visible, |part| &part.visible)),
+            koleo: (config.koleo_weight > 0.0).then(|| koleo_of_views(&global.cls, batch, index)),
+        };
+        IbotOutput {
+            loss: terms.weighted(config),
+            terms: terms.inner(),
+            embedding: part.embedding.clone(),
+        }
+    }
+
+    /// Tokens of the masked global views, and class tokens of all views, `[(G + L) B, D]`.
+    fn student_tokens(&self, input: &IbotInput<B>) -> (Tokens<B>, Tensor<B, 2>) {
+        let images = Tensor::from_inner(Tensor::cat(input.global_views.clone(), 0)); // [G B, 3, S, S]
+        let backbone = &self.student.network.backbone;
+        let mask = input.patch_mask(self.student.mask_token.val());
+        let mut rngs = input.drop_path_rngs.clone();
+        let (global_rngs, local_rngs) = rngs.split_at_mut(images.dims()[0]);
+        let global = backbone.training_tokens(images, Some(mask), global_rngs);
+        if input.local_views.is_empty() {
+            let cls = global.cls.clone();
+            return (global, cls);
+        }
+        // local views are small: nothing is masked in them, and they are no targets
+        let local = Tensor::from_inner(Tensor::cat(input.local_views.clone(), 0)); // [L B, 3, s, s]
+        let local = backbone.training_tokens(local, None, local_rngs);
+        // global views first: view v of the student is view v of the teacher
+        let cls = Tensor::cat(vec![global.cls.clone(), local.cls], 0);
+        (global, cls)
+    }
+
+    /// Class tokens of the masked global views without a graph, `[G B, D]`: what [`Ibot::losses`] has of them, because
+    /// drop path draws the same.
+    fn student_cls(&self, input: &IbotInput<B>) -> Tensor<B::InnerBackend, 2> {
+        let images = Tensor::cat(input.global_views.clone(), 0); // [G B, 3, S, S]
+        let mask = input.patch_mask(self.student.mask_token.val().inner());
+        let mut rngs = input.drop_path_rngs[..images.dims()[0]].to_vec();
+        let backbone = self.student.network.backbone.valid();
+        backbone.training_tokens(images, Some(mask), &mut rngs).cls
+    }
+
+    /// Heads and loss see some patches only: the reference computes all logits and drops the others. Zero where a part
+    /// has no such patch.
+    fn patch_loss(
+        &self,
+        patches: &Tensor<B, 3>,
+        batch: &BatchTargets<B>,
+        index: usize,
+        targets: &Option<TeacherTargets<B::InnerBackend>>,
+        rows_of: fn(&Part<B>) -> &PatchRows,
+    ) -> Tensor<B, 1> {
+        let part = &batch.parts[index];
+        let rows = rows_of(part);
+        let selected = rows.select(patches); // [G B, N, D] -> [M, D]
+        let Some((selected, targets)) = selected.zip(targets.as_ref()) else {
+            return Tensor::zeros([1], &patches.device());
+        };
+        let range = batch.range(index, |part| rows_of(part).len());
+        patch_loss(PatchLossInput {
+            student: self.student.network.head_of_patches().logits(selected), // [M, K]
+            targets: TeacherTargets::from_inner(targets.slice_rows(&range)),  // [M, K]
+            weighting: match self.config.patch_weight {
+                PatchWeight::Patch => PatchWeighting::PerPatch {
+                    patches: targets.rows(),
+                },
+                PatchWeight::Image => PatchWeighting::PerImage {
+                    counts: rows.counts.clone(),
+                    images: part.input.global_views.len() * batch.images(),
+                },
+            },
+            student_temperature: self.config.temperature_student,
+        })
+    }
+}
+
+/// Sum over the global views of the regularizer of each (DINOv2's `ssl_meta_arch.py`), over the images of all parts;
+/// those of the other parts are constants.
+///
+/// # Shapes
+/// `cls` of this part `[G B_p, D]` -> `[1]`.
+fn koleo_of_views<B: TrainBackend>(
+    cls: &Tensor<B, 2>,
+    batch: &BatchTargets<B>,
+    index: usize,
+) -> Tensor<B, 1> {
+    let of_view = |view: usize| {
+        let images = batch.parts.iter().enumerate().map(|(at, part)| {
+            let images = part.input.images();
+            let tokens = match at == index {
+                true => cls.clone(),
+                false => Tensor::from_inner(batch.student_cls[at].clone()),
+            };
+            tokens.narrow(0, view * images, images)
+        });
+        Tensor::cat(images.collect(), 0) // [B, D]
+    };
+    let views = 0..batch.parts[index].input.global_views.len();
+    let views = views.map(|view| koleo_loss(of_view(view), KOLEO_EPS));
+    views
+        .reduce(|sum, view| sum + view)
+        .unwrap_or_else(|| Tensor::zeros([1], &cls.device()))
+}

@@ -1,0 +1,192 @@
+//! The method (iBOT, arXiv 2111.07832): student, teacher and centers.
+//!
+//! - `forward`: Algorithm 1 of the paper on one page
+//! - `targets`: the teacher's side of it
+//! - `terms`: what goes in, and the losses that come out
+//! - `rows`: which patches go through the heads
+//! - `tiling`: whether logits are stored or come in tiles
+//! - `probe`: what shows whether training is healthy
+
+use burn::module::{AutodiffModule, Module, Param};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use crate::backbone::{Backbone, TrainBackbone, VisionTransformer};
+use crate::device::memory_bytes;
+use crate::error::Result;
+use crate::init::normal_param;
+use crate::kernels::TrainBackend;
+use crate::method::config::IbotConfig;
+use crate::method::head::{Head, HeadConfig};
+use crate::method::losses::Center;
+use crate::method::teacher::{deep_copy, ema};
+use crate::method::tiling::tile_entries;
+use crate::ownership::take;
+use crate::random::{Random, Stream};
+
+/// Deviation of the mask token at the start.
+const MASK_TOKEN_STD: f64 = 0.02;
+
+/// A backbone with its two prototype heads: what student and teacher have in common.
+#[derive(Module, Debug)]
+pub struct Network<B: Backend, M: Module<B>> {
+    /// Images to tokens.
+    pub backbone: M,
+    /// Class tokens to prototype logits.
+    pub cls_head: Head<B>,
+    /// Patch tokens to prototype logits; absent where patches share the class tokens' head, perhaps in the teacher alone.
+    pub patch_head: Option<Head<B>>,
+}
+
+impl<B: Backend, M: Module<B>> Network<B, M> {
+    /// The head of patch tokens.
+    pub fn head_of_patches(&self) -> &Head<B> {
+        self.patch_head.as_ref().unwrap_or(&self.cls_head)
+    }
+}
+
+/// What the optimizer trains.
+#[derive(Module, Debug)]
+pub struct Student<B: Backend, M: Module<B>> {
+    /// Backbone and heads, which the teacher averages.
+    pub network: Network<B, M>,
+    /// Stands for masked patches, `[1, 1, D]`; the teacher sees no mask and has none.
+    pub mask_token: Param<Tensor<B, 3>>,
+}
+
+/// Student, teacher and center of one run.
+#[derive(Debug)]
+pub struct Ibot<B: TrainBackend, M: TrainBackbone<B>> {
+    /// Learns by gradient.
+    pub student: Student<B, M>,
+    /// Moving average of the student.
+    pub teacher: Network<B::InnerBackend, M::InnerModule>,
+    /// Center of the class-token logits.
+    pub center: Center<B::InnerBackend>,
+    /// Center of the patch logits.
+    pub patch_center: Center<B::InnerBackend>,
+    /// Most entries of a tile of logits; a prototype of all rows is the least.
+    pub tile_entries: usize,
+    pub(super) config: IbotConfig,
+}
+
+/// iBOT with a vision transformer.
+pub type VitIbot<B> = Ibot<B, VisionTransformer<B>>;
+
+impl IbotConfig {
+    /// iBOT with the backbone that this configuration names, and weights drawn from `seed`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] where the numbers cannot work.
+    pub fn init<B: TrainBackend>(&self, seed: u64, device: &B::Device) -> Result<VitIbot<B>> {
+        let mut random = Random::new(seed, 0, 0, Stream::Init);
+        let backbone = self.backbone()?.init::<B>(&mut random, device)?;
+        self.init_with(backbone, &mut random, device)
+    }
+
+    /// iBOT around any backbone; heads and mask token are drawn from `random`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] where the numbers cannot work.
+    pub fn init_with<B, M>(
+        &self,
+        backbone: M,
+        random: &mut Random,
+        device: &B::Device,
+    ) -> Result<Ibot<B, M>>
+    where
+        B: TrainBackend,
+        M: TrainBackbone<B>,
+    {
+        self.validate()?;
+        B::check_device(device)?;
+        let width = backbone.width();
+        let mut head = |prototypes| {
+            HeadConfig {
+                width,
+                layers: self.projector_layers,
+                prototype_norm: self.prototype_norm,
+                hidden_dim: self.projector_hidden_dim,
+                bottleneck_dim: self.projector_bottleneck_dim,
+                prototypes,
+            }
+            .init::<B>(random, device)
+        };
+        let network = Network {
+            backbone,
+            cls_head: head(self.n_cls_prototypes),
+            patch_head: (!self.shared_head).then(|| head(self.n_patch_prototypes)),
+        };
+        let mask_token = normal_param(random, [1, 1, width], MASK_TOKEN_STD, device);
+        Ok(Ibot {
+            teacher: first_teacher(&network, self),
+            student: Student {
+                network,
+                mask_token,
+            },
+            center: Center::unset(self.center_momentum),
+            patch_center: Center::unset(self.patch_center_momentum),
+            tile_entries: tile_entries(memory_bytes(device)),
+            config: self.clone(),
+        })
+    }
+}
+
+impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
+    /// Its parameters.
+    pub fn config(&self) -> &IbotConfig {
+        &self.config
+    }
+
+    /// The teacher's feature of each image, as the reference's `forward(images=...)`.
+    ///
+    /// # Shapes
+    /// `images` `[B, 3, S, S]` -> `[B, D]`.
+    pub fn embed(&self, images: Tensor<B::InnerBackend, 4>) -> Tensor<B::InnerBackend, 2> {
+        self.teacher.backbone.embed(images)
+    }
+
+    /// The same method around what `load` makes of the student's backbone; the teacher's starts equal to it again.
+    ///
+    /// # Errors
+    /// Those of `load`.
+    pub fn map_backbone(self, load: impl FnOnce(M) -> Result<M>) -> Result<Self> {
+        let Student {
+            network,
+            mask_token,
+        } = self.student;
+        let network = Network {
+            backbone: load(network.backbone)?,
+            ..network
+        };
+        Ok(Self {
+            teacher: first_teacher(&network, &self.config),
+            student: Student {
+                network,
+                mask_token,
+            },
+            ..self
+        })
+    }
+
+    /// Moves the teacher towards the student: `teacher * decay + student * (1 - decay)`; the mask token stays out.
+    ///
+    /// # Shapes
+    /// `grad_scale` `[1]` or none: where it is 0, nothing moves.
+    pub fn update_teacher(&mut self, decay: f64, grad_scale: Option<Tensor<B::InnerBackend, 1>>) {
+        let teacher = take(&mut self.teacher);
+        self.teacher = ema::<B, _, _>(teacher, &self.student.network, decay, grad_scale);
+    }
+}
+
+/// A teacher equal to the student, with buffers of its own.
+fn first_teacher<B: TrainBackend, M: TrainBackbone<B>>(
+    student: &Network<B, M>,
+    config: &IbotConfig,
+) -> Network<B::InnerBackend, M::InnerModule> {
+    let mut teacher = student.valid();
+    if config.teacher_shares_head() {
+        teacher.patch_head = None;
+    }
+    deep_copy(teacher)
+}

@@ -1,0 +1,28 @@
+//! The method: its parameters, networks, losses, and a forward pass that reads like Algorithm 1 of the paper.
+//!
+//! - [`config`](IbotConfig), `head`, `ibot`: parameters, projection heads, and student with teacher
+//! - `forward`, `targets`: the losses of a batch; the teacher's side of it
+//! - [`losses`]: pure functions
+//! - `teacher`: the moving average
+//! - `terms`, `rows`, `tiling`: what goes in and out, which rows a loss looks at, whether its logits are stored
+//! - `probe`: how well the method is
+
+mod config;
+mod forward;
+mod head;
+mod ibot;
+pub mod losses;
+mod probe;
+mod rows;
+mod targets;
+mod teacher;
+mod terms;
+mod tiling;
+
+pub use config::{IbotConfig, PatchWeight, SMALLEST_TEMPERATURE, StreamingPrototypes, Targets};
+pub use head::{Head, HeadConfig, PrototypeNorm};
+pub use ibot::{Ibot, Network, Student, VitIbot};
+pub use probe::{Probe, TargetProbe};
+pub use targets::BatchTargets;
+pub use teacher::{deep_copy, ema};
+pub use terms::{IbotInput, IbotOutput, LossTerms};

@@ -1,0 +1,86 @@
+//! Whether logits are stored or come in tiles, and in which. Where a device's memory is not known, and on a software
+//! device, the numbers are those that served lavapipe best. The choice is a function of shapes and device alone, so that a
+//! resumed run makes it again.
+
+use crate::device::memory_bytes;
+use crate::error::{Error, Result};
+use crate::kernels::{IbotBackend, Logits, tile_columns};
+use crate::method::config::StreamingPrototypes;
+
+/// Entries of a tile: 16 MiB.
+const TILE_ENTRIES: usize = 1 << 22;
+/// The same on a GPU with 4 GiB or more: 64 MiB, a quarter of the launches.
+const GPU_TILE_ENTRIES: usize = 1 << 24;
+/// Above so many bytes of a loss's logits, of student and teacher together, `streaming_prototypes = "auto"` tiles them.
+const MAX_STORED_BYTES: usize = 512 << 20;
+/// The same as a part of a GPU's memory. Tiles take a third more matrix products, so they are for want of memory alone.
+const STORED_PART: u64 = 4;
+/// A tile is at most this part of it.
+const TILE_PART: u64 = 64;
+
+/// Most entries of a tile of logits, on a GPU with so many bytes of memory.
+pub(super) fn tile_entries(memory_bytes: Option<u64>) -> usize {
+    let Some(bytes) = memory_bytes else {
+        return TILE_ENTRIES;
+    };
+    let part = bytes / TILE_PART / size_of::<f32>() as u64;
+    usize::try_from(part).map_or(GPU_TILE_ENTRIES, |part| {
+        part.clamp(TILE_ENTRIES, GPU_TILE_ENTRIES)
+    })
+}
+
+/// Most bytes of logits that are stored rather than tiled, on a GPU with so many bytes of memory.
+fn max_stored_bytes(memory_bytes: Option<u64>) -> usize {
+    let part = |bytes: u64| usize::try_from(bytes / STORED_PART).unwrap_or(usize::MAX);
+    memory_bytes.map_or(MAX_STORED_BYTES, part)
+}
+
+/// Columns of a tile of a teacher's logits, and of the student's, which have `student_rows` in a part of the batch; none where
+/// both are stored.
+///
+/// # Errors
+/// [`Error::Unsupported`] where logits that shall be stored do not fit one tensor of the device.
+pub(super) fn tiling<B: IbotBackend>(
+    teacher: &Logits<B>,
+    student_rows: usize,
+    streaming: StreamingPrototypes,
+    tile_entries: usize,
+) -> Result<Option<usize>> {
+    let device = teacher.bottleneck.device();
+    let [_, prototypes] = teacher.prototypes.dims();
+    let rows = teacher.rows().max(student_rows);
+    let max_rows = B::max_logit_rows(prototypes, &device);
+    let bytes = (teacher.rows() + student_rows) * prototypes * size_of::<f32>();
+    let is_tiled = match streaming {
+        StreamingPrototypes::Always => true,
+        StreamingPrototypes::Auto => {
+            bytes > max_stored_bytes(memory_bytes(&device)) || rows > max_rows
+        }
+        StreamingPrototypes::Never if rows > max_rows => {
+            return Err(Error::Unsupported(format!(
+                "method.streaming_prototypes = \"never\": {rows} rows of {prototypes} prototypes do not fit one tensor of \
+                 this device, which holds {max_rows} of them: set it to \"auto\" or \"always\", or use a smaller batch or \
+                 fewer prototypes"
+            )));
+        }
+        StreamingPrototypes::Never => false,
+    };
+    Ok(is_tiled.then(|| tile_columns(rows, tile_entries)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds_grow_with_the_memory() {
+        let gib = |count: u64| Some(count << 30);
+        assert_eq!(tile_entries(None), 4 << 20);
+        assert_eq!(tile_entries(gib(1)), 4 << 20);
+        assert_eq!(tile_entries(gib(2)), 8 << 20);
+        assert_eq!(tile_entries(gib(80)), 16 << 20);
+        assert_eq!(max_stored_bytes(None), 512 << 20);
+        assert_eq!(max_stored_bytes(gib(8)), 2 << 30);
+        assert_eq!(max_stored_bytes(gib(80)), 20 << 30);
+    }
+}

@@ -1,0 +1,92 @@
+//! What a parameter's name says of how it is trained.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use crate::files::ParamPath;
+use crate::train::optim::config::OptimizerConfig;
+
+/// What the learning rate of a parameter is multiplied by, as a function of its name.
+///
+/// Source: `get_vit_lr_decay_rate` in DINOv2's param_groups.py: the tokens and the patch embedding are layer 0, block i
+/// is layer i + 1, norms and heads are above all blocks.
+pub(super) struct Layers {
+    blocks: usize,
+    decay: f64,
+    patch_embed: f64,
+}
+
+impl Layers {
+    pub(super) fn of<B: Backend, M: Module<B>>(module: &M, config: &OptimizerConfig) -> Self {
+        struct Blocks {
+            path: ParamPath,
+            count: usize,
+        }
+        impl<B: Backend> ModuleVisitor<B> for Blocks {
+            fn enter_module(&mut self, name: &str, container_type: &str) {
+                self.path.enter(name, container_type);
+            }
+
+            fn exit_module(&mut self, _name: &str, _container_type: &str) {
+                self.path.exit();
+            }
+
+            fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<B, D>>) {
+                let block = block_of(&self.path.name());
+                self.count = self.count.max(block.map_or(0, |block| block + 1));
+            }
+        }
+        let mut blocks = Blocks {
+            path: ParamPath::default(),
+            count: 0,
+        };
+        if config.layer_decay < 1.0 {
+            module.visit(&mut blocks);
+        }
+        Self {
+            blocks: blocks.count,
+            decay: config.layer_decay,
+            patch_embed: config.patch_embed_multiplier,
+        }
+    }
+
+    pub(super) fn factor(&self, name: &str) -> f64 {
+        let above = self.blocks + 1;
+        let is_first = [
+            "_token",
+            "pos_embed",
+            "patch_embed.proj.weight",
+            "patch_embed.proj.bias",
+        ]
+        .iter()
+        .any(|ending| name.ends_with(ending));
+        let layer = match block_of(name) {
+            Some(block) => block + 1,
+            None if is_first => 0,
+            None => above,
+        };
+        let patch_embed = if name.contains("patch_embed.") {
+            self.patch_embed
+        } else {
+            1.0
+        };
+        self.decay.powi((above - layer) as i32) * patch_embed
+    }
+}
+
+/// Number of the block that a parameter belongs to.
+fn block_of(name: &str) -> Option<usize> {
+    let (_, rest) = name.split_once("blocks.")?;
+    rest.split('.').next()?.parse().ok()
+}
+
+/// Whether a parameter belongs to the last layer of a head.
+pub(super) fn is_prototype(name: &str) -> bool {
+    name.ends_with("prototypes.weight") || name.ends_with("prototype_length")
+}
+
+/// Matrices and kernels decay; biases, norms, positions and tokens do not.
+pub(super) fn decays<const D: usize>(name: &str) -> bool {
+    D >= 2 && !name.ends_with("token") && !name.ends_with("pos_embed")
+}

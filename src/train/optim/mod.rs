@@ -1,0 +1,16 @@
+//! Gradients to weights: optimizers, groups of parameters, schedules.
+
+mod config;
+mod gradients;
+mod host;
+mod layers;
+mod momentum;
+mod optimizer;
+mod schedule;
+mod update;
+
+pub use config::{OptimizerConfig, OptimizerKind, UpdateRates};
+pub use gradients::{Gradients, on_new_nodes};
+pub(in crate::train) use host::{to_device, to_host};
+pub use optimizer::Optimizer;
+pub use schedule::{Pace, Rates, Schedule, ScheduleConfig};

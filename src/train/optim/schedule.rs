@@ -1,0 +1,277 @@
+//! What changes from step to step, as pure functions of the step.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::method::IbotConfig;
+
+/// Batch size that [`ScheduleConfig::base_learning_rate`] is for.
+const REFERENCE_BATCH: f64 = 256.0;
+
+/// Bound of the numbers, so that their products stay finite.
+const LARGEST: f64 = 1e100;
+
+/// Learning rate: linear warm-up, then a cosine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScheduleConfig {
+    /// Peak learning rate at a batch of 256; it scales linearly with the batch size.
+    pub base_learning_rate: f64,
+    /// Learning rate at the end, not scaled.
+    pub final_learning_rate: f64,
+    /// Epochs of warm-up from zero, at most half of the run.
+    pub warmup_epochs: f64,
+    /// Weight decay that a cosine leads to from the optimizer's; it does not move where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub final_weight_decay: Option<f64>,
+    /// Epochs in which the heads' prototypes do not move (the paper's `freeze_last_layer`).
+    pub freeze_prototypes_epochs: f64,
+    /// When the teacher's coefficient moves; the paper's at each step.
+    pub ema_pace: Pace,
+    /// When the teacher's temperatures move.
+    pub temperature_pace: Pace,
+}
+
+/// When a scalar of the teacher moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pace {
+    /// Once an epoch (stable-pretraining).
+    #[default]
+    Epoch,
+    /// At each step.
+    Step,
+}
+
+impl Default for ScheduleConfig {
+    /// The paper's (arXiv 2111.07832, appendix): 5e-4, 1e-6, 10 epochs.
+    fn default() -> Self {
+        Self {
+            base_learning_rate: 5e-4,
+            final_learning_rate: 1e-6,
+            warmup_epochs: 10.0,
+            final_weight_decay: None,
+            freeze_prototypes_epochs: 0.0,
+            ema_pace: Pace::Epoch,
+            temperature_pace: Pace::Epoch,
+        }
+    }
+}
+
+impl ScheduleConfig {
+    /// Whether the numbers can work.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names the key, its value and what is allowed.
+    pub fn validate(&self) -> Result<()> {
+        let entries = [
+            ("schedule.base_learning_rate", self.base_learning_rate),
+            ("schedule.final_learning_rate", self.final_learning_rate),
+            ("schedule.warmup_epochs", self.warmup_epochs),
+            (
+                "schedule.final_weight_decay",
+                self.final_weight_decay.unwrap_or(0.0),
+            ),
+            (
+                "schedule.freeze_prototypes_epochs",
+                self.freeze_prototypes_epochs,
+            ),
+        ];
+        for (key, value) in entries {
+            if !(0.0..=LARGEST).contains(&value) {
+                return Err(Error::config(
+                    key,
+                    value,
+                    format!("must be from 0 to {LARGEST:e}"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Length of a run, and where its schedules stand at each step.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    /// Steps of the run.
+    pub steps: usize,
+    /// Steps of an epoch.
+    pub steps_per_epoch: usize,
+    peak: f64,
+    config: ScheduleConfig,
+}
+
+/// The scalars of one step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Rates {
+    /// Epoch, from 0.
+    pub epoch: usize,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Weight decay; the optimizer's own where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_decay: Option<f64>,
+    /// Temperature of the teacher's targets.
+    pub temperature_teacher: f64,
+    /// Temperature of the teacher's patch targets, where it is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature_teacher_patch: Option<f64>,
+    /// Coefficient of the teacher's moving average.
+    pub ema_decay: f64,
+    /// Whether the heads' prototypes stay as they are.
+    #[serde(skip)]
+    pub freeze_prototypes: bool,
+}
+
+impl Schedule {
+    /// `steps` steps, `steps_per_epoch` of them an epoch, with batches of `batch_size`.
+    pub fn new(
+        config: &ScheduleConfig,
+        steps: usize,
+        steps_per_epoch: usize,
+        batch_size: usize,
+    ) -> Self {
+        Self {
+            steps,
+            steps_per_epoch: steps_per_epoch.max(1),
+            peak: config.base_learning_rate * batch_size as f64 / REFERENCE_BATCH,
+            config: config.clone(),
+        }
+    }
+
+    /// Epochs of the run, the last one perhaps not whole.
+    pub fn epochs(&self) -> usize {
+        self.steps.div_ceil(self.steps_per_epoch)
+    }
+
+    /// Steps in which the learning rate rises.
+    pub fn warmup_steps(&self) -> usize {
+        self.warmup().ceil() as usize
+    }
+
+    fn warmup(&self) -> f64 {
+        let warmup = self.config.warmup_epochs * self.steps_per_epoch as f64;
+        warmup.min(self.steps as f64 / 2.0)
+    }
+
+    /// Learning rate of a step, from 0.
+    pub fn learning_rate(&self, step: usize) -> f64 {
+        let warmup = self.warmup();
+        let step = step as f64;
+        if step < warmup {
+            return self.peak * (step + 1.0) / warmup.max(1.0);
+        }
+        let progress = (step - warmup) / (self.steps as f64 - warmup).max(1.0);
+        let cosine = 0.5 * (1.0 + (progress.min(1.0) * std::f64::consts::PI).cos());
+        let last = self.config.final_learning_rate.min(self.peak);
+        last + (self.peak - last) * cosine
+    }
+
+    /// Weight decay of a step on its cosine, from `first`; none where it does not move.
+    fn weight_decay(&self, first: f64, step: usize) -> Option<f64> {
+        let last = self.config.final_weight_decay?;
+        let progress = step as f64 / self.steps.max(1) as f64;
+        let cosine = 0.5 * (1.0 + (progress * std::f64::consts::PI).cos());
+        Some(last + (first - last) * cosine)
+    }
+
+    /// All scalars of a step, from 0; `weight_decay` is that of the start.
+    pub fn rates(&self, method: &IbotConfig, weight_decay: f64, step: usize) -> Rates {
+        let epoch = step / self.steps_per_epoch;
+        let progress = match self.config.ema_pace {
+            Pace::Epoch => epoch as f64 / self.epochs().max(1) as f64,
+            Pace::Step => step as f64 / self.steps.max(1) as f64,
+        };
+        let epochs_made = match self.config.temperature_pace {
+            Pace::Epoch => epoch as f64,
+            Pace::Step => step as f64 / self.steps_per_epoch as f64,
+        };
+        let temperature_teacher = method.teacher_temperature(epochs_made);
+        let of_patches = method.teacher_patch_temperature(epochs_made);
+        let frozen_steps = self.config.freeze_prototypes_epochs * self.steps_per_epoch as f64;
+        Rates {
+            epoch,
+            learning_rate: self.learning_rate(step),
+            weight_decay: self.weight_decay(weight_decay, step),
+            temperature_teacher,
+            temperature_teacher_patch: (of_patches != temperature_teacher).then_some(of_patches),
+            ema_decay: method.ema_decay(progress),
+            freeze_prototypes: (step as f64) < frozen_steps,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_learning_rate_warms_up_and_falls() {
+        let config = ScheduleConfig {
+            base_learning_rate: 1e-3,
+            final_learning_rate: 1e-6,
+            warmup_epochs: 1.0,
+            ..ScheduleConfig::default()
+        };
+        let schedule = Schedule::new(&config, 100, 10, 128);
+        let rates: Vec<f64> = (0..100).map(|step| schedule.learning_rate(step)).collect();
+        assert!((rates[0] - 5e-5).abs() < 1e-12 && (rates[9] - 5e-4).abs() < 1e-12);
+        assert!(rates[10..].windows(2).all(|pair| pair[1] < pair[0]));
+        assert!(rates[99] < 2e-6 && rates[99] >= 1e-6);
+    }
+
+    #[test]
+    fn weight_decay_rises_and_prototypes_thaw() {
+        let config = ScheduleConfig {
+            final_weight_decay: Some(0.4),
+            freeze_prototypes_epochs: 1.0,
+            ema_pace: Pace::Step,
+            ..ScheduleConfig::default()
+        };
+        let schedule = Schedule::new(&config, 100, 10, 256);
+        let method = IbotConfig {
+            temperature_teacher_patch: Some(0.02),
+            ..IbotConfig::default()
+        };
+        let rates: Vec<Rates> = (0..100)
+            .map(|step| schedule.rates(&method, 0.04, step))
+            .collect();
+        let decay: Vec<f64> = rates
+            .iter()
+            .filter_map(|rates| rates.weight_decay)
+            .collect();
+        assert_eq!(decay.len(), 100);
+        assert!((decay[0] - 0.04).abs() < 1e-12 && (decay[50] - 0.22).abs() < 1e-12);
+        assert!(decay.windows(2).all(|pair| pair[1] > pair[0]) && decay[99] < 0.4);
+        let frozen = rates.iter().filter(|rates| rates.freeze_prototypes);
+        assert_eq!(frozen.count(), 10);
+        assert!(
+            rates
+                .windows(2)
+                .all(|pair| pair[1].ema_decay > pair[0].ema_decay)
+        );
+        assert!(
+            rates[..10]
+                .iter()
+                .all(|rates| rates.temperature_teacher == 0.04)
+        );
+        let config = ScheduleConfig {
+            temperature_pace: Pace::Step,
+            ..config
+        };
+        let by_step = Schedule::new(&config, 100, 10, 256).rates(&method, 0.04, 15);
+        assert!((by_step.temperature_teacher - (0.04 + 0.03 * 1.5 / 30.0)).abs() < 1e-12);
+        let later = IbotConfig {
+            mask_start_epoch: 5,
+            ..method.clone()
+        };
+        let patch_temperature = |step| schedule.rates(&later, 0.04, step).temperature_teacher_patch;
+        assert_eq!(patch_temperature(50), Some(0.04));
+        assert!(patch_temperature(60) < Some(0.04));
+        assert!(
+            rates[50]
+                .temperature_teacher_patch
+                .is_some_and(|t| t < rates[50].temperature_teacher)
+        );
+    }
+}

@@ -1,0 +1,192 @@
+//! One optimizer step: all parameters that have a gradient are taken out of the module, moved at once, and put back.
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{Shape, Tensor, TensorMetadata};
+
+use crate::files::ParamPath;
+use crate::kernels::{AdamWInput, AdamWState, AdamWTensor, IbotBackend, TrainBackend, wrap};
+use crate::train::optim::config::{OptimizerConfig, OptimizerKind, UpdateRates};
+use crate::train::optim::layers::{Layers, decays, is_prototype};
+use crate::train::optim::momentum::{MomentumInput, momentum_step};
+
+/// What is remembered of a parameter from step to step.
+#[derive(Debug)]
+pub(super) enum State<B: IbotBackend> {
+    Moments(AdamWState<B>),
+    Sum(FloatTensor<B>),
+}
+
+/// A parameter that moves.
+pub(super) struct Moving<B: IbotBackend> {
+    pub name: String,
+    param: FloatTensor<B>,
+    grad: FloatTensor<B>,
+    learning_rate: f64,
+    weight_decay: f64,
+    is_matrix: bool,
+}
+
+/// Takes the parameters that have a gradient out of a module, so that the update is their only owner and works in place.
+pub(super) struct Take<'a, B: TrainBackend> {
+    path: ParamPath,
+    config: &'a OptimizerConfig,
+    rates: &'a UpdateRates,
+    grads: B::Gradients,
+    layers: Layers,
+    taken: Vec<Moving<B::InnerBackend>>,
+    is_taken: Vec<bool>,
+}
+
+impl<'a, B: TrainBackend> Take<'a, B> {
+    /// The module without its moving parameters, for each parameter whether it is one, and they themselves.
+    pub fn from<M: Module<B>>(
+        module: M,
+        grads: B::Gradients,
+        config: &'a OptimizerConfig,
+        rates: &'a UpdateRates,
+    ) -> (M, Vec<bool>, Vec<Moving<B::InnerBackend>>) {
+        let mut take = Self {
+            path: ParamPath::default(),
+            layers: Layers::of(&module, config),
+            config,
+            rates,
+            grads,
+            taken: Vec::new(),
+            is_taken: Vec::new(),
+        };
+        let hollow = module.map(&mut take);
+        (hollow, take.is_taken, take.taken)
+    }
+
+    fn take<const D: usize>(&mut self, tensor: Tensor<B, D>, grad: Tensor<B::InnerBackend, D>) {
+        let (name, config) = (self.path.name(), self.config);
+        let weight_decay = self.rates.weight_decay.unwrap_or(config.weight_decay);
+        let decays = config.decay_all || decays::<D>(&name);
+        let device = tensor.device();
+        let mut grad = grad.into_primitive().tensor();
+        if let Some(largest) = config.clip_each_gradient {
+            grad = clipped::<B::InnerBackend>(grad, largest, &device);
+        }
+        self.taken.push(Moving {
+            param: tensor.inner().into_primitive().tensor(),
+            grad,
+            learning_rate: self.rates.learning_rate * self.layers.factor(&name),
+            weight_decay: if decays { weight_decay } else { 0.0 },
+            is_matrix: D >= 2,
+            name,
+        });
+    }
+}
+
+impl<B: TrainBackend> ModuleMapper<B> for Take<'_, B> {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let (id, tensor, mapper) = param.consume();
+        let frozen = self.rates.freeze_prototypes && is_prototype(&self.path.name());
+        let grad = tensor.grad_remove(&mut self.grads).filter(|_| !frozen);
+        self.is_taken.push(grad.is_some());
+        let Some(grad) = grad else {
+            return Param::from_mapped_value(id, tensor, mapper);
+        };
+        let placeholder = Tensor::empty([1; D], &tensor.device());
+        self.take(tensor, grad);
+        Param::from_mapped_value(id, placeholder, mapper)
+    }
+}
+
+/// Puts the parameters back in the same order.
+pub(super) struct Put<B: TrainBackend> {
+    pub is_taken: std::vec::IntoIter<bool>,
+    pub moved: std::vec::IntoIter<FloatTensor<B::InnerBackend>>,
+}
+
+impl<B: TrainBackend> ModuleMapper<B> for Put<B> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let was_taken = self.is_taken.next().unwrap_or(false);
+        match was_taken.then(|| self.moved.next()).flatten() {
+            Some(moved) => {
+                let (id, _, mapper) = param.consume();
+                let moved = Tensor::from_inner(wrap::<B::InnerBackend, D>(moved)).require_grad();
+                Param::from_mapped_value(id, moved, mapper)
+            }
+            None => param,
+        }
+    }
+}
+
+/// A gradient scaled down to norm `largest`, on the device.
+fn clipped<B: IbotBackend>(
+    grad: FloatTensor<B>,
+    largest: f64,
+    device: &B::Device,
+) -> FloatTensor<B> {
+    let squared = B::sum_of_squares(vec![grad.clone()], device);
+    // 1e-6 as in torch.nn.utils.clip_grad_norm_
+    let scale = (squared.sqrt() + 1e-6).recip() * largest;
+    let scale = scale.clamp_max(1.0);
+    let shape = grad.shape();
+    let flat: Tensor<B, 1> = wrap(B::float_reshape(grad, Shape::new([shape.num_elements()])));
+    B::float_reshape((flat * scale).into_primitive().tensor(), shape)
+}
+
+/// Moves all parameters by the configuration's rule; gives them back with what is remembered of them.
+///
+/// # Shapes
+/// `grad_scale` `[1]`, as [`AdamWInput::grad_scale`].
+pub(super) fn moved<B: IbotBackend>(
+    moving: Vec<(Moving<B>, Option<State<B>>)>,
+    grad_scale: Option<Tensor<B, 1>>,
+    config: &OptimizerConfig,
+    step: usize,
+) -> Vec<(FloatTensor<B>, State<B>)> {
+    if config.name != OptimizerKind::AdamW {
+        let moving = moving.into_iter();
+        let by_momentum = |(moving, state): (Moving<B>, Option<State<B>>)| {
+            let sum = match state {
+                Some(State::Sum(sum)) => Some(sum),
+                _ => None,
+            };
+            let (param, sum) = momentum_step::<B>(MomentumInput {
+                param: moving.param,
+                grad: moving.grad,
+                sum,
+                grad_scale: grad_scale.clone(),
+                learning_rate: moving.learning_rate,
+                weight_decay: moving.weight_decay,
+                momentum: config.momentum,
+                lars: config.name == OptimizerKind::Lars && moving.is_matrix,
+            });
+            (param, State::Sum(sum))
+        };
+        return moving.map(by_momentum).collect();
+    }
+    let tensors = moving.into_iter().map(|(moving, state)| AdamWTensor {
+        state: match state {
+            Some(State::Moments(state)) => state,
+            _ => AdamWState::zeros(moving.param.shape(), &B::float_device(&moving.param)),
+        },
+        param: moving.param,
+        grad: moving.grad,
+        learning_rate: moving.learning_rate,
+        weight_decay: moving.weight_decay,
+    });
+    let moved = B::adamw(AdamWInput {
+        tensors: tensors.collect(),
+        grad_scale,
+        betas: config.betas,
+        eps: config.eps,
+        step,
+    });
+    let moved = moved.into_iter();
+    moved
+        .map(|(param, state)| (param, State::Moments(state)))
+        .collect()
+}

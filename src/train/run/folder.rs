@@ -1,0 +1,360 @@
+//! The folder of a run: settings, metrics, backbones, checkpoints.
+//!
+//! ```text
+//! run.json                          how it began: RunRecord
+//! config.toml                       its settings, to read and to repeat it with
+//! metrics.jsonl                     one line a step
+//! teacher.safetensors, student.safetensors
+//! checkpoints/step-000000120/       see ibot::checkpoint
+//! lock                              held by the process that trains
+//! ```
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result, printable};
+use crate::files::checkpoint::{Checkpoint, Keep, Manifest, Saving, Store};
+use crate::files::model::{ModelCard, write_model};
+use crate::train::config::RunConfig;
+use crate::train::run::evaluation::Evaluation;
+use crate::train::run::lines::{append, has_line, keep_lines};
+use crate::train::run::lock::RunLock;
+use crate::train::run::metrics::StepMetrics;
+use crate::train::run::observer::Observer;
+use crate::train::run::record::{Change, RunRecord};
+use crate::train::run::work::{EVALUATIONS, METRICS, missing_folders, refuse_dangling, work_in};
+use crate::train::trainer::{Tensors, backbones};
+use crate::unfinished::write_whole;
+
+const CONFIG: &str = "config.toml";
+
+/// The folder of a run, locked for this process.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    metrics: Option<File>,
+    store: Store,
+    saving: Saving,
+    keep: Keep,
+    /// The run that it held.
+    before: Option<RunRecord>,
+    /// The run that began, until its record says that it has a checkpoint.
+    unmarked: Option<RunRecord>,
+    lock: Option<RunLock>,
+    /// Folders that were made for it, the innermost first.
+    made: Vec<PathBuf>,
+}
+
+impl RunFolder {
+    /// Makes the folder where it is missing, and locks it; says where a file system has no locks.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] where another process trains in it, or its checkpoints are behind a link that leads nowhere;
+    /// [`Error::Io`] where it cannot be written.
+    pub fn open(path: &Path, keep: Keep, observer: &mut dyn Observer) -> Result<Self> {
+        let store = Store::of_run(path);
+        refuse_dangling(path)?;
+        refuse_dangling(store.folder())?;
+        let mut folder = Self {
+            path: path.to_path_buf(),
+            metrics: None,
+            store,
+            saving: Saving::default(),
+            keep,
+            before: None,
+            unmarked: None,
+            lock: None,
+            made: missing_folders(path),
+        };
+        fs::create_dir_all(path).map_err(Error::io(path))?;
+        let lock = folder.lock.insert(RunLock::take(path)?);
+        if !lock.keeps_out() {
+            observer.note(&format!(
+                "warning: {}: this file system has no locks; see to it that no other process trains in this folder",
+                printable(path)
+            ));
+        }
+        Ok(folder)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its newest good checkpoint, if it holds a run that `record` goes on with; says which damaged ones it passes over.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] where the run began with other settings, or has work to lose and no checkpoint to go on from,
+    /// unless `allow_changes`, which says so instead; or where no checkpoint of several is good.
+    pub fn continued(
+        &mut self,
+        record: &RunRecord,
+        allow_changes: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Checkpoint>> {
+        let Some(before) = RunRecord::read(&self.path)? else {
+            self.begin_anew("it has no run.json", allow_changes, observer)?;
+            return Ok(None);
+        };
+        let changes = record.setting_changes(&before, &self.path)?;
+        self.agree("settings", &changes, allow_changes, observer)?;
+        let (newest, damaged) = self.store.newest()?;
+        for damaged in damaged {
+            observer.note(&format!("passed over a checkpoint: {}", damaged.error));
+        }
+        if newest.is_none() && before.has_checkpoint {
+            self.begin_anew("its checkpoints are gone", allow_changes, observer)?;
+            return Ok(None);
+        }
+        let from = newest.as_ref().map_or_else(
+            || "the beginning: it has no checkpoint yet".to_owned(),
+            |newest| format!("step {}", newest.manifest.step),
+        );
+        observer.note(&format!(
+            "run {}: goes on from {from}",
+            printable(&self.path)
+        ));
+        self.before = Some(before);
+        Ok(newest)
+    }
+
+    /// # Errors
+    /// [`Error::Checkpoint`] where the run began with other pictures than those of `record`, unless `allow_changes`.
+    pub fn same_pictures(
+        &self,
+        record: &RunRecord,
+        allow_changes: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let before = self.before.as_ref();
+        let change = before.and_then(|before| record.picture_change(before));
+        self.agree("pictures", change.as_slice(), allow_changes, observer)
+    }
+
+    fn agree(
+        &self,
+        what: &str,
+        changes: &[Change],
+        allow_changes: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let list = changes.iter().map(|change| format!("\n  {change}"));
+        let list: String = list.collect();
+        if !allow_changes {
+            let reason = format!(
+                "holds a run with other {what}:{list}\nname another folder with --out, or go on with the new ones by --override"
+            );
+            return Err(Error::checkpoint(&self.path, reason));
+        }
+        observer.note(&format!(
+            "--override: the run goes on with other {what}:{list}"
+        ));
+        Ok(())
+    }
+
+    /// Whatever is missing of a run, what is left of it is not emptied without a word for it.
+    fn begin_anew(
+        &self,
+        missing: &str,
+        allow_changes: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let work = work_in(&self.path)?;
+        if work.is_empty() {
+            return Ok(());
+        }
+        if !allow_changes {
+            let reason = format!(
+                "holds a run that cannot be gone on with: {missing}, and there is work in it: {work}; name another folder \
+                 with --out, or begin anew in its place by --override"
+            );
+            return Err(Error::checkpoint(&self.path, reason));
+        }
+        observer.note(&format!(
+            "--override: run {}: begins anew, as {missing}; this replaces {work}",
+            printable(&self.path)
+        ));
+        Ok(())
+    }
+
+    /// Writes down how the run began, and forgets what was written after the checkpoint of step `newest`, or all.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn begin(
+        &mut self,
+        mut record: RunRecord,
+        config: &RunConfig,
+        newest: Option<usize>,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        // before the new settings are there: the checkpoints of others must not be taken for theirs
+        self.forget_checkpoints(newest)?;
+        let text = config.to_toml()?;
+        let comments = format!(
+            "# ibot {}\n# data {}\n# backend {}\n",
+            record.ibot,
+            printable(&record.data),
+            record.backend
+        );
+        write_whole(&self.path.join(CONFIG), (comments + &text).as_bytes())?;
+        record.has_checkpoint = newest.is_some();
+        record.write(&self.path)?;
+        self.unmarked = Some(record).filter(|record| !record.has_checkpoint);
+        self.forget_lines(newest.unwrap_or(0), observer)
+    }
+
+    /// Forgets checkpoints and metrics after `step`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn rewind(&mut self, step: usize, observer: &mut dyn Observer) -> Result<()> {
+        self.forget_checkpoints(Some(step))?;
+        self.forget_lines(step, observer)
+    }
+
+    fn forget_checkpoints(&mut self, after: Option<usize>) -> Result<()> {
+        self.saving.finish()?;
+        self.store.remove_temporary()?;
+        self.store.remove_after(after)
+    }
+
+    fn forget_lines(&mut self, after: usize, observer: &mut dyn Observer) -> Result<()> {
+        let stays = |step| step <= after;
+        let (_, evaluations) = keep_lines(&self.path.join(EVALUATIONS), stays)?;
+        let (file, metrics) = keep_lines(&self.path.join(METRICS), stays)?;
+        self.metrics = Some(file);
+        let damaged = [evaluations, metrics];
+        damaged
+            .iter()
+            .flatten()
+            .for_each(|line| observer.note(line));
+        Ok(())
+    }
+
+    /// Appends one line to `evaluations.jsonl`; one of the same step is made anew.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn log_evaluation(&mut self, evaluation: &Evaluation) -> Result<()> {
+        let path = self.path.join(EVALUATIONS);
+        let (mut file, _) = keep_lines(&path, |of| of < evaluation.step)?;
+        append(&mut file, &path, evaluation)
+    }
+
+    /// Whether `evaluations.jsonl` has a line of a step.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn has_evaluation(&self, step: usize) -> Result<bool> {
+        has_line(&self.path.join(EVALUATIONS), step)
+    }
+
+    /// Writes the accuracy of k-NN into the newest checkpoint, that of `step`, and removes those that need not stay.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn score(&mut self, step: usize, knn: f64) -> Result<()> {
+        self.saving.finish()?;
+        self.store.score(step, knn, self.keep)
+    }
+
+    /// Appends one line to `metrics.jsonl`, and says what a write beside the training ran into.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn log(&mut self, metrics: &StepMetrics) -> Result<()> {
+        self.saving.check()?;
+        let path = self.path.join(METRICS);
+        let file = self.metrics.as_mut();
+        let file = file.ok_or_else(|| Error::checkpoint(&path, "is not open: no run began"))?;
+        append(file, &path, metrics)
+    }
+
+    /// Writes a checkpoint and both backbones, beside the training.
+    ///
+    /// # Errors
+    /// What the write before it ran into.
+    pub fn checkpoint(
+        &mut self,
+        manifest: Manifest,
+        tensors: Tensors,
+        cards: [ModelCard; 2],
+    ) -> Result<()> {
+        let (store, keep, path) = (self.store.clone(), self.keep, self.path.clone());
+        if let Some(metrics) = &self.metrics {
+            let file = path.join(METRICS);
+            metrics.sync_data().map_err(Error::io(file))?;
+        }
+        let unmarked = self.unmarked.take();
+        self.saving.start(move || {
+            let backbones = backbones(&tensors);
+            store.write(&Checkpoint { manifest, tensors }, keep)?;
+            if let Some(mut record) = unmarked {
+                record.has_checkpoint = true;
+                record.write(&path)?;
+            }
+            write_backbones(&path, &backbones, &cards)
+        })
+    }
+
+    /// Writes the backbones of student and teacher, beside the training.
+    ///
+    /// # Errors
+    /// What the write before it ran into.
+    pub fn export(&mut self, backbones: [Tensors; 2], cards: [ModelCard; 2]) -> Result<()> {
+        let path = self.path.clone();
+        self.saving
+            .start(move || write_backbones(&path, &backbones, &cards))
+    }
+
+    /// The newest good checkpoint.
+    ///
+    /// # Errors
+    /// As [`Store::newest`].
+    pub fn newest(&mut self) -> Result<Option<Checkpoint>> {
+        self.saving.finish()?;
+        Ok(self.store.newest()?.0)
+    }
+
+    /// Waits for what is being written.
+    ///
+    /// # Errors
+    /// What the write ran into.
+    pub fn finish(&mut self) -> Result<()> {
+        self.saving.finish()
+    }
+}
+
+impl Drop for RunFolder {
+    /// A folder in which no run began is left as it was found.
+    fn drop(&mut self) {
+        let _ = self.saving.finish();
+        let is_run =
+            self.metrics.is_some() || matches!(RunRecord::read(&self.path), Ok(Some(_)) | Err(_));
+        if is_run {
+            return;
+        }
+        if let Some(lock) = self.lock.take() {
+            lock.remove();
+        }
+        for folder in &self.made {
+            let _ = fs::remove_dir(folder); // only where it is empty
+        }
+    }
+}
+
+fn write_backbones(folder: &Path, backbones: &[Tensors; 2], cards: &[ModelCard; 2]) -> Result<()> {
+    let mut pairs = cards.iter().zip(backbones);
+    pairs.try_for_each(|(card, tensors)| {
+        write_model(
+            &folder.join(format!("{}.safetensors", card.network)),
+            card,
+            tensors,
+        )
+    })
+}

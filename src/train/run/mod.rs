@@ -1,0 +1,28 @@
+//! A run: from its request to its folder, through all steps.
+
+mod evaluation;
+mod every;
+mod folder;
+mod interval;
+mod lines;
+mod lock;
+mod metrics;
+mod observer;
+mod patches;
+mod record;
+mod request;
+mod setup;
+mod start;
+mod tensorboard;
+mod train_loop;
+mod work;
+
+pub use evaluation::{Evaluation, When};
+pub use every::Every;
+pub use folder::RunFolder;
+pub use metrics::StepMetrics;
+pub use observer::{Observer, RunStart, Silent};
+pub use record::{Change, RunRecord};
+pub use request::{OnDeviceLost, RunRequest};
+pub use start::run;
+pub use tensorboard::TensorBoard;

@@ -1,0 +1,213 @@
+//! What a run was started with, so that it goes on as it began.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::error::{Error, Result, printable};
+use crate::train::config::RunConfig;
+use crate::unfinished::write_whole;
+
+const NAME: &str = "run.json";
+
+/// Settings that change how fast a run is and not what it computes.
+const FREE: [&str; 6] = [
+    "workers",
+    "health_every",
+    "metrics_every",
+    "license",
+    "folder.cache",
+    "folder.cache_mib",
+];
+
+/// Beginning of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Version of the program that wrote it.
+    pub ibot: String,
+    /// Name of the backend.
+    pub backend: String,
+    /// The device that computes it last, in words.
+    #[serde(default)]
+    pub device: String,
+    /// Image folder.
+    pub data: PathBuf,
+    /// Labeled folder that k-NN is asked about.
+    pub val: Option<PathBuf>,
+    /// Usable pictures in the image folder.
+    pub pictures: usize,
+    /// [`crate::data::ImageFolder::fingerprint`].
+    pub fingerprint: String,
+    /// All settings, as TOML.
+    pub config: String,
+    /// Whether a checkpoint was written, so that one which began, and was killed, is told from one whose checkpoints were
+    /// removed. Records of the first versions do not say, and their runs are taken to have had one.
+    #[serde(default = "yes")]
+    pub has_checkpoint: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// One thing that is not as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    key: String,
+    before: String,
+    now: String,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} -> {}", self.key, self.before, self.now)
+    }
+}
+
+impl RunRecord {
+    /// The record of the run in `folder`; none where there is no run.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] where it is damaged, [`Error::Io`] where it cannot be read.
+    pub fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(NAME);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io(&path)(error)),
+        };
+        let record = serde_json::from_slice(&bytes);
+        record.map(Some).map_err(|error| {
+            let reason = format!("is no record of a run that this program reads: {error}");
+            Error::checkpoint(&path, reason)
+        })
+    }
+
+    /// Writes the record into `folder`, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(NAME);
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|error| Error::io(&path)(std::io::Error::other(error)))?;
+        write_whole(&path, text.as_bytes())
+    }
+
+    /// The settings.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] where they are none of this program's; `folder` is where the record lies.
+    pub fn config(&self, folder: &Path) -> Result<RunConfig> {
+        RunConfig::default()
+            .merged_with_toml(&self.config)
+            .map_err(|message| {
+                let reason = format!("its settings are none of this program's: {message}");
+                Error::checkpoint(folder.join(NAME), reason)
+            })
+    }
+
+    /// The settings that are not as in the run `before`, and would make it another one.
+    ///
+    /// # Errors
+    /// As [`RunRecord::config`].
+    pub fn setting_changes(&self, before: &Self, folder: &Path) -> Result<Vec<Change>> {
+        // both in full, so that a key which one program's default left out is no change
+        let entries = |record: &Self| -> Result<Vec<(String, String)>> {
+            let config = record.config(folder)?.to_toml()?;
+            let table: Table = toml::from_str(&config)
+                .map_err(|error| Error::checkpoint(folder.join(NAME), error.to_string()))?;
+            let mut entries = Vec::new();
+            flatten("", &table, &mut entries);
+            entries.retain(|(key, _)| !FREE.contains(&key.as_str()));
+            Ok(entries)
+        };
+        let (old, new) = (entries(before)?, entries(self)?);
+        let value = |entries: &[(String, String)], key: &str| {
+            let found = entries.iter().find(|(name, _)| name == key);
+            found.map_or_else(|| "absent".to_owned(), |(_, value)| value.clone())
+        };
+        let mut keys: Vec<&String> = old.iter().chain(&new).map(|(key, _)| key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let mut changes: Vec<Change> = keys
+            .into_iter()
+            .map(|key| Change {
+                key: key.clone(),
+                before: value(&old, key),
+                now: value(&new, key),
+            })
+            .collect();
+        changes.push(Change {
+            key: "backend".into(),
+            before: before.backend.clone(),
+            now: self.backend.clone(),
+        });
+        changes.retain(|change| change.before != change.now);
+        Ok(changes)
+    }
+
+    /// Whether the pictures are others than in the run `before`.
+    pub fn picture_change(&self, before: &Self) -> Option<Change> {
+        let data = |record: &Self| format!("{} pictures", record.pictures);
+        (before.fingerprint != self.fingerprint).then(|| Change {
+            key: format!("names of the pictures in {}", printable(&self.data)),
+            before: data(before),
+            now: data(self),
+        })
+    }
+}
+
+fn flatten(prefix: &str, table: &Table, entries: &mut Vec<(String, String)>) {
+    for (key, value) in table {
+        let key = format!("{prefix}{key}");
+        match value {
+            Value::Table(inner) => flatten(&format!("{key}."), inner, entries),
+            value => entries.push((key, value.to_string())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_named_and_speed_is_none() {
+        let record = |config: &str| RunRecord {
+            ibot: "0".into(),
+            backend: "flex".into(),
+            device: "a CPU".into(),
+            data: "pictures".into(),
+            val: None,
+            pictures: 10,
+            fingerprint: "a".into(),
+            config: config.into(),
+            has_checkpoint: true,
+        };
+        let folder = Path::new("run");
+        let before = record("workers = 1\n[method]\nn_cls_prototypes = 8\n");
+        let mut now =
+            record("workers = 4\n[method]\nn_cls_prototypes = 8\npatch_loss_weight = 1.0\n");
+        assert_eq!(now.setting_changes(&before, folder).unwrap(), []);
+        assert_eq!(now.picture_change(&before), None);
+        now.config = "steps = 9\n[folder]\nshorter_side = 448\ncache = \"x\"\n[method]\nn_cls_prototypes = 9\n".into();
+        now.backend = "wgpu".into();
+        (now.pictures, now.fingerprint) = (11, "b".into());
+        let mut changes = now.setting_changes(&before, folder).unwrap();
+        changes.extend(now.picture_change(&before));
+        let said: Vec<String> = changes.iter().map(Change::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                "folder.shorter_side: absent -> 448",
+                "method.n_cls_prototypes: 8 -> 9",
+                "steps: absent -> 9",
+                "backend: flex -> wgpu",
+                "names of the pictures in pictures: 10 pictures -> 11 pictures",
+            ]
+        );
+    }
+}

@@ -1,0 +1,350 @@
+//! One training step: forward, backward, optimizer, teacher.
+
+mod losses;
+mod phases;
+mod state;
+
+pub use losses::StepLosses;
+pub use phases::PhaseTimes;
+pub use state::Tensors;
+pub(super) use state::{
+    BACKBONE, CENTERS, MASK_TOKEN, NETWORKS, backbones, backbones_of, load_tensors, part,
+};
+
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Tensor, TensorData};
+
+use crate::backbone::TrainBackbone;
+use crate::data::{AugmentConfig, Batch};
+use crate::device::DeviceGuard;
+use crate::error::{Error, Result};
+use crate::kernels::TrainBackend;
+use crate::method::{BatchTargets, Ibot, IbotInput, LossTerms, Probe};
+use crate::ownership::take;
+use crate::random::{Random, Stream};
+use crate::train::optim::{
+    Gradients, Optimizer, OptimizerConfig, Rates, UpdateRates, on_new_nodes,
+};
+use crate::train::trainer::losses::{Unread, grad_scale, rows};
+use crate::train::trainer::phases::{Phase, PhaseClock};
+
+/// The method and its optimizer.
+#[derive(Debug)]
+pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
+    /// Student, teacher and center.
+    pub method: Ibot<B, M>,
+    /// Moments of the student's parameters.
+    pub optimizer: Optimizer<B>,
+    /// Seed of what training drops.
+    pub seed: u64,
+    /// Most pictures that the student sees at once; a larger batch is cut into parts, whose gradients add up to those of
+    /// the whole. None for no bound.
+    pub micro_batch_size: Option<usize>,
+    pub(super) steps: u64,
+    /// Steps since the last reading, all made as if they were sound.
+    made: Vec<Made<B::InnerBackend>>,
+    /// That of the last step, `[1]`: 0 once one of them was not sound, and from then on.
+    grad_scale: Option<Tensor<B::InnerBackend, 1>>,
+    /// Where a step is timed.
+    clock: Option<PhaseClock>,
+    device: B::Device,
+    guard: DeviceGuard,
+}
+
+/// Views and masks of one step, on the device.
+#[derive(Debug, Clone)]
+pub struct StepInput<B: AutodiffBackend> {
+    /// G times `[B, 3, S, S]`.
+    pub global_views: Vec<Tensor<B::InnerBackend, 4>>,
+    /// L times `[B, 3, s, s]`, for the student alone; may be empty.
+    pub local_views: Vec<Tensor<B::InnerBackend, 4>>,
+    /// `[G B, N]`, view by view, true where the student does not see.
+    pub masks: Vec<bool>,
+}
+
+impl<B: AutodiffBackend> StepInput<B> {
+    /// A batch on the device.
+    pub fn upload(batch: Batch, augment: &AugmentConfig, device: &B::Device) -> Self {
+        let images = batch.samples.len();
+        let mut views = batch.views.into_iter();
+        let mut take = |count: usize, side: usize| {
+            let shape = [images, 3, side, side];
+            let views = views.by_ref().take(count);
+            views
+                .map(|view| Tensor::from_data(TensorData::new(view, shape), device))
+                .collect()
+        };
+        Self {
+            global_views: take(augment.global_views, augment.image_size),
+            local_views: take(augment.local_views, augment.local_size),
+            masks: batch.masks,
+        }
+    }
+
+    /// The batch in parts of at most so many pictures, as equal as can be, each with the number of its first picture.
+    fn parts(&self, most: Option<usize>) -> Vec<(u64, Self)> {
+        let batch = self.global_views.first().map_or(0, |view| view.dims()[0]);
+        let count = batch.div_ceil(most.unwrap_or(batch).max(1)).max(1);
+        if count == 1 {
+            return vec![(0, self.clone())];
+        }
+        let patches = self.masks.len() / (self.global_views.len() * batch);
+        let part = |at: usize| {
+            let (start, end) = (at * batch / count, (at + 1) * batch / count);
+            let cut = |views: &[Tensor<B::InnerBackend, 4>]| {
+                let views = views.iter().cloned();
+                views
+                    .map(|view| view.narrow(0, start, end - start))
+                    .collect()
+            };
+            let of_view = self.masks.chunks(batch * patches);
+            let part = Self {
+                global_views: cut(&self.global_views),
+                local_views: cut(&self.local_views),
+                masks: of_view
+                    .flat_map(|view| view[start * patches..end * patches].iter().copied())
+                    .collect(),
+            };
+            (start as u64, part)
+        };
+        (0..count).map(part).collect()
+    }
+
+    /// A generator for each image of each view, view by view; the first picture is number `first` of its batch.
+    fn generators(&self, seed: u64, step: u64, first: u64) -> Vec<Random> {
+        let views = self.global_views.iter().chain(&self.local_views).zip(0..);
+        let of_view = |(view, number): (&Tensor<B::InnerBackend, 4>, u32)| {
+            let pictures = first..first + view.dims()[0] as u64;
+            pictures.map(move |at| Random::new(seed, step, at, Stream::DropPath(number)))
+        };
+        views.flat_map(of_view).collect()
+    }
+}
+
+/// Most pictures that a probe looks at.
+const PROBED: usize = 16;
+
+/// A step whose losses nobody has read.
+#[derive(Debug)]
+struct Made<B: Backend> {
+    unread: Unread<B>,
+    /// Whether the centers of class tokens and patches had a value before it.
+    had_centers: [bool; 2],
+}
+
+/// Gradients, targets and losses of a batch.
+type Differentiated<B> = (
+    Gradients<B>,
+    BatchTargets<B>,
+    LossTerms<<B as AutodiffBackend>::InnerBackend>,
+);
+
+impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
+    /// A trainer that has made no step.
+    pub fn new(
+        method: Ibot<B, M>,
+        optimizer: OptimizerConfig,
+        device: B::Device,
+        guard: DeviceGuard,
+    ) -> Self {
+        Self {
+            method,
+            optimizer: Optimizer::new(optimizer),
+            seed: 0,
+            micro_batch_size: None,
+            steps: 0,
+            made: Vec::new(),
+            grad_scale: None,
+            clock: None,
+            device,
+            guard,
+        }
+    }
+
+    /// The device that it trains on.
+    pub fn device(&self) -> &B::Device {
+        &self.device
+    }
+
+    /// One step. On an error the trainer is as it was: nothing moves by a loss or gradient that is not finite.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] that names the term, [`Error::Training`] for input that does not fit, [`Error::Device`] where
+    /// the device failed.
+    pub fn step(&mut self, input: &StepInput<B>, rates: &Rates) -> Result<StepLosses> {
+        let made = self.advance(input, rates);
+        let (mut losses, sound) = self.read_losses();
+        sound.and(made)?;
+        let missing = || Error::Training("a step without losses".into());
+        losses.pop().ok_or_else(missing)
+    }
+
+    /// One step, without a read from the device: whether it was sound, [`Trainer::read_losses`] tells later. A loss or
+    /// gradient that is not finite moves nothing, and neither does any step after it until then.
+    ///
+    /// # Errors
+    /// Input that does not fit; the trainer is as it was.
+    pub fn advance(&mut self, input: &StepInput<B>, rates: &Rates) -> Result<()> {
+        let (grads, targets, terms) = self.differentiate(input, rates)?;
+        let squared_norm = grads.squared_norm(&self.method.student, &self.device);
+        let max_norm = self.optimizer.max_norm();
+        let config = self.method.config();
+        let (scale, unread) = grad_scale(
+            terms,
+            config,
+            squared_norm,
+            max_norm,
+            self.grad_scale.take(),
+        );
+        let centers = [&self.method.center, &self.method.patch_center];
+        self.made.push(Made {
+            unread,
+            had_centers: centers.map(|center| center.value().is_some()),
+        });
+        let update = UpdateRates {
+            learning_rate: rates.learning_rate,
+            weight_decay: rates.weight_decay,
+            freeze_prototypes: rates.freeze_prototypes,
+        };
+        let student = take(&mut self.method.student);
+        self.method.student = self
+            .optimizer
+            .step(student, grads, &update, Some(scale.clone()));
+        self.passed(Phase::Optimizer);
+        self.method.update_centers(&targets, Some(&scale));
+        drop(targets); // may hold the teacher's prototypes, which are to move in place
+        self.method
+            .update_teacher(rates.ema_decay, Some(scale.clone()));
+        self.passed(Phase::Ema);
+        self.grad_scale = Some(scale);
+        self.steps += 1;
+        Ok(())
+    }
+
+    /// [`Trainer::advance`] with a wait for the device after each phase, and how long each took.
+    ///
+    /// # Errors
+    /// As [`Trainer::advance`]; [`Error::Device`] where the device failed.
+    pub fn advance_timed(&mut self, input: &StepInput<B>, rates: &Rates) -> Result<PhaseTimes> {
+        self.clock = Some(PhaseClock::start());
+        let made = self.advance(input, rates);
+        let measured = self.clock.take().unwrap_or_else(PhaseClock::start);
+        made.and_then(|()| measured.times())
+    }
+
+    fn passed(&mut self, phase: Phase) {
+        if let Some(clock) = &mut self.clock {
+            clock.passed(phase, self.guard.check_sync::<B>(&self.device));
+        }
+    }
+
+    /// What the steps since the last reading measured, in one read. On [`Error::NotFinite`] the trainer is as it was after
+    /// the last of the steps that come with it.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] that names the term, of the step after those that are given;
+    /// [`Error::Device`] where the device failed.
+    pub fn read_losses(&mut self) -> (Vec<StepLosses>, Result<()>) {
+        let made = std::mem::take(&mut self.made);
+        if made.is_empty() {
+            return (Vec::new(), Ok(()));
+        }
+        let rows = || rows(made.iter().map(|step| &step.unread));
+        let data = match self.guard.read::<B::InnerBackend, _>(&self.device, rows) {
+            Ok(data) => data,
+            Err(error) => return (Vec::new(), Err(error)),
+        };
+        let mut values = data.iter::<f32>();
+        let mut sound = Vec::with_capacity(made.len());
+        for step in &made {
+            let losses = match step.unread.losses(&mut values) {
+                Ok(losses) => losses,
+                Err(error) => return (sound, Err(error)),
+            };
+            if let Some((term, value)) = losses.non_finite() {
+                self.take_back(made.len() - sound.len(), step.had_centers);
+                let error = Error::not_finite(
+                    format!("{term} is {value}"),
+                    "a lower schedule.base_learning_rate or higher temperatures may help",
+                );
+                return (sound, Err(error));
+            }
+            sound.push(losses);
+        }
+        (sound, Ok(()))
+    }
+
+    /// Forgets the last steps, which moved nothing but a center that had no value.
+    fn take_back(&mut self, steps: usize, had_centers: [bool; 2]) {
+        self.steps -= steps as u64;
+        self.optimizer.take_back(steps);
+        self.grad_scale = None;
+        let centers = [&mut self.method.center, &mut self.method.patch_center];
+        for (center, had_value) in centers.into_iter().zip(had_centers) {
+            if !had_value {
+                center.set(None);
+            }
+        }
+    }
+
+    /// As [`Trainer::read_losses`] leaves it, `step` steps made, with other tensors.
+    pub(super) fn starts_from(&mut self, step: usize) {
+        self.steps = step as u64;
+        self.made.clear();
+        self.grad_scale = None;
+    }
+
+    /// What the first pictures of a batch show of the run's health: few, because it takes a forward of both networks.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`].
+    pub fn probe(&self, input: &StepInput<B>, rates: &Rates) -> Result<Probe<B::InnerBackend>> {
+        let most = self.micro_batch_size.unwrap_or(PROBED).min(PROBED);
+        let (first, part) = input.parts(Some(most)).swap_remove(0); // there is always one
+        self.method.probe(&self.method_input(part, rates, first))
+    }
+
+    fn method_input(&self, part: StepInput<B>, rates: &Rates, first: u64) -> IbotInput<B> {
+        IbotInput {
+            drop_path_rngs: part.generators(self.seed, self.steps, first),
+            global_views: part.global_views,
+            local_views: part.local_views,
+            masks: part.masks,
+            temperature_cls: rates.temperature_teacher,
+            temperature_patch: rates
+                .temperature_teacher_patch
+                .unwrap_or(rates.temperature_teacher),
+        }
+    }
+
+    /// Gradients, targets and losses of a batch.
+    fn differentiate(&mut self, input: &StepInput<B>, rates: &Rates) -> Result<Differentiated<B>> {
+        let parts = input.parts(self.micro_batch_size);
+        let inputs = parts
+            .into_iter()
+            .map(|(first, part)| self.method_input(part, rates, first));
+        let targets = self.method.prepare(inputs.collect())?;
+        let mut grads: Option<Gradients<B>> = None;
+        let mut terms: Option<LossTerms<B::InnerBackend>> = None;
+        for index in 0..targets.parts() {
+            let student = take(&mut self.method.student);
+            (self.method.student, grads) = on_new_nodes(student, grads);
+            let output = self.method.losses(&targets, index);
+            self.passed(Phase::Forward);
+            let of_part = Gradients::of(&output.loss);
+            grads = Some(match grads {
+                None => of_part,
+                Some(before) => before.plus(of_part, &self.method.student),
+            });
+            terms = Some(match terms {
+                None => output.terms,
+                Some(before) => before.plus(output.terms),
+            });
+            self.passed(Phase::Backward);
+        }
+        let found = grads
+            .zip(terms)
+            .map(|(grads, terms)| (grads, targets, terms));
+        found.ok_or_else(|| Error::Training("a batch without a picture".into()))
+    }
+}

@@ -1,0 +1,141 @@
+//! All tensors of a trainer by name, and back: what a checkpoint holds.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::module::AutodiffModule;
+
+use crate::backbone::TrainBackbone;
+use crate::error::{Error, Result};
+use crate::files::{NamedTensor, load_state_dict, state_dict};
+use crate::kernels::{TrainBackend, wrap};
+use crate::method::Ibot;
+use crate::ownership::take;
+use crate::train::optim::{to_device, to_host};
+use crate::train::trainer::Trainer;
+
+/// Tensors on the host, by name.
+pub type Tensors = BTreeMap<String, NamedTensor>;
+
+const STUDENT: &str = "student.";
+const TEACHER: &str = "teacher.";
+const OPTIMIZER: &str = "optimizer.";
+const CENTER: &str = "center.cls";
+const PATCH_CENTER: &str = "center.patch";
+/// What the names of class-token and patch centers are.
+pub(in crate::train) const CENTERS: [&str; 2] = [CENTER, PATCH_CENTER];
+/// What the names of each network, student and teacher, begin with.
+pub(in crate::train) const NETWORKS: [&str; 2] = ["student.network.", "teacher."];
+/// The student's mask token.
+pub(in crate::train) const MASK_TOKEN: &str = "student.mask_token";
+/// What the names of a network's backbone begin with, within the network.
+pub(in crate::train) const BACKBONE: &str = "backbone.";
+
+/// The backbones of student and teacher among the tensors of a trainer, under timm's names.
+pub fn backbones(tensors: &Tensors) -> [Tensors; 2] {
+    NETWORKS.map(|network| part(tensors, &format!("{network}{BACKBONE}")))
+}
+
+/// The backbones of student and teacher, under timm's names; reads them from the device.
+pub fn backbones_of<B: TrainBackend, M: TrainBackbone<B>>(method: &Ibot<B, M>) -> [Tensors; 2] {
+    [
+        state_dict(&method.student.network.backbone.valid()),
+        state_dict(&method.teacher.backbone),
+    ]
+}
+
+impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
+    /// Student, teacher, centers and what the optimizer remembers; reads them from the device.
+    pub fn tensors(&self) -> Tensors {
+        let mut all = Tensors::new();
+        let mut add = |prefix: &str, tensors: Tensors| {
+            let named = tensors.into_iter();
+            all.extend(named.map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
+        };
+        add(STUDENT, state_dict(&self.method.student.valid()));
+        add(TEACHER, state_dict(&self.method.teacher));
+        add(OPTIMIZER, self.optimizer.tensors());
+        let centers = [
+            (CENTER, &self.method.center),
+            (PATCH_CENTER, &self.method.patch_center),
+        ];
+        for (name, center) in centers {
+            if let Some(value) = center.value() {
+                all.insert(
+                    name.into(),
+                    to_host::<B::InnerBackend>(value.into_primitive().tensor()),
+                );
+            }
+        }
+        all
+    }
+
+    /// Makes it what it was after `step` steps, of the tensors of [`Trainer::tensors`].
+    ///
+    /// # Errors
+    /// [`Error::Weights`] that names what does not fit; `source` is where the tensors come from. The trainer is of no use
+    /// then.
+    pub fn restore(&mut self, step: usize, tensors: Tensors, source: &Path) -> Result<()> {
+        let device = self.device().clone();
+        load_tensors(&mut self.method, &tensors, source, &device)?;
+        self.optimizer
+            .restore(step, part(&tensors, OPTIMIZER), &device)
+            .map_err(|report| misfit(source, "the optimizer", report))?;
+        self.starts_from(step);
+        Ok(())
+    }
+}
+
+/// Loads the networks and centers of [`Trainer::tensors`]; a center that is not among them stays as it is.
+///
+/// # Errors
+/// [`Error::Weights`] that names what does not fit; `source` is where the tensors come from.
+pub(in crate::train) fn load_tensors<B: TrainBackend, M: TrainBackbone<B>>(
+    method: &mut Ibot<B, M>,
+    tensors: &Tensors,
+    source: &Path,
+    device: &B::Device,
+) -> Result<()> {
+    let student = take(&mut method.student);
+    let (student, report) = load_state_dict(student, part(tensors, STUDENT));
+    if !report.is_clean() {
+        return Err(misfit(source, "the student", report));
+    }
+    let (teacher, report) = load_state_dict(take(&mut method.teacher), part(tensors, TEACHER));
+    if !report.is_clean() {
+        return Err(misfit(source, "the teacher", report));
+    }
+    (method.student, method.teacher) = (student, teacher);
+    let prototypes = method.config().prototypes();
+    let centers = [
+        (CENTER, &mut method.center, prototypes[0]),
+        (PATCH_CENTER, &mut method.patch_center, prototypes[1]),
+    ];
+    for (name, center, expected) in centers {
+        let Some(found) = tensors.get(name) else {
+            continue;
+        };
+        if found.shape != [expected] {
+            let report = format!("{:?}, model [{expected}]", found.shape);
+            return Err(misfit(source, name, report));
+        }
+        let value = to_device::<B::InnerBackend>(found, device);
+        center.set(Some(wrap::<B::InnerBackend, 1>(value)));
+    }
+    Ok(())
+}
+
+fn misfit(source: &Path, what: &str, report: impl std::fmt::Display) -> Error {
+    Error::Weights {
+        path: source.to_path_buf(),
+        reason: format!("{what} does not fit these settings: {report}"),
+    }
+}
+
+/// The tensors whose names start with `prefix`, without it.
+pub(in crate::train) fn part(tensors: &Tensors, prefix: &str) -> Tensors {
+    let named = tensors.iter();
+    named
+        .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone())))
+        .collect()
+}

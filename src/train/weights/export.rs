@@ -1,0 +1,158 @@
+//! A checkpoint as a file for other programs, made on the CPU.
+
+use std::path::Path;
+
+use burn_flex::Flex;
+
+use crate::device::DeviceGuard;
+use crate::error::{Error, Result};
+use crate::files::checkpoint::Checkpoint;
+use crate::files::model::{DataCard, ModelCard, OnnxModel, write_model};
+use crate::files::{MethodWeights, Role, ibot_names, load_state_dict, stable_pretraining_names};
+use crate::method::PrototypeNorm;
+use crate::random::{Random, Stream};
+use crate::train::config::RunConfig;
+use crate::train::trainer::Tensors;
+use crate::train::weights::cards::Origin;
+use crate::train::weights::method_weights::from_trainer;
+
+/// Layers of the heads of stable-pretraining.
+const REFERENCE_LAYERS: usize = 3;
+
+/// Which weights a file holds, and under whose names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExportFormat {
+    /// One backbone under timm's names.
+    Timm,
+    /// Student and teacher with heads, mask token and centers, as the official iBOT has them, and DINOv2.
+    Ibot,
+    /// Student and teacher with heads and mask token, as the state of stable-pretraining's iBOT.
+    StablePretraining,
+    /// One backbone as an ONNX model.
+    Onnx,
+}
+
+impl ExportFormat {
+    /// Whether a file of this format holds student and teacher.
+    pub fn holds_both(self) -> bool {
+        matches!(self, Self::Ibot | Self::StablePretraining)
+    }
+}
+
+/// The weights of a checkpoint, to be written.
+#[derive(Debug, Clone)]
+pub struct Export {
+    config: RunConfig,
+    weights: MethodWeights,
+    step: usize,
+    data: Option<DataCard>,
+}
+
+impl Export {
+    /// That of the checkpoint in the folder `source`; `data` is what its run was trained on, where that is known.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] or [`Error::Config`] where its settings are none of this program's; [`Error::Weights`] where
+    /// its weights hold NaN or infinity.
+    pub fn of(checkpoint: &Checkpoint, source: &Path, data: Option<DataCard>) -> Result<Self> {
+        let manifest = &checkpoint.manifest;
+        let config = RunConfig::default().merged_with_toml(&manifest.config);
+        let config = config.map_err(|message| {
+            let reason = format!("its settings are none of this program's: {message}");
+            Error::checkpoint(source, reason)
+        })?;
+        let config = config.resolved()?;
+        let weights = from_trainer(&checkpoint.tensors, &config.method);
+        weights.check_finite(source)?;
+        Ok(Self {
+            weights,
+            config,
+            step: manifest.step,
+            data,
+        })
+    }
+
+    /// Writes a file that says what it is, as each model file does; `network` is the one of the formats that hold one, and
+    /// the card of the others is the teacher's.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where the format cannot hold the heads, [`Error::Weights`] where the checkpoint's weights do not
+    /// fit its settings, [`Error::Io`].
+    pub fn write(&self, format: ExportFormat, network: Role, out: &Path) -> Result<()> {
+        let tensors = match format {
+            ExportFormat::Timm => self.backbone(network).clone(),
+            ExportFormat::Ibot => ibot_names(&self.weights),
+            ExportFormat::StablePretraining => {
+                self.check_reference()?;
+                let method = &self.config.method;
+                let ema_decays = [method.ema_decay_start, method.ema_decay_end];
+                stable_pretraining_names(&self.weights, ema_decays)
+            }
+            ExportFormat::Onnx => {
+                let card = self.card(network, out)?;
+                let model = OnnxModel {
+                    architecture: &card.architecture,
+                    preprocessing: &card.preprocessing,
+                    card: Some(&card),
+                    tensors: self.backbone(network).clone(),
+                };
+                return model.write(out);
+            }
+        };
+        let network = if format.holds_both() {
+            Role::Teacher
+        } else {
+            network
+        };
+        write_model(out, &self.card(network, out)?, &tensors)
+    }
+
+    fn backbone(&self, network: Role) -> &Tensors {
+        let network = match network {
+            Role::Student => &self.weights.student,
+            Role::Teacher => &self.weights.teacher,
+        };
+        &network.backbone.tensors
+    }
+
+    /// The card of a network, whose features Flex computes.
+    fn card(&self, network: Role, out: &Path) -> Result<ModelCard> {
+        let device = Default::default();
+        let mut random = Random::new(0, 0, 0, Stream::Init);
+        let fresh = (self.config.method.backbone()?).init::<Flex>(&mut random, &device)?;
+        let (backbone, report) = load_state_dict(fresh, self.backbone(network).clone());
+        if !report.is_clean() {
+            let reason = format!("the checkpoint does not fit its settings: {report}");
+            return Err(Error::Weights {
+                path: out.to_path_buf(),
+                reason,
+            });
+        }
+        let origin = Origin {
+            config: &self.config,
+            data: self.data.as_ref(),
+            step: self.step,
+        };
+        let name = match network {
+            Role::Student => "student",
+            Role::Teacher => "teacher",
+        };
+        origin.card::<Flex, _>(name, &backbone, &DeviceGuard::Cpu, &device)
+    }
+
+    /// Whether stable-pretraining has such heads.
+    fn check_reference(&self) -> Result<()> {
+        let method = &self.config.method;
+        let fits = method.prototype_norm == PrototypeNorm::None
+            && method.projector_layers == REFERENCE_LAYERS
+            && !method.teacher_shares_head();
+        if fits {
+            return Ok(());
+        }
+        let remedy = format!(
+            "holds heads of {REFERENCE_LAYERS} layers with prototype_norm = \"none\" and shared_head = false alone, the run has others: \
+             take --format ibot"
+        );
+        Err(Error::config("--format", "stable-pretraining", remedy))
+    }
+}
