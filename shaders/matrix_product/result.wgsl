@@ -1,5 +1,5 @@
-// What becomes of a finished sum: `after(left x right + bias) + residual`, where after is nothing, GELU, a factor for each
-// column, or the derivative of GELU at another matrix as a factor.
+// What becomes of a finished sum: `after(left x right + bias) + residual`, where after is nothing, GELU, or GELU's
+// derivative at another matrix as a factor.
 
 /// Where a block of the product lies.
 struct Target {
@@ -31,9 +31,6 @@ fn write_row(sum: vec4<f32>, place: Target, offset: u32) {
     {{ each bias }}
     y += bias[place.column / 4u];
     {{ end }}
-    {{ each layer_scale }}
-    y *= layer_scale[place.column / 4u];
-    {{ end }}
     {{ each gelu_gradient }}
     y *= slope_of_gelu(at_gelu[at]);
     {{ end }}
@@ -42,10 +39,6 @@ fn write_row(sum: vec4<f32>, place: Target, offset: u32) {
     {{ each bias }}
     let of_bias = within(place.column, room);
     y += vec4<f32>(bias[of_bias.x], bias[of_bias.y], bias[of_bias.z], bias[of_bias.w]);
-    {{ end }}
-    {{ each layer_scale }}
-    let of_scale = within(place.column, room);
-    y *= vec4<f32>(layer_scale[of_scale.x], layer_scale[of_scale.y], layer_scale[of_scale.z], layer_scale[of_scale.w]);
     {{ end }}
     {{ each gelu_gradient }}
     let of_gelu = within(at, room);

@@ -170,17 +170,6 @@ pub trait IbotBackend: Backend {
         linear::linear(input)
     }
 
-    /// The product in a layer with LayerScale (arXiv 2103.17239): `residual + (x weight + bias) layer_scale`.
-    ///
-    /// # Shapes
-    /// See [`LinearInput`]; `layer_scale` `[O]` -> `[R, O]`.
-    fn linear_rows_scaled(
-        input: LinearInput<Self>,
-        layer_scale: Tensor<Self, 1>,
-    ) -> Tensor<Self, 2> {
-        linear::linear_scaled(input, layer_scale)
-    }
-
     /// Gradients of [`IbotBackend::linear_rows`].
     fn linear_rows_backward(input: LinearBackwardInput<Self>) -> LinearGradients<Self> {
         linear::linear_backward(input)

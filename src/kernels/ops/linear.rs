@@ -218,19 +218,6 @@ pub fn linear<B: Backend>(input: LinearInput<B>) -> Tensor<B, 2> {
     }
 }
 
-/// `(x weight + bias) layer_scale + residual`.
-pub(in crate::kernels) fn linear_scaled<B: IbotBackend>(
-    mut input: LinearInput<B>,
-    layer_scale: Tensor<B, 1>,
-) -> Tensor<B, 2> {
-    let residual = input.residual.take();
-    let y = B::linear_rows(input) * layer_scale.unsqueeze_dim(0);
-    match residual {
-        Some(residual) => y + residual,
-        None => y,
-    }
-}
-
 /// Gradients of [`linear`].
 pub fn linear_backward<B: Backend>(input: LinearBackwardInput<B>) -> LinearGradients<B> {
     let LinearBackwardInput { x, weight, d_y, .. } = input;

@@ -19,8 +19,6 @@ pub(super) struct After {
     pub gelu: bool,
     /// Times GELU's derivative at another matrix.
     pub gelu_gradient: bool,
-    /// Times a factor for each column.
-    pub layer_scale: bool,
     pub residual: bool,
     /// Sums of the columns of the right operand are made beside it.
     pub totals: bool,
@@ -43,19 +41,15 @@ impl After {
             all.push((Layout::RightTransposed, gelu_gradient));
             all.push((Layout::LeftTransposed, totals));
         }
-        for bits in 0..16 {
-            let [bias, gelu, layer_scale, residual] = [1, 2, 4, 8].map(|bit| bits & bit > 0);
+        for bits in 0..8 {
+            let [bias, gelu, residual] = [1, 2, 4].map(|bit| bits & bit > 0);
             let after = Self {
                 bias,
                 gelu,
-                layer_scale,
                 residual,
                 ..Self::default()
             };
-            // layers that are scaled have no GELU after them
-            if !(gelu && layer_scale) {
-                all.push((Layout::Plain, after));
-            }
+            all.push((Layout::Plain, after));
         }
         all
     }
@@ -90,7 +84,6 @@ impl Variant {
             ("bias", count(self.after.bias)),
             ("gelu", count(self.after.gelu)),
             ("gelu_gradient", count(self.after.gelu_gradient)),
-            ("layer_scale", count(self.after.layer_scale)),
             ("residual", count(self.after.residual)),
             ("totals", count(self.after.totals)),
         ]);

@@ -26,7 +26,6 @@ struct Product<'a> {
     gelu: bool,
     /// Where GELU's derivative is taken.
     at_gelu: Option<GpuTensor>,
-    layer_scale: Option<GpuTensor>,
     residual: Option<GpuTensor>,
     totals: bool,
 }
@@ -52,7 +51,6 @@ impl<'a> Product<'a> {
             bias: None,
             gelu: false,
             at_gelu: None,
-            layer_scale: None,
             residual: None,
             totals: false,
         }
@@ -71,7 +69,6 @@ impl<'a> Product<'a> {
                 bias: self.bias.is_some(),
                 gelu: self.gelu,
                 gelu_gradient: self.at_gelu.is_some(),
-                layer_scale: self.layer_scale.is_some(),
                 residual: self.residual.is_some(),
                 totals: self.totals,
             },
@@ -100,7 +97,6 @@ impl<'a> Product<'a> {
         let mut tensors = vec![self.left, self.right, &out];
         tensors.extend(self.bias.as_ref());
         tensors.extend(self.at_gelu.as_ref());
-        tensors.extend(self.layer_scale.as_ref());
         tensors.extend(self.residual.as_ref());
         tensors.extend(totals.as_ref());
         let info = [sizes.rows, columns, sizes.depth, sizes.count, plan.span];
@@ -159,29 +155,13 @@ fn in_pieces(layout: Layout, left: Tensor<Gpu, 2>, right: Tensor<Gpu, 2>) -> Ten
     others.fold(piece(0), |sum, start| sum + piece(start))
 }
 
-/// What stands between a product with its bias and its residual.
-enum Then {
-    Nothing,
-    Gelu,
-    /// Times this, `[O]`.
-    LayerScale(Tensor<Gpu, 1>),
-}
-
 /// See [`crate::kernels::IbotBackend::linear_rows`].
 pub(super) fn linear(input: LinearInput<Gpu>) -> Tensor<Gpu, 2> {
-    affine_then(input, Then::Nothing)
+    affine_then(input, false)
 }
 
-/// See [`crate::kernels::IbotBackend::linear_rows_scaled`].
-pub(super) fn linear_scaled(
-    input: LinearInput<Gpu>,
-    layer_scale: Tensor<Gpu, 1>,
-) -> Tensor<Gpu, 2> {
-    affine_then(input, Then::LayerScale(layer_scale))
-}
-
-/// `then(x weight + bias) + residual`.
-fn affine_then(mut input: LinearInput<Gpu>, then: Then) -> Tensor<Gpu, 2> {
+/// `x weight + bias`, through GELU where that is asked for, `+ residual`.
+fn affine_then(mut input: LinearInput<Gpu>, gelu: bool) -> Tensor<Gpu, 2> {
     let [rows, depth] = input.x.dims();
     let [_, columns] = input.weight.dims();
     if rows * depth * columns == 0 || depth > MAX_TERMS {
@@ -196,27 +176,19 @@ fn affine_then(mut input: LinearInput<Gpu>, then: Then) -> Tensor<Gpu, 2> {
         if let Some(bias) = input.bias {
             y = y + bias.unsqueeze_dim(0);
         }
-        let y = match then {
-            Then::Nothing => y,
-            Then::Gelu => super::gelu::forward(y),
-            Then::LayerScale(factors) => y * factors.unsqueeze_dim(0),
-        };
+        let y = if gelu { super::gelu::forward(y) } else { y };
         return match residual {
             Some(residual) => y + residual,
             None => y,
         };
     }
     let (left, right) = (contiguous(input.x), contiguous(input.weight));
-    let mut product = Product {
+    let product = Product {
         bias: input.bias.map(contiguous),
+        gelu,
         residual: input.residual.map(contiguous),
         ..Product::of(Layout::Plain, [rows, depth, columns], &left, &right)
     };
-    match then {
-        Then::Nothing => {}
-        Then::Gelu => product.gelu = true,
-        Then::LayerScale(factors) => product.layer_scale = Some(contiguous(factors)),
-    }
     tensor(product.run().0)
 }
 
@@ -229,7 +201,7 @@ pub(super) fn mlp(first: LinearLayerInput<Gpu>, second: LinearLayerInput<Gpu>) -
         residual: first.residual,
     };
     linear(LinearInput {
-        x: affine_then(first, Then::Gelu),
+        x: affine_then(first, true),
         weight: second.weight,
         bias: second.bias,
         residual: second.residual,

@@ -191,16 +191,6 @@ impl IbotBackend for Gpu {
         }
     }
 
-    fn linear_rows_scaled(
-        input: LinearInput<Self>,
-        layer_scale: Tensor<Self, 1>,
-    ) -> Tensor<Self, 2> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => matrix_product::linear_scaled(input, layer_scale),
-            KernelChoice::Reference => tensor_linear::linear_scaled(input, layer_scale),
-        }
-    }
-
     fn linear_rows_backward(input: LinearBackwardInput<Self>) -> LinearGradients<Self> {
         match KernelChoice::active() {
             KernelChoice::Wgsl => matrix_product::linear_backward(input, None),
