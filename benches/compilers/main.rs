@@ -10,7 +10,11 @@
 )]
 
 #[cfg(target_os = "linux")]
+mod mix;
+#[cfg(target_os = "linux")]
 mod radv;
+#[cfg(target_os = "linux")]
+mod shares;
 mod variants;
 
 use std::error::Error;
@@ -19,6 +23,10 @@ use std::path::Path;
 use naga::back::msl;
 use serde_json::json;
 use variants::{UNCHECKED, Variant, variants};
+
+/// Names a folder for the listings of AMD's compiler: for work on kernels.
+#[cfg(target_os = "linux")]
+const LISTINGS_VARIABLE: &str = "IBOT_LISTINGS";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -96,8 +104,17 @@ fn compile_for_amd() -> Result<(), Box<dyn Error>> {
 fn compile_for_one_card() -> Result<(), Box<dyn Error>> {
     let radv = radv::Radv::open()?.ok_or("usage: compilers amd")?;
     for variant in variants() {
-        let statistics = radv.compile(&variant.spirv(), variant.bindings)?;
-        let found = json!({ "card": radv.card, "name": variant.name, "statistics": statistics });
+        let compiled = radv.compile(&variant.spirv(), variant.bindings)?;
+        if let Ok(folder) = std::env::var(LISTINGS_VARIABLE) {
+            let file = format!("{} {}.s", radv.card, variant.name).replace('/', "_");
+            std::fs::write(Path::new(&folder).join(file), &compiled.listing)?;
+        }
+        let found = json!({
+            "card": radv.card,
+            "name": variant.name,
+            "statistics": compiled.statistics,
+            "fused": shares::share_of_fused(&variant, &compiled.listing),
+        });
         println!("{found}");
     }
     Ok(())

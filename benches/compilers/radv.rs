@@ -58,6 +58,13 @@ fn driver() -> Option<PathBuf> {
 /// What the driver says of a compiled kernel, by its own names: "VGPRs", "Spilled VGPRs", "Subgroups per SIMD" ...
 pub type Statistics = BTreeMap<String, u64>;
 
+/// What became of a kernel.
+pub struct Compiled {
+    pub statistics: Statistics,
+    /// The card's own instructions, a line each; empty where the driver keeps them to itself.
+    pub listing: String,
+}
+
 /// A device of RADV, as good as open: it is never closed, as a process compiles and ends.
 pub struct Radv {
     /// The card that it believes in.
@@ -105,7 +112,7 @@ impl Radv {
     }
 
     /// Compiles a compute shader that binds so many storage buffers.
-    pub fn compile(&self, spirv: &[u32], bindings: u32) -> Result<Statistics, Box<dyn Error>> {
+    pub fn compile(&self, spirv: &[u32], bindings: u32) -> Result<Compiled, Box<dyn Error>> {
         let buffer = |binding| {
             vk::DescriptorSetLayoutBinding::default()
                 .binding(binding)
@@ -127,8 +134,10 @@ impl Radv {
                 .stage(vk::ShaderStageFlags::COMPUTE)
                 .module(module)
                 .name(c"main");
+            let captured = vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR
+                | vk::PipelineCreateFlags::CAPTURE_INTERNAL_REPRESENTATIONS_KHR;
             let info = vk::ComputePipelineCreateInfo::default()
-                .flags(vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR)
+                .flags(captured)
                 .stage(stage)
                 .layout(layout);
             let made = device.create_compute_pipelines(vk::PipelineCache::null(), &[info], None);
@@ -137,8 +146,36 @@ impl Radv {
             let told = self.statistics.get_pipeline_executable_statistics(&info)?;
             let entry =
                 |told: &vk::PipelineExecutableStatisticKHR<'_>| (text(&told.name), told.value.u64);
-            Ok(told.iter().map(entry).collect())
+            Ok(Compiled {
+                statistics: told.iter().map(entry).collect(),
+                listing: self.listing(&info)?,
+            })
         }
+    }
+
+    fn listing(&self, info: &vk::PipelineExecutableInfoKHR<'_>) -> Result<String, vk::Result> {
+        let device = &self.statistics;
+        // SAFETY: the driver says how many bytes each text has, and is given a buffer of as many
+        let texts = unsafe {
+            let mut texts = device.get_pipeline_executable_internal_representations(info)?;
+            let mut buffers: Vec<_> = texts
+                .iter()
+                .map(|text| vec![0_u8; text.data_size])
+                .collect();
+            for (text, buffer) in texts.iter_mut().zip(&mut buffers) {
+                text.p_data = buffer.as_mut_ptr().cast();
+            }
+            let mut count = texts.len() as u32;
+            let ask = device
+                .fp()
+                .get_pipeline_executable_internal_representations_khr;
+            ask(device.device(), info, &mut count, texts.as_mut_ptr()).result()?;
+            let names = texts.iter().map(|told| text(&told.name));
+            names.zip(buffers).collect::<Vec<_>>()
+        };
+        let listing = texts.into_iter().find(|(name, _)| name == "Assembly");
+        let bytes = listing.map_or(Vec::new(), |(_, bytes)| bytes);
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 }
 

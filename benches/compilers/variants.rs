@@ -12,8 +12,8 @@ const SOFTWARE_WORKGROUP: u32 = 8;
 /// Tensors a dispatch: AdamW's with 8 and 31 storage buffers, and the most on any device.
 const TENSORS: [usize; 3] = [1, 7, 16];
 const TEACHER_VIEWS: [usize; 2] = [1, 2];
-/// Widths of a head in the encoders that have names, and half of that.
-const HEAD_WIDTHS: [usize; 2] = [32, 64];
+/// Widths of a head in the encoders that have names, half of that, and ViT-H's.
+const HEAD_WIDTHS: [usize; 4] = [32, 64, 80, 128];
 
 /// One kernel, checked by naga.
 pub struct Variant {
@@ -47,6 +47,12 @@ pub fn variants() -> Vec<Variant> {
 }
 
 impl Variant {
+    /// A number of its name.
+    pub fn number(&self, key: &str) -> Option<f64> {
+        let mut words = self.name.split_whitespace();
+        words.find_map(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
+    }
+
     fn of(kernel: &Kernel) -> Self {
         let name = name(kernel);
         let wgsl = kernel.wgsl().unwrap_or_else(|error| panic!("{error}"));

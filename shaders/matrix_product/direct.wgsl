@@ -142,7 +142,7 @@ fn main(place: Place) {
         {{ end }}
         {{ each totals }}
         if row_chunk == 0u {
-            write_totals(total_{{ column_block }}, column_{{ column_block }}, columns);
+            write_totals(total_{{ column_block }}, 0u, column_{{ column_block }}, columns);
         }
         {{ end }}
     }

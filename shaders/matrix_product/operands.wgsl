@@ -1,7 +1,8 @@
 // The operands of a matrix product, and how they are read: in blocks of 4 x 4 entries.
 //
 // Bindings: left [N, R, T] or, turned, [N, T, R], right [N, T, C] or, turned, [N, C, T], product [N, R, C], then those of
-// bias [C], residual [R, C] and totals [C] that are there, info.
+// bias [C], at_gelu [R, C], residual [R, C] and totals [C] that are there, info. Where sums are cut into P
+// parts, product [P, R, C] and totals [P, C] hold those.
 //
 // Stored is a vector of 4 where the rows of all matrices are a multiple of that, else a single entry. Places in a buffer
 // count such elements.
@@ -21,6 +22,8 @@ struct Info {
     depth: u32,
     /// Number N of products.
     count: u32,
+    /// Terms of a part of a sum. The last part may have fewer; only tiled.wgsl cuts sums.
+    span: u32,
 }
 
 @group(0) @binding(0) var<storage, read_write> left: array<Stored>;
@@ -29,13 +32,17 @@ struct Info {
 {{ each bias }}
 @group(0) @binding(3) var<storage, read_write> bias: array<Stored>;
 {{ end }}
+{{ each gelu_gradient }}
+@group(0) @binding(3 + {{ bias }}) var<storage, read_write> at_gelu: array<Stored>;
+{{ end }}
 {{ each residual }}
-@group(0) @binding(3 + {{ bias }}) var<storage, read_write> residual: array<Stored>;
+@group(0) @binding(3 + {{ bias }} + {{ gelu_gradient }}) var<storage, read_write> residual: array<Stored>;
 {{ end }}
 {{ each totals }}
-@group(0) @binding(3 + {{ bias }} + {{ residual }}) var<storage, read_write> totals: array<Stored>;
+@group(0) @binding(3 + {{ bias }} + {{ gelu_gradient }} + {{ residual }}) var<storage, read_write> totals: array<Stored>;
 {{ end }}
-@group(0) @binding(3 + {{ bias }} + {{ residual }} + {{ totals }}) var<storage, read> info: Info;
+@group(0) @binding(3 + {{ bias }} + {{ gelu_gradient }} + {{ residual }} + {{ totals }})
+var<storage, read> info: Info;
 
 /// Four places of one row, of which the last ones may lie beyond its end: `room` more may be read after the first.
 fn within(at: u32, room: u32) -> vec4<u32> {

@@ -1,4 +1,5 @@
-// What becomes of a finished sum: `after(left x right + bias) + residual`, where after is nothing or GELU.
+// What becomes of a finished sum: `after(left x right + bias) + residual`, where after is nothing, GELU, or GELU's
+// derivative at another matrix as a factor.
 
 /// Where a block of the product lies.
 struct Target {
@@ -11,6 +12,13 @@ struct Target {
     column: u32,
 }
 
+{{ each gelu_gradient }}
+fn slope_of_gelu(x: vec4<f32>) -> vec4<f32> {
+    let decay = decay_of(x);
+    return probability_below(x, decay) + x * (PEAK * decay);
+}
+{{ end }}
+
 fn write_row(sum: vec4<f32>, place: Target, offset: u32) {
     let row = place.row + offset;
     if row >= place.rows {
@@ -19,13 +27,22 @@ fn write_row(sum: vec4<f32>, place: Target, offset: u32) {
     let at = place.start + row * (place.columns / ENTRIES) + place.column / ENTRIES;
     let room = place.columns - 1u - place.column;
     var y = sum;
-    {{ each bias }}
     {{ each vectors }}
+    {{ each bias }}
     y += bias[place.column / 4u];
     {{ end }}
+    {{ each gelu_gradient }}
+    y *= slope_of_gelu(at_gelu[at]);
+    {{ end }}
+    {{ end }}
     {{ each singles }}
+    {{ each bias }}
     let of_bias = within(place.column, room);
     y += vec4<f32>(bias[of_bias.x], bias[of_bias.y], bias[of_bias.z], bias[of_bias.w]);
+    {{ end }}
+    {{ each gelu_gradient }}
+    let of_gelu = within(at, room);
+    y *= slope_of_gelu(vec4<f32>(at_gelu[of_gelu.x], at_gelu[of_gelu.y], at_gelu[of_gelu.z], at_gelu[of_gelu.w]));
     {{ end }}
     {{ end }}
     {{ each gelu }}
@@ -64,22 +81,23 @@ fn write_block(sum: mat4x4<f32>, place: Target) {
 }
 
 {{ each totals }}
-/// Sums of four columns of right, the first one within the matrix.
-fn write_totals(total: vec4<f32>, column: u32, columns: u32) {
+/// Sums of four columns of right, the first one within the matrix; `start` is the element at which those of its part start.
+fn write_totals(total: vec4<f32>, start: u32, column: u32, columns: u32) {
+    let at = start + column / ENTRIES;
     {{ each vectors }}
-    totals[column / 4u] = total;
+    totals[at] = total;
     {{ end }}
     {{ each singles }}
     let room = columns - 1u - column;
-    totals[column] = total.x;
+    totals[at] = total.x;
     if room > 0u {
-        totals[column + 1u] = total.y;
+        totals[at + 1u] = total.y;
     }
     if room > 1u {
-        totals[column + 2u] = total.z;
+        totals[at + 2u] = total.z;
     }
     if room > 2u {
-        totals[column + 3u] = total.w;
+        totals[at + 3u] = total.w;
     }
     {{ end }}
 }

@@ -3,9 +3,10 @@
 // 4 x 4 sums in registers.
 //
 // Bindings: those of operands.wgsl.
-// Launch: one workgroup a tile; tiles of one product side by side, in bands of BAND tile rows, so that workgroups that run
-// together read the same operands.
-// Workgroup memory: DEPTH (ROWS + COLUMNS + 2 padded vectors) entries, 8.5 KiB for 64 x 64, 12.5 KiB for 128 x 64.
+// Launch: one workgroup a tile of a part of the sums; tiles of one part side by side, in bands of BAND tile rows, so that
+// workgroups that run together read the same operands.
+// Workgroup memory: DEPTH (ROWS + COLUMNS) entries and padding: 8.5 KiB for 64 x 64, 12.5 KiB for 128 x 64, 16 KiB for
+// 128 x 128.
 // Not handled: strides, no terms at all, and more than 170 000: lavapipe leaves the loops of a kernel after 65 535 rounds
 // of all of them together.
 //
@@ -21,9 +22,9 @@ const ROW_BLOCKS = {{ row_block }}u;
 const COLUMN_BLOCKS = {{ column_block }}u;
 /// Lanes side by side along the columns of a tile.
 const COLUMN_LANES = COLUMNS / (4u * COLUMN_BLOCKS);
-/// Vectors from one term of a tile to the next. One more than needed: turned blocks are stored without conflicts.
-const LEFT_PITCH = ROWS / 4u + 1u;
-const RIGHT_PITCH = COLUMNS / 4u + 1u;
+/// Vectors from one term of a tile to the next. With one more than needed, turned blocks are stored without conflicts.
+const LEFT_PITCH = ROWS / 4u + {{ padding }}u;
+const RIGHT_PITCH = COLUMNS / 4u + {{ padding }}u;
 /// Lanes that bring the left operand, then the right one: a block of 4 x 4 each.
 const LEFT_LANES = ROWS * DEPTH / 16u;
 const RIGHT_LANES = COLUMNS * DEPTH / 16u;
@@ -41,6 +42,8 @@ struct Share {
     place: u32,
     /// Columns that may be read after the first.
     room: u32,
+    /// Element of the last term, of an operand whose rows lie across.
+    last: u32,
 }
 
 /// Of an operand whose rows are long in terms: a block of 4 rows and 4 terms.
@@ -48,33 +51,40 @@ fn share_along_terms(lane: u32, pitch: u32, first: u32, size: u32, start: u32, d
     let row = lane / (DEPTH / 4u) * 4u;
     let term = lane % (DEPTH / 4u) * 4u;
     let rows = min(vec4<u32>(first + row) + STEPS, vec4<u32>(size - 1u));
-    return Share(vec4<u32>(start) + rows * (depth / ENTRIES), term, term * pitch + row / 4u, 3u);
+    return Share(vec4<u32>(start) + rows * (depth / ENTRIES), term, term * pitch + row / 4u, 3u, 0u);
 }
 
 /// Of an operand whose rows lie across: 4 columns of 4 terms, each 4 terms after the one before.
-fn share_across(lane: u32, pitch: u32, width: u32, first: u32, size: u32, start: u32) -> Share {
+fn share_across(lane: u32, pitch: u32, width: u32, first: u32, size: u32, start: u32, depth: u32) -> Share {
     let column = lane % (width / 4u) * 4u;
     let term = lane / (width / 4u);
-    let last = (size - 1u) / 4u * 4u;
-    let from_column = min(first + column, last);
-    let terms = vec4<u32>(term) + 4u * STEPS;
-    let starts = vec4<u32>(start + from_column / ENTRIES) + terms * (size / ENTRIES);
-    return Share(starts, term, term * pitch + column / 4u, size - 1u - from_column);
+    let from_column = min(first + column, (size - 1u) / 4u * 4u);
+    let of_term = size / ENTRIES;
+    let of_lane = start + from_column / ENTRIES;
+    let starts = vec4<u32>(of_lane) + (vec4<u32>(term) + 4u * STEPS) * of_term;
+    let last = of_lane + (depth - 1u) * of_term;
+    return Share(starts, term, term * pitch + column / 4u, size - 1u - from_column, last);
 }
 
-/// How far the terms of a block lie, and which of them there are; beyond the last term stands the last one.
-struct Terms {
-    /// First term of the first vector, at most the last there is.
-    first: u32,
-    there: vec4<bool>,
+// What a lane brings is asked for while it adds up other terms. So no register waits for it: beyond the last term the last
+// one is read, without a branch, and the left one of the two factors becomes zero when it is put to its place.
+
+/// First of a block of terms, at most the last there is.
+fn first_along(share: Share, begin: u32, depth: u32) -> u32 {
+    return min(begin + share.term, (depth - 1u) / 4u * 4u);
 }
 
-fn terms_along(begin: u32, depth: u32) -> Terms {
-    return Terms(min(begin, (depth - 1u) / 4u * 4u), vec4<u32>(begin) + STEPS < vec4<u32>(depth));
+/// Where the vectors of a block across terms lie.
+fn places_across(share: Share, begin: u32, size: u32) -> vec4<u32> {
+    return min(share.starts + vec4<u32>(begin * (size / ENTRIES)), vec4<u32>(share.last));
 }
 
 /// The vectors with zeros where there is no term, of a block along terms.
-fn kept_along(block: mat4x4<f32>, there: vec4<bool>) -> mat4x4<f32> {
+fn kept_along(share: Share, block: mat4x4<f32>, begin: u32, depth: u32) -> mat4x4<f32> {
+    if begin + DEPTH <= depth {
+        return block;
+    }
+    let there = vec4<u32>(begin + share.term) + STEPS < vec4<u32>(depth);
     let zero = vec4<f32>();
     return mat4x4<f32>(
         select(zero, block[0], there),
@@ -85,7 +95,11 @@ fn kept_along(block: mat4x4<f32>, there: vec4<bool>) -> mat4x4<f32> {
 }
 
 /// The same of a block across terms.
-fn kept_across(block: mat4x4<f32>, there: vec4<bool>) -> mat4x4<f32> {
+fn kept_across(share: Share, block: mat4x4<f32>, begin: u32, depth: u32) -> mat4x4<f32> {
+    if begin + DEPTH <= depth {
+        return block;
+    }
+    let there = vec4<u32>(begin + share.term) + 4u * STEPS < vec4<u32>(depth);
     let zero = vec4<f32>();
     return mat4x4<f32>(
         select(zero, block[0], there.x),
@@ -97,15 +111,12 @@ fn kept_across(block: mat4x4<f32>, there: vec4<bool>) -> mat4x4<f32> {
 
 {{ each straight_left }}
 fn bring_left(share: Share, begin: u32, depth: u32, rows: u32) -> mat4x4<f32> {
-    if begin + DEPTH <= depth {
-        return left_block(share.starts, (begin + share.term) / ENTRIES, 3u);
-    }
-    let terms = terms_along(begin + share.term, depth);
-    return kept_along(left_block(share.starts, terms.first / ENTRIES, depth - 1u - terms.first), terms.there);
+    let first = first_along(share, begin, depth);
+    return left_block(share.starts, first / ENTRIES, depth - 1u - first);
 }
 
-fn put_left(share: Share, block: mat4x4<f32>) {
-    let turned = transpose(block);
+fn put_left(share: Share, block: mat4x4<f32>, begin: u32, depth: u32) {
+    let turned = transpose(kept_along(share, block, begin, depth));
     left_tile[share.place] = turned[0];
     left_tile[share.place + LEFT_PITCH] = turned[1];
     left_tile[share.place + 2u * LEFT_PITCH] = turned[2];
@@ -114,33 +125,20 @@ fn put_left(share: Share, block: mat4x4<f32>) {
 {{ end }}
 {{ each turned_left }}
 fn bring_left(share: Share, begin: u32, depth: u32, rows: u32) -> mat4x4<f32> {
-    let width = rows / ENTRIES;
-    if begin + DEPTH <= depth {
-        return left_block(share.starts, begin * width, share.room);
-    }
-    let terms = vec4<u32>(begin + share.term) + 4u * STEPS;
-    let there = terms < vec4<u32>(depth);
-    let back = (terms - min(terms, vec4<u32>(depth - 1u))) * width;
-    return kept_across(left_block(share.starts - back, begin * width, share.room), there);
+    return left_block(places_across(share, begin, rows), 0u, share.room);
 }
 
-fn put_left(share: Share, block: mat4x4<f32>) {
-    left_tile[share.place] = block[0];
-    left_tile[share.place + 4u * LEFT_PITCH] = block[1];
-    left_tile[share.place + 8u * LEFT_PITCH] = block[2];
-    left_tile[share.place + 12u * LEFT_PITCH] = block[3];
+fn put_left(share: Share, block: mat4x4<f32>, begin: u32, depth: u32) {
+    let kept = kept_across(share, block, begin, depth);
+    left_tile[share.place] = kept[0];
+    left_tile[share.place + 4u * LEFT_PITCH] = kept[1];
+    left_tile[share.place + 8u * LEFT_PITCH] = kept[2];
+    left_tile[share.place + 12u * LEFT_PITCH] = kept[3];
 }
 {{ end }}
 {{ each straight_right }}
 fn bring_right(share: Share, begin: u32, depth: u32, columns: u32) -> mat4x4<f32> {
-    let width = columns / ENTRIES;
-    if begin + DEPTH <= depth {
-        return right_block(share.starts, begin * width, share.room);
-    }
-    let terms = vec4<u32>(begin + share.term) + 4u * STEPS;
-    let there = terms < vec4<u32>(depth);
-    let back = (terms - min(terms, vec4<u32>(depth - 1u))) * width;
-    return kept_across(right_block(share.starts - back, begin * width, share.room), there);
+    return right_block(places_across(share, begin, columns), 0u, share.room);
 }
 
 fn put_right(share: Share, block: mat4x4<f32>) {
@@ -152,11 +150,8 @@ fn put_right(share: Share, block: mat4x4<f32>) {
 {{ end }}
 {{ each turned_right }}
 fn bring_right(share: Share, begin: u32, depth: u32, columns: u32) -> mat4x4<f32> {
-    if begin + DEPTH <= depth {
-        return right_block(share.starts, (begin + share.term) / ENTRIES, 3u);
-    }
-    let terms = terms_along(begin + share.term, depth);
-    return kept_along(right_block(share.starts, terms.first / ENTRIES, depth - 1u - terms.first), terms.there);
+    let first = first_along(share, begin, depth);
+    return right_block(share.starts, first / ENTRIES, depth - 1u - first);
 }
 
 fn put_right(share: Share, block: mat4x4<f32>) {
@@ -186,10 +181,14 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     let tile_rows = (rows + ROWS - 1u) / ROWS;
     let tile_columns = (columns + COLUMNS - 1u) / COLUMNS;
     let group = number_of(place);
-    let map = group / (tile_rows * tile_columns);
-    if map >= info.count {
+    let parts = (depth + info.span - 1u) / info.span;
+    let item = group / (tile_rows * tile_columns);
+    if item >= info.count * parts {
         return;
     }
+    let map = item / parts;
+    let first_term = item % parts * info.span;
+    let end = min(first_term + info.span, depth);
     let tile = group % (tile_rows * tile_columns);
     let first_of_band = tile / (BAND * tile_columns) * BAND;
     let band = min(tile_rows - first_of_band, BAND);
@@ -200,18 +199,18 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     let right_start = map * depth * (columns / ENTRIES);
 
     let brings_left = lane < LEFT_LANES;
-    let brings_right = !brings_left && lane < LEFT_LANES + RIGHT_LANES;
+    let brings_right = !brings_left && (LANES == LEFT_LANES + RIGHT_LANES || lane < LEFT_LANES + RIGHT_LANES);
     var share: Share;
     if brings_left {
         {{ each straight_left }}
         share = share_along_terms(lane, LEFT_PITCH, row, rows, left_start, depth);
         {{ end }}
         {{ each turned_left }}
-        share = share_across(lane, LEFT_PITCH, ROWS, row, rows, left_start);
+        share = share_across(lane, LEFT_PITCH, ROWS, row, rows, left_start, depth);
         {{ end }}
     } else {
         {{ each straight_right }}
-        share = share_across(lane - LEFT_LANES, RIGHT_PITCH, COLUMNS, column, columns, right_start);
+        share = share_across(lane - LEFT_LANES, RIGHT_PITCH, COLUMNS, column, columns, right_start, depth);
         {{ end }}
         {{ each turned_right }}
         share = share_along_terms(lane - LEFT_LANES, RIGHT_PITCH, column, columns, right_start, depth);
@@ -219,9 +218,9 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     }
     var held: mat4x4<f32>;
     if brings_left {
-        held = bring_left(share, 0u, depth, rows);
+        held = bring_left(share, first_term, depth, rows);
     } else if brings_right {
-        held = bring_right(share, 0u, depth, columns);
+        held = bring_right(share, first_term, depth, columns);
     }
 
     // eight lanes along the columns and four along the rows read four and eight different vectors together
@@ -236,29 +235,32 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     {{ each totals }}
     var total = vec4<f32>();
     {{ end }}
-    for (var begin = 0u; begin < depth; begin += DEPTH) {
+    for (var begin = first_term; begin < end; begin += DEPTH) {
         if brings_left {
-            put_left(share, held);
+            put_left(share, held, begin, depth);
         } else if brings_right {
-            put_right(share, held);
             {{ each totals }}
+            held = kept_across(share, held, begin, depth);
             total += (held[0] + held[1]) + (held[2] + held[3]);
             {{ end }}
+            put_right(share, held);
         }
         workgroupBarrier();
-        let next = begin + DEPTH;
-        if next < depth {
-            if brings_left {
-                held = bring_left(share, next, depth, rows);
-            } else if brings_right {
-                held = bring_right(share, next, depth, columns);
-            }
+        // after the last tile too: what is held would live on if it were not always replaced
+        if brings_left {
+            held = bring_left(share, begin + DEPTH, depth, rows);
+        } else if brings_right {
+            held = bring_right(share, begin + DEPTH, depth, columns);
+        } else {
+            held = mat4x4<f32>();
         }
         for (var term = 0u; term < DEPTH; term += {{ unrolled }}u) {
+            let left_of_round = term * LEFT_PITCH + lane_row;
+            let right_of_round = term * RIGHT_PITCH + lane_column;
             {{ each unrolled }}
             {
-                let left_at = (term + {{ unrolled }}u) * LEFT_PITCH + lane_row;
-                let right_at = (term + {{ unrolled }}u) * RIGHT_PITCH + lane_column;
+                let left_at = left_of_round + {{ unrolled }}u * LEFT_PITCH;
+                let right_at = right_of_round + {{ unrolled }}u * RIGHT_PITCH;
                 {{ each row_block }}
                 let left_{{ row_block }} = left_tile[left_at + {{ row_block }}u * (ROWS / 4u / ROW_BLOCKS)];
                 {{ end }}
@@ -277,7 +279,7 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
         workgroupBarrier();
     }
 
-    let start = map * rows * (columns / ENTRIES);
+    let start = item * rows * (columns / ENTRIES);
     {{ each column_block }}
     {
         let of_lane = column + 4u * (lane_column + {{ column_block }}u * COLUMN_LANES);
@@ -308,7 +310,7 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
         for (var other = lane + COLUMNS / 4u; other < RIGHT_LANES; other += COLUMNS / 4u) {
             sum += right_tile[other];
         }
-        write_totals(sum, of_lane, columns);
+        write_totals(sum, item * (columns / ENTRIES), of_lane, columns);
     }
     {{ end }}
 }

@@ -175,6 +175,14 @@ pub trait IbotBackend: Backend {
         linear::linear_backward(input)
     }
 
+    /// The same where the rows are exact GELU of `before`, `[R, I]`: `d_x` is the gradient by that.
+    fn linear_gelu_backward(
+        input: LinearBackwardInput<Self>,
+        before: Tensor<Self, 2>,
+    ) -> LinearGradients<Self> {
+        linear::linear_gelu_backward(input, before)
+    }
+
     /// The product of each pair of matrices.
     ///
     /// # Shapes

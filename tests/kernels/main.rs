@@ -10,6 +10,7 @@
 
 mod attention;
 mod ema;
+mod epilogues;
 #[path = "../gpu/mod.rs"]
 mod gpu;
 mod host;
@@ -72,6 +73,8 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("products, gradients", products::linear_backward::<B>),
         ("products, many small", products::many_small::<B>),
         ("products, many terms", products::many_terms::<B>),
+        ("products, long sums", epilogues::long_sums::<B>),
+        ("products, slope of GELU", epilogues::gelu_gradient::<B>),
         ("products, views", products::views::<B>),
         ("products, mlp", products::mlp::<B>),
         ("column sums", products::column_sums::<B>),
@@ -108,6 +111,7 @@ fn wgpu() {
         run::<Autodiff<Gpu>>("wgpu", &device);
         // what GPUs run, on a software device too
         wgsl::with_workgroup(256, || run::<Autodiff<Gpu>>("wgpu, as a GPU", &device));
+        epilogues::each_tile(&device);
         attention::paths(&device);
         ema::packs(&device);
         optimizer::packs(&device);

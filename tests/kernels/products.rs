@@ -11,7 +11,7 @@ use ibot::random::{Random, Stream};
 
 use crate::values;
 
-type Inner<B> = <B as AutodiffBackend>::InnerBackend;
+pub type Inner<B> = <B as AutodiffBackend>::InnerBackend;
 
 /// Rows, terms and columns: around blocks of 4, tiles of 64 and 128 and depths of 16; multiples of 4 or not.
 const SIZES: [[usize; 3]; 10] = [
@@ -27,12 +27,12 @@ const SIZES: [[usize; 3]; 10] = [
     [520, 8, 516],
 ];
 
-fn draw(stream: u64, count: usize) -> Vec<i64> {
+pub fn draw(stream: u64, count: usize) -> Vec<i64> {
     let mut random = Random::new(stream, 9, 0, Stream::Init);
     (0..count).map(|_| random.below(7) as i64 - 3).collect()
 }
 
-fn tensor<B: IbotBackend, const D: usize>(
+pub fn tensor<B: IbotBackend, const D: usize>(
     entries: &[i64],
     shape: [usize; D],
     device: &B::Device,
@@ -42,7 +42,11 @@ fn tensor<B: IbotBackend, const D: usize>(
 }
 
 #[track_caller]
-fn assert_exact<B: IbotBackend, const D: usize>(name: &str, found: Tensor<B, D>, expected: &[i64]) {
+pub fn assert_exact<B: IbotBackend, const D: usize>(
+    name: &str,
+    found: Tensor<B, D>,
+    expected: &[i64],
+) {
     let found = values(found);
     assert_eq!(found.len(), expected.len(), "{name}");
     for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
@@ -54,7 +58,7 @@ fn assert_exact<B: IbotBackend, const D: usize>(name: &str, found: Tensor<B, D>,
 }
 
 /// `[R, T] [T, C]`, the operands given by row and column.
-fn product(
+pub fn product(
     [rows, depth, columns]: [usize; 3],
     left: impl Fn(usize, usize) -> i64,
     right: impl Fn(usize, usize) -> i64,

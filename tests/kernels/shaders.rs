@@ -16,7 +16,9 @@ pub fn every_variant() -> Vec<Kernel> {
     let mut all = all_kernels(&workgroups, &[1, 2, 7, 15, 31], &[0, 1, 2, 3]);
     all.extend(attention_kernels(
         &workgroups,
-        &[1, 3, 4, 7, 12, 16, 32, 63, 64, 100, 128, 256],
+        &[
+            1, 3, 4, 7, 12, 16, 32, 48, 63, 64, 80, 96, 100, 112, 128, 256,
+        ],
     ));
     assert!(all.len() > 100);
     all

@@ -29,7 +29,8 @@ fn compile_for_one_card() {
     };
     let mut spilled = Vec::new();
     for variant in variants() {
-        let statistics = radv.compile(&variant.spirv(), variant.bindings).unwrap();
+        let compiled = radv.compile(&variant.spirv(), variant.bindings).unwrap();
+        let statistics = &compiled.statistics;
         assert!(statistics["VGPRs"] > 0, "{statistics:?}");
         let counts = ["Spilled VGPRs", "Spilled SGPRs", "Scratch size"];
         let [vector, scalar, scratch] = counts.map(|name| statistics[name]);

@@ -2,8 +2,8 @@
 //
 // A workgroup owns a block of ROWS tokens of one head of one image (its rows: queries, in keys.wgsl keys) and walks over all
 // tokens, a tile of COLUMNS at a time (its columns). Of a product [ROWS, COLUMNS] a lane (y, x) holds rows 4 y to 4 y + 3 and
-// every ACROSS-th column from x; of sums [ROWS, C] the same rows and every ACROSS-th chunk from x. Both operands of a product
-// are staged as they lie in memory, 16 entries of the width at a time: 16 KiB hold all.
+// every ACROSS-th column from x; of sums [ROWS, C] the same rows and every ACROSS-th chunk from x, where there is one. Both
+// operands of a product are staged as they lie in memory, 16 entries of the width at a time: 16 KiB hold all.
 //
 // Vectors are stored whole: WGSL lets a store to one component touch the other three (gpuweb 2112). Pitches are odd, so that
 // neighbors read from different banks. On entry and on return of each function here no lane reads workgroup memory.
@@ -20,7 +20,7 @@ const ACROSS = COLUMNS / {{ column }}u;
 const SLICE = 4u;
 const SLICE_PITCH = SLICE + 1u;
 /// Columns that a sum takes at a time.
-const PART = {{ load }}u * LANES / CHUNKS;
+const PART = {{ part }}u;
 const SHARE_PITCH = ROWS / 4u + 1u;
 
 struct Info {
@@ -107,6 +107,16 @@ fn block_of(group: u32) -> Block {
 fn lane_of(number: u32, block: Block) -> Lane {
     let y = number / ACROSS;
     return Lane(number, number % ACROSS, y, y * 4u < block.tokens - block.first);
+}
+
+/// Whether the lane's sum of that number is of a chunk that is there.
+fn has_output(lane: Lane, output: u32) -> bool {
+    {{ each uneven }}
+    return lane.x + output * ACROSS < CHUNKS;
+    {{ end }}
+    {{ each even }}
+    return true;
+    {{ end }}
 }
 
 /// A token's first chunk of this head in a tensor of `parts` parts a row; beyond the last token, that one's.

@@ -54,7 +54,9 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) number: u32) {
     if token_{{ row }} < block.tokens {
         let to = token_at(block, token_{{ row }}, 1u, 0u) + lane.x;
         {{ each output }}
-        mixed[to + {{ output }}u * ACROSS] = out.of_{{ row }}_{{ output }} / sum[{{ row }}];
+        if has_output(lane, {{ output }}u) {
+            mixed[to + {{ output }}u * ACROSS] = out.of_{{ row }}_{{ output }} / sum[{{ row }}];
+        }
         {{ end }}
         if lane.x == 0u {
             row_lse[block.first_log + token_{{ row }}] = log_of_sum[{{ row }}];

@@ -48,8 +48,10 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) number: u32) {
     if token_{{ row }} < block.tokens {
         let to = token_at(block, token_{{ row }}, 3u, KEYS) + lane.x;
         {{ each output }}
-        d_qkv[to + {{ output }}u * ACROSS] = d_key.of_{{ row }}_{{ output }} * scale;
-        d_qkv[to + block.width + {{ output }}u * ACROSS] = d_value.of_{{ row }}_{{ output }};
+        if has_output(lane, {{ output }}u) {
+            d_qkv[to + {{ output }}u * ACROSS] = d_key.of_{{ row }}_{{ output }} * scale;
+            d_qkv[to + block.width + {{ output }}u * ACROSS] = d_value.of_{{ row }}_{{ output }};
+        }
         {{ end }}
     }
     {{ end }}

@@ -64,7 +64,9 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) number: u32) {
     if token + {{ row }}u < block.tokens {
         let to = token_at(block, token + {{ row }}u, 3u, QUERIES) + lane.x;
         {{ each output }}
-        d_qkv[to + {{ output }}u * ACROSS] = d_query.of_{{ row }}_{{ output }} * scale;
+        if has_output(lane, {{ output }}u) {
+            d_qkv[to + {{ output }}u * ACROSS] = d_query.of_{{ row }}_{{ output }} * scale;
+        }
         {{ end }}
         if lane.x == 0u {
             along[block.first_log + token + {{ row }}u] = all_along[{{ row }}];

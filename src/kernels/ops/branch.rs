@@ -100,6 +100,15 @@ impl<B: Backend> BranchInput<B> {
         Self { keep, ..self }
     }
 
+    /// The same branch with LayerScale as part of weight and bias.
+    fn scaled_weights(mut self) -> Self {
+        if let Some(gamma) = self.gamma.take() {
+            self.weight = self.weight * gamma.clone().unsqueeze_dim(0);
+            self.bias = self.bias.map(|bias| bias * gamma);
+        }
+        self
+    }
+
     fn second(&self, x: Tensor<B, 2>, prologue: Prologue<B>) -> LinearLayerInput<B> {
         LinearLayerInput {
             x,
@@ -133,7 +142,7 @@ impl<B: IbotBackend> BranchInput<B> {
         }
     }
 
-    /// The branch without LayerScale and stochastic depth, plus `residual`.
+    /// The branch with LayerScale in its weights and without stochastic depth, plus `residual`.
     fn forward(self, residual: Option<Tensor<B, 2>>) -> Tensor<B, 2> {
         if let BranchKind::Mlp = self.kind {
             let second = self.second(self.first.x.clone(), Prologue::Gelu);
@@ -144,38 +153,42 @@ impl<B: IbotBackend> BranchInput<B> {
     }
 }
 
-/// Tokens plus a branch of them; where nothing scales or drops the branch, its last layer adds them.
+/// Tokens plus a branch of them; where nothing drops the branch, its last layer adds them. LayerScale stands in that layer's
+/// weight and bias, of which each column is a channel: a product of weights costs less than one of tokens.
 ///
 /// # Shapes
 /// -> `[B T, D]`.
 pub fn residual_branch<B: IbotBackend>(input: BranchInput<B>) -> Tensor<B, 2> {
     let x = input.first.x.clone();
-    let BranchInput { gamma, keep, .. } = &input;
-    if gamma.is_none() && keep.is_none() {
-        return input.forward(Some(x));
+    let mut input = input.scaled_weights();
+    match input.keep.take() {
+        None => input.forward(Some(x)),
+        keep => x + kept(input.forward(None), keep),
     }
-    let (gamma, keep) = (gamma.clone(), keep.clone());
-    x + kept(scaled(input.forward(None), gamma), keep)
 }
 
 pub(in crate::kernels) fn backward<B: IbotBackend>(
     input: BranchInput<B>,
     d_y: Tensor<B, 2>,
 ) -> BranchGradients<B> {
-    let (second, attended) = input.to_second();
-    let d_kept = kept(d_y.clone(), input.keep);
-    let d_gamma = input.gamma.is_some().then(|| {
-        let by_entry = d_kept.clone() * B::linear_layer(second.clone());
-        B::column_sums(by_entry)
-    });
-    let mut second = linear::backward(second, scaled(d_kept, input.gamma), true);
+    let BranchInput {
+        gamma,
+        weight,
+        bias,
+        keep,
+        ..
+    } = input.clone();
+    let first = input.first.clone();
+    let (second, attended) = input.scaled_weights().to_second();
+    let mut second = linear::backward(second, kept(d_y.clone(), keep), true);
+    let d_gamma = gamma.map(|gamma| by_layer_scale(&mut second, &gamma, &weight, bias));
     let d_middle = second.d_x.take().map(|d_x| match attended {
         Some((input, output)) => B::packed_attention_backward(input, output, d_x),
         None => d_x,
     });
     // both layers were asked for the gradient of their input
     let d_middle = d_middle.unwrap_or_else(|| d_y.clone());
-    let mut first = linear::backward(input.first, d_middle, true);
+    let mut first = linear::backward(first, d_middle, true);
     let d_x = match first.d_x.take() {
         Some(d_x) => d_x + d_y,
         None => d_y,
@@ -188,6 +201,25 @@ pub(in crate::kernels) fn backward<B: IbotBackend>(
     }
 }
 
+/// The gradient by LayerScale; those of a layer with [`BranchInput::scaled_weights`] become those by weight and bias themselves.
+fn by_layer_scale<B: IbotBackend>(
+    found: &mut linear::LinearLayerGradients<B>,
+    gamma: &Tensor<B, 1>,
+    weight: &Tensor<B, 2>,
+    bias: Option<Tensor<B, 1>>,
+) -> Tensor<B, 1> {
+    let mut d_gamma = gamma.zeros_like();
+    if let Some(d_scaled) = found.d_weight.take() {
+        d_gamma = d_gamma + B::column_sums(d_scaled.clone() * weight.clone());
+        found.d_weight = Some(d_scaled * gamma.clone().unsqueeze_dim(0));
+    }
+    if let Some((d_scaled, bias)) = found.d_bias.take().zip(bias) {
+        d_gamma = d_gamma + d_scaled.clone() * bias;
+        found.d_bias = Some(d_scaled * gamma.clone());
+    }
+    d_gamma
+}
+
 fn kept<B: Backend>(branch: Tensor<B, 2>, keep: Option<Tensor<B, 3>>) -> Tensor<B, 2> {
     let Some(keep) = keep else {
         return branch;
@@ -196,11 +228,4 @@ fn kept<B: Backend>(branch: Tensor<B, 2>, keep: Option<Tensor<B, 3>>) -> Tensor<
     let batch = keep.dims()[0];
     let by_image = branch.reshape([batch, rows / batch, width]) * keep;
     by_image.reshape([rows, width])
-}
-
-fn scaled<B: Backend>(branch: Tensor<B, 2>, gamma: Option<Tensor<B, 1>>) -> Tensor<B, 2> {
-    match gamma {
-        Some(gamma) => branch * gamma.unsqueeze_dim(0),
-        None => branch,
-    }
 }

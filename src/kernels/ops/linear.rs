@@ -172,16 +172,19 @@ pub(in crate::kernels) fn backward<B: IbotBackend>(
     wants_x: bool,
 ) -> LinearLayerGradients<B> {
     let LinearLayerInput { x, prologue, .. } = input;
-    let found = B::linear_rows_backward(LinearBackwardInput {
+    let of_rows = LinearBackwardInput {
         x: prologue.clone().apply(x.clone()),
         weight: input.weight,
         d_y,
         wants_x: wants_x || matches!(prologue, Prologue::LayerNorm { .. }),
         wants_weight: true,
         wants_bias: input.bias.is_some(),
-    });
+    };
+    let found = match prologue {
+        Prologue::Gelu => B::linear_gelu_backward(of_rows, x.clone()),
+        _ => B::linear_rows_backward(of_rows),
+    };
     let (d_x, d_norm) = match (prologue, found.d_x) {
-        (Prologue::Gelu, Some(d_y)) => (Some(B::exact_gelu_backward(x, d_y)), [None, None]),
         (Prologue::LayerNorm { weight, bias, eps }, Some(d_y)) => {
             let norm = LayerNormInput {
                 x,
@@ -228,4 +231,14 @@ pub fn linear_backward<B: Backend>(input: LinearBackwardInput<B>) -> LinearGradi
             .then(|| d_y.clone().sum_dim(0).reshape([outputs])),
         d_weight: input.wants_weight.then(|| x.transpose().matmul(d_y)),
     }
+}
+
+/// Gradients of [`linear`] where its rows are exact GELU of `before`: `d_x` is by that.
+pub(in crate::kernels) fn linear_gelu_backward<B: IbotBackend>(
+    input: LinearBackwardInput<B>,
+    before: Tensor<B, 2>,
+) -> LinearGradients<B> {
+    let found = B::linear_rows_backward(input);
+    let d_x = found.d_x.map(|d_x| B::exact_gelu_backward(before, d_x));
+    LinearGradients { d_x, ..found }
 }

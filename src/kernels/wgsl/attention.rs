@@ -49,9 +49,10 @@ pub enum AttentionPath {
     SoftwareLanes,
     /// A lane holds one token: for GPUs and heads so narrow that its registers do. Widths of up to 16.
     GpuLanes,
-    /// Tiles of 64 tokens in workgroup memory: for GPUs with many registers a lane. Widths 32 and 64.
+    /// Tiles of 64 tokens in workgroup memory, or of 32 where registers would not do: for GPUs with many registers a lane.
+    /// Widths of 32 to 96, multiples of 16.
     LargeTiles,
-    /// Tiles of 32 tokens: for other GPUs. Widths 64 and 128.
+    /// Tiles of 32 tokens: for other GPUs. Widths of 32 to 128, multiples of 16.
     SmallTiles,
     /// Tensor operations: what remains.
     Reference,
@@ -230,13 +231,17 @@ mod tests {
             (17, [Reference; 5]),
             (
                 32,
-                [LargeTiles, LargeTiles, LargeTiles, Reference, Reference],
+                [LargeTiles, SmallTiles, SmallTiles, SmallTiles, Reference],
             ),
+            (40, [Reference; 5]),
             (
                 64,
                 [LargeTiles, SmallTiles, SmallTiles, SmallTiles, Reference],
             ),
-            (80, [Reference; 5]),
+            (
+                80,
+                [LargeTiles, SmallTiles, SmallTiles, SmallTiles, Reference],
+            ),
             (
                 128,
                 [SmallTiles, SmallTiles, SmallTiles, SmallTiles, Reference],

@@ -8,7 +8,8 @@ use super::launch::{Kernel, Shader, shader};
 pub(super) const LANES: usize = 128;
 /// Entries of a chunk: these kernels take vectors only.
 const CHUNK: usize = 4;
-/// Chunks of the width that are staged at a time; each lane loads one of each 32 rows or columns.
+/// Chunks of the width that are staged at a time, and that it is a multiple of; each lane loads one of each 32 rows or
+/// columns.
 const SLICE: usize = 4;
 /// Columns of a tile.
 const COLUMNS: usize = LANES / SLICE;
@@ -27,6 +28,11 @@ enum Shape {
     Small,
 }
 
+/// Loads of each lane that fill the columns to sum.
+fn loads(chunks: usize) -> usize {
+    (PART * chunks).div_ceil(LANES)
+}
+
 impl Shape {
     fn rows(self) -> usize {
         match self {
@@ -42,9 +48,22 @@ impl Shape {
         }
     }
 
-    /// Vectors of workgroup memory for slices or columns: the rows of a slice are padded to an odd length.
+    /// Lanes that share a row.
+    fn across(self) -> usize {
+        COLUMNS / self.lane_columns()
+    }
+
+    /// Chunks of a row that a lane sums; where they are not shared out evenly, the last lanes' last one is not there.
+    fn outputs(self, chunks: usize) -> usize {
+        chunks.div_ceil(self.across())
+    }
+
+    /// Vectors of workgroup memory for slices or columns: the rows of a slice are padded to an odd length, and after the
+    /// columns that are summed stands what is loaded with them, or read for chunks that are not there.
     fn stage(self, chunks: usize) -> usize {
-        ((self.rows() + COLUMNS) * (SLICE + 1)).max(PART * chunks)
+        let slices = (self.rows() + COLUMNS) * (SLICE + 1);
+        let read = (PART - 1) * chunks + self.outputs(chunks) * self.across();
+        slices.max(loads(chunks) * LANES).max(read)
     }
 
     /// Vectors of workgroup memory for the weights of the columns, padded likewise.
@@ -53,15 +72,18 @@ impl Shape {
     }
 
     fn pass(self, shader: Shader, chunks: usize) -> Pass {
-        let across = COLUMNS / self.lane_columns();
+        let is_even = chunks.is_multiple_of(self.across());
         let mut values = Chunk::for_length(CHUNK).values();
         let numbers = [
             ("head_chunk", chunks),
             ("row", LANE_ROWS),
             ("column", self.lane_columns()),
-            ("output", chunks / across),
+            ("output", self.outputs(chunks)),
             ("row_load", self.rows() * SLICE / LANES),
-            ("load", PART * chunks / LANES),
+            ("load", loads(chunks)),
+            ("part", PART),
+            ("even", usize::from(is_even)),
+            ("uneven", usize::from(!is_even)),
             ("stage", self.stage(chunks)),
         ];
         values.extend(numbers.map(|(name, number)| (name, number.to_string())));
@@ -82,21 +104,24 @@ pub(super) struct Tiles {
 }
 
 impl Tiles {
-    /// For GPUs with registers to spare. By keys a lane sums twice as much, and in large tiles of heads of 64
-    /// RDNA3's compiler spills.
+    /// For GPUs with registers to spare, heads of 32 to 96. By keys a lane sums twice as much, and in large tiles of heads of
+    /// 48 or more RDNA3's compiler spills; by queries, of 80 or more.
     pub fn large(head_width: usize) -> Option<Self> {
         let shapes = match head_width {
             32 => [Shape::Large; 3],
-            64 => [Shape::Large, Shape::Large, Shape::Small],
+            48 | 64 => [Shape::Large, Shape::Large, Shape::Small],
+            80 | 96 => [Shape::Large, Shape::Small, Shape::Small],
             _ => return None,
         };
         let chunks = head_width / CHUNK;
         Some(Self { shapes, chunks })
     }
 
-    /// For GPUs whose lanes have few registers. The 16 lanes of a row share out its chunks, so 32 is too narrow.
+    /// For GPUs whose lanes have few registers, and for heads of 112 and 128. The 16 lanes of a row share out its chunks:
+    /// half of them have none to sum in heads of 32.
     pub fn small(head_width: usize) -> Option<Self> {
-        matches!(head_width, 64 | 128).then_some(Self {
+        let is_taken = matches!(head_width, 32 | 48 | 64 | 80 | 96 | 112 | 128);
+        is_taken.then_some(Self {
             shapes: [Shape::Small; 3],
             chunks: head_width / CHUNK,
         })
@@ -136,8 +161,8 @@ mod tests {
 
     #[test]
     fn tiles_fit_what_webgpu_promises() {
-        let large = [32, 64].map(Tiles::large);
-        let small = [64, 128].map(Tiles::small);
+        let large = [32, 48, 64, 80, 96].map(Tiles::large);
+        let small = [32, 48, 64, 80, 96, 112, 128].map(Tiles::small);
         for tiles in large.into_iter().chain(small) {
             let bytes = tiles.unwrap().workgroup_bytes();
             assert!(bytes <= 16_384, "{tiles:?}: {bytes}");

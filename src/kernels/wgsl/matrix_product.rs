@@ -5,8 +5,10 @@
 
 use burn::tensor::Tensor;
 
+use super::chunk::Chunk;
 use super::launch::{GpuTensor, contiguous, empty, launch, tensor};
-use super::matrix_tiles::{After, BLOCK, MAX_TERMS, Variant, Way};
+use super::matrix_kernels::{After, PARTS_LANES, Variant, sum_of_parts};
+use super::matrix_tiles::{BLOCK, MAX_TERMS, Plan, Sizes};
 use crate::kernels::backend::{Gpu, IbotBackend};
 use crate::kernels::ops::linear::{
     LinearBackwardInput, LinearGradients, LinearInput, LinearLayerInput,
@@ -14,17 +16,16 @@ use crate::kernels::ops::linear::{
 use crate::kernels::ops::product::Layout;
 use crate::kernels::ops::{linear, product};
 
-/// `count` products of `[R, T]` and `[T, C]`, and how they lie.
+/// Products of `[R, T]` and `[T, C]`, how they lie, and what becomes of them.
 struct Product<'a> {
     layout: Layout,
-    count: usize,
-    rows: usize,
-    columns: usize,
-    depth: usize,
+    sizes: Sizes,
     left: &'a GpuTensor,
     right: &'a GpuTensor,
     bias: Option<GpuTensor>,
     gelu: bool,
+    /// Where GELU's derivative is taken.
+    at_gelu: Option<GpuTensor>,
     residual: Option<GpuTensor>,
     totals: bool,
 }
@@ -39,23 +40,27 @@ impl<'a> Product<'a> {
     ) -> Self {
         Self {
             layout,
-            count: 1,
-            rows,
-            columns,
-            depth,
+            sizes: Sizes {
+                count: 1,
+                rows,
+                columns,
+                depth,
+            },
             left,
             right,
             bias: None,
             gelu: false,
+            at_gelu: None,
             residual: None,
             totals: false,
         }
     }
 
     fn variant(&self) -> Variant {
+        let sizes = self.sizes;
         let widths = match self.layout {
-            Layout::LeftTransposed => [self.rows, self.columns],
-            _ => [self.depth, self.columns],
+            Layout::LeftTransposed => [sizes.rows, sizes.columns],
+            _ => [sizes.depth, sizes.columns],
         };
         Variant {
             layout: self.layout,
@@ -63,6 +68,7 @@ impl<'a> Product<'a> {
             after: After {
                 bias: self.bias.is_some(),
                 gelu: self.gelu,
+                gelu_gradient: self.at_gelu.is_some(),
                 residual: self.residual.is_some(),
                 totals: self.totals,
             },
@@ -72,22 +78,65 @@ impl<'a> Product<'a> {
     /// `[N, R, C]`, and the sums of right's columns, `[C]`, where they are asked for. All sizes >= 1.
     fn run(&self) -> (GpuTensor, Option<GpuTensor>) {
         let client = &self.left.client;
-        let out = empty(self.left, [self.count * self.rows, self.columns]);
-        let totals = self.totals.then(|| empty(self.left, [self.columns]));
+        let variant = self.variant();
+        let sizes @ Sizes { columns, .. } = self.sizes;
+        let is_bare = |after: After| {
+            let totals = after.totals;
+            after
+                == After {
+                    totals,
+                    ..After::default()
+                }
+        };
+        let plan = Plan::choose(client, sizes, is_bare(variant.after));
+        let rows = plan.parts * sizes.count * sizes.rows;
+        let out = empty(self.left, [rows, columns]);
+        let totals = self
+            .totals
+            .then(|| empty(self.left, [plan.parts * columns]));
         let mut tensors = vec![self.left, self.right, &out];
         tensors.extend(self.bias.as_ref());
+        tensors.extend(self.at_gelu.as_ref());
         tensors.extend(self.residual.as_ref());
         tensors.extend(totals.as_ref());
-        let way = Way::choose(client, self.count, self.rows, self.columns);
-        let info = [self.rows, self.columns, self.depth, self.count].map(|size| size as u32);
+        let info = [sizes.rows, columns, sizes.depth, sizes.count, plan.span];
         launch(
             client,
-            self.variant().kernel(way),
-            way.groups(self.count, self.rows, self.columns),
+            variant.kernel(plan.way),
+            plan.groups(sizes),
             &tensors,
-            &info,
+            &info.map(|size| size as u32),
         );
-        (out, totals)
+        match plan.parts {
+            1 => (out, totals),
+            parts => self.sum(parts, &out, totals.as_ref()),
+        }
+    }
+
+    /// The parts of one product, `[P, R, C]`, added up, and those of the sums beside it, `[P, C]`.
+    fn sum(
+        &self,
+        parts: usize,
+        product: &GpuTensor,
+        totals: Option<&GpuTensor>,
+    ) -> (GpuTensor, Option<GpuTensor>) {
+        let Sizes { rows, columns, .. } = self.sizes;
+        let chunk = Chunk::for_length(columns);
+        let chunks = rows * chunk.count(columns);
+        let sum = empty(product, [rows, columns]);
+        let total = totals.map(|parts| empty(parts, [columns]));
+        let total_chunks = totals.map_or(0, |_| chunk.count(columns));
+        let mut tensors = vec![product, &sum];
+        tensors.extend(totals);
+        tensors.extend(total.as_ref());
+        launch(
+            &product.client,
+            sum_of_parts(chunk, totals.is_some()),
+            (chunks + total_chunks).div_ceil(PARTS_LANES as usize),
+            &tensors,
+            &[parts, chunks, total_chunks].map(|size| size as u32),
+        );
+        (sum, total)
     }
 }
 
@@ -159,23 +208,46 @@ pub(super) fn mlp(first: LinearLayerInput<Gpu>, second: LinearLayerInput<Gpu>) -
     })
 }
 
-/// See [`crate::kernels::IbotBackend::linear_rows_backward`].
-pub(super) fn linear_backward(input: LinearBackwardInput<Gpu>) -> LinearGradients<Gpu> {
+/// The gradient by the rows, and by what GELU made them of where that is given; all sizes >= 1.
+fn d_x(
+    d_y: &GpuTensor,
+    weight: Tensor<Gpu, 2>,
+    before_gelu: Option<Tensor<Gpu, 2>>,
+) -> Tensor<Gpu, 2> {
+    let [inputs, outputs] = weight.dims();
+    let rows = d_y.meta.shape()[0];
+    if outputs > MAX_TERMS {
+        let d_x = in_pieces(Layout::RightTransposed, tensor(d_y.clone()), weight);
+        return match before_gelu {
+            Some(x) => super::gelu::backward(x, d_x),
+            None => d_x,
+        };
+    }
+    let weight = contiguous(weight);
+    let sizes = [rows, outputs, inputs];
+    let product = Product {
+        at_gelu: before_gelu.map(contiguous),
+        ..Product::of(Layout::RightTransposed, sizes, d_y, &weight)
+    };
+    tensor(product.run().0)
+}
+
+/// See [`crate::kernels::IbotBackend::linear_rows_backward`], and, with `before_gelu`,
+/// [`crate::kernels::IbotBackend::linear_gelu_backward`].
+pub(super) fn linear_backward(
+    input: LinearBackwardInput<Gpu>,
+    before_gelu: Option<Tensor<Gpu, 2>>,
+) -> LinearGradients<Gpu> {
     let [rows, inputs] = input.x.dims();
     let [_, outputs] = input.weight.dims();
     if rows * inputs * outputs == 0 {
-        return linear::linear_backward(input);
+        return match before_gelu {
+            Some(before) => linear::linear_gelu_backward(input, before),
+            None => linear::linear_backward(input),
+        };
     }
     let d_y = contiguous(input.d_y);
-    let d_x = input.wants_x.then(|| {
-        if outputs > MAX_TERMS {
-            return in_pieces(Layout::RightTransposed, tensor(d_y.clone()), input.weight);
-        }
-        let weight = contiguous(input.weight);
-        let sizes = [rows, outputs, inputs];
-        let product = Product::of(Layout::RightTransposed, sizes, &d_y, &weight);
-        tensor(product.run().0)
-    });
+    let d_x = input.wants_x.then(|| d_x(&d_y, input.weight, before_gelu));
     if !input.wants_weight || rows > MAX_TERMS {
         let d_y: Tensor<Gpu, 2> = tensor(d_y);
         let weight = || in_pieces(Layout::LeftTransposed, input.x, d_y.clone());
@@ -210,9 +282,7 @@ pub(super) fn matrix_products(
         return product::matrix_products(left, right, layout);
     }
     let (left, right) = (contiguous(left), contiguous(right));
-    let product = Product {
-        count,
-        ..Product::of(layout, [rows, depth, columns], &left, &right)
-    };
+    let mut product = Product::of(layout, [rows, depth, columns], &left, &right);
+    product.sizes.count = count;
     tensor::<2>(product.run().0).reshape([count, rows, columns])
 }

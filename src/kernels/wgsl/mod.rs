@@ -3,7 +3,9 @@
 //! - `template`: fills the shaders; `launch`: a filled shader as a kernel on the device; `observed`: which ones ran
 //! - `chunk`, `target_potentials`, `cross_entropy`, `attention`, `layer_norm`, `gelu`, `matrix_product`, `ema`, `adamw`,
 //!   `sum_of_squares`, `grad_scale`, `copy`: one module a folder or file of `shaders/`; `attention_lanes` and
-//!   `attention_tiles`: the two kinds of kernels that attention chooses from
+//!   `attention_tiles`: the two kinds of kernels that attention chooses from; `matrix_tiles` and `matrix_kernels`: how a
+//!   device multiplies, and the kernels for that
+//! - `every_kernel`: all of them, for tests
 //! - `pack`: operations on many tensors, dealt out to few dispatches
 //!
 //! Every storage buffer is bound read-write, inputs too: two tensors may be slices of one wgpu buffer, and wgpu forbids
@@ -18,11 +20,13 @@ mod chunk;
 mod copy;
 mod cross_entropy;
 mod ema;
+mod every_kernel;
 mod gelu;
 mod grad_scale;
 mod lanes;
 mod launch;
 mod layer_norm;
+mod matrix_kernels;
 mod matrix_product;
 mod matrix_tiles;
 mod observed;
@@ -37,8 +41,10 @@ pub use adamw::packed_adamw;
 pub use attention::AttentionPath;
 pub use copy::copy;
 pub use ema::packed_ema;
+pub use every_kernel::{all_kernels, attention_kernels};
 pub use lanes::{WORKGROUP_VARIABLE, with_workgroup};
 pub use launch::{Kernel, SHADERS_VARIABLE, peak_bytes_in_use, shader_folder};
+pub use matrix_tiles::{TILE_VARIABLE, Tile, with_tile};
 pub use observed::{Launched, observe};
 
 use burn::tensor::Tensor;
@@ -66,63 +72,7 @@ use crate::kernels::ops::{
     layer_norm as tensor_layer_norm, linear as tensor_linear, product as tensor_product,
     target_potentials as tensor_potentials,
 };
-use chunk::Chunk;
 use launch::check_bindings;
-use layer_norm::Team;
-use walk::Walk;
-
-/// Every kernel that can reach a device with these workgroups, tensors a dispatch and teacher views: for tests that
-/// validate each of them.
-pub fn all_kernels(workgroups: &[u32], tensors: &[usize], teacher_views: &[usize]) -> Vec<Kernel> {
-    let mut all: Vec<Kernel> = (1..=grad_scale::MAX_SCALARS)
-        .map(grad_scale::kernel)
-        .collect();
-    for chunk in Chunk::ALL {
-        for walk in Walk::ALL {
-            all.push(copy::kernel(walk, chunk));
-            all.extend(gelu::kernels(walk, chunk));
-            all.push(rows::gather_kernel(walk, chunk));
-            for tensors in tensors {
-                all.push(ema::kernel(walk, chunk, *tensors));
-                all.push(adamw::kernel(walk, chunk, *tensors));
-                all.push(sum_of_squares::kernel(walk, chunk, *tensors));
-            }
-        }
-        all.extend(layer_norm::row_kernels(Team::SOFTWARE, chunk));
-        for workgroup in workgroups {
-            let teams = Team::all_of_rows(*workgroup);
-            all.extend(teams.flat_map(|team| layer_norm::row_kernels(team, chunk)));
-            all.extend(layer_norm::column_kernels(*workgroup, chunk));
-            all.push(rows::sums_kernel(*workgroup, chunk));
-            all.push(cross_entropy::total_kernel(*workgroup));
-            all.extend(target_potentials::kernels(*workgroup, chunk));
-            let of_views = |views| cross_entropy::kernels(*workgroup, chunk, views);
-            all.extend(teacher_views.iter().copied().flat_map(of_views));
-        }
-    }
-    all.extend(matrix_tiles::kernels());
-    all
-}
-
-/// The kernels of attention with heads of these widths that can reach a device.
-pub fn attention_kernels(workgroups: &[u32], head_widths: &[usize]) -> Vec<Kernel> {
-    let of_width = |head_width: usize, path: AttentionPath| {
-        let workgroups = match path {
-            AttentionPath::GpuLanes => workgroups,
-            _ => &[0], // lanes of their own
-        };
-        let all = workgroups
-            .iter()
-            .filter_map(move |lanes| path.passes(*lanes, head_width));
-        all.flatten().map(|pass| pass.kernel)
-    };
-    let of_widths = |path| {
-        head_widths
-            .iter()
-            .flat_map(move |width| of_width(*width, path))
-    };
-    AttentionPath::ALL.into_iter().flat_map(of_widths).collect()
-}
 
 impl IbotBackend for Gpu {
     fn check_device(device: &Self::Device) -> Result<()> {
@@ -243,8 +193,18 @@ impl IbotBackend for Gpu {
 
     fn linear_rows_backward(input: LinearBackwardInput<Self>) -> LinearGradients<Self> {
         match KernelChoice::active() {
-            KernelChoice::Wgsl => matrix_product::linear_backward(input),
+            KernelChoice::Wgsl => matrix_product::linear_backward(input, None),
             KernelChoice::Reference => tensor_linear::linear_backward(input),
+        }
+    }
+
+    fn linear_gelu_backward(
+        input: LinearBackwardInput<Self>,
+        before: Tensor<Self, 2>,
+    ) -> LinearGradients<Self> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => matrix_product::linear_backward(input, Some(before)),
+            KernelChoice::Reference => tensor_linear::linear_gelu_backward(input, before),
         }
     }
 

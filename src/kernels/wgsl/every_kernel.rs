@@ -1,0 +1,62 @@
+//! Every kernel that a device may be given, for tests that validate and compile each of them.
+
+use super::chunk::Chunk;
+use super::layer_norm::Team;
+use super::walk::Walk;
+use super::{
+    AttentionPath, Kernel, adamw, copy, cross_entropy, ema, gelu, grad_scale, layer_norm,
+    matrix_kernels, rows, sum_of_squares, target_potentials,
+};
+
+/// Every kernel that can reach a device with these workgroups, tensors a dispatch and teacher views: for tests that
+/// validate each of them.
+pub fn all_kernels(workgroups: &[u32], tensors: &[usize], teacher_views: &[usize]) -> Vec<Kernel> {
+    let mut all: Vec<Kernel> = (1..=grad_scale::MAX_SCALARS)
+        .map(grad_scale::kernel)
+        .collect();
+    for chunk in Chunk::ALL {
+        for walk in Walk::ALL {
+            all.push(copy::kernel(walk, chunk));
+            all.extend(gelu::kernels(walk, chunk));
+            all.push(rows::gather_kernel(walk, chunk));
+            for tensors in tensors {
+                all.push(ema::kernel(walk, chunk, *tensors));
+                all.push(adamw::kernel(walk, chunk, *tensors));
+                all.push(sum_of_squares::kernel(walk, chunk, *tensors));
+            }
+        }
+        all.extend(layer_norm::row_kernels(Team::SOFTWARE, chunk));
+        for workgroup in workgroups {
+            let teams = Team::all_of_rows(*workgroup);
+            all.extend(teams.flat_map(|team| layer_norm::row_kernels(team, chunk)));
+            all.extend(layer_norm::column_kernels(*workgroup, chunk));
+            all.push(rows::sums_kernel(*workgroup, chunk));
+            all.push(cross_entropy::total_kernel(*workgroup));
+            all.extend(target_potentials::kernels(*workgroup, chunk));
+            let of_views = |views| cross_entropy::kernels(*workgroup, chunk, views);
+            all.extend(teacher_views.iter().copied().flat_map(of_views));
+        }
+    }
+    all.extend(matrix_kernels::kernels());
+    all
+}
+
+/// The kernels of attention with heads of these widths that can reach a device.
+pub fn attention_kernels(workgroups: &[u32], head_widths: &[usize]) -> Vec<Kernel> {
+    let of_width = |head_width: usize, path: AttentionPath| {
+        let workgroups = match path {
+            AttentionPath::GpuLanes => workgroups,
+            _ => &[0], // lanes of their own
+        };
+        let all = workgroups
+            .iter()
+            .filter_map(move |lanes| path.passes(*lanes, head_width));
+        all.flatten().map(|pass| pass.kernel)
+    };
+    let of_widths = |path| {
+        head_widths
+            .iter()
+            .flat_map(move |width| of_width(*width, path))
+    };
+    AttentionPath::ALL.into_iter().flat_map(of_widths).collect()
+}

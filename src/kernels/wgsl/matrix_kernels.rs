@@ -1,0 +1,159 @@
+//! The kernels of `shaders/matrix_product/`.
+
+use super::chunk::Chunk;
+use super::lanes::SOFTWARE_SUBGROUP;
+use super::launch::{Kernel, shader};
+use super::matrix_tiles::{BLOCK, SOFTWARE_BLOCKS, Tile, Way};
+use crate::kernels::ops::product::Layout;
+
+/// Terms of a round in the inner loop of a tile.
+const UNROLLED: usize = 4;
+
+/// Lanes of a workgroup that adds up parts, each of which adds one chunk.
+pub(super) const PARTS_LANES: u32 = 64;
+
+/// What is done with a finished product.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct After {
+    pub bias: bool,
+    pub gelu: bool,
+    /// Times GELU's derivative at another matrix.
+    pub gelu_gradient: bool,
+    pub residual: bool,
+    /// Sums of the columns of the right operand are made beside it.
+    pub totals: bool,
+}
+
+impl After {
+    /// What products are followed by, each layout with its own.
+    fn all() -> Vec<(Layout, Self)> {
+        let flags = [false, true];
+        let mut all = Vec::new();
+        for flag in flags {
+            let gelu_gradient = Self {
+                gelu_gradient: flag,
+                ..Self::default()
+            };
+            let totals = Self {
+                totals: flag,
+                ..Self::default()
+            };
+            all.push((Layout::RightTransposed, gelu_gradient));
+            all.push((Layout::LeftTransposed, totals));
+        }
+        for bits in 0..8 {
+            let [bias, gelu, residual] = [1, 2, 4].map(|bit| bits & bit > 0);
+            let after = Self {
+                bias,
+                gelu,
+                residual,
+                ..Self::default()
+            };
+            all.push((Layout::Plain, after));
+        }
+        all
+    }
+}
+
+/// What tells one kernel from another.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Variant {
+    pub layout: Layout,
+    /// Whether the rows of all matrices are multiples of a vector.
+    pub vectors: bool,
+    pub after: After,
+}
+
+impl Variant {
+    fn values(self) -> Vec<(&'static str, String)> {
+        let count = |there: bool| usize::from(there).to_string();
+        let stored = if self.vectors { "vec4<f32>" } else { "f32" };
+        let entries: usize = if self.vectors { 4 } else { 1 };
+        let turned_left = self.layout == Layout::LeftTransposed;
+        let turned_right = self.layout == Layout::RightTransposed;
+        let mut values = Chunk::for_length(BLOCK).values();
+        values.extend([
+            ("stored", stored.to_owned()),
+            ("entries", entries.to_string()),
+            ("vectors", count(self.vectors)),
+            ("singles", count(!self.vectors)),
+            ("straight_left", count(!turned_left)),
+            ("turned_left", count(turned_left)),
+            ("straight_right", count(!turned_right)),
+            ("turned_right", count(turned_right)),
+            ("bias", count(self.after.bias)),
+            ("gelu", count(self.after.gelu)),
+            ("gelu_gradient", count(self.after.gelu_gradient)),
+            ("residual", count(self.after.residual)),
+            ("totals", count(self.after.totals)),
+        ]);
+        values
+    }
+
+    pub(super) fn kernel(self, way: Way) -> Kernel {
+        match way {
+            Way::Direct => self.direct(),
+            Way::Tiled(tile) => self.tiled(tile),
+        }
+    }
+
+    fn direct(self) -> Kernel {
+        let shader = shader!(
+            "chunk",
+            "gelu/normal",
+            "matrix_product/operands",
+            "matrix_product/result",
+            "matrix_product/direct"
+        );
+        let mut values = self.values();
+        values
+            .extend(["row_block", "column_block"].map(|side| (side, SOFTWARE_BLOCKS.to_string())));
+        Kernel::new(shader, SOFTWARE_SUBGROUP, values)
+    }
+
+    fn tiled(self, tile: Tile) -> Kernel {
+        let shader = shader!(
+            "chunk",
+            "gelu/normal",
+            "matrix_product/operands",
+            "matrix_product/result",
+            "matrix_product/tiled"
+        );
+        let mut values = self.values();
+        values.extend([
+            ("tile_rows", tile.rows.to_string()),
+            ("tile_columns", tile.columns.to_string()),
+            ("padding", usize::from(tile.is_padded).to_string()),
+            ("row_block", tile.row_blocks.to_string()),
+            ("column_block", tile.column_blocks.to_string()),
+            ("unrolled", UNROLLED.to_string()),
+        ]);
+        Kernel::new(shader, tile.lanes() as u32, values)
+    }
+}
+
+/// Adds up the parts of a product, and of sums beside it.
+pub(super) fn sum_of_parts(chunk: Chunk, totals: bool) -> Kernel {
+    let mut values = chunk.values();
+    values.push(("totals", usize::from(totals).to_string()));
+    let shader = shader!("chunk", "matrix_product/parts");
+    Kernel::new(shader, PARTS_LANES, values)
+}
+
+/// Every kernel that a device may be given.
+pub(super) fn kernels() -> Vec<Kernel> {
+    let tiles = Tile::ALL.map(Way::Tiled);
+    let ways = || [Way::Direct].into_iter().chain(tiles);
+    let variants = After::all().into_iter().flat_map(|(layout, after)| {
+        [false, true].map(|vectors| Variant {
+            layout,
+            vectors,
+            after,
+        })
+    });
+    let products = variants.flat_map(|variant| ways().map(move |way| variant.kernel(way)));
+    let sums = Chunk::ALL
+        .into_iter()
+        .flat_map(|chunk| [false, true].map(|totals| sum_of_parts(chunk, totals)));
+    products.chain(sums).collect()
+}
