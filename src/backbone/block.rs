@@ -3,13 +3,13 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 
 use crate::backbone::attention::Attention;
 use crate::backbone::config::VitConfig;
 use crate::backbone::layer_norm::LayerNorm;
 use crate::init::{constant_param, timm_linear};
-use crate::kernels::{BranchInput, IbotBackend, Normed, residual_branch};
+use crate::kernels::{BranchInput, IbotBackend, Normed, RowPlaces, residual_branch};
 use crate::random::Random;
 
 /// timm's `Mlp` with exact GELU.
@@ -91,21 +91,29 @@ impl<B: IbotBackend> Block<B> {
         batch: usize,
         drop_path: Option<DropPath<B>>,
     ) -> Tensor<B, 2> {
+        self.forward_at(x, batch, drop_path, None)
+    }
+
+    /// [`Block::forward`] for some of the tokens: attention looks at all of them, the rest is done for `rows` alone.
+    ///
+    /// # Shapes
+    /// `x` `[B T, D]`; `rows` M of B T, and `drop_path` `[M, 1, 1]` for each branch -> `[M, D]`.
+    pub fn forward_at(
+        &self,
+        x: Tensor<B, 2>,
+        batch: usize,
+        drop_path: Option<DropPath<B>>,
+        rows: Option<&RowPlaces>,
+    ) -> Tensor<B, 2> {
         let (drop_path1, drop_path2) = drop_path.map(|drop| (drop.attention, drop.mlp)).unzip();
         // x = x + drop_path1(ls1(attn(norm1(x))))
         let branch = self.attn.forward(self.norm1.lazy(x), batch);
-        let x = self.plus_input(
-            branch
-                .layer_scale(gamma(self.ls1.as_ref()))
-                .drop_path(drop_path1),
-        );
+        let branch = branch.layer_scale(gamma(self.ls1.as_ref()));
+        let x = self.plus_input(branch.drop_path(drop_path1).at_rows(rows));
         // x = x + drop_path2(ls2(mlp(norm2(x))))
         let branch = self.mlp.forward(self.norm2.lazy(x));
-        self.plus_input(
-            branch
-                .layer_scale(gamma(self.ls2.as_ref()))
-                .drop_path(drop_path2),
-        )
+        let branch = branch.layer_scale(gamma(self.ls2.as_ref()));
+        self.plus_input(branch.drop_path(drop_path2))
     }
 
     /// The tokens that went into a branch plus what comes out of it: one operation, because its last product adds them,
@@ -147,6 +155,22 @@ impl<B: Backend> DropPath<B> {
         Self {
             attention: branch(),
             mlp: branch(),
+        }
+    }
+
+    /// The factor of each row, for `rows` of tokens of `tokens` an image.
+    ///
+    /// # Shapes
+    /// `[B, 1, 1]` -> `[M, 1, 1]`.
+    pub fn at_rows(self, rows: &RowPlaces, tokens: usize) -> Self {
+        let images = rows.places().iter().map(|place| *place / tokens as i32);
+        let images: Vec<i32> = images.collect();
+        let count = images.len();
+        let images = TensorData::new(images, [count]);
+        let images = Tensor::<B, 1, Int>::from_data(images, &self.mlp.device());
+        Self {
+            attention: self.attention.select(0, images.clone()),
+            mlp: self.mlp.select(0, images),
         }
     }
 }

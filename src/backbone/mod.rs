@@ -25,6 +25,7 @@ use burn::module::{AutodiffModule, Module, ModuleDisplay};
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
+use crate::kernels::{IbotBackend, RowPlaces};
 use crate::random::Random;
 
 /// Which patches the student does not see, and what it sees in their place.
@@ -56,6 +57,27 @@ pub struct Tokens<B: Backend> {
     pub patches: Tensor<B, 3>,
 }
 
+/// What losses look at in a batch of pictures.
+#[derive(Debug, Clone)]
+pub struct ChosenTokens<B: Backend> {
+    /// As in [`Tokens`], `[B, D]`.
+    pub cls: Tensor<B, 2>,
+    /// Features of the chosen patches, `[M, D]`; none where none is chosen.
+    pub patches: Option<Tensor<B, 2>>,
+}
+
+impl<B: IbotBackend> Tokens<B> {
+    /// The class tokens, and the patches at these places of the flat `[B N]` ones.
+    pub fn chosen(self, places: &RowPlaces) -> ChosenTokens<B> {
+        let [images, patches, width] = self.patches.dims();
+        let flat = self.patches.reshape([images * patches, width]);
+        ChosenTokens {
+            cls: self.cls,
+            patches: (!places.is_empty()).then(|| B::gather_rows(flat, places)),
+        }
+    }
+}
+
 /// A backbone that iBOT can train: any module that embeds patches, accepts a mask token and returns tokens.
 pub trait Backbone<B: Backend>: Module<B> + ModuleDisplay {
     /// Width D of the tokens.
@@ -81,6 +103,28 @@ pub trait Backbone<B: Backend>: Module<B> + ModuleDisplay {
     ) -> Tokens<B> {
         let _ = drop_path_rngs;
         self.tokens(images, mask)
+    }
+
+    /// [`Backbone::training_tokens`] that a loss looks at, of all class tokens and some patches; by default chosen from all
+    /// tokens. Without generators nothing of training is drawn, as for a teacher.
+    ///
+    /// # Shapes
+    /// `patches` M places in the flat `[B N]` patches -> [`ChosenTokens`].
+    fn chosen_tokens(
+        &self,
+        images: Tensor<B, 4>,
+        mask: Option<PatchMask<B>>,
+        drop_path_rngs: &mut [Random],
+        patches: &RowPlaces,
+    ) -> ChosenTokens<B>
+    where
+        B: IbotBackend,
+    {
+        let tokens = match drop_path_rngs.is_empty() {
+            true => self.tokens(images, mask),
+            false => self.training_tokens(images, mask, drop_path_rngs),
+        };
+        tokens.chosen(patches)
     }
 
     /// The feature that evaluation uses, by default the class token.

@@ -15,9 +15,9 @@
 
 use burn::tensor::Tensor;
 
-use crate::backbone::{Backbone, Tokens, TrainBackbone};
+use crate::backbone::{Backbone, TrainBackbone};
 use crate::error::Result;
-use crate::kernels::TrainBackend;
+use crate::kernels::{RowPlaces, TrainBackend};
 use crate::method::config::PatchWeight;
 use crate::method::ibot::Ibot;
 use crate::method::losses::{
@@ -89,22 +89,27 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     /// in each part, with the gradient of this part's tokens.
     pub fn losses(&self, batch: &BatchTargets<B>, index: usize) -> IbotOutput<B> {
         let (config, part) = (&self.config, &batch.parts[index]);
-        let (global, cls) = self.student_tokens(&part.input); // [G B, N, D], [(G + L) B, D]
+        let (cls, [masked, visible]) = self.student_tokens(part); // [(G + L) B, D], [M, D], [V, D]
         let cls_range = batch.range(index, |part| part.embedding.dims()[0]);
-        let patch_loss =
-            |targets, rows| self.patch_loss(&global.patches, batch, index, targets, rows);
+        let patch_loss = |tokens: Option<_>, targets: Option<_>, rows| {
+            let none = || Tensor::zeros([1], &cls.device()); // a part may have no such patch
+            let pair = tokens.zip(targets);
+            pair.map_or_else(none, |(tokens, targets)| {
+                self.patch_loss(tokens, targets, batch, index, rows)
+            })
+        };
         let terms = LossTerms {
             cls: cls_loss(ClsLossInput {
-                student: self.student.network.cls_head.logits(cls), // [(G + L) B, K]
+                student: self.student.network.cls_head.logits(cls.clone()), // [(G + L) B, K]
                 targets: TeacherTargets::from_inner(batch.cls.slice_rows(&cls_range)), // [G B, K]
                 images: part.input.images(),
                 batch: batch.images(),
                 student_temperature: config.temperature_student,
             }),
-            patch: patch_loss(batch.masked.as_ref(), |part| &part.masked),
+            patch: patch_loss(masked, batch.masked.as_ref(), |part| &part.masked),
             visible: (config.visible_loss_weight > 0.0)
-                .then(|| patch_loss(batch.visible.as_ref(), |part| &part.visible)),
-            koleo: (config.koleo_weight > 0.0).then(|| koleo_of_views(&global.cls, batch, index)),
+                .then(|| patch_loss(visible, batch.visible.as_ref(), |part| &part.visible)),
+            koleo: (config.koleo_weight > 0.0).then(|| koleo_of_views(&cls, batch, index)),
         };
         IbotOutput {
             loss: terms.weighted(config),
@@ -113,24 +118,28 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         }
     }
 
-    /// Tokens of the masked global views, and class tokens of all views, `[(G + L) B, D]`.
-    fn student_tokens(&self, input: &IbotInput<B>) -> (Tokens<B>, Tensor<B, 2>) {
+    /// What the losses look at: class tokens of all views, `[(G + L) B, D]`; masked and visible patches of the masked global
+    /// views, `[M, D]` and `[V, D]`.
+    fn student_tokens(&self, part: &Part<B>) -> (Tensor<B, 2>, [Option<Tensor<B, 2>>; 2]) {
+        let input = &part.input;
         let images = Tensor::from_inner(Tensor::cat(input.global_views.clone(), 0)); // [G B, 3, S, S]
         let backbone = &self.student.network.backbone;
         let mask = input.patch_mask(self.student.mask_token.val());
         let mut rngs = input.drop_path_rngs.clone();
         let (global_rngs, local_rngs) = rngs.split_at_mut(images.dims()[0]);
-        let global = backbone.training_tokens(images, Some(mask), global_rngs);
-        if input.local_views.is_empty() {
-            let cls = global.cls.clone();
-            return (global, cls);
+        let chosen = &part.chosen;
+        let global = backbone.chosen_tokens(images, Some(mask), global_rngs, &chosen.places);
+        let patches = chosen.split(global.patches);
+        let mut cls = global.cls;
+        if !input.local_views.is_empty() {
+            // local views are small: nothing is masked in them, and they are no targets
+            let local = Tensor::from_inner(Tensor::cat(input.local_views.clone(), 0)); // [L B, 3, s, s]
+            let none = RowPlaces::new(Vec::new(), 0);
+            let local = backbone.chosen_tokens(local, None, local_rngs, &none);
+            // global views first: view v of the student is view v of the teacher
+            cls = Tensor::cat(vec![cls, local.cls], 0);
         }
-        // local views are small: nothing is masked in them, and they are no targets
-        let local = Tensor::from_inner(Tensor::cat(input.local_views.clone(), 0)); // [L B, 3, s, s]
-        let local = backbone.training_tokens(local, None, local_rngs);
-        // global views first: view v of the student is view v of the teacher
-        let cls = Tensor::cat(vec![global.cls.clone(), local.cls], 0);
-        (global, cls)
+        (cls, patches)
     }
 
     /// Class tokens of the masked global views without a graph, `[G B, D]`: what [`Ibot::losses`] has of them, because
@@ -140,35 +149,31 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         let mask = input.patch_mask(self.student.mask_token.val().inner());
         let mut rngs = input.drop_path_rngs[..images.dims()[0]].to_vec();
         let backbone = self.student.network.backbone.valid();
-        backbone.training_tokens(images, Some(mask), &mut rngs).cls
+        let none = RowPlaces::new(Vec::new(), 0);
+        let tokens = backbone.chosen_tokens(images, Some(mask), &mut rngs, &none);
+        tokens.cls
     }
 
-    /// Heads and loss see some patches only: the reference computes all logits and drops the others. Zero where a part
-    /// has no such patch.
+    /// Heads and loss see some patches only, `tokens` `[M, D]`: the reference computes all logits and drops the others.
     fn patch_loss(
         &self,
-        patches: &Tensor<B, 3>,
+        tokens: Tensor<B, 2>,
+        targets: &TeacherTargets<B::InnerBackend>,
         batch: &BatchTargets<B>,
         index: usize,
-        targets: Option<&TeacherTargets<B::InnerBackend>>,
         rows_of: fn(&Part<B>) -> &PatchRows,
     ) -> Tensor<B, 1> {
         let part = &batch.parts[index];
-        let rows = rows_of(part);
-        let selected = rows.select(patches); // [G B, N, D] -> [M, D]
-        let Some((selected, targets)) = selected.zip(targets) else {
-            return Tensor::zeros([1], &patches.device());
-        };
         let range = batch.range(index, |part| rows_of(part).len());
         patch_loss(PatchLossInput {
-            student: self.student.network.head_of_patches().logits(selected), // [M, K]
-            targets: TeacherTargets::from_inner(targets.slice_rows(&range)),  // [M, K]
+            student: self.student.network.head_of_patches().logits(tokens), // [M, K]
+            targets: TeacherTargets::from_inner(targets.slice_rows(&range)), // [M, K]
             weighting: match self.config.patch_weight {
                 PatchWeight::Patch => PatchWeighting::PerPatch {
                     patches: targets.rows(),
                 },
                 PatchWeight::Image => PatchWeighting::PerImage {
-                    counts: rows.counts.clone(),
+                    counts: rows_of(part).counts.clone(),
                     images: part.input.global_views.len() * batch.images(),
                 },
             },
@@ -181,7 +186,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
 /// those of the other parts are constants.
 ///
 /// # Shapes
-/// `cls` of this part `[G B_p, D]` -> `[1]`.
+/// `cls` of this part, global views first, `[(G + L) B_p, D]` -> `[1]`.
 fn koleo_of_views<B: TrainBackend>(
     cls: &Tensor<B, 2>,
     batch: &BatchTargets<B>,

@@ -1,8 +1,9 @@
 //! Which patches go through the heads.
 
 use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
 
-use crate::kernels::{IbotBackend, RowPlaces};
+use crate::kernels::RowPlaces;
 
 /// Some patches of a part of a batch, as rows of its flat tokens.
 pub(super) struct PatchRows {
@@ -28,16 +29,43 @@ impl PatchRows {
     pub fn len(&self) -> usize {
         self.places.len()
     }
+}
 
-    /// These rows of tokens; none where there is no such patch.
+/// The patches of some images that losses look at: the masked ones, and behind them the visible ones where these have a
+/// weight. Of the others nobody asks for a feature.
+pub(super) struct ChosenPatches {
+    /// Places in the flat `[G B, N]` patches.
+    pub places: RowPlaces,
+    masked: usize,
+}
+
+impl ChosenPatches {
+    /// Those of a part.
+    pub fn new(masked: &PatchRows, visible: Option<&PatchRows>) -> Self {
+        let mut places = masked.places.places().to_vec();
+        places.extend(visible.iter().flat_map(|rows| rows.places.places()));
+        Self {
+            places: RowPlaces::new(places, masked.places.rows()),
+            masked: masked.len(),
+        }
+    }
+
+    /// Masked and visible ones; none where there is no such patch.
     ///
     /// # Shapes
-    /// `[G B, N, D]` -> `[M, D]`.
-    pub fn select<B: IbotBackend>(&self, tokens: &Tensor<B, 3>) -> Option<Tensor<B, 2>> {
-        let [images, patches, width] = tokens.dims();
-        let flat = tokens.clone().reshape([images * patches, width]);
-        let is_any = !self.places.is_empty();
-        is_any.then(|| B::gather_rows(flat, &self.places))
+    /// `[M + V, D]` -> `[M, D]` and `[V, D]`.
+    pub fn split<B: Backend>(&self, patches: Option<Tensor<B, 2>>) -> [Option<Tensor<B, 2>>; 2] {
+        let Some(patches) = patches else {
+            return [None, None];
+        };
+        match (self.masked, patches.dims()[0] - self.masked) {
+            (_, 0) => [Some(patches), None],
+            (0, _) => [None, Some(patches)],
+            (masked, visible) => [
+                Some(patches.clone().narrow(0, 0, masked)),
+                Some(patches.narrow(0, masked, visible)),
+            ],
+        }
     }
 }
 

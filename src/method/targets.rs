@@ -8,13 +8,13 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
-use crate::backbone::{Backbone, Tokens, TrainBackbone};
+use crate::backbone::{Backbone, TrainBackbone};
 use crate::error::{Error, Result};
 use crate::kernels::{Logits, TrainBackend};
 use crate::method::config::Targets;
 use crate::method::ibot::Ibot;
 use crate::method::losses::{Center, TargetRule, TeacherTargets};
-use crate::method::rows::PatchRows;
+use crate::method::rows::{ChosenPatches, PatchRows};
 use crate::method::terms::IbotInput;
 use crate::method::tiling::tiling;
 
@@ -25,6 +25,7 @@ pub(super) struct Part<B: AutodiffBackend> {
     pub embedding: Tensor<B::InnerBackend, 2>,
     pub masked: PatchRows,
     pub visible: PatchRows,
+    pub chosen: ChosenPatches,
 }
 
 /// The teacher's logits of a batch in parts, and the parts.
@@ -84,18 +85,20 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             input.check(self.student.network.backbone.patches(), &self.config)?;
             // local views are no targets: the student is to tell the whole from them
             let images = Tensor::cat(input.global_views.clone(), 0); // [G B, 3, S, S]
-            let Tokens { cls, patches } = self.teacher.backbone.tokens(images, None);
-            let [_, of_image, _] = patches.dims(); // [G B, N, D]
+            let of_image = self.student.network.backbone.patches();
+            let masked = PatchRows::new(&input.masks, true, of_image);
+            let visible = PatchRows::new(&input.masks, false, of_image);
+            let chosen = ChosenPatches::new(&masked, has_visible.then_some(&visible));
+            let teacher = &self.teacher.backbone;
+            let tokens = teacher.chosen_tokens(images, None, &mut [], &chosen.places);
             let part = Part {
-                masked: PatchRows::new(&input.masks, true, of_image),
-                visible: PatchRows::new(&input.masks, false, of_image),
-                embedding: cls, // [G B, D]
+                masked,
+                visible,
+                embedding: tokens.cls, // [G B, D]
                 input,
+                chosen,
             };
-            let masked = part.masked.select(&patches); // [M, D]
-            let visible = has_visible.then(|| part.visible.select(&patches)).flatten();
-            // all tokens of an image, of which the heads see some: gone before their hidden layers, which are 2 048 wide
-            drop(patches);
+            let [masked, visible] = part.chosen.split(tokens.patches); // [M, D], [V, D]
             cls_rows.push(cls_head.bottleneck(part.embedding.clone()));
             masked_rows.extend(masked.map(|tokens| patch_head.bottleneck(tokens)));
             visible_rows.extend(visible.map(|tokens| patch_head.bottleneck(tokens)));

@@ -179,6 +179,7 @@ pub(super) fn checkpointed_branch<B: IbotBackend, C: CheckpointStrategy>(
         bias: inner_bias,
         gamma: inner_gamma,
         keep: input.keep.map(Tensor::inner),
+        rows: input.rows,
     };
     let y = primitive(residual_branch(inner.clone()));
     let parents = [

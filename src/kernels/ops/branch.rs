@@ -10,6 +10,7 @@ use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
 use crate::kernels::ops::linear;
 use crate::kernels::ops::linear::{LinearLayerInput, Prologue};
+use crate::kernels::ops::product::RowPlaces;
 
 /// What stands between the two linear layers of a branch.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +60,7 @@ impl<B: Backend> Hidden<B> {
             bias: layer.bias.as_ref().map(Param::val),
             gamma: None,
             keep: None,
+            rows: None,
         }
     }
 }
@@ -76,8 +78,10 @@ pub struct BranchInput<B: Backend> {
     pub bias: Option<Tensor<B, 1>>,
     /// LayerScale, `[D]`.
     pub gamma: Option<Tensor<B, 1>>,
-    /// Stochastic depth: each image's factor, `[B, 1, 1]`.
+    /// Stochastic depth: each image's factor, `[B, 1, 1]`; with `rows` each row's, `[M, 1, 1]`.
     pub keep: Option<Tensor<B, 3>>,
+    /// Of attention: the tokens that go on, M of B T; all of them are looked at. None where all go on.
+    pub rows: Option<RowPlaces>,
 }
 
 /// Gradients of [`BranchInput`]; that of `keep` is never asked for.
@@ -98,6 +102,12 @@ impl<B: Backend> BranchInput<B> {
     /// With each image times `keep`, `[B, 1, 1]` (arXiv 1603.09382).
     pub fn drop_path(self, keep: Option<Tensor<B, 3>>) -> Self {
         Self { keep, ..self }
+    }
+
+    /// With these tokens alone behind the attention.
+    pub fn at_rows(self, rows: Option<&RowPlaces>) -> Self {
+        let rows = rows.cloned();
+        Self { rows, ..self }
     }
 
     /// The same branch with LayerScale as part of weight and bias.
@@ -124,6 +134,14 @@ impl<B: Backend> BranchInput<B> {
 type Attended<B> = Option<(AttentionInput<B>, AttentionOutput<B>)>;
 
 impl<B: IbotBackend> BranchInput<B> {
+    /// Those of the tokens that go on.
+    fn chosen(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {
+        match &self.rows {
+            Some(rows) => B::gather_rows(tokens, rows),
+            None => tokens,
+        }
+    }
+
     /// The second layer with its input.
     fn to_second(&self) -> (LinearLayerInput<B>, Attended<B>) {
         let x = B::linear_layer(self.first.clone());
@@ -135,7 +153,8 @@ impl<B: IbotBackend> BranchInput<B> {
                     heads,
                 };
                 let output = B::packed_attention(input.clone());
-                let second = self.second(output.context.clone(), Prologue::Nothing);
+                let context = self.chosen(output.context.clone());
+                let second = self.second(context, Prologue::Nothing);
                 (second, Some((input, output)))
             }
             BranchKind::Mlp => (self.second(x, Prologue::Gelu), None),
@@ -157,9 +176,9 @@ impl<B: IbotBackend> BranchInput<B> {
 /// weight and bias, of which each column is a channel: a product of weights costs less than one of tokens.
 ///
 /// # Shapes
-/// -> `[B T, D]`.
+/// -> `[B T, D]`, or `[M, D]` with [`BranchInput::rows`].
 pub fn residual_branch<B: IbotBackend>(input: BranchInput<B>) -> Tensor<B, 2> {
-    let x = input.first.x.clone();
+    let x = input.chosen(input.first.x.clone());
     let mut input = input.scaled_weights();
     match input.keep.take() {
         None => input.forward(Some(x)),
@@ -176,22 +195,29 @@ pub(in crate::kernels) fn backward<B: IbotBackend>(
         weight,
         bias,
         keep,
+        rows,
         ..
     } = input.clone();
     let first = input.first.clone();
     let (second, attended) = input.scaled_weights().to_second();
     let mut second = linear::backward(second, kept(d_y.clone(), keep), true);
     let d_gamma = gamma.map(|gamma| by_layer_scale(&mut second, &gamma, &weight, bias));
+    // nothing comes back to the tokens that did not go on
+    let to_all = |d_rows: Tensor<B, 2>| match &rows {
+        Some(rows) => B::scatter_rows(d_rows, rows),
+        None => d_rows,
+    };
     let d_middle = second.d_x.take().map(|d_x| match attended {
-        Some((input, output)) => B::packed_attention_backward(input, output, d_x),
+        Some((input, output)) => B::packed_attention_backward(input, output, to_all(d_x)),
         None => d_x,
     });
     // both layers were asked for the gradient of their input
     let d_middle = d_middle.unwrap_or_else(|| d_y.clone());
     let mut first = linear::backward(first, d_middle, true);
+    let past = to_all(d_y);
     let d_x = match first.d_x.take() {
-        Some(d_x) => d_x + d_y,
-        None => d_y,
+        Some(d_x) => d_x + past,
+        None => past,
     };
     BranchGradients {
         first,

@@ -77,6 +77,11 @@ impl RowPlaces {
         &self.places
     }
 
+    /// Rows of the whole matrix.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// Number M of rows.
     pub fn len(&self) -> usize {
         self.places.len()
