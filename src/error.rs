@@ -1,10 +1,10 @@
-//! One error type for the whole crate: each variant names the file, key or value and what to do about it.
+//! One error type for the whole crate: each variant names the file, key or value and the remedy.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What can go wrong, said once and in full.
+/// Any error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -39,7 +39,7 @@ pub enum Error {
     Weights {
         /// The weight file.
         path: PathBuf,
-        /// Which keys are missing, unused or misshapen.
+        /// Which keys are missing, unused or of the wrong shape.
         reason: String,
     },
     /// A checkpoint or run folder cannot be used.
@@ -50,7 +50,7 @@ pub enum Error {
         /// Why, and what to do.
         reason: String,
     },
-    /// A whole file of another version of the program.
+    /// An intact file of another version of the program.
     #[error(
         "{}: has format {format}, this program reads {known}: use the version of ibot that wrote it",
         printable(path)
@@ -66,17 +66,17 @@ pub enum Error {
     /// The compute device is missing or failed.
     #[error("{0}")]
     Device(String),
-    /// The caller stopped what was under way.
+    /// The caller stopped the work.
     #[error("stopped")]
     Stopped,
-    /// The time that a job was given is over.
-    #[error("the time of {budget:?} is over: {done} of {total} pictures are done")]
+    /// The time limit of a job is over.
+    #[error("time limit of {budget:?} reached: {done} of {total} images are done")]
     OutOfTime {
         /// Pictures that are done.
         done: usize,
         /// Pictures of the job.
         total: usize,
-        /// The time that it had.
+        /// The time limit.
         budget: Duration,
     },
     /// Embedding cannot go on.
@@ -85,22 +85,22 @@ pub enum Error {
     /// Training cannot go on.
     #[error("{0}")]
     Training(String),
-    /// A loss, a gradient or a logit is not a finite number: training went wrong, and not the machine.
+    /// A loss, a gradient or a logit is not a finite number: training diverged, the machine is fine.
     #[error("{what}: {remedy}")]
     NotFinite {
-        /// What, and where it is one value, which.
+        /// What is not finite, and its value if it is a single one.
         what: String,
         /// What may help.
         remedy: String,
     },
-    /// Pictures do not become batches: none can be decoded, or a thread that prepares them failed.
+    /// The loader failed: no picture can be decoded, or a worker thread panicked.
     #[error("{0}")]
     Loader(String),
-    /// The device cannot hold what it would take.
+    /// The device cannot hold the tensors that the settings need.
     #[error("{0}")]
     Unsupported(String),
-    /// The user stopped the run; its state is written.
-    #[error("interrupted at step {step}; the state is in {}", printable(run))]
+    /// The user stopped the run; its state is saved.
+    #[error("stopped at step {step}, saved in {}", printable(run))]
     Interrupted {
         /// The last finished step.
         step: usize,
@@ -153,7 +153,7 @@ impl Error {
     }
 }
 
-/// That a setting can work; else which, its value and what is allowed.
+/// Checks a setting; the error names it, its value and what is allowed.
 ///
 /// # Errors
 /// [`Error::Config`].
@@ -169,7 +169,7 @@ pub(crate) fn require(
     }
 }
 
-/// That each of these settings, with its value and bound, is from 1 to that bound.
+/// Checks that each of these settings (name, value, bound) is from 1 to its bound.
 ///
 /// # Errors
 /// [`Error::Config`].
@@ -180,8 +180,14 @@ pub(crate) fn require_counts<const N: usize>(counts: [(&str, usize, usize); N]) 
     })
 }
 
-/// A name from outside as one line that is safe to print: control characters are escaped (`\n`), so are those that
-/// reorder a text, and bytes that are no UTF-8 (`\xff`).
+/// A number with its noun: `1 step`, `2 steps`.
+pub fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
+/// A name from outside as one line that is safe to print: control characters (`\n`), characters that
+/// reorder text, and bytes that are not UTF-8 (`\xff`) are escaped.
 pub fn printable(name: impl AsRef<OsStr>) -> String {
     let mut text = String::new();
     for chunk in name.as_ref().as_encoded_bytes().utf8_chunks() {

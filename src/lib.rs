@@ -8,12 +8,12 @@
 //! - [`kernels`]: operations with bodies of their own, as one backend-extension trait
 //! - [`backbone`]: what is trained: any [`backbone::Backbone`], or timm's vision transformers
 //! - [`method`]: iBOT: its parameters, heads, losses as pure functions, the moving average, and the forward pass
-//! - [`files`]: weights, checkpoints and model files that say what they are
+//! - [`files`]: weights, checkpoints and model files with metadata
 //! - [`embedding`]: features of pictures on any device
-//! - [`eval`]: frozen features, and what they are worth: k-NN, linear probe, clusters, RankMe
+//! - [`eval`]: quality of frozen features: k-NN, linear probe, clusters, RankMe
 //! - [`train`]: one step, and the run
 //! - [`finetune`]: a classifier from a backbone and labeled pictures
-//! - [`app`]: a model or a run on a thread of its own, for applications
+//! - [`app`]: a model or a run on its own thread, for applications
 //!
 //! Shape letters: B images, G global crops, L local crops, N patches, M masked patches, D width, H heads, K prototypes.
 //!
@@ -49,7 +49,7 @@
 //! }
 //! ```
 
-// They panic where nobody reads, and a library has no terminal.
+// They panic if the reader is gone, and a library has no terminal.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod app;

@@ -7,7 +7,7 @@ use serde::Serialize;
 /// The largest resident size seen by this module, in bytes.
 static PEAK_SEEN: AtomicUsize = AtomicUsize::new(0);
 
-/// Resident memory of this process, in MiB; `None` where the system does not tell.
+/// Resident memory of this process, in MiB; `None` if the system does not report it.
 #[must_use]
 pub fn resident_mib() -> Option<f64> {
     let bytes = memory_stats::memory_stats()?.physical_mem;
@@ -15,9 +15,9 @@ pub fn resident_mib() -> Option<f64> {
     Some(mib(bytes as u64))
 }
 
-/// The most memory that was ever resident in this process, in MiB.
+/// Peak resident memory of this process, in MiB.
 ///
-/// Linux counts it. Elsewhere it is the largest value that [`resident_mib`] or this function saw.
+/// Linux reports it. Elsewhere it is the largest value that [`resident_mib`] or this function has seen.
 #[must_use]
 pub fn peak_rss_mib() -> Option<f64> {
     if let Some(peak) = counted_peak_mib() {
@@ -48,7 +48,7 @@ fn counted_peak_mib() -> Option<f64> {
 pub struct GpuMemory {
     /// In tensors that are alive.
     pub in_use_mib: f64,
-    /// Taken from the driver; far more than what is in use is normal.
+    /// Allocated from the driver; far more than what is in use is normal.
     pub reserved_mib: f64,
 }
 
@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(std::hint::black_box(&block)[123], 1);
         drop(block);
         let (Some(before), Some(resident), Some(after)) = (before, resident, peak_rss_mib()) else {
-            return; // A system that does not tell.
+            return; // this system does not report it
         };
         assert!(resident >= 64.0, "{resident} MiB");
         assert!(after >= before && after >= 64.0, "{before} -> {after} MiB");

@@ -1,17 +1,17 @@
-//! Modules out of their place for a while. burn moves a module by value, and an update that is the only owner of a tensor
-//! works in place, without memory for another copy of it.
+//! Takes modules out of their place for a while. burn moves modules by value, and an update that solely owns a tensor
+//! works in place, without memory for a copy.
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-/// Takes a module whose parameters have values; one with placeholders for them stays, until another is put there.
+/// Takes a module out; one with placeholder parameters stays in its place until a module is put back.
 pub(crate) fn take<B: Backend, M: Module<B>>(module: &mut M) -> M {
     let hollow = module.clone().map(&mut Hollow::<B>(None));
     std::mem::replace(module, hollow)
 }
 
-/// Puts a placeholder in the place of each parameter: one for all of them, as each of its own would be an allocation on the
+/// Puts a placeholder in the place of each parameter. They share one tensor, because each would be an allocation on the
 /// device.
 struct Hollow<B: Backend>(Option<Tensor<B, 1>>);
 

@@ -1,10 +1,10 @@
-//! Paths in text files, of which every one must lead back to its file.
+//! Paths in text files: each text must lead back to its file.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serializer;
 
-/// A path as text: itself where it is Unicode; a byte that is none, which Linux allows, is written as `\xff`.
+/// A path as text: Unicode as it is; bytes that are not UTF-8, which Linux allows, as `\xff`.
 pub fn path_text(path: &Path) -> String {
     let mut text = String::new();
     for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
@@ -26,7 +26,7 @@ pub fn path_of_text(text: &str) -> PathBuf {
     PathBuf::from(text)
 }
 
-/// Text with each `\x80` to `\xff` as the byte that it stands for; below 0x80 it stands for itself.
+/// Replaces each `\x80` to `\xff` by its byte; lower escapes stay as text.
 #[cfg(unix)]
 fn bytes_of_text(mut text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
@@ -48,7 +48,7 @@ fn bytes_of_text(mut text: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// For serde, whose own way refuses a path that is no Unicode.
+/// For serde, which itself refuses a path that is not Unicode.
 pub(crate) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&path_text(path))
 }

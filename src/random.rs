@@ -66,7 +66,7 @@ impl Random {
         }
     }
 
-    /// One that fills with zeros: for parameters that are about to be loaded, of which ViT-S has 22 million.
+    /// A generator that fills with zeros, for parameters that are about to be loaded: ViT-S has 22 million.
     pub fn blank() -> Self {
         Self {
             is_blank: true,

@@ -1,4 +1,4 @@
-//! A file that is not there until all of it is.
+//! Files that appear under their name only once they are complete.
 
 use std::fs::{self, File};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, printable};
 
-/// A file under a temporary name, whole and synced; removed when it is dropped without having been renamed.
+/// A complete, synced file under a temporary name; removed if it is dropped before it is renamed.
 #[must_use]
 pub(crate) struct Unfinished<'a> {
     path: &'a Path,
@@ -15,7 +15,7 @@ pub(crate) struct Unfinished<'a> {
 }
 
 impl<'a> Unfinished<'a> {
-    /// Writes a neighbor of `path` and syncs it; errors name `path`.
+    /// Writes a temporary file next to `path` and syncs it; errors name `path`.
     pub(crate) fn write(
         path: &'a Path,
         write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
@@ -31,7 +31,7 @@ impl<'a> Unfinished<'a> {
         Ok(unfinished)
     }
 
-    /// Gives it its name, and makes that last.
+    /// Renames it, and syncs the folder so that the name survives a crash.
     pub(crate) fn finish(self) -> Result<()> {
         fs::rename(&self.temporary, self.path).map_err(Error::io(self.path))?;
         let folder = self.path.parent().filter(|path| *path != Path::new(""));
@@ -40,46 +40,46 @@ impl<'a> Unfinished<'a> {
 }
 
 impl Drop for Unfinished<'_> {
-    /// A full disk gets its space back; a renamed file has no temporary name any more.
+    /// Frees the disk space of a failed write; a renamed file has no temporary name any more.
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.temporary);
     }
 }
 
-/// The name that a file has until it is whole.
+/// The temporary name of a file.
 fn temporary(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".tmp");
     path.with_file_name(name)
 }
 
-/// Refuses a path that no file can be written to, before the work whose result goes there: makes an empty file
-/// beside it, and removes that.
+/// Refuses a path that no file can be written to, before the work whose result goes there: creates an empty file
+/// next to it, and removes that.
 ///
 /// # Errors
 /// [`Error::Data`] where it is a folder or its folder is missing, [`Error::Io`] where no file can be made.
 pub fn check_writable(path: &Path) -> Result<()> {
     if path.is_dir() {
-        return Err(Error::data(path, "is a folder; name a file in it"));
+        return Err(Error::data(path, "is a folder; give a file in it"));
     }
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-        let reason = format!("there is no folder {}; make it first", printable(folder));
+        let reason = format!("there is no folder {}; create it first", printable(folder));
         return Err(Error::data(path, reason));
     }
-    // the longest name that it will have
+    // the temporary name is longer than the final one, and must also be valid
     match fs::symlink_metadata(temporary(path)) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io(path)(error)),
         _ => {}
     }
-    // two processes that check one folder must not meet
+    // two processes that check the same folder must not collide
     let random = RandomState::new().build_hasher().finish();
     let probe = path.with_file_name(format!(".ibot-{random:016x}.tmp"));
     File::create_new(&probe).map_err(Error::io(path))?;
     fs::remove_file(&probe).map_err(Error::io(path))
 }
 
-/// Writes a file, whole or not at all.
+/// Writes a file atomically: it appears complete or not at all.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -98,7 +98,7 @@ pub fn unique_digits() -> std::io::Result<String> {
     Ok(format!("{:032x}", u128::from_le_bytes(bits)))
 }
 
-/// Makes names in the folder last; Windows syncs folders by itself, and cannot open them.
+/// Syncs the names in a folder to disk; Windows does so by itself, and cannot open folders.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -124,7 +124,7 @@ mod tests {
         assert!(reason("").contains("is a folder"), "{}", reason(""));
         assert!(reason("no/x.npy").contains("there is no folder"));
         assert!(reason(&"n".repeat(300)).contains("nnn"));
-        // the name itself would do, the one that it has until it is whole would not
+        // the final name would fit, the longer temporary name would not
         assert!(reason(&"n".repeat(254)).contains("nnn"));
         fs::write(folder.join("there.npy"), "as it was").unwrap();
         for name in ["new.npy", "there.npy"] {

@@ -72,7 +72,7 @@ done
 xdotool windowmove "$window" 0 0 windowsize "$window" 1280 820 windowfocus "$window"
 
 count=$(find "$work/pictures" -name '*.png' | wc -l)
-until_title "$count of $count pictures embedded"
+until_title "$count of $count images embedded"
 for key in Right Down Down Right Right; do xdotool key "$key"; sleep 0.3; done
 picture attention
 xdotool key p
@@ -88,7 +88,7 @@ until_title "step 1" # 10 to 19, or 100 and more
 sleep 6             # the second picture of the patches comes after five seconds
 picture training
 xdotool key ctrl+Return # stops the run, with a checkpoint
-until_title "pictures embedded"
+until_title "images embedded"
 [ -d "$work/pictures-ibot/checkpoints" ] || die "the stopped run left no checkpoint"
 xdotool key ctrl+q
 wait "$desktop" || die "the window ended with status $?"

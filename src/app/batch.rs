@@ -1,4 +1,4 @@
-//! Pictures as one batch of the model, and what it makes of them.
+//! Pictures as one batch of the model, and its results.
 
 use rayon::prelude::*;
 
@@ -17,7 +17,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Reads and resizes pictures on all cores; one that cannot be read costs itself alone.
+    /// Reads and resizes pictures on all cores; one that cannot be read does not affect the others.
     pub fn prepare(
         pictures: Vec<Picture>,
         preprocessing: &Preprocessing,
@@ -46,7 +46,7 @@ impl Batch {
         Self { readable, pixels }
     }
 
-    /// The pixels, and of how many pictures.
+    /// The pixels, and their number of pictures.
     pub fn take_pixels(&mut self) -> (Vec<f32>, usize) {
         let count = self.readable.iter().filter(|made| made.is_ok()).count();
         (std::mem::take(&mut self.pixels), count)
@@ -59,7 +59,7 @@ impl Batch {
             .any(|made| matches!(made, Err(Error::Stopped)))
     }
 
-    /// What the model made of each picture; `count` of them were readable.
+    /// The results for each picture; `count` of them were readable.
     pub fn features(self, made: &Made, count: usize) -> Vec<Result<PictureFeatures>> {
         let mut at = 0;
         let mut next = || {

@@ -1,4 +1,4 @@
-//! Which model on which device, and what it turns out to be.
+//! Which model on which device, and its description once loaded.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::files::model::{ModelCard, ModelOptions, Preprocessing};
 /// Where a handle computes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceRequest {
-    /// As `--backend` and `--device` say it: see [`crate::device::choose`].
+    /// By `--backend` and `--device`, see [`crate::device::choose`].
     Choose(BackendChoice, Option<String>),
     /// This device: one that was selected before, or the app's own ([`crate::device::ExistingDevice`]).
     Selected(Selected),
@@ -38,12 +38,12 @@ impl From<Selected> for DeviceRequest {
     }
 }
 
-/// Which model, where, and how much of it at once.
+/// Which model, where, and how large its batches are.
 #[derive(Debug, Clone)]
 pub struct EmbedderConfig {
     /// The model file. No default.
     pub model: PathBuf,
-    /// What the file does not say of itself. Default: nothing.
+    /// What the file's metadata lacks. Default: nothing.
     pub options: ModelOptions,
     /// Where it computes. Default: a GPU if there is one, the CPU otherwise.
     pub device: DeviceRequest,
@@ -75,10 +75,10 @@ impl EmbedderConfig {
     }
 }
 
-/// A loaded model, in words and numbers.
+/// Description of a loaded model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelInfo {
-    /// What the file says of itself, license included; none for a file of another program.
+    /// The file's metadata, license included; none for a file of another program.
     pub card: Option<ModelCard>,
     /// Width D of the features.
     pub width: usize,
@@ -86,7 +86,7 @@ pub struct ModelInfo {
     pub heads: usize,
     /// Rows and columns of the N patches.
     pub grid: [usize; 2],
-    /// How a picture becomes the model's input.
+    /// The preprocessing of pictures.
     pub preprocessing: Preprocessing,
     /// BLAKE3 of the file.
     pub hash: String,

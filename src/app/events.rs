@@ -1,4 +1,4 @@
-//! What a training run tells an application, kept until it is asked for.
+//! The events of a training run, kept until the application takes them.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -9,13 +9,13 @@ use crate::device::faults::lock;
 use crate::train::health::Anomaly;
 use crate::train::{Evaluation, PatchColors, RunStart, StepMetrics, When};
 
-/// Events that are kept for an application that does not ask: some hours of steps.
+/// Maximum number of events that wait for the application: some hours of steps.
 const KEPT: usize = 1 << 16;
 
 /// Something that happened in a run.
 #[derive(Debug, Clone)]
 pub enum TrainingEvent {
-    /// Something worth a line: the backend, a skipped picture.
+    /// A log line: the backend, a skipped picture.
     Note(String),
     /// The first step is about to run.
     Started(RunStart),
@@ -23,14 +23,14 @@ pub enum TrainingEvent {
     Step(Box<StepMetrics>),
     /// An epoch is done.
     Epoch {
-        /// Epochs made.
+        /// Epochs done.
         epoch: usize,
         /// Steps made.
         step: usize,
     },
-    /// The teacher was evaluated: k-NN, RankMe, spread.
+    /// The teacher was evaluated: k-NN, RankMe, standard deviation of its features.
     Evaluated(When, Evaluation),
-    /// Something is wrong with the run that was not before, such as a collapse.
+    /// A new anomaly, such as a collapse.
     Anomaly {
         /// Steps made.
         step: usize,
@@ -39,22 +39,22 @@ pub enum TrainingEvent {
     },
     /// The run went back to the checkpoint of this step.
     RolledBack(usize),
-    /// A checkpoint of this step is taken; it is written beside the training.
+    /// A checkpoint of this step was copied to the host; it is written in the background.
     Checkpoint(usize),
-    /// A few training pictures, each with the colors of its patches. Of these events, only the newest waits.
+    /// A few training pictures, each with its patch features as colors (PCA). Only the newest event of this kind waits.
     Patches {
         /// Steps made.
         step: usize,
         /// At least one.
         pictures: Vec<PatchColors>,
     },
-    /// The run stands still after this step.
+    /// The run is paused after this step.
     Paused(usize),
-    /// It goes on.
+    /// The run was resumed.
     Resumed,
-    /// The last event of a run that made all its steps; its files are in this folder.
+    /// The last event of a complete run; its files are in this folder.
     Finished(PathBuf),
-    /// The last event of a cancelled run: starting it again goes on from here.
+    /// The last event of a cancelled run; starting it again resumes from here.
     Cancelled {
         /// Steps made.
         step: usize,
@@ -65,7 +65,7 @@ pub enum TrainingEvent {
     Failed(String),
 }
 
-/// The events that nobody asked for yet.
+/// The events that the application has not taken yet.
 #[derive(Default)]
 pub(super) struct Events {
     waiting: Mutex<VecDeque<TrainingEvent>>,

@@ -1,4 +1,4 @@
-//! One model behind a thread of its own.
+//! One model on its own thread.
 
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -17,7 +17,7 @@ impl EmbedderConfig {
     /// Starts the thread. The model is loaded by [`EmbedderHandle::load`] or the first request, whichever is first.
     ///
     /// # Errors
-    /// [`Error::Config`] for a batch of no pictures, [`Error::Embedding`] where there is no thread to be had.
+    /// [`Error::Config`] for a batch of no pictures, [`Error::Embedding`] if no thread can be started.
     pub fn start(self) -> Result<EmbedderHandle> {
         if self.batch_size == 0 {
             return Err(Error::config("batch_size", 0, "give 1 or more"));
@@ -27,7 +27,9 @@ impl EmbedderConfig {
         let thread = std::thread::Builder::new()
             .name("ibot-embedder".into())
             .spawn(move || worker.run())
-            .map_err(|error| Error::Embedding(format!("no thread to embed with: {error}")))?;
+            .map_err(|error| {
+                Error::Embedding(format!("cannot start a thread to embed with: {error}"))
+            })?;
         Ok(EmbedderHandle(Arc::new(Owner {
             shared,
             thread: Mutex::new(Some(thread)),
@@ -42,16 +44,16 @@ pub struct MemoryReport {
     pub is_loaded: bool,
     /// Bytes of the loaded weights, on the device that computes.
     pub model_bytes: u64,
-    /// Resident memory of the whole process, MiB; none where the system does not tell.
+    /// Resident memory of the whole process, MiB; none if the system does not report it.
     pub resident_mib: Option<f64>,
-    /// What burn holds on the GPU, all its models together, after the last batch; none on the CPU.
+    /// Memory that burn holds on the GPU for all models together, after the last batch; none on the CPU.
     pub gpu: Option<GpuMemory>,
 }
 
-/// One model on one device, to be asked from any thread. Clones share it.
+/// One model on one device, for requests from any thread. Clones share it.
 ///
-/// All of its work is done on one thread, job by job in turns of one batch, so a click does not wait for a folder. When
-/// the last clone is dropped, jobs under way end with [`Error::Stopped`] within a batch, which the drop waits for.
+/// One thread does all the work and alternates between jobs after each batch, so a click does not wait for a folder. When
+/// the last clone is dropped, running jobs end with [`Error::Stopped`] within a batch, which the drop waits for.
 #[derive(Clone)]
 pub struct EmbedderHandle(Arc<Owner>);
 
@@ -71,7 +73,7 @@ impl EmbedderHandle {
         job
     }
 
-    /// Features of pictures, one entry each, in their order: an unreadable picture's is its error. Loads the model if it
+    /// Features of pictures, one entry each, in order; the entry of an unreadable picture is its error. Loads the model if it
     /// is not.
     ///
     /// # Errors
@@ -90,9 +92,9 @@ impl EmbedderHandle {
         self.0.shared.unload();
     }
 
-    /// After [`Error::Device`], or to move: frees the model and loads it on another device.
+    /// Frees the model and loads it on another device: after [`Error::Device`], or to move it.
     ///
-    /// For a [`DeviceRequest::Choose`] whose device was lost, that adapter is opened anew;
+    /// For a [`DeviceRequest::Choose`] whose device was lost, that adapter is reopened;
     /// `rebuild(BackendChoice::Flex)` goes to the CPU. The app's own device cannot be opened here: adopt another.
     ///
     /// # Errors
@@ -103,13 +105,13 @@ impl EmbedderHandle {
         job
     }
 
-    /// What the model is, where it was loaded before.
+    /// Description of the model, once it was loaded.
     #[must_use]
     pub fn info(&self) -> Option<ModelInfo> {
         self.0.shared.status().info.clone()
     }
 
-    /// What is held now.
+    /// Current memory use.
     #[must_use]
     pub fn memory(&self) -> MemoryReport {
         let status = self.0.shared.status();
@@ -136,7 +138,7 @@ impl Drop for Owner {
     fn drop(&mut self) {
         self.shared.close();
         let thread = lock(&self.thread).take();
-        // the worker itself drops a handle where a callback of a job owns the last one
+        // the worker itself drops a handle if a callback of a job owns the last one
         if let Some(thread) = thread.filter(|t| t.thread().id() != std::thread::current().id()) {
             let _ = thread.join();
         }

@@ -1,4 +1,4 @@
-//! What a handle was asked to do: waited for, looked at, or awaited.
+//! A request to a handle, to be waited for, polled or awaited.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::error::{Error, Result};
 
-/// How far a job got.
+/// Progress of a job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Pictures that are done, unreadable ones included.
@@ -18,9 +18,9 @@ pub struct Progress {
     pub total: usize,
 }
 
-/// Something under way on a handle's thread. It is a [`Future`] too, of any runtime.
+/// A job on a handle's thread. It is also a [`Future`] for any runtime.
 ///
-/// The result is given once, by whichever of [`Job::wait`], [`Job::try_result`] and `.await` is first to see the end; a
+/// The result is returned once, by whichever of [`Job::wait`], [`Job::try_result`] and `.await` sees the end first; a
 /// later call is an [`Error::Embedding`]. Dropping a job cancels it.
 pub struct Job<T> {
     shared: Arc<Shared<T>>,
@@ -36,19 +36,19 @@ struct State<T> {
     /// What is made so far.
     value: Option<T>,
     is_over: bool,
-    /// Whether its end was told.
+    /// Whether the result was taken.
     is_told: bool,
-    /// Why it ended early, until that is told.
+    /// Why it ended early, until that is reported.
     error: Option<Error>,
     progress: Progress,
     waker: Option<Waker>,
 }
 
 impl<T> Job<T> {
-    /// Stands still until the job is over.
+    /// Blocks until the job is over.
     ///
     /// # Errors
-    /// [`Error::Stopped`] where it was cancelled or its handle dropped, [`Error::OutOfTime`], or whatever the work ran into.
+    /// [`Error::Stopped`] if it was cancelled or its handle dropped, [`Error::OutOfTime`], or the error of the work.
     pub fn wait(&mut self) -> Result<T> {
         let mut state = self.shared.lock();
         while !state.is_over {
@@ -58,7 +58,7 @@ impl<T> Job<T> {
         state.result()
     }
 
-    /// The result where the job is over, else `None` at once.
+    /// The result if the job is over, else `None` at once.
     pub fn try_result(&mut self) -> Option<Result<T>> {
         let mut state = self.shared.lock();
         state.is_over.then(|| state.result())
@@ -70,22 +70,22 @@ impl<T> Job<T> {
         self.shared.lock().is_over
     }
 
-    /// How far it is.
+    /// Its progress.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.shared.lock().progress
     }
 
-    /// Asks for its end, which comes after the batch under way at the latest, as [`Error::Stopped`]; loading a model goes
-    /// on.
+    /// Cancels it: it ends after the current batch at the latest, as [`Error::Stopped`]; loading a model is not
+    /// interrupted.
     pub fn cancel(&self) {
         self.shared.is_cancelled.store(true, Ordering::Relaxed);
     }
 }
 
 impl<T> Job<Vec<T>> {
-    /// What was finished since the last call, in order. [`Job::wait`] then gives the rest; after an error, cancelling
-    /// included, this gives what was done before.
+    /// The results since the last call, in order. [`Job::wait`] then returns the rest; after an error or a cancel, this
+    /// returns what was done before.
     pub fn take_finished(&mut self) -> Vec<T> {
         let mut state = self.shared.lock();
         state.value.as_mut().map(std::mem::take).unwrap_or_default()
@@ -120,7 +120,7 @@ impl<T> Shared<T> {
 
 impl<T> State<T> {
     fn result(&mut self) -> Result<T> {
-        let given = || Error::Embedding("the result of this job was given before".into());
+        let given = || Error::Embedding("the result of this job was already taken".into());
         if std::mem::replace(&mut self.is_told, true) {
             return Err(given());
         }
@@ -160,12 +160,12 @@ impl<T> Ticket<T> {
         self.0.lock().progress
     }
 
-    /// The job is over; whoever waits is woken.
+    /// The job is over; wakes everyone who waits.
     pub fn finish(self, result: Result<()>) {
         self.close(result.err());
     }
 
-    /// The job is over and gives `value`.
+    /// The job is over, with `value` as its result.
     pub fn give(self, value: T) {
         self.0.lock().value = Some(value);
         self.close(None);
@@ -184,7 +184,7 @@ impl<T> Ticket<T> {
             state.waker.take()
         };
         self.0.changed.notify_all();
-        // not under the lock: a waker may do anything
+        // not under the lock: a waker may run any code, even one that locks the job again
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -201,13 +201,13 @@ impl<T> Ticket<Vec<T>> {
 }
 
 impl<T> Drop for Ticket<T> {
-    /// Nobody waits for a worker that is gone.
+    /// A job whose worker is gone must not be waited for.
     fn drop(&mut self) {
         self.close(Some(Error::Stopped));
     }
 }
 
-/// Runs `work`; a panic, which is an error in the program, ends a job and not its thread.
+/// Runs `work`; a panic, which is a bug, ends the job but not the thread.
 pub fn caught<R>(
     work: impl FnOnce() -> Result<R>,
     as_error: impl FnOnce(String) -> Error,
@@ -216,9 +216,7 @@ pub fn caught<R>(
         let said = panic.downcast_ref::<String>().map(String::as_str);
         let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
         let said = said.unwrap_or("a panic without a message");
-        Err(as_error(format!(
-            "an error in the program: {said}; please report it"
-        )))
+        Err(as_error(format!("a bug in ibot: {said}; please report it")))
     })
 }
 

@@ -1,4 +1,4 @@
-//! For applications: a model and a training run, each on a thread of its own, asked and watched from any other.
+//! For applications: a model and a training run, each on its own thread, controlled and observed from any other.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -17,11 +17,11 @@
 //! }
 //! ```
 //!
-//! - `handle`: [`EmbedderHandle`]; `request`: what it is asked; `job`: what it gives back at once
+//! - `handle`: [`EmbedderHandle`]; `request`: its requests; `job`: what it returns at once
 //! - `worker`: the thread behind it; `queue`: what waits for that thread; `batch`: pictures on their way to the model
-//! - `training`: [`TrainingHandle`]; `events`: what it tells
+//! - `training`: [`TrainingHandle`]; `events`: its events
 //!
-//! Nothing here panics or blocks unless it says so. `docs/embedding.md` has the whole picture.
+//! Nothing here panics or blocks unless its documentation says so. `docs/embedding.md` describes the whole.
 
 mod batch;
 mod config;

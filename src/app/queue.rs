@@ -1,4 +1,4 @@
-//! What waits for the worker, and what it tells of itself.
+//! The queue of the worker, and the worker's state.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,14 +19,14 @@ pub(super) enum Task {
     Embed(Box<EmbedTask>),
 }
 
-/// A request and how far it is.
+/// A request and its progress.
 pub(super) struct EmbedTask {
     /// Without its pictures.
     pub request: EmbedRequest,
-    /// What is left of them.
+    /// The pictures that are left.
     pub pictures: std::vec::IntoIter<Picture>,
     pub ticket: Ticket<Vec<Result<PictureFeatures>>>,
-    /// The next batch, where it was prepared ahead.
+    /// The next batch, if it was prepared ahead.
     pub ahead: Option<Batch>,
     deadline: Option<Instant>,
 }
@@ -46,7 +46,7 @@ impl EmbedTask {
         }
     }
 
-    /// Why it should not go on, if it should not.
+    /// Why it should end early, if it should.
     pub fn early_end(&self) -> Option<Error> {
         if self.ticket.is_cancelled() {
             return Some(Error::Stopped);
@@ -62,7 +62,7 @@ impl EmbedTask {
         })
     }
 
-    /// It is over; who asked to hear of progress hears of that.
+    /// Ends it, and calls the progress callback once more.
     pub fn finish(mut self, result: Result<()>) {
         let progress = self.ticket.progress();
         let call = self.request.on_progress.take();
@@ -83,7 +83,7 @@ pub(super) enum Next {
     Close(VecDeque<Task>),
 }
 
-/// What handle and worker share.
+/// State shared by handle and worker.
 #[derive(Default)]
 pub(super) struct Shared {
     queue: Mutex<Queue>,
@@ -98,7 +98,7 @@ struct Queue {
     closed: bool,
 }
 
-/// What the worker tells of itself.
+/// What the worker reports about itself.
 #[derive(Default)]
 pub(super) struct Status {
     pub info: Option<ModelInfo>,
@@ -111,7 +111,7 @@ impl Shared {
         lock(&self.status)
     }
 
-    /// Behind all others.
+    /// Adds a task behind all others.
     pub fn push(&self, task: Task) {
         lock(&self.queue).tasks.push_back(task);
         self.changed.notify_all();

@@ -1,4 +1,4 @@
-//! What is asked of a handle: pictures from anywhere, and what of them.
+//! Requests to a handle: which pictures, and which of their features.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 /// A picture, read or not. Transparency is composed on white.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Picture {
-    /// A file, read when its turn comes.
+    /// A file, read when it is needed.
     File(PathBuf),
     /// Pixels.
     Image(DynamicImage),
@@ -23,13 +23,15 @@ impl Picture {
     /// Raw pixels, four bytes each, row by row from the top.
     ///
     /// # Errors
-    /// [`Error::Config`] where the number of bytes is not `4 * width * height`, or there is no pixel.
+    /// [`Error::Config`] if the number of bytes is not `4 * width * height`, or there is no pixel.
     pub fn rgba(bytes: Vec<u8>, width: u32, height: u32) -> Result<Self> {
         let wanted = (u64::from(width) * u64::from(height)).saturating_mul(4);
         let given = bytes.len();
         if wanted == 0 || wanted != given as u64 {
             let value = format!("{given} bytes");
-            let remedy = format!("{width} x {height} pixels of 4 bytes are {wanted}; at least one");
+            let remedy = format!(
+                "must be {wanted} bytes, 4 for each of {width} x {height} pixels; at least one pixel"
+            );
             return Err(Error::config("rgba", value, remedy));
         }
         let picture = RgbaImage::from_raw(width, height, bytes);
@@ -37,7 +39,7 @@ impl Picture {
         Ok(Self::Image(picture.into()))
     }
 
-    /// As the model is given it, before resizing.
+    /// The picture as the model gets it, before resizing.
     ///
     /// # Errors
     /// A file that cannot be read, or has more than `max_pixels` pixels; no pixel at all.
@@ -45,7 +47,7 @@ impl Picture {
         match self {
             Self::File(path) => decode_rgb(&path, max_pixels),
             Self::Image(picture) if picture.width() == 0 || picture.height() == 0 => {
-                Err(Error::data("a picture in memory", "it has no pixel"))
+                Err(Error::data("an image in memory", "it has no pixel"))
             }
             Self::Image(DynamicImage::ImageRgb8(picture)) => Ok(picture),
             Self::Image(picture) if picture.color().has_alpha() => {
@@ -86,7 +88,7 @@ impl From<RgbaImage> for Picture {
     }
 }
 
-/// Pictures to embed, and what is wanted of them.
+/// Pictures to embed, and which results to compute.
 #[derive(Default)]
 pub struct EmbedRequest {
     pub(super) pictures: Vec<Picture>,
@@ -105,28 +107,28 @@ impl EmbedRequest {
         }
     }
 
-    /// The features of the patches too.
+    /// Also returns the features of the patches.
     #[must_use]
     pub fn with_patches(mut self) -> Self {
         self.patches = true;
         self
     }
 
-    /// The attention of the last block too.
+    /// Also returns the attention of the last block.
     #[must_use]
     pub fn with_attention(mut self) -> Self {
         self.attention = true;
         self
     }
 
-    /// So long from now; what is not done then ends as [`Error::OutOfTime`], after the batch under way at the latest.
+    /// Time limit from now; the job then ends as [`Error::OutOfTime`], after the current batch at the latest.
     #[must_use]
     pub fn within(mut self, budget: Duration) -> Self {
         self.budget = Some(budget);
         self
     }
 
-    /// Called on the handle's thread after each batch, and once the job is over: to ask a window to repaint, say. It must
+    /// Called on the handle's thread after each batch and when the job is over, for example to repaint a window. It must
     /// return soon.
     #[must_use]
     pub fn on_progress(mut self, call: impl FnMut(Progress) + Send + 'static) -> Self {
@@ -141,7 +143,7 @@ impl fmt::Debug for EmbedRequest {
         let (patches, attention) = (self.patches, self.attention);
         write!(
             f,
-            "EmbedRequest({count} pictures, patches: {patches}, attention: {attention}, budget: {:?})",
+            "EmbedRequest({count} images, patches: {patches}, attention: {attention}, budget: {:?})",
             self.budget
         )
     }
@@ -153,14 +155,14 @@ impl<P: Into<Picture>> From<P> for EmbedRequest {
     }
 }
 
-/// What a model makes of one picture.
+/// The results for one picture.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PictureFeatures {
-    /// Of the class token, or what the model pools instead, `[D]`.
+    /// Feature of the class token (or the model's pooled feature), `[D]`.
     pub cls: Vec<f32>,
-    /// Of each patch, row by row, `[N, D]`; empty where not asked for.
+    /// Features of the patches, row by row, `[N, D]`; empty if not requested.
     pub patches: Vec<f32>,
-    /// Attention of the class token to each patch in the last block, `[H, N]`; empty where not asked for.
+    /// Attention of the class token to each patch in the last block, `[H, N]`; empty if not requested.
     pub attention: Vec<f32>,
 }
 

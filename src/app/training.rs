@@ -1,4 +1,4 @@
-//! A training run behind a thread of its own.
+//! A training run on its own thread.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,10 +15,10 @@ use crate::train::{
     Evaluation, Observer, PatchColors, RunRequest, RunStart, StepMetrics, When, run,
 };
 
-/// How a run is watched.
+/// How a run is observed.
 #[derive(Default)]
 pub struct TrainingConfig {
-    /// Time between two pictures of the teacher's patches; the first comes after the first step. Each costs a forward
+    /// Time between two drawings of the teacher's patch features; the first comes after the first step. Each costs a forward
     /// pass of four images. `None` for none. Default `None`.
     pub patches_every: Option<Duration>,
     /// Called on the run's thread after each event, for example to repaint a window; it must return soon. Default
@@ -27,18 +27,20 @@ pub struct TrainingConfig {
 }
 
 impl TrainingConfig {
-    /// Starts the run on a thread of its own. What it ran into comes as [`TrainingEvent::Failed`], settings and pictures
-    /// that cannot work included.
+    /// Starts the run on its own thread. Errors arrive as [`TrainingEvent::Failed`], including those of settings and
+    /// pictures.
     ///
     /// # Errors
-    /// [`Error::Training`] where there is no thread to be had.
+    /// [`Error::Training`] if no thread can be started.
     pub fn start(self, request: RunRequest) -> Result<TrainingHandle> {
         let shared = Arc::new(Shared::default());
         let watched = shared.clone();
         let thread = std::thread::Builder::new().name("ibot-training".into());
         let thread = thread
             .spawn(move || watched.train(&request, self))
-            .map_err(|error| Error::Training(format!("no thread to train on: {error}")))?;
+            .map_err(|error| {
+                Error::Training(format!("cannot start a thread to train on: {error}"))
+            })?;
         Ok(TrainingHandle {
             shared,
             thread: Mutex::new(Some(thread)),
@@ -53,7 +55,7 @@ impl fmt::Debug for TrainingConfig {
     }
 }
 
-/// A run under way, to be watched and steered from any thread.
+/// A running run, observed and controlled from any thread.
 ///
 /// Dropping it cancels the run and waits for its checkpoint.
 pub struct TrainingHandle {
@@ -71,38 +73,38 @@ struct Shared {
 }
 
 impl TrainingHandle {
-    /// What happened since the last call, in order; does not wait.
+    /// The events since the last call, in order; does not wait.
     #[must_use]
     pub fn events(&self) -> Vec<TrainingEvent> {
         self.shared.events.take()
     }
 
-    /// The next event, waiting for it as long as `patience`.
+    /// The next event; waits up to `patience` for it.
     #[must_use]
     pub fn next_event(&self, patience: Duration) -> Option<TrainingEvent> {
         self.shared.events.next(patience)
     }
 
-    /// Lets the run stand still once the metrics of the steps under way are read, about a second later; it keeps its memory.
+    /// Pauses the run once the metrics of the current steps are read, about a second later; it keeps its memory.
     pub fn pause(&self) {
         self.shared.set_paused(true);
     }
 
-    /// Lets a paused run go on.
+    /// Resumes a paused run.
     pub fn resume(&self) {
         self.shared.set_paused(false);
     }
 
-    /// Whether [`TrainingHandle::pause`] was the last word.
+    /// Whether the run is paused or about to be.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         *lock(&self.shared.is_paused)
     }
 
-    /// Ends the run after the step under way, with a checkpoint, paused or not. The same request goes on from it.
+    /// Ends the run after the current step, with a checkpoint, paused or not. The same request resumes from it.
     pub fn cancel(&self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        // under the lock: the run must not begin to wait in between
+        // under the lock: the run must not start to wait in between, or nothing would wake it
         let _paused = lock(&self.shared.is_paused);
         self.shared.changed.notify_all();
     }
@@ -113,22 +115,20 @@ impl TrainingHandle {
         self.shared.is_over.load(Ordering::Acquire)
     }
 
-    /// Waits for the end of the run; events stay to be read. The first call alone waits, and gives what the run ran into.
+    /// Waits for the end of the run; events can still be read. Only the first call waits and returns the run's error.
     ///
     /// # Errors
     /// Those of [`run`]: [`Error::Interrupted`] for a cancelled one.
     pub fn wait(&self) -> Result<()> {
         let thread = lock(&self.thread).take();
-        // a callback of the run itself may own the last handle
+        // a callback of the run itself may own the last handle, and a thread cannot join itself
         let is_other = |thread: &JoinHandle<_>| thread.thread().id() != std::thread::current().id();
         let Some(thread) = thread.filter(is_other) else {
             return Ok(());
         };
-        thread.join().unwrap_or_else(|_| {
-            Err(Error::Training(
-                "an error in the program ended the run".into(),
-            ))
-        })
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(Error::Training("a bug in ibot ended the run".into())))
     }
 }
 
@@ -142,7 +142,7 @@ impl fmt::Debug for TrainingHandle {
 impl Drop for TrainingHandle {
     fn drop(&mut self) {
         self.cancel();
-        let _ = self.wait(); // the last event told of it
+        let _ = self.wait(); // the last event carried its error
     }
 }
 
@@ -170,7 +170,7 @@ impl Shared {
             },
             Err(error) => TrainingEvent::Failed(error.to_string()),
         });
-        // after the event, so that who sees the end finds it; before the call, which may ask
+        // after the event, so that a caller who sees the end finds it; before the callback, which may query the handle
         self.is_over.store(true, Ordering::Release);
         if let Some(call) = &mut watcher.on_event {
             call();
@@ -179,7 +179,7 @@ impl Shared {
     }
 }
 
-/// Turns what a run tells into events, and holds it while it is paused.
+/// Turns the observer's calls into events, and holds the run while it is paused.
 struct Watcher<'a> {
     shared: &'a Shared,
     patches_every: Option<Duration>,

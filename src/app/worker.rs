@@ -34,13 +34,13 @@ impl Worker {
         }
     }
 
-    /// Works until the handle is gone.
+    /// Works until the handle is dropped.
     pub fn run(mut self) {
-        // a callback that panics costs its own job, not those that wait
+        // a callback that panics ends its own job, not the waiting ones
         while self.caught(|worker| Ok(worker.turn())).unwrap_or(true) {}
     }
 
-    /// One thing to do; whether more may follow.
+    /// Does one task; returns whether more may follow.
     fn turn(&mut self) -> bool {
         let idle = self.config.idle.filter(|_| self.embedder.is_some());
         match self.shared.next(idle) {
@@ -61,7 +61,7 @@ impl Worker {
                 tasks
                     .into_iter()
                     .for_each(|task| end(task, Some(Error::Stopped)));
-                // whatever letting go of a device runs into, there is nobody left to hear of it
+                // errors while freeing a device are dropped: nobody is left to report them to
                 let _ = self.caught(|worker| {
                     worker.unload();
                     Ok(())
@@ -104,7 +104,7 @@ impl Worker {
         self.loaded().map(ModelInfo::new)
     }
 
-    /// The device: chosen once, and anew after a rebuild.
+    /// The device: chosen once, and again after a rebuild.
     fn selected(&mut self) -> Result<Selected> {
         if let Some(selected) = &self.selected {
             return Ok(selected.clone());
@@ -126,7 +126,7 @@ impl Worker {
         DeviceGuard::install(self.selected.as_ref()?).ok()
     }
 
-    /// Frees the model, and the device memory that it leaves behind.
+    /// Frees the model and its device memory.
     fn unload(&mut self) {
         drop(self.embedder.take());
         if let Some(guard) = self.guard() {
@@ -138,7 +138,7 @@ impl Worker {
         status.gpu = gpu;
     }
 
-    /// One batch; what is left goes behind the other tasks.
+    /// Computes one batch; the rest of the job goes behind the other tasks.
     fn embed(&mut self, mut task: Box<EmbedTask>) {
         match self.caught(|worker| worker.one_batch(&mut task)) {
             Ok(true) => {
@@ -183,7 +183,7 @@ impl Worker {
         let next = take(batch_size);
         let (pixels, count) = batch.take_pixels();
         let started = Instant::now();
-        // the next batch is read while this one is computed
+        // reads the next batch while the device computes this one
         let (made, took, ahead) = std::thread::scope(|scope| {
             let ahead = (!next.is_empty()).then(|| scope.spawn(|| prepare(next)));
             let made = embedder.run_pixels(pixels, count, wanted);
@@ -203,8 +203,8 @@ impl Worker {
         Ok(task.ahead.is_some())
     }
 
-    /// Half as many pictures where a batch took too long, twice as many where it could have been longer: halves and
-    /// doubles only, since each size has its own kernels to choose and memory to take.
+    /// Half as many pictures if a batch took too long, twice as many if it could have been longer. Halves and
+    /// doubles only, because each new size chooses kernels and allocates memory again.
     fn adapt(&mut self, took: Duration, count: usize) {
         let Some(wanted) = self.config.batch_time else {
             return;
@@ -218,7 +218,7 @@ impl Worker {
     }
 }
 
-/// A task that ends with `error`, or with its own reason.
+/// Ends a task with `error`, or with its own reason.
 fn end(task: Task, error: Option<Error>) {
     let error = |own: Option<Error>| error.or(own).unwrap_or(Error::Stopped);
     match task {

@@ -179,14 +179,15 @@ pub fn vit_from_name(name: &str, image_size: usize) -> Result<VitConfig> {
     let Some((_, config)) = known.iter().find(|(known, _)| known == base) else {
         let names: Vec<&str> = known.iter().map(|(known, _)| known.as_str()).collect();
         let nearest = nearest(base, &names);
-        let remedy = format!("is no known encoder; nearest: {nearest}; `encoder_names` lists all");
+        let remedy =
+            format!("is not a known encoder; nearest: {nearest}; `encoder_names` lists all");
         return Err(Error::config("encoder_name", printable(name), remedy));
     };
     let tags = encoder_tags(base);
     if let Some(tag) = tag.filter(|tag| !tags.contains(tag)) {
         let nearest = nearest(tag, tags);
         let remedy = format!(
-            "timm has no such weights of {base}; nearest tags: {nearest}; or leave the tag out and give `normalization`"
+            "timm has no {base} weights with this tag; nearest tags: {nearest}; or leave the tag out and give `normalization`"
         );
         return Err(Error::config("encoder_name", printable(name), remedy));
     }

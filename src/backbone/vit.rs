@@ -15,9 +15,9 @@ use crate::init::normal_param;
 use crate::kernels::{IbotBackend, LinearLayerInput, Prologue, RowPlaces};
 use crate::random::Random;
 
-/// Deviation of timm's class and register tokens at the start.
+/// Standard deviation of timm's initial class and register tokens.
 const TOKEN_STD: f64 = 1e-6;
-/// Deviation of timm's position embedding at the start.
+/// Standard deviation of timm's initial position embedding.
 const POSITION_STD: f64 = 0.02;
 
 impl VitConfig {
@@ -81,6 +81,7 @@ impl<B: Backend> VisionTransformer<B> {
                 .map(|_| Block::new(config, random, device))
                 .collect(),
             norm: (!fc_norm).then(|| LayerNorm::new(width, device)),
+            // timm has either the one or the other norm, so state dicts match
             fc_norm: fc_norm.then(|| LayerNorm::new(width, device)),
             config: config.clone(),
         }
@@ -127,6 +128,7 @@ impl<B: IbotBackend> VisionTransformer<B> {
         for (at, block) in self.blocks.iter().enumerate() {
             tokens = block.forward(tokens, batch, None);
             if at >= skipped {
+                // the last norm, trained for the last block, also scales the others, as in DINO
                 let normed = self.normed(tokens.clone());
                 layers.push(normed.reshape([batch, length, width]));
             }
@@ -134,7 +136,7 @@ impl<B: IbotBackend> VisionTransformer<B> {
         layers
     }
 
-    /// Attention in the last block to each patch: that of the class token, or the mean over all tokens where there is none.
+    /// Attention in the last block to each patch: that of the class token, or the mean over all tokens without one.
     ///
     /// # Shapes
     /// `images` `[B, 3, H, W]` -> `[B, heads, N]`.
@@ -144,6 +146,7 @@ impl<B: IbotBackend> VisionTransformer<B> {
         let blocks = self.blocks[..last].iter();
         let tokens = blocks.fold(tokens, |tokens, block| block.forward(tokens, batch, None));
         let block = &self.blocks[last];
+        // the fused attention kernel never stores its maps, so the last block computes them separately
         let maps = block.attn.maps(block.norm1.lazy(tokens), batch);
         let prefix = self.config.prefix_tokens();
         let heads = self.config.num_heads;
@@ -166,12 +169,14 @@ impl<B: IbotBackend> VisionTransformer<B> {
         let [_, _, height, width] = images.dims();
         let grid = [height, width].map(|side| side / self.config.patch_size);
         let patches = self.patch_embed.forward(images);
+        // before positions are added, so that the student knows where a masked patch is
         let patches = match mask {
             Some(mask) => mask.apply(patches),
             None => patches,
         };
         let tokens = self.with_prefix_and_positions(patches, grid);
         let [batch, count, width] = tokens.dims();
+        // flat through all blocks: each linear layer is then one large product
         let flat = tokens.reshape([batch * count, width]);
         (flat, [batch, count, width])
     }
@@ -201,6 +206,7 @@ impl<B: IbotBackend> VisionTransformer<B> {
         let (device, count) = (flat.device(), flat.dims()[0] / batch.max(1));
         let last = self.blocks.len() - 1; // a valid shape has a block
         for (at, block) in self.blocks.iter().enumerate() {
+            // timm's rule: the rate grows linearly from 0 in the first block; a single block would divide by 0
             let rate = self.config.drop_path_rate * at as f64 / last.max(1) as f64;
             let drops = !drop_path_rngs.is_empty() && rate > 0.0;
             let drop_path = drops.then(|| DropPath::draw(drop_path_rngs, rate, &device));
@@ -234,6 +240,7 @@ impl<B: IbotBackend> VisionTransformer<B> {
             .collect();
         let positions = self.positions(grid);
         if self.config.no_embed_class {
+            // as in timm's DINOv2 with registers: only patches have positions
             parts.push(patches + positions);
             Tensor::cat(parts, 1)
         } else {
@@ -258,6 +265,7 @@ impl<B: IbotBackend> VisionTransformer<B> {
             .clone()
             .narrow(1, prefix, columns)
             .reshape([columns, width]);
+        // the resampling is linear, so it is one product with a matrix, and its gradient comes with it
         let resampled = B::linear_layer(LinearLayerInput {
             x: matrix,
             prologue: Prologue::Nothing,
@@ -269,6 +277,7 @@ impl<B: IbotBackend> VisionTransformer<B> {
         if prefix == 0 {
             return resampled;
         }
+        // class and register tokens have no place in the grid: their positions are not resampled
         Tensor::cat(vec![positions.narrow(1, 0, prefix), resampled], 1)
     }
 

@@ -28,7 +28,7 @@ pub fn bench_loader(
         ..LoaderConfig::default()
     };
     let mut loader = Loader::new(source, make, &config, Position::default())?;
-    // Until the threads are up and the files in the system's cache, if they fit there.
+    // not measured: until the threads run and the files are in the system's cache, if they fit there
     loader.next_batch()?;
     loader.next_batch()?;
     let start = Instant::now();

@@ -11,7 +11,7 @@ use crate::random::Random;
 
 /// Attempts of a random crop before it falls back to the center.
 const ATTEMPTS: usize = 10;
-/// Square pictures up to this side are evaluated whole: of 32 pixels no border can be spared.
+/// Square pictures up to this side are evaluated whole: cropping a 32-pixel image would lose too much.
 const SMALL_SIDE: u32 = 96;
 /// Side of the resized picture by side of the center crop, in the usual ImageNet evaluation.
 const EVAL_MARGIN: f64 = 256.0 / 224.0;
@@ -110,7 +110,7 @@ impl SquareResizer {
         Ok(self.resized.pixels())
     }
 
-    /// What evaluation looks at: the shorter side resized to S * 256 / 224, then the center; a square picture of up to
+    /// The evaluation view: the shorter side resized to S * 256 / 224, then the center; a square picture of up to
     /// 96 pixels per side is taken whole.
     ///
     /// # Shapes
@@ -120,7 +120,7 @@ impl SquareResizer {
     /// The picture has no pixel.
     pub fn center(&mut self, picture: &RgbImage) -> Result<&[U8x3]> {
         if picture.is_empty() {
-            return Err(failed("it has no pixel")); // the resizer would leave the last one's
+            return Err(failed("it has no pixels")); // the resizer would leave the last one's
         }
         let [width, height] = [picture.width(), picture.height()];
         let shorter = f64::from(width.min(height));
@@ -131,7 +131,7 @@ impl SquareResizer {
             shorter / EVAL_MARGIN
         };
         let [left, top] = [width, height].map(|size| (f64::from(size) - side) / 2.0);
-        // Pixels around the box take part at its edges, as they do when the whole picture is resized.
+        // Pixels around the box contribute at its edges, as they do when the whole picture is resized.
         let options = self.options.crop(left, top, side, side);
         self.resizer
             .resize_typed(&borrow(picture)?, &mut self.resized, &options)
@@ -152,7 +152,7 @@ pub(super) fn resized(picture: &RgbImage, [width, height]: [u32; 2]) -> Result<R
     Resizer::new()
         .resize_typed(&borrow(picture)?, &mut small, &options)
         .map_err(failed)?;
-    RgbImage::from_raw(width, height, pixels).ok_or_else(|| failed("its size is no size"))
+    RgbImage::from_raw(width, height, pixels).ok_or_else(|| failed("its size is zero"))
 }
 
 fn borrow(picture: &RgbImage) -> Result<TypedImageRef<'_, U8x3>> {
@@ -160,5 +160,5 @@ fn borrow(picture: &RgbImage) -> Result<TypedImageRef<'_, U8x3>> {
 }
 
 fn failed(error: impl std::fmt::Display) -> Error {
-    Error::Loader(format!("a picture could not be resized: {error}"))
+    Error::Loader(format!("an image could not be resized: {error}"))
 }

@@ -45,9 +45,9 @@ pub fn decode_rgb(path: &Path, max_pixels: u64) -> Result<RgbImage> {
         .and_then(|file| file.take(memory_limit(max_pixels)).read_to_end(&mut bytes))
         .map_err(Error::io(path))?;
     let magic = &bytes[..bytes.len().min(MAGIC_BYTES as usize)];
-    let format = kind(path, magic).and_then(|format| format.ok_or("not a picture".to_owned()));
+    let format = kind(path, magic).and_then(|format| format.ok_or("not an image".to_owned()));
     let format = format.map_err(|reason| Error::data(path, reason))?;
-    // A decoder that panics on a damaged file must cost that file only.
+    // a decoder that panics on a damaged file must lose that file only
     catch_unwind(AssertUnwindSafe(|| decode_bytes(bytes, format, max_pixels)))
         .unwrap_or_else(|_| Err("the decoder failed on it".to_owned()))
         .map_err(|reason| Error::data(path, reason))

@@ -64,7 +64,7 @@ pub fn ensure_demo_set(
     })
 }
 
-/// Where the demo set is kept unless told otherwise: a folder `ibot/demo` in the user's cache folder; without one,
+/// Default place of the demo set: a folder `ibot/demo` in the user's cache folder; without one,
 /// `ibot-NUMBER/demo` among the temporary files, with the user's number.
 ///
 /// # Errors
@@ -107,7 +107,7 @@ fn own_folder(shared: &Path) -> Result<PathBuf> {
     if found.is_dir() && found.uid() == user && found.mode() & 0o022 == 0 {
         return Ok(folder);
     }
-    let reason = "is not a folder that this user alone may write in: set HOME or XDG_CACHE_HOME, or name pictures with `data`";
+    let reason = "is not a folder that only this user can write to; set HOME or XDG_CACHE_HOME, or give images with `data`";
     Err(Error::data(&folder, reason))
 }
 
@@ -127,6 +127,7 @@ fn folder(split: Split) -> &'static str {
 }
 
 fn marker_text([(_, train), (_, test)]: Counts) -> String {
+    // part of the file format: another text would make every existing set again
     format!("ibot demo set, version {VERSION}: {train} train and {test} test pictures per class\n")
 }
 
@@ -165,7 +166,7 @@ fn sibling(cache: &Path) -> Result<PathBuf> {
     let Some(name) = cache.file_name() else {
         return Err(Error::data(
             cache,
-            "has no name of its own; name a folder for the demo set",
+            "is not a folder name; choose a folder for the demo set",
         ));
     };
     let mut name = name.to_os_string();
@@ -210,7 +211,7 @@ fn refuse_foreign(cache: &Path) -> Result<()> {
     let foreign = |path: &Path| {
         Error::data(
             path,
-            "is not part of a demo set; name an empty or new folder for the demo set",
+            "is not part of a demo set; choose an empty or new folder for the demo set",
         )
     };
     let is_class = |name: &str| CLASSES.iter().any(|(class, _)| *class == name);
@@ -321,7 +322,7 @@ mod tests {
         let lost = set.test.join("rings").join("0000.png");
         fs::remove_file(&lost).unwrap();
         ensure_demo_set(&scratch.set(), 2, 1).unwrap();
-        assert!(lost.exists(), "a lost picture comes back");
+        assert!(lost.exists(), "a lost image comes back");
 
         ensure_demo_set(&scratch.set(), 1, 2).unwrap();
         assert_eq!(

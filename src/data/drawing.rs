@@ -1,5 +1,5 @@
-//! The mark of the PNG files that this program draws: a contact sheet or a map of attention, written into a folder of
-//! pictures, is none of them the next time.
+//! A mark in the PNG files that this program draws: a contact sheet or an attention map that was written into a folder of
+//! images must not count as one of them in the next scan.
 
 use std::io::BufWriter;
 use std::path::Path;

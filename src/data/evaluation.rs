@@ -37,7 +37,7 @@ pub struct EvalBatches {
 /// cannot be decoded), made by `workers` threads, 0 for one per processor.
 ///
 /// # Errors
-/// A setting out of its range, or no thread to be had. The iterator gives an error where a worker panics, and at its
+/// A setting out of its range, or no thread could be started. The iterator returns an error if a worker panics, and at its
 /// end if no picture was usable.
 pub fn eval_batches(
     source: Arc<dyn PictureSource>,

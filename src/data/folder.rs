@@ -40,7 +40,7 @@ impl FolderConfig {
         }
         match (&self.cache, self.shorter_side) {
             (Some(cache), None) => {
-                let remedy = "needs folder.shorter_side: it keeps reduced pictures";
+                let remedy = "needs folder.shorter_side, the size of the cached images";
                 Err(Error::config("folder.cache", cache.display(), remedy))
             }
             _ => Ok(()),
@@ -85,7 +85,7 @@ impl ImageFolder {
     /// Finds every picture below `dir`, at any depth, by its content; reads headers only.
     ///
     /// Class is the name of the first-level folder; pictures in `dir` itself have none. Where those folders are the parts of
-    /// a data set ([`Parts`]: `train`, `val`, `test`), it is that of the second level. Folders that begin with a dot and
+    /// a data set ([`Parts`]: `train`, `val`, `test`), it is that of the second level. Folders that start with a dot and
     /// those of tools (`@eaDir`, `#recycle`, `__MACOSX`, `lost+found`, ...) are left out and named. Symbolic links are
     /// followed. The order is that of the path, component by component and byte by byte, on every platform.
     ///
@@ -108,7 +108,7 @@ impl ImageFolder {
         let root = dir.as_ref();
         let metadata = fs::metadata(root).map_err(Error::io(root))?;
         if !metadata.is_dir() {
-            let reason = "is a file; give the folder that holds the pictures";
+            let reason = "is a file; give the folder that holds the images";
             return Err(Error::data(root, reason));
         }
         config.validate()?;
@@ -218,7 +218,7 @@ impl ImageFolder {
         }
     }
 
-    /// The same pictures, labeled by the class names of another folder, so that labels of both mean the same. Names are
+    /// The same pictures, labeled by the class names of another folder, so that both use the same labels. Names are
     /// the same where Unicode's composed forms are: macOS may write `ä` as two characters, others write one.
     ///
     /// # Errors
@@ -228,7 +228,7 @@ impl ImageFolder {
         for name in &self.classes {
             let label = classes.iter().position(|class| class.nfc().eq(name.nfc()));
             label_from_own.push(label.ok_or_else(|| {
-                let reason = format!("its class {name:?} is not in the other folder");
+                let reason = format!("its class {name:?} is missing from the other folder");
                 Error::data(&self.root, reason)
             })?);
         }
@@ -294,7 +294,7 @@ fn inspect_all(
 }
 
 fn inspect(path: &Path, config: &FolderConfig) -> Found {
-    // A decoder that panics on a damaged file must cost that file only.
+    // a decoder that panics on a damaged file must lose that file only
     let header = catch_unwind(|| read_header(path, config.max_pixels))
         .unwrap_or_else(|_| Err(Error::data(path, "the decoder failed on it")));
     match header {

@@ -54,7 +54,7 @@ pub fn read_header(path: &Path, max_pixels: u64) -> Result<Option<Header>> {
             match error.kind() {
                 // `Take` refuses to seek past its end.
                 ErrorKind::UnexpectedEof | ErrorKind::InvalidInput if length > HEADER_BYTES => {
-                    unreadable("its header is unreadable: no frame in the first 64 MiB".to_owned())
+                    unreadable("unreadable header: no frame in the first 64 MiB".to_owned())
                 }
                 ErrorKind::UnexpectedEof => {
                     unreadable("truncated: its header ends too early".to_owned())
@@ -65,7 +65,7 @@ pub fn read_header(path: &Path, max_pixels: u64) -> Result<Option<Header>> {
         })?,
         ImageFormat::Png if is_own_drawing(&mut file).map_err(Error::io(path))? => {
             return Err(unreadable(
-                "a sheet or map that ibot drew, no picture to learn from".to_owned(),
+                "a contact sheet or map that ibot drew, not a training image".to_owned(),
             ));
         }
         ImageFormat::Tiff => tiff_size(&mut file).map_err(unreadable)?,
@@ -114,7 +114,7 @@ fn jpeg_size(file: &mut (impl BufRead + Seek)) -> std::io::Result<[u32; 2]> {
             // Markers without a segment.
             0x01 | 0xd0..=0xd8 => {}
             0xd9 | 0xda => {
-                let message = "its header is unreadable: no frame before the data";
+                let message = "unreadable header: no frame before the data";
                 return Err(std::io::Error::new(ErrorKind::InvalidData, message));
             }
             _ => {

@@ -103,9 +103,9 @@ fn why_not(path: &Path, ending: &str, magic: &[u8]) -> Option<String> {
     PICTURES.contains(&ending).then(|| match magic {
         [] => "empty: it has no bytes".to_owned(),
         _ if is_text(magic) => {
-            format!("a text or web page, no picture, for all its ending .{ending}")
+            format!("a text or web page despite its extension .{ending}")
         }
-        _ => format!("no picture that is known, for all its ending .{ending}"),
+        _ => format!("not a known image format despite its extension .{ending}"),
     })
 }
 
@@ -143,12 +143,12 @@ fn unread(magic: &[u8]) -> Option<&'static str> {
 }
 
 fn not_read(name: &str) -> String {
-    format!("{name} is not read: save it as JPEG or PNG")
+    format!("{name} is not supported; save it as JPEG or PNG")
 }
 
 /// Why a camera's own file is left out.
 pub(super) fn raw_photo() -> String {
-    "a camera's raw file is not read: export it as JPEG or TIFF".to_owned()
+    "raw camera files are not supported; export it as JPEG or TIFF".to_owned()
 }
 
 fn is_text(magic: &[u8]) -> bool {
@@ -192,7 +192,7 @@ mod tests {
             ),
             ("a.PNG", b"", ["empty", "no bytes"]),
             ("a.png", b"<!DOCTYPE html>\n", ["web page", ".png"]),
-            ("a.png", b"\0\x01\x02", ["no picture", ".png"]),
+            ("a.png", b"\0\x01\x02", ["not a known image", ".png"]),
         ] {
             let reason = why(path, magic).unwrap_or_default();
             assert!(

@@ -125,7 +125,7 @@ fn unlisted(error: walkdir::Error, root: &Path) -> Result<(PathBuf, String)> {
     let reason = match error.into_io_error() {
         Some(source) if path == root => return Err(Error::Io { path, source }),
         Some(source) => source.to_string(),
-        None if is_loop => "a link to a folder that it lies in".to_owned(),
+        None if is_loop => "a link to one of its parent folders".to_owned(),
         None => "cannot be listed".to_owned(),
     };
     Ok((path, reason))

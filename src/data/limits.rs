@@ -1,4 +1,4 @@
-//! How much a picture file may take: pixels, memory, bytes; and what is said of one that takes more.
+//! Limits of a picture file: pixels, memory, bytes; and the messages about files beyond them.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -17,8 +17,8 @@ const DECODER_BYTES_PER_PIXEL: u64 = 16;
 /// Memory a decoder may take on top, for tables and rows.
 const DECODER_BYTES: u64 = 64 << 20;
 
-/// What is said of a file whose decoder would go beyond.
-pub(super) const MORE_MEMORY: &str = "damaged: it takes more memory than its pixels do";
+/// The message about a file whose decoder would need more.
+pub(super) const MORE_MEMORY: &str = "damaged: decoding it takes more memory than its pixels need";
 
 /// Says why a picture of this size is not read, or None if it is.
 pub(super) fn unusable_size(width: u32, height: u32, max_pixels: u64) -> Option<String> {
@@ -29,12 +29,12 @@ pub(super) fn unusable_size(width: u32, height: u32, max_pixels: u64) -> Option<
     (pixels > max_pixels).then(|| {
         format!(
             "{width} x {height} pixels are more than max_pixels = {max_pixels}; \
-             shrink it, or raise `max_pixels` (in settings under [folder])"
+             shrink it, or raise `max_pixels` (in [folder] of the settings)"
         )
     })
 }
 
-/// Bytes that the file of a picture of so many pixels may take, and its decoder.
+/// Maximum bytes of the file of a picture with this many pixels, and of its decoder.
 pub(super) fn memory_limit(pixels: u64) -> u64 {
     pixels
         .saturating_mul(DECODER_BYTES_PER_PIXEL)
@@ -52,8 +52,8 @@ pub(super) fn check_length(path: &Path, max_pixels: u64) -> Result<u64> {
     let (length, most) = (metadata.len(), memory_limit(max_pixels));
     if length > most {
         let reason = format!(
-            "{length} bytes are more than the {most} that go with max_pixels = {max_pixels}; \
-             raise `max_pixels` (in settings under [folder]) if the file is sound"
+            "{length} bytes are more than the {most} that max_pixels = {max_pixels} allows; \
+             raise `max_pixels` (in [folder] of the settings) if the file is intact"
         );
         return Err(Error::data(path, reason));
     }
@@ -67,7 +67,7 @@ pub(super) fn in_words(error: ImageError) -> String {
             "truncated: it ends too early".to_owned()
         }
         ImageError::Unsupported(error) => format!(
-            "it is of a kind that is not read ({}): save it as PNG or JPEG",
+            "this kind is not supported ({}); save it as PNG or JPEG",
             printable(error.to_string().trim_end())
         ),
         ImageError::Limits(_) => MORE_MEMORY.to_owned(),

@@ -112,7 +112,7 @@ impl Loader {
     /// Starts the threads; the first batch is that of `start`.
     ///
     /// # Errors
-    /// A setting out of its range, a source with fewer pictures than a batch, or no thread to be had.
+    /// A setting out of its range, a source with fewer pictures than a batch, or no thread could be started.
     pub fn new(
         source: Arc<dyn PictureSource>,
         make: TrainViews,
@@ -130,12 +130,12 @@ impl Loader {
         };
         if batches == 0 {
             let remedy = format!(
-                "there are only {pictures} pictures; lower batch_size to {pictures} or less, or add pictures"
+                "there are only {pictures} images; lower batch_size to {pictures} or less, or add images"
             );
             return Err(Error::config("batch_size", config.batch_size, remedy));
         }
         let workers = worker_count(config.workers);
-        // Enough open batches that every worker has a sample while one batch waits to be taken.
+        // enough open batches that every worker has a sample while one batch waits to be taken
         let queue = config.queue.max(1 + workers.div_ceil(config.batch_size));
         let task = TrainTask {
             pictures: Pictures::new(source, (config.cache_mib as u64) << 20),
@@ -145,6 +145,7 @@ impl Loader {
             batches,
             order: Mutex::new(None),
         };
+        // saturating, so that no position can overflow
         let first = start
             .epoch
             .saturating_mul(batches)
@@ -166,12 +167,13 @@ impl Loader {
     /// [`Loader::next_batch`], which does not wait once `stop` is raised.
     ///
     /// # Errors
-    /// Those of [`Loader::next_batch`]; [`Error::Stopped`], after which the batch is still to be had.
+    /// Those of [`Loader::next_batch`]; [`Error::Stopped`], after which the batch is still available.
     pub fn next_batch_until(&mut self, stop: &AtomicBool) -> Result<Batch> {
         let made = self.pool.take(stop)?;
-        let made = made.ok_or_else(|| Error::Loader("the loader is at its end".to_owned()))?;
+        let made = made.ok_or_else(|| Error::Loader("the loader has ended".to_owned()))?;
         let (epoch, index) = (made.number / self.batches, made.number % self.batches);
         let task = self.pool.task();
+        // masks need the index of a picture, not its pixels, so they are drawn here and not by a worker
         let masks = task.masks(epoch, &made.samples);
         let source = task.pictures.source();
         let label = |shown: &Option<usize>| shown.and_then(|shown| source.label(shown));
@@ -276,6 +278,7 @@ impl Task for TrainTask {
         let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         let order = match &mut *order {
             Some((of, order)) if *of == epoch => order,
+            // all batches of an epoch share one permutation, so it is computed once per epoch
             stale => {
                 let count = self.pictures.source().len();
                 &mut stale
@@ -297,10 +300,12 @@ impl Task for TrainTask {
         slot: &Slot,
     ) -> Result<Option<usize>> {
         let epoch = (number / self.batches) as u64;
+        // an unreadable picture is replaced, so that every batch is full
         let (shown, picture) = self.pictures.get_or_next(sample)?;
         let augment = &self.make.augment;
         for number in 0..augment.views() {
             let size = [picture.width(), picture.height()];
+            // keyed by `sample`, not by what is shown: a picture that becomes unreadable changes no other draw
             let view = View::new(augment, self.seed, epoch, sample, number, size);
             let augmenter = augmenters.of(augment.kind(number));
             augmenter.render(&picture, &view)?;

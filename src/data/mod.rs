@@ -1,7 +1,7 @@
 //! Pictures: an image folder, their decoding, the random views of them, and a loader that prepares batches ahead.
 //!
 //! - [`folder`]: what a folder holds, found by content; `layout`: which of its folders are classes; `summary`: that in words
-//! - [`header`]: the first bytes of a picture file; `kind`: what they say it is, and why others are left out;
+//! - [`header`]: the first bytes of a picture file; `kind`: its format by them, and why others are left out;
 //!   [`drawing`]: the mark of what this program draws
 //! - [`decode`]: a picture file as 8-bit RGB; `thumbnails`: large ones reduced, and kept from one epoch to the next
 //! - [`augment`]: the settings; [`crop`], [`photometric`]: the operations; [`view`]: one random view
@@ -66,7 +66,7 @@ pub trait PictureSource: Send + Sync + 'static {
     /// Picture `index`.
     ///
     /// # Errors
-    /// It cannot be had; the loader then skips it for good and says so.
+    /// It cannot be read; the loader then skips it for good and reports that.
     fn decode(&self, index: usize) -> Result<RgbImage>;
 
     /// Bytes of all decoded pictures together; a loader keeps them in memory if they are few.

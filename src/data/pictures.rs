@@ -1,4 +1,4 @@
-//! The pictures of a source as workers see them: each unusable one named once, the small set kept in memory.
+//! The pictures of a source for the workers: reports each unusable one once, and keeps a small set in memory.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ pub(super) struct Pictures {
 #[derive(Default)]
 struct SkipLog {
     count: usize,
-    /// For the error where none is left; `fresh` may have been taken by then.
+    /// The first failure, for the error if none is left; `fresh` may have been taken by then.
     first: Option<(PathBuf, String)>,
     fresh: Vec<(PathBuf, String)>,
 }
@@ -43,7 +43,7 @@ impl Pictures {
         &*self.source
     }
 
-    /// Picture `index`; None if it cannot be had.
+    /// Picture `index`; None if it cannot be read.
     pub fn get(&self, index: usize) -> Option<Arc<RgbImage>> {
         let place = self.cache.as_ref().map(|cache| &cache[index]);
         if let Some(picture) = place.and_then(OnceLock::get) {
@@ -54,14 +54,14 @@ impl Pictures {
         }
         let decoded = self.source.decode(index).and_then(|picture| {
             if picture.is_empty() {
-                return Err(Error::data(self.source.name(index), "it has no pixel"));
+                return Err(Error::data(self.source.name(index), "it has no pixels"));
             }
             Ok(Arc::new(picture))
         });
         match decoded {
             Ok(picture) => {
                 if let Some(place) = place {
-                    // Another worker may have been faster, with the same picture.
+                    // another worker may have stored the same picture first
                     let _ = place.set(picture.clone());
                 }
                 Some(picture)
@@ -79,7 +79,7 @@ impl Pictures {
         }
     }
 
-    /// Picture `index` or, where it cannot be had, the next one that can, the first following the last; and its number.
+    /// Picture `index` or, if it cannot be read, the next one that can, wrapping around at the end; and its index.
     pub fn get_or_next(&self, index: usize) -> Result<(usize, Arc<RgbImage>)> {
         let count = self.unusable.len();
         (index..count)
@@ -95,13 +95,13 @@ impl Pictures {
             .as_ref()
             .map(|(path, reason)| format!("; the first: {}: {reason}", printable(path)));
         Error::Loader(format!(
-            "none of the {} pictures could be decoded{}",
+            "none of the {} images could be decoded{}",
             self.unusable.len(),
             example.unwrap_or_default()
         ))
     }
 
-    /// How many pictures could not be had so far.
+    /// How many pictures could not be read so far.
     pub fn skipped(&self) -> usize {
         self.log
             .lock()
@@ -109,7 +109,7 @@ impl Pictures {
             .count
     }
 
-    /// The pictures that could not be had, and why, since the last call.
+    /// The pictures that could not be read, and why, since the last call.
     pub fn take_skipped(&self) -> Vec<(PathBuf, String)> {
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut log.fresh)

@@ -1,4 +1,4 @@
-//! Worker threads that make batches sample by sample, some batches ahead, and give them in order.
+//! Worker threads that make batches sample by sample, some batches ahead, and return them in order.
 //!
 //! A worker takes the next sample of the oldest batch that has one left, or opens the next batch while fewer than
 //! `queue` are open. So memory is bounded, no worker waits for a slow picture of another, and what a batch holds does
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
-/// How often a wait for a batch looks whether to stop, as the flag wakes nobody.
+/// How often a wait for a batch checks the stop flag, because setting the flag wakes no thread.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What the workers make.
@@ -22,7 +22,7 @@ pub(super) trait Task: Send + Sync + 'static {
     /// What a worker keeps between samples.
     type Worker;
 
-    /// A new worker's belongings.
+    /// The state of a new worker.
     fn worker(&self) -> Self::Worker;
 
     /// Floats per sample in each buffer of a batch.
@@ -31,8 +31,8 @@ pub(super) trait Task: Send + Sync + 'static {
     /// Samples of batch `number`; None past the last. Called for each number once, in order.
     fn samples(&self, number: usize) -> Option<Vec<usize>>;
 
-    /// Makes one sample and writes each of its views. Gives the sample that they show, another one where this one cannot be
-    /// had; None if it is to be left out.
+    /// Makes one sample and writes each of its views. Returns the sample that they show, another one if this one cannot be
+    /// read; None to leave it out.
     fn make(
         &self,
         worker: &mut Self::Worker,
@@ -69,13 +69,13 @@ struct Open {
     views: Vec<Mutex<Vec<f32>>>,
 }
 
-/// A batch as its task made it.
+/// A complete batch.
 pub(super) struct Made {
     pub number: usize,
     pub samples: Vec<usize>,
     /// `[B, len]` for every view.
     pub views: Vec<Vec<f32>>,
-    /// `[B]`: the sample that each place shows; None where it was left out.
+    /// `[B]`: the sample at each place; None if it was left out.
     pub shown: Vec<Option<usize>>,
 }
 
@@ -134,7 +134,7 @@ impl<T: Task> Pool<T> {
             made: Condvar::new(),
             room: Condvar::new(),
         });
-        // Threads already started are joined by `drop` if a later one is refused.
+        // if a later thread is refused, `drop` joins those that already started
         let mut pool = Self {
             shared,
             threads: Vec::new(),
@@ -144,7 +144,9 @@ impl<T: Task> Pool<T> {
             let thread = Builder::new()
                 .name(format!("data {number}"))
                 .spawn(move || shared.run())
-                .map_err(|error| Error::Loader(format!("no thread to read data: {error}")))?;
+                .map_err(|error| {
+                    Error::Loader(format!("cannot start a thread to read data: {error}"))
+                })?;
             pool.threads.push(thread);
         }
         Ok(pool)
@@ -154,28 +156,29 @@ impl<T: Task> Pool<T> {
         &self.shared.task
     }
 
-    /// The next batch, in order; None past the last. Waits for it, but not once `stop` is raised.
+    /// The next batch, in order; None past the last. Waits for it, but not once `stop` is set.
     ///
     /// # Errors
     /// The first error or panic of a worker; after it, that the loader has stopped. [`Error::Stopped`], after which the
-    /// batch is still to be had.
+    /// batch is still available.
     pub fn take(&mut self, stop: &AtomicBool) -> Result<Option<Made>> {
         let mut state = lock(&self.shared.state);
         loop {
             if stop.load(Ordering::Relaxed) {
                 return Err(Error::Stopped);
             }
+            // before complete batches: an error must not hide behind a full queue
             if let Some(error) = state.failure.take() {
                 return Err(error);
             }
             if state.is_stopped {
-                let message = "the loader stopped at an earlier error";
+                let message = "the loader stopped after an earlier error";
                 return Err(Error::Loader(message.to_owned()));
             }
             let is_complete = |first: &Progress| first.finished == first.batch.samples.len();
             if state.open.front().is_some_and(is_complete) {
                 let progress = state.open.pop_front();
-                self.shared.room.notify_all();
+                self.shared.room.notify_all(); // a worker may open the next batch
                 return Ok(progress.map(Progress::close));
             }
             if state.is_over && state.open.is_empty() {
@@ -188,10 +191,10 @@ impl<T: Task> Pool<T> {
 
 impl<T: Task> Drop for Pool<T> {
     fn drop(&mut self) {
-        lock(&self.shared.state).is_stopped = true;
+        lock(&self.shared.state).is_stopped = true; // under the lock, or a worker that is about to wait would miss it
         self.shared.room.notify_all();
         for thread in self.threads.drain(..) {
-            // A worker catches its panics, so there is nothing to learn here.
+            // a worker catches its own panics, so the result of `join` says nothing new
             let _ = thread.join();
         }
     }
@@ -199,6 +202,7 @@ impl<T: Task> Drop for Pool<T> {
 
 impl<T: Task> Shared<T> {
     fn run(&self) {
+        // an uncaught panic would end this thread only, and `take` would wait forever
         let outcome = catch_unwind(AssertUnwindSafe(|| self.work()));
         if let Err(panic) = outcome {
             self.fail(panicked(&*panic, "starting"));
@@ -230,6 +234,7 @@ impl<T: Task> Shared<T> {
                 return None;
             }
             let unfinished = |open: &&mut Progress| open.taken < open.batch.samples.len();
+            // the oldest unfinished batch first, because that one is taken next
             if let Some(progress) = state.open.iter_mut().find(unfinished) {
                 progress.taken += 1;
                 return Some(Slot {
@@ -240,6 +245,7 @@ impl<T: Task> Shared<T> {
             if state.is_over {
                 return None;
             }
+            // bounds the memory: each open batch has its full buffers
             if state.open.len() >= self.queue {
                 state = wait(&self.room, state);
                 continue;
@@ -276,7 +282,7 @@ impl<T: Task> Shared<T> {
             .open
             .iter_mut()
             .find(|open| open.batch.number == number);
-        // Only complete batches are taken out, so it is still there.
+        // only complete batches are removed, and this one lacks a sample, so it is still there
         if let Some(progress) = progress {
             progress.finished += 1;
             progress.shown[slot.at] = shown;
@@ -289,6 +295,7 @@ impl<T: Task> Shared<T> {
 
     fn fail(&self, error: Error) {
         let mut state = lock(&self.state);
+        // only the first error is kept: later ones often follow from it
         if !state.is_stopped {
             state.is_stopped = true;
             state.failure = Some(error);
@@ -300,7 +307,7 @@ impl<T: Task> Shared<T> {
 
 impl Progress {
     fn close(self) -> Made {
-        // A worker may hold the batch a moment longer, so the buffers are moved out from under their locks.
+        // a worker may hold its `Arc` of the batch a moment longer, so the buffers are moved out of their locks
         let take = |view: &Mutex<Vec<f32>>| std::mem::take(&mut *lock(view));
         Made {
             number: self.batch.number,
@@ -327,7 +334,7 @@ fn panicked(panic: &(dyn Any + Send), what: &str) -> Error {
 }
 
 fn lock<S>(mutex: &Mutex<S>) -> MutexGuard<'_, S> {
-    // A panic elsewhere becomes an error of its own; what the lock guards stays consistent.
+    // a poisoned lock is fine: the panic becomes an error elsewhere, and each change under the lock is complete
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,22 +1,22 @@
-//! What a scan of a folder found, in words.
+//! The summary of a folder scan.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::path::PathBuf;
 
-use crate::error::printable;
+use crate::error::{counted, printable};
 
-/// What was left out is named in a summary up to this number, and counted beyond.
+/// Maximum number of skipped files that a summary lists; more are counted.
 const LISTED: usize = 20;
-/// Classes are named up to this number.
+/// Maximum number of classes that are listed.
 const LISTED_CLASSES: usize = 10;
-/// The same in the error for a folder without a usable picture.
+/// Maximum number of skipped files in the error for a folder without a usable picture.
 const LISTED_IN_ERROR: usize = 5;
 
-/// What a scan found.
+/// Result of a folder scan.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ScanSummary {
-    /// Usable pictures, as far as their headers say.
+    /// Usable pictures, judged by their headers.
     pub pictures: usize,
     /// How many of them are of each kind (`png`, `jpeg`, ...).
     pub kinds: BTreeMap<String, usize>,
@@ -26,9 +26,9 @@ pub struct ScanSummary {
     pub parts: Vec<String>,
     /// Folders that were left out because of their name, hidden ones and those of tools, and how many there are of each.
     pub of_tools: BTreeMap<String, usize>,
-    /// Usable pictures that lie in no such folder.
+    /// Usable pictures without a class.
     pub unlabeled: usize,
-    /// Files whose content is that of no picture.
+    /// Files that are not pictures.
     pub not_pictures: usize,
     /// Pictures and folders left out, and why.
     pub skipped: Vec<(PathBuf, String)>,
@@ -47,11 +47,11 @@ fn listed(skipped: &[(PathBuf, String)], most: usize) -> String {
 }
 
 impl ScanSummary {
-    /// ` in 2 classes (cat, dog), 3 of them in none`, or ` in no class`.
+    /// ` in 2 classes (cat, dog), 3 unlabeled`, or `, no labels`.
     fn in_classes(&self) -> String {
         let count = self.classes.len();
         if count == 0 {
-            return " in no class".to_owned();
+            return ", no labels".to_owned();
         }
         let mut named = self.classes[..count.min(LISTED_CLASSES)].join(", ");
         if count > LISTED_CLASSES {
@@ -60,7 +60,7 @@ impl ScanSummary {
         let classes = if count == 1 { "class" } else { "classes" };
         let none = match self.unlabeled {
             0 => String::new(),
-            unlabeled => format!(", {unlabeled} of them in none"),
+            unlabeled => format!(", {unlabeled} unlabeled"),
         };
         format!(" in {count} {classes} ({named}){none}")
     }
@@ -75,16 +75,13 @@ impl ScanSummary {
             count => format!("{name} x {count}"),
         });
         let named: Vec<String> = named.take(LISTED).collect();
-        format!(
-            "; hidden folders and those of tools left out: {}",
-            named.join(", ")
-        )
+        format!("; hidden and tool folders left out: {}", named.join(", "))
     }
 }
 
 impl Display for ScanSummary {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{} pictures", self.pictures)?;
+        f.write_str(&counted(self.pictures, "image"))?;
         let kinds: Vec<String> = self
             .kinds
             .iter()
@@ -95,12 +92,12 @@ impl Display for ScanSummary {
         }
         f.write_str(&self.in_classes())?;
         if !self.parts.is_empty() {
-            write!(f, " (its folders {} are parts)", self.parts.join(", "))?;
+            write!(f, " (split into folders {})", self.parts.join(", "))?;
         }
         write!(
             f,
-            "; {} other files, {} skipped",
-            self.not_pictures,
+            "; {}, {} skipped",
+            counted(self.not_pictures, "other file"),
             self.skipped.len()
         )?;
         f.write_str(&self.left_out())?;
@@ -111,8 +108,8 @@ impl Display for ScanSummary {
 /// Why a folder without a usable picture is refused.
 pub(super) fn no_picture(summary: &ScanSummary) -> String {
     let mut reason = format!(
-        "no usable picture (PNG, JPEG, WebP, BMP, GIF, TIFF): {} files are none, {} were skipped",
-        summary.not_pictures,
+        "no supported images found (PNG, JPEG, WebP, BMP, GIF, TIFF): {}, {} skipped",
+        counted(summary.not_pictures, "other file"),
         summary.skipped.len()
     );
     reason += &summary.left_out();

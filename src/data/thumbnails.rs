@@ -1,7 +1,7 @@
-//! Large pictures reduced when they are decoded, and a folder that keeps the reduced ones for the next epoch.
+//! Reduces large pictures when they are decoded, and caches the reduced ones in a folder for the next epoch.
 //!
-//! What a view shows is the same whether the cache is on, cold, warm, full or damaged: a picture is reduced either way, and
-//! an entry holds the bytes that reducing gave.
+//! Views are the same whether the cache is on, cold, warm, full or damaged: a picture is reduced either way, and
+//! an entry holds the bytes of the reduced picture.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -34,7 +34,7 @@ pub(super) struct Thumbnails {
 #[derive(Debug)]
 struct Cache {
     folder: PathBuf,
-    /// Most bytes that it may hold.
+    /// Maximum size in bytes.
     most: u64,
     used: AtomicU64,
     has_warned: AtomicBool,
@@ -86,10 +86,10 @@ impl Thumbnails {
     /// The reduced picture of the file `path`, which `decode` reads.
     ///
     /// # Errors
-    /// Those of `decode`; a cache that fails costs time, and a warning.
+    /// Those of `decode`; a failing cache only costs time, and a warning.
     pub fn get(&self, path: &Path, decode: impl FnOnce() -> Result<RgbImage>) -> Result<RgbImage> {
         let entry = self.cache.as_ref().and_then(|cache| {
-            // Before it is decoded: what is written meanwhile then makes another version.
+            // read before decoding: if the file changes meanwhile, the entry counts as that of an older version
             let version = Version::of(path)?;
             Some((cache, cache.entry(path, self.side, version)))
         });
@@ -120,7 +120,7 @@ impl Cache {
         let absolute = |path: &Path| std::path::absolute(path).map_err(Error::io(path));
         let folder = absolute(folder)?;
         if folder.starts_with(absolute(root)?) {
-            let remedy = "lies among the pictures: name a folder elsewhere";
+            let remedy = "is inside the image folder; choose another folder";
             return Err(Error::config("folder.cache", folder.display(), remedy));
         }
         fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
@@ -137,7 +137,7 @@ impl Cache {
                 continue;
             }
             let age = metadata.modified().ok().and_then(|at| at.elapsed().ok());
-            // only its own: the folder may hold other things
+            // removes only its own temporary files: the folder may hold others
             let name = entry.file_name().to_string_lossy();
             let is_temporary =
                 entry.depth() == 1 && name.starts_with("ibot-") && name.ends_with(".tmp");
@@ -181,7 +181,7 @@ impl Cache {
             self.used.fetch_sub(length, Ordering::Relaxed);
             let most = self.most >> 20;
             self.warn(&format!(
-                "is full: folder.cache_mib = {most}; other pictures are decoded each epoch"
+                "is full (folder.cache_mib = {most}); other images are decoded in each epoch"
             ));
             return;
         }
@@ -192,13 +192,13 @@ impl Cache {
             Err(error) => {
                 self.used.fetch_sub(length, Ordering::Relaxed);
                 self.warn(&format!(
-                    "cannot be written: {error}; pictures are decoded each epoch"
+                    "cannot be written: {error}; images are decoded in each epoch"
                 ));
             }
         }
     }
 
-    /// Under a name of its own first: what another process makes of the same picture is another file.
+    /// Written under a unique name first: another process may write the same entry.
     fn write_file(&self, entry: &Entry, picture: &RgbImage) -> std::io::Result<()> {
         let temporary = self.folder.join(format!("ibot-{}.tmp", unique_digits()?));
         let size = [picture.width(), picture.height()];
@@ -214,7 +214,7 @@ impl Cache {
         written
     }
 
-    /// Once: what goes wrong with one picture does with the next.
+    /// Warns once: the same problem would repeat for each picture.
     fn warn(&self, what: &str) {
         if !self.has_warned.swap(true, Ordering::Relaxed) {
             log::warn!("cache {}: {what}", printable(&self.folder));

@@ -9,7 +9,7 @@ use crate::data::photometric::Planes;
 use crate::error::Result;
 use crate::random::{Random, Stream};
 
-/// Everything random about one view.
+/// All random choices of one view.
 #[derive(Debug, Clone, PartialEq)]
 pub struct View {
     /// The part of the picture that it shows.

@@ -21,7 +21,7 @@ pub enum AdapterKind {
     Virtual,
     /// The driver does not say.
     Other,
-    /// A program that plays GPU on the CPU, such as lavapipe: right, and slow.
+    /// A software GPU driver on the CPU, such as lavapipe: correct but slow.
     Software,
 }
 
@@ -49,7 +49,7 @@ impl fmt::Display for AdapterKind {
     }
 }
 
-/// What one kernel and one tensor may take on an adapter.
+/// Limits of one kernel and one tensor on an adapter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AdapterLimits {
     /// Bytes of the largest buffer.
@@ -95,9 +95,9 @@ pub struct AdapterSummary {
     pub id: String,
     /// Its place on the PCI bus; empty where the driver does not say.
     pub pci_bus: String,
-    /// Bytes of its memory; what an integrated GPU may take of the processor's. `None` where nobody tells.
+    /// Bytes of its memory; for an integrated GPU, its part of the processor's. `None` if the driver does not report it.
     pub memory_bytes: Option<u64>,
-    /// What one kernel and one tensor may take.
+    /// Limits of one kernel and one tensor.
     pub limits: AdapterLimits,
 }
 
@@ -180,7 +180,7 @@ impl fmt::Display for AdapterSummary {
     }
 }
 
-/// Every adapter that wgpu sees, in a fixed order; empty where there is none. [`API_VARIABLE`] narrows it to one API.
+/// Every adapter that wgpu sees, in a fixed order; empty if there is none. [`API_VARIABLE`] narrows it to one API.
 ///
 /// # Errors
 /// The variable names no API of this system.
@@ -258,7 +258,7 @@ pub fn wgpu_device(adapters: &[AdapterSummary], index: usize) -> Result<WgpuDevi
     };
     device.ok_or_else(|| {
         Error::Device(format!(
-            "cubecl cannot address adapter {index} ({}) beside the others; take another one, or hide the others from \
+            "cubecl cannot address adapter {index} ({}) next to the others; use another one, or hide the others from \
              the driver (Vulkan: VK_LOADER_DRIVERS_SELECT)",
             adapter.title()
         ))
@@ -282,7 +282,7 @@ mod tests {
         };
         for bad in ["", "opencl", elsewhere] {
             let error = Api::named(bad).unwrap_err().to_string();
-            let start = format!("{API_VARIABLE} = {bad}: one of ");
+            let start = format!("{API_VARIABLE} = {bad}: must be one of ");
             assert!(
                 error.starts_with(&start) && error.contains(first.name()),
                 "{error}"

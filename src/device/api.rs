@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 /// Name of the variable that holds the one API to ask for adapters, for listing and for choosing.
 ///
-/// The way round a driver that crashes when it is asked (AMDVLK issue 422), and to a second driver of the same GPU.
+/// It avoids a driver that crashes when it is queried (AMDVLK issue 422), and selects a second driver of the same GPU.
 pub const API_VARIABLE: &str = "IBOT_API";
 
 /// A graphics API that wgpu can compute through.
@@ -57,12 +57,12 @@ impl Api {
         known.iter().find(is_named).copied().ok_or_else(|| {
             let names: Vec<_> = known.iter().map(|api| api.name()).collect();
             let names = names.join(", ");
-            let remedy = format!("one of {names} on this system, or leave the variable away");
+            let remedy = format!("must be one of {names} on this system; or unset the variable");
             Error::config(API_VARIABLE, value, remedy)
         })
     }
 
-    /// The API that is asked first: that of [`API_VARIABLE`], or the one that cubecl takes when nothing is said.
+    /// The API that is queried first: that of [`API_VARIABLE`], or cubecl's default.
     ///
     /// # Errors
     /// The variable names no API of this system.

@@ -1,9 +1,9 @@
-//! The memory of a GPU, which wgpu does not tell: asked of the driver behind it, where that can be done.
+//! The memory of a GPU. wgpu does not report it, so the driver is queried where possible.
 
 use crate::device::api::Api;
 
-/// Bytes of the adapter's memory: a discrete GPU's own, what an integrated one may take of the processor's. `None` where
-/// nobody says: Metal (wgpu-hal 29 keeps the adapter to itself) and OpenGL.
+/// Bytes of the adapter's memory: a discrete GPU's own, or an integrated one's part of the processor's. `None` if it is
+/// not known: Metal (wgpu-hal 29 keeps the adapter to itself) and OpenGL.
 #[cfg_attr(
     target_vendor = "apple",
     expect(unused_variables, reason = "Metal does not tell")

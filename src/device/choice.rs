@@ -1,4 +1,4 @@
-//! `--backend` and `--device` -> one device, with the reason as a sentence. Nothing falls back in silence.
+//! `--backend` and `--device` -> one device, with the reason as a sentence. Nothing falls back silently.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,10 +14,10 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendChoice {
-    /// A GPU where there is one, else Flex.
+    /// A GPU if there is one, else Flex.
     #[default]
     Auto,
-    /// A GPU, or a program that plays one.
+    /// A GPU, or a software Vulkan driver.
     Wgpu,
     /// The CPU, through burn-flex: the faster of the two.
     Flex,
@@ -49,10 +49,9 @@ impl FromStr for BackendChoice {
 
     fn from_str(text: &str) -> Result<Self> {
         let named = |choice: &Self| choice.name().eq_ignore_ascii_case(text);
-        Self::ALL
-            .into_iter()
-            .find(named)
-            .ok_or_else(|| Error::config("backend", text, "one of auto, wgpu, flex, ndarray"))
+        Self::ALL.into_iter().find(named).ok_or_else(|| {
+            Error::config("backend", text, "must be one of auto, wgpu, flex, ndarray")
+        })
     }
 }
 
@@ -134,14 +133,14 @@ pub fn select(choice: BackendChoice, device: Option<&str>) -> Result<Selected> {
     Ok(chosen.selected)
 }
 
-/// An old processor's GPU may be slower than its cores; Apple's, which Metal alone reaches, are not of that sort.
+/// An old processor's GPU may be slower than its cores; Apple's GPUs, which only Metal reaches, are not.
 fn warn_of_small_gpu(selected: &Selected) {
     if let Selected::Wgpu { adapter, .. } = selected
         && adapter.kind == AdapterKind::Integrated
         && adapter.api != Api::Metal
     {
         log::warn!(
-            "{} is integrated: `backend` flex may be faster, `ibot bench` tells",
+            "{} is integrated: `backend` flex may be faster; compare with `ibot bench`",
             adapter.name
         );
     }
@@ -150,8 +149,8 @@ fn warn_of_small_gpu(selected: &Selected) {
 /// The device for `--backend choice --device device`, with the reason.
 ///
 /// `device` is a number of `ibot devices` or a part of an adapter's name, whatever the case. `auto` takes hardware
-/// alone: discrete, then integrated, then virtual; else Flex. `wgpu` takes software too where there is nothing else. What
-/// is reached by OpenGL, which nobody has tried, is taken by `device` alone.
+/// only: discrete, then integrated, then virtual; else Flex. `wgpu` also takes software if there is nothing else. What
+/// is reached by OpenGL, which is untested, is taken only by `device`.
 ///
 /// # Errors
 /// - [`Error::Device`] where `wgpu` is asked for and there is no adapter
@@ -188,12 +187,12 @@ fn choose_among(
         (BackendChoice::NdArray, _) => Selected::NdArray,
     };
     match device {
-        None => Ok(Choice::new(cpu, "asked for")),
+        None => Ok(Choice::new(cpu, "as requested")),
         Some(wanted) => Err(Error::config(
             "device",
             wanted,
             format!(
-                "backend {choice} computes on the CPU: leave `device` out, or take `backend` wgpu"
+                "backend {choice} computes on the CPU; leave `device` out, or use `backend` wgpu"
             ),
         )),
     }
@@ -230,7 +229,7 @@ fn auto_among(adapters: &[AdapterSummary]) -> Choice {
             if is_wsl() { WSL } else { "" }
         ),
         (None, Some(adapter)) => format!(
-            "auto takes the CPU: the only adapter, {}, is reached by OpenGL, which is not tried; `backend` wgpu `device` {} \
+            "auto takes the CPU: the only adapter, {}, is reached by OpenGL, which is untested; `backend` wgpu `device` {} \
              takes it",
             adapter.name, adapter.index
         ),
@@ -247,7 +246,7 @@ fn wgpu_among(adapters: &[AdapterSummary]) -> Result<Choice> {
     let Some(adapter) = adapters.iter().find(software) else {
         return Err(match adapters.first() {
             Some(adapter) => Error::Device(format!(
-                "{} is reached by OpenGL, which is not tried: `device` {} takes it, `backend` flex computes on the CPU",
+                "{} is reached by OpenGL, which is untested: `device` {} takes it, `backend` flex computes on the CPU",
                 adapter.title(),
                 adapter.index
             )),
@@ -260,7 +259,7 @@ fn wgpu_among(adapters: &[AdapterSummary]) -> Result<Choice> {
     };
     Ok(Choice::new(
         selected,
-        "there is no GPU: a program on the CPU plays one, correctly and slowly",
+        "there is no GPU: a software driver on the CPU is correct but slow",
     ))
 }
 
@@ -274,7 +273,7 @@ fn named_among(adapters: &[AdapterSummary], choice: BackendChoice, wanted: &str)
             "device",
             wanted,
             format!(
-                "{} is software, which auto never takes: add `backend` wgpu",
+                "{} is software, which auto never takes; add `backend` wgpu",
                 adapter.title()
             ),
         ));
@@ -285,7 +284,7 @@ fn named_among(adapters: &[AdapterSummary], choice: BackendChoice, wanted: &str)
     };
     Ok(Choice::new(
         selected,
-        format!("asked for as device {wanted}"),
+        format!("requested as device {wanted}"),
     ))
 }
 
@@ -312,7 +311,7 @@ fn find<'a>(adapters: &'a [AdapterSummary], wanted: &str) -> Result<&'a AdapterS
             "device",
             wanted,
             format!(
-                "no adapter has this number or name; known are {}",
+                "no adapter has this number or name; available are {}",
                 known(adapters)
             ),
         )),
@@ -323,7 +322,7 @@ fn find<'a>(adapters: &'a [AdapterSummary], wanted: &str) -> Result<&'a AdapterS
                 return Ok(first);
             }
             let matching = known(matching.iter().copied());
-            let remedy = format!("fits several adapters, give the number: {matching}");
+            let remedy = format!("matches several adapters; give the number: {matching}");
             Err(Error::config("device", wanted, remedy))
         }
     }
@@ -346,7 +345,8 @@ fn known<'a>(adapters: impl IntoIterator<Item = &'a AdapterSummary>) -> String {
     adapters.iter().map(line).collect::<Vec<_>>().join("; ")
 }
 
-const WSL: &str = ". WSL has no Vulkan driver for the GPU that conforms: the Windows build of ibot computes on it";
+const WSL: &str =
+    ". WSL has no conformant Vulkan driver for the GPU; use the Windows build of ibot";
 
 /// Whether this Linux is one within Windows.
 fn is_wsl() -> bool {
@@ -359,11 +359,11 @@ fn is_wsl() -> bool {
 
 fn no_adapter() -> Error {
     let install = if cfg!(target_os = "macos") {
-        "wgpu needs Metal, which every Mac since 2012 has: this session may be one without access to the GPU"
+        "wgpu needs Metal, which every Mac since 2012 has; this session may have no access to the GPU"
     } else if cfg!(target_os = "windows") {
         "install the GPU maker's current driver, which brings Vulkan and Direct3D 12"
     } else if is_wsl() {
-        "WSL has no Vulkan driver for the GPU that conforms, so run the Windows build of ibot"
+        "WSL has no conformant Vulkan driver for the GPU; use the Windows build of ibot"
     } else {
         "install the Vulkan driver: NVIDIA's own driver; AMD and Intel: mesa-vulkan-drivers (Debian, Ubuntu, Fedora) \
          or vulkan-radeon / vulkan-intel (Arch), which on Debian also brings the software adapter lavapipe; in a \

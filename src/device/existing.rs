@@ -1,4 +1,4 @@
-//! A wgpu device that burn did not open: an application's own, or an adapter opened once more after its device was lost.
+//! A wgpu device that burn did not open: an application's own, or an adapter reopened after its device was lost.
 //!
 //! cubecl asks the *adapter* which features and workgroup sizes its kernels may use (cubecl-wgpu 0.10.0, `create_server`),
 //! so a device that was requested with less takes kernels that it cannot run. [`device_descriptor`] requests enough.
@@ -26,12 +26,12 @@ const USED: [(Features, &str); 6] = [
     (Features::TIMESTAMP_QUERY, "TIMESTAMP_QUERY"),
 ];
 
-/// An application's wgpu device, to compute on beside the application.
+/// An application's wgpu device, shared with the application.
 ///
-/// wgpu has one error handler and one device-lost callback a device, and tells nobody which. [`ExistingDevice::adopt`]
-/// replaces both: it must hear of failed kernels, or wrong numbers would get out. What the application had set goes to
+/// wgpu has one error handler and one device-lost callback per device, and cannot return them. [`ExistingDevice::adopt`]
+/// replaces both: failed kernels must be noticed, or wrong numbers would get out. The application's own callbacks go to
 /// [`ExistingDevice::on_uncaptured_error`] and [`ExistingDevice::on_device_lost`] instead, which are called as before.
-/// Where another error handler takes the place of the guard's later, all jobs on the device fail and say so.
+/// If another error handler later replaces the guard's, all jobs on the device fail with an error that says so.
 pub struct ExistingDevice {
     instance: wgpu::Instance,
     adapter: wgpu::Adapter,
@@ -165,10 +165,10 @@ pub fn working(selected: Selected) -> Result<Selected> {
     };
     if owner == Owner::App {
         return Err(Error::Device(format!(
-            "{lost}\nThe device is the application's own: adopt another one, or compute on the CPU"
+            "{lost}\nThe device belongs to the application: adopt another one, or compute on the CPU"
         )));
     }
-    log::info!("{} is opened anew: {lost}", adapter.title());
+    log::info!("reopening {}: {lost}", adapter.title());
     open_again(adapter)
 }
 
@@ -185,7 +185,7 @@ fn open_again(adapter: &AdapterSummary) -> Result<Selected> {
     let same =
         |found: &wgpu::Adapter| AdapterSummary::new(0, adapter.api, found).is_same_adapter(adapter);
     let found = found.into_iter().find(same);
-    let found = found.ok_or_else(|| failed("it is gone".into()))?;
+    let found = found.ok_or_else(|| failed("it no longer exists".into()))?;
     let request = found.request_device(&device_descriptor(&found));
     let (device, queue) =
         cubecl::future::block_on(request).map_err(|error| failed(error.to_string()))?;
@@ -196,7 +196,7 @@ fn api_of(adapter: &wgpu::Adapter) -> Result<Api> {
     let backend = adapter.get_info().backend;
     let known = [Api::Vulkan, Api::Metal, Api::Dx12, Api::Gl];
     let api = known.into_iter().find(|api| api.backend() == backend);
-    api.ok_or_else(|| Error::Device(format!("{backend} is no API that burn computes through")))
+    api.ok_or_else(|| Error::Device(format!("burn cannot compute through {backend}")))
 }
 
 /// Whether the device has all that burn would use on its adapter.
@@ -213,7 +213,7 @@ fn check(summary: &AdapterSummary, adapter: &wgpu::Adapter, device: &wgpu::Devic
         return Ok(());
     }
     Err(Error::Device(format!(
-        "the application's device on {title} was requested with less than burn would use there: {}. Request it with \
+        "the application's device on {title} lacks features or limits that burn uses there: {}. Request it with \
          ibot::device::device_descriptor(&adapter), or let ibot open a device of its own",
         lacks.join(", ")
     )))

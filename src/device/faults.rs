@@ -31,14 +31,14 @@ pub enum FaultKind {
     Validation,
     /// The driver took the device away.
     DeviceLost,
-    /// The device did nothing of what it was asked until the deadline.
+    /// The device finished none of its work until the deadline.
     NoAnswer,
     /// Anything else that stopped the device's thread.
     Other,
 }
 
 impl FaultKind {
-    /// Sorts a report by its text, which is all that cubecl leaves of many.
+    /// Classifies a report by its text, which is all that cubecl keeps of many errors.
     #[must_use]
     pub fn of_report(report: &str) -> Self {
         const SIGNS: [(FaultKind, &[&str]); 5] = [
@@ -65,7 +65,7 @@ impl FaultKind {
                     "has been destroyed",
                 ],
             ),
-            // cubecl refuses such kernels, and says so word for word
+            // the exact messages with which cubecl refuses such kernels
             (
                 FaultKind::Limits,
                 &[
@@ -100,36 +100,36 @@ impl FaultKind {
     const fn remedy(self) -> &'static str {
         match self {
             Self::OutOfMemory => {
-                "Lower `batch_size`, the number or size of the crops, or the number of prototypes; `ibot devices` says \
-                 how large one tensor may be on this adapter."
+                "Lower `batch_size`, the number or size of the crops, or the number of prototypes; `ibot devices` shows \
+                 the largest tensor on this adapter."
             }
             Self::Shader => {
                 "A kernel does not compile on this adapter: update its driver or compute with `backend` flex, and \
                  please report the lines above."
             }
             Self::Limits => {
-                "burn's own kernel is too large for this adapter: leave IBOT_KERNELS away where it is set, build with \
-                 the feature autotune, which passes over such kernels, or compute with `backend` flex, and please report \
+                "burn's own kernel is too large for this adapter: unset IBOT_KERNELS if it is set, build with \
+                 the feature autotune, which skips such kernels, or compute with `backend` flex, and please report \
                  the lines above."
             }
             Self::Validation => {
-                "A kernel does not fit its buffers, which is an error in the program: compute with `backend` flex, and \
+                "A kernel does not match its buffers, which is a bug: compute with `backend` flex, and \
                  please report the lines above."
             }
             Self::DeviceLost => {
                 "The driver reset the GPU or took it away (a kernel ran too long, too much memory, suspend, another \
-                 program): start again, which goes on from the last checkpoint. If it returns: fewer pictures a step \
+                 program). Start again to resume from the last checkpoint. If it happens again: use fewer images per step \
                  (`batch_size`, or `micro_batch_size`); update the driver; give kernels more time (Windows: \
                  TdrDelay in the registry; AMD on Linux: amdgpu.lockup_timeout)."
             }
             Self::NoAnswer => {
-                "The GPU is stuck, or much slower than its work: start again, which goes on from the last checkpoint. If \
-                 it returns: fewer pictures a step (`batch_size`, or `micro_batch_size`); update the driver; \
-                 a GPU that is only slow needs a longer IBOT_GPU_DEADLINE, and kernels that the driver ends by itself \
-                 more time there (Windows: TdrDelay in the registry; AMD on Linux: amdgpu.lockup_timeout)."
+                "The GPU is stuck or too slow. Start again to resume from the last checkpoint. If \
+                 it happens again: use fewer images per step (`batch_size`, or `micro_batch_size`); update the driver; \
+                 a GPU that is only slow needs a longer IBOT_GPU_DEADLINE, and kernels that the driver kills need \
+                 more time (Windows: TdrDelay in the registry; AMD on Linux: amdgpu.lockup_timeout)."
             }
             Self::Other => {
-                "Start again, which goes on from the last checkpoint; if it returns, compute with `backend` flex, and \
+                "Start again to resume from the last checkpoint; if it happens again, compute with `backend` flex, and \
                  please report the lines above."
             }
         }
@@ -248,7 +248,7 @@ impl FaultLog {
         lock(&self.faults).clone()
     }
 
-    /// Whether the cause may still be unreported: a lost device shows as failed launches before wgpu tells of the loss.
+    /// Whether the cause may still be unreported: a lost device shows as failed launches before wgpu reports the loss.
     pub(crate) fn is_vague(&self) -> bool {
         lock(&self.faults).iter().all(|fault| fault.kind.is_vague())
     }
@@ -278,7 +278,7 @@ impl FaultLog {
             n => format!("\n  (and {} more reports)", n - 1),
         };
         Error::Device(format!(
-            "{} on {}: {}{more}\nNothing computed since counts. {}",
+            "{} on {}: {}{more}\nAll results computed since then were discarded. {}",
             cause.kind,
             self.device,
             cause.report,

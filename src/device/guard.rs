@@ -1,9 +1,9 @@
 //! The guard: no number computed after a device fault gets out.
 //!
 //! On wgpu, burn swallows errors: a launch that fails leaves its output as it was, and reading it gives zeros or worse.
-//! The guard hears of a fault in four ways: wgpu's error handler, its device-lost callback, a panic hook for the device's
-//! thread, and `sync`, which alone returns what a kernel's compilation said. All of them happen before a read that was
-//! asked for later returns, so a check after the read is a check of the read. And each read and sync is waited for with a
+//! The guard learns of a fault in four ways: wgpu's error handler, its device-lost callback, a panic hook for the device's
+//! thread, and `sync`, the only one to return compile errors of a kernel. All of them happen before a read that was
+//! requested later returns, so a check after the read is a check of the read. And each read and sync is waited for with a
 //! deadline before burn waits without one (`patience`).
 
 use std::fmt;
@@ -26,7 +26,7 @@ use crate::memory::GpuMemory;
 /// How long a failed device may take to say whether it is lost.
 const LOSS_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The guard of any device; on the CPU, where errors are panics, it has nothing to do.
+/// The guard of any device; on the CPU, where errors are panics, it does nothing.
 #[derive(Debug, Clone)]
 pub enum DeviceGuard {
     /// Flex or NdArray.
@@ -148,7 +148,7 @@ impl GpuGuard {
         Ok(())
     }
 
-    /// Waits for the device, with a deadline, which makes it tell all, then checks.
+    /// Waits for the device, with a deadline, so that it reports all faults, then checks.
     ///
     /// # Errors
     /// [`Error::Device`] with the first report and the remedy.
@@ -163,7 +163,7 @@ impl GpuGuard {
         self.check()
     }
 
-    /// Runs work on the device; a panic that a device fault causes becomes that fault's error, any other one goes on.
+    /// Runs work on the device; a panic that a device fault causes becomes that fault's error, any other one is resumed.
     ///
     /// # Errors
     /// The device failed before or meanwhile.
@@ -184,7 +184,7 @@ impl GpuGuard {
         }
     }
 
-    /// Brings numbers from the device, and gives them out only where everything that led to them was sound.
+    /// Reads numbers from the device, and returns them only if everything that led to them was sound.
     ///
     /// # Errors
     /// The device failed before or meanwhile.
@@ -195,7 +195,7 @@ impl GpuGuard {
         Ok(result)
     }
 
-    /// Waits, with a deadline, until the device has done all that was asked of it, then checks.
+    /// Waits, with a deadline, until the device has done all of its work, then checks.
     fn settled(&self) -> Result<()> {
         self.patience.settle();
         self.check()
@@ -223,7 +223,7 @@ impl GpuGuard {
         }
     }
 
-    /// The cause of the faults; where the device was lost, wgpu may tell so only once its queue is empty.
+    /// The cause of the faults; wgpu may report a lost device only once its queue is empty.
     fn error(&self) -> Error {
         if self.log.is_vague() {
             self.poll(wgpu::PollType::Wait {
@@ -234,7 +234,7 @@ impl GpuGuard {
         self.log.error()
     }
 
-    /// wgpu tells of a lost device in a poll; one that does not answer would hold it.
+    /// wgpu reports a lost device in a poll; a device that does not answer would block the poll.
     fn poll(&self, how: wgpu::PollType) {
         if self.patience.is_silent() {
             return;

@@ -1,4 +1,4 @@
-//! What kernels and thresholds ask of a guarded device, by burn's names for it.
+//! Properties of a guarded device for kernels and thresholds, by burn's names for it.
 
 use std::any::Any;
 use std::sync::{Arc, PoisonError, RwLock};

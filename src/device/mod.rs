@@ -4,8 +4,8 @@
 //! - [`choice`]: `--backend` and `--device` -> one device, with the reason as a sentence
 //! - [`guard`]: cubecl swallows GPU errors; the guard collects them, so that no number computed after a fault gets out
 //! - [`patience`]: no wait without bound
-//! - `opening`: a device is opened once and listened to; [`existing`]: the same for one that an application opened
-//! - `known`: what kernels and thresholds ask of a device; `capacity`: a GPU's memory; `pools`: how it is taken
+//! - `opening`: a device is opened once and observed; [`existing`]: the same for one that an application opened
+//! - `known`: properties of a device for kernels and thresholds; `capacity`: a GPU's memory; `pools`: how it is allocated
 //! - [`faults`]: what a fault is, and the log of one device's faults
 //! - [`panics`]: the panics of device threads, as faults
 

@@ -1,4 +1,4 @@
-//! Opening a device, once in a process, and listening to it.
+//! Opens a device, once in a process, and observes its errors.
 
 use std::sync::{Arc, Once};
 
@@ -50,7 +50,7 @@ pub(super) fn init(
         }
         if matches!(device, WgpuDevice::Existing(_)) {
             return Err(Error::Device(format!(
-                "{device:?} was made elsewhere: ibot::device::ExistingDevice guards such a one"
+                "{device:?} was created elsewhere; guard it with ibot::device::ExistingDevice"
             )));
         }
         warn_of_features();
@@ -107,7 +107,7 @@ fn warn_of_features() {
         // burn issues 5257, 5079, 5626
         WARNED.call_once(|| {
             log::warn!(
-                "this build has the feature autotune: it keeps the fastest of burn's kernels, and one may be fast because \
+                "this build has the feature autotune: it selects the fastest of burn's kernels, and one may be fast because \
                  it is wrong; run `ibot verify` before you trust it"
             );
         });
@@ -123,8 +123,7 @@ pub(super) fn use_one_stream() -> Result<()> {
         None => *storage = Some(Arc::new(config)),
         Some(config) if config.streaming.max_streams == 1 => {}
         Some(_) => {
-            let reason =
-                "burn's GPU runtime was used before its guard was installed: install it first";
+            let reason = "burn's GPU runtime was used before its guard was installed; install the guard first";
             return Err(Error::Device(reason.to_owned()));
         }
     }
@@ -144,8 +143,8 @@ fn open(device: &WgpuDevice, api: Api, adapter: Option<&AdapterSummary>) -> Resu
         let fault = Fault::of_report(&panic.report);
         Error::Device(format!(
             "{device:?} cannot be opened through {api}: {}\n`ibot devices` lists the adapters; another program may \
-             hold the GPU's memory; `backend` flex computes on the CPU. Where the driver refuses a device with all \
-             features of the adapter, which burn asks for, a program on the library opens one with less: \
+             hold the GPU's memory; `backend` flex computes on the CPU. If the driver refuses a device with all \
+             features of the adapter, which burn requests, a program that uses the library can open one with fewer: \
              ibot::device::device_descriptor and ExistingDevice",
             fault.report
         ))

@@ -1,7 +1,7 @@
 //! Panics of device threads: noted as faults of their device, and not printed.
 //!
 //! cubecl runs each device on a thread named `DSD-<type>-<index>` (or `DSU-`), catches that thread's panics and goes on
-//! with the next task. A panic hook is the one place that hears of them.
+//! with the next task. Only a panic hook sees them.
 
 use std::any::Any;
 use std::cell::RefCell;

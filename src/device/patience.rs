@@ -22,22 +22,22 @@ use crate::device::faults::{Fault, FaultKind, FaultLog, lock};
 use crate::device::panics;
 use crate::error::{Error, Result};
 
-/// Name of the variable that holds the seconds in which a GPU must finish something of what was asked of it.
+/// Name of the variable with the seconds in which a GPU must finish some of its work.
 pub const DEADLINE_VARIABLE: &str = "IBOT_GPU_DEADLINE";
 
 /// Where the variable is not set. Drivers give up a command buffer after 2 to 10 seconds (Windows: TdrDelay, Linux:
 /// amdgpu.lockup_timeout); kernels that the driver compiles first may take a minute.
 const DEADLINE: Duration = Duration::from_secs(5 * 60);
-/// The same for a program on the CPU, which is slow rather than stuck: 200 kernels of a large step take minutes there.
+/// The same for a software adapter, which is slow rather than stuck: 200 kernels of a large step take minutes there.
 const SOFTWARE_DEADLINE: Duration = Duration::from_secs(60 * 60);
 
-/// While wgpu waits, it lets nobody submit: so long at most.
+/// Longest single wait: while wgpu waits, no other thread can submit.
 const STEP: Duration = Duration::from_millis(1);
 
-/// The watching thread looks so many times in a deadline: every 5 seconds.
+/// Checks of the watching thread per deadline: one every 5 seconds.
 const TICKS: u32 = 60;
 
-/// Every so many of this crate's launches, the launches before the last so many must be done. Three of four launches of a
+/// After every such number of this crate's launches, all but the last such number must be done. Three of four launches of a
 /// step are this crate's (587 of 774, ViT-Ti on lavapipe), so that far fewer than 512 are under way, and the GPU never
 /// runs dry.
 const LAUNCHES: u32 = 64;
@@ -45,10 +45,10 @@ const LAUNCHES: u32 = 64;
 /// Whether a device of this process did not answer: its threads may never end.
 static SILENT: AtomicBool = AtomicBool::new(false);
 
-/// After the deadline, so long may pass until the thread that computes hears of it.
+/// Time after the deadline in which the thread that computes must notice it.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What a program does where that thread hears nothing.
+/// What a program does if that thread does not notice.
 static ON_NO_ANSWER: OnceLock<fn(Error)> = OnceLock::new();
 
 /// Sets what is called, once, where a device does not answer and the thread that computes is held in its driver, so that
@@ -118,7 +118,11 @@ impl Patience {
         thread("ibot-wait")
             .spawn(move || waiting.serve(&asked))
             .and_then(|_| thread("ibot-watch").spawn(move || watching.watch()))
-            .map_err(|error| Error::Device(format!("no thread to wait for the GPU: {error}")))?;
+            .map_err(|error| {
+                Error::Device(format!(
+                    "cannot start a thread to wait for the GPU: {error}"
+                ))
+            })?;
         Ok(patience)
     }
 
@@ -203,7 +207,7 @@ impl Patience {
     fn give_up(&self) {
         let seconds = self.deadline.as_secs_f64();
         let report = format!(
-            "nothing of what it was asked was done for {seconds} s ({DEADLINE_VARIABLE}=SECONDS sets how long that may be)"
+            "no work was finished for {seconds} s ({DEADLINE_VARIABLE}=SECONDS sets the limit)"
         );
         SILENT.store(true, Ordering::Release);
         self.silent.store(true, Ordering::Release);
@@ -284,7 +288,7 @@ fn deadline(value: Option<&str>, kind: AdapterKind) -> Result<Duration> {
             Error::config(
                 DEADLINE_VARIABLE,
                 value,
-                "seconds, more than 0, such as 300",
+                "must be seconds above 0, such as 300",
             )
         })
 }
@@ -317,7 +321,7 @@ mod tests {
         assert_eq!(hardware(Some(" 60 ")).unwrap(), Duration::from_secs(60));
         for bad in ["", "0", "-1", "nan", "inf", "1e300", "1e-300", "five"] {
             let error = hardware(Some(bad)).unwrap_err().to_string();
-            let start = format!("{DEADLINE_VARIABLE} = {bad}: seconds");
+            let start = format!("{DEADLINE_VARIABLE} = {bad}: must be seconds");
             assert!(error.starts_with(&start), "{error}");
         }
     }

@@ -1,4 +1,4 @@
-//! How burn takes memory of a GPU.
+//! How burn allocates memory of a GPU.
 //!
 //! By itself cubecl 0.10 cuts tensors out of pages as large as the largest tensor may be, 2 GiB on most GPUs: one tensor
 //! of more than an eighth of that takes a page for itself, for as long as the process lives, and a GPU is full with half

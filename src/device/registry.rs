@@ -13,10 +13,10 @@ use crate::device::patience::Patience;
 use crate::device::{known, panics};
 use crate::error::Result;
 
-/// What an application hears of errors of its own calls.
+/// The application's callback for errors of its own calls.
 pub(super) type OnError = Arc<dyn Fn(wgpu::Error) + Send + Sync>;
 
-/// What an application hears of the loss of its device.
+/// The application's callback for the loss of its device.
 pub(super) type OnLost = Arc<dyn Fn(wgpu::DeviceLostReason, String) + Send + Sync>;
 
 /// Whose calls a device takes.
@@ -92,14 +92,14 @@ impl Guarded {
     }
 }
 
-/// Hears a device's errors. The guard keeps the device for good, so this is dropped only where another handler takes its
-/// place, and the guard would be deaf from there on.
+/// Receives a device's errors. The guard keeps the device for good, so this is dropped only if another handler takes its
+/// place, and the guard would miss all later errors.
 struct Ear(Arc<FaultLog>);
 
 impl Drop for Ear {
     fn drop(&mut self) {
-        let report = "the application set another error handler on the device, or adopted it twice: give the handler to \
-                      ExistingDevice, adopt a device once, and keep what that gives";
+        let report = "the application set another error handler on the device, or adopted it twice: pass the handler to \
+                      ExistingDevice, adopt a device once, and keep the result";
         self.0.record(Fault::new(FaultKind::Other, report));
     }
 }

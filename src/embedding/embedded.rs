@@ -10,12 +10,12 @@ use crate::eval::FeatureSet;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FeatureKind {
-    /// The class token, or what the model pools instead.
+    /// The class token (or the model's pooled feature).
     #[default]
     Cls,
     /// The mean of the patch tokens.
     Patch,
-    /// Both, one after the other.
+    /// Both, concatenated.
     Both,
 }
 

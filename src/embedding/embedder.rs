@@ -15,8 +15,8 @@ use crate::files::model::{
     read_model,
 };
 
-/// Built-in pictures that are compared on the CPU, which has no driver to be wrong: they tell a model that is not what its
-/// file says, in a quarter of the time.
+/// Number of built-in pictures that are compared on the CPU, which has no faulty driver: they detect a model that is not what
+/// its file says, in a quarter of the time.
 const COMPARED_ON_CPU: usize = 2;
 
 /// A model file on a device, ready for pictures.
@@ -41,7 +41,7 @@ pub struct Embeddings {
     pub patches: Vec<f32>,
 }
 
-/// Where the heads of the last block look.
+/// Attention of the last block.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttentionMaps {
     /// Attention of the class token to each patch, `[B, H, N]`.
@@ -76,7 +76,7 @@ impl Embedder {
             Selected::Flex | Selected::NdArray => COMPARED_ON_CPU,
         };
         let compare = |card: &ModelCard| {
-            // at another size of input, features are other ones
+            // at another input size, features differ from those in the file
             let found = engine.fingerprint(&card.preprocessing, compared)?;
             compare_fingerprint(path, card, &found, &device)
         };
@@ -94,7 +94,7 @@ impl Embedder {
         })
     }
 
-    /// What the file says of itself; none for a file of another program.
+    /// The file's metadata; none for a file of another program.
     pub fn card(&self) -> Option<&ModelCard> {
         self.card.as_ref()
     }

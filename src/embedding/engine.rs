@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::files::model::{LoadedModel, Preprocessing, first_features};
 use crate::kernels::{IbotBackend, OnBackend};
 
-/// What is asked of a batch.
+/// Which results to compute for a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wanted {
     /// Last blocks L whose features are given.
@@ -31,7 +31,7 @@ impl Wanted {
     };
 }
 
-/// What a batch gives, on the host.
+/// The results for a batch, on the host.
 #[derive(Debug, Default)]
 pub(crate) struct Made {
     /// `[B, L, D]`.

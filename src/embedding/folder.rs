@@ -14,7 +14,7 @@ use crate::eval::FeatureSet;
 pub struct FolderRequest {
     /// Which feature.
     pub kind: FeatureKind,
-    /// Of how many of the last blocks, one after the other and the last block's last; 1 to the depth.
+    /// Number of final blocks to concatenate, last block last; 1 to the depth.
     pub layers: usize,
     /// Pictures a batch.
     pub batch_size: usize,
@@ -47,8 +47,8 @@ impl FolderRequest {
     }
 }
 
-/// Features of all pictures of a folder, in its order. `progress` hears the number of pictures after each batch; where it
-/// gives false, the features made so far are the result, and [`Embedded::is_cut_short`] says so.
+/// Features of all pictures of a folder, in its order. `progress` gets the number of pictures after each batch; if it
+/// returns false, the features so far are the result, and [`Embedded::is_cut_short`] is set.
 ///
 /// # Errors
 /// A number of layers that the model does not have, no usable picture, a device that failed, or a feature that is not finite.
@@ -60,7 +60,7 @@ pub fn embed_folder(
 ) -> Result<Embedded> {
     let (width, depth) = (embedder.width(), embedder.architecture().depth);
     if !(1..=depth).contains(&request.layers) {
-        let remedy = format!("must be from 1 to the number of the model's blocks, {depth}");
+        let remedy = format!("must be from 1 to {depth}, the model's number of blocks");
         return Err(Error::config("layers", request.layers, remedy));
     }
     let wanted = Wanted {
@@ -124,6 +124,6 @@ fn refuse_not_finite(embedded: Embedded) -> Result<Embedded> {
         .position(|value| !value.is_finite());
     match wrong.and_then(|at| embedded.paths.get(at / row)) {
         None => Ok(embedded),
-        Some(path) => Err(Error::data(path, "its features are not finite numbers")),
+        Some(path) => Err(Error::data(path, "its features are not finite")),
     }
 }

@@ -95,7 +95,7 @@ pub fn extract_features<B: Backend, M: Backbone<B>>(
     if set.features.iter().any(|value| !value.is_finite()) {
         return Err(Error::data(
             root,
-            "has pictures whose features are not finite numbers",
+            "has images whose features are not finite",
         ));
     }
     Ok(set)

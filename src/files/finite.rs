@@ -1,4 +1,4 @@
-//! Weights that are no numbers: of a damaged file, or of a training that diverged.
+//! Weights with NaN or infinity, from a damaged file or diverged training.
 
 use std::path::Path;
 
@@ -24,10 +24,10 @@ pub(crate) fn check_finite<'a, K: AsRef<str>>(
     };
     let more = match broken.count() {
         0 => String::new(),
-        more => format!(", and {more} more of its tensors have some"),
+        more => format!(", and {more} more tensors have some"),
     };
     let reason = format!(
-        "{count} of the {entries} values of {} are NaN or infinite{more}: the file is damaged, or its training diverged; take \
+        "{count} of the {entries} values of {} are NaN or infinite{more}: the file is damaged, or training diverged; use \
          another file or an earlier checkpoint",
         printable(key.as_ref())
     );

@@ -16,7 +16,7 @@ pub(super) fn weights_error(path: &Path, reason: impl ToString) -> Error {
     }
 }
 
-/// What a header says.
+/// Contents of a header.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Header {
     /// Texts that the writer added.
@@ -65,12 +65,12 @@ pub(super) fn read_header(path: &Path) -> Result<Header> {
             .filter(|_| began && length <= MAX_HEADER)
         {
             Some(needed) => cut(bytes, needed),
-            None => "is no safetensors file, and none of torch.save".into(),
+            None => "is neither a safetensors file nor one of torch.save".into(),
         };
         return Err(weights_error(path, reason));
     }
     let header: Header = serde_json::from_reader(BufReader::new(file.take(length)))
-        .map_err(|error| weights_error(path, format!("is no safetensors file: {error}")))?;
+        .map_err(|error| weights_error(path, format!("is not a safetensors file: {error}")))?;
     let ends = header.tensors.values().map(|entry| entry.data_offsets[1]);
     let needed = ends.max().unwrap_or(0).saturating_add(length + 8);
     match needed > bytes {
@@ -83,9 +83,7 @@ pub(super) fn read_header(path: &Path) -> Result<Header> {
 const MAX_HEADER: u64 = 100_000_000;
 
 fn cut(bytes: u64, needed: u64) -> String {
-    format!(
-        "is cut: it has {bytes} of {needed} bytes or more; download it again, or copy it once more"
-    )
+    format!("is truncated: it has {bytes} of at least {needed} bytes; download or copy it again")
 }
 
 /// The metadata of a safetensors file; reads its header alone.
@@ -121,7 +119,7 @@ pub(super) fn is_no_float(path: &Path, name: &str) -> Option<String> {
     };
     let (name, dtype) = (passed_over(path).into_iter()).find(|(found, _)| is_it(found))?;
     Some(format!(
-        "{} is {dtype}, and only floats of 16, 32 or 64 bits are weights: take a file that is not quantized",
+        "{} is {dtype}, but weights must be floats of 16, 32 or 64 bits; use a file that is not quantized",
         printable(name)
     ))
 }

@@ -1,4 +1,4 @@
-//! Why weights do not fit a model, as far as it can be told, and what to take instead.
+//! Why weights do not fit a model, as far as it is known, and what to use instead.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -50,7 +50,7 @@ fn one_of_several(path: &Path) -> Option<String> {
     let (_, part) = before.rsplit_once('-')?;
     let is_number = |text: &str| text.parse::<usize>().is_ok();
     (is_number(part) && is_number(count)).then(|| {
-        "by its name it is one part of a model in several files, which are not read yet: join them".into()
+        "its name suggests one part of a model split into several files, which is not supported; join them".into()
     })
 }
 
@@ -67,8 +67,8 @@ fn average_pooled(report: &LoadReport, shape: &VitConfig) -> Option<String> {
         _ => "vit_small_patch16_224.augreg_in21k",
     };
     Some(format!(
-        "fc_norm is of a model that takes the mean of the patches, as after fine-tuning, and the encoders here take the class \
-         token: take the weights before fine-tuning, such as timm's {other}, or in training global_pool = \"avg\" under \
+        "fc_norm belongs to a model that pools the mean of the patches, as after fine-tuning, but encoders here use the class \
+         token; use the weights before fine-tuning, such as timm's {other}, or for training set global_pool = \"avg\" in \
          [method.vit]"
     ))
 }

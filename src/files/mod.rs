@@ -1,15 +1,15 @@
-//! All that is read from and written to files: weights, whole methods, models that say what they are, checkpoints.
+//! Files: weights, complete methods, models with metadata, checkpoints.
 //!
-//! - [`weights`]: reads what it is given, told by content
+//! - [`weights`]: reads weight files, recognized by content
 //! - `state_dict`, `param_path`: a module's weights by name, and what timm calls them
 //! - `safetensors`, `header`: the format that this program writes
 //! - `torch`: what `torch.save` wrote
-//! - `other_files`, `finite`, `misfit`: what cannot be used, and what to do
-//! - `foreign`: backbones, heads and whole methods of other programs
+//! - `other_files`, `finite`, `misfit`: files that cannot be used, and what to do
+//! - `foreign`: backbones, heads and complete methods of other programs
 //! - `positions`: position embeddings for another image size
 //! - `onnx`: a backbone for programs that run ONNX
-//! - [`model`]: backbones with a card that says how to use them
-//! - [`checkpoint`]: all that a run needs to go on
+//! - [`model`]: backbones with metadata about their use
+//! - [`checkpoint`]: everything that a run needs to resume
 
 pub mod checkpoint;
 mod finite;

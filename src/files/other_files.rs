@@ -1,4 +1,4 @@
-//! Files that hold no weights, or none that are read: what they are, told by their first bytes, and what to do.
+//! Files without usable weights: what they are, recognized by their first bytes, and what to do.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::error::{Error, Result, printable};
 use crate::files::header::weights_error;
 
-/// So many bytes are looked at.
+/// Number of bytes that are read.
 const START: u64 = 4096;
 /// Files of weights by which a folder is known, the one that is wanted first: of `ibot train`, of `ibot finetune`, of
 /// others.
@@ -50,11 +50,11 @@ fn folder(path: &Path) -> String {
         return format!("is a folder; give the file in it, {}", path_of(name));
     }
     if path.join("checkpoint.json").is_file() {
-        return "is a checkpoint, a folder; `Export::from_checkpoint` makes a model file of it"
+        return "is a checkpoint folder; `Export::from_checkpoint` makes a model file from it"
             .into();
     }
     if path.join("run.json").is_file() || path.join("checkpoints").is_dir() {
-        return "is the folder of a run without a teacher.safetensors, which its end writes; `Export` makes one of its newest \
+        return "is a run folder without teacher.safetensors, which is written at the end; `Export` makes one from its newest \
                 checkpoint"
             .into();
     }
@@ -72,10 +72,7 @@ fn folder(path: &Path) -> String {
             "is a folder; give a file in it, such as {}",
             printable(file)
         ),
-        None => {
-            "is a folder without a file of weights; give a file, such as RUN/teacher.safetensors"
-                .into()
-        }
+        None => "is a folder without weights; give a file, such as RUN/teacher.safetensors".into(),
     }
 }
 
@@ -90,7 +87,7 @@ pub(super) fn fault(start: &[u8]) -> Option<String> {
     }
     if let Some(packed) = packed(start) {
         return Some(format!(
-            "is packed ({packed}); unpack it and give the file of weights in it"
+            "is compressed ({packed}); unpack it and give the weight file in it"
         ));
     }
     if start[0] == PICKLE {
@@ -98,12 +95,12 @@ pub(super) fn fault(start: &[u8]) -> Option<String> {
     }
     if let Some(other) = other_format(start) {
         return Some(format!(
-            "is {other}; take the same model as safetensors or as torch.save wrote it"
+            "is {other}; use the same model as safetensors or from torch.save"
         ));
     }
     if is_picture(start) {
         return Some(
-            "is a picture or a film, no file of weights, such as RUN/teacher.safetensors".into(),
+            "is an image or video; give a weight file, such as RUN/teacher.safetensors".into(),
         );
     }
     text(start)
@@ -143,7 +140,7 @@ fn other_format(start: &[u8]) -> Option<&'static str> {
 pub(super) fn pickle(start: &[u8]) -> String {
     let has = |word: &[u8]| start.windows(word.len()).any(|part| part == word);
     if start.starts_with(&OLD_TORCH) {
-        return format!("is in torch's format before 1.6; save it again {RESAVE}");
+        return format!("has torch's format before 1.6; save it again {RESAVE}");
     }
     if has(b"numpy") {
         return "is a pickle of NumPy arrays, not of torch; save them in Python: from safetensors.numpy import save_file; \
@@ -151,7 +148,7 @@ pub(super) fn pickle(start: &[u8]) -> String {
                 NEW_FILE)"
             .into();
     }
-    "is a pickle of Python objects, not a file of torch.save; load it in Python and save the weights alone: \
+    "is a pickle of Python objects, not a file of torch.save; load it in Python and save only the weights: \
      torch.save(model.state_dict(), NEW_FILE)"
         .into()
 }
@@ -194,14 +191,14 @@ fn text(start: &[u8]) -> Option<String> {
     } else if is_page.iter().any(|tag| text.starts_with(tag)) {
         "is a web page, not the weights: the download gave an error or a login; download the file itself again".into()
     } else if text.starts_with('{') && text.contains("\"weight_map\"") {
-        "lists the parts of a model that lies in several files, which are not read yet; join them: \
-         transformers' save_pretrained(NEW_FOLDER, max_shard_size=\"100GB\"), or take timm's file of the model"
+        "lists the parts of a model split into several files, which is not supported; join them: \
+         transformers' save_pretrained(NEW_FOLDER, max_shard_size=\"100GB\"), or use timm's file of the model"
             .into()
     } else if text.starts_with('{') {
-        "is JSON, a description and not the weights; give the .safetensors or .pth file beside it"
+        "is JSON, a description and not the weights; give the .safetensors or .pth file next to it"
             .into()
     } else {
-        "is a text, no safetensors file and none of torch.save; give a file of weights".into()
+        "is a text file, neither safetensors nor torch.save; give a weight file".into()
     })
 }
 

@@ -31,13 +31,13 @@ pub fn resample_positions(
     };
     let [1, count, width] = shape[..] else {
         return Err(misshapen(
-            "is no [1, positions, width]; check the model's settings",
+            "is not [1, positions, width]; check the model's settings",
         ));
     };
     let patches = count.saturating_sub(prefix_tokens);
     let side = patches.isqrt();
     if patches * width == 0 || side * side != patches || positions.values.len() != count * width {
-        let why = "is no square grid; check class_token, reg_tokens and no_embed_class";
+        let why = "is not a square grid; check class_token, reg_tokens and no_embed_class";
         return Err(misshapen(why));
     }
     let old = [side, side];

@@ -21,10 +21,10 @@ use crate::unfinished::Unfinished;
 /// # Errors
 /// [`Error::Io`] where it cannot be read, [`Error::Weights`] where it is no safetensors file, or is cut.
 pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, NamedTensor>> {
-    read_header(path)?; // says in words what the crate below does not
+    read_header(path)?; // its errors name the remedy, those of the crate below do not
     let bytes = fs::read(path).map_err(Error::io(path))?;
     let file = SafeTensors::deserialize(&bytes)
-        .map_err(|error| weights_error(path, format!("is no safetensors file: {error}")))?;
+        .map_err(|error| weights_error(path, format!("is not a safetensors file: {error}")))?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.iter() {
         if let Some(values) = f32_values(&view) {
@@ -98,7 +98,7 @@ fn check_shapes(path: &Path, tensors: &BTreeMap<String, NamedTensor>) -> Result<
         |tensor: &NamedTensor| tensor.shape.iter().product::<usize>() != tensor.values.len();
     match tensors.iter().find(|(_, tensor)| is_off(tensor)) {
         Some((name, NamedTensor { shape, values })) => {
-            let reason = format!("{name}: {} values are no {shape:?}", values.len());
+            let reason = format!("{name}: {} values do not fill {shape:?}", values.len());
             Err(weights_error(path, reason))
         }
         None => Ok(()),
@@ -233,7 +233,10 @@ mod tests {
         tensors.get_mut("b").unwrap().values.pop();
         let path = std::env::temp_dir().join("ibot-never-written.safetensors");
         let message = write_safetensors(&path, &tensors).unwrap_err().to_string();
-        assert!(message.contains("b: 5 values are no [2, 3]"), "{message}");
+        assert!(
+            message.contains("b: 5 values do not fill [2, 3]"),
+            "{message}"
+        );
         assert!(!path.exists());
     }
 }

@@ -30,7 +30,7 @@ pub struct NamedTensor {
     pub values: Vec<f32>,
 }
 
-/// What did not fit when weights were loaded.
+/// Keys that did not fit when weights were loaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadReport {
     /// Keys of the model that the file lacks.
@@ -42,7 +42,7 @@ pub struct LoadReport {
 }
 
 impl LoadReport {
-    /// Forgets unused keys that are a classifier's.
+    /// Drops a classifier's keys from the unused ones.
     pub(crate) fn ignore_classifier(&mut self) {
         self.unused
             .retain(|key| !CLASSIFIER_KEYS.contains(&key.as_str()));

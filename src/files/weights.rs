@@ -122,7 +122,7 @@ pub fn load_backbone<B: Backend>(
     }
     let mut reason = format!("does not fit the model: {}", misfit(path, &report, &config));
     if !report.misshapen.is_empty() && !alike.is_empty() {
-        reason += &format!("; its shapes are those of {}", alike.join(" or "));
+        reason += &format!("; its shapes suggest {}", alike.join(" or "));
     }
     Err(Error::Weights {
         path: path.to_path_buf(),

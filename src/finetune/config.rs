@@ -29,7 +29,7 @@ pub struct FinetuneConfig {
     pub seed: u64,
     /// Passes over the images. Default 100. Source: BEiT's recipe.
     pub epochs: usize,
-    /// Images a step. Default 32.
+    /// Images per step. Default 32.
     pub batch_size: usize,
     /// Threads that decode and augment; 0 for one per core. Default 0.
     pub workers: usize,
@@ -105,7 +105,7 @@ impl FinetuneConfig {
             require(is_met, key, value, "must be from 0 to below 1, such as 0.1")?;
         }
         let is_met = self.layer_decay > 0.0 && self.layer_decay <= 1.0;
-        let remedy = "must be above 0 and at most 1, which is none";
+        let remedy = "must be above 0 and at most 1 (no decay)";
         require(is_met, "layer_decay", self.layer_decay, remedy)?;
         self.schedule().validate()
     }

@@ -31,11 +31,11 @@ pub(super) struct Epochs<'a> {
     loader: Loader,
     pictures: Pictures,
     folder: FinetuneFolder,
-    /// Pictures that were named because they cannot be read.
+    /// Pictures that were already reported as unreadable.
     told: BTreeSet<PathBuf>,
 }
 
-/// What training on each picture once measured.
+/// Training metrics of an epoch.
 struct Trained {
     loss: f64,
     accuracy: f64,
@@ -175,7 +175,7 @@ impl<'a> Epochs<'a> {
         };
         let classifier = trainer.classifier.valid();
         let guard = &self.setup.guard;
-        // neither needs the other's memory, whose pieces have other sizes
+        // freed before and after: training and evaluation need buffers of different sizes and cannot reuse each other's
         guard.free_unused();
         let found = evaluator.score(&classifier, guard, trainer.device())?;
         guard.free_unused();
@@ -209,7 +209,7 @@ impl<'a> Epochs<'a> {
         Ok([best, export(LAST)?])
     }
 
-    /// The classifier on the host, once the device has proved that it was sound to the end of the read.
+    /// The classifier on the host, once the device is known to be sound at the end of the read.
     fn snapshot<B: TrainBackend>(
         &self,
         trainer: &ClassifierTrainer<B>,
@@ -228,7 +228,7 @@ impl<'a> Epochs<'a> {
             fingerprint::<B::InnerBackend, _>(&classifier.backbone, preprocessing, guard, device)?;
         if features.iter().any(|value| !value.is_finite()) {
             return Err(Error::not_finite(
-                "the features of the built-in pictures are not finite numbers",
+                "the features of the built-in images are not finite",
                 LOWER_RATE,
             ));
         }
@@ -250,7 +250,7 @@ impl<'a> Epochs<'a> {
         Ok((card, tensors))
     }
 
-    /// The error of a stopped run; its newest classifier is written first.
+    /// Saves the newest classifier of a stopped run, and returns its error.
     fn interrupted<B: TrainBackend>(&self, trainer: &ClassifierTrainer<B>) -> Error {
         let written = self
             .snapshot(trainer)
@@ -264,7 +264,7 @@ impl<'a> Epochs<'a> {
         }
     }
 
-    /// The error with where the classifiers of the epochs before are. What failed is not written over them.
+    /// The error, with the path of the classifiers of earlier epochs, which are not overwritten.
     fn failed(&self, error: Error, epoch: usize) -> Error {
         let kept = match epoch {
             1 => "no epoch was finished".to_owned(),

@@ -25,7 +25,7 @@ const METRICS: &str = "metrics.jsonl";
 pub(super) const BEST: &str = "best.safetensors";
 /// The newest one.
 pub(super) const LAST: &str = "last.safetensors";
-/// What says that a folder is in use, be it by pre-training.
+/// Files that mark a folder as used, by fine-tuning or pre-training.
 const MARKS: [&str; 4] = [METRICS, BEST, LAST, "run.json"];
 
 /// The folder of a run, with its metrics open.
@@ -98,6 +98,6 @@ impl FinetuneFolder {
 }
 
 fn used(path: &Path, mark: &str) -> Error {
-    let reason = format!("holds another run ({mark}); name another folder with `out`");
+    let reason = format!("holds another run ({mark}); choose another folder with `out`");
     Error::checkpoint(path, reason)
 }

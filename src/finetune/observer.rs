@@ -1,4 +1,4 @@
-//! What fine-tuning tells whoever watches it, and what it leaves behind.
+//! The events and results of fine-tuning.
 
 use std::path::PathBuf;
 
@@ -34,7 +34,7 @@ pub struct EpochMetrics {
     pub step: usize,
     /// Mean loss of the pictures, against smoothed labels.
     pub loss: f64,
-    /// Share of the pictures whose class was the first guess while training: of random crops, and before each step.
+    /// Training accuracy: fraction of the pictures whose class was the first guess, on random crops and before each step.
     pub train_accuracy: f64,
     /// Share of the held-out pictures whose class is the first guess.
     pub top1: f64,
@@ -44,7 +44,7 @@ pub struct EpochMetrics {
     pub tested: usize,
     /// Learning rate of the last step.
     pub learning_rate: f64,
-    /// Pictures a second while training, waiting for data included.
+    /// Images per second while training, waiting for data included.
     pub images_per_s: f64,
     /// Seconds of the epoch, the held-out pictures included.
     pub epoch_s: f64,
@@ -65,7 +65,7 @@ pub struct Exported {
     pub top5: f64,
 }
 
-/// What a whole run made.
+/// Results of a complete run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FinetuneReport {
     /// Names of the classes, in the order of the head.
@@ -84,18 +84,18 @@ pub struct FinetuneReport {
 
 /// Receives the events of a run; each does nothing unless overridden.
 pub trait FinetuneObserver {
-    /// Something worth a line: the backend, a skipped picture.
+    /// A log line: the backend, a skipped picture.
     fn note(&mut self, _line: &str) {}
 
     /// The first step is about to run.
     fn started(&mut self, _start: &FinetuneStart) {}
 
-    /// So many steps are done.
+    /// A step is done.
     fn step(&mut self, _steps: usize, _measured: &ClassifierStep) {}
 
     /// An epoch is done, and measured.
     fn epoch(&mut self, _metrics: &EpochMetrics) {}
 }
 
-/// Watches nothing.
+/// An observer that ignores all events.
 impl FinetuneObserver for crate::train::Silent {}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::data::{FolderConfig, ImageFolder};
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, counted, printable};
 use crate::eval::stratified_split;
 use crate::finetune::observer::FinetuneObserver;
 
@@ -35,7 +35,7 @@ pub(super) struct Pictures {
 }
 
 impl HeldOut {
-    /// What can be told without a look at the pictures of `data`.
+    /// Checks what needs no scan of the pictures in `data`.
     ///
     /// # Errors
     /// [`Error::Config`] for a share that is none, [`Error::Io`] for a folder that is not there.
@@ -71,7 +71,7 @@ impl Pictures {
         let mut scan = |path: &Path| scan(path, config, stop, observer);
         let folder = scan(data)?;
         if folder.classes().len() < 2 {
-            let reason = "has fewer than two classes: each folder of its first level is one";
+            let reason = "has fewer than two classes; put the images of each class in a subfolder";
             return Err(Error::data(data, reason));
         }
         let labels = folder.labels();
@@ -81,7 +81,7 @@ impl Pictures {
                 let places = labeled(&other.labels(), 0..other.labels().len());
                 if places.is_empty() {
                     let reason =
-                        "has no picture with a class: each folder of its first level is one";
+                        "has no labeled image; put the images of each class in a subfolder";
                     return Err(Error::data(path, reason));
                 }
                 let train = labeled(&labels, 0..labels.len());
@@ -113,12 +113,12 @@ fn scan(
     observer.note(&format!("data {}: {summary}", printable(path)));
     if summary.unlabeled > 0 && !folder.classes().is_empty() {
         let count = summary.unlabeled;
-        observer.note(&format!("{count} pictures in no class are left out"));
+        observer.note(&format!("{} left out", counted(count, "unlabeled image")));
     }
     Ok(folder)
 }
 
-/// The places of pictures that have a class.
+/// The indices of pictures that have a class.
 fn labeled(labels: &[Option<usize>], places: impl IntoIterator<Item = usize>) -> Vec<usize> {
     let places = places.into_iter();
     places.filter(|place| labels[*place].is_some()).collect()
@@ -143,8 +143,8 @@ fn refuse_single_pictures(path: &Path, folder: &ImageFolder) -> Result<()> {
                 more => format!(" and {more} more"),
             };
             let reason = format!(
-                "has one picture of class {}{more}: to train and to measure takes two; add pictures, or hold out others \
-                 with `val`",
+                "has only one image of class {}{more}, but training and testing need one each; add images, or give a \
+                 test set with `val`",
                 printable(first)
             );
             Err(Error::data(path, reason))

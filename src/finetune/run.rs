@@ -66,7 +66,7 @@ fn train<B: TrainBackend>(
         config, data, out, ..
     } = setup.request;
     B::check_device(&device)?;
-    // the model first: what is wrong with it is told before the first of many pictures is looked at
+    // the model first: its errors are reported before many pictures are scanned
     let mut model = read_model(&setup.request.model, &setup.request.options)?;
     observer.note(&model.normalization.to_string());
     let backbone = setup.backbone::<B>(&mut model, &device, observer)?;
@@ -80,7 +80,7 @@ fn train<B: TrainBackend>(
     let loader = setup.loader(&model, &pictures)?;
     let per_epoch = loader.batches_per_epoch();
     let steps = config.epochs.saturating_mul(per_epoch);
-    // a folder that is smaller than a batch makes smaller steps
+    // a folder with fewer images than a batch uses a smaller batch
     let batch = config.batch_size.min(pictures.train.len());
     let schedule = Schedule::new(&config.schedule(), steps, per_epoch, batch);
     let origin = setup.origin(&model, &pictures);

@@ -1,4 +1,4 @@
-//! How many pictures a classifier gets right.
+//! Accuracy of a classifier.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -113,7 +113,7 @@ impl Evaluator<'_> {
             let logits: Vec<f32> = data.iter::<f32>().collect();
             if logits.iter().any(|logit| !logit.is_finite()) {
                 return Err(Error::not_finite(
-                    "the logits of held-out pictures are not finite numbers",
+                    "the logits of held-out images are not finite",
                     LOWER_RATE,
                 ));
             }
@@ -126,7 +126,7 @@ impl Evaluator<'_> {
 /// The classes of pictures that all have one.
 pub(super) fn known(labels: &[Option<usize>]) -> Result<Vec<usize>> {
     let labels: Option<Vec<usize>> = labels.iter().copied().collect();
-    labels.ok_or_else(|| Error::Training("a picture without a class came to the classifier".into()))
+    labels.ok_or_else(|| Error::Training("an image without a label reached the classifier".into()))
 }
 
 #[cfg(test)]

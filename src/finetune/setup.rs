@@ -1,4 +1,4 @@
-//! What fine-tuning is made of, before its first step.
+//! The parts of fine-tuning before its first step.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -16,7 +16,7 @@ use crate::finetune::pictures::{HeldOut, Pictures};
 use crate::kernels::TrainBackend;
 use crate::masking::MaskPolicy;
 
-/// What to fine-tune, on what, where, and what to keep.
+/// A request to fine-tune: model, data, run folder and device.
 #[derive(Debug, Clone)]
 pub struct FinetuneRequest {
     /// All settings.
@@ -76,7 +76,7 @@ impl FinetuneSetup<'_> {
             let selected = self.request.selected.to_string();
             let difference = compare_fingerprint(path, card, &found, &selected)?;
             observer.note(&format!(
-                "model {}: features of the built-in pictures within {difference:.1e} of those in the file",
+                "model {}: features of the built-in images are within {difference:.1e} of those in the file",
                 printable(path)
             ));
         }

@@ -25,7 +25,7 @@ pub struct ClassifierTrainer<B: TrainBackend> {
     guard: DeviceGuard,
 }
 
-/// What a step measured, on the host.
+/// The metrics of a step, on the host.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ClassifierStep {
     /// Mean cross-entropy of the batch against smoothed labels.
@@ -39,7 +39,7 @@ pub struct ClassifierStep {
 }
 
 impl<B: TrainBackend> ClassifierTrainer<B> {
-    /// A trainer that has made no step.
+    /// A trainer before its first step.
     pub fn new(
         classifier: Classifier<B>,
         config: &FinetuneConfig,
@@ -66,7 +66,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
         &self.device
     }
 
-    /// One step. On an error the trainer is as it was: nothing moves by a loss or gradient that is not finite.
+    /// One step. On an error the trainer is unchanged: a loss or gradient that is not finite updates nothing.
     ///
     /// # Shapes
     /// `images` `[B, 3, H, W]`, `labels` `[B]`.
@@ -79,7 +79,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
         labels: &[usize],
         learning_rate: f64,
     ) -> Result<ClassifierStep> {
-        // a step that was not finite, or a user's own backward pass, left the parameters where they were
+        // a step that was not finite, or a user's own backward pass, left the parameters unchanged
         (self.classifier, _) = on_new_nodes(take(&mut self.classifier), None);
         let (gradients, measured) = self.differentiate(images, labels)?;
         let rates = UpdateRates {
@@ -112,7 +112,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
         let gradients = Gradients::backward(&loss);
         let squared_norm = gradients.squared_norm(&self.classifier, &self.device);
         let [batch, classes] = logits.dims();
-        // all that the host wants to know in one read
+        // loss, norm and hits in one read, because each read waits for the device
         let logits = logits.inner().reshape([batch * classes]);
         let wanted = Tensor::cat(vec![loss.inner(), squared_norm, logits], 0);
         let data = self
@@ -120,7 +120,10 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             .read::<B::InnerBackend, _>(&self.device, || wanted.into_data())?;
         let values: Vec<f32> = data.iter::<f32>().collect();
         let [loss, squared_norm, logits @ ..] = values.as_slice() else {
-            let reason = format!("{} numbers read, loss and norm expected", values.len());
+            let reason = format!(
+                "{} numbers read where loss and norm were expected",
+                values.len()
+            );
             return Err(Error::Device(reason));
         };
         let measured = ClassifierStep {

@@ -1,4 +1,4 @@
-//! Which patches the student does not see, as a function of the seed: single patches or blocks; no tensors.
+//! Which patches are masked for the student, as a function of the seed: single patches or blocks; no tensors.
 //!
 //! Source: `stable_pretraining.methods.iBOT` 0.1.8 masks an exact share of the patches, `round(N * ratio)`, chosen
 //! uniformly; that is the default. iBOT (arXiv 2111.07832) masks blocks, of a share drawn for every image, and leaves

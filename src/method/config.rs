@@ -10,7 +10,7 @@ use crate::method::head::PrototypeNorm;
 /// Entries of a row that a workgroup of 256 lanes reduces on any device, rounded down.
 const MAX_PROTOTYPES: usize = 16_000_000;
 
-/// Smallest temperature: where the GPU's running maxima start (LOWEST in chunk.wgsl), divided by it, is still an f32.
+/// Smallest temperature: the start of the GPU's running maxima (LOWEST in chunk.wgsl) divided by it is still finite in f32.
 pub const SMALLEST_TEMPERATURE: f64 = 1e-8;
 
 /// How the teacher's logits become targets.
@@ -23,7 +23,7 @@ pub enum Targets {
     Sinkhorn,
 }
 
-/// What counts the same in the patch loss.
+/// What has equal weight in the patch loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PatchWeight {
@@ -34,16 +34,16 @@ pub enum PatchWeight {
     Image,
 }
 
-/// Whether logits are made tile by tile, whenever something looks at them, and never stored as a whole.
+/// Whether logits are computed in tiles each time they are needed, and never stored as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StreamingPrototypes {
-    /// Where the logits of a loss would be large, or larger than one tensor of the device.
+    /// If the logits of a loss would be large, or larger than one tensor of the device.
     #[default]
     Auto,
     /// All logits.
     Always,
-    /// None: an error where one tensor cannot hold them.
+    /// No logits: an error if one tensor cannot hold them.
     Never,
 }
 
@@ -276,7 +276,7 @@ impl IbotConfig {
             let is_met = value.is_finite() && value >= 0.0;
             require(is_met, key, value, "must be 0 or above")?;
         }
-        let remedy = "must be above 0, or another loss weight: there is nothing to learn";
+        let remedy = "must be above 0 if all other loss weights are 0: there is nothing to learn";
         let is_met = weights.iter().any(|(_, weight)| *weight > 0.0);
         require(is_met, "cls_loss_weight", 0, remedy)
     }
@@ -307,7 +307,7 @@ impl IbotConfig {
             (false, true) if self.n_cls_prototypes != self.n_patch_prototypes => refused(
                 true,
                 format!(
-                    "needs as many n_patch_prototypes ({}) as n_cls_prototypes ({}): the student's patches learn what the shared head says",
+                    "needs as many n_patch_prototypes ({}) as n_cls_prototypes ({}), because patches use the shared head",
                     self.n_patch_prototypes, self.n_cls_prototypes,
                 ),
             ),
@@ -337,7 +337,7 @@ impl IbotConfig {
         ]
     }
 
-    /// Temperature of the teacher's class-token targets after so many epochs (`_teacher_temperature` of the reference,
+    /// Temperature of the teacher's class-token targets after `epochs` epochs (`_teacher_temperature` of the reference,
     /// which takes whole ones).
     pub fn teacher_temperature(&self, epoch: f64) -> f64 {
         self.warmed_up(
@@ -346,7 +346,7 @@ impl IbotConfig {
         )
     }
 
-    /// Temperature of the teacher's patch targets after so many epochs; its warm-up starts with the masks (`iBOTLoss` in the
+    /// Temperature of the teacher's patch targets after `epochs` epochs; its warm-up starts with the masks (`iBOTLoss` in the
     /// paper's main_ibot.py).
     pub fn teacher_patch_temperature(&self, epoch: f64) -> f64 {
         let epoch = (epoch - self.mask_start_epoch as f64).max(0.0);
@@ -368,7 +368,7 @@ impl IbotConfig {
         self.ema_decay_end - 0.5 * (self.ema_decay_end - self.ema_decay_start) * cosine
     }
 }
-/// A name that is not known may be replaced by a table in a run's settings, as nowhere else.
+/// Only a run's settings can describe an unknown encoder by a table, so only their error suggests it.
 fn or_a_table(error: Error) -> Error {
     match error {
         Error::Config { key, value, remedy } if encoder_tags(split_tag(&value).0).is_empty() => {

@@ -36,7 +36,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     /// takes the temperature from the epoch: [`crate::method::IbotConfig::teacher_temperature`].
     ///
     /// # Shapes
-    /// `global_views` G times `[B, 3, S, S]`; `masks` `[G B, N]`, view by view, true where the student does not see.
+    /// `global_views` G times `[B, 3, S, S]`; `masks` `[G B, N]`, view by view, true where a patch is masked.
     ///
     /// # Errors
     /// As [`Ibot::prepare`].
@@ -46,6 +46,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         masks: &[bool],
         temperature: f64,
     ) -> Result<IbotOutput<B>> {
+        // without a step number, all images get one generator; by default drop path is off and draws nothing
         let images = global_views.iter().map(|view| view.dims()[0]).sum();
         self.forward_crops(IbotInput {
             global_views: global_views.to_vec(),
@@ -63,20 +64,21 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     /// As [`Ibot::prepare`].
     pub fn forward_crops(&mut self, input: IbotInput<B>) -> Result<IbotOutput<B>> {
         let targets = self.prepare(vec![input])?;
+        // before the centers move: a batch is centered by those before it
         let output = self.losses(&targets, 0);
         self.update_centers(&targets, None);
         Ok(output)
     }
 
-    /// What looks at a whole batch, which comes in one or more parts, before the student learns from one part after the
-    /// other: the teacher's targets, and for KoLeo the student's class tokens.
+    /// Everything that needs the whole batch, before the student learns from its parts one after the
+    /// other: the teacher's targets and, for KoLeo, the student's class tokens.
     ///
     /// # Errors
-    /// [`crate::Error::Training`] where views or masks do not fit together; [`crate::Error::Unsupported`] where logits that
-    /// shall be stored do not fit the device.
+    /// [`crate::Error::Training`] if views or masks do not fit together; [`crate::Error::Unsupported`] if logits that
+    /// must be stored do not fit the device.
     pub fn prepare(&self, inputs: Vec<IbotInput<B>>) -> Result<BatchTargets<B>> {
         let mut targets = self.targets(self.teacher_logits(inputs)?)?;
-        // a part's nearest neighbors may be in any other, and one part alone is all there is
+        // a nearest neighbor may be in another part; with one part, `losses` has all tokens itself
         if self.config.koleo_weight > 0.0 && targets.parts() > 1 {
             let parts = targets.parts.iter();
             targets.student_cls = parts.map(|part| self.student_cls(&part.input)).collect();
@@ -84,15 +86,16 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         Ok(targets)
     }
 
-    /// Losses of part `index` of a batch, below [`BatchTargets::parts`]. Cross-entropies are shares of the batch's: their
-    /// sum over the parts, and that of all gradients, is what the batch has in one piece. KoLeo is that of the whole batch
+    /// Losses of part `index` of a batch, below [`BatchTargets::parts`]. Cross-entropies are the part's share of the batch
+    /// mean: summed over the parts, losses and gradients equal those of the undivided batch. KoLeo is that of the whole batch
     /// in each part, with the gradient of this part's tokens.
     pub fn losses(&self, batch: &BatchTargets<B>, index: usize) -> IbotOutput<B> {
         let (config, part) = (&self.config, &batch.parts[index]);
         let (cls, [masked, visible]) = self.student_tokens(part); // [(G + L) B, D], [M, D], [V, D]
         let cls_range = batch.range(index, |part| part.embedding.dims()[0]);
         let patch_loss = |tokens: Option<_>, targets: Option<_>, rows| {
-            let none = || Tensor::zeros([1], &cls.device()); // a part may have no such patch
+            // random masks may leave a part without masked patches; its share of the loss is then 0
+            let none = || Tensor::zeros([1], &cls.device());
             let pair = tokens.zip(targets);
             pair.map_or_else(none, |(tokens, targets)| {
                 self.patch_loss(tokens, targets, batch, index, rows)
@@ -125,6 +128,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         let images = Tensor::from_inner(Tensor::cat(input.global_views.clone(), 0)); // [G B, 3, S, S]
         let backbone = &self.student.network.backbone;
         let mask = input.patch_mask(self.student.mask_token.val());
+        // copies: `student_cls` must be able to draw the same numbers from the input again
         let mut rngs = input.drop_path_rngs.clone();
         let (global_rngs, local_rngs) = rngs.split_at_mut(images.dims()[0]);
         let chosen = &part.chosen;
@@ -132,18 +136,18 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         let patches = chosen.split(global.patches);
         let mut cls = global.cls;
         if !input.local_views.is_empty() {
-            // local views are small: nothing is masked in them, and they are no targets
+            // local views have another size, hence a second pass; nothing is masked in them, and they are not targets
             let local = Tensor::from_inner(Tensor::cat(input.local_views.clone(), 0)); // [L B, 3, s, s]
             let none = RowPlaces::new(Vec::new(), 0);
             let local = backbone.chosen_tokens(local, None, local_rngs, &none);
-            // global views first: view v of the student is view v of the teacher
+            // global views first: `Pairing::OtherViews` takes view v of student and teacher for the same crop
             cls = Tensor::cat(vec![cls, local.cls], 0);
         }
         (cls, patches)
     }
 
-    /// Class tokens of the masked global views without a graph, `[G B, D]`: what [`Ibot::losses`] has of them, because
-    /// drop path draws the same.
+    /// Class tokens of the masked global views without a graph, `[G B, D]`; equal to those in [`Ibot::losses`], because
+    /// drop path draws the same numbers.
     fn student_cls(&self, input: &IbotInput<B>) -> Tensor<B::InnerBackend, 2> {
         let images = Tensor::cat(input.global_views.clone(), 0); // [G B, 3, S, S]
         let mask = input.patch_mask(self.student.mask_token.val().inner());
@@ -154,7 +158,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         tokens.cls
     }
 
-    /// Heads and loss see some patches only, `tokens` `[M, D]`: the reference computes all logits and drops the others.
+    /// Heads and loss get only the selected patches, `tokens` `[M, D]`; the reference computes all logits and drops the rest.
     fn patch_loss(
         &self,
         tokens: Tensor<B, 2>,
@@ -169,6 +173,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             student: self.student.network.head_of_patches().logits(tokens), // [M, K]
             targets: TeacherTargets::from_inner(targets.slice_rows(&range)), // [M, K]
             weighting: match self.config.patch_weight {
+                // both means are over the whole batch, so that the losses of the parts add up
                 PatchWeight::Patch => PatchWeighting::PerPatch {
                     patches: targets.rows(),
                 },
@@ -195,6 +200,8 @@ fn koleo_of_views<B: TrainBackend>(
     let of_view = |view: usize| {
         let images = batch.parts.iter().enumerate().map(|(at, part)| {
             let images = part.input.images();
+            // the distance to a neighbor in another part has a gradient only for this part's tokens here; the other
+            // part adds its own when its turn comes
             let tokens = match at == index {
                 true => cls.clone(),
                 false => Tensor::from_inner(batch.student_cls[at].clone()),
@@ -204,6 +211,7 @@ fn koleo_of_views<B: TrainBackend>(
         Tensor::cat(images.collect(), 0) // [B, D]
     };
     let views = 0..batch.parts[index].input.global_views.len();
+    // view by view: across views the nearest neighbor would be another view of the same image
     let views = views.map(|view| koleo_loss(of_view(view), KOLEO_EPS));
     views
         .reduce(|sum, view| sum + view)

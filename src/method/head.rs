@@ -13,7 +13,7 @@ use crate::random::Random;
 /// Square of the smallest norm that the L2 normalization divides by (PyTorch's 1e-12).
 const MIN_SQUARED_NORM: f64 = 1e-24;
 
-/// What a head does with the length of its prototypes.
+/// How a head treats the length of its prototypes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PrototypeNorm {

@@ -5,7 +5,7 @@
 //! - `terms`: what goes in, and the losses that come out
 //! - `rows`: which patches go through the heads
 //! - `tiling`: whether logits are stored or come in tiles
-//! - `probe`: what shows whether training is healthy
+//! - `probe`: health metrics
 
 use burn::module::{AutodiffModule, Module, Param};
 use burn::tensor::Tensor;
@@ -24,17 +24,17 @@ use crate::method::tiling::tile_entries;
 use crate::ownership::take;
 use crate::random::{Random, Stream};
 
-/// Deviation of the mask token at the start.
+/// Standard deviation of the initial mask token.
 const MASK_TOKEN_STD: f64 = 0.02;
 
-/// A backbone with its two prototype heads: what student and teacher have in common.
+/// A backbone with its two prototype heads: the part that student and teacher share.
 #[derive(Module, Debug)]
 pub struct Network<B: Backend, M: Module<B>> {
     /// Images to tokens.
     pub backbone: M,
     /// Class tokens to prototype logits.
     pub cls_head: Head<B>,
-    /// Patch tokens to prototype logits; absent where patches share the class tokens' head, perhaps in the teacher alone.
+    /// Patch tokens to prototype logits; absent if patches share the class tokens' head, perhaps only in the teacher.
     pub patch_head: Option<Head<B>>,
 }
 
@@ -65,7 +65,7 @@ pub struct Ibot<B: TrainBackend, M: TrainBackbone<B>> {
     pub center: Center<B::InnerBackend>,
     /// Center of the patch logits.
     pub patch_center: Center<B::InnerBackend>,
-    /// Most entries of a tile of logits; a prototype of all rows is the least.
+    /// Maximum number of entries in a tile of logits; a tile has at least one prototype for all rows.
     pub tile_entries: usize,
     pub(super) config: IbotConfig,
 }
@@ -172,14 +172,14 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     /// Moves the teacher towards the student: `teacher * decay + student * (1 - decay)`; the mask token stays out.
     ///
     /// # Shapes
-    /// `grad_scale` `[1]` or none: where it is 0, nothing moves.
+    /// `grad_scale` `[1]` or none: if it is 0, the teacher is unchanged.
     pub fn update_teacher(&mut self, decay: f64, grad_scale: Option<Tensor<B::InnerBackend, 1>>) {
         let teacher = take(&mut self.teacher);
         self.teacher = ema::<B, _, _>(teacher, &self.student.network, decay, grad_scale);
     }
 }
 
-/// A teacher equal to the student, with buffers of its own.
+/// A teacher equal to the student, with its own buffers.
 fn first_teacher<B: TrainBackend, M: TrainBackbone<B>>(
     student: &Network<B, M>,
     config: &IbotConfig,

@@ -5,7 +5,7 @@
 //! - [`losses`]: pure functions
 //! - `teacher`: the moving average
 //! - `terms`, `rows`, `tiling`: what goes in and out, which rows a loss looks at, whether its logits are stored
-//! - `probe`: how well the method is
+//! - `probe`: health metrics
 
 mod config;
 mod forward;

@@ -1,4 +1,4 @@
-//! What shows whether training is healthy, without labels: the teacher's targets, its features, and the student beside it.
+//! Health metrics without labels: the teacher's targets, its features, and the student's agreement with it.
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
@@ -16,7 +16,7 @@ const LOG_EPS: f64 = 1e-12;
 /// Keeps the norm of a feature of zeros above 0.
 const NORM_EPS: f64 = 1e-12;
 
-/// What the teacher's targets of one head look like, each `[1]`.
+/// Statistics of the teacher's targets of one head, each `[1]`.
 #[derive(Debug, Clone)]
 pub struct TargetProbe<B: Backend> {
     /// Mean entropy of a row's targets, in nats: 0 for one sure prototype, `ln K` for all alike.
@@ -27,7 +27,7 @@ pub struct TargetProbe<B: Backend> {
     pub largest_logit: Tensor<B, 1>,
 }
 
-/// What one batch shows, on the device.
+/// Health metrics of one batch, on the device.
 #[derive(Debug, Clone)]
 pub struct Probe<B: Backend> {
     /// Targets of the class tokens.
@@ -42,7 +42,7 @@ pub struct Probe<B: Backend> {
 }
 
 impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
-    /// Looks at a batch and changes nothing. Costs a forward of both networks; logits come in tiles.
+    /// Probes a batch and changes nothing. Costs a forward pass of both networks; logits are computed in tiles.
     ///
     /// # Errors
     /// As [`Ibot::prepare`].

@@ -1,7 +1,7 @@
 //! The teacher's side of Algorithm 1: tokens, logits and targets of a whole batch.
 //!
-//! A batch that does not fit the device comes in parts, and the student sees one part at a time. Sinkhorn-Knopp and centers
-//! look at all rows of the batch, so that the teacher goes first, through all parts.
+//! A batch that does not fit the device is split into parts, and the student gets one part at a time. Sinkhorn-Knopp and
+//! centers need all rows of the batch, so the teacher first processes all parts.
 
 use std::ops::Range;
 
@@ -35,11 +35,11 @@ pub(super) struct TeacherLogits<B: TrainBackend> {
     pub cls: Logits<B::InnerBackend>,
     /// `[M, K]`; none without such a patch.
     pub masked: Option<Logits<B::InnerBackend>>,
-    /// `[G B N - M, K]`; none without such a patch, or where it has no weight.
+    /// `[G B N - M, K]`; none without such a patch, or if it has no weight.
     pub visible: Option<Logits<B::InnerBackend>>,
 }
 
-/// What the losses of a part need of the whole batch.
+/// What the losses of a part need from the whole batch.
 pub struct BatchTargets<B: TrainBackend> {
     pub(super) parts: Vec<Part<B>>,
     /// Of class tokens, `[G B, K]`.
@@ -63,7 +63,7 @@ impl<B: TrainBackend> BatchTargets<B> {
         self.parts.iter().map(|part| part.input.images()).sum()
     }
 
-    /// Where the rows of part `index` are among those of all parts.
+    /// Range of the rows of part `index` among those of all parts.
     pub(super) fn range(&self, index: usize, rows: impl Fn(&Part<B>) -> usize) -> Range<usize> {
         let start = self.parts[..index].iter().map(&rows).sum();
         start..start + rows(&self.parts[index])
@@ -74,16 +74,16 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     /// The teacher's logits of a batch, of unmasked global views; at least one part.
     ///
     /// # Errors
-    /// [`Error::Training`] where views or masks do not fit together.
+    /// [`Error::Training`] if views or masks do not fit together.
     pub(super) fn teacher_logits(&self, inputs: Vec<IbotInput<B>>) -> Result<TeacherLogits<B>> {
         let (cls_head, patch_head) = (&self.teacher.cls_head, self.teacher.head_of_patches());
         let has_visible = self.config.visible_loss_weight > 0.0;
         let mut parts = Vec::new();
-        // of all parts' tokens what comes out of a bottleneck stays, which is narrow: 256, not D or K
+        // of all parts, only the bottleneck features are kept: they are narrow (256), tokens (D) and logits (K) are not
         let (mut cls_rows, mut masked_rows, mut visible_rows) = (vec![], vec![], vec![]);
         for input in inputs {
             input.check(self.student.network.backbone.patches(), &self.config)?;
-            // local views are no targets: the student is to tell the whole from them
+            // local views are not targets: the student predicts the whole from them, not the reverse
             let images = Tensor::cat(input.global_views.clone(), 0); // [G B, 3, S, S]
             let of_image = self.student.network.backbone.patches();
             let masked = PatchRows::new(&input.masks, true, of_image);
@@ -117,7 +117,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     /// The targets of logits, over all rows of the batch.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where logits that shall be stored do not fit the device.
+    /// [`Error::Unsupported`] if logits that must be stored do not fit the device.
     pub(super) fn targets(&self, logits: TeacherLogits<B>) -> Result<BatchTargets<B>> {
         let [cls_rows, masked_rows, visible_rows] = logits.student_rows();
         let input = &logits.parts[0].input; // all parts have the same temperatures
@@ -149,7 +149,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         student_rows: usize,
         (rule, temperature): (TargetRule<B::InnerBackend>, f64),
     ) -> Result<TeacherTargets<B::InnerBackend>> {
-        // the student's rows count too: its logits are made in the form of the teacher's
+        // depends on the student's rows too: its logits are stored or tiled like the teacher's
         let streaming = self.config.streaming_prototypes;
         let columns = tiling(&logits, student_rows, streaming, self.tile_entries)?;
         Ok(TeacherTargets::new(logits, rule, temperature, columns))
@@ -176,7 +176,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         targets: &BatchTargets<B>,
         grad_scale: Option<&Tensor<B::InnerBackend, 1>>,
     ) {
-        // after the loss: a batch is centered by those before it, as in DINO's main_dino.py
+        // called after the loss: a batch is centered by those before it, as in DINO's main_dino.py
         if self.config.cls_targets == Targets::Centering {
             let mean = targets.cls.mean_logits();
             self.center.update(mean, grad_scale.cloned());
@@ -189,7 +189,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
 }
 
 impl<B: TrainBackend> TeacherLogits<B> {
-    /// Rows of class tokens, masked and visible patches that the student has in the part with most of them.
+    /// The student's rows of class tokens, masked and visible patches, each in the part with most of them.
     pub fn student_rows(&self) -> [usize; 3] {
         let max = |rows: fn(&Part<B>) -> usize| self.parts.iter().map(rows).max().unwrap_or(0);
         [
@@ -200,7 +200,7 @@ impl<B: TrainBackend> TeacherLogits<B> {
     }
 }
 
-/// The rows of all parts; none where no part has any.
+/// The rows of all parts; none if no part has any.
 fn joined<B: Backend>(mut parts: Vec<Tensor<B, 2>>) -> Option<Tensor<B, 2>> {
     match parts.len() {
         0 | 1 => parts.pop(), // `cat` would copy it

@@ -12,15 +12,15 @@ use crate::kernels::{IbotBackend, wrap};
 
 /// A copy of the module with buffers of its own, bit for bit equal.
 ///
-/// burn's `clone` and `valid` share buffers, and a clone of a parameter that was never read draws it anew (burn issue
-/// 5040), so each value goes through the host.
+/// burn's `clone` and `valid` share buffers, and a clone of a parameter that was never read draws it again (burn issue
+/// 5040), so each value is copied through the host.
 pub fn deep_copy<B: Backend, M: Module<B>>(module: M) -> M {
     struct Copy;
     impl<B: Backend> ModuleMapper<B> for Copy {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
             let (id, tensor, mapper) = param.consume();
             let device = tensor.device();
-            settle(&device);
+            settle(&device); // burn waits for a read without a deadline; this one has it
             let copy = Tensor::from_data(tensor.into_data(), &device);
             Param::from_mapped_value(id, copy, mapper)
         }
@@ -29,13 +29,13 @@ pub fn deep_copy<B: Backend, M: Module<B>>(module: M) -> M {
 }
 
 /// Moves each parameter of `teacher` towards the student's of the same name, all of them in one pass:
-/// `teacher * decay + student * (1 - decay)`. What the teacher has not, such as a head of its own, stays out.
+/// `teacher * decay + student * (1 - decay)`. Parameters that the teacher lacks, such as a patch head, are left out.
 ///
 /// Source: `TeacherStudentWrapper.update_teacher` in stable_pretraining/backbone/utils.py. Differs from it: a decay
 /// of exactly 0 copies the student, where the reference skips the update.
 ///
 /// # Shapes
-/// `grad_scale` `[1]` or none: where it is 0, nothing moves.
+/// `grad_scale` `[1]` or none: if it is 0, the teacher is unchanged.
 pub fn ema<B, S, T>(
     teacher: T,
     student: &S,
@@ -58,6 +58,7 @@ where
         wanted: taken.names.into_iter().collect(),
         found: Vec::new(),
     };
+    // by name, not by position: the student has parameters that the teacher lacks, such as a patch head of its own
     student.visit(&mut wanted);
     let averaged = B::InnerBackend::ema(taken.tensors, wanted.found, decay, grad_scale);
     hollow.map(&mut Put::<B::InnerBackend>(averaged.into_iter()))
@@ -88,7 +89,7 @@ impl<B: Backend> ModuleMapper<B> for Take<B> {
     }
 }
 
-/// The student's parameters of the wanted names, in the order of the module, which is the teacher's.
+/// The student's parameters with the wanted names, in the order of the module, which is also the teacher's.
 struct Collect<B: AutodiffBackend> {
     path: Vec<String>,
     wanted: BTreeSet<String>,

@@ -15,13 +15,13 @@ pub struct IbotInput<B: AutodiffBackend> {
     pub global_views: Vec<Tensor<B::InnerBackend, 4>>,
     /// L views `[B, 3, s, s]` that the student alone sees.
     pub local_views: Vec<Tensor<B::InnerBackend, 4>>,
-    /// `[G B, N]`, view by view, true where the student does not see.
+    /// `[G B, N]`, view by view, true where a patch is masked for the student.
     pub masks: Vec<bool>,
     /// Temperature of the teacher's class-token targets.
     pub temperature_cls: f64,
     /// Temperature of the teacher's patch targets.
     pub temperature_patch: f64,
-    /// What drop path drops: one generator for each image of each view, view by view, `(G + L) B`.
+    /// Generators of drop path: one for each image of each view, view by view, `(G + L) B`.
     pub drop_path_rngs: Vec<Random>,
 }
 
@@ -36,7 +36,7 @@ impl<B: AutodiffBackend> IbotInput<B> {
         self.global_views.len() + self.local_views.len()
     }
 
-    /// The masks, and what stands where they are.
+    /// The masks and the token that replaces masked patches.
     ///
     /// # Shapes
     /// `token` `[1, 1, D]`, on either backend.
@@ -69,13 +69,14 @@ impl<B: AutodiffBackend> IbotInput<B> {
         if let Some(local) = self.local_views.first() {
             let local = local.dims();
             if self.local_views.iter().any(|view| view.dims() != local) || local[0] != images {
-                let reason = "all local views must have one shape and the batch of the global ones";
+                let reason =
+                    "all local views must have one shape, and the batch size of the global ones";
                 return wrong(reason.into());
             }
         }
         if config.koleo_weight > 0.0 && images < 2 {
             return wrong(
-                "KoLeo needs at least 2 images: it looks for the nearest other one".into(),
+                "KoLeo needs at least 2 images, because it takes the nearest other one".into(),
             );
         }
         let views = self.global_views.len();
@@ -89,7 +90,7 @@ impl<B: AutodiffBackend> IbotInput<B> {
         let views = self.views();
         if self.drop_path_rngs.len() != views * images {
             return wrong(format!(
-                "{} generators for {views} views of {images} images: one for each is needed",
+                "{} generators for {views} views of {images} images: each view of each image needs one",
                 self.drop_path_rngs.len(),
             ));
         }
@@ -137,7 +138,7 @@ impl<B: Backend> LossTerms<B> {
         loss
     }
 
-    /// With those of the next part of the same batch: cross-entropies are shares that add up, while each part has the
+    /// Adds those of the next part of the same batch: cross-entropies are shares that add up, while each part has the
     /// KoLeo of the whole batch.
     pub fn plus(self, next: Self) -> Self {
         let visible = self.visible.zip(next.visible);

@@ -1,5 +1,5 @@
 //! Whether logits are stored or come in tiles, and in which. Where a device's memory is not known, and on a software
-//! device, the numbers are those that served lavapipe best. The choice is a function of shapes and device alone, so that a
+//! device, the numbers are those that were best on lavapipe. The choice is a function of shapes and device alone, so that a
 //! resumed run makes it again.
 
 use crate::device::memory_bytes;
@@ -11,14 +11,14 @@ use crate::method::config::StreamingPrototypes;
 const TILE_ENTRIES: usize = 1 << 22;
 /// The same on a GPU with 4 GiB or more: 64 MiB, a quarter of the launches.
 const GPU_TILE_ENTRIES: usize = 1 << 24;
-/// Above so many bytes of a loss's logits, of student and teacher together, `streaming_prototypes = "auto"` tiles them.
+/// `streaming_prototypes = "auto"` tiles the logits of a loss above this many bytes, student and teacher together.
 const MAX_STORED_BYTES: usize = 512 << 20;
-/// The same as a part of a GPU's memory. Tiles take a third more matrix products, so they are for want of memory alone.
+/// The same as a fraction of a GPU's memory. Tiles take a third more matrix products, so they serve only to save memory.
 const STORED_PART: u64 = 4;
-/// A tile is at most this part of it.
+/// Largest fraction of a GPU's memory for a tile.
 const TILE_PART: u64 = 64;
 
-/// Most entries of a tile of logits, on a GPU with so many bytes of memory.
+/// Maximum entries of a tile of logits, on a GPU with this many bytes of memory.
 pub(super) fn tile_entries(memory_bytes: Option<u64>) -> usize {
     let Some(bytes) = memory_bytes else {
         return TILE_ENTRIES;
@@ -29,7 +29,7 @@ pub(super) fn tile_entries(memory_bytes: Option<u64>) -> usize {
     })
 }
 
-/// Most bytes of logits that are stored rather than tiled, on a GPU with so many bytes of memory.
+/// Maximum bytes of logits that are stored rather than tiled, on a GPU with this many bytes of memory.
 fn max_stored_bytes(memory_bytes: Option<u64>) -> usize {
     let part = |bytes: u64| usize::try_from(bytes / STORED_PART).unwrap_or(usize::MAX);
     memory_bytes.map_or(MAX_STORED_BYTES, part)

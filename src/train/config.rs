@@ -23,7 +23,7 @@ pub struct RunConfig {
     /// Optimizer steps. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<usize>,
-    /// Images a step. Default 64. Source: `batch_size_per_gpu` of DINO.
+    /// Images per step. Default 64. Source: `batch_size_per_gpu` of DINO.
     pub batch_size: usize,
     /// Images that the student sees at once, for less memory; the whole batch if not set. Gradients, targets, centers
     /// and KoLeo are those of the whole batch. Default none.
@@ -86,7 +86,7 @@ impl RunConfig {
     pub fn merged_with_file(&self, path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
         self.merged_with_toml(&text).map_err(|message| {
-            let remedy = format!("{message}\n`RunConfig::to_toml` gives all keys");
+            let remedy = format!("{message}\n`RunConfig::to_toml` prints all keys");
             Error::config("config", path.display(), remedy)
         })
     }
@@ -94,9 +94,9 @@ impl RunConfig {
     /// This configuration with the keys of a TOML text in place of its own.
     ///
     /// # Errors
-    /// What TOML or a key has to complain of, with its line.
+    /// The message of TOML or of a key, with its line.
     pub fn merged_with_toml(&self, text: &str) -> std::result::Result<Self, String> {
-        // once alone, for messages that point into the text
+        // parsed once on its own, so that messages point into this text
         toml::from_str::<Self>(text).map_err(|error| with_nearest_key(&error.to_string()))?;
         let over: Table = toml::from_str(text).map_err(|error| error.to_string())?;
         let over = with_new_names(over);
@@ -116,15 +116,15 @@ impl RunConfig {
             .map_err(|error| Error::config("config", "unwritable", error.to_string()))
     }
 
-    /// Whether all numbers can work together; also gives the views the method's image size, and pictures that
-    /// are kept in a cache twice that.
+    /// Checks all numbers, sets the views to the method's image size, and the size of cached pictures to
+    /// twice that.
     ///
     /// # Errors
     /// [`Error::Config`] that names the key, its value and what is allowed.
     pub fn resolved(mut self) -> Result<Self> {
         self.augment.image_size = self.method.image_size;
         if self.folder.cache.is_some() {
-            // Even a crop of 0.4 of such a picture's area has more pixels a side than a view.
+            // at twice the view's side, even a crop of 0.4 of the area has more pixels per side than the view
             let side = 2 * self.method.image_size.min(1 << 15) as u32;
             self.folder.shorter_side.get_or_insert(side);
         }
@@ -170,7 +170,8 @@ impl RunConfig {
             let remedy = format!("must be a multiple of the patch size {patch}");
             return Err(Error::config("augment.local_size", local, remedy));
         }
-        let remedy = "must be at least 2 with method.koleo_weight: KoLeo looks for the nearest other picture";
+        let remedy =
+            "must be at least 2 with method.koleo_weight: KoLeo needs the nearest other image";
         require(
             !has_koleo || self.batch_size >= 2,
             "batch_size",
@@ -184,10 +185,10 @@ impl RunConfig {
     }
 }
 
-/// Keys that had other names in the first version, which files and runs of it have: serde knows them as aliases.
+/// Keys with other names in the first version, still found in its files and runs: serde knows them as aliases.
 const RENAMED: [(&str, &str); 2] = [("licence", "license"), ("most_at_once", "micro_batch_size")];
 
-/// The table with today's names, which otherwise would stand beside the old ones.
+/// The table with today's names, which otherwise would appear next to the old ones.
 fn with_new_names(mut table: Table) -> Table {
     for (old, new) in RENAMED {
         if let Some(value) = table.remove(old) {
@@ -197,7 +198,7 @@ fn with_new_names(mut table: Table) -> Table {
     table
 }
 
-/// A complaint about an unknown key, with the known one that is most like it.
+/// A message about an unknown key, with the most similar known one.
 fn with_nearest_key(message: &str) -> String {
     let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let nearest = match names[..] {

@@ -1,4 +1,4 @@
-//! Whether training is healthy, told without labels.
+//! Whether training is healthy, measured without labels.
 
 use std::fmt;
 
@@ -12,13 +12,13 @@ use crate::method::{Probe, TargetProbe};
 
 /// Mean targets of fewer prototypes than this are one prototype.
 const ONE_PROTOTYPE: f64 = 1.1;
-/// Share of the largest possible entropy from which targets tell nothing.
+/// Fraction of the largest possible entropy above which targets carry no information.
 const UNIFORM: f64 = 0.99;
 /// [`Health::feature_std`] below which all pictures look alike.
 const FLAT: f64 = 0.02;
-/// Magnitude of logits at which f32 has lost the softmax's differences; a healthy run stays below 100.
+/// Magnitude of logits at which f32 no longer resolves the softmax's differences; a healthy run stays below 100.
 const EXPLODING: f64 = 1e4;
-/// So many times in a row something must be seen: a batch may be odd, and a run that starts is uniform.
+/// Number of consecutive checks that must agree: a single batch may be odd, and a new run starts uniform.
 const PERSISTENT: usize = 3;
 
 /// The teacher's targets of one head.
@@ -32,7 +32,7 @@ pub struct TargetHealth {
     pub largest_logit: f64,
 }
 
-/// What a batch showed.
+/// Health metrics of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Health {
     /// Class tokens.
@@ -40,13 +40,13 @@ pub struct Health {
     /// Masked patches; none without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patch: Option<TargetHealth>,
-    /// Share of the views whose likeliest prototype is the same in student and teacher.
+    /// Fraction of views whose most likely prototype is the same in student and teacher.
     pub agreement: f64,
-    /// Spread of the teacher's class tokens: 0 where all pictures look alike, about 1 at most.
+    /// Scaled standard deviation of the teacher's class tokens: 0 if all pictures get the same feature, about 1 at most.
     pub feature_std: f64,
 }
 
-/// What is wrong with a run.
+/// A problem of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Anomaly {
@@ -54,18 +54,18 @@ pub enum Anomaly {
     CollapsedToOnePrototype,
     /// All masked patches have one prototype.
     PatchesCollapsedToOnePrototype,
-    /// The class tokens' targets tell nothing.
+    /// The class tokens' targets are uniform and carry no information.
     UniformTeacher,
-    /// The patches' targets tell nothing.
+    /// The patches' targets are uniform and carry no information.
     UniformTeacherOfPatches,
     /// All pictures have the same feature.
     FlatFeatures,
-    /// Logits beyond what f32 tells apart, or not finite.
+    /// Logits too large for f32's resolution, or not finite.
     ExplodingLogits,
 }
 
 impl Anomaly {
-    /// What may help.
+    /// Suggested remedy.
     fn remedy(self) -> &'static str {
         match self {
             Self::CollapsedToOnePrototype | Self::PatchesCollapsedToOnePrototype => {
@@ -100,17 +100,17 @@ impl fmt::Display for Anomaly {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnAnomaly {
-    /// Say so and go on.
+    /// Report it and continue.
     #[default]
     Warn,
-    /// Write a checkpoint and end the run.
+    /// Write a checkpoint and stop the run.
     Stop,
-    /// Go back to the newest checkpoint with half the learning rate; end the run after three times.
+    /// Go back to the newest checkpoint with half the learning rate; stop the run after three rollbacks.
     Rollback,
 }
 
 impl Health {
-    /// Reads a probe from the device, all of it at once.
+    /// Reads a probe from the device, in one transfer.
     ///
     /// # Errors
     /// [`Error::Device`].
@@ -133,7 +133,7 @@ impl Health {
         let data = guard.read::<B, _>(device, || scalars.into_data())?;
         let mut values = data.iter::<f64>();
         let mut next = || {
-            let missing = || Error::Device("a probe's numbers are missing".into());
+            let missing = || Error::Device("the health metrics are incomplete".into());
             values.next().ok_or_else(missing)
         };
         let (agreement, feature_std) = (next()?, next()?);
@@ -152,7 +152,7 @@ impl Health {
         })
     }
 
-    /// What is wrong with this batch alone; `prototypes` are those of class tokens and patches.
+    /// The problems of this batch alone; `prototypes` are those of class tokens and patches.
     fn symptoms(&self, prototypes: [usize; 2]) -> Vec<Anomaly> {
         let mut found = Vec::new();
         let heads = [
@@ -192,11 +192,11 @@ impl Health {
     }
 }
 
-/// Watches the probes of a run.
+/// Follows the health metrics of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HealthMonitor {
     prototypes: [usize; 2],
-    /// What the last probes showed, and how many of them in a row.
+    /// The problems of the last checks, and for how many checks in a row.
     seen: Vec<(Anomaly, usize)>,
 }
 
@@ -209,7 +209,7 @@ impl HealthMonitor {
         }
     }
 
-    /// What a run has by this probe and the ones before it.
+    /// The problems that this check and those before it confirm.
     pub fn observe(&mut self, health: &Health) -> Vec<Anomaly> {
         let now = health.symptoms(self.prototypes);
         self.seen.retain(|(sickness, _)| now.contains(sickness));

@@ -43,7 +43,7 @@ pub fn preset(name: &str) -> Result<RunConfig> {
         Error::config(
             "preset",
             name,
-            format!("is no preset; known are {}", known()),
+            format!("is not a preset; choose one of {}", known()),
         )
     })?;
     RunConfig::default()

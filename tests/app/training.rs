@@ -242,7 +242,7 @@ fn a_run_that_loses_its_device_goes_on_on_the_cpu() {
     for said in [
         "device lost",
         "`on_device_lost` cpu",
-        "goes on from step 4",
+        "resuming from step 4",
         "backend flex",
     ] {
         assert!(seen.notes.contains(said), "{said}: {}", seen.notes);

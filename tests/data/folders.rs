@@ -130,14 +130,11 @@ fn what_is_no_usable_picture_is_counted_and_named() {
 fn a_folder_without_pictures_says_what_it_holds() {
     let folder = TempFolder::new();
     let message = scan(&folder).unwrap_err().to_string();
-    assert!(message.contains("no usable picture"), "{message}");
+    assert!(message.contains("no supported images found"), "{message}");
     folder.write("a/notes.txt", "text");
     folder.copy("a/bomb.png", "bomb.png");
     let message = scan(&folder).unwrap_err().to_string();
-    assert!(
-        message.contains("1 files are none, 1 were skipped"),
-        "{message}"
-    );
+    assert!(message.contains("1 other file, 1 skipped"), "{message}");
     assert!(
         message.contains("bomb.png") && message.contains("max_pixels"),
         "{message}"
@@ -197,7 +194,7 @@ fn links_are_followed_and_loops_named() {
         .collect();
     assert_eq!(reasons.len(), 2, "{reasons:?}");
     assert!(
-        reasons[1].contains("a link to a folder that it lies in"),
+        reasons[1].contains("a link to one of its parent folders"),
         "{reasons:?}"
     );
 }
@@ -229,7 +226,7 @@ fn folders_of_tools_are_left_out_and_named() {
     assert_eq!(pictures.summary().of_tools.values().sum::<usize>(), 9);
     let text = pictures.summary().to_string();
     assert!(
-        text.contains("in 2 classes (cat, dog); 1 other files, 0 skipped"),
+        text.contains("in 2 classes (cat, dog); 1 other file, 0 skipped"),
         "{text}"
     );
     for tool in [
@@ -264,7 +261,7 @@ fn parts_of_a_data_set_are_no_classes() {
     assert_eq!(pictures.labels(), [Some(0), Some(1), None, Some(1)]);
     let text = pictures.summary().to_string();
     assert!(
-        text.contains("(cat, dog), 1 of them in none (its folders Train, val, test are parts)"),
+        text.contains("(cat, dog), 1 unlabeled (split into folders Train, val, test)"),
         "{text}"
     );
     let parts = Parts::find(&folder.0).unwrap();

@@ -243,7 +243,7 @@ fn a_cache_that_cannot_work_is_refused_by_name() {
         ..config(None)
     });
     assert!(
-        inside.contains("folder.cache") && inside.contains("among the pictures"),
+        inside.contains("folder.cache") && inside.contains("is inside the image folder"),
         "{inside}"
     );
     let alone = refused(FolderConfig {

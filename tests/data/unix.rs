@@ -44,7 +44,7 @@ fn links_in_circles_end_and_links_to_files_count() {
         "b/to_a/1.png",
     ];
     assert_eq!(names(&folder, &pictures), expected);
-    let circle = "a link to a folder that it lies in";
+    let circle = "a link to one of its parent folders";
     let lines = lines(&folder, &pictures.summary().skipped);
     for expected in [
         format!("a/to_b/here: {circle}"),

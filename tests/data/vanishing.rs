@@ -80,7 +80,7 @@ fn a_folder_that_vanishes_ends_with_one_error() {
     let error = (0..100).find_map(|_| loader.next_batch().err());
     let message = error.unwrap().to_string();
     for part in [
-        "none of the 6 pictures could be decoded",
+        "none of the 6 images could be decoded",
         ".png: ",
         "o such file",
     ] {
@@ -109,7 +109,7 @@ fn the_last_error_gives_a_reason_that_was_named_before() {
     assert_eq!(named.len(), 3);
     let message = batches.next().unwrap().unwrap_err().to_string();
     for part in [
-        "none of the 3 pictures could be decoded",
+        "none of the 3 images could be decoded",
         ".png: ",
         "o such file",
     ] {

@@ -188,7 +188,7 @@ fn what_cannot_be_written_is_refused_and_leaves_nothing() {
         ("features.txt", &table, endings),
         ("features", &table, endings),
         (".npy", &table, endings),
-        ("short.csv", &short, "11 values of rows of 3"),
+        ("short.csv", &short, "11 values in rows of 3"),
         ("unlabeled.csv", &unlabeled, "3 labels"),
         ("narrow.csv", &narrow, "width 0"),
         ("wide.csv", &wide, "rows of"),
@@ -229,9 +229,9 @@ fn what_is_no_table_is_refused() {
         (
             "cut",
             good[..good.len() - 1].to_vec(),
-            "no safetensors file",
+            "not a safetensors file",
         ),
-        ("nothing", vec![], "no safetensors file"),
+        ("nothing", vec![], "not a safetensors file"),
         (
             "other name",
             changed("\"features\"", "\"weights\""),
@@ -242,7 +242,7 @@ fn what_is_no_table_is_refused() {
         (
             "more rows",
             changed("[4,3]", "[6,2]"),
-            "6 rows, and there are 4 paths",
+            "6 rows, but there are 4 paths",
         ),
         (
             "no paths",

@@ -75,7 +75,7 @@ fn other_files_are_refused() {
         ),
         ("refused_endless.pth", "save contiguous ones"),
         ("refused_compressed.pth", "is compressed"),
-        ("timm.safetensors", "use the ending .safetensors"),
+        ("timm.safetensors", "needs the extension .safetensors"),
     ];
     for (name, words) in cases {
         let path = fixture(name);
@@ -207,7 +207,7 @@ fn new_weight_norm_is_understood_and_heads_with_norms_are_refused() {
     let norms = |key: &str| key.replace("head.mlp.2.weight", "head.mlp.1.running_mean");
     let with_norms = renamed(&new, norms);
     let reason = reason(&path, heads_of(&path, &with_norms, Role::Student));
-    assert!(reason.contains("load the backbone alone"), "{reason}");
+    assert!(reason.contains("load only the backbone"), "{reason}");
 }
 
 #[test]
@@ -243,19 +243,19 @@ fn what_is_no_single_vision_transformer_is_refused() {
     let cases = [
         (
             both("a.", "b."),
-            "has several backbones, a. and b.; keep one",
+            "has several backbones, a. and b.; keep only one",
         ),
         (
             lone_student,
-            "has no teacher, only student.backbone.; ask for the student",
+            "has no teacher, only student.backbone.; use the student",
         ),
         (without("patch_embed"), "has no vision transformer"),
-        (without("blocks."), "no Swin"),
-        (transformers, "take timm's file of this model"),
+        (without("blocks."), "not Swin"),
+        (transformers, "use timm's file of this model"),
         (gated, "has SwiGLU layers (blocks.0.mlp.w12.weight)"),
         (
             registers,
-            "has register_tokens but no cls_token and pos_embed",
+            "has register_tokens but no matching cls_token and pos_embed",
         ),
         (twice, "has two tensors for blocks.0.norm1.weight"),
         (Tensors::new(), "has no vision transformer"),
@@ -304,10 +304,10 @@ fn positions_are_resampled_as_timm_does() {
         values: vec![1.0; shape.iter().product()],
     };
     let cases = [
-        (of(&[1, 17, 8]), 0, [2, 2], "is no square grid"),
-        (of(&[1, 1, 8]), 1, [2, 2], "is no square grid"),
-        (of(&[1, 1, 8]), 5, [2, 2], "is no square grid"),
-        (of(&[17, 8]), 1, [2, 2], "is no [1, positions, width]"),
+        (of(&[1, 17, 8]), 0, [2, 2], "is not a square grid"),
+        (of(&[1, 1, 8]), 1, [2, 2], "is not a square grid"),
+        (of(&[1, 1, 8]), 5, [2, 2], "is not a square grid"),
+        (of(&[17, 8]), 1, [2, 2], "is not [1, positions, width]"),
         (of(&[1, 17, 8]), 1, [0, 2], "empty grid"),
     ];
     for (positions, prefix, grid, words) in cases {

@@ -223,7 +223,7 @@ fn a_device_that_does_not_answer() {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.env(DEADLINE_VARIABLE, "0.3");
         let outcome = run(&format!("endless{how}"), command);
-        for remedy in ["fewer pictures a step", "TdrDelay", DEADLINE_VARIABLE] {
+        for remedy in ["fewer images per step", "TdrDelay", DEADLINE_VARIABLE] {
             expect_outcome(&outcome, "no answer", remedy);
         }
         assert!(outcome.seconds < 20.0, "{}", outcome.seconds);

@@ -148,6 +148,6 @@ fn heads_that_the_reference_cannot_have_are_not_written_for_it() {
         Export::from_checkpoint(&checkpoint(method), Path::new("checkpoint"), None).unwrap();
     let refused = export.write(ExportFormat::StablePretraining, Role::Teacher, &path);
     let message = refused.unwrap_err().to_string();
-    assert!(message.contains("take `format` ibot"), "{message}");
+    assert!(message.contains("use `format` ibot"), "{message}");
     assert!(!path.exists());
 }

@@ -83,13 +83,13 @@ pub fn misfits_are_refused<B: TrainBackend>(device: &B::Device) {
     assert!(
         positions(9)
             .unwrap()
-            .contains("pos_embed [1, 9, 16] is no square grid")
+            .contains("pos_embed [1, 9, 16] is not a square grid")
     );
     let classifier = refusal(&|tensors| drop(tensors.insert("head.bias".into(), zeros(&[10]))));
     assert_eq!(classifier, None);
     std::fs::write(&path, b"no weights").unwrap();
     let message = load_pretrained(backbone(), &path).unwrap_err().to_string();
-    assert!(message.contains("no safetensors file"), "{message}");
+    assert!(message.contains("not a safetensors file"), "{message}");
     std::fs::remove_file(path).unwrap();
 }
 
@@ -195,7 +195,7 @@ fn weights_that_are_no_numbers_are_refused() {
     refusal(as_model(&path, "vit_tiny_patch16_224"), &one);
     refusal(read_backbone(&path, 1, [2, 2]), &one);
     spoil("norm.weight", &[f32::NEG_INFINITY]);
-    let two = [&one[..], &["1 more of its tensors"]].concat();
+    let two = [&one[..], &["1 more tensors have some"]].concat();
     let config = vit_from_name("vit_tiny_patch16_224", 32).unwrap();
     let fresh = config.init::<Flex>(&mut Random::new(0, 0, 0, Stream::Init), &Default::default());
     refusal(load_pretrained(fresh.unwrap(), &path), &two);
@@ -305,7 +305,7 @@ fn other_models_name_what_to_take() {
     );
     // of another size: short, with the name that fits
     let fits =
-        "does not fit `encoder` vit_base_patch16_224: its shapes are those of vit_tiny_patch16_224";
+        "does not fit `encoder` vit_base_patch16_224: its shapes suggest vit_tiny_patch16_224";
     refused(&|_| (), "vit_base_patch16_224", &[fits]);
     refused(
         &|_| (),

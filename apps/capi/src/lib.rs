@@ -4,8 +4,8 @@
 //! cargo build --release -p ibot-capi     # target/release/libibot_c.so, .dylib or ibot_c.dll
 //! ```
 //!
-//! No panic leaves a function, and each pointer is checked for null; that it points to what the header asks for is the
-//! caller's word.
+//! No panic leaves a function, and each pointer is checked for null; that it points to valid memory is up to the
+//! caller.
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -71,7 +71,7 @@ pub unsafe extern "C" fn ibot_load(
     })
 }
 
-/// Numbers of a feature; 0 for null.
+/// Length of a feature; 0 for null.
 ///
 /// # Safety
 /// `embedder` is null or one of [`ibot_load`] that was not freed.
@@ -122,7 +122,7 @@ pub unsafe extern "C" fn ibot_embed_rgba(
             .ok()
             .filter(|bytes| *bytes <= isize::MAX as usize);
         let bytes = bytes.ok_or_else(|| Error::config("width", width, "is too large"))?;
-        // SAFETY: not null, and the caller says that it has so many bytes, which no allocation exceeds.
+        // SAFETY: not null, and the caller guarantees that many bytes, which no allocation exceeds.
         let pixels = unsafe { std::slice::from_raw_parts(pixels, bytes) };
         let picture = Picture::rgba(pixels.to_vec(), width, height)?;
         // SAFETY: the caller's word.
@@ -130,10 +130,10 @@ pub unsafe extern "C" fn ibot_embed_rgba(
     })
 }
 
-/// Frees a model; null is none.
+/// Frees a model; null is ignored.
 ///
 /// # Safety
-/// As [`ibot_width`]; nobody uses `embedder` any more.
+/// As [`ibot_width`]; `embedder` is not used afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ibot_free(embedder: *mut IbotEmbedder) {
     answer(|| {
@@ -145,10 +145,10 @@ pub unsafe extern "C" fn ibot_free(embedder: *mut IbotEmbedder) {
     });
 }
 
-/// What the last call on this thread ran into; empty where it went well. Stays valid until the next call on this thread.
+/// The error of the last call on this thread; empty if it succeeded. Valid until the next call on this thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn ibot_last_error() -> *const c_char {
-    // at its end, a thread has none any more
+    // a thread that is ending has no thread-local error any more
     LAST_ERROR
         .try_with(|error| error.borrow().as_ptr())
         .unwrap_or(c"".as_ptr())
@@ -173,16 +173,18 @@ unsafe fn embed(
     }
     let made = embedder.handle.embed(EmbedRequest::new([picture])).wait()?;
     let made = made.into_iter().next();
-    let made = made.ok_or_else(|| Error::Embedding("no feature was made".into()))??;
+    let made = made.ok_or_else(|| Error::Embedding("no feature was computed".into()))??;
     if made.cls.len() != length {
-        return Err(Error::Embedding("the model changed its width".into()));
+        return Err(Error::Embedding(
+            "the feature width of the model changed".into(),
+        ));
     }
     // SAFETY: not null, with place for `length` numbers by the caller's word, and no part of our own vector.
     unsafe { ptr::copy_nonoverlapping(made.cls.as_ptr(), feature, length) };
     Ok(())
 }
 
-/// Runs a call; notes what it ran into.
+/// Runs a call and keeps its error.
 fn answer(call: impl FnOnce() -> Result<()>) -> c_int {
     let result = caught(call, Error::Embedding);
     let (status, message) = match result {

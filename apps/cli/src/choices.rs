@@ -1,4 +1,4 @@
-//! The library's choices as values of flags: their names, and what `--help` says of them.
+//! The library's enums as values of flags: their names, and their help texts.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use ibot::device::BackendChoice;
@@ -13,22 +13,22 @@ pub const BACKENDS: Choices<BackendChoice> = &[
     (
         BackendChoice::Auto,
         "auto",
-        "A GPU where there is one, else Flex",
+        "A GPU if there is one, else Flex",
     ),
     (
         BackendChoice::Wgpu,
         "wgpu",
-        "A GPU, or a program that plays one",
+        "GPU (or a software Vulkan driver)",
     ),
     (
         BackendChoice::Flex,
         "flex",
-        "The CPU, through burn-flex: the faster of the two",
+        "CPU, through burn-flex: the faster of the two",
     ),
     (
         BackendChoice::NdArray,
         "ndarray",
-        "The CPU, through burn-ndarray",
+        "CPU, through burn-ndarray",
     ),
 ];
 
@@ -36,10 +36,10 @@ pub const FEATURES: Choices<FeatureKind> = &[
     (
         FeatureKind::Cls,
         "cls",
-        "The class token, or what the model pools instead",
+        "The class token (or the model's pooled feature)",
     ),
     (FeatureKind::Patch, "patch", "The mean of the patch tokens"),
-    (FeatureKind::Both, "both", "Both, one after the other"),
+    (FeatureKind::Both, "both", "Both, concatenated"),
 ];
 
 pub const FORMATS: Choices<ExportFormat> = &[
@@ -51,36 +51,36 @@ pub const FORMATS: Choices<ExportFormat> = &[
     (
         ExportFormat::Ibot,
         "ibot",
-        "Student and teacher with heads, mask token and centers, as the official iBOT has them, and DINOv2",
+        "Student and teacher with heads, mask token and centers, under the names of the official iBOT or DINOv2",
     ),
     (
         ExportFormat::StablePretraining,
         "stable-pretraining",
-        "Student and teacher with heads and mask token, as the state of stable-pretraining's iBOT",
+        "Student and teacher with heads and mask token, as a state dict of stable-pretraining's iBOT",
     ),
     (ExportFormat::Onnx, "onnx", "One backbone as an ONNX model"),
 ];
 
 pub const ON_ANOMALY: Choices<OnAnomaly> = &[
-    (OnAnomaly::Warn, "warn", "Say so and go on"),
+    (OnAnomaly::Warn, "warn", "Print a warning and continue"),
     (
         OnAnomaly::Stop,
         "stop",
-        "Write a checkpoint and end the run",
+        "Write a checkpoint and stop the run",
     ),
     (
         OnAnomaly::Rollback,
         "rollback",
-        "Go back to the newest checkpoint with half the learning rate; end the run after three times",
+        "Go back to the newest checkpoint with half the learning rate; stop the run after three rollbacks",
     ),
 ];
 
 pub const ON_DEVICE_LOST: Choices<OnDeviceLost> = &[
-    (OnDeviceLost::Stop, "stop", "End the run with an error"),
+    (OnDeviceLost::Stop, "stop", "Stop the run with an error"),
     (
         OnDeviceLost::Cpu,
         "cpu",
-        "Go on from the newest checkpoint on the CPU, with Flex",
+        "Resume from the newest checkpoint on the CPU, with Flex",
     ),
 ];
 
@@ -88,7 +88,7 @@ pub const PRETRAINED_PARTS: Choices<PretrainedParts> = &[
     (
         PretrainedParts::Backbone,
         "backbone",
-        "One backbone, for student and teacher alike",
+        "One backbone, for both student and teacher",
     ),
     (
         PretrainedParts::All,
@@ -101,17 +101,17 @@ pub const STREAMING: Choices<StreamingPrototypes> = &[
     (
         StreamingPrototypes::Auto,
         "auto",
-        "Where the logits of a loss would be large, or larger than one tensor of the device",
+        "If the logits of a loss would be large, or larger than one tensor of the device",
     ),
     (StreamingPrototypes::Always, "always", "All logits"),
     (
         StreamingPrototypes::Never,
         "never",
-        "None: an error where one tensor cannot hold them",
+        "No logits: an error if one tensor cannot hold them",
     ),
 ];
 
-/// A parser of one of these; the first one is taken for a name that clap let pass, of which there is none.
+/// A parser for one of these values. clap accepts only their names, so the fallback to the first one is never taken.
 pub fn one_of<T: Copy + Send + Sync + 'static>(
     choices: Choices<T>,
 ) -> impl TypedValueParser<Value = T> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ibot::Result;
 use ibot::embedding::{Classified, FeatureKind, classify, write_classified};
-use ibot::error::printable;
+use ibot::error::{counted, printable};
 use ibot::files::model::LinearClassifier;
 use ibot::unfinished::check_writable;
 use serde::Serialize;
@@ -18,7 +18,7 @@ use super::model::ModelArgs;
 pub struct ClassifyArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Image folder; its own folders say nothing here.
+    /// Image folder (subfolders are not used as labels).
     #[arg(long)]
     data: PathBuf,
     /// CSV file to write: path, class, probability.
@@ -57,10 +57,14 @@ impl ClassifyArgs {
 }
 
 impl Report {
-    /// A line a picture, or where they were written.
+    /// One line per image, or the file they were written to.
     fn text(&self, out: Option<&PathBuf>) -> String {
         if let Some(out) = out {
-            return format!("{}: {} pictures", printable(out), self.pictures.len());
+            return format!(
+                "{}: {}",
+                printable(out),
+                counted(self.pictures.len(), "image")
+            );
         }
         let mut text = String::new();
         for picture in &self.pictures {

@@ -7,7 +7,7 @@ use ibot::data::PictureSource as _;
 use ibot::data::decode::decode_rgb;
 use ibot::data::drawing::write_drawing;
 use ibot::embedding::FeatureKind;
-use ibot::error::printable;
+use ibot::error::{counted, printable};
 use ibot::eval::{KMeansConfig, adjusted_rand_index, k_means, normalized_mutual_information};
 use ibot::path_text::path_text;
 use ibot::random::{Random, Stream};
@@ -21,7 +21,7 @@ use super::destination;
 use super::model::ModelArgs;
 use super::picture::{Captioned, contact_sheet};
 
-/// Clusters where nothing says how many.
+/// Clusters if neither a flag nor classes give a number.
 const CLUSTERS: usize = 10;
 /// Side of a thumbnail, and thumbnails in a row.
 const THUMBNAIL: (u32, usize) = (96, 8);
@@ -34,19 +34,19 @@ pub struct ClusterArgs {
     /// Image folder.
     #[arg(long)]
     data: PathBuf,
-    /// Number of clusters [default: that of the classes, or 10, and at most one a picture].
+    /// Number of clusters [default: the number of classes, or 10; at most the number of images].
     #[arg(long)]
     clusters: Option<usize>,
     /// Folder for a contact sheet of each cluster.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Pictures on a contact sheet, those nearest to the center first.
+    /// Images on a contact sheet, nearest to the center first.
     #[arg(long, default_value_t = 32)]
     sheet: usize,
     /// Seed of the first centers.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Feature of a picture.
+    /// Feature of an image.
     #[arg(long, value_parser = one_of(FEATURES), default_value = "cls")]
     features: FeatureKind,
 }
@@ -55,7 +55,7 @@ pub struct ClusterArgs {
 struct Report {
     pictures: usize,
     clusters: Vec<Cluster>,
-    /// Agreement with the classes; none without them.
+    /// Agreement with the classes; none without classes.
     normalized_mutual_information: Option<f64>,
     adjusted_rand_index: Option<f64>,
 }
@@ -81,12 +81,14 @@ impl ClusterArgs {
         self.clusters(folder.len(), folder.classes().len())?;
         let embedded = self.model.embed(&embedder, &folder, self.features, 1)?;
         let (count, width) = (embedded.set.len(), embedded.set.width);
-        // pictures that could not be decoded are in none
+        // images that could not be decoded are in no cluster
         let clusters = self.clusters(count, embedded.classes.len())?;
         let rows = embedded.set.unit_rows();
         let mut random = Random::new(self.seed, 0, 0, Stream::Cluster);
-        let found = k_means(&rows, width, &KMeansConfig::new(clusters), &mut random)
-            .ok_or_else(|| Error::data(&self.data, "its features cannot be clustered"))?;
+        let found =
+            k_means(&rows, width, &KMeansConfig::new(clusters), &mut random).ok_or_else(|| {
+                Error::data(&self.data, "the features of its images cannot be clustered")
+            })?;
         let (mut truth, mut assigned) = (Vec::new(), Vec::new());
         for (label, cluster) in embedded.set.labels.iter().zip(&found.assignments) {
             if let Some(label) = label {
@@ -131,11 +133,11 @@ impl ClusterArgs {
         self.model.answer(&report, || report.text())
     }
 
-    /// How many clusters so many pictures in so many classes are put into.
+    /// Number of clusters for this many images in this many classes.
     fn clusters(&self, pictures: usize, classes: usize) -> Result<usize> {
         match self.clusters {
             Some(asked) if asked > pictures => {
-                let remedy = format!("must be at most the number of pictures, {pictures}");
+                let remedy = format!("must be at most the number of images, {pictures}");
                 Err(Error::config("--clusters", asked, remedy))
             }
             Some(asked) => Ok(asked),
@@ -144,7 +146,7 @@ impl ClusterArgs {
         }
     }
 
-    /// Writes the contact sheet of a cluster, its pictures each with its class.
+    /// Writes the contact sheet of a cluster, its images each with its class.
     fn sheet_of(&self, cluster: usize, members: &[(PathBuf, String)]) -> Result<Option<PathBuf>> {
         let Some(out) = &self.out else {
             return Ok(None);
@@ -153,9 +155,9 @@ impl ClusterArgs {
         let file = out.join(format!("cluster-{cluster:03}.png"));
         let shown = &members[..members.len().min(self.sheet)];
         let title = match members.len() - shown.len() {
-            0 => format!("cluster {cluster}: {} pictures", members.len()),
+            0 => format!("cluster {cluster}: {}", counted(members.len(), "image")),
             _ => format!(
-                "cluster {cluster}: the {} most central of {} pictures",
+                "cluster {cluster}: the {} most central of {} images",
                 shown.len(),
                 members.len()
             ),
@@ -170,7 +172,7 @@ impl ClusterArgs {
     }
 }
 
-/// Writes a contact sheet of the pictures, with their captions, that can still be read; gives the number of the others. One
+/// Writes a contact sheet of the images that can still be read, with captions; returns the number of the others. Only one
 /// of them at a time is in memory at its full size.
 pub fn save_sheet(
     file: &Path,
@@ -206,12 +208,8 @@ impl Report {
                 .sheet
                 .as_ref()
                 .map(|sheet| format!("  {}", printable(sheet)));
-            let pictures = cluster.pictures;
-            let _ = writeln!(
-                text,
-                "cluster {at}: {pictures} pictures{}",
-                sheet.unwrap_or_default()
-            );
+            let images = counted(cluster.pictures, "image");
+            let _ = writeln!(text, "cluster {at}: {images}{}", sheet.unwrap_or_default());
         }
         let agreement = self
             .normalized_mutual_information

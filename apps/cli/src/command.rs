@@ -12,43 +12,43 @@ use super::{
 #[derive(Debug, Parser)]
 #[command(name = "ibot", version, about)]
 pub enum Command {
-    /// Trains on an image folder; without --data on a small set of its own making.
+    /// Train on an image folder; without --data, on a small generated set.
     Train(Box<train::TrainArgs>),
-    /// Writes the features of a folder's pictures to a file.
+    /// Write the features of a folder's images to a file.
     Embed(embed::EmbedArgs),
-    /// Classifies by nearest neighbors.
+    /// Evaluate the features with a k-nearest-neighbor classifier.
     Knn(evaluate::KnnArgs),
-    /// Classifies by a linear model of the features.
+    /// Evaluate the features with a linear classifier.
     Probe(evaluate::ProbeArgs),
-    /// Trains a classifier from a backbone and labeled pictures.
+    /// Train a classifier from a backbone and labeled images.
     Finetune(Box<finetune::FinetuneArgs>),
-    /// Says which class a picture is, by a classifier that `ibot finetune` wrote.
+    /// Predict the class of images with a classifier from `ibot finetune`.
     Classify(classify::ClassifyArgs),
-    /// Groups pictures that look alike.
+    /// Group similar images.
     Cluster(cluster::ClusterArgs),
-    /// Finds the pictures that look most like another one.
+    /// Find the images most similar to a query image.
     Search(search::SearchArgs),
-    /// Draws attention, patches and curves.
+    /// Draw attention, patch features and training curves.
     Visualize(visualize::VisualizeArgs),
-    /// Writes weights for other programs.
+    /// Write weights for other programs.
     Export(export::ExportArgs),
-    /// Says what a model file is.
+    /// Describe a model file.
     Inspect(inspect::InspectArgs),
-    /// Lists the GPUs, and which one `--backend auto` takes.
+    /// List the GPUs, and which one `--backend auto` takes.
     Devices(devices::DevicesArgs),
-    /// Checks every operation and ten training steps on a device against the CPU.
+    /// Check every operation and ten training steps on a device against the CPU.
     Verify(verify::VerifyArgs),
-    /// Times training steps on random images, the GPU's kernels, the loader, or all of it beside Python.
+    /// Time training steps on random images, the GPU kernels, the loader, or all of them against Python.
     Bench(bench::BenchArgs),
 }
 
 impl Command {
-    /// The command that the arguments ask for; ends the process where they ask for help, or make no sense.
+    /// Parses the arguments; ends the process if they ask for help or are invalid.
     ///
     /// # Errors
-    /// The machine does not let this program have its threads, or help cannot be printed.
+    /// The system gives this program no threads, or help cannot be printed.
     pub fn parse() -> Result<Self> {
-        // a value such as -1 is told what is wrong with it, and is not taken for a flag
+        // a value such as -1 gets an error about the value, and is not taken for a flag
         let command = Self::command().mut_subcommands(|of| of.allow_negative_numbers(true));
         let parsed = command.clone().try_get_matches();
         let parsed = parsed.and_then(|matches| {
@@ -88,13 +88,13 @@ impl Command {
     }
 }
 
-/// Starts the threads that compute, which otherwise start at their first use, with a panic where the system refuses them.
+/// Starts the compute threads. They would otherwise start at first use, with a panic if the system refuses them.
 fn start_threads() -> Result<()> {
     let threads = rayon::ThreadPoolBuilder::new().build_global();
     threads.map_err(|error| {
         Error::Device(format!(
-            "the threads that compute cannot start: {error}; raise the limit of processes (ulimit -u), \
-             or ask for fewer with RAYON_NUM_THREADS=1"
+            "the compute threads cannot start: {error}; raise the limit of processes (ulimit -u), \
+             or use fewer with RAYON_NUM_THREADS=1"
         ))
     })
 }

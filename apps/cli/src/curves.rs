@@ -1,4 +1,4 @@
-//! The curves of a run, from what its folder holds.
+//! The curves of a run, from the files in its folder.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use super::picture::{ChartConfig, Series, line_chart};
 
-/// Points of a line, at most: means of as many steps as that takes.
+/// Maximum number of points in a line; more steps are averaged.
 const POINTS: usize = 400;
 
-/// Name, title, axis, whether it is logarithmic, and the keys of each chart.
+/// Name, title, axis, whether the axis is logarithmic, and the keys of each chart.
 type Chart = (
     &'static str,
     &'static str,
@@ -43,7 +43,7 @@ const CHARTS: [Chart; 5] = [
     ),
     (
         "gradient-norm",
-        "Norm of all gradients",
+        "Gradient norm",
         "",
         true,
         &["/gradient_norm"],
@@ -68,21 +68,21 @@ const CHARTS: [Chart; 5] = [
     ),
 ];
 
-/// The same of `evaluations.jsonl`, a key each.
+/// The same for `evaluations.jsonl`, one key each.
 const EVALUATIONS: [(&str, &str, &str, &str); 2] = [
     ("knn", "k-NN accuracy of the teacher", "share", "/knn"),
     (
         "rank-me",
-        "Directions that the teacher's features use",
+        "RankMe of the teacher's features",
         "RankMe",
         "/rank_me",
     ),
 ];
 
-/// Each chart that the run has numbers for, with its name.
+/// Each chart that the run has data for, with its name.
 ///
 /// # Errors
-/// [`Error::Io`] without `metrics.jsonl`, [`Error::Data`] where that is damaged.
+/// [`Error::Io`] without `metrics.jsonl`, [`Error::Data`] if it is damaged.
 pub fn curves(run: &Path) -> Result<Vec<(String, RgbImage)>> {
     let metrics = lines(&run.join("metrics.jsonl"))?;
     let mut charts = Vec::new();
@@ -129,7 +129,7 @@ fn chart(
 /// The whole lines of a file of JSON lines.
 ///
 /// # Errors
-/// [`Error::Io`] without the file, [`Error::Data`] where it is damaged.
+/// [`Error::Io`] without the file, [`Error::Data`] if it is damaged.
 pub fn lines(path: &Path) -> Result<Vec<Value>> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     // a run that was killed may have left half a line at the end
@@ -143,7 +143,7 @@ pub fn lines(path: &Path) -> Result<Vec<Value>> {
         .collect()
 }
 
-/// The numbers at a JSON pointer against the steps, as means of neighbors where there are many.
+/// The numbers at a JSON pointer against the steps; averaged over neighbors if there are many.
 fn series(lines: &[Value], key: &str) -> Option<Series> {
     let points: Vec<[f64; 2]> = lines
         .iter()

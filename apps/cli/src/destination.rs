@@ -1,32 +1,32 @@
-//! Where results go, checked before the work that leads to them.
+//! Output paths, checked before the work starts.
 
 use std::path::{Path, PathBuf};
 
 use ibot::unfinished::check_writable;
 use ibot::{Error, Result};
 
-/// Refuses what would be written among the pictures of `data`: sheets and maps would be pictures of a class of their own
+/// Refuses a path inside the image folder `data`: contact sheets and maps would be read as images of their own class
 /// the next time.
 pub fn outside(flag: &str, path: &Path, data: &Path) -> Result<()> {
     if resolved(path).starts_with(resolved(data)) {
-        let remedy = "lies among the pictures of --data: name a place elsewhere";
+        let remedy = "is inside the image folder --data: choose another place";
         return Err(Error::config(flag, path.display(), remedy));
     }
     Ok(())
 }
 
-/// Refuses a folder that cannot be made, or a file of its name.
+/// Refuses a folder that cannot be created, or a file of that name.
 pub fn folder(flag: &str, path: &Path) -> Result<()> {
     if path.exists() && !path.is_dir() {
-        let remedy = "is a file; name a folder";
+        let remedy = "is a file; give a folder";
         return Err(Error::config(flag, path.display(), remedy));
     }
-    // the first folder that is there must let this program write
+    // the nearest existing parent must be writable
     let there = path.ancestors().find(|path| path.is_dir());
     check_writable(&there.unwrap_or(Path::new(".")).join("ibot"))
 }
 
-/// Refuses a path that no PNG can be written to.
+/// Refuses a path that a PNG cannot be written to.
 pub fn png(flag: &str, path: &Path) -> Result<()> {
     if path
         .extension()
@@ -37,7 +37,7 @@ pub fn png(flag: &str, path: &Path) -> Result<()> {
     check_writable(path)
 }
 
-/// The absolute path without links, as far as it is there.
+/// The absolute path without links, as far as it exists.
 fn resolved(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     for there in absolute.ancestors() {

@@ -11,15 +11,15 @@ use super::output::warn;
 /// Which device to compute on; shared by the commands that do.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DeviceArgs {
-    /// auto takes a GPU where there is one, never a software adapter.
+    /// Where to compute; auto takes a GPU if there is one, never a software adapter.
     #[arg(long, value_parser = one_of(BACKENDS), default_value = "auto")]
     backend: BackendChoice,
-    /// Number or part of the name of a GPU, as `ibot devices` lists them.
+    /// GPU to use: its number or part of its name in `ibot devices`.
     #[arg(long)]
     device: Option<String>,
 }
 
-/// Says where the GPU's operations are other ones than those that this program was built with.
+/// Warns if the GPU's operations are not those this program was built with.
 fn announce_kernels() -> Result<()> {
     if KernelChoice::from_env()? == KernelChoice::Reference {
         warn("IBOT_KERNELS=reference: tensor operations instead of WGSL kernels");
@@ -35,7 +35,7 @@ fn announce_kernels() -> Result<()> {
 }
 
 impl DeviceArgs {
-    /// With a backend in place of `auto`.
+    /// The same with another backend in place of `auto`.
     pub fn or(self, backend: BackendChoice) -> Self {
         match self.backend {
             BackendChoice::Auto => Self { backend, ..self },
@@ -43,7 +43,7 @@ impl DeviceArgs {
         }
     }
 
-    /// The same flags, for a process of its own.
+    /// The same flags, to pass to another process.
     pub fn flags(&self) -> Vec<String> {
         let mut flags = vec!["--backend".to_owned(), self.backend.to_string()];
         if let Some(device) = &self.device {

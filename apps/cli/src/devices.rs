@@ -9,7 +9,7 @@ use super::output::answer;
 /// Flags of `ibot devices`.
 #[derive(Debug, clap::Args)]
 pub struct DevicesArgs {
-    /// One JSON array instead of text.
+    /// Print one JSON array instead of text.
     #[arg(long)]
     json: bool,
 }
@@ -21,7 +21,7 @@ impl DevicesArgs {
             return answer(serde_json::json!(adapters));
         }
         if adapters.is_empty() {
-            answer("no GPU that wgpu can use (Vulkan, Metal or DX12)")?;
+            answer("wgpu found no GPU (Vulkan, Metal or DX12)")?;
         }
         for adapter in &adapters {
             answer(adapter)?;

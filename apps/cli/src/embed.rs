@@ -22,13 +22,13 @@ pub struct EmbedArgs {
     /// Image folder.
     #[arg(long)]
     data: PathBuf,
-    /// File to write: .npy, .csv, .parquet or .safetensors; the last one is what `ibot search` reads.
+    /// File to write: .npy, .csv, .parquet or .safetensors; `ibot search` reads .safetensors.
     #[arg(long)]
     out: PathBuf,
-    /// Feature of a picture.
+    /// Feature to compute per image.
     #[arg(long, value_parser = one_of(FEATURES), default_value = "cls")]
     features: FeatureKind,
-    /// Last blocks whose features are written, one after the other, the last block's last.
+    /// Number of final blocks to concatenate (last block last).
     #[arg(long, value_name = "BLOCKS", default_value_t = 1)]
     layers: usize,
 }
@@ -38,7 +38,7 @@ struct Report {
     out: String,
     pictures: usize,
     width: usize,
-    /// Pictures that could not be read.
+    /// Images that could not be read.
     skipped: usize,
 }
 
@@ -63,8 +63,9 @@ impl EmbedArgs {
         table.write(&out)?;
         if is_cut_short {
             let (made, of, out) = (table.len(), folder.len(), printable(&out));
-            self.model
-                .note(&format!("{out}: the first {made} of {of} pictures"));
+            self.model.note(&format!(
+                "{out}: features of the first {made} of {of} images"
+            ));
             return Err(Error::Stopped);
         }
         let report = Report {
@@ -80,7 +81,7 @@ impl EmbedArgs {
     }
 }
 
-/// `x.partial.npy` for `x.npy`: the name that was asked for is that of all pictures.
+/// `x.partial.npy` for `x.npy`: the requested name is kept for the complete result.
 fn partial(out: &Path) -> PathBuf {
     let ending = out.extension().unwrap_or_default().to_string_lossy();
     out.with_extension(format!("partial.{ending}"))

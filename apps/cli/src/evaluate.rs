@@ -1,9 +1,10 @@
-//! `ibot knn` and `ibot probe`: how well the features tell classes apart.
+//! `ibot knn` and `ibot probe`: how well the features separate classes.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use ibot::embedding::{Embedded, Embedder, FeatureKind};
+use ibot::error::counted;
 use ibot::eval::{
     FeatureSet, ProbeConfig, Split, knn_report, linear_probe, spread, stratified_split,
     wilson_interval,
@@ -15,22 +16,22 @@ use serde::Serialize;
 use super::choices::{FEATURES, one_of};
 use super::model::{HELD_OUT, ModelArgs, SplitFolders};
 
-/// Which pictures are classified by which.
+/// Which images to train on and which to test on.
 #[derive(Debug, clap::Args)]
 pub struct SplitArgs {
-    /// Labeled image folder: a folder a class.
+    /// Labeled image folder, one subfolder per class.
     #[arg(long)]
     data: PathBuf,
-    /// Labeled image folder to test on; without it, the part val or test of --data where it has parts, or a share of it.
+    /// Labeled image folder to test on [default: --data's val or test folder, else a held-out fraction of --data].
     #[arg(long)]
     val: Option<PathBuf>,
-    /// Share of --data that is held out, without --val [default: 0.2].
+    /// Fraction of --data to hold out if there is no --val [default: 0.2].
     #[arg(long, value_name = "SHARE", conflicts_with = "val")]
     held_out: Option<f64>,
-    /// Held-out parts to try, without --val; the result is their mean.
+    /// Number of random held-out splits without --val; the result is their mean.
     #[arg(long, default_value_t = 5, conflicts_with = "val")]
     splits: u64,
-    /// Feature of a picture.
+    /// Feature to compute per image.
     #[arg(long, value_parser = one_of(FEATURES), default_value = "cls")]
     features: FeatureKind,
 }
@@ -42,7 +43,7 @@ pub struct KnnArgs {
     model: ModelArgs,
     #[command(flatten)]
     split: SplitArgs,
-    /// Numbers of neighbors.
+    /// Numbers of neighbors, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "1,5,10,20,100")]
     k: Vec<usize>,
     /// A neighbor at cosine similarity s votes with exp(s / temperature).
@@ -57,18 +58,18 @@ pub struct ProbeArgs {
     model: ModelArgs,
     #[command(flatten)]
     split: SplitArgs,
-    /// Numbers of last blocks; each is a probe of their features, one after the other [default: 1, and 4 where there are
-    /// so many].
+    /// Numbers of final blocks to concatenate; each number is one probe [default: 1, and 4 if the model has that
+    /// many].
     #[arg(long, value_name = "BLOCKS", value_delimiter = ',')]
     layers: Option<Vec<usize>>,
-    /// lbfgs fits logistic regression to its minimum for each strength of a penalty, in place of a sweep of learning rates;
-    /// sgd sweeps learning rates, as DINO's linear evaluation.
+    /// lbfgs fits logistic regression for each penalty strength, instead of sweeping learning rates;
+    /// sgd sweeps learning rates, as in DINO's linear evaluation.
     #[arg(long, value_enum, default_value = "lbfgs")]
     optimizer: Optimizer,
-    /// Inverse strengths of the penalty to choose from, by a held-out fifth of the training pictures.
+    /// Inverse penalty strengths to choose from, on a held-out fifth of the training images.
     #[arg(long, value_delimiter = ',', default_values_t = ProbeConfig::lbfgs().candidates)]
     strengths: Vec<f64>,
-    /// The same for sgd: learning rates in batches of 256, for 100 epochs.
+    /// Learning rates for sgd to choose from (batches of 256, 100 epochs).
     #[arg(long, value_delimiter = ',', default_values_t = ProbeConfig::sgd().candidates)]
     learning_rates: Vec<f64>,
 }
@@ -80,7 +81,7 @@ enum Optimizer {
     Sgd,
 }
 
-/// What one way to classify reaches on one split.
+/// The result of one classifier on one split.
 struct Found {
     classifier: String,
     chosen: Option<f64>,
@@ -88,19 +89,19 @@ struct Found {
     top5: f64,
 }
 
-/// One way to classify, over all splits.
+/// One classifier, over all splits.
 #[derive(Debug, Serialize)]
 struct Row {
     /// `k = 20`, `last block`, `last 4 blocks`.
     classifier: String,
-    /// What the probe chose of its strengths or learning rates, on each split; nothing for k-NN.
+    /// The strength or learning rate that the probe chose on each split; empty for k-NN.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     chosen: Vec<f64>,
-    /// Share of the pictures whose class is the first guess.
+    /// Fraction of images whose class is the first guess.
     top1: f64,
-    /// Share whose class is among the first five guesses.
+    /// Fraction whose class is among the first five guesses.
     top5: f64,
-    /// 95 % interval of top1 (Wilson) with --val; mean minus and plus one deviation over the splits without.
+    /// With --val: 95 % interval of top1 (Wilson). Without: mean minus and plus one standard deviation over the splits.
     top1_interval: [f64; 2],
 }
 
@@ -114,7 +115,7 @@ struct Report {
     tested: usize,
     splits: usize,
     rows: Vec<Row>,
-    /// What the rows name as chosen.
+    /// Name of the value that the probe chooses.
     #[serde(skip)]
     chosen: &'static str,
 }
@@ -123,7 +124,7 @@ struct Report {
 type Pair = (FeatureSet, FeatureSet);
 
 impl SplitArgs {
-    /// Refuses, before any work, what no pictures could make work.
+    /// Refuses settings that cannot work with any images, before the work starts.
     fn check(&self) -> Result<()> {
         if let Some(share) = self
             .held_out
@@ -147,7 +148,7 @@ impl SplitArgs {
     ) -> Result<(Vec<Pair>, Embedded)> {
         let folder = model.scan(&folders.data)?;
         if folder.classes().len() < 2 {
-            let reason = "has fewer than two classes: each folder of its first level is one";
+            let reason = "has fewer than two classes; put the images of each class in a subfolder";
             return Err(Error::data(&folders.data, reason));
         }
         let embed = |folder| model.embed(embedder, folder, self.features, layers);
@@ -155,7 +156,7 @@ impl SplitArgs {
             let queries = model.scan(val)?;
             let queries = queries.as_ref().clone().with_classes(folder.classes())?;
             if queries.labels().iter().flatten().next().is_none() {
-                let reason = "has no picture with a class: each folder of its first level is one";
+                let reason = "has no labeled image; put the images of each class in a subfolder";
                 return Err(Error::data(val, reason));
             }
             let train = embed(&folder)?;
@@ -171,20 +172,20 @@ impl SplitArgs {
         Ok((pairs.collect(), train))
     }
 
-    /// The places of each split's parts.
+    /// The indices of each split's parts.
     fn splits(&self, data: &Path, labels: &[Option<usize>]) -> Result<Vec<Split>> {
         let share = self.held_out.unwrap_or(HELD_OUT);
         let splits = (0..self.splits).map(|seed| stratified_split(labels, share, seed));
         let splits: Vec<Split> = splits.collect();
         let is_empty = |split: &Split| split.kept.is_empty() || split.held_out.is_empty();
         if splits.iter().any(is_empty) {
-            let reason = "has too few pictures with a class to hold some out; give --val";
+            let reason = "has too few labeled images to hold some out; give --val";
             return Err(Error::data(data, reason));
         }
         Ok(splits)
     }
 
-    /// The report over all splits of the features of so many layers; `classify` tries each way on one of them, and `chosen`
+    /// The report over all splits for features of `layers` blocks; `classify` runs each classifier on one split, `chosen`
     /// is the name of what it chooses.
     fn report(
         &self,
@@ -196,7 +197,7 @@ impl SplitArgs {
     ) -> Result<()> {
         let folders = model.split(&self.data, self.val.as_deref(), self.held_out.is_some());
         let (pairs, embedded) = self.pairs(model, embedder, layers, &folders)?;
-        let none = || Error::data(&folders.data, "has no picture with a class");
+        let none = || Error::data(&folders.data, "has no labeled image");
         let found: Vec<Vec<Found>> = pairs
             .iter()
             .map(|(train, test)| classify(train, test).ok_or_else(none))
@@ -210,7 +211,7 @@ impl SplitArgs {
             let spread = spread(&top1)?;
             let interval = match folders.val {
                 Some(_) => wilson_interval(spread.mean, tested),
-                // a share is never more than all
+                // a fraction is at most 1
                 None => [
                     (spread.mean - spread.deviation).max(0.0),
                     (spread.mean + spread.deviation).min(1.0),
@@ -242,8 +243,14 @@ impl SplitArgs {
 impl Report {
     fn text(&self) -> String {
         let how = match self.val {
-            Some(_) => format!("{} pictures of another folder; 95 % interval", self.tested),
-            None => format!("mean of {} held-out parts, and one deviation", self.splits),
+            Some(_) => format!(
+                "{} of another folder; 95 % interval",
+                counted(self.tested, "image")
+            ),
+            None => format!(
+                "mean and one standard deviation over {} held-out splits",
+                self.splits
+            ),
         };
         let mut text = format!("{} classes; {how}\n", self.classes);
         for row in &self.rows {
@@ -320,7 +327,7 @@ impl ProbeArgs {
         let default = || if depth < 4 { vec![1] } else { vec![1, 4] };
         let layers = self.layers.clone().unwrap_or_else(default);
         if let Some(wrong) = layers.iter().find(|layers| !(1..=depth).contains(layers)) {
-            let remedy = format!("must be from 1 to the number of the model's blocks, {depth}");
+            let remedy = format!("must be from 1 to {depth}, the model's number of blocks");
             return Err(Error::config("--layers", wrong, remedy));
         }
         let most = layers.iter().copied().max().unwrap_or(1);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ibot::backbone::Normalization;
-use ibot::error::printable;
+use ibot::error::{counted, printable};
 use ibot::files::Role;
 use ibot::files::checkpoint::{Checkpoint, Store};
 use ibot::files::model::{DataCard, ModelOptions, ModelSource, OnnxModel, read_model};
@@ -18,22 +18,22 @@ use super::output::{answer, warn};
 pub struct ExportArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// Takes the run's checkpoint with the best k-NN accuracy, not the newest.
+    /// Use the checkpoint with the best k-NN accuracy instead of the newest.
     #[arg(long)]
     best: bool,
-    /// Which weights, and under whose names.
+    /// Which weights to write, under which names.
     #[arg(long, value_parser = one_of(FORMATS), default_value = "timm")]
     format: ExportFormat,
-    /// Which backbone of a run, for timm and onnx [default: teacher].
+    /// Which backbone of a run to write, for timm and onnx [default: teacher].
     #[arg(long, value_enum, conflicts_with = "model")]
     network: Option<Network>,
-    /// timm name of the model, with the tag of its weights, for a --model that does not say what it is.
+    /// timm name of the model, with the tag of its weights, for a --model without architecture metadata.
     #[arg(long)]
     encoder: Option<String>,
-    /// imagenet, half, clip or MEAN/STD, for a --model that does not say it [default: what timm has for --encoder].
+    /// imagenet, half, clip or MEAN/STD, for a --model without metadata [default: timm's for --encoder].
     #[arg(long)]
     normalization: Option<Normalization>,
-    /// Side of the square input in pixels, where it is to be another one than that of --model.
+    /// Input size in pixels (default: the model's).
     #[arg(long)]
     image_size: Option<usize>,
     /// File to write: .safetensors, or .onnx for that format.
@@ -51,7 +51,7 @@ struct SourceArgs {
     /// One checkpoint, a folder such as RUN/checkpoints/step-000000120.
     #[arg(long, value_name = "FOLDER")]
     checkpoint: Option<PathBuf>,
-    /// Model file, or hf:OWNER/NAME on the hub; for --format onnx.
+    /// Model file, or hf:OWNER/NAME on the Hugging Face hub; for --format onnx.
     #[arg(long, value_name = "FILE")]
     model: Option<ModelSource>,
 }
@@ -88,7 +88,7 @@ impl ExportArgs {
             (None, None, run) => {
                 let run = run.as_deref().unwrap_or(Path::new("."));
                 if !run.is_dir() {
-                    return Err(Error::checkpoint(run, "is no folder: name that of a run"));
+                    return Err(Error::checkpoint(run, "is not a folder; give a run folder"));
                 }
                 let store = Store::of_run(run);
                 let checkpoint = self.newest(&store, run)?;
@@ -108,15 +108,17 @@ impl ExportArgs {
             return Err(Error::config("--out", self.out.display(), remedy));
         }
         if let Some(network) = self.network.filter(|_| self.format.holds_both()) {
-            let remedy = "is for --format timm and onnx: the other formats hold both networks";
+            let remedy =
+                "works with --format timm or onnx only; the other formats hold both networks";
             return Err(Error::config("--network", network.name(), remedy));
         }
         let (source, is_onnx) = (&self.source, self.format == ExportFormat::Onnx);
         if let Some(model) = source.model.as_ref().filter(|_| !is_onnx) {
-            let remedy = "is for --format onnx; the other formats need --run or --checkpoint";
+            let remedy =
+                "works with --format onnx only; the other formats need --run or --checkpoint";
             return Err(Error::config("--model", model.display(), remedy));
         }
-        // clap lets these pass: what they would require excludes what is there
+        // clap cannot check these: `requires` conflicts with the flags that are given
         if self.best && source.run.is_none() {
             return Err(Error::config("--best", true, "needs --run"));
         }
@@ -153,7 +155,7 @@ impl ExportArgs {
         .write(&self.out)?;
         let normalization = model.normalization;
         Ok(format!(
-            "the backbone, for pictures of {side} x {side}, {normalization}"
+            "the backbone, for images of {side} x {side}, {normalization}"
         ))
     }
 
@@ -173,29 +175,32 @@ impl ExportArgs {
         };
         Export::from_checkpoint(checkpoint, path, data)?.write(self.format, network, &self.out)?;
         let weights = match (self.format, network) {
-            (ExportFormat::Ibot, _) => "student and teacher with heads, as iBOT has them",
+            (ExportFormat::Ibot, _) => "student and teacher with heads, under iBOT's names",
             (ExportFormat::StablePretraining, _) => {
-                "student and teacher with heads, as stable-pretraining has them"
+                "student and teacher with heads, under stable-pretraining's names"
             }
             (_, Role::Student) => "the student's backbone",
             (_, Role::Teacher) => "the teacher's backbone",
         };
         let step = checkpoint.manifest.step;
-        Ok(format!("{weights}, after {step} steps"))
+        Ok(format!("{weights}, after {}", counted(step, "step")))
     }
 
-    /// The newest good checkpoint of a run, or its best; says which damaged ones it passes over.
+    /// The newest good checkpoint of a run, or its best; reports the damaged ones that it skips.
     fn newest(&self, store: &Store, run: &Path) -> Result<Checkpoint> {
         if self.best {
             let best = store.best()?.ok_or_else(|| {
-                let reason = "has no checkpoint with a k-NN accuracy; leave out --best, or train with --val or --held-out, and --knn-every";
+                let reason = "has no checkpoint with a k-NN accuracy; leave out --best, or train with --knn-every and --val or --held-out";
                 Error::checkpoint(run, reason)
             })?;
             return Checkpoint::read(&store.path(best));
         }
         let (newest, damaged) = store.newest()?;
         for damaged in damaged {
-            warn(format_args!("passed over a checkpoint: {}", damaged.error));
+            warn(format_args!(
+                "skipped a damaged checkpoint: {}",
+                damaged.error
+            ));
         }
         newest.ok_or_else(|| Error::checkpoint(run, "has no checkpoint to export"))
     }

@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use ibot::Result;
-use ibot::error::printable;
+use ibot::error::{counted, printable};
 use ibot::finetune::{
     ClassifierStep, EpochMetrics, FinetuneConfig, FinetuneObserver, FinetuneReport,
     FinetuneRequest, FinetuneStart, HeldOut, finetune,
@@ -20,37 +20,37 @@ use super::signals::stop_on_signal;
 pub struct FinetuneArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Labeled image folder: a folder a class.
+    /// Labeled image folder, one subfolder per class.
     #[arg(long)]
     data: PathBuf,
-    /// Run folder, which may not hold a run.
+    /// Run folder; must not hold another run.
     #[arg(long)]
     out: PathBuf,
-    /// Labeled image folder to measure on; without it, the part val or test of --data where it has parts, or a share of it.
+    /// Labeled image folder to test on [default: --data's val or test folder, else a held-out fraction of --data].
     #[arg(long)]
     val: Option<PathBuf>,
-    /// Share of each class of --data that is held out to measure on, without --val [default: 0.2].
+    /// Fraction of each class of --data to hold out if there is no --val [default: 0.2].
     #[arg(long, value_name = "SHARE", conflicts_with = "val")]
     held_out: Option<f64>,
-    /// Passes over the pictures.
+    /// Passes over the data.
     #[arg(long, default_value_t = FinetuneConfig::default().epochs)]
     epochs: usize,
     /// Peak learning rate at a batch of 256; it scales with the batch.
     #[arg(long, default_value_t = FinetuneConfig::default().learning_rate)]
     learning_rate: f64,
-    /// Factor of the learning rate from each block to the one before it; 0.65 for ViT-B, 1 for none.
+    /// Layer-wise learning rate decay: factor from each block to the one before it; 0.65 for ViT-B, 1 for none.
     #[arg(long, default_value_t = FinetuneConfig::default().layer_decay)]
     layer_decay: f64,
-    /// Largest probability to drop a residual branch.
+    /// Drop path rate of the last block; it grows linearly from 0 over the blocks.
     #[arg(long, default_value_t = FinetuneConfig::default().drop_path)]
     drop_path: f64,
-    /// Share of each target that goes to all classes alike.
+    /// Label smoothing: fraction of each target that is spread over all classes.
     #[arg(long, default_value_t = FinetuneConfig::default().label_smoothing)]
     label_smoothing: f64,
     /// Weight decay of matrices.
     #[arg(long, default_value_t = FinetuneConfig::default().weight_decay)]
     weight_decay: f64,
-    /// Leaves the backbone as it is and trains the linear layer alone.
+    /// Freeze the backbone and train only the linear layer.
     #[arg(long)]
     freeze: bool,
     /// Seed of the head, the held-out part, order and views.
@@ -101,7 +101,7 @@ impl FinetuneArgs {
     }
 }
 
-/// A bar on the terminal, and a line an epoch.
+/// A progress bar, and one line per epoch.
 struct Progress<'a> {
     model: &'a ModelArgs,
     bar: ProgressBar,
@@ -115,12 +115,12 @@ impl FinetuneObserver for Progress<'_> {
 
     fn started(&mut self, start: &FinetuneStart) {
         self.note(&format!(
-            "run {}: {} classes, {} pictures to train on and {} held out, {} steps, {:.2} M trained parameters",
+            "run {}: {} classes, {} to train on and {} held out, {}, {:.2} M trained parameters",
             printable(&start.out),
             start.classes.len(),
-            start.pictures,
+            counted(start.pictures, "image"),
             start.held_out,
-            start.steps,
+            counted(start.steps, "step"),
             start.parameters as f64 / 1e6
         ));
         if std::io::stderr().is_terminal() {
@@ -155,8 +155,8 @@ impl FinetuneObserver for Progress<'_> {
 
 fn table(report: &FinetuneReport) -> String {
     let mut text = format!(
-        "{} held-out pictures, {} classes; 95 % interval\n",
-        report.held_out,
+        "{}, {} classes; 95 % interval\n",
+        counted(report.held_out, "held-out image"),
         report.classes.len()
     );
     for (name, exported) in [("best", &report.best), ("last", &report.last)] {
@@ -170,5 +170,5 @@ fn table(report: &FinetuneReport) -> String {
             printable(&exported.file)
         );
     }
-    text + "the best epoch was chosen by these pictures, which flatters it"
+    text + "the best epoch was selected on this set, so its accuracy is optimistic"
 }

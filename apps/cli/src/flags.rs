@@ -1,13 +1,14 @@
 //! The library's messages in the words of the command line.
 //!
-//! The library names settings and functions in backquotes, as `micro_batch_size`; who has a terminal has flags and commands.
+//! The library names settings and functions in backquotes, as `micro_batch_size`; here they become flags and commands.
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use ibot::Error;
+use ibot::error::printable;
 
-/// What does here what a function of the library does.
+/// The command that does the same as a function of the library.
 const COMMANDS: &[(&str, &str)] = &[
     ("allow_changes", "--override"),
     ("encoder_names", "`ibot inspect --encoders`"),
@@ -22,16 +23,20 @@ const COMMANDS: &[(&str, &str)] = &[
 /// The long flags of the command that runs.
 static FLAGS: OnceLock<BTreeSet<String>> = OnceLock::new();
 
-/// Takes note of the flags of the command that runs; later calls do nothing.
+/// Stores the flags of the command that runs; later calls do nothing.
 pub fn learn(command: &clap::Command) {
     let flags = command.get_arguments().filter_map(clap::Arg::get_long);
     FLAGS.get_or_init(|| flags.map(str::to_owned).collect());
 }
 
-/// An error as the command line says it.
+/// The text of an error, with flags in place of settings.
 pub fn explain(error: &Error) -> String {
     let text = in_flags(&error.to_string());
     match error {
+        // a run of `ibot finetune` has no checkpoints to resume from
+        Error::Interrupted { run, .. } if run.join("checkpoints").is_dir() => {
+            format!("{text}\nResume: ibot train --resume {}", printable(run))
+        }
         Error::Config { key, .. } => match flag(key) {
             Some(flag) => text.replacen(key, &flag, 1),
             None => text,
@@ -65,7 +70,7 @@ fn in_command_line(name: &str) -> Option<String> {
         .or_else(|| flag(name))
 }
 
-/// The flag of a setting, where the command has one of that name.
+/// The flag of a setting, if the command has one of that name.
 fn flag(setting: &str) -> Option<String> {
     let name = setting.replace('_', "-");
     let is_known = FLAGS.get().is_some_and(|flags| flags.contains(&name));
@@ -87,7 +92,10 @@ mod tests {
         for (of_library, here) in [
             ("lower `batch_size`", "lower --batch-size"),
             ("compute with `backend` flex", "compute with --backend flex"),
-            ("or go on by `allow_changes`", "or go on by --override"),
+            (
+                "or resume with `allow_changes`",
+                "or resume with --override",
+            ),
             (
                 "`encoder_names` lists all",
                 "`ibot inspect --encoders` lists all",

@@ -1,18 +1,18 @@
-//! `ibot inspect`: what a model file says of itself.
+//! `ibot inspect`: describes a model file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ibot::Result;
 use ibot::backbone::{encoder_names, encoder_tags, timm_normalization, vit_from_name};
-use ibot::error::printable;
+use ibot::error::{counted, printable};
 use ibot::files::model::{ModelCard, file_hash, read_card};
 use ibot::files::{NamedTensor, passed_over, read_weights};
 use serde_json::json;
 
 use super::output::answer;
 
-/// Classes that are named, and tensors that are passed over; the others are counted.
+/// Maximum number of classes and of skipped tensors that are named; the others are counted.
 const LISTED: usize = 20;
 
 /// Flags of `ibot inspect`.
@@ -21,10 +21,10 @@ pub struct InspectArgs {
     /// Model file.
     #[arg(required_unless_present = "encoders")]
     file: Option<PathBuf>,
-    /// Lists the names that --encoder knows, with the tags of timm's weights and their normalization.
+    /// List the names that --encoder knows, with the tags of timm's weights and their normalization.
     #[arg(long, conflicts_with_all = ["file", "json"])]
     encoders: bool,
-    /// One JSON object instead of text.
+    /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
 }
@@ -61,7 +61,7 @@ impl InspectArgs {
         ))?;
         for (name, count) in not_finite(&tensors) {
             answer(format_args!(
-                "damaged: {} has {count} values that are NaN or infinite; no command takes it",
+                "damaged: {} has {count} values that are NaN or infinite; no command can use it",
                 printable(name)
             ))?;
         }
@@ -70,12 +70,12 @@ impl InspectArgs {
                 .iter()
                 .map(|(name, dtype)| format!("{name} ({dtype})"))
                 .collect();
-            answer(format_args!("no floats, passed over: {}", listed(&names)))?;
+            answer(format_args!("not floats, skipped: {}", listed(&names)))?;
         }
         match card {
             Some(card) => describe(&card, &file_hash(file)?)?,
             None => {
-                answer("it does not say what it is: commands need --encoder")?;
+                answer("no architecture in the file; pass --encoder")?;
                 for (name, tensor) in &tensors {
                     answer(format_args!("  {} {:?}", printable(name), tensor.shape))?;
                 }
@@ -113,11 +113,11 @@ fn describe(card: &ModelCard, hash: &str) -> Result<()> {
     let vit = &card.architecture;
     let preprocessing = &card.preprocessing;
     answer(format_args!(
-        "{} of {} by ibot {}, {} steps",
+        "{} of {} by ibot {}, {}",
         printable(&card.network),
         printable(&card.encoder),
         printable(&card.ibot),
-        card.step
+        counted(card.step, "step")
     ))?;
     answer(format_args!(
         "transformer: width {}, {} blocks, {} heads, patches of {} in {} x {}, {} registers",
@@ -130,7 +130,7 @@ fn describe(card: &ModelCard, hash: &str) -> Result<()> {
         vit.reg_tokens
     ))?;
     answer(format_args!(
-        "pictures: shorter side to {:.0}, center {} x {}, {:?}, {}",
+        "preprocessing: shorter side to {:.0}, center crop {} x {}, {:?}, {}",
         preprocessing.image_size as f64 * 256.0 / 224.0,
         preprocessing.image_size,
         preprocessing.image_size,
@@ -139,25 +139,25 @@ fn describe(card: &ModelCard, hash: &str) -> Result<()> {
     ))?;
     if let Some(classes) = &card.classes {
         answer(format_args!(
-            "tells apart {} classes: {}",
+            "{} classes: {}",
             classes.len(),
             listed(classes)
         ))?;
     }
     if let Some(data) = &card.data {
         answer(format_args!(
-            "trained on {} pictures, names {}",
-            data.pictures,
+            "{} (dataset hash {})",
+            counted(data.pictures, "training image"),
             printable(&data.fingerprint)
         ))?;
     }
     answer(format_args!(
         "license: {}",
-        printable(card.license.as_deref().unwrap_or("not named"))
+        printable(card.license.as_deref().unwrap_or("not given"))
     ))?;
     answer(format_args!("BLAKE3 {hash}"))?;
     answer(format_args!(
-        "fingerprint: features of {} built-in pictures; commands that load the file compare them",
+        "fingerprint: features of {} built-in images, compared whenever the file is loaded",
         ibot::files::model::FINGERPRINT_PICTURES
     ))
 }

@@ -8,7 +8,7 @@ use log::{LevelFilter, Log, Metadata, Record};
 use super::flags::in_flags;
 use super::output::warn;
 
-/// Names how much is said: `warn`, which is the default, `info` or `debug`, which also say when.
+/// Log level: `warn`, which is the default, `info` or `debug`, which also print the time.
 const VARIABLE: &str = "IBOT_LOG";
 
 static LOGGER: OnceLock<Stderr> = OnceLock::new();
@@ -28,7 +28,7 @@ pub fn install() {
         started: Instant::now(),
     });
     if log::set_logger(logger).is_ok() {
-        // the device guard needs warnings whatever the user wants to read
+        // the device guard needs warnings whatever level the user chose
         log::set_max_level(level.max(LevelFilter::Warn));
     }
 }
@@ -41,7 +41,7 @@ impl Log for Stderr {
     fn log(&self, record: &Record<'_>) {
         ibot::device::observe_log(record);
         super::bench::observe_log(record);
-        // wgpu reports each fault to the guard too, which ends the run with one clear message
+        // wgpu also reports each fault to the guard, which ends the run with one clear message
         if self.enabled(record.metadata()) && record.target().starts_with("ibot") {
             let level = record.level().as_str().to_lowercase();
             let message = in_flags(&record.args().to_string());

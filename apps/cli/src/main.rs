@@ -1,6 +1,6 @@
 //! The `ibot` command: parse, call the library, print.
 
-// They panic where nobody reads: a run must not end because of what it says on the way.
+// They panic if the reader is gone, and a lost log line must not end a run.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
@@ -37,7 +37,7 @@ mod visualize;
 
 use command::{Command, exit_code};
 
-/// Each burn operation on the CPU allocates its result: a fast allocator is worth a tenth of a step.
+/// Each burn operation on the CPU allocates its result: a fast allocator saves a tenth of a step.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -55,8 +55,8 @@ fn main() {
     end(Command::parse().and_then(Command::run));
 }
 
-/// Where there is no desktop (containers, cron), libwayland, which Mesa asks for one, prints lines that begin with `error:`
-/// as this program's own do. A display that is named by its path, and not there, is looked for without a word.
+/// Without a desktop (containers, cron), libwayland, which Mesa asks for a display, prints lines that begin with `error:`
+/// like this program's own. It prints nothing about a display given by a path that does not exist.
 fn without_wayland() {
     #[cfg(target_os = "linux")]
     if std::env::var_os("XDG_RUNTIME_DIR").is_none()
@@ -71,7 +71,12 @@ fn end(result: ibot::Result<()>) -> ! {
     let code = match result {
         Ok(()) => 0,
         Err(error) => {
-            output::warn(format_args!("error: {}", flags::explain(&error)));
+            let text = flags::explain(&error);
+            match error {
+                // the user asked for this
+                ibot::Error::Interrupted { .. } => output::warn(text),
+                _ => output::warn(format_args!("error: {text}")),
+            }
             exit_code(&error)
         }
     };

@@ -1,4 +1,4 @@
-//! What the commands that use a model have in common.
+//! Flags and steps that all commands with a model share.
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::time::Instant;
 use ibot::backbone::Normalization;
 use ibot::data::{FolderConfig, ImageFolder, Parts, PictureSource as _};
 use ibot::embedding::{Embedded, Embedder, FeatureKind, FolderRequest, embed_folder};
-use ibot::error::printable;
+use ibot::error::{counted, printable};
 use ibot::files::model::{ModelOptions, ModelSource};
 use ibot::{Error, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -22,39 +22,39 @@ use super::output::{answer, say, warn};
 /// Which model, where, and how.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ModelArgs {
-    /// Model file: a backbone that `ibot train` wrote, or a file of timm or PyTorch; or hf:OWNER/NAME on the hub.
+    /// Model file from `ibot train`, timm or PyTorch; or hf:OWNER/NAME on the Hugging Face hub.
     #[arg(long, value_name = "FILE")]
     pub model: ModelSource,
-    /// timm name of the model, with the tag of its weights, for a file that does not say what it is; `ibot inspect --encoders`
-    /// lists them.
+    /// timm name of the model, with the tag of its weights, for a file without architecture metadata; `ibot inspect
+    /// --encoders` lists them.
     #[arg(long)]
     encoder: Option<String>,
-    /// imagenet, half, clip or MEAN/STD, for a file that does not say it [default: what timm has for --encoder].
+    /// imagenet, half, clip or MEAN/STD, for a file without metadata [default: timm's for --encoder].
     #[arg(long)]
     normalization: Option<Normalization>,
-    /// Side of the square input in pixels, where it is to be another one than the file's.
+    /// Input size in pixels (default: the model's).
     #[arg(long)]
     image_size: Option<usize>,
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Pictures a batch.
+    /// Images per batch.
     #[arg(long, default_value_t = 32)]
     pub batch_size: usize,
-    /// Threads that decode; 0 for one a core.
+    /// Threads that decode; 0 for one per core.
     #[arg(long, default_value_t = 0)]
     pub workers: usize,
-    /// Pictures with more pixels are skipped.
+    /// Skip images with more pixels than this.
     #[arg(long, value_name = "COUNT", default_value_t = FolderConfig::default().max_pixels)]
     pub max_pixels: u64,
-    /// One JSON object instead of text.
+    /// Print one JSON object instead of text.
     #[arg(long)]
     pub json: bool,
 }
 
-/// Share of the pictures that is held out where nothing else is said.
+/// Default fraction of images to hold out.
 pub const HELD_OUT: f64 = 0.2;
 
-/// Labeled folders to learn from and to test on; without the second, a share of the first is held out.
+/// Labeled folders to train on and to test on; without the second, a fraction of the first is held out.
 #[derive(Debug, Clone)]
 pub struct SplitFolders {
     pub data: PathBuf,
@@ -62,7 +62,7 @@ pub struct SplitFolders {
 }
 
 impl ModelArgs {
-    /// The model on its device; says which, and how far the device is off the one that wrote the file.
+    /// Loads the model on its device; reports which, and how far its features are from those in the file.
     pub fn load(&self) -> Result<Embedder> {
         let selected = self.device.select()?;
         self.note(&selected.to_string());
@@ -75,14 +75,14 @@ impl ModelArgs {
                 _ => format!("within {difference:.1e} of"),
             };
             self.note(&format!(
-                "model {}: features of the built-in pictures are {like} those in the file",
+                "model {}: features of the built-in images are {like} those in the file",
                 self.model.display()
             ));
         }
         Ok(embedder)
     }
 
-    /// The file on this machine, and how it is to be read.
+    /// The file on this machine, and how to read it.
     pub fn local(&self) -> Result<(PathBuf, ModelOptions)> {
         let local = self.model.resolve()?;
         let options = ModelOptions {
@@ -94,7 +94,7 @@ impl ModelArgs {
         Ok((local.file, options))
     }
 
-    /// A line for people: standard output is for the result where that is JSON.
+    /// Prints a line for people: on stderr if stdout is for a JSON result.
     pub fn note(&self, line: &str) {
         let line = in_flags(line);
         if self.json {
@@ -112,8 +112,8 @@ impl ModelArgs {
         }
     }
 
-    /// The folders to learn from and to test on: those that were named, or the parts of `data`, and then says which; only
-    /// the first where a share of it is held out.
+    /// The folders to train on and to test on: those given, or the parts of `data`, which are then reported; only
+    /// the first if a fraction of it is held out.
     pub fn split(&self, data: &Path, val: Option<&Path>, is_held_out: bool) -> SplitFolders {
         if val.is_none()
             && !is_held_out
@@ -124,7 +124,9 @@ impl ModelArgs {
             }) = Parts::find(data)
         {
             let [root, from, to] = [data, &train, &val].map(printable);
-            self.note(&format!("data {root}: has parts; tests on {to} by {from}"));
+            self.note(&format!(
+                "data {root}: has train and test folders; trains on {from}, tests on {to}"
+            ));
             return SplitFolders {
                 data: train,
                 val: Some(val),
@@ -136,14 +138,14 @@ impl ModelArgs {
         }
     }
 
-    /// The pictures of a folder; says what there is.
+    /// Scans a folder for images and reports what it holds.
     pub fn scan(&self, path: &Path) -> Result<Arc<ImageFolder>> {
         let folder = ImageFolder::scan(path, &self.folder_config())?;
         self.note(&format!("data {}: {}", printable(path), folder.summary()));
         Ok(Arc::new(folder))
     }
 
-    /// Features of a folder, with a bar. No signal is waited for: nothing is lost where one ends the process.
+    /// Features of a folder, with a progress bar. Signals are not caught: nothing is lost if one ends the process.
     pub fn embed(
         &self,
         embedder: &Embedder,
@@ -154,7 +156,7 @@ impl ModelArgs {
         self.embed_until(embedder, folder, kind, layers, &AtomicBool::new(false))
     }
 
-    /// The same; `stop` ends it after the batch that is under way, with the features made so far.
+    /// The same; `stop` ends it after the current batch, with the features computed so far.
     pub fn embed_until(
         &self,
         embedder: &Embedder,
@@ -191,7 +193,8 @@ impl ModelArgs {
         }
         let count = embedded.set.len();
         self.note(&format!(
-            "{count} pictures in {seconds:.1} s, {:.1} images/s",
+            "{} in {seconds:.1} s, {:.1} images/s",
+            counted(count, "image"),
             count as f64 / seconds
         ));
         Ok(embedded)
@@ -202,8 +205,9 @@ impl ModelArgs {
         if !self.json {
             return answer(text().trim_end());
         }
-        let json = serde_json::to_string_pretty(result)
-            .map_err(|error| Error::Training(format!("a result that is no JSON: {error}")))?;
+        let json = serde_json::to_string_pretty(result).map_err(|error| {
+            Error::Training(format!("the result cannot be written as JSON: {error}"))
+        })?;
         answer(json)
     }
 }

@@ -1,16 +1,16 @@
-//! Where lines go: results to stdout, what is said on the way to stdout or stderr. None of it panics.
+//! Printing: results to stdout, progress lines to stdout or stderr. Nothing here panics.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write, stderr, stdout};
 
 use ibot::{Error, Result};
 
-/// Prints a line on the way. A reader that went away (`ibot train | head`) must not end a run, so errors are dropped.
+/// Prints a progress line. A closed pipe (`ibot train | head`) must not end a run, so errors are dropped.
 pub fn say(line: impl Display) {
     let _ = writeln!(stdout(), "{line}");
 }
 
-/// Prints a line on stderr; errors are dropped, as there is no other place to say them.
+/// Prints a line on stderr; errors are dropped, because there is no other place to report them.
 pub fn warn(line: impl Display) {
     let _ = writeln!(stderr(), "{line}");
 }
@@ -18,7 +18,7 @@ pub fn warn(line: impl Display) {
 /// Prints a line of the result.
 ///
 /// # Errors
-/// [`Error::Io`] where it cannot be written, as on a full disk; a reader that has read enough (`| head`) is none.
+/// [`Error::Io`] if it cannot be written, as on a full disk; a closed pipe (`| head`) is not an error.
 pub fn answer(line: impl Display) -> Result<()> {
     written(write_line(&mut stdout(), line))
 }
@@ -28,7 +28,7 @@ fn write_line(to: &mut impl Write, line: impl Display) -> std::io::Result<()> {
     to.flush()
 }
 
-/// A full disk is an error, a reader that has read enough is none.
+/// A full disk is an error, a closed pipe is not.
 pub fn written(result: std::io::Result<()>) -> Result<()> {
     match result {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {

@@ -1,20 +1,20 @@
-//! Names for what is drawn of pictures: short, and one for each.
+//! Short unique names for drawings of pictures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 
-/// What a picture is called.
+/// The names of one picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PictureName {
-    /// To begin file names with: `cat`, or `a-cat` where `b/cat.png` is there too.
+    /// Start of its file names: `cat`, or `a-cat` if `b/cat.png` is there too.
     pub file: String,
-    /// To read: `cat.png`, or `a/cat.png`.
+    /// Title: `cat.png`, or `a/cat.png`.
     pub title: String,
 }
 
-/// A name for each path: its file name, with as many folders before it as set it apart from the others; what that does not
-/// tell apart (one path twice, `a.png` and `a.jpg`) is numbered in its order. Capitals set nothing apart, for file systems
-/// that do not know them.
+/// A name for each path: its file name, with as many parent folders as make it unique. Names that stay equal (one path
+/// twice, `a.png` and `a.jpg`) are numbered in order. Upper and lower case count as equal, for file systems that do not
+/// distinguish them.
 pub fn picture_names<P: AsRef<Path>>(paths: &[P]) -> Vec<PictureName> {
     let parts: Vec<Vec<String>> = paths.iter().map(|path| parts(path.as_ref())).collect();
     let mut depths = vec![1; paths.len()];
@@ -64,7 +64,7 @@ pub fn picture_names<P: AsRef<Path>>(paths: &[P]) -> Vec<PictureName> {
         .collect()
 }
 
-/// Folders and the file's name without its ending; no root, no `..`.
+/// Folders and the file's name without extension; no root, no `..`.
 fn parts(path: &Path) -> Vec<String> {
     let folders = path.parent().into_iter().flat_map(Path::components);
     let folders = folders.filter_map(|part| match part {

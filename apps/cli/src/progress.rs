@@ -1,9 +1,9 @@
-//! A run on the terminal: a bar, or plain lines where stdout is a file or a pipe.
+//! A run on the terminal: a progress bar, or plain lines if stdout is a file or a pipe.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ibot::error::printable;
+use ibot::error::{counted, printable};
 use ibot::train::health::Anomaly;
 use ibot::train::{Evaluation, Observer, RunStart, StepMetrics, When};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::flags::in_flags;
 use super::output::say;
 
-/// Plain lines come at most this often.
+/// Shortest time between two plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// Weight of the past in the smoothed losses.
 const SMOOTHING: f64 = 0.95;
@@ -29,7 +29,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A bar where `is_terminal`, else lines.
+    /// A progress bar if `is_terminal`, else lines.
     pub fn new(is_terminal: bool) -> Self {
         Self {
             bar: ProgressBar::hidden(),
@@ -76,10 +76,10 @@ impl Observer for Progress {
 
     fn started(&mut self, start: &RunStart) {
         self.line(&format!(
-            "run {}: {} steps, {} epochs, {:.1} M trained parameters",
+            "run {}: {}, {}, {:.1} M trained parameters",
             printable(&start.out),
-            start.steps,
-            start.epochs,
+            counted(start.steps, "step"),
+            counted(start.epochs, "epoch"),
             start.parameters as f64 / 1e6
         ));
         (self.steps, self.made) = (start.steps, start.made);
@@ -123,7 +123,7 @@ impl Observer for Progress {
         if let Some((knn, queries)) = evaluation.knn.zip(evaluation.queries) {
             let percent = 100.0 * knn;
             self.line(&format!(
-                "k-NN accuracy of the teacher {when}: {percent:.1} % of {queries} test pictures"
+                "k-NN accuracy of the teacher {when}: {percent:.1} % of {queries} test images"
             ));
         }
         if let (When::After, Some(rank), Some(std)) =
@@ -131,7 +131,7 @@ impl Observer for Progress {
         {
             let sample = evaluation.sample;
             self.line(&format!(
-                "features of {sample} pictures use {rank:.1} directions (RankMe), spread {std:.2}"
+                "feature rank (RankMe, {sample} images): {rank:.1}; feature std {std:.2}"
             ));
         }
     }

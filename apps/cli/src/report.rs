@@ -1,4 +1,4 @@
-//! One page of a run and its model that needs no other file.
+//! A self-contained HTML page about a run and its model.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::curves::lines;
 
-/// Charts are legible at half their size, hence wide columns; where not even one fits they scroll.
+/// Charts are legible at half their size, hence wide columns; they scroll if not even one fits.
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:90rem;margin:2rem auto;padding:0 1rem;color:#222;\
 background:#fff;overflow-wrap:anywhere}img{max-width:100%;height:auto;display:block;border:1px solid #ddd}figure{margin:0;\
 overflow-x:auto}figcaption{color:#666;font-size:.85rem}h2{margin:2.5rem 0 1rem}h3{margin:2rem 0 .5rem;font-weight:600}\
@@ -25,7 +25,7 @@ td,th{overflow-wrap:normal;padding:.15rem 1.5rem .15rem 0;text-align:left;vertic
 color:#ddd}pre{background:#262626}figcaption,.facts td:first-child{color:#aaa}img{border-color:#444;background:#fff}\
 .curves img{filter:invert(.9) hue-rotate(180deg)}}";
 
-/// A page under construction: what is added stands below what was.
+/// A page under construction; each part is added at the end.
 pub struct Page {
     title: String,
     body: String,
@@ -41,13 +41,13 @@ impl Page {
         }
     }
 
-    /// Begins a part of the page.
+    /// Starts a section.
     pub fn heading(&mut self, text: &str) {
         self.end_grid();
         let _ = writeln!(self.body, "<h2>{}</h2>", escape(text));
     }
 
-    /// Begins a grid of pictures; wide ones are curves.
+    /// Starts a grid of images; wide ones are curves.
     pub fn grid(&mut self, title: Option<&str>, is_wide: bool) {
         self.end_grid();
         if let Some(title) = title {
@@ -58,7 +58,7 @@ impl Page {
         self.in_grid = true;
     }
 
-    /// A picture that was written as a PNG.
+    /// Adds an image that was written as a PNG.
     pub fn picture(&mut self, name: &str, file: &Path) -> Result<()> {
         let bytes = std::fs::read(file).map_err(Error::io(file))?;
         let (name, data) = (escape(name), STANDARD.encode(bytes));
@@ -69,7 +69,7 @@ impl Page {
         Ok(())
     }
 
-    /// What a run folder says in words: how it began, how far it came, its k-NN.
+    /// Adds a table about a run folder: how it started, how far it got, its k-NN accuracy.
     pub fn run(&mut self, run: &Path) -> Result<()> {
         let record = RunRecord::read(run)?;
         let metrics = lines(&run.join("metrics.jsonl"))?;
@@ -89,12 +89,9 @@ impl Page {
             let loss = last["loss"].as_f64();
             facts.extend(loss.map(|loss| ("last loss", format!("{loss:.4}"))));
             let seconds = metrics.iter().filter_map(|line| line["step_s"].as_f64());
-            facts.push((
-                "time of all steps",
-                format!("{:.0} s", seconds.sum::<f64>()),
-            ));
-            facts.extend(most(&metrics, "resident_mib").map(|mib| ("most memory", mib)));
-            facts.extend(most(&metrics, "gpu_in_use_mib").map(|mib| ("most GPU memory", mib)));
+            facts.push(("total step time", format!("{:.0} s", seconds.sum::<f64>())));
+            facts.extend(most(&metrics, "resident_mib").map(|mib| ("peak memory", mib)));
+            facts.extend(most(&metrics, "gpu_in_use_mib").map(|mib| ("peak GPU memory", mib)));
         }
         self.heading("Run");
         self.facts(&facts);
@@ -128,7 +125,7 @@ impl Page {
         let names = [
             "step",
             "k-NN accuracy",
-            "of pictures",
+            "of images",
             "directions (RankMe)",
             "spread",
         ];
@@ -138,7 +135,7 @@ impl Page {
         let _ = writeln!(self.body, "<table><tr>{head}</tr>\n{rows}</table>");
     }
 
-    /// What the model says of itself, and the device that looked at it.
+    /// Adds the model's description, and the device that computed the drawings.
     pub fn model(&mut self, file: &str, embedder: &Embedder) {
         self.heading("Model and hardware");
         let vit = embedder.architecture();
@@ -163,7 +160,7 @@ impl Page {
             ("machine", format!("{system} {machine}, {threads} threads")),
         ];
         facts.extend(difference.map(|difference| {
-            let text = format!("{difference:.1e} of the largest, between this device and the one that wrote the file");
+            let text = format!("{difference:.1e} of the largest value, between this device and the one that wrote the file");
             ("features differ by", text)
         }));
         self.facts(&facts);
@@ -171,11 +168,11 @@ impl Page {
         if let Some(card) = card.as_object_mut() {
             card.remove("fingerprint"); // thousands of numbers
             let text = serde_json::to_string_pretty(&card).unwrap_or_default();
-            self.details("What the model file says", &text);
+            self.details("Model file metadata", &text);
         }
     }
 
-    /// The settings of a run.
+    /// Adds the settings of a run.
     pub fn settings(&mut self, run: &Path) -> Result<()> {
         let path = run.join("config.toml");
         let text = std::fs::read_to_string(&path).map_err(Error::io(path))?;
@@ -222,7 +219,7 @@ impl Page {
     }
 }
 
-/// The largest number under a key, in MiB.
+/// The largest value under a key, in MiB.
 fn most(metrics: &[Value], key: &str) -> Option<String> {
     let values = metrics.iter().filter_map(|line| line[key].as_f64());
     let most = values.reduce(f64::max)?;

@@ -1,4 +1,4 @@
-//! `ibot search`: the pictures that look most like another one to a model.
+//! `ibot search`: the images most similar to a query image.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use ibot::data::decode::decode_rgb;
 use ibot::embedding::{Embedder, EmbeddingTable, FeatureKind, FolderRequest, TableFormat};
-use ibot::error::printable;
+use ibot::error::{counted, printable};
 use ibot::eval::nearest;
 use ibot::path_text::{path_of_text, path_text};
 use ibot::{Error, Result};
@@ -23,20 +23,20 @@ use super::model::ModelArgs;
 pub struct SearchArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Picture to look for.
+    /// Query image.
     #[arg(long)]
     query: PathBuf,
-    /// Image folder to search; not needed with an --index that was made before.
+    /// Image folder to search; not needed with an existing --index.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Features of the folder by the same model, as `ibot embed --out INDEX.safetensors` writes them; with --data they are
-    /// made and written there first.
+    /// Features of the folder by the same model, as `ibot embed --out INDEX.safetensors` writes them; with --data, they are
+    /// computed and written there first.
     #[arg(long)]
     index: Option<PathBuf>,
-    /// Number of pictures to find.
+    /// Number of images to find.
     #[arg(long, default_value_t = 15)]
     top: usize,
-    /// Contact sheet to write, a PNG.
+    /// Write a contact sheet to this PNG file.
     #[arg(long)]
     out: Option<PathBuf>,
 }
@@ -89,12 +89,12 @@ impl SearchArgs {
         })
     }
 
-    /// Refuses, before any work, what cannot be searched or written.
+    /// Refuses paths that cannot be searched or written, before the work starts.
     fn check(&self) -> Result<()> {
         if let Some(index) = &self.index
             && TableFormat::from_path(index)? != TableFormat::Safetensors
         {
-            let remedy = "must end in .safetensors, which is what a search reads";
+            let remedy = "must end in .safetensors, the only format that a search reads";
             return Err(Error::config("--index", index.display(), remedy));
         }
         if let Some(out) = &self.out {
@@ -113,7 +113,7 @@ impl SearchArgs {
         Ok(())
     }
 
-    /// The features of a folder, written to the index where there is one.
+    /// The features of a folder; written to the index if one is given.
     fn made(
         &self,
         embedder: &Embedder,
@@ -126,34 +126,35 @@ impl SearchArgs {
         if let Some(index) = index {
             table.write(index)?;
             let (name, count) = (printable(index), table.len());
-            self.model.note(&format!("index {name}: {count} pictures"));
+            self.model
+                .note(&format!("index {name}: {}", counted(count, "image")));
         }
         Ok(table)
     }
 
-    /// The features that an index keeps, without those of pictures that are gone; says what is not as it was.
+    /// The features in an index, without those of deleted images; reports what changed since.
     fn kept(&self, embedder: &Embedder, index: &Path) -> Result<EmbeddingTable> {
         let table = EmbeddingTable::read(index)?;
         let model = self.model.model.display();
         let expected = FolderRequest::default().recipe(embedder);
         let wrong = match (table.model.as_deref(), table.recipe.as_deref()) {
             (hash, _) if hash != Some(embedder.hash()) => {
-                Some(format!("was made by another model than {model}"))
+                Some(format!("was made with another model than {model}"))
             }
             (_, Some(recipe)) if recipe == expected => None,
             (_, recipe) => Some(format!(
-                "holds {}, and a search compares {expected}",
-                recipe.unwrap_or("features of no known kind")
+                "holds {}, but this search needs {expected}",
+                recipe.unwrap_or("features of unknown kind")
             )),
         };
         if let Some(wrong) = wrong {
-            let reason = format!("{wrong}: make it again with --data");
+            let reason = format!("{wrong}; make it again with --data");
             return Err(Error::data(index, reason));
         }
         let state = IndexState::of(index, &table)?;
         if state.there.is_empty() {
             let reason = format!(
-                "none of its {} pictures is there any more, such as {}: make it again with --data",
+                "all of its {} images are gone, such as {}; make it again with --data",
                 table.len(),
                 printable(table.paths.first().map_or("", String::as_str))
             );
@@ -184,7 +185,7 @@ impl SearchArgs {
         if missing > 0 {
             let out = printable(out);
             self.model.note(&format!(
-                "{missing} of the pictures found cannot be read and are not on {out}"
+                "{missing} of the images found cannot be read and are missing from {out}"
             ));
         }
         Ok(())
@@ -192,17 +193,17 @@ impl SearchArgs {
 }
 
 fn no_pictures() -> Error {
-    let remedy = "name the pictures to search: --data DIR, or --index FILE.safetensors that `ibot embed --out` or a search with both wrote";
+    let remedy = "give the images to search: --data DIR, or --index FILE.safetensors from `ibot embed` or an earlier search";
     Error::config("--data", "absent", remedy)
 }
 
-/// What became of the pictures of an index since it was made.
+/// What changed in the images of an index since it was made.
 struct IndexState {
-    /// Rows whose pictures are there.
+    /// Rows whose images still exist.
     there: Vec<usize>,
-    /// Pictures that were written after the index was.
+    /// Number of images that were written after the index.
     changed: usize,
-    /// Whether a folder of them was: a picture was added, renamed or removed.
+    /// Whether one of their folders was: an image was added, renamed or removed.
     has_changed_folders: bool,
 }
 
@@ -224,20 +225,20 @@ impl IndexState {
         })
     }
 
-    /// What a user has to know of it; none where all is as it was.
+    /// The changes in words; none if nothing changed.
     fn difference(&self, pictures: usize) -> Option<String> {
         let gone = pictures - self.there.len();
         let mut parts = Vec::new();
         if gone > 0 {
-            parts.push(format!(
-                "{gone} of {pictures} pictures are gone and left out"
-            ));
+            parts.push(format!("{gone} of {pictures} images are gone and left out"));
         }
         if self.changed > 0 {
-            parts.push(format!("{} were changed since", self.changed));
+            parts.push(format!("{} were changed since then", self.changed));
         }
         if self.has_changed_folders && gone == 0 {
-            parts.push("their folders were changed since: new pictures are not found".to_owned());
+            parts.push(
+                "their folders were changed since then, and new images are not found".to_owned(),
+            );
         }
         (!parts.is_empty()).then(|| parts.join(", "))
     }

@@ -1,4 +1,4 @@
-//! What ends a process by default, and can be caught, asks the run to stop; Ctrl-C once more ends the process.
+//! A signal that would end the process asks the run to stop instead; a second Ctrl-C ends the process.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -8,7 +8,7 @@ use ibot::{Error, Result};
 
 use super::output::warn;
 
-/// SIGHUP: the terminal is gone.
+/// SIGHUP: the terminal was closed.
 const HANG_UP: i32 = 1;
 /// SIGINT: Ctrl-C.
 const INTERRUPT: i32 = 2;
@@ -17,7 +17,7 @@ const QUIT: i32 = 3;
 /// SIGTERM: `kill`.
 const TERMINATE: i32 = 15;
 
-/// Of two equal signals that are closer than this, the second one is no wish of its own: a closed terminal sends SIGHUP from
+/// Of two equal signals that are closer than this, the second one is ignored: a closed terminal sends SIGHUP from
 /// the kernel and from the shell, and `timeout` sends its signal to the process and to its group.
 const ONE_WISH: Duration = Duration::from_millis(500);
 
@@ -28,13 +28,14 @@ static RECEIVED: AtomicI32 = AtomicI32::new(0);
 /// The newest signal, and when it came.
 static NEWEST: Mutex<Option<(i32, Instant)>> = Mutex::new(None);
 
-/// A flag that the first signal raises.
+/// A flag that the first signal sets.
 pub fn stop_on_signal() -> Result<Arc<AtomicBool>> {
     if let Some(stop) = STOP.get() {
         return Ok(stop.clone());
     }
     let stop = STOP.get_or_init(Arc::default).clone();
-    watch().map_err(|error| Error::Training(format!("no signal handler: {error}")))?;
+    watch()
+        .map_err(|error| Error::Training(format!("cannot install a signal handler: {error}")))?;
     Ok(stop)
 }
 
@@ -50,7 +51,7 @@ fn status(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(u8::MAX)
 }
 
-/// The first signal raises the flag; some end the process where they come again.
+/// The first signal sets the flag; some signals end the process if they come again.
 fn received(signal: i32) {
     let mut newest = NEWEST.lock().unwrap_or_else(PoisonError::into_inner);
     let before = newest.replace((signal, Instant::now()));
@@ -61,7 +62,7 @@ fn received(signal: i32) {
             if let Some(stop) = STOP.get() {
                 stop.store(true, Ordering::Relaxed);
             }
-            warn("\nstopping after what is under way; once more to stop at once");
+            warn("\nstopping after the current step; press Ctrl-C again to stop at once");
         }
         Some((before, at)) if ends_at_once(before, at.elapsed(), signal) => {
             std::process::exit(status(signal).into());
@@ -70,13 +71,13 @@ fn received(signal: i32) {
     }
 }
 
-/// Whether a signal that comes so long after another one is a person's second one. One that a batch system sends beside
-/// another, such as SIGTERM a minute after SIGUSR1, must not cost the checkpoint that is being written.
+/// Whether a signal that comes this long after another one is a person's second one. One that a batch system sends as a
+/// follow-up, such as SIGTERM a minute after SIGUSR1, must not cost the checkpoint that is being written.
 fn ends_at_once(before: i32, after: Duration, signal: i32) -> bool {
     [INTERRUPT, QUIT, TERMINATE].contains(&signal) && before == signal && after >= ONE_WISH
 }
 
-/// Calls [`received`] on a thread of its own for each signal but those that are ignored, as SIGHUP is under `nohup`.
+/// Calls [`received`] on its own thread for each signal except ignored ones, as SIGHUP is under `nohup`.
 #[cfg(unix)]
 fn watch() -> std::io::Result<()> {
     use signal_hook::consts::{SIGALRM, SIGPROF, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ};
@@ -85,7 +86,7 @@ fn watch() -> std::io::Result<()> {
     ];
     let signals = signals.into_iter().filter(|signal| !is_ignored(*signal));
     let mut signals = signal_hook::iterator::Signals::new(signals)?;
-    // once it is caught, a write beyond `ulimit -f` is an error, as on a full disk
+    // once SIGXFSZ is caught, a write beyond `ulimit -f` is an error, as on a full disk
     if !is_ignored(SIGXFSZ) {
         signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     }
@@ -94,7 +95,7 @@ fn watch() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Whether the process that began this one ignores a signal.
+/// Whether the parent process set a signal to be ignored.
 #[cfg(unix)]
 fn is_ignored(signal: i32) -> bool {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
@@ -105,7 +106,7 @@ fn is_ignored(signal: i32) -> bool {
     }
 }
 
-/// Calls [`received`] for each event of the console, on a thread of Windows.
+/// Calls [`received`] for each console event, on a thread that Windows provides.
 #[cfg(windows)]
 fn watch() -> std::io::Result<()> {
     use windows_sys::Win32::System::Console::SetConsoleCtrlHandler;

@@ -24,26 +24,26 @@ use super::progress::Progress;
 use super::signals::stop_on_signal;
 use super::tensorboard::TensorBoard;
 
-/// Where runs go that are given no folder.
+/// Folder of runs without --out.
 const RUNS: &str = "runs";
-/// Pictures of each class that the demo trains on.
+/// Training images per class of the demo.
 const DEMO_TRAIN_PER_CLASS: usize = 200;
-/// Pictures of each class that the demo tests with.
+/// Test images per class of the demo.
 const DEMO_TEST_PER_CLASS: usize = 50;
 
-/// Flags of `ibot train`; a flag beats the file, the file beats the preset.
+/// Flags of `ibot train`; a flag overrides the file, the file overrides the preset.
 #[derive(Debug, clap::Args)]
 pub struct TrainArgs {
-    /// Image folder, at any depth; without it, a small labeled set is made and trained on.
+    /// Image folder, searched at any depth; without it, train on a small generated set with labels.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Labeled image folder whose pictures k-NN classifies by those of --data, before and after.
+    /// Labeled image folder for k-NN evaluation before and after training, with --data as the bank.
     #[arg(long)]
     val: Option<PathBuf>,
-    /// Share of --data, of each class, that is not trained on and evaluated on in place of --val; drawn by the seed.
+    /// Fraction of each class of --data to hold out for k-NN evaluation instead of --val; drawn by the seed.
     #[arg(long, value_name = "SHARE", conflicts_with = "val")]
     held_out: Option<f64>,
-    /// k-NN every so many epochs too; the checkpoint with the best accuracy is kept.
+    /// Also run k-NN every N epochs; the checkpoint with the best accuracy is kept.
     #[arg(
         long,
         value_name = "EPOCHS",
@@ -51,35 +51,35 @@ pub struct TrainArgs {
         hide_default_value = true
     )]
     knn_every: usize,
-    /// Run folder [default: runs/<time>]; a run that it holds goes on from its newest checkpoint.
+    /// Run folder [default: runs/<time>]; a run in it resumes from its newest checkpoint.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Goes on with the run in a folder, with its own settings, data and backend.
+    /// Resume the run in this folder, with its own settings, data and backend.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["out", "preset", "config"])]
     resume: Option<PathBuf>,
-    /// Goes on with a run although settings, data or backend are not as they were, and says which; begins anew in a folder
-    /// with work in it and no checkpoint to go on from, and says what that replaces.
+    /// Resume even if settings, data or backend changed; lists the changes. In a folder with files of an earlier run
+    /// but no checkpoint, start a new run; lists what it replaces.
     #[arg(long = "override")]
     allow_changes: bool,
     /// Interval of checkpoints in steps (200) or time (30s, 10m, 2h).
     #[arg(long, value_name = "INTERVAL", default_value = "10m")]
     checkpoint_every: Every,
-    /// So many checkpoints stay, beside the best by k-NN.
+    /// Number of recent checkpoints to keep (the best by k-NN is always kept).
     #[arg(long, value_name = "COUNT", default_value = "2")]
     keep: NonZeroUsize,
-    /// Writes curves and pictures of the patches to RUN/tensorboard too.
+    /// Also write curves and patch images to RUN/tensorboard.
     #[arg(long)]
     tensorboard: bool,
-    /// What to do when the run collapses or diverges: one prototype, uniform targets, flat features, exploding logits.
+    /// What to do when training collapses or diverges: one prototype, uniform targets, flat features, exploding logits.
     #[arg(long, alias = "on-sick", value_parser = one_of(ON_ANOMALY), default_value = "warn")]
     on_anomaly: OnAnomaly,
-    /// What to do when the GPU fails: end, or go on from the newest checkpoint on the CPU.
+    /// What to do when the GPU fails: stop, or resume from the newest checkpoint on the CPU.
     #[arg(long, value_parser = one_of(ON_DEVICE_LOST), default_value = "stop")]
     on_device_lost: OnDeviceLost,
-    /// TOML file with any of the keys that --print-config shows.
+    /// TOML file with any of the keys that --print-config prints.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Settings to start from [default: stable-pretraining; without --data and --config, demo].
+    /// Preset to start from [default: stable-pretraining; without --data and --config, demo].
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(preset_names()))]
     preset: Option<String>,
     #[command(flatten)]
@@ -93,37 +93,37 @@ pub struct TrainArgs {
     /// Optimizer steps.
     #[arg(long)]
     steps: Option<usize>,
-    /// Pictures a step.
+    /// Images per step.
     #[arg(long)]
     batch_size: Option<usize>,
-    /// Threads that decode and augment; 0 for one a core.
+    /// Threads that decode and augment; 0 for one per core.
     #[arg(long)]
     workers: Option<usize>,
-    /// Keeps large pictures, reduced to twice the side of a view, in this folder from one epoch to the next.
+    /// Cache large images in this folder, reduced to twice the side of a view.
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
-    /// Pictures with more pixels are skipped.
+    /// Skip images with more pixels than this.
     #[arg(long, value_name = "COUNT")]
     max_pixels: Option<u64>,
     /// timm name of the backbone.
     #[arg(long)]
     encoder: Option<String>,
-    /// Side of the square input, in pixels.
+    /// Input size in pixels.
     #[arg(long)]
     image_size: Option<usize>,
-    /// imagenet, half, clip or MEAN/STD [default: that of --pretrained, ImageNet's without it]; keys: mean, std of [augment].
+    /// imagenet, half, clip or MEAN/STD [default: that of --pretrained, else ImageNet's]; keys: mean, std of [augment].
     #[arg(long)]
     normalization: Option<Normalization>,
     /// Peak learning rate at a batch of 256.
     #[arg(long)]
     learning_rate: Option<f64>,
-    /// File of weights to start from; or hf:OWNER/NAME on the hub, which without --config is the encoder too.
+    /// Weights to start from: a file, or hf:OWNER/NAME on the Hugging Face hub, which without --config also sets --encoder.
     #[arg(long, value_name = "FILE")]
     pretrained: Option<ModelSource>,
-    /// What of it: a backbone for both networks, or student and teacher with heads, mask token and centers.
+    /// What to load of it: a backbone for both networks, or student and teacher with heads, mask token and centers.
     #[arg(long, value_parser = one_of(PRETRAINED_PARTS), default_value = "backbone", requires = "pretrained")]
     pretrained_parts: PretrainedParts,
-    /// Prints the resulting configuration as TOML and stops.
+    /// Print the resulting configuration as TOML and exit.
     #[arg(long)]
     print_config: bool,
 }
@@ -172,7 +172,7 @@ impl TrainArgs {
         };
         let ended = self.train(&request, &stop);
         if let Some(out) = made_out {
-            // only where they are empty: no run began
+            // removes only empty folders: no run started in them
             let _ = std::fs::remove_dir(&out).and_then(|()| std::fs::remove_dir(RUNS));
         }
         ended
@@ -185,8 +185,8 @@ impl TrainArgs {
         };
         let record = RunRecord::read(run)?.ok_or_else(|| {
             let reason = match run.exists() {
-                true => "holds no run to go on with: there is no run.json",
-                false => "does not exist: there is no run to go on with",
+                true => "not a run folder (run.json is missing)",
+                false => "does not exist; give the folder of a run to resume",
             };
             Error::checkpoint(run, reason)
         })?;
@@ -201,7 +201,7 @@ impl TrainArgs {
         }
     }
 
-    /// The pictures to train on, and those that k-NN is asked about: those of the run, or of the demo, where none are named.
+    /// The folders to train on and to evaluate on: as given, else those of the run, else the demo's.
     fn pictures(
         &self,
         begun: Option<RunRecord>,
@@ -236,7 +236,7 @@ impl TrainArgs {
         begun: Option<&RunRecord>,
         pretrained: Option<&LocalModel>,
     ) -> Result<(RunConfig, Option<Normalized>)> {
-        // a run's config.toml names every key that is set: over the demo, an absent one would be the demo's
+        // a run's config.toml names only the keys that are set: on top of the demo, missing ones would be the demo's
         let default = if self.data.is_some() || self.config.is_some() {
             STABLE_PRETRAINING
         } else {
@@ -282,7 +282,7 @@ impl TrainArgs {
         Ok((config.resolved()?, normalization))
     }
 
-    /// Gives the pictures the normalization of the weights where no flag and no key of --config sets another one, and says
+    /// Uses the normalization of the weights unless a flag or a key of --config sets another one, and reports
     /// which it is; `before` are the settings without --config.
     fn normalization(
         &self,
@@ -314,20 +314,17 @@ impl TrainArgs {
     }
 }
 
-/// The part `train` of a data set that has parts; says what is left out.
+/// The folder `train` of a data set with train and test folders; reports what is left out.
 fn part_to_train_on(data: &Path) -> PathBuf {
     let Some(Parts { train, val, .. }) = Parts::find(data) else {
         return data.to_path_buf();
     };
     let val = val.map_or_else(String::new, |val| {
-        format!(
-            "; --val {} would ask k-NN about its pictures",
-            printable(val)
-        )
+        format!("; to evaluate, add --val {}", printable(val))
     });
     let (data, shown) = (printable(data), printable(&train));
     say(format_args!(
-        "data {data}: has parts; trains on {shown} alone{val}"
+        "data {data}: has train and test folders; trains on {shown} only{val}"
     ));
     train
 }
@@ -338,7 +335,7 @@ fn set<T: Copy>(target: &mut T, flag: Option<T>) {
     }
 }
 
-/// A folder of this run alone: of two that begin in one second, each has its own.
+/// A new folder: two runs that start in the same second get different ones.
 fn default_out() -> Result<PathBuf> {
     let time = chrono::Local::now().format("%Y-%m-%d_%H-%M-%S").to_string();
     let runs = PathBuf::from(RUNS);
@@ -356,13 +353,13 @@ fn default_out() -> Result<PathBuf> {
     Ok(out)
 }
 
-/// The pictures of a run may have moved since.
+/// Refuses to resume without the images of the run, which may have moved.
 fn refuse_moved(folder: &Path, flag: &str) -> Result<()> {
     if folder.exists() {
         return Ok(());
     }
     let reason = format!(
-        "is where the pictures of this run were, and does not exist: if they moved, name their new folder with {flag}"
+        "the images of this run were here, but the folder does not exist; if they moved, give the new folder with {flag}"
     );
     Err(Error::data(folder, reason))
 }

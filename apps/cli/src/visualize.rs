@@ -1,4 +1,4 @@
-//! `ibot visualize`: attention, patches and curves as pictures, and all of a run as one page.
+//! `ibot visualize`: attention, patches and curves as pictures, and a run as one page.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use super::picture::{correspondence, heat_map, patch_colors};
 use super::picture_names::{PictureName, picture_names};
 use super::report::Page;
 
-/// Lines between two pictures, at most.
+/// Maximum number of lines between two pictures.
 const MAX_MATCHES: usize = 24;
 
 /// Flags of `ibot visualize`.
@@ -26,16 +26,16 @@ const MAX_MATCHES: usize = 24;
 pub struct VisualizeArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Picture to look at; give several to compare the first with each other one.
+    /// Images to draw; with several, the first one is compared with each of the others.
     #[arg(long, required = true, num_args = 1..)]
     image: Vec<PathBuf>,
-    /// Folder for the pictures.
+    /// Folder for the drawings.
     #[arg(long)]
     out: PathBuf,
-    /// Run folder whose curves are drawn too.
+    /// Run folder; draws its curves too.
     #[arg(long)]
     run: Option<PathBuf>,
-    /// Writes report.html too: one page that needs no other file.
+    /// Also write report.html, a self-contained page.
     #[arg(long)]
     html: bool,
 }
@@ -45,7 +45,7 @@ struct Written {
     files: Vec<PathBuf>,
 }
 
-/// What is drawn so far: files, and the page that shows them.
+/// What has been drawn so far: files, and the page that shows them.
 struct Drawing {
     out: PathBuf,
     max_pixels: u64,
@@ -53,7 +53,7 @@ struct Drawing {
     written: Written,
 }
 
-/// A picture that maps are drawn of. It is decoded each time it is needed: several photos at full size are gigabytes.
+/// An image to draw maps of. It is decoded whenever it is needed, because several photos at full size take gigabytes.
 struct Looked<'a> {
     name: PictureName,
     path: &'a Path,
@@ -143,7 +143,7 @@ impl Drawing {
         Ok(())
     }
 
-    /// The patches of the first picture and of each other one.
+    /// Matching patches of the first image and each of the others.
     fn correspondences(&mut self, embedder: &Embedder, looked: &[Looked<'_>]) -> Result<()> {
         let Some((first, others)) = looked
             .split_first()
@@ -151,7 +151,7 @@ impl Drawing {
         else {
             return Ok(());
         };
-        self.page.heading("Patches nearest to each other");
+        self.page.heading("Matching patches");
         self.page.grid(None, false);
         let left = patches(embedder, first.path, self.max_pixels)?;
         for other in others {
@@ -159,7 +159,7 @@ impl Drawing {
             let matches = mutual_matches(&left, &right, embedder.width());
             let matches = &matches[..matches.len().min(MAX_MATCHES)];
             let title = format!(
-                "patches nearest to each other: {} and {}",
+                "matching patches: {} and {}",
                 first.name.title, other.name.title
             );
             let grid = embedder.grid();
@@ -171,13 +171,13 @@ impl Drawing {
     }
 }
 
-/// Features of the patches of a picture.
+/// Features of the patches of an image.
 fn patches(embedder: &Embedder, path: &Path, max_pixels: u64) -> Result<Vec<f32>> {
     let picture = decode_rgb(path, max_pixels)?;
     Ok(embedder.embed_with_patches(&[picture])?.patches)
 }
 
-/// Attention of each head, of all of them, and the patches' main directions.
+/// Attention of each head, mean attention, and the main directions of the patch features.
 fn maps(
     embedder: &Embedder,
     picture: &RgbImage,
@@ -195,7 +195,7 @@ fn maps(
     };
     let mut maps = vec![(
         "attention".to_owned(),
-        map(&mean, "attention, mean of all heads"),
+        map(&mean, "attention, mean over heads"),
     )];
     for (head, values) in (1..).zip(heads) {
         let what = format!("attention, head {head} of {}", attention.heads);
@@ -203,8 +203,7 @@ fn maps(
     }
     let features = embedder.embed_with_patches(std::slice::from_ref(picture))?;
     if let Some(colors) = patch_pca_rgb(&features.patches, embedder.width()) {
-        let title =
-            format!("{title}: patches; the more alike two colors, the more alike their features");
+        let title = format!("{title}: patch features by PCA; similar colors are similar features");
         maps.push((
             "patch-pca".to_owned(),
             patch_colors(shown, &colors, attention.grid, &title),

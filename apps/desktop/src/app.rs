@@ -38,7 +38,7 @@ enum Tab {
     Training,
 }
 
-/// What a dialog asks for.
+/// What a file dialog selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
     Folder,
@@ -61,7 +61,7 @@ pub struct Desktop {
 }
 
 impl Desktop {
-    /// Nothing open yet; models and runs compute on `device`, runs by `recipe` unless the user takes another.
+    /// Nothing open yet; models and runs compute on `device`, runs use `recipe` unless the user picks another.
     pub fn new(device: DeviceRequest, recipe: &str, note: Option<String>) -> Self {
         Self {
             tab: Tab::Pictures,
@@ -93,7 +93,7 @@ impl Desktop {
         }
     }
 
-    /// Takes what came since the last frame, and starts what follows from it.
+    /// Takes the results since the last frame, and starts the work that follows from them.
     pub fn receive(&mut self, ctx: &Context) {
         self.receive_dialog(ctx);
         let dropped = ctx.input(|input| input.raw.dropped_files.clone());
@@ -145,12 +145,12 @@ impl Desktop {
         }
     }
 
-    /// What the task bar says, too.
+    /// Title of the window, which the task bar shows too.
     fn set_title(&mut self, ctx: &Context) {
         let [done, all] = self.gallery.progress();
         let title = match (self.training.progress(), self.gallery.folder()) {
             (Some([step, steps]), _) => format!("step {step} of {steps} - ibot"),
-            (None, Some(_)) => format!("{done} of {all} pictures embedded - ibot"),
+            (None, Some(_)) => format!("{done} of {all} images embedded - ibot"),
             (None, None) => "ibot".to_owned(),
         };
         if title != self.title {
@@ -230,7 +230,7 @@ impl Desktop {
         if let Some(frame) = frame {
             dialog = dialog.set_parent(frame);
         }
-        // made here, on the main thread, which macOS asks for; waited for elsewhere
+        // created on the main thread, as macOS requires; awaited on another
         let answer: std::pin::Pin<Box<dyn Future<Output = _> + Send>> = match asked {
             Asked::Folder => Box::pin(dialog.set_title("Pictures").pick_folder()),
             Asked::Model => {
@@ -258,7 +258,7 @@ impl Desktop {
         let Some(thumbnails) = &mut self.thumbnails else {
             CentralPanel::default().show(ui, |ui| {
                 ui.centered_and_justified(|ui| {
-                    ui.label("Open a folder of pictures, or drop one here.");
+                    ui.label("Open a folder of images, or drop one here.");
                 });
             });
             return;

@@ -1,4 +1,4 @@
-//! Work on a thread of its own, looked at in each frame.
+//! Work on a background thread, polled in each frame.
 
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
@@ -13,14 +13,14 @@ impl<T: Send + 'static> Background<T> {
         let (sender, receiver) = channel();
         let ctx = ctx.clone();
         std::thread::spawn(move || {
-            // whoever asked may be gone
+            // the receiver may be gone
             let _ = sender.send(work());
             ctx.request_repaint();
         });
         Self(receiver)
     }
 
-    /// The result, once; `Err` where it never comes, because the work panicked.
+    /// The result, once; `Err` if it never comes because the work panicked.
     pub fn take(&self) -> Option<Result<T, &'static str>> {
         match self.0.try_recv() {
             Ok(value) => Some(Ok(value)),

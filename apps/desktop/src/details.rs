@@ -1,4 +1,4 @@
-//! The selected picture: where the model looks, what its patches see, and which pictures are most like it.
+//! The selected picture: attention, patch features, and the most similar pictures.
 
 use std::path::PathBuf;
 
@@ -25,7 +25,7 @@ const NEAREST: usize = 12;
 /// Side of a neighbor, in points.
 const CELL: f32 = 96.0;
 
-/// Longer side of a picture that no model sees, in pixels.
+/// Longer side of a picture shown without a model, in pixels.
 const WHOLE: u32 = 512;
 
 /// What lies over the picture.
@@ -36,7 +36,7 @@ enum Overlay {
     Patches,
 }
 
-/// How the selected picture is looked at.
+/// How the selected picture is shown.
 pub struct Details {
     shown: Option<Shown>,
     overlay: Overlay,
@@ -53,7 +53,7 @@ struct Shown {
     picture: Option<TextureHandle>,
     job: Option<Job<Vec<Result<PictureFeatures>>>>,
     maps: Option<Maps>,
-    /// Its nearest pictures among so many.
+    /// Its nearest pictures, and among how many they were searched.
     nearest: (usize, Vec<Neighbor>),
     error: Option<String>,
 }
@@ -77,17 +77,17 @@ impl Default for Details {
 }
 
 impl Details {
-    /// The picture that is looked at.
+    /// The selected picture.
     pub fn index(&self) -> Option<usize> {
         self.shown.as_ref().map(|shown| shown.index)
     }
 
-    /// Looks at no picture.
+    /// Clears the selection.
     pub fn clear(&mut self) {
         self.shown = None;
     }
 
-    /// Looks at a picture; the model is asked ahead of a folder's embedding that is under way.
+    /// Selects a picture; its request goes ahead of a folder that is being embedded.
     pub fn open(&mut self, ctx: &Context, index: usize, path: PathBuf, model: &Model) {
         let ready = model.ready();
         let info = ready.map(|(_, info)| info.clone());
@@ -111,7 +111,7 @@ impl Details {
         });
     }
 
-    /// Takes what is done.
+    /// Takes the results that are ready.
     pub fn receive(&mut self, ctx: &Context, model: &mut Model) {
         if let Some(shown) = &mut self.shown {
             shown.receive(ctx, model);
@@ -126,7 +126,7 @@ impl Details {
         thumbnails: &mut Thumbnails,
     ) -> Option<usize> {
         let Some(shown) = &self.shown else {
-            ui.label("Select a picture to see where the model looks, and what is like it.");
+            ui.label("Select an image to see where the model looks, and similar images.");
             return None;
         };
         let name = shown.path.file_name().map(printable).unwrap_or_default();
@@ -146,11 +146,11 @@ impl Details {
         }
         let nearest = &shown.nearest.1;
         if nearest.is_empty() {
-            ui.label("Its nearest pictures are known once it is embedded.");
+            ui.label("Similar images appear once this one is embedded.");
             return None;
         }
         ui.add_space(8.0);
-        ui.strong("Nearest pictures");
+        ui.strong("Similar images");
         show_nearest(ui, gallery, thumbnails, nearest)
     }
 
@@ -198,7 +198,7 @@ impl Details {
             .image(picture.id(), rect, whole, Color32::WHITE);
         let (map, what) = match (&shown.maps, self.overlay) {
             (Some(maps), Overlay::Attention) => (maps.attention.get(self.head), "attention"),
-            (Some(maps), Overlay::Patches) => (maps.colors.as_ref(), "colors of its patches"),
+            (Some(maps), Overlay::Patches) => (maps.colors.as_ref(), "patch features"),
             _ => (None, ""),
         };
         if let Some(map) = map {
@@ -206,7 +206,7 @@ impl Details {
             ui.painter().image(map.id(), rect, whole, tint);
         }
         let label = match map {
-            Some(_) => format!("{name}, under it {what}"),
+            Some(_) => format!("{name}, with {what}"),
             None => name.to_owned(),
         };
         response.widget_info(|| WidgetInfo::labeled(WidgetType::Image, true, &label));
@@ -218,11 +218,11 @@ impl Shown {
         match self.reading.take().filter(|_| self.picture.is_none()) {
             Some(Ok(Ok(picture))) => {
                 let image = color_image(&picture);
-                let texture = ctx.load_texture("selected picture", image, TextureOptions::LINEAR);
+                let texture = ctx.load_texture("selected image", image, TextureOptions::LINEAR);
                 self.picture = Some(texture);
             }
             Some(Ok(Err(error))) => self.error = Some(error.to_string()),
-            // the thread is gone, and said all that it had to say
+            // the thread is gone, and its results were taken
             Some(Err(_)) | None => {}
         }
         let Some(result) = self.job.as_mut().and_then(Job::try_result) else {
@@ -241,7 +241,7 @@ impl Shown {
     }
 }
 
-/// The picture as the model sees it, which is what its maps lie on; all of it without a model.
+/// The picture as the model sees it, which its maps are drawn on; the whole picture without a model.
 fn read(path: &std::path::Path, info: Option<&ModelInfo>) -> Result<RgbImage> {
     let picture = decode_rgb(path, FolderConfig::default().max_pixels)?;
     match info {
@@ -301,7 +301,10 @@ fn show_nearest(
         ui.vertical(|ui| {
             let id = Id::new("nearest").with(rank);
             let cell = show_cell(ui, id, CELL, thumbnails.get(index, path), false);
-            let place = format!("number {} of the nearest, {likeness:.3} alike", rank + 1);
+            let place = format!(
+                "number {} of the nearest, similarity {likeness:.3}",
+                rank + 1
+            );
             describe(&cell, false, path, &place);
             if cell.clicked() {
                 clicked = Some(index);

@@ -1,4 +1,4 @@
-//! The open folder: its pictures, and their features as they come.
+//! The open folder: its pictures, and their features as they are computed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,13 +6,13 @@ use std::sync::Arc;
 use eframe::egui::{Context, ProgressBar, Ui};
 use ibot::app::{EmbedRequest, Job, PictureFeatures};
 use ibot::data::{FolderConfig, ImageFolder, PictureSource as _};
-use ibot::error::{Error, Result, printable};
+use ibot::error::{Error, Result, counted, printable};
 use ibot::eval::nearest;
 
 use super::background::Background;
 use super::model::Model;
 
-/// A picture of the folder and how alike it is, as a cosine.
+/// A picture of the folder and its cosine similarity.
 pub type Neighbor = (usize, f32);
 
 /// Folder, pictures and features.
@@ -32,7 +32,7 @@ pub struct Gallery {
 }
 
 impl Gallery {
-    /// Looks for pictures in a folder, in place of the one before.
+    /// Scans a folder for pictures, in place of the one before.
     pub fn open(&mut self, ctx: &Context, folder: PathBuf) {
         let scanned = folder.clone();
         let scan = move || ImageFolder::scan(&scanned, &FolderConfig::default());
@@ -43,7 +43,7 @@ impl Gallery {
         };
     }
 
-    /// The folder, where one is open.
+    /// The open folder, if any.
     pub fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()
     }
@@ -70,7 +70,8 @@ impl Gallery {
                 self.pictures = Arc::new(paths.collect());
                 self.classes = folder.classes().len();
                 let skipped = folder.summary().skipped.len();
-                self.message = (skipped > 0).then(|| format!("{skipped} files left out"));
+                self.message =
+                    (skipped > 0).then(|| format!("{} skipped", counted(skipped, "file")));
                 return true;
             }
             Ok(Err(error)) => self.message = Some(error.to_string()),
@@ -100,7 +101,7 @@ impl Gallery {
         }
     }
 
-    /// Takes the features that are done, and an end that the device caused.
+    /// Takes the features that are done, and an error of the device.
     pub fn receive_features(&mut self, model: &mut Model) {
         let Some(mut job) = self.embedding.take() else {
             return;
@@ -133,7 +134,7 @@ impl Gallery {
         [self.features.len() / self.width.max(1), self.pictures.len()]
     }
 
-    /// The pictures most like number `index`, itself not among them; none for one that cannot be read.
+    /// The pictures most similar to number `index`, without itself; none for one that cannot be read.
     pub fn nearest(&self, index: usize, count: usize) -> Vec<Neighbor> {
         let query = self.features.chunks_exact(self.width.max(1)).nth(index);
         let Some(query) = query.filter(|query| query.iter().any(|x| *x != 0.0)) else {
@@ -144,16 +145,16 @@ impl Gallery {
         others.take(count).collect()
     }
 
-    /// How far it is, on one line; what can be done about it.
+    /// Progress on one line, with buttons.
     pub fn show(&mut self, ui: &mut Ui, model: &Model) {
         let Some(folder) = &self.folder else {
-            ui.label("Open a folder of pictures, or drop one here.");
+            ui.label("Open a folder of images, or drop one here.");
             return;
         };
         ui.label(printable(folder));
         if self.scanning.is_some() {
             ui.spinner();
-            ui.label("Looking for pictures");
+            ui.label("Scanning for images");
             return;
         }
         let [done, all] = self.progress();
@@ -165,14 +166,14 @@ impl Gallery {
                 self.cancel();
             }
         } else {
-            ui.label(format!("{all} pictures, {done} embedded"));
+            ui.label(format!("{}, {done} embedded", counted(all, "image")));
             let wants = done < all && model.ready().is_some();
             if wants && ui.button("Embed").clicked() {
                 self.embed(ui.ctx(), model);
             }
         }
         if self.unreadable > 0 {
-            ui.label(format!("{} cannot be read", self.unreadable));
+            ui.label(format!("{} unreadable", self.unreadable));
         }
         if let Some(message) = &self.message {
             ui.label(message);

@@ -1,4 +1,4 @@
-//! The window's GPU, and what models compute on: the same device where that is a real GPU.
+//! The window's GPU, and the device of models: the same one if it is a real GPU.
 
 use eframe::egui_wgpu::{WgpuSetup, WgpuSetupExisting};
 use eframe::wgpu::{self, Adapter, Device, DeviceType, Instance, Queue};
@@ -11,11 +11,11 @@ pub struct Opened {
     pub window: WgpuSetup,
     /// For models and runs.
     pub device: DeviceRequest,
-    /// Why models do not share the window's GPU, where they should have.
+    /// Why models do not share the window's GPU, if they should have.
     pub note: Option<String>,
 }
 
-/// One device for both where `backend` and the machine allow it; else eframe opens its own.
+/// One device for both if `backend` and the machine allow it; else eframe opens its own.
 pub fn open(backend: BackendChoice) -> Opened {
     let apart = |note| Opened {
         window: WgpuSetup::without_display_handle(),
@@ -29,12 +29,12 @@ pub fn open(backend: BackendChoice) -> Opened {
         Ok(Some(opened)) => opened,
         Ok(None) => apart(None),
         Err(reason) => apart(Some(format!(
-            "The window's GPU is not shared with models: {reason}"
+            "Models do not share the window's GPU: {reason}"
         ))),
     }
 }
 
-/// None where there is no GPU that `backend` would take.
+/// None if there is no GPU that `backend` would take.
 async fn shared(backend: BackendChoice) -> Result<Option<Opened>, String> {
     let instance = Instance::new(wgpu::InstanceDescriptor {
         backends: wgpu::Backends::PRIMARY,
@@ -51,7 +51,7 @@ async fn shared(backend: BackendChoice) -> Result<Option<Opened>, String> {
     if is_software && backend == BackendChoice::Auto {
         return Ok(None);
     }
-    // with all that burn's kernels use: a device of wgpu's defaults could not be shared
+    // with all features that burn's kernels use: a device with wgpu's defaults could not be shared
     let opened = adapter.request_device(&device_descriptor(&adapter)).await;
     let (device, queue) = opened.map_err(|error| error.to_string())?;
     let selected = adopted(&instance, &adapter, &device, &queue)?;

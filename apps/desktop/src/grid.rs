@@ -1,4 +1,4 @@
-//! The pictures of the folder on the screen: those in view alone, by mouse or keyboard.
+//! The pictures of the folder as a grid: only those in view are drawn; works by mouse and keyboard.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,10 @@ const CELL: f32 = 116.0;
 /// Space between a picture and its cell's edge.
 const MARGIN: f32 = 5.0;
 
-/// Small pictures are drawn so much larger at most.
+/// Small pictures are enlarged by this factor at most.
 const MAX_ENLARGED: f32 = 2.5;
 
-/// Where the folder is looked at.
+/// Scroll position in the folder.
 #[derive(Default)]
 pub struct Grid {
     /// Pictures in view.
@@ -27,7 +27,7 @@ pub struct Grid {
     columns: usize,
     /// Top of the view, and its height, in points.
     view: [f32; 2],
-    /// A picture to bring into view, and to the keyboard.
+    /// A picture to bring into view and to give the keyboard focus.
     wanted: Option<usize>,
 }
 
@@ -71,7 +71,7 @@ impl Grid {
                         let thumbnail = thumbnails.get(index, &pictures[index]);
                         let is_selected = *selected == Some(index);
                         let cell = show_cell(ui, cell_id(index), CELL, thumbnail, is_selected);
-                        let place = format!("picture {} of {}", index + 1, pictures.len());
+                        let place = format!("image {} of {}", index + 1, pictures.len());
                         describe(&cell, is_selected, &pictures[index], &place);
                         if self.wanted == Some(index) {
                             self.wanted = None;
@@ -88,7 +88,7 @@ impl Grid {
         self.view = [output.state.offset.y, output.inner_rect.height()];
     }
 
-    /// Where the arrow keys, Home, End, Page Up and Page Down lead, if the grid is what they are for.
+    /// The picture that the arrow keys, Home, End, Page Up and Page Down lead to, if the grid has the focus.
     fn key_target(&self, ui: &Ui, count: usize, selected: Option<usize>) -> Option<usize> {
         let focused = ui.memory(egui::Memory::focused);
         let mut cells = self.visible.clone();
@@ -113,7 +113,7 @@ impl Grid {
         Some(selected.map_or(0, |_| to.min(last)))
     }
 
-    /// The scroll position at which a picture is in view; none where it is now.
+    /// The scroll position at which a picture is in view; none if it already is.
     fn offset_for(&self, index: usize) -> Option<f32> {
         let top = (index / self.columns) as f32 * CELL;
         let [from, height] = self.view;
@@ -163,7 +163,7 @@ pub fn show_cell(
         Thumbnail::Coming | Thumbnail::Broken => {
             let color = ui.visuals().weak_text_color();
             let text = match thumbnail {
-                Thumbnail::Broken => "not readable",
+                Thumbnail::Broken => "unreadable",
                 _ => "…",
             };
             let font = egui::TextStyle::Small.resolve(ui.style());
@@ -187,7 +187,7 @@ pub fn show_cell(
     cell
 }
 
-/// What a screen reader says of a picture.
+/// The text that a screen reader reads for a picture.
 pub fn describe(cell: &Response, is_selected: bool, path: &Path, place: &str) {
     let name = path.file_name().map(printable).unwrap_or_default();
     cell.widget_info(|| {

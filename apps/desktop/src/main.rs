@@ -1,10 +1,10 @@
-//! A folder of pictures through a model: which are alike, where it looks, what its patches see; and training one, live.
+//! Explores an image folder with a model (similar images, attention, patch features), and trains one, live.
 //!
 //! `cargo run --release -p ibot-desktop -- [FOLDER] [--model teacher.safetensors]`
 //!
 //! - `app`: the window; `gpu`: what it is drawn on, and what models compute on
-//! - `model`: the model behind it; `gallery`: the folder and its features; `details`: the selected picture; `training`: a run;
-//!   `told`: what it told
+//! - `model`: the model behind it; `gallery`: the folder and its features; `details`: the selected picture
+//! - `training`: a run; `told`: its events
 //! - `grid`, `thumbnails`: the folder on the screen; `background`: work that must not hold up a frame
 
 mod app;
@@ -37,23 +37,23 @@ use ibot::train::presets::preset_names;
 
 use app::Desktop;
 
-/// burn allocates each result anew, which mimalloc does fastest.
+/// burn allocates each result; mimalloc does that fastest.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Looks at a folder of pictures through a model, and trains one.
+/// Explore a folder of images with a model, and train one.
 #[derive(Parser)]
 #[command(name = "desktop")]
 struct Arguments {
-    /// Folder of pictures.
+    /// Image folder.
     folder: Option<PathBuf>,
-    /// Model file to look through.
+    /// Model file.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Where models compute: `auto` takes the window's GPU where it is a real one, and the CPU otherwise.
+    /// Where models compute: `auto` takes the window's GPU if it is a real one, else the CPU.
     #[arg(long, value_name = "auto|wgpu|flex|ndarray", default_value = "auto")]
     backend: BackendChoice,
-    /// Recipe that the tab Training proposes.
+    /// Preset selected in the Training tab.
     #[arg(long, default_value = "small-data", value_parser = PossibleValuesParser::new(preset_names()))]
     recipe: String,
 }
@@ -88,7 +88,7 @@ fn main() -> ExitCode {
     match eframe::run_native("ibot-desktop", options, Box::new(start)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: no window: {error}");
+            eprintln!("error: cannot open a window: {error}");
             ExitCode::FAILURE
         }
     }

@@ -1,4 +1,4 @@
-//! The model that the window looks through.
+//! The model of the window.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,11 +8,11 @@ use ibot::app::{DeviceRequest, EmbedderConfig, EmbedderHandle, Job, ModelInfo};
 use ibot::device::BackendChoice;
 use ibot::error::printable;
 
-/// Longest batch: as long a frame may wait on a GPU that the window shares.
+/// Longest batch: a frame may wait this long on a GPU that the window shares.
 const BATCH_TIME: Duration = Duration::from_millis(30);
-/// The model leaves memory after so long without a question.
+/// The model is freed after this long without a request.
 const IDLE: Duration = Duration::from_secs(600);
-/// How often a loading model is looked at.
+/// How often a loading model is polled.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// A model file on a device, or none.
@@ -38,7 +38,7 @@ impl Model {
         }
     }
 
-    /// Begins to load a file in place of the one before.
+    /// Starts to load a file in place of the one before.
     pub fn open(&mut self, path: PathBuf) {
         let mut config = EmbedderConfig {
             device: self.device.clone(),
@@ -59,7 +59,7 @@ impl Model {
         }
     }
 
-    /// Goes on somewhere else.
+    /// Moves to another device.
     fn move_to(&mut self, device: DeviceRequest) {
         self.device = device;
         if let Some(path) = self.path.clone() {
@@ -84,7 +84,7 @@ impl Model {
         self.info.is_some()
     }
 
-    /// Its handle and what it is, where it can be asked.
+    /// Its handle and description, if it is loaded.
     pub fn ready(&self) -> Option<(&EmbedderHandle, &ModelInfo)> {
         Some((self.handle.as_ref()?, self.info.as_ref()?))
     }
@@ -94,13 +94,13 @@ impl Model {
         &self.device
     }
 
-    /// The device failed: nothing more can be asked until the user chooses another.
+    /// The device failed: no more requests until the user chooses another.
     pub fn fail(&mut self, reason: String) {
         self.info = None;
         self.error = Some(reason);
     }
 
-    /// One line about it, with remedies where it failed.
+    /// One line about it, with buttons if it failed.
     pub fn show(&mut self, ui: &mut Ui) {
         let name = self.path.as_deref().and_then(Path::file_name);
         let name = name.map(printable).unwrap_or_default();
@@ -119,13 +119,13 @@ impl Model {
             let encoder = info.card.as_ref().map(|card| card.encoder.as_str());
             let [rows, columns] = info.grid;
             ui.label(format!(
-                "{name}: {}, {rows} x {columns} patches, {} numbers a picture, {}",
-                encoder.unwrap_or("a model"),
+                "{name}: {}, {rows} x {columns} patches, feature width {}, {}",
+                encoder.unwrap_or("unnamed model"),
                 info.width,
                 info.device,
             ));
         } else {
-            ui.label("No model: open one, or train one on these pictures in the tab Training.");
+            ui.label("No model: open one, or train one on these images in the Training tab.");
         }
     }
 }

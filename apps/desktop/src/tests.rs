@@ -66,7 +66,7 @@ fn press(window: &mut Window, key: Key) {
 
 /// The pictures in the grid that are said to be selected.
 fn selected(window: &Window) -> Vec<String> {
-    let cells = window.query_all_by_label_contains(", picture ");
+    let cells = window.query_all_by_label_contains(", image ");
     let selected = cells.filter(|cell| {
         let node = cell.accesskit_node();
         node.is_selected() == Some(true) || node.toggled() == Some(true.into())
@@ -84,20 +84,20 @@ fn folder_of(pictures: &[PathBuf]) -> Option<PathBuf> {
 fn pictures_are_embedded_and_looked_at_by_keyboard_and_mouse() {
     let scratch = Scratch::new("desktop-look");
     let pictures = scratch.pictures(30);
-    std::fs::write(scratch.path("pictures/31.png"), b"no picture").unwrap();
+    std::fs::write(scratch.path("pictures/31.png"), b"no image").unwrap();
     let mut window = window(folder_of(&pictures), Some(scratch.model(2)));
-    until_said(&mut window, "30 pictures, 30 embedded");
+    until_said(&mut window, "30 images, 30 embedded");
     assert_eq!(selected(&window), [""; 0]);
 
     press(&mut window, Key::ArrowRight);
-    assert_eq!(selected(&window), ["0.png, picture 1 of 30"]);
+    assert_eq!(selected(&window), ["0.png, image 1 of 30"]);
     press(&mut window, Key::ArrowRight);
-    assert_eq!(selected(&window), ["1.png, picture 2 of 30"]);
+    assert_eq!(selected(&window), ["1.png, image 2 of 30"]);
     press(&mut window, Key::End);
-    assert_eq!(selected(&window), ["9.png, picture 30 of 30"]);
-    until_said(&mut window, "9.png, under it attention");
+    assert_eq!(selected(&window), ["9.png, image 30 of 30"]);
+    until_said(&mut window, "9.png, with attention");
     window.get_by_label("Patches").click();
-    until_said(&mut window, "9.png, under it colors of its patches");
+    until_said(&mut window, "9.png, with patch features");
 
     let neighbors = || window.query_all_by_label_contains("of the nearest");
     assert_eq!(neighbors().count(), 12);
@@ -112,7 +112,7 @@ fn pictures_are_embedded_and_looked_at_by_keyboard_and_mouse() {
         panic!("{:?}", selected(&window));
     };
     assert_eq!(now.split(',').next(), name.split(',').next());
-    until_said(&mut window, "under it colors of its patches");
+    until_said(&mut window, "with patch features");
 }
 
 #[test]
@@ -122,9 +122,9 @@ fn a_cancelled_embedding_keeps_what_is_done_and_goes_on_when_asked() {
     let mut window = window(folder_of(&pictures), Some(scratch.model(12)));
     until_said(&mut window, "of 400 embedded");
     press(&mut window, Key::Escape);
-    until_said(&mut window, "400 pictures, ");
+    until_said(&mut window, "400 images, ");
     let is_done = |window: &Window| {
-        let all = window.query_by_label_contains("400 pictures, 400 embedded");
+        let all = window.query_by_label_contains("400 images, 400 embedded");
         all.is_some()
     };
     assert!(!is_done(&window), "cancelled too late to tell");
@@ -150,7 +150,7 @@ fn a_run_is_started_paused_stopped_and_looked_through() {
     let scratch = Scratch::new("desktop-training");
     let pictures = scratch.pictures(12);
     let mut window = window(folder_of(&pictures), None);
-    until_said(&mut window, "12 pictures, 0 embedded");
+    until_said(&mut window, "12 images, 0 embedded");
     window.get_by_label("Training").click();
     window.step();
     window.get_by_label("Recipe").click();
@@ -162,10 +162,10 @@ fn a_run_is_started_paused_stopped_and_looked_through() {
     window.get_by_label("Pause").click();
     until_said(&mut window, "paused after step ");
     window.get_by_label("Resume").click();
-    until_said(&mut window, "goes on");
-    until_said(&mut window, "What the teacher's patches see after step");
+    until_said(&mut window, "resumed");
+    until_said(&mut window, "Patch features of the teacher after step");
     window.get_by_label("Stop").click();
     until_said(&mut window, "stopped after step ");
-    window.get_by_label("Look through this model").click();
-    until_said(&mut window, "12 pictures, 12 embedded");
+    window.get_by_label("Open this model").click();
+    until_said(&mut window, "12 images, 12 embedded");
 }

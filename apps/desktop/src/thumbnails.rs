@@ -1,4 +1,4 @@
-//! Small pictures for the screen: made on two threads, the last asked for first; few of them are kept.
+//! Thumbnails for the screen: made on two threads, the newest request first; few are kept.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -13,13 +13,13 @@ use image::RgbImage;
 
 /// Longer side, in pixels.
 const SIDE: u32 = 192;
-/// Most that wait; the user has scrolled past what is older.
+/// Maximum number of waiting requests; the user has scrolled past older ones.
 const WAITING: usize = 256;
-/// Most textures, each at most 144 KiB.
+/// Maximum number of textures, each at most 144 KiB.
 const KEPT: usize = 1024;
 const THREADS: usize = 2;
 
-/// What is known of a picture's thumbnail.
+/// State of a picture's thumbnail.
 pub enum Thumbnail<'a> {
     Coming,
     Ready(&'a TextureHandle),
@@ -63,7 +63,7 @@ impl Thumbnails {
         }
     }
 
-    /// Takes what was made since the last frame; what is not near `visible` goes when there is too much.
+    /// Takes what was made since the last frame; if there are too many, frees those far from `visible`.
     pub fn receive(&mut self, ctx: &Context, visible: &Range<usize>) {
         while let Ok((index, image)) = self.made.try_recv() {
             self.asked.remove(&index);
@@ -77,7 +77,7 @@ impl Thumbnails {
         }
     }
 
-    /// Picture number `index`, which is at `path`; asked for where it is not there yet.
+    /// Thumbnail of picture number `index` at `path`; requested if it is not there yet.
     pub fn get(&mut self, index: usize, path: &Path) -> Thumbnail<'_> {
         if !self.textures.contains_key(&index) && self.asked.insert(index) {
             let mut waiting = self.queue.lock();
@@ -109,7 +109,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The newest wish; none once the folder is closed.
+    /// The newest request; none once the folder is closed.
     fn next(&self) -> Option<(usize, PathBuf)> {
         let mut waiting = self.lock();
         loop {

@@ -1,4 +1,4 @@
-//! What a run told, and how it looks: progress, health, curves, the teacher's patches.
+//! The events of a run, and how they are shown: progress, health, curves, the teacher's patches.
 
 use std::path::PathBuf;
 
@@ -14,25 +14,25 @@ use image::RgbImage;
 
 use super::thumbnails::color_image;
 
-/// Lines of what happened that are kept.
+/// Maximum number of log lines that are kept.
 const LINES: usize = 200;
 
-/// Points up to here are dots too: a line of one cannot be seen.
+/// Up to this many points are drawn as dots too: a line of one point is invisible.
 const FEW: usize = 30;
 
-/// Colors of curves, told apart by the color-blind too and on light and dark (Okabe and Ito).
+/// Colors of curves, distinct for the color-blind and on light and dark backgrounds (Okabe and Ito).
 const COLORS: [Color32; 3] = [
     Color32::from_rgb(0, 114, 178),
     Color32::from_rgb(230, 159, 0),
     Color32::from_rgb(0, 158, 115),
 ];
 
-/// What a run told.
+/// What a run reported.
 #[derive(Default)]
 pub struct Told {
     pub start: Option<RunStart>,
     pub last: Option<Box<StepMetrics>>,
-    /// All, class token's, patches', by step.
+    /// Total, class-token and patch loss, by step.
     losses: [Vec<[f64; 2]>; 3],
     knn: Vec<[f64; 2]>,
     rank_me: Vec<[f64; 2]>,
@@ -46,7 +46,7 @@ pub struct Told {
 }
 
 impl Told {
-    /// Takes an event.
+    /// Handles an event.
     pub fn receive(&mut self, ctx: &Context, event: TrainingEvent) {
         match event {
             TrainingEvent::Note(line) => self.say(line),
@@ -80,7 +80,7 @@ impl Told {
                 self.patches = Some((step, pictures.iter().map(both).collect()));
             }
             TrainingEvent::Paused(step) => self.say(format!("paused after step {step}")),
-            TrainingEvent::Resumed => self.say("goes on".into()),
+            TrainingEvent::Resumed => self.say("resumed".into()),
             TrainingEvent::Finished(run) => {
                 self.say("finished".into());
                 self.model = Some(run.join("teacher.safetensors"));
@@ -113,28 +113,28 @@ impl Told {
         self.lines.push(line);
     }
 
-    /// Progress, health and what happened; a model that is to be looked through.
+    /// Shows progress, health and log; returns a model file that the user wants to open.
     pub fn show_state(&self, ui: &mut Ui) -> Option<PathBuf> {
         if let (Some(start), Some(last)) = (&self.start, &self.last) {
             let share = last.step as f32 / start.steps.max(1) as f32;
             let text = format!("step {} of {}", last.step, start.steps);
             ui.add(ProgressBar::new(share).text(text));
             ui.label(format!(
-                "{:.2} s a step, {:.0} pictures/s",
+                "{:.2} s per step, {:.0} images/s",
                 last.step_s, last.images_per_s
             ));
         }
         if let Some(health) = self.last.as_ref().and_then(|last| last.health.as_ref()) {
-            ui.label(format!("spread of the features {:.2}", health.feature_std));
+            ui.label(format!("feature std {:.2}", health.feature_std));
         }
         match (&self.anomaly, &self.error) {
             (_, Some(text)) => ui.colored_label(ui.visuals().error_fg_color, text),
             (Some(text), None) => ui.colored_label(ui.visuals().warn_fg_color, text),
-            (None, None) if self.last.is_some() => ui.label("Health: nothing wrong is known."),
+            (None, None) if self.last.is_some() => ui.label("Health: OK"),
             _ => ui.label(""),
         };
         let wanted = self.model.as_ref().and_then(|model| {
-            let button = ui.button("Look through this model");
+            let button = ui.button("Open this model");
             let button = button.on_hover_text(printable(model));
             button.clicked().then(|| model.clone())
         });
@@ -155,7 +155,7 @@ impl Told {
             egui::Panel::right("patches")
                 .default_size(300.0)
                 .show(ui, |ui| {
-                    ui.strong(format!("What the teacher's patches see after step {step}"));
+                    ui.strong(format!("Patch features of the teacher after step {step}"));
                     show_patches(ui, pictures);
                 });
         }
@@ -167,7 +167,7 @@ impl Told {
         ];
         show_plot(ui, "Losses", height, &curves);
         let curves = [("k-NN, %", &self.knn), ("RankMe", &self.rank_me)];
-        show_plot(ui, "What the teacher's features are worth", height, &curves);
+        show_plot(ui, "Quality of the teacher's features", height, &curves);
     }
 }
 

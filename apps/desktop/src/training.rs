@@ -1,4 +1,4 @@
-//! A run on the open folder: its settings, and how it is steered.
+//! A run on the open folder: its settings and controls.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,9 +18,9 @@ use super::told::Told;
 const START_OR_STOP: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::Enter);
 /// Time between pictures of the teacher's patches.
 const PATCHES_EVERY: Duration = Duration::from_secs(5);
-/// Share of a labeled folder that k-NN is asked about.
+/// Fraction of a labeled folder that is held out for k-NN.
 const HELD_OUT: f64 = 0.1;
-/// Looks at k-NN in a run.
+/// Number of k-NN evaluations in a run.
 const KNN_LOOKS: usize = 10;
 
 /// A run, the one before, or the next.
@@ -29,14 +29,14 @@ pub struct TrainingTab {
     epochs: usize,
     steps: usize,
     batch_size: usize,
-    /// Where the run is written.
+    /// The run folder.
     out: String,
     handle: Option<TrainingHandle>,
     told: Told,
 }
 
 impl TrainingTab {
-    /// No run yet, and the numbers of `recipe`.
+    /// No run yet; starts from the numbers of `recipe`.
     pub fn new(recipe: &str) -> Self {
         let mut tab = Self {
             recipe: recipe.to_owned(),
@@ -51,7 +51,7 @@ impl TrainingTab {
         tab
     }
 
-    /// Proposes a run folder beside the pictures.
+    /// Proposes a run folder next to the images.
     pub fn folder_opened(&mut self, folder: &Path) {
         let mut name = folder.file_name().unwrap_or_default().to_owned();
         name.push("-ibot");
@@ -67,7 +67,7 @@ impl TrainingTab {
         }
     }
 
-    /// How far the run is; none without one.
+    /// Progress of the run; none without one.
     pub fn progress(&self) -> Option<[usize; 2]> {
         let start = self.told.start.as_ref().filter(|_| self.is_running())?;
         let done = self.told.last.as_ref().map_or(start.made, |last| last.step);
@@ -124,7 +124,7 @@ impl TrainingTab {
         })
     }
 
-    /// Takes what the run told since the last frame.
+    /// Takes the events since the last frame.
     pub fn receive(&mut self, ctx: &Context) {
         let events = self.handle.as_ref().map(TrainingHandle::events);
         for event in events.into_iter().flatten() {
@@ -132,7 +132,7 @@ impl TrainingTab {
         }
     }
 
-    /// The tab; a model file that is to be looked through.
+    /// Shows the tab; returns a model file that the user wants to open.
     pub fn show(
         &mut self,
         ui: &mut Ui,
@@ -148,9 +148,7 @@ impl TrainingTab {
                 ui.separator();
                 if self.is_running() && self.told.last.is_none() {
                     ui.spinner();
-                    ui.label(
-                        "Getting ready; with classes, k-NN is asked once before the first step.",
-                    );
+                    ui.label("Preparing; with labels, k-NN runs once before the first step.");
                 }
                 self.told.show_state(ui)
             })
@@ -181,7 +179,7 @@ impl TrainingTab {
                 0 => (&mut self.epochs, "Epochs"),
                 _ => (&mut self.steps, "Steps"),
             };
-            for (text, value) in [(unit, length), ("Pictures a step", &mut self.batch_size)] {
+            for (text, value) in [(unit, length), ("Images per step", &mut self.batch_size)] {
                 let label = ui.label(text);
                 ui.add(DragValue::new(value).range(1..=1_000_000))
                     .labelled_by(label.id);
@@ -199,8 +197,8 @@ impl TrainingTab {
         let Some(run) = self.handle.as_ref().filter(|run| !run.is_over()) else {
             let can = !gallery.pictures().is_empty() && !self.out.is_empty();
             let start = ui.add_enabled(can, egui::Button::new("Start training"));
-            let start = start.on_disabled_hover_text("Open a folder of pictures first.");
-            let hint = format!("{keys}. A run in this folder goes on from its checkpoint.");
+            let start = start.on_disabled_hover_text("Open a folder of images first.");
+            let hint = format!("{keys}. A run in this folder resumes from its checkpoint.");
             if start.on_hover_text(hint).clicked() || (can && pressed) {
                 self.start(ui.ctx(), gallery, device);
             }
@@ -212,7 +210,7 @@ impl TrainingTab {
                 false if ui.button("Pause").clicked() => run.pause(),
                 _ => {}
             }
-            let hint = format!("{keys}. Leaves a checkpoint to go on from.");
+            let hint = format!("{keys}. Writes a checkpoint to resume from.");
             if ui.button("Stop").on_hover_text(hint).clicked() || pressed {
                 run.cancel();
             }

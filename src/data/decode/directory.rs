@@ -229,5 +229,5 @@ fn bytes<const N: usize>(file: &mut impl Read) -> Result<[u8; N]> {
 }
 
 fn damaged() -> Error {
-    Error::new(ErrorKind::InvalidData, "its directory makes no sense")
+    Error::new(ErrorKind::InvalidData, "its directory is invalid")
 }

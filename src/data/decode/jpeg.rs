@@ -1,8 +1,8 @@
 //! JPEG: which files go to `image`'s decoder and which to libjpeg.
 //!
-//! zune-jpeg, which `image` uses, is up to twice as fast, but gives wrong pixels without a word for files in which
+//! zune-jpeg, which `image` uses, is up to twice as fast, but silently returns wrong pixels for files in which
 //! each component has a scan of its own (zune-image issues 422, 341), whose chroma is finer than its luma (273) or whose
-//! color space the markers contradict (436), and refuses others that all viewers show. Those files are told by their
+//! color space the markers contradict (436), and refuses others that all viewers show. Those files are recognized by their
 //! headers and read by libjpeg-turbo's code.
 
 mod libjpeg;
@@ -70,14 +70,14 @@ pub fn decode(bytes: &[u8], max_pixels: u64) -> Result<Option<RgbImage>, String>
 /// What the frame is, and what to do.
 pub fn check_frame(marker: u8, precision: u8, components: usize) -> Result<(), String> {
     let what = match (marker, precision, components) {
-        (0xc3 | 0xc7 | 0xcb | 0xcf, ..) => "without loss".to_owned(),
-        (0xc5 | 0xc6 | 0xcd | 0xce, ..) => "in layers (hierarchical)".to_owned(),
+        (0xc3 | 0xc7 | 0xcb | 0xcf, ..) => "that is lossless".to_owned(),
+        (0xc5 | 0xc6 | 0xcd | 0xce, ..) => "that is hierarchical".to_owned(),
         (_, 8, 1 | 3 | 4) => return Ok(()),
-        (_, 8, count) => format!("of {count} color components"),
-        (_, bits, _) => format!("of {bits} bits"),
+        (_, 8, count) => format!("with {count} color components"),
+        (_, bits, _) => format!("with {bits} bits per sample"),
     };
     Err(format!(
-        "JPEG {what} is not read: save it as PNG or as usual JPEG"
+        "JPEG {what} is not supported; save it as PNG or baseline JPEG"
     ))
 }
 

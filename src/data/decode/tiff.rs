@@ -101,7 +101,7 @@ fn in_words(error: TiffError) -> String {
         }
         TiffError::IoError(error) => format!("damaged: {}", printable(error.to_string())),
         TiffError::FormatError(TiffFormatError::StripTileTagConflict) => {
-            "damaged: it does not say where its pixels lie".to_owned()
+            "damaged: the offsets of its pixels are missing".to_owned()
         }
         TiffError::FormatError(error) => format!("damaged: {}", printable(error.to_string())),
         TiffError::UnsupportedError(error) => not_read(&format!(

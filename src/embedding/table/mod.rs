@@ -55,17 +55,14 @@ impl TableFormat {
             .find(|(known, _)| ending.eq_ignore_ascii_case(known));
         known.map(|(_, format)| *format).ok_or_else(|| {
             let endings = Self::KNOWN.map(|(known, _)| format!(".{known}"));
-            let reason = format!(
-                "embeddings go to a file that ends in one of {}",
-                endings.join(", ")
-            );
+            let reason = format!("the file name must end in one of {}", endings.join(", "));
             Error::data(path, reason)
         })
     }
 }
 
 impl EmbeddingTable {
-    /// Refuses a path that [`Self::write`] will not be able to write to, before the work that leads to a table.
+    /// Refuses a path that [`Self::write`] cannot write to, before the work starts.
     ///
     /// # Errors
     /// [`Error::Data`] where the ending is not known, the folder is missing or the path is one, [`Error::Io`] where a
@@ -105,7 +102,7 @@ impl EmbeddingTable {
     /// [`Error::Io`] where it cannot be read.
     pub fn read(path: &Path) -> Result<Self> {
         if TableFormat::from_path(path)? != TableFormat::Safetensors {
-            let reason = "only embeddings written as .safetensors can be read back";
+            let reason = "only embeddings written as .safetensors can be read";
             return Err(Error::data(path, reason));
         }
         let table = safetensors::read(path)?;

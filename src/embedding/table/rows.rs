@@ -83,7 +83,7 @@ impl EmbeddingTable {
         }
         if labels != rows || rows.checked_mul(width) != Some(values) {
             let reason = format!(
-                "{rows} paths do not go with {labels} labels and {values} values of rows of {width}"
+                "{rows} paths do not match {labels} labels and {values} values in rows of {width}"
             );
             return Err(Error::data(path, reason));
         }

@@ -27,7 +27,7 @@ pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {
     let header = header(table).map_err(Error::io(path))?;
     if header.len() > MAX_HEADER {
         let reason = format!(
-            "{} paths and labels are {} MB of metadata, and safetensors holds {}: write .parquet or .npy",
+            "{} paths and labels take {} MB of metadata, but safetensors holds {}; write .parquet or .npy",
             table.len(),
             header.len() / 1_000_000,
             MAX_HEADER / 1_000_000
@@ -58,16 +58,16 @@ fn header(table: &EmbeddingTable) -> std::io::Result<Vec<u8>> {
 pub(super) fn read(path: &Path) -> Result<EmbeddingTable> {
     let bytes = fs::read(path).map_err(Error::io(path))?;
     let refused = |reason: String| Error::data(path, reason);
-    let damaged = |error| refused(format!("is no safetensors file: {error}"));
+    let damaged = |error| refused(format!("is not a safetensors file: {error}"));
     let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
     let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
     let view = file.tensor(FEATURES).map_err(|_| {
-        let reason = format!("is no table of embeddings: it has no tensor {FEATURES:?}");
+        let reason = format!("is not a table of embeddings: it has no tensor {FEATURES:?}");
         refused(reason)
     })?;
     let (dtype, shape) = (view.dtype(), view.shape());
     let (Dtype::F32, [rows, width]) = (dtype, shape) else {
-        let reason = format!("{FEATURES} is {dtype:?} {shape:?}, not F32 [pictures, width]");
+        let reason = format!("{FEATURES} is {dtype:?} {shape:?}, not F32 [images, width]");
         return Err(refused(reason));
     };
     let text = |key: &str| {
@@ -80,7 +80,7 @@ pub(super) fn read(path: &Path) -> Result<EmbeddingTable> {
     let labels = serde_json::from_str(text(LABELS)?).map_err(|error| unclear(LABELS, error))?;
     if paths.len() != *rows {
         let reason = format!(
-            "{FEATURES} has {rows} rows, and there are {} paths",
+            "{FEATURES} has {rows} rows, but there are {} paths",
             paths.len()
         );
         return Err(refused(reason));

@@ -7,7 +7,7 @@
 //!   B3SUMS               BLAKE3 of both, as `b3sum --check B3SUMS` reads it
 //! ```
 //!
-//! It is written under a temporary name, synced and renamed: a crash at any byte leaves no folder of the final name.
+//! It is written under a temporary name, synced and renamed: a crash at any byte leaves no folder with the final name.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -28,7 +28,7 @@ const MANIFEST: &str = "checkpoint.json";
 const STATE: &str = "state.safetensors";
 const SUMS: &str = "B3SUMS";
 
-/// What a checkpoint is of.
+/// Description of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// [`FORMAT`] of the program that wrote it.
@@ -39,20 +39,20 @@ pub struct Manifest {
     pub step: usize,
     /// Epoch of the next step, from 0.
     pub epoch: usize,
-    /// Batches of that epoch that are behind it.
+    /// Batches of that epoch that are done.
     pub batch: usize,
     /// Seed of the run.
     pub seed: u64,
     /// All settings of the run, as TOML.
     pub config: String,
-    /// Accuracy of k-NN by the teacher at this step, where it was taken.
+    /// k-NN accuracy of the teacher at this step, if it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub knn: Option<f64>,
     /// What the learning rate is multiplied by since the last rollback.
     pub learning_rate_factor: f64,
     /// Rollbacks so far.
     pub rollbacks: usize,
-    /// What the health monitor has seen in a row, so that its verdicts do not depend on interruptions.
+    /// The health monitor's consecutive findings, so that its reports do not depend on interruptions.
     #[serde(default)]
     pub health: serde_json::Value,
 }
@@ -79,7 +79,7 @@ impl Checkpoint {
             .and_then(|()| remove_folder(path)) // of the same step, before a rollback
             .and_then(|()| fs::rename(&temporary, path).map_err(Error::io(path)));
         if written.is_err() {
-            // a full disk gets its space back; what cannot be removed is so at the next start
+            // frees the space on a full disk; what cannot be removed now is removed at the next start
             let _ = fs::remove_dir_all(&temporary);
         }
         written?;

@@ -1,8 +1,8 @@
-//! Checkpoints: all that a run needs to go on, each in a folder of its own that is whole or not there.
+//! Checkpoints: everything that a run needs to resume, each in its own folder that is complete or absent.
 //!
 //! - `manifest`: one checkpoint on disk
-//! - `store`: the checkpoints of a run; which is the newest good one, and which may go
-//! - `saving`: writing beside the training
+//! - `store`: the checkpoints of a run; which is the newest good one, and which can be removed
+//! - `saving`: writing in the background
 
 mod manifest;
 mod saving;

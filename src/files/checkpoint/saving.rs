@@ -1,10 +1,10 @@
-//! Writing beside the training: the device waits for the copy to the host, not for the disk.
+//! Writes in the background: training waits for the copy to the host, not for the disk.
 
 use std::thread::JoinHandle;
 
 use crate::error::{Error, Result};
 
-/// At most one write under way.
+/// A background writer with at most one running write.
 #[derive(Debug, Default)]
 pub struct Saving(Option<JoinHandle<Result<()>>>);
 
@@ -12,18 +12,20 @@ impl Saving {
     /// Starts a write; waits for the one before it.
     ///
     /// # Errors
-    /// What the one before it ran into, or no thread to be had.
+    /// The error of the write before it, or of starting a thread.
     pub fn start(&mut self, write: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
         self.finish()?;
         let thread = std::thread::Builder::new().name("checkpoint".into());
         let thread = thread.spawn(write);
         self.0 = Some(thread.map_err(|error| {
-            Error::Training(format!("no thread to write a checkpoint with: {error}"))
+            Error::Training(format!(
+                "cannot start a thread to write a checkpoint: {error}"
+            ))
         })?);
         Ok(())
     }
 
-    /// What a write that has ended ran into; does not wait.
+    /// Returns the error of a finished write; does not wait.
     ///
     /// # Errors
     /// Those of the write.
@@ -34,7 +36,7 @@ impl Saving {
         Ok(())
     }
 
-    /// Waits for the write under way.
+    /// Waits for the running write.
     ///
     /// # Errors
     /// Those of the write.
@@ -52,7 +54,7 @@ impl Saving {
 }
 
 impl Drop for Saving {
-    /// A checkpoint that is nearly written is worth the wait.
+    /// Waits, so that a running write can complete its checkpoint.
     fn drop(&mut self) {
         let _ = self.finish();
     }

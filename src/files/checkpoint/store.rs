@@ -8,12 +8,12 @@ use crate::files::checkpoint::manifest::{Checkpoint, Manifest, remove_folder};
 
 const PREFIX: &str = "step-";
 
-/// Which checkpoints stay.
+/// Which checkpoints are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep {
-    /// So many of the newest; at least 1.
+    /// Number of newest checkpoints; at least 1.
     pub last: usize,
-    /// Whether the one with the best accuracy of k-NN stays too.
+    /// Whether the one with the best k-NN accuracy is kept too.
     pub best: bool,
 }
 
@@ -32,7 +32,7 @@ impl Default for Keep {
 pub struct Damaged {
     /// Its folder.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// Its error.
     pub error: Error,
 }
 
@@ -87,8 +87,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Io`] where the folder cannot be listed; [`Error::OtherFormat`] where another version of the program wrote
-    /// a newer one than those that are good: it is not damaged, and not to be passed over; the newest one's error where
-    /// there are some and none is good.
+    /// one that is newer than all good ones: it is not damaged and must not be skipped; the newest one's error if
+    /// there are checkpoints and all are damaged.
     pub fn newest(&self) -> Result<(Option<Checkpoint>, Vec<Damaged>)> {
         let mut damaged = Vec::new();
         for step in self.steps()? {
@@ -105,7 +105,7 @@ impl Store {
         }
     }
 
-    /// The step with the best accuracy of k-NN, of equal ones the newest; none where it was never taken.
+    /// The step with the best k-NN accuracy, of equal ones the newest; none if it was never measured.
     ///
     /// # Errors
     /// [`Error::Io`] where the folder cannot be listed.
@@ -117,7 +117,7 @@ impl Store {
         Ok(best.map(|(_, step)| step))
     }
 
-    /// Writes a checkpoint, and then removes those that need not stay.
+    /// Writes a checkpoint, then removes those that need not be kept.
     ///
     /// # Errors
     /// [`Error::Io`]; the checkpoints before are untouched then.
@@ -126,7 +126,7 @@ impl Store {
         self.prune(keep)
     }
 
-    /// Writes the accuracy of k-NN into the checkpoint of a step, and then removes those that need not stay.
+    /// Writes the k-NN accuracy into the checkpoint of a step, then removes those that need not be kept.
     ///
     /// # Errors
     /// [`Error::Io`]; the checkpoint is good then, with or without it.
@@ -140,7 +140,7 @@ impl Store {
         self.prune(keep)
     }
 
-    /// Removes what a crash left half written.
+    /// Removes incomplete checkpoints after a crash.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -157,7 +157,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the checkpoints after a step, or all: damaged ones, or those of a future that is given up.
+    /// Removes the checkpoints after a step, or all: damaged ones, or those discarded by a rollback.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -174,7 +174,7 @@ impl Store {
     }
 }
 
-/// Removes a checkpoint so that a crash amid it leaves no half of one: by a temporary name.
+/// Renames a checkpoint, then removes it, so that a crash in between leaves no partial one.
 fn remove(path: &Path) -> Result<()> {
     let temporary = path.with_extension("tmp");
     remove_folder(&temporary)?;

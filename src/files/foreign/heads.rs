@@ -113,8 +113,7 @@ pub fn heads_of(
     let normalized = |head: &Head| head.last.lengths.is_some();
     match (&cls, &patch) {
         (Some(cls), Some(patch)) if normalized(cls) != normalized(patch) => {
-            let reason =
-                "has a weight-normalized head and one that is not; load the backbone alone";
+            let reason = "has one head with weight norm and one without; load only the backbone";
             Err(refused(path, reason))
         }
         _ => Ok(cls.map(|cls| heads(cls, patch))),
@@ -230,7 +229,7 @@ fn find_head(
     let Some(last) = last_layer(path, tensors, &format!("{start}{last}."))? else {
         if last == "last_layer" {
             let reason = format!(
-                "{}mlp has no last_layer: heads without bottleneck do not fit, load the backbone alone",
+                "{}mlp has no last_layer: heads without bottleneck are not supported; load only the backbone",
                 printable(start)
             );
             return Err(refused(path, reason));
@@ -259,7 +258,7 @@ fn sequential_head(
         })),
         Some(_) => {
             let reason = format!(
-                "{} does not end in prototypes without bias; load the backbone alone",
+                "{} does not end in prototypes without bias; load only the backbone",
                 printable(start)
             );
             Err(refused(path, reason))
@@ -300,7 +299,7 @@ fn linear_layers(
 
 fn unknown_layer(path: &Path, key: &str) -> crate::error::Error {
     let reason = format!(
-        "{} is of no linear layer: heads with norms do not fit, load the backbone alone",
+        "{} is not of a linear layer: heads with norms are not supported; load only the backbone",
         printable(key)
     );
     refused(path, reason)
@@ -335,7 +334,7 @@ fn last_layer(
     if !fits {
         let shape = &directions.shape;
         let reason =
-            format!("{start} has weights {shape:?} that do not fit; load the backbone alone");
+            format!("{start} has weights of the wrong shape {shape:?}; load only the backbone");
         return Err(refused(path, reason));
     }
     Ok(Some(LastLayer {

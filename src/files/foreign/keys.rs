@@ -11,7 +11,7 @@ use crate::files::finite::check_finite;
 use crate::files::header::is_no_float;
 use crate::files::state_dict::NamedTensor;
 
-/// What every vision transformer has once, whoever wrote it.
+/// A key that every vision transformer has once, whatever program wrote it.
 const PATCH_KEY: &str = "patch_embed.proj.weight";
 /// The same key of Hugging Face's transformers.
 const TRANSFORMERS_PATCH_KEY: &str = "embeddings.patch_embeddings.projection.weight";
@@ -81,7 +81,7 @@ pub fn backbone_of(
             let name = timm_name(name);
             if backbone.contains_key(&name) {
                 let reason = format!(
-                    "has two tensors for {}, one is {}; remove one of them",
+                    "has two tensors for {}, one of them {}; remove one",
                     printable(name),
                     printable(key)
                 );
@@ -147,12 +147,12 @@ pub(super) fn backbone_prefix<'a>(
                 Role::Teacher => ["teacher", "student"],
             };
             let found = listed(&found);
-            let reason = format!("has no {wanted}, only {found}; ask for the {other}");
+            let reason = format!("has no {wanted}, only {found}; use the {other}");
             Err(refused(path, reason))
         }
         several => {
             let several = listed(several);
-            let reason = format!("has several backbones, {several}; keep one of them in the file");
+            let reason = format!("has several backbones, {several}; keep only one in the file");
             Err(refused(path, reason))
         }
     }
@@ -182,18 +182,18 @@ fn no_backbone(path: &Path, tensors: &BTreeMap<String, NamedTensor>) -> String {
         return reason;
     }
     if tensors.is_empty() {
-        return "holds no float tensors, and has no vision transformer".into();
+        return "has no float tensors and no vision transformer".into();
     }
     if tensors
         .keys()
         .any(|key| key.ends_with(TRANSFORMERS_PATCH_KEY))
     {
-        let remedy = "take timm's file of this model";
-        return format!("has the names of Hugging Face's transformers; {remedy}");
+        let remedy = "use timm's file of this model";
+        return format!("has the parameter names of Hugging Face's transformers; {remedy}");
     }
     let some: Vec<String> = tensors.keys().take(3).map(printable).collect();
     let some = some.join(", ");
-    format!("has no vision transformer, which has a {PATCH_KEY}; its keys are {some} and so on")
+    format!("has no vision transformer (no key {PATCH_KEY}); its keys are {some}, ...")
 }
 
 /// The mask token beside the backbone, around it, or beside any other network's of the same width.
@@ -243,21 +243,20 @@ fn check_family(path: &Path, backbone: &BTreeMap<String, NamedTensor>) -> Result
             _ => "base",
         };
         let reason = format!(
-            "is a distilled DeiT, with a second class token (dist_token) that no encoder here has; take the one without \
+            "is a distilled DeiT, whose second class token (dist_token) is not supported; use the one without \
              distillation, timm's deit_{size}_patch16_224.fb_in1k"
         );
         return Err(refused(path, reason));
     }
     if let Some(key) = backbone.keys().find(|key| key.contains(".mlp.w12.")) {
         let reason = format!(
-            "has SwiGLU layers ({}); take a size with plain MLPs: small, base or large",
+            "has SwiGLU layers ({}), which are not supported; use a size with plain MLPs: small, base or large",
             printable(key)
         );
         return Err(refused(path, reason));
     }
     if !backbone.contains_key("blocks.0.norm1.weight") {
-        let reason =
-            "has patches but no blocks.0.norm1.weight; only plain vision transformers fit, no Swin";
+        let reason = "has patches but no blocks.0.norm1.weight; only plain vision transformers are supported, not Swin";
         return Err(refused(path, reason));
     }
     Ok(())
@@ -269,7 +268,8 @@ fn free_class_token_of_position(
     backbone: &mut BTreeMap<String, NamedTensor>,
 ) -> Result<()> {
     let mismatch = || {
-        let reason = "has register_tokens but no cls_token and pos_embed that fit each other; take DINOv2's own file";
+        let reason =
+            "has register_tokens but no matching cls_token and pos_embed; use DINOv2's own file";
         refused(path, reason)
     };
     let mut positions = backbone.remove("pos_embed").ok_or_else(mismatch)?;

@@ -1,4 +1,4 @@
-//! Both networks of a training checkpoint, with all that it takes to go on with their training but the optimizer.
+//! Both networks of a training checkpoint, with everything needed to continue their training except the optimizer.
 
 use std::collections::BTreeMap;
 use std::path::Path;

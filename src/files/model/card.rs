@@ -1,4 +1,4 @@
-//! What a model file says of itself.
+//! The metadata of a model file.
 
 use std::path::Path;
 
@@ -83,7 +83,7 @@ pub struct ModelCard {
     pub network: String,
     /// Shape of the backbone.
     pub architecture: VitConfig,
-    /// How a picture becomes its input.
+    /// Its preprocessing.
     pub preprocessing: Preprocessing,
     /// Number of weights.
     pub parameters: usize,
@@ -103,25 +103,25 @@ pub struct ModelCard {
     pub fingerprint: Vec<f32>,
 }
 
-/// What a model file says of itself; none for a file of another program.
+/// The metadata of a model file; none for a file of another program.
 ///
 /// # Errors
-/// [`Error::Weights`] where its description is damaged, or of a newer program.
+/// [`Error::Weights`] if its metadata is damaged, or of a newer program.
 pub fn read_card(path: &Path) -> Result<Option<ModelCard>> {
     let refused = |reason: String| Error::Weights {
         path: path.to_path_buf(),
         reason,
     };
-    // another kind of file has no metadata, and says when its weights are read whether it can be
+    // other kinds of files have no metadata; reading their weights shows whether they can be used
     let metadata = read_metadata(path).unwrap_or_default();
     let Some(text) = metadata.get(CARD) else {
         return Ok(None);
     };
     let card: ModelCard = serde_json::from_str(text)
-        .map_err(|error| refused(format!("its description is damaged: {error}")))?;
+        .map_err(|error| refused(format!("its metadata is damaged: {error}")))?;
     if card.format > CARD_FORMAT {
         let reason = format!(
-            "its description has format {}, this program reads up to {CARD_FORMAT}",
+            "its metadata has format {}, this program reads up to {CARD_FORMAT}",
             card.format
         );
         return Err(refused(reason));

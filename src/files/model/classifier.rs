@@ -33,7 +33,8 @@ impl LinearClassifier {
         };
         let named = card.and_then(|card| Some((card.classes.clone()?, card)));
         let (classes, card) = named.ok_or_else(|| {
-            let reason = "names no classes; `ibot finetune` writes files that do";
+            let reason =
+                "is not a classifier: it names no classes; `ibot finetune` writes classifiers";
             refused(reason.into())
         })?;
         let mut tensors = read_weights(path)?;
@@ -50,12 +51,12 @@ impl LinearClassifier {
         let mut take = |name: &str, expected: Vec<usize>| match tensors.remove(name) {
             Some(NamedTensor { shape, values }) if shape == expected => Ok(values),
             Some(found) => Err(refused(format!(
-                "{name} is {:?}, its {} classes need {expected:?}",
+                "{name} is {:?}, but its {} classes need {expected:?}",
                 found.shape,
                 classes.len()
             ))),
             None => Err(refused(format!(
-                "names {} classes and has no {name}",
+                "names {} classes but has no {name}",
                 classes.len()
             ))),
         };

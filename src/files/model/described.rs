@@ -1,10 +1,10 @@
-//! A model file, and what is known of it from elsewhere.
+//! A model file, with metadata from other sources.
 
 use std::path::PathBuf;
 
 use crate::backbone::Normalization;
 
-/// A model file, and what is known of it from elsewhere.
+/// A model file, with metadata from other sources.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LocalModel {
     /// The file.
@@ -13,7 +13,7 @@ pub struct LocalModel {
     pub described: Described,
 }
 
-/// What is known of a file from elsewhere; what the file says itself goes before.
+/// Metadata from other sources; the file's own takes precedence.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Described {
     /// timm name of the backbone.

@@ -19,7 +19,7 @@ use crate::files::state_dict::{NamedTensor, load_state_dict};
 use crate::files::weights::{read_weights, with_positions};
 use crate::random::Random;
 
-/// What a file that does not describe itself is to be read as, and what to change of one that does.
+/// How to read a file without metadata, and what to change in one with metadata.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ModelOptions {
     /// timm name of the backbone, for a file without a card.
@@ -74,9 +74,12 @@ impl LoadedModel {
         let is_other = !alike.is_empty() && !alike.iter().any(|name| name == encoder);
         let misfit = || misfit(path, &report, &self.architecture);
         let reason = match &self.card {
-            Some(_) => format!("the file does not fit its architecture: {}", misfit()),
+            Some(_) => format!(
+                "the weights do not fit the file's architecture: {}",
+                misfit()
+            ),
             None if is_other => format!(
-                "does not fit `encoder` {encoder}: its shapes are those of {}",
+                "does not fit `encoder` {encoder}: its shapes suggest {}",
                 alike.join(" or ")
             ),
             None => format!("does not fit `encoder` {encoder}: {}", misfit()),
@@ -161,7 +164,7 @@ pub fn file_hash(path: &Path) -> Result<String> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// The first that is known: the file's own, the one that is asked for, the hub's, the name's.
+/// The first that is known: the file's own, the requested one, the hub's, that of the name.
 fn normalization(
     card: Option<&ModelCard>,
     options: &ModelOptions,
@@ -173,7 +176,7 @@ fn normalization(
         (Some(card), ..) => Normalized::of_card(card.preprocessing.normalization()),
         (None, Some(values), _) => Normalized {
             values,
-            why: "as asked for".into(),
+            why: "as requested".into(),
         },
         (None, None, Some(values)) => Normalized::of_hub(values),
         (None, None, None) => Normalized::of_name(encoder, network),
@@ -188,34 +191,34 @@ fn of_flag(error: Error) -> Error {
     }
 }
 
-/// That a file of another program needs the name of its encoder.
+/// The error for a file of another program without the name of its encoder.
 fn nameless(path: &Path, tensors: &BTreeMap<String, NamedTensor>) -> Error {
     let alike = encoders_alike(tensors);
     let remedy = match alike.is_empty() {
-        true => "`encoder_names` lists the known ones".into(),
-        false => format!("its shapes are those of {}", alike.join(" or ")),
+        true => "; `encoder_names` lists the known names".into(),
+        false => format!(", such as {} (suggested by its shapes)", alike.join(" or ")),
     };
     Error::Weights {
         path: path.to_path_buf(),
         reason: format!(
-            "does not say what it is, and needs the timm name of its model by `encoder`; {remedy}"
+            "has no architecture metadata. Give the timm name of its model by `encoder`{remedy}"
         ),
     }
 }
 
-/// What a file says of itself cannot be said otherwise.
+/// Refuses options that contradict the file's metadata.
 fn refuse_contradiction(path: &Path, card: &ModelCard, options: &ModelOptions) -> Result<()> {
     let file = printable(path);
     if let Some(encoder) = &options.encoder
         && split_tag(encoder).0 != split_tag(&card.encoder).0
     {
         let own = printable(&card.encoder);
-        let remedy = format!("{file} says itself that it is {own}: leave this out");
+        let remedy = format!("{file} is {own} by its metadata; leave this out");
         return Err(Error::config("encoder", printable(encoder), remedy));
     }
     let own = card.preprocessing.normalization();
     if let Some(asked) = options.normalization.filter(|asked| *asked != own) {
-        let remedy = format!("{file} says itself that it was trained with {own}: leave this out");
+        let remedy = format!("{file} was trained with {own} by its metadata; leave this out");
         return Err(Error::config("normalization", asked, remedy));
     }
     Ok(())

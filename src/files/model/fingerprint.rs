@@ -1,4 +1,4 @@
-//! Features of eight built-in pictures: do two devices compute the same with one model file?
+//! Features of eight built-in pictures: they show whether two devices compute the same with one model file.
 
 use std::path::Path;
 
@@ -105,8 +105,8 @@ pub fn compare_fingerprint(
         return Ok(difference);
     }
     Err(Error::Device(format!(
-        "{}: features of the built-in pictures on this device ({device}) are {:.1} % off those that the file was written \
-         with; `ibot verify` tells which operation is wrong",
+        "{}: features of the built-in images on this device ({device}) differ by {:.1} % from those in the file; \
+         `ibot verify` finds the wrong operation",
         printable(path),
         100.0 * difference
     )))

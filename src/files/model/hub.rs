@@ -29,7 +29,7 @@ pub(super) fn fetch(name: &str) -> Result<LocalModel> {
         reason,
     };
     if !is_repository(name) {
-        let reason = "is no name on the hub: must be hf:OWNER/NAME, such as \
+        let reason = "is not a name on the hub: must be hf:OWNER/NAME, such as \
                       hf:timm/vit_small_patch16_224.augreg_in21k";
         return Err(refused(reason.into()));
     }
@@ -46,7 +46,7 @@ pub(super) fn fetch(name: &str) -> Result<LocalModel> {
     let (file, description) = download(name).map_err(|reason| {
         let cache = printable(cache.path());
         refused(format!(
-            "is not in {cache} and cannot be fetched: {reason}; check the name and the network, or give a file"
+            "is not in {cache} and cannot be downloaded: {reason}; check the name and the network, or give a file"
         ))
     })?;
     described(file, description)
@@ -73,7 +73,7 @@ fn download(name: &str) -> std::result::Result<(PathBuf, Option<PathBuf>), Strin
         .map_err(said)?;
     let has = |file: &str| held.siblings.iter().any(|held| held.rfilename == file);
     let Some(weights) = WEIGHTS.into_iter().find(|file| has(file)) else {
-        return Err(format!("it holds no {}", WEIGHTS.join(" and no ")));
+        return Err(format!("it has no {}", WEIGHTS.join(" and no ")));
     };
     let get = |file: &str| repository.download(file).map_err(said);
     let description = has(DESCRIPTION).then(|| get(DESCRIPTION)).transpose()?;
@@ -135,7 +135,7 @@ impl Description {
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
         serde_json::from_slice(&bytes).map_err(|error| Error::Weights {
             path: path.to_path_buf(),
-            reason: format!("is no description of a timm model: {error}"),
+            reason: format!("is not the description of a timm model: {error}"),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Model files: a backbone's weights under timm's names, and what the file says of itself.
+//! Model files: a backbone's weights under timm's names, with metadata.
 //!
 //! - `card`: architecture, preprocessing, origin, in the metadata of the safetensors file
 //! - `fingerprint`: features of eight built-in pictures, which tell whether another device computes the same

@@ -26,8 +26,8 @@ impl fmt::Display for Normalized {
 }
 
 impl Normalized {
-    /// What is known of weights that are to be trained on, of the file at `path`: by the file itself, by what is known of it
-    /// from elsewhere, or by the name of the encoder. None where nothing says it.
+    /// The normalization of pretrained weights in the file at `path`: by the file itself, by metadata from other
+    /// sources, or by the name of the encoder. None if nothing gives it.
     ///
     /// # Errors
     /// As [`read_card`] and [`tensor_names`].
@@ -50,14 +50,14 @@ impl Normalized {
     pub(super) fn of_card(values: Normalization) -> Self {
         Self {
             values,
-            why: "as the file says".into(),
+            why: "from the file".into(),
         }
     }
 
     pub(super) fn of_hub(values: Normalization) -> Self {
         Self {
             values,
-            why: "as the hub's config.json says".into(),
+            why: "from the hub's config.json".into(),
         }
     }
 
@@ -85,7 +85,7 @@ impl Normalized {
             .filter(|other| timm_normalization(&format!("{base}.{other}")) != values);
         let others: Vec<String> = others.map(|other| format!(".{other}")).collect();
         let others = others.join(", ");
-        let mut why = format!("as timm has it for {encoder}");
+        let mut why = format!("timm's for {encoder}");
         if tag.is_none() && !others.is_empty() {
             why += &format!("; for other weights add their tag ({others}) or `normalization`");
         }
@@ -117,7 +117,7 @@ mod tests {
         assert!(why.contains("add their tag (.dino) or `norm"), "{why}");
         let (values, why) = of("vit_base_patch16_224.bamboo", None);
         assert_eq!(values, Normalization::CLIP);
-        assert_eq!(why, "as timm has it for vit_base_patch16_224.bamboo");
+        assert_eq!(why, "timm's for vit_base_patch16_224.bamboo");
         let (values, why) = of("vit_small_patch16_224", Some("teacher.backbone."));
         assert_eq!(values, Normalization::IMAGENET);
         assert!(why.contains("(teacher.backbone.*)"), "{why}");
@@ -126,6 +126,6 @@ mod tests {
         assert_eq!(tagged.0, Normalization::HALF);
         let (values, why) = of("vit_small_patch14_dinov2", None);
         assert_eq!(values, Normalization::IMAGENET);
-        assert_eq!(why, "as timm has it for vit_small_patch14_dinov2");
+        assert_eq!(why, "timm's for vit_small_patch14_dinov2");
     }
 }

@@ -1,4 +1,4 @@
-//! A model as an ONNX file that says what it is.
+//! A model as an ONNX file with metadata.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -49,7 +49,7 @@ impl ModelSource {
 
 #[cfg(not(feature = "hub"))]
 fn fetch(name: &str) -> Result<LocalModel> {
-    let reason = "this program was built without names on the hub: build it with the feature hub, or download the \
+    let reason = "this program was built without support for the hub; build it with the feature hub, or download the \
                   model's file and give its path";
     Err(crate::Error::Weights {
         path: format!("{HUB}{name}").into(),

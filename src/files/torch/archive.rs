@@ -102,7 +102,7 @@ fn check_format(start: &[u8]) -> std::result::Result<(), String> {
     if start.starts_with(b"PK") {
         return Ok(());
     }
-    let reason = "is no file of torch.save; for a safetensors file use the ending .safetensors";
+    let reason = "is not a file of torch.save; a safetensors file needs the extension .safetensors";
     Err(fault(start).unwrap_or_else(|| reason.into()))
 }
 
@@ -129,11 +129,11 @@ impl<R: Read + Seek> Archive<R> {
             .filter(|folder| folder.ends_with('/'))
             .map(str::to_string);
         if folder.is_none() && has(".npy") {
-            let reason = "is an archive of NumPy arrays (.npz), as Google's weights for JAX; take timm's file of this model";
+            let reason = "is an archive of NumPy arrays (.npz), as Google's weights for JAX; use timm's file of this model";
             return Err(Fault::Content(reason.into()));
         }
         let Some(folder) = folder else {
-            let reason = "is a zip archive but no file of torch.save: it holds no data.pkl";
+            let reason = "is a zip archive but not a file of torch.save: it has no data.pkl";
             return Err(Fault::Content(reason.into()));
         };
         let mut archive = Self {
@@ -218,8 +218,7 @@ fn tensors(
         total.checked_add(u64::try_from(count?).ok()?)
     });
     if total.is_none_or(|total| total > file_bytes.saturating_mul(MAX_ENTRIES_PER_BYTE)) {
-        let reason =
-            "has tensors that repeat entries of the file without end; save contiguous ones";
+        let reason = "has tensors that repeat entries of the file too often; save contiguous ones";
         return Err(Fault::Content(reason.into()));
     }
     named.sort_by_key(|(_, view)| view.storage);
@@ -256,7 +255,7 @@ fn named<'p>(pickle: &'p Pickle<'_>) -> Checked<Vec<(String, &'p TensorView<'p>)
     let mut named = Vec::new();
     name_tensors(pickle, pickle.root, "", 0, &mut 0, &mut named)?;
     if named.is_empty() {
-        let reason = "holds no float tensors by name; save a state dict: torch.save(model.state_dict(), NEW_FILE)";
+        let reason = "has no named float tensors; save a state dict: torch.save(model.state_dict(), NEW_FILE)";
         return Err(Fault::Content(reason.into()));
     }
     Ok(named)
@@ -277,7 +276,7 @@ fn name_tensors<'p>(
                 *visited += 1;
                 if *visited > MAX_ENTRIES {
                     return Err(Fault::Content(format!(
-                        "has more than {MAX_ENTRIES} entries; save a state dict alone"
+                        "has more than {MAX_ENTRIES} entries; save only a state dict"
                     )));
                 }
                 let Value::Text(key) = key else {

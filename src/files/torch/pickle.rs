@@ -50,7 +50,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Pickle<'_>, String> {
         };
         step.map_err(|wrong| match wrong {
             Wrong::Short => "it ends too early".to_string(),
-            Wrong::Stack => format!("it takes what is not there at byte {start}"),
+            Wrong::Stack => format!("it takes a value from an empty stack at byte {start}"),
             Wrong::Code => format!("it has the unknown instruction {code:#04x} at byte {start}"),
             Wrong::Text => format!("it has a text that is not UTF-8 at byte {start}"),
         })?;

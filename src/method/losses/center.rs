@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-/// The center that DINO takes off the teacher's logits: without it, all images end up at one prototype.
+/// The center that DINO subtracts from the teacher's logits: without it, all images collapse to one prototype.
 ///
 /// Source: `DINOv1Loss` in stable_pretraining/losses/dino.py (no center at first, the first update sets it) and
 /// `Center` in lightly/models/modules/center.py (zero at first).
@@ -35,7 +35,7 @@ impl<B: Backend> Center<B> {
         self.value.clone()
     }
 
-    /// Puts a value in place of its own, `[K]`; none unsets it.
+    /// Replaces its value, `[K]`; none unsets it.
     pub fn set(&mut self, value: Option<Tensor<B, 1>>) {
         self.value = value;
     }
@@ -43,14 +43,14 @@ impl<B: Backend> Center<B> {
     /// `center * momentum + mean * (1 - momentum)`, or `mean` where there is no center yet.
     ///
     /// # Shapes
-    /// `mean` of the batch's logits `[K]`. `grad_scale` `[1]` as in [`crate::kernels::GradScale`]: where it is 0, a
-    /// center that has a value keeps it. One that has none cannot, so that whoever learns of such a step unsets it.
+    /// `mean` of the batch's logits `[K]`. `grad_scale` `[1]` as in [`crate::kernels::GradScale`]: if it is 0, a
+    /// center that has a value keeps it. One without a value cannot, so the caller unsets it once it knows of the step.
     pub fn update(&mut self, mean: Tensor<B, 1>, grad_scale: Option<Tensor<B, 1>>) {
         let [prototypes] = mean.dims();
         self.value = Some(match self.value.take() {
             Some(center) => {
                 let moved = center.clone() * self.momentum + mean * (1.0 - self.momentum);
-                // on the device: a look from the host would wait for it in each step
+                // decided on the device: reading the scale would make the host wait in each step
                 match grad_scale {
                     Some(scale) => {
                         moved.mask_where(scale.equal_elem(0.0).expand([prototypes]), center)

@@ -14,7 +14,7 @@ pub struct ClsLossInput<B: IbotBackend> {
     pub targets: TeacherTargets<B>,
     /// Number B of images.
     pub images: usize,
-    /// Images that the mean is over: B, or all of a batch of which these are a part.
+    /// Number of images in the mean: B, or the whole batch if these are a part of it.
     pub batch: usize,
     /// Student temperature.
     pub student_temperature: f64,
@@ -31,7 +31,8 @@ pub struct ClsLossInput<B: IbotBackend> {
 pub fn cls_loss<B: IbotBackend>(input: ClsLossInput<B>) -> Tensor<B, 1> {
     let (rows, images) = (input.student.rows(), input.images);
     let [student_views, teacher_views] = [rows, input.targets.rows()].map(|rows| rows / images);
-    // at least one: without pairs there is nothing to weigh
+    // each student view is paired with each teacher view except itself; `max(1)` avoids 0 / 0 without pairs
+    // (one global view and no local ones), when no row contributes anyway
     let pairs = (student_views * teacher_views - student_views.min(teacher_views)).max(1);
     let weight = 1.0 / (pairs * input.batch) as f64;
     let device = input.student.bottleneck.device();

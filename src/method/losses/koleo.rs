@@ -18,9 +18,9 @@ pub fn koleo_loss<B: IbotBackend>(features: Tensor<B, 2>, eps: f64) -> Tensor<B,
     let [batch, _] = features.dims();
     let device = features.device();
     let unit = l2_normalize(features, eps * eps);
-    // a feature is not its own neighbor
+    // without this, each feature would be its own nearest neighbor at distance 0
     let own = Tensor::<B, 2>::eye(batch, &device).bool();
-    // which neighbor is the nearest has no gradient, only how far it is
+    // detached: the choice of the neighbor has no gradient, only the distance to it
     let detached = unit.clone().detach();
     let similarity = B::linear_rows(LinearInput {
         x: detached.clone(),

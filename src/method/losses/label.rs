@@ -18,6 +18,7 @@ pub fn label_loss<B: Backend>(
 ) -> Tensor<B, 1> {
     let [batch, classes] = logits.dims();
     let spread = smoothing / classes as f64;
+    // built on the host: labels come from there, and classes are few
     let mut targets = vec![spread as f32; batch * classes];
     for (row, label) in targets.chunks_exact_mut(classes).zip(labels) {
         row[*label] = (1.0 - smoothing + spread) as f32;

@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, TensorData};
 use crate::kernels::{IbotBackend, Logits, Pairing};
 use crate::method::losses::targets::{TeacherTargets, cross_entropy};
 
-/// How much each masked patch counts.
+/// Weights of the masked patches.
 #[derive(Debug, Clone)]
 pub enum PatchWeighting {
     /// All masked patches count the same (stable-pretraining).

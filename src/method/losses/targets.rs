@@ -14,14 +14,14 @@ use crate::kernels::{
 pub enum TargetRule<B: IbotBackend> {
     /// Softmax of what is above a center, `[K]` or none yet (DINO, arXiv 2104.14294, section 3.1).
     Centering(Option<Tensor<B, 1>>),
-    /// Sinkhorn-Knopp with so many iterations: all prototypes are used alike (SwAV, arXiv 2006.09882, section 3.1).
+    /// Sinkhorn-Knopp with this many iterations: all prototypes are used equally (SwAV, arXiv 2006.09882, section 3.1).
     Sinkhorn(usize),
 }
 
-/// A teacher's targets of M rows. Both forms have the same values but for rounding.
+/// A teacher's targets of M rows. Both forms have the same values up to rounding.
 ///
-/// Neither stores the probabilities themselves: potentials of rows and prototypes make them of the logits wherever they
-/// are read, which costs an exponential an entry and saves a tensor of the size of the logits.
+/// Neither stores the probabilities: potentials of rows and prototypes give them from the logits wherever they
+/// are read, which costs one exponential per entry and saves a tensor of the size of the logits.
 #[derive(Debug, Clone)]
 pub enum TeacherTargets<B: IbotBackend> {
     /// Logits in one tensor.
@@ -31,13 +31,13 @@ pub enum TeacherTargets<B: IbotBackend> {
         /// What makes targets of them.
         potentials: TargetPotentials<B>,
     },
-    /// Logits that do not fit one tensor, or the memory: made again, a tile of prototypes at a time, for each pass over
-    /// them. A third more matrix products in a step of many prototypes.
+    /// Logits that do not fit one tensor or the memory: recomputed for each pass, one tile of prototypes at a time.
+    /// Takes a third more matrix products in a step with many prototypes.
     Tiled(TiledTargets<B>),
 }
 
 impl<B: IbotBackend> TeacherTargets<B> {
-    /// Targets of `logits`, in tiles of so many columns or stored; at least one row.
+    /// Targets of `logits`, stored or in tiles of `tile_columns` columns; at least one row.
     pub fn new(
         logits: Logits<B>,
         rule: TargetRule<B>,
@@ -69,6 +69,7 @@ impl<B: IbotBackend> TeacherTargets<B> {
 
     /// The targets of some rows.
     pub fn slice_rows(&self, rows: &Range<usize>) -> Self {
+        // the usual case of an undivided batch: `narrow` would copy the logits
         if *rows == (0..self.rows()) {
             return self.clone();
         }
@@ -81,7 +82,7 @@ impl<B: IbotBackend> TeacherTargets<B> {
         }
     }
 
-    /// The mean of all rows' logits, `[K]`: where a [`Center`](super::Center) moves.
+    /// The mean of all rows' logits, `[K]`, which a [`Center`](super::Center) follows.
     pub fn mean_logits(&self) -> Tensor<B, 1> {
         match self {
             Self::Stored { logits, .. } => B::column_sums(logits.clone()) / self.rows() as f64,
@@ -103,7 +104,7 @@ impl<B: TrainBackend> TeacherTargets<B> {
     }
 }
 
-/// Targets of `logits` in tiles of so many columns; at least one row.
+/// Targets of `logits` in tiles of `columns` columns; at least one row.
 pub(crate) fn tiled_targets<B: IbotBackend>(
     logits: Logits<B>,
     rule: TargetRule<B>,
@@ -134,7 +135,7 @@ pub(super) fn cross_entropy<B: IbotBackend>(
 ) -> Tensor<B, 1> {
     let output = match targets {
         TeacherTargets::Stored { logits, potentials } => B::cross_entropy(&CrossEntropyInput {
-            // held by nobody else, so that the backward pass can write their gradient over them
+            // not kept anywhere else, so that the backward pass can overwrite them with their gradient
             student_logits: student.stored(),
             teacher_logits: logits,
             potentials,

@@ -89,7 +89,7 @@ impl OptimizerConfig {
             ("clip_gradient_norm", self.clip_gradient_norm),
             ("clip_each_gradient", self.clip_each_gradient),
         ] {
-            // smaller ones come out as 0 in f32, which stands for a step that went wrong
+            // smaller scales round to 0 in f32, and a scale of 0 marks a step that diverged
             let is_met = norm.is_none_or(|norm| norm.is_finite() && norm >= 1e-10);
             let remedy = "must be at least 1e-10, such as 3; leave it out for no clipping";
             let (key, norm) = (format!("optimizer.{key}"), norm.unwrap_or_default());
@@ -100,7 +100,7 @@ impl OptimizerConfig {
             ("patch_embed_multiplier", self.patch_embed_multiplier),
         ] {
             let is_met = factor > 0.0 && factor <= 1.0;
-            let remedy = "must be above 0 and at most 1, which is none";
+            let remedy = "must be above 0 and at most 1 (no decay)";
             require(is_met, format!("optimizer.{key}"), factor, remedy)?;
         }
         Ok(())
@@ -112,8 +112,8 @@ impl OptimizerConfig {
 pub struct UpdateRates {
     /// Learning rate.
     pub learning_rate: f64,
-    /// Weight decay instead of the configuration's, where a schedule moves it.
+    /// Weight decay instead of the configuration's, if a schedule changes it.
     pub weight_decay: Option<f64>,
-    /// Whether the heads' prototypes stay as they are.
+    /// Whether the heads' prototypes are frozen.
     pub freeze_prototypes: bool,
 }

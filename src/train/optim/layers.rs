@@ -1,4 +1,4 @@
-//! What a parameter's name says of how it is trained.
+//! How a parameter is trained, derived from its name.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 use crate::files::ParamPath;
 use crate::train::optim::config::OptimizerConfig;
 
-/// What the learning rate of a parameter is multiplied by, as a function of its name.
+/// Factor of a parameter's learning rate, as a function of its name.
 ///
 /// Source: `get_vit_lr_decay_rate` in DINOv2's param_groups.py: the tokens and the patch embedding are layer 0, block i
 /// is layer i + 1, norms and heads are above all blocks.

@@ -1,4 +1,4 @@
-//! Steps with one moving sum of gradients: SGD and LARS.
+//! Optimizers with momentum: SGD and LARS.
 
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Shape, Tensor, TensorMetadata};
@@ -35,8 +35,10 @@ pub(super) fn momentum_step<B: IbotBackend>(
         let entries = tensor.shape().num_elements();
         wrap(B::float_reshape(tensor, Shape::new([entries])))
     };
+    // flat, so that one function serves tensors of any rank
     let param = flat(input.param);
     let mut update = flat(input.grad);
+    // before weight decay: clipping limits the gradient, not the decay
     if let Some(scale) = &input.grad_scale {
         update = update * scale.clone();
     }
@@ -50,6 +52,7 @@ pub(super) fn momentum_step<B: IbotBackend>(
             B::sum_of_squares(vec![primitive], &device).sqrt()
         };
         let (of_param, of_update) = (norm(&param), norm(&update));
+        // a zero norm, as of a zero-initialized tensor, would freeze it or divide by 0: trust is then 1, as in DINO
         let is_zero = (of_param.clone() * of_update.clone()).equal_elem(0.0);
         let trust = (of_param * TRUST / of_update).mask_fill(is_zero, 1.0);
         update = update * trust;
@@ -62,7 +65,9 @@ pub(super) fn momentum_step<B: IbotBackend>(
     let moved = param.clone() - sum.clone() * input.learning_rate;
     let (param, sum) = match input.grad_scale {
         Some(scale) => {
+            // a mask, because NaN times 0 is still NaN: only a selection keeps the old values
             let stays = scale.equal_elem(0.0).expand(param.dims());
+            // a sum of zeros does the same in the next step as no sum
             let before = before.unwrap_or_else(|| param.zeros_like());
             let param = moved.mask_where(stays.clone(), param);
             (param, sum.mask_where(stays, before))

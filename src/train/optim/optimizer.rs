@@ -1,4 +1,4 @@
-//! The optimizer over a module, with what it remembers under the parameters' names.
+//! The optimizer over a module, with its state under the parameters' names.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ const FIRST: &str = "first.";
 const SECOND: &str = "second.";
 const SUM: &str = "sum.";
 
-/// An optimizer with what it remembers of each parameter.
+/// An optimizer with its state for each parameter.
 #[derive(Debug)]
 pub struct Optimizer<B: TrainBackend> {
     config: OptimizerConfig,
@@ -26,7 +26,7 @@ pub struct Optimizer<B: TrainBackend> {
 }
 
 impl<B: TrainBackend> Optimizer<B> {
-    /// No step made yet.
+    /// An optimizer before its first step.
     pub fn new(config: OptimizerConfig) -> Self {
         Self {
             config,
@@ -35,7 +35,7 @@ impl<B: TrainBackend> Optimizer<B> {
         }
     }
 
-    /// What is remembered of each parameter, as `first.NAME` and `second.NAME`, or `sum.NAME`; reads it from the device.
+    /// The state of each parameter, as `first.NAME` and `second.NAME`, or `sum.NAME`; reads it from the device.
     pub fn tensors(&self) -> BTreeMap<String, NamedTensor> {
         let mut tensors = BTreeMap::new();
         for (name, state) in &self.states {
@@ -82,7 +82,9 @@ impl<B: TrainBackend> Optimizer<B> {
                     first_moment: load(&first),
                     second_moment: load(&second),
                 }),
-                (true, _) => return Err(format!("{SECOND}{name} is missing or misshapen")),
+                (true, _) => {
+                    return Err(format!("{SECOND}{name} is missing or has the wrong shape"));
+                }
             };
             states.insert(name, state);
         }
@@ -93,7 +95,7 @@ impl<B: TrainBackend> Optimizer<B> {
         Ok(())
     }
 
-    /// What clipping by the norm of all gradients of `module` together multiplies them by, `[1]`; none without it.
+    /// The factor of clipping by the norm of all gradients of `module`, `[1]`; none without clipping.
     pub fn grad_scale<M: Module<B>>(
         &self,
         module: &M,
@@ -112,7 +114,7 @@ impl<B: TrainBackend> Optimizer<B> {
     /// One step; a parameter without a gradient stays as it is, undecayed.
     ///
     /// # Shapes
-    /// `grad_scale` `[1]` or none multiplies all gradients: where it is 0, nothing moves but the number of the step.
+    /// `grad_scale` `[1]` or none multiplies all gradients: if it is 0, nothing changes but the step count.
     pub fn step<M: Module<B>>(
         &mut self,
         module: M,
@@ -120,10 +122,11 @@ impl<B: TrainBackend> Optimizer<B> {
         rates: &UpdateRates,
         grad_scale: Option<Tensor<B::InnerBackend, 1>>,
     ) -> M {
-        self.step += 1;
+        self.step += 1; // before the update: AdamW's bias correction counts from 1
         let (hollow, is_taken, taken) = Take::from(module, grads.0, &self.config, rates);
         let (mut names, mut moving) = (Vec::new(), Vec::new());
         for of_param in taken {
+            // removed, not cloned, so that the update owns the tensors and works in place
             let state = self.states.remove(&of_param.name);
             names.push(of_param.name.clone());
             moving.push((of_param, state));
@@ -140,7 +143,7 @@ impl<B: TrainBackend> Optimizer<B> {
         })
     }
 
-    /// Forgets the last steps, which moved nothing.
+    /// Takes back the count of the last steps, which changed nothing.
     pub(in crate::train) fn take_back(&mut self, steps: usize) {
         self.step -= steps;
     }

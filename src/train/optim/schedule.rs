@@ -1,4 +1,4 @@
-//! What changes from step to step, as pure functions of the step.
+//! Schedules, as pure functions of the step.
 
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +36,7 @@ pub struct ScheduleConfig {
     pub temperature_pace: Pace,
 }
 
-/// When a scalar of the teacher moves.
+/// When a scalar of the teacher changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pace {
@@ -89,7 +89,7 @@ impl ScheduleConfig {
     }
 }
 
-/// Length of a run, and where its schedules stand at each step.
+/// Length of a run, and the values of its schedules at each step.
 #[derive(Debug, Clone)]
 pub struct Schedule {
     /// Steps of the run.
@@ -107,17 +107,17 @@ pub struct Rates {
     pub epoch: usize,
     /// Learning rate.
     pub learning_rate: f64,
-    /// Weight decay; the optimizer's own where absent.
+    /// Weight decay; the optimizer's own if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
     /// Temperature of the teacher's targets.
     pub temperature_teacher: f64,
-    /// Temperature of the teacher's patch targets, where it is another one.
+    /// Temperature of the teacher's patch targets, if it differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature_teacher_patch: Option<f64>,
     /// Coefficient of the teacher's moving average.
     pub ema_decay: f64,
-    /// Whether the heads' prototypes stay as they are.
+    /// Whether the heads' prototypes are frozen.
     #[serde(skip)]
     pub freeze_prototypes: bool,
 }
@@ -132,13 +132,13 @@ impl Schedule {
     ) -> Self {
         Self {
             steps,
-            steps_per_epoch: steps_per_epoch.max(1),
+            steps_per_epoch: steps_per_epoch.max(1), // divided by below
             peak: config.base_learning_rate * batch_size as f64 / REFERENCE_BATCH,
             config: config.clone(),
         }
     }
 
-    /// Epochs of the run, the last one perhaps not whole.
+    /// Epochs of the run; the last one may be incomplete.
     pub fn epochs(&self) -> usize {
         self.steps.div_ceil(self.steps_per_epoch)
     }
@@ -150,6 +150,7 @@ impl Schedule {
 
     fn warmup(&self) -> f64 {
         let warmup = self.config.warmup_epochs * self.steps_per_epoch as f64;
+        // a run shorter than the warm-up must still reach its peak and decay
         warmup.min(self.steps as f64 / 2.0)
     }
 
@@ -158,15 +159,17 @@ impl Schedule {
         let warmup = self.warmup();
         let step = step as f64;
         if step < warmup {
+            // + 1, or the first step would have a rate of 0
             return self.peak * (step + 1.0) / warmup.max(1.0);
         }
         let progress = (step - warmup) / (self.steps as f64 - warmup).max(1.0);
         let cosine = 0.5 * (1.0 + (progress.min(1.0) * std::f64::consts::PI).cos());
+        // a peak below the final rate (a small batch) must not rise along the cosine
         let last = self.config.final_learning_rate.min(self.peak);
         last + (self.peak - last) * cosine
     }
 
-    /// Weight decay of a step on its cosine, from `first`; none where it does not move.
+    /// Weight decay of a step on its cosine, from `first`; none if it is constant.
     fn weight_decay(&self, first: f64, step: usize) -> Option<f64> {
         let last = self.config.final_weight_decay?;
         let progress = step as f64 / self.steps.max(1) as f64;
@@ -174,9 +177,10 @@ impl Schedule {
         Some(last + (first - last) * cosine)
     }
 
-    /// All scalars of a step, from 0; `weight_decay` is that of the start.
+    /// All scalars of a step, from 0; `weight_decay` is the initial one.
     pub fn rates(&self, method: &IbotConfig, weight_decay: f64, step: usize) -> Rates {
         let epoch = step / self.steps_per_epoch;
+        // by epoch as in the reference, or by step as in the paper; between epochs, the values are constant
         let progress = match self.config.ema_pace {
             Pace::Epoch => epoch as f64 / self.epochs().max(1) as f64,
             Pace::Step => step as f64 / self.steps.max(1) as f64,

@@ -1,4 +1,4 @@
-//! One optimizer step: all parameters that have a gradient are taken out of the module, moved at once, and put back.
+//! One optimizer step: all parameters that have a gradient are taken out of the module, updated together, and put back.
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::ops::FloatTensor;
@@ -10,14 +10,14 @@ use crate::train::optim::config::{OptimizerConfig, OptimizerKind, UpdateRates};
 use crate::train::optim::layers::{Layers, decays, is_prototype};
 use crate::train::optim::momentum::{MomentumInput, momentum_step};
 
-/// What is remembered of a parameter from step to step.
+/// Optimizer state of a parameter.
 #[derive(Debug)]
 pub(super) enum State<B: IbotBackend> {
     Moments(AdamWState<B>),
     Sum(FloatTensor<B>),
 }
 
-/// A parameter that moves.
+/// A parameter to update.
 pub(super) struct Moving<B: IbotBackend> {
     pub name: String,
     param: FloatTensor<B>,
@@ -39,7 +39,7 @@ pub(super) struct Take<'a, B: TrainBackend> {
 }
 
 impl<'a, B: TrainBackend> Take<'a, B> {
-    /// The module without its moving parameters, for each parameter whether it is one, and they themselves.
+    /// The module without the parameters to update, for each parameter whether it is one of them, and these parameters.
     pub fn from<M: Module<B>>(
         module: M,
         grads: B::Gradients,
@@ -128,16 +128,17 @@ fn clipped<B: IbotBackend>(
     largest: f64,
     device: &B::Device,
 ) -> FloatTensor<B> {
+    // on the device: reading each tensor's norm would make the host wait
     let squared = B::sum_of_squares(vec![grad.clone()], device);
     // 1e-6 as in torch.nn.utils.clip_grad_norm_
     let scale = (squared.sqrt() + 1e-6).recip() * largest;
-    let scale = scale.clamp_max(1.0);
+    let scale = scale.clamp_max(1.0); // clipping shrinks gradients, never enlarges them
     let shape = grad.shape();
     let flat: Tensor<B, 1> = wrap(B::float_reshape(grad, Shape::new([shape.num_elements()])));
     B::float_reshape((flat * scale).into_primitive().tensor(), shape)
 }
 
-/// Moves all parameters by the configuration's rule; gives them back with what is remembered of them.
+/// Updates all parameters by the configuration's rule; returns them with their optimizer state.
 ///
 /// # Shapes
 /// `grad_scale` `[1]`, as [`AdamWInput::grad_scale`].
@@ -162,12 +163,14 @@ pub(super) fn moved<B: IbotBackend>(
                 learning_rate: moving.learning_rate,
                 weight_decay: moving.weight_decay,
                 momentum: config.momentum,
+                // as in DINO's LARS, biases and norms get plain momentum
                 lars: config.name == OptimizerKind::Lars && moving.is_matrix,
             });
             (param, State::Sum(sum))
         };
         return moving.map(by_momentum).collect();
     }
+    // all tensors in one call, which a GPU runs in a few launches instead of one per tensor
     let tensors = moving.into_iter().map(|(moving, state)| AdamWTensor {
         state: match state {
             Some(State::Moments(state)) => state,

@@ -1,4 +1,4 @@
-//! What the teacher is worth, between steps.
+//! Evaluation of the teacher during a run.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::eval::{FeatureSet, KnnConfig, extract_features, feature_std, knn_accu
 use crate::files::model::DataCard;
 use crate::train::config::RunConfig;
 
-/// Pictures that RankMe and the spread are taken of, at most.
+/// Maximum number of pictures for RankMe and the feature standard deviation.
 const SAMPLE: usize = 256;
 
 /// One line of `evaluations.jsonl`.
@@ -23,17 +23,18 @@ const SAMPLE: usize = 256;
 pub struct Evaluation {
     /// Steps made.
     pub step: usize,
-    /// Share of the validation pictures that k-NN by the teacher's features puts into their class.
+    /// k-NN accuracy of the teacher's features on the validation pictures, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub knn: Option<f64>,
-    /// Validation pictures that have a class, which k-NN was asked about.
+    /// Number of labeled validation pictures that k-NN classified.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queries: Option<usize>,
     /// RankMe of a sample's features ([`rank_me`]): directions in use, 1 to the smaller of width and sample.
     pub rank_me: Option<f64>,
-    /// Spread of a sample's unit features ([`feature_std`]) times the root of their width: 0 where all are alike, about 1 at most.
+    /// Standard deviation of a sample's unit features ([`feature_std`]) times the root of their width: 0 if all are equal,
+    /// about 1 at most.
     pub feature_std: Option<f64>,
-    /// Pictures of that sample.
+    /// Number of pictures in that sample.
     pub sample: usize,
 }
 
@@ -42,7 +43,7 @@ pub struct Evaluation {
 pub enum When {
     /// Before the first step.
     Before,
-    /// After so many epochs.
+    /// After this many epochs.
     Epoch(usize),
     /// After the last step.
     After,
@@ -62,13 +63,13 @@ impl fmt::Display for When {
 pub(super) struct Pictures {
     /// To train on.
     pub train: Arc<ImageFolder>,
-    /// What model files say of them.
+    /// Their description in model files.
     pub card: DataCard,
-    /// To validate on, labeled by the classes of the others.
+    /// To validate on, with the class indices of the training pictures.
     pub val: Option<Arc<ImageFolder>>,
 }
 
-/// What an evaluation needs beside the backbone.
+/// The inputs of an evaluation besides the backbone.
 pub(super) struct Evaluator<'a> {
     pub config: &'a RunConfig,
     pub pictures: &'a Pictures,
@@ -77,8 +78,8 @@ pub(super) struct Evaluator<'a> {
 }
 
 impl Evaluator<'_> {
-    /// k-NN where `with_knn` and there are validation pictures; RankMe and spread of a sample of those, or else of the
-    /// training pictures.
+    /// k-NN if `with_knn` and there are validation pictures; RankMe and standard deviation of a sample of those, or else of
+    /// the training pictures.
     ///
     /// # Errors
     /// Those of [`extract_features`], [`crate::Error::Stopped`] among them.

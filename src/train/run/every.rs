@@ -1,4 +1,4 @@
-//! How often something is done: in steps or in time.
+//! An interval in steps or in time.
 
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -8,9 +8,9 @@ use crate::error::{Error, Result};
 /// An interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Every {
-    /// So many steps.
+    /// Number of steps.
     Steps(usize),
-    /// So long.
+    /// Duration.
     Time(Duration),
 }
 
@@ -40,7 +40,7 @@ impl FromStr for Every {
         });
         found.ok_or_else(|| {
             let remedy =
-                "is no interval: give steps, such as 200, or a time, such as 30s, 10m or 2h";
+                "is not an interval; give steps, such as 200, or a time, such as 30s, 10m or 2h";
             Error::config("checkpoint_every", text, remedy)
         })
     }
@@ -55,7 +55,7 @@ pub(super) struct Due {
 }
 
 impl Due {
-    /// Done now, `step` steps made.
+    /// Last done now, after `step` steps.
     pub fn after(every: Every, step: usize) -> Self {
         Self {
             every,
@@ -64,7 +64,7 @@ impl Due {
         }
     }
 
-    /// Whether it is time again after `step` steps.
+    /// Whether it is due after `step` steps.
     pub fn is_due(&self, step: usize) -> bool {
         match self.every {
             Every::Steps(steps) => step >= self.step + steps,
@@ -72,7 +72,7 @@ impl Due {
         }
     }
 
-    /// It is done.
+    /// Records that it was done.
     pub fn done(&mut self, step: usize) {
         *self = Self::after(self.every, step);
     }

@@ -1,8 +1,8 @@
 //! The folder of a run: settings, metrics, backbones, checkpoints.
 //!
 //! ```text
-//! run.json                          how it began: RunRecord
-//! config.toml                       its settings, to read and to repeat it with
+//! run.json                          what it was started with: RunRecord
+//! config.toml                       its settings, to read and to repeat it
 //! metrics.jsonl                     one line a step
 //! teacher.safetensors, student.safetensors
 //! checkpoints/step-000000120/       see ibot::checkpoint
@@ -36,21 +36,21 @@ pub struct RunFolder {
     store: Store,
     saving: Saving,
     keep: Keep,
-    /// The run that it held.
+    /// The run found in the folder.
     before: Option<RunRecord>,
-    /// The run that began, until its record says that it has a checkpoint.
+    /// The new run, until its record says that it has a checkpoint.
     unmarked: Option<RunRecord>,
     lock: Option<RunLock>,
-    /// Folders that were made for it, the innermost first.
+    /// Folders that were created for it, the innermost first.
     made: Vec<PathBuf>,
 }
 
 impl RunFolder {
-    /// Makes the folder where it is missing, and locks it; says where a file system has no locks.
+    /// Creates the folder if it is missing, and locks it; warns if the file system has no locks.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] where another process trains in it, or its checkpoints are behind a link that leads nowhere;
-    /// [`Error::Io`] where it cannot be written.
+    /// [`Error::Checkpoint`] if another process trains in it, or its checkpoints are behind a broken link;
+    /// [`Error::Io`] if it cannot be written.
     pub fn open(path: &Path, keep: Keep, observer: &mut dyn Observer) -> Result<Self> {
         let store = Store::of_run(path);
         refuse_dangling(path)?;
@@ -70,7 +70,7 @@ impl RunFolder {
         let lock = folder.lock.insert(RunLock::take(path)?);
         if !lock.keeps_out() {
             observer.note(&format!(
-                "warning: {}: this file system has no locks; see to it that no other process trains in this folder",
+                "warning: {}: this file system has no locks; make sure that no other process trains in this folder",
                 printable(path)
             ));
         }
@@ -82,11 +82,11 @@ impl RunFolder {
         &self.path
     }
 
-    /// Its newest good checkpoint, if it holds a run that `record` goes on with; says which damaged ones it passes over.
+    /// Its newest good checkpoint, if `record` resumes its run; reports the damaged ones that it skips.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] where the run began with other settings, or has work to lose and no checkpoint to go on from,
-    /// unless `allow_changes`, which says so instead; or where no checkpoint of several is good.
+    /// [`Error::Checkpoint`] if the run was started with other settings, or has files to lose but no checkpoint,
+    /// unless `allow_changes`, which reports it instead; or if all of its checkpoints are damaged.
     pub fn continued(
         &mut self,
         record: &RunRecord,
@@ -101,7 +101,7 @@ impl RunFolder {
         self.agree("settings", &changes, allow_changes, observer)?;
         let (newest, damaged) = self.store.newest()?;
         for damaged in damaged {
-            observer.note(&format!("passed over a checkpoint: {}", damaged.error));
+            observer.note(&format!("skipped a damaged checkpoint: {}", damaged.error));
         }
         if newest.is_none() && before.has_checkpoint {
             self.begin_anew("its checkpoints are gone", allow_changes, observer)?;
@@ -112,7 +112,7 @@ impl RunFolder {
             |newest| format!("step {}", newest.manifest.step),
         );
         observer.note(&format!(
-            "run {}: goes on from {from}",
+            "run {}: resuming from {from}",
             printable(&self.path)
         ));
         self.before = Some(before);
@@ -120,7 +120,7 @@ impl RunFolder {
     }
 
     /// # Errors
-    /// [`Error::Checkpoint`] where the run began with other pictures than those of `record`, unless `allow_changes`.
+    /// [`Error::Checkpoint`] if the run was started with other pictures than those of `record`, unless `allow_changes`.
     pub fn same_pictures(
         &self,
         record: &RunRecord,
@@ -129,7 +129,7 @@ impl RunFolder {
     ) -> Result<()> {
         let before = self.before.as_ref();
         let change = before.and_then(|before| record.picture_change(before));
-        self.agree("pictures", change.as_slice(), allow_changes, observer)
+        self.agree("images", change.as_slice(), allow_changes, observer)
     }
 
     fn agree(
@@ -146,17 +146,17 @@ impl RunFolder {
         let list: String = list.collect();
         if !allow_changes {
             let reason = format!(
-                "holds a run with other {what}:{list}\nname another folder with `out`, or go on with the new ones by `allow_changes`"
+                "holds a run with other {what}:{list}\nchoose another folder with `out`, or resume by `allow_changes`"
             );
             return Err(Error::checkpoint(&self.path, reason));
         }
         observer.note(&format!(
-            "`allow_changes`: the run goes on with other {what}:{list}"
+            "`allow_changes`: the run resumes with other {what}:{list}"
         ));
         Ok(())
     }
 
-    /// Whatever is missing of a run, what is left of it is not emptied without a word for it.
+    /// Never silently deletes what is left of a run with missing files.
     fn begin_anew(
         &self,
         missing: &str,
@@ -169,19 +169,19 @@ impl RunFolder {
         }
         if !allow_changes {
             let reason = format!(
-                "holds a run that cannot be continued: {missing}, and there is work in it: {work}; name another folder \
-                 with `out`, or begin anew in its place by `allow_changes`"
+                "holds a run that cannot be resumed: {missing}, but it contains {work}; choose another folder \
+                 with `out`, or replace the run by `allow_changes`"
             );
             return Err(Error::checkpoint(&self.path, reason));
         }
         observer.note(&format!(
-            "`allow_changes`: run {}: begins anew, as {missing}; this replaces {work}",
+            "`allow_changes`: run {}: starting over because {missing}; this replaces {work}",
             printable(&self.path)
         ));
         Ok(())
     }
 
-    /// Writes down how the run began, and forgets what was written after the checkpoint of step `newest`, or all.
+    /// Writes the record of the run, and removes what was written after the checkpoint of step `newest`, or everything.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -192,7 +192,7 @@ impl RunFolder {
         newest: Option<usize>,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        // before the new settings are there: the checkpoints of others must not be taken for theirs
+        // before the new settings are written: old checkpoints must not be taken for theirs
         self.forget_checkpoints(newest)?;
         let text = config.to_toml()?;
         let comments = format!(
@@ -208,7 +208,7 @@ impl RunFolder {
         self.forget_lines(newest.unwrap_or(0), observer)
     }
 
-    /// Forgets checkpoints and metrics after `step`.
+    /// Removes checkpoints and metrics after `step`.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -236,7 +236,7 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Appends one line to `evaluations.jsonl`; one of the same step is made anew.
+    /// Appends one line to `evaluations.jsonl`; replaces one of the same step.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -254,7 +254,7 @@ impl RunFolder {
         has_line(&self.path.join(EVALUATIONS), step)
     }
 
-    /// Writes the accuracy of k-NN into the newest checkpoint, that of `step`, and removes those that need not stay.
+    /// Writes the k-NN accuracy into the newest checkpoint, that of `step`, and removes checkpoints that need not be kept.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -263,7 +263,7 @@ impl RunFolder {
         self.store.score(step, knn, self.keep)
     }
 
-    /// Appends one line to `metrics.jsonl`, and says what a write beside the training ran into.
+    /// Appends one line to `metrics.jsonl`, and returns errors of background writes.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -271,14 +271,15 @@ impl RunFolder {
         self.saving.check()?;
         let path = self.path.join(METRICS);
         let file = self.metrics.as_mut();
-        let file = file.ok_or_else(|| Error::checkpoint(&path, "is not open: no run began"))?;
+        let file =
+            file.ok_or_else(|| Error::checkpoint(&path, "is not open: no run was started"))?;
         append(file, &path, metrics)
     }
 
-    /// Writes a checkpoint and both backbones, beside the training.
+    /// Writes a checkpoint and both backbones in the background.
     ///
     /// # Errors
-    /// What the write before it ran into.
+    /// The error of the write before it.
     pub fn checkpoint(
         &mut self,
         manifest: Manifest,
@@ -302,10 +303,10 @@ impl RunFolder {
         })
     }
 
-    /// Writes the backbones of student and teacher, beside the training.
+    /// Writes the backbones of student and teacher in the background.
     ///
     /// # Errors
-    /// What the write before it ran into.
+    /// The error of the write before it.
     pub fn export(&mut self, backbones: [Tensors; 2], cards: [ModelCard; 2]) -> Result<()> {
         let path = self.path.clone();
         self.saving
@@ -321,17 +322,17 @@ impl RunFolder {
         Ok(self.store.newest()?.0)
     }
 
-    /// Waits for what is being written.
+    /// Waits for background writes.
     ///
     /// # Errors
-    /// What the write ran into.
+    /// The error of the write.
     pub fn finish(&mut self) -> Result<()> {
         self.saving.finish()
     }
 }
 
 impl Drop for RunFolder {
-    /// A folder in which no run began is left as it was found.
+    /// A folder in which no run was started is left as it was found.
     fn drop(&mut self) {
         let _ = self.saving.finish();
         let is_run =
@@ -343,7 +344,7 @@ impl Drop for RunFolder {
             lock.remove();
         }
         for folder in &self.made {
-            let _ = fs::remove_dir(folder); // only where it is empty
+            let _ = fs::remove_dir(folder); // fails, as it should, unless it is empty
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The steps since metrics were last read: a read waits for the device, so it is not made at every step.
+//! The steps since metrics were last read: a read waits for the device, so not every step has one.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,10 @@ use crate::train::optim::Rates;
 use crate::train::run::metrics::StepMetrics;
 use crate::train::trainer::StepLosses;
 
-/// Nobody waits longer for metrics; where steps take longer than that, a read at each costs nothing.
+/// Longest time between reads; if single steps take longer, a read after each costs nothing.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A step whose losses nobody has read.
+/// A step whose losses have not been read.
 struct MadeStep {
     step: usize,
     rates: Rates,
@@ -36,7 +36,7 @@ impl Interval {
         }
     }
 
-    /// Number `step` was made.
+    /// Adds step number `step`.
     pub fn add(&mut self, step: usize, rates: Rates, data_wait_s: f64) {
         self.steps.push(MadeStep {
             step,
@@ -45,23 +45,23 @@ impl Interval {
         });
     }
 
-    /// How many there are.
+    /// Number of steps.
     pub fn steps(&self) -> usize {
         self.steps.len()
     }
 
-    /// So much time went into the steps.
+    /// Adds time that the steps took.
     pub fn took(&mut self, time: Duration) {
         self.seconds += time.as_secs_f64();
     }
 
-    /// Whether there are so many steps, or the last reading is long ago.
+    /// Whether a read is due: after `every` steps, or a second after the last one.
     pub fn is_over(&self, max_steps: usize) -> bool {
         self.steps.len() >= max_steps || self.began.elapsed() >= PATIENCE
     }
 
-    /// The metrics of the steps that `losses` were read of, the first ones; begins anew. A step's time is the mean, as a
-    /// device works on while the host is already at the next step.
+    /// The metrics of the steps whose `losses` were read; starts a new interval. A step's time is the mean, because the
+    /// device still works on a step while the host is already at the next one.
     pub fn finish(
         &mut self,
         losses: &[StepLosses],

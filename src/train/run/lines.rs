@@ -1,4 +1,4 @@
-//! Files of one JSON object a line, of which each belongs to a step.
+//! JSON Lines files in which each line belongs to a step.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result, printable};
 use crate::unfinished::Unfinished;
 
-/// Damaged lines that are named; more are counted.
+/// Maximum number of damaged lines that are listed; more are counted.
 const NAMED: usize = 5;
 
 /// Appends a line.
@@ -23,11 +23,11 @@ pub(super) fn append(file: &mut File, path: &Path, line: &impl Serialize) -> Res
     file.write_all(line.as_bytes()).map_err(Error::io(path))
 }
 
-/// The file with those lines alone whose step is to stay, open at its end; and what it says of lines that are damaged, as
-/// after a power cut, and left out. A last line that has no end is one that was being written.
+/// The file cut to the lines whose step is kept, open at its end; and a message about damaged lines, as after a power cut,
+/// which are removed. A last line without a line break was being written, and is removed silently.
 ///
 /// # Errors
-/// [`Error::Io`]; the file is as it was then, or is cut to what stays.
+/// [`Error::Io`]; the file is then unchanged, or cut to the kept lines.
 pub(super) fn keep_lines(
     path: &Path,
     stays: impl Fn(usize) -> bool,
@@ -47,7 +47,7 @@ pub(super) fn keep_lines(
     Ok((file, found.said(path)))
 }
 
-/// Whether there is a line of a step; none where there is no file.
+/// Whether there is a line of a step; false without a file.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -65,12 +65,12 @@ pub(super) fn has_line(path: &Path, of: usize) -> Result<bool> {
     Ok(found)
 }
 
-/// What a file holds.
+/// Contents of a file.
 #[derive(Default)]
 struct Found {
-    /// Bytes of the lines before the first one that does not stay.
+    /// Bytes of the lines before the first one to remove.
     kept: u64,
-    /// Whether one after that stays.
+    /// Whether a line after that is kept.
     has_gap: bool,
     /// Numbers of damaged lines, from 1.
     damaged: Vec<usize>,
@@ -110,7 +110,7 @@ impl Found {
     }
 }
 
-/// Writes the lines that stay.
+/// Writes the lines that are kept.
 fn copy(
     file: &File,
     stays: &impl Fn(usize) -> bool,
@@ -122,7 +122,7 @@ fn copy(
     })
 }
 
-/// Calls `see` with each line that has an end.
+/// Calls `see` with each complete line.
 fn each_line(
     mut file: &File,
     mut see: impl FnMut(&[u8]) -> std::io::Result<()>,
@@ -140,7 +140,7 @@ fn each_line(
     }
 }
 
-/// The step of a line; none where it is damaged.
+/// The step of a line; none if it is damaged.
 fn step(line: &[u8]) -> Option<usize> {
     #[derive(Deserialize)]
     struct Line {

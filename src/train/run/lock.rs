@@ -8,15 +8,15 @@ use crate::error::{Error, Result};
 
 const NAME: &str = "lock";
 
-/// What Windows says of a file system that cannot do what is asked: ERROR_INVALID_FUNCTION, ERROR_NOT_SUPPORTED.
+/// Windows' errors for a file system without locks: ERROR_INVALID_FUNCTION, ERROR_NOT_SUPPORTED.
 #[cfg(windows)]
 const NO_LOCKS: [i32; 2] = [1, 50];
-/// What others say: Lustre without `-o flock`, NFS without its lock service, many a FUSE.
+/// The same elsewhere: Lustre without `-o flock`, NFS without its lock service, many FUSE file systems.
 #[cfg(unix)]
 const NO_LOCKS: [i32; 4] = [libc::ENOSYS, libc::ENOLCK, libc::EOPNOTSUPP, libc::ENOTSUP];
 
-/// Held as long as a run writes to its folder. The system lets go of it with the process, so that what a killed run left
-/// behind locks nobody out.
+/// Held as long as a run writes to its folder. The system releases it with the process, so a killed run locks
+/// nobody out.
 #[derive(Debug)]
 pub struct RunLock {
     path: PathBuf,
@@ -28,8 +28,8 @@ impl RunLock {
     /// Locks the folder, which must exist.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] that names the process which holds it, [`Error::Io`] where no lock can be had of a file system
-    /// that has some.
+    /// [`Error::Checkpoint`] that names the process which holds it, [`Error::Io`] if locking fails on a file system
+    /// that has locks.
     pub fn take(folder: &Path) -> Result<Self> {
         Self::take_by(folder, File::try_lock)
     }
@@ -47,14 +47,15 @@ impl RunLock {
             Ok(()) => true,
             Err(TryLockError::Error(error)) if is_without_locks(&error) => false,
             Err(TryLockError::WouldBlock) => {
-                // where locks bind readers too, as on Windows, the number stays unknown
+                // if locks also bind readers, as on Windows, the process ID stays unknown
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
                 let holder = match holder.trim() {
                     "" => "another process".to_owned(),
                     pid => format!("process {pid}"),
                 };
-                let reason = format!("{holder} trains in this folder; name another one with `out`");
+                let reason =
+                    format!("{holder} trains in this folder; choose another one with `out`");
                 return Err(Error::checkpoint(folder, reason));
             }
             Err(TryLockError::Error(source)) => {

@@ -1,4 +1,4 @@
-//! What a step measured: a line of metrics.jsonl.
+//! The metrics of a step: a line of metrics.jsonl.
 
 use serde::Serialize;
 
@@ -17,19 +17,19 @@ pub struct StepMetrics {
     /// The step's scalars.
     #[serde(flatten)]
     pub rates: Rates,
-    /// What the batch showed of the run's health; at some steps only.
+    /// Health metrics of the batch; at some steps only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
-    /// What is wrong with the run.
+    /// Problems of the run.
     #[serde(rename = "sick", skip_serializing_if = "Vec::is_empty")]
     pub anomalies: Vec<Anomaly>,
     /// Seconds of the step, waiting for data included.
     pub step_s: f64,
     /// Seconds of it spent waiting for data.
     pub data_wait_s: f64,
-    /// Pictures a second.
+    /// Images per second.
     pub images_per_s: f64,
-    /// Resident memory of the process, MiB; none where the system does not tell.
+    /// Resident memory of the process, MiB; none if the system does not report it.
     pub resident_mib: Option<f64>,
     /// Memory of live tensors on the GPU, MiB; none on the CPU.
     pub gpu_in_use_mib: Option<f64>,

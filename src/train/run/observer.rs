@@ -1,4 +1,4 @@
-//! What a run tells whoever watches it: a terminal, a test, a desktop app.
+//! The events of a run, for an observer: a terminal, a test, a desktop app.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::train::run::patches::PatchColors;
 pub struct RunStart {
     /// Steps of the run.
     pub steps: usize,
-    /// Steps that were made before, where the run goes on.
+    /// Steps done before, if the run is resumed.
     pub made: usize,
     /// Epochs of the run.
     pub epochs: usize,
@@ -28,7 +28,7 @@ pub struct RunStart {
 
 /// Receives the events of a run; each does nothing unless overridden.
 pub trait Observer {
-    /// Something worth a line: the backend, a skipped picture.
+    /// A log line: the backend, a skipped picture.
     fn note(&mut self, _line: &str) {}
 
     /// The first step is about to run.
@@ -40,32 +40,33 @@ pub trait Observer {
     /// The teacher was evaluated.
     fn evaluated(&mut self, _when: When, _evaluation: &Evaluation) {}
 
-    /// Something is wrong with the run that was not before, such as a collapse.
+    /// New anomalies, such as a collapse.
     fn anomalies(&mut self, _step: usize, _found: &[Anomaly]) {}
 
     /// The run went back to a checkpoint.
     fn rolled_back(&mut self, _to: usize) {}
 
-    /// A checkpoint of this step is taken; it is written beside the training.
+    /// A checkpoint of this step was copied to the host; it is written in the background.
     fn checkpoint(&mut self, _step: usize) {}
 
-    /// After each reading of metrics (`metrics_every` steps, or a second), before the run looks whether it is to stop: it
-    /// stands still for as long as this takes.
+    /// Called after each read of metrics (`metrics_every` steps, or a second), before the run checks whether to stop. The run
+    /// waits until this returns.
     fn between_steps(&mut self, _step: usize) {}
 
-    /// Whether [`Observer::patches`] is worth its forward of a few pictures after this step, which may end an epoch.
+    /// Whether to call [`Observer::patches`], which costs a forward pass of a few pictures, after this step; the step may end
+    /// an epoch.
     fn wants_patches(&self, _ends_epoch: bool) -> bool {
         false
     }
 
-    /// What the teacher's patches of a few training pictures, at least one, look like.
+    /// A few training pictures, at least one, each with its patch features of the teacher as colors.
     fn patches(&mut self, _step: usize, _pictures: &[PatchColors]) {}
 
     /// The run is over; its files are written.
     fn finished(&mut self, _out: &Path) {}
 }
 
-/// Watches nothing.
+/// An observer that ignores all events.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 

@@ -1,4 +1,4 @@
-//! What the teacher's patches look like.
+//! The teacher's patch features as colors.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
@@ -11,19 +11,19 @@ use crate::device::DeviceGuard;
 use crate::error::Result;
 use crate::eval::patch_pca_rgb;
 
-/// Pictures that are shown, from all over the folder.
+/// Number of pictures, spread evenly over the folder.
 const SHOWN: usize = 4;
 
-/// A training picture, and what its patches look like to the teacher.
+/// A training picture, and its patch features of the teacher as colors.
 #[derive(Debug, Clone)]
 pub struct PatchColors {
-    /// As the teacher sees it: resized, and cut to the `S x S` pixels of its input.
+    /// The teacher's input: resized, and cropped to `S x S` pixels.
     pub picture: RgbImage,
-    /// One pixel a patch: its place along the three main directions of all patches shown, as red, green and blue.
+    /// One pixel per patch: its place along the three main directions of all patches shown, as red, green and blue.
     pub colors: RgbImage,
 }
 
-/// A few pictures of the folder with the colors of their patches; none where no picture can be read.
+/// A few pictures of the folder with their patch features as colors; none if no picture can be read.
 ///
 /// # Errors
 /// [`crate::Error::Device`].

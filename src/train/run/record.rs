@@ -1,4 +1,4 @@
-//! What a run was started with, so that it goes on as it began.
+//! What a run was started with, so that it resumes with the same.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::unfinished::write_whole;
 
 const NAME: &str = "run.json";
 
-/// Settings that change how fast a run is and not what it computes.
+/// Settings that change the speed of a run but not its results.
 const FREE: [&str; 6] = [
     "workers",
     "health_every",
@@ -22,19 +22,19 @@ const FREE: [&str; 6] = [
     "folder.cache_mib",
 ];
 
-/// Beginning of a run.
+/// What a run was started with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
     /// Version of the program that wrote it.
     pub ibot: String,
     /// Name of the backend.
     pub backend: String,
-    /// The device that computes it last, in words.
+    /// The device that last computed it, in words.
     #[serde(default)]
     pub device: String,
     /// Image folder.
     pub data: PathBuf,
-    /// Labeled folder that k-NN is asked about.
+    /// Labeled folder for k-NN evaluation.
     pub val: Option<PathBuf>,
     /// Usable pictures in the image folder.
     pub pictures: usize,
@@ -42,8 +42,8 @@ pub struct RunRecord {
     pub fingerprint: String,
     /// All settings, as TOML.
     pub config: String,
-    /// Whether a checkpoint was written, so that one which began, and was killed, is told from one whose checkpoints were
-    /// removed. Records of the first versions do not say, and their runs are taken to have had one.
+    /// Whether a checkpoint was written: distinguishes a run that was killed early from one whose checkpoints were
+    /// removed. Records of the first versions lack it, and count as having had one.
     #[serde(default = "yes")]
     pub has_checkpoint: bool,
 }
@@ -52,7 +52,7 @@ fn yes() -> bool {
     true
 }
 
-/// One thing that is not as it was.
+/// One changed setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     key: String,
@@ -67,10 +67,10 @@ impl fmt::Display for Change {
 }
 
 impl RunRecord {
-    /// The record of the run in `folder`; none where there is no run.
+    /// The record of the run in `folder`; none if there is no run.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] where it is damaged, [`Error::Io`] where it cannot be read.
+    /// [`Error::Checkpoint`] if it is damaged, [`Error::Io`] if it cannot be read.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(NAME);
         let bytes = match std::fs::read(&path) {
@@ -80,7 +80,7 @@ impl RunRecord {
         };
         let record = serde_json::from_slice(&bytes);
         record.map(Some).map_err(|error| {
-            let reason = format!("is no record of a run that this program reads: {error}");
+            let reason = format!("is not a run record that this version can read: {error}");
             Error::checkpoint(&path, reason)
         })
     }
@@ -99,22 +99,22 @@ impl RunRecord {
     /// The settings.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] where they are none of this program's; `folder` is where the record lies.
+    /// [`Error::Checkpoint`] if this version does not know them; `folder` is where the record is.
     pub fn config(&self, folder: &Path) -> Result<RunConfig> {
         RunConfig::default()
             .merged_with_toml(&self.config)
             .map_err(|message| {
-                let reason = format!("its settings are none of this program's: {message}");
+                let reason = format!("this version cannot read its settings: {message}");
                 Error::checkpoint(folder.join(NAME), reason)
             })
     }
 
-    /// The settings that are not as in the run `before`, and would make it another one.
+    /// The settings that differ from those of the run `before` and change its results.
     ///
     /// # Errors
     /// As [`RunRecord::config`].
     pub fn setting_changes(&self, before: &Self, folder: &Path) -> Result<Vec<Change>> {
-        // both in full, so that a key which one program's default left out is no change
+        // both with all defaults, so that a key which only one file spells out is not a change
         let entries = |record: &Self| -> Result<Vec<(String, String)>> {
             let config = record.config(folder)?.to_toml()?;
             let table: Table = toml::from_str(&config)
@@ -149,11 +149,11 @@ impl RunRecord {
         Ok(changes)
     }
 
-    /// Whether the pictures are others than in the run `before`.
+    /// Whether the pictures differ from those of the run `before`.
     pub fn picture_change(&self, before: &Self) -> Option<Change> {
-        let data = |record: &Self| format!("{} pictures", record.pictures);
+        let data = |record: &Self| format!("{} images", record.pictures);
         (before.fingerprint != self.fingerprint).then(|| Change {
-            key: format!("names of the pictures in {}", printable(&self.data)),
+            key: format!("names of the images in {}", printable(&self.data)),
             before: data(before),
             now: data(self),
         })
@@ -206,7 +206,7 @@ mod tests {
                 "method.n_cls_prototypes: 8 -> 9",
                 "steps: absent -> 9",
                 "backend: flex -> wgpu",
-                "names of the pictures in pictures: 10 pictures -> 11 pictures",
+                "names of the images in pictures: 10 images -> 11 images",
             ]
         );
     }

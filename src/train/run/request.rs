@@ -1,4 +1,4 @@
-//! What a run is asked to do.
+//! The request of a run.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,24 +17,24 @@ pub struct RunRequest {
     pub config: RunConfig,
     /// Image folder.
     pub data: PathBuf,
-    /// Run folder; a run that it holds goes on.
+    /// Run folder; a run in it is resumed.
     pub out: PathBuf,
     /// The device.
     pub selected: Selected,
     /// A file of weights to start from.
     pub pretrained: Option<PathBuf>,
-    /// What of it.
+    /// Which part of that file.
     pub pretrained_parts: PretrainedParts,
-    /// A labeled folder whose pictures k-NN classifies by those of `data`, before and after; not with
+    /// A labeled folder for k-NN evaluation before and after training, with `data` as the bank; not with
     /// [`RunConfig::held_out`].
     pub val: Option<PathBuf>,
-    /// k-NN every so many epochs too; 0 for never.
+    /// Also k-NN every this many epochs; 0 for never.
     pub knn_every: usize,
-    /// How often a checkpoint is written, beside the one at the end.
+    /// How often a checkpoint is written, in addition to the one at the end.
     pub checkpoint_every: Every,
-    /// Which checkpoints stay.
+    /// Which checkpoints are kept.
     pub keep: Keep,
-    /// Whether a run goes on with other settings or pictures than it began with, and begins anew where it has work and no
+    /// Whether a run may resume with other settings or pictures, and start over if it has files but no
     /// checkpoint.
     pub allow_changes: bool,
     /// What to do when the run collapses or diverges.
@@ -46,15 +46,15 @@ pub struct RunRequest {
 /// What to do when a GPU fails.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnDeviceLost {
-    /// End the run with an error.
+    /// Stop the run with an error.
     #[default]
     Stop,
-    /// Go on from the newest checkpoint on the CPU, with Flex.
+    /// Resume from the newest checkpoint on the CPU, with Flex.
     Cpu,
 }
 
 impl RunRequest {
-    /// A run without evaluation that writes a checkpoint every ten minutes, keeps the last two, and warns when it collapses or diverges.
+    /// A run without evaluation that writes a checkpoint every ten minutes, keeps the last two, and warns of anomalies.
     pub fn new(config: RunConfig, data: PathBuf, out: PathBuf, selected: Selected) -> Self {
         Self {
             config,

@@ -1,4 +1,4 @@
-//! What a run is made of, before its first step: settings that are checked, pictures, a trainer, a loader.
+//! The parts of a run before its first step: checked settings, pictures, a trainer, a loader.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::train::weights::load_method;
 
 type VitTrainer<B> = Trainer<B, VisionTransformer<B>>;
 
-/// What a run has from its beginning to its end.
+/// The parts of a run that do not change.
 pub(super) struct RunSetup<'a> {
     pub request: &'a RunRequest,
     pub guard: DeviceGuard,
@@ -30,7 +30,7 @@ pub(super) struct RunSetup<'a> {
 }
 
 impl RunSetup<'_> {
-    /// Flags that do not go together, and folders that are not there.
+    /// Refuses settings that exclude each other, and missing folders.
     pub fn check_request(&self, config: &RunConfig) -> Result<()> {
         let RunRequest {
             data,
@@ -40,11 +40,14 @@ impl RunSetup<'_> {
         } = self.request;
         match (val, config.held_out) {
             (None, None) if *knn_every > 0 => {
-                let remedy = "needs labeled pictures that k-NN is asked about: `val`, a folder, or `held_out`, a share of `data`";
+                let remedy = "needs labeled images to evaluate on: `val`, a folder, or `held_out`, a fraction of `data`";
                 return Err(Error::config("knn_every", knn_every, remedy));
             }
             (Some(val), Some(share)) => {
-                let remedy = format!("cannot go with `val` {}: give one of them", printable(val));
+                let remedy = format!(
+                    "cannot be combined with `val` {}; give one of them",
+                    printable(val)
+                );
                 return Err(Error::config("held_out", share, remedy));
             }
             _ => {}
@@ -56,7 +59,7 @@ impl RunSetup<'_> {
         })
     }
 
-    /// The pictures to train on; and those to validate on, of `val` or held out, labeled by the classes of the others.
+    /// The pictures to train on, and those to validate on, of `val` or held out, with the class indices of the first.
     pub fn pictures(
         &self,
         config: &RunConfig,
@@ -68,7 +71,7 @@ impl RunSetup<'_> {
         if let Some(path) = &self.request.val {
             refuse_unlabeled(&folder, "val")?;
             let of_val = FolderConfig {
-                cache: None, // that of the training pictures, which has one bound for both
+                cache: None, // shares the training pictures' cache, so that one size limit holds for both
                 ..config.folder.clone()
             };
             let val = ImageFolder::scan_until(path, &of_val, stop)?.with_cache_of(&folder);
@@ -82,20 +85,20 @@ impl RunSetup<'_> {
         refuse_unlabeled(&folder, "held_out")?;
         let split = stratified_split(&folder.labels(), share, config.seed);
         if split.held_out.is_empty() {
-            return Err(Error::data(data, "has too few pictures to hold some out"));
+            return Err(Error::data(data, "has too few images to hold some out"));
         }
         let (kept, held_out) = (split.kept.len(), split.held_out.len());
         observer.note(&format!(
-            "{held_out} pictures are held out for evaluation; {kept} are trained on"
+            "{held_out} images are held out for evaluation; {kept} are trained on"
         ));
         let parts = [split.kept, split.held_out].map(|places| Arc::new(folder.part(&places)));
         let [train, val] = parts;
         Ok((train, Some(val)))
     }
 
-    /// How the run begins, but for its pictures.
+    /// The record of the run, without its pictures.
     pub fn record(&self, config: &RunConfig) -> Result<RunRecord> {
-        // a relative path would mean another folder where the run goes on from elsewhere
+        // a relative path would mean another folder if the run is resumed from elsewhere
         let absolute = |path: &PathBuf| std::path::absolute(path).map_err(Error::io(path));
         Ok(RunRecord {
             ibot: env!("CARGO_PKG_VERSION").into(),
@@ -139,7 +142,7 @@ impl RunSetup<'_> {
     }
 }
 
-/// The loader whose next batch is that of a step.
+/// The loader, positioned at the batch of a step.
 pub(super) fn loader(
     config: &RunConfig,
     pictures: &Arc<ImageFolder>,
@@ -158,7 +161,7 @@ pub(super) fn loader(
     };
     let position = Position {
         epoch: 0,
-        batch: step, // past the epoch's last one, those of the next epochs are meant
+        batch: step, // a number past the epoch's end counts on into the next epochs
     };
     Loader::new(pictures.clone(), views, &loader, position)
 }
@@ -171,13 +174,13 @@ pub(super) fn schedule(config: &RunConfig, steps_per_epoch: usize) -> Schedule {
     Schedule::new(&config.schedule, steps, steps_per_epoch, config.batch_size)
 }
 
-/// k-NN votes by classes.
+/// Refuses a folder without classes, because k-NN votes on them.
 fn refuse_unlabeled(folder: &ImageFolder, setting: &str) -> Result<()> {
     if folder.labels().iter().any(Option::is_some) {
         return Ok(());
     }
     let reason = format!(
-        "has no picture in a class, which k-NN asks for: put those of each class into a folder of its own, or leave out `{setting}`"
+        "has no labeled image, which k-NN needs; put the images of each class in a subfolder, or leave out `{setting}`"
     );
     Err(Error::data(folder.root(), reason))
 }

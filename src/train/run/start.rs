@@ -1,4 +1,4 @@
-//! A whole run: from an image folder, or from its own newest checkpoint, to two exported backbones.
+//! A complete run: from an image folder, or from its own newest checkpoint, to two exported backbones.
 
 use std::sync::atomic::AtomicBool;
 
@@ -18,11 +18,11 @@ use crate::train::run::request::{OnDeviceLost, RunRequest};
 use crate::train::run::setup::{RunSetup, loader};
 use crate::train::run::train_loop::{DueEvaluation, TrainLoop};
 
-/// Runs on the selected device until the end, a failure, or `stop`; and on the CPU where a GPU failed and `on_device_lost`
-/// says so.
+/// Runs on the selected device until the end, a failure, or `stop`; continues on the CPU after a GPU failure if
+/// `on_device_lost` allows it.
 ///
 /// # Errors
-/// Settings, pictures, weights or a run folder that cannot work, before anything is written; afterwards a device that
+/// Before anything is written: invalid settings, pictures, weights or run folder. Afterwards: a device that
 /// failed, a disk that is full, a loss that is not finite, or [`Error::Interrupted`], with the newest checkpoint in the
 /// run folder.
 pub fn run(request: &RunRequest, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<()> {
@@ -31,11 +31,11 @@ pub fn run(request: &RunRequest, stop: &AtomicBool, observer: &mut dyn Observer)
     match run_on_device(request, stop, observer) {
         Err(error @ Error::Device(_)) if may_go_on => {
             observer.note(&format!(
-                "{error}\n`on_device_lost` cpu: going on without the GPU"
+                "{error}\n`on_device_lost` cpu: resuming on the CPU"
             ));
             let on_cpu = RunRequest {
                 selected: Selected::Flex,
-                allow_changes: true, // the backend is one
+                allow_changes: true, // the backend changes
                 ..request.clone()
             };
             run_on_device(&on_cpu, stop, observer)
@@ -80,7 +80,7 @@ fn train<B: TrainBackend>(
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let (mut training, start) = set_up::<B>(setup, &device, observer)?;
-    // Without pictures to compare by there is little to learn from an untrained teacher, and much to wait for.
+    // without a validation set, evaluating the untrained teacher takes time and shows little
     if training.is_new() && training.has_val() {
         let before = DueEvaluation {
             when: When::Before,
@@ -90,8 +90,9 @@ fn train<B: TrainBackend>(
     }
     observer.started(&start);
     if start.made >= start.steps {
-        observer
-            .note("the run is complete; `epochs` or `steps` with `allow_changes` makes it longer");
+        observer.note(
+            "the run is complete; raise `epochs` or `steps` with `allow_changes` to train longer",
+        );
     }
     if let Some(owed) = training.owed_evaluation()? {
         training.evaluate(&owed, observer)?;
@@ -100,7 +101,7 @@ fn train<B: TrainBackend>(
     training.finish(observer)
 }
 
-/// From settings and folders to the next step. What can be refused is so before the first picture is looked at, as there
+/// From settings and folders to the next step. Everything is checked before the first picture is read, because there
 /// may be many.
 fn set_up<'a, B: TrainBackend>(
     setup: &'a RunSetup<'_>,

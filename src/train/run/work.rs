@@ -1,10 +1,10 @@
-//! What a run folder holds that is not to be lost.
+//! Files in a run folder that must not be lost.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, counted, printable};
 use crate::files::checkpoint::Store;
 
 pub(super) const METRICS: &str = "metrics.jsonl";
@@ -18,7 +18,7 @@ const MODELS: [&str; 4] = [
     "last.safetensors",
 ];
 
-/// The work of earlier runs in a folder, in words; empty where there is none.
+/// The files of earlier runs in a folder, in words; empty if there are none.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -26,12 +26,12 @@ pub(super) fn work_in(folder: &Path) -> Result<String> {
     let mut work = Vec::new();
     let checkpoints = Store::of_run(folder).steps()?.len();
     if checkpoints > 0 {
-        work.push(format!("{checkpoints} checkpoints"));
+        work.push(counted(checkpoints, "checkpoint"));
     }
     for name in [METRICS, EVALUATIONS] {
         match count_lines(&folder.join(name))? {
             0 => {}
-            lines => work.push(format!("{lines} lines of {name}")),
+            lines => work.push(format!("{} of {name}", counted(lines, "line"))),
         }
     }
     let models = MODELS.iter().filter(|name| folder.join(name).exists());
@@ -39,7 +39,7 @@ pub(super) fn work_in(folder: &Path) -> Result<String> {
     Ok(work.join(", "))
 }
 
-/// Lines, the last one too where it has no end; 0 where there is no file.
+/// Number of lines, counting an incomplete last one; 0 without a file.
 fn count_lines(path: &Path) -> Result<usize> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -52,7 +52,7 @@ fn count_lines(path: &Path) -> Result<usize> {
         .map_err(Error::io(path))
 }
 
-/// Refuses a link that leads nowhere: what it led to, such as a disk that is not mounted, may hold all there is.
+/// Refuses a broken link: its target, such as a disk that is not mounted, may hold the only copy.
 ///
 /// # Errors
 /// [`Error::Checkpoint`] that names both ends.
@@ -61,7 +61,7 @@ pub(super) fn refuse_dangling(path: &Path) -> Result<()> {
         return Ok(());
     };
     let reason = format!(
-        "is a link to {}, which is not there: mount its disk, or remove the link",
+        "is a link to {}, which does not exist; mount its disk, or remove the link",
         printable(end)
     );
     Err(Error::checkpoint(path, reason))

@@ -1,4 +1,4 @@
-//! What a step measured: on the device first, on the host once somebody reads it.
+//! The losses of a step: on the device first, on the host once they are read.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::kernels::{GradScale, GradScaleInput, IbotBackend};
 use crate::method::{IbotConfig, LossTerms};
 
-/// How far the gradients of a whole batch may move the parameters, and the row that [`Unread::losses`] reads; `before` is
+/// The scale of the gradients of a whole batch, and the row of scalars that [`Unread::losses`] reads; `before` is
 /// the scale of the step before.
 pub(super) fn grad_scale<B: IbotBackend>(
     terms: LossTerms<B>,
@@ -19,6 +19,8 @@ pub(super) fn grad_scale<B: IbotBackend>(
 ) -> (Tensor<B, 1>, Unread<B>) {
     let has_visible = terms.visible.is_some();
     let has_koleo = terms.koleo.is_some();
+    // all terms, and not only their sum, so that an error can name the one that is not finite;
+    // the order is that of `Unread::losses`
     let mut scalars = vec![terms.weighted(config), terms.cls, terms.patch];
     scalars.extend(terms.visible);
     scalars.extend(terms.koleo);
@@ -39,7 +41,7 @@ pub(super) fn grad_scale<B: IbotBackend>(
     (grad_scale, unread)
 }
 
-/// The scalars of a step in a row on the device.
+/// The scalars of a step in one row on the device.
 #[derive(Debug)]
 pub(super) struct Unread<B: Backend> {
     pub scalars: Tensor<B, 1>,
@@ -48,7 +50,7 @@ pub(super) struct Unread<B: Backend> {
 }
 
 impl<B: Backend> Unread<B> {
-    /// The step's losses, once `values` of its row, and of those after it, are on the host.
+    /// The step's losses, from `values` that start with its row.
     pub fn losses(&self, values: &mut impl Iterator<Item = f32>) -> Result<StepLosses> {
         let mut next = || {
             let missing = || Error::Device("a step has fewer scalars than expected".into());
@@ -60,7 +62,7 @@ impl<B: Backend> Unread<B> {
             loss_patch: next()?,
             loss_visible: self.has_visible.then(&mut next).transpose()?,
             loss_koleo: self.has_koleo.then(&mut next).transpose()?,
-            gradient_norm: next()?.sqrt(),
+            gradient_norm: next()?.sqrt(), // the device sums squares
         })
     }
 }
@@ -71,7 +73,7 @@ pub(super) fn rows<'a, B: Backend>(unread: impl Iterator<Item = &'a Unread<B>>) 
     Tensor::cat(rows, 0).into_data()
 }
 
-/// What a step measured, on the host.
+/// The losses of a step, on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct StepLosses {
     /// All losses by their weights.

@@ -33,15 +33,15 @@ use crate::train::trainer::phases::{Phase, PhaseClock};
 pub struct TrainerConfig {
     /// AdamW by default.
     pub optimizer: OptimizerConfig,
-    /// Seed of what training drops, 0 by default.
+    /// Seed of drop path, 0 by default.
     pub seed: u64,
-    /// Most pictures that the student sees at once; a larger batch is cut into parts, whose gradients add up to those of
-    /// the whole. None, the default, for no bound.
+    /// Maximum number of pictures in one forward pass of the student; a larger batch is split, and gradients add up to
+    /// those of the whole batch. None, the default, for no bound.
     pub micro_batch_size: Option<usize>,
 }
 
 impl TrainerConfig {
-    /// A trainer that has made no step.
+    /// A trainer before its first step.
     pub fn init<B: TrainBackend, M: TrainBackbone<B>>(
         self,
         method: Ibot<B, M>,
@@ -73,11 +73,11 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
     seed: u64,
     micro_batch_size: Option<usize>,
     pub(super) steps: u64,
-    /// Steps since the last reading, all made as if they were sound.
+    /// Steps since the last read, counted as if all were sound.
     made: Vec<Made<B::InnerBackend>>,
-    /// That of the last step, `[1]`: 0 once one of them was not sound, and from then on.
+    /// Gradient scale of the last step, `[1]`: 0 from the first step on that diverged.
     grad_scale: Option<Tensor<B::InnerBackend, 1>>,
-    /// Where a step is timed.
+    /// Times of the phases, if steps are timed.
     clock: Option<PhaseClock>,
     device: B::Device,
     guard: DeviceGuard,
@@ -90,7 +90,7 @@ pub struct StepInput<B: AutodiffBackend> {
     pub global_views: Vec<Tensor<B::InnerBackend, 4>>,
     /// L times `[B, 3, s, s]`, for the student alone; may be empty.
     pub local_views: Vec<Tensor<B::InnerBackend, 4>>,
-    /// `[G B, N]`, view by view, true where the student does not see.
+    /// `[G B, N]`, view by view, true where a patch is masked for the student.
     pub masks: Vec<bool>,
 }
 
@@ -113,7 +113,7 @@ impl<B: AutodiffBackend> StepInput<B> {
         }
     }
 
-    /// The batch in parts of at most so many pictures, as equal as can be, each with the number of its first picture.
+    /// The batch in parts of at most this many pictures, as equal as possible, each with the index of its first picture.
     fn parts(&self, most: Option<usize>) -> Vec<(u64, Self)> {
         let batch = self.global_views.first().map_or(0, |view| view.dims()[0]);
         let count = batch.div_ceil(most.unwrap_or(batch).max(1)).max(1);
@@ -122,6 +122,7 @@ impl<B: AutodiffBackend> StepInput<B> {
         }
         let patches = self.masks.len() / (self.global_views.len() * batch);
         let part = |at: usize| {
+            // sizes differ by at most one, so that no part needs much more memory than another
             let (start, end) = (at * batch / count, (at + 1) * batch / count);
             let cut = |views: &[Tensor<B::InnerBackend, 4>]| {
                 let views = views.iter().cloned();
@@ -153,10 +154,10 @@ impl<B: AutodiffBackend> StepInput<B> {
     }
 }
 
-/// Most pictures that a probe looks at.
+/// Maximum number of pictures in a probe.
 const PROBED: usize = 16;
 
-/// A step whose losses nobody has read.
+/// A step whose losses have not been read.
 #[derive(Debug)]
 struct Made<B: Backend> {
     unread: Unread<B>,
@@ -177,29 +178,31 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         &self.device
     }
 
-    /// One step. On an error the trainer is as it was: nothing moves by a loss or gradient that is not finite.
+    /// One step. On an error the trainer is unchanged: a loss or gradient that is not finite updates nothing.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] that names the term, [`Error::Training`] for input that does not fit, [`Error::Device`] where
+    /// [`Error::NotFinite`] that names the term, [`Error::Training`] for input that does not fit, [`Error::Device`] if
     /// the device failed.
     pub fn step(&mut self, input: &StepInput<B>, rates: &Rates) -> Result<StepLosses> {
         let made = self.advance(input, rates);
         let (mut losses, sound) = self.read_losses();
         sound.and(made)?;
-        let missing = || Error::Training("a step without losses".into());
+        let missing = || Error::Training("a step has no losses".into());
         losses.pop().ok_or_else(missing)
     }
 
-    /// One step, without a read from the device: whether it was sound, [`Trainer::read_losses`] tells later. A loss or
-    /// gradient that is not finite moves nothing, and neither does any step after it until then.
+    /// One step, without a read from the device; [`Trainer::read_losses`] later returns whether it was sound. A loss or
+    /// gradient that is not finite updates nothing, and neither does any step after it until then.
     ///
     /// # Errors
-    /// Input that does not fit; the trainer is as it was.
+    /// Input that does not fit; the trainer is unchanged.
     pub fn advance(&mut self, input: &StepInput<B>, rates: &Rates) -> Result<()> {
+        // everything that can be refused is refused here, before anything is updated
         let (grads, targets, terms) = self.differentiate(input, rates)?;
         let squared_norm = grads.squared_norm(&self.method.student, &self.device);
         let max_norm = self.optimizer.max_norm();
         let config = self.method.config();
+        // decided on the device: reading the losses here would stall it in each step
         let (scale, unread) = grad_scale(
             terms,
             config,
@@ -210,6 +213,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         let centers = [&self.method.center, &self.method.patch_center];
         self.made.push(Made {
             unread,
+            // a center's first update cannot be gated by the scale: `take_back` unsets it instead
             had_centers: centers.map(|center| center.value().is_some()),
         });
         let update = UpdateRates {
@@ -217,16 +221,20 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             weight_decay: rates.weight_decay,
             freeze_prototypes: rates.freeze_prototypes,
         };
+        // moved out, not cloned: only a sole owner of the tensors updates in place
         let student = take(&mut self.method.student);
         self.method.student = self
             .optimizer
             .step(student, grads, &update, Some(scale.clone()));
         self.passed(Phase::Optimizer);
+        // after the losses: DINO centers a batch by the batches before it
         self.method.update_centers(&targets, Some(&scale));
-        drop(targets); // may hold the teacher's prototypes, which are to move in place
+        drop(targets); // may share the teacher's prototypes, which can be updated in place only by a sole owner
+        // after the optimizer, as in the paper's Algorithm 1: the teacher averages the updated student
         self.method
             .update_teacher(rates.ema_decay, Some(scale.clone()));
         self.passed(Phase::Ema);
+        // the next step gets it: after a step that diverged, all scales are 0 until `read_losses` reports it
         self.grad_scale = Some(scale);
         self.steps += 1;
         Ok(())
@@ -249,17 +257,18 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         }
     }
 
-    /// What the steps since the last reading measured, in one read. On [`Error::NotFinite`] the trainer is as it was after
-    /// the last of the steps that come with it.
+    /// The losses of the steps since the last read, in one transfer. On [`Error::NotFinite`] the trainer is as it was after
+    /// the last of the returned steps.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] that names the term, of the step after those that are given;
-    /// [`Error::Device`] where the device failed.
+    /// [`Error::NotFinite`] that names the term, of the step after the returned ones;
+    /// [`Error::Device`] if the device failed.
     pub fn read_losses(&mut self) -> (Vec<StepLosses>, Result<()>) {
         let made = std::mem::take(&mut self.made);
         if made.is_empty() {
             return (Vec::new(), Ok(()));
         }
+        // one transfer for all steps, because each waits for the device
         let rows = || rows(made.iter().map(|step| &step.unread));
         let data = match self.guard.read::<B::InnerBackend, _>(&self.device, rows) {
             Ok(data) => data,
@@ -273,6 +282,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
                 Err(error) => return (sound, Err(error)),
             };
             if let Some((term, value)) = losses.non_finite() {
+                // this step and all later ones ran with a scale of 0
                 self.take_back(made.len() - sound.len(), step.had_centers);
                 let error = Error::not_finite(
                     format!("{term} is {value}"),
@@ -285,7 +295,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         (sound, Ok(()))
     }
 
-    /// Forgets the last steps, which moved nothing but a center that had no value.
+    /// Takes back the last steps, which changed nothing but a center that had no value.
     fn take_back(&mut self, steps: usize, had_centers: [bool; 2]) {
         self.steps -= steps as u64;
         self.optimizer.take_back(steps);
@@ -298,14 +308,14 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         }
     }
 
-    /// As [`Trainer::read_losses`] leaves it, `step` steps made, with other tensors.
+    /// The same trainer with other tensors, after `step` steps, with nothing left to read.
     pub(super) fn starts_from(&mut self, step: usize) {
         self.steps = step as u64;
         self.made.clear();
         self.grad_scale = None;
     }
 
-    /// What the first pictures of a batch show of the run's health: few, because it takes a forward of both networks.
+    /// Health metrics of the first pictures of a batch: few, because it takes a forward pass of both networks.
     ///
     /// # Errors
     /// As [`Trainer::step`].
@@ -317,6 +327,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
 
     fn method_input(&self, part: StepInput<B>, rates: &Rates, first: u64) -> IbotInput<B> {
         IbotInput {
+            // numbered by the whole batch, so that a batch in parts draws what it draws in one piece
             drop_path_rngs: part.generators(self.seed, self.steps, first),
             global_views: part.global_views,
             local_views: part.local_views,
@@ -338,10 +349,12 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         let mut grads: Option<Gradients<B>> = None;
         let mut terms: Option<LossTerms<B::InnerBackend>> = None;
         for index in 0..targets.parts() {
+            // an earlier backward pass has removed these parameters from burn's graph, see `on_new_nodes`
             let student = take(&mut self.method.student);
             (self.method.student, grads) = on_new_nodes(student, grads);
             let output = self.method.losses(&targets, index);
             self.passed(Phase::Forward);
+            // one backward pass per part frees its activations before the next part, which is what parts are for
             let of_part = Gradients::backward(&output.loss);
             grads = Some(match grads {
                 None => of_part,
@@ -356,6 +369,6 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         let found = grads
             .zip(terms)
             .map(|(grads, terms)| (grads, targets, terms));
-        found.ok_or_else(|| Error::Training("a batch without a picture".into()))
+        found.ok_or_else(|| Error::Training("the batch has no image".into()))
     }
 }

@@ -1,10 +1,10 @@
-//! How long the phases of a step take.
+//! Times of the phases of a step.
 
 use std::time::Instant;
 
 use crate::error::{Error, Result};
 
-/// Seconds of the phases of a step, each waited for.
+/// Seconds of the phases of a step, with a wait for the device after each.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PhaseTimes {
     /// The teacher's targets, the student's forward and the losses.
@@ -44,7 +44,7 @@ impl PhaseClock {
         }
     }
 
-    /// The device is done with a phase, or failed at it.
+    /// Waits for the device and ends a phase.
     pub fn passed(&mut self, phase: Phase, waited: Result<()>) {
         let seconds = self.last.elapsed().as_secs_f64();
         self.last = Instant::now();
@@ -60,10 +60,10 @@ impl PhaseClock {
         }
     }
 
-    /// What it measured.
+    /// The measured times.
     ///
     /// # Errors
-    /// The first one of the device.
+    /// The first error of the device.
     pub fn times(self) -> Result<PhaseTimes> {
         self.failed.map_or(Ok(self.times), Err)
     }

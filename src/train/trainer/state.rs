@@ -1,4 +1,4 @@
-//! All tensors of a trainer by name, and back: what a checkpoint holds.
+//! All tensors of a trainer by name, and back: the contents of a checkpoint.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,13 +22,13 @@ const TEACHER: &str = "teacher.";
 const OPTIMIZER: &str = "optimizer.";
 const CENTER: &str = "center.cls";
 const PATCH_CENTER: &str = "center.patch";
-/// What the names of class-token and patch centers are.
+/// Names of the class-token and patch centers.
 pub(in crate::train) const CENTERS: [&str; 2] = [CENTER, PATCH_CENTER];
-/// What the names of each network, student and teacher, begin with.
+/// Prefixes of the names in student and teacher.
 pub(in crate::train) const NETWORKS: [&str; 2] = ["student.network.", "teacher."];
-/// The student's mask token.
+/// Name of the student's mask token.
 pub(in crate::train) const MASK_TOKEN: &str = "student.mask_token";
-/// What the names of a network's backbone begin with, within the network.
+/// Prefix of a backbone's names within its network.
 pub(in crate::train) const BACKBONE: &str = "backbone.";
 
 /// The backbones of student and teacher among the tensors of a trainer, under timm's names.
@@ -45,7 +45,7 @@ pub fn backbones_of<B: TrainBackend, M: TrainBackbone<B>>(method: &Ibot<B, M>) -
 }
 
 impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
-    /// Student, teacher, centers and what the optimizer remembers; reads them from the device.
+    /// Student, teacher, centers and optimizer state; reads them from the device.
     pub fn tensors(&self) -> Tensors {
         let mut all = Tensors::new();
         let mut add = |prefix: &str, tensors: Tensors| {
@@ -70,11 +70,11 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         all
     }
 
-    /// Makes it what it was after `step` steps, of the tensors of [`Trainer::tensors`].
+    /// Restores the state after `step` steps from the tensors of [`Trainer::tensors`].
     ///
     /// # Errors
-    /// [`Error::Weights`] that names what does not fit; `source` is where the tensors come from. The trainer is of no use
-    /// then.
+    /// [`Error::Weights`] that names what does not fit; `source` is where the tensors come from. The trainer must not be used
+    /// after that.
     pub fn restore(&mut self, step: usize, tensors: Tensors, source: &Path) -> Result<()> {
         let device = self.device().clone();
         load_tensors(&mut self.method, &tensors, source, &device)?;
@@ -86,7 +86,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     }
 }
 
-/// Loads the networks and centers of [`Trainer::tensors`]; a center that is not among them stays as it is.
+/// Loads the networks and centers of [`Trainer::tensors`]; a missing center is left unchanged.
 ///
 /// # Errors
 /// [`Error::Weights`] that names what does not fit; `source` is where the tensors come from.
@@ -132,7 +132,7 @@ fn misfit(source: &Path, what: &str, report: impl std::fmt::Display) -> Error {
     }
 }
 
-/// The tensors whose names start with `prefix`, without it.
+/// The tensors whose names start with `prefix`, which is removed.
 pub(in crate::train) fn part(tensors: &Tensors, prefix: &str) -> Tensors {
     let named = tensors.iter();
     named

@@ -1,4 +1,4 @@
-//! What the model files of a run say of themselves.
+//! The metadata in the model files of a run.
 
 use burn::module::Module;
 
@@ -13,7 +13,7 @@ use crate::train::config::RunConfig;
 /// Where the weights come from.
 pub(in crate::train) struct Origin<'a> {
     pub config: &'a RunConfig,
-    /// None where that is not known.
+    /// None if that is not known.
     pub data: Option<&'a DataCard>,
     pub step: usize,
 }

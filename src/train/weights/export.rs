@@ -24,9 +24,9 @@ const REFERENCE_LAYERS: usize = 3;
 pub enum ExportFormat {
     /// One backbone under timm's names.
     Timm,
-    /// Student and teacher with heads, mask token and centers, as the official iBOT has them, and DINOv2.
+    /// Student and teacher with heads, mask token and centers, under the names of the official iBOT or DINOv2.
     Ibot,
-    /// Student and teacher with heads and mask token, as the state of stable-pretraining's iBOT.
+    /// Student and teacher with heads and mask token, as a state dict of stable-pretraining's iBOT.
     StablePretraining,
     /// One backbone as an ONNX model.
     Onnx,
@@ -39,7 +39,7 @@ impl ExportFormat {
     }
 }
 
-/// The weights of a checkpoint, to be written.
+/// The weights of a checkpoint, ready to export.
 #[derive(Debug, Clone)]
 pub struct Export {
     config: RunConfig,
@@ -49,10 +49,10 @@ pub struct Export {
 }
 
 impl Export {
-    /// That of the checkpoint in the folder `source`; `data` is what its run was trained on, where that is known.
+    /// Loads the checkpoint in the folder `source`; `data` is what its run was trained on, if known.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] or [`Error::Config`] where its settings are none of this program's; [`Error::Weights`] where
+    /// [`Error::Checkpoint`] or [`Error::Config`] if this version cannot read its settings; [`Error::Weights`] if
     /// its weights hold NaN or infinity.
     pub fn from_checkpoint(
         checkpoint: &Checkpoint,
@@ -62,7 +62,7 @@ impl Export {
         let manifest = &checkpoint.manifest;
         let config = RunConfig::default().merged_with_toml(&manifest.config);
         let config = config.map_err(|message| {
-            let reason = format!("its settings are none of this program's: {message}");
+            let reason = format!("this version cannot read its settings: {message}");
             Error::checkpoint(source, reason)
         })?;
         let config = config.resolved()?;
@@ -76,11 +76,11 @@ impl Export {
         })
     }
 
-    /// Writes a file that says what it is, as each model file does; `network` is the one of the formats that hold one, and
-    /// the card of the others is the teacher's.
+    /// Writes a file with metadata, as each model file has; `network` is for the formats that hold one network, and
+    /// the metadata of the others is the teacher's.
     ///
     /// # Errors
-    /// [`Error::Config`] where the format cannot hold the heads, [`Error::Weights`] where the checkpoint's weights do not
+    /// [`Error::Config`] if the format cannot hold the heads, [`Error::Weights`] if the checkpoint's weights do not
     /// fit its settings, [`Error::Io`].
     pub fn write(&self, format: ExportFormat, network: Role, out: &Path) -> Result<()> {
         let tensors = match format {
@@ -144,7 +144,7 @@ impl Export {
         origin.card::<Flex, _>(name, &backbone, &DeviceGuard::Cpu, &device)
     }
 
-    /// Whether stable-pretraining has such heads.
+    /// Refuses heads that stable-pretraining does not have.
     fn check_reference(&self) -> Result<()> {
         let method = &self.config.method;
         let fits = method.prototype_norm == PrototypeNorm::None
@@ -154,8 +154,8 @@ impl Export {
             return Ok(());
         }
         let remedy = format!(
-            "holds heads of {REFERENCE_LAYERS} layers with prototype_norm = \"none\" and shared_head = false alone, the run has others: \
-             take `format` ibot"
+            "supports only heads of {REFERENCE_LAYERS} layers with prototype_norm = \"none\" and shared_head = false; \
+             the run has others: use `format` ibot"
         );
         Err(Error::config("format", "stable-pretraining", remedy))
     }

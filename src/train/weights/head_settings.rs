@@ -1,4 +1,4 @@
-//! Which settings the heads of a checkpoint need.
+//! The settings that the heads of a checkpoint need.
 
 use crate::files::{Heads, PatchHead, PrototypeLength};
 use crate::method::{IbotConfig, PrototypeNorm};

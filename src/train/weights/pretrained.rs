@@ -1,4 +1,4 @@
-//! What a run starts from: a backbone, or all of a method that was trained before.
+//! Pretrained weights: a backbone, or a complete method.
 
 use std::path::Path;
 
@@ -14,18 +14,18 @@ use crate::train::trainer::{MASK_TOKEN, NETWORKS, Tensors, load_tensors};
 use crate::train::weights::head_settings::other_settings;
 use crate::train::weights::method_weights::to_trainer;
 
-/// What of a file of weights a run starts from.
+/// Which part of a weight file a run starts from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PretrainedParts {
-    /// One backbone, for student and teacher alike.
+    /// One backbone, for both student and teacher.
     #[default]
     Backbone,
     /// Student and teacher with their heads, mask token and centers.
     All,
 }
 
-/// `method` with the weights of the file at `path`; of all parts `note` hears which networks they are of, and what starts anew
-/// because the file has none of it.
+/// `method` with the weights of the file at `path`; with all parts, `note` gets which networks were found, and which parts
+/// are newly initialized because the file lacks them.
 ///
 /// # Errors
 /// [`Error::Weights`] where the file cannot be read or does not fit; for heads with every setting that they need.
@@ -52,7 +52,7 @@ pub fn load_method<B: TrainBackend>(
     let found = summary(path, &weights, method.config());
     let absent = [&weights.student, &weights.teacher].map(has_no_patch_head);
     let mut tensors = to_trainer(weights, method.config().prototype_norm);
-    // what the file has none of stays as it was drawn
+    // parts that the file lacks keep their random initialization
     let of_student = method.student.network.patch_head.as_ref();
     if let Some(head) = of_student.filter(|_| absent[0]) {
         add_patch_head(&mut tensors, NETWORKS[0], state_dict(head));
@@ -72,7 +72,7 @@ pub fn load_method<B: TrainBackend>(
 
 fn check_heads(weights: &MethodWeights, config: &IbotConfig) -> std::result::Result<(), String> {
     let (Some(student), Some(teacher)) = (&weights.student.heads, &weights.teacher.heads) else {
-        return Err("has no heads that are known; leave out `pretrained_parts` all".into());
+        return Err("has no known heads; leave out `pretrained_parts` all".into());
     };
     let other = other_settings(student, teacher, config)?;
     if other.is_empty() {
@@ -80,7 +80,7 @@ fn check_heads(weights: &MethodWeights, config: &IbotConfig) -> std::result::Res
     }
     let list: Vec<String> = other.iter().map(|line| format!("\n  {line}")).collect();
     Err(format!(
-        "its heads need other settings; in the [method] table of `config`:{}\nor leave out `pretrained_parts` all",
+        "its heads need other settings in the [method] table of `config`:{}\nor leave out `pretrained_parts` all",
         list.concat()
     ))
 }
@@ -95,7 +95,7 @@ fn add_patch_head(tensors: &mut Tensors, network: &str, head: Tensors) {
     tensors.extend(named.map(|(name, tensor)| (format!("{network}patch_head.{name}"), tensor)));
 }
 
-/// Which networks were found, and what the method needs and the file has none of.
+/// Which networks were found, and which parts the file lacks.
 fn summary(path: &Path, weights: &MethodWeights, config: &IbotConfig) -> String {
     let [student, teacher] = [&weights.student, &weights.teacher];
     let [cls, patch] = &weights.centers;
@@ -115,7 +115,10 @@ fn summary(path: &Path, weights: &MethodWeights, config: &IbotConfig) -> String 
     let new: Vec<&str> = new.collect();
     let new = match new.as_slice() {
         [] => String::new(),
-        new => format!("; it has none of what starts anew: {}", new.join(", ")),
+        new => format!(
+            "; not in the file and newly initialized: {}",
+            new.join(", ")
+        ),
     };
     format!(
         "pretrained {}: student {}*, teacher {}*, with heads{new}",

@@ -62,13 +62,13 @@ pub struct BenchArgs {
     /// timm name of the backbone.
     #[arg(long)]
     encoder: Option<String>,
-    /// Side of a patch in pixels, where it is not the encoder's own.
+    /// Side of a patch in pixels [default: the encoder's].
     #[arg(long)]
     patch_size: Option<usize>,
     /// Side of the square input, in pixels.
     #[arg(long)]
     image_size: Option<usize>,
-    /// Pictures a step, each as two views.
+    /// Images per step, each as two views.
     #[arg(long)]
     batch_size: Option<usize>,
     /// Prototypes of the class-token head.
@@ -77,39 +77,39 @@ pub struct BenchArgs {
     /// Prototypes of the patch head.
     #[arg(long)]
     n_patch_prototypes: Option<usize>,
-    /// Steps, or rounds, to time, after one that is not.
+    /// Steps or rounds to time, after one warm-up that is not counted.
     #[arg(long, default_value_t = 5)]
     steps: usize,
-    /// Whether logits are made tile by tile instead of stored.
+    /// Whether logits are computed in tiles instead of stored.
     #[arg(long, value_parser = one_of(STREAMING), default_value = "auto")]
     streaming_prototypes: StreamingPrototypes,
-    /// Whether blocks keep their inputs alone and run twice.
+    /// Whether blocks keep only their inputs and run twice.
     #[arg(long)]
     grad_checkpointing: bool,
     #[command(flatten)]
     device: DeviceArgs,
-    /// JSON instead of a table.
+    /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
-    /// Times the WGSL kernels against tensor operations on the same GPU, in --steps rounds.
+    /// Time the WGSL kernels against tensor operations on the same GPU, in --steps rounds.
     #[arg(long)]
     kernels: bool,
-    /// Times the loader alone, on the pictures of --data, for one worker and for all.
+    /// Time only the loader, on the images of --data, with one worker and with all.
     #[arg(long, requires = "data")]
     loader: bool,
-    /// Times steps, loader and losses by turns with the scripts of benches/reference, run by the Python of IBOT_PYTHON.
+    /// Time steps, loader and losses against the scripts of benches/reference, alternating; IBOT_PYTHON names the Python.
     #[arg(long, value_name = "DIR")]
     against: Option<PathBuf>,
-    /// Times steps of many sizes, each in a process of its own.
+    /// Time steps of many sizes, each in its own process.
     #[arg(long)]
     scaling: bool,
-    /// Image folder for --loader, and for --against, which otherwise makes its own.
+    /// Image folder for --loader and --against [default for --against: generated images].
     #[arg(long)]
     data: Option<PathBuf>,
-    /// With --loader, keeps large pictures in this folder as `ibot train --cache` does.
+    /// With --loader: cache large images in this folder, as `ibot train --cache` does.
     #[arg(long, value_name = "DIR", requires = "loader")]
     cache: Option<PathBuf>,
-    /// Seconds that each measurement of a loader takes.
+    /// Seconds per loader measurement.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
 }
@@ -117,7 +117,7 @@ pub struct BenchArgs {
 impl BenchArgs {
     pub fn run(&self) -> Result<()> {
         if !(self.seconds > 0.0 && self.seconds <= MAX_SECONDS) {
-            let remedy = "must be above 0 and at most a day's 86400";
+            let remedy = "must be above 0 and at most 86400 (a day)";
             return Err(Error::config("--seconds", self.seconds, remedy));
         }
         match (&self.against, &self.data) {
@@ -163,7 +163,7 @@ impl BenchArgs {
         self.tell(&report)
     }
 
-    /// A report as the user wants it.
+    /// Prints a report as a table or, with --json, as JSON.
     fn tell<R: serde::Serialize + std::fmt::Display>(&self, report: &R) -> Result<()> {
         match self.json {
             true => answer(serde_json::json!(report)),
@@ -216,7 +216,7 @@ impl BenchArgs {
     fn time_loader(&self, data: &Path) -> Result<()> {
         let size = self.size();
         let method = size.method()?;
-        // The run's own rule for how far pictures are reduced.
+        // a run's settings decide how far images are reduced
         let run = RunConfig {
             folder: FolderConfig {
                 cache: self.cache.clone(),

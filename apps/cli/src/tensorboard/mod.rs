@@ -1,4 +1,4 @@
-//! The events of a run for TensorBoard, beside those for whoever watches it.
+//! Writes the events of a run for TensorBoard, and passes them on to another observer.
 
 mod event;
 mod record;
@@ -17,7 +17,7 @@ use ibot::train::{Evaluation, Observer, PatchColors, RunStart, StepMetrics, When
 use self::writer::EventWriter;
 use super::picture::{Captioned, contact_sheet};
 
-/// Folder of the event files in a run's.
+/// Folder of the event files in the run folder.
 const FOLDER: &str = "tensorboard";
 /// Side of each picture of a sheet, in pixels.
 const SIDE: u32 = 160;
@@ -37,7 +37,7 @@ impl<'a> TensorBoard<'a> {
         }
     }
 
-    /// A file that cannot be written costs the curves, not the run.
+    /// A file that cannot be written ends the curves, not the run.
     fn write(&mut self, write: impl FnOnce(&mut EventWriter) -> Result<()>) {
         let Some(writer) = &mut self.writer else {
             return;
@@ -45,7 +45,7 @@ impl<'a> TensorBoard<'a> {
         if let Err(error) = write(writer) {
             self.writer = None;
             self.inner
-                .note(&format!("no more events for TensorBoard: {error}"));
+                .note(&format!("TensorBoard events stopped: {error}"));
         }
     }
 
@@ -54,7 +54,7 @@ impl<'a> TensorBoard<'a> {
             Ok(writer) => self.writer = Some(writer),
             Err(error) => self
                 .inner
-                .note(&format!("no events for TensorBoard: {error}")),
+                .note(&format!("TensorBoard events cannot be written: {error}")),
         }
         self.write(|writer| writer.purge_from(made as u64 + 1));
     }

@@ -14,7 +14,7 @@ mod submission;
 
 use std::path::PathBuf;
 
-use ibot::error::printable;
+use ibot::error::{counted, printable};
 use ibot::{Error, Result};
 
 use self::all::verify;
@@ -26,10 +26,10 @@ use super::output::{answer, say};
 pub struct VerifyArgs {
     #[command(flatten)]
     device: DeviceArgs,
-    /// Where the report goes, as JSON: the file to send with a bug report.
+    /// JSON report to write: the file to attach to a bug report.
     #[arg(long, default_value = "ibot-verify.json")]
     out: PathBuf,
-    /// Run only the checks whose name holds this.
+    /// Run only the checks whose name contains this.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
 }
@@ -56,15 +56,18 @@ impl VerifyArgs {
         }
         let opened = match report.reopened {
             0 => String::new(),
-            times => format!("; after a fault the device was opened anew, {times} times"),
+            times => format!(
+                "; the device was reopened {} after a fault",
+                counted(times, "time")
+            ),
         };
         answer(format_args!(
             "FAIL: {failed} of {} checks in {seconds:.0} s{opened}",
             report.checks.len()
         ))?;
         Err(Error::Device(format!(
-            "this device does not compute what {} computes; the report is in {}. A newer driver may help; \
-             IBOT_KERNELS=reference does without this crate's own kernels; --backend flex computes on the CPU",
+            "the results of this device differ from those of {}; the report is in {}. A newer driver may help; \
+             IBOT_KERNELS=reference avoids this crate's own kernels; --backend flex computes on the CPU",
             report.reference,
             printable(&self.out)
         )))

@@ -18,7 +18,7 @@ fn a_finished_run_is_not_overwritten() {
     );
     assert_eq!(fs::read(run.join("metrics.jsonl")).unwrap(), before);
     fs::remove_file(run.join("run.json")).unwrap();
-    refused(&train, &["holds a run that cannot be continued", "--out"]);
+    refused(&train, &["holds a run that cannot be resumed", "--out"]);
     assert_eq!(fs::read(run.join("metrics.jsonl")).unwrap(), before);
 }
 
@@ -149,7 +149,7 @@ fn a_gpu_that_does_not_answer_ends_the_run_and_its_checkpoint_stays() {
     let message = with_deadline("0.00001");
     for part in [
         "no answer on ",
-        "fewer pictures a step",
+        "fewer images per step",
         "TdrDelay",
         "amdgpu.lockup_timeout",
         "driver",
@@ -161,7 +161,7 @@ fn a_gpu_that_does_not_answer_ends_the_run_and_its_checkpoint_stays() {
 
     let message = with_deadline("soon");
     assert!(
-        message.contains("IBOT_GPU_DEADLINE = soon: seconds"),
+        message.contains("IBOT_GPU_DEADLINE = soon: must be seconds"),
         "{message}"
     );
     assert!(ibot(&train("4")).status.success());

@@ -351,8 +351,8 @@ fn model_files_say_what_they_are() {
         "teacher of custom",
         "60 steps",
         "width 16",
-        "10 pictures",
-        "license: not named",
+        "10 training images",
+        "license: not given",
     ] {
         assert!(text.contains(said), "{said:?} is not in {text}");
     }
@@ -370,7 +370,7 @@ fn model_files_say_what_they_are() {
     ibot::files::model::write_model(&path, model.card.as_ref().unwrap(), &tensors).unwrap();
     let (path, data) = (path.to_string_lossy(), &trained.pictures);
     let knn = ["knn", "--model", &path, "--backend", "flex", "--data", data];
-    refused(&knn, &["changed.safetensors", "built-in pictures", "% off"]);
+    refused(&knn, &["changed.safetensors", "built-in images", "% off"]);
     // and a file of another program needs its name
     let plain = trained.scratch.0.join("plain.safetensors");
     ibot::files::write_safetensors(&plain, &tensors).unwrap();
@@ -379,5 +379,5 @@ fn model_files_say_what_they_are() {
         &["knn", "--model", &plain, "--data", data],
         &["--encoder", "plain.safetensors"],
     );
-    assert!(stdout(&ibot(&["inspect", &plain])).contains("does not say what it is"));
+    assert!(stdout(&ibot(&["inspect", &plain])).contains("no architecture in the file"));
 }

@@ -75,10 +75,10 @@ fn a_run_goes_on_in_another_one() {
     let teacher = scratch.path("run/teacher.safetensors");
     let model = [&["export", "--model", &teacher][..], &format].concat();
     let said = succeeds(&model);
-    assert!(said.contains("for pictures of 16 x 16"), "{said}");
+    assert!(said.contains("for images of 16 x 16"), "{said}");
     assert!(fs::read(&onnx).unwrap() == of_run);
     let said = succeeds(&[&model[..], &["--image-size", "24"]].concat());
-    assert!(said.contains("for pictures of 24 x 24"), "{said}");
+    assert!(said.contains("for images of 24 x 24"), "{said}");
 
     // both networks with their heads, from the checkpoint's own folder too
     let full = scratch.path("full.safetensors");
@@ -156,7 +156,7 @@ fn what_cannot_be_exported_is_refused() {
     let both = ["--format", "ibot", "--network", "student"];
     refused(
         &export(&both),
-        &["--network", "is for --format timm and onnx"],
+        &["--network", "works with --format timm or onnx only"],
     );
     let weights = ["export", "--run", &run, "--out", "weights.pth"];
     refused(

@@ -231,7 +231,7 @@ fn the_files_are_model_files() {
     for said in [
         "classifier of custom",
         "3 classes: blue, green, red, dark",
-        "15 pictures",
+        "15 training images",
     ] {
         assert!(text.contains(said), "{said:?} is not in {text}");
     }

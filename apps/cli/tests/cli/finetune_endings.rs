@@ -33,7 +33,7 @@ fn what_cannot_work_is_refused() {
         (&["--data", &one], &["one", "fewer than two classes"]),
         (&["--data", &single], &["single", "class lonely", "--val"]),
         (&["--val", &strange], &["strange", "zebra"]),
-        (&["--val", &flat], &["flat", "no picture with a class"]),
+        (&["--val", &flat], &["flat", "has no labeled image"]),
         (&["--model", &plain], &["plain.safetensors", "--encoder"]),
         (
             &["--model", &plain, "--encoder", "vit_tiny_patch16_224"],

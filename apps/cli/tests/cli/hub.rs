@@ -156,7 +156,7 @@ mod with_feature {
         let closed = refusal(NAME, CLOSED);
         for part in [
             NAME,
-            "cannot be fetched",
+            "cannot be downloaded",
             "onnection refused",
             "or give a file",
             &home,
@@ -180,7 +180,7 @@ mod with_feature {
         ] {
             let message = refusal(name, CLOSED);
             assert!(
-                message.contains("is no name on the hub"),
+                message.contains("is not a name on the hub"),
                 "{name}: {message}"
             );
         }
@@ -275,7 +275,7 @@ mod with_feature {
         let output = run(&print, &empty, &other);
         let message = String::from_utf8_lossy(&output.stderr);
         assert!(
-            message.contains("it holds no model.safetensors and no pytorch_model.bin"),
+            message.contains("it has no model.safetensors and no pytorch_model.bin"),
             "{message}"
         );
     }

@@ -183,6 +183,9 @@ fn an_api_that_is_none_is_refused_by_name() {
             .unwrap();
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{message}");
-        assert!(message.contains("IBOT_API = opencl: one of "), "{message}");
+        assert!(
+            message.contains("IBOT_API = opencl: must be one of "),
+            "{message}"
+        );
     }
 }

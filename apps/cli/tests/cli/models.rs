@@ -50,11 +50,11 @@ fn what_holds_no_weights_is_told_by_what_it_is() {
         b"\x80\x04\x95\x10\0\0\0\0\0\0\0}\x94\x8c\x01a\x94\x8c\x16numpy._core.multiarray\x94"
             .to_vec();
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
-        ("a.png", picture, "is a picture"),
+        ("a.png", picture, "is an image or video"),
         (
             "a.jpg",
             b"\xff\xd8\xff\xe0\0\x10JFIF\0".to_vec(),
-            "is a picture",
+            "is an image or video",
         ),
         ("lfs.safetensors", pointer.into(), "run `git lfs pull`"),
         (
@@ -75,16 +75,20 @@ fn what_holds_no_weights_is_told_by_what_it_is() {
         ),
         ("notes.txt", "Größe\n".into(), "is a text"),
         ("empty.safetensors", Vec::new(), "is empty"),
-        ("short.safetensors", vec![1, 0, 0], "is cut: it has 3 of 8"),
+        (
+            "short.safetensors",
+            vec![1, 0, 0],
+            "is truncated: it has 3 of at least 8",
+        ),
         (
             "cut.safetensors",
             whole[..whole.len() - 8].to_vec(),
-            "is cut: it has 104 of 112",
+            "is truncated: it has 104 of at least 112",
         ),
         (
             "head.safetensors",
             whole[..40].to_vec(),
-            "is cut: it has 40 of 80",
+            "is truncated: it has 40 of at least 80",
         ),
         (
             "old.pth",
@@ -101,12 +105,16 @@ fn what_holds_no_weights_is_told_by_what_it_is() {
             b"\x80\x04}\x94.".to_vec(),
             "is a pickle of Python objects",
         ),
-        ("w.tar.gz", b"\x1f\x8b\x08\0".to_vec(), "is packed (gzip)"),
+        (
+            "w.tar.gz",
+            b"\x1f\x8b\x08\0".to_vec(),
+            "is compressed (gzip)",
+        ),
         ("w.h5", b"\x89HDF\r\n\x1a\n\0".to_vec(), "Keras"),
         (
             "w.bin",
             vec![0xee; 64],
-            "is no safetensors file, and none of torch.save",
+            "is neither a safetensors file nor one of torch.save",
         ),
     ];
     for (name, bytes, words) in cases {
@@ -174,7 +182,7 @@ fn a_folder_names_the_file_in_it() {
         &checkpoint.to_string_lossy(),
         &["ibot export --checkpoint", "step-000000002"],
     );
-    embed(&pictures, &["without a file of weights"]);
+    embed(&pictures, &["is a folder without weights"]);
     fs::rename(&teacher, scratch.0.join("pictures/kept.pth")).unwrap();
     embed(&run, &["ibot export --run"]);
     embed(&pictures, &["such as ", "kept.pth"]);
@@ -242,7 +250,7 @@ fn inspect_lists_encoders_and_what_is_passed_over() {
     let text = stdout(&ibot(&["inspect", &file]));
     for part in [
         "1 tensors, 8 parameters",
-        "passed over: bn.num_batches_tracked (I64)",
+        "skipped: bn.num_batches_tracked (I64)",
     ] {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }

@@ -49,12 +49,12 @@ fn pictures_are_normalized_as_the_weights_want_it() {
     };
     let (half, line) = of(&plain, ENCODER, &[]);
     assert!(
-        line.contains("half (mean 0.5 0.5 0.5, std 0.5 0.5 0.5): as timm has it for vit_tiny"),
+        line.contains("half (mean 0.5 0.5 0.5, std 0.5 0.5 0.5): timm's for vit_tiny"),
         "{line}"
     );
     let (asked, line) = of(&plain, ENCODER, &["--normalization", "imagenet"]);
     assert!(
-        line.contains("imagenet (mean 0.485 ") && line.ends_with(": as asked for"),
+        line.contains("imagenet (mean 0.485 ") && line.ends_with(": as requested"),
         "{line}"
     );
     assert_ne!(half, asked);
@@ -81,7 +81,7 @@ fn pictures_are_normalized_as_the_weights_want_it() {
     refused(
         &[&embed[..], &["--encoder", "vit_tiny_patch16_224.augreg"]].concat(),
         &[
-            "no such weights of vit_tiny_patch16_224",
+            "no vit_tiny_patch16_224 weights with this tag",
             "augreg_in21k",
             "--normalization",
         ],
@@ -91,7 +91,7 @@ fn pictures_are_normalized_as_the_weights_want_it() {
         &[
             "plain.safetensors",
             "--encoder",
-            "its shapes are those of vit_tiny_patch16_224",
+            "such as vit_tiny_patch16_224 (suggested by its shapes)",
         ],
     );
     let wrong = ibot(&[&embed[..], &["--normalization", "imagent"]].concat());
@@ -164,7 +164,7 @@ fn a_file_that_describes_itself_is_not_contradicted() {
     );
     let (_, line) = embedded(&scratch, &["--model", &model]);
     assert!(
-        line.contains("half (") && line.ends_with(": as the file says"),
+        line.contains("half (") && line.ends_with(": from the file"),
         "{line}"
     );
     let of_weights = of_run(&["--pretrained", &model]);
@@ -173,7 +173,11 @@ fn a_file_that_describes_itself_is_not_contradicted() {
         "embed", "--data", &pictures, "--out", "x.npy", "--model", &model,
     ];
     for (flag, value) in [("--encoder", ENCODER), ("--normalization", "imagenet")] {
-        let parts = [flag, "teacher.safetensors says itself", "leave this out"];
+        let parts = [
+            flag,
+            "teacher.safetensors ",
+            "by its metadata; leave this out",
+        ];
         refused(&[&embed[..], &[flag, value]].concat(), &parts);
         let onnx = scratch.path("x.onnx");
         let export = [

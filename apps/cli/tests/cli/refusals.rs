@@ -32,15 +32,15 @@ fn refuses_what_cannot_work() {
     let cases: &[(&[&str], &[&str])] = &[
         (
             &held_out,
-            &["flat: ", "no picture in a class", "leave out --held-out"],
+            &["flat: ", "has no labeled image", "leave out --held-out"],
         ),
         (
             &val_of_flat,
-            &["flat: ", "no picture in a class", "leave out --val"],
+            &["flat: ", "has no labeled image", "leave out --val"],
         ),
         (
             &flat_val,
-            &["flat: ", "no picture in a class", "leave out --val"],
+            &["flat: ", "has no labeled image", "leave out --val"],
         ),
         (&["--data", "/no/such/folder"], &["/no/such/folder"]),
         (&["--data", &empty], &["empty"]),

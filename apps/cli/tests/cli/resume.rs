@@ -151,7 +151,7 @@ fn resumes_by_its_folder(backend: &str) {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(
-        text.starts_with(&format!("backend {backend}")) && text.contains("goes on from step 3")
+        text.starts_with(&format!("backend {backend}")) && text.contains("resuming from step 3")
     );
     assert!(!run.join("checkpoints/step-000000006.tmp").exists());
     assert_same(run, Path::new(&undisturbed), 7);
@@ -194,7 +194,7 @@ fn a_damaged_checkpoint_is_passed_over() {
         "step-000000008",
         "step-000000006",
         "checksum",
-        "goes on from step 4",
+        "resuming from step 4",
     ] {
         assert!(text.contains(said), "{said:?} is not in {text}");
     }
@@ -254,7 +254,7 @@ fn changed_settings_are_named() {
     );
     refused(
         &["train", "--resume", &scratch.path("pictures")],
-        &["holds no run"],
+        &["not a run folder (run.json is missing)"],
     );
     let longer = ["train", "--resume", &run, "--steps", "6", "--override"];
     let output = ibot(&longer);
@@ -264,7 +264,7 @@ fn changed_settings_are_named() {
     assert!(stdout(&ibot(&["train", "--resume", &run])).contains("the run is complete"));
     // a picture less
     fs::remove_file(scratch.0.join("pictures/odd/9.png")).unwrap();
-    refused(&["train", "--resume", &run], &["10 pictures -> 9 pictures"]);
+    refused(&["train", "--resume", &run], &["10 images -> 9 images"]);
 }
 
 /// One folder, one process; what a killed one leaves behind locks nobody out.
@@ -313,7 +313,7 @@ fn a_full_disk_loses_nothing() {
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{message}");
         assert!(
-            message.contains(file) && message.contains("goes on from"),
+            message.contains(file) && message.contains("resuming from"),
             "{message}"
         );
         assert!(metrics_or_none(&run) < 900);

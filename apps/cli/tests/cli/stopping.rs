@@ -211,7 +211,7 @@ fn an_evaluation_is_stopped_and_made_up_for() {
     fs::remove_dir_all(&large).unwrap();
     let output = ibot(&train);
     let text = stdout(&output);
-    assert!(text.contains("goes on from step 4"), "{text}");
+    assert!(text.contains("resuming from step 4"), "{text}");
     assert_same(&run, &undisturbed, 7);
     assert_eq!(evaluations(&run), evaluations(&undisturbed));
     let manifest = |run: &Path| {

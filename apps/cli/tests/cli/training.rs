@@ -140,11 +140,11 @@ fn holds_pictures_out() {
     let text = stdout(&output);
     assert!(output.status.success(), "{text}");
     assert!(
-        text.contains("4 pictures are held out for evaluation; 6 are trained on"),
+        text.contains("4 images are held out for evaluation; 6 are trained on"),
         "{text}"
     );
     assert!(
-        text.contains("after epoch 2") && text.contains("of 4 test pictures"),
+        text.contains("after epoch 2") && text.contains("of 4 test images"),
         "{text}"
     );
     let run = scratch.path("run");
@@ -186,7 +186,7 @@ fn holds_pictures_out() {
 
     let again = stdout(&ibot(&["train", "--resume", &run]));
     assert!(
-        again.contains("4 pictures are held out") && again.contains("the run is complete"),
+        again.contains("4 images are held out") && again.contains("the run is complete"),
         "{again}"
     );
     refused(&held_out("0.2"), &["held_out: 0.4 -> 0.2", "--override"]);

@@ -67,7 +67,7 @@ fn a_run_without_its_checkpoints_is_not_begun_again_by_itself() {
     let text = stdout(&output);
     assert!(output.status.success(), "{text}");
     assert!(
-        text.contains("begins anew") && text.contains("replaces"),
+        text.contains("starting over") && text.contains("replaces"),
         "{text}"
     );
     assert_eq!(metrics(&run).len(), 3);

@@ -74,9 +74,17 @@ fn refusals_come_before_the_work() {
         ("embed", &["--out", nowhere], "there is no folder"),
         ("embed", &["--out", &folder], "is a folder"),
         ("embed", &["--out", &long], "nnn"),
-        ("embed", &["--out", &inside_npy], "among the pictures"),
+        (
+            "embed",
+            &["--out", &inside_npy],
+            "is inside the image folder",
+        ),
         ("classify", &["--out", &nowhere_csv], "there is no folder"),
-        ("classify", &["--out", &inside_csv], "among the pictures"),
+        (
+            "classify",
+            &["--out", &inside_csv],
+            "is inside the image folder",
+        ),
         (
             "search",
             &["--query", &query, "--out", &sheet],
@@ -93,13 +101,9 @@ fn refusals_come_before_the_work() {
             "there is no folder",
         ),
         ("cluster", &["--clusters", "0"], "at least 1"),
-        (
-            "cluster",
-            &["--clusters", "11"],
-            "the number of pictures, 10",
-        ),
+        ("cluster", &["--clusters", "11"], "the number of images, 10"),
         ("cluster", &["--out", &query], "is a file"),
-        ("cluster", &["--out", &inside], "among the pictures"),
+        ("cluster", &["--out", &inside], "is inside the image folder"),
         ("knn", &["--held-out", "1"], "--held-out = 1"),
         ("knn", &["--splits", "0"], "--splits = 0"),
         ("knn", &["--val", &other], "\"zebra\""),
@@ -152,7 +156,7 @@ fn a_limit_of_pixels_can_be_raised_where_it_is_met() {
     let raised = trained.arguments("visualize", &[&visualize[..], &["480"]].concat());
     assert!(ibot(&raised).status.success());
     let text = trained.refusal("knn", &["--data", &trained.data, "--max-pixels", "100"]);
-    assert!(text.contains("no usable picture"), "{text}");
+    assert!(text.contains("no supported images found"), "{text}");
 }
 
 #[test]
@@ -191,7 +195,7 @@ fn an_index_says_what_is_gone() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(
-        text.contains("2 of 10 pictures are gone and left out"),
+        text.contains("2 of 10 images are gone and left out"),
         "{text}"
     );
     assert!(
@@ -208,7 +212,7 @@ fn an_index_says_what_is_gone() {
     fs::rename(data, &kept).unwrap();
     let moved = format!("{kept}/odd/5.png");
     let text = trained.refusal("search", &["--query", &moved, "--index", &index]);
-    assert!(text.contains("none of its 10 pictures is there"), "{text}");
+    assert!(text.contains("all of its 10 images are gone"), "{text}");
 }
 
 /// Maps may be drawn anywhere, also where the next scan finds them.
@@ -224,10 +228,13 @@ fn what_ibot_drew_is_no_picture() {
     let knn = trained.arguments("knn", &["--data", &trained.data, "--k", "1"]);
     let text = stdout(&ibot(&knn));
     assert!(
-        text.contains("10 pictures (10 png) in 2 classes (even, odd)"),
+        text.contains("10 images (10 png) in 2 classes (even, odd)"),
         "{text}"
     );
-    assert!(text.contains("a sheet or map that ibot drew"), "{text}");
+    assert!(
+        text.contains("a contact sheet or map that ibot drew"),
+        "{text}"
+    );
 }
 
 /// Ctrl-C in `ibot embed` keeps what was made, under another name than that of the whole.
@@ -319,7 +326,8 @@ fn parts_are_told_from_classes() {
     assert_eq!(report["rows"][0]["top1"].as_f64(), Some(1.0));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
-        said.contains("has parts; tests on ") && said.contains("2 classes (even, odd)"),
+        said.contains("has train and test folders; trains on ")
+            && said.contains("2 classes (even, odd)"),
         "{said}"
     );
     let (config, run) = (
@@ -341,7 +349,7 @@ fn parts_are_told_from_classes() {
     ];
     let said = stdout(&ibot(&train));
     assert!(
-        said.contains("trains on ") && said.contains("10 pictures (10 png)"),
+        said.contains("trains on ") && said.contains("10 images (10 png)"),
         "{said}"
     );
     let classifier = trained.scratch.path("classifier");
@@ -360,5 +368,5 @@ fn parts_are_told_from_classes() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["held_out"].as_u64(), Some(10), "{report}");
     let limited = [&train[..8], &["none-begins", "--max-pixels", "100"]].concat();
-    crate::refused(&limited, &["no usable picture", "max_pixels = 100"]);
+    crate::refused(&limited, &["no supported images found", "max_pixels = 100"]);
 }

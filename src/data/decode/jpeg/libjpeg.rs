@@ -12,7 +12,7 @@ use mozjpeg_sys::{JERR_FRACT_SAMPLE_NOTIMPL, jpeg_common_struct, jpeg_error_mgr}
 pub const NO_END: &str = "truncated: its end marker is missing";
 /// Bytes that libjpeg is given at a time where the end of the data matters.
 const PIECE: usize = 16;
-/// So many equal bytes at the end of the data are those of a file that was never written to its end.
+/// This many equal bytes at the end of the data mean that the file was never completely written.
 const FILLED: usize = 32;
 /// libjpeg's JWRN_ARITH_BAD_CODE; the list of mozjpeg-sys 2.2 is that of a build without arithmetic coding.
 const ARITHMETIC_BAD_CODE: c_int = 126;
@@ -86,9 +86,10 @@ extern "C-unwind" fn leave(info: &mut jpeg_common_struct) {
     let number = unsafe { info.err.as_ref() }.map_or(0, |errors| errors.msg_code);
     let reason = match number {
         JERR_FRACT_SAMPLE_NOTIMPL => {
-            "JPEG of such sampling factors is not read: save it as PNG or as usual JPEG".to_owned()
+            "JPEG with these sampling factors is not supported; save it as PNG or baseline JPEG"
+                .to_owned()
         }
-        number => format!("damaged: its headers make no sense (libjpeg's error {number})"),
+        number => format!("damaged: invalid headers (libjpeg error {number})"),
     };
     resume_unwind(Box::new(reason));
 }
@@ -105,7 +106,7 @@ extern "C-unwind" fn judge(info: &mut jpeg_common_struct, level: c_int) {
     let number = unsafe { info.err.as_ref() }.map_or(0, |errors| errors.msg_code);
     let reason = match number {
         JWRN_JPEG_EOF | JWRN_HIT_MARKER => "truncated: its data ends too early",
-        JWRN_HUFF_BAD_CODE | ARITHMETIC_BAD_CODE => "damaged: its data makes no sense",
+        JWRN_HUFF_BAD_CODE | ARITHMETIC_BAD_CODE => "damaged: invalid data",
         // Some cameras fill up their headers.
         JWRN_EXTRANEOUS_DATA if info.global_state <= IN_HEADER => return,
         JWRN_EXTRANEOUS_DATA | JWRN_MUST_RESYNC => "damaged: data between its scans",

@@ -93,18 +93,20 @@ impl Layout {
         check_samples(bits, formats.first().copied().unwrap_or(1))?;
         if samples.saturating_mul(bits) > MAX_BYTES_PER_PIXEL * 8 {
             return Err(not_read(&format!(
-                "{samples} samples of {bits} bits a pixel"
+                "{samples} samples of {bits} bits per pixel"
             )));
         }
         // tiff 0.11.3 takes the last tiles of all planes but the first for whole ones, and panics.
         let height = first(file, tag::IMAGE_LENGTH, 0)?;
         let is_planar = samples > 1 && first(file, tag::PLANAR_CONFIGURATION, 1)? == 2;
         if is_planar && height % first(file, tag::TILE_LENGTH, 1)?.max(1) != 0 {
-            return Err(not_read("a plane for each color, in tiles"));
+            return Err(not_read("separate color planes in tiles"));
         }
         let color = read_color(&directory, file, bits)?;
         if color.samples() as u64 > samples {
-            return Err(format!("damaged: {samples} samples a pixel are no color"));
+            return Err(format!(
+                "damaged: {samples} samples per pixel are not a color"
+            ));
         }
         let of_32_bits =
             |size: u64| u32::try_from(size).map_err(|_| "damaged: its size".to_owned());
@@ -159,15 +161,15 @@ fn check_compression(compression: u64) -> Result<(), String> {
         other => return Err(not_read(&format!("compression number {other}"))),
     };
     Err(format!(
-        "TIFF with {name} compression is not read: save it as PNG, or with LZW"
+        "TIFF with {name} compression is not supported; save it as PNG, or with LZW"
     ))
 }
 
 fn check_samples(bits: u64, format: u64) -> Result<(), String> {
     match (format, bits) {
         (1, 1..=8 | 16) | (3, 16 | 32 | 64) => Ok(()),
-        (1, _) => Err(not_read(&format!("whole numbers of {bits} bits"))),
-        (2, _) => Err(not_read("numbers below zero (signed samples)")),
+        (1, _) => Err(not_read(&format!("integers of {bits} bits"))),
+        (2, _) => Err(not_read("signed integers")),
         (3, _) => Err(not_read(&format!("floats of {bits} bits"))),
         (4, _) => Err(not_read("samples of an undefined kind")),
         _ => Err(not_read("complex numbers")),
@@ -193,12 +195,12 @@ fn read_color(
             let sampling = numbers(file, tag::YCBCR_SUBSAMPLING)?;
             // The JPEG decoder gives every pixel its color; nothing else does.
             if first(file, tag::COMPRESSION, 1)? != 7 && sampling != [1, 1] {
-                return Err(not_read("YCbCr colors of fewer pixels than it has"));
+                return Err(not_read("subsampled YCbCr colors"));
             }
             let range = numbers(file, tag::REFERENCE_BLACK_WHITE)?;
             let is_full = |of: &[u64]| of == [0, 255_000, 128_000, 255_000, 128_000, 255_000];
             if bits != 8 || !(range.is_empty() || is_full(&range)) {
-                return Err(not_read("YCbCr colors of another range than 0 to 255"));
+                return Err(not_read("YCbCr colors outside the range 0 to 255"));
             }
             let shares = numbers(file, tag::YCBCR_COEFFICIENTS)?;
             let shares = <[u64; 3]>::try_from(shares).unwrap_or([299, 587, 114]);
@@ -208,7 +210,7 @@ fn read_color(
         4 => Err(not_read("a mask")),
         8..=10 => Err(not_read("Lab colors")),
         32844 | 32845 => Err(not_read("LogLuv colors")),
-        u64::MAX => Err("damaged: it does not say what its colors are".to_owned()),
+        u64::MAX => Err("damaged: its color space is missing".to_owned()),
         other => Err(not_read(&format!("color space number {other}"))),
     }
 }
@@ -234,12 +236,14 @@ fn list(numbers: &[u64]) -> String {
 }
 
 pub(super) fn not_read(what: &str) -> String {
-    format!("TIFF with {what} is not read: save it as PNG, or with 8 or 16 bits of gray or RGB")
+    format!(
+        "TIFF with {what} is not supported; save it as PNG, or with 8 or 16 bits of gray or RGB"
+    )
 }
 
 pub(super) fn unreadable(error: std::io::Error) -> String {
     match error.kind() {
-        ErrorKind::UnexpectedEof => "truncated: its directory lies outside of the file".to_owned(),
+        ErrorKind::UnexpectedEof => "truncated: its directory is outside the file".to_owned(),
         _ => format!("its header is unreadable: {error}"),
     }
 }

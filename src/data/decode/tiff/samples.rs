@@ -61,7 +61,7 @@ fn check_range(samples: &DecodingResult) -> Result<(), String> {
     };
     is_in_range
         .then_some(())
-        .ok_or_else(|| not_read("floats outside of 0 to 1"))
+        .ok_or_else(|| not_read("floats outside the range 0 to 1"))
 }
 
 /// Samples from place `start` on as 8 bits; those of a palette, and of less than 8 bits, as they are.

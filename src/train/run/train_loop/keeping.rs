@@ -1,4 +1,4 @@
-//! What is written and evaluated after a step.
+//! Checkpoints and evaluations after a step.
 
 use std::sync::atomic::Ordering;
 
@@ -21,7 +21,7 @@ pub(in super::super) struct DueEvaluation {
 }
 
 impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
-    /// Writes and evaluates what is due after a step: first what a crash amid the evaluation would lose.
+    /// Writes and evaluates what is due after a step: writes first, so that a crash in the evaluation loses nothing.
     pub(super) fn keep(&mut self, observer: &mut dyn Observer) -> Result<()> {
         observer.between_steps(self.step);
         let stopped = self.setup.stop.load(Ordering::Relaxed);
@@ -48,7 +48,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         }
     }
 
-    /// What is to be evaluated after this step.
+    /// The evaluation that is due after this step.
     fn due_evaluation(&self) -> Option<DueEvaluation> {
         let per_epoch = self.schedule.steps_per_epoch;
         if self.step >= self.schedule.steps {
@@ -59,7 +59,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         let epochs = self.step / per_epoch;
         let every = self.setup.request.knn_every;
         let with_knn = every > 0 && epochs.is_multiple_of(every);
-        // short epochs do not each get a look at the features: one in `health_every` steps
+        // short epochs do not each get an evaluation of the features: one in `health_every` steps
         let looks = |step: usize| step.checked_div(self.config.health_every).unwrap_or(0);
         let is_due = with_knn || looks(self.step) > looks(self.step.saturating_sub(per_epoch));
         (self.step > 0 && self.step.is_multiple_of(per_epoch) && is_due).then_some(DueEvaluation {
@@ -68,7 +68,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         })
     }
 
-    /// What was to be evaluated when the run was stopped; of a complete one what its last teacher is worth, again.
+    /// Makes up for an evaluation that was due when the run stopped; repeats the last one of a complete run.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -78,8 +78,8 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         Ok(self.due_evaluation().filter(|_| is_owed))
     }
 
-    /// Reads everything, and writes it once the device has proved that it was sound to the end of the read: what a
-    /// failed device gives becomes no checkpoint.
+    /// Reads all tensors, and writes them once the device is known to be sound at the end of the read: results of a
+    /// failed device never become a checkpoint.
     pub(super) fn checkpoint(&mut self) -> Result<()> {
         let read = || self.trainer.tensors();
         let tensors = self.setup.guard.read::<B, _>(self.trainer.device(), read)?;
@@ -140,10 +140,10 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         Ok(())
     }
 
-    /// Asks what the teacher is worth, and writes it down, into the checkpoint of this step too.
+    /// Evaluates the teacher and writes the result, into the checkpoint of this step too.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] where the run was stopped meanwhile.
+    /// [`Error::Interrupted`] if the run was stopped meanwhile.
     pub fn evaluate(&mut self, due: &DueEvaluation, observer: &mut dyn Observer) -> Result<()> {
         let evaluator = Evaluator {
             config: &self.config,
@@ -152,7 +152,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             stop: self.setup.stop,
         };
         let teacher = &self.trainer.method.teacher.backbone;
-        // neither needs the other's memory, whose pieces have other sizes
+        // freed before and after: training and evaluation need buffers of different sizes and cannot reuse each other's
         self.setup.guard.free_unused();
         let evaluation = evaluator.evaluate::<B::InnerBackend, _>(
             teacher,

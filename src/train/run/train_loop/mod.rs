@@ -1,7 +1,7 @@
-//! The loop over the steps: metrics, health, checkpoints, and what to do when something goes wrong.
+//! The training loop: steps, metrics, health, checkpoints, rollbacks and errors.
 //!
 //! - `stepping`: one step, and when its metrics are read
-//! - `keeping`: what is written and evaluated after a step
+//! - `keeping`: checkpoints and evaluations after a step
 
 mod keeping;
 mod stepping;
@@ -10,7 +10,7 @@ pub(super) use keeping::DueEvaluation;
 
 use crate::backbone::TrainBackbone;
 use crate::data::Loader;
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, counted, printable};
 use crate::files::checkpoint::Manifest;
 use crate::kernels::TrainBackend;
 use crate::train::config::RunConfig;
@@ -24,9 +24,9 @@ use crate::train::run::observer::Observer;
 use crate::train::run::setup::{RunSetup, loader, schedule};
 use crate::train::trainer::Trainer;
 
-/// What a rollback multiplies the learning rate by.
+/// Factor of the learning rate at a rollback.
 const ROLLBACK_FACTOR: f64 = 0.5;
-/// Rollbacks after which a run is given up.
+/// Maximum number of rollbacks of a run.
 const MAX_ROLLBACKS: usize = 3;
 
 /// A run between its first step and its last.
@@ -38,7 +38,7 @@ pub(super) struct TrainLoop<'a, B: TrainBackend, M: TrainBackbone<B>> {
     folder: RunFolder,
     loader: Loader,
     pictures: Pictures,
-    /// Steps made.
+    /// Steps done.
     step: usize,
     interval: Interval,
     monitor: HealthMonitor,
@@ -53,7 +53,7 @@ pub(super) struct TrainLoop<'a, B: TrainBackend, M: TrainBackbone<B>> {
 }
 
 impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
-    /// From the beginning, or where a checkpoint was written.
+    /// From the beginning, or from a checkpoint.
     pub fn new(
         setup: &'a RunSetup<'a>,
         trainer: Trainer<B, M>,
@@ -91,15 +91,16 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
         self.saved.is_none()
     }
 
-    /// Whether there are pictures to evaluate on that are not trained on.
+    /// Whether there is a validation set.
     pub fn has_val(&self) -> bool {
         self.pictures.val.is_some()
     }
 
-    /// All steps that are left, and what the last one's teacher is worth.
+    /// Runs all remaining steps, and evaluates the final teacher.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<()> {
         while self.step < self.schedule.steps {
             let (read, sound) = self.one_step();
+            // logged before errors are handled: these steps were sound, even if the one after them was not
             for metrics in &read {
                 self.folder
                     .log(metrics)
@@ -109,7 +110,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             self.note_skipped(observer);
             match sound {
                 Ok(()) => {}
-                // it would have waited for pictures
+                // `stop` also ends a wait for pictures
                 Err(Error::Stopped) => return Err(self.interrupted(observer)),
                 Err(error @ Error::NotFinite { .. }) if self.may_roll_back() => {
                     self.roll_back(&error.to_string(), observer)?;
@@ -118,9 +119,10 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
                 Err(error) => return Err(self.failed(error)),
             }
             let Some(metrics) = read.last() else {
-                continue; // nothing is due before the next reading
+                continue; // nothing is due before the next read of metrics
             };
             if metrics.health.is_some() {
+                // reported once, when it first appears, and not at each check
                 let news = metrics
                     .anomalies
                     .iter()
@@ -153,10 +155,10 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
         self.setup.request.on_anomaly == OnAnomaly::Rollback && self.rollbacks < MAX_ROLLBACKS
     }
 
-    /// The state of the newest checkpoint, with a lower learning rate from there on.
+    /// Goes back to the newest checkpoint, with a lower learning rate from there on.
     fn roll_back(&mut self, reason: &str, observer: &mut dyn Observer) -> Result<()> {
         let Some(newest) = self.folder.newest()? else {
-            let reason = format!("{reason}; there is no checkpoint yet to go back to");
+            let reason = format!("{reason}; there is no checkpoint yet to roll back to");
             return Err(self.failed(Error::Training(reason)));
         };
         let (from, to) = (self.step, newest.manifest.step);
@@ -170,22 +172,24 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             "step {from}: {reason}; back to step {to} with {} of the learning rate (rollback {} of {MAX_ROLLBACKS})",
             self.learning_rate_factor, self.rollbacks
         ));
+        // the loader has prefetched batches of later steps
         self.loader = loader(&self.config, &self.pictures.train, to)?;
+        // the findings of the discarded steps must not count towards the next rollback
         self.monitor = HealthMonitor::new(self.config.method.prototypes());
         self.reported.clear();
         self.folder.rewind(to, observer)?;
         observer.rolled_back(to);
-        self.checkpoint()?; // it knows of the rollback
+        self.checkpoint()?; // so that a resumed run keeps the lower learning rate
         observer.checkpoint(to);
         Ok(())
     }
 
-    /// The error of the step after this one, with where the last good state is: it is written now, unless the device
-    /// failed and its numbers are not to be trusted.
+    /// The error of the step after this one, with the path of the last good state, which is written now unless the device
+    /// failed and its numbers cannot be trusted.
     fn failed(&mut self, error: Error) -> Error {
         if let Error::Device(reason) = error {
             return Error::Device(format!(
-                "{reason}; nothing is kept of what came after the newest checkpoint: the same command goes on from it"
+                "{reason}; steps after the newest checkpoint are lost; run the same command again to resume from it"
             ));
         }
         let step = self.step;
@@ -200,8 +204,9 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
         Error::Training(format!("step {}: {error}; {state}", step + 1))
     }
 
-    /// The error of a run that was stopped, once its state is written, wherever it was stopped.
+    /// Saves the state of a stopped run, and returns its error.
     fn interrupted(&mut self, observer: &mut dyn Observer) -> Error {
+        // step 0 can be computed again from the seed; a saved step need not be written twice
         if self.step > 0 && self.saved != Some(self.step) {
             if let Err(error) = self.checkpoint() {
                 return error;
@@ -217,19 +222,22 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
         }
     }
 
-    /// What to do after an error of the disk.
+    /// Adds the remedy to an error of the disk.
     fn unwritten(&self, error: Error) -> Error {
         Error::Training(format!(
-            "step {}: {error}; what was written before is whole: once it can be written again, the same command goes on from the newest checkpoint",
+            "step {}: {error}; earlier files are intact; once the disk is writable, run the same command again to resume",
             self.step
         ))
     }
 
-    /// Says what a whole run has to say.
+    /// Reports what is known only at the end of a run.
     pub fn finish(self, observer: &mut dyn Observer) -> Result<()> {
         if self.loader.skipped() > 0 {
             let skipped = self.loader.skipped();
-            observer.note(&format!("{skipped} pictures could not be decoded"));
+            observer.note(&format!(
+                "{} could not be decoded",
+                counted(skipped, "image")
+            ));
         }
         observer.finished(self.folder.path());
         Ok(())

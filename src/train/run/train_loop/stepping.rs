@@ -1,4 +1,4 @@
-//! One step of a run, and the reading of its metrics.
+//! One step of a run, and reading its metrics.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -12,21 +12,23 @@ use crate::train::run::metrics::StepMetrics;
 use crate::train::run::train_loop::TrainLoop;
 use crate::train::trainer::StepInput;
 
-/// What a step was made of.
+/// The inputs of a step.
 type Made<B> = (StepInput<B>, Rates);
 
 impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
-    /// One batch and one step; then, where it is time to read, the metrics of the steps since the last reading, as far as
-    /// they were sound. Whatever happens, the trainer is as it was after the last sound step.
+    /// One batch and one step; then, if a read is due, the metrics of the steps since the last read, up to the first
+    /// step that diverged. On any error, the trainer is as it was after the last sound step.
     pub(super) fn one_step(&mut self) -> (Vec<StepMetrics>, Result<()>) {
         let started = Instant::now();
         let before = self.step - self.interval.steps();
         let made = self.make_step();
+        // a failed step reads too: the losses of the steps before it may hold the cause
         if made.is_ok() && !self.reads_now() {
             self.interval.took(started.elapsed());
             return (Vec::new(), Ok(()));
         }
         let (losses, sound) = self.trainer.read_losses();
+        // only sound steps are returned and count
         self.step = before + losses.len();
         if !losses.is_empty() {
             self.knn = None; // that of an earlier step
@@ -42,6 +44,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             Err(error) => (None, Err(error)),
         };
         if let Some((metrics, health)) = read.last_mut().zip(health) {
+            // early targets are uniform in a healthy run too
             let past_warmup = self.step > self.schedule.warmup_steps();
             if past_warmup {
                 metrics.anomalies = self.monitor.observe(&health);
@@ -51,7 +54,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         (read, sound)
     }
 
-    /// One batch and one step, whose losses nobody has read; gives what it was made of.
+    /// One batch and one step without reading its losses; returns its inputs.
     fn make_step(&mut self) -> Result<Made<B>> {
         let started = Instant::now();
         let batch = self.loader.next_batch_until(self.setup.stop)?;
@@ -60,7 +63,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         let weight_decay = self.config.optimizer.weight_decay;
         let method = &self.config.method;
         let mut rates = self.schedule.rates(method, weight_decay, self.step);
-        rates.learning_rate *= self.learning_rate_factor;
+        rates.learning_rate *= self.learning_rate_factor; // of the rollbacks so far
         let device = self.trainer.device().clone();
         let input = StepInput::<B>::upload(batch, &self.config.augment, &device);
         self.trainer.advance(&input, &rates)?;
@@ -69,8 +72,8 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         Ok((input, rates))
     }
 
-    /// Whether metrics are read after this step: at the end of their interval, and before anything that is written or
-    /// said of the run.
+    /// Whether metrics are read after this step: at the end of their interval, and before anything about the run is
+    /// written or reported.
     fn reads_now(&self) -> bool {
         let ends_epoch = self.step.is_multiple_of(self.schedule.steps_per_epoch);
         self.interval.is_over(self.config.metrics_every)
@@ -86,7 +89,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         every > 0 && self.step.is_multiple_of(every)
     }
 
-    /// The run's health, at the steps that are looked at.
+    /// The run's health, at the steps that check it.
     fn check_health(&self, input: &StepInput<B>, rates: &Rates) -> Result<Option<Health>> {
         if !self.is_looked_at() {
             return Ok(None);
