@@ -158,12 +158,17 @@ impl Radv {
         // SAFETY: the driver says how many bytes each text has, and is given a buffer of as many
         let texts = unsafe {
             let mut texts = device.get_pipeline_executable_internal_representations(info)?;
-            let mut buffers: Vec<_> = texts.iter().map(|text| vec![0_u8; text.data_size]).collect();
+            let mut buffers: Vec<_> = texts
+                .iter()
+                .map(|text| vec![0_u8; text.data_size])
+                .collect();
             for (text, buffer) in texts.iter_mut().zip(&mut buffers) {
                 text.p_data = buffer.as_mut_ptr().cast();
             }
             let mut count = texts.len() as u32;
-            let ask = device.fp().get_pipeline_executable_internal_representations_khr;
+            let ask = device
+                .fp()
+                .get_pipeline_executable_internal_representations_khr;
             ask(device.device(), info, &mut count, texts.as_mut_ptr()).result()?;
             let names = texts.iter().map(|told| text(&told.name));
             names.zip(buffers).collect::<Vec<_>>()

@@ -47,16 +47,17 @@ fn of_attention(variant: &Variant, loops: &[Loop]) -> Option<Mix> {
     // of a lane: 4 rows times its columns, or its chunks of a head
     let of_slice = VECTOR * TERMS * variant.number("column")?;
     let of_part = VECTOR * VECTOR * PART * variant.number("output")?;
-    let tile = loops.iter().rev().find(|tile| tile.inner.len() > products)?;
+    let tile = loops
+        .iter()
+        .rev()
+        .find(|tile| tile.inner.len() > products)?;
     let mut mix = tile.own;
     for (at, inner) in tile.inner.iter().enumerate() {
         let (rounds, expected) = match at < products {
             true => (slices, of_slice),
             false => (2.0, of_part),
         };
-        let again = |innermost: &Loop| {
-            (expected - inner.own.fused) / innermost.mix(&|_| 1.0).fused
-        };
+        let again = |innermost: &Loop| (expected - inner.own.fused) / innermost.mix(&|_| 1.0).fused;
         let of_round = inner.mix(&again);
         mix = mix.plus(of_round, rounds);
     }
