@@ -6,9 +6,6 @@ use super::launch::{Kernel, shader};
 use super::matrix_tiles::{BLOCK, SOFTWARE_BLOCKS, Tile, Way};
 use crate::kernels::ops::product::Layout;
 
-/// Terms of a round in the inner loop of a tile.
-const UNROLLED: usize = 4;
-
 /// Lanes of a workgroup that adds up parts, each of which adds one chunk.
 pub(super) const PARTS_LANES: u32 = 64;
 
@@ -126,7 +123,7 @@ impl Variant {
             ("padding", usize::from(tile.is_padded).to_string()),
             ("row_block", tile.row_blocks.to_string()),
             ("column_block", tile.column_blocks.to_string()),
-            ("unrolled", UNROLLED.to_string()),
+            ("unrolled", tile.unrolled.to_string()),
         ]);
         Kernel::new(shader, tile.lanes() as u32, values)
     }
