@@ -22,6 +22,16 @@ pub(super) struct After {
 }
 
 impl After {
+    /// Whether nothing is done that takes whole sums, so that they may be made in parts.
+    pub(super) fn takes_parts(self) -> bool {
+        let totals = self.totals;
+        let bare = Self {
+            totals,
+            ..Self::default()
+        };
+        self == bare
+    }
+
     /// What products are followed by, each layout with its own.
     fn all() -> Vec<(Layout, Self)> {
         let flags = [false, true];
