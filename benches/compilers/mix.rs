@@ -48,21 +48,13 @@ impl Loop {
 /// The outermost loops that multiply and add.
 pub fn loops(listing: &str) -> Vec<Loop> {
     let lines: Vec<&str> = listing.lines().collect();
-    let label = |line: &str| {
-        let (name, rest) = line.trim_end().split_once(':')?;
-        (name.starts_with("BB") && rest.is_empty()).then(|| name.to_owned())
+    let text = Text {
+        lines: &lines,
+        skipped: Vec::new(),
     };
     let mut spans: Vec<RangeInclusive<usize>> = Vec::new();
-    for (at, line) in lines.iter().enumerate() {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let [instruction, target, ..] = words[..] else {
-            continue;
-        };
-        let is_branch = instruction.starts_with("s_branch") || instruction.starts_with("s_cbranch");
-        let start = lines[..at]
-            .iter()
-            .position(|line| is_branch && label(line).as_deref() == Some(target));
-        let Some(start) = start else {
+    for at in 0..lines.len() {
+        let Some(start) = text.target(at).filter(|start| *start < at) else {
             continue;
         };
         match spans.iter_mut().find(|span| *span.start() == start) {
