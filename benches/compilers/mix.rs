@@ -48,21 +48,13 @@ impl Loop {
 /// The outermost loops that multiply and add.
 pub fn loops(listing: &str) -> Vec<Loop> {
     let lines: Vec<&str> = listing.lines().collect();
-    let label = |line: &str| {
-        let (name, rest) = line.trim_end().split_once(':')?;
-        (name.starts_with("BB") && rest.is_empty()).then(|| name.to_owned())
+    let text = Text {
+        lines: &lines,
+        skipped: Vec::new(),
     };
     let mut spans: Vec<RangeInclusive<usize>> = Vec::new();
-    for (at, line) in lines.iter().enumerate() {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let [instruction, target, ..] = words[..] else {
-            continue;
-        };
-        let is_branch = instruction.starts_with("s_branch") || instruction.starts_with("s_cbranch");
-        let start = lines[..at]
-            .iter()
-            .position(|line| is_branch && label(line).as_deref() == Some(target));
-        let Some(start) = start else {
+    for at in 0..lines.len() {
+        let Some(start) = text.target(at).filter(|start| *start < at) else {
             continue;
         };
         match spans.iter_mut().find(|span| *span.start() == start) {
@@ -113,8 +105,7 @@ struct Text<'a> {
 
 impl Text<'_> {
     /// What a wave runs of the lines from `start` to before `end`. Of what some lanes do and others do not, the longer one:
-    /// kernels part their lanes by whole waves. What a branch of the whole wave jumps over does not count, unless it
-    /// multiplies and adds: it is for the last tile.
+    /// kernels part their lanes by whole waves.
     fn run(&self, start: usize, end: usize) -> Mix {
         let mut mix = Mix::default();
         let mut at = start;
@@ -123,7 +114,10 @@ impl Text<'_> {
                 at = inner.end() + 1;
                 continue;
             }
-            mix = mix.plus(mix_of(self.lines[at]), 1.0);
+            // RDNA 3 has two in one
+            for instruction in self.lines[at].split("::") {
+                mix = mix.plus(mix_of(instruction), 1.0);
+            }
             let target = self.target(at).filter(|target| (at..end).contains(target));
             at += 1;
             let Some(target) = target else {
@@ -136,15 +130,31 @@ impl Text<'_> {
                 mix = mix.plus(if longer { then } else { otherwise }, 1.0);
                 at = after;
             } else {
-                let jumped = self.run(at, target);
-                let ends_apart = self.lines[..target].iter().rev().take(1);
-                let ends_apart = ends_apart.into_iter().any(|line| line.contains("s_branch"));
-                if jumped.fused == 0.0 && !ends_apart {
-                    at = target;
-                }
+                let (branch, after) = self.branch(at, target, end);
+                mix = mix.plus(branch, 1.0);
+                at = after;
             }
         }
         mix
+    }
+
+    /// Where the whole wave jumps from before `at` to `target`: what runs of a whole tile, and the line after that. Of two
+    /// sides the shorter one, and nothing where one side neither reads nor multiplies: that is for the last tile.
+    fn branch(&self, at: usize, target: usize, end: usize) -> (Mix, usize) {
+        let jumped = self.run(at, target);
+        let after = self.target(target - 1);
+        if let Some(after) = after.filter(|after| (target..end).contains(after)) {
+            let other = self.run(target, after);
+            let shorter = jumped.vector <= other.vector;
+            return (if shorter { jumped } else { other }, after);
+        }
+        let reads = self.lines[at..target]
+            .iter()
+            .any(|line| line.contains("_load_"));
+        match reads || jumped.fused > 0.0 {
+            true => (jumped, target),
+            false => (Mix::default(), target),
+        }
     }
 
     /// What the other lanes do, if anything, where lanes that do something else end at `at`; and the line after that.
@@ -169,21 +179,21 @@ impl Text<'_> {
     /// The line that a branch jumps to.
     fn target(&self, at: usize) -> Option<usize> {
         let mut words = self.lines[at].split_whitespace();
-        let is_branch = words.next()?.starts_with("s_cbranch");
+        let is_branch = words.next()?.contains("branch");
         let name = words.next()?;
         let is_target = |line: &&str| line.trim_end().strip_suffix(':') == Some(name);
         is_branch.then(|| self.lines.iter().position(|line| is_target(&line)))?
     }
 }
 
-/// Of a line.
-fn mix_of(line: &str) -> Mix {
-    let name = line.split_whitespace().next().unwrap_or_default();
+fn mix_of(instruction: &str) -> Mix {
+    let name = instruction.split_whitespace().next().unwrap_or_default();
     let Some(name) = name.strip_prefix("v_") else {
         return Mix::default();
     };
+    let name = name.trim_start_matches("dual_");
     let starts = |words: &[&str]| words.iter().any(|word| name.starts_with(word));
-    let is_fused = starts(&["fma", "mac_", "mad", "dual_fma"]) && name.contains("f32");
+    let is_fused = starts(&["fma", "mac_", "mad"]) && name.contains("f32");
     let is_long = starts(&["exp_", "log_", "rcp_", "rsq_", "sqrt_"]);
     Mix {
         fused: f64::from(u8::from(is_fused)),

@@ -52,6 +52,8 @@ def amd():
         statistics = found["statistics"]
         waves = statistics["Subgroups per SIMD"]
         text = f"{statistics['VGPRs']} r, {waves} w, {statistics['Instructions']} i"
+        if found["fused"]:
+            text += f", {100 * found['fused']:.0f} % f"
         spilled = statistics["Spilled VGPRs"] + statistics["Spilled SGPRs"]
         card = "AMD " + re.search(r"RADV (\w+)", found["card"])[1].lower()
         columns.setdefault(card, {})[found["name"]] = cell(text, spilled)
@@ -154,18 +156,21 @@ def main():
     commit = run("git", "describe", "--always", "--dirty", "--exclude=*", cwd=ROOT).strip()
     left_out = f" Left out, as not installed: {', '.join(missing)}." if missing else ""
     spills = sum("spilled" in text for column in columns.values() for text in column.values())
+    # what was written by hand below the table
+    by_hand = "".join(f"\n## {part}" for part in OUT.read_text().split("\n## ")[1:]) if OUT.exists() else ""
     OUT.write_text(f"""# What compilers make of the kernels
 
 Written by `python benches/compilers/report.py`, which says what the compilers are and how they get the kernels; on
 {datetime.date.today()} at commit {commit}. Nothing ran: these are registers, not speeds.{left_out}
 
 Every kernel as a GPU runs it, without naga's checks. r: registers a lane (AMD's vector registers), w: waves that a SIMD
-holds at a time, i: instructions in the program's text; AMD spills registers, NVIDIA and Intel bytes. A few bytes on NVIDIA
+holds at a time, i: instructions in the program's text, f: of those that a wave runs on its lanes for a tile of terms or of
+columns, the share of fused multiply-adds (benches/compilers/shares.rs; exponentials count four times, as they take); AMD spills registers, NVIDIA and Intel bytes. A few bytes on NVIDIA
 are its compiler's choice: it gives up registers where another workgroup then finds room.
 {spills} of {len(kernels) * len(columns)} do not fit their registers.
 
 {table(kernels, columns)}
-""")
+{by_hand}""")
     print(f"{len(kernels)} kernels, {len(columns)} targets, {spills} that spill: {OUT.relative_to(ROOT)}")
 
 

@@ -43,7 +43,7 @@ fn of_attention(variant: &Variant, loops: &[Loop]) -> Option<Mix> {
         "attention/tiles/forward" => 1,
         _ => 2,
     };
-    let slices = variant.number("head_chunk")? / VECTOR;
+    let slices = (variant.number("head_chunk")? / VECTOR).ceil();
     // of a lane: 4 rows times its columns, or its chunks of a head
     let of_slice = VECTOR * TERMS * variant.number("column")?;
     let of_part = VECTOR * VECTOR * PART * variant.number("output")?;

@@ -15,8 +15,8 @@ pub fn paths(device: &WgpuDevice) {
     for (path, head_widths) in [
         (AttentionPath::SoftwareLanes, &[7, 64][..]),
         (AttentionPath::GpuLanes, &[1, 12, 15, 16]),
-        (AttentionPath::LargeTiles, &[32, 48, 64, 80, 96]),
-        (AttentionPath::SmallTiles, &[32, 48, 64, 80, 96, 112, 128]),
+        (AttentionPath::LargeTiles, &[20, 32, 44, 48, 64, 80, 96]),
+        (AttentionPath::SmallTiles, &[20, 32, 48, 64, 88, 112, 128]),
     ] {
         for head_width in head_widths {
             assert!(

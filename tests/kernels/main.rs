@@ -16,6 +16,9 @@ mod gpu;
 mod host;
 mod loss;
 mod loss_case;
+#[cfg(target_os = "linux")]
+#[path = "../../benches/compilers/mix.rs"]
+mod mix;
 mod optimizer;
 mod products;
 #[cfg(target_os = "linux")]
@@ -26,6 +29,9 @@ mod shader_lints;
 mod shader_uniformity;
 mod shader_writers;
 mod shaders;
+#[cfg(target_os = "linux")]
+#[path = "../../benches/compilers/shares.rs"]
+mod shares;
 mod sizes;
 #[cfg(target_os = "linux")]
 mod spills;

@@ -17,7 +17,7 @@ pub fn every_variant() -> Vec<Kernel> {
     all.extend(attention_kernels(
         &workgroups,
         &[
-            1, 3, 4, 7, 12, 16, 32, 48, 63, 64, 80, 96, 100, 112, 128, 256,
+            1, 3, 4, 7, 12, 16, 20, 32, 44, 63, 64, 80, 96, 100, 128, 256,
         ],
     ));
     assert!(all.len() > 100);

@@ -145,10 +145,23 @@ fn products(block: Block, lane: Lane, of_rows: u32, of_columns: u32, first: u32)
     let column_at = operand_at(block, of_columns, first + staged) + chunk;
     var products: Products;
     for (var slice = 0u; slice < info.chunks; slice += SLICE) {
-        {{ each row_load }}
-        stage[to + {{ row_load }}u * LOAD_ROWS * SLICE_PITCH] = entry(of_rows, row_at_{{ row_load }} + slice);
+        {{ each whole }}
+        let of_slice = slice;
         {{ end }}
-        stage[to + ROWS * SLICE_PITCH] = entry(of_columns, column_at + slice);
+        {{ each ragged }}
+        // the last slice is not full: the last chunk once more, times zero
+        let of_slice = min(slice, CHUNKS - 1u - chunk);
+        {{ end }}
+        {{ each row_load }}
+        {
+            var row = entry(of_rows, row_at_{{ row_load }} + of_slice);
+            {{ each ragged }}
+            row = select(vec4(0.0), row, of_slice == slice);
+            {{ end }}
+            stage[to + {{ row_load }}u * LOAD_ROWS * SLICE_PITCH] = row;
+        }
+        {{ end }}
+        stage[to + ROWS * SLICE_PITCH] = entry(of_columns, column_at + of_slice);
         workgroupBarrier();
         if lane.is_busy {
             products = with_slice(lane, products);

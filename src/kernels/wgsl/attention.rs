@@ -50,9 +50,9 @@ pub enum AttentionPath {
     /// A lane holds one token: for GPUs and heads so narrow that its registers do. Widths of up to 16.
     GpuLanes,
     /// Tiles of 64 tokens in workgroup memory, or of 32 where registers would not do: for GPUs with many registers a lane.
-    /// Widths of 32 to 96, multiples of 16.
+    /// Widths of 20 to 96, multiples of 4.
     LargeTiles,
-    /// Tiles of 32 tokens: for other GPUs. Widths of 32 to 128, multiples of 16.
+    /// Tiles of 32 tokens: for other GPUs. Widths of 20 to 128, multiples of 4.
     SmallTiles,
     /// Tensor operations: what remains.
     Reference,
@@ -233,7 +233,7 @@ mod tests {
                 32,
                 [LargeTiles, SmallTiles, SmallTiles, SmallTiles, Reference],
             ),
-            (40, [Reference; 5]),
+            (42, [Reference; 5]),
             (
                 64,
                 [LargeTiles, SmallTiles, SmallTiles, SmallTiles, Reference],

@@ -8,8 +8,7 @@ use super::launch::{Kernel, Shader, shader};
 pub(super) const LANES: usize = 128;
 /// Entries of a chunk: these kernels take vectors only.
 const CHUNK: usize = 4;
-/// Chunks of the width that are staged at a time, and that it is a multiple of; each lane loads one of each 32 rows or
-/// columns.
+/// Chunks of the width that are staged at a time; each lane loads one of each 32 rows or columns.
 const SLICE: usize = 4;
 /// Columns of a tile.
 const COLUMNS: usize = LANES / SLICE;
@@ -72,6 +71,8 @@ impl Shape {
     }
 
     fn pass(self, shader: Shader, chunks: usize) -> Pass {
+        let count = |there: bool| usize::from(there);
+        let is_whole = chunks.is_multiple_of(SLICE);
         let is_even = chunks.is_multiple_of(self.across());
         let mut values = Chunk::for_length(CHUNK).values();
         let numbers = [
@@ -82,8 +83,10 @@ impl Shape {
             ("row_load", self.rows() * SLICE / LANES),
             ("load", loads(chunks)),
             ("part", PART),
-            ("even", usize::from(is_even)),
-            ("uneven", usize::from(!is_even)),
+            ("whole", count(is_whole)),
+            ("ragged", count(!is_whole)),
+            ("even", count(is_even)),
+            ("uneven", count(!is_even)),
             ("stage", self.stage(chunks)),
         ];
         values.extend(numbers.map(|(name, number)| (name, number.to_string())));
@@ -104,27 +107,31 @@ pub(super) struct Tiles {
 }
 
 impl Tiles {
-    /// For GPUs with registers to spare, heads of 32 to 96. By keys a lane sums twice as much, and in large tiles of heads of
-    /// 48 or more RDNA3's compiler spills; by queries, of 80 or more.
+    /// For GPUs with registers to spare, heads of 20 to 96. By keys a lane sums twice as much, and in large tiles of heads
+    /// wider than 32 RDNA3's compiler spills; by queries, wider than 64.
     pub fn large(head_width: usize) -> Option<Self> {
         let shapes = match head_width {
-            32 => [Shape::Large; 3],
-            48 | 64 => [Shape::Large, Shape::Large, Shape::Small],
-            80 | 96 => [Shape::Large, Shape::Small, Shape::Small],
+            20..=32 => [Shape::Large; 3],
+            36..=64 => [Shape::Large, Shape::Large, Shape::Small],
+            68..=96 => [Shape::Large, Shape::Small, Shape::Small],
             _ => return None,
         };
-        let chunks = head_width / CHUNK;
-        Some(Self { shapes, chunks })
+        Self::of(shapes, head_width)
     }
 
-    /// For GPUs whose lanes have few registers, and for heads of 112 and 128. The 16 lanes of a row share out its chunks:
-    /// half of them have none to sum in heads of 32.
+    /// For GPUs whose lanes have few registers, and for heads wider than 96, to 128. The 16 lanes of a row share out its
+    /// chunks: half of them have none to sum in heads of 32.
     pub fn small(head_width: usize) -> Option<Self> {
-        let is_taken = matches!(head_width, 32 | 48 | 64 | 80 | 96 | 112 | 128);
-        is_taken.then_some(Self {
-            shapes: [Shape::Small; 3],
-            chunks: head_width / CHUNK,
-        })
+        match head_width {
+            20..=128 => Self::of([Shape::Small; 3], head_width),
+            _ => None,
+        }
+    }
+
+    fn of(shapes: [Shape; 3], head_width: usize) -> Option<Self> {
+        let chunks = head_width / CHUNK;
+        let is_whole = head_width.is_multiple_of(CHUNK);
+        is_whole.then_some(Self { shapes, chunks })
     }
 
     /// Workgroup memory that the largest of the kernels takes.
@@ -161,10 +168,11 @@ mod tests {
 
     #[test]
     fn tiles_fit_what_webgpu_promises() {
-        let large = [32, 48, 64, 80, 96].map(Tiles::large);
-        let small = [32, 48, 64, 80, 96, 112, 128].map(Tiles::small);
-        for tiles in large.into_iter().chain(small) {
-            let bytes = tiles.unwrap().workgroup_bytes();
+        let all = (0..200).flat_map(|width| [Tiles::large(width), Tiles::small(width)]);
+        let all: Vec<Tiles> = all.flatten().collect();
+        assert_eq!(all.len(), 20 + 28);
+        for tiles in all {
+            let bytes = tiles.workgroup_bytes();
             assert!(bytes <= 16_384, "{tiles:?}: {bytes}");
         }
     }

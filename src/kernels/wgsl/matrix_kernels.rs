@@ -6,9 +6,6 @@ use super::launch::{Kernel, shader};
 use super::matrix_tiles::{BLOCK, SOFTWARE_BLOCKS, Tile, Way};
 use crate::kernels::ops::product::Layout;
 
-/// Terms of a round in the inner loop of a tile.
-const UNROLLED: usize = 4;
-
 /// Lanes of a workgroup that adds up parts, each of which adds one chunk.
 pub(super) const PARTS_LANES: u32 = 64;
 
@@ -25,6 +22,16 @@ pub(super) struct After {
 }
 
 impl After {
+    /// Whether nothing is done that takes whole sums, so that they may be made in parts.
+    pub(super) fn takes_parts(self) -> bool {
+        let totals = self.totals;
+        let bare = Self {
+            totals,
+            ..Self::default()
+        };
+        self == bare
+    }
+
     /// What products are followed by, each layout with its own.
     fn all() -> Vec<(Layout, Self)> {
         let flags = [false, true];
@@ -126,7 +133,7 @@ impl Variant {
             ("padding", usize::from(tile.is_padded).to_string()),
             ("row_block", tile.row_blocks.to_string()),
             ("column_block", tile.column_blocks.to_string()),
-            ("unrolled", UNROLLED.to_string()),
+            ("unrolled", tile.unrolled.to_string()),
         ]);
         Kernel::new(shader, tile.lanes() as u32, values)
     }

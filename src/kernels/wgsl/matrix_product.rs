@@ -80,15 +80,7 @@ impl<'a> Product<'a> {
         let client = &self.left.client;
         let variant = self.variant();
         let sizes @ Sizes { columns, .. } = self.sizes;
-        let is_bare = |after: After| {
-            let totals = after.totals;
-            after
-                == After {
-                    totals,
-                    ..After::default()
-                }
-        };
-        let plan = Plan::choose(client, sizes, is_bare(variant.after));
+        let plan = Plan::choose(client, sizes, variant.after.takes_parts());
         let rows = plan.parts * sizes.count * sizes.rows;
         let out = empty(self.left, [rows, columns]);
         let totals = self
