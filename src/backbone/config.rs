@@ -17,7 +17,7 @@ pub enum GlobalPool {
     Max,
     /// Mean of the two above, then `fc_norm`.
     AvgMax,
-    /// No pooling: the class token, or the mean of all tokens where there is none.
+    /// No pooling: the class token, or the mean of all tokens without one.
     #[serde(rename = "")]
     None,
 }

@@ -51,7 +51,7 @@ impl<B: Backend> PatchMask<B> {
 /// What a backbone makes of a batch of pictures.
 #[derive(Debug, Clone)]
 pub struct Tokens<B: Backend> {
-    /// One feature an image: the class token, or the mean of all tokens where there is none, `[B, D]`.
+    /// One feature per image: the class token, or the mean of all tokens without one, `[B, D]`.
     pub cls: Tensor<B, 2>,
     /// One feature a patch, `[B, N, D]`.
     pub patches: Tensor<B, 3>,

@@ -187,7 +187,7 @@ pub fn vit_from_name(name: &str, image_size: usize) -> Result<VitConfig> {
     if let Some(tag) = tag.filter(|tag| !tags.contains(tag)) {
         let nearest = nearest(tag, tags);
         let remedy = format!(
-            "timm has no {base} weights with this tag; nearest tags: {nearest}; or leave the tag out and give `normalization`"
+            "timm has no {base} weights with this tag; nearest tags: {nearest}; or omit the tag and give `normalization`"
         );
         return Err(Error::config("encoder_name", printable(name), remedy));
     }

@@ -72,7 +72,7 @@ pub fn ensure_demo_set(
 pub fn default_cache_dir() -> Result<PathBuf> {
     let variable = |name| {
         let path = PathBuf::from(std::env::var_os(name)?);
-        // A relative XDG_CACHE_HOME is to be ignored, and an empty variable is as good as none.
+        // by its specification, a relative XDG_CACHE_HOME is ignored; an empty variable counts as unset
         path.is_absolute().then_some(path)
     };
     let cache = if cfg!(windows) {
@@ -145,13 +145,13 @@ fn is_complete(cache: &Path, counts: Counts, marker: &str) -> bool {
         })
 }
 
-/// Writes the set beside `cache`, then renames it into place.
+/// Writes the set next to `cache`, then renames it into place.
 fn make(cache: &Path, counts: Counts, marker: &str) -> Result<()> {
     refuse_foreign(cache)?;
     let fresh = sibling(cache)?;
     let made = write(&fresh, counts, marker).and_then(|()| install(&fresh, cache));
     if made.is_err() {
-        // The error at hand says more than a failure to clean up after it.
+        // this error matters more than a failure to clean up after it
         let _ = fs::remove_dir_all(&fresh);
         // Another process may have made the same set meanwhile.
         if is_complete(cache, counts, marker) {

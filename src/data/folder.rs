@@ -1,4 +1,4 @@
-//! An image folder: which pictures it holds and which classes, found by content and in an order of its own.
+//! An image folder: its pictures and classes, found by content and in a fixed order.
 
 use std::fs;
 use std::panic::catch_unwind;
@@ -307,7 +307,7 @@ fn inspect(path: &Path, config: &FolderConfig) -> Found {
     }
 }
 
-/// What an error says, without the path that stands beside it.
+/// The text of an error without its path, which is printed separately.
 pub(super) fn reason(error: &Error) -> String {
     match error {
         Error::Data { reason, .. } => reason.clone(),

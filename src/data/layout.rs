@@ -11,7 +11,7 @@ use walkdir::{DirEntry, WalkDir};
 use crate::data::summary::ScanSummary;
 use crate::error::{Error, Result, printable};
 
-/// Folders that systems and tools make among pictures, beside those whose names begin with a dot (`.ipynb_checkpoints`,
+/// Folders that systems and tools create among pictures, besides those whose names begin with a dot (`.ipynb_checkpoints`,
 /// `.Trash-1000`, `.git`): thumbnails, waste, snapshots and resource forks are no classes.
 const OF_TOOLS: [&str; 10] = [
     "@eaDir",
@@ -30,7 +30,7 @@ const TRAIN: [&str; 2] = ["train", "training"];
 /// Names of the other parts, the one that is taken to validate on first.
 const OTHERS: [&str; 5] = ["val", "valid", "validation", "test", "testing"];
 
-/// A data set that comes in parts: a folder `train` of classes, and `val`, `test` or both beside it.
+/// A data set in parts: a folder `train` of classes, and `val`, `test` or both next to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parts {
     /// The pictures to train on.

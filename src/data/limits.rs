@@ -60,7 +60,7 @@ pub(super) fn check_length(path: &Path, max_pixels: u64) -> Result<u64> {
     Ok(length)
 }
 
-/// What a decoder of `image` says; some of it comes from the file.
+/// The message for an error of an `image` decoder, escaped because part of it comes from the file.
 pub(super) fn in_words(error: ImageError) -> String {
     match error {
         ImageError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {

@@ -164,7 +164,7 @@ impl Loader {
         self.next_batch_until(&AtomicBool::new(false))
     }
 
-    /// [`Loader::next_batch`], which does not wait once `stop` is raised.
+    /// [`Loader::next_batch`], which does not wait once `stop` is set.
     ///
     /// # Errors
     /// Those of [`Loader::next_batch`]; [`Error::Stopped`], after which the batch is still available.

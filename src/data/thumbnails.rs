@@ -17,14 +17,14 @@ use crate::data::folder_config::FolderConfig;
 use crate::error::{Error, Result, printable};
 use crate::unfinished::unique_digits;
 
-/// Begins an entry; the digit is the version of reducing and of what the checksum covers: those of another one are damaged.
+/// Start of an entry; the digit is the version of resizing and checksum: entries of other versions count as damaged.
 const MAGIC: &[u8; 8] = b"ibotrgb2";
 /// Bytes before the pixels: magic, length and time of the source, width and height, checksum.
 const HEAD: usize = 8 + 8 + 16 + 4 + 4 + 32;
 /// Temporary files of this age belong to a process that is gone.
 const STALE: Duration = Duration::from_secs(3600);
 
-/// Reduces pictures, and remembers them where there is a cache.
+/// Reduces pictures, and caches them if there is a cache folder.
 #[derive(Debug)]
 pub(super) struct Thumbnails {
     side: u32,
@@ -48,7 +48,7 @@ struct Entry {
     version: Version,
 }
 
-/// What tells that a file is as it was.
+/// Size and time of a file, which show whether it changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Version {
     length: u64,
@@ -172,7 +172,7 @@ impl Cache {
         }
     }
 
-    /// Keeps a picture where there is room; the entry of another version of its file gives way to it.
+    /// Stores a picture if there is room; it replaces the entry of another version of its file.
     fn write(&self, entry: &Entry, picture: &RgbImage) {
         let length = (HEAD + picture.as_raw().len()) as u64;
         let freed = fs::metadata(&entry.file).map_or(0, |old| old.len());
@@ -259,7 +259,7 @@ impl Entry {
         head
     }
 
-    /// Its picture; none where there is none, or that of another file or version, or a damaged one.
+    /// The cached picture; none if it is missing, damaged, or of another file or version.
     fn read(&self, side: u32) -> Option<RgbImage> {
         let mut file = File::open(&self.file).ok()?;
         let mut found = [0; HEAD];

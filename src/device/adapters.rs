@@ -13,13 +13,13 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AdapterKind {
-    /// A GPU with memory of its own.
+    /// A GPU with its own memory.
     Discrete,
     /// A GPU that shares the processor's memory.
     Integrated,
     /// A GPU lent to a virtual machine.
     Virtual,
-    /// The driver does not say.
+    /// Unknown to the driver.
     Other,
     /// A software GPU driver on the CPU, such as lavapipe: correct but slow.
     Software,
@@ -93,7 +93,7 @@ pub struct AdapterSummary {
     pub driver_info: String,
     /// Vendor and model number, `vendor:model` in hexadecimal.
     pub id: String,
-    /// Its place on the PCI bus; empty where the driver does not say.
+    /// Its place on the PCI bus; empty if the driver does not report it.
     pub pci_bus: String,
     /// Bytes of its memory; for an integrated GPU, its part of the processor's. `None` if the driver does not report it.
     pub memory_bytes: Option<u64>,

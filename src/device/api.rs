@@ -28,7 +28,7 @@ pub enum Api {
 impl Api {
     const ALL: [Self; 4] = [Self::Vulkan, Self::Metal, Self::Dx12, Self::Gl];
 
-    /// The APIs that are asked for adapters, the preferred one first, which is also cubecl's `AutoGraphicsApi`.
+    /// The APIs that are searched for adapters, the preferred one first, which is also cubecl's `AutoGraphicsApi`.
     pub(super) const BY_PREFERENCE: &[Self] = if cfg!(target_os = "macos") {
         &[Self::Metal]
     } else if cfg!(target_os = "windows") {
@@ -37,7 +37,7 @@ impl Api {
         &[Self::Vulkan]
     };
 
-    /// What [`API_VARIABLE`] says, where it is set.
+    /// The value of [`API_VARIABLE`], if it is set.
     ///
     /// # Errors
     /// [`Error::Config`] for anything but vulkan, metal, dx12 or gl, and for an API that this system does not have.

@@ -10,7 +10,7 @@ use crate::device::adapters::{AdapterKind, AdapterSummary, list_adapters, wgpu_d
 use crate::device::api::{API_VARIABLE, Api};
 use crate::error::{Error, Result};
 
-/// The backend that the user asks for.
+/// The backend that the user requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendChoice {
@@ -153,7 +153,7 @@ fn warn_of_small_gpu(selected: &Selected) {
 /// is reached by OpenGL, which is untested, is taken only by `device`.
 ///
 /// # Errors
-/// - [`Error::Device`] where `wgpu` is asked for and there is no adapter
+/// - [`Error::Device`] if `wgpu` is requested and there is no adapter
 /// - [`Error::Config`] where `device` fits none, or more than one, or goes with a CPU backend
 pub fn choose(choice: BackendChoice, device: Option<&str>) -> Result<Choice> {
     match choice {

@@ -148,7 +148,7 @@ pub fn device_descriptor(adapter: &wgpu::Adapter) -> wgpu::DeviceDescriptor<'sta
     }
 }
 
-/// The same adapter on a device that works: the one selected or, where that was lost, the adapter opened anew.
+/// A working device of the same adapter: the selected one or, if that was lost, the adapter reopened.
 ///
 /// # Errors
 /// [`Error::Device`] where the adapter cannot be opened, or the lost device is an application's own.

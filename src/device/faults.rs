@@ -155,7 +155,7 @@ impl fmt::Display for FaultKind {
 pub struct Fault {
     /// What sort of fault it is.
     pub kind: FaultKind,
-    /// What wgpu, cubecl or the device's thread said, without stack traces.
+    /// The message of wgpu, cubecl or the device's thread, without stack traces.
     pub report: String,
 }
 
@@ -253,7 +253,7 @@ impl FaultLog {
         lock(&self.faults).iter().all(|fault| fault.kind.is_vague())
     }
 
-    /// Whether anybody asked for the error.
+    /// Whether the error was returned to anyone.
     pub(crate) fn is_told(&self) -> bool {
         self.told.load(Ordering::Acquire)
     }

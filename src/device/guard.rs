@@ -23,7 +23,7 @@ use crate::device::patience::Patience;
 use crate::error::{Error, Result};
 use crate::memory::GpuMemory;
 
-/// How long a failed device may take to say whether it is lost.
+/// How long a failed device may take to report whether it is lost.
 const LOSS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The guard of any device; on the CPU, where errors are panics, it does nothing.

@@ -64,7 +64,7 @@ pub(crate) fn launched(client: &ComputeClient<WgpuRuntime>) {
     }
 }
 
-/// Bytes of a GPU's own memory; `None` on the CPU, on a software adapter, and where the driver does not tell.
+/// Bytes of a GPU's own memory; `None` on the CPU, on a software adapter, and if the driver does not report it.
 pub fn memory_bytes<D: Any>(device: &D) -> Option<u64> {
     let device = (device as &dyn Any).downcast_ref::<WgpuDevice>()?;
     let of_hardware = |known: &Known| match known.kind {

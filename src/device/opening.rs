@@ -21,7 +21,7 @@ const TASKS_MAX: usize = 32;
 /// step instead of 31 cost such a GPU about 10 ms of several seconds (estimates: no such GPU was at hand).
 const INTEGRATED_TASKS_MAX: usize = 8;
 
-/// Starts and guards a device of the API that is asked first (`IBOT_API`; else Metal on macOS, Vulkan elsewhere), once;
+/// Starts and guards a device of the API that is searched first (`IBOT_API`; else Metal on macOS, Vulkan elsewhere), once;
 /// later calls share the guard.
 ///
 /// [`super::DeviceGuard::install`] does the same for a selected adapter, whatever its API.

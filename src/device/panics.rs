@@ -30,7 +30,7 @@ pub(crate) fn watch(device: &WgpuDevice, title: &str) -> Arc<FaultLog> {
     log
 }
 
-/// For the application's logger: cubecl logs a kernel that does not compile, and says it nowhere else until the next sync.
+/// For the application's logger: until the next sync, cubecl reports a kernel that does not compile only in its log.
 ///
 /// Optional. With it, [`super::GpuGuard::check`] sees such a kernel without waiting for the device.
 pub fn observe_log(record: &log::Record<'_>) {

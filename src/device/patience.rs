@@ -72,7 +72,7 @@ struct Requests {
     answered: u64,
 }
 
-/// The two threads that wait for one device, and what they tell.
+/// The two threads that wait for one device, and their results.
 #[derive(Debug)]
 pub(super) struct Patience {
     deadline: Duration,
@@ -183,7 +183,7 @@ impl Patience {
         self.changed.notify_all();
     }
 
-    /// The watching thread: asks where nobody else does, until nothing was answered for the deadline. It counts what it
+    /// The watching thread: sends requests if nobody else does, until none was answered for the deadline. It counts what it
     /// slept, so that a computer that was suspended meanwhile counts for one tick.
     fn watch(&self) {
         let tick = (self.deadline / TICKS).max(STEP);
@@ -236,7 +236,7 @@ impl Waiting {
     fn serve(&self, asked: &Receiver<Request>) {
         for request in asked {
             if let Err(panic) = panics::catch(|| self.wait(request.flush)) {
-                // wgpu panics where it cannot say that the device is lost
+                // wgpu panics if it cannot report that the device is lost
                 self.patience.log.record_symptom(&panic.report);
             }
             self.patience.answer(request.number);
@@ -254,7 +254,7 @@ impl Waiting {
         let tell = move || told.store(true, Ordering::Release);
         self.setup.queue.on_submitted_work_done(tell);
         while !done.load(Ordering::Acquire) && !self.patience.log.is_poisoned() {
-            // of all that is submitted by then: what is done is told after each step
+            // of all that is submitted by then: progress is reported after each step
             let step = wgpu::PollType::Wait {
                 submission_index: None,
                 timeout: Some(STEP),

@@ -1,4 +1,4 @@
-//! What the classifier of a model file says of pictures.
+//! Predictions of the classifier in a model file.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

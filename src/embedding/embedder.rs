@@ -37,7 +37,7 @@ pub struct Embedder {
 pub struct Embeddings {
     /// One a picture, `[B, D]`.
     pub cls: Vec<f32>,
-    /// One a patch, row by row, `[B, N, D]`; empty where not asked for.
+    /// One per patch, row by row, `[B, N, D]`; empty if not requested.
     pub patches: Vec<f32>,
 }
 

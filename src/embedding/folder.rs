@@ -34,7 +34,7 @@ impl Default for FolderRequest {
 }
 
 impl FolderRequest {
-    /// Which features of the model it asks for, in words: two tables of one model can be compared where these agree.
+    /// The requested features in words: two tables of one model can be compared if these agree.
     pub fn recipe(&self, embedder: &Embedder) -> String {
         let kind = match self.kind {
             FeatureKind::Cls => "cls",

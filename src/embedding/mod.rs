@@ -19,7 +19,7 @@
 //! - `engine`: the same behind one type for all backends
 //! - `folder`: all pictures of a folder
 //! - `embedded`: features with their paths and classes; `table`: the same as a file
-//! - `classified`: what a file's classifier says of them
+//! - `classified`: predictions of a file's classifier
 
 mod classified;
 mod embedded;

@@ -1,4 +1,4 @@
-//! What was learned: frozen features and how well they tell classes apart.
+//! Evaluation: frozen features, and how well they separate classes.
 
 mod agreement;
 mod cluster;

@@ -9,7 +9,7 @@ use crate::files::state_dict::NamedTensor;
 /// Whether all values of these tensors of the file at `path` are finite, as a model needs them.
 ///
 /// # Errors
-/// [`crate::Error::Weights`] that names the first tensor with NaN or infinity, and says how many there are.
+/// [`crate::Error::Weights`] that names the first tensor with NaN or infinity, and counts the others.
 pub(crate) fn check_finite<'a, K: AsRef<str>>(
     path: &Path,
     tensors: impl IntoIterator<Item = (K, &'a NamedTensor)>,

@@ -28,7 +28,7 @@ const OLD_TORCH: [u8; 13] = *b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\
 /// That `path` is a folder, a picture, a web page or something else that is known to hold no weights.
 ///
 /// # Errors
-/// [`Error::Weights`] that says what it is and what to do; [`Error::Io`] where it cannot be read.
+/// [`Error::Weights`] that names what it is and the remedy; [`Error::Io`] if it cannot be read.
 pub(crate) fn refuse_other_files(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Err(weights_error(path, folder(path)));

@@ -18,7 +18,7 @@ use crate::files::safetensors::{read_safetensors, write_safetensors};
 use crate::files::state_dict::{NamedTensor, load_state_dict, state_dict};
 use crate::files::torch::{self, read_pytorch};
 
-/// All float tensors of a file: safetensors, or what `torch.save` wrote, told by its first bytes.
+/// All float tensors of a file: safetensors or `torch.save`, recognized by its first bytes.
 ///
 /// # Errors
 /// As [`read_safetensors`] and [`read_pytorch`]; [`Error::Weights`] for a folder, a picture, a web page and other files that

@@ -81,7 +81,7 @@ impl FinetuneFolder {
             .map_err(Error::io(&path))
     }
 
-    /// Writes a classifier, whole or not at all, and says where.
+    /// Writes a classifier atomically, and returns its path.
     ///
     /// # Errors
     /// [`Error::Io`].

@@ -4,7 +4,7 @@
 //! - `pictures`: what is trained on, and what is held out
 //! - `classifier`: backbone and head; `trainer`: one step; `score`: accuracy
 //! - `run`: a model file and a folder in, two classifiers out; `epochs`: its loop; `folder`: where they go; `observer`: what
-//!   it tells
+//!   its events
 
 mod classifier;
 mod config;

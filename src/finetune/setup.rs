@@ -37,7 +37,7 @@ pub struct FinetuneRequest {
     pub selected: Selected,
 }
 
-/// What model files say of where they come from.
+/// The origin of the weights, for the metadata of model files.
 pub(super) struct Origin {
     pub encoder: String,
     pub architecture: VitConfig,

@@ -266,7 +266,7 @@ pub trait IbotBackend: Backend {
         adamw::reference(input)
     }
 
-    /// Gathers what a step measured, and says on the device how far its gradients may move the parameters.
+    /// Gathers the scalars of a step, and computes on the device the factor that its gradients are scaled by.
     ///
     /// # Shapes
     /// See [`GradScaleInput`] and [`GradScale`].

@@ -120,7 +120,7 @@ impl MaskPolicy {
         }
     }
 
-    /// Masks for B pictures in G global views, for those who make views themselves; a function of seed and step, whatever
+    /// Masks for B pictures in G global views, for callers that make views themselves; a function of seed and step, whatever
     /// `start_epoch` is.
     ///
     /// # Shapes

@@ -8,7 +8,7 @@ const MAX_VALUES: u64 = 1 << 20;
 /// Most tags of a directory; of a BigTIFF file it may claim 2^64.
 const MAX_TAGS: u64 = 1 << 16;
 
-/// Tags that are asked for (TIFF 6.0, its technical notes, and DNG 1.7).
+/// Tags that are read (TIFF 6.0, its technical notes, and DNG 1.7).
 pub mod tag {
     #![allow(missing_docs, reason = "the names are the specification's")]
     pub const NEW_SUBFILE_TYPE: u16 = 254;
@@ -208,7 +208,7 @@ impl Directory {
         self.number(file, self.offset_bytes())
     }
 
-    /// The next number, of so many bytes.
+    /// The next number, of `bytes` bytes.
     fn number(&self, file: &mut impl Read, size: u64) -> Result<u64> {
         let mut number = [0; 8];
         let bytes = &mut number[..size as usize];

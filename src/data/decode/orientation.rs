@@ -1,4 +1,4 @@
-//! How a picture is to be turned, from the EXIF data of its file.
+//! The orientation of a picture, from the EXIF data of its file.
 
 use std::io::{Cursor, Read};
 
@@ -13,7 +13,7 @@ use crate::data::kind::sniff;
 /// Bytes that the EXIF data of a PNG file may inflate to; a camera's are some 64 kB.
 const MAX_EXIF: u64 = 1 << 20;
 
-/// As EXIF says, or upright: damaged metadata is no reason to drop a picture.
+/// The orientation by EXIF, or upright: damaged metadata is no reason to drop a picture.
 pub fn of_file(bytes: &[u8], format: ImageFormat) -> Orientation {
     let orientation = match format {
         ImageFormat::Jpeg => jpeg::exif(bytes).and_then(of_exif),

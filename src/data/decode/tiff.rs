@@ -73,7 +73,7 @@ fn reverse_bits(bytes: &mut [u8], directory: &Directory) -> std::io::Result<()> 
     Ok(())
 }
 
-/// Lets each strip or tile of LZW go on for some bytes, which nobody reads.
+/// Appends some bytes, which are not read, to each strip or tile of LZW.
 ///
 /// weezl 0.1.12 gives up with bytes in hand where its input ends, if it is asked for a row at a time: for tiles.
 fn lengthen(bytes: &mut Vec<u8>, directory: &Directory) -> std::io::Result<()> {
@@ -93,7 +93,7 @@ fn lengthen(bytes: &mut Vec<u8>, directory: &Directory) -> std::io::Result<()> {
     Ok(())
 }
 
-/// What the tiff crate says.
+/// The message for an error of the tiff crate.
 fn in_words(error: TiffError) -> String {
     match error {
         TiffError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {

@@ -44,7 +44,7 @@ impl TableFormat {
         ("safetensors", Self::Safetensors),
     ];
 
-    /// What the ending of a file's name asks for; capitals count as small letters.
+    /// The format by a file's extension, in upper or lower case.
     ///
     /// # Errors
     /// [`Error::Data`] where it is no known one, with the known ones.

@@ -149,7 +149,7 @@ impl Manifest {
         write_whole(&sums, (line + &others).as_bytes())
     }
 
-    /// Reads the manifest alone; its checksum is not looked at.
+    /// Reads only the manifest; its checksum is not verified.
     ///
     /// # Errors
     /// As [`Checkpoint::read`].

@@ -63,7 +63,7 @@ impl Store {
         self.folder.join(format!("{PREFIX}{step:09}"))
     }
 
-    /// Steps that have a checkpoint, the newest first; whether it is good is not looked at.
+    /// Steps that have a checkpoint, the newest first; whether it is good is not checked.
     ///
     /// # Errors
     /// [`Error::Io`] where the folder cannot be listed.

@@ -9,7 +9,7 @@ use crate::backbone::Normalization;
 pub struct LocalModel {
     /// The file.
     pub file: PathBuf,
-    /// What the hub says of it.
+    /// Metadata from the hub.
     pub described: Described,
 }
 

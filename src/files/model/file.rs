@@ -29,14 +29,14 @@ pub struct ModelOptions {
     /// Mean and deviation of red, green and blue, for a file without a card; where absent, those that timm has for the
     /// encoder's name.
     pub normalization: Option<Normalization>,
-    /// What is known of a file without a card from elsewhere; what is asked for goes before.
+    /// Metadata from other sources for a file without its own; explicit options take precedence.
     pub described: Described,
 }
 
 /// A model file on the host.
 #[derive(Debug, Clone)]
 pub struct LoadedModel {
-    /// What it says of itself; none for a file of another program.
+    /// Its metadata; none for a file of another program.
     pub card: Option<ModelCard>,
     /// timm name of the backbone, `custom` for one of its own shape.
     pub encoder: String,

@@ -80,7 +80,7 @@ fn download(name: &str) -> std::result::Result<(PathBuf, Option<PathBuf>), Strin
     Ok((get(weights)?, description))
 }
 
-/// What `ask` gives, unless it takes longer; then it goes on by itself, and nobody listens.
+/// The result of `ask`, unless it takes too long; then it continues in the background, and its result is dropped.
 fn within<T: Send + 'static>(
     patience: Duration,
     ask: impl FnOnce() -> T + Send + 'static,

@@ -121,7 +121,7 @@ mod tests {
         let (values, why) = of("vit_small_patch16_224", Some("teacher.backbone."));
         assert_eq!(values, Normalization::IMAGENET);
         assert!(why.contains("(teacher.backbone.*)"), "{why}");
-        // the tag says it, whatever the file looks like
+        // the tag decides, whatever the file looks like
         let tagged = of("vit_small_patch16_224.augreg_in21k", Some("teacher."));
         assert_eq!(tagged.0, Normalization::HALF);
         let (values, why) = of("vit_small_patch14_dinov2", None);

@@ -23,7 +23,7 @@ pub struct OnnxModel<'a> {
     pub architecture: &'a VitConfig,
     /// How a picture becomes its input; positions are resampled to its size.
     pub preprocessing: &'a Preprocessing,
-    /// What it says of itself.
+    /// Its metadata.
     pub card: Option<&'a ModelCard>,
     /// Weights under timm's names.
     pub tensors: BTreeMap<String, NamedTensor>,

@@ -23,7 +23,7 @@ pub enum ModelSource {
 
 impl ModelSource {
     /// The file itself, or the hub's after it was downloaded into the cache that all programs share; what is in the cache
-    /// is not asked for again.
+    /// is not downloaded again.
     ///
     /// # Errors
     /// [`crate::Error::Weights`] for a name that the hub cannot have, without network, and where the program was built

@@ -21,7 +21,7 @@ pub struct GradScale<B: Backend> {
     pub scalars: Tensor<B, 1>,
     /// `[1]`, what all gradients are to be multiplied by: `grad_scale` and `found_inf` of torch's fused AdamW in one. It
     /// is 0, and nothing may move, where a scalar is not finite or the scale of the step before is 0: so after a step that
-    /// went wrong none moves anything, until somebody looks.
+    /// went wrong none changes anything, until the host reads the scalars.
     pub grad_scale: Tensor<B, 1>,
 }
 

@@ -64,7 +64,7 @@ fn tensors_within(bindings: u32, buffers: usize) -> usize {
 
 /// An operation on many tensors.
 pub(super) struct Packed<'a> {
-    /// Its kernel for so many tensors.
+    /// Its kernel for this many tensors.
     pub kernel: fn(Walk, Chunk, usize) -> Kernel,
     /// Bound after the tensors' buffers.
     pub shared: &'a GpuTensor,

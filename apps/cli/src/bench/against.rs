@@ -1,4 +1,4 @@
-//! This program beside the same work in Python, by turns in one run.
+//! This program against the same work in Python, alternating in one run.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ pub struct Peers {
 /// What to compare.
 #[derive(Debug, Clone)]
 pub struct Against {
-    /// How large a step is.
+    /// Size of a step.
     pub size: StepSize,
     /// Steps to time, of each side and in all rounds together.
     pub steps: usize,
@@ -39,7 +39,7 @@ pub struct Against {
     pub selected: Selected,
     /// The flags that chose it.
     pub device: Vec<String>,
-    /// Pictures for the loaders; made for it where none are named.
+    /// Images for the loaders; generated if none are given.
     pub data: Option<PathBuf>,
     /// Seconds of each measurement of a loader.
     pub seconds: f64,
@@ -83,10 +83,10 @@ impl fmt::Display for Comparison {
     }
 }
 
-/// Rounds in which both sides take turns: three even out what a machine does beside, and each is a process of its own.
+/// Rounds in which both sides alternate: three average out other load on the machine, and each is its own process.
 const ROUNDS: usize = 3;
 
-/// Runs steps, loader and losses of both sides by turns; calls `report` with each comparison.
+/// Runs steps, loader and losses of both sides, alternating; calls `report` with each comparison.
 ///
 /// # Errors
 /// Python, a module or a script is missing, with the remedy; one side fails; or `report` does.
@@ -175,7 +175,7 @@ fn compare_loaders(peers: &Peers, against: &Against) -> Result<Comparison> {
     }
     let [ours, theirs] = [median(ours), median(theirs)];
     Ok(Comparison {
-        what: format!("loader, one thread, two views of {side} a picture"),
+        what: format!("loader, one thread, two views of {side} per image"),
         unit: "images/s",
         ours,
         theirs,

@@ -1,4 +1,4 @@
-//! Pictures for a loader to load, where the user names none.
+//! Generated images for the loader, if the user gives none.
 
 use std::path::{Path, PathBuf};
 
@@ -74,6 +74,6 @@ fn jpeg(number: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     JpegEncoder::new_with_quality(&mut bytes, QUALITY)
         .encode_image(&picture)
-        .map_err(|error| Error::Training(format!("a picture could not be encoded: {error}")))?;
+        .map_err(|error| Error::Training(format!("an image could not be encoded: {error}")))?;
     Ok(bytes)
 }

@@ -69,7 +69,7 @@ pub struct KernelReport {
     pub times: Vec<KernelTimes>,
     /// Bytes of one matrix of patch logits, in MB.
     pub logits_mb: f64,
-    /// Most bytes in use in the patch loss with its targets and gradient, beyond what was in use before, in MB; the two
+    /// Peak bytes in use in the patch loss with its targets and gradient, beyond what was in use before, in MB; the two
     /// logit matrices are part of it.
     pub loss_peak_mb: f64,
 }
@@ -117,7 +117,7 @@ impl fmt::Display for KernelReport {
 pub fn bench_kernels(selected: &Selected, rounds: usize) -> Result<KernelReport> {
     let Selected::Wgpu { device, adapter } = selected else {
         return Err(Error::Device(format!(
-            "the kernels are WGSL and need a GPU, not {selected}: --backend wgpu takes the first one"
+            "the kernels are WGSL and need a GPU, not {selected}; --backend wgpu takes the first one"
         )));
     };
     if rounds == 0 {
@@ -253,7 +253,7 @@ impl Bench<'_> {
         let input = self.loss_input(shape, pairing);
         let output = Gpu::cross_entropy(&input);
         let d_loss = Tensor::<Gpu, 1>::ones([1], self.device);
-        // Each round has student logits that nobody else holds, as in training; copying them is not timed.
+        // each round owns its student logits, as in training; copying them is not timed
         let student = input.student_logits.clone();
         let fresh = || CrossEntropyInput {
             student_logits: unshared(&student),
@@ -306,7 +306,7 @@ impl Bench<'_> {
             let memory = self.guard.gpu_memory();
             memory
                 .map(|GpuMemory { in_use_mib, .. }| in_use_mib * f64::from(1 << 20))
-                .ok_or_else(|| Error::Device("the device does not tell its memory".into()))
+                .ok_or_else(|| Error::Device("the device does not report its memory".into()))
         };
         let before = usage()?;
         let peak = wgsl::peak_bytes_in_use(&mut || {

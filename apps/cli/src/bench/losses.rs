@@ -70,7 +70,7 @@ impl<B: IbotBackend> Losses<'_, B> {
         }];
         times.push(LossTimes {
             operation: "patch loss forward + backward, 944 x 8192",
-            // Student logits that nobody else holds, as in training; copying them is not timed.
+            // solely owned student logits, as in training; copying them is not timed
             ms: self.time(rounds, &mut || student.clone() + 0.0, &mut |student| {
                 self.loss(student, &teacher);
             })?,

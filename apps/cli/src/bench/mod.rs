@@ -1,8 +1,8 @@
-//! `ibot bench`: How long things take, and what they take.
+//! `ibot bench`: time and memory of steps, kernels and the loader.
 //!
 //! - `size`: how large a step is; `step`: the phases of a step, the one that trains; `traffic`: what it asks of a GPU
 //! - `scaling`: steps of many sizes, with a line through each row of them
-//! - `against`: steps, loader and losses beside the same in Python; `losses`: the losses, on any backend; `process`: the
+//! - `against`: steps, loader and losses against the same in Python; `losses`: the losses, on any backend; `process`: the
 //!   programs that are run for it; `jpegs`: pictures to load
 //! - `kernels`: the GPU's kernels against tensor operations
 

@@ -47,13 +47,13 @@ pub(super) fn run_script<T: DeserializeOwned>(
     arguments: &[String],
 ) -> Result<Vec<T>> {
     if !script.is_file() {
-        let reason = "is missing: --against takes benches/reference of this program's source";
+        let reason = "is missing: --against needs benches/reference of this program's source";
         return Err(Error::data(script, reason));
     }
     let mut command = Command::new(python);
     let output = command.arg(script).args(arguments).output();
     let output = output.map_err(|error| match error.kind() {
-        ErrorKind::NotFound => no_python(python, script, "is no program"),
+        ErrorKind::NotFound => no_python(python, script, "is not a program"),
         _ => Error::io(python)(error),
     })?;
     if output.status.success() {

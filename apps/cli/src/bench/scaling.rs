@@ -81,7 +81,7 @@ fn rows(base: &StepSize) -> Result<Vec<(&'static str, Sizes)>> {
     }
     Ok(vec![
         (
-            "batch (pictures)",
+            "batch (images)",
             numbers(&BATCHES, |size, n| size.batch_size = n),
         ),
         ("image side (tokens of a view)", images),
@@ -145,7 +145,7 @@ fn line(points: &[[f64; 2]]) -> [f64; 3] {
 }
 
 impl SizedStep {
-    /// On a GPU what its tensors take at most, otherwise what the process took.
+    /// Peak memory: of tensors on a GPU, else of the process.
     fn memory_mib(&self) -> Option<f64> {
         match &self.report.gpu {
             Some(gpu) => Some(gpu.peak_in_use_mib),

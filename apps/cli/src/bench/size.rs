@@ -9,11 +9,11 @@ use ibot::method::IbotConfig;
 pub struct StepSize {
     /// timm name of the backbone.
     pub encoder: String,
-    /// Side of a patch in pixels, where it is not the encoder's own.
+    /// Side of a patch in pixels, if it is not the encoder's own.
     pub patch_size: Option<usize>,
     /// Side of the square input, in pixels.
     pub image_size: usize,
-    /// Pictures a step, each as two views.
+    /// Images per step, each as two views.
     pub batch_size: usize,
     /// Prototypes of the class-token head.
     pub n_cls_prototypes: usize,

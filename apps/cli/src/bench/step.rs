@@ -24,7 +24,7 @@ use ibot::train::{PhaseTimes, Rates, StepInput, Trainer, TrainerConfig};
 
 /// Global views a picture.
 const VIEWS: usize = 2;
-/// Steps that are not counted: the first one compiles kernels and takes memory from the system.
+/// Steps that are not counted: the first one compiles kernels and allocates memory.
 const WARM_UP: usize = 1;
 const LEARNING_RATE: f64 = 1e-4;
 const EMA_DECAY: f64 = 0.996;
@@ -34,9 +34,9 @@ const EMA_DECAY: f64 = 0.996;
 pub struct BenchRequest {
     /// How large a step is.
     pub size: StepSize,
-    /// Whether logits are made tile by tile instead of stored.
+    /// Whether logits are computed in tiles instead of stored.
     pub streaming_prototypes: StreamingPrototypes,
-    /// Whether blocks keep their inputs alone and run twice.
+    /// Whether blocks keep only their inputs and run twice.
     pub grad_checkpointing: bool,
     /// Steps to time, after one to warm up.
     pub steps: usize,
@@ -68,7 +68,7 @@ pub struct GpuCost {
     pub traffic: Option<GpuTraffic>,
     /// Memory in tensors between two steps, in MiB.
     pub at_rest_mib: f64,
-    /// Most memory in tensors that was seen during a step, in MiB.
+    /// Peak memory in tensors that was seen during a step, in MiB.
     pub peak_in_use_mib: f64,
     /// Memory taken from the driver by the end, in MiB.
     pub reserved_mib: f64,
@@ -85,9 +85,9 @@ pub struct StepReport {
     pub parameters: usize,
     /// Median of each phase.
     pub median: StepTimes,
-    /// Largest resident size of this process so far, MiB; none where the system does not tell.
+    /// Peak resident size of this process, MiB; none if the system does not report it.
     pub peak_rss_mib: Option<f64>,
-    /// On a GPU, or a program that plays one.
+    /// On a GPU, or a software adapter.
     pub gpu: Option<GpuCost>,
     /// Each step.
     pub steps: Vec<StepTimes>,
@@ -130,7 +130,7 @@ impl fmt::Display for StepReport {
         match &gpu.traffic {
             Some(traffic) => write!(
                 f,
-                "\na step on the GPU: {} launches, {} submits, {} host reads, {} host writes, {} new buffers",
+                "\nper step on the GPU: {} launches, {} submits, {} host reads, {} host writes, {} new buffers",
                 traffic.launches,
                 traffic.submits,
                 traffic.host_reads,
@@ -139,7 +139,7 @@ impl fmt::Display for StepReport {
             )?,
             None => write!(
                 f,
-                "\ncalls of a step on the GPU: not counted, as no log arrived"
+                "\ncalls per step on the GPU: not counted, because no log arrived"
             )?,
         }
         write!(

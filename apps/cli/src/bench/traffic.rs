@@ -1,4 +1,4 @@
-//! What a piece of work asks of a GPU, counted where every call passes: in wgpu's log.
+//! GPU calls of a piece of work, counted where every call passes: in wgpu's log.
 //!
 //! Launches of burn, of cubecl and of this crate all end in wgpu-core, which logs each call at trace level, on the thread
 //! that makes it and before it returns. So the counts are exact, for any backend, and cost nothing while nobody counts.
@@ -78,7 +78,7 @@ pub fn observe_log(record: &Record<'_>) {
     }
 }
 
-/// Counts what `work` asks of the GPU, as long as nothing else uses one; none where no log arrived.
+/// Counts the GPU calls of `work`, as long as nothing else uses a GPU; none if no log arrived.
 pub fn counted<R>(work: impl FnOnce() -> R) -> (R, Option<GpuTraffic>) {
     let result = {
         let _counting = Counting::begin();

@@ -19,8 +19,8 @@ const ARITHMETIC_BAD_CODE: c_int = 126;
 /// libjpeg's DSTATE_INHEADER.
 const IN_HEADER: c_int = 201;
 
-/// The picture in `bytes`, of so many color components. Without an end marker (`is_complete` false) its data must end
-/// before the file does, as in phones' panoramas, whose makers put something of their own there.
+/// The picture in `bytes`, with this many color components. Without an end marker (`is_complete` false) its data must end
+/// before the file does, as in phones' panoramas, whose makers append their own data.
 pub fn decode(bytes: &[u8], components: usize, is_complete: bool) -> Result<RgbImage, String> {
     let given = Cell::new(0);
     let piece = if is_complete { bytes.len() } else { PIECE };
