@@ -21,7 +21,7 @@ newest() {
     find "$target/release/deps" -maxdepth 1 -name "$1-*" ! -name '*.*' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d ' ' -f 2
 }
 
-# builds the program too
+cargo build --release --locked --bin ibot
 cargo test --release --locked --no-run --test kernels
 cargo build --release --locked --bench gpu_probe
 keep "$target/release/ibot" ibot

@@ -9,6 +9,7 @@
 #![allow(clippy::too_many_lines, reason = "a test may be a list of cases")]
 
 mod backbones;
+mod chosen_tokens;
 mod exported;
 mod finetune;
 #[path = "../gpu/mod.rs"]
@@ -106,6 +107,7 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ),
         ("tiled prototypes", tiling::steps_equal_stored::<B>),
         ("probes by tile", tiling::probes_do_not_see_tiles::<B>),
+        ("chosen tokens", chosen_tokens::are_those_of_all_tokens::<B>),
         ("drop path", recipe::drop_path::<B>),
         (
             "grad checkpointing",
