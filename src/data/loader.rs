@@ -123,6 +123,7 @@ impl Loader {
         make.augment.validate()?;
         make.masks.validate()?;
         let pictures = source.len();
+        // a smaller last batch would change the statistics of centers and Sinkhorn targets
         let batches = if config.drop_last {
             pictures / config.batch_size
         } else {
@@ -171,6 +172,7 @@ impl Loader {
     pub fn next_batch_until(&mut self, stop: &AtomicBool) -> Result<Batch> {
         let made = self.pool.take(stop)?;
         let made = made.ok_or_else(|| Error::Loader("the loader has ended".to_owned()))?;
+        // batches are numbered through all epochs, so the pool needs no notion of an epoch
         let (epoch, index) = (made.number / self.batches, made.number % self.batches);
         let task = self.pool.task();
         // masks need the index of a picture, not its pixels, so they are drawn here and not by a worker
@@ -206,6 +208,7 @@ impl Loader {
 /// The order of `count` samples in `epoch`: a permutation that depends on the seed and the epoch only.
 pub fn epoch_order(seed: u64, epoch: usize, count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
+    // from the identity, not from the last epoch's order: a resumed run need not replay earlier epochs
     Random::new(seed, epoch as u64, 0, Stream::Shuffle).shuffle(&mut order);
     order
 }
@@ -248,7 +251,7 @@ struct Augmenters {
 impl Augmenters {
     fn of(&mut self, kind: ViewKind) -> &mut Augmenter {
         match (kind, &mut self.local) {
-            (ViewKind::Local, Some(local)) => local,
+            (ViewKind::Local, Some(local)) => local, // its buffers have the size of local views
             _ => &mut self.global,
         }
     }

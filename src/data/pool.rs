@@ -219,6 +219,7 @@ impl<T: Task> Shared<T> {
             }));
             match outcome {
                 Ok(Ok(shown)) => self.finish(&slot, shown),
+                // an error here ends the loader: unreadable pictures are handled in `Task::make`
                 Ok(Err(error)) => return self.fail(error),
                 Err(panic) => return self.fail(panicked(&*panic, &self.task.name(sample))),
             }

@@ -9,17 +9,17 @@ use cubecl_runtime::memory_management::{MemoryPoolOptions, PoolType};
 
 const MIB: u64 = 1 << 20;
 
-/// Pages that tensors share, and the largest tensor of each, in MiB. Where a tensor may have 128 MiB, as on lavapipe, they are
+/// Pages that tensors share, and the largest tensor of each, in MiB. If a tensor may have 128 MiB, as on lavapipe, they are
 /// cubecl's own.
 const SHARED: [(u64, u64); 3] = [(8, 2), (32, 16), (256, 256)];
 
-/// Allocations in which a buffer of a single tensor must be used again, or it goes back: some steps. cubecl's own number.
+/// A buffer of a single tensor that is not used in this many allocations (some steps) is freed. cubecl's own number.
 const UNUSED: u64 = 5000;
 
-/// No driver wants buffers that begin at finer places, so sizes are multiples of it. (WebGPU: `min_*_offset_alignment` is at most this.)
+/// Sizes are multiples of this: WebGPU's `min_*_offset_alignment`, where a buffer may begin, is at most this.
 const ALIGNMENT: u64 = 256;
 
-/// The pools for a device whose largest tensor has so many bytes.
+/// The pools for a device whose largest tensor has this many bytes.
 pub(super) fn configuration(binding_bytes: u64) -> MemoryConfiguration {
     let largest = binding_bytes / ALIGNMENT * ALIGNMENT;
     // as in cubecl's own: a tensor without entries has no place in a page

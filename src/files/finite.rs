@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::error::{Result, printable};
+use crate::error::{Result, counted, printable};
 use crate::files::header::weights_error;
 use crate::files::state_dict::NamedTensor;
 
@@ -15,16 +15,16 @@ pub(crate) fn check_finite<'a, K: AsRef<str>>(
     tensors: impl IntoIterator<Item = (K, &'a NamedTensor)>,
 ) -> Result<()> {
     let count = |values: &[f32]| values.iter().filter(|value| !value.is_finite()).count();
-    let counted = tensors
+    let counts = tensors
         .into_iter()
         .map(|(key, tensor)| (key, count(&tensor.values), tensor.values.len()));
-    let mut broken = counted.filter(|(_, count, _)| *count > 0);
+    let mut broken = counts.filter(|(_, count, _)| *count > 0);
     let Some((key, count, entries)) = broken.next() else {
         return Ok(());
     };
     let more = match broken.count() {
         0 => String::new(),
-        more => format!(", and {more} more tensors have some"),
+        more => format!(", as in {}", counted(more, "other tensor")),
     };
     let reason = format!(
         "{count} of the {entries} values of {} are NaN or infinite{more}: the file is damaged, or training diverged; use \

@@ -67,7 +67,7 @@ fn average_pooled(report: &LoadReport, shape: &VitConfig) -> Option<String> {
         _ => "vit_small_patch16_224.augreg_in21k",
     };
     Some(format!(
-        "fc_norm belongs to a model that pools the mean of the patches, as after fine-tuning, but encoders here use the class \
+        "fc_norm belongs to a model that pools the mean of the patches, as after fine-tuning, encoders here use the class \
          token; use the weights before fine-tuning, such as timm's {other}, or for training set global_pool = \"avg\" in \
          [method.vit]"
     ))

@@ -128,7 +128,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         let images = Tensor::from_inner(Tensor::cat(input.global_views.clone(), 0)); // [G B, 3, S, S]
         let backbone = &self.student.network.backbone;
         let mask = input.patch_mask(self.student.mask_token.val());
-        // copies: `student_cls` must be able to draw the same numbers from the input again
+        // copies, so that `student_cls` and this pass draw the same numbers
         let mut rngs = input.drop_path_rngs.clone();
         let (global_rngs, local_rngs) = rngs.split_at_mut(images.dims()[0]);
         let chosen = &part.chosen;

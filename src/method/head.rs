@@ -129,6 +129,7 @@ impl<B: IbotBackend> Head<B> {
     pub fn bottleneck(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {
         let mut hidden = tokens;
         for (at, layer) in self.layers.iter().enumerate() {
+            // the GELU of a layer is computed as part of the next one, so that its result is never stored
             let prologue = if at > 0 {
                 Prologue::Gelu
             } else {
@@ -149,6 +150,7 @@ impl<B: IbotBackend> Head<B> {
             return directions;
         }
         let squared = (directions.clone() * directions.clone()).sum_dim(0); // [1, K]
+        // clamped before the root, whose gradient at 0 is infinite
         let length = squared.clamp_min(MIN_SQUARED_NORM).sqrt();
         match &self.prototype_length {
             Some(learned) => directions * (learned.val().unsqueeze_dim(0) / length),
@@ -162,6 +164,7 @@ impl<B: IbotBackend> Head<B> {
 /// # Shapes
 /// `[M, D]` -> `[M, D]`.
 pub(crate) fn l2_normalize<B: Backend>(rows: Tensor<B, 2>, min_squared_norm: f64) -> Tensor<B, 2> {
+    // clamped before the root, whose gradient at 0 is infinite
     let squared_norm = (rows.clone() * rows.clone()).sum_dim(1);
     rows / squared_norm.clamp_min(min_squared_norm).sqrt()
 }

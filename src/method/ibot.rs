@@ -99,7 +99,7 @@ impl IbotConfig {
         M: TrainBackbone<B>,
     {
         self.validate()?;
-        B::check_device(device)?;
+        B::check_device(device)?; // an error with a remedy here, instead of a failing kernel later
         let width = backbone.width();
         let mut head = |prototypes| {
             HeadConfig {
@@ -124,6 +124,7 @@ impl IbotConfig {
                 network,
                 mask_token,
             },
+            // unset, as in the reference: the first batch sets them
             center: Center::unset(self.center_momentum),
             patch_center: Center::unset(self.patch_center_momentum),
             tile_entries: tile_entries(memory_bytes(device)),
@@ -174,7 +175,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     /// # Shapes
     /// `grad_scale` `[1]` or none: if it is 0, the teacher is unchanged.
     pub fn update_teacher(&mut self, decay: f64, grad_scale: Option<Tensor<B::InnerBackend, 1>>) {
-        let teacher = take(&mut self.teacher);
+        let teacher = take(&mut self.teacher); // a sole owner is updated in place
         self.teacher = ema::<B, _, _>(teacher, &self.student.network, decay, grad_scale);
     }
 }
@@ -185,6 +186,7 @@ fn first_teacher<B: TrainBackend, M: TrainBackbone<B>>(
     config: &IbotConfig,
 ) -> Network<B::InnerBackend, M::InnerModule> {
     let mut teacher = student.valid();
+    // the patches then use `cls_head`, so that the average must not find a second one
     if config.teacher_shares_head() {
         teacher.patch_head = None;
     }

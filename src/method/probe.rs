@@ -49,6 +49,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     pub fn probe(&self, input: &IbotInput<B>) -> Result<Probe<B::InnerBackend>> {
         let logits = self.teacher_logits(vec![input.clone()])?;
         let [cls_rows, masked_rows, _] = logits.student_rows();
+        // always in tiles: entropies need the probabilities, which would double the memory of stored logits
         let tiled = |logits: Logits<_>, student_rows: usize, rule, temperature| {
             let rows = logits.rows().max(student_rows);
             let columns = tile_columns(rows, self.tile_entries);
@@ -66,7 +67,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             .network
             .backbone
             .valid()
-            .tokens(images, None)
+            .tokens(images, None) // unmasked, so that both networks get the same image
             .cls;
         let head = self.student.network.cls_head.valid();
         Ok(Probe {

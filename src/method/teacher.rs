@@ -60,6 +60,7 @@ where
     };
     // by name, not by position: the student has parameters that the teacher lacks, such as a patch head of its own
     student.visit(&mut wanted);
+    // all parameters in one call, which a GPU runs in a few launches instead of one per parameter
     let averaged = B::InnerBackend::ema(taken.tensors, wanted.found, decay, grad_scale);
     hollow.map(&mut Put::<B::InnerBackend>(averaged.into_iter()))
 }
@@ -82,7 +83,7 @@ impl<B: Backend> ModuleMapper<B> for Take<B> {
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         let (id, tensor, mapper) = param.consume();
-        let placeholder = Tensor::empty([1; D], &tensor.device());
+        let placeholder = Tensor::empty([1; D], &tensor.device()); // burn modules cannot lack a parameter
         self.names.push(self.path.join("."));
         self.tensors.push(tensor.into_primitive().tensor());
         Param::from_mapped_value(id, placeholder, mapper)

@@ -35,7 +35,7 @@ fn max_stored_bytes(memory_bytes: Option<u64>) -> usize {
     memory_bytes.map_or(MAX_STORED_BYTES, part)
 }
 
-/// Columns of a tile of a teacher's logits, and of the student's, which have `student_rows` in a part of the batch; none where
+/// Columns of a tile of the teacher's logits and of the student's, which have `student_rows` in a part of the batch; none if
 /// both are stored.
 ///
 /// # Errors

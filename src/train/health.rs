@@ -168,6 +168,7 @@ impl Health {
             ),
         ];
         for ((targets, collapsed, uniform), prototypes) in heads.into_iter().zip(prototypes) {
+            // a single prototype always looks collapsed
             let Some(targets) = targets.filter(|_| prototypes > 1) else {
                 continue;
             };
@@ -182,7 +183,7 @@ impl Health {
             found.push(Anomaly::FlatFeatures);
         }
         let mut heads = [Some(self.cls), self.patch].into_iter().flatten();
-        // a GPU's maximum passes over what is not a number; the entropy does not
+        // a GPU's maximum ignores NaN; the entropy does not
         if heads.any(|head| {
             !head.entropy.is_finite() || !(0.0..EXPLODING).contains(&head.largest_logit)
         }) {
@@ -212,7 +213,7 @@ impl HealthMonitor {
     /// The problems that this check and those before it confirm.
     pub fn observe(&mut self, health: &Health) -> Vec<Anomaly> {
         let now = health.symptoms(self.prototypes);
-        self.seen.retain(|(sickness, _)| now.contains(sickness));
+        self.seen.retain(|(sickness, _)| now.contains(sickness)); // a count starts over once it is interrupted
         for sickness in now {
             match self.seen.iter_mut().find(|(seen, _)| *seen == sickness) {
                 Some((_, times)) => *times += 1,

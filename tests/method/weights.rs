@@ -195,7 +195,7 @@ fn weights_that_are_no_numbers_are_refused() {
     refusal(as_model(&path, "vit_tiny_patch16_224"), &one);
     refusal(read_backbone(&path, 1, [2, 2]), &one);
     spoil("norm.weight", &[f32::NEG_INFINITY]);
-    let two = [&one[..], &["1 more tensors have some"]].concat();
+    let two = [&one[..], &["as in 1 other tensor"]].concat();
     let config = vit_from_name("vit_tiny_patch16_224", 32).unwrap();
     let fresh = config.init::<Flex>(&mut Random::new(0, 0, 0, Stream::Init), &Default::default());
     refusal(load_pretrained(fresh.unwrap(), &path), &two);

@@ -44,12 +44,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "SHARE", conflicts_with = "val")]
     held_out: Option<f64>,
     /// Also run k-NN every N epochs; the checkpoint with the best accuracy is kept.
-    #[arg(
-        long,
-        value_name = "EPOCHS",
-        default_value_t = 0,
-        hide_default_value = true
-    )]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     knn_every: usize,
     /// Run folder [default: runs/<time>]; a run in it resumes from its newest checkpoint.
     #[arg(long)]

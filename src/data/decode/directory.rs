@@ -208,7 +208,7 @@ impl Directory {
         self.number(file, self.offset_bytes())
     }
 
-    /// The next number, of `bytes` bytes.
+    /// The next number, of `size` bytes.
     fn number(&self, file: &mut impl Read, size: u64) -> Result<u64> {
         let mut number = [0; 8];
         let bytes = &mut number[..size as usize];

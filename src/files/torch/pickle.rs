@@ -146,7 +146,7 @@ impl<'a> Machine<'a> {
         bytes.try_into().map_err(|_| Wrong::Short)
     }
 
-    /// An unsigned number of `bytes` bytes.
+    /// An unsigned number of `SIZE` bytes.
     fn number<const SIZE: usize>(&mut self) -> Result<u64, Wrong> {
         let bytes = self.array::<SIZE>()?;
         Ok((bytes.iter().rev()).fold(0, |number, byte| number << 8 | u64::from(*byte)))

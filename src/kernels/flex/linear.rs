@@ -53,7 +53,7 @@ fn add_to_rows(rows: &mut [f32], bias: &[f32]) {
     });
 }
 
-/// `row` repeated `rows` times, written on all cores.
+/// `row` repeated `times` times, written on all cores.
 fn repeated(row: &[f32], times: usize) -> Vec<f32> {
     let mut rows = Vec::with_capacity(times * row.len());
     let width = row.len().max(1);

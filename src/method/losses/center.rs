@@ -58,7 +58,7 @@ impl<B: Backend> Center<B> {
                     None => moved,
                 }
             }
-            None => mean,
+            None => mean, // the reference's first update; DINO and lightly start from zeros instead
         });
     }
 }

@@ -47,7 +47,7 @@ impl<B: IbotBackend> TeacherTargets<B> {
         if let Some(columns) = tile_columns {
             return Self::Tiled(tiled_targets(logits, rule, temperature, columns));
         }
-        let logits = logits.stored();
+        let logits = logits.stored(); // the product of bottleneck features and prototypes
         let potentials = match rule {
             TargetRule::Centering(center) => {
                 B::centered_potentials(logits.clone(), center, temperature)
@@ -92,7 +92,7 @@ impl<B: IbotBackend> TeacherTargets<B> {
 }
 
 impl<B: TrainBackend> TeacherTargets<B> {
-    /// The targets on the autodiff backend, as constants.
+    /// The targets on the autodiff backend, as constants: no gradient flows into the teacher.
     pub fn from_inner(inner: TeacherTargets<B::InnerBackend>) -> Self {
         match inner {
             TeacherTargets::Stored { logits, potentials } => Self::Stored {

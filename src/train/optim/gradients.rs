@@ -27,7 +27,8 @@ pub fn on_new_nodes<B: TrainBackend, M: Module<B>>(
     impl<B: TrainBackend> ModuleMapper<B> for Renew<B> {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
             let (id, old, mapper) = param.consume();
-            let new = old.clone().detach();
+            let new = old.clone().detach(); // a leaf on a new node, with the same values
+            // gradients are keyed by node too, so that of the earlier parts must move along
             if let Some(gradients) = &mut self.0
                 && let Some(gradient) = old.grad_remove(gradients)
             {
@@ -59,8 +60,9 @@ impl<B: TrainBackend> Gradients<B> {
         impl<B: TrainBackend> ModuleVisitor<B> for Add<B> {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
                 let tensor = param.val();
+                // removed, so that its memory is free once it is added
                 let Some(more) = tensor.grad_remove(&mut self.other) else {
-                    return;
+                    return; // no gradient in this part, as of the patch head without masked patches
                 };
                 let sum = match tensor.grad(&self.sum) {
                     Some(grad) => grad + more,
@@ -99,6 +101,7 @@ impl<B: TrainBackend> Gradients<B> {
         }
         impl<B: TrainBackend> ModuleVisitor<B> for Collect<'_, B> {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+                // frozen prototypes count as well: in DINO, clipping sees their gradients before they are cancelled
                 let grad = self.grads.get(&param.val());
                 self.found
                     .extend(grad.map(|grad| grad.into_primitive().tensor()));
@@ -109,6 +112,7 @@ impl<B: TrainBackend> Gradients<B> {
             found: Vec::new(),
         };
         module.visit(&mut collect);
+        // one call for all gradients, and no root yet: the host takes it when it reads the losses
         B::InnerBackend::sum_of_squares(collect.found, device)
     }
 }

@@ -41,6 +41,7 @@ impl Layers {
             path: ParamPath::default(),
             count: 0,
         };
+        // without decay all factors are 1, and the visit can be saved
         if config.layer_decay < 1.0 {
             module.visit(&mut blocks);
         }
@@ -53,6 +54,7 @@ impl Layers {
 
     pub(super) fn factor(&self, name: &str) -> f64 {
         let above = self.blocks + 1;
+        // before the first block, so they get the smallest rate, as layer 0 of DINOv2
         let is_first = [
             "_token",
             "pos_embed",
@@ -64,8 +66,9 @@ impl Layers {
         let layer = match block_of(name) {
             Some(block) => block + 1,
             None if is_first => 0,
-            None => above,
+            None => above, // heads and the last norm: full rate
         };
+        // a factor of its own, as in DINOv2: 0.2 there
         let patch_embed = if name.contains("patch_embed.") {
             self.patch_embed
         } else {
@@ -88,5 +91,6 @@ pub(super) fn is_prototype(name: &str) -> bool {
 
 /// Matrices and kernels decay; biases, norms, positions and tokens do not.
 pub(super) fn decays<const D: usize>(name: &str) -> bool {
+    // tokens and positions have two or more axes too, but are offsets like biases
     D >= 2 && !name.ends_with("token") && !name.ends_with("pos_embed")
 }

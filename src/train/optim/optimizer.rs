@@ -88,9 +88,11 @@ impl<B: TrainBackend> Optimizer<B> {
             };
             states.insert(name, state);
         }
+        // what is left over was written by another kind of optimizer
         if let Some(name) = tensors.into_keys().next() {
             return Err(format!("{name} belongs to another optimizer"));
         }
+        // last, so that an error leaves the optimizer unchanged
         (self.step, self.states) = (step, states);
         Ok(())
     }

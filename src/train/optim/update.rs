@@ -61,6 +61,7 @@ impl<'a, B: TrainBackend> Take<'a, B> {
 
     fn take<const D: usize>(&mut self, tensor: Tensor<B, D>, grad: Tensor<B::InnerBackend, D>) {
         let (name, config) = (self.path.name(), self.config);
+        // a schedule overrides the configured value
         let weight_decay = self.rates.weight_decay.unwrap_or(config.weight_decay);
         let decays = config.decay_all || decays::<D>(&name);
         let device = tensor.device();
@@ -91,12 +92,13 @@ impl<B: TrainBackend> ModuleMapper<B> for Take<'_, B> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         let (id, tensor, mapper) = param.consume();
         let frozen = self.rates.freeze_prototypes && is_prototype(&self.path.name());
+        // a frozen parameter is treated as one without a gradient: it also keeps its moments and does not decay
         let grad = tensor.grad_remove(&mut self.grads).filter(|_| !frozen);
         self.is_taken.push(grad.is_some());
         let Some(grad) = grad else {
             return Param::from_mapped_value(id, tensor, mapper);
         };
-        let placeholder = Tensor::empty([1; D], &tensor.device());
+        let placeholder = Tensor::empty([1; D], &tensor.device()); // burn modules cannot lack a parameter
         self.take(tensor, grad);
         Param::from_mapped_value(id, placeholder, mapper)
     }
@@ -114,6 +116,7 @@ impl<B: TrainBackend> ModuleMapper<B> for Put<B> {
         match was_taken.then(|| self.moved.next()).flatten() {
             Some(moved) => {
                 let (id, _, mapper) = param.consume();
+                // the update runs off the graph, so the result must ask for gradients again
                 let moved = Tensor::from_inner(wrap::<B::InnerBackend, D>(moved)).require_grad();
                 Param::from_mapped_value(id, moved, mapper)
             }

@@ -56,6 +56,7 @@ fn run_on_device(
         guard: guard.clone(),
         stop,
     };
+    // burn panics after a device fault; here that becomes an error with the cause
     guard.catch(|| request.selected.dispatch(Start { setup, observer }))?
 }
 
@@ -94,6 +95,7 @@ fn train<B: TrainBackend>(
             "the run is complete; raise `epochs` or `steps` with `allow_changes` to train longer",
         );
     }
+    // the run may have been stopped after a step but before its evaluation
     if let Some(owed) = training.owed_evaluation()? {
         training.evaluate(&owed, observer)?;
     }
@@ -123,6 +125,7 @@ fn set_up<'a, B: TrainBackend>(
     let made = began.as_ref().map(|manifest| manifest.step);
     let loader = loader(&config, &train, made.unwrap_or(0))?;
     if let Some(newest) = newest {
+        // before `folder.begin`, which changes the folder: a checkpoint that does not fit must leave it as it was
         trainer.restore(newest.manifest.step, newest.tensors, folder.path())?;
     }
     let card = DataCard {

@@ -54,7 +54,8 @@ impl PhaseClock {
             Phase::Optimizer => &mut self.times.optimizer_s,
             Phase::Ema => &mut self.times.ema_s,
         };
-        *sum += seconds;
+        *sum += seconds; // forward and backward run once per part of a batch
+        // only the first error is kept: later ones follow from it
         if let (None, Err(error)) = (&self.failed, waited) {
             self.failed = Some(error);
         }

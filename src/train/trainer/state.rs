@@ -60,6 +60,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             (PATCH_CENTER, &self.method.patch_center),
         ];
         for (name, center) in centers {
+            // a center without a value is not written, and `load_tensors` leaves it unset
             if let Some(value) = center.value() {
                 all.insert(
                     name.into(),
@@ -96,6 +97,7 @@ pub(in crate::train) fn load_tensors<B: TrainBackend, M: TrainBackbone<B>>(
     source: &Path,
     device: &B::Device,
 ) -> Result<()> {
+    // taken out, so that loading replaces the weights instead of holding both at once
     let student = take(&mut method.student);
     let (student, report) = load_state_dict(student, part(tensors, STUDENT));
     if !report.is_clean() {

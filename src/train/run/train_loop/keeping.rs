@@ -29,7 +29,8 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         let ends_epoch = self.step.is_multiple_of(self.schedule.steps_per_epoch);
         let due = self.due_evaluation();
         let asks_knn = self.has_val() && due.as_ref().is_some_and(|due| due.with_knn);
-        self.knn = None;
+        self.knn = None; // that of an earlier step must not enter this step's checkpoint
+        // k-NN needs a checkpoint of its step, because the best one by accuracy is kept
         if stopped || is_last || asks_knn || self.due.is_due(self.step) {
             self.checkpoint()?;
             observer.checkpoint(self.step);
@@ -74,6 +75,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     /// [`Error::Io`].
     pub fn owed_evaluation(&self) -> Result<Option<DueEvaluation>> {
         let is_complete = self.step >= self.schedule.steps;
+        // an evaluation leaves a line in evaluations.jsonl once it is complete
         let is_owed = is_complete || !self.folder.has_evaluation(self.step)?;
         Ok(self.due_evaluation().filter(|_| is_owed))
     }
@@ -101,7 +103,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         self.folder
             .checkpoint(manifest, tensors, cards)
             .map_err(|error| self.unwritten(error))?;
-        self.due.done(self.step);
+        self.due.done(self.step); // the interval counts from any checkpoint, whatever caused it
         self.saved = Some(self.step);
         Ok(())
     }
@@ -170,6 +172,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         let step = self.step;
         let logged = self.folder.log_evaluation(&evaluation);
         let written = logged.and_then(|()| match evaluation.knn {
+            // logged first: a crash in between loses the score in the manifest, not the line
             Some(knn) if self.saved == Some(step) => self.folder.score(step, knn),
             _ => Ok(()),
         });
