@@ -14,6 +14,7 @@ mod epilogues;
 #[path = "../gpu/mod.rs"]
 mod gpu;
 mod host;
+mod infos;
 mod loss;
 mod loss_case;
 #[cfg(target_os = "linux")]
@@ -114,9 +115,14 @@ fn flex() {
 #[test]
 fn wgpu() {
     if let Some((device, guard)) = gpu::device() {
-        run::<Autodiff<Gpu>>("wgpu", &device);
-        // what GPUs run, on a software device too
-        wgsl::with_workgroup(256, || run::<Autodiff<Gpu>>("wgpu, as a GPU", &device));
+        let ((), launched) = wgsl::observe(|| {
+            run::<Autodiff<Gpu>>("wgpu", &device);
+            // what GPUs run, on a software device too
+            wgsl::with_workgroup(256, || run::<Autodiff<Gpu>>("wgpu, as a GPU", &device));
+        });
+        if std::env::var_os("IBOT_CHECK").is_none() {
+            infos::are_those_of_the_shaders(&launched);
+        }
         epilogues::each_tile(&device);
         attention::paths(&device);
         ema::packs(&device);

@@ -4,6 +4,7 @@ use burn::tensor::{DType, Tensor};
 use burn_wgpu::into_contiguous;
 
 use super::chunk::Chunk;
+use super::info::info;
 use super::launch::{GpuTensor, Kernel, contiguous, shader, unshared};
 use super::pack::{Item, Packed, tensors_per_dispatch, values};
 use super::walk::Walk;
@@ -42,25 +43,24 @@ pub fn packed_adamw(
     let tensors = std::mem::take(&mut input.tensors).into_iter();
     let tensors: Vec<AdamWTensor<Gpu>> = tensors.map(writable).collect();
     let of_tensor = |tensor: &AdamWTensor<Gpu>| {
-        let words = input.keep_and_step(tensor);
-        words.map(|scalar| (scalar as f32).to_bits()).to_vec()
+        let [keep, step_size] = input.keep_and_step(tensor);
+        info! { keep: keep as f32, step_size: step_size as f32 }
     };
     let items = tensors.iter().map(|t| Item::new(buffers(t), of_tensor(t)));
     let items: Vec<Item<'_, BUFFERS>> = items.collect();
     let [beta1, beta2] = input.betas;
-    let scalars = [
-        beta1,
-        1.0 - beta1,
-        beta2,
-        1.0 - beta2,
-        input.eps,
-        input.root_scale(),
-    ];
-    let scalars = scalars.map(|scalar| (scalar as f32).to_bits());
+    let scalars = info! {
+        beta1: beta1 as f32,
+        rest1: (1.0 - beta1) as f32,
+        beta2: beta2 as f32,
+        rest2: (1.0 - beta2) as f32,
+        eps: input.eps as f32,
+        root_scale: input.root_scale() as f32,
+    };
     let packed = Packed {
         kernel,
         shared: &scale,
-        head: &|_| scalars.to_vec(),
+        head: &|_| scalars.clone(),
         max_tensors,
     };
     packed.launch(&items);

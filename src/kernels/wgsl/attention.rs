@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 use super::attention_lanes;
 use super::attention_pass::Pass;
 use super::attention_tiles::{LANES, Tiles};
+use super::info::{Info, info};
 use super::lanes::{MAX_ROUNDS, is_software, workgroup};
 use super::launch::{Client, client_of, contiguous, empty, launch, tensor};
 use crate::kernels::backend::Gpu;
@@ -147,14 +148,15 @@ impl AttentionPath {
     }
 }
 
-fn info(sizes: &Sizes) -> [u32; 5] {
-    [
-        sizes.batch as u32,
-        sizes.heads as u32,
-        sizes.tokens as u32,
-        (sizes.scale() as f32).to_bits(),
-        sizes.head_width.div_ceil(4) as u32,
-    ]
+/// Of tiles; the lanes of a software device leave out `chunks`, which stands last.
+fn info_of(sizes: &Sizes) -> Info {
+    info! {
+        batch: sizes.batch,
+        heads: sizes.heads,
+        tokens: sizes.tokens,
+        scale: sizes.scale() as f32,
+        chunks: sizes.head_width.div_ceil(4),
+    }
 }
 
 fn forward(pass: &Pass, input: AttentionInput<Gpu>) -> AttentionOutput<Gpu> {
@@ -168,7 +170,7 @@ fn forward(pass: &Pass, input: AttentionInput<Gpu>) -> AttentionOutput<Gpu> {
         pass.kernel.clone(),
         pass.groups(&sizes),
         &[&qkv, &context, &row_lse],
-        &info(&sizes),
+        &info_of(&sizes),
     );
     AttentionOutput {
         context: tensor(context),
@@ -194,14 +196,14 @@ fn backward(
         by_queries.kernel.clone(),
         by_queries.groups(&sizes),
         &[&qkv, &row_lse, &context, &d_context, &d_qkv, &along],
-        &info(&sizes),
+        &info_of(&sizes),
     );
     launch(
         &qkv.client,
         by_keys.kernel.clone(),
         by_keys.groups(&sizes),
         &[&qkv, &row_lse, &along, &d_context, &d_qkv],
-        &info(&sizes),
+        &info_of(&sizes),
     );
     tensor(d_qkv)
 }

@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::chunk::Chunk;
+use super::info::info;
 use super::launch::{Kernel, contiguous, empty, launch, shader, tensor};
 use super::walk::Walk;
 use crate::kernels::backend::Gpu;
@@ -30,7 +31,7 @@ pub fn copy(source: Tensor<Gpu, 1>) -> Tensor<Gpu, 1> {
         kernel(walk, chunk),
         walk.groups(chunks),
         &[&source, &destination],
-        &[chunks as u32],
+        &info! { chunks: chunks },
     );
     tensor(destination)
 }

@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::chunk::Chunk;
+use super::info::{Info, info};
 use super::lanes::{reducing_workgroup, workgroup};
 use super::launch::{GpuTensor, Kernel, contiguous, empty, launch, shader, tensor, unshared};
 use crate::kernels::backend::Gpu;
@@ -90,20 +91,19 @@ impl Operands {
 }
 
 /// The struct of operands.wgsl; `spans` are the workgroups of a row.
-fn info(input: &CrossEntropyInput<Gpu>, chunk: Chunk, spans: usize) -> [u32; 7] {
+fn info_of(input: &CrossEntropyInput<Gpu>, chunk: Chunk, spans: usize) -> Info {
     let [rows, prototypes] = input.student_logits.dims();
     let [_, _, rows_per_view] = input.views();
-    let skip_own = matches!(input.pairing, Pairing::OtherViews { .. });
-    let inverse = |temperature: f64| ((1.0 / temperature) as f32).to_bits();
-    [
-        rows as u32,
-        chunk.count(prototypes) as u32,
-        rows_per_view as u32,
-        skip_own.into(),
-        inverse(input.student_temperature),
-        inverse(input.potentials.temperature),
-        spans as u32,
-    ]
+    let inverse = |temperature: f64| (1.0 / temperature) as f32;
+    info! {
+        rows: rows,
+        chunks: chunk.count(prototypes),
+        rows_per_view: rows_per_view,
+        skip_own: matches!(input.pairing, Pairing::OtherViews { .. }),
+        inverse_student_temperature: inverse(input.student_temperature),
+        inverse_target_temperature: inverse(input.potentials.temperature),
+        spans: spans,
+    }
 }
 
 /// See [`crate::kernels::IbotBackend::cross_entropy`].
@@ -125,10 +125,16 @@ pub(super) fn forward(input: &CrossEntropyInput<Gpu>) -> CrossEntropyOutput<Gpu>
         forward_kernel(lanes, chunk, teacher_views),
         rows,
         &Operands::new(input).bindings(&student, [&of_rows, &row_loss]),
-        &info(input, chunk, 1),
+        &info_of(input, chunk, 1),
     );
     let total = total_kernel(reducing_workgroup(&client, rows));
-    launch(&client, total, 1, &[&row_loss, &loss], &[rows as u32]);
+    launch(
+        &client,
+        total,
+        1,
+        &[&row_loss, &loss],
+        &info! { rows: rows },
+    );
     CrossEntropyOutput {
         loss: tensor(loss),
         of_rows: tensor(of_rows),
@@ -150,7 +156,7 @@ pub(super) fn backward(
     let operands = Operands::new(&input);
     let lanes = workgroup(&operands.teacher.client);
     let spans = chunk.count(prototypes).div_ceil(lanes as usize * ROUNDS);
-    let info = info(&input, chunk, spans);
+    let info = info_of(&input, chunk, spans);
     let of_rows = contiguous(output.of_rows);
     let d_loss = contiguous(d_loss);
     drop(input.teacher_logits);

@@ -4,6 +4,7 @@ use burn::tensor::{DType, Tensor};
 use burn_wgpu::into_contiguous;
 
 use super::chunk::Chunk;
+use super::info::info;
 use super::launch::{GpuTensor, Kernel, contiguous, shader, unshared};
 use super::pack::{Item, Packed, tensors_per_dispatch, values};
 use super::walk::Walk;
@@ -51,13 +52,13 @@ pub fn packed_ema(
     let teacher: Vec<GpuTensor> = teacher.map(|t| unshared(into_contiguous(t))).collect();
     let student: Vec<GpuTensor> = student.into_iter().map(into_contiguous).collect();
     let pairs = teacher.iter().zip(&student);
-    let pairs = pairs.map(|(teacher, student)| Item::new([teacher, student], Vec::new()));
+    let pairs = pairs.map(|(teacher, student)| Item::new([teacher, student], info! {}));
     let items: Vec<Item<'_, BUFFERS>> = pairs.collect();
-    let scalars = [decay, 1.0 - decay].map(|scalar| (scalar as f32).to_bits());
+    let scalars = info! { keep: decay as f32, take: (1.0 - decay) as f32 };
     let packed = Packed {
         kernel,
         shared: &grad_scale,
-        head: &|_| scalars.to_vec(),
+        head: &|_| scalars.clone(),
         max_tensors: max_pairs,
     };
     packed.launch(&items);

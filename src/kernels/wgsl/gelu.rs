@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::chunk::Chunk;
+use super::info::info;
 use super::launch::{Kernel, contiguous, empty, launch, shader, tensor};
 use super::walk::Walk;
 use crate::kernels::backend::Gpu;
@@ -41,7 +42,7 @@ pub(super) fn forward(x: Tensor<Gpu, 2>) -> Tensor<Gpu, 2> {
         forward_kernel(walk, chunk),
         walk.groups(chunks),
         &[&x, &y],
-        &[chunks as u32],
+        &info! { chunks: chunks },
     );
     tensor(y)
 }
@@ -62,7 +63,7 @@ pub(super) fn backward(x: Tensor<Gpu, 2>, d_y: Tensor<Gpu, 2>) -> Tensor<Gpu, 2>
         backward_kernel(walk, chunk),
         walk.groups(chunks),
         &[&x, &d_y, &d_x],
-        &[chunks as u32],
+        &info! { chunks: chunks },
     );
     tensor(d_x)
 }

@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 
+use super::info::info;
 use super::launch::{GpuTensor, Kernel, bindings, contiguous, empty, launch, shader, tensor};
 use crate::kernels::backend::Gpu;
 use crate::kernels::ops::grad_scale::{GradScale, GradScaleInput};
@@ -31,7 +32,7 @@ pub(super) fn grad_scale(input: GradScaleInput<Gpu>) -> GradScale<Gpu> {
         let before = std::mem::replace(&mut scale, empty(&row, [1]));
         let mut tensors: Vec<&GpuTensor> = scalars_of_launch.iter().collect();
         tensors.extend([&before, &row, &scale]);
-        let info = [largest.to_bits(), first as u32, scalars.len() as u32];
+        let info = info! { max_norm: largest, first: first, all: scalars.len() };
         launch(&client, kernel(scalars_of_launch.len()), 1, &tensors, &info);
         first += scalars_of_launch.len();
     }

@@ -1,6 +1,6 @@
 //! A kernel as a filled template, and its launch on burn's device queue.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +13,7 @@ use cubecl::client::ComputeClient;
 use cubecl::prelude::{CubeCount, CubeDim, KernelId};
 use cubecl::server::{KernelArguments, MetadataBindingInfo};
 
+use super::info::Info;
 use super::observed::{Launched, note};
 use super::template::fill;
 use crate::device::launched;
@@ -85,13 +86,14 @@ impl Kernel {
     }
 
     /// One launch of it.
-    fn launched(&self, workgroups: usize) -> Launched {
+    fn launched(&self, workgroups: usize, info: &Info) -> Launched {
         Launched {
             name: self.name(),
             lanes: self.workgroup,
             launches: 1,
             max_workgroups: workgroups,
             variants: BTreeSet::from([self.variant()]),
+            infos: BTreeMap::from([(self.variant(), info.names())]),
         }
     }
 
@@ -199,17 +201,17 @@ pub(super) fn launch(
     kernel: Kernel,
     groups: usize,
     tensors: &[&GpuTensor],
-    info: &[u32],
+    info: &Info,
 ) {
     if groups == 0 {
         return;
     }
-    note(|| kernel.launched(groups));
+    note(|| kernel.launched(groups, info));
     let hardware = &client.properties().hardware;
     let grid = grid(groups, hardware.max_cube_count.0 as usize);
     let arguments = KernelArguments::new()
         .with_buffers(tensors.iter().map(|t| t.handle.clone().binding()).collect())
-        .with_info(MetadataBindingInfo::custom(pack(info)));
+        .with_info(MetadataBindingInfo::custom(pack(&info.words())));
     let dim = CubeDim::new_1d(kernel.workgroup);
     let kernel = Box::new(SourceKernel::new(kernel, dim));
     if is_checked() {

@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::chunk::Chunk;
+use super::info::{Info, info};
 use super::lanes::{MAX_ROUNDS, SOFTWARE_SUBGROUP, is_software, reducing_workgroup, workgroup};
 use super::launch::{Client, GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
 use crate::kernels::backend::Gpu;
@@ -125,13 +126,13 @@ pub(super) fn column_kernels(workgroup: u32, chunk: Chunk) -> [Kernel; 3] {
 }
 
 /// The struct that both kernels of rows take.
-fn info([rows, width]: [usize; 2], chunk: Chunk, eps: f64) -> [u32; 4] {
-    [
-        rows as u32,
-        chunk.count(width) as u32,
-        (width as f32).to_bits(),
-        (eps as f32).to_bits(),
-    ]
+fn info_of([rows, width]: [usize; 2], chunk: Chunk, eps: f64) -> Info {
+    info! {
+        rows: rows,
+        chunks: chunk.count(width),
+        width: width as f32,
+        eps: eps as f32,
+    }
 }
 
 /// See [`crate::kernels::IbotBackend::layer_norm_rows`].
@@ -149,7 +150,7 @@ pub(super) fn forward(input: LayerNormInput<Gpu>) -> Tensor<Gpu, 2> {
         forward_kernel(team, chunk),
         team.groups(rows),
         &[&x, &contiguous(input.weight), &contiguous(input.bias), &y],
-        &info(shape, chunk, input.eps),
+        &info_of(shape, chunk, input.eps),
     );
     tensor(y)
 }
@@ -172,7 +173,7 @@ pub(super) fn backward(input: LayerNormInput<Gpu>, d_y: Tensor<Gpu, 2>) -> Layer
         backward_kernel(team, chunk),
         team.groups(rows),
         &[&x, &weight, &d_y, &d_x, &row_mean, &row_scale],
-        &info(shape, chunk, input.eps),
+        &info_of(shape, chunk, input.eps),
     );
     let [d_weight, d_bias] = sum_columns(&x, &d_y, [&row_mean, &row_scale], chunk);
     LayerNormGradients {
@@ -199,7 +200,7 @@ fn sum_columns(
         columns_kernel(lanes, chunk),
         (slabs * chunks).div_ceil(lanes as usize),
         &[x, d_y, row_mean, row_scale, &partial[0], &partial[1]],
-        &[rows, chunks, slabs].map(|size| size as u32),
+        &info! { rows: rows, chunks: chunks, slabs: slabs },
     );
     let totals = [(); 2].map(|()| empty(x, [width]));
     let team = Team::for_columns(&x.client);
@@ -208,7 +209,7 @@ fn sum_columns(
         column_totals_kernel(team, chunk),
         team.groups(chunks),
         &[&partial[0], &partial[1], &totals[0], &totals[1]],
-        &[slabs, chunks].map(|size| size as u32),
+        &info! { slabs: slabs, chunks: chunks },
     );
     totals
 }

@@ -6,6 +6,7 @@
 use burn::tensor::Tensor;
 
 use super::chunk::Chunk;
+use super::info::info;
 use super::launch::{GpuTensor, contiguous, empty, launch, tensor};
 use super::matrix_kernels::{After, PARTS_LANES, Variant, sum_of_parts};
 use super::matrix_tiles::{BLOCK, MAX_TERMS, Plan, Sizes};
@@ -91,13 +92,19 @@ impl<'a> Product<'a> {
         tensors.extend(self.at_gelu.as_ref());
         tensors.extend(self.residual.as_ref());
         tensors.extend(totals.as_ref());
-        let info = [sizes.rows, columns, sizes.depth, sizes.count, plan.span];
+        let info = info! {
+            rows: sizes.rows,
+            columns: columns,
+            depth: sizes.depth,
+            count: sizes.count,
+            span: plan.span,
+        };
         launch(
             client,
             variant.kernel(plan.way),
             plan.groups(sizes),
             &tensors,
-            &info.map(|size| size as u32),
+            &info,
         );
         match plan.parts {
             1 => (out, totals),
@@ -126,7 +133,7 @@ impl<'a> Product<'a> {
             sum_of_parts(chunk, totals.is_some()),
             (chunks + total_chunks).div_ceil(PARTS_LANES as usize),
             &tensors,
-            &[parts, chunks, total_chunks].map(|size| size as u32),
+            &info! { parts: parts, chunks: chunks, total_chunks: total_chunks },
         );
         (sum, total)
     }

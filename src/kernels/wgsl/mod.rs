@@ -23,6 +23,7 @@ mod ema;
 mod every_kernel;
 mod gelu;
 mod grad_scale;
+mod info;
 mod lanes;
 mod launch;
 mod layer_norm;

@@ -19,6 +19,9 @@ pub struct Launched {
     pub max_workgroups: usize,
     /// What filled its template, one text for each variant.
     pub variants: BTreeSet<String>,
+    /// Fields of the info of each variant, for the test that compares them with the shader's.
+    #[serde(skip)]
+    pub infos: BTreeMap<String, Vec<&'static str>>,
 }
 
 impl Launched {
@@ -37,6 +40,7 @@ impl Launched {
         self.launches += more.launches;
         self.max_workgroups = self.max_workgroups.max(more.max_workgroups);
         self.variants.extend(more.variants);
+        self.infos.extend(more.infos);
     }
 }
 
@@ -79,6 +83,7 @@ mod tests {
             launches: 1,
             max_workgroups: workgroups,
             variants: BTreeSet::from([format!("rounds={rounds}")]),
+            infos: BTreeMap::new(),
         });
     }
 

@@ -1,6 +1,7 @@
 //! Many tensors a dispatch: how they are dealt out to dispatches, and where each has its workgroups.
 
 use super::chunk::Chunk;
+use super::info::{Info, info};
 use super::lanes::is_software;
 use super::launch::{Client, GpuTensor, Kernel, bindings, launch};
 use super::walk::Walk;
@@ -9,17 +10,17 @@ use super::walk::Walk;
 pub(super) struct Item<'a, const BUFFERS: usize> {
     /// What is bound for it, of equal shape, in the order of the shader.
     buffers: [&'a GpuTensor; BUFFERS],
-    /// Its own words of the info, before its first workgroup and its chunks.
-    words: Vec<u32>,
+    /// Its own fields of the info, before its first workgroup and its chunks.
+    fields: Info,
 }
 
 impl<'a, const BUFFERS: usize> Item<'a, BUFFERS> {
     /// Panics where the buffers differ in shape, which no caller passes: a shader looks at no bounds.
-    pub fn new(buffers: [&'a GpuTensor; BUFFERS], words: Vec<u32>) -> Self {
+    pub fn new(buffers: [&'a GpuTensor; BUFFERS], fields: Info) -> Self {
         let shape = buffers[0].meta.shape();
         let same = buffers.iter().all(|buffer| buffer.meta.shape() == shape);
         assert!(same, "the tensors of a pass over all are of one shape");
-        Self { buffers, words }
+        Self { buffers, fields }
     }
 
     fn entries(&self) -> usize {
@@ -68,8 +69,8 @@ pub(super) struct Packed<'a> {
     pub kernel: fn(Walk, Chunk, usize) -> Kernel,
     /// Bound after the tensors' buffers.
     pub shared: &'a GpuTensor,
-    /// First words of the info, by the number of workgroups before the dispatch.
-    pub head: &'a dyn Fn(usize) -> Vec<u32>,
+    /// First fields of the info, by the number of workgroups before the dispatch.
+    pub head: &'a dyn Fn(usize) -> Info,
     /// Most tensors of a dispatch, if that many fit.
     pub max_tensors: usize,
 }
@@ -115,8 +116,8 @@ impl Packed<'_> {
         let mut info = (self.head)(before);
         let mut groups = 0;
         for item in items {
-            info.extend(&item.words);
-            info.extend([groups as u32, chunk.count(item.entries()) as u32]);
+            info.extend(item.fields.clone());
+            info.extend(info! { first_group: groups, chunks: chunk.count(item.entries()) });
             groups += item.groups(walk);
         }
         let mut tensors: Vec<&GpuTensor> = items.iter().flat_map(|item| item.buffers).collect();

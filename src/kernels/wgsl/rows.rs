@@ -3,6 +3,7 @@
 use burn::tensor::{Int, Tensor, TensorData, TensorMetadata};
 
 use super::chunk::Chunk;
+use super::info::info;
 use super::lanes::workgroup;
 use super::launch::{GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
 use super::walk::Walk;
@@ -40,7 +41,7 @@ fn gathered(x: Tensor<Gpu, 2>, places: Vec<i32>) -> Tensor<Gpu, 2> {
             gather_kernel(walk, chunk),
             walk.groups(rows * chunks),
             &[&x, &places.into_primitive(), &y],
-            &[rows as u32, chunks as u32],
+            &info! { rows: rows, chunks: chunks },
         );
     }
     tensor(y)
@@ -88,7 +89,7 @@ fn slab_sums(x: &GpuTensor, width: usize) -> GpuTensor {
         sums_kernel(lanes, chunk),
         (slabs * chunks).div_ceil(lanes as usize),
         &[x, &y],
-        &[rows as u32, chunks as u32, slabs as u32],
+        &info! { rows: rows, chunks: chunks, slabs: slabs },
     );
     y
 }

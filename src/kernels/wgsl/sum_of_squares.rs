@@ -5,6 +5,7 @@ use burn_wgpu::{WgpuDevice, into_contiguous};
 
 use super::chunk::Chunk;
 use super::cross_entropy::total_kernel;
+use super::info::info;
 use super::lanes::reducing_workgroup;
 use super::launch::{GpuTensor, Kernel, empty, launch, shader, tensor};
 use super::pack::{Item, Packed, groups, tensors_per_dispatch, values};
@@ -23,7 +24,7 @@ pub(super) fn sum_of_squares(tensors: Vec<GpuTensor>, device: &WgpuDevice) -> Te
         return tensor_adamw::sum_of_squares::<Gpu>(tensors, device);
     }
     let tensors: Vec<GpuTensor> = tensors.into_iter().map(into_contiguous).collect();
-    let items = tensors.iter().map(|t| Item::new([t], Vec::new()));
+    let items = tensors.iter().map(|t| Item::new([t], info! {}));
     let items: Vec<Item<'_, 1>> = items.collect();
     let partials = groups(&items);
     let Some(first) = tensors.first().filter(|_| partials > 0) else {
@@ -34,11 +35,17 @@ pub(super) fn sum_of_squares(tensors: Vec<GpuTensor>, device: &WgpuDevice) -> Te
     let packed = Packed {
         kernel,
         shared: &sums,
-        head: &|before| vec![before as u32],
+        head: &|before| info! { groups_before: before },
         max_tensors: tensors_per_dispatch(client, 1),
     };
     packed.launch(&items);
     let of_sums = total_kernel(reducing_workgroup(client, partials));
-    launch(client, of_sums, 1, &[&sums, &total], &[partials as u32]);
+    launch(
+        client,
+        of_sums,
+        1,
+        &[&sums, &total],
+        &info! { rows: partials },
+    );
     tensor(total)
 }

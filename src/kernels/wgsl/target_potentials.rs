@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::chunk::Chunk;
+use super::info::info;
 use super::lanes::{reducing_workgroup, workgroup};
 use super::launch::{Client, GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
 use crate::kernels::backend::Gpu;
@@ -90,14 +91,14 @@ impl Work {
             columns,
             spans * slabs,
             &[&self.logits, &self.of_rows, &partial_max, &partial_sum],
-            &[
-                self.rows as u32,
-                chunks as u32,
-                spans as u32,
-                SLAB_ROWS as u32,
-                self.inverse_temperature.to_bits(),
-                slabs as u32,
-            ],
+            &info! {
+                rows: self.rows,
+                chunks: chunks,
+                spans: spans,
+                slab_rows: SLAB_ROWS,
+                inverse_temperature: self.inverse_temperature,
+                slabs: slabs,
+            },
         );
         self.of_prototypes = empty(&self.logits, [self.prototypes, 2]);
         launch(
@@ -105,11 +106,11 @@ impl Work {
             column_totals_kernel(lanes, self.chunk),
             chunks.div_ceil(lanes as usize),
             &[&partial_max, &partial_sum, &self.of_prototypes],
-            &[
-                slabs as u32,
-                chunks as u32,
-                self.inverse_temperature.to_bits(),
-            ],
+            &info! {
+                slabs: slabs,
+                chunks: chunks,
+                inverse_temperature: self.inverse_temperature,
+            },
         );
     }
 
@@ -123,11 +124,11 @@ impl Work {
             rows_kernel(lanes, self.chunk),
             self.rows,
             &[&self.logits, &self.of_prototypes, &self.of_rows],
-            &[
-                self.rows as u32,
-                chunks as u32,
-                self.inverse_temperature.to_bits(),
-            ],
+            &info! {
+                rows: self.rows,
+                chunks: chunks,
+                inverse_temperature: self.inverse_temperature,
+            },
         );
     }
 
