@@ -56,7 +56,7 @@ fn main() -> Result<()> {
         ..RunConfig::default()
     };
     let selected = select(BackendChoice::Auto, None)?;
-    // interrupted, the same call goes on from the newest checkpoint in `out`
+    // interrupted, the same call resumes from the newest checkpoint in `out`
     let request = RunRequest::new(config, data, out, selected);
     run(&request, &AtomicBool::new(false), &mut Print)
 }

@@ -89,13 +89,9 @@ impl ClusterArgs {
             k_means(&rows, width, &KMeansConfig::new(clusters), &mut random).ok_or_else(|| {
                 Error::data(&self.data, "the features of its images cannot be clustered")
             })?;
-        let (mut truth, mut assigned) = (Vec::new(), Vec::new());
-        for (label, cluster) in embedded.set.labels.iter().zip(&found.assignments) {
-            if let Some(label) = label {
-                truth.push(*label);
-                assigned.push(*cluster);
-            }
-        }
+        let labeled = embedded.set.labels.iter().zip(&found.assignments);
+        let labeled = labeled.filter_map(|(label, cluster)| Some(((*label)?, *cluster)));
+        let (truth, assigned): (Vec<_>, Vec<_>) = labeled.unzip();
         let has_classes = embedded.classes.len() > 1;
         let classes = embedded.class_names();
         let report = Report {
