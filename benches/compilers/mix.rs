@@ -182,7 +182,7 @@ impl Text<'_> {
         let is_branch = words.next()?.contains("branch");
         let name = words.next()?;
         let is_target = |line: &&str| line.trim_end().strip_suffix(':') == Some(name);
-        is_branch.then(|| self.lines.iter().position(|line| is_target(line)))?
+        is_branch.then(|| self.lines.iter().position(is_target))?
     }
 }
 

@@ -53,7 +53,7 @@ fn classes_are_the_first_folders() {
     assert_eq!((summary.not_pictures, summary.skipped.len()), (1, 0));
     let text = summary.to_string();
     assert!(
-        text.contains("5 pictures (1 jpeg, 2 png, 1 tiff, 1 webp) in 3 classes (a, a b, b)"),
+        text.contains("5 images (1 jpeg, 2 png, 1 tiff, 1 webp) in 3 classes (a, a b, b)"),
         "{text}"
     );
     assert_eq!(pictures.decoded_bytes(), 5 * 3 * 32 * 16);

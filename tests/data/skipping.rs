@@ -117,7 +117,7 @@ fn no_usable_picture_is_an_error() {
         let all = &[0, 1, 2, 3, 4, 5, 6, 7];
         let mut loader = loader(failing(all), &config(4, 3), Position::default());
         let message = loader.next_batch().unwrap_err().to_string();
-        assert!(message.contains("none of the 8 pictures"), "{message}");
+        assert!(message.contains("none of the 8 images"), "{message}");
         assert!(message.contains("bad luck"), "{message}");
         assert!(loader.next_batch().is_err());
         let mut batches = eval_batches(failing(all), &train_views().augment, 3, 2).unwrap();

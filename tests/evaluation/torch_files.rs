@@ -258,7 +258,10 @@ fn what_is_no_single_vision_transformer_is_refused() {
             "has register_tokens but no matching cls_token and pos_embed",
         ),
         (twice, "has two tensors for blocks.0.norm1.weight"),
-        (Tensors::new(), "has no vision transformer"),
+        (
+            Tensors::new(),
+            "has no float tensors and no vision transformer",
+        ),
     ];
     for (tensors, words) in cases {
         let reason = reason(path, backbone_of(path, tensors, Role::Teacher));

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
-use ibot::backbone::{Backbone, ChosenTokens, PatchMask, VitConfig};
+use ibot::backbone::{Backbone, ChosenTokens, GlobalPool, PatchMask, VitConfig};
 use ibot::kernels::{RowPlaces, TrainBackend};
 use ibot::random::{Random, Stream};
 use ibot::train::Gradients;
@@ -53,6 +53,7 @@ pub fn are_those_of_all_tokens<B: TrainBackend>(device: &B::Device) {
     };
     let without_class = VitConfig {
         class_token: false,
+        global_pool: GlobalPool::Avg,
         ..vit.clone()
     };
     let many: Vec<i32> = (0..48).filter(|place| place % 3 == 0).collect();

@@ -1,11 +1,13 @@
 //! Every kernel that a device may be given, for tests that validate and compile each of them.
 
+use super::attention::AttentionPath;
 use super::chunk::Chunk;
+use super::launch::Kernel;
 use super::layer_norm::Team;
 use super::walk::Walk;
 use super::{
-    AttentionPath, Kernel, adamw, copy, cross_entropy, ema, gelu, grad_scale, layer_norm,
-    matrix_kernels, rows, sum_of_squares, target_potentials,
+    adamw, copy, cross_entropy, ema, gelu, grad_scale, layer_norm, matrix_kernels, rows,
+    sum_of_squares, target_potentials,
 };
 
 /// Every kernel that can reach a device with these workgroups, tensors a dispatch and teacher views: for tests that

@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_missing_python_says_what_to_install() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/reference");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benches/reference");
         let python = Path::new("no-such-python");
         let failed = run_script::<serde_json::Value>(python, &folder.join("step.py"), &[]);
         let message = failed.unwrap_err().to_string();

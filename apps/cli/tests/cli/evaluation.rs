@@ -370,7 +370,10 @@ fn model_files_say_what_they_are() {
     ibot::files::model::write_model(&path, model.card.as_ref().unwrap(), &tensors).unwrap();
     let (path, data) = (path.to_string_lossy(), &trained.pictures);
     let knn = ["knn", "--model", &path, "--backend", "flex", "--data", data];
-    refused(&knn, &["changed.safetensors", "built-in images", "% off"]);
+    refused(
+        &knn,
+        &["changed.safetensors", "built-in images", "differ by 50.0 %"],
+    );
     // and a file of another program needs its name
     let plain = trained.scratch.0.join("plain.safetensors");
     ibot::files::write_safetensors(&plain, &tensors).unwrap();

@@ -91,7 +91,7 @@ fn pictures_are_normalized_as_the_weights_want_it() {
         &[
             "plain.safetensors",
             "--encoder",
-            "such as vit_tiny_patch16_224 (suggested by its shapes)",
+            "such as vit_tiny_patch16_224 or deit_tiny_patch16_224 (suggested by its shapes)",
         ],
     );
     let wrong = ibot(&[&embed[..], &["--normalization", "imagent"]].concat());

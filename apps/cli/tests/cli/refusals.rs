@@ -68,7 +68,7 @@ fn refuses_what_cannot_work() {
                 "--image-size",
                 "20",
             ],
-            &["image_size = 20"],
+            &["--image-size = 20"],
         ),
         (
             &[

@@ -313,7 +313,7 @@ fn a_full_disk_loses_nothing() {
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{message}");
         assert!(
-            message.contains(file) && message.contains("resuming from"),
+            message.contains(file) && message.contains("same command again to resume"),
             "{message}"
         );
         assert!(metrics_or_none(&run) < 900);

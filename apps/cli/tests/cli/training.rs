@@ -199,7 +199,7 @@ fn holds_pictures_out() {
         &["train", "--resume", &run, "--val", &pictures],
         &["--held-out = 0.4", "--val"],
     );
-    refused(&held_out("1"), &["held_out = 1"]);
+    refused(&held_out("1"), &["--held-out = 1"]);
     refused(
         &scratch.train(&["--knn-every", "1"]),
         &["--knn-every", "--val", "--held-out"],
@@ -219,7 +219,7 @@ fn pictures_in_no_class_are_not_counted() {
     }
     let val = val.to_string_lossy().into_owned();
     let text = stdout(&ibot(&[&train[..], &["--val".to_owned(), val]].concat()));
-    assert!(text.contains("of 2 test pictures"), "{text}");
+    assert!(text.contains("of 2 test images"), "{text}");
     let lines = fs::read_to_string(scratch.0.join("run/evaluations.jsonl")).unwrap();
     let line: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
     assert_eq!((&line["queries"], &line["sample"]), (&2.into(), &4.into()));

@@ -106,7 +106,7 @@ fn work_without_a_record_is_not_overwritten() {
     refused_untouched(
         &run,
         &train,
-        &["no run.json", "1 checkpoints", "--override"],
+        &["no run.json", "1 checkpoint,", "--override"],
     );
     let kept = scratch.0.join("kept");
     fs::rename(&run, &kept).unwrap();
@@ -119,7 +119,7 @@ fn work_without_a_record_is_not_overwritten() {
     fs::rename(&kept, &run).unwrap();
     let mut anew = scratch.train(&["--steps", "1", "--override"]);
     let text = stdout(&ibot(&anew));
-    assert!(text.contains("1 checkpoints"), "{text}");
+    assert!(text.contains("1 checkpoint,"), "{text}");
     assert!(!run.join("checkpoints/step-000000002").exists());
     assert_eq!(metrics(&run).len(), 1);
     anew.pop();
@@ -189,7 +189,7 @@ fn pictures_that_moved_are_asked_for() {
         &["missing", "does not exist"],
     );
     let export = ["export", "--run", &missing, "--out", "x.safetensors"];
-    refused(&export, &["missing", "is no folder"]);
+    refused(&export, &["missing", "is not a folder"]);
 }
 
 /// Runs that are given no folder, and begin in one second, get one each; a refused one leaves none.

@@ -269,7 +269,7 @@ fn an_interrupted_embedding_is_kept() {
     // the handler is there when the scan is over, of which a line tells
     let mut line = String::new();
     let mut lines = std::io::BufReader::new(child.stdout.take().unwrap());
-    while !line.contains("2000 pictures") {
+    while !line.contains("2000 images") {
         assert_ne!(
             std::io::BufRead::read_line(&mut lines, &mut line).unwrap(),
             0,
