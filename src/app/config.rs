@@ -116,7 +116,7 @@ impl ModelInfo {
     /// A picture as the model sees it, resized and cut to its square input: what patches and attention lie on.
     ///
     /// # Errors
-    /// [`Error::Data`] for a picture without a pixel.
+    /// [`crate::Error::Data`] for a picture without a pixel.
     pub fn seen(&self, picture: &RgbImage) -> Result<RgbImage> {
         seen(&self.preprocessing, picture)
     }

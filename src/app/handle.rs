@@ -66,7 +66,7 @@ impl EmbedderHandle {
     /// Loads the model if it is not.
     ///
     /// # Errors
-    /// The job's: those of [`Embedder::load`] and [`crate::device::choose`].
+    /// The job's: those of [`crate::embedding::Embedder::load`] and [`crate::device::choose`].
     pub fn load(&self) -> Job<ModelInfo> {
         let (ticket, job) = Ticket::new(0, None);
         self.0.shared.push(Task::Load(ticket));

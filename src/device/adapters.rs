@@ -180,7 +180,7 @@ impl fmt::Display for AdapterSummary {
     }
 }
 
-/// Every adapter that wgpu sees, in a fixed order; empty if there is none. [`API_VARIABLE`] narrows it to one API.
+/// Every adapter that wgpu sees, in a fixed order; empty if there is none. [`crate::device::API_VARIABLE`] narrows it to one API.
 ///
 /// # Errors
 /// The variable names no API of this system.

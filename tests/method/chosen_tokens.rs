@@ -1,7 +1,6 @@
 //! The tokens that losses look at are those among all tokens, with the same gradients.
 
 use burn::module::Module;
-use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
 use ibot::backbone::{Backbone, ChosenTokens, GlobalPool, PatchMask, VitConfig};
 use ibot::kernels::{RowPlaces, TrainBackend};
@@ -113,10 +112,7 @@ fn same<B: TrainBackend>(config: &VitConfig, places: &RowPlaces, device: &B::Dev
 fn gradients<B: TrainBackend, M: Module<B>>(
     loss: &Tensor<B, 1>,
     module: &M,
-) -> Vec<(String, Vec<f32>)>
-where
-    B: AutodiffBackend,
-{
+) -> Vec<(String, Vec<f32>)> {
     let by_name = Gradients::backward(loss).by_name(module);
     let by_name = by_name.into_iter();
     by_name.map(|(name, found)| (name, found.values)).collect()

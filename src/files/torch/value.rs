@@ -11,7 +11,7 @@ pub(super) enum Value<'a> {
     Text(&'a str),
     /// A class or function.
     Global(Global),
-    /// Position in [`Pickle::objects`].
+    /// Position in [`crate::files::torch::pickle::Pickle::objects`].
     Object(usize),
 }
 

@@ -12,7 +12,7 @@ use crate::kernels::{IbotBackend, TrainBackend};
 
 /// Puts each parameter on a new node of the autodiff graph, with its gradient of `gradients`; values stay the same. To be
 /// called before a forward from parameters that a backward pass has seen, where other threads run backward passes too; a
-/// [`Trainer`](super::Trainer) does.
+/// [`Trainer`](crate::train::Trainer) does.
 ///
 /// burn-autodiff 0.21 keeps the graphs of all threads in one place (`runtime/graph.rs`). A backward pass takes the nodes
 /// that it reached out of there, parameters included, and then frees in every graph, those of other threads too, what no

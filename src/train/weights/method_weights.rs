@@ -10,7 +10,7 @@ use crate::train::trainer::{BACKBONE, CENTERS, MASK_TOKEN, NETWORKS, Tensors, pa
 const PROTOTYPES: &str = "prototypes.weight";
 const PROTOTYPE_LENGTH: &str = "prototype_length";
 
-/// Both networks and the centers among [`super::Trainer::tensors`], for a method with these settings.
+/// Both networks and the centers among [`crate::train::Trainer::tensors`], for a method with these settings.
 pub(super) fn from_trainer(tensors: &Tensors, config: &IbotConfig) -> MethodWeights {
     let mask_token = tensors.get(MASK_TOKEN).cloned();
     let shares = [config.shared_head, config.teacher_shares_head()];
@@ -46,7 +46,7 @@ pub(super) fn from_trainer(tensors: &Tensors, config: &IbotConfig) -> MethodWeig
     }
 }
 
-/// The weights under the names of [`super::Trainer::tensors`]; with a length of 1 for each prototype where lengths are
+/// The weights under the names of [`crate::train::Trainer::tensors`]; with a length of 1 for each prototype where lengths are
 /// learned and the weights have none yet.
 pub(super) fn to_trainer(weights: MethodWeights, norm: PrototypeNorm) -> Tensors {
     let mut tensors = Tensors::new();
