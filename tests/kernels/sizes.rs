@@ -303,12 +303,11 @@ pub fn poison<B: TrainBackend>(device: &B::Device) {
         };
         let name = format!("IBOT_FUZZ_SEED={seed}, round {round}, {rows} x {width}");
         gelu_of::<B>(&format!("GELU, {name}"), &entries(rows * width), device);
-        layer_norm_of::<B>(
-            &format!("layer norm, {name}"),
-            &entries(rows * width),
-            width,
-            device,
-        );
+        let x = entries(rows * width);
+        // of two entries the gradient is zero but for eps, and what is found is rounding
+        if width != 2 {
+            layer_norm_of::<B>(&format!("layer norm, {name}"), &x, width, device);
+        }
         let sizes = [rows, width, outputs];
         linear_of::<B>(
             &format!("linear, {name} to {outputs}"),
