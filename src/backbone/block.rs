@@ -94,7 +94,7 @@ impl<B: IbotBackend> Block<B> {
         self.forward_at(x, batch, drop_path, None)
     }
 
-    /// [`Block::forward`] for some of the tokens: attention looks at all of them, the rest is done for `rows` alone.
+    /// [`Block::forward`] for some of the tokens: attention sees all of them, the rest of the block runs for `rows` only.
     ///
     /// # Shapes
     /// `x` `[B T, D]`; `rows` M of B T, and `drop_path` `[M, 1, 1]` for each branch -> `[M, D]`.
@@ -158,7 +158,7 @@ impl<B: Backend> DropPath<B> {
         }
     }
 
-    /// The factor of each row, for `rows` of tokens of `tokens` an image.
+    /// One factor per row, for `rows` of a batch with `tokens` tokens per image.
     ///
     /// # Shapes
     /// `[B, 1, 1]` -> `[M, 1, 1]`.

@@ -57,17 +57,17 @@ pub struct Tokens<B: Backend> {
     pub patches: Tensor<B, 3>,
 }
 
-/// What losses look at in a batch of pictures.
+/// Class tokens and the patch tokens that the losses use.
 #[derive(Debug, Clone)]
 pub struct ChosenTokens<B: Backend> {
     /// As in [`Tokens`], `[B, D]`.
     pub cls: Tensor<B, 2>,
-    /// Features of the chosen patches, `[M, D]`; none where none is chosen.
+    /// Tokens of the chosen patches, `[M, D]`; `None` if no patch is chosen.
     pub patches: Option<Tensor<B, 2>>,
 }
 
 impl<B: IbotBackend> Tokens<B> {
-    /// The class tokens, and the patches at these places of the flat `[B N]` ones.
+    /// Class tokens, and the patch tokens at `places` in the flat `[B N]` patches.
     pub fn chosen(self, places: &RowPlaces) -> ChosenTokens<B> {
         let [images, patches, width] = self.patches.dims();
         let flat = self.patches.reshape([images * patches, width]);
@@ -105,8 +105,8 @@ pub trait Backbone<B: Backend>: Module<B> + ModuleDisplay {
         self.tokens(images, mask)
     }
 
-    /// [`Backbone::training_tokens`] that a loss looks at, of all class tokens and some patches; by default chosen from all
-    /// tokens. Without generators nothing of training is drawn, as for a teacher.
+    /// Only the tokens that the losses use: all class tokens and some patches. By default they are selected from all tokens;
+    /// a backbone that skips the rest is faster. Without generators it runs as [`Backbone::tokens`], for the teacher.
     ///
     /// # Shapes
     /// `patches` M places in the flat `[B N]` patches -> [`ChosenTokens`].

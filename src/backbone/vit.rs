@@ -192,7 +192,7 @@ impl<B: IbotBackend> VisionTransformer<B> {
         flat.reshape([batch, count, width])
     }
 
-    /// Flat tokens through all blocks and the last norm; behind the last attention `rows` of them alone.
+    /// Flat tokens through all blocks and the last norm; only `rows` of them after the last attention.
     ///
     /// # Shapes
     /// `[B T, D]` -> `[B T, D]`, or `[M, D]` for M rows.
@@ -350,8 +350,8 @@ impl<B: IbotBackend> Backbone<B> for VisionTransformer<B> {
         self.split(self.run(images, mask, drop_path_rngs))
     }
 
-    /// What comes behind the last attention is done for class tokens and chosen patches alone: two thirds of the last
-    /// block, and with 30 % of the patches a twentieth of a ViT-S.
+    /// After its attention, the last block runs for class tokens and chosen patches only. With 30 % of the patches this saves
+    /// about half of that block.
     fn chosen_tokens(
         &self,
         images: Tensor<B, 4>,

@@ -31,8 +31,8 @@ impl PatchRows {
     }
 }
 
-/// The patches of some images that losses look at: the masked ones, and behind them the visible ones where these have a
-/// weight. Of the others nobody asks for a feature.
+/// The patches that the losses of a part use: the masked ones, then the visible ones if their loss has a weight. The
+/// backbone computes no features of the rest.
 pub(super) struct ChosenPatches {
     /// Places in the flat `[G B, N]` patches.
     pub places: RowPlaces,
@@ -40,7 +40,7 @@ pub(super) struct ChosenPatches {
 }
 
 impl ChosenPatches {
-    /// Those of a part.
+    /// `visible` is `None` if the loss on visible patches has no weight.
     pub fn new(masked: &PatchRows, visible: Option<&PatchRows>) -> Self {
         let mut places = masked.places.places().to_vec();
         places.extend(visible.iter().flat_map(|rows| rows.places.places()));
@@ -50,7 +50,7 @@ impl ChosenPatches {
         }
     }
 
-    /// Masked and visible ones; none where there is no such patch.
+    /// Features of the masked and of the visible patches; `None` if there are none.
     ///
     /// # Shapes
     /// `[M + V, D]` -> `[M, D]` and `[V, D]`.

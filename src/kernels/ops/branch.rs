@@ -80,7 +80,7 @@ pub struct BranchInput<B: Backend> {
     pub gamma: Option<Tensor<B, 1>>,
     /// Stochastic depth: each image's factor, `[B, 1, 1]`; with `rows` each row's, `[M, 1, 1]`.
     pub keep: Option<Tensor<B, 3>>,
-    /// Of attention: the tokens that go on, M of B T; all of them are looked at. None where all go on.
+    /// Only for attention: the M of B T tokens to compute after it, which still sees all of them. `None` for all.
     pub rows: Option<RowPlaces>,
 }
 
@@ -104,7 +104,7 @@ impl<B: Backend> BranchInput<B> {
         Self { keep, ..self }
     }
 
-    /// With these tokens alone behind the attention.
+    /// Computes only these tokens after the attention.
     pub fn at_rows(self, rows: Option<&RowPlaces>) -> Self {
         let rows = rows.cloned();
         Self { rows, ..self }
@@ -134,7 +134,7 @@ impl<B: Backend> BranchInput<B> {
 type Attended<B> = Option<(AttentionInput<B>, AttentionOutput<B>)>;
 
 impl<B: IbotBackend> BranchInput<B> {
-    /// Those of the tokens that go on.
+    /// The rows of `tokens` that are computed after the attention.
     fn chosen(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {
         match &self.rows {
             Some(rows) => B::gather_rows(tokens, rows),
@@ -202,7 +202,7 @@ pub(in crate::kernels) fn backward<B: IbotBackend>(
     let (second, attended) = input.scaled_weights().to_second();
     let mut second = linear::backward(second, kept(d_y.clone(), keep), true);
     let d_gamma = gamma.map(|gamma| by_layer_scale(&mut second, &gamma, &weight, bias));
-    // nothing comes back to the tokens that did not go on
+    // the other tokens have no gradient from here
     let to_all = |d_rows: Tensor<B, 2>| match &rows {
         Some(rows) => B::scatter_rows(d_rows, rows),
         None => d_rows,

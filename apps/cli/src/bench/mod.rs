@@ -3,7 +3,7 @@
 //! - `size`: how large a step is; `step`: the phases of a step, the one that trains; `traffic`: what it asks of a GPU
 //! - `scaling`: steps of many sizes, with a line through each row of them
 //! - `against`: steps, loader and losses against the same in Python; `losses`: the losses, on any backend; `process`: the
-//!   programs that are run for it; `jpegs`: pictures to load
+//!   programs that are run for it; `jpegs`: images to load
 //! - `kernels`: the GPU's kernels against tensor operations
 
 mod against;
@@ -46,9 +46,9 @@ const PYTHON_VARIABLE: &str = "IBOT_PYTHON";
 /// Sizes of a step that have a name.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Preset {
-    /// The reference's default model (ViT-S/16 at 224), 4 pictures.
+    /// The reference's default model (ViT-S/16 at 224), 4 images.
     Default,
-    /// A transformer of width 192 at 64 x 64, 32 pictures.
+    /// A transformer of width 192 at 64 x 64, 32 images.
     Tiny,
 }
 
