@@ -17,23 +17,30 @@ struct Known {
     kind: AdapterKind,
     memory_bytes: Option<u64>,
     patience: Arc<Patience>,
+    queue: wgpu::Queue,
 }
 
 static KNOWN: RwLock<Vec<Known>> = RwLock::new(Vec::new());
 
 /// A client does not say whose it is, but all clients of a device share its properties, for as long as the process lives.
-fn key(client: &ComputeClient<WgpuRuntime>) -> usize {
+pub(crate) fn client_key(client: &ComputeClient<WgpuRuntime>) -> usize {
     std::ptr::from_ref(client.properties()).addr()
 }
 
 /// Remembers a device that was opened.
-pub(super) fn remember(device: &WgpuDevice, adapter: &AdapterSummary, patience: &Arc<Patience>) {
+pub(super) fn remember(
+    device: &WgpuDevice,
+    adapter: &AdapterSummary,
+    patience: &Arc<Patience>,
+    queue: &wgpu::Queue,
+) {
     let known = Known {
         device: device.clone(),
-        client: key(&WgpuRuntime::client(device)),
+        client: client_key(&WgpuRuntime::client(device)),
         kind: adapter.kind,
         memory_bytes: adapter.memory_bytes,
         patience: Arc::clone(patience),
+        queue: queue.clone(),
     };
     KNOWN
         .write()
@@ -48,8 +55,14 @@ fn find<R>(is_it: impl Fn(&Known) -> bool, get: impl Fn(&Known) -> R) -> Option<
 
 /// What sort of adapter a client's device is; `None` where it has no guard.
 pub(crate) fn kind_of(client: &ComputeClient<WgpuRuntime>) -> Option<AdapterKind> {
-    let key = key(client);
+    let key = client_key(client);
     find(|known| known.client == key, |known| known.kind)
+}
+
+/// The queue of a client's device; `None` where it has no guard.
+pub(crate) fn queue_of(client: &ComputeClient<WgpuRuntime>) -> Option<wgpu::Queue> {
+    let key = client_key(client);
+    find(|known| known.client == key, |known| known.queue.clone())
 }
 
 /// To be called after each launch: keeps burn from waiting without bound for what was launched long before.
@@ -57,7 +70,7 @@ pub(crate) fn kind_of(client: &ComputeClient<WgpuRuntime>) -> Option<AdapterKind
 /// # Panics
 /// The device does not answer; [`super::GpuGuard::catch`] makes an error of it.
 pub(crate) fn launched(client: &ComputeClient<WgpuRuntime>) {
-    let key = key(client);
+    let key = client_key(client);
     let patience = find(|known| known.client == key, |known| known.patience.clone());
     if let Some(patience) = patience {
         patience.launched();

@@ -57,7 +57,7 @@ impl Guarded {
         let adapter = AdapterSummary::new(0, api, &setup.adapter);
         let log = panics::watch(device, &adapter.title());
         let patience = Patience::start(device, &setup, adapter.kind, &log)?;
-        known::remember(device, &adapter, &patience);
+        known::remember(device, &adapter, &patience, &setup.queue);
         let ear = Ear(Arc::clone(&log));
         setup.device.on_uncaptured_error(Arc::new(move |error| {
             if owner == Owner::Burn || panics::is_on_thread_of(&ear.0) {

@@ -14,6 +14,7 @@ use cubecl::prelude::{CubeCount, CubeDim, KernelId};
 use cubecl::server::{KernelArguments, MetadataBindingInfo};
 
 use super::info::Info;
+use super::kept_infos::kept;
 use super::observed::{Launched, note};
 use super::template::fill;
 use crate::device::launched;
@@ -209,9 +210,21 @@ pub(super) fn launch(
     note(|| kernel.launched(groups, info));
     let hardware = &client.properties().hardware;
     let grid = grid(groups, hardware.max_cube_count.0 as usize);
+    let words = info.words();
+    let mut buffers: Vec<_> = tensors
+        .iter()
+        .map(|t| t.handle.clone().binding())
+        .collect();
+    let written = match kept(client, &words) {
+        Some(info) => {
+            buffers.push(info);
+            Vec::new()
+        }
+        None => pack(&words),
+    };
     let arguments = KernelArguments::new()
-        .with_buffers(tensors.iter().map(|t| t.handle.clone().binding()).collect())
-        .with_info(MetadataBindingInfo::custom(pack(&info.words())));
+        .with_buffers(buffers)
+        .with_info(MetadataBindingInfo::custom(written));
     let dim = CubeDim::new_1d(kernel.workgroup);
     let kernel = Box::new(SourceKernel::new(kernel, dim));
     if is_checked() {
@@ -270,6 +283,20 @@ pub(super) fn empty<const D: usize>(like: &GpuTensor, shape: [usize; D]) -> GpuT
         like.device.clone(),
         shape,
         like.client.empty(bytes),
+        DType::F32,
+    )
+}
+
+/// Some entries of a buffer, `[length]`; `start` is where a tensor may begin: a multiple of 256 bytes.
+pub(super) fn section(of: &GpuTensor, start: usize, length: usize) -> GpuTensor {
+    let bytes = |entries: usize| (entries * size_of::<f32>()) as u64;
+    let after = of.meta.shape().num_elements() - start - length;
+    let handle = of.handle.clone();
+    CubeTensor::new_contiguous(
+        of.client.clone(),
+        of.device.clone(),
+        Shape::from([length]),
+        handle.offset_start(bytes(start)).offset_end(bytes(after)),
         DType::F32,
     )
 }

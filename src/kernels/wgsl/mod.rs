@@ -1,6 +1,7 @@
 //! The operations on the GPU: WGSL kernels of `shaders/`, launched on burn's own queue and buffers.
 //!
-//! - `template`: fills the shaders; `launch`: a filled shader as a kernel on the device; `observed`: which ones ran
+//! - `template`: fills the shaders; `launch`: a filled shader as a kernel on the device; `observed`: which ones ran;
+//!   `info`: the sizes that a kernel gets; `kept_infos`: where they lie
 //! - `chunk`, `target_potentials`, `cross_entropy`, `attention`, `layer_norm`, `gelu`, `matrix_product`, `ema`, `adamw`,
 //!   `sum_of_squares`, `grad_scale`, `copy`: one module a folder or file of `shaders/`; `attention_lanes` and
 //!   `attention_tiles`: the two kinds of kernels that attention chooses from; `matrix_tiles` and `matrix_kernels`: how a
@@ -24,6 +25,7 @@ mod every_kernel;
 mod gelu;
 mod grad_scale;
 mod info;
+mod kept_infos;
 mod lanes;
 mod launch;
 mod layer_norm;
