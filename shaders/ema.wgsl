@@ -1,7 +1,7 @@
 // teacher <- teacher * keep + student * take, for TENSORS pairs of tensors in one dispatch, in place; where the grad_scale is
 // 0, nothing moves.
 //
-// Bindings: teacher 0, student 0, teacher 1, student 1, ..., grad_scale [1], info.
+// Bindings: teacher 0, student 0, teacher 1, student 1, ..., grad_scale [1], rates, info.
 // Launch: the workgroups of tensor 0, then those of tensor 1, and so on; a lane takes ROUNDS chunks. first_group says
 // where a tensor's workgroups begin, chunks how many chunks it has.
 // Not handled: a teacher that is its own student, strides.
@@ -15,9 +15,13 @@ struct Part {
 }
 
 struct Info {
+    parts: array<Part, TENSORS>,
+}
+
+/// What changes from step to step: it comes apart from the info, which stays.
+struct Rates {
     keep: f32,
     take: f32,
-    parts: array<Part, TENSORS>,
 }
 
 {{ each tensor }}
@@ -25,7 +29,8 @@ struct Info {
 @group(0) @binding(2 * {{ tensor }} + 1) var<storage, read_write> student_{{ tensor }}: array<Chunk>;
 {{ end }}
 @group(0) @binding(2 * {{ tensors }}) var<storage, read_write> grad_scale: array<f32>;
-@group(0) @binding(2 * {{ tensors }} + 1) var<storage, read> info: Info;
+@group(0) @binding(2 * {{ tensors }} + 1) var<storage, read_write> rates: Rates;
+@group(0) @binding(2 * {{ tensors }} + 2) var<storage, read> info: Info;
 
 @compute @workgroup_size(LANES)
 fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
@@ -40,8 +45,8 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     let first = (group - info.parts[part].first_group) * LANES * ROUNDS + lane;
     let end = min(first + LANES * ROUNDS, info.parts[part].chunks);
     // read once: a software device goes to memory each time
-    let keep = info.keep;
-    let take = info.take;
+    let keep = rates.keep;
+    let take = rates.take;
     switch part {
         {{ each tensor }}
         case {{ tensor }}u: {

@@ -2,9 +2,11 @@
 //
 //   d_x = (d_u - mean(d_u) - u mean(d_u u)) scale
 //
-// and each row's mean and scale for columns.wgsl.
+// plus, where it is there, past: the gradient by the same rows that comes past the norm. With moments, each row's mean and
+// scale for columns.wgsl.
 //
-// Bindings: x [R, C], weight [C], d_y [R, C], d_x [R, C], row_mean [R], row_scale [R], info. C = D / (lanes of Chunk).
+// Bindings: x [R, C], weight [C], d_y [R, C], d_x [R, C], where they are there past [R, C], row_mean [R] and row_scale [R],
+// info. C = D / (lanes of Chunk).
 // Launch: a team of lanes a row.
 // Not handled: strides.
 
@@ -12,9 +14,14 @@
 @group(0) @binding(1) var<storage, read_write> weight: array<Chunk>;
 @group(0) @binding(2) var<storage, read_write> d_y: array<Chunk>;
 @group(0) @binding(3) var<storage, read_write> d_x: array<Chunk>;
-@group(0) @binding(4) var<storage, read_write> row_mean: array<f32>;
-@group(0) @binding(5) var<storage, read_write> row_scale: array<f32>;
-@group(0) @binding(6) var<storage, read> info: Info;
+{{ each past }}
+@group(0) @binding(4) var<storage, read_write> past: array<Chunk>;
+{{ end }}
+{{ each moments }}
+@group(0) @binding(4 + {{ past }}) var<storage, read_write> row_mean: array<f32>;
+@group(0) @binding(5 + {{ past }}) var<storage, read_write> row_scale: array<f32>;
+{{ end }}
+@group(0) @binding(4 + {{ past }} + 2 * {{ moments }}) var<storage, read> info: Info;
 
 @compute @workgroup_size(LANES)
 fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
@@ -45,10 +52,16 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     let written = select(0u, chunks, own_row == row);
     for (var chunk = first; chunk < written; chunk += TEAM) {
         let centered = x[start + chunk] - means.x;
-        d_x[start + chunk] = (d_y[start + chunk] * weight[chunk] - means.y - centered * along) * scale;
+        var d = (d_y[start + chunk] * weight[chunk] - means.y - centered * along) * scale;
+        {{ each past }}
+        d += past[start + chunk];
+        {{ end }}
+        d_x[start + chunk] = d;
     }
+    {{ each moments }}
     if first == 0u && own_row == row {
         row_mean[row] = means.x;
         row_scale[row] = scale;
     }
+    {{ end }}
 }

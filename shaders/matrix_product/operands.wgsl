@@ -1,7 +1,7 @@
 // The operands of a matrix product, and how they are read: in blocks of 4 x 4 entries.
 //
 // Bindings: left [N, R, T] or, turned, [N, T, R], right [N, T, C] or, turned, [N, C, T], product [N, R, C], then those of
-// bias [C], at_gelu [R, C], residual [R, C] and totals [C] that are there, info. Where sums are cut into P
+// bias [C], at_gelu [R, C], residual [R, C], totals [C] and activated [R, C] that are there, info. Where sums are cut into P
 // parts, product [P, R, C] and totals [P, C] hold those.
 //
 // Stored is a vector of 4 where the rows of all matrices are a multiple of that, else a single entry. Places in a buffer
@@ -41,7 +41,11 @@ struct Info {
 {{ each totals }}
 @group(0) @binding(3 + {{ bias }} + {{ gelu_gradient }} + {{ residual }}) var<storage, read_write> totals: array<Stored>;
 {{ end }}
+{{ each activated }}
 @group(0) @binding(3 + {{ bias }} + {{ gelu_gradient }} + {{ residual }} + {{ totals }})
+var<storage, read_write> activated: array<Stored>;
+{{ end }}
+@group(0) @binding(3 + {{ bias }} + {{ gelu_gradient }} + {{ residual }} + {{ totals }} + {{ activated }})
 var<storage, read> info: Info;
 
 /// Four places of one row, of which the last ones may lie beyond its end: `room` more may be read after the first.

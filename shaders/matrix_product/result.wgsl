@@ -1,5 +1,5 @@
 // What becomes of a finished sum: `after(left x right + bias) + residual`, where after is nothing, GELU, or GELU's
-// derivative at another matrix as a factor.
+// derivative at another matrix as a factor; and, where it is asked for, GELU of that other matrix, or else of the result.
 
 /// Where a block of the product lies.
 struct Target {
@@ -19,6 +19,26 @@ fn slope_of_gelu(x: vec4<f32>) -> vec4<f32> {
 }
 {{ end }}
 
+{{ each activated }}
+fn write_activated(at: u32, room: u32, y: vec4<f32>) {
+    {{ each vectors }}
+    activated[at] = y;
+    {{ end }}
+    {{ each singles }}
+    activated[at] = y.x;
+    if room > 0u {
+        activated[at + 1u] = y.y;
+    }
+    if room > 1u {
+        activated[at + 2u] = y.z;
+    }
+    if room > 2u {
+        activated[at + 3u] = y.w;
+    }
+    {{ end }}
+}
+{{ end }}
+
 fn write_row(sum: vec4<f32>, place: Target, offset: u32) {
     let row = place.row + offset;
     if row >= place.rows {
@@ -32,7 +52,7 @@ fn write_row(sum: vec4<f32>, place: Target, offset: u32) {
     y += bias[place.column / 4u];
     {{ end }}
     {{ each gelu_gradient }}
-    y *= slope_of_gelu(at_gelu[at]);
+    let before = at_gelu[at];
     {{ end }}
     {{ end }}
     {{ each singles }}
@@ -42,8 +62,20 @@ fn write_row(sum: vec4<f32>, place: Target, offset: u32) {
     {{ end }}
     {{ each gelu_gradient }}
     let of_gelu = within(at, room);
-    y *= slope_of_gelu(vec4<f32>(at_gelu[of_gelu.x], at_gelu[of_gelu.y], at_gelu[of_gelu.z], at_gelu[of_gelu.w]));
+    let before = vec4<f32>(at_gelu[of_gelu.x], at_gelu[of_gelu.y], at_gelu[of_gelu.z], at_gelu[of_gelu.w]);
     {{ end }}
+    {{ end }}
+    {{ each activated }}
+    var x = y;
+    {{ end }}
+    {{ each gelu_gradient }}
+    {{ each activated }}
+    x = before;
+    {{ end }}
+    y *= slope_of_gelu(before);
+    {{ end }}
+    {{ each activated }}
+    write_activated(at, room, x * probability_below(x, decay_of(x)));
     {{ end }}
     {{ each gelu }}
     y = y * probability_below(y, decay_of(y));

@@ -1,12 +1,5 @@
-// What both passes over rows take: info, and the lanes that share a row. There are TEAM of them, side by side in a
-// workgroup that has LANES / TEAM rows, or one alone: a software device pays more for the barriers than it wins by sharing.
-
-struct Info {
-    rows: u32,
-    chunks: u32,
-    width: f32,
-    eps: f32,
-}
+// The lanes that share a row. There are TEAM of them, side by side in a workgroup that has LANES / TEAM rows, or one alone:
+// a software device pays more for the barriers than it wins by sharing.
 
 const TEAM = {{ team }}u;
 

@@ -12,7 +12,7 @@ use crate::backbone::positions::resample_matrix;
 use crate::backbone::{Backbone, ChosenTokens, PatchMask, Tokens};
 use crate::error::Result;
 use crate::init::normal_param;
-use crate::kernels::{IbotBackend, LinearLayerInput, Prologue, RowPlaces};
+use crate::kernels::{IbotBackend, LinearLayerInput, Prologue, RowPlaces, TokenMask, TokensInput};
 use crate::random::Random;
 
 /// Standard deviation of timm's initial class and register tokens.
@@ -169,16 +169,34 @@ impl<B: IbotBackend> VisionTransformer<B> {
         let [_, _, height, width] = images.dims();
         let grid = [height, width].map(|side| side / self.config.patch_size);
         let patches = self.patch_embed.forward(images);
-        // before positions are added, so that the student knows where a masked patch is
-        let patches = match mask {
-            Some(mask) => mask.apply(patches),
-            None => patches,
-        };
-        let tokens = self.with_prefix_and_positions(patches, grid);
-        let [batch, count, width] = tokens.dims();
+        let [batch, count, width] = patches.dims();
+        let mask = mask.map(|mask| TokenMask {
+            masked: mask.masked.reshape([batch * count]),
+            token: mask.token.reshape([width]),
+        });
         // flat through all blocks: each linear layer is then one large product
-        let flat = tokens.reshape([batch * count, width]);
-        (flat, [batch, count, width])
+        let flat = B::assemble_tokens(TokensInput {
+            patches: patches.reshape([batch * count, width]),
+            batch,
+            // before positions are added, so that the student knows where a masked patch is
+            mask,
+            prefix: self.prefix(),
+            // in timm's DINOv2 with registers of patches alone
+            positions: self.positions(grid).squeeze_dim(0),
+        });
+        let tokens = flat.dims()[0] / batch;
+        (flat, [batch, tokens, width])
+    }
+
+    /// Class and register tokens, `[P, D]`.
+    fn prefix(&self) -> Option<Tensor<B, 2>> {
+        let tokens = [&self.cls_token, &self.reg_token].into_iter().flatten();
+        let mut tokens: Vec<Tensor<B, 2>> =
+            tokens.map(|token| token.val().squeeze_dim(0)).collect();
+        match tokens.len() {
+            0 | 1 => tokens.pop(), // `cat` would copy it
+            _ => Some(Tensor::cat(tokens, 0)),
+        }
     }
 
     fn run(
@@ -224,28 +242,6 @@ impl<B: IbotBackend> VisionTransformer<B> {
         match &self.norm {
             Some(norm) => norm.forward(flat),
             None => flat,
-        }
-    }
-
-    fn with_prefix_and_positions(&self, patches: Tensor<B, 3>, grid: [usize; 2]) -> Tensor<B, 3> {
-        let [batch, _, width] = patches.dims();
-        let mut parts: Vec<Tensor<B, 3>> = [&self.cls_token, &self.reg_token]
-            .into_iter()
-            .flatten()
-            .map(|token| {
-                let token = token.val();
-                let count = token.dims()[1];
-                token.expand([batch, count, width])
-            })
-            .collect();
-        let positions = self.positions(grid);
-        if self.config.no_embed_class {
-            // as in timm's DINOv2 with registers: only patches have positions
-            parts.push(patches + positions);
-            Tensor::cat(parts, 1)
-        } else {
-            parts.push(patches);
-            Tensor::cat(parts, 1) + positions
         }
     }
 

@@ -9,14 +9,19 @@ use super::ops::attention::{AttentionInput, AttentionOutput};
 use super::ops::branch::{BranchInput, residual_branch};
 use super::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput};
 use super::ops::grad_scale::{GradScale, GradScaleInput};
+use super::ops::l2_norm::L2NormInput;
 use super::ops::layer_norm::{LayerNormGradients, LayerNormInput};
-use super::ops::linear::{LinearBackwardInput, LinearGradients, LinearInput, LinearLayerInput};
+use super::ops::linear::{
+    Activated, LinearBackwardInput, LinearGradients, LinearInput, LinearLayerGradients,
+    LinearLayerInput,
+};
 use super::ops::product::{Layout, RowPlaces};
 use super::ops::target_potentials::TargetPotentials;
 use super::ops::tiled::TiledInput;
+use super::ops::tokens::{TokensGradients, TokensInput};
 use super::ops::{
-    adamw, attention, cross_entropy, ema, gelu, grad_scale, layer_norm, linear, patchify, product,
-    target_potentials, tiled,
+    adamw, attention, cross_entropy, ema, gelu, grad_scale, l2_norm, layer_norm, linear, patchify,
+    product, target_potentials, tiled, tokens,
 };
 use burn_ndarray::NdArray;
 
@@ -116,6 +121,23 @@ pub trait IbotBackend: Backend {
         patchify::forward(images, patch)
     }
 
+    /// Embedded patches to tokens: masked patches replaced, class and register tokens before them, positions added;
+    /// differentiable in all but which patches are masked.
+    ///
+    /// # Shapes
+    /// See [`TokensInput`]; -> `[B T, D]`.
+    fn assemble_tokens(input: TokensInput<Self>) -> Tensor<Self, 2> {
+        tokens::forward(input)
+    }
+
+    /// Gradients of [`IbotBackend::assemble_tokens`].
+    fn assemble_tokens_backward(
+        input: &TokensInput<Self>,
+        d_tokens: Tensor<Self, 2>,
+    ) -> TokensGradients<Self> {
+        tokens::backward(input, d_tokens)
+    }
+
     /// Exact GELU of each entry; differentiable.
     ///
     /// # Shapes
@@ -145,6 +167,22 @@ pub trait IbotBackend: Backend {
         layer_norm::backward(input, d_y)
     }
 
+    /// Each row divided by its L2 norm, as `torch.nn.functional.normalize`; differentiable.
+    ///
+    /// # Shapes
+    /// See [`L2NormInput`]; -> `[R, D]`.
+    fn l2_normalize_rows(input: L2NormInput<Self>) -> Tensor<Self, 2> {
+        l2_norm::forward(input)
+    }
+
+    /// Gradient of [`IbotBackend::l2_normalize_rows`] by its rows.
+    fn l2_normalize_rows_backward(
+        input: L2NormInput<Self>,
+        d_y: Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        l2_norm::backward(input, d_y)
+    }
+
     /// A linear layer with what stands before and after it: `residual + prologue(x) weight + bias`; differentiable in all of
     /// them. A graph keeps `x` and what others keep anyway.
     ///
@@ -154,12 +192,38 @@ pub trait IbotBackend: Backend {
         linear::forward(input)
     }
 
-    /// Two linear layers with exact GELU between them; differentiable. `second.x` and `second.before` are not looked at.
+    /// Gradients of [`IbotBackend::linear_layer`]. `past` is a gradient by the same `x` that comes past the layer, of which
+    /// the result's `d_x` is the sum.
     ///
     /// # Shapes
-    /// See [`LinearLayerInput`]; the first one's `[R, O]` is the second one's `[R, I]`.
-    fn mlp(first: LinearLayerInput<Self>, second: LinearLayerInput<Self>) -> Tensor<Self, 2> {
-        linear::mlp(first, second)
+    /// `d_y` `[R, O]`, `past` `[R, I]`; see [`LinearLayerGradients`].
+    fn linear_layer_backward(
+        input: LinearLayerInput<Self>,
+        d_y: Tensor<Self, 2>,
+        wants_x: bool,
+        past: Option<Tensor<Self, 2>>,
+    ) -> LinearLayerGradients<Self> {
+        linear::backward(input, d_y, wants_x, past)
+    }
+
+    /// [`IbotBackend::linear_layer`] and exact GELU of its result, for the next layer; differentiable.
+    ///
+    /// # Shapes
+    /// See [`LinearLayerInput`] and [`Activated`].
+    fn linear_layer_gelu(input: LinearLayerInput<Self>) -> Activated<Self> {
+        Activated {
+            before: None,
+            after: Self::exact_gelu(Self::linear_layer(input)),
+        }
+    }
+
+    /// [`IbotBackend::linear_layer`], and exact GELU of its result: what training keeps, and what the next layer takes.
+    ///
+    /// # Shapes
+    /// See [`LinearLayerInput`]; -> twice `[R, O]`.
+    fn linear_layer_and_gelu(input: LinearLayerInput<Self>) -> [Tensor<Self, 2>; 2] {
+        let before = Self::linear_layer(input);
+        [before.clone(), Self::exact_gelu(before)]
     }
 
     /// The product in [`IbotBackend::linear_layer`]: `residual + x weight + bias`.
@@ -175,12 +239,9 @@ pub trait IbotBackend: Backend {
         linear::linear_backward(input)
     }
 
-    /// The same where the rows are exact GELU of `before`, `[R, I]`: `d_x` is the gradient by that.
-    fn linear_gelu_backward(
-        input: LinearBackwardInput<Self>,
-        before: Tensor<Self, 2>,
-    ) -> LinearGradients<Self> {
-        linear::linear_gelu_backward(input, before)
+    /// The same of `exact_gelu(x) weight + bias`: `d_x` is the gradient by the rows before GELU.
+    fn linear_gelu_backward(input: LinearBackwardInput<Self>) -> LinearGradients<Self> {
+        linear::linear_gelu_backward(input)
     }
 
     /// The product of each pair of matrices.

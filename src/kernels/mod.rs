@@ -26,13 +26,16 @@ pub use ops::attention::{AttentionInput, AttentionOutput, attention_maps};
 pub use ops::branch::{BranchInput, BranchKind, Hidden, residual_branch};
 pub use ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput, Pairing};
 pub use ops::grad_scale::{GradScale, GradScaleInput};
+pub use ops::l2_norm::L2NormInput;
 pub use ops::layer_norm::{LayerNormGradients, LayerNormInput};
 pub use ops::linear::{
-    LinearBackwardInput, LinearGradients, LinearInput, LinearLayerInput, Normed, Prologue,
+    Activated, LinearBackwardInput, LinearGradients, LinearInput, LinearLayerGradients,
+    LinearLayerInput, Normed, Prologue,
 };
 pub use ops::product::{Layout, RowPlaces};
 pub use ops::target_potentials::TargetPotentials;
 pub use ops::tiled::{Logits, TiledInput, TiledTargets, tile_columns};
+pub use ops::tokens::{TokenMask, TokensGradients, TokensInput};
 pub(crate) use wrap::wrap;
 
 pub use burn_autodiff::Autodiff;
@@ -48,6 +51,7 @@ pub mod reference {
     };
     pub use super::ops::ema::reference as ema;
     pub use super::ops::gelu::{backward as gelu_backward, forward as gelu};
+    pub use super::ops::l2_norm::{backward as l2_norm_backward, forward as l2_norm};
     pub use super::ops::layer_norm::{backward as layer_norm_backward, forward as layer_norm};
     pub use super::ops::linear::{linear, linear_backward};
     pub use super::ops::target_potentials::{

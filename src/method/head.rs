@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
 use crate::init::{constant_param, torch_linear};
-use crate::kernels::{IbotBackend, LinearLayerInput, Logits, Prologue};
+use crate::kernels::{IbotBackend, L2NormInput, LinearLayerInput, Logits, Prologue};
 use crate::random::Random;
 
 /// Square of the smallest norm that the L2 normalization divides by (PyTorch's 1e-12).
@@ -127,20 +127,21 @@ impl<B: IbotBackend> Head<B> {
     /// # Shapes
     /// `tokens` `[M, D]` -> `[M, bottleneck]`.
     pub fn bottleneck(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {
-        let mut hidden = tokens;
-        for (at, layer) in self.layers.iter().enumerate() {
-            // the GELU of a layer is computed as part of the next one, so that its result is never stored
-            let prologue = if at > 0 {
-                Prologue::Gelu
-            } else {
-                Prologue::Nothing
-            };
-            hidden = B::linear_layer(LinearLayerInput {
-                prologue,
-                ..LinearLayerInput::new(hidden, layer)
-            });
+        let (mut rows, mut prologue) = (tokens, Prologue::Nothing);
+        let of_layer = |x, prologue, layer| LinearLayerInput {
+            prologue,
+            ..LinearLayerInput::new(x, layer)
+        };
+        let [before @ .., last] = &self.layers[..] else {
+            return rows; // a valid head has a layer
+        };
+        for layer in before {
+            (rows, prologue) = B::linear_layer_gelu(of_layer(rows, prologue, layer)).rows();
         }
-        l2_normalize(hidden, MIN_SQUARED_NORM)
+        B::l2_normalize_rows(L2NormInput {
+            x: B::linear_layer(of_layer(rows, prologue, last)),
+            min_squared_norm: MIN_SQUARED_NORM,
+        })
     }
 
     /// The prototypes that rows are multiplied with, `[bottleneck, K]`.
@@ -157,14 +158,4 @@ impl<B: IbotBackend> Head<B> {
             None => directions / length,
         }
     }
-}
-
-/// Each row divided by its norm; the gradient of a zero row is finite.
-///
-/// # Shapes
-/// `[M, D]` -> `[M, D]`.
-pub(crate) fn l2_normalize<B: Backend>(rows: Tensor<B, 2>, min_squared_norm: f64) -> Tensor<B, 2> {
-    // clamped before the root, whose gradient at 0 is infinite
-    let squared_norm = (rows.clone() * rows.clone()).sum_dim(1);
-    rows / squared_norm.clamp_min(min_squared_norm).sqrt()
 }

@@ -125,14 +125,19 @@ pub struct LossTerms<B: Backend> {
 impl<B: Backend> LossTerms<B> {
     /// The loss: all terms by their weights. Nowhere else are they weighed.
     pub fn weighted(&self, config: &IbotConfig) -> Tensor<B, 1> {
-        let mut loss = self.cls.clone() * config.cls_loss_weight
-            + self.patch.clone() * config.patch_loss_weight;
+        // a weight of 1, the default, is no work for the device
+        let weighed = |term: &Tensor<B, 1>, weight: f64| match weight {
+            1.0 => term.clone(),
+            _ => term.clone() * weight,
+        };
+        let mut loss = weighed(&self.cls, config.cls_loss_weight)
+            + weighed(&self.patch, config.patch_loss_weight);
         for (term, weight) in [
             (&self.visible, config.visible_loss_weight),
             (&self.koleo, config.koleo_weight),
         ] {
             if let Some(term) = term {
-                loss = loss + term.clone() * weight;
+                loss = loss + weighed(term, weight);
             }
         }
         loss

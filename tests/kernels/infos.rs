@@ -1,9 +1,13 @@
 //! The numbers of a launch stand where the shader looks for them.
 
-use ibot::kernels::wgsl::Launched;
+use burn::tensor::Tensor;
+use burn_wgpu::WgpuDevice;
+use ibot::kernels::Gpu;
+use ibot::kernels::wgsl::{Launched, copy};
 use wgpu::naga;
 
 use crate::shaders::{every_variant, validated};
+use crate::values;
 
 /// The host names the fields that it fills: they are those of the shader's `struct Info`, in its order. It may fill more.
 pub fn are_those_of_the_shaders(launched: &[Launched]) {
@@ -32,6 +36,19 @@ pub fn are_those_of_the_shaders(launched: &[Launched]) {
         }
     }
     assert!(compared > 40, "only {compared} kernels were compared");
+}
+
+/// A device keeps the numbers of some thousand launches; those of later ones are written each time, with the same results.
+pub fn more_than_are_kept(device: &WgpuDevice) {
+    let numbers: Vec<f32> = (0..5_500).map(|at| at as f32).collect();
+    let all = Tensor::<Gpu, 1>::from_floats(numbers.as_slice(), device);
+    // about 4 500 numbers of chunks: whole vectors or single entries
+    for length in 1..=numbers.len() {
+        let copied = copy(all.clone().narrow(0, 0, length));
+        if length % 500 == 0 || length + 20 > numbers.len() {
+            assert_eq!(values(copied), numbers[..length]);
+        }
+    }
 }
 
 /// Names of a type's words; an array has those of its entries again and again.

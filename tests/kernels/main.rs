@@ -15,6 +15,7 @@ mod epilogues;
 mod gpu;
 mod host;
 mod infos;
+mod layers;
 mod loss;
 mod loss_case;
 #[cfg(target_os = "linux")]
@@ -39,6 +40,7 @@ mod spills;
 #[path = "../suite/mod.rs"]
 mod suite;
 mod tiled;
+mod tokens;
 #[cfg(target_os = "linux")]
 #[path = "../../benches/compilers/variants.rs"]
 mod variants;
@@ -83,7 +85,11 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("products, long sums", epilogues::long_sums::<B>),
         ("products, slope of GELU", epilogues::gelu_gradient::<B>),
         ("products, views", products::views::<B>),
-        ("products, mlp", products::mlp::<B>),
+        ("layers, norm before", layers::norm_and_layer::<B>),
+        ("layers, residual", layers::rows_past_the_layer::<B>),
+        ("layers, GELU", layers::layer_and_gelu::<B>),
+        ("layers, L2 norm", layers::l2_norm::<B>),
+        ("tokens", tokens::tokens::<B>),
         ("column sums", products::column_sums::<B>),
         ("rows by place", products::rows_by_place::<B>),
         ("patchify", rows::patchify::<B>),
@@ -123,6 +129,7 @@ fn wgpu() {
         if std::env::var_os("IBOT_CHECK").is_none() {
             infos::are_those_of_the_shaders(&launched);
         }
+        infos::more_than_are_kept(&device);
         epilogues::each_tile(&device);
         attention::paths(&device);
         ema::packs(&device);

@@ -4,8 +4,7 @@
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
 use ibot::kernels::{
-    IbotBackend, Layout, LinearBackwardInput, LinearInput, LinearLayerInput, Prologue, RowPlaces,
-    TrainBackend,
+    IbotBackend, Layout, LinearBackwardInput, LinearInput, RowPlaces, TrainBackend,
 };
 use ibot::random::{Random, Stream};
 
@@ -258,39 +257,6 @@ pub fn views<B: TrainBackend>(device: &B::Device) {
         |t, j| whole[j * 24 + 3 + t],
     );
     assert_exact("views", y, &expected);
-}
-
-/// Both layers at once give what they give one after the other, to rounding: GELU is the same formula in another kernel.
-pub fn mlp<B: TrainBackend>(device: &B::Device) {
-    for [rows, inputs, hidden, outputs] in [[7, 12, 20, 8], [66, 9, 33, 5]] {
-        let layer = |stream: u64, inputs: usize, outputs: usize| LinearLayerInput::<Inner<B>> {
-            x: tensor(&draw(11, rows * inputs), [rows, inputs], device),
-            prologue: Prologue::Nothing,
-            weight: tensor::<_, 2>(&draw(stream, inputs * outputs), [inputs, outputs], device)
-                / 16.0,
-            bias: Some(tensor(&draw(stream + 1, outputs), [outputs], device)),
-            residual: None,
-        };
-        let first = layer(12, inputs, hidden);
-        let second = LinearLayerInput {
-            residual: Some(tensor(&draw(16, rows * outputs), [rows, outputs], device)),
-            ..layer(14, hidden, outputs)
-        };
-        let found = values(Inner::<B>::mlp(first.clone(), second.clone()));
-        let apart = values(Inner::<B>::linear_layer(LinearLayerInput {
-            x: Inner::<B>::linear_layer(first),
-            prologue: Prologue::Gelu,
-            ..second
-        }));
-        let largest = apart.iter().fold(0.0f32, |max, y| max.max(y.abs()));
-        for (found, apart) in found.iter().zip(&apart) {
-            assert!(
-                (found - apart).abs() <= 1e-6 * largest,
-                "{found}, not {apart}"
-            );
-        }
-        assert!(largest > 1.0);
-    }
 }
 
 pub fn column_sums<B: TrainBackend>(device: &B::Device) {

@@ -246,7 +246,7 @@ pub fn linear_layers<B: TrainBackend>(device: &B::Device) {
             let input = LinearLayerInput::<B> {
                 x: tensor(&x, [rows, inputs], device),
                 prologue: match kind {
-                    "gelu" => Prologue::Gelu,
+                    "gelu" => Prologue::Gelu { ready: None },
                     "norm" => Prologue::LayerNorm {
                         weight: norm[0].clone(),
                         bias: norm[1].clone(),

@@ -1,5 +1,7 @@
 //! Linear layers and checkpointed branches on burn's autodiff backend: one node each.
 
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
@@ -11,9 +13,10 @@ use burn_autodiff::{Autodiff, NodeId};
 
 use crate::kernels::autodiff::primitive::primitive;
 use crate::kernels::backend::IbotBackend;
+use crate::kernels::ops::branch;
 use crate::kernels::ops::branch::{BranchInput, residual_branch};
-use crate::kernels::ops::linear::{LinearLayerInput, Prologue};
-use crate::kernels::ops::{branch, linear};
+use crate::kernels::ops::linear::{Activated, LinearLayerInput, Prologue};
+use crate::kernels::ops::tokens::{TokenMask, TokensInput};
 use crate::kernels::wrap::wrap;
 
 /// Adds a gradient to those of the parent that it belongs to, if it is wanted.
@@ -56,7 +59,10 @@ fn linear_parents<B: Backend, C: CheckpointStrategy>(
     let none = || optional::<B, C, 1>(None, &device).1;
     let (prologue, [scale, shift]) = match input.prologue {
         Prologue::Nothing => (Prologue::Nothing, [none(), none()]),
-        Prologue::Gelu => (Prologue::Gelu, [none(), none()]),
+        Prologue::Gelu { ready } => {
+            let ready = ready.map(Tensor::inner);
+            (Prologue::Gelu { ready }, [none(), none()])
+        }
         Prologue::LayerNorm { weight, bias, eps } => {
             let (weight, bias) = (primitive(weight), primitive(bias));
             let prologue = Prologue::LayerNorm {
@@ -91,9 +97,16 @@ impl<B: IbotBackend> Backward<B, 6> for Linear {
         _checkpointer: &mut Checkpointer,
     ) {
         let d_y = grads.consume::<B>(&ops.node);
+        // what others have found by the same rows: the backward body adds to it in its own pass
+        let past = ops.parents[0].as_ref().and_then(|x| {
+            // burn names a gradient by a whole tensor, of which it looks at the node alone
+            let mut of_x = primitive(Tensor::<Autodiff<B>, 2>::from_inner(wrap(d_y.clone())));
+            of_x.node = Arc::clone(x);
+            grads.remove::<B>(&of_x).map(wrap)
+        });
         let parents = ops.parents.map(|parent| parent.map(|parent| parent.id));
         let [x, norm_weight, norm_bias, weight, bias, residual] = parents;
-        let found = linear::backward(ops.state, wrap(d_y.clone()), x.is_some());
+        let found = B::linear_layer_backward(ops.state, wrap(d_y.clone()), x.is_some(), past);
         let [d_scale, d_shift] = found.d_norm;
         register::<B, 2>(grads, x, found.d_x);
         register::<B, 1>(grads, norm_weight, d_scale);
@@ -153,12 +166,42 @@ pub(super) fn linear_layer<B: IbotBackend, C: CheckpointStrategy>(
         residual: inner_residual,
         ..inner.clone()
     });
+    tracked(inner, [x, scale, shift, weight, bias, residual], y)
+}
+
+/// See [`IbotBackend::linear_layer_gelu`].
+pub(super) fn linear_layer_gelu<B: IbotBackend, C: CheckpointStrategy>(
+    input: LinearLayerInput<Autodiff<B, C>>,
+) -> Activated<Autodiff<B, C>> {
+    let device = input.x.device();
+    let (inner_residual, residual) = optional(input.residual.clone(), &device);
+    let (inner, [x, scale, shift, weight, bias]) = linear_parents(input);
+    let [before, after] = B::linear_layer_and_gelu(LinearLayerInput {
+        residual: inner_residual,
+        ..inner.clone()
+    });
     let parents = [x, scale, shift, weight, bias, residual];
+    Activated {
+        before: Some(tracked(inner, parents, before)),
+        after: Tensor::from_inner(after),
+    }
+}
+
+/// The layer's result as a node of the graph.
+fn tracked<B: IbotBackend, C: CheckpointStrategy>(
+    mut layer: LinearLayerInput<B>,
+    parents: [Tracked<B, C>; 6],
+    y: Tensor<B, 2>,
+) -> Tensor<Autodiff<B, C>, 2> {
+    // backward makes it again: kept, it would take as much memory as what it is made of
+    if let Prologue::Gelu { ready } = &mut layer.prologue {
+        *ready = None;
+    }
     let nodes = parents.map(|parent| parent.node);
     let prep = Backward::<B, 6>::prepare::<C>(Linear, nodes);
     let y = primitive(y);
     wrap(match prep.compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(inner, y),
+        OpsKind::Tracked(prep) => prep.finish(layer, y),
         OpsKind::UnTracked(prep) => prep.finish(y),
     })
 }
@@ -197,5 +240,57 @@ pub(super) fn checkpointed_branch<B: IbotBackend, C: CheckpointStrategy>(
     wrap(match prep.compute_bound().stateful() {
         OpsKind::Tracked(prep) => prep.finish(inner, y),
         OpsKind::UnTracked(prep) => prep.finish(y),
+    })
+}
+
+#[derive(Debug)]
+struct Assemble;
+
+impl<B: IbotBackend> Backward<B, 4> for Assemble {
+    /// The input.
+    type State = TokensInput<B>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 4>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let d_tokens = grads.consume::<B>(&ops.node);
+        let parents = ops.parents.map(|parent| parent.map(|parent| parent.id));
+        let [patches, token, prefix, positions] = parents;
+        let found = B::assemble_tokens_backward(&ops.state, wrap(d_tokens));
+        register::<B, 2>(grads, patches, Some(found.d_patches));
+        register::<B, 1>(grads, token, found.d_token);
+        register::<B, 2>(grads, prefix, found.d_prefix);
+        register::<B, 2>(grads, positions, Some(found.d_positions));
+    }
+}
+
+/// See [`IbotBackend::assemble_tokens`].
+pub(super) fn assemble_tokens<B: IbotBackend, C: CheckpointStrategy>(
+    input: TokensInput<Autodiff<B, C>>,
+) -> Tensor<Autodiff<B, C>, 2> {
+    let device = input.patches.device();
+    let (patches, positions) = (primitive(input.patches), primitive(input.positions));
+    let (inner_prefix, prefix) = optional(input.prefix, &device);
+    let (masked, token) = input.mask.map(|mask| (mask.masked, mask.token)).unzip();
+    let (inner_token, token) = optional(token, &device);
+    let inner = TokensInput::<B> {
+        patches: wrap(patches.primitive.clone()),
+        batch: input.batch,
+        mask: masked.zip(inner_token).map(|(masked, token)| TokenMask {
+            masked: masked.inner(),
+            token,
+        }),
+        prefix: inner_prefix,
+        positions: wrap(positions.primitive.clone()),
+    };
+    let tokens = primitive(B::assemble_tokens(inner.clone()));
+    let nodes = [patches, token, prefix, positions].map(|parent| parent.node);
+    let prep = Backward::<B, 4>::prepare::<C>(Assemble, nodes);
+    wrap(match prep.compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish(inner, tokens),
+        OpsKind::UnTracked(prep) => prep.finish(tokens),
     })
 }

@@ -19,10 +19,12 @@ use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
 use crate::kernels::ops::branch::BranchInput;
 use crate::kernels::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput};
+use crate::kernels::ops::l2_norm::L2NormInput;
 use crate::kernels::ops::layer_norm::LayerNormInput;
-use crate::kernels::ops::linear::LinearLayerInput;
+use crate::kernels::ops::linear::{Activated, LinearLayerInput};
 use crate::kernels::ops::product::RowPlaces;
 use crate::kernels::ops::tiled::{Logits, TiledInput};
+use crate::kernels::ops::tokens::TokensInput;
 use crate::kernels::ops::{patchify, tiled};
 use crate::kernels::wrap::wrap;
 
@@ -111,6 +113,26 @@ impl<B: IbotBackend> Backward<B, 3> for LayerNorm {
         if let Some(parent) = bias {
             grads.register::<B>(parent.id, primitive(found.d_bias));
         }
+    }
+}
+
+#[derive(Debug)]
+struct L2Norm;
+
+impl<B: IbotBackend> Backward<B, 1> for L2Norm {
+    /// The input.
+    type State = L2NormInput<B>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let input = ops.state;
+        unary::<B, _>(ops.parents, ops.node, grads, |d_y| {
+            primitive(B::l2_normalize_rows_backward(input, wrap(d_y)))
+        });
     }
 }
 
@@ -255,6 +277,10 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         })
     }
 
+    fn assemble_tokens(input: TokensInput<Self>) -> Tensor<Self, 2> {
+        layers::assemble_tokens(input)
+    }
+
     fn gather_rows(x: Tensor<Self, 2>, places: &RowPlaces) -> Tensor<Self, 2> {
         let x = primitive(x);
         let y = primitive(B::gather_rows(wrap(x.primitive), places));
@@ -299,6 +325,24 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
 
     fn linear_layer(input: LinearLayerInput<Self>) -> Tensor<Self, 2> {
         layers::linear_layer(input)
+    }
+
+    fn linear_layer_gelu(input: LinearLayerInput<Self>) -> Activated<Self> {
+        layers::linear_layer_gelu(input)
+    }
+
+    fn l2_normalize_rows(input: L2NormInput<Self>) -> Tensor<Self, 2> {
+        let x = primitive(input.x);
+        let inner = L2NormInput::<B> {
+            x: wrap(x.primitive),
+            min_squared_norm: input.min_squared_norm,
+        };
+        let y = primitive(B::l2_normalize_rows(inner.clone()));
+        let prep = Backward::<B, 1>::prepare::<C>(L2Norm, [x.node]);
+        wrap(match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(inner, y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        })
     }
 
     fn checkpointed_branch(input: BranchInput<Self>) -> Tensor<Self, 2> {

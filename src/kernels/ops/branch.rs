@@ -157,17 +157,19 @@ impl<B: IbotBackend> BranchInput<B> {
                 let second = self.second(context, Prologue::Nothing);
                 (second, Some((input, output)))
             }
-            BranchKind::Mlp => (self.second(x, Prologue::Gelu), None),
+            BranchKind::Mlp => (self.second(x, Prologue::Gelu { ready: None }), None),
         }
     }
 
     /// The branch with LayerScale in its weights and without stochastic depth, plus `residual`.
     fn forward(self, residual: Option<Tensor<B, 2>>) -> Tensor<B, 2> {
-        if let BranchKind::Mlp = self.kind {
-            let second = self.second(self.first.x.clone(), Prologue::Gelu);
-            return B::mlp(self.first, LinearLayerInput { residual, ..second });
-        }
-        let (second, _) = self.to_second();
+        let second = match self.kind {
+            BranchKind::Attention { .. } => self.to_second().0,
+            BranchKind::Mlp => {
+                let (x, prologue) = B::linear_layer_gelu(self.first.clone()).rows();
+                self.second(x, prologue)
+            }
+        };
         B::linear_layer(LinearLayerInput { residual, ..second })
     }
 }
@@ -200,7 +202,7 @@ pub(in crate::kernels) fn backward<B: IbotBackend>(
     } = input.clone();
     let first = input.first.clone();
     let (second, attended) = input.scaled_weights().to_second();
-    let mut second = linear::backward(second, kept(d_y.clone(), keep), true);
+    let mut second = B::linear_layer_backward(second, kept(d_y.clone(), keep), true, None);
     let d_gamma = gamma.map(|gamma| by_layer_scale(&mut second, &gamma, &weight, bias));
     // the other tokens have no gradient from here
     let to_all = |d_rows: Tensor<B, 2>| match &rows {
@@ -213,12 +215,9 @@ pub(in crate::kernels) fn backward<B: IbotBackend>(
     });
     // both layers were asked for the gradient of their input
     let d_middle = d_middle.unwrap_or_else(|| d_y.clone());
-    let mut first = linear::backward(first, d_middle, true);
     let past = to_all(d_y);
-    let d_x = match first.d_x.take() {
-        Some(d_x) => d_x + past,
-        None => past,
-    };
+    let mut first = B::linear_layer_backward(first, d_middle, true, Some(past.clone()));
+    let d_x = first.d_x.take().unwrap_or(past); // asked for
     BranchGradients {
         first,
         second,

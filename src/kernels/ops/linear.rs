@@ -13,7 +13,10 @@ pub enum Prologue<B: Backend> {
     /// Nothing.
     Nothing,
     /// Exact GELU of each entry.
-    Gelu,
+    Gelu {
+        /// What it gives, `[R, I]`, where that was made together with the rows; a graph does not keep it.
+        ready: Option<Tensor<B, 2>>,
+    },
     /// Layer norm of each row.
     LayerNorm {
         /// Scale, `[I]`.
@@ -38,6 +41,37 @@ pub struct LinearLayerInput<B: Backend> {
     pub bias: Option<Tensor<B, 1>>,
     /// Added to the result, `[R, O]`.
     pub residual: Option<Tensor<B, 2>>,
+}
+
+/// Rows of a linear layer that went through exact GELU.
+#[derive(Debug, Clone)]
+pub struct Activated<B: Backend> {
+    /// The rows before, `[R, O]`, where backward needs them; differentiable.
+    pub before: Option<Tensor<B, 2>>,
+    /// The rows, `[R, O]`; differentiable only through `before`.
+    pub after: Tensor<B, 2>,
+}
+
+impl<B: Backend> Activated<B> {
+    /// The rows as the next layer takes them.
+    pub fn rows(self) -> (Tensor<B, 2>, Prologue<B>) {
+        match self.before {
+            Some(before) => {
+                let ready = Some(self.after);
+                (before, Prologue::Gelu { ready })
+            }
+            None => (self.after, Prologue::Nothing),
+        }
+    }
+
+    /// The rows through the next layer.
+    pub fn linear(self, layer: &nn::Linear<B>) -> LinearLayerInput<B> {
+        let (x, prologue) = self.rows();
+        LinearLayerInput {
+            prologue,
+            ..LinearLayerInput::new(x, layer)
+        }
+    }
 }
 
 /// Rows on their way into a linear layer, which normalizes them first.
@@ -114,11 +148,15 @@ pub struct LinearGradients<B: Backend> {
 }
 
 /// Gradients of [`LinearLayerInput`]; that of the residual is `d_y` itself.
-pub(in crate::kernels) struct LinearLayerGradients<B: Backend> {
+#[derive(Debug, Clone)]
+pub struct LinearLayerGradients<B: Backend> {
+    /// `[R, I]`.
     pub d_x: Option<Tensor<B, 2>>,
-    /// Of the layer norm's scale and shift, where there is one.
+    /// Of the layer norm's scale and shift, where there is one, `[I]`.
     pub d_norm: [Option<Tensor<B, 1>>; 2],
+    /// `[I, O]`.
     pub d_weight: Option<Tensor<B, 2>>,
+    /// `[O]`.
     pub d_bias: Option<Tensor<B, 1>>,
 }
 
@@ -126,7 +164,7 @@ impl<B: IbotBackend> Prologue<B> {
     pub(in crate::kernels) fn apply(self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         match self {
             Self::Nothing => x,
-            Self::Gelu => B::exact_gelu(x),
+            Self::Gelu { ready } => ready.unwrap_or_else(|| B::exact_gelu(x)),
             Self::LayerNorm { weight, bias, eps } => B::layer_norm_rows(LayerNormInput {
                 x,
                 weight,
@@ -146,57 +184,46 @@ pub(in crate::kernels) fn forward<B: IbotBackend>(input: LinearLayerInput<B>) ->
     })
 }
 
-/// See [`IbotBackend::mlp`].
-pub(in crate::kernels) fn mlp<B: IbotBackend>(
-    first: LinearLayerInput<B>,
-    second: LinearLayerInput<B>,
-) -> Tensor<B, 2> {
-    let LinearLayerInput {
-        weight,
-        bias,
-        residual,
-        ..
-    } = second;
-    B::linear_layer(LinearLayerInput {
-        x: B::linear_layer(first),
-        prologue: Prologue::Gelu,
-        weight,
-        bias,
-        residual,
-    })
-}
-
+/// See [`IbotBackend::linear_layer_backward`].
 pub(in crate::kernels) fn backward<B: IbotBackend>(
     input: LinearLayerInput<B>,
     d_y: Tensor<B, 2>,
     wants_x: bool,
+    past: Option<Tensor<B, 2>>,
 ) -> LinearLayerGradients<B> {
     let LinearLayerInput { x, prologue, .. } = input;
-    let of_rows = LinearBackwardInput {
-        x: prologue.clone().apply(x.clone()),
+    let of_rows = |x, wants_x| LinearBackwardInput {
+        x,
         weight: input.weight,
         d_y,
-        wants_x: wants_x || matches!(prologue, Prologue::LayerNorm { .. }),
+        wants_x,
         wants_weight: true,
         wants_bias: input.bias.is_some(),
     };
-    let found = match prologue {
-        Prologue::Gelu => B::linear_gelu_backward(of_rows, x.clone()),
-        _ => B::linear_rows_backward(of_rows),
-    };
-    let (d_x, d_norm) = match (prologue, found.d_x) {
-        (Prologue::LayerNorm { weight, bias, eps }, Some(d_y)) => {
+    let (found, d_norm) = match prologue {
+        Prologue::Nothing => (B::linear_rows_backward(of_rows(x, wants_x)), [None, None]),
+        Prologue::Gelu { .. } => (B::linear_gelu_backward(of_rows(x, wants_x)), [None, None]),
+        Prologue::LayerNorm { weight, bias, eps } => {
             let norm = LayerNormInput {
                 x,
                 weight,
                 bias,
                 eps,
             };
-            let of_norm = B::layer_norm_rows_backward(norm, d_y);
-            let d_norm = [Some(of_norm.d_weight), Some(of_norm.d_bias)];
-            (Some(of_norm.d_x), d_norm)
+            let mut found =
+                B::linear_rows_backward(of_rows(B::layer_norm_rows(norm.clone()), true));
+            let mut d_norm = [None, None];
+            if let Some(d_normed) = found.d_x.take() {
+                let of_norm = B::layer_norm_rows_backward(norm, d_normed);
+                found.d_x = Some(of_norm.d_x);
+                d_norm = [Some(of_norm.d_weight), Some(of_norm.d_bias)];
+            }
+            (found, d_norm)
         }
-        (_, d_x) => (d_x, [None, None]),
+    };
+    let d_x = match (found.d_x, past) {
+        (Some(d_x), Some(past)) => Some(d_x + past),
+        (d_x, past) => d_x.or(past),
     };
     LinearLayerGradients {
         d_x,
@@ -233,12 +260,15 @@ pub fn linear_backward<B: Backend>(input: LinearBackwardInput<B>) -> LinearGradi
     }
 }
 
-/// Gradients of [`linear`] where its rows are exact GELU of `before`: `d_x` is by that.
+/// See [`IbotBackend::linear_gelu_backward`].
 pub(in crate::kernels) fn linear_gelu_backward<B: IbotBackend>(
     input: LinearBackwardInput<B>,
-    before: Tensor<B, 2>,
 ) -> LinearGradients<B> {
-    let found = B::linear_rows_backward(input);
+    let before = input.x.clone();
+    let found = B::linear_rows_backward(LinearBackwardInput {
+        x: B::exact_gelu(input.x),
+        ..input
+    });
     let d_x = found.d_x.map(|d_x| B::exact_gelu_backward(before, d_x));
     LinearGradients { d_x, ..found }
 }

@@ -113,15 +113,15 @@ impl<B: Backend> TargetPotentials<B> {
         temperature: f64,
         device: &B::Device,
     ) -> Self {
-        let neutral = Self::neutral(shape, temperature, device);
         let Some(center) = center else {
-            return neutral;
+            return Self::neutral(shape, temperature, device);
         };
         let shifts = center.unsqueeze_dim(1);
         let logs = shifts.zeros_like();
         let centered = Self {
             of_prototypes: pairs_of(shifts, logs),
-            ..neutral
+            of_rows: Tensor::zeros([shape[0], 2], device),
+            temperature,
         };
         centered.check(shape);
         centered

@@ -5,7 +5,7 @@ use burn_wgpu::into_contiguous;
 
 use super::chunk::Chunk;
 use super::info::info;
-use super::launch::{GpuTensor, Kernel, contiguous, shader, unshared};
+use super::launch::{GpuTensor, Kernel, contiguous, shader, unshared, uploaded};
 use super::pack::{Item, Packed, tensors_per_dispatch, values};
 use super::walk::Walk;
 use crate::kernels::backend::Gpu;
@@ -42,25 +42,32 @@ pub fn packed_adamw(
     let scale = contiguous(scale.unwrap_or_else(|| Tensor::ones([1], &first.param.device)));
     let tensors = std::mem::take(&mut input.tensors).into_iter();
     let tensors: Vec<AdamWTensor<Gpu>> = tensors.map(writable).collect();
-    let of_tensor = |tensor: &AdamWTensor<Gpu>| {
-        let [keep, step_size] = input.keep_and_step(tensor);
-        info! { keep: keep as f32, step_size: step_size as f32 }
+    let mut pairs: Vec<[f32; 2]> = Vec::new();
+    let mut pair_of = |tensor: &AdamWTensor<Gpu>| {
+        let pair = input.keep_and_step(tensor).map(|rate| rate as f32);
+        let known = pairs.iter().position(|known| *known == pair);
+        known.unwrap_or_else(|| {
+            pairs.push(pair);
+            pairs.len() - 1
+        })
     };
-    let items = tensors.iter().map(|t| Item::new(buffers(t), of_tensor(t)));
+    let items = tensors.iter();
+    let items = items.map(|t| Item::new(buffers(t), info! { pair: pair_of(t) }));
     let items: Vec<Item<'_, BUFFERS>> = items.collect();
     let [beta1, beta2] = input.betas;
-    let scalars = info! {
-        beta1: beta1 as f32,
-        rest1: (1.0 - beta1) as f32,
-        beta2: beta2 as f32,
-        rest2: (1.0 - beta2) as f32,
-        eps: input.eps as f32,
-        root_scale: input.root_scale() as f32,
-    };
+    let mut rates = vec![
+        beta1 as f32,
+        (1.0 - beta1) as f32,
+        beta2 as f32,
+        (1.0 - beta2) as f32,
+        input.eps as f32,
+        input.root_scale() as f32,
+    ];
+    rates.extend(pairs.as_flattened());
     let packed = Packed {
         kernel,
-        shared: &scale,
-        head: &|_| scalars.clone(),
+        shared: &[&scale, &uploaded(&scale, &rates)],
+        head: &|_| info! {},
         max_tensors,
     };
     packed.launch(&items);

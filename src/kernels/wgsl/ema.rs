@@ -5,7 +5,7 @@ use burn_wgpu::into_contiguous;
 
 use super::chunk::Chunk;
 use super::info::info;
-use super::launch::{GpuTensor, Kernel, contiguous, shader, unshared};
+use super::launch::{GpuTensor, Kernel, contiguous, shader, unshared, uploaded};
 use super::pack::{Item, Packed, tensors_per_dispatch, values};
 use super::walk::Walk;
 use crate::kernels::backend::Gpu;
@@ -54,11 +54,11 @@ pub fn packed_ema(
     let pairs = teacher.iter().zip(&student);
     let pairs = pairs.map(|(teacher, student)| Item::new([teacher, student], info! {}));
     let items: Vec<Item<'_, BUFFERS>> = pairs.collect();
-    let scalars = info! { keep: decay as f32, take: (1.0 - decay) as f32 };
+    let rates = uploaded(&grad_scale, &[decay as f32, (1.0 - decay) as f32]);
     let packed = Packed {
         kernel,
-        shared: &grad_scale,
-        head: &|_| scalars.clone(),
+        shared: &[&grad_scale, &rates],
+        head: &|_| info! {},
         max_tensors: max_pairs,
     };
     packed.launch(&items);

@@ -3,11 +3,11 @@
 use super::attention::AttentionPath;
 use super::chunk::Chunk;
 use super::launch::Kernel;
-use super::layer_norm::Team;
+use super::row_team::Team;
 use super::walk::Walk;
 use super::{
-    adamw, copy, cross_entropy, ema, gelu, grad_scale, layer_norm, matrix_kernels, rows,
-    sum_of_squares, target_potentials,
+    adamw, copy, cross_entropy, ema, gelu, grad_scale, l2_norm, layer_norm, matrix_kernels,
+    normed_linear, rows, sum_of_squares, target_potentials, tokens,
 };
 
 /// Every kernel that can reach a device with these workgroups, tensors a dispatch and teacher views: for tests that
@@ -21,18 +21,20 @@ pub fn all_kernels(workgroups: &[u32], tensors: &[usize], teacher_views: &[usize
             all.push(copy::kernel(walk, chunk));
             all.extend(gelu::kernels(walk, chunk));
             all.push(rows::gather_kernel(walk, chunk));
+            all.extend(tokens::walking_kernels(walk, chunk));
             for tensors in tensors {
                 all.push(ema::kernel(walk, chunk, *tensors));
                 all.push(adamw::kernel(walk, chunk, *tensors));
                 all.push(sum_of_squares::kernel(walk, chunk, *tensors));
             }
         }
-        all.extend(layer_norm::row_kernels(Team::SOFTWARE, chunk));
+        all.extend(row_kernels(Team::SOFTWARE, chunk));
         for workgroup in workgroups {
             let teams = Team::all_of_rows(*workgroup);
-            all.extend(teams.flat_map(|team| layer_norm::row_kernels(team, chunk)));
+            all.extend(teams.flat_map(|team| row_kernels(team, chunk)));
             all.extend(layer_norm::column_kernels(*workgroup, chunk));
             all.push(rows::sums_kernel(*workgroup, chunk));
+            all.extend(tokens::sums_kernels(*workgroup, chunk));
             all.push(cross_entropy::total_kernel(*workgroup));
             all.extend(target_potentials::kernels(*workgroup, chunk));
             let of_views = |views| cross_entropy::kernels(*workgroup, chunk, views);
@@ -40,6 +42,14 @@ pub fn all_kernels(workgroups: &[u32], tensors: &[usize], teacher_views: &[usize
         }
     }
     all.extend(matrix_kernels::kernels());
+    all
+}
+
+/// The kernels over rows that a team of lanes shares.
+fn row_kernels(team: Team, chunk: Chunk) -> Vec<Kernel> {
+    let mut all = layer_norm::row_kernels(team, chunk);
+    all.extend(l2_norm::kernels(team, chunk));
+    all.push(normed_linear::kernel(team, chunk));
     all
 }
 

@@ -211,10 +211,7 @@ pub(super) fn launch(
     let hardware = &client.properties().hardware;
     let grid = grid(groups, hardware.max_cube_count.0 as usize);
     let words = info.words();
-    let mut buffers: Vec<_> = tensors
-        .iter()
-        .map(|t| t.handle.clone().binding())
-        .collect();
+    let mut buffers: Vec<_> = tensors.iter().map(|t| t.handle.clone().binding()).collect();
     let written = match kept(client, &words) {
         Some(info) => {
             buffers.push(info);
@@ -287,7 +284,22 @@ pub(super) fn empty<const D: usize>(like: &GpuTensor, shape: [usize; D]) -> GpuT
     )
 }
 
-/// Some entries of a buffer, `[length]`; `start` is where a tensor may begin: a multiple of 256 bytes.
+/// Numbers from the host on the device of `like`: for those that change from step to step, while an info stays.
+pub(super) fn uploaded(like: &GpuTensor, numbers: &[f32]) -> GpuTensor {
+    let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_ne_bytes()).collect();
+    CubeTensor::new_contiguous(
+        like.client.clone(),
+        like.device.clone(),
+        Shape::from([numbers.len()]),
+        like.client.create_from_slice(&bytes),
+        DType::F32,
+    )
+}
+
+/// Entries at which a tensor may begin inside another: WebGPU's `min_storage_buffer_offset_alignment` is at most 256 bytes.
+pub(super) const SECTION: usize = 64;
+
+/// Some entries of a buffer, `[length]`; `start` is a multiple of [`SECTION`].
 pub(super) fn section(of: &GpuTensor, start: usize, length: usize) -> GpuTensor {
     let bytes = |entries: usize| (entries * size_of::<f32>()) as u64;
     let after = of.meta.shape().num_elements() - start - length;

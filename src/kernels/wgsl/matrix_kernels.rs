@@ -17,6 +17,8 @@ pub(super) struct After {
     /// Times GELU's derivative at another matrix.
     pub gelu_gradient: bool,
     pub residual: bool,
+    /// GELU of the product, or of where its derivative is taken, is written beside it.
+    pub activated: bool,
     /// Sums of the columns of the right operand are made beside it.
     pub totals: bool,
 }
@@ -46,6 +48,17 @@ impl After {
                 ..Self::default()
             };
             all.push((Layout::RightTransposed, gelu_gradient));
+            let activated = Self {
+                activated: true,
+                ..gelu_gradient
+            };
+            let bias = Self {
+                bias: flag,
+                activated: true,
+                ..Self::default()
+            };
+            all.extend(flag.then_some((Layout::RightTransposed, activated)));
+            all.push((Layout::Plain, bias));
             all.push((Layout::LeftTransposed, totals));
         }
         for bits in 0..8 {
@@ -92,6 +105,7 @@ impl Variant {
             ("gelu", count(self.after.gelu)),
             ("gelu_gradient", count(self.after.gelu_gradient)),
             ("residual", count(self.after.residual)),
+            ("activated", count(self.after.activated)),
             ("totals", count(self.after.totals)),
         ]);
         values

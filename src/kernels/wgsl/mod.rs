@@ -2,10 +2,11 @@
 //!
 //! - `template`: fills the shaders; `launch`: a filled shader as a kernel on the device; `observed`: which ones ran;
 //!   `info`: the sizes that a kernel gets; `kept_infos`: where they lie
-//! - `chunk`, `target_potentials`, `cross_entropy`, `attention`, `layer_norm`, `gelu`, `matrix_product`, `ema`, `adamw`,
-//!   `sum_of_squares`, `grad_scale`, `copy`: one module a folder or file of `shaders/`; `attention_lanes` and
+//! - `chunk`, `target_potentials`, `cross_entropy`, `attention`, `layer_norm`, `l2_norm`, `gelu`, `matrix_product`,
+//!   `normed_linear`, `tokens`, `ema`, `adamw`, `sum_of_squares`, `grad_scale`, `copy`: one module a folder or file of `shaders/`; `attention_lanes` and
 //!   `attention_tiles`: the two kinds of kernels that attention chooses from; `matrix_tiles` and `matrix_kernels`: how a
 //!   device multiplies, and the kernels for that
+//! - `row_team`: lanes that share a row
 //! - `every_kernel`: all of them, for tests
 //! - `pack`: operations on many tensors, dealt out to few dispatches
 //!
@@ -26,18 +27,22 @@ mod gelu;
 mod grad_scale;
 mod info;
 mod kept_infos;
+mod l2_norm;
 mod lanes;
 mod launch;
 mod layer_norm;
 mod matrix_kernels;
 mod matrix_product;
 mod matrix_tiles;
+mod normed_linear;
 mod observed;
 mod pack;
+mod row_team;
 mod rows;
 mod sum_of_squares;
 mod target_potentials;
 mod template;
+mod tokens;
 mod walk;
 
 pub use adamw::packed_adamw;
@@ -63,17 +68,20 @@ use crate::kernels::ops::adamw::{AdamWInput, AdamWState};
 use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
 use crate::kernels::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput};
 use crate::kernels::ops::grad_scale::{GradScale, GradScaleInput};
+use crate::kernels::ops::l2_norm::L2NormInput;
 use crate::kernels::ops::layer_norm::{LayerNormGradients, LayerNormInput};
 use crate::kernels::ops::linear::{
-    LinearBackwardInput, LinearGradients, LinearInput, LinearLayerInput,
+    Activated, LinearBackwardInput, LinearGradients, LinearInput, LinearLayerGradients,
+    LinearLayerInput,
 };
 use crate::kernels::ops::product::{Layout, RowPlaces};
 use crate::kernels::ops::target_potentials::TargetPotentials;
+use crate::kernels::ops::tokens::{TokensGradients, TokensInput};
 use crate::kernels::ops::{
     adamw as tensor_adamw, attention as tensor_attention, cross_entropy as tensor_cross_entropy,
     ema as tensor_ema, gelu as tensor_gelu, grad_scale as tensor_grad_scale,
-    layer_norm as tensor_layer_norm, linear as tensor_linear, product as tensor_product,
-    target_potentials as tensor_potentials,
+    l2_norm as tensor_l2_norm, layer_norm as tensor_layer_norm, linear as tensor_linear,
+    product as tensor_product, target_potentials as tensor_potentials, tokens as tensor_tokens,
 };
 use launch::check_bindings;
 
@@ -156,6 +164,23 @@ impl IbotBackend for Gpu {
         }
     }
 
+    fn assemble_tokens(input: TokensInput<Self>) -> Tensor<Self, 2> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => tokens::forward(input),
+            KernelChoice::Reference => tensor_tokens::forward(input),
+        }
+    }
+
+    fn assemble_tokens_backward(
+        input: &TokensInput<Self>,
+        d_tokens: Tensor<Self, 2>,
+    ) -> TokensGradients<Self> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => tokens::backward(input, d_tokens),
+            KernelChoice::Reference => tensor_tokens::backward(input, d_tokens),
+        }
+    }
+
     fn exact_gelu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
         match KernelChoice::active() {
             KernelChoice::Wgsl => gelu::forward(x),
@@ -196,25 +221,65 @@ impl IbotBackend for Gpu {
 
     fn linear_rows_backward(input: LinearBackwardInput<Self>) -> LinearGradients<Self> {
         match KernelChoice::active() {
-            KernelChoice::Wgsl => matrix_product::linear_backward(input, None),
+            KernelChoice::Wgsl => matrix_product::linear_backward(input),
             KernelChoice::Reference => tensor_linear::linear_backward(input),
         }
     }
 
-    fn linear_gelu_backward(
-        input: LinearBackwardInput<Self>,
-        before: Tensor<Self, 2>,
-    ) -> LinearGradients<Self> {
+    fn linear_gelu_backward(input: LinearBackwardInput<Self>) -> LinearGradients<Self> {
         match KernelChoice::active() {
-            KernelChoice::Wgsl => matrix_product::linear_backward(input, Some(before)),
-            KernelChoice::Reference => tensor_linear::linear_gelu_backward(input, before),
+            KernelChoice::Wgsl => matrix_product::linear_gelu_backward(input),
+            KernelChoice::Reference => tensor_linear::linear_gelu_backward(input),
         }
     }
 
-    fn mlp(first: LinearLayerInput<Self>, second: LinearLayerInput<Self>) -> Tensor<Self, 2> {
+    fn linear_layer_backward(
+        input: LinearLayerInput<Self>,
+        d_y: Tensor<Self, 2>,
+        wants_x: bool,
+        past: Option<Tensor<Self, 2>>,
+    ) -> LinearLayerGradients<Self> {
         match KernelChoice::active() {
-            KernelChoice::Wgsl => matrix_product::mlp(first, second),
-            KernelChoice::Reference => tensor_linear::mlp(first, second),
+            KernelChoice::Wgsl => normed_linear::backward(input, d_y, wants_x, past),
+            KernelChoice::Reference => tensor_linear::backward(input, d_y, wants_x, past),
+        }
+    }
+
+    fn linear_layer_gelu(input: LinearLayerInput<Self>) -> Activated<Self> {
+        let after = match KernelChoice::active() {
+            KernelChoice::Wgsl => matrix_product::linear_gelu(input),
+            KernelChoice::Reference => tensor_gelu::forward(tensor_linear::forward(input)),
+        };
+        Activated {
+            before: None,
+            after,
+        }
+    }
+
+    fn linear_layer_and_gelu(input: LinearLayerInput<Self>) -> [Tensor<Self, 2>; 2] {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => matrix_product::linear_and_gelu(input),
+            KernelChoice::Reference => {
+                let before = tensor_linear::forward(input);
+                [before.clone(), tensor_gelu::forward(before)]
+            }
+        }
+    }
+
+    fn l2_normalize_rows(input: L2NormInput<Self>) -> Tensor<Self, 2> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => l2_norm::forward(input),
+            KernelChoice::Reference => tensor_l2_norm::forward(input),
+        }
+    }
+
+    fn l2_normalize_rows_backward(
+        input: L2NormInput<Self>,
+        d_y: Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => l2_norm::backward(input, d_y),
+            KernelChoice::Reference => tensor_l2_norm::backward(input, d_y),
         }
     }
 

@@ -57,18 +57,22 @@ fn tensors_that_fit(client: &Client, buffers: usize) -> usize {
     tensors_within(bindings(client), buffers)
 }
 
-/// Of so many bindings beside the info, one is the buffer for all tensors, and one is left to naga, which on Metal binds a
+/// Buffers that a dispatch has for all of its tensors, at most.
+const SHARED: usize = 2;
+
+/// Of so many bindings beside the info, some are the buffers for all tensors, and one is left to naga, which on Metal binds a
 /// buffer with the sizes of all others.
 fn tensors_within(bindings: u32, buffers: usize) -> usize {
-    (bindings.saturating_sub(2) as usize / buffers).clamp(1, MAX_TENSORS)
+    let left = (bindings as usize).saturating_sub(SHARED + 1);
+    (left / buffers).clamp(1, MAX_TENSORS)
 }
 
 /// An operation on many tensors.
 pub(super) struct Packed<'a> {
     /// Its kernel for this many tensors.
     pub kernel: fn(Walk, Chunk, usize) -> Kernel,
-    /// Bound after the tensors' buffers.
-    pub shared: &'a GpuTensor,
+    /// Bound after the tensors' buffers; at most [`SHARED`].
+    pub shared: &'a [&'a GpuTensor],
     /// First fields of the info, by the number of workgroups before the dispatch.
     pub head: &'a dyn Fn(usize) -> Info,
     /// Most tensors of a dispatch, if that many fit.
@@ -121,7 +125,7 @@ impl Packed<'_> {
             groups += item.groups(walk);
         }
         let mut tensors: Vec<&GpuTensor> = items.iter().flat_map(|item| item.buffers).collect();
-        tensors.push(self.shared);
+        tensors.extend(self.shared);
         let kernel = (self.kernel)(walk, chunk, items.len());
         launch(client, kernel, groups, &tensors, &info);
         groups
@@ -145,7 +149,7 @@ mod tests {
 
     /// Storage buffers of a dispatch of `tensors_within` tensors, the info among them.
     fn bound(buffers_of_device: u32, buffers: usize) -> usize {
-        tensors_within(buffers_of_device - 1, buffers) * buffers + 2
+        tensors_within(buffers_of_device - 1, buffers) * buffers + SHARED + 1
     }
 
     #[test]
@@ -158,7 +162,7 @@ mod tests {
             // Metal's 31 slots, one of them for naga's sizes
             assert!(bound(31, buffers) < 31);
         }
-        assert_eq!(tensors_within(30, 4), 7);
+        assert_eq!(tensors_within(30, 4), 6);
         assert_eq!(tensors_within(1_000_000, 4), MAX_TENSORS);
     }
 }

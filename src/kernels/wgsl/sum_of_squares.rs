@@ -34,7 +34,7 @@ pub(super) fn sum_of_squares(tensors: Vec<GpuTensor>, device: &WgpuDevice) -> Te
     let (sums, total) = (empty(first, [partials]), empty(first, [1]));
     let packed = Packed {
         kernel,
-        shared: &sums,
+        shared: &[&sums],
         head: &|before| info! { groups_before: before },
         max_tensors: tensors_per_dispatch(client, 1),
     };

@@ -3,6 +3,8 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
+use crate::kernels::{IbotBackend, wrap};
+
 /// The center that DINO subtracts from the teacher's logits: without it, all images collapse to one prototype.
 ///
 /// Source: `DINOv1Loss` in stable_pretraining/losses/dino.py (no center at first, the first update sets it) and
@@ -39,26 +41,24 @@ impl<B: Backend> Center<B> {
     pub fn set(&mut self, value: Option<Tensor<B, 1>>) {
         self.value = value;
     }
+}
 
+impl<B: IbotBackend> Center<B> {
     /// `center * momentum + mean * (1 - momentum)`, or `mean` where there is no center yet.
     ///
     /// # Shapes
     /// `mean` of the batch's logits `[K]`. `grad_scale` `[1]` as in [`crate::kernels::GradScale`]: if it is 0, a
     /// center that has a value keeps it. One without a value cannot, so the caller unsets it once it knows of the step.
     pub fn update(&mut self, mean: Tensor<B, 1>, grad_scale: Option<Tensor<B, 1>>) {
-        let [prototypes] = mean.dims();
-        self.value = Some(match self.value.take() {
+        let mean = vec![mean.into_primitive().tensor()];
+        let moved = match self.value.take() {
+            // decided on the device: reading the scale would make the host wait in each step
             Some(center) => {
-                let moved = center.clone() * self.momentum + mean * (1.0 - self.momentum);
-                // decided on the device: reading the scale would make the host wait in each step
-                match grad_scale {
-                    Some(scale) => {
-                        moved.mask_where(scale.equal_elem(0.0).expand([prototypes]), center)
-                    }
-                    None => moved,
-                }
+                let center = vec![center.into_primitive().tensor()];
+                B::ema(center, mean, self.momentum, grad_scale)
             }
             None => mean, // the reference's first update; DINO and lightly start from zeros instead
-        });
+        };
+        self.value = moved.into_iter().next().map(wrap);
     }
 }

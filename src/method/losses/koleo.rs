@@ -2,8 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use crate::kernels::{IbotBackend, LinearInput};
-use crate::method::head::l2_normalize;
+use crate::kernels::{IbotBackend, L2NormInput, LinearInput};
 
 /// Similarity that takes a row out of its own neighbors; below any cosine.
 const EXCLUDED: f64 = -2.0;
@@ -17,7 +16,10 @@ const EXCLUDED: f64 = -2.0;
 pub fn koleo_loss<B: IbotBackend>(features: Tensor<B, 2>, eps: f64) -> Tensor<B, 1> {
     let [batch, _] = features.dims();
     let device = features.device();
-    let unit = l2_normalize(features, eps * eps);
+    let unit = B::l2_normalize_rows(L2NormInput {
+        x: features,
+        min_squared_norm: eps * eps,
+    });
     // without this, each feature would be its own nearest neighbor at distance 0
     let own = Tensor::<B, 2>::eye(batch, &device).bool();
     // detached: the choice of the neighbor has no gradient, only the distance to it

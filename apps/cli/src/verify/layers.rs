@@ -127,13 +127,15 @@ pub(super) fn linear_layer<B: TrainBackend>(
     let weight = tensor::<B, 2>(21, [inputs, outputs], device).require_grad();
     let bias = tensor::<B, 1>(25, [outputs], device).require_grad();
     let residual = tensor::<B, 2>(24, [rows, outputs], device).require_grad();
+    let [scale, shift] =
+        [22, 23].map(|stream| tensor::<B, 1>(stream, [inputs], device).require_grad());
     let prologue = match norm {
         true => Prologue::LayerNorm {
-            weight: tensor(22, [inputs], device),
-            bias: tensor(23, [inputs], device),
+            weight: scale.clone(),
+            bias: shift.clone(),
             eps: 1e-6,
         },
-        false => Prologue::Gelu,
+        false => Prologue::Gelu { ready: None },
     };
     let y = B::linear_layer(LinearLayerInput {
         x: x.clone(),
@@ -151,7 +153,13 @@ pub(super) fn linear_layer<B: TrainBackend>(
         let gradient = leaf.grad(&grads).ok_or_else(|| missing(name))?;
         all.push(Measured::of(gradient_of(name), gradient, BAR));
     }
-    let d_bias = bias.grad(&grads).ok_or_else(|| missing("bias"))?;
-    all.push(Measured::of(gradient_of("bias"), d_bias, BAR));
+    let mut leaves = vec![("bias", &bias)];
+    if norm {
+        leaves.extend([("scale", &scale), ("shift", &shift)]);
+    }
+    for (name, leaf) in leaves {
+        let gradient = leaf.grad(&grads).ok_or_else(|| missing(name))?;
+        all.push(Measured::of(gradient_of(name), gradient, BAR));
+    }
     Ok(all)
 }

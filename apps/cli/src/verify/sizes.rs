@@ -145,7 +145,12 @@ fn mlp<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {
     let x: Tensor<Inner<B>, 2> = tensor(45, [rows, width], device);
     let first = layer(46, [width, hidden], x.clone(), None);
     let second = layer(48, [hidden, width], x.clone(), Some(x));
-    let y = Inner::<B>::mlp(first, second);
+    let (x, prologue) = Inner::<B>::linear_layer_gelu(first).rows();
+    let y = Inner::<B>::linear_layer(LinearLayerInput {
+        x,
+        prologue,
+        ..second
+    });
     Ok(vec![Measured::of("result", y, BAR)])
 }
 

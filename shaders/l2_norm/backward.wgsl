@@ -1,0 +1,36 @@
+// Gradient of forward.wgsl: with n = max(|x|, sqrt(eps))
+//
+//   d_x = d_y / n - x (x . d_y) / n^3, and d_x = d_y / n where n does not depend on x
+//
+// Bindings: x [R, C], d_y [R, C], d_x [R, C], info. C = D / (lanes of Chunk).
+// Launch: a team of lanes a row.
+// Not handled: strides.
+
+@group(0) @binding(0) var<storage, read_write> x: array<Chunk>;
+@group(0) @binding(1) var<storage, read_write> d_y: array<Chunk>;
+@group(0) @binding(2) var<storage, read_write> d_x: array<Chunk>;
+@group(0) @binding(3) var<storage, read> info: Info;
+
+@compute @workgroup_size(LANES)
+fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
+    let own_row = row_of(place, lane);
+    let row = min(own_row, info.rows - 1u);
+    // read once: a software device goes to memory each time
+    let chunks = info.chunks;
+    let first = lane % TEAM;
+    let start = row * chunks;
+    var squares = 0.0;
+    var products = 0.0;
+    for (var chunk = first; chunk < chunks; chunk += TEAM) {
+        squares += total(x[start + chunk] * x[start + chunk]);
+        products += total(x[start + chunk] * d_y[start + chunk]);
+    }
+    let sums = sum_of_team(lane, vec2<f32>(squares, products));
+    let scale = 1.0 / sqrt(max(sums.x, info.eps));
+    // factor by factor: the cube of a small norm would be no number of f32
+    let along = select(0.0, sums.y * scale * scale, sums.x >= info.eps);
+    let written = select(0u, chunks, own_row == row);
+    for (var chunk = first; chunk < written; chunk += TEAM) {
+        d_x[start + chunk] = (d_y[start + chunk] - x[start + chunk] * along) * scale;
+    }
+}
