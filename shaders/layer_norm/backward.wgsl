@@ -3,10 +3,10 @@
 //   d_x = (d_u - mean(d_u) - u mean(d_u u)) scale
 //
 // plus, where it is there, past: the gradient by the same rows that comes past the norm. With moments, each row's mean and
-// scale for columns.wgsl.
+// scale for columns.wgsl; with units, u itself for the gradients of the layer behind the norm.
 //
-// Bindings: x [R, C], weight [C], d_y [R, C], d_x [R, C], where they are there past [R, C], row_mean [R] and row_scale [R],
-// info. C = D / (lanes of Chunk).
+// Bindings: x [R, C], weight [C], d_y [R, C], d_x [R, C], where they are there past [R, C], units [R, C], row_mean [R] and
+// row_scale [R], info. C = D / (lanes of Chunk).
 // Launch: a team of lanes a row.
 // Not handled: strides.
 
@@ -17,11 +17,14 @@
 {{ each past }}
 @group(0) @binding(4) var<storage, read_write> past: array<Chunk>;
 {{ end }}
-{{ each moments }}
-@group(0) @binding(4 + {{ past }}) var<storage, read_write> row_mean: array<f32>;
-@group(0) @binding(5 + {{ past }}) var<storage, read_write> row_scale: array<f32>;
+{{ each unit }}
+@group(0) @binding(4 + {{ past }}) var<storage, read_write> units: array<Chunk>;
 {{ end }}
-@group(0) @binding(4 + {{ past }} + 2 * {{ moments }}) var<storage, read> info: Info;
+{{ each moments }}
+@group(0) @binding(4) var<storage, read_write> row_mean: array<f32>;
+@group(0) @binding(5) var<storage, read_write> row_scale: array<f32>;
+{{ end }}
+@group(0) @binding(4 + {{ past }} + {{ unit }} + 2 * {{ moments }}) var<storage, read> info: Info;
 
 @compute @workgroup_size(LANES)
 fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
@@ -57,6 +60,9 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
         d += past[start + chunk];
         {{ end }}
         d_x[start + chunk] = d;
+        {{ each unit }}
+        units[start + chunk] = centered * scale;
+        {{ end }}
     }
     {{ each moments }}
     if first == 0u && own_row == row {

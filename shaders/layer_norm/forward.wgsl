@@ -1,16 +1,14 @@
-// y = (x - mean) / sqrt(variance + eps) * weight + bias for each row (arXiv 1607.06450), or without weight and bias.
+// y = (x - mean) / sqrt(variance + eps) * weight + bias for each row (arXiv 1607.06450).
 //
-// Bindings: x [R, C], where they are there weight [C] and bias [C], y [R, C], info. C = D / (lanes of Chunk).
+// Bindings: x [R, C], weight [C], bias [C], y [R, C], info. C = D / (lanes of Chunk).
 // Launch: a team of lanes a row.
 // Not handled: strides.
 
 @group(0) @binding(0) var<storage, read_write> x: array<Chunk>;
-{{ each affine }}
 @group(0) @binding(1) var<storage, read_write> weight: array<Chunk>;
 @group(0) @binding(2) var<storage, read_write> bias: array<Chunk>;
-{{ end }}
-@group(0) @binding(1 + 2 * {{ affine }}) var<storage, read_write> y: array<Chunk>;
-@group(0) @binding(2 + 2 * {{ affine }}) var<storage, read> info: Info;
+@group(0) @binding(3) var<storage, read_write> y: array<Chunk>;
+@group(0) @binding(4) var<storage, read> info: Info;
 
 @compute @workgroup_size(LANES)
 fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
@@ -34,12 +32,6 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     let scale = 1.0 / sqrt(variance + info.eps);
     let written = select(0u, chunks, own_row == row);
     for (var chunk = first; chunk < written; chunk += TEAM) {
-        let unit = (x[start + chunk] - mean) * scale;
-        {{ each affine }}
-        y[start + chunk] = unit * weight[chunk] + bias[chunk];
-        {{ end }}
-        {{ each bare }}
-        y[start + chunk] = unit;
-        {{ end }}
+        y[start + chunk] = (x[start + chunk] - mean) * scale * weight[chunk] + bias[chunk];
     }
 }

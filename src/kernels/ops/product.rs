@@ -1,5 +1,9 @@
 //! Products of many small matrices, sums of columns, and rows by their places.
 
+use std::any::Any;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
 use burn::tensor::backend::Backend;
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
 
@@ -54,11 +58,34 @@ pub fn column_sums<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 1> {
 }
 
 /// Some rows of a matrix, each at most once.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RowPlaces {
     places: Vec<i32>,
     rows: usize,
+    sent: Sent,
 }
+
+/// The places, and their inverse, on the device that they were sent to first; shared by clones, so that they are sent once.
+#[derive(Clone, Default)]
+struct Sent(Arc<[OnceLock<Box<dyn Any + Send + Sync>>; 2]>);
+
+impl fmt::Debug for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?}",
+            self.0.each_ref().map(|sent| sent.get().is_some())
+        )
+    }
+}
+
+impl PartialEq for RowPlaces {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.places, self.rows) == (&other.places, other.rows)
+    }
+}
+
+impl Eq for RowPlaces {}
 
 impl RowPlaces {
     /// The rows at `places` of a matrix that has `rows`; panics where one is not there or comes twice.
@@ -69,7 +96,28 @@ impl RowPlaces {
             assert!(!*is_taken, "row {place} comes twice");
             *is_taken = true;
         }
-        Self { places, rows }
+        Self {
+            places,
+            rows,
+            sent: Sent::default(),
+        }
+    }
+
+    /// The places, or their inverse, as `send` puts them on a device; where they are there already, if `fits` says so, as they
+    /// were put before.
+    pub(in crate::kernels) fn sent<T: Any + Clone + Send + Sync>(
+        &self,
+        inverse: bool,
+        fits: impl Fn(&T) -> bool,
+        send: impl Fn(Vec<i32>) -> T,
+    ) -> T {
+        let send = || match inverse {
+            true => send(self.inverse()),
+            false => send(self.places.clone()),
+        };
+        let sent = self.sent.0[usize::from(inverse)].get_or_init(|| Box::new(send()));
+        let known = sent.downcast_ref::<T>().filter(|sent| fits(sent));
+        known.cloned().unwrap_or_else(send)
     }
 
     /// Where the rows lie.
@@ -90,11 +138,6 @@ impl RowPlaces {
     /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
-    }
-
-    /// No rows of the same matrix.
-    pub fn clear(&mut self) {
-        self.places.clear();
     }
 
     /// For each row of the whole matrix its place among the chosen ones, -1 where it is not chosen.

@@ -15,24 +15,25 @@ use crate::kernels::ops::layer_norm::{LayerNormGradients, LayerNormInput};
 /// that a GPU is busy.
 const SLAB_ROWS: usize = 64;
 
-fn forward_kernel(team: Team, chunk: Chunk, affine: bool) -> Kernel {
+fn forward_kernel(team: Team, chunk: Chunk) -> Kernel {
     let shader = shader!("chunk", "rows/team", "rows/info", "layer_norm/forward");
-    let values = [("affine", affine), ("bare", !affine)];
-    team.kernel(shader, chunk, values.map(there))
+    team.kernel(shader, chunk, [])
 }
 
 /// What the gradient by the rows takes and gives beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Beside {
-    Nothing,
-    Past,
+    /// Means and scales of the rows, for the gradients by scale and shift.
     Moments,
+    /// The rows before scale and shift; the gradient may have a summand.
+    Units { past: bool },
 }
 
 fn backward_kernel(team: Team, chunk: Chunk, beside: Beside) -> Kernel {
     let shader = shader!("chunk", "rows/team", "rows/info", "layer_norm/backward");
     let values = [
-        ("past", beside == Beside::Past),
+        ("past", beside == Beside::Units { past: true }),
+        ("unit", beside != Beside::Moments),
         ("moments", beside == Beside::Moments),
     ];
     team.kernel(shader, chunk, values.map(there))
@@ -54,10 +55,16 @@ fn column_totals_kernel(team: Team, chunk: Chunk) -> Kernel {
 }
 
 pub(super) fn row_kernels(team: Team, chunk: Chunk) -> Vec<Kernel> {
-    let forward = [false, true].map(|affine| forward_kernel(team, chunk, affine));
-    let backward = [Beside::Nothing, Beside::Past, Beside::Moments];
-    let backward = backward.map(|beside| backward_kernel(team, chunk, beside));
-    forward.into_iter().chain(backward).collect()
+    let besides = [
+        Beside::Moments,
+        Beside::Units { past: false },
+        Beside::Units { past: true },
+    ];
+    let backward = besides.map(|beside| backward_kernel(team, chunk, beside));
+    [forward_kernel(team, chunk)]
+        .into_iter()
+        .chain(backward)
+        .collect()
 }
 
 pub(super) fn column_kernels(workgroup: u32, chunk: Chunk) -> [Kernel; 3] {
@@ -70,33 +77,20 @@ pub(super) fn column_kernels(workgroup: u32, chunk: Chunk) -> [Kernel; 3] {
 
 /// See [`crate::kernels::IbotBackend::layer_norm_rows`].
 pub(super) fn forward(input: LayerNormInput<Gpu>) -> Tensor<Gpu, 2> {
-    let affine = [input.weight, input.bias].map(contiguous);
-    normalized(input.x, Some(&affine), input.eps)
-}
-
-/// Rows of mean zero and variance one, before scale and shift.
-pub(super) fn unit_rows(x: Tensor<Gpu, 2>, eps: f64) -> Tensor<Gpu, 2> {
-    normalized(x, None, eps)
-}
-
-fn normalized(x: Tensor<Gpu, 2>, affine: Option<&[GpuTensor; 2]>, eps: f64) -> Tensor<Gpu, 2> {
-    let shape @ [rows, width] = x.dims();
+    let shape @ [rows, width] = input.x.dims();
     if rows * width == 0 {
-        return x;
+        return input.x;
     }
     let chunk = Chunk::for_length(width);
-    let x = contiguous(x);
+    let x = contiguous(input.x);
     let y = empty(&x, shape);
     let team = Team::for_rows(&x.client, chunk.count(width));
-    let mut tensors = vec![&x];
-    tensors.extend(affine.into_iter().flatten());
-    tensors.push(&y);
     launch(
         &x.client,
-        forward_kernel(team, chunk, affine.is_some()),
+        forward_kernel(team, chunk),
         team.groups(rows),
-        &tensors,
-        &info_of(shape, chunk, eps),
+        &[&x, &contiguous(input.weight), &contiguous(input.bias), &y],
+        &info_of(shape, chunk, input.eps),
     );
     tensor(y)
 }
@@ -122,20 +116,24 @@ pub(super) fn backward(input: LayerNormInput<Gpu>, d_y: Tensor<Gpu, 2>) -> Layer
     }
 }
 
-/// The gradient by the rows alone, plus `past` where it is there. There is a row, and it has an entry.
+/// The gradient by the rows alone, plus `past` where it is there; and the rows before scale and shift, which the gradients of
+/// the layer behind the norm take. There is a row, and it has an entry.
 pub(super) fn backward_of_rows(
     input: LayerNormInput<Gpu>,
     d_y: Tensor<Gpu, 2>,
     past: Option<Tensor<Gpu, 2>>,
-) -> Tensor<Gpu, 2> {
+) -> [GpuTensor; 2] {
+    let shape = input.x.dims();
     let (x, d_y) = (contiguous(input.x), contiguous(d_y));
     let past = past.map(contiguous);
-    let beside = match &past {
-        Some(past) => (Beside::Past, vec![past]),
-        None => (Beside::Nothing, Vec::new()),
+    let units = empty(&x, shape);
+    let beside = Beside::Units {
+        past: past.is_some(),
     };
+    let tensors = past.iter().chain([&units]).collect();
     let weight = contiguous(input.weight);
-    tensor(rows_backward(&x, &weight, input.eps, &d_y, beside))
+    let d_x = rows_backward(&x, &weight, input.eps, &d_y, (beside, tensors));
+    [d_x, units]
 }
 
 fn rows_backward(

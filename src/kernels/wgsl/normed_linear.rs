@@ -53,12 +53,11 @@ fn normed(
     let d_y = contiguous(d_y);
     let weight = contiguous(layer.weight);
     let d_normed = d_x(&d_y, tensor(weight.clone()), None).0;
-    let units = contiguous(layer_norm::unit_rows(norm.x.clone(), norm.eps));
     let affine = [norm.weight.clone(), norm.bias.clone()].map(contiguous);
+    let [d_x, units] = layer_norm::backward_of_rows(norm, d_normed, past);
     let [d_weight, d_bias, d_scale, d_shift] = of_weights(&units, &d_y, &weight, &affine);
-    drop(units);
     LinearLayerGradients {
-        d_x: Some(layer_norm::backward_of_rows(norm, d_normed, past)),
+        d_x: Some(tensor(d_x)),
         d_norm: [d_scale, d_shift].map(|found| Some(tensor(found))),
         d_weight: Some(tensor(d_weight)),
         d_bias: layer.bias.is_some().then(|| tensor(d_bias)),

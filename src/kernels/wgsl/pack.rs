@@ -42,7 +42,7 @@ const SOFTWARE_TENSORS: usize = 4;
 
 /// Tensors of a dispatch on any device. Desktop drivers allow a million bindings; a shader of as many cases would take
 /// long to compile.
-const MAX_TENSORS: usize = 16;
+const MAX_TENSORS: usize = 32;
 
 /// Tensors of a dispatch that suit the device, with so many buffers a tensor and one for all.
 pub(super) fn tensors_per_dispatch(client: &Client, buffers: usize) -> usize {

@@ -25,14 +25,21 @@ pub(super) fn sums_kernel(lanes: u32, chunk: Chunk) -> Kernel {
     Kernel::new(shader!("chunk", "rows/column_sums"), lanes, values)
 }
 
-/// The rows of `x` at `places`, zeros where a place is negative; `x` has a row.
-fn gathered(x: Tensor<Gpu, 2>, places: Vec<i32>) -> Tensor<Gpu, 2> {
-    let [_, width] = x.dims();
-    let (rows, device) = (places.len(), x.device());
+/// The rows of `x` at the places, or at their inverse, zeros where one is negative; `x` has a row.
+fn gathered(x: Tensor<Gpu, 2>, places: &RowPlaces, inverse: bool) -> Tensor<Gpu, 2> {
+    let ([_, width], device) = (x.dims(), x.device());
     let x = contiguous(x);
+    let rows = match inverse {
+        true => places.rows(),
+        false => places.len(),
+    };
     let y = empty(&x, [rows, width]);
     if rows * width > 0 {
-        let places = Tensor::<Gpu, 1, Int>::from_data(TensorData::new(places, [rows]), &device);
+        let send = |places| {
+            let data = TensorData::new(places, [rows]);
+            Tensor::<Gpu, 1, Int>::from_data(data, &device).into_primitive()
+        };
+        let is_here = |sent: &GpuTensor| sent.device == device;
         let chunk = Chunk::for_length(width);
         let chunks = chunk.count(width);
         let walk = Walk::choose(&x.client);
@@ -40,7 +47,7 @@ fn gathered(x: Tensor<Gpu, 2>, places: Vec<i32>) -> Tensor<Gpu, 2> {
             &x.client,
             gather_kernel(walk, chunk),
             walk.groups(rows * chunks),
-            &[&x, &places.into_primitive(), &y],
+            &[&x, &places.sent(inverse, is_here, send), &y],
             &info! { rows: rows, chunks: chunks },
         );
     }
@@ -49,14 +56,14 @@ fn gathered(x: Tensor<Gpu, 2>, places: Vec<i32>) -> Tensor<Gpu, 2> {
 
 /// See [`crate::kernels::IbotBackend::gather_rows`].
 pub(super) fn gather(x: Tensor<Gpu, 2>, places: &RowPlaces) -> Tensor<Gpu, 2> {
-    gathered(x, places.places().to_vec())
+    gathered(x, places, false)
 }
 
 /// See [`crate::kernels::IbotBackend::scatter_rows`].
 pub(super) fn scatter(y: Tensor<Gpu, 2>, places: &RowPlaces) -> Tensor<Gpu, 2> {
     match places.places() {
         [] => product::scatter_rows(y, places),
-        _ => gathered(y, places.inverse()),
+        _ => gathered(y, places, true),
     }
 }
 

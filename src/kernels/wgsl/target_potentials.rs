@@ -7,7 +7,7 @@ use super::info::info;
 use super::lanes::{reducing_workgroup, workgroup};
 use super::launch::{Client, GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
 use crate::kernels::backend::Gpu;
-use crate::kernels::ops::target_potentials::TargetPotentials;
+use crate::kernels::ops::target_potentials::{TargetPotentials, of_center};
 
 /// Rows that one lane folds into a prototype's normalizer: enough of them to hide the second pass over the partial
 /// results, few enough that a GPU is busy.
@@ -62,18 +62,20 @@ struct Work {
 }
 
 impl Work {
-    fn new(logits: Tensor<Gpu, 2>, start: &TargetPotentials<Gpu>) -> Self {
+    /// With one of the two potentials, from which the other one is made; the other is not read before.
+    fn new(logits: Tensor<Gpu, 2>, start: Tensor<Gpu, 2>, temperature: f64) -> Self {
         let [rows, prototypes] = logits.dims();
         let logits = contiguous(logits);
+        let start = contiguous(start);
         Self {
             client: logits.client.clone(),
             logits,
             chunk: Chunk::for_length(prototypes),
             rows,
             prototypes,
-            inverse_temperature: (1.0 / start.temperature) as f32,
-            of_prototypes: contiguous(start.of_prototypes.clone()),
-            of_rows: contiguous(start.of_rows.clone()),
+            inverse_temperature: (1.0 / temperature) as f32,
+            of_prototypes: start.clone(),
+            of_rows: start,
         }
     }
 
@@ -147,12 +149,12 @@ pub(super) fn sinkhorn(
     temperature: f64,
     iterations: usize,
 ) -> TargetPotentials<Gpu> {
-    let start = TargetPotentials::neutral(logits.dims(), temperature, &logits.device());
-    if logits.dims()[0] == 0 {
-        return start;
+    let shape @ [rows, _] = logits.dims();
+    if rows == 0 || iterations == 0 {
+        return TargetPotentials::neutral(shape, temperature, &logits.device());
     }
-    let mut work = Work::new(logits, &start);
-    drop(start);
+    let start = Tensor::zeros([rows, 2], &logits.device());
+    let mut work = Work::new(logits, start, temperature);
     for _ in 0..iterations {
         work.normalize_prototypes();
         work.normalize_rows();
@@ -166,14 +168,8 @@ pub(super) fn sinkhorn_iteration(
     of_rows: Tensor<Gpu, 2>,
     temperature: f64,
 ) -> TargetPotentials<Gpu> {
-    let shape = logits.dims();
-    let start = TargetPotentials {
-        of_rows,
-        ..TargetPotentials::neutral(shape, temperature, &logits.device())
-    };
-    start.check(shape);
-    let mut work = Work::new(logits, &start);
-    drop(start);
+    assert_eq!(of_rows.dims(), [logits.dims()[0], 2], "of_rows");
+    let mut work = Work::new(logits, of_rows, temperature);
     work.normalize_prototypes();
     work.normalize_rows();
     work.finish(temperature)
@@ -185,12 +181,17 @@ pub(super) fn centered(
     center: Option<Tensor<Gpu, 1>>,
     temperature: f64,
 ) -> TargetPotentials<Gpu> {
+    let shape @ [rows, prototypes] = logits.dims();
     let device = logits.device();
-    let start = TargetPotentials::of_center(logits.dims(), center, temperature, &device);
-    if logits.dims()[0] == 0 {
-        return start;
+    if rows == 0 {
+        return TargetPotentials::of_center(shape, center, temperature, &device);
     }
-    let mut work = Work::new(logits, &start);
+    let start = match center {
+        Some(center) => of_center(center),
+        None => Tensor::zeros([prototypes, 2], &device),
+    };
+    assert_eq!(start.dims(), [prototypes, 2], "center");
+    let mut work = Work::new(logits, start, temperature);
     work.normalize_rows();
     work.finish(temperature)
 }
