@@ -124,6 +124,8 @@ fn wgpu() {
             infos::are_those_of_the_shaders(&launched);
         }
         epilogues::each_tile(&device);
+        epilogues::bands(&device);
+        epilogues::same_bits_of_each_tile(&device);
         attention::paths(&device);
         ema::packs(&device);
         optimizer::packs(&device);

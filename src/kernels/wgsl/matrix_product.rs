@@ -9,13 +9,18 @@ use super::chunk::Chunk;
 use super::info::info;
 use super::launch::{GpuTensor, contiguous, empty, launch, tensor};
 use super::matrix_kernels::{After, PARTS_LANES, Variant, sum_of_parts};
-use super::matrix_tiles::{BLOCK, MAX_TERMS, Plan, Sizes};
+use super::matrix_plan::{MAX_TERMS, Plan, Sizes};
+use super::matrix_tiles::BLOCK;
+use super::matrix_timing::fastest;
 use crate::kernels::backend::{Gpu, IbotBackend};
 use crate::kernels::ops::linear::{
     LinearBackwardInput, LinearGradients, LinearInput, LinearLayerInput,
 };
 use crate::kernels::ops::product::Layout;
 use crate::kernels::ops::{linear, product};
+
+/// Multiplications of a product whose tiles are timed, at least: fewer take a GPU less than a launch does.
+const LEAST_TIMED: usize = 1 << 24;
 
 /// Products of `[R, T]` and `[T, C]`, how they lie, and what becomes of them.
 struct Product<'a> {
@@ -87,29 +92,51 @@ impl<'a> Product<'a> {
         let totals = self
             .totals
             .then(|| empty(self.left, [plan.parts * columns]));
+        let plan = self.timed(plan, &out);
         let mut tensors = vec![self.left, self.right, &out];
         tensors.extend(self.bias.as_ref());
         tensors.extend(self.at_gelu.as_ref());
         tensors.extend(self.residual.as_ref());
         tensors.extend(totals.as_ref());
-        let info = info! {
-            rows: sizes.rows,
-            columns: columns,
-            depth: sizes.depth,
-            count: sizes.count,
-            span: plan.span,
-        };
-        launch(
-            client,
-            variant.kernel(plan.way),
-            plan.groups(sizes),
-            &tensors,
-            &info,
-        );
+        self.launch(variant, plan, &tensors);
         match plan.parts {
             1 => (out, totals),
             parts => self.sum(parts, &out, totals.as_ref()),
         }
+    }
+
+    /// The plan with the tile that multiplies fastest on the device, which may be timed first: without what comes after, so
+    /// that few kernels are compiled for it, into `out`, which is written again after that.
+    fn timed(&self, plan: Plan, out: &GpuTensor) -> Plan {
+        if self.sizes.products() < LEAST_TIMED {
+            return plan;
+        }
+        let bare = Variant {
+            after: After::default(),
+            ..self.variant()
+        };
+        let class = || format!("{} {}", bare.name(), self.sizes.class());
+        let launch = |plan| self.launch(bare, plan, &[self.left, self.right, out]);
+        fastest(&self.left.client, plan, class, launch)
+    }
+
+    fn launch(&self, variant: Variant, plan: Plan, tensors: &[&GpuTensor]) {
+        let sizes = self.sizes;
+        let info = info! {
+            rows: sizes.rows,
+            columns: sizes.columns,
+            depth: sizes.depth,
+            count: sizes.count,
+            span: plan.span,
+            band: plan.band(sizes),
+        };
+        launch(
+            &self.left.client,
+            variant.kernel(plan.way),
+            plan.groups(sizes),
+            tensors,
+            &info,
+        );
     }
 
     /// The parts of one product, `[P, R, C]`, added up, and those of the sums beside it, `[P, C]`.

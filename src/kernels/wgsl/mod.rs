@@ -3,8 +3,9 @@
 //! - `template`: fills the shaders; `launch`: a filled shader as a kernel on the device; `observed`: which ones ran
 //! - `chunk`, `target_potentials`, `cross_entropy`, `attention`, `layer_norm`, `gelu`, `matrix_product`, `ema`, `adamw`,
 //!   `sum_of_squares`, `grad_scale`, `copy`: one module a folder or file of `shaders/`; `attention_lanes` and
-//!   `attention_tiles`: the two kinds of kernels that attention chooses from; `matrix_tiles` and `matrix_kernels`: how a
-//!   device multiplies, and the kernels for that
+//!   `attention_tiles`: the two kinds of kernels that attention chooses from; `matrix_plan`, `matrix_tiles` and
+//!   `matrix_kernels`: how a device multiplies, and the kernels for that; `matrix_bands`: in which order; `matrix_timing` and `tile_times`: the
+//!   fastest way, by timing, and its file
 //! - `every_kernel`: all of them, for tests
 //! - `pack`: operations on many tensors, dealt out to few dispatches
 //!
@@ -27,15 +28,19 @@ mod info;
 mod lanes;
 mod launch;
 mod layer_norm;
+mod matrix_bands;
 mod matrix_kernels;
+mod matrix_plan;
 mod matrix_product;
 mod matrix_tiles;
+mod matrix_timing;
 mod observed;
 mod pack;
 mod rows;
 mod sum_of_squares;
 mod target_potentials;
 mod template;
+mod tile_times;
 mod walk;
 
 pub use adamw::packed_adamw;
@@ -46,6 +51,7 @@ pub use every_kernel::{all_kernels, attention_kernels};
 pub use lanes::{WORKGROUP_VARIABLE, with_workgroup};
 pub use launch::{Kernel, SHADERS_VARIABLE, peak_bytes_in_use, shader_folder};
 pub use matrix_tiles::{TILE_VARIABLE, Tile, with_tile};
+pub use matrix_timing::TIMING_VARIABLE;
 pub use observed::{Launched, observe};
 
 use burn::tensor::Tensor;
