@@ -11,19 +11,23 @@ of 32 terms of a tile, and what is written. The step is that of ViT-S/16 at 224,
 from collections import OrderedDict
 
 TERMS = 32  # of a piece: a cache line of 128 bytes where rows are long in terms
-CUT_FOR, LEAST_TERMS, DEPTH = 1024, 512, 16  # as in src/kernels/wgsl/matrix_tiles.rs
+CUT_FOR, LEAST_TERMS, DEPTH = 1024, 512, 16  # as in src/kernels/wgsl/matrix_plan.rs
+FEW, BAND = 32, 16  # as in src/kernels/wgsl/matrix_bands.rs
 
 TOKENS, MASKED, CLASSES = 128 * 197, 128 * 118, 128
-# name, rows, terms, columns, how often a step makes it (12 blocks; teacher and student), whether its sums are cut
+# name, rows, terms, columns, how often a step makes one of this shape (12 blocks of teacher and student, and the gradients
+# by rows of the latter), whether its sums are cut
 PRODUCTS = [
     ("q, k, v", TOKENS, 384, 1152, 24, False),
-    ("attention's output", TOKENS, 384, 384, 24, False),
-    ("MLP, first", TOKENS, 384, 1536, 24, False),
-    ("MLP, second", TOKENS, 1536, 384, 24, False),
+    ("attention's output", TOKENS, 384, 384, 36, False),
+    ("MLP, first", TOKENS, 384, 1536, 36, False),
+    ("MLP, second", TOKENS, 1536, 384, 36, False),
     ("gradient of rows, q, k, v", TOKENS, 1152, 384, 12, False),
     ("gradient of weights, q, k, v", 384, TOKENS, 1152, 12, True),
+    ("gradient of weights, output", 384, TOKENS, 384, 12, True),
     ("gradient of weights, MLP", 384, TOKENS, 1536, 24, True),
-    ("head, 2048 to 2048", MASKED + CLASSES, 2048, 2048, 2, False),
+    ("head, 2048 to 2048", MASKED + CLASSES, 2048, 2048, 3, False),
+    ("gradient of weights, head", 2048, MASKED + CLASSES, 2048, 1, True),
     ("prototypes of patches", MASKED, 256, 8192, 2, False),
     ("gradient of rows, those", MASKED, 8192, 256, 1, False),
     ("gradient of weights, those", 256, MASKED, 8192, 1, True),
@@ -36,7 +40,7 @@ GPUS = [
     ("32 MB, 128 x 128, 120 places", 32, (128, 128), 120),
     ("50 MB, 128 x 128, 264 places", 50, (128, 128), 264),
 ]
-ORDERS = ["rows", 4, 8, 16, 32, "columns", "chosen", "chosen, to and fro"]
+ORDERS = ["rows", 8, 16, "columns", "chosen"]
 
 
 def ceil(a, b):
@@ -53,24 +57,23 @@ def plan(rows, terms, columns, tile, may_cut):
 
 
 def chosen(tile_rows, tile_columns):
-    """Tile rows of a band."""
-    if tile_columns <= min(tile_rows, 32):
+    """Tile rows of a band, as in src/kernels/wgsl/matrix_bands.rs."""
+    if tile_columns <= min(tile_rows, FEW):
         return 1
-    return tile_rows if tile_rows <= 32 else 16
+    return tile_rows if tile_rows <= FEW else BAND
 
 
-def place(number, tile_rows, tile_columns, band, snake=False):
+def place(number, tile_rows, tile_columns, band):
     """Tile row and column of a workgroup: bands of so many tile rows, column by column within one."""
     first = number // (band * tile_columns) * band
     high = min(tile_rows - first, band)
     within = number % (band * tile_columns)
-    column = within // high
-    if snake and first // band % 2 == 1:
-        column = tile_columns - 1 - column
-    return first + within % high, column
+    return first + within % high, within // high
 
 
 class L2:
+    """What it holds, the piece that was not used for the longest time first; `read` counts what had to be brought."""
+
     def __init__(self, megabytes):
         self.room, self.used, self.read, self.pieces = megabytes << 20, 0, 0, OrderedDict()
 
@@ -87,12 +90,10 @@ class L2:
 
 def bytes_read(rows, terms, columns, tile, places, megabytes, band, may_cut):
     tile_rows, tile_columns = ceil(rows, tile[0]), ceil(columns, tile[1])
-    snake = band == "chosen, to and fro"
-    if snake: band = "chosen"
     band = {"rows": 1, "columns": tile_rows, "chosen": chosen(tile_rows, tile_columns)}.get(band, band)
     parts, span = plan(rows, terms, columns, tile, may_cut)
     tiles = tile_rows * tile_columns
-    groups = [(part, *place(at, tile_rows, tile_columns, band, snake)) for part in range(parts) for at in range(tiles)]
+    groups = [(part, *place(at, tile_rows, tile_columns, band)) for part in range(parts) for at in range(tiles)]
     l2 = L2(megabytes)
     for start in range(0, len(groups), places):
         running = groups[start : start + places]
@@ -111,7 +112,7 @@ def bytes_read(rows, terms, columns, tile, places, megabytes, band, may_cut):
 
 def main():
     for name, megabytes, tile, places in GPUS:
-        print(f"\n{name}; MB read from memory (what both operands hold)\n")
+        print(f"\n{name}: MB read from memory, in bands of so many tile rows\n")
         print("| product | operands | " + " | ".join(str(order) for order in ORDERS) + " |")
         print("| --- " * (len(ORDERS) + 2) + "|")
         total = [0] * len(ORDERS)
@@ -121,7 +122,7 @@ def main():
             operands = 4 * terms * (rows + columns)
             cells = [f"{bytes / 1e6:.0f}" for bytes in [operands, *read]]
             print(f"| {product}, {rows} x {terms} x {columns} | " + " | ".join(cells) + " |", flush=True)
-        print("| all of a step, GB | | " + " | ".join(f"{bytes / 1e9:.1f}" for bytes in total) + " |")
+        print("| these of a step, GB | | " + " | ".join(f"{bytes / 1e9:.1f}" for bytes in total) + " |")
 
 
 main()
