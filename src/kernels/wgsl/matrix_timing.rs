@@ -14,14 +14,30 @@ use super::matrix_tiles::Tile;
 use super::tile_times::{Origin, TileTimes, Timed, folder};
 use crate::device::{AdapterKind, AdapterSummary, adapter_behind, settle_client};
 
-/// Name of the variable that says where products are timed: 0 nowhere, 1 on software devices too; GPUs alone where it is not
-/// set.
+/// Name of the variable that says where products are timed: 0 nowhere, 1 on software devices too, however long that takes;
+/// where it is not set, on GPUs, and for about a second.
 pub const TIMING_VARIABLE: &str = "IBOT_TIME_TILES";
 
-/// What timing may take in a process, on one adapter, compiling the kernels among it.
-const BUDGET: Duration = Duration::from_secs(1);
-/// A product that takes longer is made with the usual tile: to time the others would take too long.
-const TOO_SLOW: Duration = Duration::from_millis(50);
+/// How long timing may take.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    /// In a process, on one adapter, compiling the kernels among it.
+    all: Duration,
+    /// A product that takes longer is made with the usual tile: to time the others would take too long.
+    one: Duration,
+}
+
+impl Bounds {
+    const USUAL: Self = Self {
+        all: Duration::from_secs(1),
+        one: Duration::from_millis(50),
+    };
+    const NONE: Self = Self {
+        all: Duration::MAX,
+        one: Duration::MAX,
+    };
+}
+
 /// What each tile is timed for in a round; shorter products are repeated, as a wait for the device takes some 0.1 ms.
 const ROUND: Duration = Duration::from_millis(2);
 /// Products of a round, at most.
@@ -35,9 +51,9 @@ const GAIN: f64 = 0.97;
 struct Known {
     adapter: Arc<AdapterSummary>,
     times: TileTimes,
-    /// Of the budget.
-    left: Duration,
-    /// Classes that the budget did not suffice for.
+    /// What is left of them.
+    bounds: Bounds,
+    /// Classes that they did not suffice for.
     untimed: BTreeSet<String>,
     /// Whether a failed write was told.
     is_told: bool,
@@ -79,7 +95,10 @@ impl Known {
         Self {
             adapter,
             times: TileTimes::open(folder().as_deref(), origin),
-            left: BUDGET,
+            bounds: match timing() {
+                Some(true) => Bounds::NONE,
+                _ => Bounds::USUAL,
+            },
             untimed: BTreeSet::new(),
             is_told: false,
         }
@@ -100,10 +119,10 @@ impl Known {
         let mut timing = Timing {
             run,
             spent: Duration::ZERO,
-            budget: self.left,
+            bounds: self.bounds,
         };
         let times = timing.time(tiles);
-        self.left = self.left.saturating_sub(timing.spent);
+        self.bounds.all = self.bounds.all.saturating_sub(timing.spent);
         let Some(times) = times else {
             log::debug!("products {class}: no time is left to time tiles");
             self.untimed.insert(class);
@@ -133,22 +152,22 @@ impl Known {
     }
 }
 
-/// A device's clock, and how much of the budget is spent.
+/// A device's clock, and how long it ran.
 struct Timing<'a> {
     run: &'a dyn Fn(Tile, u32) -> Duration,
     spent: Duration,
-    budget: Duration,
+    bounds: Bounds,
 }
 
 impl Timing<'_> {
-    /// Of one product with each tile; of the first one alone where that is slow, and none where the budget does not suffice.
+    /// Of one product with each tile; of the first one alone where that is slow, and none where the bounds do not suffice.
     fn time(&mut self, tiles: &[Tile]) -> Option<Vec<(Tile, Duration)>> {
         if self.is_over() {
             return None;
         }
         self.one_of(tiles[0], 1); // compiles the kernel
         let once = self.one_of(tiles[0], 1);
-        if once > TOO_SLOW {
+        if once > self.bounds.one {
             return Some(vec![(tiles[0], once)]);
         }
         for tile in &tiles[1..] {
@@ -172,7 +191,7 @@ impl Timing<'_> {
     }
 
     fn is_over(&self) -> bool {
-        self.spent >= self.budget
+        self.spent >= self.bounds.all
     }
 
     /// One product of so many.
@@ -221,7 +240,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     /// What a device that takes so many ms for a product makes of it; a tile's first run takes 100 ms more.
-    fn time(of_tile: [u32; 3], budget: Duration) -> (Option<Vec<(Tile, Duration)>>, Duration, u32) {
+    fn time(of_tile: [u32; 3], all: Duration) -> (Option<Vec<(Tile, Duration)>>, Duration, u32) {
         let runs = RefCell::new(Vec::new());
         let run = |tile: Tile, repeats: u32| {
             let at = Tile::ALL.iter().position(|known| *known == tile).unwrap();
@@ -232,7 +251,10 @@ mod tests {
         let mut timing = Timing {
             run: &run,
             spent: Duration::ZERO,
-            budget,
+            bounds: Bounds {
+                all,
+                ..Bounds::USUAL
+            },
         };
         let times = timing.time(&Tile::ALL);
         (times, timing.spent, runs.borrow().len() as u32)
@@ -240,7 +262,7 @@ mod tests {
 
     #[test]
     fn the_fastest_tile_is_taken() {
-        let (times, spent, runs) = time([4, 2, 8], BUDGET);
+        let (times, spent, runs) = time([4, 2, 8], Bounds::USUAL.all);
         let times = times.unwrap();
         assert_eq!(choose(&times), Tile::TALL);
         assert_eq!(times[0], (Tile::SMALL, 4 * MS));
@@ -263,7 +285,7 @@ mod tests {
             (Some(Tile::TALL), 7)
         );
         // slow products are made as ever
-        let (times, spent, runs) = time([60, 20, 20], BUDGET);
+        let (times, spent, runs) = time([60, 20, 20], Bounds::USUAL.all);
         assert_eq!(times, Some(vec![(Tile::SMALL, 60 * MS)]));
         assert_eq!((spent, runs), (220 * MS, 2));
     }
