@@ -39,9 +39,11 @@ const PART: f64 = 16.0;
 /// The loop over tiles of columns; in it, for each product a loop over slices of 16 entries of a head, and for each sum one
 /// over two parts of the columns.
 fn of_attention(variant: &Variant, loops: &[Loop]) -> Option<Mix> {
-    let products = match variant.name.split_whitespace().next()? {
-        "attention/tiles/forward" => 1,
-        _ => 2,
+    // whether each loop in it is that of a product
+    let are_products: &[bool] = match variant.name.split_whitespace().next()? {
+        "attention/tiles/forward" => &[true, false],
+        "attention/tiles/queries" => &[true, true, false],
+        _ => &[true, false, true, false],
     };
     let slices = (variant.number("head_chunk")? / VECTOR).ceil();
     // of a lane: 4 rows times its columns, or its chunks of a head
@@ -50,10 +52,10 @@ fn of_attention(variant: &Variant, loops: &[Loop]) -> Option<Mix> {
     let tile = loops
         .iter()
         .rev()
-        .find(|tile| tile.inner.len() > products)?;
+        .find(|tile| tile.inner.len() == are_products.len())?;
     let mut mix = tile.own;
-    for (at, inner) in tile.inner.iter().enumerate() {
-        let (rounds, expected) = match at < products {
+    for (inner, is_product) in tile.inner.iter().zip(are_products) {
+        let (rounds, expected) = match is_product {
             true => (slices, of_slice),
             false => (2.0, of_part),
         };

@@ -24,6 +24,8 @@ struct Info {
     count: u32,
     /// Terms of a part of a sum. The last part may have fewer; only tiled.wgsl cuts sums.
     span: u32,
+    /// Tile rows of a band; only tiled.wgsl has bands.
+    band: u32,
 }
 
 @group(0) @binding(0) var<storage, read_write> left: array<Stored>;

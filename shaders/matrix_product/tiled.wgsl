@@ -3,8 +3,7 @@
 // 4 x 4 sums in registers.
 //
 // Bindings: those of operands.wgsl.
-// Launch: one workgroup a tile of a part of the sums; tiles of one part side by side, in bands of BAND tile rows, so that
-// workgroups that run together read the same operands.
+// Launch: one workgroup a tile of a part of the sums; tiles of one part side by side, in the order of `tile_at`.
 // Workgroup memory: DEPTH (ROWS + COLUMNS) entries and padding: 8.5 KiB for 64 x 64, 12.5 KiB for 128 x 64, 16 KiB for
 // 128 x 128.
 // Not handled: strides, no terms at all, and more than 170 000: lavapipe leaves the loops of a kernel after 65 535 rounds
@@ -16,7 +15,6 @@
 const ROWS = {{ tile_rows }}u;
 const COLUMNS = {{ tile_columns }}u;
 const DEPTH = 16u;
-const BAND = 8u;
 
 const ROW_BLOCKS = {{ row_block }}u;
 const COLUMN_BLOCKS = {{ column_block }}u;
@@ -163,6 +161,15 @@ fn put_right(share: Share, block: mat4x4<f32>) {
 }
 {{ end }}
 
+/// Row and column of a tile by its number: in bands of some tile rows, column by column within each, so that workgroups
+/// that run together read the same operands.
+fn tile_at(tile: u32, tile_rows: u32, tile_columns: u32) -> vec2<u32> {
+    let first_of_band = tile / (info.band * tile_columns) * info.band;
+    let band = min(tile_rows - first_of_band, info.band);
+    let in_band = tile % (info.band * tile_columns);
+    return vec2<u32>(first_of_band + in_band % band, in_band / band);
+}
+
 /// `sum` and the outer product of four rows and four columns.
 fn next_block(sum: mat4x4<f32>, of_left: vec4<f32>, of_right: vec4<f32>) -> mat4x4<f32> {
     return mat4x4<f32>(
@@ -189,12 +196,9 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     let map = item / parts;
     let first_term = item % parts * info.span;
     let end = min(first_term + info.span, depth);
-    let tile = group % (tile_rows * tile_columns);
-    let first_of_band = tile / (BAND * tile_columns) * BAND;
-    let band = min(tile_rows - first_of_band, BAND);
-    let in_band = tile % (BAND * tile_columns);
-    let row = (first_of_band + in_band % band) * ROWS;
-    let column = in_band / band * COLUMNS;
+    let tile = tile_at(group % (tile_rows * tile_columns), tile_rows, tile_columns);
+    let row = tile.x * ROWS;
+    let column = tile.y * COLUMNS;
     let left_start = map * rows * (depth / ENTRIES);
     let right_start = map * depth * (columns / ENTRIES);
 

@@ -14,8 +14,7 @@ use crate::device::patience::Patience;
 struct Known {
     device: WgpuDevice,
     client: usize,
-    kind: AdapterKind,
-    memory_bytes: Option<u64>,
+    adapter: Arc<AdapterSummary>,
     patience: Arc<Patience>,
     queue: wgpu::Queue,
 }
@@ -37,8 +36,7 @@ pub(super) fn remember(
     let known = Known {
         device: device.clone(),
         client: client_key(&WgpuRuntime::client(device)),
-        kind: adapter.kind,
-        memory_bytes: adapter.memory_bytes,
+        adapter: Arc::new(adapter.clone()),
         patience: Arc::clone(patience),
         queue: queue.clone(),
     };
@@ -56,7 +54,16 @@ fn find<R>(is_it: impl Fn(&Known) -> bool, get: impl Fn(&Known) -> R) -> Option<
 /// What sort of adapter a client's device is; `None` where it has no guard.
 pub(crate) fn kind_of(client: &ComputeClient<WgpuRuntime>) -> Option<AdapterKind> {
     let key = client_key(client);
-    find(|known| known.client == key, |known| known.kind)
+    find(|known| known.client == key, |known| known.adapter.kind)
+}
+
+/// The adapter of a client's device, the same `Arc` for as long as the device is open; `None` where it has no guard.
+pub(crate) fn adapter_behind(client: &ComputeClient<WgpuRuntime>) -> Option<Arc<AdapterSummary>> {
+    let key = client_key(client);
+    find(
+        |known| known.client == key,
+        |known| Arc::clone(&known.adapter),
+    )
 }
 
 /// The queue of a client's device; `None` where it has no guard.
@@ -80,11 +87,23 @@ pub(crate) fn launched(client: &ComputeClient<WgpuRuntime>) {
 /// Bytes of a GPU's own memory; `None` on the CPU, on a software adapter, and if the driver does not report it.
 pub fn memory_bytes<D: Any>(device: &D) -> Option<u64> {
     let device = (device as &dyn Any).downcast_ref::<WgpuDevice>()?;
-    let of_hardware = |known: &Known| match known.kind {
+    let of_hardware = |known: &Known| match known.adapter.kind {
         AdapterKind::Software => None,
-        _ => known.memory_bytes,
+        _ => known.adapter.memory_bytes,
     };
     find(|known| known.device == *device, of_hardware)?
+}
+
+/// Waits, with a deadline, for all that was queued on a guarded device.
+///
+/// # Panics
+/// The device does not answer; [`super::GpuGuard::catch`] makes an error of it.
+pub(crate) fn settle_client(client: &ComputeClient<WgpuRuntime>) {
+    let key = client_key(client);
+    let patience = find(|known| known.client == key, |known| known.patience.clone());
+    if let Some(patience) = patience {
+        patience.settle_or_panic();
+    }
 }
 
 /// To be called before a read that no guard makes: waits, with a deadline, for all that burn queued on a guarded device;

@@ -29,7 +29,7 @@ pub use choice::{BackendChoice, Choice, Selected, auto_choice, choose, select};
 pub use existing::{ExistingDevice, device_descriptor, working};
 pub use faults::{Fault, FaultKind};
 pub use guard::{DeviceGuard, GpuGuard};
-pub(crate) use known::{client_key, kind_of, launched, queue_of};
+pub(crate) use known::{adapter_behind, client_key, kind_of, launched, queue_of, settle_client};
 pub use known::{memory_bytes, settle};
 pub use opening::init_wgpu;
 pub use panics::observe_log;

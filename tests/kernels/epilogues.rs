@@ -1,10 +1,12 @@
-//! What products do beside multiplying: GELU's slope as part of them, long sums in parts, and each of their tiles.
+//! What products do beside multiplying: GELU's slope as part of them, long sums in parts, each of their tiles, and the order
+//! of those.
 
 use burn::tensor::Tensor;
 use burn_autodiff::Autodiff;
 use burn_wgpu::WgpuDevice;
 use ibot::kernels::wgsl::{Tile, with_tile, with_workgroup};
-use ibot::kernels::{Gpu, IbotBackend, LinearBackwardInput, TrainBackend};
+use ibot::kernels::{Gpu, IbotBackend, LinearBackwardInput, LinearInput, TrainBackend};
+use ibot::random::{Random, Stream};
 
 use crate::loss_case::error;
 use crate::products::{self, Inner, assert_exact, draw, product, tensor};
@@ -111,5 +113,73 @@ pub fn each_tile(device: &WgpuDevice) {
         with_tile_of_gpus(products::many_small::<Autodiff<Gpu>>);
         with_tile_of_gpus(gelu_gradient::<Autodiff<Gpu>>);
         with_tile_of_gpus(long_sums::<Autodiff<Gpu>>);
+    }
+}
+
+/// More tiles along both sides than one band has rows; the last band has one row.
+pub fn bands(device: &WgpuDevice) {
+    for sizes @ [rows, depth, columns] in [[2_107, 4, 2_116], [2_060, 3, 2_111]] {
+        let (x, weight) = (draw(60, rows * depth), draw(61, depth * columns));
+        let y = with_workgroup(256, || {
+            with_tile(Tile::SMALL, || {
+                Gpu::linear_rows(LinearInput {
+                    x: tensor(&x, [rows, depth], device),
+                    weight: tensor(&weight, [depth, columns], device),
+                    bias: None,
+                    residual: None,
+                })
+            })
+        });
+        let expected = product(
+            sizes,
+            |i, t| x[i * depth + t],
+            |t, j| weight[t * columns + j],
+        );
+        assert_exact(&format!("{sizes:?}"), y, &expected);
+    }
+}
+
+/// Products of numbers whose sums are rounded, sums in parts and sums of columns among them, have the same bits with each
+/// tile: which one is the fastest on a device moves no number.
+pub fn same_bits_of_each_tile(device: &WgpuDevice) {
+    for [rows, inputs, outputs] in [[133, 37, 70], [1_041, 68, 132], [2_600, 65, 12]] {
+        let numbers = |stream: u64, shape: [usize; 2]| -> Tensor<Gpu, 2> {
+            let mut random = Random::new(stream, 9, 0, Stream::Init);
+            let drawn = random.fill(shape[0] * shape[1], Random::normal);
+            Tensor::<Gpu, 1>::from_floats(drawn.as_slice(), device).reshape(shape)
+        };
+        let run = || -> Vec<Vec<u32>> {
+            let x = numbers(70, [rows, inputs]);
+            let weight = numbers(71, [inputs, outputs]);
+            let y = Gpu::linear_rows(LinearInput {
+                x: x.clone(),
+                weight: weight.clone(),
+                bias: Some(numbers(72, [1, outputs]).reshape([outputs])),
+                residual: Some(numbers(73, [rows, outputs])),
+            });
+            let input = LinearBackwardInput {
+                x,
+                weight,
+                d_y: numbers(74, [rows, outputs]),
+                wants_x: true,
+                wants_weight: true,
+                wants_bias: true,
+            };
+            let gradients = Gpu::linear_gelu_backward(input);
+            let d_bias = gradients.d_bias.unwrap().reshape([1, outputs]);
+            let found = [
+                y,
+                gradients.d_x.unwrap(),
+                gradients.d_weight.unwrap(),
+                d_bias,
+            ];
+            let bits = |x| values(x).iter().map(|x: &f32| x.to_bits()).collect();
+            found.map(bits).into()
+        };
+        let with = |tile| with_workgroup(256, || with_tile(tile, run));
+        let expected = with(Tile::SMALL);
+        for tile in [Tile::TALL, Tile::LARGE] {
+            assert!(with(tile) == expected, "{rows} x {inputs}, {tile:?}");
+        }
     }
 }

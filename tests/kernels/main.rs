@@ -131,6 +131,8 @@ fn wgpu() {
         }
         infos::more_than_are_kept(&device);
         epilogues::each_tile(&device);
+        epilogues::bands(&device);
+        epilogues::same_bits_of_each_tile(&device);
         attention::paths(&device);
         ema::packs(&device);
         optimizer::packs(&device);

@@ -195,12 +195,27 @@ fn with_slice(lane: Lane, before: Products) -> Products {
     return products;
 }
 
-/// Adds the operand's columns from `first` on, each times the rows' weights of it; none beyond the last token.
-fn with_columns(block: Block, lane: Lane, before: Sums, weights: Products, operand: u32, first: u32) -> Sums {
-    var sums = before;
+/// Puts the lane's products away, so that no register waits for them while others are made. `with_columns` puts its weights
+/// there too.
+fn put_away(lane: Lane, weights: Products) {
     {{ each column }}
     shares[(lane.x + {{ column }}u * ACROSS) * SHARE_PITCH + lane.y] = weights.of_{{ column }};
     {{ end }}
+}
+
+/// What the lane has put away.
+fn taken_back(lane: Lane) -> Products {
+    var weights: Products;
+    {{ each column }}
+    weights.of_{{ column }} = shares[(lane.x + {{ column }}u * ACROSS) * SHARE_PITCH + lane.y];
+    {{ end }}
+    return weights;
+}
+
+/// Adds the operand's columns from `first` on, each times the rows' weights of it; none beyond the last token.
+fn with_columns(block: Block, lane: Lane, before: Sums, weights: Products, operand: u32, first: u32) -> Sums {
+    var sums = before;
+    put_away(lane, weights);
     let there = min(COLUMNS, block.tokens - first);
     for (var part = 0u; part < there; part += PART) {
         {{ each load }}

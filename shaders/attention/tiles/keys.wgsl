@@ -35,12 +35,14 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) number: u32) {
         shares_of.of_{{ column }} =
             exp(shares_of.of_{{ column }} * scale - row_lse[block.first_log + query_{{ column }}]);
         {{ end }}
+        // puts the shares away too
+        d_value = with_columns(block, lane, d_value, shares_of, D_MIXED, first);
         var d_scores = products(block, lane, VALUES, D_MIXED, first);
+        shares_of = taken_back(lane);
         {{ each column }}
         d_scores.of_{{ column }} =
             shares_of.of_{{ column }} * (d_scores.of_{{ column }} - along[block.first_log + query_{{ column }}]);
         {{ end }}
-        d_value = with_columns(block, lane, d_value, shares_of, D_MIXED, first);
         d_key = with_columns(block, lane, d_key, d_scores, QUERIES, first);
     }
     {{ each row }}

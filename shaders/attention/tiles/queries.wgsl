@@ -51,8 +51,9 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) number: u32) {
     let all_along = total_of_rows(lane, along_in_lane(block, lane, token));
     var d_query: Sums;
     for (var first = 0u; first < block.tokens; first += COLUMNS) {
-        let scores = products(block, lane, QUERIES, KEYS, first);
+        put_away(lane, products(block, lane, QUERIES, KEYS, first));
         let d_shares = products(block, lane, D_MIXED, VALUES, first);
+        let scores = taken_back(lane);
         var d_scores: Products;
         {{ each column }}
         d_scores.of_{{ column }} =

@@ -3,7 +3,8 @@
 use super::chunk::Chunk;
 use super::lanes::SOFTWARE_SUBGROUP;
 use super::launch::{Kernel, shader};
-use super::matrix_tiles::{BLOCK, SOFTWARE_BLOCKS, Tile, Way};
+use super::matrix_plan::{SOFTWARE_BLOCKS, Way};
+use super::matrix_tiles::{BLOCK, Tile};
 use crate::kernels::ops::product::Layout;
 
 /// Lanes of a workgroup that adds up parts, each of which adds one chunk.
@@ -111,6 +112,12 @@ impl Variant {
         values
     }
 
+    /// How its operands lie.
+    pub(super) fn name(self) -> String {
+        let entries = if self.vectors { "vectors" } else { "singles" };
+        format!("{:?} {entries}", self.layout)
+    }
+
     pub(super) fn kernel(self, way: Way) -> Kernel {
         match way {
             Way::Direct => self.direct(),
@@ -159,6 +166,27 @@ pub(super) fn sum_of_parts(chunk: Chunk, totals: bool) -> Kernel {
     values.push(("totals", usize::from(totals).to_string()));
     let shader = shader!("chunk", "matrix_product/parts");
     Kernel::new(shader, PARTS_LANES, values)
+}
+
+/// Of the text of the kernels that timing compares.
+pub(super) fn fingerprint() -> String {
+    let layouts = [
+        Layout::Plain,
+        Layout::RightTransposed,
+        Layout::LeftTransposed,
+    ];
+    let mut hasher = blake3::Hasher::new();
+    for (layout, tile) in layouts.into_iter().flat_map(|l| Tile::ALL.map(|t| (l, t))) {
+        let variant = Variant {
+            layout,
+            vectors: true,
+            after: After::default(),
+        };
+        // a text that cannot be made fails at its launch
+        let text = variant.tiled(tile).wgsl().unwrap_or_default();
+        hasher.update(text.as_bytes());
+    }
+    hasher.finalize().to_hex()[..16].to_owned()
 }
 
 /// Every kernel that a device may be given.

@@ -3,9 +3,11 @@
 //! - `template`: fills the shaders; `launch`: a filled shader as a kernel on the device; `observed`: which ones ran;
 //!   `info`: the sizes that a kernel gets; `kept_infos`: where they lie
 //! - `chunk`, `target_potentials`, `cross_entropy`, `attention`, `layer_norm`, `l2_norm`, `gelu`, `matrix_product`,
-//!   `normed_linear`, `tokens`, `ema`, `adamw`, `sum_of_squares`, `grad_scale`, `copy`: one module a folder or file of `shaders/`; `attention_lanes` and
-//!   `attention_tiles`: the two kinds of kernels that attention chooses from; `matrix_tiles` and `matrix_kernels`: how a
-//!   device multiplies, and the kernels for that
+//!   `normed_linear`, `tokens`, `rows`, `ema`, `adamw`, `sum_of_squares`, `grad_scale`, `copy`: one module a folder or file of
+//!   `shaders/`
+//! - `attention_lanes` and `attention_tiles`: the two kinds of kernels that attention chooses from
+//! - `matrix_plan`, `matrix_tiles`, `matrix_kernels`: how a device multiplies, and the kernels for that; `matrix_bands`: in
+//!   which order; `matrix_timing`, `tile_times`: the fastest way, by timing, and its file; `linear`: layers made of products
 //! - `row_team`: lanes that share a row
 //! - `every_kernel`: all of them, for tests
 //! - `pack`: operations on many tensors, dealt out to few dispatches
@@ -31,9 +33,13 @@ mod l2_norm;
 mod lanes;
 mod launch;
 mod layer_norm;
+mod linear;
+mod matrix_bands;
 mod matrix_kernels;
+mod matrix_plan;
 mod matrix_product;
 mod matrix_tiles;
+mod matrix_timing;
 mod normed_linear;
 mod observed;
 mod pack;
@@ -42,6 +48,7 @@ mod rows;
 mod sum_of_squares;
 mod target_potentials;
 mod template;
+mod tile_times;
 mod tokens;
 mod walk;
 
@@ -53,6 +60,7 @@ pub use every_kernel::{all_kernels, attention_kernels};
 pub use lanes::{WORKGROUP_VARIABLE, with_workgroup};
 pub use launch::{Kernel, SHADERS_VARIABLE, peak_bytes_in_use, shader_folder};
 pub use matrix_tiles::{TILE_VARIABLE, Tile, with_tile};
+pub use matrix_timing::TIMING_VARIABLE;
 pub use observed::{Launched, observe};
 
 use burn::tensor::Tensor;
@@ -214,21 +222,21 @@ impl IbotBackend for Gpu {
 
     fn linear_rows(input: LinearInput<Self>) -> Tensor<Self, 2> {
         match KernelChoice::active() {
-            KernelChoice::Wgsl => matrix_product::linear(input),
+            KernelChoice::Wgsl => linear::linear(input),
             KernelChoice::Reference => tensor_linear::linear(input),
         }
     }
 
     fn linear_rows_backward(input: LinearBackwardInput<Self>) -> LinearGradients<Self> {
         match KernelChoice::active() {
-            KernelChoice::Wgsl => matrix_product::linear_backward(input),
+            KernelChoice::Wgsl => linear::linear_backward(input),
             KernelChoice::Reference => tensor_linear::linear_backward(input),
         }
     }
 
     fn linear_gelu_backward(input: LinearBackwardInput<Self>) -> LinearGradients<Self> {
         match KernelChoice::active() {
-            KernelChoice::Wgsl => matrix_product::linear_gelu_backward(input),
+            KernelChoice::Wgsl => linear::linear_gelu_backward(input),
             KernelChoice::Reference => tensor_linear::linear_gelu_backward(input),
         }
     }
@@ -247,7 +255,7 @@ impl IbotBackend for Gpu {
 
     fn linear_layer_gelu(input: LinearLayerInput<Self>) -> Activated<Self> {
         let after = match KernelChoice::active() {
-            KernelChoice::Wgsl => matrix_product::linear_gelu(input),
+            KernelChoice::Wgsl => linear::linear_gelu(input),
             KernelChoice::Reference => tensor_gelu::forward(tensor_linear::forward(input)),
         };
         Activated {
@@ -258,7 +266,7 @@ impl IbotBackend for Gpu {
 
     fn linear_layer_and_gelu(input: LinearLayerInput<Self>) -> [Tensor<Self, 2>; 2] {
         match KernelChoice::active() {
-            KernelChoice::Wgsl => matrix_product::linear_and_gelu(input),
+            KernelChoice::Wgsl => linear::linear_and_gelu(input),
             KernelChoice::Reference => {
                 let before = tensor_linear::forward(input);
                 [before.clone(), tensor_gelu::forward(before)]

@@ -8,12 +8,13 @@ use super::launch::{
     GpuTensor, Kernel, SECTION, contiguous, empty, launch, section, shader, tensor,
 };
 use super::layer_norm;
-use super::matrix_product::{d_x, unfinished_weight_gradient};
-use super::matrix_tiles::MAX_TERMS;
+use super::linear::{d_x, unfinished_weight_gradient};
+use super::matrix_plan::MAX_TERMS;
 use super::row_team::Team;
 use crate::kernels::backend::Gpu;
 use crate::kernels::ops::layer_norm::LayerNormInput;
-use crate::kernels::ops::linear::{self, LinearLayerGradients, LinearLayerInput, Prologue};
+use crate::kernels::ops::linear as tensor_linear;
+use crate::kernels::ops::linear::{LinearLayerGradients, LinearLayerInput, Prologue};
 
 pub(super) fn kernel(team: Team, chunk: Chunk) -> Kernel {
     let shader = shader!("chunk", "rows/team", "normed_linear/gradients");
@@ -40,7 +41,7 @@ pub(super) fn backward(
             };
             normed(input, norm, d_y, past)
         }
-        _ => linear::backward(input, d_y, wants_x, past),
+        _ => tensor_linear::backward(input, d_y, wants_x, past),
     }
 }
 

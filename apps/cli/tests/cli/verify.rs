@@ -85,6 +85,53 @@ fn the_kernels_of_a_gpu_pass() {
     assert_eq!(lanes("cross_entropy/forward"), Some(256));
 }
 
+/// The fastest tile of each class of products is found by the first process, kept in a file, and taken from it by the next.
+#[test]
+fn products_are_timed_once() {
+    if gpu::device().is_none() {
+        return;
+    }
+    let scratch = Scratch::new("verify-times");
+    let run = |timing: &str| {
+        let mut command = command(&some_checks(&scratch, "wgpu", "products of 512 x 512 x 64"));
+        command
+            .env("IBOT_WORKGROUP", "256")
+            .env("IBOT_LOG", "debug");
+        command
+            .env("HF_HOME", &scratch.0)
+            .env("IBOT_TIME_TILES", timing);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", stdout(&output));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let folder = scratch.0.join("ibot");
+    let said = run("0");
+    assert!(!said.contains("products ") && !folder.exists(), "{said}");
+    let class = "products Plain vectors 512 x 512 x 64: ";
+    let said = run("1");
+    assert!(said.contains(class), "{said}");
+    let files: Vec<_> = fs::read_dir(&folder).unwrap().flatten().collect();
+    let [file] = files.as_slice() else {
+        panic!("{files:?}");
+    };
+    let text = || fs::read_to_string(file.path()).unwrap();
+    let first = text();
+    let content: serde_json::Value = serde_json::from_str(&first).unwrap();
+    let timed = &content["products"]["Plain vectors 512 x 512 x 64"];
+    let tile = timed["tile"].as_str().unwrap();
+    assert!(timed["milliseconds"][tile].as_f64().unwrap() > 0.0);
+    let said = run("1");
+    assert!(!said.contains(class) && text() == first, "{said}");
+    // a file that was cut off
+    fs::write(file.path(), &first[..first.len() / 2]).unwrap();
+    let said = run("1");
+    for part in ["is no file of ibot's times", "made anew", class] {
+        assert!(said.contains(part), "{part:?} is not in {said}");
+    }
+    assert!(serde_json::from_str::<serde_json::Value>(&text()).is_ok());
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+}
+
 #[test]
 fn the_cpu_is_compared_with_the_other_cpu_backend() {
     let scratch = Scratch::new("verify-flex");

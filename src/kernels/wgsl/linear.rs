@@ -1,0 +1,201 @@
+//! Linear layers and their gradients as products with what comes before and after them.
+
+use burn::tensor::Tensor;
+
+use super::gelu;
+use super::launch::{GpuTensor, contiguous, empty, tensor};
+use super::matrix_plan::MAX_TERMS;
+use super::matrix_product::{Parts, Product, Totals, in_pieces};
+use crate::kernels::backend::{Gpu, IbotBackend};
+use crate::kernels::ops::linear;
+use crate::kernels::ops::linear::{
+    LinearBackwardInput, LinearGradients, LinearInput, LinearLayerInput,
+};
+use crate::kernels::ops::product::Layout;
+
+/// See [`crate::kernels::IbotBackend::linear_rows`].
+pub(super) fn linear(input: LinearInput<Gpu>) -> Tensor<Gpu, 2> {
+    affine_then(input, false)
+}
+
+/// `x weight + bias`, through GELU where that is asked for, `+ residual`.
+fn affine_then(mut input: LinearInput<Gpu>, then_gelu: bool) -> Tensor<Gpu, 2> {
+    let [rows, depth] = input.x.dims();
+    let [_, columns] = input.weight.dims();
+    if rows * depth * columns == 0 || depth > MAX_TERMS {
+        let residual = input.residual.take();
+        let mut y = match depth > MAX_TERMS {
+            true => in_pieces(Layout::Plain, input.x, input.weight),
+            false => linear::linear(LinearInput {
+                bias: None,
+                ..input.clone()
+            }),
+        };
+        if let Some(bias) = input.bias {
+            y = y + bias.unsqueeze_dim(0);
+        }
+        let y = match then_gelu {
+            true => gelu::forward(y),
+            false => y,
+        };
+        return match residual {
+            Some(residual) => y + residual,
+            None => y,
+        };
+    }
+    let (left, right) = (contiguous(input.x), contiguous(input.weight));
+    let product = Product {
+        bias: input.bias.map(contiguous),
+        gelu: then_gelu,
+        residual: input.residual.map(contiguous),
+        ..Product::of(Layout::Plain, [rows, depth, columns], &left, &right)
+    };
+    tensor(product.run().0)
+}
+
+/// See [`crate::kernels::IbotBackend::linear_layer_gelu`]; GELU is part of the product.
+pub(super) fn linear_gelu(layer: LinearLayerInput<Gpu>) -> Tensor<Gpu, 2> {
+    affine_then(rows_of(layer), true)
+}
+
+/// See [`crate::kernels::IbotBackend::linear_layer_and_gelu`]; the product writes both.
+pub(super) fn linear_and_gelu(layer: LinearLayerInput<Gpu>) -> [Tensor<Gpu, 2>; 2] {
+    let input = rows_of(layer);
+    let [rows, depth] = input.x.dims();
+    let [_, columns] = input.weight.dims();
+    if rows * depth * columns == 0 || depth > MAX_TERMS || input.residual.is_some() {
+        let before = affine_then(input, false);
+        return [before.clone(), gelu::forward(before)];
+    }
+    let (left, right) = (contiguous(input.x), contiguous(input.weight));
+    let after = empty(&left, [rows, columns]);
+    let product = Product {
+        bias: input.bias.map(contiguous),
+        activated: Some(after.clone()),
+        ..Product::of(Layout::Plain, [rows, depth, columns], &left, &right)
+    };
+    [product.run().0, after].map(tensor)
+}
+
+fn rows_of(layer: LinearLayerInput<Gpu>) -> LinearInput<Gpu> {
+    LinearInput {
+        x: layer.prologue.apply(layer.x),
+        weight: layer.weight,
+        bias: layer.bias,
+        residual: layer.residual,
+    }
+}
+
+/// The gradient by the rows; where they are GELU of others, that by the others, and GELU of them. All sizes >= 1.
+pub(super) fn d_x(
+    d_y: &GpuTensor,
+    weight: Tensor<Gpu, 2>,
+    before_gelu: Option<Tensor<Gpu, 2>>,
+) -> (Tensor<Gpu, 2>, Option<Tensor<Gpu, 2>>) {
+    let [inputs, outputs] = weight.dims();
+    let rows = d_y.meta.shape()[0];
+    if outputs > MAX_TERMS {
+        let d_x = in_pieces(Layout::RightTransposed, tensor(d_y.clone()), weight);
+        return match before_gelu {
+            Some(x) => (gelu::backward(x.clone(), d_x), Some(gelu::forward(x))),
+            None => (d_x, None),
+        };
+    }
+    let weight = contiguous(weight);
+    let sizes = [rows, outputs, inputs];
+    let activated = before_gelu.as_ref().map(|_| empty(d_y, [rows, inputs]));
+    let product = Product {
+        at_gelu: before_gelu.map(contiguous),
+        activated: activated.clone(),
+        ..Product::of(Layout::RightTransposed, sizes, d_y, &weight)
+    };
+    (tensor(product.run().0), activated.map(tensor))
+}
+
+/// See [`crate::kernels::IbotBackend::linear_rows_backward`].
+pub(super) fn linear_backward(input: LinearBackwardInput<Gpu>) -> LinearGradients<Gpu> {
+    if is_empty(&input) {
+        return linear::linear_backward(input);
+    }
+    let d_y = contiguous(input.d_y.clone());
+    let d_x = input
+        .wants_x
+        .then(|| d_x(&d_y, input.weight.clone(), None).0);
+    of_weights(&input, d_x, input.x.clone(), d_y)
+}
+
+/// See [`crate::kernels::IbotBackend::linear_gelu_backward`]; the product for the rows makes GELU again as well.
+pub(super) fn linear_gelu_backward(input: LinearBackwardInput<Gpu>) -> LinearGradients<Gpu> {
+    if is_empty(&input) {
+        return linear::linear_gelu_backward(input);
+    }
+    let d_y = contiguous(input.d_y.clone());
+    let before = input.x.clone();
+    let (d_x, x) = match input.wants_x {
+        true => {
+            let (d_x, x) = d_x(&d_y, input.weight.clone(), Some(before.clone()));
+            (Some(d_x), x)
+        }
+        false => (None, None),
+    };
+    let x = x.unwrap_or_else(|| gelu::forward(before));
+    of_weights(&input, d_x, x, d_y)
+}
+
+fn is_empty(input: &LinearBackwardInput<Gpu>) -> bool {
+    let [inputs, outputs] = input.weight.dims();
+    input.x.dims()[0] * inputs * outputs == 0
+}
+
+/// All gradients, of which that of the rows is found. All sizes >= 1.
+fn of_weights(
+    input: &LinearBackwardInput<Gpu>,
+    d_x: Option<Tensor<Gpu, 2>>,
+    x: Tensor<Gpu, 2>,
+    d_y: GpuTensor,
+) -> LinearGradients<Gpu> {
+    let [rows, _] = x.dims();
+    if !input.wants_weight || rows > MAX_TERMS {
+        let d_y: Tensor<Gpu, 2> = tensor(d_y);
+        let weight = || in_pieces(Layout::LeftTransposed, x, d_y.clone());
+        return LinearGradients {
+            d_x,
+            d_weight: input.wants_weight.then(weight),
+            d_bias: input.wants_bias.then(|| Gpu::column_sums(d_y)),
+        };
+    }
+    let x = contiguous(x);
+    let totals = input.wants_bias.then_some(Totals::Alone);
+    let (d_weight, d_bias) = weight_gradient(&x, &d_y, totals).run();
+    LinearGradients {
+        d_x,
+        d_weight: Some(tensor(d_weight)),
+        d_bias: d_bias.map(tensor),
+    }
+}
+
+/// `x^T d_y`, and the sums of d_y's columns.
+fn weight_gradient<'a>(
+    x: &'a GpuTensor,
+    d_y: &'a GpuTensor,
+    totals: Option<Totals>,
+) -> Product<'a> {
+    let [rows, inputs] = [x.meta.shape()[0], x.meta.shape()[1]];
+    let sizes = [inputs, rows, d_y.meta.shape()[1]];
+    Product {
+        totals,
+        ..Product::of(Layout::LeftTransposed, sizes, x, d_y)
+    }
+}
+
+/// `x^T d_y` and the sums of d_y's columns, in parts; behind those of the sums there is room for the whole ones, from a
+/// multiple of [`SECTION`] entries on. All sizes >= 1, not more rows than [`MAX_TERMS`].
+pub(super) fn unfinished_weight_gradient(x: &GpuTensor, d_y: &GpuTensor) -> Parts<GpuTensor> {
+    let found = weight_gradient(x, d_y, Some(Totals::Roomy)).in_parts();
+    let missing = || empty(x, [0]); // asked for
+    Parts {
+        product: found.product,
+        totals: found.totals.unwrap_or_else(missing),
+        parts: found.parts,
+    }
+}
