@@ -5,7 +5,7 @@
 // plus, where it is there, past: the gradient by the same rows that comes past the norm. With moments, each row's mean and
 // scale for columns.wgsl; with units, u itself for the gradients of the layer behind the norm.
 //
-// Bindings: x [R, C], weight [C], d_y [R, C], d_x [R, C], where they are there past [R, C], units [R, C], row_mean [R] and
+// Bindings: x [R, C], weight [C], d_y [P, R, C] in P parts to be added up, d_x [R, C], where they are there past [R, C], units [R, C], row_mean [R] and
 // row_scale [R], info. C = D / (lanes of Chunk).
 // Launch: a team of lanes a row.
 // Not handled: strides.
@@ -26,6 +26,15 @@
 {{ end }}
 @group(0) @binding(4 + {{ past }} + {{ unit }} + 2 * {{ moments }}) var<storage, read> info: Info;
 
+/// The gradient by the norm's result.
+fn d_at(at: u32) -> Chunk {
+    var d = d_y[at];
+    for (var part = 1u; part < info.parts; part += 1u) {
+        d += d_y[part * info.rows * info.chunks + at];
+    }
+    return d;
+}
+
 @compute @workgroup_size(LANES)
 fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     let own_row = row_of(place, lane);
@@ -39,7 +48,7 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     var d_sum = 0.0;
     for (var chunk = first; chunk < chunks; chunk += TEAM) {
         sum += total(x[start + chunk]);
-        d_sum += total(d_y[start + chunk] * weight[chunk]);
+        d_sum += total(d_at(start + chunk) * weight[chunk]);
     }
     let means = sum_of_team(lane, vec2<f32>(sum, d_sum)) / width;
     var squares = 0.0;
@@ -47,7 +56,7 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     for (var chunk = first; chunk < chunks; chunk += TEAM) {
         let centered = x[start + chunk] - means.x;
         squares += total(centered * centered);
-        products += total(d_y[start + chunk] * weight[chunk] * centered);
+        products += total(d_at(start + chunk) * weight[chunk] * centered);
     }
     let moments = sum_of_team(lane, vec2<f32>(squares, products)) / width;
     let scale = 1.0 / sqrt(moments.x + info.eps);
@@ -55,7 +64,7 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     let written = select(0u, chunks, own_row == row);
     for (var chunk = first; chunk < written; chunk += TEAM) {
         let centered = x[start + chunk] - means.x;
-        var d = (d_y[start + chunk] * weight[chunk] - means.y - centered * along) * scale;
+        var d = (d_at(start + chunk) * weight[chunk] - means.y - centered * along) * scale;
         {{ each past }}
         d += past[start + chunk];
         {{ end }}

@@ -373,8 +373,8 @@ impl<B: IbotBackend> Backbone<B> for VisionTransformer<B> {
         let rows = RowPlaces::new(rows, batch * count);
         let tokens = self.through_blocks(flat, batch, drop_path_rngs, Some(&rows));
         ChosenTokens {
-            cls: tokens.clone().narrow(0, 0, batch),
-            patches: (chosen > 0).then(|| tokens.narrow(0, batch, chosen)),
+            cls: B::slice_rows(tokens.clone(), 0..batch),
+            patches: (chosen > 0).then(|| B::slice_rows(tokens, batch..batch + chosen)),
         }
     }
 

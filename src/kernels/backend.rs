@@ -1,5 +1,7 @@
 //! The operations that deserve kernels of their own, as one trait over burn's backends.
 
+use std::ops::Range;
+
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::FloatTensor;
@@ -278,6 +280,28 @@ pub trait IbotBackend: Backend {
     /// `[M, D]` -> `[R, D]`.
     fn scatter_rows(y: Tensor<Self, 2>, places: &RowPlaces) -> Tensor<Self, 2> {
         product::scatter_rows(y, places)
+    }
+
+    /// Some rows, one after the other; differentiable.
+    ///
+    /// # Shapes
+    /// `[R, D]` -> `[M, D]`, M the length of `rows`.
+    fn slice_rows(x: Tensor<Self, 2>, rows: Range<usize>) -> Tensor<Self, 2> {
+        x.narrow(0, rows.start, rows.len())
+    }
+
+    /// Gradient of [`IbotBackend::slice_rows`] by its matrix of R = `rows`, of which they were those from `start` on. `past` is
+    /// a gradient by the same matrix that comes from elsewhere, of which the result is the sum.
+    ///
+    /// # Shapes
+    /// `d_y` `[M, D]`, `past` `[R, D]` -> `[R, D]`.
+    fn slice_rows_backward(
+        d_y: Tensor<Self, 2>,
+        start: usize,
+        rows: usize,
+        past: Option<Tensor<Self, 2>>,
+    ) -> Tensor<Self, 2> {
+        product::slice_rows_backward(d_y, start, rows, past)
     }
 
     /// Multi-head softmax attention; differentiable in `qkv`, through `context` only.

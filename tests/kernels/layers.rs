@@ -166,6 +166,40 @@ pub fn layer_and_gelu<B: TrainBackend>(device: &B::Device) {
     }
 }
 
+/// A matrix cut in two, whose gradients come one after the other, and rows of it that reach the loss twice.
+pub fn sliced_rows<B: TrainBackend>(device: &B::Device) {
+    for [rows, width, first] in [[2, 1, 1], [5, 7, 2], [66, 12, 65], [131, 64, 4]] {
+        let x = draw(39, rows * width, 1.0);
+        let weights = draw(40, rows * width, 1.0);
+        let input = tensor::<B, 2>(&x, [rows, width], device);
+        let weighted = |part: Tensor<B, 2>, start: usize| {
+            let [count, _] = part.dims();
+            let of_part = &weights[start * width..(start + count) * width];
+            let of_part = tensor::<B, 2>(of_part, [count, width], device).detach();
+            (part * of_part).sum_dim(1).sum_dim(0)
+        };
+        let parts = [0..first, first..rows, first..first + 1];
+        let found: Vec<Vec<f32>> = parts
+            .clone()
+            .map(|part| values(B::slice_rows(input.clone(), part)))
+            .to_vec();
+        for (found, part) in found.iter().zip(parts.clone()) {
+            assert_eq!(*found, x[part.start * width..part.end * width]);
+        }
+        let [a, b, again] =
+            parts.map(|part| weighted(B::slice_rows(input.clone(), part.clone()), part.start));
+        let grads = (a + b + again).backward();
+        let mut expected = wide(&weights);
+        for (d, weight) in expected[first * width..(first + 1) * width]
+            .iter_mut()
+            .zip(&weights[first * width..])
+        {
+            *d += f64::from(*weight);
+        }
+        assert_close(&values(input.grad(&grads).unwrap()), &expected, 1e-6);
+    }
+}
+
 /// Rows of length 1: against the formula, with a row of zeros and one that is shorter than the least norm.
 pub fn l2_norm<B: TrainBackend>(device: &B::Device) {
     let min_squared_norm = 1e-4;

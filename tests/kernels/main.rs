@@ -89,6 +89,7 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("layers, residual", layers::rows_past_the_layer::<B>),
         ("layers, GELU", layers::layer_and_gelu::<B>),
         ("layers, L2 norm", layers::l2_norm::<B>),
+        ("layers, sliced rows", layers::sliced_rows::<B>),
         ("tokens", tokens::tokens::<B>),
         ("column sums", products::column_sums::<B>),
         ("rows by place", products::rows_by_place::<B>),

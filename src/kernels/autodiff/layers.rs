@@ -11,7 +11,7 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
 use burn_autodiff::{Autodiff, NodeId};
 
-use crate::kernels::autodiff::primitive::primitive;
+use crate::kernels::autodiff::primitive::{primitive, untracked};
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::branch;
 use crate::kernels::ops::branch::{BranchInput, residual_branch};
@@ -99,8 +99,7 @@ impl<B: IbotBackend> Backward<B, 6> for Linear {
         let d_y = grads.consume::<B>(&ops.node);
         // what others have found by the same rows: the backward body adds to it in its own pass
         let past = ops.parents[0].as_ref().and_then(|x| {
-            // burn names a gradient by a whole tensor, of which it looks at the node alone
-            let mut of_x = primitive(Tensor::<Autodiff<B>, 2>::from_inner(wrap(d_y.clone())));
+            let mut of_x = untracked::<B>(&d_y);
             of_x.node = Arc::clone(x);
             grads.remove::<B>(&of_x).map(wrap)
         });

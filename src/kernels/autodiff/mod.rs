@@ -4,6 +4,9 @@
 mod layers;
 mod primitive;
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
 use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::base::Checkpointer;
@@ -11,7 +14,7 @@ use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
 
-use primitive::primitive;
+use primitive::{primitive, untracked};
 
 use crate::error::Result;
 
@@ -65,6 +68,32 @@ impl<B: IbotBackend> Backward<B, 1> for GatherRows {
         unary::<B, _>(ops.parents, ops.node, grads, |d_y| {
             primitive(B::scatter_rows(wrap(d_y), &places))
         });
+    }
+}
+
+#[derive(Debug)]
+struct SliceRows;
+
+impl<B: IbotBackend> Backward<B, 1> for SliceRows {
+    /// The first row, and rows of the matrix.
+    type State = (usize, usize);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let d_y = grads.consume::<B>(&ops.node);
+        let [Some(x)] = ops.parents else {
+            return;
+        };
+        let (start, rows) = ops.state;
+        let mut of_x = untracked::<B>(&d_y);
+        of_x.node = Arc::clone(&x);
+        let past = grads.remove::<B>(&of_x).map(wrap);
+        let d_x = B::slice_rows_backward(wrap(d_y), start, rows, past);
+        grads.register::<B>(x.id, primitive(d_x));
     }
 }
 
@@ -287,6 +316,17 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         let prep = Backward::<B, 1>::prepare::<C>(GatherRows, [x.node]);
         wrap(match prep.compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(places.clone(), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        })
+    }
+
+    fn slice_rows(x: Tensor<Self, 2>, rows: Range<usize>) -> Tensor<Self, 2> {
+        let all = x.dims()[0];
+        let x = primitive(x);
+        let y = primitive(B::slice_rows(wrap(x.primitive), rows.clone()));
+        let prep = Backward::<B, 1>::prepare::<C>(SliceRows, [x.node]);
+        wrap(match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((rows.start, all), y),
             OpsKind::UnTracked(prep) => prep.finish(y),
         })
     }

@@ -161,6 +161,22 @@ pub fn gather_rows<B: Backend>(x: Tensor<B, 2>, places: &RowPlaces) -> Tensor<B,
     x.select(0, at)
 }
 
+/// See [`crate::kernels::IbotBackend::slice_rows_backward`].
+pub fn slice_rows_backward<B: Backend>(
+    d_y: Tensor<B, 2>,
+    start: usize,
+    rows: usize,
+    past: Option<Tensor<B, 2>>,
+) -> Tensor<B, 2> {
+    let [count, width] = d_y.dims();
+    let zeros = Tensor::zeros([rows, width], &d_y.device());
+    let d_x = zeros.slice_assign([start..start + count], d_y);
+    match past {
+        Some(past) => d_x + past,
+        None => d_x,
+    }
+}
+
 /// See [`crate::kernels::IbotBackend::scatter_rows`].
 pub fn scatter_rows<B: Backend>(y: Tensor<B, 2>, places: &RowPlaces) -> Tensor<B, 2> {
     let [_, width] = y.dims();

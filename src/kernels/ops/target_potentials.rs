@@ -116,21 +116,16 @@ impl<B: Backend> TargetPotentials<B> {
         let Some(center) = center else {
             return Self::neutral(shape, temperature, device);
         };
+        let shifts = center.unsqueeze_dim(1);
+        let logs = shifts.zeros_like();
         let centered = Self {
-            of_prototypes: of_center(center),
+            of_prototypes: pairs_of(shifts, logs),
             of_rows: Tensor::zeros([shape[0], 2], device),
             temperature,
         };
         centered.check(shape);
         centered
     }
-}
-
-/// Potentials of prototypes that are shifted by `center`, `[K]`: `[K, 2]`.
-pub(in crate::kernels) fn of_center<B: Backend>(center: Tensor<B, 1>) -> Tensor<B, 2> {
-    let shifts = center.unsqueeze_dim(1);
-    let logs = shifts.zeros_like();
-    pairs_of(shifts, logs)
 }
 
 /// Shift and log-normalizer of each row: `log sum_j exp((x_j - shift) / temperature - prototype_log_j)`.

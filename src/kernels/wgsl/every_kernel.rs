@@ -16,11 +16,13 @@ pub fn all_kernels(workgroups: &[u32], tensors: &[usize], teacher_views: &[usize
     let mut all: Vec<Kernel> = (1..=grad_scale::MAX_SCALARS)
         .map(grad_scale::kernel)
         .collect();
+    all.extend(Walk::ALL.map(target_potentials::center_kernel));
     for chunk in Chunk::ALL {
         for walk in Walk::ALL {
             all.push(copy::kernel(walk, chunk));
             all.extend(gelu::kernels(walk, chunk));
             all.push(rows::gather_kernel(walk, chunk));
+            all.extend(rows::placed_kernels(walk, chunk));
             all.extend(tokens::walking_kernels(walk, chunk));
             for tensors in tensors {
                 all.push(ema::kernel(walk, chunk, *tensors));

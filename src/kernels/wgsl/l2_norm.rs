@@ -37,7 +37,7 @@ pub(super) fn forward(input: L2NormInput<Gpu>) -> Tensor<Gpu, 2> {
         forward_kernel(team, chunk),
         team.groups(rows),
         &[&x, &y],
-        &info_of(shape, chunk, input.min_squared_norm),
+        &info_of(shape, chunk, input.min_squared_norm, 1),
     );
     tensor(y)
 }
@@ -57,7 +57,7 @@ pub(super) fn backward(input: L2NormInput<Gpu>, d_y: Tensor<Gpu, 2>) -> Tensor<G
         backward_kernel(team, chunk),
         team.groups(rows),
         &[&x, &d_y, &d_x],
-        &info_of(shape, chunk, input.min_squared_norm),
+        &info_of(shape, chunk, input.min_squared_norm, 1),
     );
     tensor(d_x)
 }

@@ -6,6 +6,7 @@ use super::chunk::Chunk;
 use super::info::info;
 use super::lanes::{MAX_ROUNDS, workgroup};
 use super::launch::{GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
+use super::matrix_product::Parts;
 use super::row_team::{Team, info_of};
 use crate::kernels::backend::Gpu;
 use crate::kernels::ops::layer_norm as tensor_layer_norm;
@@ -90,7 +91,7 @@ pub(super) fn forward(input: LayerNormInput<Gpu>) -> Tensor<Gpu, 2> {
         forward_kernel(team, chunk),
         team.groups(rows),
         &[&x, &contiguous(input.weight), &contiguous(input.bias), &y],
-        &info_of(shape, chunk, input.eps),
+        &info_of(shape, chunk, input.eps, 1),
     );
     tensor(y)
 }
@@ -107,7 +108,8 @@ pub(super) fn backward(input: LayerNormInput<Gpu>, d_y: Tensor<Gpu, 2>) -> Layer
     let weight = contiguous(input.weight);
     let moments = [(); 2].map(|()| empty(&x, [rows]));
     let beside = (Beside::Moments, moments.each_ref().to_vec());
-    let d_x = rows_backward(&x, &weight, input.eps, &d_y, beside);
+    let whole = Parts::whole(d_y.clone());
+    let d_x = rows_backward(&x, &weight, input.eps, &whole, beside);
     let [d_weight, d_bias] = sum_columns(&x, &d_y, moments.each_ref(), chunk);
     LayerNormGradients {
         d_x: tensor(d_x),
@@ -117,14 +119,14 @@ pub(super) fn backward(input: LayerNormInput<Gpu>, d_y: Tensor<Gpu, 2>) -> Layer
 }
 
 /// The gradient by the rows alone, plus `past` where it is there; and the rows before scale and shift, which the gradients of
-/// the layer behind the norm take. There is a row, and it has an entry.
+/// the layer behind the norm take. `d_y` is by the norm's result. There is a row, and it has an entry.
 pub(super) fn backward_of_rows(
     input: LayerNormInput<Gpu>,
-    d_y: Tensor<Gpu, 2>,
+    d_y: &Parts<()>,
     past: Option<Tensor<Gpu, 2>>,
 ) -> [GpuTensor; 2] {
     let shape = input.x.dims();
-    let (x, d_y) = (contiguous(input.x), contiguous(d_y));
+    let x = contiguous(input.x);
     let past = past.map(contiguous);
     let units = empty(&x, shape);
     let beside = Beside::Units {
@@ -132,7 +134,7 @@ pub(super) fn backward_of_rows(
     };
     let tensors = past.iter().chain([&units]).collect();
     let weight = contiguous(input.weight);
-    let d_x = rows_backward(&x, &weight, input.eps, &d_y, (beside, tensors));
+    let d_x = rows_backward(&x, &weight, input.eps, d_y, (beside, tensors));
     [d_x, units]
 }
 
@@ -140,21 +142,21 @@ fn rows_backward(
     x: &GpuTensor,
     weight: &GpuTensor,
     eps: f64,
-    d_y: &GpuTensor,
+    d_y: &Parts<()>,
     (beside, tensors): (Beside, Vec<&GpuTensor>),
 ) -> GpuTensor {
     let [rows, width] = [x.meta.shape()[0], x.meta.shape()[1]];
     let chunk = Chunk::for_length(width);
     let d_x = empty(x, [rows, width]);
     let team = Team::for_rows(&x.client, chunk.count(width));
-    let mut all = vec![x, weight, d_y, &d_x];
+    let mut all = vec![x, weight, &d_y.product, &d_x];
     all.extend(tensors);
     launch(
         &x.client,
         backward_kernel(team, chunk, beside),
         team.groups(rows),
         &all,
-        &info_of([rows, width], chunk, eps),
+        &info_of([rows, width], chunk, eps, d_y.parts),
     );
     d_x
 }

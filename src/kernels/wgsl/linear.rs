@@ -87,7 +87,7 @@ fn rows_of(layer: LinearLayerInput<Gpu>) -> LinearInput<Gpu> {
 }
 
 /// The gradient by the rows; where they are GELU of others, that by the others, and GELU of them. All sizes >= 1.
-pub(super) fn d_x(
+fn d_x(
     d_y: &GpuTensor,
     weight: Tensor<Gpu, 2>,
     before_gelu: Option<Tensor<Gpu, 2>>,
@@ -110,6 +110,18 @@ pub(super) fn d_x(
         ..Product::of(Layout::RightTransposed, sizes, d_y, &weight)
     };
     (tensor(product.run().0), activated.map(tensor))
+}
+
+/// The gradient by the rows in parts. All sizes >= 1, not more outputs than [`MAX_TERMS`].
+pub(super) fn unfinished_d_x(d_y: &GpuTensor, weight: &GpuTensor) -> Parts<()> {
+    let [inputs, outputs] = [weight.meta.shape()[0], weight.meta.shape()[1]];
+    let sizes = [d_y.meta.shape()[0], outputs, inputs];
+    let found = Product::of(Layout::RightTransposed, sizes, d_y, weight).in_parts();
+    Parts {
+        product: found.product,
+        totals: (),
+        parts: found.parts,
+    }
 }
 
 /// See [`crate::kernels::IbotBackend::linear_rows_backward`].

@@ -52,7 +52,7 @@ impl Totals {
     }
 }
 
-/// A product whose sums are made in parts.
+/// A product whose sums are made in parts that are still to be added up.
 pub(super) struct Parts<T> {
     /// `[P, N, R, C]`.
     pub product: GpuTensor,
@@ -60,6 +60,17 @@ pub(super) struct Parts<T> {
     pub totals: T,
     /// P.
     pub parts: usize,
+}
+
+impl Parts<()> {
+    /// A matrix in one part.
+    pub fn whole(matrix: GpuTensor) -> Self {
+        Self {
+            product: matrix,
+            totals: (),
+            parts: 1,
+        }
+    }
 }
 
 impl<'a> Product<'a> {
@@ -118,7 +129,7 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// The same in parts that are still to be added up.
+    /// The same in parts.
     pub fn in_parts(&self) -> Parts<Option<GpuTensor>> {
         let client = &self.left.client;
         let variant = self.variant();

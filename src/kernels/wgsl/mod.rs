@@ -323,6 +323,18 @@ impl IbotBackend for Gpu {
         }
     }
 
+    fn slice_rows_backward(
+        d_y: Tensor<Self, 2>,
+        start: usize,
+        rows: usize,
+        past: Option<Tensor<Self, 2>>,
+    ) -> Tensor<Self, 2> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => rows::slice_backward(d_y, start, rows, past),
+            KernelChoice::Reference => tensor_product::slice_rows_backward(d_y, start, rows, past),
+        }
+    }
+
     fn packed_attention(input: AttentionInput<Self>) -> AttentionOutput<Self> {
         match KernelChoice::active() {
             KernelChoice::Wgsl => AttentionPath::of_device(&input).forward(input),

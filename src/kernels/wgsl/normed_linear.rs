@@ -8,7 +8,7 @@ use super::launch::{
     GpuTensor, Kernel, SECTION, contiguous, empty, launch, section, shader, tensor,
 };
 use super::layer_norm;
-use super::linear::{d_x, unfinished_weight_gradient};
+use super::linear::{unfinished_d_x, unfinished_weight_gradient};
 use super::matrix_plan::MAX_TERMS;
 use super::row_team::Team;
 use crate::kernels::backend::Gpu;
@@ -53,9 +53,9 @@ fn normed(
 ) -> LinearLayerGradients<Gpu> {
     let d_y = contiguous(d_y);
     let weight = contiguous(layer.weight);
-    let d_normed = d_x(&d_y, tensor(weight.clone()), None).0;
+    let d_normed = unfinished_d_x(&d_y, &weight);
     let affine = [norm.weight.clone(), norm.bias.clone()].map(contiguous);
-    let [d_x, units] = layer_norm::backward_of_rows(norm, d_normed, past);
+    let [d_x, units] = layer_norm::backward_of_rows(norm, &d_normed, past);
     let [d_weight, d_bias, d_scale, d_shift] = of_weights(&units, &d_y, &weight, &affine);
     LinearLayerGradients {
         d_x: Some(tensor(d_x)),

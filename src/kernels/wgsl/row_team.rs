@@ -88,12 +88,13 @@ impl Team {
     }
 }
 
-/// What every kernel over rows takes.
-pub(super) fn info_of([rows, width]: [usize; 2], chunk: Chunk, eps: f64) -> Info {
+/// What every norm of rows takes; `parts` are those of a gradient that is still to be added up.
+pub(super) fn info_of([rows, width]: [usize; 2], chunk: Chunk, eps: f64, parts: usize) -> Info {
     info! {
         rows: rows,
         chunks: chunk.count(width),
         width: width as f32,
         eps: eps as f32,
+        parts: parts,
     }
 }

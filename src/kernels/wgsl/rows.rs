@@ -19,6 +19,16 @@ pub(super) fn gather_kernel(walk: Walk, chunk: Chunk) -> Kernel {
     Kernel::new(shader!("chunk", "rows/gather"), walk.lanes, values)
 }
 
+fn placed_kernel(walk: Walk, chunk: Chunk, past: bool) -> Kernel {
+    let mut values = chunk.values();
+    values.extend([walk.value(), ("past", usize::from(past).to_string())]);
+    Kernel::new(shader!("chunk", "rows/placed"), walk.lanes, values)
+}
+
+pub(super) fn placed_kernels(walk: Walk, chunk: Chunk) -> [Kernel; 2] {
+    [false, true].map(|past| placed_kernel(walk, chunk, past))
+}
+
 pub(super) fn sums_kernel(lanes: u32, chunk: Chunk) -> Kernel {
     let mut values = chunk.values();
     values.push(("slab_rows", SLAB_ROWS.to_string()));
@@ -65,6 +75,34 @@ pub(super) fn scatter(y: Tensor<Gpu, 2>, places: &RowPlaces) -> Tensor<Gpu, 2> {
         [] => product::scatter_rows(y, places),
         _ => gathered(y, places, true),
     }
+}
+
+/// See [`crate::kernels::IbotBackend::slice_rows_backward`].
+pub(super) fn slice_backward(
+    d_y: Tensor<Gpu, 2>,
+    start: usize,
+    rows: usize,
+    past: Option<Tensor<Gpu, 2>>,
+) -> Tensor<Gpu, 2> {
+    let [count, width] = d_y.dims();
+    if count * width == 0 {
+        return product::slice_rows_backward(d_y, start, rows, past);
+    }
+    let (d_y, past) = (contiguous(d_y), past.map(contiguous));
+    let y = empty(&d_y, [rows, width]);
+    let chunk = Chunk::for_length(width);
+    let chunks = chunk.count(width);
+    let walk = Walk::choose(&d_y.client);
+    let mut tensors = vec![&d_y, &y];
+    tensors.extend(past.as_ref());
+    launch(
+        &d_y.client,
+        placed_kernel(walk, chunk, past.is_some()),
+        walk.groups(rows * chunks),
+        &tensors,
+        &info! { items: rows * chunks, start: start * chunks, end: (start + count) * chunks },
+    );
+    tensor(y)
 }
 
 /// See [`crate::kernels::IbotBackend::column_sums`].

@@ -6,8 +6,9 @@ use super::chunk::Chunk;
 use super::info::info;
 use super::lanes::{reducing_workgroup, workgroup};
 use super::launch::{Client, GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
+use super::walk::Walk;
 use crate::kernels::backend::Gpu;
-use crate::kernels::ops::target_potentials::{TargetPotentials, of_center};
+use crate::kernels::ops::target_potentials::TargetPotentials;
 
 /// Rows that one lane folds into a prototype's normalizer: enough of them to hide the second pass over the partial
 /// results, few enough that a GPU is busy.
@@ -175,6 +176,29 @@ pub(super) fn sinkhorn_iteration(
     work.finish(temperature)
 }
 
+pub(super) fn center_kernel(walk: Walk) -> Kernel {
+    Kernel::new(
+        shader!("target_potentials/center"),
+        walk.lanes,
+        vec![walk.value()],
+    )
+}
+
+/// Potentials of prototypes that `center`, `[K]`, shifts: `[K, 2]`.
+fn of_center(center: GpuTensor) -> Tensor<Gpu, 2> {
+    let prototypes = center.meta.shape().num_elements();
+    let of_prototypes = empty(&center, [prototypes, 2]);
+    let walk = Walk::choose(&center.client);
+    launch(
+        &center.client,
+        center_kernel(walk),
+        walk.groups(prototypes),
+        &[&center, &of_prototypes],
+        &info! { prototypes: prototypes },
+    );
+    tensor(of_prototypes)
+}
+
 /// See [`crate::kernels::IbotBackend::centered_potentials`].
 pub(super) fn centered(
     logits: Tensor<Gpu, 2>,
@@ -187,7 +211,7 @@ pub(super) fn centered(
         return TargetPotentials::of_center(shape, center, temperature, &device);
     }
     let start = match center {
-        Some(center) => of_center(center),
+        Some(center) => of_center(contiguous(center)),
         None => Tensor::zeros([prototypes, 2], &device),
     };
     assert_eq!(start.dims(), [prototypes, 2], "center");
