@@ -1,11 +1,14 @@
 //! One view of a picture: which random changes, and their result.
 
+use std::ops::Range;
+
 use fast_image_resize::pixels::U8x3;
 use image::RgbImage;
 
 use crate::data::augment::{AugmentConfig, ViewKind};
 use crate::data::crop::{CropBox, SquareResizer};
 use crate::data::photometric::Planes;
+use crate::data::pixels::Pixels;
 use crate::error::Result;
 use crate::random::{Random, Stream};
 
@@ -194,5 +197,13 @@ impl Augmenter {
     pub fn write(&self, out: &mut [f32]) {
         self.planes
             .normalize(self.config.mean, self.config.std, out);
+    }
+
+    /// Writes what was last rendered to its place in a batch: rounded, or normalized as [`Augmenter::write`] does.
+    pub(super) fn write_to(&self, pixels: &mut Pixels, place: Range<usize>) {
+        match pixels {
+            Pixels::Levels { levels, .. } => self.planes.levels(&mut levels[place]),
+            Pixels::Values(values) => self.write(&mut values[place]),
+        }
     }
 }

@@ -27,6 +27,8 @@ pub use ops::branch::{BranchInput, BranchKind, Hidden, residual_branch};
 pub use ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput, Pairing};
 pub use ops::grad_scale::{GradScale, GradScaleInput};
 pub use ops::layer_norm::{LayerNormGradients, LayerNormInput};
+pub(crate) use ops::levels::on_host as normalized_on_host;
+pub use ops::levels::{LevelsInput, Normalization};
 pub use ops::linear::{
     LinearBackwardInput, LinearGradients, LinearInput, LinearLayerInput, Normed, Prologue,
 };

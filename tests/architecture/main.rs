@@ -38,9 +38,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "ownership",
         ],
     ),
-    ("data", &["masking"]),
+    ("data", &["kernels", "masking"]),
     ("device", &["memory"]),
-    ("eval", &["backbone", "data", "device"]),
+    ("eval", &["backbone", "data", "device", "kernels"]),
     ("files", &["backbone", "data", "device"]),
     (
         "embedding",

@@ -15,6 +15,7 @@ mod epilogues;
 mod gpu;
 mod host;
 mod infos;
+mod levels;
 mod loss;
 mod loss_case;
 #[cfg(target_os = "linux")]
@@ -86,6 +87,7 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("products, mlp", products::mlp::<B>),
         ("column sums", products::column_sums::<B>),
         ("rows by place", products::rows_by_place::<B>),
+        ("levels", levels::upload::<B>),
         ("patchify", rows::patchify::<B>),
         ("gelu", rows::gelu::<B>),
         ("layer norm", rows::layer_norm::<B>),

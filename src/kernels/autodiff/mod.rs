@@ -20,6 +20,7 @@ use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
 use crate::kernels::ops::branch::BranchInput;
 use crate::kernels::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput};
 use crate::kernels::ops::layer_norm::LayerNormInput;
+use crate::kernels::ops::levels::LevelsInput;
 use crate::kernels::ops::linear::LinearLayerInput;
 use crate::kernels::ops::product::RowPlaces;
 use crate::kernels::ops::tiled::{Logits, TiledInput};
@@ -188,6 +189,10 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
 
     fn max_logit_rows(prototypes: usize, device: &Self::Device) -> usize {
         B::max_logit_rows(prototypes, device)
+    }
+
+    fn upload_levels(input: LevelsInput, device: &Self::Device) -> Tensor<Self, 4> {
+        Tensor::from_inner(B::upload_levels(input, device))
     }
 
     fn cross_entropy(input: &CrossEntropyInput<Self>) -> CrossEntropyOutput<Self> {

@@ -8,6 +8,7 @@ pub(crate) mod ema;
 pub(crate) mod gelu;
 pub(crate) mod grad_scale;
 pub(crate) mod layer_norm;
+pub(crate) mod levels;
 pub(crate) mod linear;
 pub(crate) mod patchify;
 pub(crate) mod product;

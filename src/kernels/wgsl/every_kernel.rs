@@ -6,7 +6,7 @@ use super::launch::Kernel;
 use super::layer_norm::Team;
 use super::walk::Walk;
 use super::{
-    adamw, copy, cross_entropy, ema, gelu, grad_scale, layer_norm, matrix_kernels, rows,
+    adamw, copy, cross_entropy, ema, gelu, grad_scale, layer_norm, levels, matrix_kernels, rows,
     sum_of_squares, target_potentials,
 };
 
@@ -19,6 +19,7 @@ pub fn all_kernels(workgroups: &[u32], tensors: &[usize], teacher_views: &[usize
     for chunk in Chunk::ALL {
         for walk in Walk::ALL {
             all.push(copy::kernel(walk, chunk));
+            all.push(levels::kernel(walk, chunk));
             all.extend(gelu::kernels(walk, chunk));
             all.push(rows::gather_kernel(walk, chunk));
             for tensors in tensors {

@@ -2,7 +2,7 @@
 //!
 //! - `template`: fills the shaders; `launch`: a filled shader as a kernel on the device; `observed`: which ones ran
 //! - `chunk`, `target_potentials`, `cross_entropy`, `attention`, `layer_norm`, `gelu`, `matrix_product`, `ema`, `adamw`,
-//!   `sum_of_squares`, `grad_scale`, `copy`: one module a folder or file of `shaders/`; `attention_lanes` and
+//!   `sum_of_squares`, `grad_scale`, `levels`, `copy`: one module a folder or file of `shaders/`; `attention_lanes` and
 //!   `attention_tiles`: the two kinds of kernels that attention chooses from; `matrix_tiles` and `matrix_kernels`: how a
 //!   device multiplies, and the kernels for that
 //! - `every_kernel`: all of them, for tests
@@ -27,6 +27,7 @@ mod info;
 mod lanes;
 mod launch;
 mod layer_norm;
+mod levels;
 mod matrix_kernels;
 mod matrix_product;
 mod matrix_tiles;
@@ -62,6 +63,7 @@ use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
 use crate::kernels::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput};
 use crate::kernels::ops::grad_scale::{GradScale, GradScaleInput};
 use crate::kernels::ops::layer_norm::{LayerNormGradients, LayerNormInput};
+use crate::kernels::ops::levels::LevelsInput;
 use crate::kernels::ops::linear::{
     LinearBackwardInput, LinearGradients, LinearInput, LinearLayerInput,
 };
@@ -70,8 +72,8 @@ use crate::kernels::ops::target_potentials::TargetPotentials;
 use crate::kernels::ops::{
     adamw as tensor_adamw, attention as tensor_attention, cross_entropy as tensor_cross_entropy,
     ema as tensor_ema, gelu as tensor_gelu, grad_scale as tensor_grad_scale,
-    layer_norm as tensor_layer_norm, linear as tensor_linear, product as tensor_product,
-    target_potentials as tensor_potentials,
+    layer_norm as tensor_layer_norm, levels as tensor_levels, linear as tensor_linear,
+    product as tensor_product, target_potentials as tensor_potentials,
 };
 use launch::check_bindings;
 
@@ -89,6 +91,13 @@ impl IbotBackend for Gpu {
             .memory
             .max_page_size;
         largest as usize / (prototypes.max(1) * size_of::<f32>())
+    }
+
+    fn upload_levels(input: LevelsInput, device: &Self::Device) -> Tensor<Self, 4> {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => levels::upload(input, device),
+            KernelChoice::Reference => tensor_levels::upload(&input, device),
+        }
     }
 
     fn sinkhorn_potentials(
