@@ -38,7 +38,7 @@ use image::RgbImage;
 use crate::error::Result;
 
 pub use augment::AugmentConfig;
-pub use bench::bench_loader;
+pub use bench::{LoaderSpeed, bench_loader};
 pub use evaluation::{EvalBatch, EvalBatches, eval_batches};
 pub use folder::ImageFolder;
 pub use folder_config::FolderConfig;

@@ -279,7 +279,12 @@ fn evaluation_sees_every_picture_once_in_order() {
 fn the_benchmark_counts_pictures() {
     let duration = Duration::from_millis(100);
     let source = Arc::new(MadePictures::new(40));
-    let speed = bench_loader(source.clone(), train_views(), 2, duration).unwrap();
+    let found = bench_loader(source.clone(), train_views(), 2, duration).unwrap();
+    let speed = found.images_per_s;
+    assert_eq!(
+        found.bytes_per_image,
+        2 * 4 * train_views().augment.view_len()
+    );
     let decoded = source.decoded.load(Ordering::SeqCst) as f64;
     assert!(
         speed > 10.0 && speed * 0.1 < decoded,

@@ -29,6 +29,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             return (Vec::new(), Ok(()));
         }
         let (losses, sound) = self.trainer.read_losses();
+        log::debug!("the losses up to step {} are read", self.step);
         // only sound steps are returned and count
         self.step = before + losses.len();
         if !losses.is_empty() {
@@ -95,7 +96,8 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     }
 
     fn upload(&self, batch: Batch) -> StepInput<B> {
-        log::debug!("batch {} of epoch {} is sent", batch.index, batch.epoch);
+        let Batch { epoch, index, .. } = batch;
+        log::debug!("batch {index} of epoch {epoch} is sent to the device");
         StepInput::upload(batch, &self.config.augment, self.trainer.device())
     }
 
