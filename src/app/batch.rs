@@ -31,8 +31,8 @@ impl Batch {
                 return Err(Error::Stopped);
             }
             let mut view = vec![0; augment.view_len()];
-            let picture = picture.into_rgb(max_pixels)?;
-            augmenter.eval_view(&picture)?.levels(&mut view);
+            augmenter.eval_view(&picture.into_rgb(max_pixels)?)?;
+            augmenter.write_levels(&mut view);
             Ok(view)
         };
         let views: Vec<Result<Vec<u8>>> = pictures

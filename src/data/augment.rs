@@ -51,8 +51,8 @@ pub struct AugmentConfig {
     /// Inversion of bright values.
     pub solarize: Solarize,
     /// Whether views are rounded to whole levels of 0 to 255, as Pillow's are, and travel as bytes: a quarter of the
-    /// memory and of the upload. Default false: views keep the fractions that color jitter, gray and blur leave. Without
-    /// these three they are whole, and travel as bytes anyway.
+    /// memory and of the upload. Default false. Without color jitter, gray and blur, which leave fractions, views are whole
+    /// levels and travel as bytes anyway.
     pub uint8: bool,
     /// Mean of red, green and blue in 0..1, which is subtracted. Default `[0.485, 0.456, 0.406]`. Source: ImageNet.
     pub mean: [f32; 3],

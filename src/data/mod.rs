@@ -5,7 +5,8 @@
 //!   [`drawing`]: the mark of what this program draws
 //! - [`decode`]: a picture file as 8-bit RGB; `thumbnails`: large ones reduced, and kept from one epoch to the next
 //! - [`augment`]: the settings; [`crop`], [`photometric`]: the operations; [`view`]: one random view
-//! - [`pixels`]: what batches hold; `pool`: worker threads that give batches in order; [`loader`]: batches to train on; [`evaluation`]: to evaluate
+//! - [`pixels`]: what batches hold, bytes or floats; `pool`: worker threads that give batches in order; [`loader`]: batches
+//!   to train on; [`evaluation`]: to evaluate
 //!
 //! Whatever is random is a pure function of (seed, epoch, sample index, view number), see [`crate::random`].
 

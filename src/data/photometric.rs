@@ -191,16 +191,6 @@ impl Planes {
         }
     }
 
-    /// Writes the values, rounded, to `out`.
-    ///
-    /// # Shapes
-    /// `[3, S, S]`
-    pub fn levels(&self, out: &mut [u8]) {
-        for (value, out) in self.values.iter().zip(out) {
-            *out = (value + 0.5) as u8; // 255 for all above it
-        }
-    }
-
     /// Writes (value / 255 - mean) / std to `out`.
     ///
     /// # Shapes

@@ -1,4 +1,4 @@
-//! Pixels of a batch: bytes where their levels are whole, a quarter of the memory and of the way to the device.
+//! Pixels of a batch: bytes where their levels are whole, a quarter of the memory and of the upload.
 
 use std::ops::Range;
 
@@ -95,7 +95,7 @@ impl Pixels {
     /// `side` S; `[B, 3, S, S]`.
     ///
     /// # Panics
-    /// If there are no such pictures.
+    /// Where the entries are not those of such pictures.
     pub fn into_tensor<B: IbotBackend>(self, side: usize, device: &B::Device) -> Tensor<B, 4> {
         let images = self.len() / (3 * side * side).max(1);
         let dims = [images, 3, side, side];

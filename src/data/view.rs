@@ -199,10 +199,20 @@ impl Augmenter {
             .normalize(self.config.mean, self.config.std, out);
     }
 
-    /// Writes what was last rendered to its place in a batch: rounded, or normalized as [`Augmenter::write`] does.
+    /// Writes what was last rendered to `out`, rounded to whole levels; exact for an evaluation view.
+    ///
+    /// # Shapes
+    /// `[3, S, S]`
+    pub fn write_levels(&self, out: &mut [u8]) {
+        for (value, out) in self.planes.values().iter().zip(out) {
+            *out = (value + 0.5) as u8; // 255 for all above it
+        }
+    }
+
+    /// Writes what was last rendered to its place in a batch.
     pub(super) fn write_to(&self, pixels: &mut Pixels, place: Range<usize>) {
         match pixels {
-            Pixels::Levels { levels, .. } => self.planes.levels(&mut levels[place]),
+            Pixels::Levels { levels, .. } => self.write_levels(&mut levels[place]),
             Pixels::Values(values) => self.write(&mut values[place]),
         }
     }

@@ -204,7 +204,8 @@ impl Embedder {
         let entries = augment.view_len();
         let mut levels = vec![0; pictures.len() * entries];
         for (picture, out) in pictures.iter().zip(levels.chunks_mut(entries)) {
-            augmenter.eval_view(picture)?.levels(out);
+            augmenter.eval_view(picture)?;
+            augmenter.write_levels(out);
         }
         self.run_pixels(Pixels::from_levels(levels, &augment), wanted)
     }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use burn::tensor::Tensor;
+
 use crate::backbone::Backbone;
 use crate::data::{AugmentConfig, ImageFolder, eval_batches};
 use crate::device::DeviceGuard;
@@ -81,12 +83,17 @@ pub fn extract_features<B: IbotBackend, M: Backbone<B>>(
     };
     let root = folder.root().to_path_buf();
     let mut batches = eval_batches(folder, augment, batch_size, 0)?;
-    while let Some(batch) = batches.next_until(stop) {
-        let batch = batch?;
-        let embedded = backbone.embed(batch.pixels.into_tensor(side, device));
+    let mut upload = || -> Result<Option<(Tensor<B, 4>, Vec<Option<usize>>)>> {
+        let batch = batches.next_until(stop).transpose()?;
+        Ok(batch.map(|batch| (batch.pixels.into_tensor(side, device), batch.labels)))
+    };
+    let mut next = upload()?;
+    while let Some((images, labels)) = next {
+        let embedded = backbone.embed(images);
+        next = upload()?; // while the device computes these features
         let data = guard.read::<B, _>(device, || embedded.into_data())?;
         set.features.extend(data.iter::<f32>());
-        set.labels.extend(batch.labels);
+        set.labels.extend(labels);
     }
     if set.features.iter().any(|value| !value.is_finite()) {
         return Err(Error::data(
