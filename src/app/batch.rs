@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use crate::app::request::{Picture, PictureFeatures};
+use crate::data::Pixels;
 use crate::data::view::Augmenter;
 use crate::embedding::Made;
 use crate::error::{Error, Result};
@@ -12,8 +13,8 @@ use crate::files::model::Preprocessing;
 pub(super) struct Batch {
     /// Of each picture: whether it is among the pixels.
     readable: Vec<Result<()>>,
-    /// `[B, 3, S, S]` of those that are.
-    pixels: Vec<f32>,
+    /// Of those that are.
+    pixels: Pixels,
 }
 
 impl Batch {
@@ -29,25 +30,26 @@ impl Batch {
             if is_cancelled() {
                 return Err(Error::Stopped);
             }
+            let mut view = vec![0; augment.view_len()];
             augmenter.eval_view(&picture.into_rgb(max_pixels)?)?;
-            let mut view = vec![0.0; augment.view_len()];
-            augmenter.write(&mut view);
+            augmenter.write_levels(&mut view);
             Ok(view)
         };
-        let views: Vec<Result<Vec<f32>>> = pictures
+        let views: Vec<Result<Vec<u8>>> = pictures
             .into_par_iter()
             .map_init(|| Augmenter::new(&augment), view)
             .collect();
-        let mut pixels = Vec::with_capacity(views.len() * augment.view_len());
+        let mut levels = Vec::with_capacity(views.len() * augment.view_len());
         let readable = views
             .into_iter()
-            .map(|view| view.map(|view| pixels.extend(view)))
+            .map(|view| view.map(|view| levels.extend(view)))
             .collect();
+        let pixels = Pixels::from_levels(levels, &augment);
         Self { readable, pixels }
     }
 
     /// The pixels, and their number of pictures.
-    pub fn take_pixels(&mut self) -> (Vec<f32>, usize) {
+    pub fn take_pixels(&mut self) -> (Pixels, usize) {
         let count = self.readable.iter().filter(|made| made.is_ok()).count();
         (std::mem::take(&mut self.pixels), count)
     }

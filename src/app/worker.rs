@@ -186,7 +186,7 @@ impl Worker {
         // reads the next batch while the device computes this one
         let (made, took, ahead) = std::thread::scope(|scope| {
             let ahead = (!next.is_empty()).then(|| scope.spawn(|| prepare(next)));
-            let made = embedder.run_pixels(pixels, count, wanted);
+            let made = embedder.run_pixels(pixels, wanted);
             let took = started.elapsed();
             (made, took, ahead.map(std::thread::ScopedJoinHandle::join))
         });

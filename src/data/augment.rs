@@ -50,6 +50,10 @@ pub struct AugmentConfig {
     pub blur: Blur,
     /// Inversion of bright values.
     pub solarize: Solarize,
+    /// Whether views are rounded to whole levels of 0 to 255, as Pillow's are, and travel as bytes: a quarter of the
+    /// memory and of the upload. Default false. Without color jitter, gray and blur, which leave fractions, views are whole
+    /// levels and travel as bytes anyway.
+    pub uint8: bool,
     /// Mean of red, green and blue in 0..1, which is subtracted. Default `[0.485, 0.456, 0.406]`. Source: ImageNet.
     pub mean: [f32; 3],
     /// Standard deviation of red, green and blue, which is divided by. Default `[0.229, 0.224, 0.225]`. Source:
@@ -129,6 +133,12 @@ pub enum ViewKind {
 }
 
 impl PerView {
+    /// Whether no view has it.
+    fn is_never(self) -> bool {
+        let kinds = [ViewKind::First, ViewKind::Other, ViewKind::Local];
+        kinds.into_iter().all(|kind| self.of(kind) == 0.0)
+    }
+
     /// The probability for views of this kind.
     pub fn of(self, kind: ViewKind) -> f64 {
         match (self, kind) {
@@ -162,6 +172,7 @@ impl Default for AugmentConfig {
             gray: 0.2,
             blur: Blur::default(),
             solarize: Solarize::default(),
+            uint8: false,
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],
         }
@@ -233,6 +244,15 @@ impl AugmentConfig {
     /// Floats in one global view: 3 * S * S.
     pub fn view_len(&self) -> usize {
         3 * self.image_size * self.image_size
+    }
+
+    /// Whether every random view consists of whole levels of 0 to 255, rounded or not: crops and flips do, and inverted
+    /// levels.
+    pub fn has_whole_levels(&self) -> bool {
+        let is_unmixed = self.color_jitter.probability == 0.0
+            && self.gray == 0.0
+            && self.blur.probability.is_never();
+        self.uint8 || is_unmixed
     }
 
     /// All views of a picture, G + L.

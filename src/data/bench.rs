@@ -5,10 +5,20 @@ use std::time::{Duration, Instant};
 
 use crate::data::PictureSource;
 use crate::data::loader::{Loader, LoaderConfig, Position, TrainViews};
+use crate::data::pixels::Pixels;
 use crate::error::{Error, Result};
 
 /// Small batches, so that a measurement ends soon after its time.
 const BATCH: usize = 16;
+
+/// What a loader gives.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LoaderSpeed {
+    /// Pictures per second, each with all its views.
+    pub images_per_s: f64,
+    /// Bytes of the views of a picture, in memory and on the way to a GPU.
+    pub bytes_per_image: usize,
+}
 
 /// Pictures per second, each giving all its views, that `workers` threads (0 for one per processor) prepare: decoding
 /// included, no picture kept. Runs about as long as `duration`.
@@ -20,7 +30,7 @@ pub fn bench_loader(
     make: TrainViews,
     workers: usize,
     duration: Duration,
-) -> Result<f64> {
+) -> Result<LoaderSpeed> {
     let config = LoaderConfig {
         batch_size: source.len().clamp(1, BATCH),
         workers,
@@ -30,7 +40,10 @@ pub fn bench_loader(
     let mut loader = Loader::new(source, make, &config, Position::default())?;
     // not measured: until the threads run and the files are in the system's cache, if they fit there
     loader.next_batch()?;
-    loader.next_batch()?;
+    let batch = loader.next_batch()?;
+    let bytes: usize = batch.views.iter().map(Pixels::bytes).sum();
+    let bytes_per_image = bytes / batch.samples.len();
+    drop(batch);
     let start = Instant::now();
     let mut pictures = 0;
     while start.elapsed() < duration {
@@ -44,5 +57,8 @@ pub fn bench_loader(
             "measure longer",
         ));
     }
-    Ok(pictures as f64 / seconds)
+    Ok(LoaderSpeed {
+        images_per_s: pictures as f64 / seconds,
+        bytes_per_image,
+    })
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use crate::data::PictureSource;
 use crate::data::augment::AugmentConfig;
 use crate::data::pictures::Pictures;
+use crate::data::pixels::Pixels;
 use crate::data::pool::{Pool, Slot, Task};
 use crate::data::view::Augmenter;
 use crate::error::{Error, Result, printable};
@@ -19,8 +20,8 @@ const QUEUE: usize = 2;
 pub struct EvalBatch {
     /// `[B]`: places in the source, rising.
     pub samples: Vec<usize>,
-    /// `[B, 3, S, S]`, normalized.
-    pub pixels: Vec<f32>,
+    /// `[B, 3, S, S]`.
+    pub pixels: Pixels,
     /// `[B]`: classes, where the source has them.
     pub labels: Vec<Option<usize>>,
 }
@@ -86,7 +87,7 @@ impl EvalBatches {
             for (at, shown) in made.shown.iter().enumerate().rev() {
                 if shown.is_none() {
                     made.samples.remove(at);
-                    pixels.drain(at * view_len..(at + 1) * view_len);
+                    pixels.remove(at * view_len..(at + 1) * view_len);
                 }
             }
             if made.samples.is_empty() {
@@ -129,8 +130,10 @@ impl Task for EvalTask {
         Augmenter::new(&self.augment)
     }
 
-    fn view_lens(&self) -> Vec<usize> {
-        vec![self.augment.view_len()]
+    fn room(&self, samples: usize) -> Vec<Pixels> {
+        // not a fraction in them: a resized picture has whole levels
+        let levels = vec![0; samples * self.augment.view_len()];
+        vec![Pixels::from_levels(levels, &self.augment)]
     }
 
     fn samples(&self, number: usize) -> Option<Vec<usize>> {
@@ -150,7 +153,7 @@ impl Task for EvalTask {
             return Ok(None);
         };
         augmenter.eval_view(&picture)?;
-        slot.write(0, |out| augmenter.write(out));
+        slot.write(0, |pixels, place| augmenter.write_to(pixels, place));
         Ok(Some(sample))
     }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::PictureSource;
 use crate::data::augment::{AugmentConfig, ViewKind};
 use crate::data::pictures::Pictures;
+use crate::data::pixels::Pixels;
 use crate::data::pool::{Pool, Slot, Task, worker_count};
 use crate::data::view::{Augmenter, View};
 use crate::error::{Error, Result, printable};
@@ -96,8 +97,8 @@ pub struct Batch {
     pub samples: Vec<usize>,
     /// `[B]`: classes of the pictures that are shown, where the source has them.
     pub labels: Vec<Option<usize>>,
-    /// G buffers of `[B, 3, S, S]`, then L of `[B, 3, s, s]` with the side s of local views; normalized.
-    pub views: Vec<Vec<f32>>,
+    /// G times `[B, 3, S, S]`, then L times `[B, 3, s, s]` with the side s of local views.
+    pub views: Vec<Pixels>,
     /// `[G * B, N]`, view by view as the concatenated global views; true where a patch is masked.
     pub masks: Vec<bool>,
 }
@@ -189,6 +190,17 @@ impl Loader {
         })
     }
 
+    /// The next batch, if no wait for it is needed.
+    ///
+    /// # Errors
+    /// As [`Loader::next_batch`].
+    pub fn next_if_ready(&mut self) -> Result<Option<Batch>> {
+        if !self.pool.is_ready() {
+            return Ok(None);
+        }
+        self.next_batch().map(Some)
+    }
+
     /// Batches in an epoch.
     pub fn batches_per_epoch(&self) -> usize {
         self.batches
@@ -268,11 +280,11 @@ impl Task for TrainTask {
         }
     }
 
-    fn view_lens(&self) -> Vec<usize> {
+    fn room(&self, samples: usize) -> Vec<Pixels> {
         let augment = &self.make.augment;
         let side = |view| augment.size_and_scale(augment.kind(view)).0;
         (0..augment.views())
-            .map(|view| 3 * side(view) * side(view))
+            .map(|view| Pixels::of_views(augment, samples * 3 * side(view) * side(view)))
             .collect()
     }
 
@@ -312,7 +324,7 @@ impl Task for TrainTask {
             let view = View::new(augment, self.seed, epoch, sample, number, size);
             let augmenter = augmenters.of(augment.kind(number));
             augmenter.render(&picture, &view)?;
-            slot.write(number, |out| augmenter.write(out));
+            slot.write(number, |pixels, place| augmenter.write_to(pixels, place));
         }
         Ok(Some(shown))
     }

@@ -5,7 +5,8 @@
 //!   [`drawing`]: the mark of what this program draws
 //! - [`decode`]: a picture file as 8-bit RGB; `thumbnails`: large ones reduced, and kept from one epoch to the next
 //! - [`augment`]: the settings; [`crop`], [`photometric`]: the operations; [`view`]: one random view
-//! - `pool`: worker threads that give batches in order; [`loader`]: batches to train on; [`evaluation`]: to evaluate
+//! - [`pixels`]: what batches hold, bytes or floats; `pool`: worker threads that give batches in order; [`loader`]: batches
+//!   to train on; [`evaluation`]: to evaluate
 //!
 //! Whatever is random is a pure function of (seed, epoch, sample index, view number), see [`crate::random`].
 
@@ -25,6 +26,7 @@ mod limits;
 pub mod loader;
 pub mod photometric;
 mod pictures;
+pub mod pixels;
 mod pool;
 mod summary;
 mod thumbnails;
@@ -37,12 +39,13 @@ use image::RgbImage;
 use crate::error::Result;
 
 pub use augment::AugmentConfig;
-pub use bench::bench_loader;
+pub use bench::{LoaderSpeed, bench_loader};
 pub use evaluation::{EvalBatch, EvalBatches, eval_batches};
 pub use folder::ImageFolder;
 pub use folder_config::FolderConfig;
 pub use layout::Parts;
 pub use loader::{Batch, Loader, LoaderConfig, Position, TrainViews};
+pub use pixels::Pixels;
 pub use summary::ScanSummary;
 
 /// Where a loader takes its pictures from.

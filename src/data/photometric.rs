@@ -7,6 +7,8 @@
 use fast_image_resize::pixels::U8x3;
 use image::{Rgb, RgbImage};
 
+use crate::kernels::Normalization;
+
 /// Rec. 601 luma, as torchvision rounds it.
 const LUMA: [f32; 3] = [0.2989, 0.587, 0.114];
 const WHITE: f32 = 255.0;
@@ -199,8 +201,8 @@ impl Planes {
             .values
             .chunks_exact(area)
             .zip(out.chunks_exact_mut(area));
-        for ((plane, out), (mean, std)) in planes.zip(mean.into_iter().zip(std)) {
-            let (scale, offset) = (1.0 / (WHITE * std), -mean / std);
+        let Normalization { scale, offset } = Normalization::new(mean, std);
+        for ((plane, out), (scale, offset)) in planes.zip(scale.into_iter().zip(offset)) {
             for (value, out) in plane.iter().zip(out) {
                 *out = value * scale + offset;
             }

@@ -6,12 +6,14 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle, available_parallelism};
 use std::time::Duration;
 
+use crate::data::pixels::Pixels;
 use crate::error::{Error, Result};
 
 /// How often a wait for a batch checks the stop flag, because setting the flag wakes no thread.
@@ -25,8 +27,8 @@ pub(super) trait Task: Send + Sync + 'static {
     /// The state of a new worker.
     fn worker(&self) -> Self::Worker;
 
-    /// Floats per sample in each buffer of a batch.
-    fn view_lens(&self) -> Vec<usize>;
+    /// Room for each view of this many samples.
+    fn room(&self, samples: usize) -> Vec<Pixels>;
 
     /// Samples of batch `number`; None past the last. Called for each number once, in order.
     fn samples(&self, number: usize) -> Option<Vec<usize>>;
@@ -52,12 +54,12 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Lets `fill` write view number `view`.
-    pub fn write(&self, view: usize, fill: impl FnOnce(&mut [f32])) {
-        let mut buffer = lock(&self.batch.views[view]);
-        let view_len = buffer.len() / self.batch.samples.len();
+    /// Lets `fill` write view number `view`, at this place of all samples.
+    pub fn write(&self, view: usize, fill: impl FnOnce(&mut Pixels, Range<usize>)) {
+        let mut pixels = lock(&self.batch.views[view]);
+        let view_len = pixels.len() / self.batch.samples.len();
         let start = self.at * view_len;
-        fill(&mut buffer[start..start + view_len]);
+        fill(&mut pixels, start..start + view_len);
     }
 }
 
@@ -66,15 +68,15 @@ struct Open {
     number: usize,
     samples: Vec<usize>,
     /// One lock for every view, held while a sample's view is copied in.
-    views: Vec<Mutex<Vec<f32>>>,
+    views: Vec<Mutex<Pixels>>,
 }
 
 /// A complete batch.
 pub(super) struct Made {
     pub number: usize,
     pub samples: Vec<usize>,
-    /// `[B, len]` for every view.
-    pub views: Vec<Vec<f32>>,
+    /// Of every view.
+    pub views: Vec<Pixels>,
     /// `[B]`: the sample at each place; None if it was left out.
     pub shown: Vec<Option<usize>>,
 }
@@ -156,6 +158,11 @@ impl<T: Task> Pool<T> {
         &self.shared.task
     }
 
+    /// Whether [`Pool::take`] would not wait.
+    pub fn is_ready(&self) -> bool {
+        lock(&self.shared.state).is_ready()
+    }
+
     /// The next batch, in order; None past the last. Waits for it, but not once `stop` is set.
     ///
     /// # Errors
@@ -175,8 +182,7 @@ impl<T: Task> Pool<T> {
                 let message = "the loader stopped after an earlier error";
                 return Err(Error::Loader(message.to_owned()));
             }
-            let is_complete = |first: &Progress| first.finished == first.batch.samples.len();
-            if state.open.front().is_some_and(is_complete) {
+            if state.open.front().is_some_and(Progress::is_complete) {
                 let progress = state.open.pop_front();
                 self.shared.room.notify_all(); // a worker may open the next batch
                 return Ok(progress.map(Progress::close));
@@ -186,6 +192,13 @@ impl<T: Task> Pool<T> {
             }
             state = wait_at_most(LOOK, &self.shared.made, state);
         }
+    }
+}
+
+impl State {
+    fn is_ready(&self) -> bool {
+        let first = self.open.front();
+        first.map_or(self.is_over, Progress::is_complete) || self.is_stopped
     }
 }
 
@@ -228,7 +241,6 @@ impl<T: Task> Shared<T> {
 
     /// The next sample to make; None when there is none any more.
     fn next_slot(&self) -> Option<Slot> {
-        let view_lens = self.task.view_lens();
         let mut state = lock(&self.state);
         loop {
             if state.is_stopped {
@@ -255,8 +267,8 @@ impl<T: Task> Shared<T> {
             state.next += 1;
             match self.task.samples(number) {
                 Some(samples) => {
-                    let buffer = |len: &usize| Mutex::new(vec![0.0; samples.len() * len]);
-                    let views = view_lens.iter().map(buffer).collect();
+                    let room = self.task.room(samples.len());
+                    let views = room.into_iter().map(Mutex::new).collect();
                     state.open.push_back(Progress {
                         shown: vec![None; samples.len()],
                         batch: Arc::new(Open {
@@ -307,9 +319,13 @@ impl<T: Task> Shared<T> {
 }
 
 impl Progress {
+    fn is_complete(&self) -> bool {
+        self.finished == self.batch.samples.len()
+    }
+
     fn close(self) -> Made {
         // a worker may hold its `Arc` of the batch a moment longer, so the buffers are moved out of their locks
-        let take = |view: &Mutex<Vec<f32>>| std::mem::take(&mut *lock(view));
+        let take = |view: &Mutex<Pixels>| std::mem::take(&mut *lock(view));
         Made {
             number: self.batch.number,
             samples: self.batch.samples.clone(),

@@ -1,11 +1,14 @@
 //! One view of a picture: which random changes, and their result.
 
+use std::ops::Range;
+
 use fast_image_resize::pixels::U8x3;
 use image::RgbImage;
 
 use crate::data::augment::{AugmentConfig, ViewKind};
 use crate::data::crop::{CropBox, SquareResizer};
 use crate::data::photometric::Planes;
+use crate::data::pixels::Pixels;
 use crate::error::Result;
 use crate::random::{Random, Stream};
 
@@ -194,5 +197,23 @@ impl Augmenter {
     pub fn write(&self, out: &mut [f32]) {
         self.planes
             .normalize(self.config.mean, self.config.std, out);
+    }
+
+    /// Writes what was last rendered to `out`, rounded to whole levels; exact for an evaluation view.
+    ///
+    /// # Shapes
+    /// `[3, S, S]`
+    pub fn write_levels(&self, out: &mut [u8]) {
+        for (value, out) in self.planes.values().iter().zip(out) {
+            *out = (value + 0.5) as u8; // 255 for all above it
+        }
+    }
+
+    /// Writes what was last rendered to its place in a batch.
+    pub(super) fn write_to(&self, pixels: &mut Pixels, place: Range<usize>) {
+        match pixels {
+            Pixels::Levels { levels, .. } => self.write_levels(&mut levels[place]),
+            Pixels::Values(values) => self.write(&mut values[place]),
+        }
     }
 }

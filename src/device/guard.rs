@@ -18,8 +18,8 @@ use cubecl::Runtime;
 
 use crate::device::adapters::AdapterSummary;
 use crate::device::faults::{Fault, FaultLog};
-use crate::device::panics;
 use crate::device::patience::Patience;
+use crate::device::{kept_words, panics};
 use crate::error::{Error, Result};
 use crate::memory::GpuMemory;
 
@@ -217,7 +217,11 @@ impl GpuGuard {
 
     /// Gives memory that no tensor uses back to the driver; nothing after a fault.
     pub fn free_unused(&self) {
-        let cleanup = || WgpuRuntime::client(&self.device).memory_cleanup();
+        let cleanup = || {
+            let client = WgpuRuntime::client(&self.device);
+            kept_words::forget(&client);
+            client.memory_cleanup();
+        };
         if let Err(error) = self.settled().and_then(|()| self.catch(cleanup)) {
             log::debug!("memory is not freed: {error}");
         }

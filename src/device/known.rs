@@ -22,7 +22,7 @@ struct Known {
 static KNOWN: RwLock<Vec<Known>> = RwLock::new(Vec::new());
 
 /// A client does not say whose it is, but all clients of a device share its properties, for as long as the process lives.
-pub(crate) fn client_key(client: &ComputeClient<WgpuRuntime>) -> usize {
+pub(super) fn client_key(client: &ComputeClient<WgpuRuntime>) -> usize {
     std::ptr::from_ref(client.properties()).addr()
 }
 
@@ -67,7 +67,7 @@ pub(crate) fn adapter_behind(client: &ComputeClient<WgpuRuntime>) -> Option<Arc<
 }
 
 /// The queue of a client's device; `None` where it has no guard.
-pub(crate) fn queue_of(client: &ComputeClient<WgpuRuntime>) -> Option<wgpu::Queue> {
+pub(super) fn queue_of(client: &ComputeClient<WgpuRuntime>) -> Option<wgpu::Queue> {
     let key = client_key(client);
     find(|known| known.client == key, |known| known.queue.clone())
 }

@@ -5,7 +5,8 @@
 //! - [`guard`]: cubecl swallows GPU errors; the guard collects them, so that no number computed after a fault gets out
 //! - [`patience`]: no wait without bound
 //! - `opening`: a device is opened once and observed; [`existing`]: the same for one that an application opened
-//! - `known`: properties of a device for kernels and thresholds; `capacity`: a GPU's memory; `pools`: how it is allocated
+//! - `known`: properties of a device for kernels and thresholds; `capacity`: a GPU's memory; `pools`: how it is allocated;
+//!   `kept_words`: sizes that kernels take, on the device once
 //! - [`faults`]: what a fault is, and the log of one device's faults
 //! - [`panics`]: the panics of device threads, as faults
 
@@ -16,6 +17,7 @@ pub mod choice;
 pub mod existing;
 pub mod faults;
 pub mod guard;
+mod kept_words;
 mod known;
 mod opening;
 pub mod panics;
@@ -29,7 +31,8 @@ pub use choice::{BackendChoice, Choice, Selected, auto_choice, choose, select};
 pub use existing::{ExistingDevice, device_descriptor, working};
 pub use faults::{Fault, FaultKind};
 pub use guard::{DeviceGuard, GpuGuard};
-pub(crate) use known::{adapter_behind, client_key, kind_of, launched, queue_of, settle_client};
+pub(crate) use kept_words::kept;
+pub(crate) use known::{adapter_behind, kind_of, launched, settle_client};
 pub use known::{memory_bytes, settle};
 pub use opening::init_wgpu;
 pub use panics::observe_log;

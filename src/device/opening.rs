@@ -15,7 +15,7 @@ use crate::device::{panics, pools};
 use crate::error::{Error, Result};
 
 /// Kernels that cubecl batches into one submission. From 64 writes on it waits for the GPU, and a launch whose sizes are not
-/// yet on the device (`kernels/wgsl/kept_infos.rs`) makes one.
+/// yet on the device (`kept_words`) makes one.
 const TASKS_MAX: usize = 32;
 /// The same on an integrated GPU. amdgpu, Metal and Intel's drivers end a *submission* that takes longer than 2 to 10
 /// seconds, and one product of ViT-S at 64 pictures (30 GFLOP) takes a third of a second at 100 GFLOP/s; 125 submissions a

@@ -5,6 +5,7 @@ use std::path::Path;
 use image::RgbImage;
 
 use crate::backbone::VitConfig;
+use crate::data::Pixels;
 use crate::data::view::Augmenter;
 use crate::device::{DeviceGuard, Selected};
 use crate::embedding::engine::{Engine, Loading, Made, Wanted};
@@ -201,26 +202,21 @@ impl Embedder {
         let augment = self.preprocessing.augment();
         let mut augmenter = Augmenter::new(&augment);
         let entries = augment.view_len();
-        let mut pixels = vec![0.0; pictures.len() * entries];
-        for (picture, out) in pictures.iter().zip(pixels.chunks_mut(entries)) {
+        let mut levels = vec![0; pictures.len() * entries];
+        for (picture, out) in pictures.iter().zip(levels.chunks_mut(entries)) {
             augmenter.eval_view(picture)?;
-            augmenter.write(out);
+            augmenter.write_levels(out);
         }
-        self.run_pixels(pixels, pictures.len(), wanted)
+        self.run_pixels(Pixels::from_levels(levels, &augment), wanted)
     }
 
-    /// Features of pixels that are prepared, `[count, 3, S, S]`.
-    pub(crate) fn run_pixels(
-        &self,
-        pixels: Vec<f32>,
-        count: usize,
-        wanted: Wanted,
-    ) -> Result<Made> {
-        if count == 0 {
+    /// Features of pixels that are prepared.
+    pub(crate) fn run_pixels(&self, pixels: Pixels, wanted: Wanted) -> Result<Made> {
+        if pixels.is_empty() {
             return Ok(Made::default());
         }
         let side = self.preprocessing.image_size;
-        self.engine.run(pixels, count, side, wanted)
+        self.engine.run(pixels, side, wanted)
     }
 }
 

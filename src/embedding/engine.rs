@@ -6,6 +6,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
 use crate::backbone::VisionTransformer;
+use crate::data::Pixels;
 use crate::device::DeviceGuard;
 use crate::error::Result;
 use crate::files::model::{LoadedModel, Preprocessing, first_features};
@@ -47,8 +48,8 @@ pub(crate) struct Made {
 
 /// A model on a device.
 pub(super) trait Engine: Send {
-    /// `pixels` is `[count, 3, side, side]`.
-    fn run(&self, pixels: Vec<f32>, count: usize, side: usize, wanted: Wanted) -> Result<Made>;
+    /// `pixels` is `[B, 3, side, side]`.
+    fn run(&self, pixels: Pixels, side: usize, wanted: Wanted) -> Result<Made>;
 
     /// The features of the first `count` built-in pictures.
     fn fingerprint(&self, preprocessing: &Preprocessing, count: usize) -> Result<Vec<f32>>;
@@ -81,10 +82,9 @@ impl OnBackend for Loading<'_> {
 }
 
 impl<B: IbotBackend> Engine for On<B> {
-    fn run(&self, pixels: Vec<f32>, count: usize, side: usize, wanted: Wanted) -> Result<Made> {
+    fn run(&self, pixels: Pixels, side: usize, wanted: Wanted) -> Result<Made> {
         // a device that is lost may panic at any use
-        self.guard
-            .catch(|| self.made(pixels, count, side, wanted))?
+        self.guard.catch(|| self.made(pixels, side, wanted))?
     }
 
     fn fingerprint(&self, preprocessing: &Preprocessing, count: usize) -> Result<Vec<f32>> {
@@ -93,9 +93,8 @@ impl<B: IbotBackend> Engine for On<B> {
 }
 
 impl<B: IbotBackend> On<B> {
-    fn made(&self, pixels: Vec<f32>, count: usize, side: usize, wanted: Wanted) -> Result<Made> {
-        let pixels = TensorData::new(pixels, [count, 3, side, side]);
-        let images = Tensor::<B, 4>::from_data(pixels, &self.device);
+    fn made(&self, pixels: Pixels, side: usize, wanted: Wanted) -> Result<Made> {
+        let images = pixels.into_tensor::<B>(side, &self.device);
         let attention = wanted
             .attention
             .then(|| self.model.last_attention(images.clone()));

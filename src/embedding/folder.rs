@@ -87,8 +87,7 @@ pub fn embed_folder(
     )?;
     while let Some(batch) = batches.next() {
         let batch = batch?;
-        let count = batch.samples.len();
-        let made = embedder.run_pixels(batch.pixels, count, wanted)?;
+        let made = embedder.run_pixels(batch.pixels, wanted)?;
         let features = &mut embedded.set.features;
         match request.kind {
             FeatureKind::Cls => features.extend(made.cls),

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 
 use crate::backbone::Backbone;
 use crate::data::{AugmentConfig, ImageFolder, eval_batches};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
+use crate::kernels::IbotBackend;
 
 /// Features and classes of the pictures of a folder that could be read.
 #[derive(Debug, Clone, Default)]
@@ -66,7 +66,7 @@ impl FeatureSet {
 /// # Errors
 /// No usable picture, a worker that failed, a device that failed, or a feature that is not finite; [`Error::Stopped`] within
 /// a batch of `stop` being raised.
-pub fn extract_features<B: Backend, M: Backbone<B>>(
+pub fn extract_features<B: IbotBackend, M: Backbone<B>>(
     backbone: &M,
     folder: Arc<ImageFolder>,
     augment: &AugmentConfig,
@@ -83,14 +83,17 @@ pub fn extract_features<B: Backend, M: Backbone<B>>(
     };
     let root = folder.root().to_path_buf();
     let mut batches = eval_batches(folder, augment, batch_size, 0)?;
-    while let Some(batch) = batches.next_until(stop) {
-        let batch = batch?;
-        let count = batch.labels.len();
-        let pixels = TensorData::new(batch.pixels, [count, 3, side, side]);
-        let embedded = backbone.embed(Tensor::<B, 4>::from_data(pixels, device));
+    let mut upload = || -> Result<Option<(Tensor<B, 4>, Vec<Option<usize>>)>> {
+        let batch = batches.next_until(stop).transpose()?;
+        Ok(batch.map(|batch| (batch.pixels.into_tensor(side, device), batch.labels)))
+    };
+    let mut next = upload()?;
+    while let Some((images, labels)) = next {
+        let embedded = backbone.embed(images);
+        next = upload()?; // while the device computes these features
         let data = guard.read::<B, _>(device, || embedded.into_data())?;
         set.features.extend(data.iter::<f32>());
-        set.labels.extend(batch.labels);
+        set.labels.extend(labels);
     }
     if set.features.iter().any(|value| !value.is_finite()) {
         return Err(Error::data(

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use burn::module::{AutodiffModule as _, Module as _};
-use burn::tensor::{Tensor, TensorData};
 
 use crate::data::{Loader, PictureSource as _};
 use crate::error::{Error, Result, printable};
@@ -138,8 +137,7 @@ impl<'a> Epochs<'a> {
             self.note_skipped(self.loader.take_skipped(), observer);
             let labels = known(&batch.labels)?;
             let pixels = batch.views.into_iter().next().unwrap_or_default();
-            let pixels = TensorData::new(pixels, [labels.len(), 3, side, side]);
-            let images = Tensor::from_data(pixels, trainer.device());
+            let images = pixels.into_tensor(side, trainer.device());
             learning_rate = self.schedule.learning_rate(trainer.steps());
             let measured = trainer.step(images, &labels, learning_rate)?;
             loss += f64::from(measured.loss) * measured.pictures as f64;

@@ -4,8 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use burn::tensor::{Tensor, TensorData};
-
 use crate::data::{AugmentConfig, ImageFolder, eval_batches};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
@@ -107,8 +105,7 @@ impl Evaluator<'_> {
                 batch => batch?,
             };
             let labels = known(&batch.labels)?;
-            let pixels = TensorData::new(batch.pixels, [labels.len(), 3, side, side]);
-            let logits = classifier.logits(Tensor::<B, 4>::from_data(pixels, device));
+            let logits = classifier.logits(batch.pixels.into_tensor(side, device));
             let data = guard.read::<B, _>(device, || logits.into_data())?;
             let logits: Vec<f32> = data.iter::<f32>().collect();
             if logits.iter().any(|logit| !logit.is_finite()) {

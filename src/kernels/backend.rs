@@ -13,6 +13,7 @@ use super::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput};
 use super::ops::grad_scale::{GradScale, GradScaleInput};
 use super::ops::l2_norm::L2NormInput;
 use super::ops::layer_norm::{LayerNormGradients, LayerNormInput};
+use super::ops::levels::LevelsInput;
 use super::ops::linear::{
     Activated, LinearBackwardInput, LinearGradients, LinearInput, LinearLayerGradients,
     LinearLayerInput,
@@ -22,8 +23,8 @@ use super::ops::target_potentials::TargetPotentials;
 use super::ops::tiled::TiledInput;
 use super::ops::tokens::{TokensGradients, TokensInput};
 use super::ops::{
-    adamw, attention, cross_entropy, ema, gelu, grad_scale, l2_norm, layer_norm, linear, patchify,
-    product, target_potentials, tiled, tokens,
+    adamw, attention, cross_entropy, ema, gelu, grad_scale, l2_norm, layer_norm, levels, linear,
+    patchify, product, target_potentials, tiled, tokens,
 };
 use burn_ndarray::NdArray;
 
@@ -45,6 +46,15 @@ pub trait IbotBackend: Backend {
     /// Rows of logits that one tensor can hold on this device; more of them come in tiles ([`crate::kernels::TiledTargets`]).
     fn max_logit_rows(_prototypes: usize, _device: &Self::Device) -> usize {
         usize::MAX
+    }
+
+    /// Pixels of pictures from bytes on the host: where the device normalizes them, a quarter of the upload. Every backend
+    /// gives the same bits.
+    ///
+    /// # Shapes
+    /// See [`LevelsInput`]; -> `[B, 3, H, W]`.
+    fn upload_levels(input: LevelsInput, device: &Self::Device) -> Tensor<Self, 4> {
+        levels::upload(&input, device)
     }
 
     /// Sinkhorn-Knopp in the log domain: the potentials of targets whose prototypes are used equally.

@@ -28,6 +28,8 @@ pub use ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput, Pairing};
 pub use ops::grad_scale::{GradScale, GradScaleInput};
 pub use ops::l2_norm::L2NormInput;
 pub use ops::layer_norm::{LayerNormGradients, LayerNormInput};
+pub(crate) use ops::levels::on_host as normalized_on_host;
+pub use ops::levels::{LevelsInput, Normalization};
 pub use ops::linear::{
     Activated, LinearBackwardInput, LinearGradients, LinearInput, LinearLayerGradients,
     LinearLayerInput, Normed, Prologue,

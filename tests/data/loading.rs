@@ -9,8 +9,8 @@ use ibot::Error;
 use ibot::data::augment::{Blur, ByKind, PerView, Solarize, ViewKind};
 use ibot::data::view::{Augmenter, View};
 use ibot::data::{
-    AugmentConfig, Batch, Loader, LoaderConfig, PictureSource, Position, TrainViews, bench_loader,
-    eval_batches,
+    AugmentConfig, Batch, Loader, LoaderConfig, PictureSource, Pixels, Position, TrainViews,
+    bench_loader, eval_batches,
 };
 use ibot::masking::MaskPolicy;
 
@@ -42,6 +42,11 @@ pub fn config(batch_size: usize, workers: usize) -> LoaderConfig {
     }
 }
 
+/// As a model sees them, of views of `side`.
+pub fn values(pixels: &Pixels, side: usize) -> Vec<f32> {
+    pixels.clone().into_values(side)
+}
+
 fn take(loader: &mut Loader, count: usize) -> Vec<Batch> {
     (0..count).map(|_| loader.next_batch().unwrap()).collect()
 }
@@ -55,7 +60,7 @@ fn per_sample(batches: &[Batch]) -> BTreeMap<(usize, usize), Vec<u32>> {
             let mut bits = Vec::new();
             for (number, view) in batch.views.iter().enumerate() {
                 let view_len = view.len() / count;
-                let values = &view[at * view_len..(at + 1) * view_len];
+                let values = &values(view, 16)[at * view_len..(at + 1) * view_len];
                 bits.extend(values.iter().map(|value| value.to_bits()));
                 let mask = batch
                     .masks
@@ -114,6 +119,7 @@ fn a_batch_holds_what_its_samples_and_masks_say() {
         assert_eq!(batch.masks.len(), 2 * 4 * PATCHES);
         for (number, views) in batch.views.iter().enumerate() {
             assert_eq!(views.len(), 4 * view_len);
+            let views = values(views, 16);
             for (at, &sample) in batch.samples.iter().enumerate() {
                 let picture = source.decode(sample).unwrap();
                 let epoch = batch.epoch as u64;
@@ -257,7 +263,7 @@ fn evaluation_sees_every_picture_once_in_order() {
     let pixels = |batches: &[ibot::data::EvalBatch]| -> Vec<f32> {
         batches
             .iter()
-            .flat_map(|batch| batch.pixels.clone())
+            .flat_map(|batch| values(&batch.pixels, 16))
             .collect()
     };
     assert_eq!(pixels(&batches), pixels(&run(5, 1)));
@@ -266,14 +272,19 @@ fn evaluation_sees_every_picture_once_in_order() {
     augmenter.eval_view(&picture).unwrap();
     let mut expected = vec![0.0; augment.view_len()];
     augmenter.write(&mut expected);
-    assert_eq!(batches[2].pixels[2 * augment.view_len()..], expected);
+    assert_eq!(pixels(&batches[2..])[2 * augment.view_len()..], expected);
 }
 
 #[test]
 fn the_benchmark_counts_pictures() {
     let duration = Duration::from_millis(100);
     let source = Arc::new(MadePictures::new(40));
-    let speed = bench_loader(source.clone(), train_views(), 2, duration).unwrap();
+    let found = bench_loader(source.clone(), train_views(), 2, duration).unwrap();
+    let speed = found.images_per_s;
+    assert_eq!(
+        found.bytes_per_image,
+        2 * 4 * train_views().augment.view_len()
+    );
     let decoded = source.decoded.load(Ordering::SeqCst) as f64;
     assert!(
         speed > 10.0 && speed * 0.1 < decoded,
@@ -316,7 +327,7 @@ fn local_views_follow_the_global_ones() {
     )
     .unwrap();
     let batch = loader.next_batch().unwrap();
-    let lens: Vec<usize> = batch.views.iter().map(Vec::len).collect();
+    let lens: Vec<usize> = batch.views.iter().map(Pixels::len).collect();
     let (global, local) = (4 * 3 * 16 * 16, 4 * 3 * 8 * 8);
     assert_eq!(lens, [global, global, local, local, local]);
     assert_eq!(batch.masks.len(), 2 * 4 * PATCHES);
@@ -337,7 +348,8 @@ fn local_views_follow_the_global_ones() {
                 let mut expected = vec![0.0; 3 * 8 * 8];
                 augmenter.write(&mut expected);
                 let len = expected.len();
-                assert_eq!(batch.views[number][at * len..(at + 1) * len], expected);
+                let found = values(&batch.views[number], 8);
+                assert_eq!(found[at * len..(at + 1) * len], expected);
             }
         }
     }

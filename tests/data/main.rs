@@ -17,6 +17,7 @@ mod mutations;
 mod odd;
 mod orientations;
 mod pillow;
+mod pixels;
 mod skipping;
 mod thumbnails;
 mod torchvision;

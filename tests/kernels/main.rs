@@ -16,6 +16,7 @@ mod gpu;
 mod host;
 mod infos;
 mod layers;
+mod levels;
 mod loss;
 mod loss_case;
 #[cfg(target_os = "linux")]
@@ -93,6 +94,7 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("tokens", tokens::tokens::<B>),
         ("column sums", products::column_sums::<B>),
         ("rows by place", products::rows_by_place::<B>),
+        ("levels", levels::upload::<B>),
         ("patchify", rows::patchify::<B>),
         ("gelu", rows::gelu::<B>),
         ("layer norm", rows::layer_norm::<B>),

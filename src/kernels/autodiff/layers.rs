@@ -4,49 +4,18 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::ops::FloatTensor;
 use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
-use burn_autodiff::{Autodiff, NodeId};
+use burn_autodiff::Autodiff;
 
-use crate::kernels::autodiff::primitive::{primitive, untracked};
+use crate::kernels::autodiff::primitive::{Tracked, optional, primitive, register, untracked};
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::branch;
 use crate::kernels::ops::branch::{BranchInput, residual_branch};
 use crate::kernels::ops::linear::{Activated, LinearLayerInput, Prologue};
-use crate::kernels::ops::tokens::{TokenMask, TokensInput};
 use crate::kernels::wrap::wrap;
-
-/// Adds a gradient to those of the parent that it belongs to, if it is wanted.
-fn register<B: Backend, const D: usize>(
-    grads: &mut Gradients,
-    parent: Option<NodeId>,
-    gradient: Option<Tensor<B, D>>,
-) {
-    if let Some((parent, gradient)) = parent.zip(gradient) {
-        grads.register::<B>(parent, primitive(gradient));
-    }
-}
-
-/// A tensor on the autodiff backend.
-type Tracked<B, C> = FloatTensor<Autodiff<B, C>>;
-
-/// What a layer may lack. A node of a graph has a fixed number of parents: in the place of what is lacking stands a
-/// constant that nobody reads.
-fn optional<B: Backend, C: CheckpointStrategy, const D: usize>(
-    tensor: Option<Tensor<Autodiff<B, C>, D>>,
-    device: &B::Device,
-) -> (Option<Tensor<B, D>>, Tracked<B, C>) {
-    match tensor.map(primitive) {
-        Some(tensor) => (Some(wrap(tensor.primitive.clone())), tensor),
-        None => {
-            let constant = Tensor::<Autodiff<B, C>, 1>::empty([1], device);
-            (None, primitive(constant))
-        }
-    }
-}
 
 /// A linear layer without its residual on the inner backend; and its input, its norm's scale and shift, its weight and its
 /// bias, for their nodes.
@@ -239,57 +208,5 @@ pub(super) fn checkpointed_branch<B: IbotBackend, C: CheckpointStrategy>(
     wrap(match prep.compute_bound().stateful() {
         OpsKind::Tracked(prep) => prep.finish(inner, y),
         OpsKind::UnTracked(prep) => prep.finish(y),
-    })
-}
-
-#[derive(Debug)]
-struct Assemble;
-
-impl<B: IbotBackend> Backward<B, 4> for Assemble {
-    /// The input.
-    type State = TokensInput<B>;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 4>,
-        grads: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let d_tokens = grads.consume::<B>(&ops.node);
-        let parents = ops.parents.map(|parent| parent.map(|parent| parent.id));
-        let [patches, token, prefix, positions] = parents;
-        let found = B::assemble_tokens_backward(&ops.state, wrap(d_tokens));
-        register::<B, 2>(grads, patches, Some(found.d_patches));
-        register::<B, 1>(grads, token, found.d_token);
-        register::<B, 2>(grads, prefix, found.d_prefix);
-        register::<B, 2>(grads, positions, Some(found.d_positions));
-    }
-}
-
-/// See [`IbotBackend::assemble_tokens`].
-pub(super) fn assemble_tokens<B: IbotBackend, C: CheckpointStrategy>(
-    input: TokensInput<Autodiff<B, C>>,
-) -> Tensor<Autodiff<B, C>, 2> {
-    let device = input.patches.device();
-    let (patches, positions) = (primitive(input.patches), primitive(input.positions));
-    let (inner_prefix, prefix) = optional(input.prefix, &device);
-    let (masked, token) = input.mask.map(|mask| (mask.masked, mask.token)).unzip();
-    let (inner_token, token) = optional(token, &device);
-    let inner = TokensInput::<B> {
-        patches: wrap(patches.primitive.clone()),
-        batch: input.batch,
-        mask: masked.zip(inner_token).map(|(masked, token)| TokenMask {
-            masked: masked.inner(),
-            token,
-        }),
-        prefix: inner_prefix,
-        positions: wrap(positions.primitive.clone()),
-    };
-    let tokens = primitive(B::assemble_tokens(inner.clone()));
-    let nodes = [patches, token, prefix, positions].map(|parent| parent.node);
-    let prep = Backward::<B, 4>::prepare::<C>(Assemble, nodes);
-    wrap(match prep.compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(inner, tokens),
-        OpsKind::UnTracked(prep) => prep.finish(tokens),
     })
 }

@@ -3,9 +3,9 @@
 
 mod layers;
 mod primitive;
+mod rows;
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use burn_autodiff::Autodiff;
@@ -14,7 +14,7 @@ use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
 
-use primitive::{primitive, untracked};
+use primitive::primitive;
 
 use crate::error::Result;
 
@@ -24,6 +24,7 @@ use crate::kernels::ops::branch::BranchInput;
 use crate::kernels::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput};
 use crate::kernels::ops::l2_norm::L2NormInput;
 use crate::kernels::ops::layer_norm::LayerNormInput;
+use crate::kernels::ops::levels::LevelsInput;
 use crate::kernels::ops::linear::{Activated, LinearLayerInput};
 use crate::kernels::ops::product::RowPlaces;
 use crate::kernels::ops::tiled::{Logits, TiledInput};
@@ -48,52 +49,6 @@ impl<B: IbotBackend> Backward<B, 1> for Patchify {
         unary::<B, _>(ops.parents, ops.node, grads, |d_patches| {
             primitive(patchify::backward(wrap::<B, 2>(d_patches), dims, patch))
         });
-    }
-}
-
-#[derive(Debug)]
-struct GatherRows;
-
-impl<B: IbotBackend> Backward<B, 1> for GatherRows {
-    /// Where the rows lie.
-    type State = RowPlaces;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        grads: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let places = ops.state;
-        unary::<B, _>(ops.parents, ops.node, grads, |d_y| {
-            primitive(B::scatter_rows(wrap(d_y), &places))
-        });
-    }
-}
-
-#[derive(Debug)]
-struct SliceRows;
-
-impl<B: IbotBackend> Backward<B, 1> for SliceRows {
-    /// The first row, and rows of the matrix.
-    type State = (usize, usize);
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        grads: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let d_y = grads.consume::<B>(&ops.node);
-        let [Some(x)] = ops.parents else {
-            return;
-        };
-        let (start, rows) = ops.state;
-        let mut of_x = untracked::<B>(&d_y);
-        of_x.node = Arc::clone(&x);
-        let past = grads.remove::<B>(&of_x).map(wrap);
-        let d_x = B::slice_rows_backward(wrap(d_y), start, rows, past);
-        grads.register::<B>(x.id, primitive(d_x));
     }
 }
 
@@ -241,6 +196,10 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         B::max_logit_rows(prototypes, device)
     }
 
+    fn upload_levels(input: LevelsInput, device: &Self::Device) -> Tensor<Self, 4> {
+        Tensor::from_inner(B::upload_levels(input, device))
+    }
+
     fn cross_entropy(input: &CrossEntropyInput<Self>) -> CrossEntropyOutput<Self> {
         let student = primitive(input.student_logits.clone());
         let inner = CrossEntropyInput::<B> {
@@ -307,28 +266,15 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
     }
 
     fn assemble_tokens(input: TokensInput<Self>) -> Tensor<Self, 2> {
-        layers::assemble_tokens(input)
+        rows::assemble_tokens(input)
     }
 
     fn gather_rows(x: Tensor<Self, 2>, places: &RowPlaces) -> Tensor<Self, 2> {
-        let x = primitive(x);
-        let y = primitive(B::gather_rows(wrap(x.primitive), places));
-        let prep = Backward::<B, 1>::prepare::<C>(GatherRows, [x.node]);
-        wrap(match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(places.clone(), y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        })
+        rows::gather_rows(x, places)
     }
 
     fn slice_rows(x: Tensor<Self, 2>, rows: Range<usize>) -> Tensor<Self, 2> {
-        let all = x.dims()[0];
-        let x = primitive(x);
-        let y = primitive(B::slice_rows(wrap(x.primitive), rows.clone()));
-        let prep = Backward::<B, 1>::prepare::<C>(SliceRows, [x.node]);
-        wrap(match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((rows.start, all), y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        })
+        rows::slice_rows(x, rows)
     }
 
     fn exact_gelu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {

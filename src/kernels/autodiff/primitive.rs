@@ -1,9 +1,11 @@
-//! Tensors to the primitives that nodes of the graph hold.
+//! Tensors as nodes of the graph hold them, and their gradients.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
-use burn_autodiff::Autodiff;
+use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn_autodiff::grads::Gradients;
+use burn_autodiff::{Autodiff, NodeId};
 
 use crate::kernels::wrap::wrap;
 
@@ -15,4 +17,33 @@ pub(super) fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Flo
 /// names gradients by whole tensors, of which it looks at the node alone.
 pub(super) fn untracked<B: Backend>(tensor: &FloatTensor<B>) -> FloatTensor<Autodiff<B>> {
     primitive(Tensor::<Autodiff<B>, 2>::from_inner(wrap(tensor.clone())))
+}
+
+/// Adds a gradient to those of the parent that it belongs to, if it is wanted.
+pub(super) fn register<B: Backend, const D: usize>(
+    grads: &mut Gradients,
+    parent: Option<NodeId>,
+    gradient: Option<Tensor<B, D>>,
+) {
+    if let Some((parent, gradient)) = parent.zip(gradient) {
+        grads.register::<B>(parent, primitive(gradient));
+    }
+}
+
+/// A tensor on the autodiff backend.
+pub(super) type Tracked<B, C> = FloatTensor<Autodiff<B, C>>;
+
+/// What a layer may lack. A node of a graph has a fixed number of parents: in the place of what is lacking stands a
+/// constant that nobody reads.
+pub(super) fn optional<B: Backend, C: CheckpointStrategy, const D: usize>(
+    tensor: Option<Tensor<Autodiff<B, C>, D>>,
+    device: &B::Device,
+) -> (Option<Tensor<B, D>>, Tracked<B, C>) {
+    match tensor.map(primitive) {
+        Some(tensor) => (Some(wrap(tensor.primitive.clone())), tensor),
+        None => {
+            let constant = Tensor::<Autodiff<B, C>, 1>::empty([1], device);
+            (None, primitive(constant))
+        }
+    }
 }

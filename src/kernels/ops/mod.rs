@@ -9,6 +9,7 @@ pub(crate) mod gelu;
 pub(crate) mod grad_scale;
 pub(crate) mod l2_norm;
 pub(crate) mod layer_norm;
+pub(crate) mod levels;
 pub(crate) mod linear;
 pub(crate) mod patchify;
 pub(crate) mod product;

@@ -33,6 +33,18 @@ impl Chunk {
         ]
     }
 
+    /// What levels.wgsl takes: the type of a chunk's bits, and how its levels are read from words of four.
+    pub(super) fn level_values(self) -> [(&'static str, String); 2] {
+        let [bits, levels] = match self.0 {
+            4 => [
+                "vec4<u32>",
+                "vec4<f32>((vec4<u32>(words[at]) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(255u))",
+            ],
+            _ => ["u32", "f32((words[at / 4u] >> (8u * (at % 4u))) & 255u)"],
+        };
+        [("bits", bits.to_owned()), ("levels", levels.to_owned())]
+    }
+
     /// What target_potentials/pairs.wgsl takes: the bodies of the functions that part pairs, and put them together.
     pub(super) fn pair_values(self) -> [(&'static str, String); 4] {
         let bodies = match self.0 {

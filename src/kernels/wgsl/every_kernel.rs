@@ -6,7 +6,7 @@ use super::launch::Kernel;
 use super::row_team::Team;
 use super::walk::Walk;
 use super::{
-    adamw, copy, cross_entropy, ema, gelu, grad_scale, l2_norm, layer_norm, matrix_kernels,
+    adamw, copy, cross_entropy, ema, gelu, grad_scale, l2_norm, layer_norm, levels, matrix_kernels,
     normed_linear, rows, sum_of_squares, target_potentials, tokens,
 };
 
@@ -20,6 +20,7 @@ pub fn all_kernels(workgroups: &[u32], tensors: &[usize], teacher_views: &[usize
     for chunk in Chunk::ALL {
         for walk in Walk::ALL {
             all.push(copy::kernel(walk, chunk));
+            all.push(levels::kernel(walk, chunk));
             all.extend(gelu::kernels(walk, chunk));
             all.push(rows::gather_kernel(walk, chunk));
             all.extend(rows::placed_kernels(walk, chunk));

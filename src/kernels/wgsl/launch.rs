@@ -14,10 +14,9 @@ use cubecl::prelude::{CubeCount, CubeDim, KernelId};
 use cubecl::server::{KernelArguments, MetadataBindingInfo};
 
 use super::info::Info;
-use super::kept_infos::kept;
 use super::observed::{Launched, note};
 use super::template::fill;
-use crate::device::launched;
+use crate::device::{kept, launched};
 use crate::error::{Error, Result};
 use crate::kernels::backend::Gpu;
 use crate::kernels::wrap::wrap;

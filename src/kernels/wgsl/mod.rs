@@ -1,9 +1,9 @@
 //! The operations on the GPU: WGSL kernels of `shaders/`, launched on burn's own queue and buffers.
 //!
 //! - `template`: fills the shaders; `launch`: a filled shader as a kernel on the device; `observed`: which ones ran;
-//!   `info`: the sizes that a kernel gets; `kept_infos`: where they lie
+//!   `info`: the sizes that a kernel gets
 //! - `chunk`, `target_potentials`, `cross_entropy`, `attention`, `layer_norm`, `l2_norm`, `gelu`, `matrix_product`,
-//!   `normed_linear`, `tokens`, `rows`, `ema`, `adamw`, `sum_of_squares`, `grad_scale`, `copy`: one module a folder or file of
+//!   `normed_linear`, `tokens`, `rows`, `levels`, `ema`, `adamw`, `sum_of_squares`, `grad_scale`, `copy`: one module a folder or file of
 //!   `shaders/`
 //! - `attention_lanes` and `attention_tiles`: the two kinds of kernels that attention chooses from
 //! - `matrix_plan`, `matrix_tiles`, `matrix_kernels`: how a device multiplies, and the kernels for that; `matrix_bands`: in
@@ -28,11 +28,11 @@ mod every_kernel;
 mod gelu;
 mod grad_scale;
 mod info;
-mod kept_infos;
 mod l2_norm;
 mod lanes;
 mod launch;
 mod layer_norm;
+mod levels;
 mod linear;
 mod matrix_bands;
 mod matrix_kernels;
@@ -78,6 +78,7 @@ use crate::kernels::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput};
 use crate::kernels::ops::grad_scale::{GradScale, GradScaleInput};
 use crate::kernels::ops::l2_norm::L2NormInput;
 use crate::kernels::ops::layer_norm::{LayerNormGradients, LayerNormInput};
+use crate::kernels::ops::levels::LevelsInput;
 use crate::kernels::ops::linear::{
     Activated, LinearBackwardInput, LinearGradients, LinearInput, LinearLayerGradients,
     LinearLayerInput,
@@ -88,17 +89,25 @@ use crate::kernels::ops::tokens::{TokensGradients, TokensInput};
 use crate::kernels::ops::{
     adamw as tensor_adamw, attention as tensor_attention, cross_entropy as tensor_cross_entropy,
     ema as tensor_ema, gelu as tensor_gelu, grad_scale as tensor_grad_scale,
-    l2_norm as tensor_l2_norm, layer_norm as tensor_layer_norm, linear as tensor_linear,
-    product as tensor_product, target_potentials as tensor_potentials, tokens as tensor_tokens,
+    l2_norm as tensor_l2_norm, layer_norm as tensor_layer_norm, levels as tensor_levels,
+    linear as tensor_linear, product as tensor_product, target_potentials as tensor_potentials,
+    tokens as tensor_tokens,
 };
 use launch::check_bindings;
 
+/// The kernel's body of an operation, or the reference one, as [`KernelChoice`] says.
+macro_rules! chosen {
+    ($kernel:expr, $reference:expr $(,)?) => {
+        match KernelChoice::active() {
+            KernelChoice::Wgsl => $kernel,
+            KernelChoice::Reference => $reference,
+        }
+    };
+}
+
 impl IbotBackend for Gpu {
     fn check_device(device: &Self::Device) -> Result<()> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => check_bindings(&WgpuRuntime::client(device)),
-            KernelChoice::Reference => Ok(()),
-        }
+        chosen!(check_bindings(&WgpuRuntime::client(device)), Ok(()))
     }
 
     fn max_logit_rows(prototypes: usize, device: &Self::Device) -> usize {
@@ -109,19 +118,22 @@ impl IbotBackend for Gpu {
         largest as usize / (prototypes.max(1) * size_of::<f32>())
     }
 
+    fn upload_levels(input: LevelsInput, device: &Self::Device) -> Tensor<Self, 4> {
+        chosen!(
+            levels::upload(input, device),
+            tensor_levels::upload(&input, device)
+        )
+    }
+
     fn sinkhorn_potentials(
         teacher_logits: Tensor<Self, 2>,
         temperature: f64,
         iterations: usize,
     ) -> TargetPotentials<Self> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => {
-                target_potentials::sinkhorn(teacher_logits, temperature, iterations)
-            }
-            KernelChoice::Reference => {
-                tensor_potentials::sinkhorn(teacher_logits, temperature, iterations)
-            }
-        }
+        chosen!(
+            target_potentials::sinkhorn(teacher_logits, temperature, iterations),
+            tensor_potentials::sinkhorn(teacher_logits, temperature, iterations)
+        )
     }
 
     fn sinkhorn_iteration(
@@ -129,14 +141,10 @@ impl IbotBackend for Gpu {
         of_rows: Tensor<Self, 2>,
         temperature: f64,
     ) -> TargetPotentials<Self> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => {
-                target_potentials::sinkhorn_iteration(teacher_logits, of_rows, temperature)
-            }
-            KernelChoice::Reference => {
-                tensor_potentials::sinkhorn_iteration(teacher_logits, of_rows, temperature)
-            }
-        }
+        chosen!(
+            target_potentials::sinkhorn_iteration(teacher_logits, of_rows, temperature),
+            tensor_potentials::sinkhorn_iteration(teacher_logits, of_rows, temperature)
+        )
     }
 
     fn centered_potentials(
@@ -144,19 +152,17 @@ impl IbotBackend for Gpu {
         center: Option<Tensor<Self, 1>>,
         temperature: f64,
     ) -> TargetPotentials<Self> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => target_potentials::centered(teacher_logits, center, temperature),
-            KernelChoice::Reference => {
-                tensor_potentials::centered(teacher_logits, center, temperature)
-            }
-        }
+        chosen!(
+            target_potentials::centered(teacher_logits, center, temperature),
+            tensor_potentials::centered(teacher_logits, center, temperature)
+        )
     }
 
     fn cross_entropy(input: &CrossEntropyInput<Self>) -> CrossEntropyOutput<Self> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => cross_entropy::forward(input),
-            KernelChoice::Reference => tensor_cross_entropy::reference(input),
-        }
+        chosen!(
+            cross_entropy::forward(input),
+            tensor_cross_entropy::reference(input)
+        )
     }
 
     fn cross_entropy_backward(
@@ -164,81 +170,67 @@ impl IbotBackend for Gpu {
         output: CrossEntropyOutput<Self>,
         d_loss: Tensor<Self, 1>,
     ) -> Tensor<Self, 2> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => cross_entropy::backward(input, output, d_loss),
-            KernelChoice::Reference => {
-                tensor_cross_entropy::reference_backward(&input, output, d_loss)
-            }
-        }
+        chosen!(
+            cross_entropy::backward(input, output, d_loss),
+            tensor_cross_entropy::reference_backward(&input, output, d_loss)
+        )
     }
 
     fn assemble_tokens(input: TokensInput<Self>) -> Tensor<Self, 2> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => tokens::forward(input),
-            KernelChoice::Reference => tensor_tokens::forward(input),
-        }
+        chosen!(tokens::forward(input), tensor_tokens::forward(input))
     }
 
     fn assemble_tokens_backward(
         input: &TokensInput<Self>,
         d_tokens: Tensor<Self, 2>,
     ) -> TokensGradients<Self> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => tokens::backward(input, d_tokens),
-            KernelChoice::Reference => tensor_tokens::backward(input, d_tokens),
-        }
+        chosen!(
+            tokens::backward(input, d_tokens),
+            tensor_tokens::backward(input, d_tokens)
+        )
     }
 
     fn exact_gelu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => gelu::forward(x),
-            KernelChoice::Reference => tensor_gelu::forward(x),
-        }
+        chosen!(gelu::forward(x), tensor_gelu::forward(x))
     }
 
     fn exact_gelu_backward(x: Tensor<Self, 2>, d_y: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => gelu::backward(x, d_y),
-            KernelChoice::Reference => tensor_gelu::backward(x, d_y),
-        }
+        chosen!(gelu::backward(x, d_y), tensor_gelu::backward(x, d_y))
     }
 
     fn layer_norm_rows(input: LayerNormInput<Self>) -> Tensor<Self, 2> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => layer_norm::forward(input),
-            KernelChoice::Reference => tensor_layer_norm::forward(input),
-        }
+        chosen!(
+            layer_norm::forward(input),
+            tensor_layer_norm::forward(input)
+        )
     }
 
     fn layer_norm_rows_backward(
         input: LayerNormInput<Self>,
         d_y: Tensor<Self, 2>,
     ) -> LayerNormGradients<Self> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => layer_norm::backward(input, d_y),
-            KernelChoice::Reference => tensor_layer_norm::backward(input, d_y),
-        }
+        chosen!(
+            layer_norm::backward(input, d_y),
+            tensor_layer_norm::backward(input, d_y)
+        )
     }
 
     fn linear_rows(input: LinearInput<Self>) -> Tensor<Self, 2> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => linear::linear(input),
-            KernelChoice::Reference => tensor_linear::linear(input),
-        }
+        chosen!(linear::linear(input), tensor_linear::linear(input))
     }
 
     fn linear_rows_backward(input: LinearBackwardInput<Self>) -> LinearGradients<Self> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => linear::linear_backward(input),
-            KernelChoice::Reference => tensor_linear::linear_backward(input),
-        }
+        chosen!(
+            linear::linear_backward(input),
+            tensor_linear::linear_backward(input)
+        )
     }
 
     fn linear_gelu_backward(input: LinearBackwardInput<Self>) -> LinearGradients<Self> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => linear::linear_gelu_backward(input),
-            KernelChoice::Reference => tensor_linear::linear_gelu_backward(input),
-        }
+        chosen!(
+            linear::linear_gelu_backward(input),
+            tensor_linear::linear_gelu_backward(input)
+        )
     }
 
     fn linear_layer_backward(
@@ -247,10 +239,10 @@ impl IbotBackend for Gpu {
         wants_x: bool,
         past: Option<Tensor<Self, 2>>,
     ) -> LinearLayerGradients<Self> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => normed_linear::backward(input, d_y, wants_x, past),
-            KernelChoice::Reference => tensor_linear::backward(input, d_y, wants_x, past),
-        }
+        chosen!(
+            normed_linear::backward(input, d_y, wants_x, past),
+            tensor_linear::backward(input, d_y, wants_x, past)
+        )
     }
 
     fn linear_layer_gelu(input: LinearLayerInput<Self>) -> Activated<Self> {
@@ -265,30 +257,24 @@ impl IbotBackend for Gpu {
     }
 
     fn linear_layer_and_gelu(input: LinearLayerInput<Self>) -> [Tensor<Self, 2>; 2] {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => linear::linear_and_gelu(input),
-            KernelChoice::Reference => {
-                let before = tensor_linear::forward(input);
-                [before.clone(), tensor_gelu::forward(before)]
-            }
-        }
+        chosen!(linear::linear_and_gelu(input), {
+            let before = tensor_linear::forward(input);
+            [before.clone(), tensor_gelu::forward(before)]
+        })
     }
 
     fn l2_normalize_rows(input: L2NormInput<Self>) -> Tensor<Self, 2> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => l2_norm::forward(input),
-            KernelChoice::Reference => tensor_l2_norm::forward(input),
-        }
+        chosen!(l2_norm::forward(input), tensor_l2_norm::forward(input))
     }
 
     fn l2_normalize_rows_backward(
         input: L2NormInput<Self>,
         d_y: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => l2_norm::backward(input, d_y),
-            KernelChoice::Reference => tensor_l2_norm::backward(input, d_y),
-        }
+        chosen!(
+            l2_norm::backward(input, d_y),
+            tensor_l2_norm::backward(input, d_y)
+        )
     }
 
     fn matrix_products(
@@ -296,31 +282,28 @@ impl IbotBackend for Gpu {
         right: Tensor<Self, 3>,
         layout: Layout,
     ) -> Tensor<Self, 3> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => matrix_product::matrix_products(left, right, layout),
-            KernelChoice::Reference => tensor_product::matrix_products(left, right, layout),
-        }
+        chosen!(
+            matrix_product::matrix_products(left, right, layout),
+            tensor_product::matrix_products(left, right, layout)
+        )
     }
 
     fn column_sums(x: Tensor<Self, 2>) -> Tensor<Self, 1> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => rows::column_sums(x),
-            KernelChoice::Reference => tensor_product::column_sums(x),
-        }
+        chosen!(rows::column_sums(x), tensor_product::column_sums(x))
     }
 
     fn gather_rows(x: Tensor<Self, 2>, places: &RowPlaces) -> Tensor<Self, 2> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => rows::gather(x, places),
-            KernelChoice::Reference => tensor_product::gather_rows(x, places),
-        }
+        chosen!(
+            rows::gather(x, places),
+            tensor_product::gather_rows(x, places)
+        )
     }
 
     fn scatter_rows(y: Tensor<Self, 2>, places: &RowPlaces) -> Tensor<Self, 2> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => rows::scatter(y, places),
-            KernelChoice::Reference => tensor_product::scatter_rows(y, places),
-        }
+        chosen!(
+            rows::scatter(y, places),
+            tensor_product::scatter_rows(y, places)
+        )
     }
 
     fn slice_rows_backward(
@@ -329,17 +312,17 @@ impl IbotBackend for Gpu {
         rows: usize,
         past: Option<Tensor<Self, 2>>,
     ) -> Tensor<Self, 2> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => rows::slice_backward(d_y, start, rows, past),
-            KernelChoice::Reference => tensor_product::slice_rows_backward(d_y, start, rows, past),
-        }
+        chosen!(
+            rows::slice_backward(d_y, start, rows, past),
+            tensor_product::slice_rows_backward(d_y, start, rows, past)
+        )
     }
 
     fn packed_attention(input: AttentionInput<Self>) -> AttentionOutput<Self> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => AttentionPath::of_device(&input).forward(input),
-            KernelChoice::Reference => tensor_attention::forward(input),
-        }
+        chosen!(
+            AttentionPath::of_device(&input).forward(input),
+            tensor_attention::forward(input)
+        )
     }
 
     fn packed_attention_backward(
@@ -347,12 +330,10 @@ impl IbotBackend for Gpu {
         output: AttentionOutput<Self>,
         d_context: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => {
-                AttentionPath::of_device(&input).backward(input, output, d_context)
-            }
-            KernelChoice::Reference => tensor_attention::backward(input, output, d_context),
-        }
+        chosen!(
+            AttentionPath::of_device(&input).backward(input, output, d_context),
+            tensor_attention::backward(input, output, d_context)
+        )
     }
 
     fn ema(
@@ -361,32 +342,27 @@ impl IbotBackend for Gpu {
         decay: f64,
         grad_scale: Option<Tensor<Self, 1>>,
     ) -> Vec<FloatTensor<Self>> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => ema::ema(teacher, student, decay, grad_scale),
-            KernelChoice::Reference => {
-                tensor_ema::reference::<Self>(teacher, student, decay, grad_scale)
-            }
-        }
+        chosen!(
+            ema::ema(teacher, student, decay, grad_scale),
+            tensor_ema::reference::<Self>(teacher, student, decay, grad_scale)
+        )
     }
 
     fn adamw(input: AdamWInput<Self>) -> Vec<(FloatTensor<Self>, AdamWState<Self>)> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => adamw::adamw(input),
-            KernelChoice::Reference => tensor_adamw::reference(input),
-        }
+        chosen!(adamw::adamw(input), tensor_adamw::reference(input))
     }
 
     fn sum_of_squares(tensors: Vec<FloatTensor<Self>>, device: &Self::Device) -> Tensor<Self, 1> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => sum_of_squares::sum_of_squares(tensors, device),
-            KernelChoice::Reference => tensor_adamw::sum_of_squares::<Self>(tensors, device),
-        }
+        chosen!(
+            sum_of_squares::sum_of_squares(tensors, device),
+            tensor_adamw::sum_of_squares::<Self>(tensors, device)
+        )
     }
 
     fn grad_scale(input: GradScaleInput<Self>) -> GradScale<Self> {
-        match KernelChoice::active() {
-            KernelChoice::Wgsl => grad_scale::grad_scale(input),
-            KernelChoice::Reference => tensor_grad_scale::reference(input),
-        }
+        chosen!(
+            grad_scale::grad_scale(input),
+            tensor_grad_scale::reference(input)
+        )
     }
 }

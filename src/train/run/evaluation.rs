@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use burn::tensor::backend::Backend;
 use serde::Serialize;
 
 use crate::backbone::Backbone;
@@ -13,6 +12,7 @@ use crate::device::DeviceGuard;
 use crate::error::Result;
 use crate::eval::{FeatureSet, KnnConfig, extract_features, feature_std, knn_accuracy, rank_me};
 use crate::files::model::DataCard;
+use crate::kernels::IbotBackend;
 use crate::train::config::RunConfig;
 
 /// Maximum number of pictures for RankMe and the feature standard deviation.
@@ -83,7 +83,7 @@ impl Evaluator<'_> {
     ///
     /// # Errors
     /// Those of [`extract_features`], [`crate::Error::Stopped`] among them.
-    pub fn evaluate<B: Backend, M: Backbone<B>>(
+    pub fn evaluate<B: IbotBackend, M: Backbone<B>>(
         &self,
         teacher: &M,
         step: usize,

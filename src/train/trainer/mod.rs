@@ -11,8 +11,8 @@ pub(super) use state::{
     BACKBONE, CENTERS, MASK_TOKEN, NETWORKS, backbones, backbones_of, load_tensors, part,
 };
 
+use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{Tensor, TensorData};
 
 use crate::backbone::TrainBackbone;
 use crate::data::{AugmentConfig, Batch};
@@ -94,17 +94,13 @@ pub struct StepInput<B: AutodiffBackend> {
     pub masks: Vec<bool>,
 }
 
-impl<B: AutodiffBackend> StepInput<B> {
+impl<B: TrainBackend> StepInput<B> {
     /// A batch on the device.
     pub fn upload(batch: Batch, augment: &AugmentConfig, device: &B::Device) -> Self {
-        let images = batch.samples.len();
         let mut views = batch.views.into_iter();
         let mut take = |count: usize, side: usize| {
-            let shape = [images, 3, side, side];
             let views = views.by_ref().take(count);
-            views
-                .map(|view| Tensor::from_data(TensorData::new(view, shape), device))
-                .collect()
+            views.map(|view| view.into_tensor(side, device)).collect()
         };
         Self {
             global_views: take(augment.global_views, augment.image_size),
@@ -112,7 +108,9 @@ impl<B: AutodiffBackend> StepInput<B> {
             masks: batch.masks,
         }
     }
+}
 
+impl<B: AutodiffBackend> StepInput<B> {
     /// The batch in parts of at most this many pictures, as equal as possible, each with the index of its first picture.
     fn parts(&self, most: Option<usize>) -> Vec<(u64, Self)> {
         let batch = self.global_views.first().map_or(0, |view| view.dims()[0]);

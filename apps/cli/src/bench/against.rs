@@ -171,7 +171,8 @@ fn compare_loaders(peers: &Peers, against: &Against) -> Result<Comparison> {
         let found: Vec<Speed> = run_script(&peers.python, &peers.script("loader.py"), &arguments)?;
         theirs.extend(found.iter().map(|speed| speed.images_per_s));
         let duration = Duration::from_secs_f64(against.seconds);
-        ours.push(bench_loader(folder.clone(), make.clone(), 1, duration)?);
+        let speed = bench_loader(folder.clone(), make.clone(), 1, duration)?;
+        ours.push(speed.images_per_s);
     }
     let [ours, theirs] = [median(ours), median(theirs)];
     Ok(Comparison {

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ibot::data::{FolderConfig, ImageFolder, TrainViews, bench_loader};
+use ibot::data::{FolderConfig, ImageFolder, LoaderSpeed, TrainViews, bench_loader};
 use ibot::method::StreamingPrototypes;
 use ibot::train::RunConfig;
 use ibot::{Error, Result};
@@ -109,6 +109,9 @@ pub struct BenchArgs {
     /// With --loader: cache large images in this folder, as `ibot train --cache` does.
     #[arg(long, value_name = "DIR", requires = "loader")]
     cache: Option<PathBuf>,
+    /// With --loader: views as bytes, as the key `augment.uint8` makes them.
+    #[arg(long, requires = "loader")]
+    uint8: bool,
     /// Seconds per loader measurement.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
@@ -227,10 +230,11 @@ impl BenchArgs {
         };
         let RunConfig {
             folder,
-            augment,
+            mut augment,
             method,
             ..
         } = run.resolved()?;
+        augment.uint8 = self.uint8;
         let folder = Arc::new(ImageFolder::scan(data, &folder)?);
         warn(folder.summary());
         let views = TrainViews {
@@ -241,11 +245,21 @@ impl BenchArgs {
         let all = std::thread::available_parallelism().map_or(1, usize::from);
         for workers in [1, all] {
             let duration = Duration::from_secs_f64(self.seconds);
-            let images_per_s = bench_loader(folder.clone(), views.clone(), workers, duration)?;
+            let LoaderSpeed {
+                images_per_s,
+                bytes_per_image,
+            } = bench_loader(folder.clone(), views.clone(), workers, duration)?;
             let found = match self.json {
-                true => serde_json::json!({ "workers": workers, "images_per_s": images_per_s })
-                    .to_string(),
-                false => format!("workers {workers}: {images_per_s:.1} images/s"),
+                true => serde_json::json!({
+                    "workers": workers,
+                    "images_per_s": images_per_s,
+                    "bytes_per_image": bytes_per_image,
+                })
+                .to_string(),
+                false => format!(
+                    "workers {workers}: {images_per_s:.1} images/s, views of {:.0} KiB per image",
+                    bytes_per_image as f64 / 1024.0
+                ),
             };
             answer(found)?;
         }

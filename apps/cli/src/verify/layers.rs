@@ -6,7 +6,10 @@ use super::check::{Check, Run};
 use super::compare::Measured;
 use super::inputs::{BAR, gradient_of, missing, tensor, with_gradients};
 use ibot::error::Result;
-use ibot::kernels::{AttentionInput, LayerNormInput, LinearLayerInput, Prologue, TrainBackend};
+use ibot::kernels::{
+    AttentionInput, LayerNormInput, LevelsInput, LinearLayerInput, Normalization, Prologue,
+    TrainBackend,
+};
 
 /// Widths of layers: multiples of 4, and none.
 const EVEN_WIDTHS: [usize; 2] = [96, 52];
@@ -16,7 +19,8 @@ const ODD_WIDTHS: [usize; 2] = [33, 49];
 const LARGE_SCORES_BAR: f64 = 5e-4;
 
 pub(super) fn checks<B: TrainBackend>() -> Vec<Check<B>> {
-    let all: [(&'static str, Run<B>); 12] = [
+    let all: [(&'static str, Run<B>); 13] = [
+        ("images from bytes", levels::<B>),
         ("patches of images", patchify::<B>),
         ("GELU, vectors", |device| gelu::<B>(EVEN_WIDTHS[0], device)),
         ("GELU, single entries", |device| {
@@ -47,6 +51,22 @@ pub(super) fn checks<B: TrainBackend>() -> Vec<Check<B>> {
         }),
     ];
     all.map(Check::new).into()
+}
+
+/// The same bits everywhere.
+fn levels<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {
+    let mut all = Vec::new();
+    for (name, side) in [("whole words", 12), ("single levels", 11)] {
+        let input = LevelsInput {
+            levels: (0..2 * 3 * side * side)
+                .map(|at| (at % 256) as u8)
+                .collect(),
+            dims: [2, 3, side, side],
+            normalization: Normalization::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        };
+        all.push(Measured::of(name, B::upload_levels(input, device), 0.0));
+    }
+    Ok(all)
 }
 
 fn patchify<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {

@@ -172,6 +172,12 @@ fn bench_times_the_loader() {
             .iter()
             .all(|line| line["images_per_s"].as_f64().unwrap() > 0.0)
     );
+    let bytes = |text: &str| -> u64 {
+        let line: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        line["bytes_per_image"].as_u64().unwrap()
+    };
+    let as_bytes = bench(&[&flags[..], &["--uint8"]].concat());
+    assert_eq!(bytes(&text), 4 * bytes(&as_bytes));
 }
 
 #[test]

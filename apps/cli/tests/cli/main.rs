@@ -27,6 +27,7 @@ mod soak;
 #[cfg(unix)]
 mod stopping;
 mod training;
+mod uploads;
 mod verify;
 mod work;
 mod work_first;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ibot::random::{Random, Stream};
 use serde_json::Value;
 
-use crate::{Scratch, command, ibot, metrics, refused, stdout};
+use crate::{Scratch, TINY, command, ibot, metrics, refused, stdout};
 
 /// What a line of metrics says of the computation, not of the machine.
 fn numbers(run: &Path) -> Vec<Value> {
@@ -108,9 +108,10 @@ fn killed_runs_go_on_bit_for_bit() {
 }
 
 /// `--resume` needs nothing but the folder; N steps are N/2 and N/2 on NdArray, and on wgpu too.
-fn resumes_by_its_folder(backend: &str) {
+fn resumes_by_its_folder(backend: &str, more_settings: &str) {
     let scratch = Scratch::new(&format!("resume-{backend}"));
-    let (pictures, config) = (scratch.pictures(), scratch.path("tiny.toml"));
+    let (pictures, config) = (scratch.pictures(), scratch.path("more.toml"));
+    fs::write(&config, format!("{TINY}{more_settings}")).unwrap();
     let (run, undisturbed) = (scratch.path("run"), scratch.path("undisturbed"));
     let train = |out: &str, more: &[&str]| {
         let flags = [
@@ -159,13 +160,19 @@ fn resumes_by_its_folder(backend: &str) {
 
 #[test]
 fn ndarray_resumes_by_its_folder() {
-    resumes_by_its_folder("ndarray");
+    resumes_by_its_folder("ndarray", "");
+}
+
+/// Views that are rounded to bytes too.
+#[test]
+fn bytes_resume_by_their_folder() {
+    resumes_by_its_folder("flex", "[augment]\nuint8 = true\n");
 }
 
 #[test]
 fn wgpu_resumes_by_its_folder() {
     if crate::has_adapter() {
-        resumes_by_its_folder("wgpu");
+        resumes_by_its_folder("wgpu", "");
     }
 }
 

@@ -22,7 +22,7 @@ use crate::train::run::folder::RunFolder;
 use crate::train::run::interval::Interval;
 use crate::train::run::observer::Observer;
 use crate::train::run::setup::{RunSetup, loader, schedule};
-use crate::train::trainer::Trainer;
+use crate::train::trainer::{StepInput, Trainer};
 
 /// Factor of the learning rate at a rollback.
 const ROLLBACK_FACTOR: f64 = 0.5;
@@ -37,6 +37,8 @@ pub(super) struct TrainLoop<'a, B: TrainBackend, M: TrainBackbone<B>> {
     pub schedule: Schedule,
     folder: RunFolder,
     loader: Loader,
+    /// The batch of the next step, where it was sent to the device before that step.
+    ahead: Option<Result<StepInput<B>>>,
     pictures: Pictures,
     /// Steps done.
     step: usize,
@@ -75,6 +77,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             config,
             folder,
             loader,
+            ahead: None,
             pictures,
             step,
             interval: Interval::new(),
@@ -172,7 +175,8 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             "step {from}: {reason}; back to step {to} with {} of the learning rate (rollback {} of {MAX_ROLLBACKS})",
             self.learning_rate_factor, self.rollbacks
         ));
-        // the loader has prefetched batches of later steps
+        // those at hand are batches of later steps
+        self.ahead = None;
         self.loader = loader(&self.config, &self.pictures.train, to)?;
         // the findings of the discarded steps must not count towards the next rollback
         self.monitor = HealthMonitor::new(self.config.method.prototypes());

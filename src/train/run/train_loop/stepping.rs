@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::backbone::TrainBackbone;
-use crate::error::Result;
+use crate::data::Batch;
+use crate::error::{Error, Result};
 use crate::kernels::TrainBackend;
 use crate::train::health::Health;
 use crate::train::optim::Rates;
@@ -28,6 +29,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             return (Vec::new(), Ok(()));
         }
         let (losses, sound) = self.trainer.read_losses();
+        log::debug!("the losses up to step {} are read", self.step);
         // only sound steps are returned and count
         self.step = before + losses.len();
         if !losses.is_empty() {
@@ -56,20 +58,47 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
 
     /// One batch and one step without reading its losses; returns its inputs.
     fn make_step(&mut self) -> Result<Made<B>> {
-        let started = Instant::now();
-        let batch = self.loader.next_batch_until(self.setup.stop)?;
-        let data_wait_s = started.elapsed().as_secs_f64();
+        let (input, data_wait_s) = self.next_input()?;
         log::debug!("step {} begins", self.step + 1);
         let weight_decay = self.config.optimizer.weight_decay;
         let method = &self.config.method;
         let mut rates = self.schedule.rates(method, weight_decay, self.step);
         rates.learning_rate *= self.learning_rate_factor; // of the rollbacks so far
-        let device = self.trainer.device().clone();
-        let input = StepInput::<B>::upload(batch, &self.config.augment, &device);
         self.trainer.advance(&input, &rates)?;
         self.step += 1;
         self.interval.add(self.step, rates, data_wait_s);
+        self.upload_ahead();
         Ok((input, rates))
+    }
+
+    /// The batch of the next step on the device, and the seconds of the wait for its pictures.
+    fn next_input(&mut self) -> Result<(StepInput<B>, f64)> {
+        if self.setup.stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
+        if let Some(ahead) = self.ahead.take() {
+            return Ok((ahead?, 0.0));
+        }
+        let started = Instant::now();
+        let batch = self.loader.next_batch_until(self.setup.stop)?;
+        let data_wait_s = started.elapsed().as_secs_f64();
+        Ok((self.upload(batch), data_wait_s))
+    }
+
+    /// Sends the batch of the next step to the device, if the loader has it: behind the launches of this step, which a GPU
+    /// still works on, and before anything is read from it, which waits for them.
+    fn upload_ahead(&mut self) {
+        if self.step < self.schedule.steps {
+            let batch = self.loader.next_if_ready().transpose();
+            // an error is that of the next step: this one was sound
+            self.ahead = batch.map(|batch| batch.map(|batch| self.upload(batch)));
+        }
+    }
+
+    fn upload(&self, batch: Batch) -> StepInput<B> {
+        let Batch { epoch, index, .. } = batch;
+        log::debug!("batch {index} of epoch {epoch} is sent to the device");
+        StepInput::upload(batch, &self.config.augment, self.trainer.device())
     }
 
     /// Whether metrics are read after this step: at the end of their interval, and before anything about the run is

@@ -1,19 +1,20 @@
-//! Infos that stay on the device: the sizes that a kernel gets beside its tensors are the same in each step, so that each
-//! is written once and not at each launch (704 writes a step of ViT-S before, with a lock and a staging copy each).
+//! Words that stay on a device: the sizes that a kernel gets beside its tensors are the same in each step, so that each is
+//! written once and not at each launch (704 writes a step of ViT-S before, with a lock and a staging copy each).
 //!
 //! They lie in a buffer of their own: a shader reads its info and may write its tensors, and wgpu forbids both in one buffer.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use burn_wgpu::WgpuRuntime;
+use cubecl::client::ComputeClient;
 use cubecl::server::{Binding, Handle};
 
-use super::launch::Client;
-use crate::device::{client_key, queue_of};
+use crate::device::known::{client_key, queue_of};
 
 /// Where an info may begin: WebGPU's `min_storage_buffer_offset_alignment` is at most this.
 const SLOT: usize = 256;
-/// Infos that are kept for a device: a step needs about 150. Later ones are written at each launch.
+/// Infos that are kept for a device: a step needs about 150. Later ones are written at each launch. 1 MiB in all.
 const SLOTS: usize = 4_096;
 /// One slot more than a round number, so that no tensor is likely to have this size: cubecl gives all tensors of a size that
 /// was once allocated for good a buffer of their own.
@@ -34,7 +35,7 @@ struct Kept {
 static KEPT: Mutex<Option<HashMap<usize, Option<Kept>>>> = Mutex::new(None);
 
 /// The words as a buffer of the device; none where the device has no guard, or as many infos as it keeps.
-pub(super) fn kept(client: &Client, words: &[u32]) -> Option<Binding> {
+pub(crate) fn kept(client: &ComputeClient<WgpuRuntime>, words: &[u32]) -> Option<Binding> {
     let mut all = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     let all = all.get_or_insert_default();
     let of_device = all.entry(client_key(client));
@@ -44,8 +45,16 @@ pub(super) fn kept(client: &Client, words: &[u32]) -> Option<Binding> {
         .binding(words)
 }
 
+/// Gives the memory of a device's words back. All launches must have been submitted: what is written next may take it.
+pub(super) fn forget(client: &ComputeClient<WgpuRuntime>) {
+    let mut all = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(all) = all.as_mut() {
+        all.remove(&client_key(client));
+    }
+}
+
 impl Kept {
-    fn new(client: &Client) -> Option<Self> {
+    fn new(client: &ComputeClient<WgpuRuntime>) -> Option<Self> {
         let queue = queue_of(client)?;
         let memory = client
             .memory_persistent_allocation((), |()| client.empty(BYTES))
