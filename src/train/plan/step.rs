@@ -1,0 +1,104 @@
+//! A step from beginning to end, as `Trainer::advance` makes it, in sizes alone.
+
+use crate::train::plan::backbone::Backbone;
+use crate::train::plan::heads::Rows;
+use crate::train::plan::ledger::{Kind, Ledger, Moment};
+use crate::train::plan::network::{product, sum};
+use crate::train::plan::sizes::StepSizes;
+
+/// Counts a step after the first one, whose moments are there.
+pub(super) fn walk(step: &StepSizes) -> Ledger {
+    let mut ledger = Ledger::new();
+    let parameters = step.network.parameters;
+    ledger.hold(Kind::Student, parameters.student());
+    ledger.hold(Kind::Teacher, parameters.teacher());
+    let moments = product([step.moments, parameters.student()]);
+    ledger.hold(Kind::Optimizer, sum([moments, step.centers]));
+    ledger.hold(Kind::Views, step.view_entries);
+    prepare(step, &mut ledger);
+    // a later part differs from the second one in nothing, and may have a picture less
+    for part in 0..step.parts.min(2) {
+        forward_and_backward(step, &mut ledger);
+        if part > 0 {
+            ledger.pass([step.network.largest()]);
+            ledger.free(Kind::Gradients, parameters.student());
+        }
+    }
+    ledger.now = Moment::Optimizer;
+    let passing = match (step.moments, step.clips_each_gradient) {
+        // the momentum optimizers are made of tensor operations
+        (1, _) => product([3, step.network.largest()]),
+        (_, true) => product([2, step.network.largest()]),
+        (_, false) => 0,
+    };
+    ledger.pass([passing]);
+    ledger
+}
+
+/// The teacher's targets of all parts, and what KoLeo needs of the student.
+fn prepare(step: &StepSizes, ledger: &mut Ledger) {
+    ledger.now = Moment::Teacher;
+    let backbone = backbone(step);
+    let global = &step.passes[0];
+    let embedding = product([global.chosen, step.network.width]);
+    let losses: Vec<Rows<'_>> = losses(step);
+    // of all parts but the last, which is when most is there
+    ledger.hold(Kind::Targets, product([step.parts - 1, embedding]));
+    for rows in &losses {
+        rows.teacher_before(ledger, step.parts);
+    }
+    backbone.pass_by(ledger, global);
+    ledger.hold(Kind::Targets, embedding);
+    for rows in &losses {
+        rows.teacher(ledger, step.parts);
+    }
+    ledger.now = Moment::Targets;
+    for rows in &losses {
+        rows.targets(ledger);
+    }
+    if step.has_koleo && step.parts > 1 {
+        ledger.now = Moment::Forward;
+        let tokens = product([step.parts, global.images, step.network.width]);
+        ledger.hold(Kind::Targets, tokens);
+        backbone.pass_by(ledger, global);
+    }
+}
+
+/// A part of the batch.
+fn forward_and_backward(step: &StepSizes, ledger: &mut Ledger) {
+    let backbone = backbone(step);
+    let losses = losses(step);
+    ledger.now = Moment::Forward;
+    for pass in &step.passes {
+        backbone.forward(ledger, pass);
+    }
+    for rows in &losses {
+        rows.forward(ledger);
+    }
+    // visible patches share the head of masked ones
+    let has_gradients = |number: usize| {
+        let head = |number: usize| &step.losses[number].head;
+        (0..number).any(|before| head(before) == head(number))
+    };
+    ledger.now = Moment::Losses;
+    for (number, rows) in losses.iter().enumerate() {
+        rows.loss_backward(ledger, has_gradients(number));
+    }
+    ledger.now = Moment::HeadsBackward;
+    for (number, rows) in losses.iter().enumerate() {
+        rows.head_backward(ledger, has_gradients(number));
+    }
+    backbone.backward(ledger, &step.passes);
+}
+
+fn backbone(step: &StepSizes) -> Backbone<'_> {
+    Backbone {
+        network: &step.network,
+        is_checkpointed: step.is_checkpointed,
+    }
+}
+
+fn losses(step: &StepSizes) -> Vec<Rows<'_>> {
+    let losses = step.losses.iter();
+    losses.map(|rows| Rows::new(&step.network, *rows)).collect()
+}
