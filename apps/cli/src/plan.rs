@@ -8,7 +8,7 @@ use ibot::data::{ImageFolder, PictureSource};
 use ibot::device::Selected;
 use ibot::error::counted;
 use ibot::train::plan::{Choosable, Plan};
-use ibot::train::{RunConfig, RunRequest, Silent, pictures_to_train_on};
+use ibot::train::{RunConfig, RunRecord, RunRequest, Silent, pictures_to_train_on};
 use ibot::{Error, Result};
 
 use super::flags::in_flags;
@@ -118,10 +118,10 @@ fn as_json(plan: &Plan) -> Result<String> {
     made.map_err(|error| Error::Training(format!("the plan cannot be written as JSON: {error}")))
 }
 
-/// Whether a TOML file sets `method.grad_checkpointing`, to false perhaps.
-pub fn sets_checkpointing(config: &Path) -> bool {
-    let text = std::fs::read_to_string(config).unwrap_or_default();
-    let table: toml::Table = text.parse().unwrap_or_default();
-    let method = table.get("method").and_then(toml::Value::as_table);
-    method.is_some_and(|method| method.contains_key("grad_checkpointing"))
+/// What a plan may choose: nothing of a run that goes on, which keeps its settings.
+pub fn choosable(begun: Option<&RunRecord>, config: Option<&Path>) -> Choosable {
+    match begun {
+        Some(_) => Choosable::default(),
+        None => Choosable::left_open_by(config),
+    }
 }

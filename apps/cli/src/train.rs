@@ -12,7 +12,6 @@ use ibot::device::Selected;
 use ibot::error::printable;
 use ibot::files::checkpoint::Keep;
 use ibot::files::model::{LocalModel, ModelSource, Normalized};
-use ibot::train::plan::Choosable;
 use ibot::train::presets::{DEMO, STABLE_PRETRAINING, preset, preset_names};
 use ibot::train::{
     Every, OnAnomaly, OnDeviceLost, PretrainedParts, RunConfig, RunRecord, RunRequest, run,
@@ -22,9 +21,7 @@ use ibot::{Error, Result};
 use super::choices::{ON_ANOMALY, ON_DEVICE_LOST, PRETRAINED_PARTS, one_of};
 use super::device::DeviceArgs;
 use super::output::{answer, say};
-use super::plan::{
-    DEMO_TEST_PER_CLASS, DEMO_TRAIN_PER_CLASS, PlanArgs, Planned, sets_checkpointing,
-};
+use super::plan::{DEMO_TEST_PER_CLASS, DEMO_TRAIN_PER_CLASS, PlanArgs, Planned, choosable};
 use super::progress::Progress;
 use super::signals::stop_on_signal;
 use super::tensorboard::TensorBoard;
@@ -189,13 +186,7 @@ impl TrainArgs {
         selected: Selected,
     ) -> Result<()> {
         let is_demo = self.data.is_none() && begun.is_none();
-        // a run that goes on keeps its settings
-        let is_open = begun.is_none();
-        let file = self.config.as_deref();
-        let may = Choosable {
-            micro_batch_size: is_open,
-            grad_checkpointing: is_open && !file.is_some_and(sets_checkpointing),
-        };
+        let may = choosable(begun.as_ref(), self.config.as_deref());
         // the demo's images may not be there, and are not made for a plan
         let (data, val) = match is_demo {
             true => (PathBuf::new(), None),

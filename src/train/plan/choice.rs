@@ -1,5 +1,7 @@
 //! Which parts and whether checkpointing: the least costly choice that fits.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use crate::error::Result;
@@ -19,6 +21,19 @@ pub struct Choosable {
     pub micro_batch_size: bool,
     /// `method.grad_checkpointing`; left as it is where it is true.
     pub grad_checkpointing: bool,
+}
+
+impl Choosable {
+    /// All but `method.grad_checkpointing` where this TOML file, which merged well before, sets it: to false perhaps.
+    pub fn left_open_by(file: Option<&Path>) -> Self {
+        let text = file.and_then(|file| std::fs::read_to_string(file).ok());
+        let table: Option<toml::Table> = text.and_then(|text| text.parse().ok());
+        let method = table.as_ref().and_then(|table| table.get("method"));
+        Self {
+            micro_batch_size: true,
+            grad_checkpointing: method.is_none_or(|it| it.get("grad_checkpointing").is_none()),
+        }
+    }
 }
 
 /// What a plan has come to.

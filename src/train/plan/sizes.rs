@@ -146,7 +146,10 @@ impl StepSizes {
             |views: usize, side: usize| product([(views * batch) as u64, 3, (side * side) as u64]);
         Ok(Self {
             parts: parts as u64,
-            view_entries: view(global, augment.image_size) + view(local, augment.local_size),
+            view_entries: sum([
+                view(global, augment.image_size),
+                view(local, augment.local_size),
+            ]),
             is_checkpointed: thrift.grad_checkpointing,
             has_koleo: method.koleo_weight > 0.0,
             centers: centers(config),

@@ -102,3 +102,51 @@ fn losses(step: &StepSizes) -> Vec<Rows<'_>> {
     let losses = step.losses.iter();
     losses.map(|rows| Rows::new(&step.network, *rows)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::method::LogitRoom;
+    use crate::train::RunConfig;
+    use crate::train::plan::sizes::Thrift;
+    use crate::train::presets::{preset, preset_names};
+
+    fn sizes(
+        config: &RunConfig,
+        micro_batch_size: Option<usize>,
+        checkpointing: bool,
+    ) -> StepSizes {
+        let thrift = Thrift {
+            micro_batch_size,
+            grad_checkpointing: checkpointing,
+        };
+        let room = |_| LogitRoom::new(None, usize::MAX);
+        StepSizes::of(config, thrift, &room).unwrap()
+    }
+
+    /// Everything that a step holds it lets go of, but for the states and one gradient of each parameter.
+    #[test]
+    fn a_step_ends_with_its_gradients() {
+        for name in preset_names() {
+            let config = preset(name).unwrap().resolved().unwrap();
+            for (micro, checkpointing) in [(None, false), (Some(3), true), (Some(5), false)] {
+                let sizes = sizes(&config, micro, checkpointing);
+                let live = walk(&sizes).live;
+                let student = 4 * sizes.network.parameters.student();
+                let left = (live.activations, live.passing, live.gradients);
+                assert_eq!(left, (0, 0, student), "{name} {micro:?} {checkpointing}");
+                assert_eq!(live.student, student);
+            }
+        }
+    }
+
+    #[test]
+    fn parts_and_checkpointing_save_memory() {
+        let config = RunConfig::default();
+        let peak = |micro, checkpointing| walk(&sizes(&config, micro, checkpointing)).peak.total();
+        assert!(peak(Some(16), false) < peak(Some(32), false));
+        assert!(peak(Some(32), false) < peak(None, false));
+        assert!(peak(None, true) < peak(None, false) / 2);
+        assert!(peak(Some(16), true) < peak(Some(16), false));
+    }
+}
