@@ -136,7 +136,11 @@ pub(super) fn choose(
     let whole = as_set.verdict.in_words();
     Ok(match (best, least) {
         (Some(best), _) => {
-            let reason = format!("as it was set, {whole}; of what fits, this costs least");
+            let before = match may_split && may_checkpoint {
+                true => "the whole batch at once",
+                false => "as it is set",
+            };
+            let reason = format!("{before}: {whole}; of what fits, this costs least");
             chosen(best, reason)
         }
         (None, Some(least)) => {

@@ -48,10 +48,12 @@ impl PlannedDevice {
         };
         let limits = &adapter.limits;
         let reported = adapter.memory_bytes.filter(|_| !adapter.is_software());
-        let is_shared = match adapter.kind {
+        let is_of_machine = match adapter.kind {
             AdapterKind::Software | AdapterKind::Integrated => true,
             AdapterKind::Discrete | AdapterKind::Virtual | AdapterKind::Other => false,
         };
+        // an integrated GPU whose driver names a part of the memory has that for its tensors
+        let is_shared = is_of_machine && reported.is_none();
         Self {
             has_pools: true,
             is_shared,

@@ -16,8 +16,8 @@ use crate::train::plan::step::walk;
 const KEPT: f64 = 0.2;
 /// The part of a memory that a run may take: the rest is the desktop's, the driver's and other programs'.
 const ROOM: f64 = 0.9;
-/// What the program itself takes, its libraries and threads included; 40 to 60 MiB on Linux.
-const PROGRAM: u64 = 64 << 20;
+/// What the program itself takes, its libraries, threads and initial draws included: 90 to 150 MiB in small runs on Linux.
+const PROGRAM: u64 = 128 << 20;
 
 /// The tensor that is the largest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -43,6 +43,8 @@ pub struct StepMemory {
     pub largest: LargestTensor,
     /// Of the processor's memory: batches that wait or are being made.
     pub batches_bytes: u64,
+    /// Of the processor's memory: decoded images, at most; a larger set is decoded anew in each epoch.
+    pub images_bytes: u64,
     /// Of the processor's memory: the copy of the state from which a checkpoint is written.
     pub checkpoint_copy_bytes: u64,
     /// Of the device's memory, all in all: tensors, what pools or allocator keep beyond them and, where the device shares the
@@ -99,7 +101,7 @@ impl Verdict {
             ),
             Self::TooMuch { needed, room } => {
                 format!(
-                    "it would take {}, of which there are {}",
+                    "it would take {}, of {} that may be taken",
                     mib(*needed),
                     mib(*room)
                 )
@@ -124,11 +126,12 @@ impl StepMemory {
         let sizes = StepSizes::of(config, thrift, &|prototypes| device.logit_room(prototypes))?;
         let ledger = walk(&sizes);
         let batches_bytes = batches(config, &sizes);
+        let images_bytes = (LoaderConfig::default().cache_mib as u64) << 20;
         let checkpoint_copy_bytes =
             state_bytes(&sizes.network.parameters, sizes.moments, sizes.centers);
         let most_bytes = ledger.peak.total();
         let tensors = (most_bytes as f64 * (1.0 + KEPT)) as u64;
-        let host = sum([batches_bytes, checkpoint_copy_bytes, PROGRAM]);
+        let host = sum([batches_bytes, images_bytes, checkpoint_copy_bytes, PROGRAM]);
         Ok(Self {
             most: ledger.peak,
             most_bytes,
@@ -139,6 +142,7 @@ impl StepMemory {
                 bytes: ledger.largest.1,
             },
             batches_bytes,
+            images_bytes,
             checkpoint_copy_bytes,
             parameters: sizes.network.parameters,
             needed_bytes: sum([tensors, if device.is_shared { host } else { 0 }]),

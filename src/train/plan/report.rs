@@ -25,11 +25,9 @@ impl Plan {
         writeln!(f, "device           {}", device.name)?;
         write!(f, "                 ")?;
         match (device.memory_bytes, device.memory_of) {
-            (Some(bytes), Some(MemoryOf::Machine)) if device.has_pools => write!(
-                f,
-                "its driver does not say how much memory it has; the machine has {}",
-                mib(bytes)
-            )?,
+            (Some(bytes), Some(MemoryOf::Machine)) if device.has_pools => {
+                write!(f, "shares the machine's memory, {}", mib(bytes))?;
+            }
             (Some(bytes), _) => write!(f, "{} of memory", mib(bytes))?,
             (None, _) if device.has_pools => {
                 write!(f, "its driver does not say how much memory it has")?;
@@ -93,10 +91,17 @@ impl Plan {
             mib(largest.bytes),
             largest.what
         )?;
-        let (batches, copy) = (mib(memory.batches_bytes), mib(memory.checkpoint_copy_bytes));
+        let [batches, images, copy] = [
+            memory.batches_bytes,
+            memory.images_bytes,
+            memory.checkpoint_copy_bytes,
+        ];
         writeln!(
             f,
-            "processor        {batches} of batches that wait; {copy} while a checkpoint is written"
+            "processor        {} of batches that wait, up to {} of decoded images, {} while a checkpoint is written",
+            mib(batches),
+            mib(images),
+            mib(copy)
         )?;
         let needed = mib(memory.needed_bytes);
         let with = match (self.device.has_pools, self.device.is_shared) {
