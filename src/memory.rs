@@ -43,6 +43,46 @@ fn counted_peak_mib() -> Option<f64> {
     None
 }
 
+/// Bytes of this machine's memory, or of what its control group lets this process have; `None` if the system does not tell,
+/// as on Windows.
+#[must_use]
+pub fn machine_bytes() -> Option<u64> {
+    let installed = installed_bytes()?;
+    Some(control_group_bytes().map_or(installed, |most| most.min(installed)))
+}
+
+#[cfg(unix)]
+fn installed_bytes() -> Option<u64> {
+    // SAFETY: reads two numbers of the system.
+    let [pages, page_bytes] = unsafe {
+        [
+            libc::sysconf(libc::_SC_PHYS_PAGES),
+            libc::sysconf(libc::_SC_PAGESIZE),
+        ]
+    };
+    let product = u64::try_from(pages)
+        .ok()?
+        .checked_mul(u64::try_from(page_bytes).ok()?)?;
+    (product > 0).then_some(product)
+}
+
+#[cfg(not(unix))]
+fn installed_bytes() -> Option<u64> {
+    None
+}
+
+/// The limit of the container or job, where it is the mounted one (version 2).
+#[cfg(target_os = "linux")]
+fn control_group_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok()?;
+    text.trim().parse().ok() // "max" for none
+}
+
+#[cfg(not(target_os = "linux"))]
+fn control_group_bytes() -> Option<u64> {
+    None
+}
+
 /// Memory that burn holds on a GPU, in MiB.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct GpuMemory {
@@ -68,6 +108,13 @@ fn mib(bytes: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_machine_has_what_the_process_has() {
+        if let (Some(machine), Some(resident)) = (machine_bytes(), resident_mib()) {
+            assert!(mib(machine) >= resident, "{machine} bytes, {resident} MiB");
+        }
+    }
 
     #[test]
     fn the_peak_follows_an_allocation() {

@@ -57,11 +57,31 @@ pub fn ensure_demo_set(
     if !is_complete(cache, counts, &marker) {
         make(cache, counts, &marker)?;
     }
-    Ok(DemoSet {
+    Ok(set_in(cache))
+}
+
+/// Number of classes of a demo set.
+pub const DEMO_CLASSES: usize = CLASSES.len();
+
+/// The set that [`ensure_demo_set`] would find in the folder `cache`; none if it would make it.
+pub fn find_demo_set(
+    cache: &Path,
+    train_per_class: usize,
+    test_per_class: usize,
+) -> Option<DemoSet> {
+    let counts = [
+        (Split::Train, train_per_class),
+        (Split::Test, test_per_class),
+    ];
+    is_complete(cache, counts, &marker_text(counts)).then(|| set_in(cache))
+}
+
+fn set_in(cache: &Path) -> DemoSet {
+    DemoSet {
         train: cache.join(folder(Split::Train)),
         test: cache.join(folder(Split::Test)),
-        classes: CLASSES.len(),
-    })
+        classes: DEMO_CLASSES,
+    }
 }
 
 /// Default place of the demo set: a folder `ibot/demo` in the user's cache folder; without one,

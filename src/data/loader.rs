@@ -48,6 +48,13 @@ impl Default for LoaderConfig {
 }
 
 impl LoaderConfig {
+    /// Batches that are being made or waiting at a time: enough that every worker has a sample while one batch waits to be
+    /// taken.
+    pub(crate) fn open_batches(&self) -> usize {
+        let workers = worker_count(self.workers);
+        self.queue.max(1 + workers.div_ceil(self.batch_size.max(1)))
+    }
+
     /// # Errors
     /// A value out of its range; the error names the key, the value and the range.
     pub fn validate(&self) -> Result<()> {
@@ -137,8 +144,7 @@ impl Loader {
             return Err(Error::config("batch_size", config.batch_size, remedy));
         }
         let workers = worker_count(config.workers);
-        // enough open batches that every worker has a sample while one batch waits to be taken
-        let queue = config.queue.max(1 + workers.div_ceil(config.batch_size));
+        let queue = config.open_batches();
         let task = TrainTask {
             pictures: Pictures::new(source, (config.cache_mib as u64) << 20),
             make,

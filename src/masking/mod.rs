@@ -105,6 +105,15 @@ impl MaskPolicy {
         Ok(())
     }
 
+    /// Masked patches of an image in the mean, of `patches`.
+    pub fn mean_count(&self, patches: usize) -> f64 {
+        let count = match self.ratio {
+            MaskRatio::Fixed(ratio) => masked_count(patches, ratio) as f64,
+            MaskRatio::Range(_) | MaskRatio::Mixture(_) => patches as f64 * self.ratio.mean(),
+        };
+        self.probability * count
+    }
+
     /// The mask of one image in an epoch with masks, see [`MaskPolicy::mask`].
     ///
     /// # Shapes
@@ -221,6 +230,7 @@ mod tests {
         assert!(masked.iter().all(|count| (10..=50).contains(count)));
         let mean = masked.iter().sum::<usize>() as f64 / masked.len() as f64;
         assert!((mean - 30.0).abs() < 1.9, "{mean}");
+        assert_eq!(policy.mean_count(100), 15.0);
     }
 
     #[test]

@@ -53,6 +53,13 @@ impl MaskRatio {
         !parts.is_empty() && parts.iter().all(fits)
     }
 
+    /// The mean share; 0 of an empty list.
+    pub(super) fn mean(&self) -> f64 {
+        let parts = self.parts();
+        let middles = parts.iter().map(|[low, high]| (low + high) / 2.0);
+        middles.sum::<f64>() / parts.len().max(1) as f64
+    }
+
     /// The share of one image; 0 of an empty list.
     pub(super) fn draw(&self, random: &mut Random) -> f64 {
         let parts = self.parts();

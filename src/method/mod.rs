@@ -26,3 +26,4 @@ pub use probe::{Probe, TargetProbe};
 pub use targets::BatchTargets;
 pub use teacher::{deep_copy, ema};
 pub use terms::{IbotInput, IbotOutput, LossTerms};
+pub(crate) use tiling::LogitRoom;

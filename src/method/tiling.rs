@@ -35,11 +35,64 @@ fn max_stored_bytes(memory_bytes: Option<u64>) -> usize {
     memory_bytes.map_or(MAX_STORED_BYTES, part)
 }
 
+/// What decides whether logits are stored, of a device and of a number of prototypes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogitRoom {
+    /// Bytes of a GPU's memory; none where it is not known, and on a software device.
+    pub memory_bytes: Option<u64>,
+    /// Rows of so many logits that one tensor holds.
+    pub max_rows: usize,
+    /// Maximum entries of a tile.
+    pub tile_entries: usize,
+}
+
+impl LogitRoom {
+    /// On a device with so much memory and tensors of so many rows of logits.
+    pub fn new(memory_bytes: Option<u64>, max_rows: usize) -> Self {
+        Self {
+            memory_bytes,
+            max_rows,
+            tile_entries: tile_entries(memory_bytes),
+        }
+    }
+
+    /// Columns of a tile of the teacher's logits and of the student's in a part of the batch, which have so many rows; none
+    /// if both are stored.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where logits that shall be stored do not fit one tensor of the device.
+    pub fn tile_columns(
+        self,
+        [teacher_rows, student_rows]: [usize; 2],
+        prototypes: usize,
+        streaming: StreamingPrototypes,
+    ) -> Result<Option<usize>> {
+        let (rows, max_rows) = (teacher_rows.max(student_rows), self.max_rows);
+        let entries = (teacher_rows + student_rows).saturating_mul(prototypes);
+        let bytes = entries.saturating_mul(size_of::<f32>());
+        let is_tiled = match streaming {
+            StreamingPrototypes::Always => true,
+            StreamingPrototypes::Auto => {
+                bytes > max_stored_bytes(self.memory_bytes) || rows > max_rows
+            }
+            StreamingPrototypes::Never if rows > max_rows => {
+                return Err(Error::Unsupported(format!(
+                    "method.streaming_prototypes = \"never\": {rows} rows of {prototypes} prototypes do not fit one \
+                     tensor of this device, which holds {max_rows} of them: set it to \"auto\" or \"always\", or use a \
+                     smaller batch or fewer prototypes"
+                )));
+            }
+            StreamingPrototypes::Never => false,
+        };
+        Ok(is_tiled.then(|| tile_columns(rows, self.tile_entries)))
+    }
+}
+
 /// Columns of a tile of the teacher's logits and of the student's, which have `student_rows` in a part of the batch; none if
 /// both are stored.
 ///
 /// # Errors
-/// [`Error::Unsupported`] where logits that shall be stored do not fit one tensor of the device.
+/// As [`LogitRoom::tile_columns`].
 pub(super) fn tiling<B: IbotBackend>(
     teacher: &Logits<B>,
     student_rows: usize,
@@ -48,24 +101,12 @@ pub(super) fn tiling<B: IbotBackend>(
 ) -> Result<Option<usize>> {
     let device = teacher.bottleneck.device();
     let [_, prototypes] = teacher.prototypes.dims();
-    let rows = teacher.rows().max(student_rows);
-    let max_rows = B::max_logit_rows(prototypes, &device);
-    let bytes = (teacher.rows() + student_rows) * prototypes * size_of::<f32>();
-    let is_tiled = match streaming {
-        StreamingPrototypes::Always => true,
-        StreamingPrototypes::Auto => {
-            bytes > max_stored_bytes(memory_bytes(&device)) || rows > max_rows
-        }
-        StreamingPrototypes::Never if rows > max_rows => {
-            return Err(Error::Unsupported(format!(
-                "method.streaming_prototypes = \"never\": {rows} rows of {prototypes} prototypes do not fit one tensor of \
-                 this device, which holds {max_rows} of them: set it to \"auto\" or \"always\", or use a smaller batch or \
-                 fewer prototypes"
-            )));
-        }
-        StreamingPrototypes::Never => false,
+    let room = LogitRoom {
+        memory_bytes: memory_bytes(&device),
+        max_rows: B::max_logit_rows(prototypes, &device),
+        tile_entries,
     };
-    Ok(is_tiled.then(|| tile_columns(rows, tile_entries)))
+    room.tile_columns([teacher.rows(), student_rows], prototypes, streaming)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod config;
 pub mod health;
 mod optim;
+pub mod plan;
 pub mod presets;
 mod run;
 mod trainer;
@@ -16,7 +17,7 @@ pub use optim::{
 };
 pub use run::{
     Change, Evaluation, Every, Observer, OnDeviceLost, PatchColors, RunFolder, RunRecord,
-    RunRequest, RunStart, Silent, StepMetrics, When, run,
+    RunRequest, RunStart, Silent, StepMetrics, When, pictures_to_train_on, run,
 };
 pub use trainer::{PhaseTimes, StepInput, StepLosses, Tensors, Trainer, TrainerConfig};
 pub use weights::{Export, ExportFormat, PretrainedParts, load_method};

@@ -26,6 +26,7 @@ mod model;
 mod output;
 mod picture;
 mod picture_names;
+mod plan;
 mod progress;
 mod report;
 mod search;

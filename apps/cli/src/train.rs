@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use ibot::backbone::Normalization;
 use ibot::data::Parts;
 use ibot::data::demo::{default_cache_dir, ensure_demo_set};
+use ibot::device::Selected;
 use ibot::error::printable;
 use ibot::files::checkpoint::Keep;
 use ibot::files::model::{LocalModel, ModelSource, Normalized};
@@ -20,16 +21,13 @@ use ibot::{Error, Result};
 use super::choices::{ON_ANOMALY, ON_DEVICE_LOST, PRETRAINED_PARTS, one_of};
 use super::device::DeviceArgs;
 use super::output::{answer, say};
+use super::plan::{DEMO_TEST_PER_CLASS, DEMO_TRAIN_PER_CLASS, PlanArgs, Planned, choosable};
 use super::progress::Progress;
 use super::signals::stop_on_signal;
 use super::tensorboard::TensorBoard;
 
 /// Folder of runs without --out.
 const RUNS: &str = "runs";
-/// Training images per class of the demo.
-const DEMO_TRAIN_PER_CLASS: usize = 200;
-/// Test images per class of the demo.
-const DEMO_TEST_PER_CLASS: usize = 50;
 
 /// Flags of `ibot train`; a flag overrides the file, the file overrides the preset.
 #[derive(Debug, clap::Args)]
@@ -91,6 +89,12 @@ pub struct TrainArgs {
     /// Images per step.
     #[arg(long)]
     batch_size: Option<usize>,
+    /// Images that the student sees at once, for less memory [default: the whole batch].
+    #[arg(long, value_name = "COUNT")]
+    micro_batch_size: Option<usize>,
+    /// Keep only the inputs of the student's blocks and run them twice, for less memory.
+    #[arg(long)]
+    grad_checkpointing: bool,
     /// Threads that decode and augment; 0 for one per core.
     #[arg(long)]
     workers: Option<usize>,
@@ -121,6 +125,8 @@ pub struct TrainArgs {
     /// Print the resulting configuration as TOML and exit.
     #[arg(long)]
     print_config: bool,
+    #[command(flatten)]
+    plan: PlanArgs,
 }
 
 impl TrainArgs {
@@ -132,7 +138,7 @@ impl TrainArgs {
         if self.print_config {
             return answer(config.to_toml()?.trim_end());
         }
-        if let Some(normalization) = normalization {
+        if let Some(normalization) = normalization.filter(|_| !self.plan.plan) {
             say(normalization);
         }
         let device = match &begun {
@@ -140,6 +146,9 @@ impl TrainArgs {
             None => self.device.clone(),
         };
         let selected = device.select()?;
+        if self.plan.plan {
+            return self.print_plan(begun, config, selected);
+        }
         let (data, val) = self.pictures(begun, &config)?;
         let stop = stop_on_signal()?;
         let mut made_out = None;
@@ -148,10 +157,6 @@ impl TrainArgs {
             None => made_out.insert(default_out()?).clone(),
         };
         let request = RunRequest {
-            config,
-            data,
-            out,
-            selected,
             pretrained: pretrained.map(|local| local.file),
             pretrained_parts: self.pretrained_parts,
             val,
@@ -164,6 +169,7 @@ impl TrainArgs {
             allow_changes: self.allow_changes,
             on_anomaly: self.on_anomaly,
             on_device_lost: self.on_device_lost,
+            ..RunRequest::new(config, data, out, selected)
         };
         let ended = self.train(&request, &stop);
         if let Some(out) = made_out {
@@ -171,6 +177,31 @@ impl TrainArgs {
             let _ = std::fs::remove_dir(&out).and_then(|()| std::fs::remove_dir(RUNS));
         }
         ended
+    }
+
+    fn print_plan(
+        &self,
+        begun: Option<RunRecord>,
+        config: RunConfig,
+        selected: Selected,
+    ) -> Result<()> {
+        let is_demo = self.data.is_none() && begun.is_none();
+        let may = choosable(begun.as_ref(), self.config.as_deref());
+        // the demo's images may not be there, and are not made for a plan
+        let (data, val) = match is_demo {
+            true => (PathBuf::new(), None),
+            false => self.pictures(begun, &config)?,
+        };
+        let request = RunRequest {
+            val,
+            knn_every: self.knn_every,
+            ..RunRequest::new(config, data, PathBuf::new(), selected)
+        };
+        self.plan.print(&Planned {
+            request,
+            is_demo,
+            may,
+        })
     }
 
     /// The run that --resume names.
@@ -259,6 +290,8 @@ impl TrainArgs {
         set(&mut config.epochs, self.epochs);
         set(&mut config.seed, self.seed);
         set(&mut config.batch_size, self.batch_size);
+        config.micro_batch_size = self.micro_batch_size.or(config.micro_batch_size);
+        config.method.grad_checkpointing |= self.grad_checkpointing;
         set(&mut config.workers, self.workers);
         set(&mut config.folder.max_pixels, self.max_pixels);
         if self.cache.is_some() {

@@ -24,4 +24,5 @@ pub use observer::{Observer, RunStart, Silent};
 pub use patches::PatchColors;
 pub use record::{Change, RunRecord};
 pub use request::{OnDeviceLost, RunRequest};
+pub use setup::pictures_to_train_on;
 pub use start::run;

@@ -142,6 +142,27 @@ impl RunSetup<'_> {
     }
 }
 
+/// The images that a run would train on, without those held out. Nothing is written: no reduced images are cached.
+///
+/// # Errors
+/// Folders that are missing or have no usable image, and settings that exclude each other.
+pub fn pictures_to_train_on(
+    request: &RunRequest,
+    stop: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<Arc<ImageFolder>> {
+    let mut config = request.config.clone();
+    config.folder.cache = None;
+    let config = config.resolved()?;
+    let setup = RunSetup {
+        request,
+        guard: DeviceGuard::Cpu,
+        stop,
+    };
+    setup.check_request(&config)?;
+    Ok(setup.pictures(&config, observer)?.0)
+}
+
 /// The loader, positioned at the batch of a step.
 pub(super) fn loader(
     config: &RunConfig,

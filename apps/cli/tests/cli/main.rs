@@ -21,6 +21,7 @@ mod information;
 mod models;
 mod normalization;
 mod output;
+mod plan;
 mod refusals;
 mod resume;
 mod soak;

@@ -1,0 +1,127 @@
+//! `ibot train --plan`: what a run would take, before any of it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ibot::data::demo::{DEMO_CLASSES, default_cache_dir, find_demo_set};
+use ibot::data::{ImageFolder, PictureSource};
+use ibot::device::Selected;
+use ibot::error::counted;
+use ibot::train::plan::{Choosable, Plan};
+use ibot::train::{RunConfig, RunRecord, RunRequest, Silent, pictures_to_train_on};
+use ibot::{Error, Result};
+
+use super::flags::in_flags;
+use super::output::{answer, warn};
+use super::signals::stop_on_signal;
+
+/// Training images per class of the demo.
+pub const DEMO_TRAIN_PER_CLASS: usize = 200;
+/// Test images per class of the demo.
+pub const DEMO_TEST_PER_CLASS: usize = 50;
+
+/// Flags of `ibot train` about its plan.
+#[derive(Debug, clap::Args)]
+pub struct PlanArgs {
+    /// Print what the run would take and whether it fits the device, without running it or writing anything: memory,
+    /// micro-batches and checkpointing that fit, disk, time.
+    #[arg(long, conflicts_with = "print_config")]
+    pub plan: bool,
+    /// With --plan: steps to time; 0 for none.
+    #[arg(long, value_name = "COUNT", default_value_t = 5, requires = "plan")]
+    plan_steps: usize,
+    /// With --plan: print JSON.
+    #[arg(long, requires = "plan")]
+    json: bool,
+}
+
+/// What a plan is made of.
+pub struct Planned {
+    /// The run; its folder is never looked at.
+    pub request: RunRequest,
+    /// Whether `request.data` is the demo's set, which need not be there.
+    pub is_demo: bool,
+    /// What the user left open.
+    pub may: Choosable,
+}
+
+impl PlanArgs {
+    /// Prints the plan; an error if the run does not fit.
+    pub fn print(&self, planned: &Planned) -> Result<()> {
+        let request = &planned.request;
+        let (config, selected) = (&request.config, &request.selected);
+        let (pictures, count) = planned.pictures()?;
+        let mut plan = Plan::new(config, selected, count, planned.may)?;
+        let may_run = plan.verdict.may_run();
+        let timed = match (self.plan_steps, may_run) {
+            (0, _) | (_, false) => Ok(()),
+            (steps, true) => self.time(&mut plan, config, selected, pictures, steps),
+        };
+        // whatever came of the timing: the plan itself stands
+        match self.json {
+            true => answer(as_json(&plan)?)?,
+            false => answer(in_flags(&plan.to_string()))?,
+        }
+        timed?;
+        if may_run {
+            return Ok(());
+        }
+        let remedy = "the run does not fit this device: lower `batch_size` or `image_size`, take a smaller `encoder` or \
+                      fewer prototypes, or let the plan choose `micro_batch_size` and `grad_checkpointing`";
+        Err(Error::Unsupported(remedy.to_owned()))
+    }
+
+    fn time(
+        &self,
+        plan: &mut Plan,
+        config: &RunConfig,
+        selected: &Selected,
+        pictures: Option<Arc<ImageFolder>>,
+        steps: usize,
+    ) -> Result<()> {
+        warn(format_args!(
+            "timing {} on {selected} (--plan-steps 0 for none)",
+            counted(steps, "step")
+        ));
+        let pictures = pictures.map(|pictures| pictures as Arc<dyn PictureSource>);
+        plan.time(config, selected, pictures, steps, &*stop_on_signal()?)
+    }
+}
+
+impl Planned {
+    /// The pictures, if they are there, and how many they are or will be.
+    fn pictures(&self) -> Result<(Option<Arc<ImageFolder>>, usize)> {
+        let mut request = self.request.clone();
+        if self.is_demo {
+            match find_demo_set(
+                &default_cache_dir()?,
+                DEMO_TRAIN_PER_CLASS,
+                DEMO_TEST_PER_CLASS,
+            ) {
+                Some(set) => request.data = set.train,
+                None => {
+                    let held_out = request.config.held_out.unwrap_or(0.0);
+                    let all = (DEMO_CLASSES * DEMO_TRAIN_PER_CLASS) as f64;
+                    return Ok((None, (all * (1.0 - held_out)).round() as usize));
+                }
+            }
+        }
+        let stop = stop_on_signal()?;
+        let pictures = pictures_to_train_on(&request, &stop, &mut Silent)?;
+        let count = pictures.len();
+        Ok((Some(pictures), count))
+    }
+}
+
+fn as_json(plan: &Plan) -> Result<String> {
+    let made = serde_json::to_string_pretty(plan);
+    made.map_err(|error| Error::Training(format!("the plan cannot be written as JSON: {error}")))
+}
+
+/// What a plan may choose: nothing of a run that goes on, which keeps its settings.
+pub fn choosable(begun: Option<&RunRecord>, config: Option<&Path>) -> Choosable {
+    match begun {
+        Some(_) => Choosable::default(),
+        None => Choosable::left_open_by(config),
+    }
+}

@@ -1,0 +1,228 @@
+//! What the student's backbone keeps, and what its operations take. Shapes as in `backbone/vit.rs` and
+//! `kernels/autodiff`: of each node of the graph, what its backward pass needs.
+
+use crate::train::plan::ledger::{Kind, Ledger, Moment};
+use crate::train::plan::network::{NetworkSizes, linear, product, sum};
+use crate::train::plan::sizes::Pass;
+
+/// A backbone with its passes.
+pub(super) struct Backbone<'a> {
+    pub network: &'a NetworkSizes,
+    pub is_checkpointed: bool,
+}
+
+/// A block on its way through one pass.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    pass: &'a Pass,
+    is_last: bool,
+    /// Whether an earlier pass has made the gradients of the block's parameters.
+    has_gradients: bool,
+}
+
+impl Backbone<'_> {
+    /// A pass without a graph, as the teacher's: at most some tokens, and the layer that is made.
+    pub fn pass_by(&self, ledger: &mut Ledger, pass: &Pass) {
+        let tokens = product([pass.rows(), self.network.width]);
+        self.embed(ledger, pass);
+        let patches = pass.patch_entries(self.network);
+        ledger.pass([patches, product([4, tokens])]);
+        // the residual stream with, in turn, norm and packed queries, packed queries and attention, or two of MLP
+        let hidden = product([pass.rows(), self.network.hidden]);
+        ledger.pass([product([6, tokens])]);
+        ledger.pass([product([2, tokens]), hidden]);
+    }
+
+    fn embed(&self, ledger: &mut Ledger, pass: &Pass) {
+        let images = product([pass.images, pass.image_entries]);
+        let patches = pass.patch_entries(self.network);
+        ledger.one("the views of all pictures", images);
+        ledger.one("the patches", patches);
+        ledger.pass([images, patches]);
+    }
+
+    /// Forward through all blocks: what each node of the graph keeps is held, up to the last norm's result.
+    pub fn forward(&self, ledger: &mut Ledger, pass: &Pass) {
+        let rows = pass.rows();
+        let tokens = product([rows, self.network.width]);
+        self.embed(ledger, pass);
+        ledger.hold(Kind::Activations, pass.patch_entries(self.network));
+        ledger.pass([product([4, tokens])]); // masks, class token and positions, one after the other
+        ledger.hold(Kind::Activations, tokens);
+        for block in 1..=self.network.depth {
+            let is_last = block == self.network.depth;
+            let at = At {
+                pass,
+                is_last,
+                has_gradients: false,
+            };
+            self.block_forward(ledger, at);
+        }
+        // the last norm keeps its input, and its result is what heads look at
+        let chosen = product([pass.chosen, self.network.width]);
+        ledger.hold(Kind::Activations, chosen);
+    }
+
+    /// Rows that go through the MLP.
+    fn rows_after(at: At<'_>) -> u64 {
+        match at.is_last {
+            true => at.pass.chosen,
+            false => at.pass.rows(),
+        }
+    }
+
+    /// Packed queries, keys and values, their attention with its normalizers, and, of some rows only, these.
+    fn kept_by_attention(&self, at: At<'_>) -> u64 {
+        let (rows, width) = (at.pass.rows(), self.network.width);
+        let chosen = Self::rows_after(at);
+        sum([
+            product([4, rows, width]),
+            product([rows, self.network.attention_heads]),
+            if chosen < rows {
+                product([chosen, width])
+            } else {
+                0
+            },
+            self.scaled(product([width, width])),
+        ])
+    }
+
+    fn kept_by_mlp(&self, at: At<'_>) -> u64 {
+        let hidden = product([Self::rows_after(at), self.network.hidden]);
+        sum([
+            hidden,
+            self.scaled(product([self.network.width, self.network.hidden])),
+        ])
+    }
+
+    /// Weights that LayerScale is multiplied into.
+    fn scaled(&self, weight: u64) -> u64 {
+        if self.network.has_layer_scale {
+            weight
+        } else {
+            0
+        }
+    }
+
+    fn block_forward(&self, ledger: &mut Ledger, at: At<'_>) {
+        let width = self.network.width;
+        let (rows, after) = (at.pass.rows(), Self::rows_after(at));
+        let (tokens, tokens_after) = (product([rows, width]), product([after, width]));
+        let hidden = product([after, self.network.hidden]);
+        ledger.one("queries, keys and values", product([3, tokens]));
+        ledger.one("the hidden layer of an MLP", hidden);
+        let branches = [
+            // the norm while queries, keys and values are made
+            (self.kept_by_attention(at), tokens),
+            // GELU's result while the next layer is made
+            (self.kept_by_mlp(at), hidden),
+        ];
+        for (kept, passing) in branches {
+            match self.is_checkpointed {
+                true => ledger.pass([kept, passing]),
+                false => {
+                    ledger.hold(Kind::Activations, kept);
+                    ledger.pass([passing]);
+                }
+            }
+            // what goes into the next branch
+            ledger.hold(Kind::Activations, tokens_after);
+        }
+    }
+
+    /// Backward from the gradient of the last norm's result. burn goes level by level: block by block, and through all passes
+    /// in each.
+    pub fn backward(&self, ledger: &mut Ledger, passes: &[Pass]) {
+        let network = self.network;
+        let chosen = |pass: &Pass| product([pass.chosen, network.width]);
+        ledger.hold(Kind::Gradients, network.small_parameters());
+        for pass in passes {
+            ledger.pass([product([2, chosen(pass)])]);
+            ledger.hold(Kind::Passing, chosen(pass)); // the gradient on its way
+            ledger.free(Kind::Activations, product([2, chosen(pass)]));
+        }
+        for block in (1..=network.depth).rev() {
+            ledger.now = Moment::BlockBackward(block);
+            let at = |number: usize| At {
+                pass: &passes[number],
+                is_last: block == network.depth,
+                has_gradients: number > 0,
+            };
+            (0..passes.len()).for_each(|number| self.mlp_backward(ledger, at(number)));
+            (0..passes.len()).for_each(|number| self.attention_backward(ledger, at(number)));
+        }
+        ledger.now = Moment::PatchesBackward;
+        for (number, pass) in passes.iter().enumerate() {
+            let tokens = product([pass.rows(), network.width]);
+            ledger.pass([product([3, tokens])]);
+            self.gradient(
+                ledger,
+                number > 0,
+                linear(network.patch_entries, network.width),
+            );
+            ledger.free(Kind::Passing, tokens);
+            ledger.free(Kind::Activations, pass.patch_entries(network));
+        }
+        // class token, positions and the rest
+        ledger.hold(
+            Kind::Gradients,
+            product([network.prefix + 1, network.width]),
+        );
+    }
+
+    /// The gradient of a parameter; a second one is added to the first.
+    fn gradient(&self, ledger: &mut Ledger, has_one: bool, entries: u64) {
+        match has_one {
+            true => ledger.pass([entries]),
+            false => ledger.hold(Kind::Gradients, entries),
+        }
+    }
+
+    fn mlp_backward(&self, ledger: &mut Ledger, at: At<'_>) {
+        let (width, hidden_width) = (self.network.width, self.network.hidden);
+        let rows = Self::rows_after(at);
+        let (tokens, hidden) = (product([rows, width]), product([rows, hidden_width]));
+        let weight = product([width, hidden_width]);
+        // GELU's result and the gradient of the hidden layer; with checkpointing the layer itself too
+        let again = if self.is_checkpointed { 3 } else { 2 };
+        self.gradient(ledger, at.has_gradients, linear(hidden_width, width));
+        ledger.pass([product([again, hidden]), self.scaled(product([2, weight]))]);
+        ledger.hold(Kind::Passing, hidden);
+        if !self.is_checkpointed {
+            ledger.free(Kind::Activations, self.kept_by_mlp(at));
+        }
+        self.gradient(ledger, at.has_gradients, linear(width, hidden_width));
+        // the norm again, its gradient, and that of its input
+        ledger.pass([product([3, tokens])]);
+        ledger.free(Kind::Passing, hidden);
+        ledger.free(Kind::Activations, tokens);
+    }
+
+    fn attention_backward(&self, ledger: &mut Ledger, at: At<'_>) {
+        let width = self.network.width;
+        let (rows, after) = (at.pass.rows(), Self::rows_after(at));
+        let (tokens, tokens_after) = (product([rows, width]), product([after, width]));
+        let weight = product([width, width]);
+        self.gradient(ledger, at.has_gradients, linear(width, width));
+        if self.is_checkpointed {
+            ledger.pass([self.kept_by_attention(at), product([4, tokens])]);
+        }
+        // through the second layer: the gradient of attention; where some rows were chosen, of all rows again
+        ledger.hold(Kind::Passing, tokens);
+        ledger.pass([self.scaled(product([2, weight]))]);
+        if after < rows {
+            ledger.pass([tokens_after]);
+            ledger.hold(Kind::Passing, tokens);
+            ledger.free(Kind::Passing, tokens_after);
+        }
+        ledger.hold(Kind::Passing, product([3, tokens]));
+        ledger.free(Kind::Passing, tokens);
+        if !self.is_checkpointed {
+            ledger.free(Kind::Activations, self.kept_by_attention(at));
+        }
+        self.gradient(ledger, at.has_gradients, self.network.qkv());
+        ledger.pass([product([3, tokens])]);
+        ledger.free(Kind::Passing, product([3, tokens]));
+        ledger.free(Kind::Activations, tokens);
+    }
+}

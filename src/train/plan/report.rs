@@ -1,0 +1,204 @@
+//! A plan in words.
+
+use std::fmt;
+
+use crate::error::counted;
+use crate::train::plan::device::MemoryOf;
+use crate::train::plan::memory::mib;
+use crate::train::plan::{Plan, StepTiming};
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_settings(f)?;
+        self.write_memory(f)?;
+        self.write_length(f)?;
+        match &self.timing {
+            Some(timing) => self.write_times(f, timing),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Plan {
+    fn write_settings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let device = &self.device;
+        writeln!(f, "device           {}", device.name)?;
+        write!(f, "                 ")?;
+        match (device.memory_bytes, device.memory_of) {
+            (Some(bytes), Some(MemoryOf::Machine)) if device.has_pools => {
+                write!(f, "shares the machine's memory, {}", mib(bytes))?;
+            }
+            (Some(bytes), _) => write!(f, "{} of memory", mib(bytes))?,
+            (None, _) if device.has_pools => {
+                write!(f, "its driver does not say how much memory it has")?;
+            }
+            (None, _) => write!(f, "the system does not say how much memory there is")?,
+        }
+        match device.tensor_bytes {
+            Some(bytes) => writeln!(f, "; one tensor has at most {}", mib(bytes))?,
+            None => writeln!(f)?,
+        }
+        writeln!(
+            f,
+            "parameters       {:.1} M of the student, {:.1} M of the teacher",
+            self.parameters.student() as f64 / 1e6,
+            self.parameters.teacher() as f64 / 1e6
+        )?;
+        let choice = &self.choice;
+        write!(f, "batch            {}", counted(self.batch_size, "image"))?;
+        match choice.micro_batch_size {
+            Some(size) if size < self.batch_size => {
+                let parts = self.batch_size.div_ceil(size);
+                write!(f, " in {parts} parts (`micro_batch_size` {size})")?;
+            }
+            _ => write!(f, " at once")?,
+        }
+        let checkpointing = match choice.grad_checkpointing {
+            true => "with `grad_checkpointing`",
+            false => "without gradient checkpointing",
+        };
+        writeln!(f, ", {checkpointing}")?;
+        write!(f, "                 {}", choice.reason)?;
+        match choice.relative_cost {
+            ..=1.0 => writeln!(f),
+            cost => writeln!(f, " (about {cost:.2} times the work)"),
+        }
+    }
+
+    fn write_memory(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (memory, most) = (&self.memory, self.memory.most);
+        let (bytes, moment) = (mib(memory.most_bytes), memory.moment);
+        writeln!(
+            f,
+            "memory           {bytes} in tensors at most, in {moment}:"
+        )?;
+        for (what, bytes) in [
+            ("student", most.student),
+            ("teacher", most.teacher),
+            ("optimizer", most.optimizer),
+            ("images", most.views),
+            ("teacher's logits", most.targets),
+            ("kept for backward", most.activations),
+            ("gradients", most.gradients),
+            ("in passing", most.passing),
+        ] {
+            writeln!(f, "  {what:<22} {:>12}", mib(bytes))?;
+        }
+        let largest = memory.largest;
+        writeln!(
+            f,
+            "largest tensor   {}, {}",
+            mib(largest.bytes),
+            largest.what
+        )?;
+        let [batches, images, copy] = [
+            memory.batches_bytes,
+            memory.images_bytes,
+            memory.checkpoint_copy_bytes,
+        ];
+        writeln!(
+            f,
+            "processor        {} of batches that wait, up to {} of decoded images, {} while a checkpoint is written",
+            mib(batches),
+            mib(images),
+            mib(copy)
+        )?;
+        let needed = mib(memory.needed_bytes);
+        let with = match (self.device.has_pools, self.device.is_shared) {
+            (true, true) => ", with what wgpu's pools and the processor keep",
+            (true, false) => ", with what wgpu's pools keep",
+            (false, _) => ", with what the program keeps",
+        };
+        let fits = match self.verdict.may_run() {
+            true => "",
+            false => "DOES NOT FIT: ",
+        };
+        let verdict = self.verdict.in_words();
+        writeln!(f, "needed           {needed}{with}: {fits}{verdict}")
+    }
+
+    fn write_length(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let length = self.length;
+        let checkpoint = mib(self.checkpoint_bytes);
+        writeln!(f, "a checkpoint     {checkpoint} on disk")?;
+        write!(
+            f,
+            "run              {} of {} images, in epochs of {}: {}",
+            counted(length.steps, "step"),
+            self.batch_size,
+            length.steps_per_epoch,
+            counted(length.epochs, "epoch"),
+        )
+    }
+
+    fn write_times(&self, f: &mut fmt::Formatter<'_>, timing: &StepTiming) -> fmt::Result {
+        write!(
+            f,
+            "\ntime             {} a step ({} timed, {} to {})",
+            seconds(timing.step_s),
+            timing.steps,
+            seconds(timing.fastest_s),
+            seconds(timing.slowest_s)
+        )?;
+        match timing.data_wait_s {
+            Some(wait) => writeln!(f, ", of which {} are a wait for images", seconds(wait))?,
+            None => writeln!(f, ", on random images: loading is not in it")?,
+        }
+        let of = |time: Option<f64>| seconds(time.unwrap_or(f64::NAN));
+        write!(
+            f,
+            "                 {} an epoch, {} the whole run, without evaluations",
+            of(self.epoch_s()),
+            of(self.run_s())
+        )?;
+        if let Some(gpu) = timing.gpu {
+            let reserved = gpu.reserved_mib;
+            write!(
+                f,
+                "\nmeasured         {reserved:.0} MiB taken from the driver"
+            )?;
+        } else if let Some(peak) = timing.peak_rss_mib {
+            write!(f, "\nmeasured         {peak:.0} MiB of the process at most")?;
+        }
+        Ok(())
+    }
+}
+
+/// A time in words, to two or three digits.
+fn seconds(seconds: f64) -> String {
+    let whole = |unit: f64| ((seconds / unit) as u64, (seconds % unit) as u64);
+    match seconds {
+        ..1.0 => format!("{:.0} ms", seconds * 1e3),
+        ..60.0 => format!("{seconds:.1} s"),
+        ..3_600.0 => {
+            let (minutes, rest) = whole(60.0);
+            format!("{minutes} min {rest} s")
+        }
+        ..86_400.0 => {
+            let (hours, rest) = whole(3_600.0);
+            format!("{hours} h {} min", rest / 60)
+        }
+        _ => {
+            let (days, rest) = whole(86_400.0);
+            format!("{days} d {} h", rest / 3_600)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_said_in_the_unit_that_fits() {
+        for (time, said) in [
+            (0.0042, "4 ms"),
+            (1.25, "1.2 s"),
+            (75.0, "1 min 15 s"),
+            (7_384.0, "2 h 3 min"),
+            (200_000.0, "2 d 7 h"),
+        ] {
+            assert_eq!(seconds(time), said);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Sizes of a step: pictures, tokens and rows of its largest part.
+
+use crate::error::Result;
+use crate::method::{LogitRoom, Targets};
+use crate::train::config::RunConfig;
+use crate::train::optim::OptimizerKind;
+use crate::train::plan::network::{NetworkSizes, product, sum};
+
+/// Views of one size that go through a backbone together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pass {
+    /// Views of all pictures.
+    pub images: u64,
+    /// Values of a view, `3 S S`.
+    pub image_entries: u64,
+    /// Patches N of a view.
+    pub patches: u64,
+    /// Tokens T of a view.
+    pub tokens: u64,
+    /// Rows that are computed after the last attention.
+    pub chosen: u64,
+}
+
+impl Pass {
+    /// Tokens of all views.
+    pub fn rows(&self) -> u64 {
+        product([self.images, self.tokens])
+    }
+
+    /// Entries of all patches.
+    pub fn patch_entries(&self, network: &NetworkSizes) -> u64 {
+        product([self.images, self.patches, network.patch_entries])
+    }
+}
+
+/// The rows of one loss.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LossRows {
+    /// Of the teacher, in the whole batch.
+    pub teacher: u64,
+    /// Of the student, in a part of it.
+    pub student: u64,
+    /// 0 for the head of class tokens, 1 for that of patches.
+    pub head: usize,
+    /// Columns of a tile of their logits; none if these are stored.
+    pub tile: Option<u64>,
+}
+
+/// Everything that decides what a step takes.
+#[derive(Debug, Clone)]
+pub(super) struct StepSizes {
+    pub network: NetworkSizes,
+    /// Number of parts.
+    pub parts: u64,
+    /// The largest part's global views, then its local ones if there are any.
+    pub passes: Vec<Pass>,
+    /// Class tokens, masked patches, and visible ones where they have a loss.
+    pub losses: Vec<LossRows>,
+    /// Entries of all views of the batch.
+    pub view_entries: u64,
+    pub is_checkpointed: bool,
+    pub has_koleo: bool,
+    pub centers: u64,
+    pub moments: u64,
+    pub clips_each_gradient: bool,
+}
+
+/// The two settings that trade time for memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Thrift {
+    /// Pictures of a part, at most; the whole batch for none.
+    pub micro_batch_size: Option<usize>,
+    pub grad_checkpointing: bool,
+}
+
+impl StepSizes {
+    /// # Errors
+    /// As [`NetworkSizes::of`], or logits that must be stored do not fit one tensor.
+    pub fn of(
+        config: &RunConfig,
+        thrift: Thrift,
+        room: &dyn Fn(usize) -> LogitRoom,
+    ) -> Result<Self> {
+        let (method, augment) = (&config.method, &config.augment);
+        let network = NetworkSizes::of(method)?;
+        let batch = config.batch_size;
+        let parts = batch
+            .div_ceil(thrift.micro_batch_size.unwrap_or(batch).max(1))
+            .max(1);
+        let part = batch.div_ceil(parts);
+        let [global, local] = [augment.global_views, augment.local_views];
+        let vit = method.backbone()?;
+        let (patches, patch_size) = (vit.patches(), vit.patch_size.max(1));
+        // masks may be random: this is the mean
+        let of_view = method.mask_policy().mean_count(patches);
+        let masked_in = |views: usize| (views as f64 * of_view).round() as usize;
+        let visible_in = |views: usize| (views * patches).saturating_sub(masked_in(views));
+        let has_visible = method.visible_loss_weight > 0.0;
+        let (whole, views) = (global * batch, global * part);
+        let chosen = match has_visible {
+            true => views * patches,
+            false => masked_in(views),
+        };
+        let pass = |views: usize, side: usize, chosen: usize| {
+            let patches = (side / patch_size).pow(2) as u64;
+            let tokens = sum([patches, network.prefix]);
+            let images = (views * part) as u64;
+            let rows = product([images, tokens]);
+            let after_last = match network.has_class_token {
+                true => sum([images, chosen as u64]),
+                false => rows,
+            };
+            Pass {
+                images,
+                image_entries: product([3, side as u64, side as u64]),
+                patches,
+                tokens,
+                chosen: after_last.min(rows),
+            }
+        };
+        let mut passes = vec![pass(global, augment.image_size, chosen)];
+        if local > 0 {
+            passes.push(pass(local, augment.local_size, 0));
+        }
+        let cls_rows = (global + local) * part;
+        let mut rows = vec![
+            [whole, cls_rows, 0],
+            [masked_in(whole), masked_in(views), 1],
+        ];
+        rows.extend(has_visible.then(|| [visible_in(whole), visible_in(views), 1]));
+        let rows = rows.into_iter().filter(|[teacher, ..]| *teacher > 0);
+        let losses = rows.map(|[teacher, student, head]| {
+            let prototypes = network.heads[head].prototypes as usize;
+            let streaming = method.streaming_prototypes;
+            let tile = room(prototypes).tile_columns([teacher, student], prototypes, streaming)?;
+            Ok(LossRows {
+                teacher: teacher as u64,
+                student: student as u64,
+                // one head for both where they share it
+                head: if method.shared_head { 0 } else { head },
+                tile: tile.map(|columns| columns as u64),
+            })
+        });
+        let losses = losses.collect::<Result<Vec<_>>>()?;
+        let view =
+            |views: usize, side: usize| product([(views * batch) as u64, 3, (side * side) as u64]);
+        Ok(Self {
+            parts: parts as u64,
+            view_entries: sum([
+                view(global, augment.image_size),
+                view(local, augment.local_size),
+            ]),
+            is_checkpointed: thrift.grad_checkpointing,
+            has_koleo: method.koleo_weight > 0.0,
+            centers: centers(config),
+            moments: match config.optimizer.name {
+                OptimizerKind::AdamW => 2,
+                OptimizerKind::Sgd | OptimizerKind::Lars => 1,
+            },
+            clips_each_gradient: config.optimizer.clip_each_gradient.is_some(),
+            passes,
+            losses,
+            network,
+        })
+    }
+}
+
+/// Entries of the centers.
+fn centers(config: &RunConfig) -> u64 {
+    let method = &config.method;
+    let rules = [method.cls_targets, method.patch_targets];
+    let centers = method.prototypes().into_iter().zip(rules);
+    let centers = centers.filter(|(_, rule)| *rule == Targets::Centering);
+    sum(centers.map(|(prototypes, _)| prototypes as u64))
+}
