@@ -88,7 +88,9 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     /// Sends the batch of the next step to the device, if the loader has it: behind the launches of this step, which a GPU
     /// still works on, and before anything is read from it, which waits for them.
     fn upload_ahead(&mut self) {
-        if self.step < self.schedule.steps {
+        // who splits a batch has no memory for another one
+        let has_room = self.config.micro_batch_size.is_none();
+        if has_room && self.step < self.schedule.steps {
             let batch = self.loader.next_if_ready().transpose();
             // an error is that of the next step: this one was sound
             self.ahead = batch.map(|batch| batch.map(|batch| self.upload(batch)));
