@@ -51,9 +51,9 @@ const GAIN: f64 = 0.97;
 struct Known {
     adapter: Arc<AdapterSummary>,
     times: TileTimes,
-    /// What is left of them.
+    /// What is left.
     bounds: Bounds,
-    /// Classes that they did not suffice for.
+    /// Classes that it did not suffice for.
     untimed: BTreeSet<String>,
     /// Whether a failed write was told.
     is_told: bool,
@@ -108,6 +108,8 @@ impl Known {
     fn tile(&mut self, class: String, tiles: &[Tile], run: &dyn Fn(Tile, u32) -> Duration) -> Tile {
         let usual = tiles[0];
         let kept = self.times.get(&class);
+        let tries = kept.map_or(0, |timed| timed.tries);
+        let kept = kept.filter(|timed| timed.is_final());
         let kept = kept.and_then(|timed| Tile::named(&timed.tile));
         if let Some(tile) = kept.filter(|tile| tiles.contains(tile)) {
             return tile;
@@ -125,7 +127,10 @@ impl Known {
         self.bounds.all = self.bounds.all.saturating_sub(timing.spent);
         let Some(times) = times else {
             log::debug!("products {class}: no time is left to time tiles");
-            self.untimed.insert(class);
+            self.untimed.insert(class.clone());
+            if !timing.spent.is_zero() {
+                self.keep(class, usual, BTreeMap::new(), tries + 1);
+            }
             return usual;
         };
         let tile = choose(&times);
@@ -135,9 +140,15 @@ impl Known {
         });
         let milliseconds: BTreeMap<String, f64> = milliseconds.collect();
         log::debug!("products {class}: {} of {milliseconds:?} ms", tile.name());
+        self.keep(class, tile, milliseconds, tries + 1);
+        tile
+    }
+
+    fn keep(&mut self, class: String, tile: Tile, milliseconds: BTreeMap<String, f64>, tries: u32) {
         let timed = Timed {
             tile: tile.name(),
             milliseconds,
+            tries,
         };
         if let Err(error) = self.times.keep(class, timed)
             && !self.is_told
@@ -148,7 +159,6 @@ impl Known {
                  {TIMING_VARIABLE}=0"
             );
         }
-        tile
     }
 }
 
@@ -233,8 +243,10 @@ fn is_timed(set: Option<bool>, kind: AdapterKind) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
+    use crate::device::Api;
     use std::cell::RefCell;
 
     const MS: Duration = Duration::from_millis(1);
@@ -300,5 +312,41 @@ mod tests {
             assert_eq!(is_timed(set, AdapterKind::Integrated), gpu);
             assert_eq!(is_timed(set, AdapterKind::Software), software);
         }
+    }
+
+    #[test]
+    fn what_takes_too_long_is_tried_twice() {
+        let folder = std::env::temp_dir().join(format!("ibot-tries-{}", std::process::id()));
+        let adapter = Arc::new(AdapterSummary {
+            index: 0,
+            name: "of a test".into(),
+            kind: AdapterKind::Discrete,
+            api: Api::Vulkan,
+            driver: String::new(),
+            driver_info: String::new(),
+            id: String::new(),
+            pci_bus: String::new(),
+            memory_bytes: None,
+            limits: wgpu::Limits::default().into(),
+        });
+        let slow = |_: Tile, repeats: u32| 900 * MS * repeats;
+        for tries in [1, 2, 2, 2] {
+            // a process
+            let mut known = Known {
+                adapter: Arc::clone(&adapter),
+                times: TileTimes::open(Some(&folder), Origin::new(&adapter, String::new())),
+                bounds: Bounds {
+                    one: Duration::MAX,
+                    ..Bounds::USUAL
+                },
+                untimed: BTreeSet::new(),
+                is_told: false,
+            };
+            for _ in 0..2 {
+                assert_eq!(known.tile("a".into(), &Tile::ALL, &slow), Tile::SMALL);
+            }
+            assert_eq!(known.times.get("a").map(|timed| timed.tries), Some(tries));
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -59,8 +59,18 @@ impl Origin {
 pub(super) struct Timed {
     /// The tile to take.
     pub tile: String,
-    /// Of one product with each tile.
+    /// Of one product with each tile; empty where there was no time to find out.
     pub milliseconds: BTreeMap<String, f64>,
+    /// Processes that tried.
+    pub tries: u32,
+}
+
+impl Timed {
+    /// Whether no process is to try again: where the kernels take too long to compile, the driver may keep them for the second
+    /// one, but not all do.
+    pub fn is_final(&self) -> bool {
+        !self.milliseconds.is_empty() || self.tries >= 2
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -192,6 +202,7 @@ mod tests {
         Timed {
             tile: tile.to_owned(),
             milliseconds: BTreeMap::from([(tile.to_owned(), 1.5)]),
+            tries: 1,
         }
     }
 
