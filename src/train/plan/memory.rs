@@ -180,7 +180,12 @@ fn batches(config: &RunConfig, sizes: &StepSizes) -> u64 {
         ..LoaderConfig::default()
     };
     let open = loader.open_batches() as u64;
-    product([open, sizes.view_entries, size_of::<f32>() as u64])
+    // levels wait as bytes, and are normalized on the device
+    let entry = match config.augment.has_whole_levels() {
+        true => size_of::<u8>(),
+        false => size_of::<f32>(),
+    };
+    product([open, sizes.view_entries, entry as u64])
 }
 
 /// Bytes of student, teacher, optimizer and centers: what a checkpoint holds.

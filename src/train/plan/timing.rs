@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use burn_autodiff::Autodiff;
 use serde::Serialize;
 
-use crate::data::{Batch, Loader, LoaderConfig, PictureSource, Position, TrainViews};
+use crate::data::{Batch, Loader, LoaderConfig, PictureSource, Pixels, Position, TrainViews};
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Error, Result};
 use crate::kernels::{IbotBackend, OnBackend, TrainBackend};
@@ -169,7 +169,8 @@ fn random_batch(config: &RunConfig) -> Result<Batch> {
     let mut random = Random::new(config.seed, 0, 0, Stream::View(0));
     let sides = std::iter::repeat_n(augment.image_size, augment.global_views);
     let sides = sides.chain(std::iter::repeat_n(augment.local_size, augment.local_views));
-    let views = sides.map(|side| random.fill(batch * 3 * side * side, Random::normal));
+    let views =
+        sides.map(|side| Pixels::Values(random.fill(batch * 3 * side * side, Random::normal)));
     let views = views.collect();
     let grid = [config.method.backbone()?.side(); 2];
     let policy = config.method.mask_policy();
