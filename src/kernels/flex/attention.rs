@@ -7,7 +7,7 @@ use burn_flex::Flex;
 use rayon::prelude::*;
 
 use crate::kernels::flex::product::{Matrix, Product};
-use crate::kernels::flex::rows::contiguous;
+use crate::kernels::flex::rows::{contiguous, in_pieces_with};
 use crate::kernels::flex::vector_math::{Math, largest, sums, vectorized};
 use crate::kernels::ops::attention::Sizes;
 use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
@@ -102,26 +102,28 @@ pub(super) fn forward(input: AttentionInput<Flex>) -> AttentionOutput<Flex> {
     let (tokens, width) = (sizes.tokens, sizes.heads * sizes.head_width);
     let device = input.qkv.device();
     let qkv = contiguous(input.qkv);
-    let mut context = vec![0.0; sizes.batch * tokens * width];
     let mut row_lse = vec![0.0; sizes.batch * sizes.heads * tokens];
-    qkv.storage::<f32>()
+    let images = qkv
+        .storage::<f32>()
         .par_chunks_exact(tokens * 3 * width)
-        .zip(context.par_chunks_exact_mut(tokens * width))
-        .zip(row_lse.par_chunks_exact_mut(sizes.heads * tokens))
-        .for_each_init(
-            || vec![0.0; tokens * tokens],
-            |map, ((qkv, context), row_lse)| {
-                for (head, row_lse) in heads(sizes).zip(row_lse.chunks_exact_mut(tokens)) {
-                    head.scores(qkv, map);
-                    vectorized(
-                        #[inline(always)]
-                        |math| softmax(math, map, row_lse),
-                    );
-                    head.mix_by((map, head.map()), (qkv, head.packed(2)))
-                        .write(context, head.columns());
-                }
-            },
-        );
+        .zip(row_lse.par_chunks_exact_mut(sizes.heads * tokens));
+    let context = in_pieces_with(
+        sizes.batch * tokens * width,
+        tokens * width,
+        images,
+        || vec![0.0; tokens * tokens],
+        |map, context, (qkv, row_lse)| {
+            for (head, row_lse) in heads(sizes).zip(row_lse.chunks_exact_mut(tokens)) {
+                head.scores(qkv, map);
+                vectorized(
+                    #[inline(always)]
+                    |math| softmax(math, map, row_lse),
+                );
+                head.mix_by((map, head.map()), (qkv, head.packed(2)))
+                    .write(context, head.columns());
+            }
+        },
+    );
     let count = row_lse.len();
     AttentionOutput {
         context: Tensor::from_data(
@@ -158,8 +160,8 @@ pub(super) fn backward(
     let qkv = contiguous(input.qkv);
     let (row_lse, d_context) = (contiguous(output.row_lse), contiguous(d_context));
     let context = contiguous(output.context);
-    let mut d_qkv = vec![0.0; sizes.batch * tokens * 3 * width];
-    qkv.storage::<f32>()
+    let images = qkv
+        .storage::<f32>()
         .par_chunks_exact(tokens * 3 * width)
         .zip(d_context.storage::<f32>().par_chunks_exact(tokens * width))
         .zip(
@@ -167,38 +169,40 @@ pub(super) fn backward(
                 .storage::<f32>()
                 .par_chunks_exact(sizes.heads * tokens),
         )
-        .zip(context.storage::<f32>().par_chunks_exact(tokens * width))
-        .zip(d_qkv.par_chunks_exact_mut(tokens * 3 * width))
-        .for_each_init(
-            || [vec![0.0; tokens * tokens], vec![0.0; tokens * tokens]],
-            |[map, d_map], ((((qkv, d_context), row_lse), context), d_qkv)| {
-                for (head, row_lse) in heads(sizes).zip(row_lse.chunks_exact(tokens)) {
-                    head.scores(qkv, map);
-                    head.map_of((d_context, head.columns()), (qkv, head.packed(2)))
-                        .write(d_map, head.map());
-                    let scale = sizes.scale() as f32;
-                    vectorized(
-                        #[inline(always)]
-                        |math| {
-                            softmax_backward(math, map, d_map, row_lse, scale, |token| {
-                                head.dot(context, d_context, token)
-                            });
-                        },
-                    );
-                    // map is now the softmax, d_map the gradient of the unscaled scores
-                    let [to_keys, to_values] =
-                        [&*d_map, &*map].map(|map| (map.as_slice(), head.map().transposed()));
-                    let products = [
-                        (0, head.mix_by((d_map, head.map()), (qkv, head.packed(1)))),
-                        (1, head.mix_by(to_keys, (qkv, head.packed(0)))),
-                        (2, head.mix_by(to_values, (d_context, head.columns()))),
-                    ];
-                    for (part, product) in products {
-                        product.write(d_qkv, head.packed(part));
-                    }
+        .zip(context.storage::<f32>().par_chunks_exact(tokens * width));
+    let d_qkv = in_pieces_with(
+        sizes.batch * tokens * 3 * width,
+        tokens * 3 * width,
+        images,
+        || [vec![0.0; tokens * tokens], vec![0.0; tokens * tokens]],
+        |[map, d_map], d_qkv, (((qkv, d_context), row_lse), context)| {
+            for (head, row_lse) in heads(sizes).zip(row_lse.chunks_exact(tokens)) {
+                head.scores(qkv, map);
+                head.map_of((d_context, head.columns()), (qkv, head.packed(2)))
+                    .write(d_map, head.map());
+                let scale = sizes.scale() as f32;
+                vectorized(
+                    #[inline(always)]
+                    |math| {
+                        softmax_backward(math, map, d_map, row_lse, scale, |token| {
+                            head.dot(context, d_context, token)
+                        });
+                    },
+                );
+                // map is now the softmax, d_map the gradient of the unscaled scores
+                let [to_keys, to_values] =
+                    [&*d_map, &*map].map(|map| (map.as_slice(), head.map().transposed()));
+                let products = [
+                    (0, head.mix_by((d_map, head.map()), (qkv, head.packed(1)))),
+                    (1, head.mix_by(to_keys, (qkv, head.packed(0)))),
+                    (2, head.mix_by(to_values, (d_context, head.columns()))),
+                ];
+                for (part, product) in products {
+                    product.write(d_qkv, head.packed(part));
                 }
-            },
-        );
+            }
+        },
+    );
     let shape = [sizes.batch * tokens, 3 * width];
     Tensor::from_data(TensorData::new(d_qkv, shape), &device)
 }
