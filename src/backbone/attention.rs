@@ -52,6 +52,7 @@ impl<B: IbotBackend> Attention<B> {
             qkv: B::linear_layer(x.linear(&self.qkv)),
             batch,
             heads: self.heads,
+            queries: None,
         })
     }
 }

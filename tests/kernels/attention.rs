@@ -90,6 +90,7 @@ fn path_of(
         qkv: matrix(qkv, 3 * width),
         batch,
         heads,
+        queries: None,
     };
     let output = path.forward(input.clone());
     let d_qkv = path.backward(input, output.clone(), matrix(&weights, width));

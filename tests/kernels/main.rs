@@ -99,6 +99,7 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("gelu", rows::gelu::<B>),
         ("layer norm", rows::layer_norm::<B>),
         ("attention", rows::attention::<B>),
+        ("attention of some", rows::attention_of_some::<B>),
         ("attention of extremes", rows::attention_of_extremes::<B>),
         ("linear layers", rows::linear_layers::<B>),
         ("linear layer, bare", rows::bare_linear_layer::<B>),

@@ -216,6 +216,7 @@ fn attention_of<B: TrainBackend>(
         qkv: tensor(qkv, [rows, 3 * width], device),
         batch,
         heads,
+        queries: None,
     };
     let context = B::packed_attention(input.clone()).context;
     let found = outcome(context, &weights, &[&input.qkv], &[]);

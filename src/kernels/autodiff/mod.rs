@@ -341,6 +341,7 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
             qkv: wrap(qkv.primitive),
             batch: input.batch,
             heads: input.heads,
+            queries: input.queries,
         };
         let output = B::packed_attention(inner.clone());
         // untracked: no gradient flows through it

@@ -5,7 +5,7 @@ use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
 use crate::kernels::flex::product::{Matrix, Product};
-use crate::kernels::flex::rows::{column_sums, contiguous, piece_of, rows_of, writable};
+use crate::kernels::flex::rows::{changed, column_sums, contiguous, piece_of, rows_of};
 use crate::kernels::ops::linear::{LinearBackwardInput, LinearGradients, LinearInput};
 
 pub(super) fn linear(input: LinearInput<Flex>) -> Tensor<Flex, 2> {
@@ -25,12 +25,13 @@ pub(super) fn linear(input: LinearInput<Flex>) -> Tensor<Flex, 2> {
         parallel: true,
     };
     if let Some(residual) = input.residual {
-        let mut target = writable(residual);
-        let entries = target.storage_mut::<f32>();
-        if let Some(bias) = bias {
-            add_to_rows(entries, bias);
-        }
-        product.add(entries, Matrix::rows(outputs));
+        let mut target = changed(residual, piece_of(outputs), |piece| {
+            for row in piece.chunks_exact_mut(outputs) {
+                let bias = bias.unwrap_or_default();
+                row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+            }
+        });
+        product.add(target.storage_mut::<f32>(), Matrix::rows(outputs));
         return rows_of(target);
     }
     let y = match bias {
@@ -42,15 +43,6 @@ pub(super) fn linear(input: LinearInput<Flex>) -> Tensor<Flex, 2> {
         None => product.collect(),
     };
     Tensor::from_data(TensorData::new(y, [rows, outputs]), &device)
-}
-
-fn add_to_rows(rows: &mut [f32], bias: &[f32]) {
-    let width = bias.len().max(1);
-    rows.par_chunks_mut(piece_of(width)).for_each(|piece| {
-        for row in piece.chunks_exact_mut(width) {
-            row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
-        }
-    });
 }
 
 /// `row` repeated `times` times, written on all cores.

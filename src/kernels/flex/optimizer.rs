@@ -54,10 +54,16 @@ pub(super) fn ema(
         let teacher = teacher.storage_mut::<f32>().chunks_mut(PIECE);
         pieces.extend(teacher.zip(student.storage::<f32>().chunks(PIECE)));
     }
+    // with the widest vectors, since more lines of memory are then under way at once
     pieces.into_par_iter().for_each(|(teacher, student)| {
-        for (t, s) in teacher.iter_mut().zip(student) {
-            *t = *t * keep + *s * take;
-        }
+        vectorized(
+            #[inline(always)]
+            |_| {
+                for (t, s) in teacher.iter_mut().zip(student) {
+                    *t = *t * keep + *s * take;
+                }
+            },
+        );
     });
     teacher
 }
@@ -184,10 +190,17 @@ pub(super) fn sum_of_squares(tensors: Vec<FlexTensor>, device: &FlexDevice) -> T
         .flat_map(|tensor| tensor.storage::<f32>().chunks(PIECE))
         .collect();
     // Added in the order of the pieces: the same bits on any number of threads.
-    let sums: Vec<f64> = pieces.into_par_iter().map(squares).collect();
+    let sum = |piece| {
+        vectorized(
+            #[inline(always)]
+            |_| squares(piece),
+        )
+    };
+    let sums: Vec<f64> = pieces.into_par_iter().map(sum).collect();
     Tensor::from_floats([sums.iter().sum::<f64>() as f32], device)
 }
 
+#[inline(always)]
 fn squares(piece: &[f32]) -> f64 {
     let mut sums = [0.0; LANES];
     let (chunks, rest) = piece.as_chunks::<LANES>();

@@ -1,5 +1,7 @@
 //! Row-parallel bodies of the differentiable operations for burn's CPU backend Flex.
 
+use std::mem::MaybeUninit;
+
 use burn::tensor::{Tensor, TensorData, TensorPrimitive};
 use burn_flex::{Flex, FlexDevice, FlexTensor};
 use rayon::prelude::*;
@@ -21,19 +23,72 @@ pub(super) fn contiguous<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTensor 
 
 /// The tensor itself where nobody else holds it, else a copy made on all cores.
 pub(super) fn writable(tensor: Tensor<Flex, 2>) -> FlexTensor {
+    changed(tensor, PIECE, |_| {})
+}
+
+/// The tensor with `work` done on each piece of so many entries: in place where nobody else holds it, else right after the
+/// piece was copied, while it is in a core's cache.
+pub(super) fn changed(
+    tensor: Tensor<Flex, 2>,
+    piece: usize,
+    work: impl Fn(&mut [f32]) + Sync,
+) -> FlexTensor {
     let shape = tensor.dims();
     let device = tensor.device();
-    let tensor = contiguous(tensor);
+    let mut tensor = contiguous(tensor);
     if tensor.is_unique() {
+        let pieces = tensor.storage_mut::<f32>().par_chunks_mut(piece);
+        pieces.for_each(&work);
         return tensor;
     }
     let source = tensor.storage::<f32>();
-    let mut copy = vec![0.0; source.len()];
-    copy.par_chunks_mut(PIECE)
-        .zip(source.par_chunks(PIECE))
-        .for_each(|(copy, source)| copy.copy_from_slice(source));
+    let sources = source.par_chunks(piece);
+    let copy = in_pieces(source.len(), piece, sources, |copy, source| {
+        copy.copy_from_slice(source);
+        work(copy);
+    });
     let copy: Tensor<Flex, 2> = Tensor::from_data(TensorData::new(copy, shape), &device);
     copy.into_primitive().tensor()
+}
+
+/// `count` entries in pieces, each cleared by the core that then does `work` on it with the input of the same place.
+pub(super) fn in_pieces<I: IndexedParallelIterator>(
+    count: usize,
+    piece: usize,
+    inputs: I,
+    work: impl Fn(&mut [f32], I::Item) + Sync + Send,
+) -> Vec<f32> {
+    in_pieces_with(
+        count,
+        piece,
+        inputs,
+        || (),
+        |(), piece, input| work(piece, input),
+    )
+}
+
+/// [`in_pieces`] with buffers that a core uses again for its next piece.
+pub(super) fn in_pieces_with<I: IndexedParallelIterator, S>(
+    count: usize,
+    piece: usize,
+    inputs: I,
+    buffers: impl Fn() -> S + Sync + Send,
+    work: impl Fn(&mut S, &mut [f32], I::Item) + Sync + Send,
+) -> Vec<f32> {
+    assert_eq!(inputs.len(), count.div_ceil(piece), "one input a piece");
+    let mut entries = Vec::with_capacity(count);
+    entries.spare_capacity_mut()[..count]
+        .par_chunks_mut(piece)
+        .zip(inputs)
+        .for_each_init(buffers, |buffers, (piece, input)| {
+            piece.fill(MaybeUninit::new(0.0));
+            // SAFETY: each entry was just written, and the type has the layout of its content.
+            let piece = unsafe { &mut *(std::ptr::from_mut(piece) as *mut [f32]) };
+            work(buffers, piece, input);
+        });
+    // SAFETY: the pieces cover all entries, and as many inputs came as there are pieces.
+    unsafe { entries.set_len(count) };
+    entries
 }
 
 pub(super) fn rows_of(tensor: FlexTensor) -> Tensor<Flex, 2> {
@@ -46,8 +101,7 @@ pub(super) fn piece_of(width: usize) -> usize {
 }
 
 pub(super) fn gelu(x: Tensor<Flex, 2>) -> Tensor<Flex, 2> {
-    let mut x = writable(x);
-    x.storage_mut::<f32>().par_chunks_mut(PIECE).for_each(|x| {
+    rows_of(changed(x, PIECE, |x| {
         vectorized(
             #[inline(always)]
             |math| {
@@ -56,8 +110,7 @@ pub(super) fn gelu(x: Tensor<Flex, 2>) -> Tensor<Flex, 2> {
                 }
             },
         );
-    });
-    rows_of(x)
+    }))
 }
 
 pub(super) fn gelu_backward(x: Tensor<Flex, 2>, d_y: Tensor<Flex, 2>) -> Tensor<Flex, 2> {
@@ -119,18 +172,16 @@ pub(super) fn patchify(images: Tensor<Flex, 4>, patch: usize) -> Tensor<Flex, 2>
     let device = images.device();
     let images = contiguous(images);
     let pixels = images.storage::<f32>();
-    let mut patches = vec![0.0; batch * rows * columns * entries];
-    patches
-        .par_chunks_exact_mut(entries)
-        .enumerate()
-        .for_each(|(at, target)| {
-            let (image, row, column) = (at / (rows * columns), at / columns % rows, at % columns);
-            for (line, target) in target.chunks_exact_mut(patch).enumerate() {
-                let (channel, y) = (line / patch, row * patch + line % patch);
-                let start = ((image * channels + channel) * height + y) * width + column * patch;
-                target.copy_from_slice(&pixels[start..start + patch]);
-            }
-        });
+    let count = batch * rows * columns;
+    let places = (0..count).into_par_iter();
+    let patches = in_pieces(count * entries, entries, places, |target, at| {
+        let (image, row, column) = (at / (rows * columns), at / columns % rows, at % columns);
+        for (line, target) in target.chunks_exact_mut(patch).enumerate() {
+            let (channel, y) = (line / patch, row * patch + line % patch);
+            let start = ((image * channels + channel) * height + y) * width + column * patch;
+            target.copy_from_slice(&pixels[start..start + patch]);
+        }
+    });
     let shape = [batch * rows * columns, entries];
     Tensor::from_data(TensorData::new(patches, shape), &device)
 }
@@ -148,25 +199,21 @@ fn statistics(row: &[f32], eps: f32) -> (f32, f32) {
 pub(super) fn layer_norm(input: LayerNormInput<Flex>) -> Tensor<Flex, 2> {
     let width = input.x.dims()[1].max(1);
     let eps = input.eps as f32;
-    let mut x = writable(input.x);
     let (weight, bias) = (contiguous(input.weight), contiguous(input.bias));
     let (weight, bias) = (weight.storage::<f32>(), bias.storage::<f32>());
-    x.storage_mut::<f32>()
-        .par_chunks_mut(piece_of(width))
-        .for_each(|piece| {
-            vectorized(
-                #[inline(always)]
-                |_| {
-                    for row in piece.chunks_exact_mut(width) {
-                        let (mean, inverse_deviation) = statistics(row, eps);
-                        for ((x, weight), bias) in row.iter_mut().zip(weight).zip(bias) {
-                            *x = (*x - mean) * inverse_deviation * weight + bias;
-                        }
+    rows_of(changed(input.x, piece_of(width), |piece| {
+        vectorized(
+            #[inline(always)]
+            |_| {
+                for row in piece.chunks_exact_mut(width) {
+                    let (mean, inverse_deviation) = statistics(row, eps);
+                    for ((x, weight), bias) in row.iter_mut().zip(weight).zip(bias) {
+                        *x = (*x - mean) * inverse_deviation * weight + bias;
                     }
-                },
-            );
-        });
-    rows_of(x)
+                }
+            },
+        );
+    }))
 }
 
 pub(super) fn layer_norm_backward(

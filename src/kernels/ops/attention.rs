@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use crate::kernels::backend::IbotBackend;
-use crate::kernels::ops::product::Layout;
+use crate::kernels::ops::product::{Layout, RowPlaces};
 
 /// What [`crate::kernels::IbotBackend::packed_attention`] takes.
 #[derive(Debug, Clone)]
@@ -15,14 +15,18 @@ pub struct AttentionInput<B: Backend> {
     pub batch: usize,
     /// Number H of heads; divides D.
     pub heads: usize,
+    /// The M of B T tokens whose context is looked at. That of the others, which have no gradient from there, is left out
+    /// where this saves work. `None` for all.
+    pub queries: Option<RowPlaces>,
 }
 
 /// What attention computes, and what its backward needs of it.
 #[derive(Debug, Clone)]
 pub struct AttentionOutput<B: Backend> {
-    /// Values mixed by attention, `[B T, D]`.
+    /// Values mixed by attention, `[B T, D]`; undefined outside of [`AttentionInput::queries`].
     pub context: Tensor<B, 2>,
     /// Logarithm of the sum of each query's exponentials, `[B H T]`: the maps are `exp(scores - row_lse)`, and never kept.
+    /// Undefined outside of [`AttentionInput::queries`].
     pub row_lse: Tensor<B, 1>,
 }
 

@@ -151,6 +151,7 @@ impl<B: IbotBackend> BranchInput<B> {
                     qkv: x,
                     batch,
                     heads,
+                    queries: self.rows.clone(),
                 };
                 let output = B::packed_attention(input.clone());
                 let context = self.chosen(output.context.clone());

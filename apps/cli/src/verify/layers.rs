@@ -122,6 +122,7 @@ pub(super) fn attention_of<B: TrainBackend>(
         qkv: qkv.clone(),
         batch,
         heads,
+        queries: None,
     });
     let context = output.context;
     let weights = tensor::<B, 2>(99, context.dims(), &context.device());

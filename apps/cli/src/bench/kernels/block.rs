@@ -68,6 +68,7 @@ impl Bench<'_> {
             qkv: self.random([ROWS, 3 * WIDTH]),
             batch: IMAGES,
             heads: HEADS,
+            queries: None,
         };
         self.compare(
             "attention, 64 images of 17 tokens, 3 heads of 64",
