@@ -1,12 +1,14 @@
 //! `ibot bench`: time and memory of steps, kernels and the loader.
 //!
-//! - `size`: how large a step is; `step`: the phases of a step, the one that trains; `traffic`: what it asks of a GPU
+//! - `size`: how large a step is; `step`: the phases of a step, the one that trains; `cost`: what it asks of a GPU and of the
+//!   host that feeds it, with the calls that `traffic` counts
 //! - `scaling`: steps of many sizes, with a line through each row of them
 //! - `against`: steps, loader and losses against the same in Python; `losses`: the losses, on any backend; `process`: the
 //!   programs that are run for it; `jpegs`: images to load
 //! - `kernels`: the GPU's kernels against tensor operations
 
 mod against;
+mod cost;
 mod jpegs;
 mod kernels;
 mod losses;
