@@ -239,7 +239,10 @@ fn time_step<B: TrainBackend>(
     })
 }
 
-fn random_input<B: AutodiffBackend>(size: &StepSize, device: &B::Device) -> Result<StepInput<B>> {
+pub(super) fn random_input<B: AutodiffBackend>(
+    size: &StepSize,
+    device: &B::Device,
+) -> Result<StepInput<B>> {
     let config = size.method()?;
     let grid = [config.backbone()?.side(); 2];
     let mut random = Random::new(0, 0, 0, Stream::View(0));
