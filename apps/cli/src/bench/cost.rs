@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use burn_wgpu::WgpuRuntime;
 use cubecl::Runtime;
-use ibot::device::{DeviceGuard, Selected};
+use ibot::device::{DeviceGuard, Selected, waited};
 use ibot::error::Result;
 use ibot::kernels::TrainBackend;
 use ibot::kernels::wgsl::{Launched, observe};
@@ -39,14 +39,17 @@ pub struct GpuCost {
     pub reserved_mib: f64,
 }
 
-/// Seconds since the start of a step that nothing waits for before its end, as in training; medians.
+/// Seconds of a step without waits between its phases, as in training; medians. Where a driver's submission does the work of
+/// the GPU, as lavapipe's does, that is part of the host's time.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct HostTimes {
-    /// When the thread that trains has queued its last launch.
+    /// Of the thread that trains, until it has queued its last launch, without `waited_s`.
     pub queued_s: f64,
-    /// When the thread of the device has handed all of them to the driver.
+    /// Until the thread of the device has handed all launches to the driver, without `waited_s`.
     pub handed_over_s: f64,
-    /// When the device has done them.
+    /// For the device to finish what was under way, so that no more than some 128 launches are.
+    pub waited_s: f64,
+    /// From the start of the step until the device is done with it.
     pub step_s: f64,
 }
 
@@ -103,15 +106,17 @@ impl fmt::Display for GpuCost {
         let HostTimes {
             queued_s,
             handed_over_s,
+            waited_s,
             step_s,
         } = self.host;
         writeln!(
             f,
-            "host: {:.1} ms to hand a step to the driver, {:.0} us a launch, of which the training thread takes {:.1} ms; the \
-             step takes {:.1} ms without waits in it",
+            "host: {:.1} ms to hand a step to the driver ({:.1} ms of the training thread), {:.0} us a launch; {:.1} ms of waits \
+             for what is under way; {:.1} ms until the step is done, without waits between its phases",
             handed_over_s * 1e3,
-            handed_over_s * 1e6 / self.launches().max(1) as f64,
             queued_s * 1e3,
+            handed_over_s * 1e6 / self.launches().max(1) as f64,
+            waited_s * 1e3,
             step_s * 1e3
         )?;
         match &self.traffic {
@@ -180,6 +185,7 @@ pub(super) fn gpu_cost<B: TrainBackend>(
         host: HostTimes {
             queued_s: middle(|times| times.queued_s),
             handed_over_s: middle(|times| times.handed_over_s),
+            waited_s: middle(|times| times.waited_s),
             step_s: middle(|times| times.step_s),
         },
         traffic,
@@ -198,21 +204,23 @@ fn host_times<B: TrainBackend>(
 ) -> Result<HostTimes> {
     let device = trainer.device().clone();
     guard.check_sync::<B>(&device)?;
-    let start = Instant::now();
+    let (start, waited_before) = (Instant::now(), waited());
     let seconds = || start.elapsed().as_secs_f64();
     trainer.advance(input, rates)?;
-    let queued_s = seconds();
+    let waited_s = (waited() - waited_before).as_secs_f64();
+    let queued_s = seconds() - waited_s;
     if let Selected::Wgpu { device, .. } = selected {
         // returns once the device's thread has encoded and submitted all that was queued; a fault shows in the wait below
         let _ = WgpuRuntime::client(device).flush();
     }
-    let handed_over_s = seconds();
+    let handed_over_s = seconds() - waited_s;
     guard.check_sync::<B>(&device)?;
     let step_s = seconds();
     trainer.read_losses().1?;
     Ok(HostTimes {
         queued_s,
         handed_over_s,
+        waited_s,
         step_s,
     })
 }
@@ -254,6 +262,7 @@ mod tests {
             host: HostTimes {
                 queued_s: 0.001,
                 handed_over_s: 0.002,
+                waited_s: 0.05,
                 step_s: 0.1,
             },
             traffic: Some(GpuTraffic {
@@ -270,7 +279,7 @@ mod tests {
         };
         let text = cost.to_string();
         for part in [
-            "2.0 ms to hand a step to the driver, 100 us a launch",
+            "2.0 ms to hand a step to the driver (1.0 ms of the training thread), 100 us a launch; 50.0 ms of waits",
             "12 of this crate's kernels (most: ema 7, copy 5), 8 of burn's",
         ] {
             assert!(text.contains(part), "{text}");
