@@ -3,12 +3,11 @@
 # and how fast is PyTorch on the same card.
 #
 #   bash run.sh [SECONDS]        default 540; in the folder that prepare.sh makes
-#   REHEARSE=1 bash run.sh       every line of it on lavapipe or a shape, with sizes cut, in a few minutes
+#   REHEARSE=1 bash run.sh       every line of it on lavapipe or a shape, with sizes cut and ten times the time
 #
 # What it needs is checked first. Each stage has its own limit, fails alone, and is skipped where the time left does not hold
 # it: the questions that matter most come first. All is printed, and in $OUT (default ./out): log.txt, a file of each stage,
 # table.md for docs/performance.md, results.json.
-seconds=${1:-540}
 cd "$(dirname "$0")" || exit 1
 here=$PWD
 out=${OUT:-$here/out}
@@ -37,13 +36,17 @@ rows=25216
 cut=()
 steps=5
 torch_device=cuda
+slack=1
 if [ -n "${REHEARSE:-}" ]; then
     batch=2
     rows=788
     cut=(--image-size 64 --n-cls-prototypes 1024 --n-patch-prototypes 512)
     steps=1
     torch_device=cpu
+    slack=10
 fi
+
+seconds=${1:-$((540 * slack))}
 
 # --- what is needed
 echo "## needed"
@@ -72,7 +75,7 @@ command -v nvidia-smi >/dev/null || echo "there is no nvidia-smi: clocks are not
 
 # name, most seconds, command
 stage() {
-    local name=$1 most=$2 start=$SECONDS left=$((seconds - SECONDS)) status
+    local name=$1 most=$(($2 * slack)) start=$SECONDS left=$((seconds - SECONDS)) status
     shift 2
     if [ $left -lt 8 ]; then
         echo "## $name: SKIPPED, NO TIME LEFT"

@@ -5,109 +5,11 @@
 //! kernels are launched with by a test; operations of the passes between them are counted roughly, as memory bounds them.
 //! Logits are stored, and blocks keep what their backward pass needs.
 
-use serde::Serialize;
-
 use super::sizes::Sizes;
+use super::work::{Part, Phase, Work};
 
 /// Student and teacher.
 const NETWORKS: u64 = 2;
-
-/// A phase of a step, as `ibot bench` times them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Phase {
-    Forward,
-    Backward,
-    Optimizer,
-    Ema,
-}
-
-impl Phase {
-    /// In the order of a step.
-    pub const ALL: [Self; 4] = [Self::Forward, Self::Backward, Self::Optimizer, Self::Ema];
-
-    /// As in the table of `ibot bench`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Forward => "forward",
-            Self::Backward => "backward",
-            Self::Optimizer => "optimizer",
-            Self::Ema => "EMA",
-        }
-    }
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Work {
-    /// Multiply-adds of products and of attention.
-    pub multiply_adds: u64,
-    /// Other operations on floating-point numbers, about.
-    pub operations: u64,
-    /// Entries of 4 bytes read or written.
-    pub entries: u64,
-}
-
-impl Work {
-    /// A product `[rows, depth] x [depth, columns]`.
-    fn product(rows: u64, depth: u64, columns: u64) -> Self {
-        Self {
-            multiply_adds: rows * depth * columns,
-            operations: 0,
-            entries: rows * depth + depth * columns + rows * columns,
-        }
-    }
-
-    /// A pass that moves so many entries, with so many operations for each.
-    fn pass(entries: u64, operations: u64) -> Self {
-        Self {
-            multiply_adds: 0,
-            operations: entries * operations,
-            entries,
-        }
-    }
-
-    fn and_entries(self, entries: u64) -> Self {
-        let entries = self.entries + entries;
-        Self { entries, ..self }
-    }
-
-    fn times(self, count: u64) -> Self {
-        Self {
-            multiply_adds: count * self.multiply_adds,
-            operations: count * self.operations,
-            entries: count * self.entries,
-        }
-    }
-
-    /// Operations on floating-point numbers, two a multiply-add.
-    pub fn flops(self) -> f64 {
-        (2 * self.multiply_adds + self.operations) as f64
-    }
-
-    /// Bytes read or written.
-    pub fn bytes(self) -> f64 {
-        (self.entries * size_of::<f32>() as u64) as f64
-    }
-}
-
-impl std::iter::Sum for Work {
-    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
-        all.fold(Self::default(), |sum, more| Self {
-            multiply_adds: sum.multiply_adds + more.multiply_adds,
-            operations: sum.operations + more.operations,
-            entries: sum.entries + more.entries,
-        })
-    }
-}
-
-/// A part of a step.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Part {
-    pub phase: Phase,
-    pub name: String,
-    pub work: Work,
-}
 
 /// What the rows of a linear layer go through before it, as one operation with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -281,11 +183,7 @@ impl Sizes {
             ),
             (Phase::Backward, "masks, positions, gradient", 5 * tokens, 1),
         ];
-        all.extend(more.map(|(phase, name, entries, operations)| Part {
-            phase,
-            name: name.into(),
-            work: Work::pass(entries, operations),
-        }));
+        all.extend(more.map(Part::pass));
         all
     }
 
@@ -301,14 +199,9 @@ impl Sizes {
         let forward = of_products(2, 4 * width + heads).times(NETWORKS * self.depth);
         // by queries: packed rows, context and its gradient in, a third of the packed gradient out; by keys without the context
         let backward = of_products(self.attention_backward, 12 * width + 4 * heads);
-        let part = |phase, name: &str, work| Part {
-            phase,
-            name: name.into(),
-            work,
-        };
         [
-            part(Phase::Forward, "attention", forward),
-            part(
+            Part::new(Phase::Forward, "attention", forward),
+            Part::new(
                 Phase::Backward,
                 "attention, gradient",
                 backward.times(self.depth),
@@ -346,11 +239,7 @@ impl Sizes {
             ),
             (Phase::Backward, "GELU, again", 2 * activated, 12),
         ]
-        .map(|(phase, name, entries, operations)| Part {
-            phase,
-            name: name.into(),
-            work: Work::pass(entries, operations),
-        })
+        .map(Part::pass)
     }
 
     /// Matrices of logits that each pass reads or writes.
@@ -376,11 +265,7 @@ impl Sizes {
             (Phase::Backward, "loss of patches, gradient", 3 * patch, 5),
             (Phase::Ema, "center of class tokens", cls, 1),
         ]
-        .map(|(phase, name, entries, operations)| Part {
-            phase,
-            name: name.into(),
-            work: Work::pass(entries, operations),
-        })
+        .map(Part::pass)
         .into()
     }
 
@@ -392,11 +277,7 @@ impl Sizes {
             (Phase::Optimizer, "AdamW", 7 * student, 2),
             (Phase::Ema, "moving average", 3 * teacher, 1),
         ]
-        .map(|(phase, name, entries, operations)| Part {
-            phase,
-            name: name.into(),
-            work: Work::pass(entries, operations),
-        })
+        .map(Part::pass)
     }
 }
 
