@@ -17,8 +17,10 @@ const ENOUGH_S: f64 = 0.25;
 const COPIED: usize = 22_000_000;
 /// Rounds of each, after one that is not counted; the fastest counts.
 const ROUNDS: usize = 5;
-/// Launches between two waits for a GPU.
+/// Products between two waits for a GPU.
 const LAUNCHES: usize = 4;
+/// Copies between two waits: one takes 60 us on the fastest cards, a wait as long.
+const COPIES: usize = 16;
 
 /// What the device reaches.
 ///
@@ -30,12 +32,12 @@ pub(super) fn measure(selected: &Selected, guard: &DeviceGuard) -> Result<Ceilin
         Selected::Wgpu { device, .. } => {
             let source = Tensor::<ibot::kernels::Gpu, 1>::ones([COPIED], device);
             let copies = || {
-                for _ in 0..LAUNCHES {
+                for _ in 0..COPIES {
                     drop(wgsl::copy(source.clone()));
                 }
                 guard.check_sync::<ibot::kernels::Gpu>(device)
             };
-            moved_gb(LAUNCHES) / fastest(copies)?
+            moved_gb(COPIES) / fastest(copies)?
         }
         _ => host_copy_gb_s()?,
     };
