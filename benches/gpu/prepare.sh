@@ -15,10 +15,10 @@ mkdir -p "$out/lib"
 
 keep() { # path, name: without symbols, which are most of it
     strip -o "$out/$2" "$1"
-    newest_c=$(printf '%s\n' "$newest_c" "$(grep -aoh 'GLIBC_2\.[0-9]*' "$out/$2")" | sort -V | tail -n 1)
+    c_library=$(printf '%s\n' "$c_library" "$(grep -aoh 'GLIBC_2\.[0-9]*' "$out/$2")" | sort -V | tail -n 1)
     gzip -9 "$out/$2"
 }
-newest_c=
+c_library=
 # The newest file that cargo built by this name: it adds a hash.
 newest() {
     find "$target/release/deps" -maxdepth 1 -name "$1-*" ! -name '*.*' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d ' ' -f 2
@@ -44,5 +44,5 @@ for name in libvulkan.so.1 libX11.so.6 libXext.so.6 libxcb.so.1 libXau.so.6 libX
 done
 cp benches/gpu/run.sh benches/gpu/report.py benches/gpu/torch_step.py "$out/"
 
-newest_c=$(printf '%s\n' "$newest_c" "$(grep -aoh 'GLIBC_2\.[0-9]*' "$out"/lib/*)" | sort -V | tail -n 1)
-echo "$(du -sh "$out" | cut -f 1) in $out; needs $newest_c"
+c_library=$(printf '%s\n' "$c_library" "$(grep -aoh 'GLIBC_2\.[0-9]*' "$out"/lib/*)" | sort -V | tail -n 1)
+echo "$(du -sh "$out" | cut -f 1) in $out; needs $c_library"
