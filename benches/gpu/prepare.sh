@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes target/gpu_run/: all that run.sh beside this file needs on a Linux machine with an NVIDIA GPU, a driver, and nothing
-# else: no network, no compiler, no Vulkan loader.
+# Makes target/gpu_run/: all that run.sh beside this file needs on a Linux machine with a GPU, its driver, and nothing else: no
+# network, no compiler, no Vulkan loader. Programs are packed, about 15 MB each.
 #
 #   benches/gpu/prepare.sh              this crate's default build
 #   benches/gpu/prepare.sh features     also with autotune, and with autotune and vulkan: two more builds from scratch
@@ -15,7 +15,10 @@ mkdir -p "$out/lib"
 
 keep() { # path, name: without symbols, which are most of it
     strip -o "$out/$2" "$1"
+    c_library=$(printf '%s\n' "$c_library" "$(grep -aoh 'GLIBC_2\.[0-9]*' "$out/$2")" | sort -V | tail -n 1)
+    gzip -9 "$out/$2"
 }
+c_library=
 # The newest file that cargo built by this name: it adds a hash.
 newest() {
     find "$target/release/deps" -maxdepth 1 -name "$1-*" ! -name '*.*' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d ' ' -f 2
@@ -39,6 +42,7 @@ for name in libvulkan.so.1 libX11.so.6 libXext.so.6 libxcb.so.1 libXau.so.6 libX
     path=$(ldconfig -p | awk -v name="$name" '$1 == name && /x86-64/ {print $NF; exit}')
     if [ -n "$path" ]; then cp -L "$path" "$out/lib/"; else echo "not here, so not packed: $name"; fi
 done
-cp benches/gpu/run.sh benches/gpu/torch_step.py "$out/"
+cp benches/gpu/run.sh benches/gpu/report.py benches/gpu/torch_step.py "$out/"
 
-echo "$(du -sh "$out" | cut -f 1) in $out; needs $(grep -aoh 'GLIBC_2\.[0-9]*' "$out"/ibot "$out"/kernels "$out"/gpu_probe "$out"/lib/* | sort -uV | tail -n 1)"
+c_library=$(printf '%s\n' "$c_library" "$(grep -aoh 'GLIBC_2\.[0-9]*' "$out"/lib/*)" | sort -V | tail -n 1)
+echo "$(du -sh "$out" | cut -f 1) in $out; needs $c_library"

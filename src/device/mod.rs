@@ -36,4 +36,4 @@ pub(crate) use known::{adapter_behind, kind_of, launched, settle_client};
 pub use known::{memory_bytes, settle};
 pub use opening::init_wgpu;
 pub use panics::observe_log;
-pub use patience::{DEADLINE_VARIABLE, end_process, on_no_answer};
+pub use patience::{DEADLINE_VARIABLE, end_process, on_no_answer, waited};

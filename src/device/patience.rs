@@ -9,10 +9,10 @@
 //! device, and soon the one that computes, amid a step. A second thread, which touches neither, sees that too: the fault
 //! is known to all other threads, and a program that said so ([`on_no_answer`]) ends.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use burn_wgpu::{WgpuDevice, WgpuRuntime, WgpuSetup};
 use cubecl::Runtime;
@@ -44,6 +44,16 @@ const LAUNCHES: u32 = 64;
 
 /// Whether a device of this process did not answer: its threads may never end.
 static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Nanoseconds that threads of this process have waited for devices.
+static WAITED: AtomicU64 = AtomicU64::new(0);
+
+/// How long the threads of this process have waited for GPUs so far, because enough was under way or because they asked for
+/// it; for benchmarks, which want to know what the host does in the rest of the time.
+#[must_use]
+pub fn waited() -> Duration {
+    Duration::from_nanos(WAITED.load(Ordering::Relaxed))
+}
 
 /// Time after the deadline in which the thread that computes must notice it.
 const GRACE: Duration = Duration::from_secs(5);
@@ -162,6 +172,7 @@ impl Patience {
 
     /// Asks the waiting thread, and waits for all answers but the last `open` ones, or a fault.
     fn wait(&self, flush: bool, open: u64) {
+        let start = Instant::now();
         let mut requests = lock(&self.requests);
         self.ask(&mut requests, flush);
         let number = requests.asked;
@@ -169,6 +180,8 @@ impl Patience {
             let woken = self.changed.wait(requests);
             requests = woken.unwrap_or_else(PoisonError::into_inner);
         }
+        let waited = start.elapsed().as_nanos() as u64;
+        WAITED.fetch_add(waited, Ordering::Relaxed);
     }
 
     fn ask(&self, requests: &mut Requests, flush: bool) {

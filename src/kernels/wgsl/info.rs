@@ -19,6 +19,11 @@ impl Info {
         self.0.iter().map(|(_, word)| *word).collect()
     }
 
+    /// Fields and words in their order.
+    pub fn fields(&self) -> &[(&'static str, u32)] {
+        &self.0
+    }
+
     /// The fields in their order.
     pub fn names(&self) -> Vec<&'static str> {
         self.0.iter().map(|(name, _)| *name).collect()

@@ -94,6 +94,7 @@ impl Kernel {
             max_workgroups: workgroups,
             variants: BTreeSet::from([self.variant()]),
             infos: BTreeMap::from([(self.variant(), info.names())]),
+            sizes: BTreeMap::from([(info.fields().to_vec(), 1)]),
         }
     }
 

@@ -22,6 +22,9 @@ pub struct Launched {
     /// Fields of the info of each variant, for the test that compares them with the shader's.
     #[serde(skip)]
     pub infos: BTreeMap<String, Vec<&'static str>>,
+    /// How often it was launched with each info, field by field, in 32 bits each.
+    #[serde(skip)]
+    pub sizes: BTreeMap<Vec<(&'static str, u32)>, usize>,
 }
 
 impl Launched {
@@ -41,6 +44,9 @@ impl Launched {
         self.max_workgroups = self.max_workgroups.max(more.max_workgroups);
         self.variants.extend(more.variants);
         self.infos.extend(more.infos);
+        for (info, launches) in more.sizes {
+            *self.sizes.entry(info).or_default() += launches;
+        }
     }
 }
 
@@ -84,6 +90,7 @@ mod tests {
             max_workgroups: workgroups,
             variants: BTreeSet::from([format!("rounds={rounds}")]),
             infos: BTreeMap::new(),
+            sizes: BTreeMap::from([(vec![("rounds", rounds as u32)], 1)]),
         });
     }
 
@@ -94,12 +101,20 @@ mod tests {
             note_copy(64, 4, 3);
             note_copy(64, 8, 70_000);
             note_copy(8, 1, 1);
+            note_copy(8, 1, 1);
         });
         let found: Vec<_> = seen
             .iter()
             .map(|l| (l.name, l.lanes, l.launches, l.max_workgroups))
             .collect();
-        assert_eq!(found, [("copy", 8, 1, 1), ("copy", 64, 2, 70_000)]);
+        assert_eq!(found, [("copy", 8, 2, 1), ("copy", 64, 2, 70_000)]);
+        let sizes: Vec<_> = seen.iter().flat_map(|launched| &launched.sizes).collect();
+        let expected = [(1, 2), (4, 1), (8, 1)].map(|(rounds, n)| (vec![("rounds", rounds)], n));
+        assert!(
+            sizes
+                .into_iter()
+                .eq(expected.iter().map(|(info, n)| (info, n)))
+        );
         let variants: Vec<_> = seen[1].variants.iter().map(String::as_str).collect();
         assert_eq!(variants, ["rounds=4", "rounds=8"]);
         assert!(observe(|| ()).1.is_empty());

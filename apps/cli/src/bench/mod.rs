@@ -1,17 +1,21 @@
 //! `ibot bench`: time and memory of steps, kernels and the loader.
 //!
-//! - `size`: how large a step is; `step`: the phases of a step, the one that trains; `traffic`: what it asks of a GPU
+//! - `size`: how large a step is; `step`: the phases of a step, the one that trains; `cost`: what it asks of a GPU and of the
+//!   host that feeds it, with the calls that `traffic` counts
 //! - `scaling`: steps of many sizes, with a line through each row of them
+//! - `roofline`: how long each part of a step takes at least on a device
 //! - `against`: steps, loader and losses against the same in Python; `losses`: the losses, on any backend; `process`: the
 //!   programs that are run for it; `jpegs`: images to load
 //! - `kernels`: the GPU's kernels against tensor operations
 
 mod against;
+mod cost;
 mod jpegs;
 mod kernels;
 mod losses;
 mod median;
 mod process;
+mod roofline;
 mod scaling;
 mod size;
 mod step;
@@ -31,9 +35,10 @@ use ibot::{Error, Result};
 use self::against::{Against, Peers, compare};
 use self::kernels::bench_kernels;
 use self::process::bench_in_process;
+use self::roofline::roofline;
 use self::scaling::bench_scaling;
 use self::size::StepSize;
-use self::step::{BenchRequest, bench_steps};
+use self::step::{BenchRequest, StepTimes, bench_steps};
 use super::choices::{STREAMING, one_of};
 use super::device::DeviceArgs;
 use super::output::{answer, warn};
@@ -54,7 +59,7 @@ enum Preset {
 
 /// Flags of `ibot bench`.
 #[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("other").args(["kernels", "loader", "against", "scaling"]))]
+#[command(group = clap::ArgGroup::new("other").args(["kernels", "loader", "against", "scaling", "roofline"]))]
 pub struct BenchArgs {
     /// Size of a step; the flags below change it.
     #[arg(long, value_enum, default_value = "default")]
@@ -103,6 +108,24 @@ pub struct BenchArgs {
     /// Time steps of many sizes, each in its own process.
     #[arg(long)]
     scaling: bool,
+    /// Print how long each part of a step takes at least: measures what the device multiplies and copies a second, and its
+    /// steps.
+    #[arg(long, conflicts_with = "grad_checkpointing")]
+    roofline: bool,
+    /// With --roofline: f32 operations a second in 10^12, instead of a device.
+    #[arg(long, value_name = "NUMBER", requires = "roofline", requires = "gbps")]
+    tflops: Option<f64>,
+    /// With --roofline: bytes of memory a second in 10^9, instead of a device.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        requires = "roofline",
+        requires = "tflops"
+    )]
+    gbps: Option<f64>,
+    /// With --roofline: for cards by their vendors' numbers, instead of a device.
+    #[arg(long, requires = "roofline", conflicts_with = "tflops")]
+    cards: bool,
     /// Image folder for --loader and --against [default for --against: generated images].
     #[arg(long)]
     data: Option<PathBuf>,
@@ -126,6 +149,7 @@ impl BenchArgs {
         match (&self.against, &self.data) {
             _ if self.kernels => self.time_kernels(),
             _ if self.scaling => self.time_scaling(),
+            _ if self.roofline => self.predict(),
             (Some(folder), _) => self.time_against(folder),
             (None, Some(data)) if self.loader => self.time_loader(data),
             _ => self.time_steps(),
@@ -147,7 +171,7 @@ impl BenchArgs {
         }
     }
 
-    fn time_steps(&self) -> Result<()> {
+    fn request(&self) -> Result<BenchRequest> {
         let request = BenchRequest {
             size: self.size(),
             streaming_prototypes: self.streaming_prototypes,
@@ -156,13 +180,21 @@ impl BenchArgs {
             selected: self.device.select()?,
         };
         warn(&request.selected);
-        let report = bench_steps(&request, &mut |times| {
-            warn(format_args!(
-                "step: {:.1} ms, loss {:.3}",
-                times.total_s * 1e3,
-                times.loss
-            ));
-        })?;
+        Ok(request)
+    }
+
+    fn time_steps(&self) -> Result<()> {
+        let report = bench_steps(&self.request()?, &mut tell_step)?;
+        self.tell(&report)
+    }
+
+    fn predict(&self) -> Result<()> {
+        let against = match (self.tflops, self.gbps) {
+            (Some(tflops), Some(gb_s)) => roofline::Against::Numbers([tflops, gb_s]),
+            _ if self.cards => roofline::Against::Cards,
+            _ => roofline::Against::Measured(Box::new(self.request()?)),
+        };
+        let report = roofline(&self.size(), against, &mut tell_step)?;
         self.tell(&report)
     }
 
@@ -265,6 +297,14 @@ impl BenchArgs {
         }
         Ok(())
     }
+}
+
+fn tell_step(times: &StepTimes) {
+    warn(format_args!(
+        "step: {:.1} ms, loss {:.3}",
+        times.total_s * 1e3,
+        times.loss
+    ));
 }
 
 fn this_program() -> Result<PathBuf> {

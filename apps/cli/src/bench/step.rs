@@ -10,9 +10,9 @@ use ibot::burn::tensor::backend::AutodiffBackend;
 use ibot::kernels::Autodiff;
 use serde::{Deserialize, Serialize};
 
+use super::cost::{GpuCost, gpu_cost};
 use super::median::median;
 use super::size::StepSize;
-use super::traffic::{GpuTraffic, counted, peak_in_use_mib};
 use ibot::backbone::VisionTransformer;
 use ibot::device::{DeviceGuard, Selected};
 use ibot::error::{Error, Result};
@@ -59,19 +59,6 @@ pub struct StepTimes {
     pub total_s: f64,
     /// The loss, to show that the step computed one.
     pub loss: f32,
-}
-
-/// What one step, its read of the losses included, costs a GPU.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct GpuCost {
-    /// Calls; none where no logger passes them on, see [`super::traffic::observe_log`].
-    pub traffic: Option<GpuTraffic>,
-    /// Memory in tensors between two steps, in MiB.
-    pub at_rest_mib: f64,
-    /// Peak memory in tensors that was seen during a step, in MiB.
-    pub peak_in_use_mib: f64,
-    /// Memory taken from the driver by the end, in MiB.
-    pub reserved_mib: f64,
 }
 
 /// Steps of one size on one device.
@@ -124,29 +111,10 @@ impl fmt::Display for StepReport {
         if let Some(peak) = self.peak_rss_mib {
             write!(f, "\npeak memory of the process: {peak:.0} MiB")?;
         }
-        let Some(gpu) = &self.gpu else {
-            return Ok(());
-        };
-        match &gpu.traffic {
-            Some(traffic) => write!(
-                f,
-                "\nper step on the GPU: {} launches, {} submits, {} host reads, {} host writes, {} new buffers",
-                traffic.launches,
-                traffic.submits,
-                traffic.host_reads,
-                traffic.host_writes,
-                traffic.new_buffers
-            )?,
-            None => write!(
-                f,
-                "\ncalls per step on the GPU: not counted, because no log arrived"
-            )?,
+        match &self.gpu {
+            Some(gpu) => write!(f, "\n{gpu}"),
+            None => Ok(()),
         }
-        write!(
-            f,
-            "\nmemory on the GPU: {:.1} MiB in tensors between steps, {:.1} MiB at most, {:.1} MiB taken from the driver",
-            gpu.at_rest_mib, gpu.peak_in_use_mib, gpu.reserved_mib
-        )
     }
 }
 
@@ -232,12 +200,18 @@ fn time<B: TrainBackend>(
             loss: part(|step| f64::from(step.loss)) as f32,
         },
         peak_rss_mib,
-        gpu: gpu_cost(&mut trainer, &input, &rates, &guard)?,
+        gpu: gpu_cost(
+            &mut trainer,
+            &input,
+            &rates,
+            (&request.selected, &guard),
+            request.steps,
+        )?,
         steps,
     })
 }
 
-type VitTrainer<B> = Trainer<B, VisionTransformer<B>>;
+pub(super) type VitTrainer<B> = Trainer<B, VisionTransformer<B>>;
 
 fn time_step<B: TrainBackend>(
     trainer: &mut VitTrainer<B>,
@@ -265,36 +239,10 @@ fn time_step<B: TrainBackend>(
     })
 }
 
-/// Two more steps without waits between their phases: one whose calls are counted, one whose memory is watched.
-fn gpu_cost<B: TrainBackend>(
-    trainer: &mut VitTrainer<B>,
-    input: &StepInput<B>,
-    rates: &Rates,
-    guard: &DeviceGuard,
-) -> Result<Option<GpuCost>> {
-    let device = trainer.device().clone();
-    guard.check_sync::<B>(&device)?;
-    let Some(at_rest) = guard.gpu_memory() else {
-        return Ok(None);
-    };
-    let mut step = || -> Result<()> {
-        trainer.step(input, rates)?;
-        guard.check_sync::<B>(&device)
-    };
-    let (stepped, traffic) = counted(&mut step);
-    stepped?;
-    let (stepped, peak) = peak_in_use_mib(guard, &mut step);
-    stepped?;
-    let memory = guard.gpu_memory();
-    Ok(peak.zip(memory).map(|(peak, memory)| GpuCost {
-        traffic,
-        at_rest_mib: at_rest.in_use_mib,
-        peak_in_use_mib: peak,
-        reserved_mib: memory.reserved_mib,
-    }))
-}
-
-fn random_input<B: AutodiffBackend>(size: &StepSize, device: &B::Device) -> Result<StepInput<B>> {
+pub(super) fn random_input<B: AutodiffBackend>(
+    size: &StepSize,
+    device: &B::Device,
+) -> Result<StepInput<B>> {
     let config = size.method()?;
     let grid = [config.backbone()?.side(); 2];
     let mut random = Random::new(0, 0, 0, Stream::View(0));

@@ -130,8 +130,50 @@ fn bench_counts_what_a_step_asks_of_a_gpu() {
         number(&gpu["reserved_mib"]) >= number(&gpu["peak_in_use_mib"]),
         "{report}"
     );
+    let [queued, handed_over, step] =
+        ["queued_s", "handed_over_s", "step_s"].map(|key| number(&gpu["host"][key]));
+    assert!(
+        0.0 < queued && queued <= handed_over && handed_over <= step,
+        "{report}"
+    );
+    let kernels = gpu["kernels"].as_array().unwrap();
+    let own: f64 = kernels.iter().map(|of| number(&of["launches"])).sum();
+    assert!(0.0 < own && own <= number(&traffic["launches"]), "{report}");
     let again = count();
     assert_eq!(again["gpu"]["traffic"]["launches"], traffic["launches"]);
+}
+
+#[test]
+fn bench_predicts_a_step_from_numbers_cards_and_the_device() {
+    let numbers = ["--roofline", "--tflops", "10", "--gbps", "100", "--json"];
+    let report: Value = serde_json::from_str(&bench(&numbers)).unwrap();
+    let parts = report["parts"].as_array().unwrap();
+    let named = |name: &str| parts.iter().any(|part| part["part"] == name);
+    assert!(
+        ["qkv", "attention", "AdamW"].into_iter().all(named),
+        "{report}"
+    );
+    assert_eq!(report["measured"], Value::Null);
+    let table = bench(&["--roofline", "--cards"]);
+    for part in ["H100", "M2", "| qkv", "**step**", "published"] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+    let table = bench(&["--roofline", "--backend", "flex"]);
+    for part in [
+        "measured, of which 100",
+        "| predicted / measured |",
+        "| EMA |",
+    ] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+    let zero = ["--roofline", "--tflops", "0", "--gbps", "100"];
+    refused(&[&SMALL[..], &zero].concat(), &["--tflops", "above 0"]);
+    let alone = ibot(&[&SMALL[..], &["--roofline", "--tflops", "10"]].concat());
+    let message = String::from_utf8_lossy(&alone.stderr);
+    assert!(
+        !alone.status.success() && message.contains("--gbps"),
+        "{message}"
+    );
 }
 
 #[test]

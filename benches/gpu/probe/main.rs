@@ -1,7 +1,10 @@
-//! Linear layers and attention as large as those of a real step, on a GPU: right to the last bit where that can be asked for,
-//! and how fast. `cargo bench --bench gpu_probe`, or `-- ROWS` for fewer rows than those of 64 pictures.
+//! Linear layers, attention and passes as large as those of a real step, on a GPU: layers right to the last bit, and how fast
+//! all are. `cargo bench --bench gpu_probe`, `-- ROWS` for fewer rows than those of 64 pictures, `-- --json` for one JSON object
+//! a line.
 //!
-//! Entries are small integers, so that sums are exact in f32 in any order. Ends with 1 where a number is wrong.
+//! Entries of layers are small integers, so that sums are exact in f32 in any order. Ends with 1 where a number is wrong.
+
+mod passes;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -19,8 +22,14 @@ type Matrix = Tensor<Gpu, 2>;
 /// Two views of 64 pictures, 197 tokens each.
 const ROWS: usize = 25_216;
 const TOKENS: usize = 197;
+/// Side of a product that any card should do at its best.
+const SQUARE: usize = 4096;
 /// Rounds that are timed, after two that are not: those compile, and take memory.
-const ROUNDS: usize = 10;
+const ROUNDS: usize = 7;
+/// A round repeats its work for about so long, and waits once: a wait alone takes a tenth of a millisecond.
+const ROUND_S: f64 = 0.01;
+/// Repetitions of a round, at most.
+const MAX_REPEATS: usize = 50;
 /// Rows of a result that are compared, spread over all of it: more would take the CPU minutes.
 const COMPARED: usize = 6;
 
@@ -35,36 +44,53 @@ fn main() -> ExitCode {
 }
 
 fn probe() -> Result<()> {
-    let mut arguments = std::env::args()
-        .skip(1)
-        .filter(|argument| argument != "--bench"); // cargo's
-    let rows: usize = arguments.next().map_or(Ok(ROWS), |rows| rows.parse())?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let json = arguments.iter().any(|argument| argument == "--json");
+    let mut numbers = arguments
+        .iter()
+        .filter(|argument| !argument.starts_with("--")); // cargo adds --bench
+    let rows: usize = numbers.next().map_or(Ok(ROWS), |rows| rows.parse())?;
     let rows = rows.max(TOKENS);
     let selected = select(BackendChoice::Wgpu, None)?;
     let guard = DeviceGuard::install(&selected)?;
-    println!("{selected}");
+    if !json {
+        println!("{selected}");
+    }
     let Selected::Wgpu { device, .. } = selected else {
         return Err("this needs a GPU".into());
     };
-    let gpu = Opened { device, guard };
+    let gpu = Opened {
+        device,
+        guard,
+        json,
+    };
     let images = (rows / TOKENS).max(2);
     let mut wrong = 0;
     for (name, rows, inputs, outputs) in [
         // around 512, where burn's own products ask for more workgroup memory than most GPUs have
-        ("edge", 511, 511, 64),
-        ("edge", 512, 512, 64),
-        ("edge", 600, 1_536, 384),
+        ("edge of 511", 511, 511, 64),
+        ("edge of 512", 512, 512, 64),
+        ("edge of 600", 600, 1_536, 384),
         ("qkv", rows, 384, 1_152),
         ("projection", rows, 384, 384),
         ("fc1", rows, 384, 1_536),
         ("fc2", rows, 1_536, 384),
+        ("heads", rows * 3 / 10, 384, 2_048),
+        ("heads, layer 2", rows * 3 / 10, 2_048, 2_048),
         ("patch head", rows * 3 / 10, 256, 8_192),
         ("class head", images, 256, 65_536),
+        (
+            "square",
+            SQUARE.min(rows),
+            SQUARE.min(rows),
+            SQUARE.min(rows),
+        ),
     ] {
         wrong += gpu.layer(name, [rows, inputs, outputs])?;
     }
     gpu.attention(images, 6)?;
     gpu.attention(images / 2, 12)?;
+    gpu.passes(rows)?;
     match wrong {
         0 => Ok(()),
         _ => Err(format!("{wrong} numbers are wrong").into()),
@@ -74,6 +100,8 @@ fn probe() -> Result<()> {
 struct Opened {
     device: Device,
     guard: DeviceGuard,
+    /// Whether each line is a JSON object.
+    json: bool,
 }
 
 impl Opened {
@@ -91,17 +119,15 @@ impl Opened {
                 residual: None,
             })
         };
-        let backward = || {
-            Gpu::linear_rows_backward(LinearBackwardInput {
-                x: gpu_x.clone(),
-                weight: gpu_weight.clone(),
-                d_y: gpu_d_y.clone(),
-                wants_x: true,
-                wants_weight: true,
-                wants_bias: true,
-            })
+        let backward_input = || LinearBackwardInput {
+            x: gpu_x.clone(),
+            weight: gpu_weight.clone(),
+            d_y: gpu_d_y.clone(),
+            wants_x: true,
+            wants_weight: true,
+            wants_bias: true,
         };
-        let gradients = backward();
+        let gradients = Gpu::linear_rows_backward(backward_input());
         let (Some(d_x), Some(d_weight), Some(d_bias)) =
             (gradients.d_x, gradients.d_weight, gradients.d_bias)
         else {
@@ -118,21 +144,26 @@ impl Opened {
             wrong(&d_weight, rows, |i, t| x.at(t, i), |t, j| d_y.at(t, j)),
             wrong(&d_bias.unsqueeze(), rows, |_, _| 1.0, |t, j| d_y.at(t, j)),
         ];
-        let times = [self.time(forward)?, self.time(backward)?];
         let product = 2e-9 * rows as f64 * inputs as f64 * outputs as f64;
-        let verdict = if wrong == [0; 4] { "right" } else { "WRONG" };
-        println!(
-            "{verdict} {name:<11} {rows:>6} x {inputs:>5} x {outputs:>6}  forward {:>8.3} ms {:>6.2} TFLOP/s  backward {:>8.3} ms \
-             {:>6.2} TFLOP/s  wrong y {}, d_x {}, d_weight {}, d_bias {}",
-            times[0],
-            product / times[0],
-            times[1],
-            2.0 * product / times[1],
-            wrong[0],
-            wrong[1],
-            wrong[2],
-            wrong[3],
-        );
+        let size = format!("{name}, {rows} x {inputs} x {outputs}");
+        let [y, d_x, d_weight, d_bias] = wrong;
+        let milliseconds = self.time(|| drop(forward()))?;
+        self.tell(&size, milliseconds, ("tflops", product / milliseconds), y);
+        for (what, wants_x, wrong) in [
+            ("gradient of rows", true, d_x),
+            ("gradient of weights", false, d_weight + d_bias),
+        ] {
+            let milliseconds = self.time(|| {
+                drop(Gpu::linear_rows_backward(LinearBackwardInput {
+                    wants_x,
+                    wants_weight: !wants_x,
+                    wants_bias: !wants_x,
+                    ..backward_input()
+                }));
+            })?;
+            let speed = ("tflops", product / milliseconds);
+            self.tell(&format!("{size}, {what}"), milliseconds, speed, wrong);
+        }
         Ok(wrong.iter().sum())
     }
 
@@ -145,34 +176,53 @@ impl Opened {
             heads,
         };
         let output = Gpu::packed_attention(input());
-        let forward = self.time(|| Gpu::packed_attention(input()))?;
+        let name = format!("attention, {images} x {TOKENS}, {heads} heads of 64");
+        let product = 2e-9 * (images * heads * TOKENS * TOKENS * 64) as f64;
+        let forward = self.time(|| drop(Gpu::packed_attention(input())))?;
+        self.tell(&name, forward, ("tflops", 2.0 * product / forward), 0);
         let backward = self.time(|| {
-            Gpu::packed_attention_backward(input(), output.clone(), output.context.clone())
+            let d_context = output.context.clone();
+            drop(Gpu::packed_attention_backward(
+                input(),
+                output.clone(),
+                d_context,
+            ));
         })?;
-        let work = 4e-9 * (images * heads * TOKENS * TOKENS * 64) as f64;
-        println!(
-            "attention {images} x {TOKENS}, {heads} heads of 64  forward {forward:>8.3} ms {:>6.2} TFLOP/s  backward \
-             {backward:>8.3} ms {:>6.2} TFLOP/s",
-            work / forward,
-            2.5 * work / backward
-        );
+        // two kernels, which both make the map and its gradient
+        let speed = ("tflops", 7.0 * product / backward);
+        self.tell(&format!("{name}, gradient"), backward, speed, 0);
         Ok(())
     }
 
-    /// Median milliseconds, each round waited for.
-    fn time<R>(&self, work: impl Fn() -> R) -> Result<f64> {
-        let mut all = Vec::new();
-        for _ in 0..ROUNDS + 2 {
+    /// One line; `speed` is `tflops` or `gb_s`.
+    fn tell(&self, name: &str, milliseconds: f64, (unit, speed): (&str, f64), wrong: usize) {
+        if self.json {
+            // the names above have no character that JSON escapes
+            println!(
+                "{{\"part\": \"{name}\", \"ms\": {milliseconds:.5}, \"{unit}\": {speed:.4}, \"wrong\": {wrong}}}"
+            );
+            return;
+        }
+        let verdict = if wrong == 0 { "" } else { "  WRONG" };
+        println!("{name:<64} {milliseconds:>9.3} ms {speed:>9.2} {unit}{verdict}");
+    }
+
+    /// Median milliseconds of one repetition.
+    fn time(&self, work: impl Fn()) -> Result<f64> {
+        let round = |repeats: usize| -> Result<f64> {
             self.guard.check_sync::<Gpu>(&self.device)?;
             let start = Instant::now();
-            let kept = work();
+            (0..repeats).for_each(|_| work());
             self.guard.check_sync::<Gpu>(&self.device)?;
-            all.push(start.elapsed().as_secs_f64() * 1e3);
-            drop(kept);
-        }
-        let timed = &mut all[2..];
-        timed.sort_by(f64::total_cmp);
-        Ok(timed[ROUNDS / 2])
+            Ok(start.elapsed().as_secs_f64() / repeats as f64)
+        };
+        round(1)?;
+        let repeats = (ROUND_S / round(1)?) as usize;
+        let repeats = repeats.clamp(1, MAX_REPEATS);
+        let all = (0..ROUNDS).map(|_| round(repeats));
+        let mut all: Vec<f64> = all.collect::<Result<_>>()?;
+        all.sort_by(f64::total_cmp);
+        Ok(all[ROUNDS / 2] * 1e3)
     }
 }
 
