@@ -146,9 +146,8 @@ impl Sizes {
         let chosen = self.chosen() * self.width;
         let views = self.images * self.pixels;
         let bottleneck = (self.images + self.masked) * self.bottleneck();
-        // joined, then cut into patches; masked for the student; class token and positions
-        let embedding = NETWORKS * (4 * views + 4 * tokens) + 2 * tokens;
-        let residuals = 2 * self.depth.saturating_sub(1) + 1;
+        // joined, then cut into patches; then masks, class token and positions in one pass
+        let embedding = NETWORKS * (4 * views + 2 * tokens);
         let more = [
             (Phase::Forward, "views, masks, positions", embedding, 0),
             (
@@ -160,13 +159,13 @@ impl Sizes {
             (
                 Phase::Forward,
                 "L2 norms of heads",
-                NETWORKS * 6 * bottleneck,
+                NETWORKS * 2 * bottleneck,
                 1,
             ),
             (
                 Phase::Backward,
                 "L2 norms of heads, gradient",
-                10 * bottleneck,
+                3 * bottleneck,
                 1,
             ),
             (
@@ -175,13 +174,9 @@ impl Sizes {
                 2 * (chosen + tokens),
                 0,
             ),
-            (
-                Phase::Backward,
-                "sums at residuals",
-                residuals * 3 * tokens,
-                1,
-            ),
-            (Phase::Backward, "masks, positions, gradient", 5 * tokens, 1),
+            // the norms add up the gradients of all other residuals
+            (Phase::Backward, "sum at the last residual", 3 * tokens, 1),
+            (Phase::Backward, "masks, positions, gradient", 3 * tokens, 1),
         ];
         all.extend(more.map(Part::pass));
         all
@@ -219,9 +214,6 @@ impl Sizes {
         };
         let (normed, activated) = (before(Before::Norm), before(Before::Gelu));
         let last = self.chosen() * self.width;
-        // within a block's MLP the teacher's GELU is part of the product before it
-        let in_blocks = self.after_attention().iter().sum::<u64>() * self.hidden;
-        let gelu = NETWORKS * activated - in_blocks;
         [
             (
                 Phase::Forward,
@@ -229,15 +221,16 @@ impl Sizes {
                 NETWORKS * 2 * (normed + last),
                 4,
             ),
-            (Phase::Forward, "GELU", 2 * gelu, 12),
-            // in front of layers it is made again; the gradient reads both inputs twice
+            // products write it beside their result, which the student keeps
+            (Phase::Forward, "GELU", activated, 12),
+            // the gradient reads both inputs twice, writes the normalized rows too, and adds what comes past the norm
             (
                 Phase::Backward,
-                "layer norm, again and gradient",
+                "layer norm, gradient",
                 7 * normed + 5 * last,
                 4,
             ),
-            (Phase::Backward, "GELU, again", 2 * activated, 12),
+            (Phase::Backward, "GELU, again", activated, 12),
         ]
         .map(Part::pass)
     }
