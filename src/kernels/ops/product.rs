@@ -170,7 +170,7 @@ pub fn slice_rows_backward<B: Backend>(
 ) -> Tensor<B, 2> {
     let [count, width] = d_y.dims();
     let zeros = Tensor::zeros([rows, width], &d_y.device());
-    let d_x = zeros.slice_assign([start..start + count], d_y);
+    let d_x = zeros.slice_assign([start..start + count, 0..width], d_y);
     match past {
         Some(past) => d_x + past,
         None => d_x,
