@@ -1,12 +1,13 @@
 //! `ibot train --plan`: what a run would take, before any of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ibot::data::demo::{DEMO_CLASSES, default_cache_dir, find_demo_set};
 use ibot::data::{ImageFolder, PictureSource};
 use ibot::device::Selected;
 use ibot::error::counted;
+use ibot::files::checkpoint::Store;
 use ibot::train::plan::{Choosable, Plan};
 use ibot::train::{RunConfig, RunRecord, RunRequest, Silent, pictures_to_train_on};
 use ibot::{Error, Result};
@@ -43,6 +44,8 @@ pub struct Planned {
     pub is_demo: bool,
     /// What the user left open.
     pub may: Choosable,
+    /// Steps that were made.
+    pub made: usize,
 }
 
 impl PlanArgs {
@@ -52,6 +55,7 @@ impl PlanArgs {
         let (config, selected) = (&request.config, &request.selected);
         let (pictures, count) = planned.pictures()?;
         let mut plan = Plan::new(config, selected, count, planned.may)?;
+        plan.length.made = planned.made;
         let may_run = plan.verdict.may_run();
         let timed = match (self.plan_steps, may_run) {
             (0, _) | (_, false) => Ok(()),
@@ -116,6 +120,12 @@ impl Planned {
 fn as_json(plan: &Plan) -> Result<String> {
     let made = serde_json::to_string_pretty(plan);
     made.map_err(|error| Error::Training(format!("the plan cannot be written as JSON: {error}")))
+}
+
+/// Steps of the newest checkpoint of a run; 0 without one.
+pub fn steps_made(run: Option<&PathBuf>) -> Result<usize> {
+    let steps = run.map(|run| Store::of_run(run).steps()).transpose()?;
+    Ok(steps.and_then(|steps| steps.first().copied()).unwrap_or(0))
 }
 
 /// What a plan may choose: nothing of a run that goes on, which keeps its settings.

@@ -21,7 +21,9 @@ use ibot::{Error, Result};
 use super::choices::{ON_ANOMALY, ON_DEVICE_LOST, PRETRAINED_PARTS, one_of};
 use super::device::DeviceArgs;
 use super::output::{answer, say};
-use super::plan::{DEMO_TEST_PER_CLASS, DEMO_TRAIN_PER_CLASS, PlanArgs, Planned, choosable};
+use super::plan::{
+    DEMO_TEST_PER_CLASS, DEMO_TRAIN_PER_CLASS, PlanArgs, Planned, choosable, steps_made,
+};
 use super::progress::Progress;
 use super::signals::stop_on_signal;
 use super::tensorboard::TensorBoard;
@@ -201,6 +203,7 @@ impl TrainArgs {
             request,
             is_demo,
             may,
+            made: steps_made(self.resume.as_ref().or(self.out.as_ref()))?,
         })
     }
 

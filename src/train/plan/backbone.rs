@@ -155,7 +155,7 @@ impl Backbone<'_> {
         for (number, pass) in passes.iter().enumerate() {
             let tokens = product([pass.rows(), network.width]);
             ledger.pass([product([3, tokens])]);
-            self.gradient(
+            Self::gradient(
                 ledger,
                 number > 0,
                 linear(network.patch_entries, network.width),
@@ -171,7 +171,7 @@ impl Backbone<'_> {
     }
 
     /// The gradient of a parameter; a second one is added to the first.
-    fn gradient(&self, ledger: &mut Ledger, has_one: bool, entries: u64) {
+    fn gradient(ledger: &mut Ledger, has_one: bool, entries: u64) {
         match has_one {
             true => ledger.pass([entries]),
             false => ledger.hold(Kind::Gradients, entries),
@@ -185,13 +185,13 @@ impl Backbone<'_> {
         let weight = product([width, hidden_width]);
         // GELU's result and the gradient of the hidden layer; with checkpointing the layer itself too
         let again = if self.is_checkpointed { 3 } else { 2 };
-        self.gradient(ledger, at.has_gradients, linear(hidden_width, width));
+        Self::gradient(ledger, at.has_gradients, linear(hidden_width, width));
         ledger.pass([product([again, hidden]), self.scaled(product([2, weight]))]);
         ledger.hold(Kind::Passing, hidden);
         if !self.is_checkpointed {
             ledger.free(Kind::Activations, self.kept_by_mlp(at));
         }
-        self.gradient(ledger, at.has_gradients, linear(width, hidden_width));
+        Self::gradient(ledger, at.has_gradients, linear(width, hidden_width));
         // the norm again, its gradient, and that of its input
         ledger.pass([product([3, tokens])]);
         ledger.free(Kind::Passing, hidden);
@@ -203,7 +203,7 @@ impl Backbone<'_> {
         let (rows, after) = (at.pass.rows(), Self::rows_after(at));
         let (tokens, tokens_after) = (product([rows, width]), product([after, width]));
         let weight = product([width, width]);
-        self.gradient(ledger, at.has_gradients, linear(width, width));
+        Self::gradient(ledger, at.has_gradients, linear(width, width));
         if self.is_checkpointed {
             ledger.pass([self.kept_by_attention(at), product([4, tokens])]);
         }
@@ -220,7 +220,7 @@ impl Backbone<'_> {
         if !self.is_checkpointed {
             ledger.free(Kind::Activations, self.kept_by_attention(at));
         }
-        self.gradient(ledger, at.has_gradients, self.network.qkv());
+        Self::gradient(ledger, at.has_gradients, self.network.qkv());
         ledger.pass([product([3, tokens])]);
         ledger.free(Kind::Passing, product([3, tokens]));
         ledger.free(Kind::Activations, tokens);

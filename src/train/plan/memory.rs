@@ -8,7 +8,7 @@ use crate::train::config::RunConfig;
 use crate::train::plan::device::PlannedDevice;
 use crate::train::plan::ledger::{Moment, Occupied};
 use crate::train::plan::network::{Parameters, product, sum};
-use crate::train::plan::sizes::{StepSizes, Thrift};
+use crate::train::plan::sizes::{Pass, StepSizes, Thrift};
 use crate::train::plan::step::walk;
 
 /// What wgpu's pools take from the driver beyond what lies in them, and the command's allocator from the system: 12 to 24 % in
@@ -146,10 +146,7 @@ impl StepMemory {
             checkpoint_copy_bytes,
             parameters: sizes.network.parameters,
             needed_bytes: sum([tensors, if device.is_shared { host } else { 0 }]),
-            rows: product([
-                sum(sizes.passes.iter().map(|pass| pass.rows())),
-                sizes.parts,
-            ]),
+            rows: product([sum(sizes.passes.iter().map(Pass::rows)), sizes.parts]),
         })
     }
 

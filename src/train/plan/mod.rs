@@ -50,6 +50,8 @@ pub struct RunLength {
     pub steps: usize,
     /// Epochs of the run; the last one may be incomplete.
     pub epochs: usize,
+    /// Steps that were made before; 0 of a new run.
+    pub made: usize,
 }
 
 /// The plan of a run.
@@ -109,6 +111,7 @@ impl Plan {
                 steps_per_epoch,
                 steps,
                 epochs: steps.div_ceil(steps_per_epoch),
+                made: 0,
             },
             device,
             choice,
@@ -150,9 +153,10 @@ impl Plan {
         Some(timing.step_s * self.length.steps_per_epoch as f64)
     }
 
-    /// Seconds of all steps; none before [`Plan::time`]. Evaluations and checkpoints come on top.
+    /// Seconds of all steps that are left; none before [`Plan::time`]. Evaluations and checkpoints come on top.
     pub fn run_s(&self) -> Option<f64> {
         let timing = self.timing.as_ref()?;
-        Some(timing.step_s * self.length.steps as f64)
+        let left = self.length.steps.saturating_sub(self.length.made);
+        Some(timing.step_s * left as f64)
     }
 }

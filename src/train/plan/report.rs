@@ -128,7 +128,11 @@ impl Plan {
             self.batch_size,
             length.steps_per_epoch,
             counted(length.epochs, "epoch"),
-        )
+        )?;
+        match length.made {
+            0 => Ok(()),
+            made => write!(f, "; {} made", counted(made, "step")),
+        }
     }
 
     fn write_times(&self, f: &mut fmt::Formatter<'_>, timing: &StepTiming) -> fmt::Result {
@@ -147,9 +151,13 @@ impl Plan {
         let of = |time: Option<f64>| seconds(time.unwrap_or(f64::NAN));
         write!(
             f,
-            "                 {} an epoch, {} the whole run, without evaluations",
+            "                 {} an epoch, {} {}, without evaluations",
             of(self.epoch_s()),
-            of(self.run_s())
+            of(self.run_s()),
+            match self.length.made {
+                0 => "the whole run",
+                _ => "the rest of the run",
+            }
         )?;
         if let Some(gpu) = timing.gpu {
             let reserved = gpu.reserved_mib;

@@ -82,73 +82,19 @@ impl StepSizes {
         room: &dyn Fn(usize) -> LogitRoom,
     ) -> Result<Self> {
         let (method, augment) = (&config.method, &config.augment);
-        let network = NetworkSizes::of(method)?;
         let batch = config.batch_size;
-        let parts = batch
-            .div_ceil(thrift.micro_batch_size.unwrap_or(batch).max(1))
-            .max(1);
+        let most = thrift.micro_batch_size.unwrap_or(batch).max(1);
+        let parts = batch.div_ceil(most).max(1);
         let part = batch.div_ceil(parts);
-        let [global, local] = [augment.global_views, augment.local_views];
-        let vit = method.backbone()?;
-        let (patches, patch_size) = (vit.patches(), vit.patch_size.max(1));
-        // masks may be random: this is the mean
-        let of_view = method.mask_policy().mean_count(patches);
-        let masked_in = |views: usize| (views as f64 * of_view).round() as usize;
-        let visible_in = |views: usize| (views * patches).saturating_sub(masked_in(views));
-        let has_visible = method.visible_loss_weight > 0.0;
-        let (whole, views) = (global * batch, global * part);
-        let chosen = match has_visible {
-            true => views * patches,
-            false => masked_in(views),
-        };
-        let pass = |views: usize, side: usize, chosen: usize| {
-            let patches = (side / patch_size).pow(2) as u64;
-            let tokens = sum([patches, network.prefix]);
-            let images = (views * part) as u64;
-            let rows = product([images, tokens]);
-            let after_last = match network.has_class_token {
-                true => sum([images, chosen as u64]),
-                false => rows,
-            };
-            Pass {
-                images,
-                image_entries: product([3, side as u64, side as u64]),
-                patches,
-                tokens,
-                chosen: after_last.min(rows),
-            }
-        };
-        let mut passes = vec![pass(global, augment.image_size, chosen)];
-        if local > 0 {
-            passes.push(pass(local, augment.local_size, 0));
-        }
-        let cls_rows = (global + local) * part;
-        let mut rows = vec![
-            [whole, cls_rows, 0],
-            [masked_in(whole), masked_in(views), 1],
-        ];
-        rows.extend(has_visible.then(|| [visible_in(whole), visible_in(views), 1]));
-        let rows = rows.into_iter().filter(|[teacher, ..]| *teacher > 0);
-        let losses = rows.map(|[teacher, student, head]| {
-            let prototypes = network.heads[head].prototypes as usize;
-            let streaming = method.streaming_prototypes;
-            let tile = room(prototypes).tile_columns([teacher, student], prototypes, streaming)?;
-            Ok(LossRows {
-                teacher: teacher as u64,
-                student: student as u64,
-                // one head for both where they share it
-                head: if method.shared_head { 0 } else { head },
-                tile: tile.map(|columns| columns as u64),
-            })
-        });
-        let losses = losses.collect::<Result<Vec<_>>>()?;
-        let view =
-            |views: usize, side: usize| product([(views * batch) as u64, 3, (side * side) as u64]);
-        Ok(Self {
+        let view = |views: usize, side: usize| product([views as u64, batch as u64, of_view(side)]);
+        let mut sizes = Self {
+            network: NetworkSizes::of(method)?,
             parts: parts as u64,
+            passes: Vec::new(),
+            losses: Vec::new(),
             view_entries: sum([
-                view(global, augment.image_size),
-                view(local, augment.local_size),
+                view(augment.global_views, augment.image_size),
+                view(augment.local_views, augment.local_size),
             ]),
             is_checkpointed: thrift.grad_checkpointing,
             has_koleo: method.koleo_weight > 0.0,
@@ -158,11 +104,114 @@ impl StepSizes {
                 OptimizerKind::Sgd | OptimizerKind::Lars => 1,
             },
             clips_each_gradient: config.optimizer.clip_each_gradient.is_some(),
-            passes,
-            losses,
-            network,
+        };
+        let masks = Masks::of(config)?;
+        sizes.passes = passes(config, &sizes.network, &masks, part)?;
+        for [teacher, student, head] in masks.rows(config, part) {
+            let prototypes = sizes.network.heads[head].prototypes as usize;
+            let streaming = method.streaming_prototypes;
+            let tile = room(prototypes).tile_columns([teacher, student], prototypes, streaming)?;
+            sizes.losses.push(LossRows {
+                teacher: teacher as u64,
+                student: student as u64,
+                // one head for both where they share it
+                head: if method.shared_head { 0 } else { head },
+                tile: tile.map(|columns| columns as u64),
+            });
+        }
+        Ok(sizes)
+    }
+}
+
+/// Values of a view.
+fn of_view(side: usize) -> u64 {
+    product([3, side as u64, side as u64])
+}
+
+/// How many patches of global views are masked: the mean, where masks are random.
+struct Masks {
+    /// Patches N of a view.
+    patches: usize,
+    /// Masked ones of a view.
+    masked: f64,
+    /// Whether visible patches have a loss too.
+    has_visible: bool,
+}
+
+impl Masks {
+    fn of(config: &RunConfig) -> Result<Self> {
+        let patches = config.method.backbone()?.patches();
+        Ok(Self {
+            patches,
+            masked: config.method.mask_policy().mean_count(patches),
+            has_visible: config.method.visible_loss_weight > 0.0,
         })
     }
+
+    fn masked_in(&self, views: usize) -> usize {
+        (views as f64 * self.masked).round() as usize
+    }
+
+    /// Patches that a loss looks at.
+    fn chosen_in(&self, views: usize) -> usize {
+        match self.has_visible {
+            true => views * self.patches,
+            false => self.masked_in(views),
+        }
+    }
+
+    /// Rows of each loss that has some: of the teacher in the batch, of the student in a part, and the number of the head.
+    fn rows(&self, config: &RunConfig, part: usize) -> Vec<[usize; 3]> {
+        let augment = &config.augment;
+        let [whole, views] = [config.batch_size, part].map(|images| augment.global_views * images);
+        let visible_in = |views| self.chosen_in(views) - self.masked_in(views);
+        let rows = [
+            [whole, views + augment.local_views * part, 0],
+            [self.masked_in(whole), self.masked_in(views), 1],
+            [visible_in(whole), visible_in(views), 1],
+        ];
+        let has_rows = |rows: &[usize; 3]| rows[0] > 0;
+        rows.into_iter().filter(has_rows).collect()
+    }
+}
+
+/// What goes through the student's backbone in a part.
+fn passes(
+    config: &RunConfig,
+    network: &NetworkSizes,
+    masks: &Masks,
+    part: usize,
+) -> Result<Vec<Pass>> {
+    let augment = &config.augment;
+    let patch_size = config.method.backbone()?.patch_size.max(1);
+    let pass = |views: usize, side: usize, chosen: usize| {
+        let patches = (side / patch_size).pow(2) as u64;
+        let tokens = sum([patches, network.prefix]);
+        let images = (views * part) as u64;
+        let rows = product([images, tokens]);
+        let after_last = match network.has_class_token {
+            true => sum([images, chosen as u64]),
+            false => rows,
+        };
+        Pass {
+            images,
+            image_entries: of_view(side),
+            patches,
+            tokens,
+            chosen: after_last.min(rows),
+        }
+    };
+    let global = augment.global_views;
+    let mut passes = vec![pass(
+        global,
+        augment.image_size,
+        masks.chosen_in(global * part),
+    )];
+    if augment.local_views > 0 {
+        // nothing is masked in them
+        passes.push(pass(augment.local_views, augment.local_size, 0));
+    }
+    Ok(passes)
 }
 
 /// Entries of the centers.

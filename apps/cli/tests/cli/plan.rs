@@ -31,6 +31,34 @@ fn a_plan_says_what_a_run_takes_and_writes_nothing() {
 }
 
 #[test]
+fn a_plan_of_a_run_that_goes_on_counts_what_is_left() {
+    let scratch = Scratch::new("plan-resume");
+    assert!(ibot(&scratch.train(&["--steps", "2"])).status.success());
+    let run = scratch.path("run");
+    let written = || {
+        fs::metadata(scratch.path("run/metrics.jsonl"))
+            .unwrap()
+            .modified()
+            .unwrap()
+    };
+    let before = written();
+    let text = stdout(&ibot(&[
+        "train",
+        "--plan",
+        "--plan-steps",
+        "0",
+        "--resume",
+        &run,
+    ]));
+    assert!(
+        text.contains("run              2 steps of 4 images"),
+        "{text}"
+    );
+    assert!(text.contains("1 epoch; 2 steps made"), "{text}");
+    assert_eq!(written(), before);
+}
+
+#[test]
 fn a_plan_as_json_has_bytes() {
     let scratch = Scratch::new("plan-json");
     let json = |more: &[&str]| -> Value {
