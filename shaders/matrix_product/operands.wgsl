@@ -55,23 +55,33 @@ fn within(at: u32, room: u32) -> vec4<u32> {
     return vec4<u32>(at) + min(STEPS, vec4<u32>(room));
 }
 
+{{ each singles }}
+fn left_four(places: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(left[places.x], left[places.y], left[places.z], left[places.w]);
+}
+{{ end }}
+
 fn left_at(at: u32, room: u32) -> vec4<f32> {
     {{ each vectors }}
     return left[at];
     {{ end }}
     {{ each singles }}
-    let places = within(at, room);
-    return vec4<f32>(left[places.x], left[places.y], left[places.z], left[places.w]);
+    return left_four(within(at, room));
     {{ end }}
 }
+
+{{ each singles }}
+fn right_four(places: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(right[places.x], right[places.y], right[places.z], right[places.w]);
+}
+{{ end }}
 
 fn right_at(at: u32, room: u32) -> vec4<f32> {
     {{ each vectors }}
     return right[at];
     {{ end }}
     {{ each singles }}
-    let places = within(at, room);
-    return vec4<f32>(right[places.x], right[places.y], right[places.z], right[places.w]);
+    return right_four(within(at, room));
     {{ end }}
 }
 

@@ -108,10 +108,12 @@ fn kept_across(share: Share, block: mat4x4<f32>, begin: u32, depth: u32) -> mat4
 }
 
 {{ each straight_left }}
+{{ each vectors }}
 fn bring_left(share: Share, begin: u32, depth: u32, rows: u32) -> mat4x4<f32> {
     let first = first_along(share, begin, depth);
     return left_block(share.starts, first / ENTRIES, depth - 1u - first);
 }
+{{ end }}
 
 fn put_left(share: Share, block: mat4x4<f32>, begin: u32, depth: u32) {
     let turned = transpose(kept_along(share, block, begin, depth));
@@ -122,9 +124,11 @@ fn put_left(share: Share, block: mat4x4<f32>, begin: u32, depth: u32) {
 }
 {{ end }}
 {{ each turned_left }}
+{{ each vectors }}
 fn bring_left(share: Share, begin: u32, depth: u32, rows: u32) -> mat4x4<f32> {
     return left_block(places_across(share, begin, rows), 0u, share.room);
 }
+{{ end }}
 
 fn put_left(share: Share, block: mat4x4<f32>, begin: u32, depth: u32) {
     let kept = kept_across(share, block, begin, depth);
@@ -135,9 +139,11 @@ fn put_left(share: Share, block: mat4x4<f32>, begin: u32, depth: u32) {
 }
 {{ end }}
 {{ each straight_right }}
+{{ each vectors }}
 fn bring_right(share: Share, begin: u32, depth: u32, columns: u32) -> mat4x4<f32> {
     return right_block(places_across(share, begin, columns), 0u, share.room);
 }
+{{ end }}
 
 fn put_right(share: Share, block: mat4x4<f32>) {
     right_tile[share.place] = block[0];
@@ -147,10 +153,12 @@ fn put_right(share: Share, block: mat4x4<f32>) {
 }
 {{ end }}
 {{ each turned_right }}
+{{ each vectors }}
 fn bring_right(share: Share, begin: u32, depth: u32, columns: u32) -> mat4x4<f32> {
     let first = first_along(share, begin, depth);
     return right_block(share.starts, first / ENTRIES, depth - 1u - first);
 }
+{{ end }}
 
 fn put_right(share: Share, block: mat4x4<f32>) {
     let turned = transpose(block);
@@ -169,6 +177,54 @@ fn tile_at(tile: u32, tile_rows: u32, tile_columns: u32) -> vec2<u32> {
     let in_band = tile % (info.band * tile_columns);
     return vec2<u32>(first_of_band + in_band % band, in_band / band);
 }
+
+{{ each singles }}
+/// How a lane's block of single entries moves through the terms. Where it lies next is found before the lanes part for the
+/// two operands: AMD's compiler otherwise loads the operands into different registers, and waits to exchange those.
+struct Walk {
+    /// Elements at which its four rows start next.
+    next: vec4<u32>,
+    /// The same for the last block that there is, which is read once more beyond it.
+    last: vec4<u32>,
+    /// Elements from one tile of terms to the next.
+    stride: u32,
+    /// Of rows that are long in terms, the last element of the first one that may be read; of others, how many columns may be
+    /// read after the first.
+    limit: u32,
+    is_along: bool,
+}
+
+fn walk_of(share: Share, is_along: bool, size: u32, begin: u32, depth: u32) -> Walk {
+    if is_along {
+        let last = share.starts + (depth - 1u) / 4u * 4u;
+        return Walk(share.starts + begin + share.term, last, DEPTH, share.starts.x + depth - 1u, true);
+    }
+    return Walk(share.starts + begin * size, vec4<u32>(share.last), DEPTH * size, share.room, false);
+}
+
+/// From the first entry of a row of the block to each; beyond what may be read, to the last one.
+fn steps_of(walk: Walk, starts: vec4<u32>) -> vec4<u32> {
+    return min(STEPS, vec4<u32>(select(walk.limit, walk.limit - starts.x, walk.is_along)));
+}
+
+fn left_entries(starts: vec4<u32>, steps: vec4<u32>) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        left_four(starts.x + steps),
+        left_four(starts.y + steps),
+        left_four(starts.z + steps),
+        left_four(starts.w + steps),
+    );
+}
+
+fn right_entries(starts: vec4<u32>, steps: vec4<u32>) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        right_four(starts.x + steps),
+        right_four(starts.y + steps),
+        right_four(starts.z + steps),
+        right_four(starts.w + steps),
+    );
+}
+{{ end }}
 
 /// `sum` and the outer product of four rows and four columns.
 fn next_block(sum: mat4x4<f32>, of_left: vec4<f32>, of_right: vec4<f32>) -> mat4x4<f32> {
@@ -221,11 +277,29 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
         {{ end }}
     }
     var held: mat4x4<f32>;
+    {{ each singles }}
+    var is_along = {{ turned_right }} == 1;
+    var size = columns;
+    if brings_left {
+        is_along = {{ straight_left }} == 1;
+        size = rows;
+    }
+    var walk = walk_of(share, is_along, size, first_term, depth);
+    var starts = min(walk.next, walk.last);
+    var steps = steps_of(walk, starts);
+    if brings_left {
+        held = left_entries(starts, steps);
+    } else if brings_right {
+        held = right_entries(starts, steps);
+    }
+    {{ end }}
+    {{ each vectors }}
     if brings_left {
         held = bring_left(share, first_term, depth, rows);
     } else if brings_right {
         held = bring_right(share, first_term, depth, columns);
     }
+    {{ end }}
 
     // eight lanes along the columns and four along the rows read four and eight different vectors together
     let block = lane / 32u;
@@ -251,6 +325,19 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
         }
         workgroupBarrier();
         // after the last tile too: what is held would live on if it were not always replaced
+        {{ each singles }}
+        walk.next += walk.stride;
+        starts = min(walk.next, walk.last);
+        steps = steps_of(walk, starts);
+        if brings_left {
+            held = left_entries(starts, steps);
+        } else if brings_right {
+            held = right_entries(starts, steps);
+        } else {
+            held = mat4x4<f32>();
+        }
+        {{ end }}
+        {{ each vectors }}
         if brings_left {
             held = bring_left(share, begin + DEPTH, depth, rows);
         } else if brings_right {
@@ -258,6 +345,7 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
         } else {
             held = mat4x4<f32>();
         }
+        {{ end }}
         for (var term = 0u; term < DEPTH; term += {{ unrolled }}u) {
             let left_of_round = term * LEFT_PITCH + lane_row;
             let right_of_round = term * RIGHT_PITCH + lane_column;
