@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use burn::tensor::Tensor;
-
 use crate::backbone::Backbone;
 use crate::data::{AugmentConfig, ImageFolder, eval_batches};
 use crate::device::DeviceGuard;
@@ -83,9 +81,10 @@ pub fn extract_features<B: IbotBackend, M: Backbone<B>>(
     };
     let root = folder.root().to_path_buf();
     let mut batches = eval_batches(folder, augment, batch_size, 0)?;
-    let mut upload = || -> Result<Option<(Tensor<B, 4>, Vec<Option<usize>>)>> {
+    let mut upload = || {
         let batch = batches.next_until(stop).transpose()?;
-        Ok(batch.map(|batch| (batch.pixels.into_tensor(side, device), batch.labels)))
+        let sent = batch.map(|batch| (batch.pixels.into_tensor::<B>(side, device), batch.labels));
+        Ok::<_, Error>(sent)
     };
     let mut next = upload()?;
     while let Some((images, labels)) = next {

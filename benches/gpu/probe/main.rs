@@ -174,6 +174,7 @@ impl Opened {
             qkv: qkv.clone(),
             batch: images,
             heads,
+            queries: None,
         };
         let output = Gpu::packed_attention(input());
         let name = format!("attention, {images} x {TOKENS}, {heads} heads of 64");
