@@ -59,7 +59,7 @@ impl PlanArgs {
         let may_run = plan.verdict.may_run();
         let timed = match (self.plan_steps, may_run) {
             (0, _) | (_, false) => Ok(()),
-            (steps, true) => self.time(&mut plan, config, selected, pictures, steps),
+            (steps, true) => time(&mut plan, config, selected, pictures, steps),
         };
         // whatever came of the timing: the plan itself stands
         match self.json {
@@ -74,22 +74,21 @@ impl PlanArgs {
                       fewer prototypes, or let the plan choose `micro_batch_size` and `grad_checkpointing`";
         Err(Error::Unsupported(remedy.to_owned()))
     }
+}
 
-    fn time(
-        &self,
-        plan: &mut Plan,
-        config: &RunConfig,
-        selected: &Selected,
-        pictures: Option<Arc<ImageFolder>>,
-        steps: usize,
-    ) -> Result<()> {
-        warn(format_args!(
-            "timing {} on {selected} (--plan-steps 0 for none)",
-            counted(steps, "step")
-        ));
-        let pictures = pictures.map(|pictures| pictures as Arc<dyn PictureSource>);
-        plan.time(config, selected, pictures, steps, &*stop_on_signal()?)
-    }
+fn time(
+    plan: &mut Plan,
+    config: &RunConfig,
+    selected: &Selected,
+    pictures: Option<Arc<ImageFolder>>,
+    steps: usize,
+) -> Result<()> {
+    warn(format_args!(
+        "timing {} on {selected} (--plan-steps 0 for none)",
+        counted(steps, "step")
+    ));
+    let pictures = pictures.map(|pictures| pictures as Arc<dyn PictureSource>);
+    plan.time(config, selected, pictures, steps, &*stop_on_signal()?)
 }
 
 impl Planned {

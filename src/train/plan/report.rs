@@ -3,9 +3,10 @@
 use std::fmt;
 
 use crate::error::counted;
+use crate::train::plan::Plan;
 use crate::train::plan::device::MemoryOf;
 use crate::train::plan::memory::mib;
-use crate::train::plan::{Plan, StepTiming};
+use crate::train::plan::timing::StepTiming;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

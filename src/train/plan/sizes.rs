@@ -164,7 +164,7 @@ impl Masks {
     fn rows(&self, config: &RunConfig, part: usize) -> Vec<[usize; 3]> {
         let augment = &config.augment;
         let [whole, views] = [config.batch_size, part].map(|images| augment.global_views * images);
-        let visible_in = |views| self.chosen_in(views) - self.masked_in(views);
+        let visible_in = |views| self.chosen_in(views).saturating_sub(self.masked_in(views));
         let rows = [
             [whole, views + augment.local_views * part, 0],
             [self.masked_in(whole), self.masked_in(views), 1],
