@@ -143,6 +143,7 @@ impl Opened {
             qkv: qkv.clone(),
             batch: images,
             heads,
+            queries: None,
         };
         let output = Gpu::packed_attention(input());
         let forward = self.time(|| Gpu::packed_attention(input()))?;
