@@ -40,7 +40,7 @@ impl Sizes {
     /// What sizes have in common that take the same tile: rows, terms, columns and number of products up to a power of two.
     pub(super) fn class(self) -> String {
         let [count, rows, depth, columns] =
-            [self.count, self.rows, self.depth, self.columns].map(|size| size.next_power_of_two());
+            [self.count, self.rows, self.depth, self.columns].map(usize::next_power_of_two);
         match count {
             1 => format!("{rows} x {depth} x {columns}"),
             _ => format!("{count} of {rows} x {depth} x {columns}"),
