@@ -102,3 +102,24 @@ fn right_block(starts: vec4<u32>, at: u32, room: u32) -> mat4x4<f32> {
         right_at(starts.w + at, room),
     );
 }
+
+{{ each singles }}
+/// Four rows of four entries: where they start, and the steps to the entries of each.
+fn left_entries(starts: vec4<u32>, steps: vec4<u32>) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        left_four(starts.x + steps),
+        left_four(starts.y + steps),
+        left_four(starts.z + steps),
+        left_four(starts.w + steps),
+    );
+}
+
+fn right_entries(starts: vec4<u32>, steps: vec4<u32>) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        right_four(starts.x + steps),
+        right_four(starts.y + steps),
+        right_four(starts.z + steps),
+        right_four(starts.w + steps),
+    );
+}
+{{ end }}

@@ -206,24 +206,6 @@ fn walk_of(share: Share, is_along: bool, size: u32, begin: u32, depth: u32) -> W
 fn steps_of(walk: Walk, starts: vec4<u32>) -> vec4<u32> {
     return min(STEPS, vec4<u32>(select(walk.limit, walk.limit - starts.x, walk.is_along)));
 }
-
-fn left_entries(starts: vec4<u32>, steps: vec4<u32>) -> mat4x4<f32> {
-    return mat4x4<f32>(
-        left_four(starts.x + steps),
-        left_four(starts.y + steps),
-        left_four(starts.z + steps),
-        left_four(starts.w + steps),
-    );
-}
-
-fn right_entries(starts: vec4<u32>, steps: vec4<u32>) -> mat4x4<f32> {
-    return mat4x4<f32>(
-        right_four(starts.x + steps),
-        right_four(starts.y + steps),
-        right_four(starts.z + steps),
-        right_four(starts.w + steps),
-    );
-}
 {{ end }}
 
 /// `sum` and the outer product of four rows and four columns.
