@@ -45,7 +45,7 @@ pub(crate) fn kept(client: &ComputeClient<WgpuRuntime>, words: &[u32]) -> Option
         .binding(words)
 }
 
-/// Gives the memory of a device's words back. All launches must have been submitted: what is written next may take it.
+/// Gives the memory of a device's words back.
 pub(super) fn forget(client: &ComputeClient<WgpuRuntime>) {
     let mut all = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(all) = all.as_mut() {
@@ -64,6 +64,8 @@ impl Kept {
         // anything else would lie beside tensors
         let is_alone = resource.offset == 0 && resource.buffer.size() == BYTES as u64;
         let buffer = resource.buffer.clone();
+        // the memory may be what `forget` gave back, and launches that read it there may wait to be submitted
+        client.flush().ok()?;
         is_alone.then(|| Self {
             memory,
             buffer,

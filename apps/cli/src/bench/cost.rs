@@ -6,21 +6,24 @@ use std::time::Instant;
 
 use burn_wgpu::WgpuRuntime;
 use cubecl::Runtime;
+use ibot::backbone::VisionTransformer;
 use ibot::device::{DeviceGuard, Selected, waited};
 use ibot::error::Result;
 use ibot::kernels::TrainBackend;
 use ibot::kernels::wgsl::{Launched, observe};
-use ibot::train::{Rates, StepInput};
+use ibot::train::{Rates, StepInput, Trainer};
 use serde::{Deserialize, Serialize};
 
 use super::median::median;
-use super::step::VitTrainer;
 use super::traffic::{GpuTraffic, counted, peak_in_use_mib};
 
 /// Steps whose host times are taken, at most: on a software GPU each takes seconds.
 const MAX_HOST_STEPS: usize = 3;
 /// Kernels that a table names.
 const SHOWN: usize = 6;
+
+/// What is timed.
+pub(super) type VitTrainer<B> = Trainer<B, VisionTransformer<B>>;
 
 /// What one step, its read of the losses included, costs a GPU.
 #[derive(Debug, Clone, Serialize, Deserialize)]

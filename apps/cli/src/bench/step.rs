@@ -10,17 +10,16 @@ use ibot::burn::tensor::backend::AutodiffBackend;
 use ibot::kernels::Autodiff;
 use serde::{Deserialize, Serialize};
 
-use super::cost::{GpuCost, gpu_cost};
+use super::cost::{GpuCost, VitTrainer, gpu_cost};
 use super::median::median;
 use super::size::StepSize;
-use ibot::backbone::VisionTransformer;
 use ibot::device::{DeviceGuard, Selected};
 use ibot::error::{Error, Result};
 use ibot::kernels::{IbotBackend, OnBackend, TrainBackend};
 use ibot::memory::peak_rss_mib;
 use ibot::method::{IbotConfig, StreamingPrototypes};
 use ibot::random::{Random, Stream};
-use ibot::train::{PhaseTimes, Rates, StepInput, Trainer, TrainerConfig};
+use ibot::train::{PhaseTimes, Rates, StepInput, TrainerConfig};
 
 /// Global views a picture.
 const VIEWS: usize = 2;
@@ -210,8 +209,6 @@ fn time<B: TrainBackend>(
         steps,
     })
 }
-
-pub(super) type VitTrainer<B> = Trainer<B, VisionTransformer<B>>;
 
 fn time_step<B: TrainBackend>(
     trainer: &mut VitTrainer<B>,
