@@ -163,11 +163,6 @@ impl Backbone<'_> {
             ledger.free(Kind::Passing, tokens);
             ledger.free(Kind::Activations, pass.patch_entries(network));
         }
-        // class token, positions and the rest
-        ledger.hold(
-            Kind::Gradients,
-            product([network.prefix + 1, network.width]),
-        );
     }
 
     /// The gradient of a parameter; a second one is added to the first.
