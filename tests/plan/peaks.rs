@@ -140,7 +140,7 @@ fn input<B: TrainBackend>(config: &RunConfig, device: &B::Device) -> StepInput<B
     }
 }
 
-/// Makes two steps, so that the optimizer has its state; then measures one. Also the plan's numbers of parameters and of bytes
+/// Makes a step, so that the optimizer has its state; then measures one. Also the plan's numbers of parameters and of bytes
 /// of the state are those of the trainer.
 fn measured<B: TrainBackend>(
     config: &RunConfig,
@@ -163,9 +163,7 @@ fn measured<B: TrainBackend>(
         ema_decay: 0.99,
         ..Rates::default()
     };
-    for _ in 0..2 {
-        trainer.step(&input, &rates).unwrap();
-    }
+    trainer.step(&input, &rates).unwrap();
     measure(&mut || {
         trainer.step(&input, &rates).unwrap();
     });

@@ -62,7 +62,15 @@ fn a_plan_of_a_run_that_goes_on_counts_what_is_left() {
 fn a_plan_as_json_has_bytes() {
     let scratch = Scratch::new("plan-json");
     let json = |more: &[&str]| -> Value {
-        let flags = [&["--plan", "--json", "--plan-steps", "0"], more].concat();
+        let all = [
+            "--plan",
+            "--json",
+            "--plan-steps",
+            "0",
+            "--image-size",
+            "64",
+        ];
+        let flags = [&all[..], more].concat();
         serde_json::from_str(&stdout(&ibot(&scratch.train(&flags)))).unwrap()
     };
     let plan = json(&[]);
