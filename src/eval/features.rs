@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use burn::tensor::Tensor;
-
 use crate::backbone::Backbone;
 use crate::data::{AugmentConfig, ImageFolder, eval_batches};
 use crate::device::DeviceGuard;
@@ -83,14 +81,15 @@ pub fn extract_features<B: IbotBackend, M: Backbone<B>>(
     };
     let root = folder.root().to_path_buf();
     let mut batches = eval_batches(folder, augment, batch_size, 0)?;
-    let mut upload = || -> Result<Option<(Tensor<B, 4>, Vec<Option<usize>>)>> {
-        let batch = batches.next_until(stop).transpose()?;
-        Ok(batch.map(|batch| (batch.pixels.into_tensor(side, device), batch.labels)))
+    let mut upload = || {
+        let batch = batches.next_until(stop)?;
+        Some(batch.map(|batch| (batch.pixels.into_tensor::<B>(side, device), batch.labels)))
     };
-    let mut next = upload()?;
-    while let Some((images, labels)) = next {
+    let mut next = upload();
+    while let Some(batch) = next {
+        let (images, labels) = batch?;
         let embedded = backbone.embed(images);
-        next = upload()?; // while the device computes these features
+        next = upload(); // while the device computes these features
         let data = guard.read::<B, _>(device, || embedded.into_data())?;
         set.features.extend(data.iter::<f32>());
         set.labels.extend(labels);
