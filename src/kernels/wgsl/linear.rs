@@ -201,7 +201,7 @@ fn weight_gradient<'a>(
 }
 
 /// `x^T d_y` and the sums of d_y's columns, in parts; behind those of the sums there is room for the whole ones, from a
-/// multiple of [`SECTION`] entries on. All sizes >= 1, not more rows than [`MAX_TERMS`].
+/// multiple of [`super::launch::SECTION`] entries on. All sizes >= 1, not more rows than [`MAX_TERMS`].
 pub(super) fn unfinished_weight_gradient(x: &GpuTensor, d_y: &GpuTensor) -> Parts<GpuTensor> {
     let found = weight_gradient(x, d_y, Some(Totals::Roomy)).in_parts();
     let missing = || empty(x, [0]); // asked for

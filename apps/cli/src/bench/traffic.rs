@@ -78,6 +78,15 @@ pub fn observe_log(record: &Record<'_>) {
     }
 }
 
+/// Held by each test of this program that uses a GPU: calls are counted on all threads.
+#[cfg(test)]
+pub(super) fn alone_on_the_gpu() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// Counts the GPU calls of `work`, as long as nothing else uses a GPU; none if no log arrived.
 pub fn counted<R>(work: impl FnOnce() -> R) -> (R, Option<GpuTraffic>) {
     let result = {
@@ -220,6 +229,7 @@ mod tests {
     /// The counts of a device: each launch, submit and read, and nothing else.
     #[test]
     fn launches_of_a_device_are_counted() {
+        let _alone = alone_on_the_gpu();
         let Some((device, guard)) = gpu::device() else {
             return;
         };

@@ -5,6 +5,7 @@ use ibot::kernels::{Autodiff, Gpu};
 
 use super::*;
 use crate::bench::step::random_input;
+use crate::bench::traffic::alone_on_the_gpu;
 use crate::gpu;
 use ibot::train::{Rates, TrainerConfig};
 
@@ -78,6 +79,7 @@ fn counted(seen: &[Launched], head_width: u64) -> [u64; 2] {
 /// The formulas against the launches of a step, on whatever GPU there is.
 #[test]
 fn products_are_those_that_are_launched() {
+    let _alone = alone_on_the_gpu();
     let Some((device, guard)) = gpu::device() else {
         return;
     };
