@@ -200,7 +200,7 @@ impl Opened {
         if self.json {
             // the names above have no character that JSON escapes
             println!(
-                "{{\"part\": \"{name}\", \"ms\": {milliseconds:.5}, \"{unit}\": {speed:.4}, \"wrong\": {wrong}}}"
+                "{{\"part\": \"{name}\", \"ms\": {milliseconds:.5}, \"{unit}\": {speed:.6}, \"wrong\": {wrong}}}"
             );
             return;
         }
