@@ -186,21 +186,19 @@ impl Sizes {
     /// again and give three more, see [`super::sizes::Kind`].
     fn attention(&self) -> [Part; 2] {
         let (rows, width, heads) = (self.rows(), self.width, self.attention_heads);
+        let queries = self.depth.saturating_sub(1) * rows + self.last_queries;
+        // in all blocks
         let of_products = |count: u64, entries_a_row: u64| Work {
-            multiply_adds: count * rows * self.tokens() * width,
-            operations: 8 * rows * self.tokens() * heads, // a softmax
-            entries: rows * entries_a_row,
+            multiply_adds: count * queries * self.tokens() * width,
+            operations: 8 * queries * self.tokens() * heads, // a softmax
+            entries: self.depth * rows * entries_a_row,
         };
-        let forward = of_products(2, 4 * width + heads).times(NETWORKS * self.depth);
+        let forward = of_products(2, 4 * width + heads).times(NETWORKS);
         // by queries: packed rows, context and its gradient in, a third of the packed gradient out; by keys without the context
         let backward = of_products(self.attention_backward, 12 * width + 4 * heads);
         [
             Part::new(Phase::Forward, "attention", forward),
-            Part::new(
-                Phase::Backward,
-                "attention, gradient",
-                backward.times(self.depth),
-            ),
+            Part::new(Phase::Backward, "attention, gradient", backward),
         ]
     }
 

@@ -39,6 +39,8 @@ pub(super) struct Sizes {
     pub iterations: u64,
     /// Products of a map of attention in its backward pass, see [`super::parts`].
     pub attention_backward: u64,
+    /// Rows of the maps of the last block's attention.
+    pub last_queries: u64,
 }
 
 /// What differs between the devices in what a step does.
@@ -47,7 +49,7 @@ pub(super) enum Kind {
     /// Attention's backward pass is two kernels, by queries and by keys, which both make the map and its gradient: 7
     /// products.
     Gpu,
-    /// It is one, of 5 products.
+    /// It is one, of 5 products; and the last block's attention is for the chosen tokens alone.
     Cpu,
 }
 
@@ -71,6 +73,7 @@ impl Sizes {
             _ => method.projector_hidden_dim,
         };
         let masked = images * masked_count(vit.patches(), ratio);
+        let rows = images * (vit.prefix_tokens() + vit.patches());
         Ok(Self {
             images: images as u64,
             pixels: 3 * (size.image_size as u64).pow(2),
@@ -90,6 +93,10 @@ impl Sizes {
             attention_backward: match kind {
                 Kind::Gpu => 7,
                 Kind::Cpu => 5,
+            },
+            last_queries: match kind {
+                Kind::Gpu => rows as u64,
+                Kind::Cpu => (images + masked) as u64,
             },
         })
     }
