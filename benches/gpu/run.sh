@@ -34,6 +34,7 @@ nvidia=/usr/local/nvidia/share/vulkan/icd.d/nvidia_icd.json
 batch=64
 rows=25216
 cut=()
+tiny=()
 steps=5
 torch_device=cuda
 slack=1
@@ -41,6 +42,7 @@ if [ -n "${REHEARSE:-}" ]; then
     batch=2
     rows=788
     cut=(--image-size 64 --n-cls-prototypes 1024 --n-patch-prototypes 512)
+    tiny=(--batch-size 4)
     steps=1
     torch_device=cpu
     slack=10
@@ -119,7 +121,7 @@ stage probe 80 "$bin/gpu_probe" --json $rows
 # 2. how fast is a step, and what bounds it? about two minutes
 bench step-$batch 60 ibot --roofline --batch-size $batch --steps $steps
 bench step-4 25 ibot --batch-size 4 --steps $((2 * steps))
-bench step-tiny 20 ibot --preset tiny --steps $((4 * steps))
+bench step-tiny 20 ibot --preset tiny "${tiny[@]}" --steps $((4 * steps))
 # 3. PyTorch on the same card, about two minutes
 torch torch-$batch 60 --batch-size $batch --steps $steps
 torch torch-parts 35 --rows $rows --parts
