@@ -102,7 +102,7 @@ class Run:
             rows.append([
                 part["part"],
                 number(part["ms"], 3),
-                f"{speed:.2f} TFLOP/s" if is_product else f"{speed:.0f} GB/s",
+                f"{speed:.3g} TFLOP/s" if is_product else f"{speed:.4g} GB/s",
                 f"{100 * speed / most:.0f} %" if most else NOT_MEASURED,
                 number(peer, 3),
                 number(part["ms"] / peer if peer else None, 2),
@@ -145,8 +145,10 @@ class Run:
     def markdown(self):
         stages = table(["stage", "ended", "s"], [stage.values() for stage in self.stages])
         clocks = first_line(self.folder / "clocks-before.out")
+        rehearsal = "**A REHEARSAL: no number of it counts, and PyTorch ran on the CPU.** "
         return "\n".join([
-            f"Measured by `benches/gpu/run.sh` on {self.device()}" + (f" ({clocks})" if clocks else "") + ".\n",
+            (rehearsal if (self.folder / "rehearsal").exists() else "")
+            + f"Measured by `benches/gpu/run.sh` on {self.device()}" + (f" ({clocks})" if clocks else "") + ".\n",
             self.step_table(),
             self.part_table(),
             self.roofline_tables(),

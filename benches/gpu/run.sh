@@ -12,7 +12,7 @@ cd "$(dirname "$0")" || exit 1
 here=$PWD
 out=${OUT:-$here/out}
 mkdir -p "$out" || exit 1
-rm -f "$out"/*.out "$out"/stages.tsv
+rm -f "$out"/*.out "$out"/stages.tsv "$out"/rehearsal
 exec > >(tee "$out/log.txt") 2>&1
 
 HOME=$(mktemp -d) # shader caches
@@ -46,6 +46,7 @@ if [ -n "${REHEARSE:-}" ]; then
     steps=1
     torch_device=cpu
     slack=10
+    touch "$out/rehearsal"
 fi
 
 seconds=${1:-$((540 * slack))}
