@@ -13,15 +13,11 @@
 
 @compute @workgroup_size(LANES)
 fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
-    let own_row = row_of(place, lane);
-    let row = min(own_row, info.rows - 1u);
-    // read once: a software device goes to memory each time
-    let chunks = info.chunks;
-    let first = lane % TEAM;
-    let start = row * chunks;
+    let row = row_of(place, lane);
+    let start = row.start;
     var squares = 0.0;
     var products = 0.0;
-    for (var chunk = first; chunk < chunks; chunk += TEAM) {
+    for (var chunk = row.first; chunk < row.chunks; chunk += TEAM) {
         squares += total(x[start + chunk] * x[start + chunk]);
         products += total(x[start + chunk] * d_y[start + chunk]);
     }
@@ -29,8 +25,7 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     let scale = 1.0 / sqrt(max(sums.x, info.eps));
     // factor by factor: the cube of a small norm would be no number of f32
     let along = select(0.0, sums.y * scale * scale, sums.x >= info.eps);
-    let written = select(0u, chunks, own_row == row);
-    for (var chunk = first; chunk < written; chunk += TEAM) {
+    for (var chunk = row.first; chunk < row.written; chunk += TEAM) {
         d_x[start + chunk] = (d_y[start + chunk] - x[start + chunk] * along) * scale;
     }
 }

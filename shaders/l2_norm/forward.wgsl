@@ -10,19 +10,14 @@
 
 @compute @workgroup_size(LANES)
 fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
-    let own_row = row_of(place, lane);
-    let row = min(own_row, info.rows - 1u);
-    // read once: a software device goes to memory each time
-    let chunks = info.chunks;
-    let first = lane % TEAM;
-    let start = row * chunks;
+    let row = row_of(place, lane);
+    let start = row.start;
     var squares = 0.0;
-    for (var chunk = first; chunk < chunks; chunk += TEAM) {
+    for (var chunk = row.first; chunk < row.chunks; chunk += TEAM) {
         squares += total(x[start + chunk] * x[start + chunk]);
     }
     let norm = sqrt(max(sum_of_team(lane, vec2<f32>(squares, 0.0)).x, info.eps));
-    let written = select(0u, chunks, own_row == row);
-    for (var chunk = first; chunk < written; chunk += TEAM) {
+    for (var chunk = row.first; chunk < row.written; chunk += TEAM) {
         y[start + chunk] = x[start + chunk] / norm;
     }
 }

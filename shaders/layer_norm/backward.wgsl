@@ -37,32 +37,26 @@ fn d_at(at: u32) -> Chunk {
 
 @compute @workgroup_size(LANES)
 fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
-    let own_row = row_of(place, lane);
-    let row = min(own_row, info.rows - 1u);
-    // read once: a software device goes to memory each time
-    let chunks = info.chunks;
-    let width = info.width;
-    let first = lane % TEAM;
-    let start = row * chunks;
+    let row = row_of(place, lane);
+    let start = row.start;
     var sum = 0.0;
     var d_sum = 0.0;
-    for (var chunk = first; chunk < chunks; chunk += TEAM) {
+    for (var chunk = row.first; chunk < row.chunks; chunk += TEAM) {
         sum += total(x[start + chunk]);
         d_sum += total(d_at(start + chunk) * weight[chunk]);
     }
-    let means = sum_of_team(lane, vec2<f32>(sum, d_sum)) / width;
+    let means = sum_of_team(lane, vec2<f32>(sum, d_sum)) / info.width;
     var squares = 0.0;
     var products = 0.0;
-    for (var chunk = first; chunk < chunks; chunk += TEAM) {
+    for (var chunk = row.first; chunk < row.chunks; chunk += TEAM) {
         let centered = x[start + chunk] - means.x;
         squares += total(centered * centered);
         products += total(d_at(start + chunk) * weight[chunk] * centered);
     }
-    let moments = sum_of_team(lane, vec2<f32>(squares, products)) / width;
+    let moments = sum_of_team(lane, vec2<f32>(squares, products)) / info.width;
     let scale = 1.0 / sqrt(moments.x + info.eps);
     let along = moments.y * scale * scale;
-    let written = select(0u, chunks, own_row == row);
-    for (var chunk = first; chunk < written; chunk += TEAM) {
+    for (var chunk = row.first; chunk < row.written; chunk += TEAM) {
         let centered = x[start + chunk] - means.x;
         var d = (d_at(start + chunk) * weight[chunk] - means.y - centered * along) * scale;
         {{ each past }}
@@ -74,9 +68,9 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
         {{ end }}
     }
     {{ each moments }}
-    if first == 0u && own_row == row {
-        row_mean[row] = means.x;
-        row_scale[row] = scale;
+    if row.first == 0u && row.is_own {
+        row_mean[row.row] = means.x;
+        row_scale[row.row] = scale;
     }
     {{ end }}
 }

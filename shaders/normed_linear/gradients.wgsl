@@ -33,36 +33,32 @@ struct Info {
 
 @compute @workgroup_size(LANES)
 fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
-    let own_row = row_of(place, lane);
-    let row = min(own_row, info.rows - 1u);
-    // read once: a software device goes to memory each time
-    let chunks = info.chunks;
+    let row = row_of(place, lane);
+    let start = row.start;
     let parts = info.parts;
-    let of_part = info.rows * chunks;
-    let first = lane % TEAM;
-    let start = row * chunks;
-    let row_scale = scale[row];
-    let row_shift = shift[row];
+    let of_part = info.rows * row.chunks;
+    let row_scale = scale[row.row];
+    let row_shift = shift[row.row];
     var sums = vec2<f32>();
-    for (var chunk = first; chunk < chunks; chunk += TEAM) {
+    for (var chunk = row.first; chunk < row.chunks; chunk += TEAM) {
         var sum = product[start + chunk];
         var of_column = totals[chunk];
         for (var part = 1u; part < parts; part += 1u) {
             sum += product[part * of_part + start + chunk];
-            of_column += totals[part * chunks + chunk];
+            of_column += totals[part * row.chunks + chunk];
         }
         let own = weight[start + chunk];
         sums += vec2<f32>(total(own * sum), total(own * of_column));
-        if own_row == row {
+        if row.is_own {
             d_weight[start + chunk] = sum * row_scale + of_column * row_shift;
         }
-        if own_row == 0u {
+        if row.is_own && row.row == 0u {
             totals[info.spare + chunk] = of_column;
         }
     }
     let all = sum_of_team(lane, sums);
-    if first == 0u && own_row == row {
-        d_norm[row] = all.x;
-        d_norm[info.second + row] = all.y;
+    if row.first == 0u && row.is_own {
+        d_norm[row.row] = all.x;
+        d_norm[info.second + row.row] = all.y;
     }
 }

@@ -3,10 +3,27 @@
 
 const TEAM = {{ team }}u;
 
-/// Number of the lane's row in the launch. There may be more of them than rows: all lanes meet at the barriers, so that
-/// a team without a row takes the last one once more and writes nothing.
-fn row_of(place: GroupPlace, lane: u32) -> u32 {
-    return number_of(place) * (LANES / TEAM) + lane / TEAM;
+/// A lane's row of a matrix of `info.rows` rows, each of `info.chunks` chunks.
+struct Row {
+    row: u32,
+    /// Whether the launch's row is there. All lanes meet at the barriers, so that a team without a row takes the last one
+    /// once more and writes nothing.
+    is_own: bool,
+    /// First chunk of the row in the matrix.
+    start: u32,
+    /// The lane's first chunk in the row; the others are TEAM apart.
+    first: u32,
+    chunks: u32,
+    /// End of the chunks that are written.
+    written: u32,
+}
+
+fn row_of(place: GroupPlace, lane: u32) -> Row {
+    let own = number_of(place) * (LANES / TEAM) + lane / TEAM;
+    let row = min(own, info.rows - 1u);
+    // read once: a software device goes to memory each time
+    let chunks = info.chunks;
+    return Row(row, own == row, row * chunks, lane % TEAM, chunks, select(0u, chunks, own == row));
 }
 
 {{ each shared }}

@@ -355,9 +355,8 @@ fn local_views_follow_the_global_ones() {
     }
 }
 
-/// Who waits for a slow picture can stop, and go on later with the batch that was waited for.
-#[test]
-fn a_wait_for_a_batch_can_be_stopped() {
+/// Four pictures that nobody gets before the gate is open.
+pub fn gated_pictures() -> (Arc<AtomicBool>, MadePictures) {
     let is_open = Arc::new(AtomicBool::new(false));
     let gate = is_open.clone();
     let source = MadePictures::with(4, move |_| {
@@ -366,6 +365,13 @@ fn a_wait_for_a_batch_can_be_stopped() {
         }
         Ok(())
     });
+    (is_open, source)
+}
+
+/// Who waits for a slow picture can stop, and go on later with the batch that was waited for.
+#[test]
+fn a_wait_for_a_batch_can_be_stopped() {
+    let (is_open, source) = gated_pictures();
     let mut found = loader(Arc::new(source), &config(2, 1), Position::default());
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {

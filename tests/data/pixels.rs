@@ -1,7 +1,7 @@
 //! Views as bytes: which ones are, how large they are, and that they lose nothing but what is rounded.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ibot::data::augment::AugmentConfig;
@@ -9,7 +9,7 @@ use ibot::data::view::{Augmenter, View};
 use ibot::data::{Batch, Loader, PictureSource, Pixels, Position, TrainViews, eval_batches};
 
 use super::MadePictures;
-use super::loading::{config, loader, train_views, values};
+use super::loading::{config, gated_pictures, loader, train_views, values};
 
 /// Crops and flips, nothing else.
 fn unmixed() -> AugmentConfig {
@@ -126,14 +126,7 @@ fn evaluation_views_are_bytes() {
 /// Who asks for a batch that is at hand waits for none, and misses none.
 #[test]
 fn a_batch_is_taken_where_it_is_ready() {
-    let is_open = Arc::new(AtomicBool::new(false));
-    let gate = is_open.clone();
-    let source = MadePictures::with(4, move |_| {
-        while !gate.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
-    });
+    let (is_open, source) = gated_pictures();
     let mut found = loader(Arc::new(source), &config(2, 1), Position::default());
     assert_eq!(found.next_if_ready().unwrap(), None);
     is_open.store(true, Ordering::Relaxed);

@@ -3,8 +3,8 @@
 use burn::tensor::Tensor;
 
 use super::chunk::Chunk;
-use super::launch::{Kernel, contiguous, empty, launch, shader, tensor};
-use super::row_team::{Team, info_of};
+use super::launch::{Kernel, contiguous, empty, shader, tensor};
+use super::row_team::{RowPass, Team};
 use crate::kernels::backend::Gpu;
 use crate::kernels::ops::l2_norm::L2NormInput;
 
@@ -28,17 +28,10 @@ pub(super) fn forward(input: L2NormInput<Gpu>) -> Tensor<Gpu, 2> {
     if rows * width == 0 {
         return input.x;
     }
-    let chunk = Chunk::for_length(width);
     let x = contiguous(input.x);
     let y = empty(&x, shape);
-    let team = Team::for_rows(&x.client, chunk.count(width));
-    launch(
-        &x.client,
-        forward_kernel(team, chunk),
-        team.groups(rows),
-        &[&x, &y],
-        &info_of(shape, chunk, input.min_squared_norm, 1),
-    );
+    let pass = RowPass::over(&x);
+    pass.launch(forward_kernel, &[&x, &y], input.min_squared_norm, 1);
     tensor(y)
 }
 
@@ -48,16 +41,14 @@ pub(super) fn backward(input: L2NormInput<Gpu>, d_y: Tensor<Gpu, 2>) -> Tensor<G
     if rows * width == 0 {
         return d_y;
     }
-    let chunk = Chunk::for_length(width);
     let (x, d_y) = (contiguous(input.x), contiguous(d_y));
     let d_x = empty(&x, shape);
-    let team = Team::for_rows(&x.client, chunk.count(width));
-    launch(
-        &x.client,
-        backward_kernel(team, chunk),
-        team.groups(rows),
+    let pass = RowPass::over(&x);
+    pass.launch(
+        backward_kernel,
         &[&x, &d_y, &d_x],
-        &info_of(shape, chunk, input.min_squared_norm, 1),
+        input.min_squared_norm,
+        1,
     );
     tensor(d_x)
 }

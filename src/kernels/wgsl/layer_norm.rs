@@ -7,7 +7,7 @@ use super::info::info;
 use super::lanes::{MAX_ROUNDS, workgroup};
 use super::launch::{GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
 use super::matrix_product::Parts;
-use super::row_team::{Team, info_of};
+use super::row_team::{RowPass, Team};
 use crate::kernels::backend::Gpu;
 use crate::kernels::ops::layer_norm as tensor_layer_norm;
 use crate::kernels::ops::layer_norm::{LayerNormGradients, LayerNormInput};
@@ -82,17 +82,11 @@ pub(super) fn forward(input: LayerNormInput<Gpu>) -> Tensor<Gpu, 2> {
     if rows * width == 0 {
         return input.x;
     }
-    let chunk = Chunk::for_length(width);
+    let affine = [input.weight, input.bias].map(contiguous);
     let x = contiguous(input.x);
     let y = empty(&x, shape);
-    let team = Team::for_rows(&x.client, chunk.count(width));
-    launch(
-        &x.client,
-        forward_kernel(team, chunk),
-        team.groups(rows),
-        &[&x, &contiguous(input.weight), &contiguous(input.bias), &y],
-        &info_of(shape, chunk, input.eps, 1),
-    );
+    let tensors = [&x, &affine[0], &affine[1], &y];
+    RowPass::over(&x).launch(forward_kernel, &tensors, input.eps, 1);
     tensor(y)
 }
 
@@ -145,19 +139,11 @@ fn rows_backward(
     d_y: &Parts<()>,
     (beside, tensors): (Beside, Vec<&GpuTensor>),
 ) -> GpuTensor {
-    let [rows, width] = [x.meta.shape()[0], x.meta.shape()[1]];
-    let chunk = Chunk::for_length(width);
-    let d_x = empty(x, [rows, width]);
-    let team = Team::for_rows(&x.client, chunk.count(width));
+    let d_x = empty(x, [x.meta.shape()[0], x.meta.shape()[1]]);
     let mut all = vec![x, weight, &d_y.product, &d_x];
     all.extend(tensors);
-    launch(
-        &x.client,
-        backward_kernel(team, chunk, beside),
-        team.groups(rows),
-        &all,
-        &info_of([rows, width], chunk, eps, d_y.parts),
-    );
+    let kernel = |team, chunk| backward_kernel(team, chunk, beside);
+    RowPass::over(x).launch(kernel, &all, eps, d_y.parts);
     d_x
 }
 

@@ -1,9 +1,9 @@
 //! Lanes that go over a row together, for the kernels that need sums of it: layer norm, L2 norm.
 
 use super::chunk::Chunk;
-use super::info::{Info, info};
+use super::info::info;
 use super::lanes::{MAX_ROUNDS, SOFTWARE_SUBGROUP, is_software, reducing_workgroup, workgroup};
-use super::launch::{Client, Kernel, Shader};
+use super::launch::{Client, GpuTensor, Kernel, Shader, launch};
 
 /// Chunks of columns that a workgroup of column_totals.wgsl sums on a GPU: 128 bytes of a slab side by side, and few
 /// enough that the lanes of a chunk have about a dozen slabs each (394 slabs are 25 216 rows of a step).
@@ -88,13 +88,46 @@ impl Team {
     }
 }
 
-/// What every norm of rows takes; `parts` are those of a gradient that is still to be added up.
-pub(super) fn info_of([rows, width]: [usize; 2], chunk: Chunk, eps: f64, parts: usize) -> Info {
-    info! {
-        rows: rows,
-        chunks: chunk.count(width),
-        width: width as f32,
-        eps: eps as f32,
-        parts: parts,
+/// A pass over the rows of a matrix that has some.
+pub(super) struct RowPass {
+    shape: [usize; 2],
+    chunk: Chunk,
+    team: Team,
+}
+
+impl RowPass {
+    /// Over those of `x`, `[R, D]`.
+    pub fn over(x: &GpuTensor) -> Self {
+        let shape = [x.meta.shape()[0], x.meta.shape()[1]];
+        let chunk = Chunk::for_length(shape[1]);
+        Self {
+            team: Team::for_rows(&x.client, chunk.count(shape[1])),
+            chunk,
+            shape,
+        }
+    }
+
+    /// Launches a norm's kernel; `parts` are those of a gradient that is still to be added up.
+    pub fn launch(
+        &self,
+        kernel: impl FnOnce(Team, Chunk) -> Kernel,
+        tensors: &[&GpuTensor],
+        eps: f64,
+        parts: usize,
+    ) {
+        let [rows, width] = self.shape;
+        launch(
+            &tensors[0].client,
+            kernel(self.team, self.chunk),
+            self.team.groups(rows),
+            tensors,
+            &info! {
+                rows: rows,
+                chunks: self.chunk.count(width),
+                width: width as f32,
+                eps: eps as f32,
+                parts: parts,
+            },
+        );
     }
 }

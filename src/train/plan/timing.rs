@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use burn_autodiff::Autodiff;
 use serde::Serialize;
 
-use crate::data::{Batch, Loader, LoaderConfig, PictureSource, Pixels, Position, TrainViews};
+use crate::data::{Batch, Loader, PictureSource, Pixels};
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Error, Result};
 use crate::kernels::{IbotBackend, OnBackend, TrainBackend};
@@ -16,6 +16,7 @@ use crate::method::VitIbot;
 use crate::random::{Random, Stream};
 use crate::train::config::RunConfig;
 use crate::train::optim::Rates;
+use crate::train::run::loader;
 use crate::train::trainer::{StepInput, TrainerConfig};
 
 /// Steps that are not counted: the first one compiles kernels and makes the optimizer's state, and the loader has batches in
@@ -69,7 +70,7 @@ pub(super) fn time_steps(
     stop: &AtomicBool,
 ) -> Result<StepTiming> {
     let batches = match pictures {
-        Some(pictures) => Batches::Loaded(Box::new(loader(config, pictures)?)),
+        Some(pictures) => Batches::Loaded(Box::new(loader(config, pictures, 0)?)),
         None => Batches::Random(Box::new(config.clone())),
     };
     let guard = DeviceGuard::install(selected)?;
@@ -81,21 +82,6 @@ pub(super) fn time_steps(
         stop,
     };
     guard.catch(|| selected.dispatch(timing))?
-}
-
-fn loader(config: &RunConfig, pictures: Arc<dyn PictureSource>) -> Result<Loader> {
-    let views = TrainViews {
-        augment: config.augment.clone(),
-        masks: config.method.mask_policy(),
-        grid: [config.method.backbone()?.side(); 2],
-    };
-    let loader = LoaderConfig {
-        batch_size: config.batch_size,
-        workers: config.workers,
-        seed: config.seed,
-        ..LoaderConfig::default()
-    };
-    Loader::new(pictures, views, &loader, Position::default())
 }
 
 impl OnBackend for Timing<'_> {

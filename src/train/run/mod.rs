@@ -24,5 +24,6 @@ pub use observer::{Observer, RunStart, Silent};
 pub use patches::PatchColors;
 pub use record::{Change, RunRecord};
 pub use request::{OnDeviceLost, RunRequest};
+pub(super) use setup::loader;
 pub use setup::pictures_to_train_on;
 pub use start::run;

@@ -6,7 +6,8 @@ use std::sync::atomic::AtomicBool;
 
 use crate::backbone::VisionTransformer;
 use crate::data::{
-    FolderConfig, ImageFolder, Loader, LoaderConfig, Position, ScanSummary, TrainViews,
+    FolderConfig, ImageFolder, Loader, LoaderConfig, PictureSource, Position, ScanSummary,
+    TrainViews,
 };
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result, printable};
@@ -164,9 +165,9 @@ pub fn pictures_to_train_on(
 }
 
 /// The loader, positioned at the batch of a step.
-pub(super) fn loader(
+pub(in crate::train) fn loader(
     config: &RunConfig,
-    pictures: &Arc<ImageFolder>,
+    pictures: Arc<dyn PictureSource>,
     step: usize,
 ) -> Result<Loader> {
     let views = TrainViews {
@@ -184,7 +185,7 @@ pub(super) fn loader(
         epoch: 0,
         batch: step, // a number past the epoch's end counts on into the next epochs
     };
-    Loader::new(pictures.clone(), views, &loader, position)
+    Loader::new(pictures, views, &loader, position)
 }
 
 /// Learning rate, temperatures and decays of all steps.

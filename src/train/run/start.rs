@@ -123,7 +123,7 @@ fn set_up<'a, B: TrainBackend>(
     folder.same_pictures(&record, request.allow_changes, observer)?;
     let began = newest.as_ref().map(|newest| newest.manifest.clone());
     let made = began.as_ref().map(|manifest| manifest.step);
-    let loader = loader(&config, &train, made.unwrap_or(0))?;
+    let loader = loader(&config, train.clone(), made.unwrap_or(0))?;
     if let Some(newest) = newest {
         // before `folder.begin`, which changes the folder: a checkpoint that does not fit must leave it as it was
         trainer.restore(newest.manifest.step, newest.tensors, folder.path())?;

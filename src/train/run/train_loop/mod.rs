@@ -177,7 +177,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
         ));
         // those at hand are batches of later steps
         self.ahead = None;
-        self.loader = loader(&self.config, &self.pictures.train, to)?;
+        self.loader = loader(&self.config, self.pictures.train.clone(), to)?;
         // the findings of the discarded steps must not count towards the next rollback
         self.monitor = HealthMonitor::new(self.config.method.prototypes());
         self.reported.clear();
