@@ -68,6 +68,7 @@ pub mod memory;
 pub mod method;
 mod ownership;
 pub mod path_text;
+pub mod precision;
 pub mod random;
 pub mod train;
 pub mod unfinished;

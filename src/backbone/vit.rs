@@ -13,6 +13,7 @@ use crate::backbone::{Backbone, ChosenTokens, PatchMask, Tokens};
 use crate::error::Result;
 use crate::init::normal_param;
 use crate::kernels::{IbotBackend, LinearLayerInput, Prologue, RowPlaces, TokenMask, TokensInput};
+use crate::precision::Precision;
 use crate::random::Random;
 
 /// Standard deviation of timm's initial class and register tokens.
@@ -262,13 +263,16 @@ impl<B: IbotBackend> VisionTransformer<B> {
             .narrow(1, prefix, columns)
             .reshape([columns, width]);
         // the resampling is linear, so it is one product with a matrix, and its gradient comes with it
-        let resampled = B::linear_layer(LinearLayerInput {
-            x: matrix,
-            prologue: Prologue::Nothing,
-            weight: of_patches,
-            bias: None,
-            residual: None,
-        });
+        let product = || {
+            B::linear_layer(LinearLayerInput {
+                x: matrix,
+                prologue: Prologue::Nothing,
+                weight: of_patches,
+                bias: None,
+                residual: None,
+            })
+        };
+        let resampled = Precision::F32.autocast(product); // of weights, which stay f32
         let resampled = resampled.reshape([1, rows, width]);
         if prefix == 0 {
             return resampled;

@@ -24,11 +24,12 @@ use super::ops::tiled::TiledInput;
 use super::ops::tokens::{TokensGradients, TokensInput};
 use super::ops::{
     adamw, attention, cross_entropy, ema, gelu, grad_scale, l2_norm, layer_norm, levels, linear,
-    patchify, product, target_potentials, tiled, tokens,
+    patchify, product, rounding, target_potentials, tiled, tokens,
 };
 use burn_ndarray::NdArray;
 
 use crate::error::Result;
+use crate::precision::Precision;
 
 /// burn's wgpu backend, without its operation fusion (wrong results: burn issues 5257, 5079).
 pub type Gpu = burn_wgpu::CubeBackend<burn_wgpu::WgpuRuntime, f32, i32, u32>;
@@ -41,6 +42,22 @@ pub trait IbotBackend: Backend {
     /// [`crate::Error::Device`] with the remedy.
     fn check_device(_device: &Self::Device) -> Result<()> {
         Ok(())
+    }
+
+    /// Whether the device has this precision.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] with the remedy.
+    fn check_precision(_precision: Precision, _device: &Self::Device) -> Result<()> {
+        Ok(())
+    }
+
+    /// Each entry as the nearest number that `precision` has, ties to even; too large for f16 is infinite. Not differentiable.
+    ///
+    /// # Shapes
+    /// Any -> the same.
+    fn rounded<const D: usize>(x: Tensor<Self, D>, precision: Precision) -> Tensor<Self, D> {
+        rounding::rounded(x, precision)
     }
 
     /// Rows of logits that one tensor can hold on this device; more of them come in tiles ([`crate::kernels::TiledTargets`]).
@@ -225,7 +242,7 @@ pub trait IbotBackend: Backend {
     fn linear_layer_gelu(input: LinearLayerInput<Self>) -> Activated<Self> {
         Activated {
             before: None,
-            after: Self::exact_gelu(Self::linear_layer(input)),
+            after: rounding::kept(Self::exact_gelu(Self::linear_layer(input))),
         }
     }
 
@@ -235,7 +252,7 @@ pub trait IbotBackend: Backend {
     /// See [`LinearLayerInput`]; -> twice `[R, O]`.
     fn linear_layer_and_gelu(input: LinearLayerInput<Self>) -> [Tensor<Self, 2>; 2] {
         let before = Self::linear_layer(input);
-        [before.clone(), Self::exact_gelu(before)]
+        [before.clone(), rounding::kept(Self::exact_gelu(before))]
     }
 
     /// The product in [`IbotBackend::linear_layer`]: `residual + x weight + bias`.

@@ -56,6 +56,7 @@ pub mod reference {
     pub use super::ops::l2_norm::{backward as l2_norm_backward, forward as l2_norm};
     pub use super::ops::layer_norm::{backward as layer_norm_backward, forward as layer_norm};
     pub use super::ops::linear::{linear, linear_backward};
+    pub use super::ops::rounding::rounded;
     pub use super::ops::target_potentials::{
         centered as centered_potentials, sinkhorn as sinkhorn_potentials,
     };

@@ -26,6 +26,7 @@ use crate::method::losses::{
 use crate::method::rows::PatchRows;
 use crate::method::targets::{BatchTargets, Part};
 use crate::method::terms::{IbotInput, IbotOutput, LossTerms};
+use crate::precision::Precision;
 use crate::random::{Random, Stream};
 
 /// Keeps logarithms and divisions of the KoLeo regularizer finite (DINOv2's `koleo_loss.py`).
@@ -212,7 +213,9 @@ fn koleo_of_views<B: TrainBackend>(
     };
     let views = 0..batch.parts[index].input.global_views.len();
     // view by view: across views the nearest neighbor would be another view of the same image
-    let views = views.map(|view| koleo_loss(of_view(view), KOLEO_EPS));
+    // in f32, as everything after the network
+    let of_view = |view| Precision::F32.autocast(|| koleo_loss(of_view(view), KOLEO_EPS));
+    let views = views.map(of_view);
     views
         .reduce(|sum, view| sum + view)
         .unwrap_or_else(|| Tensor::zeros([1], &cls.device()))

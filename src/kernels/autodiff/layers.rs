@@ -10,7 +10,9 @@ use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
 
-use crate::kernels::autodiff::primitive::{Tracked, optional, primitive, register, untracked};
+use crate::kernels::autodiff::primitive::{
+    Kept, Tracked, optional, primitive, register, untracked,
+};
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::branch;
 use crate::kernels::ops::branch::{BranchInput, residual_branch};
@@ -57,7 +59,7 @@ struct Linear;
 
 impl<B: IbotBackend> Backward<B, 6> for Linear {
     /// The input, without the residual.
-    type State = LinearLayerInput<B>;
+    type State = Kept<LinearLayerInput<B>>;
 
     fn backward(
         self,
@@ -74,7 +76,9 @@ impl<B: IbotBackend> Backward<B, 6> for Linear {
         });
         let parents = ops.parents.map(|parent| parent.map(|parent| parent.id));
         let [x, norm_weight, norm_bias, weight, bias, residual] = parents;
-        let found = B::linear_layer_backward(ops.state, wrap(d_y.clone()), x.is_some(), past);
+        let (of_y, wants_x) = (wrap(d_y.clone()), x.is_some());
+        let body = |input| B::linear_layer_backward(input, of_y, wants_x, past);
+        let found = ops.state.backward(body);
         let [d_scale, d_shift] = found.d_norm;
         register::<B, 2>(grads, x, found.d_x);
         register::<B, 1>(grads, norm_weight, d_scale);
@@ -90,7 +94,7 @@ struct Branch;
 
 impl<B: IbotBackend> Backward<B, 8> for Branch {
     /// The input.
-    type State = BranchInput<B>;
+    type State = Kept<BranchInput<B>>;
 
     fn backward(
         self,
@@ -110,7 +114,9 @@ impl<B: IbotBackend> Backward<B, 8> for Branch {
             bias,
             gamma,
         ] = parents;
-        let found = branch::backward(ops.state, wrap(d_y));
+        let found = ops
+            .state
+            .backward(|input| branch::backward(input, wrap(d_y)));
         let [d_scale, d_shift] = found.first.d_norm;
         register::<B, 2>(grads, x, Some(found.d_x));
         register::<B, 1>(grads, norm_weight, d_scale);
@@ -169,7 +175,7 @@ fn tracked<B: IbotBackend, C: CheckpointStrategy>(
     let prep = Backward::<B, 6>::prepare::<C>(Linear, nodes);
     let y = primitive(y);
     wrap(match prep.compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(layer, y),
+        OpsKind::Tracked(prep) => prep.finish(Kept::new(layer), y),
         OpsKind::UnTracked(prep) => prep.finish(y),
     })
 }
@@ -206,7 +212,7 @@ pub(super) fn checkpointed_branch<B: IbotBackend, C: CheckpointStrategy>(
     let nodes = parents.map(|parent| parent.node);
     let prep = Backward::<B, 8>::prepare::<C>(Branch, nodes);
     wrap(match prep.compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(inner, y),
+        OpsKind::Tracked(prep) => prep.finish(Kept::new(inner), y),
         OpsKind::UnTracked(prep) => prep.finish(y),
     })
 }

@@ -14,7 +14,7 @@ use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
 
-use primitive::primitive;
+use primitive::{Kept, primitive};
 
 use crate::error::Result;
 
@@ -31,6 +31,7 @@ use crate::kernels::ops::tiled::{Logits, TiledInput};
 use crate::kernels::ops::tokens::TokensInput;
 use crate::kernels::ops::{patchify, tiled};
 use crate::kernels::wrap::wrap;
+use crate::precision::Precision;
 
 #[derive(Debug)]
 struct Patchify;
@@ -57,7 +58,7 @@ struct Gelu;
 
 impl<B: IbotBackend> Backward<B, 1> for Gelu {
     /// The input.
-    type State = Tensor<B, 2>;
+    type State = Kept<Tensor<B, 2>>;
 
     fn backward(
         self,
@@ -65,9 +66,9 @@ impl<B: IbotBackend> Backward<B, 1> for Gelu {
         grads: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let x = ops.state;
+        let state = ops.state;
         unary::<B, _>(ops.parents, ops.node, grads, |d_y| {
-            primitive(B::exact_gelu_backward(x, wrap(d_y)))
+            primitive(state.backward(|x| B::exact_gelu_backward(x, wrap(d_y))))
         });
     }
 }
@@ -77,7 +78,7 @@ struct LayerNorm;
 
 impl<B: IbotBackend> Backward<B, 3> for LayerNorm {
     /// The input.
-    type State = LayerNormInput<B>;
+    type State = Kept<LayerNormInput<B>>;
 
     fn backward(
         self,
@@ -86,7 +87,8 @@ impl<B: IbotBackend> Backward<B, 3> for LayerNorm {
         _checkpointer: &mut Checkpointer,
     ) {
         let d_y = grads.consume::<B>(&ops.node);
-        let found = B::layer_norm_rows_backward(ops.state, wrap(d_y));
+        let body = |input| B::layer_norm_rows_backward(input, wrap(d_y));
+        let found = ops.state.backward(body);
         let [x, weight, bias] = ops.parents;
         if let Some(parent) = x {
             grads.register::<B>(parent.id, primitive(found.d_x));
@@ -105,7 +107,7 @@ struct L2Norm;
 
 impl<B: IbotBackend> Backward<B, 1> for L2Norm {
     /// The input.
-    type State = L2NormInput<B>;
+    type State = Kept<L2NormInput<B>>;
 
     fn backward(
         self,
@@ -113,9 +115,9 @@ impl<B: IbotBackend> Backward<B, 1> for L2Norm {
         grads: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let input = ops.state;
+        let state = ops.state;
         unary::<B, _>(ops.parents, ops.node, grads, |d_y| {
-            primitive(B::l2_normalize_rows_backward(input, wrap(d_y)))
+            primitive(state.backward(|input| B::l2_normalize_rows_backward(input, wrap(d_y))))
         });
     }
 }
@@ -125,7 +127,7 @@ struct Attention;
 
 impl<B: IbotBackend> Backward<B, 1> for Attention {
     /// Input and output.
-    type State = (AttentionInput<B>, AttentionOutput<B>);
+    type State = Kept<(AttentionInput<B>, AttentionOutput<B>)>;
 
     fn backward(
         self,
@@ -133,9 +135,11 @@ impl<B: IbotBackend> Backward<B, 1> for Attention {
         grads: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let (input, output) = ops.state;
+        let state = ops.state;
         unary::<B, _>(ops.parents, ops.node, grads, |d_context| {
-            primitive(B::packed_attention_backward(input, output, wrap(d_context)))
+            primitive(state.backward(|(input, output)| {
+                B::packed_attention_backward(input, output, wrap(d_context))
+            }))
         });
     }
 }
@@ -166,7 +170,7 @@ struct TiledCrossEntropy;
 
 impl<B: IbotBackend> Backward<B, 2> for TiledCrossEntropy {
     /// Input and output of the forward pass: no logits, which are made again.
-    type State = (TiledInput<B>, CrossEntropyOutput<B>);
+    type State = Kept<(TiledInput<B>, CrossEntropyOutput<B>)>;
 
     fn backward(
         self,
@@ -175,9 +179,11 @@ impl<B: IbotBackend> Backward<B, 2> for TiledCrossEntropy {
         _checkpointer: &mut Checkpointer,
     ) {
         let d_loss = wrap(grads.consume::<B>(&ops.node));
-        let (input, output) = ops.state;
         let [bottleneck, prototypes] = ops.parents;
-        let found = tiled::backward(&input, &output, &d_loss, prototypes.is_some());
+        let wants_prototypes = prototypes.is_some();
+        let found = ops.state.backward(|(input, output)| {
+            tiled::backward(&input, &output, &d_loss, wants_prototypes)
+        });
         if let Some(parent) = bottleneck {
             grads.register::<B>(parent.id, primitive(found.d_bottleneck));
         }
@@ -190,6 +196,10 @@ impl<B: IbotBackend> Backward<B, 2> for TiledCrossEntropy {
 impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
     fn check_device(device: &Self::Device) -> Result<()> {
         B::check_device(device)
+    }
+
+    fn check_precision(precision: Precision, device: &Self::Device) -> Result<()> {
+        B::check_precision(precision, device)
     }
 
     fn max_logit_rows(prototypes: usize, device: &Self::Device) -> usize {
@@ -244,7 +254,7 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         let nodes = [bottleneck.node, prototypes.node];
         let prep = Backward::<B, 2>::prepare::<C>(TiledCrossEntropy, nodes);
         let loss = match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((inner, output), loss),
+            OpsKind::Tracked(prep) => prep.finish(Kept::new((inner, output)), loss),
             OpsKind::UnTracked(prep) => prep.finish(loss),
         };
         CrossEntropyOutput {
@@ -283,7 +293,7 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         let y = primitive(B::exact_gelu(inner.clone()));
         let prep = Backward::<B, 1>::prepare::<C>(Gelu, [x.node]);
         wrap(match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(inner, y),
+            OpsKind::Tracked(prep) => prep.finish(Kept::new(inner), y),
             OpsKind::UnTracked(prep) => prep.finish(y),
         })
     }
@@ -304,7 +314,7 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         let nodes = [x.node, weight.node, bias.node];
         let prep = Backward::<B, 3>::prepare::<C>(LayerNorm, nodes);
         wrap(match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(inner, y),
+            OpsKind::Tracked(prep) => prep.finish(Kept::new(inner), y),
             OpsKind::UnTracked(prep) => prep.finish(y),
         })
     }
@@ -326,7 +336,7 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         let y = primitive(B::l2_normalize_rows(inner.clone()));
         let prep = Backward::<B, 1>::prepare::<C>(L2Norm, [x.node]);
         wrap(match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(inner, y),
+            OpsKind::Tracked(prep) => prep.finish(Kept::new(inner), y),
             OpsKind::UnTracked(prep) => prep.finish(y),
         })
     }
@@ -349,7 +359,7 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         let context = primitive(output.context.clone());
         let prep = Backward::<B, 1>::prepare::<C>(Attention, [qkv.node]);
         let context = match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((inner, output), context),
+            OpsKind::Tracked(prep) => prep.finish(Kept::new((inner, output)), context),
             OpsKind::UnTracked(prep) => prep.finish(context),
         };
         AttentionOutput {

@@ -8,6 +8,7 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::{Autodiff, NodeId};
 
 use crate::kernels::wrap::wrap;
+use crate::precision::Precision;
 
 pub(super) fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B> {
     tensor.into_primitive().tensor()
@@ -27,6 +28,27 @@ pub(super) fn register<B: Backend, const D: usize>(
 ) {
     if let Some((parent, gradient)) = parent.zip(gradient) {
         grads.register::<B>(parent, primitive(gradient));
+    }
+}
+
+/// What a node of the graph keeps for its backward body, and the precision that its operation ran with.
+#[derive(Debug, Clone)]
+pub(super) struct Kept<T> {
+    state: T,
+    precision: Precision,
+}
+
+impl<T> Kept<T> {
+    pub fn new(state: T) -> Self {
+        Self {
+            state,
+            precision: Precision::current(),
+        }
+    }
+
+    /// Runs the backward body.
+    pub fn backward<R>(self, body: impl FnOnce(T) -> R) -> R {
+        self.precision.autocast(|| body(self.state))
     }
 }
 

@@ -10,7 +10,7 @@ use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
 
-use crate::kernels::autodiff::primitive::{optional, primitive, register, untracked};
+use crate::kernels::autodiff::primitive::{Kept, optional, primitive, register, untracked};
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::product::RowPlaces;
 use crate::kernels::ops::tokens::{TokenMask, TokensInput};
@@ -96,7 +96,7 @@ struct Assemble;
 
 impl<B: IbotBackend> Backward<B, 4> for Assemble {
     /// The input.
-    type State = TokensInput<B>;
+    type State = Kept<TokensInput<B>>;
 
     fn backward(
         self,
@@ -107,7 +107,8 @@ impl<B: IbotBackend> Backward<B, 4> for Assemble {
         let d_tokens = grads.consume::<B>(&ops.node);
         let parents = ops.parents.map(|parent| parent.map(|parent| parent.id));
         let [patches, token, prefix, positions] = parents;
-        let found = B::assemble_tokens_backward(&ops.state, wrap(d_tokens));
+        let body = |input| B::assemble_tokens_backward(&input, wrap(d_tokens));
+        let found = ops.state.backward(body);
         register::<B, 2>(grads, patches, Some(found.d_patches));
         register::<B, 1>(grads, token, found.d_token);
         register::<B, 2>(grads, prefix, found.d_prefix);
@@ -138,7 +139,7 @@ pub(super) fn assemble_tokens<B: IbotBackend, C: CheckpointStrategy>(
     let nodes = [patches, token, prefix, positions].map(|parent| parent.node);
     let prep = Backward::<B, 4>::prepare::<C>(Assemble, nodes);
     wrap(match prep.compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(inner, tokens),
+        OpsKind::Tracked(prep) => prep.finish(Kept::new(inner), tokens),
         OpsKind::UnTracked(prep) => prep.finish(tokens),
     })
 }

@@ -19,6 +19,7 @@ use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
 use crate::kernels::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput};
 use crate::kernels::ops::layer_norm::{LayerNormGradients, LayerNormInput};
 use crate::kernels::ops::linear::{LinearBackwardInput, LinearGradients, LinearInput};
+use crate::kernels::ops::rounding::kept;
 use crate::kernels::ops::target_potentials::TargetPotentials;
 
 impl IbotBackend for Flex {
@@ -83,15 +84,19 @@ impl IbotBackend for Flex {
     }
 
     fn linear_rows(input: LinearInput<Self>) -> Tensor<Self, 2> {
-        linear::linear(input)
+        linear::linear(input.rounded())
     }
 
     fn linear_rows_backward(input: LinearBackwardInput<Self>) -> LinearGradients<Self> {
-        linear::linear_backward(input)
+        linear::linear_backward(input.rounded())
     }
 
     fn packed_attention(input: AttentionInput<Self>) -> AttentionOutput<Self> {
-        attention::forward(input)
+        let output = attention::forward(input);
+        AttentionOutput {
+            context: kept(output.context),
+            ..output
+        }
     }
 
     fn packed_attention_backward(
@@ -99,7 +104,7 @@ impl IbotBackend for Flex {
         output: AttentionOutput<Self>,
         d_context: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
-        attention::backward(input, output, d_context)
+        kept(attention::backward(input, output, d_context))
     }
 
     fn ema(

@@ -5,6 +5,7 @@ use burn::tensor::backend::Backend;
 
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::product::{Layout, RowPlaces};
+use crate::kernels::ops::rounding::kept;
 
 /// What [`crate::kernels::IbotBackend::packed_attention`] takes.
 #[derive(Debug, Clone)]
@@ -106,7 +107,7 @@ pub fn forward<B: IbotBackend>(input: AttentionInput<B>) -> AttentionOutput<B> {
     let (probs, row_lse) = softmax(scores(&sizes, q, k));
     let count = sizes.batch * sizes.heads * sizes.tokens;
     AttentionOutput {
-        context: heads_to_columns(vec![products(probs, v, Layout::Plain)]),
+        context: kept(heads_to_columns(vec![products(probs, v, Layout::Plain)])),
         row_lse: row_lse.reshape([count]),
     }
 }
@@ -129,7 +130,7 @@ pub fn backward<B: IbotBackend>(
     let d_scores = probs * (d_probs - along) * sizes.scale();
     let d_q = products(d_scores.clone(), k, Layout::Plain);
     let d_k = products(d_scores, q, Layout::LeftTransposed);
-    heads_to_columns(vec![d_q, d_k, d_v])
+    kept(heads_to_columns(vec![d_q, d_k, d_v]))
 }
 
 /// Attention of each token to each, `[B, H, T, T]`; rows sum to 1. To look at: training keeps no maps.

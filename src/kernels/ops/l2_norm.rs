@@ -3,6 +3,9 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
+use crate::kernels::backend::IbotBackend;
+use crate::kernels::ops::rounding::kept;
+
 /// What [`crate::kernels::IbotBackend::l2_normalize_rows`] takes.
 #[derive(Debug, Clone)]
 pub struct L2NormInput<B: Backend> {
@@ -26,7 +29,7 @@ pub fn forward<B: Backend>(input: L2NormInput<B>) -> Tensor<B, 2> {
 }
 
 /// Gradient of [`forward`].
-pub fn backward<B: Backend>(input: L2NormInput<B>, d_y: Tensor<B, 2>) -> Tensor<B, 2> {
+pub fn backward<B: IbotBackend>(input: L2NormInput<B>, d_y: Tensor<B, 2>) -> Tensor<B, 2> {
     let squared_norm = input.squared_norm();
     // the norm that a short row is divided by does not depend on it
     let is_short = squared_norm.clone().lower_elem(input.min_squared_norm);
@@ -38,5 +41,5 @@ pub fn backward<B: Backend>(input: L2NormInput<B>, d_y: Tensor<B, 2>) -> Tensor<
     let along = (unit.clone() * d_y.clone())
         .sum_dim(1)
         .mask_fill(is_short, 0.0);
-    (d_y - unit * along) * scale
+    kept((d_y - unit * along) * scale)
 }

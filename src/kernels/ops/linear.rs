@@ -6,6 +6,7 @@ use burn::tensor::backend::Backend;
 
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::layer_norm::LayerNormInput;
+use crate::kernels::ops::rounding::{kept, operand};
 
 /// What the rows go through before the product. Backward computes it again, which is cheap, instead of keeping it.
 #[derive(Debug, Clone)]
@@ -164,24 +165,24 @@ impl<B: IbotBackend> Prologue<B> {
     pub(in crate::kernels) fn apply(self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         match self {
             Self::Nothing => x,
-            Self::Gelu { ready } => ready.unwrap_or_else(|| B::exact_gelu(x)),
-            Self::LayerNorm { weight, bias, eps } => B::layer_norm_rows(LayerNormInput {
+            Self::Gelu { ready } => ready.unwrap_or_else(|| kept(B::exact_gelu(x))),
+            Self::LayerNorm { weight, bias, eps } => kept(B::layer_norm_rows(LayerNormInput {
                 x,
                 weight,
                 bias,
                 eps,
-            }),
+            })),
         }
     }
 }
 
 pub(in crate::kernels) fn forward<B: IbotBackend>(input: LinearLayerInput<B>) -> Tensor<B, 2> {
-    B::linear_rows(LinearInput {
+    kept(B::linear_rows(LinearInput {
         x: input.prologue.apply(input.x),
         weight: input.weight,
         bias: input.bias,
         residual: input.residual,
-    })
+    }))
 }
 
 /// See [`IbotBackend::linear_layer_backward`].
@@ -211,10 +212,10 @@ pub(in crate::kernels) fn backward<B: IbotBackend>(
                 eps,
             };
             let mut found =
-                B::linear_rows_backward(of_rows(B::layer_norm_rows(norm.clone()), true));
+                B::linear_rows_backward(of_rows(kept(B::layer_norm_rows(norm.clone())), true));
             let mut d_norm = [None, None];
             if let Some(d_normed) = found.d_x.take() {
-                let of_norm = B::layer_norm_rows_backward(norm, d_normed);
+                let of_norm = B::layer_norm_rows_backward(norm, kept(d_normed));
                 found.d_x = Some(of_norm.d_x);
                 d_norm = [Some(of_norm.d_weight), Some(of_norm.d_bias)];
             }
@@ -226,15 +227,39 @@ pub(in crate::kernels) fn backward<B: IbotBackend>(
         (d_x, past) => d_x.or(past),
     };
     LinearLayerGradients {
-        d_x,
+        d_x: d_x.map(kept),
         d_norm,
         d_weight: found.d_weight,
         d_bias: found.d_bias,
     }
 }
 
+impl<B: IbotBackend> LinearInput<B> {
+    /// With operands of the current precision.
+    pub(in crate::kernels) fn rounded(self) -> Self {
+        Self {
+            x: operand(self.x),
+            weight: operand(self.weight),
+            ..self
+        }
+    }
+}
+
+impl<B: IbotBackend> LinearBackwardInput<B> {
+    /// With operands of the current precision.
+    pub(in crate::kernels) fn rounded(self) -> Self {
+        Self {
+            x: operand(self.x),
+            weight: operand(self.weight),
+            d_y: operand(self.d_y),
+            ..self
+        }
+    }
+}
+
 /// `x weight + bias + residual`.
-pub fn linear<B: Backend>(input: LinearInput<B>) -> Tensor<B, 2> {
+pub fn linear<B: IbotBackend>(input: LinearInput<B>) -> Tensor<B, 2> {
+    let input = input.rounded();
     let mut y = input.x.matmul(input.weight);
     if let Some(bias) = input.bias {
         y = y + bias.unsqueeze_dim(0);
@@ -246,7 +271,8 @@ pub fn linear<B: Backend>(input: LinearInput<B>) -> Tensor<B, 2> {
 }
 
 /// Gradients of [`linear`].
-pub fn linear_backward<B: Backend>(input: LinearBackwardInput<B>) -> LinearGradients<B> {
+pub fn linear_backward<B: IbotBackend>(input: LinearBackwardInput<B>) -> LinearGradients<B> {
+    let input = input.rounded();
     let LinearBackwardInput { x, weight, d_y, .. } = input;
     let outputs = d_y.dims()[1];
     LinearGradients {
@@ -266,9 +292,11 @@ pub(in crate::kernels) fn linear_gelu_backward<B: IbotBackend>(
 ) -> LinearGradients<B> {
     let before = input.x.clone();
     let found = B::linear_rows_backward(LinearBackwardInput {
-        x: B::exact_gelu(input.x),
+        x: kept(B::exact_gelu(input.x)),
         ..input
     });
-    let d_x = found.d_x.map(|d_x| B::exact_gelu_backward(before, d_x));
+    let d_x = found
+        .d_x
+        .map(|d_x| B::exact_gelu_backward(before, kept(d_x)));
     LinearGradients { d_x, ..found }
 }

@@ -13,6 +13,7 @@ pub(crate) mod levels;
 pub(crate) mod linear;
 pub(crate) mod patchify;
 pub(crate) mod product;
+pub(crate) mod rounding;
 pub(crate) mod target_potentials;
 pub(crate) mod tiled;
 pub(crate) mod tokens;

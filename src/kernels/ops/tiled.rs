@@ -16,6 +16,7 @@ use crate::kernels::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput, 
 use crate::kernels::ops::linear::{LinearBackwardInput, LinearInput, LinearLayerInput, Prologue};
 use crate::kernels::ops::target_potentials::TargetPotentials;
 use crate::kernels::ops::target_potentials::pairs_of;
+use crate::precision::Precision;
 
 /// Columns of a wide tile are a multiple of this many: whole cache lines, and the widest vectors of the kernels.
 const COLUMN_STEP: usize = 64;
@@ -89,13 +90,16 @@ impl<B: Backend> Logits<B> {
 impl<B: IbotBackend> Logits<B> {
     /// All logits in one tensor, `[M, K]`; differentiable.
     pub fn stored(self) -> Tensor<B, 2> {
-        B::linear_layer(LinearLayerInput {
-            x: self.bottleneck,
-            prologue: Prologue::Nothing,
-            weight: self.prototypes,
-            bias: None,
-            residual: None,
-        })
+        let product = || {
+            B::linear_layer(LinearLayerInput {
+                x: self.bottleneck,
+                prologue: Prologue::Nothing,
+                weight: self.prototypes,
+                bias: None,
+                residual: None,
+            })
+        };
+        Precision::current().of_logits().autocast(product)
     }
 
     /// The logits of some prototypes, `[M, K_p]`.
@@ -112,12 +116,15 @@ impl<B: IbotBackend> Logits<B> {
 }
 
 fn product<B: IbotBackend>(left: Tensor<B, 2>, right: Tensor<B, 2>) -> Tensor<B, 2> {
-    B::linear_rows(LinearInput {
-        x: left,
-        weight: right,
-        bias: None,
-        residual: None,
-    })
+    let product = || {
+        B::linear_rows(LinearInput {
+            x: left,
+            weight: right,
+            bias: None,
+            residual: None,
+        })
+    };
+    Precision::current().of_logits().autocast(product)
 }
 
 impl<B: IbotBackend> TiledTargets<B> {
@@ -298,14 +305,16 @@ pub(in crate::kernels) fn backward<B: IbotBackend>(
     for columns in input.targets.tiles() {
         let d_logits =
             B::cross_entropy_backward(input.tile(&columns), output.clone(), d_loss.clone());
-        let of_tile = B::linear_rows_backward(LinearBackwardInput {
+        let of_tile = LinearBackwardInput {
             x: bottleneck.clone(),
             weight: input.student.prototypes_of(&columns),
             d_y: d_logits,
             wants_x: true,
             wants_weight: wants_prototypes,
             wants_bias: false,
-        });
+        };
+        let precision = Precision::current().of_logits();
+        let of_tile = precision.autocast(|| B::linear_rows_backward(of_tile));
         if let Some(d_x) = of_tile.d_x {
             d_bottleneck = d_bottleneck + d_x;
         }

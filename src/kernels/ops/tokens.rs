@@ -4,6 +4,9 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
+use crate::kernels::backend::IbotBackend;
+use crate::kernels::ops::rounding::kept;
+
 /// What [`crate::kernels::IbotBackend::assemble_tokens`] takes: B images of N patches, P tokens before those, T = P + N.
 #[derive(Debug, Clone)]
 pub struct TokensInput<B: Backend> {
@@ -57,7 +60,7 @@ impl<B: Backend> TokensInput<B> {
 }
 
 /// The tokens, `[B T, D]`.
-pub fn forward<B: Backend>(input: TokensInput<B>) -> Tensor<B, 2> {
+pub fn forward<B: IbotBackend>(input: TokensInput<B>) -> Tensor<B, 2> {
     let ([prefix, patches, width], batch) = (input.sizes(), input.batch);
     let places_all = input.first_placed() == 0;
     let positions = input.positions.unsqueeze_dim::<3>(0);
@@ -77,11 +80,14 @@ pub fn forward<B: Backend>(input: TokensInput<B>) -> Tensor<B, 2> {
     if places_all {
         tokens = tokens + positions;
     }
-    tokens.reshape([batch * (prefix + patches), width])
+    kept(tokens.reshape([batch * (prefix + patches), width]))
 }
 
 /// Gradients of [`forward`].
-pub fn backward<B: Backend>(input: &TokensInput<B>, d_tokens: Tensor<B, 2>) -> TokensGradients<B> {
+pub fn backward<B: IbotBackend>(
+    input: &TokensInput<B>,
+    d_tokens: Tensor<B, 2>,
+) -> TokensGradients<B> {
     let ([prefix, patches, width], batch) = (input.sizes(), input.batch);
     let d_tokens = d_tokens.reshape([batch, prefix + patches, width]);
     let of_batch = d_tokens.clone().sum_dim(0).squeeze_dim::<2>(0);

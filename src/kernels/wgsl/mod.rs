@@ -63,12 +63,13 @@ pub use matrix_tiles::{TILE_VARIABLE, Tile, with_tile};
 pub use matrix_timing::TIMING_VARIABLE;
 pub use observed::{Launched, observe};
 
-use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
+use burn::tensor::{DType, Tensor};
 use burn_wgpu::WgpuRuntime;
 use cubecl::Runtime;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 use crate::kernels::backend::{Gpu, IbotBackend};
 use crate::kernels::choice::KernelChoice;
@@ -90,9 +91,10 @@ use crate::kernels::ops::{
     adamw as tensor_adamw, attention as tensor_attention, cross_entropy as tensor_cross_entropy,
     ema as tensor_ema, gelu as tensor_gelu, grad_scale as tensor_grad_scale,
     l2_norm as tensor_l2_norm, layer_norm as tensor_layer_norm, levels as tensor_levels,
-    linear as tensor_linear, product as tensor_product, target_potentials as tensor_potentials,
-    tokens as tensor_tokens,
+    linear as tensor_linear, product as tensor_product, rounding as tensor_rounding,
+    target_potentials as tensor_potentials, tokens as tensor_tokens,
 };
+use crate::precision::Precision;
 use launch::check_bindings;
 
 /// The kernel's body of an operation, or the reference one, as [`KernelChoice`] says.
@@ -108,6 +110,24 @@ macro_rules! chosen {
 impl IbotBackend for Gpu {
     fn check_device(device: &Self::Device) -> Result<()> {
         chosen!(check_bindings(&WgpuRuntime::client(device)), Ok(()))
+    }
+
+    fn check_precision(precision: Precision, device: &Self::Device) -> Result<()> {
+        let remedy = match precision {
+            Precision::F32 => return Ok(()),
+            Precision::F16 if Self::supports_dtype(device, DType::F16) => return Ok(()),
+            Precision::F16 => "the adapter has no f16 in shaders (SHADER_F16); use f32",
+            Precision::Bf16 => "GPUs have no bf16 through WGSL; use f16, or `backend` flex",
+        };
+        Err(Error::config("precision", precision, remedy))
+    }
+
+    fn rounded<const D: usize>(x: Tensor<Self, D>, precision: Precision) -> Tensor<Self, D> {
+        match precision {
+            Precision::F32 => x,
+            Precision::F16 => x.cast(DType::F16).cast(DType::F32),
+            Precision::Bf16 => tensor_rounding::rounded(x, precision), // `check_precision` refuses it
+        }
     }
 
     fn max_logit_rows(prototypes: usize, device: &Self::Device) -> usize {
