@@ -18,13 +18,14 @@ use super::ops::linear::{
     Activated, LinearBackwardInput, LinearGradients, LinearInput, LinearLayerGradients,
     LinearLayerInput,
 };
+use super::ops::loss_scale::{LossScale, Unscaled};
 use super::ops::product::{Layout, RowPlaces};
 use super::ops::target_potentials::TargetPotentials;
 use super::ops::tiled::TiledInput;
 use super::ops::tokens::{TokensGradients, TokensInput};
 use super::ops::{
     adamw, attention, cross_entropy, ema, gelu, grad_scale, l2_norm, layer_norm, levels, linear,
-    patchify, product, rounding, target_potentials, tiled, tokens,
+    loss_scale, patchify, product, rounding, target_potentials, tiled, tokens,
 };
 use burn_ndarray::NdArray;
 
@@ -384,6 +385,15 @@ pub trait IbotBackend: Backend {
     /// See [`GradScaleInput`] and [`GradScale`].
     fn grad_scale(input: GradScaleInput<Self>) -> GradScale<Self> {
         grad_scale::reference(input)
+    }
+
+    /// The gradients of a loss that was scaled, by the sum of their squares: without the scale, and the scale of the next step. A
+    /// step whose gradients overflow is skipped, and halves the scale.
+    ///
+    /// # Shapes
+    /// `squared_norm` `[1]`; see [`LossScale`] and [`Unscaled`].
+    fn unscale(squared_norm: Tensor<Self, 1>, state: LossScale<Self>) -> Unscaled<Self> {
+        loss_scale::reference(squared_norm, state)
     }
 
     /// Sum of the squares of all entries of all tensors.

@@ -34,6 +34,7 @@ pub use ops::linear::{
     Activated, LinearBackwardInput, LinearGradients, LinearInput, LinearLayerGradients,
     LinearLayerInput, Normed, Prologue,
 };
+pub use ops::loss_scale::{INITIAL_LOSS_SCALE, LossScale, MIN_LOSS_SCALE, Unscaled};
 pub use ops::product::{Layout, RowPlaces};
 pub use ops::target_potentials::TargetPotentials;
 pub use ops::tiled::{Logits, TiledInput, TiledTargets, tile_columns};

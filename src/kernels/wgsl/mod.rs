@@ -3,7 +3,7 @@
 //! - `template`: fills the shaders; `launch`: a filled shader as a kernel on the device; `observed`: which ones ran;
 //!   `info`: the sizes that a kernel gets
 //! - `chunk`, `target_potentials`, `cross_entropy`, `attention`, `layer_norm`, `l2_norm`, `gelu`, `matrix_product`,
-//!   `normed_linear`, `tokens`, `rows`, `levels`, `ema`, `adamw`, `sum_of_squares`, `grad_scale`, `copy`: one module a folder or file of
+//!   `normed_linear`, `tokens`, `rows`, `levels`, `ema`, `adamw`, `sum_of_squares`, `grad_scale`, `loss_scale`, `copy`: one module a folder or file of
 //!   `shaders/`
 //! - `attention_lanes` and `attention_tiles`: the two kinds of kernels that attention chooses from
 //! - `matrix_plan`, `matrix_tiles`, `matrix_kernels`: how a device multiplies, and the kernels for that; `matrix_bands`: in
@@ -34,6 +34,7 @@ mod launch;
 mod layer_norm;
 mod levels;
 mod linear;
+mod loss_scale;
 mod matrix_bands;
 mod matrix_kernels;
 mod matrix_plan;
@@ -84,6 +85,7 @@ use crate::kernels::ops::linear::{
     Activated, LinearBackwardInput, LinearGradients, LinearInput, LinearLayerGradients,
     LinearLayerInput,
 };
+use crate::kernels::ops::loss_scale::{LossScale, Unscaled};
 use crate::kernels::ops::product::{Layout, RowPlaces};
 use crate::kernels::ops::target_potentials::TargetPotentials;
 use crate::kernels::ops::tokens::{TokensGradients, TokensInput};
@@ -91,8 +93,8 @@ use crate::kernels::ops::{
     adamw as tensor_adamw, attention as tensor_attention, cross_entropy as tensor_cross_entropy,
     ema as tensor_ema, gelu as tensor_gelu, grad_scale as tensor_grad_scale,
     l2_norm as tensor_l2_norm, layer_norm as tensor_layer_norm, levels as tensor_levels,
-    linear as tensor_linear, product as tensor_product, rounding as tensor_rounding,
-    target_potentials as tensor_potentials, tokens as tensor_tokens,
+    linear as tensor_linear, loss_scale as tensor_loss_scale, product as tensor_product,
+    rounding as tensor_rounding, target_potentials as tensor_potentials, tokens as tensor_tokens,
 };
 use crate::precision::Precision;
 use launch::check_bindings;
@@ -376,6 +378,13 @@ impl IbotBackend for Gpu {
         chosen!(
             sum_of_squares::sum_of_squares(tensors, device),
             tensor_adamw::sum_of_squares::<Self>(tensors, device)
+        )
+    }
+
+    fn unscale(squared_norm: Tensor<Self, 1>, state: LossScale<Self>) -> Unscaled<Self> {
+        chosen!(
+            loss_scale::unscale(squared_norm, state),
+            tensor_loss_scale::reference(squared_norm, state)
         )
     }
 
