@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use burn::tensor::Tensor;
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 
 use super::ops::adamw::{AdamWInput, AdamWState};
@@ -27,13 +27,8 @@ use super::ops::{
     adamw, attention, cross_entropy, ema, gelu, grad_scale, l2_norm, layer_norm, levels, linear,
     loss_scale, patchify, product, rounding, target_potentials, tiled, tokens,
 };
-use burn_ndarray::NdArray;
-
 use crate::error::Result;
 use crate::precision::Precision;
-
-/// burn's wgpu backend, without its operation fusion (wrong results: burn issues 5257, 5079).
-pub type Gpu = burn_wgpu::CubeBackend<burn_wgpu::WgpuRuntime, f32, i32, u32>;
 
 /// A backend that can train iBOT: burn's [`Backend`] and the operations of this module.
 pub trait IbotBackend: Backend {
@@ -387,8 +382,7 @@ pub trait IbotBackend: Backend {
         grad_scale::reference(input)
     }
 
-    /// The gradients of a loss that was scaled, by the sum of their squares: without the scale, and the scale of the next step. A
-    /// step whose gradients overflow is skipped, and halves the scale.
+    /// The scale of the next loss, by the sum of the squares of a scaled loss's gradients: what overflows halves it.
     ///
     /// # Shapes
     /// `squared_norm` `[1]`; see [`LossScale`] and [`Unscaled`].
@@ -404,10 +398,3 @@ pub trait IbotBackend: Backend {
         adamw::sum_of_squares(tensors, device)
     }
 }
-
-/// An autodiff backend whose inner backend trains iBOT too: the student lives on it, the teacher on the inner one.
-pub trait TrainBackend: IbotBackend + AutodiffBackend<InnerBackend: IbotBackend> {}
-
-impl<B: IbotBackend + AutodiffBackend<InnerBackend: IbotBackend>> TrainBackend for B {}
-
-impl IbotBackend for NdArray<f32> {}

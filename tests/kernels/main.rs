@@ -79,6 +79,7 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("a scale of 0", optimizer::a_scale_of_0_moves_nothing::<B>),
         ("sum of squares", optimizer::sum_of_squares::<B>),
         ("scale of a step", optimizer::grad_scale::<B>),
+        ("scale of a loss", optimizer::loss_scale::<B>),
         ("products, linear", products::linear::<B>),
         ("products, gradients", products::linear_backward::<B>),
         ("products, many small", products::many_small::<B>),

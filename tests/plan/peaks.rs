@@ -153,6 +153,7 @@ fn measured<B: TrainBackend>(
     let settings = TrainerConfig {
         optimizer: config.optimizer.clone(),
         micro_batch_size: config.micro_batch_size,
+        precision: config.precision,
         seed: 0,
     };
     let mut trainer = settings.init(method, device.clone(), guard);

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use super::info::info;
 use super::launch::{GpuTensor, Kernel, bindings, contiguous, empty, launch, shader, tensor};
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::grad_scale::{GradScale, GradScaleInput};
 
 /// Scalars of a launch, if the device binds as many: a step has at most eight.

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::chunk::Chunk;
 use super::launch::{Kernel, contiguous, empty, shader, tensor};
 use super::row_team::{RowPass, Team};
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::l2_norm::L2NormInput;
 
 fn forward_kernel(team: Team, chunk: Chunk) -> Kernel {

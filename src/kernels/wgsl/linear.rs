@@ -6,7 +6,8 @@ use super::gelu;
 use super::launch::{GpuTensor, contiguous, empty, tensor};
 use super::matrix_plan::MAX_TERMS;
 use super::matrix_product::{Parts, Product, Totals, in_pieces};
-use crate::kernels::backend::{Gpu, IbotBackend};
+use crate::kernels::backend::IbotBackend;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::linear;
 use crate::kernels::ops::linear::{
     LinearBackwardInput, LinearGradients, LinearInput, LinearLayerInput,

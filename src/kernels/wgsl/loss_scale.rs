@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use super::info::info;
 use super::launch::{Kernel, contiguous, empty, launch, shader, tensor};
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::loss_scale::{
     GROWTH_INTERVAL, LossScale, MAX_LOSS_SCALE, MIN_LOSS_SCALE, Unscaled,
 };

@@ -72,7 +72,8 @@ use cubecl::Runtime;
 
 use crate::error::{Error, Result};
 
-use crate::kernels::backend::{Gpu, IbotBackend};
+use crate::kernels::backend::IbotBackend;
+use crate::kernels::backends::Gpu;
 use crate::kernels::choice::KernelChoice;
 use crate::kernels::ops::adamw::{AdamWInput, AdamWState};
 use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
