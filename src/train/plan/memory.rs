@@ -123,7 +123,11 @@ impl StepMemory {
     /// # Errors
     /// As [`StepSizes::of`].
     pub(super) fn of(config: &RunConfig, device: &PlannedDevice, thrift: Thrift) -> Result<Self> {
-        let sizes = StepSizes::of(config, thrift, &|prototypes| device.logit_room(prototypes))?;
+        let room = |prototypes| device.logit_room(prototypes);
+        let sizes = StepSizes {
+            has_halves: device.keeps_halves(config.precision),
+            ..StepSizes::of(config, thrift, &room)?
+        };
         let ledger = walk(&sizes);
         let batches_bytes = batches(config, &sizes);
         let images_bytes = (LoaderConfig::default().cache_mib as u64) << 20;
