@@ -35,11 +35,6 @@ impl After {
         self == bare
     }
 
-    /// Whether another matrix is read after the sums are finished.
-    fn reads_beside(self) -> bool {
-        self.gelu_gradient || self.residual
-    }
-
     /// What products are followed by, each layout with its own.
     fn all() -> Vec<(Layout, Self)> {
         let flags = [false, true];
@@ -143,12 +138,6 @@ impl Variant {
         let turned_right = self.layout == Layout::RightTransposed;
         let mut values = vector.values();
         values.extend([
-            ("left_stored", stored.of(elements.left)),
-            ("right_stored", stored.of(elements.right)),
-            ("stored", stored.of(elements.stored)),
-            ("beside", stored.of(elements.beside)),
-            ("whole", stored.of(Element::F32)),
-            ("operand", vector.of(elements.operands)),
             ("entries", entries.to_string()),
             ("vectors", count(self.vectors)),
             ("singles", count(!self.vectors)),
@@ -162,6 +151,12 @@ impl Variant {
             ("residual", count(self.after.residual)),
             ("activated", count(self.after.activated)),
             ("totals", count(self.after.totals)),
+            ("left_stored", stored.of(elements.left)),
+            ("right_stored", stored.of(elements.right)),
+            ("stored", stored.of(elements.stored)),
+            ("beside", stored.of(elements.beside)),
+            ("whole", stored.of(Element::F32)),
+            ("operand", vector.of(elements.operands)),
         ]);
         values
     }
