@@ -128,6 +128,7 @@ impl IbotBackend for Gpu {
     fn rounded<const D: usize>(x: Tensor<Self, D>, precision: Precision) -> Tensor<Self, D> {
         match precision {
             Precision::F32 => x,
+            Precision::F16 if x.dtype() == DType::F16 => x,
             Precision::F16 => x.cast(DType::F16).cast(DType::F32),
             Precision::Bf16 => tensor_rounding::rounded(x, precision), // `check_precision` refuses it
         }
@@ -236,6 +237,10 @@ impl IbotBackend for Gpu {
             layer_norm::backward(input, d_y),
             tensor_layer_norm::backward(input, d_y)
         )
+    }
+
+    fn linear_layer(input: LinearLayerInput<Self>) -> Tensor<Self, 2> {
+        chosen!(linear::layer(input), tensor_linear::forward(input))
     }
 
     fn linear_rows(input: LinearInput<Self>) -> Tensor<Self, 2> {
