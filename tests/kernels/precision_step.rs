@@ -6,11 +6,13 @@ use burn_wgpu::{WgpuDevice, WgpuRuntime};
 use cubecl::Runtime;
 use ibot::backbone::VitConfig;
 use ibot::kernels::wgsl::{Launched, observe, peak_bytes_in_use};
-use ibot::kernels::{Gpu, IbotBackend};
+use ibot::kernels::Gpu;
 use ibot::method::{IbotConfig, IbotInput};
 use ibot::precision::Precision;
 use ibot::random::{Random, Stream};
 use ibot::train::Gradients;
+
+use crate::precision::is_there;
 
 type B = Autodiff<Gpu>;
 
@@ -85,7 +87,7 @@ fn launches(all: &[Launched]) -> usize {
 
 /// On a step of ViT-S's width the gradient of each parameter points where that of f32 does; with no launch more.
 pub fn gradients(device: &WgpuDevice) {
-    if Gpu::check_precision(Precision::F16, device).is_err() {
+    if !is_there(device) {
         return;
     }
     let config = config([384, 2, 6], 32);
@@ -112,7 +114,7 @@ pub fn gradients(device: &WgpuDevice) {
 
 /// Activations are most of what a narrow network with many pictures keeps.
 pub fn memory(device: &WgpuDevice) {
-    if Gpu::check_precision(Precision::F16, device).is_err() {
+    if !is_there(device) {
         return;
     }
     let config = config([64, 12, 2], 32);
