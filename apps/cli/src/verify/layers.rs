@@ -10,6 +10,7 @@ use ibot::kernels::{
     AttentionInput, LayerNormInput, LevelsInput, LinearLayerInput, Normalization, Prologue,
     TrainBackend,
 };
+use ibot::precision::Precision;
 
 /// Widths of layers: multiples of 4, and none.
 const EVEN_WIDTHS: [usize; 2] = [96, 52];
@@ -118,7 +119,7 @@ pub(super) fn attention_of<B: TrainBackend>(
     batch: usize,
     heads: usize,
 ) -> Result<Vec<Measured>> {
-    let qkv = qkv.require_grad();
+    let qkv = B::rounded(qkv, Precision::current()).require_grad();
     let output = B::packed_attention(AttentionInput {
         qkv: tokens(&qkv),
         batch,
