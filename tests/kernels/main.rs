@@ -9,6 +9,7 @@
 #![allow(clippy::too_many_lines, reason = "a test may be a list of cases")]
 
 mod attention;
+mod bf16;
 mod ema;
 mod epilogues;
 #[path = "../gpu/mod.rs"]
@@ -97,6 +98,8 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("tokens", tokens::tokens::<B>),
         ("column sums", products::column_sums::<B>),
         ("rows by place", products::rows_by_place::<B>),
+        ("bf16, linear", bf16::linear::<B>),
+        ("bf16, attention", bf16::attention::<B>),
         ("levels", levels::upload::<B>),
         ("patchify", rows::patchify::<B>),
         ("gelu", rows::gelu::<B>),
