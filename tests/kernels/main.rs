@@ -144,6 +144,7 @@ fn wgpu() {
         wgsl::with_workgroup(256, || precision::operations(&device));
         precision::attention_paths(&device);
         precision_step::gradients(&device);
+        precision_step::features(&device);
         precision_step::memory(&device);
         ema::packs(&device);
         optimizer::packs(&device);

@@ -2,11 +2,9 @@
 
 use burn::tensor::Tensor;
 
-use super::chunk::Element;
+use super::element::{Element, cast, empty_of, rows_as, rows_of, taken};
 use super::gelu;
-use super::launch::{
-    GpuTensor, cast, contiguous, empty, empty_of, rows_as, rows_of, taken, tensor,
-};
+use super::launch::{GpuTensor, contiguous, empty, tensor};
 use super::layer_norm;
 use super::matrix_plan::MAX_TERMS;
 use super::matrix_product::{Parts, Product, Totals, in_pieces};

@@ -1,6 +1,7 @@
 //! The kernels of `shaders/matrix_product/`.
 
-use super::chunk::{Chunk, Element};
+use super::chunk::Chunk;
+use super::element::Element;
 use super::lanes::SOFTWARE_SUBGROUP;
 use super::launch::{Kernel, shader};
 use super::matrix_plan::{SOFTWARE_BLOCKS, Way};
@@ -292,4 +293,32 @@ pub(super) fn kernels() -> Vec<Kernel> {
         of_f32.into_iter().chain([of_f16])
     });
     products.chain(sums).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_timed_products_tell_entries_apart() {
+        let name = |elements| {
+            let variant = Variant {
+                layout: Layout::Plain,
+                elements,
+                vectors: true,
+                after: After::default(),
+            };
+            variant.name()
+        };
+        // that of f32 stands in the files of earlier versions
+        assert_eq!(name(Elements::default()), "Plain vectors");
+        let half = Elements::half(Layout::Plain, After::default());
+        assert_eq!(
+            half.into_iter().map(name).collect::<Vec<_>>(),
+            [
+                "Plain vectors of f32 and f32 to f16",
+                "Plain vectors of f16 and f32 to f16"
+            ]
+        );
+    }
 }
