@@ -63,7 +63,7 @@ fn affine_then(mut input: LinearInput<Gpu>, then_gelu: bool) -> Tensor<Gpu, 2> {
         stored: kept,
         bias: input.bias.map(contiguous),
         gelu: then_gelu,
-        residual: input.residual.map(taken),
+        residual: input.residual.map(|rows| rows_as(rows, kept)),
         ..Product::of(Layout::Plain, [rows, depth, columns], &left, &right)
     };
     tensor(product.run().0)
