@@ -228,9 +228,11 @@ fn of_weights(
 ) -> LinearGradients<Gpu> {
     let [rows, _] = x.dims();
     if !input.wants_weight || rows > MAX_TERMS {
-        let d_y: Tensor<Gpu, 2> = cast(tensor(d_y), Element::F32);
-        let x = operand(cast(x, Element::F32));
-        let weight = || in_pieces(Layout::LeftTransposed, x, d_y.clone());
+        let d_y: Tensor<Gpu, 2> = tensor(d_y);
+        let weight = || {
+            let x = operand(cast(x, Element::F32));
+            in_pieces(Layout::LeftTransposed, x, cast(d_y.clone(), Element::F32))
+        };
         return LinearGradients {
             d_x,
             d_weight: input.wants_weight.then(weight),
