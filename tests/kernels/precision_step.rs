@@ -168,14 +168,14 @@ pub fn memory(device: &WgpuDevice) {
     if !is_there(device) {
         return;
     }
-    let config = config([64, 12, 2], 32);
+    let config = config([64, 6, 2], 32);
     let in_use = || {
         let usage = WgpuRuntime::client(device).memory_usage().unwrap();
         usage.bytes_in_use
     };
     let peak = |precision: Precision| {
         let before = in_use();
-        let work = || drop(step(&config, input(32, 32, device), 1.0, device));
+        let work = || drop(step(&config, input(64, 32, device), 1.0, device));
         peak_bytes_in_use(&mut || precision.autocast(work)) - before
     };
     let [half, whole] = [Precision::F16, Precision::F32].map(peak);
