@@ -142,6 +142,7 @@ fn wgpu() {
         attention::paths(&device);
         precision::operations(&device);
         wgsl::with_workgroup(256, || precision::operations(&device));
+        precision::overflow(&device);
         precision::attention_paths(&device);
         precision_step::gradients(&device);
         precision_step::features(&device);
