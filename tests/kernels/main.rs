@@ -146,8 +146,10 @@ fn wgpu() {
         attention::paths(&device);
         precision::operations(&device);
         wgsl::with_workgroup(256, || precision::operations(&device));
+        precision::overflow(&device);
         precision::attention_paths(&device);
         precision_step::gradients(&device);
+        precision_step::features(&device);
         precision_step::memory(&device);
         ema::packs(&device);
         optimizer::packs(&device);

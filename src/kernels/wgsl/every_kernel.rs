@@ -1,7 +1,8 @@
 //! Every kernel that a device may be given, for tests that validate and compile each of them.
 
 use super::attention::AttentionPath;
-use super::chunk::{Chunk, Element};
+use super::chunk::Chunk;
+use super::element::Element;
 use super::launch::Kernel;
 use super::row_team::Team;
 use super::walk::Walk;

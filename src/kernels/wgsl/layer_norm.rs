@@ -2,12 +2,11 @@
 
 use burn::tensor::Tensor;
 
-use super::chunk::{Chunk, Element};
+use super::chunk::Chunk;
+use super::element::{Element, cast, empty_of, rows_as, rows_of};
 use super::info::info;
 use super::lanes::{MAX_ROUNDS, workgroup};
-use super::launch::{
-    GpuTensor, Kernel, cast, contiguous, empty, empty_of, launch, rows_as, rows_of, shader, tensor,
-};
+use super::launch::{GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
 use super::matrix_product::Parts;
 use super::row_team::{RowPass, Team};
 use crate::kernels::backends::Gpu;

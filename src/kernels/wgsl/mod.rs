@@ -1,7 +1,7 @@
 //! The operations on the GPU: WGSL kernels of `shaders/`, launched on burn's own queue and buffers.
 //!
 //! - `template`: fills the shaders; `launch`: a filled shader as a kernel on the device; `observed`: which ones ran;
-//!   `info`: the sizes that a kernel gets
+//!   `info`: the sizes that a kernel gets; `element`: what an entry is in memory
 //! - `chunk`, `target_potentials`, `cross_entropy`, `attention`, `layer_norm`, `l2_norm`, `gelu`, `matrix_product`,
 //!   `normed_linear`, `tokens`, `rows`, `levels`, `ema`, `adamw`, `sum_of_squares`, `grad_scale`, `loss_scale`, `copy`: one module a folder or file of
 //!   `shaders/`
@@ -23,6 +23,7 @@ mod attention_tiles;
 mod chunk;
 mod copy;
 mod cross_entropy;
+mod element;
 mod ema;
 mod every_kernel;
 mod gelu;
@@ -120,7 +121,7 @@ impl IbotBackend for Gpu {
     }
 
     fn token_dtype() -> DType {
-        chosen!(chunk::Element::current().dtype(), DType::F32)
+        chosen!(element::Element::current().dtype(), DType::F32)
     }
 
     fn rounded<const D: usize>(x: Tensor<Self, D>, precision: Precision) -> Tensor<Self, D> {

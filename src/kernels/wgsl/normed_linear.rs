@@ -2,10 +2,11 @@
 
 use burn::tensor::Tensor;
 
-use super::chunk::{Chunk, Element};
+use super::chunk::Chunk;
+use super::element::{Element, rows_as};
 use super::info::info;
 use super::launch::{
-    GpuTensor, Kernel, SECTION, contiguous, empty, launch, rows_as, section, shader, tensor,
+    GpuTensor, Kernel, SECTION, contiguous, empty, launch, section, shader, tensor,
 };
 use super::layer_norm;
 use super::linear::{unfinished_d_x, unfinished_weight_gradient};

@@ -2,12 +2,11 @@
 
 use burn::tensor::{Int, Tensor, TensorData, TensorMetadata};
 
-use super::chunk::{Chunk, Element};
+use super::chunk::Chunk;
+use super::element::{Element, cast, empty_of, rows_as, rows_of};
 use super::info::info;
 use super::lanes::workgroup;
-use super::launch::{
-    GpuTensor, Kernel, cast, empty, empty_of, launch, rows_as, rows_of, shader, tensor,
-};
+use super::launch::{GpuTensor, Kernel, empty, launch, shader, tensor};
 use super::walk::Walk;
 use crate::kernels::backends::Gpu;
 use crate::kernels::ops::product::{self, RowPlaces};

@@ -112,8 +112,10 @@ impl Side<'_> {
                 let odd = odd.map_or_else(|| _mm512_setzero_ps(), load);
                 let lines = _mm512_cvtne2ps_pbh(odd, load(even));
                 // SAFETY: types of 64 bytes, in which any bits are numbers.
-                panels[panel * step + pair] =
-                    unsafe { transmute(_mm512_permutexvar_epi16(in_turn, transmute(lines))) };
+                panels[panel * step + pair] = unsafe {
+                    let lines = transmute::<__m512bh, __m512i>(lines);
+                    transmute::<__m512i, Pairs>(_mm512_permutexvar_epi16(in_turn, lines))
+                };
             }
         }
     }
@@ -140,11 +142,11 @@ impl Side<'_> {
                     ]
                 };
                 // SAFETY: types of 64 bytes, in which any bits are numbers.
-                *row = unsafe { transmute(_mm512_cvtne2ps_pbh(high, low)) };
+                *row = unsafe { transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) };
             }
             for (pairs, column) in pairs.iter_mut().zip(transposed(rows)) {
                 // SAFETY: types of 64 bytes, in which any bits are numbers.
-                *pairs = unsafe { transmute(column) };
+                *pairs = unsafe { transmute::<__m512i, Pairs>(column) };
             }
         }
     }
