@@ -22,7 +22,7 @@ impl Unfinished {
     ) -> Result<Self> {
         let (unfinished, mut file) = Self::create(path)?;
         write(&mut file).map_err(Error::io(path))?;
-        unfinished.sync(&mut file)?;
+        unfinished.sync(file)?;
         Ok(unfinished)
     }
 
@@ -40,8 +40,8 @@ impl Unfinished {
         &self.path
     }
 
-    /// Brings all that was written to the disk.
-    pub(crate) fn sync(&self, file: &mut BufWriter<File>) -> Result<()> {
+    /// Brings all that was written to the disk, and closes the file: Windows may not rename an open one.
+    pub(crate) fn sync(&self, mut file: BufWriter<File>) -> Result<()> {
         let synced = file.flush().and_then(|()| file.get_ref().sync_all());
         synced.map_err(Error::io(&self.path))
     }

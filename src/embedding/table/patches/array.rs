@@ -62,7 +62,7 @@ impl Array {
             self.file.write_all(&header)
         });
         written.map_err(Error::io(path))?;
-        self.unfinished.sync(&mut self.file)?;
+        self.unfinished.sync(self.file)?;
         if self.kind == ArrayKind::Npy {
             let beside = npy::paths_file(path);
             let paths = Unfinished::write(&beside, |file| {

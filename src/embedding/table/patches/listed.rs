@@ -56,11 +56,11 @@ impl Listed {
     }
 
     pub fn finish(self, path: &Path) -> Result<()> {
-        let mut file = match self.rows {
+        let file = match self.rows {
             Rows::Csv(file) => file,
             Rows::Parquet(groups) => groups.finish().map_err(Error::io(path))?,
         };
-        self.unfinished.sync(&mut file)?;
+        self.unfinished.sync(file)?;
         self.unfinished.finish_as(path)
     }
 }
