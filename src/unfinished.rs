@@ -7,39 +7,60 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, printable};
 
-/// A complete, synced file under a temporary name; removed if it is dropped before it is renamed.
+/// A file under a temporary name; removed if it is dropped before it is renamed.
 #[must_use]
-pub(crate) struct Unfinished<'a> {
-    path: &'a Path,
+pub(crate) struct Unfinished {
+    path: PathBuf,
     temporary: PathBuf,
 }
 
-impl<'a> Unfinished<'a> {
+impl Unfinished {
     /// Writes a temporary file next to `path` and syncs it; errors name `path`.
     pub(crate) fn write(
-        path: &'a Path,
+        path: &Path,
         write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
     ) -> Result<Self> {
+        let (unfinished, mut file) = Self::create(path)?;
+        write(&mut file).map_err(Error::io(path))?;
+        unfinished.sync(file)?;
+        Ok(unfinished)
+    }
+
+    /// An empty temporary file next to `path`, for what is never in memory as a whole; to be synced before it is finished.
+    pub(crate) fn create(path: &Path) -> Result<(Self, BufWriter<File>)> {
         let temporary = temporary(path);
         let file = File::create(&temporary).map_err(Error::io(path))?;
+        let path = path.to_path_buf();
         let unfinished = Self { path, temporary };
-        let mut file = BufWriter::with_capacity(1 << 20, file);
-        write(&mut file)
-            .and_then(|()| file.flush())
-            .and_then(|()| file.get_ref().sync_all())
-            .map_err(Error::io(path))?;
-        Ok(unfinished)
+        Ok((unfinished, BufWriter::with_capacity(1 << 20, file)))
+    }
+
+    /// What it is to be called.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Brings all that was written to the disk, and closes the file: Windows may not rename an open one.
+    pub(crate) fn sync(&self, mut file: BufWriter<File>) -> Result<()> {
+        let synced = file.flush().and_then(|()| file.get_ref().sync_all());
+        synced.map_err(Error::io(&self.path))
     }
 
     /// Renames it, and syncs the folder so that the name survives a crash.
     pub(crate) fn finish(self) -> Result<()> {
-        fs::rename(&self.temporary, self.path).map_err(Error::io(self.path))?;
-        let folder = self.path.parent().filter(|path| *path != Path::new(""));
+        let path = self.path.clone();
+        self.finish_as(&path)
+    }
+
+    /// [`Self::finish`] under another name in the same folder.
+    pub(crate) fn finish_as(self, path: &Path) -> Result<()> {
+        fs::rename(&self.temporary, path).map_err(Error::io(path))?;
+        let folder = path.parent().filter(|path| *path != Path::new(""));
         sync_folder(folder.unwrap_or(Path::new(".")))
     }
 }
 
-impl Drop for Unfinished<'_> {
+impl Drop for Unfinished {
     /// Frees the disk space of a failed write; a renamed file has no temporary name any more.
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.temporary);

@@ -38,6 +38,36 @@ pub(super) use jpeg::check_frame;
 /// numbers of 32 bits, ...), is truncated or damaged, has more than `max_pixels` pixels, or is longer than any such
 /// picture.
 pub fn decode_rgb(path: &Path, max_pixels: u64) -> Result<RgbImage> {
+    decoded(path, max_pixels, decode_bytes)
+}
+
+/// The same picture with its alpha channel: 8-bit RGBA, not yet on white. [`on_white`] makes of it what [`decode_rgb`] gives.
+///
+/// # Shapes
+/// H x W x 4, row-major.
+///
+/// # Errors
+/// Those of [`decode_rgb`]; a picture without an alpha channel; TIFF, whose alpha channel is not read.
+pub fn decode_rgba(path: &Path, max_pixels: u64) -> Result<RgbaImage> {
+    decoded(path, max_pixels, |bytes, format, max_pixels| {
+        if format == ImageFormat::Tiff {
+            return Err("the alpha channel of TIFF is not read; save it as PNG".to_owned());
+        }
+        let orientation = orientation::of_file(&bytes, format);
+        let mut picture = open(bytes, format, max_pixels)?;
+        if !picture.color().has_alpha() {
+            return Err("has no alpha channel".to_owned());
+        }
+        picture.apply_orientation(orientation);
+        Ok(picture.into_rgba8())
+    })
+}
+
+fn decoded<T>(
+    path: &Path,
+    max_pixels: u64,
+    decode: impl FnOnce(Vec<u8>, ImageFormat, u64) -> std::result::Result<T, String>,
+) -> Result<T> {
     let length = check_length(path, max_pixels)?;
     let mut bytes = Vec::with_capacity(length as usize);
     File::open(path)
@@ -48,7 +78,7 @@ pub fn decode_rgb(path: &Path, max_pixels: u64) -> Result<RgbImage> {
     let format = kind(path, magic).and_then(|format| format.ok_or("not an image".to_owned()));
     let format = format.map_err(|reason| Error::data(path, reason))?;
     // a decoder that panics on a damaged file must lose that file only
-    catch_unwind(AssertUnwindSafe(|| decode_bytes(bytes, format, max_pixels)))
+    catch_unwind(AssertUnwindSafe(|| decode(bytes, format, max_pixels)))
         .unwrap_or_else(|_| Err("the decoder failed on it".to_owned()))
         .map_err(|reason| Error::data(path, reason))
 }
@@ -60,7 +90,7 @@ pub(super) fn tiff_size(file: &mut (impl Read + Seek)) -> std::result::Result<[u
 }
 
 fn decode_bytes(
-    mut bytes: Vec<u8>,
+    bytes: Vec<u8>,
     format: ImageFormat,
     max_pixels: u64,
 ) -> std::result::Result<RgbImage, String> {
@@ -78,6 +108,23 @@ fn decode_bytes(
                 return Ok(turned(picture, orientation));
             }
         }
+        _ => {}
+    }
+    let picture = open(bytes, format, max_pixels)?;
+    let picture = match picture.color().has_alpha() {
+        true => on_white(&picture.into_rgba8()),
+        false => picture.into_rgb8(),
+    };
+    Ok(turned(picture, orientation))
+}
+
+/// The picture as it lies in the file.
+fn open(
+    mut bytes: Vec<u8>,
+    format: ImageFormat,
+    max_pixels: u64,
+) -> std::result::Result<DynamicImage, String> {
+    match format {
         ImageFormat::Png => png::complete(&mut bytes),
         ImageFormat::Gif => gif::widen_screen(&mut bytes),
         _ => {}
@@ -94,12 +141,7 @@ fn decode_bytes(
     }
     limits.max_alloc = Some(memory_limit(u64::from(width) * u64::from(height)));
     decoder.set_limits(limits).map_err(in_words)?;
-    let picture = DynamicImage::from_decoder(decoder).map_err(in_words)?;
-    let picture = match picture.color().has_alpha() {
-        true => on_white(&picture.into_rgba8()),
-        false => picture.into_rgb8(),
-    };
-    Ok(turned(picture, orientation))
+    DynamicImage::from_decoder(decoder).map_err(in_words)
 }
 
 fn turned(picture: RgbImage, orientation: Orientation) -> RgbImage {

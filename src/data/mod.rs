@@ -5,6 +5,7 @@
 //!   [`drawing`]: the mark of what this program draws
 //! - [`decode`]: a picture file as 8-bit RGB; `thumbnails`: large ones reduced, and kept from one epoch to the next
 //! - [`augment`]: the settings; [`crop`], [`photometric`]: the operations; [`view`]: one random view
+//! - `label_map`: the class of each pixel, for evaluation; `masked`: pictures with such masks
 //! - [`pixels`]: what batches hold, bytes or floats; `pool`: worker threads that give batches in order; [`loader`]: batches
 //!   to train on; [`evaluation`]: to evaluate
 //!
@@ -21,9 +22,11 @@ pub mod folder;
 mod folder_config;
 pub mod header;
 mod kind;
+mod label_map;
 mod layout;
 mod limits;
 pub mod loader;
+mod masked;
 pub mod photometric;
 mod pictures;
 pub mod pixels;
@@ -43,8 +46,10 @@ pub use bench::{LoaderSpeed, bench_loader};
 pub use evaluation::{EvalBatch, EvalBatches, eval_batches};
 pub use folder::ImageFolder;
 pub use folder_config::FolderConfig;
+pub use label_map::{ALPHA_CLASSES, IGNORED, LabelMap};
 pub use layout::Parts;
 pub use loader::{Batch, Loader, LoaderConfig, Position, TrainViews};
+pub use masked::{MaskedPictures, Masks};
 pub use pixels::Pixels;
 pub use summary::ScanSummary;
 

@@ -40,7 +40,7 @@ pub(crate) struct Made {
     pub cls: Vec<f32>,
     /// Means over the patches, `[B, L, D]`; empty where not wanted.
     pub patch_means: Vec<f32>,
-    /// Those of the last block, `[B, N, D]`; empty where not wanted.
+    /// Those of the last L blocks side by side, the last block last, `[B, N, L * D]`; empty where not wanted.
     pub patches: Vec<f32>,
     /// Attention of the class token, or of all tokens where there is none, to the patches in the last block, `[B, H, N]`;
     /// empty where not wanted.
@@ -110,8 +110,8 @@ impl<B: IbotBackend> On<B> {
         let patches_of = |layer: &Tensor<B, 3>| self.model.patches_of(layer.clone());
         let means = layers.iter().map(|layer| patches_of(layer).mean_dim(1));
         let patch_means = wanted.patch_means.then(|| Tensor::cat(means.collect(), 1));
-        let last = layers.last().filter(|_| wanted.patches);
-        let patches = last.map(patches_of);
+        let patches = || Tensor::cat(layers.iter().map(patches_of).collect(), 2);
+        let patches = wanted.patches.then(patches);
         let pooled = |layer: Tensor<B, 3>| self.model.pool(layer).unsqueeze_dim(1);
         let cls = Tensor::<B, 3>::cat(layers.into_iter().map(pooled).collect(), 1);
         let read = || {

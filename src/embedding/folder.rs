@@ -58,11 +58,8 @@ pub fn embed_folder(
     request: &FolderRequest,
     progress: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Embedded> {
-    let (width, depth) = (embedder.width(), embedder.architecture().depth);
-    if !(1..=depth).contains(&request.layers) {
-        let remedy = format!("must be from 1 to {depth}, the model's number of blocks");
-        return Err(Error::config("layers", request.layers, remedy));
-    }
+    let width = embedder.width();
+    check_layers(embedder, request.layers)?;
     let wanted = Wanted {
         layers: request.layers,
         patch_means: request.kind != FeatureKind::Cls,
@@ -112,6 +109,16 @@ pub fn embed_folder(
     }
     embedded.skipped.extend(batches.take_skipped());
     refuse_not_finite(embedded)
+}
+
+/// Refuses a number of final blocks that the model does not have.
+pub(super) fn check_layers(embedder: &Embedder, layers: usize) -> Result<()> {
+    let depth = embedder.architecture().depth;
+    if (1..=depth).contains(&layers) {
+        return Ok(());
+    }
+    let remedy = format!("must be from 1 to {depth}, the model's number of blocks");
+    Err(Error::config("layers", layers, remedy))
 }
 
 fn refuse_not_finite(embedded: Embedded) -> Result<Embedded> {

@@ -17,7 +17,8 @@
 //!
 //! - `embedder`: one model on one device
 //! - `engine`: the same behind one type for all backends
-//! - `folder`: all pictures of a folder
+//! - `folder`: all pictures of a folder; `patches`: the patches of all pictures, batch by batch
+//! - `segmentation`: patches with the masks under them, and the masks that classifiers of patches predict
 //! - `embedded`: features with their paths and classes; `table`: the same as a file
 //! - `classified`: predictions of a file's classifier
 
@@ -26,6 +27,8 @@ mod embedded;
 mod embedder;
 mod engine;
 mod folder;
+mod patches;
+mod segmentation;
 mod table;
 
 pub use classified::{Classified, classify, write_classified};
@@ -33,4 +36,6 @@ pub use embedded::{Embedded, FeatureKind};
 pub use embedder::{AttentionMaps, Embedder, Embeddings, seen};
 pub(crate) use engine::{Made, Wanted};
 pub use folder::{FolderRequest, embed_folder};
-pub use table::{EmbeddingTable, TableFormat};
+pub use patches::{PatchBatch, PatchRequest, Visited, embed_patches, visit_patches};
+pub use segmentation::{PatchScores, Segmented, patch_rows, segment};
+pub use table::{EmbeddingTable, PatchOrigin, PatchOwner, PatchShape, PatchTable, TableFormat};

@@ -38,11 +38,9 @@ impl FeatureSet {
 
     /// The last `width` entries of each row, all of them where it has fewer.
     pub fn last_columns(&self, width: usize) -> Self {
-        let skipped = self.width.saturating_sub(width);
-        let rows = self.features.chunks_exact(self.width.max(1));
         Self {
-            features: rows.flat_map(|row| &row[skipped..]).copied().collect(),
-            width: self.width - skipped,
+            features: last_columns(&self.features, self.width, width),
+            width: self.width.min(width),
             labels: self.labels.clone(),
         }
     }
@@ -101,6 +99,16 @@ pub fn extract_features<B: IbotBackend, M: Backbone<B>>(
         ));
     }
     Ok(set)
+}
+
+/// The last `kept` entries of each row of `width`, all of them where it has fewer.
+///
+/// # Shapes
+/// `[B, width]` -> `[B, kept]`, row-major.
+pub fn last_columns(rows: &[f32], width: usize, kept: usize) -> Vec<f32> {
+    let skipped = width.saturating_sub(kept);
+    let rows = rows.chunks_exact(width.max(1));
+    rows.flat_map(|row| &row[skipped..]).copied().collect()
 }
 
 /// The row with length one; zeros stay zeros.

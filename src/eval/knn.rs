@@ -165,7 +165,7 @@ pub fn nearest(features: &[f32], width: usize, query: &[f32], count: usize) -> V
 }
 
 /// The `count` largest similarities and their rows, largest first, equal ones by row.
-fn most_alike(similarities: &[f32], count: usize) -> Vec<(f32, usize)> {
+pub(super) fn most_alike(similarities: &[f32], count: usize) -> Vec<(f32, usize)> {
     let order = |a: &(f32, usize), b: &(f32, usize)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
     let mut near: Vec<_> = similarities.iter().copied().zip(0..).collect();
     if count < near.len() {

@@ -100,7 +100,7 @@ impl Problem {
         let targets = targets
             .filter_map(|label| classes.binary_search(label).ok())
             .collect();
-        let (mean, scale) = moments(&train);
+        let (mean, scale) = moments(&train.features, train.width);
         let rows = standardized(&train, &mean, &scale);
         Some(Self {
             targets,
@@ -189,12 +189,13 @@ fn cross_entropy(logits: &mut [f64], target: usize) -> f64 {
     sum.ln() - own
 }
 
-/// Mean and standard deviation of each feature, `[D]` each.
-fn moments(set: &FeatureSet) -> (Vec<f64>, Vec<f64>) {
-    let total = set.len() as f64;
+/// Mean and standard deviation of each feature of rows `[B, D]`, D = `width`, `[D]` each.
+pub(super) fn moments(features: &[f32], width: usize) -> (Vec<f64>, Vec<f64>) {
+    let rows = features.chunks_exact(width.max(1));
+    let total = rows.len() as f64;
     let mean_of = |value: &dyn Fn(usize, f64) -> f64| {
-        let mut sums = vec![0.0; set.width];
-        for row in set.features.chunks_exact(set.width.max(1)) {
+        let mut sums = vec![0.0; width];
+        for row in rows.clone() {
             for (column, (sum, &entry)) in sums.iter_mut().zip(row).enumerate() {
                 *sum += value(column, f64::from(entry));
             }

@@ -1,14 +1,16 @@
-//! Evaluation: frozen features, and how well they separate classes.
+//! Evaluation: frozen features, and how well they separate classes; `patches`: how well those of patches segment pictures.
 
 mod agreement;
 mod cluster;
 mod confidence;
+mod confusion;
 mod eigen;
 mod features;
 mod knn;
 mod lbfgs;
 mod logistic;
 mod matches;
+mod patches;
 mod pca;
 mod probe;
 mod products;
@@ -19,10 +21,14 @@ mod viridis;
 pub use agreement::{adjusted_rand_index, normalized_mutual_information};
 pub use cluster::{Clustering, KMeansConfig, k_means};
 pub use confidence::{Split, Spread, spread, stratified_split, wilson_interval};
-pub use features::{FeatureSet, extract_features};
+pub use confusion::Confusion;
+pub use features::{FeatureSet, extract_features, last_columns};
 pub use knn::{KnnConfig, KnnScore, knn_accuracy, knn_report, knn_report_until, nearest};
 pub use logistic::LogisticRegression;
 pub use matches::mutual_matches;
+pub use patches::{
+    Cover, PatchBank, PatchProbe, PatchProbeConfig, PatchRows, covers, upsampled_classes,
+};
 pub use pca::{Pca, patch_pca_rgb};
 pub use probe::{ProbeConfig, ProbeOptimizer, ProbeScore, linear_probe};
 pub use rank_me::{feature_std, rank_me};

@@ -12,6 +12,7 @@ mod folders;
 mod formats;
 mod hostile;
 mod loading;
+mod masks;
 mod memory;
 mod mutations;
 mod odd;

@@ -14,7 +14,12 @@
 
 mod eval;
 mod onnx;
+mod patch_tables;
+mod segmentation;
 mod tables;
+#[path = "../tiny_model/mod.rs"]
+#[allow(dead_code, reason = "the tests of applications need more of it")]
+mod tiny_model;
 mod torch_files;
 
 use std::fs;

@@ -7,6 +7,8 @@ use ibot::method::StreamingPrototypes;
 use ibot::precision::Precision;
 use ibot::train::{ExportFormat, OnAnomaly, OnDeviceLost, PretrainedParts};
 
+use super::embed::Embedded;
+
 /// Values with their names and help.
 type Choices<T> = &'static [(T, &'static str, &'static str)];
 
@@ -55,6 +57,17 @@ pub const FEATURES: Choices<FeatureKind> = &[
     ),
     (FeatureKind::Patch, "patch", "The mean of the patch tokens"),
     (FeatureKind::Both, "both", "Both, concatenated"),
+];
+
+pub const EMBEDDED: Choices<Embedded> = &[
+    (Embedded::Image(FeatureKind::Cls), "cls", FEATURES[0].2),
+    (Embedded::Image(FeatureKind::Patch), "patch", FEATURES[1].2),
+    (Embedded::Image(FeatureKind::Both), "both", FEATURES[2].2),
+    (
+        Embedded::Patches,
+        "patches",
+        "Each patch token: rows x columns x width values per image",
+    ),
 ];
 
 pub const FORMATS: Choices<ExportFormat> = &[

@@ -1,15 +1,19 @@
-//! `ibot embed`: the features of a folder's pictures as a file.
+//! `ibot embed`: the features of a folder's pictures, or of their patches, as a file.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use ibot::data::PictureSource as _;
-use ibot::embedding::{EmbeddingTable, FeatureKind};
-use ibot::error::printable;
+use ibot::data::{ImageFolder, PictureSource as _};
+use ibot::embedding::{
+    Embedder, EmbeddingTable, FeatureKind, PatchRequest, PatchTable, TableFormat, embed_patches,
+};
+use ibot::error::{counted, printable};
 use ibot::path_text::path_text;
 use ibot::{Error, Result};
 use serde::Serialize;
 
-use super::choices::{FEATURES, one_of};
+use super::choices::{EMBEDDED, one_of};
 use super::destination::outside;
 use super::model::ModelArgs;
 use super::signals::stop_on_signal;
@@ -22,21 +26,34 @@ pub struct EmbedArgs {
     /// Image folder.
     #[arg(long)]
     data: PathBuf,
-    /// File to write: .npy, .csv, .parquet or .safetensors; `ibot search` reads .safetensors.
+    /// File to write: .npy, .csv, .parquet or .safetensors; `ibot search` reads .safetensors. Patches are an array of [images,
+    /// rows, columns, width] in .npy and .safetensors, and a row per patch in .csv and .parquet.
     #[arg(long)]
     out: PathBuf,
-    /// Feature to compute per image.
-    #[arg(long, value_parser = one_of(FEATURES), default_value = "cls")]
-    features: FeatureKind,
+    /// Features to compute per image.
+    #[arg(long, value_parser = one_of(EMBEDDED), default_value = "cls")]
+    features: Embedded,
     /// Number of final blocks to concatenate (last block last).
     #[arg(long, value_name = "BLOCKS", default_value_t = 1)]
     layers: usize,
+}
+
+/// What is computed of each image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Embedded {
+    /// One feature.
+    Image(FeatureKind),
+    /// One per patch.
+    Patches,
 }
 
 #[derive(Debug, Serialize)]
 struct Report {
     out: String,
     pictures: usize,
+    /// Rows and columns of the patches of each image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grid: Option<[usize; 2]>,
     width: usize,
     /// Images that could not be read.
     skipped: usize,
@@ -48,40 +65,98 @@ impl EmbedArgs {
         outside("--out", &self.out, &self.data)?;
         let embedder = self.model.load()?;
         let folder = self.model.scan(&self.data)?;
+        match self.features {
+            Embedded::Image(kind) => self.images(&embedder, &folder, kind),
+            Embedded::Patches => self.patches(&embedder, &folder),
+        }
+    }
+
+    fn images(
+        &self,
+        embedder: &Embedder,
+        folder: &Arc<ImageFolder>,
+        kind: FeatureKind,
+    ) -> Result<()> {
         let stop = stop_on_signal()?;
-        let (kind, layers) = (self.features, self.layers);
         let embedded = self
             .model
-            .embed_until(&embedder, &folder, kind, layers, &stop)?;
+            .embed_until(embedder, folder, kind, self.layers, &stop)?;
         let skipped = folder.summary().skipped.len() + embedded.skipped.len();
         let is_cut_short = embedded.is_cut_short;
-        let out = match is_cut_short {
-            false => self.out.clone(),
-            true => partial(&self.out),
-        };
+        let out = self.written_to(is_cut_short);
         let table = EmbeddingTable::new(embedded, embedder.hash());
         table.write(&out)?;
-        if is_cut_short {
-            let (made, of, out) = (table.len(), folder.len(), printable(&out));
-            self.model.note(&format!(
-                "{out}: features of the first {made} of {of} images"
-            ));
-            return Err(Error::Stopped);
-        }
         let report = Report {
             out: path_text(&out),
             pictures: table.len(),
+            grid: None,
             width: table.width,
             skipped,
         };
-        self.model.answer(&report, || {
-            let out = printable(&report.out);
-            format!("{out}: {} x {} features", report.pictures, report.width)
+        self.report(&report, is_cut_short, folder)
+    }
+
+    fn patches(&self, embedder: &Embedder, folder: &Arc<ImageFolder>) -> Result<()> {
+        let stop = stop_on_signal()?;
+        let request = PatchRequest {
+            layers: self.layers,
+            batch_size: self.model.batch_size,
+            workers: self.model.workers,
+        };
+        let mut table = PatchTable::of_folder(&self.out, embedder, folder, &request)?;
+        let (shape, format) = (table.shape().clone(), TableFormat::from_path(&self.out)?);
+        let ([rows, columns], width) = (shape.grid, shape.width);
+        let gigabytes = shape.bytes(folder.len(), format) as f64 / 1e9;
+        let (images, out) = (counted(folder.len(), "image"), printable(&self.out));
+        self.model.note(&format!(
+            "{out}: {images} x {rows} x {columns} patches x {width} values, about {gigabytes:.2} GB"
+        ));
+        let bar = self.model.bar(folder.len());
+        let visited = embed_patches(embedder, folder, &request, &mut table, &mut |made| {
+            bar.set_position(made as u64);
+            !stop.load(Ordering::Relaxed)
+        })?;
+        bar.finish_and_clear();
+        self.model.note_skipped(&visited.skipped);
+        let out = self.written_to(visited.is_cut_short);
+        let report = Report {
+            out: path_text(&out),
+            pictures: table.len(),
+            grid: Some(shape.grid),
+            width,
+            skipped: folder.summary().skipped.len() + visited.skipped.len(),
+        };
+        table.finish(&out)?;
+        self.report(&report, visited.is_cut_short, folder)
+    }
+
+    /// The file that gets the features; the requested name is kept for the complete result.
+    fn written_to(&self, is_cut_short: bool) -> PathBuf {
+        match is_cut_short {
+            false => self.out.clone(),
+            true => partial(&self.out),
+        }
+    }
+
+    fn report(&self, report: &Report, is_cut_short: bool, folder: &ImageFolder) -> Result<()> {
+        let (pictures, width, out) = (report.pictures, report.width, printable(&report.out));
+        if is_cut_short {
+            let of = folder.len();
+            self.model.note(&format!(
+                "{out}: features of the first {pictures} of {of} images"
+            ));
+            return Err(Error::Stopped);
+        }
+        self.model.answer(report, || match report.grid {
+            None => format!("{out}: {pictures} x {width} features"),
+            Some([rows, columns]) => {
+                format!("{out}: {pictures} x {rows} x {columns} x {width} features")
+            }
         })
     }
 }
 
-/// `x.partial.npy` for `x.npy`: the requested name is kept for the complete result.
+/// `x.partial.npy` for `x.npy`.
 fn partial(out: &Path) -> PathBuf {
     let ending = out.extension().unwrap_or_default().to_string_lossy();
     out.with_extension(format!("partial.{ending}"))

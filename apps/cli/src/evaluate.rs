@@ -1,40 +1,21 @@
 //! `ibot knn` and `ibot probe`: how well the features separate classes.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 
-use ibot::embedding::{Embedded, Embedder, FeatureKind};
+use ibot::embedding::{Embedded, Embedder};
 use ibot::error::counted;
 use ibot::eval::{
-    FeatureSet, ProbeConfig, Split, knn_report, linear_probe, spread, stratified_split,
-    wilson_interval,
+    FeatureSet, PatchBank, PatchProbe, PatchProbeConfig, PatchRows, ProbeConfig, knn_report,
+    last_columns, linear_probe, spread, wilson_interval,
 };
 use ibot::path_text::path_text;
 use ibot::{Error, Result};
 use serde::Serialize;
 
-use super::choices::{FEATURES, one_of};
-use super::model::{HELD_OUT, ModelArgs, SplitFolders};
-
-/// Which images to train on and which to test on.
-#[derive(Debug, clap::Args)]
-pub struct SplitArgs {
-    /// Labeled image folder, one subfolder per class.
-    #[arg(long)]
-    data: PathBuf,
-    /// Labeled image folder to test on [default: --data's val or test folder, else a held-out fraction of --data].
-    #[arg(long)]
-    val: Option<PathBuf>,
-    /// Fraction of --data to hold out if there is no --val [default: 0.2].
-    #[arg(long, value_name = "SHARE", conflicts_with = "val")]
-    held_out: Option<f64>,
-    /// Number of random held-out splits without --val; the result is their mean.
-    #[arg(long, default_value_t = 5, conflicts_with = "val")]
-    splits: u64,
-    /// Feature to compute per image.
-    #[arg(long, value_parser = one_of(FEATURES), default_value = "cls")]
-    features: FeatureKind,
-}
+use super::model::{ModelArgs, SplitFolders};
+use super::segment::{PatchArgs, Ways};
+use super::segmentation_report::Way;
+use super::split::SplitArgs;
 
 /// Flags of `ibot knn`.
 #[derive(Debug, clap::Args)]
@@ -43,6 +24,8 @@ pub struct KnnArgs {
     model: ModelArgs,
     #[command(flatten)]
     split: SplitArgs,
+    #[command(flatten)]
+    patches: PatchArgs,
     /// Numbers of neighbors, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "1,5,10,20,100")]
     k: Vec<usize>,
@@ -58,6 +41,8 @@ pub struct ProbeArgs {
     model: ModelArgs,
     #[command(flatten)]
     split: SplitArgs,
+    #[command(flatten)]
+    patches: PatchArgs,
     /// Numbers of final blocks to concatenate; each number is one probe [default: 1, and 4 if the model has that
     /// many].
     #[arg(long, value_name = "BLOCKS", value_delimiter = ',')]
@@ -80,6 +65,9 @@ enum Optimizer {
     Lbfgs,
     Sgd,
 }
+
+/// Default number of held-out splits.
+const SPLITS: u64 = 5;
 
 /// The result of one classifier on one split.
 struct Found {
@@ -124,21 +112,6 @@ struct Report {
 type Pair = (FeatureSet, FeatureSet);
 
 impl SplitArgs {
-    /// Refuses settings that cannot work with any images, before the work starts.
-    fn check(&self) -> Result<()> {
-        if let Some(share) = self
-            .held_out
-            .filter(|share| !(*share > 0.0 && *share < 1.0))
-        {
-            let remedy = "must be above 0 and below 1, such as 0.2";
-            return Err(Error::config("--held-out", share, remedy));
-        }
-        if self.splits == 0 {
-            return Err(Error::config("--splits", 0, "must be at least 1"));
-        }
-        Ok(())
-    }
-
     fn pairs(
         &self,
         model: &ModelArgs,
@@ -163,26 +136,13 @@ impl SplitArgs {
             let test = embed(&queries.into())?;
             return Ok((vec![(train.set.clone(), test.set)], train));
         }
-        self.splits(&folders.data, &folder.labels())?; // before hours of work
+        self.splits(&folders.data, &folder.labels(), SPLITS)?; // before hours of work
         let train = embed(&folder)?;
-        let splits = self.splits(&folders.data, &train.set.labels)?;
+        let splits = self.splits(&folders.data, &train.set.labels, SPLITS)?;
         let pairs = splits
             .iter()
             .map(|split| (train.set.rows(&split.kept), train.set.rows(&split.held_out)));
         Ok((pairs.collect(), train))
-    }
-
-    /// The indices of each split's parts.
-    fn splits(&self, data: &Path, labels: &[Option<usize>]) -> Result<Vec<Split>> {
-        let share = self.held_out.unwrap_or(HELD_OUT);
-        let splits = (0..self.splits).map(|seed| stratified_split(labels, share, seed));
-        let splits: Vec<Split> = splits.collect();
-        let is_empty = |split: &Split| split.kept.is_empty() || split.held_out.is_empty();
-        if splits.iter().any(is_empty) {
-            let reason = "has too few labeled images to hold some out; give --val";
-            return Err(Error::data(data, reason));
-        }
-        Ok(splits)
     }
 
     /// The report over all splits for features of `layers` blocks; `classify` runs each classifier on one split, `chosen`
@@ -284,7 +244,15 @@ impl KnnArgs {
             return Err(Error::config("--temperature", self.temperature, remedy));
         }
         self.split.check()?;
+        self.patches.check(&self.split.data)?;
         let embedder = self.model.load()?;
+        if self.patches.is_on() {
+            return self
+                .patches
+                .report(&self.model, &self.split, &embedder, 1, "", |train| {
+                    self.patch_ways(train)
+                });
+        }
         self.split
             .report(&self.model, &embedder, 1, "", |bank, queries| {
                 let scores = knn_report(bank, queries, &self.k, self.temperature)?;
@@ -296,6 +264,22 @@ impl KnnArgs {
                 });
                 Some(found.collect())
             })
+    }
+}
+
+impl KnnArgs {
+    /// The votes of each number of neighbors.
+    fn patch_ways(&self, train: PatchRows) -> Option<Ways<'_>> {
+        let bank = PatchBank::new(train)?;
+        let way = |k: &usize| Way {
+            classifier: format!("k = {k}"),
+            chosen: None,
+        };
+        Some(Ways {
+            ways: self.k.iter().map(way).collect(),
+            classes: bank.classes().to_vec(),
+            scores: Box::new(move |patches| bank.scores(patches, &self.k, self.temperature)),
+        })
     }
 }
 
@@ -322,15 +306,31 @@ impl ProbeArgs {
             ..config
         };
         self.split.check()?;
+        self.patches.check(&self.split.data)?;
+        if self.patches.is_on() && self.optimizer == Optimizer::Sgd {
+            let remedy = "patches are fitted by lbfgs alone";
+            return Err(Error::config("--optimizer", "sgd", remedy));
+        }
         let embedder = self.model.load()?;
         let depth = embedder.architecture().depth;
-        let default = || if depth < 4 { vec![1] } else { vec![1, 4] };
+        let default = || match self.patches.is_on() || depth < 4 {
+            true => vec![1],
+            false => vec![1, 4],
+        };
         let layers = self.layers.clone().unwrap_or_else(default);
         if let Some(wrong) = layers.iter().find(|layers| !(1..=depth).contains(layers)) {
             let remedy = format!("must be from 1 to {depth}, the model's number of blocks");
             return Err(Error::config("--layers", wrong, remedy));
         }
         let most = layers.iter().copied().max().unwrap_or(1);
+        if self.patches.is_on() {
+            let (model, split) = (&self.model, &self.split);
+            return self
+                .patches
+                .report(model, split, &embedder, most, chosen, |train| {
+                    self.patch_ways(&train, &layers, embedder.width())
+                });
+        }
         self.split
             .report(&self.model, &embedder, most, chosen, |train, test| {
                 let probe = |&layers: &usize| {
@@ -338,10 +338,7 @@ impl ProbeArgs {
                     let [train, test] = [train, test].map(|set| set.last_columns(width));
                     let score = linear_probe(&train, &test, &config)?;
                     Some(Found {
-                        classifier: match layers {
-                            1 => "last block".to_owned(),
-                            layers => format!("last {layers} blocks"),
-                        },
+                        classifier: of_blocks(layers),
                         chosen: Some(score.chosen),
                         top1: score.top1,
                         top5: score.top5,
@@ -349,5 +346,43 @@ impl ProbeArgs {
                 };
                 layers.iter().map(probe).collect()
             })
+    }
+
+    /// A probe for each number of blocks.
+    fn patch_ways(&self, train: &PatchRows, layers: &[usize], width: usize) -> Option<Ways<'_>> {
+        let config = PatchProbeConfig {
+            strengths: self.strengths.clone(),
+            ..PatchProbeConfig::default()
+        };
+        let probe = |&layers: &usize| match layers * width == train.width {
+            true => PatchProbe::fit(train, &config),
+            false => PatchProbe::fit(&train.last_columns(layers * width), &config),
+        };
+        let probes: Vec<PatchProbe> = layers.iter().map(probe).collect::<Option<_>>()?;
+        let named = layers.iter().zip(&probes);
+        let way = |(layers, probe): (&usize, &PatchProbe)| Way {
+            classifier: of_blocks(*layers),
+            chosen: Some(probe.chosen),
+        };
+        let most = train.width;
+        let kept: Vec<usize> = layers.iter().map(|layers| layers * width).collect();
+        Some(Ways {
+            ways: named.map(way).collect(),
+            classes: train.classes(),
+            scores: Box::new(move |patches| {
+                let scores = |(probe, kept): (&PatchProbe, &usize)| {
+                    probe.scores(&last_columns(patches, most, *kept))
+                };
+                probes.iter().zip(&kept).map(scores).collect()
+            }),
+        })
+    }
+}
+
+/// What a probe of so many blocks is called.
+fn of_blocks(layers: usize) -> String {
+    match layers {
+        1 => "last block".to_owned(),
+        layers => format!("last {layers} blocks"),
     }
 }

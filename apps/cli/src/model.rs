@@ -166,16 +166,7 @@ impl ModelArgs {
         layers: usize,
         stop: &AtomicBool,
     ) -> Result<Embedded> {
-        let bar = ProgressBar::new(folder.len() as u64);
-        if std::io::stderr().is_terminal() {
-            bar.set_draw_target(ProgressDrawTarget::stderr());
-        } else {
-            bar.set_draw_target(ProgressDrawTarget::hidden());
-        }
-        if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {per_sec} ETA {eta}")
-        {
-            bar.set_style(style);
-        }
+        let bar = self.bar(folder.len());
         let request = FolderRequest {
             kind,
             layers,
@@ -189,9 +180,7 @@ impl ModelArgs {
         })?;
         bar.finish_and_clear();
         let seconds = started.elapsed().as_secs_f64();
-        for (path, reason) in &embedded.skipped {
-            self.note(&format!("skipped {}: {reason}", printable(path)));
-        }
+        self.note_skipped(&embedded.skipped);
         let count = embedded.set.len();
         self.note(&format!(
             "{} in {seconds:.1} s, {:.1} images/s",
@@ -199,6 +188,28 @@ impl ModelArgs {
             count as f64 / seconds
         ));
         Ok(embedded)
+    }
+
+    /// A progress bar over so many images, where somebody can see it.
+    pub fn bar(&self, images: usize) -> ProgressBar {
+        let bar = ProgressBar::new(images as u64);
+        if std::io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        } else {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {per_sec} ETA {eta}")
+        {
+            bar.set_style(style);
+        }
+        bar
+    }
+
+    /// Names the images that could not be read.
+    pub fn note_skipped(&self, skipped: &[(PathBuf, String)]) {
+        for (path, reason) in skipped {
+            self.note(&format!("skipped {}: {reason}", printable(path)));
+        }
     }
 
     /// Prints the result: as JSON, or the text.

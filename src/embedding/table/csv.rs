@@ -3,7 +3,7 @@
 //! The `csv` crate is not in the tree; to write needs one function of it.
 
 use std::borrow::Cow;
-use std::io::Write as _;
+use std::io::Write;
 use std::path::Path;
 
 use crate::embedding::table::rows::EmbeddingTable;
@@ -14,29 +14,45 @@ use crate::unfinished::Unfinished;
 pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {
     let written = Unfinished::write(path, |file| {
         write!(file, "path,label")?;
-        for index in 0..table.width {
-            write!(file, ",f{index}")?;
-        }
+        write_names(file, table.width)?;
         for (path, label, features) in table.rows() {
-            write!(file, "\n{},{}", field(path), label_field(label))?;
-            for value in features {
-                write!(file, ",{}", number(*value))?;
-            }
+            write!(file, "{},{}", field(path), label_field(label))?;
+            write_numbers(file, features)?;
         }
-        file.write_all(b"\n")
+        Ok(())
     })?;
     written.finish()
 }
 
+/// The end of the first line: `,f0,f1,...`.
+pub(super) fn write_names(file: &mut impl Write, width: usize) -> std::io::Result<()> {
+    (0..width).try_for_each(|index| write!(file, ",f{index}"))?;
+    file.write_all(b"\n")
+}
+
+/// The end of any other line.
+pub(super) fn write_numbers(file: &mut impl Write, values: &[f32]) -> std::io::Result<()> {
+    let mut values = values.iter();
+    values.try_for_each(|value| write!(file, ",{}", number(*value)))?;
+    file.write_all(b"\n")
+}
+
 /// Writes `path,label`, a line a row.
-pub(super) fn write_paths<'a>(table: &EmbeddingTable, path: &'a Path) -> Result<Unfinished<'a>> {
+pub(super) fn write_paths(table: &EmbeddingTable, path: &Path) -> Result<Unfinished> {
     Unfinished::write(path, |file| {
         writeln!(file, "path,label")?;
-        for (path, label, _) in table.rows() {
-            writeln!(file, "{},{}", field(path), label_field(label))?;
-        }
-        Ok(())
+        let mut rows = table.rows();
+        rows.try_for_each(|(path, label, _)| write_path(file, path, label))
     })
+}
+
+/// A line `path,label`.
+pub(super) fn write_path(
+    file: &mut impl Write,
+    path: &str,
+    label: Option<&str>,
+) -> std::io::Result<()> {
+    writeln!(file, "{},{}", field(path), label_field(label))
 }
 
 /// The value in as few digits as give it back, read as f32 and read as f64 and then rounded, as pandas does.
@@ -53,7 +69,7 @@ fn number(value: f32) -> String {
 }
 
 /// No label is nothing at all, an empty one is `""`.
-fn label_field(label: Option<&str>) -> Cow<'_, str> {
+pub(super) fn label_field(label: Option<&str>) -> Cow<'_, str> {
     label.map_or(Cow::Borrowed(""), field)
 }
 

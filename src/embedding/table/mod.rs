@@ -7,11 +7,14 @@
 //! | `.parquet`     | path, label, embedding (a list of D floats)                        | pandas, Polars, DuckDB|
 //! | `.safetensors` | features `[B, D]`; paths and labels as JSON in the metadata        | PyTorch, and this crate|
 //!
+//! Those of patches are in `patches`.
+//!
 //! Each is written under a temporary name, synced and renamed: the final name is never half a file.
 
 mod csv;
 mod npy;
 mod parquet;
+mod patches;
 mod rows;
 mod safetensors;
 
@@ -20,6 +23,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::unfinished::check_writable;
 pub(super) use csv::field as csv_field;
+pub use patches::{PatchOrigin, PatchOwner, PatchShape, PatchTable};
 pub use rows::EmbeddingTable;
 
 /// How a table is stored.

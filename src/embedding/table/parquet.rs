@@ -5,15 +5,15 @@
 //! way Arrow says it, by its own schema in the metadata. That schema is a recorded message in which D is put.
 
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use parquet::data_type::{ByteArray, ByteArrayType, DataType, FloatType};
+use parquet::data_type::{ByteArray, ByteArrayType, DataType, FloatType, Int32Type};
 use parquet::file::metadata::KeyValue;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnPath;
@@ -29,21 +29,25 @@ const SCHEMA: &str = "message schema {
     required group embedding (LIST) { repeated group list { required float element; } }
 }";
 
+/// That of patches: a row a patch.
+const PATCH_SCHEMA: &str = "message schema {
+    required binary path (STRING);
+    optional binary label (STRING);
+    required int32 row;
+    required int32 column;
+    required group embedding (LIST) { repeated group list { required float element; } }
+}";
+
 /// The same as Arrow's message, with [`WIDTH_IN_TEMPLATE`] for D: tests/fixtures/arrow_schema.py.
 const ARROW_SCHEMA: &[u8] = include_bytes!("arrow_schema.bin");
+const ARROW_PATCH_SCHEMA: &[u8] = include_bytes!("arrow_patch_schema.bin");
 const WIDTH_IN_TEMPLATE: i32 = 0x5EED_5EED;
 
 /// Values in a row group: 16 MiB, all of which is in memory while it is written.
 const VALUES_IN_GROUP: usize = 1 << 22;
 
 pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {
-    let Some(arrow) = i32::try_from(table.width).ok().and_then(arrow_schema) else {
-        let reason = format!(
-            "embeddings of width {} are too wide for Parquet",
-            table.width
-        );
-        return Err(Error::data(path, reason));
-    };
+    let arrow = arrow_schema(ARROW_SCHEMA, path, table.width)?;
     let written = Unfinished::write(path, |file| {
         write_groups(table, arrow, file).map_err(std::io::Error::other)
     })?;
@@ -51,25 +55,23 @@ pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {
 }
 
 /// Arrow's schema for width D, as it stands in Parquet's metadata.
-fn arrow_schema(width: i32) -> Option<String> {
-    let mut schema = ARROW_SCHEMA.to_vec();
+fn arrow_schema(template: &[u8], path: &Path, width: usize) -> Result<String> {
+    let mut schema = template.to_vec();
     let mark = WIDTH_IN_TEMPLATE.to_le_bytes();
-    let at = schema
-        .windows(mark.len())
-        .position(|window| window == mark)?;
+    let at = schema.windows(mark.len()).position(|window| window == mark);
+    let (Some(at), Ok(width)) = (at, i32::try_from(width)) else {
+        let reason = format!("embeddings of width {width} are too wide for Parquet");
+        return Err(Error::data(path, reason));
+    };
     schema[at..at + mark.len()].copy_from_slice(&width.to_le_bytes());
-    Some(STANDARD.encode(schema))
+    Ok(STANDARD.encode(schema))
 }
 
-fn write_groups(
-    table: &EmbeddingTable,
-    arrow_schema: String,
-    file: &mut BufWriter<File>,
-) -> parquet::errors::Result<()> {
+fn properties(arrow_schema: String) -> WriterPropertiesBuilder {
     // by parts: a path made of one text with dots in it is of no column, and says so nowhere
     let embedding = ["embedding", "list", "element"].map(str::to_owned);
     let embedding = ColumnPath::new(embedding.to_vec());
-    let properties = WriterProperties::builder()
+    WriterProperties::builder()
         .set_created_by(concat!("ibot ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_key_value_metadata(Some(vec![KeyValue::new(
             "ARROW:schema".to_owned(),
@@ -78,6 +80,14 @@ fn write_groups(
         // no two floats are equal, and nobody asks for the largest
         .set_column_dictionary_enabled(embedding.clone(), false)
         .set_column_statistics_enabled(embedding, EnabledStatistics::None)
+}
+
+fn write_groups(
+    table: &EmbeddingTable,
+    arrow_schema: String,
+    file: &mut BufWriter<File>,
+) -> parquet::errors::Result<()> {
+    let properties = properties(arrow_schema)
         .set_column_dictionary_enabled(ColumnPath::from("path"), false)
         .build();
     let schema = Arc::new(parse_message_type(SCHEMA)?);
@@ -88,30 +98,46 @@ fn write_groups(
     let features = table.features.chunks(rows * table.width);
     for ((paths, labels), features) in paths.zip(labels).zip(features) {
         let mut group = writer.next_row_group()?;
-        let paths: Vec<ByteArray> = paths.iter().map(|path| path.as_str().into()).collect();
-        write_column::<ByteArrayType>(&mut group, &paths, None, None)?;
-        let known: Vec<ByteArray> = labels
-            .iter()
-            .flatten()
-            .map(|label| label.as_str().into())
-            .collect();
-        let is_known: Vec<i16> = labels.iter().map(|label| label.is_some().into()).collect();
-        write_column::<ByteArrayType>(&mut group, &known, Some(&is_known), None)?;
-        // every list has entries (definition 1), and the first of each begins a row (repetition 0)
-        let definition = vec![1; features.len()];
-        let repetition: Vec<i16> = (0..features.len())
-            .map(|index| (index % table.width != 0).into())
-            .collect();
-        write_column::<FloatType>(&mut group, features, Some(&definition), Some(&repetition))?;
+        let paths = paths.iter().map(String::as_str);
+        let labels = labels.iter().map(Option::as_deref);
+        write_names(&mut group, paths, labels)?;
+        write_lists(&mut group, features, table.width)?;
         group.close()?;
     }
     writer.close()?;
     Ok(())
 }
 
+/// Writes the columns path and label.
+fn write_names<'a, W: Write + Send>(
+    group: &mut SerializedRowGroupWriter<'_, W>,
+    paths: impl Iterator<Item = &'a str>,
+    labels: impl Iterator<Item = Option<&'a str>> + Clone,
+) -> parquet::errors::Result<()> {
+    let paths: Vec<ByteArray> = paths.map(ByteArray::from).collect();
+    write_column::<ByteArrayType, W>(group, &paths, None, None)?;
+    let known: Vec<ByteArray> = labels.clone().flatten().map(ByteArray::from).collect();
+    let is_known: Vec<i16> = labels.map(|label| label.is_some().into()).collect();
+    write_column::<ByteArrayType, W>(group, &known, Some(&is_known), None)
+}
+
+/// Writes the column embedding.
+fn write_lists<W: Write + Send>(
+    group: &mut SerializedRowGroupWriter<'_, W>,
+    features: &[f32],
+    width: usize,
+) -> parquet::errors::Result<()> {
+    // every list has entries (definition 1), and the first of each begins a row (repetition 0)
+    let definition = vec![1; features.len()];
+    let repetition: Vec<i16> = (0..features.len())
+        .map(|index| (index % width != 0).into())
+        .collect();
+    write_column::<FloatType, W>(group, features, Some(&definition), Some(&repetition))
+}
+
 /// Writes the group's next column.
-fn write_column<T: DataType>(
-    group: &mut SerializedRowGroupWriter<'_, &mut BufWriter<File>>,
+fn write_column<T: DataType, W: Write + Send>(
+    group: &mut SerializedRowGroupWriter<'_, W>,
     values: &[T::T],
     definition: Option<&[i16]>,
     repetition: Option<&[i16]>,
@@ -123,6 +149,79 @@ fn write_column<T: DataType>(
         column.close()?;
     }
     Ok(())
+}
+
+/// Rows of patches on their way to a file: a group is written once it is full.
+pub(super) struct PatchGroups {
+    writer: SerializedFileWriter<BufWriter<File>>,
+    width: usize,
+    paths: Vec<String>,
+    labels: Vec<Option<String>>,
+    cells: [Vec<i32>; 2],
+    features: Vec<f32>,
+}
+
+impl PatchGroups {
+    pub fn create(path: &Path, file: BufWriter<File>, width: usize) -> Result<Self> {
+        let properties = properties(arrow_schema(ARROW_PATCH_SCHEMA, path, width)?);
+        let writer = parse_message_type(PATCH_SCHEMA).and_then(|schema| {
+            SerializedFileWriter::new(file, Arc::new(schema), Arc::new(properties.build()))
+        });
+        let writer = writer
+            .map_err(std::io::Error::other)
+            .map_err(Error::io(path))?;
+        Ok(Self {
+            writer,
+            width: width.max(1),
+            paths: Vec::new(),
+            labels: Vec::new(),
+            cells: [Vec::new(), Vec::new()],
+            features: Vec::new(),
+        })
+    }
+
+    pub fn push(
+        &mut self,
+        path: &str,
+        label: Option<&str>,
+        cell: [usize; 2],
+        patch: &[f32],
+    ) -> std::io::Result<()> {
+        self.paths.push(path.to_owned());
+        self.labels.push(label.map(str::to_owned));
+        for (column, at) in self.cells.iter_mut().zip(cell) {
+            column.push(i32::try_from(at).map_err(std::io::Error::other)?);
+        }
+        self.features.extend_from_slice(patch);
+        match self.features.len() + self.width > VALUES_IN_GROUP {
+            true => self.write().map_err(std::io::Error::other),
+            false => Ok(()),
+        }
+    }
+
+    fn write(&mut self) -> parquet::errors::Result<()> {
+        let mut group = self.writer.next_row_group()?;
+        let paths = self.paths.iter().map(String::as_str);
+        write_names(&mut group, paths, self.labels.iter().map(Option::as_deref))?;
+        for column in &self.cells {
+            write_column::<Int32Type, _>(&mut group, column, None, None)?;
+        }
+        write_lists(&mut group, &self.features, self.width)?;
+        group.close()?;
+        self.paths.clear();
+        self.labels.clear();
+        self.cells.iter_mut().for_each(Vec::clear);
+        self.features.clear();
+        Ok(())
+    }
+
+    /// Writes what is left; the file is yet to be synced.
+    pub fn finish(mut self) -> std::io::Result<BufWriter<File>> {
+        if !self.features.is_empty() {
+            self.write().map_err(std::io::Error::other)?;
+        }
+        self.writer.into_inner().map_err(std::io::Error::other)
+    }
 }
 
 #[cfg(test)]
@@ -138,7 +237,8 @@ mod tests {
         let mark = WIDTH_IN_TEMPLATE.to_le_bytes();
         let marks = ARROW_SCHEMA.windows(4).filter(|window| *window == mark);
         assert_eq!(marks.count(), 1);
-        let schema = STANDARD.decode(arrow_schema(384).unwrap()).unwrap();
+        let schema = arrow_schema(ARROW_SCHEMA, Path::new(""), 384).unwrap();
+        let schema = STANDARD.decode(schema).unwrap();
         assert_eq!(schema.len(), ARROW_SCHEMA.len());
         assert!(schema.windows(4).any(|window| window == [0x80, 1, 0, 0]));
         assert!(!schema.windows(4).any(|window| window == mark));

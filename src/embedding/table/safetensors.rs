@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
+use serde::Serialize;
 
 use crate::embedding::table::rows::EmbeddingTable;
 use crate::error::{Error, Result};
@@ -25,15 +26,7 @@ const MAX_HEADER: usize = 100_000_000;
 
 pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {
     let header = header(table).map_err(Error::io(path))?;
-    if header.len() > MAX_HEADER {
-        let reason = format!(
-            "{} paths and labels take {} MB of metadata, but safetensors holds {}; write .parquet or .npy",
-            table.len(),
-            header.len() / 1_000_000,
-            MAX_HEADER / 1_000_000
-        );
-        return Err(Error::data(path, reason));
-    }
+    check_header(path, header.len(), table.len())?;
     let written = Unfinished::write(path, |file| {
         file.write_all(&header)?;
         write_values(file, &table.features)
@@ -41,18 +34,51 @@ pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {
     written.finish()
 }
 
+/// Refuses a header of so many bytes, for so many pictures, that no reader takes.
+pub(super) fn check_header(path: &Path, bytes: usize, pictures: usize) -> Result<()> {
+    if bytes <= MAX_HEADER {
+        return Ok(());
+    }
+    let reason = format!(
+        "{pictures} paths and labels take {} MB of metadata, but safetensors holds {}; write .parquet or .npy",
+        bytes / 1_000_000,
+        MAX_HEADER / 1_000_000
+    );
+    Err(Error::data(path, reason))
+}
+
 fn header(table: &EmbeddingTable) -> std::io::Result<Vec<u8>> {
-    let known = |text: &Option<String>| text.clone().unwrap_or_default();
+    let empty = String::new();
+    let known = [&table.model, &table.recipe].map(|text| text.as_ref().unwrap_or(&empty));
+    let shape = [table.len(), table.width];
+    header_of(FEATURES, &shape, &table.paths, &table.labels, known)
+}
+
+/// All that is before the values of the tensor `name`, whose first axis is that of the paths.
+pub(super) fn header_of(
+    name: &str,
+    shape: &[usize],
+    paths: &[impl Serialize],
+    labels: &[impl Serialize],
+    [model, recipe]: [&String; 2],
+) -> std::io::Result<Vec<u8>> {
     let metadata = [
         ("format", "pt".to_owned()),
-        (PATHS, serde_json::to_string(&table.paths)?),
-        (LABELS, serde_json::to_string(&table.labels)?),
-        (MODEL, known(&table.model)),
-        (RECIPE, known(&table.recipe)),
+        (PATHS, serde_json::to_string(paths)?),
+        (LABELS, serde_json::to_string(labels)?),
+        (MODEL, model.clone()),
+        (RECIPE, recipe.clone()),
     ];
     let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
-    let shape = [table.len(), table.width];
-    safetensors_header([(FEATURES, shape.as_slice())], &metadata.into())
+    safetensors_header([(name, shape)], &metadata.into())
+}
+
+/// The header with spaces behind its JSON, which readers skip, to `least` bytes; a multiple of 8.
+pub(super) fn padded(mut header: Vec<u8>, least: usize) -> Vec<u8> {
+    let length = header.len().max(least);
+    header.resize(length, b' ');
+    header[..8].copy_from_slice(&(length as u64 - 8).to_le_bytes());
+    header
 }
 
 pub(super) fn read(path: &Path) -> Result<EmbeddingTable> {

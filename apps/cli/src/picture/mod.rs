@@ -2,6 +2,7 @@
 
 mod axis;
 mod chart;
+mod class_colors;
 mod contact_sheet;
 mod font;
 mod heat_map;
@@ -9,6 +10,7 @@ mod paint;
 mod patches;
 
 pub use chart::{ChartConfig, Series, line_chart};
+pub use class_colors::class_colors;
 pub use contact_sheet::{Captioned, contact_sheet};
 pub use heat_map::heat_map;
 pub use patches::{correspondence, patch_colors};

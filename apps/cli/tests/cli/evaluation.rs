@@ -8,15 +8,23 @@ use serde_json::Value;
 use crate::{Scratch, TINY, has_adapter, ibot, refused, stdout};
 
 /// A run of two epochs with its curves, and the arguments that name its teacher.
-struct Trained {
-    scratch: Scratch,
-    model: String,
-    pictures: String,
+pub struct Trained {
+    pub scratch: Scratch,
+    pub model: String,
+    pub pictures: String,
 }
 
 fn trained(name: &str) -> Trained {
+    trained_as(
+        name,
+        &["--steps", "60", "--tensorboard", "--learning-rate", "0.01"],
+    )
+}
+
+/// A run with these flags.
+pub fn trained_as(name: &str, flags: &[&str]) -> Trained {
     let scratch = Scratch::new(name);
-    let train = scratch.train(&["--steps", "60", "--tensorboard", "--learning-rate", "0.01"]);
+    let train = scratch.train(flags);
     let output = ibot(&train);
     assert!(
         output.status.success(),
@@ -48,11 +56,11 @@ impl Trained {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    fn run(&self, command: &str, more: &[&str]) -> Value {
+    pub fn run(&self, command: &str, more: &[&str]) -> Value {
         self.run_on("flex", command, more)
     }
 
-    fn out(&self, name: &str) -> String {
+    pub fn out(&self, name: &str) -> String {
         self.scratch.path(name)
     }
 }

@@ -1,0 +1,66 @@
+//! Images with their masks and the predicted ones on one sheet.
+
+use ibot::Result;
+use ibot::data::decode::decode_rgb;
+use ibot::data::{MaskedPictures, PictureSource as _};
+use ibot::embedding::{Embedder, Segmented};
+use ibot::error::printable;
+use ibot::eval::Confusion;
+use image::{DynamicImage, RgbImage};
+
+use super::model::ModelArgs;
+use super::picture::{Captioned, class_colors, contact_sheet};
+
+/// Images in a row, three pictures each; and the side of a picture.
+const IMAGES: usize = 2;
+const SIDE: u32 = 160;
+
+/// An image that is shown.
+pub struct Example {
+    sample: usize,
+    truth: Vec<u8>,
+    predicted: Vec<Vec<u8>>,
+}
+
+impl Example {
+    pub fn new(seen: Segmented<'_>) -> Self {
+        Self {
+            sample: seen.sample,
+            truth: seen.truth.to_vec(),
+            predicted: seen.predicted.to_vec(),
+        }
+    }
+}
+
+/// Each image as the model sees it, its mask, and the mask that classifier number `way` predicts, with the share of the pixels
+/// that are right.
+pub fn masks_sheet(
+    model: &ModelArgs,
+    embedder: &Embedder,
+    pictures: &MaskedPictures,
+    examples: &[Example],
+    way: usize,
+    classifier: &str,
+) -> Result<RgbImage> {
+    let side = embedder.preprocessing().image_size as u32;
+    let mut shown: Vec<(DynamicImage, String)> = Vec::new();
+    for example in examples {
+        let path = pictures.name(example.sample);
+        let seen = embedder.seen(&decode_rgb(&path, model.max_pixels)?)?;
+        let predicted = &example.predicted[way];
+        let mut confusion = Confusion::default();
+        confusion.add(&example.truth, predicted);
+        let right = 100.0 * confusion.accuracy().unwrap_or(0.0);
+        let name = printable(path.file_name().unwrap_or_default());
+        shown.push((seen.into(), name));
+        shown.push((class_colors(&example.truth, side).into(), "mask".to_owned()));
+        let predicted = class_colors(predicted, side);
+        shown.push((predicted.into(), format!("predicted: {right:.1} %")));
+    }
+    let captioned: Vec<Captioned<'_>> = shown
+        .iter()
+        .map(|(picture, caption)| Captioned { picture, caption })
+        .collect();
+    let title = format!("masks by patch features: {classifier}");
+    Ok(contact_sheet(&title, &captioned, 3 * IMAGES, SIDE))
+}

@@ -1,0 +1,66 @@
+//! Which images a classifier of frozen features is trained on, and which test it.
+
+use std::path::{Path, PathBuf};
+
+use ibot::embedding::FeatureKind;
+use ibot::eval::{Split, stratified_split};
+use ibot::{Error, Result};
+
+use super::choices::{FEATURES, one_of};
+use super::model::HELD_OUT;
+
+/// Which images to train on and which to test on.
+#[derive(Debug, clap::Args)]
+pub struct SplitArgs {
+    /// Labeled image folder, one subfolder per class; with --patches, any image folder.
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Image folder of the same kind to test on [default: --data's val or test folder, else a held-out fraction of --data].
+    #[arg(long)]
+    pub val: Option<PathBuf>,
+    /// Fraction of --data to hold out if there is no --val [default: 0.2].
+    #[arg(long, value_name = "SHARE", conflicts_with = "val")]
+    pub held_out: Option<f64>,
+    /// Number of random held-out splits without --val; the result is their mean [default: 5; 1 with --patches].
+    #[arg(long, conflicts_with = "val")]
+    splits: Option<u64>,
+    /// Feature to compute per image.
+    #[arg(long, value_parser = one_of(FEATURES), default_value = "cls", conflicts_with = "patches")]
+    pub features: FeatureKind,
+}
+
+impl SplitArgs {
+    /// Refuses settings that cannot work with any images, before the work starts.
+    pub fn check(&self) -> Result<()> {
+        if let Some(share) = self
+            .held_out
+            .filter(|share| !(*share > 0.0 && *share < 1.0))
+        {
+            let remedy = "must be above 0 and below 1, such as 0.2";
+            return Err(Error::config("--held-out", share, remedy));
+        }
+        if self.splits == Some(0) {
+            return Err(Error::config("--splits", 0, "must be at least 1"));
+        }
+        Ok(())
+    }
+
+    /// The indices of each split's parts; `default` is the number of splits without the flag.
+    pub fn splits(
+        &self,
+        data: &Path,
+        labels: &[Option<usize>],
+        default: u64,
+    ) -> Result<Vec<Split>> {
+        let share = self.held_out.unwrap_or(HELD_OUT);
+        let splits =
+            (0..self.splits.unwrap_or(default)).map(|seed| stratified_split(labels, share, seed));
+        let splits: Vec<Split> = splits.collect();
+        let is_empty = |split: &Split| split.kept.is_empty() || split.held_out.is_empty();
+        if splits.iter().any(is_empty) {
+            let reason = "has too few images to hold some out; give --val";
+            return Err(Error::data(data, reason));
+        }
+        Ok(splits)
+    }
+}

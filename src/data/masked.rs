@@ -1,0 +1,147 @@
+//! Pictures of a folder together with their segmentation masks.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use image::RgbImage;
+
+use crate::data::PictureSource;
+use crate::data::decode::{decode_rgba, on_white};
+use crate::data::folder::ImageFolder;
+use crate::data::label_map::LabelMap;
+use crate::error::{Error, Result, printable};
+
+/// Where the mask of a picture is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Masks {
+    /// A PNG file of the picture's relative name in this folder: `cats/1.png` for `cats/1.jpg`; see [`LabelMap::read`].
+    Folder(PathBuf),
+    /// The picture's own alpha channel; see [`LabelMap::of_alpha`].
+    Alpha,
+}
+
+/// The pictures of a folder that have masks. Each is decoded together with its mask, which then waits to be taken.
+pub struct MaskedPictures {
+    folder: ImageFolder,
+    masks: Masks,
+    /// Side of the evaluation view.
+    side: usize,
+    max_pixels: u64,
+    seen: Mutex<BTreeMap<usize, Result<Vec<u8>>>>,
+}
+
+impl MaskedPictures {
+    /// Those pictures of `folder` that have a mask file, or all of them with [`Masks::Alpha`], for views of `side` pixels; and
+    /// the paths of the others.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where no picture has a mask file; the message says where that of the first one would be.
+    pub fn new(
+        folder: &ImageFolder,
+        masks: Masks,
+        side: usize,
+        max_pixels: u64,
+    ) -> Result<(Self, Vec<PathBuf>)> {
+        let has_mask = |at: &usize| match &masks {
+            Masks::Folder(root) => mask_path(root, folder, *at).is_file(),
+            Masks::Alpha => true,
+        };
+        let (with, without): (Vec<usize>, Vec<usize>) = (0..folder.len()).partition(has_mask);
+        if let (Masks::Folder(root), true) = (&masks, with.is_empty()) {
+            let [picture, mask] = [folder.name(0), mask_path(root, folder, 0)].map(printable);
+            let reason = format!("has no mask of any image: that of {picture} would be {mask}");
+            return Err(Error::data(root, reason));
+        }
+        let pictures = Self {
+            folder: folder.part(&with),
+            masks,
+            side,
+            max_pixels,
+            seen: Mutex::default(),
+        };
+        let without = without.into_iter().map(|at| folder.name(at)).collect();
+        Ok((pictures, without))
+    }
+
+    /// The pictures at these places.
+    #[must_use]
+    pub fn part(&self, places: &[usize]) -> Self {
+        Self {
+            folder: self.folder.part(places),
+            masks: self.masks.clone(),
+            side: self.side,
+            max_pixels: self.max_pixels,
+            seen: Mutex::default(),
+        }
+    }
+
+    /// The pictures.
+    pub fn folder(&self) -> &ImageFolder {
+        &self.folder
+    }
+
+    /// The classes in the evaluation view of a picture that was decoded, `[S, S]`; each can be taken once.
+    ///
+    /// # Errors
+    /// [`Error::Data`] or [`Error::Io`] where the mask cannot be read, or has another size than the picture.
+    pub fn take(&self, index: usize) -> Result<Vec<u8>> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing = || Error::data(self.name(index), "its mask was not read");
+        seen.remove(&index).unwrap_or_else(|| Err(missing()))
+    }
+
+    fn read(&self, root: &Path, index: usize, picture: &RgbImage) -> Result<Vec<u8>> {
+        let path = mask_path(root, &self.folder, index);
+        let map = LabelMap::read(&path, self.max_pixels)?;
+        let [width, height] = map.size;
+        if picture.dimensions() != (width, height) {
+            let (image, name) = (picture.dimensions(), printable(self.name(index)));
+            let reason = format!(
+                "is {width} x {height} pixels, but its image {name} is {} x {}; a mask has a class for each pixel of the upright image",
+                image.0, image.1
+            );
+            return Err(Error::data(path, reason));
+        }
+        Ok(map.seen(self.side))
+    }
+}
+
+/// The mask of picture `index`.
+fn mask_path(root: &Path, folder: &ImageFolder, index: usize) -> PathBuf {
+    let path = folder.name(index);
+    let inside = path.strip_prefix(folder.root()).unwrap_or(&path);
+    root.join(inside).with_extension("png")
+}
+
+impl PictureSource for MaskedPictures {
+    fn len(&self) -> usize {
+        self.folder.len()
+    }
+
+    fn name(&self, index: usize) -> PathBuf {
+        self.folder.name(index)
+    }
+
+    fn label(&self, index: usize) -> Option<usize> {
+        self.folder.label(index)
+    }
+
+    fn decode(&self, index: usize) -> Result<RgbImage> {
+        let (picture, seen) = match &self.masks {
+            Masks::Folder(root) => {
+                let picture = self.folder.decode(index)?;
+                let seen = self.read(root, index, &picture);
+                (picture, seen)
+            }
+            Masks::Alpha => {
+                let picture = decode_rgba(&self.name(index), self.max_pixels)?;
+                let seen = LabelMap::of_alpha(&picture).seen(self.side);
+                (on_white(&picture), Ok(seen))
+            }
+        };
+        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(index, seen);
+        Ok(picture)
+    }
+}
