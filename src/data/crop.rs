@@ -2,19 +2,16 @@
 
 use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::{FilterType, ImageView as _, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 
 use crate::data::augment::Interpolation;
+use crate::data::eval_fit::EvalFit;
 use crate::error::{Error, Result};
 use crate::random::Random;
 
 /// Attempts of a random crop before it falls back to the center.
 const ATTEMPTS: usize = 10;
-/// Square pictures up to this side are evaluated whole: cropping a 32-pixel image would lose too much.
-const SMALL_SIDE: u32 = 96;
-/// Side of the resized picture by side of the center crop, in the usual ImageNet evaluation.
-const EVAL_MARGIN: f64 = 256.0 / 224.0;
 
 /// A rectangle of whole pixels inside a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,29 +107,21 @@ impl SquareResizer {
         Ok(self.resized.pixels())
     }
 
-    /// The evaluation view: the shorter side resized to S * 256 / 224, then the center; a square picture of up to
-    /// 96 pixels per side is taken whole.
+    /// The evaluation view: the part of `picture` that `fit` shows.
     ///
     /// # Shapes
     /// S x S pixels, row-major.
     ///
     /// # Errors
     /// The picture has no pixel.
-    pub fn center(&mut self, picture: &RgbImage) -> Result<&[U8x3]> {
+    pub fn center(&mut self, picture: &RgbImage, fit: EvalFit) -> Result<&[U8x3]> {
         if picture.is_empty() {
             return Err(failed("it has no pixels")); // the resizer would leave the last one's
         }
-        let [width, height] = [picture.width(), picture.height()];
-        let shorter = f64::from(width.min(height));
-        let is_small_square = width == height && width <= SMALL_SIDE;
-        let side = if is_small_square {
-            shorter
-        } else {
-            shorter / EVAL_MARGIN
-        };
-        let [left, top] = [width, height].map(|size| (f64::from(size) - side) / 2.0);
+        let size = [picture.width(), picture.height()];
+        let [[left, top], [width, height]] = fit.area(size, self.resized.width() as usize);
         // Pixels around the box contribute at its edges, as they do when the whole picture is resized.
-        let options = self.options.crop(left, top, side, side);
+        let options = self.options.crop(left, top, width, height);
         self.resizer
             .resize_typed(&borrow(picture)?, &mut self.resized, &options)
             .map_err(failed)?;

@@ -105,11 +105,8 @@ impl FinetuneSetup<'_> {
 
     pub fn origin(&self, model: &LoadedModel, pictures: &Pictures) -> Origin {
         let card = model.card.as_ref();
-        let encoder = card.map(|card| card.encoder.clone());
         Origin {
-            encoder: encoder
-                .or_else(|| self.request.options.encoder.clone())
-                .unwrap_or_default(),
+            encoder: model.encoder.clone(),
             architecture: model.architecture.clone(),
             preprocessing: model.preprocessing.clone(),
             data: DataCard {
