@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::eval_fit::EvalFit;
 use crate::error::{Error, Result};
 
 /// How a crop is resized; both widen their filter where they shrink (torchvision's `antialias=True`).
@@ -38,6 +39,9 @@ pub struct AugmentConfig {
     /// Smallest and largest ratio of a crop's width to its height; its logarithm is drawn uniformly. Default `[0.75,
     /// 1.333]`. Source: torchvision.
     pub ratio: [f64; 2],
+    /// Which part of a picture is evaluated. Default the center. Not a key of its own: it is the model's.
+    #[serde(skip)]
+    pub eval_fit: EvalFit,
     /// How crops are resized: "bicubic" or "bilinear". Default `"bicubic"`. Source: DINO.
     pub interpolation: Interpolation,
     /// Probability of a horizontal flip. Default 0.5. Source: DINO.
@@ -166,6 +170,7 @@ impl Default for AugmentConfig {
             local_size: 96,
             local_scale: [0.05, 0.4],
             ratio: [3.0 / 4.0, 4.0 / 3.0],
+            eval_fit: EvalFit::Margin,
             interpolation: Interpolation::Bicubic,
             flip: 0.5,
             color_jitter: ColorJitter::default(),

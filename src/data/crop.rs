@@ -2,19 +2,16 @@
 
 use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::{FilterType, ImageView as _, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 
 use crate::data::augment::Interpolation;
+use crate::data::eval_fit::EvalFit;
 use crate::error::{Error, Result};
 use crate::random::Random;
 
 /// Attempts of a random crop before it falls back to the center.
 const ATTEMPTS: usize = 10;
-/// Square pictures up to this side are evaluated whole: cropping a 32-pixel image would lose too much.
-const SMALL_SIDE: u32 = 96;
-/// Side of the resized picture by side of the center crop, in the usual ImageNet evaluation.
-const EVAL_MARGIN: f64 = 256.0 / 224.0;
 
 /// A rectangle of whole pixels inside a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,45 +68,6 @@ impl CropBox {
     }
 }
 
-/// What the evaluation view shows of a picture: a square, in fractions of a pixel.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct EvalArea {
-    /// Column of its left edge.
-    pub left: f64,
-    /// Row of its top edge.
-    pub top: f64,
-    /// Pixels per side.
-    pub side: f64,
-}
-
-impl EvalArea {
-    /// Of a picture of `[width, height]` pixels: the center of what is left when its shorter side is resized to S * 256 /
-    /// 224, in pixels of the picture; all of a square picture of up to 96 pixels per side.
-    pub fn of([width, height]: [u32; 2]) -> Self {
-        let shorter = f64::from(width.min(height));
-        let is_small_square = width == height && width <= SMALL_SIDE;
-        let side = if is_small_square {
-            shorter
-        } else {
-            shorter / EVAL_MARGIN
-        };
-        let [left, top] = [width, height].map(|size| (f64::from(size) - side) / 2.0);
-        Self { left, top, side }
-    }
-
-    /// The `[column, row]` of the picture in whose pixel the center of each pixel of the view lies, row by row, for a view of
-    /// `view_side` pixels per side.
-    pub fn nearest(self, view_side: usize) -> impl Iterator<Item = [u32; 2]> {
-        let step = self.side / view_side as f64;
-        // inside of the picture, as the area is
-        let place = move |edge: f64, at: usize| (edge + (at as f64 + 0.5) * step) as u32;
-        (0..view_side * view_side).map(move |at| {
-            let (row, column) = (at / view_side, at % view_side);
-            [place(self.left, column), place(self.top, row)]
-        })
-    }
-}
-
 /// Resizes parts of pictures to S x S; keeps its buffers.
 pub struct SquareResizer {
     resizer: Resizer,
@@ -149,20 +107,21 @@ impl SquareResizer {
         Ok(self.resized.pixels())
     }
 
-    /// The evaluation view: [`EvalArea`], resized.
+    /// The evaluation view: the part of `picture` that `fit` shows.
     ///
     /// # Shapes
     /// S x S pixels, row-major.
     ///
     /// # Errors
     /// The picture has no pixel.
-    pub fn center(&mut self, picture: &RgbImage) -> Result<&[U8x3]> {
+    pub fn center(&mut self, picture: &RgbImage, fit: EvalFit) -> Result<&[U8x3]> {
         if picture.is_empty() {
             return Err(failed("it has no pixels")); // the resizer would leave the last one's
         }
-        let EvalArea { left, top, side } = EvalArea::of([picture.width(), picture.height()]);
+        let size = [picture.width(), picture.height()];
+        let [[left, top], [width, height]] = fit.area(size, self.resized.width() as usize);
         // Pixels around the box contribute at its edges, as they do when the whole picture is resized.
-        let options = self.options.crop(left, top, side, side);
+        let options = self.options.crop(left, top, width, height);
         self.resizer
             .resize_typed(&borrow(picture)?, &mut self.resized, &options)
             .map_err(failed)?;

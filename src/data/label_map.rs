@@ -7,7 +7,7 @@ use std::path::Path;
 use image::RgbaImage;
 use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
 
-use crate::data::crop::EvalArea;
+use crate::data::eval_fit::EvalFit;
 use crate::data::limits::{check_length, memory_limit, unusable_size};
 use crate::error::{Error, Result, printable};
 
@@ -90,9 +90,9 @@ impl LabelMap {
     ///
     /// # Shapes
     /// `[S, S]`, row by row, S = `side`.
-    pub fn seen(&self, side: usize) -> Vec<u8> {
+    pub fn seen(&self, fit: EvalFit, side: usize) -> Vec<u8> {
         let width = self.size[0] as usize;
-        let places = EvalArea::of(self.size).nearest(side);
+        let places = fit.nearest(self.size, side);
         let class =
             |[column, row]: [u32; 2]| self.classes.get(row as usize * width + column as usize);
         places

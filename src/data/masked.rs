@@ -8,6 +8,7 @@ use image::RgbImage;
 
 use crate::data::PictureSource;
 use crate::data::decode::{decode_rgba, on_white};
+use crate::data::eval_fit::EvalFit;
 use crate::data::folder::ImageFolder;
 use crate::data::label_map::LabelMap;
 use crate::error::{Error, Result, printable};
@@ -25,14 +26,15 @@ pub enum Masks {
 pub struct MaskedPictures {
     folder: ImageFolder,
     masks: Masks,
-    /// Side of the evaluation view.
-    side: usize,
+    /// How the evaluation view is cut, and its side.
+    view: (EvalFit, usize),
     max_pixels: u64,
     seen: Mutex<BTreeMap<usize, Result<Vec<u8>>>>,
 }
 
 impl MaskedPictures {
-    /// Those pictures of `folder` that have a mask file, or all of them with [`Masks::Alpha`], for views of `side` pixels; and
+    /// Those pictures of `folder` that have a mask file, or all of them with [`Masks::Alpha`], for views that are cut like this and have so many pixels
+    /// per side; and
     /// the paths of the others.
     ///
     /// # Errors
@@ -40,7 +42,7 @@ impl MaskedPictures {
     pub fn new(
         folder: &ImageFolder,
         masks: Masks,
-        side: usize,
+        view: (EvalFit, usize),
         max_pixels: u64,
     ) -> Result<(Self, Vec<PathBuf>)> {
         let has_mask = |at: &usize| match &masks {
@@ -56,7 +58,7 @@ impl MaskedPictures {
         let pictures = Self {
             folder: folder.part(&with),
             masks,
-            side,
+            view,
             max_pixels,
             seen: Mutex::default(),
         };
@@ -70,7 +72,7 @@ impl MaskedPictures {
         Self {
             folder: self.folder.part(places),
             masks: self.masks.clone(),
-            side: self.side,
+            view: self.view,
             max_pixels: self.max_pixels,
             seen: Mutex::default(),
         }
@@ -103,7 +105,7 @@ impl MaskedPictures {
             );
             return Err(Error::data(path, reason));
         }
-        Ok(map.seen(self.side))
+        Ok(map.seen(self.view.0, self.view.1))
     }
 }
 
@@ -136,7 +138,7 @@ impl PictureSource for MaskedPictures {
             }
             Masks::Alpha => {
                 let picture = decode_rgba(&self.name(index), self.max_pixels)?;
-                let seen = LabelMap::of_alpha(&picture).seen(self.side);
+                let seen = LabelMap::of_alpha(&picture).seen(self.view.0, self.view.1);
                 (on_white(&picture), Ok(seen))
             }
         };

@@ -7,7 +7,7 @@
 //! - [`augment`]: the settings; [`crop`], [`photometric`]: the operations; [`view`]: one random view
 //! - `label_map`: the class of each pixel, for evaluation; `masked`: pictures with such masks
 //! - [`pixels`]: what batches hold, bytes or floats; `pool`: worker threads that give batches in order; [`loader`]: batches
-//!   to train on; [`evaluation`]: to evaluate
+//!   to train on; [`evaluation`]: to evaluate, on the part of a picture that `eval_fit` gives
 //!
 //! Whatever is random is a pure function of (seed, epoch, sample index, view number), see [`crate::random`].
 
@@ -17,6 +17,7 @@ pub mod crop;
 pub mod decode;
 pub mod demo;
 pub mod drawing;
+mod eval_fit;
 pub mod evaluation;
 pub mod folder;
 mod folder_config;
@@ -43,6 +44,7 @@ use crate::error::Result;
 
 pub use augment::AugmentConfig;
 pub use bench::{LoaderSpeed, bench_loader};
+pub use eval_fit::EvalFit;
 pub use evaluation::{EvalBatch, EvalBatches, eval_batches};
 pub use folder::ImageFolder;
 pub use folder_config::FolderConfig;

@@ -177,7 +177,7 @@ impl Augmenter {
         Ok(planes)
     }
 
-    /// The evaluation view of `picture`, see [`SquareResizer::center`].
+    /// The evaluation view of `picture`, see [`crate::data::EvalFit`].
     ///
     /// # Shapes
     /// `[3, S, S]` planes in 0..=255, not yet normalized.
@@ -185,7 +185,7 @@ impl Augmenter {
     /// # Errors
     /// The picture has no pixel.
     pub fn eval_view(&mut self, picture: &RgbImage) -> Result<&Planes> {
-        let pixels: &[U8x3] = self.resizer.center(picture)?;
+        let pixels: &[U8x3] = self.resizer.center(picture, self.config.eval_fit)?;
         self.planes.load(pixels, false);
         Ok(&self.planes)
     }

@@ -50,7 +50,9 @@ fn one_of_several(path: &Path) -> Option<String> {
     let (_, part) = before.rsplit_once('-')?;
     let is_number = |text: &str| text.parse::<usize>().is_ok();
     (is_number(part) && is_number(count)).then(|| {
-        "its name suggests one part of a model split into several files, which is not supported; join them".into()
+        "its name suggests one part of a model split into several files; give its index, such as \
+         model.safetensors.index.json"
+            .into()
     })
 }
 

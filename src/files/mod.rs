@@ -3,6 +3,7 @@
 //! - [`weights`]: reads weight files, recognized by content
 //! - `state_dict`, `param_path`: a module's weights by name, and what timm calls them
 //! - `safetensors`, `header`: the format that this program writes
+//! - `sharded`: a model in several files
 //! - `torch`: what `torch.save` wrote
 //! - `other_files`, `finite`, `misfit`: files that cannot be used, and what to do
 //! - `foreign`: backbones, heads and complete methods of other programs
@@ -22,13 +23,15 @@ mod other_files;
 mod param_path;
 mod positions;
 mod safetensors;
+mod sharded;
 mod state_dict;
 mod torch;
 pub mod weights;
 
 pub use foreign::{
-    BackboneWeights, HeadSizes, Heads, MethodWeights, NetworkWeights, PatchHead, PrototypeLength,
-    Role, backbone_of, heads_of, ibot_names, network_prefix, networks_of, stable_pretraining_names,
+    BackboneWeights, BlockNames, HeadSizes, Heads, MethodWeights, NetworkWeights, PatchHead,
+    PrototypeLength, Role, backbone_of, heads_of, ibot_names, network_prefix, networks_of,
+    stable_pretraining_names, transformers_names,
 };
 pub use onnx::write_onnx;
 pub use positions::resample_positions;

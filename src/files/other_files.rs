@@ -191,11 +191,9 @@ fn text(start: &[u8]) -> Option<String> {
     } else if is_page.iter().any(|tag| text.starts_with(tag)) {
         "is a web page, not the weights: the download gave an error or a login; download the file itself again".into()
     } else if text.starts_with('{') && text.contains("\"weight_map\"") {
-        "lists the parts of a model split into several files, which is not supported; join them: \
-         transformers' save_pretrained(NEW_FOLDER, max_shard_size=\"100GB\"), or use timm's file of the model"
-            .into()
+        return None; // the index of a model in several files
     } else if text.starts_with('{') {
-        "is JSON, a description and not the weights; give the .safetensors or .pth file next to it"
+        "is JSON, a description and not the weights; give the .safetensors or .pth file next to it, or the folder"
             .into()
     } else {
         "is a text file, neither safetensors nor torch.save; give a weight file".into()

@@ -10,25 +10,36 @@ use burn::tensor::backend::Backend;
 use crate::backbone::VisionTransformer;
 use crate::error::{Error, Result};
 use crate::files::foreign::{Role, backbone_of};
-use crate::files::header::float_names;
+use crate::files::header::{float_names, weights_error};
 use crate::files::misfit::{encoders_alike, misfit};
 use crate::files::other_files::refuse_other_files;
 use crate::files::positions::resample_positions;
 use crate::files::safetensors::{read_safetensors, write_safetensors};
+use crate::files::sharded::{Part, parts_of};
 use crate::files::state_dict::{NamedTensor, load_state_dict, state_dict};
 use crate::files::torch::{self, read_pytorch};
 
-/// All float tensors of a file: safetensors or `torch.save`, recognized by its first bytes.
+/// All float tensors of a file: safetensors or `torch.save`, recognized by its first bytes, or of all files that an index
+/// (`model.safetensors.index.json`) names.
 ///
 /// # Errors
 /// As [`read_safetensors`] and [`read_pytorch`]; [`Error::Weights`] for a folder, a picture, a web page and other files that
 /// are known to hold no weights, with what to do.
 pub fn read_weights(path: &Path) -> Result<BTreeMap<String, NamedTensor>> {
     refuse_other_files(path)?;
-    match is_archive(path)? {
-        true => read_pytorch(path),
-        false => read_safetensors(path),
+    let Some(parts) = parts_of(path)? else {
+        return match is_archive(path)? {
+            true => read_pytorch(path),
+            false => read_safetensors(path),
+        };
+    };
+    let mut tensors = BTreeMap::new();
+    for Part { file, names } in parts {
+        refuse_index(&file)?;
+        let found = read_weights(&file)?.into_iter();
+        tensors.extend(found.filter(|(name, _)| names.contains(name)));
     }
+    Ok(tensors)
 }
 
 /// The names of what [`read_weights`] gives, without reading the values.
@@ -37,9 +48,29 @@ pub fn read_weights(path: &Path) -> Result<BTreeMap<String, NamedTensor>> {
 /// As [`read_weights`].
 pub fn tensor_names(path: &Path) -> Result<Vec<String>> {
     refuse_other_files(path)?;
-    match is_archive(path)? {
-        true => torch::tensor_names(path),
-        false => float_names(path),
+    let Some(parts) = parts_of(path)? else {
+        return match is_archive(path)? {
+            true => torch::tensor_names(path),
+            false => float_names(path),
+        };
+    };
+    let mut all = Vec::new();
+    for Part { file, names } in parts {
+        refuse_index(&file)?;
+        let found = tensor_names(&file)?.into_iter();
+        all.extend(found.filter(|name| names.contains(name)));
+    }
+    Ok(all)
+}
+
+/// An index names files of weights, no other index.
+fn refuse_index(path: &Path) -> Result<()> {
+    match parts_of(path)? {
+        Some(_) => Err(weights_error(
+            path,
+            "is the index of a model, not a part of one",
+        )),
+        None => Ok(()),
     }
 }
 

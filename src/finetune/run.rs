@@ -84,7 +84,7 @@ fn train<B: TrainBackend>(
     // a folder with fewer images than a batch uses a smaller batch
     let batch = config.batch_size.min(pictures.train.len());
     let schedule = Schedule::new(&config.schedule(), steps, per_epoch, batch);
-    let origin = setup.origin(&model, &pictures);
+    let origin = FinetuneSetup::origin(&model, &pictures);
     let comments = [
         format!("ibot {}", env!("CARGO_PKG_VERSION")),
         format!(

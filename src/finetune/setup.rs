@@ -103,13 +103,10 @@ impl FinetuneSetup<'_> {
         Loader::new(pictures.train.clone(), views, &loader, Position::default())
     }
 
-    pub fn origin(&self, model: &LoadedModel, pictures: &Pictures) -> Origin {
+    pub fn origin(model: &LoadedModel, pictures: &Pictures) -> Origin {
         let card = model.card.as_ref();
-        let encoder = card.map(|card| card.encoder.clone());
         Origin {
-            encoder: encoder
-                .or_else(|| self.request.options.encoder.clone())
-                .unwrap_or_default(),
+            encoder: model.encoder.clone(),
             architecture: model.architecture.clone(),
             preprocessing: model.preprocessing.clone(),
             data: DataCard {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ibot::data::decode::{decode_rgb, decode_rgba};
 use ibot::data::view::Augmenter;
 use ibot::data::{
-    AugmentConfig, FolderConfig, IGNORED, ImageFolder, LabelMap, MaskedPictures, Masks,
+    AugmentConfig, EvalFit, FolderConfig, IGNORED, ImageFolder, LabelMap, MaskedPictures, Masks,
     PictureSource as _,
 };
 use image::{GrayImage, Luma, Rgb, RgbImage, Rgba, RgbaImage};
@@ -156,7 +156,7 @@ fn views_of_masks_show_what_views_of_pictures_show() {
             .pixels()
             .map(|pixel| u8::from(pixel.0[0] > 0))
             .collect();
-        let mask = LabelMap { size, classes }.seen(56);
+        let mask = LabelMap { size, classes }.seen(EvalFit::Margin, 56);
         let planes = augmenter.eval_view(&picture).unwrap();
         let red = &planes.values()[..56 * 56];
         let mut compared = 0;
@@ -192,12 +192,13 @@ fn alpha_is_figure_and_ground_of_the_same_pixels() {
     );
     // the picture that the model sees is on white, whether its alpha channel is asked for or not
     let scanned = ImageFolder::scan(&folder.0, &FolderConfig::default()).unwrap();
-    let (masked, without) = MaskedPictures::new(&scanned, Masks::Alpha, 56, MAX_PIXELS).unwrap();
+    let (masked, without) =
+        MaskedPictures::new(&scanned, Masks::Alpha, (EvalFit::Margin, 56), MAX_PIXELS).unwrap();
     assert_eq!(
         (masked.decode(0).unwrap(), without.len()),
         (decode_rgb(&path, MAX_PIXELS).unwrap(), 0)
     );
-    assert_eq!(masked.take(0).unwrap(), map.seen(56));
+    assert_eq!(masked.take(0).unwrap(), map.seen(EvalFit::Margin, 56));
     assert!(masked.take(0).is_err(), "a mask is taken once");
     RgbImage::new(3, 3).save(&path).unwrap();
     let message = decode_rgba(&path, MAX_PIXELS).unwrap_err().to_string();
@@ -222,7 +223,12 @@ fn masks_are_found_by_the_name_of_their_picture() {
     }
     let scanned = ImageFolder::scan(&images, &FolderConfig::default()).unwrap();
     let of = |masks: &Path| {
-        MaskedPictures::new(&scanned, Masks::Folder(masks.to_path_buf()), 8, MAX_PIXELS)
+        MaskedPictures::new(
+            &scanned,
+            Masks::Folder(masks.to_path_buf()),
+            (EvalFit::Margin, 8),
+            MAX_PIXELS,
+        )
     };
     let (masked, without) = of(&masks).unwrap();
     assert_eq!((masked.len(), without), (2, vec![images.join("a/2.png")]));

@@ -16,7 +16,7 @@ const SHAPE: PatchShape = PatchShape {
 fn owners(count: usize) -> Vec<PatchOwner> {
     let owner = |at: usize| PatchOwner {
         path: format!("größe, {at}.png"),
-        label: (at % 3 > 0).then(|| format!("class {}", at % 2)),
+        label: (!at.is_multiple_of(3)).then(|| format!("class {}", at % 2)),
     };
     (0..count).map(owner).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ibot::data::{FolderConfig, ImageFolder, MaskedPictures, Masks};
+use ibot::data::{EvalFit, FolderConfig, ImageFolder, MaskedPictures, Masks};
 use ibot::device::{BackendChoice, select};
 use ibot::embedding::{Embedder, PatchRequest, embed_folder, patch_rows, segment, visit_patches};
 use ibot::embedding::{FeatureKind, FolderRequest};
@@ -30,8 +30,13 @@ fn masked(scratch: &Scratch) -> Arc<MaskedPictures> {
             .unwrap();
     }
     let folder = ImageFolder::scan(&images, &FolderConfig::default()).unwrap();
-    let (pictures, without) =
-        MaskedPictures::new(&folder, Masks::Folder(masks), 32, 1 << 20).unwrap();
+    let (pictures, without) = MaskedPictures::new(
+        &folder,
+        Masks::Folder(masks),
+        (EvalFit::Margin, 32),
+        1 << 20,
+    )
+    .unwrap();
     assert!(without.is_empty());
     Arc::new(pictures)
 }
@@ -95,7 +100,7 @@ fn patches_lie_over_the_pixels_of_their_mask() {
     };
     let mut made = Vec::new();
     let (rows, _) = patch_rows(&embedder, &pictures, &request, None, 0, &mut |count| {
-        made.push(count)
+        made.push(count);
     })
     .unwrap();
     assert_eq!(

@@ -27,6 +27,7 @@ mod teacher;
 mod tiling;
 mod timm_tags;
 mod training;
+mod transformers;
 mod updates;
 mod weights;
 

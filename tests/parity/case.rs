@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
@@ -17,6 +17,7 @@ pub const GRADIENT_BAR: f64 = 1e-3;
 
 /// Tensors and configuration of one file.
 pub struct Case {
+    pub path: PathBuf,
     pub tensors: BTreeMap<String, NamedTensor>,
     pub config: Value,
 }
@@ -33,7 +34,11 @@ impl Case {
             .and_then(|entries| entries.get("config"))
             .ok_or("no `config` in the metadata")?;
         let config = serde_json::from_str(config).map_err(|error| error.to_string())?;
-        Ok(Self { tensors, config })
+        Ok(Self {
+            path: path.to_path_buf(),
+            tensors,
+            config,
+        })
     }
 
     pub fn kind(&self) -> &str {

@@ -1,6 +1,6 @@
 //! Recorded cases of the reference packages, on every backend: `cargo test --release --test parity -- --nocapture`.
 //!
-//! Cases lie in tests/fixtures/parity (written by tests/fixtures/parity.py) and, where it is set, in the folder that
+//! Cases lie in tests/fixtures/parity (written by tests/fixtures/parity.py and transformers_models.py) and, where it is set, in the folder that
 //! the environment variable `IBOT_PARITY_DIR` names. A case's `kind` picks the check; an unknown kind fails.
 
 #![allow(
@@ -16,6 +16,7 @@ mod case;
 mod gpu;
 mod losses;
 mod method;
+mod model;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -52,6 +53,7 @@ fn check<B: TrainBackend>(case: &Case, device: &B::Device) -> Result<Comparison,
         "multi_crop_cls_loss" => losses::multi_crop_cls::<B>(case, device),
         "koleo" => losses::koleo::<B>(case, device),
         "method" => method::check::<B>(case, device),
+        "model" => model::check::<B>(case, device),
         kind => Err(format!("unknown kind {kind:?}")),
     }
 }

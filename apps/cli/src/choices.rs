@@ -87,6 +87,11 @@ pub const FORMATS: Choices<ExportFormat> = &[
         "Student and teacher with heads and mask token, as a state dict of stable-pretraining's iBOT",
     ),
     (ExportFormat::Onnx, "onnx", "One backbone as an ONNX model"),
+    (
+        ExportFormat::Transformers,
+        "transformers",
+        "One backbone as a folder for Hugging Face's transformers",
+    ),
 ];
 
 pub const ON_ANOMALY: Choices<OnAnomaly> = &[

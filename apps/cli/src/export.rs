@@ -6,7 +6,9 @@ use ibot::backbone::Normalization;
 use ibot::error::{counted, printable};
 use ibot::files::Role;
 use ibot::files::checkpoint::{Checkpoint, Store};
-use ibot::files::model::{DataCard, ModelOptions, ModelSource, OnnxModel, read_model};
+use ibot::files::model::{
+    DataCard, LoadedModel, ModelOptions, ModelSource, OnnxModel, TransformersModel, read_model,
+};
 use ibot::train::{Export, ExportFormat, RunRecord};
 use ibot::{Error, Result};
 
@@ -24,7 +26,7 @@ pub struct ExportArgs {
     /// Which weights to write, under which names.
     #[arg(long, value_parser = one_of(FORMATS), default_value = "timm")]
     format: ExportFormat,
-    /// Which backbone of a run to write, for timm and onnx [default: teacher].
+    /// Which backbone of a run to write, for timm, onnx and transformers [default: teacher].
     #[arg(long, value_enum, conflicts_with = "model")]
     network: Option<Network>,
     /// timm name of the model, with the tag of its weights, for a --model without architecture metadata.
@@ -36,7 +38,7 @@ pub struct ExportArgs {
     /// Input size in pixels (default: the model's).
     #[arg(long)]
     image_size: Option<usize>,
-    /// File to write: .safetensors, or .onnx for that format.
+    /// File to write: .safetensors, .onnx for that format, or a folder for transformers.
     #[arg(long)]
     out: PathBuf,
 }
@@ -51,7 +53,7 @@ struct SourceArgs {
     /// One checkpoint, a folder such as RUN/checkpoints/step-000000120.
     #[arg(long, value_name = "FOLDER")]
     checkpoint: Option<PathBuf>,
-    /// Model file, or hf:OWNER/NAME on the Hugging Face hub; for --format onnx.
+    /// Model file, folder with config.json, or hf:OWNER/NAME on the Hugging Face hub; for --format onnx and transformers.
     #[arg(long, value_name = "FILE")]
     model: Option<ModelSource>,
 }
@@ -99,23 +101,15 @@ impl ExportArgs {
     }
 
     fn check(&self) -> Result<()> {
-        let end = match self.format {
-            ExportFormat::Onnx => "onnx",
-            _ => "safetensors",
-        };
-        if self.out.extension().is_none_or(|found| found != end) {
-            let remedy = format!("must end in .{end}");
-            return Err(Error::config("--out", self.out.display(), remedy));
-        }
+        self.check_out()?;
         if let Some(network) = self.network.filter(|_| self.format.holds_both()) {
-            let remedy =
-                "works with --format timm or onnx only; the other formats hold both networks";
+            let remedy = "works with --format timm, onnx or transformers only; the other formats hold both networks";
             return Err(Error::config("--network", network.name(), remedy));
         }
-        let (source, is_onnx) = (&self.source, self.format == ExportFormat::Onnx);
-        if let Some(model) = source.model.as_ref().filter(|_| !is_onnx) {
-            let remedy =
-                "works with --format onnx only; the other formats need --run or --checkpoint";
+        let source = &self.source;
+        let takes_models = [ExportFormat::Onnx, ExportFormat::Transformers].contains(&self.format);
+        if let Some(model) = source.model.as_ref().filter(|_| !takes_models) {
+            let remedy = "works with --format onnx or transformers only; the other formats need --run or --checkpoint";
             return Err(Error::config("--model", model.display(), remedy));
         }
         // clap cannot check these: `requires` conflicts with the flags that are given
@@ -136,6 +130,27 @@ impl ExportArgs {
         Ok(())
     }
 
+    /// Refuses a name that is none of the format's.
+    fn check_out(&self) -> Result<()> {
+        let ending = self.out.extension().and_then(|ending| ending.to_str());
+        let end = match self.format {
+            ExportFormat::Transformers => {
+                if self.out.is_file() || matches!(ending, Some("safetensors" | "onnx" | "bin")) {
+                    let remedy = "must be a folder for --format transformers";
+                    return Err(Error::config("--out", self.out.display(), remedy));
+                }
+                return Ok(());
+            }
+            ExportFormat::Onnx => "onnx",
+            _ => "safetensors",
+        };
+        if ending != Some(end) {
+            let remedy = format!("must end in .{end}");
+            return Err(Error::config("--out", self.out.display(), remedy));
+        }
+        Ok(())
+    }
+
     fn export_model(&self, source: &ModelSource) -> Result<String> {
         let local = source.resolve()?;
         let options = ModelOptions {
@@ -146,15 +161,32 @@ impl ExportArgs {
             ..ModelOptions::default() // nothing is computed
         };
         let model = read_model(&local.file, &options)?;
-        let side = model.preprocessing.image_size;
-        OnnxModel {
-            architecture: &model.architecture,
-            preprocessing: &model.preprocessing,
-            card: model.card.as_ref(),
-            tensors: model.tensors,
+        let LoadedModel {
+            card,
+            architecture,
+            normalization,
+            preprocessing,
+            tensors,
+            ..
+        } = model;
+        let side = preprocessing.image_size;
+        match self.format {
+            ExportFormat::Transformers => TransformersModel {
+                architecture: &architecture,
+                preprocessing: &preprocessing,
+                card: card.as_ref(),
+                tensors,
+                mask_token: None,
+            }
+            .write(&self.out)?,
+            _ => OnnxModel {
+                architecture: &architecture,
+                preprocessing: &preprocessing,
+                card: card.as_ref(),
+                tensors,
+            }
+            .write(&self.out)?,
         }
-        .write(&self.out)?;
-        let normalization = model.normalization;
         Ok(format!(
             "the backbone, for images of {side} x {side}, {normalization}"
         ))

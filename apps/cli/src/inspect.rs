@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ibot::Result;
-use ibot::backbone::{encoder_names, encoder_tags, timm_normalization, vit_from_name};
+use ibot::backbone::{VitConfig, encoder_names, encoder_tags, timm_normalization, vit_from_name};
 use ibot::error::{counted, printable};
-use ibot::files::model::{ModelCard, file_hash, read_card};
+use ibot::files::model::{LocalModel, ModelCard, ModelSource, Preprocessing, file_hash, read_card};
 use ibot::files::{NamedTensor, passed_over, read_weights};
 use serde_json::json;
 
@@ -18,7 +18,7 @@ const LISTED: usize = 20;
 /// Flags of `ibot inspect`.
 #[derive(Debug, clap::Args)]
 pub struct InspectArgs {
-    /// Model file.
+    /// Model file, or folder with config.json.
     #[arg(required_unless_present = "encoders")]
     file: Option<PathBuf>,
     /// List the names that --encoder knows, with the tags of timm's weights and their normalization.
@@ -34,6 +34,8 @@ impl InspectArgs {
         let Some(file) = &self.file else {
             return list_encoders();
         };
+        let LocalModel { file, described } = ModelSource::File(file.clone()).resolve()?;
+        let file = &file;
         let tensors = read_weights(file)?;
         let card = read_card(file)?;
         let parameters: usize = tensors.values().map(|tensor| tensor.values.len()).sum();
@@ -75,7 +77,14 @@ impl InspectArgs {
         match card {
             Some(card) => describe(&card, &file_hash(file)?)?,
             None => {
-                answer("no architecture in the file; pass --encoder")?;
+                match (&described.architecture, &described.preprocessing) {
+                    (Some(vit), Some(preprocessing)) => {
+                        let encoder = described.encoder.as_deref().unwrap_or("custom");
+                        answer(format_args!("{encoder}, by config.json"))?;
+                        describe_shape(vit, preprocessing)?;
+                    }
+                    _ => answer("no architecture in the file; pass --encoder")?,
+                }
                 for (name, tensor) in &tensors {
                     answer(format_args!("  {} {:?}", printable(name), tensor.shape))?;
                 }
@@ -110,8 +119,6 @@ fn not_finite(tensors: &BTreeMap<String, NamedTensor>) -> BTreeMap<&str, usize> 
 }
 
 fn describe(card: &ModelCard, hash: &str) -> Result<()> {
-    let vit = &card.architecture;
-    let preprocessing = &card.preprocessing;
     answer(format_args!(
         "{} of {} by ibot {}, {}",
         printable(&card.network),
@@ -119,24 +126,7 @@ fn describe(card: &ModelCard, hash: &str) -> Result<()> {
         printable(&card.ibot),
         counted(card.step, "step")
     ))?;
-    answer(format_args!(
-        "transformer: width {}, {} blocks, {} heads, patches of {} in {} x {}, {} registers",
-        vit.embed_dim,
-        vit.depth,
-        vit.num_heads,
-        vit.patch_size,
-        vit.img_size,
-        vit.img_size,
-        vit.reg_tokens
-    ))?;
-    answer(format_args!(
-        "preprocessing: shorter side to {:.0}, center crop {} x {}, {:?}, {}",
-        preprocessing.image_size as f64 * 256.0 / 224.0,
-        preprocessing.image_size,
-        preprocessing.image_size,
-        preprocessing.interpolation,
-        preprocessing.normalization()
-    ))?;
+    describe_shape(&card.architecture, &card.preprocessing)?;
     if let Some(classes) = &card.classes {
         answer(format_args!(
             "{} classes: {}",
@@ -159,6 +149,29 @@ fn describe(card: &ModelCard, hash: &str) -> Result<()> {
     answer(format_args!(
         "fingerprint: features of {} built-in images, compared whenever the file is loaded",
         ibot::files::model::FINGERPRINT_PICTURES
+    ))
+}
+
+fn describe_shape(vit: &VitConfig, preprocessing: &Preprocessing) -> Result<()> {
+    answer(format_args!(
+        "transformer: width {}, {} blocks, {} heads, patches of {} in {} x {}, {} registers",
+        vit.embed_dim,
+        vit.depth,
+        vit.num_heads,
+        vit.patch_size,
+        vit.img_size,
+        vit.img_size,
+        vit.reg_tokens
+    ))?;
+    let side = preprocessing.image_size;
+    let fit = match preprocessing.fit.shorter_side(side) {
+        Some(shorter) => format!("shorter side to {shorter}, center crop {side} x {side}"),
+        None => format!("stretched to {side} x {side}"),
+    };
+    answer(format_args!(
+        "preprocessing: {fit}, {:?}, {}",
+        preprocessing.interpolation,
+        preprocessing.normalization()
     ))
 }
 

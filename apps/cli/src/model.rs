@@ -22,7 +22,7 @@ use super::output::{answer, say, warn};
 /// Which model, where, and how.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ModelArgs {
-    /// Model file from `ibot train`, timm or PyTorch; or hf:OWNER/NAME on the Hugging Face hub.
+    /// Model file from `ibot train`, timm or PyTorch; folder of transformers; or hf:OWNER/NAME on the Hugging Face hub.
     #[arg(long, value_name = "FILE")]
     pub model: ModelSource,
     /// timm name of the model, with the tag of its weights, for a file without architecture metadata; `ibot inspect

@@ -327,8 +327,9 @@ fn masked(
     folder: &ImageFolder,
     masks: Masks,
 ) -> Result<(MaskedPictures, usize)> {
-    let side = embedder.preprocessing().image_size;
-    let (pictures, without) = MaskedPictures::new(folder, masks, side, model.max_pixels)?;
+    let preprocessing = embedder.preprocessing();
+    let view = (preprocessing.fit, preprocessing.image_size);
+    let (pictures, without) = MaskedPictures::new(folder, masks, view, model.max_pixels)?;
     if let Some(first) = without.first() {
         let (count, first) = (counted(without.len(), "image"), printable(first));
         model.note(&format!("{count} without a mask left out, {first} first"));

@@ -118,7 +118,8 @@ pub struct TrainArgs {
     /// Peak learning rate at a batch of 256.
     #[arg(long)]
     learning_rate: Option<f64>,
-    /// Weights to start from: a file, or hf:OWNER/NAME on the Hugging Face hub, which without --config also sets --encoder.
+    /// Weights to start from: a file; or a folder of transformers or hf:OWNER/NAME on the Hugging Face hub, which without
+    /// --config also set the architecture.
     #[arg(long, value_name = "FILE")]
     pretrained: Option<ModelSource>,
     /// What to load of it: a backbone for both networks, or student and teacher with heads, mask token and centers.
@@ -284,10 +285,13 @@ impl TrainArgs {
             config.steps = None;
         }
         config.steps = self.steps.or(config.steps);
-        let of_model = of_model.and_then(|model| model.described.encoder.as_ref());
-        if let Some(encoder) = self.encoder.as_ref().or(of_model) {
+        let of_model = of_model.map(|model| &model.described);
+        let named = of_model.and_then(|model| model.encoder.as_ref());
+        if let Some(encoder) = self.encoder.as_ref().or(named) {
             config.method.encoder_name.clone_from(encoder);
             config.method.vit = None;
+        } else if let Some(vit) = of_model.and_then(|model| model.architecture.clone()) {
+            config.method.vit = Some(vit);
         }
         config.held_out = self.held_out.or(config.held_out);
         set(&mut config.epochs, self.epochs);

@@ -1,6 +1,6 @@
 //! The backbone in a checkpoint: found under whatever prefix, in timm's names.
 //!
-//! Known: timm, iBOT, DINO, DINOv2, stable-pretraining and Lightning. A backbone is where `patch_embed.proj.weight` is;
+//! Known: timm, iBOT, DINO, DINOv2, transformers, stable-pretraining and Lightning. A backbone is where `patch_embed.proj.weight` is;
 //! which network it belongs to is read off the words before it.
 
 use std::collections::BTreeMap;
@@ -8,15 +8,21 @@ use std::path::Path;
 
 use crate::error::{Error, Result, printable};
 use crate::files::finite::check_finite;
+use crate::files::foreign::transformers::from_transformers;
 use crate::files::header::is_no_float;
 use crate::files::state_dict::NamedTensor;
 
 /// A key that every vision transformer has once, whatever program wrote it.
 const PATCH_KEY: &str = "patch_embed.proj.weight";
-/// The same key of Hugging Face's transformers.
-const TRANSFORMERS_PATCH_KEY: &str = "embeddings.patch_embeddings.projection.weight";
-/// Keys of classifiers and of MAE's decoder, which a backbone has no use for.
-const DROPPED: [&str; 5] = ["head.", "head_dist.", "fc.", "pre_logits.", "decoder_"];
+/// Keys of classifiers, of transformers' pooler and of MAE's decoder, which a backbone has no use for.
+const DROPPED: [&str; 6] = [
+    "head.",
+    "head_dist.",
+    "fc.",
+    "pre_logits.",
+    "pooler.",
+    "decoder_",
+];
 /// Words for one of two networks, of which one is the moving average of the other.
 const NETWORK_WORDS: [&str; 5] = ["student", "teacher", "online", "target", "momentum"];
 /// The mask token in iBOT, and in DINOv2 and stable-pretraining.
@@ -51,6 +57,7 @@ pub struct BackboneWeights {
 ///   them decide; a backbone without such a word fits both roles.
 /// - DINOv2's chunked blocks become plain ones, `register_tokens` become `reg_token`. As timm does then, the class
 ///   token's position is added to the class token and leaves `pos_embed`: the model needs `no_embed_class`.
+/// - Names of Hugging Face's transformers become timm's, see [`super::transformers`].
 /// - `gamma_1` and `gamma_2` of BEiT and iBOT become `ls1.gamma` and `ls2.gamma`.
 ///
 /// Source: timm/models/vision_transformer.py `checkpoint_filter_fn` and `_convert_dinov2`.
@@ -62,6 +69,7 @@ pub fn backbone_of(
     tensors: BTreeMap<String, NamedTensor>,
     role: Role,
 ) -> Result<BackboneWeights> {
+    let tensors = from_transformers(path, tensors)?;
     let prefix = backbone_prefix(path, &tensors, role)?.to_string();
     let is_taken = |key: &str| {
         let name = key.strip_prefix(&prefix);
@@ -183,13 +191,6 @@ fn no_backbone(path: &Path, tensors: &BTreeMap<String, NamedTensor>) -> String {
     }
     if tensors.is_empty() {
         return "has no float tensors and no vision transformer".into();
-    }
-    if tensors
-        .keys()
-        .any(|key| key.ends_with(TRANSFORMERS_PATCH_KEY))
-    {
-        let remedy = "use timm's file of this model";
-        return format!("has the parameter names of Hugging Face's transformers; {remedy}");
     }
     let some: Vec<String> = tensors.keys().take(3).map(printable).collect();
     let some = some.join(", ");

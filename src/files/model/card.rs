@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::{Normalization, VitConfig};
-use crate::data::AugmentConfig;
 use crate::data::augment::Interpolation;
+use crate::data::{AugmentConfig, EvalFit};
 use crate::error::{Error, Result};
 use crate::files::header::read_metadata;
 
@@ -16,12 +16,15 @@ pub(super) const CARD: &str = "ibot";
 /// Number of this description; a reader refuses a newer one.
 pub const CARD_FORMAT: u32 = 1;
 
-/// How a picture becomes the backbone's input: the shorter side is resized to `image_size * 256 / 224`, the center cut out,
-/// values scaled to 0..1 and normalized.
+/// How a picture becomes the backbone's input: the part that `fit` says is resized to the input's size, values are scaled to
+/// 0..1 and normalized.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Preprocessing {
     /// Side of the square input, in pixels.
     pub image_size: usize,
+    /// Which part of the picture is its input; a file without this key has the default.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub fit: EvalFit,
     /// Filter of the resizing.
     pub interpolation: Interpolation,
     /// Subtracted from red, green and blue.
@@ -35,6 +38,7 @@ impl Preprocessing {
     pub fn from_augment(augment: &AugmentConfig) -> Self {
         Self {
             image_size: augment.image_size,
+            fit: augment.eval_fit,
             interpolation: augment.interpolation,
             mean: augment.mean,
             std: augment.std,
@@ -49,16 +53,30 @@ impl Preprocessing {
         }
     }
 
+    /// The same for another input size, in pixels.
+    pub fn at(&self, image_size: usize) -> Self {
+        Self {
+            image_size,
+            fit: self.fit.at(self.image_size, image_size),
+            ..self.clone()
+        }
+    }
+
     /// As settings of the evaluation view.
     pub fn augment(&self) -> AugmentConfig {
         AugmentConfig {
             image_size: self.image_size,
+            eval_fit: self.fit,
             interpolation: self.interpolation,
             mean: self.mean,
             std: self.std,
             ..AugmentConfig::default()
         }
     }
+}
+
+fn is_default(fit: &EvalFit) -> bool {
+    *fit == EvalFit::default()
 }
 
 /// The pictures that a model was trained on.

@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
-use crate::backbone::Normalization;
+use crate::backbone::{Normalization, VitConfig};
+use crate::files::model::card::Preprocessing;
 
 /// A model file, with metadata from other sources.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LocalModel {
     /// The file.
     pub file: PathBuf,
-    /// Metadata from the hub.
+    /// Metadata from the hub, or from the files beside it.
     pub described: Described,
 }
 
@@ -18,6 +19,12 @@ pub struct LocalModel {
 pub struct Described {
     /// timm name of the backbone.
     pub encoder: Option<String>,
+    /// Its shape, where the source has it in numbers.
+    pub architecture: Option<VitConfig>,
     /// What it was trained with.
     pub normalization: Option<Normalization>,
+    /// How its pictures are prepared, where the source says all of it.
+    pub preprocessing: Option<Preprocessing>,
+    /// Where the normalization is from, in words.
+    pub source: String,
 }

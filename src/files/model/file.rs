@@ -11,10 +11,12 @@ use crate::error::{Error, Result, printable};
 use crate::files::foreign::{Role, backbone_of, network_prefix};
 use crate::files::misfit::{encoders_alike, misfit};
 use crate::files::model::card::{CARD, ModelCard, Preprocessing, read_card};
-use crate::files::model::described::Described;
+use crate::files::model::described::{Described, LocalModel};
+use crate::files::model::description::described_folder;
 use crate::files::model::normalization::Normalized;
 use crate::files::other_files::refuse_other_files;
 use crate::files::safetensors::write_safetensors_with;
+use crate::files::sharded::parts_of;
 use crate::files::state_dict::{NamedTensor, load_state_dict};
 use crate::files::weights::{read_weights, with_positions};
 use crate::precision::Precision;
@@ -94,31 +96,32 @@ impl LoadedModel {
     }
 }
 
-/// Reads a model file.
+/// Encoder of a shape that has no timm name.
+pub(crate) const CUSTOM: &str = "custom";
+
+/// Reads a model file, or the one in a folder with a `config.json`.
 ///
 /// # Errors
 /// [`Error::Io`] and [`Error::Weights`] where it cannot be read, was written by a newer program, does not say what it is and
 /// the options do not either, or holds NaN; [`Error::Config`] for options that it contradicts.
 pub fn read_model(path: &Path, options: &ModelOptions) -> Result<LoadedModel> {
+    if let Some(LocalModel { file, described }) = described_folder(path)? {
+        let options = ModelOptions {
+            described,
+            ..options.clone()
+        };
+        return read_model(&file, &options);
+    }
     refuse_other_files(path)?;
     let card = read_card(path)?;
-    let encoder = match &card {
+    let named = match &card {
         Some(card) => {
             refuse_contradiction(path, card, options)?;
-            Some(card.encoder.clone())
+            Some((card.encoder.clone(), card.architecture.clone()))
         }
-        None => (options.encoder.clone()).or_else(|| options.described.encoder.clone()),
+        None => named(options)?,
     };
-    let default = AugmentConfig::default();
-    let named = match (&card, &encoder) {
-        (Some(card), _) => Some(card.architecture.clone()),
-        (None, Some(encoder)) => {
-            let size = options.image_size.unwrap_or(default.image_size);
-            Some(vit_from_name(encoder, size).map_err(of_flag)?)
-        }
-        (None, None) => None,
-    };
-    if let (Some(size), Some(vit)) = (options.image_size, &named)
+    if let (Some(size), Some((_, vit))) = (options.image_size, &named)
         && (size == 0 || !size.is_multiple_of(vit.patch_size))
     {
         let remedy = format!("must be a multiple of the patch size {}", vit.patch_size);
@@ -127,21 +130,22 @@ pub fn read_model(path: &Path, options: &ModelOptions) -> Result<LoadedModel> {
     let weights = read_weights(path)?;
     let network = network_prefix(weights.keys().map(String::as_str)).map(str::to_owned);
     let tensors = backbone_of(path, weights, Role::Teacher)?.tensors;
-    let (Some(architecture), Some(encoder)) = (named, encoder) else {
+    let Some((encoder, architecture)) = named else {
         return Err(nameless(path, &tensors));
     };
     let normalization = normalization(card.as_ref(), options, &encoder, network.as_deref());
-    let preprocessing = match &card {
-        Some(card) => Preprocessing {
-            image_size: options.image_size.unwrap_or(card.preprocessing.image_size),
-            ..card.preprocessing.clone()
-        },
+    let own = card.as_ref().map(|card| &card.preprocessing);
+    let preprocessing = match own.or(options.described.preprocessing.as_ref()) {
+        Some(own) => own.at(options.image_size.unwrap_or(own.image_size)),
         None => Preprocessing {
             image_size: architecture.img_size,
-            interpolation: default.interpolation,
-            mean: normalization.values.mean,
-            std: normalization.values.std,
+            ..Preprocessing::from_augment(&AugmentConfig::default())
         },
+    };
+    let preprocessing = Preprocessing {
+        mean: normalization.values.mean,
+        std: normalization.values.std,
+        ..preprocessing
     };
     let (prefix, grid) = (architecture.prefix_positions(), [architecture.side(); 2]);
     Ok(LoadedModel {
@@ -155,19 +159,48 @@ pub fn read_model(path: &Path, options: &ModelOptions) -> Result<LoadedModel> {
     })
 }
 
-/// BLAKE3 of a file.
+/// Name and shape of a file without a card: by its encoder's name, or by the numbers of its description.
+fn named(options: &ModelOptions) -> Result<Option<(String, VitConfig)>> {
+    let described = &options.described;
+    let own = described.preprocessing.as_ref().map(|own| own.image_size);
+    let size = options.image_size.or(own);
+    let size = size.unwrap_or(AugmentConfig::default().image_size);
+    let encoder = options.encoder.as_ref();
+    if let Some(vit) = described.architecture.clone().filter(|_| encoder.is_none()) {
+        let encoder = described.encoder.clone();
+        let vit = VitConfig {
+            img_size: size,
+            ..vit
+        };
+        return Ok(Some((encoder.unwrap_or_else(|| CUSTOM.into()), vit)));
+    }
+    let encoder = encoder.or(described.encoder.as_ref());
+    let named = |encoder: &String| {
+        Ok((
+            encoder.clone(),
+            vit_from_name(encoder, size).map_err(of_flag)?,
+        ))
+    };
+    encoder.map(named).transpose()
+}
+
+/// BLAKE3 of a file; of a model in several files, that of its index and of all of them.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// [`Error::Io`]; [`Error::Weights`] where an index names a file that is not there.
 pub fn file_hash(path: &Path) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
-    std::fs::File::open(path)
-        .and_then(|file| hasher.update_reader(file).map(drop))
-        .map_err(Error::io(path))?;
+    let parts = parts_of(path)?.unwrap_or_default();
+    let parts = parts.into_iter().map(|part| part.file);
+    for file in std::iter::once(path.to_path_buf()).chain(parts) {
+        std::fs::File::open(&file)
+            .and_then(|file| hasher.update_reader(file).map(drop))
+            .map_err(Error::io(&file))?;
+    }
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// The first that is known: the file's own, the requested one, the hub's, that of the name.
+/// The first that is known: the file's own, the requested one, the description's, that of the name.
 fn normalization(
     card: Option<&ModelCard>,
     options: &ModelOptions,
@@ -181,7 +214,7 @@ fn normalization(
             values,
             why: "as requested".into(),
         },
-        (None, None, Some(values)) => Normalized::of_hub(values),
+        (None, None, Some(values)) => Normalized::described(values, &options.described),
         (None, None, None) => Normalized::of_name(encoder, network),
     }
 }

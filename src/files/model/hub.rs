@@ -1,21 +1,19 @@
 //! Models by their name on the Hugging Face hub.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use hf_hub::Cache;
 use hf_hub::api::sync::{ApiBuilder, ApiError};
-use serde::Deserialize;
 
-use crate::backbone::Normalization;
 use crate::error::{Error, Result, printable};
-use crate::files::model::described::{Described, LocalModel};
+use crate::files::model::described::LocalModel;
+use crate::files::model::description::{CONFIG, PREPROCESSOR, WEIGHTS, read_description};
+use crate::files::sharded::{files_of_index, parts_of};
 
-/// Files of weights in a repository, the first one that there is.
-const WEIGHTS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
-/// timm's description of the model.
-const DESCRIPTION: &str = "config.json";
+/// What the description is called in messages.
+const SOURCE: &str = "the hub's config.json";
 /// How long the hub may take to say what a repository holds.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -39,17 +37,26 @@ pub(super) fn fetch(name: &str) -> Result<LocalModel> {
     }
     let cache = Cache::from_env();
     let cached = |file: &str| cache.model(name.to_owned()).get(file);
-    // the description is downloaded first, where there is one
-    if let Some(file) = WEIGHTS.into_iter().find_map(cached) {
-        return described(file, cached(DESCRIPTION));
+    // descriptions are downloaded first, where there are some, and parts before nothing else
+    let is_whole = |file: &PathBuf| parts_of(file).is_ok();
+    if let Some(file) = (WEIGHTS.into_iter()).find_map(|name| cached(name).filter(is_whole)) {
+        return described(file, [CONFIG, PREPROCESSOR].map(cached));
     }
-    let (file, description) = download(name).map_err(|reason| {
+    let (file, descriptions) = download(name).map_err(|reason| {
         let cache = printable(cache.path());
         refused(format!(
             "is not in {cache} and cannot be downloaded: {reason}; check the name and the network, or give a file"
         ))
     })?;
-    described(file, description)
+    described(file, descriptions)
+}
+
+fn described(file: PathBuf, [config, preprocessor]: [Option<PathBuf>; 2]) -> Result<LocalModel> {
+    let described = config.map(|config| read_description(&config, preprocessor.as_deref(), SOURCE));
+    Ok(LocalModel {
+        file,
+        described: described.transpose()?.unwrap_or_default(),
+    })
 }
 
 /// Whether the hub can have a repository of this name: two words of letters, digits, `-`, `_` and `.`.
@@ -62,8 +69,8 @@ fn is_repository(name: &str) -> bool {
         .is_some_and(|(owner, name)| is_word(owner) && is_word(name))
 }
 
-/// Downloads weights and description into the cache.
-fn download(name: &str) -> std::result::Result<(PathBuf, Option<PathBuf>), String> {
+/// Downloads weights, all parts of them, and descriptions into the cache.
+fn download(name: &str) -> std::result::Result<(PathBuf, [Option<PathBuf>; 2]), String> {
     let said = |error: ApiError| error.to_string();
     let api = ApiBuilder::from_env().build().map_err(said)?;
     let repository = api.model(name.to_owned());
@@ -73,11 +80,19 @@ fn download(name: &str) -> std::result::Result<(PathBuf, Option<PathBuf>), Strin
         .map_err(said)?;
     let has = |file: &str| held.siblings.iter().any(|held| held.rfilename == file);
     let Some(weights) = WEIGHTS.into_iter().find(|file| has(file)) else {
-        return Err(format!("it has no {}", WEIGHTS.join(" and no ")));
+        return Err(
+            "it has no model.safetensors and no pytorch_model.bin, whole or in parts".into(),
+        );
     };
     let get = |file: &str| repository.download(file).map_err(said);
-    let description = has(DESCRIPTION).then(|| get(DESCRIPTION)).transpose()?;
-    Ok((get(weights)?, description))
+    let described = |file: &str| has(file).then(|| get(file)).transpose();
+    let descriptions = [described(CONFIG)?, described(PREPROCESSOR)?];
+    let weights = get(weights)?;
+    let parts = files_of_index(&weights).map_err(|error| error.to_string())?;
+    for part in parts.unwrap_or_default().into_keys() {
+        get(&part)?;
+    }
+    Ok((weights, descriptions))
 }
 
 /// The result of `ask`, unless it takes too long; then it continues in the background, and its result is dropped.
@@ -94,48 +109,4 @@ fn within<T: Send + 'static>(
         })
         .ok()?;
     receiver.recv_timeout(patience).ok()
-}
-
-fn described(file: PathBuf, description: Option<PathBuf>) -> Result<LocalModel> {
-    let description = description
-        .map(|path| Description::read(&path))
-        .transpose()?;
-    let description = description.unwrap_or_default();
-    // an old description has its settings on the outside
-    let settings = description.pretrained_cfg.unwrap_or(description.outside);
-    Ok(LocalModel {
-        file,
-        described: Described {
-            encoder: description.architecture,
-            normalization: settings
-                .mean
-                .zip(settings.std)
-                .map(|(mean, std)| Normalization { mean, std }),
-        },
-    })
-}
-
-/// The part of timm's `config.json` that is of interest here.
-#[derive(Debug, Default, Deserialize)]
-struct Description {
-    architecture: Option<String>,
-    pretrained_cfg: Option<Settings>,
-    #[serde(flatten)]
-    outside: Settings,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Settings {
-    mean: Option<[f32; 3]>,
-    std: Option<[f32; 3]>,
-}
-
-impl Description {
-    fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
-        serde_json::from_slice(&bytes).map_err(|error| Error::Weights {
-            path: path.to_path_buf(),
-            reason: format!("is not the description of a timm model: {error}"),
-        })
-    }
 }

@@ -6,12 +6,14 @@
 //! - `normalization`: which one pictures get, and why
 //! - `classifier`: the linear layer of a file that was fine-tuned
 //! - `source`: a file, or a name on the Hugging Face hub
-//! - `onnx`: as a file for other programs
+//! - `onnx`, `transformers`: as files for other programs
+//! - `description`, `transformers_config`: what `config.json` and `preprocessor_config.json` beside weights say
 //! - `hub`: how a name becomes a file, behind the feature of that name
 
 mod card;
 mod classifier;
 mod described;
+mod description;
 mod file;
 mod fingerprint;
 #[cfg(feature = "hub")]
@@ -19,6 +21,8 @@ mod hub;
 mod normalization;
 mod onnx;
 mod source;
+mod transformers;
+mod transformers_config;
 
 pub use card::{CARD_FORMAT, DataCard, ModelCard, Preprocessing, read_card};
 pub use classifier::LinearClassifier;
@@ -31,3 +35,4 @@ pub use fingerprint::{
 pub use normalization::Normalized;
 pub use onnx::OnnxModel;
 pub use source::ModelSource;
+pub use transformers::TransformersModel;

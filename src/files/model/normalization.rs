@@ -41,7 +41,7 @@ impl Normalized {
             return Ok(Some(Self::of_card(card.preprocessing.normalization())));
         }
         if let Some(values) = described.normalization {
-            return Ok(Some(Self::of_hub(values)));
+            return Ok(Some(Self::described(values, described)));
         }
         let network = network_prefix(names.iter().map(String::as_str));
         Ok(encoder.map(|encoder| Self::of_name(encoder, network)))
@@ -54,10 +54,10 @@ impl Normalized {
         }
     }
 
-    pub(super) fn of_hub(values: Normalization) -> Self {
+    pub(super) fn described(values: Normalization, described: &Described) -> Self {
         Self {
             values,
-            why: "from the hub's config.json".into(),
+            why: described.source.clone(),
         }
     }
 

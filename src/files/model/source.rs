@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::error::{Result, printable};
 use crate::files::model::described::LocalModel;
+use crate::files::model::description::described_folder;
 #[cfg(feature = "hub")]
 use crate::files::model::hub::fetch;
 
@@ -15,25 +16,25 @@ const HUB: &str = "hf:";
 /// Where the weights of a model are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {
-    /// In a file.
+    /// In a file, or in a folder with a `config.json`.
     File(PathBuf),
     /// On the hub, under a name such as `timm/vit_small_patch16_224.augreg_in21k`.
     Hub(String),
 }
 
 impl ModelSource {
-    /// The file itself, or the hub's after it was downloaded into the cache that all programs share; what is in the cache
+    /// The file itself, the weights in a folder with a `config.json`, or the hub's file after it was downloaded into the cache that all programs share; what is in the cache
     /// is not downloaded again.
     ///
     /// # Errors
-    /// [`crate::Error::Weights`] for a name that the hub cannot have, without network, and where the program was built
-    /// without the feature `hub`.
+    /// [`crate::Error::Weights`] for a name that the hub cannot have, without network, where the program was built without
+    /// the feature `hub`, and for a description of a model that is not supported.
     pub fn resolve(&self) -> Result<LocalModel> {
         match self {
-            Self::File(file) => Ok(LocalModel {
+            Self::File(file) => Ok(described_folder(file)?.unwrap_or_else(|| LocalModel {
                 file: file.clone(),
                 ..LocalModel::default()
-            }),
+            })),
             Self::Hub(name) => fetch(name),
         }
     }

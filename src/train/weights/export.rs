@@ -7,7 +7,7 @@ use burn_flex::Flex;
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::files::checkpoint::Checkpoint;
-use crate::files::model::{DataCard, ModelCard, OnnxModel, write_model};
+use crate::files::model::{DataCard, ModelCard, OnnxModel, TransformersModel, write_model};
 use crate::files::{MethodWeights, Role, ibot_names, load_state_dict, stable_pretraining_names};
 use crate::method::PrototypeNorm;
 use crate::random::{Random, Stream};
@@ -30,6 +30,8 @@ pub enum ExportFormat {
     StablePretraining,
     /// One backbone as an ONNX model.
     Onnx,
+    /// One backbone as a folder for Hugging Face's transformers.
+    Transformers,
 }
 
 impl ExportFormat {
@@ -99,6 +101,17 @@ impl Export {
                     preprocessing: &card.preprocessing,
                     card: Some(&card),
                     tensors: self.backbone(network).clone(),
+                };
+                return model.write(out);
+            }
+            ExportFormat::Transformers => {
+                let card = self.card(network, out)?;
+                let model = TransformersModel {
+                    architecture: &card.architecture,
+                    preprocessing: &card.preprocessing,
+                    card: Some(&card),
+                    tensors: self.backbone(network).clone(),
+                    mask_token: self.weights.student.backbone.mask_token.clone(),
                 };
                 return model.write(out);
             }

@@ -156,12 +156,19 @@ fn what_cannot_be_exported_is_refused() {
     let both = ["--format", "ibot", "--network", "student"];
     refused(
         &export(&both),
-        &["--network", "works with --format timm or onnx only"],
+        &[
+            "--network",
+            "works with --format timm, onnx or transformers only",
+        ],
     );
     let weights = ["export", "--run", &run, "--out", "weights.pth"];
     refused(
         &weights,
         &["--out = weights.pth", "must end in .safetensors"],
+    );
+    refused(
+        &export(&["--format", "transformers"]),
+        &["--out", "must be a folder for --format transformers"],
     );
     refused(
         &["export", "--checkpoint", &run, "--out", &out],

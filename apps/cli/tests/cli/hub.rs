@@ -242,6 +242,41 @@ mod with_feature {
         written.and_then(|()| stream.write_all(&body)).unwrap();
     }
 
+    /// All parts of a model, and both descriptions, which say what no flag says.
+    #[test]
+    fn a_model_of_transformers_in_parts_is_downloaded() {
+        let scratch = Scratch::new("hub-transformers");
+        let home = scratch.path("home");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let folder = folder.join("../../tests/fixtures/transformers/registers");
+        let names = [
+            "config.json",
+            "preprocessor_config.json",
+            "model.safetensors.index.json",
+            "model-00001-of-00002.safetensors",
+            "model-00002-of-00002.safetensors",
+        ];
+        let files = names.map(|name| (name, fs::read(folder.join(name)).unwrap()));
+        let endpoint = play_the_hub(files.to_vec());
+        let (pictures, out) = (scratch.pictures(), scratch.path("features.csv"));
+        let embedded = |model: &str, endpoint: &str| {
+            let embed = [
+                "embed",
+                "--backend",
+                "flex",
+                "--model",
+                model,
+                "--data",
+                &pictures,
+            ];
+            succeeds(&[&embed[..], &["--out", &out]].concat(), &home, endpoint);
+            fs::read_to_string(&out).unwrap()
+        };
+        let by_name = embedded(NAME, &endpoint);
+        assert_eq!(embedded(NAME, CLOSED), by_name);
+        assert_eq!(embedded(&folder.to_string_lossy(), CLOSED), by_name);
+    }
+
     #[test]
     fn what_the_hub_has_is_downloaded_once() {
         let scratch = Scratch::new("hub-download");

@@ -30,6 +30,7 @@ mod soak;
 #[cfg(unix)]
 mod stopping;
 mod training;
+mod transformers;
 mod uploads;
 mod verify;
 mod work;

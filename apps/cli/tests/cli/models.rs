@@ -67,7 +67,11 @@ fn what_holds_no_weights_is_told_by_what_it_is() {
             b"<html><body>Sign in".to_vec(),
             "is a web page",
         ),
-        ("model.safetensors.index.json", index.into(), "join them"),
+        (
+            "model.safetensors.index.json",
+            index.into(),
+            "which is not beside it",
+        ),
         (
             "config.json",
             b"{\"architecture\": \"vit\"}".to_vec(),

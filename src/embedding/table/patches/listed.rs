@@ -23,7 +23,7 @@ pub(super) struct Listed {
 
 enum Rows {
     Csv(BufWriter<File>),
-    Parquet(PatchGroups),
+    Parquet(Box<PatchGroups>),
 }
 
 impl Listed {
@@ -36,7 +36,9 @@ impl Listed {
                 names.map_err(Error::io(path))?;
                 Rows::Csv(file)
             }
-            ListedKind::Parquet => Rows::Parquet(PatchGroups::create(path, file, shape.width)?),
+            ListedKind::Parquet => {
+                Rows::Parquet(Box::new(PatchGroups::create(path, file, shape.width)?))
+            }
         };
         Ok(Self { unfinished, rows })
     }

@@ -1,0 +1,124 @@
+//! `config.json` and `preprocessor_config.json` beside weights: of timm, and of transformers.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::backbone::Normalization;
+use crate::error::{Error, Result};
+use crate::files::header::weights_error;
+use crate::files::model::described::{Described, LocalModel};
+use crate::files::model::transformers_config::{PreprocessorConfig, TransformersConfig};
+
+/// timm's or transformers' description of a model.
+pub(super) const CONFIG: &str = "config.json";
+/// transformers' description of how pictures are prepared.
+pub(super) const PREPROCESSOR: &str = "preprocessor_config.json";
+/// Files of weights beside them, the first one that there is.
+pub(super) const WEIGHTS: [&str; 4] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
+
+/// The weights in a folder with a `config.json`, and what that says; none for any other folder.
+///
+/// # Errors
+/// As [`read_description`].
+pub(super) fn described_folder(folder: &Path) -> Result<Option<LocalModel>> {
+    let there = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
+    let (Some(config), Some(file)) = (there(CONFIG), WEIGHTS.into_iter().find_map(there)) else {
+        return Ok(None);
+    };
+    let preprocessor = there(PREPROCESSOR);
+    let described = read_description(&config, preprocessor.as_deref(), CONFIG)?;
+    Ok(Some(LocalModel { file, described }))
+}
+
+/// What these two files say; `config_source` is what to call the first one.
+///
+/// # Errors
+/// [`Error::Weights`] where they are no descriptions, or of a model that is not supported; [`Error::Io`].
+pub(super) fn read_description(
+    config: &Path,
+    preprocessor: Option<&Path>,
+    config_source: &str,
+) -> Result<Described> {
+    let json: Value = read_json(config)?;
+    // timm's has its own settings, also where transformers wraps it
+    let is_transformers = json.get("model_type").is_some() && json.get("pretrained_cfg").is_none();
+    if !is_transformers {
+        return timm(config, json, config_source);
+    }
+    let model: TransformersConfig = typed(config, json)?;
+    let refused = |reason: String| weights_error(config, reason);
+    let architecture = model.architecture().map_err(refused)?;
+    let (given, source) = match preprocessor {
+        Some(path) => (read_json(path)?, format!("from {PREPROCESSOR}")),
+        None => {
+            let source = format!("transformers' default for {}", model.model_type());
+            (PreprocessorConfig::default(), source)
+        }
+    };
+    let preprocessing = given.preprocessing(&model);
+    let preprocessing =
+        preprocessing.map_err(|reason| weights_error(preprocessor.unwrap_or(config), reason))?;
+    Ok(Described {
+        encoder: TransformersConfig::encoder(&architecture),
+        architecture: Some(architecture),
+        normalization: Some(preprocessing.normalization()),
+        preprocessing: Some(preprocessing),
+        source,
+    })
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    serde_json::from_slice(&bytes).map_err(|error| misread(path, &error))
+}
+
+fn typed<T: DeserializeOwned>(path: &Path, json: Value) -> Result<T> {
+    serde_json::from_value(json).map_err(|error| misread(path, &error))
+}
+
+fn misread(path: &Path, error: &serde_json::Error) -> Error {
+    weights_error(
+        path,
+        format!("is not the description of a timm or transformers model: {error}"),
+    )
+}
+
+/// The part of timm's `config.json` that is of interest here.
+#[derive(Debug, Default, Deserialize)]
+struct Timm {
+    architecture: Option<String>,
+    pretrained_cfg: Option<Settings>,
+    #[serde(flatten)]
+    outside: Settings,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Settings {
+    mean: Option<[f32; 3]>,
+    std: Option<[f32; 3]>,
+}
+
+fn timm(path: &Path, json: Value, source: &str) -> Result<Described> {
+    let Timm {
+        architecture,
+        pretrained_cfg,
+        outside,
+    } = typed(path, json)?;
+    // an old description has its settings on the outside
+    let settings = pretrained_cfg.unwrap_or(outside);
+    Ok(Described {
+        encoder: architecture,
+        normalization: (settings.mean.zip(settings.std))
+            .map(|(mean, std)| Normalization { mean, std }),
+        source: format!("from {source}"),
+        ..Described::default()
+    })
+}
