@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::files::header::{read_header, weights_error};
 use crate::files::state_dict::NamedTensor;
+use crate::precision::Precision;
 use crate::unfinished::Unfinished;
 
 /// All float tensors of a safetensors file, converted to f32; those of integers and booleans beside them are passed over,
@@ -62,20 +63,22 @@ fn convert<const SIZE: usize>(bytes: &[u8], read: impl Fn([u8; SIZE]) -> f32) ->
 /// values.
 pub fn write_safetensors(path: &Path, tensors: &BTreeMap<String, NamedTensor>) -> Result<()> {
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-    write_safetensors_with(path, tensors, &metadata)
+    write_safetensors_with(path, tensors, &metadata, Precision::F32)
 }
 
-/// [`write_safetensors`] with metadata of one's own.
+/// [`write_safetensors`] with metadata of one's own, and entries of another type, to which they are rounded.
 ///
 /// # Errors
-/// As [`write_safetensors`].
+/// As [`write_safetensors`]; [`Error::Weights`] that names a tensor with an entry beyond that type.
 pub fn write_safetensors_with(
     path: &Path,
     tensors: &BTreeMap<String, NamedTensor>,
     metadata: &BTreeMap<String, String>,
+    dtype: Precision,
 ) -> Result<()> {
     check_shapes(path, tensors)?;
-    Unfinished::write(path, |file| write_all(file, tensors, metadata))?.finish()
+    check_range(path, tensors, dtype)?;
+    Unfinished::write(path, |file| write_all(file, tensors, metadata, dtype))?.finish()
 }
 
 /// Writes f32 tensors under the final name and syncs the file.
@@ -86,7 +89,7 @@ pub(crate) fn write_tensors(path: &Path, tensors: &BTreeMap<String, NamedTensor>
     check_shapes(path, tensors)?;
     let write = || {
         let mut file = BufWriter::with_capacity(1 << 20, fs::File::create(path)?);
-        write_all(&mut file, tensors, &BTreeMap::new())?;
+        write_all(&mut file, tensors, &BTreeMap::new(), Precision::F32)?;
         file.flush()?;
         file.get_ref().sync_all()
     };
@@ -105,20 +108,53 @@ fn check_shapes(path: &Path, tensors: &BTreeMap<String, NamedTensor>) -> Result<
     }
 }
 
+/// Refuses numbers that would become infinite.
+fn check_range(
+    path: &Path,
+    tensors: &BTreeMap<String, NamedTensor>,
+    dtype: Precision,
+) -> Result<()> {
+    let is_beyond = |x: &&f32| x.is_finite() && !dtype.nearest(**x).is_finite();
+    let beyond = |(name, tensor): (&String, &NamedTensor)| {
+        let value = tensor.values.iter().find(is_beyond)?;
+        let remedy = "the largest number of f16 is 65504; use `dtype` bf16 or f32";
+        let reason = format!("{name}: {value} does not fit {dtype}: {remedy}");
+        Some(weights_error(path, reason))
+    };
+    tensors.iter().find_map(beyond).map_or(Ok(()), Err)
+}
+
 fn write_all(
     file: &mut impl Write,
     tensors: &BTreeMap<String, NamedTensor>,
     metadata: &BTreeMap<String, String>,
+    dtype: Precision,
 ) -> std::io::Result<()> {
     let shapes = tensors
         .iter()
         .map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice()));
-    file.write_all(&safetensors_header(shapes, metadata)?)?;
+    file.write_all(&safetensors_header(shapes, metadata, dtype)?)?;
     let mut tensors = tensors.values();
-    tensors.try_for_each(|tensor| write_values(file, &tensor.values))
+    tensors.try_for_each(|tensor| match dtype {
+        Precision::F32 => write_values(file, &tensor.values),
+        Precision::F16 => {
+            let mut entries = tensor
+                .values
+                .iter()
+                .map(|x| f16::from_f32(*x).to_le_bytes());
+            entries.try_for_each(|entry| file.write_all(&entry))
+        }
+        Precision::Bf16 => {
+            let mut entries = tensor
+                .values
+                .iter()
+                .map(|x| bf16::from_f32(*x).to_le_bytes());
+            entries.try_for_each(|entry| file.write_all(&entry))
+        }
+    })
 }
 
-/// What stands before the values in a safetensors file of f32 tensors, which follow in the order of `shapes`: the length of
+/// What stands before the values in a safetensors file of tensors of one type, which follow in the order of `shapes`: the length of
 /// its JSON, and the JSON, padded so that the values begin at a multiple of 8 bytes.
 ///
 /// By hand: the crate `safetensors` (0.8) takes metadata as a `HashMap`, whose order differs from write to write, and its
@@ -126,7 +162,13 @@ fn write_all(
 pub(crate) fn safetensors_header<'a>(
     shapes: impl IntoIterator<Item = (&'a str, &'a [usize])>,
     metadata: &BTreeMap<String, String>,
+    dtype: Precision,
 ) -> std::io::Result<Vec<u8>> {
+    let (dtype, bytes) = match dtype {
+        Precision::F32 => ("F32", 4),
+        Precision::F16 => ("F16", 2),
+        Precision::Bf16 => ("BF16", 2),
+    };
     #[derive(Serialize)]
     struct Entry<'a> {
         dtype: &'static str,
@@ -143,9 +185,9 @@ pub(crate) fn safetensors_header<'a>(
     let mut end = 0;
     let entry = |(name, shape): (&'a str, &'a [usize])| {
         let start = end;
-        end += shape.iter().product::<usize>() * size_of::<f32>();
+        end += shape.iter().product::<usize>() * bytes;
         let entry = Entry {
-            dtype: "F32",
+            dtype,
             shape,
             data_offsets: [start, end],
         };
@@ -190,7 +232,7 @@ mod tests {
 
     fn written(metadata: &BTreeMap<String, String>) -> Vec<u8> {
         let mut bytes = Vec::new();
-        write_all(&mut bytes, &tensors(), metadata).unwrap();
+        write_all(&mut bytes, &tensors(), metadata, Precision::F32).unwrap();
         bytes
     }
 
@@ -225,6 +267,28 @@ mod tests {
         let places: Vec<_> = keys.iter().map(|key| text.find(key.as_str())).collect();
         assert!(places.is_sorted() && places[0].is_some(), "{places:?}");
         assert!(SafeTensors::deserialize(&bytes).is_ok());
+    }
+
+    #[test]
+    fn halves_are_read_back_as_they_were_rounded() {
+        let folder = std::env::temp_dir().join(format!("ibot-halves-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("halves.safetensors");
+        let values = vec![1.0 / 3.0, -7e4, 1e-6, 2049.0];
+        let shape = vec![2, 2];
+        let tensors = BTreeMap::from([("a".to_owned(), NamedTensor { shape, values })]);
+        let write = |dtype| write_safetensors_with(&path, &tensors, &BTreeMap::new(), dtype);
+        let refusal = write(Precision::F16).unwrap_err().to_string();
+        assert!(refusal.contains("a: -70000 does not fit f16"), "{refusal}");
+        assert!(!path.exists());
+        write(Precision::Bf16).unwrap();
+        let found = read_safetensors(&path).unwrap();
+        let expected = tensors["a"]
+            .values
+            .iter()
+            .map(|x| bf16::from_f32(*x).to_f32());
+        assert_eq!(found["a"].values, expected.collect::<Vec<_>>());
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -12,6 +12,7 @@ use ibot::files::model::{
     ModelOptions, ModelSource, Normalized, TransformersModel, file_hash, read_model,
 };
 use ibot::files::{NamedTensor, Role, backbone_of, read_safetensors, read_weights, tensor_names};
+use ibot::precision::Precision;
 use image::RgbImage;
 use serde_json::{Value, json};
 
@@ -235,6 +236,7 @@ fn what_is_written_is_what_transformers_wrote() {
             card: None,
             tensors: std::mem::take(&mut model.tensors),
             mask_token: read.mask_token.clone(),
+            dtype: Precision::F32,
         };
         for entry in fs::read_dir(&copied.0).unwrap() {
             fs::remove_file(entry.unwrap().path()).unwrap();

@@ -49,6 +49,16 @@ pub const PRECISIONS: Choices<Precision> = &[
     ),
 ];
 
+pub const DTYPES: Choices<Precision> = &[
+    (Precision::F32, "f32", "32 bits"),
+    (
+        Precision::F16,
+        "f16",
+        "16 bits, numbers up to 65504; what is larger is refused",
+    ),
+    (Precision::Bf16, "bf16", "16 bits with the range of f32"),
+];
+
 pub const FEATURES: Choices<FeatureKind> = &[
     (
         FeatureKind::Cls,
@@ -167,7 +177,7 @@ mod tests {
         for (choice, name, _) in BACKENDS {
             assert_eq!(choice.to_string(), *name);
         }
-        for (choice, name, _) in PRECISIONS {
+        for (choice, name, _) in PRECISIONS.iter().chain(DTYPES) {
             assert_eq!(choice.to_string(), *name);
         }
         let text = |value: serde_json::Value| value.as_str().unwrap().to_owned();

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::embedding::table::rows::EmbeddingTable;
 use crate::error::{Error, Result};
 use crate::files::{safetensors_header, write_values};
+use crate::precision::Precision;
 use crate::unfinished::Unfinished;
 
 /// Name of the tensor.
@@ -70,7 +71,7 @@ pub(super) fn header_of(
         (RECIPE, recipe.clone()),
     ];
     let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
-    safetensors_header([(name, shape)], &metadata.into())
+    safetensors_header([(name, shape)], &metadata.into(), Precision::F32)
 }
 
 /// The header with spaces behind its JSON, which readers skip, to `least` bytes; a multiple of 8.

@@ -269,11 +269,24 @@ pub fn write_model(
     card: &ModelCard,
     tensors: &BTreeMap<String, NamedTensor>,
 ) -> Result<()> {
+    write_model_as(path, card, tensors, Precision::F32)
+}
+
+/// [`write_model`] with entries of another type, to which they are rounded.
+///
+/// # Errors
+/// As [`crate::files::write_safetensors_with`].
+pub fn write_model_as(
+    path: &Path,
+    card: &ModelCard,
+    tensors: &BTreeMap<String, NamedTensor>,
+    dtype: Precision,
+) -> Result<()> {
     let card = serde_json::to_string(card)
         .map_err(|error| Error::io(path)(std::io::Error::other(error)))?;
     let metadata = BTreeMap::from([
         (CARD.to_owned(), card),
         ("format".to_owned(), "pt".to_owned()),
     ]);
-    write_safetensors_with(path, tensors, &metadata)
+    write_safetensors_with(path, tensors, &metadata, dtype)
 }

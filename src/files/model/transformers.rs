@@ -12,11 +12,12 @@ use crate::error::{Error, Result};
 use crate::files::foreign::{BlockNames, transformers_names};
 use crate::files::model::card::{ModelCard, Preprocessing};
 use crate::files::model::description::{CONFIG, PREPROCESSOR, WEIGHTS};
-use crate::files::model::file::{CUSTOM, write_model};
+use crate::files::model::file::{CUSTOM, write_model_as};
 use crate::files::model::transformers_config::{Family, TransformersConfig, preprocessor_json};
-use crate::files::safetensors::write_safetensors;
+use crate::files::safetensors::write_safetensors_with;
 use crate::files::state_dict::{NamedTensor, state_dict};
 use crate::files::weights::load_backbone;
+use crate::precision::Precision;
 use crate::random::Random;
 use crate::unfinished::Unfinished;
 
@@ -35,6 +36,8 @@ pub struct TransformersModel<'a> {
     pub tensors: Tensors,
     /// Mask token `[1, 1, D]`, where there is one; zeros are written where the model has one there.
     pub mask_token: Option<NamedTensor>,
+    /// Type of the entries, to which they are rounded.
+    pub dtype: Precision,
 }
 
 impl TransformersModel<'_> {
@@ -79,10 +82,16 @@ impl TransformersModel<'_> {
         // a fingerprint is that of the card's own input size
         let native = |card: &&ModelCard| card.preprocessing == *self.preprocessing;
         match self.card.filter(native) {
-            Some(card) => write_model(&weights, &card_of(card, &architecture), &tensors)?,
-            None => write_safetensors(&weights, &tensors)?,
+            Some(card) => {
+                let card = card_of(card, &architecture);
+                write_model_as(&weights, &card, &tensors, self.dtype)?;
+            }
+            None => {
+                let metadata = [("format".to_owned(), "pt".to_owned())].into();
+                write_safetensors_with(&weights, &tensors, &metadata, self.dtype)?;
+            }
         }
-        let config = TransformersConfig::of(family, &architecture);
+        let config = TransformersConfig::of(family, &architecture, self.dtype);
         write_json(&folder.join(CONFIG), &config)?;
         write_json(
             &folder.join(PREPROCESSOR),

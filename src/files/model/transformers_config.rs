@@ -11,6 +11,7 @@ use crate::data::EvalFit;
 use crate::data::augment::Interpolation;
 use crate::error::printable;
 use crate::files::model::card::Preprocessing;
+use crate::precision::Precision;
 
 /// What a picture's levels are divided by there: 255.
 const RESCALE: f64 = 1.0 / 255.0;
@@ -158,7 +159,7 @@ impl TransformersConfig {
     }
 
     /// The description of a shape that is one of this family.
-    pub fn of(family: Family, vit: &VitConfig) -> Self {
+    pub fn of(family: Family, vit: &VitConfig, dtype: Precision) -> Self {
         let (_, model_type, class) = FAMILIES[family as usize];
         let is_vit = family == Family::Vit;
         Self {
@@ -178,7 +179,7 @@ impl TransformersConfig {
             layerscale_value: vit.init_values.filter(|_| !is_vit),
             num_register_tokens: (family == Family::Registers).then_some(vit.reg_tokens),
             use_swiglu_ffn: false,
-            dtype: Some("float32".into()),
+            dtype: Some(torch_name(dtype).into()),
         }
     }
 
@@ -318,6 +319,15 @@ impl PreprocessorConfig {
 }
 
 /// A whole number without a point: transformers has a type for it.
+/// PyTorch's name of a type.
+fn torch_name(dtype: Precision) -> &'static str {
+    match dtype {
+        Precision::F32 => "float32",
+        Precision::F16 => "float16",
+        Precision::Bf16 => "bfloat16",
+    }
+}
+
 fn whole(number: f64) -> Option<Number> {
     let is_whole = number.fract() == 0.0;
     let whole = is_whole.then(|| Number::from(number as u64));

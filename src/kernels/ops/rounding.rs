@@ -1,7 +1,6 @@
 //! Where half precision rounds, on backends that keep f32.
 
 use burn::tensor::{Tensor, TensorData};
-use half::{bf16, f16};
 
 use crate::kernels::backend::IbotBackend;
 use crate::precision::Precision;
@@ -11,11 +10,10 @@ pub fn rounded<B: IbotBackend, const D: usize>(
     x: Tensor<B, D>,
     precision: Precision,
 ) -> Tensor<B, D> {
-    let nearest: fn(f32) -> f32 = match precision {
-        Precision::F32 => return x,
-        Precision::F16 => |x| f16::from_f32(x).to_f32(),
-        Precision::Bf16 => |x| bf16::from_f32(x).to_f32(),
-    };
+    if precision == Precision::F32 {
+        return x;
+    }
+    let nearest = |x| precision.nearest(x);
     let (shape, device) = (x.shape(), x.device());
     let entries = x.into_data().iter::<f32>().map(nearest).collect();
     Tensor::from_data(TensorData::new::<f32, _>(entries, shape), &device)

@@ -7,9 +7,10 @@ use burn_flex::Flex;
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::files::checkpoint::Checkpoint;
-use crate::files::model::{DataCard, ModelCard, OnnxModel, TransformersModel, write_model};
+use crate::files::model::{DataCard, ModelCard, OnnxModel, TransformersModel, write_model_as};
 use crate::files::{MethodWeights, Role, ibot_names, load_state_dict, stable_pretraining_names};
 use crate::method::PrototypeNorm;
+use crate::precision::Precision;
 use crate::random::{Random, Stream};
 use crate::train::config::RunConfig;
 use crate::train::trainer::Tensors;
@@ -48,6 +49,7 @@ pub struct Export {
     weights: MethodWeights,
     step: usize,
     data: Option<DataCard>,
+    dtype: Precision,
 }
 
 impl Export {
@@ -75,7 +77,13 @@ impl Export {
             config,
             step: manifest.step,
             data,
+            dtype: Precision::F32,
         })
+    }
+
+    /// The same with entries of another type, to which weights are rounded; not for [`ExportFormat::Onnx`].
+    pub fn as_dtype(self, dtype: Precision) -> Self {
+        Self { dtype, ..self }
     }
 
     /// Writes a file with metadata, as each model file has; `network` is for the formats that hold one network, and
@@ -86,7 +94,7 @@ impl Export {
     /// fit its settings, [`Error::Io`].
     pub fn write(&self, format: ExportFormat, network: Role, out: &Path) -> Result<()> {
         let tensors = match format {
-            ExportFormat::Timm => self.backbone(network).clone(),
+            ExportFormat::Timm => self.backbone(network),
             ExportFormat::Ibot => ibot_names(&self.weights),
             ExportFormat::StablePretraining => {
                 self.check_reference()?;
@@ -100,7 +108,7 @@ impl Export {
                     architecture: &card.architecture,
                     preprocessing: &card.preprocessing,
                     card: Some(&card),
-                    tensors: self.backbone(network).clone(),
+                    tensors: self.backbone(network),
                 };
                 return model.write(out);
             }
@@ -110,8 +118,9 @@ impl Export {
                     architecture: &card.architecture,
                     preprocessing: &card.preprocessing,
                     card: Some(&card),
-                    tensors: self.backbone(network).clone(),
+                    tensors: self.backbone(network),
                     mask_token: self.weights.student.backbone.mask_token.clone(),
+                    dtype: self.dtype,
                 };
                 return model.write(out);
             }
@@ -121,15 +130,21 @@ impl Export {
         } else {
             network
         };
-        write_model(out, &self.card(network, out)?, &tensors)
+        write_model_as(out, &self.card(network, out)?, &tensors, self.dtype)
     }
 
-    fn backbone(&self, network: Role) -> &Tensors {
+    /// A backbone as a file of this type gives it back.
+    fn backbone(&self, network: Role) -> Tensors {
         let network = match network {
             Role::Student => &self.weights.student,
             Role::Teacher => &self.weights.teacher,
         };
-        &network.backbone.tensors
+        let mut tensors = network.backbone.tensors.clone();
+        if self.dtype != Precision::F32 {
+            let values = tensors.values_mut().flat_map(|tensor| &mut tensor.values);
+            values.for_each(|x| *x = self.dtype.nearest(*x));
+        }
+        tensors
     }
 
     /// The card of a network, whose features Flex computes.
@@ -137,7 +152,7 @@ impl Export {
         let device = Default::default();
         let mut random = Random::new(0, 0, 0, Stream::Init);
         let fresh = (self.config.method.backbone()?).init::<Flex>(&mut random, &device)?;
-        let (backbone, report) = load_state_dict(fresh, self.backbone(network).clone());
+        let (backbone, report) = load_state_dict(fresh, self.backbone(network));
         if !report.is_clean() {
             let reason = format!("the checkpoint does not fit its settings: {report}");
             return Err(Error::Weights {

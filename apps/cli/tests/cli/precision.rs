@@ -95,3 +95,47 @@ fn each_command_has_it() {
         refused(&train, &["--precision", "bf16", "use f16"]);
     }
 }
+
+/// A file of half the size that every command reads, with features of its own weights.
+#[test]
+fn exported_weights_may_be_halves() {
+    let scratch = Scratch::new("dtype");
+    assert!(ibot(&scratch.train(&["--steps", "2"])).status.success());
+    let (run, pictures) = (scratch.path("run"), scratch.path("pictures"));
+    let size_of = |dtype: &str| {
+        let out = scratch.path(&format!("{dtype}.safetensors"));
+        let export = ["export", "--run", &run, "--dtype", dtype, "--out", &out];
+        assert!(ibot(&export).status.success());
+        let table = scratch.path(&format!("{dtype}.csv"));
+        let embed = [
+            "embed",
+            "--model",
+            &out,
+            "--data",
+            &pictures,
+            "--out",
+            &table,
+            "--backend",
+            "flex",
+        ];
+        let text = stdout(&ibot(&embed));
+        assert!(text.contains("equal to those in the file"), "{text}");
+        let values = ibot::files::read_safetensors(Path::new(&out)).unwrap();
+        let weights = values
+            .values()
+            .map(|tensor| tensor.values.len())
+            .sum::<usize>() as u64;
+        let file = fs::metadata(&out).unwrap().len();
+        (file, weights)
+    };
+    let [(whole, count), (f16, _), (bf16, _)] = ["f32", "f16", "bf16"].map(size_of);
+    assert_eq!(whole - f16, 2 * count);
+    assert!(f16.abs_diff(bf16) < 64);
+    let onnx = scratch.path("model.onnx");
+    refused(
+        &[
+            "export", "--run", &run, "--format", "onnx", "--dtype", "f16", "--out", &onnx,
+        ],
+        &["--dtype", "ONNX models are written in f32"],
+    );
+}
