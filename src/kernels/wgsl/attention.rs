@@ -9,7 +9,7 @@ use super::element::{Element, cast, empty_of, rows_as, rows_of};
 use super::info::{Info, info};
 use super::lanes::{MAX_ROUNDS, is_software, workgroup};
 use super::launch::{Client, client_of, contiguous, empty, launch, tensor};
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::attention as tensor_attention;
 use crate::kernels::ops::attention::Sizes;
 use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Shape, Tensor};
 use burn_wgpu::{CubeTensor, WgpuRuntime, into_contiguous};
 
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::precision::Precision;
 
 /// A tensor on the device.

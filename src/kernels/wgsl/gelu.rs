@@ -7,7 +7,7 @@ use super::element::{Element, empty_of, rows_as, rows_of};
 use super::info::info;
 use super::launch::{GpuTensor, Kernel, launch, shader, tensor};
 use super::walk::Walk;
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 
 fn forward_kernel(walk: Walk, chunk: Chunk, element: Element) -> Kernel {
     let mut values = chunk.values();

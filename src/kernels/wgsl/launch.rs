@@ -19,7 +19,7 @@ use super::observed::{Launched, note};
 use super::template::fill;
 use crate::device::{kept, launched};
 use crate::error::{Error, Result};
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::wrap::wrap;
 
 /// Queue of one device.

@@ -9,7 +9,7 @@ use super::lanes::{MAX_ROUNDS, workgroup};
 use super::launch::{GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
 use super::matrix_product::Parts;
 use super::row_team::{RowPass, Team};
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::layer_norm as tensor_layer_norm;
 use crate::kernels::ops::layer_norm::{LayerNormGradients, LayerNormInput};
 

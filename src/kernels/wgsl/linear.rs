@@ -8,7 +8,8 @@ use super::launch::{GpuTensor, contiguous, empty, tensor};
 use super::layer_norm;
 use super::matrix_plan::MAX_TERMS;
 use super::matrix_product::{Parts, Product, Totals, in_pieces};
-use crate::kernels::backend::{Gpu, IbotBackend};
+use crate::kernels::backend::IbotBackend;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::layer_norm::LayerNormInput;
 use crate::kernels::ops::linear;
 use crate::kernels::ops::linear::{

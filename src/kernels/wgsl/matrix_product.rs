@@ -13,7 +13,7 @@ use super::matrix_kernels::{After, Elements, PARTS_LANES, Variant, sum_of_parts}
 use super::matrix_plan::{MAX_TERMS, Plan, Sizes};
 use super::matrix_tiles::BLOCK;
 use super::matrix_timing::fastest;
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::product;
 use crate::kernels::ops::product::Layout;
 

@@ -12,7 +12,7 @@ use super::layer_norm;
 use super::linear::{unfinished_d_x, unfinished_weight_gradient};
 use super::matrix_plan::MAX_TERMS;
 use super::row_team::Team;
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::layer_norm::LayerNormInput;
 use crate::kernels::ops::linear as tensor_linear;
 use crate::kernels::ops::linear::{LinearLayerGradients, LinearLayerInput, Prologue};

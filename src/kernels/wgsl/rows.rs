@@ -8,7 +8,7 @@ use super::info::info;
 use super::lanes::workgroup;
 use super::launch::{GpuTensor, Kernel, empty, launch, shader, tensor};
 use super::walk::Walk;
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::product::{self, RowPlaces};
 
 /// Rows that a lane adds up, one after the other: 25 216 rows take three launches.

@@ -9,7 +9,7 @@ use super::lanes::{MAX_ROUNDS, workgroup};
 use super::launch::{GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
 use super::rows::column_sums;
 use super::walk::Walk;
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::tokens as tensor_tokens;
 use crate::kernels::ops::tokens::{TokensGradients, TokensInput};
 
