@@ -25,6 +25,7 @@ mod loss_case;
 mod mix;
 mod optimizer;
 mod precision;
+mod precision_kinds;
 mod precision_step;
 mod products;
 #[cfg(target_os = "linux")]
@@ -146,7 +147,8 @@ fn wgpu() {
         attention::paths(&device);
         precision::operations(&device);
         wgsl::with_workgroup(256, || precision::operations(&device));
-        precision::overflow(&device);
+        precision_kinds::entries(&device);
+        precision_kinds::overflow(&device);
         precision::attention_paths(&device);
         precision_step::gradients(&device);
         precision_step::features(&device);

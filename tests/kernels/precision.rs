@@ -295,38 +295,6 @@ pub fn operations(device: &WgpuDevice) {
     }
 }
 
-/// What f16 does not hold becomes infinite, forward and backward: a step that meets it is found out by that.
-pub fn overflow(device: &WgpuDevice) {
-    if !is_there(device) {
-        return;
-    }
-    type B = Autodiff<Gpu>;
-    for columns in [4, 5] {
-        let x = of::<B>(&[300.0; 20][..4 * columns], [4, columns], device).require_grad();
-        let weight = vec![300.0; columns * columns];
-        let weight = of::<B>(&weight, [columns, columns], device).require_grad();
-        Precision::F16.autocast(|| {
-            let layer = |x| LinearLayerInput {
-                x,
-                prologue: Prologue::Nothing,
-                weight: weight.clone(),
-                bias: None,
-                residual: None,
-            };
-            let first = B::linear_layer(layer(x.clone()));
-            let found = values(first.clone());
-            assert!(found.iter().all(|y| *y == f32::INFINITY), "{found:?}");
-            let small = B::linear_layer(layer(x.clone().cast(DType::F16) * 0.01));
-            let loss = (small.cast(DType::F32) * 1_000.0).sum_dim(1).sum_dim(0);
-            let grads = loss.backward();
-            let d_x = values(x.grad(&grads).unwrap());
-            assert!(d_x.iter().all(|d| !d.is_finite()), "{d_x:?}");
-            let d_weight = values(weight.grad(&grads).unwrap());
-            assert!(d_weight.iter().all(|d| d.is_finite()), "{d_weight:?}");
-        });
-    }
-}
-
 /// The kernels of attention that other GPUs take.
 pub fn attention_paths(device: &WgpuDevice) {
     if !is_there(device) {
@@ -381,6 +349,6 @@ pub fn attention_paths(device: &WgpuDevice) {
     }
 }
 
-fn of<B: Backend>(numbers: &[f32], shape: [usize; 2], device: &B::Device) -> Tensor<B, 2> {
+pub fn of<B: Backend>(numbers: &[f32], shape: [usize; 2], device: &B::Device) -> Tensor<B, 2> {
     Tensor::<B, 1>::from_floats(numbers, device).reshape(shape)
 }

@@ -20,10 +20,11 @@ pub(super) fn check(precision: Precision, device: &WgpuDevice) -> Result<()> {
     Err(Error::config("precision", precision, remedy))
 }
 
-/// See [`crate::kernels::IbotBackend::rounded`].
+/// See [`crate::kernels::IbotBackend::rounded`]; of the entries that `x` has.
 pub(super) fn rounded<const D: usize>(x: Tensor<Gpu, D>, precision: Precision) -> Tensor<Gpu, D> {
     match precision {
         Precision::F32 => x,
+        Precision::F16 if x.dtype() == DType::F16 => x,
         Precision::F16 => x.cast(DType::F16).cast(DType::F32),
         Precision::Bf16 => rounding::rounded(x, precision), // `check` refuses it
     }
