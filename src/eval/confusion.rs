@@ -98,8 +98,13 @@ impl Confusion {
         constant
     }
 
+    /// Pixels of a class that were taken for it.
     fn right(&self, class: u8) -> u64 {
-        self.pixels[usize::from(class) * CLASSES + usize::from(class)]
+        let class = usize::from(class);
+        let is_class = class < CLASSES;
+        is_class
+            .then(|| self.pixels[class * CLASSES + class])
+            .unwrap_or_default()
     }
 }
 

@@ -345,14 +345,19 @@ mod tests {
                 confusion.add_pixels(*class, predicted, u64::from(*count));
             }
         }
-        // a patch with two classes has pixels that no class of a whole patch gets right
+        // a patch with two classes has pixels that no class of a whole patch gets right: a fifth of all, in the mean
+        let most = |cover: &Cover| cover.iter().map(|(_, count)| *count).max();
+        let best: u32 = test.covers.iter().filter_map(most).sum();
+        let best = f64::from(best) / confusion.total() as f64;
+        let accuracy = confusion.accuracy().unwrap();
         assert!(
-            confusion.accuracy().unwrap() > 0.8,
-            "{:?}",
-            confusion.accuracy()
+            (0.75..0.85).contains(&best) && accuracy > best - 0.02,
+            "{accuracy} {best}"
         );
+        let constant = confusion.constant().mean_iou().unwrap();
         assert!(
-            confusion.mean_iou().unwrap() > 0.6 + confusion.constant().mean_iou().unwrap() / 4.0
+            confusion.mean_iou().unwrap() > constant + 0.35,
+            "{constant}"
         );
     }
 
