@@ -9,6 +9,7 @@
 #![allow(clippy::too_many_lines, reason = "a test may be a list of cases")]
 
 mod attention;
+mod cooperative;
 mod ema;
 mod epilogues;
 #[path = "../gpu/mod.rs"]
@@ -140,6 +141,7 @@ fn wgpu() {
         epilogues::bands(&device);
         epilogues::same_bits_of_each_tile(&device);
         attention::paths(&device);
+        cooperative::emulated(&device);
         precision::operations(&device);
         wgsl::with_workgroup(256, || precision::operations(&device));
         precision::attention_paths(&device);
