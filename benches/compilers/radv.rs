@@ -69,6 +69,8 @@ pub struct Compiled {
 pub struct Radv {
     /// The card that it believes in.
     pub card: String,
+    /// Whether the driver knows cooperative matrices, and the card has them.
+    pub has_matrices: bool,
     device: ash::Device,
     statistics: ash::khr::pipeline_executable_properties::Device,
     _entry: ash::Entry,
@@ -122,6 +124,7 @@ impl Radv {
             println!("{OPENED} {card}");
             Ok(Some(Self {
                 card,
+                has_matrices,
                 device,
                 statistics,
                 _entry: entry,

@@ -67,7 +67,11 @@ pub fn emulated(device: &WgpuDevice) {
         println!("SKIPPED: THE ADAPTER HAS NO F16");
         return;
     }
+    let only = std::env::var("IBOT_CHECK").unwrap_or_default();
     for (kind, side) in KINDS {
+        if !format!("cooperative, {kind:?} {side}").contains(&only) {
+            continue;
+        }
         let ((), launched) = observe(|| with_emulated_matrices(kind, side, || all(kind, device)));
         let is_cooperative = |name| name == "matrix_product/cooperative";
         assert!(
