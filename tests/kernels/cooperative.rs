@@ -156,8 +156,8 @@ impl Drawn {
     }
 }
 
-/// Numbers of any size are multiplied as f32 are: those that f16 has, and those beyond them on either side. Rows that are much
-/// smaller than the largest entry of the matrix lose bits, one with each halving, from 2^-28 of it on.
+/// Numbers of any size are multiplied as f32 are: those that f16 has, and those beyond them on either side. Of rows that are much
+/// smaller than the largest entry of their matrix, 11 bits are left.
 fn exactness(device: &WgpuDevice) {
     for scales in [
         [1.0, 1.0],
@@ -171,9 +171,9 @@ fn exactness(device: &WgpuDevice) {
         let error = errors.iter().copied().fold(0.0, f64::max);
         assert!(error < 4e-7, "{scales:?}: {error}");
     }
-    let drawn = Drawn::new([20, 64, 12], [1.0, 1.0], -2);
+    let drawn = Drawn::new([18, 64, 12], [1.0, 1.0], -2);
     for (row, error) in drawn.errors(&drawn.product(device)).iter().enumerate() {
-        let bar = 4e-7 * 2.0_f64.powi((2 * row as i32 - 24).max(0));
+        let bar = if row <= 10 { 4e-7 } else { 3e-4 };
         assert!(*error < bar, "row of 2^-{}: {error}, bar {bar}", 2 * row);
     }
 }
