@@ -1,6 +1,7 @@
 //! Gives the kernels of GPUs to compilers of GPUs; `report.py` beside this file runs it, and others, and writes the table.
 //!
 //! - `cargo bench --bench compilers -- write FOLDER`: each kernel as WGSL, SPIR-V and MSL, and `kernels.json`
+//! - `cargo bench --bench compilers -- cooperative FOLDER`: the same of the products on cooperative matrices
 //! - `cargo bench --bench compilers -- amd`: what AMD's compiler says of each, one line of JSON a kernel and generation of
 //!   cards; nothing where it is not installed
 
@@ -22,7 +23,9 @@ use std::path::Path;
 
 use naga::back::msl;
 use serde_json::json;
-use variants::{UNCHECKED, Variant, variants};
+#[cfg(target_os = "linux")]
+use variants::cooperative_variants_of_amd;
+use variants::{UNCHECKED, Variant, cooperative_variants, variants};
 
 /// Names a folder for the listings of AMD's compiler: for work on kernels.
 #[cfg(target_os = "linux")]
@@ -33,19 +36,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     // cargo adds --bench
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
-        ["write", folder] | ["write", folder, "--bench"] => write(Path::new(folder)),
+        ["write", folder] | ["write", folder, "--bench"] => {
+            // report.py's dialects of CUDA and OpenCL have no f16
+            let mut whole = variants();
+            whole.retain(|variant| !variant.is_half());
+            write(&whole, Path::new(folder))
+        }
+        ["cooperative", folder] | ["cooperative", folder, "--bench"] => {
+            write(&cooperative_variants(), Path::new(folder))
+        }
         ["amd"] | ["amd", "--bench"] => compile_for_amd(),
         ["radv"] => compile_for_one_card(),
-        _ => Err("usage: compilers write FOLDER | amd".into()),
+        _ => Err("usage: compilers write FOLDER | cooperative FOLDER | amd".into()),
     }
 }
 
-fn write(folder: &Path) -> Result<(), Box<dyn Error>> {
+fn write(variants: &[Variant], folder: &Path) -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(folder)?;
     let mut list = Vec::new();
-    // report.py's dialects of CUDA and OpenCL have no f16
-    let whole = variants().into_iter().filter(|variant| !variant.is_half());
-    for (number, variant) in whole.enumerate() {
+    for (number, variant) in variants.iter().enumerate() {
         let stem = format!("{number:03}");
         let spirv: Vec<u8> = variant
             .spirv()
@@ -54,7 +63,7 @@ fn write(folder: &Path) -> Result<(), Box<dyn Error>> {
             .collect();
         std::fs::write(folder.join(&stem).with_extension("wgsl"), &variant.wgsl)?;
         std::fs::write(folder.join(&stem).with_extension("spv"), spirv)?;
-        std::fs::write(folder.join(&stem).with_extension("metal"), msl(&variant)?)?;
+        std::fs::write(folder.join(&stem).with_extension("metal"), msl(variant)?)?;
         list.push(json!({
             "stem": stem,
             "name": variant.name,
@@ -105,7 +114,11 @@ fn compile_for_amd() -> Result<(), Box<dyn Error>> {
 #[cfg(target_os = "linux")]
 fn compile_for_one_card() -> Result<(), Box<dyn Error>> {
     let radv = radv::Radv::open()?.ok_or("usage: compilers amd")?;
-    for variant in variants() {
+    let mut variants = variants();
+    if radv.has_matrices {
+        variants.extend(cooperative_variants_of_amd());
+    }
+    for variant in variants {
         let compiled = radv.compile(&variant.spirv(), variant.bindings)?;
         if let Ok(folder) = std::env::var(LISTINGS_VARIABLE) {
             let file = format!("{} {}.s", radv.card, variant.name).replace('/', "_");

@@ -69,6 +69,8 @@ pub struct Compiled {
 pub struct Radv {
     /// The card that it believes in.
     pub card: String,
+    /// Whether the driver knows cooperative matrices, and the card has them.
+    pub has_matrices: bool,
     device: ash::Device,
     statistics: ash::khr::pipeline_executable_properties::Device,
     _entry: ash::Entry,
@@ -89,14 +91,32 @@ impl Radv {
             let cards = instance.enumerate_physical_devices()?;
             let card = *cards.first().ok_or("RADV lists no card")?;
             let properties = instance.get_physical_device_properties(card);
-            let extensions = [ash::khr::pipeline_executable_properties::NAME.as_ptr()];
+            let mut extensions = vec![ash::khr::pipeline_executable_properties::NAME.as_ptr()];
+            let there = instance.enumerate_device_extension_properties(card)?;
+            let matrices = ash::khr::cooperative_matrix::NAME;
+            let has_matrices = there
+                .iter()
+                .any(|known| known.extension_name_as_c_str() == Ok(matrices));
+            extensions.extend(has_matrices.then_some(matrices.as_ptr()));
             let queues = [vk::DeviceQueueCreateInfo::default().queue_priorities(&[1.0])];
             let mut told = vk::PhysicalDevicePipelineExecutablePropertiesFeaturesKHR::default()
                 .pipeline_executable_info(true);
-            let info = vk::DeviceCreateInfo::default()
+            let mut matrices = vk::PhysicalDeviceCooperativeMatrixFeaturesKHR::default()
+                .cooperative_matrix(has_matrices);
+            let mut memory =
+                vk::PhysicalDeviceVulkanMemoryModelFeatures::default().vulkan_memory_model(true);
+            let mut halves =
+                vk::PhysicalDeviceShaderFloat16Int8Features::default().shader_float16(true);
+            let mut info = vk::DeviceCreateInfo::default()
                 .queue_create_infos(&queues)
                 .enabled_extension_names(&extensions)
                 .push_next(&mut told);
+            if has_matrices {
+                info = info
+                    .push_next(&mut matrices)
+                    .push_next(&mut memory)
+                    .push_next(&mut halves);
+            }
             let device = instance.create_device(card, &info, None)?;
             let statistics =
                 ash::khr::pipeline_executable_properties::Device::new(&instance, &device);
@@ -104,6 +124,7 @@ impl Radv {
             println!("{OPENED} {card}");
             Ok(Some(Self {
                 card,
+                has_matrices,
                 device,
                 statistics,
                 _entry: entry,

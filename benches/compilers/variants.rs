@@ -1,6 +1,6 @@
 //! The kernels that a GPU runs, in the languages that its driver is given.
 
-use ibot::kernels::wgsl::{Kernel, all_kernels, attention_kernels};
+use ibot::kernels::wgsl::{Kernel, all_kernels, attention_kernels, cooperative_kernels};
 use naga::back::spv;
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -34,6 +34,23 @@ pub fn variants() -> Vec<Variant> {
     let mut kernels = all_kernels(&[WORKGROUP], &TENSORS, &TEACHER_VIEWS);
     kernels.extend(attention_kernels(&[WORKGROUP], &HEAD_WIDTHS));
     kernels.retain(|kernel| kernel.workgroup() != SOFTWARE_WORKGROUP && !widens_half(kernel));
+    named_apart(&kernels)
+}
+
+/// Every product on cooperative matrices.
+pub fn cooperative_variants() -> Vec<Variant> {
+    named_apart(&cooperative_kernels())
+}
+
+/// Those that AMD's cards are given, with matrices of 16 x 16 and subgroups of up to 64 lanes.
+#[cfg(target_os = "linux")]
+pub fn cooperative_variants_of_amd() -> Vec<Variant> {
+    let mut variants = cooperative_variants();
+    variants.retain(|of| (of.number("side"), of.number("subgroup")) == (Some(16.0), Some(64.0)));
+    variants
+}
+
+fn named_apart(kernels: &[Kernel]) -> Vec<Variant> {
     let mut variants: Vec<Variant> = kernels.iter().map(Variant::of).collect();
     variants.sort_by(|a, b| a.name.cmp(&b.name));
     variants.dedup_by(|a, b| a.name == b.name && a.wgsl == b.wgsl);
@@ -63,7 +80,8 @@ impl Variant {
         let wgsl = kernel.wgsl().unwrap_or_else(|error| panic!("{error}"));
         let module = naga::front::wgsl::parse_str(&wgsl)
             .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&wgsl)));
-        let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16)
+        let capabilities = Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX;
+        let info = Validator::new(ValidationFlags::all(), capabilities)
             .validate(&module)
             .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&wgsl)));
         let globals = module.global_variables.iter();

@@ -1,8 +1,8 @@
 // The operands of a matrix product, and how they are read: in blocks of 4 x 4 entries.
 //
 // Bindings: left [N, R, T] or, turned, [N, T, R], right [N, T, C] or, turned, [N, C, T], product [N, R, C], then those of
-// bias [C], at_gelu [R, C], residual [R, C], totals [C] and activated [R, C] that are there, info. Where sums are cut into P
-// parts, product [P, R, C] and totals [P, C] hold those.
+// bias [C], at_gelu [R, C], residual [R, C], totals [C], activated [R, C] and maxima (largest.wgsl) that are there, info.
+// Where sums are cut into P parts, product [P, R, C] and totals [P, C] hold those.
 //
 // An element is a vector of 4 where the rows of all matrices are a multiple of that, else a single entry. Places in a buffer
 // count such elements.
@@ -56,7 +56,11 @@ struct Info {
 @group(0) @binding(3 + {{ bias }} + {{ gelu_gradient }} + {{ residual }} + {{ totals }})
 var<storage, read_write> activated: array<Stored>;
 {{ end }}
+{{ each maxima }}
 @group(0) @binding(3 + {{ bias }} + {{ gelu_gradient }} + {{ residual }} + {{ totals }} + {{ activated }})
+var<storage, read_write> maxima: array<u32>;
+{{ end }}
+@group(0) @binding(3 + {{ bias }} + {{ gelu_gradient }} + {{ residual }} + {{ totals }} + {{ activated }} + {{ maxima }})
 var<storage, read> info: Info;
 
 /// Four places of one row, of which the last ones may lie beyond its end: `room` more may be read after the first.

@@ -8,6 +8,7 @@ use cubecl::Runtime;
 use cubecl::client::ComputeClient;
 
 use crate::device::adapters::{AdapterKind, AdapterSummary};
+use crate::device::matrices::Matrices;
 use crate::device::patience::Patience;
 
 /// One guarded device.
@@ -15,6 +16,7 @@ struct Known {
     device: WgpuDevice,
     client: usize,
     adapter: Arc<AdapterSummary>,
+    matrices: Option<Matrices>,
     patience: Arc<Patience>,
     queue: wgpu::Queue,
 }
@@ -30,6 +32,7 @@ pub(super) fn client_key(client: &ComputeClient<WgpuRuntime>) -> usize {
 pub(super) fn remember(
     device: &WgpuDevice,
     adapter: &AdapterSummary,
+    matrices: Option<Matrices>,
     patience: &Arc<Patience>,
     queue: &wgpu::Queue,
 ) {
@@ -37,6 +40,7 @@ pub(super) fn remember(
         device: device.clone(),
         client: client_key(&WgpuRuntime::client(device)),
         adapter: Arc::new(adapter.clone()),
+        matrices,
         patience: Arc::clone(patience),
         queue: queue.clone(),
     };
@@ -64,6 +68,12 @@ pub(crate) fn adapter_behind(client: &ComputeClient<WgpuRuntime>) -> Option<Arc<
         |known| known.client == key,
         |known| Arc::clone(&known.adapter),
     )
+}
+
+/// The cooperative matrices that the user asks a client's device for; `None` too where it has no guard.
+pub(crate) fn matrices_of(client: &ComputeClient<WgpuRuntime>) -> Option<Matrices> {
+    let key = client_key(client);
+    find(|known| known.client == key, |known| known.matrices)?
 }
 
 /// The queue of a client's device; `None` where it has no guard.

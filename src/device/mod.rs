@@ -6,7 +6,7 @@
 //! - [`patience`]: no wait without bound
 //! - `opening`: a device is opened once and observed; [`existing`]: the same for one that an application opened
 //! - `known`: properties of a device for kernels and thresholds; `capacity`: a GPU's memory; `pools`: how it is allocated;
-//!   `kept_words`: sizes that kernels take, on the device once
+//!   `kept_words`: sizes that kernels take, on the device once; `matrices`: cooperative matrices, where they are asked for
 //! - [`faults`]: what a fault is, and the log of one device's faults
 //! - [`panics`]: the panics of device threads, as faults
 
@@ -19,6 +19,7 @@ pub mod faults;
 pub mod guard;
 mod kept_words;
 mod known;
+mod matrices;
 mod opening;
 pub mod panics;
 pub mod patience;
@@ -32,8 +33,9 @@ pub use existing::{ExistingDevice, device_descriptor, working};
 pub use faults::{Fault, FaultKind};
 pub use guard::{DeviceGuard, GpuGuard};
 pub(crate) use kept_words::kept;
-pub(crate) use known::{adapter_behind, kind_of, launched, settle_client};
+pub(crate) use known::{adapter_behind, kind_of, launched, matrices_of, settle_client};
 pub use known::{memory_bytes, settle};
+pub use matrices::{Cooperative, MATRICES_VARIABLE, Matrices};
 pub use opening::init_wgpu;
 pub use panics::observe_log;
 pub use patience::{DEADLINE_VARIABLE, end_process, on_no_answer, waited};

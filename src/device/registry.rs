@@ -9,6 +9,7 @@ use crate::device::adapters::AdapterSummary;
 use crate::device::api::Api;
 use crate::device::faults::{Fault, FaultKind, FaultLog, lock};
 use crate::device::guard::GpuGuard;
+use crate::device::matrices::Matrices;
 use crate::device::patience::Patience;
 use crate::device::{known, panics};
 use crate::error::Result;
@@ -55,9 +56,10 @@ impl Guarded {
         on_lost: Option<OnLost>,
     ) -> Result<GpuGuard> {
         let adapter = AdapterSummary::new(0, api, &setup.adapter);
+        let matrices = Matrices::asked_for(api, &setup)?;
         let log = panics::watch(device, &adapter.title());
         let patience = Patience::start(device, &setup, adapter.kind, &log)?;
-        known::remember(device, &adapter, &patience, &setup.queue);
+        known::remember(device, &adapter, matrices, &patience, &setup.queue);
         let ear = Ear(Arc::clone(&log));
         setup.device.on_uncaptured_error(Arc::new(move |error| {
             if owner == Owner::Burn || panics::is_on_thread_of(&ear.0) {

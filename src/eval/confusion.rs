@@ -102,9 +102,10 @@ impl Confusion {
     fn right(&self, class: u8) -> u64 {
         let class = usize::from(class);
         let is_class = class < CLASSES;
-        is_class
-            .then(|| self.pixels[class * CLASSES + class])
-            .unwrap_or_default()
+        match is_class {
+            true => self.pixels[class * CLASSES + class],
+            false => 0,
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod attention;
 mod bf16;
+mod cooperative;
 mod ema;
 mod epilogues;
 #[path = "../gpu/mod.rs"]
@@ -145,6 +146,7 @@ fn wgpu() {
         epilogues::bands(&device);
         epilogues::same_bits_of_each_tile(&device);
         attention::paths(&device);
+        cooperative::emulated(&device);
         precision::operations(&device);
         wgsl::with_workgroup(256, || precision::operations(&device));
         precision_kinds::entries(&device);

@@ -59,7 +59,7 @@ fn eight_storage_buffers_are_enough() {
 
 /// Stores to a component of a vector in workgroup memory: on Metal and DX12 such a store may write the whole vector, over
 /// what other lanes write there (gpuweb issue 2112).
-fn parts_of_shared_vectors(module: &Module, info: &ModuleInfo) -> Vec<String> {
+pub fn parts_of_shared_vectors(module: &Module, info: &ModuleInfo) -> Vec<String> {
     let functions = module.functions.iter();
     let functions = functions.map(|(handle, function)| (function, &info[handle]));
     let entries = module.entry_points.iter().enumerate();

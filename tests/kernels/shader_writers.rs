@@ -57,7 +57,7 @@ fn bindings(module: &Module) -> impl Iterator<Item = naga::ResourceBinding> {
 }
 
 /// wgpu-hal's metal/device.rs: one slot a buffer, then that of the sizes.
-fn metal(module: &Module, info: &ModuleInfo) -> Result<String, msl::Error> {
+pub fn metal(module: &Module, info: &ModuleInfo) -> Result<String, msl::Error> {
     let resources: BTreeMap<_, _> = bindings(module)
         .map(|binding| {
             let target = msl::BindTarget {
@@ -125,7 +125,7 @@ fn direct3d(
 }
 
 /// wgpu-hal's vulkan/adapter.rs.
-fn vulkan(module: &Module, info: &ModuleInfo, bounded: bool) -> Result<Vec<u32>, spv::Error> {
+pub fn vulkan(module: &Module, info: &ModuleInfo, bounded: bool) -> Result<Vec<u32>, spv::Error> {
     let options = spv::Options {
         lang_version: (1, 3),
         bounds_check_policies: UNCHECKED,

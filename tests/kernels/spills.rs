@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use super::radv::{Radv, in_processes};
 use super::shares::share_of_fused;
-use super::variants::variants;
+use super::variants::{cooperative_variants_of_amd, variants};
 
 /// What of a kernel's vector instructions must be fused multiply-adds, at least, of f32 and of f16, which is widened before:
 /// products of whole vectors, and attention.
@@ -38,7 +38,11 @@ fn compile_for_one_card() {
     };
     let mut findings = Vec::new();
     let mut multiplying = 0;
-    for variant in variants() {
+    let mut variants = variants();
+    if radv.has_matrices {
+        variants.extend(cooperative_variants_of_amd());
+    }
+    for variant in variants {
         let compiled = radv.compile(&variant.spirv(), variant.bindings).unwrap();
         let statistics = &compiled.statistics;
         assert!(statistics["VGPRs"] > 0, "{statistics:?}");

@@ -84,3 +84,8 @@ pub fn attention_kernels(workgroups: &[u32], head_widths: &[usize]) -> Vec<Kerne
     };
     AttentionPath::ALL.into_iter().flat_map(of_widths).collect()
 }
+
+/// The kernels of products on cooperative matrices.
+pub fn cooperative_kernels() -> Vec<Kernel> {
+    matrix_kernels::cooperative_kernels()
+}

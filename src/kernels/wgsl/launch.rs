@@ -45,6 +45,10 @@ impl Shader {
     fn name(self) -> &'static str {
         self.files.last().map_or("", |(name, _)| name)
     }
+
+    fn has(self, name: &str) -> bool {
+        self.files.iter().any(|(file, _)| *file == name)
+    }
 }
 
 /// The shader of `shaders/NAME.wgsl` with the files that it builds on; launch.wgsl is always one of them.
@@ -126,6 +130,9 @@ impl Kernel {
         // WGSL wants it before all else
         let has_half = values.iter().any(|(_, value)| value.contains("f16"));
         let mut text = String::from(if has_half { "enable f16;\n\n" } else { "" });
+        if self.shader.has("matrix_product/cooperative_matrices") {
+            text.push_str("enable wgpu_cooperative_matrix;\n\n");
+        }
         for (name, built_in) in self.shader.files {
             match shader_folder() {
                 None => text.push_str(built_in),

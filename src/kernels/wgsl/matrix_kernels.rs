@@ -1,6 +1,7 @@
 //! The kernels of `shaders/matrix_product/`.
 
 use super::chunk::Chunk;
+use super::cooperative::{Cooperation, largest_kernel};
 use super::element::Element;
 use super::lanes::SOFTWARE_SUBGROUP;
 use super::launch::{Kernel, shader};
@@ -127,7 +128,7 @@ pub(super) struct Variant {
 }
 
 impl Variant {
-    fn values(self) -> Vec<(&'static str, String)> {
+    fn values(self, is_scaled: bool) -> Vec<(&'static str, String)> {
         let count = |there: bool| usize::from(there).to_string();
         let entries: usize = if self.vectors { 4 } else { 1 };
         let (vector, stored) = (Chunk::for_length(BLOCK), Chunk::for_length(entries));
@@ -155,6 +156,7 @@ impl Variant {
             ("beside", stored.of(elements.beside)),
             ("whole", stored.of(Element::F32)),
             ("operand", vector.of(elements.operands)),
+            ("maxima", count(is_scaled)),
         ]);
         values
     }
@@ -194,6 +196,7 @@ impl Variant {
         match way {
             Way::Direct => self.direct(),
             Way::Tiled(tile) => self.tiled(tile),
+            Way::Cooperative(of) => of.kernel(self.layout, self.values(of.is_scaled())),
         }
     }
 
@@ -205,7 +208,7 @@ impl Variant {
             "matrix_product/result",
             "matrix_product/direct"
         );
-        let mut values = self.values();
+        let mut values = self.values(false);
         values
             .extend(["row_block", "column_block"].map(|side| (side, SOFTWARE_BLOCKS.to_string())));
         Kernel::new(shader, SOFTWARE_SUBGROUP, values)
@@ -216,10 +219,11 @@ impl Variant {
             "chunk",
             "gelu/normal",
             "matrix_product/operands",
+            "matrix_product/order",
             "matrix_product/result",
             "matrix_product/tiled"
         );
-        let mut values = self.values();
+        let mut values = self.values(false);
         values.extend([
             ("tile_rows", tile.rows.to_string()),
             ("tile_columns", tile.columns.to_string()),
@@ -265,15 +269,13 @@ pub(super) fn fingerprint() -> String {
     hasher.finalize().to_hex()[..16].to_owned()
 }
 
-/// Every kernel that a device may be given.
-pub(super) fn kernels() -> Vec<Kernel> {
-    let tiles = Tile::ALL.map(Way::Tiled);
-    let ways = || [Way::Direct].into_iter().chain(tiles);
+/// What a device may multiply, and what it may do with it.
+fn variants() -> impl Iterator<Item = Variant> {
     let elements = |layout, after| {
         let half = Elements::half(layout, after);
         std::iter::once(Elements::default()).chain(half)
     };
-    let variants = After::all().into_iter().flat_map(|(layout, after)| {
+    After::all().into_iter().flat_map(move |(layout, after)| {
         elements(layout, after).flat_map(move |elements| {
             [false, true].map(|vectors| Variant {
                 layout,
@@ -282,14 +284,31 @@ pub(super) fn kernels() -> Vec<Kernel> {
                 after,
             })
         })
-    });
-    let products = variants.flat_map(|variant| ways().map(move |way| variant.kernel(way)));
+    })
+}
+
+/// Every kernel that a device may be given without cooperative matrices, and what comes before those.
+pub(super) fn kernels() -> Vec<Kernel> {
+    let tiles = Tile::ALL.map(Way::Tiled);
+    let ways = || [Way::Direct].into_iter().chain(tiles);
+    let products = variants().flat_map(|variant| ways().map(move |way| variant.kernel(way)));
     let sums = Chunk::ALL.into_iter().flat_map(|chunk| {
         let of_f32 = [false, true].map(|totals| sum_of_parts(chunk, Element::F32, totals));
         let of_f16 = sum_of_parts(chunk, Element::F16, false);
         of_f32.into_iter().chain([of_f16])
     });
-    products.chain(sums).collect()
+    let largest = Chunk::ALL.map(|chunk| largest_kernel(chunk, Element::F32, Element::F32));
+    products.chain(sums).chain(largest).collect()
+}
+
+/// Every kernel that a device may be given with cooperative matrices.
+pub(super) fn cooperative_kernels() -> Vec<Kernel> {
+    let kernels = |variant: Variant| {
+        let takes = move |of: &Cooperation| of.takes(variant.elements.operands);
+        let every = Cooperation::every().into_iter().filter(takes);
+        every.map(move |of| variant.kernel(Way::Cooperative(of)))
+    };
+    variants().flat_map(kernels).collect()
 }
 
 #[cfg(test)]

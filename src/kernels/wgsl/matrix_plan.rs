@@ -1,5 +1,7 @@
 //! How a device makes a product: with which tile, and into how many parts the sums are cut.
 
+use super::cooperative::Cooperation;
+use super::element::Element;
 use super::lanes::{SOFTWARE_SUBGROUP, is_software};
 use super::launch::Client;
 use super::matrix_bands::band;
@@ -20,6 +22,22 @@ pub(super) enum Way {
     Direct,
     /// A workgroup shares them.
     Tiled(Tile),
+    /// A workgroup shares them, and its subgroups multiply them on cooperative matrices.
+    Cooperative(Cooperation),
+}
+
+impl Way {
+    /// Rows and columns of what workgroups make.
+    fn grid(self, rows: usize, columns: usize) -> (usize, usize) {
+        match self {
+            Self::Direct => {
+                let side = SOFTWARE_BLOCKS * BLOCK;
+                (rows.div_ceil(side), columns.div_ceil(side))
+            }
+            Self::Tiled(tile) => tile.grid(rows, columns),
+            Self::Cooperative(of) => of.tile.grid(rows, columns),
+        }
+    }
 }
 
 /// What is multiplied: `count` products of `[rows, depth]` and `[depth, columns]`.
@@ -64,8 +82,18 @@ const CUT_FOR: usize = 1_024;
 const LEAST_TERMS: usize = 512;
 
 impl Plan {
-    /// `may_cut` says whether sums may be made in parts.
-    pub(super) fn choose(client: &Client, sizes: Sizes, may_cut: bool) -> Self {
+    /// `rounded_to` is what operands are rounded to; `may_cut` says whether sums may be made in parts.
+    pub(super) fn choose(
+        client: &Client,
+        sizes: Sizes,
+        rounded_to: Element,
+        may_cut: bool,
+    ) -> Self {
+        let with = |of| Self::cut(Way::Cooperative(of), sizes, may_cut);
+        let groups = |of| with(of).groups(sizes);
+        if let Some(of) = Cooperation::choose(client, rounded_to, groups) {
+            return with(of);
+        }
         if is_software(client) {
             return Self::whole(Way::Direct, sizes);
         }
@@ -83,9 +111,10 @@ impl Plan {
 
     fn suited_to(device: Abilities, sizes: Sizes, may_cut: bool) -> Self {
         let plans = device.tiles().iter().filter(|tile| device.fits(**tile));
-        let mut plans = plans.map(|tile| (Self::cut(*tile, sizes, may_cut), tile.busy));
+        let cut = |tile| Self::cut(Way::Tiled(tile), sizes, may_cut);
+        let mut plans = plans.map(|tile| (cut(*tile), tile.busy));
         let busy = plans.find(|(plan, busy)| plan.groups(sizes) >= *busy);
-        busy.map_or(Self::cut(Tile::SMALL, sizes, may_cut), |(plan, _)| plan)
+        busy.map_or(cut(Tile::SMALL), |(plan, _)| plan)
     }
 
     fn whole(way: Way, sizes: Sizes) -> Self {
@@ -96,9 +125,9 @@ impl Plan {
         }
     }
 
-    fn cut(tile: Tile, sizes: Sizes, may_cut: bool) -> Self {
-        let whole = Self::whole(Way::Tiled(tile), sizes);
-        let (tile_rows, tile_columns) = tile.grid(sizes.rows, sizes.columns);
+    fn cut(way: Way, sizes: Sizes, may_cut: bool) -> Self {
+        let whole = Self::whole(way, sizes);
+        let (tile_rows, tile_columns) = way.grid(sizes.rows, sizes.columns);
         let parts = (CUT_FOR / (tile_rows * tile_columns)).min(sizes.depth / LEAST_TERMS);
         if !may_cut || sizes.count > 1 || parts < 2 {
             return whole;
@@ -112,33 +141,20 @@ impl Plan {
     }
 
     pub(super) fn groups(self, sizes: Sizes) -> usize {
-        let Sizes {
-            count,
-            rows,
-            columns,
-            ..
-        } = sizes;
+        let (rows, columns) = self.way.grid(sizes.rows, sizes.columns);
+        let tiles = sizes.count * self.parts * rows * columns;
         match self.way {
-            Way::Direct => {
-                let side = SOFTWARE_BLOCKS * BLOCK;
-                let tiles = count * rows.div_ceil(side) * columns.div_ceil(side);
-                tiles.div_ceil(SOFTWARE_SUBGROUP as usize)
-            }
-            Way::Tiled(tile) => {
-                let (tile_rows, tile_columns) = tile.grid(rows, columns);
-                count * self.parts * tile_rows * tile_columns
-            }
+            Way::Direct => tiles.div_ceil(SOFTWARE_SUBGROUP as usize),
+            Way::Tiled(_) | Way::Cooperative(_) => tiles,
         }
     }
 
     /// Tile rows of a band.
     pub(super) fn band(self, sizes: Sizes) -> usize {
+        let (rows, columns) = self.way.grid(sizes.rows, sizes.columns);
         match self.way {
             Way::Direct => 1,
-            Way::Tiled(tile) => {
-                let (rows, columns) = tile.grid(sizes.rows, sizes.columns);
-                band(rows, columns)
-            }
+            Way::Tiled(_) | Way::Cooperative(_) => band(rows, columns),
         }
     }
 }

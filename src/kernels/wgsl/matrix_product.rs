@@ -6,11 +6,12 @@
 use burn::tensor::Tensor;
 
 use super::chunk::Chunk;
+use super::cooperative::maxima;
 use super::element::{Element, empty_of};
 use super::info::info;
 use super::launch::{GpuTensor, SECTION, contiguous, empty, launch, tensor};
 use super::matrix_kernels::{After, Elements, PARTS_LANES, Variant, sum_of_parts};
-use super::matrix_plan::{MAX_TERMS, Plan, Sizes};
+use super::matrix_plan::{MAX_TERMS, Plan, Sizes, Way};
 use super::matrix_tiles::BLOCK;
 use super::matrix_timing::fastest;
 use crate::kernels::backends::Gpu;
@@ -154,7 +155,7 @@ impl<'a> Product<'a> {
         let client = &self.left.client;
         let after = self.after();
         let sizes @ Sizes { columns, .. } = self.sizes;
-        let plan = Plan::choose(client, sizes, after.takes_parts());
+        let plan = Plan::choose(client, sizes, self.operands, after.takes_parts());
         let rows = plan.parts * sizes.count * sizes.rows;
         let stored = match plan.parts {
             1 => self.stored,
@@ -173,6 +174,11 @@ impl<'a> Product<'a> {
         tensors.extend(self.residual.as_ref());
         tensors.extend(totals.as_ref());
         tensors.extend(self.activated.as_ref());
+        let maxima = match plan.way {
+            Way::Cooperative(of) if of.is_scaled() => Some(maxima(self.left, self.right)),
+            _ => None,
+        };
+        tensors.extend(maxima.as_ref());
         self.launch(variant, plan, &tensors);
         Parts {
             product: out,

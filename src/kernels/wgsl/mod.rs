@@ -7,7 +7,8 @@
 //!   `shaders/`
 //! - `attention_lanes` and `attention_tiles`: the two kinds of kernels that attention chooses from
 //! - `matrix_plan`, `matrix_tiles`, `matrix_kernels`: how a device multiplies, and the kernels for that; `matrix_bands`: in
-//!   which order; `matrix_timing`, `tile_times`: the fastest way, by timing, and its file; `linear`: layers made of products
+//!   which order; `matrix_timing`, `tile_times`: the fastest way, by timing, and its file; `cooperative`: on cooperative
+//!   matrices, where they are asked for; `linear`: layers made of products
 //! - `row_team`: lanes that share a row
 //! - `every_kernel`: all of them, for tests
 //! - `pack`: operations on many tensors, dealt out to few dispatches
@@ -21,6 +22,7 @@ mod attention_lanes;
 mod attention_pass;
 mod attention_tiles;
 mod chunk;
+mod cooperative;
 mod copy;
 mod cross_entropy;
 mod element;
@@ -57,9 +59,10 @@ mod walk;
 
 pub use adamw::packed_adamw;
 pub use attention::AttentionPath;
+pub use cooperative::with_emulated_matrices;
 pub use copy::copy;
 pub use ema::packed_ema;
-pub use every_kernel::{all_kernels, attention_kernels};
+pub use every_kernel::{all_kernels, attention_kernels, cooperative_kernels};
 pub use lanes::{WORKGROUP_VARIABLE, with_workgroup};
 pub use launch::{Kernel, SHADERS_VARIABLE, peak_bytes_in_use, shader_folder};
 pub use matrix_tiles::{TILE_VARIABLE, Tile, with_tile};
