@@ -17,7 +17,7 @@ use crate::random::{Random, Stream};
 /// Takes `4 D` bytes of memory for each patch.
 ///
 /// # Errors
-/// Those of [`visit_patches`]; [`Error::Data`] for a mask that cannot be used, or a feature that is not finite.
+/// Those of [`visit_patches`]; [`Error::Unsupported`] where the memory is not there; [`Error::Data`] for a mask that cannot be used, or a feature that is not finite.
 pub fn patch_rows(
     embedder: &Embedder,
     pictures: &Arc<MaskedPictures>,
@@ -32,6 +32,14 @@ pub fn patch_rows(
         width: shape.width,
         ..PatchRows::default()
     };
+    let of_image = shape.grid[0] * shape.grid[1];
+    let most = pictures.len() * per_image.unwrap_or(of_image).min(of_image);
+    // at once: a vector that grows takes three times as much while it moves
+    if rows.features.try_reserve_exact(most * shape.width).is_err() {
+        let bytes = most * shape.width * size_of::<f32>();
+        let reason = format!("{most} patches take {bytes} bytes, which the system does not give");
+        return Err(Error::Unsupported(reason));
+    }
     let mut made = 0;
     let visited = visit_patches(embedder, pictures.clone(), request, &mut |batch| {
         let each = batch.patches.chunks_exact(shape.values());

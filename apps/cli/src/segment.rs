@@ -143,7 +143,7 @@ impl PatchArgs {
             masks: self.masks.as_deref().map(path_text).unwrap_or_default(),
             pictures,
             without_mask,
-            tested: pairs.iter().map(|pair| pair.test.len()).sum(),
+            tested: tested.iter().map(|of| of.images).sum(),
             splits: pairs.len(),
             image_size: embedder.preprocessing().image_size,
             grid: embedder.grid(),
@@ -278,7 +278,7 @@ impl PatchArgs {
         } = train(rows).ok_or_else(none)?;
         let bar = model.bar(pair.test.len());
         let every = pair.test.len().div_ceil(EXAMPLES).max(1);
-        let mut examples = Vec::new();
+        let (mut examples, mut images) = (Vec::new(), 0);
         let (confusions, visited) = segment(
             embedder,
             &pair.test,
@@ -287,6 +287,7 @@ impl PatchArgs {
             &*scores,
             &mut |seen| {
                 bar.inc(1);
+                images += 1;
                 if seen.sample % every == 0 {
                     examples.push(Example::new(seen));
                 }
@@ -303,6 +304,7 @@ impl PatchArgs {
             ways,
             known,
             patches,
+            images,
             confusions,
             examples,
         })

@@ -20,8 +20,13 @@ pub struct Way {
 /// What came of one pair.
 pub struct Tested {
     pub ways: Vec<Way>,
+    /// The classes of the training images.
     pub known: Vec<u8>,
+    /// Patches that were trained on.
     pub patches: usize,
+    /// Images that were tested.
+    pub images: usize,
+    /// Of each way.
     pub confusions: Vec<Confusion>,
     pub examples: Vec<Example>,
 }
