@@ -23,8 +23,8 @@ pub enum ModelSource {
 }
 
 impl ModelSource {
-    /// The file itself, the weights in a folder with a `config.json`, or the hub's file after it was downloaded into the cache that all programs share; what is in the cache
-    /// is not downloaded again.
+    /// The file itself, the weights in a folder with a `config.json`, or the hub's file after it was downloaded into the cache
+    /// that all programs share; what is in the cache is not downloaded again.
     ///
     /// # Errors
     /// [`crate::Error::Weights`] for a name that the hub cannot have, without network, where the program was built without

@@ -73,6 +73,15 @@ pub(super) struct TransformersConfig {
     dtype: Option<String>,
 }
 
+/// The ratio whose product with `width`, rounded down, is `hidden`.
+fn ratio(hidden: usize, width: usize) -> f64 {
+    let ratio = hidden as f64 / width.max(1) as f64;
+    match ((ratio * width as f64) as usize) < hidden {
+        true => ratio.next_up(),
+        false => ratio,
+    }
+}
+
 fn width() -> usize {
     768
 }
@@ -131,7 +140,7 @@ impl TransformersConfig {
         }
         let is_vit = family == Family::Vit;
         let mlp_ratio = match (is_vit, self.intermediate_size) {
-            (true, hidden) => hidden.unwrap_or(3072) as f64 / self.hidden_size.max(1) as f64,
+            (true, hidden) => ratio(hidden.unwrap_or(3072), self.hidden_size),
             (false, _) => (self.mlp_ratio.as_ref())
                 .and_then(Number::as_f64)
                 .unwrap_or(4.0),
@@ -369,4 +378,23 @@ pub(super) fn preprocessor_json(preprocessing: &Preprocessing) -> Value {
 /// As short as f32 is printed: 0.485, not 0.48500001430511475.
 fn numbers(values: [f32; 3]) -> [f64; 3] {
     values.map(|value| value.to_string().parse().unwrap_or(f64::from(value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_hidden_width_is_kept() {
+        for width in 1..200 {
+            for hidden in 1..800 {
+                let vit = VitConfig {
+                    embed_dim: width,
+                    mlp_ratio: ratio(hidden, width),
+                    ..VitConfig::default()
+                };
+                assert_eq!(vit.mlp_width(), hidden, "{width}");
+            }
+        }
+    }
 }
