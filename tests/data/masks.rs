@@ -31,7 +31,8 @@ fn write(path: &Path, color: ColorType, depth: BitDepth, samples: &[u8]) {
 #[test]
 fn classes_are_the_samples_of_any_depth() {
     let folder = TempFolder::new();
-    let cases: [(&str, ColorType, BitDepth, &[u8], [u8; 10]); 6] = [
+    type Case<'a> = (&'a str, ColorType, BitDepth, &'a [u8], [u8; 10]);
+    let cases: [Case<'_>; 6] = [
         (
             "gray",
             ColorType::Grayscale,

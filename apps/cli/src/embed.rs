@@ -111,7 +111,7 @@ impl EmbedArgs {
         self.model.note(&format!(
             "{out}: {images} x {rows} x {columns} patches x {width} values, about {gigabytes:.2} GB"
         ));
-        let bar = self.model.bar(folder.len());
+        let bar = ModelArgs::bar(folder.len());
         let visited = embed_patches(embedder, folder, &request, &mut table, &mut |made| {
             bar.set_position(made as u64);
             !stop.load(Ordering::Relaxed)

@@ -284,6 +284,23 @@ impl KnnArgs {
 }
 
 impl ProbeArgs {
+    /// Numbers of last blocks whose features are concatenated.
+    fn layers_of(&self, embedder: &Embedder) -> Result<Vec<usize>> {
+        let depth = embedder.architecture().depth;
+        let default = || match self.patches.is_on() || depth < 4 {
+            true => vec![1],
+            false => vec![1, 4],
+        };
+        let layers = self.layers.clone().unwrap_or_else(default);
+        match layers.iter().find(|layers| !(1..=depth).contains(layers)) {
+            Some(wrong) => {
+                let remedy = format!("must be from 1 to {depth}, the model's number of blocks");
+                Err(Error::config("--layers", wrong, remedy))
+            }
+            None => Ok(layers),
+        }
+    }
+
     pub fn run(&self) -> Result<()> {
         let (config, candidates, key, chosen) = match self.optimizer {
             Optimizer::Lbfgs => (ProbeConfig::lbfgs(), &self.strengths, "--strengths", "C"),
@@ -312,16 +329,7 @@ impl ProbeArgs {
             return Err(Error::config("--optimizer", "sgd", remedy));
         }
         let embedder = self.model.load()?;
-        let depth = embedder.architecture().depth;
-        let default = || match self.patches.is_on() || depth < 4 {
-            true => vec![1],
-            false => vec![1, 4],
-        };
-        let layers = self.layers.clone().unwrap_or_else(default);
-        if let Some(wrong) = layers.iter().find(|layers| !(1..=depth).contains(layers)) {
-            let remedy = format!("must be from 1 to {depth}, the model's number of blocks");
-            return Err(Error::config("--layers", wrong, remedy));
-        }
+        let layers = self.layers_of(&embedder)?;
         let most = layers.iter().copied().max().unwrap_or(1);
         if self.patches.is_on() {
             let (model, split) = (&self.model, &self.split);

@@ -166,7 +166,7 @@ impl ModelArgs {
         layers: usize,
         stop: &AtomicBool,
     ) -> Result<Embedded> {
-        let bar = self.bar(folder.len());
+        let bar = Self::bar(folder.len());
         let request = FolderRequest {
             kind,
             layers,
@@ -191,7 +191,7 @@ impl ModelArgs {
     }
 
     /// A progress bar over so many images, where somebody can see it.
-    pub fn bar(&self, images: usize) -> ProgressBar {
+    pub fn bar(images: usize) -> ProgressBar {
         let bar = ProgressBar::new(images as u64);
         if std::io::stderr().is_terminal() {
             bar.set_draw_target(ProgressDrawTarget::stderr());

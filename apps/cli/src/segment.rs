@@ -45,13 +45,16 @@ pub struct PatchArgs {
     out: Option<PathBuf>,
 }
 
+/// Patches `[N, D]` -> `[N, K]` by each of several classifiers.
+type Scores<'a> = Box<dyn Fn(&[f32]) -> Vec<Vec<f64>> + Sync + 'a>;
+
 /// Classifiers that were trained on the same patches.
 pub struct Ways<'a> {
     pub ways: Vec<Way>,
     /// The classes that they know.
     pub classes: Vec<u8>,
     /// Patches `[N, D]` -> `[N, K]` by each of them.
-    pub scores: Box<dyn Fn(&[f32]) -> Vec<Vec<f64>> + Sync + 'a>,
+    pub scores: Scores<'a>,
 }
 
 /// Images to train on and to test on.
@@ -108,7 +111,7 @@ impl PatchArgs {
                 let val = model.scan(val)?;
                 let is_part = split.val.is_none();
                 let (masks, val_masks) = self.masks_of_parts(&data, &val, is_part)?;
-                self.pair(model, embedder, (&data, masks), (&val, val_masks))?
+                Self::pair(model, embedder, (&data, masks), (&val, val_masks))?
             }
         };
         let request = PatchRequest {
@@ -204,7 +207,6 @@ impl PatchArgs {
 
     /// The same of two folders.
     fn pair(
-        &self,
         model: &ModelArgs,
         embedder: &Embedder,
         (data, masks): (&ImageFolder, Masks),
@@ -260,7 +262,7 @@ impl PatchArgs {
         pair: &Pair,
         train: impl Fn(PatchRows) -> Option<Ways<'a>>,
     ) -> Result<Tested> {
-        let bar = model.bar(pair.train.len());
+        let bar = ModelArgs::bar(pair.train.len());
         let (kept, seed) = (self.patches_per_image, 0);
         let (rows, visited) =
             patch_rows(embedder, &pair.train, request, kept, seed, &mut |made| {
@@ -276,7 +278,7 @@ impl PatchArgs {
             classes,
             scores,
         } = train(rows).ok_or_else(none)?;
-        let bar = model.bar(pair.test.len());
+        let bar = ModelArgs::bar(pair.test.len());
         let every = pair.test.len().div_ceil(EXAMPLES).max(1);
         let (mut examples, mut images) = (Vec::new(), 0);
         let (confusions, visited) = segment(
