@@ -118,8 +118,7 @@ pub struct TrainArgs {
     /// Peak learning rate at a batch of 256.
     #[arg(long)]
     learning_rate: Option<f64>,
-    /// Weights to start from: a file; or a folder of transformers or hf:OWNER/NAME on the Hugging Face hub, which without
-    /// --config also set the architecture.
+    /// Weights to start from: a file, or a folder of transformers or hf:OWNER/NAME, which without --config set the architecture.
     #[arg(long, value_name = "FILE")]
     pretrained: Option<ModelSource>,
     /// What to load of it: a backbone for both networks, or student and teacher with heads, mask token and centers.
