@@ -318,10 +318,7 @@ impl ProbeArgs {
             false => vec![1, 4],
         };
         let layers = self.layers.clone().unwrap_or_else(default);
-        if let Some(wrong) = layers.iter().find(|layers| !(1..=depth).contains(layers)) {
-            let remedy = format!("must be from 1 to {depth}, the model's number of blocks");
-            return Err(Error::config("--layers", wrong, remedy));
-        }
+        check_layers(&layers, depth)?;
         let most = layers.iter().copied().max().unwrap_or(1);
         if self.patches.is_on() {
             let (model, split) = (&self.model, &self.split);
@@ -376,6 +373,17 @@ impl ProbeArgs {
                 probes.iter().zip(&kept).map(scores).collect()
             }),
         })
+    }
+}
+
+/// Refuses numbers of blocks that a model of `depth` does not have.
+fn check_layers(layers: &[usize], depth: usize) -> Result<()> {
+    match layers.iter().find(|layers| !(1..=depth).contains(layers)) {
+        None => Ok(()),
+        Some(wrong) => {
+            let remedy = format!("must be from 1 to {depth}, the model's number of blocks");
+            Err(Error::config("--layers", wrong, remedy))
+        }
     }
 }
 
