@@ -7,8 +7,6 @@ use ibot::method::StreamingPrototypes;
 use ibot::precision::Precision;
 use ibot::train::{ExportFormat, OnAnomaly, OnDeviceLost, PretrainedParts};
 
-use super::embed::Embedded;
-
 /// Values with their names and help.
 type Choices<T> = &'static [(T, &'static str, &'static str)];
 
@@ -68,6 +66,15 @@ pub const FEATURES: Choices<FeatureKind> = &[
     (FeatureKind::Patch, "patch", "The mean of the patch tokens"),
     (FeatureKind::Both, "both", "Both, concatenated"),
 ];
+
+/// What `ibot embed` computes of each image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Embedded {
+    /// One feature.
+    Image(FeatureKind),
+    /// One per patch.
+    Patches,
+}
 
 pub const EMBEDDED: Choices<Embedded> = &[
     (Embedded::Image(FeatureKind::Cls), "cls", FEATURES[0].2),

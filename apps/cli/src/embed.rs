@@ -13,7 +13,7 @@ use ibot::path_text::path_text;
 use ibot::{Error, Result};
 use serde::Serialize;
 
-use super::choices::{EMBEDDED, one_of};
+use super::choices::{EMBEDDED, Embedded, one_of};
 use super::destination::outside;
 use super::model::ModelArgs;
 use super::signals::stop_on_signal;
@@ -36,15 +36,6 @@ pub struct EmbedArgs {
     /// Number of final blocks to concatenate (last block last).
     #[arg(long, value_name = "BLOCKS", default_value_t = 1)]
     layers: usize,
-}
-
-/// What is computed of each image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Embedded {
-    /// One feature.
-    Image(FeatureKind),
-    /// One per patch.
-    Patches,
 }
 
 #[derive(Debug, Serialize)]

@@ -284,23 +284,6 @@ impl KnnArgs {
 }
 
 impl ProbeArgs {
-    /// Numbers of last blocks whose features are concatenated.
-    fn layers_of(&self, embedder: &Embedder) -> Result<Vec<usize>> {
-        let depth = embedder.architecture().depth;
-        let default = || match self.patches.is_on() || depth < 4 {
-            true => vec![1],
-            false => vec![1, 4],
-        };
-        let layers = self.layers.clone().unwrap_or_else(default);
-        match layers.iter().find(|layers| !(1..=depth).contains(layers)) {
-            Some(wrong) => {
-                let remedy = format!("must be from 1 to {depth}, the model's number of blocks");
-                Err(Error::config("--layers", wrong, remedy))
-            }
-            None => Ok(layers),
-        }
-    }
-
     pub fn run(&self) -> Result<()> {
         let (config, candidates, key, chosen) = match self.optimizer {
             Optimizer::Lbfgs => (ProbeConfig::lbfgs(), &self.strengths, "--strengths", "C"),
@@ -329,7 +312,13 @@ impl ProbeArgs {
             return Err(Error::config("--optimizer", "sgd", remedy));
         }
         let embedder = self.model.load()?;
-        let layers = self.layers_of(&embedder)?;
+        let depth = embedder.architecture().depth;
+        let default = || match self.patches.is_on() || depth < 4 {
+            true => vec![1],
+            false => vec![1, 4],
+        };
+        let layers = self.layers.clone().unwrap_or_else(default);
+        check_layers(&layers, depth)?;
         let most = layers.iter().copied().max().unwrap_or(1);
         if self.patches.is_on() {
             let (model, split) = (&self.model, &self.split);
@@ -384,6 +373,17 @@ impl ProbeArgs {
                 probes.iter().zip(&kept).map(scores).collect()
             }),
         })
+    }
+}
+
+/// Refuses numbers of blocks that a model of `depth` does not have.
+fn check_layers(layers: &[usize], depth: usize) -> Result<()> {
+    match layers.iter().find(|layers| !(1..=depth).contains(layers)) {
+        None => Ok(()),
+        Some(wrong) => {
+            let remedy = format!("must be from 1 to {depth}, the model's number of blocks");
+            Err(Error::config("--layers", wrong, remedy))
+        }
     }
 }
 

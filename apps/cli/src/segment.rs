@@ -107,12 +107,7 @@ impl PatchArgs {
         let data = model.scan(&folders.data)?;
         let (pairs, pictures, without_mask) = match &folders.val {
             None => self.split(model, embedder, split, &data)?,
-            Some(val) => {
-                let val = model.scan(val)?;
-                let is_part = split.val.is_none();
-                let (masks, val_masks) = self.masks_of_parts(&data, &val, is_part)?;
-                Self::pair(model, embedder, (&data, masks), (&val, val_masks))?
-            }
+            Some(val) => self.pair(model, embedder, split, &data, val)?,
         };
         let request = PatchRequest {
             layers,
@@ -128,12 +123,12 @@ impl PatchArgs {
             .filter_map(|way| Row::new(&tested, way, self.masks() == Masks::Alpha))
             .collect();
         if let Some(out) = &self.out {
-            let mean = |at: &usize| rows.get(*at).map_or(0.0, |row| row.mean_iou);
-            let best = (0..rows.len()).max_by(|a, b| mean(a).total_cmp(&mean(b)));
-            let first = &pairs[0].test;
-            let best = best.unwrap_or(0);
-            let name = &tested[0].ways[best].classifier;
-            let sheet = masks_sheet(model, embedder, first, &tested[0].examples, best, name)?;
+            // the best classifier on the first split
+            let best =
+                (0..rows.len()).max_by(|a, b| rows[*a].mean_iou.total_cmp(&rows[*b].mean_iou));
+            let (best, first) = (best.unwrap_or(0), &tested[0]);
+            let (pictures, name) = (&pairs[0].test, &first.ways[best].classifier);
+            let sheet = masks_sheet(model, embedder, pictures, &first.examples, best, name)?;
             write_drawing(out, &sheet)?;
         }
         let constant = tested
@@ -207,13 +202,17 @@ impl PatchArgs {
 
     /// The same of two folders.
     fn pair(
+        &self,
         model: &ModelArgs,
         embedder: &Embedder,
-        (data, masks): (&ImageFolder, Masks),
-        (val, val_masks): (&ImageFolder, Masks),
+        split: &SplitArgs,
+        data: &ImageFolder,
+        val: &Path,
     ) -> Result<(Vec<Pair>, usize, usize)> {
+        let val = model.scan(val)?;
+        let (masks, val_masks) = self.masks_of_parts(data, &val, split.val.is_none())?;
         let (train, without) = masked(model, embedder, data, masks)?;
-        let (test, more_without) = masked(model, embedder, val, val_masks)?;
+        let (test, more_without) = masked(model, embedder, &val, val_masks)?;
         let pictures = train.len() + test.len();
         let pair = Pair {
             train: Arc::new(train),

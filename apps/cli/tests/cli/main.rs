@@ -21,6 +21,7 @@ mod information;
 mod models;
 mod normalization;
 mod output;
+mod patch_files;
 mod patches;
 mod plan;
 mod precision;
