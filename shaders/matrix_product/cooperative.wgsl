@@ -10,12 +10,12 @@
 // Bindings: those of operands.wgsl. Matrices: cooperative_matrices.wgsl, or cooperative_emulated.wgsl.
 // Launch: one workgroup a tile of a part of the sums; tiles of one part side by side, in the order of `tile_at`. A subgroup has
 // SUBGROUP lanes or, as all that do the same store the same, a divisor of it.
-// Workgroup memory: that of `Tile::workgroup_bytes`, 10 to 33 KiB.
+// Workgroup memory: 10 to 33 KiB.
 // Not handled: as in tiled.wgsl. No subgroup operations: NVIDIA's driver has crashed on modules with both.
 
 const ROWS = {{ tile_rows }}u;
 const COLUMNS = {{ tile_columns }}u;
-/// At most what parts of sums are multiples of.
+/// Terms of a tile of operands; parts of sums are multiples of it.
 const DEPTH = 16u;
 /// Rows and columns of a matrix.
 const SIDE = {{ side }}u;

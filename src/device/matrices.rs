@@ -12,6 +12,11 @@ use crate::error::{Error, Result};
 /// Name of the variable that asks for cooperative matrices: f16, split or f32. Without it there are none.
 pub const MATRICES_VARIABLE: &str = "IBOT_COOPERATIVE";
 
+/// Bytes of a workgroup's memory that the kernels with cooperative matrices need.
+pub(crate) const LEAST_MATRIX_WORKGROUP_BYTES: u32 = 16_392;
+/// Subgroups of a workgroup that they need.
+pub(crate) const MATRIX_SUBGROUPS: u32 = 4;
+
 /// Which products are made with cooperative matrices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cooperative {
@@ -89,7 +94,7 @@ impl Matrices {
             return Ok(None);
         };
         let info = setup.adapter.get_info();
-        let features = setup.device.features();
+        let (features, limits) = (setup.device.features(), setup.device.limits());
         let offer = Offer {
             matrices: match features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
                 true => setup.adapter.cooperative_matrix_properties(),
@@ -97,6 +102,8 @@ impl Matrices {
             },
             has_f16: features.contains(Features::SHADER_F16),
             subgroup: (info.subgroup_min_size, info.subgroup_max_size),
+            lanes: limits.max_compute_invocations_per_workgroup,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
             api,
         };
         let found = offer.matrices_for(kind).map_err(|reason| {
@@ -112,6 +119,9 @@ struct Offer {
     matrices: Vec<CooperativeMatrixProperties>,
     has_f16: bool,
     subgroup: (u32, u32),
+    /// Lanes and bytes of a workgroup, at most.
+    lanes: u32,
+    workgroup_bytes: u32,
     api: Api,
 }
 
@@ -156,6 +166,14 @@ impl Offer {
             (32, 64) => 64, // AMD's: where it takes 32, two subgroups make the same
             (least, most) => return Err(format!("has subgroups of {least} to {most} lanes")),
         };
+        let lanes = MATRIX_SUBGROUPS * subgroup;
+        if self.lanes < lanes || self.workgroup_bytes < LEAST_MATRIX_WORKGROUP_BYTES {
+            return Err(format!(
+                "allows a workgroup {} lanes and {} bytes of memory, these need {lanes} and \
+                 {LEAST_MATRIX_WORKGROUP_BYTES}",
+                self.lanes, self.workgroup_bytes,
+            ));
+        }
         Ok(Matrices {
             kind,
             side,
@@ -209,6 +227,8 @@ mod tests {
             ],
             has_f16: true,
             subgroup: (32, 32),
+            lanes: 1024,
+            workgroup_bytes: 49_152,
             api: Api::Vulkan,
         }
     }
@@ -218,9 +238,9 @@ mod tests {
             matrices: [(F32, F32), (F16, F16), (F16, F32)]
                 .map(|(operands, sums)| matrices([8, 8, 8], operands, sums))
                 .into(),
-            has_f16: true,
             subgroup: (4, 64),
             api: Api::Metal,
+            ..nvidia()
         }
     }
 
@@ -270,6 +290,10 @@ mod tests {
             has_f16: false,
             ..nvidia()
         };
+        let least = Offer {
+            workgroup_bytes: 16_384,
+            ..nvidia()
+        };
         for (offer, said) in [
             (bare, "no cooperative matrices"),
             (
@@ -278,6 +302,7 @@ mod tests {
             ),
             (varied, "subgroups of 8 to 32 lanes"),
             (single, "SHADER_F16"),
+            (least, "16384 bytes of memory, these need 128 and 16392"),
             (apple(), "f32 may do"),
         ] {
             let reason = offer.matrices_for(Cooperative::Split).unwrap_err();

@@ -36,6 +36,8 @@ pub(crate) use kept_words::kept;
 pub(crate) use known::{adapter_behind, kind_of, launched, matrices_of, settle_client};
 pub use known::{memory_bytes, settle};
 pub use matrices::{Cooperative, MATRICES_VARIABLE, Matrices};
+#[cfg(test)]
+pub(crate) use matrices::{LEAST_MATRIX_WORKGROUP_BYTES, MATRIX_SUBGROUPS};
 pub use opening::init_wgpu;
 pub use panics::observe_log;
 pub use patience::{DEADLINE_VARIABLE, end_process, on_no_answer, waited};

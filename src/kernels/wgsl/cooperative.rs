@@ -43,7 +43,7 @@ pub(super) struct SquareTile {
     side: usize,
     subgroup_rows: usize,
     subgroup_columns: usize,
-    /// Workgroups that keep a GPU busy: about twice the processors of the largest.
+    /// Workgroups of it that keep a GPU busy: about twice the processors of the largest.
     busy: usize,
 }
 
@@ -71,8 +71,8 @@ impl SquareTile {
 }
 
 impl Cooperation {
-    /// How a product of so many tiles of a size is made, if with cooperative matrices at all; `groups` says how many workgroups
-    /// make it.
+    /// How a product whose operands are rounded to this is made, if with cooperative matrices at all: with the large tile where
+    /// `groups`, the workgroups of a way, keep a GPU busy.
     pub(super) fn choose(
         client: &Client,
         rounded_to: Element,
@@ -99,8 +99,9 @@ impl Cooperation {
             of.lanes() <= hardware.max_units_per_cube as usize
                 && of.workgroup_bytes() <= hardware.max_shared_memory_size
         };
-        let mut suited = SquareTile::ALL.into_iter().map(with).filter(fits);
-        suited.find(|of| groups(*of) >= of.tile.busy || of.tile == SquareTile::SMALL)
+        let large = Some(with(SquareTile::LARGE)).filter(fits);
+        let large = large.filter(|of| groups(*of) >= of.tile.busy);
+        Some(large.unwrap_or(with(SquareTile::SMALL))) // fits wherever matrices are given
     }
 
     /// Whether a kernel looks for the largest entries of the operands first.
@@ -335,4 +336,26 @@ pub fn with_emulated_matrices<R>(kind: Cooperative, side: u32, work: impl FnOnce
     let _before = Before(asked.replace(matrices));
     drop(asked);
     work()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{LEAST_MATRIX_WORKGROUP_BYTES, MATRIX_SUBGROUPS};
+
+    /// A device that has less is refused.
+    #[test]
+    fn the_small_tile_fits_every_device_with_matrices() {
+        for of in Cooperation::every() {
+            let is_small = of.tile == SquareTile::SMALL;
+            let bytes = of.workgroup_bytes();
+            assert!(
+                !is_small || bytes <= LEAST_MATRIX_WORKGROUP_BYTES as usize,
+                "{of:?}: {bytes}"
+            );
+            let lanes = (MATRIX_SUBGROUPS * of.matrices.subgroup) as usize;
+            assert!(!is_small || of.lanes() == lanes, "{of:?}");
+            assert!(bytes <= 33 << 10, "{of:?}: {bytes}");
+        }
+    }
 }
