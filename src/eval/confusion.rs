@@ -100,11 +100,10 @@ impl Confusion {
 
     /// Pixels of a class that were taken for it.
     fn right(&self, class: u8) -> u64 {
-        let class = usize::from(class);
-        let is_class = class < CLASSES;
-        is_class
-            .then(|| self.pixels[class * CLASSES + class])
-            .unwrap_or_default()
+        match usize::from(class) {
+            class if class < CLASSES => self.pixels[class * CLASSES + class],
+            _ => 0,
+        }
     }
 }
 
