@@ -41,7 +41,7 @@ pub fn decode_rgb(path: &Path, max_pixels: u64) -> Result<RgbImage> {
     decoded(path, max_pixels, decode_bytes)
 }
 
-/// The same picture with its alpha channel: 8-bit RGBA, not yet on white. [`on_white`] makes of it what [`decode_rgb`] gives.
+/// The same picture with its alpha channel: 8-bit RGBA. On white it is what [`decode_rgb`] gives.
 ///
 /// # Shapes
 /// H x W x 4, row-major.

@@ -100,11 +100,9 @@ impl Confusion {
 
     /// Pixels of a class that were taken for it.
     fn right(&self, class: u8) -> u64 {
-        let class = usize::from(class);
-        let is_class = class < CLASSES;
-        match is_class {
-            true => self.pixels[class * CLASSES + class],
-            false => 0,
+        match usize::from(class) {
+            class if class < CLASSES => self.pixels[class * CLASSES + class],
+            _ => 0,
         }
     }
 }
