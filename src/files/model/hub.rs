@@ -37,7 +37,7 @@ pub(super) fn fetch(name: &str) -> Result<LocalModel> {
     }
     let cache = Cache::from_env();
     let cached = |file: &str| cache.model(name.to_owned()).get(file);
-    // descriptions are downloaded first, where there are some, and parts before nothing else
+    // descriptions are downloaded first, where there are some; a model in several files is there once all of them are
     let is_whole = |file: &PathBuf| parts_of(file).is_ok();
     if let Some(file) = (WEIGHTS.into_iter()).find_map(|name| cached(name).filter(is_whole)) {
         return described(file, [CONFIG, PREPROCESSOR].map(cached));
