@@ -5,7 +5,7 @@
 // Split: each operand is the sum of two f16, high + low / LOW_SCALE, and three products are added up: high high + (high low +
 // low high) / LOW_SCALE, outside of the matrices, whose own sums may be rounded toward zero (Ootomo and Yokota 2022,
 // "Recovering single precision accuracy from Tensor Cores while surpassing the FP32 theoretical peak performance"). Operands
-// are scaled by powers of two, so that their largest entries are near 2^14.
+// are scaled by powers of two, so that their largest entries are near 2^14 (split.wgsl).
 //
 // Bindings: those of operands.wgsl. Matrices: cooperative_matrices.wgsl, or cooperative_emulated.wgsl.
 // Launch: one workgroup a tile of a part of the sums; tiles of one part side by side, in the order of `tile_at`. A subgroup has
@@ -216,35 +216,6 @@ fn result_at(place: u32) -> vec4<f32> {
     return vec4<f32>(result_tile[place], result_tile[place + 1u], result_tile[place + 2u], result_tile[place + 3u]);
     {{ end }}
 }
-
-{{ each split }}
-/// What a low half is multiplied by, so that it is a normal f16 wherever its high half is one.
-const LOW_SCALE = 2048.0;
-/// The smallest f16 with all of its bits, 2^-14.
-const LEAST_NORMAL = 6.103515625e-5;
-/// Workgroups of largest.wgsl for each operand.
-const GROUPS = {{ groups }}u;
-
-/// Bits of the largest absolute values of the operands.
-var<workgroup> largest_bits: array<atomic<u32>, 2>;
-
-/// The nearest f16, or zero where that has fewer bits than others. From its bits: compilers may take f32(f16(x)) for x, as Mesa
-/// 26.2 does, and then there would be no low half.
-fn high_of(x: vec4<f32>) -> vec4<f32> {
-    let bits = (bitcast<vec4<u32>>(x) + vec4<u32>(0x1000u)) & vec4<u32>(0xffffe000u);
-    return select(vec4<f32>(), bitcast<vec4<f32>>(bits), abs(x) >= vec4<f32>(LEAST_NORMAL));
-}
-
-/// The exponent of the power of two that brings these bits' number near 2^14.
-fn exponent_for(bits: u32) -> i32 {
-    return min(14 - (i32(bits >> 23u) - 127), 127);
-}
-
-/// NaN where an operand is not finite: then no entry of the product means anything.
-fn power_of_two(exponent: i32, bits: u32) -> f32 {
-    return bitcast<f32>(select(u32(exponent + 127) << 23u, 0x7fc00000u, bits >= 0x7f800000u));
-}
-{{ end }}
 
 /// Writes a matrix of sums that its subgroup has put into its part of workgroup memory. `row` and `column` are its first ones.
 fn write_sums(start: u32, row: u32, column: u32, lane: u32, factors: vec2<f32>) {

@@ -251,7 +251,7 @@ fn what_is_no_single_vision_transformer_is_refused() {
         ),
         (without("patch_embed"), "has no vision transformer"),
         (without("blocks."), "not Swin"),
-        (transformers, "use timm's file of this model"),
+        (transformers, "has patches but no blocks.0.norm1.weight"),
         (gated, "has SwiGLU layers (blocks.0.mlp.w12.weight)"),
         (
             registers,

@@ -146,6 +146,7 @@ impl Cooperation {
                 "matrix_product/order",
                 "matrix_product/result",
                 "matrix_product/cooperative_emulated",
+                "matrix_product/split",
                 "matrix_product/cooperative"
             ),
             false => shader!(
@@ -155,6 +156,7 @@ impl Cooperation {
                 "matrix_product/order",
                 "matrix_product/result",
                 "matrix_product/cooperative_matrices",
+                "matrix_product/split",
                 "matrix_product/cooperative"
             ),
         };
