@@ -209,8 +209,20 @@ fn assert_near(found: &[f32], expected: &[[f64; 2]], what: &str) {
     }
 }
 
+/// Sums that began elsewhere.
+fn assert_same_but_rounding(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len());
+    for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let bar = 1e-5 * expected.abs().max(1.0);
+        assert!(
+            (found - expected).abs() <= bar,
+            "{what}, entry {at}: {found} for {expected}"
+        );
+    }
+}
+
 /// Sizes around those of tiles, panels and blocks, with rests.
-const SIZES: [[usize; 3]; 9] = [
+const SIZES: [[usize; 3]; 10] = [
     [1, 1, 1],
     [7, 2, 15],
     [9, 3, 17],
@@ -220,6 +232,7 @@ const SIZES: [[usize; 3]; 9] = [
     [200, 64, 403],
     [300, 70, 600],
     [1, 1100, 33],
+    [20, 2500, 50],
 ];
 
 #[test]
@@ -238,6 +251,12 @@ fn products_in_bf16() {
                 ..product
             };
             assert_eq!(alone.collect(), found, "{what}");
+            let bias = draws(sizes[2]);
+            let mut with_bias = found.clone();
+            for (at, found) in with_bias.iter_mut().enumerate() {
+                *found += bias[at % sizes[2]];
+            }
+            assert_same_but_rounding(&product.collect_with(&bias), &with_bias, &what);
             // into and onto a part of a buffer, the rest of which stays
             let place = Case::place([sizes[0], sizes[2]], false);
             let mut target = draws(place.reach(sizes[0], sizes[2]) + 3);
@@ -247,9 +266,7 @@ fn products_in_bf16() {
             for (at, found) in found.iter().enumerate() {
                 sum[place.at(at / sizes[2], at % sizes[2])] += found;
             }
-            let off = std::iter::zip(&sum, &target)
-                .fold(0.0, |most: f32, (a, b)| most.max((a - b).abs()));
-            assert!(off <= 4e-6 * sizes[1] as f32, "{what}: {off}");
+            assert_same_but_rounding(&target, &sum, &what);
             product.write(&mut target, place);
             let mut written = before;
             for (at, found) in found.iter().enumerate() {
