@@ -1,8 +1,8 @@
-//! Linear layers for burn's CPU backend Flex: bias and residual lie in the target before the product adds to it.
+//! Linear layers for burn's CPU backend Flex: bias and residual lie in the target before the product adds to it, or are added as it
+//! is written.
 
 use burn::tensor::{Tensor, TensorData};
 use burn_flex::{Flex, FlexTensor};
-use rayon::prelude::*;
 
 use crate::kernels::flex::matrix::Matrix;
 use crate::kernels::flex::product::Product;
@@ -40,32 +40,10 @@ pub(super) fn linear(input: LinearInput<Flex>) -> Tensor<Flex, 2> {
         return rows_of(target);
     }
     let y = match bias {
-        Some(bias) => {
-            let mut y = repeated(bias, rows);
-            product.add(&mut y, Matrix::rows(outputs));
-            y
-        }
+        Some(bias) => product.collect_with(bias),
         None => product.collect(),
     };
     Tensor::from_data(TensorData::new(y, [rows, outputs]), &device)
-}
-
-/// `row` repeated `times` times, written on all cores.
-fn repeated(row: &[f32], times: usize) -> Vec<f32> {
-    let mut rows = Vec::with_capacity(times * row.len());
-    let width = row.len().max(1);
-    rows.spare_capacity_mut()[..times * row.len()]
-        .par_chunks_mut(piece_of(width))
-        .for_each(|piece| {
-            for target in piece.chunks_exact_mut(width) {
-                for (y, x) in target.iter_mut().zip(row) {
-                    y.write(*x);
-                }
-            }
-        });
-    // SAFETY: the pieces hold whole rows and cover all of them, so each entry was written.
-    unsafe { rows.set_len(times * row.len()) };
-    rows
 }
 
 pub(super) fn linear_backward(input: LinearBackwardInput<Flex>) -> LinearGradients<Flex> {

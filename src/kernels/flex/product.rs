@@ -72,6 +72,31 @@ impl Product<'_> {
         product
     }
 
+    /// As `collect`, plus `bias`, `[N]`, in each row.
+    pub fn collect_with(self, bias: &[f32]) -> Vec<f32> {
+        #[cfg(target_arch = "x86_64")]
+        if !self.is_empty()
+            && let Some(product) = self.native()
+        {
+            self.check();
+            let count = self.rows * self.columns;
+            let mut found = Vec::with_capacity(count);
+            // SAFETY: as in `collect`.
+            unsafe {
+                product.with_bias(bias).multiply(Target {
+                    buffer: found.as_mut_ptr(),
+                    place: Matrix::rows(self.columns),
+                    adds: false,
+                });
+                found.set_len(count);
+            }
+            return found;
+        }
+        let mut found = repeated(bias, self.rows);
+        self.add(&mut found, Matrix::rows(self.columns));
+        found
+    }
+
     fn is_empty(&self) -> bool {
         self.rows == 0 || self.columns == 0
     }
@@ -134,18 +159,26 @@ impl Product<'_> {
         });
     }
 
+    /// The product by instructions for bf16, where it is asked for and the processor has them.
+    #[cfg(target_arch = "x86_64")]
+    fn native(&self) -> Option<Bf16Product<'_>> {
+        let sizes = [self.rows, self.inner, self.columns];
+        let (factor, parallel) = (self.factor, self.is_shared());
+        if !self.in_bf16 || self.inner == 0 {
+            return None;
+        }
+        Bf16Product::new(sizes, self.left, self.right, factor, parallel)
+    }
+
     /// # Safety
     /// As for `call`.
     unsafe fn call_in_bf16(&self, target: Target) {
         #[cfg(target_arch = "x86_64")]
-        if target.place.column_step == 1 {
-            let sizes = [self.rows, self.inner, self.columns];
-            let (factor, parallel) = (self.factor, self.is_shared());
-            let product = Bf16Product::new(sizes, self.left, self.right, factor, parallel);
-            if let Some(product) = product {
-                // SAFETY: as the caller promises.
-                return unsafe { product.multiply(target) };
-            }
+        if target.place.column_step == 1
+            && let Some(product) = self.native()
+        {
+            // SAFETY: as the caller promises.
+            return unsafe { product.multiply(target) };
         }
         // SAFETY: as the caller promises.
         unsafe { self.call_with_rounded(target) };
@@ -256,6 +289,24 @@ impl Product<'_> {
             );
         }
     }
+}
+
+/// `row` repeated `times` times, written on all cores.
+fn repeated(row: &[f32], times: usize) -> Vec<f32> {
+    let mut rows = Vec::with_capacity(times * row.len());
+    let width = row.len().max(1);
+    rows.spare_capacity_mut()[..times * row.len()]
+        .par_chunks_mut(piece_of(width))
+        .for_each(|piece| {
+            for target in piece.chunks_exact_mut(width) {
+                for (y, x) in target.iter_mut().zip(row) {
+                    y.write(*x);
+                }
+            }
+        });
+    // SAFETY: the pieces hold whole rows and cover all of them, so each entry was written.
+    unsafe { rows.set_len(times * row.len()) };
+    rows
 }
 
 /// A copy whose entries are the nearest bf16, line by line as they lie in memory.

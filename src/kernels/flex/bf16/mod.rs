@@ -19,18 +19,20 @@ use crate::kernels::flex::matrix::{Matrix, Target};
 use pack::{LANES, Pairs, Side, pairs_of};
 use tile::{TILE_PANELS, TILE_ROWS, Tile};
 
-/// Inner entries that a core multiplies at a time, at most: the panels of a tile's columns are 48 KiB.
-const INNER: usize = 512;
-/// Pairs of right columns that it does so with, at most: 384 KiB, of 1 MiB that a core has beside it.
-const RIGHT_PAIRS: usize = 6144;
+/// Inner entries that a core multiplies at a time, at most: a sum seldom goes to memory and comes back.
+const INNER: usize = 2048;
+/// Pairs of right columns that it does so with, at most: 640 KiB, of 1 MiB that a core has beside it.
+const RIGHT_PAIRS: usize = 10_240;
 const TILE_COLUMNS: usize = TILE_PANELS * LANES;
 /// Rows and columns of a task, at least, where there are enough of both: those of the right operand are packed for so many
 /// rows, and those of the left one read for so many columns.
 const TASK: [usize; 2] = [128, 4 * TILE_COLUMNS];
 /// Panels of rows that a core packs at a time.
 const PACKED_PANELS: usize = 8;
-/// Pairs of the left operand that are packed at a time, at most: 32 MiB.
-const LEFT_PAIRS: usize = 1 << 19;
+/// Pairs of the left operand that are packed at a time, at most: 4 MiB, which a shared cache holds.
+const LEFT_PAIRS: usize = 1 << 16;
+/// Panels that they are at least: the right operand is packed anew for each of these times.
+const LEFT_PANELS: usize = 16;
 
 thread_local! {
     /// Buffers for packed operands, which are kept: fresh memory costs as much as packing.
@@ -45,6 +47,8 @@ pub(super) struct Bf16Product<'a> {
     right: Side<'a>,
     factor: f32,
     parallel: bool,
+    /// What each row begins with, where the product is not added to its target.
+    bias: Option<&'a [f32]>,
 }
 
 impl<'a> Bf16Product<'a> {
@@ -69,15 +73,25 @@ impl<'a> Bf16Product<'a> {
             right: side(right.0, right.1.transposed(), columns),
             factor,
             parallel,
+            bias: None,
         };
         let is_packable = product.left.is_packable() && product.right.is_packable();
         (is_packable && has_bf16()).then_some(product)
     }
 
+    /// The same plus `bias`, `[N]`, in each row.
+    pub fn with_bias(self, bias: &'a [f32]) -> Self {
+        assert_eq!(bias.len(), self.right.lanes, "a bias of each column");
+        Self {
+            bias: Some(bias),
+            ..self
+        }
+    }
+
     /// # Safety
     /// The target has room for the product, and its rows lie side by side; it is read only where it is added to.
     pub unsafe fn multiply(&self, target: Target) {
-        let panels = (LEFT_PAIRS / pairs_of(self.left.inner)).max(1);
+        let panels = (LEFT_PAIRS / pairs_of(self.left.inner)).max(LEFT_PANELS);
         let at_once = panels * LANES;
         let mut buffer = LEFT.take();
         for first in (0..self.left.lanes).step_by(at_once) {
@@ -154,8 +168,18 @@ impl<'a> Bf16Product<'a> {
                 let right = room(&mut buffer, columns.len().div_ceil(LANES) * pairs);
                 self.right
                     .pack(columns.clone(), inner.clone(), right, pairs);
+                let is_first = inner.start == 0;
+                let band = Band {
+                    columns: right,
+                    bias: self
+                        .bias
+                        .filter(|_| is_first)
+                        .map(|bias| &bias[columns.clone()]),
+                    count: columns.len(),
+                    factor: self.factor,
+                };
                 let target = Target {
-                    adds: target.adds || inner.start > 0,
+                    adds: target.adds || !is_first,
                     ..target.from(0, first)
                 };
                 for panel in rows.clone().step_by(LANES) {
@@ -163,35 +187,39 @@ impl<'a> Bf16Product<'a> {
                     let start = panel.start / LANES * of_row_panel + inner.start / 2;
                     let left = &left[start..][..pairs];
                     // SAFETY: as the caller promises.
-                    unsafe { self.band(left, panel, right, columns.len(), target) };
+                    unsafe { band.multiply(left, panel, target) };
                 }
             }
         }
         RIGHT.set(buffer);
     }
+}
 
-    /// A panel of rows by all packed columns.
+/// Packed columns.
+struct Band<'a> {
+    columns: &'a [Pairs],
+    bias: Option<&'a [f32]>,
+    count: usize,
+    factor: f32,
+}
+
+impl Band<'_> {
+    /// A panel of rows by all of them.
     ///
     /// # Safety
-    /// As for `task`.
+    /// As for `Bf16Product::task`.
     #[target_feature(enable = "avx512f,avx512bf16")]
-    unsafe fn band(
-        &self,
-        left: &[Pairs],
-        rows: Range<usize>,
-        right: &[Pairs],
-        columns: usize,
-        target: Target,
-    ) {
-        let tiles = right.chunks(TILE_PANELS * left.len());
-        for (column, panels) in (0..columns).step_by(TILE_COLUMNS).zip(tiles) {
+    unsafe fn multiply(&self, left: &[Pairs], rows: Range<usize>, target: Target) {
+        let tiles = self.columns.chunks(TILE_PANELS * left.len());
+        for (column, panels) in (0..self.count).step_by(TILE_COLUMNS).zip(tiles) {
             for first_row in (0..rows.len()).step_by(TILE_ROWS) {
                 let tile = Tile {
                     rows: left,
                     first_row,
                     columns: panels,
-                    size: [rows.len() - first_row, columns - column],
+                    size: [rows.len() - first_row, self.count - column],
                     factor: self.factor,
+                    bias: self.bias.map(|bias| &bias[column..]),
                 };
                 // SAFETY: as the caller promises.
                 unsafe { tile.multiply(target.from(rows.start + first_row, column)) };

@@ -1,9 +1,9 @@
 //! Operands of a product as `vdpbf16ps` takes them: rounded to bf16, two inner entries of each of 16 lanes side by side.
 
 use std::arch::x86_64::{
-    __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_maskz_loadu_ps, _mm512_permutexvar_epi16,
-    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_unpackhi_epi32,
-    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_cvtne2ps_pbh, _mm512_maskz_loadu_ps,
+    _mm512_permutexvar_epi16, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_i32x4,
+    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 use std::mem::transmute;
 use std::ops::Range;
@@ -39,6 +39,18 @@ pub(super) struct Side<'a> {
     pub place: Matrix,
     pub lanes: usize,
     pub inner: usize,
+}
+
+/// Entries of a lane, and lines of lanes, that are asked of the memory ahead: the processor does not by itself as fast for
+/// so many lanes. From memory 15 to 22 GB/s on one core, and 8 to 14 without (Zen 5).
+const ENTRIES_AHEAD: usize = 96;
+const LINES_AHEAD: usize = 8;
+
+/// Asks for the line of the cache at a place, which may be none.
+#[inline(always)]
+fn prefetch(buffer: &[f32], place: usize) {
+    // SAFETY: no more than a hint, which an address without memory cannot make fail.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(buffer.as_ptr().wrapping_add(place).cast()) };
 }
 
 /// Pairs of so many inner entries.
@@ -106,6 +118,10 @@ impl Side<'_> {
             let even = line(even);
             for (panel, start) in (0..lanes.len()).step_by(LANES).enumerate() {
                 let mask = first(lanes.len() - start);
+                for line in LINES_AHEAD..LINES_AHEAD + 2 {
+                    let ahead = inner.start + 2 * pair + line;
+                    prefetch(self.buffer, self.place.at(lanes.start + start, ahead));
+                }
                 // SAFETY: both lines have the entries from `start` on that the mask allows.
                 let load =
                     |line: &[f32]| unsafe { _mm512_maskz_loadu_ps(mask, line.as_ptr().add(start)) };
@@ -132,6 +148,9 @@ impl Side<'_> {
             let masks = [first(count), first(count.saturating_sub(LANES))];
             let mut rows = [_mm512_setzero_si512(); LANES];
             for (row, lane) in rows.iter_mut().zip(lanes.clone()) {
+                let ahead = self.place.at(lane, start + ENTRIES_AHEAD);
+                prefetch(self.buffer, ahead);
+                prefetch(self.buffer, ahead + LANES);
                 let entries = &self.buffer[self.place.at(lane, start)..][..count];
                 let middle = count.min(LANES);
                 // SAFETY: the halves have the entries that the masks allow.

@@ -28,6 +28,8 @@ pub(super) struct Tile<'a> {
     /// Rows and columns that the target has.
     pub size: [usize; 2],
     pub factor: f32,
+    /// What each row begins with, one entry for each column at least.
+    pub bias: Option<&'a [f32]>,
 }
 
 impl Tile<'_> {
@@ -76,14 +78,22 @@ impl Tile<'_> {
     ) {
         let factor = _mm512_set1_ps(self.factor);
         let [rows, columns] = self.size;
+        let masks: [u16; PANELS] = from_fn(|panel| match columns - panel * LANES {
+            LANES.. => u16::MAX,
+            count => (1 << count) - 1,
+        });
+        let mut starts = [_mm512_setzero_ps(); PANELS];
+        if let Some(bias) = self.bias {
+            for (panel, start) in starts.iter_mut().enumerate() {
+                let bias = &bias[panel * LANES..];
+                // SAFETY: the bias has the entries that the mask allows.
+                *start = unsafe { _mm512_maskz_loadu_ps(masks[panel], bias.as_ptr()) };
+            }
+        }
         for (row, sums) in sums.into_iter().enumerate().take(rows) {
             for (panel, sum) in sums.into_iter().enumerate() {
-                let column = panel * LANES;
-                let mask = match columns - column {
-                    LANES.. => u16::MAX,
-                    count => (1 << count) - 1,
-                };
-                let mut found = _mm512_mul_ps(sum, factor);
+                let (column, mask) = (panel * LANES, masks[panel]);
+                let mut found = _mm512_add_ps(_mm512_mul_ps(sum, factor), starts[panel]);
                 // SAFETY: the target has the entries that the mask allows, as the caller promises.
                 unsafe {
                     let entry = target.entry(row, column);
