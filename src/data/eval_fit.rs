@@ -92,15 +92,9 @@ mod tests {
     fn the_part_is_where_torchvision_cuts() {
         // 640 x 427 becomes 383 x 256, cut from (80, 16): (383 - 224) / 2 = 79.5, rounded to even
         let [[left, top], [width, height]] = EvalFit::Margin.area([640, 427], 224);
-        let scale = [640.0 / 383.0, 427.0 / 256.0];
-        for (found, expected) in [
-            (left, 80.0 * scale[0]),
-            (top, 16.0 * scale[1]),
-            (width, 224.0 * scale[0]),
-            (height, 224.0 * scale[1]),
-        ] {
-            assert!((found - expected).abs() < 1e-9, "{found} {expected}");
-        }
+        assert_eq!([left, top], [80.0 * 640.0 / 383.0, 16.0 * 427.0 / 256.0]);
+        let expected = [224.0 * 640.0 / 383.0, 224.0 * 427.0 / 256.0];
+        assert_eq!([width, height], expected);
         assert_eq!(
             EvalFit::Shorter(256).area([640, 427], 224),
             [[left, top], [width, height]]
