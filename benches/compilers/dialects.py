@@ -222,7 +222,7 @@ def in_c(text, structs):
     # matrices are structures of columns there
     for name in set(re.findall(r"metal::float4x4 (\w+)", text)):
         text = re.sub(rf"\b{name}\[", f"{name}.columns[", text)
-    text = re.sub(r"static_cast<(\w+)>\(", r"(\1)(", text)
+    text = re.sub(r"static_cast<([\w:]+)>\(", r"(\1)(", text)
     text = text.replace("metal::float4x4(", "matrix_of(").replace("metal::float4x4 {}", "(float4x4){0}")
     text = re.sub(r"metal::float4x4 (\w+) = \{\};", r"metal::float4x4 \1 = {{0}};", text)
     # a vector's entries have names, no numbers

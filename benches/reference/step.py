@@ -23,6 +23,7 @@ flags.add_argument("--image-size", type=int, default=224)
 flags.add_argument("--batch-size", type=int, default=4)
 flags.add_argument("--n-cls-prototypes", type=int, default=65536)
 flags.add_argument("--n-patch-prototypes", type=int, default=8192)
+flags.add_argument("--precision", choices=["f32", "bf16"], default="f32", help="bf16: autocast around the forward pass and the losses")
 flags = flags.parse_args()
 
 
@@ -52,7 +53,9 @@ views = [torch.randn(flags.batch_size, 3, flags.image_size, flags.image_size) fo
 for number in range(flags.steps + 1):
     start = time.perf_counter()
     optimizer.zero_grad()
-    model(global_views=views).loss.backward()
+    with torch.autocast("cpu", torch.bfloat16, enabled=flags.precision == "bf16"):
+        loss = model(global_views=views).loss
+    loss.backward()
     optimizer.step()
     for averaged in (model.backbone, model.cls_head, model.patch_head):
         averaged.update_ema_coefficient(0, 100)

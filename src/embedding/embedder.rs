@@ -69,6 +69,7 @@ impl Embedder {
             model: &mut model,
             path,
             guard: guard.clone(),
+            precision: options.precision,
         };
         let engine = guard.catch(|| selected.dispatch(loading))??;
         let device = selected.to_string();

@@ -11,6 +11,7 @@ use crate::device::DeviceGuard;
 use crate::error::Result;
 use crate::files::model::{LoadedModel, Preprocessing, first_features};
 use crate::kernels::{IbotBackend, OnBackend};
+use crate::precision::Precision;
 
 /// Which results to compute for a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,7 @@ struct On<B: Backend> {
     model: VisionTransformer<B>,
     device: B::Device,
     guard: DeviceGuard,
+    precision: Precision,
 }
 
 /// A model on its way to a device.
@@ -67,16 +69,19 @@ pub(super) struct Loading<'a> {
     /// Its file.
     pub path: &'a Path,
     pub guard: DeviceGuard,
+    pub precision: Precision,
 }
 
 impl OnBackend for Loading<'_> {
     type Output = Result<Box<dyn Engine>>;
 
     fn run<B: IbotBackend>(self, device: B::Device) -> Self::Output {
+        B::check_precision(self.precision, &device)?;
         Ok(Box::new(On::<B> {
             model: self.model.backbone(self.path, &device)?,
             device,
             guard: self.guard,
+            precision: self.precision,
         }))
     }
 }
@@ -84,11 +89,14 @@ impl OnBackend for Loading<'_> {
 impl<B: IbotBackend> Engine for On<B> {
     fn run(&self, pixels: Pixels, side: usize, wanted: Wanted) -> Result<Made> {
         // a device that is lost may panic at any use
-        self.guard.catch(|| self.made(pixels, side, wanted))?
+        let made = || self.made(pixels, side, wanted);
+        self.guard.catch(|| self.precision.autocast(made))?
     }
 
     fn fingerprint(&self, preprocessing: &Preprocessing, count: usize) -> Result<Vec<f32>> {
-        first_features::<B, _>(&self.model, preprocessing, count, &self.guard, &self.device)
+        let (model, guard, device) = (&self.model, &self.guard, &self.device);
+        let features = || first_features::<B, _>(model, preprocessing, count, guard, device);
+        self.precision.autocast(features)
     }
 }
 

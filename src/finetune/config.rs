@@ -6,6 +6,7 @@ use crate::data::AugmentConfig;
 use crate::data::augment::ColorJitter;
 use crate::error::{Result, require, require_counts};
 use crate::files::model::Preprocessing;
+use crate::precision::Precision;
 use crate::train::{OptimizerConfig, ScheduleConfig};
 
 /// What may help where a number is not finite.
@@ -25,6 +26,8 @@ const LARGEST: f64 = 1e100;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FinetuneConfig {
+    /// Numbers of products and tokens, as `precision` of a run. Default "f32".
+    pub precision: Precision,
     /// Seed of the head, the held-out part, order, views and drop path. Default 0.
     pub seed: u64,
     /// Passes over the images. Default 100. Source: BEiT's recipe.
@@ -62,6 +65,7 @@ pub struct FinetuneConfig {
 impl Default for FinetuneConfig {
     fn default() -> Self {
         Self {
+            precision: Precision::F32,
             seed: 0,
             epochs: 100,
             batch_size: 32,

@@ -175,7 +175,8 @@ impl<'a> Epochs<'a> {
         let guard = &self.setup.guard;
         // freed before and after: training and evaluation need buffers of different sizes and cannot reuse each other's
         guard.free_unused();
-        let found = evaluator.score(&classifier, guard, trainer.device())?;
+        let score = || evaluator.score(&classifier, guard, trainer.device());
+        let found = config.precision.autocast(score)?;
         guard.free_unused();
         Ok(found.map(|(score, skipped)| {
             self.note_skipped(skipped, observer);

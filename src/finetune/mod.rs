@@ -10,6 +10,7 @@ mod classifier;
 mod config;
 mod epochs;
 mod folder;
+mod loss_scale;
 mod observer;
 mod pictures;
 mod run;

@@ -66,6 +66,7 @@ fn train<B: TrainBackend>(
         config, data, out, ..
     } = setup.request;
     B::check_device(&device)?;
+    B::check_precision(config.precision, &device)?;
     // the model first: its errors are reported before many pictures are scanned
     let mut model = read_model(&setup.request.model, &setup.request.options)?;
     observer.note(&model.normalization.to_string());

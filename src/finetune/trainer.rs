@@ -6,6 +6,7 @@ use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::finetune::classifier::Classifier;
 use crate::finetune::config::{FinetuneConfig, LOWER_RATE};
+use crate::finetune::loss_scale::HostLossScale;
 use crate::finetune::score::Score;
 use crate::kernels::TrainBackend;
 use crate::method::losses::label_loss;
@@ -21,6 +22,8 @@ pub struct ClassifierTrainer<B: TrainBackend> {
     optimizer: Optimizer<B>,
     config: FinetuneConfig,
     steps: usize,
+    /// Of the next step; none but in f16.
+    loss_scale: Option<HostLossScale>,
     device: B::Device,
     guard: DeviceGuard,
 }
@@ -30,8 +33,10 @@ pub struct ClassifierTrainer<B: TrainBackend> {
 pub struct ClassifierStep {
     /// Mean cross-entropy of the batch against smoothed labels.
     pub loss: f32,
-    /// Norm of all gradients together.
+    /// Norm of all gradients together; 0 in a step that is skipped.
     pub gradient_norm: f32,
+    /// Whether gradients overflowed f16, so that nothing moves; the next step has half the loss scale.
+    pub is_skipped: bool,
     /// Pictures of the batch.
     pub pictures: usize,
     /// How many of them had their class as the first guess, before the step.
@@ -51,6 +56,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             optimizer: Optimizer::new(config.optimizer()),
             config: config.clone(),
             steps: 0,
+            loss_scale: HostLossScale::first(config.precision),
             device,
             guard,
         }
@@ -86,16 +92,22 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             learning_rate,
             ..UpdateRates::default()
         };
-        let grad_scale = self.optimizer.grad_scale(&self.classifier, &gradients);
+        self.steps += 1;
+        let used = self.loss_scale;
+        self.loss_scale = used.map(|scale| scale.next(measured.is_skipped));
+        if measured.is_skipped {
+            return Ok(measured);
+        }
+        let inverse = |used: HostLossScale| Tensor::from_floats([used.scale.recip()], &self.device);
+        let grad_scale = used.map(inverse);
         let classifier = take(&mut self.classifier);
         self.classifier = self
             .optimizer
             .step(classifier, gradients, &rates, grad_scale);
-        self.steps += 1;
         Ok(measured)
     }
 
-    /// Gradients of a batch, and what it measured; see [`ClassifierTrainer::step`].
+    /// Gradients of a batch, in f16 those of the scaled loss, and what it measured; see [`ClassifierTrainer::step`].
     ///
     /// # Errors
     /// As [`ClassifierTrainer::step`].
@@ -105,11 +117,14 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
         labels: &[usize],
     ) -> Result<(Gradients<B>, ClassifierStep)> {
         let images = Tensor::from_inner(images);
-        let logits = self
-            .classifier
-            .training_logits(images, &mut self.generators(labels.len()));
+        let mut generators = self.generators(labels.len());
+        let forward = || self.classifier.training_logits(images, &mut generators);
+        let logits = self.config.precision.autocast(forward);
         let loss = label_loss(logits.clone(), labels, self.config.label_smoothing);
-        let gradients = Gradients::backward(&loss);
+        let gradients = Gradients::backward(&match self.loss_scale {
+            Some(used) => loss.clone() * used.scale,
+            None => loss.clone(),
+        });
         let squared_norm = gradients.squared_norm(&self.classifier, &self.device);
         let [batch, classes] = logits.dims();
         // loss, norm and hits in one read, because each read waits for the device
@@ -126,9 +141,16 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             );
             return Err(Error::Device(reason));
         };
+        let overflows = self.loss_scale.is_some_and(HostLossScale::can_fall);
+        let is_skipped = overflows && loss.is_finite() && !squared_norm.is_finite();
+        let scale = self.loss_scale.map_or(1.0, |used| used.scale);
         let measured = ClassifierStep {
             loss: *loss,
-            gradient_norm: squared_norm.sqrt(),
+            gradient_norm: match is_skipped {
+                true => 0.0,
+                false => squared_norm.sqrt() / scale,
+            },
+            is_skipped,
             pictures: batch,
             correct: Score::from_logits(logits, labels).first,
         };

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use burn::tensor::Tensor;
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
+use burn::tensor::{DType, Tensor};
 
 use super::ops::adamw::{AdamWInput, AdamWState};
 use super::ops::attention::{AttentionInput, AttentionOutput};
@@ -18,21 +18,17 @@ use super::ops::linear::{
     Activated, LinearBackwardInput, LinearGradients, LinearInput, LinearLayerGradients,
     LinearLayerInput,
 };
+use super::ops::loss_scale::{LossScale, Unscaled};
 use super::ops::product::{Layout, RowPlaces};
 use super::ops::target_potentials::TargetPotentials;
 use super::ops::tiled::TiledInput;
 use super::ops::tokens::{TokensGradients, TokensInput};
 use super::ops::{
     adamw, attention, cross_entropy, ema, gelu, grad_scale, l2_norm, layer_norm, levels, linear,
-    patchify, product, rounding, target_potentials, tiled, tokens,
+    loss_scale, patchify, product, rounding, target_potentials, tiled, tokens,
 };
-use burn_ndarray::NdArray;
-
 use crate::error::Result;
 use crate::precision::Precision;
-
-/// burn's wgpu backend, without its operation fusion (wrong results: burn issues 5257, 5079).
-pub type Gpu = burn_wgpu::CubeBackend<burn_wgpu::WgpuRuntime, f32, i32, u32>;
 
 /// A backend that can train iBOT: burn's [`Backend`] and the operations of this module.
 pub trait IbotBackend: Backend {
@@ -58,6 +54,11 @@ pub trait IbotBackend: Backend {
     /// Any -> the same.
     fn rounded<const D: usize>(x: Tensor<Self, D>, precision: Precision) -> Tensor<Self, D> {
         rounding::rounded(x, precision)
+    }
+
+    /// Entries of tokens in the current precision; a backend that keeps f32 rounds instead.
+    fn token_dtype() -> DType {
+        DType::F32
     }
 
     /// Rows of logits that one tensor can hold on this device; more of them come in tiles ([`crate::kernels::TiledTargets`]).
@@ -240,10 +241,7 @@ pub trait IbotBackend: Backend {
     /// # Shapes
     /// See [`LinearLayerInput`] and [`Activated`].
     fn linear_layer_gelu(input: LinearLayerInput<Self>) -> Activated<Self> {
-        Activated {
-            before: None,
-            after: rounding::kept(Self::exact_gelu(Self::linear_layer(input))),
-        }
+        linear::activated(input)
     }
 
     /// [`IbotBackend::linear_layer`], and exact GELU of its result: what training keeps, and what the next layer takes.
@@ -251,14 +249,10 @@ pub trait IbotBackend: Backend {
     /// # Shapes
     /// See [`LinearLayerInput`]; -> twice `[R, O]`.
     fn linear_layer_and_gelu(input: LinearLayerInput<Self>) -> [Tensor<Self, 2>; 2] {
-        let before = Self::linear_layer(input);
-        [before.clone(), rounding::kept(Self::exact_gelu(before))]
+        linear::before_and_activated(input)
     }
 
-    /// The product in [`IbotBackend::linear_layer`]: `residual + x weight + bias`.
-    ///
-    /// # Shapes
-    /// See [`LinearInput`]; -> `[R, O]`.
+    /// The product in [`IbotBackend::linear_layer`]: `residual + x weight + bias`, `[R, O]`; see [`LinearInput`].
     fn linear_rows(input: LinearInput<Self>) -> Tensor<Self, 2> {
         linear::linear(input)
     }
@@ -386,6 +380,14 @@ pub trait IbotBackend: Backend {
         grad_scale::reference(input)
     }
 
+    /// The scale of the next loss, by the sum of the squares of a scaled loss's gradients: what overflows halves it.
+    ///
+    /// # Shapes
+    /// `squared_norm` `[1]`; see [`LossScale`] and [`Unscaled`].
+    fn unscale(squared_norm: Tensor<Self, 1>, state: LossScale<Self>) -> Unscaled<Self> {
+        loss_scale::reference(squared_norm, state)
+    }
+
     /// Sum of the squares of all entries of all tensors.
     ///
     /// # Shapes
@@ -394,10 +396,3 @@ pub trait IbotBackend: Backend {
         adamw::sum_of_squares(tensors, device)
     }
 }
-
-/// An autodiff backend whose inner backend trains iBOT too: the student lives on it, the teacher on the inner one.
-pub trait TrainBackend: IbotBackend + AutodiffBackend<InnerBackend: IbotBackend> {}
-
-impl<B: IbotBackend + AutodiffBackend<InnerBackend: IbotBackend>> TrainBackend for B {}
-
-impl IbotBackend for NdArray<f32> {}

@@ -4,7 +4,8 @@ use burn_flex::Flex;
 use burn_ndarray::NdArray;
 
 use crate::device::Selected;
-use crate::kernels::backend::{Gpu, IbotBackend};
+use crate::kernels::backend::IbotBackend;
+use crate::kernels::backends::Gpu;
 
 /// What can be done on any backend; to train, on `Autodiff<B>`.
 pub trait OnBackend {

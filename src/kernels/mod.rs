@@ -11,6 +11,7 @@
 
 mod autodiff;
 mod backend;
+mod backends;
 mod choice;
 mod dispatch;
 mod flex;
@@ -18,7 +19,8 @@ mod ops;
 pub mod wgsl;
 mod wrap;
 
-pub use backend::{Gpu, IbotBackend, TrainBackend};
+pub use backend::IbotBackend;
+pub use backends::{Gpu, TrainBackend};
 pub use choice::KernelChoice;
 pub use dispatch::OnBackend;
 pub use ops::adamw::{AdamWInput, AdamWState, AdamWTensor};
@@ -33,6 +35,9 @@ pub use ops::levels::{LevelsInput, Normalization};
 pub use ops::linear::{
     Activated, LinearBackwardInput, LinearGradients, LinearInput, LinearLayerGradients,
     LinearLayerInput, Normed, Prologue,
+};
+pub use ops::loss_scale::{
+    GROWTH_INTERVAL, INITIAL_LOSS_SCALE, LossScale, MAX_LOSS_SCALE, MIN_LOSS_SCALE, Unscaled,
 };
 pub use ops::product::{Layout, RowPlaces};
 pub use ops::target_potentials::TargetPotentials;

@@ -8,6 +8,7 @@ use toml::{Table, Value};
 use crate::data::{AugmentConfig, FolderConfig};
 use crate::error::{Error, Result, require, require_counts};
 use crate::method::IbotConfig;
+use crate::precision::Precision;
 use crate::train::optim::{OptimizerConfig, ScheduleConfig};
 
 /// Everything that decides what a run computes, and how fast.
@@ -30,6 +31,9 @@ pub struct RunConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(alias = "most_at_once")]
     pub micro_batch_size: Option<usize>,
+    /// Numbers of products and tokens: "f32"; "f16" on a GPU for half the memory, with a loss scale; or "bf16" for products on
+    /// the CPU. Default "f32". Source: `use_fp16` of the official code.
+    pub precision: Precision,
     /// Fraction of each class that is held out from training and used for evaluation. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out: Option<f64>,
@@ -64,6 +68,7 @@ impl Default for RunConfig {
             steps: None,
             batch_size: 64,
             micro_batch_size: None,
+            precision: Precision::F32,
             held_out: None,
             workers: 0,
             license: None,

@@ -84,7 +84,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// What every part may import.
-const FOUNDATIONS: &[&str] = &["error", "path_text", "random", "unfinished"];
+const FOUNDATIONS: &[&str] = &["error", "path_text", "precision", "random", "unfinished"];
 
 /// Names that say nothing.
 const VAGUE: &[&str] = &["utils", "helpers", "common", "base", "misc"];

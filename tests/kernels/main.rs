@@ -9,6 +9,7 @@
 #![allow(clippy::too_many_lines, reason = "a test may be a list of cases")]
 
 mod attention;
+mod bf16;
 mod cooperative;
 mod ema;
 mod epilogues;
@@ -25,6 +26,7 @@ mod loss_case;
 mod mix;
 mod optimizer;
 mod precision;
+mod precision_kinds;
 mod precision_step;
 mod products;
 #[cfg(target_os = "linux")]
@@ -82,6 +84,7 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("a scale of 0", optimizer::a_scale_of_0_moves_nothing::<B>),
         ("sum of squares", optimizer::sum_of_squares::<B>),
         ("scale of a step", optimizer::grad_scale::<B>),
+        ("scale of a loss", optimizer::loss_scale::<B>),
         ("products, linear", products::linear::<B>),
         ("products, gradients", products::linear_backward::<B>),
         ("products, many small", products::many_small::<B>),
@@ -97,6 +100,8 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("tokens", tokens::tokens::<B>),
         ("column sums", products::column_sums::<B>),
         ("rows by place", products::rows_by_place::<B>),
+        ("bf16, linear", bf16::linear::<B>),
+        ("bf16, attention", bf16::attention::<B>),
         ("levels", levels::upload::<B>),
         ("patchify", rows::patchify::<B>),
         ("gelu", rows::gelu::<B>),
@@ -144,8 +149,11 @@ fn wgpu() {
         cooperative::emulated(&device);
         precision::operations(&device);
         wgsl::with_workgroup(256, || precision::operations(&device));
+        precision_kinds::entries(&device);
+        precision_kinds::overflow(&device);
         precision::attention_paths(&device);
         precision_step::gradients(&device);
+        precision_step::features(&device);
         precision_step::memory(&device);
         ema::packs(&device);
         optimizer::packs(&device);

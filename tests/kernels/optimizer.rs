@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, TensorData, TensorMetadata, TensorPrimitive};
 use burn_wgpu::WgpuDevice;
 use ibot::kernels::wgsl::packed_adamw;
 use ibot::kernels::{
-    AdamWInput, AdamWState, AdamWTensor, Gpu, GradScaleInput, IbotBackend, TrainBackend,
+    AdamWInput, AdamWState, AdamWTensor, Gpu, GradScaleInput, IbotBackend, LossScale, TrainBackend,
 };
 use ibot::random::{Random, Stream};
 
@@ -266,5 +266,38 @@ pub fn grad_scale<B: TrainBackend>(device: &B::Device) {
             (scale - expected).abs() < 1e-6,
             "{scalars:?} {max_norm:?} {before:?}: {scale}"
         );
+    }
+}
+
+/// Without the scale; skipped, halved, doubled, and no smaller than the smallest.
+pub fn loss_scale<B: TrainBackend>(device: &B::Device) {
+    let inf = f32::INFINITY;
+    let least = ibot::kernels::MIN_LOSS_SCALE;
+    for (squared_norm, state, norm, factor, next) in [
+        (4096.0, [32.0, 5.0], 4.0, 1.0 / 32.0, [32.0, 6.0]),
+        (4096.0, [32.0, 1999.0], 4.0, 1.0 / 32.0, [64.0, 0.0]),
+        (0.0, [32.0, 0.0], 0.0, 1.0 / 32.0, [32.0, 1.0]),
+        (inf, [32.0, 5.0], 0.0, 0.0, [16.0, 0.0]),
+        (f32::NAN, [32.0, 1999.0], 0.0, 0.0, [16.0, 0.0]),
+        (
+            1.0,
+            [16_777_216.0, 1999.0],
+            0.0,
+            5.960_464_5e-8,
+            [16_777_216.0, 0.0],
+        ),
+        (inf, [least, 0.0], inf, 1.0 / least, [least, 1.0]),
+    ] {
+        let squared = tensor::<Inner<B>>(&[squared_norm], device);
+        let found = Inner::<B>::unscale(squared, LossScale::of(state, device));
+        let next_found = [found.next.scale, found.next.sound_steps].map(|x| values(x)[0]);
+        let case = format!("{squared_norm} {state:?}");
+        let norm_found = values(found.squared_norm)[0];
+        assert!(
+            (norm_found - norm).abs() < 1e-6 || norm_found == norm,
+            "{case}: {norm_found}"
+        );
+        assert_eq!(values(found.factor), [factor], "{case}");
+        assert_eq!(next_found, next, "{case}");
     }
 }

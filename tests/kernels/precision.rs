@@ -272,10 +272,20 @@ fn compare(found: &Outcome, expected: &Outcome) {
     assert!(far.is_empty(), "{}", far.join("\n"));
 }
 
+/// Whether the adapter has f16; one without refuses it, and says why.
+pub fn is_there(device: &WgpuDevice) -> bool {
+    let refused = Gpu::check_precision(Precision::F16, device).err();
+    if let Some(error) = &refused {
+        let message = error.to_string();
+        assert!(message.contains("SHADER_F16"), "{message}");
+        println!("SKIPPED: THE ADAPTER HAS NO F16");
+    }
+    refused.is_none()
+}
+
 /// Every operation forward and backward, with rows of f16 and of f32.
 pub fn operations(device: &WgpuDevice) {
-    if Gpu::check_precision(Precision::F16, device).is_err() {
-        println!("SKIPPED: THE ADAPTER HAS NO F16");
+    if !is_there(device) {
         return;
     }
     for as_kept in [true, false] {
@@ -287,7 +297,7 @@ pub fn operations(device: &WgpuDevice) {
 
 /// The kernels of attention that other GPUs take.
 pub fn attention_paths(device: &WgpuDevice) {
-    if Gpu::check_precision(Precision::F16, device).is_err() {
+    if !is_there(device) {
         return;
     }
     for (path, head_width) in [
@@ -339,6 +349,6 @@ pub fn attention_paths(device: &WgpuDevice) {
     }
 }
 
-fn of<B: Backend>(numbers: &[f32], shape: [usize; 2], device: &B::Device) -> Tensor<B, 2> {
+pub fn of<B: Backend>(numbers: &[f32], shape: [usize; 2], device: &B::Device) -> Tensor<B, 2> {
     Tensor::<B, 1>::from_floats(numbers, device).reshape(shape)
 }

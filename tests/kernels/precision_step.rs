@@ -1,23 +1,27 @@
 //! A whole step in half precision against one in f32: gradients, memory, launches.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 use burn_autodiff::Autodiff;
 use burn_wgpu::{WgpuDevice, WgpuRuntime};
 use cubecl::Runtime;
-use ibot::backbone::VitConfig;
+use ibot::backbone::{Backbone as _, GlobalPool, VitConfig};
+use ibot::kernels::Gpu;
 use ibot::kernels::wgsl::{Launched, observe, peak_bytes_in_use};
-use ibot::kernels::{Gpu, IbotBackend};
 use ibot::method::{IbotConfig, IbotInput};
 use ibot::precision::Precision;
 use ibot::random::{Random, Stream};
 use ibot::train::Gradients;
+
+use crate::precision::is_there;
+use crate::rows::wide;
+use crate::values;
 
 type B = Autodiff<Gpu>;
 
 /// Gradients by parameter, in numbers of the host.
 type ByName = Vec<(String, Vec<f64>)>;
 
-/// A method whose students have so many blocks and so wide tokens.
+/// A method whose students have so wide tokens, so many blocks and heads.
 fn config([embed_dim, depth, num_heads]: [usize; 3], image_size: usize) -> IbotConfig {
     IbotConfig {
         image_size,
@@ -83,14 +87,27 @@ fn launches(all: &[Launched]) -> usize {
     all.iter().map(|launched| launched.launches).sum()
 }
 
-/// On a step of ViT-S's width the gradient of each parameter points where that of f32 does; with no launch more.
+/// On a step of ViT-S's width the gradient of each parameter points where that of f32 does; with no launch more. The same with
+/// entries one by one, LayerScale, register tokens and blocks that run twice.
 pub fn gradients(device: &WgpuDevice) {
-    if Gpu::check_precision(Precision::F16, device).is_err() {
+    if !is_there(device) {
         return;
     }
-    let config = config([384, 2, 6], 32);
+    same_direction(&config([384, 2, 6], 32), device);
+    let mut odd = IbotConfig {
+        grad_checkpointing: true,
+        ..config([42, 3, 3], 24)
+    };
+    if let Some(vit) = &mut odd.vit {
+        (vit.init_values, vit.reg_tokens, vit.qkv_bias) = (Some(0.3), 2, false);
+    }
+    same_direction(&odd, device);
+}
+
+fn same_direction(config: &IbotConfig, device: &WgpuDevice) {
+    let side = config.image_size;
     let run = |precision: Precision, scale| {
-        let work = || step(&config, input(2, 32, device), scale, device);
+        let work = || step(config, input(2, side, device), scale, device);
         observe(|| precision.autocast(work))
     };
     let ((loss, expected), of_f32) = run(Precision::F32, 1.0);
@@ -110,19 +127,55 @@ pub fn gradients(device: &WgpuDevice) {
     assert!(half <= whole, "{half} launches, {whole} in f32");
 }
 
-/// Activations are most of what a narrow network with many pictures keeps.
-pub fn memory(device: &WgpuDevice) {
-    if Gpu::check_precision(Precision::F16, device).is_err() {
+/// What leaves a network is f32, and close to what f32 makes; with each way to pool, and the attention to look at.
+pub fn features(device: &WgpuDevice) {
+    if !is_there(device) {
         return;
     }
-    let config = config([64, 12, 2], 32);
+    let images = input(3, 32, device).global_views.swap_remove(0);
+    for pool in [GlobalPool::Token, GlobalPool::Avg, GlobalPool::Max] {
+        let vit = VitConfig {
+            global_pool: pool,
+            ..config([64, 3, 2], 32).vit.unwrap()
+        };
+        let mut random = Random::new(3, 0, 0, Stream::Init);
+        let network = vit.init::<Gpu>(&mut random, device).unwrap();
+        let run = |precision: Precision| {
+            precision.autocast(|| {
+                let embedded = network.embed(images.clone());
+                assert_eq!(embedded.dtype(), DType::F32);
+                let maps = network.last_attention(images.clone());
+                let mut layers = network.last_layers(images.clone(), 2);
+                assert_eq!(layers[0].dtype(), DType::F32);
+                [
+                    wide(&values(embedded)),
+                    wide(&values(maps)),
+                    wide(&values(layers.swap_remove(0))),
+                ]
+            })
+        };
+        let [found, expected] = [Precision::F16, Precision::F32].map(run);
+        assert_ne!(found[0], expected[0], "f16 is not taken");
+        for (found, expected) in found.iter().zip(&expected) {
+            let cosine = cosine(found, expected);
+            assert!(cosine > 0.9999, "{pool:?}: {cosine}");
+        }
+    }
+}
+
+/// Activations are most of what a narrow network with many pictures keeps.
+pub fn memory(device: &WgpuDevice) {
+    if !is_there(device) {
+        return;
+    }
+    let config = config([64, 6, 2], 32);
     let in_use = || {
         let usage = WgpuRuntime::client(device).memory_usage().unwrap();
         usage.bytes_in_use
     };
     let peak = |precision: Precision| {
         let before = in_use();
-        let work = || drop(step(&config, input(32, 32, device), 1.0, device));
+        let work = || drop(step(&config, input(64, 32, device), 1.0, device));
         peak_bytes_in_use(&mut || precision.autocast(work)) - before
     };
     let [half, whole] = [Precision::F16, Precision::F32].map(peak);

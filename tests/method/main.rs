@@ -17,6 +17,7 @@ mod gpu;
 mod grad_checkpointing;
 mod health;
 mod parts;
+mod precision;
 mod pretrained;
 mod recipe;
 #[path = "../suite/mod.rs"]
@@ -45,6 +46,16 @@ use suite::{Check, assert_close, run_checks, values};
 
 fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
     let checks: &[(&str, Check<B>)] = &[
+        ("f16, overflow", precision::overflow_halves_the_scale::<B>),
+        ("f16, growth", precision::sound_steps_double_the_scale::<B>),
+        ("f16, divergence", precision::what_is_wrong_stops::<B>),
+        ("f16, resume", precision::resumed_bits_are_equal::<B>),
+        ("f16, features", precision::tokens_are_halves::<B>),
+        ("half, losses", precision::losses_follow_those_of_f32::<B>),
+        (
+            "half, gradients",
+            precision::gradients_point_the_same_way::<B>,
+        ),
         (
             "teacher equals student at the start",
             teacher::equals_student_at_the_start::<B>,

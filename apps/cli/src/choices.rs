@@ -4,6 +4,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use ibot::device::BackendChoice;
 use ibot::embedding::FeatureKind;
 use ibot::method::StreamingPrototypes;
+use ibot::precision::Precision;
 use ibot::train::{ExportFormat, OnAnomaly, OnDeviceLost, PretrainedParts};
 
 /// Values with their names and help.
@@ -29,6 +30,20 @@ pub const BACKENDS: Choices<BackendChoice> = &[
         BackendChoice::NdArray,
         "ndarray",
         "CPU, through burn-ndarray",
+    ),
+];
+
+pub const PRECISIONS: Choices<Precision> = &[
+    (Precision::F32, "f32", "f32 everywhere"),
+    (
+        Precision::F16,
+        "f16",
+        "GPU: tokens and operands in half precision, for half the memory; the CPU only rounds like it",
+    ),
+    (
+        Precision::Bf16,
+        "bf16",
+        "CPU: operands of products, as torch.autocast",
     ),
 ];
 
@@ -132,6 +147,9 @@ mod tests {
     #[test]
     fn names_are_those_of_the_library() {
         for (choice, name, _) in BACKENDS {
+            assert_eq!(choice.to_string(), *name);
+        }
+        for (choice, name, _) in PRECISIONS {
             assert_eq!(choice.to_string(), *name);
         }
         let text = |value: serde_json::Value| value.as_str().unwrap().to_owned();

@@ -4,8 +4,9 @@ use ibot::Result;
 use ibot::device::{BackendChoice, Selected, select};
 use ibot::error::printable;
 use ibot::kernels::{KernelChoice, wgsl};
+use ibot::precision::Precision;
 
-use super::choices::{BACKENDS, one_of};
+use super::choices::{BACKENDS, PRECISIONS, one_of};
 use super::output::warn;
 
 /// Which device to compute on; shared by the commands that do.
@@ -17,6 +18,9 @@ pub struct DeviceArgs {
     /// GPU to use: its number or part of its name in `ibot devices`.
     #[arg(long)]
     device: Option<String>,
+    /// Numbers of products and tokens [default: f32, or those of the run's settings].
+    #[arg(long, value_parser = one_of(PRECISIONS))]
+    pub precision: Option<Precision>,
 }
 
 /// Warns if the GPU's operations are not those this program was built with.
@@ -43,11 +47,19 @@ impl DeviceArgs {
         }
     }
 
+    /// The precision that is asked for, or f32.
+    pub fn precision(&self) -> Precision {
+        self.precision.unwrap_or_default()
+    }
+
     /// The same flags, to pass to another process.
     pub fn flags(&self) -> Vec<String> {
         let mut flags = vec!["--backend".to_owned(), self.backend.to_string()];
         if let Some(device) = &self.device {
             flags.extend(["--device".to_owned(), device.clone()]);
+        }
+        if let Some(precision) = self.precision {
+            flags.extend(["--precision".to_owned(), precision.to_string()]);
         }
         flags
     }

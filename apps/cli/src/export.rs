@@ -143,6 +143,7 @@ impl ExportArgs {
             image_size: self.image_size,
             normalization: self.normalization,
             described: local.described,
+            ..ModelOptions::default() // nothing is computed
         };
         let model = read_model(&local.file, &options)?;
         let side = model.preprocessing.image_size;

@@ -66,6 +66,7 @@ impl FinetuneArgs {
         let split = model.split(&self.data, val, self.held_out.is_some());
         let request = FinetuneRequest {
             config: FinetuneConfig {
+                precision: model.device.precision(),
                 seed: self.seed,
                 epochs: self.epochs,
                 batch_size: model.batch_size,

@@ -89,6 +89,7 @@ impl ModelArgs {
             encoder: self.encoder.clone(),
             image_size: self.image_size,
             normalization: self.normalization,
+            precision: self.device.precision(),
             described: local.described,
         };
         Ok((local.file, options))

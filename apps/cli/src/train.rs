@@ -293,6 +293,7 @@ impl TrainArgs {
         set(&mut config.epochs, self.epochs);
         set(&mut config.seed, self.seed);
         set(&mut config.batch_size, self.batch_size);
+        set(&mut config.precision, self.device.precision);
         config.micro_batch_size = self.micro_batch_size.or(config.micro_batch_size);
         config.method.grad_checkpointing |= self.grad_checkpointing;
         set(&mut config.workers, self.workers);

@@ -17,6 +17,7 @@ use crate::files::other_files::refuse_other_files;
 use crate::files::safetensors::write_safetensors_with;
 use crate::files::state_dict::{NamedTensor, load_state_dict};
 use crate::files::weights::{read_weights, with_positions};
+use crate::precision::Precision;
 use crate::random::Random;
 
 /// How to read a file without metadata, and what to change in one with metadata.
@@ -29,6 +30,8 @@ pub struct ModelOptions {
     /// Mean and deviation of red, green and blue, for a file without a card; where absent, those that timm has for the
     /// encoder's name.
     pub normalization: Option<Normalization>,
+    /// Numbers of products and tokens, f32 by default.
+    pub precision: Precision,
     /// Metadata from other sources for a file without its own; explicit options take precedence.
     pub described: Described,
 }

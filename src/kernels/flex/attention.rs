@@ -8,11 +8,13 @@ use burn::tensor::{Tensor, TensorData};
 use burn_flex::Flex;
 use rayon::prelude::*;
 
-use crate::kernels::flex::product::{Matrix, Product};
+use crate::kernels::flex::matrix::Matrix;
+use crate::kernels::flex::product::Product;
 use crate::kernels::flex::rows::{contiguous, in_pieces_with};
 use crate::kernels::flex::vector_math::{Math, largest, sums, vectorized};
 use crate::kernels::ops::attention::Sizes;
 use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
+use crate::precision::Precision;
 
 /// Where the parts of one head are in the rows of an image.
 #[derive(Clone, Copy)]
@@ -23,6 +25,8 @@ struct Head {
     queries: usize,
     /// Entries from one query to the next.
     query_step: usize,
+    /// Whether products have operands in bf16.
+    in_bf16: bool,
 }
 
 impl Head {
@@ -70,6 +74,7 @@ impl Head {
             right: (right.0, right.1.transposed()),
             factor: 1.0,
             parallel: false,
+            in_bf16: self.in_bf16,
         }
     }
 
@@ -83,6 +88,7 @@ impl Head {
             right: rows,
             factor: 1.0,
             parallel: false,
+            in_bf16: self.in_bf16,
         }
     }
 
@@ -116,14 +122,32 @@ impl Head {
     }
 }
 
-/// The heads of an image.
-fn heads(sizes: Sizes, queries: usize, query_step: usize) -> impl Iterator<Item = Head> {
-    (0..sizes.heads).map(move |head| Head {
-        sizes,
-        head,
-        queries,
-        query_step,
-    })
+/// What all images and heads have in common.
+#[derive(Clone, Copy)]
+struct Common {
+    sizes: Sizes,
+    in_bf16: bool,
+}
+
+impl Common {
+    fn new(input: &AttentionInput<Flex>) -> Self {
+        Self {
+            sizes: Sizes::new(input),
+            in_bf16: Precision::current() == Precision::Bf16,
+        }
+    }
+
+    /// The heads of an image.
+    fn heads(self, queries: usize, query_step: usize) -> impl Iterator<Item = Head> {
+        let Self { sizes, in_bf16 } = self;
+        (0..sizes.heads).map(move |head| Head {
+            sizes,
+            head,
+            queries,
+            query_step,
+            in_bf16,
+        })
+    }
 }
 
 /// For each image the tokens whose queries are asked for, or `None` for all of them.
@@ -162,7 +186,8 @@ fn put_back(picked: &[f32], width: usize, chosen: &[usize], rows: &mut [f32], st
 
 /// With chosen queries, `row_lse` of an image begins with theirs.
 pub(super) fn forward(input: AttentionInput<Flex>) -> AttentionOutput<Flex> {
-    let sizes = Sizes::new(&input);
+    let common = Common::new(&input);
+    let sizes = common.sizes;
     let (tokens, width) = (sizes.tokens, sizes.heads * sizes.head_width);
     let device = input.qkv.device();
     let chosen = chosen_tokens(&input);
@@ -179,7 +204,7 @@ pub(super) fn forward(input: AttentionInput<Flex>) -> AttentionOutput<Flex> {
         images,
         || vec![0.0; tokens * tokens],
         |map, context, ((qkv, row_lse), chosen)| {
-            forward_image(sizes, chosen.as_deref(), qkv, map, context, row_lse);
+            forward_image(common, chosen.as_deref(), qkv, map, context, row_lse);
         },
     );
     let count = row_lse.len();
@@ -193,13 +218,14 @@ pub(super) fn forward(input: AttentionInput<Flex>) -> AttentionOutput<Flex> {
 }
 
 fn forward_image(
-    sizes: Sizes,
+    common: Common,
     chosen: Option<&[usize]>,
     qkv: &[f32],
     map: &mut [f32],
     context: &mut [f32],
     row_lse: &mut [f32],
 ) {
+    let sizes = common.sizes;
     let width = sizes.heads * sizes.head_width;
     let (count, step) = chosen.map_or((sizes.tokens, 3 * width), |chosen| (chosen.len(), width));
     if count == 0 {
@@ -208,7 +234,10 @@ fn forward_image(
     let queries = picked(qkv, 3 * width, width, chosen);
     let mut of_chosen = chosen.map(|_| vec![0.0; count * width]);
     let map = &mut map[..count * sizes.tokens];
-    for (head, row_lse) in heads(sizes, count, step).zip(row_lse.chunks_exact_mut(count)) {
+    for (head, row_lse) in common
+        .heads(count, step)
+        .zip(row_lse.chunks_exact_mut(count))
+    {
         head.scores(&queries, qkv, map);
         vectorized(
             #[inline(always)]
@@ -247,7 +276,8 @@ pub(super) fn backward(
     output: AttentionOutput<Flex>,
     d_context: Tensor<Flex, 2>,
 ) -> Tensor<Flex, 2> {
-    let sizes = Sizes::new(&input);
+    let common = Common::new(&input);
+    let sizes = common.sizes;
     let (tokens, width) = (sizes.tokens, sizes.heads * sizes.head_width);
     let device = input.qkv.device();
     let chosen = chosen_tokens(&input);
@@ -275,7 +305,7 @@ pub(super) fn backward(
             let chosen = chosen.as_deref();
             let pick = |rows| picked(rows, width, width, chosen);
             let of_output = [&*pick(context), &*pick(d_context)];
-            backward_image(sizes, chosen, qkv, of_output, row_lse, maps, d_qkv);
+            backward_image(common, chosen, qkv, of_output, row_lse, maps, d_qkv);
         },
     );
     let shape = [sizes.batch * tokens, 3 * width];
@@ -284,7 +314,7 @@ pub(super) fn backward(
 
 /// `context` and its gradient are those of the chosen queries.
 fn backward_image(
-    sizes: Sizes,
+    common: Common,
     chosen: Option<&[usize]>,
     qkv: &[f32],
     [context, d_context]: [&[f32]; 2],
@@ -292,6 +322,7 @@ fn backward_image(
     maps: &mut [Vec<f32>; 2],
     d_qkv: &mut [f32],
 ) {
+    let sizes = common.sizes;
     let width = sizes.heads * sizes.head_width;
     let (count, step) = chosen.map_or((sizes.tokens, 3 * width), |chosen| (chosen.len(), width));
     if count == 0 {
@@ -301,7 +332,7 @@ fn backward_image(
     let mut d_queries = chosen.map(|_| vec![0.0; count * width]);
     let [map, d_map] = maps.each_mut().map(|map| &mut map[..count * sizes.tokens]);
     let scale = sizes.scale() as f32;
-    for (head, row_lse) in heads(sizes, count, step).zip(row_lse.chunks_exact(count)) {
+    for (head, row_lse) in common.heads(count, step).zip(row_lse.chunks_exact(count)) {
         head.scores(queries, qkv, map);
         head.map_of((d_context, head.columns()), (qkv, head.packed(2)))
             .write(d_map, head.map());

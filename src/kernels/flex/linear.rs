@@ -4,11 +4,15 @@ use burn::tensor::{Tensor, TensorData};
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
-use crate::kernels::flex::product::{Matrix, Product};
+use crate::kernels::flex::matrix::Matrix;
+use crate::kernels::flex::product::Product;
 use crate::kernels::flex::rows::{changed, column_sums, contiguous, piece_of, rows_of};
 use crate::kernels::ops::linear::{LinearBackwardInput, LinearGradients, LinearInput};
+use crate::precision::Precision;
 
 pub(super) fn linear(input: LinearInput<Flex>) -> Tensor<Flex, 2> {
+    let in_bf16 = Precision::current() == Precision::Bf16;
+    let input = if in_bf16 { input } else { input.rounded() };
     let [rows, inputs] = input.x.dims();
     let outputs = input.weight.dims()[1];
     let device = input.x.device();
@@ -23,6 +27,7 @@ pub(super) fn linear(input: LinearInput<Flex>) -> Tensor<Flex, 2> {
         right: (weight.storage::<f32>(), Matrix::rows(outputs)),
         factor: 1.0,
         parallel: true,
+        in_bf16,
     };
     if let Some(residual) = input.residual {
         let mut target = changed(residual, piece_of(outputs), |piece| {
@@ -64,6 +69,8 @@ fn repeated(row: &[f32], times: usize) -> Vec<f32> {
 }
 
 pub(super) fn linear_backward(input: LinearBackwardInput<Flex>) -> LinearGradients<Flex> {
+    let in_bf16 = Precision::current() == Precision::Bf16;
+    let input = if in_bf16 { input } else { input.rounded() };
     let [rows, inputs] = input.x.dims();
     let outputs = input.weight.dims()[1];
     let device = input.x.device();
@@ -79,6 +86,7 @@ pub(super) fn linear_backward(input: LinearBackwardInput<Flex>) -> LinearGradien
         right: (d_y, Matrix::rows(outputs)),
         factor: 1.0,
         parallel: true,
+        in_bf16,
     };
     let of_x = Product {
         rows,
@@ -88,6 +96,7 @@ pub(super) fn linear_backward(input: LinearBackwardInput<Flex>) -> LinearGradien
         right: (weight, Matrix::rows(outputs).transposed()),
         factor: 1.0,
         parallel: true,
+        in_bf16,
     };
     let tensor = |values: Vec<f32>, shape: [usize; 2]| {
         Tensor::<Flex, 2>::from_data(TensorData::new(values, shape), &device)

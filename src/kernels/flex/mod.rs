@@ -1,8 +1,11 @@
 //! Bodies for burn's CPU backend Flex: one parallel pass over memory instead of a dozen serial ones.
 
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod bf16;
 mod cross_entropy;
 mod linear;
+mod matrix;
 mod optimizer;
 mod product;
 mod rows;
@@ -84,11 +87,11 @@ impl IbotBackend for Flex {
     }
 
     fn linear_rows(input: LinearInput<Self>) -> Tensor<Self, 2> {
-        linear::linear(input.rounded())
+        linear::linear(input)
     }
 
     fn linear_rows_backward(input: LinearBackwardInput<Self>) -> LinearGradients<Self> {
-        linear::linear_backward(input.rounded())
+        linear::linear_backward(input)
     }
 
     fn packed_attention(input: AttentionInput<Self>) -> AttentionOutput<Self> {

@@ -1,9 +1,16 @@
-//! Matrix products on the CPU, into and out of any part of a buffer, by the `gemm` crate that Flex uses too.
+//! Matrix products on the CPU, into and out of any part of a buffer, by the `gemm` crate that Flex uses too, or of operands
+//! in bf16 by kernels of this crate.
 
 use std::ops::Range;
 
 use gemm::Parallelism;
 use rayon::prelude::*;
+
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::flex::bf16::Bf16Product;
+use crate::kernels::flex::matrix::{Matrix, Target};
+use crate::kernels::flex::rows::piece_of;
+use crate::kernels::flex::vector_math::{nearest_bf16, vectorized};
 
 /// Multiplications below which threads cost more than they bring.
 const SERIAL: usize = 192 * 192 * 192;
@@ -17,39 +24,6 @@ const LANES: usize = 16;
 /// ms, where this takes 5 (Zen 5, CPU time); 64 rows take two thirds at most.
 const FEW_ROWS: usize = 64;
 
-/// A matrix within a buffer: entry (row, column) is at `start + row * row_step + column * column_step`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Matrix {
-    pub start: usize,
-    pub row_step: usize,
-    pub column_step: usize,
-}
-
-impl Matrix {
-    /// Rows one after the other from the beginning.
-    pub fn rows(width: usize) -> Self {
-        Self {
-            start: 0,
-            row_step: width,
-            column_step: 1,
-        }
-    }
-
-    /// The same buffer with rows and columns exchanged.
-    pub fn transposed(self) -> Self {
-        Self {
-            row_step: self.column_step,
-            column_step: self.row_step,
-            ..self
-        }
-    }
-
-    /// Entries of the buffer that it needs.
-    fn reach(self, rows: usize, columns: usize) -> usize {
-        self.start + (rows - 1) * self.row_step + (columns - 1) * self.column_step + 1
-    }
-}
-
 /// `[M, J] x [J, N]`, times a factor.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Product<'a> {
@@ -61,6 +35,8 @@ pub(super) struct Product<'a> {
     pub factor: f32,
     /// Whether all cores may work on it.
     pub parallel: bool,
+    /// Whether operands are rounded to bf16. Sums are f32.
+    pub in_bf16: bool,
 }
 
 impl Product<'_> {
@@ -86,7 +62,11 @@ impl Product<'_> {
         // SAFETY: the operands lie within their buffers, the target has room for M N entries, and a product that does not
         // add to its target writes each of them without reading it.
         unsafe {
-            self.call(product.as_mut_ptr(), Matrix::rows(self.columns), false);
+            self.call(Target {
+                buffer: product.as_mut_ptr(),
+                place: Matrix::rows(self.columns),
+                adds: false,
+            });
             product.set_len(count);
         }
         product
@@ -105,7 +85,13 @@ impl Product<'_> {
         assert!(self.inner > 0, "a product without inner entries");
         self.check();
         // SAFETY: operands and target lie within their buffers, and the target is borrowed by nobody else.
-        unsafe { self.call(target.as_mut_ptr(), place, adds) };
+        unsafe {
+            self.call(Target {
+                buffer: target.as_mut_ptr(),
+                place,
+                adds,
+            });
+        }
     }
 
     fn check(&self) {
@@ -115,21 +101,22 @@ impl Product<'_> {
     }
 
     /// # Safety
-    /// Both operands lie within their buffers, and `target` has room for the product at `place`.
-    unsafe fn call(&self, target: *mut f32, place: Matrix, adds: bool) {
+    /// Both operands lie within their buffers, and the target has room for the product.
+    unsafe fn call(&self, target: Target) {
+        if self.in_bf16 {
+            // SAFETY: as the caller promises.
+            return unsafe { self.call_in_bf16(target) };
+        }
         if !self.is_shared() {
             // SAFETY: as the caller promises.
-            return unsafe { self.multiply(target, place, adds, Parallelism::None) };
+            return unsafe { self.multiply(target, Parallelism::None) };
         }
         if let Some(flipped) = self.flipped() {
-            let columns = flipped.collect();
-            for (at, found) in columns.iter().enumerate() {
-                let (row, column) = (at % self.rows, at / self.rows);
-                let at = place.start + row * place.row_step + column * place.column_step;
+            for (at, found) in flipped.collect().iter().enumerate() {
                 // SAFETY: the entry is in the target, as the caller promises; it is read only where it is added to.
                 unsafe {
-                    let before = if adds { *target.add(at) } else { 0.0 };
-                    *target.add(at) = before + found;
+                    let entry = target.entry(at % self.rows, at / self.rows);
+                    *entry = if target.adds { *entry + found } else { *found };
                 }
             }
             return;
@@ -137,15 +124,48 @@ impl Product<'_> {
         if !cfg!(target_arch = "x86_64") {
             // `gemm` packs the left matrix too there, and lets all cores share that
             // SAFETY: as the caller promises.
-            return unsafe { self.multiply(target, place, adds, Parallelism::Rayon(0)) };
+            return unsafe { self.multiply(target, Parallelism::Rayon(0)) };
         }
-        let target = Target(target);
         self.pieces().into_par_iter().for_each(|(rows, columns)| {
-            let start = rows.start * place.row_step + columns.start * place.column_step;
+            let target = target.from(rows.start, columns.start);
             let piece = self.piece(rows, columns);
             // SAFETY: as the caller promises; no two pieces share an entry of the target.
-            unsafe { piece.multiply(target.at(start), place, adds, Parallelism::None) };
+            unsafe { piece.multiply(target, Parallelism::None) };
         });
+    }
+
+    /// # Safety
+    /// As for `call`.
+    unsafe fn call_in_bf16(&self, target: Target) {
+        #[cfg(target_arch = "x86_64")]
+        if target.place.column_step == 1 {
+            let sizes = [self.rows, self.inner, self.columns];
+            let (factor, parallel) = (self.factor, self.is_shared());
+            let product = Bf16Product::new(sizes, self.left, self.right, factor, parallel);
+            if let Some(product) = product {
+                // SAFETY: as the caller promises.
+                return unsafe { product.multiply(target) };
+            }
+        }
+        // SAFETY: as the caller promises.
+        unsafe { self.call_with_rounded(target) };
+    }
+
+    /// The same by f32 products of rounded copies, on any processor.
+    ///
+    /// # Safety
+    /// As for `call`.
+    unsafe fn call_with_rounded(&self, target: Target) {
+        let left = rounded(self.left, self.rows, self.inner);
+        let right = rounded(self.right, self.inner, self.columns);
+        let of_rounded = Product {
+            left: (&left.0, left.1),
+            right: (&right.0, right.1),
+            in_bf16: false,
+            ..*self
+        };
+        // SAFETY: the copies lie within their buffers; for the target as the caller promises.
+        unsafe { of_rounded.call(target) };
     }
 
     fn is_shared(&self) -> bool {
@@ -208,14 +228,8 @@ impl Product<'_> {
 
     /// # Safety
     /// As for `call`.
-    unsafe fn multiply(
-        &self,
-        target: *mut f32,
-        place: Matrix,
-        adds: bool,
-        parallelism: Parallelism,
-    ) {
-        let (left, right) = (self.left, self.right);
+    unsafe fn multiply(&self, target: Target, parallelism: Parallelism) {
+        let (left, right, place) = (self.left, self.right, target.place);
         let step = |step: usize| step as isize;
         // SAFETY: as the caller promises.
         unsafe {
@@ -223,10 +237,10 @@ impl Product<'_> {
                 self.rows,
                 self.columns,
                 self.inner,
-                target.add(place.start),
+                target.entry(0, 0),
                 step(place.column_step),
                 step(place.row_step),
-                adds,
+                target.adds,
                 left.0.as_ptr().add(left.1.start),
                 step(left.1.column_step),
                 step(left.1.row_step),
@@ -244,124 +258,30 @@ impl Product<'_> {
     }
 }
 
-/// Where a product goes, for all cores that write a piece of it.
-#[derive(Clone, Copy)]
-struct Target(*mut f32);
-
-// SAFETY: each core writes entries of its own.
-unsafe impl Send for Target {}
-// SAFETY: as above.
-unsafe impl Sync for Target {}
-
-impl Target {
-    /// # Safety
-    /// The buffer has that many entries.
-    unsafe fn at(self, start: usize) -> *mut f32 {
-        // SAFETY: as the caller promises.
-        unsafe { self.0.add(start) }
+/// A copy whose entries are the nearest bf16, line by line as they lie in memory.
+fn rounded((buffer, place): (&[f32], Matrix), rows: usize, columns: usize) -> (Vec<f32>, Matrix) {
+    if place.column_step > place.row_step {
+        let (copy, copied) = rounded((buffer, place.transposed()), columns, rows);
+        return (copy, copied.transposed());
     }
+    let mut copy = vec![0.0; rows * columns];
+    let pieces = copy.par_chunks_mut(piece_of(columns)).enumerate();
+    pieces.for_each(|(piece, copy)| {
+        let first = piece * piece_of(columns) / columns;
+        vectorized(
+            #[inline(always)]
+            |_| {
+                for (row, copy) in copy.chunks_exact_mut(columns).enumerate() {
+                    let line = &buffer[place.at(first + row, 0)..];
+                    for (y, x) in copy.iter_mut().zip(line.iter().step_by(place.column_step)) {
+                        *y = nearest_bf16(*x);
+                    }
+                }
+            },
+        );
+    });
+    (copy, Matrix::rows(columns))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn products_within_larger_buffers() {
-        // [[1, 2], [3, 4]] in the middle of a buffer, times its own transpose
-        let buffer = [0.0, 1.0, 2.0, 9.0, 3.0, 4.0, 9.0];
-        let matrix = Matrix {
-            start: 1,
-            row_step: 3,
-            column_step: 1,
-        };
-        let product = Product {
-            rows: 2,
-            inner: 2,
-            columns: 2,
-            left: (&buffer, matrix),
-            right: (&buffer, matrix.transposed()),
-            factor: 0.5,
-            parallel: true,
-        };
-        assert_eq!(product.collect(), [2.5, 5.5, 5.5, 12.5]);
-        let mut target = [1.0; 6];
-        let place = Matrix {
-            start: 1,
-            row_step: 3,
-            column_step: 1,
-        };
-        product.add(&mut target, place);
-        assert_eq!(target, [1.0, 3.5, 6.5, 1.0, 6.5, 13.5]);
-        product.write(&mut target, place);
-        assert_eq!(target, [1.0, 2.5, 5.5, 1.0, 5.5, 12.5]);
-    }
-
-    /// Whole numbers, whose sums are exact in any order.
-    fn numbers(count: usize, modulus: usize) -> Vec<f32> {
-        let number = |at: usize| (at * 7 % modulus) as f32 - 3.0;
-        (0..count).map(number).collect()
-    }
-
-    /// Shapes that are cut into pieces with rests, and few rows by a transposed matrix, in each layout.
-    #[test]
-    fn products_in_pieces() {
-        for [rows, inner, columns] in [
-            [300, 70, 600],
-            [1000, 30, 300],
-            [8, 3000, 400],
-            [65, 600, 270],
-        ] {
-            let (a, b) = (numbers(rows * inner, 11), numbers(inner * columns, 13));
-            for (left_transposed, right_transposed) in
-                [(false, false), (true, false), (false, true)]
-            {
-                let place = |width, height, transposed| match transposed {
-                    true => Matrix::rows(height).transposed(),
-                    false => Matrix::rows(width),
-                };
-                let (left, right) = (
-                    place(inner, rows, left_transposed),
-                    place(columns, inner, right_transposed),
-                );
-                let product = Product {
-                    rows,
-                    inner,
-                    columns,
-                    left: (&a, left),
-                    right: (&b, right),
-                    factor: 1.0,
-                    parallel: true,
-                };
-                assert!(product.is_shared());
-                let serial = Product {
-                    parallel: false,
-                    ..product
-                };
-                assert_eq!(product.collect(), serial.collect());
-                let mut sum = numbers(rows * columns, 5);
-                let expected: Vec<f32> = std::iter::zip(&sum, serial.collect())
-                    .map(|(x, y)| x + y)
-                    .collect();
-                product.add(&mut sum, Matrix::rows(columns));
-                assert_eq!(sum, expected);
-            }
-        }
-    }
-
-    #[test]
-    #[should_panic(expected = "leaves its target")]
-    fn a_target_that_is_too_small() {
-        let ones = [1.0; 4];
-        let product = Product {
-            rows: 2,
-            inner: 2,
-            columns: 2,
-            left: (&ones, Matrix::rows(2)),
-            right: (&ones, Matrix::rows(2)),
-            factor: 1.0,
-            parallel: false,
-        };
-        product.write(&mut [0.0; 3], Matrix::rows(2));
-    }
-}
+mod tests;

@@ -32,6 +32,15 @@ pub(super) fn vectorized<R>(work: impl FnOnce(Math) -> R) -> R {
     Arch::new().dispatch(Work(work))
 }
 
+/// The nearest bf16, ties to even; NaN stays NaN.
+#[inline(always)]
+pub(super) fn nearest_bf16(x: f32) -> f32 {
+    let bits = x.to_bits();
+    let to_even = 0x7fff + ((bits >> 16) & 1);
+    let nearest = f32::from_bits(bits.wrapping_add(to_even) & 0xffff_0000);
+    if x.is_nan() { x } else { nearest }
+}
+
 /// Folds `value` of the entries of equally long rows, in lanes that are joined by halves.
 ///
 /// Rows are cut before the inner loop: it has no bounds to check, and so becomes vectors.

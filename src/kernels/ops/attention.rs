@@ -5,7 +5,7 @@ use burn::tensor::{DType, Tensor};
 
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::product::{Layout, RowPlaces};
-use crate::kernels::ops::rounding::kept;
+use crate::kernels::ops::rounding::{attention_operand, kept};
 
 /// What [`crate::kernels::IbotBackend::packed_attention`] takes.
 #[derive(Debug, Clone)]
@@ -86,7 +86,7 @@ fn products<B: IbotBackend>(
     layout: Layout,
 ) -> Tensor<B, 4> {
     let [batch, heads, _, _] = left.dims();
-    let flat = |x: Tensor<B, 4>| x.flatten::<3>(0, 1);
+    let flat = |x: Tensor<B, 4>| attention_operand(x.flatten::<3>(0, 1));
     let product = B::matrix_products(flat(left), flat(right), layout);
     let [_, rows, columns] = product.dims();
     product.reshape([batch, heads, rows, columns])

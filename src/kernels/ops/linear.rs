@@ -185,6 +185,22 @@ pub(in crate::kernels) fn forward<B: IbotBackend>(input: LinearLayerInput<B>) ->
     }))
 }
 
+/// See [`IbotBackend::linear_layer_gelu`].
+pub(in crate::kernels) fn activated<B: IbotBackend>(input: LinearLayerInput<B>) -> Activated<B> {
+    Activated {
+        before: None,
+        after: kept(B::exact_gelu(B::linear_layer(input))),
+    }
+}
+
+/// See [`IbotBackend::linear_layer_and_gelu`].
+pub(in crate::kernels) fn before_and_activated<B: IbotBackend>(
+    input: LinearLayerInput<B>,
+) -> [Tensor<B, 2>; 2] {
+    let before = B::linear_layer(input);
+    [before.clone(), kept(B::exact_gelu(before))]
+}
+
 /// See [`IbotBackend::linear_layer_backward`].
 pub(in crate::kernels) fn backward<B: IbotBackend>(
     input: LinearLayerInput<B>,
@@ -272,16 +288,17 @@ pub fn linear<B: IbotBackend>(input: LinearInput<B>) -> Tensor<B, 2> {
 
 /// Gradients of [`linear`].
 pub fn linear_backward<B: IbotBackend>(input: LinearBackwardInput<B>) -> LinearGradients<B> {
+    // of tokens, which bf16 does not round
+    let d_bias = input
+        .wants_bias
+        .then(|| B::column_sums(kept(input.d_y.clone())));
     let input = input.rounded();
     let LinearBackwardInput { x, weight, d_y, .. } = input;
-    let outputs = d_y.dims()[1];
     LinearGradients {
         d_x: input
             .wants_x
             .then(|| d_y.clone().matmul(weight.transpose())),
-        d_bias: input
-            .wants_bias
-            .then(|| d_y.clone().sum_dim(0).reshape([outputs])),
+        d_bias,
         d_weight: input.wants_weight.then(|| x.transpose().matmul(d_y)),
     }
 }

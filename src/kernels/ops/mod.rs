@@ -11,6 +11,7 @@ pub(crate) mod l2_norm;
 pub(crate) mod layer_norm;
 pub(crate) mod levels;
 pub(crate) mod linear;
+pub(crate) mod loss_scale;
 pub(crate) mod patchify;
 pub(crate) mod product;
 pub(crate) mod rounding;

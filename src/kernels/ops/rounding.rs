@@ -26,6 +26,17 @@ pub(in crate::kernels) fn operand<B: IbotBackend, const D: usize>(x: Tensor<B, D
     B::rounded(x, Precision::current())
 }
 
+/// `x` as an operand of one of attention's products in the [`Precision::current`]: of maps that a GPU never stores, and of
+/// tokens that it keeps in f16 anyway.
+pub(in crate::kernels) fn attention_operand<B: IbotBackend, const D: usize>(
+    x: Tensor<B, D>,
+) -> Tensor<B, D> {
+    match Precision::current() {
+        Precision::Bf16 => B::rounded(x, Precision::Bf16),
+        Precision::F32 | Precision::F16 => x,
+    }
+}
+
 /// `x` as tokens, and their gradients, are kept in the [`Precision::current`].
 pub(in crate::kernels) fn kept<B: IbotBackend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
     match Precision::current() {

@@ -8,7 +8,7 @@ use super::info::info;
 use super::launch::{GpuTensor, Kernel, contiguous, shader, unshared, uploaded};
 use super::pack::{Item, Packed, tensors_per_dispatch, values};
 use super::walk::Walk;
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::adamw as tensor_adamw;
 use crate::kernels::ops::adamw::{AdamWInput, AdamWState, AdamWTensor};
 

@@ -5,13 +5,11 @@ use burn::tensor::Tensor;
 use super::attention_lanes;
 use super::attention_pass::Pass;
 use super::attention_tiles::{LANES, Tiles};
-use super::chunk::Element;
+use super::element::{Element, cast, empty_of, rows_as, rows_of};
 use super::info::{Info, info};
 use super::lanes::{MAX_ROUNDS, is_software, workgroup};
-use super::launch::{
-    Client, cast, client_of, contiguous, empty, empty_of, launch, rows_as, rows_of, tensor,
-};
-use crate::kernels::backend::Gpu;
+use super::launch::{Client, client_of, contiguous, empty, launch, tensor};
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::attention as tensor_attention;
 use crate::kernels::ops::attention::Sizes;
 use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};

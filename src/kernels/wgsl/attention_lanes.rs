@@ -2,7 +2,8 @@
 //! narrow heads.
 
 use super::attention_pass::Pass;
-use super::chunk::{Chunk, Element};
+use super::chunk::Chunk;
+use super::element::Element;
 use super::lanes::SOFTWARE_SUBGROUP;
 use super::launch::{Kernel, shader};
 

@@ -1,7 +1,8 @@
 //! Kernels of `shaders/attention/tiles/`, in which a workgroup multiplies tiles that lie in its memory: for GPUs.
 
 use super::attention_pass::Pass;
-use super::chunk::{Chunk, Element};
+use super::chunk::Chunk;
+use super::element::Element;
 use super::launch::{Kernel, Shader, shader};
 
 /// Lanes of a workgroup, whatever the device: the tiles are cut for them.

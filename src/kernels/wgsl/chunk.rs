@@ -1,64 +1,6 @@
-//! Values of `shaders/chunk.wgsl`, and how entries lie in memory.
+//! Values of `shaders/chunk.wgsl`.
 
-use burn::tensor::DType;
-
-use super::launch::GpuTensor;
-use crate::precision::Precision;
-
-/// What an entry of a tensor is in memory. Kernels compute in f32: they widen what they load, and round once where they store.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Element {
-    #[default]
-    F32,
-    F16,
-}
-
-impl Element {
-    pub const ALL: [Self; 2] = [Self::F32, Self::F16];
-
-    /// Of the tokens that the current precision keeps, and of its products' operands.
-    pub fn current() -> Self {
-        match Precision::current() {
-            Precision::F16 => Self::F16,
-            Precision::F32 | Precision::Bf16 => Self::F32, // `check_precision` refuses bf16
-        }
-    }
-
-    /// Panics on anything but f32 and f16, which no caller passes.
-    pub fn of(tensor: &GpuTensor) -> Self {
-        Self::of_dtype(tensor.dtype)
-    }
-
-    pub fn of_dtype(dtype: DType) -> Self {
-        match dtype {
-            DType::F32 => Self::F32,
-            DType::F16 => Self::F16,
-            other => panic!("the kernels take f32 and f16 tensors, not {other:?}"),
-        }
-    }
-
-    pub fn dtype(self) -> DType {
-        match self {
-            Self::F32 => DType::F32,
-            Self::F16 => DType::F16,
-        }
-    }
-
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 => 2,
-        }
-    }
-
-    /// Its name in WGSL.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-        }
-    }
-}
+use super::element::Element;
 
 /// Entries that a lane handles at once: a vector of 4 where rows are a multiple of that, else one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::chunk::{Chunk, Element};
+use super::chunk::Chunk;
+use super::element::Element;
 use super::info::info;
 use super::launch::{Client, GpuTensor, Kernel, empty, launch, shader};
 use super::matrix_tiles::DEPTH;

@@ -6,7 +6,7 @@ use super::chunk::Chunk;
 use super::info::info;
 use super::launch::{Kernel, contiguous, empty, launch, shader, tensor};
 use super::walk::Walk;
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 
 pub(super) fn kernel(walk: Walk, chunk: Chunk) -> Kernel {
     let mut values = chunk.values();

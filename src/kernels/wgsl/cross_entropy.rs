@@ -6,7 +6,7 @@ use super::chunk::Chunk;
 use super::info::{Info, info};
 use super::lanes::{reducing_workgroup, workgroup};
 use super::launch::{GpuTensor, Kernel, contiguous, empty, launch, shader, tensor, unshared};
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::cross_entropy as tensor_cross_entropy;
 use crate::kernels::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput, Pairing};
 

@@ -1,13 +1,14 @@
 //! Every kernel that a device may be given, for tests that validate and compile each of them.
 
 use super::attention::AttentionPath;
-use super::chunk::{Chunk, Element};
+use super::chunk::Chunk;
+use super::element::Element;
 use super::launch::Kernel;
 use super::row_team::Team;
 use super::walk::Walk;
 use super::{
-    adamw, copy, cross_entropy, ema, gelu, grad_scale, l2_norm, layer_norm, levels, matrix_kernels,
-    normed_linear, rows, sum_of_squares, target_potentials, tokens,
+    adamw, copy, cross_entropy, ema, gelu, grad_scale, l2_norm, layer_norm, levels, loss_scale,
+    matrix_kernels, normed_linear, rows, sum_of_squares, target_potentials, tokens,
 };
 
 /// Every kernel that can reach a device with these workgroups, tensors a dispatch and teacher views: for tests that
@@ -48,6 +49,7 @@ pub fn all_kernels(workgroups: &[u32], tensors: &[usize], teacher_views: &[usize
             all.extend(teacher_views.iter().copied().flat_map(of_views));
         }
     }
+    all.push(loss_scale::kernel());
     all.extend(matrix_kernels::kernels());
     all
 }

@@ -2,11 +2,12 @@
 
 use burn::tensor::Tensor;
 
-use super::chunk::{Chunk, Element};
+use super::chunk::Chunk;
+use super::element::{Element, empty_of, rows_as, rows_of};
 use super::info::info;
-use super::launch::{GpuTensor, Kernel, empty_of, launch, rows_as, rows_of, shader, tensor};
+use super::launch::{GpuTensor, Kernel, launch, shader, tensor};
 use super::walk::Walk;
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 
 fn forward_kernel(walk: Walk, chunk: Chunk, element: Element) -> Kernel {
     let mut values = chunk.values();

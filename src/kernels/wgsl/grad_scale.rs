@@ -4,11 +4,11 @@ use burn::tensor::Tensor;
 
 use super::info::info;
 use super::launch::{GpuTensor, Kernel, bindings, contiguous, empty, launch, shader, tensor};
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::grad_scale::{GradScale, GradScaleInput};
 
-/// Scalars of a launch, if the device binds as many: a step has at most six.
-pub(super) const MAX_SCALARS: usize = 7;
+/// Scalars of a launch, if the device binds as many: a step has at most eight.
+pub(super) const MAX_SCALARS: usize = 8;
 /// Tensors of a launch beside the scalars.
 const OTHERS: u32 = 3;
 

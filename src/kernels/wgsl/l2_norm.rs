@@ -2,10 +2,11 @@
 
 use burn::tensor::Tensor;
 
-use super::chunk::{Chunk, Element};
-use super::launch::{Kernel, cast, contiguous, empty, empty_of, rows_of, shader, tensor};
+use super::chunk::Chunk;
+use super::element::{Element, cast, empty_of, rows_of};
+use super::launch::{Kernel, contiguous, empty, shader, tensor};
 use super::row_team::{RowPass, Team};
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::l2_norm::L2NormInput;
 
 fn forward_kernel(team: Team, chunk: Chunk, rows: Element) -> Kernel {

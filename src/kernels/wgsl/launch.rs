@@ -13,13 +13,13 @@ use cubecl::client::ComputeClient;
 use cubecl::prelude::{CubeCount, CubeDim, KernelId};
 use cubecl::server::{KernelArguments, MetadataBindingInfo};
 
-use super::chunk::Element;
+use super::element::{Element, empty_of};
 use super::info::Info;
 use super::observed::{Launched, note};
 use super::template::fill;
 use crate::device::{kept, launched};
 use crate::error::{Error, Result};
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::wrap::wrap;
 
 /// Queue of one device.
@@ -266,31 +266,6 @@ fn pack(info: &[u32]) -> Vec<u64> {
         .collect()
 }
 
-/// The tensor's buffer without gaps, of f32 or f16.
-pub(super) fn rows_of<const D: usize>(tensor: Tensor<Gpu, D>) -> GpuTensor {
-    let tensor = tensor.into_primitive().tensor();
-    Element::of(&tensor); // panics on others
-    into_contiguous(tensor)
-}
-
-/// The same with entries of this kind: itself, or a copy.
-pub(super) fn rows_as<const D: usize>(tensor: Tensor<Gpu, D>, element: Element) -> GpuTensor {
-    rows_of(cast(tensor, element))
-}
-
-/// The tensor's buffer without gaps, as an operation of the current precision reads it: f32 alone, or f16 too.
-pub(super) fn taken<const D: usize>(tensor: Tensor<Gpu, D>) -> GpuTensor {
-    match Element::current() {
-        Element::F32 => rows_as(tensor, Element::F32),
-        Element::F16 => rows_of(tensor),
-    }
-}
-
-/// The tensor with entries of this kind: itself, or a copy.
-pub(super) fn cast<const D: usize>(tensor: Tensor<Gpu, D>, element: Element) -> Tensor<Gpu, D> {
-    tensor.cast(element.dtype())
-}
-
 /// The tensor's buffer without gaps; panics on anything but f32, which no caller passes.
 pub(super) fn contiguous<const D: usize>(tensor: Tensor<Gpu, D>) -> GpuTensor {
     let tensor = tensor.into_primitive().tensor();
@@ -309,23 +284,6 @@ pub(super) fn unshared(tensor: GpuTensor) -> GpuTensor {
 /// A new tensor of f32 on the device of `like`; its entries are whatever lies there.
 pub(super) fn empty<const D: usize>(like: &GpuTensor, shape: [usize; D]) -> GpuTensor {
     empty_of(Element::F32, like, shape)
-}
-
-/// The same with entries of this kind.
-pub(super) fn empty_of<const D: usize>(
-    element: Element,
-    like: &GpuTensor,
-    shape: [usize; D],
-) -> GpuTensor {
-    let shape = Shape::from(shape);
-    let bytes = shape.num_elements() * element.bytes();
-    CubeTensor::new_contiguous(
-        like.client.clone(),
-        like.device.clone(),
-        shape,
-        like.client.empty(bytes),
-        element.dtype(),
-    )
 }
 
 /// Numbers from the host on the device of `like`: for those that change from step to step, while an info stays.

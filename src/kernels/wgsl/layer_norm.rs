@@ -2,15 +2,14 @@
 
 use burn::tensor::Tensor;
 
-use super::chunk::{Chunk, Element};
+use super::chunk::Chunk;
+use super::element::{Element, cast, empty_of, rows_as, rows_of};
 use super::info::info;
 use super::lanes::{MAX_ROUNDS, workgroup};
-use super::launch::{
-    GpuTensor, Kernel, cast, contiguous, empty, empty_of, launch, rows_as, rows_of, shader, tensor,
-};
+use super::launch::{GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
 use super::matrix_product::Parts;
 use super::row_team::{RowPass, Team};
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::layer_norm as tensor_layer_norm;
 use crate::kernels::ops::layer_norm::{LayerNormGradients, LayerNormInput};
 

@@ -8,7 +8,7 @@ use super::chunk::Chunk;
 use super::info::info;
 use super::launch::{Kernel, empty, launch, shader, tensor};
 use super::walk::Walk;
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::levels::{LevelsInput, Normalization};
 
 /// Levels in a word.

@@ -2,15 +2,14 @@
 
 use burn::tensor::Tensor;
 
-use super::chunk::Element;
+use super::element::{Element, cast, empty_of, rows_as, rows_of, taken};
 use super::gelu;
-use super::launch::{
-    GpuTensor, cast, contiguous, empty, empty_of, rows_as, rows_of, taken, tensor,
-};
+use super::launch::{GpuTensor, contiguous, empty, tensor};
 use super::layer_norm;
 use super::matrix_plan::MAX_TERMS;
 use super::matrix_product::{Parts, Product, Totals, in_pieces};
-use crate::kernels::backend::{Gpu, IbotBackend};
+use crate::kernels::backend::IbotBackend;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::layer_norm::LayerNormInput;
 use crate::kernels::ops::linear;
 use crate::kernels::ops::linear::{
@@ -65,7 +64,7 @@ fn affine_then(mut input: LinearInput<Gpu>, then_gelu: bool) -> Tensor<Gpu, 2> {
         stored: kept,
         bias: input.bias.map(contiguous),
         gelu: then_gelu,
-        residual: input.residual.map(taken),
+        residual: input.residual.map(|rows| rows_as(rows, kept)),
         ..Product::of(Layout::Plain, [rows, depth, columns], &left, &right)
     };
     tensor(product.run().0)
@@ -230,9 +229,11 @@ fn of_weights(
 ) -> LinearGradients<Gpu> {
     let [rows, _] = x.dims();
     if !input.wants_weight || rows > MAX_TERMS {
-        let d_y: Tensor<Gpu, 2> = cast(tensor(d_y), Element::F32);
-        let x = operand(cast(x, Element::F32));
-        let weight = || in_pieces(Layout::LeftTransposed, x, d_y.clone());
+        let d_y: Tensor<Gpu, 2> = tensor(d_y);
+        let weight = || {
+            let x = operand(cast(x, Element::F32));
+            in_pieces(Layout::LeftTransposed, x, cast(d_y.clone(), Element::F32))
+        };
         return LinearGradients {
             d_x,
             d_weight: input.wants_weight.then(weight),

@@ -1,7 +1,8 @@
 //! The kernels of `shaders/matrix_product/`.
 
-use super::chunk::{Chunk, Element};
+use super::chunk::Chunk;
 use super::cooperative::{Cooperation, largest_kernel};
+use super::element::Element;
 use super::lanes::SOFTWARE_SUBGROUP;
 use super::launch::{Kernel, shader};
 use super::matrix_plan::{SOFTWARE_BLOCKS, Way};
@@ -93,7 +94,7 @@ pub(super) struct Elements {
 impl Elements {
     /// Those that products in half precision have, with this layout: a weight is f32, a gradient of rows f16; rows and their
     /// gradients may be either.
-    fn half(layout: Layout, after: After) -> Vec<Self> {
+    fn half(layout: Layout, after: After) -> [Self; 2] {
         use Element::{F16, F32};
         let of = |left, right, stored, beside| Self {
             operands: F16,
@@ -103,18 +104,15 @@ impl Elements {
             beside,
         };
         match layout {
-            Layout::Plain if after.residual => [F32, F16]
-                .into_iter()
-                .flat_map(|left| [F32, F16].map(|residual| of(left, F32, F16, residual)))
-                .collect(),
-            Layout::Plain => [F32, F16].map(|left| of(left, F32, F16, F32)).into(),
-            Layout::RightTransposed => [F32, F16]
-                .map(|rows| match after.gelu_gradient {
-                    true => of(F16, F32, rows, rows),
-                    false => of(F16, F32, rows, F32),
-                })
-                .into(),
-            Layout::LeftTransposed => [F32, F16].map(|left| of(left, F16, F32, F32)).into(),
+            Layout::Plain => [F32, F16].map(|left| match after.residual {
+                true => of(left, F32, F16, F16),
+                false => of(left, F32, F16, F32),
+            }),
+            Layout::RightTransposed => [F32, F16].map(|rows| match after.gelu_gradient {
+                true => of(F16, F32, rows, rows),
+                false => of(F16, F32, rows, F32),
+            }),
+            Layout::LeftTransposed => [F32, F16].map(|left| of(left, F16, F32, F32)),
         }
     }
 }
@@ -311,4 +309,32 @@ pub(super) fn cooperative_kernels() -> Vec<Kernel> {
         every.map(move |of| variant.kernel(Way::Cooperative(of)))
     };
     variants().flat_map(kernels).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_timed_products_tell_entries_apart() {
+        let name = |elements| {
+            let variant = Variant {
+                layout: Layout::Plain,
+                elements,
+                vectors: true,
+                after: After::default(),
+            };
+            variant.name()
+        };
+        // that of f32 stands in the files of earlier versions
+        assert_eq!(name(Elements::default()), "Plain vectors");
+        let half = Elements::half(Layout::Plain, After::default());
+        assert_eq!(
+            half.map(name),
+            [
+                "Plain vectors of f32 and f32 to f16",
+                "Plain vectors of f16 and f32 to f16"
+            ]
+        );
+    }
 }

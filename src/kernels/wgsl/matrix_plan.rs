@@ -1,7 +1,7 @@
 //! How a device makes a product: with which tile, and into how many parts the sums are cut.
 
-use super::chunk::Element;
 use super::cooperative::Cooperation;
+use super::element::Element;
 use super::lanes::{SOFTWARE_SUBGROUP, is_software};
 use super::launch::Client;
 use super::matrix_bands::band;

@@ -5,15 +5,16 @@
 
 use burn::tensor::Tensor;
 
-use super::chunk::{Chunk, Element};
+use super::chunk::Chunk;
 use super::cooperative::maxima;
+use super::element::{Element, empty_of};
 use super::info::info;
-use super::launch::{GpuTensor, SECTION, contiguous, empty, empty_of, launch, tensor};
+use super::launch::{GpuTensor, SECTION, contiguous, empty, launch, tensor};
 use super::matrix_kernels::{After, Elements, PARTS_LANES, Variant, sum_of_parts};
 use super::matrix_plan::{MAX_TERMS, Plan, Sizes, Way};
 use super::matrix_tiles::BLOCK;
 use super::matrix_timing::fastest;
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::product;
 use crate::kernels::ops::product::Layout;
 

@@ -1,9 +1,9 @@
 //! The operations on the GPU: WGSL kernels of `shaders/`, launched on burn's own queue and buffers.
 //!
 //! - `template`: fills the shaders; `launch`: a filled shader as a kernel on the device; `observed`: which ones ran;
-//!   `info`: the sizes that a kernel gets
+//!   `info`: the sizes that a kernel gets; `element`: what an entry is in memory
 //! - `chunk`, `target_potentials`, `cross_entropy`, `attention`, `layer_norm`, `l2_norm`, `gelu`, `matrix_product`,
-//!   `normed_linear`, `tokens`, `rows`, `levels`, `ema`, `adamw`, `sum_of_squares`, `grad_scale`, `copy`: one module a folder or file of
+//!   `normed_linear`, `tokens`, `rows`, `levels`, `ema`, `adamw`, `sum_of_squares`, `grad_scale`, `loss_scale`, `copy`: one module a folder or file of
 //!   `shaders/`
 //! - `attention_lanes` and `attention_tiles`: the two kinds of kernels that attention chooses from
 //! - `matrix_plan`, `matrix_tiles`, `matrix_kernels`: how a device multiplies, and the kernels for that; `matrix_bands`: in
@@ -25,10 +25,12 @@ mod chunk;
 mod cooperative;
 mod copy;
 mod cross_entropy;
+mod element;
 mod ema;
 mod every_kernel;
 mod gelu;
 mod grad_scale;
+mod half;
 mod info;
 mod l2_norm;
 mod lanes;
@@ -36,6 +38,7 @@ mod launch;
 mod layer_norm;
 mod levels;
 mod linear;
+mod loss_scale;
 mod matrix_bands;
 mod matrix_kernels;
 mod matrix_plan;
@@ -66,15 +69,15 @@ pub use matrix_tiles::{TILE_VARIABLE, Tile, with_tile};
 pub use matrix_timing::TIMING_VARIABLE;
 pub use observed::{Launched, observe};
 
-use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{DType, Tensor};
 use burn_wgpu::WgpuRuntime;
 use cubecl::Runtime;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
-use crate::kernels::backend::{Gpu, IbotBackend};
+use crate::kernels::backend::IbotBackend;
+use crate::kernels::backends::Gpu;
 use crate::kernels::choice::KernelChoice;
 use crate::kernels::ops::adamw::{AdamWInput, AdamWState};
 use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
@@ -87,6 +90,7 @@ use crate::kernels::ops::linear::{
     Activated, LinearBackwardInput, LinearGradients, LinearInput, LinearLayerGradients,
     LinearLayerInput,
 };
+use crate::kernels::ops::loss_scale::{LossScale, Unscaled};
 use crate::kernels::ops::product::{Layout, RowPlaces};
 use crate::kernels::ops::target_potentials::TargetPotentials;
 use crate::kernels::ops::tokens::{TokensGradients, TokensInput};
@@ -94,7 +98,7 @@ use crate::kernels::ops::{
     adamw as tensor_adamw, attention as tensor_attention, cross_entropy as tensor_cross_entropy,
     ema as tensor_ema, gelu as tensor_gelu, grad_scale as tensor_grad_scale,
     l2_norm as tensor_l2_norm, layer_norm as tensor_layer_norm, levels as tensor_levels,
-    linear as tensor_linear, product as tensor_product, rounding as tensor_rounding,
+    linear as tensor_linear, loss_scale as tensor_loss_scale, product as tensor_product,
     target_potentials as tensor_potentials, tokens as tensor_tokens,
 };
 use crate::precision::Precision;
@@ -116,22 +120,15 @@ impl IbotBackend for Gpu {
     }
 
     fn check_precision(precision: Precision, device: &Self::Device) -> Result<()> {
-        let remedy = match precision {
-            Precision::F32 => return Ok(()),
-            Precision::F16 if Self::supports_dtype(device, DType::F16) => return Ok(()),
-            Precision::F16 => "the adapter has no f16 in shaders (SHADER_F16); use f32",
-            Precision::Bf16 => "GPUs have no bf16 through WGSL; use f16, or `backend` flex",
-        };
-        Err(Error::config("precision", precision, remedy))
+        half::check(precision, device)
+    }
+
+    fn token_dtype() -> DType {
+        chosen!(element::Element::current().dtype(), DType::F32)
     }
 
     fn rounded<const D: usize>(x: Tensor<Self, D>, precision: Precision) -> Tensor<Self, D> {
-        match precision {
-            Precision::F32 => x,
-            Precision::F16 if x.dtype() == DType::F16 => x,
-            Precision::F16 => x.cast(DType::F16).cast(DType::F32),
-            Precision::Bf16 => tensor_rounding::rounded(x, precision), // `check_precision` refuses it
-        }
+        half::rounded(x, precision)
     }
 
     fn max_logit_rows(prototypes: usize, device: &Self::Device) -> usize {
@@ -384,6 +381,13 @@ impl IbotBackend for Gpu {
         chosen!(
             sum_of_squares::sum_of_squares(tensors, device),
             tensor_adamw::sum_of_squares::<Self>(tensors, device)
+        )
+    }
+
+    fn unscale(squared_norm: Tensor<Self, 1>, state: LossScale<Self>) -> Unscaled<Self> {
+        chosen!(
+            loss_scale::unscale(squared_norm, state),
+            tensor_loss_scale::reference(squared_norm, state)
         )
     }
 

@@ -2,16 +2,17 @@
 
 use burn::tensor::Tensor;
 
-use super::chunk::{Chunk, Element};
+use super::chunk::Chunk;
+use super::element::{Element, rows_as};
 use super::info::info;
 use super::launch::{
-    GpuTensor, Kernel, SECTION, contiguous, empty, launch, rows_as, section, shader, tensor,
+    GpuTensor, Kernel, SECTION, contiguous, empty, launch, section, shader, tensor,
 };
 use super::layer_norm;
 use super::linear::{unfinished_d_x, unfinished_weight_gradient};
 use super::matrix_plan::MAX_TERMS;
 use super::row_team::Team;
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::layer_norm::LayerNormInput;
 use crate::kernels::ops::linear as tensor_linear;
 use crate::kernels::ops::linear::{LinearLayerGradients, LinearLayerInput, Prologue};

@@ -2,14 +2,13 @@
 
 use burn::tensor::{Int, Tensor, TensorData, TensorMetadata};
 
-use super::chunk::{Chunk, Element};
+use super::chunk::Chunk;
+use super::element::{Element, cast, empty_of, rows_as, rows_of};
 use super::info::info;
 use super::lanes::workgroup;
-use super::launch::{
-    GpuTensor, Kernel, cast, empty, empty_of, launch, rows_as, rows_of, shader, tensor,
-};
+use super::launch::{GpuTensor, Kernel, empty, launch, shader, tensor};
 use super::walk::Walk;
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::product::{self, RowPlaces};
 
 /// Rows that a lane adds up, one after the other: 25 216 rows take three launches.

@@ -10,7 +10,7 @@ use super::lanes::reducing_workgroup;
 use super::launch::{GpuTensor, Kernel, empty, launch, shader, tensor};
 use super::pack::{Item, Packed, groups, tensors_per_dispatch, values};
 use super::walk::Walk;
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::adamw as tensor_adamw;
 
 pub(super) fn kernel(walk: Walk, chunk: Chunk, tensors: usize) -> Kernel {

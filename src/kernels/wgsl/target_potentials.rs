@@ -7,7 +7,7 @@ use super::info::info;
 use super::lanes::{reducing_workgroup, workgroup};
 use super::launch::{Client, GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
 use super::walk::Walk;
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::target_potentials::TargetPotentials;
 
 /// Rows that one lane folds into a prototype's normalizer: enough of them to hide the second pass over the partial

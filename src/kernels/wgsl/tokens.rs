@@ -2,15 +2,14 @@
 
 use burn::tensor::Tensor;
 
-use super::chunk::{Chunk, Element};
+use super::chunk::Chunk;
+use super::element::{Element, cast, empty_of, rows_of, taken};
 use super::info::info;
 use super::lanes::{MAX_ROUNDS, workgroup};
-use super::launch::{
-    GpuTensor, Kernel, cast, contiguous, empty, empty_of, launch, rows_of, shader, taken, tensor,
-};
+use super::launch::{GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
 use super::rows::column_sums;
 use super::walk::Walk;
-use crate::kernels::backend::Gpu;
+use crate::kernels::backends::Gpu;
 use crate::kernels::ops::tokens as tensor_tokens;
 use crate::kernels::ops::tokens::{TokensGradients, TokensInput};
 

@@ -94,11 +94,13 @@ impl OnBackend for Timing<'_> {
 
 impl Timing<'_> {
     fn timed<B: TrainBackend>(mut self, device: &B::Device) -> Result<StepTiming> {
+        B::check_precision(self.config.precision, device)?;
         let method: VitIbot<B> = self.config.method.init(self.config.seed, device)?;
         let trainer = TrainerConfig {
             optimizer: self.config.optimizer.clone(),
             seed: self.config.seed,
             micro_batch_size: self.config.micro_batch_size,
+            precision: self.config.precision,
         };
         let mut trainer = trainer.init(method, device.clone(), self.guard.clone());
         let rates = Rates {

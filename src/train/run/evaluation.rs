@@ -93,7 +93,9 @@ impl Evaluator<'_> {
         let features = |folder: Arc<ImageFolder>| -> Result<FeatureSet> {
             let (augment, batch) = (&self.config.augment, self.config.batch_size);
             let (guard, stop) = (self.guard, self.stop);
-            extract_features::<B, M>(teacher, folder, augment, batch, guard, device, stop)
+            let features =
+                || extract_features::<B, M>(teacher, folder, augment, batch, guard, device, stop);
+            self.config.precision.autocast(features)
         };
         let Pictures { train, val, .. } = self.pictures;
         let sample = val.as_ref().unwrap_or(train).sample(SAMPLE);

@@ -121,6 +121,7 @@ impl RunSetup<'_> {
         device: &B::Device,
         observer: &mut dyn Observer,
     ) -> Result<VitTrainer<B>> {
+        B::check_precision(config.precision, device)?;
         let mut method = config.method.init::<B>(config.seed, device)?;
         match &self.request.pretrained {
             _ if goes_on => {}
@@ -138,6 +139,7 @@ impl RunSetup<'_> {
             optimizer: config.optimizer.clone(),
             seed: config.seed,
             micro_batch_size: config.micro_batch_size,
+            precision: config.precision,
         };
         Ok(trainer.init(method, device.clone(), self.guard.clone()))
     }

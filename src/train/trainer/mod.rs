@@ -1,5 +1,6 @@
 //! One training step: forward, backward, optimizer, teacher.
 
+mod loss_scale;
 mod losses;
 mod phases;
 mod state;
@@ -18,14 +19,16 @@ use crate::backbone::TrainBackbone;
 use crate::data::{AugmentConfig, Batch};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
-use crate::kernels::TrainBackend;
+use crate::kernels::{INITIAL_LOSS_SCALE, LossScale, TrainBackend};
 use crate::method::{BatchTargets, Ibot, IbotInput, LossTerms, Probe};
 use crate::ownership::take;
+use crate::precision::Precision;
 use crate::random::{Random, Stream};
 use crate::train::optim::{
     Gradients, Optimizer, OptimizerConfig, Rates, UpdateRates, on_new_nodes,
 };
-use crate::train::trainer::losses::{Unread, grad_scale, rows};
+use crate::train::trainer::loss_scale::{first, scaled};
+use crate::train::trainer::losses::{Measured, Unread, decide, rows};
 use crate::train::trainer::phases::{Phase, PhaseClock};
 
 /// How a method is trained.
@@ -38,6 +41,9 @@ pub struct TrainerConfig {
     /// Maximum number of pictures in one forward pass of the student; a larger batch is split, and gradients add up to
     /// those of the whole batch. None, the default, for no bound.
     pub micro_batch_size: Option<usize>,
+    /// Numbers of products and tokens, f32 by default; [`IbotBackend::check_precision`](crate::kernels::IbotBackend::check_precision)
+    /// says whether the device has them.
+    pub precision: Precision,
 }
 
 impl TrainerConfig {
@@ -53,6 +59,8 @@ impl TrainerConfig {
             optimizer: Optimizer::new(self.optimizer),
             seed: self.seed,
             micro_batch_size: self.micro_batch_size,
+            precision: self.precision,
+            loss_scale: first(self.precision, &device),
             steps: 0,
             made: Vec::new(),
             grad_scale: None,
@@ -72,6 +80,9 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
     pub optimizer: Optimizer<B>,
     seed: u64,
     micro_batch_size: Option<usize>,
+    precision: Precision,
+    /// Of the next step; none where gradients cannot vanish.
+    loss_scale: Option<LossScale<B::InnerBackend>>,
     pub(super) steps: u64,
     /// Steps since the last read, counted as if all were sound.
     made: Vec<Made<B::InnerBackend>>,
@@ -161,6 +172,8 @@ struct Made<B: Backend> {
     unread: Unread<B>,
     /// Whether the centers of class tokens and patches had a value before it.
     had_centers: [bool; 2],
+    /// The loss scale that it ran with.
+    loss_scale: Option<LossScale<B>>,
 }
 
 /// Gradients, targets and losses of a batch.
@@ -198,19 +211,20 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         // everything that can be refused is refused here, before anything is updated
         let (grads, targets, terms) = self.differentiate(input, rates)?;
         let squared_norm = grads.squared_norm(&self.method.student, &self.device);
-        let max_norm = self.optimizer.max_norm();
-        let config = self.method.config();
-        // decided on the device: reading the losses here would stall it in each step
-        let (scale, unread) = grad_scale(
+        let measured = Measured {
             terms,
-            config,
             squared_norm,
-            max_norm,
-            self.grad_scale.take(),
-        );
+            loss_scale: self.loss_scale.clone(),
+        };
+        let max_norm = self.optimizer.max_norm();
+        let before = self.grad_scale.take();
+        // decided on the device: reading the losses here would stall it in each step
+        let decided = decide(measured, self.method.config(), max_norm, before);
+        let scale = decided.scale;
         let centers = [&self.method.center, &self.method.patch_center];
         self.made.push(Made {
-            unread,
+            unread: decided.unread,
+            loss_scale: std::mem::replace(&mut self.loss_scale, decided.loss_scale),
             // a center's first update cannot be gated by the scale: `take_back` unsets it instead
             had_centers: centers.map(|center| center.value().is_some()),
         });
@@ -233,7 +247,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             .update_teacher(rates.ema_decay, Some(scale.clone()));
         self.passed(Phase::Ema);
         // the next step gets it: after a step that diverged, all scales are 0 until `read_losses` reports it
-        self.grad_scale = Some(scale);
+        self.grad_scale = Some(decided.before_next);
         self.steps += 1;
         Ok(())
     }
@@ -281,7 +295,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             };
             if let Some((term, value)) = losses.non_finite() {
                 // this step and all later ones ran with a scale of 0
-                self.take_back(made.len() - sound.len(), step.had_centers);
+                self.take_back(made.len() - sound.len(), step);
                 let error = Error::not_finite(
                     format!("{term} is {value}"),
                     "a lower schedule.base_learning_rate or higher temperatures may help",
@@ -293,13 +307,14 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         (sound, Ok(()))
     }
 
-    /// Takes back the last steps, which changed nothing but a center that had no value.
-    fn take_back(&mut self, steps: usize, had_centers: [bool; 2]) {
+    /// Takes back the last steps, from `first` on, which changed nothing but a center that had no value, and the loss scale.
+    fn take_back(&mut self, steps: usize, first: &Made<B::InnerBackend>) {
         self.steps -= steps as u64;
         self.optimizer.take_back(steps);
         self.grad_scale = None;
+        self.loss_scale.clone_from(&first.loss_scale);
         let centers = [&mut self.method.center, &mut self.method.patch_center];
-        for (center, had_value) in centers.into_iter().zip(had_centers) {
+        for (center, had_value) in centers.into_iter().zip(first.had_centers) {
             if !had_value {
                 center.set(None);
             }
@@ -307,10 +322,15 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     }
 
     /// The same trainer with other tensors, after `step` steps, with nothing left to read.
-    pub(super) fn starts_from(&mut self, step: usize) {
+    pub(super) fn starts_from(&mut self, step: usize, loss_scale: Option<[f32; 2]>) {
         self.steps = step as u64;
         self.made.clear();
         self.grad_scale = None;
+        // of f16 alone: another precision goes on without, and f16 after another one begins with the first
+        if self.loss_scale.is_some() {
+            let state = loss_scale.unwrap_or([INITIAL_LOSS_SCALE, 0.0]);
+            self.loss_scale = Some(LossScale::of(state, &self.device));
+        }
     }
 
     /// Health metrics of the first pictures of a batch: few, because it takes a forward pass of both networks.
@@ -320,7 +340,8 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     pub fn probe(&self, input: &StepInput<B>, rates: &Rates) -> Result<Probe<B::InnerBackend>> {
         let most = self.micro_batch_size.unwrap_or(PROBED).min(PROBED);
         let (first, part) = input.parts(Some(most)).swap_remove(0); // there is always one
-        self.method.probe(&self.method_input(part, rates, first))
+        let input = self.method_input(part, rates, first);
+        self.precision.autocast(|| self.method.probe(&input))
     }
 
     fn method_input(&self, part: StepInput<B>, rates: &Rates, first: u64) -> IbotInput<B> {
@@ -337,23 +358,25 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         }
     }
 
-    /// Gradients, targets and losses of a batch.
+    /// Gradients, targets and losses of a batch; the gradients are those of the scaled loss.
     fn differentiate(&mut self, input: &StepInput<B>, rates: &Rates) -> Result<Differentiated<B>> {
         let parts = input.parts(self.micro_batch_size);
         let inputs = parts
             .into_iter()
             .map(|(first, part)| self.method_input(part, rates, first));
-        let targets = self.method.prepare(inputs.collect())?;
+        let inputs = inputs.collect();
+        let precision = self.precision;
+        let targets = precision.autocast(|| self.method.prepare(inputs))?;
         let mut grads: Option<Gradients<B>> = None;
         let mut terms: Option<LossTerms<B::InnerBackend>> = None;
         for index in 0..targets.parts() {
             // an earlier backward pass has removed these parameters from burn's graph, see `on_new_nodes`
             let student = take(&mut self.method.student);
             (self.method.student, grads) = on_new_nodes(student, grads);
-            let output = self.method.losses(&targets, index);
+            let output = precision.autocast(|| self.method.losses(&targets, index));
             self.passed(Phase::Forward);
             // one backward pass per part frees its activations before the next part, which is what parts are for
-            let of_part = Gradients::backward(&output.loss);
+            let of_part = Gradients::backward(&scaled(output.loss, self.loss_scale.as_ref()));
             grads = Some(match grads {
                 None => of_part,
                 Some(before) => before.accumulate(of_part, &self.method.student),

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::module::AutodiffModule;
+use burn::tensor::Tensor;
 
 use crate::backbone::TrainBackbone;
 use crate::error::{Error, Result};
 use crate::files::{NamedTensor, load_state_dict, state_dict};
-use crate::kernels::{TrainBackend, wrap};
+use crate::kernels::{LossScale, TrainBackend, wrap};
 use crate::method::Ibot;
 use crate::ownership::take;
 use crate::train::optim::{to_device, to_host};
@@ -20,6 +21,8 @@ pub type Tensors = BTreeMap<String, NamedTensor>;
 const STUDENT: &str = "student.";
 const TEACHER: &str = "teacher.";
 const OPTIMIZER: &str = "optimizer.";
+/// Name of the loss scale and the sound steps since it changed, `[2]`.
+const LOSS_SCALE: &str = "loss_scale";
 const CENTER: &str = "center.cls";
 const PATCH_CENTER: &str = "center.patch";
 /// Names of the class-token and patch centers.
@@ -68,6 +71,11 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
                 );
             }
         }
+        if let Some(LossScale { scale, sound_steps }) = &self.loss_scale {
+            let state = Tensor::cat(vec![scale.clone(), sound_steps.clone()], 0);
+            let state = to_host::<B::InnerBackend>(state.into_primitive().tensor());
+            all.insert(LOSS_SCALE.into(), state);
+        }
         all
     }
 
@@ -82,7 +90,16 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         self.optimizer
             .restore(step, part(&tensors, OPTIMIZER), &device)
             .map_err(|report| misfit(source, "the optimizer", report))?;
-        self.starts_from(step);
+        let loss_scale = tensors.get(LOSS_SCALE).map(|tensor| &tensor.values[..]);
+        let loss_scale = match loss_scale {
+            None => None,
+            Some([scale, sound_steps]) => Some([*scale, *sound_steps]),
+            Some(other) => {
+                let report = format!("[{}], expected [2]", other.len());
+                return Err(misfit(source, LOSS_SCALE, report));
+            }
+        };
+        self.starts_from(step, loss_scale);
         Ok(())
     }
 }

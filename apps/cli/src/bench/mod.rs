@@ -176,6 +176,7 @@ impl BenchArgs {
             size: self.size(),
             streaming_prototypes: self.streaming_prototypes,
             grad_checkpointing: self.grad_checkpointing,
+            precision: self.device.precision(),
             steps: self.steps,
             selected: self.device.select()?,
         };

@@ -18,6 +18,7 @@ use ibot::error::{Error, Result};
 use ibot::kernels::{IbotBackend, OnBackend, TrainBackend};
 use ibot::memory::peak_rss_mib;
 use ibot::method::{IbotConfig, StreamingPrototypes};
+use ibot::precision::Precision;
 use ibot::random::{Random, Stream};
 use ibot::train::{PhaseTimes, Rates, StepInput, TrainerConfig};
 
@@ -37,6 +38,8 @@ pub struct BenchRequest {
     pub streaming_prototypes: StreamingPrototypes,
     /// Whether blocks keep only their inputs and run twice.
     pub grad_checkpointing: bool,
+    /// Numbers of products and tokens.
+    pub precision: Precision,
     /// Steps to time, after one to warm up.
     pub steps: usize,
     /// The device.
@@ -166,8 +169,13 @@ fn time<B: TrainBackend>(
         grad_checkpointing: request.grad_checkpointing,
         ..request.size.method()?
     };
+    B::check_precision(request.precision, device)?;
     let method = config.init::<B>(0, device)?;
-    let mut trainer = TrainerConfig::default().init(method, device.clone(), guard.clone());
+    let trainer = TrainerConfig {
+        precision: request.precision,
+        ..TrainerConfig::default()
+    };
+    let mut trainer = trainer.init(method, device.clone(), guard.clone());
     let rates = Rates {
         learning_rate: LEARNING_RATE,
         temperature_teacher: config.teacher_temperature(0.0),
@@ -188,7 +196,7 @@ fn time<B: TrainBackend>(
     let part = |of: fn(&StepTimes) -> f64| median(steps.iter().map(of).collect());
     Ok(StepReport {
         device: request.selected.to_string(),
-        size: request.size.to_string(),
+        size: format!("{}, {}", request.size, request.precision),
         parameters,
         median: StepTimes {
             forward_s: part(|step| step.forward_s),
