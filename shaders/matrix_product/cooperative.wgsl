@@ -36,20 +36,22 @@ const TOGETHER = {{ together }}u;
 // needs to be, against bank conflicts, by 16 bytes or more: drivers want matrices aligned to 16.
 {{ each straight_left }}
 const LEFT_LINES = ROWS;
-const LEFT_PITCH = DEPTH + 8u;
+const LEFT_LENGTH = DEPTH;
 {{ end }}
 {{ each turned_left }}
 const LEFT_LINES = DEPTH;
-const LEFT_PITCH = ROWS + 8u;
+const LEFT_LENGTH = ROWS;
 {{ end }}
 {{ each straight_right }}
 const RIGHT_LINES = DEPTH;
-const RIGHT_PITCH = COLUMNS + 8u;
+const RIGHT_LENGTH = COLUMNS;
 {{ end }}
 {{ each turned_right }}
 const RIGHT_LINES = COLUMNS;
-const RIGHT_PITCH = DEPTH + 8u;
+const RIGHT_LENGTH = DEPTH;
 {{ end }}
+const LEFT_PITCH = LEFT_LENGTH + 8u;
+const RIGHT_PITCH = RIGHT_LENGTH + 8u;
 /// Entries of a tile of terms; behind them the low halves.
 const LEFT_SIZE = LEFT_LINES * LEFT_PITCH;
 const RIGHT_SIZE = RIGHT_LINES * RIGHT_PITCH;
@@ -111,15 +113,14 @@ fn kept(x: vec4<f32>, term: u32) -> vec4<f32> {
 // columns that are not there are not written.
 
 fn bring_left(task: Task, number: u32, begin: u32) -> vec4<f32> {
+    let four = four_of(number, LEFT_LENGTH);
     {{ each straight_left }}
-    let four = four_of(number, DEPTH);
     let term = min(begin + four.entry, (info.depth - 1u) / 4u * 4u);
     let row = min(task.row + four.line, info.rows - 1u);
     let at = task.left_start + row * (info.depth / ENTRIES) + term / ENTRIES;
     return kept(left_at(at, info.depth - 1u - term), begin + four.entry);
     {{ end }}
     {{ each turned_left }}
-    let four = four_of(number, ROWS);
     let term = min(begin + four.line, info.depth - 1u);
     let row = min(task.row + four.entry, (info.rows - 1u) / 4u * 4u);
     let at = task.left_start + term * (info.rows / ENTRIES) + row / ENTRIES;
@@ -128,15 +129,14 @@ fn bring_left(task: Task, number: u32, begin: u32) -> vec4<f32> {
 }
 
 fn bring_right(task: Task, number: u32, begin: u32) -> vec4<f32> {
+    let four = four_of(number, RIGHT_LENGTH);
     {{ each straight_right }}
-    let four = four_of(number, COLUMNS);
     let term = min(begin + four.line, info.depth - 1u);
     let column = min(task.column + four.entry, (info.columns - 1u) / 4u * 4u);
     let at = task.right_start + term * (info.columns / ENTRIES) + column / ENTRIES;
     return select(vec4<f32>(), right_at(at, info.columns - 1u - column), begin + four.line < info.depth);
     {{ end }}
     {{ each turned_right }}
-    let four = four_of(number, DEPTH);
     let term = min(begin + four.entry, (info.depth - 1u) / 4u * 4u);
     let column = min(task.column + four.line, info.columns - 1u);
     let at = task.right_start + column * (info.depth / ENTRIES) + term / ENTRIES;
@@ -145,12 +145,7 @@ fn bring_right(task: Task, number: u32, begin: u32) -> vec4<f32> {
 }
 
 fn put_left(number: u32, x: vec4<f32>) {
-    {{ each straight_left }}
-    let four = four_of(number, DEPTH);
-    {{ end }}
-    {{ each turned_left }}
-    let four = four_of(number, ROWS);
-    {{ end }}
+    let four = four_of(number, LEFT_LENGTH);
     let place = four.line * LEFT_PITCH + four.entry;
     {{ each together_4 }}
     {{ each whole_operands }}
@@ -171,12 +166,7 @@ fn put_left(number: u32, x: vec4<f32>) {
 }
 
 fn put_right(number: u32, x: vec4<f32>) {
-    {{ each straight_right }}
-    let four = four_of(number, COLUMNS);
-    {{ end }}
-    {{ each turned_right }}
-    let four = four_of(number, DEPTH);
-    {{ end }}
+    let four = four_of(number, RIGHT_LENGTH);
     let place = four.line * RIGHT_PITCH + four.entry;
     {{ each together_4 }}
     {{ each whole_operands }}
