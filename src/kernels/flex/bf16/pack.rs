@@ -22,12 +22,18 @@ impl Pairs {
     /// No entry.
     pub const ZERO: Self = Self([0; LANES]);
 
+    #[inline(always)]
+    fn of(vector: __m512i) -> Self {
+        // SAFETY: both are 64 bytes, in which any bits are numbers.
+        unsafe { transmute::<__m512i, Self>(vector) }
+    }
+
     /// Both entries of each lane as a vector.
     #[inline]
     #[target_feature(enable = "avx512f")]
     pub fn vector(&self) -> __m512bh {
         // SAFETY: both are 64 bytes, in which any bits are numbers.
-        unsafe { transmute(*self) }
+        unsafe { transmute::<Self, __m512bh>(*self) }
     }
 }
 
@@ -56,6 +62,12 @@ fn prefetch(buffer: &[f32], place: usize) {
 /// Pairs of so many inner entries.
 pub(super) fn pairs_of(inner: usize) -> usize {
     inner.div_ceil(2)
+}
+
+#[inline(always)]
+fn bits(numbers: __m512bh) -> __m512i {
+    // SAFETY: both are 64 bytes, in which any bits are numbers.
+    unsafe { transmute::<__m512bh, __m512i>(numbers) }
 }
 
 /// The first `count` bits.
@@ -126,12 +138,8 @@ impl Side<'_> {
                 let load =
                     |line: &[f32]| unsafe { _mm512_maskz_loadu_ps(mask, line.as_ptr().add(start)) };
                 let odd = odd.map_or_else(|| _mm512_setzero_ps(), load);
-                let lines = _mm512_cvtne2ps_pbh(odd, load(even));
-                // SAFETY: types of 64 bytes, in which any bits are numbers.
-                panels[panel * step + pair] = unsafe {
-                    let lines = transmute::<__m512bh, __m512i>(lines);
-                    transmute::<__m512i, Pairs>(_mm512_permutexvar_epi16(in_turn, lines))
-                };
+                let lines = bits(_mm512_cvtne2ps_pbh(odd, load(even)));
+                panels[panel * step + pair] = Pairs::of(_mm512_permutexvar_epi16(in_turn, lines));
             }
         }
     }
@@ -160,12 +168,10 @@ impl Side<'_> {
                         _mm512_maskz_loadu_ps(masks[1], entries.as_ptr().add(middle)),
                     ]
                 };
-                // SAFETY: types of 64 bytes, in which any bits are numbers.
-                *row = unsafe { transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) };
+                *row = bits(_mm512_cvtne2ps_pbh(high, low));
             }
             for (pairs, column) in pairs.iter_mut().zip(transposed(rows)) {
-                // SAFETY: types of 64 bytes, in which any bits are numbers.
-                *pairs = unsafe { transmute::<__m512i, Pairs>(column) };
+                *pairs = Pairs::of(column);
             }
         }
     }
