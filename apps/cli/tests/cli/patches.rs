@@ -209,7 +209,7 @@ fn masks_that_do_not_fit_are_refused() {
     fs::write(&file, "").unwrap();
     refused(
         &with(&["--masks", &empty]),
-        &["empty", "has no mask", "empty/0.png"],
+        &["empty", "has no mask", "empty/1.png"],
     );
     refused(&with(&["--masks", &file]), &["--masks", "no folder"]);
     refused(

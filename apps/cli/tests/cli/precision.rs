@@ -129,7 +129,11 @@ fn exported_weights_may_be_halves() {
         (file, weights)
     };
     let [(whole, count), (f16, _), (bf16, _)] = ["f32", "f16", "bf16"].map(size_of);
-    assert_eq!(whole - f16, 2 * count);
+    // offsets in the header have fewer digits
+    assert!(
+        (whole - f16).abs_diff(2 * count) < 256,
+        "{whole} {f16} {count}"
+    );
     assert!(f16.abs_diff(bf16) < 64);
     let onnx = scratch.path("model.onnx");
     refused(
