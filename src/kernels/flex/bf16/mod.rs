@@ -26,7 +26,7 @@ const RIGHT_PAIRS: usize = 10_240;
 const TILE_COLUMNS: usize = TILE_PANELS * LANES;
 /// Rows and columns of a task, at least, where there are enough of both: those of the right operand are packed for so many
 /// rows, and those of the left one read for so many columns.
-const TASK: [usize; 2] = [128, 4 * TILE_COLUMNS];
+const TASK: [usize; 2] = [128, 8 * TILE_COLUMNS];
 /// Panels of rows that a core packs at a time.
 const PACKED_PANELS: usize = 8;
 /// Pairs of the left operand that are packed at a time, at most: 4 MiB, which a shared cache holds.
@@ -129,13 +129,16 @@ impl<'a> Bf16Product<'a> {
         packed
     }
 
-    /// Rows and columns for each task: more than cores, as some are slower or busy.
+    /// Rows and columns for each task: more than cores, as some are slower or busy, and as many for each.
     fn tasks(&self, rows: usize) -> Vec<(Range<usize>, Range<usize>)> {
         let threads = rayon::current_num_threads();
         let columns = self.right.lanes;
         let most_by_rows = (rows / TASK[0]).max(1);
-        let by_columns = (columns / TASK[1])
+        let wide = columns / TASK[1];
+        let as_many = if wide > threads { threads } else { 1 };
+        let by_columns = wide
             .max((2 * threads).div_ceil(most_by_rows))
+            .next_multiple_of(as_many)
             .min(4 * threads)
             .min(columns.div_ceil(TILE_COLUMNS));
         let by_rows = (2 * threads).div_ceil(by_columns).min(most_by_rows);
