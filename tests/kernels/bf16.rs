@@ -128,8 +128,9 @@ pub fn attention<B: TrainBackend>(device: &B::Device) {
     }
     for sizes @ [batch, tokens, ..] in [[1, 1, 1, 4], [2, 5, 3, 4], [2, 50, 2, 64], [1, 37, 3, 20]]
     {
-        let some = RowPlaces::new(vec![0, (tokens - 1) as i32], batch * tokens);
-        let chosen = [None, (tokens > 1).then_some(&some)];
+        let some =
+            (tokens > 1).then(|| RowPlaces::new(vec![0, (tokens - 1) as i32], batch * tokens));
+        let chosen = [None, some.as_ref()];
         for queries in chosen {
             let found = |precision: Precision| {
                 precision.autocast(|| attention_of::<Inner<B>>(sizes, queries, device))
