@@ -58,7 +58,7 @@ impl Variant {
         let wgsl = kernel.wgsl().unwrap_or_else(|error| panic!("{error}"));
         let module = naga::front::wgsl::parse_str(&wgsl)
             .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&wgsl)));
-        let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+        let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16)
             .validate(&module)
             .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&wgsl)));
         let globals = module.global_variables.iter();
@@ -94,18 +94,24 @@ pub const UNCHECKED: BoundsCheckPolicies = BoundsCheckPolicies {
     binding_array: BoundsCheckPolicy::Unchecked,
 };
 
-/// `attention/keys vec4 head_chunk=16 member=1`: numbers that fill the template, but for flags that are 0, and whether its
-/// vectors have 4 entries. Other values, bodies of functions, follow from those.
+/// `attention/keys vec4 head_chunk=16 member=1`: numbers that fill the template, but for flags that are 0, what is f16, and
+/// whether its vectors have 4 entries. Other values, bodies of functions, follow from those.
 fn name(kernel: &Kernel) -> String {
     let mut words = vec![kernel.name().to_owned()];
+    let mut has_vectors = false;
     for (key, value) in kernel.values() {
         match value.parse::<usize>() {
             Ok(0) => {}
             Ok(number) => words.push(format!("{key}={number}")),
-            Err(_) if value.starts_with("vec4<") => words.push("vec4".to_owned()),
+            Err(_) if value.ends_with("f16") || value.ends_with("f16>") => {
+                words.push(format!("{key}=f16"));
+            }
+            Err(_) if value.starts_with("vec4<") && !has_vectors => {
+                has_vectors = true;
+                words.push("vec4".to_owned());
+            }
             Err(_) => {}
         }
     }
-    words.dedup();
     words.join(" ")
 }

@@ -6,8 +6,8 @@
 // Launch: one lane for MEMBERS queries of a head; those of one head side by side.
 // Not handled: strides.
 
-@group(0) @binding(0) var<storage, read_write> qkv: array<Chunk>;
-@group(0) @binding(1) var<storage, read_write> mixed: array<Chunk>;
+@group(0) @binding(0) var<storage, read_write> qkv: array<Rows>;
+@group(0) @binding(1) var<storage, read_write> mixed: array<Rows>;
 @group(0) @binding(2) var<storage, read_write> row_lse: array<f32>;
 @group(0) @binding(3) var<storage, read> info: Info;
 
@@ -28,7 +28,7 @@ fn main(place: Place) {
     var max_{{ member }} = LOWEST;
     var sum_{{ member }} = 0.0;
     {{ each head_chunk }}
-    let query_{{ member }}_{{ head_chunk }} = qkv[from_{{ member }} + {{ head_chunk }}u] * scale;
+    let query_{{ member }}_{{ head_chunk }} = Chunk(qkv[from_{{ member }} + {{ head_chunk }}u]) * scale;
     var mixed_{{ member }}_{{ head_chunk }} = Chunk(0.0);
     {{ end }}
     {{ end }}
@@ -38,7 +38,7 @@ fn main(place: Place) {
         var products_{{ member }} = Chunk(0.0);
         {{ end }}
         {{ each head_chunk }}
-        let key_{{ head_chunk }} = qkv[key_at + {{ head_chunk }}u];
+        let key_{{ head_chunk }} = Chunk(qkv[key_at + {{ head_chunk }}u]);
         {{ each member }}
         products_{{ member }} += query_{{ member }}_{{ head_chunk }} * key_{{ head_chunk }};
         {{ end }}
@@ -52,7 +52,7 @@ fn main(place: Place) {
         max_{{ member }} = next_{{ member }};
         {{ end }}
         {{ each head_chunk }}
-        let value_{{ head_chunk }} = qkv[key_at + width + {{ head_chunk }}u];
+        let value_{{ head_chunk }} = Chunk(qkv[key_at + width + {{ head_chunk }}u]);
         {{ each member }}
         mixed_{{ member }}_{{ head_chunk }} =
             mixed_{{ member }}_{{ head_chunk }} * keep_{{ member }} + value_{{ head_chunk }} * share_{{ member }};
@@ -63,7 +63,7 @@ fn main(place: Place) {
     if work.token + {{ member }}u < tokens {
         let to = (work.first_row + token_{{ member }}) * width + column;
         {{ each head_chunk }}
-        mixed[to + {{ head_chunk }}u] = mixed_{{ member }}_{{ head_chunk }} / sum_{{ member }};
+        mixed[to + {{ head_chunk }}u] = Rows(mixed_{{ member }}_{{ head_chunk }} / sum_{{ member }});
         {{ end }}
         row_lse[work.first_log + token_{{ member }}] = max_{{ member }} + log(sum_{{ member }});
     }

@@ -3,6 +3,9 @@
 // A row of qkv holds 3 parts (queries, keys, values) of H heads of C chunks, C = D / H / (lanes of Chunk). A lane takes
 // MEMBERS tokens of one head of one image, so that it reads what they meet once for all of them.
 
+/// Chunks of qkv, of what is mixed, and of gradients by them.
+alias Rows = {{ rows }};
+
 const CHUNKS = {{ head_chunk }}u;
 const MEMBERS = {{ member }}u;
 

@@ -6,11 +6,11 @@
 // Launch: one lane for MEMBERS keys of a head; those of one head side by side.
 // Not handled: strides.
 
-@group(0) @binding(0) var<storage, read_write> qkv: array<Chunk>;
+@group(0) @binding(0) var<storage, read_write> qkv: array<Rows>;
 @group(0) @binding(1) var<storage, read_write> row_lse: array<f32>;
 @group(0) @binding(2) var<storage, read_write> along: array<f32>;
-@group(0) @binding(3) var<storage, read_write> d_mixed: array<Chunk>;
-@group(0) @binding(4) var<storage, read_write> d_qkv: array<Chunk>;
+@group(0) @binding(3) var<storage, read_write> d_mixed: array<Rows>;
+@group(0) @binding(4) var<storage, read_write> d_qkv: array<Rows>;
 @group(0) @binding(5) var<storage, read> info: Info;
 
 @compute @workgroup_size(LANES)
@@ -28,8 +28,8 @@ fn main(place: Place) {
     let token_{{ member }} = min(work.token + {{ member }}u, tokens - 1u);
     let key_at_{{ member }} = (work.first_row + token_{{ member }}) * 3u * width + width + column;
     {{ each head_chunk }}
-    let key_{{ member }}_{{ head_chunk }} = qkv[key_at_{{ member }} + {{ head_chunk }}u] * scale;
-    let value_{{ member }}_{{ head_chunk }} = qkv[key_at_{{ member }} + width + {{ head_chunk }}u];
+    let key_{{ member }}_{{ head_chunk }} = Chunk(qkv[key_at_{{ member }} + {{ head_chunk }}u]) * scale;
+    let value_{{ member }}_{{ head_chunk }} = Chunk(qkv[key_at_{{ member }} + width + {{ head_chunk }}u]);
     var d_key_{{ member }}_{{ head_chunk }} = Chunk(0.0);
     var d_value_{{ member }}_{{ head_chunk }} = Chunk(0.0);
     {{ end }}
@@ -43,8 +43,8 @@ fn main(place: Place) {
         var d_shares_{{ member }} = Chunk(0.0);
         {{ end }}
         {{ each head_chunk }}
-        let query_{{ head_chunk }} = qkv[row * 3u * width + column + {{ head_chunk }}u];
-        let d_mixed_{{ head_chunk }} = d_mixed[row * width + column + {{ head_chunk }}u];
+        let query_{{ head_chunk }} = Chunk(qkv[row * 3u * width + column + {{ head_chunk }}u]);
+        let d_mixed_{{ head_chunk }} = Chunk(d_mixed[row * width + column + {{ head_chunk }}u]);
         {{ each member }}
         scores_{{ member }} += key_{{ member }}_{{ head_chunk }} * query_{{ head_chunk }};
         d_shares_{{ member }} += value_{{ member }}_{{ head_chunk }} * d_mixed_{{ head_chunk }};
@@ -62,8 +62,8 @@ fn main(place: Place) {
     {{ each member }}
     if work.token + {{ member }}u < tokens {
         {{ each head_chunk }}
-        d_qkv[key_at_{{ member }} + {{ head_chunk }}u] = d_key_{{ member }}_{{ head_chunk }} * scale;
-        d_qkv[key_at_{{ member }} + width + {{ head_chunk }}u] = d_value_{{ member }}_{{ head_chunk }};
+        d_qkv[key_at_{{ member }} + {{ head_chunk }}u] = Rows(d_key_{{ member }}_{{ head_chunk }} * scale);
+        d_qkv[key_at_{{ member }} + width + {{ head_chunk }}u] = Rows(d_value_{{ member }}_{{ head_chunk }});
         {{ end }}
     }
     {{ end }}

@@ -7,11 +7,11 @@
 // Launch: one lane for MEMBERS queries of a head; those of one head side by side.
 // Not handled: strides.
 
-@group(0) @binding(0) var<storage, read_write> qkv: array<Chunk>;
+@group(0) @binding(0) var<storage, read_write> qkv: array<Rows>;
 @group(0) @binding(1) var<storage, read_write> row_lse: array<f32>;
-@group(0) @binding(2) var<storage, read_write> mixed: array<Chunk>;
-@group(0) @binding(3) var<storage, read_write> d_mixed: array<Chunk>;
-@group(0) @binding(4) var<storage, read_write> d_qkv: array<Chunk>;
+@group(0) @binding(2) var<storage, read_write> mixed: array<Rows>;
+@group(0) @binding(3) var<storage, read_write> d_mixed: array<Rows>;
+@group(0) @binding(4) var<storage, read_write> d_qkv: array<Rows>;
 @group(0) @binding(5) var<storage, read_write> along: array<f32>;
 @group(0) @binding(6) var<storage, read> info: Info;
 
@@ -34,9 +34,10 @@ fn main(place: Place) {
     let log_{{ member }} = row_lse[work.first_log + token_{{ member }}];
     var products_{{ member }} = Chunk(0.0);
     {{ each head_chunk }}
-    let query_{{ member }}_{{ head_chunk }} = qkv[query_at_{{ member }} + {{ head_chunk }}u] * scale;
-    let d_mixed_{{ member }}_{{ head_chunk }} = d_mixed[mixed_at_{{ member }} + {{ head_chunk }}u];
-    products_{{ member }} += d_mixed_{{ member }}_{{ head_chunk }} * mixed[mixed_at_{{ member }} + {{ head_chunk }}u];
+    let query_{{ member }}_{{ head_chunk }} = Chunk(qkv[query_at_{{ member }} + {{ head_chunk }}u]) * scale;
+    let d_mixed_{{ member }}_{{ head_chunk }} = Chunk(d_mixed[mixed_at_{{ member }} + {{ head_chunk }}u]);
+    products_{{ member }} +=
+        d_mixed_{{ member }}_{{ head_chunk }} * Chunk(mixed[mixed_at_{{ member }} + {{ head_chunk }}u]);
     var d_query_{{ member }}_{{ head_chunk }} = Chunk(0.0);
     {{ end }}
     let along_{{ member }} = total(products_{{ member }});
@@ -48,8 +49,8 @@ fn main(place: Place) {
         var d_shares_{{ member }} = Chunk(0.0);
         {{ end }}
         {{ each head_chunk }}
-        let key_{{ head_chunk }} = qkv[key_at + {{ head_chunk }}u];
-        let value_{{ head_chunk }} = qkv[key_at + width + {{ head_chunk }}u];
+        let key_{{ head_chunk }} = Chunk(qkv[key_at + {{ head_chunk }}u]);
+        let value_{{ head_chunk }} = Chunk(qkv[key_at + width + {{ head_chunk }}u]);
         {{ each member }}
         scores_{{ member }} += query_{{ member }}_{{ head_chunk }} * key_{{ head_chunk }};
         d_shares_{{ member }} += d_mixed_{{ member }}_{{ head_chunk }} * value_{{ head_chunk }};
@@ -66,7 +67,7 @@ fn main(place: Place) {
     {{ each member }}
     if work.token + {{ member }}u < tokens {
         {{ each head_chunk }}
-        d_qkv[query_at_{{ member }} + {{ head_chunk }}u] = d_query_{{ member }}_{{ head_chunk }} * scale;
+        d_qkv[query_at_{{ member }} + {{ head_chunk }}u] = Rows(d_query_{{ member }}_{{ head_chunk }} * scale);
         {{ end }}
         along[work.first_log + token_{{ member }}] = along_{{ member }};
     }

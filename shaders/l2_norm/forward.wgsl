@@ -4,7 +4,9 @@
 // Launch: a team of lanes a row.
 // Not handled: strides.
 
-@group(0) @binding(0) var<storage, read_write> x: array<Chunk>;
+alias Rows = {{ rows }};
+
+@group(0) @binding(0) var<storage, read_write> x: array<Rows>;
 @group(0) @binding(1) var<storage, read_write> y: array<Chunk>;
 @group(0) @binding(2) var<storage, read> info: Info;
 
@@ -14,10 +16,11 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     let start = row.start;
     var squares = 0.0;
     for (var chunk = row.first; chunk < row.chunks; chunk += TEAM) {
-        squares += total(x[start + chunk] * x[start + chunk]);
+        let entry = Chunk(x[start + chunk]);
+        squares += total(entry * entry);
     }
     let norm = sqrt(max(sum_of_team(lane, vec2<f32>(squares, 0.0)).x, info.eps));
     for (var chunk = row.first; chunk < row.written; chunk += TEAM) {
-        y[start + chunk] = x[start + chunk] / norm;
+        y[start + chunk] = Chunk(x[start + chunk]) / norm;
     }
 }

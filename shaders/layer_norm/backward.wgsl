@@ -10,15 +10,20 @@
 // Launch: a team of lanes a row.
 // Not handled: strides.
 
-@group(0) @binding(0) var<storage, read_write> x: array<Chunk>;
+/// Of x, of gradients by it, and of units.
+alias Rows = {{ rows }};
+/// Of the gradient by the norm's result.
+alias Normed = {{ normed }};
+
+@group(0) @binding(0) var<storage, read_write> x: array<Rows>;
 @group(0) @binding(1) var<storage, read_write> weight: array<Chunk>;
-@group(0) @binding(2) var<storage, read_write> d_y: array<Chunk>;
-@group(0) @binding(3) var<storage, read_write> d_x: array<Chunk>;
+@group(0) @binding(2) var<storage, read_write> d_y: array<Normed>;
+@group(0) @binding(3) var<storage, read_write> d_x: array<Rows>;
 {{ each past }}
-@group(0) @binding(4) var<storage, read_write> past: array<Chunk>;
+@group(0) @binding(4) var<storage, read_write> past: array<Rows>;
 {{ end }}
 {{ each unit }}
-@group(0) @binding(4 + {{ past }}) var<storage, read_write> units: array<Chunk>;
+@group(0) @binding(4 + {{ past }}) var<storage, read_write> units: array<Rows>;
 {{ end }}
 {{ each moments }}
 @group(0) @binding(4) var<storage, read_write> row_mean: array<f32>;
@@ -28,9 +33,9 @@
 
 /// The gradient by the norm's result.
 fn d_at(at: u32) -> Chunk {
-    var d = d_y[at];
+    var d = Chunk(d_y[at]);
     for (var part = 1u; part < info.parts; part += 1u) {
-        d += d_y[part * info.rows * info.chunks + at];
+        d += Chunk(d_y[part * info.rows * info.chunks + at]);
     }
     return d;
 }
@@ -42,14 +47,14 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     var sum = 0.0;
     var d_sum = 0.0;
     for (var chunk = row.first; chunk < row.chunks; chunk += TEAM) {
-        sum += total(x[start + chunk]);
+        sum += total(Chunk(x[start + chunk]));
         d_sum += total(d_at(start + chunk) * weight[chunk]);
     }
     let means = sum_of_team(lane, vec2<f32>(sum, d_sum)) / info.width;
     var squares = 0.0;
     var products = 0.0;
     for (var chunk = row.first; chunk < row.chunks; chunk += TEAM) {
-        let centered = x[start + chunk] - means.x;
+        let centered = Chunk(x[start + chunk]) - means.x;
         squares += total(centered * centered);
         products += total(d_at(start + chunk) * weight[chunk] * centered);
     }
@@ -57,14 +62,14 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     let scale = 1.0 / sqrt(moments.x + info.eps);
     let along = moments.y * scale * scale;
     for (var chunk = row.first; chunk < row.written; chunk += TEAM) {
-        let centered = x[start + chunk] - means.x;
+        let centered = Chunk(x[start + chunk]) - means.x;
         var d = (d_at(start + chunk) * weight[chunk] - means.y - centered * along) * scale;
         {{ each past }}
-        d += past[start + chunk];
+        d += Chunk(past[start + chunk]);
         {{ end }}
-        d_x[start + chunk] = d;
+        d_x[start + chunk] = Rows(d);
         {{ each unit }}
-        units[start + chunk] = centered * scale;
+        units[start + chunk] = Rows(centered * scale);
         {{ end }}
     }
     {{ each moments }}

@@ -8,14 +8,17 @@
 // Launch: one lane for each (slab, chunk of columns), chunks inner.
 // Not handled: strides.
 
+alias Rows = {{ rows }};
+alias Normed = {{ normed }};
+
 struct Info {
     rows: u32,
     chunks: u32,
     slabs: u32,
 }
 
-@group(0) @binding(0) var<storage, read_write> x: array<Chunk>;
-@group(0) @binding(1) var<storage, read_write> d_y: array<Chunk>;
+@group(0) @binding(0) var<storage, read_write> x: array<Rows>;
+@group(0) @binding(1) var<storage, read_write> d_y: array<Normed>;
 @group(0) @binding(2) var<storage, read_write> row_mean: array<f32>;
 @group(0) @binding(3) var<storage, read_write> row_scale: array<f32>;
 @group(0) @binding(4) var<storage, read_write> partial_weight: array<Chunk>;
@@ -39,8 +42,8 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     var d_bias = Chunk(0.0);
     for (var row = first; row < end; row += 1u) {
         let at = row * chunks + chunk;
-        let d = d_y[at];
-        d_weight += d * ((x[at] - row_mean[row]) * row_scale[row]);
+        let d = Chunk(d_y[at]);
+        d_weight += d * ((Chunk(x[at]) - row_mean[row]) * row_scale[row]);
         d_bias += d;
     }
     partial_weight[item] = d_weight;

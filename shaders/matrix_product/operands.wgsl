@@ -4,10 +4,19 @@
 // bias [C], at_gelu [R, C], residual [R, C], totals [C] and activated [R, C] that are there, info. Where sums are cut into P
 // parts, product [P, R, C] and totals [P, C] hold those.
 //
-// Stored is a vector of 4 where the rows of all matrices are a multiple of that, else a single entry. Places in a buffer
+// An element is a vector of 4 where the rows of all matrices are a multiple of that, else a single entry. Places in a buffer
 // count such elements.
 
+alias Left = {{ left_stored }};
+alias Right = {{ right_stored }};
+/// Of what the product becomes, and of GELU of it.
 alias Stored = {{ stored }};
+/// Of at_gelu and residual.
+alias Beside = {{ beside }};
+/// Of bias and totals.
+alias Whole = {{ whole }};
+/// What operands are rounded to before they are multiplied, in f32.
+alias Operand = {{ operand }};
 
 /// Entries of an element.
 const ENTRIES = {{ entries }}u;
@@ -28,20 +37,20 @@ struct Info {
     band: u32,
 }
 
-@group(0) @binding(0) var<storage, read_write> left: array<Stored>;
-@group(0) @binding(1) var<storage, read_write> right: array<Stored>;
+@group(0) @binding(0) var<storage, read_write> left: array<Left>;
+@group(0) @binding(1) var<storage, read_write> right: array<Right>;
 @group(0) @binding(2) var<storage, read_write> product: array<Stored>;
 {{ each bias }}
-@group(0) @binding(3) var<storage, read_write> bias: array<Stored>;
+@group(0) @binding(3) var<storage, read_write> bias: array<Whole>;
 {{ end }}
 {{ each gelu_gradient }}
-@group(0) @binding(3 + {{ bias }}) var<storage, read_write> at_gelu: array<Stored>;
+@group(0) @binding(3 + {{ bias }}) var<storage, read_write> at_gelu: array<Beside>;
 {{ end }}
 {{ each residual }}
-@group(0) @binding(3 + {{ bias }} + {{ gelu_gradient }}) var<storage, read_write> residual: array<Stored>;
+@group(0) @binding(3 + {{ bias }} + {{ gelu_gradient }}) var<storage, read_write> residual: array<Beside>;
 {{ end }}
 {{ each totals }}
-@group(0) @binding(3 + {{ bias }} + {{ gelu_gradient }} + {{ residual }}) var<storage, read_write> totals: array<Stored>;
+@group(0) @binding(3 + {{ bias }} + {{ gelu_gradient }} + {{ residual }}) var<storage, read_write> totals: array<Whole>;
 {{ end }}
 {{ each activated }}
 @group(0) @binding(3 + {{ bias }} + {{ gelu_gradient }} + {{ residual }} + {{ totals }})
@@ -57,13 +66,13 @@ fn within(at: u32, room: u32) -> vec4<u32> {
 
 {{ each singles }}
 fn left_four(places: vec4<u32>) -> vec4<f32> {
-    return vec4<f32>(left[places.x], left[places.y], left[places.z], left[places.w]);
+    return vec4<f32>(Operand(vec4(left[places.x], left[places.y], left[places.z], left[places.w])));
 }
 {{ end }}
 
 fn left_at(at: u32, room: u32) -> vec4<f32> {
     {{ each vectors }}
-    return left[at];
+    return vec4<f32>(Operand(left[at]));
     {{ end }}
     {{ each singles }}
     return left_four(within(at, room));
@@ -72,13 +81,13 @@ fn left_at(at: u32, room: u32) -> vec4<f32> {
 
 {{ each singles }}
 fn right_four(places: vec4<u32>) -> vec4<f32> {
-    return vec4<f32>(right[places.x], right[places.y], right[places.z], right[places.w]);
+    return vec4<f32>(Operand(vec4(right[places.x], right[places.y], right[places.z], right[places.w])));
 }
 {{ end }}
 
 fn right_at(at: u32, room: u32) -> vec4<f32> {
     {{ each vectors }}
-    return right[at];
+    return vec4<f32>(Operand(right[at]));
     {{ end }}
     {{ each singles }}
     return right_four(within(at, room));

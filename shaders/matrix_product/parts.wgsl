@@ -4,6 +4,8 @@
 // Bindings: product_parts [P, C], product [C], with totals also total_parts [P, D] and totals [D], info. C and D in chunks.
 // Launch: a lane takes a chunk of product, or after those one of totals.
 
+alias Stored = {{ stored }};
+
 struct Info {
     parts: u32,
     /// C.
@@ -13,7 +15,7 @@ struct Info {
 }
 
 @group(0) @binding(0) var<storage, read_write> product_parts: array<Chunk>;
-@group(0) @binding(1) var<storage, read_write> product: array<Chunk>;
+@group(0) @binding(1) var<storage, read_write> product: array<Stored>;
 {{ each totals }}
 @group(0) @binding(2) var<storage, read_write> total_parts: array<Chunk>;
 @group(0) @binding(3) var<storage, read_write> totals: array<Chunk>;
@@ -28,7 +30,7 @@ fn main(place: Place) {
         for (var part = 1u; part < info.parts; part += 1u) {
             sum += product_parts[part * info.chunks + at];
         }
-        product[at] = sum;
+        product[at] = Stored(sum);
     }
     {{ each totals }}
     if at >= info.chunks && at - info.chunks < info.total_chunks {

@@ -22,18 +22,18 @@ fn slope_of_gelu(x: vec4<f32>) -> vec4<f32> {
 {{ each activated }}
 fn write_activated(at: u32, room: u32, y: vec4<f32>) {
     {{ each vectors }}
-    activated[at] = y;
+    activated[at] = Stored(y);
     {{ end }}
     {{ each singles }}
-    activated[at] = y.x;
+    activated[at] = Stored(y.x);
     if room > 0u {
-        activated[at + 1u] = y.y;
+        activated[at + 1u] = Stored(y.y);
     }
     if room > 1u {
-        activated[at + 2u] = y.z;
+        activated[at + 2u] = Stored(y.z);
     }
     if room > 2u {
-        activated[at + 3u] = y.w;
+        activated[at + 3u] = Stored(y.w);
     }
     {{ end }}
 }
@@ -52,7 +52,7 @@ fn write_row(sum: vec4<f32>, place: Target, offset: u32) {
     y += bias[place.column / 4u];
     {{ end }}
     {{ each gelu_gradient }}
-    let before = at_gelu[at];
+    let before = vec4<f32>(at_gelu[at]);
     {{ end }}
     {{ end }}
     {{ each singles }}
@@ -62,7 +62,7 @@ fn write_row(sum: vec4<f32>, place: Target, offset: u32) {
     {{ end }}
     {{ each gelu_gradient }}
     let of_gelu = within(at, room);
-    let before = vec4<f32>(at_gelu[of_gelu.x], at_gelu[of_gelu.y], at_gelu[of_gelu.z], at_gelu[of_gelu.w]);
+    let before = vec4<f32>(vec4(at_gelu[of_gelu.x], at_gelu[of_gelu.y], at_gelu[of_gelu.z], at_gelu[of_gelu.w]));
     {{ end }}
     {{ end }}
     {{ each activated }}
@@ -82,24 +82,26 @@ fn write_row(sum: vec4<f32>, place: Target, offset: u32) {
     {{ end }}
     {{ each vectors }}
     {{ each residual }}
-    y += residual[at];
+    y += vec4<f32>(residual[at]);
     {{ end }}
-    product[at] = y;
+    product[at] = Stored(y);
     {{ end }}
     {{ each singles }}
     {{ each residual }}
     let of_residual = within(at, room);
-    y += vec4<f32>(residual[of_residual.x], residual[of_residual.y], residual[of_residual.z], residual[of_residual.w]);
+    y += vec4<f32>(
+        vec4(residual[of_residual.x], residual[of_residual.y], residual[of_residual.z], residual[of_residual.w]),
+    );
     {{ end }}
-    product[at] = y.x;
+    product[at] = Stored(y.x);
     if room > 0u {
-        product[at + 1u] = y.y;
+        product[at + 1u] = Stored(y.y);
     }
     if room > 1u {
-        product[at + 2u] = y.z;
+        product[at + 2u] = Stored(y.z);
     }
     if room > 2u {
-        product[at + 3u] = y.w;
+        product[at + 3u] = Stored(y.w);
     }
     {{ end }}
 }

@@ -5,13 +5,15 @@
 // one order, so that two runs give the same bits.
 // Not handled: strides.
 
+alias Rows = {{ rows }};
+
 struct Info {
     rows: u32,
     chunks: u32,
     slabs: u32,
 }
 
-@group(0) @binding(0) var<storage, read_write> x: array<Chunk>;
+@group(0) @binding(0) var<storage, read_write> x: array<Rows>;
 @group(0) @binding(1) var<storage, read_write> y: array<Chunk>;
 @group(0) @binding(2) var<storage, read> info: Info;
 
@@ -30,7 +32,7 @@ fn main(place: Place) {
     let end = min(first + SLAB_ROWS, info.rows);
     var sum = Chunk(0.0);
     for (var row = first; row < end; row += 1u) {
-        sum += x[row * chunks + chunk];
+        sum += Chunk(x[row * chunks + chunk]);
     }
     y[item] = sum;
 }

@@ -4,14 +4,16 @@
 // Launch: a lane takes ROUNDS chunks of y.
 // Not handled: strides.
 
+alias Rows = {{ rows }};
+
 struct Info {
     rows: u32,
     chunks: u32,
 }
 
-@group(0) @binding(0) var<storage, read_write> x: array<Chunk>;
+@group(0) @binding(0) var<storage, read_write> x: array<Rows>;
 @group(0) @binding(1) var<storage, read_write> places: array<i32>;
-@group(0) @binding(2) var<storage, read_write> y: array<Chunk>;
+@group(0) @binding(2) var<storage, read_write> y: array<Rows>;
 @group(0) @binding(3) var<storage, read> info: Info;
 
 const ROUNDS = {{ rounds }}u;
@@ -25,6 +27,6 @@ fn main(place: Place) {
         let row = places[at / chunks];
         // a row that is not there is read as the first one and not kept
         let found = x[u32(max(row, 0)) * chunks + at % chunks];
-        y[at] = select(found, Chunk(0.0), row < 0);
+        y[at] = select(found, Rows(), row < 0);
     }
 }

@@ -4,6 +4,8 @@
 // Launch: a lane takes ROUNDS chunks of y.
 // Not handled: strides.
 
+alias Rows = {{ rows }};
+
 struct Info {
     /// R C.
     items: u32,
@@ -12,10 +14,10 @@ struct Info {
     end: u32,
 }
 
-@group(0) @binding(0) var<storage, read_write> d: array<Chunk>;
-@group(0) @binding(1) var<storage, read_write> y: array<Chunk>;
+@group(0) @binding(0) var<storage, read_write> d: array<Rows>;
+@group(0) @binding(1) var<storage, read_write> y: array<Rows>;
 {{ each past }}
-@group(0) @binding(2) var<storage, read_write> past: array<Chunk>;
+@group(0) @binding(2) var<storage, read_write> past: array<Rows>;
 {{ end }}
 @group(0) @binding(2 + {{ past }}) var<storage, read> info: Info;
 
@@ -28,11 +30,11 @@ fn main(place: Place) {
     for (var at = first; at < end; at += LANES) {
         var sum = Chunk(0.0);
         {{ each past }}
-        sum = past[at];
+        sum = Chunk(past[at]);
         {{ end }}
         if at >= info.start && at < info.end {
-            sum += d[at - info.start];
+            sum += Chunk(d[at - info.start]);
         }
-        y[at] = sum;
+        y[at] = Rows(sum);
     }
 }

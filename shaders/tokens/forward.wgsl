@@ -6,6 +6,9 @@
 // Launch: a lane takes ROUNDS chunks of tokens.
 // Not handled: strides.
 
+alias Patches = {{ patches }};
+alias Rows = {{ rows }};
+
 struct Info {
     /// B T C.
     items: u32,
@@ -15,9 +18,9 @@ struct Info {
     first_placed: u32,
 }
 
-@group(0) @binding(0) var<storage, read_write> patches: array<Chunk>;
+@group(0) @binding(0) var<storage, read_write> patches: array<Patches>;
 @group(0) @binding(1) var<storage, read_write> positions: array<Chunk>;
-@group(0) @binding(2) var<storage, read_write> tokens: array<Chunk>;
+@group(0) @binding(2) var<storage, read_write> tokens: array<Rows>;
 {{ each prefixed }}
 @group(0) @binding(3) var<storage, read_write> prefix: array<Chunk>;
 {{ end }}
@@ -42,7 +45,7 @@ fn main(place: Place) {
         let token = row % count;
         // a token before the patches reads the first patch, which is not kept
         let patch_row = row / count * (count - of_prefix) + max(token, of_prefix) - of_prefix;
-        var y = patches[patch_row * chunks + chunk];
+        var y = Chunk(patches[patch_row * chunks + chunk]);
         {{ each masked }}
         if masked[patch_row] != 0.0 {
             y = mask_token[chunk];
@@ -56,6 +59,6 @@ fn main(place: Place) {
         if token >= info.first_placed {
             y += positions[(token - info.first_placed) * chunks + chunk];
         }
-        tokens[at] = y;
+        tokens[at] = Rows(y);
     }
 }

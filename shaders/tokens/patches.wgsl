@@ -4,6 +4,9 @@
 // Launch: a lane takes ROUNDS chunks of d_patches.
 // Not handled: strides.
 
+alias Patches = {{ patches }};
+alias Rows = {{ rows }};
+
 struct Info {
     /// B N C.
     items: u32,
@@ -12,8 +15,8 @@ struct Info {
     prefix: u32,
 }
 
-@group(0) @binding(0) var<storage, read_write> d_tokens: array<Chunk>;
-@group(0) @binding(1) var<storage, read_write> d_patches: array<Chunk>;
+@group(0) @binding(0) var<storage, read_write> d_tokens: array<Rows>;
+@group(0) @binding(1) var<storage, read_write> d_patches: array<Patches>;
 {{ each masked }}
 @group(0) @binding(2) var<storage, read_write> masked: array<f32>;
 {{ end }}
@@ -30,12 +33,12 @@ fn main(place: Place) {
     for (var at = first; at < end; at += LANES) {
         let row = at / chunks;
         let token_row = row / patches * info.tokens + info.prefix + row % patches;
-        var d = d_tokens[token_row * chunks + at % chunks];
+        var d = Chunk(d_tokens[token_row * chunks + at % chunks]);
         {{ each masked }}
         if masked[row] != 0.0 {
             d = Chunk(0.0);
         }
         {{ end }}
-        d_patches[at] = d;
+        d_patches[at] = Patches(d);
     }
 }

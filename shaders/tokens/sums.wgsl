@@ -6,6 +6,8 @@
 // Launch: one lane for each chunk of a token.
 // Not handled: strides.
 
+alias Rows = {{ rows }};
+
 struct Info {
     batch: u32,
     chunks: u32,
@@ -13,7 +15,7 @@ struct Info {
     prefix: u32,
 }
 
-@group(0) @binding(0) var<storage, read_write> d_tokens: array<Chunk>;
+@group(0) @binding(0) var<storage, read_write> d_tokens: array<Rows>;
 @group(0) @binding(1) var<storage, read_write> sums: array<Chunk>;
 {{ each masked }}
 @group(0) @binding(2) var<storage, read_write> masked: array<f32>;
@@ -41,7 +43,7 @@ fn main(place: Place) {
     var masked_sum = Chunk(0.0);
     {{ end }}
     for (var image = 0u; image < batch; image += 1u) {
-        let d = d_tokens[image * of_image + item];
+        let d = Chunk(d_tokens[image * of_image + item]);
         sum += d;
         {{ each masked }}
         if masked[image * patches + patch_of_image] != 0.0 {

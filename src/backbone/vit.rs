@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 
 use crate::backbone::block::{Block, DropPath};
 use crate::backbone::config::{GlobalPool, VitConfig};
@@ -242,7 +242,9 @@ impl<B: IbotBackend> VisionTransformer<B> {
     fn normed(&self, flat: Tensor<B, 2>) -> Tensor<B, 2> {
         match &self.norm {
             Some(norm) => norm.forward(flat),
-            None => flat,
+            // features are f32, which the norm gives
+            None if flat.dtype() == DType::F32 => flat,
+            None => flat.cast(DType::F32),
         }
     }
 

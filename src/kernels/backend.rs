@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
+use burn::tensor::{DType, Tensor};
 
 use super::ops::adamw::{AdamWInput, AdamWState};
 use super::ops::attention::{AttentionInput, AttentionOutput};
@@ -54,6 +54,11 @@ pub trait IbotBackend: Backend {
     /// Any -> the same.
     fn rounded<const D: usize>(x: Tensor<Self, D>, precision: Precision) -> Tensor<Self, D> {
         rounding::rounded(x, precision)
+    }
+
+    /// Entries of tokens in the current precision; a backend that keeps f32 rounds instead.
+    fn token_dtype() -> DType {
+        DType::F32
     }
 
     /// Rows of logits that one tensor can hold on this device; more of them come in tiles ([`crate::kernels::TiledTargets`]).
@@ -236,10 +241,7 @@ pub trait IbotBackend: Backend {
     /// # Shapes
     /// See [`LinearLayerInput`] and [`Activated`].
     fn linear_layer_gelu(input: LinearLayerInput<Self>) -> Activated<Self> {
-        Activated {
-            before: None,
-            after: rounding::kept(Self::exact_gelu(Self::linear_layer(input))),
-        }
+        linear::activated(input)
     }
 
     /// [`IbotBackend::linear_layer`], and exact GELU of its result: what training keeps, and what the next layer takes.
@@ -247,14 +249,10 @@ pub trait IbotBackend: Backend {
     /// # Shapes
     /// See [`LinearLayerInput`]; -> twice `[R, O]`.
     fn linear_layer_and_gelu(input: LinearLayerInput<Self>) -> [Tensor<Self, 2>; 2] {
-        let before = Self::linear_layer(input);
-        [before.clone(), rounding::kept(Self::exact_gelu(before))]
+        linear::before_and_activated(input)
     }
 
-    /// The product in [`IbotBackend::linear_layer`]: `residual + x weight + bias`.
-    ///
-    /// # Shapes
-    /// See [`LinearInput`]; -> `[R, O]`.
+    /// The product in [`IbotBackend::linear_layer`]: `residual + x weight + bias`, `[R, O]`; see [`LinearInput`].
     fn linear_rows(input: LinearInput<Self>) -> Tensor<Self, 2> {
         linear::linear(input)
     }

@@ -18,6 +18,8 @@ const UNIFORM: f64 = 0.99;
 const FLAT: f64 = 0.02;
 /// Magnitude of logits at which f32 no longer resolves the softmax's differences; a healthy run stays below 100.
 const EXPLODING: f64 = 1e4;
+/// Loss scale below which gradients are not too small for f16, but too large.
+const VANISHED: f32 = 1.0;
 /// Number of consecutive checks that must agree: a single batch may be odd, and a new run starts uniform.
 const PERSISTENT: usize = 3;
 
@@ -44,6 +46,9 @@ pub struct Health {
     pub agreement: f64,
     /// Scaled standard deviation of the teacher's class tokens: 0 if all pictures get the same feature, about 1 at most.
     pub feature_std: f64,
+    /// What the loss of the last step was multiplied by; in f16 alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<f32>,
 }
 
 /// A problem of a run.
@@ -62,6 +67,8 @@ pub enum Anomaly {
     FlatFeatures,
     /// Logits too large for f32's resolution, or not finite.
     ExplodingLogits,
+    /// The loss scale of f16 fell to nothing: gradients overflow whatever it is.
+    VanishedLossScale,
 }
 
 impl Anomaly {
@@ -78,6 +85,7 @@ impl Anomaly {
             Self::ExplodingLogits => {
                 "a lower learning rate or optimizer.clip_gradient_norm may help"
             }
+            Self::VanishedLossScale => "a lower learning rate or `precision` f32 may help",
         }
     }
 }
@@ -91,6 +99,7 @@ impl fmt::Display for Anomaly {
             Self::UniformTeacherOfPatches => "uniform teacher of patches",
             Self::FlatFeatures => "flat features",
             Self::ExplodingLogits => "exploding logits",
+            Self::VanishedLossScale => "vanished loss scale",
         };
         write!(f, "{name}: {}", self.remedy())
     }
@@ -149,6 +158,7 @@ impl Health {
             patch: has_patches.then(&mut targets).transpose()?,
             agreement,
             feature_std,
+            loss_scale: None,
         })
     }
 
@@ -188,6 +198,9 @@ impl Health {
             !head.entropy.is_finite() || !(0.0..EXPLODING).contains(&head.largest_logit)
         }) {
             found.push(Anomaly::ExplodingLogits);
+        }
+        if self.loss_scale.is_some_and(|scale| scale < VANISHED) {
+            found.push(Anomaly::VanishedLossScale);
         }
         found
     }
@@ -238,6 +251,7 @@ mod tests {
         patch: None,
         agreement: 0.5,
         feature_std: 0.7,
+        loss_scale: None,
     };
 
     #[test]
@@ -285,6 +299,14 @@ mod tests {
             symptoms(fine, Some(of(32_f64.ln(), 32.0, 3.0))),
             [Anomaly::UniformTeacherOfPatches]
         );
+        for (scale, expected) in [(1.0, vec![]), (0.5, vec![Anomaly::VanishedLossScale])] {
+            let loss_scale = Some(scale);
+            let scaled = Health {
+                loss_scale,
+                ..HEALTHY
+            };
+            assert_eq!(scaled.symptoms([64, 32]), expected);
+        }
         for logit in [1e5, f64::NAN, f64::INFINITY] {
             let found = symptoms(of(1.0, 20.0, logit), None);
             assert_eq!(found, [Anomaly::ExplodingLogits]);

@@ -12,6 +12,7 @@
  *   SHAPE_STORAGE_BUFFERS                    storage buffers of a kernel, at most
  *   SHAPE_TYPE                               1 integrated, 2 discrete (VkPhysicalDeviceType)
  *   SHAPE_VENDOR, SHAPE_NAME                 PCI vendor and name
+ *   SHAPE_HALF                               0: no f16 in shaders
  *
  * How a layer works: the loader asks vkNegotiateLoaderLayerInterfaceVersion for the layer's vkGetInstanceProcAddr, and
  * asks that for every function. We give our own for the few that we answer, and the next layer's for all others. */
@@ -28,6 +29,7 @@
 static PFN_vkGetInstanceProcAddr next_get_instance_proc_addr;
 static PFN_vkGetPhysicalDeviceProperties next_get_properties;
 static PFN_vkGetPhysicalDeviceProperties2 next_get_properties2;
+static PFN_vkGetPhysicalDeviceFeatures2 next_get_features2;
 
 /* Writes the number of this variable, if it is set. */
 static void replace(uint32_t *answer, const char *variable) {
@@ -91,6 +93,17 @@ static VKAPI_ATTR void VKAPI_CALL get_properties2(VkPhysicalDevice device, VkPhy
     replace_subgroups(properties->pNext);
 }
 
+/* Whether shaders compute in f16: of an extension, or of Vulkan 1.2. */
+static VKAPI_ATTR void VKAPI_CALL get_features2(VkPhysicalDevice device, VkPhysicalDeviceFeatures2 *features) {
+    next_get_features2(device, features);
+    for (VkBaseOutStructure *part = features->pNext; part; part = part->pNext) {
+        if (part->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES)
+            replace(&((VkPhysicalDeviceShaderFloat16Int8Features *)part)->shaderFloat16, "SHAPE_HALF");
+        if (part->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES)
+            replace(&((VkPhysicalDeviceVulkan12Features *)part)->shaderFloat16, "SHAPE_HALF");
+    }
+}
+
 /* Takes our link out of the chain that the loader made, and calls what is below with the rest of it. */
 static VKAPI_ATTR VkResult VKAPI_CALL create_instance(const VkInstanceCreateInfo *info, const VkAllocationCallbacks *allocator,
                                                       VkInstance *instance) {
@@ -108,6 +121,8 @@ static VKAPI_ATTR VkResult VKAPI_CALL create_instance(const VkInstanceCreateInfo
     next_get_properties = NEXT(PFN_vkGetPhysicalDeviceProperties, "vkGetPhysicalDeviceProperties");
     next_get_properties2 = NEXT(PFN_vkGetPhysicalDeviceProperties2, "vkGetPhysicalDeviceProperties2");
     if (!next_get_properties2) next_get_properties2 = NEXT(PFN_vkGetPhysicalDeviceProperties2, "vkGetPhysicalDeviceProperties2KHR");
+    next_get_features2 = NEXT(PFN_vkGetPhysicalDeviceFeatures2, "vkGetPhysicalDeviceFeatures2");
+    if (!next_get_features2) next_get_features2 = NEXT(PFN_vkGetPhysicalDeviceFeatures2, "vkGetPhysicalDeviceFeatures2KHR");
     return VK_SUCCESS;
 }
 
@@ -121,6 +136,8 @@ static VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL get_instance_proc_addr(VkInstanc
         {"vkGetPhysicalDeviceProperties", (PFN_vkVoidFunction)get_properties},
         {"vkGetPhysicalDeviceProperties2", (PFN_vkVoidFunction)get_properties2},
         {"vkGetPhysicalDeviceProperties2KHR", (PFN_vkVoidFunction)get_properties2},
+        {"vkGetPhysicalDeviceFeatures2", (PFN_vkVoidFunction)get_features2},
+        {"vkGetPhysicalDeviceFeatures2KHR", (PFN_vkVoidFunction)get_features2},
     };
     for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
         if (!strcmp(name, ours[i].name)) return ours[i].function;

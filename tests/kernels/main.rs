@@ -24,6 +24,8 @@ mod loss_case;
 #[path = "../../benches/compilers/mix.rs"]
 mod mix;
 mod optimizer;
+mod precision;
+mod precision_step;
 mod products;
 #[cfg(target_os = "linux")]
 #[path = "../../benches/compilers/radv.rs"]
@@ -142,6 +144,11 @@ fn wgpu() {
         epilogues::bands(&device);
         epilogues::same_bits_of_each_tile(&device);
         attention::paths(&device);
+        precision::operations(&device);
+        wgsl::with_workgroup(256, || precision::operations(&device));
+        precision::attention_paths(&device);
+        precision_step::gradients(&device);
+        precision_step::memory(&device);
         ema::packs(&device);
         optimizer::packs(&device);
         shaders::gradient_takes_the_place_of_the_logits(&device);

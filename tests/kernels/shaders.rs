@@ -24,13 +24,17 @@ pub fn every_variant() -> Vec<Kernel> {
     all
 }
 
-/// The shader as naga sees it, without any optional capability: no subgroups, no 16-bit floats, no float atomics.
+/// The shader as naga sees it, without any optional capability but f16 where it asks for that: no subgroups, no float atomics.
 #[track_caller]
 pub fn validated(wgsl: &str) -> (naga::Module, naga::valid::ModuleInfo) {
     let module = naga::front::wgsl::parse_str(wgsl)
         .unwrap_or_else(|error| panic!("{}", error.emit_to_string(wgsl)));
     let flags = naga::valid::ValidationFlags::all();
-    let mut validator = naga::valid::Validator::new(flags, naga::valid::Capabilities::empty());
+    let capabilities = match wgsl.starts_with("enable f16;") {
+        true => naga::valid::Capabilities::SHADER_FLOAT16,
+        false => naga::valid::Capabilities::empty(),
+    };
+    let mut validator = naga::valid::Validator::new(flags, capabilities);
     let info = validator.validate(&module);
     let info = info.unwrap_or_else(|error| panic!("{}", error.emit_to_string(wgsl)));
     (module, info)

@@ -16,6 +16,7 @@ use ibot::kernels::wgsl::peak_bytes_in_use;
 use ibot::kernels::{Gpu, TrainBackend};
 use ibot::masking::MaskRatio;
 use ibot::method::{PrototypeNorm, StreamingPrototypes, Targets};
+use ibot::precision::Precision;
 use ibot::random::{Random, Stream};
 use ibot::train::plan::{Choosable, Plan};
 use ibot::train::{OptimizerKind, Rates, RunConfig, StepInput, Trainer, TrainerConfig};
@@ -104,6 +105,12 @@ const CASES: &[(&str, Change)] = &[
         (vit.reg_tokens, vit.init_values) = (4, Some(1e-5));
         c.augment.local_views = 4;
         c.augment.local_size = 16;
+    }),
+    ("f16", |c| c.precision = Precision::F16),
+    ("f16, parts and checkpointing", |c| {
+        c.precision = Precision::F16;
+        c.micro_batch_size = Some(4);
+        c.method.grad_checkpointing = true;
     }),
     ("visible patches", |c| c.method.visible_loss_weight = 0.5),
     ("no mask", |c| c.method.mask_ratio = MaskRatio::Fixed(0.0)),

@@ -8,6 +8,9 @@
 // Vectors are stored whole: WGSL lets a store to one component touch the other three (gpuweb 2112). Pitches are odd, so that
 // neighbors read from different banks. On entry and on return of each function here no lane reads workgroup memory.
 
+/// Chunks of qkv, of what is mixed, and of gradients by them.
+alias Rows = {{ rows }};
+
 const CHUNKS = {{ head_chunk }}u;
 /// Rows of one of the loads that fill a slice.
 const LOAD_ROWS = LANES / SLICE;

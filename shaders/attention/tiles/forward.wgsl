@@ -4,13 +4,13 @@
 // Launch: one workgroup for ROWS queries of a head; those of one head side by side.
 // Not handled: strides, widths that the lanes of a row do not share out.
 
-@group(0) @binding(0) var<storage, read_write> qkv: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read_write> mixed: array<vec4<f32>>;
+@group(0) @binding(0) var<storage, read_write> qkv: array<Rows>;
+@group(0) @binding(1) var<storage, read_write> mixed: array<Rows>;
 @group(0) @binding(2) var<storage, read_write> row_lse: array<f32>;
 @group(0) @binding(3) var<storage, read> info: Info;
 
 fn entry(operand: u32, at: u32) -> vec4<f32> {
-    return qkv[at];
+    return vec4<f32>(qkv[at]);
 }
 
 @compute @workgroup_size(LANES)
@@ -55,7 +55,7 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) number: u32) {
         let to = token_at(block, token_{{ row }}, 1u, 0u) + lane.x;
         {{ each output }}
         if has_output(lane, {{ output }}u) {
-            mixed[to + {{ output }}u * ACROSS] = out.of_{{ row }}_{{ output }} / sum[{{ row }}];
+            mixed[to + {{ output }}u * ACROSS] = Rows(out.of_{{ row }}_{{ output }} / sum[{{ row }}]);
         }
         {{ end }}
         if lane.x == 0u {

@@ -4,18 +4,18 @@
 // Launch: one workgroup for ROWS keys of a head; those of one head side by side.
 // Not handled: strides, widths that the lanes of a row do not share out.
 
-@group(0) @binding(0) var<storage, read_write> qkv: array<vec4<f32>>;
+@group(0) @binding(0) var<storage, read_write> qkv: array<Rows>;
 @group(0) @binding(1) var<storage, read_write> row_lse: array<f32>;
 @group(0) @binding(2) var<storage, read_write> along: array<f32>;
-@group(0) @binding(3) var<storage, read_write> d_mixed: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> d_qkv: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> d_mixed: array<Rows>;
+@group(0) @binding(4) var<storage, read_write> d_qkv: array<Rows>;
 @group(0) @binding(5) var<storage, read> info: Info;
 
 fn entry(operand: u32, at: u32) -> vec4<f32> {
     if operand == D_MIXED {
-        return d_mixed[at];
+        return vec4<f32>(d_mixed[at]);
     }
-    return qkv[at];
+    return vec4<f32>(qkv[at]);
 }
 
 @compute @workgroup_size(LANES)
@@ -51,8 +51,8 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) number: u32) {
         let to = token_at(block, token_{{ row }}, 3u, KEYS) + lane.x;
         {{ each output }}
         if has_output(lane, {{ output }}u) {
-            d_qkv[to + {{ output }}u * ACROSS] = d_key.of_{{ row }}_{{ output }} * scale;
-            d_qkv[to + block.width + {{ output }}u * ACROSS] = d_value.of_{{ row }}_{{ output }};
+            d_qkv[to + {{ output }}u * ACROSS] = Rows(d_key.of_{{ row }}_{{ output }} * scale);
+            d_qkv[to + block.width + {{ output }}u * ACROSS] = Rows(d_value.of_{{ row }}_{{ output }});
         }
         {{ end }}
     }

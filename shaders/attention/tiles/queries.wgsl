@@ -5,19 +5,19 @@
 // Launch: one workgroup for ROWS queries of a head; those of one head side by side.
 // Not handled: strides, widths that the lanes of a row do not share out.
 
-@group(0) @binding(0) var<storage, read_write> qkv: array<vec4<f32>>;
+@group(0) @binding(0) var<storage, read_write> qkv: array<Rows>;
 @group(0) @binding(1) var<storage, read_write> row_lse: array<f32>;
-@group(0) @binding(2) var<storage, read_write> mixed: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> d_mixed: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> d_qkv: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> mixed: array<Rows>;
+@group(0) @binding(3) var<storage, read_write> d_mixed: array<Rows>;
+@group(0) @binding(4) var<storage, read_write> d_qkv: array<Rows>;
 @group(0) @binding(5) var<storage, read_write> along: array<f32>;
 @group(0) @binding(6) var<storage, read> info: Info;
 
 fn entry(operand: u32, at: u32) -> vec4<f32> {
     if operand == D_MIXED {
-        return d_mixed[at];
+        return vec4<f32>(d_mixed[at]);
     }
-    return qkv[at];
+    return vec4<f32>(qkv[at]);
 }
 
 /// Of the lane's rows, products of gradient and result in the lane's chunks.
@@ -28,7 +28,8 @@ fn along_in_lane(block: Block, lane: Lane, token: u32) -> vec4<f32> {
     {{ end }}
     for (var chunk = lane.x; chunk < info.chunks; chunk += ACROSS) {
         {{ each row }}
-        of_{{ row }} = fma(d_mixed[at_{{ row }} + chunk], mixed[at_{{ row }} + chunk], of_{{ row }});
+        of_{{ row }} =
+            fma(vec4<f32>(d_mixed[at_{{ row }} + chunk]), vec4<f32>(mixed[at_{{ row }} + chunk]), of_{{ row }});
         {{ end }}
     }
     return vec4({{ each row }}total(of_{{ row }}), {{ end }});
@@ -66,7 +67,7 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) number: u32) {
         let to = token_at(block, token + {{ row }}u, 3u, QUERIES) + lane.x;
         {{ each output }}
         if has_output(lane, {{ output }}u) {
-            d_qkv[to + {{ output }}u * ACROSS] = d_query.of_{{ row }}_{{ output }} * scale;
+            d_qkv[to + {{ output }}u * ACROSS] = Rows(d_query.of_{{ row }}_{{ output }} * scale);
         }
         {{ end }}
         if lane.x == 0u {

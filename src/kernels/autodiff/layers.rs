@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{DType, Tensor, TensorMetadata as _};
 use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -11,7 +11,7 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
 
 use crate::kernels::autodiff::primitive::{
-    Kept, Tracked, optional, primitive, register, untracked,
+    Kept, Tracked, of_dtype, optional, primitive, register, untracked,
 };
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::branch;
@@ -55,7 +55,10 @@ fn linear_parents<B: Backend, C: CheckpointStrategy>(
 }
 
 #[derive(Debug)]
-struct Linear;
+struct Linear {
+    /// Entries of the residual, and of its gradient.
+    residual: DType,
+}
 
 impl<B: IbotBackend> Backward<B, 6> for Linear {
     /// The input, without the residual.
@@ -85,7 +88,8 @@ impl<B: IbotBackend> Backward<B, 6> for Linear {
         register::<B, 1>(grads, norm_bias, d_shift);
         register::<B, 2>(grads, weight, found.d_weight);
         register::<B, 1>(grads, bias, found.d_bias);
-        register::<B, 2>(grads, residual, Some(wrap(d_y)));
+        let d_residual = residual.map(|_| of_dtype(wrap(d_y), self.residual));
+        register::<B, 2>(grads, residual, d_residual);
     }
 }
 
@@ -171,8 +175,11 @@ fn tracked<B: IbotBackend, C: CheckpointStrategy>(
     if let Prologue::Gelu { ready } = &mut layer.prologue {
         *ready = None;
     }
+    let linear = Linear {
+        residual: parents[5].dtype(),
+    };
     let nodes = parents.map(|parent| parent.node);
-    let prep = Backward::<B, 6>::prepare::<C>(Linear, nodes);
+    let prep = Backward::<B, 6>::prepare::<C>(linear, nodes);
     let y = primitive(y);
     wrap(match prep.compute_bound().stateful() {
         OpsKind::Tracked(prep) => prep.finish(Kept::new(layer), y),

@@ -1,8 +1,8 @@
 //! Tensors as nodes of the graph hold them, and their gradients.
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
+use burn::tensor::{DType, Tensor};
 use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::{Autodiff, NodeId};
@@ -18,6 +18,17 @@ pub(super) fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Flo
 /// names gradients by whole tensors, of which it looks at the node alone.
 pub(super) fn untracked<B: Backend>(tensor: &FloatTensor<B>) -> FloatTensor<Autodiff<B>> {
     primitive(Tensor::<Autodiff<B>, 2>::from_inner(wrap(tensor.clone())))
+}
+
+/// The tensor with such entries: itself, or a copy.
+pub(super) fn of_dtype<B: Backend, const D: usize>(
+    tensor: Tensor<B, D>,
+    dtype: DType,
+) -> Tensor<B, D> {
+    match tensor.dtype() == dtype {
+        true => tensor,
+        false => tensor.cast(dtype),
+    }
 }
 
 /// Adds a gradient to those of the parent that it belongs to, if it is wanted.

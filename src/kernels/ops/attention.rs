@@ -1,7 +1,7 @@
 //! Multi-head softmax attention from packed queries, keys and values, forward and backward.
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{DType, Tensor};
 
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::product::{Layout, RowPlaces};
@@ -136,7 +136,11 @@ pub fn backward<B: IbotBackend>(
 /// Attention of each token to each, `[B, H, T, T]`; rows sum to 1. To look at: training keeps no maps.
 pub fn attention_maps<B: IbotBackend>(input: AttentionInput<B>) -> Tensor<B, 4> {
     let sizes = Sizes::new(&input);
-    let [q, k, _] = sizes.split(input.qkv);
+    let qkv = match input.qkv.dtype() {
+        DType::F32 => input.qkv,
+        _ => input.qkv.cast(DType::F32),
+    };
+    let [q, k, _] = sizes.split(qkv);
     softmax(scores(&sizes, q, k)).0
 }
 

@@ -252,6 +252,10 @@ fn kept<B: Backend>(branch: Tensor<B, 2>, keep: Option<Tensor<B, 3>>) -> Tensor<
     };
     let [rows, width] = branch.dims();
     let batch = keep.dims()[0];
+    let keep = match keep.dtype() == branch.dtype() {
+        true => keep,
+        false => keep.cast(branch.dtype()),
+    };
     let by_image = branch.reshape([batch, rows / batch, width]) * keep;
     by_image.reshape([rows, width])
 }

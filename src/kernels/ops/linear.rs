@@ -185,6 +185,22 @@ pub(in crate::kernels) fn forward<B: IbotBackend>(input: LinearLayerInput<B>) ->
     }))
 }
 
+/// See [`IbotBackend::linear_layer_gelu`].
+pub(in crate::kernels) fn activated<B: IbotBackend>(input: LinearLayerInput<B>) -> Activated<B> {
+    Activated {
+        before: None,
+        after: kept(B::exact_gelu(B::linear_layer(input))),
+    }
+}
+
+/// See [`IbotBackend::linear_layer_and_gelu`].
+pub(in crate::kernels) fn before_and_activated<B: IbotBackend>(
+    input: LinearLayerInput<B>,
+) -> [Tensor<B, 2>; 2] {
+    let before = B::linear_layer(input);
+    [before.clone(), kept(B::exact_gelu(before))]
+}
+
 /// See [`IbotBackend::linear_layer_backward`].
 pub(in crate::kernels) fn backward<B: IbotBackend>(
     input: LinearLayerInput<B>,

@@ -5,9 +5,12 @@ use burn::tensor::Tensor;
 use super::attention_lanes;
 use super::attention_pass::Pass;
 use super::attention_tiles::{LANES, Tiles};
+use super::chunk::Element;
 use super::info::{Info, info};
 use super::lanes::{MAX_ROUNDS, is_software, workgroup};
-use super::launch::{Client, client_of, contiguous, empty, launch, tensor};
+use super::launch::{
+    Client, cast, client_of, contiguous, empty, empty_of, launch, rows_as, rows_of, tensor,
+};
 use crate::kernels::backends::Gpu;
 use crate::kernels::ops::attention as tensor_attention;
 use crate::kernels::ops::attention::Sizes;
@@ -100,7 +103,7 @@ impl AttentionPath {
 
     /// Whether the path has kernels for heads of this width.
     pub fn takes(self, head_width: usize) -> bool {
-        self.passes(1, head_width).is_some()
+        self.passes(1, head_width, Element::F32).is_some()
     }
 
     fn tiles(self, head_width: usize) -> Option<Tiles> {
@@ -112,11 +115,19 @@ impl AttentionPath {
     }
 
     /// Forward, by queries, by keys; none where the path has no kernels for heads of this width.
-    pub(super) fn passes(self, workgroup: u32, head_width: usize) -> Option<[Pass; 3]> {
+    pub(super) fn passes(
+        self,
+        workgroup: u32,
+        head_width: usize,
+        element: Element,
+    ) -> Option<[Pass; 3]> {
         match self {
-            Self::SoftwareLanes => attention_lanes::of_software(head_width),
-            Self::GpuLanes => attention_lanes::of_gpu(workgroup, head_width),
-            Self::LargeTiles | Self::SmallTiles => self.tiles(head_width).map(Tiles::passes),
+            Self::SoftwareLanes => attention_lanes::of_software(head_width, element),
+            Self::GpuLanes => attention_lanes::of_gpu(workgroup, head_width, element),
+            Self::LargeTiles | Self::SmallTiles => {
+                let tiles = self.tiles(head_width);
+                tiles.map(|tiles| tiles.passes(element))
+            }
             Self::Reference => None,
         }
     }
@@ -126,9 +137,16 @@ impl AttentionPath {
     pub fn forward(self, input: AttentionInput<Gpu>) -> AttentionOutput<Gpu> {
         let sizes = Sizes::new(&input);
         let client = client_of(&input.qkv);
-        match self.passes(workgroup(&client), sizes.head_width) {
+        let element = Element::of_dtype(input.qkv.dtype());
+        match self.passes(workgroup(&client), sizes.head_width, element) {
             Some([pass, ..]) => forward(&pass, input),
-            None => tensor_attention::forward(input),
+            None => {
+                let found = tensor_attention::forward(in_f32(input));
+                AttentionOutput {
+                    context: cast(found.context, element),
+                    ..found
+                }
+            }
         }
     }
 
@@ -141,10 +159,29 @@ impl AttentionPath {
     ) -> Tensor<Gpu, 2> {
         let sizes = Sizes::new(&input);
         let client = client_of(&input.qkv);
-        match self.passes(workgroup(&client), sizes.head_width) {
+        let element = Element::of_dtype(input.qkv.dtype());
+        match self.passes(workgroup(&client), sizes.head_width, element) {
             Some([_, queries, keys]) => backward([&queries, &keys], input, output, d_context),
-            None => tensor_attention::backward(input, output, d_context),
+            None => {
+                let output = AttentionOutput {
+                    context: cast(output.context, Element::F32),
+                    ..output
+                };
+                let d_context = cast(d_context, Element::F32);
+                cast(
+                    tensor_attention::backward(in_f32(input), output, d_context),
+                    element,
+                )
+            }
         }
+    }
+}
+
+/// As tensor operations take it.
+fn in_f32(input: AttentionInput<Gpu>) -> AttentionInput<Gpu> {
+    AttentionInput {
+        qkv: cast(input.qkv, Element::F32),
+        ..input
     }
 }
 
@@ -161,9 +198,10 @@ fn info_of(sizes: &Sizes) -> Info {
 
 fn forward(pass: &Pass, input: AttentionInput<Gpu>) -> AttentionOutput<Gpu> {
     let sizes = Sizes::new(&input);
-    let qkv = contiguous(input.qkv);
+    let qkv = rows_of(input.qkv);
     let rows = sizes.batch * sizes.tokens;
-    let context = empty(&qkv, [rows, sizes.heads * sizes.head_width]);
+    let width = sizes.heads * sizes.head_width;
+    let context = empty_of(Element::of(&qkv), &qkv, [rows, width]);
     let row_lse = empty(&qkv, [rows * sizes.heads]);
     launch(
         &qkv.client,
@@ -185,11 +223,12 @@ fn backward(
     d_context: Tensor<Gpu, 2>,
 ) -> Tensor<Gpu, 2> {
     let sizes = Sizes::new(&input);
-    let qkv = contiguous(input.qkv);
+    let qkv = rows_of(input.qkv);
+    let element = Element::of(&qkv);
     let rows = sizes.batch * sizes.tokens;
-    let (context, row_lse) = (contiguous(output.context), contiguous(output.row_lse));
-    let d_context = contiguous(d_context);
-    let d_qkv = empty(&qkv, [rows, 3 * sizes.heads * sizes.head_width]);
+    let [context, d_context] = [output.context, d_context].map(|rows| rows_as(rows, element));
+    let row_lse = contiguous(output.row_lse);
+    let d_qkv = empty_of(element, &qkv, [rows, 3 * sizes.heads * sizes.head_width]);
     let along = empty(&qkv, [rows * sizes.heads]);
     launch(
         &qkv.client,

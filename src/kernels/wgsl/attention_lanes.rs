@@ -2,7 +2,7 @@
 //! narrow heads.
 
 use super::attention_pass::Pass;
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Element};
 use super::lanes::SOFTWARE_SUBGROUP;
 use super::launch::{Kernel, shader};
 
@@ -25,22 +25,27 @@ const SOFTWARE_CHUNKS: [usize; 2] = [64, 32];
 const MAX_MEMBERS: usize = 4;
 
 /// Forward, by queries, by keys on a GPU, whose registers hold one token a lane; none for wider heads.
-pub(super) fn of_gpu(lanes: u32, head_width: usize) -> Option<[Pass; 3]> {
+pub(super) fn of_gpu(lanes: u32, head_width: usize, element: Element) -> Option<[Pass; 3]> {
     match head_width {
-        ..=MAX_GPU_WIDTH => passes(lanes.min(GPU_LANES), head_width, [1, 1]),
+        ..=MAX_GPU_WIDTH => passes(lanes.min(GPU_LANES), head_width, [1, 1], element),
         _ => None,
     }
 }
 
 /// Forward, by queries, by keys on a software device; none for heads wider than 256, or 64 where they are no multiple of 4.
-pub(super) fn of_software(head_width: usize) -> Option<[Pass; 3]> {
+pub(super) fn of_software(head_width: usize, element: Element) -> Option<[Pass; 3]> {
     let chunks = Chunk::for_length(head_width).count(head_width);
     let members = SOFTWARE_CHUNKS.map(|held| (held / chunks.max(1)).clamp(1, MAX_MEMBERS));
-    passes(SOFTWARE_SUBGROUP, head_width, members)
+    passes(SOFTWARE_SUBGROUP, head_width, members, element)
 }
 
 /// `members` are the tokens of a lane in the forward and in the backward pass.
-fn passes(lanes: u32, head_width: usize, members: [usize; 2]) -> Option<[Pass; 3]> {
+fn passes(
+    lanes: u32,
+    head_width: usize,
+    members: [usize; 2],
+    element: Element,
+) -> Option<[Pass; 3]> {
     let chunk = Chunk::for_length(head_width);
     let chunks = chunk.count(head_width);
     if !(1..=MAX_CHUNKS).contains(&chunks) {
@@ -50,6 +55,7 @@ fn passes(lanes: u32, head_width: usize, members: [usize; 2]) -> Option<[Pass; 3
         let mut values = chunk.values();
         values.push(("head_chunk", chunks.to_string()));
         values.push(("member", tokens.to_string()));
+        values.push(("rows", chunk.of(element)));
         Pass {
             kernel: Kernel::new(shader, lanes, values),
             tokens,

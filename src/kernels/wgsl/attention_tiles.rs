@@ -1,7 +1,7 @@
 //! Kernels of `shaders/attention/tiles/`, in which a workgroup multiplies tiles that lie in its memory: for GPUs.
 
 use super::attention_pass::Pass;
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Element};
 use super::launch::{Kernel, Shader, shader};
 
 /// Lanes of a workgroup, whatever the device: the tiles are cut for them.
@@ -70,11 +70,13 @@ impl Shape {
         COLUMNS * (self.rows() / LANE_ROWS + 1)
     }
 
-    fn pass(self, shader: Shader, chunks: usize) -> Pass {
+    fn pass(self, shader: Shader, chunks: usize, element: Element) -> Pass {
         let count = |there: bool| usize::from(there);
         let is_whole = chunks.is_multiple_of(SLICE);
         let is_even = chunks.is_multiple_of(self.across());
-        let mut values = Chunk::for_length(CHUNK).values();
+        let chunk = Chunk::for_length(CHUNK);
+        let mut values = chunk.values();
+        values.push(("rows", chunk.of(element)));
         let numbers = [
             ("head_chunk", chunks),
             ("row", LANE_ROWS),
@@ -142,7 +144,7 @@ impl Tiles {
     }
 
     /// Forward, by queries, by keys.
-    pub fn passes(self) -> [Pass; 3] {
+    pub fn passes(self, element: Element) -> [Pass; 3] {
         let [forward, queries, keys] = self.shapes;
         [
             (
@@ -158,7 +160,7 @@ impl Tiles {
                 shader!("chunk", "attention/tiles/block", "attention/tiles/keys"),
             ),
         ]
-        .map(|(shape, shader)| shape.pass(shader, self.chunks))
+        .map(|(shape, shader)| shape.pass(shader, self.chunks, element))
     }
 }
 

@@ -1,4 +1,64 @@
-//! Values of `shaders/chunk.wgsl`.
+//! Values of `shaders/chunk.wgsl`, and how entries lie in memory.
+
+use burn::tensor::DType;
+
+use super::launch::GpuTensor;
+use crate::precision::Precision;
+
+/// What an entry of a tensor is in memory. Kernels compute in f32: they widen what they load, and round once where they store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Element {
+    #[default]
+    F32,
+    F16,
+}
+
+impl Element {
+    pub const ALL: [Self; 2] = [Self::F32, Self::F16];
+
+    /// Of the tokens that the current precision keeps, and of its products' operands.
+    pub fn current() -> Self {
+        match Precision::current() {
+            Precision::F16 => Self::F16,
+            Precision::F32 | Precision::Bf16 => Self::F32, // `check_precision` refuses bf16
+        }
+    }
+
+    /// Panics on anything but f32 and f16, which no caller passes.
+    pub fn of(tensor: &GpuTensor) -> Self {
+        Self::of_dtype(tensor.dtype)
+    }
+
+    pub fn of_dtype(dtype: DType) -> Self {
+        match dtype {
+            DType::F32 => Self::F32,
+            DType::F16 => Self::F16,
+            other => panic!("the kernels take f32 and f16 tensors, not {other:?}"),
+        }
+    }
+
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+        }
+    }
+
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+
+    /// Its name in WGSL.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        }
+    }
+}
 
 /// Entries that a lane handles at once: a vector of 4 where rows are a multiple of that, else one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +76,17 @@ impl Chunk {
         length / self.0
     }
 
-    /// What chunk.wgsl takes: its type, which holds the element type, and the bodies of the functions that reduce a chunk `v` to a number.
+    /// The type of so many entries in memory.
+    pub(super) fn of(self, element: Element) -> String {
+        let name = element.name();
+        match self.0 {
+            1 => name.to_owned(),
+            entries => format!("vec{entries}<{name}>"),
+        }
+    }
+
+    /// What chunk.wgsl takes: the type of a chunk that is computed with, and the bodies of the functions that reduce a chunk `v` to
+    /// a number.
     pub(super) fn values(self) -> Vec<(&'static str, String)> {
         let [largest, total] = match self.0 {
             4 => [
@@ -25,9 +95,8 @@ impl Chunk {
             ],
             _ => ["v", "v"],
         };
-        let name = if self.0 == 4 { "vec4<f32>" } else { "f32" };
         vec![
-            ("chunk", name.to_owned()),
+            ("chunk", self.of(Element::F32)),
             ("largest", largest.to_owned()),
             ("total", total.to_owned()),
         ]

@@ -1,7 +1,7 @@
 //! Every kernel that a device may be given, for tests that validate and compile each of them.
 
 use super::attention::AttentionPath;
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Element};
 use super::launch::Kernel;
 use super::row_team::Team;
 use super::walk::Walk;
@@ -21,9 +21,11 @@ pub fn all_kernels(workgroups: &[u32], tensors: &[usize], teacher_views: &[usize
         for walk in Walk::ALL {
             all.push(copy::kernel(walk, chunk));
             all.push(levels::kernel(walk, chunk));
-            all.extend(gelu::kernels(walk, chunk));
-            all.push(rows::gather_kernel(walk, chunk));
-            all.extend(rows::placed_kernels(walk, chunk));
+            for element in Element::ALL {
+                all.extend(gelu::kernels(walk, chunk, element));
+                all.push(rows::gather_kernel(walk, chunk, element));
+                all.extend(rows::placed_kernels(walk, chunk, element));
+            }
             all.extend(tokens::walking_kernels(walk, chunk));
             for tensors in tensors {
                 all.push(ema::kernel(walk, chunk, *tensors));
@@ -36,8 +38,10 @@ pub fn all_kernels(workgroups: &[u32], tensors: &[usize], teacher_views: &[usize
             let teams = Team::all_of_rows(*workgroup);
             all.extend(teams.flat_map(|team| row_kernels(team, chunk)));
             all.extend(layer_norm::column_kernels(*workgroup, chunk));
-            all.push(rows::sums_kernel(*workgroup, chunk));
-            all.extend(tokens::sums_kernels(*workgroup, chunk));
+            for element in Element::ALL {
+                all.push(rows::sums_kernel(*workgroup, chunk, element));
+                all.extend(tokens::sums_kernels(*workgroup, chunk, element));
+            }
             all.push(cross_entropy::total_kernel(*workgroup));
             all.extend(target_potentials::kernels(*workgroup, chunk));
             let of_views = |views| cross_entropy::kernels(*workgroup, chunk, views);
@@ -52,7 +56,9 @@ pub fn all_kernels(workgroups: &[u32], tensors: &[usize], teacher_views: &[usize
 /// The kernels over rows that a team of lanes shares.
 fn row_kernels(team: Team, chunk: Chunk) -> Vec<Kernel> {
     let mut all = layer_norm::row_kernels(team, chunk);
-    all.extend(l2_norm::kernels(team, chunk));
+    for element in Element::ALL {
+        all.extend(l2_norm::kernels(team, chunk, element));
+    }
     all.push(normed_linear::kernel(team, chunk));
     all
 }
@@ -64,9 +70,10 @@ pub fn attention_kernels(workgroups: &[u32], head_widths: &[usize]) -> Vec<Kerne
             AttentionPath::GpuLanes => workgroups,
             _ => &[0], // lanes of their own
         };
-        let all = workgroups
-            .iter()
-            .filter_map(move |lanes| path.passes(*lanes, head_width));
+        let all = workgroups.iter().flat_map(move |lanes| {
+            let of_element = move |element| path.passes(*lanes, head_width, element);
+            Element::ALL.into_iter().filter_map(of_element)
+        });
         all.flatten().map(|pass| pass.kernel)
     };
     let of_widths = |path| {

@@ -2,28 +2,28 @@
 
 use burn::tensor::Tensor;
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Element};
 use super::info::info;
-use super::launch::{Kernel, contiguous, empty, launch, shader, tensor};
+use super::launch::{GpuTensor, Kernel, empty_of, launch, rows_as, rows_of, shader, tensor};
 use super::walk::Walk;
 use crate::kernels::backends::Gpu;
 
-fn forward_kernel(walk: Walk, chunk: Chunk) -> Kernel {
+fn forward_kernel(walk: Walk, chunk: Chunk, element: Element) -> Kernel {
     let mut values = chunk.values();
-    values.push(walk.value());
+    values.extend([walk.value(), ("rows", chunk.of(element))]);
     let shader = shader!("chunk", "gelu/normal", "gelu/forward");
     Kernel::new(shader, walk.lanes, values)
 }
 
-fn backward_kernel(walk: Walk, chunk: Chunk) -> Kernel {
+fn backward_kernel(walk: Walk, chunk: Chunk, element: Element) -> Kernel {
     let mut values = chunk.values();
-    values.push(walk.value());
+    values.extend([walk.value(), ("rows", chunk.of(element))]);
     let shader = shader!("chunk", "gelu/normal", "gelu/backward");
     Kernel::new(shader, walk.lanes, values)
 }
 
-pub(super) fn kernels(walk: Walk, chunk: Chunk) -> [Kernel; 2] {
-    [forward_kernel(walk, chunk), backward_kernel(walk, chunk)]
+pub(super) fn kernels(walk: Walk, chunk: Chunk, element: Element) -> [Kernel; 2] {
+    [forward_kernel, backward_kernel].map(|kernel| kernel(walk, chunk, element))
 }
 
 /// See [`crate::kernels::IbotBackend::exact_gelu`].
@@ -32,18 +32,9 @@ pub(super) fn forward(x: Tensor<Gpu, 2>) -> Tensor<Gpu, 2> {
     if rows * width == 0 {
         return x;
     }
-    let x = contiguous(x);
-    let y = empty(&x, [rows, width]);
-    let walk = Walk::choose(&x.client);
-    let chunk = Chunk::for_length(rows * width);
-    let chunks = chunk.count(rows * width);
-    launch(
-        &x.client,
-        forward_kernel(walk, chunk),
-        walk.groups(chunks),
-        &[&x, &y],
-        &info! { chunks: chunks },
-    );
+    let x = rows_of(x);
+    let y = empty_of(Element::of(&x), &x, [rows, width]);
+    over_entries(forward_kernel, &[&x, &y]);
     tensor(y)
 }
 
@@ -53,17 +44,25 @@ pub(super) fn backward(x: Tensor<Gpu, 2>, d_y: Tensor<Gpu, 2>) -> Tensor<Gpu, 2>
     if rows * width == 0 {
         return x;
     }
-    let (x, d_y) = (contiguous(x), contiguous(d_y));
-    let d_x = empty(&x, [rows, width]);
-    let walk = Walk::choose(&x.client);
-    let chunk = Chunk::for_length(rows * width);
-    let chunks = chunk.count(rows * width);
+    let x = rows_of(x);
+    let element = Element::of(&x);
+    let (d_y, d_x) = (rows_as(d_y, element), empty_of(element, &x, [rows, width]));
+    over_entries(backward_kernel, &[&x, &d_y, &d_x]);
+    tensor(d_x)
+}
+
+/// Over tensors of one shape and one kind of entries.
+fn over_entries(kernel: fn(Walk, Chunk, Element) -> Kernel, tensors: &[&GpuTensor]) {
+    let of = tensors[0];
+    let entries = of.meta.shape().num_elements();
+    let walk = Walk::choose(&of.client);
+    let chunk = Chunk::for_length(entries);
+    let chunks = chunk.count(entries);
     launch(
-        &x.client,
-        backward_kernel(walk, chunk),
+        &of.client,
+        kernel(walk, chunk, Element::of(of)),
         walk.groups(chunks),
-        &[&x, &d_y, &d_x],
+        tensors,
         &info! { chunks: chunks },
     );
-    tensor(d_x)
 }

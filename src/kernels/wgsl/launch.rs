@@ -13,6 +13,7 @@ use cubecl::client::ComputeClient;
 use cubecl::prelude::{CubeCount, CubeDim, KernelId};
 use cubecl::server::{KernelArguments, MetadataBindingInfo};
 
+use super::chunk::Element;
 use super::info::Info;
 use super::observed::{Launched, note};
 use super::template::fill;
@@ -122,7 +123,9 @@ impl Kernel {
     pub fn wgsl(&self) -> std::result::Result<String, String> {
         let mut values = self.values.clone();
         values.push(("workgroup", self.workgroup.to_string()));
-        let mut text = String::new();
+        // WGSL wants it before all else
+        let has_half = values.iter().any(|(_, value)| value.contains("f16"));
+        let mut text = String::from(if has_half { "enable f16;\n\n" } else { "" });
         for (name, built_in) in self.shader.files {
             match shader_folder() {
                 None => text.push_str(built_in),
@@ -256,6 +259,31 @@ fn pack(info: &[u32]) -> Vec<u64> {
         .collect()
 }
 
+/// The tensor's buffer without gaps, of f32 or f16.
+pub(super) fn rows_of<const D: usize>(tensor: Tensor<Gpu, D>) -> GpuTensor {
+    let tensor = tensor.into_primitive().tensor();
+    Element::of(&tensor); // panics on others
+    into_contiguous(tensor)
+}
+
+/// The same with entries of this kind: itself, or a copy.
+pub(super) fn rows_as<const D: usize>(tensor: Tensor<Gpu, D>, element: Element) -> GpuTensor {
+    rows_of(cast(tensor, element))
+}
+
+/// The tensor's buffer without gaps, as an operation of the current precision reads it: f32 alone, or f16 too.
+pub(super) fn taken<const D: usize>(tensor: Tensor<Gpu, D>) -> GpuTensor {
+    match Element::current() {
+        Element::F32 => rows_as(tensor, Element::F32),
+        Element::F16 => rows_of(tensor),
+    }
+}
+
+/// The tensor with entries of this kind: itself, or a copy.
+pub(super) fn cast<const D: usize>(tensor: Tensor<Gpu, D>, element: Element) -> Tensor<Gpu, D> {
+    tensor.cast(element.dtype())
+}
+
 /// The tensor's buffer without gaps; panics on anything but f32, which no caller passes.
 pub(super) fn contiguous<const D: usize>(tensor: Tensor<Gpu, D>) -> GpuTensor {
     let tensor = tensor.into_primitive().tensor();
@@ -271,16 +299,25 @@ pub(super) fn unshared(tensor: GpuTensor) -> GpuTensor {
     }
 }
 
-/// A new tensor on the device of `like`; its entries are whatever lies there.
+/// A new tensor of f32 on the device of `like`; its entries are whatever lies there.
 pub(super) fn empty<const D: usize>(like: &GpuTensor, shape: [usize; D]) -> GpuTensor {
+    empty_of(Element::F32, like, shape)
+}
+
+/// The same with entries of this kind.
+pub(super) fn empty_of<const D: usize>(
+    element: Element,
+    like: &GpuTensor,
+    shape: [usize; D],
+) -> GpuTensor {
     let shape = Shape::from(shape);
-    let bytes = shape.num_elements() * size_of::<f32>();
+    let bytes = shape.num_elements() * element.bytes();
     CubeTensor::new_contiguous(
         like.client.clone(),
         like.device.clone(),
         shape,
         like.client.empty(bytes),
-        DType::F32,
+        element.dtype(),
     )
 }
 
@@ -299,7 +336,7 @@ pub(super) fn uploaded(like: &GpuTensor, numbers: &[f32]) -> GpuTensor {
 /// Entries at which a tensor may begin inside another: WebGPU's `min_storage_buffer_offset_alignment` is at most 256 bytes.
 pub(super) const SECTION: usize = 64;
 
-/// Some entries of a buffer, `[length]`; `start` is a multiple of [`SECTION`].
+/// Some entries of a buffer of f32, `[length]`; `start` is a multiple of [`SECTION`].
 pub(super) fn section(of: &GpuTensor, start: usize, length: usize) -> GpuTensor {
     let bytes = |entries: usize| (entries * size_of::<f32>()) as u64;
     let after = of.meta.shape().num_elements() - start - length;

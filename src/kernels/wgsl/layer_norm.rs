@@ -2,10 +2,12 @@
 
 use burn::tensor::Tensor;
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Element};
 use super::info::info;
 use super::lanes::{MAX_ROUNDS, workgroup};
-use super::launch::{GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
+use super::launch::{
+    GpuTensor, Kernel, cast, contiguous, empty, empty_of, launch, rows_as, rows_of, shader, tensor,
+};
 use super::matrix_product::Parts;
 use super::row_team::{RowPass, Team};
 use crate::kernels::backends::Gpu;
@@ -16,9 +18,40 @@ use crate::kernels::ops::layer_norm::{LayerNormGradients, LayerNormInput};
 /// that a GPU is busy.
 const SLAB_ROWS: usize = 64;
 
-fn forward_kernel(team: Team, chunk: Chunk) -> Kernel {
+/// Entries of rows, and of what the norm makes of them or of the gradient by that.
+#[derive(Debug, Clone, Copy)]
+struct Elements {
+    rows: Element,
+    normed: Element,
+}
+
+impl Elements {
+    /// The norm before a layer, and the last one.
+    const ALL: [Self; 3] = [
+        Self::new(Element::F32, Element::F32),
+        Self::new(Element::F16, Element::F16),
+        Self::new(Element::F16, Element::F32),
+    ];
+
+    const fn new(rows: Element, normed: Element) -> Self {
+        Self { rows, normed }
+    }
+
+    fn of(rows: &GpuTensor, normed: &GpuTensor) -> Self {
+        Self::new(Element::of(rows), Element::of(normed))
+    }
+
+    fn values(self, chunk: Chunk) -> [(&'static str, String); 2] {
+        [
+            ("rows", chunk.of(self.rows)),
+            ("normed", chunk.of(self.normed)),
+        ]
+    }
+}
+
+fn forward_kernel(team: Team, chunk: Chunk, elements: Elements) -> Kernel {
     let shader = shader!("chunk", "rows/team", "rows/info", "layer_norm/forward");
-    team.kernel(shader, chunk, [])
+    team.kernel(shader, chunk, elements.values(chunk))
 }
 
 /// What the gradient by the rows takes and gives beside it.
@@ -30,22 +63,24 @@ enum Beside {
     Units { past: bool },
 }
 
-fn backward_kernel(team: Team, chunk: Chunk, beside: Beside) -> Kernel {
+fn backward_kernel(team: Team, chunk: Chunk, elements: Elements, beside: Beside) -> Kernel {
     let shader = shader!("chunk", "rows/team", "rows/info", "layer_norm/backward");
     let values = [
         ("past", beside == Beside::Units { past: true }),
         ("unit", beside != Beside::Moments),
         ("moments", beside == Beside::Moments),
     ];
-    team.kernel(shader, chunk, values.map(there))
+    let values = values.map(there).into_iter();
+    team.kernel(shader, chunk, values.chain(elements.values(chunk)))
 }
 
 fn there((name, is_there): (&'static str, bool)) -> (&'static str, String) {
     (name, usize::from(is_there).to_string())
 }
 
-fn columns_kernel(workgroup: u32, chunk: Chunk) -> Kernel {
+fn columns_kernel(workgroup: u32, chunk: Chunk, elements: Elements) -> Kernel {
     let mut values = chunk.values();
+    values.extend(elements.values(chunk));
     values.push(("slab_rows", SLAB_ROWS.to_string()));
     Kernel::new(shader!("chunk", "layer_norm/columns"), workgroup, values)
 }
@@ -61,32 +96,44 @@ pub(super) fn row_kernels(team: Team, chunk: Chunk) -> Vec<Kernel> {
         Beside::Units { past: false },
         Beside::Units { past: true },
     ];
-    let backward = besides.map(|beside| backward_kernel(team, chunk, beside));
-    [forward_kernel(team, chunk)]
-        .into_iter()
-        .chain(backward)
-        .collect()
+    let of_elements = |elements| {
+        let backward = besides.map(|beside| backward_kernel(team, chunk, elements, beside));
+        [forward_kernel(team, chunk, elements)]
+            .into_iter()
+            .chain(backward)
+    };
+    Elements::ALL.into_iter().flat_map(of_elements).collect()
 }
 
-pub(super) fn column_kernels(workgroup: u32, chunk: Chunk) -> [Kernel; 3] {
-    [
-        columns_kernel(workgroup, chunk),
-        column_totals_kernel(Team::SOFTWARE, chunk),
-        column_totals_kernel(Team::of_columns(workgroup), chunk),
-    ]
+pub(super) fn column_kernels(workgroup: u32, chunk: Chunk) -> Vec<Kernel> {
+    let columns = Elements::ALL.map(|elements| columns_kernel(workgroup, chunk, elements));
+    let teams = [Team::SOFTWARE, Team::of_columns(workgroup)];
+    let totals = teams.map(|team| column_totals_kernel(team, chunk));
+    columns.into_iter().chain(totals).collect()
 }
 
-/// See [`crate::kernels::IbotBackend::layer_norm_rows`].
+/// See [`crate::kernels::IbotBackend::layer_norm_rows`]; f32, whatever the rows are.
 pub(super) fn forward(input: LayerNormInput<Gpu>) -> Tensor<Gpu, 2> {
+    normed(input, Element::F32)
+}
+
+/// As a layer takes the rows: of their own kind.
+pub(super) fn before_layer(input: LayerNormInput<Gpu>) -> Tensor<Gpu, 2> {
+    let element = Element::of_dtype(input.x.dtype());
+    normed(input, element)
+}
+
+fn normed(input: LayerNormInput<Gpu>, element: Element) -> Tensor<Gpu, 2> {
     let shape @ [rows, width] = input.x.dims();
     if rows * width == 0 {
-        return input.x;
+        return cast(input.x, element);
     }
     let affine = [input.weight, input.bias].map(contiguous);
-    let x = contiguous(input.x);
-    let y = empty(&x, shape);
+    let x = rows_of(input.x);
+    let y = empty_of(element, &x, shape);
     let tensors = [&x, &affine[0], &affine[1], &y];
-    RowPass::over(&x).launch(forward_kernel, &tensors, input.eps, 1);
+    let kernel = |team, chunk| forward_kernel(team, chunk, Elements::of(&x, &y));
+    RowPass::over(&x).launch(kernel, &tensors, input.eps, 1);
     tensor(y)
 }
 
@@ -95,10 +142,11 @@ pub(super) fn backward(input: LayerNormInput<Gpu>, d_y: Tensor<Gpu, 2>) -> Layer
     let [rows, width] = input.x.dims();
     // column_totals.wgsl loops over all slabs
     if rows * width == 0 || rows.div_ceil(SLAB_ROWS) > MAX_ROUNDS {
-        return tensor_layer_norm::backward(input, d_y);
+        return in_f32(input, d_y);
     }
     let chunk = Chunk::for_length(width);
-    let (x, d_y) = (contiguous(input.x), contiguous(d_y));
+    // what a standalone norm gives is f32
+    let (x, d_y) = (rows_of(input.x), contiguous(cast(d_y, Element::F32)));
     let weight = contiguous(input.weight);
     let moments = [(); 2].map(|()| empty(&x, [rows]));
     let beside = (Beside::Moments, moments.each_ref().to_vec());
@@ -112,6 +160,18 @@ pub(super) fn backward(input: LayerNormInput<Gpu>, d_y: Tensor<Gpu, 2>) -> Layer
     }
 }
 
+/// By tensor operations, which take f32.
+fn in_f32(input: LayerNormInput<Gpu>, d_y: Tensor<Gpu, 2>) -> LayerNormGradients<Gpu> {
+    let element = Element::of_dtype(input.x.dtype());
+    let x = cast(input.x, Element::F32);
+    let input = LayerNormInput { x, ..input };
+    let found = tensor_layer_norm::backward(input, cast(d_y, Element::F32));
+    LayerNormGradients {
+        d_x: cast(found.d_x, element),
+        ..found
+    }
+}
+
 /// The gradient by the rows alone, plus `past` where it is there; and the rows before scale and shift, which the gradients of
 /// the layer behind the norm take. `d_y` is by the norm's result. There is a row, and it has an entry.
 pub(super) fn backward_of_rows(
@@ -120,9 +180,10 @@ pub(super) fn backward_of_rows(
     past: Option<Tensor<Gpu, 2>>,
 ) -> [GpuTensor; 2] {
     let shape = input.x.dims();
-    let x = contiguous(input.x);
-    let past = past.map(contiguous);
-    let units = empty(&x, shape);
+    let x = rows_of(input.x);
+    let element = Element::of(&x);
+    let past = past.map(|past| rows_as(past, element));
+    let units = empty_of(element, &x, shape);
     let beside = Beside::Units {
         past: past.is_some(),
     };
@@ -139,10 +200,11 @@ fn rows_backward(
     d_y: &Parts<()>,
     (beside, tensors): (Beside, Vec<&GpuTensor>),
 ) -> GpuTensor {
-    let d_x = empty(x, [x.meta.shape()[0], x.meta.shape()[1]]);
+    let elements = Elements::of(x, &d_y.product);
+    let d_x = empty_of(elements.rows, x, [x.meta.shape()[0], x.meta.shape()[1]]);
     let mut all = vec![x, weight, &d_y.product, &d_x];
     all.extend(tensors);
-    let kernel = |team, chunk| backward_kernel(team, chunk, beside);
+    let kernel = |team, chunk| backward_kernel(team, chunk, elements, beside);
     RowPass::over(x).launch(kernel, &all, eps, d_y.parts);
     d_x
 }
@@ -161,7 +223,7 @@ fn sum_columns(
     let partial = [(); 2].map(|()| empty(x, [slabs, width]));
     launch(
         &x.client,
-        columns_kernel(lanes, chunk),
+        columns_kernel(lanes, chunk, Elements::of(x, d_y)),
         (slabs * chunks).div_ceil(lanes as usize),
         &[x, d_y, row_mean, row_scale, &partial[0], &partial[1]],
         &info! { rows: rows, chunks: chunks, slabs: slabs },

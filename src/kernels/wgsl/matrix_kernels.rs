@@ -1,6 +1,6 @@
 //! The kernels of `shaders/matrix_product/`.
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Element};
 use super::lanes::SOFTWARE_SUBGROUP;
 use super::launch::{Kernel, shader};
 use super::matrix_plan::{SOFTWARE_BLOCKS, Way};
@@ -76,10 +76,53 @@ impl After {
     }
 }
 
+/// Entries of the matrices of a product; bias and totals are f32, and so are sums that are made in parts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Elements {
+    /// What operands are rounded to, whatever they are.
+    pub operands: Element,
+    pub left: Element,
+    pub right: Element,
+    /// Of the result, and of what is written beside it.
+    pub stored: Element,
+    /// Of what is read beside it: f32 where nothing is.
+    pub beside: Element,
+}
+
+impl Elements {
+    /// Those that products in half precision have, with this layout: a weight is f32, a gradient of rows f16; rows and their
+    /// gradients may be either.
+    fn half(layout: Layout, after: After) -> Vec<Self> {
+        use Element::{F16, F32};
+        let of = |left, right, stored, beside| Self {
+            operands: F16,
+            left,
+            right,
+            stored,
+            beside,
+        };
+        match layout {
+            Layout::Plain if after.residual => [F32, F16]
+                .into_iter()
+                .flat_map(|left| [F32, F16].map(|residual| of(left, F32, F16, residual)))
+                .collect(),
+            Layout::Plain => [F32, F16].map(|left| of(left, F32, F16, F32)).into(),
+            Layout::RightTransposed => [F32, F16]
+                .map(|rows| match after.gelu_gradient {
+                    true => of(F16, F32, rows, rows),
+                    false => of(F16, F32, rows, F32),
+                })
+                .into(),
+            Layout::LeftTransposed => [F32, F16].map(|left| of(left, F16, F32, F32)).into(),
+        }
+    }
+}
+
 /// What tells one kernel from another.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Variant {
     pub layout: Layout,
+    pub elements: Elements,
     /// Whether the rows of all matrices are multiples of a vector.
     pub vectors: bool,
     pub after: After,
@@ -88,13 +131,13 @@ pub(super) struct Variant {
 impl Variant {
     fn values(self) -> Vec<(&'static str, String)> {
         let count = |there: bool| usize::from(there).to_string();
-        let stored = if self.vectors { "vec4<f32>" } else { "f32" };
         let entries: usize = if self.vectors { 4 } else { 1 };
+        let (vector, stored) = (Chunk::for_length(BLOCK), Chunk::for_length(entries));
+        let elements = self.elements;
         let turned_left = self.layout == Layout::LeftTransposed;
         let turned_right = self.layout == Layout::RightTransposed;
-        let mut values = Chunk::for_length(BLOCK).values();
+        let mut values = vector.values();
         values.extend([
-            ("stored", stored.to_owned()),
             ("entries", entries.to_string()),
             ("vectors", count(self.vectors)),
             ("singles", count(!self.vectors)),
@@ -108,14 +151,45 @@ impl Variant {
             ("residual", count(self.after.residual)),
             ("activated", count(self.after.activated)),
             ("totals", count(self.after.totals)),
+            ("left_stored", stored.of(elements.left)),
+            ("right_stored", stored.of(elements.right)),
+            ("stored", stored.of(elements.stored)),
+            ("beside", stored.of(elements.beside)),
+            ("whole", stored.of(Element::F32)),
+            ("operand", vector.of(elements.operands)),
         ]);
         values
     }
 
-    /// How its operands lie.
+    /// The product alone, with nothing after it.
+    pub(super) fn bare(self) -> Self {
+        Self {
+            elements: Elements {
+                beside: Element::F32,
+                ..self.elements
+            },
+            after: After::default(),
+            ..self
+        }
+    }
+
+    /// How its operands lie, and what they are where they are not all f32.
     pub(super) fn name(self) -> String {
         let entries = if self.vectors { "vectors" } else { "singles" };
-        format!("{:?} {entries}", self.layout)
+        let lie = format!("{:?} {entries}", self.layout);
+        let Elements {
+            left,
+            right,
+            stored,
+            ..
+        } = self.elements;
+        match self.elements.operands {
+            Element::F32 => lie,
+            Element::F16 => {
+                let [left, right, stored] = [left, right, stored].map(Element::name);
+                format!("{lie} of {left} and {right} to {stored}")
+            }
+        }
     }
 
     pub(super) fn kernel(self, way: Way) -> Kernel {
@@ -161,9 +235,12 @@ impl Variant {
 }
 
 /// Adds up the parts of a product, and of sums beside it.
-pub(super) fn sum_of_parts(chunk: Chunk, totals: bool) -> Kernel {
+pub(super) fn sum_of_parts(chunk: Chunk, stored: Element, totals: bool) -> Kernel {
     let mut values = chunk.values();
-    values.push(("totals", usize::from(totals).to_string()));
+    values.extend([
+        ("totals", usize::from(totals).to_string()),
+        ("stored", chunk.of(stored)),
+    ]);
     let shader = shader!("chunk", "matrix_product/parts");
     Kernel::new(shader, PARTS_LANES, values)
 }
@@ -179,6 +256,7 @@ pub(super) fn fingerprint() -> String {
     for (layout, tile) in layouts.into_iter().flat_map(|l| Tile::ALL.map(|t| (l, t))) {
         let variant = Variant {
             layout,
+            elements: Elements::default(),
             vectors: true,
             after: After::default(),
         };
@@ -193,16 +271,25 @@ pub(super) fn fingerprint() -> String {
 pub(super) fn kernels() -> Vec<Kernel> {
     let tiles = Tile::ALL.map(Way::Tiled);
     let ways = || [Way::Direct].into_iter().chain(tiles);
+    let elements = |layout, after| {
+        let half = Elements::half(layout, after);
+        std::iter::once(Elements::default()).chain(half)
+    };
     let variants = After::all().into_iter().flat_map(|(layout, after)| {
-        [false, true].map(|vectors| Variant {
-            layout,
-            vectors,
-            after,
+        elements(layout, after).flat_map(move |elements| {
+            [false, true].map(|vectors| Variant {
+                layout,
+                elements,
+                vectors,
+                after,
+            })
         })
     });
     let products = variants.flat_map(|variant| ways().map(move |way| variant.kernel(way)));
-    let sums = Chunk::ALL
-        .into_iter()
-        .flat_map(|chunk| [false, true].map(|totals| sum_of_parts(chunk, totals)));
+    let sums = Chunk::ALL.into_iter().flat_map(|chunk| {
+        let of_f32 = [false, true].map(|totals| sum_of_parts(chunk, Element::F32, totals));
+        let of_f16 = sum_of_parts(chunk, Element::F16, false);
+        of_f32.into_iter().chain([of_f16])
+    });
     products.chain(sums).collect()
 }

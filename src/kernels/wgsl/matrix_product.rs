@@ -5,10 +5,10 @@
 
 use burn::tensor::Tensor;
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Element};
 use super::info::info;
-use super::launch::{GpuTensor, SECTION, contiguous, empty, launch, tensor};
-use super::matrix_kernels::{After, PARTS_LANES, Variant, sum_of_parts};
+use super::launch::{GpuTensor, SECTION, contiguous, empty, empty_of, launch, tensor};
+use super::matrix_kernels::{After, Elements, PARTS_LANES, Variant, sum_of_parts};
 use super::matrix_plan::{MAX_TERMS, Plan, Sizes};
 use super::matrix_tiles::BLOCK;
 use super::matrix_timing::fastest;
@@ -25,6 +25,10 @@ pub(super) struct Product<'a> {
     pub sizes: Sizes,
     pub left: &'a GpuTensor,
     pub right: &'a GpuTensor,
+    /// What operands are rounded to.
+    pub operands: Element,
+    /// Entries of the result; f32 where that is in parts.
+    pub stored: Element,
     pub bias: Option<GpuTensor>,
     pub gelu: bool,
     /// Where GELU's derivative is taken.
@@ -74,7 +78,7 @@ impl Parts<()> {
 }
 
 impl<'a> Product<'a> {
-    /// One product, with nothing after it.
+    /// One product, with nothing after it, in f32.
     pub fn of(
         layout: Layout,
         [rows, depth, columns]: [usize; 3],
@@ -91,6 +95,8 @@ impl<'a> Product<'a> {
             },
             left,
             right,
+            operands: Element::F32,
+            stored: Element::F32,
             bias: None,
             gelu: false,
             at_gelu: None,
@@ -100,23 +106,36 @@ impl<'a> Product<'a> {
         }
     }
 
-    fn variant(&self) -> Variant {
+    /// With a result of these entries.
+    fn variant(&self, stored: Element) -> Variant {
         let sizes = self.sizes;
         let widths = match self.layout {
             Layout::LeftTransposed => [sizes.rows, sizes.columns],
             _ => [sizes.depth, sizes.columns],
         };
+        let beside = self.at_gelu.as_ref().or(self.residual.as_ref());
         Variant {
             layout: self.layout,
-            vectors: widths.iter().all(|width| width.is_multiple_of(BLOCK)),
-            after: After {
-                bias: self.bias.is_some(),
-                gelu: self.gelu,
-                gelu_gradient: self.at_gelu.is_some(),
-                residual: self.residual.is_some(),
-                activated: self.activated.is_some(),
-                totals: self.totals.is_some(),
+            elements: Elements {
+                operands: self.operands,
+                left: Element::of(self.left),
+                right: Element::of(self.right),
+                stored,
+                beside: beside.map_or(Element::F32, Element::of),
             },
+            vectors: widths.iter().all(|width| width.is_multiple_of(BLOCK)),
+            after: self.after(),
+        }
+    }
+
+    fn after(&self) -> After {
+        After {
+            bias: self.bias.is_some(),
+            gelu: self.gelu,
+            gelu_gradient: self.at_gelu.is_some(),
+            residual: self.residual.is_some(),
+            activated: self.activated.is_some(),
+            totals: self.totals.is_some(),
         }
     }
 
@@ -132,16 +151,21 @@ impl<'a> Product<'a> {
     /// The same in parts.
     pub fn in_parts(&self) -> Parts<Option<GpuTensor>> {
         let client = &self.left.client;
-        let variant = self.variant();
+        let after = self.after();
         let sizes @ Sizes { columns, .. } = self.sizes;
-        let plan = Plan::choose(client, sizes, variant.after.takes_parts());
+        let plan = Plan::choose(client, sizes, after.takes_parts());
         let rows = plan.parts * sizes.count * sizes.rows;
-        let out = empty(self.left, [rows, columns]);
+        let stored = match plan.parts {
+            1 => self.stored,
+            _ => Element::F32,
+        };
+        let variant = self.variant(stored);
+        let out = empty_of(stored, self.left, [rows, columns]);
         let totals = self.totals.map(|totals| {
             let entries = plan.parts * columns;
             empty(self.left, [totals.entries(entries, columns)])
         });
-        let plan = self.timed(plan, &out);
+        let plan = self.timed(plan, variant, &out);
         let mut tensors = vec![self.left, self.right, &out];
         tensors.extend(self.bias.as_ref());
         tensors.extend(self.at_gelu.as_ref());
@@ -158,14 +182,11 @@ impl<'a> Product<'a> {
 
     /// The plan with the tile that multiplies fastest on the device, which may be timed first: without what comes after, so
     /// that few kernels are compiled for it, into `out`, which is written again after that.
-    fn timed(&self, plan: Plan, out: &GpuTensor) -> Plan {
+    fn timed(&self, plan: Plan, variant: Variant, out: &GpuTensor) -> Plan {
         if self.sizes.products() < LEAST_TIMED {
             return plan;
         }
-        let bare = Variant {
-            after: After::default(),
-            ..self.variant()
-        };
+        let bare = variant.bare();
         let class = || format!("{} {}", bare.name(), self.sizes.class());
         let launch = |plan| self.launch(bare, plan, &[self.left, self.right, out]);
         fastest(&self.left.client, plan, class, launch)
@@ -200,7 +221,7 @@ impl<'a> Product<'a> {
         let Sizes { rows, columns, .. } = self.sizes;
         let chunk = Chunk::for_length(columns);
         let chunks = rows * chunk.count(columns);
-        let sum = empty(product, [rows, columns]);
+        let sum = empty_of(self.stored, product, [rows, columns]);
         let total = totals.map(|parts| empty(parts, [columns]));
         let total_chunks = totals.map_or(0, |_| chunk.count(columns));
         let mut tensors = vec![product, &sum];
@@ -208,7 +229,7 @@ impl<'a> Product<'a> {
         tensors.extend(total.as_ref());
         launch(
             &product.client,
-            sum_of_parts(chunk, totals.is_some()),
+            sum_of_parts(chunk, self.stored, totals.is_some()),
             (chunks + total_chunks).div_ceil(PARTS_LANES as usize),
             &tensors,
             &info! { parts: parts, chunks: chunks, total_chunks: total_chunks },
@@ -217,7 +238,7 @@ impl<'a> Product<'a> {
     }
 }
 
-/// A product of more terms than one launch adds up.
+/// A product of f32 of more terms than one launch adds up.
 pub(super) fn in_pieces(
     layout: Layout,
     left: Tensor<Gpu, 2>,

@@ -27,6 +27,7 @@ mod ema;
 mod every_kernel;
 mod gelu;
 mod grad_scale;
+mod half;
 mod info;
 mod l2_norm;
 mod lanes;
@@ -64,13 +65,12 @@ pub use matrix_tiles::{TILE_VARIABLE, Tile, with_tile};
 pub use matrix_timing::TIMING_VARIABLE;
 pub use observed::{Launched, observe};
 
-use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{DType, Tensor};
 use burn_wgpu::WgpuRuntime;
 use cubecl::Runtime;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::backends::Gpu;
@@ -95,7 +95,7 @@ use crate::kernels::ops::{
     ema as tensor_ema, gelu as tensor_gelu, grad_scale as tensor_grad_scale,
     l2_norm as tensor_l2_norm, layer_norm as tensor_layer_norm, levels as tensor_levels,
     linear as tensor_linear, loss_scale as tensor_loss_scale, product as tensor_product,
-    rounding as tensor_rounding, target_potentials as tensor_potentials, tokens as tensor_tokens,
+    target_potentials as tensor_potentials, tokens as tensor_tokens,
 };
 use crate::precision::Precision;
 use launch::check_bindings;
@@ -116,21 +116,15 @@ impl IbotBackend for Gpu {
     }
 
     fn check_precision(precision: Precision, device: &Self::Device) -> Result<()> {
-        let remedy = match precision {
-            Precision::F32 => return Ok(()),
-            Precision::F16 if Self::supports_dtype(device, DType::F16) => return Ok(()),
-            Precision::F16 => "the adapter has no f16 in shaders (SHADER_F16); use f32",
-            Precision::Bf16 => "GPUs have no bf16 through WGSL; use f16, or `backend` flex",
-        };
-        Err(Error::config("precision", precision, remedy))
+        half::check(precision, device)
+    }
+
+    fn token_dtype() -> DType {
+        chosen!(chunk::Element::current().dtype(), DType::F32)
     }
 
     fn rounded<const D: usize>(x: Tensor<Self, D>, precision: Precision) -> Tensor<Self, D> {
-        match precision {
-            Precision::F32 => x,
-            Precision::F16 => x.cast(DType::F16).cast(DType::F32),
-            Precision::Bf16 => tensor_rounding::rounded(x, precision), // `check_precision` refuses it
-        }
+        half::rounded(x, precision)
     }
 
     fn max_logit_rows(prototypes: usize, device: &Self::Device) -> usize {
@@ -236,6 +230,10 @@ impl IbotBackend for Gpu {
             layer_norm::backward(input, d_y),
             tensor_layer_norm::backward(input, d_y)
         )
+    }
+
+    fn linear_layer(input: LinearLayerInput<Self>) -> Tensor<Self, 2> {
+        chosen!(linear::layer(input), tensor_linear::forward(input))
     }
 
     fn linear_rows(input: LinearInput<Self>) -> Tensor<Self, 2> {

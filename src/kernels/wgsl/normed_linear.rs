@@ -2,10 +2,10 @@
 
 use burn::tensor::Tensor;
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Element};
 use super::info::info;
 use super::launch::{
-    GpuTensor, Kernel, SECTION, contiguous, empty, launch, section, shader, tensor,
+    GpuTensor, Kernel, SECTION, contiguous, empty, launch, rows_as, section, shader, tensor,
 };
 use super::layer_norm;
 use super::linear::{unfinished_d_x, unfinished_weight_gradient};
@@ -51,9 +51,10 @@ fn normed(
     d_y: Tensor<Gpu, 2>,
     past: Option<Tensor<Gpu, 2>>,
 ) -> LinearLayerGradients<Gpu> {
-    let d_y = contiguous(d_y);
+    let d_y = rows_as(d_y, Element::current());
     let weight = contiguous(layer.weight);
-    let d_normed = unfinished_d_x(&d_y, &weight);
+    let element = Element::of_dtype(norm.x.dtype());
+    let d_normed = unfinished_d_x(&d_y, &weight, element);
     let affine = [norm.weight.clone(), norm.bias.clone()].map(contiguous);
     let [d_x, units] = layer_norm::backward_of_rows(norm, &d_normed, past);
     let [d_weight, d_bias, d_scale, d_shift] = of_weights(&units, &d_y, &weight, &affine);

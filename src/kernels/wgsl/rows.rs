@@ -2,10 +2,12 @@
 
 use burn::tensor::{Int, Tensor, TensorData, TensorMetadata};
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Element};
 use super::info::info;
 use super::lanes::workgroup;
-use super::launch::{GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
+use super::launch::{
+    GpuTensor, Kernel, cast, empty, empty_of, launch, rows_as, rows_of, shader, tensor,
+};
 use super::walk::Walk;
 use crate::kernels::backends::Gpu;
 use crate::kernels::ops::product::{self, RowPlaces};
@@ -13,37 +15,44 @@ use crate::kernels::ops::product::{self, RowPlaces};
 /// Rows that a lane adds up, one after the other: 25 216 rows take three launches.
 const SLAB_ROWS: usize = 64;
 
-pub(super) fn gather_kernel(walk: Walk, chunk: Chunk) -> Kernel {
+pub(super) fn gather_kernel(walk: Walk, chunk: Chunk, element: Element) -> Kernel {
     let mut values = chunk.values();
-    values.push(walk.value());
+    values.extend([walk.value(), ("rows", chunk.of(element))]);
     Kernel::new(shader!("chunk", "rows/gather"), walk.lanes, values)
 }
 
-fn placed_kernel(walk: Walk, chunk: Chunk, past: bool) -> Kernel {
+fn placed_kernel(walk: Walk, chunk: Chunk, element: Element, past: bool) -> Kernel {
     let mut values = chunk.values();
-    values.extend([walk.value(), ("past", usize::from(past).to_string())]);
+    values.extend([
+        walk.value(),
+        ("past", usize::from(past).to_string()),
+        ("rows", chunk.of(element)),
+    ]);
     Kernel::new(shader!("chunk", "rows/placed"), walk.lanes, values)
 }
 
-pub(super) fn placed_kernels(walk: Walk, chunk: Chunk) -> [Kernel; 2] {
-    [false, true].map(|past| placed_kernel(walk, chunk, past))
+pub(super) fn placed_kernels(walk: Walk, chunk: Chunk, element: Element) -> [Kernel; 2] {
+    [false, true].map(|past| placed_kernel(walk, chunk, element, past))
 }
 
-pub(super) fn sums_kernel(lanes: u32, chunk: Chunk) -> Kernel {
+pub(super) fn sums_kernel(lanes: u32, chunk: Chunk, element: Element) -> Kernel {
     let mut values = chunk.values();
-    values.push(("slab_rows", SLAB_ROWS.to_string()));
+    values.extend([
+        ("slab_rows", SLAB_ROWS.to_string()),
+        ("rows", chunk.of(element)),
+    ]);
     Kernel::new(shader!("chunk", "rows/column_sums"), lanes, values)
 }
 
 /// The rows of `x` at the places, or at their inverse, zeros where one is negative; `x` has a row.
 fn gathered(x: Tensor<Gpu, 2>, places: &RowPlaces, inverse: bool) -> Tensor<Gpu, 2> {
     let ([_, width], device) = (x.dims(), x.device());
-    let x = contiguous(x);
+    let x = rows_of(x);
     let rows = match inverse {
         true => places.rows(),
         false => places.len(),
     };
-    let y = empty(&x, [rows, width]);
+    let y = empty_of(Element::of(&x), &x, [rows, width]);
     if rows * width > 0 {
         let send = |places| {
             let data = TensorData::new(places, [rows]);
@@ -55,7 +64,7 @@ fn gathered(x: Tensor<Gpu, 2>, places: &RowPlaces, inverse: bool) -> Tensor<Gpu,
         let walk = Walk::choose(&x.client);
         launch(
             &x.client,
-            gather_kernel(walk, chunk),
+            gather_kernel(walk, chunk, Element::of(&x)),
             walk.groups(rows * chunks),
             &[&x, &places.sent(inverse, is_here, send), &y],
             &info! { rows: rows, chunks: chunks },
@@ -72,7 +81,13 @@ pub(super) fn gather(x: Tensor<Gpu, 2>, places: &RowPlaces) -> Tensor<Gpu, 2> {
 /// See [`crate::kernels::IbotBackend::scatter_rows`].
 pub(super) fn scatter(y: Tensor<Gpu, 2>, places: &RowPlaces) -> Tensor<Gpu, 2> {
     match places.places() {
-        [] => product::scatter_rows(y, places),
+        [] => {
+            let element = Element::of_dtype(y.dtype());
+            cast(
+                product::scatter_rows(cast(y, Element::F32), places),
+                element,
+            )
+        }
         _ => gathered(y, places, true),
     }
 }
@@ -86,10 +101,18 @@ pub(super) fn slice_backward(
 ) -> Tensor<Gpu, 2> {
     let [count, width] = d_y.dims();
     if count * width == 0 {
-        return product::slice_rows_backward(d_y, start, rows, past);
+        let element = Element::of_dtype(d_y.dtype());
+        let past = past.map(|past| cast(past, Element::F32));
+        let d_y = cast(d_y, Element::F32);
+        return cast(
+            product::slice_rows_backward(d_y, start, rows, past),
+            element,
+        );
     }
-    let (d_y, past) = (contiguous(d_y), past.map(contiguous));
-    let y = empty(&d_y, [rows, width]);
+    let d_y = rows_of(d_y);
+    let element = Element::of(&d_y);
+    let past = past.map(|past| rows_as(past, element));
+    let y = empty_of(element, &d_y, [rows, width]);
     let chunk = Chunk::for_length(width);
     let chunks = chunk.count(width);
     let walk = Walk::choose(&d_y.client);
@@ -97,7 +120,7 @@ pub(super) fn slice_backward(
     tensors.extend(past.as_ref());
     launch(
         &d_y.client,
-        placed_kernel(walk, chunk, past.is_some()),
+        placed_kernel(walk, chunk, element, past.is_some()),
         walk.groups(rows * chunks),
         &tensors,
         &info! { items: rows * chunks, start: start * chunks, end: (start + count) * chunks },
@@ -109,9 +132,9 @@ pub(super) fn slice_backward(
 pub(super) fn column_sums(x: Tensor<Gpu, 2>) -> Tensor<Gpu, 1> {
     let [rows, width] = x.dims();
     if rows * width == 0 {
-        return product::column_sums(x);
+        return product::column_sums(cast(x, Element::F32));
     }
-    let mut sums = contiguous(x);
+    let mut sums = rows_of(x);
     // one slab at least: what comes back is a tensor of its own
     loop {
         sums = slab_sums(&sums, width);
@@ -121,7 +144,7 @@ pub(super) fn column_sums(x: Tensor<Gpu, 2>) -> Tensor<Gpu, 1> {
     }
 }
 
-/// `[R, D]` -> `[S, D]`.
+/// `[R, D]` -> `[S, D]` of f32.
 fn slab_sums(x: &GpuTensor, width: usize) -> GpuTensor {
     let rows = x.shape()[0];
     let slabs = rows.div_ceil(SLAB_ROWS);
@@ -131,7 +154,7 @@ fn slab_sums(x: &GpuTensor, width: usize) -> GpuTensor {
     let lanes = workgroup(&x.client);
     launch(
         &x.client,
-        sums_kernel(lanes, chunk),
+        sums_kernel(lanes, chunk, Element::of(x)),
         (slabs * chunks).div_ceil(lanes as usize),
         &[x, &y],
         &info! { rows: rows, chunks: chunks, slabs: slabs },

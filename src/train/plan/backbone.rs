@@ -3,12 +3,14 @@
 
 use crate::train::plan::ledger::{Kind, Ledger, Moment};
 use crate::train::plan::network::{NetworkSizes, linear, product, sum};
-use crate::train::plan::sizes::Pass;
+use crate::train::plan::sizes::{Pass, tokens};
 
 /// A backbone with its passes.
 pub(super) struct Backbone<'a> {
     pub network: &'a NetworkSizes,
     pub is_checkpointed: bool,
+    /// Whether tokens are of 2 bytes an entry.
+    pub has_halves: bool,
 }
 
 /// A block on its way through one pass.
@@ -21,14 +23,19 @@ struct At<'a> {
 }
 
 impl Backbone<'_> {
+    /// So many rows of tokens.
+    fn tokens(&self, rows: u64, width: u64) -> u64 {
+        tokens(self.has_halves, product([rows, width]))
+    }
+
     /// A pass without a graph, as the teacher's: at most some tokens, and the layer that is made.
     pub fn pass_by(&self, ledger: &mut Ledger, pass: &Pass) {
-        let tokens = product([pass.rows(), self.network.width]);
+        let tokens = self.tokens(pass.rows(), self.network.width);
         self.embed(ledger, pass);
         let patches = pass.patch_entries(self.network);
         ledger.pass([patches, product([4, tokens])]);
         // the residual stream with, in turn, norm and packed queries, packed queries and attention, or two of MLP
-        let hidden = product([pass.rows(), self.network.hidden]);
+        let hidden = self.tokens(pass.rows(), self.network.hidden);
         ledger.pass([product([6, tokens])]);
         ledger.pass([product([2, tokens]), hidden]);
     }
@@ -44,7 +51,7 @@ impl Backbone<'_> {
     /// Forward through all blocks: what each node of the graph keeps is held, up to the last norm's result.
     pub fn forward(&self, ledger: &mut Ledger, pass: &Pass) {
         let rows = pass.rows();
-        let tokens = product([rows, self.network.width]);
+        let tokens = self.tokens(rows, self.network.width);
         self.embed(ledger, pass);
         ledger.hold(Kind::Activations, pass.patch_entries(self.network));
         ledger.pass([product([4, tokens])]); // masks, class token and positions, one after the other
@@ -76,10 +83,10 @@ impl Backbone<'_> {
         let (rows, width) = (at.pass.rows(), self.network.width);
         let chosen = Self::rows_after(at);
         sum([
-            product([4, rows, width]),
+            product([4, self.tokens(rows, width)]),
             product([rows, self.network.attention_heads]),
             if chosen < rows {
-                product([chosen, width])
+                self.tokens(chosen, width)
             } else {
                 0
             },
@@ -88,7 +95,7 @@ impl Backbone<'_> {
     }
 
     fn kept_by_mlp(&self, at: At<'_>) -> u64 {
-        let hidden = product([Self::rows_after(at), self.network.hidden]);
+        let hidden = self.tokens(Self::rows_after(at), self.network.hidden);
         sum([
             hidden,
             self.scaled(product([self.network.width, self.network.hidden])),
@@ -107,8 +114,8 @@ impl Backbone<'_> {
     fn block_forward(&self, ledger: &mut Ledger, at: At<'_>) {
         let width = self.network.width;
         let (rows, after) = (at.pass.rows(), Self::rows_after(at));
-        let (tokens, tokens_after) = (product([rows, width]), product([after, width]));
-        let hidden = product([after, self.network.hidden]);
+        let (tokens, tokens_after) = (self.tokens(rows, width), self.tokens(after, width));
+        let hidden = self.tokens(after, self.network.hidden);
         ledger.one("queries, keys and values", product([3, tokens]));
         ledger.one("the hidden layer of an MLP", hidden);
         let branches = [
@@ -137,9 +144,10 @@ impl Backbone<'_> {
         let chosen = |pass: &Pass| product([pass.chosen, network.width]);
         ledger.hold(Kind::Gradients, network.small_parameters());
         for pass in passes {
-            ledger.pass([product([2, chosen(pass)])]);
-            ledger.hold(Kind::Passing, chosen(pass)); // the gradient on its way
-            ledger.free(Kind::Activations, product([2, chosen(pass)]));
+            let of_input = self.tokens(pass.chosen, network.width);
+            ledger.pass([chosen(pass), of_input]);
+            ledger.hold(Kind::Passing, of_input); // the gradient on its way
+            ledger.free(Kind::Activations, sum([chosen(pass), of_input]));
         }
         for block in (1..=network.depth).rev() {
             ledger.now = Moment::BlockBackward(block);
@@ -153,7 +161,7 @@ impl Backbone<'_> {
         }
         ledger.now = Moment::PatchesBackward;
         for (number, pass) in passes.iter().enumerate() {
-            let tokens = product([pass.rows(), network.width]);
+            let tokens = self.tokens(pass.rows(), network.width);
             ledger.pass([product([3, tokens])]);
             Self::gradient(
                 ledger,
@@ -176,7 +184,7 @@ impl Backbone<'_> {
     fn mlp_backward(&self, ledger: &mut Ledger, at: At<'_>) {
         let (width, hidden_width) = (self.network.width, self.network.hidden);
         let rows = Self::rows_after(at);
-        let (tokens, hidden) = (product([rows, width]), product([rows, hidden_width]));
+        let (tokens, hidden) = (self.tokens(rows, width), self.tokens(rows, hidden_width));
         let weight = product([width, hidden_width]);
         // GELU's result and the gradient of the hidden layer; with checkpointing the layer itself too
         let again = if self.is_checkpointed { 3 } else { 2 };
@@ -196,7 +204,7 @@ impl Backbone<'_> {
     fn attention_backward(&self, ledger: &mut Ledger, at: At<'_>) {
         let width = self.network.width;
         let (rows, after) = (at.pass.rows(), Self::rows_after(at));
-        let (tokens, tokens_after) = (product([rows, width]), product([after, width]));
+        let (tokens, tokens_after) = (self.tokens(rows, width), self.tokens(after, width));
         let weight = product([width, width]);
         Self::gradient(ledger, at.has_gradients, linear(width, width));
         if self.is_checkpointed {

@@ -3,8 +3,10 @@
 use serde::Serialize;
 
 use crate::device::{AdapterKind, Selected};
+use crate::kernels::KernelChoice;
 use crate::memory::machine_bytes;
 use crate::method::LogitRoom;
+use crate::precision::Precision;
 
 /// Whose memory a plan reckons with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -80,6 +82,12 @@ impl PlannedDevice {
             is_shared: true,
             logit_memory: None,
         }
+    }
+
+    /// Whether tokens take 2 bytes an entry: the CPU, and burn's own operations on a GPU, keep f32 and round.
+    pub(super) fn keeps_halves(&self, precision: Precision) -> bool {
+        let has_kernels = self.has_pools && KernelChoice::active() == KernelChoice::Wgsl;
+        has_kernels && precision == Precision::F16
     }
 
     /// Where logits of so many prototypes go.

@@ -3,18 +3,24 @@
 use crate::method::PrototypeNorm;
 use crate::train::plan::ledger::{Kind, Ledger};
 use crate::train::plan::network::{HeadSizes, NetworkSizes, linear, product, sum};
-use crate::train::plan::sizes::LossRows;
+use crate::train::plan::sizes::{LossRows, tokens};
 
 /// The student's rows of one loss on their way through a head.
 pub(super) struct Rows<'a> {
     head: &'a HeadSizes,
     rows: LossRows,
+    /// Whether what is between the layers is of 2 bytes an entry.
+    has_halves: bool,
 }
 
 impl<'a> Rows<'a> {
-    pub fn new(network: &'a NetworkSizes, rows: LossRows) -> Self {
+    pub fn new(network: &'a NetworkSizes, rows: LossRows, has_halves: bool) -> Self {
         let head = &network.heads[rows.head];
-        Self { head, rows }
+        Self {
+            head,
+            rows,
+            has_halves,
+        }
     }
 
     fn logits(&self, rows: u64) -> u64 {
@@ -24,7 +30,7 @@ impl<'a> Rows<'a> {
     /// The widest layer of so many rows.
     fn widest(&self, rows: u64) -> u64 {
         let widest = self.head.widths.iter().max().copied().unwrap_or(0);
-        product([rows, widest])
+        tokens(self.has_halves, product([rows, widest]))
     }
 
     /// Two tiles of logits, where they come in tiles.
@@ -85,7 +91,7 @@ impl<'a> Rows<'a> {
         let layers = self
             .head
             .layers()
-            .map(|[_, outputs]| product([self.rows.student, outputs]));
+            .map(|[_, outputs]| tokens(self.has_halves, product([self.rows.student, outputs])));
         sum(layers.chain([self.bottleneck(self.rows.student)]))
     }
 
@@ -146,7 +152,7 @@ impl<'a> Rows<'a> {
             .into_iter()
             .rev()
         {
-            let d_x = product([student, inputs]);
+            let d_x = tokens(self.has_halves, product([student, inputs]));
             if !has_gradients {
                 ledger.hold(Kind::Gradients, linear(inputs, outputs));
             }

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::data::LoaderConfig;
 use crate::error::Result;
+use crate::precision::Precision;
 use crate::train::config::RunConfig;
 use crate::train::plan::device::PlannedDevice;
 use crate::train::plan::ledger::{Moment, Occupied};
@@ -123,12 +124,20 @@ impl StepMemory {
     /// # Errors
     /// As [`StepSizes::of`].
     pub(super) fn of(config: &RunConfig, device: &PlannedDevice, thrift: Thrift) -> Result<Self> {
-        let sizes = StepSizes::of(config, thrift, &|prototypes| device.logit_room(prototypes))?;
+        let room = |prototypes| device.logit_room(prototypes);
+        let sizes = StepSizes {
+            has_halves: device.keeps_halves(config.precision),
+            ..StepSizes::of(config, thrift, &room)?
+        };
         let ledger = walk(&sizes);
         let batches_bytes = batches(config, &sizes);
         let images_bytes = (LoaderConfig::default().cache_mib as u64) << 20;
-        let checkpoint_copy_bytes =
-            state_bytes(&sizes.network.parameters, sizes.moments, sizes.centers);
+        let scale = match config.precision {
+            Precision::F16 => 2, // the loss scale, and for how long it has been that
+            Precision::F32 | Precision::Bf16 => 0,
+        };
+        let beside = sum([sizes.centers, scale]);
+        let checkpoint_copy_bytes = state_bytes(&sizes.network.parameters, sizes.moments, beside);
         let most_bytes = ledger.peak.total();
         let tensors = (most_bytes as f64 * (1.0 + KEPT)) as u64;
         let host = sum([batches_bytes, images_bytes, checkpoint_copy_bytes, PROGRAM]);
@@ -185,12 +194,12 @@ fn batches(config: &RunConfig, sizes: &StepSizes) -> u64 {
     product([open, sizes.view_entries, entry as u64])
 }
 
-/// Bytes of student, teacher, optimizer and centers: what a checkpoint holds.
-fn state_bytes(parameters: &Parameters, moments: u64, centers: u64) -> u64 {
+/// Bytes of student, teacher, optimizer and so many entries beside them: what a checkpoint holds.
+fn state_bytes(parameters: &Parameters, moments: u64, beside: u64) -> u64 {
     let entries = sum([
         product([1 + moments, parameters.student()]),
         parameters.teacher(),
-        centers,
+        beside,
     ]);
     product([entries, size_of::<f32>() as u64])
 }

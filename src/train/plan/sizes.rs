@@ -59,6 +59,8 @@ pub(super) struct StepSizes {
     /// Entries of all views of the batch.
     pub view_entries: u64,
     pub is_checkpointed: bool,
+    /// Whether tokens, and their gradients, are of 2 bytes an entry.
+    pub has_halves: bool,
     pub has_koleo: bool,
     pub centers: u64,
     pub moments: u64,
@@ -74,6 +76,8 @@ pub(super) struct Thrift {
 }
 
 impl StepSizes {
+    /// Those on a device that keeps tokens in f32.
+    ///
     /// # Errors
     /// As [`NetworkSizes::of`], or logits that must be stored do not fit one tensor.
     pub fn of(
@@ -97,6 +101,7 @@ impl StepSizes {
                 view(augment.local_views, augment.local_size),
             ]),
             is_checkpointed: thrift.grad_checkpointing,
+            has_halves: false,
             has_koleo: method.koleo_weight > 0.0,
             centers: centers(config),
             moments: match config.optimizer.name {
@@ -121,6 +126,11 @@ impl StepSizes {
         }
         Ok(sizes)
     }
+}
+
+/// Entries of a tensor of tokens, counted in those of f32.
+pub(super) fn tokens(has_halves: bool, entries: u64) -> u64 {
+    if has_halves { entries / 2 } else { entries }
 }
 
 /// Values of a view.

@@ -95,12 +95,15 @@ fn backbone(step: &StepSizes) -> Backbone<'_> {
     Backbone {
         network: &step.network,
         is_checkpointed: step.is_checkpointed,
+        has_halves: step.has_halves,
     }
 }
 
 fn losses(step: &StepSizes) -> Vec<Rows<'_>> {
     let losses = step.losses.iter();
-    losses.map(|rows| Rows::new(&step.network, *rows)).collect()
+    losses
+        .map(|rows| Rows::new(&step.network, *rows, step.has_halves))
+        .collect()
 }
 
 #[cfg(test)]
@@ -129,8 +132,17 @@ mod tests {
     fn a_step_ends_with_its_gradients() {
         for name in preset_names() {
             let config = preset(name).unwrap().resolved().unwrap();
-            for (micro, checkpointing) in [(None, false), (Some(3), true), (Some(5), false)] {
-                let sizes = sizes(&config, micro, checkpointing);
+            for (micro, checkpointing, has_halves) in [
+                (None, false, false),
+                (None, false, true),
+                (Some(3), true, false),
+                (Some(3), true, true),
+                (Some(5), false, false),
+            ] {
+                let sizes = StepSizes {
+                    has_halves,
+                    ..sizes(&config, micro, checkpointing)
+                };
                 let live = walk(&sizes).live;
                 let student = 4 * sizes.network.parameters.student();
                 let left = (live.activations, live.passing, live.gradients);

@@ -87,6 +87,11 @@ impl Observer for TensorBoard<'_> {
             ("speed/images_per_s", metrics.images_per_s as f32),
         ];
         points.extend(losses.loss_visible.map(|loss| ("loss/visible", loss)));
+        points.extend(
+            losses
+                .loss_scale
+                .map(|scale| ("gradient/loss_scale", scale)),
+        );
         points.extend(losses.loss_koleo.map(|loss| ("loss/koleo", loss)));
         if let Some(health) = &metrics.health {
             points.push(("health/agreement", health.agreement as f32));

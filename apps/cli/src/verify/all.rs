@@ -18,7 +18,8 @@ use ibot::kernels::NdArray;
 use ibot::device::{AdapterSummary, DeviceGuard, Selected, working};
 use ibot::error::{Error, Result};
 use ibot::kernels::wgsl::{self, Launched, observe};
-use ibot::kernels::{Gpu, KernelChoice, TrainBackend};
+use ibot::kernels::{Gpu, IbotBackend as _, KernelChoice, TrainBackend};
+use ibot::precision::Precision;
 
 use super::check::Check;
 use super::compare::compare;
@@ -35,6 +36,7 @@ use super::{layers, losses, optimizer, sizes, steps, submission};
 /// The device cannot be opened at first, or no check's name holds `only`.
 pub fn verify(
     selected: &Selected,
+    precision: Precision,
     only: Option<&str>,
     report: &mut dyn FnMut(&CheckResult),
 ) -> Result<VerifyReport> {
@@ -44,17 +46,24 @@ pub fn verify(
     let subgroups = subgroups(selected);
     let found = match selected {
         Selected::Wgpu { device, .. } => {
-            let bench = Bench::<Autodiff<Gpu>, _>::new(device.clone(), guard, reopened(selected));
+            Gpu::check_precision(precision, device)?;
+            let reopen = reopened(selected);
+            let bench = Bench::<Autodiff<Gpu>, _>::new(device.clone(), guard, precision, reopen);
             bench.compare_with::<Autodiff<Flex>>(&names, report)
         }
-        Selected::Flex => on_cpu::<Autodiff<Flex>, Autodiff<NdArray<f32>>>(&names, report),
-        Selected::NdArray => on_cpu::<Autodiff<NdArray<f32>>, Autodiff<Flex>>(&names, report),
+        Selected::Flex => {
+            on_cpu::<Autodiff<Flex>, Autodiff<NdArray<f32>>>(precision, &names, report)
+        }
+        Selected::NdArray => {
+            on_cpu::<Autodiff<NdArray<f32>>, Autodiff<Flex>>(precision, &names, report)
+        }
     };
     let adapter = adapter_of(selected);
     Ok(VerifyReport {
         ibot: env!("CARGO_PKG_VERSION"),
         system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         device: selected.to_string(),
+        precision,
         reference: match selected {
             Selected::Flex => "NdArray on the CPU",
             _ => "Flex on the CPU",
@@ -91,11 +100,12 @@ fn subgroups(selected: &Selected) -> Option<[u32; 2]> {
 }
 
 fn on_cpu<B: TrainBackend, R: TrainBackend>(
+    precision: Precision,
     names: &[&str],
     report: &mut dyn FnMut(&CheckResult),
 ) -> Found {
     let never = || Err(Error::Device("a CPU is not opened".into()));
-    let bench = Bench::<B, _>::new(Default::default(), DeviceGuard::Cpu, never);
+    let bench = Bench::<B, _>::new(Default::default(), DeviceGuard::Cpu, precision, never);
     bench.compare_with::<R>(names, report)
 }
 
@@ -158,15 +168,17 @@ struct Found {
 struct Bench<B: TrainBackend, O> {
     device: B::Device,
     guard: DeviceGuard,
+    precision: Precision,
     reopen: O,
     found: Found,
 }
 
 impl<B: TrainBackend, O: FnMut() -> Result<(B::Device, DeviceGuard)>> Bench<B, O> {
-    fn new(device: B::Device, guard: DeviceGuard, reopen: O) -> Self {
+    fn new(device: B::Device, guard: DeviceGuard, precision: Precision, reopen: O) -> Self {
         Self {
             device,
             guard,
+            precision,
             reopen,
             found: Found::default(),
         }
@@ -205,16 +217,17 @@ impl<B: TrainBackend, O: FnMut() -> Result<(B::Device, DeviceGuard)>> Bench<B, O
     }
 
     fn run<R: TrainBackend>(&mut self, check: &Check<B>, reference: &Check<R>) -> CheckResult {
-        let expected = (reference.reference)(&Default::default());
+        let precision = self.precision;
+        let expected = precision.autocast(|| (reference.reference)(&Default::default()));
         let start = Instant::now();
         let work = || {
-            self.guard
-                .read::<B, _>(&self.device, || (check.run)(&self.device))
+            let run = || precision.autocast(|| (check.run)(&self.device));
+            self.guard.read::<B, _>(&self.device, run)
         };
         let (found, launched) = observe(work);
         let seconds = start.elapsed().as_secs_f64();
         self.guard.free_unused();
-        let compared = expected.and_then(|expected| compare(&found??, &expected));
+        let compared = expected.and_then(|expected| compare(&found??, &expected, precision));
         Launched::merge(&mut self.found.launched, &launched);
         CheckResult::new(check.name, compared, seconds, &launched)
     }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use ibot::device::settle;
 use ibot::error::{Error, Result};
 use ibot::kernels::IbotBackend;
+use ibot::precision::Precision;
 
 /// One tensor, as a backend computed it.
 #[derive(Debug, Clone)]
@@ -89,22 +90,37 @@ impl TensorResult {
 ///
 /// # Errors
 /// The tensors are not the same ones, or a number is not finite.
-pub(super) fn compare(found: &[Measured], expected: &[Measured]) -> Result<Vec<TensorResult>> {
+pub(super) fn compare(
+    found: &[Measured],
+    expected: &[Measured],
+    precision: Precision,
+) -> Result<Vec<TensorResult>> {
     if found.len() != expected.len() {
         let counts = (found.len(), expected.len());
         return wrong(format!("{} tensors, not {}", counts.0, counts.1));
     }
     let pairs = found.iter().zip(expected);
     pairs
-        .map(|(found, expected)| compare_tensor(found, expected))
+        .map(|(found, expected)| compare_tensor(found, expected, least_bar(precision)))
         .collect()
+}
+
+/// What numbers may differ by in a precision: a sum that ends near the middle between two halves is rounded to the one here, and
+/// to the other there, and what is computed of it differs by as much.
+fn least_bar(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 0.0,
+        Precision::F16 => 4e-3,
+        Precision::Bf16 => 3e-2,
+    }
 }
 
 fn wrong<T>(reason: String) -> Result<T> {
     Err(Error::Device(reason))
 }
 
-fn compare_tensor(found: &Measured, expected: &Measured) -> Result<TensorResult> {
+fn compare_tensor(found: &Measured, expected: &Measured, least_bar: f64) -> Result<TensorResult> {
+    let bar = found.bar.max(least_bar);
     let name = &found.name;
     let (values, references) = (&found.values, &expected.values);
     if values.len() != references.len() {
@@ -133,8 +149,8 @@ fn compare_tensor(found: &Measured, expected: &Measured) -> Result<TensorResult>
     Ok(TensorResult {
         name: name.clone(),
         error,
-        bar: found.bar,
-        passed: error <= found.bar,
+        bar,
+        passed: error <= bar,
         numbers: values.len(),
         worst_at,
         found: values[worst_at],
@@ -153,7 +169,7 @@ mod tests {
     #[test]
     fn errors_are_relative_to_the_largest_of_the_tensor() {
         let found = measured(&[1.0, 2.0, -1.0], 0.3);
-        let result = compare_tensor(&found, &measured(&[1.0, 2.5, -1.0], 0.3)).unwrap();
+        let result = compare_tensor(&found, &measured(&[1.0, 2.5, -1.0], 0.3), 0.0).unwrap();
         assert!((result.error - 0.2).abs() < 1e-6 && result.passed);
         assert_eq!((result.worst_at, result.expected), (1, 2.5));
         assert!((result.badness() - 0.2 / 0.3).abs() < 1e-6);
@@ -164,7 +180,7 @@ mod tests {
     fn a_small_tensor_is_not_hidden_by_a_large_one() {
         let found = [measured(&[1e4, 2e4], 1e-4), measured(&[1e-3, 0.0], 1e-4)];
         let expected = [measured(&[1e4, 2e4], 1e-4), measured(&[1e-3, 1e-3], 1e-4)];
-        let results = compare(&found, &expected).unwrap();
+        let results = compare(&found, &expected, Precision::F32).unwrap();
         assert!(results[0].passed && !results[1].passed);
         let reason = results[1].reason().unwrap();
         assert!(
@@ -176,7 +192,12 @@ mod tests {
     #[test]
     fn whole_numbers_must_be_the_same() {
         let exact = |found: f32| {
-            compare_tensor(&measured(&[found, 7.0], 0.0), &measured(&[5.0, 7.0], 0.0)).unwrap()
+            compare_tensor(
+                &measured(&[found, 7.0], 0.0),
+                &measured(&[5.0, 7.0], 0.0),
+                0.0,
+            )
+            .unwrap()
         };
         assert!(exact(5.0).passed);
         assert_eq!(exact(5.0).badness(), 0.0);
@@ -192,11 +213,11 @@ mod tests {
             (vec![f32::NAN, 1.0], vec![1.0, 1.0]),
             (vec![], vec![]),
         ] {
-            let result = compare_tensor(&measured(&found, 0.1), &measured(&expected, 0.1));
+            let result = compare_tensor(&measured(&found, 0.1), &measured(&expected, 0.1), 0.0);
             let reason = result.unwrap_err().to_string();
             assert!(reason.contains("d_x: "), "{reason}");
         }
         let one = [measured(&[1.0], 0.1)];
-        assert!(compare(&one, &[]).is_err());
+        assert!(compare(&one, &[], Precision::F32).is_err());
     }
 }

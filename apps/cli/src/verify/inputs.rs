@@ -1,11 +1,12 @@
 //! What checks compute on: numbers that are the same on every backend.
 
 use ibot::burn::tensor::backend::AutodiffBackend;
-use ibot::burn::tensor::{Tensor, TensorData};
+use ibot::burn::tensor::{DType, Tensor, TensorData};
 
 use super::compare::Measured;
 use ibot::error::{Error, Result};
 use ibot::kernels::{IbotBackend, TrainBackend};
+use ibot::precision::Precision;
 use ibot::random::{Random, Stream};
 
 /// The backend without gradients.
@@ -27,7 +28,8 @@ fn drawn<B: IbotBackend, const D: usize>(
 ) -> Tensor<B, D> {
     let mut random = Random::new(stream, 3, 0, Stream::Init);
     let values = random.fill(shape.iter().product(), draw);
-    Tensor::from_data(TensorData::new(values, shape), device)
+    let drawn = Tensor::from_data(TensorData::new(values, shape), device);
+    B::rounded(drawn, Precision::current()) // so that all backends begin with the same numbers
 }
 
 /// Numbers of a normal distribution.
@@ -37,6 +39,11 @@ pub(super) fn tensor<B: IbotBackend, const D: usize>(
     device: &B::Device,
 ) -> Tensor<B, D> {
     drawn(stream, shape, device, Random::normal)
+}
+
+/// Rows as the backend keeps tokens.
+pub(super) fn tokens<B: TrainBackend>(leaf: &Tensor<B, 2>) -> Tensor<B, 2> {
+    leaf.clone().cast(Inner::<B>::token_dtype())
 }
 
 /// Whole numbers from -2 to 2: whatever order a device sums their products in, f32 has the exact result.
@@ -55,6 +62,7 @@ pub(super) fn with_gradients<B: TrainBackend, const D: usize>(
     y: Tensor<B, 2>,
     leaves: &[(&str, &Tensor<B, D>)],
 ) -> Result<Vec<Measured>> {
+    let y = y.cast(DType::F32);
     let weights = tensor::<B, 2>(99, y.dims(), &y.device());
     let grads = (y.clone() * weights).sum_dim(1).sum_dim(0).backward();
     let mut all = vec![Measured::of("result", y, BAR)];

@@ -1,15 +1,16 @@
 //! The layers' operations, forward and backward, at sizes that are no multiple of anything.
 
-use ibot::burn::tensor::Tensor;
+use ibot::burn::tensor::{DType, Tensor};
 
 use super::check::{Check, Run};
 use super::compare::Measured;
-use super::inputs::{BAR, gradient_of, missing, tensor, with_gradients};
+use super::inputs::{BAR, gradient_of, missing, tensor, tokens, with_gradients};
 use ibot::error::Result;
 use ibot::kernels::{
     AttentionInput, LayerNormInput, LevelsInput, LinearLayerInput, Normalization, Prologue,
     TrainBackend,
 };
+use ibot::precision::Precision;
 
 /// Widths of layers: multiples of 4, and none.
 const EVEN_WIDTHS: [usize; 2] = [96, 52];
@@ -76,7 +77,8 @@ fn patchify<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {
 
 fn gelu<B: TrainBackend>(width: usize, device: &B::Device) -> Result<Vec<Measured>> {
     let x = tensor::<B, 2>(13, [67, width], device).require_grad();
-    with_gradients(B::exact_gelu(x.clone() * 3.0), &[("input", &x)])
+    let rows = tokens(&(x.clone() * 3.0));
+    with_gradients(B::exact_gelu(rows), &[("input", &x)])
 }
 
 fn layer_norm<B: TrainBackend>(width: usize, device: &B::Device) -> Result<Vec<Measured>> {
@@ -84,7 +86,7 @@ fn layer_norm<B: TrainBackend>(width: usize, device: &B::Device) -> Result<Vec<M
     let weight = tensor::<B, 1>(15, [width], device).require_grad();
     let bias = tensor::<B, 1>(16, [width], device).require_grad();
     let input = LayerNormInput {
-        x: x.clone(),
+        x: tokens(&x),
         weight: weight.clone(),
         bias: bias.clone(),
         eps: 1e-6,
@@ -117,14 +119,14 @@ pub(super) fn attention_of<B: TrainBackend>(
     batch: usize,
     heads: usize,
 ) -> Result<Vec<Measured>> {
-    let qkv = qkv.require_grad();
+    let qkv = B::rounded(qkv, Precision::current()).require_grad();
     let output = B::packed_attention(AttentionInput {
-        qkv: qkv.clone(),
+        qkv: tokens(&qkv),
         batch,
         heads,
         queries: None,
     });
-    let context = output.context;
+    let context = output.context.cast(DType::F32);
     let weights = tensor::<B, 2>(99, context.dims(), &context.device());
     let grads = (context.clone() * weights).sum_dim(1).sum_dim(0).backward();
     let width = context.dims()[1];
@@ -159,12 +161,13 @@ pub(super) fn linear_layer<B: TrainBackend>(
         false => Prologue::Gelu { ready: None },
     };
     let y = B::linear_layer(LinearLayerInput {
-        x: x.clone(),
+        x: tokens(&x),
         prologue,
         weight: weight.clone(),
         bias: Some(bias.clone()),
-        residual: norm.then(|| residual.clone()),
+        residual: norm.then(|| tokens(&residual)),
     });
+    let y = y.cast(DType::F32);
     let weights = tensor::<B, 2>(99, y.dims(), device);
     let grads = (y.clone() * weights).sum_dim(1).sum_dim(0).backward();
     let mut all = vec![Measured::of("result", y, BAR)];

@@ -38,7 +38,8 @@ impl VerifyArgs {
     pub fn run(&self) -> Result<()> {
         let selected = self.device.select()?;
         say(&selected);
-        let report = verify(&selected, self.only.as_deref(), &mut |check| say(check))?;
+        let (precision, only) = (self.device.precision(), self.only.as_deref());
+        let report = verify(&selected, precision, only, &mut |check| say(check))?;
         report.write(&self.out)?;
         if let Some(adapter) = &report.adapter {
             say(report.kernels_that_ran());

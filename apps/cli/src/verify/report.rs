@@ -10,6 +10,7 @@ use ibot::device::AdapterSummary;
 use ibot::error::{Error, Result};
 use ibot::kernels::KernelChoice;
 use ibot::kernels::wgsl::Launched;
+use ibot::precision::Precision;
 
 /// How one check ended.
 #[derive(Debug, Clone, Serialize)]
@@ -102,6 +103,8 @@ pub struct VerifyReport {
     pub system: String,
     /// The device, in words.
     pub device: String,
+    /// Numbers of products and tokens, on it and on the CPU.
+    pub precision: Precision,
     /// The backend whose numbers count as right.
     pub reference: &'static str,
     /// The adapter with its driver and limits; none for a CPU backend.

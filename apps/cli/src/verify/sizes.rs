@@ -2,11 +2,11 @@
 //!
 //! Most of it computes on whole numbers from -2 to 2, whose sums are exact in any order, so that nothing may differ.
 
-use ibot::burn::tensor::Tensor;
+use ibot::burn::tensor::{DType, Tensor};
 
 use super::check::{Check, Run};
 use super::compare::Measured;
-use super::inputs::{BAR, Inner, gradient_of, missing, tensor, whole};
+use super::inputs::{BAR, Inner, gradient_of, missing, tensor, tokens, whole};
 use super::layers::{attention_of, linear_layer};
 use ibot::error::Result;
 use ibot::kernels::{
@@ -192,7 +192,7 @@ fn select<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {
     let rows = 32 * TOKENS;
     let x = whole::<B, 2>(42, [rows, 384], device).require_grad();
     let places = RowPlaces::new((0..rows as i32).step_by(3).rev().collect(), rows);
-    let y = B::gather_rows(x.clone(), &places);
+    let y = B::gather_rows(tokens(&x), &places).cast(DType::F32);
     let weights = whole::<B, 2>(43, y.dims(), device);
     let grads = (y.clone() * weights).sum_dim(1).sum_dim(0).backward();
     let gradient = x.grad(&grads).ok_or_else(|| missing("the tokens"))?;

@@ -10,6 +10,7 @@ use ibot::error::Result;
 use ibot::kernels::TrainBackend;
 use ibot::method::IbotConfig;
 use ibot::method::VitIbot;
+use ibot::precision::Precision;
 use ibot::random::{Random, Stream};
 use ibot::train::{Gradients, Rates, StepInput, TrainerConfig};
 
@@ -96,7 +97,8 @@ fn step<B: TrainBackend>(config: &IbotConfig, device: &B::Device) -> Result<Vec<
     let input = input::<B>(config, 0, device);
     let mut method = method::<B>(config, device)?;
     let output = method.forward(&input.global_views, &input.masks, 0.05)?;
-    let named = Gradients::backward(&output.loss).by_name(&method.student);
+    let loss = output.loss.clone() * loss_scale();
+    let named = Gradients::backward(&loss).by_name(&method.student);
     let mut all = vec![
         Measured::of("loss", output.loss.inner(), LOSS_BAR),
         Measured::of("loss of class tokens", output.terms.cls, LOSS_BAR),
@@ -107,6 +109,14 @@ fn step<B: TrainBackend>(config: &IbotConfig, device: &B::Device) -> Result<Vec<
         all.extend(gradients_of(&name, gradient.values));
     }
     Ok(all)
+}
+
+/// As in training: small gradients would vanish in f16.
+fn loss_scale() -> f64 {
+    match Precision::current() {
+        Precision::F16 => 1024.0,
+        Precision::F32 | Precision::Bf16 => 1.0,
+    }
 }
 
 /// The gradient of a parameter; that of the keys' bias is zero but for rounding, as softmax does not see a shift of all
@@ -127,11 +137,12 @@ fn gradients_of(name: &str, values: Vec<f32>) -> Vec<Measured> {
 /// The losses of each of ten steps, and what the teacher sees in new pictures after them.
 fn ten_steps<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {
     let config = tiny();
-    let mut trainer = TrainerConfig::default().init(
-        method::<B>(&config, device)?,
-        device.clone(),
-        DeviceGuard::Cpu,
-    );
+    let trainer = TrainerConfig {
+        precision: Precision::current(),
+        ..TrainerConfig::default()
+    };
+    let method = method::<B>(&config, device)?;
+    let mut trainer = trainer.init(method, device.clone(), DeviceGuard::Cpu);
     let mut all = Vec::new();
     for step in 0..STEPS {
         let rates = Rates {
@@ -147,7 +158,7 @@ fn ten_steps<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {
     }
     let views = input::<B>(&config, STEPS as u64, device).global_views;
     for view in views {
-        let features = numbers(trainer.method.embed(view));
+        let features = numbers(trainer.method.embed(view)); // with the precision of the check
         let name = "teacher's class tokens after ten steps";
         all.push(Measured::new(name, features, LATE_TEACHER_BAR));
     }

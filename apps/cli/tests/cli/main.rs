@@ -22,6 +22,7 @@ mod models;
 mod normalization;
 mod output;
 mod plan;
+mod precision;
 mod refusals;
 mod resume;
 mod soak;

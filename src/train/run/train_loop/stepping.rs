@@ -45,7 +45,8 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             Ok(health) => (health, Ok(())),
             Err(error) => (None, Err(error)),
         };
-        if let Some((metrics, health)) = read.last_mut().zip(health) {
+        if let Some((metrics, mut health)) = read.last_mut().zip(health) {
+            health.loss_scale = metrics.losses.loss_scale;
             // early targets are uniform in a healthy run too
             let past_warmup = self.step > self.schedule.warmup_steps();
             if past_warmup {

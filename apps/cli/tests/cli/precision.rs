@@ -1,0 +1,97 @@
+//! Half precision as a user asks for it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::resume::{assert_same, wait_for_a_step};
+use crate::{Scratch, command, has_adapter, ibot, metrics, refused, stdout};
+
+const STEPS: usize = 60;
+
+/// Killed at any moment, a run in f16 goes on with the bits of one that was not, its loss scale among them.
+fn goes_on(backend: &str) {
+    let scratch = Scratch::new(&format!("f16-{backend}"));
+    let flags = [
+        "--precision",
+        "f16",
+        "--steps",
+        "60",
+        "--checkpoint-every",
+        "5",
+    ];
+    let mut arguments = scratch.train(&flags);
+    arguments[2] = backend.into();
+    let output = ibot(&arguments);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{errors}");
+    let (run, undisturbed) = (scratch.0.join("run"), scratch.0.join("undisturbed"));
+    fs::rename(&run, &undisturbed).unwrap();
+    let is_scaled = |line: &Value| line["loss_scale"].as_f64() > Some(0.0);
+    assert!(metrics(&undisturbed).iter().all(is_scaled));
+    for _ in 0..3 {
+        let before = fs::metadata(run.join("metrics.jsonl")).map_or(0, |file| file.len());
+        let mut child = command(&arguments).stdout(Stdio::null()).spawn().unwrap();
+        // the start cuts the file to its last checkpoint
+        wait_for_a_step(&run, before.saturating_sub(5 * 600));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(ibot(&arguments).status.success());
+    assert_same(&run, &undisturbed, STEPS);
+}
+
+#[test]
+fn a_killed_run_in_f16_goes_on() {
+    goes_on("flex");
+}
+
+#[test]
+fn a_killed_run_in_f16_goes_on_on_a_gpu() {
+    if has_adapter() {
+        goes_on("wgpu");
+    }
+}
+
+/// The flag reaches the settings of the run, and the features of a model; what is not there is refused.
+#[test]
+fn each_command_has_it() {
+    let scratch = Scratch::new("precision");
+    let mut train = scratch.train(&["--precision", "bf16", "--steps", "3"]);
+    assert!(ibot(&train).status.success());
+    let run = scratch.path("run");
+    let settings = fs::read_to_string(Path::new(&run).join("config.toml")).unwrap();
+    assert!(settings.contains("precision = \"bf16\""), "{settings}");
+    assert!(metrics(Path::new(&run))[0].get("loss_scale").is_none());
+
+    let (pictures, model) = (scratch.pictures(), format!("{run}/teacher.safetensors"));
+    let features = |precision: &str| {
+        let out = scratch.path(&format!("{precision}.csv"));
+        let output = ibot(&[
+            "embed",
+            "--model",
+            &model,
+            "--data",
+            &pictures,
+            "--out",
+            &out,
+            "--backend",
+            "flex",
+            "--precision",
+            precision,
+        ]);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{}{errors}", stdout(&output));
+        fs::read_to_string(out).unwrap()
+    };
+    let [exact, f16, bf16] = ["f32", "f16", "bf16"].map(features);
+    assert!(exact != f16 && exact != bf16 && f16 != bf16);
+
+    if has_adapter() {
+        train[2] = "wgpu".into();
+        train[6] = scratch.path("other");
+        refused(&train, &["--precision", "bf16", "use f16"]);
+    }
+}
