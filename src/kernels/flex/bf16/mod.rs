@@ -1,7 +1,7 @@
 //! Products of operands that are rounded to bf16, with sums in f32, on processors that have AVX512-BF16 (Zen 4 and later,
 //! Cooper Lake, Sapphire Rapids and later).
 //!
-//! The left operand is packed once, by all cores; then each core packs columns of the right one, a block of inner entries
+//! The left operand is packed by all cores; then each core packs columns of the right one, a block of inner entries
 //! at a time, and multiplies. How inner entries are divided depends on nothing else: the bits of a product are the same on
 //! any number of threads. `vdpbf16ps` takes entries below 1.2e-38 as zero, and sums two products an instruction.
 //!
