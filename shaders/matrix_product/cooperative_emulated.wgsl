@@ -1,6 +1,9 @@
 // What stands for the matrices of cooperative_matrices.wgsl where there are none, for tests: all but what loads, multiplies and
 // stores a matrix then runs on any device. An operand is the place where it lies, and a lane holds every SUBGROUP-th four of a
 // matrix of sums.
+//
+// Not handled: sums of more than some thousand terms, as lavapipe leaves the loops of a kernel after 65 535 rounds of all of
+// them together.
 
 /// Fours of a lane.
 const OWN = AREA / (4u * SUBGROUP);
@@ -54,14 +57,10 @@ fn multiply_add(left: LeftMatrix, right: RightMatrix, sums: Sums, lane: u32) -> 
         let entry = 4u * (own * SUBGROUP + lane % SUBGROUP);
         let row = entry / SIDE;
         let column = entry % SIDE;
-        // without a loop: lavapipe leaves those of a kernel after 65 535 rounds of all of them together
-        {{ each side }}
-        next[own] = fma(
-            vec4<f32>(left_entry(left + left_place(row, {{ side }}u))),
-            right_of(right, {{ side }}u, column),
-            next[own],
-        );
-        {{ end }}
+        for (var term = 0u; term < SIDE; term += 1u) {
+            let of_left = vec4<f32>(left_entry(left + left_place(row, term)));
+            next[own] = fma(of_left, right_of(right, term, column), next[own]);
+        }
     }
     return next;
 }
