@@ -57,7 +57,7 @@ pub struct BackboneWeights {
 ///   them decide; a backbone without such a word fits both roles.
 /// - DINOv2's chunked blocks become plain ones, `register_tokens` become `reg_token`. As timm does then, the class
 ///   token's position is added to the class token and leaves `pos_embed`: the model needs `no_embed_class`.
-/// - Names of Hugging Face's transformers become timm's, see [`super::transformers`].
+/// - Names of Hugging Face's transformers become timm's, see `transformers.rs` beside this file.
 /// - `gamma_1` and `gamma_2` of BEiT and iBOT become `ls1.gamma` and `ls2.gamma`.
 ///
 /// Source: timm/models/vision_transformer.py `checkpoint_filter_fn` and `_convert_dinov2`.
