@@ -119,6 +119,15 @@ impl Error {
         move |source| Self::Io { path, source }
     }
 
+    /// Its text without the path, which is then printed separately.
+    pub(crate) fn without_path(&self) -> String {
+        match self {
+            Self::Data { reason, .. } => reason.clone(),
+            Self::Io { source, .. } => source.to_string(),
+            error => error.to_string(),
+        }
+    }
+
     /// A setting that cannot work: its key, its value and what is allowed.
     pub fn config(key: impl Into<String>, value: impl ToString, remedy: impl Into<String>) -> Self {
         Self::Config {

@@ -54,6 +54,8 @@
 
 pub mod app;
 pub mod backbone;
+pub mod collective;
+mod csv_text;
 pub mod data;
 pub mod device;
 pub mod embedding;

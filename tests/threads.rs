@@ -27,14 +27,15 @@ const PICTURES: usize = 4;
 
 fn input<B: TrainBackend>(device: &B::Device) -> StepInput<B> {
     let mut random = Random::new(5, 0, 0, Stream::View(0));
-    let shape = [PICTURES, 3, 16, 16];
-    let mut view = || -> Tensor<<B as AutodiffBackend>::InnerBackend, 4> {
+    let mut view = |side: usize| -> Tensor<<B as AutodiffBackend>::InnerBackend, 4> {
+        let shape = [PICTURES, 3, side, side];
         let values = random.fill(shape.iter().product(), Random::normal);
         Tensor::from_data(TensorData::new(values, shape), device)
     };
     StepInput {
-        global_views: vec![view(), view()],
-        local_views: Vec::new(),
+        global_views: vec![view(16), view(16)],
+        // a second use of the backbone's parameters
+        local_views: vec![view(8)],
         masks: (0..8 * PICTURES).map(|patch| patch % 3 == 0).collect(),
     }
 }

@@ -31,7 +31,7 @@ impl Batch {
                 return Err(Error::Stopped);
             }
             let mut view = vec![0; augment.view_len()];
-            augmenter.eval_view(&picture.into_rgb(max_pixels)?)?;
+            augmenter.eval_view(&picture.into_rgb(max_pixels, preprocessing.range)?)?;
             augmenter.write_levels(&mut view);
             Ok(view)
         };

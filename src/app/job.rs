@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 
@@ -56,6 +57,15 @@ impl<T> Job<T> {
             state = changed.unwrap_or_else(PoisonError::into_inner);
         }
         state.result()
+    }
+
+    /// Blocks until the job is over, or for `patience`; returns whether it is over.
+    pub fn wait_for(&self, patience: Duration) -> bool {
+        let waits = |state: &mut State<T>| !state.is_over;
+        let changed = &self.shared.changed;
+        let waited = changed.wait_timeout_while(self.shared.lock(), patience, waits);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.is_over
     }
 
     /// The result if the job is over, else `None` at once.
@@ -246,6 +256,15 @@ mod tests {
         ticket.finish(Ok(()));
         assert_eq!(job.wait().unwrap(), [3]);
         assert!(matches!(job.wait(), Err(Error::Embedding(_))));
+    }
+
+    #[test]
+    fn a_wait_has_a_bound() {
+        let (ticket, mut job) = Ticket::new(0, None);
+        assert!(!job.wait_for(Duration::from_millis(1)));
+        ticket.give(7);
+        assert!(job.wait_for(Duration::from_secs(600)));
+        assert_eq!(job.wait().unwrap(), 7);
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::time::Duration;
 use image::{DynamicImage, RgbImage, RgbaImage};
 
 use crate::app::job::Progress;
-use crate::data::decode::{decode_rgb, on_white};
+use crate::data::ValueRange;
+use crate::data::decode::{decode_rgb_in, on_white};
 use crate::error::{Error, Result};
 
 /// A picture, read or not. Transparency is composed on white.
@@ -39,13 +40,13 @@ impl Picture {
         Ok(Self::Image(picture.into()))
     }
 
-    /// The picture as the model gets it, before resizing.
+    /// The picture as the model gets it, before resizing; `range` is that of files with more than 8 bits.
     ///
     /// # Errors
     /// A file that cannot be read, or has more than `max_pixels` pixels; no pixel at all.
-    pub(super) fn into_rgb(self, max_pixels: u64) -> Result<RgbImage> {
+    pub(super) fn into_rgb(self, max_pixels: u64, range: ValueRange) -> Result<RgbImage> {
         match self {
-            Self::File(path) => decode_rgb(&path, max_pixels),
+            Self::File(path) => decode_rgb_in(&path, max_pixels, range),
             Self::Image(picture) if picture.width() == 0 || picture.height() == 0 => {
                 Err(Error::data("an image in memory", "it has no pixel"))
             }
@@ -179,7 +180,7 @@ mod tests {
             assert!(matches!(error, Error::Config { .. }), "{error}");
         }
         let picture = Picture::rgba(vec![10, 20, 30, 255, 0, 0, 0, 0], 1, 2).unwrap();
-        let rgb = picture.into_rgb(100).unwrap();
+        let rgb = picture.into_rgb(100, ValueRange::Auto).unwrap();
         assert_eq!(rgb.as_raw(), &[10, 20, 30, 255, 255, 255]);
     }
 
@@ -187,12 +188,12 @@ mod tests {
     fn pictures_of_any_kind_become_rgb() {
         let gray = DynamicImage::ImageLuma8(image::GrayImage::from_pixel(1, 1, image::Luma([9])));
         let half = RgbaImage::from_pixel(1, 1, Rgba([0, 0, 0, 128]));
-        let of = |picture: Picture| picture.into_rgb(100).unwrap().into_raw();
+        let of = |picture: Picture| picture.into_rgb(100, ValueRange::Auto).unwrap().into_raw();
         assert_eq!(of(gray.into()), [9, 9, 9]);
         assert_eq!(of(half.into()), [127, 127, 127]);
         assert!(
             Picture::from(Path::new("absent.png"))
-                .into_rgb(100)
+                .into_rgb(100, ValueRange::Auto)
                 .is_err()
         );
     }

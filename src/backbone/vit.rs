@@ -12,7 +12,9 @@ use crate::backbone::positions::resample_matrix;
 use crate::backbone::{Backbone, ChosenTokens, PatchMask, Tokens};
 use crate::error::Result;
 use crate::init::normal_param;
-use crate::kernels::{IbotBackend, LinearLayerInput, Prologue, RowPlaces, TokenMask, TokensInput};
+use crate::kernels::{
+    IbotBackend, LinearLayerInput, Prologue, RowPlaces, TokenMask, TokensInput, as_dtype,
+};
 use crate::precision::Precision;
 use crate::random::Random;
 
@@ -242,9 +244,7 @@ impl<B: IbotBackend> VisionTransformer<B> {
     fn normed(&self, flat: Tensor<B, 2>) -> Tensor<B, 2> {
         match &self.norm {
             Some(norm) => norm.forward(flat),
-            // features are f32, which the norm gives
-            None if flat.dtype() == DType::F32 => flat,
-            None => flat.cast(DType::F32),
+            None => as_dtype(flat, DType::F32), // features are f32, which a norm gives
         }
     }
 

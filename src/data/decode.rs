@@ -1,5 +1,6 @@
 //! A picture file as 8-bit RGB: any color type, transparency on white, upright.
 
+mod deep;
 mod directory;
 mod gif;
 mod jpeg;
@@ -7,24 +8,40 @@ mod orientation;
 mod png;
 mod tiff;
 
-use std::fs::File;
-use std::io::{Cursor, Read, Seek};
+use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage, RgbaImage};
 
+use crate::data::decode::deep::DeepSamples;
 use crate::data::kind::{MAGIC_BYTES, kind};
-use crate::data::limits::{HEADER_BYTES, check_length, in_words, memory_limit, unusable_size};
+use crate::data::limits::{HEADER_BYTES, in_words, memory_limit, unusable_size};
+use crate::data::opened::{Opened, Stamp};
+use crate::data::reading::reading;
+use crate::data::value_counts::ValueCounts;
+use crate::data::value_range::ValueRange;
 use crate::error::{Error, Result};
 
 pub(super) use gif::screen as gif_screen;
 pub(super) use jpeg::check_frame;
+pub(super) use tiff::Layout as TiffLayout;
+
+/// The picture in `path` as 8-bit RGB, values of more than 8 bits from their whole range: [`ValueRange::Full`].
+///
+/// # Shapes
+/// H x W x 3, row-major.
+///
+/// # Errors
+/// Those of [`decode_rgb_in`].
+pub fn decode_rgb(path: &Path, max_pixels: u64) -> Result<RgbImage> {
+    decode_rgb_in(path, max_pixels, ValueRange::Full)
+}
 
 /// The picture in `path` as 8-bit RGB.
 ///
-/// Gray becomes three equal channels, 16 bits and floats of 0 to 1 are scaled to 8 bits, transparency is composed on
+/// Gray becomes three equal channels, 16 bits and floats are scaled to 8 bits as `range` says, transparency is composed on
 /// white (TIFF's premultiplied kind too), a palette is looked up, CMYK is taken as Adobe's in JPEG files (inverted, as
 /// browsers do) and as ink in TIFF files, and the orientation of EXIF data is applied, wherever in the file they lie. Of
 /// an animation it is the first frame, which widens its screen where it is larger; of a TIFF file the first page. Color
@@ -37,19 +54,41 @@ pub(super) use jpeg::check_frame;
 /// The file cannot be read, is no picture, is of a kind that is not read (cameras' raw files, HEIC, TIFF with whole
 /// numbers of 32 bits, ...), is truncated or damaged, has more than `max_pixels` pixels, or is longer than any such
 /// picture.
-pub fn decode_rgb(path: &Path, max_pixels: u64) -> Result<RgbImage> {
-    decoded(path, max_pixels, decode_bytes)
+pub fn decode_rgb_in(path: &Path, max_pixels: u64, range: ValueRange) -> Result<RgbImage> {
+    decoded(path, max_pixels, |bytes, format, _| {
+        decode_bytes(bytes, format, max_pixels, range)
+    })
 }
 
-/// The same picture with its alpha channel: 8-bit RGBA. On white it is what [`decode_rgb`] gives.
+/// [`decode_rgb_in`] of a file that was seen before: refuses it where `is_replaced`, by its bytes, kind and stamp.
+///
+/// # Errors
+/// Those of [`decode_rgb_in`], which come first, and that it is another picture now.
+pub(super) fn decode_rgb_as_seen(
+    path: &Path,
+    max_pixels: u64,
+    range: ValueRange,
+    is_replaced: impl FnOnce(&[u8], ImageFormat, Stamp) -> bool,
+) -> Result<RgbImage> {
+    decoded(path, max_pixels, |bytes, format, stamp| {
+        let is_replaced = is_replaced(&bytes, format, stamp);
+        let picture = decode_bytes(bytes, format, max_pixels, range)?;
+        match is_replaced {
+            true => Err("has another size or kind than when the folder was scanned".to_owned()),
+            false => Ok(picture),
+        }
+    })
+}
+
+/// The same picture with its alpha channel: 8-bit RGBA. On white it is what [`decode_rgb_in`] gives.
 ///
 /// # Shapes
 /// H x W x 4, row-major.
 ///
 /// # Errors
-/// Those of [`decode_rgb`]; a picture without an alpha channel; TIFF, whose alpha channel is not read.
-pub fn decode_rgba(path: &Path, max_pixels: u64) -> Result<RgbaImage> {
-    decoded(path, max_pixels, |bytes, format, max_pixels| {
+/// Those of [`decode_rgb_in`]; a picture without an alpha channel; TIFF, whose alpha channel is not read.
+pub fn decode_rgba(path: &Path, max_pixels: u64, range: ValueRange) -> Result<RgbaImage> {
+    decoded(path, max_pixels, |bytes, format, _| {
         if format == ImageFormat::Tiff {
             return Err("the alpha channel of TIFF is not read; save it as PNG".to_owned());
         }
@@ -58,50 +97,82 @@ pub fn decode_rgba(path: &Path, max_pixels: u64) -> Result<RgbaImage> {
         if !picture.color().has_alpha() {
             return Err("has no alpha channel".to_owned());
         }
+        stretch(&mut picture, range)?;
         picture.apply_orientation(orientation);
         Ok(picture.into_rgba8())
+    })
+}
+
+/// Adds the values of the colors of the picture in `path` to `counts`, if they have more than 8 bits.
+///
+/// # Errors
+/// Those of [`decode_rgb_in`].
+pub(super) fn count_values(path: &Path, max_pixels: u64, counts: &mut ValueCounts) -> Result<()> {
+    decoded(path, max_pixels, |bytes, format, _| {
+        if format == ImageFormat::Tiff {
+            let layout = tiff_layout(&bytes, max_pixels)?;
+            return tiff::count(bytes, &layout, counts);
+        }
+        let mut picture = open(bytes, format, max_pixels)?;
+        if let Some(deep) = DeepSamples::of_picture(&mut picture) {
+            deep.count(counts);
+        }
+        Ok(())
     })
 }
 
 fn decoded<T>(
     path: &Path,
     max_pixels: u64,
-    decode: impl FnOnce(Vec<u8>, ImageFormat, u64) -> std::result::Result<T, String>,
+    decode: impl FnOnce(Vec<u8>, ImageFormat, Stamp) -> std::result::Result<T, String>,
 ) -> Result<T> {
-    let length = check_length(path, max_pixels)?;
-    let mut bytes = Vec::with_capacity(length as usize);
-    File::open(path)
-        // It may have grown.
-        .and_then(|file| file.take(memory_limit(max_pixels)).read_to_end(&mut bytes))
-        .map_err(Error::io(path))?;
+    let (bytes, stamp) = reading(|| -> Result<_> {
+        let opened = Opened::open(path)?;
+        let (length, stamp) = (opened.length(path, max_pixels)?, opened.stamp());
+        let mut bytes = Vec::with_capacity(length as usize);
+        // it may have grown
+        let mut file = opened.file.take(memory_limit(max_pixels));
+        file.read_to_end(&mut bytes).map_err(Error::io(path))?;
+        Ok((bytes, stamp))
+    })?;
     let magic = &bytes[..bytes.len().min(MAGIC_BYTES as usize)];
     let format = kind(path, magic).and_then(|format| format.ok_or("not an image".to_owned()));
     let format = format.map_err(|reason| Error::data(path, reason))?;
     // a decoder that panics on a damaged file must lose that file only
-    catch_unwind(AssertUnwindSafe(|| decode(bytes, format, max_pixels)))
+    catch_unwind(AssertUnwindSafe(|| decode(bytes, format, stamp)))
         .unwrap_or_else(|_| Err("the decoder failed on it".to_owned()))
         .map_err(|reason| Error::data(path, reason))
 }
 
-/// Width and height of a TIFF file's first page; the reason if it is not read.
-pub(super) fn tiff_size(file: &mut (impl Read + Seek)) -> std::result::Result<[u32; 2], String> {
-    let layout = tiff::Layout::read(file)?;
-    Ok([layout.width, layout.height])
+/// What a TIFF file's first page is; the reason if it is not read.
+fn tiff_layout(bytes: &[u8], max_pixels: u64) -> std::result::Result<tiff::Layout, String> {
+    let layout = tiff::Layout::read(&mut Cursor::new(bytes))?;
+    match unusable_size(layout.width, layout.height, max_pixels) {
+        Some(reason) => Err(reason),
+        None => Ok(layout),
+    }
+}
+
+/// Stretches colors of more than 8 bits.
+fn stretch(picture: &mut DynamicImage, range: ValueRange) -> std::result::Result<(), String> {
+    match DeepSamples::of_picture(picture) {
+        Some(deep) => deep.stretch(range),
+        None => Ok(()),
+    }
 }
 
 fn decode_bytes(
     bytes: Vec<u8>,
     format: ImageFormat,
     max_pixels: u64,
+    range: ValueRange,
 ) -> std::result::Result<RgbImage, String> {
     let orientation = orientation::of_file(&bytes, format);
     match format {
         ImageFormat::Tiff => {
-            let layout = tiff::Layout::read(&mut Cursor::new(&bytes))?;
-            return match unusable_size(layout.width, layout.height, max_pixels) {
-                Some(reason) => Err(reason),
-                None => Ok(turned(tiff::decode(bytes, &layout)?, layout.orientation)),
-            };
+            let layout = tiff_layout(&bytes, max_pixels)?;
+            let picture = tiff::decode(bytes, &layout, range)?;
+            return Ok(turned(picture, layout.orientation));
         }
         ImageFormat::Jpeg => {
             if let Some(picture) = jpeg::decode(&bytes, max_pixels)? {
@@ -110,7 +181,8 @@ fn decode_bytes(
         }
         _ => {}
     }
-    let picture = open(bytes, format, max_pixels)?;
+    let mut picture = open(bytes, format, max_pixels)?;
+    stretch(&mut picture, range)?;
     let picture = match picture.color().has_alpha() {
         true => on_white(&picture.into_rgba8()),
         false => picture.into_rgb8(),

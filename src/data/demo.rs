@@ -8,6 +8,7 @@ mod picture;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::data::cache_folder::cache_folder;
 use crate::error::{Error, Result};
 use crate::unfinished::unique_digits;
 use picture::{CLASSES, Split, picture};
@@ -90,51 +91,7 @@ fn set_in(cache: &Path) -> DemoSet {
 /// # Errors
 /// The folder among the temporary files cannot be made, or others may write in it.
 pub fn default_cache_dir() -> Result<PathBuf> {
-    let variable = |name| {
-        let path = PathBuf::from(std::env::var_os(name)?);
-        // by its specification, a relative XDG_CACHE_HOME is ignored; an empty variable counts as unset
-        path.is_absolute().then_some(path)
-    };
-    let cache = if cfg!(windows) {
-        variable("LOCALAPPDATA")
-    } else if cfg!(target_os = "macos") {
-        variable("HOME").map(|home| home.join("Library").join("Caches"))
-    } else {
-        variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")))
-    };
-    let folder = match cache {
-        Some(cache) => cache.join("ibot"),
-        None => own_folder(&std::env::temp_dir())?,
-    };
-    Ok(folder.join("demo"))
-}
-
-/// A folder in `shared`, where all users write, that this one alone may write in.
-#[cfg(unix)]
-fn own_folder(shared: &Path) -> Result<PathBuf> {
-    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
-    // SAFETY: reads a number of this process.
-    let user = unsafe { libc::geteuid() };
-    let folder = shared.join(format!("ibot-{user}"));
-    match fs::DirBuilder::new().mode(0o700).create(&folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(Error::io(&folder)(error));
-        }
-        _ => {}
-    }
-    // not what a link leads to: anyone may have put one here
-    let found = fs::symlink_metadata(&folder).map_err(Error::io(&folder))?;
-    if found.is_dir() && found.uid() == user && found.mode() & 0o022 == 0 {
-        return Ok(folder);
-    }
-    let reason = "is not a folder that only this user can write to; set HOME or XDG_CACHE_HOME, or give images with `data`";
-    Err(Error::data(&folder, reason))
-}
-
-/// Windows gives each user a folder of temporary files.
-#[cfg(not(unix))]
-fn own_folder(shared: &Path) -> Result<PathBuf> {
-    Ok(shared.join("ibot"))
+    Ok(cache_folder()?.join("demo"))
 }
 
 type Counts = [(Split, usize); 2];
@@ -350,32 +307,6 @@ mod tests {
             2,
             "other counts"
         );
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_folder_among_temporary_files_is_this_users_alone() {
-        use std::os::unix::fs::{PermissionsExt as _, symlink};
-        let scratch = Scratch::new("own");
-        fs::create_dir(&scratch.0).unwrap();
-        let folder = own_folder(&scratch.0).unwrap();
-        let mode = || fs::metadata(&folder).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(), 0o700);
-        assert_eq!(own_folder(&scratch.0).unwrap(), folder, "again");
-        let refused = || {
-            let message = own_folder(&scratch.0).unwrap_err().to_string();
-            assert!(
-                message.contains("ibot-") && message.contains("XDG_CACHE_HOME"),
-                "{message}"
-            );
-        };
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
-        refused();
-        fs::remove_dir(&folder).unwrap();
-        let elsewhere = scratch.0.join("elsewhere");
-        fs::create_dir(&elsewhere).unwrap();
-        symlink(&elsewhere, &folder).unwrap();
-        refused();
     }
 
     #[test]

@@ -6,9 +6,10 @@ use std::sync::atomic::AtomicBool;
 
 use crate::data::PictureSource;
 use crate::data::augment::AugmentConfig;
+use crate::data::open_batch::Slot;
 use crate::data::pictures::Pictures;
 use crate::data::pixels::Pixels;
-use crate::data::pool::{Pool, Slot, Task};
+use crate::data::pool::{Pool, Task};
 use crate::data::view::Augmenter;
 use crate::error::{Error, Result, printable};
 

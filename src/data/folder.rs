@@ -1,96 +1,58 @@
 //! An image folder: its pictures and classes, found by content and in a fixed order.
 
-use std::fs;
-use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
-use image::{ImageFormat, RgbImage};
+use image::RgbImage;
 use rayon::prelude::*;
 use unicode_normalization::UnicodeNormalization as _;
 
 use crate::data::PictureSource;
-use crate::data::decode::decode_rgb;
+use crate::data::decode::decode_rgb_as_seen;
+use crate::data::depth::Depth;
 use crate::data::folder_config::FolderConfig;
-use crate::data::header::{Header, read_header};
-use crate::data::layout::{Parts, labels, list_files};
-use crate::data::limits::unusable_size;
+use crate::data::folder_records::{Records, inspected};
+use crate::data::index::kept::{IndexWork, Keep, index_of, is_named_index, root_of};
+use crate::data::index::table::Table;
+use crate::data::measure::{AS_GIVEN, SAMPLE, range_of};
+use crate::data::order::Shuffle;
+use crate::data::sources::{check_source, holds_images, list};
 use crate::data::summary::{ScanSummary, no_picture};
 use crate::data::thumbnails::Thumbnails;
+use crate::data::value_range::ValueRange;
 use crate::error::{Error, Result, printable};
-
-impl FolderConfig {
-    /// # Errors
-    /// A value out of its range; the error names the key, the value and the range.
-    pub fn validate(&self) -> Result<()> {
-        if let Some(side) = self
-            .shorter_side
-            .filter(|side| !(1..=1 << 16).contains(side))
-        {
-            return Err(Error::config(
-                "folder.shorter_side",
-                side,
-                "give 1 to 65536 pixels",
-            ));
-        }
-        if self.cache_mib > 1 << 40 {
-            let remedy = "give a whole number up to 2^40";
-            return Err(Error::config("folder.cache_mib", self.cache_mib, remedy));
-        }
-        match (&self.cache, self.shorter_side) {
-            (Some(cache), None) => {
-                let remedy = "needs folder.shorter_side, the size of the cached images";
-                Err(Error::config("folder.cache", cache.display(), remedy))
-            }
-            _ => Ok(()),
-        }
-    }
-}
 
 /// The usable pictures of a folder, sorted by path.
 #[derive(Debug, Clone)]
 pub struct ImageFolder {
+    /// The folder, or what else the pictures come from.
     root: PathBuf,
-    pictures: Vec<Picture>,
+    /// Sources that are image folders, which hold nothing else.
+    folders: Vec<PathBuf>,
+    records: Arc<Records>,
+    /// Those of the records that are its pictures; all where there are none.
+    places: Option<Arc<[usize]>>,
+    /// Own label for each label of the records, where classes are those of another folder.
+    relabeled: Option<Arc<[usize]>>,
     classes: Vec<String>,
     summary: ScanSummary,
     max_pixels: u64,
+    shuffle: Shuffle,
+    range: ValueRange,
     thumbnails: Option<Arc<Thumbnails>>,
-}
-
-#[derive(Debug, Clone)]
-struct Picture {
-    /// Relative to the root.
-    path: PathBuf,
-    label: Option<usize>,
-    /// Width and height, or the other way round.
-    size: [u32; 2],
-}
-
-impl Picture {
-    fn is_reduced_by(&self, thumbnails: &Thumbnails) -> bool {
-        thumbnails.size(self.size) != self.size
-    }
-}
-
-/// What one file of the folder is.
-enum Found {
-    Picture(Header),
-    Other,
-    Skipped(String),
 }
 
 impl ImageFolder {
     /// Finds every picture below `dir`, at any depth, by its content; reads headers only.
     ///
     /// Class is the name of the first-level folder; pictures in `dir` itself have none. Where those folders are the parts of
-    /// a data set ([`Parts`]: `train`, `val`, `test`), it is that of the second level. Folders that start with a dot and
+    /// a data set ([`Parts`](crate::data::Parts): `train`, `val`, `test`), it is that of the second level. Folders that start with a dot and
     /// those of tools (`@eaDir`, `#recycle`, `__MACOSX`, `lost+found`, ...) are left out and named. Symbolic links are
     /// followed. The order is that of the path, component by component and byte by byte, on every platform.
     ///
     /// # Errors
-    /// `dir` is missing or no folder, or no picture in it is usable; the message says what there is instead. A setting out
+    /// `dir` is missing, or neither a folder nor a file of a set (tar archive, list, index), or no picture in it is usable; the message says what there is instead. A setting out
     /// of its range, or a cache that cannot be made.
     pub fn scan(dir: impl AsRef<Path>, config: &FolderConfig) -> Result<Self> {
         Self::scan_until(dir, config, &AtomicBool::new(false))
@@ -106,60 +68,121 @@ impl ImageFolder {
         stop: &AtomicBool,
     ) -> Result<Self> {
         let root = dir.as_ref();
-        let metadata = fs::metadata(root).map_err(Error::io(root))?;
-        if !metadata.is_dir() {
+        check_source(root)?;
+        if root.is_file() && !holds_images(root) {
             let reason = "is a file; give the folder that holds the images";
             return Err(Error::data(root, reason));
         }
+        Self::scan_all(&[root.to_path_buf()], config, stop)
+    }
+
+    /// The pictures of several sources: folders, as [`ImageFolder::scan`] reads them, tar archives, also as a pattern such as
+    /// `shards/{0000..0999}.tar`, picture files, and text files (`.txt`)
+    /// that list all of these, a path from the list's own folder in each line. Sources keep their order; a file that is
+    /// named twice counts once. Only pictures of folders have classes, and folders of one name are one class. One folder may be
+    /// given by its index (`.ibidx`, [`ImageFolder::scan_with_index`]).
+    ///
+    /// # Errors
+    /// Those of [`ImageFolder::scan_until`], for any of them.
+    pub fn scan_all(sources: &[PathBuf], config: &FolderConfig, stop: &AtomicBool) -> Result<Self> {
         config.validate()?;
-        let thumbnails = Thumbnails::open(config, root, stop)?;
-        let mut summary = ScanSummary {
-            parts: Parts::find(root).map_or_else(Vec::new, |parts| parts.names),
-            ..ScanSummary::default()
-        };
-        let files = list_files(root, &mut summary, stop)?;
-        let found = inspect_all(root, &files, config, stop)?;
-        let mut pictures = Vec::new();
-        for (path, found) in files.into_iter().zip(found) {
-            match found {
-                Found::Picture(header) => {
-                    *summary.kinds.entry(kind(header.format)).or_default() += 1;
-                    pictures.push(Picture {
-                        path,
-                        label: None,
-                        size: [header.width, header.height],
-                    });
-                }
-                Found::Other => summary.not_pictures += 1,
-                Found::Skipped(reason) => summary.skipped.push((root.join(path), reason)),
+        let mut root = sources.first().cloned().unwrap_or_default();
+        let mut keep = if config.index { Keep::Cached } else { Keep::No };
+        if let [file] = sources
+            && is_named_index(file)
+        {
+            (root, keep) = (root_of(file)?, Keep::File(file));
+        }
+        if sources.len() == 1
+            && root.is_dir()
+            && let Some((table, _)) = index_of(&root, config.max_pixels, keep, stop)?
+        {
+            return Self::of_index(root, table, config, stop);
+        }
+        let mut summary = ScanSummary::default();
+        let listing = list(sources, &mut summary, stop)?;
+        let thumbnails = Thumbnails::open(config, &listing.folders, stop)?;
+        let folders = listing.folders.clone();
+        let records = inspected(listing, config, &mut summary, stop)?;
+        Self::of_records(root, folders, records, summary, thumbnails, config, stop)
+    }
+
+    /// [`ImageFolder::scan_until`] by an index in `file`, which is made where it is missing or damaged. Each file of the folder is asked whether it
+    /// changed, and only those that did are opened. Also tells how much work that was; none where the folder holds archives of pictures, which get
+    /// no index.
+    ///
+    /// # Errors
+    /// Those of [`ImageFolder::scan_until`]; a `file` that cannot be written, or is there and no index.
+    pub fn scan_with_index(
+        dir: impl AsRef<Path>,
+        file: Option<&Path>,
+        config: &FolderConfig,
+        stop: &AtomicBool,
+    ) -> Result<(Self, IndexWork)> {
+        config.validate()?;
+        let root = dir.as_ref();
+        let keep = Keep::Asked(file);
+        match index_of(root, config.max_pixels, keep, stop)? {
+            Some((table, work)) => {
+                let folder = Self::of_index(root.to_path_buf(), table, config, stop)?;
+                Ok((folder, work))
+            }
+            None => {
+                let reason = "holds archives of images, which need no index";
+                Err(Error::data(root, reason))
             }
         }
-        summary.skipped.sort();
-        let paths = pictures
-            .iter()
-            .map(|picture: &Picture| picture.path.as_path());
-        let (labels, classes) = labels(paths, !summary.parts.is_empty());
-        for (picture, label) in pictures.iter_mut().zip(labels) {
-            picture.label = label;
-        }
-        summary.pictures = pictures.len();
-        summary.classes.clone_from(&classes);
-        summary.unlabeled = pictures.iter().filter(|p| p.label.is_none()).count();
-        if pictures.is_empty() {
+    }
+
+    fn of_index(
+        root: PathBuf,
+        table: Table,
+        config: &FolderConfig,
+        stop: &AtomicBool,
+    ) -> Result<Self> {
+        let folders = vec![root.clone()];
+        let thumbnails = Thumbnails::open(config, &folders, stop)?;
+        let summary = table.summary();
+        let records = Records::Index(Box::new(table));
+        Self::of_records(root, folders, records, summary, thumbnails, config, stop)
+    }
+
+    fn of_records(
+        root: PathBuf,
+        folders: Vec<PathBuf>,
+        records: Records,
+        mut summary: ScanSummary,
+        thumbnails: Option<Thumbnails>,
+        config: &FolderConfig,
+        stop: &AtomicBool,
+    ) -> Result<Self> {
+        if records.len() == 0 {
             return Err(Error::data(root, no_picture(&summary)));
         }
-        log::debug!("{} is scanned", printable(root));
+        let (deep, some) = records.deep(SAMPLE);
+        let range = range_of(&root, deep, &some, config, &mut summary, stop)?;
+        log::debug!("{} is scanned", printable(&root));
         Ok(Self {
-            root: root.to_path_buf(),
-            pictures,
-            classes,
+            root,
+            folders,
+            range,
+            records: Arc::new(records),
+            places: None,
+            relabeled: None,
+            classes: summary.classes.clone(),
             summary,
             max_pixels: config.max_pixels,
+            shuffle: config.shuffle,
             thumbnails: thumbnails.map(Arc::new),
         })
     }
 
-    /// The folder.
+    /// The record of picture `index`.
+    fn place(&self, index: usize) -> usize {
+        self.places.as_ref().map_or(index, |places| places[index])
+    }
+
+    /// The folder, or the first of several sources.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -169,6 +192,27 @@ impl ImageFolder {
         &self.summary
     }
 
+    /// Which values of its pictures with more than 8 bits become black and white: as given, or as measured;
+    /// [`ValueRange::Auto`] where there is no such picture.
+    pub fn range(&self) -> ValueRange {
+        self.range
+    }
+
+    /// Which values of picture `index` become black and white; [`ValueRange::Full`] of one with 8 bits.
+    pub fn range_of(&self, index: usize) -> ValueRange {
+        match self.records.depth(self.place(index)) {
+            Depth::Bits8 => ValueRange::Full,
+            Depth::Bits16 | Depth::Float => self.range.or(ValueRange::Full),
+        }
+    }
+
+    /// Pixels of picture `index` when it is decoded: width and height, or the other way round.
+    pub fn size(&self, index: usize) -> [u32; 2] {
+        let size = self.records.size(self.place(index));
+        let thumbnails = self.thumbnails.as_deref();
+        thumbnails.map_or(size, |thumbnails| thumbnails.size(size))
+    }
+
     /// Class names, sorted by their bytes; a label is an index into them.
     pub fn classes(&self) -> &[String] {
         &self.classes
@@ -176,38 +220,28 @@ impl ImageFolder {
 
     /// At most `count` of its pictures, from all over it.
     pub fn sample(&self, count: usize) -> Self {
-        let (all, count) = (self.pictures.len(), count.min(self.pictures.len()));
+        let (all, count) = (self.len(), count.min(self.len()));
         let places: Vec<usize> = (0..count).map(|at| at * all / count).collect();
         self.part(&places)
     }
 
     /// The pictures at these places, with the classes of the whole.
     pub fn part(&self, places: &[usize]) -> Self {
+        let places = places.iter().map(|index| self.place(*index));
         Self {
-            root: self.root.clone(),
-            pictures: places.iter().map(|at| self.pictures[*at].clone()).collect(),
-            classes: self.classes.clone(),
-            summary: self.summary.clone(),
-            max_pixels: self.max_pixels,
-            thumbnails: self.thumbnails.clone(),
+            places: Some(places.collect()),
+            ..self.clone()
         }
     }
 
     /// Hash of the pictures' names, in order: whether a folder holds the same files as before; their content is not read.
     pub fn fingerprint(&self) -> String {
-        let mut hasher = blake3::Hasher::new();
-        for picture in &self.pictures {
-            for part in &picture.path {
-                hasher.update(part.as_encoded_bytes()).update(b"\0");
-            }
-            hasher.update(b"\0");
-        }
-        hasher.finalize().to_hex().to_string()
+        self.records.fingerprint(self.places.as_deref())
     }
 
     /// Label of every picture, in order.
     pub fn labels(&self) -> Vec<Option<usize>> {
-        self.pictures.iter().map(|picture| picture.label).collect()
+        (0..self.len()).map(|index| self.label(index)).collect()
     }
 
     /// The same pictures, reduced and kept as those of another folder, whose cache they share with its bound.
@@ -216,6 +250,32 @@ impl ImageFolder {
             thumbnails: other.thumbnails.clone(),
             ..self
         }
+    }
+
+    /// The same pictures with this range of values, unless it is [`ValueRange::Auto`].
+    #[must_use]
+    pub fn with_range(mut self, range: ValueRange) -> Self {
+        if !range.is_auto() && range != self.range {
+            self.range = range;
+            if let Some((_, of, why)) = &mut self.summary.range {
+                (*of, *why) = (range, AS_GIVEN.to_owned());
+            }
+        }
+        self
+    }
+
+    /// The same pictures, reduced, kept and mixed as `config` says; what else it says is not looked at.
+    ///
+    /// # Errors
+    /// A cache that cannot be made or lies among the pictures; [`Error::Stopped`].
+    pub fn reduced(self, config: &FolderConfig, stop: &AtomicBool) -> Result<Self> {
+        config.validate()?;
+        let thumbnails = Thumbnails::open(config, &self.folders, stop)?;
+        Ok(Self {
+            thumbnails: thumbnails.map(Arc::new),
+            shuffle: config.shuffle,
+            ..self
+        })
     }
 
     /// The same pictures, labeled by the class names of another folder, so that both use the same labels. Names are
@@ -232,9 +292,11 @@ impl ImageFolder {
                 Error::data(&self.root, reason)
             })?);
         }
-        for picture in &mut self.pictures {
-            picture.label = picture.label.map(|own| label_from_own[own]);
-        }
+        let relabeled = match &self.relabeled {
+            Some(before) => before.iter().map(|own| label_from_own[*own]).collect(),
+            None => label_from_own,
+        };
+        self.relabeled = Some(relabeled.into());
         self.classes = classes.to_vec();
         Ok(self)
     }
@@ -242,80 +304,56 @@ impl ImageFolder {
 
 impl PictureSource for ImageFolder {
     fn len(&self) -> usize {
-        self.pictures.len()
+        match &self.places {
+            Some(places) => places.len(),
+            None => self.records.len(),
+        }
     }
 
     fn name(&self, index: usize) -> PathBuf {
-        self.root.join(&self.pictures[index].path)
+        self.records.path(self.place(index))
     }
 
     fn label(&self, index: usize) -> Option<usize> {
-        self.pictures[index].label
+        let own = self.records.label(self.place(index))?;
+        match &self.relabeled {
+            Some(relabeled) => relabeled.get(own).copied(),
+            None => Some(own),
+        }
     }
 
     fn decode(&self, index: usize) -> Result<RgbImage> {
-        let path = self.name(index);
-        let decode = || decode_rgb(&path, self.max_pixels);
+        let (path, range) = (self.name(index), self.range_of(index));
+        let seen = self.records.seen(self.place(index));
+        let seen = seen.ok_or_else(|| Error::data(&path, "its entry in the index is damaged"))?;
+        let decode = || {
+            decode_rgb_as_seen(&path, self.max_pixels, range, |bytes, format, now| {
+                seen.is_replaced_by(bytes, format, now)
+            })
+        };
+        let size = [seen.header.width, seen.header.height];
         match &self.thumbnails {
-            Some(thumbnails) if self.pictures[index].is_reduced_by(thumbnails) => {
-                thumbnails.get(&path, decode)
+            Some(thumbnails) if thumbnails.size(size) != size => {
+                thumbnails.get(&path, range, decode)
             }
             _ => decode(),
         }
     }
+
+    fn shuffle(&self) -> Shuffle {
+        self.shuffle
+    }
+
     fn decoded_bytes(&self) -> u64 {
-        let bytes = |picture: &Picture| {
-            let thumbnails = self.thumbnails.as_deref();
-            let [width, height] = thumbnails.map_or(picture.size, |t| t.size(picture.size));
-            3 * u64::from(width) * u64::from(height)
+        let bytes = |index| {
+            let [width, height] = self.size(index).map(u64::from);
+            3 * width * height
         };
-        self.pictures.iter().map(bytes).sum()
-    }
-}
-
-/// What each file is, on all cores.
-fn inspect_all(
-    root: &Path,
-    files: &[PathBuf],
-    config: &FolderConfig,
-    stop: &AtomicBool,
-) -> Result<Vec<Found>> {
-    let found = files
-        .par_iter()
-        .map(|path| match stop.load(Ordering::Relaxed) {
-            true => Found::Other,
-            false => inspect(&root.join(path), config),
-        });
-    let found = found.collect();
-    match stop.load(Ordering::Relaxed) {
-        true => Err(Error::Stopped),
-        false => Ok(found),
-    }
-}
-
-fn inspect(path: &Path, config: &FolderConfig) -> Found {
-    // a decoder that panics on a damaged file must lose that file only
-    let header = catch_unwind(|| read_header(path, config.max_pixels))
-        .unwrap_or_else(|_| Err(Error::data(path, "the decoder failed on it")));
-    match header {
-        Ok(None) => Found::Other,
-        Ok(Some(header)) => match unusable_size(header.width, header.height, config.max_pixels) {
-            Some(reason) => Found::Skipped(reason),
-            None => Found::Picture(header),
-        },
-        Err(error) => Found::Skipped(reason(&error)),
+        (0..self.len()).into_par_iter().map(bytes).sum()
     }
 }
 
 /// The text of an error without its path, which is printed separately.
 pub(super) fn reason(error: &Error) -> String {
-    match error {
-        Error::Data { reason, .. } => reason.clone(),
-        Error::Io { source, .. } => source.to_string(),
-        error => error.to_string(),
-    }
-}
-
-fn kind(format: ImageFormat) -> String {
-    format!("{format:?}").to_lowercase()
+    error.without_path()
 }

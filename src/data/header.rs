@@ -1,15 +1,16 @@
 //! The first bytes of a picture file: its kind, by content, and its size, without decoding it.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{BufRead, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use image::{ImageFormat, ImageReader, Limits};
 
-use crate::data::decode::{check_frame, gif_screen, tiff_size};
+use crate::data::decode::{TiffLayout, check_frame, gif_screen};
+use crate::data::depth::{Depth, Unused};
 use crate::data::drawing::{HEAD_BYTES, is_drawing};
 use crate::data::kind::{MAGIC_BYTES, kind};
-use crate::data::limits::{HEADER_BYTES, check_length, in_words};
+use crate::data::limits::{HEADER_BYTES, in_words};
+use crate::data::opened::{Blocks, Opened};
 use crate::error::{Error, Result};
 
 /// What a file is.
@@ -21,6 +22,10 @@ pub struct Header {
     pub width: u32,
     /// Rows, before EXIF orientation.
     pub height: u32,
+    /// What its colors are made of.
+    pub depth: Depth,
+    /// What of the file is not used, if anything.
+    pub unused: Option<Unused>,
 }
 
 impl Header {
@@ -36,18 +41,35 @@ impl Header {
 /// The file cannot be read; it starts like a picture and its header makes no sense, or it is longer than any picture of
 /// `max_pixels` pixels; or it is a picture, by its content or its ending, that is not read here.
 pub fn read_header(path: &Path, max_pixels: u64) -> Result<Option<Header>> {
-    let mut file = BufReader::new(File::open(path).map_err(Error::io(path))?);
-    let mut magic = Vec::new();
-    (&mut file)
-        .take(MAGIC_BYTES)
-        .read_to_end(&mut magic)
-        .map_err(Error::io(path))?;
-    let unreadable = |reason: String| Error::data(path, reason);
-    let Some(format) = kind(path, &magic).map_err(unreadable)? else {
+    let opened = Opened::open(path)?;
+    read_opened(opened, path, max_pixels)
+}
+
+/// [`read_header`] of an open file.
+///
+/// # Errors
+/// Those of [`read_header`].
+pub(super) fn read_opened(opened: Opened, path: &Path, max_pixels: u64) -> Result<Option<Header>> {
+    let length = opened.length(path, max_pixels);
+    let file = Blocks::new(opened.file).map_err(Error::io(path))?;
+    let magic = &file.first()[..file.first().len().min(MAGIC_BYTES as usize)];
+    let format = kind(path, magic).map_err(|reason| Error::data(path, reason))?;
+    let Some(format) = format else {
         return Ok(None);
     };
-    let length = check_length(path, max_pixels)?;
-    file.rewind().map_err(Error::io(path))?;
+    // a long file that is no picture is none of these
+    header_in(file, format, path, length?).map(Some)
+}
+
+/// The header of a picture of this kind and length, for `path` in errors.
+pub(super) fn header_in(
+    mut file: impl BufRead + Seek,
+    format: ImageFormat,
+    path: &Path,
+    length: u64,
+) -> Result<Header> {
+    let unreadable = |reason: String| Error::data(path, reason);
+    let (mut depth, mut unused) = (Depth::Bits8, None);
     let [width, height] = match format {
         // The decoder of `image` reads the whole file first: 100 kB instead of 1 for every picture of a scan.
         ImageFormat::Jpeg => jpeg_size(&mut file.take(HEADER_BYTES)).map_err(|error| {
@@ -63,15 +85,17 @@ pub fn read_header(path: &Path, max_pixels: u64) -> Result<Option<Header>> {
                 _ => Error::io(path)(error),
             }
         })?,
-        ImageFormat::Png if is_own_drawing(&mut file).map_err(Error::io(path))? => {
-            return Err(unreadable(
-                "a contact sheet or map that ibot drew, not a training image".to_owned(),
-            ));
+        ImageFormat::Tiff => {
+            let layout = TiffLayout::read(&mut file).map_err(unreadable)?;
+            (depth, unused) = (layout.depth(), layout.unused());
+            [layout.width, layout.height]
         }
-        ImageFormat::Tiff => tiff_size(&mut file).map_err(unreadable)?,
         ImageFormat::Gif => gif_screen(file.take(HEADER_BYTES))
             .map_err(|_| unreadable("truncated: its header ends too early".to_owned()))?,
         _ => {
+            if format == ImageFormat::Png {
+                depth = png_depth(&mut file, path)?;
+            }
             let mut limits = Limits::no_limits();
             limits.max_alloc = Some(HEADER_BYTES);
             let mut reader = ImageReader::with_format(file, format);
@@ -82,19 +106,29 @@ pub fn read_header(path: &Path, max_pixels: u64) -> Result<Option<Header>> {
             [width, height]
         }
     };
-    Ok(Some(Header {
+    Ok(Header {
         format,
         width,
         height,
-    }))
+        depth,
+        unused,
+    })
 }
 
-/// Whether a PNG file is a drawing of this program; the file is at its start before and after.
-fn is_own_drawing(file: &mut BufReader<File>) -> std::io::Result<bool> {
+/// The depth of a PNG file, which is at its start before and after; refuses a drawing of this program.
+fn png_depth(file: &mut (impl BufRead + Seek), path: &Path) -> Result<Depth> {
     let mut head = Vec::new();
-    file.take(HEAD_BYTES).read_to_end(&mut head)?;
-    file.rewind()?;
-    Ok(is_drawing(&head))
+    let read = file.take(HEAD_BYTES).read_to_end(&mut head);
+    read.and_then(|_| file.rewind()).map_err(Error::io(path))?;
+    if is_drawing(&head) {
+        let reason = "a contact sheet or map that ibot drew, not a training image";
+        return Err(Error::data(path, reason));
+    }
+    // of IHDR, the first chunk
+    Ok(match head.get(24) {
+        Some(16) => Depth::Bits16,
+        _ => Depth::Bits8,
+    })
 }
 
 /// Width and height from the frame header (SOF, ITU T.81 B.2.2) of a JPEG file.

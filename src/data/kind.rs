@@ -143,12 +143,22 @@ fn unread(magic: &[u8]) -> Option<&'static str> {
 }
 
 fn not_read(name: &str) -> String {
-    format!("{name} is not supported; save it as JPEG or PNG")
+    let with = match name {
+        "HEIC" | "HEIF" | "AVIF" => {
+            ", for example with `magick FILE FILE.jpg` (ImageMagick), or Preview on macOS"
+        }
+        "JPEG XL" | "JPEG 2000" | "Photoshop" => {
+            ", for example with `magick FILE FILE.png` (ImageMagick)"
+        }
+        _ => "",
+    };
+    format!("{name} is not supported; save it as JPEG or PNG{with}")
 }
 
 /// Why a camera's own file is left out.
 pub(super) fn raw_photo() -> String {
-    "raw camera files are not supported; export it as JPEG or TIFF".to_owned()
+    "raw camera files are not supported; export it as JPEG or TIFF, for example with `darktable-cli FILE FILE.jpg`"
+        .to_owned()
 }
 
 fn is_text(magic: &[u8]) -> bool {

@@ -1,6 +1,5 @@
 //! Segmentation masks: the class of each pixel of a picture.
 
-use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
@@ -8,7 +7,8 @@ use image::RgbaImage;
 use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
 
 use crate::data::eval_fit::EvalFit;
-use crate::data::limits::{check_length, memory_limit, unusable_size};
+use crate::data::limits::{memory_limit, unusable_size};
+use crate::data::opened::Opened;
 use crate::error::{Error, Result, printable};
 
 /// Pixels of this class are of none, and are not counted.
@@ -34,8 +34,9 @@ impl LabelMap {
     /// [`Error::Io`]; [`Error::Data`] where it is no PNG file, is damaged, has more than `max_pixels` pixels, holds colors, or
     /// a level above 255.
     pub fn read(path: &Path, max_pixels: u64) -> Result<Self> {
-        check_length(path, max_pixels)?;
-        let file = BufReader::new(File::open(path).map_err(Error::io(path))?);
+        let opened = Opened::open(path)?;
+        opened.length(path, max_pixels)?;
+        let file = BufReader::new(opened.file);
         let refused = |reason: String| Error::data(path, reason);
         let damaged = |error: png::DecodingError| {
             refused(format!(

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use walkdir::{DirEntry, WalkDir};
+use walkdir::WalkDir;
 
 use crate::data::summary::ScanSummary;
 use crate::error::{Error, Result, printable};
@@ -30,7 +31,7 @@ const TRAIN: [&str; 2] = ["train", "training"];
 /// Names of the other parts, the one that is taken to validate on first.
 const OTHERS: [&str; 5] = ["val", "valid", "validation", "test", "testing"];
 
-/// A data set in parts: a folder `train` of classes, and `val`, `test` or both next to it.
+/// A data set in parts: a folder `train` of classes, and `val`, `test` or others next to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parts {
     /// The pictures to train on.
@@ -42,43 +43,64 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// The parts of a data set, where every folder of the first level has the name of one and one of them is `train` or
-    /// `training`; none where a folder has another name, or nothing can be listed. Capitals count as small letters.
+    /// The parts of a data set: one folder of the first level is `train` or `training`, and either it is the only one, or
+    /// another one is `val`, `test` or the like; then all others are parts too, such as `unlabeled`. None where `train` is
+    /// beside other names alone: of vehicles, it is a class. Capitals count as small letters.
     pub fn find(root: &Path) -> Option<Self> {
-        let mut found = BTreeMap::new();
+        let (mut found, mut more) = (BTreeMap::new(), BTreeSet::new());
         for entry in fs::read_dir(root).ok()?.flatten() {
             let name = entry.file_name();
-            if is_of_a_tool(&name) || !entry.path().is_dir() {
+            // a set without classes may have millions of files here, which are not to be asked one by one
+            let is_folder = match entry.file_type() {
+                Ok(kind) if !kind.is_symlink() => kind.is_dir(),
+                _ => entry.path().is_dir(),
+            };
+            if is_of_a_tool(&name) || !is_folder {
                 continue;
             }
-            let known = TRAIN.iter().chain(&OTHERS);
-            let place = known
-                .clone()
-                .position(|known| name.eq_ignore_ascii_case(known))?;
-            found.insert(place, name);
+            let mut known = TRAIN.iter().chain(&OTHERS);
+            match known.position(|known| name.eq_ignore_ascii_case(known)) {
+                Some(place) => _ = found.insert(place, name),
+                None => _ = more.insert(name),
+            }
         }
         let (first, train) = found.first_key_value()?;
         if *first >= TRAIN.len() {
             return None;
         }
         let mut others = found.iter().filter(|(place, _)| **place >= TRAIN.len());
+        if !more.is_empty() && others.clone().next().is_none() {
+            return None;
+        }
         Some(Self {
             train: root.join(train),
             val: others.next().map(|(_, name)| root.join(name)),
-            names: found.values().map(printable).collect(),
+            names: found.values().chain(&more).map(printable).collect(),
         })
     }
 }
 
+/// A file that may be a picture.
+#[derive(Debug, Clone)]
+pub(super) struct Listed {
+    /// Index of the folder that `path` is relative to.
+    pub root: usize,
+    pub path: PathBuf,
+    /// Its class, where that is said and not named by `path`.
+    pub class: Option<Arc<str>>,
+    /// Which part of `path` names its class; none for files that were named one by one.
+    pub class_depth: Option<usize>,
+}
+
 /// Whether a folder of this name is left out.
-fn is_of_a_tool(name: &OsStr) -> bool {
+pub(super) fn is_of_a_tool(name: &OsStr) -> bool {
     let is_hidden = name.as_encoded_bytes().starts_with(b".");
     is_hidden || OF_TOOLS.iter().any(|tool| name.eq_ignore_ascii_case(tool))
 }
 
 /// Whether a file holds what macOS keeps beside one of the name without `._` on other file systems.
-fn is_resource_fork(entry: &DirEntry) -> bool {
-    entry.file_name().as_encoded_bytes().starts_with(b"._") && entry.file_type().is_file()
+pub(super) fn is_resource_fork(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b"._")
 }
 
 /// Every file below `root`, relative to it and sorted; what is left out or cannot be listed goes to the summary.
@@ -104,7 +126,9 @@ pub(super) fn list_files(
                     *summary.of_tools.entry(name).or_default() += 1;
                 }
             }
-            Ok(entry) if is_resource_fork(&entry) => summary.not_pictures += 1,
+            Ok(entry) if entry.file_type().is_file() && is_resource_fork(entry.file_name()) => {
+                summary.not_pictures += 1;
+            }
             Ok(entry) if entry.file_type().is_file() => {
                 let path = entry.path().strip_prefix(root).unwrap_or(entry.path());
                 files.push(path.to_path_buf());
@@ -131,18 +155,20 @@ fn unlisted(error: walkdir::Error, root: &Path) -> Result<(PathBuf, String)> {
     Ok((path, reason))
 }
 
-/// The label of each path, and the names of the classes: those of the folders of the first level, or of the second below
+/// The label of each file, and the names of the classes: those of the folders of the first level, or of the second below
 /// parts such as `train`; sorted by their bytes. A picture in no such folder has none.
 pub(super) fn labels<'a>(
-    paths: impl Iterator<Item = &'a Path> + Clone,
-    has_parts: bool,
+    files: impl Iterator<Item = &'a Listed> + Clone,
 ) -> (Vec<Option<usize>>, Vec<String>) {
-    let class = |path: &'a Path| class(path, usize::from(has_parts));
-    let names: BTreeSet<&OsStr> = paths.clone().filter_map(class).collect();
+    let class = |file: &'a Listed| match &file.class {
+        Some(said) => Some(OsStr::new(said.as_ref())),
+        None => class(&file.path, file.class_depth?),
+    };
+    let names: BTreeSet<&OsStr> = files.clone().filter_map(class).collect();
     let label_from_name: BTreeMap<&OsStr, usize> = names.iter().copied().zip(0..).collect();
-    let label = |path| label_from_name.get(class(path)?).copied();
+    let label = |file| label_from_name.get(class(file)?).copied();
     (
-        paths.map(label).collect(),
+        files.map(label).collect(),
         names.into_iter().map(printable).collect(),
     )
 }

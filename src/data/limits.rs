@@ -1,6 +1,5 @@
 //! Limits of a picture file: pixels, memory, bytes; and the messages about files beyond them.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -41,15 +40,11 @@ pub(super) fn memory_limit(pixels: u64) -> u64 {
         .saturating_add(DECODER_BYTES)
 }
 
-/// The length of a file; refuses what is none, or none any more, and one longer than its decoder's memory may be.
+/// Refuses a file longer than its decoder's memory may be.
 ///
 /// A file may claim any length at no cost (holes), and is read as a whole.
-pub(super) fn check_length(path: &Path, max_pixels: u64) -> Result<u64> {
-    let metadata = fs::metadata(path).map_err(Error::io(path))?;
-    if !metadata.is_file() {
-        return Err(Error::data(path, "not a file"));
-    }
-    let (length, most) = (metadata.len(), memory_limit(max_pixels));
+pub(super) fn check_length(path: &Path, length: u64, max_pixels: u64) -> Result<u64> {
+    let most = memory_limit(max_pixels);
     if length > most {
         let reason = format!(
             "{length} bytes are more than the {most} that max_pixels = {max_pixels} allows; \

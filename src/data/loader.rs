@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::PictureSource;
 use crate::data::augment::{AugmentConfig, ViewKind};
+use crate::data::open_batch::Slot;
+use crate::data::order::Order;
 use crate::data::pictures::Pictures;
 use crate::data::pixels::Pixels;
-use crate::data::pool::{Pool, Slot, Task, worker_count};
+use crate::data::pool::{Pool, Task, worker_count};
 use crate::data::view::{Augmenter, View};
 use crate::error::{Error, Result, printable};
 use crate::masking::MaskPolicy;
@@ -22,16 +24,21 @@ use crate::random::{Random, Stream};
 pub struct LoaderConfig {
     /// Images per batch, B. Default 64.
     pub batch_size: usize,
-    /// Threads that decode and augment; 0 for one per core. Default 0.
+    /// Threads that decode and augment; 0 for one per core, and up to four while they mostly wait for files. Default 0.
     pub workers: usize,
     /// Seed of order, views and masks. Default 0.
     pub seed: u64,
-    /// Batches that are being made or waiting at any time; more keep workers busy if batches are small. Default 2.
+    /// Batches that are being made or waiting at any time; more keep workers busy if batches are small. Where reading is slow,
+    /// more are made ahead, up to 256 MiB. Default 2.
     pub queue: usize,
     /// Whether the incomplete batch at the end of an epoch is left out. Default true. Source: DINO.
     pub drop_last: bool,
     /// Decoded images are kept in memory if all of them fit this many MiB. Default 256.
     pub cache_mib: usize,
+    /// Which of `ranks` shares of each batch is made, in order and equal but for one image. Default 0.
+    pub rank: usize,
+    /// Number of shares, at most `batch_size`. Default 1.
+    pub ranks: usize,
 }
 
 impl Default for LoaderConfig {
@@ -43,6 +50,8 @@ impl Default for LoaderConfig {
             queue: 2,
             drop_last: true,
             cache_mib: 256,
+            rank: 0,
+            ranks: 1,
         }
     }
 }
@@ -52,7 +61,8 @@ impl LoaderConfig {
     /// taken.
     pub(crate) fn open_batches(&self) -> usize {
         let workers = worker_count(self.workers);
-        self.queue.max(1 + workers.div_ceil(self.batch_size.max(1)))
+        let share = self.batch_size / self.ranks.max(1);
+        self.queue.max(1 + workers.div_ceil(share.max(1)))
     }
 
     /// # Errors
@@ -68,6 +78,17 @@ impl LoaderConfig {
                 let remedy = format!("give a whole number from {low} to {high}");
                 return Err(Error::config(key, value, remedy));
             }
+        }
+        if self.rank >= self.ranks {
+            let remedy = format!("must be below the number of ranks, {}", self.ranks);
+            return Err(Error::config("rank", self.rank, remedy));
+        }
+        if self.batch_size < self.ranks {
+            let remedy = format!(
+                "must be at least the number of ranks, {}, each of which takes a share of every batch",
+                self.ranks
+            );
+            return Err(Error::config("batch_size", self.batch_size, remedy));
         }
         Ok(())
     }
@@ -143,13 +164,13 @@ impl Loader {
             );
             return Err(Error::config("batch_size", config.batch_size, remedy));
         }
-        let workers = worker_count(config.workers);
         let queue = config.open_batches();
         let task = TrainTask {
             pictures: Pictures::new(source, (config.cache_mib as u64) << 20),
             make,
             seed: config.seed,
             batch_size: config.batch_size,
+            share: [config.rank, config.ranks],
             batches,
             order: Mutex::new(None),
         };
@@ -159,7 +180,7 @@ impl Loader {
             .saturating_mul(batches)
             .saturating_add(start.batch);
         Ok(Self {
-            pool: Pool::new(task, workers, queue, first)?,
+            pool: Pool::new(task, config.workers, queue, first)?,
             batches,
         })
     }
@@ -236,12 +257,34 @@ struct TrainTask {
     make: TrainViews,
     seed: u64,
     batch_size: usize,
+    /// Rank and number of ranks.
+    share: [usize; 2],
     batches: usize,
     /// The epoch whose batches are being opened, and its order.
-    order: Mutex<Option<(usize, Vec<usize>)>>,
+    order: Mutex<Option<(usize, Arc<Order>)>>,
 }
 
 impl TrainTask {
+    /// The order of an epoch, made where it is not that of the last call. Its lock is held by the one thread that opens a batch.
+    fn order(&self, epoch: usize) -> Arc<Order> {
+        let mut last = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, order)) = &*last
+            && *of == epoch
+        {
+            return order.clone();
+        }
+        // the last epoch's memory goes first
+        *last = None;
+        let source = self.pictures.source();
+        let order = match source.order(self.seed, epoch) {
+            Some(order) => Order::Given(order),
+            None => Order::new(source.shuffle(), self.seed, epoch, source.len()),
+        };
+        let order = Arc::new(order);
+        *last = Some((epoch, order.clone()));
+        order
+    }
+
     /// `[G * B, N]`
     fn masks(&self, epoch: usize, samples: &[usize]) -> Vec<bool> {
         let TrainViews {
@@ -296,21 +339,12 @@ impl Task for TrainTask {
 
     fn samples(&self, number: usize) -> Option<Vec<usize>> {
         let (epoch, index) = (number / self.batches, number % self.batches);
-        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
-        let order = match &mut *order {
-            Some((of, order)) if *of == epoch => order,
-            // all batches of an epoch share one permutation, so it is computed once per epoch
-            stale => {
-                let count = self.pictures.source().len();
-                &mut stale
-                    .insert((epoch, epoch_order(self.seed, epoch, count)))
-                    .1
-            }
-        };
-        order
-            .chunks(self.batch_size)
-            .nth(index)
-            .map(<[usize]>::to_vec)
+        let order = self.order(epoch);
+        let start = index * self.batch_size;
+        let count = order.len().checked_sub(start)?.min(self.batch_size);
+        let [rank, ranks] = self.share;
+        let share = start + rank * count / ranks..start + (rank + 1) * count / ranks;
+        (count > 0).then(|| share.map(|position| order.at(position)).collect())
     }
 
     fn make(

@@ -137,7 +137,7 @@ impl PictureSource for MaskedPictures {
                 (picture, seen)
             }
             Masks::Alpha => {
-                let picture = decode_rgba(&self.name(index), self.max_pixels)?;
+                let picture = decode_rgba(&self.name(index), self.max_pixels, self.folder.range())?;
                 let seen = LabelMap::of_alpha(&picture).seen(self.view.0, self.view.1);
                 (on_white(&picture), Ok(seen))
             }

@@ -1,39 +1,68 @@
 //! Pictures: an image folder, their decoding, the random views of them, and a loader that prepares batches ahead.
 //!
-//! - [`folder`]: what a folder holds, found by content; `layout`: which of its folders are classes; `summary`: that in words
+//! - [`folder`]: what a folder holds, found by content; `sources`: several folders, files and lists; `list_line`: a
+//!   line of a list; `layout`: which folders are
+//!   classes; `summary`: that in words
+//! - `index`: the pictures of one folder as records, which a file can hold; `folder_records`: those, or a list; `cache_folder`:
+//!   where such files are; `opened`: a file, opened once;
+//!   `shards`: files in tar archives and Parquet tables
 //! - [`header`]: the first bytes of a picture file; `kind`: its format by them, and why others are left out;
 //!   [`drawing`]: the mark of what this program draws
+//! - `value_range`: which values become black and white; `value_counts`: how they are measured; `depth`: which pictures need it
 //! - [`decode`]: a picture file as 8-bit RGB; `thumbnails`: large ones reduced, and kept from one epoch to the next
 //! - [`augment`]: the settings; [`crop`], [`photometric`]: the operations; [`view`]: one random view
+//! - `tiles`: pictures far larger than a view, cut; `tile_grid`: where
+//! - `inventory`: what a folder holds, in numbers; `survey`: that of images to train on and of those to evaluate on
+//! - `mosaic`: the first views of a run on one picture
 //! - `label_map`: the class of each pixel, for evaluation; `masked`: pictures with such masks
-//! - [`pixels`]: what batches hold, bytes or floats; `pool`: worker threads that give batches in order; [`loader`]: batches
-//!   to train on; [`evaluation`]: to evaluate, on the part of a picture that `eval_fit` gives
+//! - [`pixels`]: what batches hold, bytes or floats; `pool`, `open_batch`: worker threads that give batches in order; `order`: that of
+//!   the pictures; `reading`, `pace`: whether workers wait for a disk; [`loader`]: batches to train on; [`evaluation`]: to evaluate, on the part of a picture that `eval_fit` gives
 //!
 //! Whatever is random is a pure function of (seed, epoch, sample index, view number), see [`crate::random`].
 
 pub mod augment;
 pub mod bench;
+mod cache_folder;
 pub mod crop;
 pub mod decode;
 pub mod demo;
+mod depth;
 pub mod drawing;
 mod eval_fit;
 pub mod evaluation;
 pub mod folder;
 mod folder_config;
+mod folder_records;
 pub mod header;
+mod index;
+mod inventory;
 mod kind;
 mod label_map;
 mod layout;
 mod limits;
+mod list_line;
 pub mod loader;
 mod masked;
+mod measure;
+mod mosaic;
+mod open_batch;
+mod opened;
+mod order;
+mod pace;
 pub mod photometric;
 mod pictures;
 pub mod pixels;
 mod pool;
+mod reading;
+mod shards;
+mod sources;
 mod summary;
+mod survey;
 mod thumbnails;
+mod tile_grid;
+mod tiles;
+mod value_counts;
+mod value_range;
 pub mod view;
 
 use std::path::PathBuf;
@@ -44,16 +73,28 @@ use crate::error::Result;
 
 pub use augment::AugmentConfig;
 pub use bench::{LoaderSpeed, bench_loader};
+pub use depth::{Depth, Unused};
 pub use eval_fit::EvalFit;
 pub use evaluation::{EvalBatch, EvalBatches, eval_batches};
 pub use folder::ImageFolder;
 pub use folder_config::FolderConfig;
+pub use index::kept::IndexWork;
+pub use inventory::{ClassCount, Inventory, LeftOut, Odd, SizeCount};
 pub use label_map::{ALPHA_CLASSES, IGNORED, LabelMap};
 pub use layout::Parts;
 pub use loader::{Batch, Loader, LoaderConfig, Position, TrainViews};
 pub use masked::{MaskedPictures, Masks};
+pub use mosaic::views_mosaic;
+pub use opened::{length_and_time, read_whole};
+pub use order::Shuffle;
 pub use pixels::Pixels;
+pub use reading::reading;
+pub(crate) use sources::check_source;
 pub use summary::ScanSummary;
+pub use survey::{Shared, Survey, SurveyConfig};
+pub use tile_grid::{TileArea, TileGrid};
+pub use tiles::Tiles;
+pub use value_range::ValueRange;
 
 /// Where a loader takes its pictures from.
 pub trait PictureSource: Send + Sync + 'static {
@@ -78,6 +119,16 @@ pub trait PictureSource: Send + Sync + 'static {
     /// # Errors
     /// It cannot be read; the loader then skips it for good and reports that.
     fn decode(&self, index: usize) -> Result<RgbImage>;
+
+    /// The order of all pictures in an epoch, as a function of the seed and the epoch; None for that of [`PictureSource::shuffle`].
+    fn order(&self, _seed: u64, _epoch: usize) -> Option<Vec<usize>> {
+        None
+    }
+
+    /// How the pictures of an epoch are mixed, where the source gives no order.
+    fn shuffle(&self) -> Shuffle {
+        Shuffle::All
+    }
 
     /// Bytes of all decoded pictures together; a loader keeps them in memory if they are few.
     fn decoded_bytes(&self) -> u64 {

@@ -1,8 +1,8 @@
 //! The pictures of a source for the workers: reports each unusable one once, and keeps a small set in memory.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use image::RgbImage;
 
@@ -14,13 +14,14 @@ pub(super) struct Pictures {
     source: Arc<dyn PictureSource>,
     /// One place for every picture; None where they are too many.
     cache: Option<Vec<OnceLock<Arc<RgbImage>>>>,
-    unusable: Vec<AtomicBool>,
+    /// Those that could not be read: few of many.
+    unusable: RwLock<HashSet<usize>>,
     log: Mutex<SkipLog>,
 }
 
 #[derive(Default)]
 struct SkipLog {
-    count: usize,
+    names: HashSet<PathBuf>,
     /// The first failure, for the error if none is left; `fresh` may have been taken by then.
     first: Option<(PathBuf, String)>,
     fresh: Vec<(PathBuf, String)>,
@@ -33,7 +34,7 @@ impl Pictures {
         let is_small = source.decoded_bytes() <= cache_bytes;
         Self {
             cache: is_small.then(|| (0..count).map(|_| OnceLock::new()).collect()),
-            unusable: (0..count).map(|_| AtomicBool::new(false)).collect(),
+            unusable: RwLock::default(),
             log: Mutex::default(),
             source,
         }
@@ -49,9 +50,11 @@ impl Pictures {
         if let Some(picture) = place.and_then(OnceLock::get) {
             return Some(picture.clone());
         }
-        if self.unusable[index].load(Ordering::Relaxed) {
+        let unusable = self.unusable.read().unwrap_or_else(PoisonError::into_inner);
+        if unusable.contains(&index) {
             return None;
         }
+        drop(unusable);
         let decoded = self.source.decode(index).and_then(|picture| {
             if picture.is_empty() {
                 return Err(Error::data(self.source.name(index), "it has no pixels"));
@@ -67,12 +70,18 @@ impl Pictures {
                 Some(picture)
             }
             Err(error) => {
-                if !self.unusable[index].swap(true, Ordering::Relaxed) {
+                let unusable = self.unusable.write();
+                if unusable
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(index)
+                {
                     let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-                    log.count += 1;
                     let skipped = (self.source.name(index), reason(&error));
-                    log.first.get_or_insert_with(|| skipped.clone());
-                    log.fresh.push(skipped);
+                    // once for all tiles of a file
+                    if log.names.insert(skipped.0.clone()) {
+                        log.first.get_or_insert_with(|| skipped.clone());
+                        log.fresh.push(skipped);
+                    }
                 }
                 None
             }
@@ -81,7 +90,7 @@ impl Pictures {
 
     /// Picture `index` or, if it cannot be read, the next one that can, wrapping around at the end; and its index.
     pub fn get_or_next(&self, index: usize) -> Result<(usize, Arc<RgbImage>)> {
-        let count = self.unusable.len();
+        let count = self.source.len();
         (index..count)
             .chain(0..index.min(count))
             .find_map(|index| Some((index, self.get(index)?)))
@@ -96,17 +105,18 @@ impl Pictures {
             .map(|(path, reason)| format!("; the first: {}: {reason}", printable(path)));
         Error::Loader(format!(
             "none of the {} images could be decoded{}",
-            self.unusable.len(),
+            self.source.len(),
             example.unwrap_or_default()
         ))
     }
 
-    /// How many pictures could not be read so far.
+    /// How many files could not be read so far.
     pub fn skipped(&self) -> usize {
         self.log
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .count
+            .names
+            .len()
     }
 
     /// The pictures that could not be read, and why, since the last call.

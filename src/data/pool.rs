@@ -6,14 +6,16 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle, available_parallelism};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::data::open_batch::{Made, Progress, Slot, lock};
+use crate::data::pace::{Pace, batches_ahead, most_threads};
 use crate::data::pixels::Pixels;
+use crate::data::reading::take_waited;
 use crate::error::{Error, Result};
 
 /// How often a wait for a batch checks the stop flag, because setting the flag wakes no thread.
@@ -30,7 +32,8 @@ pub(super) trait Task: Send + Sync + 'static {
     /// Room for each view of this many samples.
     fn room(&self, samples: usize) -> Vec<Pixels>;
 
-    /// Samples of batch `number`; None past the last. Called for each number once, in order.
+    /// Samples of batch `number`; None past the last. Called for each number once, in order, without a lock: others go on with
+    /// what is open meanwhile.
     fn samples(&self, number: usize) -> Option<Vec<usize>>;
 
     /// Makes one sample and writes each of its views. Returns the sample that they show, another one if this one cannot be
@@ -47,49 +50,16 @@ pub(super) trait Task: Send + Sync + 'static {
     fn name(&self, sample: usize) -> String;
 }
 
-/// One sample's place in a batch.
-pub(super) struct Slot {
-    batch: Arc<Open>,
-    at: usize,
-}
-
-impl Slot {
-    /// Lets `fill` write view number `view`, at this place of all samples.
-    pub fn write(&self, view: usize, fill: impl FnOnce(&mut Pixels, Range<usize>)) {
-        let mut pixels = lock(&self.batch.views[view]);
-        let view_len = pixels.len() / self.batch.samples.len();
-        let start = self.at * view_len;
-        fill(&mut pixels, start..start + view_len);
-    }
-}
-
-/// A batch in the making.
-struct Open {
-    number: usize,
-    samples: Vec<usize>,
-    /// One lock for every view, held while a sample's view is copied in.
-    views: Vec<Mutex<Pixels>>,
-}
-
-/// A complete batch.
-pub(super) struct Made {
-    pub number: usize,
-    pub samples: Vec<usize>,
-    /// Of every view.
-    pub views: Vec<Pixels>,
-    /// `[B]`: the sample at each place; None if it was left out.
-    pub shown: Vec<Option<usize>>,
-}
-
 /// The worker threads; joined when dropped.
 pub(super) struct Pool<T: Task> {
     shared: Arc<Shared<T>>,
     threads: Vec<JoinHandle<()>>,
+    /// Maximum number of threads.
+    most: usize,
 }
 
 struct Shared<T> {
     task: T,
-    queue: usize,
     state: Mutex<State>,
     /// A batch is complete, or the workers have stopped.
     made: Condvar,
@@ -98,9 +68,14 @@ struct Shared<T> {
 }
 
 struct State {
+    /// Most batches that are open.
+    queue: usize,
+    pace: Pace,
     open: VecDeque<Progress>,
     /// Number of the batch to open next.
     next: usize,
+    /// Whether a worker is about to open one.
+    is_opening: bool,
     /// Whether the task has no further batch.
     is_over: bool,
     /// Whether workers are to return.
@@ -108,27 +83,21 @@ struct State {
     failure: Option<Error>,
 }
 
-struct Progress {
-    batch: Arc<Open>,
-    /// Samples that a worker has taken.
-    taken: usize,
-    /// Samples that are finished.
-    finished: usize,
-    shown: Vec<Option<usize>>,
-}
-
 impl<T: Task> Pool<T> {
-    /// `workers` threads, 0 for one per processor, that make batches from number `first` on.
+    /// `workers` threads that make batches from number `first` on; 0 for one per processor, and more of them while they mostly
+    /// wait for pictures to be read and batches are late.
     ///
     /// # Errors
     /// The operating system gives no thread.
     pub fn new(task: T, workers: usize, queue: usize, first: usize) -> Result<Self> {
         let shared = Arc::new(Shared {
             task,
-            queue: queue.max(1),
             state: Mutex::new(State {
+                queue: queue.max(1),
+                pace: Pace::default(),
                 open: VecDeque::new(),
                 next: first,
+                is_opening: false,
                 is_over: false,
                 is_stopped: false,
                 failure: None,
@@ -136,22 +105,53 @@ impl<T: Task> Pool<T> {
             made: Condvar::new(),
             room: Condvar::new(),
         });
+        let count = worker_count(workers);
         // if a later thread is refused, `drop` joins those that already started
         let mut pool = Self {
             shared,
             threads: Vec::new(),
+            most: most_threads(workers, count),
         };
-        for number in 0..worker_count(workers) {
-            let shared = pool.shared.clone();
-            let thread = Builder::new()
-                .name(format!("data {number}"))
-                .spawn(move || shared.run())
-                .map_err(|error| {
-                    Error::Loader(format!("cannot start a thread to read data: {error}"))
-                })?;
-            pool.threads.push(thread);
+        for _ in 0..count {
+            pool.start_thread().map_err(|error| {
+                Error::Loader(format!("cannot start a thread to read data: {error}"))
+            })?;
         }
         Ok(pool)
+    }
+
+    fn start_thread(&mut self) -> std::io::Result<()> {
+        let shared = self.shared.clone();
+        let name = format!("data {}", self.threads.len());
+        let thread = Builder::new().name(name).spawn(move || shared.run())?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Starts one more thread, and lets them make more batches ahead, where the workers spend most of their time waiting for
+    /// pictures. Called when a batch is late.
+    fn keep_up(&mut self) {
+        if self.threads.len() >= self.most {
+            return;
+        }
+        let is_slow = lock(&self.shared.state).pace.is_slow(self.threads.len());
+        if !is_slow {
+            return;
+        }
+        if let Err(error) = self.start_thread() {
+            log::debug!("no more threads to read data: {error}");
+            self.most = self.threads.len();
+            return;
+        }
+        let count = self.threads.len();
+        let mut state = lock(&self.shared.state);
+        if let Some(first) = state.open.front() {
+            let batch = &first.batch;
+            let ahead = batches_ahead(count, batch.samples.len(), batch.bytes);
+            state.queue = state.queue.max(ahead);
+        }
+        log::debug!("{count} threads read data: most of their time is a wait for it");
+        self.shared.room.notify_all();
     }
 
     pub fn task(&self) -> &T {
@@ -190,7 +190,12 @@ impl<T: Task> Pool<T> {
             if state.is_over && state.open.is_empty() {
                 return Ok(None);
             }
-            state = wait_at_most(LOOK, &self.shared.made, state);
+            drop(state);
+            self.keep_up();
+            state = lock(&self.shared.state);
+            if !state.is_ready() {
+                state = wait_at_most(LOOK, &self.shared.made, state);
+            }
         }
     }
 }
@@ -226,12 +231,16 @@ impl<T: Task> Shared<T> {
         let mut worker = self.task.worker();
         while let Some(slot) = self.next_slot() {
             let sample = slot.batch.samples[slot.at];
+            let start = Instant::now();
             let outcome = catch_unwind(AssertUnwindSafe(|| {
                 self.task
                     .make(&mut worker, slot.batch.number, sample, &slot)
             }));
             match outcome {
-                Ok(Ok(shown)) => self.finish(&slot, shown),
+                Ok(Ok(shown)) => {
+                    let times = [start.elapsed(), take_waited()];
+                    self.finish(&slot, shown, times);
+                }
                 // an error here ends the loader: unreadable pictures are handled in `Task::make`
                 Ok(Err(error)) => return self.fail(error),
                 Err(panic) => return self.fail(panicked(&*panic, &self.task.name(sample))),
@@ -259,37 +268,35 @@ impl<T: Task> Shared<T> {
                 return None;
             }
             // bounds the memory: each open batch has its full buffers
-            if state.open.len() >= self.queue {
+            if state.is_opening || state.open.len() >= state.queue {
                 state = wait(&self.room, state);
                 continue;
             }
             let number = state.next;
             state.next += 1;
-            match self.task.samples(number) {
-                Some(samples) => {
-                    let room = self.task.room(samples.len());
-                    let views = room.into_iter().map(Mutex::new).collect();
-                    state.open.push_back(Progress {
-                        shown: vec![None; samples.len()],
-                        batch: Arc::new(Open {
-                            number,
-                            samples,
-                            views,
-                        }),
-                        taken: 0,
-                        finished: 0,
-                    });
-                }
+            state.is_opening = true;
+            drop(state);
+            let opened = self.task.samples(number).map(|samples| {
+                let room = self.task.room(samples.len());
+                Progress::new(number, samples, room)
+            });
+            state = lock(&self.state);
+            state.is_opening = false;
+            match opened {
+                Some(progress) => state.open.push_back(progress),
                 None => {
                     state.is_over = true;
                     self.made.notify_all();
                 }
             }
+            self.room.notify_all();
         }
     }
 
-    fn finish(&self, slot: &Slot, shown: Option<usize>) {
+    /// With the time that the sample took, and what of it was a wait.
+    fn finish(&self, slot: &Slot, shown: Option<usize>, [all, waited]: [Duration; 2]) {
         let mut state = lock(&self.state);
+        state.pace.add(all, waited);
         let number = slot.batch.number;
         let progress = state
             .open
@@ -318,23 +325,6 @@ impl<T: Task> Shared<T> {
     }
 }
 
-impl Progress {
-    fn is_complete(&self) -> bool {
-        self.finished == self.batch.samples.len()
-    }
-
-    fn close(self) -> Made {
-        // a worker may hold its `Arc` of the batch a moment longer, so the buffers are moved out of their locks
-        let take = |view: &Mutex<Pixels>| std::mem::take(&mut *lock(view));
-        Made {
-            number: self.batch.number,
-            samples: self.batch.samples.clone(),
-            views: self.batch.views.iter().map(take).collect(),
-            shown: self.shown,
-        }
-    }
-}
-
 /// `workers`, or one per processor for 0.
 pub(super) fn worker_count(workers: usize) -> usize {
     if workers > 0 {
@@ -348,11 +338,6 @@ fn panicked(panic: &(dyn Any + Send), what: &str) -> Error {
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let text = text.unwrap_or("no message");
     Error::Loader(format!("a data worker panicked at {what}: {text}"))
-}
-
-fn lock<S>(mutex: &Mutex<S>) -> MutexGuard<'_, S> {
-    // a poisoned lock is fine: the panic becomes an error elsewhere, and each change under the lock is complete
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn wait_at_most<'a>(

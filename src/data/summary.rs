@@ -4,17 +4,23 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::path::PathBuf;
 
+use crate::data::depth::Unused;
+use crate::data::value_range::ValueRange;
 use crate::error::{counted, printable};
 
 /// Maximum number of skipped files that a summary lists; more are counted.
 const LISTED: usize = 20;
+/// Number of files left out for the same reason that share a line.
+const GROUP: usize = 4;
+/// How many of them are named.
+const NAMED: usize = 2;
 /// Maximum number of classes that are listed.
 const LISTED_CLASSES: usize = 10;
 /// Maximum number of skipped files in the error for a folder without a usable picture.
 const LISTED_IN_ERROR: usize = 5;
 
 /// Result of a folder scan.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct ScanSummary {
     /// Usable pictures, judged by their headers.
     pub pictures: usize,
@@ -28,20 +34,42 @@ pub struct ScanSummary {
     pub of_tools: BTreeMap<String, usize>,
     /// Usable pictures without a class.
     pub unlabeled: usize,
+    /// How many have more than 8 bits, which of their values become black and white, and why; none where there are none.
+    pub range: Option<(usize, ValueRange, String)>,
+    /// How many usable pictures have parts that are not used.
+    pub unused: BTreeMap<Unused, usize>,
     /// Files that are not pictures.
     pub not_pictures: usize,
     /// Pictures and folders left out, and why.
     pub skipped: Vec<(PathBuf, String)>,
 }
 
-/// A line for each of the first `most` that were left out, and one for the rest.
+/// A line for each of the first `most` that were left out, and one for the rest. Several that were left out for the same
+/// reason share a line.
 fn listed(skipped: &[(PathBuf, String)], most: usize) -> String {
+    let mut paths_from_reason: BTreeMap<&str, Vec<&PathBuf>> = BTreeMap::new();
+    for (path, reason) in skipped {
+        paths_from_reason.entry(reason).or_default().push(path);
+    }
+    let is_group = |reason: &str| paths_from_reason[reason].len() >= GROUP;
     let mut lines = String::new();
-    for (path, reason) in skipped.iter().take(most) {
+    for (reason, paths) in paths_from_reason
+        .iter()
+        .filter(|(reason, _)| is_group(reason))
+    {
+        let names = paths.iter().take(NAMED).map(printable);
+        let names: Vec<String> = names.collect();
+        let images = counted(paths.len(), "file");
+        let names = names.join(", ");
+        lines += &format!("\n  {images}: {reason}; such as {names}");
+    }
+    let single = skipped.iter().filter(|(_, reason)| !is_group(reason));
+    let count = single.clone().count();
+    for (path, reason) in single.take(most) {
         lines += &format!("\n  {}: {reason}", printable(path));
     }
-    if skipped.len() > most {
-        lines += &format!("\n  ... and {} more", skipped.len() - most);
+    if count > most {
+        lines += &format!("\n  ... and {} more", count - most);
     }
     lines
 }
@@ -101,6 +129,20 @@ impl Display for ScanSummary {
             self.skipped.len()
         )?;
         f.write_str(&self.left_out())?;
+        if let Some((count, range, why)) = &self.range {
+            let of = match range {
+                ValueRange::Between([low, high]) => format!("values {low} to {high}"),
+                _ => "all their values".to_owned(),
+            };
+            let images = counted(*count, "image");
+            write!(
+                f,
+                "\n  {images} with more than 8 bits: {of} become black to white ({why})"
+            )?;
+        }
+        for (unused, count) in &self.unused {
+            write!(f, "\n  {} with {unused}", counted(*count, "image"))?;
+        }
         f.write_str(&listed(&self.skipped, LISTED))
     }
 }

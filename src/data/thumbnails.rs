@@ -14,6 +14,8 @@ use walkdir::WalkDir;
 
 use crate::data::crop::resized;
 use crate::data::folder_config::FolderConfig;
+use crate::data::opened::length_and_time;
+use crate::data::value_range::ValueRange;
 use crate::error::{Error, Result, printable};
 use crate::unfinished::unique_digits;
 
@@ -43,7 +45,7 @@ struct Cache {
 /// Where a reduced picture is kept, and whose it is.
 struct Entry {
     file: PathBuf,
-    /// Hash of the picture's absolute path and of how far it is reduced.
+    /// Hash of the picture's absolute path, of how far it is reduced, and of its range of values.
     of: blake3::Hash,
     version: Version,
 }
@@ -57,15 +59,19 @@ struct Version {
 }
 
 impl Thumbnails {
-    /// As `config` says for the pictures below `root`; none where pictures stay as they are.
+    /// As `config` says for the pictures below `folders`; none where pictures stay as they are.
     ///
     /// # Errors
     /// The cache lies among the pictures, or cannot be made or listed; [`Error::Stopped`] where `stop` is raised.
-    pub fn open(config: &FolderConfig, root: &Path, stop: &AtomicBool) -> Result<Option<Self>> {
+    pub fn open(
+        config: &FolderConfig,
+        folders: &[PathBuf],
+        stop: &AtomicBool,
+    ) -> Result<Option<Self>> {
         let Some(side) = config.shorter_side else {
             return Ok(None);
         };
-        let open = |folder: &PathBuf| Cache::open(folder, config.cache_mib << 20, root, stop);
+        let open = |folder: &PathBuf| Cache::open(folder, config.cache_mib << 20, folders, stop);
         let cache = config.cache.as_ref().map(open).transpose()?;
         Ok(Some(Self { side, cache }))
     }
@@ -83,15 +89,20 @@ impl Thumbnails {
         [scaled(width), scaled(height)]
     }
 
-    /// The reduced picture of the file `path`, which `decode` reads.
+    /// The reduced picture of the file `path`, which `decode` reads with this range.
     ///
     /// # Errors
     /// Those of `decode`; a failing cache only costs time, and a warning.
-    pub fn get(&self, path: &Path, decode: impl FnOnce() -> Result<RgbImage>) -> Result<RgbImage> {
+    pub fn get(
+        &self,
+        path: &Path,
+        range: ValueRange,
+        decode: impl FnOnce() -> Result<RgbImage>,
+    ) -> Result<RgbImage> {
         let entry = self.cache.as_ref().and_then(|cache| {
             // read before decoding: if the file changes meanwhile, the entry counts as that of an older version
             let version = Version::of(path)?;
-            Some((cache, cache.entry(path, self.side, version)))
+            Some((cache, cache.entry(path, self.side, range, version)))
         });
         if let Some((_, entry)) = &entry
             && let Some(picture) = entry.read(self.side)
@@ -116,12 +127,14 @@ impl Thumbnails {
 }
 
 impl Cache {
-    fn open(folder: &Path, most: u64, root: &Path, stop: &AtomicBool) -> Result<Self> {
+    fn open(folder: &Path, most: u64, pictures: &[PathBuf], stop: &AtomicBool) -> Result<Self> {
         let absolute = |path: &Path| std::path::absolute(path).map_err(Error::io(path));
         let folder = absolute(folder)?;
-        if folder.starts_with(absolute(root)?) {
-            let remedy = "is inside the image folder; choose another folder";
-            return Err(Error::config("folder.cache", folder.display(), remedy));
+        for of_pictures in pictures {
+            if folder.starts_with(absolute(of_pictures)?) {
+                let remedy = "is inside the image folder; choose another folder";
+                return Err(Error::config("folder.cache", folder.display(), remedy));
+            }
         }
         fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
         let mut used = 0;
@@ -156,11 +169,16 @@ impl Cache {
     }
 
     /// Where the reduced picture of a file is kept.
-    fn entry(&self, path: &Path, side: u32, version: Version) -> Entry {
+    fn entry(&self, path: &Path, side: u32, range: ValueRange, version: Version) -> Entry {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         let mut hasher = blake3::Hasher::new();
         hasher.update(&side.to_le_bytes());
         hasher.update(path.as_os_str().as_encoded_bytes());
+        if let ValueRange::Between(range) = range {
+            for bound in range {
+                hasher.update(&bound.to_le_bytes());
+            }
+        }
         let of = hasher.finalize();
         let name = of.to_hex();
         // 256 folders, as some file systems are slow with many files in one
@@ -224,11 +242,10 @@ impl Cache {
 
 impl Version {
     fn of(path: &Path) -> Option<Self> {
-        let metadata = fs::metadata(path).ok()?;
-        let modified = metadata.modified().ok()?;
+        let (length, modified) = length_and_time(path)?;
         let since = |from: SystemTime, to: SystemTime| to.duration_since(from).ok();
         Some(Self {
-            length: metadata.len(),
+            length,
             modified: since(UNIX_EPOCH, modified)?.as_nanos(),
         })
     }

@@ -348,8 +348,9 @@ fn known<'a>(adapters: impl IntoIterator<Item = &'a AdapterSummary>) -> String {
 const WSL: &str =
     ". WSL has no conformant Vulkan driver for the GPU; use the Windows build of ibot";
 
-/// Whether this Linux is one within Windows.
-fn is_wsl() -> bool {
+/// Whether this Linux is one within Windows (WSL).
+#[must_use]
+pub fn is_wsl() -> bool {
     if !cfg!(target_os = "linux") {
         return false;
     }

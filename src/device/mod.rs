@@ -28,7 +28,7 @@ mod registry;
 
 pub use adapters::{AdapterKind, AdapterLimits, AdapterSummary, list_adapters};
 pub use api::{API_VARIABLE, Api};
-pub use choice::{BackendChoice, Choice, Selected, auto_choice, choose, select};
+pub use choice::{BackendChoice, Choice, Selected, auto_choice, choose, is_wsl, select};
 pub use existing::{ExistingDevice, device_descriptor, working};
 pub use faults::{Fault, FaultKind};
 pub use guard::{DeviceGuard, GpuGuard};

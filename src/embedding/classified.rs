@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::csv_text::field as csv_field;
 use crate::embedding::embedded::Embedded;
-use crate::embedding::table::csv_field;
 use crate::error::Result;
 use crate::files::model::LinearClassifier;
 use crate::path_text;

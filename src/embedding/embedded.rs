@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::embedding::stamp::FileStamp;
 use crate::eval::FeatureSet;
 
 /// Which feature of a picture.
@@ -44,6 +45,10 @@ pub struct Embedded {
     pub is_cut_short: bool,
     /// [`crate::embedding::FolderRequest::recipe`] of the features.
     pub recipe: String,
+    /// [`crate::embedding::Embedder::input`] of the features.
+    pub input: String,
+    /// Size and time of each picture's file before it was read.
+    pub stamps: Vec<Option<FileStamp>>,
 }
 
 impl Embedded {

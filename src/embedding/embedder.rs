@@ -5,8 +5,8 @@ use std::path::Path;
 use image::RgbImage;
 
 use crate::backbone::VitConfig;
-use crate::data::Pixels;
 use crate::data::view::Augmenter;
+use crate::data::{ImageFolder, Pixels};
 use crate::device::{DeviceGuard, Selected};
 use crate::embedding::engine::{Engine, Loading, Made, Wanted};
 use crate::error::Result;
@@ -15,6 +15,7 @@ use crate::files::model::{
     FINGERPRINT_PICTURES, ModelCard, ModelOptions, Normalized, Preprocessing, compare_fingerprint,
     read_model,
 };
+use crate::precision::Precision;
 
 /// Number of built-in pictures that are compared on the CPU, which has no faulty driver: they detect a model that is not what
 /// its file says, in a quarter of the time.
@@ -31,6 +32,7 @@ pub struct Embedder {
     bytes: u64,
     difference: Option<f32>,
     device: String,
+    precision: Precision,
 }
 
 /// Features of some pictures.
@@ -93,6 +95,7 @@ impl Embedder {
             bytes,
             difference,
             device,
+            precision: options.precision,
         })
     }
 
@@ -135,6 +138,16 @@ impl Embedder {
     /// How a picture becomes the model's input.
     pub fn preprocessing(&self) -> &Preprocessing {
         &self.preprocessing
+    }
+
+    /// How pictures of a folder become its input and which numbers it computes with, as text: features of two tables can be
+    /// mixed if their models, recipes and these agree.
+    pub fn input(&self, folder: &ImageFolder) -> String {
+        let preprocessing = serde_json::to_string(&self.preprocessing).unwrap_or_default();
+        let range = serde_json::to_string(&folder.range()).unwrap_or_default();
+        let version = env!("CARGO_PKG_VERSION"); // pictures may be decoded otherwise in another one
+        let precision = self.precision;
+        format!("ibot {version}, {precision}, range {range}, {preprocessing}")
     }
 
     /// Mean and deviation that pictures are normalized with, and why it is these.

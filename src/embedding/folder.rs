@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use crate::data::{ImageFolder, PictureSource as _, eval_batches};
 use crate::embedding::embedded::{Embedded, FeatureKind};
 use crate::embedding::embedder::Embedder;
-use crate::embedding::engine::Wanted;
+use crate::embedding::engine::{Made, Wanted};
+use crate::embedding::stamp::FileStamp;
 use crate::error::{Error, Result};
 use crate::eval::FeatureSet;
 
@@ -45,6 +48,40 @@ impl FolderRequest {
         let side = embedder.preprocessing().image_size;
         format!("{kind} of {} {blocks} at {side} pixels", self.layers)
     }
+
+    /// The kind and the number of blocks in a [`FolderRequest::recipe`]; none for another text.
+    pub fn of_recipe(recipe: &str) -> Option<(FeatureKind, usize)> {
+        let (kind, blocks) = recipe.split_once(" of ")?;
+        let kind = match kind {
+            "cls" => FeatureKind::Cls,
+            "mean patch" => FeatureKind::Patch,
+            "cls and mean patch" => FeatureKind::Both,
+            _ => return None,
+        };
+        Some((kind, blocks.split(' ').next()?.parse().ok()?))
+    }
+
+    /// What a model is to compute.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted {
+            layers: self.layers,
+            patch_means: self.kind != FeatureKind::Cls,
+            ..Wanted::CLS
+        }
+    }
+
+    /// Appends the requested features of a batch, a row a picture; `width` is that of one feature.
+    pub(super) fn add_features(&self, made: Made, width: usize, features: &mut Vec<f32>) {
+        match self.kind {
+            FeatureKind::Cls => features.extend(made.cls),
+            FeatureKind::Patch => features.extend(made.patch_means),
+            FeatureKind::Both => {
+                let cls = made.cls.chunks_exact(width);
+                let pairs = cls.zip(made.patch_means.chunks_exact(width));
+                pairs.for_each(|(cls, patch)| features.extend(cls.iter().chain(patch)));
+            }
+        }
+    }
 }
 
 /// Features of all pictures of a folder, in its order. `progress` gets the number of pictures after each batch; if it
@@ -60,11 +97,7 @@ pub fn embed_folder(
 ) -> Result<Embedded> {
     let width = embedder.width();
     check_layers(embedder, request.layers)?;
-    let wanted = Wanted {
-        layers: request.layers,
-        patch_means: request.kind != FeatureKind::Cls,
-        ..Wanted::CLS
-    };
+    let wanted = request.wanted();
     let mut embedded = Embedded {
         set: FeatureSet {
             features: Vec::new(),
@@ -73,8 +106,10 @@ pub fn embed_folder(
         },
         classes: folder.classes().to_vec(),
         recipe: request.recipe(embedder),
+        input: embedder.input(folder),
         ..Embedded::default()
     };
+    let stamps = stamps(folder); // before the first is read
     let augment = embedder.preprocessing().augment();
     let mut batches = eval_batches(
         folder.clone(),
@@ -85,21 +120,13 @@ pub fn embed_folder(
     while let Some(batch) = batches.next() {
         let batch = batch?;
         let made = embedder.run_pixels(batch.pixels, wanted)?;
-        let features = &mut embedded.set.features;
-        match request.kind {
-            FeatureKind::Cls => features.extend(made.cls),
-            FeatureKind::Patch => features.extend(made.patch_means),
-            FeatureKind::Both => {
-                let cls = made.cls.chunks_exact(width);
-                let pairs = cls.zip(made.patch_means.chunks_exact(width));
-                pairs.for_each(|(cls, patch)| features.extend(cls.iter().chain(patch)));
-            }
-        }
+        request.add_features(made, width, &mut embedded.set.features);
         embedded.set.labels.extend(batch.labels);
         for sample in batch.samples {
             let path = folder.name(sample);
             let absolute = std::path::absolute(&path).map_err(Error::io(&path))?;
             embedded.paths.push(absolute);
+            embedded.stamps.push(stamps[sample]);
         }
         embedded.skipped.extend(batches.take_skipped());
         if !progress(embedded.paths.len()) {
@@ -109,6 +136,15 @@ pub fn embed_folder(
     }
     embedded.skipped.extend(batches.take_skipped());
     refuse_not_finite(embedded)
+}
+
+/// Size and time of each picture's file, and its range of values, in the folder's order.
+pub(super) fn stamps(folder: &ImageFolder) -> Vec<Option<FileStamp>> {
+    let stamp = |at: usize| {
+        let stamp = FileStamp::of(&folder.name(at))?;
+        Some(stamp.with_range(folder.range_of(at)))
+    };
+    (0..folder.len()).into_par_iter().map(stamp).collect()
 }
 
 /// Refuses a number of final blocks that the model does not have.

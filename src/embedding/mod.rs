@@ -18,8 +18,11 @@
 //! - `embedder`: one model on one device
 //! - `engine`: the same behind one type for all backends
 //! - `folder`: all pictures of a folder; `patches`: the patches of all pictures, batch by batch
+//! - `outliers`: patches that look like none of other pictures
+//! - `tiles`: tiles of pictures far larger than the input
 //! - `segmentation`: patches with the masks under them, and the masks that classifiers of patches predict
 //! - `embedded`: features with their paths and classes; `table`: the same as a file
+//! - `reuse`: the same, computed only for pictures that are new or changed; `stamp`: how that is known
 //! - `classified`: predictions of a file's classifier
 
 mod classified;
@@ -27,15 +30,26 @@ mod embedded;
 mod embedder;
 mod engine;
 mod folder;
+mod outliers;
 mod patches;
+mod reuse;
 mod segmentation;
+mod stamp;
 mod table;
+mod tiles;
 
 pub use classified::{Classified, classify, write_classified};
 pub use embedded::{Embedded, FeatureKind};
 pub use embedder::{AttentionMaps, Embedder, Embeddings, seen};
 pub(crate) use engine::{Made, Wanted};
 pub use folder::{FolderRequest, embed_folder};
+pub use outliers::{PatchDistances, normal_patches, patch_distances};
 pub use patches::{PatchBatch, PatchRequest, Visited, embed_patches, visit_patches};
+pub use reuse::{Reused, embed_changed};
 pub use segmentation::{PatchScores, Segmented, patch_rows, segment};
-pub use table::{EmbeddingTable, PatchOrigin, PatchOwner, PatchShape, PatchTable, TableFormat};
+pub use stamp::FileStamp;
+pub use table::{
+    ColumnValues, EmbeddingTable, PatchOrigin, PatchOwner, PatchShape, PatchTable, PictureColumns,
+    TableFormat, TileTable,
+};
+pub use tiles::{EmbeddedTiles, embed_tiles};

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use rayon::prelude::*;
+
 use crate::backbone::Backbone;
 use crate::data::{AugmentConfig, ImageFolder, eval_batches};
 use crate::device::DeviceGuard;
@@ -115,4 +117,14 @@ pub fn last_columns(rows: &[f32], width: usize, kept: usize) -> Vec<f32> {
 pub(super) fn unit(row: &[f32]) -> Vec<f32> {
     let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
     row.iter().map(|x| x / norm).collect()
+}
+
+/// The rows of `width` values, each at length one; `None` for an empty one, or where a value is not finite.
+pub(super) fn finite_unit_rows(mut rows: Vec<f32>, width: usize) -> Option<Vec<f32>> {
+    if width == 0 || rows.is_empty() || !rows.par_iter().all(|value| value.is_finite()) {
+        return None;
+    }
+    let in_place = |row: &mut [f32]| row.copy_from_slice(&unit(row));
+    rows.par_chunks_exact_mut(width).for_each(in_place);
+    Some(rows)
 }

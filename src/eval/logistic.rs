@@ -160,33 +160,51 @@ impl Problem {
         let mut logits = row_products(&self.rows, parameters, width);
         let mut value = 0.0;
         for (logits, &target) in logits.chunks_exact_mut(classes).zip(&self.targets) {
-            value += share * cross_entropy(logits, target);
+            value += share * cross_entropy(logits, &[(target, 1.0)]);
         }
         let d_logits = logits;
         let mut gradient = vec![0.0; parameters.len()];
         add_column_products((&d_logits, classes), (&self.rows, width), &mut gradient);
-        for (at, (gradient, &parameter)) in gradient.iter_mut().zip(parameters).enumerate() {
-            *gradient *= share;
-            if at % width + 1 < width {
-                *gradient += penalty * parameter;
-                value += penalty / 2.0 * parameter * parameter;
-            }
-        }
+        gradient.iter_mut().for_each(|gradient| *gradient *= share);
+        add_penalty((&mut value, &mut gradient), parameters, width, penalty);
         (value, gradient)
     }
 }
 
-/// The loss of one row; its logits `[K]` become their gradient.
-fn cross_entropy(logits: &mut [f64], target: usize) -> f64 {
+/// Adds `penalty / 2 * |weights|^2` of parameters `[K, D + 1]`, whose last column is the intercepts, D + 1 = `width`, and its
+/// gradient.
+pub(super) fn add_penalty(
+    (value, gradient): (&mut f64, &mut [f64]),
+    parameters: &[f64],
+    width: usize,
+    penalty: f64,
+) {
+    for (at, (gradient, &parameter)) in gradient.iter_mut().zip(parameters).enumerate() {
+        if at % width + 1 < width {
+            *gradient += penalty * parameter;
+            *value += penalty / 2.0 * parameter * parameter;
+        }
+    }
+}
+
+/// The loss of one row against targets, each a class and its weight, summed over their weights; its logits `[K]` become their
+/// gradient.
+pub(super) fn cross_entropy(logits: &mut [f64], targets: &[(usize, f64)]) -> f64 {
     let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let own = logits[target] - largest;
+    let own = |(class, weight): &(usize, f64)| weight * (logits[*class] - largest);
+    let own: f64 = targets.iter().map(own).sum();
+    let weight: f64 = targets.iter().map(|(_, weight)| weight).sum();
     logits
         .iter_mut()
         .for_each(|logit| *logit = (*logit - largest).exp());
     let sum: f64 = logits.iter().sum();
-    logits.iter_mut().for_each(|logit| *logit /= sum);
-    logits[target] -= 1.0;
-    sum.ln() - own
+    logits
+        .iter_mut()
+        .for_each(|logit| *logit = *logit * weight / sum);
+    for (class, weight) in targets {
+        logits[*class] -= weight;
+    }
+    weight * sum.ln() - own
 }
 
 /// Mean and standard deviation of each feature of rows `[B, D]`, D = `width`, `[D]` each.
@@ -215,15 +233,23 @@ pub(super) fn moments(features: &[f32], width: usize) -> (Vec<f64>, Vec<f64>) {
 
 /// `[B, D] -> [B, D + 1]`, the last column 1.
 fn standardized(set: &FeatureSet, mean: &[f64], scale: &[f64]) -> Vec<f64> {
-    let row = |row: usize| {
-        let values = set.features[row * set.width..][..set.width].iter();
-        let moments = mean.iter().zip(scale);
-        let scaled = values
-            .zip(moments)
-            .map(|(&value, (mean, scale))| (f64::from(value) - mean) / scale);
-        scaled.chain([1.0])
-    };
+    let row =
+        |row: usize| standardized_row(&set.features[row * set.width..][..set.width], mean, scale);
     (0..set.len()).flat_map(row).collect()
+}
+
+/// `[D] -> [D + 1]`, the last entry 1.
+pub(super) fn standardized_row(
+    row: &[f32],
+    mean: &[f64],
+    scale: &[f64],
+) -> impl Iterator<Item = f64> {
+    let moments = mean.iter().zip(scale);
+    let scaled = row
+        .iter()
+        .zip(moments)
+        .map(|(&value, (mean, scale))| (f64::from(value) - mean) / scale);
+    scaled.chain([1.0])
 }
 
 /// Some rows of a set.
@@ -235,6 +261,24 @@ pub(super) fn rows_of(set: &FeatureSet, rows: &[usize]) -> FeatureSet {
         features: features.copied().collect(),
         width: set.width,
         labels: rows.iter().map(|&row| set.labels[row]).collect(),
+    }
+}
+
+/// Whether a gradient is the slope of its function everywhere around `at`.
+#[cfg(test)]
+pub(super) fn assert_is_slope(at: &[f64], function: impl Fn(&[f64]) -> (f64, Vec<f64>)) {
+    let (_, gradient) = function(at);
+    for index in 0..at.len() {
+        let value = |offset: f64| {
+            let mut moved = at.to_vec();
+            moved[index] += offset;
+            function(&moved).0
+        };
+        let slope = (value(1e-5) - value(-1e-5)) / 2e-5;
+        assert!(
+            (slope - gradient[index]).abs() < 1e-8,
+            "{index}: {slope} {gradient:?}"
+        );
     }
 }
 
@@ -255,19 +299,7 @@ mod tests {
         };
         let problem = Problem::new(&train).unwrap();
         let at: Vec<f64> = (0..12).map(|_| random.normal()).collect();
-        let (_, gradient) = problem.objective(&at, 0.1);
-        for index in 0..at.len() {
-            let value = |offset: f64| {
-                let mut moved = at.clone();
-                moved[index] += offset;
-                problem.objective(&moved, 0.1).0
-            };
-            let slope = (value(1e-5) - value(-1e-5)) / 2e-5;
-            assert!(
-                (slope - gradient[index]).abs() < 1e-8,
-                "{index}: {slope} {gradient:?}"
-            );
-        }
+        assert_is_slope(&at, |at| problem.objective(at, 0.1));
     }
 
     #[test]

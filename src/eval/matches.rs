@@ -2,11 +2,12 @@
 
 use crate::eval::features::unit;
 
-/// Pairs of a row of `left` and one of `right` that are each other's nearest by cosine similarity, the most alike first.
+/// Pairs of a row of `left` and one of `right` that are each other's nearest by cosine similarity, the most alike first, with that
+/// similarity.
 ///
 /// # Shapes
 /// `[N, D]` and `[M, D]`, row by row, with `width` D.
-pub fn mutual_matches(left: &[f32], right: &[f32], width: usize) -> Vec<[usize; 2]> {
+pub fn mutual_matches(left: &[f32], right: &[f32], width: usize) -> Vec<([usize; 2], f32)> {
     let unit = |rows: &[f32]| -> Vec<Vec<f32>> {
         let rows = rows.chunks_exact(width.max(1));
         rows.map(unit).collect()
@@ -30,7 +31,10 @@ pub fn mutual_matches(left: &[f32], right: &[f32], width: usize) -> Vec<[usize; 
         })
         .collect();
     pairs.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    pairs.into_iter().map(|(_, pair)| pair).collect()
+    pairs
+        .into_iter()
+        .map(|(likeness, pair)| (pair, likeness))
+        .collect()
 }
 
 #[cfg(test)]
@@ -42,7 +46,8 @@ mod tests {
         let left = [1.0, 0.0, 0.0, 2.0, 0.9, 0.1];
         let right = [0.0, 1.0, 3.0, 0.0];
         // row 2 of the left is nearest to row 1 of the right, which is nearer to row 0
-        assert_eq!(mutual_matches(&left, &right, 2), [[0, 1], [1, 0]]);
-        assert_eq!(mutual_matches(&left, &[], 2), Vec::<[usize; 2]>::new());
+        let pairs = mutual_matches(&left, &right, 2);
+        assert_eq!(pairs, [([0, 1], 1.0), ([1, 0], 1.0)]);
+        assert!(mutual_matches(&left, &[], 2).is_empty());
     }
 }

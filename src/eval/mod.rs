@@ -6,10 +6,12 @@ mod confidence;
 mod confusion;
 mod eigen;
 mod features;
+mod foreground;
 mod knn;
 mod lbfgs;
 mod logistic;
 mod matches;
+mod outliers;
 mod patches;
 mod pca;
 mod probe;
@@ -23,9 +25,11 @@ pub use cluster::{Clustering, KMeansConfig, k_means};
 pub use confidence::{Split, Spread, spread, stratified_split, wilson_interval};
 pub use confusion::Confusion;
 pub use features::{FeatureSet, extract_features, last_columns};
+pub use foreground::foreground;
 pub use knn::{KnnConfig, KnnScore, knn_accuracy, knn_report, knn_report_until, nearest};
 pub use logistic::LogisticRegression;
 pub use matches::mutual_matches;
+pub use outliers::{Distance, NormalRows};
 pub use patches::{
     Cover, PatchBank, PatchProbe, PatchProbeConfig, PatchRows, covers, upsampled_classes,
 };

@@ -9,11 +9,11 @@ use crate::files::header::weights_error;
 
 /// Number of bytes that are read.
 const START: u64 = 4096;
-/// Files of weights by which a folder is known, the one that is wanted first: of `ibot train`, of `ibot finetune`, of
-/// others.
+/// Files of weights by which a folder is known, the one that is wanted first: of `ibot finetune` and of a run that keeps its
+/// best teacher, of `ibot train`, of others.
 const IN_A_FOLDER: [&str; 4] = [
-    "teacher.safetensors",
     "best.safetensors",
+    "teacher.safetensors",
     "model.safetensors",
     "pytorch_model.bin",
 ];

@@ -135,23 +135,12 @@ fn write_all(
         .map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice()));
     file.write_all(&safetensors_header(shapes, metadata, dtype)?)?;
     let mut tensors = tensors.values();
-    tensors.try_for_each(|tensor| match dtype {
-        Precision::F32 => write_values(file, &tensor.values),
-        Precision::F16 => {
-            let mut entries = tensor
-                .values
-                .iter()
-                .map(|x| f16::from_f32(*x).to_le_bytes());
-            entries.try_for_each(|entry| file.write_all(&entry))
-        }
-        Precision::Bf16 => {
-            let mut entries = tensor
-                .values
-                .iter()
-                .map(|x| bf16::from_f32(*x).to_le_bytes());
-            entries.try_for_each(|entry| file.write_all(&entry))
-        }
-    })
+    let mut write = |x: &f32| match dtype {
+        Precision::F32 => file.write_all(&x.to_le_bytes()),
+        Precision::F16 => file.write_all(&f16::from_f32(*x).to_le_bytes()),
+        Precision::Bf16 => file.write_all(&bf16::from_f32(*x).to_le_bytes()),
+    };
+    tensors.try_for_each(|tensor| tensor.values.iter().try_for_each(&mut write))
 }
 
 /// What stands before the values in a safetensors file of tensors of one type, which follow in the order of `shapes`: the length of

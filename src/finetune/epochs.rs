@@ -3,19 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::module::{AutodiffModule as _, Module as _};
 
-use crate::data::{Loader, PictureSource as _};
+use crate::data::Loader;
 use crate::error::{Error, Result, printable};
-use crate::eval::wilson_interval;
 use crate::files::NamedTensor;
 use crate::files::model::{CARD_FORMAT, ModelCard, fingerprint};
 use crate::finetune::config::LOWER_RATE;
 use crate::finetune::folder::{BEST, FinetuneFolder, LAST};
-use crate::finetune::observer::{EpochMetrics, Exported, FinetuneObserver, FinetuneReport};
+use crate::finetune::observer::{EpochMetrics, FinetuneObserver, FinetuneReport};
 use crate::finetune::pictures::Pictures;
+use crate::finetune::resuming::{Place, Sums, checkpoint, report};
 use crate::finetune::score::{Evaluator, Score, known};
 use crate::finetune::setup::{FinetuneSetup, Origin};
 use crate::finetune::trainer::ClassifierTrainer;
@@ -32,7 +32,15 @@ pub(super) struct Epochs<'a> {
     folder: FinetuneFolder,
     /// Pictures that were already reported as unreadable.
     told: BTreeSet<PathBuf>,
+    /// Where it is.
+    place: Place,
+    /// When the last checkpoint was written; none before the first.
+    saved: Option<Instant>,
 }
+
+/// Shortest time between two checkpoints: what a killed run may lose, beside the epoch that it is in. The first epoch
+/// has one in any case.
+const SAVE_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// Training metrics of an epoch.
 struct Trained {
@@ -59,41 +67,62 @@ impl<'a> Epochs<'a> {
             pictures,
             folder,
             told: BTreeSet::new(),
+            place: Place::default(),
+            saved: None,
         }
     }
 
-    /// All epochs.
+    /// All epochs from a place on, behind those that are complete.
     pub fn run<B: TrainBackend>(
         mut self,
         mut trainer: ClassifierTrainer<B>,
+        place: Place,
+        mut epochs: Vec<EpochMetrics>,
         observer: &mut dyn FinetuneObserver,
     ) -> Result<FinetuneReport> {
-        let mut epochs: Vec<EpochMetrics> = Vec::new();
-        let mut files: Option<[Exported; 2]> = None; // best and last
-        for epoch in 1..=self.setup.request.config.epochs {
-            let made = self.epoch(&mut trainer, epoch, &mut files, observer);
+        let wanted = self.setup.request.config.epochs;
+        self.place = place;
+        self.saved = (place != Place::default()).then(Instant::now);
+        for epoch in place.epoch + 1..=wanted {
+            let best = epochs.iter().map(|of| of.top1).reduce(f64::max);
+            let made = self.epoch(&mut trainer, epoch, best, observer);
             let metrics = made.map_err(|error| self.failed(error, epoch))?;
             observer.epoch(&metrics);
             epochs.push(metrics);
+            self.place = Place {
+                epoch,
+                ..Place::default()
+            };
+            let is_due = self
+                .saved
+                .is_none_or(|saved| saved.elapsed() >= SAVE_INTERVAL);
+            if is_due && epoch < wanted {
+                self.save(&trainer)?;
+            }
         }
-        let none = || Error::config("epochs", 0, "must be at least 1");
-        let [best, last] = files.ok_or_else(none)?;
-        Ok(FinetuneReport {
-            classes: self.origin.classes,
-            pictures: self.pictures.train.len(),
-            held_out: self.pictures.held_out.len(),
-            epochs,
-            best,
-            last,
-        })
+        let files = self.folder.files();
+        let report = report(&self.origin, &self.pictures, epochs, files)?;
+        self.folder.remove_checkpoints()?;
+        Ok(report)
     }
 
-    /// Trains, measures and writes; `files` are the best and the last one.
+    /// Writes a checkpoint of this place.
+    fn save<B: TrainBackend>(&mut self, trainer: &ClassifierTrainer<B>) -> Result<()> {
+        let (config, settings) = (&self.setup.request.config, self.folder.settings());
+        let (guard, device) = (&self.setup.guard, trainer.device());
+        let made = || checkpoint(trainer, &self.place, config, settings);
+        let checkpoint = guard.read::<B::InnerBackend, _>(device, made)??;
+        self.folder.save(&checkpoint)?;
+        self.saved = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Trains, measures and writes; `best` is the highest top-1 of the epochs before.
     fn epoch<B: TrainBackend>(
         &mut self,
         trainer: &mut ClassifierTrainer<B>,
         epoch: usize,
-        files: &mut Option<[Exported; 2]>,
+        best: Option<f64>,
         observer: &mut dyn FinetuneObserver,
     ) -> Result<EpochMetrics> {
         let started = Instant::now();
@@ -113,13 +142,12 @@ impl<'a> Epochs<'a> {
             images_per_s: trained.images_per_s,
             epoch_s: started.elapsed().as_secs_f64(),
         };
-        let best = files.take().map(|[best, _]| best);
-        *files = Some(self.export(trainer, &metrics, best)?);
+        self.export(trainer, best.is_none_or(|best| metrics.top1 > best))?;
         self.folder.log(&metrics)?;
         Ok(metrics)
     }
 
-    /// Each picture once.
+    /// Each picture of an epoch once, from this place on.
     fn train<B: TrainBackend>(
         &mut self,
         trainer: &mut ClassifierTrainer<B>,
@@ -127,9 +155,12 @@ impl<'a> Epochs<'a> {
     ) -> Result<Trained> {
         let started = Instant::now();
         let side = self.origin.preprocessing.image_size;
-        let (mut loss, mut correct, mut pictures) = (0.0, 0, 0);
-        let mut learning_rate = 0.0;
-        for _ in 0..self.schedule.steps_per_epoch {
+        let before = self.place.sums.pictures;
+        let mut learning_rate = self
+            .schedule
+            .learning_rate(trainer.steps().saturating_sub(1));
+        for at in self.place.batch..self.schedule.steps_per_epoch {
+            self.place.batch = at;
             let batch = match self.loader.next_batch_until(self.setup.stop) {
                 Err(Error::Stopped) => return Err(self.interrupted(trainer)),
                 batch => batch?,
@@ -140,20 +171,27 @@ impl<'a> Epochs<'a> {
             let images = pixels.into_tensor(side, trainer.device());
             learning_rate = self.schedule.learning_rate(trainer.steps());
             let measured = trainer.step(images, &labels, learning_rate)?;
-            loss += f64::from(measured.loss) * measured.pictures as f64;
-            correct += measured.correct;
-            pictures += measured.pictures;
+            let sums = &mut self.place.sums;
+            sums.loss += f64::from(measured.loss) * measured.pictures as f64;
+            sums.correct += measured.correct;
+            sums.pictures += measured.pictures;
+            self.place.batch = at + 1;
             observer.step(trainer.steps(), &measured);
             if self.setup.stop.load(Ordering::Relaxed) {
                 return Err(self.interrupted(trainer));
             }
         }
+        let Sums {
+            loss,
+            correct,
+            pictures,
+        } = self.place.sums;
         let count = pictures as f64;
         Ok(Trained {
             loss: loss / count,
             accuracy: correct as f64 / count,
             learning_rate,
-            images_per_s: count / started.elapsed().as_secs_f64(),
+            images_per_s: (pictures - before) as f64 / started.elapsed().as_secs_f64(),
         })
     }
 
@@ -184,28 +222,13 @@ impl<'a> Epochs<'a> {
         }))
     }
 
-    /// Writes the newest classifier, also as the best one where it beats `best`; gives best and last.
-    fn export<B: TrainBackend>(
-        &self,
-        trainer: &ClassifierTrainer<B>,
-        metrics: &EpochMetrics,
-        best: Option<Exported>,
-    ) -> Result<[Exported; 2]> {
+    /// Writes the newest classifier, also as the best one where it is that.
+    fn export<B: TrainBackend>(&self, trainer: &ClassifierTrainer<B>, is_best: bool) -> Result<()> {
         let (card, tensors) = self.snapshot(trainer)?;
-        let export = |name: &str| -> Result<Exported> {
-            Ok(Exported {
-                file: self.folder.export(name, &card, &tensors)?,
-                epoch: metrics.epoch,
-                top1: metrics.top1,
-                top1_interval: wilson_interval(metrics.top1, metrics.tested),
-                top5: metrics.top5,
-            })
-        };
-        let best = match best {
-            Some(best) if best.top1 >= metrics.top1 => best,
-            _ => export(BEST)?,
-        };
-        Ok([best, export(LAST)?])
+        if is_best {
+            self.folder.export(BEST, &card, &tensors)?;
+        }
+        self.folder.export(LAST, &card, &tensors)
     }
 
     /// The classifier on the host, once the device is known to be sound at the end of the read.
@@ -249,11 +272,12 @@ impl<'a> Epochs<'a> {
         Ok((card, tensors))
     }
 
-    /// Saves the newest classifier of a stopped run, and returns its error.
-    fn interrupted<B: TrainBackend>(&self, trainer: &ClassifierTrainer<B>) -> Error {
+    /// Saves the newest classifier of a stopped run and a checkpoint, and returns its error.
+    fn interrupted<B: TrainBackend>(&mut self, trainer: &ClassifierTrainer<B>) -> Error {
         let written = self
             .snapshot(trainer)
-            .and_then(|(card, tensors)| self.folder.export(LAST, &card, &tensors));
+            .and_then(|(card, tensors)| self.folder.export(LAST, &card, &tensors))
+            .and_then(|()| self.save(trainer));
         match written {
             Ok(_) => Error::Interrupted {
                 step: trainer.steps(),

@@ -1,10 +1,13 @@
 //! The folder of a run.
 //!
 //! ```text
-//! config.toml            its settings, to read
+//! config.toml            its settings, which a run that goes on must have
 //! metrics.jsonl          one line an epoch
 //! best.safetensors       the classifier that was best on the held-out pictures
 //! last.safetensors       the newest one
+//! model.safetensors, config.json   the best one for timm and transformers
+//! checkpoints/           what the run goes on from; removed at its end
+//! lock                   held by the process that trains
 //! ```
 
 use std::collections::BTreeMap;
@@ -12,11 +15,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use crate::files::NamedTensor;
-use crate::files::model::{ModelCard, write_model};
+use crate::files::checkpoint::{Checkpoint, Keep, Store};
+use crate::files::model::{ModelCard, write_model, write_timm_folder};
 use crate::finetune::config::FinetuneConfig;
-use crate::finetune::observer::EpochMetrics;
+use crate::finetune::observer::{EpochMetrics, FinetuneObserver};
+use crate::finetune::resuming::exact;
+use crate::train::RunLock;
 use crate::unfinished::write_whole;
 
 const CONFIG: &str = "config.toml";
@@ -25,46 +31,126 @@ const METRICS: &str = "metrics.jsonl";
 pub(super) const BEST: &str = "best.safetensors";
 /// The newest one.
 pub(super) const LAST: &str = "last.safetensors";
-/// Files that mark a folder as used, by fine-tuning or pre-training.
-const MARKS: [&str; 4] = [METRICS, BEST, LAST, "run.json"];
+/// The record of a pre-training run.
+const PRE_TRAINING: &str = "run.json";
+/// Lines of `config.toml` that may differ where a run goes on: which program, on what, and how many threads decode.
+const MAY_DIFFER: [&str; 3] = ["# ibot ", "# backend ", "workers = "];
 
-/// The folder of a run, with its metrics open.
+/// The folder of a run, locked for this process, with its metrics open.
 pub(super) struct FinetuneFolder {
     path: PathBuf,
     metrics: File,
+    /// Its `config.toml`.
+    settings: String,
+    store: Store,
+    _lock: RunLock,
+}
+
+/// What was found in the folder of a run.
+pub(super) enum Found {
+    /// Nothing to go on from.
+    Nothing,
+    /// A checkpoint, with the epochs before it.
+    Checkpoint(Box<Checkpoint>, Vec<EpochMetrics>),
+    /// All epochs.
+    Complete(Vec<EpochMetrics>),
 }
 
 impl FinetuneFolder {
     /// # Errors
-    /// [`Error::Checkpoint`] where the folder holds a run.
+    /// [`Error::Checkpoint`] where the folder holds a run of pre-training.
     pub fn refuse_used(path: &Path) -> Result<()> {
-        match MARKS.iter().find(|mark| path.join(mark).exists()) {
-            Some(mark) => Err(used(path, mark)),
-            None => Ok(()),
+        match path.join(PRE_TRAINING).exists() {
+            true => Err(used(path, PRE_TRAINING)),
+            false => Ok(()),
         }
     }
 
-    /// Makes the folder, with the settings of the run; `comments` go before them, each a line.
+    /// Makes the folder and locks it, with the settings of the run, or opens that of the same run; `comments` go before the
+    /// settings, each a line.
     ///
     /// # Errors
-    /// As [`FinetuneFolder::refuse_used`], also where another process was faster; [`Error::Io`].
-    pub fn begin(path: &Path, config: &FinetuneConfig, comments: &[String]) -> Result<Self> {
+    /// [`Error::Checkpoint`] where another process trains in it, or it holds a run with other settings, model or pictures, or
+    /// one without checkpoints that is not complete; [`Error::Io`].
+    pub fn begin(
+        path: &Path,
+        config: &FinetuneConfig,
+        comments: &[String],
+        observer: &mut dyn FinetuneObserver,
+    ) -> Result<(Self, Found)> {
         Self::refuse_used(path)?;
         fs::create_dir_all(path).map_err(Error::io(path))?;
-        let file = path.join(METRICS);
-        let made = OpenOptions::new().write(true).create_new(true).open(&file);
-        let metrics = made.map_err(|error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists => used(path, METRICS),
-            _ => Error::io(&file)(error),
-        })?;
-        let settings = toml::to_string(config)
+        let lock = RunLock::take(path)?;
+        let toml = toml::to_string(config)
             .map_err(|error| Error::config("config", "unwritable", error.to_string()))?;
         let comments: String = comments.iter().map(|line| format!("# {line}\n")).collect();
-        write_whole(&path.join(CONFIG), (comments + &settings).as_bytes())?;
-        Ok(Self {
+        let settings = comments + &toml;
+        let file = path.join(METRICS);
+        let epochs = read_epochs(&file)?;
+        let before = read_if_there(&path.join(CONFIG))?;
+        let has_work =
+            !epochs.is_empty() || [BEST, LAST].iter().any(|name| path.join(name).exists());
+        match &before {
+            Some(before) => same_settings(path, before, &settings)?,
+            None if has_work => return Err(used(path, METRICS)),
+            None => {}
+        }
+        let store = Store::of_run(path);
+        let found = find(path, &store, config.epochs, epochs, observer)?;
+        let kept: &[EpochMetrics] = match &found {
+            Found::Nothing => &[],
+            Found::Checkpoint(_, epochs) | Found::Complete(epochs) => epochs,
+        };
+        if !matches!(found, Found::Complete(_)) {
+            let lines: String = kept
+                .iter()
+                .map(|epoch| line(&file, epoch))
+                .collect::<Result<_>>()?;
+            write_whole(&file, lines.as_bytes())?;
+            write_whole(&path.join(CONFIG), settings.as_bytes())?;
+        }
+        let metrics = OpenOptions::new().append(true).open(&file);
+        let folder = Self {
             path: path.to_path_buf(),
-            metrics,
-        })
+            metrics: metrics.map_err(Error::io(&file))?,
+            settings,
+            store,
+            _lock: lock,
+        };
+        Ok((folder, found))
+    }
+
+    /// Its settings, as they are in `config.toml`.
+    pub fn settings(&self) -> &str {
+        &self.settings
+    }
+
+    /// The files of the best and the last classifier.
+    pub fn files(&self) -> [PathBuf; 2] {
+        [BEST, LAST].map(|name| self.path.join(name))
+    }
+
+    /// Writes a checkpoint, and removes the one before.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the one before is untouched then.
+    pub fn save(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let keep = Keep {
+            last: 1,
+            best: false,
+        };
+        self.store.write(checkpoint, keep)
+    }
+
+    /// Removes the checkpoints of a complete run, which needs none.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn remove_checkpoints(&self) -> Result<()> {
+        self.store.remove_temporary()?;
+        self.store.remove_after(None)?;
+        let _ = fs::remove_dir(self.store.folder()); // fails where it is not there, or holds other files
+        Ok(())
     }
 
     /// Appends one line to `metrics.jsonl`.
@@ -73,15 +159,13 @@ impl FinetuneFolder {
     /// [`Error::Io`].
     pub fn log(&mut self, metrics: &EpochMetrics) -> Result<()> {
         let path = self.path.join(METRICS);
-        let mut line = serde_json::to_string(metrics)
-            .map_err(|error| Error::io(&path)(std::io::Error::other(error)))?;
-        line.push('\n');
+        let line = line(&path, metrics)?;
         self.metrics
             .write_all(line.as_bytes())
             .map_err(Error::io(&path))
     }
 
-    /// Writes a classifier atomically, and returns its path.
+    /// Writes a classifier atomically.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -90,11 +174,94 @@ impl FinetuneFolder {
         name: &str,
         card: &ModelCard,
         tensors: &BTreeMap<String, NamedTensor>,
-    ) -> Result<PathBuf> {
+    ) -> Result<()> {
         let path = self.path.join(name);
         write_model(&path, card, tensors)?;
-        Ok(path)
+        match name == BEST {
+            true => write_timm_folder(&path, card),
+            false => Ok(()),
+        }
     }
+}
+
+fn line(path: &Path, metrics: &EpochMetrics) -> Result<String> {
+    let line = serde_json::to_string(metrics);
+    let line = line.map_err(|error| Error::io(path)(std::io::Error::other(error)))?;
+    Ok(line + "\n")
+}
+
+fn read_if_there(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io(path)(error)),
+    }
+}
+
+/// The epochs in `metrics.jsonl`, up to the first damaged line; none without the file.
+fn read_epochs(path: &Path) -> Result<Vec<EpochMetrics>> {
+    let text = read_if_there(path)?.unwrap_or_default();
+    let epochs = text
+        .lines()
+        .map_while(|line| serde_json::from_str(line).ok());
+    Ok(epochs.map(exact).collect())
+}
+
+/// Refuses a run with other settings, model or pictures, and names the lines that differ.
+fn same_settings(path: &Path, before: &str, now: &str) -> Result<()> {
+    let lines = |text: &str| -> Vec<String> {
+        let counted = |line: &&str| !MAY_DIFFER.iter().any(|start| line.starts_with(start));
+        text.lines().filter(counted).map(str::to_owned).collect()
+    };
+    let (before, now) = (lines(before), lines(now));
+    let others = now.iter().filter(|line| !before.contains(line));
+    let others: Vec<String> = others
+        .map(|line| format!("\n  {}", printable(line)))
+        .collect();
+    if others.is_empty() && before.len() == now.len() {
+        return Ok(());
+    }
+    let reason = format!(
+        "holds another run: its config.toml does not have{}\nchoose another folder with `out`",
+        others.concat()
+    );
+    Err(Error::checkpoint(path, reason))
+}
+
+/// What there is to go on from.
+fn find(
+    path: &Path,
+    store: &Store,
+    wanted: usize,
+    mut epochs: Vec<EpochMetrics>,
+    observer: &mut dyn FinetuneObserver,
+) -> Result<Found> {
+    let is_written = [BEST, LAST].iter().all(|name| path.join(name).exists());
+    if epochs.len() == wanted && is_written {
+        observer.note(&format!("run {}: the run is complete", printable(path)));
+        return Ok(Found::Complete(epochs));
+    }
+    let (newest, damaged) = store.newest()?;
+    for damaged in damaged {
+        observer.note(&format!("skipped a damaged checkpoint: {}", damaged.error));
+    }
+    let Some(newest) = newest else {
+        return match epochs.first() {
+            None => Ok(Found::Nothing),
+            Some(_) => Err(used(path, "metrics.jsonl, without checkpoints")),
+        };
+    };
+    observer.note(&format!(
+        "run {}: resuming from step {}",
+        printable(path),
+        newest.manifest.step
+    ));
+    if epochs.len() < newest.manifest.epoch {
+        let reason = "its metrics.jsonl lacks epochs before its checkpoint; choose another folder with `out`";
+        return Err(Error::checkpoint(path, reason));
+    }
+    epochs.truncate(newest.manifest.epoch);
+    Ok(Found::Checkpoint(Box::new(newest), epochs))
 }
 
 fn used(path: &Path, mark: &str) -> Error {

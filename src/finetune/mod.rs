@@ -3,6 +3,7 @@
 //! - `config`: the settings, and where their defaults come from
 //! - `pictures`: what is trained on, and what is held out
 //! - `classifier`: backbone and head; `trainer`: one step; `score`: accuracy
+//! - `resuming`: where an interrupted run goes on
 //! - `run`: a model file and a folder in, two classifiers out; `epochs`: its loop; `folder`: where they go; `observer`: what
 //!   its events
 
@@ -10,9 +11,9 @@ mod classifier;
 mod config;
 mod epochs;
 mod folder;
-mod loss_scale;
 mod observer;
 mod pictures;
+mod resuming;
 mod run;
 mod score;
 mod setup;

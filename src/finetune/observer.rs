@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::finetune::trainer::ClassifierStep;
 
@@ -11,6 +11,8 @@ use crate::finetune::trainer::ClassifierStep;
 pub struct FinetuneStart {
     /// Steps of the run.
     pub steps: usize,
+    /// Steps that were made before; 0 for a run that begins.
+    pub made: usize,
     /// Epochs of the run.
     pub epochs: usize,
     /// Names of the classes.
@@ -26,7 +28,7 @@ pub struct FinetuneStart {
 }
 
 /// One line of `metrics.jsonl`: an epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct EpochMetrics {
     /// Epochs made, this one included.
     pub epoch: usize,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::data::{FolderConfig, ImageFolder};
+use crate::data::{FolderConfig, ImageFolder, check_source};
 use crate::error::{Error, Result, counted, printable};
 use crate::eval::stratified_split;
 use crate::finetune::observer::FinetuneObserver;
@@ -40,13 +40,9 @@ impl HeldOut {
     /// # Errors
     /// [`Error::Config`] for a share that is none, [`Error::Io`] for a folder that is not there.
     pub(super) fn check(&self, data: &Path) -> Result<()> {
-        let is_there = |folder: &Path| match std::fs::metadata(folder) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Error::io(folder)(error)),
-        };
-        is_there(data)?;
+        check_source(data)?;
         match self {
-            Self::Folder(folder) => is_there(folder),
+            Self::Folder(folder) => check_source(folder),
             Self::Share(share) if *share > 0.0 && *share < 1.0 => Ok(()),
             Self::Share(share) => {
                 let remedy = "must be above 0 and below 1, such as 0.2";
@@ -68,8 +64,7 @@ impl Pictures {
         stop: &AtomicBool,
         observer: &mut dyn FinetuneObserver,
     ) -> Result<Self> {
-        let mut scan = |path: &Path| scan(path, config, stop, observer);
-        let folder = scan(data)?;
+        let folder = scan(data, config, stop, observer)?;
         if folder.classes().len() < 2 {
             let reason = "has fewer than two classes; put the images of each class in a subfolder";
             return Err(Error::data(data, reason));
@@ -77,7 +72,12 @@ impl Pictures {
         let labels = folder.labels();
         let (train, held_out) = match held_out {
             HeldOut::Folder(path) => {
-                let other = scan(path)?.with_classes(folder.classes())?;
+                let alike = FolderConfig {
+                    range: folder.range(),
+                    ..config.clone()
+                };
+                let other = scan(path, &alike, stop, observer)?;
+                let other = other.with_classes(folder.classes())?;
                 let places = labeled(&other.labels(), 0..other.labels().len());
                 if places.is_empty() {
                     let reason =

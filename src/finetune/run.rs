@@ -5,27 +5,29 @@ use std::sync::atomic::AtomicBool;
 use burn::module::Module as _;
 use burn_autodiff::Autodiff;
 
-use crate::data::PictureSource as _;
+use crate::data::{FolderConfig, PictureSource as _, Position, ValueRange};
 use crate::device::DeviceGuard;
-use crate::error::{Result, printable};
+use crate::error::{Error, Result, printable};
 use crate::files::model::read_model;
 use crate::finetune::classifier::Classifier;
 use crate::finetune::epochs::Epochs;
-use crate::finetune::folder::FinetuneFolder;
+use crate::finetune::folder::{FinetuneFolder, Found};
 use crate::finetune::observer::{FinetuneObserver, FinetuneReport, FinetuneStart};
 use crate::finetune::pictures::Pictures;
+use crate::finetune::resuming::{Place, place_of, report};
 use crate::finetune::setup::{FinetuneRequest, FinetuneSetup};
 use crate::finetune::trainer::ClassifierTrainer;
 use crate::kernels::{IbotBackend, OnBackend, TrainBackend};
 use crate::random::{Random, Stream};
 use crate::train::Schedule;
 
-/// Trains a classifier until the end, a failure, or `stop`. After each epoch the folder holds the newest and the best one.
+/// Trains a classifier until the end, a failure, or `stop`. After each epoch the folder holds the newest and the best one. The
+/// same request goes on with an interrupted run, as if it had not been interrupted, and gives the results of a complete one.
 ///
 /// # Errors
 /// Settings, pictures, a model file or a run folder that cannot work, before anything is written; afterwards a device that
 /// failed, a disk that is full, a loss that is not finite, or [`crate::Error::Interrupted`], with the newest classifier in
-/// the run folder. What was exported before stays.
+/// the run folder, and a checkpoint. What was exported before stays.
 pub fn finetune(
     request: &FinetuneRequest,
     stop: &AtomicBool,
@@ -74,42 +76,77 @@ fn train<B: TrainBackend>(
     let FinetuneRequest {
         held_out, folder, ..
     } = setup.request;
-    let pictures = Pictures::scan(data, held_out, folder, config.seed, setup.stop, observer)?;
+    let folder = with_range(folder, model.preprocessing.range)?;
+    let pictures = Pictures::scan(data, held_out, &folder, config.seed, setup.stop, observer)?;
+    model.preprocessing.range = pictures.train.range();
     let classes = pictures.train.classes().len();
     let mut random = Random::new(config.seed, 0, 0, Stream::Init);
     let classifier = Classifier::new(backbone, classes, config.freeze, &mut random, &device);
-    let loader = setup.loader(&model, &pictures)?;
+    let origin = FinetuneSetup::origin(&model, &pictures);
+    let comments = comments(setup.request, &model.hash, &pictures);
+    let (folder, found) = FinetuneFolder::begin(out, config, &comments, observer)?;
+    let mut trainer = ClassifierTrainer::new(classifier, config, device, setup.guard.clone());
+    let (place, epochs) = match found {
+        Found::Nothing => (Place::default(), Vec::new()),
+        Found::Checkpoint(checkpoint, epochs) => {
+            trainer.restore(checkpoint.manifest.step, &checkpoint.tensors, out)?;
+            (place_of(&checkpoint.manifest, out)?, epochs)
+        }
+        Found::Complete(epochs) => {
+            folder.remove_checkpoints()?; // a run that was killed at its end
+            return report(&origin, &pictures, epochs, folder.files());
+        }
+    };
+    let start = Position {
+        epoch: place.epoch,
+        batch: place.batch,
+    };
+    let loader = setup.loader(&model, &pictures, start)?;
     let per_epoch = loader.batches_per_epoch();
     let steps = config.epochs.saturating_mul(per_epoch);
     // a folder with fewer images than a batch uses a smaller batch
     let batch = config.batch_size.min(pictures.train.len());
     let schedule = Schedule::new(&config.schedule(), steps, per_epoch, batch);
-    let origin = FinetuneSetup::origin(&model, &pictures);
-    let comments = [
-        format!("ibot {}", env!("CARGO_PKG_VERSION")),
-        format!(
-            "model {}, BLAKE3 {}",
-            printable(&setup.request.model),
-            model.hash
-        ),
-        format!("data {}", printable(data)),
-        setup.request.held_out.to_string(),
-        format!("backend {}", setup.request.selected.backend()),
-    ];
-    let folder = FinetuneFolder::begin(out, config, &comments)?;
     observer.started(&FinetuneStart {
         steps,
+        made: trainer.steps(),
         epochs: config.epochs,
         classes: origin.classes.clone(),
         pictures: pictures.train.len(),
         held_out: pictures.held_out.len(),
         parameters: match config.freeze {
-            true => classifier.head.num_params(),
-            false => classifier.num_params(),
+            true => trainer.classifier.head.num_params(),
+            false => trainer.classifier.num_params(),
         },
         out: out.clone(),
     });
-    let trainer = ClassifierTrainer::new(classifier, config, device, setup.guard.clone());
-    let epochs = Epochs::new(setup, origin, schedule, loader, pictures, folder);
-    epochs.run(trainer, observer)
+    let all = Epochs::new(setup, origin, schedule, loader, pictures, folder);
+    all.run(trainer, place, epochs, observer)
+}
+
+/// What a run is of, beside its settings.
+fn comments(request: &FinetuneRequest, hash: &str, pictures: &Pictures) -> [String; 7] {
+    let model = printable(&request.model);
+    [
+        format!("ibot {}", env!("CARGO_PKG_VERSION")),
+        format!("model {model}, BLAKE3 {hash}"),
+        format!("data {}", printable(&request.data)),
+        format!("images to train on {}", pictures.train.fingerprint()),
+        request.held_out.to_string(),
+        format!("images to test on {}", pictures.held_out.fingerprint()),
+        format!("backend {}", request.selected.backend()),
+    ]
+}
+
+/// How folders are read: with the model's range of values, unless another one is given; and whole.
+fn with_range(folder: &FolderConfig, of_model: ValueRange) -> Result<FolderConfig> {
+    if let Some(side) = folder.tile {
+        let remedy =
+            "is for training without labels and for embedding: a class is that of a whole image";
+        return Err(Error::config("folder.tile", side, remedy));
+    }
+    Ok(FolderConfig {
+        range: folder.range.or(of_model),
+        ..folder.clone()
+    })
 }

@@ -31,7 +31,7 @@ pub struct FinetuneRequest {
     pub held_out: HeldOut,
     /// How the folders are read.
     pub folder: FolderConfig,
-    /// Run folder; it may not hold a run.
+    /// Run folder; a run of the same settings, model and pictures in it goes on.
     pub out: PathBuf,
     /// The device.
     pub selected: Selected,
@@ -83,7 +83,13 @@ impl FinetuneSetup<'_> {
         Ok(backbone)
     }
 
-    pub fn loader(&self, model: &LoadedModel, pictures: &Pictures) -> Result<Loader> {
+    /// Batches from `start` on.
+    pub fn loader(
+        &self,
+        model: &LoadedModel,
+        pictures: &Pictures,
+        start: Position,
+    ) -> Result<Loader> {
         let config = &self.request.config;
         let views = TrainViews {
             augment: config.augment(&model.preprocessing),
@@ -100,7 +106,7 @@ impl FinetuneSetup<'_> {
             drop_last: false,
             ..LoaderConfig::default()
         };
-        Loader::new(pictures.train.clone(), views, &loader, Position::default())
+        Loader::new(pictures.train.clone(), views, &loader, start)
     }
 
     pub fn origin(model: &LoadedModel, pictures: &Pictures) -> Origin {

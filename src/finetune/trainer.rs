@@ -1,18 +1,28 @@
 //! One step: forward, backward, optimizer.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::module::{AutodiffModule as _, Module as _};
 use burn::tensor::Tensor;
+use burn::tensor::backend::AutodiffBackend;
 
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
+use crate::files::{NamedTensor, load_state_dict, state_dict};
 use crate::finetune::classifier::Classifier;
 use crate::finetune::config::{FinetuneConfig, LOWER_RATE};
-use crate::finetune::loss_scale::HostLossScale;
 use crate::finetune::score::Score;
-use crate::kernels::TrainBackend;
+use crate::kernels::{IbotBackend as _, LossScale, TrainBackend, Unscaled};
 use crate::method::losses::label_loss;
 use crate::ownership::take;
 use crate::random::{Random, Stream};
 use crate::train::{Gradients, Optimizer, UpdateRates, on_new_nodes};
+
+/// What the names of the parts of [`ClassifierTrainer::tensors`] begin with.
+const CLASSIFIER: &str = "classifier.";
+const OPTIMIZER: &str = "optimizer.";
+const LOSS_SCALE: &str = "loss_scale";
 
 /// A classifier and its optimizer.
 #[derive(Debug)]
@@ -23,7 +33,7 @@ pub struct ClassifierTrainer<B: TrainBackend> {
     config: FinetuneConfig,
     steps: usize,
     /// Of the next step; none but in f16.
-    loss_scale: Option<HostLossScale>,
+    loss_scale: Option<LossScale<B::InnerBackend>>,
     device: B::Device,
     guard: DeviceGuard,
 }
@@ -43,6 +53,13 @@ pub struct ClassifierStep {
     pub correct: usize,
 }
 
+/// Gradients of a batch, what it measured, and how far they move the parameters where the loss was scaled.
+type Measured<B> = (
+    Gradients<B>,
+    ClassifierStep,
+    Option<Unscaled<<B as AutodiffBackend>::InnerBackend>>,
+);
+
 impl<B: TrainBackend> ClassifierTrainer<B> {
     /// A trainer before its first step.
     pub fn new(
@@ -56,7 +73,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             optimizer: Optimizer::new(config.optimizer()),
             config: config.clone(),
             steps: 0,
-            loss_scale: HostLossScale::first(config.precision),
+            loss_scale: LossScale::initial(config.precision, &device),
             device,
             guard,
         }
@@ -70,6 +87,70 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
     /// The device that it trains on.
     pub fn device(&self) -> &B::Device {
         &self.device
+    }
+
+    /// Classifier, state of the optimizer and loss scale, to go on from; reads them from the device.
+    pub fn tensors(&self) -> BTreeMap<String, NamedTensor> {
+        let mut all = BTreeMap::new();
+        let parts = [
+            (CLASSIFIER, state_dict(&self.classifier.valid())),
+            (OPTIMIZER, self.optimizer.tensors()),
+        ];
+        for (prefix, tensors) in parts {
+            let named = tensors.into_iter();
+            all.extend(named.map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
+        }
+        if let Some(LossScale { scale, sound_steps }) = &self.loss_scale {
+            let state = Tensor::cat(vec![scale.clone(), sound_steps.clone()], 0);
+            let tensor = NamedTensor {
+                shape: vec![2],
+                values: state.into_data().iter::<f32>().collect(),
+            };
+            all.insert(LOSS_SCALE.to_owned(), tensor);
+        }
+        all
+    }
+
+    /// Restores the state after `step` steps from [`ClassifierTrainer::tensors`], which were read from `source`.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] that names what does not fit; the trainer must not be used after that.
+    pub fn restore(
+        &mut self,
+        step: usize,
+        tensors: &BTreeMap<String, NamedTensor>,
+        source: &Path,
+    ) -> Result<()> {
+        let misfit = |what: &str, report: &dyn std::fmt::Display| Error::Weights {
+            path: source.to_path_buf(),
+            reason: format!("{what} does not fit these settings: {report}"),
+        };
+        let part = |prefix: &str| -> BTreeMap<String, NamedTensor> {
+            let named = tensors.iter().filter_map(|(name, tensor)| {
+                Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()))
+            });
+            named.collect()
+        };
+        let classifier = take(&mut self.classifier);
+        let (mut classifier, report) = load_state_dict(classifier, part(CLASSIFIER));
+        if !report.is_clean() {
+            return Err(misfit("the classifier", &report));
+        }
+        if self.config.freeze {
+            classifier.backbone = classifier.backbone.no_grad();
+        }
+        self.classifier = classifier;
+        self.optimizer
+            .restore(step, part(OPTIMIZER), &self.device)
+            .map_err(|report| misfit("the optimizer", &report))?;
+        if let (Some(_), Some([scale, sound_steps])) = (
+            &self.loss_scale,
+            tensors.get(LOSS_SCALE).map(|tensor| &tensor.values[..]),
+        ) {
+            self.loss_scale = Some(LossScale::of([*scale, *sound_steps], &self.device));
+        }
+        self.steps = step;
+        Ok(())
     }
 
     /// One step. On an error the trainer is unchanged: a loss or gradient that is not finite updates nothing.
@@ -86,24 +167,19 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
         learning_rate: f64,
     ) -> Result<ClassifierStep> {
         // a step that was not finite, or a user's own backward pass, left the parameters unchanged
-        (self.classifier, _) = on_new_nodes(take(&mut self.classifier), None);
-        let (gradients, measured) = self.differentiate(images, labels)?;
+        self.classifier = on_new_nodes(take(&mut self.classifier));
+        let (gradients, measured, unscaled) = self.measure(images, labels)?;
         let rates = UpdateRates {
             learning_rate,
             ..UpdateRates::default()
         };
-        self.steps += 1;
-        let used = self.loss_scale;
-        self.loss_scale = used.map(|scale| scale.next(measured.is_skipped));
-        if measured.is_skipped {
-            return Ok(measured);
-        }
-        let inverse = |used: HostLossScale| Tensor::from_floats([used.scale.recip()], &self.device);
-        let grad_scale = used.map(inverse);
+        let (grad_scale, loss_scale) = unscaled.map(|found| (found.factor, found.next)).unzip();
+        self.loss_scale = loss_scale;
         let classifier = take(&mut self.classifier);
         self.classifier = self
             .optimizer
             .step(classifier, gradients, &rates, grad_scale);
+        self.steps += 1;
         Ok(measured)
     }
 
@@ -116,41 +192,44 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
         images: Tensor<B::InnerBackend, 4>,
         labels: &[usize],
     ) -> Result<(Gradients<B>, ClassifierStep)> {
+        let (gradients, measured, _) = self.measure(images, labels)?;
+        Ok((gradients, measured))
+    }
+
+    fn measure(&self, images: Tensor<B::InnerBackend, 4>, labels: &[usize]) -> Result<Measured<B>> {
         let images = Tensor::from_inner(images);
         let mut generators = self.generators(labels.len());
         let forward = || self.classifier.training_logits(images, &mut generators);
         let logits = self.config.precision.autocast(forward);
         let loss = label_loss(logits.clone(), labels, self.config.label_smoothing);
-        let gradients = Gradients::backward(&match self.loss_scale {
-            Some(used) => loss.clone() * used.scale,
-            None => loss.clone(),
+        let gradients = Gradients::backward_scaled(loss.clone(), self.loss_scale.as_ref());
+        let mut squared_norm = gradients.squared_norm(&self.classifier, &self.device);
+        let mut factor = Tensor::ones([1], &self.device);
+        let unscaled = self.loss_scale.clone().map(|state| {
+            let found = B::InnerBackend::unscale(squared_norm.clone(), state);
+            squared_norm = found.squared_norm.clone();
+            factor = found.factor.clone();
+            found
         });
-        let squared_norm = gradients.squared_norm(&self.classifier, &self.device);
         let [batch, classes] = logits.dims();
-        // loss, norm and hits in one read, because each read waits for the device
+        // loss, norm, scale and hits in one read, because each read waits for the device
         let logits = logits.inner().reshape([batch * classes]);
-        let wanted = Tensor::cat(vec![loss.inner(), squared_norm, logits], 0);
+        let wanted = Tensor::cat(vec![loss.inner(), squared_norm, factor, logits], 0);
         let data = self
             .guard
             .read::<B::InnerBackend, _>(&self.device, || wanted.into_data())?;
         let values: Vec<f32> = data.iter::<f32>().collect();
-        let [loss, squared_norm, logits @ ..] = values.as_slice() else {
+        let [loss, squared_norm, factor, logits @ ..] = values.as_slice() else {
             let reason = format!(
-                "{} numbers read where loss and norm were expected",
+                "{} numbers read where loss, norm and scale were expected",
                 values.len()
             );
             return Err(Error::Device(reason));
         };
-        let overflows = self.loss_scale.is_some_and(HostLossScale::can_fall);
-        let is_skipped = overflows && loss.is_finite() && !squared_norm.is_finite();
-        let scale = self.loss_scale.map_or(1.0, |used| used.scale);
         let measured = ClassifierStep {
             loss: *loss,
-            gradient_norm: match is_skipped {
-                true => 0.0,
-                false => squared_norm.sqrt() / scale,
-            },
-            is_skipped,
+            gradient_norm: squared_norm.sqrt(),
+            is_skipped: *factor == 0.0,
             pictures: batch,
             correct: Score::from_logits(logits, labels).first,
         };
@@ -162,7 +241,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
                 return Err(Error::not_finite(format!("{term} is {value}"), LOWER_RATE));
             }
         }
-        Ok((gradients, measured))
+        Ok((gradients, measured, unscaled))
     }
 
     /// One generator an image for what this step drops; none where nothing is dropped.

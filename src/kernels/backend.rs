@@ -20,7 +20,7 @@ use super::ops::linear::{
 };
 use super::ops::loss_scale::{LossScale, Unscaled};
 use super::ops::product::{Layout, RowPlaces};
-use super::ops::target_potentials::TargetPotentials;
+use super::ops::target_potentials::{Known, TargetPotentials};
 use super::ops::tiled::TiledInput;
 use super::ops::tokens::{TokensGradients, TokensInput};
 use super::ops::{
@@ -47,6 +47,9 @@ pub trait IbotBackend: Backend {
     fn check_precision(_precision: Precision, _device: &Self::Device) -> Result<()> {
         Ok(())
     }
+
+    /// Puts the graphs of these tensors into one, where there are graphs: `on_new_nodes` in `train/optim/gradients.rs` says why.
+    fn join_graphs(_leaves: &[FloatTensor<Self>]) {}
 
     /// Each entry as the nearest number that `precision` has, ties to even; too large for f16 is infinite. Not differentiable.
     ///
@@ -87,17 +90,14 @@ pub trait IbotBackend: Backend {
         target_potentials::sinkhorn(teacher_logits, temperature, iterations)
     }
 
-    /// One iteration of [`IbotBackend::sinkhorn_potentials`] on some of the prototypes: their potentials under those of
-    /// rows, and what these prototypes alone make of the rows' normalizers.
-    ///
-    /// # Shapes
-    /// `teacher_logits` `[M, K_p]`, M >= 1, `of_rows` `[M, 2]` as in [`TargetPotentials`] -> potentials of length K_p and M.
-    fn sinkhorn_iteration(
-        teacher_logits: Tensor<Self, 2>,
-        of_rows: Tensor<Self, 2>,
+    /// Half an iteration of [`IbotBackend::sinkhorn_potentials`]: shift and log-normalizer of each prototype under those of
+    /// the rows, or the reverse. `logits` `[M, K]`, M >= 1; rows and prototypes may be a part of all.
+    fn potentials_under(
+        logits: Tensor<Self, 2>,
+        known: Known<Self>,
         temperature: f64,
-    ) -> TargetPotentials<Self> {
-        target_potentials::sinkhorn_iteration(teacher_logits, of_rows, temperature)
+    ) -> Tensor<Self, 2> {
+        target_potentials::potentials_under(logits, known, temperature)
     }
 
     /// The potentials of centered, sharpened softmax targets.

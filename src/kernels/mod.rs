@@ -36,11 +36,10 @@ pub use ops::linear::{
     Activated, LinearBackwardInput, LinearGradients, LinearInput, LinearLayerGradients,
     LinearLayerInput, Normed, Prologue,
 };
-pub use ops::loss_scale::{
-    GROWTH_INTERVAL, INITIAL_LOSS_SCALE, LossScale, MAX_LOSS_SCALE, MIN_LOSS_SCALE, Unscaled,
-};
+pub use ops::loss_scale::{INITIAL_LOSS_SCALE, LossScale, MIN_LOSS_SCALE, Unscaled};
 pub use ops::product::{Layout, RowPlaces};
-pub use ops::target_potentials::TargetPotentials;
+pub(crate) use ops::rounding::as_dtype;
+pub use ops::target_potentials::{Known, TargetPotentials};
 pub use ops::tiled::{Logits, TiledInput, TiledTargets, tile_columns};
 pub use ops::tokens::{TokenMask, TokensGradients, TokensInput};
 pub(crate) use wrap::wrap;
@@ -63,6 +62,6 @@ pub mod reference {
     pub use super::ops::linear::{linear, linear_backward};
     pub use super::ops::rounding::rounded;
     pub use super::ops::target_potentials::{
-        centered as centered_potentials, sinkhorn as sinkhorn_potentials,
+        centered as centered_potentials, potentials_under, sinkhorn as sinkhorn_potentials,
     };
 }

@@ -178,6 +178,29 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         let teacher = take(&mut self.teacher); // a sole owner is updated in place
         self.teacher = ema::<B, _, _>(teacher, &self.student.network, decay, grad_scale);
     }
+
+    /// [`Ibot::update_teacher`] of the heads alone: the teacher's backbone keeps its bits.
+    pub fn update_teacher_heads(
+        &mut self,
+        decay: f64,
+        grad_scale: Option<Tensor<B::InnerBackend, 1>>,
+    ) {
+        let Network {
+            backbone,
+            cls_head,
+            patch_head,
+        } = take(&mut self.teacher);
+        let student = &self.student.network;
+        // clones share the student's buffers, which are only read
+        let of_student = (student.cls_head.clone(), student.patch_head.clone());
+        let (cls_head, patch_head) =
+            ema::<B, _, _>((cls_head, patch_head), &of_student, decay, grad_scale);
+        self.teacher = Network {
+            backbone,
+            cls_head,
+            patch_head,
+        };
+    }
 }
 
 /// A teacher equal to the student, with its own buffers.

@@ -5,9 +5,12 @@
 //! - [`losses`]: pure functions
 //! - `teacher`: the moving average
 //! - `terms`, `rows`, `tiling`: what goes in and out, which rows a loss looks at, whether its logits are stored
+//! - `counts`, `exchange`: what the ranks of a run tell each other about a batch
 //! - `probe`: health metrics
 
 mod config;
+mod counts;
+mod exchange;
 mod forward;
 mod head;
 mod ibot;

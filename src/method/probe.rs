@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 
 use crate::backbone::{Backbone, TrainBackbone};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::{IbotBackend, Logits, TiledTargets, TrainBackend, tile_columns};
 use crate::method::ibot::Ibot;
 use crate::method::losses::tiled_targets;
@@ -47,8 +47,11 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     /// # Errors
     /// As [`Ibot::prepare`].
     pub fn probe(&self, input: &IbotInput<B>) -> Result<Probe<B::InnerBackend>> {
-        let logits = self.teacher_logits(vec![input.clone()])?;
-        let [cls_rows, masked_rows, _] = logits.student_rows();
+        let mut logits = self.teacher_logits(vec![input.clone()])?;
+        let [cls_rows, masked_rows] = {
+            let part = &logits.parts[0];
+            [part.input.images() * part.input.views(), part.masked.len()]
+        };
         // always in tiles: entropies need the probabilities, which would double the memory of stored logits
         let tiled = |logits: Logits<_>, student_rows: usize, rule, temperature| {
             let rows = logits.rows().max(student_rows);
@@ -56,8 +59,10 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             tiled_targets(logits, rule, temperature, columns)
         };
         let rule = self.rule(self.config.cls_targets, &self.center);
-        let of_cls = tiled(logits.cls, cls_rows, rule, input.temperature_cls);
-        let of_masked = logits.masked.map(|logits| {
+        let cls = logits.cls.pop().flatten();
+        let cls = cls.ok_or_else(|| Error::Training("a probe needs an image".into()))?;
+        let of_cls = tiled(cls, cls_rows, rule, input.temperature_cls);
+        let of_masked = logits.masked.pop().flatten().map(|logits| {
             let rule = self.rule(self.config.patch_targets, &self.patch_center);
             tiled(logits, masked_rows, rule, input.temperature_patch)
         });

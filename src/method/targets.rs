@@ -1,19 +1,21 @@
 //! The teacher's side of Algorithm 1: tokens, logits and targets of a whole batch.
 //!
-//! A batch that does not fit the device is split into parts, and the student gets one part at a time. Sinkhorn-Knopp and
-//! centers need all rows of the batch, so the teacher first processes all parts.
-
-use std::ops::Range;
+//! A batch that does not fit the device is split into parts, and the student gets one part at a time; several ranks have
+//! parts of it each. Sinkhorn-Knopp and centers need all rows of the batch, so the teacher first processes all parts.
 
 use burn::tensor::Tensor;
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::AutodiffBackend;
 
 use crate::backbone::{Backbone, TrainBackbone};
+use crate::collective::{Collective, Pairwise, sum};
 use crate::error::{Error, Result};
-use crate::kernels::{Logits, TrainBackend};
+use crate::kernels::{IbotBackend, Logits, TrainBackend};
 use crate::method::config::Targets;
+use crate::method::counts::{BatchCounts, PartCounts};
+use crate::method::exchange::{plus, reduced};
+use crate::method::head::Head;
 use crate::method::ibot::Ibot;
-use crate::method::losses::{Center, TargetRule, TeacherTargets};
+use crate::method::losses::{Center, Places, TargetRule, TeacherTargets, targets_of_parts};
 use crate::method::rows::{ChosenPatches, PatchRows};
 use crate::method::terms::IbotInput;
 use crate::method::tiling::tiling;
@@ -28,46 +30,78 @@ pub(super) struct Part<B: AutodiffBackend> {
     pub chosen: ChosenPatches,
 }
 
-/// The teacher's logits of a batch in parts, and the parts.
-pub(super) struct TeacherLogits<B: TrainBackend> {
-    pub parts: Vec<Part<B>>,
-    /// `[G B, K]`, part by part.
-    pub cls: Logits<B::InnerBackend>,
-    /// `[M, K]`; none without such a patch.
-    pub masked: Option<Logits<B::InnerBackend>>,
-    /// `[G B N - M, K]`; none without such a patch, or if it has no weight.
-    pub visible: Option<Logits<B::InnerBackend>>,
+impl<B: AutodiffBackend> Part<B> {
+    pub fn counts(&self) -> PartCounts {
+        PartCounts {
+            images: self.input.images(),
+            masked: self.masked.len(),
+            visible: self.visible.len(),
+        }
+    }
 }
 
-/// What the losses of a part need from the whole batch.
+/// The teacher's logits of this rank's parts of a batch, and the parts.
+pub(super) struct TeacherLogits<B: TrainBackend> {
+    pub parts: Vec<Part<B>>,
+    /// Of the class tokens of each part, `[G B_p, K]`.
+    pub cls: Vec<Option<Logits<B::InnerBackend>>>,
+    /// Of the masked patches of each part, `[M_p, K]`; none without such a patch.
+    pub masked: Vec<Option<Logits<B::InnerBackend>>>,
+    /// Of the visible patches of each part; none without such a patch, or if they have no weight.
+    pub visible: Vec<Option<Logits<B::InnerBackend>>>,
+}
+
+/// The targets of one kind of rows.
+pub(super) struct KindTargets<B: IbotBackend> {
+    /// Of each part of this rank; none without such a row.
+    pub parts: Vec<Option<TeacherTargets<B>>>,
+    /// Mean of the logits of all rows of the batch, `[K]`, where a center follows it and the batch is divided.
+    mean: Option<Tensor<B, 1>>,
+}
+
+impl<B: IbotBackend> KindTargets<B> {
+    /// Mean of the logits of all rows, `[K]`, if there are any.
+    fn mean_logits(&self) -> Option<Tensor<B, 1>> {
+        let undivided = || Some(self.parts.first()?.as_ref()?.mean_logits());
+        self.mean.clone().or_else(undivided)
+    }
+}
+
+/// What the losses of this rank's parts need from the whole batch.
 pub struct BatchTargets<B: TrainBackend> {
     pub(super) parts: Vec<Part<B>>,
-    /// Of class tokens, `[G B, K]`.
-    pub(super) cls: TeacherTargets<B::InnerBackend>,
-    /// Of masked patches, `[M, K]`.
-    pub(super) masked: Option<TeacherTargets<B::InnerBackend>>,
-    /// Of visible patches, `[G B N - M, K]`.
-    pub(super) visible: Option<TeacherTargets<B::InnerBackend>>,
-    /// The student's class tokens of each part, `[G B_p, D]`, for KoLeo over several parts; else empty.
+    /// Sizes of all parts of all ranks.
+    pub(super) counts: BatchCounts,
+    pub(super) cls: KindTargets<B::InnerBackend>,
+    pub(super) masked: KindTargets<B::InnerBackend>,
+    pub(super) visible: KindTargets<B::InnerBackend>,
+    /// The student's class tokens of each part of all ranks, `[G B_p, D]`, for KoLeo over several parts; else empty.
     pub(super) student_cls: Vec<Tensor<B::InnerBackend, 2>>,
 }
 
 impl<B: TrainBackend> BatchTargets<B> {
-    /// Number of parts.
+    /// Number of parts of this rank.
     pub fn parts(&self) -> usize {
         self.parts.len()
     }
 
-    /// Images of all parts.
+    /// Images of all parts of all ranks.
     pub(super) fn images(&self) -> usize {
-        self.parts.iter().map(|part| part.input.images()).sum()
+        self.counts.images().sum()
     }
+}
 
-    /// Range of the rows of part `index` among those of all parts.
-    pub(super) fn range(&self, index: usize, rows: impl Fn(&Part<B>) -> usize) -> Range<usize> {
-        let start = self.parts[..index].iter().map(&rows).sum();
-        start..start + rows(&self.parts[index])
-    }
+/// How one kind of rows gets its targets.
+struct Kind<'a, B: IbotBackend> {
+    rule: TargetRule<B>,
+    temperature: f64,
+    head: &'a Head<B>,
+    /// Rows of the teacher in a part.
+    teacher_rows: &'a dyn Fn(&PartCounts) -> usize,
+    /// Rows of the student in a part.
+    student_rows: &'a dyn Fn(&PartCounts) -> usize,
+    /// Whether a center follows the logits.
+    moves_center: bool,
 }
 
 impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
@@ -78,11 +112,23 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     pub(super) fn teacher_logits(&self, inputs: Vec<IbotInput<B>>) -> Result<TeacherLogits<B>> {
         let (cls_head, patch_head) = (&self.teacher.cls_head, self.teacher.head_of_patches());
         let has_visible = self.config.visible_loss_weight > 0.0;
-        let mut parts = Vec::new();
         // of all parts, only the bottleneck features are kept: they are narrow (256), tokens (D) and logits (K) are not
-        let (mut cls_rows, mut masked_rows, mut visible_rows) = (vec![], vec![], vec![]);
+        let mut logits = TeacherLogits {
+            parts: Vec::new(),
+            cls: Vec::new(),
+            masked: Vec::new(),
+            visible: Vec::new(),
+        };
+        // where prototypes have a norm, all parts share what is made of them
+        let prototypes = [cls_head, patch_head].map(Head::normalized_prototypes);
+        let [of_cls, of_patches] = prototypes.map(|prototypes| {
+            move |bottleneck| Logits {
+                bottleneck,
+                prototypes: prototypes.clone(),
+            }
+        });
         for input in inputs {
-            input.check(self.student.network.backbone.patches(), &self.config)?;
+            input.check(self.student.network.backbone.patches())?;
             // local views are not targets: the student predicts the whole from them, not the reverse
             let images = Tensor::cat(input.global_views.clone(), 0); // [G B, 3, S, S]
             let of_image = self.student.network.backbone.patches();
@@ -99,60 +145,116 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
                 chosen,
             };
             let [masked, visible] = part.chosen.split(tokens.patches); // [M, D], [V, D]
-            cls_rows.push(cls_head.bottleneck(part.embedding.clone()));
-            masked_rows.extend(masked.map(|tokens| patch_head.bottleneck(tokens)));
-            visible_rows.extend(visible.map(|tokens| patch_head.bottleneck(tokens)));
-            parts.push(part);
+            let patches = |tokens: Option<_>| {
+                let rows = tokens.map(|tokens| patch_head.bottleneck(tokens));
+                rows.map(&of_patches)
+            };
+            let cls = cls_head.bottleneck(part.embedding.clone());
+            logits.cls.push(Some(of_cls(cls)));
+            logits.masked.push(patches(masked));
+            logits.visible.push(patches(visible));
+            logits.parts.push(part);
         }
-        let no_part = || Error::Training("a batch needs at least one part".into());
-        let patch_logits = |rows| joined(rows).map(|rows| patch_head.logits_of(rows));
-        Ok(TeacherLogits {
-            parts,
-            cls: cls_head.logits_of(joined(cls_rows).ok_or_else(no_part)?),
-            masked: patch_logits(masked_rows),
-            visible: patch_logits(visible_rows),
-        })
+        match logits.parts.is_empty() {
+            true => Err(Error::Training("a batch needs at least one part".into())),
+            false => Ok(logits),
+        }
     }
 
-    /// The targets of logits, over all rows of the batch.
+    /// The targets of logits, over all rows of the batch. All ranks call this together.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if logits that must be stored do not fit the device.
-    pub(super) fn targets(&self, logits: TeacherLogits<B>) -> Result<BatchTargets<B>> {
-        let [cls_rows, masked_rows, visible_rows] = logits.student_rows();
-        let input = &logits.parts[0].input; // all parts have the same temperatures
-        let cls = (
-            self.rule(self.config.cls_targets, &self.center),
-            input.temperature_cls,
-        );
-        let patch = (
-            self.rule(self.config.patch_targets, &self.patch_center),
-            input.temperature_patch,
-        );
-        let of_patches = |logits: Option<_>, rows| {
-            let targets = logits.map(|logits| self.targets_of(logits, rows, patch.clone()));
-            targets.transpose()
+    /// [`Error::Unsupported`] if logits that must be stored do not fit the device; those of [`Collective`].
+    pub(super) fn targets(
+        &self,
+        logits: TeacherLogits<B>,
+        ranks: &dyn Collective,
+    ) -> Result<BatchTargets<B>> {
+        let own: Vec<PartCounts> = logits.parts.iter().map(Part::counts).collect();
+        let counts = BatchCounts::gather(&own, ranks)?;
+        let input = &logits.parts[0].input; // all parts have the same views and temperatures
+        let (globals, views) = (input.global_views.len(), input.views());
+        let config = &self.config;
+        let cls = Kind {
+            rule: self.rule(config.cls_targets, &self.center),
+            temperature: input.temperature_cls,
+            head: &self.teacher.cls_head,
+            teacher_rows: &|part| globals * part.images,
+            student_rows: &|part| views * part.images,
+            moves_center: config.cls_targets == Targets::Centering,
+        };
+        let masked = Kind {
+            rule: self.rule(config.patch_targets, &self.patch_center),
+            temperature: input.temperature_patch,
+            head: self.teacher.head_of_patches(),
+            teacher_rows: &|part| part.masked,
+            student_rows: &|part| part.masked,
+            moves_center: config.patch_targets == Targets::Centering,
+        };
+        let has_visible = config.visible_loss_weight > 0.0;
+        let visible = Kind {
+            rule: masked.rule.clone(),
+            teacher_rows: &|part| if has_visible { part.visible } else { 0 },
+            student_rows: &|part| part.visible,
+            moves_center: false,
+            ..masked
         };
         Ok(BatchTargets {
-            cls: self.targets_of(logits.cls, cls_rows, cls)?,
-            masked: of_patches(logits.masked, masked_rows)?,
-            visible: of_patches(logits.visible, visible_rows)?,
+            cls: self.targets_of(logits.cls, &cls, &counts, ranks)?,
+            masked: self.targets_of(logits.masked, &masked, &counts, ranks)?,
+            visible: self.targets_of(logits.visible, &visible, &counts, ranks)?,
             parts: logits.parts,
+            counts,
             student_cls: Vec::new(),
         })
     }
 
-    /// The targets of one kind of rows, by a rule at a temperature.
+    /// The targets of one kind of rows.
     fn targets_of(
         &self,
-        logits: Logits<B::InnerBackend>,
-        student_rows: usize,
-        (rule, temperature): (TargetRule<B::InnerBackend>, f64),
-    ) -> Result<TeacherTargets<B::InnerBackend>> {
-        // depends on the student's rows too: its logits are stored or tiled like the teacher's
-        let streaming = self.config.streaming_prototypes;
-        let columns = tiling(&logits, student_rows, streaming, self.tile_entries)?;
-        Ok(TeacherTargets::new(logits, rule, temperature, columns))
+        parts: Vec<Option<Logits<B::InnerBackend>>>,
+        kind: &Kind<'_, B::InnerBackend>,
+        counts: &BatchCounts,
+        ranks: &dyn Collective,
+    ) -> Result<KindTargets<B::InnerBackend>> {
+        let (rows, device) = (
+            counts.total(kind.teacher_rows),
+            kind.head.prototypes.weight.device(),
+        );
+        if rows == 0 {
+            // all ranks know it, and none waits for another one
+            let parts = parts.iter().map(|_| None).collect();
+            return Ok(KindTargets { parts, mean: None });
+        }
+        // the same on all ranks, also on one without such a row; depends on the student's rows too, whose logits are
+        // stored or tiled like the teacher's
+        let columns = tiling::<B::InnerBackend>(
+            [
+                counts.most_on_a_rank(kind.teacher_rows),
+                counts.most_in_a_part(kind.student_rows),
+            ],
+            kind.head.prototypes(),
+            self.config.streaming_prototypes,
+            self.tile_entries,
+            &device,
+        )?;
+        if counts.is_undivided() {
+            let (rule, temperature) = (&kind.rule, kind.temperature);
+            let whole = |logits| TeacherTargets::new(logits, rule.clone(), temperature, columns);
+            let parts = parts.into_iter().map(|part| part.map(whole)).collect();
+            return Ok(KindTargets { parts, mean: None });
+        }
+        let places = Places {
+            ranks,
+            prototypes: kind.head.prototypes(),
+            device: &device,
+        };
+        let mean = match kind.moves_center {
+            true => Some(mean_of_parts(&parts, rows, kind.head, ranks)?),
+            false => None,
+        };
+        let parts = targets_of_parts(parts, &kind.rule, kind.temperature, columns, &places)?;
+        Ok(KindTargets { parts, mean })
     }
 
     /// How logits become targets.
@@ -177,33 +279,41 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         grad_scale: Option<&Tensor<B::InnerBackend, 1>>,
     ) {
         // called after the loss: a batch is centered by those before it, as in DINO's main_dino.py
-        if self.config.cls_targets == Targets::Centering {
-            let mean = targets.cls.mean_logits();
+        let config = &self.config;
+        if config.cls_targets == Targets::Centering
+            && let Some(mean) = targets.cls.mean_logits()
+        {
             self.center.update(mean, grad_scale.cloned());
         }
-        if let (Targets::Centering, Some(masked)) = (self.config.patch_targets, &targets.masked) {
-            let mean = masked.mean_logits();
+        if config.patch_targets == Targets::Centering
+            && let Some(mean) = targets.masked.mean_logits()
+        {
             self.patch_center.update(mean, grad_scale.cloned());
         }
     }
 }
 
-impl<B: TrainBackend> TeacherLogits<B> {
-    /// The student's rows of class tokens, masked and visible patches, each in the part with most of them.
-    pub fn student_rows(&self) -> [usize; 3] {
-        let max = |rows: fn(&Part<B>) -> usize| self.parts.iter().map(rows).max().unwrap_or(0);
-        [
-            max(|part| part.input.images() * part.input.views()),
-            max(|part| part.masked.len()),
-            max(|part| part.visible.len()),
-        ]
+/// The mean of the logits of all rows, `[K]`: the product of the mean row and the prototypes, which takes less than the
+/// logits of all rows.
+fn mean_of_parts<B: IbotBackend>(
+    parts: &[Option<Logits<B>>],
+    rows: usize,
+    head: &Head<B>,
+    ranks: &dyn Collective,
+) -> Result<Tensor<B, 1>> {
+    let prototypes = head.normalized_prototypes(); // [d, K]
+    let mut of_rows = Pairwise::default();
+    for part in parts {
+        let bottleneck = part.as_ref().map(|part| part.bottleneck.clone()); // [M_p, d]
+        of_rows.push(bottleneck.map(B::column_sums), plus);
     }
-}
-
-/// The rows of all parts; none if no part has any.
-fn joined<B: Backend>(mut parts: Vec<Tensor<B, 2>>) -> Option<Tensor<B, 2>> {
-    match parts.len() {
-        0 | 1 => parts.pop(), // `cat` would copy it
-        _ => Some(Tensor::cat(parts, 0)),
+    // -0, unlike 0, leaves the bits of the others' sums as they are
+    let none = || Tensor::full([prototypes.dims()[0]], -0.0, &prototypes.device());
+    let of_rows = of_rows.finish(plus).flatten().unwrap_or_else(none);
+    let mean = reduced(of_rows, ranks, sum)? / rows as f64;
+    Ok(Logits {
+        bottleneck: mean.unsqueeze_dim(0),
+        prototypes,
     }
+    .mean())
 }

@@ -21,6 +21,8 @@ pub struct IbotInput<B: AutodiffBackend> {
     pub temperature_cls: f64,
     /// Temperature of the teacher's patch targets.
     pub temperature_patch: f64,
+    /// Whether the student's backbone and mask token are constants, so that gradients end at the heads.
+    pub freeze_backbone: bool,
     /// Generators of drop path: one for each image of each view, view by view, `(G + L) B`.
     pub drop_path_rngs: Vec<Random>,
 }
@@ -54,7 +56,7 @@ impl<B: AutodiffBackend> IbotInput<B> {
     }
 
     /// Whether views, masks and generators fit together; `patches` N of an image.
-    pub(super) fn check(&self, patches: usize, config: &IbotConfig) -> Result<()> {
+    pub(super) fn check(&self, patches: usize) -> Result<()> {
         let wrong = |reason: String| Err(Error::Training(reason));
         let Some(first) = self.global_views.first() else {
             return wrong("forward needs at least one global view".into());
@@ -73,11 +75,6 @@ impl<B: AutodiffBackend> IbotInput<B> {
                     "all local views must have one shape, and the batch size of the global ones";
                 return wrong(reason.into());
             }
-        }
-        if config.koleo_weight > 0.0 && images < 2 {
-            return wrong(
-                "KoLeo needs at least 2 images, because it takes the nearest other one".into(),
-            );
         }
         let views = self.global_views.len();
         let expected = views * images * patches;

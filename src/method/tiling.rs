@@ -4,7 +4,7 @@
 
 use crate::device::memory_bytes;
 use crate::error::{Error, Result};
-use crate::kernels::{IbotBackend, Logits, tile_columns};
+use crate::kernels::{IbotBackend, tile_columns};
 use crate::method::config::StreamingPrototypes;
 
 /// Entries of a tile: 16 MiB.
@@ -56,8 +56,8 @@ impl LogitRoom {
         }
     }
 
-    /// Columns of a tile of the teacher's logits and of the student's in a part of the batch, which have so many rows; none
-    /// if both are stored.
+    /// Columns of a tile of logits; none if they are stored. The teacher's are those of all parts of a rank; the student's, of
+    /// its largest part, where the teacher has no more.
     ///
     /// # Errors
     /// [`Error::Unsupported`] where logits that shall be stored do not fit one tensor of the device.
@@ -67,7 +67,7 @@ impl LogitRoom {
         prototypes: usize,
         streaming: StreamingPrototypes,
     ) -> Result<Option<usize>> {
-        let (rows, max_rows) = (teacher_rows.max(student_rows), self.max_rows);
+        let (rows, max_rows) = (student_rows, self.max_rows);
         let entries = (teacher_rows + student_rows).saturating_mul(prototypes);
         let bytes = entries.saturating_mul(size_of::<f32>());
         let is_tiled = match streaming {
@@ -88,25 +88,23 @@ impl LogitRoom {
     }
 }
 
-/// Columns of a tile of the teacher's logits and of the student's, which have `student_rows` in a part of the batch; none if
-/// both are stored.
+/// [`LogitRoom::tile_columns`] on a device.
 ///
 /// # Errors
 /// As [`LogitRoom::tile_columns`].
 pub(super) fn tiling<B: IbotBackend>(
-    teacher: &Logits<B>,
-    student_rows: usize,
+    rows: [usize; 2],
+    prototypes: usize,
     streaming: StreamingPrototypes,
     tile_entries: usize,
+    device: &B::Device,
 ) -> Result<Option<usize>> {
-    let device = teacher.bottleneck.device();
-    let [_, prototypes] = teacher.prototypes.dims();
     let room = LogitRoom {
-        memory_bytes: memory_bytes(&device),
-        max_rows: B::max_logit_rows(prototypes, &device),
+        memory_bytes: memory_bytes(device),
+        max_rows: B::max_logit_rows(prototypes, device),
         tile_entries,
     };
-    room.tile_columns([teacher.rows(), student_rows], prototypes, streaming)
+    room.tile_columns(rows, prototypes, streaming)
 }
 
 #[cfg(test)]

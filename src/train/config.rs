@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::collective::Wire;
 use crate::data::{AugmentConfig, FolderConfig};
 use crate::error::{Error, Result, require, require_counts};
 use crate::method::IbotConfig;
@@ -34,10 +35,16 @@ pub struct RunConfig {
     /// Numbers of products and tokens: "f32"; "f16" on a GPU for half the memory, with a loss scale; or "bf16" for products on
     /// the CPU. Default "f32". Source: `use_fp16` of the official code.
     pub precision: Precision,
+    /// What gradients are while they travel between ranks: "f32"; or "f16" for half the bytes, which rounds them to 11 bits. Sums
+    /// are in f32. Nothing to one rank. Default "f32".
+    pub wire: Wire,
     /// Fraction of each class that is held out from training and used for evaluation. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out: Option<f64>,
-    /// Threads that decode and augment; 0 for one per core. Default 0.
+    /// Whether the best teacher is kept as `best.safetensors`. It is judged before the first step and after each epoch: by
+    /// k-NN on labeled validation images, else by RankMe, which is a hint alone. Default false.
+    pub keep_best: bool,
+    /// Threads that decode and augment; 0 for one per core, and up to four while they mostly wait for files. Default 0.
     pub workers: usize,
     /// License of the weights, written into the model files. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,7 +76,9 @@ impl Default for RunConfig {
             batch_size: 64,
             micro_batch_size: None,
             precision: Precision::F32,
+            wire: Wire::F32,
             held_out: None,
+            keep_best: false,
             workers: 0,
             license: None,
             health_every: 50,

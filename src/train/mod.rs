@@ -1,10 +1,12 @@
 //! The training run: settings, schedules, one step, and the loop.
 
+mod commented;
 mod config;
 pub mod health;
 mod optim;
 pub mod plan;
 pub mod presets;
+pub mod recommended;
 mod run;
 mod trainer;
 mod weights;
@@ -15,6 +17,7 @@ pub use optim::{
     Gradients, Optimizer, OptimizerConfig, OptimizerKind, Pace, Rates, Schedule, ScheduleConfig,
     UpdateRates, on_new_nodes,
 };
+pub(crate) use run::RunLock;
 pub use run::{
     Change, Evaluation, Every, Observer, OnDeviceLost, PatchColors, RunFolder, RunRecord,
     RunRequest, RunStart, Silent, StepMetrics, When, pictures_to_train_on, run,

@@ -5,6 +5,10 @@ use crate::train::config::RunConfig;
 
 /// The reference's defaults.
 pub const STABLE_PRETRAINING: &str = "stable-pretraining";
+/// A few thousand images.
+pub const SMALL_DATA: &str = "small-data";
+/// Published weights, and a few thousand images.
+pub const ADAPT: &str = "adapt";
 /// A small transformer for a CPU.
 pub const DEMO: &str = "demo";
 
@@ -18,12 +22,14 @@ macro_rules! recipe {
 }
 
 /// Each preset's name and its file.
-const RECIPES: [(&str, &str); 6] = [
+const RECIPES: [(&str, &str); 8] = [
     recipe!("stable-pretraining"),
     recipe!("ibot-paper-vit-small"),
     recipe!("ibot-paper-vit-base"),
     recipe!("dinov2-style"),
+    recipe!("imagenette"),
     recipe!("small-data"),
+    recipe!("adapt"),
     recipe!("demo"),
 ];
 

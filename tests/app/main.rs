@@ -10,6 +10,7 @@
 
 mod device;
 mod embedding;
+mod ranks;
 #[path = "../tiny_model/mod.rs"]
 mod tiny_model;
 mod training;

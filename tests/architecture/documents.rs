@@ -147,6 +147,9 @@ fn anchors(text: &str) -> Vec<String> {
     kept.collect()
 }
 
+/// A book has its own pages alone: links to other files of the repository are written out.
+const REPOSITORY: &str = "https://github.com/ibot-rs/ibot/blob/main/";
+
 #[test]
 fn links_in_documents_point_at_something() {
     let names = [
@@ -161,15 +164,14 @@ fn links_in_documents_point_at_something() {
         let prose = prose(&text(document));
         let links = prose.split("](").skip(1);
         for link in links.filter_map(|rest| rest.split(')').next()) {
-            if link.contains("://") {
-                continue;
-            }
-            seen += 1;
             let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
-            let target = match path {
-                "" => document.clone(),
-                path => document.with_file_name("").join(path),
+            let target = match path.strip_prefix(REPOSITORY) {
+                Some(path) => root().join(path),
+                None if path.contains("://") => continue,
+                None if path.is_empty() => document.clone(),
+                None => document.with_file_name("").join(path),
             };
+            seen += 1;
             let has = |anchor: &str| anchors(&text(&target)).iter().any(|a| a == anchor);
             if !target.exists() || !(anchor.is_empty() || has(anchor)) {
                 wrong.push(format!("{}: {link}", document.display()));
@@ -178,4 +180,16 @@ fn links_in_documents_point_at_something() {
     }
     assert!(seen > 20, "only {seen} links found: the search is broken");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_book_has_every_page_and_no_link_out_of_it() {
+    let summary = text(&root().join("docs/SUMMARY.md"));
+    for page in files("docs", &["md"]) {
+        let name = page.file_name().unwrap().to_str().unwrap();
+        let is_listed = name == "SUMMARY.md" || summary.contains(&format!("({name})"));
+        assert!(is_listed, "docs/SUMMARY.md does not list {name}");
+        let leads_out = prose(&text(&page)).contains("](../");
+        assert!(!leads_out, "{name}: write {REPOSITORY} instead of ../");
+    }
 }

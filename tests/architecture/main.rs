@@ -24,6 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("kernels", &["device"]),
     ("masking", &[]),
     ("memory", &[]),
+    ("collective", &[]),
     ("init", &[]),
     ("ownership", &[]),
     ("backbone", &["init", "kernels"]),
@@ -31,6 +32,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "method",
         &[
             "backbone",
+            "collective",
             "device",
             "init",
             "kernels",
@@ -50,6 +52,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "train",
         &[
             "backbone",
+            "collective",
             "data",
             "device",
             "eval",
@@ -84,7 +87,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// What every part may import.
-const FOUNDATIONS: &[&str] = &["error", "path_text", "precision", "random", "unfinished"];
+const FOUNDATIONS: &[&str] = &[
+    "csv_text",
+    "error",
+    "path_text",
+    "precision",
+    "random",
+    "unfinished",
+];
 
 /// Names that say nothing.
 const VAGUE: &[&str] = &["utils", "helpers", "common", "base", "misc"];

@@ -127,6 +127,43 @@ fn what_is_no_usable_picture_is_counted_and_named() {
 }
 
 #[test]
+fn a_phone_s_pictures_are_counted_with_the_way_out() {
+    let folder = TempFolder::new();
+    folder.copy("a/good.png", "rgb.png");
+    for number in 0..12 {
+        folder.write(
+            &format!("a/{number:02}.heic"),
+            b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+        );
+    }
+    for number in 0..3 {
+        folder.write(&format!("a/{number}.nef"), b"II*\0\x08\0\0\0\0\0");
+    }
+    let text = scan(&folder).unwrap().summary().to_string();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].contains("15 skipped"), "{text}");
+    let start =
+        "  12 files: HEIC is not supported; save it as JPEG or PNG, for example with `magick ";
+    assert!(lines[1].starts_with(start), "{text}");
+    assert!(
+        lines[1].contains("00.heic") && !lines[1].contains("02.heic"),
+        "{text}"
+    );
+    // a few are named one by one
+    assert_eq!(lines.len(), 5, "{text}");
+    assert!(
+        lines[2].contains("0.nef: raw camera files are not supported"),
+        "{text}"
+    );
+    fs::remove_file(folder.0.join("a/good.png")).unwrap();
+    let message = scan(&folder).unwrap_err().to_string();
+    assert!(
+        message.contains("12 files: HEIC is not supported"),
+        "{message}"
+    );
+}
+
+#[test]
 fn a_folder_without_pictures_says_what_it_holds() {
     let folder = TempFolder::new();
     let message = scan(&folder).unwrap_err().to_string();
@@ -267,13 +304,21 @@ fn parts_of_a_data_set_are_no_classes() {
     let parts = Parts::find(&folder.0).unwrap();
     assert_eq!(parts.train, folder.0.join("Train"));
     assert_eq!(parts.val, Some(folder.0.join("val")));
+    // whatever else lies beside them: the classes are not `train` and `val`
+    folder.copy("more/1.png", "rgb.png");
+    folder.copy("more/cat/2.png", "rgb.png");
+    let parts = Parts::find(&folder.0).unwrap();
+    assert_eq!(parts.names, ["Train", "val", "test", "more"]);
+    let pictures = scan(&folder).unwrap();
+    assert_eq!(pictures.classes(), ["cat", "dog"]);
+    let labels = [Some(0), Some(1), None, Some(0), None, Some(1)];
+    assert_eq!(pictures.labels(), labels);
     // vehicles: a train among other classes is one of them
-    folder.copy("bus/1.png", "rgb.png");
+    for part in ["val", "test"] {
+        fs::remove_dir_all(folder.0.join(part)).unwrap();
+    }
     assert_eq!(Parts::find(&folder.0), None);
-    assert_eq!(
-        scan(&folder).unwrap().classes(),
-        ["Train", "bus", "test", "val"]
-    );
+    assert_eq!(scan(&folder).unwrap().classes(), ["Train", "more"]);
 }
 
 /// "ä" as one character, and as "a" with dots above it, which is how macOS may write it.

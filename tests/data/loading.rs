@@ -47,12 +47,12 @@ pub fn values(pixels: &Pixels, side: usize) -> Vec<f32> {
     pixels.clone().into_values(side)
 }
 
-fn take(loader: &mut Loader, count: usize) -> Vec<Batch> {
+pub fn take(loader: &mut Loader, count: usize) -> Vec<Batch> {
     (0..count).map(|_| loader.next_batch().unwrap()).collect()
 }
 
 /// Bits of views and masks of every (epoch, sample).
-fn per_sample(batches: &[Batch]) -> BTreeMap<(usize, usize), Vec<u32>> {
+pub fn per_sample(batches: &[Batch]) -> BTreeMap<(usize, usize), Vec<u32>> {
     let mut all = BTreeMap::new();
     for batch in batches {
         let count = batch.samples.len();

@@ -8,7 +8,7 @@ use ibot::data::decode::{decode_rgb, decode_rgba};
 use ibot::data::view::Augmenter;
 use ibot::data::{
     AugmentConfig, EvalFit, FolderConfig, IGNORED, ImageFolder, LabelMap, MaskedPictures, Masks,
-    PictureSource as _,
+    PictureSource as _, ValueRange,
 };
 use image::{GrayImage, Luma, Rgb, RgbImage, Rgba, RgbaImage};
 use png::{BitDepth, ColorType};
@@ -181,7 +181,7 @@ fn alpha_is_figure_and_ground_of_the_same_pixels() {
         Rgba([x as u8 * 9, y as u8 * 8, 7, if x < y { 128 } else { 127 }])
     });
     picture.save(&path).unwrap();
-    let decoded = decode_rgba(&path, MAX_PIXELS).unwrap();
+    let decoded = decode_rgba(&path, MAX_PIXELS, ValueRange::Full).unwrap();
     assert_eq!(decoded, picture);
     let map = LabelMap::of_alpha(&decoded);
     assert_eq!(map.size, [20, 30]);
@@ -202,7 +202,9 @@ fn alpha_is_figure_and_ground_of_the_same_pixels() {
     assert_eq!(masked.take(0).unwrap(), map.seen(EvalFit::Margin, 56));
     assert!(masked.take(0).is_err(), "a mask is taken once");
     RgbImage::new(3, 3).save(&path).unwrap();
-    let message = decode_rgba(&path, MAX_PIXELS).unwrap_err().to_string();
+    let message = decode_rgba(&path, MAX_PIXELS, ValueRange::Full)
+        .unwrap_err()
+        .to_string();
     assert!(message.contains("no alpha channel"), "{message}");
 }
 

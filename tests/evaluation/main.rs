@@ -52,6 +52,16 @@ impl Folder {
         names.sort();
         names
     }
+
+    /// Nothing in it is the half of a file that would have been renamed when it was whole.
+    #[track_caller]
+    fn assert_whole_files(&self) {
+        let names = self.names();
+        assert!(
+            names.iter().all(|name| !name.ends_with(".tmp")),
+            "{names:?}"
+        );
+    }
 }
 
 impl Drop for Folder {

@@ -9,11 +9,14 @@ use burn::tensor::{Tensor, TensorData};
 use burn_flex::Flex;
 use ibot::backbone::{Backbone as _, GlobalPool, VitConfig};
 use ibot::data::AugmentConfig;
-use ibot::files::model::{OnnxModel, Preprocessing};
+use ibot::files::model::{CARD_FORMAT, ModelCard, OnnxModel, Preprocessing};
 use ibot::files::{NamedTensor, load_backbone, read_safetensors};
 use ibot::random::{Random, Stream};
 
 type Tensors = BTreeMap<String, NamedTensor>;
+
+/// Classes of the model with a head.
+const CLASSES: [&str; 3] = ["cats", "dogs", "a \"third\""];
 
 /// Entries may be off by so much of the largest one.
 const TOLERANCE: f32 = 1e-5;
@@ -62,7 +65,17 @@ fn models() -> Vec<(&'static str, VitConfig, Tensors)> {
         });
         named.collect::<Tensors>()
     };
+    let with_head = || {
+        let mut tensors = weights("timm");
+        for (name, shape) in [("head.weight", vec![3, 8]), ("head.bias", vec![3])] {
+            let count = shape.iter().product::<usize>();
+            let values = (1..=count).map(|at| (at as f32).sin()).collect();
+            tensors.insert(name.to_owned(), NamedTensor { shape, values });
+        }
+        tensors
+    };
     vec![
+        ("classifier", plain.clone(), with_head()),
         ("plain", plain.clone(), weights("timm")),
         ("resized", resized, weights("timm")),
         ("registers", registers, weights("dinov2_registers")),
@@ -76,14 +89,43 @@ fn write(path: &Path, config: &VitConfig, tensors: Tensors) {
         image_size: config.img_size,
         ..AugmentConfig::default()
     };
+    let preprocessing = Preprocessing::from_augment(&augment);
+    let card = tensors.contains_key("head.weight").then(|| ModelCard {
+        format: CARD_FORMAT,
+        ibot: "0.1.0".into(),
+        encoder: "custom".into(),
+        network: "classifier".into(),
+        architecture: config.clone(),
+        preprocessing: preprocessing.clone(),
+        parameters: 1,
+        step: 1,
+        data: None,
+        license: None,
+        classes: Some(CLASSES.map(String::from).to_vec()),
+        fingerprint: vec![1.0, 2.0],
+    });
     OnnxModel {
         architecture: config,
-        preprocessing: &Preprocessing::from_augment(&augment),
-        card: None,
+        preprocessing: &preprocessing,
+        card: card.as_ref(),
         tensors,
     }
     .write(path)
     .unwrap();
+}
+
+/// The head's layer on features `[B, D]`.
+fn logits(tensors: &Tensors, features: &TensorData) -> TensorData {
+    let (weight, bias) = (&tensors["head.weight"], &tensors["head.bias"]);
+    let features: Vec<f32> = features.iter::<f32>().collect();
+    let width = weight.shape[1];
+    let rows = features.chunks_exact(width).flat_map(|row| {
+        let layer = weight.values.chunks_exact(width).zip(&bias.values);
+        layer.map(|(weight, bias)| row.iter().zip(weight).map(|(x, w)| x * w).sum::<f32>() + bias)
+    });
+    let values: Vec<f32> = rows.collect();
+    let shape = [values.len() / bias.values.len(), bias.values.len()];
+    TensorData::new(values, shape)
 }
 
 /// Before tests/fixtures/onnx_outputs.py, where the files have changed.
@@ -113,17 +155,28 @@ fn files_are_those_that_onnxruntime_ran() {
         let model = config
             .init::<Flex>(&mut random, &Default::default())
             .unwrap();
-        let model = load_backbone(model, &path, tensors).unwrap();
+        let model = load_backbone(model, &path, tensors.clone()).unwrap();
         let found = read_safetensors(&fixture(&format!("onnx/{name}.safetensors"))).unwrap();
         let images = &found["images"];
         let images = TensorData::new(images.values.clone(), images.shape.clone());
         let images = Tensor::<Flex, 4>::from_data(images, &Default::default());
         assert_eq!(images.dims(), [3, 3, config.img_size, config.img_size]);
         let patches = model.patches_of(model.features(images.clone(), None));
-        let ours = [
-            ("features", model.embed(images).into_data()),
-            ("patches", patches.into_data()),
-        ];
+        let features = model.embed(images).into_data();
+        let mut ours = vec![("patches", patches.into_data())];
+        if name == "classifier" {
+            ours.push(("logits", logits(&tensors, &features)));
+            let text = String::from_utf8_lossy(&recorded).into_owned();
+            for part in [
+                "[\"cats\",\"dogs\",",
+                "\"resize_shorter_side\":9",
+                "\"center_crop\":8",
+            ] {
+                assert!(text.contains(part), "{part} is not in the file");
+            }
+            assert!(text.contains("\"fingerprint\":[]"));
+        }
+        ours.push(("features", features));
         for (output, ours) in ours {
             let theirs = &found[output];
             assert_eq!(ours.shape.to_vec(), theirs.shape, "{name}: {output}");

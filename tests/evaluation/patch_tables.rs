@@ -111,11 +111,7 @@ fn patches_are_read_as_they_were_written() {
             assert_eq!(*found, expected, "{}", file.display());
         }
     }
-    assert!(
-        folder.names().iter().all(|name| !name.ends_with(".tmp")),
-        "{:?}",
-        folder.names()
-    );
+    folder.assert_whole_files();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ibot::embedding::{EmbeddingTable, TableFormat};
+use ibot::embedding::{EmbeddingTable, FileStamp, TableFormat};
 use serde_json::json;
 
 use crate::{Folder, read_by_python};
@@ -53,6 +53,13 @@ fn awkward_table() -> EmbeddingTable {
         features,
         model: Some("0f".into()),
         recipe: Some("cls of 1 block at 224 pixels".into()),
+        input: Some("as the model's file says".into()),
+        stamps: vec![
+            Some(FileStamp(9, 1 << 60)),
+            None,
+            Some(FileStamp(0, 0)),
+            Some(FileStamp(1, 2)),
+        ],
     }
 }
 
@@ -68,9 +75,35 @@ fn large_table() -> EmbeddingTable {
         features: (0..rows * width)
             .map(|index| (index as f32).sin())
             .collect(),
-        model: None,
-        recipe: None,
+        ..EmbeddingTable::default()
     }
+}
+
+/// A file has all of the table that its format keeps.
+#[track_caller]
+fn check_read_back(file: &Path, table: &EmbeddingTable) {
+    let format = TableFormat::from_path(file).unwrap();
+    if format == TableFormat::Parquet && table.is_empty() {
+        let refused = EmbeddingTable::read(file).unwrap_err().to_string();
+        assert!(refused.contains("holds no embedding"), "{refused}");
+        return;
+    }
+    let read = EmbeddingTable::read(file).unwrap();
+    assert_eq!(bits(&read.features), bits(&table.features));
+    let keeps_model = [TableFormat::Safetensors, TableFormat::Parquet].contains(&format);
+    let keeps_files = format == TableFormat::Safetensors;
+    let expected = EmbeddingTable {
+        model: table.model.clone().filter(|_| keeps_model),
+        recipe: table.recipe.clone().filter(|_| keeps_model),
+        input: table.input.clone().filter(|_| keeps_files),
+        stamps: if keeps_files {
+            table.stamps.clone()
+        } else {
+            vec![]
+        },
+        ..table.clone()
+    };
+    assert_eq!(read, expected, "{}", file.display());
 }
 
 #[test]
@@ -81,8 +114,7 @@ fn tables_are_read_as_they_were_written() {
         labels: vec![],
         width: 3,
         features: vec![],
-        model: None,
-        recipe: None,
+        ..EmbeddingTable::default()
     };
     let mut wrong = Vec::new();
     for (name, table) in [
@@ -98,9 +130,9 @@ fn tables_are_read_as_they_were_written() {
         for file in &files {
             table.write(file).unwrap();
         }
-        let read = EmbeddingTable::read(&folder.file(&format!("{name}.safetensors"))).unwrap();
-        assert_eq!(bits(&read.features), bits(&table.features));
-        assert_eq!(read, table);
+        for file in &files {
+            check_read_back(file, &table);
+        }
         let files: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
         let Some(found) = read_by_python("table", &files) else {
             continue;
@@ -130,11 +162,7 @@ fn tables_are_read_as_they_were_written() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(
-        folder.names().iter().all(|name| !name.ends_with(".tmp")),
-        "{:?}",
-        folder.names()
-    );
+    folder.assert_whole_files();
 }
 
 #[test]
@@ -254,7 +282,8 @@ fn what_is_no_table_is_refused() {
             changed("\"labels\"", "\"classes\""),
             "no \"labels\"",
         ),
-        ("fewer labels", changed(",null]", "]"), "3 labels"),
+        // the last of the paths' classes; other lists end so too
+        ("fewer labels", changed("\\\",null]", "\\\"]"), "3 labels"),
         (
             "no list",
             changed("\"[\\\"cats/", "\"x[\\\"cats/"),
@@ -272,6 +301,84 @@ fn what_is_no_table_is_refused() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     fs::write(&file, &good).unwrap();
     assert_eq!(EmbeddingTable::read(&file).unwrap(), table);
-    let message = EmbeddingTable::read(&folder.file("table.csv")).unwrap_err();
-    assert!(message.to_string().contains(".safetensors"), "{message}");
+}
+
+#[test]
+fn what_is_no_table_in_other_formats_is_refused() {
+    let folder = Folder::new("damaged-others");
+    let table = awkward_table();
+    for ending in ["csv", "npy", "parquet"] {
+        table
+            .write(&folder.file(&format!("good.{ending}")))
+            .unwrap();
+    }
+    let good = |ending: &str| fs::read(folder.file(&format!("good.{ending}"))).unwrap();
+    let npy = good("npy");
+    let (npy_text, float64) = (npy.clone(), {
+        let mut bytes = npy.clone();
+        let at = bytes.windows(3).position(|part| part == b"<f4").unwrap();
+        bytes[at + 2] = b'8';
+        bytes
+    });
+    let parquet = good("parquet");
+    let cases = [
+        (
+            "other.csv",
+            b"a,b,c\n1,2,3\n".to_vec(),
+            "its columns are a, b, c",
+        ),
+        (
+            "patches.csv",
+            b"path,label,row,column,f0\n".to_vec(),
+            "row, column",
+        ),
+        (
+            "word.csv",
+            b"path,label,f0\na.png,,x\n".to_vec(),
+            "\"x\" among the features of \"a.png\"",
+        ),
+        (
+            "short.csv",
+            b"path,label,f0,f1\na.png,,1\n".to_vec(),
+            "has 3 fields",
+        ),
+        (
+            "cut.npy",
+            npy_text[..npy.len() - 1].to_vec(),
+            "values that its shape says",
+        ),
+        ("start.npy", npy[..20].to_vec(), "was cut short"),
+        ("text.npy", b"path,label".to_vec(), "is not a NumPy array"),
+        ("double.npy", float64, "32-bit floats"),
+        ("alone.npy", npy.clone(), "alone.paths.csv"),
+        (
+            "cut.parquet",
+            parquet[..parquet.len() - 9].to_vec(),
+            "cannot be read as Parquet",
+        ),
+        (
+            "text.parquet",
+            b"path,label".to_vec(),
+            "cannot be read as Parquet",
+        ),
+    ];
+    let mut wrong = Vec::new();
+    for (name, bytes, expected) in cases {
+        fs::write(folder.file(name), bytes).unwrap();
+        let message = EmbeddingTable::read(&folder.file(name))
+            .unwrap_err()
+            .to_string();
+        if !message.contains(expected) || !message.contains(name.split('.').next().unwrap()) {
+            wrong.push(format!("{name}: {message}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    fs::write(folder.file("good.paths.csv"), "path,label\na.png,\n").unwrap();
+    let message = EmbeddingTable::read(&folder.file("good.npy"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("1 paths") && message.contains("4 rows"),
+        "{message}"
+    );
 }

@@ -57,6 +57,7 @@ fn input(batch: usize, side: usize, device: &WgpuDevice) -> IbotInput<B> {
             .collect(),
         temperature_cls: 0.04,
         temperature_patch: 0.04,
+        freeze_backbone: false,
         drop_path_rngs: generators.collect(),
     }
 }

@@ -6,6 +6,7 @@ use ibot::device::DeviceGuard;
 use ibot::finetune::{Classifier, ClassifierTrainer, FinetuneConfig};
 use ibot::kernels::TrainBackend;
 use ibot::method::losses::label_loss;
+use ibot::precision::Precision;
 use ibot::random::{Random, Stream};
 
 use crate::{assert_close, random_views, values};
@@ -244,4 +245,41 @@ pub fn tensors_have_the_names_of_timm<B: TrainBackend>(device: &B::Device) {
         .into_iter()
         .map(|(name, tensor)| (name, tensor.shape));
     assert_eq!(found.collect::<Vec<_>>(), expected);
+}
+
+/// In half precision too: sound steps have the losses and norms of f32, and one that is skipped moves nothing.
+pub fn learns_in_half_precision<B: TrainBackend>(device: &B::Device) {
+    let (images, labels) = separable::<B>(12, device);
+    let exact = trainer::<B>(&config(), device);
+    let (_, exact) = exact.differentiate(images.clone(), &labels).unwrap();
+    for precision in [Precision::F16, Precision::Bf16] {
+        if B::check_precision(precision, device).is_err() {
+            continue;
+        }
+        let config = FinetuneConfig {
+            precision,
+            ..config()
+        };
+        let mut trainer = trainer::<B>(&config, device);
+        let mut sound = Vec::new();
+        while sound.len() < 30 {
+            let before = trainer.classifier.tensors();
+            let step = trainer.step(images.clone(), &labels, 0.01).unwrap();
+            let stays = trainer.classifier.tensors() == before;
+            assert_eq!(stays, step.is_skipped, "{precision}: {step:?}");
+            match step.is_skipped {
+                true => assert_eq!(step.gradient_norm, 0.0),
+                false => sound.push(step),
+            }
+            assert!(trainer.steps() < 60, "{precision}: all steps are skipped");
+        }
+        let (first, last) = (sound[0], sound[29]);
+        let off = |a: f32, b: f32| (a / b - 1.0).abs();
+        assert!(off(first.loss, exact.loss) < 0.01, "{first:?} {exact:?}");
+        assert!(
+            off(first.gradient_norm, exact.gradient_norm) < 0.02,
+            "{first:?} {exact:?}"
+        );
+        assert!(last.loss < 0.5 * first.loss, "{precision}: {last:?}");
+    }
 }

@@ -37,6 +37,7 @@ pub fn the_same_gradients<B: TrainBackend>(device: &B::Device) {
                 masks,
                 temperature_cls: 0.04,
                 temperature_patch: 0.04,
+                freeze_backbone: false,
                 drop_path_rngs: generators.collect(),
             };
             let output = method.forward_crops(input).unwrap();

@@ -12,6 +12,7 @@ mod backbones;
 mod chosen_tokens;
 mod exported;
 mod finetune;
+mod freezing;
 #[path = "../gpu/mod.rs"]
 mod gpu;
 mod grad_checkpointing;
@@ -19,6 +20,7 @@ mod health;
 mod parts;
 mod precision;
 mod pretrained;
+mod ranks;
 mod recipe;
 #[path = "../suite/mod.rs"]
 mod suite;
@@ -52,6 +54,7 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("f16, divergence", precision::what_is_wrong_stops::<B>),
         ("f16, resume", precision::resumed_bits_are_equal::<B>),
         ("f16, features", precision::tokens_are_halves::<B>),
+        ("half, fine-tuning", finetune::learns_in_half_precision::<B>),
         ("half, losses", precision::losses_follow_those_of_f32::<B>),
         (
             "half, gradients",
@@ -128,6 +131,15 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("layer decay", updates::learning_rates_fall_with_depth::<B>),
         ("frozen prototypes", updates::prototypes_can_be_frozen::<B>),
         (
+            "frozen backbone",
+            freezing::a_frozen_backbone_keeps_its_bits::<B>,
+        ),
+        (
+            "frozen backbone, afterwards",
+            freezing::a_thawed_backbone_begins_at_its_first_step::<B>,
+        ),
+        ("frozen backbone, resume", freezing::frozen_runs_resume::<B>),
+        (
             "each gradient clipped",
             updates::each_gradient_is_clipped::<B>,
         ),
@@ -166,6 +178,8 @@ fn ndarray() {
 #[test]
 fn flex() {
     run::<Autodiff<Flex>>("flex", &Default::default());
+    // bits are promised on Flex alone
+    run_checks::<Autodiff<Flex>>("flex", ranks::CHECKS, &Default::default());
 }
 
 #[test]

@@ -45,6 +45,7 @@ fn forward<B: TrainBackend>(
         masks: masks.to_vec(),
         temperature_cls: 0.04,
         temperature_patch: 0.05,
+        freeze_backbone: false,
         drop_path_rngs: generators.collect(),
     };
     method.forward_crops(input).unwrap()

@@ -65,6 +65,7 @@ pub fn probes_do_not_see_tiles<B: TrainBackend>(device: &B::Device) {
             masks: masks.clone(),
             temperature_cls: 0.04,
             temperature_patch: 0.05,
+            freeze_backbone: false,
             drop_path_rngs: vec![random; 8],
         };
         let found = method.probe(&input).unwrap();

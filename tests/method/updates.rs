@@ -178,6 +178,7 @@ pub fn prototypes_can_be_frozen<B: TrainBackend>(device: &B::Device) {
         learning_rate: 0.01,
         weight_decay: Some(0.5),
         freeze_prototypes: true,
+        ..UpdateRates::default()
     };
     for (name, _, change) in one_update::<B>(OptimizerConfig::default(), &rates, device) {
         assert_eq!(

@@ -72,7 +72,7 @@ fn a_large_card_needs_no_thrift() {
 fn a_smaller_card_gets_parts_then_checkpointing() {
     let mut before = 1.0;
     let mut chosen = Vec::new();
-    for gib in [16.0, 8.0, 6.0, 4.0, 3.0, 2.5, 2.3] {
+    for gib in [16.0, 8.0, 6.0, 4.0, 3.0, 2.5] {
         let plan = with_memory(gib, |_| {});
         let memory = &plan.memory;
         println!(

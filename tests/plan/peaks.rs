@@ -161,7 +161,7 @@ fn measured<B: TrainBackend>(
         optimizer: config.optimizer.clone(),
         micro_batch_size: config.micro_batch_size,
         precision: config.precision,
-        seed: 0,
+        ..TrainerConfig::default()
     };
     let mut trainer = settings.init(method, device.clone(), guard);
     let input = input::<B>(config, device);

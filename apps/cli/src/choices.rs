@@ -103,7 +103,11 @@ pub const FORMATS: Choices<ExportFormat> = &[
         "stable-pretraining",
         "Student and teacher with heads and mask token, as a state dict of stable-pretraining's iBOT",
     ),
-    (ExportFormat::Onnx, "onnx", "One backbone as an ONNX model"),
+    (
+        ExportFormat::Onnx,
+        "onnx",
+        "One backbone, or a classifier with its head, as an ONNX model",
+    ),
     (
         ExportFormat::Transformers,
         "transformers",

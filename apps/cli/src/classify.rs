@@ -11,6 +11,7 @@ use ibot::unfinished::check_writable;
 use serde::Serialize;
 
 use super::destination::outside;
+use super::images::Images;
 use super::model::ModelArgs;
 
 /// Flags of `ibot classify`.
@@ -18,9 +19,8 @@ use super::model::ModelArgs;
 pub struct ClassifyArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Image folder (subfolders are not used as labels).
-    #[arg(long)]
-    data: PathBuf,
+    #[command(flatten)]
+    data: Images,
     /// CSV file to write: path, class, probability.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -37,11 +37,11 @@ impl ClassifyArgs {
     pub fn run(&self) -> Result<()> {
         if let Some(out) = &self.out {
             check_writable(out)?;
-            outside("--out", out, &self.data)?;
+            outside("--out", out, self.data.path())?;
         }
         let embedder = self.model.load()?;
         let classifier = LinearClassifier::read(&self.model.local()?.0, embedder.card())?;
-        let folder = self.model.scan(&self.data)?;
+        let folder = self.model.scan(self.data.path())?;
         let embedded = self.model.embed(&embedder, &folder, FeatureKind::Cls, 1)?;
         let report = Report {
             classes: classifier.classes().to_vec(),

@@ -3,12 +3,14 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use ibot::data::PictureSource as _;
-use ibot::data::decode::decode_rgb;
+use ibot::data::decode::decode_rgb_in;
 use ibot::data::drawing::write_drawing;
-use ibot::embedding::FeatureKind;
+use ibot::data::{PictureSource as _, ValueRange};
+use ibot::embedding::{ColumnValues, Embedded, PictureColumns};
 use ibot::error::{counted, printable};
-use ibot::eval::{KMeansConfig, adjusted_rand_index, k_means, normalized_mutual_information};
+use ibot::eval::{
+    Clustering, KMeansConfig, adjusted_rand_index, k_means, normalized_mutual_information,
+};
 use ibot::path_text::path_text;
 use ibot::random::{Random, Stream};
 use ibot::{Error, Result};
@@ -16,39 +18,45 @@ use image::DynamicImage;
 use image::imageops::FilterType;
 use serde::Serialize;
 
-use super::choices::{FEATURES, one_of};
 use super::destination;
+use super::features::{Features, Source, features, no_images};
+use super::images::OptionalImages;
 use super::model::ModelArgs;
 use super::picture::{Captioned, contact_sheet};
 
 /// Clusters if neither a flag nor classes give a number.
 const CLUSTERS: usize = 10;
 /// Side of a thumbnail, and thumbnails in a row.
-const THUMBNAIL: (u32, usize) = (96, 8);
+const THUMBNAIL: (u32, usize) = (128, 6);
 
 /// Flags of `ibot cluster`.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("model", |model| model.required(false)))]
 pub struct ClusterArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Image folder.
-    #[arg(long)]
-    data: PathBuf,
+    #[command(flatten)]
+    data: OptionalImages,
     /// Number of clusters [default: the number of classes, or 10; at most the number of images].
     #[arg(long)]
     clusters: Option<usize>,
     /// Folder for a contact sheet of each cluster.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Table of the images, each with its cluster and its distance from the cluster's center: .csv or .parquet.
+    #[arg(long, value_name = "FILE")]
+    table: Option<PathBuf>,
     /// Images on a contact sheet, nearest to the center first.
     #[arg(long, default_value_t = 32)]
     sheet: usize,
     /// Seed of the first centers.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Feature of an image.
-    #[arg(long, value_parser = one_of(FEATURES), default_value = "cls")]
-    features: FeatureKind,
+    /// Feature of an image: cls (the class token, or the model's pooled feature), patch (the mean of the patch tokens) or both.
+    /// Or a file of features from `ibot embed`, used as it is without --model; with --model and --data, a .safetensors
+    /// file is made, and gets the features of new and changed images.
+    #[arg(long, value_parser = features(), value_name = "KIND|FILE", default_value = "cls")]
+    features: Features,
 }
 
 #[derive(Debug, Serialize)]
@@ -69,17 +77,14 @@ struct Cluster {
 
 impl ClusterArgs {
     pub fn run(&self) -> Result<()> {
-        if self.clusters == Some(0) {
-            return Err(Error::config("--clusters", 0, "must be at least 1"));
+        self.check()?;
+        let mut source = Source::open(&self.model, &self.features, 1)?;
+        let folder = self.data.path().map(|data| self.model.scan(data));
+        let folder = folder.transpose()?;
+        if let Some(folder) = &folder {
+            self.clusters(folder.len(), folder.classes().len())?;
         }
-        if let Some(out) = &self.out {
-            destination::folder("--out", out)?;
-            destination::outside("--out", out, &self.data)?;
-        }
-        let embedder = self.model.load()?;
-        let folder = self.model.scan(&self.data)?;
-        self.clusters(folder.len(), folder.classes().len())?;
-        let embedded = self.model.embed(&embedder, &folder, self.features, 1)?;
+        let embedded = source.of(folder.as_ref())?;
         let (count, width) = (embedded.set.len(), embedded.set.width);
         // images that could not be decoded are in no cluster
         let clusters = self.clusters(count, embedded.classes.len())?;
@@ -87,46 +92,93 @@ impl ClusterArgs {
         let mut random = Random::new(self.seed, 0, 0, Stream::Cluster);
         let found =
             k_means(&rows, width, &KMeansConfig::new(clusters), &mut random).ok_or_else(|| {
-                Error::data(&self.data, "the features of its images cannot be clustered")
+                Error::data(
+                    source.name(),
+                    "the features of its images cannot be clustered",
+                )
             })?;
+        let distances = distances(&rows, width, &found);
+        self.write_table(&embedded, &found.assignments, &distances)?;
         let labeled = embedded.set.labels.iter().zip(&found.assignments);
         let labeled = labeled.filter_map(|(label, cluster)| Some(((*label)?, *cluster)));
         let (truth, assigned): (Vec<_>, Vec<_>) = labeled.unzip();
         let has_classes = embedded.classes.len() > 1;
-        let classes = embedded.class_names();
+        let of = |cluster| self.cluster(cluster, &embedded, &found.assignments, &distances);
         let report = Report {
             pictures: count,
-            clusters: (0..clusters)
-                .map(|cluster| {
-                    let center = &found.centers[cluster * width..(cluster + 1) * width];
-                    let distance = |at: usize| -> f32 {
-                        let row = &rows[at * width..(at + 1) * width];
-                        row.iter().zip(center).map(|(a, b)| (a - b) * (a - b)).sum()
-                    };
-                    let mut members: Vec<(f32, usize)> = (0..count)
-                        .filter(|at| found.assignments[*at] == cluster)
-                        .map(|at| (distance(at), at))
-                        .collect();
-                    members.sort_by(|a, b| a.0.total_cmp(&b.0));
-                    let members = members.iter().map(|(_, at)| {
-                        let class = classes[*at].clone().unwrap_or_default();
-                        (embedded.paths[*at].clone(), class)
-                    });
-                    let members: Vec<(PathBuf, String)> = members.collect();
-                    Ok(Cluster {
-                        pictures: members.len(),
-                        sheet: self
-                            .sheet_of(cluster, &members)?
-                            .map(|file| path_text(&file)),
-                        paths: members.iter().map(|(path, _)| path_text(path)).collect(),
-                    })
-                })
-                .collect::<Result<_>>()?,
+            clusters: (0..clusters).map(of).collect::<Result<_>>()?,
             normalized_mutual_information: has_classes
                 .then(|| normalized_mutual_information(&truth, &assigned)),
             adjusted_rand_index: has_classes.then(|| adjusted_rand_index(&truth, &assigned)),
         };
         self.model.answer(&report, || report.text())
+    }
+
+    /// Refuses paths that cannot be written, and missing ones, before the work starts.
+    fn check(&self) -> Result<()> {
+        if self.clusters == Some(0) {
+            return Err(Error::config("--clusters", 0, "must be at least 1"));
+        }
+        if let Some(out) = &self.out {
+            destination::folder("--out", out)?;
+        }
+        if let (Some(out), Some(data)) = (&self.out, self.data.path()) {
+            destination::outside("--out", out, data)?;
+        }
+        if let Some(table) = &self.table {
+            PictureColumns::check_path("--table", table)?;
+        }
+        match (self.data.path(), &self.features) {
+            (None, Features::Kind(_)) => Err(no_images()),
+            _ => Ok(()),
+        }
+    }
+
+    fn write_table(
+        &self,
+        embedded: &Embedded,
+        assignments: &[usize],
+        distances: &[f32],
+    ) -> Result<()> {
+        let Some(table) = &self.table else {
+            return Ok(());
+        };
+        let clusters = assignments.iter().map(|cluster| *cluster as i32);
+        let columns = PictureColumns {
+            paths: &embedded.paths,
+            labels: &embedded.class_names(),
+            columns: vec![
+                ("cluster", ColumnValues::Int(clusters.collect())),
+                ("distance", ColumnValues::Float(distances.to_vec())),
+            ],
+        };
+        columns.write(table)
+    }
+
+    /// The images of a cluster, nearest to its center first, and their sheet.
+    fn cluster(
+        &self,
+        cluster: usize,
+        embedded: &Embedded,
+        assignments: &[usize],
+        distances: &[f32],
+    ) -> Result<Cluster> {
+        let mut members: Vec<usize> = (0..assignments.len())
+            .filter(|at| assignments[*at] == cluster)
+            .collect();
+        members.sort_by(|a, b| distances[*a].total_cmp(&distances[*b]));
+        let classes = embedded.class_names();
+        let members = members.iter().map(|at| {
+            let class = classes[*at].clone().unwrap_or_default();
+            (embedded.paths[*at].clone(), class)
+        });
+        let members: Vec<(PathBuf, String)> = members.collect();
+        let sheet = self.sheet_of(cluster, &members)?;
+        Ok(Cluster {
+            pictures: members.len(),
+            sheet: sheet.map(|file| path_text(&file)),
+            paths: members.iter().map(|(path, _)| path_text(path)).collect(),
+        })
     }
 
     /// Number of clusters for this many images in this many classes.
@@ -163,9 +215,20 @@ impl ClusterArgs {
             (path.clone(), format!("{class} {name}").trim().to_owned())
         });
         let captioned: Vec<(PathBuf, String)> = captioned.collect();
-        save_sheet(&file, &title, &captioned, self.model.max_pixels)?;
+        save_sheet(&file, &title, &captioned, self.model.pixels.max_pixels)?;
         Ok(Some(file))
     }
+}
+
+/// Distance of each row `[B, D]` from the center of its cluster, `[B]`.
+fn distances(rows: &[f32], width: usize, found: &Clustering) -> Vec<f32> {
+    let pairs = rows.chunks_exact(width).zip(&found.assignments);
+    let distance = |(row, cluster): (&[f32], &usize)| {
+        let center = &found.centers[cluster * width..(cluster + 1) * width];
+        let squares = row.iter().zip(center).map(|(a, b)| (a - b) * (a - b));
+        squares.sum::<f32>().sqrt()
+    };
+    pairs.map(distance).collect()
 }
 
 /// Writes a contact sheet of the images that can still be read, with captions; returns the number of the others. Only one
@@ -180,7 +243,8 @@ pub fn save_sheet(
     let pictures: Vec<(DynamicImage, &str)> = paths
         .iter()
         .filter_map(|(path, caption)| {
-            let picture = DynamicImage::from(decode_rgb(path, max_pixels).ok()?);
+            let picture =
+                DynamicImage::from(decode_rgb_in(path, max_pixels, ValueRange::Auto).ok()?);
             let picture = match picture.width().max(picture.height()) > side {
                 true => picture.resize(side, side, FilterType::Triangle),
                 false => picture,

@@ -1,19 +1,45 @@
 //! Commands and their flags.
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser};
-use ibot::{Error, Result};
+use std::ffi::OsString;
 
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use ibot::Result;
+
+use super::threads::start_threads;
 use super::{
-    bench, classify, cluster, devices, embed, evaluate, export, finetune, flags, inspect, output,
-    search, signals, train, verify, visualize,
+    about, bench, classify, cluster, devices, doctor, embed, evaluate, export, finetune, flags,
+    index, inspect, inventory, logger, map, outliers, output, report, screen, search, train_flags,
+    verify, visualize,
 };
 
 /// Pre-trains vision transformers with iBOT on any GPU, or the CPU.
 #[derive(Debug, Parser)]
-#[command(name = "ibot", version, about)]
+#[command(name = "ibot", version, long_version = about::LONG_VERSION, about, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    screen: screen::ScreenArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  ibot train                                       a demo on images that it draws itself
+  ibot train PHOTOS --plan                         what a run would take
+  ibot train PHOTOS --out runs/first               train; the same line resumes
+  ibot embed PHOTOS --model runs/first/teacher.safetensors --out features.parquet
+  ibot train --help                                all flags, in groups";
+
+/// A command with its flags.
+#[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Train on an image folder; without --data, on a small generated set.
-    Train(Box<train::TrainArgs>),
+    /// Train on images; without any, on a small generated set.
+    Train(Box<train_flags::TrainArgs>),
+    /// Report what a set of images holds: classes, formats, sizes, damaged files, duplicates.
+    Data(inventory::DataArgs),
+    /// Note what is in a large image folder in one file, so that runs on it start at once.
+    Index(index::IndexArgs),
     /// Write the features of a folder's images to a file.
     Embed(embed::EmbedArgs),
     /// Evaluate the features with a k-nearest-neighbor classifier.
@@ -28,7 +54,13 @@ pub enum Command {
     Cluster(cluster::ClusterArgs),
     /// Find the images most similar to a query image.
     Search(search::SearchArgs),
-    /// Draw attention, patch features and training curves.
+    /// Find the images that look like no others, and where they do not.
+    Outliers(outliers::OutliersArgs),
+    /// Show the images of a folder on a two-dimensional map, with the neighbors of each.
+    Map(map::MapArgs),
+    /// Show on one page whether runs are healthy and what they reached, with their curves.
+    Report(report::ReportArgs),
+    /// Draw attention and patch features, and a run's curves.
     Visualize(visualize::VisualizeArgs),
     /// Write weights for other programs.
     Export(export::ExportArgs),
@@ -36,10 +68,16 @@ pub enum Command {
     Inspect(inspect::InspectArgs),
     /// List the GPUs, and which one `--backend auto` takes.
     Devices(devices::DevicesArgs),
+    /// Check this machine: processor, memory, GPUs and drivers, folders; says what is missing and what to install.
+    Doctor(doctor::DoctorArgs),
     /// Check every operation and ten training steps on a device against the CPU.
     Verify(verify::VerifyArgs),
     /// Time training steps on random images, the GPU kernels, the loader, or all of them against Python.
     Bench(bench::BenchArgs),
+    /// Print a shell's completions of commands and flags.
+    Completions(about::CompletionsArgs),
+    /// Write manual pages.
+    Man(about::ManArgs),
 }
 
 impl Command {
@@ -47,20 +85,31 @@ impl Command {
     ///
     /// # Errors
     /// The system gives this program no threads, or help cannot be printed.
-    pub fn parse() -> Result<Self> {
+    pub fn parse(arguments: &[OsString]) -> Result<Self> {
         // a value such as -1 gets an error about the value, and is not taken for a flag
-        let command = Self::command().mut_subcommands(|of| of.allow_negative_numbers(true));
-        let parsed = command.clone().try_get_matches();
+        let command = Cli::command()
+            .color(screen::color_of(arguments))
+            .mut_subcommands(|of| of.allow_negative_numbers(true));
+        let parsed = command.clone().try_get_matches_from(arguments);
         let parsed = parsed.and_then(|matches| {
             let name = matches.subcommand_name();
             if let Some(of) = name.and_then(|name| command.find_subcommand(name)) {
                 flags::learn(of);
             }
-            Self::from_arg_matches(&matches)
+            Cli::from_arg_matches(&matches)
         });
         match parsed {
-            Ok(parsed) => start_threads().map(|()| parsed),
+            Ok(Cli { screen, command }) => {
+                screen.apply();
+                logger::raise(screen.verbose);
+                match command {
+                    // it first learns how many processes share the cores
+                    Self::Train(_) => Ok(command),
+                    _ => start_threads(0).map(|()| command),
+                }
+            }
             Err(error) => {
+                let error = with_place_of_images(error, &command, arguments);
                 output::written(error.print())?;
                 ibot::device::end_process(u8::try_from(error.exit_code()).unwrap_or(1))
             }
@@ -71,6 +120,8 @@ impl Command {
     pub fn run(self) -> Result<()> {
         match self {
             Self::Train(args) => args.run(),
+            Self::Data(args) => args.run(),
+            Self::Index(args) => args.run(),
             Self::Embed(args) => args.run(),
             Self::Knn(args) => args.run(),
             Self::Probe(args) => args.run(),
@@ -78,31 +129,48 @@ impl Command {
             Self::Classify(args) => args.run(),
             Self::Cluster(args) => args.run(),
             Self::Search(args) => args.run(),
+            Self::Outliers(args) => args.run(),
+            Self::Map(args) => args.run(),
+            Self::Report(args) => args.run(),
             Self::Visualize(args) => args.run(),
             Self::Export(args) => args.run(),
             Self::Inspect(args) => args.run(),
             Self::Devices(args) => args.run(),
+            Self::Doctor(args) => args.run(),
             Self::Verify(args) => args.run(),
             Self::Bench(args) => args.run(),
+            Self::Completions(args) => args.run(Cli::command()),
+            Self::Man(args) => args.run(Cli::command()),
         }
     }
 }
 
-/// Starts the compute threads. They would otherwise start at first use, with a panic if the system refuses them.
-fn start_threads() -> Result<()> {
-    let threads = rayon::ThreadPoolBuilder::new().build_global();
-    threads.map_err(|error| {
-        Error::Device(format!(
-            "the compute threads cannot start: {error}; raise the limit of processes (ulimit -u), \
-             or use fewer with RAYON_NUM_THREADS=1"
-        ))
-    })
-}
-
-/// Exit status of an error.
-pub fn exit_code(error: &Error) -> u8 {
-    match error {
-        Error::Interrupted { .. } | Error::Stopped => signals::exit_status(),
-        _ => 1,
+/// An error about a word too many, with the flag that it may have been meant for.
+fn with_place_of_images(
+    mut error: clap::Error,
+    command: &clap::Command,
+    arguments: &[OsString],
+) -> clap::Error {
+    let name = arguments.get(1).cloned().unwrap_or_default();
+    let Some(of) = command.find_subcommand(name) else {
+        return error;
+    };
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else {
+        return error;
+    };
+    if error.kind() != ErrorKind::UnknownArgument || word.starts_with('-') {
+        return error;
     }
+    let has = |id: &str| of.get_arguments().any(|argument| argument.get_id() == id);
+    let tip = match (has("images"), has("data"), has("image")) {
+        (true, ..) => {
+            "one folder, or a .txt file with one path a line, holds all images".to_owned()
+        }
+        (_, true, _) => format!("images are given as '--data {word}'"),
+        (_, _, true) => format!("images are given as '--image {word}'"),
+        _ => return error,
+    };
+    let tips = ContextValue::StyledStrs(vec![StyledStr::from(tip)]);
+    error.insert(ContextKind::Suggested, tips);
+    error
 }

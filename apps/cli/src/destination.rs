@@ -28,11 +28,24 @@ pub fn folder(flag: &str, path: &Path) -> Result<()> {
 
 /// Refuses a path that a PNG cannot be written to.
 pub fn png(flag: &str, path: &Path) -> Result<()> {
+    file(flag, path, "png")
+}
+
+/// Refuses a path that a page cannot be written to.
+pub fn html(flag: &str, path: &Path) -> Result<()> {
+    file(flag, path, "html")
+}
+
+fn file(flag: &str, path: &Path, end: &str) -> Result<()> {
     if path
         .extension()
-        .is_none_or(|end| !end.eq_ignore_ascii_case("png"))
+        .is_none_or(|found| !found.eq_ignore_ascii_case(end))
     {
-        return Err(Error::config(flag, path.display(), "must end in .png"));
+        return Err(Error::config(
+            flag,
+            path.display(),
+            format!("must end in .{end}"),
+        ));
     }
     check_writable(path)
 }

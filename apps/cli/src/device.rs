@@ -13,13 +13,13 @@ use super::output::warn;
 #[derive(Debug, Clone, clap::Args)]
 pub struct DeviceArgs {
     /// Where to compute; auto takes a GPU if there is one, never a software adapter.
-    #[arg(long, value_parser = one_of(BACKENDS), default_value = "auto")]
+    #[arg(long, value_parser = one_of(BACKENDS), default_value = "auto", help_heading = "Device")]
     backend: BackendChoice,
     /// GPU to use: its number or part of its name in `ibot devices`.
-    #[arg(long)]
+    #[arg(long, help_heading = "Device")]
     device: Option<String>,
     /// Numbers of products and tokens [default: f32, or those of the run's settings].
-    #[arg(long, value_parser = one_of(PRECISIONS))]
+    #[arg(long, value_parser = one_of(PRECISIONS), help_heading = "Device")]
     pub precision: Option<Precision>,
 }
 
@@ -45,6 +45,22 @@ impl DeviceArgs {
             BackendChoice::Auto => Self { backend, ..self },
             _ => self,
         }
+    }
+
+    /// What `--backend` says.
+    pub fn backend(&self) -> BackendChoice {
+        self.backend
+    }
+
+    /// Whether `--device` names a GPU.
+    #[cfg(feature = "mpi")]
+    pub fn has_device(&self) -> bool {
+        self.device.is_some()
+    }
+
+    /// Takes the GPU of this number.
+    pub fn set_device(&mut self, number: usize) {
+        self.device = Some(number.to_string());
     }
 
     /// The precision that is asked for, or f32.

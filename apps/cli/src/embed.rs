@@ -1,12 +1,14 @@
 //! `ibot embed`: the features of a folder's pictures, or of their patches, as a file.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ibot::data::{ImageFolder, PictureSource as _};
 use ibot::embedding::{
-    Embedder, EmbeddingTable, FeatureKind, PatchRequest, PatchTable, TableFormat, embed_patches,
+    Embedder, EmbeddingTable, FeatureKind, FolderRequest, PatchRequest, PatchTable, TableFormat,
+    embed_patches,
 };
 use ibot::error::{counted, printable};
 use ibot::path_text::path_text;
@@ -15,6 +17,8 @@ use serde::Serialize;
 
 use super::choices::{EMBEDDED, Embedded, one_of};
 use super::destination::outside;
+use super::embed_tiles::TileArgs;
+use super::images::Images;
 use super::model::ModelArgs;
 use super::signals::stop_on_signal;
 
@@ -23,11 +27,11 @@ use super::signals::stop_on_signal;
 pub struct EmbedArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Image folder.
-    #[arg(long)]
-    data: PathBuf,
-    /// File to write: .npy, .csv, .parquet or .safetensors; `ibot search` reads .safetensors. Patches are an array of [images,
-    /// rows, columns, width] in .npy and .safetensors, and a row per patch in .csv and .parquet.
+    #[command(flatten)]
+    data: Images,
+    /// File to write: .npy, .csv, .parquet or .safetensors. If a .safetensors file is there and of the same model, only new and
+    /// changed images are computed. Patches are an array of [images, rows, columns, width] in .npy and .safetensors, and
+    /// a row per patch in .csv and .parquet.
     #[arg(long)]
     out: PathBuf,
     /// Features to compute per image.
@@ -36,6 +40,11 @@ pub struct EmbedArgs {
     /// Number of final blocks to concatenate (last block last).
     #[arg(long, value_name = "BLOCKS", default_value_t = 1)]
     layers: usize,
+    /// Compute the features of all images, also of those that have some in --out.
+    #[arg(long)]
+    recompute: bool,
+    #[command(flatten)]
+    tiles: TileArgs,
 }
 
 #[derive(Debug, Serialize)]
@@ -46,6 +55,11 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     grid: Option<[usize; 2]>,
     width: usize,
+    /// Images whose features were in the file already, and those that are no longer in the folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    removed: Option<usize>,
     /// Images that could not be read.
     skipped: usize,
 }
@@ -53,10 +67,22 @@ struct Report {
 impl EmbedArgs {
     pub fn run(&self) -> Result<()> {
         EmbeddingTable::check_path(&self.out)?;
-        outside("--out", &self.out, &self.data)?;
+        self.tiles.check()?;
+        if self.tiles.is_on() && matches!(self.features, Embedded::Patches) {
+            let remedy = "cannot be combined with --tile: give cls, patch or both";
+            return Err(Error::config("--features", "patches", remedy));
+        }
+        outside("--out", &self.out, self.data.path())?;
         let embedder = self.model.load()?;
-        let folder = self.model.scan(&self.data)?;
+        let folder = self.model.scan(self.data.path())?;
         match self.features {
+            Embedded::Image(kind) if self.tiles.is_on() => {
+                let request = self.model.request(kind, self.layers);
+                let (stop, partial) = (stop_on_signal()?, partial(&self.out));
+                let outs = [&*self.out, &partial];
+                let (model, tiles) = (&self.model, &self.tiles);
+                tiles.embed(model, &embedder, &folder, &request, outs, &stop)
+            }
             Embedded::Image(kind) => self.images(&embedder, &folder, kind),
             Embedded::Patches => self.patches(&embedder, &folder),
         }
@@ -69,15 +95,28 @@ impl EmbedArgs {
         kind: FeatureKind,
     ) -> Result<()> {
         let stop = stop_on_signal()?;
-        let embedded = self
-            .model
-            .embed_until(embedder, folder, kind, self.layers, &stop)?;
+        let request = self.model.request(kind, self.layers);
+        let before = self.before(embedder, folder, &request);
+        let (embedded, reused) =
+            (self.model).embed_changed(embedder, folder, &request, &before, &stop)?;
         let skipped = folder.summary().skipped.len() + embedded.skipped.len();
         let is_cut_short = embedded.is_cut_short;
         let out = self.written_to(is_cut_short);
         let table = EmbeddingTable::new(embedded, embedder.hash());
         table.write(&out)?;
+        let partial = partial(&self.out);
+        if !is_cut_short && before.len() > 1 {
+            // its rows are in the whole file now
+            std::fs::remove_file(&partial).map_err(Error::io(&partial))?;
+        }
+        let paths: HashSet<&String> = table.paths.iter().collect();
+        let removed = before.first().map(|before| {
+            let gone = before.paths.iter().filter(|path| !paths.contains(path));
+            gone.count()
+        });
         let report = Report {
+            kept: removed.map(|_| reused.kept),
+            removed,
             out: path_text(&out),
             pictures: table.len(),
             grid: None,
@@ -85,6 +124,48 @@ impl EmbedArgs {
             skipped,
         };
         self.report(&report, is_cut_short, folder)
+    }
+
+    /// Tables whose features need not be computed again: that in --out, and what an interrupted run left beside it; none
+    /// where they are of another model or recipe.
+    fn before(
+        &self,
+        embedder: &Embedder,
+        folder: &ImageFolder,
+        request: &FolderRequest,
+    ) -> Vec<EmbeddingTable> {
+        let is_store = matches!(
+            TableFormat::from_path(&self.out),
+            Ok(TableFormat::Safetensors)
+        );
+        if self.recompute || !is_store {
+            return Vec::new();
+        }
+        let mut tables = Vec::new();
+        for (at, path) in [self.out.clone(), partial(&self.out)].iter().enumerate() {
+            if !path.exists() {
+                continue;
+            }
+            let found = EmbeddingTable::read(path);
+            let usable = found
+                .as_ref()
+                .is_ok_and(|table| table.is_store_of(embedder, folder, request));
+            match found {
+                Ok(table) if usable => {
+                    // the first one is what is replaced
+                    if at == 1 && tables.is_empty() {
+                        tables.push(EmbeddingTable::default());
+                    }
+                    tables.push(table);
+                }
+                _ if at == 0 => self.model.note(&format!(
+                    "{}: holds no features of this model and these settings; all images are computed",
+                    printable(path)
+                )),
+                _ => {}
+            }
+        }
+        tables
     }
 
     fn patches(&self, embedder: &Embedder, folder: &Arc<ImageFolder>) -> Result<()> {
@@ -114,6 +195,8 @@ impl EmbedArgs {
             out: path_text(&out),
             pictures: table.len(),
             grid: Some(shape.grid),
+            kept: None,
+            removed: None,
             width,
             skipped: folder.summary().skipped.len() + visited.skipped.len(),
         };
@@ -139,7 +222,15 @@ impl EmbedArgs {
             return Err(Error::Stopped);
         }
         self.model.answer(report, || match report.grid {
-            None => format!("{out}: {pictures} x {width} features"),
+            None => {
+                let (kept, removed) = (report.kept.unwrap_or(0), report.removed.unwrap_or(0));
+                let changes = match (kept, removed) {
+                    (0, 0) => String::new(),
+                    (_, 0) => format!(", {kept} of them kept"),
+                    _ => format!(", {kept} of them kept, {removed} removed"),
+                };
+                format!("{out}: {pictures} x {width} features{changes}")
+            }
             Some([rows, columns]) => {
                 format!("{out}: {pictures} x {rows} x {columns} x {width} features")
             }

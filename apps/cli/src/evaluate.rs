@@ -1,17 +1,18 @@
 //! `ibot knn` and `ibot probe`: how well the features separate classes.
 
-use std::fmt::Write as _;
+use std::path::Path;
 
-use ibot::embedding::{Embedded, Embedder};
-use ibot::error::counted;
+use ibot::data::ImageFolder;
+use ibot::embedding::Embedded;
 use ibot::eval::{
     FeatureSet, PatchBank, PatchProbe, PatchProbeConfig, PatchRows, ProbeConfig, knn_report,
     last_columns, linear_probe, spread, wilson_interval,
 };
 use ibot::path_text::path_text;
 use ibot::{Error, Result};
-use serde::Serialize;
 
+use super::classification_report::{Report, Row};
+use super::features::Source;
 use super::model::{ModelArgs, SplitFolders};
 use super::segment::{PatchArgs, Ways};
 use super::segmentation_report::Way;
@@ -19,6 +20,7 @@ use super::split::SplitArgs;
 
 /// Flags of `ibot knn`.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("model", |model| model.required(false)))]
 pub struct KnnArgs {
     #[command(flatten)]
     model: ModelArgs,
@@ -36,6 +38,7 @@ pub struct KnnArgs {
 
 /// Flags of `ibot probe`.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("model", |model| model.required(false)))]
 pub struct ProbeArgs {
     #[command(flatten)]
     model: ModelArgs,
@@ -77,67 +80,50 @@ struct Found {
     top5: f64,
 }
 
-/// One classifier, over all splits.
-#[derive(Debug, Serialize)]
-struct Row {
-    /// `k = 20`, `last block`, `last 4 blocks`.
-    classifier: String,
-    /// The strength or learning rate that the probe chose on each split; empty for k-NN.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    chosen: Vec<f64>,
-    /// Fraction of images whose class is the first guess.
-    top1: f64,
-    /// Fraction whose class is among the first five guesses.
-    top5: f64,
-    /// With --val: 95 % interval of top1 (Wilson). Without: mean minus and plus one standard deviation over the splits.
-    top1_interval: [f64; 2],
-}
-
-#[derive(Debug, Serialize)]
-struct Report {
-    model: String,
-    data: String,
-    val: Option<String>,
-    pictures: usize,
-    classes: usize,
-    tested: usize,
-    splits: usize,
-    rows: Vec<Row>,
-    /// Name of the value that the probe chooses.
-    #[serde(skip)]
-    chosen: &'static str,
-}
-
 /// A training and a test part.
 type Pair = (FeatureSet, FeatureSet);
 
 impl SplitArgs {
+    /// The folders to train on and to test on; without a folder, the file of features counts as one.
+    fn folders(&self, model: &ModelArgs, source: &Source<'_>) -> SplitFolders {
+        match self.data.path() {
+            Some(data) => model.split(data, self.val.as_deref(), self.held_out.is_some()),
+            None => SplitFolders {
+                data: source.name().into(),
+                val: None,
+            },
+        }
+    }
+
     fn pairs(
         &self,
         model: &ModelArgs,
-        embedder: &Embedder,
-        layers: usize,
+        source: &mut Source<'_>,
         folders: &SplitFolders,
     ) -> Result<(Vec<Pair>, Embedded)> {
-        let folder = model.scan(&folders.data)?;
-        if folder.classes().len() < 2 {
-            let reason = "has fewer than two classes; put the images of each class in a subfolder";
-            return Err(Error::data(&folders.data, reason));
+        let folder = match self.data.path() {
+            Some(_) => Some(model.scan(&folders.data)?),
+            None => None,
+        };
+        if let Some(folder) = &folder {
+            check_classes(&folders.data, folder.classes())?;
         }
-        let embed = |folder| model.embed(embedder, folder, self.features, layers);
-        if let Some(val) = &folders.val {
+        if let (Some(val), Some(folder)) = (&folders.val, &folder) {
             let queries = model.scan(val)?;
-            let queries = queries.as_ref().clone().with_classes(folder.classes())?;
+            let queries: ImageFolder = queries.as_ref().clone().with_classes(folder.classes())?;
             if queries.labels().iter().flatten().next().is_none() {
                 let reason = "has no labeled image; put the images of each class in a subfolder";
                 return Err(Error::data(val, reason));
             }
-            let train = embed(&folder)?;
-            let test = embed(&queries.into())?;
+            let train = source.of_folder(folder)?;
+            let test = source.of_folder(&queries.into())?;
             return Ok((vec![(train.set.clone(), test.set)], train));
         }
-        self.splits(&folders.data, &folder.labels(), SPLITS)?; // before hours of work
-        let train = embed(&folder)?;
+        if let Some(folder) = &folder {
+            self.splits(&folders.data, &folder.labels(), SPLITS)?; // before hours of work
+        }
+        let train = source.of(folder.as_ref())?;
+        check_classes(&folders.data, &train.classes)?;
         let splits = self.splits(&folders.data, &train.set.labels, SPLITS)?;
         let pairs = splits
             .iter()
@@ -145,18 +131,16 @@ impl SplitArgs {
         Ok((pairs.collect(), train))
     }
 
-    /// The report over all splits for features of `layers` blocks; `classify` runs each classifier on one split, `chosen`
-    /// is the name of what it chooses.
+    /// The report over all splits; `classify` runs each classifier on one split, `chosen` is the name of what it chooses.
     fn report(
         &self,
         model: &ModelArgs,
-        embedder: &Embedder,
-        layers: usize,
+        source: &mut Source<'_>,
         chosen: &'static str,
         classify: impl Fn(&FeatureSet, &FeatureSet) -> Option<Vec<Found>>,
     ) -> Result<()> {
-        let folders = model.split(&self.data, self.val.as_deref(), self.held_out.is_some());
-        let (pairs, embedded) = self.pairs(model, embedder, layers, &folders)?;
+        let folders = self.folders(model, source);
+        let (pairs, embedded) = self.pairs(model, source, &folders)?;
         let none = || Error::data(&folders.data, "has no labeled image");
         let found: Vec<Vec<Found>> = pairs
             .iter()
@@ -186,7 +170,7 @@ impl SplitArgs {
             })
         };
         let report = Report {
-            model: model.model.display().to_string(),
+            model: source.name(),
             data: path_text(&folders.data),
             val: folders.val.as_deref().map(path_text),
             pictures: embedded.set.len(),
@@ -200,40 +184,6 @@ impl SplitArgs {
     }
 }
 
-impl Report {
-    fn text(&self) -> String {
-        let how = match self.val {
-            Some(_) => format!(
-                "{} of another folder; 95 % interval",
-                counted(self.tested, "image")
-            ),
-            None => format!(
-                "mean and one standard deviation over {} held-out splits",
-                self.splits
-            ),
-        };
-        let mut text = format!("{} classes; {how}\n", self.classes);
-        for row in &self.rows {
-            let [low, high] = row.top1_interval.map(|share| 100.0 * share);
-            let (top1, top5) = (100.0 * row.top1, 100.0 * row.top5);
-            let name = &row.classifier;
-            let _ = write!(
-                text,
-                "{name:>13}  top-1 {top1:5.1} % ({low:.1} to {high:.1})  top-5 {top5:5.1} %"
-            );
-            let mut chosen = row.chosen.clone();
-            chosen.sort_by(f64::total_cmp);
-            chosen.dedup();
-            let chosen: Vec<String> = chosen.iter().map(ToString::to_string).collect();
-            let _ = match chosen.is_empty() {
-                true => writeln!(text),
-                false => writeln!(text, "  with {} {}", self.chosen, chosen.join(" or ")),
-            };
-        }
-        text
-    }
-}
-
 impl KnnArgs {
     pub fn run(&self) -> Result<()> {
         if self.k.contains(&0) {
@@ -244,17 +194,18 @@ impl KnnArgs {
             return Err(Error::config("--temperature", self.temperature, remedy));
         }
         self.split.check()?;
-        self.patches.check(&self.split.data)?;
-        let embedder = self.model.load()?;
         if self.patches.is_on() {
+            self.patches.check(self.split.data()?)?;
+            let embedder = self.model.load()?;
             return self
                 .patches
                 .report(&self.model, &self.split, &embedder, 1, "", |train| {
                     self.patch_ways(train)
                 });
         }
+        let mut source = Source::open(&self.model, &self.split.features, 1)?;
         self.split
-            .report(&self.model, &embedder, 1, "", |bank, queries| {
+            .report(&self.model, &mut source, "", |bank, queries| {
                 let scores = knn_report(bank, queries, &self.k, self.temperature)?;
                 let found = scores.into_iter().map(|score| Found {
                     classifier: format!("k = {}", score.neighbors),
@@ -306,30 +257,21 @@ impl ProbeArgs {
             ..config
         };
         self.split.check()?;
-        self.patches.check(&self.split.data)?;
-        if self.patches.is_on() && self.optimizer == Optimizer::Sgd {
-            let remedy = "patches are fitted by lbfgs alone";
-            return Err(Error::config("--optimizer", "sgd", remedy));
+        if self.patches.is_on() {
+            return self.patches(chosen);
         }
-        let embedder = self.model.load()?;
-        let depth = embedder.architecture().depth;
-        let default = || match self.patches.is_on() || depth < 4 {
-            true => vec![1],
-            false => vec![1, 4],
+        let mut source = Source::open(&self.model, &self.split.features, 1)?;
+        let depth = source.most_layers();
+        let default = || match depth {
+            1..4 => vec![1],
+            _ => vec![1, 4],
         };
         let layers = self.layers.clone().unwrap_or_else(default);
         check_layers(&layers, depth)?;
-        let most = layers.iter().copied().max().unwrap_or(1);
-        if self.patches.is_on() {
-            let (model, split) = (&self.model, &self.split);
-            return self
-                .patches
-                .report(model, split, &embedder, most, chosen, |train| {
-                    self.patch_ways(&train, &layers, embedder.width())
-                });
-        }
+        source.set_layers(layers.iter().copied().max().unwrap_or(1));
+        let most = source.layers();
         self.split
-            .report(&self.model, &embedder, most, chosen, |train, test| {
+            .report(&self.model, &mut source, chosen, |train, test| {
                 let probe = |&layers: &usize| {
                     let width = train.width / most * layers;
                     let [train, test] = [train, test].map(|set| set.last_columns(width));
@@ -342,6 +284,24 @@ impl ProbeArgs {
                     })
                 };
                 layers.iter().map(probe).collect()
+            })
+    }
+
+    /// The same of the patches of images.
+    fn patches(&self, chosen: &'static str) -> Result<()> {
+        self.patches.check(self.split.data()?)?;
+        if self.optimizer == Optimizer::Sgd {
+            let remedy = "patches are fitted by lbfgs alone";
+            return Err(Error::config("--optimizer", "sgd", remedy));
+        }
+        let embedder = self.model.load()?;
+        let layers = self.layers.clone().unwrap_or_else(|| vec![1]);
+        check_layers(&layers, embedder.architecture().depth)?;
+        let most = layers.iter().copied().max().unwrap_or(1);
+        let (model, split) = (&self.model, &self.split);
+        self.patches
+            .report(model, split, &embedder, most, chosen, |train| {
+                self.patch_ways(&train, &layers, embedder.width())
             })
     }
 
@@ -376,12 +336,23 @@ impl ProbeArgs {
     }
 }
 
+/// Refuses images of fewer than two classes.
+fn check_classes(data: &Path, classes: &[String]) -> Result<()> {
+    if classes.len() < 2 {
+        let reason = "has fewer than two classes; put the images of each class in a subfolder";
+        return Err(Error::data(data, reason));
+    }
+    Ok(())
+}
+
 /// Refuses numbers of blocks that a model of `depth` does not have.
 fn check_layers(layers: &[usize], depth: usize) -> Result<()> {
     match layers.iter().find(|layers| !(1..=depth).contains(layers)) {
         None => Ok(()),
         Some(wrong) => {
-            let remedy = format!("must be from 1 to {depth}, the model's number of blocks");
+            let remedy = format!(
+                "must be from 1 to {depth}, the number of blocks of the model or in --features"
+            );
             Err(Error::config("--layers", wrong, remedy))
         }
     }

@@ -7,7 +7,8 @@ use ibot::error::{counted, printable};
 use ibot::files::Role;
 use ibot::files::checkpoint::{Checkpoint, Store};
 use ibot::files::model::{
-    DataCard, LoadedModel, ModelOptions, ModelSource, OnnxModel, TransformersModel, read_model,
+    DataCard, LinearClassifier, LoadedModel, ModelOptions, ModelSource, OnnxModel,
+    TransformersModel, read_card, read_model,
 };
 use ibot::precision::Precision;
 use ibot::train::{Export, ExportFormat, RunRecord};
@@ -15,6 +16,7 @@ use ibot::{Error, Result};
 
 use super::choices::{DTYPES, FORMATS, one_of};
 use super::output::{answer, warn};
+use super::python::{file_in_python, transformers_in_python};
 
 /// Flags of `ibot export`.
 #[derive(Debug, clap::Args)]
@@ -101,7 +103,15 @@ impl ExportArgs {
                 self.export_checkpoint(&checkpoint, &store.path(checkpoint.manifest.step), run)?
             }
         };
-        answer(format_args!("{}: {what}", printable(&self.out)))
+        answer(format_args!("{}: {what}", printable(&self.out)))?;
+        match self.format {
+            ExportFormat::Transformers => answer(transformers_in_python(&self.out)),
+            ExportFormat::Timm => {
+                let line = read_card(&self.out)?.and_then(|card| file_in_python(&self.out, &card));
+                line.map_or(Ok(()), answer)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check(&self) -> Result<()> {
@@ -174,10 +184,20 @@ impl ExportArgs {
             architecture,
             normalization,
             preprocessing,
-            tensors,
+            mut tensors,
             ..
         } = model;
         let side = preprocessing.image_size;
+        let classes = card.as_ref().and_then(|card| card.classes.as_ref());
+        let what = match classes.filter(|_| self.format == ExportFormat::Onnx) {
+            Some(classes) => {
+                let classifier = LinearClassifier::read(&local.file, card.as_ref())?;
+                let head = classifier.tensors().into_iter();
+                tensors.extend(head.map(|(name, tensor)| (name.to_owned(), tensor)));
+                format!("a classifier of {} classes with its head", classes.len())
+            }
+            None => "the backbone".to_owned(),
+        };
         match self.format {
             ExportFormat::Transformers => TransformersModel {
                 architecture: &architecture,
@@ -197,7 +217,7 @@ impl ExportArgs {
             .write(&self.out)?,
         }
         Ok(format!(
-            "the backbone, for images of {side} x {side}, {normalization}"
+            "{what}, for images of {side} x {side}, {normalization}"
         ))
     }
 

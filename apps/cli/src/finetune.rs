@@ -12,7 +12,9 @@ use ibot::finetune::{
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::images::LabeledImages;
 use super::model::{HELD_OUT, ModelArgs};
+use super::screen::is_quiet;
 use super::signals::stop_on_signal;
 
 /// Flags of `ibot finetune`; the defaults are BEiT's recipe as iBOT's authors use it.
@@ -20,10 +22,9 @@ use super::signals::stop_on_signal;
 pub struct FinetuneArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Labeled image folder, one subfolder per class.
-    #[arg(long)]
-    data: PathBuf,
-    /// Run folder; must not hold another run.
+    #[command(flatten)]
+    data: LabeledImages,
+    /// Run folder. The same command resumes an interrupted run in it.
     #[arg(long)]
     out: PathBuf,
     /// Labeled image folder to test on [default: --data's val or test folder, else a held-out fraction of --data].
@@ -63,7 +64,7 @@ impl FinetuneArgs {
         let model = &self.model;
         let (file, options) = model.local()?;
         let val = self.val.as_deref();
-        let split = model.split(&self.data, val, self.held_out.is_some());
+        let split = model.split(self.data.path(), val, self.held_out.is_some());
         let request = FinetuneRequest {
             config: FinetuneConfig {
                 precision: model.device.precision(),
@@ -124,11 +125,11 @@ impl FinetuneObserver for Progress<'_> {
             counted(start.steps, "step"),
             start.parameters as f64 / 1e6
         ));
-        if std::io::stderr().is_terminal() {
-            self.bar = ProgressBar::new(start.steps as u64);
+        if std::io::stderr().is_terminal() && !is_quiet() {
+            self.bar = ProgressBar::new(start.steps as u64).with_position(start.made as u64);
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
-            if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg} ETA {eta}")
-            {
+            let template = "{percent:>3} % {bar:16} {pos}/{len}  {msg}  {eta} left";
+            if let Ok(style) = ProgressStyle::with_template(template) {
                 self.bar.set_style(style);
             }
         }

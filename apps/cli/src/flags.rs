@@ -33,10 +33,11 @@ pub fn learn(command: &clap::Command) {
 pub fn explain(error: &Error) -> String {
     let text = in_flags(&error.to_string());
     match error {
-        // a run of `ibot finetune` has no checkpoints to resume from
-        Error::Interrupted { run, .. } if run.join("checkpoints").is_dir() => {
+        Error::Interrupted { run, .. } if !run.join("checkpoints").is_dir() => text,
+        Error::Interrupted { run, .. } if run.join("run.json").is_file() => {
             format!("{text}\nResume: ibot train --resume {}", printable(run))
         }
+        Error::Interrupted { .. } => format!("{text}\nResume: the same command"),
         Error::Config { key, .. } => match flag(key) {
             Some(flag) => text.replacen(key, &flag, 1),
             None => text,
@@ -83,11 +84,11 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
-    use crate::command::Command;
+    use crate::command::Cli;
 
     #[test]
     fn settings_become_flags_and_functions_commands() {
-        let command = Command::command();
+        let command = Cli::command();
         learn(command.find_subcommand("train").unwrap());
         for (of_library, here) in [
             ("lower `batch_size`", "lower --batch-size"),
@@ -117,7 +118,7 @@ mod tests {
         for (_, here) in COMMANDS {
             let words: Vec<&str> = here.trim_matches('`').split(' ').collect();
             if words[0] == "ibot" {
-                let parsed = Command::command().try_get_matches_from(&words);
+                let parsed = Cli::command().try_get_matches_from(&words);
                 assert!(parsed.is_ok(), "{here}: {}", parsed.unwrap_err());
             }
         }

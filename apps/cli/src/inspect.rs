@@ -1,24 +1,31 @@
 //! `ibot inspect`: describes a model file.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ibot::Result;
 use ibot::backbone::{VitConfig, encoder_names, encoder_tags, timm_normalization, vit_from_name};
+use ibot::data::ValueRange;
 use ibot::error::{counted, printable};
-use ibot::files::model::{LocalModel, ModelCard, ModelSource, Preprocessing, file_hash, read_card};
+use ibot::files::model::{
+    Described, LocalModel, ModelCard, ModelSource, Preprocessing, file_hash, read_card,
+};
 use ibot::files::{NamedTensor, passed_over, read_weights};
 use serde_json::json;
 
 use super::output::answer;
+use super::python::{file_in_python, folder_in_python};
 
 /// Maximum number of classes and of skipped tensors that are named; the others are counted.
 const LISTED: usize = 20;
 
+/// The weights in a folder that timm and transformers open.
+const MODEL_FILE: &str = "model.safetensors";
+
 /// Flags of `ibot inspect`.
 #[derive(Debug, clap::Args)]
 pub struct InspectArgs {
-    /// Model file, or folder with config.json.
+    /// Model file, run folder, or another folder with config.json.
     #[arg(required_unless_present = "encoders")]
     file: Option<PathBuf>,
     /// List the names that --encoder knows, with the tags of timm's weights and their normalization.
@@ -75,22 +82,38 @@ impl InspectArgs {
             answer(format_args!("not floats, skipped: {}", listed(&names)))?;
         }
         match card {
-            Some(card) => describe(&card, &file_hash(file)?)?,
+            Some(card) => {
+                describe(&card, &file_hash(file)?)?;
+                in_python(file, &card).map_or(Ok(()), answer)?;
+            }
             None => {
-                match (&described.architecture, &described.preprocessing) {
-                    (Some(vit), Some(preprocessing)) => {
-                        let encoder = described.encoder.as_deref().unwrap_or("custom");
-                        answer(format_args!("{encoder}, by config.json"))?;
-                        describe_shape(vit, preprocessing)?;
-                    }
-                    _ => answer("no architecture in the file; pass --encoder")?,
-                }
+                describe_without_card(&described)?;
                 for (name, tensor) in &tensors {
                     answer(format_args!("  {} {:?}", printable(name), tensor.shape))?;
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// How the model is opened in Python: by its folder, if it is one for that.
+fn in_python(file: &Path, card: &ModelCard) -> Option<String> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    match file.ends_with(MODEL_FILE) && folder.join("config.json").is_file() {
+        true => Some(folder_in_python(folder)),
+        false => file_in_python(file, card),
+    }
+}
+
+fn describe_without_card(described: &Described) -> Result<()> {
+    match (&described.architecture, &described.preprocessing) {
+        (Some(vit), Some(preprocessing)) => {
+            let encoder = described.encoder.as_deref().unwrap_or("custom");
+            answer(format_args!("{encoder}, by config.json"))?;
+            describe_shape(vit, preprocessing)
+        }
+        _ => answer("no architecture in the file; pass --encoder"),
     }
 }
 
@@ -168,8 +191,12 @@ fn describe_shape(vit: &VitConfig, preprocessing: &Preprocessing) -> Result<()> 
         Some(shorter) => format!("shorter side to {shorter}, center crop {side} x {side}"),
         None => format!("stretched to {side} x {side}"),
     };
+    let range = match preprocessing.range {
+        ValueRange::Auto => String::new(),
+        range => format!(", range {range}"),
+    };
     answer(format_args!(
-        "preprocessing: {fit}, {:?}, {}",
+        "preprocessing: {fit}, {:?}, {}{range}",
         preprocessing.interpolation,
         preprocessing.normalization()
     ))

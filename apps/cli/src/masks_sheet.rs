@@ -1,7 +1,7 @@
 //! Images with their masks and the predicted ones on one sheet.
 
 use ibot::Result;
-use ibot::data::decode::decode_rgb;
+use ibot::data::decode::decode_rgb_in;
 use ibot::data::{MaskedPictures, PictureSource as _};
 use ibot::embedding::{Embedder, Segmented};
 use ibot::error::printable;
@@ -46,7 +46,11 @@ pub fn masks_sheet(
     let mut shown: Vec<(DynamicImage, String)> = Vec::new();
     for example in examples {
         let path = pictures.name(example.sample);
-        let seen = embedder.seen(&decode_rgb(&path, model.max_pixels)?)?;
+        let seen = embedder.seen(&decode_rgb_in(
+            &path,
+            model.pixels.max_pixels,
+            model.range(),
+        )?)?;
         let predicted = &example.predicted[way];
         let mut confusion = Confusion::default();
         confusion.add(&example.truth, predicted);

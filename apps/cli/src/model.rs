@@ -2,29 +2,34 @@
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use ibot::backbone::Normalization;
-use ibot::data::{FolderConfig, ImageFolder, Parts, PictureSource as _};
-use ibot::embedding::{Embedded, Embedder, FeatureKind, FolderRequest, embed_folder};
+use ibot::data::{FolderConfig, ImageFolder, Parts, PictureSource as _, ValueRange};
+use ibot::embedding::{
+    Embedded, Embedder, EmbeddingTable, FeatureKind, FolderRequest, Reused, embed_changed,
+};
 use ibot::error::{counted, printable};
 use ibot::files::model::{ModelOptions, ModelSource};
 use ibot::{Error, Result};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 
+use super::bar::images_bar;
 use super::device::DeviceArgs;
 use super::flags::in_flags;
-use super::output::{answer, say, warn};
+use super::folder_args::PixelArgs;
+use super::output::{answer_json, say, warn};
+use super::screen::is_quiet;
 
 /// Which model, where, and how.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ModelArgs {
     /// Model file from `ibot train`, timm or PyTorch; folder of transformers; or hf:OWNER/NAME on the Hugging Face hub.
-    #[arg(long, value_name = "FILE")]
-    pub model: ModelSource,
+    #[arg(long, value_name = "FILE", required = true)]
+    pub model: Option<ModelSource>,
     /// timm name of the model, with the tag of its weights, for a file without architecture metadata; `ibot inspect
     /// --encoders` lists them.
     #[arg(long)]
@@ -43,9 +48,11 @@ pub struct ModelArgs {
     /// Threads that decode; 0 for one per core.
     #[arg(long, default_value_t = 0)]
     pub workers: usize,
-    /// Skip images with more pixels than this.
-    #[arg(long, value_name = "COUNT", default_value_t = FolderConfig::default().max_pixels)]
-    pub max_pixels: u64,
+    #[command(flatten)]
+    pub pixels: PixelArgs,
+    /// The range of the model, or of the first folder that has one.
+    #[arg(skip)]
+    known_range: OnceLock<ValueRange>,
     /// Print one JSON object instead of text.
     #[arg(long)]
     pub json: bool,
@@ -69,6 +76,7 @@ impl ModelArgs {
         let (file, options) = self.local()?;
         let embedder = Embedder::load(&file, &options, &selected)?;
         self.note(&embedder.normalization().to_string());
+        self.learn_range(embedder.preprocessing().range);
         if let Some(difference) = embedder.fingerprint_difference() {
             let like = match difference {
                 0.0 => "equal to".to_owned(),
@@ -76,7 +84,7 @@ impl ModelArgs {
             };
             self.note(&format!(
                 "model {}: features of the built-in images are {like} those in the file",
-                self.model.display()
+                self.name()
             ));
         }
         Ok(embedder)
@@ -84,21 +92,34 @@ impl ModelArgs {
 
     /// The file on this machine, and how to read it.
     pub fn local(&self) -> Result<(PathBuf, ModelOptions)> {
-        let local = self.model.resolve()?;
+        let model = self.model.as_ref().ok_or_else(|| {
+            let remedy = "give a model file, or a file from `ibot embed`: --features FILE";
+            Error::config("--model", "absent", remedy)
+        })?;
+        let local = model.resolve()?;
         let options = ModelOptions {
             encoder: self.encoder.clone(),
             image_size: self.image_size,
             normalization: self.normalization,
+            range: self.pixels.range,
             precision: self.device.precision(),
             described: local.described,
         };
         Ok((local.file, options))
     }
 
+    /// The model as it was given, to print.
+    pub fn name(&self) -> String {
+        let model = self.model.as_ref();
+        model.map_or_else(String::new, |model| model.display().to_string())
+    }
+
     /// Prints a line for people: on stderr if stdout is for a JSON result.
     pub fn note(&self, line: &str) {
         let line = in_flags(line);
-        if self.json {
+        if is_quiet() {
+            // as `say`
+        } else if self.json {
             warn(line);
         } else {
             say(line);
@@ -108,8 +129,23 @@ impl ModelArgs {
     /// How folders are read.
     pub fn folder_config(&self) -> FolderConfig {
         FolderConfig {
-            max_pixels: self.max_pixels,
+            max_pixels: self.pixels.max_pixels,
+            range: self.range(),
             ..FolderConfig::default()
+        }
+    }
+
+    /// The range of values: as given, else the model's, else that of the first folder with images of more than 8 bits.
+    pub fn range(&self) -> ValueRange {
+        self.pixels
+            .range
+            .or(self.known_range.get().copied().unwrap_or_default())
+    }
+
+    fn learn_range(&self, range: ValueRange) {
+        if !range.is_auto() {
+            // the first one stays
+            let _ = self.known_range.set(range);
         }
     }
 
@@ -141,7 +177,10 @@ impl ModelArgs {
 
     /// Scans a folder for images and reports what it holds.
     pub fn scan(&self, path: &Path) -> Result<Arc<ImageFolder>> {
-        let folder = ImageFolder::scan(path, &self.folder_config())?;
+        let sources = [path.to_path_buf()];
+        let never = AtomicBool::new(false);
+        let folder = ImageFolder::scan_all(&sources, &self.folder_config(), &never)?;
+        self.learn_range(folder.range());
         self.note(&format!("data {}: {}", printable(path), folder.summary()));
         Ok(Arc::new(folder))
     }
@@ -154,55 +193,65 @@ impl ModelArgs {
         kind: FeatureKind,
         layers: usize,
     ) -> Result<Embedded> {
-        self.embed_until(embedder, folder, kind, layers, &AtomicBool::new(false))
+        let request = self.request(kind, layers);
+        let never = AtomicBool::new(false);
+        let (embedded, _) = self.embed_changed(embedder, folder, &request, &[], &never)?;
+        Ok(embedded)
     }
 
-    /// The same; `stop` ends it after the current batch, with the features computed so far.
-    pub fn embed_until(
-        &self,
-        embedder: &Embedder,
-        folder: &Arc<ImageFolder>,
-        kind: FeatureKind,
-        layers: usize,
-        stop: &AtomicBool,
-    ) -> Result<Embedded> {
-        let bar = Self::bar(folder.len());
-        let request = FolderRequest {
+    /// The features that the flags ask for.
+    pub fn request(&self, kind: FeatureKind, layers: usize) -> FolderRequest {
+        FolderRequest {
             kind,
             layers,
             batch_size: self.batch_size,
             workers: self.workers,
-        };
+        }
+    }
+
+    /// The same, without those that are in `tables`; `stop` ends it after the current batch, with the features so far.
+    pub fn embed_changed(
+        &self,
+        embedder: &Embedder,
+        folder: &Arc<ImageFolder>,
+        request: &FolderRequest,
+        tables: &[EmbeddingTable],
+        stop: &AtomicBool,
+    ) -> Result<(Embedded, Reused)> {
+        let bar = Self::bar(folder.len());
         let started = Instant::now();
-        let embedded = embed_folder(embedder, folder, &request, &mut |made| {
-            bar.set_position(made as u64);
-            !stop.load(Ordering::Relaxed)
-        })?;
+        let (embedded, reused) =
+            embed_changed(embedder, folder, request, tables, &mut |made, of| {
+                bar.set_length(of as u64);
+                bar.set_position(made as u64);
+                !stop.load(Ordering::Relaxed)
+            })?;
         bar.finish_and_clear();
         let seconds = started.elapsed().as_secs_f64();
         self.note_skipped(&embedded.skipped);
-        let count = embedded.set.len();
-        self.note(&format!(
-            "{} in {seconds:.1} s, {:.1} images/s",
-            counted(count, "image"),
-            count as f64 / seconds
-        ));
-        Ok(embedded)
+        let Reused { kept, computed } = reused;
+        if kept > 0 {
+            let kept = counted(kept, "image");
+            self.note(&format!(
+                "{kept} unchanged, whose features are there already"
+            ));
+        }
+        if kept == 0 || computed > 0 {
+            self.note(&format!(
+                "{} in {seconds:.1} s, {:.1} images/s",
+                counted(computed, "image"),
+                computed as f64 / seconds
+            ));
+        }
+        Ok((embedded, reused))
     }
 
     /// A progress bar over so many images, where somebody can see it.
     pub fn bar(images: usize) -> ProgressBar {
-        let bar = ProgressBar::new(images as u64);
-        if std::io::stderr().is_terminal() {
-            bar.set_draw_target(ProgressDrawTarget::stderr());
-        } else {
-            bar.set_draw_target(ProgressDrawTarget::hidden());
+        match std::io::stderr().is_terminal() && !is_quiet() {
+            true => images_bar(images),
+            false => ProgressBar::hidden(),
         }
-        if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {per_sec} ETA {eta}")
-        {
-            bar.set_style(style);
-        }
-        bar
     }
 
     /// Names the images that could not be read.
@@ -214,12 +263,6 @@ impl ModelArgs {
 
     /// Prints the result: as JSON, or the text.
     pub fn answer(&self, result: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
-        if !self.json {
-            return answer(text().trim_end());
-        }
-        let json = serde_json::to_string_pretty(result).map_err(|error| {
-            Error::Training(format!("the result cannot be written as JSON: {error}"))
-        })?;
-        answer(json)
+        answer_json(self.json, result, text)
     }
 }

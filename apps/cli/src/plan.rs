@@ -1,15 +1,15 @@
 //! `ibot train --plan`: what a run would take, before any of it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ibot::data::demo::{DEMO_CLASSES, default_cache_dir, find_demo_set};
-use ibot::data::{ImageFolder, PictureSource};
+use ibot::data::{ImageFolder, PictureSource as _};
 use ibot::device::Selected;
 use ibot::error::counted;
 use ibot::files::checkpoint::Store;
 use ibot::train::plan::{Choosable, Plan};
-use ibot::train::{RunConfig, RunRecord, RunRequest, Silent, pictures_to_train_on};
+use ibot::train::{RunConfig, RunRequest, Silent, pictures_to_train_on};
 use ibot::{Error, Result};
 
 use super::flags::in_flags;
@@ -26,18 +26,26 @@ pub const DEMO_TEST_PER_CLASS: usize = 50;
 pub struct PlanArgs {
     /// Print what the run would take and whether it fits the device, without running it or writing anything: memory,
     /// micro-batches and checkpointing that fit, disk, time.
-    #[arg(long, conflicts_with = "print_config")]
+    #[arg(long, conflicts_with = "print_config", help_heading = "Plan")]
     pub plan: bool,
     /// With --plan: steps to time; 0 for none.
-    #[arg(long, value_name = "COUNT", default_value_t = 5, requires = "plan")]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = 5,
+        requires = "plan",
+        help_heading = "Plan"
+    )]
     plan_steps: usize,
     /// With --plan: print JSON.
-    #[arg(long, requires = "plan")]
+    #[arg(long, requires = "plan", help_heading = "Plan")]
     json: bool,
 }
 
 /// What a plan is made of.
 pub struct Planned {
+    /// Where the settings are from.
+    pub source: String,
     /// The run; its folder is never looked at.
     pub request: RunRequest,
     /// Whether `request.data` is the demo's set, which need not be there.
@@ -64,7 +72,10 @@ impl PlanArgs {
         // whatever came of the timing: the plan itself stands
         match self.json {
             true => answer(as_json(&plan)?)?,
-            false => answer(in_flags(&plan.to_string()))?,
+            false => {
+                answer(format_args!("{:<16} {}", "settings", planned.source))?;
+                answer(in_flags(&plan.to_string()))?;
+            }
         }
         timed?;
         if may_run {
@@ -87,7 +98,6 @@ fn time(
         "timing {} on {selected} (--plan-steps 0 for none)",
         counted(steps, "step")
     ));
-    let pictures = pictures.map(|pictures| pictures as Arc<dyn PictureSource>);
     plan.time(config, selected, pictures, steps, &*stop_on_signal()?)
 }
 
@@ -111,7 +121,14 @@ impl Planned {
         }
         let stop = stop_on_signal()?;
         let pictures = pictures_to_train_on(&request, &stop, &mut Silent)?;
-        let count = pictures.len();
+        let examples = request.config.folder.examples(pictures.clone());
+        let count = examples.len();
+        if request.config.folder.tile.is_some() {
+            let (tiles, images) = (counted(count, "tile"), counted(pictures.len(), "image"));
+            warn(format_args!(
+                "{tiles} of {images}; each counts as an image below"
+            ));
+        }
         Ok((Some(pictures), count))
     }
 }
@@ -125,12 +142,4 @@ fn as_json(plan: &Plan) -> Result<String> {
 pub fn steps_made(run: Option<&PathBuf>) -> Result<usize> {
     let steps = run.map(|run| Store::of_run(run).steps()).transpose()?;
     Ok(steps.and_then(|steps| steps.first().copied()).unwrap_or(0))
-}
-
-/// What a plan may choose: nothing of a run that goes on, which keeps its settings.
-pub fn choosable(begun: Option<&RunRecord>, config: Option<&Path>) -> Choosable {
-    match begun {
-        Some(_) => Choosable::default(),
-        None => Choosable::left_open_by(config),
-    }
 }

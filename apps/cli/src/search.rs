@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use ibot::data::decode::decode_rgb;
+use ibot::data::decode::decode_rgb_in;
+use ibot::data::{length_and_time, read_whole};
 use ibot::embedding::{Embedder, EmbeddingTable, FeatureKind, FolderRequest, TableFormat};
 use ibot::error::{counted, printable};
 use ibot::eval::nearest;
@@ -16,22 +18,25 @@ use serde::Serialize;
 
 use super::cluster::save_sheet;
 use super::destination;
+use super::features::read_finite;
 use super::model::ModelArgs;
+use super::signals::stop_on_signal;
 
 /// Flags of `ibot search`.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("model", |model| model.required(false)))]
 pub struct SearchArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Query image.
+    /// Query image. It is not among the images found, and neither are copies of its file.
     #[arg(long)]
     query: PathBuf,
     /// Image folder to search; not needed with an existing --index.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Features of the folder by the same model, as `ibot embed --out INDEX.safetensors` writes them; with --data, they are
-    /// computed and written there first.
-    #[arg(long)]
+    /// Features of the images to search, from `ibot embed`. With --data, a .safetensors file is made, or gets the
+    /// features of new and changed images. Without --model, --query must be one of its images.
+    #[arg(long, value_name = "FILE", visible_alias = "features")]
     index: Option<PathBuf>,
     /// Number of images to find.
     #[arg(long, default_value_t = 15)]
@@ -52,34 +57,37 @@ struct Hit {
 struct Report {
     query: String,
     hits: Vec<Hit>,
+    /// Images left out because they are the query, by their path or their content.
+    left_out: Vec<String>,
 }
 
 impl SearchArgs {
     pub fn run(&self) -> Result<()> {
         self.check()?;
-        let query = decode_rgb(&self.query, self.model.max_pixels)?;
-        let embedder = self.model.load()?;
-        let table = match (&self.data, &self.index) {
-            (Some(data), index) => self.made(&embedder, data, index.as_deref())?,
-            (None, Some(index)) => self.kept(&embedder, index)?,
-            (None, None) => return Err(no_pictures()),
+        let query = || {
+            decode_rgb_in(
+                &self.query,
+                self.model.pixels.max_pixels,
+                self.model.range(),
+            )
         };
-        let feature = embedder.embed(&[query])?.cls;
-        let hits: Vec<Hit> = nearest(&table.features, table.width, &feature, self.top)
-            .into_iter()
-            .map(|(at, similarity)| Hit {
-                path: table.paths[at].clone(),
-                label: table.labels[at].clone(),
-                similarity,
-            })
-            .collect();
+        query()?; // before a model is loaded
+        let (table, feature) = match (&self.data, &self.index) {
+            (None, Some(index)) if self.model.model.is_none() => self.of_index(index)?,
+            (data, index) => {
+                let embedder = self.model.load()?;
+                let table = match (data, index) {
+                    (Some(data), index) => self.made(&embedder, data, index.as_deref())?,
+                    (None, Some(index)) => self.kept(&embedder, index)?,
+                    (None, None) => return Err(no_pictures()),
+                };
+                (table, embedder.embed(&[query()?])?.cls) // with the range of the folder
+            }
+        };
+        let report = self.report(&table, &feature)?;
         if let Some(out) = &self.out {
-            self.save(out, &hits)?;
+            self.save(out, &report.hits)?;
         }
-        let report = Report {
-            query: path_text(&self.query),
-            hits,
-        };
         self.model.answer(&report, || {
             let mut text = String::new();
             for hit in &report.hits {
@@ -89,12 +97,62 @@ impl SearchArgs {
         })
     }
 
+    /// The images most like the feature of the query, which is left out.
+    fn report(&self, table: &EmbeddingTable, feature: &[f32]) -> Result<Report> {
+        let query = Query::of(&self.query)?;
+        let (mut hits, mut left_out) = (Vec::new(), Vec::new());
+        for (at, similarity) in nearest(&table.features, table.width, feature, table.len()) {
+            if hits.len() == self.top {
+                break;
+            }
+            let path = table.paths[at].clone();
+            if query.is(&path_of_text(&path)) {
+                left_out.push(path);
+                continue;
+            }
+            hits.push(Hit {
+                path,
+                label: table.labels[at].clone(),
+                similarity,
+            });
+        }
+        if let [_, copy, ..] = left_out.as_slice() {
+            let (count, copy) = (counted(left_out.len() - 1, "file"), printable(copy));
+            self.model.note(&format!(
+                "left out {count} with the same bytes as the query, such as {copy}"
+            ));
+        }
+        Ok(Report {
+            query: path_text(&self.query),
+            hits,
+            left_out,
+        })
+    }
+
+    /// The features in a file, and among them that of the query.
+    fn of_index(&self, index: &Path) -> Result<(EmbeddingTable, Vec<f32>)> {
+        let table = self.there(index, read_finite(index)?)?;
+        let query = Query::of(&self.query)?;
+        let is_query = |path: &String| query.has_path(&path_of_text(path));
+        let at = table.paths.iter().position(is_query).ok_or_else(|| {
+            let remedy = format!(
+                "is not among the images of {}: give --model to compute its features",
+                printable(index)
+            );
+            Error::config("--query", self.query.display(), remedy)
+        })?;
+        let feature = table.row(at).to_vec();
+        Ok((table, feature))
+    }
+
     /// Refuses paths that cannot be searched or written, before the work starts.
     fn check(&self) -> Result<()> {
         if let Some(index) = &self.index
             && TableFormat::from_path(index)? != TableFormat::Safetensors
+            && (self.data.is_some() || self.model.model.is_some())
         {
-            let remedy = "must end in .safetensors, the only format that a search reads";
+            let remedy = "must end in .safetensors with --model or --data, so that its features can be told from those of other \
+                          models and updated";
             return Err(Error::config("--index", index.display(), remedy));
         }
         if let Some(out) = &self.out {
@@ -121,21 +179,37 @@ impl SearchArgs {
         index: Option<&Path>,
     ) -> Result<EmbeddingTable> {
         let folder = self.model.scan(data)?;
-        let embedded = self.model.embed(embedder, &folder, FeatureKind::Cls, 1)?;
+        let request = self.model.request(FeatureKind::Cls, 1);
+        // one that cannot be read, or is of another model, is made anew
+        let before = index.and_then(|index| EmbeddingTable::read(index).ok());
+        let before: Vec<EmbeddingTable> = before.into_iter().collect();
+        let stop = match index {
+            Some(_) => stop_on_signal()?,
+            None => Arc::default(), // nothing is lost if a signal ends the process
+        };
+        let (embedded, _) =
+            (self.model).embed_changed(embedder, &folder, &request, &before, &stop)?;
+        let is_cut_short = embedded.is_cut_short;
         let table = EmbeddingTable::new(embedded, embedder.hash());
-        if let Some(index) = index {
+        if let Some(index) = index.filter(|_| before.first() != Some(&table)) {
             table.write(index)?;
             let (name, count) = (printable(index), table.len());
             self.model
                 .note(&format!("index {name}: {}", counted(count, "image")));
         }
-        Ok(table)
+        match is_cut_short {
+            true => {
+                self.model.note("the same command computes the others");
+                Err(Error::Stopped)
+            }
+            false => Ok(table),
+        }
     }
 
     /// The features in an index, without those of deleted images; reports what changed since.
     fn kept(&self, embedder: &Embedder, index: &Path) -> Result<EmbeddingTable> {
-        let table = EmbeddingTable::read(index)?;
-        let model = self.model.model.display();
+        let table = read_finite(index)?;
+        let model = self.model.name();
         let expected = FolderRequest::default().recipe(embedder);
         let wrong = match (table.model.as_deref(), table.recipe.as_deref()) {
             (hash, _) if hash != Some(embedder.hash()) => {
@@ -151,6 +225,11 @@ impl SearchArgs {
             let reason = format!("{wrong}; make it again with --data");
             return Err(Error::data(index, reason));
         }
+        self.there(index, table)
+    }
+
+    /// The rows of an index whose images still exist; reports what changed since.
+    fn there(&self, index: &Path, table: EmbeddingTable) -> Result<EmbeddingTable> {
         let state = IndexState::of(index, &table)?;
         if state.there.is_empty() {
             let reason = format!(
@@ -181,7 +260,7 @@ impl SearchArgs {
         let query = (self.query.clone(), "query".to_owned());
         let captioned: Vec<(PathBuf, String)> = std::iter::once(query).chain(found).collect();
         let title = format!("nearest to {}", printable(&self.query));
-        let missing = save_sheet(out, &title, &captioned, self.model.max_pixels)?;
+        let missing = save_sheet(out, &title, &captioned, self.model.pixels.max_pixels)?;
         if missing > 0 {
             let out = printable(out);
             self.model.note(&format!(
@@ -190,6 +269,39 @@ impl SearchArgs {
         }
         Ok(())
     }
+}
+
+/// The query's file.
+struct Query {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Query {
+    fn of(path: &Path) -> Result<Self> {
+        Ok(Self {
+            bytes: read_whole(path)?,
+            path: real(path).map_err(Error::io(path))?,
+        })
+    }
+
+    /// Whether a path leads to it.
+    fn has_path(&self, path: &Path) -> bool {
+        real(path).is_ok_and(|path| path == self.path)
+    }
+
+    /// Whether a path leads to it, or to a file with the same bytes.
+    fn is(&self, path: &Path) -> bool {
+        let length = |path| length_and_time(path).map(|(length, _)| length);
+        let has_size = || length(path) == Some(self.bytes.len() as u64);
+        let has_bytes = || read_whole(path).is_ok_and(|bytes| bytes == self.bytes);
+        self.has_path(path) || has_size() && has_bytes()
+    }
+}
+
+/// The path without links; of an image in an archive, as it is.
+fn real(path: &Path) -> std::io::Result<PathBuf> {
+    path.canonicalize().or_else(|_| std::path::absolute(path))
 }
 
 fn no_pictures() -> Error {

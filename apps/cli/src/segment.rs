@@ -103,7 +103,11 @@ impl PatchArgs {
         chosen: &'static str,
         train: impl Fn(PatchRows) -> Option<Ways<'a>>,
     ) -> Result<()> {
-        let folders = model.split(&split.data, split.val.as_deref(), split.held_out.is_some());
+        let folders = model.split(
+            split.data()?,
+            split.val.as_deref(),
+            split.held_out.is_some(),
+        );
         let data = model.scan(&folders.data)?;
         let (pairs, pictures, without_mask) = match &folders.val {
             None => self.split(model, embedder, split, &data)?,
@@ -135,7 +139,7 @@ impl PatchArgs {
             .iter()
             .filter_map(|of| of.confusions.first()?.constant().mean_iou());
         let report = Report {
-            model: model.model.display().to_string(),
+            model: model.name(),
             data: path_text(&folders.data),
             val: folders.val.as_deref().map(path_text),
             masks: self.masks.as_deref().map(path_text).unwrap_or_default(),
@@ -332,7 +336,7 @@ fn masked(
 ) -> Result<(MaskedPictures, usize)> {
     let preprocessing = embedder.preprocessing();
     let view = (preprocessing.fit, preprocessing.image_size);
-    let (pictures, without) = MaskedPictures::new(folder, masks, view, model.max_pixels)?;
+    let (pictures, without) = MaskedPictures::new(folder, masks, view, model.pixels.max_pixels)?;
     if let Some(first) = without.first() {
         let (count, first) = (counted(without.len(), "image"), printable(first));
         model.note(&format!("{count} without a mask left out, {first} first"));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ibot::{Error, Result};
 
 use super::output::warn;
+use super::screen::is_silent;
 
 /// SIGHUP: the terminal was closed.
 const HANG_UP: i32 = 1;
@@ -25,6 +26,8 @@ const ONE_WISH: Duration = Duration::from_millis(500);
 static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 /// The signal that asked to stop; 0 for none.
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
+/// A process that ends with this one, where there is one; 0 for none.
+static ANOTHER: AtomicI32 = AtomicI32::new(0);
 /// The newest signal, and when it came.
 static NEWEST: Mutex<Option<(i32, Instant)>> = Mutex::new(None);
 
@@ -37,6 +40,26 @@ pub fn stop_on_signal() -> Result<Arc<AtomicBool>> {
     watch()
         .map_err(|error| Error::Training(format!("cannot install a signal handler: {error}")))?;
     Ok(stop)
+}
+
+/// Exit status of an error.
+pub fn exit_code(error: &Error) -> u8 {
+    match error {
+        Error::Interrupted { .. } | Error::Stopped => exit_status(),
+        _ => 1,
+    }
+}
+
+/// Whether a signal asked to stop.
+#[cfg(all(unix, feature = "mpi"))]
+pub fn is_stopped() -> bool {
+    RECEIVED.load(Ordering::Relaxed) != 0
+}
+
+/// Leaves it to another process to say that it stops; it ends with this one where a person does not want to wait.
+#[cfg(all(unix, feature = "mpi"))]
+pub fn stop_with(process: i32) {
+    ANOTHER.store(process, Ordering::Relaxed);
 }
 
 /// What shells report for a process that the signal ended: 128 and its number.
@@ -62,12 +85,23 @@ fn received(signal: i32) {
             if let Some(stop) = STOP.get() {
                 stop.store(true, Ordering::Relaxed);
             }
-            warn("\nstopping after the current step; press Ctrl-C again to stop at once");
+            if ANOTHER.load(Ordering::Relaxed) == 0 && !is_silent() {
+                warn("\nstopping after the current step; press Ctrl-C again to stop at once");
+            }
         }
         Some((before, at)) if ends_at_once(before, at.elapsed(), signal) => {
+            end_another();
             std::process::exit(status(signal).into());
         }
         Some(_) => {}
+    }
+}
+
+fn end_another() {
+    #[cfg(unix)]
+    if let process @ 1.. = ANOTHER.load(Ordering::Relaxed) {
+        // SAFETY: a signal to a process that this one started.
+        unsafe { libc::kill(process, TERMINATE) };
     }
 }
 

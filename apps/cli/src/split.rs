@@ -2,19 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use ibot::embedding::FeatureKind;
 use ibot::eval::{Split, stratified_split};
 use ibot::{Error, Result};
 
-use super::choices::{FEATURES, one_of};
+use super::features::{Features, features};
+use super::images::OptionalLabeledImages;
 use super::model::HELD_OUT;
 
 /// Which images to train on and which to test on.
 #[derive(Debug, clap::Args)]
 pub struct SplitArgs {
-    /// Labeled image folder, one subfolder per class; with --patches, any image folder.
-    #[arg(long)]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub data: OptionalLabeledImages,
     /// Image folder of the same kind to test on [default: --data's val or test folder, else a held-out fraction of --data].
     #[arg(long)]
     pub val: Option<PathBuf>,
@@ -24,12 +23,22 @@ pub struct SplitArgs {
     /// Number of random held-out splits without --val; the result is their mean [default: 5; 1 with --patches].
     #[arg(long, conflicts_with = "val")]
     splits: Option<u64>,
-    /// Feature to compute per image.
-    #[arg(long, value_parser = one_of(FEATURES), default_value = "cls", conflicts_with = "patches")]
-    pub features: FeatureKind,
+    /// Feature per image: cls (the class token, or the model's pooled feature), patch (the mean of the patch tokens) or both.
+    /// Or a file of features from `ibot embed`, used as it is without --model; with --model and --data, a .safetensors
+    /// file is made, and gets the features of new and changed images.
+    #[arg(long, value_parser = features(), value_name = "KIND|FILE", default_value = "cls", conflicts_with = "patches")]
+    pub features: Features,
 }
 
 impl SplitArgs {
+    /// The folder.
+    pub fn data(&self) -> Result<&Path> {
+        self.data.path().ok_or_else(|| {
+            let remedy = "give an image folder, or a file from `ibot embed`: --features FILE";
+            Error::config("--data", "absent", remedy)
+        })
+    }
+
     /// Refuses settings that cannot work with any images, before the work starts.
     pub fn check(&self) -> Result<()> {
         if let Some(share) = self
@@ -38,6 +47,14 @@ impl SplitArgs {
         {
             let remedy = "must be above 0 and below 1, such as 0.2";
             return Err(Error::config("--held-out", share, remedy));
+        }
+        match (&self.features, self.data.path(), &self.val) {
+            (Features::Kind(_), ..) => drop(self.data()?),
+            (Features::File(_), None, Some(val)) => {
+                let remedy = "needs --data, the folder to train on";
+                return Err(Error::config("--val", val.display(), remedy));
+            }
+            _ => {}
         }
         if self.splits == Some(0) {
             return Err(Error::config("--splits", 0, "must be at least 1"));

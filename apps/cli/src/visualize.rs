@@ -2,24 +2,28 @@
 
 use std::path::{Path, PathBuf};
 
-use ibot::data::decode::decode_rgb;
+use ibot::data::decode::decode_rgb_in;
 use ibot::data::drawing::write_drawing;
-use ibot::embedding::Embedder;
-use ibot::error::printable;
-use ibot::eval::{mutual_matches, patch_pca_rgb};
+use ibot::embedding::{Embedder, seen};
+use ibot::error::{counted, printable};
+use ibot::eval::{foreground, mutual_matches, patch_pca_rgb};
 use ibot::{Error, Result};
 use image::RgbImage;
 use serde::Serialize;
 
-use super::curves::curves;
 use super::destination;
 use super::model::ModelArgs;
-use super::picture::{correspondence, heat_map, patch_colors};
+use super::page::{Columns, Page};
+use super::picture::{Pair, attention_map, correspondence, patch_colors};
 use super::picture_names::{PictureName, picture_names};
-use super::report::Page;
+use super::report::{Run, add_curves, add_facts, add_model, add_verdicts};
 
 /// Maximum number of lines between two pictures.
-const MAX_MATCHES: usize = 24;
+const MAX_MATCHES: usize = 20;
+/// Where fewer matches are in the foreground, all are shown.
+const LEAST_MATCHES: usize = 4;
+/// Maximum side of a drawn image, in pixels.
+const MAX_SIDE: u32 = 512;
 
 /// Flags of `ibot visualize`.
 #[derive(Debug, clap::Args)]
@@ -32,7 +36,7 @@ pub struct VisualizeArgs {
     /// Folder for the drawings.
     #[arg(long)]
     out: PathBuf,
-    /// Run folder; draws its curves too.
+    /// Run folder; draws its curves too. For curves alone: `ibot report RUN`.
     #[arg(long)]
     run: Option<PathBuf>,
     /// Also write report.html, a self-contained page.
@@ -57,24 +61,28 @@ struct Drawing {
 struct Looked<'a> {
     name: PictureName,
     path: &'a Path,
-    /// As the model sees it.
+    /// The part that the model sees.
     shown: RgbImage,
 }
 
 impl VisualizeArgs {
     pub fn run(&self) -> Result<()> {
         destination::folder("--out", &self.out)?;
-        let most = self.model.max_pixels;
+        let most = self.model.pixels.max_pixels;
         let mut pictures = self.image.iter();
-        pictures.try_for_each(|path| decode_rgb(path, most).map(|_| ()))?; // before a model is loaded
-        let curves = self.run.as_deref().map(curves).transpose()?;
+        pictures.try_for_each(|path| decode_rgb_in(path, most, self.model.range()).map(|_| ()))?; // before a model is loaded
+        let runs: Vec<Run> = self
+            .run
+            .iter()
+            .map(|run| Run::read(run, printable(run)))
+            .collect::<Result<_>>()?;
         let embedder = self.model.load()?;
         let named = picture_names(&self.image).into_iter().zip(&self.image);
         let looked = named.map(|(name, path)| {
-            let picture = decode_rgb(path, most)?;
+            let picture = decode_rgb_in(path, most, self.model.range())?;
             Ok(Looked {
                 name,
-                shown: embedder.seen(&picture)?,
+                shown: shown(&embedder, &picture)?,
                 path,
             })
         });
@@ -83,12 +91,12 @@ impl VisualizeArgs {
         let mut drawing = Drawing {
             out: self.out.clone(),
             max_pixels: most,
-            page: Page::new(&format!("ibot: {}", self.model.model.display())),
+            page: Page::new(&format!("What the model sees: {}", self.model.name())),
             written: Written::default(),
         };
-        if let (Some(run), Some(curves)) = (&self.run, curves) {
-            drawing.page.run(run)?;
-            drawing.curves(&curves)?;
+        if !runs.is_empty() {
+            add_verdicts(&mut drawing.page, &runs)?;
+            drawing.written.files = add_curves(&mut drawing.page, &runs, &self.out)?;
         }
         drawing.maps(&embedder, &looked)?;
         drawing.correspondences(&embedder, &looked)?;
@@ -98,10 +106,8 @@ impl VisualizeArgs {
             ..
         } = drawing;
         if self.html {
-            page.model(&self.model.model.display().to_string(), &embedder);
-            if let Some(run) = &self.run {
-                page.settings(run)?;
-            }
+            add_model(&mut page, &self.model.name(), &embedder);
+            runs.iter().for_each(|run| add_facts(&mut page, run));
             let file = self.out.join("report.html");
             page.write(&file)?;
             written.files.push(file);
@@ -115,29 +121,27 @@ impl VisualizeArgs {
 }
 
 impl Drawing {
-    fn show(&mut self, name: &str, picture: &RgbImage) -> Result<()> {
+    fn show(&mut self, name: &str, title: &str, picture: &RgbImage) -> Result<()> {
         let file = self.out.join(format!("{name}.png"));
         write_drawing(&file, picture)?;
-        self.page.picture(name, &file)?;
+        self.page.picture(title, picture)?;
         self.written.files.push(file);
         Ok(())
     }
 
-    fn curves(&mut self, curves: &[(String, RgbImage)]) -> Result<()> {
-        self.page.heading("Curves");
-        self.page.grid(None, true);
-        curves
-            .iter()
-            .try_for_each(|(name, picture)| self.show(name, picture))
-    }
-
     fn maps(&mut self, embedder: &Embedder, looked: &[Looked<'_>]) -> Result<()> {
-        self.page.heading("Maps");
+        self.page.heading("Attention and patch features");
+        self.page.text(
+            "Attention: which patches the class token of the last block looks at, as multiples of equal attention to all. \
+             Patch features: similar colors are similar features.",
+        );
         for Looked { name, path, shown } in looked {
-            self.page.grid(Some(&name.title), false);
-            let picture = decode_rgb(path, self.max_pixels)?;
-            for (what, map) in maps(embedder, &picture, shown, &name.title)? {
-                self.show(&format!("{}-{what}", name.file), &map)?;
+            let range = embedder.preprocessing().range;
+            let picture = decode_rgb_in(path, self.max_pixels, range)?;
+            let maps = maps(embedder, &picture, shown, &name.title)?;
+            self.page.grid(Some(&name.title), Columns::Pictures);
+            for Map { what, title, map } in maps {
+                self.show(&format!("{}-{what}", name.file), &title, &map)?;
             }
         }
         Ok(())
@@ -152,29 +156,77 @@ impl Drawing {
             return Ok(());
         };
         self.page.heading("Matching patches");
-        self.page.grid(None, false);
+        self.page.text(
+            "Patches that are each other's nearest by their features, without the background where the main direction of the features \
+             tells it; the thicker a line, the more similar they are.",
+        );
+        self.page.grid(None, Columns::Pairs);
         let left = patches(embedder, first.path, self.max_pixels)?;
         for other in others {
             let right = patches(embedder, other.path, self.max_pixels)?;
             let matches = mutual_matches(&left, &right, embedder.width());
-            let matches = &matches[..matches.len().min(MAX_MATCHES)];
+            let both = [&left[..], &right].concat();
+            let front = foreground(&both, embedder.width(), embedder.grid());
+            let pairs: Vec<Pair> = in_front(matches, front.as_deref())
+                .into_iter()
+                .take(MAX_MATCHES)
+                .map(|(patches, similarity)| Pair {
+                    patches,
+                    similarity,
+                })
+                .collect();
             let title = format!(
-                "matching patches: {} and {}",
-                first.name.title, other.name.title
+                "The most similar patches ({}): {} and {}",
+                counted(pairs.len(), "pair"),
+                first.name.title,
+                other.name.title
             );
             let grid = embedder.grid();
-            let picture = correspondence(&first.shown, &other.shown, matches, grid, &title);
+            let picture = correspondence(&first.shown, &other.shown, &pairs, grid, &title);
             let (first, other) = (&first.name.file, &other.name.file);
-            self.show(&format!("{first}-{other}-correspondence"), &picture)?;
+            self.show(&format!("{first}-{other}-correspondence"), &title, &picture)?;
         }
         Ok(())
     }
 }
 
+/// The matches within the foreground of both images; all where it is not known, or few of them are left.
+fn in_front(matches: Vec<([usize; 2], f32)>, front: Option<&[bool]>) -> Vec<([usize; 2], f32)> {
+    let Some(front) = front else {
+        return matches;
+    };
+    let of_right = front.len() / 2;
+    let is_in_front =
+        |([left, right], _): &&([usize; 2], f32)| front[*left] && front[of_right + right];
+    let kept: Vec<_> = matches.iter().filter(is_in_front).copied().collect();
+    match kept.len() < LEAST_MATCHES.min(matches.len()) {
+        true => matches,
+        false => kept,
+    }
+}
+
+/// The part of an image that the model sees, at the image's own resolution, from the model's to [`MAX_SIDE`] pixels.
+fn shown(embedder: &Embedder, picture: &RgbImage) -> Result<RgbImage> {
+    let preprocessing = embedder.preprocessing();
+    let side = picture.width().min(picture.height()).min(MAX_SIDE) as usize;
+    seen(
+        &preprocessing.at(side.max(preprocessing.image_size)),
+        picture,
+    )
+}
+
 /// Features of the patches of an image.
 fn patches(embedder: &Embedder, path: &Path, max_pixels: u64) -> Result<Vec<f32>> {
-    let picture = decode_rgb(path, max_pixels)?;
+    let picture = decode_rgb_in(path, max_pixels, embedder.preprocessing().range)?;
     Ok(embedder.embed_with_patches(&[picture])?.patches)
+}
+
+/// A map of an image.
+struct Map {
+    /// End of its file's name.
+    what: String,
+    title: String,
+    map: RgbImage,
 }
 
 /// Attention of each head, mean attention, and the main directions of the patch features.
@@ -182,32 +234,52 @@ fn maps(
     embedder: &Embedder,
     picture: &RgbImage,
     shown: &RgbImage,
-    title: &str,
-) -> Result<Vec<(String, RgbImage)>> {
+    image: &str,
+) -> Result<Vec<Map>> {
     let attention = embedder.attention(std::slice::from_ref(picture))?;
     let patches = attention.grid[0] * attention.grid[1];
     let heads = attention.values.chunks(patches);
     let mean: Vec<f32> = (0..patches)
         .map(|at| heads.clone().map(|head| head[at]).sum::<f32>() / attention.heads as f32)
         .collect();
-    let map = |values: &[f32], what: &str| {
-        heat_map(shown, values, attention.grid, &format!("{title}: {what}"))
+    let map = |values: &[f32], what: String, whose: &str| {
+        let title = format!("{image}: attention, {whose}");
+        let map = attention_map(shown, values, attention.grid, &title);
+        Map { what, title, map }
     };
-    let mut maps = vec![(
-        "attention".to_owned(),
-        map(&mean, "attention, mean over heads"),
-    )];
+    let mut maps = vec![map(&mean, "attention".to_owned(), "mean over heads")];
     for (head, values) in (1..).zip(heads) {
-        let what = format!("attention, head {head} of {}", attention.heads);
-        maps.push((format!("attention-head-{head}"), map(values, &what)));
+        let whose = format!("head {head} of {}", attention.heads);
+        maps.push(map(values, format!("attention-head-{head}"), &whose));
     }
     let features = embedder.embed_with_patches(std::slice::from_ref(picture))?;
     if let Some(colors) = patch_pca_rgb(&features.patches, embedder.width()) {
-        let title = format!("{title}: patch features by PCA; similar colors are similar features");
-        maps.push((
-            "patch-pca".to_owned(),
-            patch_colors(shown, &colors, attention.grid, &title),
-        ));
+        let title = format!("{image}: patch features, three main directions (PCA) as colors");
+        let map = patch_colors(shown, &colors, attention.grid, &title);
+        let what = "patch-pca".to_owned();
+        maps.push(Map { what, title, map });
     }
     Ok(maps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matches_of_the_background_are_left_out_where_enough_are_left() {
+        let matches: Vec<_> = (0..6).map(|at| ([at, 5 - at], 0.9)).collect();
+        let kept = |front: Option<&[bool]>| -> Vec<usize> {
+            let kept = in_front(matches.clone(), front).into_iter();
+            kept.map(|([left, _], _)| left).collect()
+        };
+        assert_eq!(kept(None).len(), 6);
+        // left 0 is behind, and right 0, whose match is left 5
+        let mut front = [true; 12];
+        front[0] = false;
+        front[6] = false;
+        assert_eq!(kept(Some(&front)), [1, 2, 3, 4]);
+        front[1] = false;
+        assert_eq!(kept(Some(&front)).len(), 6);
+    }
 }

@@ -7,8 +7,8 @@ use eframe::egui::{
     TextureHandle, TextureOptions, Ui, Vec2, WidgetInfo, WidgetType,
 };
 use ibot::app::{EmbedRequest, Job, ModelInfo, PictureFeatures};
-use ibot::data::FolderConfig;
-use ibot::data::decode::decode_rgb;
+use ibot::data::decode::decode_rgb_in;
+use ibot::data::{FolderConfig, ValueRange};
 use ibot::error::{Error, Result, printable};
 use ibot::eval::patch_pca_rgb;
 use ibot::eval::viridis;
@@ -243,7 +243,7 @@ impl Shown {
 
 /// The picture as the model sees it, which its maps are drawn on; the whole picture without a model.
 fn read(path: &std::path::Path, info: Option<&ModelInfo>) -> Result<RgbImage> {
-    let picture = decode_rgb(path, FolderConfig::default().max_pixels)?;
+    let picture = decode_rgb_in(path, FolderConfig::default().max_pixels, ValueRange::Auto)?;
     match info {
         Some(info) => info.seen(&picture),
         None => Ok(reduced(&picture, WHOLE)),

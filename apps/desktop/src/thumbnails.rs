@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use eframe::egui::{ColorImage, Context, TextureHandle, TextureOptions};
-use ibot::data::FolderConfig;
-use ibot::data::decode::decode_rgb;
+use ibot::data::decode::decode_rgb_in;
+use ibot::data::{FolderConfig, ValueRange};
 use image::RgbImage;
 
 /// Longer side, in pixels.
@@ -127,7 +127,8 @@ impl Queue {
 
 fn work(queue: &Queue, sender: &Sender<(usize, Option<ColorImage>)>, ctx: &Context) {
     while let Some((index, path)) = queue.next() {
-        let picture = decode_rgb(&path, FolderConfig::default().max_pixels).ok();
+        let picture =
+            decode_rgb_in(&path, FolderConfig::default().max_pixels, ValueRange::Auto).ok();
         let small = picture.map(|picture| color_image(&reduced(&picture, SIDE)));
         if sender.send((index, small)).is_err() {
             return;

@@ -14,17 +14,74 @@ use image::RgbImage;
 use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::{TiffError, TiffFormatError};
 
+use crate::data::decode::deep::{DeepSamples, DeepValues};
 use crate::data::decode::directory::{Directory, tag};
 use crate::data::decode::tiff::layout::{not_read, unreadable};
 use crate::data::decode::tiff::samples::to_rgb;
+use crate::data::depth::Depth;
 use crate::data::limits::{MORE_MEMORY, memory_limit};
+use crate::data::value_counts::ValueCounts;
+use crate::data::value_range::ValueRange;
 use crate::error::printable;
 
 /// Black is zero: the tiff crate then gives the samples as they are.
 const BLACK_IS_ZERO: u16 = 1;
 
-/// The first page of the file `bytes`, not yet turned.
-pub fn decode(mut bytes: Vec<u8>, layout: &Layout) -> Result<RgbImage, String> {
+/// The first page of the file `bytes`, not yet turned; `range` becomes black to white.
+pub fn decode(bytes: Vec<u8>, layout: &Layout, range: ValueRange) -> Result<RgbImage, String> {
+    let (mut samples, is_planar) = unpacked(bytes, layout)?;
+    if let Some(deep) = deep(layout, &mut samples, is_planar) {
+        let has_range = layout.depth() != Depth::Bits8;
+        deep.stretch(if has_range { range } else { ValueRange::Full })?;
+    }
+    to_rgb(layout, samples, is_planar)
+}
+
+/// Adds the colors of the first page to `counts`, if they have more than 8 bits.
+pub fn count(bytes: Vec<u8>, layout: &Layout, counts: &mut ValueCounts) -> Result<(), String> {
+    let (mut samples, is_planar) = unpacked(bytes, layout)?;
+    match deep(layout, &mut samples, is_planar) {
+        Some(deep) if layout.depth() != Depth::Bits8 => deep.count(counts),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The samples, if they have more than 8 bits.
+fn deep<'a>(
+    layout: &Layout,
+    samples: &'a mut DecodingResult,
+    is_planar: bool,
+) -> Option<DeepSamples<'a>> {
+    // plane by plane, those of the colors first
+    let most = match is_planar {
+        true => layout.color.samples() * layout.width as usize * layout.height as usize,
+        false => usize::MAX,
+    };
+    fn first<T>(values: &mut [T], most: usize) -> &mut [T] {
+        let most = most.min(values.len());
+        &mut values[..most]
+    }
+    let values = match samples {
+        DecodingResult::U16(values) => DeepValues::Whole(first(values, most)),
+        DecodingResult::F16(values) => DeepValues::Half(first(values, most)),
+        DecodingResult::F32(values) => DeepValues::Single(first(values, most)),
+        DecodingResult::F64(values) => DeepValues::Double(first(values, most)),
+        _ => return None,
+    };
+    let (samples, colors) = match is_planar {
+        true => (1, 1),
+        false => (layout.samples, layout.color.samples()),
+    };
+    Some(DeepSamples {
+        values,
+        samples,
+        colors,
+    })
+}
+
+/// The samples of the first page, and whether they lie plane by plane.
+fn unpacked(mut bytes: Vec<u8>, layout: &Layout) -> Result<(DecodingResult, bool), String> {
     layout
         .directory
         .set(&mut bytes, tag::PHOTOMETRIC, BLACK_IS_ZERO);
@@ -49,7 +106,7 @@ pub fn decode(mut bytes: Vec<u8>, layout: &Layout) -> Result<RgbImage, String> {
     if samples.as_buffer(0).byte_len() < planes.complete_len {
         return Err(in_words(TiffError::LimitsExceeded));
     }
-    to_rgb(layout, samples, planes.planes > 1)
+    Ok((samples, planes.planes > 1))
 }
 
 /// Tags of where strips and tiles lie, and of their lengths.

@@ -1,13 +1,12 @@
-//! Comma-separated text by RFC 4180, but for line ends: `\n` alone, which every reader takes and awk and git like better.
-//!
-//! The `csv` crate is not in the tree; to write needs one function of it.
+//! Tables as comma-separated text.
 
-use std::borrow::Cow;
+use std::fs;
 use std::io::Write;
 use std::path::Path;
 
+use crate::csv_text::{Field, Records, field, label_field};
 use crate::embedding::table::rows::EmbeddingTable;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::unfinished::Unfinished;
 
 /// Writes `path,label,f0,f1,...`; a value has few digits, and reads back exactly.
@@ -68,44 +67,90 @@ fn number(value: f32) -> String {
     }
 }
 
-/// No label is nothing at all, an empty one is `""`.
-pub(super) fn label_field(label: Option<&str>) -> Cow<'_, str> {
-    label.map_or(Cow::Borrowed(""), field)
+/// Reads what [`write()`] wrote, and what other programs write by RFC 4180.
+pub(super) fn read(path: &Path) -> Result<EmbeddingTable> {
+    let text = fs::read_to_string(path).map_err(Error::io(path))?;
+    let (names, mut records) = open(path, &text)?;
+    let is_feature = |(at, name): (usize, &Field<'_>)| name.text == format!("f{at}");
+    if names.len() < 3 || !names.iter().skip(2).enumerate().all(is_feature) {
+        return Err(Error::data(path, other_columns(&names)));
+    }
+    let mut table = EmbeddingTable {
+        width: names.len() - 2,
+        ..EmbeddingTable::default()
+    };
+    while let Some(record) = records.next(names.len()) {
+        let (of, label, features) = parts(record.map_err(|reason| Error::data(path, reason))?);
+        for Field { text, .. } in features {
+            let value = text.parse().map_err(|_| {
+                let reason = format!("{text:?} among the features of {of:?} is not a number");
+                Error::data(path, reason)
+            })?;
+            table.features.push(value);
+        }
+        table.paths.push(of);
+        table.labels.push(label);
+    }
+    Ok(table)
 }
 
-/// The text as a field, quoted where it must be.
-pub(in crate::embedding) fn field(text: &str) -> Cow<'_, str> {
-    if text.is_empty() || text.contains(['"', ',', '\n', '\r']) {
-        Cow::Owned(format!("\"{}\"", text.replace('"', "\"\"")))
-    } else {
-        Cow::Borrowed(text)
+/// Reads what [`write_paths`] wrote.
+pub(super) fn read_paths(path: &Path) -> Result<(Vec<String>, Vec<Option<String>>)> {
+    let text = fs::read_to_string(path).map_err(Error::io(path))?;
+    let (names, mut records) = open(path, &text)?;
+    if names.len() != 2 {
+        return Err(Error::data(path, other_columns(&names)));
     }
+    let (mut paths, mut labels) = (Vec::new(), Vec::new());
+    while let Some(record) = records.next(2) {
+        let (of, label, _) = parts(record.map_err(|reason| Error::data(path, reason))?);
+        paths.push(of);
+        labels.push(label);
+    }
+    Ok((paths, labels))
+}
+
+/// The names of the columns, of which the first two are path and label, and the records behind them.
+fn open<'a>(path: &Path, text: &'a str) -> Result<(Vec<Field<'a>>, Records<'a>)> {
+    let mut records = Records::of(text);
+    let names = records
+        .fields()
+        .map_err(|reason| Error::data(path, reason))?;
+    let first = names.iter().take(2).map(|name| name.text.as_ref());
+    match first.eq(["path", "label"]) {
+        true => Ok((names, records)),
+        false => Err(Error::data(path, other_columns(&names))),
+    }
+}
+
+fn other_columns(names: &[Field<'_>]) -> String {
+    let found: Vec<&str> = names
+        .iter()
+        .take(5)
+        .map(|name| name.text.as_ref())
+        .collect();
+    format!(
+        "its columns are {}, not path, label, f0, f1, ... as `ibot embed` writes features of images",
+        found.join(", ")
+    )
+}
+
+/// Path, label and features. No label is nothing at all, an empty one is `""`, as in [`label_field`].
+fn parts(record: Vec<Field<'_>>) -> (String, Option<String>, impl Iterator<Item = Field<'_>>) {
+    let mut fields = record.into_iter();
+    let path = fields
+        .next()
+        .map_or_else(String::new, |path| path.text.into_owned());
+    let label = fields
+        .next()
+        .filter(|label| label.is_quoted || !label.text.is_empty());
+    (path, label.map(|label| label.text.into_owned()), fields)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn fields_are_quoted_where_they_must_be() {
-        let cases = [
-            ("cats/1.jpg", "cats/1.jpg"),
-            (" a b ", " a b "),
-            ("a,b", "\"a,b\""),
-            ("say \"cheese\"", "\"say \"\"cheese\"\"\""),
-            ("two\nlines", "\"two\nlines\""),
-            ("two\rlines", "\"two\rlines\""),
-            ("", "\"\""),
-            ("größe", "größe"),
-        ];
-        let wrong: Vec<_> = cases
-            .iter()
-            .filter(|(text, expected)| field(text) != *expected)
-            .collect();
-        assert!(wrong.is_empty(), "{wrong:?}");
-        assert_eq!(label_field(None), "");
-        assert_eq!(label_field(Some("")), "\"\"");
-    }
     #[test]
     fn numbers_read_back_by_way_of_f64() {
         let cases = [

@@ -7,63 +7,30 @@
 //! | `.parquet`     | path, label, embedding (a list of D floats)                        | pandas, Polars, DuckDB|
 //! | `.safetensors` | features `[B, D]`; paths and labels as JSON in the metadata        | PyTorch, and this crate|
 //!
-//! Those of patches are in `patches`.
+//! Those of patches are in `patches`, what was found about pictures in `columns`.
 //!
 //! Each is written under a temporary name, synced and renamed: the final name is never half a file.
 
+mod columns;
 mod csv;
+mod format;
 mod npy;
 mod parquet;
+mod parquet_reader;
 mod patches;
 mod rows;
 mod safetensors;
+mod tiles;
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::unfinished::check_writable;
-pub(super) use csv::field as csv_field;
+pub use columns::{ColumnValues, PictureColumns};
+pub use format::TableFormat;
 pub use patches::{PatchOrigin, PatchOwner, PatchShape, PatchTable};
 pub use rows::EmbeddingTable;
-
-/// How a table is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TableFormat {
-    /// `.npy`, with `.paths.csv` beside it.
-    Npy,
-    /// `.csv`.
-    Csv,
-    /// `.parquet`.
-    Parquet,
-    /// `.safetensors`.
-    Safetensors,
-}
-
-impl TableFormat {
-    /// All of them, by their endings.
-    pub const KNOWN: [(&'static str, Self); 4] = [
-        ("npy", Self::Npy),
-        ("csv", Self::Csv),
-        ("parquet", Self::Parquet),
-        ("safetensors", Self::Safetensors),
-    ];
-
-    /// The format by a file's extension, in upper or lower case.
-    ///
-    /// # Errors
-    /// [`Error::Data`] where it is no known one, with the known ones.
-    pub fn from_path(path: &Path) -> Result<Self> {
-        let ending = path.extension().unwrap_or_default();
-        let known = Self::KNOWN
-            .iter()
-            .find(|(known, _)| ending.eq_ignore_ascii_case(known));
-        known.map(|(_, format)| *format).ok_or_else(|| {
-            let endings = Self::KNOWN.map(|(known, _)| format!(".{known}"));
-            let reason = format!("the file name must end in one of {}", endings.join(", "));
-            Error::data(path, reason)
-        })
-    }
-}
+pub use tiles::TileTable;
 
 impl EmbeddingTable {
     /// Refuses a path that [`Self::write`] cannot write to, before the work starts.
@@ -99,17 +66,34 @@ impl EmbeddingTable {
         }
     }
 
-    /// Reads a table that [`Self::write`] wrote as `.safetensors`.
+    /// Reads a table that [`Self::write`] wrote.
+    ///
+    /// An empty `.parquet` is refused, as it does not say how wide its rows would be.
     ///
     /// # Errors
-    /// [`Error::Data`] where the file is another format or damaged, or has another number of paths, labels or rows;
-    /// [`Error::Io`] where it cannot be read.
+    /// [`Error::Data`] where the file is another format or damaged, has another number of paths, labels or rows, or holds
+    /// features of tiles; [`Error::Io`] where it, or the paths beside a `.npy`, cannot be read.
     pub fn read(path: &Path) -> Result<Self> {
-        if TableFormat::from_path(path)? != TableFormat::Safetensors {
-            let reason = "only embeddings written as .safetensors can be read";
-            return Err(Error::data(path, reason));
+        let format = TableFormat::from_path(path)?;
+        let of_tiles = || {
+            let reason = "holds features of tiles, but those of whole images are needed: `ibot embed` without a tile size writes \
+                          them";
+            Error::data(path, reason)
+        };
+        // its array looks like one of images
+        if format == TableFormat::Npy && tiles::is_of_tiles(path, format) {
+            return Err(of_tiles());
         }
-        let table = safetensors::read(path)?;
+        let table = match format {
+            TableFormat::Npy => npy::read(path),
+            TableFormat::Csv => csv::read(path),
+            TableFormat::Parquet => parquet_reader::read(path),
+            TableFormat::Safetensors => safetensors::read(path),
+        };
+        let table = table.map_err(|error| match tiles::is_of_tiles(path, format) {
+            true => of_tiles(),
+            false => error,
+        })?;
         table.check(path)?;
         Ok(table)
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::embedding::table::csv;
 use crate::embedding::table::rows::EmbeddingTable;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::write_values;
 use crate::unfinished::Unfinished;
 
@@ -24,6 +24,73 @@ pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {
     })?;
     paths.finish()?;
     features.finish()
+}
+
+/// Reads what [`write()`] wrote: 32-bit floats `[B, D]` row by row, and the paths beside them.
+pub(super) fn read(path: &Path) -> Result<EmbeddingTable> {
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let refused = |reason: &str| Error::data(path, reason);
+    let (dict, values) =
+        parts(&bytes).ok_or_else(|| refused("is not a NumPy array, or was cut short"))?;
+    if !dict.contains("'<f4'") || !dict.contains("'fortran_order': False") {
+        return Err(refused(
+            "is not an array of 32-bit floats, row by row, as `ibot embed` writes it",
+        ));
+    }
+    let Some([rows, width]) = shape(dict) else {
+        let reason =
+            "is not an array of features [images, width]; features of patches cannot be read here";
+        return Err(refused(reason));
+    };
+    if rows
+        .checked_mul(width)
+        .and_then(|count| count.checked_mul(4))
+        != Some(values.len())
+    {
+        return Err(refused("does not have the values that its shape says"));
+    }
+    let neighbor = paths_file(path);
+    let (paths, labels) = csv::read_paths(&neighbor)?;
+    if paths.len() != rows {
+        let reason = format!(
+            "has {} paths, but the array beside it has {rows} rows",
+            paths.len()
+        );
+        return Err(Error::data(&neighbor, reason));
+    }
+    let values = values.as_chunks::<4>().0.iter();
+    Ok(EmbeddingTable {
+        paths,
+        labels,
+        width,
+        features: values.map(|value| f32::from_le_bytes(*value)).collect(),
+        ..EmbeddingTable::default()
+    })
+}
+
+/// The dict of a file of version 1 to 3, and its values.
+fn parts(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let rest = bytes.strip_prefix(b"\x93NUMPY")?;
+    let (length, rest) = match rest.first()? {
+        1 => (
+            usize::from(u16::from_le_bytes(rest.get(2..4)?.try_into().ok()?)),
+            &rest[4..],
+        ),
+        _ => {
+            let length = u32::from_le_bytes(rest.get(2..6)?.try_into().ok()?);
+            (usize::try_from(length).ok()?, &rest[6..])
+        }
+    };
+    let (dict, values) = rest.split_at_checked(length)?;
+    Some((std::str::from_utf8(dict).ok()?, values))
+}
+
+/// The two numbers of the shape in a dict.
+fn shape(dict: &str) -> Option<[usize; 2]> {
+    let inside = dict.split_once("'shape': (")?.1.split_once(')')?.0;
+    let numbers = inside.split(',').map(|number| number.trim().parse().ok());
+    let numbers: Option<Vec<usize>> = numbers.collect();
+    numbers?.try_into().ok()
 }
 
 /// The neighbor that holds the paths.

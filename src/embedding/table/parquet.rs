@@ -1,4 +1,4 @@
-//! Parquet: columns path, label and embedding, uncompressed (floats of a network hardly shrink).
+//! Written here, read in `parquet_reader`. Parquet: columns path, label and embedding, uncompressed (floats of a network hardly shrink).
 //!
 //! Written by the `parquet` crate without its `arrow` feature, which brings eight crates of Arrow and took four times as
 //! long to build. Parquet itself has lists without a length; that the embeddings are lists of D floats each is said the
@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::unfinished::Unfinished;
 
 /// `element` and `list` are names that Parquet prescribes.
-const SCHEMA: &str = "message schema {
+pub(super) const SCHEMA: &str = "message schema {
     required binary path (STRING);
     optional binary label (STRING);
     required group embedding (LIST) { repeated group list { required float element; } }
@@ -43,13 +43,21 @@ const ARROW_SCHEMA: &[u8] = include_bytes!("arrow_schema.bin");
 const ARROW_PATCH_SCHEMA: &[u8] = include_bytes!("arrow_patch_schema.bin");
 const WIDTH_IN_TEMPLATE: i32 = 0x5EED_5EED;
 
+/// Keys of the file's metadata.
+const ARROW_KEY: &str = "ARROW:schema";
+pub(super) const MODEL: &str = "ibot.model";
+pub(super) const RECIPE: &str = "ibot.recipe";
+
 /// Values in a row group: 16 MiB, all of which is in memory while it is written.
-const VALUES_IN_GROUP: usize = 1 << 22;
+pub(super) const VALUES_IN_GROUP: usize = 1 << 22;
 
 pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {
-    let arrow = arrow_schema(ARROW_SCHEMA, path, table.width)?;
+    let mut metadata = vec![(ARROW_KEY, arrow_schema(ARROW_SCHEMA, path, table.width)?)];
+    for (key, value) in [(MODEL, &table.model), (RECIPE, &table.recipe)] {
+        metadata.extend(value.clone().map(|value| (key, value)));
+    }
     let written = Unfinished::write(path, |file| {
-        write_groups(table, arrow, file).map_err(std::io::Error::other)
+        write_groups(table, metadata, file).map_err(std::io::Error::other)
     })?;
     written.finish()
 }
@@ -67,16 +75,15 @@ fn arrow_schema(template: &[u8], path: &Path, width: usize) -> Result<String> {
     Ok(STANDARD.encode(schema))
 }
 
-fn properties(arrow_schema: String) -> WriterPropertiesBuilder {
+fn properties(metadata: Vec<(&str, String)>) -> WriterPropertiesBuilder {
     // by parts: a path made of one text with dots in it is of no column, and says so nowhere
     let embedding = ["embedding", "list", "element"].map(str::to_owned);
     let embedding = ColumnPath::new(embedding.to_vec());
+    let metadata = metadata.into_iter();
+    let metadata = metadata.map(|(key, value)| KeyValue::new(key.to_owned(), value));
     WriterProperties::builder()
         .set_created_by(concat!("ibot ", env!("CARGO_PKG_VERSION")).to_owned())
-        .set_key_value_metadata(Some(vec![KeyValue::new(
-            "ARROW:schema".to_owned(),
-            arrow_schema,
-        )]))
+        .set_key_value_metadata(Some(metadata.collect()))
         // no two floats are equal, and nobody asks for the largest
         .set_column_dictionary_enabled(embedding.clone(), false)
         .set_column_statistics_enabled(embedding, EnabledStatistics::None)
@@ -84,10 +91,10 @@ fn properties(arrow_schema: String) -> WriterPropertiesBuilder {
 
 fn write_groups(
     table: &EmbeddingTable,
-    arrow_schema: String,
+    metadata: Vec<(&str, String)>,
     file: &mut BufWriter<File>,
 ) -> parquet::errors::Result<()> {
-    let properties = properties(arrow_schema)
+    let properties = properties(metadata)
         .set_column_dictionary_enabled(ColumnPath::from("path"), false)
         .build();
     let schema = Arc::new(parse_message_type(SCHEMA)?);
@@ -109,7 +116,7 @@ fn write_groups(
 }
 
 /// Writes the columns path and label.
-fn write_names<'a, W: Write + Send>(
+pub(super) fn write_names<'a, W: Write + Send>(
     group: &mut SerializedRowGroupWriter<'_, W>,
     paths: impl Iterator<Item = &'a str>,
     labels: impl Iterator<Item = Option<&'a str>> + Clone,
@@ -122,7 +129,7 @@ fn write_names<'a, W: Write + Send>(
 }
 
 /// Writes the column embedding.
-fn write_lists<W: Write + Send>(
+pub(super) fn write_lists<W: Write + Send>(
     group: &mut SerializedRowGroupWriter<'_, W>,
     features: &[f32],
     width: usize,
@@ -136,7 +143,7 @@ fn write_lists<W: Write + Send>(
 }
 
 /// Writes the group's next column.
-fn write_column<T: DataType, W: Write + Send>(
+pub(super) fn write_column<T: DataType, W: Write + Send>(
     group: &mut SerializedRowGroupWriter<'_, W>,
     values: &[T::T],
     definition: Option<&[i16]>,
@@ -163,7 +170,8 @@ pub(super) struct PatchGroups {
 
 impl PatchGroups {
     pub fn create(path: &Path, file: BufWriter<File>, width: usize) -> Result<Self> {
-        let properties = properties(arrow_schema(ARROW_PATCH_SCHEMA, path, width)?);
+        let arrow = arrow_schema(ARROW_PATCH_SCHEMA, path, width)?;
+        let properties = properties(vec![(ARROW_KEY, arrow)]);
         let writer = parse_message_type(PATCH_SCHEMA).and_then(|schema| {
             SerializedFileWriter::new(file, Arc::new(schema), Arc::new(properties.build()))
         });
@@ -253,8 +261,7 @@ mod tests {
             labels: vec![Some("a".to_owned()); rows],
             width: 1024,
             features: vec![0.5; rows * 1024],
-            model: None,
-            recipe: None,
+            ..EmbeddingTable::default()
         };
         write(&table, &path).unwrap();
         let file = SerializedFileReader::new(File::open(&path).unwrap()).unwrap();

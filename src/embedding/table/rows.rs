@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use crate::embedding::embedded::Embedded;
+use crate::embedding::stamp::FileStamp;
 use crate::error::{Error, Result};
 use crate::path_text::path_text;
 
 /// Embeddings of pictures, with where each is from.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct EmbeddingTable {
     /// The picture of each row, absolute, `[B]`; see [`crate::path_text`].
     pub paths: Vec<String>,
@@ -17,10 +18,16 @@ pub struct EmbeddingTable {
     pub width: usize,
     /// Row-major `[B, D]`.
     pub features: Vec<f32>,
-    /// BLAKE3 of the model file that made them; kept by `.safetensors` alone.
+    /// BLAKE3 of the model file that made them; kept by `.safetensors` and `.parquet`.
     pub model: Option<String>,
-    /// Which features of that model they are, [`crate::embedding::FolderRequest::recipe`]; kept by `.safetensors` alone.
+    /// Which features of that model they are, [`crate::embedding::FolderRequest::recipe`]; kept by `.safetensors` and
+    /// `.parquet`.
     pub recipe: Option<String>,
+    /// How pictures became the model's input, [`crate::embedding::Embedder::input`]; kept by `.safetensors` alone.
+    pub input: Option<String>,
+    /// Size and time of the file of each picture, `[B]`; none at all where the format does not keep them, which
+    /// `.safetensors` alone does.
+    pub stamps: Vec<Option<FileStamp>>,
 }
 
 impl EmbeddingTable {
@@ -34,6 +41,8 @@ impl EmbeddingTable {
             features: embedded.set.features,
             model: Some(model.to_owned()),
             recipe: Some(embedded.recipe),
+            input: Some(embedded.input),
+            stamps: embedded.stamps,
         }
     }
 
@@ -50,7 +59,22 @@ impl EmbeddingTable {
             features: features.copied().collect(),
             model: self.model.clone(),
             recipe: self.recipe.clone(),
+            input: self.input.clone(),
+            stamps: match self.stamps.is_empty() {
+                true => Vec::new(),
+                false => places.iter().map(|at| self.stamps[*at]).collect(),
+            },
         }
+    }
+
+    /// The features of a row, `[D]`.
+    pub fn row(&self, at: usize) -> &[f32] {
+        &self.features[at * self.width..(at + 1) * self.width]
+    }
+
+    /// Size and time of a row's file, where they are known.
+    pub fn stamp(&self, at: usize) -> Option<FileStamp> {
+        self.stamps.get(at).copied().flatten()
     }
 
     /// Number of rows.
@@ -80,6 +104,11 @@ impl EmbeddingTable {
         let (labels, values) = (self.labels.len(), self.features.len());
         if width == 0 {
             return Err(Error::data(path, "embeddings of width 0"));
+        }
+        let stamps = self.stamps.len();
+        if stamps != 0 && stamps != rows {
+            let reason = format!("{rows} paths do not match the sizes and times of {stamps} files");
+            return Err(Error::data(path, reason));
         }
         if labels != rows || rows.checked_mul(width) != Some(values) {
             let reason = format!(

@@ -22,8 +22,11 @@ const LABELS: &str = "labels";
 const MODEL: &str = "model";
 /// Key of what the features are; empty where that is not known.
 const RECIPE: &str = "recipe";
+/// Key of how pictures became the model's input, and of the sizes and times of their files: a JSON list of B pairs or nulls.
+const INPUT: &str = "input";
+const STAMPS: &str = "files";
 /// What every reader refuses, bytes: safetensors/src/tensor.rs.
-const MAX_HEADER: usize = 100_000_000;
+pub(super) const MAX_HEADER: usize = 100_000_000;
 
 pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {
     let header = header(table).map_err(Error::io(path))?;
@@ -52,7 +55,14 @@ fn header(table: &EmbeddingTable) -> std::io::Result<Vec<u8>> {
     let empty = String::new();
     let known = [&table.model, &table.recipe].map(|text| text.as_ref().unwrap_or(&empty));
     let shape = [table.len(), table.width];
-    header_of(FEATURES, &shape, &table.paths, &table.labels, known)
+    let mut more = Vec::new();
+    if let Some(input) = &table.input {
+        more.push((INPUT, input.clone()));
+    }
+    if !table.stamps.is_empty() {
+        more.push((STAMPS, serde_json::to_string(&table.stamps)?));
+    }
+    header_of(FEATURES, &shape, &table.paths, &table.labels, known, more)
 }
 
 /// All that is before the values of the tensor `name`, whose first axis is that of the paths.
@@ -62,6 +72,7 @@ pub(super) fn header_of(
     paths: &[impl Serialize],
     labels: &[impl Serialize],
     [model, recipe]: [&String; 2],
+    more: Vec<(&str, String)>,
 ) -> std::io::Result<Vec<u8>> {
     let metadata = [
         ("format", "pt".to_owned()),
@@ -70,8 +81,9 @@ pub(super) fn header_of(
         (MODEL, model.clone()),
         (RECIPE, recipe.clone()),
     ];
+    let metadata = metadata.into_iter().chain(more);
     let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
-    safetensors_header([(name, shape)], &metadata.into(), Precision::F32)
+    safetensors_header([(name, shape)], &metadata.collect(), Precision::F32)
 }
 
 /// The header with spaces behind its JSON, which readers skip, to `least` bytes; a multiple of 8.
@@ -112,6 +124,10 @@ pub(super) fn read(path: &Path) -> Result<EmbeddingTable> {
         );
         return Err(refused(reason));
     }
+    let stamps = match text(STAMPS) {
+        Ok(text) => serde_json::from_str(text).map_err(|error| unclear(STAMPS, error))?,
+        Err(_) => Vec::new(),
+    };
     let known = |key| text(key).ok().filter(|text| !text.is_empty()).cloned();
     let values = view.data().as_chunks::<4>().0.iter();
     Ok(EmbeddingTable {
@@ -121,5 +137,7 @@ pub(super) fn read(path: &Path) -> Result<EmbeddingTable> {
         features: values.map(|value| f32::from_le_bytes(*value)).collect(),
         model: known(MODEL),
         recipe: known(RECIPE),
+        input: known(INPUT),
+        stamps,
     })
 }

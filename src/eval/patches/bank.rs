@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::eval::features::unit;
+use crate::eval::features::{finite_unit_rows, unit};
 use crate::eval::knn::most_alike;
 use crate::eval::patches::rows::{Cover, PatchRows};
 use crate::eval::products::row_products;
@@ -28,14 +28,11 @@ impl PatchBank {
     pub fn new(train: PatchRows) -> Option<Self> {
         let classes = train.classes();
         let width = train.width;
-        let mut rows = train.features;
-        if classes.is_empty() || width == 0 || rows.iter().any(|value| !value.is_finite()) {
+        if classes.is_empty() {
             return None;
         }
-        let in_place = |row: &mut [f32]| row.copy_from_slice(&unit(row));
-        rows.par_chunks_exact_mut(width).for_each(in_place);
         Some(Self {
-            rows,
+            rows: finite_unit_rows(train.features, width)?,
             width,
             covers: train.covers,
             classes,

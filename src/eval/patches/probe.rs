@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::eval::confidence::stratified_split;
 use crate::eval::confusion::Confusion;
 use crate::eval::lbfgs::{Stop, minimize};
-use crate::eval::logistic::moments;
+use crate::eval::logistic::{add_penalty, cross_entropy, moments, standardized_row};
 use crate::eval::patches::rows::{Cover, PatchRows};
 use crate::eval::products::{add_column_products, row_products};
 
@@ -106,7 +106,7 @@ impl PatchProbe {
     pub fn scores(&self, patches: &[f32]) -> Vec<f64> {
         let rows = patches.chunks_exact(self.mean.len());
         let rows: Vec<f64> = rows
-            .flat_map(|row| standardized(row, &self.mean, &self.scale))
+            .flat_map(|row| standardized_row(row, &self.mean, &self.scale))
             .collect();
         row_products(&rows, &self.parameters, self.mean.len() + 1)
     }
@@ -160,7 +160,7 @@ impl Problem<'_> {
             .zip(rows)
             .with_min_len(64)
             .for_each(|(to, at)| {
-                let values = standardized(row(at), self.mean, self.scale);
+                let values = standardized_row(row(at), self.mean, self.scale);
                 to.iter_mut()
                     .zip(values)
                     .for_each(|(to, value)| *to = value);
@@ -179,17 +179,13 @@ impl Problem<'_> {
             let features = self.features(rows);
             let mut logits = row_products(&features, parameters, width);
             for (logits, row) in logits.chunks_exact_mut(classes).zip(rows) {
-                value += share * cross_entropy(logits, self.classes, &self.train.covers[*row]);
+                let targets = targets(self.classes, &self.train.covers[*row]);
+                value += share * cross_entropy(logits, &targets);
             }
             add_column_products((&logits, classes), (&features, width), &mut gradient);
         }
-        for (at, (gradient, &parameter)) in gradient.iter_mut().zip(parameters).enumerate() {
-            *gradient *= share;
-            if at % width + 1 < width {
-                *gradient += penalty * parameter;
-                value += penalty / 2.0 * parameter * parameter;
-            }
-        }
+        gradient.iter_mut().for_each(|gradient| *gradient *= share);
+        add_penalty((&mut value, &mut gradient), parameters, width, penalty);
         (value, gradient)
     }
 
@@ -212,47 +208,23 @@ impl Problem<'_> {
     }
 }
 
-/// The features of a patch, standardized, and a one.
-fn standardized(row: &[f32], mean: &[f64], scale: &[f64]) -> impl Iterator<Item = f64> {
-    let moments = mean.iter().zip(scale);
-    let scaled = row
-        .iter()
-        .zip(moments)
-        .map(|(value, (mean, scale))| (f64::from(*value) - mean) / scale);
-    scaled.chain([1.0])
-}
-
 fn pixels(cover: &Cover) -> u32 {
     cover.iter().map(|(_, count)| count).sum()
 }
 
-/// The loss of the pixels under a patch, summed; its logits `[K]` become their gradient.
-fn cross_entropy(logits: &mut [f64], classes: &[u8], cover: &Cover) -> f64 {
-    let weight = f64::from(pixels(cover));
-    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let own: f64 = cover
-        .iter()
-        .filter_map(|(class, count)| {
-            let at = classes.binary_search(class).ok()?;
-            Some(f64::from(*count) * (logits[at] - largest))
-        })
-        .sum();
-    logits
-        .iter_mut()
-        .for_each(|logit| *logit = (*logit - largest).exp());
-    let sum: f64 = logits.iter().sum();
-    logits.iter_mut().for_each(|logit| *logit *= weight / sum);
-    for (class, count) in cover {
-        if let Ok(at) = classes.binary_search(class) {
-            logits[at] -= f64::from(*count);
-        }
-    }
-    weight * sum.ln() - own
+/// Targets of the pixels under a patch: the class of each, by its place, as often as it is there.
+fn targets(classes: &[u8], cover: &Cover) -> Vec<(usize, f64)> {
+    let target = |(class, count): &(u8, u32)| {
+        let at = classes.binary_search(class).ok()?;
+        Some((at, f64::from(*count)))
+    };
+    cover.iter().filter_map(target).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eval::logistic::assert_is_slope;
     use crate::random::{Random, Stream};
 
     /// Patches whose first feature is the share of class 6 under them, the others noise.
@@ -292,19 +264,7 @@ mod tests {
         };
         let mut random = Random::new(2, 0, 0, Stream::Init);
         let at: Vec<f64> = (0..8).map(|_| random.normal()).collect();
-        let (_, gradient) = problem.objective(&at, 0.1);
-        for index in 0..at.len() {
-            let value = |offset: f64| {
-                let mut moved = at.clone();
-                moved[index] += offset;
-                problem.objective(&moved, 0.1).0
-            };
-            let slope = (value(1e-5) - value(-1e-5)) / 2e-5;
-            assert!(
-                (slope - gradient[index]).abs() < 1e-8,
-                "{index}: {slope} {gradient:?}"
-            );
-        }
+        assert_is_slope(&at, |at| problem.objective(at, 0.1));
     }
 
     /// A soft target is the mean of hard ones: the same patch once for each of its pixels.
@@ -312,11 +272,11 @@ mod tests {
     fn the_loss_is_the_mean_over_pixels() {
         let logits = [0.3, -1.2];
         let mut soft = logits;
-        let value = cross_entropy(&mut soft, &[2, 6], &vec![(2, 3), (6, 1)]);
+        let value = cross_entropy(&mut soft, &targets(&[2, 6], &vec![(2, 3), (6, 1)]));
         let mut expected = (0.0, [0.0; 2]);
         for class in [2, 2, 2, 6] {
             let mut hard = logits;
-            expected.0 += cross_entropy(&mut hard, &[2, 6], &vec![(class, 1)]);
+            expected.0 += cross_entropy(&mut hard, &targets(&[2, 6], &vec![(class, 1)]));
             expected
                 .1
                 .iter_mut()

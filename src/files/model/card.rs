@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::{Normalization, VitConfig};
 use crate::data::augment::Interpolation;
-use crate::data::{AugmentConfig, EvalFit};
+use crate::data::{AugmentConfig, EvalFit, ValueRange};
 use crate::error::{Error, Result};
 use crate::files::header::read_metadata;
 
@@ -25,6 +25,9 @@ pub struct Preprocessing {
     /// Which part of the picture is its input; a file without this key has the default.
     #[serde(default, skip_serializing_if = "is_default")]
     pub fit: EvalFit,
+    /// Which values of pictures with more than 8 bits become black and white; a file without this key does not know.
+    #[serde(default, skip_serializing_if = "ValueRange::is_auto")]
+    pub range: ValueRange,
     /// Filter of the resizing.
     pub interpolation: Interpolation,
     /// Subtracted from red, green and blue.
@@ -34,11 +37,12 @@ pub struct Preprocessing {
 }
 
 impl Preprocessing {
-    /// That of a training run.
+    /// That of a training run, whose range of values is not known.
     pub fn from_augment(augment: &AugmentConfig) -> Self {
         Self {
             image_size: augment.image_size,
             fit: augment.eval_fit,
+            range: ValueRange::Auto,
             interpolation: augment.interpolation,
             mean: augment.mean,
             std: augment.std,

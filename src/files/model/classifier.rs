@@ -1,5 +1,6 @@
 //! The classifier of a model file, on the host: one linear layer on the feature.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -27,45 +28,27 @@ impl LinearClassifier {
     /// # Errors
     /// [`Error::Weights`] where it has none, one that does not fit the names of its classes, or one with NaN; [`Error::Io`].
     pub fn read(path: &Path, card: Option<&ModelCard>) -> Result<Self> {
-        let refused = |reason: String| Error::Weights {
-            path: path.to_path_buf(),
-            reason,
+        let mut tensors = match card.is_some_and(|card| card.classes.is_some()) {
+            true => read_weights(path)?,
+            false => BTreeMap::new(),
         };
-        let named = card.and_then(|card| Some((card.classes.clone()?, card)));
-        let (classes, card) = named.ok_or_else(|| {
-            let reason =
-                "is not a classifier: it names no classes; `ibot finetune` writes classifiers";
-            refused(reason.into())
-        })?;
-        let mut tensors = read_weights(path)?;
-        let shapes = [
-            vec![classes.len(), card.architecture.embed_dim],
-            vec![classes.len()],
-        ];
-        check_finite(
-            path,
-            tensors
-                .iter()
-                .filter(|(key, _)| HEAD.contains(&key.as_str())),
-        )?;
-        let mut take = |name: &str, expected: Vec<usize>| match tensors.remove(name) {
-            Some(NamedTensor { shape, values }) if shape == expected => Ok(values),
-            Some(found) => Err(refused(format!(
-                "{name} is {:?}, but its {} classes need {expected:?}",
-                found.shape,
-                classes.len()
-            ))),
-            None => Err(refused(format!(
-                "names {} classes but has no {name}",
-                classes.len()
-            ))),
+        take_classifier(path, &mut tensors, card)
+    }
+
+    /// Its layer under timm's names, which a backbone's weights lack.
+    pub fn tensors(self) -> [(&'static str, NamedTensor); 2] {
+        let [weight, bias] = HEAD;
+        let classes = self.classes.len();
+        let width = self.weight.len() / classes.max(1);
+        let weight_tensor = NamedTensor {
+            shape: vec![classes, width],
+            values: self.weight,
         };
-        let [of_weight, of_bias] = shapes;
-        Ok(Self {
-            weight: take(HEAD[0], of_weight)?,
-            bias: take(HEAD[1], of_bias)?,
-            classes,
-        })
+        let bias_tensor = NamedTensor {
+            shape: vec![classes],
+            values: self.bias,
+        };
+        [(weight, weight_tensor), (bias, bias_tensor)]
     }
 
     /// Names of the classes.
@@ -87,6 +70,54 @@ impl LinearClassifier {
         let sum: f64 = exponentials.iter().sum();
         exponentials.iter().map(|e| e / sum).collect()
     }
+}
+
+/// Takes the classifier of the card out of the tensors of the file at `path`.
+///
+/// # Errors
+/// As [`LinearClassifier::read`].
+pub(super) fn take_classifier(
+    path: &Path,
+    tensors: &mut BTreeMap<String, NamedTensor>,
+    card: Option<&ModelCard>,
+) -> Result<LinearClassifier> {
+    let refused = |reason: String| Error::Weights {
+        path: path.to_path_buf(),
+        reason,
+    };
+    let named = card.and_then(|card| Some((card.classes.clone()?, card)));
+    let (classes, card) = named.ok_or_else(|| {
+        let reason = "is not a classifier: it names no classes; `ibot finetune` writes classifiers";
+        refused(reason.into())
+    })?;
+    let shapes = [
+        vec![classes.len(), card.architecture.embed_dim],
+        vec![classes.len()],
+    ];
+    check_finite(
+        path,
+        tensors
+            .iter()
+            .filter(|(key, _)| HEAD.contains(&key.as_str())),
+    )?;
+    let mut take = |name: &str, expected: Vec<usize>| match tensors.remove(name) {
+        Some(NamedTensor { shape, values }) if shape == expected => Ok(values),
+        Some(found) => Err(refused(format!(
+            "{name} is {:?}, but its {} classes need {expected:?}",
+            found.shape,
+            classes.len()
+        ))),
+        None => Err(refused(format!(
+            "names {} classes but has no {name}",
+            classes.len()
+        ))),
+    };
+    let [of_weight, of_bias] = shapes;
+    Ok(LinearClassifier {
+        weight: take(HEAD[0], of_weight)?,
+        bias: take(HEAD[1], of_bias)?,
+        classes,
+    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use crate::backbone::{Normalization, VitConfig};
-use crate::files::model::card::Preprocessing;
+use crate::error::Result;
+use crate::files::model::card::{Preprocessing, read_card};
 
 /// A model file, with metadata from other sources.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -12,6 +13,19 @@ pub struct LocalModel {
     pub file: PathBuf,
     /// Metadata from the hub, or from the files beside it.
     pub described: Described,
+}
+
+impl LocalModel {
+    /// Side in pixels of the square input that its images are prepared for, by the file itself or by metadata from other sources.
+    /// None if nothing says it.
+    ///
+    /// # Errors
+    /// As [`read_card`].
+    pub fn image_size(&self) -> Result<Option<usize>> {
+        let own = read_card(&self.file)?.map(|card| card.preprocessing);
+        let known = own.or_else(|| self.described.preprocessing.clone());
+        Ok(known.map(|preprocessing| preprocessing.image_size))
+    }
 }
 
 /// Metadata from other sources; the file's own takes precedence.

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::backend::Backend;
 
 use crate::backbone::{Normalization, VisionTransformer, VitConfig, split_tag, vit_from_name};
-use crate::data::AugmentConfig;
+use crate::data::{AugmentConfig, ValueRange};
 use crate::error::{Error, Result, printable};
 use crate::files::foreign::{Role, backbone_of, network_prefix};
 use crate::files::misfit::{encoders_alike, misfit};
@@ -32,6 +32,8 @@ pub struct ModelOptions {
     /// Mean and deviation of red, green and blue, for a file without a card; where absent, those that timm has for the
     /// encoder's name.
     pub normalization: Option<Normalization>,
+    /// Which values of pictures with more than 8 bits become black and white; by default those of the file's metadata.
+    pub range: ValueRange,
     /// Numbers of products and tokens, f32 by default.
     pub precision: Precision,
     /// Metadata from other sources for a file without its own; explicit options take precedence.
@@ -145,8 +147,10 @@ pub fn read_model(path: &Path, options: &ModelOptions) -> Result<LoadedModel> {
     let preprocessing = Preprocessing {
         mean: normalization.values.mean,
         std: normalization.values.std,
+        range: options.range.or(preprocessing.range),
         ..preprocessing
     };
+    preprocessing.range.validate()?;
     let (prefix, grid) = (architecture.prefix_positions(), [architecture.side(); 2]);
     Ok(LoadedModel {
         card,

@@ -7,6 +7,7 @@
 //! - `classifier`: the linear layer of a file that was fine-tuned
 //! - `source`: a file, or a name on the Hugging Face hub
 //! - `onnx`, `transformers`: as files for other programs
+//! - `timm_folder`: what timm and transformers need beside a file to open its folder
 //! - `description`, `transformers_config`: what `config.json` and `preprocessor_config.json` beside weights say
 //! - `hub`: how a name becomes a file, behind the feature of that name
 
@@ -21,6 +22,7 @@ mod hub;
 mod normalization;
 mod onnx;
 mod source;
+mod timm_folder;
 mod transformers;
 mod transformers_config;
 
@@ -35,4 +37,5 @@ pub use fingerprint::{
 pub use normalization::Normalized;
 pub use onnx::OnnxModel;
 pub use source::ModelSource;
+pub use timm_folder::{timm_model, write_timm_folder};
 pub use transformers::TransformersModel;

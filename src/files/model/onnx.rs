@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn_flex::Flex;
+use serde_json::{Value, json};
 
 use crate::backbone::VitConfig;
 use crate::error::{Error, Result};
 use crate::files::model::card::{CARD, ModelCard, Preprocessing};
+use crate::files::model::classifier::take_classifier;
+use crate::files::model::transformers_config::numbers;
 use crate::files::onnx::write_onnx;
 use crate::files::state_dict::NamedTensor;
 use crate::files::weights::load_backbone;
@@ -15,8 +18,12 @@ use crate::random::{Random, Stream};
 
 /// Key of the preprocessing in the file's properties, as JSON.
 const PREPROCESSING: &str = "preprocessing";
+/// Key of the same in steps that a program can follow, as JSON.
+const INPUT: &str = "input";
+/// Key of the classes' names, a JSON list in the order of the logits.
+const CLASSES: &str = "classes";
 
-/// A backbone that is to be written as ONNX.
+/// A backbone, or a classifier, that is to be written as ONNX.
 #[derive(Debug, Clone)]
 pub struct OnnxModel<'a> {
     /// Shape of the backbone.
@@ -25,23 +32,36 @@ pub struct OnnxModel<'a> {
     pub preprocessing: &'a Preprocessing,
     /// Its metadata.
     pub card: Option<&'a ModelCard>,
-    /// Weights under timm's names.
+    /// Weights under timm's names; those of a head are used where the card names classes.
     pub tensors: BTreeMap<String, NamedTensor>,
 }
 
 impl OnnxModel<'_> {
-    /// Writes the file, see [`write_onnx`]; preprocessing and card are among its properties.
+    /// Writes the file, see [`write_onnx`]; preprocessing, card and names of classes are among its properties. The card is
+    /// without its fingerprint, which ONNX files are not compared by.
     ///
     /// # Errors
-    /// [`Error::Weights`] where weights do not fit the shape, and above 2 GB; [`Error::Io`].
-    pub fn write(self, path: &Path) -> Result<()> {
+    /// [`Error::Weights`] where weights do not fit the shape or the classes, and above 2 GB; [`Error::Io`].
+    pub fn write(mut self, path: &Path) -> Result<()> {
         let json = |value: serde_json::Result<String>| {
             value.map_err(|error| Error::io(path)(std::io::Error::other(error)))
         };
         let preprocessing = json(serde_json::to_string(self.preprocessing))?;
-        let mut metadata = vec![(PREPROCESSING, preprocessing)];
+        let input = steps(self.preprocessing).to_string();
+        let mut metadata = vec![(PREPROCESSING, preprocessing), (INPUT, input)];
         if let Some(card) = self.card {
-            metadata.push((CARD, json(serde_json::to_string(card))?));
+            let card = ModelCard {
+                fingerprint: Vec::new(),
+                ..card.clone()
+            };
+            metadata.push((CARD, json(serde_json::to_string(&card))?));
+        }
+        let classes = self.card.and_then(|card| card.classes.as_ref());
+        let mut head = None;
+        if let Some(classes) = classes {
+            metadata.push((CLASSES, json(serde_json::to_string(classes))?));
+            let classifier = take_classifier(path, &mut self.tensors, self.card)?;
+            head = Some(classifier.tensors());
         }
         let architecture = VitConfig {
             img_size: self.preprocessing.image_size,
@@ -50,6 +70,27 @@ impl OnnxModel<'_> {
         let mut random = Random::new(0, 0, 0, Stream::Init);
         let fresh = architecture.init::<Flex>(&mut random, &Default::default())?;
         let model = load_backbone(fresh, path, self.tensors)?;
-        write_onnx(path, &model, &metadata)
+        write_onnx(path, &model, head, &metadata)
     }
+}
+
+/// How a picture becomes the input `images`, in the order of the steps.
+fn steps(preprocessing: &Preprocessing) -> Value {
+    let side = preprocessing.image_size;
+    let mut steps = json!({
+        "color": "RGB",
+        "interpolation": preprocessing.interpolation,
+        "scale": "divide by 255",
+        "mean": numbers(preprocessing.mean),
+        "std": numbers(preprocessing.std),
+        "layout": "batch, channel, row, column",
+    });
+    match preprocessing.fit.shorter_side(side) {
+        Some(shorter) => {
+            steps["resize_shorter_side"] = shorter.into();
+            steps["center_crop"] = side.into();
+        }
+        None => steps["resize_to"] = json!([side, side]),
+    }
+    steps
 }

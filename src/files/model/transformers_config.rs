@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value, json};
 
 use crate::backbone::{LAYER_NORM_EPS, Normalization, VitConfig, encoder_names, vit_from_name};
-use crate::data::EvalFit;
-use crate::data::augment::Interpolation;
+use crate::data::{EvalFit, ValueRange, augment::Interpolation};
 use crate::error::printable;
 use crate::files::model::card::Preprocessing;
 use crate::precision::Precision;
@@ -278,6 +277,7 @@ impl PreprocessorConfig {
         Ok(Preprocessing {
             image_size,
             fit,
+            range: ValueRange::Auto,
             interpolation: *interpolation,
             mean: normalization.mean,
             std: normalization.std,
@@ -376,7 +376,7 @@ pub(super) fn preprocessor_json(preprocessing: &Preprocessing) -> Value {
 }
 
 /// As short as f32 is printed: 0.485, not 0.48500001430511475.
-fn numbers(values: [f32; 3]) -> [f64; 3] {
+pub(super) fn numbers(values: [f32; 3]) -> [f64; 3] {
     values.map(|value| value.to_string().parse().unwrap_or(f64::from(value)))
 }
 

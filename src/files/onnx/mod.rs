@@ -1,4 +1,4 @@
-//! The backbone as an ONNX file, for programs that run such files.
+//! The backbone, or a classifier, as an ONNX file, for programs that run such files.
 //!
 //! - `message`: what of the format is needed
 //! - `graph`: a graph, node by node
@@ -16,7 +16,7 @@ use prost::Message as _;
 use self::message::{Entry, Model, OperatorSet};
 use crate::backbone::VisionTransformer;
 use crate::error::{Error, Result};
-use crate::files::state_dict;
+use crate::files::state_dict::{NamedTensor, state_dict};
 use crate::unfinished::write_whole;
 
 /// The operators' version, which has layer norm; and the format's of the same time.
@@ -27,24 +27,28 @@ const FORMAT: i64 = 8;
 const MAX_BYTES: usize = (1 << 31) - 1;
 
 /// Writes the transformer as an ONNX model, with `metadata` as its properties. Its size of pictures is fixed, the number
-/// of pictures in a batch is free.
+/// of pictures in a batch is free. `head` is a linear layer on the feature, `head.weight` `[K, D]` and `head.bias` `[K]`.
 ///
 /// # Shapes
 /// `images` `[batch, 3, S, S]`, normalized -> `features` `[batch, D]` as [`crate::backbone::Backbone::embed`], and
-/// `patches` `[batch, N, D]`.
+/// `patches` `[batch, N, D]`; with a head, `logits` `[batch, K]` before them.
 ///
 /// # Errors
 /// [`Error::Weights`] above 2 GB, [`Error::Io`].
 pub fn write_onnx<B: Backend>(
     path: &Path,
     model: &VisionTransformer<B>,
+    head: Option<[(&str, NamedTensor); 2]>,
     metadata: &[(&str, String)],
 ) -> Result<()> {
     let refused = |reason: &str| Error::Weights {
         path: path.to_path_buf(),
         reason: reason.into(),
     };
-    let graph = vit::transformer(model.config(), state_dict(model));
+    let mut tensors = state_dict(model);
+    let head = head.into_iter().flatten();
+    tensors.extend(head.map(|(name, tensor)| (name.to_owned(), tensor)));
+    let graph = vit::transformer(model.config(), tensors);
     let graph = graph.ok_or_else(|| refused("the model lacks weights of a vision transformer"))?;
     let entries = metadata.iter().map(|(key, value)| Entry {
         key: (*key).to_owned(),

@@ -8,7 +8,8 @@ use crate::files::onnx::graph::{Builder, Name, float, int, list};
 use crate::files::onnx::message::Graph;
 use crate::files::state_dict::NamedTensor;
 
-/// The graph of a transformer, whose weights are under timm's names; none where one of them is missing.
+/// The graph of a transformer, whose weights are under timm's names, and of its head where it has one; none where one of
+/// them is missing.
 pub fn transformer(config: &VitConfig, tensors: BTreeMap<String, NamedTensor>) -> Option<Graph> {
     Writer {
         builder: Builder::default(),
@@ -39,13 +40,19 @@ impl Writer<'_> {
         let patches = self.builder.slice(&normed, 1, [prefix, prefix + count]);
         let pooled = self.pooled(&normed, &patches);
         let features = self.norm(&pooled, "fc_norm").unwrap_or(pooled);
-        for (value, output) in [(&features, "features"), (&patches, "patches")] {
+        let classes = self.tensors.get("head.weight").map(|head| head.shape[0]);
+        let logits = self.linear(&features, "head");
+        let named = [(&features, "features"), (&patches, "patches")];
+        for (value, output) in logits.iter().map(|logits| (logits, "logits")).chain(named) {
             self.builder
                 .add_named("Identity", &[value], Vec::new(), output);
         }
         let (side, width) = (self.config.img_size, self.config.embed_dim);
         let inputs: [(&str, &[usize]); 1] = [("images", &[3, side, side])];
-        let outputs: [(&str, &[usize]); 2] = [("features", &[width]), ("patches", &[count, width])];
+        let classes = classes.map(|classes| [classes]);
+        let logits = classes.iter().map(|classes| ("logits", &classes[..]));
+        let others: [(&str, &[usize]); 2] = [("features", &[width]), ("patches", &[count, width])];
+        let outputs: Vec<(&str, &[usize])> = logits.chain(others).collect();
         Some(self.builder.finish(&inputs, &outputs))
     }
 

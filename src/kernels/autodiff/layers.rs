@@ -11,12 +11,13 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
 
 use crate::kernels::autodiff::primitive::{
-    Kept, Tracked, of_dtype, optional, primitive, register, untracked,
+    Kept, Tracked, optional, primitive, register, untracked,
 };
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::branch;
 use crate::kernels::ops::branch::{BranchInput, residual_branch};
 use crate::kernels::ops::linear::{Activated, LinearLayerInput, Prologue};
+use crate::kernels::ops::rounding::as_dtype;
 use crate::kernels::wrap::wrap;
 
 /// A linear layer without its residual on the inner backend; and its input, its norm's scale and shift, its weight and its
@@ -88,7 +89,7 @@ impl<B: IbotBackend> Backward<B, 6> for Linear {
         register::<B, 1>(grads, norm_bias, d_shift);
         register::<B, 2>(grads, weight, found.d_weight);
         register::<B, 1>(grads, bias, found.d_bias);
-        let d_residual = residual.map(|_| of_dtype(wrap(d_y), self.residual));
+        let d_residual = residual.map(|_| as_dtype(wrap(d_y), self.residual));
         register::<B, 2>(grads, residual, d_residual);
     }
 }

@@ -8,6 +8,7 @@ mod rows;
 use std::ops::Range;
 
 use burn::tensor::Tensor;
+use burn::tensor::ops::FloatTensor;
 use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -194,6 +195,10 @@ impl<B: IbotBackend> Backward<B, 2> for TiledCrossEntropy {
 }
 
 impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
+    fn join_graphs(leaves: &[FloatTensor<Self>]) {
+        primitive::join_graphs::<B, C>(leaves);
+    }
+
     fn check_device(device: &Self::Device) -> Result<()> {
         B::check_device(device)
     }

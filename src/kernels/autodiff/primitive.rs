@@ -1,11 +1,12 @@
 //! Tensors as nodes of the graph hold them, and their gradients.
 
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::ops::FloatTensor;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::ops::{FloatTensor, FloatTensorOps as _};
 use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::{Autodiff, NodeId};
+use burn_flex::Flex;
 
 use crate::kernels::wrap::wrap;
 use crate::precision::Precision;
@@ -20,14 +21,17 @@ pub(super) fn untracked<B: Backend>(tensor: &FloatTensor<B>) -> FloatTensor<Auto
     primitive(Tensor::<Autodiff<B>, 2>::from_inner(wrap(tensor.clone())))
 }
 
-/// The tensor with such entries: itself, or a copy.
-pub(super) fn of_dtype<B: Backend, const D: usize>(
-    tensor: Tensor<B, D>,
-    dtype: DType,
-) -> Tensor<B, D> {
-    match tensor.dtype() == dtype {
-        true => tensor,
-        false => tensor.cast(dtype),
+/// See [`IbotBackend::join_graphs`](crate::kernels::IbotBackend::join_graphs): parents of one operation are of one graph.
+pub(super) fn join_graphs<B: Backend, C: CheckpointStrategy>(leaves: &[Tracked<B, C>]) {
+    // burn names parents by their nodes alone: their values, which may lie on a GPU, are not touched
+    let constant = primitive(Tensor::<Autodiff<Flex>, 1>::zeros([1], &Default::default()));
+    let stand_in = |leaf: &Tracked<B, C>| {
+        let (mut stand_in, leaf) = (constant.clone(), leaf.clone());
+        (stand_in.node, stand_in.rc) = (leaf.node, leaf.rc);
+        stand_in
+    };
+    if !leaves.is_empty() {
+        Autodiff::<Flex>::float_cat(leaves.iter().map(stand_in).collect(), 0);
     }
 }
 

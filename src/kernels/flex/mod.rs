@@ -23,9 +23,14 @@ use crate::kernels::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput};
 use crate::kernels::ops::layer_norm::{LayerNormGradients, LayerNormInput};
 use crate::kernels::ops::linear::{LinearBackwardInput, LinearGradients, LinearInput};
 use crate::kernels::ops::rounding::kept;
-use crate::kernels::ops::target_potentials::TargetPotentials;
+use crate::kernels::ops::target_potentials::{Known, TargetPotentials};
+use crate::precision::Precision;
 
 impl IbotBackend for Flex {
+    fn rounded<const D: usize>(x: Tensor<Self, D>, precision: Precision) -> Tensor<Self, D> {
+        rows::rounded(x, precision)
+    }
+
     fn sinkhorn_potentials(
         teacher_logits: Tensor<Self, 2>,
         temperature: f64,
@@ -34,12 +39,12 @@ impl IbotBackend for Flex {
         target_potentials::sinkhorn(teacher_logits, temperature, iterations)
     }
 
-    fn sinkhorn_iteration(
-        teacher_logits: Tensor<Self, 2>,
-        of_rows: Tensor<Self, 2>,
+    fn potentials_under(
+        logits: Tensor<Self, 2>,
+        known: Known<Self>,
         temperature: f64,
-    ) -> TargetPotentials<Self> {
-        target_potentials::sinkhorn_iteration(teacher_logits, of_rows, temperature)
+    ) -> Tensor<Self, 2> {
+        target_potentials::potentials_under(logits, known, temperature)
     }
 
     fn centered_potentials(

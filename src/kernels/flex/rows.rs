@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use crate::kernels::flex::vector_math::{sums, vectorized};
 use crate::kernels::ops::layer_norm::{LayerNormGradients, LayerNormInput};
+use crate::precision::Precision;
 
 /// Entries a parallel piece should have: enough to be worth a task, few enough for a core's cache.
 const PIECE: usize = 16 * 1024;
@@ -89,6 +90,19 @@ pub(super) fn in_pieces_with<I: IndexedParallelIterator, S>(
     // SAFETY: the pieces cover all entries, and as many inputs came as there are pieces.
     unsafe { entries.set_len(count) };
     entries
+}
+
+/// See [`crate::kernels::IbotBackend::rounded`]; on all cores.
+pub(super) fn rounded<const D: usize>(x: Tensor<Flex, D>, precision: Precision) -> Tensor<Flex, D> {
+    if precision == Precision::F32 {
+        return x;
+    }
+    let shape = x.shape();
+    let flat = x.reshape([1, shape.num_elements()]);
+    let round = |piece: &mut [f32]| {
+        piece.iter_mut().for_each(|x| *x = precision.nearest(*x));
+    };
+    rows_of(changed(flat, PIECE, round)).reshape(shape)
 }
 
 pub(super) fn rows_of(tensor: FlexTensor) -> Tensor<Flex, 2> {

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::kernels::flex::rows::{contiguous, in_order};
 use crate::kernels::flex::vector_math::{Math, largest, sums, vectorized};
-use crate::kernels::ops::target_potentials::TargetPotentials;
+use crate::kernels::ops::target_potentials::{Known, TargetPotentials};
 
 /// Columns that one task normalizes: 1 KiB of each row, so that a visit uses whole cache lines.
 const SPAN: usize = 256;
@@ -191,42 +191,65 @@ pub(super) fn sinkhorn(
     normalized_under([shift, log], logits, temperature, &device)
 }
 
-/// See [`crate::kernels::IbotBackend::sinkhorn_iteration`].
-pub(super) fn sinkhorn_iteration(
+/// See [`crate::kernels::IbotBackend::potentials_under`].
+pub(super) fn potentials_under(
     logits: Tensor<Flex, 2>,
-    of_rows: Tensor<Flex, 2>,
+    known: Known<Flex>,
     temperature: f64,
-) -> TargetPotentials<Flex> {
-    let [_, width] = logits.dims();
-    let device = logits.device();
-    let (logits, of_rows) = (contiguous(logits), contiguous(of_rows));
+) -> Tensor<Flex, 2> {
+    let ([_, width], device) = (logits.dims(), logits.device());
+    let logits = contiguous(logits);
     let logits = logits.storage::<f32>();
-    let (by_row, _) = of_rows.storage::<f32>().as_chunks();
-    let prototypes = normalize_prototypes(logits, by_row, (1.0 / temperature) as f32, width);
-    normalized_under(prototypes, logits, temperature, &device)
+    let found = match known {
+        Known::Rows(of_rows) => {
+            let of_rows = contiguous(of_rows);
+            let (by_row, _) = of_rows.storage::<f32>().as_chunks();
+            let inverse_temperature = (1.0 / temperature) as f32;
+            side_by_side(&normalize_prototypes(
+                logits,
+                by_row,
+                inverse_temperature,
+                width,
+            ))
+        }
+        Known::Prototypes(of_prototypes) => {
+            let of_prototypes = contiguous(of_prototypes);
+            let (pairs, _) = of_prototypes.storage::<f32>().as_chunks::<2>();
+            let pairs = pairs.iter().map(|[shift, log]| (*shift, *log));
+            let (shift, log): (Vec<f32>, Vec<f32>) = pairs.unzip();
+            rows_under([&shift, &log], logits, temperature)
+        }
+    };
+    pairs(&found, &device)
 }
 
 /// Potentials of rows under those of the prototypes, and these.
 fn normalized_under(
-    [shift, log]: [Vec<f32>; 2],
+    prototypes: [Vec<f32>; 2],
     logits: &[f32],
     temperature: f64,
     device: &FlexDevice,
 ) -> TargetPotentials<Flex> {
-    let prototypes = Prototypes {
-        shift: &shift,
-        log: &log,
-        inverse_temperature: (1.0 / temperature) as f32,
-    };
-    let rows = normalize_rows(logits, &prototypes, false).rows;
-    let of_prototypes: Vec<[f32; 2]> = std::iter::zip(&shift, &log)
-        .map(|(shift, log)| [*shift, *log])
-        .collect();
+    let [shift, log] = &prototypes;
     TargetPotentials {
-        of_rows: pairs(&rows, device),
-        of_prototypes: pairs(&of_prototypes, device),
+        of_rows: pairs(&rows_under([shift, log], logits, temperature), device),
+        of_prototypes: pairs(&side_by_side(&prototypes), device),
         temperature,
     }
+}
+
+fn rows_under([shift, log]: [&[f32]; 2], logits: &[f32], temperature: f64) -> Vec<[f32; 2]> {
+    let prototypes = Prototypes {
+        shift,
+        log,
+        inverse_temperature: (1.0 / temperature) as f32,
+    };
+    normalize_rows(logits, &prototypes, false).rows
+}
+
+fn side_by_side([shift, log]: &[Vec<f32>; 2]) -> Vec<[f32; 2]> {
+    let pairs = std::iter::zip(shift, log);
+    pairs.map(|(shift, log)| [*shift, *log]).collect()
 }
 
 /// See [`crate::kernels::IbotBackend::centered_potentials`].

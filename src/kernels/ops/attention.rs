@@ -5,7 +5,7 @@ use burn::tensor::{DType, Tensor};
 
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::product::{Layout, RowPlaces};
-use crate::kernels::ops::rounding::{attention_operand, kept};
+use crate::kernels::ops::rounding::{as_dtype, attention_operand, kept};
 
 /// What [`crate::kernels::IbotBackend::packed_attention`] takes.
 #[derive(Debug, Clone)]
@@ -136,11 +136,7 @@ pub fn backward<B: IbotBackend>(
 /// Attention of each token to each, `[B, H, T, T]`; rows sum to 1. To look at: training keeps no maps.
 pub fn attention_maps<B: IbotBackend>(input: AttentionInput<B>) -> Tensor<B, 4> {
     let sizes = Sizes::new(&input);
-    let qkv = match input.qkv.dtype() {
-        DType::F32 => input.qkv,
-        _ => input.qkv.cast(DType::F32),
-    };
-    let [q, k, _] = sizes.split(qkv);
+    let [q, k, _] = sizes.split(as_dtype(input.qkv, DType::F32));
     softmax(scores(&sizes, q, k)).0
 }
 

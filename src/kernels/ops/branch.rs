@@ -11,6 +11,7 @@ use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
 use crate::kernels::ops::linear;
 use crate::kernels::ops::linear::{LinearLayerInput, Prologue};
 use crate::kernels::ops::product::RowPlaces;
+use crate::kernels::ops::rounding::as_dtype;
 
 /// What stands between the two linear layers of a branch.
 #[derive(Debug, Clone, Copy)]
@@ -252,10 +253,7 @@ fn kept<B: Backend>(branch: Tensor<B, 2>, keep: Option<Tensor<B, 3>>) -> Tensor<
     };
     let [rows, width] = branch.dims();
     let batch = keep.dims()[0];
-    let keep = match keep.dtype() == branch.dtype() {
-        true => keep,
-        false => keep.cast(branch.dtype()),
-    };
+    let keep = as_dtype(keep, branch.dtype());
     let by_image = branch.reshape([batch, rows / batch, width]) * keep;
     by_image.reshape([rows, width])
 }

@@ -3,6 +3,8 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
+use crate::precision::Precision;
+
 /// The scale before the first step. Source: `init_scale` of `torch.amp.GradScaler`.
 pub const INITIAL_LOSS_SCALE: f32 = 65_536.0;
 /// Sound steps after which it doubles. Source: `growth_interval` there.
@@ -22,9 +24,10 @@ pub struct LossScale<B: Backend> {
 }
 
 impl<B: Backend> LossScale<B> {
-    /// That of a run before its first step.
-    pub fn initial(device: &B::Device) -> Self {
-        Self::of([INITIAL_LOSS_SCALE, 0.0], device)
+    /// That of a run before its first step; none with the range of f32, which bf16 has too.
+    pub fn initial(precision: Precision, device: &B::Device) -> Option<Self> {
+        let is_half = precision == Precision::F16;
+        is_half.then(|| Self::of([INITIAL_LOSS_SCALE, 0.0], device))
     }
 
     /// This scale after so many sound steps.

@@ -1,6 +1,7 @@
 //! Where half precision rounds, on backends that keep f32.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::backend::Backend;
+use burn::tensor::{DType, Tensor, TensorData};
 
 use crate::kernels::backend::IbotBackend;
 use crate::precision::Precision;
@@ -17,6 +18,14 @@ pub fn rounded<B: IbotBackend, const D: usize>(
     let (shape, device) = (x.shape(), x.device());
     let entries = x.into_data().iter::<f32>().map(nearest).collect();
     Tensor::from_data(TensorData::new::<f32, _>(entries, shape), &device)
+}
+
+/// `x` with entries of this type: itself, or a copy.
+pub(crate) fn as_dtype<B: Backend, const D: usize>(x: Tensor<B, D>, dtype: DType) -> Tensor<B, D> {
+    match x.dtype() == dtype {
+        true => x,
+        false => x.cast(dtype),
+    }
 }
 
 /// `x` as an operand of a product in the [`Precision::current`].

@@ -21,6 +21,15 @@ pub struct TargetPotentials<B: Backend> {
     pub temperature: f64,
 }
 
+/// The half of [`TargetPotentials`] that gives the other half.
+#[derive(Debug, Clone)]
+pub enum Known<B: Backend> {
+    /// [`TargetPotentials::of_rows`], `[M, 2]`: those of the prototypes follow, `[K, 2]`.
+    Rows(Tensor<B, 2>),
+    /// [`TargetPotentials::of_prototypes`], `[K, 2]`: those of the rows follow, `[M, 2]`.
+    Prototypes(Tensor<B, 2>),
+}
+
 /// The two columns of pairs: shifts and logs.
 ///
 /// # Shapes
@@ -68,14 +77,6 @@ impl<B: Backend> TargetPotentials<B> {
         let [row_shift, row_lse] = shifts_and_logs(self.of_rows.clone());
         let shifted = teacher_logits - prototype_shift - row_shift;
         (shifted / self.temperature - prototype_log - row_lse).exp()
-    }
-
-    /// The potentials of some rows.
-    pub fn slice_rows(&self, rows: &Range<usize>) -> Self {
-        Self {
-            of_rows: self.of_rows.clone().narrow(0, rows.start, rows.len()),
-            ..self.clone()
-        }
     }
 
     /// The potentials of prototypes `columns`.
@@ -164,24 +165,34 @@ pub fn sinkhorn<B: Backend>(
         return start;
     }
     (0..iterations).fold(start, |found, _| {
-        sinkhorn_iteration(logits.clone(), found.of_rows, temperature)
+        let known = Known::Rows(found.of_rows);
+        let of_prototypes = potentials_under(logits.clone(), known, temperature);
+        let known = Known::Prototypes(of_prototypes.clone());
+        TargetPotentials {
+            of_rows: potentials_under(logits.clone(), known, temperature),
+            of_prototypes,
+            temperature,
+        }
     })
 }
 
-/// See [`crate::kernels::IbotBackend::sinkhorn_iteration`].
-pub fn sinkhorn_iteration<B: Backend>(
+/// See [`crate::kernels::IbotBackend::potentials_under`].
+pub fn potentials_under<B: Backend>(
     logits: Tensor<B, 2>,
-    of_rows: Tensor<B, 2>,
+    known: Known<B>,
     temperature: f64,
-) -> TargetPotentials<B> {
-    let [row_shift, row_lse] = shifts_and_logs(of_rows);
-    let by_row = logits.clone() - row_shift;
-    let (shift, log) = normalize_prototypes(by_row, row_lse, temperature);
-    let (row_shift, row_lse) = normalize_rows(logits - shift.clone(), log.clone(), temperature);
-    TargetPotentials {
-        of_prototypes: pairs_of(shift.transpose(), log.transpose()),
-        of_rows: pairs_of(row_shift, row_lse),
-        temperature,
+) -> Tensor<B, 2> {
+    match known {
+        Known::Rows(of_rows) => {
+            let [row_shift, row_lse] = shifts_and_logs(of_rows);
+            let (shift, log) = normalize_prototypes(logits - row_shift, row_lse, temperature);
+            pairs_of(shift.transpose(), log.transpose())
+        }
+        Known::Prototypes(of_prototypes) => {
+            let [shift, log] = shifts_and_logs(of_prototypes).map(Tensor::transpose);
+            let (row_shift, row_lse) = normalize_rows(logits - shift, log, temperature);
+            pairs_of(row_shift, row_lse)
+        }
     }
 }
 

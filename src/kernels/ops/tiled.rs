@@ -14,8 +14,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput, Pairing};
 use crate::kernels::ops::linear::{LinearBackwardInput, LinearInput, LinearLayerInput, Prologue};
-use crate::kernels::ops::target_potentials::TargetPotentials;
-use crate::kernels::ops::target_potentials::pairs_of;
+use crate::kernels::ops::target_potentials::{Known, TargetPotentials, pairs_of};
 use crate::precision::Precision;
 
 /// Columns of a wide tile are a multiple of this many: whole cache lines, and the widest vectors of the kernels.
@@ -113,6 +112,21 @@ impl<B: IbotBackend> Logits<B> {
         let mean = product(mean.unsqueeze_dim(0), self.prototypes.clone());
         mean.reshape([self.prototypes.dims()[1]])
     }
+
+    /// Potentials of the prototypes under those of the rows, `[M, 2]` -> `[K, 2]`, in tiles of so many columns.
+    pub fn prototype_potentials(
+        &self,
+        columns: usize,
+        of_rows: &Tensor<B, 2>,
+        temperature: f64,
+    ) -> Tensor<B, 2> {
+        let tiles = tiles_of(self, columns);
+        let tiles = tiles.map(|tile| {
+            let known = Known::Rows(of_rows.clone());
+            B::potentials_under(self.tile(&tile), known, temperature)
+        });
+        Tensor::cat(tiles.collect(), 0)
+    }
 }
 
 fn product<B: IbotBackend>(left: Tensor<B, 2>, right: Tensor<B, 2>) -> Tensor<B, 2> {
@@ -139,11 +153,29 @@ impl<B: IbotBackend> TiledTargets<B> {
         let mut rows = Tensor::zeros([teacher.rows(), 2], &teacher.bottleneck.device());
         let mut found = Vec::new();
         for _ in 0..iterations {
-            let tiles = tiles_of(&teacher, columns)
-                .map(|tile| B::sinkhorn_iteration(teacher.tile(&tile), rows.clone(), temperature));
+            let tiles = tiles_of(&teacher, columns).map(|tile| {
+                let (logits, known) = (teacher.tile(&tile), Known::Rows(rows.clone()));
+                let of_prototypes = B::potentials_under(logits.clone(), known, temperature);
+                tile_under(logits, of_prototypes, temperature)
+            });
             found = tiles.collect();
             rows = join(of_rows(&found), temperature).0;
         }
+        Self::of_tiles(teacher, columns, &found)
+    }
+
+    /// Under potentials of the prototypes, `[K, 2]`, in tiles of so many columns; M, `columns` >= 1.
+    pub fn under(
+        teacher: Logits<B>,
+        columns: usize,
+        of_prototypes: &Tensor<B, 2>,
+        temperature: f64,
+    ) -> Self {
+        let tiles = tiles_of(&teacher, columns).map(|tile| {
+            let of_prototypes = of_prototypes.clone().narrow(0, tile.start, tile.len());
+            tile_under(teacher.tile(&tile), of_prototypes, temperature)
+        });
+        let found: Vec<TargetPotentials<B>> = tiles.collect();
         Self::of_tiles(teacher, columns, &found)
     }
 
@@ -185,20 +217,6 @@ impl<B: Backend> TiledTargets<B> {
     /// The columns of each tile.
     pub fn tiles(&self) -> impl Iterator<Item = Range<usize>> + use<B> {
         tiles_of(&self.teacher, self.columns)
-    }
-
-    /// The targets of some rows.
-    pub fn slice_rows(&self, rows: &Range<usize>) -> Self {
-        let part = |tensor: &Tensor<B, 2>| tensor.clone().narrow(0, rows.start, rows.len());
-        Self {
-            teacher: Logits {
-                bottleneck: part(&self.teacher.bottleneck),
-                ..self.teacher.clone()
-            },
-            potentials: self.potentials.slice_rows(rows),
-            tile_mass: part(&self.tile_mass),
-            columns: self.columns,
-        }
     }
 }
 
@@ -251,6 +269,20 @@ fn tiles_of<B: Backend>(
     let [_, prototypes] = logits.prototypes.dims();
     let starts = (0..prototypes).step_by(columns);
     starts.map(move |start| start..prototypes.min(start + columns))
+}
+
+/// Potentials of a tile under those of its prototypes; its rows are normalized by it alone.
+fn tile_under<B: IbotBackend>(
+    logits: Tensor<B, 2>,
+    of_prototypes: Tensor<B, 2>,
+    temperature: f64,
+) -> TargetPotentials<B> {
+    let known = Known::Prototypes(of_prototypes.clone());
+    TargetPotentials {
+        of_rows: B::potentials_under(logits, known, temperature),
+        of_prototypes,
+        temperature,
+    }
 }
 
 fn of_rows<B: Backend>(tiles: &[TargetPotentials<B>]) -> Vec<Tensor<B, 2>> {

@@ -3,8 +3,7 @@
 //! - `template`: fills the shaders; `launch`: a filled shader as a kernel on the device; `observed`: which ones ran;
 //!   `info`: the sizes that a kernel gets; `element`: what an entry is in memory
 //! - `chunk`, `target_potentials`, `cross_entropy`, `attention`, `layer_norm`, `l2_norm`, `gelu`, `matrix_product`,
-//!   `normed_linear`, `tokens`, `rows`, `levels`, `ema`, `adamw`, `sum_of_squares`, `grad_scale`, `loss_scale`, `copy`: one module a folder or file of
-//!   `shaders/`
+//!   `normed_linear`, `tokens`, `rows`, `levels`, `ema`, `adamw`, `sum_of_squares`, `grad_scale`, `loss_scale`, `copy`: as in `shaders/`
 //! - `attention_lanes` and `attention_tiles`: the two kinds of kernels that attention chooses from
 //! - `matrix_plan`, `matrix_tiles`, `matrix_kernels`: how a device multiplies, and the kernels for that; `matrix_bands`: in
 //!   which order; `matrix_timing`, `tile_times`: the fastest way, by timing, and its file; `cooperative`: on cooperative
@@ -68,6 +67,7 @@ pub use launch::{Kernel, SHADERS_VARIABLE, peak_bytes_in_use, shader_folder};
 pub use matrix_tiles::{TILE_VARIABLE, Tile, with_tile};
 pub use matrix_timing::TIMING_VARIABLE;
 pub use observed::{Launched, observe};
+pub use tile_times::folder as tile_times_folder;
 
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{DType, Tensor};
@@ -92,7 +92,7 @@ use crate::kernels::ops::linear::{
 };
 use crate::kernels::ops::loss_scale::{LossScale, Unscaled};
 use crate::kernels::ops::product::{Layout, RowPlaces};
-use crate::kernels::ops::target_potentials::TargetPotentials;
+use crate::kernels::ops::target_potentials::{Known, TargetPotentials};
 use crate::kernels::ops::tokens::{TokensGradients, TokensInput};
 use crate::kernels::ops::{
     adamw as tensor_adamw, attention as tensor_attention, cross_entropy as tensor_cross_entropy,
@@ -157,14 +157,14 @@ impl IbotBackend for Gpu {
         )
     }
 
-    fn sinkhorn_iteration(
-        teacher_logits: Tensor<Self, 2>,
-        of_rows: Tensor<Self, 2>,
+    fn potentials_under(
+        logits: Tensor<Self, 2>,
+        known: Known<Self>,
         temperature: f64,
-    ) -> TargetPotentials<Self> {
+    ) -> Tensor<Self, 2> {
         chosen!(
-            target_potentials::sinkhorn_iteration(teacher_logits, of_rows, temperature),
-            tensor_potentials::sinkhorn_iteration(teacher_logits, of_rows, temperature)
+            target_potentials::potentials_under(logits, known, temperature),
+            tensor_potentials::potentials_under(logits, known, temperature)
         )
     }
 

@@ -8,7 +8,7 @@ use super::lanes::{reducing_workgroup, workgroup};
 use super::launch::{Client, GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
 use super::walk::Walk;
 use crate::kernels::backends::Gpu;
-use crate::kernels::ops::target_potentials::TargetPotentials;
+use crate::kernels::ops::target_potentials::{Known, TargetPotentials};
 
 /// Rows that one lane folds into a prototype's normalizer: enough of them to hide the second pass over the partial
 /// results, few enough that a GPU is busy.
@@ -163,17 +163,27 @@ pub(super) fn sinkhorn(
     work.finish(temperature)
 }
 
-/// See [`crate::kernels::IbotBackend::sinkhorn_iteration`].
-pub(super) fn sinkhorn_iteration(
+/// See [`crate::kernels::IbotBackend::potentials_under`].
+pub(super) fn potentials_under(
     logits: Tensor<Gpu, 2>,
-    of_rows: Tensor<Gpu, 2>,
+    known: Known<Gpu>,
     temperature: f64,
-) -> TargetPotentials<Gpu> {
-    assert_eq!(of_rows.dims(), [logits.dims()[0], 2], "of_rows");
-    let mut work = Work::new(logits, of_rows, temperature);
-    work.normalize_prototypes();
-    work.normalize_rows();
-    work.finish(temperature)
+) -> Tensor<Gpu, 2> {
+    let [rows, prototypes] = logits.dims();
+    tensor(match known {
+        Known::Rows(of_rows) => {
+            assert_eq!(of_rows.dims(), [rows, 2], "of_rows");
+            let mut work = Work::new(logits, of_rows, temperature);
+            work.normalize_prototypes();
+            work.of_prototypes
+        }
+        Known::Prototypes(of_prototypes) => {
+            assert_eq!(of_prototypes.dims(), [prototypes, 2], "of_prototypes");
+            let mut work = Work::new(logits, of_prototypes, temperature);
+            work.normalize_rows();
+            work.of_rows
+        }
+    })
 }
 
 pub(super) fn center_kernel(walk: Walk) -> Kernel {

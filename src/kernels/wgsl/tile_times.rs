@@ -134,8 +134,9 @@ impl TileTimes {
     }
 }
 
-/// The folder of the files; none where the system names no home.
-pub(super) fn folder() -> Option<PathBuf> {
+/// The folder of the times of products, one file for each GPU; none where the system names no home.
+#[must_use]
+pub fn folder() -> Option<PathBuf> {
     let of_hub = std::env::var_os("HF_HOME").map(PathBuf::from);
     let of_user = || Some(std::env::home_dir()?.join(".cache").join("huggingface"));
     Some(of_hub.or_else(of_user)?.join("ibot"))

@@ -4,6 +4,7 @@ mod center;
 mod cls;
 mod koleo;
 mod label;
+mod parts;
 mod patch;
 mod targets;
 
@@ -11,6 +12,7 @@ pub use center::Center;
 pub use cls::{ClsLossInput, cls_loss};
 pub use koleo::koleo_loss;
 pub use label::label_loss;
+pub(super) use parts::{Places, targets_of_parts};
 pub use patch::{PatchLossInput, PatchWeighting, patch_loss};
 pub(crate) use targets::tiled_targets;
 pub use targets::{TargetRule, TeacherTargets};

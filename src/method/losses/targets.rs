@@ -1,7 +1,5 @@
 //! The teacher's targets, and the cross-entropy that both losses have with them.
 
-use std::ops::Range;
-
 use burn::tensor::Tensor;
 
 use crate::kernels::{
@@ -64,21 +62,6 @@ impl<B: IbotBackend> TeacherTargets<B> {
         match self {
             Self::Stored { logits, .. } => logits.dims()[0],
             Self::Tiled(targets) => targets.teacher.rows(),
-        }
-    }
-
-    /// The targets of some rows.
-    pub fn slice_rows(&self, rows: &Range<usize>) -> Self {
-        // the usual case of an undivided batch: `narrow` would copy the logits
-        if *rows == (0..self.rows()) {
-            return self.clone();
-        }
-        match self {
-            Self::Stored { logits, potentials } => Self::Stored {
-                logits: logits.clone().narrow(0, rows.start, rows.len()),
-                potentials: potentials.slice_rows(rows),
-            },
-            Self::Tiled(targets) => Self::Tiled(targets.slice_rows(rows)),
         }
     }
 

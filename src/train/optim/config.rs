@@ -116,4 +116,8 @@ pub struct UpdateRates {
     pub weight_decay: Option<f64>,
     /// Whether the heads' prototypes are frozen.
     pub freeze_prototypes: bool,
+    /// Whether the backbone is frozen.
+    pub freeze_backbone: bool,
+    /// Steps before this one in which it was; its bias correction counts from its own first step.
+    pub frozen_backbone_steps: usize,
 }

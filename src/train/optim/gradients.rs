@@ -8,38 +8,38 @@ use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorData};
 
 use crate::files::{NamedTensor, Pick, named_tensors};
-use crate::kernels::{IbotBackend, TrainBackend};
+use crate::kernels::{IbotBackend, LossScale, TrainBackend};
 
-/// Puts each parameter on a new node of the autodiff graph, with its gradient of `gradients`; values stay the same. To be
-/// called before a forward from parameters that a backward pass has seen, where other threads run backward passes too; a
-/// [`Trainer`](crate::train::Trainer) does.
+/// Puts each parameter on a new node of the autodiff graph, all in one graph; values stay the same. To be called before a
+/// forward from parameters that a backward pass has seen, where other threads run backward passes too; a
+/// [`Trainer`](crate::train::Trainer) does. Gradients are kept by node, so those of `module` are to be taken out before.
 ///
-/// burn-autodiff 0.21 keeps the graphs of all threads in one place (`runtime/graph.rs`). A backward pass takes the nodes
-/// that it reached out of there, parameters included, and then frees in every graph, those of other threads too, what no
-/// tensor refers to, unless some tensor refers to a node of that graph. A graph with a parameter is safe by that. A forward
-/// from parameters that were taken out makes graphs without one: between two operations no tensor refers to their nodes,
-/// and a backward pass that ends on another thread just then frees them, so that gradients lack a term.
-pub fn on_new_nodes<B: TrainBackend, M: Module<B>>(
-    module: M,
-    gradients: Option<Gradients<B>>,
-) -> (M, Option<Gradients<B>>) {
-    struct Renew<B: TrainBackend>(Option<B::Gradients>);
+/// burn-autodiff 0.21 keeps the graphs of all threads in one place (`runtime/graph.rs`). A backward pass, once it is over,
+/// frees in every graph, those of other threads too, what no tensor refers to, unless some tensor refers to a node of that
+/// graph (issue 5573). A graph with a parameter is safe by that; in one without, no tensor refers to the nodes between two
+/// operations, and a pass that ends on another thread just then frees them, so that gradients lack a term. There are two
+/// ways into a graph without parameters, and this closes both:
+/// - A backward pass takes the nodes that it reached out of their graph, parameters included: hence new nodes.
+/// - Graphs become one where an operation has parents in two. When the outcome is merged again, the nodes whose graph was
+///   merged first are not told: a second use of such a parameter, as for the local views, begins a graph without it.
+///   Hence one graph from the start, which nothing is merged with.
+pub fn on_new_nodes<B: TrainBackend, M: Module<B>>(module: M) -> M {
+    struct Renew<B: TrainBackend> {
+        leaves: Vec<FloatTensor<B>>,
+    }
     impl<B: TrainBackend> ModuleMapper<B> for Renew<B> {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
             let (id, old, mapper) = param.consume();
-            let new = old.clone().detach(); // a leaf on a new node, with the same values
-            // gradients are keyed by node too, so that of the earlier parts must move along
-            if let Some(gradients) = &mut self.0
-                && let Some(gradient) = old.grad_remove(gradients)
-            {
-                new.grad_replace(gradients, gradient);
-            }
-            Param::from_mapped_value(id, new, mapper)
+            // a leaf on a new node, with the same values
+            let new = Param::from_mapped_value(id, old.detach(), mapper);
+            self.leaves.push(new.val().into_primitive().tensor());
+            new
         }
     }
-    let mut renew = Renew(gradients.map(|gradients| gradients.0));
+    let mut renew = Renew { leaves: Vec::new() };
     let module = module.map(&mut renew);
-    (module, renew.0.map(Gradients))
+    B::join_graphs(&renew.leaves);
+    module
 }
 
 /// The gradients of one backward pass.
@@ -51,32 +51,15 @@ impl<B: TrainBackend> Gradients<B> {
         Self(loss.backward())
     }
 
-    /// The sum of both, parameter by parameter of `module`.
-    pub fn accumulate<M: Module<B>>(self, other: Self, module: &M) -> Self {
-        struct Add<B: TrainBackend> {
-            sum: B::Gradients,
-            other: B::Gradients,
-        }
-        impl<B: TrainBackend> ModuleVisitor<B> for Add<B> {
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-                let tensor = param.val();
-                // removed, so that its memory is free once it is added
-                let Some(more) = tensor.grad_remove(&mut self.other) else {
-                    return; // no gradient in this part, as of the patch head without masked patches
-                };
-                let sum = match tensor.grad(&self.sum) {
-                    Some(grad) => grad + more,
-                    None => more,
-                };
-                tensor.grad_replace(&mut self.sum, sum);
-            }
-        }
-        let mut add = Add::<B> {
-            sum: self.0,
-            other: other.0,
-        };
-        module.visit(&mut add);
-        Self(add.sum)
+    /// Those of the loss times the loss scale, where there is one.
+    pub fn backward_scaled(
+        loss: Tensor<B, 1>,
+        loss_scale: Option<&LossScale<B::InnerBackend>>,
+    ) -> Self {
+        Self::backward(&match loss_scale {
+            Some(state) => loss * Tensor::from_inner(state.scale.clone()),
+            None => loss,
+        })
     }
 
     /// The gradient of one parameter, if it has one.
@@ -177,18 +160,50 @@ mod tests {
             !has_gradient(&layer),
             "burn-autodiff loses nothing any more: on_new_nodes can go"
         );
-        let (layer, _) = on_new_nodes(layer, None);
+        let layer = on_new_nodes(layer);
         assert!(has_gradient(&layer));
     }
 
+    /// Whether the first two weights have the gradients of all their uses: together in one operation, and each once more
+    /// after the outcome met the third.
+    fn has_all_terms(layers: &[Linear<B>]) -> bool {
+        let [a, b, c] = [0, 1, 2].map(|at| layers[at].weight.val());
+        let product = a.clone() * b.clone() * c.clone();
+        let again = slow_identity(a.clone() * 2.0) + slow_identity(b.clone() * 2.0);
+        let gradients = Gradients::backward(&(product + again).sum());
+        let has = |of: &Tensor<B, 2>, other: Tensor<B, 2>| {
+            let expected = other.inner() * c.clone().inner() + 2.0;
+            gradients.get(of).unwrap().into_data() == expected.into_data()
+        };
+        has(&a, b.clone()) && has(&b, a.clone())
+    }
+
+    /// Which of two graphs becomes the other one is left to chance.
     #[test]
-    fn gradients_come_along() {
-        let layer = LinearConfig::new(2, 3).init::<B>(&Default::default());
-        let found = Gradients::backward(&(layer.weight.val() * 2.0).sum());
-        let (layer, found) = on_new_nodes(layer, Some(found));
-        let more = Gradients::backward(&(layer.weight.val() * 3.0).sum());
-        let sum = found.unwrap().accumulate(more, &layer);
-        let sum = sum.get(&layer.weight.val()).unwrap().into_data();
+    fn nodes_of_one_graph_keep_the_gradients_of_a_second_use() {
+        let layers = || {
+            let layer = || LinearConfig::new(2, 3).init::<B>(&Default::default());
+            [layer(), layer(), layer()].to_vec()
+        };
+        assert!((0..40).all(|_| has_all_terms(&on_new_nodes(layers()))));
+        assert!(
+            !(0..40).all(|_| has_all_terms(&layers())),
+            "burn-autodiff loses nothing any more: join_graphs can go"
+        );
+    }
+
+    #[test]
+    fn gradients_of_parts_add_up() {
+        let mut layer = LinearConfig::new(2, 3).init::<B>(&Default::default());
+        let mut of_part = |factor: f32| {
+            layer = on_new_nodes(layer.clone());
+            let mut found = Gradients::backward(&(layer.weight.val() * factor).sum());
+            (found.take_in_order(&layer), found)
+        };
+        let [(first, _), (second, mut last)] = [of_part(2.0), of_part(3.0)];
+        last.put_in_order(&layer, first.plus(second));
+        let sum = last.get(&layer.weight.val()).unwrap().into_data();
         assert_eq!(sum.iter::<f32>().collect::<Vec<_>>(), [5.0; 6]);
+        assert!(last.get(&layer.bias.as_ref().unwrap().val()).is_none());
     }
 }

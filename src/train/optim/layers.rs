@@ -89,6 +89,11 @@ pub(super) fn is_prototype(name: &str) -> bool {
     name.ends_with("prototypes.weight") || name.ends_with("prototype_length")
 }
 
+/// Whether a parameter of a student comes before its heads: one of the backbone, or the mask token.
+pub(super) fn is_before_heads(name: &str) -> bool {
+    name.starts_with("network.backbone.") || name == "mask_token"
+}
+
 /// Matrices and kernels decay; biases, norms, positions and tokens do not.
 pub(super) fn decays<const D: usize>(name: &str) -> bool {
     // tokens and positions have two or more axes too, but are offsets like biases

@@ -3,6 +3,7 @@
 mod config;
 mod gradients;
 mod host;
+mod in_order;
 mod layers;
 mod momentum;
 mod optimizer;
@@ -12,5 +13,6 @@ mod update;
 pub use config::{OptimizerConfig, OptimizerKind, UpdateRates};
 pub use gradients::{Gradients, on_new_nodes};
 pub(in crate::train) use host::{to_device, to_host};
+pub use in_order::InOrder;
 pub use optimizer::Optimizer;
 pub use schedule::{Pace, Rates, Schedule, ScheduleConfig};

@@ -28,6 +28,10 @@ pub struct ScheduleConfig {
     /// Epochs in which the prototypes of the heads are not trained. Default 0.0. Source: `freeze_last_layer` of the
     /// official code, 1 there.
     pub freeze_prototypes_epochs: f64,
+    /// Epochs in which only the heads are trained: neither gradients nor the teacher's average move the backbones, nor
+    /// gradients the mask token. At most half of the run. For weights that were trained before, so that heads drawn at
+    /// random do not spoil them. Default 0.0.
+    pub freeze_backbone_epochs: f64,
     /// When the teacher's EMA coefficient changes: each "epoch" or each "step". Default `"epoch"`. Source: the
     /// reference. The paper changes it at each step.
     pub ema_pace: Pace,
@@ -56,6 +60,7 @@ impl Default for ScheduleConfig {
             warmup_epochs: 10.0,
             final_weight_decay: None,
             freeze_prototypes_epochs: 0.0,
+            freeze_backbone_epochs: 0.0,
             ema_pace: Pace::Epoch,
             temperature_pace: Pace::Epoch,
         }
@@ -79,6 +84,10 @@ impl ScheduleConfig {
             (
                 "schedule.freeze_prototypes_epochs",
                 self.freeze_prototypes_epochs,
+            ),
+            (
+                "schedule.freeze_backbone_epochs",
+                self.freeze_backbone_epochs,
             ),
         ];
         for (key, value) in entries {
@@ -120,6 +129,12 @@ pub struct Rates {
     /// Whether the heads' prototypes are frozen.
     #[serde(skip)]
     pub freeze_prototypes: bool,
+    /// Whether the backbones are frozen.
+    #[serde(skip)]
+    pub freeze_backbone: bool,
+    /// Steps before this one in which they were.
+    #[serde(skip)]
+    pub frozen_backbone_steps: usize,
 }
 
 impl Schedule {
@@ -152,6 +167,13 @@ impl Schedule {
         let warmup = self.config.warmup_epochs * self.steps_per_epoch as f64;
         // a run shorter than the warm-up must still reach its peak and decay
         warmup.min(self.steps as f64 / 2.0)
+    }
+
+    /// Steps, from the first one on, in which the backbones are frozen.
+    pub fn frozen_backbone_steps(&self) -> usize {
+        let frozen = self.config.freeze_backbone_epochs * self.steps_per_epoch as f64;
+        // a run that is shorter must still train the backbone
+        (frozen.ceil() as usize).min(self.steps / 2)
     }
 
     /// Learning rate of a step, from 0.
@@ -200,6 +222,8 @@ impl Schedule {
             temperature_teacher_patch: (of_patches != temperature_teacher).then_some(of_patches),
             ema_decay: method.ema_decay(progress),
             freeze_prototypes: (step as f64) < frozen_steps,
+            freeze_backbone: step < self.frozen_backbone_steps(),
+            frozen_backbone_steps: step.min(self.frozen_backbone_steps()),
         }
     }
 }
@@ -221,6 +245,29 @@ mod tests {
         assert!((rates[0] - 5e-5).abs() < 1e-12 && (rates[9] - 5e-4).abs() < 1e-12);
         assert!(rates[10..].windows(2).all(|pair| pair[1] < pair[0]));
         assert!(rates[99] < 2e-6 && rates[99] >= 1e-6);
+    }
+
+    #[test]
+    fn the_backbone_is_frozen_for_at_most_half_of_the_run() {
+        let frozen = |epochs: f64, steps: usize| {
+            let config = ScheduleConfig {
+                freeze_backbone_epochs: epochs,
+                ..ScheduleConfig::default()
+            };
+            let schedule = Schedule::new(&config, steps, 10, 256);
+            let rates = |step| schedule.rates(&IbotConfig::default(), 0.04, step);
+            let frozen: Vec<usize> = (0..steps)
+                .filter(|step| rates(*step).freeze_backbone)
+                .collect();
+            assert!(frozen.iter().enumerate().all(|(at, step)| at == *step));
+            assert_eq!(rates(steps - 1).frozen_backbone_steps, frozen.len());
+            assert_eq!(rates(1).frozen_backbone_steps, frozen.len().min(1));
+            frozen.len()
+        };
+        assert_eq!(
+            [(0.0, 40), (0.55, 40), (1.0, 40), (9.0, 41)].map(|(e, s)| frozen(e, s)),
+            [0, 6, 10, 20]
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use burn::tensor::{Shape, Tensor, TensorMetadata};
 use crate::files::ParamPath;
 use crate::kernels::{AdamWInput, AdamWState, AdamWTensor, IbotBackend, TrainBackend, wrap};
 use crate::train::optim::config::{OptimizerConfig, OptimizerKind, UpdateRates};
-use crate::train::optim::layers::{Layers, decays, is_prototype};
+use crate::train::optim::layers::{Layers, decays, is_before_heads, is_prototype};
 use crate::train::optim::momentum::{MomentumInput, momentum_step};
 
 /// Optimizer state of a parameter.
@@ -25,6 +25,8 @@ pub(super) struct Moving<B: IbotBackend> {
     learning_rate: f64,
     weight_decay: f64,
     is_matrix: bool,
+    /// Steps in which it was frozen.
+    frozen_steps: usize,
 }
 
 /// Takes the parameters that have a gradient out of a module, so that the update is their only owner and works in place.
@@ -75,6 +77,10 @@ impl<'a, B: TrainBackend> Take<'a, B> {
             learning_rate: self.rates.learning_rate * self.layers.factor(&name),
             weight_decay: if decays { weight_decay } else { 0.0 },
             is_matrix: D >= 2,
+            frozen_steps: match is_before_heads(&name) {
+                true => self.rates.frozen_backbone_steps,
+                false => 0,
+            },
             name,
         });
     }
@@ -91,7 +97,9 @@ impl<B: TrainBackend> ModuleMapper<B> for Take<'_, B> {
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         let (id, tensor, mapper) = param.consume();
-        let frozen = self.rates.freeze_prototypes && is_prototype(&self.path.name());
+        let (name, rates) = (self.path.name(), self.rates);
+        let frozen = (rates.freeze_prototypes && is_prototype(&name))
+            || (rates.freeze_backbone && is_before_heads(&name));
         // a frozen parameter is treated as one without a gradient: it also keeps its moments and does not decay
         let grad = tensor.grad_remove(&mut self.grads).filter(|_| !frozen);
         self.is_taken.push(grad.is_some());
@@ -173,7 +181,35 @@ pub(super) fn moved<B: IbotBackend>(
         };
         return moving.map(by_momentum).collect();
     }
-    // all tensors in one call, which a GPU runs in a few launches instead of one per tensor
+    let frozen_steps = moving.iter().map(|(moving, _)| moving.frozen_steps);
+    let was_frozen: Vec<bool> = frozen_steps.clone().map(|steps| steps > 0).collect();
+    let thawed = step - frozen_steps.max().unwrap_or(0).min(step - 1);
+    let (after, always): (Vec<_>, Vec<_>) = moving
+        .into_iter()
+        .partition(|(moving, _)| moving.frozen_steps > 0);
+    // all tensors of one age in one call, which a GPU runs in a few launches instead of one per tensor
+    let mut of_age = [(after, thawed), (always, step)].map(|(moving, step)| {
+        let moved = adamw::<B>(moving, grad_scale.clone(), config, step);
+        moved.into_iter()
+    });
+    let [after, always] = &mut of_age;
+    let in_order = was_frozen.into_iter().filter_map(|frozen| match frozen {
+        true => after.next(),
+        false => always.next(),
+    });
+    in_order.collect()
+}
+
+/// AdamW's update number `step`, from 1, of all tensors.
+fn adamw<B: IbotBackend>(
+    moving: Vec<(Moving<B>, Option<State<B>>)>,
+    grad_scale: Option<Tensor<B, 1>>,
+    config: &OptimizerConfig,
+    step: usize,
+) -> Vec<(FloatTensor<B>, State<B>)> {
+    if moving.is_empty() {
+        return Vec::new();
+    }
     let tensors = moving.into_iter().map(|(moving, state)| AdamWTensor {
         state: match state {
             Some(State::Moments(state)) => state,

@@ -35,9 +35,8 @@ impl<'a> Rows<'a> {
 
     /// Two tiles of logits, where they come in tiles.
     fn tiles(&self) -> u64 {
-        let rows = self.rows.teacher.max(self.rows.student);
         let columns = self.rows.tile.unwrap_or(0).min(self.head.prototypes);
-        product([2, rows, columns])
+        product([2, self.rows.student, columns])
     }
 
     /// The teacher's rows of the last of so many parts.
@@ -63,15 +62,17 @@ impl<'a> Rows<'a> {
         product([rows, self.head.bottleneck()])
     }
 
-    /// The teacher's logits and what makes targets of them.
-    pub fn targets(&self, ledger: &mut Ledger) {
+    /// The teacher's logits of all parts and what makes targets of them.
+    pub fn targets(&self, ledger: &mut Ledger, parts: u64) {
         let teacher = self.rows.teacher;
         let potentials = product([2, sum([teacher, self.head.prototypes])]);
         ledger.hold(Kind::Targets, potentials);
+        // those of the prototypes over the rows of each part
+        ledger.pass([product([2, parts, self.head.prototypes])]);
         match self.rows.tile {
             Some(_) => ledger.pass([self.tiles() / 2]),
             None => {
-                ledger.one("the teacher's logits", self.logits(teacher));
+                ledger.one("the teacher's logits", self.logits(self.last(parts)));
                 ledger.hold(Kind::Targets, self.logits(teacher));
                 ledger.free(Kind::Targets, self.bottleneck(teacher));
             }

@@ -32,7 +32,7 @@ use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 
-use crate::data::PictureSource;
+use crate::data::ImageFolder;
 use crate::device::Selected;
 use crate::error::{Error, Result};
 use crate::train::config::RunConfig;
@@ -138,7 +138,7 @@ impl Plan {
         &mut self,
         config: &RunConfig,
         selected: &Selected,
-        pictures: Option<Arc<dyn PictureSource>>,
+        pictures: Option<Arc<ImageFolder>>,
         steps: usize,
         stop: &AtomicBool,
     ) -> Result<()> {

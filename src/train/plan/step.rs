@@ -16,9 +16,12 @@ pub(super) fn walk(step: &StepSizes) -> Ledger {
     ledger.hold(Kind::Optimizer, sum([moments, step.centers]));
     ledger.hold(Kind::Views, step.view_entries);
     prepare(step, &mut ledger);
-    // a later part differs from the second one in nothing, and may have a picture less
+    // a later part differs from the second one in nothing but its sums, and may have a picture less
     for part in 0..step.parts.min(2) {
+        let sums = if part > 0 { sums_beside(step.parts) } else { 0 };
+        ledger.hold(Kind::Gradients, product([sums, parameters.student()]));
         forward_and_backward(step, &mut ledger);
+        ledger.free(Kind::Gradients, product([sums, parameters.student()]));
         if part > 0 {
             ledger.pass([step.network.largest()]);
             ledger.free(Kind::Gradients, parameters.student());
@@ -33,6 +36,12 @@ pub(super) fn walk(step: &StepSizes) -> Ledger {
     };
     ledger.pass([passing]);
     ledger
+}
+
+/// Sums of gradients that wait beside the largest while a part is computed: `Pairwise` keeps one for each power of two in the
+/// number of parts before it, at most the logarithm of all.
+fn sums_beside(parts: u64) -> u64 {
+    u64::from(parts.max(2).ilog2()) - 1
 }
 
 /// The teacher's targets of all parts, and what KoLeo needs of the student.
@@ -54,7 +63,7 @@ fn prepare(step: &StepSizes, ledger: &mut Ledger) {
     }
     ledger.now = Moment::Targets;
     for rows in &losses {
-        rows.targets(ledger);
+        rows.targets(ledger, step.parts);
     }
     if step.has_koleo && step.parts > 1 {
         ledger.now = Moment::Forward;

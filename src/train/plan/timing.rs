@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use burn_autodiff::Autodiff;
 use serde::Serialize;
 
-use crate::data::{Batch, Loader, PictureSource, Pixels};
+use crate::collective::Alone;
+use crate::data::{Batch, ImageFolder, Loader, Pixels};
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Error, Result};
 use crate::kernels::{IbotBackend, OnBackend, TrainBackend};
@@ -65,12 +66,12 @@ struct Timing<'a> {
 pub(super) fn time_steps(
     config: &RunConfig,
     selected: &Selected,
-    pictures: Option<Arc<dyn PictureSource>>,
+    pictures: Option<Arc<ImageFolder>>,
     steps: usize,
     stop: &AtomicBool,
 ) -> Result<StepTiming> {
     let batches = match pictures {
-        Some(pictures) => Batches::Loaded(Box::new(loader(config, pictures, 0)?)),
+        Some(pictures) => Batches::Loaded(Box::new(loader(config, pictures, 0, &Alone)?)),
         None => Batches::Random(Box::new(config.clone())),
     };
     let guard = DeviceGuard::install(selected)?;
@@ -101,6 +102,7 @@ impl Timing<'_> {
             seed: self.config.seed,
             micro_batch_size: self.config.micro_batch_size,
             precision: self.config.precision,
+            ..TrainerConfig::default()
         };
         let mut trainer = trainer.init(method, device.clone(), self.guard.clone());
         let rates = Rates {

@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::backbone::Backbone;
-use crate::data::ImageFolder;
+use crate::collective::{Collective, Wire, agree};
+use crate::data::{ImageFolder, PictureSource as _};
 use crate::device::DeviceGuard;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval::{FeatureSet, KnnConfig, extract_features, feature_std, knn_accuracy, rank_me};
 use crate::files::model::DataCard;
 use crate::kernels::IbotBackend;
@@ -19,7 +20,8 @@ use crate::train::config::RunConfig;
 const SAMPLE: usize = 256;
 
 /// One line of `evaluations.jsonl`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Evaluation {
     /// Steps made.
     pub step: usize,
@@ -75,31 +77,34 @@ pub(super) struct Evaluator<'a> {
     pub pictures: &'a Pictures,
     pub guard: &'a DeviceGuard,
     pub stop: &'a AtomicBool,
+    /// Each takes the features of a share of the pictures.
+    pub ranks: &'a dyn Collective,
 }
 
 impl Evaluator<'_> {
     /// k-NN if `with_knn` and there are validation pictures; RankMe and standard deviation of a sample of those, or else of
-    /// the training pictures.
+    /// the training pictures. All ranks take part, and rank 0 alone has the result.
     ///
     /// # Errors
-    /// Those of [`extract_features`], [`crate::Error::Stopped`] among them.
+    /// Those of [`extract_features`], [`crate::Error::Stopped`] among them, on any rank.
     pub fn evaluate<B: IbotBackend, M: Backbone<B>>(
         &self,
         teacher: &M,
         step: usize,
         with_knn: bool,
         device: &B::Device,
-    ) -> Result<Evaluation> {
-        let features = |folder: Arc<ImageFolder>| -> Result<FeatureSet> {
-            let (augment, batch) = (&self.config.augment, self.config.batch_size);
-            let (guard, stop) = (self.guard, self.stop);
-            let features =
-                || extract_features::<B, M>(teacher, folder, augment, batch, guard, device, stop);
-            self.config.precision.autocast(features)
-        };
+    ) -> Result<Option<Evaluation>> {
+        let features = |folder: Arc<ImageFolder>| self.features::<B, M>(teacher, folder, device);
         let Pictures { train, val, .. } = self.pictures;
         let sample = val.as_ref().unwrap_or(train).sample(SAMPLE);
         let sample = features(Arc::new(sample))?;
+        let knn = match val.as_ref().filter(|_| with_knn) {
+            Some(val) => Some((features(train.clone())?, features(val.clone())?)),
+            None => None,
+        };
+        if self.ranks.rank() > 0 {
+            return Ok(None);
+        }
         let mut evaluation = Evaluation {
             step,
             rank_me: rank_me(&sample),
@@ -107,12 +112,72 @@ impl Evaluator<'_> {
             sample: sample.len(),
             ..Evaluation::default()
         };
-        if let Some(val) = val.as_ref().filter(|_| with_knn) {
-            let (bank, queries) = (features(train.clone())?, features(val.clone())?);
+        if let Some((bank, queries)) = knn {
             evaluation.knn = knn_accuracy(&bank, &queries, &KnnConfig::default(), self.stop)?;
             let asked = queries.labels.iter().flatten().count();
             evaluation.queries = evaluation.knn.map(|_| asked);
         }
-        Ok(evaluation)
+        Ok(Some(evaluation))
     }
+
+    /// The features of all pictures of a folder on rank 0, of a share of them on the others.
+    fn features<B: IbotBackend, M: Backbone<B>>(
+        &self,
+        teacher: &M,
+        folder: Arc<ImageFolder>,
+        device: &B::Device,
+    ) -> Result<FeatureSet> {
+        let (rank, ranks) = (self.ranks.rank(), self.ranks.size());
+        let share = rank * folder.len() / ranks..(rank + 1) * folder.len() / ranks;
+        let share = match share.len() == folder.len() {
+            true => folder,
+            false => Arc::new(folder.part(&share.collect::<Vec<_>>())),
+        };
+        let batch = (self.config.batch_size / ranks).max(1);
+        let (augment, guard, stop) = (&self.config.augment, self.guard, self.stop);
+        let extract = || {
+            extract_features::<B, M>(teacher, share.clone(), augment, batch, guard, device, stop)
+        };
+        let own = match share.is_empty() && ranks > 1 {
+            true => Ok(FeatureSet {
+                width: teacher.width(),
+                ..FeatureSet::default()
+            }),
+            false => self.config.precision.autocast(extract),
+        };
+        to_rank_0(agree(self.ranks, own)?, self.ranks)
+    }
+}
+
+/// The rows of all ranks, in the order of the ranks, on rank 0; nothing new on the others.
+fn to_rank_0(own: FeatureSet, ranks: &dyn Collective) -> Result<FeatureSet> {
+    if ranks.size() == 1 {
+        return Ok(own);
+    }
+    let broken = |error: serde_json::Error| Error::Training(format!("features: {error}"));
+    let mut sent = [
+        vec![Vec::new(); ranks.size()],
+        vec![Vec::new(); ranks.size()],
+    ];
+    sent[0][0] = Wire::F32.bytes(&own.features);
+    sent[1][0] = serde_json::to_vec(&own.labels).map_err(broken)?;
+    let [rows, labels] = sent;
+    let (rows, labels) = (ranks.all_to_all(rows)?, ranks.all_to_all(labels)?);
+    if ranks.rank() > 0 {
+        return Ok(own);
+    }
+    let labels = labels
+        .iter()
+        .map(|labels| serde_json::from_slice::<Vec<_>>(labels));
+    Ok(FeatureSet {
+        features: rows
+            .iter()
+            .flat_map(|rows| Wire::F32.values(rows))
+            .collect(),
+        width: own.width,
+        labels: labels
+            .collect::<std::result::Result<Vec<_>, _>>()
+            .map_err(broken)?
+            .concat(),
+    })
 }

@@ -4,7 +4,10 @@
 //! run.json                          what it was started with: RunRecord
 //! config.toml                       its settings, to read and to repeat it
 //! metrics.jsonl                     one line a step
+//! views.png                         the first images, and what the networks see of them
 //! teacher.safetensors, student.safetensors
+//! model.safetensors, config.json    the best or the last teacher for timm and transformers: files::model::write_timm_folder
+//! best.safetensors                  the best teacher, with `keep_best`
 //! checkpoints/step-000000120/       see ibot::checkpoint
 //! lock                              held by the process that trains
 //! ```
@@ -14,8 +17,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, printable};
 use crate::files::checkpoint::{Checkpoint, Keep, Manifest, Saving, Store};
-use crate::files::model::{ModelCard, write_model};
+use crate::files::model::{ModelCard, write_model, write_timm_folder};
 use crate::train::config::RunConfig;
+use crate::train::run::best::{BEST, remove_best};
 use crate::train::run::evaluation::Evaluation;
 use crate::train::run::lines::{append, has_line, keep_lines};
 use crate::train::run::lock::RunLock;
@@ -27,6 +31,8 @@ use crate::train::trainer::{Tensors, backbones};
 use crate::unfinished::write_whole;
 
 const CONFIG: &str = "config.toml";
+/// What the card of the teacher calls it.
+const TEACHER: &str = "teacher";
 
 /// The folder of a run, locked for this process.
 #[derive(Debug)]
@@ -52,20 +58,10 @@ impl RunFolder {
     /// [`Error::Checkpoint`] if another process trains in it, or its checkpoints are behind a broken link;
     /// [`Error::Io`] if it cannot be written.
     pub fn open(path: &Path, keep: Keep, observer: &mut dyn Observer) -> Result<Self> {
-        let store = Store::of_run(path);
+        let mut folder = Self::to_read(path);
         refuse_dangling(path)?;
-        refuse_dangling(store.folder())?;
-        let mut folder = Self {
-            path: path.to_path_buf(),
-            metrics: None,
-            store,
-            saving: Saving::default(),
-            keep,
-            before: None,
-            unmarked: None,
-            lock: None,
-            made: missing_folders(path),
-        };
+        refuse_dangling(folder.store.folder())?;
+        (folder.keep, folder.made) = (keep, missing_folders(path));
         fs::create_dir_all(path).map_err(Error::io(path))?;
         let lock = folder.lock.insert(RunLock::take(path)?);
         if !lock.keeps_out() {
@@ -75,6 +71,34 @@ impl RunFolder {
             ));
         }
         Ok(folder)
+    }
+
+    /// The folder that another rank has opened: to be read alone.
+    pub(super) fn to_read(path: &Path) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            metrics: None,
+            store: Store::of_run(path),
+            saving: Saving::default(),
+            keep: Keep::default(),
+            before: None,
+            unmarked: None,
+            lock: None,
+            made: Vec::new(),
+        }
+    }
+
+    /// The number of ranks that the run in the folder was last trained by.
+    pub(super) fn ranks_before(&self) -> Option<usize> {
+        self.before.as_ref().map(|before| before.ranks)
+    }
+
+    /// The checkpoint of a step.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::read`].
+    pub(super) fn checkpoint_of(&self, step: usize) -> Result<Checkpoint> {
+        Checkpoint::read(&self.store.path(step))
     }
 
     /// Where it is.
@@ -194,6 +218,9 @@ impl RunFolder {
     ) -> Result<()> {
         // before the new settings are written: old checkpoints must not be taken for theirs
         self.forget_checkpoints(newest)?;
+        if newest.is_none() {
+            remove_best(&self.path)?;
+        }
         let text = config.to_toml()?;
         let comments = format!(
             "# ibot {}\n# data {}\n# backend {}\n",
@@ -352,10 +379,13 @@ impl Drop for RunFolder {
 fn write_backbones(folder: &Path, backbones: &[Tensors; 2], cards: &[ModelCard; 2]) -> Result<()> {
     let mut pairs = cards.iter().zip(backbones);
     pairs.try_for_each(|(card, tensors)| {
-        write_model(
-            &folder.join(format!("{}.safetensors", card.network)),
-            card,
-            tensors,
-        )
+        let path = folder.join(format!("{}.safetensors", card.network));
+        write_model(&path, card, tensors)?;
+        let best = folder.join(BEST);
+        match (card.network == TEACHER, best.exists()) {
+            (true, true) => write_timm_folder(&best, card),
+            (true, false) => write_timm_folder(&path, card),
+            (false, _) => Ok(()),
+        }
     })
 }

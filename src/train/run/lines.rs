@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, printable};
@@ -63,6 +64,24 @@ pub(super) fn has_line(path: &Path, of: usize) -> Result<bool> {
         Err(error) => return Err(Error::io(path)(error)),
     }
     Ok(found)
+}
+
+/// All lines, without the damaged ones; none without a file.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let mut lines = Vec::new();
+    let see = |line: &[u8]| {
+        lines.extend(serde_json::from_slice::<T>(line));
+        Ok(())
+    };
+    match File::open(path) {
+        Ok(file) => each_line(&file, see).map_err(Error::io(path))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(Error::io(path)(error)),
+    }
+    Ok(lines)
 }
 
 /// Contents of a file.

@@ -1,5 +1,6 @@
 //! A run: from its request to its folder, through all steps.
 
+mod best;
 mod evaluation;
 mod every;
 mod folder;
@@ -13,12 +14,14 @@ mod record;
 mod request;
 mod setup;
 mod start;
+mod together;
 mod train_loop;
 mod work;
 
 pub use evaluation::{Evaluation, When};
 pub use every::Every;
 pub use folder::RunFolder;
+pub(crate) use lock::RunLock;
 pub use metrics::StepMetrics;
 pub use observer::{Observer, RunStart, Silent};
 pub use patches::PatchColors;

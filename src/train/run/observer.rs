@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::data::ScanSummary;
+use crate::device::Selected;
+use crate::error::printable;
 use crate::train::health::Anomaly;
 use crate::train::run::evaluation::{Evaluation, When};
 use crate::train::run::metrics::StepMetrics;
@@ -30,6 +33,24 @@ pub struct RunStart {
 pub trait Observer {
     /// A log line: the backend, a skipped picture.
     fn note(&mut self, _line: &str) {}
+
+    /// The device was opened.
+    fn device(&mut self, selected: &Selected) {
+        self.note(&selected.to_string());
+    }
+
+    /// The pictures were found, in these folders, files and lists.
+    fn scanned(&mut self, sources: &[PathBuf], found: &ScanSummary) {
+        let sources: Vec<String> = sources.iter().map(printable).collect();
+        self.note(&format!("data {}: {found}", sources.join(", ")));
+    }
+
+    /// A part of the pictures is held out.
+    fn held_out(&mut self, held_out: usize, kept: usize) {
+        self.note(&format!(
+            "{held_out} images are held out for evaluation; {kept} are trained on"
+        ));
+    }
 
     /// The first step is about to run.
     fn started(&mut self, _start: &RunStart) {}

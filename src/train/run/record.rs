@@ -13,13 +13,14 @@ use crate::unfinished::write_whole;
 const NAME: &str = "run.json";
 
 /// Settings that change the speed of a run but not its results.
-const FREE: [&str; 6] = [
+const FREE: [&str; 7] = [
     "workers",
     "health_every",
     "metrics_every",
     "license",
     "folder.cache",
     "folder.cache_mib",
+    "folder.index",
 ];
 
 /// What a run was started with.
@@ -32,8 +33,11 @@ pub struct RunRecord {
     /// The device that last computed it, in words.
     #[serde(default)]
     pub device: String,
-    /// Image folder.
+    /// Image folder, file or list.
     pub data: PathBuf,
+    /// More of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_data: Vec<PathBuf>,
     /// Labeled folder for k-NN evaluation.
     pub val: Option<PathBuf>,
     /// Usable pictures in the image folder.
@@ -42,10 +46,22 @@ pub struct RunRecord {
     pub fingerprint: String,
     /// All settings, as TOML.
     pub config: String,
+    /// Ranks that trained it last; another number is no other run.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub ranks: usize,
     /// Whether a checkpoint was written: distinguishes a run that was killed early from one whose checkpoints were
     /// removed. Records of the first versions lack it, and count as having had one.
     #[serde(default = "yes")]
     pub has_checkpoint: bool,
+}
+
+fn one() -> usize {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_one(ranks: &usize) -> bool {
+    *ranks == 1
 }
 
 fn yes() -> bool {
@@ -83,6 +99,12 @@ impl RunRecord {
             let reason = format!("is not a run record that this version can read: {error}");
             Error::checkpoint(&path, reason)
         })
+    }
+
+    /// Everything it trains on: `data` and `more_data`.
+    pub fn sources(&self) -> Vec<PathBuf> {
+        let data = std::iter::once(&self.data);
+        data.chain(&self.more_data).cloned().collect()
     }
 
     /// Writes the record into `folder`, whole or not at all.
@@ -181,10 +203,12 @@ mod tests {
             backend: "flex".into(),
             device: "a CPU".into(),
             data: "pictures".into(),
+            more_data: Vec::new(),
             val: None,
             pictures: 10,
             fingerprint: "a".into(),
             config: config.into(),
+            ranks: 1,
             has_checkpoint: true,
         };
         let folder = Path::new("run");

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::backbone::VisionTransformer;
+use crate::collective::Collective;
 use crate::data::{
-    FolderConfig, ImageFolder, Loader, LoaderConfig, PictureSource, Position, ScanSummary,
-    TrainViews,
+    FolderConfig, ImageFolder, Loader, LoaderConfig, Position, TrainViews, check_source,
 };
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result, printable};
@@ -33,12 +33,7 @@ pub(super) struct RunSetup<'a> {
 impl RunSetup<'_> {
     /// Refuses settings that exclude each other, and missing folders.
     pub fn check_request(&self, config: &RunConfig) -> Result<()> {
-        let RunRequest {
-            data,
-            val,
-            knn_every,
-            ..
-        } = self.request;
+        let RunRequest { val, knn_every, .. } = self.request;
         match (val, config.held_out) {
             (None, None) if *knn_every > 0 => {
                 let remedy = "needs labeled images to evaluate on: `val`, a folder, or `held_out`, a fraction of `data`";
@@ -53,11 +48,9 @@ impl RunSetup<'_> {
             }
             _ => {}
         }
-        let mut folders = [Some(data), val.as_ref()].into_iter().flatten();
-        folders.try_for_each(|folder| match std::fs::metadata(folder) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Error::io(folder)(error)),
-        })
+        let sources = self.request.sources();
+        let mut folders = sources.iter().chain(val);
+        folders.try_for_each(|folder| check_source(folder))
     }
 
     /// The pictures to train on, and those to validate on, of `val` or held out, with the class indices of the first.
@@ -67,12 +60,18 @@ impl RunSetup<'_> {
         observer: &mut dyn Observer,
     ) -> Result<(Arc<ImageFolder>, Option<Arc<ImageFolder>>)> {
         let (data, stop) = (&self.request.data, self.stop);
-        let folder = ImageFolder::scan_until(data, &config.folder, stop)?;
-        observer.note(&summary_line(data, folder.summary()));
+        let folder = match &self.request.scanned {
+            Some(scanned) => ImageFolder::clone(scanned)
+                .with_range(config.folder.range)
+                .reduced(&config.folder, stop)?,
+            None => ImageFolder::scan_all(&self.request.sources(), &config.folder, stop)?,
+        };
+        observer.scanned(&self.request.sources(), folder.summary());
         if let Some(path) = &self.request.val {
             refuse_unlabeled(&folder, "val")?;
             let of_val = FolderConfig {
                 cache: None, // shares the training pictures' cache, so that one size limit holds for both
+                range: folder.range(), // brightness is to mean the same in both
                 ..config.folder.clone()
             };
             let val = ImageFolder::scan_until(path, &of_val, stop)?.with_cache_of(&folder);
@@ -89,9 +88,7 @@ impl RunSetup<'_> {
             return Err(Error::data(data, "has too few images to hold some out"));
         }
         let (kept, held_out) = (split.kept.len(), split.held_out.len());
-        observer.note(&format!(
-            "{held_out} images are held out for evaluation; {kept} are trained on"
-        ));
+        observer.held_out(held_out, kept);
         let parts = [split.kept, split.held_out].map(|places| Arc::new(folder.part(&places)));
         let [train, val] = parts;
         Ok((train, Some(val)))
@@ -106,10 +103,17 @@ impl RunSetup<'_> {
             backend: self.request.selected.backend().to_string(),
             device: self.request.selected.to_string(),
             data: absolute(&self.request.data)?,
+            more_data: self
+                .request
+                .more_data
+                .iter()
+                .map(absolute)
+                .collect::<Result<_>>()?,
             val: self.request.val.as_ref().map(absolute).transpose()?,
             pictures: 0,
             fingerprint: String::new(),
             config: config.to_toml()?,
+            ranks: self.request.collective.size(),
             has_checkpoint: false,
         })
     }
@@ -130,8 +134,8 @@ impl RunSetup<'_> {
                 method = load_method(method, path, parts, &mut |note| observer.note(note))?;
             }
             None if config.method.pretrained => {
-                let remedy = "needs `pretrained`, a file of weights: nothing is downloaded";
-                return Err(Error::config("pretrained", true, remedy));
+                let remedy = "needs weights that were trained before: give their file as `pretrained`; nothing is downloaded";
+                return Err(Error::config("method.pretrained", true, remedy));
             }
             None => {}
         }
@@ -140,6 +144,8 @@ impl RunSetup<'_> {
             seed: config.seed,
             micro_batch_size: config.micro_batch_size,
             precision: config.precision,
+            collective: self.request.collective.clone(),
+            wire: config.wire,
         };
         Ok(trainer.init(method, device.clone(), self.guard.clone()))
     }
@@ -166,28 +172,37 @@ pub fn pictures_to_train_on(
     Ok(setup.pictures(&config, observer)?.0)
 }
 
-/// The loader, positioned at the batch of a step.
+/// The loader of this rank's share of each batch, positioned at the batch of a step.
 pub(in crate::train) fn loader(
     config: &RunConfig,
-    pictures: Arc<dyn PictureSource>,
+    pictures: Arc<ImageFolder>,
     step: usize,
+    ranks: &dyn Collective,
 ) -> Result<Loader> {
-    let views = TrainViews {
-        augment: config.augment.clone(),
-        masks: config.method.mask_policy(),
-        grid: [config.method.backbone()?.side(); 2],
-    };
+    let views = train_views(config)?;
     let loader = LoaderConfig {
         batch_size: config.batch_size,
         workers: config.workers,
         seed: config.seed,
+        rank: ranks.rank(),
+        ranks: ranks.size(),
         ..LoaderConfig::default()
     };
     let position = Position {
         epoch: 0,
         batch: step, // a number past the epoch's end counts on into the next epochs
     };
-    Loader::new(pictures, views, &loader, position)
+    let examples = config.folder.examples(pictures);
+    Loader::new(examples, views, &loader, position)
+}
+
+/// What is made of every example.
+pub(super) fn train_views(config: &RunConfig) -> Result<TrainViews> {
+    Ok(TrainViews {
+        augment: config.augment.clone(),
+        masks: config.method.mask_policy(),
+        grid: [config.method.backbone()?.side(); 2],
+    })
 }
 
 /// Learning rate, temperatures and decays of all steps.
@@ -207,8 +222,4 @@ fn refuse_unlabeled(folder: &ImageFolder, setting: &str) -> Result<()> {
         "has no labeled image, which k-NN needs; put the images of each class in a subfolder, or leave out `{setting}`"
     );
     Err(Error::data(folder.root(), reason))
-}
-
-fn summary_line(path: &std::path::Path, summary: &ScanSummary) -> String {
-    format!("data {}: {summary}", printable(path))
 }

@@ -1,22 +1,34 @@
 //! A complete run: from an image folder, or from its own newest checkpoint, to two exported backbones.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use burn::module::Module as _;
 use burn_autodiff::Autodiff;
 
 use crate::backbone::VisionTransformer;
-use crate::data::PictureSource as _;
+use crate::collective::{agree, same};
+use crate::data::drawing::write_drawing;
+use crate::data::{ImageFolder, PictureSource as _, ValueRange, views_mosaic};
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Error, Result};
 use crate::files::model::DataCard;
 use crate::kernels::{IbotBackend, OnBackend, TrainBackend};
+use crate::train::config::RunConfig;
 use crate::train::run::evaluation::{Pictures, When};
 use crate::train::run::folder::RunFolder;
 use crate::train::run::observer::{Observer, RunStart};
 use crate::train::run::request::{OnDeviceLost, RunRequest};
-use crate::train::run::setup::{RunSetup, loader};
+use crate::train::run::setup::{RunSetup, loader, train_views};
+use crate::train::run::together::{OfRank, found_by_rank_0, note_other_ranks, same_tensors};
 use crate::train::run::train_loop::{DueEvaluation, TrainLoop};
+use crate::train::trainer::Trainer;
+
+/// The first views of a run, in its folder.
+const VIEWS: &str = "views.png";
+/// Number of examples on it.
+const DRAWN: usize = 8;
 
 /// Runs on the selected device until the end, a failure, or `stop`; continues on the CPU after a GPU failure if
 /// `on_device_lost` allows it.
@@ -26,7 +38,9 @@ use crate::train::run::train_loop::{DueEvaluation, TrainLoop};
 /// failed, a disk that is full, a loss that is not finite, or [`Error::Interrupted`], with the newest checkpoint in the
 /// run folder.
 pub fn run(request: &RunRequest, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<()> {
+    // one rank cannot go on from a checkpoint while the others wait at a step
     let may_go_on = request.on_device_lost == OnDeviceLost::Cpu
+        && request.collective.size() == 1
         && matches!(request.selected, Selected::Wgpu { .. });
     match run_on_device(request, stop, observer) {
         Err(error @ Error::Device(_)) if may_go_on => {
@@ -50,11 +64,20 @@ fn run_on_device(
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let guard = DeviceGuard::install(&request.selected)?;
-    observer.note(&request.selected.to_string());
+    observer.device(&request.selected);
     let setup = RunSetup {
         request,
         guard: guard.clone(),
         stop,
+    };
+    let rank = request.collective.rank();
+    let mut of_rank;
+    let observer = match rank {
+        0 => observer,
+        _ => {
+            of_rank = OfRank { rank, observer };
+            &mut of_rank
+        }
     };
     // burn panics after a device fault; here that becomes an error with the cause
     guard.catch(|| request.selected.dispatch(Start { setup, observer }))?
@@ -81,8 +104,8 @@ fn train<B: TrainBackend>(
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let (mut training, start) = set_up::<B>(setup, &device, observer)?;
-    // without a validation set, evaluating the untrained teacher takes time and shows little
-    if training.is_new() && training.has_val() {
+    // where nothing is compared with it, evaluating the untrained teacher takes time and shows little
+    if training.is_new() && training.is_judged() {
         let before = DueEvaluation {
             when: When::Before,
             with_knn: true,
@@ -111,41 +134,147 @@ fn set_up<'a, B: TrainBackend>(
     observer: &mut dyn Observer,
 ) -> Result<(VitLoop<'a, B>, RunStart)> {
     let request = setup.request;
+    let ranks = &*request.collective;
     let config = request.config.clone().resolved()?;
-    setup.check_request(&config)?;
-    let mut folder = RunFolder::open(&request.out, request.keep, observer)?;
+    let mut folder = open_folder(setup, &config, observer)?;
     let mut record = setup.record(&config)?;
-    let newest = folder.continued(&record, request.allow_changes, observer)?;
-    let mut trainer = setup.trainer::<B>(&config, newest.is_some(), device, observer)?;
-    let (train, val) = setup.pictures(&config, observer)?;
+    let newest = found_by_rank_0(&mut folder, ranks, |folder| {
+        folder.continued(&record, request.allow_changes, observer)
+    })?;
+    let trainer = setup.trainer::<B>(&config, newest.is_some(), device, observer);
+    let mut trainer = agree(ranks, trainer)?;
+    // with the range of values that is measured, or was when the run began: pictures may have changed since
+    let mut measured = config.clone();
+    let began = newest.as_ref().map(|newest| newest.manifest.clone());
+    let kept = began.as_ref().map(|began| kept_range(&began.config));
+    measured.folder.range = config.folder.range.or(kept.unwrap_or_default());
+    let (train, val) = agree(ranks, setup.pictures(&measured, observer))?;
+    measured.folder.range = train.range();
     record.pictures = train.len();
     record.fingerprint = train.fingerprint();
-    folder.same_pictures(&record, request.allow_changes, observer)?;
-    let began = newest.as_ref().map(|newest| newest.manifest.clone());
+    same(ranks, "names of the images", record.fingerprint.as_bytes())?;
+    // rank 0 alone has read the record of the run before
+    let is_same = folder.same_pictures(&record, request.allow_changes, observer);
+    agree(ranks, is_same)?;
     let made = began.as_ref().map(|manifest| manifest.step);
-    let loader = loader(&config, train.clone(), made.unwrap_or(0))?;
+    let examples = count_examples(&config, &train, observer);
+    let loader = loader(&config, train.clone(), made.unwrap_or(0), ranks);
+    let loader = agree(ranks, loader)?;
     if let Some(newest) = newest {
         // before `folder.begin`, which changes the folder: a checkpoint that does not fit must leave it as it was
-        trainer.restore(newest.manifest.step, newest.tensors, folder.path())?;
+        let restored = trainer.restore(newest.manifest.step, newest.tensors, folder.path());
+        agree(ranks, restored)?;
     }
+    same_start(&trainer, setup, made.unwrap_or(0))?;
     let card = DataCard {
         pictures: record.pictures,
         fingerprint: record.fingerprint.clone(),
     };
-    folder.begin(record, &config, made, observer)?;
+    let begun = match ranks.rank() {
+        0 => {
+            note_other_ranks(folder.ranks_before(), &config, ranks.size(), observer);
+            let begun = folder.begin(record, &config, made, observer);
+            begun.and_then(|()| match made {
+                None => draw_views(&config, train.clone(), folder.path(), observer),
+                Some(_) => Ok(()),
+            })
+        }
+        _ => Ok(()),
+    };
+    agree(ranks, begun)?;
     let parameters = trainer.method.student.num_params();
     let pictures = Pictures { train, card, val };
-    let count = pictures.card.pictures;
     let from = began.as_ref();
-    let training = TrainLoop::new(setup, trainer, config, folder, loader, pictures, from);
+    let training = TrainLoop::new(setup, trainer, measured, folder, loader, pictures, from);
     let start = RunStart {
         steps: training.schedule.steps,
         made: made.unwrap_or(0),
         epochs: training.schedule.epochs(),
         steps_per_epoch: training.schedule.steps_per_epoch,
-        pictures: count,
+        pictures: examples,
         parameters,
         out: request.out.clone(),
     };
     Ok((training, start))
+}
+
+/// The run folder, once all ranks have the same settings and find what these name; rank 0 alone creates and locks it.
+fn open_folder(
+    setup: &RunSetup<'_>,
+    config: &RunConfig,
+    observer: &mut dyn Observer,
+) -> Result<RunFolder> {
+    let request = setup.request;
+    let ranks = &*request.collective;
+    let shared = RunConfig {
+        workers: 0, // of each machine
+        ..config.clone()
+    };
+    same(ranks, "settings", shared.to_toml()?.as_bytes())?;
+    agree(ranks, setup.check_request(config))?;
+    let folder = match ranks.rank() {
+        0 => RunFolder::open(&request.out, request.keep, observer),
+        _ => Ok(RunFolder::to_read(&request.out)),
+    };
+    agree(ranks, folder)
+}
+
+/// The number of examples that the pictures are, and a note where it is another one.
+fn count_examples(
+    config: &RunConfig,
+    train: &Arc<ImageFolder>,
+    observer: &mut dyn Observer,
+) -> usize {
+    let examples = config.folder.examples(train.clone()).len();
+    if let Some(grid) = config.folder.tile_grid() {
+        let (tiles, side, images) = (examples, grid.side(), train.len());
+        observer.note(&format!(
+            "{tiles} tiles of {side} x {side} pixels from {images} images; each is an example (`tile`)"
+        ));
+    }
+    examples
+}
+
+/// Refuses ranks that start from other weights: one file of them may be another one on another machine.
+fn same_start<B: TrainBackend>(
+    trainer: &Trainer<B, VisionTransformer<B>>,
+    setup: &RunSetup<'_>,
+    step: usize,
+) -> Result<()> {
+    let ranks = &*setup.request.collective;
+    if ranks.size() == 1 {
+        return Ok(());
+    }
+    let read = || trainer.tensors();
+    let tensors = setup.guard.read::<B, _>(trainer.device(), read);
+    same_tensors(&agree(ranks, tensors)?, step, ranks)
+}
+
+/// Draws the first views into the run folder, to look at before the run is long.
+fn draw_views(
+    config: &RunConfig,
+    train: Arc<ImageFolder>,
+    run: &Path,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let (examples, views) = (config.folder.examples(train), train_views(config)?);
+    let file = run.join(VIEWS);
+    let drawn = views_mosaic(&*examples, &views, config.seed, DRAWN)
+        .and_then(|mosaic| write_drawing(&file, &mosaic));
+    // not worth a run: what really keeps it from training, its first batch or checkpoint will say
+    if let Err(error) = drawn {
+        observer.note(&format!("{VIEWS} cannot be drawn: {error}"));
+    }
+    Ok(())
+}
+
+/// The range of values in the settings of a checkpoint; versions without this setting used the whole range.
+fn kept_range(config: &str) -> ValueRange {
+    let has_range = |table: &toml::Table| table.get("folder")?.get("range").map(|_| ());
+    match toml::from_str(config).ok().as_ref().and_then(has_range) {
+        None => ValueRange::Full,
+        Some(()) => RunConfig::default()
+            .merged_with_toml(config)
+            .map_or(ValueRange::Auto, |config| config.folder.range),
+    }
 }

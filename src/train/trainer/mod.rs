@@ -1,38 +1,43 @@
 //! One training step: forward, backward, optimizer, teacher.
 
-mod loss_scale;
+mod input;
 mod losses;
+mod parts;
 mod phases;
+mod reduction;
 mod state;
 
+pub use input::StepInput;
 pub use losses::StepLosses;
+pub(super) use parts::order_of_sums;
 pub use phases::PhaseTimes;
 pub use state::Tensors;
 pub(super) use state::{
     BACKBONE, CENTERS, MASK_TOKEN, NETWORKS, backbones, backbones_of, load_tensors, part,
 };
 
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use crate::backbone::TrainBackbone;
-use crate::data::{AugmentConfig, Batch};
+use crate::collective::{Alone, Collective, Pairwise, Wire};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::kernels::{INITIAL_LOSS_SCALE, LossScale, TrainBackend};
 use crate::method::{BatchTargets, Ibot, IbotInput, LossTerms, Probe};
 use crate::ownership::take;
 use crate::precision::Precision;
-use crate::random::{Random, Stream};
 use crate::train::optim::{
-    Gradients, Optimizer, OptimizerConfig, Rates, UpdateRates, on_new_nodes,
+    Gradients, InOrder, Optimizer, OptimizerConfig, Rates, UpdateRates, on_new_nodes,
 };
-use crate::train::trainer::loss_scale::{first, scaled};
 use crate::train::trainer::losses::{Measured, Unread, decide, rows};
 use crate::train::trainer::phases::{Phase, PhaseClock};
+use crate::train::trainer::reduction::over_ranks;
 
 /// How a method is trained.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct TrainerConfig {
     /// AdamW by default.
     pub optimizer: OptimizerConfig,
@@ -44,6 +49,24 @@ pub struct TrainerConfig {
     /// Numbers of products and tokens, f32 by default; [`IbotBackend::check_precision`](crate::kernels::IbotBackend::check_precision)
     /// says whether the device has them.
     pub precision: Precision,
+    /// The ranks that have parts of each batch, [`Alone`] by default. All of them make the same steps with the same rates;
+    /// batches are shares of one, in the order of the ranks, and none is empty.
+    pub collective: Arc<dyn Collective>,
+    /// What gradients are between ranks, f32 by default.
+    pub wire: Wire,
+}
+
+impl Default for TrainerConfig {
+    fn default() -> Self {
+        Self {
+            optimizer: OptimizerConfig::default(),
+            seed: 0,
+            micro_batch_size: None,
+            precision: Precision::default(),
+            collective: Arc::new(Alone),
+            wire: Wire::default(),
+        }
+    }
 }
 
 impl TrainerConfig {
@@ -60,7 +83,9 @@ impl TrainerConfig {
             seed: self.seed,
             micro_batch_size: self.micro_batch_size,
             precision: self.precision,
-            loss_scale: first(self.precision, &device),
+            collective: self.collective,
+            wire: self.wire,
+            loss_scale: LossScale::initial(self.precision, &device),
             steps: 0,
             made: Vec::new(),
             grad_scale: None,
@@ -81,6 +106,8 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
     seed: u64,
     micro_batch_size: Option<usize>,
     precision: Precision,
+    collective: Arc<dyn Collective>,
+    wire: Wire,
     /// Of the next step; none where gradients cannot vanish.
     loss_scale: Option<LossScale<B::InnerBackend>>,
     pub(super) steps: u64,
@@ -92,75 +119,6 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
     clock: Option<PhaseClock>,
     device: B::Device,
     guard: DeviceGuard,
-}
-
-/// Views and masks of one step, on the device.
-#[derive(Debug, Clone)]
-pub struct StepInput<B: AutodiffBackend> {
-    /// G times `[B, 3, S, S]`.
-    pub global_views: Vec<Tensor<B::InnerBackend, 4>>,
-    /// L times `[B, 3, s, s]`, for the student alone; may be empty.
-    pub local_views: Vec<Tensor<B::InnerBackend, 4>>,
-    /// `[G B, N]`, view by view, true where a patch is masked for the student.
-    pub masks: Vec<bool>,
-}
-
-impl<B: TrainBackend> StepInput<B> {
-    /// A batch on the device.
-    pub fn upload(batch: Batch, augment: &AugmentConfig, device: &B::Device) -> Self {
-        let mut views = batch.views.into_iter();
-        let mut take = |count: usize, side: usize| {
-            let views = views.by_ref().take(count);
-            views.map(|view| view.into_tensor(side, device)).collect()
-        };
-        Self {
-            global_views: take(augment.global_views, augment.image_size),
-            local_views: take(augment.local_views, augment.local_size),
-            masks: batch.masks,
-        }
-    }
-}
-
-impl<B: AutodiffBackend> StepInput<B> {
-    /// The batch in parts of at most this many pictures, as equal as possible, each with the index of its first picture.
-    fn parts(&self, most: Option<usize>) -> Vec<(u64, Self)> {
-        let batch = self.global_views.first().map_or(0, |view| view.dims()[0]);
-        let count = batch.div_ceil(most.unwrap_or(batch).max(1)).max(1);
-        if count == 1 {
-            return vec![(0, self.clone())];
-        }
-        let patches = self.masks.len() / (self.global_views.len() * batch);
-        let part = |at: usize| {
-            // sizes differ by at most one, so that no part needs much more memory than another
-            let (start, end) = (at * batch / count, (at + 1) * batch / count);
-            let cut = |views: &[Tensor<B::InnerBackend, 4>]| {
-                let views = views.iter().cloned();
-                views
-                    .map(|view| view.narrow(0, start, end - start))
-                    .collect()
-            };
-            let of_view = self.masks.chunks(batch * patches);
-            let part = Self {
-                global_views: cut(&self.global_views),
-                local_views: cut(&self.local_views),
-                masks: of_view
-                    .flat_map(|view| view[start * patches..end * patches].iter().copied())
-                    .collect(),
-            };
-            (start as u64, part)
-        };
-        (0..count).map(part).collect()
-    }
-
-    /// A generator for each image of each view, view by view; the first picture is number `first` of its batch.
-    fn generators(&self, seed: u64, step: u64, first: u64) -> Vec<Random> {
-        let views = self.global_views.iter().chain(&self.local_views).zip(0..);
-        let of_view = |(view, number): (&Tensor<B::InnerBackend, 4>, u32)| {
-            let pictures = first..first + view.dims()[0] as u64;
-            pictures.map(move |at| Random::new(seed, step, at, Stream::DropPath(number)))
-        };
-        views.flat_map(of_view).collect()
-    }
 }
 
 /// Maximum number of pictures in a probe.
@@ -232,6 +190,8 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             learning_rate: rates.learning_rate,
             weight_decay: rates.weight_decay,
             freeze_prototypes: rates.freeze_prototypes,
+            freeze_backbone: rates.freeze_backbone,
+            frozen_backbone_steps: rates.frozen_backbone_steps,
         };
         // moved out, not cloned: only a sole owner of the tensors updates in place
         let student = take(&mut self.method.student);
@@ -243,8 +203,12 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         self.method.update_centers(&targets, Some(&scale));
         drop(targets); // may share the teacher's prototypes, which can be updated in place only by a sole owner
         // after the optimizer, as in the paper's Algorithm 1: the teacher averages the updated student
-        self.method
-            .update_teacher(rates.ema_decay, Some(scale.clone()));
+        let (decay, scale) = (rates.ema_decay, Some(scale));
+        match rates.freeze_backbone {
+            // the average of two equal numbers may round to another one
+            true => self.method.update_teacher_heads(decay, scale),
+            false => self.method.update_teacher(decay, scale),
+        }
         self.passed(Phase::Ema);
         // the next step gets it: after a step that diverged, all scales are 0 until `read_losses` reports it
         self.grad_scale = Some(decided.before_next);
@@ -355,41 +319,53 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             temperature_patch: rates
                 .temperature_teacher_patch
                 .unwrap_or(rates.temperature_teacher),
+            freeze_backbone: rates.freeze_backbone,
         }
     }
 
     /// Gradients, targets and losses of a batch; the gradients are those of the scaled loss.
     fn differentiate(&mut self, input: &StepInput<B>, rates: &Rates) -> Result<Differentiated<B>> {
+        let before = self.first_picture(input.images())?;
         let parts = input.parts(self.micro_batch_size);
         let inputs = parts
             .into_iter()
-            .map(|(first, part)| self.method_input(part, rates, first));
+            .map(|(first, part)| self.method_input(part, rates, before + first));
         let inputs = inputs.collect();
         let precision = self.precision;
-        let targets = precision.autocast(|| self.method.prepare(inputs))?;
-        let mut grads: Option<Gradients<B>> = None;
-        let mut terms: Option<LossTerms<B::InnerBackend>> = None;
+        let ranks = self.collective.clone();
+        let targets = precision.autocast(|| self.method.prepare(inputs, &*ranks))?;
+        // in the order of `Pairwise`, as over ranks: the same parts on more ranks have the same sums
+        let (mut sums, mut terms) = (Pairwise::default(), Pairwise::default());
+        let mut last = None;
         for index in 0..targets.parts() {
             // an earlier backward pass has removed these parameters from burn's graph, see `on_new_nodes`
-            let student = take(&mut self.method.student);
-            (self.method.student, grads) = on_new_nodes(student, grads);
+            self.method.student = on_new_nodes(take(&mut self.method.student));
             let output = precision.autocast(|| self.method.losses(&targets, index));
             self.passed(Phase::Forward);
             // one backward pass per part frees its activations before the next part, which is what parts are for
-            let of_part = Gradients::backward(&scaled(output.loss, self.loss_scale.as_ref()));
-            grads = Some(match grads {
-                None => of_part,
-                Some(before) => before.accumulate(of_part, &self.method.student),
-            });
-            terms = Some(match terms {
-                None => output.terms,
-                Some(before) => before.plus(output.terms),
-            });
+            let mut of_part = Gradients::backward_scaled(output.loss, self.loss_scale.as_ref());
+            let in_order = of_part.take_in_order(&self.method.student);
+            sums.push(in_order, InOrder::plus);
+            terms.push(output.terms, LossTerms::plus);
+            last = Some(of_part);
             self.passed(Phase::Backward);
         }
-        let found = grads
-            .zip(terms)
-            .map(|(grads, terms)| (grads, targets, terms));
-        found.ok_or_else(|| Error::Training("the batch has no image".into()))
+        let no_image = || Error::Training("the batch has no image".into());
+        let sums = sums.finish(InOrder::plus).ok_or_else(no_image)?;
+        let terms = terms.finish(LossTerms::plus).ok_or_else(no_image)?;
+        let mut grads = last.ok_or_else(no_image)?;
+        let (sums, terms) = over_ranks(sums, terms, self.wire, &*ranks, &self.guard)?;
+        grads.put_in_order(&self.method.student, sums);
+        self.passed(Phase::Exchange);
+        Ok((grads, targets, terms))
+    }
+
+    /// The number in the batch of this rank's first picture of so many.
+    fn first_picture(&self, pictures: usize) -> Result<u64> {
+        let own = (pictures as u64).to_le_bytes().to_vec();
+        let of_ranks = self.collective.all_gather(own)?;
+        let before = of_ranks.iter().take(self.collective.rank());
+        let counts = before.filter_map(|count| count.as_slice().try_into().ok());
+        Ok(counts.map(u64::from_le_bytes).sum())
     }
 }

@@ -11,6 +11,8 @@ pub struct PhaseTimes {
     pub forward_s: f64,
     /// Gradients.
     pub backward_s: f64,
+    /// Their sums over the ranks; about 0 with one.
+    pub exchange_s: f64,
     /// Gradient norm and optimizer.
     pub optimizer_s: f64,
     /// Centers and the teacher's moving average.
@@ -22,6 +24,7 @@ pub struct PhaseTimes {
 pub(super) enum Phase {
     Forward,
     Backward,
+    Exchange,
     Optimizer,
     Ema,
 }
@@ -51,6 +54,7 @@ impl PhaseClock {
         let sum = match phase {
             Phase::Forward => &mut self.times.forward_s,
             Phase::Backward => &mut self.times.backward_s,
+            Phase::Exchange => &mut self.times.exchange_s,
             Phase::Optimizer => &mut self.times.optimizer_s,
             Phase::Ema => &mut self.times.ema_s,
         };

@@ -42,7 +42,10 @@ impl Origin<'_> {
         guard: &DeviceGuard,
         device: &B::Device,
     ) -> Result<ModelCard> {
-        let preprocessing = Preprocessing::from_augment(&self.config.augment);
+        let preprocessing = Preprocessing {
+            range: self.config.folder.range,
+            ..Preprocessing::from_augment(&self.config.augment)
+        };
         Ok(ModelCard {
             format: CARD_FORMAT,
             ibot: env!("CARGO_PKG_VERSION").into(),

@@ -16,6 +16,7 @@ use super::size::StepSize;
 use ibot::data::{AugmentConfig, FolderConfig, ImageFolder, TrainViews, bench_loader};
 use ibot::device::Selected;
 use ibot::error::Result;
+use ibot::precision::Precision;
 
 /// Which peers to run.
 #[derive(Debug, Clone)]
@@ -39,6 +40,8 @@ pub struct Against {
     pub selected: Selected,
     /// The flags that chose it.
     pub device: Vec<String>,
+    /// Numbers of products and tokens, of both sides.
+    pub precision: Precision,
     /// Images for the loaders; generated if none are given.
     pub data: Option<PathBuf>,
     /// Seconds of each measurement of a loader.
@@ -116,6 +119,7 @@ fn compare_steps(peers: &Peers, against: &Against) -> Result<Vec<Comparison>> {
     let mut arguments = size.flags();
     arguments.extend(["--steps".to_owned(), steps.to_string()]);
     arguments.extend(["--threads".to_owned(), threads()]);
+    arguments.extend(["--precision".to_owned(), against.precision.to_string()]);
     let [mut ours, mut theirs, mut our_peaks, mut their_peaks] = [const { Vec::new() }; 4];
     for _ in 0..ROUNDS {
         let found: Vec<Step> = run_script(&peers.python, &peers.script("step.py"), &arguments)?;

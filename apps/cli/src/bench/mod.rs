@@ -3,12 +3,14 @@
 //! - `size`: how large a step is; `step`: the phases of a step, the one that trains; `cost`: what it asks of a GPU and of the
 //!   host that feeds it, with the calls that `traffic` counts
 //! - `scaling`: steps of many sizes, with a line through each row of them
+//! - `collective`: sums of gradients over ranks
 //! - `roofline`: how long each part of a step takes at least on a device
 //! - `against`: steps, loader and losses against the same in Python; `losses`: the losses, on any backend; `process`: the
 //!   programs that are run for it; `jpegs`: images to load
 //! - `kernels`: the GPU's kernels against tensor operations
 
 mod against;
+mod collective;
 mod cost;
 mod jpegs;
 mod kernels;
@@ -29,10 +31,12 @@ use std::time::Duration;
 
 use ibot::data::{FolderConfig, ImageFolder, LoaderSpeed, TrainViews, bench_loader};
 use ibot::method::StreamingPrototypes;
+use ibot::precision::Precision;
 use ibot::train::RunConfig;
 use ibot::{Error, Result};
 
 use self::against::{Against, Peers, compare};
+use self::collective::bench_collective;
 use self::kernels::bench_kernels;
 use self::process::bench_in_process;
 use self::roofline::roofline;
@@ -42,6 +46,7 @@ use self::step::{BenchRequest, StepTimes, bench_steps};
 use super::choices::{STREAMING, one_of};
 use super::device::DeviceArgs;
 use super::output::{answer, warn};
+use super::ranks::Ranks;
 
 /// A day: the longest measurement.
 const MAX_SECONDS: f64 = 86_400.0;
@@ -59,7 +64,7 @@ enum Preset {
 
 /// Flags of `ibot bench`.
 #[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("other").args(["kernels", "loader", "against", "scaling", "roofline"]))]
+#[command(group = clap::ArgGroup::new("other").args(["kernels", "loader", "against", "scaling", "roofline", "collective"]))]
 pub struct BenchArgs {
     /// Size of a step; the flags below change it.
     #[arg(long, value_enum, default_value = "default")]
@@ -112,6 +117,12 @@ pub struct BenchArgs {
     /// steps.
     #[arg(long, conflicts_with = "grad_checkpointing")]
     roofline: bool,
+    /// Time the sum of a step's gradients over the processes that mpirun or srun started, in --steps rounds.
+    #[arg(long)]
+    collective: bool,
+    /// With --collective: seconds of a step without the sum, to tell its share.
+    #[arg(long, value_name = "SECONDS", requires = "collective")]
+    step_seconds: Option<f64>,
     /// With --roofline: f32 operations a second in 10^12, instead of a device.
     #[arg(long, value_name = "NUMBER", requires = "roofline", requires = "gbps")]
     tflops: Option<f64>,
@@ -146,14 +157,34 @@ impl BenchArgs {
             let remedy = "must be above 0 and at most 86400 (a day)";
             return Err(Error::config("--seconds", self.seconds, remedy));
         }
+        self.check_precision()?;
         match (&self.against, &self.data) {
             _ if self.kernels => self.time_kernels(),
             _ if self.scaling => self.time_scaling(),
             _ if self.roofline => self.predict(),
+            _ if self.collective => self.time_collective(),
             (Some(folder), _) => self.time_against(folder),
             (None, Some(data)) if self.loader => self.time_loader(data),
             _ => self.time_steps(),
         }
+    }
+
+    /// Refuses a precision for what has none: kernels and the roofline count in f32, and the reference's step has no f16.
+    fn check_precision(&self) -> Result<()> {
+        let Some(precision) = self.device.precision else {
+            return Ok(());
+        };
+        let remedy = match precision {
+            Precision::F32 => return Ok(()),
+            _ if self.kernels || self.roofline || self.loader => {
+                "works with steps only, not with --kernels, --roofline or --loader"
+            }
+            Precision::F16 if self.against.is_some() => {
+                "works without --against: benches/reference/step.py has f32 and bf16"
+            }
+            Precision::F16 | Precision::Bf16 => return Ok(()),
+        };
+        Err(Error::config("--precision", precision, remedy))
     }
 
     fn size(&self) -> StepSize {
@@ -199,6 +230,17 @@ impl BenchArgs {
         self.tell(&report)
     }
 
+    fn time_collective(&self) -> Result<()> {
+        let ranks = Ranks::launched()?;
+        let (size, rounds) = (self.size(), self.steps);
+        let times = bench_collective(&size, &ranks.collective, rounds, self.step_seconds);
+        let told = times.and_then(|times| match ranks.is_first() {
+            true => self.tell(&times),
+            false => Ok(()),
+        });
+        ranks.end(told)
+    }
+
     /// Prints a report as a table or, with --json, as JSON.
     fn tell<R: serde::Serialize + std::fmt::Display>(&self, report: &R) -> Result<()> {
         match self.json {
@@ -235,6 +277,7 @@ impl BenchArgs {
             steps: self.steps,
             selected: self.device.select()?,
             device: self.device.flags(),
+            precision: self.device.precision(),
             data: self.data.clone(),
             seconds: self.seconds,
         };
@@ -308,6 +351,17 @@ fn tell_step(times: &StepTimes) {
     ));
 }
 
+/// The file of this program, to start it once more.
+///
+/// # Errors
+/// Within the Python package it is Python's.
 fn this_program() -> Result<PathBuf> {
-    std::env::current_exe().map_err(Error::io("ibot"))
+    let program = std::env::current_exe().map_err(Error::io("ibot"))?;
+    let name = program.file_stem().unwrap_or_default().to_string_lossy();
+    if name.to_lowercase().starts_with("python") {
+        let remedy =
+            "cannot be started once more for each measurement: use the `ibot` that cargo builds";
+        return Err(Error::config("program", program.display(), remedy));
+    }
+    Ok(program)
 }

@@ -229,6 +229,7 @@ fn time_step<B: TrainBackend>(
     let PhaseTimes {
         forward_s,
         backward_s,
+        exchange_s: _, // one rank
         optimizer_s,
         ema_s,
     } = phases?;

@@ -3,15 +3,18 @@
 use image::imageops::{FilterType, overlay};
 use image::{DynamicImage, RgbImage};
 
-use super::font::HEIGHT;
-use super::paint::{FAINT, PAPER, draw_text, draw_title, fill, shortened, text_width};
+use super::font::{CAPTION, TITLE, draw_title};
+use super::paint::{FAINT, INK, MARGIN, PAPER, TITLE_HEIGHT, fill};
+
+/// Height of a line below a thumbnail.
+const CAPTION_HEIGHT: u32 = 18;
 
 /// A picture and what is written below it.
 #[derive(Debug, Clone, Copy)]
 pub struct Captioned<'a> {
     /// Of any size.
     pub picture: &'a DynamicImage,
-    /// One line; cut off where it is wider than the thumbnail.
+    /// One line; cut in the middle where it is wider than the thumbnail.
     pub caption: &'a str,
 }
 
@@ -24,24 +27,16 @@ pub fn contact_sheet(
     columns: usize,
     side: u32,
 ) -> RgbImage {
-    const MARGIN: u32 = 8;
-    const TOP: u32 = 32;
     let (columns, side) = (columns.max(1), side.max(1));
-    let cell = [side + MARGIN, side + HEIGHT + 2 * MARGIN];
+    let cell = [side + MARGIN, side + CAPTION_HEIGHT + MARGIN];
     let shown_columns = columns.min(pictures.len().max(1)) as u32;
     let rows = pictures.len().div_ceil(columns) as u32;
-    let scale = if text_width(title, 2) < shown_columns * cell[0] {
-        2
-    } else {
-        1
-    };
-    let width =
-        (MARGIN + shown_columns * cell[0]).max(text_width(title, scale).min(640) + 2 * MARGIN);
-    let mut sheet = RgbImage::from_pixel(width, TOP + rows * cell[1], PAPER);
-    draw_title(&mut sheet, MARGIN, title);
+    let width = (MARGIN + shown_columns * cell[0]).max(TITLE.width(title).min(640) + 2 * MARGIN);
+    let mut sheet = RgbImage::from_pixel(width, TITLE_HEIGHT + rows * cell[1], PAPER);
+    draw_title(&mut sheet, title);
     for (index, captioned) in pictures.iter().enumerate() {
         let x = MARGIN + (index % columns) as u32 * cell[0];
-        let y = TOP + (index / columns) as u32 * cell[1];
+        let y = TITLE_HEIGHT + (index / columns) as u32 * cell[1];
         if captioned.picture.width().min(captioned.picture.height()) > 0 {
             let small = captioned.picture.width().max(captioned.picture.height()) < side;
             let filter = if small {
@@ -57,9 +52,10 @@ pub fn contact_sheet(
             fill(&mut sheet, [x - 1, y - 1], frame, FAINT);
             overlay(&mut sheet, &thumbnail, x, y);
         }
-        let caption = shortened(captioned.caption, side, 1);
-        let place = [x, y + side + MARGIN / 2].map(i64::from);
-        draw_text(&mut sheet, place, &caption, 1);
+        let caption = CAPTION.shortened(captioned.caption, side);
+        let free = (side - CAPTION.width(&caption).min(side)) / 2;
+        let place = [x + free, y + side + CAPTION_HEIGHT - 4].map(i64::from);
+        CAPTION.draw(&mut sheet, place, &caption, INK);
     }
     sheet
 }
@@ -79,12 +75,12 @@ mod tests {
             caption: "name",
         });
         let sheet = contact_sheet("title", &captioned, 2, 32);
-        // cells are 40 x 57 from (8, 32); the picture is half as high as wide
-        for (color, [x, y]) in colors.into_iter().zip([[8, 32], [48, 32], [8, 89]]) {
+        // cells are 44 x 62 from (12, 40); the picture is half as high as wide
+        for (color, [x, y]) in colors.into_iter().zip([[12, 40], [56, 40], [12, 102]]) {
             assert_eq!(*sheet.get_pixel(x + 16, y + 16), Rgb(color));
             assert_eq!(*sheet.get_pixel(x + 16, y + 4), PAPER);
         }
-        assert_eq!(sheet.dimensions(), (88, 32 + 2 * 57));
+        assert_eq!(sheet.dimensions(), (12 + 2 * 44, 40 + 2 * 62));
     }
 
     #[test]

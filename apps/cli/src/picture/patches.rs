@@ -2,24 +2,29 @@
 
 use image::imageops::{FilterType, overlay, resize};
 use image::{Rgb, RgbImage};
+use plotters::prelude::{
+    BitMapBackend, Circle, Color as _, IntoDrawingArea as _, PathElement, RGBColor,
+};
 
-use super::heat_map::shown_size;
-use super::paint::{PAPER, blend, draw_title};
+use super::attention_map::shown_size;
+use super::font::draw_title;
+use super::paint::{MARGIN, PAPER, TITLE_HEIGHT, blend};
 
-const MARGIN: u32 = 8;
-/// Space above the pictures, for the title.
-const TOP: u32 = 32;
 /// Share of the color in a covered pixel.
 const COVER: f64 = 0.65;
 /// Colors of the lines, far from each other and from most pictures.
-const LINES: [Rgb<u8>; 6] = [
-    Rgb([230, 25, 75]),
-    Rgb([60, 180, 75]),
-    Rgb([255, 225, 25]),
-    Rgb([0, 130, 200]),
-    Rgb([245, 130, 48]),
-    Rgb([145, 30, 180]),
+const LINES: [RGBColor; 6] = [
+    RGBColor(230, 25, 75),
+    RGBColor(60, 180, 75),
+    RGBColor(255, 225, 25),
+    RGBColor(0, 130, 200),
+    RGBColor(245, 130, 48),
+    RGBColor(145, 30, 180),
 ];
+/// Lines are drawn so many times larger and then shrunk, so that their edges are smooth.
+const SCALE: u32 = 3;
+/// Width of the lines between the least and the most similar patches that are shown, in pixels.
+const WIDTHS: [f32; 2] = [1.0, 4.5];
 
 /// The picture, and beside it the same under the colors of its patches.
 ///
@@ -38,7 +43,7 @@ pub fn patch_colors(
             let row = y as usize * rows / height as usize;
             let column = x as usize * columns / width as usize;
             if let Some(color) = colors.get(row * columns + column) {
-                let place = [left + i64::from(x), i64::from(TOP + y)];
+                let place = [left + i64::from(x), i64::from(TITLE_HEIGHT + y)];
                 blend(&mut sheet, place, Rgb(*color), COVER);
             }
         }
@@ -46,73 +51,78 @@ pub fn patch_colors(
     sheet
 }
 
-/// Two pictures with lines between patches that belong together.
+/// A patch of the left and one of the right picture that belong together.
+#[derive(Debug, Clone, Copy)]
+pub struct Pair {
+    /// Their numbers in the grid.
+    pub patches: [usize; 2],
+    /// The more similar, the thicker their line.
+    pub similarity: f32,
+}
+
+/// Two pictures with lines between patches that belong together, the thickest between the most similar ones.
 ///
 /// # Shapes
-/// `pairs` holds a patch of the left and one of the right picture, each a number in its `grid` of `[rows, columns]`.
+/// `grid` is `[rows, columns]` of both.
 pub fn correspondence(
     left: &RgbImage,
     right: &RgbImage,
-    pairs: &[[usize; 2]],
+    pairs: &[Pair],
     grid: [usize; 2],
     title: &str,
 ) -> RgbImage {
-    let (mut sheet, width, height) = side_by_side(left, right, title);
+    let (sheet, width, height) = side_by_side(left, right, title);
     let center = |patch: usize, offset: u32| {
         let [rows, columns] = grid.map(|count| count.max(1));
         let (row, column) = (patch / columns, patch % columns);
-        let x = (column as f64 + 0.5) * f64::from(width) / columns as f64;
-        let y = (row as f64 + 0.5) * f64::from(height) / rows as f64;
-        [x + f64::from(offset), y + f64::from(TOP)]
+        let x = (column as f64 + 0.5) * f64::from(width) / columns as f64 + f64::from(offset);
+        let y = (row as f64 + 0.5) * f64::from(height) / rows as f64 + f64::from(TITLE_HEIGHT);
+        [x, y]
+            .map(|place| (place * f64::from(SCALE)).round() as i32)
+            .into()
     };
-    for (number, [from, to]) in pairs.iter().enumerate() {
+    let similarities = || pairs.iter().map(|pair| pair.similarity);
+    let least = similarities().fold(f32::INFINITY, f32::min);
+    let most = similarities().fold(f32::NEG_INFINITY, f32::max);
+    let (size, scale) = ((sheet.width(), sheet.height()), SCALE);
+    let mut large = resize(&sheet, size.0 * scale, size.1 * scale, FilterType::Nearest);
+    let area = BitMapBackend::with_buffer(&mut large, (size.0 * scale, size.1 * scale));
+    let area = area.into_drawing_area();
+    // the thickest on top
+    for (number, pair) in pairs.iter().enumerate().rev() {
         let color = LINES[number % LINES.len()];
-        let ends = [center(*from, MARGIN), center(*to, width + 2 * MARGIN)];
-        draw_line(&mut sheet, ends, color);
-        ends.iter()
-            .for_each(|end| draw_dot(&mut sheet, *end, color));
+        let [from, to] = pair.patches;
+        let ends: [(i32, i32); 2] = [center(from, MARGIN), center(to, width + 2 * MARGIN)];
+        // 0 / 0: equal pairs are thick
+        let share = ((pair.similarity - least) / (most - least)).min(1.0);
+        let width = (WIDTHS[0] + (WIDTHS[1] - WIDTHS[0]) * share) * scale as f32;
+        let style = color.mix(0.85).stroke_width(width.round() as u32);
+        // drawing into memory does not fail
+        let _ = area.draw(&PathElement::new(ends, style));
+        for end in ends {
+            let _ = area.draw(&Circle::new(
+                end,
+                (width * 0.5) as u32 + 3 * scale,
+                color.filled(),
+            ));
+        }
     }
-    sheet
+    drop(area);
+    resize(&large, size.0, size.1, FilterType::Triangle)
 }
 
 fn side_by_side(left: &RgbImage, right: &RgbImage, title: &str) -> (RgbImage, u32, u32) {
     let (width, height) = shown_size(left);
-    let size = [2 * width + 3 * MARGIN, height + TOP + MARGIN];
+    let size = [2 * width + 3 * MARGIN, height + TITLE_HEIGHT + MARGIN];
     let mut sheet = RgbImage::from_pixel(size[0], size[1], PAPER);
-    draw_title(&mut sheet, MARGIN, title);
+    draw_title(&mut sheet, title);
     for (picture, x) in [(left, MARGIN), (right, width + 2 * MARGIN)] {
         if picture.width().min(picture.height()) > 0 {
             let shown = resize(picture, width, height, FilterType::Triangle);
-            overlay(&mut sheet, &shown, i64::from(x), i64::from(TOP));
+            overlay(&mut sheet, &shown, i64::from(x), i64::from(TITLE_HEIGHT));
         }
     }
     (sheet, width, height)
-}
-
-fn draw_line(sheet: &mut RgbImage, [from, to]: [[f64; 2]; 2], color: Rgb<u8>) {
-    let steps = (to[0] - from[0])
-        .abs()
-        .max((to[1] - from[1]).abs())
-        .ceil()
-        .max(1.0);
-    for step in 0..=steps as usize {
-        let share = step as f64 / steps;
-        let place =
-            [0, 1].map(|axis| (from[axis] + (to[axis] - from[axis]) * share).round() as i64);
-        blend(sheet, place, color, 0.8);
-        blend(sheet, [place[0], place[1] + 1], color, 0.4);
-    }
-}
-
-fn draw_dot(sheet: &mut RgbImage, center: [f64; 2], color: Rgb<u8>) {
-    let [x, y] = center.map(|place| place.round() as i64);
-    for dy in -3..=3_i64 {
-        for dx in -3..=3_i64 {
-            if dx * dx + dy * dy <= 10 {
-                blend(sheet, [x + dx, y + dy], color, 1.0);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -125,24 +135,45 @@ mod tests {
         let colors = [[0, 0, 0], [255, 255, 255], [255, 255, 255], [0, 0, 0]];
         let sheet = patch_colors(&white, &colors, [2, 2], "title");
         let left = 256 + 2 * MARGIN;
-        let at = |x: u32, y: u32| sheet.get_pixel(left + x, TOP + y).0[0];
+        let at = |x: u32, y: u32| sheet.get_pixel(left + x, TITLE_HEIGHT + y).0[0];
         assert!(at(10, 10) < 100 && at(250, 250) < 100);
         assert!(at(250, 10) == 255 && at(10, 250) == 255);
-        assert_eq!(sheet.get_pixel(MARGIN + 10, TOP + 10).0[0], 255);
+        assert_eq!(sheet.get_pixel(MARGIN + 10, TITLE_HEIGHT + 10).0[0], 255);
     }
 
     #[test]
-    fn lines_join_their_patches() {
+    fn lines_join_their_patches_and_the_most_similar_are_thickest() {
         let white = RgbImage::from_pixel(256, 256, Rgb([255, 255, 255]));
-        let sheet = correspondence(&white, &white, &[[0, 3]], [2, 2], "title");
-        let ends = [[MARGIN + 64, TOP + 64], [256 + 2 * MARGIN + 192, TOP + 192]];
-        for [x, y] in ends {
-            assert_eq!(*sheet.get_pixel(x, y), LINES[0]);
-        }
-        let colored = sheet.pixels().filter(|pixel| **pixel == LINES[0]).count();
-        assert!(
-            (60..90).contains(&colored),
-            "two dots of 37 pixels at most: {colored}"
-        );
+        let pairs = [(0, 3, 0.9), (2, 0, 0.5)].map(|(from, to, similarity)| Pair {
+            patches: [from, to],
+            similarity,
+        });
+        let sheet = correspondence(&white, &white, &pairs, [2, 2], "title");
+        let near = |x: u32, y: u32, line: usize| {
+            let (pixel, RGBColor(red, green, blue)) = (sheet.get_pixel(x, y).0, LINES[line]);
+            let levels = [red, green, blue];
+            (0..3).all(|c| pixel[c].abs_diff(levels[c]) < 60)
+        };
+        let right = 256 + 2 * MARGIN;
+        let ends = [
+            [MARGIN + 64, TITLE_HEIGHT + 64],
+            [right + 192, TITLE_HEIGHT + 192],
+        ];
+        assert!(ends.iter().all(|[x, y]| near(*x, *y, 0)));
+        assert!(near(MARGIN + 64, TITLE_HEIGHT + 192, 1) && near(right + 64, TITLE_HEIGHT + 64, 1));
+        // across both lines, in a column left of where they cross
+        let thickness = |line| (0..sheet.height()).filter(|y| near(150, *y, line)).count();
+        assert!(thickness(0) > thickness(1) && thickness(1) > 0);
+    }
+
+    #[test]
+    fn odd_input_is_drawn() {
+        let empty = RgbImage::new(0, 0);
+        let pair = Pair {
+            patches: [9, 1_000_000],
+            similarity: f32::NAN,
+        };
+        correspondence(&empty, &empty, &[pair], [0, 2], &"long ".repeat(50));
+        patch_colors(&empty, &[], [0, 0], "");
     }
 }

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use image::DynamicImage;
 
 use ibot::Result;
+use ibot::data::ScanSummary;
+use ibot::device::Selected;
 use ibot::train::health::Anomaly;
 use ibot::train::{Evaluation, Observer, PatchColors, RunStart, StepMetrics, When};
 
@@ -63,6 +65,18 @@ impl<'a> TensorBoard<'a> {
 impl Observer for TensorBoard<'_> {
     fn note(&mut self, line: &str) {
         self.inner.note(line);
+    }
+
+    fn device(&mut self, selected: &Selected) {
+        self.inner.device(selected);
+    }
+
+    fn scanned(&mut self, sources: &[PathBuf], found: &ScanSummary) {
+        self.inner.scanned(sources, found);
+    }
+
+    fn held_out(&mut self, held_out: usize, kept: usize) {
+        self.inner.held_out(held_out, kept);
     }
 
     fn started(&mut self, start: &RunStart) {

@@ -5,15 +5,7 @@ use std::path::Path;
 
 use ibot::files::read_safetensors;
 
-use crate::{Scratch, ibot, refused, stdout};
-
-#[track_caller]
-fn succeeds(arguments: &[&str]) -> String {
-    let output = ibot(arguments);
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{message}");
-    stdout(&output)
-}
+use crate::{Scratch, refused, succeeds};
 
 #[test]
 fn a_run_goes_on_in_another_one() {

@@ -83,7 +83,10 @@ fn a_loss_that_is_not_finite_ends_it() {
     let out = colors.scratch.0.join("out");
     assert!(!out.join("last.safetensors").exists());
     assert!(metrics(&out).is_empty());
-    refused(&diverge, &["another run", "metrics.jsonl", "--out"]);
+    // nothing was made, so that the same command begins again, and fails again
+    refused(&diverge, &["epoch 1", "no epoch was finished"]);
+    let lower = colors.arguments("out", &["--epochs", "3", "--learning-rate", "1e-3"]);
+    refused(&lower, &["another run", "learning_rate = 0.001", "--out"]);
 }
 
 /// Ctrl-C finishes the step, writes the newest classifier and gives the shell's status.
@@ -115,4 +118,103 @@ fn a_signal_keeps_what_was_made() {
     let card = last.unwrap().card.unwrap();
     assert!(card.step as u64 >= made, "{} after {made}", card.step);
     assert!(out.join("best.safetensors").exists());
+    // the same command goes on, until it is stopped again
+    let child = crate::command(&flags)
+        .stdout(std::process::Stdio::piped())
+        .stderr(quiet())
+        .spawn()
+        .unwrap();
+    let before = metrics(&out).len();
+    while metrics(&out).len() <= before + 1 {
+        assert!(
+            started.elapsed() < Duration::from_secs(120),
+            "no epoch in two minutes"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    crate::resume::signal(child.id(), "-INT");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let said = crate::stdout(&output);
+    assert!(
+        said.contains(&format!("resuming from step {}", card.step)),
+        "{said}"
+    );
+    let epochs: Vec<u64> = metrics(&out)
+        .iter()
+        .map(|of| of["epoch"].as_u64().unwrap())
+        .collect();
+    assert!(
+        epochs.iter().copied().eq(1..=epochs.len() as u64),
+        "{epochs:?}"
+    );
+}
+
+/// Stopped in its first epoch, in the middle and at its end, a run has the bits of one that was not.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_has_the_same_bits() {
+    let colors = colors("resumes");
+    let flags = [
+        "--epochs",
+        "40",
+        "--learning-rate",
+        "0.05",
+        "--drop-path",
+        "0.2",
+    ];
+    let whole = colors.arguments("whole", &flags);
+    assert!(crate::ibot(&whole).status.success());
+    let parts = colors.arguments("parts", &flags);
+    let out = colors.scratch.0.join("parts");
+    let mut stops = 0;
+    for wait in [1, 3, 8, 15, 30] {
+        let quiet = std::process::Stdio::null;
+        let mut child = crate::command(&parts)
+            .stdout(quiet())
+            .stderr(quiet())
+            .spawn()
+            .unwrap();
+        let started = std::time::Instant::now();
+        let lines =
+            || fs::read_to_string(out.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
+        while lines() < wait
+            && started.elapsed().as_secs() < 60
+            && child.try_wait().unwrap().is_none()
+        {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        crate::resume::signal(child.id(), if wait == 8 { "-KILL" } else { "-INT" });
+        stops += usize::from(!child.wait().unwrap().success());
+    }
+    assert!(stops > 1, "the run was too fast to be stopped");
+    let report = |flags: &[String]| -> serde_json::Value {
+        let output = crate::ibot(&[flags, &["--json".to_owned()]].concat());
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let mut parts = report(&parts);
+    assert!(!out.join("checkpoints").exists());
+    for name in ["last.safetensors", "best.safetensors", "model.safetensors"] {
+        let [whole, parts] =
+            ["whole", "parts"].map(|run| fs::read(colors.scratch.0.join(run).join(name)).unwrap());
+        assert!(whole == parts, "{name} differs");
+    }
+    // a complete run gives its results again
+    let mut whole = report(&whole);
+    for report in [&mut whole, &mut parts] {
+        for epoch in report["epochs"].as_array_mut().unwrap() {
+            for timed in ["images_per_s", "epoch_s"] {
+                epoch[timed] = serde_json::Value::Null;
+            }
+        }
+        for which in ["best", "last"] {
+            report[which]["file"] = serde_json::Value::Null;
+        }
+    }
+    assert_eq!(whole, parts);
 }

@@ -14,6 +14,8 @@ fn prints_a_configuration_that_it_reads() {
         "--print-config",
         "--data",
         "x",
+        "--preset",
+        "stable-pretraining",
         "--seed",
         "9",
         "--encoder",

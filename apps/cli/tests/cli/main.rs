@@ -8,28 +8,42 @@
 )]
 #![allow(clippy::too_many_lines, reason = "a test may be a list of cases")]
 
+mod adapt;
+mod doctor;
+mod documents;
 mod endings;
 mod evaluation;
 mod export;
+mod features;
 mod finetune;
 mod finetune_endings;
 #[path = "../../../../tests/gpu/mod.rs"]
 mod gpu;
 mod hostile;
 mod hub;
+mod index;
 mod information;
+mod inventory;
 mod models;
 mod normalization;
+mod outliers;
 mod output;
+mod pages;
 mod patch_files;
 mod patches;
 mod plan;
 mod precision;
+mod ranges;
+mod ranks;
 mod refusals;
 mod resume;
+mod run_folder;
+mod shards;
 mod soak;
+mod start;
 #[cfg(unix)]
 mod stopping;
+mod tiles;
 mod training;
 mod transformers;
 mod uploads;
@@ -144,6 +158,15 @@ fn has_adapter() -> bool {
 
 fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// What it prints.
+#[track_caller]
+fn succeeds(arguments: &[&str]) -> String {
+    let output = ibot(arguments);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    stdout(&output)
 }
 
 #[track_caller]

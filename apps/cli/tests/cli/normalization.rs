@@ -104,8 +104,9 @@ fn pictures_are_normalized_as_the_weights_want_it() {
 
 /// Mean of red and deviation of blue that a run would have.
 fn of_run(more: &[&str]) -> [f64; 2] {
-    let print = ["train", "--data", "x", "--print-config"];
-    let output = ibot(&[&print[..], more].concat());
+    let print = ["train", "x", "--print-config"];
+    let preset = ["--preset", "stable-pretraining"];
+    let output = ibot(&[&print[..], &preset, more].concat());
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
     let table: toml::Table = stdout(&output).parse().unwrap();

@@ -103,7 +103,7 @@ fn shapes_that_features_tell_apart_are_segmented() {
         (&8.into(), &(32 * 64).into())
     );
     let drawn = image::open(&sheet).unwrap();
-    assert_eq!(drawn.width(), 8 + 6 * 168);
+    assert_eq!(drawn.width(), 12 + 6 * 172);
     let report = trained.run(
         "knn",
         &[&flags[..], &["--k", "1,9", "--patches-per-image", "30"]].concat(),
@@ -184,10 +184,9 @@ fn masks_of_other_folders_are_found() {
     assert_eq!(of_parts["rows"], report["rows"]);
 }
 
-#[test]
-fn masks_that_do_not_fit_are_refused() {
-    let (trained, images, masks) = with_shapes("bad-masks");
-    let probe = [
+/// Arguments of a probe of patches.
+fn probe_flags(trained: &Trained, images: &str, more: &[&str]) -> Vec<String> {
+    let flags = [
         "probe",
         "--model",
         &trained.model,
@@ -195,15 +194,15 @@ fn masks_that_do_not_fit_are_refused() {
         "flex",
         "--patches",
         "--data",
-        &images,
+        images,
     ];
-    let with = |more: &[&str]| {
-        [&probe[..], more]
-            .concat()
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-    };
+    flags.iter().chain(more).map(ToString::to_string).collect()
+}
+
+#[test]
+fn masks_that_do_not_fit_are_refused() {
+    let (trained, images, masks) = with_shapes("bad-masks");
+    let with = |more: &[&str]| probe_flags(&trained, &images, more);
     let (empty, file) = (trained.out("empty"), trained.out("file"));
     fs::create_dir(&empty).unwrap();
     fs::write(&file, "").unwrap();
@@ -288,17 +287,11 @@ fn pictures_without_a_mask_are_left_out_and_counted() {
     for name in ["1.png", "deep/3.png"] {
         fs::remove_file(Path::new(&masks).join(name)).unwrap();
     }
-    let flags = [
-        "probe",
-        "--model",
-        &trained.model,
-        "--backend",
-        "flex",
-        "--patches",
-        "--data",
+    let output = ibot(&probe_flags(
+        &trained,
         &images,
-    ];
-    let output = ibot(&[&flags[..], &["--masks", &masks, "--json"]].concat());
+        &["--masks", &masks, "--json"],
+    ));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(
         (&report["pictures"], &report["without_mask"]),

@@ -96,6 +96,30 @@ fn each_command_has_it() {
     }
 }
 
+/// What has no precision, or no peer in it, does not take the flag and ignore it.
+#[test]
+fn bench_refuses_what_it_would_ignore() {
+    for (flags, said) in [
+        (
+            &["--kernels", "--precision", "f16"][..],
+            "not with --kernels",
+        ),
+        (
+            &["--roofline", "--cards", "--precision", "bf16"],
+            "--roofline",
+        ),
+        (
+            &["--against", "nowhere", "--precision", "f16"],
+            "has f32 and bf16",
+        ),
+    ] {
+        refused(
+            &[&["bench", "--backend", "flex"], flags].concat(),
+            &["--precision", said],
+        );
+    }
+}
+
 /// A file of half the size that every command reads, with features of its own weights.
 #[test]
 fn exported_weights_may_be_halves() {

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ibot::random::{Random, Stream};
+use ibot::train::RunRecord;
 use serde_json::Value;
 
 use crate::{Scratch, TINY, command, ibot, metrics, refused, stdout};
@@ -152,8 +153,11 @@ fn resumes_by_its_folder(backend: &str, more_settings: &str) {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(
-        text.starts_with(&format!("backend {backend}")) && text.contains("resuming from step 3")
+        text.starts_with("device  ") && text.contains("resuming from step 3"),
+        "{text}"
     );
+    let record = RunRecord::read(run).unwrap().unwrap();
+    assert_eq!(record.backend, backend);
     assert!(!run.join("checkpoints/step-000000006.tmp").exists());
     assert_same(run, Path::new(&undisturbed), 7);
 }

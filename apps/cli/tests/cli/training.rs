@@ -24,7 +24,15 @@ fn trains_on(backend: &str) {
         String::from_utf8_lossy(&output.stderr)
     );
     let first = text.lines().next().unwrap();
-    assert!(first.starts_with(&format!("backend {backend}")), "{first}");
+    let device = match backend {
+        "wgpu" => ", Vulkan, ",
+        "ndarray" => " (backend ndarray)",
+        _ => "CPU, ",
+    };
+    assert!(
+        first.starts_with("device  ") && first.contains(device),
+        "{first}"
+    );
     assert!(
         text.contains("cut.png"),
         "the picture that was skipped is named: {text}"

@@ -3,19 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::{Scratch, ibot, stdout};
+use crate::{Scratch, ibot, succeeds};
 
 fn fixture(name: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/transformers");
     folder.join(name).to_string_lossy().into_owned()
-}
-
-#[track_caller]
-fn succeeds(arguments: &[&str]) -> String {
-    let output = ibot(arguments);
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{message}");
-    stdout(&output)
 }
 
 /// The features of a table in CSV: all columns behind the picture's name and class.
@@ -57,6 +49,8 @@ fn a_folder_is_a_model_of_every_command() {
             "train",
             "--data",
             "x",
+            "--preset",
+            "stable-pretraining",
             "--pretrained",
             &folder,
             "--print-config",

@@ -166,7 +166,7 @@ fn a_damaged_line_of_metrics_costs_that_line() {
         fs::read_to_string(&path).unwrap(),
         damaged.join("\n") + "\n"
     );
-    assert!(!stdout(&ibot(&train)).contains("left out"));
+    assert!(!stdout(&ibot(&train)).contains("is damaged"));
 }
 
 #[test]

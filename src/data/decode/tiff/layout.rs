@@ -6,6 +6,7 @@ use image::metadata::Orientation;
 
 use crate::data::decode::directory::{Directory, tag};
 use crate::data::decode::orientation::of_number;
+use crate::data::depth::{Depth, Unused};
 use crate::data::kind::raw_photo;
 
 const LZW: u64 = 5;
@@ -55,6 +56,9 @@ pub struct Layout {
     pub orientation: Orientation,
     /// Of a sample.
     pub(super) bits: u64,
+    is_float: bool,
+    /// Whether another page follows.
+    has_more_pages: bool,
     pub(super) samples: usize,
     pub(super) color: Color,
     pub(super) alpha: Alpha,
@@ -89,8 +93,9 @@ impl Layout {
         }
         let bits = bits.first().copied().unwrap_or(1);
         let samples = first(file, tag::SAMPLES_PER_PIXEL, 1)?;
-        let formats = numbers(file, tag::SAMPLE_FORMAT)?;
-        check_samples(bits, formats.first().copied().unwrap_or(1))?;
+        let format = numbers(file, tag::SAMPLE_FORMAT)?.first().copied();
+        let format = format.unwrap_or(1);
+        check_samples(bits, format)?;
         if samples.saturating_mul(bits) > MAX_BYTES_PER_PIXEL * 8 {
             return Err(not_read(&format!(
                 "{samples} samples of {bits} bits per pixel"
@@ -116,6 +121,8 @@ impl Layout {
             orientation: of_number(first(file, tag::ORIENTATION, 1)?)
                 .unwrap_or(Orientation::NoTransforms),
             bits,
+            is_float: format == 3,
+            has_more_pages: directory.has_next,
             samples: samples as usize,
             alpha: match numbers(file, tag::EXTRA_SAMPLES)?.first() {
                 Some(1) => Alpha::Premultiplied,
@@ -128,6 +135,26 @@ impl Layout {
             is_reversed: first(file, tag::FILL_ORDER, 1)? == 2 && !matches!(compression, 7 | 50001),
             directory,
         })
+    }
+
+    /// What its colors are made of.
+    pub fn depth(&self) -> Depth {
+        match (&self.color, self.is_float, self.bits) {
+            (Color::Gray { .. } | Color::Rgb, true, _) => Depth::Float,
+            (Color::Gray { .. } | Color::Rgb, false, 16) => Depth::Bits16,
+            _ => Depth::Bits8,
+        }
+    }
+
+    /// What of the file is not used, if anything.
+    pub fn unused(&self) -> Option<Unused> {
+        let with_alpha = self.color.samples() + usize::from(self.alpha != Alpha::None);
+        match (self.samples > with_alpha, self.has_more_pages) {
+            (true, _) if self.color.samples() == 1 => Some(Unused::ChannelsButOne),
+            (true, _) => Some(Unused::Channels),
+            (false, true) => Some(Unused::Pages),
+            (false, false) => None,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use image::RgbImage;
 use tiff::decoder::DecodingResult;
 
-use crate::data::decode::tiff::layout::{Alpha, Color, Layout, not_read};
+use crate::data::decode::tiff::layout::{Alpha, Color, Layout};
 
 /// The picture that `samples` are, in one plane or in one for each.
 pub fn to_rgb(
@@ -11,7 +11,6 @@ pub fn to_rgb(
     samples: DecodingResult,
     is_planar: bool,
 ) -> Result<RgbImage, String> {
-    check_range(&samples)?;
     let is_rgb = (&layout.color, layout.samples, layout.bits) == (&Color::Rgb, 3, 8);
     let samples = match samples {
         DecodingResult::U8(values) if is_rgb && !is_planar => {
@@ -49,19 +48,6 @@ pub fn to_rgb(
         }
     }
     Ok(picture)
-}
-
-/// Floats have no range of their own: only 0 to 1 has a meaning that all programs share.
-fn check_range(samples: &DecodingResult) -> Result<(), String> {
-    let is_in_range = match samples {
-        DecodingResult::F16(values) => values.iter().all(|v| (0.0..=1.0).contains(&v.to_f32())),
-        DecodingResult::F32(values) => values.iter().all(|v| (0.0..=1.0).contains(v)),
-        DecodingResult::F64(values) => values.iter().all(|v| (0.0..=1.0).contains(v)),
-        _ => true,
-    };
-    is_in_range
-        .then_some(())
-        .ok_or_else(|| not_read("floats outside the range 0 to 1"))
 }
 
 /// Samples from place `start` on as 8 bits; those of a palette, and of less than 8 bits, as they are.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
+use crate::csv_text::{field, label_field};
 use crate::embedding::table::csv;
 use crate::embedding::table::parquet::PatchGroups;
 use crate::embedding::table::patches::shape::{PatchOwner, PatchShape};
@@ -73,7 +74,7 @@ fn write_line(
     [row, column]: [usize; 2],
     patch: &[f32],
 ) -> std::io::Result<()> {
-    let (path, label) = (csv::field(&of.path), csv::label_field(of.label.as_deref()));
+    let (path, label) = (field(&of.path), label_field(of.label.as_deref()));
     write!(file, "{path},{label},{row},{column}")?;
     csv::write_numbers(file, patch)
 }

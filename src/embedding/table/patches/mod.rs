@@ -15,7 +15,7 @@ mod shape;
 
 use std::path::Path;
 
-use crate::embedding::table::TableFormat;
+use crate::embedding::table::format::TableFormat;
 use crate::error::{Error, Result};
 use array::{Array, ArrayKind};
 use listed::{Listed, ListedKind};

@@ -1,6 +1,6 @@
 //! What a table of patches says of its pictures.
 
-use crate::embedding::table::TableFormat;
+use crate::embedding::table::format::TableFormat;
 
 /// What the patches of every picture of a table have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,17 +1,19 @@
 //! Checkpoints and evaluations after a step.
 
-use std::sync::atomic::Ordering;
-
 use crate::backbone::TrainBackbone;
+use crate::collective::{agree, by_rank_0};
 use crate::error::{Error, Result};
 use crate::files::checkpoint::{FORMAT, Manifest};
-use crate::files::model::ModelCard;
+use crate::files::model::{ModelCard, write_model, write_timm_folder};
+use crate::files::state_dict;
 use crate::kernels::TrainBackend;
-use crate::train::run::evaluation::{Evaluator, When};
+use crate::train::run::best::BEST;
+use crate::train::run::evaluation::{Evaluation, Evaluator, When};
 use crate::train::run::observer::Observer;
 use crate::train::run::patches::patch_colors;
+use crate::train::run::together::same_tensors;
 use crate::train::run::train_loop::TrainLoop;
-use crate::train::trainer::backbones_of;
+use crate::train::trainer::{Tensors, backbones_of};
 use crate::train::weights::Origin;
 
 /// An evaluation that is due.
@@ -24,17 +26,18 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     /// Writes and evaluates what is due after a step: writes first, so that a crash in the evaluation loses nothing.
     pub(super) fn keep(&mut self, observer: &mut dyn Observer) -> Result<()> {
         observer.between_steps(self.step);
-        let stopped = self.setup.stop.load(Ordering::Relaxed);
+        let (stopped, is_due) = (self.is_stopped()?, self.is_checkpoint_due()?);
         let is_last = self.step == self.schedule.steps;
         let ends_epoch = self.step.is_multiple_of(self.schedule.steps_per_epoch);
         let due = self.due_evaluation();
-        let asks_knn = self.has_val() && due.as_ref().is_some_and(|due| due.with_knn);
+        let judges = self.is_judged() && due.as_ref().is_some_and(|due| due.with_knn);
         self.knn = None; // that of an earlier step must not enter this step's checkpoint
-        // k-NN needs a checkpoint of its step, because the best one by accuracy is kept
-        if stopped || is_last || asks_knn || self.due.is_due(self.step) {
+        // k-NN needs a checkpoint of its step, because the best one by accuracy is kept; and a run never resumes from
+        // before the best teacher
+        if stopped || is_last || judges || is_due {
             self.checkpoint()?;
             observer.checkpoint(self.step);
-        } else if ends_epoch {
+        } else if ends_epoch && self.is_first() {
             self.export()?;
         }
         if stopped && !is_last {
@@ -58,7 +61,10 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             return Some(DueEvaluation { when, with_knn });
         }
         let epochs = self.step / per_epoch;
-        let every = self.setup.request.knn_every;
+        let every = match (self.setup.request.knn_every, self.config.keep_best) {
+            (0, true) => 1,
+            (every, _) => every,
+        };
         let with_knn = every > 0 && epochs.is_multiple_of(every);
         // short epochs do not each get an evaluation of the features: one in `health_every` steps
         let looks = |step: usize| step.checked_div(self.config.health_every).unwrap_or(0);
@@ -76,15 +82,27 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     pub fn owed_evaluation(&self) -> Result<Option<DueEvaluation>> {
         let is_complete = self.step >= self.schedule.steps;
         // an evaluation leaves a line in evaluations.jsonl once it is complete
-        let is_owed = is_complete || !self.folder.has_evaluation(self.step)?;
+        let is_missing = || Ok(!self.folder.has_evaluation(self.step)?);
+        let is_owed = is_complete || by_rank_0(self.ranks(), is_missing)?;
         Ok(self.due_evaluation().filter(|_| is_owed))
     }
 
     /// Reads all tensors, and writes them once the device is known to be sound at the end of the read: results of a
-    /// failed device never become a checkpoint.
+    /// failed device never become a checkpoint, and neither do those of ranks that differ.
     pub(super) fn checkpoint(&mut self) -> Result<()> {
+        self.follow_rank_0()?;
         let read = || self.trainer.tensors();
         let tensors = self.setup.guard.read::<B, _>(self.trainer.device(), read)?;
+        same_tensors(&tensors, self.step, self.ranks())?;
+        if self.is_first() {
+            self.write_checkpoint(tensors)?;
+        }
+        self.due.done(self.step); // the interval counts from any checkpoint, whatever caused it
+        self.saved = Some(self.step);
+        Ok(())
+    }
+
+    fn write_checkpoint(&mut self, tensors: Tensors) -> Result<()> {
         let cards = self.cards()?;
         let per_epoch = self.schedule.steps_per_epoch;
         let manifest = Manifest {
@@ -102,10 +120,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         };
         self.folder
             .checkpoint(manifest, tensors, cards)
-            .map_err(|error| self.unwritten(error))?;
-        self.due.done(self.step); // the interval counts from any checkpoint, whatever caused it
-        self.saved = Some(self.step);
-        Ok(())
+            .map_err(|error| self.unwritten(error))
     }
 
     /// Writes both backbones.
@@ -118,17 +133,17 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             .map_err(|error| self.unwritten(error))
     }
 
-    fn cards(&self) -> Result<[ModelCard; 2]> {
-        let origin = Origin {
+    fn origin(&self) -> Origin<'_> {
+        Origin {
             config: &self.config,
             data: Some(&self.pictures.card),
             step: self.step,
-        };
-        origin.cards(
-            &self.trainer.method,
-            &self.setup.guard,
-            self.trainer.device(),
-        )
+        }
+    }
+
+    fn cards(&self) -> Result<[ModelCard; 2]> {
+        let (guard, device) = (&self.setup.guard, self.trainer.device());
+        self.origin().cards(&self.trainer.method, guard, device)
     }
 
     fn show_patches(&self, observer: &mut dyn Observer) -> Result<()> {
@@ -142,7 +157,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         Ok(())
     }
 
-    /// Evaluates the teacher and writes the result, into the checkpoint of this step too.
+    /// Evaluates the teacher and writes the result, into the checkpoint of this step too, which rank 0 does.
     ///
     /// # Errors
     /// [`Error::Interrupted`] if the run was stopped meanwhile.
@@ -152,30 +167,65 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             pictures: &self.pictures,
             guard: &self.setup.guard,
             stop: self.setup.stop,
+            ranks: self.ranks(),
         };
         let teacher = &self.trainer.method.teacher.backbone;
+        let (step, device) = (self.step, self.trainer.device());
         // freed before and after: training and evaluation need buffers of different sizes and cannot reuse each other's
         self.setup.guard.free_unused();
-        let evaluation = evaluator.evaluate::<B::InnerBackend, _>(
-            teacher,
-            self.step,
-            due.with_knn,
-            self.trainer.device(),
-        );
-        let evaluation = match evaluation {
+        let evaluation =
+            evaluator.evaluate::<B::InnerBackend, _>(teacher, step, due.with_knn, device);
+        // k-NN, which rank 0 makes of all features, may be stopped too
+        let evaluation = match agree(self.ranks(), evaluation) {
             Err(Error::Stopped) => return Err(self.interrupted(observer)),
             evaluation => evaluation?,
         };
         self.setup.guard.free_unused();
+        match evaluation {
+            Some(evaluation) => self.keep_evaluation(due.when, &evaluation, observer),
+            None => Ok(()),
+        }
+    }
+
+    fn keep_evaluation(
+        &mut self,
+        when: When,
+        evaluation: &Evaluation,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
         self.knn = evaluation.knn;
-        observer.evaluated(due.when, &evaluation);
+        observer.evaluated(when, evaluation);
         let step = self.step;
-        let logged = self.folder.log_evaluation(&evaluation);
+        if self.config.keep_best {
+            // before it is logged: after a crash in between, the missing line has the evaluation made again
+            self.keep_best(evaluation)?;
+        }
+        let logged = self.folder.log_evaluation(evaluation);
         let written = logged.and_then(|()| match evaluation.knn {
             // logged first: a crash in between loses the score in the manifest, not the line
             Some(knn) if self.saved == Some(step) => self.folder.score(step, knn),
             _ => Ok(()),
         });
+        written.map_err(|error| self.unwritten(error))
+    }
+
+    /// Writes the teacher if it is the best so far.
+    fn keep_best(&mut self, evaluation: &Evaluation) -> Result<()> {
+        if !self.measure().is_best(self.folder.path(), evaluation)? {
+            return Ok(());
+        }
+        let (guard, device) = (&self.setup.guard, self.trainer.device());
+        let teacher = &self.trainer.method.teacher.backbone;
+        let tensors = guard.read::<B, _>(device, || state_dict(teacher))?;
+        let card = self
+            .origin()
+            .card::<B::InnerBackend, _>("teacher", teacher, guard, device)?;
+        let path = self.folder.path().join(BEST);
+        // a write in the background writes model.safetensors, too
+        let waited = self.folder.finish();
+        let written = waited
+            .and_then(|()| write_model(&path, &card, &tensors))
+            .and_then(|()| write_timm_folder(&path, &card));
         written.map_err(|error| self.unwritten(error))
     }
 }

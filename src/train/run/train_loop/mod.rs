@@ -1,14 +1,17 @@
 //! The training loop: steps, metrics, health, checkpoints, rollbacks and errors.
 //!
 //! - `stepping`: one step, and when its metrics are read
+//! - `deciding`: what the ranks of a run decide together
 //! - `keeping`: checkpoints and evaluations after a step
 
+mod deciding;
 mod keeping;
 mod stepping;
 
 pub(super) use keeping::DueEvaluation;
 
 use crate::backbone::TrainBackbone;
+use crate::collective::agree;
 use crate::data::Loader;
 use crate::error::{Error, Result, counted, printable};
 use crate::files::checkpoint::Manifest;
@@ -16,12 +19,14 @@ use crate::kernels::TrainBackend;
 use crate::train::config::RunConfig;
 use crate::train::health::{Anomaly, HealthMonitor, OnAnomaly};
 use crate::train::optim::Schedule;
+use crate::train::run::best::Measure;
 use crate::train::run::evaluation::Pictures;
 use crate::train::run::every::Due;
 use crate::train::run::folder::RunFolder;
 use crate::train::run::interval::Interval;
 use crate::train::run::observer::Observer;
 use crate::train::run::setup::{RunSetup, loader, schedule};
+use crate::train::run::together::found_by_rank_0;
 use crate::train::trainer::{StepInput, Trainer};
 
 /// Factor of the learning rate at a rollback.
@@ -52,6 +57,8 @@ pub(super) struct TrainLoop<'a, B: TrainBackend, M: TrainBackbone<B>> {
     knn: Option<f64>,
     /// Step of the newest checkpoint.
     saved: Option<usize>,
+    /// Whether this rank failed where others wait for it, so that they agree on nothing any more.
+    has_parted: bool,
 }
 
 impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
@@ -86,6 +93,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             rollbacks: from.map_or(0, |from| from.rollbacks),
             knn: None,
             saved: from.map(|from| from.step),
+            has_parted: false,
         }
     }
 
@@ -94,17 +102,26 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
         self.saved.is_none()
     }
 
-    /// Whether there is a validation set.
-    pub fn has_val(&self) -> bool {
-        self.pictures.val.is_some()
+    /// Whether teachers are compared with each other.
+    pub fn is_judged(&self) -> bool {
+        self.config.keep_best || self.pictures.val.is_some()
+    }
+
+    /// What they are compared by.
+    fn measure(&self) -> Measure {
+        match self.pictures.val {
+            Some(_) => Measure::Knn,
+            None => Measure::RankMe,
+        }
     }
 
     /// Runs all remaining steps, and evaluates the final teacher.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let is_first = self.is_first();
         while self.step < self.schedule.steps {
             let (read, sound) = self.one_step();
             // logged before errors are handled: these steps were sound, even if the one after them was not
-            for metrics in &read {
+            for metrics in read.iter().filter(|_| is_first) {
                 self.folder
                     .log(metrics)
                     .map_err(|error| self.unwritten(error))?;
@@ -160,7 +177,9 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
 
     /// Goes back to the newest checkpoint, with a lower learning rate from there on.
     fn roll_back(&mut self, reason: &str, observer: &mut dyn Observer) -> Result<()> {
-        let Some(newest) = self.folder.newest()? else {
+        let ranks = &*self.setup.request.collective;
+        let newest = found_by_rank_0(&mut self.folder, ranks, RunFolder::newest)?;
+        let Some(newest) = newest else {
             let reason = format!("{reason}; there is no checkpoint yet to roll back to");
             return Err(self.failed(Error::Training(reason)));
         };
@@ -177,11 +196,15 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
         ));
         // those at hand are batches of later steps
         self.ahead = None;
-        self.loader = loader(&self.config, self.pictures.train.clone(), to)?;
+        self.loader = loader(&self.config, self.pictures.train.clone(), to, ranks)?;
         // the findings of the discarded steps must not count towards the next rollback
         self.monitor = HealthMonitor::new(self.config.method.prototypes());
         self.reported.clear();
-        self.folder.rewind(to, observer)?;
+        let rewound = match self.is_first() {
+            true => self.folder.rewind(to, observer),
+            false => Ok(()),
+        };
+        agree(ranks, rewound)?;
         observer.rolled_back(to);
         self.checkpoint()?; // so that a resumed run keeps the lower learning rate
         observer.checkpoint(to);
@@ -197,6 +220,12 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             ));
         }
         let step = self.step;
+        if self.has_parted {
+            return Error::Training(format!(
+                "step {}: {error}; run the same command again to resume from the newest checkpoint",
+                step + 1
+            ));
+        }
         let written = self.checkpoint().and_then(|()| self.folder.finish());
         let state = match written {
             Ok(()) => {
@@ -242,6 +271,12 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
                 "{} could not be decoded",
                 counted(skipped, "image")
             ));
+        }
+        if self.config.keep_best
+            && self.is_first()
+            && let Some(gain) = self.measure().gain(self.folder.path())?
+        {
+            observer.note(&gain);
         }
         observer.finished(self.folder.path());
         Ok(())

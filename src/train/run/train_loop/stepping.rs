@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::backbone::TrainBackbone;
+use crate::collective::agree;
 use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::kernels::TrainBackend;
@@ -22,12 +23,21 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     pub(super) fn one_step(&mut self) -> (Vec<StepMetrics>, Result<()>) {
         let started = Instant::now();
         let before = self.step - self.interval.steps();
-        let made = self.make_step();
+        let made = self
+            .make_step()
+            .and_then(|made| match self.all_read_now()? {
+                true => Ok(Some(made)),
+                false => Ok(None),
+            });
         // a failed step reads too: the losses of the steps before it may hold the cause
-        if made.is_ok() && !self.reads_now() {
-            self.interval.took(started.elapsed());
-            return (Vec::new(), Ok(()));
-        }
+        let made = match made {
+            Ok(None) => {
+                self.interval.took(started.elapsed());
+                return (Vec::new(), Ok(()));
+            }
+            Ok(Some(made)) => Ok(made),
+            Err(error) => Err(error),
+        };
         let (losses, sound) = self.trainer.read_losses();
         log::debug!("the losses up to step {} are read", self.step);
         // only sound steps are returned and count
@@ -54,18 +64,24 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             }
             metrics.health = Some(health);
         }
+        let sound = sound
+            .and_then(|()| self.share_anomalies(read.last_mut()))
+            .and_then(|()| self.follow_rank_0());
         (read, sound)
     }
 
     /// One batch and one step without reading its losses; returns its inputs.
     fn make_step(&mut self) -> Result<Made<B>> {
-        let (input, data_wait_s) = self.next_input()?;
+        let input = self.next_input();
+        // a rank without a batch is known to all before they wait for its part of the step
+        let (input, data_wait_s) = agree(self.ranks(), input)?;
         log::debug!("step {} begins", self.step + 1);
         let weight_decay = self.config.optimizer.weight_decay;
         let method = &self.config.method;
         let mut rates = self.schedule.rates(method, weight_decay, self.step);
         rates.learning_rate *= self.learning_rate_factor; // of the rollbacks so far
-        self.trainer.advance(&input, &rates)?;
+        let advanced = self.trainer.advance(&input, &rates);
+        advanced.map_err(|error| self.parted(error))?;
         self.step += 1;
         self.interval.add(self.step, rates, data_wait_s);
         self.upload_ahead();
@@ -106,7 +122,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
 
     /// Whether metrics are read after this step: at the end of their interval, and before anything about the run is
     /// written or reported.
-    fn reads_now(&self) -> bool {
+    pub(super) fn reads_now(&self) -> bool {
         let ends_epoch = self.step.is_multiple_of(self.schedule.steps_per_epoch);
         self.interval.is_over(self.config.metrics_every)
             || self.is_looked_at()
@@ -116,17 +132,21 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             || self.setup.stop.load(Ordering::Relaxed)
     }
 
-    fn is_looked_at(&self) -> bool {
+    pub(super) fn is_looked_at(&self) -> bool {
         let every = self.config.health_every;
         every > 0 && self.step.is_multiple_of(every)
     }
 
-    /// The run's health, at the steps that check it.
+    /// The run's health, at the steps that check it; rank 0 does it for all.
     fn check_health(&self, input: &StepInput<B>, rates: &Rates) -> Result<Option<Health>> {
         if !self.is_looked_at() {
             return Ok(None);
         }
-        let probe = self.trainer.probe(input, rates)?;
-        Health::read(probe, &self.setup.guard, self.trainer.device()).map(Some)
+        let check = || {
+            let probe = self.trainer.probe(input, rates)?;
+            Health::read(probe, &self.setup.guard, self.trainer.device())
+        };
+        let health = self.is_first().then(check).transpose();
+        agree(self.ranks(), health)
     }
 }

@@ -1,0 +1,288 @@
+//! `--features`: features that a model computes, or those in a file, which is kept up to date where a model is given too.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use ibot::data::ImageFolder;
+use ibot::embedding::{
+    Embedded, Embedder, EmbeddingTable, FeatureKind, FolderRequest, TableFormat,
+};
+use ibot::error::{counted, printable};
+use ibot::{Error, Result};
+
+use super::choices::FEATURES;
+use super::destination::outside;
+use super::model::ModelArgs;
+use super::signals::stop_on_signal;
+
+/// Value of `--features`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Features {
+    /// Which feature of an image a model is to compute.
+    Kind(FeatureKind),
+    /// A file that `ibot embed` wrote.
+    File(PathBuf),
+}
+
+/// Parses `cls`, `patch`, `both`, or the name of a file of features.
+pub fn features() -> impl TypedValueParser<Value = Features> {
+    OsStringValueParser::new().try_map(|given: OsString| {
+        let kind = FEATURES.iter().find(|(_, name, _)| given == *name);
+        if let Some((kind, ..)) = kind {
+            return Ok(Features::Kind(*kind));
+        }
+        match TableFormat::from_path(Path::new(&given)) {
+            Ok(_) => Ok(Features::File(given.into())),
+            Err(_) => Err(
+                "give cls, patch or both, or a .safetensors, .parquet, .npy or .csv file from `ibot embed`",
+            ),
+        }
+    })
+}
+
+/// Where the features of images come from.
+pub struct Source<'a> {
+    model: &'a ModelArgs,
+    embedder: Option<Embedder>,
+    kind: FeatureKind,
+    /// Number of final blocks that features are computed of.
+    layers: usize,
+    file: Option<File>,
+}
+
+/// A file of features.
+struct File {
+    path: PathBuf,
+    /// What is in it; empty where it does not exist yet.
+    table: EmbeddingTable,
+}
+
+impl<'a> Source<'a> {
+    /// Loads the model, or reads the file, or both; refuses a file of another model, and one with a number that is not
+    /// finite. Features of the last `layers` blocks are computed where the file does not have others.
+    pub fn open(model: &'a ModelArgs, features: &Features, layers: usize) -> Result<Self> {
+        let path = match features {
+            Features::Kind(kind) => {
+                return Ok(Self {
+                    embedder: Some(model.load()?),
+                    model,
+                    kind: *kind,
+                    layers,
+                    file: None,
+                });
+            }
+            Features::File(path) => path,
+        };
+        let mut source = Self {
+            embedder: None,
+            model,
+            kind: FeatureKind::Cls,
+            layers,
+            file: None,
+        };
+        let is_there = path.exists();
+        if model.model.is_some() {
+            if TableFormat::from_path(path)? != TableFormat::Safetensors {
+                let remedy = "must end in .safetensors with --model, so that its features can be told from those of other models \
+                              and updated; leave out --model to use them as they are";
+                return Err(Error::config("--features", path.display(), remedy));
+            }
+            EmbeddingTable::check_path(path)?;
+        } else if !is_there {
+            let reason = "does not exist; `ibot embed` writes it, and this command does so with --model and --data";
+            return Err(Error::data(path, reason));
+        }
+        let mut table = EmbeddingTable::default();
+        if is_there {
+            table = read_finite(path)?;
+        }
+        if model.model.is_some() {
+            let embedder = model.load()?;
+            if is_there {
+                (source.kind, source.layers) = same_model(path, &table, &embedder, model)?;
+            }
+            source.embedder = Some(embedder);
+        } else {
+            let recipe = table.recipe.as_deref().unwrap_or_default();
+            let found = FolderRequest::of_recipe(recipe);
+            (source.kind, source.layers) = found.unwrap_or((FeatureKind::Cls, 1));
+        }
+        if is_there {
+            let what = table.recipe.as_ref();
+            let what = what.map_or_else(String::new, |what| format!(", {}", printable(what)));
+            let (name, images) = (printable(path), counted(table.len(), "image"));
+            model.note(&format!("features {name}: {images}{what}"));
+        }
+        let path = path.clone();
+        source.file = Some(File { path, table });
+        Ok(source)
+    }
+
+    /// Number of final blocks that the features are of, or can be of if none are computed yet.
+    pub fn most_layers(&self) -> usize {
+        match (&self.file, &self.embedder) {
+            (Some(file), _) if !file.table.is_empty() => self.layers,
+            (_, Some(embedder)) => embedder.architecture().depth,
+            _ => self.layers,
+        }
+    }
+
+    /// Computes the features of so many final blocks; does nothing where the file has its own.
+    pub fn set_layers(&mut self, layers: usize) {
+        if self.file.as_ref().is_none_or(|file| file.table.is_empty()) {
+            self.layers = layers;
+        }
+    }
+
+    /// Number of final blocks that the features are of.
+    pub fn layers(&self) -> usize {
+        self.layers
+    }
+
+    /// What the features are of, to print: the model, or the file.
+    pub fn name(&self) -> String {
+        match (&self.model.model, &self.file) {
+            (None, Some(file)) => printable(&file.path),
+            _ => self.model.name(),
+        }
+    }
+
+    /// All features in the file, if there is no folder to take some of.
+    pub fn all(&self) -> Result<Embedded> {
+        match &self.file {
+            Some(file) if !file.table.is_empty() => Ok(file.table.embedded()),
+            _ => Err(no_images()),
+        }
+    }
+
+    /// Features of all images, of the folder `data` if there is one and else of the file.
+    pub fn of(&mut self, data: Option<&Arc<ImageFolder>>) -> Result<Embedded> {
+        match data {
+            Some(folder) => self.of_folder(folder),
+            None => self.all(),
+        }
+    }
+
+    /// Features of a folder: those in the file, which gets those that it does not have if there is a model to compute
+    /// them, and those that the model computes where there is no file. A signal ends it with what is made so far in the file.
+    pub fn of_folder(&mut self, folder: &Arc<ImageFolder>) -> Result<Embedded> {
+        let model = self.model;
+        let Some(embedder) = &self.embedder else {
+            return self.of_file(folder);
+        };
+        let Some(file) = &mut self.file else {
+            return model.embed(embedder, folder, self.kind, self.layers);
+        };
+        outside("--features", &file.path, folder.root())?;
+        let before = std::slice::from_ref(&file.table);
+        let request = model.request(self.kind, self.layers);
+        let expected = embedder.input(folder);
+        if let Some(input) = file
+            .table
+            .input
+            .as_ref()
+            .filter(|input| **input != expected)
+        {
+            let (name, input) = (printable(&file.path), printable(input));
+            let reason = format!(
+                "holds features of images that were prepared in another way ({input}, and not {expected}); choose another file, or make \
+                 it again with `ibot embed --out {name}`"
+            );
+            return Err(Error::data(&file.path, reason));
+        }
+        let stop = stop_on_signal()?;
+        let (embedded, reused) = model.embed_changed(embedder, folder, &request, before, &stop)?;
+        let is_cut_short = embedded.is_cut_short;
+        if reused.computed > 0 {
+            let made = EmbeddingTable::new(embedded.clone(), embedder.hash());
+            let is_store = file.table.is_store_of(embedder, folder, &request);
+            let updated = match is_store {
+                true => file.table.updated(made),
+                false => made,
+            };
+            updated.write(&file.path)?;
+            file.table = updated;
+            let (name, images) = (printable(&file.path), counted(reused.computed, "image"));
+            model.note(&format!("features {name}: {images} added or renewed"));
+        }
+        match is_cut_short {
+            true => {
+                model.note("the same command computes the others");
+                Err(Error::Stopped)
+            }
+            false => Ok(embedded),
+        }
+    }
+
+    fn of_file(&self, folder: &ImageFolder) -> Result<Embedded> {
+        let file = self.file.as_ref().ok_or_else(no_images)?;
+        let (embedded, missing) = file.table.of_folder(folder)?;
+        let (name, root) = (printable(&file.path), folder.root());
+        let remedy =
+            format!("give --model to compute them, or run `ibot embed --out {name}` again");
+        if embedded.paths.is_empty() {
+            let reason = format!("none of its images is in {name}, or all have changed: {remedy}");
+            return Err(Error::data(root, reason));
+        }
+        if let Some(first) = missing.first() {
+            let (count, first) = (counted(missing.len(), "image"), printable(first));
+            self.model.note(&format!(
+                "{count} of {} left out, {first} first: not in {name}, or changed since; {remedy}",
+                printable(root)
+            ));
+        }
+        Ok(embedded)
+    }
+}
+
+/// Without `--data`, features must be in a file.
+pub fn no_images() -> Error {
+    let remedy = "give an image folder: --data DIR, or a file from `ibot embed`: --features FILE";
+    Error::config("--data", "absent", remedy)
+}
+
+/// A table from `ibot embed` whose numbers are all finite.
+pub fn read_finite(path: &Path) -> Result<EmbeddingTable> {
+    let table = EmbeddingTable::read(path)?;
+    let wrong = table.features.iter().position(|value| !value.is_finite());
+    match wrong.and_then(|at| table.paths.get(at / table.width.max(1))) {
+        None => Ok(table),
+        Some(of) => {
+            let reason = format!("the features of {} are not finite", printable(of));
+            Err(Error::data(path, reason))
+        }
+    }
+}
+
+/// Refuses features of another model; the kind of feature and the number of blocks that the file holds.
+fn same_model(
+    path: &Path,
+    table: &EmbeddingTable,
+    embedder: &Embedder,
+    args: &ModelArgs,
+) -> Result<(FeatureKind, usize)> {
+    let model = args.name();
+    let remedy = format!(
+        "give the model that made it, choose another file, or make it again with `ibot embed --model {model} --data DIR --out {}`",
+        printable(path)
+    );
+    let refused = |what: String| Err(Error::data(path, format!("{what}; {remedy}")));
+    if table.model.as_deref() != Some(embedder.hash()) {
+        return refused(format!("holds features of another model than {model}"));
+    }
+    if table.stamps.len() != table.len() {
+        return refused("does not say the sizes and times of its images".to_owned());
+    }
+    let recipe = table.recipe.as_deref().unwrap_or_default();
+    let Some((kind, layers)) = FolderRequest::of_recipe(recipe) else {
+        return refused("does not say which features it holds".to_owned());
+    };
+    let expected = args.request(kind, layers).recipe(embedder);
+    if expected != recipe {
+        let recipe = printable(recipe);
+        return refused(format!("holds {recipe}, but this would be {expected}"));
+    }
+    Ok((kind, layers))
+}

@@ -1,0 +1,179 @@
+//! `ibot data`: what a set of images holds, before training on it.
+
+mod sheet;
+mod text;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ibot::data::{FolderConfig, ImageFolder, Parts, PictureSource, Survey, SurveyConfig};
+use ibot::error::{counted, printable};
+use ibot::{Error, Result};
+
+use super::destination;
+use super::folder_args::PixelArgs;
+use super::images::Images;
+use super::model::ModelArgs;
+use super::output::{answer, warn};
+use super::screen::is_quiet;
+use super::signals::stop_on_signal;
+
+/// Flags of `ibot data`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct DataArgs {
+    #[command(flatten)]
+    images: Images,
+    /// Images to evaluate on: finds those that are among IMAGES too. By default `val` or `test` beside the folder `train`.
+    #[arg(long, value_name = "IMAGES")]
+    val: Option<PathBuf>,
+    /// Write report.json, sheet.png (examples and problems to look at) and keep.txt (IMAGES without damaged ones, duplicates and
+    /// images of --val; a list that every command takes) to this folder. No image is changed or removed.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Least similarity of near duplicates, up to 1; none for equal files alone. Images that all look alike, such as those of one
+    /// camera, need a higher one.
+    #[arg(long, value_name = "SIMILARITY", default_value = "0.99", value_parser = similarity)]
+    near: Similarity,
+    /// Do not decode the images: faster, but finds no damage behind the headers and no near duplicates.
+    #[arg(long)]
+    no_decode: bool,
+    #[command(flatten)]
+    pixels: PixelArgs,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "Examples:
+  ibot data PHOTOS                                 counts, damaged files, duplicates
+  ibot data PHOTOS --out report                    also a sheet to look at, and a list without them
+  ibot data TRAIN --val VAL                        which images of VAL are in TRAIN
+  ibot train report/keep.txt --out runs/first      train on the list";
+
+/// Value of `--near`; none for `none`.
+type Similarity = Option<f64>;
+
+fn similarity(text: &str) -> std::result::Result<Similarity, String> {
+    let near = match text {
+        "none" => None,
+        number => Some(
+            number
+                .parse()
+                .map_err(|_| "give a number such as 0.99, or none")?,
+        ),
+    };
+    let config = SurveyConfig {
+        near,
+        ..SurveyConfig::default()
+    };
+    match config.validate() {
+        Ok(()) => Ok(near),
+        Err(_) => Err("must be from 0.5 to 1, such as 0.99, or none".to_owned()),
+    }
+}
+
+impl DataArgs {
+    pub fn run(&self) -> Result<()> {
+        let stop = stop_on_signal()?;
+        let (data, val) = self.sources();
+        if let Some(out) = &self.out {
+            destination::folder("--out", out)?;
+            for images in std::iter::once(&data).chain(&val) {
+                destination::outside("--out", out, images)?;
+            }
+        }
+        let folder_config = FolderConfig {
+            max_pixels: self.pixels.max_pixels,
+            range: self.pixels.range,
+            ..FolderConfig::default()
+        };
+        let scan =
+            |of: &PathBuf| ImageFolder::scan_all(std::slice::from_ref(of), &folder_config, &stop);
+        let folder = scan(&data)?;
+        let val_folder = val.as_ref().map(scan).transpose()?;
+        let config = SurveyConfig {
+            decodes: !self.no_decode,
+            near: self.near,
+        };
+        let bar = ModelArgs::bar(folder.len() + val_folder.as_ref().map_or(0, PictureSource::len));
+        let survey = Survey::of(&folder, val_folder.as_ref(), &config, &stop, &|done| {
+            bar.set_position(done as u64);
+        });
+        bar.finish_and_clear();
+        let survey = survey?;
+        let json = serde_json::to_string_pretty(&survey).map_err(|error| {
+            Error::Training(format!("the result cannot be written as JSON: {error}"))
+        })?;
+        let written = self.out.as_ref().map(|out| {
+            let folders = (&folder, val_folder.as_ref());
+            write(out, &json, &survey, folders, self.pixels.max_pixels)
+        });
+        let written = written.transpose()?.unwrap_or_default();
+        if self.json {
+            answer(json)?;
+            if !is_quiet() && !written.is_empty() {
+                warn(written);
+            }
+        } else {
+            let text = text::of(&survey, &data, val.as_deref());
+            answer(format!("{text}{written}").trim_end())?;
+        }
+        some_are_usable(&survey, &data)
+    }
+
+    /// The images to train on, and those to evaluate on: as given, or the parts of a data set.
+    fn sources(&self) -> (PathBuf, Option<PathBuf>) {
+        let data = self.images.path();
+        match (&self.val, Parts::find(data)) {
+            (None, Some(Parts { train, val, .. })) if val.is_some() => (train, val),
+            (val, _) => (data.to_path_buf(), val.clone()),
+        }
+    }
+}
+
+/// Writes the files of `--out`; what they are, in lines.
+fn write(
+    out: &Path,
+    json: &str,
+    survey: &Survey,
+    (data, val): (&ImageFolder, Option<&ImageFolder>),
+    max_pixels: u64,
+) -> Result<String> {
+    fs::create_dir_all(out).map_err(Error::io(out))?;
+    let write = |name: &str, text: &str| {
+        let path = out.join(name);
+        fs::write(&path, text).map_err(Error::io(&path))
+    };
+    write("report.json", json)?;
+    let (list, missing) = survey.list(data)?;
+    write("keep.txt", &list)?;
+    sheet::write(&out.join("sheet.png"), survey, data, val, max_pixels)?;
+    let mut text = format!(
+        "written           {}: report.json, sheet.png, keep.txt\n",
+        printable(out)
+    );
+    if missing > 0 {
+        let images = counted(missing, "image");
+        text += &format!(
+            "  {images} cannot be in keep.txt: a line break, or space at an end of the name\n"
+        );
+    }
+    Ok(text)
+}
+
+/// Refuses a set of which no image can be decoded, once that is reported.
+fn some_are_usable(survey: &Survey, data: &Path) -> Result<()> {
+    let damaged = survey.data.damaged.as_deref().unwrap_or_default();
+    match damaged {
+        [first, ..] if damaged.len() == survey.data.images => {
+            let images = counted(damaged.len(), "image");
+            let reason = format!(
+                "none of its {images} can be decoded; the first: {}",
+                first.reason
+            );
+            Err(Error::data(data, reason))
+        }
+        _ => Ok(()),
+    }
+}

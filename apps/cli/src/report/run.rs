@@ -1,0 +1,57 @@
+//! A run and what came of it, as its folder says.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use ibot::error::printable;
+use ibot::train::RunRecord;
+use ibot::{Error, Result};
+
+use crate::curves::RunLog;
+use crate::verdict::Verdict;
+
+/// A run and what came of it.
+#[derive(Debug)]
+pub struct Run {
+    pub(super) folder: PathBuf,
+    pub(super) record: Option<RunRecord>,
+    pub(super) log: RunLog,
+    pub(super) verdict: Verdict,
+}
+
+impl Run {
+    /// # Errors
+    /// [`Error::Checkpoint`] for a folder that is none of a run, [`Error::Io`] and [`Error::Data`] for damaged files.
+    pub fn read(folder: &Path, name: String) -> Result<Self> {
+        if !folder.join("metrics.jsonl").exists() {
+            let missing = match folder.is_dir() {
+                true => "is not a run folder, or no step was made: metrics.jsonl is missing",
+                false => "does not exist; give the folder of a run, --out of `ibot train`",
+            };
+            return Err(Error::checkpoint(folder, missing));
+        }
+        let record = RunRecord::read(folder)?;
+        let log = RunLog::read(folder, name)?;
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            verdict: Verdict::new(folder, record.as_ref(), &log),
+            record,
+            log,
+        })
+    }
+
+    /// Runs named by their folders, as short as they differ.
+    pub(super) fn read_all(folders: &[PathBuf]) -> Result<Vec<Self>> {
+        let last = |folder: &PathBuf| folder.file_name().map(printable);
+        let short: BTreeSet<Option<String>> = folders.iter().map(last).collect();
+        let is_short = short.len() == folders.len();
+        let name = |folder| match last(folder) {
+            Some(name) if is_short => name,
+            _ => printable(folder),
+        };
+        let read = folders
+            .iter()
+            .map(|folder| Self::read(folder, name(folder)));
+        read.collect()
+    }
+}

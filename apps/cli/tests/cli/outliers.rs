@@ -1,0 +1,139 @@
+//! Images that look like no others.
+
+use std::fs;
+
+use image::{Rgb, RgbImage};
+use serde_json::Value;
+
+use crate::evaluation::{Trained, trained_as};
+use crate::{ibot, refused, stdout};
+
+/// A folder of nine images of soft gray stripes, and a tenth with a green block in the right lower corner; their paths.
+fn parts(trained: &Trained) -> (String, String) {
+    let folder = trained.scratch.0.join("parts");
+    fs::create_dir_all(&folder).unwrap();
+    for at in 0..10u32 {
+        let has_defect = at == 6;
+        let picture = RgbImage::from_fn(16, 16, |x, y| match has_defect && x >= 8 && y >= 8 {
+            true => Rgb([0, 250, 0]),
+            false => Rgb([(100 + 4 * ((x + y + at) % 5)) as u8; 3]),
+        });
+        picture.save(folder.join(format!("{at}.png"))).unwrap();
+    }
+    (
+        trained.scratch.path("parts"),
+        trained.scratch.path("parts/6.png"),
+    )
+}
+
+fn outliers(report: &Value) -> &Vec<Value> {
+    report["outliers"].as_array().unwrap()
+}
+
+#[test]
+fn the_odd_image_is_first() {
+    let trained = trained_as("outliers", &["--steps", "3"]);
+    let (data, odd) = parts(&trained);
+    let out = trained.out("found");
+    let report = trained.run("outliers", &["--data", &data, "--k", "2", "--out", &out]);
+    assert_eq!(report["pictures"].as_u64(), Some(10));
+    let found = outliers(&report);
+    assert_eq!(found[0]["path"].as_str(), Some(odd.as_str()));
+    let distances: Vec<f64> = found
+        .iter()
+        .map(|of| of["distance"].as_f64().unwrap())
+        .collect();
+    assert!(distances.is_sorted_by(|a, b| a >= b) && distances[0] > distances[1]);
+    assert!(found.iter().all(|of| of["path"] != of["nearest"]));
+    let csv = fs::read_to_string(format!("{out}/outliers.csv")).unwrap();
+    let mut lines = csv.lines();
+    assert_eq!(lines.next(), Some("path,label,distance,nearest"));
+    assert!(lines.next().unwrap().starts_with(&format!("{odd},,")));
+    assert_eq!(lines.count(), 9);
+    assert!(image::open(format!("{out}/outliers.png")).unwrap().width() > 300);
+
+    // compared with good ones, and by features in a file, which need no model
+    let good = trained.out("good");
+    fs::create_dir(&good).unwrap();
+    for at in 0..5 {
+        fs::rename(format!("{data}/{at}.png"), format!("{good}/{at}.png")).unwrap();
+    }
+    let store = trained.out("store.safetensors");
+    let flags = ["--data", &data, "--reference", &good, "--k", "1"];
+    let by_model = trained.run("outliers", &flags);
+    assert_eq!(by_model["pictures"].as_u64(), Some(5));
+    assert_eq!(by_model["reference"].as_u64(), Some(5));
+    let made = trained.run("outliers", &[&flags[..], &["--features", &store]].concat());
+    let output = ibot(&[&["outliers", "--json", "--features", &store], &flags[..]].concat());
+    let kept: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    for report in [&made, &kept] {
+        assert_eq!(outliers(report), outliers(&by_model));
+    }
+    assert_eq!(outliers(&kept)[0]["path"].as_str(), Some(odd.as_str()));
+    assert!(
+        outliers(&kept)[0]["nearest"]
+            .as_str()
+            .unwrap()
+            .starts_with(&good)
+    );
+}
+
+#[test]
+fn the_odd_patch_is_shown() {
+    let trained = trained_as("outlier-patches", &["--steps", "3"]);
+    let (data, odd) = parts(&trained);
+    let out = trained.out("found");
+    let whole = ["--data", &data, "--patches", "--out", &out, "--top", "3"];
+    let of_folder = trained.run("outliers", &whole);
+    let fewer = trained.run(
+        "outliers",
+        &[&whole[..], &["--patches-per-image", "3"]].concat(),
+    );
+    let with_good = trained.run("outliers", &[&whole[..], &["--reference", &data]].concat());
+    for report in [&of_folder, &fewer] {
+        let first = &outliers(report)[0];
+        assert_eq!(first["path"].as_str(), Some(odd.as_str()));
+        assert_eq!(first["patch"], serde_json::json!([1, 1]));
+        assert!(first["distance"].as_f64() > outliers(report)[1]["distance"].as_f64());
+    }
+    // all patches are among those of the reference
+    assert!(outliers(&with_good)[0]["distance"].as_f64().unwrap() < 1e-2);
+    assert!(outliers(&of_folder)[0]["distance"].as_f64().unwrap() > 5e-2);
+    let files = of_folder["files"].as_array().unwrap();
+    assert_eq!(files.len(), 2 + 3);
+    trained.run("outliers", &whole);
+    let heat = image::open(format!("{out}/6-heat.png")).unwrap().to_rgb8();
+    assert_eq!(heat.dimensions(), (16, 16));
+    let [corner, other] = [heat.get_pixel(15, 15).0, heat.get_pixel(0, 0).0];
+    assert!(corner[0] > 180 && corner[2] < 10, "{corner:?} is not red");
+    assert!(other[2] > 60, "{other:?} is not the picture");
+    let csv = fs::read_to_string(format!("{out}/outliers.csv")).unwrap();
+    assert!(
+        csv.starts_with("path,label,distance,nearest,row,column\n"),
+        "{csv}"
+    );
+}
+
+#[test]
+fn what_cannot_be_compared_is_refused() {
+    let trained = trained_as("outliers-refused", &["--steps", "3"]);
+    let (data, odd) = parts(&trained);
+    let model = &trained.model;
+    let on = ["outliers", "--backend", "flex", "--model", model];
+    let alone = trained.out("alone");
+    fs::create_dir(&alone).unwrap();
+    fs::copy(&odd, format!("{alone}/6.png")).unwrap();
+    let cases: [(&[&str], &[&str]); 5] = [
+        (&["--data", &alone], &["alone", "--reference"]),
+        (&["--data", &data, "--k", "0"], &["--k = 0", "at least 1"]),
+        (&["--data", &data, "--out", &data], &["--out", "inside"]),
+        (&[], &["--data", "absent"]),
+        (
+            &["--data", &data, "--patches", "--layers", "9"],
+            &["--layers", "from 1 to 1"],
+        ),
+    ];
+    for (flags, parts) in cases {
+        refused(&[&on[..], flags].concat(), parts);
+    }
+}

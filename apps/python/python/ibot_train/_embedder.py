@@ -1,0 +1,185 @@
+"""A model that turns images into numpy arrays."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+
+from . import _native
+from ._errors import FileError, SettingError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Features: TypeAlias = npt.NDArray[np.float32]
+
+#: A path, an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] of uint8, or a picture of Pillow.
+Image: TypeAlias = "str | os.PathLike[str] | npt.NDArray[np.uint8] | Any"
+
+_Pixels: TypeAlias = "tuple[int, int, int, bytes]"
+
+
+class Embedder:
+    """A backbone on one device.
+
+    Args:
+        model: Model file of `ibot train`, timm or PyTorch; a folder of transformers; or ``hf:OWNER/NAME`` in a build with
+            the feature `hub`.
+        backend: ``auto`` takes a GPU if there is one; ``wgpu`` also a software driver; ``flex`` is the CPU.
+        device: GPU to use: its number or part of its name in :func:`devices`.
+        encoder: timm name of the model, for a file that does not say what it is.
+        image_size: Input size in pixels; default: the model's.
+        normalization: ``imagenet``, ``half``, ``clip`` or ``MEAN/STD``, for a file that does not say it.
+        batch_size: Images that are computed at once.
+
+    Raises:
+        FileError: The file is no model, or cannot be read.
+        SettingError: An argument has a value that cannot work.
+        DeviceError: There is no such device, or it failed.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        *,
+        backend: str = "auto",
+        device: str | int | None = None,
+        encoder: str | None = None,
+        image_size: int | None = None,
+        normalization: str | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        self._native = _native.Embedder(
+            os.fspath(model),
+            backend=backend,
+            device=None if device is None else str(device),
+            encoder=encoder,
+            image_size=image_size,
+            normalization=normalization,
+            batch_size=batch_size,
+        )
+
+    def embed(
+        self,
+        images: Image | Iterable[Image],
+        *,
+        output: Literal["cls", "patches", "attention"] = "cls",
+        unreadable: Literal["raise", "nan"] = "raise",
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Features:
+        """Features of images.
+
+        Args:
+            images: One image or several. An image is a path, an array of uint8 with shape [H, W] (gray), [H, W, 1],
+                [H, W, 3] (RGB) or [H, W, 4] (RGBA), or a picture of Pillow. An array [N, H, W, C] is N images.
+            output: ``cls``, the feature of each image; ``patches``, those of its patches; or ``attention``, that of the
+                class token to the patches in the last block.
+            unreadable: ``raise`` for the first image that cannot be read; ``nan`` warns of each and returns NaN for it.
+            progress: Called with the number of finished images and of all.
+
+        Returns:
+            float32 with one row an image, in the order of `images`, also for a single one: [N, width],
+            [N, rows, columns, width] or [N, heads, rows, columns].
+
+        Raises:
+            FileError: An image cannot be read, and `unreadable` is ``raise``.
+            SettingError: An array that is no image.
+            DeviceError: The device failed.
+            KeyboardInterrupt: After the current batch.
+        """
+        import numpy as np
+
+        if unreadable not in ("raise", "nan"):
+            raise SettingError(f"unreadable = {unreadable}: must be one of raise, nan")
+        given = [_given(image) for image in _several(images)]
+        values, shape, errors = self._native.embed(given, output, progress)
+        for _, text in errors:
+            if unreadable == "raise":
+                raise FileError(text)
+            warnings.warn(text, stacklevel=2)
+        features = np.frombuffer(values, dtype=np.float32)
+        return features.reshape(len(given), *shape)
+
+    def unload(self) -> None:
+        """Frees the memory of the model; the next call loads it again."""
+        self._native.unload()
+
+    @property
+    def width(self) -> int:
+        """Numbers of a feature."""
+        return self._native.width
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self._native.grid
+
+    @property
+    def heads(self) -> int:
+        """Heads of the attention."""
+        return self._native.heads
+
+    @property
+    def device(self) -> str:
+        """Backend and device."""
+        return self._native.device
+
+    @property
+    def card(self) -> dict[str, Any] | None:
+        """What the model file says of itself: architecture, preprocessing, license; None for one of another program."""
+        return cast("dict[str, Any] | None", json.loads(self._native.card))
+
+    def __repr__(self) -> str:
+        return f"Embedder(width={self.width}, {self.device})"
+
+
+def devices() -> list[dict[str, Any]]:
+    """The GPUs that can be used, as ``ibot devices`` lists them."""
+    return cast("list[dict[str, Any]]", json.loads(_native.devices()))
+
+
+def _several(images: Image | Iterable[Image]) -> Iterable[Image]:
+    if isinstance(images, (str, os.PathLike)):
+        return [images]
+    shape = getattr(images, "shape", None)
+    if shape is not None:
+        return images if len(shape) == 4 else [images]
+    if hasattr(images, "convert"):  # Pillow
+        return [images]
+    return cast("Iterable[Image]", images)
+
+
+def _given(image: Image) -> str | _Pixels:
+    if isinstance(image, (str, os.PathLike)):
+        return os.fspath(image)
+    if hasattr(image, "convert"):
+        return _of_pillow(image)
+    return _of_array(image)
+
+
+def _of_pillow(image: Any) -> _Pixels:
+    # a picture in memory is as it was decoded: a photo on its side must be turned by its owner, as for torchvision
+    has_alpha = "A" in image.getbands() or "transparency" in image.info
+    image = image.convert("RGBA" if has_alpha else "RGB")
+    width, height = image.size
+    return width, height, len(image.getbands()), image.tobytes()
+
+
+def _of_array(image: Any) -> _Pixels:
+    import numpy as np
+
+    array = np.asarray(image)
+    if array.ndim == 2:
+        array = array[:, :, None]
+    is_image = array.ndim == 3 and array.shape[2] in (1, 3, 4) and array.size > 0
+    if array.dtype != np.uint8 or not is_image:
+        raise SettingError(
+            f"images = array of {array.dtype}, shape {list(np.shape(image))}: must be uint8 with shape "
+            "[H, W], [H, W, 1], [H, W, 3] or [H, W, 4]"
+        )
+    height, width, channels = array.shape
+    return width, height, channels, array.tobytes()

@@ -1,0 +1,17 @@
+"""Exceptions. Their texts are those of the command `ibot`; `backquotes` name settings."""
+
+
+class IbotError(RuntimeError):
+    """Any error of ibot."""
+
+
+class SettingError(IbotError, ValueError):
+    """A setting or an argument has a value that cannot work."""
+
+
+class FileError(IbotError):
+    """A picture, a model, a folder or a checkpoint cannot be used."""
+
+
+class DeviceError(IbotError):
+    """The device is missing or failed."""

@@ -1,0 +1,226 @@
+//! A model that turns pictures into features.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use ibot::app::{
+    DeviceRequest, EmbedRequest, EmbedderConfig, EmbedderHandle, ModelInfo, Picture,
+    PictureFeatures,
+};
+use ibot::backbone::Normalization;
+use ibot::device::BackendChoice;
+use ibot::files::model::{ModelOptions, ModelSource};
+use ibot::{Error, Result};
+use image::{GrayImage, RgbImage, RgbaImage};
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyByteArray;
+
+use crate::errors::raised;
+use crate::waiting::result_of;
+
+/// A picture as Python gives it.
+#[derive(FromPyObject)]
+enum Given {
+    /// Width, height, channels (1, 3 or 4) and 8-bit values, row by row from the top.
+    Pixels(u32, u32, u8, PyBackedBytes),
+    Path(PathBuf),
+}
+
+impl Given {
+    fn picture(self) -> Result<Picture> {
+        let (width, height, channels, bytes) = match self {
+            Self::Path(path) => return Ok(path.into()),
+            Self::Pixels(width, height, channels, bytes) => (width, height, channels, bytes),
+        };
+        let picture: Option<image::DynamicImage> = match channels {
+            1 => GrayImage::from_raw(width, height, bytes.to_vec()).map(Into::into),
+            3 => RgbImage::from_raw(width, height, bytes.to_vec()).map(Into::into),
+            4 => RgbaImage::from_raw(width, height, bytes.to_vec()).map(Into::into),
+            _ => None,
+        };
+        picture.map(Picture::from).ok_or_else(|| {
+            let value = format!("{width} x {height} x {channels}");
+            Error::config("images", value, "must have 1, 3 or 4 channels of 8 bits")
+        })
+    }
+}
+
+/// What of a picture is returned.
+#[derive(Clone, Copy)]
+enum Output {
+    Cls,
+    Patches,
+    Attention,
+}
+
+impl Output {
+    fn named(name: &str) -> Result<Self> {
+        match name {
+            "cls" => Ok(Self::Cls),
+            "patches" => Ok(Self::Patches),
+            "attention" => Ok(Self::Attention),
+            _ => {
+                let remedy = "must be one of cls, patches, attention";
+                Err(Error::config("output", name, remedy))
+            }
+        }
+    }
+
+    fn request(self, pictures: Vec<Picture>) -> EmbedRequest {
+        let request = EmbedRequest::new(pictures);
+        match self {
+            Self::Cls => request,
+            Self::Patches => request.with_patches(),
+            Self::Attention => request.with_attention(),
+        }
+    }
+
+    fn values(self, features: &PictureFeatures) -> &[f32] {
+        match self {
+            Self::Cls => &features.cls,
+            Self::Patches => &features.patches,
+            Self::Attention => &features.attention,
+        }
+    }
+
+    /// Shape of one picture's values.
+    fn shape(self, info: &ModelInfo) -> Vec<usize> {
+        let [rows, columns] = info.grid;
+        match self {
+            Self::Cls => vec![info.width],
+            Self::Patches => vec![rows, columns, info.width],
+            Self::Attention => vec![info.heads, rows, columns],
+        }
+    }
+}
+
+/// A model on one device; all its work is done on a thread of its own.
+#[pyclass(frozen)]
+pub struct Embedder {
+    handle: EmbedderHandle,
+    info: ModelInfo,
+}
+
+/// Values of all pictures, the shape of one picture's, and the numbers and errors of those that could not be read.
+type Computed<'py> = (Bound<'py, PyByteArray>, Vec<usize>, Vec<(usize, String)>);
+
+#[pymethods]
+impl Embedder {
+    #[new]
+    #[pyo3(signature = (model, *, backend, device, encoder, image_size, normalization, batch_size))]
+    #[allow(clippy::too_many_arguments, reason = "Python's keywords")]
+    fn new(
+        py: Python<'_>,
+        model: OsString,
+        backend: &str,
+        device: Option<String>,
+        encoder: Option<String>,
+        image_size: Option<usize>,
+        normalization: Option<String>,
+        batch_size: usize,
+    ) -> PyResult<Self> {
+        let start = || -> Result<EmbedderHandle> {
+            let local = ModelSource::from(model).resolve()?;
+            let normalization = normalization.as_deref().map(normalization_of).transpose()?;
+            let config = EmbedderConfig {
+                options: ModelOptions {
+                    encoder,
+                    image_size,
+                    normalization,
+                    described: local.described,
+                    ..ModelOptions::default()
+                },
+                device: DeviceRequest::Choose(backend.parse::<BackendChoice>()?, device),
+                batch_size,
+                // nobody draws frames on this device
+                batch_time: None,
+                ..EmbedderConfig::new(local.file)
+            };
+            config.start()
+        };
+        let handle = py.detach(start).map_err(raised)?;
+        let info = result_of(py, handle.load(), None)?;
+        Ok(Self { handle, info })
+    }
+
+    /// The values of all pictures in their order as 32-bit floats, the shape of one picture's, and the numbers and errors of
+    /// pictures that could not be read, whose values are NaN.
+    fn embed<'py>(
+        &self,
+        py: Python<'py>,
+        images: Vec<Given>,
+        output: &str,
+        on_progress: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Computed<'py>> {
+        let output = Output::named(output).map_err(raised)?;
+        let pictures = images.into_iter().map(Given::picture);
+        let pictures = pictures.collect::<Result<Vec<_>>>().map_err(raised)?;
+        let job = self.handle.embed(output.request(pictures));
+        let results = result_of(py, job, on_progress)?;
+
+        let shape = output.shape(&self.info);
+        let bytes_each = 4 * shape.iter().product::<usize>();
+        let mut unreadable = Vec::new();
+        let values = PyByteArray::new_with(py, bytes_each * results.len(), |all| {
+            for (at, (into, result)) in all.chunks_exact_mut(bytes_each).zip(&results).enumerate() {
+                match result {
+                    Ok(features) => fill(into, output.values(features).iter().copied()),
+                    Err(error) => {
+                        unreadable.push((at, error.to_string()));
+                        fill(into, std::iter::repeat(f32::NAN));
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        Ok((values, shape, unreadable))
+    }
+
+    /// Frees the model; the next request loads it again.
+    fn unload(&self) {
+        self.handle.unload();
+    }
+
+    /// Width of a feature.
+    #[getter]
+    fn width(&self) -> usize {
+        self.info.width
+    }
+
+    /// Rows and columns of patches.
+    #[getter]
+    fn grid(&self) -> (usize, usize) {
+        let [rows, columns] = self.info.grid;
+        (rows, columns)
+    }
+
+    /// Heads of the attention.
+    #[getter]
+    fn heads(&self) -> usize {
+        self.info.heads
+    }
+
+    /// Backend and device.
+    #[getter]
+    fn device(&self) -> &str {
+        &self.info.device
+    }
+
+    /// What the file says of itself, as JSON; null for a file of another program.
+    #[getter]
+    fn card(&self) -> String {
+        serde_json::json!(self.info.card).to_string()
+    }
+}
+
+fn normalization_of(text: &str) -> Result<Normalization> {
+    let wrong = |reason: String| Error::config("normalization", text, reason);
+    text.parse().map_err(wrong)
+}
+
+fn fill(into: &mut [u8], values: impl Iterator<Item = f32>) {
+    for (into, value) in into.chunks_exact_mut(4).zip(values) {
+        into.copy_from_slice(&value.to_ne_bytes());
+    }
+}

@@ -1,0 +1,179 @@
+//! A run on a thread of its own.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use ibot::app::{TrainingConfig, TrainingHandle};
+use ibot::data::{ImageFolder, Parts, PictureSource as _};
+use ibot::device::{BackendChoice, Selected, select};
+use ibot::files::model::{LocalModel, ModelSource, Normalized};
+use ibot::train::presets::{STABLE_PRETRAINING, preset};
+use ibot::train::recommended::{StartFrom, recommended};
+use ibot::train::{Every, RunConfig, RunRecord, RunRequest};
+use ibot::{Error, Result};
+use pyo3::prelude::*;
+
+use crate::errors::raised;
+use crate::events::as_json;
+use crate::waiting::{LOOK, done};
+
+/// What `ibot_train.train` is given.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Request {
+    data: Vec<PathBuf>,
+    out: PathBuf,
+    /// The settings that are given, as JSON.
+    settings: String,
+    preset: Option<String>,
+    config: Option<PathBuf>,
+    encoder: Option<String>,
+    pretrained: Option<OsString>,
+    val: Option<PathBuf>,
+    knn_every: usize,
+    checkpoint_every: String,
+    backend: String,
+    device: Option<String>,
+    allow_changes: bool,
+}
+
+impl Request {
+    fn resolved(self, stop: &AtomicBool) -> Result<RunRequest> {
+        let pretrained = self.pretrained.clone().map(ModelSource::from);
+        let pretrained = pretrained.map(|of| of.resolve()).transpose()?;
+        let checkpoint_every = self.checkpoint_every.parse::<Every>()?;
+        let backend = self.backend.parse::<BackendChoice>()?;
+        let selected = select(backend, self.device.as_deref())?;
+        let mut sources = self.sources();
+        let (base, scanned) = self.base(&sources, pretrained.as_ref(), &selected, stop)?;
+        let config = self.applied_to(base, pretrained.as_ref())?.resolved()?;
+        let more_data = sources.split_off(sources.len().min(1));
+        let data = sources.pop();
+        let data = data.ok_or_else(|| Error::config("data", "[]", "give an image folder"))?;
+        Ok(RunRequest {
+            more_data,
+            scanned,
+            pretrained: pretrained.map(|local| local.file),
+            val: self.val,
+            knn_every: self.knn_every,
+            checkpoint_every,
+            allow_changes: self.allow_changes,
+            ..RunRequest::new(config, data, self.out, selected)
+        })
+    }
+
+    /// The folders to train on: of a data set in parts, the part `train`.
+    fn sources(&self) -> Vec<PathBuf> {
+        let part = |data: &PathBuf| Parts::find(data).map_or(data.clone(), |parts| parts.train);
+        self.data.iter().map(part).collect()
+    }
+
+    /// What the settings start from: the preset; under a file, the reference's; in a folder with a run, the run's; else
+    /// what the number of pictures and the device recommend, for which the pictures are looked at.
+    fn base(
+        &self,
+        sources: &[PathBuf],
+        pretrained: Option<&LocalModel>,
+        selected: &Selected,
+        stop: &AtomicBool,
+    ) -> Result<(RunConfig, Option<Arc<ImageFolder>>)> {
+        if let Some(name) = &self.preset {
+            return Ok((preset(name)?, None));
+        }
+        if self.config.is_some() {
+            return Ok((preset(STABLE_PRETRAINING)?, None));
+        }
+        if let Some(begun) = RunRecord::read(&self.out)? {
+            return Ok((begun.config(&self.out)?, None));
+        }
+        // wrong settings are told before the pictures are looked at
+        let given = self.applied_to(RunConfig::default(), pretrained)?;
+        let mut folder = given.clone().resolved()?.folder;
+        folder.cache = None;
+        let images = ImageFolder::scan_all(sources, &folder, stop)?;
+        let model = |config: RunConfig| (config.method.encoder_name, config.method.vit);
+        let names_model = given.method.image_size != RunConfig::default().method.image_size
+            || model(given) != model(RunConfig::default());
+        let from = match (pretrained, names_model) {
+            (Some(_), _) => StartFrom::Backbone,
+            (None, true) => StartFrom::NamedModel,
+            (None, false) => StartFrom::AnyModel,
+        };
+        let config = recommended(images.len(), selected, from)?.config;
+        Ok((config, Some(Arc::new(images))))
+    }
+
+    /// `config`, then what comes with the weights to start from, then the file, then the settings.
+    fn applied_to(
+        &self,
+        mut config: RunConfig,
+        pretrained: Option<&LocalModel>,
+    ) -> Result<RunConfig> {
+        let described = pretrained.map(|model| &model.described);
+        let named = described.and_then(|model| model.encoder.as_ref());
+        if let Some(encoder) = self.encoder.as_ref().or(named) {
+            config.method.encoder_name.clone_from(encoder);
+            config.method.vit = None;
+        } else if let Some(vit) = described.and_then(|model| model.architecture.clone()) {
+            config.method.vit = Some(vit);
+        }
+        if let Some(model) = pretrained {
+            config.method.pretrained = true;
+            let encoder = config.method.encoder_name.as_str();
+            let encoder = config.method.vit.is_none().then_some(encoder);
+            let own = Normalized::of_file(&model.file, &model.described, encoder)?;
+            if let Some(own) = own {
+                (config.augment.mean, config.augment.std) = (own.values.mean, own.values.std);
+            }
+        }
+        if let Some(path) = &self.config {
+            config = config.merged_with_file(path)?;
+        }
+        let unreadable =
+            |error: serde_json::Error| Error::config("settings", &self.settings, error.to_string());
+        let given: toml::Table = serde_json::from_str(&self.settings).map_err(unreadable)?;
+        let merged = config.merged_with_toml(&given.to_string());
+        merged.map_err(|message| {
+            let names: Vec<&str> = given.keys().map(String::as_str).collect();
+            Error::config("settings", names.join(", "), message)
+        })
+    }
+}
+
+/// A run; dropping it ends the run with a checkpoint.
+#[pyclass(frozen)]
+pub struct Training {
+    handle: TrainingHandle,
+}
+
+#[pymethods]
+impl Training {
+    #[new]
+    fn new(py: Python<'_>, request: Request) -> PyResult<Self> {
+        let start = |stop: &AtomicBool| TrainingConfig::default().start(request.resolved(stop)?);
+        let handle = done(py, start)?;
+        Ok(Self { handle })
+    }
+
+    /// The next event as JSON; None if there is none within a tenth of a second.
+    fn next_event(&self, py: Python<'_>) -> Option<String> {
+        let event = py.detach(|| self.handle.next_event(LOOK));
+        event.map(|event| as_json(&event).to_string())
+    }
+
+    /// Ends the run after the current step, with a checkpoint.
+    fn cancel(&self) {
+        self.handle.cancel();
+    }
+
+    /// Waits for the end of the run; Ctrl-C ends the waiting.
+    fn wait(&self, py: Python<'_>) -> PyResult<()> {
+        while !self.handle.is_over() {
+            py.detach(|| std::thread::sleep(LOOK));
+            py.check_signals()?;
+        }
+        py.detach(|| self.handle.wait()).map_err(raised)
+    }
+}

@@ -1,0 +1,145 @@
+"""Embedder: images of every kind become the features that the command writes."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+import ibot_train
+from ibot_train import DeviceError, Embedder, FileError, IbotError, SettingError
+
+
+def test_features_are_those_of_the_command(
+    embedder: Embedder, run: ibot_train.Run, pictures: list[Path], tmp_path: Path
+) -> None:
+    features = embedder.embed(sorted(pictures))
+    assert features.shape == (10, 16) == (10, embedder.width)
+    assert features.dtype == np.float32
+    out = tmp_path / "features.npy"
+    folder = pictures[0].parent.parent
+    command = [sys.executable, "-m", "ibot_train", "embed", "--backend", "flex"]
+    command += ["--model", str(run.teacher), "--data", str(folder), "--out", str(out)]
+    subprocess.run(command, check=True, capture_output=True)
+    np.testing.assert_allclose(features, np.load(out), rtol=1e-4, atol=1e-5)
+
+
+def test_images_of_every_kind_are_equal(embedder: Embedder, pictures: list[Path]) -> None:
+    path = pictures[3]
+    pillow = Image.open(path)
+    array = np.asarray(pillow)
+    opaque = np.dstack([array, np.full(array.shape[:2], 255, np.uint8)])
+    expected = embedder.embed(path)
+    assert expected.shape == (1, 16)
+    for image in (str(path), pillow, array, array[None], [array], np.asfortranarray(array), opaque):
+        np.testing.assert_array_equal(embedder.embed(image), expected)
+    flipped = embedder.embed(array[:, ::-1])
+    assert np.abs(flipped - expected).max() > 1e-3
+    gray = np.asarray(pillow.convert("L"))
+    np.testing.assert_array_equal(embedder.embed(gray), embedder.embed(np.dstack([gray] * 3)))
+    np.testing.assert_array_equal(embedder.embed(gray), embedder.embed(gray[:, :, None]))
+    mixed = embedder.embed([path, pillow, array])
+    np.testing.assert_allclose(mixed, np.repeat(expected, 3, axis=0), rtol=1e-5, atol=1e-6)
+    assert embedder.embed([]).shape == (0, 16)
+
+
+def test_features_can_be_written_to(embedder: Embedder, pictures: list[Path]) -> None:
+    features = embedder.embed(pictures)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+
+
+def test_patches_and_attention(embedder: Embedder, pictures: list[Path]) -> None:
+    rows, columns = embedder.grid
+    assert (rows, columns) == (2, 2)
+    patches = embedder.embed(pictures[:3], output="patches")
+    assert patches.shape == (3, rows, columns, embedder.width)
+    attention = embedder.embed(pictures[:3], output="attention")
+    assert attention.shape == (3, embedder.heads, rows, columns)
+    assert (attention > 0).all() and (attention.sum(axis=(2, 3)) <= 1 + 1e-5).all()
+
+
+def test_progress_counts_to_the_end(embedder: Embedder, pictures: list[Path]) -> None:
+    seen: list[tuple[int, int]] = []
+    embedder.embed(pictures * 10, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (100, 100)
+    assert seen == sorted(seen)
+
+
+def test_what_cannot_be_read_is_raised_or_nan(embedder: Embedder, pictures: list[Path], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(FileError, match="broken.png"):
+        embedder.embed([pictures[0], broken])
+    with pytest.warns(UserWarning, match="broken.png"):
+        features = embedder.embed([pictures[0], broken, pictures[1]], unreadable="nan")
+    assert np.isnan(features[1]).all()
+    np.testing.assert_allclose(features[[0, 2]], embedder.embed(pictures[:2]), rtol=1e-5, atol=1e-6)
+
+
+def test_errors_name_the_argument_and_the_remedy(embedder: Embedder, run: ibot_train.Run) -> None:
+    for image in (np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4), np.uint8), 7):
+        with pytest.raises(SettingError, match=r"must be uint8 with shape \[H, W\]"):
+            embedder.embed([image])
+    with pytest.raises(ValueError, match="output = tokens: must be one of cls, patches, attention"):
+        embedder.embed([], output="tokens")  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="unreadable = skip"):
+        embedder.embed([], unreadable="skip")  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="backend = gpu: must be one of auto, wgpu, flex, ndarray"):
+        Embedder(run.teacher, backend="gpu")
+    with pytest.raises(SettingError, match="batch_size = 0"):
+        Embedder(run.teacher, batch_size=0)
+    with pytest.raises(FileError, match="no-such.safetensors"):
+        Embedder("no-such.safetensors", backend="flex")
+    assert issubclass(DeviceError, IbotError) and issubclass(SettingError, ValueError)
+
+
+def test_errors_are_those_of_the_command(run: ibot_train.Run, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(run.teacher.read_bytes()[:-1])
+    with pytest.raises(FileError) as error:
+        Embedder(damaged, backend="flex")
+    command = [sys.executable, "-m", "ibot_train", "inspect", str(damaged)]
+    told = subprocess.run(command, capture_output=True, text=True)
+    assert told.returncode == 1
+    assert str(error.value).splitlines()[0] in told.stderr
+
+
+def test_a_model_says_what_it_is(embedder: Embedder, run: ibot_train.Run) -> None:
+    assert embedder.card is not None
+    assert embedder.card["network"] == "teacher"
+    assert repr(embedder).startswith("Embedder(width=16, ")
+    assert os.fspath(run.teacher).endswith("teacher.safetensors")
+
+
+def test_a_freed_model_loads_again(embedder: Embedder, pictures: list[Path]) -> None:
+    before = embedder.embed(pictures[0])
+    embedder.unload()
+    np.testing.assert_array_equal(embedder.embed(pictures[0]), before)
+
+
+def test_threads_share_a_model(embedder: Embedder, pictures: list[Path]) -> None:
+    expected = embedder.embed(pictures)
+    found: dict[int, npt.NDArray[np.float32]] = {}
+
+    def work(number: int) -> None:
+        found[number] = embedder.embed(pictures)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    for features in found.values():
+        np.testing.assert_array_equal(features, expected)
+
+
+def test_devices_are_listed() -> None:
+    for device in ibot_train.devices():
+        assert {"index", "name", "kind", "api"} <= device.keys()

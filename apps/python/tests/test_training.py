@@ -1,0 +1,167 @@
+"""train: a run with events, settings, resume and Ctrl-C."""
+
+import _thread
+import json
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ibot_train
+from conftest import TINY
+from ibot_train import FileError, SettingError, train
+from ibot_train._training import _nested
+
+
+def settings_of(run: ibot_train.Run) -> dict[str, Any]:
+    return tomllib.loads((run.folder / "config.toml").read_text())
+
+
+def test_a_run_leaves_a_model_and_tells_of_each_step(folder: Path, tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    run = train(folder, tmp_path / "run", steps=3, val=folder, progress=events.append, **TINY)
+    steps = [event for event in events if event["event"] == "step"]
+    assert [step["step"] for step in steps] == [1, 2, 3]
+    assert all(step["loss"] > 0 and step["images_per_s"] > 0 for step in steps)
+    assert events[-1]["event"] == "finished"
+    started = next(event for event in events if event["event"] == "started")
+    assert (started["steps"], started["images"]) == (3, 10)
+    assert run.teacher.is_file()
+    assert [evaluation["when"] for evaluation in run.evaluations] == ["before training", "after training"]
+    assert all(0 <= evaluation["knn"] <= 1 for evaluation in run.evaluations)
+    lines = (run.folder / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["loss"] == pytest.approx(steps[-1]["loss"], rel=1e-6)
+
+
+def test_settings_of_every_kind(folder: Path, tmp_path: Path) -> None:
+    dotted: dict[str, Any] = {"optimizer.clip_gradient_norm": 2.0}
+    run = train(
+        folder,
+        tmp_path / "run",
+        steps=1,
+        progress=False,
+        seed=7,
+        learning_rate=0.001,
+        max_pixels=10_000,
+        license=None,
+        optimizer={"weight_decay": 0.5},
+        **dotted,
+        **TINY,
+    )
+    settings = settings_of(run)
+    assert settings["seed"] == 7
+    assert settings["schedule"]["base_learning_rate"] == 0.001
+    assert settings["folder"]["max_pixels"] == 10_000
+    assert settings["optimizer"]["weight_decay"] == 0.5
+    assert settings["optimizer"]["clip_gradient_norm"] == 2.0
+    assert settings["method"]["vit"]["embed_dim"] == 16
+
+
+def test_nested_settings() -> None:
+    assert _nested({"a.b": 1, "a": {"c.d": 2}, "e": None}) == {"a": {"b": 1, "c": {"d": 2}}}
+    assert _nested({"a": {"b": 1}, "a.c": Path("x")}) == {"a": {"b": 1, "c": "x"}}
+    with pytest.raises(SettingError, match="a.b = 2: a is given as a value too"):
+        _nested({"a": 1, "a.b": 2})
+
+
+def test_wrong_settings_are_refused_by_name(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="epochz"):
+        train(folder, tmp_path / "a", epochz=3, progress=False, **TINY)
+    with pytest.raises(SettingError, match="batch_size = 0"):
+        train(folder, tmp_path / "b", progress=False, **{**TINY, "batch_size": 0})
+    with pytest.raises(SettingError, match="preset = big"):
+        train(folder, tmp_path / "c", preset="big", progress=False)
+    with pytest.raises(SettingError, match="checkpoint_every = soon|soon"):
+        train(folder, tmp_path / "d", checkpoint_every="soon", progress=False, **TINY)
+    with pytest.raises(FileError, match="no-such-folder"):
+        train("no-such-folder", tmp_path / "e", progress=False, **TINY)
+
+
+def test_settings_are_chosen_by_images_and_device(folder: Path, tmp_path: Path) -> None:
+    run = train(folder, tmp_path / "run", backend="flex", steps=1, image_size=32, progress=False)
+    settings = settings_of(run)
+    assert settings["batch_size"] == 10
+    assert settings["method"]["image_size"] == 32
+    # the same call resumes, also if another choice would be made by now
+    train(folder, tmp_path / "run", backend="flex", steps=1, image_size=32, progress=False)
+
+
+def test_images_of_several_folders_and_files(pictures: list[Path], folder: Path, tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    data: list[str | Path] = [folder / "even", pictures[1], str(pictures[3])]
+    train(data, tmp_path / "run", steps=1, progress=events.append, **TINY)
+    started = next(event for event in events if event["event"] == "started")
+    assert started["images"] == 7
+    with pytest.raises(SettingError, match="data = "):
+        train([], tmp_path / "none", progress=False, **TINY)
+
+
+def test_weights_to_start_from(run: ibot_train.Run, folder: Path, tmp_path: Path) -> None:
+    again = train(folder, tmp_path / "run", steps=1, pretrained=run.teacher, progress=False, **TINY)
+    assert settings_of(again)["method"]["pretrained"] is True
+    with pytest.raises(FileError, match="nothing.safetensors"):
+        train(folder, tmp_path / "b", steps=1, pretrained="nothing.safetensors", progress=False, **TINY)
+
+
+def test_a_callback_that_fails_ends_the_run_with_a_checkpoint(folder: Path, tmp_path: Path) -> None:
+    def fail(event: dict[str, Any]) -> None:
+        if event["event"] == "step":
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        train(folder, tmp_path / "run", steps=100_000, progress=fail, **TINY)
+    assert any((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_the_same_call_resumes(folder: Path, tmp_path: Path) -> None:
+    made = 0
+
+    def interrupt(event: dict[str, Any]) -> None:
+        nonlocal made
+        if event["event"] == "step":
+            made = event["step"]
+            if made == 5:
+                _thread.interrupt_main()
+
+    with pytest.raises(KeyboardInterrupt):
+        train(folder, tmp_path / "run", steps=100_000, progress=interrupt, **TINY)
+    assert any((tmp_path / "run" / "checkpoints").iterdir())
+    events: list[dict[str, Any]] = []
+    train(folder, tmp_path / "run", steps=made + 200, override=True, progress=events.append, **TINY)
+    started = next(event for event in events if event["event"] == "started")
+    assert started["made"] >= 5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_from_outside_reaches_a_waiting_call(folder: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from conftest import TINY; from ibot_train import train\n"
+        "print('ready', flush=True)\n"
+        "try: train(sys.argv[1], sys.argv[2], steps=100_000, progress=lambda e: print(e['event'], flush=True), **TINY)\n"
+        "except KeyboardInterrupt: print('interrupted', flush=True)\n"
+    )
+    arguments = [sys.executable, "-c", code, str(folder), str(tmp_path / "run")]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if line.strip() == "step":
+                break
+        child.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        rest = child.stdout.read()
+        child.wait(timeout=60)
+    assert rest.split()[-1] == "interrupted"
+    assert time.monotonic() - began < 60
+    assert any((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_lines_are_printed(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    train(folder, tmp_path / "run", steps=2, val=folder, **TINY)
+    lines = capfd.readouterr().err
+    for part in ("10 images", "step 2/2  loss ", "before training: k-NN ", "done: "):
+        assert part in lines, lines

@@ -1,0 +1,197 @@
+//! The pictures of a folder: an index of one folder, or a list of what several sources hold.
+
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use image::ImageFormat;
+use rayon::prelude::*;
+
+use crate::data::depth::Depth;
+use crate::data::folder_config::FolderConfig;
+use crate::data::header::{Header, header_in};
+use crate::data::index::digest::NameDigest;
+use crate::data::index::found::{Found, kind};
+use crate::data::index::table::Table;
+use crate::data::index::walk::pool;
+use crate::data::layout::{Listed, labels};
+use crate::data::opened::Stamp;
+use crate::data::sources::Listing;
+use crate::data::summary::ScanSummary;
+use crate::error::{Error, Result};
+
+/// A picture of a list.
+#[derive(Debug)]
+pub(super) struct ListedPicture {
+    pub file: Listed,
+    pub label: Option<usize>,
+    pub seen: Seen,
+}
+
+/// What was seen of a picture when its folder was scanned.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub header: Header,
+    pub stamp: Stamp,
+}
+
+impl Seen {
+    /// Whether a file, which starts with these bytes and now has this stamp, is another picture: of another kind, size or depth.
+    /// One of the same is as good as the one before, as after a copy of the whole set.
+    pub fn is_replaced_by(&self, bytes: &[u8], format: ImageFormat, now: Stamp) -> bool {
+        if now.is_that_of(self.stamp) {
+            return false;
+        }
+        let header = header_in(
+            Cursor::new(bytes),
+            format,
+            Path::new(""),
+            bytes.len() as u64,
+        );
+        header.is_ok_and(|header| header != self.header)
+    }
+}
+
+/// Pictures, by their place in the order of all.
+#[derive(Debug)]
+pub(super) enum Records {
+    Index(Box<Table>),
+    /// And what their paths are relative to.
+    List(Vec<ListedPicture>, Vec<PathBuf>),
+}
+
+impl Records {
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Index(table) => table.len(),
+            Self::List(pictures, _) => pictures.len(),
+        }
+    }
+
+    pub fn path(&self, index: usize) -> PathBuf {
+        match self {
+            Self::Index(table) => table.path(index),
+            Self::List(pictures, roots) => {
+                let Listed { root, path, .. } = &pictures[index].file;
+                roots[*root].join(path)
+            }
+        }
+    }
+
+    pub fn label(&self, index: usize) -> Option<usize> {
+        match self {
+            Self::Index(table) => table.label(index),
+            Self::List(pictures, _) => pictures[index].label,
+        }
+    }
+
+    /// None of an index that is no more what it was when it was opened.
+    pub fn seen(&self, index: usize) -> Option<Seen> {
+        match self {
+            Self::Index(table) => table.picture(index).map(|picture| Seen {
+                header: picture.header,
+                stamp: picture.stamp,
+            }),
+            Self::List(pictures, _) => pictures.get(index).map(|picture| picture.seen),
+        }
+    }
+
+    /// Width and height, or the other way round.
+    pub fn size(&self, index: usize) -> [u32; 2] {
+        let seen = self.seen(index);
+        seen.map_or([0; 2], |seen| [seen.header.width, seen.header.height])
+    }
+
+    pub fn depth(&self, index: usize) -> Depth {
+        self.seen(index)
+            .map_or(Depth::Bits8, |seen| seen.header.depth)
+    }
+
+    /// How many pictures have more than 8 bits, and some of these that divide all of them evenly, `most` at most.
+    pub fn deep(&self, most: usize) -> (usize, Vec<PathBuf>) {
+        let is_deep = |index: &usize| self.depth(*index) != Depth::Bits8;
+        let all = match self {
+            Self::Index(table) => table.facts().deep,
+            Self::List(..) => (0..self.len()).filter(is_deep).count(),
+        };
+        if all == 0 {
+            return (0, Vec::new());
+        }
+        let count = all.min(most);
+        let mut wanted = (0..count).map(|at| at * all / count).peekable();
+        let deep = (0..self.len()).filter(is_deep).enumerate();
+        let some = deep.filter(|(number, _)| wanted.next_if_eq(number).is_some());
+        (all, some.map(|(_, index)| self.path(index)).collect())
+    }
+
+    /// Hash of the names of the pictures at these places; of all of an index without looking at them.
+    pub fn fingerprint(&self, places: Option<&[usize]>) -> String {
+        if let (Self::Index(table), None) = (self, places) {
+            return table.facts().fingerprint.clone();
+        }
+        let mut digest = NameDigest::default();
+        let mut add = |index: usize| match self {
+            Self::Index(table) => table.add_name(index, &mut digest),
+            Self::List(pictures, _) => {
+                digest.add(std::iter::empty(), &pictures[index].file.path);
+            }
+        };
+        match places {
+            Some(places) => places.iter().copied().for_each(&mut add),
+            None => (0..self.len()).for_each(&mut add),
+        }
+        digest.finish()
+    }
+}
+
+/// What each file of a list is; what is no picture goes to the summary.
+///
+/// # Errors
+/// [`Error::Stopped`] soon after `stop` is raised.
+pub(super) fn inspected(
+    listing: Listing,
+    config: &FolderConfig,
+    summary: &mut ScanSummary,
+    stop: &AtomicBool,
+) -> Result<Records> {
+    let Listing { roots, files, .. } = listing;
+    let inspect = |file: &Listed| match stop.load(Ordering::Relaxed) {
+        true => Found::Other,
+        false => Found::read(&roots[file.root].join(&file.path), config.max_pixels),
+    };
+    let found: Vec<Found> = pool()?.install(|| files.par_iter().map(inspect).collect());
+    if stop.load(Ordering::Relaxed) {
+        return Err(Error::Stopped);
+    }
+    let mut pictures = Vec::with_capacity(found.len());
+    for (file, found) in files.into_iter().zip(found) {
+        match found {
+            Found::Picture(header, stamp) => {
+                if let Some(unused) = header.unused {
+                    *summary.unused.entry(unused).or_default() += 1;
+                }
+                *summary.kinds.entry(kind(header.format)).or_default() += 1;
+                pictures.push(ListedPicture {
+                    file,
+                    label: None,
+                    seen: Seen { header, stamp },
+                });
+            }
+            Found::Other => summary.not_pictures += 1,
+            Found::Skipped(reason) => {
+                let path = roots[file.root].join(&file.path);
+                summary.skipped.push((path, reason));
+            }
+        }
+    }
+    pictures.shrink_to_fit();
+    summary.skipped.sort();
+    let (labels, classes) = labels(pictures.iter().map(|picture| &picture.file));
+    for (picture, label) in pictures.iter_mut().zip(labels) {
+        picture.label = label;
+    }
+    summary.pictures = pictures.len();
+    summary.classes = classes;
+    summary.unlabeled = pictures.iter().filter(|p| p.label.is_none()).count();
+    Ok(Records::List(pictures, roots))
+}

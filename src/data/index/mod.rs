@@ -1,0 +1,18 @@
+//! The pictures of folders as fixed records, in memory or in a mapped file.
+//!
+//! - `record`: what is known of a picture and of a folder, as bytes; `name`: names as bytes
+//! - `walk`: folders and headers, read in parallel; `known`: what an older index says of them; `found`: what one file is
+//! - `build`: what was found, in order; `table`: to look up; `digest`: the fingerprint of the names
+//! - `file`: the index as a file; `check`: whether what it holds can be; `kept`: where it lies, and whether it is still so
+
+mod build;
+mod check;
+pub(super) mod digest;
+mod file;
+pub(super) mod found;
+pub(super) mod kept;
+mod known;
+mod name;
+mod record;
+pub(super) mod table;
+pub(super) mod walk;

@@ -1,0 +1,182 @@
+//! What is known of a picture and of a folder: records of a fixed size.
+
+use image::ImageFormat;
+
+use crate::data::depth::{Depth, Unused};
+use crate::data::header::Header;
+use crate::data::opened::Stamp;
+
+/// Bytes of a record, of either kind.
+pub(in crate::data) const RECORD: usize = 40;
+/// No label, no parent.
+pub(in crate::data) const NONE: u32 = u32::MAX;
+
+/// A number stands for the place in these lists: they may grow at their ends only.
+const FORMATS: [ImageFormat; 6] = [
+    ImageFormat::Png,
+    ImageFormat::Jpeg,
+    ImageFormat::WebP,
+    ImageFormat::Bmp,
+    ImageFormat::Gif,
+    ImageFormat::Tiff,
+];
+const DEPTHS: [Depth; 3] = [Depth::Bits8, Depth::Bits16, Depth::Float];
+const UNUSED: [Option<Unused>; 4] = [
+    None,
+    Some(Unused::Pages),
+    Some(Unused::ChannelsButOne),
+    Some(Unused::Channels),
+];
+
+/// A picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::data) struct Picture {
+    /// Where its name ends among the names of all; it begins where that of the picture before ends.
+    pub name_end: u64,
+    pub stamp: Stamp,
+    /// Number of its folder.
+    pub folder: u32,
+    pub header: Header,
+}
+
+/// A folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::data) struct Folder {
+    /// Where its name ends among those of all folders; that of one without a parent is a path.
+    pub name_end: u64,
+    /// When its entries last changed, as [`Stamp::modified`].
+    pub modified: i64,
+    /// Its number in the file system; 0 where there are none.
+    pub identity: u64,
+    /// Number of the folder that it is in, which is smaller than its own; [`NONE`] of a root.
+    pub parent: u32,
+    /// Class of its pictures, or [`NONE`].
+    pub label: u32,
+    /// Files that are not pictures.
+    pub others: u32,
+}
+
+impl Picture {
+    /// None of a kind of file that no scan finds.
+    pub fn to_bytes(self) -> Option<[u8; RECORD]> {
+        let Header {
+            format,
+            width,
+            height,
+            depth,
+            unused,
+        } = self.header;
+        let format = FORMATS.iter().position(|of| *of == format)?;
+        let depth = DEPTHS.iter().position(|of| *of == depth)?;
+        let unused = UNUSED.iter().position(|of| *of == unused)?;
+        let kind = (format | depth << 8 | unused << 16) as u32;
+        let mut bytes = [0; RECORD];
+        bytes[..8].copy_from_slice(&self.name_end.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.stamp.length.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.stamp.modified.to_le_bytes());
+        let words = [self.folder, width, height, kind];
+        for (bytes, word) in bytes[24..].chunks_exact_mut(4).zip(words) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        Some(bytes)
+    }
+
+    /// None where the bytes are those of no picture.
+    pub fn of_bytes(bytes: &[u8; RECORD]) -> Option<Self> {
+        let kind = word(bytes, 36);
+        let part = |shift: u32| (kind >> shift & 0xff) as usize;
+        Some(Self {
+            name_end: long(bytes, 0),
+            stamp: Stamp {
+                length: long(bytes, 8),
+                modified: long(bytes, 16).cast_signed(),
+            },
+            folder: word(bytes, 24),
+            header: Header {
+                width: word(bytes, 28),
+                height: word(bytes, 32),
+                format: *FORMATS.get(part(0))?,
+                depth: *DEPTHS.get(part(8))?,
+                unused: *UNUSED.get(part(16))?,
+            },
+        })
+    }
+}
+
+impl Folder {
+    pub fn to_bytes(self) -> [u8; RECORD] {
+        let mut bytes = [0; RECORD];
+        bytes[..8].copy_from_slice(&self.name_end.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.modified.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.identity.to_le_bytes());
+        let words = [self.parent, self.label, self.others];
+        for (bytes, word) in bytes[24..].chunks_exact_mut(4).zip(words) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    pub fn of_bytes(bytes: &[u8; RECORD]) -> Self {
+        Self {
+            name_end: long(bytes, 0),
+            modified: long(bytes, 8).cast_signed(),
+            identity: long(bytes, 16),
+            parent: word(bytes, 24),
+            label: word(bytes, 28),
+            others: word(bytes, 32),
+        }
+    }
+}
+
+fn word(bytes: &[u8; RECORD], at: usize) -> u32 {
+    bytes[at..]
+        .first_chunk()
+        .map_or(0, |word| u32::from_le_bytes(*word))
+}
+
+fn long(bytes: &[u8; RECORD], at: usize) -> u64 {
+    bytes[at..]
+        .first_chunk()
+        .map_or(0, |long| u64::from_le_bytes(*long))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_come_back() {
+        let picture = Picture {
+            name_end: 1 << 40,
+            stamp: Stamp {
+                length: 12,
+                modified: -34,
+            },
+            folder: 5,
+            header: Header {
+                format: ImageFormat::Tiff,
+                width: 7,
+                height: u32::MAX,
+                depth: Depth::Float,
+                unused: Some(Unused::Channels),
+            },
+        };
+        let bytes = picture.to_bytes().unwrap();
+        assert_eq!(Picture::of_bytes(&bytes), Some(picture));
+        for at in 36..39 {
+            let mut wrong = bytes;
+            wrong[at] = 6;
+            assert_eq!(Picture::of_bytes(&wrong), None, "byte {at}");
+        }
+        let folder = Folder {
+            name_end: 3,
+            modified: 4,
+            identity: u64::MAX,
+            parent: NONE,
+            label: 1,
+            others: 2,
+        };
+        assert_eq!(Folder::of_bytes(&folder.to_bytes()), folder);
+    }
+}

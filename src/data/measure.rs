@@ -1,0 +1,71 @@
+//! The range of values of a folder's pictures with more than 8 bits, measured on some of them.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::prelude::*;
+
+use crate::data::decode::count_values;
+use crate::data::folder_config::FolderConfig;
+use crate::data::summary::ScanSummary;
+use crate::data::value_counts::{Measured, ValueCounts};
+use crate::data::value_range::ValueRange;
+use crate::error::{Error, Result};
+
+/// Most pictures that are looked at: from all over the folder, so that a scan of many stays short.
+pub(super) const SAMPLE: usize = 64;
+
+/// Why a range is the one that the settings give.
+pub(super) const AS_GIVEN: &str = "as given";
+
+/// The range of `count` pictures with more than 8 bits: as `config` says, or as some of them ask for, up to 64. It goes
+/// to the summary in words. It depends on the files alone, not on how many cores there are. [`ValueRange::Auto`] where none of
+/// them can be decoded.
+///
+/// # Errors
+/// [`Error::Data`] for `root` where no one range fits them; [`Error::Stopped`] soon after `stop` is raised.
+pub(super) fn range_of(
+    root: &Path,
+    count: usize,
+    some: &[PathBuf],
+    config: &FolderConfig,
+    summary: &mut ScanSummary,
+    stop: &AtomicBool,
+) -> Result<ValueRange> {
+    if count == 0 {
+        return Ok(config.range);
+    }
+    let (range, why) = match config.range {
+        ValueRange::Auto => match measure(root, some, config.max_pixels, stop)? {
+            Some(measured) => (measured.range, measured.why),
+            None => return Ok(ValueRange::Auto),
+        },
+        given => (given, AS_GIVEN.to_owned()),
+    };
+    summary.range = Some((count, range, why));
+    Ok(range)
+}
+
+fn measure(
+    root: &Path,
+    some: &[PathBuf],
+    max_pixels: u64,
+    stop: &AtomicBool,
+) -> Result<Option<Measured>> {
+    let counts = some
+        .par_iter()
+        .fold(ValueCounts::default, |mut counts, path| {
+            if !stop.load(Ordering::Relaxed) {
+                // one that cannot be decoded is named when it is needed
+                let _ = count_values(path, max_pixels, &mut counts);
+            }
+            counts
+        })
+        .reduce(ValueCounts::default, |a, b| a.merge(&b));
+    if stop.load(Ordering::Relaxed) {
+        return Err(Error::Stopped);
+    }
+    counts
+        .measured()
+        .map_err(|reason| Error::data(root, reason))
+}

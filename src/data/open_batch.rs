@@ -1,0 +1,90 @@
+//! A batch in the making, sample by sample.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::data::pixels::Pixels;
+
+/// One sample's place in a batch.
+pub(super) struct Slot {
+    pub batch: Arc<Open>,
+    pub at: usize,
+}
+
+impl Slot {
+    /// Lets `fill` write view number `view`, at this place of all samples.
+    pub fn write(&self, view: usize, fill: impl FnOnce(&mut Pixels, Range<usize>)) {
+        let mut pixels = lock(&self.batch.views[view]);
+        let view_len = pixels.len() / self.batch.samples.len();
+        let start = self.at * view_len;
+        fill(&mut pixels, start..start + view_len);
+    }
+}
+
+/// A batch in the making.
+pub(super) struct Open {
+    pub number: usize,
+    pub samples: Vec<usize>,
+    /// Of all views.
+    pub bytes: usize,
+    /// One lock for every view, held while a sample's view is copied in.
+    pub views: Vec<Mutex<Pixels>>,
+}
+
+/// A complete batch.
+pub(super) struct Made {
+    pub number: usize,
+    pub samples: Vec<usize>,
+    /// Of every view.
+    pub views: Vec<Pixels>,
+    /// `[B]`: the sample at each place; None if it was left out.
+    pub shown: Vec<Option<usize>>,
+}
+
+/// How far a batch is.
+pub(super) struct Progress {
+    pub batch: Arc<Open>,
+    /// Samples that a worker has taken.
+    pub taken: usize,
+    /// Samples that are finished.
+    pub finished: usize,
+    pub shown: Vec<Option<usize>>,
+}
+
+impl Progress {
+    /// A batch of which no sample is made, with room for its views.
+    pub fn new(number: usize, samples: Vec<usize>, room: Vec<Pixels>) -> Self {
+        Self {
+            shown: vec![None; samples.len()],
+            batch: Arc::new(Open {
+                number,
+                samples,
+                bytes: room.iter().map(Pixels::bytes).sum(),
+                views: room.into_iter().map(Mutex::new).collect(),
+            }),
+            taken: 0,
+            finished: 0,
+        }
+    }
+
+    pub fn is_complete(&self) -> bool {
+        self.finished == self.batch.samples.len()
+    }
+
+    pub fn close(self) -> Made {
+        // a worker may hold its `Arc` of the batch a moment longer, so the buffers are moved out of their locks
+        let take = |view: &Mutex<Pixels>| std::mem::take(&mut *lock(view));
+        Made {
+            number: self.batch.number,
+            samples: self.batch.samples.clone(),
+            views: self.batch.views.iter().map(take).collect(),
+            shown: self.shown,
+        }
+    }
+}
+
+/// Locks; what a panic left is whole.
+pub(super) fn lock<S>(mutex: &Mutex<S>) -> MutexGuard<'_, S> {
+    // a poisoned lock is fine: the panic becomes an error elsewhere, and each change under the lock is complete
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,298 @@
+//! What a Parquet table holds: pictures as Hugging Face writes them, a column `image` of `bytes` and `path`, or one column of bytes.
+//!
+//! A picture is read by its row: the headers of the pages before it in its group of rows are passed over, and its page alone is
+//! unpacked, about 1 MB as pyarrow writes them. Rows that are read one after the other share the page.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parquet::basic::{ConvertedType, Type as PhysicalType};
+use parquet::column::reader::ColumnReaderImpl;
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::schema::types::ColumnDescriptor;
+
+use crate::data::shards::columns::{Whole, class_names, column_reader, texts};
+use crate::data::shards::members::{Member, Members, Span, plain};
+use crate::error::{Error, Result, printable};
+
+/// Names of the column of classes.
+const LABELS: [&str; 4] = ["label", "labels", "cls", "class"];
+
+/// A table and where its pictures are in it.
+#[derive(Debug)]
+pub(super) struct Table {
+    metadata: ParquetMetaData,
+    /// The column of pictures.
+    column: usize,
+    /// First row of each group of rows, and the number of all.
+    starts: Vec<u64>,
+    /// Bytes of each picture that was read; 0 of the others.
+    lengths: Vec<AtomicU64>,
+}
+
+/// Where files are, those that may be pictures, and the table itself.
+type Contents = (HashMap<PathBuf, Span>, Members, Table);
+
+/// The rows of the table at `path`, as files; None where it has no column of pictures.
+///
+/// # Errors
+/// It cannot be read, or is no Parquet file; [`Error::Stopped`].
+pub(super) fn read(
+    path: &Path,
+    file: File,
+    length: u64,
+    stop: &AtomicBool,
+) -> Result<Option<Contents>> {
+    let whole = Arc::new(Whole {
+        file: Arc::new(file),
+        length,
+    });
+    unbroken(path, || {
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&*whole)?;
+        let Some(column) = picture_column(&metadata) else {
+            return Ok(None);
+        };
+        let mut found = Found::new(&metadata);
+        let mut starts = vec![0];
+        for group in 0..metadata.num_row_groups() {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let rows = counted_rows(&whole, &metadata, group, column)?;
+            found.add_group(&whole, &metadata, group, rows)?;
+            starts.push(starts[group] + rows as u64);
+        }
+        let table = Table {
+            column,
+            lengths: (0..found.spans.len()).map(|_| AtomicU64::new(0)).collect(),
+            starts,
+            metadata: metadata.clone(),
+        };
+        let (spans, members) = (found.spans, found.members);
+        Ok(Some((spans, members, table)))
+    })
+    .and_then(|found| match stop.load(Ordering::Relaxed) {
+        true => Err(Error::Stopped),
+        false => Ok(found),
+    })
+}
+
+/// Runs `read`; an error or a panic of the reader is that of a damaged file.
+fn unbroken<T>(path: &Path, read: impl FnOnce() -> ParquetResult<T>) -> Result<T> {
+    let failed = |reason: String| Error::data(path, format!("cannot be read as Parquet: {reason}"));
+    let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
+    match read {
+        Ok(read) => read.map_err(|error| failed(printable(error.to_string()))),
+        Err(_) => Err(failed("it is damaged".to_owned())),
+    }
+}
+
+/// The column of pictures: `image.bytes`, another column of `bytes` and `path`, or the only column of bytes that are no text.
+fn picture_column(metadata: &ParquetMetaData) -> Option<usize> {
+    let columns = metadata.file_metadata().schema_descr().columns();
+    let is_of = |at: usize, name: &str| columns[at].path().parts().join(".") == name;
+    let is_bytes = |at: usize| {
+        let column = &columns[at];
+        column.physical_type() == PhysicalType::BYTE_ARRAY && column.max_rep_level() == 0
+    };
+    let all = || (0..columns.len()).filter(|at| is_bytes(*at));
+    let of_image = all().find(|at| is_of(*at, "image.bytes") || is_of(*at, "image"));
+    let nested = || all().find(|at| is_nested_bytes(&columns[*at]));
+    let plain = || {
+        let is_plain = |at: &usize| {
+            let column = &columns[*at];
+            column.path().parts().len() == 1
+                && column.converted_type() == ConvertedType::NONE
+                && column.logical_type_ref().is_none()
+        };
+        let mut plain = all().filter(is_plain);
+        plain.next().filter(|_| plain.next().is_none())
+    };
+    of_image.or_else(nested).or_else(plain)
+}
+
+fn is_nested_bytes(column: &ColumnDescriptor) -> bool {
+    let parts = column.path().parts();
+    parts.len() == 2 && parts[1] == "bytes"
+}
+
+/// The rows of a group, by the headers of its pages: what the file says of itself may be any number.
+fn counted_rows(
+    whole: &Arc<Whole>,
+    metadata: &ParquetMetaData,
+    group: usize,
+    column: usize,
+) -> ParquetResult<usize> {
+    let said = usize::try_from(metadata.row_group(group).num_rows()).unwrap_or(0);
+    let mut reader = column_reader::<ByteArrayType>(whole, metadata, group, column)?;
+    let rows = reader.skip_records(said)?;
+    // a row takes a byte at least, or the file is not what it says
+    match rows == said && rows as u64 <= whole.length {
+        true => Ok(rows),
+        false => Err(ParquetError::EOF(format!(
+            "truncated: {rows} of {said} rows are there"
+        ))),
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    /// Column of classes, and their names where it holds numbers.
+    label: Option<(usize, Vec<Arc<str>>)>,
+    /// Column of the files' names.
+    path: Option<usize>,
+    spans: HashMap<PathBuf, Span>,
+    members: Members,
+    /// Every class once.
+    names: HashMap<String, Arc<str>>,
+}
+
+impl Found {
+    fn new(metadata: &ParquetMetaData) -> Self {
+        let schema = metadata.file_metadata().schema_descr();
+        let columns = schema.columns();
+        let is_one = |at: &usize, name: &str| {
+            let column = &columns[*at];
+            column.path().string() == name && column.max_rep_level() == 0
+        };
+        let find = |name: &str| (0..columns.len()).find(|at| is_one(at, name));
+        let label = LABELS.iter().find_map(|name| Some((find(name)?, *name)));
+        let picture = picture_column(metadata).map(|at| columns[at].path().parts().to_vec());
+        let path = match picture.as_deref() {
+            Some([outer, inner]) if inner == "bytes" => find(&format!("{outer}.path")),
+            _ => find("path"),
+        };
+        Self {
+            label: label.map(|(at, name)| (at, class_names(metadata, name))),
+            path,
+            ..Self::default()
+        }
+    }
+
+    fn add_group(
+        &mut self,
+        whole: &Arc<Whole>,
+        metadata: &ParquetMetaData,
+        group: usize,
+        rows: usize,
+    ) -> ParquetResult<()> {
+        let column = |at: usize| texts(whole, metadata, group, at, rows);
+        let paths = self.path.map(column).transpose()?;
+        let labels = (self.label.as_ref().map(|(at, _)| column(*at))).transpose()?;
+        for row in 0..rows {
+            let label = labels.as_ref().and_then(|labels| labels[row].clone());
+            let class = label.and_then(|label| self.class(label));
+            let path = paths.as_ref().and_then(|paths| paths[row].as_deref());
+            self.add_row(path, class);
+        }
+        Ok(())
+    }
+
+    /// The name of a class by a text or a number; none for -1, which marks pictures without one.
+    fn class(&mut self, label: String) -> Option<Arc<str>> {
+        let names = self.label.as_ref().map(|(_, names)| &names[..]);
+        let number = label.parse::<usize>().ok();
+        if let Some(name) = number.and_then(|number| names?.get(number)) {
+            return Some(name.clone());
+        }
+        if label == "-1" || label.is_empty() {
+            return None;
+        }
+        let name: Arc<str> = label.as_str().into();
+        Some(self.names.entry(label).or_insert(name).clone())
+    }
+
+    /// A row is named as its file was before: by its path, below its class where that has no folder. Rows without a name, and those of
+    /// one that is taken, have their number.
+    fn add_row(&mut self, path: Option<&str>, class: Option<Arc<str>>) {
+        let row = self.spans.len();
+        let number = format!("{row:08}");
+        let named = plain(Path::new(path.unwrap_or_default()));
+        let folder = match (&class, named.components().count()) {
+            (Some(class), 0 | 1) => plain(Path::new(class.as_ref())),
+            _ => PathBuf::new(),
+        };
+        let named = match named.as_os_str().is_empty() {
+            true => folder.join(&number),
+            false => folder.join(&named),
+        };
+        let path = match self.spans.contains_key(&named) {
+            true => named.join(number),
+            false => named,
+        };
+        let span = Span {
+            offset: row as u64,
+            length: 0,
+        };
+        self.spans.insert(path.clone(), span);
+        self.members.members.push(Member { path, class });
+    }
+}
+
+/// The pictures of a group of rows, read one after the other.
+pub(super) struct Pictures {
+    reader: ColumnReaderImpl<ByteArrayType>,
+    pub group: usize,
+    /// The row of the table that comes next.
+    pub next: u64,
+}
+
+impl Table {
+    /// The bytes of a row, if it was read before.
+    pub fn length(&self, row: u64) -> Option<u64> {
+        let length = self.lengths.get(usize::try_from(row).ok()?)?;
+        Some(length.load(Ordering::Relaxed)).filter(|length| *length > 0)
+    }
+
+    pub fn keep_length(&self, row: u64, length: u64) {
+        let place = usize::try_from(row).ok();
+        if let Some(known) = place.and_then(|place| self.lengths.get(place)) {
+            known.store(length, Ordering::Relaxed);
+        }
+    }
+
+    /// The group that has this row.
+    pub fn group(&self, row: u64) -> usize {
+        self.starts.partition_point(|start| *start <= row) - 1
+    }
+
+    /// The pictures of a group.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn pictures(&self, path: &Path, file: Arc<File>, group: usize) -> Result<Pictures> {
+        unbroken(path, || {
+            let length = file.metadata()?.len();
+            let whole = Arc::new(Whole { file, length });
+            Ok(Pictures {
+                reader: column_reader(&whole, &self.metadata, group, self.column)?,
+                group,
+                next: self.starts[group],
+            })
+        })
+    }
+}
+
+impl Pictures {
+    /// The bytes of a row, which is the next one or a later one.
+    ///
+    /// # Errors
+    /// It cannot be read, or has none.
+    pub fn read(&mut self, path: &Path, row: u64) -> Result<Vec<u8>> {
+        let skipped = usize::try_from(row - self.next).unwrap_or(usize::MAX);
+        self.next = row + 1;
+        let found = unbroken(path, || {
+            self.reader.skip_records(skipped)?;
+            let (mut values, mut levels) = (Vec::<ByteArray>::new(), Vec::new());
+            self.reader
+                .read_records(1, Some(&mut levels), None, &mut values)?;
+            Ok(values.first().map(|value| value.data().to_vec()))
+        })?;
+        found.ok_or_else(|| Error::data(path, "its row has no bytes"))
+    }
+}

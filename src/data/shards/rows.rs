@@ -1,0 +1,51 @@
+//! Tables that are being read: rows that come one after the other are read in one go, by any thread.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::data::shards::parquet::{Pictures, Table};
+use crate::error::Result;
+
+/// Readers that are kept, each with a page of about 1 MB: as many as threads that read at a time, and some more.
+const MOST: usize = 32;
+
+/// The readers that were used last.
+static READERS: Mutex<VecDeque<(PathBuf, Pictures)>> = Mutex::new(VecDeque::new());
+
+/// The bytes of a row of the table at `path`.
+///
+/// # Errors
+/// It cannot be read, or has none.
+pub(super) fn read(path: &Path, table: &Table, file: Arc<File>, row: u64) -> Result<Vec<u8>> {
+    let group = table.group(row);
+    let mut pictures = match take(path, group, row) {
+        Some(pictures) => pictures,
+        None => table.pictures(path, file, group)?,
+    };
+    // a reader that failed is not used again
+    let bytes = pictures.read(path, row)?;
+    let mut readers = READERS.lock().unwrap_or_else(PoisonError::into_inner);
+    readers.push_back((path.to_path_buf(), pictures));
+    if readers.len() > MOST {
+        readers.pop_front();
+    }
+    Ok(bytes)
+}
+
+/// The reader that is nearest before a row.
+fn take(path: &Path, group: usize, row: u64) -> Option<Pictures> {
+    let mut readers = READERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = readers.iter().enumerate().filter(|(_, (of, pictures))| {
+        of == path && pictures.group == group && pictures.next <= row
+    });
+    let (nearest, _) = before.max_by_key(|(_, (_, pictures))| pictures.next)?;
+    readers.remove(nearest).map(|(_, pictures)| pictures)
+}
+
+/// Lets go of the readers of a table, which is another one now.
+pub(super) fn close(path: &Path) {
+    let mut readers = READERS.lock().unwrap_or_else(PoisonError::into_inner);
+    readers.retain(|(of, _)| of != path);
+}

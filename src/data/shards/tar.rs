@@ -1,0 +1,306 @@
+//! What a tar archive holds, by its headers: pictures, and classes by the naming of WebDataset.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Error as IoError, ErrorKind, Read, Result as IoResult, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::Value;
+use tar::{Archive, EntryType};
+
+use crate::data::layout::{is_of_a_tool, is_resource_fork};
+use crate::data::shards::compressed::COMPRESSED;
+use crate::data::shards::members::{Member, Members, Span, plain};
+use crate::error::{Error, Result, counted};
+
+/// Most bytes of the headers of one member: names and attributes. More is no header.
+const HEADERS: u64 = 1 << 20;
+/// Most bytes of a label.
+const LABEL: u64 = 64 << 10;
+/// Longest name of a class.
+const CLASS: usize = 256;
+/// Keys of a class in `.json`.
+const KEYS: [&str; 3] = ["label", "cls", "class"];
+/// First bytes of compressed files: gzip, zstd, xz, bzip2, zip.
+const MAGICS: [&[u8]; 5] = [
+    b"\x1f\x8b",
+    b"\x28\xb5\x2f\xfd",
+    b"\xfd7zXZ\0",
+    b"BZh",
+    b"PK\x03\x04",
+];
+
+/// Reads headers: what lies between them is passed over, and a header without an end is an error.
+struct Headers {
+    file: File,
+    /// Bytes read since the last place that was sought.
+    read: u64,
+}
+
+impl Read for Headers {
+    fn read(&mut self, into: &mut [u8]) -> IoResult<usize> {
+        if self.read > HEADERS {
+            return Err(IoError::new(
+                ErrorKind::InvalidData,
+                "a header without an end",
+            ));
+        }
+        let count = self.file.read(into)?;
+        self.read += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for Headers {
+    fn seek(&mut self, to: SeekFrom) -> IoResult<u64> {
+        self.read = 0;
+        self.file.seek(to)
+    }
+}
+
+/// Where the files lie in the archive at `path`, and those that may be pictures.
+///
+/// # Errors
+/// It cannot be read, or is no tar archive from the start; [`Error::Stopped`]. One that is damaged later keeps the members before, and
+/// says so.
+pub(super) fn read(
+    path: &Path,
+    length: u64,
+    stop: &AtomicBool,
+) -> Result<(HashMap<PathBuf, Span>, Members)> {
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    refuse_compressed(path, &mut file)?;
+    let mut labels = File::open(path).map_err(Error::io(path))?;
+    let mut archive = Archive::new(Headers { file, read: 0 });
+    let entries = archive.entries_with_seek().map_err(Error::io(path))?;
+    let mut found = Found::new(path, length);
+    for entry in entries {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
+        let named = entry.and_then(|entry| Ok((entry.path()?.into_owned(), entry)));
+        match named {
+            Ok((name, entry)) => {
+                let span = Span {
+                    offset: entry.raw_file_position(),
+                    length: entry.size(),
+                };
+                let kind = entry.header().entry_type();
+                drop(entry);
+                found.add(&name, kind, span, &mut labels);
+            }
+            Err(error) => {
+                found.end_with(&error)?;
+                break;
+            }
+        }
+    }
+    Ok(found.into_members())
+}
+
+fn refuse_compressed(path: &Path, file: &mut File) -> Result<()> {
+    let mut magic = Vec::new();
+    let read = file.take(6).read_to_end(&mut magic);
+    read.and_then(|_| file.rewind()).map_err(Error::io(path))?;
+    match MAGICS.iter().any(|known| magic.starts_with(known)) {
+        true => Err(Error::data(path, COMPRESSED)),
+        false => Ok(()),
+    }
+}
+
+struct Found<'a> {
+    shard: &'a Path,
+    length: u64,
+    /// By their paths.
+    files: BTreeMap<PathBuf, Span>,
+    /// By the key: the path up to the first dot of the name.
+    classes: HashMap<PathBuf, Arc<str>>,
+    /// Every name once.
+    names: HashMap<String, Arc<str>>,
+    others: usize,
+    skipped: Vec<(PathBuf, String)>,
+}
+
+impl<'a> Found<'a> {
+    fn new(shard: &'a Path, length: u64) -> Self {
+        Self {
+            shard,
+            length,
+            files: BTreeMap::new(),
+            classes: HashMap::new(),
+            names: HashMap::new(),
+            others: 0,
+            skipped: Vec::new(),
+        }
+    }
+
+    fn skip(&mut self, path: &Path, reason: impl Into<String>) {
+        self.skipped.push((self.shard.join(path), reason.into()));
+    }
+
+    /// A header that makes no sense ends the archive; what was found before is used.
+    fn end_with(&mut self, error: &IoError) -> Result<()> {
+        let before = self.files.len() + self.others;
+        if before == 0 {
+            let reason = format!("is no tar archive, or damaged: {error}");
+            return Err(Error::data(self.shard, reason));
+        }
+        let before = counted(before, "file");
+        let reason = format!("truncated or damaged after {before} ({error}): what follows is lost");
+        self.skip(Path::new(""), reason);
+        Ok(())
+    }
+
+    fn add(&mut self, name: &Path, kind: EntryType, span: Span, file: &mut File) {
+        let path = plain(name);
+        match kind {
+            EntryType::Regular | EntryType::Continuous => {}
+            EntryType::Directory | EntryType::XGlobalHeader => return,
+            EntryType::GNUSparse => {
+                let reason = "is stored in pieces (`tar -S`): make the archive without that";
+                return self.skip(&path, reason);
+            }
+            // links: what they lead to is a member itself, or lies outside
+            _ => {
+                self.others += 1;
+                return;
+            }
+        }
+        if is_left_out(&path) {
+            self.others += 1;
+        } else if span
+            .offset
+            .checked_add(span.length)
+            .is_none_or(|end| end > self.length)
+        {
+            self.skip(&path, "truncated: its archive ends before it does");
+        } else if is_label(&path) {
+            self.others += 1;
+            match class_in(file, &path, span) {
+                Ok(Some(class)) => self.add_class(&path, class),
+                Ok(None) => {}
+                Err(reason) => self.skip(&path, reason),
+            }
+        } else if self.files.insert(path.clone(), span).is_some() {
+            let reason = "is there twice; the last one counts, as when the archive is unpacked";
+            self.skip(&path, reason);
+        }
+    }
+
+    fn add_class(&mut self, path: &Path, class: String) {
+        let name: Arc<str> = class.as_str().into();
+        let name = self.names.entry(class).or_insert(name).clone();
+        // `.cls` says nothing else, and counts more than one entry of many
+        match ending(path) {
+            "cls" => _ = self.classes.insert(key(path), name),
+            _ => _ = self.classes.entry(key(path)).or_insert(name),
+        }
+    }
+
+    fn into_members(mut self) -> (HashMap<PathBuf, Span>, Members) {
+        let beside: Vec<PathBuf> = (self.files.keys())
+            .filter(|path| self.is_beside(path))
+            .cloned()
+            .collect();
+        for path in &beside {
+            let reason = "belongs to the image of the same key, as a mask does; rename it to use it as an image";
+            self.files.remove(path);
+            self.skip(path, reason);
+        }
+        let member = |path: &PathBuf| Member {
+            path: path.clone(),
+            class: self.classes.get(&key(path)).cloned(),
+        };
+        let members = Members {
+            members: self.files.keys().map(member).collect(),
+            others: self.others,
+            skipped: self.skipped,
+        };
+        (self.files.into_iter().collect(), members)
+    }
+
+    /// Whether a file is one of several of a key: `12.seg.png` beside `12.jpg`.
+    fn is_beside(&self, path: &Path) -> bool {
+        if !ending(path).contains('.') {
+            return false;
+        }
+        let key = key(path);
+        ["jpg", "jpeg", "png", "webp"].iter().any(|plain| {
+            let mut whole = key.clone().into_os_string();
+            whole.push(".");
+            whole.push(plain);
+            self.files.contains_key(Path::new(&whole))
+        })
+    }
+}
+
+/// Whether a file is left out of a folder too.
+fn is_left_out(path: &Path) -> bool {
+    let folders = path.parent().map(Path::iter);
+    folders.is_some_and(|mut folders| folders.any(is_of_a_tool))
+        || path.file_name().is_none_or(is_resource_fork)
+}
+
+/// The name behind its first dot; empty without one.
+fn ending(path: &Path) -> &str {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    name.split_once('.').map_or("", |(_, ending)| ending)
+}
+
+/// The path up to the first dot of its name, which WebDataset calls the key.
+fn key(path: &Path) -> PathBuf {
+    match path
+        .file_name()
+        .and_then(OsStr::to_str)
+        .and_then(|name| name.split_once('.'))
+    {
+        Some((stem, _)) => path.with_file_name(stem),
+        None => path.to_path_buf(),
+    }
+}
+
+fn is_label(path: &Path) -> bool {
+    matches!(ending(path), "cls" | "json")
+}
+
+/// The class in a `.cls` or `.json`; none where a `.json` says nothing of it.
+///
+/// # Errors
+/// Why it is no label.
+fn class_in(
+    file: &mut File,
+    path: &Path,
+    span: Span,
+) -> std::result::Result<Option<String>, String> {
+    if span.length > LABEL {
+        return Err(format!("is too long for a label: {} bytes", span.length));
+    }
+    let mut bytes = Vec::new();
+    let read = file.seek(SeekFrom::Start(span.offset));
+    read.and_then(|_| file.take(span.length).read_to_end(&mut bytes))
+        .map_err(|error| error.to_string())?;
+    let text = String::from_utf8(bytes).map_err(|_| "is no text".to_owned())?;
+    let class = match ending(path) {
+        "cls" => Some(text.trim().to_owned()),
+        _ => {
+            let value: Value =
+                serde_json::from_str(&text).map_err(|error| format!("is no JSON: {error}"))?;
+            let found = KEYS.iter().find_map(|key| value.get(key));
+            found.and_then(|found| match found {
+                Value::String(name) => Some(name.clone()),
+                Value::Number(number) => Some(number.to_string()),
+                _ => None,
+            })
+        }
+    };
+    match class {
+        Some(class) if class.is_empty() || class.len() > CLASS => Err(format!(
+            "its class has {} bytes, which must be 1 to {CLASS}",
+            class.len()
+        )),
+        class => Ok(class),
+    }
+}

@@ -1,0 +1,97 @@
+//! Open shards: few at a time, each read at any place by any thread.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{Error, ErrorKind, Read, Result, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Files that stay open. Systems allow a process 256 (macOS) to 1024 (Linux); one more that is used costs an `open`, about 5 us.
+const MOST: usize = 64;
+
+/// The files that were used last.
+static OPEN: Mutex<VecDeque<(PathBuf, Arc<File>)>> = Mutex::new(VecDeque::new());
+
+/// The open file of this name, which is opened where it is not open.
+pub(super) fn opened(path: &Path) -> Result<Arc<File>> {
+    {
+        let mut files = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = files.iter().rposition(|(of, _)| of == path);
+        if let Some(entry) = found.and_then(|at| files.remove(at)) {
+            let file = entry.1.clone();
+            files.push_back(entry);
+            return Ok(file);
+        }
+    }
+    // not under the lock: on a network this may wait
+    let file = Arc::new(File::open(path)?);
+    let mut files = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    files.push_back((path.to_path_buf(), file.clone()));
+    if files.len() > MOST {
+        files.pop_front();
+    }
+    Ok(file)
+}
+
+/// Lets go of the file of this name, which is another one now.
+pub(super) fn close(path: &Path) {
+    let mut files = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    files.retain(|(of, _)| of != path);
+}
+
+/// A part of an open file, read as a file of its own.
+#[derive(Debug)]
+pub(in crate::data) struct Window {
+    file: Arc<File>,
+    start: u64,
+    length: u64,
+    at: u64,
+}
+
+impl Window {
+    /// `length` bytes from `start`.
+    pub fn new(file: Arc<File>, start: u64, length: u64) -> Self {
+        Self {
+            file,
+            start,
+            length,
+            at: 0,
+        }
+    }
+}
+
+impl Read for Window {
+    fn read(&mut self, into: &mut [u8]) -> Result<usize> {
+        let left = self.length.saturating_sub(self.at);
+        let most = into.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let place = self.start.checked_add(self.at);
+        let place = place.ok_or_else(|| Error::from(ErrorKind::InvalidInput))?;
+        let count = read_at(&self.file, &mut into[..most], place)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for Window {
+    fn seek(&mut self, to: SeekFrom) -> Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.length.checked_add_signed(by),
+        };
+        self.at = at.ok_or_else(|| Error::from(ErrorKind::InvalidInput))?;
+        Ok(self.at)
+    }
+}
+
+/// Reads at a place, without moving the place where other threads read.
+#[cfg(unix)]
+fn read_at(file: &File, into: &mut [u8], offset: u64) -> Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, into, offset)
+}
+
+/// Reads at a place; the place where others read moves, and all say where they read.
+#[cfg(windows)]
+fn read_at(file: &File, into: &mut [u8], offset: u64) -> Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, into, offset)
+}

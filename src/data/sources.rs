@@ -1,0 +1,277 @@
+//! Where pictures come from: folders, tar archives, Parquet tables, single files, and lists of all of these (`.txt`), or of files with classes (`.csv`).
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::csv_text::Records;
+use crate::data::index::kept::is_named_index;
+use crate::data::layout::{Listed, Parts, list_files};
+use crate::data::list_line::ListLine;
+use crate::data::shards::{self, expanded, is_shard, refuse_compressed};
+use crate::data::summary::ScanSummary;
+use crate::error::{Error, Result};
+use crate::path_text::path_of_text;
+
+/// Why a table is refused.
+const NO_COLUMN: &str = "has no column of images: name it `image`, of bytes or of `bytes` and `path` as Hugging Face writes it";
+
+/// All files of the sources, those of each source in its order.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// What the paths are relative to.
+    pub roots: Vec<PathBuf>,
+    /// The folders among the sources.
+    pub folders: Vec<PathBuf>,
+    pub files: Vec<Listed>,
+}
+
+/// Whether a source is there: a folder, a file, or all files of a pattern such as `{0000..0999}.tar`.
+///
+/// # Errors
+/// [`Error::Io`] of what is missing, [`Error::Data`] of a pattern that is none.
+pub(crate) fn check_source(source: &Path) -> Result<()> {
+    let is_there = |path: &Path| match fs::metadata(path) {
+        Ok(_) => Ok(()),
+        // a path into an archive is there if the archive has it
+        Err(error) => match shards::length_and_time(path)? {
+            Some(_) => Ok(()),
+            None => Err(Error::io(path)(error)),
+        },
+    };
+    match expanded(source)? {
+        Some(files) => files.iter().try_for_each(|file| is_there(file)),
+        None => is_there(source),
+    }
+}
+
+/// Lists the files of folders, tar archives, Parquet tables, files and lists (`.txt`, `.csv`); a file that is named twice counts once.
+///
+/// # Errors
+/// A source that is missing or cannot be read; [`Error::Stopped`] soon after `stop` is raised.
+pub(super) fn list(
+    sources: &[PathBuf],
+    summary: &mut ScanSummary,
+    stop: &AtomicBool,
+) -> Result<Listing> {
+    let mut listing = Listing::default();
+    for source in sources {
+        check_source(source)?;
+        if let Some(files) = expanded(source)? {
+            // one set in pieces: its order is that of one archive
+            let (of_shards, others): (Vec<_>, Vec<_>) =
+                files.into_iter().partition(|file| is_shard(file));
+            listing.add_shards(&of_shards, true, summary, stop)?;
+            others.iter().try_for_each(|file| refuse_compressed(file))?;
+            others.iter().for_each(|file| listing.add_file(file));
+        } else {
+            listing.add(source, summary, stop)?;
+        }
+    }
+    if sources.len() > 1 || listing.roots.len() > 1 {
+        listing.keep_first_of_each()?;
+    }
+    Ok(listing)
+}
+
+/// Whether a file is a set of images, by its name: an archive, a list or an index.
+pub(super) fn holds_images(path: &Path) -> bool {
+    is_shard(path) || is_list(path) || is_named_index(path)
+}
+
+/// Whether a file lists pictures, by its name.
+fn is_list(path: &Path) -> bool {
+    has_ending(path, "txt") || is_table(path)
+}
+
+/// Whether a file lists pictures with classes, by its name.
+fn is_table(path: &Path) -> bool {
+    has_ending(path, "csv")
+}
+
+fn has_ending(path: &Path, known: &str) -> bool {
+    path.extension()
+        .is_some_and(|ending| ending.eq_ignore_ascii_case(known))
+}
+
+impl Listing {
+    fn add(&mut self, source: &Path, summary: &mut ScanSummary, stop: &AtomicBool) -> Result<()> {
+        if source.is_dir() {
+            return self.add_folder(source, summary, stop);
+        }
+        refuse_compressed(source)?;
+        if is_table(source) {
+            return self.add_table(source);
+        }
+        if is_list(source) {
+            return self.add_list(source, summary, stop);
+        }
+        if is_shard(source) {
+            return self.add_shards(&[source.to_path_buf()], true, summary, stop);
+        }
+        self.add_file(source);
+        Ok(())
+    }
+
+    /// The files of tar archives and tables that are one set in pieces, in the order of one archive of all. Classes are said by files
+    /// beside the images, a column, or the folders in the archives. A table without images that was not named is another file.
+    fn add_shards(
+        &mut self,
+        of_set: &[PathBuf],
+        are_named: bool,
+        summary: &mut ScanSummary,
+        stop: &AtomicBool,
+    ) -> Result<()> {
+        let first = self.files.len();
+        for shard in of_set {
+            let Some(found) = shards::list(shard, stop)? else {
+                if are_named {
+                    return Err(Error::data(shard, NO_COLUMN));
+                }
+                summary.not_pictures += 1;
+                continue;
+            };
+            let root = self.roots.len();
+            self.roots.push(shard.clone());
+            summary.not_pictures += found.others;
+            summary.skipped.extend(found.skipped);
+            let members = found.members.into_iter();
+            self.files.extend(members.map(|member| Listed {
+                root,
+                path: member.path,
+                class: member.class,
+                class_depth: Some(0),
+            }));
+        }
+        self.files[first..].sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(())
+    }
+
+    fn add_folder(
+        &mut self,
+        folder: &Path,
+        summary: &mut ScanSummary,
+        stop: &AtomicBool,
+    ) -> Result<()> {
+        let parts = Parts::find(folder).map_or_else(Vec::new, |parts| parts.names);
+        let (root, class_depth) = (self.roots.len(), Some(usize::from(!parts.is_empty())));
+        let files = list_files(folder, summary, stop)?.into_iter();
+        let (of_set, files): (Vec<_>, Vec<_>) = files.partition(|path| is_shard(path));
+        self.files.extend(files.into_iter().map(|path| Listed {
+            root,
+            path,
+            class: None,
+            class_depth,
+        }));
+        summary.parts.extend(parts);
+        self.roots.push(folder.to_path_buf());
+        self.folders.push(folder.to_path_buf());
+        let of_set: Vec<PathBuf> = of_set.iter().map(|shard| folder.join(shard)).collect();
+        self.add_shards(&of_set, false, summary, stop)
+    }
+
+    /// The number of a folder that paths are relative to; of files in a row it is the same.
+    fn root_of(&mut self, folder: PathBuf) -> usize {
+        if self.roots.last() != Some(&folder) {
+            self.roots.push(folder);
+        }
+        self.roots.len() - 1
+    }
+
+    fn add_file(&mut self, file: &Path) {
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let root = self.root_of(folder.to_path_buf());
+        self.files.push(Listed {
+            root,
+            path: file.file_name().map(PathBuf::from).unwrap_or_default(),
+            class: None,
+            class_depth: None,
+        });
+    }
+
+    /// A file or folder in each line, as paths from the list's own folder, with the class behind `/./`; empty lines do not count.
+    fn add_list(
+        &mut self,
+        list: &Path,
+        summary: &mut ScanSummary,
+        stop: &AtomicBool,
+    ) -> Result<()> {
+        let text = fs::read_to_string(list).map_err(|error| {
+            let reason = format!("is not a list of images, one path a line: {error}");
+            Error::data(list, reason)
+        })?;
+        let folder = list.parent().unwrap_or(Path::new(""));
+        let root = self.roots.len();
+        self.roots.push(folder.to_path_buf());
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let line = ListLine::parse(line);
+            let of_class = line.root.map(|of_class| folder.join(of_class));
+            let path = of_class.as_deref().unwrap_or(folder).join(&line.path);
+            if path.is_dir() || (is_shard(&path) && path.is_file()) {
+                self.add(&path, summary, stop)?;
+                continue;
+            }
+            let class_depth = of_class.is_some().then_some(0);
+            let root = match of_class {
+                Some(of_class) => self.root_of(of_class),
+                None => root,
+            };
+            self.files.push(Listed {
+                root,
+                path: line.path,
+                class: None,
+                class_depth,
+            });
+        }
+        Ok(())
+    }
+
+    /// A file in each record, by its columns `path`, from the table's own folder, and `label`, if there is one; others are not
+    /// looked at. No label is no class.
+    fn add_table(&mut self, table: &Path) -> Result<()> {
+        let refused = |reason: String| Error::data(table, reason);
+        let text = fs::read_to_string(table)
+            .map_err(|error| refused(format!("is not a table of images: {error}")))?;
+        let mut records = Records::of(text.strip_prefix('\u{feff}').unwrap_or(&text));
+        let names = records.fields().map_err(refused)?;
+        let column = |wanted| names.iter().position(|name| name.text == wanted);
+        let Some(path) = column("path") else {
+            let names: Vec<_> = names.iter().map(|name| name.text.as_ref()).collect();
+            return Err(refused(format!(
+                "has no column `path`, but {}; the first line names the columns: path,label",
+                names.join(", ")
+            )));
+        };
+        let label = column("label");
+        let root = self.roots.len();
+        self.roots
+            .push(table.parent().unwrap_or(Path::new("")).to_path_buf());
+        while let Some(record) = records.next(names.len()) {
+            let record = record.map_err(refused)?;
+            let class = label.map(|label| record[label].text.as_ref());
+            self.files.push(Listed {
+                root,
+                path: path_of_text(&record[path].text),
+                class: class.filter(|class| !class.is_empty()).map(Arc::from),
+                class_depth: None,
+            });
+        }
+        Ok(())
+    }
+
+    fn keep_first_of_each(&mut self) -> Result<()> {
+        let absolute = |path: &PathBuf| std::path::absolute(path).map_err(Error::io(path));
+        let here = std::path::absolute(".").map_err(Error::io("."))?;
+        let roots = self.roots.iter().map(|root| match root {
+            root if root.as_os_str().is_empty() => Ok(here.clone()),
+            root => absolute(root),
+        });
+        let roots = roots.collect::<Result<Vec<_>>>()?;
+        let mut seen = HashSet::with_capacity(self.files.len());
+        self.files
+            .retain(|file| seen.insert(roots[file.root].join(&file.path)));
+        Ok(())
+    }
+}

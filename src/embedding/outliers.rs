@@ -1,0 +1,121 @@
+//! Patches that look like none of those of normal pictures.
+
+use std::sync::Arc;
+
+use crate::data::{ImageFolder, PictureSource as _};
+use crate::embedding::embedder::Embedder;
+use crate::embedding::patches::{PatchRequest, Visited, visit_patches};
+use crate::error::{Error, Result};
+use crate::eval::{Distance, NormalRows};
+use crate::random::{Random, Stream};
+
+/// The patches of a folder's pictures, to compare others with; at most `per_image` of each picture, drawn from the seed. Their
+/// owners are places in the folder. `progress` gets the number of pictures after each batch.
+///
+/// Takes `4 D` bytes of memory for each patch.
+///
+/// # Errors
+/// Those of [`visit_patches`]; [`Error::Unsupported`] where the memory is not there; [`Error::Data`] for a feature that is not
+/// finite, or without a picture.
+pub fn normal_patches(
+    embedder: &Embedder,
+    folder: &Arc<ImageFolder>,
+    request: &PatchRequest,
+    per_image: Option<usize>,
+    seed: u64,
+    progress: &mut dyn FnMut(usize),
+) -> Result<(NormalRows, Visited)> {
+    let shape = request.shape(embedder);
+    let of_image = shape.grid[0] * shape.grid[1];
+    let most = folder.len() * per_image.unwrap_or(of_image).min(of_image);
+    let (mut rows, mut owners): (Vec<f32>, Vec<usize>) = (Vec::new(), Vec::new());
+    if rows.try_reserve_exact(most * shape.width).is_err() {
+        let bytes = most * shape.width * size_of::<f32>();
+        let reason = format!("{most} patches take {bytes} bytes, which the system does not give");
+        return Err(Error::Unsupported(reason));
+    }
+    let mut made = 0;
+    let visited = visit_patches(embedder, folder.clone(), request, &mut |batch| {
+        let each = batch.patches.chunks_exact(shape.values());
+        for (sample, patches) in batch.samples.iter().zip(each) {
+            check_finite(folder, *sample, patches)?;
+            let mut places: Vec<usize> = (0..of_image).collect();
+            if let Some(count) = per_image.filter(|count| *count < of_image) {
+                Random::new(seed, 0, *sample as u64, Stream::Shuffle).shuffle(&mut places);
+                places.truncate(count);
+                places.sort_unstable();
+            }
+            for at in places {
+                rows.extend_from_slice(&patches[at * shape.width..(at + 1) * shape.width]);
+                owners.push(*sample);
+            }
+        }
+        made += batch.samples.len();
+        progress(made);
+        Ok(true)
+    })?;
+    let none = || {
+        Error::data(
+            folder.root(),
+            "has no image whose patches could be computed",
+        )
+    };
+    let normal = NormalRows::new(rows, shape.width, owners).ok_or_else(none)?;
+    Ok((normal, visited))
+}
+
+/// Distance of each patch of a picture from the nearest normal one, row by row, `[N]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PatchDistances {
+    /// Place of the picture in its folder.
+    pub sample: usize,
+    /// `[N]`; none where there is no normal patch of another picture.
+    pub distances: Vec<Option<Distance>>,
+}
+
+/// Distances of the patches of all pictures of a folder from `normal` ones, in the folder's order, handed to `see` picture by
+/// picture. `is_own` says that the normal ones are of the same folder: a picture's own are passed over then.
+///
+/// # Errors
+/// As [`normal_patches`], and those of `see`.
+pub fn patch_distances(
+    embedder: &Embedder,
+    folder: &Arc<ImageFolder>,
+    request: &PatchRequest,
+    normal: &NormalRows,
+    is_own: bool,
+    see: &mut dyn FnMut(PatchDistances) -> Result<()>,
+) -> Result<Visited> {
+    let shape = request.shape(embedder);
+    let mut of_picture = |sample: usize, patches: &[f32]| {
+        let own = vec![sample; patches.len() / shape.width.max(1)];
+        let distances = normal.distances(patches, is_own.then_some(&own), 1);
+        see(PatchDistances { sample, distances })
+    };
+    let owners = normal.owners();
+    // all patches of the folder are there already
+    if is_own && normal.len() == owners.len() * shape.grid[0] * shape.grid[1] {
+        for owner in owners {
+            of_picture(owner, normal.rows_of(owner))?;
+        }
+        return Ok(Visited::default());
+    }
+    visit_patches(embedder, folder.clone(), request, &mut |batch| {
+        let each = batch.patches.chunks_exact(shape.values());
+        for (sample, patches) in batch.samples.iter().zip(each) {
+            check_finite(folder, *sample, patches)?;
+            of_picture(*sample, patches)?;
+        }
+        Ok(true)
+    })
+}
+
+fn check_finite(folder: &ImageFolder, sample: usize, patches: &[f32]) -> Result<()> {
+    match patches.iter().all(|value| value.is_finite()) {
+        true => Ok(()),
+        false => Err(Error::data(
+            folder.name(sample),
+            "its patch features are not finite",
+        )),
+    }
+}

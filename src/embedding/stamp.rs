@@ -1,0 +1,53 @@
+//! Size and time of a file, by which its features are known to be those of its content.
+
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::{ValueRange, length_and_time};
+
+/// Size and time of a file. A file whose content changed has another one, unless its time was set back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileStamp(
+    /// Bytes.
+    pub u64,
+    /// When it was last written, nanoseconds since 1970.
+    pub u64,
+);
+
+impl FileStamp {
+    /// That of a file; none where it cannot be asked, or is older than 1970.
+    pub fn of(path: &Path) -> Option<Self> {
+        let (length, modified) = length_and_time(path)?;
+        let since = modified.duration_since(UNIX_EPOCH).ok()?;
+        Some(Self(length, u64::try_from(since.as_nanos()).ok()?))
+    }
+
+    /// The same for a picture that is read with this range of values: with another one, it has other features.
+    #[must_use]
+    pub fn with_range(self, range: ValueRange) -> Self {
+        let ValueRange::Between(range) = range else {
+            return self;
+        };
+        let hash = blake3::hash(&range.map(f64::to_le_bytes).concat());
+        let mix = hash.as_bytes().first_chunk().copied().unwrap_or_default();
+        Self(self.0, self.1 ^ u64::from_le_bytes(mix))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_range_is_another_stamp() {
+        let stamp = FileStamp(10, 20);
+        let with = |high| stamp.with_range(ValueRange::Between([0.0, high]));
+        assert_eq!(with(4095.0), with(4095.0));
+        assert_ne!(with(4095.0), with(1023.0));
+        assert_ne!(with(4095.0), stamp);
+        // as of files of 8 bits, which have none
+        assert_eq!(stamp.with_range(ValueRange::Full), stamp);
+    }
+}

@@ -1,0 +1,44 @@
+//! The formats of a table, by the ending of its name.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// How a table is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableFormat {
+    /// `.npy`, with `.paths.csv` beside it.
+    Npy,
+    /// `.csv`.
+    Csv,
+    /// `.parquet`.
+    Parquet,
+    /// `.safetensors`.
+    Safetensors,
+}
+
+impl TableFormat {
+    /// All of them, by their endings.
+    pub const KNOWN: [(&'static str, Self); 4] = [
+        ("npy", Self::Npy),
+        ("csv", Self::Csv),
+        ("parquet", Self::Parquet),
+        ("safetensors", Self::Safetensors),
+    ];
+
+    /// The format by a file's extension, in upper or lower case.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where it is no known one, with the known ones.
+    pub fn from_path(path: &Path) -> Result<Self> {
+        let ending = path.extension().unwrap_or_default();
+        let known = Self::KNOWN
+            .iter()
+            .find(|(known, _)| ending.eq_ignore_ascii_case(known));
+        known.map(|(_, format)| *format).ok_or_else(|| {
+            let endings = Self::KNOWN.map(|(known, _)| format!(".{known}"));
+            let reason = format!("the file name must end in one of {}", endings.join(", "));
+            Error::data(path, reason)
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! Where an interrupted run goes on.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::PictureSource as _;
+use crate::error::{Error, Result};
+use crate::eval::wilson_interval;
+use crate::files::checkpoint::{Checkpoint, FORMAT, Manifest};
+use crate::finetune::config::FinetuneConfig;
+use crate::finetune::observer::{EpochMetrics, Exported, FinetuneReport};
+use crate::finetune::pictures::Pictures;
+use crate::finetune::setup::Origin;
+use crate::finetune::trainer::ClassifierTrainer;
+use crate::kernels::TrainBackend;
+
+/// The place in a run: epochs that are complete, and batches of the next one with what they measured.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Place {
+    /// Complete epochs.
+    pub epoch: usize,
+    /// Batches of the next one that are done.
+    pub batch: usize,
+    /// Sums over their pictures.
+    pub sums: Sums,
+}
+
+/// Sums over the pictures of an epoch so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Sums {
+    /// Losses.
+    pub loss: f64,
+    /// Pictures whose class was the first guess.
+    pub correct: usize,
+    /// Pictures.
+    pub pictures: usize,
+}
+
+/// [`Sums`] in a file: JSON would round the loss.
+#[derive(Serialize, Deserialize)]
+struct StoredSums {
+    loss_bits: u64,
+    correct: usize,
+    pictures: usize,
+}
+
+/// The checkpoint of a trainer at a place.
+pub(super) fn checkpoint<B: TrainBackend>(
+    trainer: &ClassifierTrainer<B>,
+    place: &Place,
+    config: &FinetuneConfig,
+    settings: &str,
+) -> Result<Checkpoint> {
+    let Sums {
+        loss,
+        correct,
+        pictures,
+    } = place.sums;
+    let sums = StoredSums {
+        loss_bits: loss.to_bits(),
+        correct,
+        pictures,
+    };
+    let sums = serde_json::to_value(sums)
+        .map_err(|error| Error::Training(format!("the checkpoint cannot be written: {error}")))?;
+    Ok(Checkpoint {
+        manifest: Manifest {
+            format: FORMAT,
+            ibot: env!("CARGO_PKG_VERSION").into(),
+            step: trainer.steps(),
+            epoch: place.epoch,
+            batch: place.batch,
+            seed: config.seed,
+            config: settings.to_owned(),
+            knn: None,
+            learning_rate_factor: 1.0,
+            rollbacks: 0,
+            health: sums,
+        },
+        tensors: trainer.tensors(),
+    })
+}
+
+/// The place of a checkpoint.
+///
+/// # Errors
+/// [`Error::Checkpoint`] where it is none of fine-tuning.
+pub(super) fn place_of(manifest: &Manifest, folder: &std::path::Path) -> Result<Place> {
+    let sums: StoredSums = serde_json::from_value(manifest.health.clone()).map_err(|_| {
+        Error::checkpoint(folder, "holds checkpoints that fine-tuning did not write")
+    })?;
+    Ok(Place {
+        epoch: manifest.epoch,
+        batch: manifest.batch,
+        sums: Sums {
+            loss: f64::from_bits(sums.loss_bits),
+            correct: sums.correct,
+            pictures: sums.pictures,
+        },
+    })
+}
+
+/// The best and the last of complete epochs, whose classifiers are in these files; none without an epoch.
+fn exported(epochs: &[EpochMetrics], files: [PathBuf; 2]) -> Option<[Exported; 2]> {
+    let [best_file, last_file] = files;
+    let of = |metrics: &EpochMetrics, file: PathBuf| Exported {
+        file,
+        epoch: metrics.epoch,
+        top1: metrics.top1,
+        top1_interval: wilson_interval(metrics.top1, metrics.tested),
+        top5: metrics.top5,
+    };
+    let last = epochs.last()?;
+    let best = epochs
+        .iter()
+        .reduce(|best, next| if next.top1 > best.top1 { next } else { best })?;
+    Some([of(best, best_file), of(last, last_file)])
+}
+
+/// The results of complete epochs, whose classifiers are in `files`.
+pub(super) fn report(
+    origin: &Origin,
+    pictures: &Pictures,
+    epochs: Vec<EpochMetrics>,
+    files: [PathBuf; 2],
+) -> Result<FinetuneReport> {
+    let none = || Error::config("epochs", 0, "must be at least 1");
+    let [best, last] = exported(&epochs, files).ok_or_else(none)?;
+    Ok(FinetuneReport {
+        classes: origin.classes.clone(),
+        pictures: pictures.train.len(),
+        held_out: pictures.held_out.len(),
+        epochs,
+        best,
+        last,
+    })
+}
+
+/// Shares of whole numbers of pictures, as they were before JSON rounded them.
+pub(super) fn exact(metrics: EpochMetrics) -> EpochMetrics {
+    let tested = metrics.tested as f64;
+    let share = |share: f64| (share * tested).round() / tested.max(1.0);
+    EpochMetrics {
+        top1: share(metrics.top1),
+        top5: share(metrics.top5),
+        ..metrics
+    }
+}

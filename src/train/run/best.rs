@@ -1,0 +1,180 @@
+//! The best teacher of a run: which one it is, and what was gained over the weights that the run started from.
+//!
+//! A run that resumes needs nothing else: the file says of which step it is, `evaluations.jsonl` what that teacher was worth.
+
+use std::path::Path;
+
+use crate::error::{Error, Result, printable};
+use crate::files::model::read_card;
+use crate::train::run::evaluation::Evaluation;
+use crate::train::run::lines::read_lines;
+use crate::train::run::work::EVALUATIONS;
+
+/// The best teacher.
+pub(super) const BEST: &str = "best.safetensors";
+
+/// Removes the best teacher of an earlier run.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn remove_best(folder: &Path) -> Result<()> {
+    let file = folder.join(BEST);
+    match std::fs::remove_file(&file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(file)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Standard deviations within which 95 % of normal values are.
+const OF_95_PERCENT: f64 = 1.96;
+
+/// What teachers are compared by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Measure {
+    /// Accuracy on labeled validation pictures.
+    Knn,
+    /// Directions that the features use, which needs no labels.
+    RankMe,
+}
+
+impl Measure {
+    /// Larger is better; none if it was not measured.
+    fn of(self, evaluation: &Evaluation) -> Option<f64> {
+        match self {
+            Self::Knn => evaluation.knn,
+            Self::RankMe => evaluation.rank_me,
+        }
+    }
+
+    /// The first with the largest value.
+    fn best(self, evaluations: &[Evaluation]) -> Option<&Evaluation> {
+        let measured = evaluations.iter().filter(|line| self.of(line).is_some());
+        measured.reduce(|best, next| match self.of(next) > self.of(best) {
+            true => next,
+            false => best,
+        })
+    }
+
+    /// Whether the teacher of `evaluation` is better than those of all steps before.
+    ///
+    /// # Errors
+    /// Those of reading the folder's files.
+    pub fn is_best(self, folder: &Path, evaluation: &Evaluation) -> Result<bool> {
+        let mut before = read_lines::<Evaluation>(&folder.join(EVALUATIONS))?;
+        before.retain(|line| line.step < evaluation.step);
+        let now = self.of(evaluation);
+        let best = self.best(&before).and_then(|best| self.of(best));
+        Ok(now.is_some() && now > best)
+    }
+
+    /// What the best teacher has over the weights that the run started from, in words; none if nothing was measured.
+    ///
+    /// # Errors
+    /// Those of reading the folder's files.
+    pub fn gain(self, folder: &Path) -> Result<Option<String>> {
+        let evaluations = read_lines::<Evaluation>(&folder.join(EVALUATIONS))?;
+        let Some(best) = self.best(&evaluations) else {
+            return Ok(None);
+        };
+        let file = folder.join(BEST);
+        let kept = match file.exists() {
+            true => read_card(&file)?.map(|card| card.step),
+            false => None,
+        };
+        let (step, file) = (best.step, printable(file));
+        if kept != Some(step) {
+            // evaluated before `keep_best` was set, or the file was removed
+            return Ok(Some(format!(
+                "the best teacher was that of step {step}, which is not kept as {file}"
+            )));
+        }
+        let before = evaluations.first().filter(|before| before.step == 0);
+        let pair = before.and_then(|before| self.of(before)).zip(self.of(best));
+        let Some((before, now)) = pair else {
+            return Ok(Some(format!(
+                "best teacher: that of step {step}, {file}; the weights before training were not evaluated"
+            )));
+        };
+        let step = (step > 0).then_some(step);
+        Ok(Some(match self {
+            Self::Knn => knn_gain(before, now, best.queries.unwrap_or(0), step, &file),
+            Self::RankMe => rank_gain(before, now, best.sample, step, &file),
+        }))
+    }
+}
+
+/// `step` is none where nothing was better than the weights before training.
+fn knn_gain(before: f64, now: f64, queries: usize, step: Option<usize>, file: &str) -> String {
+    let [before_percent, now_percent] = [before, now].map(|accuracy| 100.0 * accuracy);
+    let Some(step) = step else {
+        return format!(
+            "nothing was gained: no teacher was above the {before_percent:.1} % k-NN accuracy of the weights that the run \
+             started from, on {queries} validation images; use those weights, kept as {file}"
+        );
+    };
+    // of two independent samples; both teachers see the same images, which makes the true bound smaller
+    let variance = |accuracy: f64| accuracy * (1.0 - accuracy) / queries.max(1) as f64;
+    let chance = 100.0 * OF_95_PERCENT * (variance(before) + variance(now)).sqrt();
+    let gain = now_percent - before_percent;
+    let trust = match gain > chance {
+        true => format!("more than the {chance:.1} points that chance may give"),
+        false => format!("which may be chance: up to {chance:.1} points on so few images"),
+    };
+    format!(
+        "gained {gain:.1} points: k-NN accuracy {before_percent:.1} % -> {now_percent:.1} % on {queries} validation images, \
+         {trust}; best teacher: that of step {step}, {file}"
+    )
+}
+
+/// `step` is none where nothing was better than the weights before training.
+fn rank_gain(before: f64, now: f64, sample: usize, step: Option<usize>, file: &str) -> String {
+    const TO_KNOW: &str = "only labeled images can tell whether the features are better: give some as `val` or `held_out`";
+    let [shown, shown_now] = [before, now].map(|rank| format!("{rank:.1}"));
+    match step {
+        Some(step) if shown == shown_now => format!(
+            "no gain was seen: RankMe stayed at {shown} on {sample} images; {TO_KNOW}; highest RankMe: the teacher of step \
+             {step}, {file}"
+        ),
+        Some(step) => format!(
+            "RankMe {shown} -> {shown_now} on {sample} images: the features use more directions, which is a hint and no \
+             proof of a gain; {TO_KNOW}; highest RankMe: the teacher of step {step}, {file}"
+        ),
+        None => format!(
+            "no gain was seen: no teacher was above the RankMe of {shown} of the weights that the run started from, on \
+             {sample} images; those are kept as {file}; {TO_KNOW}"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_equal_ones_is_the_best() {
+        let line = |step, knn| Evaluation {
+            step,
+            knn,
+            rank_me: Some(f64::from(step as u32)),
+            ..Evaluation::default()
+        };
+        let lines = [(0, 0.4), (1, 0.5), (3, 0.5), (4, 0.3)].map(|(at, knn)| line(at, Some(knn)));
+        let lines = [&lines[..2], &[line(2, None)], &lines[2..]].concat();
+        assert_eq!(Measure::Knn.best(&lines).map(|line| line.step), Some(1));
+        assert_eq!(Measure::RankMe.best(&lines).map(|line| line.step), Some(4));
+        assert_eq!(Measure::Knn.best(&[line(2, None)]), None);
+    }
+
+    #[test]
+    fn a_gain_is_not_claimed_beyond_chance() {
+        let said = |before, now, queries| knn_gain(before, now, queries, Some(7), "best");
+        assert!(said(0.4, 0.5, 1000).contains("gained 10.0 points"));
+        // 1.96 sqrt((0.4 0.6 + 0.5 0.5) / 1000) = 0.0434
+        assert!(said(0.4, 0.5, 1000).contains("more than the 4.3 points"));
+        assert!(said(0.4, 0.5, 100).contains("may be chance: up to 13.7 points"));
+        assert!(knn_gain(0.4, 0.4, 100, None, "best").starts_with("nothing was gained"));
+        assert!(rank_gain(5.0, 9.0, 256, Some(7), "best").contains("no proof"));
+        assert!(rank_gain(5.0, 5.01, 256, Some(7), "best").contains("stayed at 5.0"));
+        assert!(rank_gain(5.0, 5.0, 256, None, "best").starts_with("no gain was seen"));
+    }
+}

@@ -1,0 +1,54 @@
+//! The sums of a step over the ranks.
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use crate::collective::{Collective, Wire};
+use crate::device::DeviceGuard;
+use crate::error::Result;
+use crate::kernels::IbotBackend;
+use crate::method::LossTerms;
+use crate::train::optim::InOrder;
+
+/// Gradients and losses of the whole batch from those of this rank's parts; with one rank they are the same.
+///
+/// # Errors
+/// As [`InOrder::over_ranks`].
+pub(super) fn over_ranks<B: IbotBackend>(
+    gradients: InOrder<B>,
+    terms: LossTerms<B>,
+    wire: Wire,
+    ranks: &dyn Collective,
+    guard: &DeviceGuard,
+) -> Result<(InOrder<B>, LossTerms<B>)> {
+    if ranks.size() == 1 {
+        return Ok((gradients, terms));
+    }
+    let is_last = ranks.rank() + 1 == ranks.size();
+    let has_visible = terms.visible.is_some();
+    let has_koleo = terms.koleo.is_some();
+    let mut scalars = vec![terms.cls, terms.patch];
+    scalars.extend(terms.visible);
+    // each rank has that of the whole batch, as each part: the last one counts
+    let of_koleo = terms.koleo.map(|koleo| match is_last {
+        true => koleo,
+        false => koleo.zeros_like(),
+    });
+    scalars.extend(of_koleo);
+    let scalars = Tensor::cat(scalars, 0);
+    let (gradients, sums) = gradients.over_ranks(scalars, wire, ranks, guard)?;
+    let mut place = 0;
+    let mut next = || scalar(&sums, &mut place);
+    let terms = LossTerms {
+        cls: next(),
+        patch: next(),
+        visible: has_visible.then(&mut next),
+        koleo: has_koleo.then(next),
+    };
+    Ok((gradients, terms))
+}
+
+fn scalar<B: Backend>(of: &Tensor<B, 1>, place: &mut usize) -> Tensor<B, 1> {
+    *place += 1;
+    of.clone().narrow(0, *place - 1, 1)
+}

@@ -1,0 +1,273 @@
+//! An index says what a scan says, tells what changed, and is never trusted where it is not whole.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime};
+
+use ibot::data::{FolderConfig, ImageFolder, PictureSource, Position};
+
+use super::loading::{config as loader_config, loader};
+use super::{TempFolder, fixture};
+
+fn settings() -> FolderConfig {
+    FolderConfig::default()
+}
+
+fn never() -> AtomicBool {
+    AtomicBool::new(false)
+}
+
+/// By a walk of its own, not by the index: a list that names the folder is read that way.
+fn by_list(folder: &TempFolder) -> ImageFolder {
+    let list = TempFolder::new();
+    let file = list.write("list.txt", folder.0.to_str().unwrap());
+    ImageFolder::scan_all(&[file], &settings(), &never()).unwrap()
+}
+
+fn by_index(file: &Path) -> ibot::Result<ImageFolder> {
+    ImageFolder::scan_all(&[file.to_path_buf()], &settings(), &never())
+}
+
+fn index(folder: &TempFolder, file: &Path) -> (ImageFolder, usize) {
+    let made = ImageFolder::scan_with_index(&folder.0, Some(file), &settings(), &never());
+    let (pictures, work) = made.unwrap();
+    assert_eq!(work.file.as_deref(), Some(file));
+    (pictures, work.opened)
+}
+
+/// As if it had been written an hour ago: what is newer than two seconds may change again under the same time.
+fn age(folder: &Path) {
+    let old = SystemTime::now() - Duration::from_secs(3600);
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => age(&entry.path()),
+            false => {
+                let file = File::options().write(true).open(entry.path()).unwrap();
+                file.set_modified(old).unwrap();
+            }
+        }
+    }
+    // Windows opens no folder: there, each start lists new ones again
+    if cfg!(unix) {
+        File::open(folder).unwrap().set_modified(old).unwrap();
+    }
+}
+
+/// Classes, names that sort between a folder and its content, damaged files, folders of tools, 16 bits.
+fn mixed() -> TempFolder {
+    let folder = TempFolder::new();
+    for name in ["b/2.png", "b/10.png", "a/x.png", "a/x/1.png", "a/x-1.png"] {
+        folder.copy(name, "rgb.png");
+    }
+    folder.copy("loose.jpg", "rgb.jpg");
+    folder.copy("a.jpg", "gray.jpg");
+    folder.copy("deep/16.png", "rgb16.png");
+    folder.copy("\u{e4}/gray.png", "rgb.png");
+    folder.copy("@eaDir/thumbnail.png", "rgb.png");
+    folder.copy("b/.hidden/1.png", "rgb.png");
+    folder.write("b/notes.txt", "text");
+    folder.write("b/._2.png", "fork");
+    folder.write("b/text.png", "This is a text.");
+    folder.write("empty.jpg", "");
+    folder.write("none/notes.txt", "a folder without an image");
+    age(&folder.0);
+    folder
+}
+
+/// Everything that is known of the pictures.
+fn all(pictures: &ImageFolder) -> impl PartialEq + std::fmt::Debug + use<> {
+    let each = |at: usize| {
+        let shown = pictures.decode(at).unwrap();
+        let range = pictures.range_of(at);
+        let (name, size) = (pictures.name(at), pictures.size(at));
+        (name, pictures.label(at), size, range, shown)
+    };
+    (
+        (0..pictures.len()).map(each).collect::<Vec<_>>(),
+        pictures.classes().to_vec(),
+        pictures.fingerprint(),
+        pictures.summary().clone(),
+        (pictures.range(), pictures.decoded_bytes()),
+    )
+}
+
+#[test]
+fn an_index_is_what_a_scan_finds() {
+    let (folder, place) = (mixed(), TempFolder::new());
+    let listed = by_list(&folder);
+    assert_eq!(listed.len(), 9);
+    assert_eq!(listed.summary().skipped.len(), 2);
+    let scanned = ImageFolder::scan(&folder.0, &settings()).unwrap();
+    assert_eq!(all(&scanned), all(&listed));
+    let file = place.0.join("set.ibidx");
+    let (made, opened) = index(&folder, &file);
+    assert_eq!(opened, 13, "every file but the fork");
+    assert_eq!(all(&made), all(&listed));
+    assert_eq!(all(&by_index(&file).unwrap()), all(&listed));
+    // parts, other labels, and parts of parts
+    let places: Vec<usize> = (0..9).rev().step_by(2).collect();
+    let classes: Vec<String> = ["x", "\u{e4}", "deep", "b", "a"].map(str::to_owned).into();
+    let part = |of: &ImageFolder| {
+        let part = of.part(&places).part(&[3, 0]);
+        all(&part.with_classes(&classes).unwrap())
+    };
+    assert_eq!(part(&by_index(&file).unwrap()), part(&listed));
+    assert_eq!(all(&made.sample(3)), all(&listed.sample(3)));
+}
+
+#[test]
+fn batches_have_the_same_bits() {
+    let (folder, place) = (mixed(), TempFolder::new());
+    let file = place.0.join("set.ibidx");
+    index(&folder, &file);
+    let batches = |pictures: ImageFolder| {
+        let start = Position { epoch: 1, batch: 1 };
+        let mut loader = loader(Arc::new(pictures), &loader_config(4, 2), start);
+        [0; 4].map(|_| loader.next_batch().unwrap())
+    };
+    assert_eq!(batches(by_index(&file).unwrap()), batches(by_list(&folder)));
+}
+
+#[test]
+fn parts_of_a_set_are_no_classes() {
+    let (folder, place) = (TempFolder::new(), TempFolder::new());
+    for name in ["train/cat/1.png", "train/dog/1.png", "val/cat/2.png"] {
+        folder.copy(name, "rgb.png");
+    }
+    let file = place.0.join("set.ibidx");
+    index(&folder, &file);
+    let found = by_index(&file).unwrap();
+    assert_eq!(found.classes(), ["cat", "dog"]);
+    assert_eq!(all(&found), all(&by_list(&folder)));
+}
+
+#[cfg(unix)]
+#[test]
+fn folder_times_tell_what_changed() {
+    let (folder, place) = (mixed(), TempFolder::new());
+    let file = place.0.join("set.ibidx");
+    index(&folder, &file);
+    // unchanged folders are not listed, and their files not opened: a picture in one is not seen to be damaged
+    let damaged = folder.0.join("a/x.png");
+    fs::write(&damaged, "This is no image, and not of the same length.").unwrap();
+    assert_eq!(by_index(&file).unwrap().len(), 9);
+    // when asked, each file's length and time are compared, and the changed one is opened; so are the four that are no images
+    let (pictures, opened) = index(&folder, &file);
+    assert_eq!((pictures.len(), opened), (8, 1 + 4));
+    // one more, one less, one renamed, one in the place of another
+    folder.copy("b/3.png", "rgb.png");
+    fs::remove_file(folder.0.join("a/x/1.png")).unwrap();
+    fs::rename(folder.0.join("loose.jpg"), folder.0.join("looser.jpg")).unwrap();
+    fs::remove_dir_all(folder.0.join("deep")).unwrap();
+    folder.copy("deep/other.png", "rgb.png");
+    fs::write(&damaged, fs::read(fixture("rgb.png")).unwrap()).unwrap();
+    assert_eq!(all(&by_index(&file).unwrap()), all(&by_list(&folder)));
+    // and a folder that is another one under the same name and time
+    age(&folder.0);
+    index(&folder, &file);
+    fs::rename(folder.0.join("b"), place.0.join("b")).unwrap();
+    folder.copy("b/other.png", "rgb.png");
+    age(&folder.0);
+    assert_eq!(all(&by_index(&file).unwrap()), all(&by_list(&folder)));
+}
+
+#[cfg(unix)]
+#[test]
+fn what_was_left_out_is_looked_at_again() {
+    let (folder, place) = (mixed(), TempFolder::new());
+    let file = place.0.join("set.ibidx");
+    index(&folder, &file);
+    // the folder's time stays as it is
+    fs::write(
+        folder.0.join("b/text.png"),
+        fs::read(fixture("rgb.png")).unwrap(),
+    )
+    .unwrap();
+    let found = by_index(&file).unwrap();
+    assert_eq!(found.summary().skipped.len(), 1);
+    assert_eq!(all(&found), all(&by_list(&folder)));
+}
+
+#[test]
+fn another_picture_under_the_same_name_is_skipped() {
+    let (folder, place) = (TempFolder::new(), TempFolder::new());
+    for number in 0..4 {
+        folder.copy(&format!("{number}.png"), "rgb.png");
+    }
+    age(&folder.0);
+    let file = place.0.join("set.ibidx");
+    index(&folder, &file);
+    let pictures = by_index(&file).unwrap();
+    // another size; another kind; the same picture copied again
+    folder.copy("0.png", "texture.png");
+    folder.copy("1.png", "rgb.jpg");
+    folder.copy("2.png", "rgb.png");
+    for (at, is_shown) in [false, false, true, true].into_iter().enumerate() {
+        match pictures.decode(at) {
+            Ok(_) => assert!(is_shown, "{at}"),
+            Err(error) => {
+                let message = error.to_string();
+                assert!(
+                    !is_shown && message.contains("has another size or kind"),
+                    "{message}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_index_is_refused_and_made_anew() {
+    let (folder, place) = (mixed(), TempFolder::new());
+    let file = place.0.join("set.ibidx");
+    index(&folder, &file);
+    let whole = fs::read(&file).unwrap();
+    let expected = all(&by_list(&folder));
+    let refused = |bytes: &[u8], reason: &str| {
+        fs::write(&file, bytes).unwrap();
+        let message = by_index(&file).unwrap_err().to_string();
+        assert!(message.contains(reason), "{reason}: {message}");
+        assert!(message.contains("ibot index"), "{message}");
+    };
+    for at in [8, 20, 70, 100, 130, whole.len() / 2, whole.len() - 1] {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        refused(&bytes, "is damaged");
+        let (made, _) = index(&folder, &file);
+        assert_eq!(all(&made), expected, "byte {at}");
+        assert_eq!(all(&by_index(&file).unwrap()), expected, "byte {at}");
+    }
+    refused(&whole[..whole.len() - 7], "cut off");
+    refused(&[&whole[..], b"more"].concat(), "cut off");
+    refused(&whole[..50], "too short");
+    refused(b"", "too short");
+    let mut later = whole.clone();
+    later[7] += 1;
+    refused(&later, "another version");
+    refused(&[0; 4096], "is no index");
+    // what is no index is not written over
+    let made = ImageFolder::scan_with_index(&folder.0, Some(&file), &settings(), &never());
+    let message = made.unwrap_err().to_string();
+    assert!(message.contains("give a new name"), "{message}");
+    assert_eq!(fs::read(&file).unwrap(), [0; 4096]);
+    let gone = by_index(&place.0.join("gone.ibidx")).unwrap_err();
+    assert!(gone.to_string().contains("o such file"), "{gone}");
+}
+
+/// Whatever bytes are changed, nothing panics and no other pictures come out.
+#[test]
+fn no_byte_of_an_index_can_do_harm() {
+    let (folder, place) = (mixed(), TempFolder::new());
+    let file = place.0.join("set.ibidx");
+    index(&folder, &file);
+    let whole = fs::read(&file).unwrap();
+    for at in (0..whole.len()).step_by(11) {
+        let mut bytes = whole.clone();
+        bytes[at] = !bytes[at];
+        fs::write(&file, &bytes).unwrap();
+        assert!(by_index(&file).is_err(), "byte {at}");
+    }
+}

@@ -1,0 +1,284 @@
+//! Parquet tables give what a folder of the same files gives, and never another picture.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ibot::data::{ImageFolder, PictureSource};
+use parquet::basic::{Compression, GzipLevel, ZstdLevel};
+use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
+
+use super::TempFolder;
+use super::shards::{content, files, first_batches, png, scan};
+
+/// As `datasets` of Hugging Face writes it.
+const SCHEMA: &str = "message schema {
+    optional group image { optional binary bytes; optional binary path (UTF8); }
+    optional int64 label;
+}";
+
+/// A picture, its file's name and the number of its class.
+type Row = (Option<Vec<u8>>, Option<String>, Option<i64>);
+
+/// How a table is laid out.
+#[derive(Clone, Copy)]
+struct Layout {
+    compression: Compression,
+    rows_per_group: usize,
+    has_dictionary: bool,
+}
+
+const PLAIN: Layout = Layout {
+    compression: Compression::SNAPPY,
+    rows_per_group: 100,
+    has_dictionary: true,
+};
+
+fn table(path: &Path, rows: &[Row], layout: Layout) {
+    let features =
+        r#"{"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}"#;
+    let metadata = KeyValue::new("huggingface".to_owned(), features.to_owned());
+    let properties = WriterProperties::builder()
+        .set_compression(layout.compression)
+        .set_dictionary_enabled(layout.has_dictionary)
+        // a page a picture or two
+        .set_data_page_size_limit(3000)
+        .set_write_batch_size(1)
+        .set_key_value_metadata(Some(vec![metadata]));
+    let schema = Arc::new(parse_message_type(SCHEMA).unwrap());
+    let file = File::create(path).unwrap();
+    let properties = Arc::new(properties.build());
+    let mut writer = SerializedFileWriter::new(file, schema, properties).unwrap();
+    for rows in rows.chunks(layout.rows_per_group) {
+        let mut group = writer.next_row_group().unwrap();
+        let bytes = rows.iter().map(|row| row.0.clone().map(ByteArray::from));
+        let names = rows.iter().map(|row| row.1.as_deref().map(ByteArray::from));
+        for values in [bytes.collect::<Vec<_>>(), names.collect()] {
+            // 1 is an image without the value, 2 one with it
+            let levels: Vec<i16> = (values.iter())
+                .map(|value| 1 + i16::from(value.is_some()))
+                .collect();
+            let values: Vec<ByteArray> = values.into_iter().flatten().collect();
+            let mut column = group.next_column().unwrap().unwrap();
+            let writer = column.typed::<ByteArrayType>();
+            writer.write_batch(&values, Some(&levels), None).unwrap();
+            column.close().unwrap();
+        }
+        let levels: Vec<i16> = rows.iter().map(|row| i16::from(row.2.is_some())).collect();
+        let labels: Vec<i64> = rows.iter().filter_map(|row| row.2).collect();
+        let mut column = group.next_column().unwrap().unwrap();
+        let writer = column.typed::<Int64Type>();
+        writer.write_batch(&labels, Some(&levels), None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+    }
+    writer.close().unwrap();
+}
+
+/// The pictures of the folder of the tests, in another order.
+fn rows() -> Vec<Row> {
+    let files = files().into_iter().rev();
+    let pictures = files.filter(|(name, _)| !name.ends_with(".txt"));
+    let row = |(name, bytes): (&str, Vec<u8>)| {
+        let label = match name.split('/').next() {
+            Some("cat") => Some(0),
+            Some("dog") => Some(1),
+            _ => Some(-1),
+        };
+        (Some(bytes), Some(name.to_owned()), label)
+    };
+    pictures.map(row).collect()
+}
+
+fn plain_folder() -> TempFolder {
+    let plain = TempFolder::new();
+    for (name, bytes) in files() {
+        plain.write(name, bytes);
+    }
+    plain
+}
+
+#[test]
+fn a_table_is_the_folder_in_it() {
+    let (plain, packed) = (plain_folder(), TempFolder::new());
+    let of_folder = scan(&[&plain.0]).unwrap();
+    let expected = content(&of_folder, &plain.0);
+    let path = packed.0.join("set.parquet");
+    for (number, compression) in [
+        Compression::UNCOMPRESSED,
+        Compression::SNAPPY,
+        Compression::LZ4_RAW,
+        Compression::GZIP(GzipLevel::default()),
+        Compression::ZSTD(ZstdLevel::default()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let layout = Layout {
+            compression,
+            rows_per_group: [100, 1, 2, 3, 4][number],
+            has_dictionary: number % 2 == 0,
+        };
+        table(&path, &rows(), layout);
+        let found = scan(&[&path]).unwrap();
+        assert_eq!(found.classes(), of_folder.classes(), "{compression}");
+        assert_eq!(found.fingerprint(), of_folder.fingerprint());
+        assert_eq!(content(&found, &path), expected, "{compression}");
+        // in any order, and again
+        for at in [4, 0, 6, 1, 1, 3, 5, 2, 0] {
+            let pixels = found.decode(at).map(image::ImageBuffer::into_raw);
+            assert_eq!(
+                pixels.unwrap_or_default(),
+                expected[at].2,
+                "{compression}, {at}"
+            );
+        }
+        assert_eq!(first_batches(found), first_batches(of_folder.clone()));
+    }
+}
+
+#[test]
+fn a_set_of_tables_is_one_set() {
+    let (plain, packed) = (plain_folder(), TempFolder::new());
+    let of_folder = scan(&[&plain.0]).unwrap();
+    for (number, rows) in rows().chunks(2).enumerate() {
+        let name = format!("train-{number:05}-of-00004.parquet");
+        table(&packed.0.join(name), rows, PLAIN);
+    }
+    let pattern = packed.0.join("train-{00000..00003}-of-00004.parquet");
+    for source in [&pattern, &packed.0] {
+        let found = scan(&[source]).unwrap();
+        assert_eq!(found.fingerprint(), of_folder.fingerprint());
+        assert_eq!(found.labels(), of_folder.labels());
+        assert_eq!(first_batches(found), first_batches(of_folder.clone()));
+    }
+}
+
+fn names(folder: &ImageFolder, root: &Path) -> Vec<(String, Option<String>)> {
+    let name = |at: usize| {
+        let name = folder.name(at);
+        let name = name
+            .strip_prefix(root)
+            .unwrap()
+            .to_string_lossy()
+            .replace('\\', "/");
+        (
+            name,
+            folder
+                .label(at)
+                .map(|label| folder.classes()[label].clone()),
+        )
+    };
+    (0..folder.len()).map(name).collect()
+}
+
+#[test]
+fn rows_are_named_by_file_class_and_number() {
+    let folder = TempFolder::new();
+    let path = folder.0.join("set.parquet");
+    let row = |shade, name: Option<&str>, label| (Some(png(shade)), name.map(str::to_owned), label);
+    let rows = [
+        row(1, Some("a.png"), Some(1)),
+        row(2, Some("a.png"), Some(1)),
+        row(3, Some("a.png"), Some(0)),
+        row(4, None, Some(0)),
+        row(5, None, None),
+        row(6, Some("../../etc/b.png"), Some(7)),
+        (None, Some("nothing.png".to_owned()), Some(0)),
+    ];
+    table(&path, &rows, PLAIN);
+    let found = scan(&[&path]).unwrap();
+    let class = |name: &str| Some(name.to_owned());
+    let expected = [
+        ("00000004", None),
+        ("cat/00000003", class("cat")),
+        ("cat/a.png", class("cat")),
+        ("dog/a.png", class("dog")),
+        ("dog/a.png/00000001", class("dog")),
+        ("etc/b.png", class("7")),
+    ];
+    let expected = expected.map(|(name, class)| (name.to_owned(), class));
+    assert_eq!(names(&found, &path), expected);
+    // each name is that of its row
+    for (at, shade) in [5, 4, 3, 1, 2, 6].into_iter().enumerate() {
+        assert_eq!(
+            found.decode(at).unwrap().get_pixel(0, 0).0[0],
+            shade,
+            "{at}"
+        );
+    }
+    let skipped = &found.summary().skipped;
+    assert_eq!(skipped.len(), 1, "{skipped:?}");
+    assert!(skipped[0].1.contains("no bytes"), "{skipped:?}");
+}
+
+#[test]
+fn other_tables_are_refused_or_counted() {
+    let folder = plain_folder();
+    let path = folder.0.join("features.parquet");
+    let schema = "message schema { required binary path (UTF8); required float x; }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let writer = SerializedFileWriter::new(File::create(&path).unwrap(), schema, Arc::default());
+    writer.unwrap().close().unwrap();
+    let error = scan(&[&path]).unwrap_err().to_string();
+    assert!(
+        error.contains("features.parquet") && error.contains("`image`"),
+        "{error}"
+    );
+    let found = scan(&[&folder.0]).unwrap();
+    // beside the text
+    assert_eq!((found.len(), found.summary().not_pictures), (7, 2));
+}
+
+#[test]
+fn a_damaged_table_ends_or_loses_rows() {
+    let folder = TempFolder::new();
+    let path = folder.0.join("set.parquet");
+    table(&path, &rows(), PLAIN);
+    let whole = fs::read(&path).unwrap();
+    for length in [0, 3, 8, whole.len() / 2, whole.len() - 1] {
+        fs::write(&path, &whole[..length]).unwrap();
+        let error = scan(&[&path]).unwrap_err().to_string();
+        assert!(
+            error.contains("set.parquet") && error.contains("Parquet"),
+            "{error}"
+        );
+    }
+    // any byte may be wrong: an error, fewer pictures or other pixels, and no panic or hang
+    for at in (0..whole.len()).step_by(whole.len() / 150) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x55;
+        fs::write(&path, &bytes).unwrap();
+        if let Ok(found) = scan(&[&path]) {
+            assert!(found.len() <= rows().len());
+            (0..found.len()).for_each(|at| _ = found.decode(at));
+        }
+    }
+}
+
+#[test]
+fn a_table_that_changes_is_not_read_on() {
+    let folder = TempFolder::new();
+    let path = folder.0.join("set.parquet");
+    table(&path, &rows(), PLAIN);
+    let found = scan(&[&path]).unwrap();
+    let before = found.decode(0).unwrap();
+    let mut other = rows();
+    other.reverse();
+    other.push((Some(png(77)), None, None));
+    table(&path, &other, PLAIN);
+    let error = found.decode(0).unwrap_err().to_string();
+    assert!(error.contains("has changed"), "{error}");
+    // listed again, it is what it is now
+    let found: ImageFolder = scan(&[&path]).unwrap();
+    assert_eq!(found.decode(1).unwrap(), before);
+    let inside: PathBuf = found.name(1);
+    assert_eq!(
+        ibot::data::decode::decode_rgb(&inside, 1 << 20).unwrap(),
+        before
+    );
+}
