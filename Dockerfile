@@ -10,7 +10,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .
-RUN cargo install --locked --profile dist --features hub --path apps/cli --root /ibot
+RUN cargo install --locked --profile dist --features hub,cloud --path apps/cli --root /ibot
 
 FROM debian:trixie-slim
 # hadolint ignore=DL3008

@@ -4,6 +4,34 @@ use std::path::{Path, PathBuf};
 
 use serde::Serializer;
 
+use crate::error::{Error, Result as OfCrate};
+
+/// Schemes of addresses; longer than one letter, which is a drive on Windows.
+const SCHEMES: [&str; 5] = ["s3:", "gs:", "az:", "http:", "https:"];
+
+/// Whether a path is the address of an object on a server: `s3://bucket/set/0001.tar`.
+pub fn is_remote(path: &Path) -> bool {
+    let first = path.components().next();
+    first.is_some_and(|first| {
+        let first = first.as_os_str();
+        SCHEMES
+            .iter()
+            .any(|scheme| first.eq_ignore_ascii_case(scheme))
+    })
+}
+
+/// A path that means the same from every folder; an address does.
+///
+/// # Errors
+/// [`Error::Io`]: it is empty, or the current folder is gone.
+pub fn absolute(path: impl AsRef<Path>) -> OfCrate<PathBuf> {
+    let path = path.as_ref();
+    match is_remote(path) {
+        true => Ok(path.to_path_buf()),
+        false => std::path::absolute(path).map_err(Error::io(path)),
+    }
+}
+
 /// A path as text: Unicode as it is; bytes that are not UTF-8, which Linux allows, as `\xff`.
 pub fn path_text(path: &Path) -> String {
     let mut text = String::new();
@@ -62,6 +90,17 @@ mod tests {
         for path in ["a/K\u{e4}se.png", r"C:\xyz\x1.png", "line\nbreak", ""] {
             assert_eq!(path_text(Path::new(path)), path);
             assert_eq!(path_of_text(path), Path::new(path));
+        }
+    }
+
+    #[test]
+    fn addresses_are_absolute() {
+        for path in ["s3://bucket/a.tar/b.png", "HTTPS://host/a.tar", "gs:/b"] {
+            assert!(is_remote(Path::new(path)), "{path}");
+            assert_eq!(absolute(path).unwrap(), Path::new(path));
+        }
+        for path in ["s3/a", "a/s3:/b", r"C:\a", "./s3://a", "file:a"] {
+            assert!(!is_remote(Path::new(path)), "{path}");
         }
     }
 

@@ -18,8 +18,9 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbIma
 use crate::data::decode::deep::DeepSamples;
 use crate::data::kind::{MAGIC_BYTES, kind};
 use crate::data::limits::{HEADER_BYTES, in_words, memory_limit, unusable_size};
-use crate::data::opened::{Opened, Stamp};
+use crate::data::opened::Opened;
 use crate::data::reading::reading;
+use crate::data::stamp::Stamp;
 use crate::data::value_counts::ValueCounts;
 use crate::data::value_range::ValueRange;
 use crate::error::{Error, Result};
@@ -127,7 +128,8 @@ fn decoded<T>(
     decode: impl FnOnce(Vec<u8>, ImageFormat, Stamp) -> std::result::Result<T, String>,
 ) -> Result<T> {
     let (bytes, stamp) = reading(|| -> Result<_> {
-        let opened = Opened::open(path)?;
+        let mut opened = Opened::open(path)?;
+        opened.file.expect_all();
         let (length, stamp) = (opened.length(path, max_pixels)?, opened.stamp());
         let mut bytes = Vec::with_capacity(length as usize);
         // it may have grown

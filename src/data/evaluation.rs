@@ -150,7 +150,7 @@ impl Task for EvalTask {
         sample: usize,
         slot: &Slot,
     ) -> Result<Option<usize>> {
-        let Some(picture) = self.pictures.get(sample) else {
+        let Some(picture) = self.pictures.get(sample)? else {
             return Ok(None);
         };
         augmenter.eval_view(&picture)?;

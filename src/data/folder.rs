@@ -100,7 +100,7 @@ impl ImageFolder {
             return Self::of_index(root, table, config, stop);
         }
         let mut summary = ScanSummary::default();
-        let listing = list(sources, &mut summary, stop)?;
+        let listing = list(sources, config, &mut summary, stop)?;
         let thumbnails = Thumbnails::open(config, &listing.folders, stop)?;
         let folders = listing.folders.clone();
         let records = inspected(listing, config, &mut summary, stop)?;

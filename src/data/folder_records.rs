@@ -1,7 +1,9 @@
 //! The pictures of a folder: an index of one folder, or a list of what several sources hold.
 
+use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use image::ImageFormat;
@@ -12,13 +14,18 @@ use crate::data::folder_config::FolderConfig;
 use crate::data::header::{Header, header_in};
 use crate::data::index::digest::NameDigest;
 use crate::data::index::found::{Found, kind};
+use crate::data::index::kept::LEAST;
 use crate::data::index::table::Table;
 use crate::data::index::walk::pool;
 use crate::data::layout::{Listed, labels};
-use crate::data::opened::Stamp;
+use crate::data::shards::members::Known;
+use crate::data::shards::{is_shard, keep_index};
 use crate::data::sources::Listing;
+use crate::data::stamp::Stamp;
+use crate::data::stored::outage;
 use crate::data::summary::ScanSummary;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
+use crate::path_text::is_remote;
 
 /// A picture of a list.
 #[derive(Debug)]
@@ -144,10 +151,34 @@ impl Records {
     }
 }
 
+/// Keeps what was found in shards for the next start, where that takes long to find out; one that cannot be kept costs that start.
+fn keep_indexes(roots: &[PathBuf], files: &[Listed], found: &[Found], max_pixels: u64) {
+    let mut of_roots: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (at, file) in files.iter().enumerate() {
+        of_roots.entry(file.root).or_default().push(at);
+    }
+    for (root, places) in of_roots {
+        let root = &roots[root];
+        let is_slow = files.len() >= LEAST || is_remote(root);
+        let was_known = |at: usize| files[at].known.is_some_and(|known| known != Known::Unread);
+        let is_new = |at: &usize| !was_known(*at) && !matches!(found[*at], Found::Skipped(_));
+        if !is_slow || !is_shard(root) || !places.iter().any(is_new) {
+            continue;
+        }
+        let members = places.iter().map(|at| {
+            let file = &files[*at];
+            (&*file.path, file.class.as_ref(), found[*at].known())
+        });
+        if let Err(error) = keep_index(root, members, max_pixels) {
+            log::warn!("no index of {} is kept: {error}", printable(root));
+        }
+    }
+}
+
 /// What each file of a list is; what is no picture goes to the summary.
 ///
 /// # Errors
-/// [`Error::Stopped`] soon after `stop` is raised.
+/// [`Error::Stopped`] soon after `stop` is raised; the server of the files fails.
 pub(super) fn inspected(
     listing: Listing,
     config: &FolderConfig,
@@ -155,13 +186,30 @@ pub(super) fn inspected(
     stop: &AtomicBool,
 ) -> Result<Records> {
     let Listing { roots, files, .. } = listing;
-    let inspect = |file: &Listed| match stop.load(Ordering::Relaxed) {
-        true => Found::Other,
-        false => Found::read(&roots[file.root].join(&file.path), config.max_pixels),
+    let failed = OnceLock::new();
+    let inspect = |file: &Listed| {
+        if stop.load(Ordering::Relaxed) || failed.get().is_some() {
+            return Found::Other;
+        }
+        if let Some(found) = file.known.and_then(Found::of_known) {
+            return found;
+        }
+        let path = roots[file.root].join(&file.path);
+        let found = Found::read(&path, config.max_pixels);
+        if let (Found::Skipped(_), Some(reason)) = (&found, outage(&path)) {
+            let _ = failed.set(Error::data(path, reason));
+        }
+        found
     };
     let found: Vec<Found> = pool()?.install(|| files.par_iter().map(inspect).collect());
     if stop.load(Ordering::Relaxed) {
         return Err(Error::Stopped);
+    }
+    if let Some(error) = failed.into_inner() {
+        return Err(error);
+    }
+    if config.index {
+        keep_indexes(&roots, &files, &found, config.max_pixels);
     }
     let mut pictures = Vec::with_capacity(found.len());
     for (file, found) in files.into_iter().zip(found) {

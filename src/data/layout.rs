@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use walkdir::WalkDir;
 
+use crate::data::shards::members::Known;
+use crate::data::stored::{folders_in, objects_in};
 use crate::data::summary::ScanSummary;
 use crate::error::{Error, Result, printable};
+use crate::path_text::is_remote;
 
 /// Folders that systems and tools create among pictures, besides those whose names begin with a dot (`.ipynb_checkpoints`,
 /// `.Trash-1000`, `.git`): thumbnails, waste, snapshots and resource forks are no classes.
@@ -48,14 +50,8 @@ impl Parts {
     /// beside other names alone: of vehicles, it is a class. Capitals count as small letters.
     pub fn find(root: &Path) -> Option<Self> {
         let (mut found, mut more) = (BTreeMap::new(), BTreeSet::new());
-        for entry in fs::read_dir(root).ok()?.flatten() {
-            let name = entry.file_name();
-            // a set without classes may have millions of files here, which are not to be asked one by one
-            let is_folder = match entry.file_type() {
-                Ok(kind) if !kind.is_symlink() => kind.is_dir(),
-                _ => entry.path().is_dir(),
-            };
-            if is_of_a_tool(&name) || !is_folder {
+        for name in folders_in(root).ok()? {
+            if is_of_a_tool(&name) {
                 continue;
             }
             let mut known = TRAIN.iter().chain(&OTHERS);
@@ -90,6 +86,8 @@ pub(super) struct Listed {
     pub class: Option<Arc<str>>,
     /// Which part of `path` names its class; none for files that were named one by one.
     pub class_depth: Option<usize>,
+    /// What it is, where that is known without reading it.
+    pub known: Option<Known>,
 }
 
 /// Whether a folder of this name is left out.
@@ -112,6 +110,9 @@ pub(super) fn list_files(
     summary: &mut ScanSummary,
     stop: &AtomicBool,
 ) -> Result<Vec<PathBuf>> {
+    if is_remote(root) {
+        return list_remote(root, summary, stop);
+    }
     let mut files = Vec::new();
     let mut entries = WalkDir::new(root).follow_links(true).into_iter();
     while let Some(entry) = entries.next() {
@@ -136,6 +137,27 @@ pub(super) fn list_files(
             // A pipe or socket: reading it could wait for ever.
             Ok(_) => summary.not_pictures += 1,
             Err(error) => summary.skipped.push(unlisted(error, root)?),
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The same of a server.
+fn list_remote(root: &Path, summary: &mut ScanSummary, stop: &AtomicBool) -> Result<Vec<PathBuf>> {
+    let all = objects_in(root, stop).map_err(|error| match stop.load(Ordering::Relaxed) {
+        true => Error::Stopped,
+        false => Error::io(root)(error),
+    })?;
+    let mut files = Vec::with_capacity(all.len());
+    for path in all {
+        let folders = path.parent().into_iter().flat_map(Path::iter);
+        if let Some(tool) = folders.into_iter().find(|name| is_of_a_tool(name)) {
+            *summary.of_tools.entry(printable(tool)).or_default() += 1;
+        } else if path.file_name().is_none_or(is_resource_fork) {
+            summary.not_pictures += 1;
+        } else {
+            files.push(path);
         }
     }
     files.sort();

@@ -4,8 +4,8 @@
 //!   line of a list; `layout`: which folders are
 //!   classes; `summary`: that in words
 //! - `index`: the pictures of one folder as records, which a file can hold; `folder_records`: those, or a list; `cache_folder`:
-//!   where such files are; `opened`: a file, opened once;
-//!   `shards`: files in tar archives and Parquet tables
+//!   where such files are; `opened`: a file, opened once; `stamp`: whether it changed;
+//!   `shards`: files in tar archives and Parquet tables; `stored`: files of disks and objects of servers
 //! - [`header`]: the first bytes of a picture file; `kind`: its format by them, and why others are left out;
 //!   [`drawing`]: the mark of what this program draws
 //! - `value_range`: which values become black and white; `value_counts`: how they are measured; `depth`: which pictures need it
@@ -56,6 +56,8 @@ mod pool;
 mod reading;
 mod shards;
 mod sources;
+mod stamp;
+mod stored;
 mod summary;
 mod survey;
 mod thumbnails;

@@ -1,30 +1,18 @@
-//! A file of a data set, on its own or in a shard, opened once: its length and time come from the open file, and its start is
+//! A file of a data set, on its own, in a shard or on a server, opened once: its length and time come from the open file, and its start is
 //! read once.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{BufRead, Read, Result as IoResult, Seek, SeekFrom};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use serde::{Deserialize, Serialize};
+use std::time::SystemTime;
 
 use crate::data::limits::check_length;
 use crate::data::shards::{self, InShard, Inside, member};
+use crate::data::stamp::{Stamp, settled};
 use crate::error::{Error, Result};
 
 /// Bytes that are read at a time: most headers end in the first ones.
 const BLOCK: usize = 8 << 10;
-/// File systems give times in steps of up to 2 s (FAT): a file that was written just now may change again under the same time.
-const STEP: i64 = 2_000_000_000;
-
-/// Size and time of a file, by which a change is seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(super) struct Stamp {
-    /// Bytes.
-    pub length: u64,
-    /// Nanoseconds since 1970; 0 where the time tells nothing.
-    pub modified: i64,
-}
 
 impl Stamp {
     /// That of a file or folder, which is followed if it is a link; none where it cannot be asked.
@@ -35,21 +23,9 @@ impl Stamp {
             modified: settled(modified),
         })
     }
-
-    pub fn of_metadata(metadata: &Metadata) -> Self {
-        Self {
-            length: metadata.len(),
-            modified: metadata.modified().map_or(0, settled),
-        }
-    }
-
-    /// Whether a file with this stamp is as it was when it had the other one.
-    pub fn is_that_of(self, other: Self) -> bool {
-        self == other && self.modified != 0
-    }
 }
 
-/// Bytes of a file, and when it was last written; of a file in a shard, when the shard was. None where it cannot be asked.
+/// Bytes of a file or object, and when it was last written; of a file in a shard, when the shard was. None where it cannot be asked.
 pub fn length_and_time(path: &Path) -> Option<(u64, SystemTime)> {
     match fs::metadata(path) {
         Ok(metadata) => Some((metadata.len(), metadata.modified().ok()?)),
@@ -60,28 +36,17 @@ pub fn length_and_time(path: &Path) -> Option<(u64, SystemTime)> {
     }
 }
 
-/// All bytes of a file, on its own or in a shard.
+/// All bytes of a file, on its own, in a shard or on a server.
 ///
 /// # Errors
 /// It cannot be read.
 pub fn read_whole(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut opened = Opened::open(path)?;
+    opened.file.expect_all();
     let read = opened.file.read_to_end(&mut bytes);
     read.map_err(Error::io(path))?;
     Ok(bytes)
-}
-
-/// A time in nanoseconds since 1970; 0 for one that is too new to tell of the next change, or out of range.
-fn settled(time: SystemTime) -> i64 {
-    let nanoseconds = |time: SystemTime| {
-        let since = time.duration_since(UNIX_EPOCH).ok()?;
-        i64::try_from(since.as_nanos()).ok()
-    };
-    match (nanoseconds(time), nanoseconds(SystemTime::now())) {
-        (Some(time), Some(now)) if time < now.saturating_sub(STEP) => time,
-        _ => 0,
-    }
 }
 
 /// The bytes of a file.
@@ -89,6 +54,15 @@ fn settled(time: SystemTime) -> i64 {
 pub(super) enum Bytes {
     Own(File),
     InShard(Inside),
+}
+
+impl Bytes {
+    /// Says that all of it will be read, which takes fewer requests of a server.
+    pub fn expect_all(&mut self) {
+        if let Self::InShard(inside) = self {
+            inside.expect_all();
+        }
+    }
 }
 
 impl Read for Bytes {

@@ -8,6 +8,7 @@ use image::RgbImage;
 
 use crate::data::PictureSource;
 use crate::data::folder::reason;
+use crate::data::stored::outage;
 use crate::error::{Error, Result, printable};
 
 pub(super) struct Pictures {
@@ -45,14 +46,17 @@ impl Pictures {
     }
 
     /// Picture `index`; None if it cannot be read.
-    pub fn get(&self, index: usize) -> Option<Arc<RgbImage>> {
+    ///
+    /// # Errors
+    /// The server of the pictures fails.
+    pub fn get(&self, index: usize) -> Result<Option<Arc<RgbImage>>> {
         let place = self.cache.as_ref().map(|cache| &cache[index]);
         if let Some(picture) = place.and_then(OnceLock::get) {
-            return Some(picture.clone());
+            return Ok(Some(picture.clone()));
         }
         let unusable = self.unusable.read().unwrap_or_else(PoisonError::into_inner);
         if unusable.contains(&index) {
-            return None;
+            return Ok(None);
         }
         drop(unusable);
         let decoded = self.source.decode(index).and_then(|picture| {
@@ -67,23 +71,27 @@ impl Pictures {
                     // another worker may have stored the same picture first
                     let _ = place.set(picture.clone());
                 }
-                Some(picture)
+                Ok(Some(picture))
             }
             Err(error) => {
+                let name = self.source.name(index);
+                if let Some(reason) = outage(&name) {
+                    return Err(Error::data(name, reason));
+                }
                 let unusable = self.unusable.write();
                 if unusable
                     .unwrap_or_else(PoisonError::into_inner)
                     .insert(index)
                 {
                     let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-                    let skipped = (self.source.name(index), reason(&error));
+                    let skipped = (name, reason(&error));
                     // once for all tiles of a file
                     if log.names.insert(skipped.0.clone()) {
                         log.first.get_or_insert_with(|| skipped.clone());
                         log.fresh.push(skipped);
                     }
                 }
-                None
+                Ok(None)
             }
         }
     }
@@ -93,8 +101,11 @@ impl Pictures {
         let count = self.source.len();
         (index..count)
             .chain(0..index.min(count))
-            .find_map(|index| Some((index, self.get(index)?)))
-            .ok_or_else(|| self.none_usable())
+            .find_map(|index| {
+                let picture = self.get(index).transpose()?;
+                Some(picture.map(|picture| (index, picture)))
+            })
+            .unwrap_or_else(|| Err(self.none_usable()))
     }
 
     pub fn none_usable(&self) -> Error {

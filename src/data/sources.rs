@@ -1,19 +1,24 @@
-//! Where pictures come from: folders, tar archives, Parquet tables, single files, and lists of all of these (`.txt`), or of files with classes (`.csv`).
+//! Where pictures come from: folders, tar archives, Parquet tables, single files, and lists of all of these (`.txt`), or of files with
+//! classes (`.csv`); on disks and on servers.
 
 use std::collections::HashSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use rayon::prelude::*;
+
 use crate::csv_text::Records;
+use crate::data::folder_config::FolderConfig;
 use crate::data::index::kept::is_named_index;
+use crate::data::index::walk::pool;
 use crate::data::layout::{Listed, Parts, list_files};
 use crate::data::list_line::ListLine;
 use crate::data::shards::{self, expanded, is_shard, refuse_compressed};
+use crate::data::stored::{Facts, is_folder, read_text};
 use crate::data::summary::ScanSummary;
 use crate::error::{Error, Result};
-use crate::path_text::path_of_text;
+use crate::path_text::{absolute, is_remote, path_of_text};
 
 /// Why a table is refused.
 const NO_COLUMN: &str = "has no column of images: name it `image`, of bytes or of `bytes` and `path` as Hugging Face writes it";
@@ -23,9 +28,11 @@ const NO_COLUMN: &str = "has no column of images: name it `image`, of bytes or o
 pub(super) struct Listing {
     /// What the paths are relative to.
     pub roots: Vec<PathBuf>,
-    /// The folders among the sources.
+    /// The folders of disks among the sources.
     pub folders: Vec<PathBuf>,
     pub files: Vec<Listed>,
+    /// Where indexes of shards are used: which images are too large for them.
+    max_pixels: Option<u64>,
 }
 
 /// Whether a source is there: a folder, a file, or all files of a pattern such as `{0000..0999}.tar`.
@@ -33,8 +40,9 @@ pub(super) struct Listing {
 /// # Errors
 /// [`Error::Io`] of what is missing, [`Error::Data`] of a pattern that is none.
 pub(crate) fn check_source(source: &Path) -> Result<()> {
-    let is_there = |path: &Path| match fs::metadata(path) {
+    let is_there = |path: &Path| match Facts::now(path) {
         Ok(_) => Ok(()),
+        Err(_) if is_remote(path) && is_folder(path).map_err(Error::io(path))? => Ok(()),
         // a path into an archive is there if the archive has it
         Err(error) => match shards::length_and_time(path)? {
             Some(_) => Ok(()),
@@ -53,10 +61,14 @@ pub(crate) fn check_source(source: &Path) -> Result<()> {
 /// A source that is missing or cannot be read; [`Error::Stopped`] soon after `stop` is raised.
 pub(super) fn list(
     sources: &[PathBuf],
+    config: &FolderConfig,
     summary: &mut ScanSummary,
     stop: &AtomicBool,
 ) -> Result<Listing> {
-    let mut listing = Listing::default();
+    let mut listing = Listing {
+        max_pixels: config.index.then_some(config.max_pixels),
+        ..Listing::default()
+    };
     for source in sources {
         check_source(source)?;
         if let Some(files) = expanded(source)? {
@@ -96,9 +108,17 @@ fn has_ending(path: &Path, known: &str) -> bool {
         .is_some_and(|ending| ending.eq_ignore_ascii_case(known))
 }
 
+/// A path that is relative to a folder; an address is not.
+fn joined(folder: &Path, path: &Path) -> PathBuf {
+    match is_remote(path) {
+        true => path.to_path_buf(),
+        false => folder.join(path),
+    }
+}
+
 impl Listing {
     fn add(&mut self, source: &Path, summary: &mut ScanSummary, stop: &AtomicBool) -> Result<()> {
-        if source.is_dir() {
+        if is_folder(source).map_err(Error::io(source))? {
             return self.add_folder(source, summary, stop);
         }
         refuse_compressed(source)?;
@@ -125,8 +145,11 @@ impl Listing {
         stop: &AtomicBool,
     ) -> Result<()> {
         let first = self.files.len();
-        for shard in of_set {
-            let Some(found) = shards::list(shard, stop)? else {
+        let max_pixels = self.max_pixels;
+        let list = |shard: &PathBuf| shards::list(shard, max_pixels, stop);
+        let found: Vec<_> = pool()?.install(|| of_set.par_iter().map(list).collect());
+        for (shard, found) in of_set.iter().zip(found) {
+            let Some(found) = found? else {
                 if are_named {
                     return Err(Error::data(shard, NO_COLUMN));
                 }
@@ -143,6 +166,7 @@ impl Listing {
                 path: member.path,
                 class: member.class,
                 class_depth: Some(0),
+                known: member.known,
             }));
         }
         self.files[first..].sort_by(|a, b| a.path.cmp(&b.path));
@@ -164,10 +188,13 @@ impl Listing {
             path,
             class: None,
             class_depth,
+            known: None,
         }));
         summary.parts.extend(parts);
         self.roots.push(folder.to_path_buf());
-        self.folders.push(folder.to_path_buf());
+        if !is_remote(folder) {
+            self.folders.push(folder.to_path_buf());
+        }
         let of_set: Vec<PathBuf> = of_set.iter().map(|shard| folder.join(shard)).collect();
         self.add_shards(&of_set, false, summary, stop)
     }
@@ -188,6 +215,7 @@ impl Listing {
             path: file.file_name().map(PathBuf::from).unwrap_or_default(),
             class: None,
             class_depth: None,
+            known: None,
         });
     }
 
@@ -198,7 +226,7 @@ impl Listing {
         summary: &mut ScanSummary,
         stop: &AtomicBool,
     ) -> Result<()> {
-        let text = fs::read_to_string(list).map_err(|error| {
+        let text = read_text(list).map_err(|error| {
             let reason = format!("is not a list of images, one path a line: {error}");
             Error::data(list, reason)
         })?;
@@ -207,10 +235,19 @@ impl Listing {
         self.roots.push(folder.to_path_buf());
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
             let line = ListLine::parse(line);
-            let of_class = line.root.map(|of_class| folder.join(of_class));
-            let path = of_class.as_deref().unwrap_or(folder).join(&line.path);
-            if path.is_dir() || (is_shard(&path) && path.is_file()) {
+            let of_class = line.root.map(|of_class| joined(folder, &of_class));
+            let path = joined(of_class.as_deref().unwrap_or(folder), &line.path);
+            let is_source = match is_remote(&path) {
+                // a file for each line: a server is not asked which are folders
+                true => is_shard(&path),
+                false => path.is_dir() || (is_shard(&path) && path.is_file()),
+            };
+            if is_source {
                 self.add(&path, summary, stop)?;
+                continue;
+            }
+            if is_remote(&line.path) {
+                self.add_file(&path);
                 continue;
             }
             let class_depth = of_class.is_some().then_some(0);
@@ -223,6 +260,7 @@ impl Listing {
                 path: line.path,
                 class: None,
                 class_depth,
+                known: None,
             });
         }
         Ok(())
@@ -232,7 +270,7 @@ impl Listing {
     /// looked at. No label is no class.
     fn add_table(&mut self, table: &Path) -> Result<()> {
         let refused = |reason: String| Error::data(table, reason);
-        let text = fs::read_to_string(table)
+        let text = read_text(table)
             .map_err(|error| refused(format!("is not a table of images: {error}")))?;
         let mut records = Records::of(text.strip_prefix('\u{feff}').unwrap_or(&text));
         let names = records.fields().map_err(refused)?;
@@ -251,19 +289,26 @@ impl Listing {
         while let Some(record) = records.next(names.len()) {
             let record = record.map_err(refused)?;
             let class = label.map(|label| record[label].text.as_ref());
+            let path = path_of_text(&record[path].text);
+            let (root, path) = match (is_remote(&path), path.parent(), path.file_name()) {
+                (true, Some(folder), Some(name)) => {
+                    (self.root_of(folder.to_path_buf()), name.into())
+                }
+                _ => (root, path),
+            };
             self.files.push(Listed {
                 root,
-                path: path_of_text(&record[path].text),
+                path,
                 class: class.filter(|class| !class.is_empty()).map(Arc::from),
                 class_depth: None,
+                known: None,
             });
         }
         Ok(())
     }
 
     fn keep_first_of_each(&mut self) -> Result<()> {
-        let absolute = |path: &PathBuf| std::path::absolute(path).map_err(Error::io(path));
-        let here = std::path::absolute(".").map_err(Error::io("."))?;
+        let here = absolute(".")?;
         let roots = self.roots.iter().map(|root| match root {
             root if root.as_os_str().is_empty() => Ok(here.clone()),
             root => absolute(root),

@@ -13,7 +13,7 @@ use crate::data::inventory::{
 };
 use crate::data::list_line::list_line;
 use crate::error::{Error, Result};
-use crate::path_text::path_text;
+use crate::path_text::{absolute, path_text};
 
 /// What is looked at.
 #[derive(Debug, Clone, PartialEq)]
@@ -174,8 +174,7 @@ impl Survey {
     pub fn list(&self, data: &ImageFolder) -> Result<(String, usize)> {
         let (mut text, mut missing) = (String::new(), 0);
         for at in self.kept_images.iter().copied() {
-            let path = data.name(at);
-            let path = std::path::absolute(&path).map_err(Error::io(&path))?;
+            let path = absolute(data.name(at))?;
             let class = data.label(at).map(|label| data.classes()[label].as_str());
             match list_line(&path, class) {
                 Some(line) => text = text + &line + "\n",

@@ -17,6 +17,7 @@ use crate::data::folder_config::FolderConfig;
 use crate::data::opened::length_and_time;
 use crate::data::value_range::ValueRange;
 use crate::error::{Error, Result, printable};
+use crate::path_text::absolute;
 use crate::unfinished::unique_digits;
 
 /// Start of an entry; the digit is the version of resizing and checksum: entries of other versions count as damaged.
@@ -128,7 +129,6 @@ impl Thumbnails {
 
 impl Cache {
     fn open(folder: &Path, most: u64, pictures: &[PathBuf], stop: &AtomicBool) -> Result<Self> {
-        let absolute = |path: &Path| std::path::absolute(path).map_err(Error::io(path));
         let folder = absolute(folder)?;
         for of_pictures in pictures {
             if folder.starts_with(absolute(of_pictures)?) {
@@ -170,7 +170,7 @@ impl Cache {
 
     /// Where the reduced picture of a file is kept.
     fn entry(&self, path: &Path, side: u32, range: ValueRange, version: Version) -> Entry {
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        let path = absolute(path).unwrap_or_else(|_| path.to_path_buf());
         let mut hasher = blake3::Hasher::new();
         hasher.update(&side.to_le_bytes());
         hasher.update(path.as_os_str().as_encoded_bytes());

@@ -11,6 +11,7 @@ use crate::embedding::engine::{Made, Wanted};
 use crate::embedding::stamp::FileStamp;
 use crate::error::{Error, Result};
 use crate::eval::FeatureSet;
+use crate::path_text::absolute;
 
 /// How a folder is embedded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,8 +125,7 @@ pub fn embed_folder(
         embedded.set.labels.extend(batch.labels);
         for sample in batch.samples {
             let path = folder.name(sample);
-            let absolute = std::path::absolute(&path).map_err(Error::io(&path))?;
-            embedded.paths.push(absolute);
+            embedded.paths.push(absolute(&path)?);
             embedded.stamps.push(stamps[sample]);
         }
         embedded.skipped.extend(batches.take_skipped());

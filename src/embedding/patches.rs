@@ -8,8 +8,8 @@ use crate::embedding::embedder::Embedder;
 use crate::embedding::engine::Wanted;
 use crate::embedding::folder::check_layers;
 use crate::embedding::table::{PatchOrigin, PatchOwner, PatchShape, PatchTable};
-use crate::error::{Error, Result, counted};
-use crate::path_text::path_text;
+use crate::error::{Result, counted};
+use crate::path_text::{absolute, path_text};
 
 /// How the patches of a folder are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,10 +118,9 @@ impl PatchTable {
         check_layers(embedder, request.layers)?;
         let owner = |at: usize| {
             let name = folder.name(at);
-            let absolute = std::path::absolute(&name).map_err(Error::io(&name))?;
             let label = folder.label(at);
             Ok(PatchOwner {
-                path: path_text(&absolute),
+                path: path_text(&absolute(&name)?),
                 label: label.and_then(|label| folder.classes().get(label).cloned()),
             })
         };

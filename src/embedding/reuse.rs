@@ -10,9 +10,9 @@ use crate::embedding::embedder::Embedder;
 use crate::embedding::folder::{FolderRequest, embed_folder, stamps};
 use crate::embedding::stamp::FileStamp;
 use crate::embedding::table::EmbeddingTable;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::eval::FeatureSet;
-use crate::path_text::path_text;
+use crate::path_text::{absolute, path_of_text, path_text};
 
 /// How many features of a folder were taken from tables.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -82,9 +82,7 @@ impl EmbeddingTable {
                 width: self.width,
                 labels: self.labels.iter().map(label).collect(),
             },
-            paths: (self.paths.iter())
-                .map(|path| crate::path_text::path_of_text(path))
-                .collect(),
+            paths: (self.paths.iter()).map(|path| path_of_text(path)).collect(),
             recipe: self.recipe.clone().unwrap_or_default(),
             input: self.input.clone().unwrap_or_default(),
             stamps: self.stamps.clone(),
@@ -208,9 +206,7 @@ fn push(
 
 fn absolute_paths(folder: &ImageFolder) -> Result<Vec<PathBuf>> {
     let paths = (0..folder.len()).map(|at| folder.name(at));
-    paths
-        .map(|path| std::path::absolute(&path).map_err(Error::io(&path)))
-        .collect()
+    paths.map(absolute).collect()
 }
 
 /// Rows of tables by their paths.

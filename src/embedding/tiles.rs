@@ -8,7 +8,7 @@ use crate::embedding::embedder::Embedder;
 use crate::embedding::folder::{FolderRequest, check_layers};
 use crate::embedding::table::TileTable;
 use crate::error::{Error, Result};
-use crate::path_text::path_text;
+use crate::path_text::{absolute, path_text};
 
 /// Features of tiles, and what became of the others.
 #[derive(Debug, Clone, Default)]
@@ -49,8 +49,7 @@ pub fn embed_tiles(
         request.add_features(made, width, &mut table.features);
         for sample in batch.samples {
             let path = tiles.name(sample);
-            let absolute = std::path::absolute(&path).map_err(Error::io(&path))?;
-            table.paths.push(path_text(&absolute));
+            table.paths.push(path_text(&absolute(&path)?));
             let label = tiles.label(sample);
             table
                 .labels

@@ -8,6 +8,8 @@
 )]
 
 mod bombs;
+#[cfg(feature = "cloud")]
+mod cloud;
 mod folders;
 mod formats;
 mod hostile;

@@ -17,7 +17,7 @@ pub(super) fn scan(sources: &[&Path]) -> ibot::Result<ImageFolder> {
     ImageFolder::scan_all(&sources, &FolderConfig::default(), &AtomicBool::new(false))
 }
 
-fn tar_of(folder: &TempFolder, name: &str, files: &[(&str, Vec<u8>)]) -> PathBuf {
+pub(super) fn tar_of(folder: &TempFolder, name: &str, files: &[(&str, Vec<u8>)]) -> PathBuf {
     let path = folder.0.join(name);
     let mut archive = Builder::new(File::create(&path).unwrap());
     for (name, bytes) in files {
@@ -325,5 +325,18 @@ fn a_table_names_files_and_classes() {
             error.contains("bad.csv") && error.contains(reason),
             "{error}"
         );
+    }
+}
+
+#[cfg(not(feature = "cloud"))]
+#[test]
+fn an_address_says_which_program_reads_it() {
+    for source in [
+        "s3://bucket/{0..1}.tar",
+        "https://host/all.txt",
+        "gs://bucket/",
+    ] {
+        let error = scan(&[Path::new(source)]).unwrap_err().to_string();
+        assert!(error.contains("feature `cloud`"), "{error}");
     }
 }

@@ -22,23 +22,23 @@ const SCHEMA: &str = "message schema {
 }";
 
 /// A picture, its file's name and the number of its class.
-type Row = (Option<Vec<u8>>, Option<String>, Option<i64>);
+pub(super) type Row = (Option<Vec<u8>>, Option<String>, Option<i64>);
 
 /// How a table is laid out.
 #[derive(Clone, Copy)]
-struct Layout {
+pub(super) struct Layout {
     compression: Compression,
     rows_per_group: usize,
     has_dictionary: bool,
 }
 
-const PLAIN: Layout = Layout {
+pub(super) const PLAIN: Layout = Layout {
     compression: Compression::SNAPPY,
     rows_per_group: 100,
     has_dictionary: true,
 };
 
-fn table(path: &Path, rows: &[Row], layout: Layout) {
+pub(super) fn table(path: &Path, rows: &[Row], layout: Layout) {
     let features =
         r#"{"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}"#;
     let metadata = KeyValue::new("huggingface".to_owned(), features.to_owned());
@@ -80,7 +80,7 @@ fn table(path: &Path, rows: &[Row], layout: Layout) {
 }
 
 /// The pictures of the folder of the tests, in another order.
-fn rows() -> Vec<Row> {
+pub(super) fn rows() -> Vec<Row> {
     let files = files().into_iter().rev();
     let pictures = files.filter(|(name, _)| !name.ends_with(".txt"));
     let row = |(name, bytes): (&str, Vec<u8>)| {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, clap::Args)]
 pub struct ManyImages {
     /// Image folders, searched at any depth, image files, lists of files (.txt, .csv), or shards (.tar, .parquet, also as
-    /// '{0000..0999}.tar'). Without any, train on a small generated set with labels.
+    /// '{0000..0999}.tar'); with the feature `cloud` also s3:// and other addresses. Without any, train on a small generated set with labels.
     #[arg(value_name = "IMAGES")]
     images: Vec<PathBuf>,
     /// The same as IMAGES; may be given several times.

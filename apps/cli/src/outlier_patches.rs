@@ -7,7 +7,7 @@ use ibot::data::{ImageFolder, PictureSource as _};
 use ibot::embedding::{Embedder, PatchDistances, PatchRequest, normal_patches, patch_distances};
 use ibot::error::counted;
 use ibot::memory::machine_bytes;
-use ibot::path_text::path_text;
+use ibot::path_text::{absolute, path_text};
 use ibot::{Error, Result};
 
 use serde::Serialize;
@@ -146,10 +146,7 @@ fn outlier(
     let Some((at, distance)) = farthest else {
         return Ok(None);
     };
-    let text = |path: PathBuf| {
-        let absolute = std::path::absolute(&path).map_err(Error::io(&path))?;
-        Ok::<_, Error>(path_text(&absolute))
-    };
+    let text = |path: PathBuf| Ok::<_, Error>(path_text(&absolute(&path)?));
     let label = data.label(found.sample);
     let values = found.distances.iter();
     Ok(Some(Outlier {

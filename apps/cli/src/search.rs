@@ -11,7 +11,7 @@ use ibot::data::{length_and_time, read_whole};
 use ibot::embedding::{Embedder, EmbeddingTable, FeatureKind, FolderRequest, TableFormat};
 use ibot::error::{counted, printable};
 use ibot::eval::nearest;
-use ibot::path_text::{path_of_text, path_text};
+use ibot::path_text::{absolute, path_of_text, path_text};
 use ibot::{Error, Result};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -281,7 +281,7 @@ impl Query {
     fn of(path: &Path) -> Result<Self> {
         Ok(Self {
             bytes: read_whole(path)?,
-            path: real(path).map_err(Error::io(path))?,
+            path: real(path)?,
         })
     }
 
@@ -299,9 +299,9 @@ impl Query {
     }
 }
 
-/// The path without links; of an image in an archive, as it is.
-fn real(path: &Path) -> std::io::Result<PathBuf> {
-    path.canonicalize().or_else(|_| std::path::absolute(path))
+/// The path without links; of an image in an archive or on a server, as it is.
+fn real(path: &Path) -> Result<PathBuf> {
+    path.canonicalize().or_else(|_| absolute(path))
 }
 
 fn no_pictures() -> Error {

@@ -181,7 +181,7 @@ mod tests {
     use crate::data::header::Header;
     use crate::data::index::record::{Picture, RECORD};
     use crate::data::index::walk::Node;
-    use crate::data::opened::Stamp;
+    use crate::data::stamp::Stamp;
 
     /// A root and some folders in it with so many pictures each, none of which is on a disk.
     fn simulated(folders: usize, pictures: usize) -> Vec<Node> {

@@ -8,12 +8,16 @@ use std::path::Path;
 use image::ImageFormat;
 
 use crate::data::header::{Header, read_opened};
+use crate::data::index::record::{header_of_words, words_of_header};
 use crate::data::layout::is_resource_fork;
 use crate::data::limits::unusable_size;
-use crate::data::opened::{Opened, Stamp};
+use crate::data::opened::Opened;
+use crate::data::shards::members::Known;
+use crate::data::stamp::Stamp;
 use crate::error::{Error, Result};
 
 /// What one file of the folder is.
+#[derive(Debug)]
 pub(in crate::data) enum Found {
     Picture(Header, Stamp),
     Other,
@@ -41,6 +45,28 @@ impl Found {
                 }
             }
             Err(error) => Self::Skipped(error.without_path()),
+        }
+    }
+}
+
+impl Found {
+    /// None of what is to be read.
+    pub fn of_known(known: Known) -> Option<Self> {
+        match known {
+            Known::Image(words, stamp) => Some(Self::Picture(header_of_words(words)?, stamp)),
+            Known::Other => Some(Self::Other),
+            Known::Unread => None,
+        }
+    }
+
+    /// As an index of a shard keeps it.
+    pub fn known(&self) -> Known {
+        match self {
+            Self::Picture(header, stamp) => {
+                words_of_header(*header).map_or(Known::Unread, |words| Known::Image(words, *stamp))
+            }
+            Self::Other => Known::Other,
+            Self::Skipped(_) => Known::Unread,
         }
     }
 }

@@ -12,12 +12,12 @@ use crate::data::index::file::{can_write, is_index, open, write};
 use crate::data::index::table::{Facts, Table};
 use crate::data::index::walk::{Walk, identity, is_left_as, pool};
 use crate::data::layout::Parts;
-use crate::data::opened::Stamp;
+use crate::data::stamp::Stamp;
 use crate::error::{Error, Result, printable};
 use crate::path_text::{path_of_text, path_text};
 
 /// Sets of as many pictures get an index by themselves: smaller ones are scanned in less than a second.
-const LEAST: usize = 20_000;
+pub(in crate::data) const LEAST: usize = 20_000;
 
 /// What to do about an index that is no good.
 const REMEDY: &str = "; give the image folder, or make it anew with `ibot index`";

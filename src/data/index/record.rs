@@ -4,7 +4,7 @@ use image::ImageFormat;
 
 use crate::data::depth::{Depth, Unused};
 use crate::data::header::Header;
-use crate::data::opened::Stamp;
+use crate::data::stamp::Stamp;
 
 /// Bytes of a record, of either kind.
 pub(in crate::data) const RECORD: usize = 40;
@@ -56,20 +56,38 @@ pub(in crate::data) struct Folder {
     pub others: u32,
 }
 
+/// Width, height and kind; None of a kind of file that no scan finds.
+pub(in crate::data) fn words_of_header(header: Header) -> Option<[u32; 3]> {
+    let Header {
+        format,
+        width,
+        height,
+        depth,
+        unused,
+    } = header;
+    let format = FORMATS.iter().position(|of| *of == format)?;
+    let depth = DEPTHS.iter().position(|of| *of == depth)?;
+    let unused = UNUSED.iter().position(|of| *of == unused)?;
+    let kind = (format | depth << 8 | unused << 16) as u32;
+    Some([width, height, kind])
+}
+
+/// None where the numbers are those of no picture.
+pub(in crate::data) fn header_of_words([width, height, kind]: [u32; 3]) -> Option<Header> {
+    let part = |shift: u32| (kind >> shift & 0xff) as usize;
+    Some(Header {
+        width,
+        height,
+        format: *FORMATS.get(part(0))?,
+        depth: *DEPTHS.get(part(8))?,
+        unused: *UNUSED.get(part(16))?,
+    })
+}
+
 impl Picture {
     /// None of a kind of file that no scan finds.
     pub fn to_bytes(self) -> Option<[u8; RECORD]> {
-        let Header {
-            format,
-            width,
-            height,
-            depth,
-            unused,
-        } = self.header;
-        let format = FORMATS.iter().position(|of| *of == format)?;
-        let depth = DEPTHS.iter().position(|of| *of == depth)?;
-        let unused = UNUSED.iter().position(|of| *of == unused)?;
-        let kind = (format | depth << 8 | unused << 16) as u32;
+        let [width, height, kind] = words_of_header(self.header)?;
         let mut bytes = [0; RECORD];
         bytes[..8].copy_from_slice(&self.name_end.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.stamp.length.to_le_bytes());
@@ -83,8 +101,6 @@ impl Picture {
 
     /// None where the bytes are those of no picture.
     pub fn of_bytes(bytes: &[u8; RECORD]) -> Option<Self> {
-        let kind = word(bytes, 36);
-        let part = |shift: u32| (kind >> shift & 0xff) as usize;
         Some(Self {
             name_end: long(bytes, 0),
             stamp: Stamp {
@@ -92,13 +108,7 @@ impl Picture {
                 modified: long(bytes, 16).cast_signed(),
             },
             folder: word(bytes, 24),
-            header: Header {
-                width: word(bytes, 28),
-                height: word(bytes, 32),
-                format: *FORMATS.get(part(0))?,
-                depth: *DEPTHS.get(part(8))?,
-                unused: *UNUSED.get(part(16))?,
-            },
+            header: header_of_words([word(bytes, 28), word(bytes, 32), word(bytes, 36)])?,
         })
     }
 }

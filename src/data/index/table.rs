@@ -11,7 +11,7 @@ use crate::data::depth::Unused;
 use crate::data::index::digest::NameDigest;
 use crate::data::index::name::name_of;
 use crate::data::index::record::{Folder, NONE, Picture, RECORD};
-use crate::data::opened::Stamp;
+use crate::data::stamp::Stamp;
 use crate::data::summary::ScanSummary;
 use crate::path_text::path_of_text;
 

@@ -16,7 +16,7 @@ use crate::data::index::name::name_of;
 use crate::data::index::record::Picture;
 use crate::data::index::table::{LeftOut, Table};
 use crate::data::layout::is_of_a_tool;
-use crate::data::opened::Stamp;
+use crate::data::stamp::Stamp;
 use crate::error::{Error, Result, printable};
 use crate::path_text::path_text;
 

@@ -1,27 +1,30 @@
 //! Columns of a Parquet table, read at any place of an open file.
 
-use std::fs::File;
 use std::io::{BufReader, Read as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parquet::basic::Type as PhysicalType;
+use parquet::column::page::PageReader as _;
 use parquet::column::reader::{ColumnReaderImpl, get_column_reader, get_typed_column_reader};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::ParquetMetaData;
+use parquet::file::page_index::offset_index::PageLocation;
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
 use serde_json::Value;
 
 use crate::data::shards::window::Window;
+use crate::data::stored::Stored;
 
 /// Rows of labels and paths that are read at a time.
 const ROWS: usize = 8 << 10;
 
 /// An open file, read at any place.
 pub(super) struct Whole {
-    pub file: Arc<File>,
+    pub file: Arc<Stored>,
     pub length: u64,
 }
 
@@ -54,16 +57,80 @@ impl ChunkReader for Whole {
     }
 }
 
-/// The values of a column in a group of rows.
+/// A file of which it is noted where each page was read.
+struct Noted {
+    whole: Arc<Whole>,
+    last: AtomicU64,
+}
+
+impl Length for Noted {
+    fn len(&self) -> u64 {
+        self.whole.len()
+    }
+}
+
+impl ChunkReader for Noted {
+    type T = BufReader<Window>;
+
+    fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
+        self.last.store(start, Ordering::Relaxed);
+        self.whole.get_read(start)
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
+        self.whole.get_bytes(start, length)
+    }
+}
+
+/// The pages of a column in a group of rows, and the number of its rows, by the pages' headers: what the file says of itself may
+/// be any number. With them, a page is read without those before it.
+pub(super) fn pages(
+    whole: &Arc<Whole>,
+    metadata: &ParquetMetaData,
+    group: usize,
+    column: usize,
+) -> ParquetResult<(Vec<PageLocation>, usize)> {
+    let of_column = metadata.row_group(group).column(column);
+    let noted = Arc::new(Noted {
+        whole: whole.clone(),
+        last: AtomicU64::new(0),
+    });
+    let mut reader = SerializedPageReader::new(noted.clone(), of_column, 0, None)?;
+    let mut starts = Vec::new();
+    let mut row = 0;
+    while let Some(page) = reader.peek_next_page()? {
+        if !page.is_dict {
+            starts.push((noted.last.load(Ordering::Relaxed), row));
+            // a value a row, as nothing in it is repeated
+            row += page.num_rows.or(page.num_levels).unwrap_or(0);
+        }
+        reader.skip_next_page()?;
+    }
+    let (start, length) = of_column.byte_range();
+    let ends = starts.iter().skip(1).map(|(start, _)| *start);
+    let ends = ends.chain([start + length]);
+    let found = starts.iter().zip(ends).map(|((offset, row), end)| {
+        Ok(PageLocation {
+            offset: i64::try_from(*offset)?,
+            compressed_page_size: i32::try_from(end.saturating_sub(*offset))?,
+            first_row_index: i64::try_from(*row)?,
+        })
+    });
+    Ok((found.collect::<ParquetResult<_>>()?, row))
+}
+
+/// The values of a column in a group of rows, by its [`pages`] where they are known.
 pub(super) fn column_reader<T: DataType>(
     whole: &Arc<Whole>,
     metadata: &ParquetMetaData,
     group: usize,
     column: usize,
+    pages: Option<&[PageLocation]>,
 ) -> ParquetResult<ColumnReaderImpl<T>> {
     let of_group = metadata.row_group(group);
     let rows = usize::try_from(of_group.num_rows()).unwrap_or(0);
-    let pages = SerializedPageReader::new(whole.clone(), of_group.column(column), rows, None)?;
+    let pages = pages.map(<[PageLocation]>::to_vec);
+    let pages = SerializedPageReader::new(whole.clone(), of_group.column(column), rows, pages)?;
     let descriptor = metadata.file_metadata().schema_descr().column(column);
     Ok(get_typed_column_reader(get_column_reader(
         descriptor,
@@ -125,7 +192,7 @@ fn values<T: DataType>(
 ) -> ParquetResult<Vec<Option<String>>> {
     let descriptor = metadata.file_metadata().schema_descr().column(column);
     let present = descriptor.max_def_level();
-    let mut reader = column_reader::<T>(whole, metadata, group, column)?;
+    let mut reader = column_reader::<T>(whole, metadata, group, column, None)?;
     let mut all = Vec::new();
     while all.len() < rows {
         let (mut values, mut levels) = (Vec::new(), Vec::new());

@@ -3,6 +3,10 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+use crate::data::stamp::Stamp;
+
 /// Where a file lies in its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span {
@@ -12,6 +16,16 @@ pub(super) struct Span {
     pub length: u64,
 }
 
+/// What a file of a shard is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::data) enum Known {
+    /// An image: its header as numbers.
+    Image([u32; 3], Stamp),
+    Other,
+    /// Looked at again by each start: what could not be read may be well then.
+    Unread,
+}
+
 /// A file of a shard that may be a picture.
 #[derive(Debug)]
 pub(in crate::data) struct Member {
@@ -19,6 +33,8 @@ pub(in crate::data) struct Member {
     pub path: PathBuf,
     /// Its class where a file beside it says so (`.cls`, `.json`).
     pub class: Option<Arc<str>>,
+    /// What it is, where that is known from an earlier start.
+    pub known: Option<Known>,
 }
 
 /// What a shard holds.

@@ -6,41 +6,34 @@
 
 mod columns;
 mod compressed;
-mod members;
+mod index;
+pub(super) mod members;
 mod parquet;
 mod pattern;
 mod rows;
+mod shard;
 mod tar;
 mod window;
 
 use std::collections::HashMap;
-use std::fs::{self, File, Metadata};
 use std::io::{Cursor, Read, Result as IoResult, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use crate::data::stored::{Facts, Stored};
 use crate::error::{Error, Result};
+use crate::path_text::is_remote;
 
 pub(super) use compressed::refuse_compressed;
-use members::{Members, Span};
+use members::{Known, Members, Span};
 pub(super) use pattern::expanded;
+use shard::Shard;
 use window::Window;
 
 /// The shards that were listed, by their paths.
 static LISTED: LazyLock<Mutex<HashMap<PathBuf, Arc<Shard>>>> = LazyLock::new(Mutex::default);
-
-/// An archive or table, and where its files lie in it.
-#[derive(Debug)]
-pub(super) struct Shard {
-    path: PathBuf,
-    length: u64,
-    modified: Option<SystemTime>,
-    spans: HashMap<PathBuf, Span>,
-    /// Where the spans are rows of a table.
-    table: Option<parquet::Table>,
-}
 
 /// Whether a file is a shard, by its name.
 pub(super) fn is_shard(path: &Path) -> bool {
@@ -57,41 +50,75 @@ fn has_ending(path: &Path, ending: &str) -> bool {
         .is_some_and(|found| found.eq_ignore_ascii_case(ending))
 }
 
-/// The files of a shard, which is then known to [`member`]; None for a table without a column of pictures.
+/// The files of a shard, which is then known to [`member`]; None for a table without a column of pictures. With `max_pixels`, an
+/// index that was kept is used.
 ///
 /// # Errors
 /// It cannot be read, or is no tar archive from its start or no table; [`Error::Stopped`] soon after `stop` is raised.
-pub(super) fn list(path: &Path, stop: &AtomicBool) -> Result<Option<Members>> {
-    let metadata = fs::metadata(path).map_err(Error::io(path))?;
-    if !metadata.is_file() {
+pub(super) fn list(
+    path: &Path,
+    max_pixels: Option<u64>,
+    stop: &AtomicBool,
+) -> Result<Option<Members>> {
+    let facts = Facts::now(path).map_err(Error::io(path))?;
+    if !facts.is_file {
         return Err(Error::data(path, "is no file despite its ending"));
     }
     window::close(path);
     rows::close(path);
-    let length = metadata.len();
+    let known = max_pixels.and_then(|max_pixels| {
+        let folder = index::folder().ok()?;
+        index::open(&folder, path, &facts, max_pixels)
+    });
+    if let Some((shard, members)) = known {
+        listed().insert(path.to_path_buf(), Arc::new(shard));
+        return Ok(Some(members));
+    }
+    let length = facts.length;
+    let file = || Stored::open(path).map(Arc::new).map_err(Error::io(path));
     let (spans, members, table) = match is_table(path) {
         true => {
-            let file = File::open(path).map_err(Error::io(path))?;
-            let Some((spans, members, table)) = parquet::read(path, file, length, stop)? else {
+            let Some((spans, members, table)) = parquet::read(path, file()?, length, stop)? else {
                 return Ok(None);
             };
             (spans, members, Some(table))
         }
         false => {
-            let (spans, members) = tar::read(path, length, stop)?;
+            let (spans, members) = tar::read(path, file()?, length, stop)?;
             (spans, members, None)
         }
     };
     let shard = Shard {
         path: path.to_path_buf(),
         length,
-        modified: metadata.modified().ok(),
+        modified: facts.modified,
+        tag: facts.tag,
         spans,
         table,
+        others: members.others,
+        skipped: members.skipped.clone(),
     };
-    let mut listed = LISTED.lock().unwrap_or_else(PoisonError::into_inner);
-    listed.insert(path.to_path_buf(), Arc::new(shard));
+    listed().insert(path.to_path_buf(), Arc::new(shard));
     Ok(Some(members))
+}
+
+fn listed() -> MutexGuard<'static, HashMap<PathBuf, Arc<Shard>>> {
+    LISTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps an index of the shard at `path`, which was listed: each file with its class, and what it is.
+///
+/// # Errors
+/// It cannot be written.
+pub(super) fn keep_index<'a>(
+    path: &Path,
+    members: impl Iterator<Item = (&'a Path, Option<&'a Arc<str>>, Known)>,
+    max_pixels: u64,
+) -> Result<()> {
+    let shard = listed().get(path).cloned();
+    shard.map_or(Ok(()), |shard| {
+        index::write(&index::folder()?, &shard, members, max_pixels)
+    })
 }
 
 /// The bytes of a file in a shard.
@@ -99,6 +126,15 @@ pub(super) fn list(path: &Path, stop: &AtomicBool) -> Result<Option<Members>> {
 pub(super) enum Inside {
     Window(Window),
     Row(Cursor<Vec<u8>>),
+}
+
+impl Inside {
+    /// Says that all of it will be read.
+    pub fn expect_all(&mut self) {
+        if let Self::Window(window) = self {
+            window.expect_all();
+        }
+    }
 }
 
 impl Read for Inside {
@@ -134,16 +170,16 @@ struct Named {
     shard: Arc<Shard>,
     span: Span,
     /// Of the shard.
-    file: Arc<File>,
+    file: Arc<Stored>,
 }
 
-/// The file that a path into a shard names; None for every other path.
+/// The file that a path into a shard names, or an object; None for every other path.
 ///
 /// # Errors
-/// The shard cannot be read, has changed since it was listed, or has no such file.
+/// The shard or object cannot be read, has changed since it was listed, or has no such file.
 pub(super) fn member(path: &Path) -> Result<Option<InShard>> {
     let Some(Named { shard, span, file }) = named(path)? else {
-        return Ok(None);
+        return object(path).map_err(Error::io(path));
     };
     let (bytes, length) = match &shard.table {
         None => {
@@ -165,13 +201,28 @@ pub(super) fn member(path: &Path) -> Result<Option<InShard>> {
     }))
 }
 
-/// Bytes of a file in a shard, and when the shard was written; None for every other path. A row that was read before is not read again.
+/// An object that is no shard.
+fn object(path: &Path) -> IoResult<Option<InShard>> {
+    if !is_remote(path) {
+        return Ok(None);
+    }
+    let object = Stored::open(path)?;
+    let facts = object.facts()?;
+    Ok(Some(InShard {
+        bytes: Inside::Window(Window::new(Arc::new(object), 0, facts.length)),
+        length: facts.length,
+        modified: facts.modified,
+    }))
+}
+
+/// Bytes of a file in a shard, and when the shard was written, or of an object; None for every other path. A row that was read before is not read again.
 ///
 /// # Errors
 /// As [`member`].
 pub(super) fn length_and_time(path: &Path) -> Result<Option<(u64, Option<SystemTime>)>> {
     let Some(Named { shard, span, .. }) = named(path)? else {
-        return Ok(None);
+        let object = object(path).map_err(Error::io(path))?;
+        return Ok(object.map(|object| (object.length, object.modified)));
     };
     let known = match &shard.table {
         None => Some(span.length),
@@ -187,24 +238,21 @@ fn named(path: &Path) -> Result<Option<Named>> {
     let Some((shard, inside)) = split(path) else {
         return Ok(None);
     };
-    let listed = || {
-        let listed = LISTED.lock().unwrap_or_else(PoisonError::into_inner);
-        listed.get(&shard).cloned()
-    };
-    let found = match listed() {
+    let known = || listed().get(&shard).cloned();
+    let found = match known() {
         Some(found) => found,
         // a path that someone typed
         None => {
-            list(&shard, &AtomicBool::new(false))?;
+            list(&shard, None, &AtomicBool::new(false))?;
             let gone = || Error::data(&shard, "has no images");
-            listed().ok_or_else(gone)?
+            known().ok_or_else(gone)?
         }
     };
     let Some(span) = found.spans.get(&inside).copied() else {
         return Err(Error::data(path, "no such file in this archive or table"));
     };
     let file = window::opened(&shard).map_err(Error::io(&shard))?;
-    found.check(&file.metadata().map_err(Error::io(&shard))?)?;
+    found.check(&file.facts().map_err(Error::io(&shard))?)?;
     Ok(Some(Named {
         shard: found,
         span,
@@ -212,22 +260,9 @@ fn named(path: &Path) -> Result<Option<Named>> {
     }))
 }
 
-impl Shard {
-    /// Refuses a file that is not as it was: places in it would be those of other bytes.
-    fn check(&self, now: &Metadata) -> Result<()> {
-        match now.len() == self.length && now.modified().ok() == self.modified {
-            true => Ok(()),
-            false => {
-                let reason = "has changed since it was listed; start again";
-                Err(Error::data(&self.path, reason))
-            }
-        }
-    }
-}
-
 /// Path of the shard and path within it.
 fn split(path: &Path) -> Option<(PathBuf, PathBuf)> {
-    let is_in = |shard: &&Path| is_shard(shard) && shard.is_file();
+    let is_in = |shard: &&Path| is_shard(shard) && (is_remote(shard) || shard.is_file());
     let shard = path.ancestors().skip(1).find(is_in)?;
     let inside = path.strip_prefix(shard).ok()?;
     Some((shard.to_path_buf(), inside.to_path_buf()))

@@ -1,10 +1,9 @@
 //! What a Parquet table holds: pictures as Hugging Face writes them, a column `image` of `bytes` and `path`, or one column of bytes.
 //!
-//! A picture is read by its row: the headers of the pages before it in its group of rows are passed over, and its page alone is
-//! unpacked, about 1 MB as pyarrow writes them. Rows that are read one after the other share the page.
+//! A picture is read by its row: its page alone is read and unpacked, about 1 MB as pyarrow writes them. Rows that are read one after
+//! the other share the page.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,10 +13,12 @@ use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::page_index::offset_index::PageLocation;
 use parquet::schema::types::ColumnDescriptor;
 
-use crate::data::shards::columns::{Whole, class_names, column_reader, texts};
+use crate::data::shards::columns::{Whole, class_names, column_reader, pages, texts};
 use crate::data::shards::members::{Member, Members, Span, plain};
+use crate::data::stored::Stored;
 use crate::error::{Error, Result, printable};
 
 /// Names of the column of classes.
@@ -31,6 +32,8 @@ pub(super) struct Table {
     column: usize,
     /// First row of each group of rows, and the number of all.
     starts: Vec<u64>,
+    /// Those of pictures, in each group of rows.
+    pages: Vec<Vec<PageLocation>>,
     /// Bytes of each picture that was read; 0 of the others.
     lengths: Vec<AtomicU64>,
 }
@@ -44,26 +47,24 @@ type Contents = (HashMap<PathBuf, Span>, Members, Table);
 /// It cannot be read, or is no Parquet file; [`Error::Stopped`].
 pub(super) fn read(
     path: &Path,
-    file: File,
+    file: Arc<Stored>,
     length: u64,
     stop: &AtomicBool,
 ) -> Result<Option<Contents>> {
-    let whole = Arc::new(Whole {
-        file: Arc::new(file),
-        length,
-    });
+    let whole = Arc::new(Whole { file, length });
     unbroken(path, || {
         let metadata = ParquetMetaDataReader::new().parse_and_finish(&*whole)?;
         let Some(column) = picture_column(&metadata) else {
             return Ok(None);
         };
         let mut found = Found::new(&metadata);
-        let mut starts = vec![0];
+        let (mut starts, mut pages) = (vec![0], Vec::new());
         for group in 0..metadata.num_row_groups() {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let rows = counted_rows(&whole, &metadata, group, column)?;
+            let (of_group, rows) = counted_pages(&whole, &metadata, group, column)?;
+            pages.push(of_group);
             found.add_group(&whole, &metadata, group, rows)?;
             starts.push(starts[group] + rows as u64);
         }
@@ -71,6 +72,7 @@ pub(super) fn read(
             column,
             lengths: (0..found.spans.len()).map(|_| AtomicU64::new(0)).collect(),
             starts,
+            pages,
             metadata: metadata.clone(),
         };
         let (spans, members) = (found.spans, found.members);
@@ -79,6 +81,39 @@ pub(super) fn read(
     .and_then(|found| match stop.load(Ordering::Relaxed) {
         true => Err(Error::Stopped),
         false => Ok(found),
+    })
+}
+
+/// A table of which it is known what it holds: its pages of pictures, and how many rows they have in all.
+///
+/// # Errors
+/// It cannot be read, or is another one.
+pub(super) fn known(
+    path: &Path,
+    file: Arc<Stored>,
+    length: u64,
+    pages: Vec<Vec<PageLocation>>,
+    rows: usize,
+) -> Result<Table> {
+    let whole = Whole { file, length };
+    unbroken(path, || {
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&whole)?;
+        let other = || ParquetError::General("it has other columns or rows now".to_owned());
+        let column = picture_column(&metadata).ok_or_else(other)?;
+        let mut starts = vec![0];
+        for group in metadata.row_groups() {
+            starts.push(starts[starts.len() - 1] + group.num_rows().max(0).cast_unsigned());
+        }
+        match pages.len() == metadata.num_row_groups() && starts.last() == Some(&(rows as u64)) {
+            true => Ok(Table {
+                column,
+                starts,
+                pages,
+                lengths: (0..rows).map(|_| AtomicU64::new(0)).collect(),
+                metadata,
+            }),
+            false => Err(other()),
+        }
     })
 }
 
@@ -121,19 +156,18 @@ fn is_nested_bytes(column: &ColumnDescriptor) -> bool {
     parts.len() == 2 && parts[1] == "bytes"
 }
 
-/// The rows of a group, by the headers of its pages: what the file says of itself may be any number.
-fn counted_rows(
+/// The pages of a group of rows, and how many rows they hold.
+fn counted_pages(
     whole: &Arc<Whole>,
     metadata: &ParquetMetaData,
     group: usize,
     column: usize,
-) -> ParquetResult<usize> {
-    let said = usize::try_from(metadata.row_group(group).num_rows()).unwrap_or(0);
-    let mut reader = column_reader::<ByteArrayType>(whole, metadata, group, column)?;
-    let rows = reader.skip_records(said)?;
+) -> ParquetResult<(Vec<PageLocation>, usize)> {
+    let said = metadata.row_group(group).num_rows();
+    let (pages, rows) = pages(whole, metadata, group, column)?;
     // a row takes a byte at least, or the file is not what it says
-    match rows == said && rows as u64 <= whole.length {
-        true => Ok(rows),
+    match rows as i64 == said && rows as u64 <= whole.length {
+        true => Ok((pages, rows)),
         false => Err(ParquetError::EOF(format!(
             "truncated: {rows} of {said} rows are there"
         ))),
@@ -230,7 +264,11 @@ impl Found {
             length: 0,
         };
         self.spans.insert(path.clone(), span);
-        self.members.members.push(Member { path, class });
+        self.members.members.push(Member {
+            path,
+            class,
+            known: None,
+        });
     }
 }
 
@@ -243,6 +281,10 @@ pub(super) struct Pictures {
 }
 
 impl Table {
+    pub fn pages(&self) -> &[Vec<PageLocation>] {
+        &self.pages
+    }
+
     /// The bytes of a row, if it was read before.
     pub fn length(&self, row: u64) -> Option<u64> {
         let length = self.lengths.get(usize::try_from(row).ok()?)?;
@@ -265,12 +307,18 @@ impl Table {
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn pictures(&self, path: &Path, file: Arc<File>, group: usize) -> Result<Pictures> {
+    pub fn pictures(&self, path: &Path, file: Arc<Stored>, group: usize) -> Result<Pictures> {
         unbroken(path, || {
-            let length = file.metadata()?.len();
+            let length = file.facts()?.length;
             let whole = Arc::new(Whole { file, length });
             Ok(Pictures {
-                reader: column_reader(&whole, &self.metadata, group, self.column)?,
+                reader: column_reader(
+                    &whole,
+                    &self.metadata,
+                    group,
+                    self.column,
+                    Some(&self.pages[group]),
+                )?,
                 group,
                 next: self.starts[group],
             })

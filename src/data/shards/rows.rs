@@ -1,11 +1,11 @@
 //! Tables that are being read: rows that come one after the other are read in one go, by any thread.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::data::shards::parquet::{Pictures, Table};
+use crate::data::stored::Stored;
 use crate::error::Result;
 
 /// Readers that are kept, each with a page of about 1 MB: as many as threads that read at a time, and some more.
@@ -18,7 +18,7 @@ static READERS: Mutex<VecDeque<(PathBuf, Pictures)>> = Mutex::new(VecDeque::new(
 ///
 /// # Errors
 /// It cannot be read, or has none.
-pub(super) fn read(path: &Path, table: &Table, file: Arc<File>, row: u64) -> Result<Vec<u8>> {
+pub(super) fn read(path: &Path, table: &Table, file: Arc<Stored>, row: u64) -> Result<Vec<u8>> {
     let group = table.group(row);
     let mut pictures = match take(path, group, row) {
         Some(pictures) => pictures,

@@ -1,8 +1,8 @@
 //! What a tar archive holds, by its headers: pictures, and classes by the naming of WebDataset.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::{Error as IoError, ErrorKind, Read, Result as IoResult, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +14,8 @@ use tar::{Archive, EntryType};
 use crate::data::layout::{is_of_a_tool, is_resource_fork};
 use crate::data::shards::compressed::COMPRESSED;
 use crate::data::shards::members::{Member, Members, Span, plain};
+use crate::data::shards::window::Window;
+use crate::data::stored::Stored;
 use crate::error::{Error, Result, counted};
 
 /// Most bytes of the headers of one member: names and attributes. More is no header.
@@ -34,29 +36,38 @@ const MAGICS: [&[u8]; 5] = [
 ];
 
 /// Reads headers: what lies between them is passed over, and a header without an end is an error.
-struct Headers {
-    file: File,
-    /// Bytes read since the last place that was sought.
-    read: u64,
+struct Headers<'a> {
+    file: Window,
+    state: &'a State,
 }
 
-impl Read for Headers {
+#[derive(Default)]
+struct State {
+    /// Bytes read since the last place that was sought, or since the last member.
+    read: Cell<u64>,
+    /// Whether the file could not be read, which says nothing of its content.
+    has_failed: Cell<bool>,
+}
+
+impl Read for Headers<'_> {
     fn read(&mut self, into: &mut [u8]) -> IoResult<usize> {
-        if self.read > HEADERS {
+        if self.state.read.get() > HEADERS {
             return Err(IoError::new(
                 ErrorKind::InvalidData,
                 "a header without an end",
             ));
         }
-        let count = self.file.read(into)?;
-        self.read += count as u64;
+        let count = self.file.read(into);
+        self.state.has_failed.set(count.is_err());
+        let count = count?;
+        self.state.read.set(self.state.read.get() + count as u64);
         Ok(count)
     }
 }
 
-impl Seek for Headers {
+impl Seek for Headers<'_> {
     fn seek(&mut self, to: SeekFrom) -> IoResult<u64> {
-        self.read = 0;
+        self.state.read.set(0);
         self.file.seek(to)
     }
 }
@@ -68,13 +79,17 @@ impl Seek for Headers {
 /// says so.
 pub(super) fn read(
     path: &Path,
+    file: Arc<Stored>,
     length: u64,
     stop: &AtomicBool,
 ) -> Result<(HashMap<PathBuf, Span>, Members)> {
-    let mut file = File::open(path).map_err(Error::io(path))?;
+    let mut file = Window::new(file, 0, length);
     refuse_compressed(path, &mut file)?;
-    let mut labels = File::open(path).map_err(Error::io(path))?;
-    let mut archive = Archive::new(Headers { file, read: 0 });
+    let state = State::default();
+    let mut archive = Archive::new(Headers {
+        file,
+        state: &state,
+    });
     let entries = archive.entries_with_seek().map_err(Error::io(path))?;
     let mut found = Found::new(path, length);
     for entry in entries {
@@ -83,15 +98,23 @@ pub(super) fn read(
         }
         let named = entry.and_then(|entry| Ok((entry.path()?.into_owned(), entry)));
         match named {
-            Ok((name, entry)) => {
+            Ok((name, mut entry)) => {
                 let span = Span {
                     offset: entry.raw_file_position(),
                     length: entry.size(),
                 };
                 let kind = entry.header().entry_type();
+                let mut label = None;
+                if is_label(&name) && span.length <= LABEL {
+                    let mut bytes = Vec::new();
+                    entry.read_to_end(&mut bytes).map_err(Error::io(path))?;
+                    label = Some(bytes);
+                }
                 drop(entry);
-                found.add(&name, kind, span, &mut labels);
+                state.read.set(0);
+                found.add(&name, kind, span, label);
             }
+            Err(error) if state.has_failed.get() => return Err(Error::io(path)(error)),
             Err(error) => {
                 found.end_with(&error)?;
                 break;
@@ -101,7 +124,7 @@ pub(super) fn read(
     Ok(found.into_members())
 }
 
-fn refuse_compressed(path: &Path, file: &mut File) -> Result<()> {
+fn refuse_compressed(path: &Path, file: &mut Window) -> Result<()> {
     let mut magic = Vec::new();
     let read = file.take(6).read_to_end(&mut magic);
     read.and_then(|_| file.rewind()).map_err(Error::io(path))?;
@@ -154,7 +177,8 @@ impl<'a> Found<'a> {
         Ok(())
     }
 
-    fn add(&mut self, name: &Path, kind: EntryType, span: Span, file: &mut File) {
+    /// `label` holds the bytes of a `.cls` or `.json` that is short enough for one.
+    fn add(&mut self, name: &Path, kind: EntryType, span: Span, label: Option<Vec<u8>>) {
         let path = plain(name);
         match kind {
             EntryType::Regular | EntryType::Continuous => {}
@@ -179,7 +203,7 @@ impl<'a> Found<'a> {
             self.skip(&path, "truncated: its archive ends before it does");
         } else if is_label(&path) {
             self.others += 1;
-            match class_in(file, &path, span) {
+            match class_in(&path, span, label) {
                 Ok(Some(class)) => self.add_class(&path, class),
                 Ok(None) => {}
                 Err(reason) => self.skip(&path, reason),
@@ -213,6 +237,7 @@ impl<'a> Found<'a> {
         let member = |path: &PathBuf| Member {
             path: path.clone(),
             class: self.classes.get(&key(path)).cloned(),
+            known: None,
         };
         let members = Members {
             members: self.files.keys().map(member).collect(),
@@ -271,17 +296,12 @@ fn is_label(path: &Path) -> bool {
 /// # Errors
 /// Why it is no label.
 fn class_in(
-    file: &mut File,
     path: &Path,
     span: Span,
+    label: Option<Vec<u8>>,
 ) -> std::result::Result<Option<String>, String> {
-    if span.length > LABEL {
-        return Err(format!("is too long for a label: {} bytes", span.length));
-    }
-    let mut bytes = Vec::new();
-    let read = file.seek(SeekFrom::Start(span.offset));
-    read.and_then(|_| file.take(span.length).read_to_end(&mut bytes))
-        .map_err(|error| error.to_string())?;
+    let too_long = || format!("is too long for a label: {} bytes", span.length);
+    let bytes = label.ok_or_else(too_long)?;
     let text = String::from_utf8(bytes).map_err(|_| "is no text".to_owned())?;
     let class = match ending(path) {
         "cls" => Some(text.trim().to_owned()),

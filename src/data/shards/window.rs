@@ -1,4 +1,4 @@
-//! Open shards: few at a time, each read at any place by any thread.
+//! Open shards: few at a time, each read at any place by any thread; and parts of them.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -6,14 +6,18 @@ use std::io::{Error, ErrorKind, Read, Result, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
+
+use crate::data::stored::{Object, Stored};
+
 /// Files that stay open. Systems allow a process 256 (macOS) to 1024 (Linux); one more that is used costs an `open`, about 5 us.
 const MOST: usize = 64;
 
 /// The files that were used last.
-static OPEN: Mutex<VecDeque<(PathBuf, Arc<File>)>> = Mutex::new(VecDeque::new());
+static OPEN: Mutex<VecDeque<(PathBuf, Arc<Stored>)>> = Mutex::new(VecDeque::new());
 
 /// The open file of this name, which is opened where it is not open.
-pub(super) fn opened(path: &Path) -> Result<Arc<File>> {
+pub(super) fn opened(path: &Path) -> Result<Arc<Stored>> {
     {
         let mut files = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         let found = files.iter().rposition(|(of, _)| of == path);
@@ -24,7 +28,7 @@ pub(super) fn opened(path: &Path) -> Result<Arc<File>> {
         }
     }
     // not under the lock: on a network this may wait
-    let file = Arc::new(File::open(path)?);
+    let file = Arc::new(Stored::open(path)?);
     let mut files = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
     files.push_back((path.to_path_buf(), file.clone()));
     if files.len() > MOST {
@@ -39,24 +43,69 @@ pub(super) fn close(path: &Path) {
     files.retain(|(of, _)| of != path);
 }
 
-/// A part of an open file, read as a file of its own.
+/// Bytes that are asked of a server first: the header of a picture is in them.
+const FIRST: u64 = 64 << 10;
+/// And most bytes of each request after the first: what follows is mostly read too, as far as the window goes.
+const NEXT: u64 = 8 << 20;
+
+/// A part of an open file or of an object, read as a file of its own.
 #[derive(Debug)]
 pub(in crate::data) struct Window {
-    file: Arc<File>,
+    file: Arc<Stored>,
     start: u64,
     length: u64,
     at: u64,
+    ahead: Ahead,
+}
+
+/// What came from a server and is not all read.
+#[derive(Debug, Default)]
+struct Ahead {
+    /// Its first byte in the object.
+    start: u64,
+    bytes: Bytes,
+    has_asked: bool,
 }
 
 impl Window {
     /// `length` bytes from `start`.
-    pub fn new(file: Arc<File>, start: u64, length: u64) -> Self {
+    pub fn new(file: Arc<Stored>, start: u64, length: u64) -> Self {
         Self {
             file,
             start,
             length,
             at: 0,
+            ahead: Ahead::default(),
         }
+    }
+
+    /// Says that all of it will be read: a server is asked for more at once.
+    pub fn expect_all(&mut self) {
+        self.ahead.has_asked = true;
+    }
+}
+
+impl Ahead {
+    /// Reads at `place` of an object, of which the window ends at `end`; `into` ends before.
+    fn read(&mut self, object: &Object, into: &mut [u8], place: u64, end: u64) -> Result<usize> {
+        let held = |ahead: &Self| {
+            let from = usize::try_from(place.checked_sub(ahead.start)?).ok()?;
+            ahead.bytes.get(from..).filter(|held| !held.is_empty())?;
+            Some(ahead.bytes.slice(from..))
+        };
+        let held = match held(self) {
+            Some(held) => held,
+            None => {
+                let wanted = if self.has_asked { NEXT } else { FIRST };
+                let count = wanted.max(into.len() as u64).min(end - place);
+                (self.bytes, self.start) = (object.get(place, count)?, place);
+                self.has_asked = true;
+                self.bytes.clone()
+            }
+        };
+        let count = held.len().min(into.len());
+        into[..count].copy_from_slice(&held[..count]);
+        Ok(count)
     }
 }
 
@@ -66,7 +115,14 @@ impl Read for Window {
         let most = into.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         let place = self.start.checked_add(self.at);
         let place = place.ok_or_else(|| Error::from(ErrorKind::InvalidInput))?;
-        let count = read_at(&self.file, &mut into[..most], place)?;
+        let into = &mut into[..most];
+        let count = match &*self.file {
+            Stored::File(file) => read_at(file, into, place)?,
+            Stored::Object(object) => {
+                let end = self.start.saturating_add(self.length);
+                self.ahead.read(object, into, place, end)?
+            }
+        };
         self.at += count as u64;
         Ok(count)
     }

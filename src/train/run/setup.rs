@@ -1,6 +1,5 @@
 //! The parts of a run before its first step: checked settings, pictures, a trainer, a loader.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -13,6 +12,7 @@ use crate::device::DeviceGuard;
 use crate::error::{Error, Result, printable};
 use crate::eval::stratified_split;
 use crate::kernels::TrainBackend;
+use crate::path_text::absolute;
 use crate::train::config::RunConfig;
 use crate::train::optim::Schedule;
 use crate::train::run::observer::Observer;
@@ -97,7 +97,6 @@ impl RunSetup<'_> {
     /// The record of the run, without its pictures.
     pub fn record(&self, config: &RunConfig) -> Result<RunRecord> {
         // a relative path would mean another folder if the run is resumed from elsewhere
-        let absolute = |path: &PathBuf| std::path::absolute(path).map_err(Error::io(path));
         Ok(RunRecord {
             ibot: env!("CARGO_PKG_VERSION").into(),
             backend: self.request.selected.backend().to_string(),

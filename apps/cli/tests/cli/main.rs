@@ -9,6 +9,7 @@
 #![allow(clippy::too_many_lines, reason = "a test may be a list of cases")]
 
 mod adapt;
+mod cloud;
 mod doctor;
 mod documents;
 mod endings;

@@ -11,7 +11,7 @@ use crate::resume::{assert_same, wait_for_a_step};
 use crate::{Scratch, command, ibot, succeeds};
 
 /// The files of a folder, relative to it.
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![folder.to_path_buf()];
     while let Some(inner) = open.pop() {
@@ -27,7 +27,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The pictures of `scratch` in archives of four files; what stands for all of them.
-fn packed(scratch: &Scratch) -> String {
+pub fn packed(scratch: &Scratch) -> String {
     let folder = PathBuf::from(scratch.pictures());
     for (number, files) in files(&folder).chunks(4).enumerate() {
         let file = File::create(scratch.path(&format!("set-{number:02}.tar"))).unwrap();

@@ -1,0 +1,107 @@
+//! Files of disks, and objects of servers under addresses (`s3://`, `gs://`, `az://`, `http://`, `https://`), read at any place.
+
+#[cfg(feature = "cloud")]
+mod cloud;
+#[cfg(not(feature = "cloud"))]
+#[path = "no_cloud.rs"]
+mod cloud;
+mod facts;
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::Result;
+use std::path::Path;
+
+use crate::path_text::is_remote;
+
+pub(super) use facts::Facts;
+
+pub(super) use cloud::{Object, objects_in, outage};
+
+/// An open file, or an object.
+#[derive(Debug)]
+pub(super) enum Stored {
+    File(File),
+    Object(Object),
+}
+
+impl Stored {
+    /// # Errors
+    /// It is missing or cannot be opened; a program without the feature `cloud`.
+    pub fn open(path: &Path) -> Result<Self> {
+        match is_remote(path) {
+            true => Object::known(path).map(Self::Object),
+            false => File::open(path).map(Self::File),
+        }
+    }
+
+    /// Of an object what was known when it was first asked for: parts of one that has changed since are refused.
+    pub fn facts(&self) -> Result<Facts> {
+        match self {
+            Self::File(file) => file.metadata().map(|metadata| Facts::of(&metadata)),
+            Self::Object(object) => Ok(object.facts()),
+        }
+    }
+}
+
+impl Facts {
+    /// Those of a file now; a server is asked for them.
+    ///
+    /// # Errors
+    /// As [`Stored::open`].
+    pub fn now(path: &Path) -> Result<Self> {
+        match is_remote(path) {
+            true => Ok(Object::asked(path)?.facts()),
+            false => fs::metadata(path).map(|metadata| Self::of(&metadata)),
+        }
+    }
+}
+
+/// Whether this is a folder; an address is one where objects begin with it.
+///
+/// # Errors
+/// A server does not say.
+pub(super) fn is_folder(path: &Path) -> Result<bool> {
+    match is_remote(path) {
+        true => cloud::is_folder(path),
+        false => Ok(path.is_dir()),
+    }
+}
+
+/// Names of the folders in a folder; links to folders are some.
+///
+/// # Errors
+/// It cannot be listed.
+pub(super) fn folders_in(path: &Path) -> Result<Vec<OsString>> {
+    if is_remote(path) {
+        return cloud::folders_in(path);
+    }
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(path)?.flatten() {
+        // a set without classes may have millions of files here, which are not to be asked one by one
+        let is_folder = match entry.file_type() {
+            Ok(kind) if !kind.is_symlink() => kind.is_dir(),
+            _ => entry.path().is_dir(),
+        };
+        if is_folder {
+            folders.push(entry.file_name());
+        }
+    }
+    Ok(folders)
+}
+
+/// A file of text.
+///
+/// # Errors
+/// As [`Stored::open`]; it is no text.
+pub(super) fn read_text(path: &Path) -> Result<String> {
+    match is_remote(path) {
+        true => {
+            let object = Object::asked(path)?;
+            let bytes = object.get(0, object.facts().length)?;
+            String::from_utf8(bytes.into())
+                .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+        }
+        false => fs::read_to_string(path),
+    }
+}

@@ -1,0 +1,335 @@
+//! What a web server has is what a folder has, and a server that fails costs files or the command, never another picture.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use ibot::data::{FolderConfig, ImageFolder, LoaderConfig, PictureSource as _, Position};
+
+use super::TempFolder;
+use super::loading::{config, loader};
+use super::shards::{content, files, first_batches, png, tar_of};
+use super::tables::{PLAIN, rows, table};
+
+/// What a server does about a request, instead of what it should.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    Status(u16),
+    /// Half of the bytes, then nothing.
+    Cut,
+    /// All bytes, whatever part was asked for.
+    NoRanges,
+    /// No answer.
+    Stall,
+}
+
+/// Which faults a path has: so many of them, then none.
+type Faults = Arc<Mutex<HashMap<String, (usize, Fault)>>>;
+
+/// A web server with the files of a folder.
+struct Server {
+    address: String,
+    faults: Faults,
+    /// Path and range of each.
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    fn start(folder: &Path) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = Self {
+            address: format!("http://{}", listener.local_addr().unwrap()),
+            faults: Faults::default(),
+            requests: Arc::default(),
+        };
+        let (folder, faults, requests) = (
+            folder.to_path_buf(),
+            server.faults.clone(),
+            server.requests.clone(),
+        );
+        // ends with the process
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (folder, faults, requests) = (folder.clone(), faults.clone(), requests.clone());
+                thread::spawn(move || answer(&stream.unwrap(), &folder, &faults, &requests));
+            }
+        });
+        server
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("{}/{name}", self.address))
+    }
+
+    /// Gives so many answers about a file this fault.
+    fn fail(&self, name: &str, times: usize, fault: Fault) {
+        let mut faults = self.faults.lock().unwrap();
+        faults.insert(format!("/{name}"), (times, fault));
+    }
+
+    fn requests(&self) -> Vec<String> {
+        std::mem::take(&mut *self.requests.lock().unwrap())
+    }
+}
+
+fn answer(stream: &TcpStream, folder: &Path, faults: &Faults, requests: &Mutex<Vec<String>>) {
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    let Some(first) = lines.next() else { return };
+    let headers: HashMap<String, String> = lines
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            Some((name.to_lowercase(), value.trim().to_owned()))
+        })
+        .collect();
+    let [method, path] = [0, 1].map(|at| first.split(' ').nth(at).unwrap().to_owned());
+    let range = headers.get("range").cloned().unwrap_or_default();
+    let line = format!("{method} {path} {range}");
+    requests.lock().unwrap().push(line.trim_end().to_owned());
+    let fault = faults
+        .lock()
+        .unwrap()
+        .get_mut(&path)
+        .and_then(|(times, fault)| {
+            *times = times.checked_sub(1)?;
+            Some(*fault)
+        });
+    let write = |head: &str, body: &[u8]| {
+        let head = format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n");
+        let mut stream = stream;
+        let _ = stream.write_all(head.as_bytes());
+        let _ = stream.write_all(body);
+    };
+    if fault == Some(Fault::Stall) {
+        return thread::sleep(Duration::from_secs(3600));
+    }
+    if let Some(Fault::Status(status)) = fault {
+        return write(&format!("{status} Fault\r\nContent-Length: 0"), b"");
+    }
+    let Ok(bytes) = fs::read(folder.join(path.trim_start_matches('/'))) else {
+        return write("404 Not Found\r\nContent-Length: 0", b"");
+    };
+    let e_tag = format!("\"{}\"", blake3::hash(&bytes).to_hex());
+    if headers
+        .get("if-match")
+        .is_some_and(|wanted| *wanted != e_tag)
+    {
+        return write("412 Precondition Failed\r\nContent-Length: 0", b"");
+    }
+    let wanted = range.strip_prefix("bytes=").and_then(|range| {
+        let (from, to) = range.split_once('-')?;
+        let from: usize = from.parse().ok()?;
+        Some(from..(to.parse::<usize>().ok()? + 1).min(bytes.len()))
+    });
+    let of = wanted.clone().unwrap_or(0..bytes.len());
+    let status = match wanted {
+        Some(_) if fault != Some(Fault::NoRanges) => format!(
+            "206 Partial Content\r\nContent-Range: bytes {}-{}/{}",
+            of.start,
+            of.end - 1,
+            bytes.len()
+        ),
+        _ => "200 OK".to_owned(),
+    };
+    let head = format!("{status}\r\nETag: {e_tag}\r\nContent-Length: {}", of.len());
+    let sent = match (method.as_str(), fault) {
+        ("HEAD", _) => 0,
+        (_, Some(Fault::Cut)) => of.len() / 2,
+        _ => of.len(),
+    };
+    write(&head, &bytes[of.start..of.start + sent]);
+}
+
+/// Pictures as files, as three archives, as a table, and lists of them.
+fn set() -> TempFolder {
+    let folder = TempFolder::new();
+    let (mut lines, mut records) = (String::new(), String::from("path,label\n"));
+    for (name, bytes) in files() {
+        folder.write(name, bytes);
+        lines += &format!("{name}\n");
+        records += &format!("{name},{}\n", name.len());
+    }
+    folder.write("all.txt", lines);
+    folder.write("all.csv", records);
+    for (number, part) in files().chunks(3).enumerate() {
+        tar_of(&folder, &format!("s-{number}.tar"), part);
+    }
+    table(&folder.0.join("set.parquet"), &rows(), PLAIN);
+    folder
+}
+
+/// Without an index, which would lie in the cache folder of whoever runs the tests.
+fn scan(sources: &[&Path]) -> ibot::Result<ImageFolder> {
+    let sources: Vec<PathBuf> = sources.iter().map(|path| path.to_path_buf()).collect();
+    let config = FolderConfig {
+        index: false,
+        ..FolderConfig::default()
+    };
+    ImageFolder::scan_all(&sources, &config, &AtomicBool::new(false))
+}
+
+#[test]
+fn what_a_server_has_is_what_a_folder_has() {
+    let set = set();
+    let server = Server::start(&set.0);
+    for name in [
+        "s-{0..2}.tar",
+        "s-1.tar",
+        "set.parquet",
+        "all.txt",
+        "all.csv",
+    ] {
+        let [here, there] = [set.0.join(name), server.path(name)];
+        let [of_files, of_server] = [scan(&[&here]).unwrap(), scan(&[&there]).unwrap()];
+        assert!(!of_files.is_empty(), "{name}");
+        assert_eq!(of_server.classes(), of_files.classes(), "{name}");
+        assert_eq!(of_server.fingerprint(), of_files.fingerprint(), "{name}");
+        let [of_names, of_root] = [&server.path(""), &set.0];
+        assert_eq!(
+            content(&of_server, of_names),
+            content(&of_files, of_root),
+            "{name}"
+        );
+        assert_eq!(
+            first_batches(of_server),
+            first_batches(of_files),
+            "{name}: batches"
+        );
+    }
+    // a picture in an archive is one request once its archive is known
+    let archive = scan(&[&server.path("s-0.tar")]).unwrap();
+    server.requests();
+    archive.decode(0).unwrap();
+    let requests = server.requests();
+    assert_eq!(requests.len(), 1, "{requests:?}");
+    assert!(
+        requests[0].starts_with("GET /s-0.tar bytes="),
+        "{requests:?}"
+    );
+    // a list on this machine may name what is on a server
+    let list = set.write("there.txt", server.path("cat/a.png").to_str().unwrap());
+    let found = scan(&[&list]).unwrap();
+    assert_eq!(found.name(0), server.path("cat/a.png"));
+    found.decode(0).unwrap();
+}
+
+#[test]
+fn a_request_that_fails_is_made_again() {
+    let set = set();
+    let server = Server::start(&set.0);
+    let expected = scan(&[&set.0.join("s-{0..2}.tar")]).unwrap();
+    let expected = content(&expected, &set.0);
+    for (name, fault) in [
+        ("s-0.tar", Fault::Status(503)),
+        ("s-1.tar", Fault::Cut),
+        ("s-2.tar", Fault::Status(500)),
+    ] {
+        server.fail(name, 2, fault);
+    }
+    let found = scan(&[&server.path("s-{0..2}.tar")]).unwrap();
+    assert_eq!(content(&found, &server.path("")), expected);
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_asked_again() {
+    let set = set();
+    let server = Server::start(&set.0);
+    server.fail("cat/a.png", 1, Fault::Stall);
+    let path = server.path("cat/a.png");
+    let found = ibot::data::decode::decode_rgb(&path, 1 << 20).unwrap();
+    let expected = ibot::data::decode::decode_rgb(&set.0.join("cat/a.png"), 1 << 20);
+    assert_eq!(found, expected.unwrap());
+}
+
+#[test]
+fn files_that_a_server_does_not_give_are_skipped_with_the_reason() {
+    let set = set();
+    let server = Server::start(&set.0);
+    let cases = [
+        ("cat/a.png", Fault::Status(500), "500"),
+        ("cat/b.png", Fault::Cut, ""),
+        ("dog/a.png", Fault::Status(403), "the server refuses"),
+        ("e.png", Fault::NoRanges, "no parts of its files"),
+    ];
+    for (name, fault, _) in cases {
+        server.fail(name, usize::MAX, fault);
+    }
+    let found = scan(&[&server.path("all.txt")]).unwrap();
+    let names: Vec<PathBuf> = (0..found.len()).map(|at| found.name(at)).collect();
+    let left = ["dog/.hidden.png", "dog/broken.png", "dog/deep/er/c.jpg"];
+    assert_eq!(names.len(), left.len(), "{names:?}");
+    for (name, _, reason) in cases {
+        let skipped = &found.summary().skipped;
+        let skipped = skipped.iter().find(|(path, _)| *path == server.path(name));
+        let skipped = &skipped.unwrap().1;
+        assert!(skipped.contains(reason), "{name}: {skipped}");
+        assert!(!skipped.contains('\n'), "{skipped}");
+    }
+}
+
+#[test]
+fn what_is_not_there_ends_the_command_with_its_name() {
+    let set = set();
+    let server = Server::start(&set.0);
+    let cases = [
+        ("s-{0..3}.tar", "s-3.tar: no such object"),
+        ("", "does not list its files"),
+        ("photos/", "does not list its files"),
+        ("all.txt?token=1", "has a query"),
+    ];
+    for (name, reason) in cases {
+        let error = scan(&[&server.path(name)]).unwrap_err().to_string();
+        assert!(error.contains(reason), "{name}: {error}");
+    }
+    let nobody = Path::new("http://127.0.0.1:1/a.tar");
+    let error = scan(&[nobody]).unwrap_err().to_string();
+    assert!(error.starts_with("http://127.0.0.1:1/a.tar: "), "{error}");
+}
+
+#[test]
+fn an_object_that_changes_under_a_run_gives_no_other_picture() {
+    let set = set();
+    let server = Server::start(&set.0);
+    let found = scan(&[&server.path("s-0.tar"), &server.path("e.png")]).unwrap();
+    fs::copy(set.0.join("s-1.tar"), set.0.join("s-0.tar")).unwrap();
+    fs::copy(set.0.join("cat/a.png"), set.0.join("e.png")).unwrap();
+    for at in 0..found.len() {
+        let error = found.decode(at).unwrap_err().to_string();
+        assert!(error.contains("has changed since it was listed"), "{error}");
+    }
+}
+
+/// Pictures that only a server in good health gives are not lost for the rest of a run: it ends, and can go on later.
+#[test]
+fn a_server_that_fails_for_good_ends_the_run() {
+    let set = TempFolder::new();
+    let names: Vec<String> = (0..60).map(|number| format!("{number}.png")).collect();
+    for name in &names {
+        set.write(name, png(7));
+    }
+    set.write("all.txt", names.join("\n"));
+    let server = Server::start(&set.0);
+    let found = Arc::new(scan(&[&server.path("all.txt")]).unwrap());
+    let config = LoaderConfig {
+        cache_mib: 0,
+        ..config(3, 2)
+    };
+    let mut loader = loader(found, &config, Position::default());
+    loader.next_batch().unwrap();
+    for name in &names {
+        server.fail(name, usize::MAX, Fault::Status(500));
+    }
+    let ends = (0..100).find_map(|_| loader.next_batch().err());
+    let error = ends.unwrap().to_string();
+    assert!(error.contains("requests in a row failed"), "{error}");
+    assert!(loader.skipped() < 20, "{}", loader.skipped());
+    // a scan does not ask for every file
+    let error = scan(&[&server.path("all.txt")]).unwrap_err().to_string();
+    assert!(error.contains("requests in a row failed"), "{error}");
+}
