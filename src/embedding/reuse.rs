@@ -43,7 +43,7 @@ impl EmbeddingTable {
     /// these, its features are taken for those of the file.
     ///
     /// # Errors
-    /// [`Error::Io`] where the current folder is gone.
+    /// [`crate::Error::Io`] where the current folder is gone.
     pub fn of_folder(&self, folder: &ImageFolder) -> Result<(Embedded, Vec<PathBuf>)> {
         let paths = absolute_paths(folder)?;
         let stamps = stamps(folder);

@@ -78,72 +78,102 @@ impl Server {
     }
 }
 
-fn answer(stream: &TcpStream, folder: &Path, faults: &Faults, requests: &Mutex<Vec<String>>) {
-    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
-    let Some(first) = lines.next() else { return };
-    let headers: HashMap<String, String> = lines
-        .take_while(|line| !line.is_empty())
-        .filter_map(|line| {
+struct Request {
+    method: String,
+    path: String,
+    headers: HashMap<String, String>,
+}
+
+impl Request {
+    fn read(stream: &TcpStream) -> Option<Self> {
+        let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+        let first = lines.next()?;
+        let header = |line: String| {
             let (name, value) = line.split_once(':')?;
             Some((name.to_lowercase(), value.trim().to_owned()))
+        };
+        let headers = lines.take_while(|line| !line.is_empty());
+        let mut words = first.split(' ').map(str::to_owned);
+        Some(Self {
+            method: words.next()?,
+            path: words.next()?,
+            headers: headers.filter_map(header).collect(),
         })
-        .collect();
-    let [method, path] = [0, 1].map(|at| first.split(' ').nth(at).unwrap().to_owned());
-    let range = headers.get("range").cloned().unwrap_or_default();
-    let line = format!("{method} {path} {range}");
-    requests.lock().unwrap().push(line.trim_end().to_owned());
-    let fault = faults
-        .lock()
-        .unwrap()
-        .get_mut(&path)
-        .and_then(|(times, fault)| {
-            *times = times.checked_sub(1)?;
-            Some(*fault)
-        });
-    let write = |head: &str, body: &[u8]| {
-        let head = format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n");
-        let mut stream = stream;
-        let _ = stream.write_all(head.as_bytes());
-        let _ = stream.write_all(body);
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+
+    /// The part of so many bytes that is asked for, if one is.
+    fn range(&self, length: usize) -> Option<std::ops::Range<usize>> {
+        let (from, to) = self
+            .header("range")
+            .strip_prefix("bytes=")?
+            .split_once('-')?;
+        Some(from.parse().ok()?..length.min(to.parse::<usize>().ok()? + 1))
+    }
+}
+
+fn write(mut stream: &TcpStream, head: &str, body: &[u8]) {
+    let head = format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n");
+    let _ = stream.write_all(head.as_bytes());
+    let _ = stream.write_all(body);
+}
+
+fn answer(stream: &TcpStream, folder: &Path, faults: &Faults, requests: &Mutex<Vec<String>>) {
+    let Some(request) = Request::read(stream) else {
+        return;
     };
-    if fault == Some(Fault::Stall) {
-        return thread::sleep(Duration::from_secs(3600));
+    let line = format!(
+        "{} {} {}",
+        request.method,
+        request.path,
+        request.header("range")
+    );
+    requests.lock().unwrap().push(line.trim_end().to_owned());
+    let mut faults = faults.lock().unwrap();
+    let fault = faults.get_mut(&request.path).and_then(|(times, fault)| {
+        *times = times.checked_sub(1)?;
+        Some(*fault)
+    });
+    drop(faults);
+    let refuse = |status: &str| write(stream, &format!("{status}\r\nContent-Length: 0"), b"");
+    match fault {
+        Some(Fault::Stall) => return thread::sleep(Duration::from_secs(3600)),
+        Some(Fault::Status(status)) => return refuse(&format!("{status} Fault")),
+        _ => {}
     }
-    if let Some(Fault::Status(status)) = fault {
-        return write(&format!("{status} Fault\r\nContent-Length: 0"), b"");
-    }
-    let Ok(bytes) = fs::read(folder.join(path.trim_start_matches('/'))) else {
-        return write("404 Not Found\r\nContent-Length: 0", b"");
+    let Ok(bytes) = fs::read(folder.join(request.path.trim_start_matches('/'))) else {
+        return refuse("404 Not Found");
     };
     let e_tag = format!("\"{}\"", blake3::hash(&bytes).to_hex());
-    if headers
-        .get("if-match")
-        .is_some_and(|wanted| *wanted != e_tag)
-    {
-        return write("412 Precondition Failed\r\nContent-Length: 0", b"");
+    if !["", &e_tag].contains(&request.header("if-match")) {
+        return refuse("412 Precondition Failed");
     }
-    let wanted = range.strip_prefix("bytes=").and_then(|range| {
-        let (from, to) = range.split_once('-')?;
-        let from: usize = from.parse().ok()?;
-        Some(from..(to.parse::<usize>().ok()? + 1).min(bytes.len()))
-    });
-    let of = wanted.clone().unwrap_or(0..bytes.len());
-    let status = match wanted {
-        Some(_) if fault != Some(Fault::NoRanges) => format!(
+    let range = request
+        .range(bytes.len())
+        .filter(|_| fault != Some(Fault::NoRanges));
+    let sent = range.clone().unwrap_or(0..bytes.len());
+    let status = match range {
+        Some(of) => format!(
             "206 Partial Content\r\nContent-Range: bytes {}-{}/{}",
             of.start,
             of.end - 1,
             bytes.len()
         ),
-        _ => "200 OK".to_owned(),
+        None => "200 OK".to_owned(),
     };
-    let head = format!("{status}\r\nETag: {e_tag}\r\nContent-Length: {}", of.len());
-    let sent = match (method.as_str(), fault) {
+    let head = format!(
+        "{status}\r\nETag: {e_tag}\r\nContent-Length: {}",
+        sent.len()
+    );
+    let count = match (request.method.as_str(), fault) {
         ("HEAD", _) => 0,
-        (_, Some(Fault::Cut)) => of.len() / 2,
-        _ => of.len(),
+        (_, Some(Fault::Cut)) => sent.len() / 2,
+        _ => sent.len(),
     };
-    write(&head, &bytes[of.start..of.start + sent]);
+    write(stream, &head, &bytes[sent][..count]);
 }
 
 /// Pictures as files, as three archives, as a table, and lists of them.

@@ -32,7 +32,7 @@ struct Of {
     version: u32,
     path: String,
     length: u64,
-    /// As [`Stamp::modified`].
+    /// As `Stamp::modified`.
     modified: i64,
     tag: Option<String>,
     max_pixels: u64,

@@ -21,7 +21,7 @@ pub(super) struct Shard {
     pub table: Option<Table>,
     /// What a server calls this version of it.
     pub tag: Option<Arc<str>>,
-    /// As of [`Members`].
+    /// As of `Members`.
     pub others: usize,
     pub skipped: Vec<(PathBuf, String)>,
 }
