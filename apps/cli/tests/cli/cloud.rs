@@ -73,7 +73,7 @@ impl Bucket {
     fn put(&self, name: &str, bytes: &[u8]) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         let head = format!(
-            "PUT /set/{name} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            "PUT /set/{name} HTTP/1.1\r\nHost: localhost\r\nAuthorization: AWS test:test\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
             bytes.len()
         );
         stream.write_all(head.as_bytes()).unwrap();
