@@ -153,16 +153,19 @@ impl Records {
 
 /// Keeps what was found in shards for the next start, where that takes long to find out; one that cannot be kept costs that start.
 fn keep_indexes(roots: &[PathBuf], files: &[Listed], found: &[Found], max_pixels: u64) {
+    let is_in_shard: Vec<bool> = roots.iter().map(|root| is_shard(root)).collect();
     let mut of_roots: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (at, file) in files.iter().enumerate() {
-        of_roots.entry(file.root).or_default().push(at);
+        if is_in_shard[file.root] {
+            of_roots.entry(file.root).or_default().push(at);
+        }
     }
     for (root, places) in of_roots {
         let root = &roots[root];
         let is_slow = files.len() >= LEAST || is_remote(root);
         let was_known = |at: usize| files[at].known.is_some_and(|known| known != Known::Unread);
         let is_new = |at: &usize| !was_known(*at) && !matches!(found[*at], Found::Skipped(_));
-        if !is_slow || !is_shard(root) || !places.iter().any(is_new) {
+        if !is_slow || !places.iter().any(is_new) {
             continue;
         }
         let members = places.iter().map(|at| {

@@ -4,7 +4,7 @@
 //!   line of a list; `layout`: which folders are
 //!   classes; `summary`: that in words
 //! - `index`: the pictures of one folder as records, which a file can hold; `folder_records`: those, or a list; `cache_folder`:
-//!   where such files are; `opened`: a file, opened once; `stamp`: whether it changed;
+//!   where such files are; `opened`: a file, opened once; `bytes`: what it holds; `stamp`: whether it changed;
 //!   `shards`: files in tar archives and Parquet tables; `stored`: files of disks and objects of servers
 //! - [`header`]: the first bytes of a picture file; `kind`: its format by them, and why others are left out;
 //!   [`drawing`]: the mark of what this program draws
@@ -22,6 +22,7 @@
 
 pub mod augment;
 pub mod bench;
+mod bytes;
 mod cache_folder;
 pub mod crop;
 pub mod decode;

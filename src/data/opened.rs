@@ -6,8 +6,9 @@ use std::io::{BufRead, Read, Result as IoResult, Seek, SeekFrom};
 use std::path::Path;
 use std::time::SystemTime;
 
+use crate::data::bytes::Bytes;
 use crate::data::limits::check_length;
-use crate::data::shards::{self, InShard, Inside, member};
+use crate::data::shards::{self, InShard, member};
 use crate::data::stamp::{Stamp, settled};
 use crate::error::{Error, Result};
 
@@ -49,40 +50,6 @@ pub fn read_whole(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The bytes of a file.
-#[derive(Debug)]
-pub(super) enum Bytes {
-    Own(File),
-    InShard(Inside),
-}
-
-impl Bytes {
-    /// Says that all of it will be read, which takes fewer requests of a server.
-    pub fn expect_all(&mut self) {
-        if let Self::InShard(inside) = self {
-            inside.expect_all();
-        }
-    }
-}
-
-impl Read for Bytes {
-    fn read(&mut self, to: &mut [u8]) -> IoResult<usize> {
-        match self {
-            Self::Own(file) => file.read(to),
-            Self::InShard(inside) => inside.read(to),
-        }
-    }
-}
-
-impl Seek for Bytes {
-    fn seek(&mut self, to: SeekFrom) -> IoResult<u64> {
-        match self {
-            Self::Own(file) => file.seek(to),
-            Self::InShard(inside) => inside.seek(to),
-        }
-    }
-}
-
 /// An open file that is no folder, pipe or device.
 pub(super) struct Opened {
     pub file: Bytes,
@@ -104,7 +71,7 @@ impl Opened {
                 } = member(path)?.ok_or_else(|| Error::io(path)(error))?;
                 let modified = modified.map_or(0, settled);
                 return Ok(Self {
-                    file: Bytes::InShard(bytes),
+                    file: bytes,
                     length,
                     stamp: Stamp { length, modified },
                 });
@@ -115,7 +82,7 @@ impl Opened {
             return Err(Error::data(path, "not a file"));
         }
         Ok(Self {
-            file: Bytes::Own(file),
+            file: Bytes::File(file),
             length: metadata.len(),
             stamp: Stamp::of_metadata(&metadata),
         })
@@ -243,7 +210,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("ibot-blocks-{}", std::process::id()));
         let bytes: Vec<u8> = (0..3 * BLOCK + 5).map(|at| (at % 251) as u8).collect();
         fs::write(&path, &bytes).unwrap();
-        let mut blocks = Blocks::new(Bytes::Own(File::open(&path).unwrap())).unwrap();
+        let mut blocks = Blocks::new(Bytes::File(File::open(&path).unwrap())).unwrap();
         assert_eq!(blocks.first(), &bytes[..BLOCK]);
         for at in [0, 2 * BLOCK + 3, 7, BLOCK - 1, 3 * BLOCK + 5, BLOCK] {
             assert_eq!(blocks.seek(SeekFrom::Start(at as u64)).unwrap(), at as u64);

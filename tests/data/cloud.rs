@@ -27,6 +27,8 @@ enum Fault {
     NoRanges,
     /// No answer.
     Stall,
+    /// No tag of the file's version, and no look at the one that is asked for.
+    NoTags,
 }
 
 /// Which faults a path has: so many of them, then none.
@@ -148,7 +150,8 @@ fn answer(stream: &TcpStream, folder: &Path, faults: &Faults, requests: &Mutex<V
         return refuse("404 Not Found");
     };
     let e_tag = format!("\"{}\"", blake3::hash(&bytes).to_hex());
-    if !["", &e_tag].contains(&request.header("if-match")) {
+    let has_tags = fault != Some(Fault::NoTags);
+    if has_tags && !["", &e_tag].contains(&request.header("if-match")) {
         return refuse("412 Precondition Failed");
     }
     let range = request
@@ -164,10 +167,9 @@ fn answer(stream: &TcpStream, folder: &Path, faults: &Faults, requests: &Mutex<V
         ),
         None => "200 OK".to_owned(),
     };
-    let head = format!(
-        "{status}\r\nETag: {e_tag}\r\nContent-Length: {}",
-        sent.len()
-    );
+    let tag = has_tags.then(|| format!("ETag: {e_tag}\r\n"));
+    let tag = tag.unwrap_or_default();
+    let head = format!("{status}\r\n{tag}Content-Length: {}", sent.len());
     let count = match (request.method.as_str(), fault) {
         ("HEAD", _) => 0,
         (_, Some(Fault::Cut)) => sent.len() / 2,
@@ -335,9 +337,34 @@ fn an_object_that_changes_under_a_run_gives_no_other_picture() {
     }
 }
 
+/// A server that says nothing of versions is found out by the length of the file.
+#[test]
+fn an_object_without_a_tag_is_not_read_as_another_one() {
+    let set = set();
+    let server = Server::start(&set.0);
+    server.fail("s-0.tar", usize::MAX, Fault::NoTags);
+    let found = scan(&[&server.path("s-0.tar")]).unwrap();
+    found.decode(0).unwrap();
+    let mut longer = fs::read(set.0.join("s-1.tar")).unwrap();
+    longer.extend([0; 8192]);
+    fs::write(set.0.join("s-0.tar"), longer).unwrap();
+    let error = found.decode(0).unwrap_err().to_string();
+    assert!(error.contains("has changed since it was listed"), "{error}");
+}
+
 /// Pictures that only a server in good health gives are not lost for the rest of a run: it ends, and can go on later.
 #[test]
 fn a_server_that_fails_for_good_ends_the_run() {
+    ends_the_run(500);
+}
+
+/// As when credentials expire.
+#[test]
+fn a_server_that_refuses_from_now_on_ends_the_run() {
+    ends_the_run(403);
+}
+
+fn ends_the_run(status: u16) {
     let set = TempFolder::new();
     let names: Vec<String> = (0..60).map(|number| format!("{number}.png")).collect();
     for name in &names {
@@ -353,7 +380,7 @@ fn a_server_that_fails_for_good_ends_the_run() {
     let mut loader = loader(found, &config, Position::default());
     loader.next_batch().unwrap();
     for name in &names {
-        server.fail(name, usize::MAX, Fault::Status(500));
+        server.fail(name, usize::MAX, Fault::Status(status));
     }
     let ends = (0..100).find_map(|_| loader.next_batch().err());
     let error = ends.unwrap().to_string();

@@ -13,15 +13,16 @@ mod pattern;
 mod rows;
 mod shard;
 mod tar;
-mod window;
+pub(super) mod window;
 
 use std::collections::HashMap;
-use std::io::{Cursor, Read, Result as IoResult, Seek, SeekFrom};
+use std::io::{Cursor, Result as IoResult};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use crate::data::bytes::Bytes;
 use crate::data::stored::{Facts, Stored};
 use crate::error::{Error, Result};
 use crate::path_text::is_remote;
@@ -121,44 +122,10 @@ pub(super) fn keep_index<'a>(
     })
 }
 
-/// The bytes of a file in a shard.
-#[derive(Debug)]
-pub(super) enum Inside {
-    Window(Window),
-    Row(Cursor<Vec<u8>>),
-}
-
-impl Inside {
-    /// Says that all of it will be read.
-    pub fn expect_all(&mut self) {
-        if let Self::Window(window) = self {
-            window.expect_all();
-        }
-    }
-}
-
-impl Read for Inside {
-    fn read(&mut self, to: &mut [u8]) -> IoResult<usize> {
-        match self {
-            Self::Window(window) => window.read(to),
-            Self::Row(bytes) => bytes.read(to),
-        }
-    }
-}
-
-impl Seek for Inside {
-    fn seek(&mut self, to: SeekFrom) -> IoResult<u64> {
-        match self {
-            Self::Window(window) => window.seek(to),
-            Self::Row(bytes) => bytes.seek(to),
-        }
-    }
-}
-
 /// A file in a shard.
 #[derive(Debug)]
 pub(super) struct InShard {
-    pub bytes: Inside,
+    pub bytes: Bytes,
     /// Number of bytes.
     pub length: u64,
     /// Of the shard.
@@ -184,14 +151,14 @@ pub(super) fn member(path: &Path) -> Result<Option<InShard>> {
     let (bytes, length) = match &shard.table {
         None => {
             let window = Window::new(file, span.offset, span.length);
-            (Inside::Window(window), span.length)
+            (Bytes::Part(window), span.length)
         }
         Some(table) => {
             let bytes = rows::read(&shard.path, table, file, span.offset);
             let bytes = bytes.map_err(|error| Error::data(path, error.without_path()))?;
             let length = bytes.len() as u64;
             table.keep_length(span.offset, length);
-            (Inside::Row(Cursor::new(bytes)), length)
+            (Bytes::Whole(Cursor::new(bytes)), length)
         }
     };
     Ok(Some(InShard {
@@ -209,7 +176,7 @@ fn object(path: &Path) -> IoResult<Option<InShard>> {
     let object = Stored::open(path)?;
     let facts = object.facts()?;
     Ok(Some(InShard {
-        bytes: Inside::Window(Window::new(Arc::new(object), 0, facts.length)),
+        bytes: Bytes::Part(Window::new(Arc::new(object), 0, facts.length)),
         length: facts.length,
         modified: facts.modified,
     }))

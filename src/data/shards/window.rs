@@ -113,6 +113,9 @@ impl Read for Window {
     fn read(&mut self, into: &mut [u8]) -> Result<usize> {
         let left = self.length.saturating_sub(self.at);
         let most = into.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        if most == 0 {
+            return Ok(0);
+        }
         let place = self.start.checked_add(self.at);
         let place = place.ok_or_else(|| Error::from(ErrorKind::InvalidInput))?;
         let into = &mut into[..most];

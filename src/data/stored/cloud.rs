@@ -34,7 +34,7 @@ const OF_FILES: [&str; 4] = ["tar", "parquet", "txt", "csv"];
 
 /// Why a folder of a web server is refused.
 const NOT_LISTED: &str = "a web server does not list its files: name the shards, such as {0000..0099}.tar, or give a list (.txt, .csv)";
-/// So many requests in a row without success are an outage, whatever they were for.
+/// So many requests in a row that fail or are refused are an outage, as when credentials expire.
 const OUTAGE: usize = 16;
 
 /// The servers that were used, by scheme and host or bucket.
@@ -56,7 +56,7 @@ struct Server {
     failures: Mutex<Failures>,
 }
 
-/// Requests in a row that failed though they were made again.
+/// Requests in a row that failed though they were made again, or were refused.
 #[derive(Debug, Default)]
 struct Failures {
     count: usize,
@@ -75,8 +75,10 @@ impl Server {
         let result = runtime.block_on(request).map_err(in_words);
         let mut failures = self.failures();
         match &result {
-            // that is no file, or a refusal: the server is well
-            Err(error) if error.kind() == ErrorKind::Other => {
+            // that a file is missing or has changed is an answer
+            Err(error)
+                if [ErrorKind::Other, ErrorKind::PermissionDenied].contains(&error.kind()) =>
+            {
                 failures.count += 1;
                 failures.last = error.to_string();
             }
@@ -154,6 +156,16 @@ impl Object {
         }
     }
 
+    /// Whether it is the one that was asked for, by its tag, or by its time in seconds where a server gives no tag.
+    fn is_version(&self, now: &ObjectMeta) -> bool {
+        let tags = self.meta.e_tag.as_ref().zip(now.e_tag.as_ref());
+        let is_same = tags.map_or_else(
+            || self.meta.last_modified.timestamp() == now.last_modified.timestamp(),
+            |(before, now)| before == now,
+        );
+        is_same && self.meta.size == now.size
+    }
+
     /// Some bytes of it.
     ///
     /// # Errors
@@ -169,9 +181,14 @@ impl Object {
         let store = &self.server.store;
         let bytes = self.server.wait(async {
             let found = store.get_opts(&self.meta.location, options).await?;
-            found.bytes().await
+            // not every server looks at the tag that it is asked for
+            match self.is_version(&found.meta) {
+                true => found.bytes().await.map(Some),
+                false => Ok(None),
+            }
         });
-        // of a change: whoever opens it later gets what is there then
+        let bytes = bytes.and_then(|bytes| bytes.ok_or_else(changed));
+        // whoever opens it later gets what is there then
         if (bytes.as_ref()).is_err_and(|error| error.kind() == ErrorKind::InvalidData) {
             known().remove(&self.path);
         }
@@ -184,6 +201,12 @@ impl Object {
             }
         }
     }
+}
+
+/// Why an object that is another one now is not read.
+fn changed() -> Error {
+    let reason = "has changed since it was listed; start again";
+    Error::new(ErrorKind::InvalidData, reason)
 }
 
 fn known() -> MutexGuard<'static, HashMap<PathBuf, Arc<ObjectMeta>>> {
@@ -253,10 +276,7 @@ fn in_words(error: object_store::Error) -> Error {
     use object_store::Error as Of;
     match error {
         Of::NotFound { .. } => Error::new(ErrorKind::NotFound, "no such object"),
-        Of::Precondition { .. } => {
-            let reason = "has changed since it was listed; start again";
-            Error::new(ErrorKind::InvalidData, reason)
-        }
+        Of::Precondition { .. } => changed(),
         Of::NotSupported { .. } => {
             let reason = "the server gives no parts of its files (HTTP ranges)";
             Error::new(ErrorKind::Unsupported, reason)
