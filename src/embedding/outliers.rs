@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use crate::data::{ImageFolder, PictureSource as _};
 use crate::embedding::embedder::Embedder;
-use crate::embedding::patches::{PatchRequest, Visited, visit_patches};
+use crate::embedding::patches::{PatchRequest, Visited, drawn, room, visit_patches};
 use crate::error::{Error, Result};
 use crate::eval::{Distance, NormalRows};
-use crate::random::{Random, Stream};
 
 /// The patches of a folder's pictures, to compare others with; at most `per_image` of each picture, drawn from the seed. Their
 /// owners are places in the folder. `progress` gets the number of pictures after each batch.
@@ -15,8 +14,7 @@ use crate::random::{Random, Stream};
 /// Takes `4 D` bytes of memory for each patch.
 ///
 /// # Errors
-/// Those of [`visit_patches`]; [`Error::Unsupported`] where the memory is not there; [`Error::Data`] for a feature that is not
-/// finite, or without a picture.
+/// Those of [`visit_patches`]; [`Error::Unsupported`] where the memory is not there; [`Error::Data`] without a picture.
 pub fn normal_patches(
     embedder: &Embedder,
     folder: &Arc<ImageFolder>,
@@ -28,26 +26,13 @@ pub fn normal_patches(
     let shape = request.shape(embedder);
     let of_image = shape.grid[0] * shape.grid[1];
     let most = folder.len() * per_image.unwrap_or(of_image).min(of_image);
-    let (mut rows, mut owners): (Vec<f32>, Vec<usize>) = (Vec::new(), Vec::new());
-    if rows.try_reserve_exact(most * shape.width).is_err() {
-        let bytes = most * shape.width * size_of::<f32>();
-        let reason = format!("{most} patches take {bytes} bytes, which the system does not give");
-        return Err(Error::Unsupported(reason));
-    }
+    let (mut rows, mut owners) = (room(most, shape.width)?, Vec::new());
     let mut made = 0;
     let visited = visit_patches(embedder, folder.clone(), request, &mut |batch| {
-        let each = batch.patches.chunks_exact(shape.values());
-        for (sample, patches) in batch.samples.iter().zip(each) {
-            check_finite(folder, *sample, patches)?;
-            let mut places: Vec<usize> = (0..of_image).collect();
-            if let Some(count) = per_image.filter(|count| *count < of_image) {
-                Random::new(seed, 0, *sample as u64, Stream::Shuffle).shuffle(&mut places);
-                places.truncate(count);
-                places.sort_unstable();
-            }
-            for at in places {
+        for (sample, patches) in batch.pictures() {
+            for at in drawn(of_image, per_image, seed, sample) {
                 rows.extend_from_slice(&patches[at * shape.width..(at + 1) * shape.width]);
-                owners.push(*sample);
+                owners.push(sample);
             }
         }
         made += batch.samples.len();
@@ -101,21 +86,9 @@ pub fn patch_distances(
         return Ok(Visited::default());
     }
     visit_patches(embedder, folder.clone(), request, &mut |batch| {
-        let each = batch.patches.chunks_exact(shape.values());
-        for (sample, patches) in batch.samples.iter().zip(each) {
-            check_finite(folder, *sample, patches)?;
-            of_picture(*sample, patches)?;
+        for (sample, patches) in batch.pictures() {
+            of_picture(sample, patches)?;
         }
         Ok(true)
     })
-}
-
-fn check_finite(folder: &ImageFolder, sample: usize, patches: &[f32]) -> Result<()> {
-    match patches.iter().all(|value| value.is_finite()) {
-        true => Ok(()),
-        false => Err(Error::data(
-            folder.name(sample),
-            "its patch features are not finite",
-        )),
-    }
 }

@@ -8,8 +8,9 @@ use crate::embedding::embedder::Embedder;
 use crate::embedding::engine::Wanted;
 use crate::embedding::folder::check_layers;
 use crate::embedding::table::{PatchOrigin, PatchOwner, PatchShape, PatchTable};
-use crate::error::{Result, counted};
+use crate::error::{Error, Result, counted};
 use crate::path_text::{absolute, path_text};
+use crate::random::{Random, Stream};
 
 /// How the patches of a folder are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,41 @@ pub struct PatchBatch {
     pub patches: Vec<f32>,
 }
 
+impl PatchBatch {
+    /// Each picture's place and its patches, `[N, D]`.
+    pub fn pictures(&self) -> impl Iterator<Item = (usize, &[f32])> {
+        let values = self.patches.len() / self.samples.len().max(1);
+        let samples = self.samples.iter().copied();
+        samples.zip(self.patches.chunks_exact(values.max(1)))
+    }
+}
+
+/// Room for patches, at once: a vector that grows takes three times as much while it moves.
+///
+/// # Errors
+/// [`Error::Unsupported`] where the memory is not there.
+pub(super) fn room(patches: usize, width: usize) -> Result<Vec<f32>> {
+    let mut room = Vec::new();
+    if room.try_reserve_exact(patches * width).is_err() {
+        let bytes = patches * width * size_of::<f32>();
+        let reason =
+            format!("{patches} patches take {bytes} bytes, which the system does not give");
+        return Err(Error::Unsupported(reason));
+    }
+    Ok(room)
+}
+
+/// Which of a picture's patches are taken, rising: all, or so many that are drawn from the seed.
+pub(super) fn drawn(patches: usize, most: Option<usize>, seed: u64, sample: usize) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..patches).collect();
+    if let Some(most) = most.filter(|most| *most < patches) {
+        Random::new(seed, 0, sample as u64, Stream::Shuffle).shuffle(&mut places);
+        places.truncate(most);
+        places.sort_unstable();
+    }
+    places
+}
+
 /// How the pictures of a source were gone through.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Visited {
@@ -73,7 +109,8 @@ pub struct Visited {
 /// the work.
 ///
 /// # Errors
-/// A number of layers that the model does not have, no usable picture, a device that failed, and those of `visit`.
+/// A number of layers that the model does not have, no usable picture, a device that failed, [`Error::Data`] for a feature that is
+/// not finite, and those of `visit`.
 pub fn visit_patches(
     embedder: &Embedder,
     source: Arc<dyn PictureSource>,
@@ -87,7 +124,12 @@ pub fn visit_patches(
         ..Wanted::CLS
     };
     let (augment, last) = (embedder.preprocessing().augment(), source.len());
-    let mut batches = eval_batches(source, &augment, request.batch_size, request.workers)?;
+    let mut batches = eval_batches(
+        source.clone(),
+        &augment,
+        request.batch_size,
+        request.workers,
+    )?;
     let mut visited = Visited::default();
     while let Some(batch) = batches.next() {
         let batch = batch?;
@@ -95,7 +137,13 @@ pub fn visit_patches(
         let samples = batch.samples;
         let is_last = samples.last().is_none_or(|sample| sample + 1 == last);
         visited.skipped.extend(batches.take_skipped());
-        if !visit(PatchBatch { samples, patches })? {
+        let batch = PatchBatch { samples, patches };
+        let is_bad = |patches: &[f32]| patches.iter().any(|value| !value.is_finite());
+        if let Some((sample, _)) = batch.pictures().find(|(_, patches)| is_bad(patches)) {
+            let reason = "its patch features are not finite";
+            return Err(Error::data(source.name(sample), reason));
+        }
+        if !visit(batch)? {
             visited.is_cut_short = !is_last;
             break;
         }

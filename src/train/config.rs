@@ -8,6 +8,7 @@ use toml::{Table, Value};
 use crate::collective::Wire;
 use crate::data::{AugmentConfig, FolderConfig};
 use crate::error::{Error, Result, require, require_counts};
+use crate::files::model::Described;
 use crate::method::IbotConfig;
 use crate::precision::Precision;
 use crate::train::optim::{OptimizerConfig, ScheduleConfig};
@@ -93,6 +94,17 @@ impl Default for RunConfig {
 }
 
 impl RunConfig {
+    /// Sets the backbone: the model of this timm name, or else what the weights to start from are said to be.
+    pub fn set_encoder(&mut self, name: Option<&String>, weights: Option<&Described>) {
+        let named = weights.and_then(|weights| weights.encoder.as_ref());
+        if let Some(encoder) = name.or(named) {
+            self.method.encoder_name.clone_from(encoder);
+            self.method.vit = None;
+        } else if let Some(vit) = weights.and_then(|weights| weights.architecture.clone()) {
+            self.method.vit = Some(vit);
+        }
+    }
+
     /// This configuration with the keys of a TOML file in place of its own.
     ///
     /// # Errors

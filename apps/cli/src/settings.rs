@@ -186,13 +186,7 @@ impl TrainArgs {
         }
         config.steps = self.steps.or(config.steps);
         let of_model = of_model.map(|model| &model.described);
-        let named = of_model.and_then(|model| model.encoder.as_ref());
-        if let Some(encoder) = self.encoder.as_ref().or(named) {
-            config.method.encoder_name.clone_from(encoder);
-            config.method.vit = None;
-        } else if let Some(vit) = of_model.and_then(|model| model.architecture.clone()) {
-            config.method.vit = Some(vit);
-        }
+        config.set_encoder(self.encoder.as_ref(), of_model);
         config.held_out = self.held_out.or(config.held_out);
         set(&mut config.epochs, self.epochs);
         set(&mut config.seed, self.seed);

@@ -112,13 +112,7 @@ impl Request {
         pretrained: Option<&LocalModel>,
     ) -> Result<RunConfig> {
         let described = pretrained.map(|model| &model.described);
-        let named = described.and_then(|model| model.encoder.as_ref());
-        if let Some(encoder) = self.encoder.as_ref().or(named) {
-            config.method.encoder_name.clone_from(encoder);
-            config.method.vit = None;
-        } else if let Some(vit) = described.and_then(|model| model.architecture.clone()) {
-            config.method.vit = Some(vit);
-        }
+        config.set_encoder(self.encoder.as_ref(), described);
         if let Some(model) = pretrained {
             config.method.pretrained = true;
             let encoder = config.method.encoder_name.as_str();
