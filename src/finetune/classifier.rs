@@ -10,7 +10,8 @@ use burn::tensor::backend::Backend;
 use crate::backbone::{Backbone as _, VisionTransformer};
 use crate::files::{NamedTensor, state_dict};
 use crate::init::timm_linear;
-use crate::kernels::IbotBackend;
+use crate::kernels::{IbotBackend, LinearLayerInput};
+use crate::precision::Precision;
 use crate::random::Random;
 
 /// Deviation of the head's weights at the start: timm's 0.02 times BEiT's `init_scale` of 0.001, so that the first steps
@@ -45,7 +46,7 @@ impl<B: IbotBackend> Classifier<B> {
     /// # Shapes
     /// `images` `[B, 3, H, W]` -> logits `[B, K]`.
     pub fn logits(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
-        self.head.forward(self.backbone.embed(images))
+        self.logits_of(self.backbone.embed(images))
     }
 
     /// [`Classifier::logits`] with drop path, drawn from one generator an image.
@@ -58,7 +59,14 @@ impl<B: IbotBackend> Classifier<B> {
         drop_path_rngs: &mut [Random],
     ) -> Tensor<B, 2> {
         let features = self.backbone.training_features(images, drop_path_rngs);
-        self.head.forward(self.backbone.pool(features))
+        self.logits_of(self.backbone.pool(features))
+    }
+
+    /// In f32 with every precision.
+    fn logits_of(&self, features: Tensor<B, 2>) -> Tensor<B, 2> {
+        // not `Linear::forward`, which is burn's product: it does not fit most GPUs
+        let layer = LinearLayerInput::new(features, &self.head);
+        Precision::F32.autocast(|| B::linear_layer(layer))
     }
 
     /// All weights under the names of timm's model with a classifier: those of the backbone, `head.weight` `[K, D]` and

@@ -267,7 +267,7 @@ pub trait IbotBackend: Backend {
         linear::linear_gelu_backward(input)
     }
 
-    /// The product of each pair of matrices.
+    /// The product of each pair of matrices; differentiable.
     ///
     /// # Shapes
     /// See [`Layout`]; -> `[N, R, C]`.

@@ -16,7 +16,8 @@ pub enum KernelChoice {
     /// The WGSL kernels of `shaders/`.
     #[default]
     Wgsl,
-    /// The bodies in tensor operations that every backend has: slower, and what the kernels are tested against.
+    /// The bodies in tensor operations that every backend has: slower, and what the kernels are tested against. Products of
+    /// matrices are in WGSL here too.
     Reference,
 }
 

@@ -46,7 +46,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("files", &["backbone", "data", "device"]),
     (
         "embedding",
-        &["backbone", "data", "device", "eval", "files", "kernels"],
+        &[
+            "backbone",
+            "collective",
+            "data",
+            "device",
+            "eval",
+            "files",
+            "kernels",
+        ],
     ),
     (
         "train",
@@ -68,6 +76,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "finetune",
         &[
             "backbone",
+            "collective",
             "data",
             "device",
             "eval",
@@ -320,7 +329,6 @@ const BURNS_OWN: &[(&str, &str)] = &[
     ("kernels/ops/adamw.rs", "reference"),
     ("kernels/ops/cross_entropy.rs", "reference"),
     ("kernels/ops/layer_norm.rs", "reference"),
-    ("kernels/ops/linear.rs", "reference"),
     ("kernels/ops/product.rs", "reference"),
     ("kernels/ops/grad_scale.rs", "reference"),
     ("kernels/ops/target_potentials.rs", "reference"),

@@ -88,6 +88,10 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("products, linear", products::linear::<B>),
         ("products, gradients", products::linear_backward::<B>),
         ("products, many small", products::many_small::<B>),
+        (
+            "products, gradients of many",
+            products::gradients_of_many_small::<B>,
+        ),
         ("products, many terms", products::many_terms::<B>),
         ("products, long sums", epilogues::long_sums::<B>),
         ("products, slope of GELU", epilogues::gelu_gradient::<B>),

@@ -184,6 +184,60 @@ pub fn many_small<B: TrainBackend>(device: &B::Device) {
     }
 }
 
+/// Their gradients by both operands, in each of the three ways in which these lie.
+pub fn gradients_of_many_small<B: TrainBackend>(device: &B::Device) {
+    let [rows, depth, columns] = [3, 5, 4];
+    let [left, right, weights] = [
+        (21, rows * depth),
+        (22, depth * columns),
+        (23, rows * columns),
+    ]
+    .map(|(stream, count)| draw(stream, count));
+    let d_left = product(
+        [rows, columns, depth],
+        |i, j| weights[i * columns + j],
+        |j, t| right[t * columns + j],
+    );
+    let d_right = product(
+        [depth, rows, columns],
+        |t, i| left[i * depth + t],
+        |i, j| weights[i * columns + j],
+    );
+    for layout in [
+        Layout::Plain,
+        Layout::RightTransposed,
+        Layout::LeftTransposed,
+    ] {
+        let leaf = |entries: &[i64], sizes: [usize; 3], is_turned: bool| {
+            let leaf = tensor::<Inner<B>, 3>(entries, sizes, device);
+            let leaf = if is_turned {
+                leaf.swap_dims(1, 2) * 1.0
+            } else {
+                leaf
+            };
+            Tensor::<B, 3>::from_inner(leaf).require_grad()
+        };
+        let turned = [Layout::LeftTransposed, Layout::RightTransposed].map(|of| of == layout);
+        let left = leaf(&left, [1, rows, depth], turned[0]);
+        let right = leaf(&right, [1, depth, columns], turned[1]);
+        let weights = tensor::<B, 3>(&weights, [1, rows, columns], device);
+        let y = B::matrix_products(left.clone(), right.clone(), layout);
+        let grads = (y * weights).sum().backward();
+        for (name, leaf, is_turned, expected) in [
+            ("left", left, turned[0], &d_left),
+            ("right", right, turned[1], &d_right),
+        ] {
+            let found = leaf.grad(&grads).unwrap();
+            let found = if is_turned {
+                found.swap_dims(1, 2) * 1.0
+            } else {
+                found
+            };
+            assert_exact(&format!("{layout:?}, gradient by {name}"), found, expected);
+        }
+    }
+}
+
 /// More terms than one launch adds up, in each of the three ways in which operands lie.
 pub fn many_terms<B: TrainBackend>(device: &B::Device) {
     let terms = 450_003;

@@ -26,7 +26,9 @@ pub struct DeviceArgs {
 /// Warns if the GPU's operations are not those this program was built with.
 fn announce_kernels() -> Result<()> {
     if KernelChoice::from_env()? == KernelChoice::Reference {
-        warn("IBOT_KERNELS=reference: tensor operations instead of WGSL kernels");
+        warn(
+            "IBOT_KERNELS=reference: tensor operations instead of WGSL kernels, but for products of matrices",
+        );
     }
     if let Some(folder) = wgsl::shader_folder() {
         warn(format_args!(

@@ -3,6 +3,7 @@
 
 mod layers;
 mod primitive;
+mod products;
 mod rows;
 
 use std::ops::Range;
@@ -27,7 +28,7 @@ use crate::kernels::ops::l2_norm::L2NormInput;
 use crate::kernels::ops::layer_norm::LayerNormInput;
 use crate::kernels::ops::levels::LevelsInput;
 use crate::kernels::ops::linear::{Activated, LinearLayerInput};
-use crate::kernels::ops::product::RowPlaces;
+use crate::kernels::ops::product::{Layout, RowPlaces};
 use crate::kernels::ops::tiled::{Logits, TiledInput};
 use crate::kernels::ops::tokens::TokensInput;
 use crate::kernels::ops::{patchify, tiled};
@@ -282,6 +283,14 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
 
     fn assemble_tokens(input: TokensInput<Self>) -> Tensor<Self, 2> {
         rows::assemble_tokens(input)
+    }
+
+    fn matrix_products(
+        left: Tensor<Self, 3>,
+        right: Tensor<Self, 3>,
+        layout: Layout,
+    ) -> Tensor<Self, 3> {
+        products::matrix_products(left, right, layout)
     }
 
     fn gather_rows(x: Tensor<Self, 2>, places: &RowPlaces) -> Tensor<Self, 2> {

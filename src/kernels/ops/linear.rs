@@ -6,6 +6,7 @@ use burn::tensor::backend::Backend;
 
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::layer_norm::LayerNormInput;
+use crate::kernels::ops::product::Layout;
 use crate::kernels::ops::rounding::{kept, operand};
 
 /// What the rows go through before the product. Backward computes it again, which is cheap, instead of keeping it.
@@ -276,7 +277,7 @@ impl<B: IbotBackend> LinearBackwardInput<B> {
 /// `x weight + bias + residual`.
 pub fn linear<B: IbotBackend>(input: LinearInput<B>) -> Tensor<B, 2> {
     let input = input.rounded();
-    let mut y = input.x.matmul(input.weight);
+    let mut y = product(input.x, input.weight, Layout::Plain);
     if let Some(bias) = input.bias {
         y = y + bias.unsqueeze_dim(0);
     }
@@ -297,10 +298,19 @@ pub fn linear_backward<B: IbotBackend>(input: LinearBackwardInput<B>) -> LinearG
     LinearGradients {
         d_x: input
             .wants_x
-            .then(|| d_y.clone().matmul(weight.transpose())),
+            .then(|| product(d_y.clone(), weight, Layout::RightTransposed)),
         d_bias,
-        d_weight: input.wants_weight.then(|| x.transpose().matmul(d_y)),
+        d_weight: (input.wants_weight).then(|| product(x, d_y, Layout::LeftTransposed)),
     }
+}
+
+/// One of [`IbotBackend::matrix_products`].
+fn product<B: IbotBackend>(
+    left: Tensor<B, 2>,
+    right: Tensor<B, 2>,
+    layout: Layout,
+) -> Tensor<B, 2> {
+    B::matrix_products(left.unsqueeze(), right.unsqueeze(), layout).squeeze_dim(0)
 }
 
 /// See [`IbotBackend::linear_gelu_backward`].

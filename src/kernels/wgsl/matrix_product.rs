@@ -15,7 +15,6 @@ use super::matrix_plan::{MAX_TERMS, Plan, Sizes, Way};
 use super::matrix_tiles::BLOCK;
 use super::matrix_timing::fastest;
 use crate::kernels::backends::Gpu;
-use crate::kernels::ops::product;
 use crate::kernels::ops::product::Layout;
 
 /// Multiplications of a product whose tiles are timed, at least: fewer take a GPU less than a launch does.
@@ -272,7 +271,7 @@ pub(super) fn matrix_products(
 ) -> Tensor<Gpu, 3> {
     let [count, rows, depth, columns] = layout.sizes(left.dims(), right.dims());
     if count * rows * depth * columns == 0 {
-        return product::matrix_products(left, right, layout);
+        return Tensor::zeros([count, rows, columns], &left.device());
     }
     let (left, right) = (contiguous(left), contiguous(right));
     let mut product = Product::of(layout, [rows, depth, columns], &left, &right);

@@ -307,10 +307,8 @@ impl IbotBackend for Gpu {
         right: Tensor<Self, 3>,
         layout: Layout,
     ) -> Tensor<Self, 3> {
-        chosen!(
-            matrix_product::matrix_products(left, right, layout),
-            tensor_product::matrix_products(left, right, layout)
-        )
+        // always this crate's: burn's does not fit most GPUs, and is a third of all code that rustc would compile
+        matrix_product::matrix_products(left, right, layout)
     }
 
     fn column_sums(x: Tensor<Self, 2>) -> Tensor<Self, 1> {
