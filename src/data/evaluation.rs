@@ -65,6 +65,14 @@ pub fn eval_batches(
 }
 
 impl EvalBatches {
+    /// The same, but it is no error that no picture is usable.
+    pub(crate) fn or_none(self) -> Self {
+        Self {
+            has_pictures: true,
+            ..self
+        }
+    }
+
     /// The pictures that could not be decoded, and why, since the last call; each appears once.
     pub fn take_skipped(&self) -> Vec<(PathBuf, String)> {
         self.pool.task().pictures.take_skipped()

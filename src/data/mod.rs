@@ -90,6 +90,7 @@ pub use masked::{MaskedPictures, Masks};
 pub use mosaic::views_mosaic;
 pub use opened::{length_and_time, read_whole};
 pub use order::Shuffle;
+pub(crate) use pictures::none_usable;
 pub use pixels::Pixels;
 pub use reading::reading;
 pub(crate) use sources::check_source;

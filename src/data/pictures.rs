@@ -110,15 +110,7 @@ impl Pictures {
 
     pub fn none_usable(&self) -> Error {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let example = log
-            .first
-            .as_ref()
-            .map(|(path, reason)| format!("; the first: {}: {reason}", printable(path)));
-        Error::Loader(format!(
-            "none of the {} images could be decoded{}",
-            self.source.len(),
-            example.unwrap_or_default()
-        ))
+        none_usable(self.source.len(), log.first.as_ref())
     }
 
     /// How many files could not be read so far.
@@ -135,4 +127,13 @@ impl Pictures {
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut log.fresh)
     }
+}
+
+/// The error of pictures of which none could be decoded; `first` is one, and why.
+pub(crate) fn none_usable(pictures: usize, first: Option<&(PathBuf, String)>) -> Error {
+    let first = first.map(|(path, reason)| format!("; the first: {}: {reason}", printable(path)));
+    Error::Loader(format!(
+        "none of the {pictures} images could be decoded{}",
+        first.unwrap_or_default()
+    ))
 }

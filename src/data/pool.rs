@@ -283,7 +283,13 @@ impl<T: Task> Shared<T> {
             state = lock(&self.state);
             state.is_opening = false;
             match opened {
-                Some(progress) => state.open.push_back(progress),
+                Some(progress) => {
+                    // a share of a batch may be empty, and no worker finishes it
+                    if progress.is_complete() {
+                        self.made.notify_all();
+                    }
+                    state.open.push_back(progress);
+                }
                 None => {
                     state.is_over = true;
                     self.made.notify_all();

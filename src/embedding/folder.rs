@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::data::{ImageFolder, PictureSource as _, eval_batches};
+use crate::data::{ImageFolder, PictureSource as _, eval_batches, none_usable};
 use crate::embedding::embedded::{Embedded, FeatureKind};
 use crate::embedding::embedder::Embedder;
 use crate::embedding::engine::{Made, Wanted};
@@ -96,8 +96,22 @@ pub fn embed_folder(
     request: &FolderRequest,
     progress: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Embedded> {
-    let width = embedder.width();
+    let embedded = embed_pictures(embedder, folder, request, progress)?;
+    match embedded.paths.is_empty() {
+        true => Err(none_usable(folder.len(), embedded.skipped.first())),
+        false => Ok(embedded),
+    }
+}
+
+/// [`embed_folder`], for which it is no error that no picture is usable.
+pub(super) fn embed_pictures(
+    embedder: &Embedder,
+    folder: &Arc<ImageFolder>,
+    request: &FolderRequest,
+    progress: &mut dyn FnMut(usize) -> bool,
+) -> Result<Embedded> {
     check_layers(embedder, request.layers)?;
+    let width = embedder.width();
     let wanted = request.wanted();
     let mut embedded = Embedded {
         set: FeatureSet {
@@ -117,7 +131,8 @@ pub fn embed_folder(
         &augment,
         request.batch_size,
         request.workers,
-    )?;
+    )?
+    .or_none();
     while let Some(batch) = batches.next() {
         let batch = batch?;
         let made = embedder.run_pixels(batch.pixels, wanted)?;

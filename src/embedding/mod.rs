@@ -23,6 +23,7 @@
 //! - `segmentation`: patches with the masks under them, and the masks that classifiers of patches predict
 //! - `embedded`: features with their paths and classes; `table`: the same as a file
 //! - `reuse`: the same, computed only for pictures that are new or changed; `stamp`: how that is known
+//! - `share`: the same by several ranks
 //! - `classified`: predictions of a file's classifier
 
 mod classified;
@@ -34,6 +35,7 @@ mod outliers;
 mod patches;
 mod reuse;
 mod segmentation;
+mod share;
 mod stamp;
 mod table;
 mod tiles;

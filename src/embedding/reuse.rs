@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::collective::Collective;
 use crate::data::{ImageFolder, PictureSource as _};
 use crate::embedding::embedded::Embedded;
 use crate::embedding::embedder::Embedder;
-use crate::embedding::folder::{FolderRequest, embed_folder, stamps};
+use crate::embedding::folder::{FolderRequest, stamps};
+use crate::embedding::share::embed_share;
 use crate::embedding::stamp::FileStamp;
 use crate::embedding::table::EmbeddingTable;
 use crate::error::Result;
@@ -119,15 +121,18 @@ impl EmbeddingTable {
     }
 }
 
-/// [`embed_folder`] of the pictures whose features are not in `tables`, and the features in them of the others; in the
+/// [`embed_folder`](crate::embedding::embed_folder) of the pictures whose features are not in `tables`, and the features in them of the others; in the
 /// folder's order. Of several tables, the first one that has a picture counts; those of another model, recipe or input
 /// are passed over. `progress` gets the number of pictures computed, and [`Reused`] has that of all to compute.
 ///
 /// A feature is taken where the path is the same, and the file has the size and the time that the table says.
 ///
+/// Several ranks, which have the same tables, compute a share each. Rank 0 then has all; the others lack what was computed.
+///
 /// # Errors
-/// As [`embed_folder`].
+/// As [`embed_folder`](crate::embedding::embed_folder) and [`Collective`]; ranks that find other pictures to compute.
 pub fn embed_changed(
+    collective: &dyn Collective,
     embedder: &Embedder,
     folder: &Arc<ImageFolder>,
     request: &FolderRequest,
@@ -147,7 +152,8 @@ pub fn embed_changed(
     let kept = paths.len() - missing.len();
     if kept == 0 {
         let all = folder.len();
-        let embedded = embed_folder(embedder, folder, request, &mut |made| progress(made, all))?;
+        let mut progress = |made| progress(made, all);
+        let embedded = embed_share(collective, embedder, folder, request, &mut progress)?;
         let computed = embedded.set.len();
         return Ok((embedded, Reused { kept, computed }));
     }
@@ -161,7 +167,8 @@ pub fn embed_changed(
         false => {
             let part = Arc::new(folder.part(&missing));
             let count = missing.len();
-            embed_folder(embedder, &part, request, &mut |made| progress(made, count))?
+            let mut progress = |made| progress(made, count);
+            embed_share(collective, embedder, &part, request, &mut progress)?
         }
     };
     let computed = made.paths.len();

@@ -15,6 +15,7 @@
 mod eval;
 mod onnx;
 mod patch_tables;
+mod ranks;
 mod segmentation;
 mod tables;
 #[path = "../tiny_model/mod.rs"]

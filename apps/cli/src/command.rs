@@ -103,8 +103,12 @@ impl Command {
                 screen.apply();
                 logger::raise(screen.verbose);
                 match command {
-                    // it first learns how many processes share the cores
-                    Self::Train(_) => Ok(command),
+                    // they first learn how many processes share the cores
+                    Self::Train(_)
+                    | Self::Embed(_)
+                    | Self::Knn(_)
+                    | Self::Probe(_)
+                    | Self::Finetune(_) => Ok(command),
                     _ => start_threads(0).map(|()| command),
                 }
             }

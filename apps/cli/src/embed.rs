@@ -20,6 +20,7 @@ use super::destination::outside;
 use super::embed_tiles::TileArgs;
 use super::images::Images;
 use super::model::ModelArgs;
+use super::ranks::RankArgs;
 use super::signals::stop_on_signal;
 
 /// Flags of `ibot embed`.
@@ -45,6 +46,8 @@ pub struct EmbedArgs {
     recompute: bool,
     #[command(flatten)]
     tiles: TileArgs,
+    #[command(flatten)]
+    ranks: RankArgs,
 }
 
 #[derive(Debug, Serialize)]
@@ -65,12 +68,23 @@ struct Report {
 }
 
 impl EmbedArgs {
-    pub fn run(&self) -> Result<()> {
+    pub fn run(mut self) -> Result<()> {
+        self.model.join(&self.ranks)?;
+        self.model.ranks.end(self.embedded())
+    }
+
+    fn embedded(&self) -> Result<()> {
         EmbeddingTable::check_path(&self.out)?;
         self.tiles.check()?;
         if self.tiles.is_on() && matches!(self.features, Embedded::Patches) {
             let remedy = "cannot be combined with --tile: give cls, patch or both";
             return Err(Error::config("--features", "patches", remedy));
+        }
+        if self.tiles.is_on() {
+            self.model.ranks.alone_for("--tile", "given")?;
+        }
+        if matches!(self.features, Embedded::Patches) {
+            self.model.ranks.alone_for("--features", "patches")?;
         }
         outside("--out", &self.out, self.data.path())?;
         let embedder = self.model.load()?;
@@ -101,6 +115,12 @@ impl EmbedArgs {
             (self.model).embed_changed(embedder, folder, &request, &before, &stop)?;
         let skipped = folder.summary().skipped.len() + embedded.skipped.len();
         let is_cut_short = embedded.is_cut_short;
+        if !self.model.ranks.is_first() {
+            return match is_cut_short {
+                true => Err(Error::Stopped),
+                false => Ok(()),
+            };
+        }
         let out = self.written_to(is_cut_short);
         let table = EmbeddingTable::new(embedded, embedder.hash());
         table.write(&out)?;
@@ -216,9 +236,8 @@ impl EmbedArgs {
         let (pictures, width, out) = (report.pictures, report.width, printable(&report.out));
         if is_cut_short {
             let of = folder.len();
-            self.model.note(&format!(
-                "{out}: features of the first {pictures} of {of} images"
-            ));
+            self.model
+                .note(&format!("{out}: features of {pictures} of {of} images"));
             return Err(Error::Stopped);
         }
         self.model.answer(report, || match report.grid {

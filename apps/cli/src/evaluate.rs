@@ -14,6 +14,7 @@ use ibot::{Error, Result};
 use super::classification_report::{Report, Row};
 use super::features::Source;
 use super::model::{ModelArgs, SplitFolders};
+use super::ranks::RankArgs;
 use super::segment::{PatchArgs, Ways};
 use super::segmentation_report::Way;
 use super::split::SplitArgs;
@@ -34,6 +35,8 @@ pub struct KnnArgs {
     /// A neighbor at cosine similarity s votes with exp(s / temperature).
     #[arg(long, default_value_t = 0.07)]
     temperature: f64,
+    #[command(flatten)]
+    ranks: RankArgs,
 }
 
 /// Flags of `ibot probe`.
@@ -60,6 +63,8 @@ pub struct ProbeArgs {
     /// Learning rates for sgd to choose from (batches of 256, 100 epochs).
     #[arg(long, value_delimiter = ',', default_values_t = ProbeConfig::sgd().candidates)]
     learning_rates: Vec<f64>,
+    #[command(flatten)]
+    ranks: RankArgs,
 }
 
 /// What fits the probe.
@@ -95,12 +100,13 @@ impl SplitArgs {
         }
     }
 
+    /// The parts of each split, and all features to train on; none but on the first of several processes.
     fn pairs(
         &self,
         model: &ModelArgs,
         source: &mut Source<'_>,
         folders: &SplitFolders,
-    ) -> Result<(Vec<Pair>, Embedded)> {
+    ) -> Result<Option<(Vec<Pair>, Embedded)>> {
         let folder = match self.data.path() {
             Some(_) => Some(model.scan(&folders.data)?),
             None => None,
@@ -117,18 +123,22 @@ impl SplitArgs {
             }
             let train = source.of_folder(folder)?;
             let test = source.of_folder(&queries.into())?;
-            return Ok((vec![(train.set.clone(), test.set)], train));
+            let pair = (train.set.clone(), test.set);
+            return Ok(model.ranks.is_first().then(|| (vec![pair], train)));
         }
         if let Some(folder) = &folder {
             self.splits(&folders.data, &folder.labels(), SPLITS)?; // before hours of work
         }
         let train = source.of(folder.as_ref())?;
+        if !model.ranks.is_first() {
+            return Ok(None);
+        }
         check_classes(&folders.data, &train.classes)?;
         let splits = self.splits(&folders.data, &train.set.labels, SPLITS)?;
         let pairs = splits
             .iter()
             .map(|split| (train.set.rows(&split.kept), train.set.rows(&split.held_out)));
-        Ok((pairs.collect(), train))
+        Ok(Some((pairs.collect(), train)))
     }
 
     /// The report over all splits; `classify` runs each classifier on one split, `chosen` is the name of what it chooses.
@@ -140,7 +150,9 @@ impl SplitArgs {
         classify: impl Fn(&FeatureSet, &FeatureSet) -> Option<Vec<Found>>,
     ) -> Result<()> {
         let folders = self.folders(model, source);
-        let (pairs, embedded) = self.pairs(model, source, &folders)?;
+        let Some((pairs, embedded)) = self.pairs(model, source, &folders)? else {
+            return Ok(());
+        };
         let none = || Error::data(&folders.data, "has no labeled image");
         let found: Vec<Vec<Found>> = pairs
             .iter()
@@ -185,7 +197,12 @@ impl SplitArgs {
 }
 
 impl KnnArgs {
-    pub fn run(&self) -> Result<()> {
+    pub fn run(mut self) -> Result<()> {
+        self.model.join(&self.ranks)?;
+        self.model.ranks.end(self.evaluated())
+    }
+
+    fn evaluated(&self) -> Result<()> {
         if self.k.contains(&0) {
             return Err(Error::config("--k", 0, "must be at least 1"));
         }
@@ -195,6 +212,7 @@ impl KnnArgs {
         }
         self.split.check()?;
         if self.patches.is_on() {
+            self.model.ranks.alone_for("--patches", "given")?;
             self.patches.check(self.split.data()?)?;
             let embedder = self.model.load()?;
             return self
@@ -235,7 +253,12 @@ impl KnnArgs {
 }
 
 impl ProbeArgs {
-    pub fn run(&self) -> Result<()> {
+    pub fn run(mut self) -> Result<()> {
+        self.model.join(&self.ranks)?;
+        self.model.ranks.end(self.evaluated())
+    }
+
+    fn evaluated(&self) -> Result<()> {
         let (config, candidates, key, chosen) = match self.optimizer {
             Optimizer::Lbfgs => (ProbeConfig::lbfgs(), &self.strengths, "--strengths", "C"),
             Optimizer::Sgd => {
@@ -258,6 +281,7 @@ impl ProbeArgs {
         };
         self.split.check()?;
         if self.patches.is_on() {
+            self.model.ranks.alone_for("--patches", "given")?;
             return self.patches(chosen);
         }
         let mut source = Source::open(&self.model, &self.split.features, 1)?;

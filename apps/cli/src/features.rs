@@ -90,9 +90,13 @@ impl<'a> Source<'a> {
                 return Err(Error::config("--features", path.display(), remedy));
             }
             EmbeddingTable::check_path(path)?;
-        } else if !is_there {
-            let reason = "does not exist; `ibot embed` writes it, and this command does so with --model and --data";
-            return Err(Error::data(path, reason));
+        } else {
+            // nothing is computed, so nothing can be shared
+            model.ranks.alone_for("--features", &printable(path))?;
+            if !is_there {
+                let reason = "does not exist; `ibot embed` writes it, and this command does so with --model and --data";
+                return Err(Error::data(path, reason));
+            }
         }
         let mut table = EmbeddingTable::default();
         if is_there {

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use ibot::backbone::Normalization;
 use ibot::data::{FolderConfig, ImageFolder, Parts, PictureSource as _, ValueRange};
+use ibot::device::Selected;
 use ibot::embedding::{
     Embedded, Embedder, EmbeddingTable, FeatureKind, FolderRequest, Reused, embed_changed,
 };
@@ -22,6 +23,7 @@ use super::device::DeviceArgs;
 use super::flags::in_flags;
 use super::folder_args::PixelArgs;
 use super::output::{answer_json, say, warn};
+use super::ranks::{RankArgs, Ranks};
 use super::screen::is_quiet;
 
 /// Which model, where, and how.
@@ -56,6 +58,12 @@ pub struct ModelArgs {
     /// Print one JSON object instead of text.
     #[arg(long)]
     pub json: bool,
+    /// The processes that share the images.
+    #[arg(skip = Ranks::alone())]
+    pub ranks: Ranks,
+    /// Whether their devices may be of different kinds.
+    #[arg(skip)]
+    mixed_devices: bool,
 }
 
 /// Default fraction of images to hold out.
@@ -69,10 +77,33 @@ pub struct SplitFolders {
 }
 
 impl ModelArgs {
+    /// Joins the other processes, if there are any; images are shared with them from then on.
+    ///
+    /// # Errors
+    /// As [`RankArgs::join`].
+    pub fn join(&mut self, flags: &RankArgs) -> Result<()> {
+        self.ranks = flags.join(&mut self.device)?;
+        self.workers = self.ranks.workers(self.workers);
+        self.mixed_devices = flags.mixed_devices;
+        Ok(())
+    }
+
+    /// Says where each of several processes computes.
+    ///
+    /// # Errors
+    /// As [`Ranks::say_device`].
+    pub fn say_device(&self, selected: &Selected) -> Result<()> {
+        let note = |line: &str| self.note(line);
+        self.ranks.say_device(selected, self.mixed_devices, &note)
+    }
+
     /// Loads the model on its device; reports which, and how far its features are from those in the file.
     pub fn load(&self) -> Result<Embedder> {
         let selected = self.device.select()?;
-        self.note(&selected.to_string());
+        if self.ranks.is_alone() {
+            self.note(&selected.to_string());
+        }
+        self.say_device(&selected)?;
         let (file, options) = self.local()?;
         let embedder = Embedder::load(&file, &options, &selected)?;
         self.note(&embedder.normalization().to_string());
@@ -209,7 +240,8 @@ impl ModelArgs {
         }
     }
 
-    /// The same, without those that are in `tables`; `stop` ends it after the current batch, with the features so far.
+    /// The same, without those that are in `tables`; `stop` ends it after the current batch, with the features so far. Of
+    /// several processes the first gets all features, and the others go no further.
     pub fn embed_changed(
         &self,
         embedder: &Embedder,
@@ -219,9 +251,10 @@ impl ModelArgs {
         stop: &AtomicBool,
     ) -> Result<(Embedded, Reused)> {
         let bar = Self::bar(folder.len());
+        let ranks = &*self.ranks.collective;
         let started = Instant::now();
         let (embedded, reused) =
-            embed_changed(embedder, folder, request, tables, &mut |made, of| {
+            embed_changed(ranks, embedder, folder, request, tables, &mut |made, of| {
                 bar.set_length(of as u64);
                 bar.set_position(made as u64);
                 !stop.load(Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! `--devices`: several processes, the ranks, that train together.
+//! `--devices`: several processes, the ranks, that work together.
 
 use std::sync::Arc;
 
@@ -14,8 +14,6 @@ use super::device::DeviceArgs;
 use super::flags::explain;
 #[cfg(feature = "mpi")]
 use super::opening::Opening;
-#[cfg(feature = "mpi")]
-use super::output::say;
 use super::screen::silence;
 #[cfg(feature = "mpi")]
 use super::screen::without_terminal;
@@ -40,7 +38,7 @@ const TIMEOUT: u64 = 600;
 /// Flags for several processes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RankArgs {
-    /// GPUs of this machine to train on together, one process each: all, or numbers of `ibot devices` such as 0,1,3.
+    /// GPUs of this machine to use together, one process each: all, or numbers of `ibot devices` such as 0,1,3.
     #[arg(
         long,
         value_name = "all|0,1,3",
@@ -51,8 +49,8 @@ pub struct RankArgs {
     /// Let several processes of a machine use one GPU.
     #[arg(long, help_heading = "Device")]
     share_devices: bool,
-    /// Let processes compute on GPUs of different kinds, which round differently; all then take the weights of the first each
-    /// time that metrics are read.
+    /// Let processes compute on GPUs of different kinds, which round differently; in training all take the weights of the first
+    /// each time that metrics are read.
     #[arg(long, help_heading = "Device")]
     pub mixed_devices: bool,
     /// A run of several processes ends when one of them is silent for this long.
@@ -66,6 +64,7 @@ pub struct RankArgs {
 }
 
 /// The processes of a run, of which this is one.
+#[derive(Debug, Clone)]
 pub struct Ranks {
     pub collective: Arc<dyn Collective>,
     #[cfg(feature = "mpi")]
@@ -123,6 +122,21 @@ impl Ranks {
         match asked {
             0 if !self.is_alone() => rayon::current_num_threads(),
             asked => asked,
+        }
+    }
+
+    /// Refuses what one process has to do by itself.
+    ///
+    /// # Errors
+    /// There are several.
+    pub fn alone_for(&self, flag: &str, value: &str) -> Result<()> {
+        match self.is_alone() {
+            true => Ok(()),
+            false => Err(Error::config(
+                flag,
+                value,
+                "is the work of one process: start one, without mpirun and --devices",
+            )),
         }
     }
 
@@ -244,11 +258,16 @@ impl RankArgs {
 }
 
 impl Ranks {
-    /// Says where this process computes, on the first line of each; all but the first are silent from then on.
+    /// Says where this process computes, on the first line of each, by `note`; all but the first are silent from then on.
     ///
     /// # Errors
     /// Processes that compute on devices of different kinds.
-    pub fn say_device(&self, selected: &Selected, may_differ: bool) -> Result<()> {
+    pub fn say_device(
+        &self,
+        selected: &Selected,
+        may_differ: bool,
+        note: &dyn Fn(&str),
+    ) -> Result<()> {
         let (rank, size) = (self.collective.rank(), self.collective.size());
         if size == 1 {
             return Ok(());
@@ -256,8 +275,10 @@ impl Ranks {
         #[cfg(feature = "mpi")]
         if let Some(mpi) = &self.mpi {
             let (host, device) = (&mpi.host().name, Opening::device(selected));
-            say(format_args!("rank {rank} of {size} on {host}: {device}"));
+            note(&format!("rank {rank} of {size} on {host}: {device}"));
         }
+        #[cfg(not(feature = "mpi"))]
+        let _ = note;
         let kind = match selected {
             Selected::Wgpu { adapter, .. } => adapter.title(),
             other => other.backend().to_string(),

@@ -60,7 +60,7 @@ impl TrainArgs {
         if self.plan.plan {
             return self.print_plan(begun, settings, selected);
         }
-        ranks.say_device(&selected, self.ranks.mixed_devices)?;
+        ranks.say_device(&selected, self.ranks.mixed_devices, &|line| say(line))?;
         settings.config.workers = ranks.workers(settings.config.workers);
         if !ranks.is_alone() && self.images.is_empty() && begun.is_none() {
             // one draws the demo's images before all use them

@@ -1,0 +1,197 @@
+//! All pictures of a folder, computed by several ranks: each has a share of them, and rank 0 gets the features of all.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::collective::{Collective, Wire, any, same};
+use crate::data::{ImageFolder, PictureSource as _, none_usable};
+use crate::embedding::embedded::Embedded;
+use crate::embedding::embedder::Embedder;
+use crate::embedding::folder::{FolderRequest, embed_folder, embed_pictures};
+use crate::embedding::stamp::FileStamp;
+use crate::error::{Error, Result};
+use crate::path_text::{path_of_text, path_text};
+
+/// Batches after which the ranks hear of each other: one that was stopped stops all, and one that is silent is missed.
+const ROUND: usize = 4;
+
+/// [`embed_folder`] on all ranks. Each has neighboring batches of the folder; rank 0 gets the rows of all, in the folder's order,
+/// and the others none. The rows have the bits that one rank gives them. `progress` gets how many pictures all have made, as far as
+/// this rank can tell; if it returns false on any rank, all end after their round.
+///
+/// # Errors
+/// As [`embed_folder`] and [`Collective`]; ranks whose folders differ.
+pub(super) fn embed_share(
+    collective: &dyn Collective,
+    embedder: &Embedder,
+    folder: &Arc<ImageFolder>,
+    request: &FolderRequest,
+    progress: &mut dyn FnMut(usize) -> bool,
+) -> Result<Embedded> {
+    if collective.size() == 1 {
+        return embed_folder(embedder, folder, request, progress);
+    }
+    let names = folder.fingerprint();
+    same(collective, "images", names.as_bytes())?;
+    let (ranks, all) = (collective.size(), folder.len());
+    let own = share(collective.rank(), ranks, all, request.batch_size);
+    let part = Arc::new(folder.part(&own.collect::<Vec<_>>()));
+    let mut rounds = Rounds {
+        collective,
+        left: rounds(ranks, all, request.batch_size),
+        batches: 0,
+        ended: Ok(false),
+    };
+    let mut embedded = embed_pictures(embedder, &part, request, &mut |made| {
+        let goes_on = progress((made * ranks).min(all));
+        rounds.batch(!goes_on)
+    })?;
+    embedded.is_cut_short = rounds.finish()?;
+    if !any(collective, !embedded.paths.is_empty())? {
+        return Err(none_usable(all, embedded.skipped.first()));
+    }
+    gathered(collective, embedded)
+}
+
+/// The pictures of a rank: whole batches of the folder, so that its batches are those of one rank.
+fn share(rank: usize, ranks: usize, pictures: usize, batch_size: usize) -> Range<usize> {
+    let batches = pictures.div_ceil(batch_size.max(1));
+    let begin = |rank: usize| (rank * batches / ranks * batch_size).min(pictures);
+    begin(rank)..begin(rank + 1)
+}
+
+/// The rounds of the rank with the most batches.
+fn rounds(ranks: usize, pictures: usize, batch_size: usize) -> usize {
+    let batches = pictures.div_ceil(batch_size.max(1));
+    batches.div_ceil(ranks).div_ceil(ROUND)
+}
+
+/// The words of the ranks to each other, of which each rank has as many.
+struct Rounds<'c> {
+    collective: &'c dyn Collective,
+    left: usize,
+    /// Batches of this rank.
+    batches: usize,
+    /// Whether any rank was stopped.
+    ended: Result<bool>,
+}
+
+impl Rounds<'_> {
+    /// After each batch, and whether another one follows.
+    fn batch(&mut self, is_stopped: bool) -> bool {
+        self.batches += 1;
+        if self.batches.is_multiple_of(ROUND) {
+            self.round(is_stopped);
+        }
+        matches!(self.ended, Ok(false))
+    }
+
+    fn round(&mut self, is_stopped: bool) {
+        if self.left > 0 && matches!(self.ended, Ok(false)) {
+            self.left -= 1;
+            self.ended = any(self.collective, is_stopped);
+        }
+    }
+
+    /// Those that other ranks still have; whether any was stopped.
+    fn finish(mut self) -> Result<bool> {
+        while self.left > 0 && matches!(self.ended, Ok(false)) {
+            self.round(false);
+        }
+        self.ended
+    }
+}
+
+/// All of a share but its features, as text.
+#[derive(Serialize, Deserialize)]
+struct Rows {
+    paths: Vec<String>,
+    labels: Vec<Option<usize>>,
+    stamps: Vec<Option<FileStamp>>,
+    skipped: Vec<(String, String)>,
+}
+
+impl Rows {
+    fn of(embedded: &Embedded) -> Self {
+        let skipped = embedded.skipped.iter();
+        Self {
+            paths: (embedded.paths.iter())
+                .map(|path| path_text(path))
+                .collect(),
+            labels: embedded.set.labels.clone(),
+            stamps: embedded.stamps.clone(),
+            skipped: skipped
+                .map(|(path, reason)| (path_text(path), reason.clone()))
+                .collect(),
+        }
+    }
+
+    fn add_to(self, embedded: &mut Embedded) {
+        let paths = self.paths.iter().map(|path| path_of_text(path));
+        embedded.paths.extend(paths);
+        embedded.set.labels.extend(self.labels);
+        embedded.stamps.extend(self.stamps);
+        let skipped = self.skipped.into_iter();
+        let skipped = skipped.map(|(path, reason)| (path_of_text(&path), reason));
+        embedded.skipped.extend(skipped);
+    }
+}
+
+/// The shares of all ranks on rank 0, one after the other; no rows on the others.
+fn gathered(collective: &dyn Collective, own: Embedded) -> Result<Embedded> {
+    let broken =
+        |error: serde_json::Error| Error::Training(format!("a share of features: {error}"));
+    let rows = serde_json::to_vec(&Rows::of(&own)).map_err(broken)?;
+    let rows = to_first(collective, rows)?;
+    let features = to_first(collective, Wire::F32.bytes(&own.set.features))?;
+    let mut all = own;
+    all.set.features.clear();
+    all.set.labels.clear();
+    all.paths.clear();
+    all.stamps.clear();
+    all.skipped.clear();
+    if collective.rank() == 0 {
+        for (rows, features) in rows.iter().zip(features) {
+            let rows: Rows = serde_json::from_slice(rows).map_err(broken)?;
+            rows.add_to(&mut all);
+            all.set.features.extend(Wire::F32.values(&features));
+        }
+    }
+    Ok(all)
+}
+
+/// What each rank has, on rank 0.
+fn to_first(collective: &dyn Collective, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>> {
+    let mut sent = vec![Vec::new(); collective.size()];
+    sent[0] = bytes;
+    collective.all_to_all(sent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_whole_batches_of_all_pictures() {
+        for ranks in 1..5 {
+            for pictures in 0..40 {
+                for batch_size in 1..6 {
+                    let shares = (0..ranks).map(|rank| share(rank, ranks, pictures, batch_size));
+                    let shares: Vec<_> = shares.collect();
+                    assert!(
+                        shares
+                            .iter()
+                            .all(|of| of.start % batch_size == 0 || of.is_empty())
+                    );
+                    let all: Vec<usize> = shares.iter().cloned().flatten().collect();
+                    assert_eq!(all, (0..pictures).collect::<Vec<_>>());
+                    let most = shares.iter().map(|of| of.len().div_ceil(batch_size)).max();
+                    let rounds = rounds(ranks, pictures, batch_size);
+                    assert_eq!(most.map(|most| most.div_ceil(ROUND)), Some(rounds));
+                }
+            }
+        }
+    }
+}
