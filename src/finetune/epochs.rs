@@ -1,15 +1,15 @@
 //! Epoch by epoch: train, measure, write.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use burn::module::{AutodiffModule as _, Module as _};
 
+use crate::collective::{agree, any};
 use crate::data::Loader;
 use crate::error::{Error, Result, printable};
-use crate::files::NamedTensor;
 use crate::files::model::{CARD_FORMAT, ModelCard, fingerprint};
 use crate::finetune::config::LOWER_RATE;
 use crate::finetune::folder::{BEST, FinetuneFolder, LAST};
@@ -20,7 +20,7 @@ use crate::finetune::score::{Evaluator, Score, known};
 use crate::finetune::setup::{FinetuneSetup, Origin};
 use crate::finetune::trainer::ClassifierTrainer;
 use crate::kernels::TrainBackend;
-use crate::train::Schedule;
+use crate::train::{Schedule, same_tensors};
 
 /// A run between its first step and its last.
 pub(super) struct Epochs<'a> {
@@ -29,7 +29,8 @@ pub(super) struct Epochs<'a> {
     schedule: Schedule,
     loader: Loader,
     pictures: Pictures,
-    folder: FinetuneFolder,
+    /// The run folder, on rank 0.
+    folder: Option<FinetuneFolder>,
     /// Pictures that were already reported as unreadable.
     told: BTreeSet<PathBuf>,
     /// Where it is.
@@ -57,7 +58,7 @@ impl<'a> Epochs<'a> {
         schedule: Schedule,
         loader: Loader,
         pictures: Pictures,
-        folder: FinetuneFolder,
+        folder: Option<FinetuneFolder>,
     ) -> Self {
         Self {
             setup,
@@ -96,23 +97,32 @@ impl<'a> Epochs<'a> {
             let is_due = self
                 .saved
                 .is_none_or(|saved| saved.elapsed() >= SAVE_INTERVAL);
+            // clocks differ
+            let is_due = any(self.setup.ranks(), self.folder.is_some() && is_due)?;
             if is_due && epoch < wanted {
                 self.save(&trainer)?;
             }
         }
-        let files = self.folder.files();
+        let files = FinetuneFolder::files(&self.setup.request.out);
         let report = report(&self.origin, &self.pictures, epochs, files)?;
-        self.folder.remove_checkpoints()?;
+        if let Some(folder) = &self.folder {
+            folder.remove_checkpoints()?;
+        }
         Ok(report)
     }
 
-    /// Writes a checkpoint of this place.
+    /// Writes a checkpoint of this place, if all ranks have the same weights.
     fn save<B: TrainBackend>(&mut self, trainer: &ClassifierTrainer<B>) -> Result<()> {
-        let (config, settings) = (&self.setup.request.config, self.folder.settings());
+        let folder = self.folder.as_ref();
+        let config = &self.setup.request.config;
+        let settings = folder.map_or("", FinetuneFolder::settings);
         let (guard, device) = (&self.setup.guard, trainer.device());
         let made = || checkpoint(trainer, &self.place, config, settings);
         let checkpoint = guard.read::<B::InnerBackend, _>(device, made)??;
-        self.folder.save(&checkpoint)?;
+        let ranks = self.setup.ranks();
+        same_tensors(&checkpoint.tensors, trainer.steps(), ranks)?;
+        let saved = folder.map_or(Ok(()), |folder| folder.save(&checkpoint));
+        agree(ranks, saved)?;
         self.saved = Some(Instant::now());
         Ok(())
     }
@@ -142,8 +152,16 @@ impl<'a> Epochs<'a> {
             images_per_s: trained.images_per_s,
             epoch_s: started.elapsed().as_secs_f64(),
         };
-        self.export(trainer, best.is_none_or(|best| metrics.top1 > best))?;
-        self.folder.log(&metrics)?;
+        let is_best = best.is_none_or(|best| metrics.top1 > best);
+        let written = match &mut self.folder {
+            Some(folder) => {
+                let files: &[&str] = if is_best { &[BEST, LAST] } else { &[LAST] };
+                export(self.setup, &self.origin, folder, trainer, files)
+                    .and_then(|()| folder.log(&metrics))
+            }
+            None => Ok(()),
+        };
+        agree(self.setup.ranks(), written)?;
         Ok(metrics)
     }
 
@@ -161,7 +179,8 @@ impl<'a> Epochs<'a> {
             .learning_rate(trainer.steps().saturating_sub(1));
         for at in self.place.batch..self.schedule.steps_per_epoch {
             self.place.batch = at;
-            let batch = match self.loader.next_batch_until(self.setup.stop) {
+            let batch = self.loader.next_batch_until(self.setup.stop);
+            let batch = match agree(self.setup.ranks(), batch) {
                 Err(Error::Stopped) => return Err(self.interrupted(trainer)),
                 batch => batch?,
             };
@@ -177,7 +196,7 @@ impl<'a> Epochs<'a> {
             sums.pictures += measured.pictures;
             self.place.batch = at + 1;
             observer.step(trainer.steps(), &measured);
-            if self.setup.stop.load(Ordering::Relaxed) {
+            if any(self.setup.ranks(), self.setup.stop.load(Ordering::Relaxed))? {
                 return Err(self.interrupted(trainer));
             }
         }
@@ -208,6 +227,7 @@ impl<'a> Epochs<'a> {
             batch_size: config.batch_size,
             workers: config.workers,
             stop: self.setup.stop,
+            ranks: self.setup.ranks(),
         };
         let classifier = trainer.classifier.valid();
         let guard = &self.setup.guard;
@@ -222,62 +242,13 @@ impl<'a> Epochs<'a> {
         }))
     }
 
-    /// Writes the newest classifier, also as the best one where it is that.
-    fn export<B: TrainBackend>(&self, trainer: &ClassifierTrainer<B>, is_best: bool) -> Result<()> {
-        let (card, tensors) = self.snapshot(trainer)?;
-        if is_best {
-            self.folder.export(BEST, &card, &tensors)?;
-        }
-        self.folder.export(LAST, &card, &tensors)
-    }
-
-    /// The classifier on the host, once the device is known to be sound at the end of the read.
-    fn snapshot<B: TrainBackend>(
-        &self,
-        trainer: &ClassifierTrainer<B>,
-    ) -> Result<(ModelCard, BTreeMap<String, NamedTensor>)> {
-        let (guard, device) = (&self.setup.guard, trainer.device());
-        let classifier = trainer.classifier.valid();
-        let Origin {
-            encoder,
-            architecture,
-            preprocessing,
-            data,
-            license,
-            classes,
-        } = &self.origin;
-        let features =
-            fingerprint::<B::InnerBackend, _>(&classifier.backbone, preprocessing, guard, device)?;
-        if features.iter().any(|value| !value.is_finite()) {
-            return Err(Error::not_finite(
-                "the features of the built-in images are not finite",
-                LOWER_RATE,
-            ));
-        }
-        let card = ModelCard {
-            format: CARD_FORMAT,
-            ibot: env!("CARGO_PKG_VERSION").into(),
-            encoder: encoder.clone(),
-            network: "classifier".into(),
-            architecture: architecture.clone(),
-            preprocessing: preprocessing.clone(),
-            parameters: classifier.num_params(),
-            step: trainer.steps(),
-            data: Some(data.clone()),
-            license: license.clone(),
-            classes: Some(classes.clone()),
-            fingerprint: features,
-        };
-        let tensors = guard.read::<B::InnerBackend, _>(device, || classifier.tensors())?;
-        Ok((card, tensors))
-    }
-
     /// Saves the newest classifier of a stopped run and a checkpoint, and returns its error.
     fn interrupted<B: TrainBackend>(&mut self, trainer: &ClassifierTrainer<B>) -> Error {
-        let written = self
-            .snapshot(trainer)
-            .and_then(|(card, tensors)| self.folder.export(LAST, &card, &tensors))
-            .and_then(|()| self.save(trainer));
+        let exported = match &self.folder {
+            Some(folder) => export(self.setup, &self.origin, folder, trainer, &[LAST]),
+            None => Ok(()),
+        };
+        let written = agree(self.setup.ranks(), exported).and_then(|()| self.save(trainer));
         match written {
             Ok(_) => Error::Interrupted {
                 step: trainer.steps(),
@@ -319,4 +290,49 @@ impl<'a> Epochs<'a> {
             }
         }
     }
+}
+
+/// Writes the newest classifier into files of the run folder, once the device is known to be sound at the end of the read.
+fn export<B: TrainBackend>(
+    setup: &FinetuneSetup<'_>,
+    origin: &Origin,
+    folder: &FinetuneFolder,
+    trainer: &ClassifierTrainer<B>,
+    files: &[&str],
+) -> Result<()> {
+    let (guard, device) = (&setup.guard, trainer.device());
+    let classifier = trainer.classifier.valid();
+    let Origin {
+        encoder,
+        architecture,
+        preprocessing,
+        data,
+        license,
+        classes,
+    } = origin;
+    let features =
+        fingerprint::<B::InnerBackend, _>(&classifier.backbone, preprocessing, guard, device)?;
+    if features.iter().any(|value| !value.is_finite()) {
+        return Err(Error::not_finite(
+            "the features of the built-in images are not finite",
+            LOWER_RATE,
+        ));
+    }
+    let card = ModelCard {
+        format: CARD_FORMAT,
+        ibot: env!("CARGO_PKG_VERSION").into(),
+        encoder: encoder.clone(),
+        network: "classifier".into(),
+        architecture: architecture.clone(),
+        preprocessing: preprocessing.clone(),
+        parameters: classifier.num_params(),
+        step: trainer.steps(),
+        data: Some(data.clone()),
+        license: license.clone(),
+        classes: Some(classes.clone()),
+        fingerprint: features,
+    };
+    let tensors = guard.read::<B::InnerBackend, _>(device, || classifier.tensors())?;
+    let mut files = files.iter();
+    files.try_for_each(|file| folder.export(file, &card, &tensors))
 }

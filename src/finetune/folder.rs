@@ -125,9 +125,9 @@ impl FinetuneFolder {
         &self.settings
     }
 
-    /// The files of the best and the last classifier.
-    pub fn files(&self) -> [PathBuf; 2] {
-        [BEST, LAST].map(|name| self.path.join(name))
+    /// The files of the best and the last classifier of a run.
+    pub fn files(run: &Path) -> [PathBuf; 2] {
+        [BEST, LAST].map(|name| run.join(name))
     }
 
     /// Writes a checkpoint, and removes the one before.

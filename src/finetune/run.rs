@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use burn::module::Module as _;
 use burn_autodiff::Autodiff;
 
+use crate::collective::same;
 use crate::data::{FolderConfig, PictureSource as _, Position, ValueRange};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result, printable};
@@ -16,6 +17,7 @@ use crate::finetune::observer::{FinetuneObserver, FinetuneReport, FinetuneStart}
 use crate::finetune::pictures::Pictures;
 use crate::finetune::resuming::{Place, place_of, report};
 use crate::finetune::setup::{FinetuneRequest, FinetuneSetup};
+use crate::finetune::together::begun_by_rank_0;
 use crate::finetune::trainer::ClassifierTrainer;
 use crate::kernels::{IbotBackend, OnBackend, TrainBackend};
 use crate::random::{Random, Stream};
@@ -79,13 +81,17 @@ fn train<B: TrainBackend>(
     let folder = with_range(folder, model.preprocessing.range)?;
     let pictures = Pictures::scan(data, held_out, &folder, config.seed, setup.stop, observer)?;
     model.preprocessing.range = pictures.train.range();
+    let ranks = setup.ranks();
     let classes = pictures.train.classes().len();
     let mut random = Random::new(config.seed, 0, 0, Stream::Init);
     let classifier = Classifier::new(backbone, classes, config.freeze, &mut random, &device);
     let origin = FinetuneSetup::origin(&model, &pictures);
     let comments = comments(setup.request, &model.hash, &pictures);
-    let (folder, found) = FinetuneFolder::begin(out, config, &comments, observer)?;
-    let mut trainer = ClassifierTrainer::new(classifier, config, device, setup.guard.clone());
+    same(ranks, "model or images", comments.concat().as_bytes())?;
+    let begin = || FinetuneFolder::begin(out, config, &comments, observer);
+    let (folder, found) = begun_by_rank_0(out, ranks, begin)?;
+    let mut trainer = ClassifierTrainer::new(classifier, config, device, setup.guard.clone())
+        .with_collective(setup.request.collective.clone());
     let (place, epochs) = match found {
         Found::Nothing => (Place::default(), Vec::new()),
         Found::Checkpoint(checkpoint, epochs) => {
@@ -93,8 +99,10 @@ fn train<B: TrainBackend>(
             (place_of(&checkpoint.manifest, out)?, epochs)
         }
         Found::Complete(epochs) => {
-            folder.remove_checkpoints()?; // a run that was killed at its end
-            return report(&origin, &pictures, epochs, folder.files());
+            if let Some(folder) = &folder {
+                folder.remove_checkpoints()?; // a run that was killed at its end
+            }
+            return report(&origin, &pictures, epochs, FinetuneFolder::files(out));
         }
     };
     let start = Position {

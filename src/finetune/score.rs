@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::data::{AugmentConfig, ImageFolder, eval_batches};
+use crate::collective::{Collective, agree};
+use crate::data::{AugmentConfig, ImageFolder, PictureSource as _, eval_batches, none_usable};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::finetune::classifier::Classifier;
 use crate::finetune::config::LOWER_RATE;
+use crate::finetune::shares::{counts, share};
 use crate::kernels::IbotBackend;
 
 /// Guesses that `top5` looks at.
@@ -51,6 +53,21 @@ impl Score {
         }
     }
 
+    /// The sum of those of all ranks.
+    ///
+    /// # Errors
+    /// As [`Collective`].
+    pub fn of_ranks(self, ranks: &dyn Collective) -> Result<Self> {
+        let counts = counts([self.pictures, self.first, self.among_five], ranks)?;
+        let of_rank = |[pictures, first, among_five]: [usize; 3]| Self {
+            pictures,
+            first,
+            among_five,
+        };
+        let scores = counts.into_iter().map(of_rank);
+        Ok(scores.fold(Self::default(), Self::plus))
+    }
+
     /// Share of the pictures whose class is the first guess.
     pub fn top1(&self) -> f64 {
         self.first as f64 / self.pictures.max(1) as f64
@@ -78,32 +95,51 @@ pub(super) struct Evaluator<'a> {
     pub batch_size: usize,
     pub workers: usize,
     pub stop: &'a AtomicBool,
+    /// Each scores a share of the pictures.
+    pub ranks: &'a dyn Collective,
 }
 
 impl Evaluator<'_> {
-    /// The score of a classifier, and the pictures that could not be read; none where the user stopped it.
+    /// The score of a classifier, and the pictures of this rank that could not be read; none where the user stopped it.
     ///
     /// # Errors
-    /// No usable picture, a device that failed, or logits that are not finite.
+    /// No usable picture, a device that failed, logits that are not finite, or another rank that failed.
     pub fn score<B: IbotBackend>(
         &self,
         classifier: &Classifier<B>,
         guard: &DeviceGuard,
         device: &B::Device,
     ) -> Result<Option<(Score, Skipped)>> {
+        let own = self.of_share(classifier, guard, device);
+        let (own, skipped) = match agree(self.ranks, own) {
+            Err(Error::Stopped) => return Ok(None),
+            own => own?,
+        };
+        let score = own.of_ranks(self.ranks)?;
+        match score.pictures {
+            0 => Err(none_usable(self.folder.len(), skipped.first())),
+            _ => Ok(Some((score, skipped))),
+        }
+    }
+
+    fn of_share<B: IbotBackend>(
+        &self,
+        classifier: &Classifier<B>,
+        guard: &DeviceGuard,
+        device: &B::Device,
+    ) -> Result<(Score, Skipped)> {
         let side = self.augment.image_size;
+        let own: Vec<usize> = share(self.folder.len(), self.ranks).collect();
         let mut batches = eval_batches(
-            self.folder.clone(),
+            Arc::new(self.folder.part(&own)),
             self.augment,
             self.batch_size,
             self.workers,
-        )?;
+        )?
+        .or_none();
         let mut score = Score::default();
         while let Some(batch) = batches.next_until(self.stop) {
-            let batch = match batch {
-                Err(Error::Stopped) => return Ok(None),
-                batch => batch?,
-            };
+            let batch = batch?;
             let labels = known(&batch.labels)?;
             let logits = classifier.logits(batch.pixels.into_tensor(side, device));
             let data = guard.read::<B, _>(device, || logits.into_data())?;
@@ -116,7 +152,7 @@ impl Evaluator<'_> {
             }
             score = score.plus(Score::from_logits(&logits, &labels));
         }
-        Ok(Some((score, batches.take_skipped())))
+        Ok((score, batches.take_skipped()))
     }
 }
 

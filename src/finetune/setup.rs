@@ -1,9 +1,11 @@
 //! The parts of fine-tuning before its first step.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::backbone::{VisionTransformer, VitConfig};
+use crate::collective::Collective;
 use crate::data::{FolderConfig, Loader, LoaderConfig, PictureSource as _, Position, TrainViews};
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Result, printable};
@@ -35,6 +37,9 @@ pub struct FinetuneRequest {
     pub out: PathBuf,
     /// The device.
     pub selected: Selected,
+    /// The ranks that train together, each with a share of every batch; [`crate::collective::Alone`] for one. All have the same
+    /// request but for the device; rank 0 writes the run folder, which all must see.
+    pub collective: Arc<dyn Collective>,
 }
 
 /// The origin of the weights, for the metadata of model files.
@@ -83,7 +88,12 @@ impl FinetuneSetup<'_> {
         Ok(backbone)
     }
 
-    /// Batches from `start` on.
+    /// The ranks of the run.
+    pub fn ranks(&self) -> &dyn Collective {
+        &*self.request.collective
+    }
+
+    /// This rank's shares of the batches from `start` on.
     pub fn loader(
         &self,
         model: &LoadedModel,
@@ -104,6 +114,8 @@ impl FinetuneSetup<'_> {
             workers: config.workers,
             seed: config.seed,
             drop_last: false,
+            rank: self.ranks().rank(),
+            ranks: self.ranks().size(),
             ..LoaderConfig::default()
         };
         Loader::new(pictures.train.clone(), views, &loader, start)

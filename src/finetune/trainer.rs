@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::module::{AutodiffModule as _, Module as _};
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 
+use crate::collective::{Alone, Collective, Wire};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::files::{NamedTensor, load_state_dict, state_dict};
 use crate::finetune::classifier::Classifier;
 use crate::finetune::config::{FinetuneConfig, LOWER_RATE};
 use crate::finetune::score::Score;
+use crate::finetune::shares::counts;
 use crate::kernels::{IbotBackend as _, LossScale, TrainBackend, Unscaled};
 use crate::method::losses::label_loss;
 use crate::ownership::take;
@@ -36,9 +39,10 @@ pub struct ClassifierTrainer<B: TrainBackend> {
     loss_scale: Option<LossScale<B::InnerBackend>>,
     device: B::Device,
     guard: DeviceGuard,
+    collective: Arc<dyn Collective>,
 }
 
-/// The metrics of a step, on the host.
+/// The metrics of a step, on the host, of the whole batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ClassifierStep {
     /// Mean cross-entropy of the batch against smoothed labels.
@@ -76,7 +80,14 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             loss_scale: LossScale::initial(config.precision, &device),
             device,
             guard,
+            collective: Arc::new(Alone),
         }
+    }
+
+    /// The same as one of several ranks, each of which has a share of every batch, in the order of the ranks.
+    #[must_use]
+    pub fn with_collective(self, collective: Arc<dyn Collective>) -> Self {
+        Self { collective, ..self }
     }
 
     /// Steps made.
@@ -156,10 +167,10 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
     /// One step. On an error the trainer is unchanged: a loss or gradient that is not finite updates nothing.
     ///
     /// # Shapes
-    /// `images` `[B, 3, H, W]`, `labels` `[B]`.
+    /// `images` `[B, 3, H, W]`, `labels` `[B]`: those of this rank, which may have none.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] that names the term; [`Error::Device`] where the device failed.
+    /// [`Error::NotFinite`] that names the term; [`Error::Device`] where the device failed; as [`Collective`].
     pub fn step(
         &mut self,
         images: Tensor<B::InnerBackend, 4>,
@@ -197,12 +208,28 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
     }
 
     fn measure(&self, images: Tensor<B::InnerBackend, 4>, labels: &[usize]) -> Result<Measured<B>> {
-        let images = Tensor::from_inner(images);
-        let mut generators = self.generators(labels.len());
-        let forward = || self.classifier.training_logits(images, &mut generators);
-        let logits = self.config.precision.autocast(forward);
-        let loss = label_loss(logits.clone(), labels, self.config.label_smoothing);
-        let gradients = Gradients::backward_scaled(loss.clone(), self.loss_scale.as_ref());
+        let ranks = &*self.collective;
+        let of_ranks = counts([labels.len()], ranks)?;
+        let sum = |counts: &[[usize; 1]]| counts.iter().map(|[count]| count).sum::<usize>();
+        let (before, batch) = (sum(&of_ranks[..ranks.rank()]), sum(&of_ranks));
+        let (loss, logits) = match labels.is_empty() {
+            true => (Tensor::zeros([1], &self.device).require_grad(), None),
+            false => {
+                let mut generators = self.generators(before, labels.len());
+                let images = Tensor::from_inner(images);
+                let forward = || self.classifier.training_logits(images, &mut generators);
+                let logits = self.config.precision.autocast(forward);
+                let loss = label_loss(logits.clone(), labels, self.config.label_smoothing);
+                (loss, Some(logits.inner()))
+            }
+        };
+        // the mean of the whole batch is the sum of these
+        let loss = match ranks.size() {
+            1 => loss,
+            _ => loss * (labels.len() as f64 / batch.max(1) as f64),
+        };
+        let mut gradients = Gradients::backward_scaled(loss.clone(), self.loss_scale.as_ref());
+        let loss = self.over_ranks(&mut gradients, loss.inner())?;
         let mut squared_norm = gradients.squared_norm(&self.classifier, &self.device);
         let mut factor = Tensor::ones([1], &self.device);
         let unscaled = self.loss_scale.clone().map(|state| {
@@ -211,13 +238,15 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             factor = found.factor.clone();
             found
         });
-        let [batch, classes] = logits.dims();
         // loss, norm, scale and hits in one read, because each read waits for the device
-        let logits = logits.inner().reshape([batch * classes]);
-        let wanted = Tensor::cat(vec![loss.inner(), squared_norm, factor, logits], 0);
+        let mut wanted = vec![loss, squared_norm, factor];
+        wanted.extend(logits.map(|logits| {
+            let entries = logits.shape().num_elements();
+            logits.reshape([entries])
+        }));
         let data = self
             .guard
-            .read::<B::InnerBackend, _>(&self.device, || wanted.into_data())?;
+            .read::<B::InnerBackend, _>(&self.device, || Tensor::cat(wanted, 0).into_data())?;
         let values: Vec<f32> = data.iter::<f32>().collect();
         let [loss, squared_norm, factor, logits @ ..] = values.as_slice() else {
             let reason = format!(
@@ -226,12 +255,13 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             );
             return Err(Error::Device(reason));
         };
+        let correct = Score::from_logits(logits, labels).first;
         let measured = ClassifierStep {
             loss: *loss,
             gradient_norm: squared_norm.sqrt(),
             is_skipped: *factor == 0.0,
             pictures: batch,
-            correct: Score::from_logits(logits, labels).first,
+            correct: sum(&counts([correct], ranks)?),
         };
         for (term, value) in [
             ("loss", measured.loss),
@@ -244,8 +274,24 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
         Ok((gradients, measured, unscaled))
     }
 
-    /// One generator an image for what this step drops; none where nothing is dropped.
-    fn generators(&self, images: usize) -> Vec<Random> {
+    /// Sums gradients and the loss over all ranks.
+    fn over_ranks(
+        &self,
+        gradients: &mut Gradients<B>,
+        loss: Tensor<B::InnerBackend, 1>,
+    ) -> Result<Tensor<B::InnerBackend, 1>> {
+        let ranks = &*self.collective;
+        if ranks.size() == 1 {
+            return Ok(loss);
+        }
+        let own = gradients.take_in_order(&self.classifier);
+        let (sums, loss) = own.over_ranks(loss, Wire::F32, ranks, &self.guard)?;
+        gradients.put_in_order(&self.classifier, sums);
+        Ok(loss)
+    }
+
+    /// One generator an image for what this step drops, `before` images of other ranks; none where nothing is dropped.
+    fn generators(&self, before: usize, images: usize) -> Vec<Random> {
         if self.config.drop_path() == 0.0 {
             return Vec::new();
         }
@@ -253,6 +299,6 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             let (seed, step) = (self.config.seed, self.steps as u64);
             Random::new(seed, step, at as u64, Stream::DropPath(0))
         };
-        (0..images).map(of_image).collect()
+        (before..before + images).map(of_image).collect()
     }
 }

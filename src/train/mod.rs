@@ -17,10 +17,10 @@ pub use optim::{
     Gradients, Optimizer, OptimizerConfig, OptimizerKind, Pace, Rates, Schedule, ScheduleConfig,
     UpdateRates, on_new_nodes,
 };
-pub(crate) use run::RunLock;
 pub use run::{
     Change, Evaluation, Every, Observer, OnDeviceLost, PatchColors, RunFolder, RunRecord,
     RunRequest, RunStart, Silent, StepMetrics, When, pictures_to_train_on, run,
 };
+pub(crate) use run::{RunLock, same_tensors};
 pub use trainer::{PhaseTimes, StepInput, StepLosses, Tensors, Trainer, TrainerConfig};
 pub use weights::{Export, ExportFormat, PretrainedParts, load_method};

@@ -1,8 +1,14 @@
 //! A classifier on a backbone: its loss, its gradients, and that it learns.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread;
+
 use burn::tensor::{Tensor, TensorData};
 use ibot::backbone::VitConfig;
+use ibot::collective::{Collective as _, Threads};
 use ibot::device::DeviceGuard;
+use ibot::files::NamedTensor;
 use ibot::finetune::{Classifier, ClassifierTrainer, FinetuneConfig};
 use ibot::kernels::TrainBackend;
 use ibot::method::losses::label_loss;
@@ -140,6 +146,70 @@ pub fn each_weight_learns_at_its_rate<B: TrainBackend>(device: &B::Device) {
             largest > 0.005 * factor && largest < 0.0101 * factor,
             "{name}: {largest}"
         );
+    }
+}
+
+fn bits(tensors: &BTreeMap<String, NamedTensor>) -> Vec<(&String, Vec<u32>)> {
+    let named = tensors.iter();
+    named
+        .map(|(name, tensor)| (name, tensor.values.iter().map(|x| x.to_bits()).collect()))
+        .collect()
+}
+
+/// Ranks with a share of each batch each, one of them without any image, have the loss and the gradients of one rank, drop path
+/// included, and weights of equal bits.
+pub fn ranks_train_as_one<B: TrainBackend>(device: &B::Device) {
+    let config = FinetuneConfig {
+        drop_path: 0.3,
+        ..config()
+    };
+    for (pictures, ranks) in [(7, 3), (2, 3)] {
+        let (images, labels) = separable::<B>(pictures, device);
+        let alone = trainer::<B>(&config, device);
+        let (gradients, measured) = alone.differentiate(images.clone(), &labels).unwrap();
+        let expected = gradients.by_name(&alone.classifier);
+        let share = |rank: Threads| {
+            let begin = |rank: usize| rank * pictures / ranks;
+            let own = begin(rank.rank())..begin(rank.rank() + 1);
+            let part = match own.is_empty() {
+                true => Tensor::zeros([0, 3, 16, 16], device),
+                false => images.clone().slice([own.clone()]),
+            };
+            let mut trainer = trainer::<B>(&config, device).with_collective(Arc::new(rank));
+            let (gradients, found) = trainer
+                .differentiate(part.clone(), &labels[own.clone()])
+                .unwrap();
+            let gradients = gradients.by_name(&trainer.classifier);
+            trainer.step(part, &labels[own], 0.01).unwrap();
+            (found, gradients, trainer.classifier.tensors())
+        };
+        let found: Vec<_> = thread::scope(|scope| {
+            let threads = Threads::group(ranks).into_iter();
+            let threads: Vec<_> = threads.map(|rank| scope.spawn(|| share(rank))).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        for (of_rank, gradients, tensors) in &found {
+            assert_close(&[of_rank.loss], &[f64::from(measured.loss)], 1e-6);
+            assert_eq!(
+                (of_rank.pictures, of_rank.correct),
+                (pictures, measured.correct)
+            );
+            assert_eq!(gradients.len(), expected.len());
+            for (name, gradient) in gradients {
+                let expected: Vec<f64> = (expected[name].values.iter())
+                    .map(|x| f64::from(*x))
+                    .collect();
+                let largest = expected.iter().fold(0.0_f64, |max, x| max.max(x.abs()));
+                assert_close(&gradient.values, &expected, 1e-5 * largest.max(1e-4));
+            }
+            assert!(
+                bits(tensors) == bits(&found[0].2),
+                "ranks have other weights"
+            );
+        }
     }
 }
 

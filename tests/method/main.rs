@@ -153,6 +153,7 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
             "each weight of a classifier learns",
             finetune::each_weight_learns_at_its_rate::<B>,
         ),
+        ("fine-tuning, ranks", finetune::ranks_train_as_one::<B>),
         ("a frozen backbone", finetune::a_frozen_backbone_stays::<B>),
         (
             "a classifier tells apart",

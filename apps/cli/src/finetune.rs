@@ -4,16 +4,17 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
-use ibot::Result;
 use ibot::error::{counted, printable};
 use ibot::finetune::{
     ClassifierStep, EpochMetrics, FinetuneConfig, FinetuneObserver, FinetuneReport,
     FinetuneRequest, FinetuneStart, HeldOut, finetune,
 };
+use ibot::{Error, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::images::LabeledImages;
 use super::model::{HELD_OUT, ModelArgs};
+use super::ranks::RankArgs;
 use super::screen::is_quiet;
 use super::signals::stop_on_signal;
 
@@ -57,10 +58,21 @@ pub struct FinetuneArgs {
     /// Seed of the head, the held-out part, order and views.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    ranks: RankArgs,
 }
 
 impl FinetuneArgs {
-    pub fn run(&self) -> Result<()> {
+    pub fn run(mut self) -> Result<()> {
+        if self.ranks.mixed_devices {
+            let remedy = "is for `ibot train`: fine-tune on devices of one kind";
+            return Err(Error::config("--mixed-devices", "given", remedy));
+        }
+        self.model.join(&self.ranks)?;
+        self.model.ranks.end(self.tuned())
+    }
+
+    fn tuned(&self) -> Result<()> {
         let model = &self.model;
         let (file, options) = model.local()?;
         let val = self.val.as_deref();
@@ -90,7 +102,9 @@ impl FinetuneArgs {
             folder: model.folder_config(),
             out: self.out.clone(),
             selected: model.device.select()?,
+            collective: model.ranks.collective.clone(),
         };
+        model.say_device(&request.selected)?;
         let stop = stop_on_signal()?;
         let mut progress = Progress {
             model,
@@ -99,7 +113,10 @@ impl FinetuneArgs {
         };
         let report = finetune(&request, &stop, &mut progress)?;
         progress.bar.finish_and_clear();
-        model.answer(&report, || table(&report))
+        match model.ranks.is_first() {
+            true => model.answer(&report, || table(&report)),
+            false => Ok(()),
+        }
     }
 }
 

@@ -30,3 +30,4 @@ pub use request::{OnDeviceLost, RunRequest};
 pub(super) use setup::loader;
 pub use setup::pictures_to_train_on;
 pub use start::run;
+pub(crate) use together::same_tensors;

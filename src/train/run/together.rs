@@ -58,7 +58,7 @@ pub(super) fn found_by_rank_0(
 
 /// # Errors
 /// As [`Collective`]; the ranks whose tensors differ from those of rank 0, by their numbers.
-pub(super) fn same_tensors(tensors: &Tensors, step: usize, ranks: &dyn Collective) -> Result<()> {
+pub(crate) fn same_tensors(tensors: &Tensors, step: usize, ranks: &dyn Collective) -> Result<()> {
     if ranks.size() == 1 {
         return Ok(());
     }

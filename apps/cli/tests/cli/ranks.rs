@@ -168,6 +168,134 @@ fn ranks_share_a_gpu_only_if_they_may() {
     assert!(scratch.0.join("run/teacher.safetensors").exists());
 }
 
+/// `embed`, `knn` and `probe`: each rank computes features of a share of the images.
+#[test]
+fn features_of_several_ranks_are_those_of_one() {
+    let scratch = Scratch::new("ranks-features");
+    let output = ibot(&scratch.train(&["--steps", "1"]));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let model = scratch.path("run/teacher.safetensors");
+    let pictures = scratch.pictures();
+    let flags = ["--model", &model, "--data", &pictures, "--backend", "flex"];
+    let of = |command: &str, more: &[&str]| -> Vec<String> {
+        let all = [&[command], &flags[..], &["--batch-size", "2"], more].concat();
+        all.into_iter().map(str::to_owned).collect()
+    };
+    let [alone, shared] =
+        ["alone.safetensors", "shared.safetensors"].map(|name| scratch.path(name));
+    let output = ibot(&of("embed", &["--out", &alone]));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let Some(mut command) = on_ranks(3, &of("embed", &["--out", &shared])) else {
+        return;
+    };
+    let output = command.output().unwrap();
+    let text = stdout(&output);
+    assert!(output.status.success(), "{text}{}", stderr(&output));
+    assert_eq!(text.matches("rank 2 of 3 on ").count(), 1, "{text}");
+    assert_eq!(text.matches("images/s").count(), 1, "{text}");
+    assert_eq!(fs::read(&shared).unwrap(), fs::read(&alone).unwrap());
+    for command in ["knn", "probe"] {
+        let arguments = of(command, &["--json", "--held-out", "0.5"]);
+        let output = on_ranks(2, &arguments).unwrap().output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert_eq!(stdout(&output), stdout(&ibot(&arguments)), "{command}");
+    }
+    // one process writes patches as they come
+    let arguments = of("embed", &["--out", &shared, "--features", "patches"]);
+    let output = on_ranks(2, &arguments).unwrap().output().unwrap();
+    let text = stderr(&output);
+    assert!(!output.status.success(), "{text}");
+    assert_eq!(
+        text.matches("is the work of one process").count(),
+        1,
+        "{text}"
+    );
+}
+
+/// A classifier of several ranks is that of one but for rounding, as its batches are in other parts; and a run that was stopped goes on with
+/// another number of ranks.
+#[test]
+fn ranks_fine_tune_together() {
+    let scratch = Scratch::new("ranks-finetune");
+    let output = ibot(&scratch.train(&["--steps", "1"]));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let model = scratch.path("run/teacher.safetensors");
+    let pictures = scratch.pictures();
+    let tuned = |out: &str, more: &[&str]| -> Vec<String> {
+        let flags = [
+            "finetune",
+            "--json",
+            "--backend",
+            "flex",
+            "--model",
+            &model,
+            "--data",
+            &pictures,
+            "--held-out",
+            "0.4",
+            "--learning-rate",
+            "0.1",
+            "--out",
+        ];
+        let out = scratch.path(out);
+        let all = [&flags[..], &[&out], more].concat();
+        all.into_iter().map(str::to_owned).collect()
+    };
+    let report = |output: &Output| -> serde_json::Value {
+        assert!(output.status.success(), "{}", stderr(output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let losses = |report: &serde_json::Value| -> Vec<f64> {
+        let epochs = report["epochs"].as_array().unwrap();
+        epochs
+            .iter()
+            .map(|of| of["loss"].as_f64().unwrap())
+            .collect()
+    };
+    // the last batch of an epoch has fewer images than there are ranks
+    let flags = ["--epochs", "4", "--batch-size", "4"];
+    let alone = report(&ibot(&tuned("alone", &flags)));
+    let Some(mut command) = on_ranks(3, &tuned("three", &flags)) else {
+        return;
+    };
+    let three = report(&command.output().unwrap());
+    let [of_one, of_three] = [&alone, &three].map(losses);
+    assert_eq!(of_one.len(), 4);
+    for (one, three) in of_one.iter().zip(&of_three) {
+        assert!((one - three).abs() < 1e-4, "{of_one:?} {of_three:?}");
+    }
+    assert_eq!(alone["held_out"], three["held_out"]);
+    // stopped on two ranks, and complete on three
+    let flags = ["--epochs", "60", "--batch-size", "4"];
+    let mut child = on_ranks(2, &tuned("stopped", &flags)).unwrap();
+    let mut child = child
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let last = scratch.0.join("stopped/last.safetensors");
+    for _ in 0..600 {
+        if last.exists() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    signal(child.id(), "-USR1");
+    assert_eq!(child.wait().unwrap().code(), Some(138));
+    assert!(scratch.0.join("stopped/checkpoints").exists());
+    let rest = report(
+        &on_ranks(3, &tuned("stopped", &flags))
+            .unwrap()
+            .output()
+            .unwrap(),
+    );
+    let whole = losses(&report(&ibot(&tuned("whole", &flags))));
+    for (one, found) in whole.iter().zip(losses(&rest)) {
+        assert!((one - found).abs() < 2e-2, "{one} {found}");
+    }
+    assert_eq!(whole.len(), 60);
+}
+
 #[test]
 fn several_processes_need_a_program_with_mpi() {
     let scratch = Scratch::new("ranks-none");
