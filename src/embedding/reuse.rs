@@ -121,9 +121,9 @@ impl EmbeddingTable {
     }
 }
 
-/// [`embed_folder`](crate::embedding::embed_folder) of the pictures whose features are not in `tables`, and the features in them of the others; in the
-/// folder's order. Of several tables, the first one that has a picture counts; those of another model, recipe or input
-/// are passed over. `progress` gets the number of pictures computed, and [`Reused`] has that of all to compute.
+/// [`embed_folder`](crate::embedding::embed_folder) of the pictures whose features are not in `tables`, and the features in them of
+/// the others; in the folder's order. Of several tables, the first one that has a picture counts; those of another model, recipe or
+/// input are passed over. `progress` gets the number of pictures computed, and [`Reused`] has that of all to compute.
 ///
 /// A feature is taken where the path is the same, and the file has the size and the time that the table says.
 ///

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::PictureSource as _;
+use crate::data::{PictureSource as _, Position};
 use crate::error::{Error, Result};
 use crate::eval::wilson_interval;
 use crate::files::checkpoint::{Checkpoint, FORMAT, Manifest};
@@ -24,6 +24,16 @@ pub(super) struct Place {
     pub batch: usize,
     /// Sums over their pictures.
     pub sums: Sums,
+}
+
+impl Place {
+    /// The same for a loader.
+    pub fn position(&self) -> Position {
+        Position {
+            epoch: self.epoch,
+            batch: self.batch,
+        }
+    }
 }
 
 /// Sums over the pictures of an epoch so far.

@@ -6,7 +6,7 @@ use burn::module::Module as _;
 use burn_autodiff::Autodiff;
 
 use crate::collective::same;
-use crate::data::{FolderConfig, PictureSource as _, Position, ValueRange};
+use crate::data::{FolderConfig, PictureSource as _, ValueRange};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result, printable};
 use crate::files::model::read_model;
@@ -105,11 +105,7 @@ fn train<B: TrainBackend>(
             return report(&origin, &pictures, epochs, FinetuneFolder::files(out));
         }
     };
-    let start = Position {
-        epoch: place.epoch,
-        batch: place.batch,
-    };
-    let loader = setup.loader(&model, &pictures, start)?;
+    let loader = setup.loader(&model, &pictures, place.position())?;
     let per_epoch = loader.batches_per_epoch();
     let steps = config.epochs.saturating_mul(per_epoch);
     // a folder with fewer images than a batch uses a smaller batch

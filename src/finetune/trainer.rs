@@ -212,17 +212,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
         let of_ranks = counts([labels.len()], ranks)?;
         let sum = |counts: &[[usize; 1]]| counts.iter().map(|[count]| count).sum::<usize>();
         let (before, batch) = (sum(&of_ranks[..ranks.rank()]), sum(&of_ranks));
-        let (loss, logits) = match labels.is_empty() {
-            true => (Tensor::zeros([1], &self.device).require_grad(), None),
-            false => {
-                let mut generators = self.generators(before, labels.len());
-                let images = Tensor::from_inner(images);
-                let forward = || self.classifier.training_logits(images, &mut generators);
-                let logits = self.config.precision.autocast(forward);
-                let loss = label_loss(logits.clone(), labels, self.config.label_smoothing);
-                (loss, Some(logits.inner()))
-            }
-        };
+        let (loss, logits) = self.loss(images, labels, before);
         // the mean of the whole batch is the sum of these
         let loss = match ranks.size() {
             1 => loss,
@@ -240,10 +230,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
         });
         // loss, norm, scale and hits in one read, because each read waits for the device
         let mut wanted = vec![loss, squared_norm, factor];
-        wanted.extend(logits.map(|logits| {
-            let entries = logits.shape().num_elements();
-            logits.reshape([entries])
-        }));
+        wanted.extend(logits);
         let data = self
             .guard
             .read::<B::InnerBackend, _>(&self.device, || Tensor::cat(wanted, 0).into_data())?;
@@ -272,6 +259,26 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             }
         }
         Ok((gradients, measured, unscaled))
+    }
+
+    /// The mean loss of this rank's images, `before` which are those of other ranks, and their logits in one row; a constant where
+    /// it has none.
+    fn loss(
+        &self,
+        images: Tensor<B::InnerBackend, 4>,
+        labels: &[usize],
+        before: usize,
+    ) -> (Tensor<B, 1>, Option<Tensor<B::InnerBackend, 1>>) {
+        if labels.is_empty() {
+            return (Tensor::zeros([1], &self.device).require_grad(), None);
+        }
+        let mut generators = self.generators(before, labels.len());
+        let images = Tensor::from_inner(images);
+        let forward = || self.classifier.training_logits(images, &mut generators);
+        let logits = self.config.precision.autocast(forward);
+        let loss = label_loss(logits.clone(), labels, self.config.label_smoothing);
+        let [batch, classes] = logits.dims();
+        (loss, Some(logits.inner().reshape([batch * classes])))
     }
 
     /// Sums gradients and the loss over all ranks.

@@ -103,7 +103,7 @@ fn several_ranks_have_the_rows_of_one() {
         assert_eq!(first.skipped.len(), 2);
         assert_eq!((reused.kept, reused.computed), (0, 21));
         assert!(!first.is_cut_short);
-        assert!(found.all(|(other, _)| other.paths.is_empty() && other.set.len() == 0));
+        assert!(found.all(|(other, _)| other.paths.is_empty() && other.set.is_empty()));
     }
     // those in a table are not computed again
     let model = Embedder::load(
