@@ -338,6 +338,9 @@ const BURNS_OWN: &[(&str, &str)] = &[
     ("method/losses/label.rs", "the pictures of a batch"),
 ];
 
+/// Fields of modules that are burn's `Linear`.
+const LINEAR_LAYERS: &[&str] = &["fc1", "fc2", "head", "layer", "proj", "prototypes", "qkv"];
+
 /// burn's products ask for more workgroup memory than Metal and DX12 have, and its sums over rows walk all of them on one
 /// thread a column: what trains calls this crate's.
 #[test]
@@ -348,6 +351,13 @@ fn products_and_sums_over_rows_are_this_crates() {
         let inside = file.strip_prefix(root().join("src")).unwrap();
         let inside = inside.to_string_lossy().replace('\\', "/");
         let text = fs::read_to_string(&file).unwrap();
+        let layer = LINEAR_LAYERS
+            .iter()
+            .find(|layer| text.contains(&format!(".{layer}.forward(")));
+        assert!(
+            layer.is_none(),
+            "{inside}: forward of {layer:?} is burn's product: `B::linear_layer`"
+        );
         let calls = [".matmul(", ".sum_dim(0)", ".mean_dim(0)"];
         if !calls.iter().any(|call| text.contains(call)) {
             continue;
