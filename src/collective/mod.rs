@@ -5,6 +5,7 @@ mod agreement;
 mod mpi;
 mod pairwise;
 mod reduce;
+mod share;
 mod threads;
 mod wire;
 
@@ -13,6 +14,7 @@ pub use agreement::{agree, any, by_rank_0, same};
 pub use mpi::{Host, Mpi};
 pub use pairwise::Pairwise;
 pub use reduce::{broadcast, max, sum, sum_by};
+pub use share::{counts, share};
 pub use threads::Threads;
 pub use wire::Wire;
 

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::collective::Collective;
 use crate::collective::pairwise::Pairwise;
+use crate::collective::share::share;
 use crate::collective::wire::Wire;
 use crate::error::Result;
 
@@ -100,8 +101,7 @@ struct Group<'c> {
 impl Group<'_> {
     /// The share of a rank of the group in so many entries.
     fn share(&self, place: usize, entries: usize) -> Range<usize> {
-        let ranks = self.ranks.len();
-        place * entries / ranks..(place + 1) * entries / ranks
+        share(place, self.ranks.len(), entries)
     }
 
     /// The share of this rank, reduced over the group.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::collective::{Collective, Wire, any, same};
+use crate::collective::{Collective, Wire, any, same, share};
 use crate::data::{ImageFolder, PictureSource as _, none_usable};
 use crate::embedding::embedded::Embedded;
 use crate::embedding::embedder::Embedder;
@@ -36,7 +36,7 @@ pub(super) fn embed_share(
     let names = folder.fingerprint();
     same(collective, "images", names.as_bytes())?;
     let (ranks, all) = (collective.size(), folder.len());
-    let own = share(collective.rank(), ranks, all, request.batch_size);
+    let own = own_pictures(collective.rank(), ranks, all, request.batch_size);
     let part = Arc::new(folder.part(&own.collect::<Vec<_>>()));
     let mut rounds = Rounds {
         collective,
@@ -56,10 +56,10 @@ pub(super) fn embed_share(
 }
 
 /// The pictures of a rank: whole batches of the folder, so that its batches are those of one rank.
-fn share(rank: usize, ranks: usize, pictures: usize, batch_size: usize) -> Range<usize> {
-    let batches = pictures.div_ceil(batch_size.max(1));
-    let begin = |rank: usize| (rank * batches / ranks * batch_size).min(pictures);
-    begin(rank)..begin(rank + 1)
+fn own_pictures(rank: usize, ranks: usize, pictures: usize, batch_size: usize) -> Range<usize> {
+    let own = share(rank, ranks, pictures.div_ceil(batch_size.max(1)));
+    let begin = |batch: usize| (batch * batch_size).min(pictures);
+    begin(own.start)..begin(own.end)
 }
 
 /// The rounds of the rank with the most batches.
@@ -178,7 +178,8 @@ mod tests {
         for ranks in 1..5 {
             for pictures in 0..40 {
                 for batch_size in 1..6 {
-                    let shares = (0..ranks).map(|rank| share(rank, ranks, pictures, batch_size));
+                    let shares =
+                        (0..ranks).map(|rank| own_pictures(rank, ranks, pictures, batch_size));
                     let shares: Vec<_> = shares.collect();
                     assert!(
                         shares

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use burn::module::{AutodiffModule as _, Module as _};
@@ -196,9 +195,6 @@ impl<'a> Epochs<'a> {
             sums.pictures += measured.pictures;
             self.place.batch = at + 1;
             observer.step(trainer.steps(), &measured);
-            if any(self.setup.ranks(), self.setup.stop.load(Ordering::Relaxed))? {
-                return Err(self.interrupted(trainer));
-            }
         }
         let Sums {
             loss,

@@ -4,13 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::collective::{Collective, agree};
+use crate::collective::{Collective, agree, counts, share};
 use crate::data::{AugmentConfig, ImageFolder, PictureSource as _, eval_batches, none_usable};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::finetune::classifier::Classifier;
 use crate::finetune::config::LOWER_RATE;
-use crate::finetune::shares::{counts, share};
 use crate::kernels::IbotBackend;
 
 /// Guesses that `top5` looks at.
@@ -58,7 +57,7 @@ impl Score {
     /// # Errors
     /// As [`Collective`].
     pub fn of_ranks(self, ranks: &dyn Collective) -> Result<Self> {
-        let counts = counts([self.pictures, self.first, self.among_five], ranks)?;
+        let counts = counts(ranks, [self.pictures, self.first, self.among_five])?;
         let of_rank = |[pictures, first, among_five]: [usize; 3]| Self {
             pictures,
             first,
@@ -129,7 +128,8 @@ impl Evaluator<'_> {
         device: &B::Device,
     ) -> Result<(Score, Skipped)> {
         let side = self.augment.image_size;
-        let own: Vec<usize> = share(self.folder.len(), self.ranks).collect();
+        let (rank, ranks) = (self.ranks.rank(), self.ranks.size());
+        let own: Vec<usize> = share(rank, ranks, self.folder.len()).collect();
         let mut batches = eval_batches(
             Arc::new(self.folder.part(&own)),
             self.augment,

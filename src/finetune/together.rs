@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::collective::{Collective, agree, by_rank_0};
-use crate::error::{Error, Result};
-use crate::files::checkpoint::{Checkpoint, Store};
+use crate::error::Result;
+use crate::files::checkpoint::Store;
 use crate::finetune::folder::{FinetuneFolder, Found};
 use crate::finetune::observer::EpochMetrics;
 
@@ -44,11 +44,7 @@ pub(super) fn begun_by_rank_0(
         (None, Told::Nothing) => Ok((None, Found::Nothing)),
         (None, Told::Complete(epochs)) => Ok((None, Found::Complete(epochs))),
         (None, Told::Checkpoint(step, epochs)) => {
-            let path = Store::of_run(out).path(step);
-            let read = Checkpoint::read(&path).map_err(|error| {
-                let remedy = "the run folder must be one that all ranks see";
-                Error::Training(format!("{error}; {remedy}"))
-            });
+            let read = Store::of_run(out).found_by_another(step);
             read.map(|read| (None, Found::Checkpoint(Box::new(read), epochs)))
         }
     };

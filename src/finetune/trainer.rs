@@ -8,14 +8,13 @@ use burn::module::{AutodiffModule as _, Module as _};
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 
-use crate::collective::{Alone, Collective, Wire};
+use crate::collective::{Alone, Collective, Wire, counts};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::files::{NamedTensor, load_state_dict, state_dict};
 use crate::finetune::classifier::Classifier;
 use crate::finetune::config::{FinetuneConfig, LOWER_RATE};
 use crate::finetune::score::Score;
-use crate::finetune::shares::counts;
 use crate::kernels::{IbotBackend as _, LossScale, TrainBackend, Unscaled};
 use crate::method::losses::label_loss;
 use crate::ownership::take;
@@ -209,7 +208,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
 
     fn measure(&self, images: Tensor<B::InnerBackend, 4>, labels: &[usize]) -> Result<Measured<B>> {
         let ranks = &*self.collective;
-        let of_ranks = counts([labels.len()], ranks)?;
+        let of_ranks = counts(ranks, [labels.len()])?;
         let sum = |counts: &[[usize; 1]]| counts.iter().map(|[count]| count).sum::<usize>();
         let (before, batch) = (sum(&of_ranks[..ranks.rank()]), sum(&of_ranks));
         let (loss, logits) = self.loss(images, labels, before);
@@ -248,7 +247,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             gradient_norm: squared_norm.sqrt(),
             is_skipped: *factor == 0.0,
             pictures: batch,
-            correct: sum(&counts([correct], ranks)?),
+            correct: sum(&counts(ranks, [correct])?),
         };
         for (term, value) in [
             ("loss", measured.loss),
@@ -261,8 +260,8 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
         Ok((gradients, measured, unscaled))
     }
 
-    /// The mean loss of this rank's images, `before` which are those of other ranks, and their logits in one row; a constant where
-    /// it has none.
+    /// The mean loss of this rank's images, which have `before` images of other ranks before them, and their logits in one row; a
+    /// constant where it has none.
     fn loss(
         &self,
         images: Tensor<B::InnerBackend, 4>,
@@ -297,7 +296,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
         Ok(loss)
     }
 
-    /// One generator an image for what this step drops, `before` images of other ranks; none where nothing is dropped.
+    /// One generator an image for what this step drops, from image number `before` of the batch on; none where nothing is dropped.
     fn generators(&self, before: usize, images: usize) -> Vec<Random> {
         if self.config.drop_path() == 0.0 {
             return Vec::new();

@@ -27,7 +27,7 @@ pub struct DeviceArgs {
 fn announce_kernels() -> Result<()> {
     if KernelChoice::from_env()? == KernelChoice::Reference {
         warn(
-            "IBOT_KERNELS=reference: tensor operations instead of WGSL kernels, but for products of matrices",
+            "IBOT_KERNELS=reference: tensor operations instead of WGSL kernels, except for matrix multiplication",
         );
     }
     if let Some(folder) = wgsl::shader_folder() {

@@ -125,7 +125,7 @@ impl Ranks {
         }
     }
 
-    /// Refuses what one process has to do by itself.
+    /// Refuses what runs in one process only.
     ///
     /// # Errors
     /// There are several.
@@ -135,7 +135,7 @@ impl Ranks {
             false => Err(Error::config(
                 flag,
                 value,
-                "is the work of one process: start one, without mpirun and --devices",
+                "runs in one process only: leave out mpirun and --devices",
             )),
         }
     }

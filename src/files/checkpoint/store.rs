@@ -105,6 +105,17 @@ impl Store {
         }
     }
 
+    /// The checkpoint of a step, which another process found.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`], with the remedy for a folder that this process does not see.
+    pub fn found_by_another(&self, step: usize) -> Result<Checkpoint> {
+        Checkpoint::read(&self.path(step)).map_err(|error| {
+            let remedy = "the run folder must be one that all ranks see";
+            Error::Training(format!("{error}; {remedy}"))
+        })
+    }
+
     /// The step with the best k-NN accuracy, of equal ones the newest; none if it was never measured.
     ///
     /// # Errors

@@ -307,7 +307,7 @@ impl IbotBackend for Gpu {
         right: Tensor<Self, 3>,
         layout: Layout,
     ) -> Tensor<Self, 3> {
-        // always this crate's: burn's does not fit most GPUs, and is a third of all code that rustc would compile
+        // always this crate's: burn's does not fit every GPU, and would be a third of all code that rustc compiles
         matrix_product::matrix_products(left, right, layout)
     }
 

@@ -96,9 +96,9 @@ impl RunFolder {
     /// The checkpoint of a step.
     ///
     /// # Errors
-    /// Those of [`Checkpoint::read`].
+    /// Those of [`Store::found_by_another`].
     pub(super) fn checkpoint_of(&self, step: usize) -> Result<Checkpoint> {
-        Checkpoint::read(&self.store.path(step))
+        self.store.found_by_another(step)
     }
 
     /// Where it is.

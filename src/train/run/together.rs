@@ -47,10 +47,7 @@ pub(super) fn found_by_rank_0(
         Ok(found.as_ref().map(|found| found.manifest.step))
     })?;
     let read = match (&found, step) {
-        (None, Some(step)) => folder.checkpoint_of(step).map(Some).map_err(|error| {
-            let remedy = "the run folder must be one that all ranks see";
-            Error::Training(format!("{error}; {remedy}"))
-        }),
+        (None, Some(step)) => folder.checkpoint_of(step).map(Some),
         _ => Ok(found),
     };
     agree(ranks, read)

@@ -22,7 +22,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use crate::backbone::TrainBackbone;
-use crate::collective::{Alone, Collective, Pairwise, Wire};
+use crate::collective::{Alone, Collective, Pairwise, Wire, counts};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::kernels::{INITIAL_LOSS_SCALE, LossScale, TrainBackend};
@@ -362,10 +362,8 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
 
     /// The number in the batch of this rank's first picture of so many.
     fn first_picture(&self, pictures: usize) -> Result<u64> {
-        let own = (pictures as u64).to_le_bytes().to_vec();
-        let of_ranks = self.collective.all_gather(own)?;
+        let of_ranks = counts(&*self.collective, [pictures])?;
         let before = of_ranks.iter().take(self.collective.rank());
-        let counts = before.filter_map(|count| count.as_slice().try_into().ok());
-        Ok(counts.map(u64::from_le_bytes).sum())
+        Ok(before.map(|[pictures]| *pictures as u64).sum())
     }
 }

@@ -68,7 +68,7 @@ impl VerifyArgs {
         ))?;
         Err(Error::Device(format!(
             "the results of this device differ from those of {}; the report is in {}. A newer driver may help; \
-             IBOT_KERNELS=reference avoids this crate's own kernels but its products; --backend flex computes on the CPU",
+             IBOT_KERNELS=reference avoids this crate's own kernels except matrix multiplication; --backend flex computes on the CPU",
             report.reference,
             printable(&self.out)
         )))

@@ -1,25 +1,24 @@
-//! The shares of ranks in pictures, and what they count.
+//! What each rank has of something that all have together.
 
 use std::ops::Range;
 
 use crate::collective::Collective;
 use crate::error::Result;
 
-/// This rank's share of so many pictures.
-pub(super) fn share(pictures: usize, ranks: &dyn Collective) -> Range<usize> {
-    let begin = |rank: usize| rank * pictures / ranks.size();
-    begin(ranks.rank())..begin(ranks.rank() + 1)
+/// The share of one of so many ranks in `entries`: neighbors, in the order of the ranks, as many for each but for one.
+pub fn share(rank: usize, ranks: usize, entries: usize) -> Range<usize> {
+    rank * entries / ranks..(rank + 1) * entries / ranks
 }
 
 /// Counts of each rank, in the order of the ranks.
 ///
 /// # Errors
 /// As [`Collective`].
-pub(super) fn counts<const N: usize>(
+pub fn counts<const N: usize>(
+    collective: &dyn Collective,
     own: [usize; N],
-    ranks: &dyn Collective,
 ) -> Result<Vec<[usize; N]>> {
-    if ranks.size() == 1 {
+    if collective.size() == 1 {
         return Ok(vec![own]);
     }
     let bytes = own.map(|count| (count as u64).to_le_bytes()).concat();
@@ -30,5 +29,5 @@ pub(super) fn counts<const N: usize>(
         }
         counts
     };
-    Ok(ranks.all_gather(bytes)?.iter().map(of_rank).collect())
+    Ok(collective.all_gather(bytes)?.iter().map(of_rank).collect())
 }
