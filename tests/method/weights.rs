@@ -115,6 +115,26 @@ fn as_model(path: &Path, encoder: &str) -> Result<()> {
     model.backbone::<Flex>(path, &Default::default()).map(drop)
 }
 
+#[test]
+fn a_file_without_metadata_has_the_size_of_its_positions() {
+    let path = scratch_file("sizes.safetensors");
+    write_safetensors(&path, &vit_tiny()).unwrap();
+    let size = |asked| {
+        let options = ModelOptions {
+            encoder: Some("vit_tiny_patch16_224".into()),
+            image_size: asked,
+            ..ModelOptions::default()
+        };
+        let model = read_model(&path, &options).unwrap();
+        let positions = model.tensors["pos_embed"].shape[1];
+        assert_eq!(model.preprocessing.image_size, model.architecture.img_size);
+        (model.architecture.img_size, positions)
+    };
+    assert_eq!(size(None), (32, 1 + 4));
+    assert_eq!(size(Some(48)), (48, 1 + 9));
+    std::fs::remove_file(path).unwrap();
+}
+
 #[track_caller]
 fn refusal<T>(result: Result<T>, parts: &[&str]) {
     let message = match result {

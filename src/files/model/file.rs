@@ -27,7 +27,8 @@ use crate::random::Random;
 pub struct ModelOptions {
     /// timm name of the backbone, for a file without a card.
     pub encoder: Option<String>,
-    /// Side of the square input in pixels; positions are resampled to it.
+    /// Side of the square input in pixels; positions are resampled to it. By default that of the metadata, and without any the
+    /// size that the file has positions for, as in timm.
     pub image_size: Option<usize>,
     /// Mean and deviation of red, green and blue, for a file without a card; where absent, those that timm has for the
     /// encoder's name.
@@ -132,9 +133,13 @@ pub fn read_model(path: &Path, options: &ModelOptions) -> Result<LoadedModel> {
     let weights = read_weights(path)?;
     let network = network_prefix(weights.keys().map(String::as_str)).map(str::to_owned);
     let tensors = backbone_of(path, weights, Role::Teacher)?.tensors;
-    let Some((encoder, architecture)) = named else {
+    let Some((encoder, mut architecture)) = named else {
         return Err(nameless(path, &tensors));
     };
+    let is_told = options.image_size.is_some() || options.described.preprocessing.is_some();
+    if card.is_none() && !is_told {
+        architecture.img_size = size_of_positions(&tensors, &architecture);
+    }
     let normalization = normalization(card.as_ref(), options, &encoder, network.as_deref());
     let own = card.as_ref().map(|card| &card.preprocessing);
     let preprocessing = match own.or(options.described.preprocessing.as_ref()) {
@@ -186,6 +191,17 @@ fn named(options: &ModelOptions) -> Result<Option<(String, VitConfig)>> {
         ))
     };
     encoder.map(named).transpose()
+}
+
+/// The image size that a backbone has positions for; that of `architecture` where they are no square, which is refused later.
+fn size_of_positions(tensors: &BTreeMap<String, NamedTensor>, architecture: &VitConfig) -> usize {
+    let positions = tensors.get("pos_embed").and_then(|of| of.shape.get(1));
+    let patches = positions.map_or(0, |of| of.saturating_sub(architecture.prefix_positions()));
+    let side = patches.isqrt();
+    match side * side == patches && side > 0 {
+        true => side * architecture.patch_size,
+        false => architecture.img_size,
+    }
 }
 
 /// BLAKE3 of a file; of a model in several files, that of its index and of all of them.
