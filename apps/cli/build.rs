@@ -30,10 +30,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let variable = format!("CARGO_FEATURE_{}", name.to_uppercase());
         env::var(variable) != Err(VarError::NotPresent)
     };
-    let features: Vec<&str> = ["autotune", "hub", "mpi", "vulkan"]
+    let features: Vec<&str> = ["autotune", "cloud", "hub", "mpi", "vulkan"]
         .into_iter()
         .filter(is_on)
         .collect();
+    println!("cargo::rustc-env=IBOT_FEATURES={}", features.join(" "));
     let features = match features.is_empty() {
         true => "none".to_owned(),
         false => features.join(", "),

@@ -23,13 +23,8 @@ pub fn checks() -> Vec<Check> {
 
 /// The features of this build.
 pub fn features() -> Vec<&'static str> {
-    let all = [
-        ("autotune", cfg!(feature = "autotune")),
-        ("hub", cfg!(feature = "hub")),
-        ("vulkan", cfg!(feature = "vulkan")),
-    ];
-    let on = all.iter().filter(|(_, is_on)| *is_on);
-    on.map(|(name, _)| *name).collect()
+    // as the build script found them, like those of `--version`
+    env!("IBOT_FEATURES").split_whitespace().collect()
 }
 
 fn program() -> Check {
