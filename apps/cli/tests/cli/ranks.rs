@@ -168,6 +168,43 @@ fn ranks_share_a_gpu_only_if_they_may() {
     assert!(scratch.0.join("run/teacher.safetensors").exists());
 }
 
+/// The CPU beside a GPU: the second rank takes the weights of the first, or no checkpoint would be written, as their hashes are
+/// compared before.
+#[test]
+fn ranks_on_different_devices_train_only_if_they_may() {
+    if !has_adapter() {
+        return;
+    }
+    let scratch = Scratch::new("ranks-mixed");
+    let run = |more: &[&str]| -> Option<Output> {
+        let flags = ["--steps", "3", "--checkpoint-every", "2"];
+        let on_cpu = scratch.train(&[&flags[..], more].concat());
+        let mut on_gpu = on_cpu.clone();
+        on_gpu[2] = "wgpu".into();
+        let mut command = on_ranks(1, &on_cpu)?;
+        let other = [":", "-n", "1", env!("CARGO_BIN_EXE_ibot")];
+        Some(command.args(other).args(on_gpu).output().unwrap())
+    };
+    let Some(refused) = run(&[]) else {
+        return;
+    };
+    let text = stderr(&refused);
+    assert!(!refused.status.success(), "{text}");
+    assert_eq!(text.matches("--mixed-devices").count(), 1, "{text}");
+    let trained = run(&["--mixed-devices"]).unwrap();
+    let text = stdout(&trained);
+    assert!(trained.status.success(), "{text}{}", stderr(&trained));
+    assert!(text.contains("rank 0 of 2 on "), "{text}");
+    assert!(text.contains("rank 1 of 2 on "), "{text}");
+    assert_eq!(crate::metrics(&scratch.0.join("run")).len(), 3);
+    assert!(
+        scratch
+            .0
+            .join("run/checkpoints/step-000000002/B3SUMS")
+            .exists()
+    );
+}
+
 /// A model, and the images that it was trained on for a step.
 fn trained(scratch: &Scratch) -> [String; 2] {
     let output = ibot(&scratch.train(&["--steps", "1"]));
