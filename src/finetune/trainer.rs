@@ -19,7 +19,7 @@ use crate::kernels::{IbotBackend as _, LossScale, TrainBackend, Unscaled};
 use crate::method::losses::label_loss;
 use crate::ownership::take;
 use crate::random::{Random, Stream};
-use crate::train::{Gradients, Optimizer, UpdateRates, on_new_nodes};
+use crate::train::{Gradients, Link, Optimizer, Overlap, UpdateRates, on_new_nodes};
 
 /// What the names of the parts of [`ClassifierTrainer::tensors`] begin with.
 const CLASSIFIER: &str = "classifier.";
@@ -211,14 +211,21 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
         let of_ranks = counts(ranks, [labels.len()])?;
         let sum = |counts: &[[usize; 1]]| counts.iter().map(|[count]| count).sum::<usize>();
         let (before, batch) = (sum(&of_ranks[..ranks.rank()]), sum(&of_ranks));
+        let overlap = (ranks.size() > 1).then(|| Overlap::begin(&self.classifier));
         let (loss, logits) = self.loss(images, labels, before);
         // the mean of the whole batch is the sum of these
         let loss = match ranks.size() {
             1 => loss,
             _ => loss * (labels.len() as f64 / batch.max(1) as f64),
         };
-        let mut gradients = Gradients::backward_scaled(loss.clone(), self.loss_scale.as_ref());
-        let loss = self.over_ranks(&mut gradients, loss.inner())?;
+        let scale = self.loss_scale.as_ref();
+        let (gradients, loss) = match overlap {
+            None => (
+                Gradients::backward_scaled(loss.clone(), scale),
+                loss.inner(),
+            ),
+            Some(overlap) => self.over_ranks(overlap, loss)?,
+        };
         let mut squared_norm = gradients.squared_norm(&self.classifier, &self.device);
         let mut factor = Tensor::ones([1], &self.device);
         let unscaled = self.loss_scale.clone().map(|state| {
@@ -280,20 +287,23 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
         (loss, Some(logits.inner().reshape([batch * classes])))
     }
 
-    /// Sums gradients and the loss over all ranks.
+    /// The backward pass, with gradients and the loss summed over all ranks.
     fn over_ranks(
         &self,
-        gradients: &mut Gradients<B>,
-        loss: Tensor<B::InnerBackend, 1>,
-    ) -> Result<Tensor<B::InnerBackend, 1>> {
-        let ranks = &*self.collective;
-        if ranks.size() == 1 {
-            return Ok(loss);
-        }
+        overlap: Overlap<B>,
+        loss: Tensor<B, 1>,
+    ) -> Result<(Gradients<B>, Tensor<B::InnerBackend, 1>)> {
+        let link = Link {
+            collective: self.collective.clone(),
+            wire: Wire::F32,
+            guard: self.guard.clone(),
+        };
+        let scale = self.loss_scale.as_ref();
+        let (mut gradients, early) = overlap.backward(loss.clone(), scale, &link)?;
         let own = gradients.take_in_order(&self.classifier);
-        let (sums, loss) = own.over_ranks(loss, Wire::F32, ranks, &self.guard)?;
+        let (sums, loss) = own.over_ranks(early, loss.inner(), &link)?;
         gradients.put_in_order(&self.classifier, sums);
-        Ok(loss)
+        Ok((gradients, loss))
     }
 
     /// One generator an image for what this step drops, from image number `before` of the batch on; none where nothing is dropped.

@@ -5,6 +5,7 @@ use std::ops::Range;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{DType, Tensor};
+use burn_autodiff::NodeId;
 
 use super::ops::adamw::{AdamWInput, AdamWState};
 use super::ops::attention::{AttentionInput, AttentionOutput};
@@ -50,6 +51,11 @@ pub trait IbotBackend: Backend {
 
     /// Puts the graphs of these tensors into one, where there are graphs: `on_new_nodes` in `train/optim/gradients.rs` says why.
     fn join_graphs(_leaves: &[FloatTensor<Self>]) {}
+
+    /// The node of a tensor in its graph; none where there are no graphs.
+    fn node_of(_tensor: &FloatTensor<Self>) -> Option<NodeId> {
+        None
+    }
 
     /// Each entry as the nearest number that `precision` has, ties to even; too large for f16 is infinite. Not differentiable.
     ///

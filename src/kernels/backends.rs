@@ -1,6 +1,7 @@
 //! The backends, by what they are used for.
 
 use burn::tensor::backend::AutodiffBackend;
+use burn_autodiff::grads::Gradients;
 use burn_ndarray::NdArray;
 
 use crate::kernels::backend::IbotBackend;
@@ -9,8 +10,15 @@ use crate::kernels::backend::IbotBackend;
 pub type Gpu = burn_wgpu::CubeBackend<burn_wgpu::WgpuRuntime, f32, i32, u32>;
 
 /// An autodiff backend whose inner backend trains iBOT too: the student lives on it, the teacher on the inner one.
-pub trait TrainBackend: IbotBackend + AutodiffBackend<InnerBackend: IbotBackend> {}
+/// Gradients are burn-autodiff's, as those of all its autodiff backends.
+pub trait TrainBackend:
+    IbotBackend + AutodiffBackend<InnerBackend: IbotBackend, Gradients = Gradients>
+{
+}
 
-impl<B: IbotBackend + AutodiffBackend<InnerBackend: IbotBackend>> TrainBackend for B {}
+impl<B> TrainBackend for B where
+    B: IbotBackend + AutodiffBackend<InnerBackend: IbotBackend, Gradients = Gradients>
+{
+}
 
 impl IbotBackend for NdArray<f32> {}

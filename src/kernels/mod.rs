@@ -19,6 +19,7 @@ mod ops;
 pub mod wgsl;
 mod wrap;
 
+pub use autodiff::GradientWatch;
 pub use backend::IbotBackend;
 pub use backends::{Gpu, TrainBackend};
 pub use choice::KernelChoice;

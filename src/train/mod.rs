@@ -17,6 +17,7 @@ pub use optim::{
     Gradients, Optimizer, OptimizerConfig, OptimizerKind, Pace, Rates, Schedule, ScheduleConfig,
     UpdateRates, on_new_nodes,
 };
+pub(crate) use optim::{Link, Overlap};
 pub use run::{
     Change, Evaluation, Every, Observer, OnDeviceLost, PatchColors, RunFolder, RunRecord,
     RunRequest, RunStart, Silent, StepMetrics, When, pictures_to_train_on, run,

@@ -5,18 +5,21 @@ mod layers;
 mod primitive;
 mod products;
 mod rows;
+mod watch;
 
 use std::ops::Range;
 
 use burn::tensor::Tensor;
 use burn::tensor::ops::FloatTensor;
-use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
+use burn_autodiff::{Autodiff, NodeId};
 
-use primitive::{Kept, primitive};
+use primitive::{Kept, primitive, register};
+pub use watch::GradientWatch;
+use watch::used;
 
 use crate::error::Result;
 
@@ -91,16 +94,10 @@ impl<B: IbotBackend> Backward<B, 3> for LayerNorm {
         let d_y = grads.consume::<B>(&ops.node);
         let body = |input| B::layer_norm_rows_backward(input, wrap(d_y));
         let found = ops.state.backward(body);
-        let [x, weight, bias] = ops.parents;
-        if let Some(parent) = x {
-            grads.register::<B>(parent.id, primitive(found.d_x));
-        }
-        if let Some(parent) = weight {
-            grads.register::<B>(parent.id, primitive(found.d_weight));
-        }
-        if let Some(parent) = bias {
-            grads.register::<B>(parent.id, primitive(found.d_bias));
-        }
+        let [x, weight, bias] = ops.parents.map(|parent| parent.map(|parent| parent.id));
+        register::<B, 2>(grads, x, Some(found.d_x));
+        register::<B, 1>(grads, weight, Some(found.d_weight));
+        register::<B, 1>(grads, bias, Some(found.d_bias));
     }
 }
 
@@ -181,23 +178,23 @@ impl<B: IbotBackend> Backward<B, 2> for TiledCrossEntropy {
         _checkpointer: &mut Checkpointer,
     ) {
         let d_loss = wrap(grads.consume::<B>(&ops.node));
-        let [bottleneck, prototypes] = ops.parents;
+        let [bottleneck, prototypes] = ops.parents.map(|parent| parent.map(|parent| parent.id));
         let wants_prototypes = prototypes.is_some();
         let found = ops.state.backward(|(input, output)| {
             tiled::backward(&input, &output, &d_loss, wants_prototypes)
         });
-        if let Some(parent) = bottleneck {
-            grads.register::<B>(parent.id, primitive(found.d_bottleneck));
-        }
-        if let Some((parent, gradient)) = prototypes.zip(found.d_prototypes) {
-            grads.register::<B>(parent.id, primitive(gradient));
-        }
+        register::<B, 2>(grads, bottleneck, Some(found.d_bottleneck));
+        register::<B, 2>(grads, prototypes, found.d_prototypes);
     }
 }
 
 impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
     fn join_graphs(leaves: &[FloatTensor<Self>]) {
         primitive::join_graphs::<B, C>(leaves);
+    }
+
+    fn node_of(tensor: &FloatTensor<Self>) -> Option<NodeId> {
+        Some(tensor.node.id)
     }
 
     fn check_device(device: &Self::Device) -> Result<()> {
@@ -242,12 +239,16 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
     }
 
     fn tiled_cross_entropy(input: &TiledInput<Self>) -> CrossEntropyOutput<Self> {
-        let bottleneck = primitive(input.student.bottleneck.clone());
-        let prototypes = primitive(input.student.prototypes.clone());
+        let parents = [
+            primitive(input.student.bottleneck.clone()),
+            primitive(input.student.prototypes.clone()),
+        ];
+        used::<B, C>(&parents);
+        let [bottleneck, prototypes] = parents.each_ref().map(|of| of.primitive.clone());
         let inner = TiledInput::<B> {
             student: Logits {
-                bottleneck: wrap(bottleneck.primitive),
-                prototypes: wrap(prototypes.primitive),
+                bottleneck: wrap(bottleneck),
+                prototypes: wrap(prototypes),
             },
             targets: input.targets.clone().inner(),
             pairing: input.pairing,
@@ -257,7 +258,7 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         let output = B::tiled_cross_entropy(&inner);
         let loss = primitive(output.loss.clone());
         let of_rows = output.of_rows.clone();
-        let nodes = [bottleneck.node, prototypes.node];
+        let nodes = parents.map(|parent| parent.node);
         let prep = Backward::<B, 2>::prepare::<C>(TiledCrossEntropy, nodes);
         let loss = match prep.compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(Kept::new((inner, output)), loss),
@@ -313,19 +314,21 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
     }
 
     fn layer_norm_rows(input: LayerNormInput<Self>) -> Tensor<Self, 2> {
-        let (x, weight, bias) = (
+        let parents = [
             primitive(input.x),
             primitive(input.weight),
             primitive(input.bias),
-        );
+        ];
+        used::<B, C>(&parents);
+        let [x, weight, bias] = parents.each_ref().map(|of| of.primitive.clone());
         let inner = LayerNormInput::<B> {
-            x: wrap(x.primitive),
-            weight: wrap(weight.primitive),
-            bias: wrap(bias.primitive),
+            x: wrap(x),
+            weight: wrap(weight),
+            bias: wrap(bias),
             eps: input.eps,
         };
         let y = primitive(B::layer_norm_rows(inner.clone()));
-        let nodes = [x.node, weight.node, bias.node];
+        let nodes = parents.map(|parent| parent.node);
         let prep = Backward::<B, 3>::prepare::<C>(LayerNorm, nodes);
         wrap(match prep.compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(Kept::new(inner), y),

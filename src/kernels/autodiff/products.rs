@@ -9,6 +9,7 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
 
 use crate::kernels::autodiff::primitive::{Kept, primitive, register};
+use crate::kernels::autodiff::watch::used;
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::product::Layout;
 use crate::kernels::wrap::wrap;
@@ -74,10 +75,12 @@ pub(super) fn matrix_products<B: IbotBackend, C: CheckpointStrategy>(
     right: Tensor<Autodiff<B, C>, 3>,
     layout: Layout,
 ) -> Tensor<Autodiff<B, C>, 3> {
-    let (left, right) = (primitive(left), primitive(right));
+    let parents = [primitive(left), primitive(right)];
+    used::<B, C>(&parents);
+    let [left, right] = parents.each_ref().map(|of| of.primitive.clone());
     let inner = Operands::<B> {
-        left: wrap(left.primitive),
-        right: wrap(right.primitive),
+        left: wrap(left),
+        right: wrap(right),
         layout,
     };
     let y = primitive(B::matrix_products(
@@ -85,7 +88,7 @@ pub(super) fn matrix_products<B: IbotBackend, C: CheckpointStrategy>(
         inner.right.clone(),
         layout,
     ));
-    let prep = Backward::<B, 2>::prepare::<C>(Products, [left.node, right.node]);
+    let prep = Backward::<B, 2>::prepare::<C>(Products, parents.map(|parent| parent.node));
     wrap(match prep.compute_bound().stateful() {
         OpsKind::Tracked(prep) => prep.finish(Kept::new(inner), y),
         OpsKind::UnTracked(prep) => prep.finish(y),

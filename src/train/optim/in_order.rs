@@ -2,19 +2,20 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Shape, Tensor, TensorData};
+use burn::tensor::{Shape, Tensor};
 
-use crate::collective::{Collective, Wire, sum_by};
-use crate::device::DeviceGuard;
+use crate::collective::{Collective, Wire};
 use crate::error::{Error, Result};
 use crate::kernels::{IbotBackend, TrainBackend, wrap};
+use crate::train::optim::buckets::{BUCKET, Buckets, Link};
 use crate::train::optim::gradients::Gradients;
+use crate::train::optim::overlap::Early;
 
-/// Entries that ranks exchange at a time: 16 MiB, which is large beside the latency of a network and small beside a memory.
-/// A larger gradient goes by itself.
-const BUCKET: usize = 4 << 20;
 /// What a rank without a gradient adds: unlike 0 it leaves -0 as it is, so that sums have the bits of those without it.
-const NOTHING: f32 = -0.0;
+pub(super) const NOTHING: f32 = -0.0;
+/// A rank has a gradient of a parameter after the backward pass, and has sent one before.
+const LATE: u8 = 1;
+const EARLY: u8 = 2;
 
 /// The gradients of a module's parameters, in the order of the module.
 pub struct InOrder<B: IbotBackend>(Vec<OfParam<B>>);
@@ -87,20 +88,25 @@ impl<B: IbotBackend> InOrder<B> {
         Self(sums.collect())
     }
 
-    /// The sums over all ranks of these gradients, which travel as `wire` says, and of `scalars`, `[N]`, which go with the last
-    /// of them, or by themselves where gradients are rounded.
+    /// The sums over all ranks of these gradients, which travel as `link.wire` says, and of `scalars`, `[N]`, which go with the
+    /// last of them, or by themselves where gradients are rounded. `early` are those that the backward pass has sent.
     ///
     /// # Errors
     /// As [`Collective`], and a rank with another model; [`Error::Device`] if the device failed.
     pub fn over_ranks(
         self,
+        early: Early<B>,
         scalars: Tensor<B, 1>,
-        wire: Wire,
-        ranks: &dyn Collective,
-        guard: &DeviceGuard,
+        link: &Link,
     ) -> Result<(Self, Tensor<B, 1>)> {
         let device = scalars.device();
-        let is_there = self.known_to_any(ranks)?;
+        let mut early = early.of_params;
+        early.resize_with(self.0.len(), || None);
+        let own = self.0.iter().zip(&early).map(|(param, early)| {
+            let was_early = early.as_ref().is_some_and(|early| early.had);
+            LATE * u8::from(param.gradient.is_some()) + EARLY * u8::from(was_early)
+        });
+        let is_there = known_to_any(own.collect(), &*link.collective)?;
         let shapes: Vec<Shape> = self.0.iter().map(|param| param.shape.clone()).collect();
         let flat = |param: OfParam<B>| -> Tensor<B, 1> {
             let entries = param.shape.num_elements();
@@ -110,28 +116,34 @@ impl<B: IbotBackend> InOrder<B> {
             }
         };
         let present = self.0.into_iter().zip(&is_there);
-        let present = present.filter_map(|(param, is_there)| is_there.then(|| flat(param)));
-        let mut summed = Vec::new();
+        let present = present.filter_map(|(param, known)| (known & LATE != 0).then(|| flat(param)));
+        let mut buckets = Buckets::start(link, &device)?;
         let (mut bucket, mut entries) = (Vec::new(), 0);
-        let exchange = |bucket, wire| exchanged(bucket, wire, ranks, guard);
         for tensor in present {
             entries += tensor.dims()[0];
             bucket.push(tensor);
             if entries >= BUCKET {
-                summed.extend(exchange(std::mem::take(&mut bucket), wire)?);
+                buckets.send(std::mem::take(&mut bucket), link.wire)?;
                 entries = 0;
             }
         }
-        if !wire.is_exact() {
-            summed.extend(exchange(std::mem::take(&mut bucket), wire)?);
+        if !link.wire.is_exact() {
+            buckets.send(std::mem::take(&mut bucket), link.wire)?;
         }
         bucket.push(scalars);
-        summed.extend(exchange(bucket, Wire::F32)?);
+        buckets.send(bucket, Wire::F32)?;
+        let mut late = buckets.finish()?;
         let missing = || Error::Training("gradients were lost between ranks".into());
-        let scalars = summed.pop().ok_or_else(missing)?;
-        let mut summed = summed.into_iter();
-        let params = shapes.into_iter().zip(is_there).map(|(shape, is_there)| {
-            let sum = is_there.then(|| summed.next()).flatten();
+        let scalars = late.pop().ok_or_else(missing)?;
+        let mut late = late.into_iter();
+        let of_params = shapes.into_iter().zip(is_there).zip(early);
+        let params = of_params.map(|((shape, known), early)| {
+            let early = early.filter(|_| known & EARLY != 0).map(|early| early.sum);
+            let late = (known & LATE != 0).then(|| late.next()).flatten();
+            let sum = match (early, late) {
+                (Some(early), Some(late)) => Some(early + late),
+                (one, other) => one.or(other),
+            };
             let reshape =
                 |sum: Tensor<B, 1>| B::float_reshape(sum.into_primitive().tensor(), shape.clone());
             let gradient = sum.map(reshape);
@@ -139,53 +151,22 @@ impl<B: IbotBackend> InOrder<B> {
         });
         Ok((Self(params.collect()), scalars))
     }
-
-    /// Whether a rank has it, of the gradient of each parameter.
-    fn known_to_any(&self, ranks: &dyn Collective) -> Result<Vec<bool>> {
-        let own: Vec<u8> = self
-            .0
-            .iter()
-            .map(|param| u8::from(param.gradient.is_some()))
-            .collect();
-        let mut any = vec![false; own.len()];
-        for (rank, of_rank) in ranks.all_gather(own)?.iter().enumerate() {
-            if of_rank.len() != any.len() {
-                let (found, expected) = (of_rank.len(), any.len());
-                let own = ranks.rank();
-                return Err(Error::Training(format!(
-                    "rank {rank} trains {found} parameters and rank {own} {expected}: all need the same settings"
-                )));
-            }
-            for (any, is_there) in any.iter_mut().zip(of_rank) {
-                *any |= *is_there != 0;
-            }
-        }
-        Ok(any)
-    }
 }
 
-/// The sums over the ranks of flat tensors, in one exchange.
-fn exchanged<B: IbotBackend>(
-    tensors: Vec<Tensor<B, 1>>,
-    wire: Wire,
-    ranks: &dyn Collective,
-    guard: &DeviceGuard,
-) -> Result<Vec<Tensor<B, 1>>> {
-    let Some(device) = tensors.first().map(Tensor::device) else {
-        return Ok(Vec::new());
-    };
-    let lengths: Vec<usize> = tensors.iter().map(|tensor| tensor.dims()[0]).collect();
-    // one read for all, because each waits for the device
-    let data = guard.read::<B, _>(&device, || Tensor::cat(tensors, 0).into_data())?;
-    let entries = data.convert::<f32>().into_vec::<f32>();
-    let mut entries =
-        entries.map_err(|error| Error::Device(format!("gradients cannot be read: {error:?}")))?;
-    sum_by(ranks, &mut entries, wire)?;
-    let mut rest = &entries[..];
-    let tensors = lengths.into_iter().map(|length| {
-        let (own, others) = rest.split_at(length);
-        rest = others;
-        Tensor::from_data(TensorData::new(own.to_vec(), [length]), &device)
-    });
-    Ok(tensors.collect())
+/// What any of the ranks knows of each parameter, in bits; `own` is what this one does.
+pub(super) fn known_to_any(own: Vec<u8>, ranks: &dyn Collective) -> Result<Vec<u8>> {
+    let mut any = vec![0; own.len()];
+    for (rank, of_rank) in ranks.all_gather(own)?.iter().enumerate() {
+        if of_rank.len() != any.len() {
+            let (found, expected) = (of_rank.len(), any.len());
+            let own = ranks.rank();
+            return Err(Error::Training(format!(
+                "rank {rank} trains {found} parameters and rank {own} {expected}: all need the same settings"
+            )));
+        }
+        for (any, known) in any.iter_mut().zip(of_rank) {
+            *any |= known;
+        }
+    }
+    Ok(any)
 }

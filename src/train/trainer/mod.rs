@@ -30,9 +30,11 @@ use crate::method::{BatchTargets, Ibot, IbotInput, LossTerms, Probe};
 use crate::ownership::take;
 use crate::precision::Precision;
 use crate::train::optim::{
-    Gradients, InOrder, Optimizer, OptimizerConfig, Rates, UpdateRates, on_new_nodes,
+    Early, Gradients, InOrder, Link, Optimizer, OptimizerConfig, Overlap, Rates, UpdateRates,
+    on_new_nodes,
 };
 use crate::train::trainer::losses::{Measured, Unread, decide, rows};
+use crate::train::trainer::parts::ranges_of_parts;
 use crate::train::trainer::phases::{Phase, PhaseClock};
 use crate::train::trainer::reduction::over_ranks;
 
@@ -325,25 +327,41 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
 
     /// Gradients, targets and losses of a batch; the gradients are those of the scaled loss.
     fn differentiate(&mut self, input: &StepInput<B>, rates: &Rates) -> Result<Differentiated<B>> {
-        let before = self.first_picture(input.images())?;
+        let link = Link {
+            collective: self.collective.clone(),
+            wire: self.wire,
+            guard: self.guard.clone(),
+        };
+        let ranks = &*link.collective;
+        let (before, is_one_part) = self.shares(input.images())?;
+        // of a batch in parts, gradients are complete after the last part alone
+        let overlaps = ranks.size() > 1 && is_one_part;
         let parts = input.parts(self.micro_batch_size);
         let inputs = parts
             .into_iter()
             .map(|(first, part)| self.method_input(part, rates, before + first));
         let inputs = inputs.collect();
         let precision = self.precision;
-        let ranks = self.collective.clone();
-        let targets = precision.autocast(|| self.method.prepare(inputs, &*ranks))?;
+        let targets = precision.autocast(|| self.method.prepare(inputs, ranks))?;
         // in the order of `Pairwise`, as over ranks: the same parts on more ranks have the same sums
         let (mut sums, mut terms) = (Pairwise::default(), Pairwise::default());
-        let mut last = None;
+        let (mut last, mut early) = (None, Early::default());
         for index in 0..targets.parts() {
             // an earlier backward pass has removed these parameters from burn's graph, see `on_new_nodes`
             self.method.student = on_new_nodes(take(&mut self.method.student));
+            let overlap = overlaps.then(|| Overlap::begin(&self.method.student));
             let output = precision.autocast(|| self.method.losses(&targets, index));
             self.passed(Phase::Forward);
             // one backward pass per part frees its activations before the next part, which is what parts are for
-            let mut of_part = Gradients::backward_scaled(output.loss, self.loss_scale.as_ref());
+            let scale = self.loss_scale.as_ref();
+            let mut of_part = match overlap {
+                None => Gradients::backward_scaled(output.loss, scale),
+                Some(overlap) => {
+                    let (others, sent) = overlap.backward(output.loss, scale, &link)?;
+                    early = sent;
+                    others
+                }
+            };
             let in_order = of_part.take_in_order(&self.method.student);
             sums.push(in_order, InOrder::plus);
             terms.push(output.terms, LossTerms::plus);
@@ -354,16 +372,19 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         let sums = sums.finish(InOrder::plus).ok_or_else(no_image)?;
         let terms = terms.finish(LossTerms::plus).ok_or_else(no_image)?;
         let mut grads = last.ok_or_else(no_image)?;
-        let (sums, terms) = over_ranks(sums, terms, self.wire, &*ranks, &self.guard)?;
+        let (sums, terms) = over_ranks(sums, terms, early, &link)?;
         grads.put_in_order(&self.method.student, sums);
         self.passed(Phase::Exchange);
         Ok((grads, targets, terms))
     }
 
-    /// The number in the batch of this rank's first picture of so many.
-    fn first_picture(&self, pictures: usize) -> Result<u64> {
+    /// The number in the batch of this rank's first picture of so many, and whether each rank has its share in one part.
+    fn shares(&self, pictures: usize) -> Result<(u64, bool)> {
         let of_ranks = counts(&*self.collective, [pictures])?;
-        let before = of_ranks.iter().take(self.collective.rank());
-        Ok(before.map(|[pictures]| *pictures as u64).sum())
+        let before = of_ranks[..self.collective.rank()].iter();
+        let before = before.map(|[pictures]| *pictures as u64).sum();
+        let parts = |pictures| ranges_of_parts(pictures, self.micro_batch_size).len();
+        let is_one_part = of_ranks.iter().all(|[pictures]| parts(*pictures) == 1);
+        Ok((before, is_one_part))
     }
 }

@@ -3,12 +3,10 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use crate::collective::{Collective, Wire};
-use crate::device::DeviceGuard;
 use crate::error::Result;
 use crate::kernels::IbotBackend;
 use crate::method::LossTerms;
-use crate::train::optim::InOrder;
+use crate::train::optim::{Early, InOrder, Link};
 
 /// Gradients and losses of the whole batch from those of this rank's parts; with one rank they are the same.
 ///
@@ -17,10 +15,10 @@ use crate::train::optim::InOrder;
 pub(super) fn over_ranks<B: IbotBackend>(
     gradients: InOrder<B>,
     terms: LossTerms<B>,
-    wire: Wire,
-    ranks: &dyn Collective,
-    guard: &DeviceGuard,
+    early: Early<B>,
+    link: &Link,
 ) -> Result<(InOrder<B>, LossTerms<B>)> {
+    let ranks = &*link.collective;
     if ranks.size() == 1 {
         return Ok((gradients, terms));
     }
@@ -36,7 +34,7 @@ pub(super) fn over_ranks<B: IbotBackend>(
     });
     scalars.extend(of_koleo);
     let scalars = Tensor::cat(scalars, 0);
-    let (gradients, sums) = gradients.over_ranks(scalars, wire, ranks, guard)?;
+    let (gradients, sums) = gradients.over_ranks(early, scalars, link)?;
     let mut place = 0;
     let mut next = || scalar(&sums, &mut place);
     let terms = LossTerms {

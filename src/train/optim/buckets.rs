@@ -1,0 +1,116 @@
+//! Sums of tensors over the ranks, bucket by bucket, on a thread beside the one that computes.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use burn::tensor::{Tensor, TensorData};
+
+use crate::collective::{Collective, Wire, sum_by};
+use crate::device::DeviceGuard;
+use crate::error::{Error, Result};
+use crate::kernels::IbotBackend;
+
+/// Entries that ranks exchange at a time: 16 MiB, which is large beside the latency of a network and small beside a memory.
+/// A larger gradient goes by itself.
+#[cfg(not(test))]
+pub(super) const BUCKET: usize = 4 << 20;
+/// The same code for the small modules of tests.
+#[cfg(test)]
+pub(super) const BUCKET: usize = 10;
+
+/// The ranks that gradients are summed over, and how they travel.
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// The ranks.
+    pub collective: Arc<dyn Collective>,
+    /// What gradients are on the way.
+    pub wire: Wire,
+    /// Of the device that they are read from.
+    pub guard: DeviceGuard,
+}
+
+/// Tensors on their way, which come back as sums in the order in which they were sent.
+pub(super) struct Buckets<B: IbotBackend> {
+    guard: DeviceGuard,
+    device: B::Device,
+    to_sum: Sender<(Vec<f32>, Wire)>,
+    sums: Receiver<Result<Vec<f32>>>,
+    /// Of the tensors of each bucket.
+    lengths: Vec<Vec<usize>>,
+}
+
+impl<B: IbotBackend> Buckets<B> {
+    /// Starts the thread. Until [`Buckets::finish`] nothing else may use the ranks.
+    pub fn start(link: &Link, device: &B::Device) -> Result<Self> {
+        let (to_sum, unsummed) = channel::<(Vec<f32>, Wire)>();
+        let (summed, sums) = channel();
+        let collective = link.collective.clone();
+        let exchange = move || {
+            for (mut entries, wire) in unsummed {
+                let sum = sum_by(&*collective, &mut entries, wire).map(|()| entries);
+                let is_last = sum.is_err();
+                if summed.send(sum).is_err() || is_last {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("ibot-exchange".into());
+        thread.spawn(exchange).map_err(|error| {
+            Error::Training(format!("no thread to exchange gradients: {error}"))
+        })?;
+        Ok(Self {
+            guard: link.guard.clone(),
+            device: device.clone(),
+            to_sum,
+            sums,
+            lengths: Vec::new(),
+        })
+    }
+
+    /// Reads tensors from the device, `[N]` each, and passes them to the thread as one bucket.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device failed.
+    pub fn send(&mut self, tensors: Vec<Tensor<B, 1>>, wire: Wire) -> Result<()> {
+        if tensors.is_empty() {
+            return Ok(());
+        }
+        let lengths = tensors.iter().map(|tensor| tensor.dims()[0]);
+        self.lengths.push(lengths.collect());
+        // one read for all, because each waits for the device
+        let read = || Tensor::cat(tensors, 0).into_data();
+        let data = self.guard.read::<B, _>(&self.device, read)?;
+        let entries = data.convert::<f32>().into_vec::<f32>();
+        let entries = entries
+            .map_err(|error| Error::Device(format!("gradients cannot be read: {error:?}")))?;
+        // a thread that has ended has left its error for `finish`
+        let _ = self.to_sum.send((entries, wire));
+        Ok(())
+    }
+
+    /// Buckets that were sent.
+    pub fn sent(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// The sums of all tensors that were sent.
+    ///
+    /// # Errors
+    /// As [`Collective`].
+    pub fn finish(self) -> Result<Vec<Tensor<B, 1>>> {
+        drop(self.to_sum);
+        let ended = |_| Error::Training("the thread that exchanges gradients has ended".into());
+        let mut tensors = Vec::new();
+        for lengths in self.lengths {
+            let sums = self.sums.recv().map_err(ended)??;
+            let mut rest = &sums[..];
+            for length in lengths {
+                let (own, others) = rest.split_at(length);
+                rest = others;
+                let data = TensorData::new(own.to_vec(), [length]);
+                tensors.push(Tensor::from_data(data, &self.device));
+            }
+        }
+        Ok(tensors)
+    }
+}
