@@ -100,13 +100,20 @@ pub enum Error {
     #[error("{0}")]
     Unsupported(String),
     /// The user stopped the run; its state is saved.
-    #[error("stopped at step {step}, saved in {}", printable(run))]
+    #[error("{}", interrupted(*step, run))]
     Interrupted {
         /// The last finished step.
         step: usize,
         /// The run folder.
         run: PathBuf,
     },
+}
+
+fn interrupted(step: usize, run: &Path) -> String {
+    match step {
+        0 => "stopped before the first step".to_owned(),
+        _ => format!("stopped at step {step}, saved in {}", printable(run)),
+    }
 }
 
 /// The crate's result.

@@ -224,21 +224,41 @@ fn with_new_names(mut table: Table) -> Table {
     table
 }
 
-/// A message about an unknown key, with the most similar known one.
+/// A message about an unknown key, with the most similar known one of any table.
 fn with_nearest_key(message: &str) -> String {
-    let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let nearest = match names[..] {
-        [unknown, ref known @ ..] if message.contains("unknown field") => {
-            known.iter().max_by(|a, b| {
-                let likeness = |known| strsim::jaro_winkler(unknown, known);
-                likeness(a).total_cmp(&likeness(b))
-            })
-        }
-        _ => None,
+    let Some((before, names)) = message.split_once("unknown field `") else {
+        return message.to_owned();
     };
-    match nearest {
-        Some(nearest) => format!("{}\ndid you mean `{nearest}`?", message.trim_end()),
-        None => message.to_owned(),
+    // the unknown one, then those of its table, some of which have no default
+    let mut names = names.split('`').step_by(2).map(str::to_owned);
+    let unknown = names.next().unwrap_or_default();
+    let is_old = |name: &String| RENAMED.iter().any(|(old, _)| old == name);
+    let mut known: Vec<String> = names.filter(|name| !is_old(name)).collect();
+    add_keys(
+        &Table::try_from(RunConfig::default()).unwrap_or_default(),
+        "",
+        &mut known,
+    );
+    let likeness = |known: &String| {
+        let last = known.rsplit('.').next().unwrap_or_default();
+        let alike = strsim::jaro_winkler(&unknown, last);
+        // who leaves out a word or the table means that key
+        f64::from(u8::from(last.contains(&unknown))) + f64::from(u8::from(last == unknown)) + alike
+    };
+    let by_likeness = |a: &&String, b: &&String| likeness(a).total_cmp(&likeness(b));
+    let nearest = known.iter().max_by(by_likeness);
+    let nearest = nearest.map_or_else(String::new, |name| format!("; did you mean {name}?"));
+    format!("{before}there is no setting {unknown:?}{nearest}")
+}
+
+/// All keys of a table and of those in it, dotted.
+fn add_keys(table: &Table, before: &str, keys: &mut Vec<String>) {
+    for (key, value) in table {
+        let key = format!("{before}{key}");
+        match value {
+            Value::Table(inner) => add_keys(inner, &format!("{key}."), keys),
+            _ => keys.push(key),
+        }
     }
 }
 
@@ -297,13 +317,17 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_refused_by_name() {
-        let message = RunConfig::default()
-            .merged_with_toml("[method]\nmask_ration = 0.3\n")
-            .unwrap_err();
-        assert!(
-            message.contains("mask_ration") && message.contains("did you mean `mask_ratio`?"),
-            "{message}"
-        );
+        for (unknown, known) in [
+            ("[method]\nmask_ration = 0.3\n", "method.mask_ratio"),
+            ("learning_rate = 0.1\n", "schedule.base_learning_rate"),
+            ("koleo_weight = 0.1\n", "method.koleo_weight"),
+            ("micro_batch = 2\n", "micro_batch_size"),
+        ] {
+            let config = RunConfig::default();
+            let message = config.merged_with_toml(unknown).unwrap_err();
+            let hint = format!("; did you mean {known}?");
+            assert!(message.contains(&hint), "{message}");
+        }
     }
 
     #[test]

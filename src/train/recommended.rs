@@ -9,9 +9,10 @@ use crate::train::presets::{ADAPT, SMALL_DATA, STABLE_PRETRAINING, preset};
 /// Up to this many images get few prototypes, which few images can fill. Measured with 4 000 (docs/recipes.md, "Small data");
 /// where the reference's many pay is not.
 const FEW: usize = 20_000;
-/// A transformer, a side and epochs for a CPU: an epoch takes about a twentieth of that of ViT-S/16 at 224, by counting
+/// A transformer, its patches, a side and epochs for a CPU: an epoch takes about a twentieth of that of ViT-S/16 at 224, by counting
 /// operations.
 const ENCODER_OF_CPU: &str = "vit_tiny_patch16_224";
+const PATCH_OF_CPU: usize = 16;
 const SIDE_OF_CPU: usize = 96;
 const EPOCHS_OF_CPU: usize = 100;
 
@@ -31,8 +32,11 @@ pub struct Recommended {
 pub enum StartFrom {
     /// Random weights of any transformer.
     AnyModel,
-    /// Random weights of a transformer or an input size that the caller names.
-    NamedModel,
+    /// Random weights of a transformer or an input size that the caller names and sets in what is chosen.
+    NamedModel {
+        /// Pixels of a side of its patches.
+        patch_size: usize,
+    },
     /// A backbone that somebody trained.
     Backbone,
     /// Both networks with their heads, for which the reference's are as likely as any.
@@ -40,7 +44,8 @@ pub enum StartFrom {
 }
 
 /// Settings for so many images on a device: a preset, a batch that leaves at most a tenth of the images out of each epoch and,
-/// for [`StartFrom::AnyModel`], an encoder that the device can train.
+/// without weights to start from, an encoder, an input size and epochs that a CPU can train; a GPU gets a smaller encoder for
+/// [`StartFrom::AnyModel`] alone.
 ///
 /// These are not the reference's settings, which are [`RunConfig::default`] and the preset `stable-pretraining`.
 ///
@@ -57,20 +62,24 @@ pub fn recommended(pictures: usize, selected: &Selected, from: StartFrom) -> Res
         _ if pictures <= FEW || is_slow => SMALL_DATA,
         _ => STABLE_PRETRAINING,
     };
-    let has_model = from != StartFrom::AnyModel;
+    let new_patches = match from {
+        StartFrom::AnyModel => Some(PATCH_OF_CPU),
+        StartFrom::NamedModel { patch_size } => Some(patch_size.max(1)),
+        StartFrom::Backbone | StartFrom::Heads => None,
+    };
     let mut config = preset(name)?;
     config.batch_size = batch_size(pictures, config.batch_size);
     let mut reason = format!("{} on {}", counted(pictures, "image"), kind(selected));
     match from {
-        StartFrom::AnyModel | StartFrom::NamedModel => {}
+        StartFrom::AnyModel | StartFrom::NamedModel { .. } => {}
         StartFrom::Backbone => reason = format!("trained weights and {reason}"),
         StartFrom::Heads => "weights with their heads".clone_into(&mut reason),
     }
-    if is_slow && !has_model {
+    if let Some(patch) = new_patches.filter(|_| is_slow) {
         ENCODER_OF_CPU.clone_into(&mut config.method.encoder_name);
-        config.method.image_size = SIDE_OF_CPU;
+        config.method.image_size = (SIDE_OF_CPU / patch).max(1) * patch;
         config.epochs = EPOCHS_OF_CPU;
-    } else if !has_model && !fits(&config, selected, pictures) {
+    } else if from == StartFrom::AnyModel && !fits(&config, selected, pictures) {
         ENCODER_OF_CPU.clone_into(&mut config.method.encoder_name);
         reason += ", which has too little memory for ViT-S";
     }
@@ -133,18 +142,17 @@ mod tests {
     }
 
     #[test]
-    fn a_cpu_gets_a_small_transformer_unless_one_is_named() {
+    fn a_cpu_gets_a_small_transformer_and_input() {
         let chosen = recommended(30_000, &Selected::Flex, StartFrom::AnyModel).unwrap();
         assert_eq!(chosen.preset, SMALL_DATA);
         assert_eq!(chosen.config.method.encoder_name, ENCODER_OF_CPU);
         assert_eq!(chosen.reason, "30000 images on a CPU");
         assert!(chosen.config.resolved().is_ok());
         let of = |from| recommended(120, &Selected::Flex, from).unwrap();
-        let named = of(StartFrom::NamedModel);
+        let named = of(StartFrom::NamedModel { patch_size: 14 });
         assert_eq!(named.config.batch_size, 60);
-        let small = preset(SMALL_DATA).unwrap();
-        assert_eq!(named.config.method, small.method);
-        assert_eq!(named.config.epochs, small.epochs);
+        assert_eq!(named.config.method.image_size, 84);
+        assert_eq!(named.config.epochs, EPOCHS_OF_CPU);
         assert_eq!(of(StartFrom::Backbone).preset, ADAPT);
         assert_eq!(of(StartFrom::Heads).preset, STABLE_PRETRAINING);
     }

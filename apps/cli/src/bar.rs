@@ -28,8 +28,12 @@ pub struct Shown {
     pub loss: Option<f64>,
     pub images_per_s: Option<f64>,
     pub memory_bytes: Option<u64>,
+    /// Whether steps wait for an evaluation.
+    pub is_evaluating: bool,
     /// Whether the last health check found nothing; none before the first one.
     pub is_healthy: Option<bool>,
+    /// When the newest step was made.
+    newest: Instant,
 }
 
 impl Shown {
@@ -42,15 +46,24 @@ impl Shown {
             loss: None,
             images_per_s: None,
             memory_bytes: None,
+            is_evaluating: false,
             is_healthy: None,
+            newest: Instant::now(),
         }
     }
 
-    /// Seconds that the remaining steps take, by the pace of those that this process made.
+    /// Takes over that so many steps are made.
+    pub fn reached(&mut self, step: usize) {
+        (self.step, self.newest) = (step, Instant::now());
+    }
+
+    /// Seconds that the remaining steps take, by the pace of those that this process made; they count down during a step.
     pub fn remaining_s(&self) -> Option<f64> {
         let own = self.step.checked_sub(self.made).filter(|own| *own > 0)?;
         let left = self.steps.saturating_sub(self.step) as f64;
-        Some(self.started.elapsed().as_secs_f64() * left / own as f64)
+        let taken = self.newest.saturating_duration_since(self.started);
+        let all = taken.as_secs_f64() * left / own as f64;
+        Some((all - self.newest.elapsed().as_secs_f64()).max(0.0))
     }
 
     /// Parts of the line beside the bar, the most important first, and the place of each in it.
@@ -59,6 +72,7 @@ impl Shown {
         let mut parts = vec![(0, format!("{}/{}", self.step, self.steps))];
         parts.extend(self.loss.map(|loss| (1, format!("loss {loss:.3}"))));
         match self.remaining_s() {
+            _ if self.is_evaluating => parts.push((3, "evaluating".to_owned())),
             Some(left) => parts.push((3, format!("{} left", clock(left)))),
             None => parts.push((3, dim("starting"))),
         }

@@ -11,9 +11,12 @@ use ibot::files::checkpoint::Store;
 use ibot::train::plan::{Choosable, Plan};
 use ibot::train::{RunConfig, RunRequest, Silent, pictures_to_train_on};
 use ibot::{Error, Result};
+use indicatif::ProgressBar;
 
+use super::bar::spinner;
 use super::flags::in_flags;
 use super::output::{answer, warn};
+use super::screen::is_quiet;
 use super::signals::stop_on_signal;
 
 /// Training images per class of the demo.
@@ -98,7 +101,13 @@ fn time(
         "timing {} on {selected} (--plan-steps 0 for none)",
         counted(steps, "step")
     ));
-    plan.time(config, selected, pictures, steps, &*stop_on_signal()?)
+    let bar = match is_quiet() {
+        true => ProgressBar::hidden(),
+        false => spinner("timing"),
+    };
+    let timed = plan.time(config, selected, pictures, steps, &*stop_on_signal()?);
+    bar.finish_and_clear();
+    timed
 }
 
 impl Planned {

@@ -213,7 +213,7 @@ impl Observer for Progress {
             before.map_or(now, |before| before * SMOOTHING + now * (1.0 - SMOOTHING))
         };
         let mut shown = self.shown();
-        shown.step = metrics.step;
+        shown.reached(metrics.step);
         shown.loss = Some(smooth(shown.loss, f64::from(metrics.losses.loss)));
         shown.images_per_s = Some(smooth(shown.images_per_s, metrics.images_per_s));
         let memory = metrics.gpu_in_use_mib.or(metrics.resident_mib);
@@ -228,7 +228,21 @@ impl Observer for Progress {
         self.time(metrics);
     }
 
+    fn evaluating(&mut self, when: When) {
+        let text = format!("evaluating the teacher {when}");
+        match (self.is_terminal, when) {
+            (true, _) => {
+                self.shown().is_evaluating = true;
+                self.bar.set_message(text);
+            }
+            // many in a long run, each of which says its result
+            (false, When::Epoch(_)) => {}
+            (false, _) => say(titled("teacher", &text)),
+        }
+    }
+
     fn evaluated(&mut self, when: When, evaluation: &Evaluation) {
+        self.shown().is_evaluating = false;
         match when {
             When::Before => self.before = evaluation.knn.zip(evaluation.queries),
             When::After => self.after = Some(evaluation.clone()),
@@ -254,7 +268,7 @@ impl Observer for Progress {
     }
 
     fn rolled_back(&mut self, to: usize) {
-        self.shown().step = to;
+        self.shown().reached(to);
     }
 
     fn finished(&mut self, out: &Path) {

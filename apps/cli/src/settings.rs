@@ -120,7 +120,9 @@ impl TrainArgs {
         let from = match (pretrained, self.pretrained_parts) {
             (Some(_), PretrainedParts::All) => StartFrom::Heads,
             (Some(_), PretrainedParts::Backbone) => StartFrom::Backbone,
-            (None, _) if self.names_model() => StartFrom::NamedModel,
+            (None, _) if self.names_model() => StartFrom::NamedModel {
+                patch_size: of_flags.method.backbone()?.patch_size,
+            },
             (None, _) => StartFrom::AnyModel,
         };
         let chosen = recommended(count, &selected, from)?;

@@ -28,7 +28,7 @@ static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
 /// A process that ends with this one, where there is one; 0 for none.
 static ANOTHER: AtomicI32 = AtomicI32::new(0);
-/// The newest signal, and when it came.
+/// The newest signal, and when the first of its kind in a row came: who presses Ctrl-C again and again is heard too.
 static NEWEST: Mutex<Option<(i32, Instant)>> = Mutex::new(None);
 
 /// A flag that the first signal sets.
@@ -77,7 +77,8 @@ fn status(signal: i32) -> u8 {
 /// The first signal sets the flag; some signals end the process if they come again.
 fn received(signal: i32) {
     let mut newest = NEWEST.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = newest.replace((signal, Instant::now()));
+    let now = in_a_row(*newest, signal, Instant::now());
+    let before = newest.replace(now);
     drop(newest);
     match before {
         None => {
@@ -91,10 +92,19 @@ fn received(signal: i32) {
         }
         Some((before, at)) if ends_at_once(before, at.elapsed(), signal) => {
             end_another();
+            if !is_silent() {
+                warn("stopped at once");
+            }
             std::process::exit(status(signal).into());
         }
         Some(_) => {}
     }
+}
+
+/// A signal that comes now, and when the first of its kind in a row came.
+fn in_a_row(before: Option<(i32, Instant)>, signal: i32, now: Instant) -> (i32, Instant) {
+    let same = before.filter(|(before, _)| *before == signal);
+    same.unwrap_or((signal, now))
 }
 
 fn end_another() {
@@ -188,5 +198,12 @@ mod tests {
         }
         assert!(!ends_at_once(HANG_UP, second, HANG_UP));
         assert_eq!(status(QUIT), 131);
+        // pressed again and again, each time soon after the last
+        let first = Instant::now();
+        let mut newest = in_a_row(Some((QUIT, first)), INTERRUPT, first);
+        for press in 1..4 {
+            newest = in_a_row(Some(newest), INTERRUPT, first + press * ONE_WISH / 2);
+        }
+        assert_eq!(newest, (INTERRUPT, first));
     }
 }

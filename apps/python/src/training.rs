@@ -95,10 +95,12 @@ impl Request {
         let images = ImageFolder::scan_all(sources, &folder, stop)?;
         let model = |config: RunConfig| (config.method.encoder_name, config.method.vit);
         let names_model = given.method.image_size != RunConfig::default().method.image_size
-            || model(given) != model(RunConfig::default());
+            || model(given.clone()) != model(RunConfig::default());
         let from = match (pretrained, names_model) {
             (Some(_), _) => StartFrom::Backbone,
-            (None, true) => StartFrom::NamedModel,
+            (None, true) => StartFrom::NamedModel {
+                patch_size: given.method.backbone()?.patch_size,
+            },
             (None, false) => StartFrom::AnyModel,
         };
         let config = recommended(images.len(), selected, from)?.config;

@@ -13,6 +13,9 @@ use crate::files::header::read_metadata;
 /// Key of the card in the metadata of a file.
 pub(super) const CARD: &str = "ibot";
 
+/// Encoder of a shape that has no timm name.
+pub(crate) const CUSTOM: &str = "custom";
+
 /// Number of this description; a reader refuses a newer one.
 pub const CARD_FORMAT: u32 = 1;
 

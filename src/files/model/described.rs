@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::backbone::{Normalization, VitConfig};
 use crate::error::Result;
-use crate::files::model::card::{Preprocessing, read_card};
+use crate::files::model::card::{CUSTOM, ModelCard, Preprocessing, read_card};
 
 /// A model file, with metadata from other sources.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -41,4 +41,16 @@ pub struct Described {
     pub preprocessing: Option<Preprocessing>,
     /// Where the normalization is from, in words.
     pub source: String,
+}
+
+impl Described {
+    /// The backbone of a file of this program; the rest is read with its weights.
+    pub(super) fn of_card(card: ModelCard) -> Self {
+        let is_custom = card.encoder == CUSTOM;
+        Self {
+            encoder: (!is_custom).then_some(card.encoder),
+            architecture: is_custom.then_some(card.architecture),
+            ..Self::default()
+        }
+    }
 }

@@ -10,7 +10,7 @@ use crate::data::{AugmentConfig, ValueRange};
 use crate::error::{Error, Result, printable};
 use crate::files::foreign::{Role, backbone_of, network_prefix};
 use crate::files::misfit::{encoders_alike, misfit};
-use crate::files::model::card::{CARD, ModelCard, Preprocessing, read_card};
+use crate::files::model::card::{CARD, CUSTOM, ModelCard, Preprocessing, read_card};
 use crate::files::model::described::{Described, LocalModel};
 use crate::files::model::description::described_folder;
 use crate::files::model::normalization::Normalized;
@@ -98,9 +98,6 @@ impl LoadedModel {
         })
     }
 }
-
-/// Encoder of a shape that has no timm name.
-pub(crate) const CUSTOM: &str = "custom";
 
 /// Reads a model file, or the one in a folder with a `config.json`.
 ///

@@ -5,7 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::error::{Result, printable};
-use crate::files::model::described::LocalModel;
+use crate::files::model::card::read_card;
+use crate::files::model::described::{Described, LocalModel};
 use crate::files::model::description::described_folder;
 #[cfg(feature = "hub")]
 use crate::files::model::hub::fetch;
@@ -24,17 +25,20 @@ pub enum ModelSource {
 
 impl ModelSource {
     /// The file itself, the weights in a folder with a `config.json`, or the hub's file after it was downloaded into the cache
-    /// that all programs share; what is in the cache is not downloaded again.
+    /// that all programs share; what is in the cache is not downloaded again. A file of this program says which backbone it has.
     ///
     /// # Errors
     /// [`crate::Error::Weights`] for a name that the hub cannot have, without network, where the program was built without
-    /// the feature `hub`, and for a description of a model that is not supported.
+    /// the feature `hub`, for a description of a model that is not supported, and as [`read_card`].
     pub fn resolve(&self) -> Result<LocalModel> {
         match self {
-            Self::File(file) => Ok(described_folder(file)?.unwrap_or_else(|| LocalModel {
-                file: file.clone(),
-                ..LocalModel::default()
-            })),
+            Self::File(file) => match described_folder(file)? {
+                Some(model) => Ok(model),
+                None => Ok(LocalModel {
+                    file: file.clone(),
+                    described: read_card(file)?.map(Described::of_card).unwrap_or_default(),
+                }),
+            },
             Self::Hub(name) => fetch(name),
         }
     }

@@ -58,6 +58,9 @@ pub trait Observer {
     /// A step is done.
     fn step(&mut self, _metrics: &StepMetrics) {}
 
+    /// The teacher is about to be evaluated, which takes a forward pass of many pictures.
+    fn evaluating(&mut self, _when: When) {}
+
     /// The teacher was evaluated.
     fn evaluated(&mut self, _when: When, _evaluation: &Evaluation) {}
 

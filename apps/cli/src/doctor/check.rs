@@ -22,7 +22,7 @@ pub struct Check {
     /// What to do about it, one step a line; empty if nothing is missing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub remedy: Vec<String>,
-    /// Whether no command works without it.
+    /// Whether commands fail without it.
     #[serde(skip)]
     pub is_needed: bool,
 }

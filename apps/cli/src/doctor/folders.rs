@@ -13,7 +13,7 @@ pub fn checks() -> Vec<Check> {
     let cache = default_cache_dir().map(|demo| demo.parent().map_or(demo.clone(), PathBuf::from));
     let mut checks = vec![match cache {
         Ok(folder) => check("cache", &folder, "set XDG_CACHE_HOME to a folder of yours"),
-        Err(error) => Check::missing("cache", error.to_string(), ["set HOME"]),
+        Err(error) => Check::missing("cache", error.to_string(), ["set HOME"]).needed(),
     }];
     if let Some(folder) = tile_times_folder() {
         checks.push(check(
@@ -43,7 +43,7 @@ fn check(name: &'static str, folder: &Path, remedy: &str) -> Check {
         Ok(()) => Check::ok(name, format!("{shown}{size}, writable")),
         Err(error) => {
             let owner = format!("make it writable, or {remedy}");
-            Check::missing(name, format!("{shown} cannot be written: {error}"), [owner])
+            Check::missing(name, format!("{shown} cannot be written: {error}"), [owner]).needed()
         }
     }
 }
@@ -93,7 +93,7 @@ mod tests {
 
         // a file where a folder should be made
         let file = check("cache", &folder.join("deep/a/cache"), "set X");
-        assert_eq!(file.state, State::Missing, "{file}");
+        assert!(file.state == State::Missing && file.is_needed, "{file}");
         assert!(file.remedy[0].ends_with("or set X"), "{file}");
         fs::remove_dir_all(&folder).unwrap();
     }

@@ -51,7 +51,7 @@ impl DoctorArgs {
         let names: Vec<_> = missing.map(|check| check.name).collect();
         if !names.is_empty() {
             let names = names.join(", ");
-            return Err(Error::Device(format!("ibot cannot start without: {names}")));
+            return Err(Error::Device(format!("commands fail without: {names}")));
         }
         match self.json {
             true => Ok(()),

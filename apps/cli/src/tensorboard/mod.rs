@@ -124,6 +124,10 @@ impl Observer for TensorBoard<'_> {
         });
     }
 
+    fn evaluating(&mut self, when: When) {
+        self.inner.evaluating(when);
+    }
+
     fn evaluated(&mut self, when: When, evaluation: &Evaluation) {
         self.inner.evaluated(when, evaluation);
         let step = evaluation.step as u64;

@@ -214,3 +214,25 @@ fn the_size_of_the_weights_is_said() {
         );
     }
 }
+
+#[test]
+fn weights_of_a_run_bring_their_backbone() {
+    let adapted = Adapted::new("adapt-backbone");
+    let (pictures, out) = (adapted.scratch.pictures(), adapted.scratch.path("own"));
+    let train = [
+        &["train", &pictures, "--backend", "flex", "--out", &out][..],
+        &["--pretrained", &adapted.weights, "--image-size", "32"],
+        &["--batch-size", "4", "--steps", "1"],
+    ];
+    let output = ibot(&train.concat());
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let shape = |path: &str| read_card(Path::new(path)).unwrap().unwrap().architecture;
+    let own = format!("{out}/teacher.safetensors");
+    let [own, of_weights] = [&own, &adapted.weights];
+    assert_eq!(shape(own).embed_dim, shape(of_weights).embed_dim);
+    assert_eq!(shape(own).depth, shape(of_weights).depth);
+}

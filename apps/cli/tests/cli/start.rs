@@ -133,7 +133,7 @@ fn set_has_every_key_and_its_place_in_the_order() {
             "method.koleo_wait=0.1",
             &[
                 "--set method.koleo_wait = 0.1",
-                "did you mean `koleo_weight`?",
+                "did you mean method.koleo_weight?",
             ][..],
         ),
         (

@@ -162,6 +162,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     /// # Errors
     /// [`Error::Interrupted`] if the run was stopped meanwhile.
     pub fn evaluate(&mut self, due: &DueEvaluation, observer: &mut dyn Observer) -> Result<()> {
+        observer.evaluating(due.when);
         let evaluator = Evaluator {
             config: &self.config,
             pictures: &self.pictures,
