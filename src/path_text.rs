@@ -1,5 +1,6 @@
-//! Paths in text files: each text must lead back to its file.
+//! Paths in text files: each text must lead back to its file; and in messages.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serializer;
@@ -29,6 +30,14 @@ pub fn absolute(path: impl AsRef<Path>) -> OfCrate<PathBuf> {
     match is_remote(path) {
         true => Ok(path.to_path_buf()),
         false => std::path::absolute(path).map_err(Error::io(path)),
+    }
+}
+
+/// The error about a path, without the system's number where nothing is there.
+pub(crate) fn in_words(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => io::Error::new(error.kind(), "there is no such file or folder"),
+        _ => error,
     }
 }
 

@@ -40,9 +40,9 @@ pub struct Inventory {
     pub classes: Vec<ClassCount>,
     /// Images without a class.
     pub unlabeled: usize,
-    /// Shorter sides in pixels: smallest, median and largest.
+    /// Shorter sides in pixels: smallest, median (of an even number, the lower of the middle two) and largest.
     pub shorter_side: [u32; 3],
-    /// Longer sides in pixels: smallest, median and largest.
+    /// Longer sides in pixels, the same.
     pub longer_side: [u32; 3],
     /// How many images there are by their shorter side; sizes without an image are left out.
     pub sizes: Vec<SizeCount>,
@@ -216,14 +216,14 @@ impl Odd {
     }
 }
 
-/// Smallest, median and largest.
+/// Smallest, lower median and largest.
 fn quartiles(values: impl Iterator<Item = u32>) -> [u32; 3] {
     let mut values: Vec<u32> = values.collect();
     values.sort_unstable();
     let at = |place: usize| values.get(place).copied().unwrap_or(0);
     [
         at(0),
-        at(values.len() / 2),
+        at(values.len().saturating_sub(1) / 2),
         at(values.len().saturating_sub(1)),
     ]
 }
@@ -244,4 +244,16 @@ fn by_size(sizes: &[[u32; 2]]) -> Vec<SizeCount> {
     };
     let counts = (0..SIDES.len()).map(count);
     counts.filter(|count| count.images > 0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_a_size_that_is_there() {
+        assert_eq!(quartiles([794, 221].into_iter()), [221, 221, 794]);
+        assert_eq!(quartiles([3, 1, 2].into_iter()), [1, 2, 3]);
+        assert_eq!(quartiles(std::iter::empty()), [0, 0, 0]);
+    }
 }

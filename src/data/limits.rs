@@ -28,7 +28,7 @@ pub(super) fn unusable_size(width: u32, height: u32, max_pixels: u64) -> Option<
     (pixels > max_pixels).then(|| {
         format!(
             "{width} x {height} pixels are more than max_pixels = {max_pixels}; \
-             shrink it, or raise `max_pixels` (in [folder] of the settings)"
+             shrink it, or raise `max_pixels`"
         )
     })
 }
@@ -48,7 +48,7 @@ pub(super) fn check_length(path: &Path, length: u64, max_pixels: u64) -> Result<
     if length > most {
         let reason = format!(
             "{length} bytes are more than the {most} that max_pixels = {max_pixels} allows; \
-             raise `max_pixels` (in [folder] of the settings) if the file is intact"
+             raise `max_pixels` if the file is intact"
         );
         return Err(Error::data(path, reason));
     }

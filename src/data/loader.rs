@@ -159,10 +159,7 @@ impl Loader {
             pictures.div_ceil(config.batch_size)
         };
         if batches == 0 {
-            let remedy = format!(
-                "there are only {pictures} images; lower batch_size to {pictures} or less, or add images"
-            );
-            return Err(Error::config("batch_size", config.batch_size, remedy));
+            return Err(too_few(pictures, config.batch_size));
         }
         let queue = config.open_batches();
         let task = TrainTask {
@@ -241,6 +238,20 @@ impl Loader {
     /// The pictures that could not be decoded, and why, since the last call; each appears once.
     pub fn take_skipped(&self) -> Vec<(PathBuf, String)> {
         self.pool.task().pictures.take_skipped()
+    }
+}
+
+/// The error about fewer pictures than a batch.
+pub(crate) fn too_few(pictures: usize, batch_size: usize) -> Error {
+    match pictures {
+        0 => Error::Loader("there are no images to train on".to_owned()),
+        1 => Error::Loader("1 image is too few to train on: at least 2 are needed".to_owned()),
+        _ => {
+            let remedy = format!(
+                "there are only {pictures} images; lower batch_size to {pictures} or less, or add images"
+            );
+            Error::config("batch_size", batch_size, remedy)
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::data::shards::{self, expanded, is_shard, refuse_compressed};
 use crate::data::stored::{Facts, is_folder, read_text};
 use crate::data::summary::ScanSummary;
 use crate::error::{Error, Result};
-use crate::path_text::{absolute, is_remote, path_of_text};
+use crate::path_text::{absolute, in_words, is_remote, path_of_text};
 
 /// Why a table is refused.
 const NO_COLUMN: &str = "has no column of images: name it `image`, of bytes or of `bytes` and `path` as Hugging Face writes it";
@@ -46,7 +46,7 @@ pub(crate) fn check_source(source: &Path) -> Result<()> {
         // a path into an archive is there if the archive has it
         Err(error) => match shards::length_and_time(path)? {
             Some(_) => Ok(()),
-            None => Err(Error::io(path)(error)),
+            None => Err(Error::io(path)(in_words(error))),
         },
     };
     match expanded(source)? {

@@ -147,7 +147,7 @@ impl ValueCounts {
         match (whole, floats) {
             (Some(whole), Some(floats)) if whole.range != floats.range => Err(format!(
                 "holds images of 16 bits (range {}) and of floats (range {}), which no one range fits; give one with \
-                 `range` (in [folder] of the settings), or put them into two folders",
+                 `range`, or put them into two folders",
                 whole.range, floats.range
             )),
             (whole, floats) => Ok(whole.or(floats)),

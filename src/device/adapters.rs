@@ -154,7 +154,8 @@ impl fmt::Display for AdapterSummary {
         )?;
         writeln!(f, "   vendor:model      {} {}", self.id, self.pci_bus)?;
         if let Some(bytes) = self.memory_bytes {
-            writeln!(f, "   memory            {:.0} MiB", mib(bytes))?;
+            let gib = bytes as f64 / f64::from(1 << 30);
+            writeln!(f, "   memory            {gib:.1} GiB")?;
         }
         writeln!(
             f,

@@ -80,8 +80,12 @@ impl FinetuneSetup<'_> {
             let found = fingerprint::<B::InnerBackend, _>(&inner, preprocessing, guard, device)?;
             let selected = self.request.selected.to_string();
             let difference = compare_fingerprint(path, card, &found, &selected)?;
+            let like = match difference {
+                0.0 => "equal to".to_owned(),
+                _ => format!("within {difference:.1e} of"),
+            };
             observer.note(&format!(
-                "model {}: features of the built-in images are within {difference:.1e} of those in the file",
+                "model {}: features of the built-in images are {like} those in the file",
                 printable(path)
             ));
         }

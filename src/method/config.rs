@@ -53,7 +53,7 @@ pub enum StreamingPrototypes {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IbotConfig {
-    /// timm name of the backbone; ignored if [`IbotConfig::vit`] is set. Default `"vit_small_patch16_224"`. Source: the
+    /// timm name of the backbone; ignored if there is a table `[method.vit]`. Default `"vit_small_patch16_224"`. Source: the
     /// reference.
     pub encoder_name: String,
     /// Width of the hidden layers of both heads. Default 2048. Source: the reference.
@@ -83,7 +83,7 @@ pub struct IbotConfig {
     pub ema_decay_end: f64,
     /// Side of the square input, in pixels; a multiple of the patch size. Default 224. Source: the reference.
     pub image_size: usize,
-    /// Whether to start from the weights that `RunRequest::pretrained` names. Default false. Source: the reference.
+    /// Whether to start from the weights that `--pretrained` names. Default false. Source: the reference.
     pub pretrained: bool,
     /// Probability that an image is masked at all. Default 1.0. Source: the reference; 0.5 in DINOv2.
     pub mask_probability: f64,

@@ -125,7 +125,12 @@ fn what_is_set_stays() {
     .unwrap();
     assert_eq!(thrift(&judged), (None, false));
     assert!(!judged.verdict.may_run());
-    assert!(judged.choice.reason.contains("as it is set"));
+    assert!(
+        judged
+            .choice
+            .reason
+            .contains("with the settings of the run")
+    );
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl ClusterArgs {
     pub fn run(&self) -> Result<()> {
         self.check()?;
         let mut source = Source::open(&self.model, &self.features, 1)?;
-        let folder = self.data.path().map(|data| self.model.scan(data));
+        let folder = self.data.path().map(|data| source.scan(data));
         let folder = folder.transpose()?;
         if let Some(folder) = &folder {
             self.clusters(folder.len(), folder.classes().len())?;

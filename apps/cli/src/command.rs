@@ -1,6 +1,8 @@
 //! Commands and their flags.
 
+use std::error::Error as _;
 use std::ffi::OsString;
+use std::num::{IntErrorKind, ParseFloatError, ParseIntError};
 
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -38,7 +40,7 @@ pub enum Command {
     Train(Box<train_flags::TrainArgs>),
     /// Report what a set of images holds: classes, formats, sizes, damaged files, duplicates.
     Data(inventory::DataArgs),
-    /// Note what is in a large image folder in one file, so that runs on it start at once.
+    /// Write an index of a large image folder, so that later runs start without scanning it.
     Index(index::IndexArgs),
     /// Write the features of a folder's images to a file.
     Embed(embed::EmbedArgs),
@@ -54,7 +56,7 @@ pub enum Command {
     Cluster(cluster::ClusterArgs),
     /// Find the images most similar to a query image.
     Search(search::SearchArgs),
-    /// Find the images that look like no others, and where they do not.
+    /// Find images unlike all others, and mark the unusual places.
     Outliers(outliers::OutliersArgs),
     /// Show the images of a folder on a two-dimensional map, with the neighbors of each.
     Map(map::MapArgs),
@@ -114,6 +116,7 @@ impl Command {
             }
             Err(error) => {
                 let error = with_place_of_images(error, &command, arguments);
+                let error = about_number(error, &command);
                 output::written(error.print())?;
                 ibot::device::end_process(u8::try_from(error.exit_code()).unwrap_or(1))
             }
@@ -149,6 +152,34 @@ impl Command {
     }
 }
 
+/// An error about a value that is no number of its kind, in plain words; another error as it is.
+fn about_number(error: clap::Error, command: &clap::Command) -> clap::Error {
+    let value_of = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        _ => String::new(),
+    };
+    let (flag, value) = (
+        value_of(ContextKind::InvalidArg),
+        value_of(ContextKind::InvalidValue),
+    );
+    let Some(source) = error.source() else {
+        return error;
+    };
+    let whole = source.downcast_ref::<ParseIntError>();
+    let remedy = match whole.map(ParseIntError::kind) {
+        Some(IntErrorKind::Zero) => "give 1 or more",
+        Some(IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => "the number is too large",
+        Some(_) if value.starts_with('-') => "give a whole number that is not negative",
+        Some(_) => "give a whole number",
+        None if source.is::<ParseFloatError>() => "give a number",
+        None => return error,
+    };
+    let text = format!(
+        "invalid value '{value}' for '{flag}': {remedy}\n\nFor more information, try '--help'.\n"
+    );
+    clap::Error::raw(error.kind(), text).with_cmd(command)
+}
+
 /// An error about a word too many, with the flag that it may have been meant for.
 fn with_place_of_images(
     mut error: clap::Error,
@@ -177,4 +208,33 @@ fn with_place_of_images(
     let tips = ContextValue::StyledStrs(vec![StyledStr::from(tip)]);
     error.insert(ContextKind::Suggested, tips);
     error
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_no_number_is_refused_in_plain_words() {
+        let command = Cli::command();
+        for (flag, value, said) in [
+            (
+                "--steps",
+                "ten",
+                "'ten' for '--steps <STEPS>': give a whole number\n",
+            ),
+            ("--keep", "0", "'0' for '--keep <COUNT>': give 1 or more\n"),
+            (
+                "--held-out",
+                "x",
+                "'x' for '--held-out <SHARE>': give a number\n",
+            ),
+        ] {
+            let arguments = ["ibot", "train", flag, value];
+            let refused = command.clone().try_get_matches_from(arguments);
+            let text = about_number(refused.unwrap_err(), &command).to_string();
+            assert!(text.contains(said), "{text}");
+        }
+    }
 }

@@ -23,7 +23,12 @@ pub fn folder(flag: &str, path: &Path) -> Result<()> {
     }
     // the nearest existing parent must be writable
     let there = path.ancestors().find(|path| path.is_dir());
-    check_writable(&there.unwrap_or(Path::new(".")).join("ibot"))
+    let there = there.unwrap_or(Path::new("."));
+    check_writable(&there.join("ibot")).map_err(|error| match error {
+        // not the name of the file that was tried
+        Error::Io { source, .. } => Error::data(there, format!("cannot write here: {source}")),
+        error => error,
+    })
 }
 
 /// Refuses a path that a PNG cannot be written to.

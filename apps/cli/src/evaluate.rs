@@ -108,14 +108,14 @@ impl SplitArgs {
         folders: &SplitFolders,
     ) -> Result<Option<(Vec<Pair>, Embedded)>> {
         let folder = match self.data.path() {
-            Some(_) => Some(model.scan(&folders.data)?),
+            Some(_) => Some(source.scan(&folders.data)?),
             None => None,
         };
         if let Some(folder) = &folder {
             check_classes(&folders.data, folder.classes())?;
         }
         if let (Some(val), Some(folder)) = (&folders.val, &folder) {
-            let queries = model.scan(val)?;
+            let queries = source.scan(val)?;
             let queries: ImageFolder = queries.as_ref().clone().with_classes(folder.classes())?;
             if queries.labels().iter().flatten().next().is_none() {
                 let reason = "has no labeled image; put the images of each class in a subfolder";

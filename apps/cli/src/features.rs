@@ -153,6 +153,20 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Scans an image folder. If it is a file of features instead, the error names the flag for these.
+    pub fn scan(&self, path: &Path) -> Result<Arc<ImageFolder>> {
+        let is_table = || path.is_file() && TableFormat::from_path(path).is_ok();
+        self.model.scan(path).map_err(|error| match error {
+            Error::Data { path: of, reason } if !reason.contains('\n') && is_table() => {
+                Error::data(
+                    of,
+                    format!("{reason}; for stored features use --features FILE"),
+                )
+            }
+            error => error,
+        })
+    }
+
     /// All features in the file, if there is no folder to take some of.
     pub fn all(&self) -> Result<Embedded> {
         match &self.file {

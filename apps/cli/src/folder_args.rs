@@ -18,7 +18,8 @@ pub struct FolderArgs {
     /// Skip images with more pixels than this.
     #[arg(long, value_name = "COUNT", help_heading = IMAGES)]
     max_pixels: Option<u64>,
-    /// Black and white of images with more than 8 bits: auto (measured), full, or BLACK,WHITE such as 0,4095.
+    /// Pixel values that become black and white in images with more than 8 bits: auto (measured), full, or BLACK,WHITE
+    /// such as 0,4095.
     #[arg(long, value_name = "RANGE", allow_hyphen_values = true, help_heading = IMAGES)]
     range: Option<ValueRange>,
     /// Cut images into tiles of this many pixels, each an example to train on.

@@ -67,7 +67,7 @@ impl MapArgs {
     pub fn run(&self) -> Result<()> {
         self.check()?;
         let mut source = Source::open(&self.model, &self.features, 1)?;
-        let folder = self.data.path().map(|data| self.model.scan(data));
+        let folder = self.data.path().map(|data| source.scan(data));
         let folder = folder.transpose()?;
         let embedded = source.of(folder.as_ref())?;
         let data = self.shown(&embedded, &source.name())?;

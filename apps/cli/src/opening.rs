@@ -6,10 +6,9 @@ use console::{Term, measure_text_width};
 use ibot::data::ScanSummary;
 use ibot::device::{BackendChoice, Selected};
 use ibot::error::{counted, printable};
-use ibot::train::plan::{Choosable, Plan, Verdict};
+use ibot::train::plan::{Choosable, Plan, Verdict, gib};
 use ibot::train::{RunConfig, RunStart};
 
-use super::duration::bytes;
 use super::flags::in_flags;
 use super::screen::{dim, is_verbose, warning};
 
@@ -61,13 +60,11 @@ fn wrapped(text: &str, columns: usize) -> String {
 }
 
 impl Opening {
-    /// `Radeon RX 7800 XT, Vulkan, discrete GPU, 16 GB`.
+    /// `Radeon RX 7800 XT, Vulkan, discrete GPU, 16.0 GiB`.
     pub fn device(selected: &Selected) -> String {
         let text = match selected {
             Selected::Wgpu { adapter, .. } => {
-                let memory = adapter
-                    .memory_bytes
-                    .map(|size| format!(", {}", bytes(size)));
+                let memory = adapter.memory_bytes.map(|size| format!(", {}", gib(size)));
                 adapter.title() + &memory.unwrap_or_default()
             }
             Selected::Flex | Selected::NdArray => {
@@ -187,14 +184,14 @@ impl Opening {
         text += &match memory {
             Some(memory) => format!(
                 "; about {} of {} memory",
-                bytes(plan.memory.needed_bytes),
-                bytes(memory)
+                gib(plan.memory.needed_bytes),
+                gib(memory)
             ),
-            None => format!("; about {} memory", bytes(plan.memory.needed_bytes)),
+            None => format!("; about {} memory", gib(plan.memory.needed_bytes)),
         };
         // one more while it is written
         let disk = plan.checkpoint_bytes.saturating_mul(self.keep as u64 + 1);
-        text += &format!(", {} disk", bytes(disk));
+        text += &format!(", {} disk", gib(disk));
         let text = titled("run", &text);
         match plan.verdict {
             Verdict::Fits | Verdict::Unknown => text,

@@ -133,7 +133,7 @@ impl OutliersArgs {
     fn of_images(&self) -> Result<(Vec<Outlier>, usize)> {
         let mut source = Source::open(&self.model, &self.features, 1)?;
         let scan = |path: Option<&Path>| -> Result<Option<Arc<ImageFolder>>> {
-            path.map(|path| self.model.scan(path)).transpose()
+            path.map(|path| source.scan(path)).transpose()
         };
         let (data, reference) = (scan(self.data.path())?, scan(self.reference.as_deref())?);
         let images = source.of(data.as_ref())?;

@@ -305,8 +305,8 @@ fn real(path: &Path) -> Result<PathBuf> {
 }
 
 fn no_pictures() -> Error {
-    let remedy = "give the images to search: --data DIR, or --index FILE.safetensors from `ibot embed` or an earlier search";
-    Error::config("--data", "absent", remedy)
+    let text = "no images to search: give --data DIR, or --index FILE.safetensors from `ibot embed` or an earlier search";
+    Error::Embedding(text.to_owned())
 }
 
 /// What changed in the images of an index since it was made.

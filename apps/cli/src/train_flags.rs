@@ -109,7 +109,8 @@ pub struct TrainArgs {
     /// Input size in pixels.
     #[arg(long, help_heading = TRAINING)]
     pub image_size: Option<usize>,
-    /// Weights to start from: a file, or a folder of transformers or hf:OWNER/NAME, which without --config set the architecture.
+    /// Weights to start from: a file, a model folder or hf:OWNER/NAME. A folder, a name or a file of ibot also sets the
+    /// architecture, unless --config or --encoder is given.
     #[arg(long, value_name = "FILE", help_heading = TRAINING)]
     pub pretrained: Option<ModelSource>,
     /// What to load of it: a backbone for both networks, or student and teacher with heads, mask token and centers.

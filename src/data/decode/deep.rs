@@ -121,7 +121,7 @@ impl<'a> DeepSamples<'a> {
             }
             Err(format!(
                 "TIFF with floats outside the range 0 to 1 ({low} to {high}): give the values that are black and white with \
-                 `range` (in [folder] of the settings), or save it with 16 bits"
+                 `range`, or save it with 16 bits"
             ))
         }
         let (samples, colors) = (self.samples, self.colors);

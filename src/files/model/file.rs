@@ -35,7 +35,7 @@ pub struct ModelOptions {
     pub normalization: Option<Normalization>,
     /// Which values of pictures with more than 8 bits become black and white; by default those of the file's metadata.
     pub range: ValueRange,
-    /// Numbers of products and tokens, f32 by default.
+    /// Number format of matrix products and tokens, f32 by default.
     pub precision: Precision,
     /// Metadata from other sources for a file without its own; explicit options take precedence.
     pub described: Described,

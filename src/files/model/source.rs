@@ -4,12 +4,13 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::error::{Result, printable};
+use crate::error::{Error, Result, printable};
 use crate::files::model::card::read_card;
 use crate::files::model::described::{Described, LocalModel};
 use crate::files::model::description::described_folder;
 #[cfg(feature = "hub")]
 use crate::files::model::hub::fetch;
+use crate::path_text::in_words;
 
 /// What a name on the hub begins with.
 const HUB: &str = "hf:";
@@ -29,16 +30,20 @@ impl ModelSource {
     ///
     /// # Errors
     /// [`crate::Error::Weights`] for a name that the hub cannot have, without network, where the program was built without
-    /// the feature `hub`, for a description of a model that is not supported, and as [`read_card`].
+    /// the feature `hub`, for a description of a model that is not supported, and as [`read_card`]; [`crate::Error::Io`] for a path
+    /// that is not there.
     pub fn resolve(&self) -> Result<LocalModel> {
         match self {
-            Self::File(file) => match described_folder(file)? {
-                Some(model) => Ok(model),
-                None => Ok(LocalModel {
-                    file: file.clone(),
-                    described: read_card(file)?.map(Described::of_card).unwrap_or_default(),
-                }),
-            },
+            Self::File(file) => {
+                std::fs::metadata(file).map_err(|error| Error::io(file)(in_words(error)))?;
+                match described_folder(file)? {
+                    Some(model) => Ok(model),
+                    None => Ok(LocalModel {
+                        file: file.clone(),
+                        described: read_card(file)?.map(Described::of_card).unwrap_or_default(),
+                    }),
+                }
+            }
             Self::Hub(name) => fetch(name),
         }
     }
@@ -56,7 +61,7 @@ impl ModelSource {
 fn fetch(name: &str) -> Result<LocalModel> {
     let reason = "this program was built without support for the hub; build it with the feature hub, or download the \
                   model's file and give its path";
-    Err(crate::Error::Weights {
+    Err(Error::Weights {
         path: format!("{HUB}{name}").into(),
         reason: reason.into(),
     })

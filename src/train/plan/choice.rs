@@ -138,7 +138,7 @@ pub(super) fn choose(
         (Some(best), _) => {
             let before = match may_split && may_checkpoint {
                 true => "the whole batch at once",
-                false => "as it is set",
+                false => "with the settings of the run",
             };
             let reason = format!("{before}: {whole}; of what fits, this costs least");
             chosen(best, reason)
@@ -157,7 +157,7 @@ fn as_it_is(way: &Way, is_free: bool) -> String {
         (Verdict::Unknown, true) => {
             "the memory is not known, so that the fastest way is taken".to_owned()
         }
-        _ => "as it is set".to_owned(),
+        _ => "with the settings of the run".to_owned(),
     }
 }
 

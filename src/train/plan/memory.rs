@@ -103,15 +103,23 @@ impl Verdict {
             Self::TooMuch { needed, room } => {
                 format!(
                     "it would take {}, of {} that may be taken",
-                    mib(*needed),
-                    mib(*room)
+                    gib(*needed),
+                    gib(*room)
                 )
             }
         }
     }
 }
 
-/// Bytes in words, as the rest of the program says them.
+/// Bytes of a memory in words, `23.5 GiB`; below one, in MiB.
+pub fn gib(bytes: u64) -> String {
+    match bytes {
+        0..0x4000_0000 => mib(bytes),
+        _ => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+    }
+}
+
+/// Bytes of a part of it in words.
 pub(super) fn mib(bytes: u64) -> String {
     let mib = bytes as f64 / f64::from(1 << 20);
     match mib {
@@ -202,4 +210,15 @@ fn state_bytes(parameters: &Parameters, moments: u64, beside: u64) -> u64 {
         beside,
     ]);
     product([entries, size_of::<f32>() as u64])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memories_are_said_in_gib() {
+        let said = [412 << 20, 1 << 30, 24_106 << 20].map(gib);
+        assert_eq!(said, ["412 MiB", "1.0 GiB", "23.5 GiB"]);
+    }
 }

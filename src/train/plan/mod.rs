@@ -23,7 +23,7 @@ mod timing;
 pub use choice::{Choice, Choosable};
 pub use device::{MemoryOf, PlannedDevice};
 pub use ledger::{Moment, Occupied};
-pub use memory::{LargestTensor, StepMemory, Verdict};
+pub use memory::{LargestTensor, StepMemory, Verdict, gib};
 pub use network::Parameters;
 pub use timing::StepTiming;
 
@@ -33,8 +33,9 @@ use std::sync::atomic::AtomicBool;
 use serde::Serialize;
 
 use crate::data::ImageFolder;
+use crate::data::loader::too_few;
 use crate::device::Selected;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::train::config::RunConfig;
 use crate::train::plan::choice::choose;
 use crate::train::plan::timing::time_steps;
@@ -92,10 +93,7 @@ impl Plan {
         let config = config.clone().resolved()?;
         let steps_per_epoch = pictures / config.batch_size;
         if steps_per_epoch == 0 {
-            let remedy = format!(
-                "there are only {pictures} images; lower batch_size to {pictures} or less, or add images"
-            );
-            return Err(Error::config("batch_size", config.batch_size, remedy));
+            return Err(too_few(pictures, config.batch_size));
         }
         let steps = config
             .steps
@@ -133,7 +131,7 @@ impl Plan {
     /// there are no `pictures`. Ends early after half a minute, or when `stop` is set.
     ///
     /// # Errors
-    /// A device that failed, pictures that cannot be read, or [`Error::Stopped`].
+    /// A device that failed, pictures that cannot be read, or [`crate::Error::Stopped`].
     pub fn time(
         &mut self,
         config: &RunConfig,

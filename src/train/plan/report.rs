@@ -5,7 +5,7 @@ use std::fmt;
 use crate::error::counted;
 use crate::train::plan::Plan;
 use crate::train::plan::device::MemoryOf;
-use crate::train::plan::memory::mib;
+use crate::train::plan::memory::{gib, mib};
 use crate::train::plan::timing::StepTiming;
 
 impl fmt::Display for Plan {
@@ -27,9 +27,9 @@ impl Plan {
         write!(f, "                 ")?;
         match (device.memory_bytes, device.memory_of) {
             (Some(bytes), Some(MemoryOf::Machine)) if device.has_pools => {
-                write!(f, "shares the machine's memory, {}", mib(bytes))?;
+                write!(f, "shares the machine's memory, {}", gib(bytes))?;
             }
-            (Some(bytes), _) => write!(f, "{} of memory", mib(bytes))?,
+            (Some(bytes), _) => write!(f, "{} of memory", gib(bytes))?,
             (None, _) if device.has_pools => {
                 write!(f, "its driver does not say how much memory it has")?;
             }
@@ -104,7 +104,7 @@ impl Plan {
             mib(images),
             mib(copy)
         )?;
-        let needed = mib(memory.needed_bytes);
+        let needed = gib(memory.needed_bytes);
         let with = match (self.device.has_pools, self.device.is_shared) {
             (true, true) => ", with what wgpu's pools and the processor keep",
             (true, false) => ", with what wgpu's pools keep",

@@ -133,8 +133,8 @@ impl RunSetup<'_> {
                 method = load_method(method, path, parts, &mut |note| observer.note(note))?;
             }
             None if config.method.pretrained => {
-                let remedy = "needs weights that were trained before: give their file as `pretrained`; nothing is downloaded";
-                return Err(Error::config("method.pretrained", true, remedy));
+                let text = "the preset adapt and `method.pretrained = true` need trained weights: name their file with `pretrained`";
+                return Err(Error::Training(text.to_owned()));
             }
             None => {}
         }

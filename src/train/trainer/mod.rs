@@ -48,7 +48,7 @@ pub struct TrainerConfig {
     /// Maximum number of pictures in one forward pass of the student; a larger batch is split, and gradients add up to
     /// those of the whole batch. None, the default, for no bound.
     pub micro_batch_size: Option<usize>,
-    /// Numbers of products and tokens, f32 by default; [`IbotBackend::check_precision`](crate::kernels::IbotBackend::check_precision)
+    /// Number format of matrix products and tokens, f32 by default; [`IbotBackend::check_precision`](crate::kernels::IbotBackend::check_precision)
     /// says whether the device has them.
     pub precision: Precision,
     /// The ranks that have parts of each batch, [`Alone`] by default. All of them make the same steps with the same rates;

@@ -40,7 +40,7 @@ pub struct Against {
     pub selected: Selected,
     /// The flags that chose it.
     pub device: Vec<String>,
-    /// Numbers of products and tokens, of both sides.
+    /// Number format of matrix products and tokens, of both sides.
     pub precision: Precision,
     /// Images for the loaders; generated if none are given.
     pub data: Option<PathBuf>,

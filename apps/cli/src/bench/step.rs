@@ -38,7 +38,7 @@ pub struct BenchRequest {
     pub streaming_prototypes: StreamingPrototypes,
     /// Whether blocks keep only their inputs and run twice.
     pub grad_checkpointing: bool,
-    /// Numbers of products and tokens.
+    /// Number format of matrix products and tokens.
     pub precision: Precision,
     /// Steps to time, after one to warm up.
     pub steps: usize,

@@ -81,11 +81,11 @@ fn inventory(text: &mut String, found: &Inventory, near: Option<f64>) {
     }
     line(text, "other files", &found.other_files.to_string());
     line(text, "skipped", &found.skipped.len().to_string());
+    files(text, found.skipped.iter());
     let damaged = found.damaged.as_ref();
     let damaged = damaged.map_or_else(not_looked_for, |damaged| damaged.len().to_string());
     line(text, "damaged", &damaged);
-    let left_out = found.damaged.iter().flatten();
-    files(text, found.skipped.iter().chain(left_out));
+    files(text, found.damaged.iter().flatten());
     odd(text, found);
     let groups = &found.duplicates;
     let across = found.duplicates_across_classes;

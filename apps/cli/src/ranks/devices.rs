@@ -38,8 +38,7 @@ impl Devices {
                 let found = numbers.iter().map(|number| {
                     let adapter = adapters.iter().find(|adapter| adapter.index == *number);
                     adapter.cloned().ok_or_else(|| {
-                        let remedy = "is no number of a GPU in `ibot devices`";
-                        Error::config("--devices", number, remedy)
+                        Error::Device(format!("--devices: `ibot devices` lists no GPU {number}"))
                     })
                 });
                 found.collect()

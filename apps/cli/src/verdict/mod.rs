@@ -256,12 +256,13 @@ impl Verdict {
                     .push(("Train again with the remedies above:".to_owned(), command));
                 return;
             }
-            State::Attention => {
+            // else nothing shows that the images have classes, without which k-NN has nothing to predict
+            State::Attention if self.knn.is_some() => {
                 let command = format!("ibot knn {data} --model {model}");
                 self.next
                     .push(("Look closer, with labeled images:".to_owned(), command));
             }
-            State::Good | State::Unknown => {}
+            State::Good | State::Unknown | State::Attention => {}
         }
         let mut add = |why: &str, command: String| self.next.push((why.to_owned(), command));
         add(

@@ -103,7 +103,7 @@ pub struct VerifyReport {
     pub system: String,
     /// The device, in words.
     pub device: String,
-    /// Numbers of products and tokens, on it and on the CPU.
+    /// Number format of matrix products and tokens, on it and on the CPU.
     pub precision: Precision,
     /// The backend whose numbers count as right.
     pub reference: &'static str,

@@ -83,7 +83,7 @@ impl Adapted {
 fn adapt_needs_weights() {
     let scratch = Scratch::new("adapt-nothing");
     let train = scratch.train(&["--preset", "adapt", "--steps", "2"]);
-    refused(&train, &["trained before", "--pretrained"]);
+    refused(&train, &["need trained weights", "--pretrained"]);
     assert!(!scratch.0.join("run").exists());
 }
 

@@ -42,7 +42,10 @@ fn refuses_what_cannot_work() {
             &flat_val,
             &["flat: ", "has no labeled image", "leave out --val"],
         ),
-        (&["--data", "/no/such/folder"], &["/no/such/folder"]),
+        (
+            &["--data", "/no/such/folder"],
+            &["/no/such/folder: there is no such file or folder"],
+        ),
         (&["--data", &empty], &["empty"]),
         (
             &["--data", &pictures, "--encoder", "vit_smal_patch16_224"],
@@ -83,7 +86,7 @@ fn refuses_what_cannot_work() {
         ),
         (
             &["--data", &pictures, "--config", "missing.toml"],
-            &["missing.toml"],
+            &["--config = missing.toml: there is no such file"],
         ),
     ];
     for (more, parts) in cases {
