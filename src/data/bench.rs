@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::data::PictureSource;
-use crate::data::loader::{Loader, LoaderConfig, Position, TrainViews};
+use crate::data::loader::{Loader, Position, TrainViews};
+use crate::data::loader_config::LoaderConfig;
 use crate::data::pixels::Pixels;
 use crate::error::{Error, Result};
 

@@ -6,10 +6,11 @@ use std::sync::atomic::AtomicBool;
 
 use crate::data::PictureSource;
 use crate::data::augment::AugmentConfig;
+use crate::data::budget::memory_bytes;
 use crate::data::open_batch::Slot;
 use crate::data::pictures::Pictures;
 use crate::data::pixels::Pixels;
-use crate::data::pool::{Pool, Task};
+use crate::data::pool::{Pool, Task, worker_count};
 use crate::data::view::Augmenter;
 use crate::error::{Error, Result, printable};
 
@@ -57,8 +58,9 @@ pub fn eval_batches(
         augment: augment.clone(),
         batch_size,
     };
+    let memory = memory_bytes(0, worker_count(workers));
     Ok(EvalBatches {
-        pool: Pool::new(task, workers, QUEUE, 0)?,
+        pool: Pool::new(task, workers, QUEUE, memory, 0)?,
         is_over: false,
         has_pictures: false,
     })
@@ -137,6 +139,16 @@ impl Task for EvalTask {
 
     fn worker(&self) -> Augmenter {
         Augmenter::new(&self.augment)
+    }
+
+    fn batch_bytes(&self) -> usize {
+        // an entry of levels is a byte
+        let samples = self.batch_size.min(self.pictures.source().len());
+        samples * self.augment.view_len()
+    }
+
+    fn picture_bytes(&self, sample: usize) -> usize {
+        self.pictures.decoding_bytes(sample)
     }
 
     fn room(&self, samples: usize) -> Vec<Pixels> {

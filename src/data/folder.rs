@@ -344,6 +344,12 @@ impl PictureSource for ImageFolder {
         self.shuffle
     }
 
+    fn picture_bytes(&self, index: usize) -> u64 {
+        // before it is reduced: that one is in memory too, unless a cache has the other
+        let [width, height] = self.records.size(self.place(index)).map(u64::from);
+        3 * width * height
+    }
+
     fn decoded_bytes(&self) -> u64 {
         let bytes = |index| {
             let [width, height] = self.size(index).map(u64::from);

@@ -8,91 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::PictureSource;
 use crate::data::augment::{AugmentConfig, ViewKind};
+use crate::data::loader_config::LoaderConfig;
 use crate::data::open_batch::Slot;
 use crate::data::order::Order;
 use crate::data::pictures::Pictures;
 use crate::data::pixels::Pixels;
-use crate::data::pool::{Pool, Task, worker_count};
+use crate::data::pool::{Pool, Task};
 use crate::data::view::{Augmenter, View};
 use crate::error::{Error, Result, printable};
 use crate::masking::MaskPolicy;
 use crate::random::{Random, Stream};
-
-/// How batches are made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LoaderConfig {
-    /// Images per batch, B. Default 64.
-    pub batch_size: usize,
-    /// Threads that decode and augment; 0 for one per core, and up to four while they mostly wait for files. Default 0.
-    pub workers: usize,
-    /// Seed of order, views and masks. Default 0.
-    pub seed: u64,
-    /// Batches that are being made or waiting at any time; more keep workers busy if batches are small. Where reading is slow,
-    /// more are made ahead, up to 256 MiB. Default 2.
-    pub queue: usize,
-    /// Whether the incomplete batch at the end of an epoch is left out. Default true. Source: DINO.
-    pub drop_last: bool,
-    /// Decoded images are kept in memory if all of them fit this many MiB. Default 256.
-    pub cache_mib: usize,
-    /// Which of `ranks` shares of each batch is made, in order and equal but for one image. Default 0.
-    pub rank: usize,
-    /// Number of shares, at most `batch_size`. Default 1.
-    pub ranks: usize,
-}
-
-impl Default for LoaderConfig {
-    fn default() -> Self {
-        Self {
-            batch_size: 64,
-            workers: 0,
-            seed: 0,
-            queue: 2,
-            drop_last: true,
-            cache_mib: 256,
-            rank: 0,
-            ranks: 1,
-        }
-    }
-}
-
-impl LoaderConfig {
-    /// Batches that are being made or waiting at a time: enough that every worker has a sample while one batch waits to be
-    /// taken.
-    pub(crate) fn open_batches(&self) -> usize {
-        let workers = worker_count(self.workers);
-        let share = self.batch_size / self.ranks.max(1);
-        self.queue.max(1 + workers.div_ceil(share.max(1)))
-    }
-
-    /// # Errors
-    /// A value out of its range; the error names the key, the value and the range.
-    pub fn validate(&self) -> Result<()> {
-        let ranges = [
-            ("batch_size", self.batch_size, 1, 1 << 20),
-            ("workers", self.workers, 0, 1024),
-            ("queue", self.queue, 1, 1024),
-        ];
-        for (key, value, low, high) in ranges {
-            if !(low..=high).contains(&value) {
-                let remedy = format!("give a whole number from {low} to {high}");
-                return Err(Error::config(key, value, remedy));
-            }
-        }
-        if self.rank >= self.ranks {
-            let remedy = format!("must be below the number of ranks, {}", self.ranks);
-            return Err(Error::config("rank", self.rank, remedy));
-        }
-        if self.batch_size < self.ranks {
-            let remedy = format!(
-                "must be at least the number of ranks, {}, each of which takes a share of every batch",
-                self.ranks
-            );
-            return Err(Error::config("batch_size", self.batch_size, remedy));
-        }
-        Ok(())
-    }
-}
 
 /// What is made of every picture.
 #[derive(Debug, Clone, PartialEq)]
@@ -177,7 +102,7 @@ impl Loader {
             .saturating_mul(batches)
             .saturating_add(start.batch);
         Ok(Self {
-            pool: Pool::new(task, config.workers, queue, first)?,
+            pool: Pool::new(task, config.workers, queue, config.memory(), first)?,
             batches,
         })
     }
@@ -296,6 +221,13 @@ impl TrainTask {
         order
     }
 
+    /// Entries of each view of so many samples.
+    fn entries(&self, samples: usize) -> impl Iterator<Item = usize> {
+        let augment = &self.make.augment;
+        let side = move |view| augment.size_and_scale(augment.kind(view)).0;
+        (0..augment.views()).map(move |view| samples * 3 * side(view) * side(view))
+    }
+
     /// `[G * B, N]`
     fn masks(&self, epoch: usize, samples: &[usize]) -> Vec<bool> {
         let TrainViews {
@@ -340,12 +272,22 @@ impl Task for TrainTask {
         }
     }
 
+    fn batch_bytes(&self) -> usize {
+        let samples = self.batch_size.div_ceil(self.share[1]);
+        let entries = self.entries(samples).sum();
+        Pixels::bytes_of_views(&self.make.augment, entries)
+    }
+
     fn room(&self, samples: usize) -> Vec<Pixels> {
         let augment = &self.make.augment;
-        let side = |view| augment.size_and_scale(augment.kind(view)).0;
-        (0..augment.views())
-            .map(|view| Pixels::of_views(augment, samples * 3 * side(view) * side(view)))
+        let entries = self.entries(samples);
+        entries
+            .map(|count| Pixels::of_views(augment, count))
             .collect()
+    }
+
+    fn picture_bytes(&self, sample: usize) -> usize {
+        self.pictures.decoding_bytes(sample)
     }
 
     fn samples(&self, number: usize) -> Option<Vec<usize>> {

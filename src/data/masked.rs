@@ -129,6 +129,15 @@ impl PictureSource for MaskedPictures {
         self.folder.label(index)
     }
 
+    fn picture_bytes(&self, index: usize) -> u64 {
+        // a byte of its map of classes beside the three of its color; or RGBA and what it is on white
+        let of_pixel = match self.masks {
+            Masks::Folder(_) => 4,
+            Masks::Alpha => 7,
+        };
+        self.folder.picture_bytes(index) / 3 * of_pixel
+    }
+
     fn decode(&self, index: usize) -> Result<RgbImage> {
         let (picture, seen) = match &self.masks {
             Masks::Folder(root) => {

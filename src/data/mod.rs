@@ -22,6 +22,7 @@
 
 pub mod augment;
 pub mod bench;
+mod budget;
 mod bytes;
 mod cache_folder;
 pub mod crop;
@@ -43,6 +44,7 @@ mod layout;
 mod limits;
 mod list_line;
 pub mod loader;
+mod loader_config;
 mod masked;
 mod measure;
 mod mosaic;
@@ -54,6 +56,7 @@ pub mod photometric;
 mod pictures;
 pub mod pixels;
 mod pool;
+mod pool_state;
 mod reading;
 mod shards;
 mod sources;
@@ -85,7 +88,8 @@ pub use index::kept::IndexWork;
 pub use inventory::{ClassCount, Inventory, LeftOut, Odd, SizeCount};
 pub use label_map::{ALPHA_CLASSES, IGNORED, LabelMap};
 pub use layout::Parts;
-pub use loader::{Batch, Loader, LoaderConfig, Position, TrainViews};
+pub use loader::{Batch, Loader, Position, TrainViews};
+pub use loader_config::LoaderConfig;
 pub use masked::{MaskedPictures, Masks};
 pub use mosaic::views_mosaic;
 pub use opened::{length_and_time, read_whole};
@@ -132,6 +136,12 @@ pub trait PictureSource: Send + Sync + 'static {
     /// How the pictures of an epoch are mixed, where the source gives no order.
     fn shuffle(&self) -> Shuffle {
         Shuffle::All
+    }
+
+    /// Bytes of picture `index` while it is decoded, about: a loader decodes only as many at a time as its memory holds. 0 where that
+    /// is not known, which bounds nothing.
+    fn picture_bytes(&self, _index: usize) -> u64 {
+        0
     }
 
     /// Bytes of all decoded pictures together; a loader keeps them in memory if they are few.

@@ -25,8 +25,8 @@ impl Slot {
 pub(super) struct Open {
     pub number: usize,
     pub samples: Vec<usize>,
-    /// Of all views.
-    pub bytes: usize,
+    /// Of each sample, bytes of the picture that is decoded for it.
+    pub picture_bytes: Vec<usize>,
     /// One lock for every view, held while a sample's view is copied in.
     pub views: Vec<Mutex<Pixels>>,
 }
@@ -53,13 +53,18 @@ pub(super) struct Progress {
 
 impl Progress {
     /// A batch of which no sample is made, with room for its views.
-    pub fn new(number: usize, samples: Vec<usize>, room: Vec<Pixels>) -> Self {
+    pub fn new(
+        number: usize,
+        samples: Vec<usize>,
+        picture_bytes: Vec<usize>,
+        room: Vec<Pixels>,
+    ) -> Self {
         Self {
             shown: vec![None; samples.len()],
             batch: Arc::new(Open {
                 number,
                 samples,
-                bytes: room.iter().map(Pixels::bytes).sum(),
+                picture_bytes,
                 views: room.into_iter().map(Mutex::new).collect(),
             }),
             taken: 0,

@@ -7,8 +7,6 @@ const WAITING_PER_CORE: usize = 4;
 const WAITING: usize = 32;
 /// Samples of each thread between two decisions about their number.
 const SAMPLES: usize = 4;
-/// Bytes of batches that are made ahead, beyond those that are always open, where reading is slow.
-const AHEAD: usize = 256 << 20;
 
 /// What workers did since the last decision about their number.
 #[derive(Default)]
@@ -46,11 +44,9 @@ pub(super) fn most_threads(asked: usize, cores: usize) -> usize {
     }
 }
 
-/// Batches to have open for so many threads: all have a sample while one batch waits for its last and another to be taken, if
-/// they fit.
-pub(super) fn batches_ahead(threads: usize, samples: usize, bytes: usize) -> usize {
-    let fits = AHEAD / bytes.max(1);
-    fits.min(2 + threads.div_ceil(samples.max(1)))
+/// Batches to have open for so many threads: all have a sample while one batch waits for its last and another to be taken.
+pub(super) fn batches_ahead(threads: usize, samples: usize) -> usize {
+    2 + threads.div_ceil(samples.max(1))
 }
 
 #[cfg(test)]
@@ -75,12 +71,9 @@ mod tests {
     }
 
     #[test]
-    fn bytes_bound_what_is_made_ahead() {
+    fn threads_have_a_bound_and_each_has_a_sample() {
         assert_eq!([most_threads(0, 2), most_threads(3, 3)], [8, 3]);
         assert_eq!([most_threads(0, 12), most_threads(0, 64)], [32, 64]);
-        assert_eq!(batches_ahead(8, 64, 33 << 20), 3);
-        assert_eq!(batches_ahead(8, 2, 1 << 20), 6);
-        assert_eq!(batches_ahead(8, 2, 100 << 20), 2);
-        assert_eq!(batches_ahead(8, 1024, 1 << 30), 0);
+        assert_eq!([batches_ahead(8, 64), batches_ahead(8, 2)], [3, 6]);
     }
 }

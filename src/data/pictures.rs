@@ -45,6 +45,14 @@ impl Pictures {
         &*self.source
     }
 
+    /// Bytes of picture `index` while it is decoded. None where pictures are kept, which have a bound of their own.
+    pub fn decoding_bytes(&self, index: usize) -> usize {
+        match self.cache {
+            Some(_) => 0,
+            None => usize::try_from(self.source.picture_bytes(index)).unwrap_or(usize::MAX),
+        }
+    }
+
     /// Picture `index`; None if it cannot be read.
     ///
     /// # Errors

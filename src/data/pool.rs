@@ -1,11 +1,10 @@
 //! Worker threads that make batches sample by sample, some batches ahead, and return them in order.
 //!
 //! A worker takes the next sample of the oldest batch that has one left, or opens the next batch while fewer than
-//! `queue` are open. So memory is bounded, no worker waits for a slow picture of another, and what a batch holds does
-//! not depend on the number of workers.
+//! `queue` are open, either only where there is memory for it. No worker waits for a slow picture of another, and what a batch
+//! holds does not depend on the number of workers.
 
 use std::any::Any;
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,8 +12,9 @@ use std::thread::{Builder, JoinHandle, available_parallelism};
 use std::time::{Duration, Instant};
 
 use crate::data::open_batch::{Made, Progress, Slot, lock};
-use crate::data::pace::{Pace, batches_ahead, most_threads};
+use crate::data::pace::{batches_ahead, most_threads};
 use crate::data::pixels::Pixels;
+use crate::data::pool_state::{Next, State};
 use crate::data::reading::take_waited;
 use crate::error::{Error, Result};
 
@@ -28,6 +28,12 @@ pub(super) trait Task: Send + Sync + 'static {
 
     /// The state of a new worker.
     fn worker(&self) -> Self::Worker;
+
+    /// Bytes of the views of a batch, at most.
+    fn batch_bytes(&self) -> usize;
+
+    /// Bytes of the picture that is decoded for a sample, about. Called without a lock.
+    fn picture_bytes(&self, sample: usize) -> usize;
 
     /// Room for each view of this many samples.
     fn room(&self, samples: usize) -> Vec<Pixels>;
@@ -60,48 +66,26 @@ pub(super) struct Pool<T: Task> {
 
 struct Shared<T> {
     task: T,
+    /// Of each batch.
+    batch_bytes: usize,
     state: Mutex<State>,
     /// A batch is complete, or the workers have stopped.
     made: Condvar,
-    /// A batch was taken, or the pool is dropped.
+    /// A batch was taken, a picture let go where one waits for that, or the pool is dropped.
     room: Condvar,
-}
-
-struct State {
-    /// Most batches that are open.
-    queue: usize,
-    pace: Pace,
-    open: VecDeque<Progress>,
-    /// Number of the batch to open next.
-    next: usize,
-    /// Whether a worker is about to open one.
-    is_opening: bool,
-    /// Whether the task has no further batch.
-    is_over: bool,
-    /// Whether workers are to return.
-    is_stopped: bool,
-    failure: Option<Error>,
 }
 
 impl<T: Task> Pool<T> {
     /// `workers` threads that make batches from number `first` on; 0 for one per processor, and more of them while they mostly
-    /// wait for pictures to be read and batches are late.
+    /// wait for pictures to be read and batches are late. Batches and pictures take `memory` bytes at most, or one batch and one picture.
     ///
     /// # Errors
     /// The operating system gives no thread.
-    pub fn new(task: T, workers: usize, queue: usize, first: usize) -> Result<Self> {
+    pub fn new(task: T, workers: usize, queue: usize, memory: usize, first: usize) -> Result<Self> {
         let shared = Arc::new(Shared {
+            batch_bytes: task.batch_bytes(),
             task,
-            state: Mutex::new(State {
-                queue: queue.max(1),
-                pace: Pace::default(),
-                open: VecDeque::new(),
-                next: first,
-                is_opening: false,
-                is_over: false,
-                is_stopped: false,
-                failure: None,
-            }),
+            state: Mutex::new(State::new(queue, memory, first)),
             made: Condvar::new(),
             room: Condvar::new(),
         });
@@ -146,8 +130,7 @@ impl<T: Task> Pool<T> {
         let count = self.threads.len();
         let mut state = lock(&self.shared.state);
         if let Some(first) = state.open.front() {
-            let batch = &first.batch;
-            let ahead = batches_ahead(count, batch.samples.len(), batch.bytes);
+            let ahead = batches_ahead(count, first.batch.samples.len());
             state.queue = state.queue.max(ahead);
         }
         log::debug!("{count} threads read data: most of their time is a wait for it");
@@ -184,6 +167,7 @@ impl<T: Task> Pool<T> {
             }
             if state.open.front().is_some_and(Progress::is_complete) {
                 let progress = state.open.pop_front();
+                state.budget.batches.release(self.shared.batch_bytes);
                 self.shared.room.notify_all(); // a worker may open the next batch
                 return Ok(progress.map(Progress::close));
             }
@@ -197,13 +181,6 @@ impl<T: Task> Pool<T> {
                 state = wait_at_most(LOOK, &self.shared.made, state);
             }
         }
-    }
-}
-
-impl State {
-    fn is_ready(&self) -> bool {
-        let first = self.open.front();
-        first.map_or(self.is_over, Progress::is_complete) || self.is_stopped
     }
 }
 
@@ -255,20 +232,20 @@ impl<T: Task> Shared<T> {
             if state.is_stopped {
                 return None;
             }
-            let unfinished = |open: &&mut Progress| open.taken < open.batch.samples.len();
-            // the oldest unfinished batch first, because that one is taken next
-            if let Some(progress) = state.open.iter_mut().find(unfinished) {
-                progress.taken += 1;
-                return Some(Slot {
-                    batch: progress.batch.clone(),
-                    at: progress.taken - 1,
-                });
+            match state.next_slot() {
+                Next::Slot(slot) => return Some(slot),
+                Next::Wait => {
+                    state = wait(&self.room, state);
+                    continue;
+                }
+                Next::Open => {}
             }
             if state.is_over {
                 return None;
             }
-            // bounds the memory: each open batch has its full buffers
-            if state.is_opening || state.open.len() >= state.queue {
+            // each open batch has its full buffers, from when it is opened to when it is taken
+            let may_open = !state.is_opening && state.open.len() < state.queue;
+            if !may_open || !state.budget.batches.hold(self.batch_bytes) {
                 state = wait(&self.room, state);
                 continue;
             }
@@ -278,7 +255,9 @@ impl<T: Task> Shared<T> {
             drop(state);
             let opened = self.task.samples(number).map(|samples| {
                 let room = self.task.room(samples.len());
-                Progress::new(number, samples, room)
+                let picture_bytes = |sample: &usize| self.task.picture_bytes(*sample);
+                let picture_bytes = samples.iter().map(picture_bytes).collect();
+                Progress::new(number, samples, picture_bytes, room)
             });
             state = lock(&self.state);
             state.is_opening = false;
@@ -291,6 +270,7 @@ impl<T: Task> Shared<T> {
                     state.open.push_back(progress);
                 }
                 None => {
+                    state.budget.batches.release(self.batch_bytes);
                     state.is_over = true;
                     self.made.notify_all();
                 }
@@ -303,6 +283,11 @@ impl<T: Task> Shared<T> {
     fn finish(&self, slot: &Slot, shown: Option<usize>, [all, waited]: [Duration; 2]) {
         let mut state = lock(&self.state);
         state.pace.add(all, waited);
+        let bytes = slot.batch.picture_bytes[slot.at];
+        state.budget.pictures.release(bytes);
+        if std::mem::take(&mut state.is_short) {
+            self.room.notify_all();
+        }
         let number = slot.batch.number;
         let progress = state
             .open

@@ -188,6 +188,13 @@ impl PictureSource for Tiles {
         })
     }
 
+    /// Of the tile: whole pictures have a bound of their own.
+    fn picture_bytes(&self, index: usize) -> u64 {
+        let side = u64::from(self.grid.side());
+        let [width, height] = self.folder.size(self.place(index).0).map(u64::from);
+        3 * width.min(side) * height.min(side)
+    }
+
     fn decoded_bytes(&self) -> u64 {
         let side = u64::from(self.grid.side());
         let tile = |picture| {

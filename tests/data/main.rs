@@ -8,6 +8,7 @@
 )]
 
 mod bombs;
+mod budget;
 #[cfg(feature = "cloud")]
 mod cloud;
 mod folders;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::data::LoaderConfig;
+use crate::data::{LoaderConfig, Pixels};
 use crate::error::Result;
 use crate::precision::Precision;
 use crate::train::config::RunConfig;
@@ -193,13 +193,8 @@ fn batches(config: &RunConfig, sizes: &StepSizes) -> u64 {
         workers: config.workers,
         ..LoaderConfig::default()
     };
-    let open = loader.open_batches() as u64;
-    // levels wait as bytes, and are normalized on the device
-    let entry = match config.augment.has_whole_levels() {
-        true => size_of::<u8>(),
-        false => size_of::<f32>(),
-    };
-    product([open, sizes.view_entries, entry as u64])
+    let entries = usize::try_from(sizes.view_entries).unwrap_or(usize::MAX);
+    loader.open_bytes(Pixels::bytes_of_views(&config.augment, entries) as u64)
 }
 
 /// Bytes of student, teacher, optimizer and so many entries beside them: what a checkpoint holds.
