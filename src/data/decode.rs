@@ -27,6 +27,7 @@ use crate::error::{Error, Result};
 
 pub(super) use gif::screen as gif_screen;
 pub(super) use jpeg::check_frame;
+pub(super) use orientation::{MAX_EXIF, RAW_PROFILE, of_exif, of_file as orientation_of};
 pub(super) use tiff::Layout as TiffLayout;
 
 /// The picture in `path` as 8-bit RGB, values of more than 8 bits from their whole range: [`ValueRange::Full`].

@@ -206,11 +206,18 @@ impl ImageFolder {
         }
     }
 
-    /// Pixels of picture `index` when it is decoded: width and height, or the other way round.
+    /// Pixels of picture `index` when it is decoded: width and height. The other way round where a PNG file has its orientation behind
+    /// its pixels.
     pub fn size(&self, index: usize) -> [u32; 2] {
         let size = self.records.size(self.place(index));
         let thumbnails = self.thumbnails.as_deref();
         thumbnails.map_or(size, |thumbnails| thumbnails.size(size))
+    }
+
+    /// [`ImageFolder::size`] where that is what decoding gives; None where only decoding tells.
+    pub(super) fn upright_size(&self, index: usize) -> Option<[u32; 2]> {
+        let is_upright = self.records.is_upright(self.place(index));
+        is_upright.then(|| self.size(index))
     }
 
     /// Class names, sorted by their bytes; a label is an index into them.

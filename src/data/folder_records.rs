@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use image::ImageFormat;
+use image::metadata::Orientation;
 use rayon::prelude::*;
 
 use crate::data::depth::Depth;
@@ -55,7 +56,14 @@ impl Seen {
             Path::new(""),
             bytes.len() as u64,
         );
-        header.is_ok_and(|header| header != self.header)
+        // turned the other way about, it is the same picture; on its side it has another size
+        let orientation = self.header.orientation;
+        header.is_ok_and(|header| {
+            Header {
+                orientation,
+                ..header
+            } != self.header
+        })
     }
 }
 
@@ -103,10 +111,19 @@ impl Records {
         }
     }
 
-    /// Width and height, or the other way round.
+    /// Width and height of the upright picture, as far as its header tells.
     pub fn size(&self, index: usize) -> [u32; 2] {
         let seen = self.seen(index);
         seen.map_or([0; 2], |seen| [seen.header.width, seen.header.height])
+    }
+
+    /// Whether the header tells the orientation: of a PNG file EXIF data may lie behind the pixels, where a scan does not look.
+    pub fn is_upright(&self, index: usize) -> bool {
+        let seen = self.seen(index);
+        let may_turn = |header: Header| {
+            header.format == ImageFormat::Png && header.orientation == Orientation::NoTransforms
+        };
+        seen.is_some_and(|seen| !may_turn(seen.header))
     }
 
     pub fn depth(&self, index: usize) -> Depth {

@@ -3,25 +3,33 @@
 use std::io::{BufRead, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use image::metadata::Orientation;
 use image::{ImageFormat, ImageReader, Limits};
 
-use crate::data::decode::{TiffLayout, check_frame, gif_screen};
+use crate::data::decode::{TiffLayout, check_frame, gif_screen, of_exif};
 use crate::data::depth::{Depth, Unused};
 use crate::data::drawing::{HEAD_BYTES, is_drawing};
 use crate::data::kind::{MAGIC_BYTES, kind};
 use crate::data::limits::{HEADER_BYTES, in_words};
 use crate::data::opened::{Blocks, Opened};
+use crate::data::turned::{is_short, orientation_in, upright};
 use crate::error::{Error, Result};
+
+/// Start of a segment of EXIF data in a JPEG file.
+const EXIF: &[u8] = b"Exif\0\0";
 
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// Its kind.
     pub format: ImageFormat,
-    /// Pixels per row, before EXIF orientation.
+    /// Pixels per row of the upright picture.
     pub width: u32,
-    /// Rows, before EXIF orientation.
+    /// Rows of the upright picture.
     pub height: u32,
+    /// How the picture in the file is turned to be upright, by its EXIF data. Of a PNG file they are looked at before the pixels only:
+    /// behind them, decoding sees them first.
+    pub orientation: Orientation,
     /// What its colors are made of.
     pub depth: Depth,
     /// What of the file is not used, if anything.
@@ -69,28 +77,22 @@ pub(super) fn header_in(
     length: u64,
 ) -> Result<Header> {
     let unreadable = |reason: String| Error::data(path, reason);
-    let (mut depth, mut unused) = (Depth::Bits8, None);
-    let [width, height] = match format {
+    let (mut depth, mut unused, mut orientation) = (Depth::Bits8, None, Orientation::NoTransforms);
+    let size = match format {
         // The decoder of `image` reads the whole file first: 100 kB instead of 1 for every picture of a scan.
-        ImageFormat::Jpeg => jpeg_size(&mut file.take(HEADER_BYTES)).map_err(|error| {
-            match error.kind() {
-                // `Take` refuses to seek past its end.
-                ErrorKind::UnexpectedEof | ErrorKind::InvalidInput if length > HEADER_BYTES => {
-                    unreadable("unreadable header: no frame in the first 64 MiB".to_owned())
-                }
-                ErrorKind::UnexpectedEof => {
-                    unreadable("truncated: its header ends too early".to_owned())
-                }
-                ErrorKind::InvalidData => unreadable(error.to_string()),
-                _ => Error::io(path)(error),
-            }
-        })?,
+        ImageFormat::Jpeg => {
+            let head = jpeg_head(&mut file.by_ref().take(HEADER_BYTES));
+            let (size, turn) = head.map_err(|error| jpeg_error(error, path, length))?;
+            orientation = turn;
+            size
+        }
         ImageFormat::Tiff => {
             let layout = TiffLayout::read(&mut file).map_err(unreadable)?;
             (depth, unused) = (layout.depth(), layout.unused());
+            orientation = layout.orientation;
             [layout.width, layout.height]
         }
-        ImageFormat::Gif => gif_screen(file.take(HEADER_BYTES))
+        ImageFormat::Gif => gif_screen(file.by_ref().take(HEADER_BYTES))
             .map_err(|_| unreadable("truncated: its header ends too early".to_owned()))?,
         _ => {
             if format == ImageFormat::Png {
@@ -98,18 +100,22 @@ pub(super) fn header_in(
             }
             let mut limits = Limits::no_limits();
             limits.max_alloc = Some(HEADER_BYTES);
-            let mut reader = ImageReader::with_format(file, format);
+            let mut reader = ImageReader::with_format(&mut file, format);
             reader.limits(limits);
             let (width, height) = reader
                 .into_dimensions()
                 .map_err(|error| unreadable(in_words(error)))?;
+            let found = orientation_in(&mut file, format, length);
+            orientation = found.map_err(Error::io(path))?;
             [width, height]
         }
     };
+    let [width, height] = upright(size, orientation);
     Ok(Header {
         format,
         width,
         height,
+        orientation,
         depth,
         unused,
     })
@@ -131,9 +137,44 @@ fn png_depth(file: &mut (impl BufRead + Seek), path: &Path) -> Result<Depth> {
     })
 }
 
-/// Width and height from the frame header (SOF, ITU T.81 B.2.2) of a JPEG file.
-fn jpeg_size(file: &mut (impl BufRead + Seek)) -> std::io::Result<[u32; 2]> {
+/// Why a JPEG file of this length has no usable header.
+fn jpeg_error(error: std::io::Error, path: &Path, length: u64) -> Error {
+    match error.kind() {
+        _ if is_short(&error) && length > HEADER_BYTES => {
+            Error::data(path, "unreadable header: no frame in the first 64 MiB")
+        }
+        ErrorKind::UnexpectedEof => Error::data(path, "truncated: its header ends too early"),
+        ErrorKind::InvalidData => Error::data(path, error.to_string()),
+        _ => Error::io(path)(error),
+    }
+}
+
+/// Width and height of a JPEG file as they lie in it, and its orientation.
+fn jpeg_head(file: &mut (impl BufRead + Seek)) -> std::io::Result<([u32; 2], Orientation)> {
+    let mut exif = None;
     file.seek(SeekFrom::Start(2))?;
+    let Some(size) = next_frame(file, &mut exif)? else {
+        let message = "unreadable header: no frame before the data";
+        return Err(std::io::Error::new(ErrorKind::InvalidData, message));
+    };
+    if exif.is_none() {
+        // decoding sees EXIF data as far as to the first scan; what is wrong there, it says itself
+        match next_frame(file, &mut exif) {
+            Err(error) if !is_short(&error) && error.kind() != ErrorKind::InvalidData => {
+                return Err(error);
+            }
+            _ => {}
+        }
+    }
+    let orientation = exif.as_deref().and_then(of_exif);
+    Ok((size, orientation.unwrap_or(Orientation::NoTransforms)))
+}
+
+/// Width and height from the next frame header (SOF, ITU T.81 B.2.2), None where the data come first; keeps the first EXIF data on the way.
+fn next_frame(
+    file: &mut (impl BufRead + Seek),
+    exif: &mut Option<Vec<u8>>,
+) -> std::io::Result<Option<[u32; 2]>> {
     loop {
         match next_marker(file)? {
             // Every SOF; C4, C8 and CC are tables.
@@ -143,20 +184,35 @@ fn jpeg_size(file: &mut (impl BufRead + Seek)) -> std::io::Result<[u32; 2]> {
                 check_frame(marker, frame[2], frame[7].into())
                     .map_err(|reason| std::io::Error::new(ErrorKind::InvalidData, reason))?;
                 let size = |at| u32::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
-                return Ok([size(5), size(3)]);
+                // to its end: what follows is a marker again
+                file.seek_relative(i64::from(size(0)).max(8) - 8)?;
+                return Ok(Some([size(5), size(3)]));
             }
             // Markers without a segment.
             0x01 | 0xd0..=0xd8 => {}
-            0xd9 | 0xda => {
-                let message = "unreadable header: no frame before the data";
-                return Err(std::io::Error::new(ErrorKind::InvalidData, message));
-            }
+            0xd9 | 0xda => return Ok(None),
+            0xe1 if exif.is_none() => *exif = read_exif(file)?,
             _ => {
                 let length = read_length(file)?;
                 file.seek_relative(i64::from(length))?;
             }
         }
     }
+}
+
+/// The data of a segment (APP1) that is one of EXIF data; None of another one, such as XMP, which is passed over.
+fn read_exif(file: &mut (impl BufRead + Seek)) -> std::io::Result<Option<Vec<u8>>> {
+    let length = read_length(file)?;
+    let mut data = vec![0; EXIF.len().min(length.into())];
+    file.read_exact(&mut data)?;
+    let rest = length - data.len() as u16;
+    if data != EXIF {
+        file.seek_relative(rest.into())?;
+        return Ok(None);
+    }
+    data.resize(length.into(), 0);
+    file.read_exact(&mut data[EXIF.len()..])?;
+    Ok(Some(data))
 }
 
 /// Bytes of a segment that follow its length.

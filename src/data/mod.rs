@@ -67,6 +67,7 @@ mod survey;
 mod thumbnails;
 mod tile_grid;
 mod tiles;
+mod turned;
 mod value_counts;
 mod value_range;
 pub mod view;

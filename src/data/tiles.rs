@@ -91,14 +91,15 @@ impl Tiles {
         (picture, index - self.starts[picture])
     }
 
-    /// Where tile `index` lies in its picture, which is decoded for that if it was not yet.
+    /// Where tile `index` lies in its picture. That is decoded if it was not yet and its header does not tell how it is turned.
     ///
     /// # Errors
     /// Those of [`PictureSource::decode`].
     pub fn area(&self, index: usize) -> Result<TileArea> {
         let (picture, at) = self.place(index);
-        let size = self.sizes[picture].get();
-        match size.and_then(|size| self.grid.area(*size, at)) {
+        let size = self.sizes[picture].get().copied();
+        let size = size.or_else(|| self.folder.upright_size(picture));
+        match size.and_then(|size| self.grid.area(size, at)) {
             Some(area) => Ok(area),
             None => self.with_tile(index, |_, area| area),
         }
@@ -115,7 +116,7 @@ impl Tiles {
             .map_err(|reason| failed(reason))?;
         let size = [image.width(), image.height()];
         let [width, height] = self.folder.size(picture);
-        // the header's size is that before the orientation
+        // a PNG file may be turned by what lies behind its pixels, where a scan does not look
         if size != [width, height] && size != [height, width] {
             return Err(failed("has another size than when the folder was scanned"));
         }

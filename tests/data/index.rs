@@ -219,6 +219,61 @@ fn another_picture_under_the_same_name_is_skipped() {
     }
 }
 
+/// Sizes in an index are those of the upright pictures, which take no look at the files.
+#[test]
+fn an_index_has_the_sizes_of_upright_pictures() {
+    let (folder, place) = (TempFolder::new(), TempFolder::new());
+    for orientation in 1..=8 {
+        let name = format!("orientation_{orientation}.jpg");
+        folder.copy(&name, &name);
+    }
+    age(&folder.0);
+    let file = place.0.join("set.ibidx");
+    index(&folder, &file);
+    let pictures = by_index(&file).unwrap();
+    let shown = (0..8).map(|at| pictures.decode(at).unwrap().dimensions());
+    let shown: Vec<[u32; 2]> = shown.map(<[u32; 2]>::from).collect();
+    let [width, height] = shown[0];
+    assert_ne!(width, height);
+    let sizes = |of: &ImageFolder| (0..8).map(|at| of.size(at)).collect::<Vec<_>>();
+    assert_eq!(sizes(&pictures), shown);
+    assert_eq!(sizes(&by_list(&folder)), shown);
+    // one that is turned on its side has another size, one that is turned about has not
+    for (at, orientation) in [(0, 6), (1, 3)] {
+        let path = pictures.name(at);
+        let mut bytes = fs::read(&path).unwrap();
+        let entry = bytes.windows(4).position(|four| four == [1, 0x12, 0, 3]);
+        bytes[entry.unwrap() + 9] = orientation;
+        fs::write(&path, bytes).unwrap();
+    }
+    let message = pictures.decode(0).unwrap_err().to_string();
+    assert!(message.contains("has another size or kind"), "{message}");
+    assert!(pictures.decode(1).is_ok());
+}
+
+/// An index of before orientations were in it, with checksums that fit.
+#[test]
+fn an_index_of_an_older_version_is_made_anew() {
+    let (folder, place) = (mixed(), TempFolder::new());
+    let file = place.0.join("set.ibidx");
+    let (_, opened) = index(&folder, &file);
+    let whole = fs::read(&file).unwrap();
+    assert_eq!(whole[7], 2);
+    let mut older = whole.clone();
+    older[7] = 1;
+    let hash = blake3::hash(&older[..96]);
+    older[96..128].copy_from_slice(hash.as_bytes());
+    fs::write(&file, &older).unwrap();
+    let message = by_index(&file).unwrap_err().to_string();
+    let reason = "is an index of another version of ibot (format 1; this one reads 2)";
+    assert!(message.contains(reason), "{message}");
+    assert!(message.contains("ibot index"), "{message}");
+    let (made, opened_again) = index(&folder, &file);
+    assert_eq!(opened_again, opened, "nothing is taken from it");
+    assert_eq!(all(&made), all(&by_list(&folder)));
+    assert_eq!(fs::read(&file).unwrap(), whole);
+}
+
 #[test]
 fn a_damaged_index_is_refused_and_made_anew() {
     let (folder, place) = (mixed(), TempFolder::new());

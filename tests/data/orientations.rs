@@ -3,6 +3,7 @@
 use std::fs;
 
 use ibot::data::decode::decode_rgb;
+use ibot::data::header::read_header;
 use image::RgbImage;
 use image::imageops::{flip_horizontal, flip_vertical, rotate90, rotate180, rotate270};
 
@@ -134,6 +135,18 @@ fn every_orientation_is_followed_wherever_it_is_written() {
                 ("headed.webp", with_exif(&webp, &stored, &headed)),
             ] {
                 let path = folder.write(place, bytes);
+                // behind the pixels of a PNG file a header is not looked for
+                let (turn, size) = match place {
+                    "behind.png" | "app1.png" => (1, stored.dimensions()),
+                    _ => (orientation, upright.dimensions()),
+                };
+                let header = read_header(&path, MAX_PIXELS).unwrap().unwrap();
+                let found = (header.orientation.to_exif(), (header.width, header.height));
+                if found != (turn, size) {
+                    failures.push(format!(
+                        "{place}: the header says {found:?}, not {turn}, {size:?}"
+                    ));
+                }
                 match decode_rgb(&path, MAX_PIXELS) {
                     Ok(picture) if picture == upright => {}
                     Ok(_) => failures.push(format!(
@@ -161,6 +174,52 @@ fn an_orientation_of_32_bits_is_followed_in_jpeg_files() {
         bytes[entry + 8..entry + 12].copy_from_slice(&u32::from(orientation).to_be_bytes());
         let path = folder.write(&name, bytes);
         assert_eq!(decode_rgb(&path, MAX_PIXELS).unwrap(), expected, "{name}");
+        let header = read_header(&path, MAX_PIXELS).unwrap().unwrap();
+        let size = (header.width, header.height);
+        assert_eq!(
+            (size, header.orientation.to_exif()),
+            (expected.dimensions(), orientation)
+        );
+    }
+}
+
+/// Of JPEG and TIFF files, wherever the EXIF data of a JPEG file lie before its pixels, and whatever lies before them.
+#[test]
+fn headers_say_how_a_picture_is_turned() {
+    let folder = TempFolder::new();
+    for orientation in 1..=8_u8 {
+        let jpeg = fs::read(fixture(&format!("orientation_{orientation}.jpg"))).unwrap();
+        let start = jpeg.windows(6).position(|six| six == b"Exif\0\0").unwrap() - 4;
+        let length = 2 + usize::from(u16::from_be_bytes([jpeg[start + 2], jpeg[start + 3]]));
+        let (exif, without) = (
+            &jpeg[start..start + length],
+            [&jpeg[..start], &jpeg[start + length..]].concat(),
+        );
+        let scan = without
+            .windows(2)
+            .position(|two| two == [0xff, 0xda])
+            .unwrap();
+        let late = [&without[..scan], exif, &without[scan..]].concat();
+        // as XMP data lie before it, longer than what is read at a time
+        let mut other = vec![b'x'; 20_000];
+        other[..2].copy_from_slice(&[0xff, 0xe1]);
+        other[2..4].copy_from_slice(&19_998_u16.to_be_bytes());
+        let behind = [&jpeg[..2], &other, &jpeg[2..]].concat();
+        let tiff = format!("../odd/orientation_{orientation}.tif");
+        let mut files = vec![fixture(&tiff)];
+        for (name, bytes) in [("plain.jpg", jpeg), ("late.jpg", late), ("xmp.jpg", behind)] {
+            files.push(folder.write(name, bytes));
+        }
+        for path in files {
+            let header = read_header(&path, MAX_PIXELS).unwrap().unwrap();
+            let shown = decode_rgb(&path, MAX_PIXELS).unwrap();
+            let found = (header.orientation.to_exif(), (header.width, header.height));
+            let name = path.display();
+            assert_eq!(found, (orientation, shown.dimensions()), "{name}");
+        }
+        let path = folder.write("upright.jpg", without);
+        let header = read_header(&path, MAX_PIXELS).unwrap().unwrap();
+        assert_eq!(header.orientation.to_exif(), 1);
     }
 }
 

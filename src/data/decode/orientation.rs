@@ -11,7 +11,9 @@ use crate::data::decode::{jpeg, png};
 use crate::data::kind::sniff;
 
 /// Bytes that the EXIF data of a PNG file may inflate to; a camera's are some 64 kB.
-const MAX_EXIF: u64 = 1 << 20;
+pub const MAX_EXIF: u64 = 1 << 20;
+/// Start of a text of a PNG file in which ImageMagick writes EXIF data.
+pub const RAW_PROFILE: &[u8] = b"Raw profile type ";
 
 /// The orientation by EXIF, or upright: damaged metadata is no reason to drop a picture.
 pub fn of_file(bytes: &[u8], format: ImageFormat) -> Orientation {
@@ -32,7 +34,7 @@ pub fn of_number(number: u64) -> Option<Orientation> {
 }
 
 /// From EXIF data, which is built like a TIFF file; some writers put the header of JPEG's segment before it.
-fn of_exif(mut exif: &[u8]) -> Option<Orientation> {
+pub fn of_exif(mut exif: &[u8]) -> Option<Orientation> {
     while let Some(rest) = exif.strip_prefix(b"Exif\0\0") {
         exif = rest;
     }
@@ -61,7 +63,7 @@ fn of_png(bytes: &[u8]) -> Option<Orientation> {
 
 /// The text of a chunk whose keyword is that of raw EXIF data.
 fn text(kind: &[u8], data: &[u8]) -> Option<Vec<u8>> {
-    let data = data.strip_prefix(b"Raw profile type ")?;
+    let data = data.strip_prefix(RAW_PROFILE)?;
     let data = (data.strip_prefix(b"exif\0")).or_else(|| data.strip_prefix(b"APP1\0"))?;
     let (is_compressed, data) = match kind {
         b"tEXt" => (false, data),

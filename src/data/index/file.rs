@@ -18,8 +18,8 @@ use crate::unfinished::unique_digits;
 
 /// Start of an index.
 const MAGIC: &[u8; 7] = b"ibotidx";
-/// Version of its format, and of what a scan finds: an index of another version is made anew.
-const VERSION: u8 = 1;
+/// Version of its format, and of what a scan finds: an index of another version is made anew. 2: orientations, and sizes of upright pictures.
+const VERSION: u8 = 2;
 /// Bytes of the head.
 const HEAD: usize = 128;
 /// Where the checksum of the head is.
@@ -79,8 +79,11 @@ fn read_head(map: &[u8]) -> std::result::Result<(Lengths, usize), String> {
     if !map.starts_with(MAGIC) {
         return Err("is no index of ibot".to_owned());
     }
-    if map[MAGIC.len()] != VERSION {
-        return Err("is an index of another version of ibot".to_owned());
+    let version = map[MAGIC.len()];
+    if version != VERSION {
+        return Err(format!(
+            "is an index of another version of ibot (format {version}; this one reads {VERSION})"
+        ));
     }
     if blake3::hash(&map[..CHECKSUM]).as_bytes()[..] != map[CHECKSUM..HEAD] {
         return Err("is damaged: the checksum of its head differs".to_owned());
@@ -175,6 +178,7 @@ impl Write for Summed {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use image::ImageFormat;
+    use image::metadata::Orientation;
 
     use super::*;
     use crate::data::depth::Depth;
@@ -195,6 +199,7 @@ mod tests {
             format: ImageFormat::Jpeg,
             width: 500,
             height: 375,
+            orientation: Orientation::NoTransforms,
             depth: Depth::Bits8,
             unused: None,
         };

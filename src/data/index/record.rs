@@ -1,6 +1,7 @@
 //! What is known of a picture and of a folder: records of a fixed size.
 
 use image::ImageFormat;
+use image::metadata::Orientation;
 
 use crate::data::depth::{Depth, Unused};
 use crate::data::header::Header;
@@ -56,12 +57,13 @@ pub(in crate::data) struct Folder {
     pub others: u32,
 }
 
-/// Width, height and kind; None of a kind of file that no scan finds.
+/// Width and height, upright, and kind and orientation; None of a kind of file that no scan finds.
 pub(in crate::data) fn words_of_header(header: Header) -> Option<[u32; 3]> {
     let Header {
         format,
         width,
         height,
+        orientation,
         depth,
         unused,
     } = header;
@@ -69,7 +71,9 @@ pub(in crate::data) fn words_of_header(header: Header) -> Option<[u32; 3]> {
     let depth = DEPTHS.iter().position(|of| *of == depth)?;
     let unused = UNUSED.iter().position(|of| *of == unused)?;
     let kind = (format | depth << 8 | unused << 16) as u32;
-    Some([width, height, kind])
+    // EXIF's number, from 1 to 8
+    let orientation = u32::from(orientation.to_exif()) << 24;
+    Some([width, height, kind | orientation])
 }
 
 /// None where the numbers are those of no picture.
@@ -81,6 +85,7 @@ pub(in crate::data) fn header_of_words([width, height, kind]: [u32; 3]) -> Optio
         format: *FORMATS.get(part(0))?,
         depth: *DEPTHS.get(part(8))?,
         unused: *UNUSED.get(part(16))?,
+        orientation: Orientation::from_exif(part(24) as u8)?,
     })
 }
 
@@ -168,16 +173,18 @@ mod tests {
                 format: ImageFormat::Tiff,
                 width: 7,
                 height: u32::MAX,
+                orientation: Orientation::Rotate270,
                 depth: Depth::Float,
                 unused: Some(Unused::Channels),
             },
         };
         let bytes = picture.to_bytes().unwrap();
         assert_eq!(Picture::of_bytes(&bytes), Some(picture));
-        for at in 36..39 {
+        assert_eq!(bytes[39], 8, "EXIF's number");
+        for (at, byte) in [(36, 6), (37, 6), (38, 6), (39, 0), (39, 9)] {
             let mut wrong = bytes;
-            wrong[at] = 6;
-            assert_eq!(Picture::of_bytes(&wrong), None, "byte {at}");
+            wrong[at] = byte;
+            assert_eq!(Picture::of_bytes(&wrong), None, "byte {at}: {byte}");
         }
         let folder = Folder {
             name_end: 3,
