@@ -31,7 +31,6 @@ const RETRIES: usize = 5;
 const RETRY_TIME: Duration = Duration::from_secs(60);
 /// Endings of what is a file for sure, so that no server is asked whether it is a folder.
 const OF_FILES: [&str; 4] = ["tar", "parquet", "txt", "csv"];
-
 /// Why a folder of a web server is refused.
 const NOT_LISTED: &str = "a web server does not list its files: name the shards, such as {0000..0099}.tar, or give a list (.txt, .csv)";
 /// So many requests in a row that fail or are refused are an outage, as when credentials expire.
@@ -151,14 +150,14 @@ impl Object {
         Facts {
             length: self.meta.size,
             modified: Some(self.meta.last_modified.into()),
-            tag: self.meta.e_tag.as_deref().map(Arc::from),
+            tag: tag(&self.meta).map(Arc::from),
             is_file: true,
         }
     }
 
     /// Whether it is the one that was asked for, by its tag, or by its time in seconds where a server gives no tag.
     fn is_version(&self, now: &ObjectMeta) -> bool {
-        let tags = self.meta.e_tag.as_ref().zip(now.e_tag.as_ref());
+        let tags = tag(&self.meta).zip(tag(now));
         let is_same = tags.map_or_else(
             || self.meta.last_modified.timestamp() == now.last_modified.timestamp(),
             |(before, now)| before == now,
@@ -177,7 +176,7 @@ impl Object {
         let end = start.saturating_add(length);
         let options = GetOptions::new()
             .with_range(Some(start..end))
-            .with_if_match(self.meta.e_tag.clone());
+            .with_if_match(tag(&self.meta));
         let store = &self.server.store;
         let bytes = self.server.wait(async {
             let found = store.get_opts(&self.meta.location, options).await?;
@@ -201,6 +200,15 @@ impl Object {
             }
         }
     }
+}
+
+/// What a server calls this version of an object, in the quotes that HTTP asks for: lists of Azure have none.
+fn tag(meta: &ObjectMeta) -> Option<String> {
+    let tag = meta.e_tag.as_deref()?;
+    Some(match tag.ends_with('"') {
+        true => tag.to_owned(),
+        false => format!("\"{tag}\""),
+    })
 }
 
 /// Why an object that is another one now is not read.
@@ -282,7 +290,7 @@ fn in_words(error: object_store::Error) -> Error {
             Error::new(ErrorKind::Unsupported, reason)
         }
         Of::PermissionDenied { .. } | Of::Unauthenticated { .. } => {
-            let reason = "the server refuses: set the credentials in the environment (docs/data.md), or AWS_SKIP_SIGNATURE=true for a public bucket";
+            let reason = "the server refuses: set the credentials in the environment (docs/data.md), or AWS_SKIP_SIGNATURE=true for a public bucket (GOOGLE_, AZURE_)";
             Error::new(ErrorKind::PermissionDenied, reason)
         }
         error => {

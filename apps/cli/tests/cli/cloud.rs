@@ -1,119 +1,13 @@
-//! A bucket of S3 is what a folder is, for every command. The server is moto (Python), in which credentials are not checked: where there is
-//! none, or the program is built without the feature `cloud`, these tests are skipped.
+//! A bucket of a server is what a folder is, for every command: of S3, Azure and Google, by [`crate::servers`].
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::process::{Output, Stdio};
 
 use crate::resume::{assert_same, wait_for_a_step};
+use crate::servers::{Bucket, Kind};
 use crate::shards::{files, packed};
 use crate::{Scratch, command};
-
-/// A server with one bucket, `set`, which ends with the test.
-struct Bucket {
-    server: Child,
-    port: u16,
-    /// Of the commands.
-    cache: PathBuf,
-}
-
-impl Drop for Bucket {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
-impl Bucket {
-    /// None, and a line that says so, where there is no server.
-    fn start(scratch: &Scratch) -> Option<Self> {
-        let python = std::env::var_os("IBOT_MOTO").unwrap_or_else(|| "python3".into());
-        let mut asked = Command::new(&python);
-        asked
-            .args(["-c", "import moto.server"])
-            .stderr(Stdio::null());
-        let has_moto = asked.status();
-        if !cfg!(feature = "cloud") || !has_moto.is_ok_and(|status| status.success()) {
-            let line =
-                b"SKIPPED: NO CLOUD, OR NO MOTO (pip install 'moto[server]'; IBOT_MOTO=python)\n";
-            std::io::stderr().write_all(line).unwrap();
-            return None;
-        }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
-        let port = port.unwrap().port();
-        let mut server = Command::new(python);
-        server.args([
-            "-m",
-            "moto.server",
-            "-H",
-            "127.0.0.1",
-            "-p",
-            &port.to_string(),
-        ]);
-        server.stdout(Stdio::null()).stderr(Stdio::null());
-        let bucket = Self {
-            server: server.spawn().unwrap(),
-            port,
-            cache: scratch.0.join("cache"),
-        };
-        let started = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(started.elapsed() < Duration::from_secs(60), "no server");
-            sleep(Duration::from_millis(50));
-        }
-        bucket.put("", b"");
-        Some(bucket)
-    }
-
-    /// Writes an object; the bucket itself where there is no name.
-    fn put(&self, name: &str, bytes: &[u8]) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        let head = format!(
-            "PUT /set/{name} HTTP/1.1\r\nHost: localhost\r\nAuthorization: AWS test:test\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-            bytes.len()
-        );
-        stream.write_all(head.as_bytes()).unwrap();
-        stream.write_all(bytes).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    }
-
-    /// Writes all files below a folder under their names from there.
-    fn put_all(&self, folder: &Path, below: &str) {
-        for name in files(folder) {
-            let bytes = fs::read(folder.join(&name)).unwrap();
-            self.put(&format!("{below}{}", name.to_str().unwrap()), &bytes);
-        }
-    }
-
-    fn command(&self, arguments: &[String]) -> Command {
-        let mut command = command(arguments);
-        command.envs([
-            ("AWS_ACCESS_KEY_ID", "test"),
-            ("AWS_SECRET_ACCESS_KEY", "test"),
-            ("AWS_REGION", "us-east-1"),
-            ("AWS_ALLOW_HTTP", "true"),
-        ]);
-        for variable in ["HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"] {
-            command.env(variable, &self.cache);
-        }
-        let endpoint = format!("http://127.0.0.1:{}", self.port);
-        command.env("AWS_ENDPOINT_URL", endpoint);
-        command
-    }
-
-    fn says(&self, arguments: &[&str]) -> String {
-        let arguments: Vec<String> = arguments.iter().map(|&one| one.to_owned()).collect();
-        let output = self.command(&arguments).output().unwrap();
-        assert!(output.status.success(), "{}", stderr(&output));
-        String::from_utf8(output.stdout).unwrap()
-    }
-}
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -139,11 +33,25 @@ fn train(scratch: &Scratch, data: &str, out: &str, more: &[&str]) -> Vec<String>
     all.into_iter().map(str::to_owned).collect()
 }
 
-/// Folder, archives and lists of a bucket: what `data` and `embed` say of them is what they say of the files here.
 #[test]
 fn commands_say_of_a_bucket_what_they_say_of_the_folder() {
-    let scratch = Scratch::new("bucket");
-    let Some(bucket) = Bucket::start(&scratch) else {
+    check_commands(Kind::S3);
+}
+
+#[test]
+fn commands_say_of_a_container_of_azure_what_they_say_of_the_folder() {
+    check_commands(Kind::Azure);
+}
+
+#[test]
+fn commands_say_of_a_bucket_of_google_what_they_say_of_the_folder() {
+    check_commands(Kind::Google);
+}
+
+/// Folder, archives and lists of a bucket: what `data`, `embed` and `train` make of them is what they make of the files here.
+fn check_commands(kind: Kind) {
+    let scratch = Scratch::new(kind.scheme());
+    let Some(bucket) = Bucket::start(kind, &scratch) else {
         return;
     };
     let folder = PathBuf::from(scratch.pictures());
@@ -158,62 +66,78 @@ fn commands_say_of_a_bucket_what_they_say_of_the_folder() {
         .iter()
         .map(|name| format!("pictures/{}\n", name.display()));
     bucket.put("all.txt", list.collect::<String>().as_bytes());
-    let model = scratch.path("run/teacher.safetensors");
     let pictures = folder.to_str().unwrap();
-    let trained = command(&train(&scratch, pictures, "run", &["--steps", "2"])).output();
-    assert!(trained.unwrap().status.success());
-    let features = |data: &str| {
-        let out = scratch.path("features.csv");
-        let _ = fs::remove_file(&out);
-        let with = ["--backend", "flex", "--model", &model];
-        bucket.says(&[&["embed", data, "--out", &out][..], &with].concat());
-        let mut rows: Vec<String> = (fs::read_to_string(&out).unwrap().lines().skip(1))
-            .map(|row| {
-                // the name of the file stays
-                let (path, rest) = row.split_once(',').unwrap();
-                let (_, name) = path.rsplit_once('/').unwrap();
-                format!("{name},{rest}")
-            })
-            .collect();
-        rows.sort();
-        rows
-    };
-    let expected = features(pictures);
+    check_training(&bucket, &scratch, pictures);
+    let expected = features(&bucket, &scratch, pictures);
     assert_eq!(
         expected.len(),
         10,
         "one of {} is a text, one is damaged",
         names.len()
     );
-    for there in [
-        "s3://set/pictures",
-        "s3://set/pictures/",
-        "s3://set/set-{00..02}.tar",
-    ] {
-        assert_eq!(features(there), expected, "{there}");
+    for there in ["pictures", "pictures/", "set-{00..02}.tar"] {
+        let found = features(&bucket, &scratch, &bucket.address(there));
+        assert_eq!(found, expected, "{there}");
     }
     // a list has no classes, a folder has
-    let unlabeled = |rows: Vec<String>| -> Vec<String> {
+    let unlabeled = |rows: &[String]| -> Vec<String> {
         let without = rows.iter().map(|row| {
             let parts: Vec<&str> = row.split(',').collect();
             [&parts[..1], &parts[2..]].concat().join(",")
         });
         without.collect()
     };
-    assert_eq!(
-        unlabeled(features("s3://set/all.txt")),
-        unlabeled(expected.clone())
-    );
+    let listed = features(&bucket, &scratch, &bucket.address("all.txt"));
+    assert_eq!(unlabeled(&listed), unlabeled(&expected));
     let report = |data: &str| {
         let said = bucket.says(&["data", data, "--json"]);
         let said: serde_json::Value = serde_json::from_str(&said).unwrap();
         (said["images"].clone(), said["classes"].clone())
     };
-    assert_eq!(report("s3://set/pictures"), report(pictures));
-    let mut missing = bucket.command(&["data".into(), "s3://set/photos".into()]);
-    let said = stderr(&missing.output().unwrap());
-    assert!(said.contains("s3://set/photos: no such object"), "{said}");
-    // each archive has an index, which is of the archive that it was made of
+    assert_eq!(report(&bucket.address("pictures")), report(pictures));
+    for missing in ["photos", "set-{07..08}.tar", "none.txt"] {
+        let missing = bucket.address(missing);
+        let output = bucket.command(&["data".into(), missing.clone()]).output();
+        let said = stderr(&output.unwrap());
+        let name = missing.replace("{07..08}", "07");
+        assert!(said.contains(&format!("{name}: no such object")), "{said}");
+    }
+    check_indexes(&bucket, &scratch, &expected);
+}
+
+/// Two steps on the folder here, into `run`, and on its archives there.
+fn check_training(bucket: &Bucket, scratch: &Scratch, pictures: &str) {
+    let flags = ["--steps", "2", "--checkpoint-every", "2"];
+    let here = command(&train(scratch, pictures, "run", &flags)).output();
+    assert!(here.unwrap().status.success());
+    let archives = bucket.address("set-{00..02}.tar");
+    let mut there = bucket.command(&train(scratch, &archives, "there", &flags));
+    let there = there.output().unwrap();
+    assert!(there.status.success(), "{}", stderr(&there));
+    let [run, there] = ["run", "there"].map(|name| scratch.0.join(name));
+    assert_same(&there, &run, 2);
+}
+
+/// The features of the images by the model in `run`, by the names of their files.
+fn features(bucket: &Bucket, scratch: &Scratch, data: &str) -> Vec<String> {
+    let [out, model] = ["features.csv", "run/teacher.safetensors"].map(|name| scratch.path(name));
+    let _ = fs::remove_file(&out);
+    let with = ["--backend", "flex", "--model", &model];
+    bucket.says(&[&["embed", data, "--out", &out][..], &with].concat());
+    let mut rows: Vec<String> = (fs::read_to_string(&out).unwrap().lines().skip(1))
+        .map(|row| {
+            // the name of the file stays
+            let (path, rest) = row.split_once(',').unwrap();
+            let (_, name) = path.rsplit_once('/').unwrap();
+            format!("{name},{rest}")
+        })
+        .collect();
+    rows.sort();
+    rows
+}
+
+/// Each archive has an index, which is of the archive that it was made of.
+fn check_indexes(bucket: &Bucket, scratch: &Scratch, expected: &[String]) {
     let indexes = || {
         files(&bucket.cache)
             .iter()
@@ -221,14 +145,14 @@ fn commands_say_of_a_bucket_what_they_say_of_the_folder() {
             .count()
     };
     assert_eq!(indexes(), 3);
-    let archives = "s3://set/set-{00..02}.tar";
+    let archives = bucket.address("set-{00..02}.tar");
     let other = fs::read(scratch.path("set-02.tar")).unwrap();
     let own = fs::read(scratch.path("set-00.tar")).unwrap();
     bucket.put("set-00.tar", &other);
-    assert_ne!(features(archives), expected);
+    assert_ne!(features(bucket, scratch, &archives), expected);
     bucket.put("set-00.tar", &own);
-    assert_eq!(features(archives), expected);
-    assert_eq!(features(archives), expected, "by indexes");
+    assert_eq!(features(bucket, scratch, &archives), expected);
+    assert_eq!(features(bucket, scratch, &archives), expected, "by indexes");
     assert_eq!(indexes(), 3);
 }
 
@@ -237,7 +161,7 @@ fn commands_say_of_a_bucket_what_they_say_of_the_folder() {
 fn killed_runs_on_a_bucket_go_on_bit_for_bit() {
     const STEPS: &str = "61"; // not a multiple of the epoch, nor of the checkpoints
     let scratch = Scratch::new("killed-on-a-bucket");
-    let Some(bucket) = Bucket::start(&scratch) else {
+    let Some(bucket) = Bucket::start(Kind::S3, &scratch) else {
         return;
     };
     packed(&scratch);

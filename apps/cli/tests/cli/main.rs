@@ -39,6 +39,7 @@ mod ranks;
 mod refusals;
 mod resume;
 mod run_folder;
+mod servers;
 mod shards;
 mod soak;
 mod start;
