@@ -33,11 +33,11 @@ pub struct RunConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(alias = "most_at_once")]
     pub micro_batch_size: Option<usize>,
-    /// Numbers of products and tokens: "f32"; "f16" on a GPU for half the memory, with a loss scale; or "bf16" for products on
+    /// Number format of matrix products and tokens: "f32"; "f16" on a GPU for half the memory, with a loss scale; or "bf16" for products on
     /// the CPU. Default "f32". Source: `use_fp16` of the official code.
     pub precision: Precision,
     /// What gradients are while they travel between ranks: "f32"; or "f16" for half the bytes, which rounds them to 11 bits. Sums
-    /// are in f32. Nothing to one rank. Default "f32".
+    /// are in f32. No effect with one process. Default "f32".
     pub wire: Wire,
     /// Fraction of each class that is held out from training and used for evaluation. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -87,7 +87,7 @@ fn received(signal: i32) {
                 stop.store(true, Ordering::Relaxed);
             }
             if ANOTHER.load(Ordering::Relaxed) == 0 && !is_silent() {
-                warn("\nstopping after the current step; press Ctrl-C again to stop at once");
+                warn("\nstopping; press Ctrl-C again to stop at once");
             }
         }
         Some((before, at)) if ends_at_once(before, at.elapsed(), signal) => {
