@@ -3,6 +3,8 @@
 //! Credentials come from the environment, under the names that other tools read: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
 //! `AWS_REGION`, `AWS_ENDPOINT_URL`, `GOOGLE_SERVICE_ACCOUNT`, `AZURE_STORAGE_ACCOUNT_NAME` and their like.
 
+mod errors;
+
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{Error, ErrorKind, Result};
@@ -23,6 +25,7 @@ use object_store::{
 };
 use tokio::runtime::{Builder, Runtime};
 
+use crate::data::stored::cloud::errors::{changed, in_words};
 use crate::data::stored::facts::Facts;
 use crate::path_text::path_text;
 
@@ -211,12 +214,6 @@ fn tag(meta: &ObjectMeta) -> Option<String> {
     })
 }
 
-/// Why an object that is another one now is not read.
-fn changed() -> Error {
-    let reason = "has changed since it was listed; start again";
-    Error::new(ErrorKind::InvalidData, reason)
-}
-
 fn known() -> MutexGuard<'static, HashMap<PathBuf, Arc<ObjectMeta>>> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -276,28 +273,6 @@ pub(in crate::data) fn objects_in(folder: &Path, stop: &AtomicBool) -> Result<Ve
     match stop.load(Ordering::Relaxed) {
         true => Err(Error::from(ErrorKind::Interrupted)),
         false => Ok(found),
-    }
-}
-
-/// An error with what to do about it.
-fn in_words(error: object_store::Error) -> Error {
-    use object_store::Error as Of;
-    match error {
-        Of::NotFound { .. } => Error::new(ErrorKind::NotFound, "no such object"),
-        Of::Precondition { .. } => changed(),
-        Of::NotSupported { .. } => {
-            let reason = "the server gives no parts of its files (HTTP ranges)";
-            Error::new(ErrorKind::Unsupported, reason)
-        }
-        Of::PermissionDenied { .. } | Of::Unauthenticated { .. } => {
-            let reason = "the server refuses: set the credentials in the environment (docs/data.md), or AWS_SKIP_SIGNATURE=true for a public bucket (GOOGLE_, AZURE_)";
-            Error::new(ErrorKind::PermissionDenied, reason)
-        }
-        error => {
-            // several lines of XML in some answers
-            let words = error.to_string();
-            Error::other(words.split_whitespace().collect::<Vec<_>>().join(" "))
-        }
     }
 }
 

@@ -102,6 +102,20 @@ fn check_commands(kind: Kind) {
         let name = missing.replace("{07..08}", "07");
         assert!(said.contains(&format!("{name}: no such object")), "{said}");
     }
+    if kind == Kind::Azure {
+        let mut other = bucket.command(&["data".into(), bucket.address("pictures")]);
+        // of another account
+        let said = stderr(
+            &other
+                .env("AZURE_STORAGE_ACCOUNT_KEY", "b3RoZXI=")
+                .output()
+                .unwrap(),
+        );
+        assert!(
+            said.contains("the server refuses: set the credentials"),
+            "{said}"
+        );
+    }
     check_indexes(&bucket, &scratch, &expected);
 }
 
