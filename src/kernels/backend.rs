@@ -57,10 +57,8 @@ pub trait IbotBackend: Backend {
         None
     }
 
-    /// Each entry as the nearest number that `precision` has, ties to even; too large for f16 is infinite. Not differentiable.
-    ///
-    /// # Shapes
-    /// Any -> the same.
+    /// Each entry as the nearest number that `precision` has, ties to even; too large for f16 is infinite. Not differentiable. Any
+    /// shape -> the same.
     fn rounded<const D: usize>(x: Tensor<Self, D>, precision: Precision) -> Tensor<Self, D> {
         rounding::rounded(x, precision)
     }
@@ -174,10 +172,7 @@ pub trait IbotBackend: Backend {
         tokens::backward(input, d_tokens)
     }
 
-    /// Exact GELU of each entry; differentiable.
-    ///
-    /// # Shapes
-    /// `[R, D]` -> `[R, D]`.
+    /// Exact GELU of each entry, `[R, D]` -> `[R, D]`; differentiable.
     fn exact_gelu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
         gelu::forward(x)
     }
