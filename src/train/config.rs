@@ -241,9 +241,11 @@ fn with_nearest_key(message: &str) -> String {
     );
     let likeness = |known: &String| {
         let last = known.rsplit('.').next().unwrap_or_default();
-        let alike = strsim::jaro_winkler(&unknown, last);
-        // who leaves out a word or the table means that key
-        f64::from(u8::from(last.contains(&unknown))) + f64::from(u8::from(last == unknown)) + alike
+        match last.contains(&unknown) {
+            // who leaves out a word or the table means that key
+            true => 1.0 + unknown.len() as f64 / last.len().max(1) as f64,
+            false => strsim::jaro_winkler(&unknown, last),
+        }
     };
     let by_likeness = |a: &&String, b: &&String| likeness(a).total_cmp(&likeness(b));
     let nearest = known.iter().max_by(by_likeness);

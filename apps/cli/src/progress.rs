@@ -229,16 +229,10 @@ impl Observer for Progress {
     }
 
     fn evaluating(&mut self, when: When) {
-        let text = format!("evaluating the teacher {when}");
-        match (self.is_terminal, when) {
-            (true, _) => {
-                self.shown().is_evaluating = true;
-                self.bar.set_message(text);
-            }
-            // many in a long run, each of which says its result
-            (false, When::Epoch(_)) => {}
-            (false, _) => say(titled("teacher", &text)),
-        }
+        // a log gets the result alone
+        self.shown().is_evaluating = true;
+        self.bar
+            .set_message(format!("evaluating the teacher {when}"));
     }
 
     fn evaluated(&mut self, when: When, evaluation: &Evaluation) {

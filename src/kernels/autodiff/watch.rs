@@ -9,11 +9,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use burn::tensor::backend::Backend;
-use burn_autodiff::NodeId;
+use burn::tensor::ops::FloatTensor;
 use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
-
-use crate::kernels::autodiff::primitive::Tracked;
+use burn_autodiff::{Autodiff, NodeId};
 
 type OnComplete = Box<dyn FnMut(NodeId, &mut Gradients)>;
 
@@ -63,7 +62,7 @@ impl Drop for GradientWatch {
 }
 
 /// An operation of the forward pass uses these tensors.
-pub(super) fn used<B: Backend, C: CheckpointStrategy>(tensors: &[Tracked<B, C>]) {
+pub(super) fn used<B: Backend, C: CheckpointStrategy>(tensors: &[FloatTensor<Autodiff<B, C>>]) {
     WATCHED.with_borrow_mut(|watched| {
         let Some(watched) = watched else { return };
         let nodes = tensors.iter().map(|tensor| &tensor.node);

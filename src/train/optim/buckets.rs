@@ -18,6 +18,9 @@ pub(super) const BUCKET: usize = 4 << 20;
 #[cfg(test)]
 pub(super) const BUCKET: usize = 10;
 
+/// What a rank without a gradient adds: unlike 0 it leaves -0 as it is, so that sums have the bits of those without it.
+pub(super) const NOTHING: f32 = -0.0;
+
 /// The ranks that gradients are summed over, and how they travel.
 #[derive(Debug, Clone)]
 pub struct Link {
@@ -113,4 +116,22 @@ impl<B: IbotBackend> Buckets<B> {
         }
         Ok(tensors)
     }
+}
+
+/// What any of the ranks knows of each parameter, in bits; `own` is what this one does.
+pub(super) fn known_to_any(own: Vec<u8>, ranks: &dyn Collective) -> Result<Vec<u8>> {
+    let mut any = vec![0; own.len()];
+    for (rank, of_rank) in ranks.all_gather(own)?.iter().enumerate() {
+        if of_rank.len() != any.len() {
+            let (found, expected) = (of_rank.len(), any.len());
+            let own = ranks.rank();
+            return Err(Error::Training(format!(
+                "rank {rank} trains {found} parameters and rank {own} {expected}: all need the same settings"
+            )));
+        }
+        for (any, known) in any.iter_mut().zip(of_rank) {
+            *any |= known;
+        }
+    }
+    Ok(any)
 }

@@ -4,15 +4,13 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Shape, Tensor};
 
-use crate::collective::{Collective, Wire};
+use crate::collective::Wire;
 use crate::error::{Error, Result};
 use crate::kernels::{IbotBackend, TrainBackend, wrap};
-use crate::train::optim::buckets::{BUCKET, Buckets, Link};
+use crate::train::optim::buckets::{BUCKET, Buckets, Link, NOTHING, known_to_any};
 use crate::train::optim::gradients::Gradients;
 use crate::train::optim::overlap::Early;
 
-/// What a rank without a gradient adds: unlike 0 it leaves -0 as it is, so that sums have the bits of those without it.
-pub(super) const NOTHING: f32 = -0.0;
 /// A rank has a gradient of a parameter after the backward pass, and has sent one before.
 const LATE: u8 = 1;
 const EARLY: u8 = 2;
@@ -92,7 +90,7 @@ impl<B: IbotBackend> InOrder<B> {
     /// last of them, or by themselves where gradients are rounded. `early` are those that the backward pass has sent.
     ///
     /// # Errors
-    /// As [`Collective`], and a rank with another model; [`Error::Device`] if the device failed.
+    /// As [`Collective`](crate::collective::Collective), and a rank with another model; [`Error::Device`] if the device failed.
     pub fn over_ranks(
         self,
         early: Early<B>,
@@ -151,22 +149,4 @@ impl<B: IbotBackend> InOrder<B> {
         });
         Ok((Self(params.collect()), scalars))
     }
-}
-
-/// What any of the ranks knows of each parameter, in bits; `own` is what this one does.
-pub(super) fn known_to_any(own: Vec<u8>, ranks: &dyn Collective) -> Result<Vec<u8>> {
-    let mut any = vec![0; own.len()];
-    for (rank, of_rank) in ranks.all_gather(own)?.iter().enumerate() {
-        if of_rank.len() != any.len() {
-            let (found, expected) = (of_rank.len(), any.len());
-            let own = ranks.rank();
-            return Err(Error::Training(format!(
-                "rank {rank} trains {found} parameters and rank {own} {expected}: all need the same settings"
-            )));
-        }
-        for (any, known) in any.iter_mut().zip(of_rank) {
-            *any |= known;
-        }
-    }
-    Ok(any)
 }

@@ -14,9 +14,8 @@ use burn_autodiff::grads::Gradients as ByNode;
 use crate::collective::Wire;
 use crate::error::{Error, Result};
 use crate::kernels::{GradientWatch, IbotBackend, LossScale, TrainBackend, wrap};
-use crate::train::optim::buckets::{BUCKET, Buckets, Link};
+use crate::train::optim::buckets::{BUCKET, Buckets, Link, NOTHING, known_to_any};
 use crate::train::optim::gradients::Gradients;
-use crate::train::optim::in_order::{NOTHING, known_to_any};
 
 /// A forward pass on this thread whose backward pass is to overlap with the exchange: begun before it.
 pub struct Overlap<B: TrainBackend> {

@@ -74,7 +74,9 @@ fn a_cache_that_cannot_be_written_is_named() {
     };
     let output = command(&["doctor"]).env(variable, &file).output().unwrap();
     let text = stdout(&output);
-    assert!(output.status.success(), "{text}");
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("commands fail without: cache"), "{error}");
     let line = text
         .lines()
         .find(|line| line.starts_with("MISSING  cache "));

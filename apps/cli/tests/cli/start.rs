@@ -191,11 +191,13 @@ fn settings_are_chosen_by_images_and_device() {
     assert!(said.contains("settings of the run"), "{said}");
     assert_eq!(settings(), before.replace("steps = 1", "steps = 2"));
     assert_eq!(metrics(Path::new(&run)).len(), 2);
-    // what is named is not chosen
+    // what is named is not chosen, and the rest is
     let named = ["--encoder", "vit_small_patch16_224", "--print-config"];
     let print = ["train", &pictures, "--backend", "flex"];
     let table: toml::Table = succeeds(&[&print[..], &named].concat()).parse().unwrap();
-    assert_eq!(table["method"]["image_size"].as_integer(), Some(224));
+    let encoder = table["method"]["encoder_name"].as_str();
+    assert_eq!(encoder, Some("vit_small_patch16_224"));
+    assert_eq!(table["method"]["image_size"].as_integer(), Some(96));
     assert_eq!(table["batch_size"].as_integer(), Some(19));
     let preset = ["--preset", "stable-pretraining", "--print-config"];
     let table: toml::Table = succeeds(&[&print[..], &preset].concat()).parse().unwrap();
