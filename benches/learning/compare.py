@@ -202,6 +202,8 @@ def one(flags, name: str, peer: str, seed: int) -> None:
 
 
 def spread(values) -> str:
+    if not values:
+        return ""  # the untrained one has no student
     mean = 100 * statistics.mean(values)
     return f"{mean:.1f} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else f"{mean:.1f}"
 
