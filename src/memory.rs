@@ -1,4 +1,4 @@
-//! Memory of the process and of a GPU, in MiB, for the metrics.
+//! Memory of the process and of a GPU, in MiB, for the metrics; and sizes in words.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -105,9 +105,33 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
+/// Bytes in words, `23.5 GiB`; below one, in MiB.
+#[must_use]
+pub fn in_gib(bytes: u64) -> String {
+    match bytes {
+        0..0x4000_0000 => in_mib(bytes),
+        _ => format!("{:.1} GiB", mib(bytes) / 1024.0),
+    }
+}
+
+/// Bytes in words, `412 MiB` or `13.9 MiB`.
+#[must_use]
+pub fn in_mib(bytes: u64) -> String {
+    match mib(bytes) {
+        few @ ..100.0 => format!("{few:.1} MiB"),
+        many => format!("{many:.0} MiB"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_said_in_mib_and_gib() {
+        let said = [13 << 19, 412 << 20, 1 << 30, 24_106 << 20].map(in_gib);
+        assert_eq!(said, ["6.5 MiB", "412 MiB", "1.0 GiB", "23.5 GiB"]);
+    }
 
     #[test]
     fn the_machine_has_what_the_process_has() {

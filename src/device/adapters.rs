@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::device::api::Api;
 use crate::device::capacity;
 use crate::error::{Error, Result};
+use crate::memory::{in_gib, in_mib};
 
 /// What sort of device an adapter is; the order is the order of preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -144,7 +145,6 @@ impl AdapterSummary {
 
 impl fmt::Display for AdapterSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let limits = &self.limits;
         writeln!(f, "{}: {}", self.index, self.title())?;
         writeln!(
@@ -154,19 +154,10 @@ impl fmt::Display for AdapterSummary {
         )?;
         writeln!(f, "   vendor:model      {} {}", self.id, self.pci_bus)?;
         if let Some(bytes) = self.memory_bytes {
-            let gib = bytes as f64 / f64::from(1 << 30);
-            writeln!(f, "   memory            {gib:.1} GiB")?;
+            writeln!(f, "   memory            {}", in_gib(bytes))?;
         }
-        writeln!(
-            f,
-            "   largest buffer    {:.0} MiB",
-            mib(limits.buffer_bytes)
-        )?;
-        writeln!(
-            f,
-            "   largest tensor    {:.0} MiB",
-            mib(limits.binding_bytes)
-        )?;
+        writeln!(f, "   largest buffer    {}", in_mib(limits.buffer_bytes))?;
+        writeln!(f, "   largest tensor    {}", in_mib(limits.binding_bytes))?;
         writeln!(
             f,
             "   storage buffers   {} per kernel",

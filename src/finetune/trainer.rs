@@ -37,8 +37,7 @@ pub struct ClassifierTrainer<B: TrainBackend> {
     /// Of the next step; none but in f16.
     loss_scale: Option<LossScale<B::InnerBackend>>,
     device: B::Device,
-    guard: DeviceGuard,
-    collective: Arc<dyn Collective>,
+    link: Link,
 }
 
 /// The metrics of a step, on the host, of the whole batch.
@@ -78,15 +77,19 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             steps: 0,
             loss_scale: LossScale::initial(config.precision, &device),
             device,
-            guard,
-            collective: Arc::new(Alone),
+            link: Link {
+                collective: Arc::new(Alone),
+                wire: Wire::F32,
+                guard,
+            },
         }
     }
 
     /// The same as one of several ranks, each of which has a share of every batch, in the order of the ranks.
     #[must_use]
-    pub fn with_collective(self, collective: Arc<dyn Collective>) -> Self {
-        Self { collective, ..self }
+    pub fn with_collective(mut self, collective: Arc<dyn Collective>) -> Self {
+        self.link.collective = collective;
+        self
     }
 
     /// Steps made.
@@ -207,7 +210,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
     }
 
     fn measure(&self, images: Tensor<B::InnerBackend, 4>, labels: &[usize]) -> Result<Measured<B>> {
-        let ranks = &*self.collective;
+        let ranks = &*self.link.collective;
         let of_ranks = counts(ranks, [labels.len()])?;
         let sum = |counts: &[[usize; 1]]| counts.iter().map(|[count]| count).sum::<usize>();
         let (before, batch) = (sum(&of_ranks[..ranks.rank()]), sum(&of_ranks));
@@ -238,6 +241,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
         let mut wanted = vec![loss, squared_norm, factor];
         wanted.extend(logits);
         let data = self
+            .link
             .guard
             .read::<B::InnerBackend, _>(&self.device, || Tensor::cat(wanted, 0).into_data())?;
         let values: Vec<f32> = data.iter::<f32>().collect();
@@ -293,15 +297,10 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
         overlap: Overlap<B>,
         loss: Tensor<B, 1>,
     ) -> Result<(Gradients<B>, Tensor<B::InnerBackend, 1>)> {
-        let link = Link {
-            collective: self.collective.clone(),
-            wire: Wire::F32,
-            guard: self.guard.clone(),
-        };
         let scale = self.loss_scale.as_ref();
-        let (mut gradients, early) = overlap.backward(loss.clone(), scale, &link)?;
+        let (mut gradients, early) = overlap.backward(loss.clone(), scale, &self.link)?;
         let own = gradients.take_in_order(&self.classifier);
-        let (sums, loss) = own.over_ranks(early, loss.inner(), &link)?;
+        let (sums, loss) = own.over_ranks(early, loss.inner(), &self.link)?;
         gradients.put_in_order(&self.classifier, sums);
         Ok((gradients, loss))
     }

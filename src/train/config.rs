@@ -10,8 +10,10 @@ use crate::data::{AugmentConfig, FolderConfig};
 use crate::error::{Error, Result, require, require_counts};
 use crate::files::model::Described;
 use crate::method::IbotConfig;
+use crate::path_text::in_words;
 use crate::precision::Precision;
 use crate::train::optim::{OptimizerConfig, ScheduleConfig};
+use crate::train::toml_words::explained;
 
 /// Everything that decides what a run computes, and how fast.
 ///
@@ -110,7 +112,8 @@ impl RunConfig {
     /// # Errors
     /// [`Error::Io`] where the file cannot be read, [`Error::Config`] for a key or value that is not known.
     pub fn merged_with_file(&self, path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        let text = std::fs::read_to_string(path);
+        let text = text.map_err(|error| Error::io(path)(in_words(error)))?;
         self.merged_with_toml(&text).map_err(|message| {
             let remedy = format!("{message}\n`RunConfig::to_toml` prints all keys");
             Error::config("config", path.display(), remedy)
@@ -123,7 +126,10 @@ impl RunConfig {
     /// The message of TOML or of a key, with its line.
     pub fn merged_with_toml(&self, text: &str) -> std::result::Result<Self, String> {
         // parsed once on its own, so that messages point into this text
-        toml::from_str::<Self>(text).map_err(|error| with_nearest_key(&error.to_string()))?;
+        toml::from_str::<Self>(text).map_err(|error| {
+            let known = Table::try_from(Self::default()).unwrap_or_default();
+            explained(&error.to_string(), &known, &RENAMED)
+        })?;
         let over: Table = toml::from_str(text).map_err(|error| error.to_string())?;
         let over = with_new_names(over);
         let mut merged = Table::try_from(self).map_err(|error| error.to_string())?;
@@ -224,46 +230,6 @@ fn with_new_names(mut table: Table) -> Table {
     table
 }
 
-/// A message about an unknown key, with the most similar known one of any table.
-fn with_nearest_key(message: &str) -> String {
-    let Some((before, names)) = message.split_once("unknown field `") else {
-        return message.to_owned();
-    };
-    // the unknown one, then those of its table, some of which have no default
-    let mut names = names.split('`').step_by(2).map(str::to_owned);
-    let unknown = names.next().unwrap_or_default();
-    let is_old = |name: &String| RENAMED.iter().any(|(old, _)| old == name);
-    let mut known: Vec<String> = names.filter(|name| !is_old(name)).collect();
-    add_keys(
-        &Table::try_from(RunConfig::default()).unwrap_or_default(),
-        "",
-        &mut known,
-    );
-    let likeness = |known: &String| {
-        let last = known.rsplit('.').next().unwrap_or_default();
-        match last.contains(&unknown) {
-            // who leaves out a word or the table means that key
-            true => 1.0 + unknown.len() as f64 / last.len().max(1) as f64,
-            false => strsim::jaro_winkler(&unknown, last),
-        }
-    };
-    let by_likeness = |a: &&String, b: &&String| likeness(a).total_cmp(&likeness(b));
-    let nearest = known.iter().max_by(by_likeness);
-    let nearest = nearest.map_or_else(String::new, |name| format!("; did you mean {name}?"));
-    format!("{before}there is no setting {unknown:?}{nearest}")
-}
-
-/// All keys of a table and of those in it, dotted.
-fn add_keys(table: &Table, before: &str, keys: &mut Vec<String>) {
-    for (key, value) in table {
-        let key = format!("{before}{key}");
-        match value {
-            Value::Table(inner) => add_keys(inner, &format!("{key}."), keys),
-            _ => keys.push(key),
-        }
-    }
-}
-
 fn merge(under: &mut Table, over: Table) {
     for (key, value) in over {
         match (under.get_mut(&key), value) {
@@ -330,6 +296,10 @@ mod tests {
             let hint = format!("; did you mean {known}?");
             assert!(message.contains(&hint), "{message}");
         }
+        let config = RunConfig::default();
+        let message = config.merged_with_toml("epochs = \"a\"\n").unwrap_err();
+        let words = "expected a whole number from 0";
+        assert!(message.contains(words), "{message}");
     }
 
     #[test]

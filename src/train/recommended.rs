@@ -2,6 +2,7 @@
 
 use crate::device::Selected;
 use crate::error::{Result, counted};
+use crate::memory::in_gib;
 use crate::train::config::RunConfig;
 use crate::train::plan::{Choosable, Plan, PlannedDevice};
 use crate::train::presets::{ADAPT, SMALL_DATA, STABLE_PRETRAINING, preset};
@@ -105,7 +106,7 @@ fn kind(selected: &Selected) -> String {
         return "a software GPU".to_owned();
     }
     match PlannedDevice::of(selected).memory_bytes {
-        Some(bytes) => format!("a GPU with {:.0} GB", bytes as f64 / 1e9),
+        Some(bytes) => format!("a GPU with {}", in_gib(bytes)),
         None => "a GPU".to_owned(),
     }
 }

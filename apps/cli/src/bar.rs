@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use console::{Term, measure_text_width, style};
+use ibot::memory::in_gib;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use super::duration::{bytes, clock};
+use super::duration::clock;
 use super::screen::{dim, good, warning};
 
 /// Time between two drawings where nothing happens.
@@ -83,7 +84,7 @@ impl Shown {
             true => (6, good("healthy")),
             false => (6, warning("unhealthy")),
         }));
-        parts.extend(self.memory_bytes.map(|size| (5, dim(bytes(size)))));
+        parts.extend(self.memory_bytes.map(|size| (5, dim(in_gib(size)))));
         parts
     }
 
@@ -193,7 +194,7 @@ mod tests {
             assert!(narrow.contains(part), "{part}: {narrow}");
         }
         let wide = shown.line(100);
-        for part in ["178.2 img/s", "healthy", "6.0 GB", "█"] {
+        for part in ["178.2 img/s", "healthy", "5.6 GiB", "█"] {
             assert!(wide.contains(part), "{part}: {wide}");
         }
     }

@@ -1,4 +1,4 @@
-//! Times and sizes as people read them.
+//! Times as people read them.
 
 /// Seconds as a clock shows them, `1:07` or `8:21:05`; days in words.
 pub fn clock(seconds: f64) -> String {
@@ -23,22 +23,12 @@ pub fn in_words(seconds: f64) -> String {
     }
 }
 
-/// Bytes, `412 MB` or `6.1 GB`.
-pub fn bytes(bytes: u64) -> String {
-    let mb = bytes as f64 / 1e6;
-    match mb {
-        ..1_000.0 => format!("{mb:.0} MB"),
-        ..10_000.0 => format!("{:.1} GB", mb / 1e3),
-        _ => format!("{:.0} GB", mb / 1e3),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn times_and_sizes_are_short() {
+    fn times_are_short() {
         for (seconds, on_a_clock, words) in [
             (0.366, "0:00", "0.37 s"),
             (67.0, "1:07", "67 s"),
@@ -51,7 +41,5 @@ mod tests {
                 (on_a_clock, words)
             );
         }
-        let said = [412e6, 6.12e9, 25.4e9].map(|size| bytes(size as u64));
-        assert_eq!(said, ["412 MB", "6.1 GB", "25 GB"]);
     }
 }

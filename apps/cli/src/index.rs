@@ -6,8 +6,9 @@ use std::time::Instant;
 use ibot::Result;
 use ibot::data::{FolderConfig, ImageFolder};
 use ibot::error::{counted, printable};
+use ibot::memory::in_gib;
 
-use super::duration::{bytes, in_words};
+use super::duration::in_words;
 use super::output::answer;
 use super::signals::stop_on_signal;
 
@@ -45,7 +46,7 @@ impl IndexArgs {
         answer(format!(
             "index {}: {}, {folders}, {opened} opened, {seconds}",
             printable(file),
-            bytes(length)
+            in_gib(length)
         ))
     }
 }

@@ -6,6 +6,8 @@
 mod about;
 mod bar;
 mod bench;
+#[cfg(test)]
+mod cards;
 mod choices;
 mod classification_report;
 mod classify;

@@ -6,7 +6,8 @@ use console::{Term, measure_text_width};
 use ibot::data::ScanSummary;
 use ibot::device::{BackendChoice, Selected};
 use ibot::error::{counted, printable};
-use ibot::train::plan::{Choosable, Plan, Verdict, gib};
+use ibot::memory::in_gib;
+use ibot::train::plan::{Choosable, Plan, Verdict};
 use ibot::train::{RunConfig, RunStart};
 
 use super::flags::in_flags;
@@ -64,7 +65,9 @@ impl Opening {
     pub fn device(selected: &Selected) -> String {
         let text = match selected {
             Selected::Wgpu { adapter, .. } => {
-                let memory = adapter.memory_bytes.map(|size| format!(", {}", gib(size)));
+                let memory = adapter
+                    .memory_bytes
+                    .map(|size| format!(", {}", in_gib(size)));
                 adapter.title() + &memory.unwrap_or_default()
             }
             Selected::Flex | Selected::NdArray => {
@@ -184,14 +187,14 @@ impl Opening {
         text += &match memory {
             Some(memory) => format!(
                 "; about {} of {} memory",
-                gib(plan.memory.needed_bytes),
-                gib(memory)
+                in_gib(plan.memory.needed_bytes),
+                in_gib(memory)
             ),
-            None => format!("; about {} memory", gib(plan.memory.needed_bytes)),
+            None => format!("; about {} memory", in_gib(plan.memory.needed_bytes)),
         };
         // one more while it is written
         let disk = plan.checkpoint_bytes.saturating_mul(self.keep as u64 + 1);
-        text += &format!(", {} disk", gib(disk));
+        text += &format!(", {} disk", in_gib(disk));
         let text = titled("run", &text);
         match plan.verdict {
             Verdict::Fits | Verdict::Unknown => text,

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use ibot::data::ScanSummary;
 use ibot::device::Selected;
 use ibot::error::printable;
+use ibot::memory::in_gib;
 use ibot::train::health::Anomaly;
 use ibot::train::{Evaluation, Observer, RunStart, StepMetrics, When};
 use indicatif::ProgressBar;
 
 use super::bar::{Shown, bar, spinner};
-use super::duration::{bytes, clock, in_words};
+use super::duration::{clock, in_words};
 use super::flags::in_flags;
 use super::next::next_commands;
 use super::opening::{Opening, titled};
@@ -146,7 +147,7 @@ impl Progress {
         }
         text += &shown
             .memory_bytes
-            .map_or_else(String::new, |size| format!("  {}", bytes(size)));
+            .map_or_else(String::new, |size| format!("  {}", in_gib(size)));
         say(text);
     }
 

@@ -161,6 +161,10 @@ impl Ranks {
     ///
     /// # Errors
     /// That of `ended`.
+    #[cfg_attr(
+        not(feature = "mpi"),
+        allow(clippy::unused_self, reason = "there is nobody else")
+    )]
     pub fn end(&self, ended: Result<()>) -> Result<()> {
         #[cfg(feature = "mpi")]
         if let Some(mpi) = &self.mpi {
@@ -190,7 +194,9 @@ impl RankArgs {
     pub fn join(&self, device: &mut DeviceArgs) -> Result<Ranks> {
         if is_launched() {
             let ranks = Ranks::of_launcher(self.collective_timeout)?;
-            return self.prepared(ranks, device);
+            #[cfg(feature = "mpi")]
+            let ranks = self.prepared(ranks, device)?;
+            return Ok(ranks);
         }
         start_threads(0)?;
         let Some(devices) = &self.devices else {
@@ -207,17 +213,16 @@ impl RankArgs {
     }
 
     /// With a GPU for each, which all have or none.
+    #[cfg(feature = "mpi")]
     fn prepared(&self, ranks: Ranks, device: &mut DeviceArgs) -> Result<Ranks> {
-        #[cfg(feature = "mpi")]
-        if let Some(mpi) = &ranks.mpi {
-            let prepared = self.prepare(mpi.host(), device);
-            return match agree(&*ranks.collective, prepared) {
-                Ok(()) => Ok(ranks),
-                Err(error) => ranks.end(Err(error)).map(|()| ranks),
-            };
+        let Some(mpi) = &ranks.mpi else {
+            return Ok(ranks);
+        };
+        let prepared = self.prepare(mpi.host(), device);
+        match agree(&*ranks.collective, prepared) {
+            Ok(()) => Ok(ranks),
+            Err(error) => ranks.end(Err(error)).map(|()| ranks),
         }
-        let _ = device;
-        Ok(ranks)
     }
 
     /// The GPU of this process among those of its machine, or its share of the cores.

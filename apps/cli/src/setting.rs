@@ -24,22 +24,6 @@ impl std::str::FromStr for Setting {
     }
 }
 
-/// Types of numbers, and what they are called here.
-const NUMBERS: [(&str, &str); 5] = [
-    ("usize", "a whole number from 0"),
-    ("u64", "a whole number from 0"),
-    ("u32", "a whole number from 0"),
-    ("f64", "a number"),
-    ("f32", "a number"),
-];
-
-/// A message of the parser, with words in place of types.
-fn in_words(message: String) -> String {
-    NUMBERS.iter().fold(message, |message, (name, words)| {
-        message.replace(&format!("expected {name}"), &format!("expected {words}"))
-    })
-}
-
 impl Setting {
     /// The setting as TOML; a value that is none is a string.
     fn as_toml(&self) -> String {
@@ -54,7 +38,6 @@ impl Setting {
     /// `config` with the setting.
     pub fn applied_to(&self, config: &RunConfig) -> Result<RunConfig> {
         config.merged_with_toml(&self.as_toml()).map_err(|message| {
-            let message = in_words(message);
             let remedy = format!("{message}\n`RunConfig::to_toml` prints all keys");
             Error::config(format!("--set {}", self.key), &self.value, remedy)
         })
@@ -63,19 +46,5 @@ impl Setting {
     /// Its key, dotted.
     pub fn key(&self) -> &str {
         &self.key
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_word_in_place_of_a_number_is_refused_in_plain_words() {
-        let setting: Setting = "epochs=a".parse().unwrap();
-        let refused = setting.applied_to(&RunConfig::default()).unwrap_err();
-        let text = refused.to_string();
-        assert!(text.contains("expected a whole number from 0"), "{text}");
     }
 }

@@ -167,10 +167,6 @@ impl TrainArgs {
     /// --config, then --set.
     fn with_files(&self, base: &RunConfig) -> Result<RunConfig> {
         let base = match &self.config {
-            Some(path) if !path.exists() => {
-                let remedy = "there is no such file";
-                return Err(Error::config("--config", path.display(), remedy));
-            }
             Some(path) => base.merged_with_file(path)?,
             None => base.clone(),
         };

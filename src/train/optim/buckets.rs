@@ -1,5 +1,6 @@
 //! Sums of tensors over the ranks, bucket by bucket, on a thread beside the one that computes.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -13,10 +14,10 @@ use crate::kernels::IbotBackend;
 /// Entries that ranks exchange at a time: 16 MiB, which is large beside the latency of a network and small beside a memory.
 /// A larger gradient goes by itself.
 #[cfg(not(test))]
-pub(super) const BUCKET: usize = 4 << 20;
+const BUCKET: usize = 4 << 20;
 /// The same code for the small modules of tests.
 #[cfg(test)]
-pub(super) const BUCKET: usize = 10;
+const BUCKET: usize = 10;
 
 /// What a rank without a gradient adds: unlike 0 it leaves -0 as it is, so that sums have the bits of those without it.
 pub(super) const NOTHING: f32 = -0.0;
@@ -38,8 +39,10 @@ pub(super) struct Buckets<B: IbotBackend> {
     device: B::Device,
     to_sum: Sender<(Vec<f32>, Wire)>,
     sums: Receiver<Result<Vec<f32>>>,
-    /// Of the tensors of each bucket.
-    lengths: Vec<Vec<usize>>,
+    /// Of the tensors of each bucket that is on its way.
+    lengths: VecDeque<Vec<usize>>,
+    /// Sums that are back.
+    summed: Vec<Tensor<B, 1>>,
 }
 
 impl<B: IbotBackend> Buckets<B> {
@@ -66,20 +69,22 @@ impl<B: IbotBackend> Buckets<B> {
             device: device.clone(),
             to_sum,
             sums,
-            lengths: Vec::new(),
+            lengths: VecDeque::new(),
+            summed: Vec::new(),
         })
     }
 
-    /// Reads tensors from the device, `[N]` each, and passes them to the thread as one bucket.
+    /// Reads tensors from the device, `[N]` each, and passes them to the thread as one bucket. Sums that are back go to the device, so
+    /// that the host does not keep those of all buckets.
     ///
     /// # Errors
-    /// [`Error::Device`] if the device failed.
+    /// [`Error::Device`] if the device failed, and as [`Collective`] for earlier buckets.
     pub fn send(&mut self, tensors: Vec<Tensor<B, 1>>, wire: Wire) -> Result<()> {
         if tensors.is_empty() {
             return Ok(());
         }
         let lengths = tensors.iter().map(|tensor| tensor.dims()[0]);
-        self.lengths.push(lengths.collect());
+        self.lengths.push_back(lengths.collect());
         // one read for all, because each waits for the device
         let read = || Tensor::cat(tensors, 0).into_data();
         let data = self.guard.read::<B, _>(&self.device, read)?;
@@ -88,34 +93,49 @@ impl<B: IbotBackend> Buckets<B> {
             .map_err(|error| Error::Device(format!("gradients cannot be read: {error:?}")))?;
         // a thread that has ended has left its error for `finish`
         let _ = self.to_sum.send((entries, wire));
+        while let Ok(sums) = self.sums.try_recv() {
+            self.take(&sums?);
+        }
         Ok(())
-    }
-
-    /// Buckets that were sent.
-    pub fn sent(&self) -> usize {
-        self.lengths.len()
     }
 
     /// The sums of all tensors that were sent.
     ///
     /// # Errors
     /// As [`Collective`].
-    pub fn finish(self) -> Result<Vec<Tensor<B, 1>>> {
-        drop(self.to_sum);
+    pub fn finish(mut self) -> Result<Vec<Tensor<B, 1>>> {
         let ended = |_| Error::Training("the thread that exchanges gradients has ended".into());
-        let mut tensors = Vec::new();
-        for lengths in self.lengths {
+        while !self.lengths.is_empty() {
             let sums = self.sums.recv().map_err(ended)??;
-            let mut rest = &sums[..];
-            for length in lengths {
-                let (own, others) = rest.split_at(length);
-                rest = others;
-                let data = TensorData::new(own.to_vec(), [length]);
-                tensors.push(Tensor::from_data(data, &self.device));
-            }
+            self.take(&sums);
         }
-        Ok(tensors)
+        Ok(self.summed)
     }
+
+    /// The sums of the oldest bucket on its way, as the tensors that they are of.
+    fn take(&mut self, mut sums: &[f32]) {
+        for length in self.lengths.pop_front().unwrap_or_default() {
+            let (own, others) = sums.split_at(length);
+            sums = others;
+            let data = TensorData::new(own.to_vec(), [length]);
+            self.summed.push(Tensor::from_data(data, &self.device));
+        }
+    }
+}
+
+/// Pieces of so many entries each, in order, as buckets of at least [`BUCKET`] entries but for the last one.
+pub(super) fn in_buckets<T>(pieces: impl Iterator<Item = (T, usize)>) -> VecDeque<Vec<T>> {
+    let (mut buckets, mut bucket, mut entries) = (VecDeque::new(), Vec::new(), 0);
+    for (piece, size) in pieces {
+        bucket.push(piece);
+        entries += size;
+        if entries >= BUCKET {
+            buckets.push_back(std::mem::take(&mut bucket));
+            entries = 0;
+        }
+    }
+    buckets.extend((!bucket.is_empty()).then_some(bucket));
+    buckets
 }
 
 /// What any of the ranks knows of each parameter, in bits; `own` is what this one does.

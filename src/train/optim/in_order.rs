@@ -7,7 +7,7 @@ use burn::tensor::{Shape, Tensor};
 use crate::collective::Wire;
 use crate::error::{Error, Result};
 use crate::kernels::{IbotBackend, TrainBackend, wrap};
-use crate::train::optim::buckets::{BUCKET, Buckets, Link, NOTHING, known_to_any};
+use crate::train::optim::buckets::{Buckets, Link, NOTHING, in_buckets, known_to_any};
 use crate::train::optim::gradients::Gradients;
 use crate::train::optim::overlap::Early;
 
@@ -98,7 +98,7 @@ impl<B: IbotBackend> InOrder<B> {
         link: &Link,
     ) -> Result<(Self, Tensor<B, 1>)> {
         let device = scalars.device();
-        let mut early = early.of_params;
+        let mut early = early.0;
         early.resize_with(self.0.len(), || None);
         let own = self.0.iter().zip(&early).map(|(param, early)| {
             let was_early = early.as_ref().is_some_and(|early| early.had);
@@ -115,22 +115,24 @@ impl<B: IbotBackend> InOrder<B> {
         };
         let present = self.0.into_iter().zip(&is_there);
         let present = present.filter_map(|(param, known)| (known & LATE != 0).then(|| flat(param)));
-        let mut buckets = Buckets::start(link, &device)?;
-        let (mut bucket, mut entries) = (Vec::new(), 0);
-        for tensor in present {
-            entries += tensor.dims()[0];
-            bucket.push(tensor);
-            if entries >= BUCKET {
-                buckets.send(std::mem::take(&mut bucket), link.wire)?;
-                entries = 0;
+        let present = present.map(|tensor| {
+            let entries = tensor.dims()[0];
+            (tensor, entries)
+        });
+        let mut buckets = in_buckets(present);
+        let alone = match buckets.back_mut() {
+            Some(last) if link.wire.is_exact() => {
+                last.push(scalars);
+                Vec::new()
             }
+            _ => vec![scalars],
+        };
+        let mut sums = Buckets::start(link, &device)?;
+        for bucket in buckets {
+            sums.send(bucket, link.wire)?;
         }
-        if !link.wire.is_exact() {
-            buckets.send(std::mem::take(&mut bucket), link.wire)?;
-        }
-        bucket.push(scalars);
-        buckets.send(bucket, Wire::F32)?;
-        let mut late = buckets.finish()?;
+        sums.send(alone, Wire::F32)?;
+        let mut late = sums.finish()?;
         let missing = || Error::Training("gradients were lost between ranks".into());
         let scalars = late.pop().ok_or_else(missing)?;
         let mut late = late.into_iter();

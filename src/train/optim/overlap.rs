@@ -14,7 +14,7 @@ use burn_autodiff::grads::Gradients as ByNode;
 use crate::collective::Wire;
 use crate::error::{Error, Result};
 use crate::kernels::{GradientWatch, IbotBackend, LossScale, TrainBackend, wrap};
-use crate::train::optim::buckets::{BUCKET, Buckets, Link, NOTHING, known_to_any};
+use crate::train::optim::buckets::{Buckets, Link, NOTHING, in_buckets, known_to_any};
 use crate::train::optim::gradients::Gradients;
 
 /// A forward pass on this thread whose backward pass is to overlap with the exchange: begun before it.
@@ -25,11 +25,7 @@ pub struct Overlap<B: TrainBackend> {
 
 /// Sums over the ranks of gradients that were complete before the backward pass was over, in the order of a module's
 /// parameters; by default there are none.
-pub struct Early<B: IbotBackend> {
-    pub(super) of_params: Vec<Option<OfEarly<B>>>,
-    /// Buckets that were sent before the backward pass was over, and all of these gradients.
-    pub buckets: [usize; 2],
-}
+pub struct Early<B: IbotBackend>(pub(super) Vec<Option<OfEarly<B>>>);
 
 /// A sum over the ranks.
 pub(super) struct OfEarly<B: IbotBackend> {
@@ -41,10 +37,7 @@ pub(super) struct OfEarly<B: IbotBackend> {
 
 impl<B: IbotBackend> Default for Early<B> {
     fn default() -> Self {
-        Self {
-            of_params: Vec::new(),
-            buckets: [0; 2],
-        }
+        Self(Vec::new())
     }
 }
 
@@ -81,15 +74,16 @@ impl<B: TrainBackend> Overlap<B> {
         let is_used = |node: &Option<NodeId>| node.is_some_and(|node| self.watch.uses(node) > 0);
         let own = nodes.iter().map(|node| u8::from(is_used(node)));
         let is_early = known_to_any(own.collect(), &*link.collective)?;
-        let sizes = self.parameters.iter().map(|of| of.shape().num_elements());
-        let sizes: Vec<usize> = sizes.collect();
+        // a backward pass has the last ones first; in one order on all ranks
+        let early = (0..is_early.len()).rev().filter(|at| is_early[*at] != 0);
+        let waiting = in_buckets(early.map(|at| (at, self.parameters[at].shape().num_elements())));
         let sending = Sending::<B> {
             places: nodes
                 .into_iter()
                 .enumerate()
                 .filter_map(|(at, node)| Some((node?, at)))
                 .collect(),
-            waiting: buckets_of(&sizes, &is_early),
+            waiting,
             found: is_early.iter().map(|_| Found::NotYet).collect(),
             had: vec![false; is_early.len()],
             order: Vec::new(),
@@ -110,22 +104,6 @@ impl<B: TrainBackend> Overlap<B> {
         let early = sending.ok_or_else(lost)?.finish(&mut gradients.0)?;
         Ok((gradients, early))
     }
-}
-
-/// Parameters whose gradients travel together, in the order in which they go: a backward pass has the last ones first. The same on
-/// all ranks. `sizes` are the numbers of their entries.
-fn buckets_of(sizes: &[usize], is_early: &[u8]) -> VecDeque<Vec<usize>> {
-    let (mut buckets, mut bucket, mut entries) = (VecDeque::new(), Vec::new(), 0);
-    for at in (0..sizes.len()).rev().filter(|at| is_early[*at] != 0) {
-        bucket.push(at);
-        entries += sizes[at];
-        if entries >= BUCKET {
-            buckets.push_back(std::mem::take(&mut bucket));
-            entries = 0;
-        }
-    }
-    buckets.extend((!bucket.is_empty()).then_some(bucket));
-    buckets
 }
 
 /// The gradient of a parameter in a backward pass that goes on.
@@ -157,17 +135,19 @@ impl<B: TrainBackend> Sending<B> {
             return;
         };
         self.take_out(at, gradients);
-        while self.is_next_complete() {
-            let bucket = self.waiting.pop_front();
-            self.send(bucket.unwrap_or_default());
+        while let Some(bucket) = self.next_complete() {
+            self.send(bucket);
         }
     }
 
-    /// Whether the next bucket can go.
-    fn is_next_complete(&self) -> bool {
+    /// The next bucket, if it can go.
+    fn next_complete(&mut self) -> Option<Vec<usize>> {
         let is_complete = |at: &usize| matches!(self.found[*at], Found::Complete(_));
-        let next = self.waiting.front();
-        next.is_some_and(|bucket| bucket.iter().all(is_complete))
+        let next = self.waiting.front()?;
+        match next.iter().all(is_complete) {
+            true => self.waiting.pop_front(),
+            false => None,
+        }
     }
 
     fn take_out(&mut self, at: usize, gradients: &mut ByNode) {
@@ -199,7 +179,6 @@ impl<B: TrainBackend> Sending<B> {
 
     /// Sends what the backward pass has not completed, and waits for all sums.
     fn finish(mut self, gradients: &mut ByNode) -> Result<Early<B::InnerBackend>> {
-        let late = self.waiting.len();
         while let Some(bucket) = self.waiting.pop_front() {
             for &at in &bucket {
                 if matches!(self.found[at], Found::NotYet) {
@@ -211,47 +190,112 @@ impl<B: TrainBackend> Sending<B> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let all = self.buckets.sent();
         let sums = self.buckets.finish()?;
         let mut of_params: Vec<_> = self.had.iter().map(|_| None).collect();
         for (at, sum) in self.order.into_iter().zip(sums) {
             let had = self.had[at];
             of_params[at] = Some(OfEarly { had, sum });
         }
-        Ok(Early {
-            of_params,
-            buckets: [all - late, all],
-        })
+        Ok(Early(of_params))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Instant;
 
     use burn::nn::{Linear, LinearConfig};
     use burn::tensor::TensorData;
     use burn_autodiff::Autodiff;
+    use burn_autodiff::checkpoint::base::Checkpointer;
+    use burn_autodiff::checkpoint::strategy::NoCheckpointing;
+    use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
     use burn_flex::Flex;
 
     use super::*;
-    use crate::collective::Threads;
+    use crate::collective::{Collective, Threads};
     use crate::device::DeviceGuard;
     use crate::kernels::{LinearLayerInput, Prologue};
     use crate::train::optim::gradients::on_new_nodes;
 
     type B = Autodiff<Flex>;
 
-    /// Uses layers one after the other; on the last rank only so many of them. `again` are used by operations of burn too.
-    fn loss(layers: &[Linear<B>], link: &Link, of_last: usize, again: usize) -> Tensor<B, 1> {
-        let rank = link.collective.rank();
-        let used = match rank + 1 == link.collective.size() {
-            true => of_last,
+    /// A rank that counts its exchanges.
+    #[derive(Debug)]
+    struct Counted(Threads, AtomicUsize);
+
+    impl Collective for Counted {
+        fn rank(&self) -> usize {
+            self.0.rank()
+        }
+
+        fn size(&self) -> usize {
+            self.0.size()
+        }
+
+        fn all_to_all(&self, sent: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
+            self.0.all_to_all(sent)
+        }
+
+        fn all_gather(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>> {
+            let got = self.0.all_gather(bytes);
+            self.1.fetch_add(1, Ordering::Relaxed);
+            got
+        }
+    }
+
+    /// An operation whose backward pass waits until a rank has gathered so often.
+    #[derive(Debug)]
+    struct Gate(usize);
+
+    impl Backward<Flex, 1> for Gate {
+        type State = Arc<Counted>;
+
+        fn backward(self, ops: Ops<Arc<Counted>, 1>, grads: &mut ByNode, _: &mut Checkpointer) {
+            let begun = Instant::now();
+            while ops.state.1.load(Ordering::Relaxed) < self.0 {
+                let waited = begun.elapsed().as_secs();
+                assert!(waited < 20, "nothing is sent during the backward pass");
+                std::thread::yield_now();
+            }
+            unary::<Flex, _>(ops.parents, ops.node, grads, |grad| grad);
+        }
+    }
+
+    fn gated(x: Tensor<B, 2>, rank: &Arc<Counted>, gathers: usize) -> Tensor<B, 2> {
+        let x = x.into_primitive().tensor();
+        let prep = Gate(gathers).prepare::<NoCheckpointing>([x.node]);
+        wrap(match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(rank.clone(), x.primitive),
+            OpsKind::UnTracked(prep) => prep.finish(x.primitive),
+        })
+    }
+
+    /// How two ranks use four layers.
+    #[derive(Clone, Copy)]
+    struct Case {
+        /// With overlap; then the backward pass of the first layer waits for the sums of those after it, where both ranks use all.
+        overlaps: bool,
+        /// Layers that the last rank uses.
+        of_last: usize,
+        /// Layers that operations of burn use too.
+        again: usize,
+    }
+
+    fn loss(layers: &[Linear<B>], rank: &Arc<Counted>, case: Case) -> Tensor<B, 1> {
+        let first = [[0.3, -1.2 + rank.rank() as f32, 0.7], [1.1, 0.4, -0.6]];
+        let mut x = Tensor::<B, 2>::from_data(first, &Default::default());
+        let used = match rank.rank() + 1 == rank.size() {
+            true => case.of_last,
             false => layers.len(),
         };
-        let first = [[0.3, -1.2 + rank as f32, 0.7], [1.1, 0.4, -0.6]];
-        let mut x = Tensor::<B, 2>::from_data(first, &Default::default());
-        for layer in &layers[..used] {
+        for (at, layer) in layers[..used].iter().enumerate() {
+            if at == 1 && case.overlaps && case.of_last == layers.len() {
+                // which parameters are early, and a bucket for each layer after this place
+                x = gated(x, rank, 1 + layers[1..].len());
+            }
             x = B::linear_layer(LinearLayerInput {
                 x,
                 prologue: Prologue::Nothing,
@@ -260,33 +304,30 @@ mod tests {
                 residual: None,
             });
         }
-        let again = layers[..again].iter().map(|layer| {
+        let again = layers[..case.again].iter().map(|layer| {
             let weight = layer.weight.val();
             (weight.clone() * weight).sum()
         });
         again.fold((x.clone() * x).sum(), |sum, term| sum + term)
     }
 
-    /// Of each parameter its gradient, and the buckets that were sent early of how many.
-    type OnRank = (Vec<Option<Vec<f32>>>, [usize; 2]);
-
-    /// Sums of gradients over two ranks, on each; see [`loss`].
-    fn sums(layers: &[Linear<B>], overlaps: bool, of_last: usize, again: usize) -> Vec<OnRank> {
+    /// Of each parameter its gradient, summed over two ranks, on each.
+    fn sums(layers: &[Linear<B>], case: Case) -> [Vec<Option<Vec<f32>>>; 2] {
         let of_rank = |rank: Threads| {
             let layers = on_new_nodes(layers.to_vec());
-            let link = Link {
-                collective: Arc::new(rank),
-                wire: Wire::F32,
-                guard: DeviceGuard::Cpu,
-            };
             std::thread::spawn(move || {
+                let rank = Arc::new(Counted(rank, AtomicUsize::new(0)));
+                let link = Link {
+                    collective: rank.clone(),
+                    wire: Wire::F32,
+                    guard: DeviceGuard::Cpu,
+                };
                 let overlap = Overlap::begin(&layers);
-                let loss = loss(&layers, &link, of_last, again);
-                let (mut gradients, early) = match overlaps {
+                let loss = loss(&layers, &rank, case);
+                let (mut gradients, early) = match case.overlaps {
                     true => overlap.backward(loss, None, &link).unwrap(),
                     false => (Gradients::backward(&loss), Early::default()),
                 };
-                let buckets = early.buckets;
                 let own = gradients.take_in_order(&layers);
                 let scalar = Tensor::<Flex, 1>::ones([1], &Default::default());
                 let (sums, scalar) = own.over_ranks(early, scalar, &link).unwrap();
@@ -299,54 +340,53 @@ mod tests {
                     [weight.map(Tensor::into_data), bias.map(Tensor::into_data)]
                 });
                 let values = |data: TensorData| data.to_vec::<f32>().unwrap();
-                (found.map(|data| data.map(values)).collect(), buckets)
+                found.map(|data| data.map(values)).collect()
             })
         };
         let threads = Threads::group(2).into_iter().map(of_rank);
         let threads: Vec<_> = threads.collect();
         let ranks = threads.into_iter().map(|rank| rank.join().unwrap());
-        ranks.collect()
+        ranks.collect::<Vec<_>>().try_into().unwrap()
     }
 
-    fn layers() -> Vec<Linear<B>> {
+    /// With overlap, which both ranks have alike, and without.
+    fn with_and_without(of_last: usize, again: usize) -> [Vec<Option<Vec<f32>>>; 2] {
         let layer = |_| LinearConfig::new(3, 3).init::<B>(&Default::default());
         // with weights: burn draws them where they are first asked for, in each copy others
-        on_new_nodes((0..4).map(layer).collect())
+        let layers: Vec<Linear<B>> = on_new_nodes((0..4).map(layer).collect());
+        [true, false].map(|overlaps| {
+            let case = Case {
+                overlaps,
+                of_last,
+                again,
+            };
+            let [first, last] = sums(&layers, case);
+            assert_eq!(first, last);
+            first
+        })
     }
 
     #[test]
-    fn gradients_are_sent_before_the_backward_pass_is_over() {
-        let layers = layers();
-        let [early, late] = [true, false].map(|overlaps| sums(&layers, overlaps, 4, 0));
-        assert_eq!(early[0].0, late[0].0);
-        assert_eq!(early[1].0, late[0].0);
-        // a layer a bucket
-        assert_eq!(
-            [early[0].1, early[1].1, late[0].1],
-            [[4, 4], [4, 4], [0, 0]]
-        );
+    fn gradients_are_summed_before_the_backward_pass_is_over() {
+        let [with, without] = with_and_without(4, 0);
+        assert_eq!(with, without);
     }
 
     #[test]
     fn a_rank_without_a_gradient_adds_nothing() {
-        let layers = layers();
-        let [early, late] = [true, false].map(|overlaps| sums(&layers, overlaps, 3, 0));
-        assert_eq!(early[0].0, late[0].0);
-        assert_eq!(early[1].0, late[0].0);
-        // the last layer goes first, and the rank that does not use it knows so only at the end
-        assert_eq!([early[0].1, early[1].1], [[4, 4], [0, 4]]);
-        let nobody = sums(&layers, true, 0, 0);
-        assert!(nobody[1].0.iter().all(Option::is_some), "rank 0 has them");
+        for of_last in [3, 0] {
+            let [with, without] = with_and_without(of_last, 0);
+            assert_eq!(with, without);
+            assert!(with.iter().all(Option::is_some), "the first rank has them");
+        }
     }
 
     #[test]
     fn what_other_operations_add_later_is_not_lost() {
-        let layers = layers();
-        let [early, late] = [true, false].map(|overlaps| sums(&layers, overlaps, 4, 2));
-        assert_eq!(early[0].0, early[1].0);
-        for (early, late) in early[0].0.iter().flatten().zip(late[0].0.iter().flatten()) {
+        let [with, without] = with_and_without(4, 2);
+        for (with, without) in with.iter().flatten().zip(without.iter().flatten()) {
             let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 * (1.0 + b.abs());
-            assert!(early.iter().zip(late).all(near), "{early:?} {late:?}");
+            assert!(with.iter().zip(without).all(near), "{with:?} {without:?}");
         }
     }
 }

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::data::{LoaderConfig, Pixels};
 use crate::error::Result;
+use crate::memory::{in_gib, in_mib};
 use crate::precision::Precision;
 use crate::train::config::RunConfig;
 use crate::train::plan::device::PlannedDevice;
@@ -97,34 +98,17 @@ impl Verdict {
             Self::Unknown => "each tensor fits; how much memory there is, is not known".to_owned(),
             Self::TensorTooLarge { what, bytes, limit } => format!(
                 "{what} would take {}, and one tensor of the device has at most {}",
-                mib(*bytes),
-                mib(*limit)
+                in_mib(*bytes),
+                in_mib(*limit)
             ),
             Self::TooMuch { needed, room } => {
                 format!(
                     "it would take {}, of {} that may be taken",
-                    gib(*needed),
-                    gib(*room)
+                    in_gib(*needed),
+                    in_gib(*room)
                 )
             }
         }
-    }
-}
-
-/// Bytes of a memory in words, `23.5 GiB`; below one, in MiB.
-pub fn gib(bytes: u64) -> String {
-    match bytes {
-        0..0x4000_0000 => mib(bytes),
-        _ => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
-    }
-}
-
-/// Bytes of a part of it in words.
-pub(super) fn mib(bytes: u64) -> String {
-    let mib = bytes as f64 / f64::from(1 << 20);
-    match mib {
-        0.0..100.0 => format!("{mib:.1} MiB"),
-        _ => format!("{mib:.0} MiB"),
     }
 }
 
@@ -205,15 +189,4 @@ fn state_bytes(parameters: &Parameters, moments: u64, beside: u64) -> u64 {
         beside,
     ]);
     product([entries, size_of::<f32>() as u64])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memories_are_said_in_gib() {
-        let said = [412 << 20, 1 << 30, 24_106 << 20].map(gib);
-        assert_eq!(said, ["412 MiB", "1.0 GiB", "23.5 GiB"]);
-    }
 }

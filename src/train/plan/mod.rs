@@ -23,7 +23,7 @@ mod timing;
 pub use choice::{Choice, Choosable};
 pub use device::{MemoryOf, PlannedDevice};
 pub use ledger::{Moment, Occupied};
-pub use memory::{LargestTensor, StepMemory, Verdict, gib};
+pub use memory::{LargestTensor, StepMemory, Verdict};
 pub use network::Parameters;
 pub use timing::StepTiming;
 

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use crate::error::counted;
+use crate::memory::{in_gib, in_mib};
 use crate::train::plan::Plan;
 use crate::train::plan::device::MemoryOf;
-use crate::train::plan::memory::{gib, mib};
 use crate::train::plan::timing::StepTiming;
 
 impl fmt::Display for Plan {
@@ -27,16 +27,16 @@ impl Plan {
         write!(f, "                 ")?;
         match (device.memory_bytes, device.memory_of) {
             (Some(bytes), Some(MemoryOf::Machine)) if device.has_pools => {
-                write!(f, "shares the machine's memory, {}", gib(bytes))?;
+                write!(f, "shares the machine's memory, {}", in_gib(bytes))?;
             }
-            (Some(bytes), _) => write!(f, "{} of memory", gib(bytes))?,
+            (Some(bytes), _) => write!(f, "{} of memory", in_gib(bytes))?,
             (None, _) if device.has_pools => {
                 write!(f, "its driver does not say how much memory it has")?;
             }
             (None, _) => write!(f, "the system does not say how much memory there is")?,
         }
         match device.tensor_bytes {
-            Some(bytes) => writeln!(f, "; one tensor has at most {}", mib(bytes))?,
+            Some(bytes) => writeln!(f, "; one tensor has at most {}", in_mib(bytes))?,
             None => writeln!(f)?,
         }
         writeln!(
@@ -68,7 +68,7 @@ impl Plan {
 
     fn write_memory(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (memory, most) = (&self.memory, self.memory.most);
-        let (bytes, moment) = (mib(memory.most_bytes), memory.moment);
+        let (bytes, moment) = (in_mib(memory.most_bytes), memory.moment);
         writeln!(
             f,
             "memory           {bytes} in tensors at most, in {moment}:"
@@ -83,13 +83,13 @@ impl Plan {
             ("gradients", most.gradients),
             ("in passing", most.passing),
         ] {
-            writeln!(f, "  {what:<22} {:>12}", mib(bytes))?;
+            writeln!(f, "  {what:<22} {:>12}", in_mib(bytes))?;
         }
         let largest = memory.largest;
         writeln!(
             f,
             "largest tensor   {}, {}",
-            mib(largest.bytes),
+            in_mib(largest.bytes),
             largest.what
         )?;
         let [batches, images, copy] = [
@@ -100,11 +100,11 @@ impl Plan {
         writeln!(
             f,
             "processor        {} of batches that wait, up to {} of decoded images, {} while a checkpoint is written",
-            mib(batches),
-            mib(images),
-            mib(copy)
+            in_mib(batches),
+            in_mib(images),
+            in_mib(copy)
         )?;
-        let needed = gib(memory.needed_bytes);
+        let needed = in_gib(memory.needed_bytes);
         let with = match (self.device.has_pools, self.device.is_shared) {
             (true, true) => ", with what wgpu's pools and the processor keep",
             (true, false) => ", with what wgpu's pools keep",
@@ -120,7 +120,7 @@ impl Plan {
 
     fn write_length(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let length = self.length;
-        let checkpoint = mib(self.checkpoint_bytes);
+        let checkpoint = in_mib(self.checkpoint_bytes);
         writeln!(f, "a checkpoint     {checkpoint} on disk")?;
         write!(
             f,

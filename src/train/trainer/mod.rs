@@ -85,15 +85,17 @@ impl TrainerConfig {
             seed: self.seed,
             micro_batch_size: self.micro_batch_size,
             precision: self.precision,
-            collective: self.collective,
-            wire: self.wire,
+            link: Link {
+                collective: self.collective,
+                wire: self.wire,
+                guard,
+            },
             loss_scale: LossScale::initial(self.precision, &device),
             steps: 0,
             made: Vec::new(),
             grad_scale: None,
             clock: None,
             device,
-            guard,
         }
     }
 }
@@ -108,8 +110,7 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
     seed: u64,
     micro_batch_size: Option<usize>,
     precision: Precision,
-    collective: Arc<dyn Collective>,
-    wire: Wire,
+    link: Link,
     /// Of the next step; none where gradients cannot vanish.
     loss_scale: Option<LossScale<B::InnerBackend>>,
     pub(super) steps: u64,
@@ -120,7 +121,6 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
     /// Times of the phases, if steps are timed.
     clock: Option<PhaseClock>,
     device: B::Device,
-    guard: DeviceGuard,
 }
 
 /// Maximum number of pictures in a probe.
@@ -231,7 +231,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
 
     fn passed(&mut self, phase: Phase) {
         if let Some(clock) = &mut self.clock {
-            clock.passed(phase, self.guard.check_sync::<B>(&self.device));
+            clock.passed(phase, self.link.guard.check_sync::<B>(&self.device));
         }
     }
 
@@ -248,7 +248,11 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         }
         // one transfer for all steps, because each waits for the device
         let rows = || rows(made.iter().map(|step| &step.unread));
-        let data = match self.guard.read::<B::InnerBackend, _>(&self.device, rows) {
+        let data = match self
+            .link
+            .guard
+            .read::<B::InnerBackend, _>(&self.device, rows)
+        {
             Ok(data) => data,
             Err(error) => return (Vec::new(), Err(error)),
         };
@@ -327,11 +331,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
 
     /// Gradients, targets and losses of a batch; the gradients are those of the scaled loss.
     fn differentiate(&mut self, input: &StepInput<B>, rates: &Rates) -> Result<Differentiated<B>> {
-        let link = Link {
-            collective: self.collective.clone(),
-            wire: self.wire,
-            guard: self.guard.clone(),
-        };
+        let link = self.link.clone();
         let ranks = &*link.collective;
         let (before, is_one_part) = self.shares(input.images())?;
         // of a batch in parts, gradients are complete after the last part alone
@@ -380,8 +380,9 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
 
     /// The number in the batch of this rank's first picture of so many, and whether each rank has its share in one part.
     fn shares(&self, pictures: usize) -> Result<(u64, bool)> {
-        let of_ranks = counts(&*self.collective, [pictures])?;
-        let before = of_ranks[..self.collective.rank()].iter();
+        let ranks = &*self.link.collective;
+        let of_ranks = counts(ranks, [pictures])?;
+        let before = of_ranks[..ranks.rank()].iter();
         let before = before.map(|[pictures]| *pictures as u64).sum();
         let parts = |pictures| ranges_of_parts(pictures, self.micro_batch_size).len();
         let is_one_part = of_ranks.iter().all(|[pictures]| parts(*pictures) == 1);

@@ -124,7 +124,7 @@ impl fmt::Display for SumTimes {
         match self.step_s {
             Some(step_s) => write!(
                 f,
-                "\nof a step   {:.0} % at most, beside {step_s} s of computing: less what passes during the backward pass",
+                "\nof a step   at most {:.0} %, beside {step_s} s of computing; part of it passes during the backward pass",
                 100.0 * self.seconds / (self.seconds + step_s)
             ),
             None => write!(

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use ibot::data::demo::default_cache_dir;
 use ibot::error::printable;
 use ibot::kernels::wgsl::tile_times_folder;
+use ibot::memory::in_gib;
 
 use super::check::Check;
 
@@ -36,7 +37,7 @@ fn check(name: &'static str, folder: &Path, remedy: &str) -> Check {
     let size = match folder.is_dir() {
         // other programs' files are in there too
         true if name == "temporary" => String::new(),
-        true => format!(", {:.1} MiB", size(folder) as f64 / f64::from(1 << 20)),
+        true => format!(", {}", in_gib(size(folder))),
         false => ", made when it is needed".to_owned(),
     };
     match write_into(folder) {

@@ -1,6 +1,7 @@
 //! GPUs: those that wgpu can use, those that lack a driver, and what to install on this system.
 
 use ibot::device::{AdapterSummary, Api, is_wsl};
+use ibot::memory::in_gib;
 
 use super::check::Check;
 use super::machine::is_container;
@@ -275,9 +276,8 @@ pub fn checks(adapters: &[AdapterSummary], graphics: &Graphics) -> Vec<Check> {
 }
 
 fn adapter(adapter: &AdapterSummary) -> Check {
-    let memory = adapter.memory_bytes.map_or_else(String::new, |bytes| {
-        format!(", {:.1} GiB", bytes as f64 / f64::from(1 << 30))
-    });
+    let memory = adapter.memory_bytes;
+    let memory = memory.map_or_else(String::new, |bytes| format!(", {}", in_gib(bytes)));
     let driver = [adapter.driver.as_str(), adapter.driver_info.as_str()];
     let driver = driver.map(str::trim).join(" ");
     let name = match (adapter.is_software(), is_usable(adapter)) {

@@ -1,5 +1,6 @@
 //! This program, the system, the processor and the memory.
 
+use ibot::memory::in_gib;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
 use super::check::Check;
@@ -121,10 +122,9 @@ fn instructions() -> Vec<(&'static str, bool)> {
 
 /// Memory of the machine, or what the container may have of it.
 fn memory(system: &System) -> Check {
-    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     let bytes = ibot::memory::machine_bytes().unwrap_or_else(|| system.total_memory());
     let free = system.available_memory().min(bytes);
-    let found = format!("{:.1} GiB, {:.1} GiB of it free", gib(bytes), gib(free));
+    let found = format!("{}, {} of it free", in_gib(bytes), in_gib(free));
     match bytes < LEAST_BYTES {
         false => Check::ok("memory", found),
         true => Check::missing(

@@ -68,28 +68,16 @@ impl Devices {
 
 #[cfg(test)]
 mod tests {
-    use ibot::device::{AdapterKind, AdapterLimits, Api};
+    use ibot::device::AdapterKind;
 
     use super::*;
+    use crate::cards::card;
 
-    fn card(index: usize, kind: AdapterKind, pci_bus: &str) -> AdapterSummary {
+    fn numbered(index: usize, kind: AdapterKind, pci_bus: &str) -> AdapterSummary {
         AdapterSummary {
             index,
-            name: "Card".into(),
-            kind,
-            api: Api::Vulkan,
-            driver: String::new(),
-            driver_info: String::new(),
-            id: String::new(),
             pci_bus: pci_bus.into(),
-            memory_bytes: None,
-            limits: AdapterLimits {
-                buffer_bytes: 0,
-                binding_bytes: 0,
-                storage_buffers: 0,
-                workgroup_bytes: 0,
-                workgroup_invocations: 0,
-            },
+            ..card(kind)
         }
     }
 
@@ -97,15 +85,15 @@ mod tests {
     fn all_are_the_best_cards_in_the_order_of_the_bus() {
         use AdapterKind::{Discrete, Integrated, Software};
         let adapters = [
-            card(0, Integrated, "0000:00:02.0"),
-            card(1, Discrete, "0000:81:00.0"),
-            card(2, Discrete, "0000:01:00.0"),
-            card(3, Software, ""),
+            numbered(0, Integrated, "0000:00:02.0"),
+            numbered(1, Discrete, "0000:81:00.0"),
+            numbered(2, Discrete, "0000:01:00.0"),
+            numbered(3, Software, ""),
         ];
         let found = Devices::All.of(&adapters).unwrap();
         let found: Vec<usize> = found.iter().map(|adapter| adapter.index).collect();
         assert_eq!(found, [2, 1]);
-        let without_bus = [1, 0].map(|index| card(index, Discrete, ""));
+        let without_bus = [1, 0].map(|index| numbered(index, Discrete, ""));
         let found = Devices::All.of(&without_bus).unwrap();
         assert_eq!(found[0].index, 0);
         assert!(Devices::All.of(&adapters[3..]).is_err());

@@ -86,7 +86,7 @@ fn refuses_what_cannot_work() {
         ),
         (
             &["--data", &pictures, "--config", "missing.toml"],
-            &["--config = missing.toml: there is no such file"],
+            &["missing.toml: there is no such file or folder"],
         ),
     ];
     for (more, parts) in cases {

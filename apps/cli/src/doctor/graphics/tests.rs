@@ -1,8 +1,9 @@
 //! The remedies of many systems, by what each of them shows.
 
-use ibot::device::{AdapterKind, AdapterLimits, Api};
+use ibot::device::{AdapterKind, Api};
 
 use super::*;
+use crate::cards::card;
 use crate::doctor::check::State;
 
 const RADEON: Card = Card {
@@ -18,27 +19,6 @@ const ASPEED: Card = Card {
     vendor: 0x1a03,
     model: 0x2000,
 };
-
-fn adapter_of(kind: AdapterKind, id: &str) -> AdapterSummary {
-    AdapterSummary {
-        index: 0,
-        name: "Card".into(),
-        kind,
-        api: Api::Vulkan,
-        driver: "radv".into(),
-        driver_info: "Mesa 25.0".into(),
-        id: id.into(),
-        pci_bus: String::new(),
-        memory_bytes: Some(16 << 30),
-        limits: AdapterLimits {
-            buffer_bytes: 0,
-            binding_bytes: 0,
-            storage_buffers: 0,
-            workgroup_bytes: 0,
-            workgroup_invocations: 0,
-        },
-    }
-}
 
 /// A desktop whose drivers are all there.
 fn desktop(packages: Packages, cards: &[Card]) -> Graphics {
@@ -61,7 +41,13 @@ fn desktop(packages: Packages, cards: &[Card]) -> Graphics {
 /// The remedy of the one GPU that is missing.
 #[track_caller]
 fn remedy(graphics: &Graphics) -> String {
-    let checks = checks(&[adapter_of(AdapterKind::Software, "10005:0000")], graphics);
+    let checks = checks(
+        &[AdapterSummary {
+            id: "10005:0000".into(),
+            ..card(AdapterKind::Software)
+        }],
+        graphics,
+    );
     assert_eq!(checks.len(), 2, "{checks:?}");
     assert_eq!((checks[0].name, checks[0].state), ("software", State::Ok));
     assert_eq!((checks[1].name, checks[1].state), (GPU, State::Missing));
@@ -71,7 +57,7 @@ fn remedy(graphics: &Graphics) -> String {
 
 #[test]
 fn a_gpu_with_its_driver_lacks_nothing() {
-    let adapters = [adapter_of(AdapterKind::Discrete, "1002:744c")];
+    let adapters = [card(AdapterKind::Discrete)];
     let graphics = desktop(Packages::Apt, &[RADEON, ASPEED]);
     let checks = checks(&adapters, &graphics);
     assert_eq!(checks.len(), 1, "{checks:?}");
@@ -84,7 +70,7 @@ fn a_gpu_with_its_driver_lacks_nothing() {
 
 #[test]
 fn the_second_card_of_two_is_missed() {
-    let adapters = [adapter_of(AdapterKind::Discrete, "1002:744c")];
+    let adapters = [card(AdapterKind::Discrete)];
     let mut graphics = desktop(Packages::Apt, &[RADEON, GEFORCE]);
     graphics.drivers.pop();
     let checks = checks(&adapters, &graphics);
@@ -103,7 +89,7 @@ fn the_second_card_of_two_is_missed() {
 
 #[test]
 fn a_gpu_by_opengl_alone_lacks_its_driver() {
-    let mut opengl = adapter_of(AdapterKind::Discrete, "1002:744c");
+    let mut opengl = card(AdapterKind::Discrete);
     opengl.api = Api::Gl;
     let mut graphics = desktop(Packages::Pacman, &[RADEON]);
     graphics.drivers.clear();
