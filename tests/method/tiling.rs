@@ -103,7 +103,7 @@ pub fn many_prototypes_in_little_memory(
     let masks: Vec<bool> = (0..1040).map(|patch| patch % 2 == 0).collect();
     let mut method = config.init::<B>(3, device).unwrap();
     // a GPU with more memory takes larger tiles
-    method.tile_entries = 8 << 20;
+    method.tile_entries = 1 << 22;
     let peak = peak_bytes_in_use(&mut || {
         let output = method.forward(&views, &masks, 0.04).unwrap();
         let grads = Gradients::backward(&output.loss).by_name(&method.student);

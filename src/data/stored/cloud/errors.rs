@@ -29,7 +29,7 @@ pub fn in_words(error: object_store::Error) -> Error {
 }
 
 fn refused() -> Error {
-    let reason = "the server refuses: set the credentials in the environment (docs/data.md), or AWS_SKIP_SIGNATURE=true for a public bucket (GOOGLE_, AZURE_)";
+    let reason = "the server refuses: set the credentials in the environment (docs/data.md), or for a public bucket AWS_SKIP_SIGNATURE=true, with GOOGLE or AZURE in place of AWS for theirs";
     Error::new(ErrorKind::PermissionDenied, reason)
 }
 
