@@ -1,7 +1,7 @@
 //! What a device fault is, and the log of one device's faults.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::Error;
@@ -198,11 +198,18 @@ fn shorten(report: &str) -> String {
     }
 }
 
+/// States of a device, each worse than the one before.
+const SOUND: u8 = 0;
+const BROKEN: u8 = 1;
+/// Broken, and nothing may block on it any more.
+const SILENT: u8 = 2;
+
 /// Everything that one device reported.
 #[derive(Debug)]
 pub(crate) struct FaultLog {
     device: String,
-    poisoned: AtomicBool,
+    /// [`SOUND`], [`BROKEN`] or [`SILENT`]: one number, or a thread could see a device that does not answer and is not broken.
+    state: AtomicU8,
     told: AtomicBool,
     faults: Mutex<Vec<Fault>>,
 }
@@ -212,7 +219,7 @@ impl FaultLog {
     pub(crate) fn new(device: &str) -> Self {
         Self {
             device: device.to_owned(),
-            poisoned: AtomicBool::new(false),
+            state: AtomicU8::new(SOUND),
             told: AtomicBool::new(false),
             faults: Mutex::new(Vec::new()),
         }
@@ -221,6 +228,10 @@ impl FaultLog {
     /// Remembers a fault; the device counts as broken from here on.
     pub(crate) fn record(&self, fault: Fault) {
         log::debug!("{}: {}: {}", self.device, fault.kind, fault.report);
+        let state = match fault.kind {
+            FaultKind::NoAnswer => SILENT,
+            _ => BROKEN,
+        };
         let mut faults = lock(&self.faults);
         if !faults.contains(&fault) {
             if faults.len() == KEPT && fault.kind.is_cause() {
@@ -230,7 +241,7 @@ impl FaultLog {
                 faults.push(fault);
             }
         }
-        self.poisoned.store(true, Ordering::Release);
+        self.state.fetch_max(state, Ordering::Release);
     }
 
     /// Remembers a report that follows from a fault, or is the only sign of it.
@@ -241,7 +252,12 @@ impl FaultLog {
     }
 
     pub(crate) fn is_poisoned(&self) -> bool {
-        self.poisoned.load(Ordering::Acquire)
+        self.state.load(Ordering::Acquire) != SOUND
+    }
+
+    /// Whether the device once did not answer: nothing may block on it any more.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.state.load(Ordering::Acquire) == SILENT
     }
 
     pub(crate) fn faults(&self) -> Vec<Fault> {
@@ -329,6 +345,17 @@ mod tests {
         for (report, kind) in expected {
             assert_eq!(FaultKind::of_report(report), kind, "{report}");
         }
+    }
+
+    #[test]
+    fn a_device_that_does_not_answer_is_broken_for_good() {
+        let log = FaultLog::new("card");
+        assert!(!log.is_poisoned() && !log.is_silent());
+        log.record(Fault::of_report("Parent device is lost"));
+        assert!(log.is_poisoned() && !log.is_silent());
+        log.record(Fault::new(FaultKind::NoAnswer, "no work was finished"));
+        log.record(Fault::of_report("index out of bounds"));
+        assert!(log.is_poisoned() && log.is_silent());
     }
 
     #[test]

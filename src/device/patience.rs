@@ -90,7 +90,6 @@ pub(super) struct Patience {
     requests: Mutex<Requests>,
     changed: Condvar,
     launches: AtomicU32,
-    silent: AtomicBool,
     log: Arc<FaultLog>,
 }
 
@@ -115,7 +114,6 @@ impl Patience {
             requests: Mutex::default(),
             changed: Condvar::new(),
             launches: AtomicU32::new(0),
-            silent: AtomicBool::new(false),
             log: Arc::clone(log),
         });
         let waiting = Waiting {
@@ -167,7 +165,7 @@ impl Patience {
 
     /// Whether the deadline passed once: nothing may block on the device any more.
     pub fn is_silent(&self) -> bool {
-        self.silent.load(Ordering::Acquire)
+        self.log.is_silent()
     }
 
     /// Asks the waiting thread, and waits for all answers but the last `open` ones, or a fault.
@@ -223,7 +221,6 @@ impl Patience {
             "no work was finished for {seconds} s ({DEADLINE_VARIABLE}=SECONDS sets the limit)"
         );
         SILENT.store(true, Ordering::Release);
-        self.silent.store(true, Ordering::Release);
         self.log.record(Fault::new(FaultKind::NoAnswer, &report));
         // under the lock, or a thread that is about to wait would miss it
         let requests = lock(&self.requests);
