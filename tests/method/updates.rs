@@ -7,7 +7,7 @@ use burn_wgpu::{WgpuDevice, WgpuRuntime};
 use cubecl::Runtime;
 use ibot::files::{NamedTensor, state_dict};
 use ibot::kernels::wgsl::peak_bytes_in_use;
-use ibot::kernels::{Gpu, TrainBackend};
+use ibot::kernels::{Gpu, LossScale, TrainBackend};
 use ibot::method::VitIbot;
 use ibot::train::{Gradients, Optimizer, OptimizerConfig, OptimizerKind, UpdateRates};
 
@@ -113,25 +113,44 @@ fn one_update<B: TrainBackend>(
     rates: &UpdateRates,
     device: &B::Device,
 ) -> Vec<(String, Vec<f32>, Vec<f32>)> {
+    one_scaled_update::<B>(config, rates, None, device)
+}
+
+/// The same, with a loss that is multiplied by `loss_scale`, and gradients that are divided by it.
+fn one_scaled_update<B: TrainBackend>(
+    config: OptimizerConfig,
+    rates: &UpdateRates,
+    loss_scale: Option<f32>,
+    device: &B::Device,
+) -> Vec<(String, Vec<f32>, Vec<f32>)> {
     let mut config_of_method = crate::tiny();
     config_of_method.vit.as_mut().unwrap().depth = 2;
     let mut method: VitIbot<B> = config_of_method.init(3, device).unwrap();
     let output = method
         .forward(&random_views(2, device), &input::<B>(device).masks, 0.04)
         .unwrap();
-    let grads = Gradients::backward(&output.loss);
+    let state = loss_scale.map(|scale| LossScale::of([scale, 0.0], device));
+    let grads = Gradients::backward_scaled(output.loss, state.as_ref());
     let named = grads.by_name(&method.student);
     let before = state_dict(&method.student);
     let mut optimizer = Optimizer::<B>::new(config);
-    let grad_scale = optimizer.grad_scale(&method.student, &grads);
+    let grad_scale = match &state {
+        Some(state) => Some(state.scale.clone().recip()),
+        None => optimizer.grad_scale(&method.student, &grads),
+    };
     let after = state_dict(&optimizer.step(method.student, grads, rates, grad_scale));
     let change = |name: &String| {
         let pairs = before[name].values.iter().zip(&after[name].values);
         pairs.map(|(old, new)| new - old).collect()
     };
     let named = named.into_iter();
+    let unscaled = |mut values: Vec<f32>| {
+        let scale = loss_scale.unwrap_or(1.0);
+        values.iter_mut().for_each(|value| *value /= scale);
+        values
+    };
     named
-        .map(|(name, gradient)| (name.clone(), gradient.values, change(&name)))
+        .map(|(name, gradient)| (name.clone(), unscaled(gradient.values), change(&name)))
         .collect()
 }
 
@@ -189,8 +208,14 @@ pub fn prototypes_can_be_frozen<B: TrainBackend>(device: &B::Device) {
     }
 }
 
-/// With an eps far above the gradients a step is proportional to them, clipped.
+/// With an eps far above the gradients a step is proportional to them, clipped; with a loss scale too.
 pub fn each_gradient_is_clipped<B: TrainBackend>(device: &B::Device) {
+    for loss_scale in [None, Some(1024.0)] {
+        clipped_as_a_whole::<B>(loss_scale, device);
+    }
+}
+
+fn clipped_as_a_whole<B: TrainBackend>(loss_scale: Option<f32>, device: &B::Device) {
     let (bar, eps) = (0.05, 1e3);
     let config = OptimizerConfig {
         weight_decay: 0.0,
@@ -203,7 +228,7 @@ pub fn each_gradient_is_clipped<B: TrainBackend>(device: &B::Device) {
         ..UpdateRates::default()
     };
     let mut clipped = 0;
-    for (name, gradient, change) in one_update::<B>(config, &rates, device) {
+    for (name, gradient, change) in one_scaled_update::<B>(config, &rates, loss_scale, device) {
         let norm = gradient
             .iter()
             .map(|x| f64::from(*x).powi(2))

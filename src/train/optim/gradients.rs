@@ -43,12 +43,19 @@ pub fn on_new_nodes<B: TrainBackend, M: Module<B>>(module: M) -> M {
 }
 
 /// The gradients of one backward pass.
-pub struct Gradients<B: AutodiffBackend>(pub(super) B::Gradients);
+pub struct Gradients<B: AutodiffBackend> {
+    pub(super) by_node: B::Gradients,
+    /// What the loss was multiplied by, `[1]`.
+    pub(super) loss_scale: Option<Tensor<B::InnerBackend, 1>>,
+}
 
 impl<B: TrainBackend> Gradients<B> {
     /// Runs the backward pass from a loss of shape `[1]`.
     pub fn backward(loss: &Tensor<B, 1>) -> Self {
-        Self(loss.backward())
+        Self {
+            by_node: loss.backward(),
+            loss_scale: None,
+        }
     }
 
     /// Those of the loss times the loss scale, where there is one.
@@ -56,15 +63,19 @@ impl<B: TrainBackend> Gradients<B> {
         loss: Tensor<B, 1>,
         loss_scale: Option<&LossScale<B::InnerBackend>>,
     ) -> Self {
-        Self::backward(&match loss_scale {
-            Some(state) => loss * Tensor::from_inner(state.scale.clone()),
-            None => loss,
-        })
+        let Some(state) = loss_scale else {
+            return Self::backward(&loss);
+        };
+        let scaled = loss * Tensor::from_inner(state.scale.clone());
+        Self {
+            loss_scale: Some(state.scale.clone()),
+            ..Self::backward(&scaled)
+        }
     }
 
     /// The gradient of one parameter, if it has one.
     pub fn get<const D: usize>(&self, tensor: &Tensor<B, D>) -> Option<Tensor<B::InnerBackend, D>> {
-        tensor.grad(&self.0)
+        tensor.grad(&self.by_node)
     }
 
     /// All gradients by timm's name, in timm's layout; parameters without one are left out.

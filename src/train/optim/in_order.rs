@@ -42,7 +42,7 @@ impl<B: TrainBackend> Gradients<B> {
             }
         }
         let mut out = TakeOut::<B> {
-            from: &mut self.0,
+            from: &mut self.by_node,
             found: Vec::new(),
         };
         module.visit(&mut out);
@@ -64,7 +64,7 @@ impl<B: TrainBackend> Gradients<B> {
             }
         }
         module.visit(&mut PutBack::<B> {
-            to: &mut self.0,
+            to: &mut self.by_node,
             of_params: gradients.0.into_iter(),
         });
     }

@@ -68,13 +68,15 @@ impl Layers {
             None if is_first => 0,
             None => above, // heads and the last norm: full rate
         };
+        // 0 too where blocks were not counted
+        let below = above.saturating_sub(layer);
         // a factor of its own, as in DINOv2: 0.2 there
         let patch_embed = if name.contains("patch_embed.") {
             self.patch_embed
         } else {
             1.0
         };
-        self.decay.powi((above - layer) as i32) * patch_embed
+        self.decay.powi(below as i32) * patch_embed
     }
 }
 

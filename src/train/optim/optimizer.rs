@@ -125,7 +125,7 @@ impl<B: TrainBackend> Optimizer<B> {
         grad_scale: Option<Tensor<B::InnerBackend, 1>>,
     ) -> M {
         self.step += 1; // before the update: AdamW's bias correction counts from 1
-        let (hollow, is_taken, taken) = Take::from(module, grads.0, &self.config, rates);
+        let (hollow, is_taken, taken) = Take::from(module, grads, &self.config, rates);
         let (mut names, mut moving) = (Vec::new(), Vec::new());
         for of_param in taken {
             // removed, not cloned, so that the update owns the tensors and works in place

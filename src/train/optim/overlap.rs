@@ -101,7 +101,7 @@ impl<B: TrainBackend> Overlap<B> {
         drop(self.watch); // and the other owner of `sending`
         let sending = Rc::into_inner(sending).map(RefCell::into_inner);
         let lost = || Error::Training("gradients are still sent after the backward pass".into());
-        let early = sending.ok_or_else(lost)?.finish(&mut gradients.0)?;
+        let early = sending.ok_or_else(lost)?.finish(&mut gradients.by_node)?;
         Ok((gradients, early))
     }
 }

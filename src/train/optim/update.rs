@@ -7,6 +7,7 @@ use burn::tensor::{Shape, Tensor, TensorMetadata};
 use crate::files::ParamPath;
 use crate::kernels::{AdamWInput, AdamWState, AdamWTensor, IbotBackend, TrainBackend, wrap};
 use crate::train::optim::config::{OptimizerConfig, OptimizerKind, UpdateRates};
+use crate::train::optim::gradients::Gradients;
 use crate::train::optim::layers::{Layers, decays, is_before_heads, is_prototype};
 use crate::train::optim::momentum::{MomentumInput, momentum_step};
 
@@ -34,7 +35,7 @@ pub(super) struct Take<'a, B: TrainBackend> {
     path: ParamPath,
     config: &'a OptimizerConfig,
     rates: &'a UpdateRates,
-    grads: B::Gradients,
+    grads: Gradients<B>,
     layers: Layers,
     taken: Vec<Moving<B::InnerBackend>>,
     is_taken: Vec<bool>,
@@ -44,7 +45,7 @@ impl<'a, B: TrainBackend> Take<'a, B> {
     /// The module without the parameters to update, for each parameter whether it is one of them, and these parameters.
     pub fn from<M: Module<B>>(
         module: M,
-        grads: B::Gradients,
+        grads: Gradients<B>,
         config: &'a OptimizerConfig,
         rates: &'a UpdateRates,
     ) -> (M, Vec<bool>, Vec<Moving<B::InnerBackend>>) {
@@ -69,7 +70,8 @@ impl<'a, B: TrainBackend> Take<'a, B> {
         let device = tensor.device();
         let mut grad = grad.into_primitive().tensor();
         if let Some(largest) = config.clip_each_gradient {
-            grad = clipped::<B::InnerBackend>(grad, largest, &device);
+            let loss_scale = self.grads.loss_scale.as_ref();
+            grad = clipped::<B::InnerBackend>(grad, largest, loss_scale, &device);
         }
         self.taken.push(Moving {
             param: tensor.inner().into_primitive().tensor(),
@@ -101,7 +103,9 @@ impl<B: TrainBackend> ModuleMapper<B> for Take<'_, B> {
         let frozen = (rates.freeze_prototypes && is_prototype(&name))
             || (rates.freeze_backbone && is_before_heads(&name));
         // a frozen parameter is treated as one without a gradient: it also keeps its moments and does not decay
-        let grad = tensor.grad_remove(&mut self.grads).filter(|_| !frozen);
+        let grad = tensor
+            .grad_remove(&mut self.grads.by_node)
+            .filter(|_| !frozen);
         self.is_taken.push(grad.is_some());
         let Some(grad) = grad else {
             return Param::from_mapped_value(id, tensor, mapper);
@@ -133,16 +137,21 @@ impl<B: TrainBackend> ModuleMapper<B> for Put<B> {
     }
 }
 
-/// A gradient scaled down to norm `largest`, on the device.
+/// A gradient scaled down to norm `largest`, on the device; of a loss that was multiplied by `loss_scale`, `[1]`, to as many times that.
 fn clipped<B: IbotBackend>(
     grad: FloatTensor<B>,
     largest: f64,
+    loss_scale: Option<&Tensor<B, 1>>,
     device: &B::Device,
 ) -> FloatTensor<B> {
     // on the device: reading each tensor's norm would make the host wait
-    let squared = B::sum_of_squares(vec![grad.clone()], device);
+    let norm = B::sum_of_squares(vec![grad.clone()], device).sqrt();
+    let norm = match loss_scale {
+        Some(loss_scale) => norm / loss_scale.clone(),
+        None => norm,
+    };
     // 1e-6 as in torch.nn.utils.clip_grad_norm_
-    let scale = (squared.sqrt() + 1e-6).recip() * largest;
+    let scale = (norm + 1e-6).recip() * largest;
     let scale = scale.clamp_max(1.0); // clipping shrinks gradients, never enlarges them
     let shape = grad.shape();
     let flat: Tensor<B, 1> = wrap(B::float_reshape(grad, Shape::new([shape.num_elements()])));
