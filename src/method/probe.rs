@@ -30,6 +30,8 @@ pub struct TargetProbe<B: Backend> {
 /// Health metrics of one batch, on the device.
 #[derive(Debug, Clone)]
 pub struct Probe<B: Backend> {
+    /// Number of pictures.
+    pub images: usize,
     /// Targets of the class tokens.
     pub cls: TargetProbe<B>,
     /// Targets of the masked patches; none without a masked patch.
@@ -48,9 +50,10 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     /// As [`Ibot::prepare`].
     pub fn probe(&self, input: &IbotInput<B>) -> Result<Probe<B::InnerBackend>> {
         let mut logits = self.teacher_logits(vec![input.clone()])?;
-        let [cls_rows, masked_rows] = {
+        let (pictures, cls_rows, masked_rows) = {
             let part = &logits.parts[0];
-            [part.input.images() * part.input.views(), part.masked.len()]
+            let pictures = part.input.images();
+            (pictures, pictures * part.input.views(), part.masked.len())
         };
         // always in tiles: entropies need the probabilities, which would double the memory of stored logits
         let tiled = |logits: Logits<_>, student_rows: usize, rule, temperature| {
@@ -76,6 +79,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             .cls;
         let head = self.student.network.cls_head.valid();
         Ok(Probe {
+            images: pictures,
             agreement: agreement(&head.logits(student), &of_cls),
             cls: probe_targets(&of_cls),
             patch: of_masked.as_ref().map(probe_targets),

@@ -37,6 +37,8 @@ pub struct TargetHealth {
 /// Health metrics of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Health {
+    /// Images that were looked at.
+    pub images: usize,
     /// Class tokens.
     pub cls: TargetHealth,
     /// Masked patches; none without one.
@@ -128,7 +130,7 @@ impl Health {
         guard: &DeviceGuard,
         device: &B::Device,
     ) -> Result<Self> {
-        let has_patches = probe.patch.is_some();
+        let (images, has_patches) = (probe.images, probe.patch.is_some());
         let mut scalars = vec![probe.agreement, probe.feature_std];
         for targets in [Some(probe.cls), probe.patch].into_iter().flatten() {
             let TargetProbe {
@@ -154,6 +156,7 @@ impl Health {
             })
         };
         Ok(Self {
+            images,
             cls: targets()?,
             patch: has_patches.then(&mut targets).transpose()?,
             agreement,
@@ -177,19 +180,21 @@ impl Health {
                 Anomaly::UniformTeacherOfPatches,
             ),
         ];
+        // all views of one image look alike: that is what is learned
+        let has_others = self.images > 1;
         for ((targets, collapsed, uniform), prototypes) in heads.into_iter().zip(prototypes) {
             // a single prototype always looks collapsed
             let Some(targets) = targets.filter(|_| prototypes > 1) else {
                 continue;
             };
-            if targets.perplexity < ONE_PROTOTYPE {
+            if targets.perplexity < ONE_PROTOTYPE && has_others {
                 found.push(collapsed);
             }
             if targets.entropy > UNIFORM * (prototypes as f64).ln() {
                 found.push(uniform);
             }
         }
-        if self.feature_std < FLAT {
+        if self.feature_std < FLAT && has_others {
             found.push(Anomaly::FlatFeatures);
         }
         let mut heads = [Some(self.cls), self.patch].into_iter().flatten();
@@ -243,6 +248,7 @@ mod tests {
     use super::*;
 
     const HEALTHY: Health = Health {
+        images: 16,
         cls: TargetHealth {
             entropy: 1.0,
             perplexity: 20.0,
@@ -272,6 +278,22 @@ mod tests {
         );
         assert_eq!(monitor.observe(&flat), [Anomaly::FlatFeatures]);
         assert_eq!(monitor.observe(&HEALTHY), []);
+    }
+
+    #[test]
+    fn one_image_is_no_collapse() {
+        let alike = |images| Health {
+            images,
+            cls: TargetHealth {
+                perplexity: 1.0,
+                ..HEALTHY.cls
+            },
+            feature_std: 0.0,
+            ..HEALTHY
+        };
+        assert_eq!(alike(1).symptoms([64, 64]), []);
+        let collapsed = [Anomaly::CollapsedToOnePrototype, Anomaly::FlatFeatures];
+        assert_eq!(alike(2).symptoms([64, 64]), collapsed);
     }
 
     #[test]

@@ -123,8 +123,8 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
     device: B::Device,
 }
 
-/// Maximum number of pictures in a probe.
-const PROBED: usize = 16;
+/// Least and greatest number of pictures in a probe, if the batch has them: of a few, all may well look alike.
+const PROBED: [usize; 2] = [4, 16];
 
 /// A step whose losses have not been read.
 #[derive(Debug)]
@@ -308,7 +308,9 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     /// # Errors
     /// As [`Trainer::step`].
     pub fn probe(&self, input: &StepInput<B>, rates: &Rates) -> Result<Probe<B::InnerBackend>> {
-        let most = self.micro_batch_size.unwrap_or(PROBED).min(PROBED);
+        // the least has room where one picture has: nothing is kept for a backward pass
+        let [least, most] = PROBED;
+        let most = self.micro_batch_size.unwrap_or(most).clamp(least, most);
         let (first, part) = input.parts(Some(most)).swap_remove(0); // there is always one
         let input = self.method_input(part, rates, first);
         self.precision.autocast(|| self.method.probe(&input))
