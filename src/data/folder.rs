@@ -187,6 +187,11 @@ impl ImageFolder {
         &self.root
     }
 
+    /// The path of a picture from its folder or list, or the whole one where a list has that.
+    pub(super) fn relative_path(&self, index: usize) -> PathBuf {
+        self.records.relative_path(self.place(index), &self.root)
+    }
+
     /// What was found.
     pub fn summary(&self) -> &ScanSummary {
         &self.summary

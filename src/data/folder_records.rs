@@ -11,6 +11,7 @@ use image::metadata::Orientation;
 use rayon::prelude::*;
 
 use crate::data::depth::Depth;
+use crate::data::endings::is_shard;
 use crate::data::folder_config::FolderConfig;
 use crate::data::header::{Header, header_in};
 use crate::data::index::digest::NameDigest;
@@ -19,8 +20,8 @@ use crate::data::index::kept::LEAST;
 use crate::data::index::table::Table;
 use crate::data::index::walk::pool;
 use crate::data::layout::{Listed, labels};
+use crate::data::shards::keep_index;
 use crate::data::shards::members::Known;
-use crate::data::shards::{is_shard, keep_index};
 use crate::data::sources::Listing;
 use crate::data::stamp::Stamp;
 use crate::data::stored::outage;
@@ -90,6 +91,19 @@ impl Records {
                 let Listed { root, path, .. } = &pictures[index].file;
                 roots[*root].join(path)
             }
+        }
+    }
+
+    /// The path from its folder or list, or the whole one where a list has that.
+    pub fn relative_path(&self, index: usize, root: &Path) -> PathBuf {
+        match self {
+            Self::Index(table) => {
+                let path = table.path(index);
+                path.strip_prefix(root)
+                    .map(Path::to_path_buf)
+                    .unwrap_or(path)
+            }
+            Self::List(pictures, _) => pictures[index].file.path.clone(),
         }
     }
 

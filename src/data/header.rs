@@ -188,8 +188,8 @@ fn next_frame(
                 file.seek_relative(i64::from(size(0)).max(8) - 8)?;
                 return Ok(Some([size(5), size(3)]));
             }
-            // Markers without a segment.
-            0x01 | 0xd0..=0xd8 => {}
+            // No marker, or one without a segment.
+            0x00 | 0x01 | 0xd0..=0xd8 => {}
             0xd9 | 0xda => return Ok(None),
             0xe1 if exif.is_none() => *exif = read_exif(file)?,
             _ => {

@@ -211,12 +211,7 @@ impl TrainTask {
         }
         // the last epoch's memory goes first
         *last = None;
-        let source = self.pictures.source();
-        let order = match source.order(self.seed, epoch) {
-            Some(order) => Order::Given(order),
-            None => Order::new(source.shuffle(), self.seed, epoch, source.len()),
-        };
-        let order = Arc::new(order);
+        let order = Arc::new(Order::of(self.pictures.source(), self.seed, epoch));
         *last = Some((epoch, order.clone()));
         order
     }

@@ -46,12 +46,12 @@ impl MaskedPictures {
         max_pixels: u64,
     ) -> Result<(Self, Vec<PathBuf>)> {
         let has_mask = |at: &usize| match &masks {
-            Masks::Folder(root) => mask_path(root, folder, *at).is_file(),
+            Masks::Folder(root) => mask_path(root, folder, *at).is_ok_and(|path| path.is_file()),
             Masks::Alpha => true,
         };
         let (with, without): (Vec<usize>, Vec<usize>) = (0..folder.len()).partition(has_mask);
         if let (Masks::Folder(root), true) = (&masks, with.is_empty()) {
-            let [picture, mask] = [folder.name(0), mask_path(root, folder, 0)].map(printable);
+            let [picture, mask] = [folder.name(0), mask_path(root, folder, 0)?].map(printable);
             let reason = format!("has no mask of any image: that of {picture} would be {mask}");
             return Err(Error::data(root, reason));
         }
@@ -94,7 +94,7 @@ impl MaskedPictures {
     }
 
     fn read(&self, root: &Path, index: usize, picture: &RgbImage) -> Result<Vec<u8>> {
-        let path = mask_path(root, &self.folder, index);
+        let path = mask_path(root, &self.folder, index)?;
         let map = LabelMap::read(&path, self.max_pixels)?;
         let [width, height] = map.size;
         if picture.dimensions() != (width, height) {
@@ -110,10 +110,14 @@ impl MaskedPictures {
 }
 
 /// The mask of picture `index`.
-fn mask_path(root: &Path, folder: &ImageFolder, index: usize) -> PathBuf {
-    let path = folder.name(index);
-    let inside = path.strip_prefix(folder.root()).unwrap_or(&path);
-    root.join(inside).with_extension("png")
+fn mask_path(root: &Path, folder: &ImageFolder, index: usize) -> Result<PathBuf> {
+    let inside = folder.relative_path(index);
+    if inside.has_root() {
+        // joined, it would be the image itself
+        let reason = "is named by its whole path, which no mask in a folder has; give the folder of the images, or a list of paths in it";
+        return Err(Error::data(folder.name(index), reason));
+    }
+    Ok(root.join(inside).with_extension("png"))
 }
 
 impl PictureSource for MaskedPictures {

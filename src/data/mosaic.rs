@@ -5,7 +5,8 @@ use image::{Rgb, RgbImage};
 
 use crate::data::PictureSource;
 use crate::data::augment::ViewKind;
-use crate::data::loader::{TrainViews, epoch_order};
+use crate::data::loader::TrainViews;
+use crate::data::order::Order;
 use crate::data::view::{Augmenter, View};
 use crate::error::{Error, Result};
 
@@ -28,11 +29,9 @@ pub fn views_mosaic(
     seed: u64,
     rows: usize,
 ) -> Result<RgbImage> {
-    let order = source.order(seed, 0);
-    let order = order.unwrap_or_else(|| epoch_order(seed, 0, source.len()));
-    let shown = order
-        .into_iter()
-        .take(4 * rows)
+    let order = Order::of(source, seed, 0);
+    let shown = (0..order.len().min(4 * rows))
+        .map(|position| order.at(position))
         .filter_map(|sample| Some((sample, source.decode(sample).ok()?)))
         .filter(|(_, picture)| !picture.is_empty())
         .take(rows);
@@ -128,7 +127,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::data::AugmentConfig;
+    use crate::data::{AugmentConfig, Shuffle};
     use crate::masking::MaskPolicy;
 
     struct Two;
@@ -174,6 +173,43 @@ mod tests {
         assert_eq!(both, mosaic(2).unwrap());
         assert_eq!(mosaic(1).unwrap().height(), 108);
         assert!(mosaic(0).is_err());
+    }
+
+    /// Images each of its own gray, in an order that is not that of small sets.
+    struct InBlocks;
+
+    impl PictureSource for InBlocks {
+        fn len(&self) -> usize {
+            200
+        }
+
+        fn name(&self, index: usize) -> PathBuf {
+            index.to_string().into()
+        }
+
+        fn shuffle(&self) -> Shuffle {
+            Shuffle::Blocks
+        }
+
+        fn decode(&self, index: usize) -> Result<RgbImage> {
+            Ok(RgbImage::from_pixel(40, 20, Rgb([index as u8; 3])))
+        }
+    }
+
+    #[test]
+    fn the_first_images_are_those_of_the_loader() {
+        let make = TrainViews {
+            augment: AugmentConfig {
+                image_size: 32,
+                ..AugmentConfig::default()
+            },
+            masks: MaskPolicy::default(),
+            grid: [4, 4],
+        };
+        let drawn = views_mosaic(&InBlocks, &make, 1, 1).unwrap();
+        let first = |shuffle| Order::new(shuffle, 1, 0, InBlocks.len()).at(0) as u8;
+        assert_ne!(first(Shuffle::Blocks), first(Shuffle::All));
+        assert_eq!(drawn.get_pixel(6, 6).0, [first(Shuffle::Blocks); 3]);
     }
 
     #[test]

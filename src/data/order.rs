@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::PictureSource;
 use crate::random::{Random, Stream};
 
 /// Sets of up to this many pictures keep their order of an epoch in memory, 4 bytes a picture.
@@ -41,6 +42,14 @@ pub(super) enum Order {
 }
 
 impl Order {
+    /// That of a source's pictures in an epoch.
+    pub fn of(source: &dyn PictureSource, seed: u64, epoch: usize) -> Self {
+        match source.order(seed, epoch) {
+            Some(order) => Self::Given(order),
+            None => Self::new(source.shuffle(), seed, epoch, source.len()),
+        }
+    }
+
     pub fn new(shuffle: Shuffle, seed: u64, epoch: usize, count: usize) -> Self {
         match shuffle {
             Shuffle::All => Self::of_all(seed, epoch, count),

@@ -9,12 +9,13 @@ use std::sync::atomic::AtomicBool;
 use rayon::prelude::*;
 
 use crate::csv_text::Records;
+use crate::data::endings::{is_csv, is_list, is_shard};
 use crate::data::folder_config::FolderConfig;
 use crate::data::index::kept::is_named_index;
 use crate::data::index::walk::pool;
 use crate::data::layout::{Listed, Parts, list_files};
 use crate::data::list_line::ListLine;
-use crate::data::shards::{self, expanded, is_shard, refuse_compressed};
+use crate::data::shards::{self, expanded, refuse_compressed};
 use crate::data::stored::{Facts, is_folder, read_text};
 use crate::data::summary::ScanSummary;
 use crate::error::{Error, Result};
@@ -35,11 +36,12 @@ pub(super) struct Listing {
     max_pixels: Option<u64>,
 }
 
-/// Whether a source is there: a folder, a file, or all files of a pattern such as `{0000..0999}.tar`.
+/// Refuses images that are not there: a folder, a file, a path into an archive, an address such as `s3://bucket/set`, or a file of a
+/// pattern such as `{0000..0999}.tar`.
 ///
 /// # Errors
 /// [`Error::Io`] of what is missing, [`Error::Data`] of a pattern that is none.
-pub(crate) fn check_source(source: &Path) -> Result<()> {
+pub fn check_source(source: &Path) -> Result<()> {
     let is_there = |path: &Path| match Facts::now(path) {
         Ok(_) => Ok(()),
         Err(_) if is_remote(path) && is_folder(path).map_err(Error::io(path))? => Ok(()),
@@ -93,21 +95,6 @@ pub(super) fn holds_images(path: &Path) -> bool {
     is_shard(path) || is_list(path) || is_named_index(path)
 }
 
-/// Whether a file lists pictures, by its name.
-fn is_list(path: &Path) -> bool {
-    has_ending(path, "txt") || is_table(path)
-}
-
-/// Whether a file lists pictures with classes, by its name.
-fn is_table(path: &Path) -> bool {
-    has_ending(path, "csv")
-}
-
-fn has_ending(path: &Path, known: &str) -> bool {
-    path.extension()
-        .is_some_and(|ending| ending.eq_ignore_ascii_case(known))
-}
-
 /// A path that is relative to a folder; an address is not.
 fn joined(folder: &Path, path: &Path) -> PathBuf {
     match is_remote(path) {
@@ -122,7 +109,7 @@ impl Listing {
             return self.add_folder(source, summary, stop);
         }
         refuse_compressed(source)?;
-        if is_table(source) {
+        if is_csv(source) {
             return self.add_table(source);
         }
         if is_list(source) {

@@ -3,8 +3,8 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use ibot::data::Parts;
 use ibot::data::demo::{default_cache_dir, ensure_demo_set};
+use ibot::data::{Parts, check_source};
 use ibot::device::Selected;
 use ibot::error::printable;
 use ibot::files::checkpoint::Keep;
@@ -61,7 +61,6 @@ impl TrainArgs {
             return self.print_plan(begun, settings, selected);
         }
         ranks.say_device(&selected, self.ranks.mixed_devices, &|line| say(line))?;
-        settings.config.workers = ranks.workers(settings.config.workers);
         if !ranks.is_alone() && self.images.is_empty() && begun.is_none() {
             // one draws the demo's images before all use them
             ranks.by_first(|| self.pictures(None, &settings.config).map(|_| ()))?;
@@ -261,11 +260,13 @@ fn default_out() -> Result<PathBuf> {
 
 /// Refuses to resume without the images of the run, which may have moved.
 fn refuse_moved(folder: &Path, flag: &str) -> Result<()> {
-    if folder.exists() {
-        return Ok(());
-    }
-    let reason = format!(
-        "the images of this run were here, but the folder does not exist; if they moved, give the new folder with {flag}"
-    );
-    Err(Error::data(folder, reason))
+    check_source(folder).map_err(|error| match error {
+        Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
+            let reason = format!(
+                "the images of this run were here, but there is nothing now; if they moved, give the new place with {flag}"
+            );
+            Error::data(folder, reason)
+        }
+        error => error,
+    })
 }

@@ -1,6 +1,5 @@
 //! What one file of a folder is.
 
-use std::ffi::OsStr;
 use std::fs::{self, DirEntry};
 use std::panic::catch_unwind;
 use std::path::Path;
@@ -74,13 +73,6 @@ impl Found {
 /// What a summary calls a kind of file.
 pub(in crate::data) fn kind(format: ImageFormat) -> String {
     format!("{format:?}").to_lowercase()
-}
-
-/// Whether a file may hold many pictures, by its ending.
-pub(super) fn is_shard(name: &OsStr) -> bool {
-    let ending = Path::new(name).extension();
-    let is = |known| ending.is_some_and(|ending| ending.eq_ignore_ascii_case(known));
-    is("tar") || is("parquet")
 }
 
 /// What an entry of a folder is; links are followed.

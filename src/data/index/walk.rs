@@ -10,7 +10,8 @@ use std::thread::available_parallelism;
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::data::index::found::{Found, What, is_shard, what};
+use crate::data::endings::is_shard;
+use crate::data::index::found::{Found, What, what};
 use crate::data::index::known::Known;
 use crate::data::index::name::name_of;
 use crate::data::index::record::Picture;
@@ -292,7 +293,7 @@ impl<'a> Walk<'a> {
                 }
                 Found::Other => {
                     node.others += 1;
-                    node.holds_shards |= is_shard(name);
+                    node.holds_shards |= is_shard(Path::new(name));
                 }
                 Found::Skipped(reason) => node.leave_out(name, reason, stamp_of_skipped),
             }

@@ -23,6 +23,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crate::data::bytes::Bytes;
+use crate::data::endings::{is_parquet, is_shard};
 use crate::data::stored::{Facts, Stored};
 use crate::error::{Error, Result};
 use crate::path_text::is_remote;
@@ -35,21 +36,6 @@ use window::Window;
 
 /// The shards that were listed, by their paths.
 static LISTED: LazyLock<Mutex<HashMap<PathBuf, Arc<Shard>>>> = LazyLock::new(Mutex::default);
-
-/// Whether a file is a shard, by its name.
-pub(super) fn is_shard(path: &Path) -> bool {
-    has_ending(path, "tar") || is_table(path)
-}
-
-/// Whether a file is a Parquet table, by its name.
-fn is_table(path: &Path) -> bool {
-    has_ending(path, "parquet")
-}
-
-fn has_ending(path: &Path, ending: &str) -> bool {
-    path.extension()
-        .is_some_and(|found| found.eq_ignore_ascii_case(ending))
-}
 
 /// The files of a shard, which is then known to [`member`]; None for a table without a column of pictures. With `max_pixels`, an
 /// index that was kept is used.
@@ -77,7 +63,7 @@ pub(super) fn list(
     }
     let length = facts.length;
     let file = || Stored::open(path).map(Arc::new).map_err(Error::io(path));
-    let (spans, members, table) = match is_table(path) {
+    let (spans, members, table) = match is_parquet(path) {
         true => {
             let Some((spans, members, table)) = parquet::read(path, file()?, length, stop)? else {
                 return Ok(None);

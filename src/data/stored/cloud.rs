@@ -25,6 +25,7 @@ use object_store::{
 };
 use tokio::runtime::{Builder, Runtime};
 
+use crate::data::endings::{is_list, is_shard};
 use crate::data::stored::cloud::errors::{changed, in_words};
 use crate::data::stored::facts::Facts;
 use crate::path_text::path_text;
@@ -32,8 +33,6 @@ use crate::path_text::path_text;
 /// How often a request is made again, and for how long, before its file counts as unreadable.
 const RETRIES: usize = 5;
 const RETRY_TIME: Duration = Duration::from_secs(60);
-/// Endings of what is a file for sure, so that no server is asked whether it is a folder.
-const OF_FILES: [&str; 4] = ["tar", "parquet", "txt", "csv"];
 /// Why a folder of a web server is refused.
 const NOT_LISTED: &str = "a web server does not list its files: name the shards, such as {0000..0099}.tar, or give a list (.txt, .csv)";
 /// So many requests in a row that fail or are refused are an outage, as when credentials expire.
@@ -218,9 +217,9 @@ fn known() -> MutexGuard<'static, HashMap<PathBuf, Arc<ObjectMeta>>> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whether it is a file for sure, so that no server is asked whether it is a folder.
 fn is_of_files(path: &Path) -> bool {
-    let ending = path.extension();
-    ending.is_some_and(|ending| OF_FILES.iter().any(|of| ending.eq_ignore_ascii_case(of)))
+    is_shard(path) || is_list(path)
 }
 
 /// Whether objects begin with this address and a `/`.

@@ -184,6 +184,35 @@ fn masks_of_other_folders_are_found() {
     assert_eq!(of_parts["rows"], report["rows"]);
 }
 
+/// A mask has the name that a list gives its image; a whole path is none, and the image is not taken for its mask.
+#[test]
+fn masks_of_listed_images_are_found_by_their_names() {
+    let (trained, images, masks) = with_shapes("listed-masks");
+    let list = trained.out("list.txt");
+    let names = crate::shards::files(images.as_ref());
+    let listed = |between: &str| {
+        let lines = names.iter().map(|name| {
+            let name = name.display();
+            format!("{images}{between}{name}\n")
+        });
+        fs::write(&list, lines.collect::<String>()).unwrap();
+    };
+    listed("/");
+    let flags = probe_flags(&trained, &list, &["--masks", &masks]);
+    refused(
+        &flags,
+        &["is named by its whole path", "a list of paths in it"],
+    );
+    listed("/./");
+    let flags = ["--patches", "--data", &list, "--masks", &masks];
+    let of_list = trained.run("probe", &flags);
+    let of_folder = trained.run(
+        "probe",
+        &["--patches", "--data", &images, "--masks", &masks],
+    );
+    assert_eq!(of_list["images"], of_folder["images"]);
+}
+
 /// Arguments of a probe of patches.
 fn probe_flags(trained: &Trained, images: &str, more: &[&str]) -> Vec<String> {
     let flags = [

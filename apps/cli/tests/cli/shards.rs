@@ -176,10 +176,8 @@ fn killed_runs_on_shards_go_on_bit_for_bit() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    assert!(
-        ibot(&trained(&scratch, &shards, "run", &flags))
-            .status
-            .success()
-    );
+    // as an interrupted run says: without the images, which it knows
+    let run_folder = scratch.path("run");
+    succeeds(&["train", "--resume", &run_folder, "--backend", "flex"]);
     assert_same(&run, &undisturbed, 301);
 }
