@@ -248,6 +248,15 @@ fn a_run_that_loses_its_device_goes_on_on_the_cpu() {
         assert!(seen.notes.contains(said), "{said}: {}", seen.notes);
     }
 
+    // no device any more, and no other settings for that
+    let mut other = by_itself.clone();
+    other.config.method.temperature_student = 0.2;
+    let ended = run(&other, &AtomicBool::new(false), &mut ibot::train::Silent);
+    let message = ended.unwrap_err().to_string();
+    for said in ["other settings", "temperature_student"] {
+        assert!(message.contains(said), "{said}: {message}");
+    }
+
     let (by_hand, seen, ended) = lose_the_device(&scratch, OnDeviceLost::Stop).unwrap();
     let message = ended.unwrap_err().to_string();
     assert!(message.contains("device lost"), "{message}");

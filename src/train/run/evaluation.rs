@@ -133,7 +133,9 @@ impl Evaluator<'_> {
             true => folder,
             false => Arc::new(folder.part(&share.collect::<Vec<_>>())),
         };
-        let batch = (self.config.batch_size / ranks).max(1);
+        // no more at once than a step has
+        let most = self.config.micro_batch_size.unwrap_or(usize::MAX);
+        let batch = (self.config.batch_size / ranks).clamp(1, most.max(1));
         let (augment, guard, stop) = (&self.config.augment, self.guard, self.stop);
         let extract = || {
             extract_features::<B, M>(teacher, share.clone(), augment, batch, guard, device, stop)

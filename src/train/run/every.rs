@@ -67,7 +67,7 @@ impl Due {
     /// Whether it is due after `step` steps.
     pub fn is_due(&self, step: usize) -> bool {
         match self.every {
-            Every::Steps(steps) => step >= self.step + steps,
+            Every::Steps(steps) => step.saturating_sub(self.step) >= steps,
             Every::Time(time) => self.time.elapsed() >= time,
         }
     }

@@ -25,7 +25,7 @@ use crate::train::run::lines::{append, has_line, keep_lines};
 use crate::train::run::lock::RunLock;
 use crate::train::run::metrics::StepMetrics;
 use crate::train::run::observer::Observer;
-use crate::train::run::record::{Change, RunRecord};
+use crate::train::run::record::{Change, MayDiffer, RunRecord};
 use crate::train::run::work::{EVALUATIONS, METRICS, missing_folders, refuse_dangling, work_in};
 use crate::train::trainer::{Tensors, backbones};
 use crate::unfinished::write_whole;
@@ -109,26 +109,27 @@ impl RunFolder {
     /// Its newest good checkpoint, if `record` resumes its run; reports the damaged ones that it skips.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if the run was started with other settings, or has files to lose but no checkpoint,
-    /// unless `allow_changes`, which reports it instead; or if all of its checkpoints are damaged.
+    /// [`Error::Checkpoint`] if the run was started with other settings, or has files to lose but no checkpoint, unless
+    /// it may differ, which is reported instead; or if all of its checkpoints are damaged.
     pub fn continued(
         &mut self,
         record: &RunRecord,
-        allow_changes: bool,
+        may: MayDiffer,
         observer: &mut dyn Observer,
     ) -> Result<Option<Checkpoint>> {
         let Some(before) = RunRecord::read(&self.path)? else {
-            self.begin_anew("it has no run.json", allow_changes, observer)?;
+            self.begin_anew("it has no run.json", may, observer)?;
             return Ok(None);
         };
-        let changes = record.setting_changes(&before, &self.path)?;
-        self.agree("settings", &changes, allow_changes, observer)?;
+        let mut changes = record.setting_changes(&before, &self.path)?;
+        changes.retain(|change| may != MayDiffer::Backend || !change.is_backend());
+        self.agree("settings", &changes, may, observer)?;
         let (newest, damaged) = self.store.newest()?;
         for damaged in damaged {
             observer.note(&format!("skipped a damaged checkpoint: {}", damaged.error));
         }
         if newest.is_none() && before.has_checkpoint {
-            self.begin_anew("its checkpoints are gone", allow_changes, observer)?;
+            self.begin_anew("its checkpoints are gone", may, observer)?;
             return Ok(None);
         }
         let from = newest.as_ref().map_or_else(
@@ -144,23 +145,23 @@ impl RunFolder {
     }
 
     /// # Errors
-    /// [`Error::Checkpoint`] if the run was started with other pictures than those of `record`, unless `allow_changes`.
+    /// [`Error::Checkpoint`] if the run was started with other pictures than those of `record`, unless all may differ.
     pub fn same_pictures(
         &self,
         record: &RunRecord,
-        allow_changes: bool,
+        may: MayDiffer,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let before = self.before.as_ref();
         let change = before.and_then(|before| record.picture_change(before));
-        self.agree("images", change.as_slice(), allow_changes, observer)
+        self.agree("images", change.as_slice(), may, observer)
     }
 
     fn agree(
         &self,
         what: &str,
         changes: &[Change],
-        allow_changes: bool,
+        may: MayDiffer,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         if changes.is_empty() {
@@ -168,7 +169,7 @@ impl RunFolder {
         }
         let list = changes.iter().map(|change| format!("\n  {change}"));
         let list: String = list.collect();
-        if !allow_changes {
+        if may != MayDiffer::All {
             let reason = format!(
                 "holds a run with other {what}:{list}\nchoose another folder with `out`, or resume by `allow_changes`"
             );
@@ -181,17 +182,12 @@ impl RunFolder {
     }
 
     /// Never silently deletes what is left of a run with missing files.
-    fn begin_anew(
-        &self,
-        missing: &str,
-        allow_changes: bool,
-        observer: &mut dyn Observer,
-    ) -> Result<()> {
+    fn begin_anew(&self, missing: &str, may: MayDiffer, observer: &mut dyn Observer) -> Result<()> {
         let work = work_in(&self.path)?;
         if work.is_empty() {
             return Ok(());
         }
-        if !allow_changes {
+        if may != MayDiffer::All {
             let reason = format!(
                 "holds a run that cannot be resumed: {missing}, but it contains {work}; choose another folder \
                  with `out`, or replace the run by `allow_changes`"

@@ -68,12 +68,33 @@ fn yes() -> bool {
     true
 }
 
+/// In what a run may differ from the one that it resumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MayDiffer {
+    /// In nothing that changes its results.
+    Nothing,
+    /// In the backend alone.
+    Backend,
+    /// In settings and images; where its checkpoints are gone, it starts over.
+    All,
+}
+
+/// What [`Change`] calls the backend.
+const BACKEND: &str = "backend";
+
 /// One changed setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     key: String,
     before: String,
     now: String,
+}
+
+impl Change {
+    /// Whether it is that of the backend.
+    pub fn is_backend(&self) -> bool {
+        self.key == BACKEND
+    }
 }
 
 impl fmt::Display for Change {
@@ -163,7 +184,7 @@ impl RunRecord {
             })
             .collect();
         changes.push(Change {
-            key: "backend".into(),
+            key: BACKEND.into(),
             before: before.backend.clone(),
             now: self.backend.clone(),
         });

@@ -16,7 +16,7 @@ use crate::path_text::absolute;
 use crate::train::config::RunConfig;
 use crate::train::optim::Schedule;
 use crate::train::run::observer::Observer;
-use crate::train::run::record::RunRecord;
+use crate::train::run::record::{MayDiffer, RunRecord};
 use crate::train::run::request::RunRequest;
 use crate::train::trainer::{Trainer, TrainerConfig};
 use crate::train::weights::load_method;
@@ -28,6 +28,8 @@ pub(super) struct RunSetup<'a> {
     pub request: &'a RunRequest,
     pub guard: DeviceGuard,
     pub stop: &'a AtomicBool,
+    /// In what the run that it resumes may differ.
+    pub may: MayDiffer,
 }
 
 impl RunSetup<'_> {
@@ -166,6 +168,7 @@ pub fn pictures_to_train_on(
         request,
         guard: DeviceGuard::Cpu,
         stop,
+        may: MayDiffer::Nothing,
     };
     setup.check_request(&config)?;
     Ok(setup.pictures(&config, observer)?.0)
@@ -181,7 +184,11 @@ pub(in crate::train) fn loader(
     let views = train_views(config)?;
     let loader = LoaderConfig {
         batch_size: config.batch_size,
-        workers: config.workers,
+        workers: match config.workers {
+            // a rank shares its machine with others
+            0 if ranks.size() > 1 => rayon::current_num_threads(),
+            asked => asked,
+        },
         seed: config.seed,
         rank: ranks.rank(),
         ranks: ranks.size(),

@@ -19,6 +19,7 @@ use crate::train::config::RunConfig;
 use crate::train::run::evaluation::{Pictures, When};
 use crate::train::run::folder::RunFolder;
 use crate::train::run::observer::{Observer, RunStart};
+use crate::train::run::record::MayDiffer;
 use crate::train::run::request::{OnDeviceLost, RunRequest};
 use crate::train::run::setup::{RunSetup, loader, train_views};
 use crate::train::run::together::{OfRank, found_by_rank_0, note_other_ranks, same_tensors};
@@ -42,17 +43,25 @@ pub fn run(request: &RunRequest, stop: &AtomicBool, observer: &mut dyn Observer)
     let may_go_on = request.on_device_lost == OnDeviceLost::Cpu
         && request.collective.size() == 1
         && matches!(request.selected, Selected::Wgpu { .. });
-    match run_on_device(request, stop, observer) {
+    let may = match request.allow_changes {
+        true => MayDiffer::All,
+        false => MayDiffer::Nothing,
+    };
+    match run_on_device(request, may, stop, observer) {
         Err(error @ Error::Device(_)) if may_go_on => {
             observer.note(&format!(
                 "{error}\n`on_device_lost` cpu: resuming on the CPU"
             ));
             let on_cpu = RunRequest {
                 selected: Selected::Flex,
-                allow_changes: true, // the backend changes
                 ..request.clone()
             };
-            run_on_device(&on_cpu, stop, observer)
+            // a device that could not even be opened has not had the folder compared with the settings
+            let may = match request.allow_changes {
+                true => MayDiffer::All,
+                false => MayDiffer::Backend,
+            };
+            run_on_device(&on_cpu, may, stop, observer)
         }
         result => result,
     }
@@ -60,6 +69,7 @@ pub fn run(request: &RunRequest, stop: &AtomicBool, observer: &mut dyn Observer)
 
 fn run_on_device(
     request: &RunRequest,
+    may: MayDiffer,
     stop: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<()> {
@@ -69,6 +79,7 @@ fn run_on_device(
         request,
         guard: guard.clone(),
         stop,
+        may,
     };
     let rank = request.collective.rank();
     let mut of_rank;
@@ -139,7 +150,7 @@ fn set_up<'a, B: TrainBackend>(
     let mut folder = open_folder(setup, &config, observer)?;
     let mut record = setup.record(&config)?;
     let newest = found_by_rank_0(&mut folder, ranks, |folder| {
-        folder.continued(&record, request.allow_changes, observer)
+        folder.continued(&record, setup.may, observer)
     })?;
     let trainer = setup.trainer::<B>(&config, newest.is_some(), device, observer);
     let mut trainer = agree(ranks, trainer)?;
@@ -154,7 +165,7 @@ fn set_up<'a, B: TrainBackend>(
     record.fingerprint = train.fingerprint();
     same(ranks, "names of the images", record.fingerprint.as_bytes())?;
     // rank 0 alone has read the record of the run before
-    let is_same = folder.same_pictures(&record, request.allow_changes, observer);
+    let is_same = folder.same_pictures(&record, setup.may, observer);
     agree(ranks, is_same)?;
     let made = began.as_ref().map(|manifest| manifest.step);
     let examples = count_examples(&config, &train, observer);
