@@ -1,6 +1,6 @@
 //! Files that appear under their name only once they are complete.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{BufWriter, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,15 @@ impl Unfinished {
     /// An empty temporary file next to `path`, for what is never in memory as a whole; to be synced before it is finished.
     pub(crate) fn create(path: &Path) -> Result<(Self, BufWriter<File>)> {
         let temporary = temporary(path);
-        let file = File::create(&temporary).map_err(Error::io(path))?;
+        let mut options = File::options();
+        options.write(true).create(true).truncate(false);
+        let file = options.open(&temporary).map_err(Error::io(path))?;
+        // two processes that write one file would mix their bytes; where a file system has no locks, nobody knows
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Err(Error::data(path, "another process is writing it just now"));
+        }
+        // what a process has left that was killed
+        file.set_len(0).map_err(Error::io(path))?;
         let path = path.to_path_buf();
         let unfinished = Self { path, temporary };
         Ok((unfinished, BufWriter::with_capacity(1 << 20, file)))
@@ -136,6 +144,24 @@ pub(crate) fn sync_folder(path: &Path) -> Result<()> {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_file_has_one_writer() {
+        let folder = std::env::temp_dir().join(format!("ibot-writers-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("x.npy");
+        fs::write(temporary(&path), "left by one that was killed").unwrap();
+        let (first, mut file) = Unfinished::create(&path).unwrap();
+        let refused = Unfinished::create(&path).err().unwrap().to_string();
+        assert!(refused.contains("another process"), "{refused}");
+        file.write_all(b"whole").unwrap();
+        first.sync(file).unwrap();
+        first.finish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        write_whole(&path, b"again").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"again");
+        fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn what_cannot_be_written_is_known_before() {

@@ -224,12 +224,12 @@ fn auto_among(adapters: &[AdapterSummary]) -> Choice {
         .find(|a| a.is_software() && a.api != Api::Gl);
     let reason = match (software, adapters.first()) {
         (Some(adapter), _) => format!(
-            "auto takes the CPU: the only adapter, {}, is software and slower than burn-flex; `backend` wgpu takes it{}",
+            "auto takes the CPU: wgpu finds no GPU; {} is a software adapter, slower than burn-flex, which `backend` wgpu takes{}",
             adapter.name,
             if is_wsl() { WSL } else { "" }
         ),
         (None, Some(adapter)) => format!(
-            "auto takes the CPU: the only adapter, {}, is reached by OpenGL, which is untested; `backend` wgpu `device` {} \
+            "auto takes the CPU: {} is reached by OpenGL, which is untested; `backend` wgpu `device` {} \
              takes it",
             adapter.name, adapter.index
         ),

@@ -40,4 +40,4 @@ pub use matrices::{Cooperative, MATRICES_VARIABLE, Matrices};
 pub(crate) use matrices::{LEAST_MATRIX_WORKGROUP_BYTES, MATRIX_SUBGROUPS};
 pub use opening::init_wgpu;
 pub use panics::observe_log;
-pub use patience::{DEADLINE_VARIABLE, end_process, on_no_answer, waited};
+pub use patience::{DEADLINE_VARIABLE, end_process, end_process_at_once, on_no_answer, waited};

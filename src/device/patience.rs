@@ -306,14 +306,22 @@ fn deadline(value: Option<&str>, kind: AdapterKind) -> Result<Duration> {
 /// Ends the process with `code`. Where a device did not answer, at once: drivers wait for its work as the process exits.
 pub fn end_process(code: u8) -> ! {
     if SILENT.load(Ordering::Acquire) {
-        #[cfg(unix)]
-        // SAFETY: ends the process without running anything that a driver has registered.
-        unsafe {
-            libc::_exit(code.into());
-        }
         #[cfg(not(unix))]
         std::process::abort();
+        #[cfg(unix)]
+        end_process_at_once(code);
     }
+    std::process::exit(code.into())
+}
+
+/// Ends the process with `code` and, on Unix, does not wait for a driver whose device still works.
+pub fn end_process_at_once(code: u8) -> ! {
+    #[cfg(unix)]
+    // SAFETY: ends the process without running anything that a driver has registered.
+    unsafe {
+        libc::_exit(code.into());
+    }
+    #[cfg(not(unix))]
     std::process::exit(code.into())
 }
 

@@ -90,7 +90,8 @@ impl Shown {
 
     /// The line in so many columns.
     fn line(&self, columns: usize) -> String {
-        let share = self.step as f64 / self.steps.max(1) as f64;
+        // a run may have made more steps than it is asked for now
+        let share = (self.step as f64 / self.steps.max(1) as f64).min(1.0);
         let percent = format!("{:3.0} %", 100.0 * share);
         // the last column stays free: a full line wraps on some terminals
         let mut room = columns.saturating_sub(1 + measure_text_width(&percent));
@@ -188,6 +189,10 @@ mod tests {
         for columns in 20..200 {
             let line = shown.line(columns);
             assert!(measure_text_width(&line) < columns, "{columns}: {line}");
+        }
+        for columns in 20..200 {
+            let line = Shown::new(50, 100).line(columns);
+            assert!(line.starts_with("100 %"), "{columns}: {line}");
         }
         let narrow = shown.line(60);
         for part in ["12 %", "11232/93600", "loss 3.912", "left"] {

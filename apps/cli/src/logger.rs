@@ -25,8 +25,14 @@ struct Stderr {
 
 /// Installs the logger; later calls do nothing.
 pub fn install() {
-    let level = std::env::var(VARIABLE).ok();
-    let level = level.and_then(|level| level.parse().ok());
+    let asked = std::env::var(VARIABLE).ok();
+    let level = asked.as_deref().map(str::parse::<LevelFilter>);
+    if let (Some(Err(_)), Some(asked)) = (&level, &asked) {
+        warn(format_args!(
+            "WARNING {VARIABLE} = {asked}: must be one of off, error, warn, info, debug, trace"
+        ));
+    }
+    let level = level.and_then(Result::ok);
     let level = level.unwrap_or(LevelFilter::Warn);
     let logger = LOGGER.get_or_init(|| Stderr {
         level,

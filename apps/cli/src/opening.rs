@@ -193,7 +193,8 @@ impl Opening {
             None => format!("; about {} memory", in_gib(plan.memory.needed_bytes)),
         };
         // one more while it is written
-        let disk = plan.checkpoint_bytes.saturating_mul(self.keep as u64 + 1);
+        let kept = (self.keep as u64).saturating_add(1);
+        let disk = plan.checkpoint_bytes.saturating_mul(kept);
         text += &format!(", {} disk", in_gib(disk));
         let text = titled("run", &text);
         match plan.verdict {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ibot::collective::agree;
 use ibot::collective::{Alone, Collective, by_rank_0};
 use ibot::device::{BackendChoice, Selected, list_adapters};
+use ibot::error::counted;
 use ibot::{Error, Result};
 
 use self::devices::Devices;
@@ -246,12 +247,12 @@ impl RankArgs {
             return Ok(());
         }
         if of > gpus && !self.share_devices {
-            let host = &host.name;
+            let (host, gpus) = (&host.name, counted(gpus, "GPU"));
             return Err(Error::config(
                 "ranks",
                 of,
                 format!(
-                    "{host} has {gpus} GPU for them: start as many there as it has GPUs, or let them share by --share-devices"
+                    "{host} has {gpus} for them: start one process for each, or let them share by --share-devices"
                 ),
             ));
         }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use ibot::device::end_process_at_once;
 use ibot::{Error, Result};
 
 use super::output::warn;
@@ -82,9 +83,9 @@ fn received(signal: i32) {
     drop(newest);
     match before {
         None => {
-            RECEIVED.store(signal, Ordering::Relaxed);
+            RECEIVED.store(signal, Ordering::Release);
             if let Some(stop) = STOP.get() {
-                stop.store(true, Ordering::Relaxed);
+                stop.store(true, Ordering::Release);
             }
             if ANOTHER.load(Ordering::Relaxed) == 0 && !is_silent() {
                 warn("\nstopping; press Ctrl-C again to stop at once");
@@ -95,7 +96,8 @@ fn received(signal: i32) {
             if !is_silent() {
                 warn("stopped at once");
             }
-            std::process::exit(status(signal).into());
+            // the GPU that it waits for may be the reason
+            end_process_at_once(status(signal));
         }
         Some(_) => {}
     }

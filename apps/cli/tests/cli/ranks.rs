@@ -70,6 +70,9 @@ fn two_and_four_ranks_have_the_bits_of_one() {
         let scores = |text: &str| text.matches("k-NN").count();
         assert_eq!(scores(&text), scores(&said), "{text}");
         assert_same(&scratch.0.join("run"), &alone, 7);
+        // a process without others is to have as many threads as it likes
+        let record = fs::read_to_string(scratch.0.join("run/run.json")).unwrap();
+        assert!(record.contains("workers = 0"), "{record}");
         fs::remove_dir_all(scratch.0.join("run")).unwrap();
     }
 }
