@@ -123,8 +123,8 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
     device: B::Device,
 }
 
-/// Least and greatest number of pictures in a probe, if the batch has them: of a few, all may well look alike.
-const PROBED: [usize; 2] = [4, 16];
+/// Least and greatest number of pictures in a probe, if the batch has them.
+const PROBED: [usize; 2] = [2, 16];
 
 /// A step whose losses have not been read.
 #[derive(Debug)]
