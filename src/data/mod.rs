@@ -99,7 +99,7 @@ pub use order::Shuffle;
 pub(crate) use pictures::none_usable;
 pub use pixels::Pixels;
 pub use reading::reading;
-pub use sources::check_source;
+pub use sources::{check_source, parts_of};
 pub use summary::ScanSummary;
 pub use survey::{Shared, Survey, SurveyConfig};
 pub use tile_grid::{TileArea, TileGrid};

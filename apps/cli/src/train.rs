@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use ibot::data::demo::{default_cache_dir, ensure_demo_set};
-use ibot::data::{Parts, check_source};
+use ibot::data::{Parts, check_source, parts_of};
 use ibot::device::Selected;
 use ibot::error::printable;
 use ibot::files::checkpoint::Keep;
@@ -228,7 +228,7 @@ fn request(
 
 /// Reports what of a data set is left out.
 fn say_part(data: &Path, part: &Path) {
-    let Some(Parts { val, .. }) = Parts::find(data) else {
+    let Some(Parts { val, .. }) = parts_of(data) else {
         return;
     };
     let val = val.map_or_else(String::new, |val| {

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use ibot::backbone::Normalization;
-use ibot::data::Parts;
+use ibot::data::parts_of;
 use ibot::files::model::ModelSource;
 use ibot::train::presets::preset_names;
 use ibot::train::{Every, OnAnomaly, OnDeviceLost, PretrainedParts};
@@ -148,5 +148,5 @@ impl TrainArgs {
 
 /// The folder `train` of a data set with train and test folders.
 fn part_to_train_on(data: &Path) -> PathBuf {
-    Parts::find(data).map_or_else(|| data.to_path_buf(), |parts| parts.train)
+    parts_of(data).map_or_else(|| data.to_path_buf(), |parts| parts.train)
 }

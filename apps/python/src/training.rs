@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use ibot::app::{TrainingConfig, TrainingHandle};
-use ibot::data::{ImageFolder, Parts, PictureSource as _};
+use ibot::data::{ImageFolder, PictureSource as _, parts_of};
 use ibot::device::{BackendChoice, Selected, select};
 use ibot::files::model::{LocalModel, ModelSource, Normalized};
 use ibot::train::presets::{STABLE_PRETRAINING, preset};
@@ -66,7 +66,7 @@ impl Request {
 
     /// The folders to train on: of a data set in parts, the part `train`.
     fn sources(&self) -> Vec<PathBuf> {
-        let part = |data: &PathBuf| Parts::find(data).map_or(data.clone(), |parts| parts.train);
+        let part = |data: &PathBuf| parts_of(data).map_or(data.clone(), |parts| parts.train);
         self.data.iter().map(part).collect()
     }
 

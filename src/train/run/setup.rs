@@ -69,6 +69,13 @@ impl RunSetup<'_> {
             None => ImageFolder::scan_all(&self.request.sources(), &config.folder, stop)?,
         };
         observer.scanned(&self.request.sources(), folder.summary());
+        let parts = &folder.summary().parts;
+        if !parts.is_empty() {
+            observer.note(&format!(
+                "WARNING the images are of the parts {}, and all are trained on; to leave out those to test on, give the part to train on by itself",
+                parts.join(", ")
+            ));
+        }
         if let Some(path) = &self.request.val {
             refuse_unlabeled(&folder, "val")?;
             let of_val = FolderConfig {

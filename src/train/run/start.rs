@@ -128,6 +128,8 @@ fn train<B: TrainBackend>(
         observer.note(
             "the run is complete; raise `epochs` or `steps` with `allow_changes` to train longer",
         );
+        // killed between its last checkpoint and its weights, it has those of an earlier step, or none
+        training.export()?;
     }
     // the run may have been stopped after a step but before its evaluation
     if let Some(owed) = training.owed_evaluation()? {

@@ -37,7 +37,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         if stopped || is_last || judges || is_due {
             self.checkpoint()?;
             observer.checkpoint(self.step);
-        } else if ends_epoch && self.is_first() {
+        } else if ends_epoch {
             self.export()?;
         }
         if stopped && !is_last {
@@ -123,8 +123,11 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             .map_err(|error| self.unwritten(error))
     }
 
-    /// Writes both backbones.
-    fn export(&mut self) -> Result<()> {
+    /// Writes both backbones, which rank 0 does.
+    pub fn export(&mut self) -> Result<()> {
+        if !self.is_first() {
+            return Ok(());
+        }
         let read = || backbones_of(&self.trainer.method);
         let backbones = self.setup.guard.read::<B, _>(self.trainer.device(), read)?;
         let cards = self.cards()?;
@@ -179,7 +182,8 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         // k-NN, which rank 0 makes of all features, may be stopped too
         let evaluation = match agree(self.ranks(), evaluation) {
             Err(Error::Stopped) => return Err(self.interrupted(observer)),
-            evaluation => evaluation?,
+            Err(error) => return Err(self.not_evaluated(error)),
+            Ok(evaluation) => evaluation,
         };
         self.setup.guard.free_unused();
         match evaluation {

@@ -214,6 +214,18 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
     /// The error of the step after this one, with the path of the last good state, which is written now unless the device
     /// failed and its numbers cannot be trusted.
     fn failed(&mut self, error: Error) -> Error {
+        self.failed_in(&format!("step {}", self.step + 1), error)
+    }
+
+    /// The error of the evaluation after this step, likewise.
+    fn not_evaluated(&mut self, error: Error) -> Error {
+        match self.step {
+            0 => error, // nothing is lost
+            step => self.failed_in(&format!("evaluation after step {step}"), error),
+        }
+    }
+
+    fn failed_in(&mut self, what: &str, error: Error) -> Error {
         if let Error::Device(reason) = error {
             return Error::Device(format!(
                 "{reason}; steps after the newest checkpoint are lost; run the same command again to resume from it"
@@ -222,11 +234,14 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
         let step = self.step;
         if self.has_parted {
             return Error::Training(format!(
-                "step {}: {error}; run the same command again to resume from the newest checkpoint",
-                step + 1
+                "{what}: {error}; run the same command again to resume from the newest checkpoint"
             ));
         }
-        let written = self.checkpoint().and_then(|()| self.folder.finish());
+        let written = match self.saved == Some(step) {
+            true => Ok(()),
+            false => self.checkpoint(),
+        };
+        let written = written.and_then(|()| self.folder.finish());
         let state = match written {
             Ok(()) => {
                 let path = printable(self.folder.path());
@@ -234,7 +249,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             }
             Err(error) => format!("the state could not be written: {error}"),
         };
-        Error::Training(format!("step {}: {error}; {state}", step + 1))
+        Error::Training(format!("{what}: {error}; {state}"))
     }
 
     /// Saves the state of a stopped run, and returns its error.
