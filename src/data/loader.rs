@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::collective::share;
 use crate::data::PictureSource;
 use crate::data::augment::{AugmentConfig, ViewKind};
 use crate::data::loader_config::LoaderConfig;
@@ -296,8 +297,8 @@ impl Task for TrainTask {
         let start = index * self.batch_size;
         let count = order.len().checked_sub(start)?.min(self.batch_size);
         let [rank, ranks] = self.share;
-        let share = start + rank * count / ranks..start + (rank + 1) * count / ranks;
-        (count > 0).then(|| share.map(|position| order.at(position)).collect())
+        let own = share(rank, ranks, count);
+        (count > 0).then(|| own.map(|position| order.at(start + position)).collect())
     }
 
     fn make(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use ibot::collective::{Collective, Threads};
+use ibot::collective::{Collective, LocalRanks};
 use ibot::device::Selected;
 use ibot::error::{Error, Result};
 use ibot::files::checkpoint::{Checkpoint, Store};
@@ -86,7 +86,7 @@ fn train(
 ) -> Vec<(Result<()>, Stopper)> {
     // the last rank is the one that is stopped: as by a signal that reached it alone
     let stopped = Arc::new(AtomicBool::new(false));
-    let ranks = Threads::group(ranks).into_iter().map(|collective| {
+    let ranks = LocalRanks::group(ranks).into_iter().map(|collective| {
         let (rank, is_last) = (
             collective.rank(),
             collective.rank() + 1 == collective.size(),

@@ -40,7 +40,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "ownership",
         ],
     ),
-    ("data", &["kernels", "masking"]),
+    ("data", &["collective", "kernels", "masking"]),
     ("device", &["memory"]),
     ("eval", &["backbone", "data", "device", "kernels"]),
     ("files", &["backbone", "data", "device"]),

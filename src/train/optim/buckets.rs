@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use burn::tensor::{Tensor, TensorData};
 
-use crate::collective::{Collective, Wire, sum_by};
+use crate::collective::{Collective, Wire, all_reduce_sum_as};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::kernels::IbotBackend;
@@ -53,7 +53,7 @@ impl<B: IbotBackend> Buckets<B> {
         let collective = link.collective.clone();
         let exchange = move || {
             for (mut entries, wire) in unsummed {
-                let sum = sum_by(&*collective, &mut entries, wire).map(|()| entries);
+                let sum = all_reduce_sum_as(&*collective, &mut entries, wire).map(|()| entries);
                 let is_last = sum.is_err();
                 if summed.send(sum).is_err() || is_last {
                     return;

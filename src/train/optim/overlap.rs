@@ -215,7 +215,7 @@ mod tests {
     use burn_flex::Flex;
 
     use super::*;
-    use crate::collective::{Collective, Threads};
+    use crate::collective::{Collective, LocalRanks};
     use crate::device::DeviceGuard;
     use crate::kernels::{LinearLayerInput, Prologue};
     use crate::train::optim::gradients::on_new_nodes;
@@ -224,7 +224,7 @@ mod tests {
 
     /// A rank that counts its exchanges.
     #[derive(Debug)]
-    struct Counted(Threads, AtomicUsize);
+    struct Counted(LocalRanks, AtomicUsize);
 
     impl Collective for Counted {
         fn rank(&self) -> usize {
@@ -313,7 +313,7 @@ mod tests {
 
     /// Of each parameter its gradient, summed over two ranks, on each.
     fn sums(layers: &[Linear<B>], case: Case) -> [Vec<Option<Vec<f32>>>; 2] {
-        let of_rank = |rank: Threads| {
+        let of_rank = |rank: LocalRanks| {
             let layers = on_new_nodes(layers.to_vec());
             std::thread::spawn(move || {
                 let rank = Arc::new(Counted(rank, AtomicUsize::new(0)));
@@ -343,7 +343,7 @@ mod tests {
                 found.map(|data| data.map(values)).collect()
             })
         };
-        let threads = Threads::group(2).into_iter().map(of_rank);
+        let threads = LocalRanks::group(2).into_iter().map(of_rank);
         let threads: Vec<_> = threads.collect();
         let ranks = threads.into_iter().map(|rank| rank.join().unwrap());
         ranks.collect::<Vec<_>>().try_into().unwrap()

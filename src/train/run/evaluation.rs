@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::Backbone;
-use crate::collective::{Collective, Wire, agree};
+use crate::collective::{Collective, Wire, all_ok, share};
 use crate::data::{ImageFolder, PictureSource as _};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
@@ -128,7 +128,7 @@ impl Evaluator<'_> {
         device: &B::Device,
     ) -> Result<FeatureSet> {
         let (rank, ranks) = (self.ranks.rank(), self.ranks.size());
-        let share = rank * folder.len() / ranks..(rank + 1) * folder.len() / ranks;
+        let share = share(rank, ranks, folder.len());
         let share = match share.len() == folder.len() {
             true => folder,
             false => Arc::new(folder.part(&share.collect::<Vec<_>>())),
@@ -145,7 +145,7 @@ impl Evaluator<'_> {
             }),
             false => self.config.precision.autocast(extract),
         };
-        to_rank_0(agree(self.ranks, own)?, self.ranks)
+        to_rank_0(all_ok(self.ranks, own)?, self.ranks)
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::collective::{Alone, Collective};
+use crate::collective::{Collective, SingleProcess};
 use crate::data::ImageFolder;
 use crate::device::Selected;
 use crate::files::checkpoint::Keep;
@@ -29,8 +29,8 @@ pub struct RunRequest {
     pub out: PathBuf,
     /// The device.
     pub selected: Selected,
-    /// The ranks that train together, each with its share of every batch, [`Alone`] by default. All have the same request but
-    /// for the device; the rank numbered 0 writes the run folder, which all must see, and evaluates.
+    /// The ranks that train together, each with its share of every batch, [`SingleProcess`] by default. All have the same
+    /// request but for the device; the rank numbered 0 writes the run folder, which all must see, and evaluates.
     pub collective: Arc<dyn Collective>,
     /// Whether ranks may have devices of different kinds, which round differently: all then take the tensors of rank 0 at each
     /// read of metrics and before each checkpoint. Otherwise such a run ends at its first checkpoint.
@@ -83,7 +83,7 @@ impl RunRequest {
             scanned: None,
             out,
             selected,
-            collective: Arc::new(Alone),
+            collective: Arc::new(SingleProcess),
             mixed_devices: false,
             pretrained: None,
             pretrained_parts: PretrainedParts::Backbone,

@@ -22,7 +22,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use crate::backbone::TrainBackbone;
-use crate::collective::{Alone, Collective, Pairwise, Wire, counts};
+use crate::collective::{Collective, Pairwise, SingleProcess, Wire, gather_counts};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::kernels::{INITIAL_LOSS_SCALE, LossScale, TrainBackend};
@@ -51,7 +51,7 @@ pub struct TrainerConfig {
     /// Number format of matrix products and tokens, f32 by default; [`IbotBackend::check_precision`](crate::kernels::IbotBackend::check_precision)
     /// says whether the device has them.
     pub precision: Precision,
-    /// The ranks that have parts of each batch, [`Alone`] by default. All of them make the same steps with the same rates;
+    /// The ranks that have parts of each batch, [`SingleProcess`] by default. All of them make the same steps with the same rates;
     /// batches are shares of one, in the order of the ranks, and none is empty.
     pub collective: Arc<dyn Collective>,
     /// What gradients are between ranks, f32 by default.
@@ -65,7 +65,7 @@ impl Default for TrainerConfig {
             seed: 0,
             micro_batch_size: None,
             precision: Precision::default(),
-            collective: Arc::new(Alone),
+            collective: Arc::new(SingleProcess),
             wire: Wire::default(),
         }
     }
@@ -381,7 +381,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     /// The number in the batch of this rank's first picture of so many, and whether each rank has its share in one part.
     fn shares(&self, pictures: usize) -> Result<(u64, bool)> {
         let ranks = &*self.link.collective;
-        let of_ranks = counts(ranks, [pictures])?;
+        let of_ranks = gather_counts(ranks, [pictures])?;
         let before = of_ranks[..ranks.rank()].iter();
         let before = before.map(|[pictures]| *pictures as u64).sum();
         let parts = |pictures| ranges_of_parts(pictures, self.micro_batch_size).len();

@@ -11,7 +11,7 @@ mod stepping;
 pub(super) use keeping::DueEvaluation;
 
 use crate::backbone::TrainBackbone;
-use crate::collective::agree;
+use crate::collective::all_ok;
 use crate::data::Loader;
 use crate::error::{Error, Result, counted, printable};
 use crate::files::checkpoint::Manifest;
@@ -204,7 +204,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             true => self.folder.rewind(to, observer),
             false => Ok(()),
         };
-        agree(ranks, rewound)?;
+        all_ok(ranks, rewound)?;
         observer.rolled_back(to);
         self.checkpoint()?; // so that a resumed run keeps the lower learning rate
         observer.checkpoint(to);

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::backbone::TrainBackbone;
-use crate::collective::agree;
+use crate::collective::all_ok;
 use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::kernels::TrainBackend;
@@ -74,7 +74,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     fn make_step(&mut self) -> Result<Made<B>> {
         let input = self.next_input();
         // a rank without a batch is known to all before they wait for its part of the step
-        let (input, data_wait_s) = agree(self.ranks(), input)?;
+        let (input, data_wait_s) = all_ok(self.ranks(), input)?;
         log::debug!("step {} begins", self.step + 1);
         let weight_decay = self.config.optimizer.weight_decay;
         let method = &self.config.method;
@@ -147,6 +147,6 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             Health::read(probe, &self.setup.guard, self.trainer.device())
         };
         let health = self.is_first().then(check).transpose();
-        agree(self.ranks(), health)
+        all_ok(self.ranks(), health)
     }
 }
