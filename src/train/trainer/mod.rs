@@ -30,8 +30,8 @@ use crate::method::{BatchTargets, Ibot, IbotInput, LossTerms, Probe};
 use crate::ownership::take;
 use crate::precision::Precision;
 use crate::train::optim::{
-    Early, Gradients, InOrder, Link, Optimizer, OptimizerConfig, Overlap, Rates, UpdateRates,
-    on_new_nodes,
+    Gradients, InOrder, Link, Optimizer, OptimizerConfig, Overlap, Rates, ReducedGrads,
+    UpdateRates, on_new_nodes,
 };
 use crate::train::trainer::losses::{Measured, Unread, decide, rows};
 use crate::train::trainer::parts::ranges_of_parts;
@@ -345,7 +345,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         let targets = precision.autocast(|| self.method.prepare(inputs, ranks))?;
         // in the order of `Pairwise`, as over ranks: the same parts on more ranks have the same sums
         let (mut sums, mut terms) = (Pairwise::default(), Pairwise::default());
-        let (mut last, mut early) = (None, Early::default());
+        let (mut last, mut early) = (None, ReducedGrads::default());
         for index in 0..targets.parts() {
             // an earlier backward pass has removed these parameters from burn's graph, see `on_new_nodes`
             self.method.student = on_new_nodes(take(&mut self.method.student));
