@@ -67,21 +67,21 @@ impl Plan {
     }
 
     fn write_memory(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (memory, most) = (&self.memory, self.memory.most);
-        let (bytes, moment) = (in_mib(memory.most_bytes), memory.moment);
+        let (memory, peak) = (&self.memory, self.memory.peak);
+        let (bytes, moment) = (in_mib(memory.peak_bytes), memory.moment);
         writeln!(
             f,
             "memory           {bytes} in tensors at most, in {moment}:"
         )?;
         for (what, bytes) in [
-            ("student", most.student),
-            ("teacher", most.teacher),
-            ("optimizer", most.optimizer),
-            ("images", most.views),
-            ("teacher's logits", most.targets),
-            ("kept for backward", most.activations),
-            ("gradients", most.gradients),
-            ("in passing", most.passing),
+            ("student", peak.student),
+            ("teacher", peak.teacher),
+            ("optimizer", peak.optimizer),
+            ("images", peak.views),
+            ("teacher's logits", peak.targets),
+            ("kept for backward", peak.activations),
+            ("gradients", peak.gradients),
+            ("workspace", peak.workspace),
         ] {
             writeln!(f, "  {what:<22} {:>12}", in_mib(bytes))?;
         }
