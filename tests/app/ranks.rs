@@ -49,7 +49,7 @@ fn request(scratch: &Scratch, out: &str) -> RunRequest {
     std::fs::write(&toml, TINY).unwrap();
     let mut config = RunConfig::default().merged_with_file(&toml).unwrap();
     config.steps = Some(12);
-    let mut request = RunRequest::new(config, folder, scratch.path(out), Selected::Flex);
+    let mut request = RunRequest::new(config, vec![folder], scratch.path(out), Selected::Flex);
     request.checkpoint_every = Every::Steps(5);
     request
 }
@@ -212,7 +212,7 @@ fn ranks_that_differ_are_named() {
     }
     let of_folders = messages("folders", |request, rank| {
         if rank == 1 {
-            request.data = request.data.join("nothing");
+            request.data[0].push("nothing");
         }
     });
     assert!(of_folders[0].starts_with("rank 1: "), "{}", of_folders[0]);

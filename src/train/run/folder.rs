@@ -225,7 +225,7 @@ impl RunFolder {
         let comments = format!(
             "# ibot {}\n# data {}\n# backend {}\n",
             record.ibot,
-            printable(&record.data),
+            record.first_data(),
             record.backend
         );
         write_whole(&self.path.join(CONFIG), (comments + &text).as_bytes())?;

@@ -12,7 +12,8 @@ use crate::unfinished::write_whole;
 
 const NAME: &str = "run.json";
 
-/// Settings that change the speed of a run but not its results.
+/// Settings that may differ when a run is resumed, because they change no weight (`health_every` only decides when `on_anomaly`
+/// looks).
 const FREE: [&str; 7] = [
     "workers",
     "health_every",
@@ -33,11 +34,9 @@ pub struct RunRecord {
     /// The device that last computed it, in words.
     #[serde(default)]
     pub device: String,
-    /// Image folder, file or list.
-    pub data: PathBuf,
-    /// More of them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub more_data: Vec<PathBuf>,
+    /// What it trains on: [`RunRequest::data`](crate::train::RunRequest::data).
+    #[serde(flatten, with = "data_in_json")]
+    pub data: Vec<PathBuf>,
     /// Labeled folder for k-NN evaluation.
     pub val: Option<PathBuf>,
     /// Usable pictures in the image folder.
@@ -53,6 +52,37 @@ pub struct RunRecord {
     /// removed. Records of the first versions lack it, and count as having had one.
     #[serde(default = "yes")]
     pub has_checkpoint: bool,
+}
+
+/// The first source is `data` and the others are `more_data`, as in the files of all versions.
+mod data_in_json {
+    use std::path::PathBuf;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct InJson {
+        data: PathBuf,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        more_data: Vec<PathBuf>,
+    }
+
+    pub fn serialize<S: Serializer>(data: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+        let (first, others) = match data {
+            [] => (PathBuf::new(), Vec::new()),
+            [first, others @ ..] => (first.clone(), others.to_vec()),
+        };
+        let in_json = InJson {
+            data: first,
+            more_data: others,
+        };
+        in_json.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PathBuf>, D::Error> {
+        let InJson { data, more_data } = InJson::deserialize(from)?;
+        Ok([vec![data], more_data].concat())
+    }
 }
 
 fn one() -> usize {
@@ -101,10 +131,9 @@ impl RunRecord {
         })
     }
 
-    /// Everything it trains on: `data` and `more_data`.
-    pub fn sources(&self) -> Vec<PathBuf> {
-        let data = std::iter::once(&self.data);
-        data.chain(&self.more_data).cloned().collect()
+    /// What names its images in a line of text: the first of [`RunRecord::data`].
+    pub fn first_data(&self) -> String {
+        self.data.first().map(printable).unwrap_or_default()
     }
 
     /// Writes the record into `folder`, whole or not at all.
@@ -175,7 +204,7 @@ impl RunRecord {
     pub fn picture_change(&self, before: &Self) -> Option<Change> {
         let data = |record: &Self| format!("{} images", record.pictures);
         (before.fingerprint != self.fingerprint).then(|| Change {
-            key: format!("names of the images in {}", printable(&self.data)),
+            key: format!("names of the images in {}", self.first_data()),
             before: data(before),
             now: data(self),
         })
@@ -202,8 +231,7 @@ mod tests {
             ibot: "0".into(),
             backend: "flex".into(),
             device: "a CPU".into(),
-            data: "pictures".into(),
-            more_data: Vec::new(),
+            data: vec!["pictures".into()],
             val: None,
             pictures: 10,
             fingerprint: "a".into(),

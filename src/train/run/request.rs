@@ -18,10 +18,8 @@ use crate::train::weights::PretrainedParts;
 pub struct RunRequest {
     /// All settings.
     pub config: RunConfig,
-    /// Image folder, image file, or text file that lists both ([`ImageFolder::scan_all`]).
-    pub data: PathBuf,
-    /// More of them.
-    pub more_data: Vec<PathBuf>,
+    /// What to train on: everything that [`ImageFolder::scan_all`] reads.
+    pub data: Vec<PathBuf>,
     /// The pictures of all these where they were scanned before, with the same `folder` settings except the cache;
     /// otherwise the run scans them.
     pub scanned: Option<Arc<ImageFolder>>,
@@ -68,18 +66,11 @@ pub enum OnDeviceLost {
 }
 
 impl RunRequest {
-    /// Everything to train on: `data` and `more_data`.
-    pub fn sources(&self) -> Vec<PathBuf> {
-        let data = std::iter::once(&self.data);
-        data.chain(&self.more_data).cloned().collect()
-    }
-
     /// A run without evaluation that writes a checkpoint every ten minutes, keeps the last two, and warns of anomalies.
-    pub fn new(config: RunConfig, data: PathBuf, out: PathBuf, selected: Selected) -> Self {
+    pub fn new(config: RunConfig, data: Vec<PathBuf>, out: PathBuf, selected: Selected) -> Self {
         Self {
             config,
             data,
-            more_data: Vec::new(),
             scanned: None,
             out,
             selected,

@@ -248,7 +248,8 @@ impl Verdict {
             return; // it is written after the first epoch
         }
         let model = quoted(&model);
-        let data = record.map_or_else(|| "IMAGES".to_owned(), |record| quoted(&record.data));
+        let data = record.and_then(|record| record.data.first());
+        let data = data.map_or_else(|| "IMAGES".to_owned(), |data| quoted(data));
         match self.state {
             State::Bad => {
                 let command = "ibot train --help".to_owned();
