@@ -98,6 +98,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// What every part may import.
 const FOUNDATIONS: &[&str] = &[
     "csv_text",
+    "duration",
     "error",
     "path_text",
     "precision",
