@@ -62,7 +62,7 @@ impl fmt::Display for When {
 }
 
 /// The pictures of a run.
-pub(super) struct Pictures {
+pub(super) struct RunImages {
     /// To train on.
     pub train: Arc<ImageFolder>,
     /// Their description in model files.
@@ -74,7 +74,7 @@ pub(super) struct Pictures {
 /// The inputs of an evaluation besides the backbone.
 pub(super) struct Evaluator<'a> {
     pub config: &'a RunConfig,
-    pub pictures: &'a Pictures,
+    pub pictures: &'a RunImages,
     pub guard: &'a DeviceGuard,
     pub stop: &'a AtomicBool,
     /// Each takes the features of a share of the pictures.
@@ -95,7 +95,7 @@ impl Evaluator<'_> {
         device: &B::Device,
     ) -> Result<Option<Evaluation>> {
         let features = |folder: Arc<ImageFolder>| self.features::<B, M>(teacher, folder, device);
-        let Pictures { train, val, .. } = self.pictures;
+        let RunImages { train, val, .. } = self.pictures;
         let sample = val.as_ref().unwrap_or(train).sample(SAMPLE);
         let sample = features(Arc::new(sample))?;
         let knn = match val.as_ref().filter(|_| with_knn) {

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::files::model::DataCard;
 use crate::kernels::{IbotBackend, OnBackend, TrainBackend};
 use crate::train::config::RunConfig;
-use crate::train::run::evaluation::{Pictures, When};
+use crate::train::run::evaluation::{RunImages, When};
 use crate::train::run::folder::RunFolder;
 use crate::train::run::observer::{Observer, RunStart};
 use crate::train::run::request::{OnDeviceLost, RunRequest};
@@ -183,7 +183,7 @@ fn set_up<'a, B: TrainBackend>(
     };
     all_ok(ranks, begun)?;
     let parameters = trainer.method.student.num_params();
-    let pictures = Pictures { train, card, val };
+    let pictures = RunImages { train, card, val };
     let from = began.as_ref();
     let training = TrainLoop::new(setup, trainer, measured, folder, loader, pictures, from);
     let start = RunStart {

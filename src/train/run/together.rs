@@ -9,7 +9,7 @@ use crate::train::run::folder::RunFolder;
 use crate::train::run::observer::Observer;
 use crate::train::trainer::{Tensors, order_of_sums};
 
-/// The events of a rank other than 0: notes alone, such as that an image was skipped, with its number.
+/// Passes on the notes of a rank other than 0, with the rank's number before them, and its device; rank 0 reports everything else.
 pub(super) struct OfRank<'a> {
     pub rank: usize,
     pub observer: &'a mut dyn Observer,
