@@ -36,7 +36,7 @@ pub struct TrainViews {
 pub struct Position {
     /// Epoch.
     pub epoch: usize,
-    /// Batch in the epoch; past the last one, those of the next epochs are meant.
+    /// Batch of that epoch; numbers past its last batch count on into the next epochs.
     pub batch: usize,
 }
 

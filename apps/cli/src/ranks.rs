@@ -157,7 +157,8 @@ impl Ranks {
     }
 
     /// To be called before the process ends, whether the run failed or not: other processes may still have something to write.
-    /// An error that all have is said by the first alone; one that no other has ends all.
+    /// If all processes ended, rank 0 alone prints the error. If another one did not (this one failed alone), this process names
+    /// itself in the error and exits, upon which the launcher ends the others.
     ///
     /// # Errors
     /// That of `ended`.

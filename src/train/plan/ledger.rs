@@ -120,7 +120,7 @@ impl fmt::Display for Moment {
     }
 }
 
-/// Bytes of an entry: all tensors are of 32-bit floats.
+/// Bytes that an entry counts; tensors of f16 count half their entries.
 const ENTRY: u64 = size_of::<f32>() as u64;
 
 /// Counts tensors in and out.
