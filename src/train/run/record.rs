@@ -226,6 +226,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sources_are_those_of_all_versions() {
+        let text = r#"{"ibot":"0","backend":"flex","data":"a","more_data":["b"],"val":null,"pictures":1,"fingerprint":"f","config":""}"#;
+        let mut record: RunRecord = serde_json::from_str(text).unwrap();
+        assert_eq!(record.data, [PathBuf::from("a"), PathBuf::from("b")]);
+        let written = serde_json::to_value(&record).unwrap();
+        assert_eq!(written["data"], serde_json::json!("a"));
+        assert_eq!(written["more_data"], serde_json::json!(["b"]));
+        record.data.pop();
+        let written = serde_json::to_value(&record).unwrap();
+        assert_eq!(written["data"], serde_json::json!("a"));
+        assert_eq!(written.get("more_data"), None);
+    }
+
+    #[test]
     fn changes_are_named_and_speed_is_none() {
         let record = |config: &str| RunRecord {
             ibot: "0".into(),
