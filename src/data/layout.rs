@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use walkdir::WalkDir;
 
-use crate::data::shards::members::Known;
+use crate::data::shards::members::CachedKind;
 use crate::data::stored::{folders_in, objects_in};
 use crate::data::summary::ScanSummary;
 use crate::error::{Error, Result, printable};
@@ -106,7 +106,7 @@ pub(super) struct Listed {
     /// Which part of `path` names its class; none for files that were named one by one.
     pub class_depth: Option<usize>,
     /// What it is, where that is known without reading it.
-    pub known: Option<Known>,
+    pub known: Option<CachedKind>,
 }
 
 /// Whether a folder of this name is left out.

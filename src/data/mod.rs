@@ -88,7 +88,7 @@ pub use folder::ImageFolder;
 pub use folder_config::FolderConfig;
 pub use index::kept::IndexWork;
 pub use inventory::{ClassCount, Inventory, LeftOut, Odd, SizeCount};
-pub use label_map::{ALPHA_CLASSES, IGNORED, LabelMap};
+pub use label_map::{ALPHA_CLASSES, IGNORE_INDEX, LabelMap};
 pub use layout::Parts;
 pub use loader::{Batch, Loader, Position, TrainViews};
 pub use loader_config::LoaderConfig;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use ibot::collective::{Collective, Threads};
+use ibot::collective::{Collective, LocalRanks};
 use ibot::device::Selected;
 use ibot::error::{Error, Result};
 use ibot::files::checkpoint::{Checkpoint, Store};
@@ -49,7 +49,7 @@ fn request(scratch: &Scratch, out: &str) -> RunRequest {
     std::fs::write(&toml, TINY).unwrap();
     let mut config = RunConfig::default().merged_with_file(&toml).unwrap();
     config.steps = Some(12);
-    let mut request = RunRequest::new(config, folder, scratch.path(out), Selected::Flex);
+    let mut request = RunRequest::new(config, vec![folder], scratch.path(out), Selected::Flex);
     request.checkpoint_every = Every::Steps(5);
     request
 }
@@ -86,7 +86,7 @@ fn train(
 ) -> Vec<(Result<()>, Stopper)> {
     // the last rank is the one that is stopped: as by a signal that reached it alone
     let stopped = Arc::new(AtomicBool::new(false));
-    let ranks = Threads::group(ranks).into_iter().map(|collective| {
+    let ranks = LocalRanks::group(ranks).into_iter().map(|collective| {
         let (rank, is_last) = (
             collective.rank(),
             collective.rank() + 1 == collective.size(),
@@ -212,7 +212,7 @@ fn ranks_that_differ_are_named() {
     }
     let of_folders = messages("folders", |request, rank| {
         if rank == 1 {
-            request.data = request.data.join("nothing");
+            request.data[0].push("nothing");
         }
     });
     assert!(of_folders[0].starts_with("rank 1: "), "{}", of_folders[0]);

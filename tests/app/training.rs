@@ -39,7 +39,7 @@ fn request(scratch: &Scratch, steps: usize) -> RunRequest {
     let mut config = RunConfig::default().merged_with_file(&toml).unwrap();
     config.steps = Some(steps);
     config.health_every = 2;
-    let mut request = RunRequest::new(config, folder, scratch.path("run"), Selected::Flex);
+    let mut request = RunRequest::new(config, vec![folder], scratch.path("run"), Selected::Flex);
     request.checkpoint_every = Every::Steps(5);
     request
 }

@@ -21,7 +21,7 @@ use super::output::{say, warn};
 use super::python::folder_in_python;
 use super::screen::{is_quiet, warning};
 
-/// Times between two plain lines: at first, and of a long run, where a line comes after this part of the time so far.
+/// Shortest and longest time between two lines of a log. In between, a line is printed after 1 / `LINE_SHARE` of the elapsed time.
 const LINE_INTERVAL: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 const LINE_SHARE: u32 = 20;
 /// Weight of the past in the smoothed losses.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 #[cfg(feature = "mpi")]
-use ibot::collective::agree;
-use ibot::collective::{Alone, Collective, by_rank_0};
+use ibot::collective::all_ok;
+use ibot::collective::{Collective, SingleProcess, from_rank_0};
 use ibot::device::{BackendChoice, Selected, list_adapters};
 use ibot::error::counted;
 use ibot::{Error, Result};
@@ -76,7 +76,7 @@ impl Ranks {
     /// This process alone.
     pub fn alone() -> Self {
         Self {
-            collective: Arc::new(Alone),
+            collective: Arc::new(SingleProcess),
             #[cfg(feature = "mpi")]
             mpi: None,
         }
@@ -154,11 +154,12 @@ impl Ranks {
         &self,
         make: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        by_rank_0(&*self.collective, make)
+        from_rank_0(&*self.collective, make)
     }
 
     /// To be called before the process ends, whether the run failed or not: other processes may still have something to write.
-    /// An error that all have is said by the first alone; one that no other has ends all.
+    /// If all processes ended, rank 0 alone prints the error. If another one did not (this one failed alone), this process names
+    /// itself in the error and exits, upon which the launcher ends the others.
     ///
     /// # Errors
     /// That of `ended`.
@@ -220,7 +221,7 @@ impl RankArgs {
             return Ok(ranks);
         };
         let prepared = self.prepare(mpi.host(), device);
-        match agree(&*ranks.collective, prepared) {
+        match all_ok(&*ranks.collective, prepared) {
             Ok(()) => Ok(ranks),
             Err(error) => ranks.end(Err(error)).map(|()| ranks),
         }

@@ -184,7 +184,7 @@ impl TrainArgs {
                 Ok(TrainImages { data, val })
             }
             (true, Some(begun)) => {
-                let data = begun.sources();
+                let data = begun.data;
                 data.iter()
                     .try_for_each(|data| refuse_moved(data, "--data"))?;
                 Ok(TrainImages { data, val })
@@ -211,15 +211,12 @@ impl TrainArgs {
 /// A run of these settings on these images.
 fn request(
     settings: Settings,
-    mut data: Vec<PathBuf>,
+    data: Vec<PathBuf>,
     val: Option<PathBuf>,
     out: PathBuf,
     selected: Selected,
 ) -> RunRequest {
-    let more_data = data.split_off(data.len().min(1));
-    let data = data.pop().unwrap_or_default();
     RunRequest {
-        more_data,
         val,
         scanned: settings.scanned,
         ..RunRequest::new(settings.config, data, out, selected)

@@ -113,13 +113,14 @@ pub struct TrainArgs {
     /// architecture, unless --config or --encoder is given.
     #[arg(long, value_name = "FILE", help_heading = TRAINING)]
     pub pretrained: Option<ModelSource>,
-    /// What to load of it: a backbone for both networks, or student and teacher with heads, mask token and centers.
+    /// What to load from --pretrained: the backbone, for both networks; or all: student and teacher with heads, mask token and
+    /// centers.
     #[arg(long, value_parser = one_of(PRETRAINED_PARTS), default_value = "backbone", requires = "pretrained", help_heading = TRAINING)]
     pub pretrained_parts: PretrainedParts,
     /// imagenet, half, clip or MEAN/STD [default: that of --pretrained, else ImageNet's]; keys: mean, std of [augment].
     #[arg(long, help_heading = TRAINING)]
     pub normalization: Option<Normalization>,
-    /// Images that the student sees at once, for less memory [default: the whole batch].
+    /// Images per forward and backward pass, for less memory; gradients are accumulated over the batch [default: the whole batch].
     #[arg(long, value_name = "COUNT", help_heading = MEMORY)]
     pub micro_batch_size: Option<usize>,
     /// Keep only the inputs of the student's blocks and run them twice, for less memory.

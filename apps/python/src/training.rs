@@ -46,21 +46,20 @@ impl Request {
         let checkpoint_every = self.checkpoint_every.parse::<Every>()?;
         let backend = self.backend.parse::<BackendChoice>()?;
         let selected = select(backend, self.device.as_deref())?;
-        let mut sources = self.sources();
+        let sources = self.sources();
+        if sources.is_empty() {
+            return Err(Error::config("data", "[]", "give an image folder"));
+        }
         let (base, scanned) = self.base(&sources, pretrained.as_ref(), &selected, stop)?;
         let config = self.applied_to(base, pretrained.as_ref())?.resolved()?;
-        let more_data = sources.split_off(sources.len().min(1));
-        let data = sources.pop();
-        let data = data.ok_or_else(|| Error::config("data", "[]", "give an image folder"))?;
         Ok(RunRequest {
-            more_data,
             scanned,
             pretrained: pretrained.map(|local| local.file),
             val: self.val,
             knn_every: self.knn_every,
             checkpoint_every,
             allow_changes: self.allow_changes,
-            ..RunRequest::new(config, data, self.out, selected)
+            ..RunRequest::new(config, sources, self.out, selected)
         })
     }
 

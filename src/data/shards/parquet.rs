@@ -57,7 +57,7 @@ pub(super) fn read(
         let Some(column) = picture_column(&metadata) else {
             return Ok(None);
         };
-        let mut found = Found::new(&metadata);
+        let mut found = TableContents::new(&metadata);
         let (mut starts, mut pages) = (vec![0], Vec::new());
         for group in 0..metadata.num_row_groups() {
             if stop.load(Ordering::Relaxed) {
@@ -175,7 +175,7 @@ fn counted_pages(
 }
 
 #[derive(Default)]
-struct Found {
+struct TableContents {
     /// Column of classes, and their names where it holds numbers.
     label: Option<(usize, Vec<Arc<str>>)>,
     /// Column of the files' names.
@@ -186,7 +186,7 @@ struct Found {
     names: HashMap<String, Arc<str>>,
 }
 
-impl Found {
+impl TableContents {
     fn new(metadata: &ParquetMetaData) -> Self {
         let schema = metadata.file_metadata().schema_descr();
         let columns = schema.columns();
@@ -273,7 +273,7 @@ impl Found {
 }
 
 /// The pictures of a group of rows, read one after the other.
-pub(super) struct Pictures {
+pub(super) struct GroupReader {
     reader: ColumnReaderImpl<ByteArrayType>,
     pub group: usize,
     /// The row of the table that comes next.
@@ -307,11 +307,11 @@ impl Table {
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn pictures(&self, path: &Path, file: Arc<Stored>, group: usize) -> Result<Pictures> {
+    pub fn reader(&self, path: &Path, file: Arc<Stored>, group: usize) -> Result<GroupReader> {
         unbroken(path, || {
             let length = file.facts()?.length;
             let whole = Arc::new(Whole { file, length });
-            Ok(Pictures {
+            Ok(GroupReader {
                 reader: column_reader(
                     &whole,
                     &self.metadata,
@@ -326,7 +326,7 @@ impl Table {
     }
 }
 
-impl Pictures {
+impl GroupReader {
     /// The bytes of a row, which is the next one or a later one.
     ///
     /// # Errors

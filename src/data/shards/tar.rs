@@ -91,7 +91,7 @@ pub(super) fn read(
         state: &state,
     });
     let entries = archive.entries_with_seek().map_err(Error::io(path))?;
-    let mut found = Found::new(path, length);
+    let mut found = TarContents::new(path, length);
     for entry in entries {
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
@@ -134,7 +134,7 @@ fn refuse_compressed(path: &Path, file: &mut Window) -> Result<()> {
     }
 }
 
-struct Found<'a> {
+struct TarContents<'a> {
     shard: &'a Path,
     length: u64,
     /// By their paths.
@@ -147,7 +147,7 @@ struct Found<'a> {
     skipped: Vec<(PathBuf, String)>,
 }
 
-impl<'a> Found<'a> {
+impl<'a> TarContents<'a> {
     fn new(shard: &'a Path, length: u64) -> Self {
         Self {
             shard,

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::Backbone;
-use crate::collective::{Collective, Wire, agree};
+use crate::collective::{Collective, Wire, all_ok, share};
 use crate::data::{ImageFolder, PictureSource as _};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
@@ -62,7 +62,7 @@ impl fmt::Display for When {
 }
 
 /// The pictures of a run.
-pub(super) struct Pictures {
+pub(super) struct RunImages {
     /// To train on.
     pub train: Arc<ImageFolder>,
     /// Their description in model files.
@@ -74,7 +74,7 @@ pub(super) struct Pictures {
 /// The inputs of an evaluation besides the backbone.
 pub(super) struct Evaluator<'a> {
     pub config: &'a RunConfig,
-    pub pictures: &'a Pictures,
+    pub pictures: &'a RunImages,
     pub guard: &'a DeviceGuard,
     pub stop: &'a AtomicBool,
     /// Each takes the features of a share of the pictures.
@@ -95,7 +95,7 @@ impl Evaluator<'_> {
         device: &B::Device,
     ) -> Result<Option<Evaluation>> {
         let features = |folder: Arc<ImageFolder>| self.features::<B, M>(teacher, folder, device);
-        let Pictures { train, val, .. } = self.pictures;
+        let RunImages { train, val, .. } = self.pictures;
         let sample = val.as_ref().unwrap_or(train).sample(SAMPLE);
         let sample = features(Arc::new(sample))?;
         let knn = match val.as_ref().filter(|_| with_knn) {
@@ -128,7 +128,7 @@ impl Evaluator<'_> {
         device: &B::Device,
     ) -> Result<FeatureSet> {
         let (rank, ranks) = (self.ranks.rank(), self.ranks.size());
-        let share = rank * folder.len() / ranks..(rank + 1) * folder.len() / ranks;
+        let share = share(rank, ranks, folder.len());
         let share = match share.len() == folder.len() {
             true => folder,
             false => Arc::new(folder.part(&share.collect::<Vec<_>>())),
@@ -147,7 +147,7 @@ impl Evaluator<'_> {
             }),
             false => self.config.precision.autocast(extract),
         };
-        to_rank_0(agree(self.ranks, own)?, self.ranks)
+        to_rank_0(all_ok(self.ranks, own)?, self.ranks)
     }
 }
 

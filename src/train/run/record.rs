@@ -12,7 +12,8 @@ use crate::unfinished::write_whole;
 
 const NAME: &str = "run.json";
 
-/// Settings that change the speed of a run but not its results.
+/// Settings that may differ when a run is resumed, because they change no weight (`health_every` only decides when `on_anomaly`
+/// looks).
 const FREE: [&str; 7] = [
     "workers",
     "health_every",
@@ -33,11 +34,9 @@ pub struct RunRecord {
     /// The device that last computed it, in words.
     #[serde(default)]
     pub device: String,
-    /// Image folder, file or list.
-    pub data: PathBuf,
-    /// More of them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub more_data: Vec<PathBuf>,
+    /// What it trains on: [`RunRequest::data`](crate::train::RunRequest::data).
+    #[serde(flatten, with = "data_in_json")]
+    pub data: Vec<PathBuf>,
     /// Labeled folder for k-NN evaluation.
     pub val: Option<PathBuf>,
     /// Usable pictures in the image folder.
@@ -53,6 +52,37 @@ pub struct RunRecord {
     /// removed. Records of the first versions lack it, and count as having had one.
     #[serde(default = "yes")]
     pub has_checkpoint: bool,
+}
+
+/// The first source is `data` and the others are `more_data`, as in the files of all versions.
+mod data_in_json {
+    use std::path::PathBuf;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct InJson {
+        data: PathBuf,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        more_data: Vec<PathBuf>,
+    }
+
+    pub fn serialize<S: Serializer>(data: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+        let (first, others) = match data {
+            [] => (PathBuf::new(), Vec::new()),
+            [first, others @ ..] => (first.clone(), others.to_vec()),
+        };
+        let in_json = InJson {
+            data: first,
+            more_data: others,
+        };
+        in_json.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PathBuf>, D::Error> {
+        let InJson { data, more_data } = InJson::deserialize(from)?;
+        Ok([vec![data], more_data].concat())
+    }
 }
 
 fn one() -> usize {
@@ -122,10 +152,9 @@ impl RunRecord {
         })
     }
 
-    /// Everything it trains on: `data` and `more_data`.
-    pub fn sources(&self) -> Vec<PathBuf> {
-        let data = std::iter::once(&self.data);
-        data.chain(&self.more_data).cloned().collect()
+    /// What names its images in a line of text: the first of [`RunRecord::data`].
+    pub fn first_data(&self) -> String {
+        self.data.first().map(printable).unwrap_or_default()
     }
 
     /// Writes the record into `folder`, whole or not at all.
@@ -196,7 +225,7 @@ impl RunRecord {
     pub fn picture_change(&self, before: &Self) -> Option<Change> {
         let data = |record: &Self| format!("{} images", record.pictures);
         (before.fingerprint != self.fingerprint).then(|| Change {
-            key: format!("names of the images in {}", printable(&self.data)),
+            key: format!("names of the images in {}", self.first_data()),
             before: data(before),
             now: data(self),
         })
@@ -218,13 +247,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sources_are_those_of_all_versions() {
+        let text = r#"{"ibot":"0","backend":"flex","data":"a","more_data":["b"],"val":null,"pictures":1,"fingerprint":"f","config":""}"#;
+        let mut record: RunRecord = serde_json::from_str(text).unwrap();
+        assert_eq!(record.data, [PathBuf::from("a"), PathBuf::from("b")]);
+        let written = serde_json::to_value(&record).unwrap();
+        assert_eq!(written["data"], serde_json::json!("a"));
+        assert_eq!(written["more_data"], serde_json::json!(["b"]));
+        record.data.pop();
+        let written = serde_json::to_value(&record).unwrap();
+        assert_eq!(written["data"], serde_json::json!("a"));
+        assert_eq!(written.get("more_data"), None);
+    }
+
+    #[test]
     fn changes_are_named_and_speed_is_none() {
         let record = |config: &str| RunRecord {
             ibot: "0".into(),
             backend: "flex".into(),
             device: "a CPU".into(),
-            data: "pictures".into(),
-            more_data: Vec::new(),
+            data: vec!["pictures".into()],
             val: None,
             pictures: 10,
             fingerprint: "a".into(),

@@ -8,7 +8,7 @@ use burn::module::Module as _;
 use burn_autodiff::Autodiff;
 
 use crate::backbone::VisionTransformer;
-use crate::collective::{agree, same};
+use crate::collective::{all_ok, check_equal};
 use crate::data::drawing::write_drawing;
 use crate::data::{ImageFolder, PictureSource as _, ValueRange, views_mosaic};
 use crate::device::{DeviceGuard, Selected};
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::files::model::DataCard;
 use crate::kernels::{IbotBackend, OnBackend, TrainBackend};
 use crate::train::config::RunConfig;
-use crate::train::run::evaluation::{Pictures, When};
+use crate::train::run::evaluation::{RunImages, When};
 use crate::train::run::folder::RunFolder;
 use crate::train::run::observer::{Observer, RunStart};
 use crate::train::run::record::MayDiffer;
@@ -155,28 +155,28 @@ fn set_up<'a, B: TrainBackend>(
         folder.continued(&record, setup.may, observer)
     })?;
     let trainer = setup.trainer::<B>(&config, newest.is_some(), device, observer);
-    let mut trainer = agree(ranks, trainer)?;
+    let mut trainer = all_ok(ranks, trainer)?;
     // with the range of values that is measured, or was when the run began: pictures may have changed since
     let mut measured = config.clone();
     let began = newest.as_ref().map(|newest| newest.manifest.clone());
     let kept = began.as_ref().map(|began| kept_range(&began.config));
     measured.folder.range = config.folder.range.or(kept.unwrap_or_default());
-    let (train, val) = agree(ranks, setup.pictures(&measured, observer))?;
+    let (train, val) = all_ok(ranks, setup.pictures(&measured, observer))?;
     measured.folder.range = train.range();
     record.pictures = train.len();
     record.fingerprint = train.fingerprint();
-    same(ranks, "names of the images", record.fingerprint.as_bytes())?;
+    check_equal(ranks, "names of the images", record.fingerprint.as_bytes())?;
     // rank 0 alone has read the record of the run before
     let is_same = folder.same_pictures(&record, setup.may, observer);
-    agree(ranks, is_same)?;
+    all_ok(ranks, is_same)?;
     let made = began.as_ref().map(|manifest| manifest.step);
     let examples = count_examples(&config, &train, observer);
     let loader = loader(&config, train.clone(), made.unwrap_or(0), ranks);
-    let loader = agree(ranks, loader)?;
+    let loader = all_ok(ranks, loader)?;
     if let Some(newest) = newest {
         // before `folder.begin`, which changes the folder: a checkpoint that does not fit must leave it as it was
         let restored = trainer.restore(newest.manifest.step, newest.tensors, folder.path());
-        agree(ranks, restored)?;
+        all_ok(ranks, restored)?;
     }
     same_start(&trainer, setup, made.unwrap_or(0))?;
     let card = DataCard {
@@ -194,9 +194,9 @@ fn set_up<'a, B: TrainBackend>(
         }
         _ => Ok(()),
     };
-    agree(ranks, begun)?;
+    all_ok(ranks, begun)?;
     let parameters = trainer.method.student.num_params();
-    let pictures = Pictures { train, card, val };
+    let pictures = RunImages { train, card, val };
     let from = began.as_ref();
     let training = TrainLoop::new(setup, trainer, measured, folder, loader, pictures, from);
     let start = RunStart {
@@ -223,13 +223,13 @@ fn open_folder(
         workers: 0, // of each machine
         ..config.clone()
     };
-    same(ranks, "settings", shared.to_toml()?.as_bytes())?;
-    agree(ranks, setup.check_request(config))?;
+    check_equal(ranks, "settings", shared.to_toml()?.as_bytes())?;
+    all_ok(ranks, setup.check_request(config))?;
     let folder = match ranks.rank() {
         0 => RunFolder::open(&request.out, request.keep, observer),
         _ => Ok(RunFolder::to_read(&request.out)),
     };
-    agree(ranks, folder)
+    all_ok(ranks, folder)
 }
 
 /// The number of examples that the pictures are, and a note where it is another one.
@@ -260,7 +260,7 @@ fn same_start<B: TrainBackend>(
     }
     let read = || trainer.tensors();
     let tensors = setup.guard.read::<B, _>(trainer.device(), read);
-    same_tensors(&agree(ranks, tensors)?, step, ranks)
+    same_tensors(&all_ok(ranks, tensors)?, step, ranks)
 }
 
 /// Draws the first views into the run folder, to look at before the run is long.

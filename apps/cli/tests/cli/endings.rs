@@ -50,8 +50,8 @@ fn a_sick_run_stops() {
         &["sick", "uniform teacher", "the state after step 3"],
     );
     let run = scratch.0.join("run");
-    let sick = metrics(&run).last().unwrap()["sick"].clone();
-    assert_eq!(sick[0], "uniform-teacher");
+    let found = metrics(&run).last().unwrap()["anomalies"].clone();
+    assert_eq!(found[0], "uniform-teacher");
     assert!(run.join("checkpoints/step-000000003").exists());
 }
 

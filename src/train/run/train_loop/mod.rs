@@ -11,7 +11,7 @@ mod stepping;
 pub(super) use keeping::DueEvaluation;
 
 use crate::backbone::TrainBackbone;
-use crate::collective::agree;
+use crate::collective::all_ok;
 use crate::data::Loader;
 use crate::error::{Error, Result, counted, printable};
 use crate::files::checkpoint::Manifest;
@@ -20,10 +20,10 @@ use crate::train::config::RunConfig;
 use crate::train::health::{Anomaly, HealthMonitor, OnAnomaly};
 use crate::train::optim::Schedule;
 use crate::train::run::best::Measure;
-use crate::train::run::evaluation::Pictures;
+use crate::train::run::evaluation::RunImages;
 use crate::train::run::every::Due;
 use crate::train::run::folder::RunFolder;
-use crate::train::run::interval::Interval;
+use crate::train::run::metrics_window::MetricsWindow;
 use crate::train::run::observer::Observer;
 use crate::train::run::setup::{RunSetup, loader, schedule};
 use crate::train::run::together::found_by_rank_0;
@@ -44,10 +44,10 @@ pub(super) struct TrainLoop<'a, B: TrainBackend, M: TrainBackbone<B>> {
     loader: Loader,
     /// The batch of the next step, where it was sent to the device before that step.
     ahead: Option<Result<StepInput<B>>>,
-    pictures: Pictures,
+    pictures: RunImages,
     /// Steps done.
     step: usize,
-    interval: Interval,
+    window: MetricsWindow,
     monitor: HealthMonitor,
     reported: Vec<Anomaly>,
     due: Due,
@@ -69,7 +69,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
         config: RunConfig,
         folder: RunFolder,
         loader: Loader,
-        pictures: Pictures,
+        pictures: RunImages,
         from: Option<&Manifest>,
     ) -> Self {
         let step = from.map_or(0, |from| from.step);
@@ -87,7 +87,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             ahead: None,
             pictures,
             step,
-            interval: Interval::new(),
+            window: MetricsWindow::new(),
             reported: Vec::new(),
             learning_rate_factor: from.map_or(1.0, |from| from.learning_rate_factor),
             rollbacks: from.map_or(0, |from| from.rollbacks),
@@ -204,7 +204,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             true => self.folder.rewind(to, observer),
             false => Ok(()),
         };
-        agree(ranks, rewound)?;
+        all_ok(ranks, rewound)?;
         observer.rolled_back(to);
         self.checkpoint()?; // so that a resumed run keeps the lower learning rate
         observer.checkpoint(to);
