@@ -33,6 +33,10 @@ pub(super) fn embed_share(
     if collective.size() == 1 {
         return embed_folder(embedder, folder, request, progress);
     }
+    // rows of another model, or made in another way, would be taken for those of this one
+    let (model, recipe) = (embedder.hash(), request.recipe(embedder));
+    let what = format!("{model}, {recipe}, {}", embedder.input(folder));
+    check_equal(collective, "model or features", what.as_bytes())?;
     let names = folder.fingerprint();
     check_equal(collective, "images", names.as_bytes())?;
     let (ranks, all) = (collective.size(), folder.len());

@@ -87,7 +87,8 @@ fn train<B: TrainBackend>(
     let classifier = Classifier::new(backbone, classes, config.freeze, &mut random, &device);
     let origin = FinetuneSetup::origin(&model, &pictures);
     let comments = comments(setup.request, &model.hash, &pictures);
-    check_equal(ranks, "model or images", comments.concat().as_bytes())?;
+    let what = format!("{}{config:?}", comments.concat());
+    check_equal(ranks, "model, images or settings", what.as_bytes())?;
     let begin = || FinetuneFolder::begin(out, config, &comments, observer);
     let (folder, found) = begun_by_rank_0(out, ranks, begin)?;
     let mut trainer = ClassifierTrainer::new(classifier, config, device, setup.guard.clone())

@@ -134,10 +134,10 @@ impl Progress {
         }
         self.last_line = Some(Instant::now());
         let mut text = format!("step {}/{}", metrics.step, shown.steps);
-        if let Some(loss) = shown.loss {
-            let (cls, patch) = (metrics.losses.loss_cls, metrics.losses.loss_patch);
-            text += &format!("  loss {loss:.4} (cls {cls:.4}, patch {patch:.4})");
-        }
+        // as they are, so that they add up; the bar has a smoothed one
+        let losses = &metrics.losses;
+        let (loss, cls, patch) = (losses.loss, losses.loss_cls, losses.loss_patch);
+        text += &format!("  loss {loss:.4} (cls {cls:.4}, patch {patch:.4})");
         if let Some(speed) = shown.images_per_s {
             text += &format!("  {speed:.1} images/s");
         }

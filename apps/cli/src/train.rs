@@ -18,7 +18,7 @@ use super::bar::spinner;
 use super::output::{answer, say};
 use super::plan::{DEMO_TEST_PER_CLASS, DEMO_TRAIN_PER_CLASS, Planned, steps_made};
 use super::progress::Progress;
-use super::ranks::Ranks;
+use super::ranks::{Ranks, alone_for};
 use super::screen::{is_quiet, is_terminal};
 use super::settings::{Settings, TrainImages};
 use super::signals::stop_on_signal;
@@ -32,6 +32,12 @@ const RUNS: &str = "runs";
 impl TrainArgs {
     pub fn run(mut self) -> Result<()> {
         if self.plan.plan || self.print_config {
+            let flag = if self.plan.plan {
+                "--plan"
+            } else {
+                "--print-config"
+            };
+            alone_for(flag)?;
             start_threads(0)?;
             return self.run_on(&Ranks::alone());
         }

@@ -38,6 +38,7 @@ pub struct RunRecord {
     #[serde(flatten, with = "data_in_json")]
     pub data: Vec<PathBuf>,
     /// Labeled folder for k-NN evaluation.
+    #[serde(with = "val_in_json")]
     pub val: Option<PathBuf>,
     /// Usable pictures in the image folder.
     pub pictures: usize,
@@ -54,34 +55,54 @@ pub struct RunRecord {
     pub has_checkpoint: bool,
 }
 
-/// The first source is `data` and the others are `more_data`, as in the files of all versions.
+/// The first source is `data` and the others are `more_data`, as in the files of all versions. Paths are text: serde itself refuses those
+/// that are not Unicode.
 mod data_in_json {
     use std::path::PathBuf;
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+    use crate::path_text::{path_of_text, path_text};
+
     #[derive(Serialize, Deserialize)]
     struct InJson {
-        data: PathBuf,
+        data: String,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        more_data: Vec<PathBuf>,
+        more_data: Vec<String>,
     }
 
     pub fn serialize<S: Serializer>(data: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
-        let (first, others) = match data {
-            [] => (PathBuf::new(), Vec::new()),
-            [first, others @ ..] => (first.clone(), others.to_vec()),
-        };
+        let mut texts = data.iter().map(|path| path_text(path));
         let in_json = InJson {
-            data: first,
-            more_data: others,
+            data: texts.next().unwrap_or_default(),
+            more_data: texts.collect(),
         };
         in_json.serialize(serializer)
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PathBuf>, D::Error> {
         let InJson { data, more_data } = InJson::deserialize(from)?;
-        Ok([vec![data], more_data].concat())
+        let texts = [data].into_iter().chain(more_data);
+        Ok(texts.map(|text| path_of_text(&text)).collect())
+    }
+}
+
+/// A path as text, likewise.
+mod val_in_json {
+    use std::path::PathBuf;
+
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    use crate::path_text::{path_of_text, path_text};
+
+    #[allow(clippy::ref_option, reason = "serde calls it so")]
+    pub fn serialize<S: Serializer>(val: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
+        val.as_deref().map(path_text).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+        let text = Option::<String>::deserialize(from)?;
+        Ok(text.as_deref().map(path_of_text))
     }
 }
 
@@ -232,7 +253,7 @@ impl RunRecord {
     }
 }
 
-fn flatten(prefix: &str, table: &Table, entries: &mut Vec<(String, String)>) {
+pub(super) fn flatten(prefix: &str, table: &Table, entries: &mut Vec<(String, String)>) {
     for (key, value) in table {
         let key = format!("{prefix}{key}");
         match value {

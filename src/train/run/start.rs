@@ -22,7 +22,9 @@ use crate::train::run::observer::{Observer, RunStart};
 use crate::train::run::record::MayDiffer;
 use crate::train::run::request::{OnDeviceLost, RunRequest};
 use crate::train::run::setup::{RunSetup, loader, train_views};
-use crate::train::run::together::{OfRank, found_by_rank_0, note_other_ranks, same_tensors};
+use crate::train::run::together::{
+    OfRank, found_by_rank_0, note_other_ranks, same_settings, same_tensors,
+};
 use crate::train::run::train_loop::{DueEvaluation, TrainLoop};
 use crate::train::trainer::Trainer;
 
@@ -223,7 +225,17 @@ fn open_folder(
         workers: 0, // of each machine
         ..config.clone()
     };
-    check_equal(ranks, "settings", shared.to_toml()?.as_bytes())?;
+    same_settings(&shared.to_toml()?, ranks)?;
+    let options = (
+        (request.val.is_some(), request.knn_every, request.on_anomaly),
+        (request.checkpoint_every, request.mixed_devices),
+    );
+    let options = format!("{options:?}");
+    check_equal(
+        ranks,
+        "options such as `val`, `knn_every` or `on_anomaly`",
+        options.as_bytes(),
+    )?;
     all_ok(ranks, setup.check_request(config))?;
     let folder = match ranks.rank() {
         0 => RunFolder::open(&request.out, request.keep, observer),

@@ -1,5 +1,7 @@
 //! What the ranks of a run do together: one of them, number 0, writes its folder, and all make the same decisions.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::collective::{Collective, Wire, all_ok, broadcast, check_equal, from_rank_0};
 use crate::error::{Error, Result, counted};
 use crate::files::NamedTensor;
@@ -7,6 +9,7 @@ use crate::files::checkpoint::Checkpoint;
 use crate::train::config::RunConfig;
 use crate::train::run::folder::RunFolder;
 use crate::train::run::observer::Observer;
+use crate::train::run::record::flatten;
 use crate::train::trainer::{Tensors, order_of_sums};
 
 /// Passes on the notes of a rank other than 0, with the rank's number before them, and its device; rank 0 reports everything else.
@@ -27,6 +30,42 @@ impl Observer for OfRank<'_> {
     fn device(&mut self, selected: &crate::device::Selected) {
         self.observer.device(selected);
     }
+}
+
+/// Refuses ranks whose settings, as TOML, differ from those of rank 0; the error names the keys.
+///
+/// # Errors
+/// As [`Collective`]; such a rank, on all.
+pub(super) fn same_settings(own: &str, ranks: &dyn Collective) -> Result<()> {
+    if ranks.size() == 1 {
+        return Ok(());
+    }
+    let first = broadcast(ranks, own.as_bytes().to_vec())?;
+    let [own, first] = [own.into(), String::from_utf8_lossy(&first)].map(|toml| {
+        let table: toml::Table = toml::from_str(&toml).unwrap_or_default();
+        let mut entries = Vec::new();
+        flatten("", &table, &mut entries);
+        entries.into_iter().collect::<BTreeMap<String, String>>()
+    });
+    let keys: BTreeSet<&String> = own.keys().chain(first.keys()).collect();
+    let differ = keys
+        .into_iter()
+        .filter(|key| own.get(*key) != first.get(*key));
+    let differ = differ.map(|key| {
+        let value = |entries: &BTreeMap<String, String>| {
+            entries.get(key).map_or("absent", String::as_str).to_owned()
+        };
+        format!("{key} is {} and not {}", value(&own), value(&first))
+    });
+    let differ: Vec<String> = differ.collect();
+    let same = match differ.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Training(format!(
+            "its settings differ from those of rank 0: {}",
+            differ.join(", ")
+        ))),
+    };
+    all_ok(ranks, same)
 }
 
 /// The checkpoint that `find` finds on rank 0, on all ranks: the others read it from the folder.

@@ -35,7 +35,7 @@ fn main() {
         "fail" => fail(&ranks),
         other => panic!("no scenario {other}"),
     }
-    assert!(ranks.finish());
+    assert!(ranks.finish(false));
 }
 
 /// Messages of all lengths about those at which something changes, also of none.

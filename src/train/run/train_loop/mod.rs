@@ -241,7 +241,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             true => Ok(()),
             false => self.checkpoint(),
         };
-        let written = written.and_then(|()| self.folder.finish());
+        let written = written.and_then(|()| self.written());
         let state = match written {
             Ok(()) => {
                 let path = printable(self.folder.path());
@@ -261,13 +261,19 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             }
             observer.checkpoint(self.step);
         }
-        match self.folder.finish() {
+        match self.written() {
             Ok(()) => Error::Interrupted {
                 step: self.step,
                 run: self.folder.path().to_path_buf(),
             },
             Err(error) => self.unwritten(error),
         }
+    }
+
+    /// Waits until rank 0 has written, on all ranks: one that ended would have a launcher end it meanwhile.
+    fn written(&mut self) -> Result<()> {
+        let written = self.folder.finish();
+        all_ok(self.ranks(), written)
     }
 
     /// Adds the remedy to an error of the disk.
