@@ -12,8 +12,8 @@ use ibot::Result;
 use super::threads::start_threads;
 use super::{
     about, bench, classify, cluster, devices, doctor, embed, evaluate, export, finetune, flags,
-    index, inspect, inventory, logger, map, outliers, output, ranks, report, screen, search, train_flags,
-    verify, visualize,
+    index, inspect, inventory, logger, map, outliers, output, ranks, report, screen, search,
+    train_flags, verify, visualize,
 };
 
 /// Pre-trains vision transformers with iBOT on any GPU, or the CPU.

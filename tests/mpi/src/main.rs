@@ -33,9 +33,19 @@ fn main() {
         "die" => die(&ranks),
         "differ" => differ(&ranks),
         "fail" => fail(&ranks),
+        "write" => return write(&ranks),
         other => panic!("no scenario {other}"),
     }
     assert!(ranks.finish(false));
+}
+
+/// The first rank has something to write, for longer than ranks wait that have nothing to wait for.
+fn write(ranks: &Mpi) {
+    if ranks.rank() == 0 {
+        std::thread::sleep(Duration::from_secs(12));
+    }
+    assert!(ranks.finish(ranks.rank() > 0));
+    println!("rank {} is done", ranks.rank());
 }
 
 /// Messages of all lengths about those at which something changes, also of none.
