@@ -168,7 +168,9 @@ impl RunRecord {
         };
         let record = serde_json::from_slice(&bytes);
         record.map(Some).map_err(|error| {
-            let reason = format!("is not a run record that this version can read: {error}");
+            let reason = format!(
+                "is not a run record that this version can read: {error}; restore it, or begin another run in another folder by `out`"
+            );
             Error::checkpoint(&path, reason)
         })
     }
