@@ -24,6 +24,8 @@ const HEADERS: u64 = 1 << 20;
 const LABEL: u64 = 64 << 10;
 /// Longest name of a class.
 const CLASS: usize = 256;
+/// Bytes behind the end mark that are looked at: `tar` fills a record of 10 240 bytes with zeros, with `-b 128` one of 64 KiB.
+const BEHIND: u64 = 64 << 10;
 /// Keys of a class in `.json`.
 const KEYS: [&str; 3] = ["label", "cls", "class"];
 /// First bytes of compressed files: gzip, zstd, xz, bzip2, zip.
@@ -47,6 +49,8 @@ struct State {
     read: Cell<u64>,
     /// Whether the file could not be read, which says nothing of its content.
     has_failed: Cell<bool>,
+    /// Whether the last read found the end of the file.
+    is_at_end: Cell<bool>,
 }
 
 impl Read for Headers<'_> {
@@ -60,6 +64,7 @@ impl Read for Headers<'_> {
         let count = self.file.read(into);
         self.state.has_failed.set(count.is_err());
         let count = count?;
+        self.state.is_at_end.set(count == 0);
         self.state.read.set(self.state.read.get() + count as u64);
         Ok(count)
     }
@@ -117,10 +122,12 @@ pub(super) fn read(
             Err(error) if state.has_failed.get() => return Err(Error::io(path)(error)),
             Err(error) => {
                 found.end_with(&error)?;
-                break;
+                return Ok(found.into_members());
             }
         }
     }
+    let has_mark = !state.is_at_end.get();
+    found.check_end(has_mark, archive.into_inner().file)?;
     Ok(found.into_members())
 }
 
@@ -145,6 +152,8 @@ struct Found<'a> {
     names: HashMap<String, Arc<str>>,
     others: usize,
     skipped: Vec<(PathBuf, String)>,
+    /// Whether the archive ends within a file.
+    is_cut: bool,
 }
 
 impl<'a> Found<'a> {
@@ -157,11 +166,39 @@ impl<'a> Found<'a> {
             names: HashMap::new(),
             others: 0,
             skipped: Vec::new(),
+            is_cut: false,
         }
     }
 
     fn skip(&mut self, path: &Path, reason: impl Into<String>) {
         self.skipped.push((self.shard.join(path), reason.into()));
+    }
+
+    /// Says that files may be missing: blocks of zeros end an archive, one of them at least, and nothing but zeros follows them.
+    fn check_end(&mut self, has_mark: bool, behind: Window) -> Result<()> {
+        let reason = match has_mark {
+            true => {
+                let mut bytes = Vec::new();
+                let read = behind.take(BEHIND).read_to_end(&mut bytes);
+                read.map_err(Error::io(self.shard))?;
+                let has_more = bytes.iter().any(|byte| *byte != 0);
+                has_more.then(|| {
+                    "has more behind its end mark, which is not read, as where archives were joined by `cat`: give each as a file".to_owned()
+                })
+            }
+            false if self.length == 0 => Some("empty: it has no bytes".to_owned()),
+            false if self.is_cut => None,
+            false => {
+                let before = counted(self.files.len() + self.others, "file");
+                Some(format!(
+                    "has no end mark behind {before}, as if it were cut off: what may have followed is lost; copy or make it again"
+                ))
+            }
+        };
+        reason
+            .into_iter()
+            .for_each(|reason| self.skip(Path::new(""), reason));
+        Ok(())
     }
 
     /// A header that makes no sense ends the archive; what was found before is used.
@@ -200,6 +237,7 @@ impl<'a> Found<'a> {
             .checked_add(span.length)
             .is_none_or(|end| end > self.length)
         {
+            self.is_cut = true;
             self.skip(&path, "truncated: its archive ends before it does");
         } else if is_label(&path) {
             self.others += 1;
