@@ -10,7 +10,7 @@ use ibot::data::{FolderConfig, ImageFolder, PictureSource, Position};
 use tar::{Builder, EntryType, Header};
 
 use super::loading::{config, loader, values};
-use super::{TempFolder, fixture, texture};
+use super::{TempFolder, fixture, is_printable, texture};
 
 pub(super) fn scan(sources: &[&Path]) -> ibot::Result<ImageFolder> {
     let sources: Vec<PathBuf> = sources.iter().map(|path| path.to_path_buf()).collect();
@@ -144,11 +144,19 @@ fn classes_are_said_beside_the_images() {
             ("003.cls", vec![b'x'; 70_000]),
             ("004.png", png(5)),
             ("004.json", b"{".to_vec()),
+            ("005.PNG", png(6)),
+            ("005.CLS", b"7".to_vec()),
+            ("006.png", png(7)),
+            (
+                "006.Json",
+                br#"{"label": null, "cls": ["x"], "class": true}"#.to_vec(),
+            ),
         ],
     );
     let found = scan(&[&shard]).unwrap();
-    assert_eq!(found.classes(), ["7", "cat"]);
-    assert_eq!(found.labels(), [Some(0), Some(1), None, None, None]);
+    assert_eq!(found.classes(), ["7", "cat", "true"]);
+    let expected = [Some(0), Some(1), None, None, None, Some(0), Some(2)];
+    assert_eq!(found.labels(), expected);
     let skipped: Vec<String> = (found.summary().skipped.iter())
         .map(|(path, reason)| format!("{}: {reason}", path.strip_prefix(&shard).unwrap().display()))
         .collect();
@@ -243,7 +251,7 @@ fn an_archive_without_its_end_or_with_more_behind_it_is_named() {
 #[test]
 fn what_is_no_plain_archive_is_refused_with_a_remedy() {
     let folder = TempFolder::new();
-    let cases: [(&str, Vec<u8>, &str); 4] = [
+    let cases: [(&str, Vec<u8>, &str); 5] = [
         (
             "packed.tar.gz",
             vec![0x1f, 0x8b, 8, 0],
@@ -256,11 +264,13 @@ fn what_is_no_plain_archive_is_refused_with_a_remedy() {
         ),
         ("noise.tar", vec![0xa5; 4096], "no tar archive"),
         ("empty.tar", Vec::new(), "no supported images"),
+        ("renamed.tar", png(1), "no tar archive"),
     ];
     for (name, bytes, reason) in cases {
         let path = folder.write(name, bytes);
         let error = scan(&[&path]).unwrap_err().to_string();
         assert!(error.contains(name) && error.contains(reason), "{error}");
+        assert!(error.lines().all(is_printable), "{error}");
     }
 }
 

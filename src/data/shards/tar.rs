@@ -16,7 +16,7 @@ use crate::data::shards::compressed::COMPRESSED;
 use crate::data::shards::members::{Member, Members, Span, plain};
 use crate::data::shards::window::Window;
 use crate::data::stored::Stored;
-use crate::error::{Error, Result, counted};
+use crate::error::{Error, Result, counted, printable};
 
 /// Most bytes of the headers of one member: names and attributes. More is no header.
 const HEADERS: u64 = 1 << 20;
@@ -203,6 +203,8 @@ impl<'a> Found<'a> {
 
     /// A header that makes no sense ends the archive; what was found before is used.
     fn end_with(&mut self, error: &IoError) -> Result<()> {
+        // it may have bytes of the file in it
+        let error = printable(error.to_string());
         let before = self.files.len() + self.others;
         if before == 0 {
             let reason = format!("is no tar archive, or damaged: {error}");
@@ -326,7 +328,12 @@ fn key(path: &Path) -> PathBuf {
 }
 
 fn is_label(path: &Path) -> bool {
-    matches!(ending(path), "cls" | "json")
+    has_ending(path, "cls") || has_ending(path, "json")
+}
+
+/// Whether this stands behind the first dot of the name, in any case.
+fn has_ending(path: &Path, wanted: &str) -> bool {
+    ending(path).eq_ignore_ascii_case(wanted)
 }
 
 /// The class in a `.cls` or `.json`; none where a `.json` says nothing of it.
@@ -341,15 +348,16 @@ fn class_in(
     let too_long = || format!("is too long for a label: {} bytes", span.length);
     let bytes = label.ok_or_else(too_long)?;
     let text = String::from_utf8(bytes).map_err(|_| "is no text".to_owned())?;
-    let class = match ending(path) {
-        "cls" => Some(text.trim().to_owned()),
-        _ => {
+    let class = match has_ending(path, "cls") {
+        true => Some(text.trim().to_owned()),
+        false => {
             let value: Value =
                 serde_json::from_str(&text).map_err(|error| format!("is no JSON: {error}"))?;
-            let found = KEYS.iter().find_map(|key| value.get(key));
-            found.and_then(|found| match found {
+            // a key may be there without a value
+            KEYS.iter().find_map(|key| match value.get(key)? {
                 Value::String(name) => Some(name.clone()),
                 Value::Number(number) => Some(number.to_string()),
+                Value::Bool(is) => Some(is.to_string()),
                 _ => None,
             })
         }
