@@ -1,11 +1,12 @@
 //! Lists and tables of files, as people and programs write them.
 
+use std::fs;
 use std::path::PathBuf;
 
 use ibot::data::{ImageFolder, PictureSource};
 
 use super::TempFolder;
-use super::shards::{png, scan};
+use super::shards::{png, scan, tar_of};
 
 /// A folder with an image in each of two folders.
 fn cat_and_dog() -> TempFolder {
@@ -142,6 +143,69 @@ fn a_file_that_is_named_twice_is_read_once() {
         let found = scan(&[&folder.0.join("cat"), &link]).unwrap();
         assert_eq!(found.len(), 1);
     }
+}
+
+/// What holds images and is not read is named with what to do: in a folder, in an archive, and in a list or table.
+#[test]
+fn sets_that_are_not_read_are_named() {
+    let folder = cat_and_dog();
+    let names = |found: &ImageFolder| -> Vec<String> {
+        let skipped = found.summary().skipped.iter();
+        let line = |(path, reason): &(PathBuf, String)| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            assert!(!reason.contains("no such"), "{name}: {reason}");
+            format!("{name}: {reason}")
+        };
+        skipped.map(line).collect()
+    };
+    let is_named = |found: &ImageFolder, expected: &[(&str, &str)]| {
+        let skipped = names(found);
+        assert_eq!(skipped.len(), expected.len(), "{skipped:?}");
+        for ((name, remedy), line) in expected.iter().zip(&skipped) {
+            let is = line.starts_with(name) && line.contains(remedy);
+            assert!(is, "{name}, {remedy}: {line}");
+        }
+        assert_eq!(found.summary().not_pictures, 0);
+    };
+    for name in ["a.tar.gz", "b.ZIP"] {
+        folder.write(&format!("cat/{name}"), b"PK\x03\x04 and more");
+    }
+    let expected = [("a.tar.gz", "plain .tar"), ("b.ZIP", "unpack it")];
+    is_named(&scan(&[&folder.0]).unwrap(), &expected);
+    // as one of several sources, too
+    let other = cat_and_dog();
+    is_named(&scan(&[&other.0, &folder.0]).unwrap(), &expected);
+    let only = TempFolder::new();
+    only.write("a.tar.gz", b"\x1f\x8b");
+    let error = scan(&[&only.0]).unwrap_err().to_string();
+    assert!(error.contains("a.tar.gz: a compressed archive"), "{error}");
+
+    let inner = fs::read(tar_of(&other, "inner.tar", &[("e.png", png(3))])).unwrap();
+    let outer = [
+        ("d.png", png(4)),
+        ("x.tar", inner),
+        ("y.tgz", b"z".to_vec()),
+    ];
+    let outer = tar_of(&other, "outer.tar", &outer);
+    let expected = [
+        ("x.tar", "in an archive is not read"),
+        ("y.tgz", "plain .tar"),
+    ];
+    is_named(&scan(&[&outer]).unwrap(), &expected);
+
+    other.write("l.txt", "cat/0.png\n");
+    other.write("m.ibidx", "index");
+    let lines = "cat/0.png\nl.txt\nm.ibidx\n";
+    let list = other.write("list.txt", lines.replace("m.ibidx\n", "t.csv\n"));
+    let table = other.write("t.csv", format!("path\n{lines}inner.tar\n"));
+    let expected = [
+        ("inner.tar", "name it in a list"),
+        ("l.txt", "give it to the command"),
+        ("m.ibidx", "give it to the command"),
+    ];
+    is_named(&scan(&[&table]).unwrap(), &expected);
+    let expected = [("l.txt", "a list or index"), ("t.csv", "a list or index")];
+    is_named(&scan(&[&list]).unwrap(), &expected);
 }
 
 /// Reading it would wait for ever.

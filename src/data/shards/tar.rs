@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::Value;
 use tar::{Archive, EntryType};
 
+use crate::data::endings::is_shard;
 use crate::data::layout::{is_of_a_tool, is_resource_fork};
 use crate::data::shards::compressed::COMPRESSED;
 use crate::data::shards::members::{Member, Members, Span, plain};
@@ -248,6 +249,11 @@ impl<'a> Found<'a> {
                 Ok(None) => {}
                 Err(reason) => self.skip(&path, reason),
             }
+        } else if is_shard(&path) {
+            self.skip(
+                &path,
+                "an archive or table in an archive is not read: unpack it",
+            );
         } else if self.files.insert(path.clone(), span).is_some() {
             let reason = "is there twice; the last one counts, as when the archive is unpacked";
             self.skip(&path, reason);
