@@ -5,10 +5,10 @@ use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::csv_text::{Field, Records};
+use crate::csv_text::{Field, Records, field};
 use crate::data::list_text::text_of;
 use crate::error::{Error, Result, printable};
-use crate::path_text::{absolute, is_remote, path_of_text};
+use crate::path_text::{absolute, is_remote, path_of_text, path_text};
 
 /// A file and its class; no label is no class.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +108,18 @@ impl Found {
     }
 }
 
+/// The line for a picture of this class, or of none, with its end; None where no line leads back to them: its name has a backslash that
+/// reads as a byte, or space is at an end of the class.
+pub(super) fn table_line(path: &Path, class: Option<&str>) -> Option<String> {
+    let text = path_text(path);
+    let class = class.unwrap_or_default();
+    let leads_back = path_of_text(&text) == path && class.trim() == class;
+    leads_back.then(|| match class {
+        "" => format!("{},\n", field(&text)),
+        class => format!("{},{}\n", field(&text), field(class)),
+    })
+}
+
 /// The column of this name; capitals and space around it do not count.
 fn column(names: &[Field], wanted: &str) -> Option<usize> {
     let is = |name: &Field| name.text.trim().eq_ignore_ascii_case(wanted);
@@ -119,5 +131,27 @@ fn folder_of(table: &Path) -> Result<PathBuf> {
     match table.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => absolute(folder),
         _ => absolute("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_lead_back_or_are_none() {
+        let line = |path: &str, class| table_line(Path::new(path), class);
+        assert_eq!(
+            line("/a,b.png", Some("cat")).as_deref(),
+            Some("\"/a,b.png\",cat\n")
+        );
+        assert_eq!(line(" a\n.png ", None).as_deref(), Some("\" a\n.png \",\n"));
+        assert_eq!(
+            line("a.png", Some("c\"at")).as_deref(),
+            Some("a.png,\"c\"\"at\"\n")
+        );
+        assert_eq!(line("a.png", Some("cat ")), None);
+        #[cfg(unix)]
+        assert_eq!(line("a\\xe9.png", None), None);
     }
 }

@@ -104,7 +104,7 @@ pub use pixels::Pixels;
 pub use reading::reading;
 pub use sources::check_source;
 pub use summary::ScanSummary;
-pub use survey::{Shared, Survey, SurveyConfig};
+pub use survey::{KeptFiles, Shared, Survey, SurveyConfig};
 pub use tile_grid::{TileArea, TileGrid};
 pub use tiles::Tiles;
 pub use value_range::ValueRange;
