@@ -209,8 +209,8 @@ fn what_is_cut_off_is_named_and_the_rest_is_used() {
 #[test]
 fn an_archive_without_its_end_or_with_more_behind_it_is_named() {
     let folder = TempFolder::new();
-    let [a, b] = [("a.tar", 1), ("b.tar", 2)]
-        .map(|(name, shade)| fs::read(tar_of(&folder, name, &[(name, png(shade))])).unwrap());
+    let [a, b] = [("a.png", 1), ("b.png", 2)]
+        .map(|(name, shade)| fs::read(tar_of(&folder, "one.tar", &[(name, png(shade))])).unwrap());
     let padded = |bytes: &[u8], length: usize| {
         let mut padded = bytes.to_vec();
         padded.resize(bytes.len().next_multiple_of(length), 0);
@@ -219,10 +219,7 @@ fn an_archive_without_its_end_or_with_more_behind_it_is_named() {
     // as GNU's tar writes it
     let record = padded(&a, 10_240);
     let cases = [
-        (
-            a[..a.len() - 1024].to_vec(),
-            Some("no end mark behind 1 file"),
-        ),
+        (a[..a.len() - 1024].to_vec(), Some("has no end mark")),
         (a[..a.len() - 512].to_vec(), None),
         (Vec::new(), Some("empty")),
         (vec![0; 512], None),

@@ -258,7 +258,8 @@ fn labeled<T: DataType>(kind: &str, labels: &[T::T; 3]) -> (TempFolder, ImageFol
 fn labels_may_be_of_many_types() {
     let (_folder, found) = labeled::<BoolType>("boolean label", &[true, false, true]);
     assert_eq!(found.classes(), ["false", "true"]);
-    assert_eq!(found.labels(), [Some(1), Some(0), Some(1)]);
+    // in the order of their names, which begin with the class
+    assert_eq!(found.labels(), [Some(0), Some(1), Some(1)]);
     // 2^64 - 1, which is not the -1 of no class
     let large = "int64 label (UINT_64)";
     let (_folder, found) = labeled::<Int64Type>(large, &[-1, 7, i64::MIN]);

@@ -172,7 +172,12 @@ impl<'a> Found<'a> {
     }
 
     fn skip(&mut self, path: &Path, reason: impl Into<String>) {
-        self.skipped.push((self.shard.join(path), reason.into()));
+        // of the archive itself, its name without a slash behind it
+        let path = match path.as_os_str().is_empty() {
+            true => self.shard.to_path_buf(),
+            false => self.shard.join(path),
+        };
+        self.skipped.push((path, reason.into()));
     }
 
     /// Says that files may be missing: blocks of zeros end an archive, one of them at least, and nothing but zeros follows them.
@@ -189,12 +194,9 @@ impl<'a> Found<'a> {
             }
             false if self.length == 0 => Some("empty: it has no bytes".to_owned()),
             false if self.is_cut => None,
-            false => {
-                let before = counted(self.files.len() + self.others, "file");
-                Some(format!(
-                    "has no end mark behind {before}, as if it were cut off: what may have followed is lost; copy or make it again"
-                ))
-            }
+            false => Some(
+                "has no end mark, as if it were cut off: what may have followed is lost; copy or make it again".to_owned(),
+            ),
         };
         reason
             .into_iter()
