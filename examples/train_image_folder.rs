@@ -57,6 +57,6 @@ fn main() -> Result<()> {
     };
     let selected = select(BackendChoice::Auto, None)?;
     // interrupted, the same call resumes from the newest checkpoint in `out`
-    let request = RunRequest::new(config, data, out, selected);
+    let request = RunRequest::new(config, vec![data], out, selected);
     run(&request, &AtomicBool::new(false), &mut Print)
 }

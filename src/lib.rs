@@ -2,7 +2,7 @@
 //!
 //! Crate map, in dependency order:
 //!
-//! - [`error`], [`random`]: what everything uses
+//! - [`error`], [`random`], [`duration`]: what everything uses
 //! - [`device`], [`memory`]: which device a run computes on, and how its faults become errors
 //! - [`data`], [`masking`]: image folder -> views and masks
 //! - [`kernels`]: operations with bodies of their own, as one backend-extension trait
@@ -58,6 +58,7 @@ pub mod collective;
 mod csv_text;
 pub mod data;
 pub mod device;
+pub mod duration;
 pub mod embedding;
 pub mod error;
 pub mod eval;

@@ -101,11 +101,20 @@ pub fn check_writable(path: &Path) -> Result<()> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io(path)(error)),
         _ => {}
     }
+    let folder = folder.unwrap_or(Path::new("."));
+    try_to_write(folder).map_err(Error::io(path))
+}
+
+/// Creates an empty file in a folder, and removes it.
+///
+/// # Errors
+/// No file can be made there.
+pub fn try_to_write(folder: &Path) -> std::io::Result<()> {
     // two processes that check the same folder must not collide
     let random = RandomState::new().build_hasher().finish();
-    let probe = path.with_file_name(format!(".ibot-{random:016x}.tmp"));
-    File::create_new(&probe).map_err(Error::io(path))?;
-    fs::remove_file(&probe).map_err(Error::io(path))
+    let probe = folder.join(format!(".ibot-{random:016x}.tmp"));
+    File::create_new(&probe)?;
+    fs::remove_file(&probe)
 }
 
 /// Writes a file atomically: it appears complete or not at all.

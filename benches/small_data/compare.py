@@ -33,8 +33,8 @@ def train(preset: str, pictures: Path, steps: int, seed: int) -> tuple[float, fl
         lines = [json.loads(line) for line in (run / "evaluations.jsonl").open()]
         metrics = [json.loads(line) for line in (run / "metrics.jsonl").open()]
     seconds = [line["step_s"] for line in metrics]
-    sick = {name for line in metrics for name in line.get("sick", [])}
-    return lines[0]["knn"], lines[-1]["knn"], sum(seconds), statistics.median(seconds[5:]), sick
+    anomalies = {name for line in metrics for name in line.get("anomalies", line.get("sick", []))}
+    return lines[0]["knn"], lines[-1]["knn"], sum(seconds), statistics.median(seconds[5:]), anomalies
 
 
 def main(clothes: Path, seconds: float) -> None:
@@ -51,8 +51,8 @@ def main(clothes: Path, seconds: float) -> None:
             before = " ".join(f"{100 * run[0]:.1f}" for run in found)
             after = " ".join(f"{100 * run[1]:.1f}" for run in found)
             took = " ".join(f"{run[2]:.0f}" for run in found)
-            sick = ", ".join(sorted(set().union(*(run[4] for run in found)))) or "no warning"
-            print(f"| {name} | `{preset}` | {steps} | {took} | {before} | {after} | {sick} |", flush=True)
+            warnings = ", ".join(sorted(set().union(*(run[4] for run in found)))) or "no warning"
+            print(f"| {name} | `{preset}` | {steps} | {took} | {before} | {after} | {warnings} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-//! Decisions that all ranks make alike: who goes on while another one stops waits for ever.
+//! Decisions that all ranks make together. A rank that went on while another one stopped would wait for it for ever.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -11,12 +11,12 @@ const GOES_ON: u8 = 0;
 const STOPPED: u8 = 1;
 const FAILED: u8 = 2;
 
-/// The rank's own result where all ranks have one; otherwise its own error or, without one, that of another rank, by its
-/// number. A rank that was stopped ([`Error::Stopped`]) stops all.
+/// Returns `own` if it is `Ok` on every rank. Otherwise every rank gets an error: its own or, where it has none, that of the
+/// first rank that failed, with that rank's number. A rank that was stopped ([`Error::Stopped`]) stops all.
 ///
 /// # Errors
 /// As [`Collective`], and those of the ranks.
-pub fn agree<T>(collective: &dyn Collective, own: Result<T>) -> Result<T> {
+pub fn all_ok<T>(collective: &dyn Collective, own: Result<T>) -> Result<T> {
     if collective.size() == 1 {
         return own;
     }
@@ -58,7 +58,7 @@ fn failure(words: &[Vec<u8>]) -> Option<Error> {
 ///
 /// # Errors
 /// As [`Collective`], and that of rank 0 on all ranks.
-pub fn by_rank_0<T: Serialize + DeserializeOwned>(
+pub fn from_rank_0<T: Serialize + DeserializeOwned>(
     collective: &dyn Collective,
     make: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
@@ -91,7 +91,7 @@ pub fn by_rank_0<T: Serialize + DeserializeOwned>(
 ///
 /// # Errors
 /// As [`Collective`].
-pub fn any(collective: &dyn Collective, own: bool) -> Result<bool> {
+pub fn any_rank(collective: &dyn Collective, own: bool) -> Result<bool> {
     if collective.size() == 1 {
         return Ok(own);
     }
@@ -103,7 +103,7 @@ pub fn any(collective: &dyn Collective, own: bool) -> Result<bool> {
 ///
 /// # Errors
 /// As [`Collective`]; [`Error::Training`] that names the ranks which differ from rank 0.
-pub fn same(collective: &dyn Collective, what: &str, own: &[u8]) -> Result<()> {
+pub fn check_equal(collective: &dyn Collective, what: &str, own: &[u8]) -> Result<()> {
     if collective.size() == 1 {
         return Ok(());
     }
@@ -125,13 +125,13 @@ pub fn same(collective: &dyn Collective, what: &str, own: &[u8]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collective::Threads;
+    use crate::collective::LocalRanks;
 
     /// What each of three ranks makes.
     fn on_three<T: Send + 'static>(
-        make: impl Fn(&Threads, usize) -> T + Clone + Send + 'static,
+        make: impl Fn(&LocalRanks, usize) -> T + Clone + Send + 'static,
     ) -> Vec<T> {
-        let ranks = Threads::group(3).into_iter().map(|rank| {
+        let ranks = LocalRanks::group(3).into_iter().map(|rank| {
             let make = make.clone();
             std::thread::spawn(move || make(&rank, rank.rank()))
         });
@@ -147,7 +147,7 @@ mod tests {
                 1 => Err(Error::Loader("no picture".into())),
                 _ => Err(Error::Stopped),
             };
-            agree(ranks, own).unwrap_err().to_string()
+            all_ok(ranks, own).unwrap_err().to_string()
         });
         assert_eq!(
             found,
@@ -163,11 +163,11 @@ mod tests {
             } else {
                 Ok(rank)
             };
-            let stopped = matches!(agree(ranks, own), Err(Error::Stopped));
+            let stopped = matches!(all_ok(ranks, own), Err(Error::Stopped));
             [
                 stopped,
-                any(ranks, rank == 1).unwrap(),
-                any(ranks, false).unwrap(),
+                any_rank(ranks, rank == 1).unwrap(),
+                any_rank(ranks, false).unwrap(),
             ]
         });
         assert_eq!(found, [[true, true, false]; 3]);
@@ -175,11 +175,11 @@ mod tests {
 
     #[test]
     fn rank_0_decides() {
-        let found = on_three(|ranks, rank| by_rank_0(ranks, || Ok(vec![rank, 7])).unwrap());
+        let found = on_three(|ranks, rank| from_rank_0(ranks, || Ok(vec![rank, 7])).unwrap());
         assert_eq!(found, [[0, 7], [0, 7], [0, 7]]);
         let found = on_three(|ranks, _| {
             let failed = || Err::<(), _>(Error::Training("no room".into()));
-            by_rank_0(ranks, failed).unwrap_err().to_string()
+            from_rank_0(ranks, failed).unwrap_err().to_string()
         });
         assert_eq!(found, ["no room", "rank 0: no room", "rank 0: no room"]);
     }
@@ -187,9 +187,11 @@ mod tests {
     #[test]
     fn a_rank_that_differs_is_named() {
         let found = on_three(|ranks, rank| {
-            same(ranks, "the settings", b"alike").unwrap();
+            check_equal(ranks, "the settings", b"alike").unwrap();
             let own = [u8::from(rank == 1)];
-            same(ranks, "the weights", &own).unwrap_err().to_string()
+            check_equal(ranks, "the weights", &own)
+                .unwrap_err()
+                .to_string()
         });
         let expected = "the weights of rank 1 differ from those of rank 0";
         assert_eq!(found, [expected; 3]);

@@ -1,21 +1,21 @@
 //! What the ranks of a data-parallel run do together: each has a part of every batch, and all compute what one would.
 
 mod agreement;
+mod local_ranks;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod pairwise;
 mod reduce;
 mod share;
-mod threads;
 mod wire;
 
-pub use agreement::{agree, any, by_rank_0, same};
+pub use agreement::{all_ok, any_rank, check_equal, from_rank_0};
+pub use local_ranks::LocalRanks;
 #[cfg(feature = "mpi")]
 pub use mpi::{Host, Mpi};
 pub use pairwise::Pairwise;
-pub use reduce::{broadcast, max, sum, sum_by};
-pub use share::{counts, share};
-pub use threads::Threads;
+pub use reduce::{all_reduce_max, all_reduce_sum, all_reduce_sum_as, broadcast};
+pub use share::{gather_counts, share};
 pub use wire::Wire;
 
 use std::fmt::Debug;
@@ -39,7 +39,7 @@ pub trait Collective: Debug + Send + Sync {
         1
     }
 
-    /// What this rank sends to each rank, in the order of the ranks, becomes what it got from each.
+    /// Sends `sent[r]` to rank r, for every r, and returns what each rank sent to this one, in the order of the ranks.
     fn all_to_all(&self, sent: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>>;
 
     /// The bytes of all ranks, in the order of the ranks. They may differ in length.
@@ -48,9 +48,9 @@ pub trait Collective: Debug + Send + Sync {
 
 /// The only rank.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Alone;
+pub struct SingleProcess;
 
-impl Collective for Alone {
+impl Collective for SingleProcess {
     fn rank(&self) -> usize {
         0
     }

@@ -8,31 +8,35 @@ use crate::collective::share::share;
 use crate::collective::wire::Wire;
 use crate::error::Result;
 
-/// The entries of `values` become those of all ranks summed, in the order of [`Pairwise`].
+/// All-reduce: replaces `values` on every rank by their sum over the ranks, added in the order of [`Pairwise`].
 ///
-/// Each rank sums a share of the entries and sends it to all, so that 2 (R - 1) / R of the bytes leave it, as in a ring. Where machines have several ranks each,
-/// as many as a power of two, their sums go over the network once.
-/// MPI's own `MPI_Allreduce` may add in any order.
+/// Each rank sums a share of the entries and sends it to all, so that 2 (R - 1) / R of the bytes leave it, as in a ring. Where
+/// machines have several ranks each, as many as a power of two, their sums go over the network once. MPI's own `MPI_Allreduce`
+/// may add in any order.
 ///
 /// # Errors
 /// As [`Collective`]; values of different lengths.
-pub fn sum(collective: &dyn Collective, values: &mut [f32]) -> Result<()> {
-    sum_by(collective, values, Wire::F32)
+pub fn all_reduce_sum(collective: &dyn Collective, values: &mut [f32]) -> Result<()> {
+    all_reduce_sum_as(collective, values, Wire::F32)
 }
 
-/// [`sum`] with numbers that travel as `wire` says; with [`Wire::F16`] the result differs from that of one rank.
+/// [`all_reduce_sum`] with numbers that travel as `wire` says; with [`Wire::F16`] the result differs from that of one rank.
 ///
 /// # Errors
-/// As [`sum`].
-pub fn sum_by(collective: &dyn Collective, values: &mut [f32], wire: Wire) -> Result<()> {
+/// As [`all_reduce_sum`].
+pub fn all_reduce_sum_as(
+    collective: &dyn Collective,
+    values: &mut [f32],
+    wire: Wire,
+) -> Result<()> {
     reduce(collective, values, wire, |a, b| a + b)
 }
 
-/// The entries of `values` become the largest of all ranks; NaN where one is.
+/// All-reduce: replaces `values` on every rank by the largest of all ranks; NaN where one is.
 ///
 /// # Errors
-/// As [`sum`].
-pub fn max(collective: &dyn Collective, values: &mut [f32]) -> Result<()> {
+/// As [`all_reduce_sum`].
+pub fn all_reduce_max(collective: &dyn Collective, values: &mut [f32]) -> Result<()> {
     reduce(collective, values, Wire::F32, |a, b| {
         if a.is_nan() || a > b { a } else { b }
     })
@@ -149,11 +153,11 @@ impl Group<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collective::Threads;
+    use crate::collective::LocalRanks;
 
     /// Ranks that are on machines of so many.
     #[derive(Debug)]
-    struct OnHosts(Threads, usize);
+    struct OnHosts(LocalRanks, usize);
 
     impl Collective for OnHosts {
         fn rank(&self) -> usize {
@@ -184,12 +188,12 @@ mod tests {
     }
 
     fn sums(size: usize, near: usize) -> Vec<Vec<u32>> {
-        let ranks = Threads::group(size).into_iter().map(|rank| {
+        let ranks = LocalRanks::group(size).into_iter().map(|rank| {
             std::thread::spawn(move || {
                 let rank = OnHosts(rank, near);
                 let term = |at: usize| ((at * 37 + rank.rank() * 101) as f32).sin();
                 let mut values: Vec<f32> = (0..103).map(term).collect();
-                sum(&rank, &mut values).unwrap();
+                all_reduce_sum(&rank, &mut values).unwrap();
                 values.iter().map(|value| value.to_bits()).collect()
             })
         });

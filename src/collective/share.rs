@@ -5,7 +5,8 @@ use std::ops::Range;
 use crate::collective::Collective;
 use crate::error::Result;
 
-/// The share of one of so many ranks in `entries`: neighbors, in the order of the ranks, as many for each but for one.
+/// The contiguous share of rank `rank` among `ranks` in `entries` items. Shares follow the order of the ranks; their sizes differ
+/// by at most one.
 pub fn share(rank: usize, ranks: usize, entries: usize) -> Range<usize> {
     rank * entries / ranks..(rank + 1) * entries / ranks
 }
@@ -14,7 +15,7 @@ pub fn share(rank: usize, ranks: usize, entries: usize) -> Range<usize> {
 ///
 /// # Errors
 /// As [`Collective`].
-pub fn counts<const N: usize>(
+pub fn gather_counts<const N: usize>(
     collective: &dyn Collective,
     own: [usize; N],
 ) -> Result<Vec<[usize; N]>> {

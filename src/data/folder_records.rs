@@ -15,13 +15,13 @@ use crate::data::endings::is_shard;
 use crate::data::folder_config::FolderConfig;
 use crate::data::header::{Header, header_in};
 use crate::data::index::digest::NameDigest;
-use crate::data::index::found::{Found, kind};
+use crate::data::index::found::{FileKind, kind};
 use crate::data::index::kept::LEAST;
 use crate::data::index::table::Table;
 use crate::data::index::walk::pool;
 use crate::data::layout::{Listed, labels};
 use crate::data::shards::keep_index;
-use crate::data::shards::members::Known;
+use crate::data::shards::members::CachedKind;
 use crate::data::sources::{Listing, holds_images};
 use crate::data::stamp::Stamp;
 use crate::data::stored::outage;
@@ -183,7 +183,7 @@ impl Records {
 }
 
 /// Keeps what was found in shards for the next start, where that takes long to find out; one that cannot be kept costs that start.
-fn keep_indexes(roots: &[PathBuf], files: &[Listed], found: &[Found], max_pixels: u64) {
+fn keep_indexes(roots: &[PathBuf], files: &[Listed], found: &[FileKind], max_pixels: u64) {
     let is_in_shard: Vec<bool> = roots.iter().map(|root| is_shard(root)).collect();
     let mut of_roots: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (at, file) in files.iter().enumerate() {
@@ -194,8 +194,12 @@ fn keep_indexes(roots: &[PathBuf], files: &[Listed], found: &[Found], max_pixels
     for (root, places) in of_roots {
         let root = &roots[root];
         let is_slow = files.len() >= LEAST || is_remote(root);
-        let was_known = |at: usize| files[at].known.is_some_and(|known| known != Known::Unread);
-        let is_new = |at: &usize| !was_known(*at) && !matches!(found[*at], Found::Skipped(_));
+        let was_known = |at: usize| {
+            files[at]
+                .known
+                .is_some_and(|known| known != CachedKind::Unread)
+        };
+        let is_new = |at: &usize| !was_known(*at) && !matches!(found[*at], FileKind::Skipped(_));
         if !is_slow || !places.iter().any(is_new) {
             continue;
         }
@@ -210,13 +214,13 @@ fn keep_indexes(roots: &[PathBuf], files: &[Listed], found: &[Found], max_pixels
 }
 
 /// What a file is that was named as an image: sets of images are left out with what to do.
-fn no_image(path: &Path) -> Found {
+fn no_image(path: &Path) -> FileKind {
     let remedy = match (is_shard(path), holds_images(path)) {
         (true, _) => "an archive or table of images, not an image: name it in a list (.txt)",
         (_, true) => "a list or index, not an image: give it to the command itself",
-        _ => return Found::Other,
+        _ => return FileKind::Other,
     };
-    Found::Skipped(remedy.to_owned())
+    FileKind::Skipped(remedy.to_owned())
 }
 
 /// What each file of a list is; what is no picture goes to the summary.
@@ -233,22 +237,22 @@ pub(super) fn inspected(
     let failed = OnceLock::new();
     let inspect = |file: &Listed| {
         if stop.load(Ordering::Relaxed) || failed.get().is_some() {
-            return Found::Other;
+            return FileKind::Other;
         }
-        if let Some(found) = file.known.and_then(Found::of_known) {
+        if let Some(found) = file.known.and_then(FileKind::of_known) {
             return found;
         }
         let path = roots[file.root].join(&file.path);
-        let found = match Found::read(&path, config.max_pixels) {
-            Found::Other if file.class_depth.is_none() => no_image(&path),
+        let found = match FileKind::read(&path, config.max_pixels) {
+            FileKind::Other if file.class_depth.is_none() => no_image(&path),
             found => found,
         };
-        if let (Found::Skipped(_), Some(reason)) = (&found, outage(&path)) {
+        if let (FileKind::Skipped(_), Some(reason)) = (&found, outage(&path)) {
             let _ = failed.set(Error::data(path, reason));
         }
         found
     };
-    let found: Vec<Found> = pool()?.install(|| files.par_iter().map(inspect).collect());
+    let found: Vec<FileKind> = pool()?.install(|| files.par_iter().map(inspect).collect());
     if stop.load(Ordering::Relaxed) {
         return Err(Error::Stopped);
     }
@@ -261,7 +265,7 @@ pub(super) fn inspected(
     let mut pictures = Vec::with_capacity(found.len());
     for (file, found) in files.into_iter().zip(found) {
         match found {
-            Found::Picture(header, stamp) => {
+            FileKind::Picture(header, stamp) => {
                 if let Some(unused) = header.unused {
                     *summary.unused.entry(unused).or_default() += 1;
                 }
@@ -272,8 +276,8 @@ pub(super) fn inspected(
                     seen: Seen { header, stamp },
                 });
             }
-            Found::Other => summary.not_pictures += 1,
-            Found::Skipped(reason) => {
+            FileKind::Other => summary.not_pictures += 1,
+            FileKind::Skipped(reason) => {
                 let path = roots[file.root].join(&file.path);
                 summary.skipped.push((path, reason));
             }

@@ -171,8 +171,8 @@ impl Inventory {
             parts: summary.parts.clone(),
             classes: classes.collect(),
             unlabeled: labels.iter().filter(|label| label.is_none()).count(),
-            shorter_side: quartiles(sizes.iter().map(|[w, h]| *w.min(h))),
-            longer_side: quartiles(sizes.iter().map(|[w, h]| *w.max(h))),
+            shorter_side: min_median_max(sizes.iter().map(|[w, h]| *w.min(h))),
+            longer_side: min_median_max(sizes.iter().map(|[w, h]| *w.max(h))),
             odd: Odd::of(&sizes, found.seen, names),
             sizes: by_size(&sizes),
             more_than_8_bits: summary.range.as_ref().map_or(0, |(count, ..)| *count),
@@ -217,7 +217,7 @@ impl Odd {
 }
 
 /// Smallest, lower median and largest.
-fn quartiles(values: impl Iterator<Item = u32>) -> [u32; 3] {
+fn min_median_max(values: impl Iterator<Item = u32>) -> [u32; 3] {
     let mut values: Vec<u32> = values.collect();
     values.sort_unstable();
     let at = |place: usize| values.get(place).copied().unwrap_or(0);
@@ -252,8 +252,8 @@ mod tests {
 
     #[test]
     fn the_median_is_a_size_that_is_there() {
-        assert_eq!(quartiles([794, 221].into_iter()), [221, 221, 794]);
-        assert_eq!(quartiles([3, 1, 2].into_iter()), [1, 2, 3]);
-        assert_eq!(quartiles(std::iter::empty()), [0, 0, 0]);
+        assert_eq!(min_median_max([794, 221].into_iter()), [221, 221, 794]);
+        assert_eq!(min_median_max([3, 1, 2].into_iter()), [1, 2, 3]);
+        assert_eq!(min_median_max(std::iter::empty()), [0, 0, 0]);
     }
 }

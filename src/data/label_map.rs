@@ -12,17 +12,17 @@ use crate::data::opened::Opened;
 use crate::error::{Error, Result, printable};
 
 /// Pixels of this class are of none, and are not counted.
-pub const IGNORED: u8 = 255;
+pub const IGNORE_INDEX: u8 = 255;
 
 /// Classes that [`LabelMap::of_alpha`] tells apart.
-pub const ALPHA_CLASSES: [&str; 2] = ["ground", "figure"];
+pub const ALPHA_CLASSES: [&str; 2] = ["background", "foreground"];
 
 /// The class of each pixel of a picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LabelMap {
     /// Width and height.
     pub size: [u32; 2],
-    /// 0 to 254, or [`IGNORED`]; row by row, `[H, W]`.
+    /// 0 to 254, or [`IGNORE_INDEX`]; row by row, `[H, W]`.
     pub classes: Vec<u8>,
 }
 
@@ -75,7 +75,7 @@ impl LabelMap {
         Ok(Self { size, classes })
     }
 
-    /// Figure (1) where a picture is at least half opaque, ground (0) elsewhere.
+    /// Foreground (1) where a picture is at least half opaque, background (0) elsewhere.
     pub fn of_alpha(picture: &RgbaImage) -> Self {
         Self {
             size: [picture.width(), picture.height()],
@@ -97,7 +97,7 @@ impl LabelMap {
         let class =
             |[column, row]: [u32; 2]| self.classes.get(row as usize * width + column as usize);
         places
-            .map(|place| class(place).copied().unwrap_or(IGNORED))
+            .map(|place| class(place).copied().unwrap_or(IGNORE_INDEX))
             .collect()
     }
 }

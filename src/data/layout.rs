@@ -1,14 +1,14 @@
 //! How a folder of pictures is laid out: which files and folders count, which are classes, which are parts of a data set.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use walkdir::WalkDir;
 
-use crate::data::shards::members::Known;
+use crate::data::shards::members::CachedKind;
 use crate::data::stored::{folders_in, objects_in};
 use crate::data::summary::ScanSummary;
 use crate::error::{Error, Result, printable};
@@ -49,8 +49,27 @@ impl Parts {
     /// another one is `val`, `test` or the like; then all others are parts too, such as `unlabeled`. None where `train` is
     /// beside other names alone: of vehicles, it is a class. Capitals count as small letters.
     pub fn find(root: &Path) -> Option<Self> {
+        let names = PartNames::among(folders_in(root).ok()?)?;
+        Some(Self {
+            train: root.join(&names.train),
+            val: names.val.as_ref().map(|name| root.join(name)),
+            names: names.all.iter().map(printable).collect(),
+        })
+    }
+}
+
+/// The names of the parts of a data set.
+pub(super) struct PartNames {
+    train: OsString,
+    val: Option<OsString>,
+    pub all: Vec<OsString>,
+}
+
+impl PartNames {
+    /// Those among names of a first level, by the rule of [`Parts::find`].
+    pub fn among(names: impl IntoIterator<Item = OsString>) -> Option<Self> {
         let (mut found, mut more) = (BTreeMap::new(), BTreeSet::new());
-        for name in folders_in(root).ok()? {
+        for name in names {
             if is_of_a_tool(&name) {
                 continue;
             }
@@ -69,9 +88,9 @@ impl Parts {
             return None;
         }
         Some(Self {
-            train: root.join(train),
-            val: others.next().map(|(_, name)| root.join(name)),
-            names: found.values().chain(&more).map(printable).collect(),
+            train: train.clone(),
+            val: others.next().map(|(_, name)| name.clone()),
+            all: found.values().chain(&more).cloned().collect(),
         })
     }
 }
@@ -87,7 +106,7 @@ pub(super) struct Listed {
     /// Which part of `path` names its class; none for files that were named one by one.
     pub class_depth: Option<usize>,
     /// What it is, where that is known without reading it.
-    pub known: Option<Known>,
+    pub known: Option<CachedKind>,
 }
 
 /// Whether a folder of this name is left out.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::collective::share;
 use crate::data::PictureSource;
 use crate::data::augment::{AugmentConfig, ViewKind};
 use crate::data::loader_config::LoaderConfig;
@@ -35,7 +36,7 @@ pub struct TrainViews {
 pub struct Position {
     /// Epoch.
     pub epoch: usize,
-    /// Batch in the epoch; past the last one, those of the next epochs are meant.
+    /// Batch of that epoch; numbers past its last batch count on into the next epochs.
     pub batch: usize,
 }
 
@@ -291,8 +292,8 @@ impl Task for TrainTask {
         let start = index * self.batch_size;
         let count = order.len().checked_sub(start)?.min(self.batch_size);
         let [rank, ranks] = self.share;
-        let share = start + rank * count / ranks..start + (rank + 1) * count / ranks;
-        (count > 0).then(|| share.map(|position| order.at(position)).collect())
+        let own = share(rank, ranks, count);
+        (count > 0).then(|| own.map(|position| order.at(start + position)).collect())
     }
 
     fn make(

@@ -12,12 +12,13 @@ use crate::error::{Error, Result};
 pub struct LoaderConfig {
     /// Images per batch, B. Default 64.
     pub batch_size: usize,
-    /// Threads that decode and augment; 0 for one per core, and up to four while they mostly wait for files. Default 0.
+    /// Threads that decode and augment; 0 for one per core, growing to at most four per core while they mostly wait
+    /// for files. Default 0.
     pub workers: usize,
     /// Seed of order, views and masks. Default 0.
     pub seed: u64,
-    /// Batches that are being made or waiting at any time, as far as `memory_mib` allows; more keep workers busy if batches are small,
-    /// and more are made ahead where reading is slow. Default 2.
+    /// Batches that are prepared ahead, at least, as far as `memory_mib` allows. There are more where batches are small, so that every
+    /// worker has an image, and where reading is slow. Default 2.
     pub queue: usize,
     /// Memory in MiB of batches that are being made or waiting, and of images that are being decoded, a half each; one batch and
     /// one image are always allowed. Decoders work with more, and `cache_mib` is beside it. 0 for 128 per worker, at least 1024. Default 0.
@@ -26,9 +27,10 @@ pub struct LoaderConfig {
     pub drop_last: bool,
     /// Decoded images are kept in memory if all of them fit this many MiB. Default 256.
     pub cache_mib: usize,
-    /// Which of `ranks` shares of each batch is made, in order and equal but for one image. Default 0.
+    /// This process among `ranks`: it loads share number `rank` of each batch. Shares are contiguous and differ by at most one image.
+    /// Default 0.
     pub rank: usize,
-    /// Number of shares, at most `batch_size`. Default 1.
+    /// Number of processes, and of shares, at most `batch_size`. Default 1.
     pub ranks: usize,
 }
 

@@ -7,7 +7,7 @@ use crate::data::pixels::Pixels;
 
 /// One sample's place in a batch.
 pub(super) struct Slot {
-    pub batch: Arc<Open>,
+    pub batch: Arc<OpenBatch>,
     pub at: usize,
 }
 
@@ -22,7 +22,7 @@ impl Slot {
 }
 
 /// A batch in the making.
-pub(super) struct Open {
+pub(super) struct OpenBatch {
     pub number: usize,
     pub samples: Vec<usize>,
     /// Of each sample, bytes of the picture that is decoded for it.
@@ -32,7 +32,7 @@ pub(super) struct Open {
 }
 
 /// A complete batch.
-pub(super) struct Made {
+pub(super) struct FinishedBatch {
     pub number: usize,
     pub samples: Vec<usize>,
     /// Of every view.
@@ -43,7 +43,7 @@ pub(super) struct Made {
 
 /// How far a batch is.
 pub(super) struct Progress {
-    pub batch: Arc<Open>,
+    pub batch: Arc<OpenBatch>,
     /// Samples that a worker has taken.
     pub taken: usize,
     /// Samples that are finished.
@@ -61,7 +61,7 @@ impl Progress {
     ) -> Self {
         Self {
             shown: vec![None; samples.len()],
-            batch: Arc::new(Open {
+            batch: Arc::new(OpenBatch {
                 number,
                 samples,
                 picture_bytes,
@@ -76,10 +76,10 @@ impl Progress {
         self.finished == self.batch.samples.len()
     }
 
-    pub fn close(self) -> Made {
+    pub fn close(self) -> FinishedBatch {
         // a worker may hold its `Arc` of the batch a moment longer, so the buffers are moved out of their locks
         let take = |view: &Mutex<Pixels>| std::mem::take(&mut *lock(view));
-        Made {
+        FinishedBatch {
             number: self.batch.number,
             samples: self.batch.samples.clone(),
             views: self.batch.views.iter().map(take).collect(),

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle, available_parallelism};
 use std::time::{Duration, Instant};
 
-use crate::data::open_batch::{Made, Progress, Slot, lock};
+use crate::data::open_batch::{FinishedBatch, Progress, Slot, lock};
 use crate::data::pace::{batches_ahead, most_threads};
 use crate::data::pixels::Pixels;
 use crate::data::pool_state::{Next, State};
@@ -151,7 +151,7 @@ impl<T: Task> Pool<T> {
     /// # Errors
     /// The first error or panic of a worker; after it, that the loader has stopped. [`Error::Stopped`], after which the
     /// batch is still available.
-    pub fn take(&mut self, stop: &AtomicBool) -> Result<Option<Made>> {
+    pub fn take(&mut self, stop: &AtomicBool) -> Result<Option<FinishedBatch>> {
         let mut state = lock(&self.shared.state);
         loop {
             if stop.load(Ordering::Relaxed) {

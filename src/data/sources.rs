@@ -1,7 +1,8 @@
 //! Where pictures come from: folders, tar archives, Parquet tables, single files, and lists of all of these (`.txt`), or of files with
 //! classes (`.csv`); on disks and on servers.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -9,16 +10,16 @@ use rayon::prelude::*;
 
 use crate::data::endings::{is_csv, is_list, is_shard};
 use crate::data::folder_config::FolderConfig;
-use crate::data::index::kept::is_named_index;
+use crate::data::index::kept::{is_named_index, root_of};
 use crate::data::index::walk::pool;
-use crate::data::layout::{Listed, Parts, list_files};
+use crate::data::layout::{Listed, PartNames, Parts, list_files};
 use crate::data::list_line::ListLine;
 use crate::data::list_table::{TableRow, rows_of};
 use crate::data::list_text::text_of;
 use crate::data::shards::{self, expanded, refuse_compressed};
 use crate::data::stored::{Facts, is_folder};
 use crate::data::summary::ScanSummary;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use crate::path_text::{absolute, in_words, is_remote};
 
 /// Why a table is refused.
@@ -97,6 +98,28 @@ pub(super) fn holds_images(path: &Path) -> bool {
     is_shard(path) || is_list(path) || is_named_index(path)
 }
 
+/// The parts of a data set, which may be given by its index.
+pub fn parts_of(source: &Path) -> Option<Parts> {
+    match is_named_index(source) {
+        true => Parts::find(&root_of(source).ok()?),
+        false => Parts::find(source),
+    }
+}
+
+/// The folders of the first level in which files are whose classes are not said.
+fn first_folders(files: &[Listed]) -> BTreeSet<OsString> {
+    let mut folders = BTreeSet::new();
+    for file in files.iter().filter(|file| file.class.is_none()) {
+        let mut parts = file.path.iter();
+        if let (Some(first), Some(_)) = (parts.next(), parts.next())
+            && !folders.contains(first)
+        {
+            folders.insert(first.to_os_string());
+        }
+    }
+    folders
+}
+
 /// A path that is relative to a folder; an address is not.
 fn joined(folder: &Path, path: &Path) -> PathBuf {
     match is_remote(path) {
@@ -117,6 +140,9 @@ impl Listing {
     fn add(&mut self, source: &Path, summary: &mut ScanSummary, stop: &AtomicBool) -> Result<()> {
         if is_folder(source).map_err(Error::io(source))? {
             return self.add_folder(source, summary, stop);
+        }
+        if is_named_index(source) {
+            return self.add_folder(&root_of(source)?, summary, stop);
         }
         refuse_compressed(source)?;
         if is_csv(source) {
@@ -166,6 +192,12 @@ impl Listing {
                 known: member.known,
             }));
         }
+        if let Some(parts) = PartNames::among(first_folders(&self.files[first..])) {
+            summary.parts.extend(parts.all.iter().map(printable));
+            self.files[first..]
+                .iter_mut()
+                .for_each(|file| file.class_depth = Some(1));
+        }
         self.files[first..].sort_by(|a, b| a.path.cmp(&b.path));
         Ok(())
     }
@@ -191,6 +223,14 @@ impl Listing {
         self.roots.push(folder.to_path_buf());
         if !is_remote(folder) {
             self.folders.push(folder.to_path_buf());
+        }
+        // as Hugging Face names them: train-00000-of-00002.parquet
+        let first_words = of_set.iter().filter_map(|shard| {
+            let (first, _) = shard.file_name()?.to_str()?.split_once('-')?;
+            Some(first.into())
+        });
+        if let Some(parts) = PartNames::among(first_words) {
+            summary.parts.extend(parts.all.iter().map(printable));
         }
         let of_set: Vec<PathBuf> = of_set.iter().map(|shard| folder.join(shard)).collect();
         self.add_shards(&of_set, false, summary, stop)
@@ -235,7 +275,10 @@ impl Listing {
             let is_source = match is_remote(&path) {
                 // a file for each line: a server is not asked which are folders
                 true => is_shard(&path),
-                false => path.is_dir() || (is_shard(&path) && path.is_file()),
+                false => {
+                    let holds_many = is_shard(&path) || is_named_index(&path);
+                    path.is_dir() || (holds_many && path.is_file())
+                }
             };
             if is_source {
                 self.add(&path, summary, stop)?;

@@ -226,7 +226,10 @@ fn auto_among(adapters: &[AdapterSummary]) -> Choice {
         (Some(adapter), _) => format!(
             "auto takes the CPU: wgpu finds no GPU; {} is a software adapter, slower than burn-flex, which `backend` wgpu takes{}",
             adapter.name,
-            if is_wsl() { WSL } else { "" }
+            match is_wsl() {
+                true => format!(". {WSL}"),
+                false => String::new(),
+            }
         ),
         (None, Some(adapter)) => format!(
             "auto takes the CPU: {} is reached by OpenGL, which is untested; `backend` wgpu `device` {} \
@@ -345,8 +348,7 @@ fn known<'a>(adapters: impl IntoIterator<Item = &'a AdapterSummary>) -> String {
     adapters.iter().map(line).collect::<Vec<_>>().join("; ")
 }
 
-const WSL: &str =
-    ". WSL has no conformant Vulkan driver for the GPU; use the Windows build of ibot";
+const WSL: &str = "WSL has no conformant Vulkan driver for the GPU; use the Windows build of ibot";
 
 /// Whether this Linux is one within Windows (WSL).
 #[must_use]
@@ -364,7 +366,7 @@ fn no_adapter() -> Error {
     } else if cfg!(target_os = "windows") {
         "install the GPU maker's current driver, which brings Vulkan and Direct3D 12"
     } else if is_wsl() {
-        "WSL has no conformant Vulkan driver for the GPU; use the Windows build of ibot"
+        WSL
     } else {
         "install the Vulkan driver: NVIDIA's own driver; AMD and Intel: mesa-vulkan-drivers (Debian, Ubuntu, Fedora) \
          or vulkan-radeon / vulkan-intel (Arch), which on Debian also brings the software adapter lavapipe; in a \

@@ -303,7 +303,7 @@ impl FaultLog {
     }
 }
 
-/// A mutex's content, whatever happened to a thread that held it: every write here is a single push.
+/// The content of a mutex, also after a thread panicked with it: no write in this crate leaves a value half changed.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -153,7 +153,7 @@ impl GpuGuard {
     /// # Errors
     /// [`Error::Device`] with the first report and the remedy.
     pub fn check_sync<B: Backend>(&self, device: &B::Device) -> Result<()> {
-        self.settled()?;
+        self.synchronize()?;
         match panics::catch(|| B::sync(device)) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => self.log.record(Fault::of_report(&error.to_string())),
@@ -189,22 +189,22 @@ impl GpuGuard {
     /// # Errors
     /// The device failed before or meanwhile.
     pub fn read<B: Backend, R>(&self, device: &B::Device, work: impl FnOnce() -> R) -> Result<R> {
-        self.settled()?;
+        self.synchronize()?;
         let result = self.catch(work)?;
         self.check_sync::<B>(device)?;
         Ok(result)
     }
 
     /// Waits, with a deadline, until the device has done all of its work, then checks.
-    fn settled(&self) -> Result<()> {
-        self.patience.settle();
+    fn synchronize(&self) -> Result<()> {
+        self.patience.synchronize();
         self.check()
     }
 
     /// Memory that burn holds on the device; `None` after a fault. Submits what is queued.
     #[must_use]
     pub fn memory(&self) -> Option<GpuMemory> {
-        self.settled().ok()?;
+        self.synchronize().ok()?;
         let usage = self
             .catch(|| WgpuRuntime::client(&self.device).memory_usage())
             .ok()?
@@ -222,7 +222,7 @@ impl GpuGuard {
             kept_words::forget(&client);
             client.memory_cleanup();
         };
-        if let Err(error) = self.settled().and_then(|()| self.catch(cleanup)) {
+        if let Err(error) = self.synchronize().and_then(|()| self.catch(cleanup)) {
             log::debug!("memory is not freed: {error}");
         }
     }

@@ -12,7 +12,7 @@ use crate::device::matrices::Matrices;
 use crate::device::patience::Patience;
 
 /// One guarded device.
-struct Known {
+struct RegisteredDevice {
     device: WgpuDevice,
     client: usize,
     adapter: Arc<AdapterSummary>,
@@ -21,7 +21,7 @@ struct Known {
     queue: wgpu::Queue,
 }
 
-static KNOWN: RwLock<Vec<Known>> = RwLock::new(Vec::new());
+static KNOWN: RwLock<Vec<RegisteredDevice>> = RwLock::new(Vec::new());
 
 /// A client does not say whose it is, but all clients of a device share its properties, for as long as the process lives.
 pub(super) fn client_key(client: &ComputeClient<WgpuRuntime>) -> usize {
@@ -36,7 +36,7 @@ pub(super) fn remember(
     patience: &Arc<Patience>,
     queue: &wgpu::Queue,
 ) {
-    let known = Known {
+    let known = RegisteredDevice {
         device: device.clone(),
         client: client_key(&WgpuRuntime::client(device)),
         adapter: Arc::new(adapter.clone()),
@@ -50,7 +50,10 @@ pub(super) fn remember(
         .push(known);
 }
 
-fn find<R>(is_it: impl Fn(&Known) -> bool, get: impl Fn(&Known) -> R) -> Option<R> {
+fn find<R>(
+    is_it: impl Fn(&RegisteredDevice) -> bool,
+    get: impl Fn(&RegisteredDevice) -> R,
+) -> Option<R> {
     let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
     known.iter().find(|known| is_it(known)).map(get)
 }
@@ -97,7 +100,7 @@ pub(crate) fn launched(client: &ComputeClient<WgpuRuntime>) {
 /// Bytes of a GPU's own memory; `None` on the CPU, on a software adapter, and if the driver does not report it.
 pub fn memory_bytes<D: Any>(device: &D) -> Option<u64> {
     let device = (device as &dyn Any).downcast_ref::<WgpuDevice>()?;
-    let of_hardware = |known: &Known| match known.adapter.kind {
+    let of_hardware = |known: &RegisteredDevice| match known.adapter.kind {
         AdapterKind::Software => None,
         _ => known.adapter.memory_bytes,
     };
@@ -108,11 +111,11 @@ pub fn memory_bytes<D: Any>(device: &D) -> Option<u64> {
 ///
 /// # Panics
 /// The device does not answer; [`super::GpuGuard::catch`] makes an error of it.
-pub(crate) fn settle_client(client: &ComputeClient<WgpuRuntime>) {
+pub(crate) fn synchronize_client(client: &ComputeClient<WgpuRuntime>) {
     let key = client_key(client);
     let patience = find(|known| known.client == key, |known| known.patience.clone());
     if let Some(patience) = patience {
-        patience.settle_or_panic();
+        patience.synchronize_or_panic();
     }
 }
 
@@ -121,7 +124,7 @@ pub(crate) fn settle_client(client: &ComputeClient<WgpuRuntime>) {
 ///
 /// # Panics
 /// The device does not answer; [`super::GpuGuard::catch`] makes an error of it.
-pub fn settle<D: Any>(device: &D) {
+pub fn synchronize<D: Any>(device: &D) {
     let Some(device) = (device as &dyn Any).downcast_ref::<WgpuDevice>() else {
         return;
     };
@@ -130,6 +133,6 @@ pub fn settle<D: Any>(device: &D) {
         |known| known.patience.clone(),
     );
     if let Some(patience) = patience {
-        patience.settle_or_panic();
+        patience.synchronize_or_panic();
     }
 }

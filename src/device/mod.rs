@@ -33,11 +33,13 @@ pub use existing::{ExistingDevice, device_descriptor, working};
 pub use faults::{Fault, FaultKind};
 pub use guard::{DeviceGuard, GpuGuard};
 pub(crate) use kept_words::kept;
-pub(crate) use known::{adapter_behind, kind_of, launched, matrices_of, settle_client};
-pub use known::{memory_bytes, settle};
+pub(crate) use known::{adapter_behind, kind_of, launched, matrices_of, synchronize_client};
+pub use known::{memory_bytes, synchronize};
 pub use matrices::{Cooperative, MATRICES_VARIABLE, Matrices};
 #[cfg(test)]
 pub(crate) use matrices::{LEAST_MATRIX_WORKGROUP_BYTES, MATRIX_SUBGROUPS};
 pub use opening::init_wgpu;
 pub use panics::observe_log;
-pub use patience::{DEADLINE_VARIABLE, end_process, end_process_at_once, on_no_answer, waited};
+pub use patience::{
+    DEADLINE_VARIABLE, end_process, end_process_at_once, on_no_answer, time_waiting,
+};

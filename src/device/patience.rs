@@ -37,7 +37,7 @@ const STEP: Duration = Duration::from_millis(1);
 /// Checks of the watching thread per deadline: one every 5 seconds.
 const TICKS: u32 = 60;
 
-/// After every such number of this crate's launches, all but the last such number must be done. Three of four launches of a
+/// Every this many launches of this crate, the host waits until all but the newest this many are done. Three of four launches of a
 /// step are this crate's (587 of 774, ViT-Ti on lavapipe), so that far fewer than 512 are under way, and the GPU never
 /// runs dry.
 const LAUNCHES: u32 = 64;
@@ -51,7 +51,7 @@ static WAITED: AtomicU64 = AtomicU64::new(0);
 /// How long the threads of this process have waited for GPUs so far, because enough was under way or because they asked for
 /// it; for benchmarks, which want to know what the host does in the rest of the time.
 #[must_use]
-pub fn waited() -> Duration {
+pub fn time_waiting() -> Duration {
     Duration::from_nanos(WAITED.load(Ordering::Relaxed))
 }
 
@@ -135,7 +135,7 @@ impl Patience {
     }
 
     /// Submits what is queued and waits until the device has done it, or has failed.
-    pub fn settle(&self) {
+    pub fn synchronize(&self) {
         if !self.log.is_poisoned() {
             self.wait(true, 0);
         }
@@ -150,9 +150,9 @@ impl Patience {
         self.panic_if_silent();
     }
 
-    /// As [`Patience::settle`]; panics where the device does not answer.
-    pub fn settle_or_panic(&self) {
-        self.settle();
+    /// As [`Patience::synchronize`]; panics where the device does not answer.
+    pub fn synchronize_or_panic(&self) {
+        self.synchronize();
         self.panic_if_silent();
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::collective::{Collective, Wire, any, same, share};
+use crate::collective::{Collective, Wire, any_rank, check_equal, share};
 use crate::data::{ImageFolder, PictureSource as _, none_usable};
 use crate::embedding::embedded::Embedded;
 use crate::embedding::embedder::Embedder;
@@ -33,8 +33,12 @@ pub(super) fn embed_share(
     if collective.size() == 1 {
         return embed_folder(embedder, folder, request, progress);
     }
+    // rows of another model, or made in another way, would be taken for those of this one
+    let (model, recipe) = (embedder.hash(), request.recipe(embedder));
+    let what = format!("{model}, {recipe}, {}", embedder.input(folder));
+    check_equal(collective, "model or features", what.as_bytes())?;
     let names = folder.fingerprint();
-    same(collective, "images", names.as_bytes())?;
+    check_equal(collective, "images", names.as_bytes())?;
     let (ranks, all) = (collective.size(), folder.len());
     let own = own_pictures(collective.rank(), ranks, all, request.batch_size);
     let part = Arc::new(folder.part(&own.collect::<Vec<_>>()));
@@ -49,7 +53,7 @@ pub(super) fn embed_share(
         rounds.batch(!goes_on)
     })?;
     embedded.is_cut_short = rounds.finish()?;
-    if !any(collective, !embedded.paths.is_empty())? {
+    if !any_rank(collective, !embedded.paths.is_empty())? {
         return Err(none_usable(all, embedded.skipped.first()));
     }
     gathered(collective, embedded)
@@ -91,7 +95,7 @@ impl Rounds<'_> {
     fn round(&mut self, is_stopped: bool) {
         if self.left > 0 && matches!(self.ended, Ok(false)) {
             self.left -= 1;
-            self.ended = any(self.collective, is_stopped);
+            self.ended = any_rank(self.collective, is_stopped);
         }
     }
 

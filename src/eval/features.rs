@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use rayon::prelude::*;
 
 use crate::backbone::Backbone;
-use crate::data::{AugmentConfig, ImageFolder, eval_batches};
+use crate::data::{AugmentConfig, EvalBatches, ImageFolder, eval_batches};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::kernels::IbotBackend;
@@ -73,14 +73,39 @@ pub fn extract_features<B: IbotBackend, M: Backbone<B>>(
     device: &B::Device,
     stop: &AtomicBool,
 ) -> Result<FeatureSet> {
+    let batches = eval_batches(folder.clone(), augment, batch_size, 0)?;
+    features_of::<B, M>(backbone, batches, &folder, augment, guard, device, stop)
+}
+
+/// [`extract_features`] of a part of a folder, for which it is no error that no picture is usable.
+pub(crate) fn extract_part<B: IbotBackend, M: Backbone<B>>(
+    backbone: &M,
+    part: Arc<ImageFolder>,
+    augment: &AugmentConfig,
+    batch_size: usize,
+    guard: &DeviceGuard,
+    device: &B::Device,
+    stop: &AtomicBool,
+) -> Result<FeatureSet> {
+    let batches = eval_batches(part.clone(), augment, batch_size, 0)?.or_none();
+    features_of::<B, M>(backbone, batches, &part, augment, guard, device, stop)
+}
+
+fn features_of<B: IbotBackend, M: Backbone<B>>(
+    backbone: &M,
+    mut batches: EvalBatches,
+    folder: &ImageFolder,
+    augment: &AugmentConfig,
+    guard: &DeviceGuard,
+    device: &B::Device,
+    stop: &AtomicBool,
+) -> Result<FeatureSet> {
     let side = augment.image_size;
     let mut set = FeatureSet {
         features: Vec::new(),
         width: backbone.width(),
         labels: Vec::new(),
     };
-    let root = folder.root().to_path_buf();
-    let mut batches = eval_batches(folder, augment, batch_size, 0)?;
     let mut upload = || {
         let batch = batches.next_until(stop).transpose()?;
         let sent = batch.map(|batch| (batch.pixels.into_tensor::<B>(side, device), batch.labels));
@@ -96,7 +121,7 @@ pub fn extract_features<B: IbotBackend, M: Backbone<B>>(
     }
     if set.features.iter().any(|value| !value.is_finite()) {
         return Err(Error::data(
-            root,
+            folder.root(),
             "has images whose features are not finite",
         ));
     }

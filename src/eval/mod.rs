@@ -24,6 +24,7 @@ pub use agreement::{adjusted_rand_index, normalized_mutual_information};
 pub use cluster::{Clustering, KMeansConfig, k_means};
 pub use confidence::{Split, Spread, spread, stratified_split, wilson_interval};
 pub use confusion::Confusion;
+pub(crate) use features::extract_part;
 pub use features::{FeatureSet, extract_features, last_columns};
 pub use foreground::foreground;
 pub use knn::{KnnConfig, KnnScore, knn_accuracy, knn_report, knn_report_until, nearest};

@@ -34,7 +34,8 @@ pub struct FinetuneConfig {
     pub epochs: usize,
     /// Images per step. Default 32.
     pub batch_size: usize,
-    /// Threads that decode and augment; 0 for one per core, and up to four while they mostly wait for files. Default 0.
+    /// Threads that decode and augment; 0 for one per core, growing to at most four per core while they mostly wait
+    /// for files. Default 0.
     pub workers: usize,
     /// Peak learning rate at a batch of 256; it scales linearly with the batch size. Default 1e-3. Source: BEiT's
     /// recipe, 4e-3 at 1024.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use burn::module::{AutodiffModule as _, Module as _};
 
-use crate::collective::{agree, any};
+use crate::collective::{all_ok, any_rank};
 use crate::data::Loader;
 use crate::error::{Error, Result, printable};
 use crate::files::model::{CARD_FORMAT, ModelCard, fingerprint};
@@ -97,7 +97,7 @@ impl<'a> Epochs<'a> {
                 .saved
                 .is_none_or(|saved| saved.elapsed() >= SAVE_INTERVAL);
             // clocks differ
-            let is_due = any(self.setup.ranks(), self.folder.is_some() && is_due)?;
+            let is_due = any_rank(self.setup.ranks(), self.folder.is_some() && is_due)?;
             if is_due && epoch < wanted {
                 self.save(&trainer)?;
             }
@@ -121,7 +121,7 @@ impl<'a> Epochs<'a> {
         let ranks = self.setup.ranks();
         same_tensors(&checkpoint.tensors, trainer.steps(), ranks)?;
         let saved = folder.map_or(Ok(()), |folder| folder.save(&checkpoint));
-        agree(ranks, saved)?;
+        all_ok(ranks, saved)?;
         self.saved = Some(Instant::now());
         Ok(())
     }
@@ -160,7 +160,7 @@ impl<'a> Epochs<'a> {
             }
             None => Ok(()),
         };
-        agree(self.setup.ranks(), written)?;
+        all_ok(self.setup.ranks(), written)?;
         Ok(metrics)
     }
 
@@ -179,7 +179,7 @@ impl<'a> Epochs<'a> {
         for at in self.place.batch..self.schedule.steps_per_epoch {
             self.place.batch = at;
             let batch = self.loader.next_batch_until(self.setup.stop);
-            let batch = match agree(self.setup.ranks(), batch) {
+            let batch = match all_ok(self.setup.ranks(), batch) {
                 Err(Error::Stopped) => return Err(self.interrupted(trainer)),
                 batch => batch?,
             };
@@ -244,7 +244,7 @@ impl<'a> Epochs<'a> {
             Some(folder) => export(self.setup, &self.origin, folder, trainer, &[LAST]),
             None => Ok(()),
         };
-        let written = agree(self.setup.ranks(), exported).and_then(|()| self.save(trainer));
+        let written = all_ok(self.setup.ranks(), exported).and_then(|()| self.save(trainer));
         match written {
             Ok(_) => Error::Interrupted {
                 step: trainer.steps(),

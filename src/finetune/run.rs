@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use burn::module::Module as _;
 use burn_autodiff::Autodiff;
 
-use crate::collective::same;
+use crate::collective::check_equal;
 use crate::data::{FolderConfig, PictureSource as _, ValueRange};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result, printable};
@@ -87,7 +87,8 @@ fn train<B: TrainBackend>(
     let classifier = Classifier::new(backbone, classes, config.freeze, &mut random, &device);
     let origin = FinetuneSetup::origin(&model, &pictures);
     let comments = comments(setup.request, &model.hash, &pictures);
-    same(ranks, "model or images", comments.concat().as_bytes())?;
+    let what = format!("{}{config:?}", comments.concat());
+    check_equal(ranks, "model, images or settings", what.as_bytes())?;
     let begin = || FinetuneFolder::begin(out, config, &comments, observer);
     let (folder, found) = begun_by_rank_0(out, ranks, begin)?;
     let mut trainer = ClassifierTrainer::new(classifier, config, device, setup.guard.clone())

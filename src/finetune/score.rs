@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::collective::{Collective, agree, counts, share};
+use crate::collective::{Collective, all_ok, gather_counts, share};
 use crate::data::{AugmentConfig, ImageFolder, PictureSource as _, eval_batches, none_usable};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
@@ -57,7 +57,7 @@ impl Score {
     /// # Errors
     /// As [`Collective`].
     pub fn of_ranks(self, ranks: &dyn Collective) -> Result<Self> {
-        let counts = counts(ranks, [self.pictures, self.first, self.among_five])?;
+        let counts = gather_counts(ranks, [self.pictures, self.first, self.among_five])?;
         let of_rank = |[pictures, first, among_five]: [usize; 3]| Self {
             pictures,
             first,
@@ -110,7 +110,7 @@ impl Evaluator<'_> {
         device: &B::Device,
     ) -> Result<Option<(Score, Skipped)>> {
         let own = self.of_share(classifier, guard, device);
-        let (own, skipped) = match agree(self.ranks, own) {
+        let (own, skipped) = match all_ok(self.ranks, own) {
             Err(Error::Stopped) => return Ok(None),
             own => own?,
         };

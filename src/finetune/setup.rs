@@ -37,8 +37,8 @@ pub struct FinetuneRequest {
     pub out: PathBuf,
     /// The device.
     pub selected: Selected,
-    /// The ranks that train together, each with a share of every batch; [`crate::collective::Alone`] for one. All have the same
-    /// request but for the device; rank 0 writes the run folder, which all must see.
+    /// The ranks that train together, each with a share of every batch; [`crate::collective::SingleProcess`] for one. All have
+    /// the same request but for the device; rank 0 writes the run folder, which all must see.
     pub collective: Arc<dyn Collective>,
 }
 

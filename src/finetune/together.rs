@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::collective::{Collective, agree, by_rank_0};
+use crate::collective::{Collective, all_ok, from_rank_0};
 use crate::error::Result;
 use crate::files::checkpoint::Store;
 use crate::finetune::folder::{FinetuneFolder, Found};
@@ -29,7 +29,7 @@ pub(super) fn begun_by_rank_0(
     begin: impl FnOnce() -> Result<(FinetuneFolder, Found)>,
 ) -> Result<(Option<FinetuneFolder>, Found)> {
     let mut begun = None;
-    let told = by_rank_0(ranks, || {
+    let told = from_rank_0(ranks, || {
         let (folder, found) = begin()?;
         let told = match &found {
             Found::Nothing => Told::Nothing,
@@ -48,5 +48,5 @@ pub(super) fn begun_by_rank_0(
             read.map(|read| (None, Found::Checkpoint(Box::new(read), epochs)))
         }
     };
-    agree(ranks, found)
+    all_ok(ranks, found)
 }

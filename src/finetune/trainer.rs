@@ -8,7 +8,7 @@ use burn::module::{AutodiffModule as _, Module as _};
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 
-use crate::collective::{Alone, Collective, Wire, counts};
+use crate::collective::{Collective, SingleProcess, Wire, gather_counts};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::files::{NamedTensor, load_state_dict, state_dict};
@@ -78,7 +78,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             loss_scale: LossScale::initial(config.precision, &device),
             device,
             link: Link {
-                collective: Arc::new(Alone),
+                collective: Arc::new(SingleProcess),
                 wire: Wire::F32,
                 guard,
             },
@@ -211,7 +211,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
 
     fn measure(&self, images: Tensor<B::InnerBackend, 4>, labels: &[usize]) -> Result<Measured<B>> {
         let ranks = &*self.link.collective;
-        let of_ranks = counts(ranks, [labels.len()])?;
+        let of_ranks = gather_counts(ranks, [labels.len()])?;
         let sum = |counts: &[[usize; 1]]| counts.iter().map(|[count]| count).sum::<usize>();
         let (before, batch) = (sum(&of_ranks[..ranks.rank()]), sum(&of_ranks));
         let overlap = (ranks.size() > 1).then(|| Overlap::begin(&self.classifier));
@@ -258,7 +258,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             gradient_norm: squared_norm.sqrt(),
             is_skipped: *factor == 0.0,
             pictures: batch,
-            correct: sum(&counts(ranks, [correct])?),
+            correct: sum(&gather_counts(ranks, [correct])?),
         };
         for (term, value) in [
             ("loss", measured.loss),

@@ -106,7 +106,7 @@ impl BatchCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collective::Threads;
+    use crate::collective::LocalRanks;
 
     #[test]
     fn sizes_of_all_ranks_are_known_to_each() {
@@ -115,7 +115,7 @@ mod tests {
             masked: 2 * images,
             visible: 0,
         };
-        let ranks = Threads::group(2).into_iter().map(|ranks| {
+        let ranks = LocalRanks::group(2).into_iter().map(|ranks| {
             std::thread::spawn(move || {
                 use crate::collective::Collective as _;
                 let own = [vec![part(1), part(2)], vec![part(4)]][ranks.rank()].clone();

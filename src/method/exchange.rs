@@ -4,7 +4,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
 use crate::collective::{Collective, Wire};
-use crate::device::settle;
+use crate::device::synchronize;
 use crate::error::Result;
 
 /// The entries of all ranks' tensors made one by `reduce`; the tensor itself where there is one rank.
@@ -59,6 +59,6 @@ pub(super) fn gathered<B: Backend>(
 }
 
 fn on_host<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
-    settle(&tensor.device()); // burn waits for a read without a deadline; this one has it
+    synchronize(&tensor.device()); // burn waits for a read without a deadline; this one has it
     tensor.into_data().iter::<f32>().collect()
 }

@@ -16,7 +16,7 @@
 use burn::tensor::Tensor;
 
 use crate::backbone::{Backbone, TrainBackbone};
-use crate::collective::{Alone, Collective};
+use crate::collective::{Collective, SingleProcess};
 use crate::error::{Error, Result};
 use crate::kernels::{IbotBackend, RowPlaces, TrainBackend};
 use crate::method::config::PatchWeight;
@@ -67,7 +67,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     /// # Errors
     /// As [`Ibot::prepare`].
     pub fn forward_crops(&mut self, input: IbotInput<B>) -> Result<IbotOutput<B>> {
-        let targets = self.prepare(vec![input], &Alone)?;
+        let targets = self.prepare(vec![input], &SingleProcess)?;
         // before the centers move: a batch is centered by those before it
         let output = self.losses(&targets, 0);
         self.update_centers(&targets, None);

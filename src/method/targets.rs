@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 
 use crate::backbone::{Backbone, TrainBackbone};
-use crate::collective::{Collective, Pairwise, sum};
+use crate::collective::{Collective, Pairwise, all_reduce_sum};
 use crate::error::{Error, Result};
 use crate::kernels::{IbotBackend, Logits, TrainBackend};
 use crate::method::config::Targets;
@@ -310,7 +310,7 @@ fn mean_of_parts<B: IbotBackend>(
     // -0, unlike 0, leaves the bits of the others' sums as they are
     let none = || Tensor::full([prototypes.dims()[0]], -0.0, &prototypes.device());
     let of_rows = of_rows.finish(plus).flatten().unwrap_or_else(none);
-    let mean = reduced(of_rows, ranks, sum)? / rows as f64;
+    let mean = reduced(of_rows, ranks, all_reduce_sum)? / rows as f64;
     Ok(Logits {
         bottleneck: mean.unsqueeze_dim(0),
         prototypes,

@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::FloatTensor;
 
-use crate::device::settle;
+use crate::device::synchronize;
 use crate::kernels::{IbotBackend, wrap};
 
 /// A copy of the module with buffers of its own, bit for bit equal.
@@ -20,7 +20,7 @@ pub fn deep_copy<B: Backend, M: Module<B>>(module: M) -> M {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
             let (id, tensor, mapper) = param.consume();
             let device = tensor.device();
-            settle(&device); // burn waits for a read without a deadline; this one has it
+            synchronize(&device); // burn waits for a read without a deadline; this one has it
             let copy = Tensor::from_data(tensor.into_data(), &device);
             Param::from_mapped_value(id, copy, mapper)
         }

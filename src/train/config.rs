@@ -30,8 +30,8 @@ pub struct RunConfig {
     pub steps: Option<usize>,
     /// Images per step. Default 64. Source: `batch_size_per_gpu` of DINO.
     pub batch_size: usize,
-    /// Images that the student sees at once, for less memory; the whole batch if not set. Gradients, targets, centers
-    /// and KoLeo are those of the whole batch. Default none.
+    /// Images per forward and backward pass, for less memory; the whole batch if not set. Gradients are accumulated over the batch, and
+    /// targets, centers and KoLeo are those of the whole batch too. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(alias = "most_at_once")]
     pub micro_batch_size: Option<usize>,
@@ -47,7 +47,8 @@ pub struct RunConfig {
     /// Whether the best teacher is kept as `best.safetensors`. It is judged before the first step and after each epoch: by
     /// k-NN on labeled validation images, else by RankMe, which is a hint alone. Default false.
     pub keep_best: bool,
-    /// Threads that decode and augment; 0 for one per core, and up to four while they mostly wait for files. Default 0.
+    /// Threads that decode and augment; 0 for one per core, growing to at most four per core while they mostly wait
+    /// for files. Default 0.
     pub workers: usize,
     /// License of the weights, written into the model files. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -217,17 +218,33 @@ impl RunConfig {
     }
 }
 
-/// Keys with other names in the first version, still found in its files and runs: serde knows them as aliases.
-const RENAMED: [(&str, &str); 2] = [("licence", "license"), ("most_at_once", "micro_batch_size")];
+/// Keys with other names in the first versions, still found in their files and runs: serde knows them as aliases.
+const RENAMED: [(&str, &str); 3] = [
+    ("licence", "license"),
+    ("most_at_once", "micro_batch_size"),
+    (
+        "optimizer.patch_embed_multiplier",
+        "optimizer.patch_embed_lr_mult",
+    ),
+];
 
 /// The table with today's names, which otherwise would appear next to the old ones.
 fn with_new_names(mut table: Table) -> Table {
     for (old, new) in RENAMED {
-        if let Some(value) = table.remove(old) {
-            table.insert(new.to_owned(), value);
-        }
+        rename(&mut table, old, new);
     }
     table
+}
+
+/// Renames a key, whose old and new names are in the same table.
+fn rename(table: &mut Table, old: &str, new: &str) {
+    if let (Some((inner, old)), Some((_, new))) = (old.split_once('.'), new.split_once('.')) {
+        if let Some(Value::Table(inner)) = table.get_mut(inner) {
+            rename(inner, old, new);
+        }
+    } else if let Some(value) = table.remove(old) {
+        table.insert(new.to_owned(), value);
+    }
 }
 
 fn merge(under: &mut Table, over: Table) {
@@ -247,7 +264,8 @@ mod tests {
 
     #[test]
     fn names_of_the_first_version_are_read() {
-        let text = "licence = \"CC0-1.0\"\nmost_at_once = 3\n";
+        let text =
+            "licence = \"CC0-1.0\"\nmost_at_once = 3\n[optimizer]\npatch_embed_multiplier = 0.2\n";
         let base = RunConfig {
             license: Some("MIT".to_owned()),
             ..RunConfig::default()
@@ -255,8 +273,10 @@ mod tests {
         let merged = base.merged_with_toml(text).unwrap();
         assert_eq!(merged.license.as_deref(), Some("CC0-1.0"));
         assert_eq!(merged.micro_batch_size, Some(3));
+        assert_eq!(merged.optimizer.patch_embed_lr_mult, 0.2);
         let written = merged.to_toml().unwrap();
         assert!(written.contains("license") && !written.contains("licence"));
+        assert!(!written.contains("patch_embed_multiplier"), "{written}");
     }
 
     #[test]

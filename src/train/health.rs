@@ -231,15 +231,15 @@ impl HealthMonitor {
     /// The problems that this check and those before it confirm.
     pub fn observe(&mut self, health: &Health) -> Vec<Anomaly> {
         let now = health.symptoms(self.prototypes);
-        self.seen.retain(|(sickness, _)| now.contains(sickness)); // a count starts over once it is interrupted
-        for sickness in now {
-            match self.seen.iter_mut().find(|(seen, _)| *seen == sickness) {
+        self.seen.retain(|(anomaly, _)| now.contains(anomaly)); // a count starts over once it is interrupted
+        for anomaly in now {
+            match self.seen.iter_mut().find(|(seen, _)| *seen == anomaly) {
                 Some((_, times)) => *times += 1,
-                None => self.seen.push((sickness, 1)),
+                None => self.seen.push((anomaly, 1)),
             }
         }
         let lasting = self.seen.iter().filter(|(_, times)| *times >= PERSISTENT);
-        lasting.map(|(sickness, _)| *sickness).collect()
+        lasting.map(|(anomaly, _)| *anomaly).collect()
     }
 }
 
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn each_sickness_has_its_sign() {
+    fn each_anomaly_has_its_sign() {
         let of = |entropy, perplexity, largest_logit| TargetHealth {
             entropy,
             perplexity,

@@ -24,7 +24,8 @@ pub(super) fn explained(message: &str, known: &Table, renamed: &[(&str, &str)]) 
     // the unknown one, then those of its table, some of which have no default
     let mut names = names.split('`').step_by(2).map(str::to_owned);
     let unknown = names.next().unwrap_or_default();
-    let is_old = |name: &String| renamed.iter().any(|(old, _)| old == name);
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let is_old = |name: &String| renamed.iter().any(|(old, _)| last(old) == *name);
     let mut keys: Vec<String> = names.filter(|name| !is_old(name)).collect();
     add_keys(known, "", &mut keys);
     let likeness = |key: &String| {

@@ -39,7 +39,7 @@ fn request(scratch: &Scratch, steps: usize) -> RunRequest {
     let mut config = RunConfig::default().merged_with_file(&toml).unwrap();
     config.steps = Some(steps);
     config.health_every = 2;
-    let mut request = RunRequest::new(config, folder, scratch.path("run"), Selected::Flex);
+    let mut request = RunRequest::new(config, vec![folder], scratch.path("run"), Selected::Flex);
     request.checkpoint_every = Every::Steps(5);
     request
 }
@@ -187,6 +187,37 @@ fn a_run_that_cannot_work_says_why() {
             .to_string()
             .contains("resnet50")
     );
+}
+
+/// Takes the images away after the first step.
+struct Thief(std::path::PathBuf);
+
+impl Observer for Thief {
+    fn step(&mut self, metrics: &StepMetrics) {
+        if metrics.step == 1 {
+            std::fs::rename(&self.0, self.0.with_extension("gone")).unwrap();
+        }
+    }
+}
+
+/// Steps go on with the images that were decoded before; an evaluation decodes them again.
+#[test]
+fn an_evaluation_without_images_keeps_the_state() {
+    let scratch = Scratch::new("unevaluated");
+    let mut request = request(&scratch, 60);
+    request.config.metrics_every = 1;
+    request.checkpoint_every = Every::Steps(1000);
+    let mut thief = Thief(request.data[0].clone());
+    let ended = run(&request, &AtomicBool::new(false), &mut thief);
+    let message = ended.unwrap_err().to_string();
+    let newest = ibot::files::checkpoint::Store::of_run(&request.out).newest();
+    let step = newest.unwrap().0.unwrap().manifest.step;
+    for said in [
+        format!("evaluation after step {step}: "),
+        format!("the state after step {step} is in "),
+    ] {
+        assert!(message.contains(&said), "{said}: {message}");
+    }
 }
 
 /// Destroys a device after step 5, once.

@@ -40,7 +40,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "ownership",
         ],
     ),
-    ("data", &["kernels", "masking"]),
+    ("data", &["collective", "kernels", "masking"]),
     ("device", &["memory"]),
     ("eval", &["backbone", "data", "device", "kernels"]),
     ("files", &["backbone", "data", "device"]),
@@ -98,6 +98,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// What every part may import.
 const FOUNDATIONS: &[&str] = &[
     "csv_text",
+    "duration",
     "error",
     "path_text",
     "precision",

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use ibot::data::decode::{decode_rgb, decode_rgba};
 use ibot::data::view::Augmenter;
 use ibot::data::{
-    AugmentConfig, EvalFit, FolderConfig, IGNORED, ImageFolder, LabelMap, MaskedPictures, Masks,
-    PictureSource as _, ValueRange,
+    AugmentConfig, EvalFit, FolderConfig, IGNORE_INDEX, ImageFolder, LabelMap, MaskedPictures,
+    Masks, PictureSource as _, ValueRange,
 };
 use image::{GrayImage, Luma, Rgb, RgbImage, Rgba, RgbaImage};
 use png::{BitDepth, ColorType};
@@ -247,5 +247,5 @@ fn masks_are_found_by_the_name_of_their_picture() {
     );
     let message = of(&images.join("none")).err().unwrap().to_string();
     assert!(message.contains("none/a/1.png"), "{message}");
-    assert_eq!(IGNORED, 255);
+    assert_eq!(IGNORE_INDEX, 255);
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use ibot::collective::{Alone, Collective, Threads};
+use ibot::collective::{Collective, LocalRanks, SingleProcess};
 use ibot::data::{FolderConfig, ImageFolder};
 use ibot::device::{BackendChoice, select};
 use ibot::embedding::{Embedded, Embedder, EmbeddingTable, FolderRequest, Reused, embed_changed};
@@ -51,7 +51,7 @@ impl Work<'_> {
     fn on_ranks(&self, ranks: usize) -> Vec<Result<(Embedded, Reused)>> {
         let folder = self.folder();
         thread::scope(|scope| {
-            let ranks = Threads::group(ranks).into_iter();
+            let ranks = LocalRanks::group(ranks).into_iter();
             let ranks = ranks.map(|rank| scope.spawn(|| (self.run(&rank, &folder), rank).0));
             let ranks: Vec<_> = ranks.collect();
             ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
@@ -91,7 +91,7 @@ fn several_ranks_have_the_rows_of_one() {
         tables: &[],
         stop_after: usize::MAX,
     };
-    let (alone, reused) = work.run(&Alone, &work.folder()).unwrap();
+    let (alone, reused) = work.run(&SingleProcess, &work.folder()).unwrap();
     assert_eq!((alone.paths.len(), reused.computed), (21, 21));
     // more ranks than batches too
     for ranks in [2, 3, 5, 16] {
@@ -158,7 +158,7 @@ fn ranks_whose_images_differ_or_are_all_broken_say_so() {
     let whole = work.folder();
     let fewer = Arc::new(whole.part(&[0, 1, 2]));
     let errors: Vec<Error> = thread::scope(|scope| {
-        let ranks = Threads::group(2).into_iter().zip([&whole, &fewer]);
+        let ranks = LocalRanks::group(2).into_iter().zip([&whole, &fewer]);
         let work = &work;
         let ranks = ranks.map(|(rank, folder)| scope.spawn(move || work.run(&rank, folder)));
         let ranks: Vec<_> = ranks.collect();

@@ -6,7 +6,7 @@ use std::thread;
 
 use burn::tensor::{Tensor, TensorData};
 use ibot::backbone::VitConfig;
-use ibot::collective::{Collective as _, Threads};
+use ibot::collective::{Collective as _, LocalRanks};
 use ibot::device::DeviceGuard;
 use ibot::files::NamedTensor;
 use ibot::finetune::{Classifier, ClassifierTrainer, FinetuneConfig};
@@ -168,7 +168,7 @@ pub fn ranks_train_as_one<B: TrainBackend>(device: &B::Device) {
         let alone = trainer::<B>(&config, device);
         let (gradients, measured) = alone.differentiate(images.clone(), &labels).unwrap();
         let expected = gradients.by_name(&alone.classifier);
-        let share = |rank: Threads| {
+        let share = |rank: LocalRanks| {
             let begin = |rank: usize| rank * pictures / ranks;
             let own = begin(rank.rank())..begin(rank.rank() + 1);
             let part = match own.is_empty() {
@@ -184,7 +184,7 @@ pub fn ranks_train_as_one<B: TrainBackend>(device: &B::Device) {
             (found, gradients, trainer.classifier.tensors())
         };
         let found: Vec<_> = thread::scope(|scope| {
-            let threads = Threads::group(ranks).into_iter();
+            let threads = LocalRanks::group(ranks).into_iter();
             let threads: Vec<_> = threads.map(|rank| scope.spawn(|| share(rank))).collect();
             threads
                 .into_iter()

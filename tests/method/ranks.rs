@@ -7,7 +7,7 @@ use burn::tensor::backend::BackendTypes;
 use burn::tensor::{Tensor, TensorData};
 use burn_autodiff::Autodiff;
 use burn_flex::Flex;
-use ibot::collective::{Alone, Collective, Threads, Wire};
+use ibot::collective::{Collective, LocalRanks, SingleProcess, Wire};
 use ibot::device::DeviceGuard;
 use ibot::method::{IbotConfig, PatchWeight, StreamingPrototypes, Targets};
 use ibot::precision::Precision;
@@ -122,7 +122,7 @@ fn train(case: &Case, micro_batch_size: Option<usize>, collective: Arc<dyn Colle
 
 /// All ranks of a run.
 fn train_on(case: &Case, ranks: usize, micro_batch_size: usize) -> Vec<Trained> {
-    let ranks = Threads::group(ranks).into_iter().map(|rank| {
+    let ranks = LocalRanks::group(ranks).into_iter().map(|rank| {
         let case = case.clone();
         thread::spawn(move || train(&case, Some(micro_batch_size), Arc::new(rank)))
     });
@@ -192,7 +192,7 @@ fn cases() -> Vec<Case> {
 fn train_alike(_: &<B as BackendTypes>::Device) {
     for case in &cases() {
         for (micro_batch_size, ranks) in [(2, &[2, 4][..]), (3, &[3])] {
-            let alone = train(case, Some(micro_batch_size), Arc::new(Alone));
+            let alone = train(case, Some(micro_batch_size), Arc::new(SingleProcess));
             for ranks in ranks {
                 for (rank, found) in train_on(case, *ranks, micro_batch_size).iter().enumerate() {
                     let name = case.name;
@@ -205,7 +205,7 @@ fn train_alike(_: &<B as BackendTypes>::Device) {
                 }
             }
             if case.precision == Precision::F32 {
-                let undivided = train(case, None, Arc::new(Alone));
+                let undivided = train(case, None, Arc::new(SingleProcess));
                 is_close(case.name, &alone, &undivided, 1e-5);
             }
         }
@@ -215,7 +215,7 @@ fn train_alike(_: &<B as BackendTypes>::Device) {
 /// Gradients that travel in half the bytes are those of all ranks alike, rounded to 11 bits.
 fn exchange_halves(_: &<B as BackendTypes>::Device) {
     let mut case = cases().swap_remove(3);
-    let alone = train(&case, Some(4), Arc::new(Alone));
+    let alone = train(&case, Some(4), Arc::new(SingleProcess));
     case.wire = Wire::F16;
     let ranks = train_on(&case, 2, 4);
     assert!(ranks[0] == ranks[1]);

@@ -163,7 +163,7 @@ pub fn learning_rates_fall_with_depth<B: TrainBackend>(device: &B::Device) {
     let config = OptimizerConfig {
         weight_decay: 0.0,
         layer_decay: 0.5,
-        patch_embed_multiplier: 0.2,
+        patch_embed_lr_mult: 0.2,
         ..OptimizerConfig::default()
     };
     let rates = UpdateRates {

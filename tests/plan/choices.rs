@@ -48,14 +48,14 @@ fn with_memory(gib: f64, change: impl FnOnce(&mut RunConfig)) -> Plan {
 }
 
 /// What was chosen.
-fn thrift(plan: &Plan) -> (Option<usize>, bool) {
+fn savers(plan: &Plan) -> (Option<usize>, bool) {
     (plan.choice.micro_batch_size, plan.choice.grad_checkpointing)
 }
 
 #[test]
 fn a_large_card_needs_no_thrift() {
     let plan = with_memory(80.0, |_| {});
-    assert_eq!(thrift(&plan), (None, false));
+    assert_eq!(savers(&plan), (None, false));
     assert_eq!(plan.verdict, Verdict::Fits);
     assert_eq!(plan.choice.relative_cost, 1.0);
     assert!(matches!(
@@ -77,8 +77,8 @@ fn a_smaller_card_gets_parts_then_checkpointing() {
         let memory = &plan.memory;
         println!(
             "{gib} GiB: {:?}, {} MiB in tensors, {} MiB needed, cost {:.2}",
-            thrift(&plan),
-            memory.most_bytes >> 20,
+            savers(&plan),
+            memory.peak_bytes >> 20,
             memory.needed_bytes >> 20,
             plan.choice.relative_cost
         );
@@ -86,7 +86,7 @@ fn a_smaller_card_gets_parts_then_checkpointing() {
         assert!(memory.needed_bytes as f64 <= gib * GIB as f64 * 0.9);
         assert!(plan.choice.relative_cost >= before, "{gib} GiB");
         before = plan.choice.relative_cost;
-        chosen.push(thrift(&plan));
+        chosen.push(savers(&plan));
     }
     assert_eq!(chosen[0], (None, false));
     assert!(
@@ -114,7 +114,7 @@ fn what_is_set_stays() {
     let set = with_memory(6.0, |config| config.micro_batch_size = Some(32));
     assert_eq!(set.choice.micro_batch_size, Some(32));
     let set = with_memory(80.0, |config| config.method.grad_checkpointing = true);
-    assert_eq!(thrift(&set), (None, true));
+    assert_eq!(savers(&set), (None, true));
     let config = RunConfig::default();
     let judged = Plan::new(
         &config,
@@ -123,7 +123,7 @@ fn what_is_set_stays() {
         Choosable::default(),
     )
     .unwrap();
-    assert_eq!(thrift(&judged), (None, false));
+    assert_eq!(savers(&judged), (None, false));
     assert!(!judged.verdict.may_run());
     assert!(
         judged
@@ -138,7 +138,7 @@ fn each_tensor_must_fit_a_binding() {
     // ViT-S's hidden layer of 128 views takes 148 MiB
     let plan = plan_on(&gpu(None, 128 << 20), |_| {});
     assert_eq!(plan.verdict, Verdict::Unknown);
-    let (micro, checkpointing) = thrift(&plan);
+    let (micro, checkpointing) = savers(&plan);
     assert!(
         micro.is_some_and(|size| (16..64).contains(&size)) && !checkpointing,
         "{plan}"

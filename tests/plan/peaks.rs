@@ -208,7 +208,7 @@ fn compare(selected: &Selected, mut measure: impl FnMut(&RunConfig, &Plan) -> u6
         change(&mut config);
         let config = config.resolved().unwrap();
         let plan = Plan::new(&config, selected, 1000, Choosable::default()).unwrap();
-        let (found, planned) = (measure(&config, &plan), plan.memory.most_bytes);
+        let (found, planned) = (measure(&config, &plan), plan.memory.peak_bytes);
         let ratio = planned as f64 / found as f64;
         let moment = plan.memory.moment;
         println!(

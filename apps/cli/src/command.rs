@@ -12,8 +12,8 @@ use ibot::Result;
 use super::threads::start_threads;
 use super::{
     about, bench, classify, cluster, devices, doctor, embed, evaluate, export, finetune, flags,
-    index, inspect, inventory, logger, map, outliers, output, report, screen, search, train_flags,
-    verify, visualize,
+    index, inspect, inventory, logger, map, outliers, output, ranks, report, screen, search,
+    train_flags, verify, visualize,
 };
 
 /// Pre-trains vision transformers with iBOT on any GPU, or the CPU.
@@ -123,8 +123,28 @@ impl Command {
         }
     }
 
+    /// The name of a command whose output several processes would all write.
+    fn writes_alone(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Data(_) => "data",
+            Self::Index(_) => "index",
+            Self::Classify(_) => "classify",
+            Self::Cluster(_) => "cluster",
+            Self::Search(_) => "search",
+            Self::Outliers(_) => "outliers",
+            Self::Map(_) => "map",
+            Self::Report(_) => "report",
+            Self::Visualize(_) => "visualize",
+            Self::Export(_) => "export",
+            _ => return None,
+        })
+    }
+
     /// Runs the command.
     pub fn run(self) -> Result<()> {
+        if let Some(name) = self.writes_alone() {
+            ranks::alone_for(name)?;
+        }
         match self {
             Self::Train(args) => args.run(),
             Self::Data(args) => args.run(),

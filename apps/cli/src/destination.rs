@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ibot::unfinished::check_writable;
+use ibot::unfinished::{check_writable, try_to_write};
 use ibot::{Error, Result};
 
 /// Refuses a path inside the image folder `data`: contact sheets and maps would be read as images of their own class
@@ -24,11 +24,7 @@ pub fn folder(flag: &str, path: &Path) -> Result<()> {
     // the nearest existing parent must be writable
     let there = path.ancestors().find(|path| path.is_dir());
     let there = there.unwrap_or(Path::new("."));
-    check_writable(&there.join("ibot")).map_err(|error| match error {
-        // not the name of the file that was tried
-        Error::Io { source, .. } => Error::data(there, format!("cannot write here: {source}")),
-        error => error,
-    })
+    try_to_write(there).map_err(|error| Error::data(there, format!("cannot write here: {error}")))
 }
 
 /// Refuses a path that a PNG cannot be written to.

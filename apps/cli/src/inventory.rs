@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ibot::data::{
-    FolderConfig, ImageFolder, KeptFiles, Parts, PictureSource, Survey, SurveyConfig,
+    FolderConfig, ImageFolder, KeptFiles, Parts, PictureSource, Survey, SurveyConfig, parts_of,
 };
 use ibot::error::{counted, printable};
 use ibot::{Error, Result};
@@ -127,7 +127,7 @@ impl DataArgs {
     /// The images to train on, and those to evaluate on: as given, or the parts of a data set.
     fn sources(&self) -> (PathBuf, Option<PathBuf>) {
         let data = self.images.path();
-        match (&self.val, Parts::find(data)) {
+        match (&self.val, parts_of(data)) {
             (None, Some(Parts { train, val, .. })) if val.is_some() => (train, val),
             (val, _) => (data.to_path_buf(), val.clone()),
         }

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use ibot::backbone::Normalization;
-use ibot::data::{FolderConfig, ImageFolder, Parts, PictureSource as _, ValueRange};
+use ibot::data::{FolderConfig, ImageFolder, Parts, PictureSource as _, ValueRange, parts_of};
 use ibot::device::Selected;
 use ibot::embedding::{
     Embedded, Embedder, EmbeddingTable, FeatureKind, FolderRequest, Reused, embed_changed,
@@ -189,7 +189,7 @@ impl ModelArgs {
                 train,
                 val: Some(val),
                 ..
-            }) = Parts::find(data)
+            }) = parts_of(data)
         {
             let [root, from, to] = [data, &train, &val].map(printable);
             self.note(&format!(

@@ -120,7 +120,7 @@ impl Planned {
                 DEMO_TRAIN_PER_CLASS,
                 DEMO_TEST_PER_CLASS,
             ) {
-                Some(set) => request.data = set.train,
+                Some(set) => request.data = vec![set.train],
                 None => {
                     let held_out = request.config.held_out.unwrap_or(0.0);
                     let all = (DEMO_CLASSES * DEMO_TRAIN_PER_CLASS) as f64;

@@ -21,7 +21,7 @@ use super::output::{say, warn};
 use super::python::folder_in_python;
 use super::screen::{is_quiet, warning};
 
-/// Times between two plain lines: at first, and of a long run, where a line comes after this part of the time so far.
+/// Shortest and longest time between two lines of a log. In between, a line is printed after 1 / `LINE_SHARE` of the elapsed time.
 const LINE_INTERVAL: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 const LINE_SHARE: u32 = 20;
 /// Weight of the past in the smoothed losses.
@@ -134,10 +134,10 @@ impl Progress {
         }
         self.last_line = Some(Instant::now());
         let mut text = format!("step {}/{}", metrics.step, shown.steps);
-        if let Some(loss) = shown.loss {
-            let (cls, patch) = (metrics.losses.loss_cls, metrics.losses.loss_patch);
-            text += &format!("  loss {loss:.4} (cls {cls:.4}, patch {patch:.4})");
-        }
+        // as they are, so that they add up; the bar has a smoothed one
+        let losses = &metrics.losses;
+        let (loss, cls, patch) = (losses.loss, losses.loss_cls, losses.loss_patch);
+        text += &format!("  loss {loss:.4} (cls {cls:.4}, patch {patch:.4})");
         if let Some(speed) = shown.images_per_s {
             text += &format!("  {speed:.1} images/s");
         }

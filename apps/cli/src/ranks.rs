@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 #[cfg(feature = "mpi")]
-use ibot::collective::agree;
-use ibot::collective::{Alone, Collective, by_rank_0};
+use ibot::collective::all_ok;
+use ibot::collective::{Collective, SingleProcess, from_rank_0};
 use ibot::device::{BackendChoice, Selected, list_adapters};
 use ibot::error::counted;
 use ibot::{Error, Result};
@@ -19,7 +19,7 @@ use super::screen::silence;
 #[cfg(feature = "mpi")]
 use super::screen::without_terminal;
 #[cfg(feature = "mpi")]
-use super::signals::exit_code;
+use super::signals;
 use super::threads::start_threads;
 
 mod devices;
@@ -32,6 +32,9 @@ const RANKS: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS"]
 #[cfg(not(feature = "mpi"))]
 const BUILD: &str = "this program was built without MPI: install an MPI and libclang, then \
                      `cargo install --locked --path apps/cli --features mpi` (docs/scaling.md)";
+
+/// Why several processes are refused.
+const ALONE: &str = "runs in one process only: leave out mpirun and --devices";
 
 /// Seconds until a silent process ends the others.
 const TIMEOUT: u64 = 600;
@@ -59,6 +62,7 @@ pub struct RankArgs {
         long,
         value_name = "SECONDS",
         default_value_t = TIMEOUT,
+        value_parser = clap::value_parser!(u64).range(1..),
         help_heading = "Device"
     )]
     collective_timeout: u64,
@@ -76,7 +80,7 @@ impl Ranks {
     /// This process alone.
     pub fn alone() -> Self {
         Self {
-            collective: Arc::new(Alone),
+            collective: Arc::new(SingleProcess),
             #[cfg(feature = "mpi")]
             mpi: None,
         }
@@ -106,7 +110,14 @@ impl Ranks {
     fn of_launcher(timeout: u64) -> Result<Self> {
         let timeout = std::time::Duration::from_secs(timeout.max(1));
         let mpi = Arc::new(ibot::collective::Mpi::join(timeout)?);
+        if let (1, Some(told)) = (mpi.size(), told_ranks()) {
+            return Err(Error::Training(format!(
+                "the launcher started {told} processes, but MPI says that this one is alone: they are of different MPIs; start \
+                 the processes by the launcher of the MPI that this program was built with (`mpiexec`, or IBOT_MPIEXEC)"
+            )));
+        }
         without_terminal();
+        signals::leave_words_to_launcher();
         Ok(Self {
             collective: mpi.clone(),
             mpi: Some(mpi),
@@ -133,11 +144,7 @@ impl Ranks {
     pub fn alone_for(&self, flag: &str, value: &str) -> Result<()> {
         match self.is_alone() {
             true => Ok(()),
-            false => Err(Error::config(
-                flag,
-                value,
-                "runs in one process only: leave out mpirun and --devices",
-            )),
+            false => Err(Error::config(flag, value, ALONE)),
         }
     }
 
@@ -154,11 +161,13 @@ impl Ranks {
         &self,
         make: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        by_rank_0(&*self.collective, make)
+        from_rank_0(&*self.collective, make)
     }
 
     /// To be called before the process ends, whether the run failed or not: other processes may still have something to write.
-    /// An error that all have is said by the first alone; one that no other has ends all.
+    /// If all processes ended, rank 0 alone prints the error, and its exit status is that of all: a launcher ends the others as soon as
+    /// one fails, perhaps before rank 0 has said why. If another one did not (this one failed alone), this process names
+    /// itself in the error and exits, upon which the launcher ends the others.
     ///
     /// # Errors
     /// That of `ended`.
@@ -169,11 +178,13 @@ impl Ranks {
     pub fn end(&self, ended: Result<()>) -> Result<()> {
         #[cfg(feature = "mpi")]
         if let Some(mpi) = &self.mpi {
-            let is_common = mpi.finish();
+            let is_done = matches!(
+                ended,
+                Ok(()) | Err(Error::Stopped | Error::Interrupted { .. })
+            );
+            let is_common = mpi.finish(is_done && !self.is_first());
             return match ended {
-                Err(error) if is_common && !self.is_first() => {
-                    ibot::device::end_process(exit_code(&error))
-                }
+                Err(_) if is_common && !self.is_first() => ibot::device::end_process(0),
                 Err(error) if !is_common => {
                     let (rank, host) = (self.collective.rank(), &mpi.host().name);
                     let error = explain(&error);
@@ -220,7 +231,7 @@ impl RankArgs {
             return Ok(ranks);
         };
         let prepared = self.prepare(mpi.host(), device);
-        match agree(&*ranks.collective, prepared) {
+        match all_ok(&*ranks.collective, prepared) {
             Ok(()) => Ok(ranks),
             Err(error) => ranks.end(Err(error)).map(|()| ranks),
         }
@@ -311,14 +322,31 @@ impl Ranks {
 }
 
 /// Whether a launcher of MPI started this process among several.
-fn is_launched() -> bool {
-    let several = |name: &&str| {
-        let ranks = std::env::var(name).ok();
-        ranks.is_some_and(|ranks| ranks.parse::<usize>().is_ok_and(|ranks| ranks > 1))
-    };
-    RANKS.iter().any(several)
+pub fn is_launched() -> bool {
+    told_ranks().is_some()
         // srun with PMIx says no size; it says a rank only to programs that it starts for MPI
-        || (std::env::var_os("PMIX_RANK").is_some() && several(&"SLURM_STEP_NUM_TASKS"))
+        || (std::env::var_os("PMIX_RANK").is_some() && several("SLURM_STEP_NUM_TASKS").is_some())
+}
+
+/// How many processes a launcher says that it has started, where these are several.
+fn told_ranks() -> Option<usize> {
+    RANKS.iter().find_map(|name| several(name))
+}
+
+fn several(name: &str) -> Option<usize> {
+    let ranks = std::env::var(name).ok()?.parse().ok()?;
+    (ranks > 1).then_some(ranks)
+}
+
+/// Refuses what every process of a launcher would do and write again.
+///
+/// # Errors
+/// There are several.
+pub fn alone_for(flag: &str) -> Result<()> {
+    match is_launched() {
+        false => Ok(()),
+        true => Err(Error::config(flag, "given", ALONE)),
+    }
 }
 
 #[cfg(not(feature = "mpi"))]

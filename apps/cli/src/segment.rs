@@ -31,7 +31,7 @@ pub struct PatchArgs {
     #[arg(long, requires = "masks")]
     patches: bool,
     /// Folder of PNG masks with the images' relative names (gray level or palette index = class, 255 = ignored), or `alpha`:
-    /// the images' own alpha channel, as figure and ground.
+    /// the images' own alpha channel, as foreground and background.
     #[arg(long, value_name = "FOLDER", requires = "patches")]
     masks: Option<PathBuf>,
     /// Folder of the masks of --val.

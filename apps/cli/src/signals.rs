@@ -32,6 +32,15 @@ static ANOTHER: AtomicI32 = AtomicI32::new(0);
 /// The newest signal, and when the first of its kind in a row came: who presses Ctrl-C again and again is heard too.
 static NEWEST: Mutex<Option<(i32, Instant)>> = Mutex::new(None);
 
+/// Whether a launcher of several processes passes signals on: its own, too, with which it ends all after one has failed.
+static HAS_LAUNCHER: AtomicBool = AtomicBool::new(false);
+
+/// Says nothing about signals: nobody presses keys for this process, and what a run made says its end.
+#[cfg(feature = "mpi")]
+pub fn leave_words_to_launcher() {
+    HAS_LAUNCHER.store(true, Ordering::Relaxed);
+}
+
 /// A flag that the first signal sets.
 pub fn stop_on_signal() -> Result<Arc<AtomicBool>> {
     if let Some(stop) = STOP.get() {
@@ -87,7 +96,8 @@ fn received(signal: i32) {
             if let Some(stop) = STOP.get() {
                 stop.store(true, Ordering::Release);
             }
-            if ANOTHER.load(Ordering::Relaxed) == 0 && !is_silent() {
+            let has_words = !is_silent() && !HAS_LAUNCHER.load(Ordering::Relaxed);
+            if ANOTHER.load(Ordering::Relaxed) == 0 && has_words {
                 warn("\nstopping; press Ctrl-C again to stop at once");
             }
         }

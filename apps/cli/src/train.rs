@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use ibot::data::demo::{default_cache_dir, ensure_demo_set};
-use ibot::data::{Parts, check_source};
+use ibot::data::{Parts, check_source, parts_of};
 use ibot::device::Selected;
 use ibot::error::printable;
 use ibot::files::checkpoint::Keep;
@@ -18,7 +18,7 @@ use super::bar::spinner;
 use super::output::{answer, say};
 use super::plan::{DEMO_TEST_PER_CLASS, DEMO_TRAIN_PER_CLASS, Planned, steps_made};
 use super::progress::Progress;
-use super::ranks::Ranks;
+use super::ranks::{Ranks, alone_for};
 use super::screen::{is_quiet, is_terminal};
 use super::settings::{Settings, TrainImages};
 use super::signals::stop_on_signal;
@@ -32,6 +32,12 @@ const RUNS: &str = "runs";
 impl TrainArgs {
     pub fn run(mut self) -> Result<()> {
         if self.plan.plan || self.print_config {
+            let flag = if self.plan.plan {
+                "--plan"
+            } else {
+                "--print-config"
+            };
+            alone_for(flag)?;
             start_threads(0)?;
             return self.run_on(&Ranks::alone());
         }
@@ -184,7 +190,7 @@ impl TrainArgs {
                 Ok(TrainImages { data, val })
             }
             (true, Some(begun)) => {
-                let data = begun.sources();
+                let data = begun.data;
                 data.iter()
                     .try_for_each(|data| refuse_moved(data, "--data"))?;
                 Ok(TrainImages { data, val })
@@ -211,15 +217,12 @@ impl TrainArgs {
 /// A run of these settings on these images.
 fn request(
     settings: Settings,
-    mut data: Vec<PathBuf>,
+    data: Vec<PathBuf>,
     val: Option<PathBuf>,
     out: PathBuf,
     selected: Selected,
 ) -> RunRequest {
-    let more_data = data.split_off(data.len().min(1));
-    let data = data.pop().unwrap_or_default();
     RunRequest {
-        more_data,
         val,
         scanned: settings.scanned,
         ..RunRequest::new(settings.config, data, out, selected)
@@ -228,7 +231,7 @@ fn request(
 
 /// Reports what of a data set is left out.
 fn say_part(data: &Path, part: &Path) {
-    let Some(Parts { val, .. }) = Parts::find(data) else {
+    let Some(Parts { val, .. }) = parts_of(data) else {
         return;
     };
     let val = val.map_or_else(String::new, |val| {

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use ibot::backbone::Normalization;
-use ibot::data::Parts;
+use ibot::data::parts_of;
 use ibot::files::model::ModelSource;
 use ibot::train::presets::preset_names;
 use ibot::train::{Every, OnAnomaly, OnDeviceLost, PretrainedParts};
@@ -113,13 +113,14 @@ pub struct TrainArgs {
     /// architecture, unless --config or --encoder is given.
     #[arg(long, value_name = "FILE", help_heading = TRAINING)]
     pub pretrained: Option<ModelSource>,
-    /// What to load of it: a backbone for both networks, or student and teacher with heads, mask token and centers.
+    /// What to load from --pretrained: the backbone, for both networks; or all: student and teacher with heads, mask token and
+    /// centers.
     #[arg(long, value_parser = one_of(PRETRAINED_PARTS), default_value = "backbone", requires = "pretrained", help_heading = TRAINING)]
     pub pretrained_parts: PretrainedParts,
     /// imagenet, half, clip or MEAN/STD [default: that of --pretrained, else ImageNet's]; keys: mean, std of [augment].
     #[arg(long, help_heading = TRAINING)]
     pub normalization: Option<Normalization>,
-    /// Images that the student sees at once, for less memory [default: the whole batch].
+    /// Images per forward and backward pass, for less memory; gradients are accumulated over the batch [default: the whole batch].
     #[arg(long, value_name = "COUNT", help_heading = MEMORY)]
     pub micro_batch_size: Option<usize>,
     /// Keep only the inputs of the student's blocks and run them twice, for less memory.
@@ -148,5 +149,5 @@ impl TrainArgs {
 
 /// The folder `train` of a data set with train and test folders.
 fn part_to_train_on(data: &Path) -> PathBuf {
-    Parts::find(data).map_or_else(|| data.to_path_buf(), |parts| parts.train)
+    parts_of(data).map_or_else(|| data.to_path_buf(), |parts| parts.train)
 }

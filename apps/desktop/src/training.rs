@@ -117,7 +117,7 @@ impl TrainingTab {
             knn_every,
             ..RunRequest::new(
                 config.resolved()?,
-                folder,
+                vec![folder],
                 self.out.clone().into(),
                 selected,
             )

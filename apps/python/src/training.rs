@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use ibot::app::{TrainingConfig, TrainingHandle};
-use ibot::data::{ImageFolder, Parts, PictureSource as _};
+use ibot::data::{ImageFolder, PictureSource as _, parts_of};
 use ibot::device::{BackendChoice, Selected, select};
 use ibot::files::model::{LocalModel, ModelSource, Normalized};
 use ibot::train::presets::{STABLE_PRETRAINING, preset};
@@ -46,27 +46,26 @@ impl Request {
         let checkpoint_every = self.checkpoint_every.parse::<Every>()?;
         let backend = self.backend.parse::<BackendChoice>()?;
         let selected = select(backend, self.device.as_deref())?;
-        let mut sources = self.sources();
+        let sources = self.sources();
+        if sources.is_empty() {
+            return Err(Error::config("data", "[]", "give an image folder"));
+        }
         let (base, scanned) = self.base(&sources, pretrained.as_ref(), &selected, stop)?;
         let config = self.applied_to(base, pretrained.as_ref())?.resolved()?;
-        let more_data = sources.split_off(sources.len().min(1));
-        let data = sources.pop();
-        let data = data.ok_or_else(|| Error::config("data", "[]", "give an image folder"))?;
         Ok(RunRequest {
-            more_data,
             scanned,
             pretrained: pretrained.map(|local| local.file),
             val: self.val,
             knn_every: self.knn_every,
             checkpoint_every,
             allow_changes: self.allow_changes,
-            ..RunRequest::new(config, data, self.out, selected)
+            ..RunRequest::new(config, sources, self.out, selected)
         })
     }
 
     /// The folders to train on: of a data set in parts, the part `train`.
     fn sources(&self) -> Vec<PathBuf> {
-        let part = |data: &PathBuf| Parts::find(data).map_or(data.clone(), |parts| parts.train);
+        let part = |data: &PathBuf| parts_of(data).map_or(data.clone(), |parts| parts.train);
         self.data.iter().map(part).collect()
     }
 

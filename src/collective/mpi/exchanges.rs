@@ -321,7 +321,7 @@ impl Exchanges<'_> {
         let silent: Vec<_> = silent.iter().map(|&rank| self.named(rank)).collect();
         Error::Training(format!(
             "{} has heard nothing from {} for {} s in exchange {} ({}): it is gone, hangs or is cut off, or works for longer than \
-             `collective_timeout`; the same command resumes the run from its newest checkpoint, with any number of ranks",
+             `collective_timeout`",
             self.named(self.own),
             silent.join(", "),
             self.timeout.as_secs(),

@@ -15,7 +15,7 @@ use self::exchanges::{Call, Joined, Sent, serve};
 use crate::collective::Collective;
 use crate::error::{Error, Result, counted};
 
-/// How long a rank that has ended waits for the others.
+/// How long a rank that has nothing to wait for waits for the others.
 const FINISH: Duration = Duration::from_secs(10);
 
 /// A rank that is a process of its own.
@@ -58,13 +58,15 @@ impl Mpi {
         &self.joined.host
     }
 
-    /// Leaves the ranks, which waits for the others to do the same, at most 10 seconds. Says whether they did: where one did not,
-    /// this process must end, and MPI's launcher then ends all.
-    pub fn finish(&self) -> bool {
+    /// Leaves the ranks, which waits for the others to do the same: at most 10 seconds, unless `is_patient`, which a rank is that has
+    /// done its part, while another one still classifies or writes; if that one dies, MPI's launcher ends all. Says whether the others
+    /// left: where one did not, this process must end, and the launcher ends all too.
+    pub fn finish(&self, is_patient: bool) -> bool {
         drop(self.calls().take());
         let begun = Instant::now();
         while !self.thread.is_finished() {
-            if self.has_failed.load(Ordering::Relaxed) || begun.elapsed() > FINISH {
+            if self.has_failed.load(Ordering::Relaxed) || (!is_patient && begun.elapsed() > FINISH)
+            {
                 return false;
             }
             std::thread::sleep(Duration::from_millis(1));

@@ -11,19 +11,19 @@ use crate::data::index::record::{header_of_words, words_of_header};
 use crate::data::layout::is_resource_fork;
 use crate::data::limits::unusable_size;
 use crate::data::opened::Opened;
-use crate::data::shards::members::Known;
+use crate::data::shards::members::CachedKind;
 use crate::data::stamp::Stamp;
 use crate::error::{Error, Result};
 
 /// What one file of the folder is.
 #[derive(Debug)]
-pub(in crate::data) enum Found {
+pub(in crate::data) enum FileKind {
     Picture(Header, Stamp),
     Other,
     Skipped(String),
 }
 
-impl Found {
+impl FileKind {
     /// Opens a file and reads its header.
     pub fn read(path: &Path, max_pixels: u64) -> Self {
         let header = || -> Result<_> {
@@ -48,24 +48,23 @@ impl Found {
     }
 }
 
-impl Found {
+impl FileKind {
     /// None of what is to be read.
-    pub fn of_known(known: Known) -> Option<Self> {
+    pub fn of_known(known: CachedKind) -> Option<Self> {
         match known {
-            Known::Image(words, stamp) => Some(Self::Picture(header_of_words(words)?, stamp)),
-            Known::Other => Some(Self::Other),
-            Known::Unread => None,
+            CachedKind::Image(words, stamp) => Some(Self::Picture(header_of_words(words)?, stamp)),
+            CachedKind::Other => Some(Self::Other),
+            CachedKind::Unread => None,
         }
     }
 
     /// As an index of a shard keeps it.
-    pub fn known(&self) -> Known {
+    pub fn known(&self) -> CachedKind {
         match self {
-            Self::Picture(header, stamp) => {
-                words_of_header(*header).map_or(Known::Unread, |words| Known::Image(words, *stamp))
-            }
-            Self::Other => Known::Other,
-            Self::Skipped(_) => Known::Unread,
+            Self::Picture(header, stamp) => words_of_header(*header)
+                .map_or(CachedKind::Unread, |words| CachedKind::Image(words, *stamp)),
+            Self::Other => CachedKind::Other,
+            Self::Skipped(_) => CachedKind::Unread,
         }
     }
 }

@@ -20,6 +20,8 @@ use crate::path_text::{path_of_text, path_text};
 pub(in crate::data) const LEAST: usize = 20_000;
 
 /// What to do about an index that is no good.
+/// Of the names of indexes.
+const ENDING: &str = "ibidx";
 const REMEDY: &str = "; give the image folder, or make it anew with `ibot index`";
 
 /// Which index is made or used.
@@ -60,16 +62,7 @@ pub(in crate::data) fn index_of(
     stop: &AtomicBool,
 ) -> Result<Option<(Table, IndexWork)>> {
     let absolute = std::path::absolute(root).map_err(Error::io(root))?;
-    let file = match keep {
-        Keep::No => None,
-        Keep::Cached => cached_at(&absolute, max_pixels).ok(),
-        Keep::Asked(None) => Some(cached_at(&absolute, max_pixels)?),
-        Keep::File(file) | Keep::Asked(Some(file)) if file.exists() && !is_index(file) => {
-            let reason = "is there and is no index of ibot; give a new name";
-            return Err(Error::data(file, reason));
-        }
-        Keep::File(file) | Keep::Asked(Some(file)) => Some(file.to_path_buf()),
-    };
+    let file = file_of(keep, &absolute, max_pixels)?;
     let mut facts = Facts {
         root: path_text(&absolute),
         max_pixels,
@@ -120,20 +113,49 @@ pub(in crate::data) fn index_of(
     Ok(Some((table, work)))
 }
 
+/// The file of the index of the folder `root`, an absolute path; none where it is in memory alone.
+fn file_of(keep: Keep, root: &Path, max_pixels: u64) -> Result<Option<PathBuf>> {
+    Ok(match keep {
+        Keep::No => None,
+        Keep::Cached => cached_at(root, max_pixels).ok(),
+        Keep::Asked(None) => Some(cached_at(root, max_pixels)?),
+        Keep::File(file) | Keep::Asked(Some(file)) if file.exists() && !is_index(file) => {
+            let reason = "is there and is no index of ibot; give a new name";
+            return Err(Error::data(file, reason));
+        }
+        Keep::Asked(Some(file)) if !is_named_index(file) => {
+            let reason = format!("must end in .{ENDING}: commands know an index by that");
+            return Err(Error::data(file, reason));
+        }
+        Keep::File(file) | Keep::Asked(Some(file)) => Some(file.to_path_buf()),
+    })
+}
+
 /// Whether a source is an index, by its name.
 pub(in crate::data) fn is_named_index(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ending == "ibidx")
+    path.extension()
+        .is_some_and(|ending| ending.eq_ignore_ascii_case(ENDING))
 }
 
 /// The folder that the index in a file is of.
 ///
 /// # Errors
-/// [`Error::Data`] where it is no intact index, [`Error::Io`] where it is missing.
+/// [`Error::Data`] where it is no intact index or its folder is gone, [`Error::Io`] where it is missing.
 pub(in crate::data) fn root_of(file: &Path) -> Result<PathBuf> {
     fs::metadata(file).map_err(Error::io(file))?;
     let table = open(file).map_err(|reason| Error::data(file, reason + REMEDY))?;
     let table = table.ok_or_else(|| Error::data(file, "is gone again"))?;
-    Ok(path_of_text(&table.facts().root))
+    let root = path_of_text(&table.facts().root);
+    match root.is_dir() {
+        true => Ok(root),
+        false => {
+            let root = printable(&root);
+            let reason = format!(
+                "is the index of {root}, which is not there; if it has moved, make its index with `ibot index` again"
+            );
+            Err(Error::data(file, reason))
+        }
+    }
 }
 
 /// Where the index of a folder lies in the user's cache folder, which is made.
@@ -142,7 +164,7 @@ fn cached_at(root: &Path, max_pixels: u64) -> Result<PathBuf> {
     hasher.update(path_text(root).as_bytes());
     hasher.update(&max_pixels.to_le_bytes());
     let folder = cache_folder()?.join("index");
-    let name = format!("{}.ibidx", &hasher.finalize().to_hex()[..32]);
+    let name = format!("{}.{ENDING}", &hasher.finalize().to_hex()[..32]);
     fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
     Ok(folder.join(name))
 }

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::data::endings::is_shard;
-use crate::data::index::found::{Found, What, what};
+use crate::data::index::found::{FileKind, What, what};
 use crate::data::index::known::Known;
 use crate::data::index::name::name_of;
 use crate::data::index::record::Picture;
@@ -271,18 +271,18 @@ impl<'a> Walk<'a> {
             if let Some(before) = before
                 && Stamp::of(&path).is_some_and(|now| now.is_that_of(before.stamp))
             {
-                return Ok((Found::Picture(before.header, before.stamp), None));
+                return Ok((FileKind::Picture(before.header, before.stamp), None));
             }
             self.headers.fetch_add(1, Ordering::Relaxed);
-            let found = Found::read(&path, self.max_pixels);
-            let is_skipped = matches!(found, Found::Skipped(_));
+            let found = FileKind::read(&path, self.max_pixels);
+            let is_skipped = matches!(found, FileKind::Skipped(_));
             let stamp = is_skipped.then(|| Stamp::of(&path)).flatten();
             Ok((found, stamp))
         });
-        let found: Result<Vec<(Found, Option<Stamp>)>> = found.collect();
+        let found: Result<Vec<(FileKind, Option<Stamp>)>> = found.collect();
         for (name, (found, stamp_of_skipped)) in names.iter().zip(found?) {
             match found {
-                Found::Picture(header, stamp) => {
+                FileKind::Picture(header, stamp) => {
                     let picture = Picture {
                         name_end: 0,
                         stamp,
@@ -291,11 +291,11 @@ impl<'a> Walk<'a> {
                     };
                     node.push(name.as_encoded_bytes(), picture);
                 }
-                Found::Other => {
+                FileKind::Other => {
                     node.others += 1;
                     node.holds_shards |= is_shard(Path::new(name));
                 }
-                Found::Skipped(reason) => node.leave_out(name, reason, stamp_of_skipped),
+                FileKind::Skipped(reason) => node.leave_out(name, reason, stamp_of_skipped),
             }
         }
         Ok(())

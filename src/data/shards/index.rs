@@ -14,7 +14,7 @@ use ::parquet::file::page_index::offset_index::PageLocation;
 use serde::{Deserialize, Serialize};
 
 use crate::data::cache_folder::cache_folder;
-use crate::data::shards::members::{Known, Member, Members, Span};
+use crate::data::shards::members::{CachedKind, Member, Members, Span};
 use crate::data::shards::parquet;
 use crate::data::shards::shard::Shard;
 use crate::data::stamp::settled;
@@ -57,7 +57,7 @@ struct Entry {
     /// Place in the classes.
     class: Option<usize>,
     span: (u64, u64),
-    known: Known,
+    known: CachedKind,
 }
 
 impl Of {
@@ -172,7 +172,7 @@ fn read(folder: &Path, of: &Of) -> Option<Index> {
 pub(super) fn write<'a>(
     folder: &Path,
     shard: &Shard,
-    members: impl Iterator<Item = (&'a Path, Option<&'a Arc<str>>, Known)>,
+    members: impl Iterator<Item = (&'a Path, Option<&'a Arc<str>>, CachedKind)>,
     max_pixels: u64,
 ) -> Result<()> {
     let facts = Facts {
@@ -256,7 +256,7 @@ mod tests {
     use image::{ImageFormat, RgbImage};
 
     use super::*;
-    use crate::data::index::found::Found;
+    use crate::data::index::found::FileKind;
     use crate::data::shards::{list, listed};
 
     /// An archive with two pictures of a class, a text and a picture that is cut off; an hour old.
@@ -291,7 +291,7 @@ mod tests {
     fn keep(folder: &Path, path: &Path, max_pixels: u64) -> Members {
         let members = list(path, None, &AtomicBool::new(false)).unwrap().unwrap();
         let shard = listed().get(path).cloned().unwrap();
-        let known = |member: &Member| Found::read(&path.join(&member.path), max_pixels).known();
+        let known = |member: &Member| FileKind::read(&path.join(&member.path), max_pixels).known();
         let all = members.members.iter();
         let all = all.map(|member| (&*member.path, member.class.as_ref(), known(member)));
         write(folder, &shard, all, max_pixels).unwrap();
@@ -322,9 +322,9 @@ mod tests {
         assert_eq!(classes(&kept), classes(&members));
         // what could not be read is read again
         let known = kept.members.iter().map(|one| match one.known.unwrap() {
-            Known::Image([width, ..], stamp) => (width, stamp.length > 20),
-            Known::Other => (0, false),
-            Known::Unread => (1, false),
+            CachedKind::Image([width, ..], stamp) => (width, stamp.length > 20),
+            CachedKind::Other => (0, false),
+            CachedKind::Unread => (1, false),
         });
         let known: Vec<_> = known.collect();
         assert_eq!(known, [(3, true), (3, true), (1, false), (0, false)]);

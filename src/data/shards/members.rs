@@ -18,7 +18,7 @@ pub(super) struct Span {
 
 /// What a file of a shard is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::data) enum Known {
+pub(in crate::data) enum CachedKind {
     /// An image: its header as numbers.
     Image([u32; 3], Stamp),
     Other,
@@ -34,7 +34,7 @@ pub(in crate::data) struct Member {
     /// Its class where a file beside it says so (`.cls`, `.json`).
     pub class: Option<Arc<str>>,
     /// What it is, where that is known from an earlier start.
-    pub known: Option<Known>,
+    pub known: Option<CachedKind>,
 }
 
 /// What a shard holds.

@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::path_text::is_remote;
 
 pub(super) use compressed::refuse_compressed;
-use members::{Known, Members, Span};
+use members::{CachedKind, Members, Span};
 pub(super) use pattern::expanded;
 use shard::Shard;
 use window::Window;
@@ -99,7 +99,7 @@ fn listed() -> MutexGuard<'static, HashMap<PathBuf, Arc<Shard>>> {
 /// It cannot be written.
 pub(super) fn keep_index<'a>(
     path: &Path,
-    members: impl Iterator<Item = (&'a Path, Option<&'a Arc<str>>, Known)>,
+    members: impl Iterator<Item = (&'a Path, Option<&'a Arc<str>>, CachedKind)>,
     max_pixels: u64,
 ) -> Result<()> {
     let shard = listed().get(path).cloned();

@@ -57,7 +57,7 @@ pub(super) fn read(
         let Some(column) = picture_column(&metadata) else {
             return Ok(None);
         };
-        let mut found = Found::new(path, &metadata);
+        let mut found = TableContents::new(path, &metadata);
         let (mut starts, mut pages) = (vec![0], Vec::new());
         for group in 0..metadata.num_row_groups() {
             if stop.load(Ordering::Relaxed) {
@@ -175,7 +175,7 @@ fn counted_pages(
 }
 
 #[derive(Default)]
-struct Found {
+struct TableContents {
     /// Column of classes, and their names where it holds numbers.
     label: Option<(usize, Vec<Arc<str>>)>,
     /// Column of the files' names.
@@ -186,7 +186,7 @@ struct Found {
     names: HashMap<String, Arc<str>>,
 }
 
-impl Found {
+impl TableContents {
     fn new(table: &Path, metadata: &ParquetMetaData) -> Self {
         let schema = metadata.file_metadata().schema_descr();
         let columns = schema.columns();
@@ -252,8 +252,8 @@ impl Found {
         Some(self.names.entry(label).or_insert(name).clone())
     }
 
-    /// A row is named as its file was before: by its path, below its class where that has no folder. Rows without a name, and those of
-    /// one that is taken, have their number; below that name, where it would not read as a class.
+    /// A row is named as its file was before: by its path, below its class where that has no folder. Rows without a name have their
+    /// number, and those of one that is taken have it below that, or without a class in its place: it would read as a folder.
     fn add_row(&mut self, path: Option<&str>, class: Option<Arc<str>>) {
         let row = self.spans.len();
         let number = format!("{row:08}");
@@ -267,10 +267,9 @@ impl Found {
             false => folder.join(&named),
         };
         let is_free = |path: &PathBuf| !self.spans.contains_key(path);
-        let (below, alone) = (named.join(&number), PathBuf::from(&number));
-        let is_class = below.components().count() == 2;
+        let (below, beside) = (named.join(&number), named.with_file_name(&number));
         let path = (Some(named).filter(is_free))
-            .or_else(|| Some(alone).filter(|alone| is_class && is_free(alone)))
+            .or_else(|| Some(beside).filter(|beside| class.is_none() && is_free(beside)))
             .unwrap_or(below);
         let span = Span {
             offset: row as u64,
@@ -286,7 +285,7 @@ impl Found {
 }
 
 /// The pictures of a group of rows, read one after the other.
-pub(super) struct Pictures {
+pub(super) struct GroupReader {
     reader: ColumnReaderImpl<ByteArrayType>,
     pub group: usize,
     /// The row of the table that comes next.
@@ -320,11 +319,11 @@ impl Table {
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn pictures(&self, path: &Path, file: Arc<Stored>, group: usize) -> Result<Pictures> {
+    pub fn reader(&self, path: &Path, file: Arc<Stored>, group: usize) -> Result<GroupReader> {
         unbroken(path, || {
             let length = file.facts()?.length;
             let whole = Arc::new(Whole { file, length });
-            Ok(Pictures {
+            Ok(GroupReader {
                 reader: column_reader(
                     &whole,
                     &self.metadata,
@@ -339,7 +338,7 @@ impl Table {
     }
 }
 
-impl Pictures {
+impl GroupReader {
     /// The bytes of a row, which is the next one or a later one.
     ///
     /// # Errors
@@ -355,5 +354,31 @@ impl Pictures {
             Ok(values.first().map(|value| value.data().to_vec()))
         })?;
         found.ok_or_else(|| Error::data(path, "its row has no bytes"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_one_path_get_no_folder_that_reads_as_a_class() {
+        let mut found = TableContents::default();
+        for path in ["x.png", "x.png", "train/x.png", "train/x.png", "x.png"] {
+            found.add_row(Some(path), None);
+        }
+        found.add_row(Some("x.png"), Some("dog".into()));
+        found.add_row(Some("x.png"), Some("dog".into()));
+        let paths = found.members.members.iter().map(|member| &*member.path);
+        let expected = [
+            "x.png",
+            "00000001",
+            "train/x.png",
+            "train/00000003",
+            "00000004",
+            "dog/x.png",
+            "dog/x.png/00000006",
+        ];
+        assert!(paths.eq(expected.map(Path::new)));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::data::shards::parquet::{Pictures, Table};
+use crate::data::shards::parquet::{GroupReader, Table};
 use crate::data::stored::Stored;
 use crate::error::Result;
 
@@ -12,7 +12,7 @@ use crate::error::Result;
 const MOST: usize = 32;
 
 /// The readers that were used last.
-static READERS: Mutex<VecDeque<(PathBuf, Pictures)>> = Mutex::new(VecDeque::new());
+static READERS: Mutex<VecDeque<(PathBuf, GroupReader)>> = Mutex::new(VecDeque::new());
 
 /// The bytes of a row of the table at `path`.
 ///
@@ -20,14 +20,14 @@ static READERS: Mutex<VecDeque<(PathBuf, Pictures)>> = Mutex::new(VecDeque::new(
 /// It cannot be read, or has none.
 pub(super) fn read(path: &Path, table: &Table, file: Arc<Stored>, row: u64) -> Result<Vec<u8>> {
     let group = table.group(row);
-    let mut pictures = match take(path, group, row) {
-        Some(pictures) => pictures,
-        None => table.pictures(path, file, group)?,
+    let mut reader = match take(path, group, row) {
+        Some(reader) => reader,
+        None => table.reader(path, file, group)?,
     };
     // a reader that failed is not used again
-    let bytes = pictures.read(path, row)?;
+    let bytes = reader.read(path, row)?;
     let mut readers = READERS.lock().unwrap_or_else(PoisonError::into_inner);
-    readers.push_back((path.to_path_buf(), pictures));
+    readers.push_back((path.to_path_buf(), reader));
     if readers.len() > MOST {
         readers.pop_front();
     }
@@ -35,13 +35,14 @@ pub(super) fn read(path: &Path, table: &Table, file: Arc<Stored>, row: u64) -> R
 }
 
 /// The reader that is nearest before a row.
-fn take(path: &Path, group: usize, row: u64) -> Option<Pictures> {
+fn take(path: &Path, group: usize, row: u64) -> Option<GroupReader> {
     let mut readers = READERS.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = readers.iter().enumerate().filter(|(_, (of, pictures))| {
-        of == path && pictures.group == group && pictures.next <= row
-    });
-    let (nearest, _) = before.max_by_key(|(_, (_, pictures))| pictures.next)?;
-    readers.remove(nearest).map(|(_, pictures)| pictures)
+    let before = readers
+        .iter()
+        .enumerate()
+        .filter(|(_, (of, reader))| of == path && reader.group == group && reader.next <= row);
+    let (nearest, _) = before.max_by_key(|(_, (_, reader))| reader.next)?;
+    readers.remove(nearest).map(|(_, reader)| reader)
 }
 
 /// Lets go of the readers of a table, which is another one now.

@@ -97,7 +97,7 @@ pub(super) fn read(
         state: &state,
     });
     let entries = archive.entries_with_seek().map_err(Error::io(path))?;
-    let mut found = Found::new(path, length);
+    let mut found = TarContents::new(path, length);
     for entry in entries {
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
@@ -142,7 +142,7 @@ fn refuse_compressed(path: &Path, file: &mut Window) -> Result<()> {
     }
 }
 
-struct Found<'a> {
+struct TarContents<'a> {
     shard: &'a Path,
     length: u64,
     /// By their paths.
@@ -157,7 +157,7 @@ struct Found<'a> {
     is_cut: bool,
 }
 
-impl<'a> Found<'a> {
+impl<'a> TarContents<'a> {
     fn new(shard: &'a Path, length: u64) -> Self {
         Self {
             shard,

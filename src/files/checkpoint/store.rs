@@ -99,8 +99,15 @@ impl Store {
                 Err(error) => damaged.push(Damaged { path, error }),
             }
         }
+        let count = damaged.len();
         match damaged.into_iter().next() {
-            Some(newest) => Err(newest.error),
+            Some(newest) => {
+                let reason = format!(
+                    "no checkpoint is whole, of {count}; the newest: {}; restore one, or remove the folder `checkpoints` to begin anew",
+                    newest.error
+                );
+                Err(Error::checkpoint(newest.path, reason))
+            }
             None => Ok((None, Vec::new())),
         }
     }

@@ -13,7 +13,7 @@ use burn_autodiff::ops::{Backward, Ops, OpsKind};
 use crate::kernels::autodiff::primitive::{
     Kept, Tracked, optional, primitive, register, untracked,
 };
-use crate::kernels::autodiff::watch::used;
+use crate::kernels::autodiff::watch::count_use;
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::branch;
 use crate::kernels::ops::branch::{BranchInput, residual_branch};
@@ -180,7 +180,7 @@ fn tracked<B: IbotBackend, C: CheckpointStrategy>(
     let linear = Linear {
         residual: parents[5].dtype(),
     };
-    used::<B, C>(&parents);
+    count_use::<B, C>(&parents);
     let nodes = parents.map(|parent| parent.node);
     let prep = Backward::<B, 6>::prepare::<C>(linear, nodes);
     let y = primitive(y);
@@ -219,7 +219,7 @@ pub(super) fn checkpointed_branch<B: IbotBackend, C: CheckpointStrategy>(
         bias,
         gamma,
     ];
-    used::<B, C>(&parents);
+    count_use::<B, C>(&parents);
     let nodes = parents.map(|parent| parent.node);
     let prep = Backward::<B, 8>::prepare::<C>(Branch, nodes);
     wrap(match prep.compute_bound().stateful() {

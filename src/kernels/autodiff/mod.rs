@@ -19,7 +19,7 @@ use burn_autodiff::{Autodiff, NodeId};
 
 use primitive::{Kept, primitive, register};
 pub use watch::GradientWatch;
-use watch::used;
+use watch::count_use;
 
 use crate::error::Result;
 
@@ -243,7 +243,7 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
             primitive(input.student.bottleneck.clone()),
             primitive(input.student.prototypes.clone()),
         ];
-        used::<B, C>(&parents);
+        count_use::<B, C>(&parents);
         let [bottleneck, prototypes] = parents.each_ref().map(|of| of.primitive.clone());
         let inner = TiledInput::<B> {
             student: Logits {
@@ -319,7 +319,7 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
             primitive(input.weight),
             primitive(input.bias),
         ];
-        used::<B, C>(&parents);
+        count_use::<B, C>(&parents);
         let [x, weight, bias] = parents.each_ref().map(|of| of.primitive.clone());
         let inner = LayerNormInput::<B> {
             x: wrap(x),

@@ -8,7 +8,7 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::{Autodiff, NodeId};
 use burn_flex::Flex;
 
-use crate::kernels::autodiff::watch::registered;
+use crate::kernels::autodiff::watch::count_grad;
 use crate::kernels::wrap::wrap;
 use crate::precision::Precision;
 
@@ -44,7 +44,7 @@ pub(super) fn register<B: Backend, const D: usize>(
 ) {
     if let Some((parent, gradient)) = parent.zip(gradient) {
         grads.register::<B>(parent, primitive(gradient));
-        registered(parent, grads);
+        count_grad(parent, grads);
     }
 }
 

@@ -9,7 +9,7 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
 
 use crate::kernels::autodiff::primitive::{Kept, primitive, register};
-use crate::kernels::autodiff::watch::used;
+use crate::kernels::autodiff::watch::count_use;
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::product::Layout;
 use crate::kernels::wrap::wrap;
@@ -76,7 +76,7 @@ pub(super) fn matrix_products<B: IbotBackend, C: CheckpointStrategy>(
     layout: Layout,
 ) -> Tensor<Autodiff<B, C>, 3> {
     let parents = [primitive(left), primitive(right)];
-    used::<B, C>(&parents);
+    count_use::<B, C>(&parents);
     let [left, right] = parents.each_ref().map(|of| of.primitive.clone());
     let inner = Operands::<B> {
         left: wrap(left),

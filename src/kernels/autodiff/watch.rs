@@ -1,9 +1,9 @@
 //! Tells when a backward pass has the whole gradient of a parameter: after the last of the operations that used it.
 //!
 //! burn-autodiff 0.21 has a hook for this only under its feature `distributed`, which this crate's CPU backends lack. The
-//! operations of this crate know when they use a parameter in the forward pass, and when they add to its gradient. Those count whose
-//! gradients may come early: layers, products and the loss by tiles. Operations of burn do not count: what they add to a
-//! gradient after it was handed out is left in the gradients, and is the caller's to add.
+//! operations of this crate know when they use a parameter in the forward pass, and when they add to its gradient. Only operations of
+//! this crate are counted: layers, products and the loss by tiles. What operations of burn add to a gradient after it was passed on is
+//! left in the gradients, and is the caller's to add.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -46,7 +46,7 @@ impl GradientWatch {
     }
 
     /// In the backward pass, on this thread too, `on_complete` gets the parameters whose gradients are complete.
-    pub fn hand_out(&self, on_complete: impl FnMut(NodeId, &mut Gradients) + 'static) {
+    pub fn on_complete(&self, on_complete: impl FnMut(NodeId, &mut Gradients) + 'static) {
         WATCHED.with_borrow_mut(|watched| {
             if let Some(watched) = watched {
                 watched.on_complete = Some(Box::new(on_complete));
@@ -61,8 +61,10 @@ impl Drop for GradientWatch {
     }
 }
 
-/// An operation of the forward pass uses these tensors.
-pub(super) fn used<B: Backend, C: CheckpointStrategy>(tensors: &[FloatTensor<Autodiff<B, C>>]) {
+/// Counts that an operation of the forward pass uses these tensors.
+pub(super) fn count_use<B: Backend, C: CheckpointStrategy>(
+    tensors: &[FloatTensor<Autodiff<B, C>>],
+) {
     WATCHED.with_borrow_mut(|watched| {
         let Some(watched) = watched else { return };
         let nodes = tensors.iter().map(|tensor| &tensor.node);
@@ -73,8 +75,8 @@ pub(super) fn used<B: Backend, C: CheckpointStrategy>(tensors: &[FloatTensor<Aut
     });
 }
 
-/// An operation that has used a node has added to its gradient.
-pub(super) fn registered(node: NodeId, gradients: &mut Gradients) {
+/// Counts that an operation which has used a node has added to its gradient.
+pub(super) fn count_grad(node: NodeId, gradients: &mut Gradients) {
     WATCHED.with_borrow_mut(|watched| {
         let Some(watched) = watched else { return };
         let Some(left) = watched.left.get_mut(&node) else {

@@ -12,7 +12,7 @@ use super::matrix_kernels::fingerprint;
 use super::matrix_plan::{Plan, Way};
 use super::matrix_tiles::Tile;
 use super::tile_times::{Origin, TileTimes, Timed, folder};
-use crate::device::{AdapterKind, AdapterSummary, adapter_behind, settle_client};
+use crate::device::{AdapterKind, AdapterSummary, adapter_behind, synchronize_client};
 
 /// Name of the variable that says where products are timed: 0 nowhere, 1 on software devices too, however long that takes;
 /// where it is not set, on GPUs, and for about a second.
@@ -83,7 +83,7 @@ pub(super) fn fastest(
     let run = |tile: Tile, repeats: u32| {
         let started = Instant::now();
         (0..repeats).for_each(|_| launch(plan.with(tile)));
-        settle_client(client);
+        synchronize_client(client);
         started.elapsed()
     };
     plan.with(all[at].tile(class(), &Tile::candidates(client, usual), &run))

@@ -138,7 +138,7 @@ fn joined<B: IbotBackend>(
     let shift = shifts.reduce(Tensor::max_pair);
     let none = || Tensor::full(shape, f32::NEG_INFINITY, places.device);
     let shift = shift.unwrap_or_else(none);
-    let shift = reduced(shift, places.ranks, crate::collective::max)?;
+    let shift = reduced(shift, places.ranks, crate::collective::all_reduce_max)?;
     let mut sum = Pairwise::default();
     for part in parts {
         let of_part = part.map(|pairs| {
@@ -149,6 +149,6 @@ fn joined<B: IbotBackend>(
     }
     let none = || Tensor::zeros(shape, places.device);
     let sum = sum.finish(plus).flatten().unwrap_or_else(none);
-    let sum = reduced(sum, places.ranks, crate::collective::sum)?;
+    let sum = reduced(sum, places.ranks, crate::collective::all_reduce_sum)?;
     Ok(Tensor::cat(vec![shift, sum.log()], 1))
 }

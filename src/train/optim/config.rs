@@ -46,7 +46,8 @@ pub struct OptimizerConfig {
     /// Source: DINOv2, 0.9 there.
     pub layer_decay: f64,
     /// Further factor of the learning rate of the patch embedding. Default 1.0. Source: DINOv2, 0.2 there.
-    pub patch_embed_multiplier: f64,
+    #[serde(alias = "patch_embed_multiplier")]
+    pub patch_embed_lr_mult: f64,
 }
 
 impl Default for OptimizerConfig {
@@ -61,7 +62,7 @@ impl Default for OptimizerConfig {
             clip_each_gradient: None,
             decay_all: false,
             layer_decay: 1.0,
-            patch_embed_multiplier: 1.0,
+            patch_embed_lr_mult: 1.0,
         }
     }
 }
@@ -97,7 +98,7 @@ impl OptimizerConfig {
         }
         for (key, factor) in [
             ("layer_decay", self.layer_decay),
-            ("patch_embed_multiplier", self.patch_embed_multiplier),
+            ("patch_embed_lr_mult", self.patch_embed_lr_mult),
         ] {
             let is_met = factor > 0.0 && factor <= 1.0;
             let remedy = "must be above 0 and at most 1 (no decay)";

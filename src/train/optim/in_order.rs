@@ -7,11 +7,12 @@ use burn::tensor::{Shape, Tensor};
 use crate::collective::Wire;
 use crate::error::{Error, Result};
 use crate::kernels::{IbotBackend, TrainBackend, wrap};
-use crate::train::optim::buckets::{Buckets, Link, NOTHING, in_buckets, known_to_any};
 use crate::train::optim::gradients::Gradients;
-use crate::train::optim::overlap::Early;
+use crate::train::optim::overlap::ReducedGrads;
+use crate::train::optim::reducer::{Link, NEGATIVE_ZERO, Reducer, in_buckets, known_to_any};
 
-/// A rank has a gradient of a parameter after the backward pass, and has sent one before.
+/// Flags of what a rank has for a parameter: `LATE`, a gradient that is left after the backward pass; `EARLY`, one that was exchanged
+/// during it. Both may be set.
 const LATE: u8 = 1;
 const EARLY: u8 = 2;
 
@@ -93,7 +94,7 @@ impl<B: IbotBackend> InOrder<B> {
     /// As [`Collective`](crate::collective::Collective), and a rank with another model; [`Error::Device`] if the device failed.
     pub fn over_ranks(
         self,
-        early: Early<B>,
+        early: ReducedGrads<B>,
         scalars: Tensor<B, 1>,
         link: &Link,
     ) -> Result<(Self, Tensor<B, 1>)> {
@@ -110,7 +111,7 @@ impl<B: IbotBackend> InOrder<B> {
             let entries = param.shape.num_elements();
             match param.gradient {
                 Some(gradient) => wrap(B::float_reshape(gradient, Shape::new([entries]))),
-                None => Tensor::full([entries], NOTHING, &device),
+                None => Tensor::full([entries], NEGATIVE_ZERO, &device),
             }
         };
         let present = self.0.into_iter().zip(&is_there);
@@ -127,7 +128,7 @@ impl<B: IbotBackend> InOrder<B> {
             }
             _ => vec![scalars],
         };
-        let mut sums = Buckets::start(link, &device)?;
+        let mut sums = Reducer::start(link, &device)?;
         for bucket in buckets {
             sums.send(bucket, link.wire)?;
         }

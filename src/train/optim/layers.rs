@@ -48,7 +48,7 @@ impl Layers {
         Self {
             blocks: blocks.count,
             decay: config.layer_decay,
-            patch_embed: config.patch_embed_multiplier,
+            patch_embed: config.patch_embed_lr_mult,
         }
     }
 

@@ -1,6 +1,5 @@
 //! Gradients to weights: optimizers, groups of parameters, schedules.
 
-mod buckets;
 mod config;
 mod gradients;
 mod host;
@@ -9,14 +8,15 @@ mod layers;
 mod momentum;
 mod optimizer;
 mod overlap;
+mod reducer;
 mod schedule;
 mod update;
 
-pub use buckets::Link;
 pub use config::{OptimizerConfig, OptimizerKind, UpdateRates};
 pub use gradients::{Gradients, on_new_nodes};
 pub(in crate::train) use host::{to_device, to_host};
 pub use in_order::InOrder;
 pub use optimizer::Optimizer;
-pub use overlap::{Early, Overlap};
+pub use overlap::{Overlap, ReducedGrads};
+pub use reducer::Link;
 pub use schedule::{Pace, Rates, Schedule, ScheduleConfig};

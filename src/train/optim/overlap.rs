@@ -14,10 +14,11 @@ use burn_autodiff::grads::Gradients as ByNode;
 use crate::collective::Wire;
 use crate::error::{Error, Result};
 use crate::kernels::{GradientWatch, IbotBackend, LossScale, TrainBackend, wrap};
-use crate::train::optim::buckets::{Buckets, Link, NOTHING, in_buckets, known_to_any};
 use crate::train::optim::gradients::Gradients;
+use crate::train::optim::reducer::{Link, NEGATIVE_ZERO, Reducer, in_buckets, known_to_any};
 
-/// A forward pass on this thread whose backward pass is to overlap with the exchange: begun before it.
+/// Prepares a step whose gradients are exchanged while the backward pass still runs. Call [`Overlap::begin`] before the forward pass,
+/// then [`Overlap::backward`] in place of `loss.backward()`, on one thread.
 pub struct Overlap<B: TrainBackend> {
     parameters: Vec<FloatTensor<B>>,
     watch: GradientWatch,
@@ -25,17 +26,17 @@ pub struct Overlap<B: TrainBackend> {
 
 /// Sums over the ranks of gradients that were complete before the backward pass was over, in the order of a module's
 /// parameters; by default there are none.
-pub struct Early<B: IbotBackend>(pub(super) Vec<Option<OfEarly<B>>>);
+pub struct ReducedGrads<B: IbotBackend>(pub(super) Vec<Option<ReducedGrad<B>>>);
 
-/// A sum over the ranks.
-pub(super) struct OfEarly<B: IbotBackend> {
-    /// Whether this rank had a gradient.
+/// Of one parameter.
+pub(super) struct ReducedGrad<B: IbotBackend> {
+    /// Whether this rank had a gradient to add.
     pub had: bool,
     /// `[N]`
     pub sum: Tensor<B, 1>,
 }
 
-impl<B: IbotBackend> Default for Early<B> {
+impl<B: IbotBackend> Default for ReducedGrads<B> {
     fn default() -> Self {
         Self(Vec::new())
     }
@@ -68,7 +69,7 @@ impl<B: TrainBackend> Overlap<B> {
         loss: Tensor<B, 1>,
         loss_scale: Option<&LossScale<B::InnerBackend>>,
         link: &Link,
-    ) -> Result<(Gradients<B>, Early<B::InnerBackend>)> {
+    ) -> Result<(Gradients<B>, ReducedGrads<B::InnerBackend>)> {
         let nodes = self.parameters.iter().map(B::node_of);
         let nodes: Vec<Option<NodeId>> = nodes.collect();
         let is_used = |node: &Option<NodeId>| node.is_some_and(|node| self.watch.uses(node) > 0);
@@ -84,17 +85,17 @@ impl<B: TrainBackend> Overlap<B> {
                 .filter_map(|(at, node)| Some((node?, at)))
                 .collect(),
             waiting,
-            found: is_early.iter().map(|_| Found::NotYet).collect(),
+            states: is_early.iter().map(|_| GradState::NotYet).collect(),
             had: vec![false; is_early.len()],
             order: Vec::new(),
             wire: link.wire,
-            buckets: Buckets::start(link, &loss.device())?,
+            reducer: Reducer::start(link, &loss.device())?,
             parameters: self.parameters,
             failed: None,
         };
         let sending = Rc::new(RefCell::new(sending));
         let sender = sending.clone();
-        self.watch.hand_out(move |node, gradients| {
+        self.watch.on_complete(move |node, gradients| {
             sender.borrow_mut().complete(node, gradients);
         });
         let mut gradients = Gradients::backward_scaled(loss, loss_scale);
@@ -107,7 +108,7 @@ impl<B: TrainBackend> Overlap<B> {
 }
 
 /// The gradient of a parameter in a backward pass that goes on.
-enum Found<B: IbotBackend> {
+enum GradState<B: IbotBackend> {
     NotYet,
     /// None where the loss does not depend on the parameter.
     Complete(Option<Tensor<B, 1>>),
@@ -117,13 +118,13 @@ enum Found<B: IbotBackend> {
 struct Sending<B: TrainBackend> {
     parameters: Vec<FloatTensor<B>>,
     places: HashMap<NodeId, usize>,
-    found: Vec<Found<B::InnerBackend>>,
+    states: Vec<GradState<B::InnerBackend>>,
     /// Whether this rank has sent a gradient, of each parameter.
     had: Vec<bool>,
     waiting: VecDeque<Vec<usize>>,
     /// Parameters that were sent.
     order: Vec<usize>,
-    buckets: Buckets<B::InnerBackend>,
+    reducer: Reducer<B::InnerBackend>,
     wire: Wire,
     failed: Option<Error>,
 }
@@ -142,7 +143,7 @@ impl<B: TrainBackend> Sending<B> {
 
     /// The next bucket, if it can go.
     fn next_complete(&mut self) -> Option<Vec<usize>> {
-        let is_complete = |at: &usize| matches!(self.found[*at], Found::Complete(_));
+        let is_complete = |at: &usize| matches!(self.states[*at], GradState::Complete(_));
         let next = self.waiting.front()?;
         match next.iter().all(is_complete) {
             true => self.waiting.pop_front(),
@@ -156,32 +157,32 @@ impl<B: TrainBackend> Sending<B> {
             let entries = Shape::new([gradient.shape().num_elements()]);
             wrap(B::InnerBackend::float_reshape(gradient, entries))
         };
-        self.found[at] = Found::Complete(gradient.map(flat));
+        self.states[at] = GradState::Complete(gradient.map(flat));
     }
 
     fn send(&mut self, bucket: Vec<usize>) {
         let tensors = bucket.iter().map(|&at| {
-            let found = replace(&mut self.found[at], Found::NotYet);
-            if let Found::Complete(Some(gradient)) = found {
+            let found = replace(&mut self.states[at], GradState::NotYet);
+            if let GradState::Complete(Some(gradient)) = found {
                 self.had[at] = true;
                 return gradient;
             }
             let parameter = &self.parameters[at];
             let entries = parameter.shape().num_elements();
-            Tensor::full([entries], NOTHING, &B::float_device(parameter))
+            Tensor::full([entries], NEGATIVE_ZERO, &B::float_device(parameter))
         });
         let tensors = tensors.collect();
         if self.failed.is_none() {
-            self.failed = self.buckets.send(tensors, self.wire).err();
+            self.failed = self.reducer.send(tensors, self.wire).err();
         }
         self.order.extend(bucket);
     }
 
     /// Sends what the backward pass has not completed, and waits for all sums.
-    fn finish(mut self, gradients: &mut ByNode) -> Result<Early<B::InnerBackend>> {
+    fn finish(mut self, gradients: &mut ByNode) -> Result<ReducedGrads<B::InnerBackend>> {
         while let Some(bucket) = self.waiting.pop_front() {
             for &at in &bucket {
-                if matches!(self.found[at], Found::NotYet) {
+                if matches!(self.states[at], GradState::NotYet) {
                     self.take_out(at, gradients);
                 }
             }
@@ -190,13 +191,13 @@ impl<B: TrainBackend> Sending<B> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let sums = self.buckets.finish()?;
+        let sums = self.reducer.finish()?;
         let mut of_params: Vec<_> = self.had.iter().map(|_| None).collect();
         for (at, sum) in self.order.into_iter().zip(sums) {
             let had = self.had[at];
-            of_params[at] = Some(OfEarly { had, sum });
+            of_params[at] = Some(ReducedGrad { had, sum });
         }
-        Ok(Early(of_params))
+        Ok(ReducedGrads(of_params))
     }
 }
 
@@ -215,7 +216,7 @@ mod tests {
     use burn_flex::Flex;
 
     use super::*;
-    use crate::collective::{Collective, Threads};
+    use crate::collective::{Collective, LocalRanks};
     use crate::device::DeviceGuard;
     use crate::kernels::{LinearLayerInput, Prologue};
     use crate::train::optim::gradients::on_new_nodes;
@@ -224,7 +225,7 @@ mod tests {
 
     /// A rank that counts its exchanges.
     #[derive(Debug)]
-    struct Counted(Threads, AtomicUsize);
+    struct Counted(LocalRanks, AtomicUsize);
 
     impl Collective for Counted {
         fn rank(&self) -> usize {
@@ -313,7 +314,7 @@ mod tests {
 
     /// Of each parameter its gradient, summed over two ranks, on each.
     fn sums(layers: &[Linear<B>], case: Case) -> [Vec<Option<Vec<f32>>>; 2] {
-        let of_rank = |rank: Threads| {
+        let of_rank = |rank: LocalRanks| {
             let layers = on_new_nodes(layers.to_vec());
             std::thread::spawn(move || {
                 let rank = Arc::new(Counted(rank, AtomicUsize::new(0)));
@@ -326,7 +327,7 @@ mod tests {
                 let loss = loss(&layers, &rank, case);
                 let (mut gradients, early) = match case.overlaps {
                     true => overlap.backward(loss, None, &link).unwrap(),
-                    false => (Gradients::backward(&loss), Early::default()),
+                    false => (Gradients::backward(&loss), ReducedGrads::default()),
                 };
                 let own = gradients.take_in_order(&layers);
                 let scalar = Tensor::<Flex, 1>::ones([1], &Default::default());
@@ -343,7 +344,7 @@ mod tests {
                 found.map(|data| data.map(values)).collect()
             })
         };
-        let threads = Threads::group(2).into_iter().map(of_rank);
+        let threads = LocalRanks::group(2).into_iter().map(of_rank);
         let threads: Vec<_> = threads.collect();
         let ranks = threads.into_iter().map(|rank| rank.join().unwrap());
         ranks.collect::<Vec<_>>().try_into().unwrap()

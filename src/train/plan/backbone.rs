@@ -124,12 +124,12 @@ impl Backbone<'_> {
             // GELU's result while the next layer is made
             (self.kept_by_mlp(at), hidden),
         ];
-        for (kept, passing) in branches {
+        for (kept, workspace) in branches {
             match self.is_checkpointed {
-                true => ledger.pass([kept, passing]),
+                true => ledger.pass([kept, workspace]),
                 false => {
                     ledger.hold(Kind::Activations, kept);
-                    ledger.pass([passing]);
+                    ledger.pass([workspace]);
                 }
             }
             // what goes into the next branch
@@ -146,7 +146,7 @@ impl Backbone<'_> {
         for pass in passes {
             let of_input = self.tokens(pass.chosen, network.width);
             ledger.pass([chosen(pass), of_input]);
-            ledger.hold(Kind::Passing, of_input); // the gradient on its way
+            ledger.hold(Kind::Workspace, of_input); // the gradient on its way
             ledger.free(Kind::Activations, sum([chosen(pass), of_input]));
         }
         for block in (1..=network.depth).rev() {
@@ -168,7 +168,7 @@ impl Backbone<'_> {
                 number > 0,
                 linear(network.patch_entries, network.width),
             );
-            ledger.free(Kind::Passing, tokens);
+            ledger.free(Kind::Workspace, tokens);
             ledger.free(Kind::Activations, pass.patch_entries(network));
         }
     }
@@ -190,14 +190,14 @@ impl Backbone<'_> {
         let again = if self.is_checkpointed { 3 } else { 2 };
         Self::gradient(ledger, at.has_gradients, linear(hidden_width, width));
         ledger.pass([product([again, hidden]), self.scaled(product([2, weight]))]);
-        ledger.hold(Kind::Passing, hidden);
+        ledger.hold(Kind::Workspace, hidden);
         if !self.is_checkpointed {
             ledger.free(Kind::Activations, self.kept_by_mlp(at));
         }
         Self::gradient(ledger, at.has_gradients, linear(width, hidden_width));
         // the norm again, its gradient, and that of its input
         ledger.pass([product([3, tokens])]);
-        ledger.free(Kind::Passing, hidden);
+        ledger.free(Kind::Workspace, hidden);
         ledger.free(Kind::Activations, tokens);
     }
 
@@ -211,21 +211,21 @@ impl Backbone<'_> {
             ledger.pass([self.kept_by_attention(at), product([4, tokens])]);
         }
         // through the second layer: the gradient of attention; where some rows were chosen, of all rows again
-        ledger.hold(Kind::Passing, tokens);
+        ledger.hold(Kind::Workspace, tokens);
         ledger.pass([self.scaled(product([2, weight]))]);
         if after < rows {
             ledger.pass([tokens_after]);
-            ledger.hold(Kind::Passing, tokens);
-            ledger.free(Kind::Passing, tokens_after);
+            ledger.hold(Kind::Workspace, tokens);
+            ledger.free(Kind::Workspace, tokens_after);
         }
-        ledger.hold(Kind::Passing, product([3, tokens]));
-        ledger.free(Kind::Passing, tokens);
+        ledger.hold(Kind::Workspace, product([3, tokens]));
+        ledger.free(Kind::Workspace, tokens);
         if !self.is_checkpointed {
             ledger.free(Kind::Activations, self.kept_by_attention(at));
         }
         Self::gradient(ledger, at.has_gradients, self.network.qkv());
         ledger.pass([product([3, tokens])]);
-        ledger.free(Kind::Passing, product([3, tokens]));
+        ledger.free(Kind::Workspace, product([3, tokens]));
         ledger.free(Kind::Activations, tokens);
     }
 }

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::train::config::RunConfig;
 use crate::train::plan::device::PlannedDevice;
 use crate::train::plan::memory::{StepMemory, Verdict};
-use crate::train::plan::sizes::Thrift;
+use crate::train::plan::sizes::MemorySavers;
 
 /// What each part of a batch costs beside its rows, in token rows: launches, and gradients that are added to those before. On
 /// a fast GPU (an H100 by estimate, not measured) about 6 ms, in which it computes as many rows of ViT-S.
@@ -51,32 +51,32 @@ pub struct Choice {
 
 /// A way to make a step.
 struct Way {
-    thrift: Thrift,
+    savers: MemorySavers,
     memory: StepMemory,
     verdict: Verdict,
     cost: f64,
 }
 
 impl Way {
-    fn of(config: &RunConfig, device: &PlannedDevice, thrift: Thrift) -> Result<Self> {
-        let memory = StepMemory::of(config, device, thrift)?;
+    fn of(config: &RunConfig, device: &PlannedDevice, savers: MemorySavers) -> Result<Self> {
+        let memory = StepMemory::of(config, device, savers)?;
         Ok(Self {
             verdict: memory.verdict(device),
-            cost: cost(config, thrift, memory.rows),
+            cost: cost(config, savers, memory.rows),
             memory,
-            thrift,
+            savers,
         })
     }
 }
 
 /// By forward passes of the student's rows: the teacher's, the student's, two for its backward pass, one more for
 /// checkpointing and one for KoLeo of a batch in parts.
-fn cost(config: &RunConfig, thrift: Thrift, rows: u64) -> f64 {
-    let parts = match thrift.micro_batch_size {
+fn cost(config: &RunConfig, savers: MemorySavers, rows: u64) -> f64 {
+    let parts = match savers.micro_batch_size {
         Some(most) => config.batch_size.div_ceil(most.max(1)),
         None => 1,
     };
-    let again = u8::from(thrift.grad_checkpointing);
+    let again = u8::from(savers.grad_checkpointing);
     let koleo = u8::from(parts > 1 && config.method.koleo_weight > 0.0);
     let passes = f64::from(4 + again + koleo) / 4.0;
     let rows = rows as f64;
@@ -90,7 +90,7 @@ pub(super) fn choose(
     device: &PlannedDevice,
     may: Choosable,
 ) -> Result<(Choice, StepMemory, Verdict)> {
-    let set = Thrift {
+    let set = MemorySavers {
         micro_batch_size: config.micro_batch_size,
         grad_checkpointing: config.method.grad_checkpointing,
     };
@@ -113,11 +113,11 @@ pub(super) fn choose(
         };
         // from the largest part down: the first that fits is the cheapest
         for micro_batch_size in sizes {
-            let thrift = Thrift {
+            let savers = MemorySavers {
                 micro_batch_size,
                 grad_checkpointing,
             };
-            let way = Way::of(config, device, thrift)?;
+            let way = Way::of(config, device, savers)?;
             if way.verdict.may_run() {
                 if best.as_ref().is_none_or(|best| way.cost < best.cost) {
                     best = Some(way);
@@ -163,8 +163,8 @@ fn as_it_is(way: &Way, is_free: bool) -> String {
 
 fn chosen(way: Way, reason: String) -> (Choice, StepMemory, Verdict) {
     let choice = Choice {
-        micro_batch_size: way.thrift.micro_batch_size,
-        grad_checkpointing: way.thrift.grad_checkpointing,
+        micro_batch_size: way.savers.micro_batch_size,
+        grad_checkpointing: way.savers.grad_checkpointing,
         reason,
         relative_cost: way.cost,
     };
@@ -224,11 +224,11 @@ mod tests {
         let config = RunConfig::default();
         let rows = 128 * 197;
         let cost = |micro_batch_size, grad_checkpointing| {
-            let thrift = Thrift {
+            let savers = MemorySavers {
                 micro_batch_size,
                 grad_checkpointing,
             };
-            cost(&config, thrift, rows)
+            cost(&config, savers, rows)
         };
         assert_eq!(cost(None, false), 1.0);
         assert_eq!(cost(None, true), 1.25);

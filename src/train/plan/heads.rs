@@ -118,12 +118,12 @@ impl<'a> Rows<'a> {
         let student = self.rows.student;
         let prototypes = self.head.prototype_parameters();
         if has_gradients {
-            ledger.hold(Kind::Passing, prototypes);
+            ledger.hold(Kind::Workspace, prototypes);
         } else {
             ledger.hold(Kind::Gradients, prototypes);
         }
         ledger.one("the prototypes", prototypes);
-        ledger.hold(Kind::Passing, self.bottleneck(student));
+        ledger.hold(Kind::Workspace, self.bottleneck(student));
         match self.rows.tile {
             Some(columns) => {
                 let columns = columns.min(self.head.prototypes);
@@ -133,7 +133,7 @@ impl<'a> Rows<'a> {
             None => ledger.free(Kind::Activations, self.logits(student)),
         }
         if has_gradients {
-            ledger.free(Kind::Passing, prototypes);
+            ledger.free(Kind::Workspace, prototypes);
         }
         ledger.pass([product([2, self.made_prototypes()])]);
         ledger.free(Kind::Activations, self.made_prototypes());
@@ -157,13 +157,13 @@ impl<'a> Rows<'a> {
             if !has_gradients {
                 ledger.hold(Kind::Gradients, linear(inputs, outputs));
             }
-            ledger.hold(Kind::Passing, d_x);
+            ledger.hold(Kind::Workspace, d_x);
             // GELU of the layer's input, but for the first layer's
             ledger.pass([if layer > 0 { d_x } else { 0 }]);
-            ledger.free(Kind::Passing, on_its_way);
+            ledger.free(Kind::Workspace, on_its_way);
             on_its_way = d_x;
         }
-        ledger.free(Kind::Passing, on_its_way);
+        ledger.free(Kind::Workspace, on_its_way);
         ledger.free(Kind::Activations, self.kept());
     }
 }

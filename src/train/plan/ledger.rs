@@ -24,12 +24,12 @@ pub(super) enum Kind {
     /// Gradients of parameters.
     Gradients,
     /// What one operation takes, and gradients on their way.
-    Passing,
+    Workspace,
 }
 
 /// Bytes by what they are kept for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Occupied {
+pub struct MemoryByKind {
     /// The student's parameters.
     pub student: u64,
     /// The teacher's parameters.
@@ -45,10 +45,10 @@ pub struct Occupied {
     /// Gradients of parameters.
     pub gradients: u64,
     /// What one operation takes, and gradients on their way.
-    pub passing: u64,
+    pub workspace: u64,
 }
 
-impl Occupied {
+impl MemoryByKind {
     fn of(&mut self, kind: Kind) -> &mut u64 {
         match kind {
             Kind::Student => &mut self.student,
@@ -58,7 +58,7 @@ impl Occupied {
             Kind::Targets => &mut self.targets,
             Kind::Activations => &mut self.activations,
             Kind::Gradients => &mut self.gradients,
-            Kind::Passing => &mut self.passing,
+            Kind::Workspace => &mut self.workspace,
         }
     }
 
@@ -78,7 +78,7 @@ impl Occupied {
             self.targets,
             self.activations,
             self.gradients,
-            self.passing,
+            self.workspace,
         ])
     }
 }
@@ -120,17 +120,17 @@ impl fmt::Display for Moment {
     }
 }
 
-/// Bytes of an entry: all tensors are of 32-bit floats.
+/// Bytes that an entry counts; tensors of f16 count half their entries.
 const ENTRY: u64 = size_of::<f32>() as u64;
 
 /// Counts tensors in and out.
 #[derive(Debug, Clone)]
 pub(super) struct Ledger {
     /// What lives now.
-    pub live: Occupied,
+    pub live: MemoryByKind,
     pub now: Moment,
     /// The most that lived at a time, and when.
-    pub peak: Occupied,
+    pub peak: MemoryByKind,
     pub peak_at: Moment,
     /// The largest tensor, and its bytes.
     pub largest: (&'static str, u64),
@@ -139,9 +139,9 @@ pub(super) struct Ledger {
 impl Ledger {
     pub fn new() -> Self {
         Self {
-            live: Occupied::default(),
+            live: MemoryByKind::default(),
             now: Moment::Teacher,
-            peak: Occupied::default(),
+            peak: MemoryByKind::default(),
             peak_at: Moment::Teacher,
             largest: ("", 0),
         }
@@ -165,8 +165,8 @@ impl Ledger {
     /// Tensors that live together for a moment.
     pub fn pass(&mut self, entries: impl IntoIterator<Item = u64>) {
         let entries = sum(entries);
-        self.hold(Kind::Passing, entries);
-        self.free(Kind::Passing, entries);
+        self.hold(Kind::Workspace, entries);
+        self.free(Kind::Workspace, entries);
     }
 
     /// Notes the size of one tensor: a device may not hold it, whatever memory it has.

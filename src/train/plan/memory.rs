@@ -8,9 +8,9 @@ use crate::memory::{in_gib, in_mib};
 use crate::precision::Precision;
 use crate::train::config::RunConfig;
 use crate::train::plan::device::PlannedDevice;
-use crate::train::plan::ledger::{Moment, Occupied};
+use crate::train::plan::ledger::{MemoryByKind, Moment};
 use crate::train::plan::network::{Parameters, product, sum};
-use crate::train::plan::sizes::{Pass, StepSizes, Thrift};
+use crate::train::plan::sizes::{MemorySavers, Pass, StepSizes};
 use crate::train::plan::step::walk;
 
 /// What wgpu's pools take from the driver beyond what lies in them, and the command's allocator from the system: 12 to 24 % in
@@ -34,9 +34,9 @@ pub struct LargestTensor {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StepMemory {
     /// Tensors at the moment with the most of them.
-    pub most: Occupied,
+    pub peak: MemoryByKind,
     /// All of them.
-    pub most_bytes: u64,
+    pub peak_bytes: u64,
     /// The part of the step that has it.
     pub moment: Moment,
     /// Tensors between two steps: parameters, teacher, optimizer.
@@ -115,11 +115,15 @@ impl Verdict {
 impl StepMemory {
     /// # Errors
     /// As [`StepSizes::of`].
-    pub(super) fn of(config: &RunConfig, device: &PlannedDevice, thrift: Thrift) -> Result<Self> {
+    pub(super) fn of(
+        config: &RunConfig,
+        device: &PlannedDevice,
+        savers: MemorySavers,
+    ) -> Result<Self> {
         let room = |prototypes| device.logit_room(prototypes);
         let sizes = StepSizes {
             has_halves: device.keeps_halves(config.precision),
-            ..StepSizes::of(config, thrift, &room)?
+            ..StepSizes::of(config, savers, &room)?
         };
         let ledger = walk(&sizes);
         let batches_bytes = batches(config, &sizes);
@@ -130,12 +134,12 @@ impl StepMemory {
         };
         let beside = sum([sizes.centers, scale]);
         let checkpoint_copy_bytes = state_bytes(&sizes.network.parameters, sizes.moments, beside);
-        let most_bytes = ledger.peak.total();
-        let tensors = (most_bytes as f64 * (1.0 + KEPT)) as u64;
+        let peak_bytes = ledger.peak.total();
+        let tensors = (peak_bytes as f64 * (1.0 + KEPT)) as u64;
         let host = sum([batches_bytes, images_bytes, checkpoint_copy_bytes, PROGRAM]);
         Ok(Self {
-            most: ledger.peak,
-            most_bytes,
+            peak: ledger.peak,
+            peak_bytes,
             moment: ledger.peak_at,
             at_rest_bytes: ledger.peak.at_rest(),
             largest: LargestTensor {

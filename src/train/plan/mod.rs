@@ -22,7 +22,7 @@ mod timing;
 
 pub use choice::{Choice, Choosable};
 pub use device::{MemoryOf, PlannedDevice};
-pub use ledger::{Moment, Occupied};
+pub use ledger::{MemoryByKind, Moment};
 pub use memory::{LargestTensor, StepMemory, Verdict};
 pub use network::Parameters;
 pub use timing::StepTiming;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::duration::in_words;
 use crate::error::counted;
 use crate::memory::{in_gib, in_mib};
 use crate::train::plan::Plan;
@@ -67,21 +68,21 @@ impl Plan {
     }
 
     fn write_memory(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (memory, most) = (&self.memory, self.memory.most);
-        let (bytes, moment) = (in_mib(memory.most_bytes), memory.moment);
+        let (memory, peak) = (&self.memory, self.memory.peak);
+        let (bytes, moment) = (in_mib(memory.peak_bytes), memory.moment);
         writeln!(
             f,
             "memory           {bytes} in tensors at most, in {moment}:"
         )?;
         for (what, bytes) in [
-            ("student", most.student),
-            ("teacher", most.teacher),
-            ("optimizer", most.optimizer),
-            ("images", most.views),
-            ("teacher's logits", most.targets),
-            ("kept for backward", most.activations),
-            ("gradients", most.gradients),
-            ("in passing", most.passing),
+            ("student", peak.student),
+            ("teacher", peak.teacher),
+            ("optimizer", peak.optimizer),
+            ("images", peak.views),
+            ("teacher's logits", peak.targets),
+            ("kept for backward", peak.activations),
+            ("gradients", peak.gradients),
+            ("workspace", peak.workspace),
         ] {
             writeln!(f, "  {what:<22} {:>12}", in_mib(bytes))?;
         }
@@ -140,16 +141,16 @@ impl Plan {
         write!(
             f,
             "\ntime             {} a step ({} timed, {} to {})",
-            seconds(timing.step_s),
+            in_words(timing.step_s),
             timing.steps,
-            seconds(timing.fastest_s),
-            seconds(timing.slowest_s)
+            in_words(timing.fastest_s),
+            in_words(timing.slowest_s)
         )?;
         match timing.data_wait_s {
-            Some(wait) => writeln!(f, ", of which {} are a wait for images", seconds(wait))?,
+            Some(wait) => writeln!(f, ", of which {} are a wait for images", in_words(wait))?,
             None => writeln!(f, ", on random images: loading is not in it")?,
         }
-        let of = |time: Option<f64>| seconds(time.unwrap_or(f64::NAN));
+        let of = |time: Option<f64>| in_words(time.unwrap_or(f64::NAN));
         write!(
             f,
             "                 {} an epoch, {} {}, without evaluations",
@@ -170,44 +171,5 @@ impl Plan {
             write!(f, "\nmeasured         {peak:.0} MiB of the process at most")?;
         }
         Ok(())
-    }
-}
-
-/// A time in words, to two or three digits.
-fn seconds(seconds: f64) -> String {
-    let whole = |unit: f64| ((seconds / unit) as u64, (seconds % unit) as u64);
-    match seconds {
-        ..1.0 => format!("{:.0} ms", seconds * 1e3),
-        ..60.0 => format!("{seconds:.1} s"),
-        ..3_600.0 => {
-            let (minutes, rest) = whole(60.0);
-            format!("{minutes} min {rest} s")
-        }
-        ..86_400.0 => {
-            let (hours, rest) = whole(3_600.0);
-            format!("{hours} h {} min", rest / 60)
-        }
-        _ => {
-            let (days, rest) = whole(86_400.0);
-            format!("{days} d {} h", rest / 3_600)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_said_in_the_unit_that_fits() {
-        for (time, said) in [
-            (0.0042, "4 ms"),
-            (1.25, "1.2 s"),
-            (75.0, "1 min 15 s"),
-            (7_384.0, "2 h 3 min"),
-            (200_000.0, "2 d 7 h"),
-        ] {
-            assert_eq!(seconds(time), said);
-        }
     }
 }

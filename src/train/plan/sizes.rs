@@ -69,7 +69,7 @@ pub(super) struct StepSizes {
 
 /// The two settings that trade time for memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Thrift {
+pub(super) struct MemorySavers {
     /// Pictures of a part, at most; the whole batch for none.
     pub micro_batch_size: Option<usize>,
     pub grad_checkpointing: bool,
@@ -82,12 +82,12 @@ impl StepSizes {
     /// As [`NetworkSizes::of`], or logits that must be stored do not fit one tensor.
     pub fn of(
         config: &RunConfig,
-        thrift: Thrift,
+        savers: MemorySavers,
         room: &dyn Fn(usize) -> LogitRoom,
     ) -> Result<Self> {
         let (method, augment) = (&config.method, &config.augment);
         let batch = config.batch_size;
-        let most = thrift.micro_batch_size.unwrap_or(batch).max(1);
+        let most = savers.micro_batch_size.unwrap_or(batch).max(1);
         let parts = batch.div_ceil(most).max(1);
         let part = batch.div_ceil(parts);
         let view = |views: usize, side: usize| product([views as u64, batch as u64, of_view(side)]);
@@ -100,7 +100,7 @@ impl StepSizes {
                 view(augment.global_views, augment.image_size),
                 view(augment.local_views, augment.local_size),
             ]),
-            is_checkpointed: thrift.grad_checkpointing,
+            is_checkpointed: savers.grad_checkpointing,
             has_halves: false,
             has_koleo: method.koleo_weight > 0.0,
             centers: centers(config),

@@ -28,13 +28,13 @@ pub(super) fn walk(step: &StepSizes) -> Ledger {
         }
     }
     ledger.now = Moment::Optimizer;
-    let passing = match (step.moments, step.clips_each_gradient) {
+    let workspace = match (step.moments, step.clips_each_gradient) {
         // the momentum optimizers are made of tensor operations
         (1, _) => product([3, step.network.largest()]),
         (_, true) => product([2, step.network.largest()]),
         (_, false) => 0,
     };
-    ledger.pass([passing]);
+    ledger.pass([workspace]);
     ledger
 }
 
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use crate::method::LogitRoom;
     use crate::train::RunConfig;
-    use crate::train::plan::sizes::Thrift;
+    use crate::train::plan::sizes::MemorySavers;
     use crate::train::presets::{preset, preset_names};
 
     fn sizes(
@@ -128,12 +128,12 @@ mod tests {
         micro_batch_size: Option<usize>,
         checkpointing: bool,
     ) -> StepSizes {
-        let thrift = Thrift {
+        let savers = MemorySavers {
             micro_batch_size,
             grad_checkpointing: checkpointing,
         };
         let room = |_| LogitRoom::new(None, usize::MAX);
-        StepSizes::of(config, thrift, &room).unwrap()
+        StepSizes::of(config, savers, &room).unwrap()
     }
 
     /// Everything that a step holds it lets go of, but for the states and one gradient of each parameter.
@@ -154,7 +154,7 @@ mod tests {
                 };
                 let live = walk(&sizes).live;
                 let student = 4 * sizes.network.parameters.student();
-                let left = (live.activations, live.passing, live.gradients);
+                let left = (live.activations, live.workspace, live.gradients);
                 assert_eq!(left, (0, 0, student), "{name} {micro:?} {checkpointing}");
                 assert_eq!(live.student, student);
             }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use burn_autodiff::Autodiff;
 use serde::Serialize;
 
-use crate::collective::Alone;
+use crate::collective::SingleProcess;
 use crate::data::{Batch, ImageFolder, Loader, Pixels};
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Error, Result};
@@ -71,7 +71,7 @@ pub(super) fn time_steps(
     stop: &AtomicBool,
 ) -> Result<StepTiming> {
     let batches = match pictures {
-        Some(pictures) => Batches::Loaded(Box::new(loader(config, pictures, 0, &Alone)?)),
+        Some(pictures) => Batches::Loaded(Box::new(loader(config, pictures, 0, &SingleProcess)?)),
         None => Batches::Random(Box::new(config.clone())),
     };
     let guard = DeviceGuard::install(selected)?;

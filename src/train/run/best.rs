@@ -165,6 +165,28 @@ mod tests {
         assert_eq!(Measure::Knn.best(&[line(2, None)]), None);
     }
 
+    /// 4 of 17, among others, was read one bit smaller than it was written.
+    #[test]
+    fn an_equal_one_in_a_file_is_not_better() {
+        let folder = std::env::temp_dir().join(format!("ibot-best-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let line = |step, knn| Evaluation {
+            step,
+            knn: Some(knn),
+            ..Evaluation::default()
+        };
+        for of in 2..60_u32 {
+            for right in 1..of {
+                let knn = f64::from(right) / f64::from(of);
+                let text = serde_json::to_string(&line(0, knn)).unwrap();
+                std::fs::write(folder.join(EVALUATIONS), text + "\n").unwrap();
+                let is_best = Measure::Knn.is_best(&folder, &line(1, knn)).unwrap();
+                assert!(!is_best, "{right} of {of}");
+            }
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
     #[test]
     fn a_gain_is_not_claimed_beyond_chance() {
         let said = |before, now, queries| knn_gain(before, now, queries, Some(7), "best");

@@ -7,11 +7,13 @@ use std::sync::atomic::AtomicBool;
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::Backbone;
-use crate::collective::{Collective, Wire, agree};
-use crate::data::{ImageFolder, PictureSource as _};
+use crate::collective::{Collective, Wire, all_ok, any_rank, share};
+use crate::data::{ImageFolder, PictureSource as _, none_usable};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
-use crate::eval::{FeatureSet, KnnConfig, extract_features, feature_std, knn_accuracy, rank_me};
+use crate::eval::{
+    FeatureSet, KnnConfig, extract_features, extract_part, feature_std, knn_accuracy, rank_me,
+};
 use crate::files::model::DataCard;
 use crate::kernels::IbotBackend;
 use crate::train::config::RunConfig;
@@ -62,7 +64,7 @@ impl fmt::Display for When {
 }
 
 /// The pictures of a run.
-pub(super) struct Pictures {
+pub(super) struct RunImages {
     /// To train on.
     pub train: Arc<ImageFolder>,
     /// Their description in model files.
@@ -74,7 +76,7 @@ pub(super) struct Pictures {
 /// The inputs of an evaluation besides the backbone.
 pub(super) struct Evaluator<'a> {
     pub config: &'a RunConfig,
-    pub pictures: &'a Pictures,
+    pub pictures: &'a RunImages,
     pub guard: &'a DeviceGuard,
     pub stop: &'a AtomicBool,
     /// Each takes the features of a share of the pictures.
@@ -95,7 +97,7 @@ impl Evaluator<'_> {
         device: &B::Device,
     ) -> Result<Option<Evaluation>> {
         let features = |folder: Arc<ImageFolder>| self.features::<B, M>(teacher, folder, device);
-        let Pictures { train, val, .. } = self.pictures;
+        let RunImages { train, val, .. } = self.pictures;
         let sample = val.as_ref().unwrap_or(train).sample(SAMPLE);
         let sample = features(Arc::new(sample))?;
         let knn = match val.as_ref().filter(|_| with_knn) {
@@ -128,26 +130,32 @@ impl Evaluator<'_> {
         device: &B::Device,
     ) -> Result<FeatureSet> {
         let (rank, ranks) = (self.ranks.rank(), self.ranks.size());
-        let share = rank * folder.len() / ranks..(rank + 1) * folder.len() / ranks;
-        let share = match share.len() == folder.len() {
-            true => folder,
-            false => Arc::new(folder.part(&share.collect::<Vec<_>>())),
-        };
         // no more at once than a step has
         let most = self.config.micro_batch_size.unwrap_or(usize::MAX);
         let batch = (self.config.batch_size / ranks).clamp(1, most.max(1));
         let (augment, guard, stop) = (&self.config.augment, self.guard, self.stop);
-        let extract = || {
-            extract_features::<B, M>(teacher, share.clone(), augment, batch, guard, device, stop)
-        };
-        let own = match share.is_empty() && ranks > 1 {
+        let precision = self.config.precision;
+        if ranks == 1 {
+            return precision.autocast(|| {
+                extract_features::<B, M>(teacher, folder, augment, batch, guard, device, stop)
+            });
+        }
+        let images = folder.len();
+        let part = Arc::new(folder.part(&share(rank, ranks, images).collect::<Vec<_>>()));
+        let own = match part.is_empty() {
             true => Ok(FeatureSet {
                 width: teacher.width(),
                 ..FeatureSet::default()
             }),
-            false => self.config.precision.autocast(extract),
+            false => precision.autocast(|| {
+                extract_part::<B, M>(teacher, part, augment, batch, guard, device, stop)
+            }),
         };
-        to_rank_0(agree(self.ranks, own)?, self.ranks)
+        let own = all_ok(self.ranks, own)?;
+        if !any_rank(self.ranks, !own.is_empty())? {
+            return Err(none_usable(images, None));
+        }
+        to_rank_0(own, self.ranks)
     }
 }
 

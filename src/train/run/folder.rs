@@ -4,11 +4,13 @@
 //! run.json                          what it was started with: RunRecord
 //! config.toml                       its settings, to read and to repeat it
 //! metrics.jsonl                     one line a step
+//! evaluations.jsonl                 one line an evaluation
 //! views.png                         the first images, and what the networks see of them
 //! teacher.safetensors, student.safetensors
 //! model.safetensors, config.json    the best or the last teacher for timm and transformers: files::model::write_timm_folder
 //! best.safetensors                  the best teacher, with `keep_best`
-//! checkpoints/step-000000120/       see ibot::checkpoint
+//! checkpoints/step-000000120/       see files::checkpoint
+//! tensorboard/, report/             of `ibot train --tensorboard` and `ibot report`
 //! lock                              held by the process that trains
 //! ```
 
@@ -221,7 +223,7 @@ impl RunFolder {
         let comments = format!(
             "# ibot {}\n# data {}\n# backend {}\n",
             record.ibot,
-            printable(&record.data),
+            record.first_data(),
             record.backend
         );
         write_whole(&self.path.join(CONFIG), (comments + &text).as_bytes())?;

@@ -37,7 +37,7 @@ pub(super) fn keep_lines(
     let options = options.read(true).write(true).create(true).truncate(false);
     let open = || options.open(path).map_err(Error::io(path));
     let mut file = open()?;
-    let found = Found::read(&file, &stays).map_err(Error::io(path))?;
+    let found = LineScan::read(&file, &stays).map_err(Error::io(path))?;
     if found.has_gap {
         Unfinished::write(path, |out| copy(&file, &stays, out))?.finish()?;
         file = open()?;
@@ -86,7 +86,7 @@ pub(super) fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
 
 /// Contents of a file.
 #[derive(Default)]
-struct Found {
+struct LineScan {
     /// Bytes of the lines before the first one to remove.
     kept: u64,
     /// Whether a line after that is kept.
@@ -95,7 +95,7 @@ struct Found {
     damaged: Vec<usize>,
 }
 
-impl Found {
+impl LineScan {
     fn read(file: &File, stays: &impl Fn(usize) -> bool) -> std::io::Result<Self> {
         let (mut found, mut is_cut, mut number) = (Self::default(), false, 0);
         each_line(file, |line| {

@@ -20,8 +20,8 @@ pub struct StepMetrics {
     /// Health metrics of the batch; at some steps only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
-    /// Problems of the run.
-    #[serde(rename = "sick", skip_serializing_if = "Vec::is_empty")]
+    /// Problems of the run; "sick" in files of the first versions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub anomalies: Vec<Anomaly>,
     /// Seconds of the step, waiting for data included.
     pub step_s: f64,

@@ -12,7 +12,8 @@ use crate::unfinished::write_whole;
 
 const NAME: &str = "run.json";
 
-/// Settings that change the speed of a run but not its results.
+/// Settings that may differ when a run is resumed, because they change no weight (`health_every` only decides when `on_anomaly`
+/// looks).
 const FREE: [&str; 7] = [
     "workers",
     "health_every",
@@ -33,12 +34,11 @@ pub struct RunRecord {
     /// The device that last computed it, in words.
     #[serde(default)]
     pub device: String,
-    /// Image folder, file or list.
-    pub data: PathBuf,
-    /// More of them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub more_data: Vec<PathBuf>,
+    /// What it trains on: [`RunRequest::data`](crate::train::RunRequest::data).
+    #[serde(flatten, with = "data_in_json")]
+    pub data: Vec<PathBuf>,
     /// Labeled folder for k-NN evaluation.
+    #[serde(with = "val_in_json")]
     pub val: Option<PathBuf>,
     /// Usable pictures in the image folder.
     pub pictures: usize,
@@ -53,6 +53,57 @@ pub struct RunRecord {
     /// removed. Records of the first versions lack it, and count as having had one.
     #[serde(default = "yes")]
     pub has_checkpoint: bool,
+}
+
+/// The first source is `data` and the others are `more_data`, as in the files of all versions. Paths are text: serde itself refuses those
+/// that are not Unicode.
+mod data_in_json {
+    use std::path::PathBuf;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::path_text::{path_of_text, path_text};
+
+    #[derive(Serialize, Deserialize)]
+    struct InJson {
+        data: String,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        more_data: Vec<String>,
+    }
+
+    pub fn serialize<S: Serializer>(data: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+        let mut texts = data.iter().map(|path| path_text(path));
+        let in_json = InJson {
+            data: texts.next().unwrap_or_default(),
+            more_data: texts.collect(),
+        };
+        in_json.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PathBuf>, D::Error> {
+        let InJson { data, more_data } = InJson::deserialize(from)?;
+        let texts = [data].into_iter().chain(more_data);
+        Ok(texts.map(|text| path_of_text(&text)).collect())
+    }
+}
+
+/// A path as text, likewise.
+mod val_in_json {
+    use std::path::PathBuf;
+
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    use crate::path_text::{path_of_text, path_text};
+
+    #[allow(clippy::ref_option, reason = "serde calls it so")]
+    pub fn serialize<S: Serializer>(val: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
+        val.as_deref().map(path_text).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+        let text = Option::<String>::deserialize(from)?;
+        Ok(text.as_deref().map(path_of_text))
+    }
 }
 
 fn one() -> usize {
@@ -117,15 +168,16 @@ impl RunRecord {
         };
         let record = serde_json::from_slice(&bytes);
         record.map(Some).map_err(|error| {
-            let reason = format!("is not a run record that this version can read: {error}");
+            let reason = format!(
+                "is not a run record that this version can read: {error}; restore it, or begin another run in another folder by `out`"
+            );
             Error::checkpoint(&path, reason)
         })
     }
 
-    /// Everything it trains on: `data` and `more_data`.
-    pub fn sources(&self) -> Vec<PathBuf> {
-        let data = std::iter::once(&self.data);
-        data.chain(&self.more_data).cloned().collect()
+    /// What names its images in a line of text: the first of [`RunRecord::data`].
+    pub fn first_data(&self) -> String {
+        self.data.first().map(printable).unwrap_or_default()
     }
 
     /// Writes the record into `folder`, whole or not at all.
@@ -196,14 +248,14 @@ impl RunRecord {
     pub fn picture_change(&self, before: &Self) -> Option<Change> {
         let data = |record: &Self| format!("{} images", record.pictures);
         (before.fingerprint != self.fingerprint).then(|| Change {
-            key: format!("names of the images in {}", printable(&self.data)),
+            key: format!("names of the images in {}", self.first_data()),
             before: data(before),
             now: data(self),
         })
     }
 }
 
-fn flatten(prefix: &str, table: &Table, entries: &mut Vec<(String, String)>) {
+pub(super) fn flatten(prefix: &str, table: &Table, entries: &mut Vec<(String, String)>) {
     for (key, value) in table {
         let key = format!("{prefix}{key}");
         match value {
@@ -218,13 +270,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sources_are_those_of_all_versions() {
+        let text = r#"{"ibot":"0","backend":"flex","data":"a","more_data":["b"],"val":null,"pictures":1,"fingerprint":"f","config":""}"#;
+        let mut record: RunRecord = serde_json::from_str(text).unwrap();
+        assert_eq!(record.data, [PathBuf::from("a"), PathBuf::from("b")]);
+        let written = serde_json::to_value(&record).unwrap();
+        assert_eq!(written["data"], serde_json::json!("a"));
+        assert_eq!(written["more_data"], serde_json::json!(["b"]));
+        record.data.pop();
+        let written = serde_json::to_value(&record).unwrap();
+        assert_eq!(written["data"], serde_json::json!("a"));
+        assert_eq!(written.get("more_data"), None);
+    }
+
+    #[test]
     fn changes_are_named_and_speed_is_none() {
         let record = |config: &str| RunRecord {
             ibot: "0".into(),
             backend: "flex".into(),
             device: "a CPU".into(),
-            data: "pictures".into(),
-            more_data: Vec::new(),
+            data: vec!["pictures".into()],
             val: None,
             pictures: 10,
             fingerprint: "a".into(),

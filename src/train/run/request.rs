@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::collective::{Alone, Collective};
+use crate::collective::{Collective, SingleProcess};
 use crate::data::ImageFolder;
 use crate::device::Selected;
 use crate::files::checkpoint::Keep;
@@ -18,10 +18,8 @@ use crate::train::weights::PretrainedParts;
 pub struct RunRequest {
     /// All settings.
     pub config: RunConfig,
-    /// Image folder, image file, or text file that lists both ([`ImageFolder::scan_all`]).
-    pub data: PathBuf,
-    /// More of them.
-    pub more_data: Vec<PathBuf>,
+    /// What to train on: everything that [`ImageFolder::scan_all`] reads.
+    pub data: Vec<PathBuf>,
     /// The pictures of all these where they were scanned before, with the same `folder` settings except the cache;
     /// otherwise the run scans them.
     pub scanned: Option<Arc<ImageFolder>>,
@@ -29,8 +27,8 @@ pub struct RunRequest {
     pub out: PathBuf,
     /// The device.
     pub selected: Selected,
-    /// The ranks that train together, each with its share of every batch, [`Alone`] by default. All have the same request but
-    /// for the device; the rank numbered 0 writes the run folder, which all must see, and evaluates.
+    /// The ranks that train together, each with its share of every batch, [`SingleProcess`] by default. All have the same
+    /// request but for the device; the rank numbered 0 writes the run folder, which all must see, and evaluates.
     pub collective: Arc<dyn Collective>,
     /// Whether ranks may have devices of different kinds, which round differently: all then take the tensors of rank 0 at each
     /// read of metrics and before each checkpoint. Otherwise such a run ends at its first checkpoint.
@@ -68,22 +66,15 @@ pub enum OnDeviceLost {
 }
 
 impl RunRequest {
-    /// Everything to train on: `data` and `more_data`.
-    pub fn sources(&self) -> Vec<PathBuf> {
-        let data = std::iter::once(&self.data);
-        data.chain(&self.more_data).cloned().collect()
-    }
-
     /// A run without evaluation that writes a checkpoint every ten minutes, keeps the last two, and warns of anomalies.
-    pub fn new(config: RunConfig, data: PathBuf, out: PathBuf, selected: Selected) -> Self {
+    pub fn new(config: RunConfig, data: Vec<PathBuf>, out: PathBuf, selected: Selected) -> Self {
         Self {
             config,
             data,
-            more_data: Vec::new(),
             scanned: None,
             out,
             selected,
-            collective: Arc::new(Alone),
+            collective: Arc::new(SingleProcess),
             mixed_devices: false,
             pretrained: None,
             pretrained_parts: PretrainedParts::Backbone,

@@ -1,5 +1,6 @@
 //! The parts of a run before its first step: checked settings, pictures, a trainer, a loader.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -50,8 +51,10 @@ impl RunSetup<'_> {
             }
             _ => {}
         }
-        let sources = self.request.sources();
-        let mut folders = sources.iter().chain(val);
+        if self.request.data.is_empty() {
+            return Err(Error::config("data", "[]", "give an image folder"));
+        }
+        let mut folders = self.request.data.iter().chain(val);
         folders.try_for_each(|folder| check_source(folder))
     }
 
@@ -66,9 +69,16 @@ impl RunSetup<'_> {
             Some(scanned) => ImageFolder::clone(scanned)
                 .with_range(config.folder.range)
                 .reduced(&config.folder, stop)?,
-            None => ImageFolder::scan_all(&self.request.sources(), &config.folder, stop)?,
+            None => ImageFolder::scan_all(data, &config.folder, stop)?,
         };
-        observer.scanned(&self.request.sources(), folder.summary());
+        observer.scanned(data, folder.summary());
+        let parts = &folder.summary().parts;
+        if !parts.is_empty() {
+            observer.note(&format!(
+                "WARNING the images are of the parts {}, and all are trained on; to leave out those to test on, give the part to train on by itself",
+                parts.join(", ")
+            ));
+        }
         if let Some(path) = &self.request.val {
             refuse_unlabeled(&folder, "val")?;
             let of_val = FolderConfig {
@@ -87,7 +97,8 @@ impl RunSetup<'_> {
         refuse_unlabeled(&folder, "held_out")?;
         let split = stratified_split(&folder.labels(), share, config.seed);
         if split.held_out.is_empty() {
-            return Err(Error::data(data, "has too few images to hold some out"));
+            let first = data.first().map_or(Path::new(""), PathBuf::as_path);
+            return Err(Error::data(first, "has too few images to hold some out"));
         }
         let (kept, held_out) = (split.kept.len(), split.held_out.len());
         observer.held_out(held_out, kept);
@@ -99,17 +110,12 @@ impl RunSetup<'_> {
     /// The record of the run, without its pictures.
     pub fn record(&self, config: &RunConfig) -> Result<RunRecord> {
         // a relative path would mean another folder if the run is resumed from elsewhere
+        let data = self.request.data.iter();
         Ok(RunRecord {
             ibot: env!("CARGO_PKG_VERSION").into(),
             backend: self.request.selected.backend().to_string(),
             device: self.request.selected.to_string(),
-            data: absolute(&self.request.data)?,
-            more_data: self
-                .request
-                .more_data
-                .iter()
-                .map(absolute)
-                .collect::<Result<_>>()?,
+            data: data.map(absolute).collect::<Result<_>>()?,
             val: self.request.val.as_ref().map(absolute).transpose()?,
             pictures: 0,
             fingerprint: String::new(),

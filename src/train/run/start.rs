@@ -8,7 +8,7 @@ use burn::module::Module as _;
 use burn_autodiff::Autodiff;
 
 use crate::backbone::VisionTransformer;
-use crate::collective::{agree, same};
+use crate::collective::{all_ok, check_equal};
 use crate::data::drawing::write_drawing;
 use crate::data::{ImageFolder, PictureSource as _, ValueRange, views_mosaic};
 use crate::device::{DeviceGuard, Selected};
@@ -16,13 +16,15 @@ use crate::error::{Error, Result};
 use crate::files::model::DataCard;
 use crate::kernels::{IbotBackend, OnBackend, TrainBackend};
 use crate::train::config::RunConfig;
-use crate::train::run::evaluation::{Pictures, When};
+use crate::train::run::evaluation::{RunImages, When};
 use crate::train::run::folder::RunFolder;
 use crate::train::run::observer::{Observer, RunStart};
 use crate::train::run::record::MayDiffer;
 use crate::train::run::request::{OnDeviceLost, RunRequest};
 use crate::train::run::setup::{RunSetup, loader, train_views};
-use crate::train::run::together::{OfRank, found_by_rank_0, note_other_ranks, same_tensors};
+use crate::train::run::together::{
+    OfRank, found_by_rank_0, note_other_ranks, same_settings, same_tensors,
+};
 use crate::train::run::train_loop::{DueEvaluation, TrainLoop};
 use crate::train::trainer::Trainer;
 
@@ -128,6 +130,8 @@ fn train<B: TrainBackend>(
         observer.note(
             "the run is complete; raise `epochs` or `steps` with `allow_changes` to train longer",
         );
+        // killed between its last checkpoint and its weights, it has those of an earlier step, or none
+        training.export()?;
     }
     // the run may have been stopped after a step but before its evaluation
     if let Some(owed) = training.owed_evaluation()? {
@@ -153,28 +157,28 @@ fn set_up<'a, B: TrainBackend>(
         folder.continued(&record, setup.may, observer)
     })?;
     let trainer = setup.trainer::<B>(&config, newest.is_some(), device, observer);
-    let mut trainer = agree(ranks, trainer)?;
+    let mut trainer = all_ok(ranks, trainer)?;
     // with the range of values that is measured, or was when the run began: pictures may have changed since
     let mut measured = config.clone();
     let began = newest.as_ref().map(|newest| newest.manifest.clone());
     let kept = began.as_ref().map(|began| kept_range(&began.config));
     measured.folder.range = config.folder.range.or(kept.unwrap_or_default());
-    let (train, val) = agree(ranks, setup.pictures(&measured, observer))?;
+    let (train, val) = all_ok(ranks, setup.pictures(&measured, observer))?;
     measured.folder.range = train.range();
     record.pictures = train.len();
     record.fingerprint = train.fingerprint();
-    same(ranks, "names of the images", record.fingerprint.as_bytes())?;
+    check_equal(ranks, "names of the images", record.fingerprint.as_bytes())?;
     // rank 0 alone has read the record of the run before
     let is_same = folder.same_pictures(&record, setup.may, observer);
-    agree(ranks, is_same)?;
+    all_ok(ranks, is_same)?;
     let made = began.as_ref().map(|manifest| manifest.step);
     let examples = count_examples(&config, &train, observer);
     let loader = loader(&config, train.clone(), made.unwrap_or(0), ranks);
-    let loader = agree(ranks, loader)?;
+    let loader = all_ok(ranks, loader)?;
     if let Some(newest) = newest {
         // before `folder.begin`, which changes the folder: a checkpoint that does not fit must leave it as it was
         let restored = trainer.restore(newest.manifest.step, newest.tensors, folder.path());
-        agree(ranks, restored)?;
+        all_ok(ranks, restored)?;
     }
     same_start(&trainer, setup, made.unwrap_or(0))?;
     let card = DataCard {
@@ -192,9 +196,9 @@ fn set_up<'a, B: TrainBackend>(
         }
         _ => Ok(()),
     };
-    agree(ranks, begun)?;
+    all_ok(ranks, begun)?;
     let parameters = trainer.method.student.num_params();
-    let pictures = Pictures { train, card, val };
+    let pictures = RunImages { train, card, val };
     let from = began.as_ref();
     let training = TrainLoop::new(setup, trainer, measured, folder, loader, pictures, from);
     let start = RunStart {
@@ -221,13 +225,23 @@ fn open_folder(
         workers: 0, // of each machine
         ..config.clone()
     };
-    same(ranks, "settings", shared.to_toml()?.as_bytes())?;
-    agree(ranks, setup.check_request(config))?;
+    same_settings(&shared.to_toml()?, ranks)?;
+    let options = (
+        (request.val.is_some(), request.knn_every, request.on_anomaly),
+        (request.checkpoint_every, request.mixed_devices),
+    );
+    let options = format!("{options:?}");
+    check_equal(
+        ranks,
+        "options such as `val`, `knn_every` or `on_anomaly`",
+        options.as_bytes(),
+    )?;
+    all_ok(ranks, setup.check_request(config))?;
     let folder = match ranks.rank() {
         0 => RunFolder::open(&request.out, request.keep, observer),
         _ => Ok(RunFolder::to_read(&request.out)),
     };
-    agree(ranks, folder)
+    all_ok(ranks, folder)
 }
 
 /// The number of examples that the pictures are, and a note where it is another one.
@@ -258,7 +272,7 @@ fn same_start<B: TrainBackend>(
     }
     let read = || trainer.tensors();
     let tensors = setup.guard.read::<B, _>(trainer.device(), read);
-    same_tensors(&agree(ranks, tensors)?, step, ranks)
+    same_tensors(&all_ok(ranks, tensors)?, step, ranks)
 }
 
 /// Draws the first views into the run folder, to look at before the run is long.

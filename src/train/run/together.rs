@@ -1,15 +1,18 @@
 //! What the ranks of a run do together: one of them, number 0, writes its folder, and all make the same decisions.
 
-use crate::collective::{Collective, Wire, agree, broadcast, by_rank_0, same};
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::collective::{Collective, Wire, all_ok, broadcast, check_equal, from_rank_0};
 use crate::error::{Error, Result, counted};
 use crate::files::NamedTensor;
 use crate::files::checkpoint::Checkpoint;
 use crate::train::config::RunConfig;
 use crate::train::run::folder::RunFolder;
 use crate::train::run::observer::Observer;
+use crate::train::run::record::flatten;
 use crate::train::trainer::{Tensors, order_of_sums};
 
-/// The events of a rank other than 0: notes alone, such as that an image was skipped, with its number.
+/// Passes on the notes of a rank other than 0, with the rank's number before them, and its device; rank 0 reports everything else.
 pub(super) struct OfRank<'a> {
     pub rank: usize,
     pub observer: &'a mut dyn Observer,
@@ -29,6 +32,42 @@ impl Observer for OfRank<'_> {
     }
 }
 
+/// Refuses ranks whose settings, as TOML, differ from those of rank 0; the error names the keys.
+///
+/// # Errors
+/// As [`Collective`]; such a rank, on all.
+pub(super) fn same_settings(own: &str, ranks: &dyn Collective) -> Result<()> {
+    if ranks.size() == 1 {
+        return Ok(());
+    }
+    let first = broadcast(ranks, own.as_bytes().to_vec())?;
+    let [own, first] = [own.into(), String::from_utf8_lossy(&first)].map(|toml| {
+        let table: toml::Table = toml::from_str(&toml).unwrap_or_default();
+        let mut entries = Vec::new();
+        flatten("", &table, &mut entries);
+        entries.into_iter().collect::<BTreeMap<String, String>>()
+    });
+    let keys: BTreeSet<&String> = own.keys().chain(first.keys()).collect();
+    let differ = keys
+        .into_iter()
+        .filter(|key| own.get(*key) != first.get(*key));
+    let differ = differ.map(|key| {
+        let value = |entries: &BTreeMap<String, String>| {
+            entries.get(key).map_or("absent", String::as_str).to_owned()
+        };
+        format!("{key} is {} and not {}", value(&own), value(&first))
+    });
+    let differ: Vec<String> = differ.collect();
+    let same = match differ.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Training(format!(
+            "its settings differ from those of rank 0: {}",
+            differ.join(", ")
+        ))),
+    };
+    all_ok(ranks, same)
+}
+
 /// The checkpoint that `find` finds on rank 0, on all ranks: the others read it from the folder.
 ///
 /// # Errors
@@ -42,7 +81,7 @@ pub(super) fn found_by_rank_0(
         return find(folder);
     }
     let mut found = None;
-    let step = by_rank_0(ranks, || {
+    let step = from_rank_0(ranks, || {
         found = find(folder)?;
         Ok(found.as_ref().map(|found| found.manifest.step))
     })?;
@@ -50,7 +89,7 @@ pub(super) fn found_by_rank_0(
         (None, Some(step)) => folder.checkpoint_of(step).map(Some),
         _ => Ok(found),
     };
-    agree(ranks, read)
+    all_ok(ranks, read)
 }
 
 /// # Errors
@@ -67,7 +106,7 @@ pub(crate) fn same_tensors(tensors: &Tensors, step: usize, ranks: &dyn Collectiv
         }
     }
     let what = format!("step {step}: weights, centers or moments");
-    same(ranks, &what, hasher.finalize().as_bytes()).map_err(|error| {
+    check_equal(ranks, &what, hasher.finalize().as_bytes()).map_err(|error| {
         Error::Training(format!(
             "{error}; nothing was written: devices of different kinds round differently, and a faulty one miscounts; run \
              the same command again to resume from the newest checkpoint"
@@ -80,7 +119,7 @@ pub(crate) fn same_tensors(tensors: &Tensors, step: usize, ranks: &dyn Collectiv
 /// # Errors
 /// As [`Collective`].
 pub(super) fn tensors_of_rank_0(mut own: Tensors, ranks: &dyn Collective) -> Result<Tensors> {
-    let names = by_rank_0(ranks, || {
+    let names = from_rank_0(ranks, || {
         let named = own.iter();
         Ok(named
             .map(|(name, tensor)| (name.clone(), tensor.shape.clone()))
@@ -123,7 +162,7 @@ pub(super) fn note_other_ranks(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collective::Threads;
+    use crate::collective::LocalRanks;
 
     #[test]
     fn all_take_the_tensors_of_rank_0() {
@@ -134,7 +173,7 @@ mod tests {
             };
             [("a".to_owned(), tensor(3)), ("b".to_owned(), tensor(0))].into()
         };
-        let ranks = Threads::group(3).into_iter().map(|ranks| {
+        let ranks = LocalRanks::group(3).into_iter().map(|ranks| {
             std::thread::spawn(move || {
                 let own = of_rank(ranks.rank());
                 let differ = same_tensors(&own, 7, &ranks).unwrap_err().to_string();

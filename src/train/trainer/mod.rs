@@ -22,7 +22,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use crate::backbone::TrainBackbone;
-use crate::collective::{Alone, Collective, Pairwise, Wire, counts};
+use crate::collective::{Collective, Pairwise, SingleProcess, Wire, gather_counts};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::kernels::{INITIAL_LOSS_SCALE, LossScale, TrainBackend};
@@ -30,8 +30,8 @@ use crate::method::{BatchTargets, Ibot, IbotInput, LossTerms, Probe};
 use crate::ownership::take;
 use crate::precision::Precision;
 use crate::train::optim::{
-    Early, Gradients, InOrder, Link, Optimizer, OptimizerConfig, Overlap, Rates, UpdateRates,
-    on_new_nodes,
+    Gradients, InOrder, Link, Optimizer, OptimizerConfig, Overlap, Rates, ReducedGrads,
+    UpdateRates, on_new_nodes,
 };
 use crate::train::trainer::losses::{Measured, Unread, decide, rows};
 use crate::train::trainer::parts::ranges_of_parts;
@@ -51,7 +51,7 @@ pub struct TrainerConfig {
     /// Number format of matrix products and tokens, f32 by default; [`IbotBackend::check_precision`](crate::kernels::IbotBackend::check_precision)
     /// says whether the device has them.
     pub precision: Precision,
-    /// The ranks that have parts of each batch, [`Alone`] by default. All of them make the same steps with the same rates;
+    /// The ranks that have parts of each batch, [`SingleProcess`] by default. All of them make the same steps with the same rates;
     /// batches are shares of one, in the order of the ranks, and none is empty.
     pub collective: Arc<dyn Collective>,
     /// What gradients are between ranks, f32 by default.
@@ -65,7 +65,7 @@ impl Default for TrainerConfig {
             seed: 0,
             micro_batch_size: None,
             precision: Precision::default(),
-            collective: Arc::new(Alone),
+            collective: Arc::new(SingleProcess),
             wire: Wire::default(),
         }
     }
@@ -92,7 +92,7 @@ impl TrainerConfig {
             },
             loss_scale: LossScale::initial(self.precision, &device),
             steps: 0,
-            made: Vec::new(),
+            pending: Vec::new(),
             grad_scale: None,
             clock: None,
             device,
@@ -115,7 +115,7 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
     loss_scale: Option<LossScale<B::InnerBackend>>,
     pub(super) steps: u64,
     /// Steps since the last read, counted as if all were sound.
-    made: Vec<Made<B::InnerBackend>>,
+    pending: Vec<PendingStep<B::InnerBackend>>,
     /// Gradient scale of the last step, `[1]`: 0 from the first step on that diverged.
     grad_scale: Option<Tensor<B::InnerBackend, 1>>,
     /// Times of the phases, if steps are timed.
@@ -128,7 +128,7 @@ const PROBED: [usize; 2] = [2, 16];
 
 /// A step whose losses have not been read.
 #[derive(Debug)]
-struct Made<B: Backend> {
+struct PendingStep<B: Backend> {
     unread: Unread<B>,
     /// Whether the centers of class tokens and patches had a value before it.
     had_centers: [bool; 2],
@@ -182,7 +182,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         let decided = decide(measured, self.method.config(), max_norm, before);
         let scale = decided.scale;
         let centers = [&self.method.center, &self.method.patch_center];
-        self.made.push(Made {
+        self.pending.push(PendingStep {
             unread: decided.unread,
             loss_scale: std::mem::replace(&mut self.loss_scale, decided.loss_scale),
             // a center's first update cannot be gated by the scale: `take_back` unsets it instead
@@ -242,12 +242,12 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     /// [`Error::NotFinite`] that names the term, of the step after the returned ones;
     /// [`Error::Device`] if the device failed.
     pub fn read_losses(&mut self) -> (Vec<StepLosses>, Result<()>) {
-        let made = std::mem::take(&mut self.made);
-        if made.is_empty() {
+        let pending = std::mem::take(&mut self.pending);
+        if pending.is_empty() {
             return (Vec::new(), Ok(()));
         }
         // one transfer for all steps, because each waits for the device
-        let rows = || rows(made.iter().map(|step| &step.unread));
+        let rows = || rows(pending.iter().map(|step| &step.unread));
         let data = match self
             .link
             .guard
@@ -257,15 +257,15 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             Err(error) => return (Vec::new(), Err(error)),
         };
         let mut values = data.iter::<f32>();
-        let mut sound = Vec::with_capacity(made.len());
-        for step in &made {
+        let mut sound = Vec::with_capacity(pending.len());
+        for step in &pending {
             let losses = match step.unread.losses(&mut values) {
                 Ok(losses) => losses,
                 Err(error) => return (sound, Err(error)),
             };
             if let Some((term, value)) = losses.non_finite() {
                 // this step and all later ones ran with a scale of 0
-                self.take_back(made.len() - sound.len(), step);
+                self.take_back(pending.len() - sound.len(), step);
                 let error = Error::not_finite(
                     format!("{term} is {value}"),
                     "a lower schedule.base_learning_rate or higher temperatures may help",
@@ -278,7 +278,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     }
 
     /// Takes back the last steps, from `first` on, which changed nothing but a center that had no value, and the loss scale.
-    fn take_back(&mut self, steps: usize, first: &Made<B::InnerBackend>) {
+    fn take_back(&mut self, steps: usize, first: &PendingStep<B::InnerBackend>) {
         self.steps -= steps as u64;
         self.optimizer.take_back(steps);
         self.grad_scale = None;
@@ -291,10 +291,10 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         }
     }
 
-    /// The same trainer with other tensors, after `step` steps, with nothing left to read.
+    /// To be called after tensors were replaced: counts from `step`, forgets unread losses, and sets the loss scale.
     pub(super) fn starts_from(&mut self, step: usize, loss_scale: Option<[f32; 2]>) {
         self.steps = step as u64;
-        self.made.clear();
+        self.pending.clear();
         self.grad_scale = None;
         // of f16 alone: another precision goes on without, and f16 after another one begins with the first
         if self.loss_scale.is_some() {
@@ -347,7 +347,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         let targets = precision.autocast(|| self.method.prepare(inputs, ranks))?;
         // in the order of `Pairwise`, as over ranks: the same parts on more ranks have the same sums
         let (mut sums, mut terms) = (Pairwise::default(), Pairwise::default());
-        let (mut last, mut early) = (None, Early::default());
+        let (mut last, mut early) = (None, ReducedGrads::default());
         for index in 0..targets.parts() {
             // an earlier backward pass has removed these parameters from burn's graph, see `on_new_nodes`
             self.method.student = on_new_nodes(take(&mut self.method.student));
@@ -383,7 +383,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     /// The number in the batch of this rank's first picture of so many, and whether each rank has its share in one part.
     fn shares(&self, pictures: usize) -> Result<(u64, bool)> {
         let ranks = &*self.link.collective;
-        let of_ranks = counts(ranks, [pictures])?;
+        let of_ranks = gather_counts(ranks, [pictures])?;
         let before = of_ranks[..ranks.rank()].iter();
         let before = before.map(|[pictures]| *pictures as u64).sum();
         let parts = |pictures| ranges_of_parts(pictures, self.micro_batch_size).len();

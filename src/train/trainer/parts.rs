@@ -2,14 +2,13 @@
 
 use std::ops::Range;
 
-use crate::collective::Pairwise;
+use crate::collective::{Pairwise, share};
 
 /// A batch of so many pictures in parts of at most `most`, as equal as possible: sizes differ by at most one, so that no
 /// part needs much more memory than another. One part at least.
 pub(super) fn ranges_of_parts(batch: usize, most: Option<usize>) -> Vec<Range<usize>> {
     let count = batch.div_ceil(most.unwrap_or(batch).max(1)).max(1);
-    let part = |at: usize| at * batch / count..(at + 1) * batch / count;
-    (0..count).map(part).collect()
+    (0..count).map(|at| share(at, count, batch)).collect()
 }
 
 /// The order in which the parts of a batch are summed on so many ranks, in words: equal words are equal bits.
@@ -21,7 +20,7 @@ pub(in crate::train) fn order_of_sums(
     let add = |a: String, b: String| format!("({a} {b})");
     let mut all = Pairwise::default();
     for rank in 0..ranks {
-        let share = rank * batch / ranks..(rank + 1) * batch / ranks;
+        let share = share(rank, ranks, batch);
         let mut own = Pairwise::default();
         for part in ranges_of_parts(share.len(), most) {
             let (start, end) = (share.start + part.start, share.start + part.end);

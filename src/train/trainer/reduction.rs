@@ -6,7 +6,7 @@ use burn::tensor::backend::Backend;
 use crate::error::Result;
 use crate::kernels::IbotBackend;
 use crate::method::LossTerms;
-use crate::train::optim::{Early, InOrder, Link};
+use crate::train::optim::{InOrder, Link, ReducedGrads};
 
 /// Gradients and losses of the whole batch from those of this rank's parts; with one rank they are the same.
 ///
@@ -15,7 +15,7 @@ use crate::train::optim::{Early, InOrder, Link};
 pub(super) fn over_ranks<B: IbotBackend>(
     gradients: InOrder<B>,
     terms: LossTerms<B>,
-    early: Early<B>,
+    early: ReducedGrads<B>,
     link: &Link,
 ) -> Result<(InOrder<B>, LossTerms<B>)> {
     let ranks = &*link.collective;

@@ -15,7 +15,10 @@ pub mod error;
 
 use std::time::{Duration, Instant};
 
-use collective::{Collective, Mpi, Threads, Wire, agree, by_rank_0, max, sum, sum_by};
+use collective::{
+    Collective, LocalRanks, Mpi, Wire, all_ok, all_reduce_max, all_reduce_sum, all_reduce_sum_as,
+    from_rank_0,
+};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -30,9 +33,19 @@ fn main() {
         "die" => die(&ranks),
         "differ" => differ(&ranks),
         "fail" => fail(&ranks),
+        "write" => return write(&ranks),
         other => panic!("no scenario {other}"),
     }
-    assert!(ranks.finish());
+    assert!(ranks.finish(false));
+}
+
+/// The first rank has something to write, for longer than ranks wait that have nothing to wait for.
+fn write(ranks: &Mpi) {
+    if ranks.rank() == 0 {
+        std::thread::sleep(Duration::from_secs(12));
+    }
+    assert!(ranks.finish(ranks.rank() > 0));
+    println!("rank {} is done", ranks.rank());
 }
 
 /// Messages of all lengths about those at which something changes, also of none.
@@ -56,8 +69,8 @@ fn exchange(ranks: &Mpi) {
             assert_eq!(bytes, &message(from, 0, round), "of {from}");
         }
     }
-    assert_eq!(by_rank_0(ranks, || Ok(own + 7)).unwrap(), 7);
-    let stopped = agree(ranks, Ok::<_, error::Error>(own)).unwrap();
+    assert_eq!(from_rank_0(ranks, || Ok(own + 7)).unwrap(), 7);
+    let stopped = all_ok(ranks, Ok::<_, error::Error>(own)).unwrap();
     assert_eq!(stopped, own);
     assert!(ranks.all_to_all(Vec::new()).is_err());
     println!("rank {own} of {size} is done");
@@ -72,9 +85,9 @@ fn terms(rank: usize) -> Vec<f32> {
 fn reduced(ranks: &dyn Collective) -> Vec<Vec<u32>> {
     let mut all = Vec::new();
     for reduce in [
-        sum as fn(&dyn Collective, &mut [f32]) -> error::Result<()>,
-        max,
-        |ranks, values| sum_by(ranks, values, Wire::F16),
+        all_reduce_sum as fn(&dyn Collective, &mut [f32]) -> error::Result<()>,
+        all_reduce_max,
+        |ranks, values| all_reduce_sum_as(ranks, values, Wire::F16),
     ] {
         let mut values = terms(ranks.rank());
         reduce(ranks, &mut values).unwrap();
@@ -86,7 +99,7 @@ fn reduced(ranks: &dyn Collective) -> Vec<Vec<u32>> {
 /// The bits are those of threads of one process.
 fn sums(ranks: &Mpi) {
     let found = reduced(ranks);
-    let threads = Threads::group(ranks.size()).into_iter();
+    let threads = LocalRanks::group(ranks.size()).into_iter();
     let threads: Vec<_> = threads
         .map(|rank| std::thread::spawn(move || reduced(&rank)))
         .collect();
@@ -104,7 +117,7 @@ fn large(ranks: &Mpi, millions: usize) {
     let mut values = vec![(1 << ranks.rank()) as f32; millions * 1_000_000];
     for _ in 0..2 {
         let began = Instant::now();
-        sum(ranks, &mut values).unwrap();
+        all_reduce_sum(ranks, &mut values).unwrap();
         let seconds = began.elapsed().as_secs_f64();
         if ranks.rank() == 0 {
             println!("{millions} million numbers in {seconds:.2} s");

@@ -68,6 +68,11 @@ fn large_sums_arrive() {
 }
 
 #[test]
+fn who_is_done_waits_for_the_first() {
+    holds(2, &["write"]);
+}
+
+#[test]
 fn a_rank_that_hangs_is_named_and_ends_the_job() {
     let text = ends("hang");
     assert!(

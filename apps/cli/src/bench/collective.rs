@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ibot::collective::{Collective, Threads, Wire, sum_by};
+use ibot::collective::{Collective, LocalRanks, Wire, all_reduce_sum_as};
 use ibot::device::Selected;
 use ibot::train::RunConfig;
 use ibot::train::plan::{Choosable, Plan};
@@ -75,7 +75,7 @@ pub fn bench_collective(
 }
 
 fn over_threads(parameters: usize, rounds: usize) -> Result<f64> {
-    let group = Threads::group(THREADS).into_iter();
+    let group = LocalRanks::group(THREADS).into_iter();
     let threads = group.map(|rank| std::thread::spawn(move || seconds(&rank, parameters, rounds)));
     let threads: Vec<_> = threads.collect();
     let mut slowest = 0.0f64;
@@ -93,7 +93,7 @@ fn seconds(ranks: &dyn Collective, parameters: usize, rounds: usize) -> Result<f
     let mut times = Vec::new();
     for _ in 0..=rounds.max(1) {
         let begun = Instant::now();
-        sum_by(ranks, &mut values, Wire::F32)?;
+        all_reduce_sum_as(ranks, &mut values, Wire::F32)?;
         times.push(begun.elapsed().as_secs_f64());
         // far from infinity, however many rounds
         values.fill(1e-3);

@@ -7,7 +7,7 @@ use std::time::Instant;
 use burn_wgpu::WgpuRuntime;
 use cubecl::Runtime;
 use ibot::backbone::VisionTransformer;
-use ibot::device::{DeviceGuard, Selected, waited};
+use ibot::device::{DeviceGuard, Selected, time_waiting};
 use ibot::error::Result;
 use ibot::kernels::TrainBackend;
 use ibot::kernels::wgsl::{Launched, observe};
@@ -207,10 +207,10 @@ fn host_times<B: TrainBackend>(
 ) -> Result<HostTimes> {
     let device = trainer.device().clone();
     guard.check_sync::<B>(&device)?;
-    let (start, waited_before) = (Instant::now(), waited());
+    let (start, waited_before) = (Instant::now(), time_waiting());
     let seconds = || start.elapsed().as_secs_f64();
     trainer.advance(input, rates)?;
-    let waited_s = (waited() - waited_before).as_secs_f64();
+    let waited_s = (time_waiting() - waited_before).as_secs_f64();
     let queued_s = seconds() - waited_s;
     if let Selected::Wgpu { device, .. } = selected {
         // returns once the device's thread has encoded and submitted all that was queued; a fault shows in the wait below

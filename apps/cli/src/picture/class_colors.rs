@@ -17,7 +17,7 @@ pub fn class_colors(classes: &[u8], side: u32) -> RgbImage {
 
 /// Pascal VOC's color of a class: its bits, three at a time, are the highest bits of red, green and blue. 0 is black.
 fn color(class: u8) -> Rgb<u8> {
-    if class == ibot::data::IGNORED {
+    if class == ibot::data::IGNORE_INDEX {
         return FAINT;
     }
     let channel = |channel: u8| {

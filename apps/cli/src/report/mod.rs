@@ -216,7 +216,7 @@ pub fn add_facts(page: &mut Page, run: &Run) {
             ("device", record.device.clone()),
             (
                 "images",
-                format!("{} of {}", record.pictures, printable(&record.data)),
+                format!("{} of {}", record.pictures, record.first_data()),
             ),
             ("program", format!("ibot {}", record.ibot)),
         ]);

@@ -154,7 +154,7 @@ impl Verdict {
                 self.findings.push(format!("{}.", capitalized(&accuracy)));
                 reason.get_or_insert(accuracy);
             }
-            // that the loss rises is no sickness: the teacher's targets change too
+            // that the loss rises is no anomaly: the teacher's targets change too
             if self.knn.is_none() {
                 reason.get_or_insert(sentence);
             }
@@ -171,10 +171,15 @@ impl Verdict {
             .iter()
             .filter(|line| line["health"].is_object())
             .collect();
-        let sick = |line: &Value| Vec::<Anomaly>::deserialize(&line["sick"]).unwrap_or_default();
+        // "sick" in runs of the first versions
+        let anomalies = |line: &Value| {
+            let found = line.get("anomalies").or_else(|| line.get("sick"));
+            let found = found.and_then(|found| Vec::<Anomaly>::deserialize(found).ok());
+            found.unwrap_or_default()
+        };
         let found = checks
             .iter()
-            .flat_map(|line| sick(line).into_iter().map(|of| (&line["step"], of)));
+            .flat_map(|line| anomalies(line).into_iter().map(|of| (&line["step"], of)));
         let mut seen: Vec<Anomaly> = Vec::new();
         for (step, anomaly) in found {
             if !seen.contains(&anomaly) {
@@ -194,7 +199,7 @@ impl Verdict {
             (_, None) => self.findings.push(format!("{number} without a problem.")),
             (_, Some(_)) => {}
         }
-        let last = checks.last().map_or_else(Vec::new, |line| sick(line));
+        let last = checks.last().map_or_else(Vec::new, |line| anomalies(line));
         let name = |anomaly: &Anomaly| {
             anomaly
                 .to_string()
@@ -248,7 +253,8 @@ impl Verdict {
             return; // it is written after the first epoch
         }
         let model = quoted(&model);
-        let data = record.map_or_else(|| "IMAGES".to_owned(), |record| quoted(&record.data));
+        let data = record.and_then(|record| record.data.first());
+        let data = data.map_or_else(|| "IMAGES".to_owned(), |data| quoted(data));
         match self.state {
             State::Bad => {
                 let command = "ibot train --help".to_owned();

@@ -53,7 +53,7 @@ fn a_gain_that_is_larger_than_chance_is_healthy() {
 
 #[test]
 fn problems_come_before_accuracy() {
-    let sick = r#"{"step":3,"loss":4.0,"health":{},"sick":["flat-features"]}"#;
+    let sick = r#"{"step":3,"loss":4.0,"health":{},"anomalies":["flat-features"]}"#;
     let evaluations = [
         r#"{"step":0,"knn":0.4,"queries":600}"#,
         r#"{"step":3,"knn":0.9,"queries":600}"#,
@@ -61,6 +61,9 @@ fn problems_come_before_accuracy() {
     let failed = of(&[FINE[0], sick], &evaluations);
     assert_eq!(failed.state, State::Bad);
     assert_eq!(failed.headline, "Training failed: flat features");
+    // as the first versions wrote it
+    let old = sick.replace("anomalies", "sick");
+    assert_eq!(of(&[FINE[0], &old], &evaluations).headline, failed.headline);
     assert!(
         failed.findings[0].starts_with("Step 3: flat features: "),
         "{:?}",

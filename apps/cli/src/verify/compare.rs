@@ -3,7 +3,7 @@
 use ibot::burn::tensor::Tensor;
 use serde::Serialize;
 
-use ibot::device::settle;
+use ibot::device::synchronize;
 use ibot::error::{Error, Result};
 use ibot::kernels::IbotBackend;
 use ibot::precision::Precision;
@@ -38,7 +38,7 @@ impl Measured {
 
 /// The tensor's numbers, brought to the host; a device that does not answer is waited for with a deadline.
 pub(super) fn numbers<B: IbotBackend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
-    settle(&tensor.device());
+    synchronize(&tensor.device());
     let data = tensor.into_data();
     match data.as_slice::<f32>() {
         Ok(values) => values.to_vec(),

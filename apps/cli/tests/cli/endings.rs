@@ -22,6 +22,22 @@ fn a_finished_run_is_not_overwritten() {
     assert_eq!(fs::read(run.join("metrics.jsonl")).unwrap(), before);
 }
 
+/// Killed between its last checkpoint and its weights, a run has none, or those of an earlier step.
+#[test]
+fn a_finished_run_without_its_weights_gets_them() {
+    let scratch = Scratch::new("unexported");
+    let train = scratch.train(&["--steps", "2"]);
+    let file = |name: &str| scratch.0.join("run").join(name);
+    assert!(ibot(&train).status.success());
+    let names = ["teacher.safetensors", "model.safetensors"];
+    let before = names.map(|name| fs::read(file(name)).unwrap());
+    fs::remove_file(file("model.safetensors")).unwrap();
+    fs::copy(file("student.safetensors"), file("teacher.safetensors")).unwrap();
+    assert!(stdout(&ibot(&train)).contains("the run is complete"));
+    let after = names.map(|name| fs::read(file(name)).unwrap());
+    assert!(after == before);
+}
+
 #[test]
 fn a_loss_that_is_not_finite_ends_the_run() {
     let scratch = Scratch::new("diverge");
@@ -50,8 +66,8 @@ fn a_sick_run_stops() {
         &["sick", "uniform teacher", "the state after step 3"],
     );
     let run = scratch.0.join("run");
-    let sick = metrics(&run).last().unwrap()["sick"].clone();
-    assert_eq!(sick[0], "uniform-teacher");
+    let found = metrics(&run).last().unwrap()["anomalies"].clone();
+    assert_eq!(found[0], "uniform-teacher");
     assert!(run.join("checkpoints/step-000000003").exists());
 }
 

@@ -35,6 +35,7 @@ mod patches;
 mod plan;
 mod precision;
 mod ranges;
+mod rank_models;
 mod ranks;
 mod refusals;
 mod resume;

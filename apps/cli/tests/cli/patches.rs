@@ -129,7 +129,7 @@ fn shapes_that_features_tell_apart_are_segmented() {
     assert!(iou > number(&report["constant_mean_iou"]) + 0.3, "{report}");
     assert_eq!(
         (&classes[0]["name"], &classes[1]["name"]),
-        (&"ground".into(), &"figure".into())
+        (&"background".into(), &"foreground".into())
     );
     assert!(number(&report["rows"][0]["mean_iou_deviation"]) > 0.0);
     assert_eq!(report["rows"][0]["chosen"].as_array().unwrap().len(), 2);

@@ -77,7 +77,7 @@ fn a_plan_as_json_has_bytes() {
     assert_eq!(plan["verdict"], "fits");
     assert_eq!(plan["timing"], Value::Null);
     assert_eq!(plan["length"]["steps_per_epoch"], 2);
-    let most = |plan: &Value| plan["memory"]["most_bytes"].as_u64().unwrap();
+    let most = |plan: &Value| plan["memory"]["peak_bytes"].as_u64().unwrap();
     assert!(most(&plan) > plan["memory"]["at_rest_bytes"].as_u64().unwrap());
     let thrifty = json(&["--micro-batch-size", "1", "--grad-checkpointing"]);
     assert_eq!(thrifty["choice"]["micro_batch_size"], 1);

@@ -9,6 +9,38 @@ use serde_json::Value;
 
 use crate::{Scratch, has_adapter, ibot, metrics, refused, stdout};
 
+/// A path that is not Unicode, which macOS and Windows do not have.
+#[cfg(target_os = "linux")]
+#[test]
+fn images_under_any_path_are_trained_on() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+    let scratch = Scratch::new("any-path");
+    let pictures = scratch.0.join(OsStr::from_bytes(b"caf\xe9"));
+    fs::rename(scratch.pictures(), &pictures).unwrap();
+    let [run, config] = ["run", "tiny.toml"].map(|name| scratch.0.join(name));
+    let flags = ["--backend", "flex", "--steps", "2", "--knn-every", "1"].map(OsStr::new);
+    let [out, file, val] = ["--out", "--config", "--val"].map(OsStr::new);
+    let train = [
+        OsStr::new("train"),
+        pictures.as_ref(),
+        val,
+        pictures.as_ref(),
+    ];
+    let train = [
+        &train[..],
+        &[out, run.as_ref(), file, config.as_ref()],
+        &flags,
+    ]
+    .concat();
+    let output = ibot(&train);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    let resume = ["train", "--resume"].map(OsStr::new);
+    let output = ibot(&[&resume[..], &[run.as_ref()], &flags[..2]].concat());
+    assert!(stdout(&output).contains("the run is complete"));
+}
+
 fn trains_on(backend: &str) {
     let scratch = Scratch::new(backend);
     let (pictures, run) = (scratch.pictures(), scratch.path("run"));

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::backbone::TrainBackbone;
-use crate::collective::{Collective, any, by_rank_0};
+use crate::collective::{Collective, any_rank, from_rank_0};
 use crate::error::{Error, Result};
 use crate::kernels::TrainBackend;
 use crate::train::run::metrics::StepMetrics;
@@ -23,13 +23,13 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
 
     /// Whether any rank was stopped.
     pub(super) fn is_stopped(&self) -> Result<bool> {
-        any(self.ranks(), self.setup.stop.load(Ordering::Relaxed))
+        any_rank(self.ranks(), self.setup.stop.load(Ordering::Relaxed))
     }
 
     /// Whether metrics are read after this step: the word of rank 0, whose clock counts, or of a rank that was stopped.
     pub(super) fn all_read_now(&self) -> Result<bool> {
         let stopped = self.setup.stop.load(Ordering::Relaxed);
-        any(
+        any_rank(
             self.ranks(),
             stopped || (self.is_first() && self.reads_now()),
         )
@@ -37,14 +37,14 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
 
     /// Whether a checkpoint is due, by the clock of rank 0.
     pub(super) fn is_checkpoint_due(&self) -> Result<bool> {
-        any(self.ranks(), self.is_first() && self.due.is_due(self.step))
+        any_rank(self.ranks(), self.is_first() && self.due.is_due(self.step))
     }
 
     /// Gives all ranks the anomalies that rank 0 sees.
     pub(super) fn share_anomalies(&self, last: Option<&mut StepMetrics>) -> Result<()> {
         if let Some(metrics) = last.filter(|_| self.is_looked_at()) {
             let seen = std::mem::take(&mut metrics.anomalies);
-            metrics.anomalies = by_rank_0(self.ranks(), || Ok(seen))?;
+            metrics.anomalies = from_rank_0(self.ranks(), || Ok(seen))?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Checkpoints and evaluations after a step.
 
 use crate::backbone::TrainBackbone;
-use crate::collective::{agree, by_rank_0};
+use crate::collective::{all_ok, from_rank_0};
 use crate::error::{Error, Result};
 use crate::files::checkpoint::{FORMAT, Manifest};
 use crate::files::model::{ModelCard, write_model, write_timm_folder};
@@ -37,7 +37,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         if stopped || is_last || judges || is_due {
             self.checkpoint()?;
             observer.checkpoint(self.step);
-        } else if ends_epoch && self.is_first() {
+        } else if ends_epoch {
             self.export()?;
         }
         if stopped && !is_last {
@@ -83,7 +83,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         let is_complete = self.step >= self.schedule.steps;
         // an evaluation leaves a line in evaluations.jsonl once it is complete
         let is_missing = || Ok(!self.folder.has_evaluation(self.step)?);
-        let is_owed = is_complete || by_rank_0(self.ranks(), is_missing)?;
+        let is_owed = is_complete || from_rank_0(self.ranks(), is_missing)?;
         Ok(self.due_evaluation().filter(|_| is_owed))
     }
 
@@ -123,8 +123,11 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             .map_err(|error| self.unwritten(error))
     }
 
-    /// Writes both backbones.
-    fn export(&mut self) -> Result<()> {
+    /// Writes both backbones, which rank 0 does.
+    pub fn export(&mut self) -> Result<()> {
+        if !self.is_first() {
+            return Ok(());
+        }
         let read = || backbones_of(&self.trainer.method);
         let backbones = self.setup.guard.read::<B, _>(self.trainer.device(), read)?;
         let cards = self.cards()?;
@@ -177,9 +180,10 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         let evaluation =
             evaluator.evaluate::<B::InnerBackend, _>(teacher, step, due.with_knn, device);
         // k-NN, which rank 0 makes of all features, may be stopped too
-        let evaluation = match agree(self.ranks(), evaluation) {
+        let evaluation = match all_ok(self.ranks(), evaluation) {
             Err(Error::Stopped) => return Err(self.interrupted(observer)),
-            evaluation => evaluation?,
+            Err(error) => return Err(self.not_evaluated(error)),
+            Ok(evaluation) => evaluation,
         };
         self.setup.guard.free_unused();
         match evaluation {

@@ -11,7 +11,7 @@ mod stepping;
 pub(super) use keeping::DueEvaluation;
 
 use crate::backbone::TrainBackbone;
-use crate::collective::agree;
+use crate::collective::all_ok;
 use crate::data::Loader;
 use crate::error::{Error, Result, counted, printable};
 use crate::files::checkpoint::Manifest;
@@ -20,10 +20,10 @@ use crate::train::config::RunConfig;
 use crate::train::health::{Anomaly, HealthMonitor, OnAnomaly};
 use crate::train::optim::Schedule;
 use crate::train::run::best::Measure;
-use crate::train::run::evaluation::Pictures;
+use crate::train::run::evaluation::RunImages;
 use crate::train::run::every::Due;
 use crate::train::run::folder::RunFolder;
-use crate::train::run::interval::Interval;
+use crate::train::run::metrics_window::MetricsWindow;
 use crate::train::run::observer::Observer;
 use crate::train::run::setup::{RunSetup, loader, schedule};
 use crate::train::run::together::found_by_rank_0;
@@ -44,10 +44,10 @@ pub(super) struct TrainLoop<'a, B: TrainBackend, M: TrainBackbone<B>> {
     loader: Loader,
     /// The batch of the next step, where it was sent to the device before that step.
     ahead: Option<Result<StepInput<B>>>,
-    pictures: Pictures,
+    pictures: RunImages,
     /// Steps done.
     step: usize,
-    interval: Interval,
+    window: MetricsWindow,
     monitor: HealthMonitor,
     reported: Vec<Anomaly>,
     due: Due,
@@ -69,7 +69,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
         config: RunConfig,
         folder: RunFolder,
         loader: Loader,
-        pictures: Pictures,
+        pictures: RunImages,
         from: Option<&Manifest>,
     ) -> Self {
         let step = from.map_or(0, |from| from.step);
@@ -87,7 +87,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             ahead: None,
             pictures,
             step,
-            interval: Interval::new(),
+            window: MetricsWindow::new(),
             reported: Vec::new(),
             learning_rate_factor: from.map_or(1.0, |from| from.learning_rate_factor),
             rollbacks: from.map_or(0, |from| from.rollbacks),
@@ -204,7 +204,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             true => self.folder.rewind(to, observer),
             false => Ok(()),
         };
-        agree(ranks, rewound)?;
+        all_ok(ranks, rewound)?;
         observer.rolled_back(to);
         self.checkpoint()?; // so that a resumed run keeps the lower learning rate
         observer.checkpoint(to);
@@ -214,6 +214,18 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
     /// The error of the step after this one, with the path of the last good state, which is written now unless the device
     /// failed and its numbers cannot be trusted.
     fn failed(&mut self, error: Error) -> Error {
+        self.failed_in(&format!("step {}", self.step + 1), error)
+    }
+
+    /// The error of the evaluation after this step, likewise.
+    fn not_evaluated(&mut self, error: Error) -> Error {
+        match self.step {
+            0 => error, // nothing is lost
+            step => self.failed_in(&format!("evaluation after step {step}"), error),
+        }
+    }
+
+    fn failed_in(&mut self, what: &str, error: Error) -> Error {
         if let Error::Device(reason) = error {
             return Error::Device(format!(
                 "{reason}; steps after the newest checkpoint are lost; run the same command again to resume from it"
@@ -222,11 +234,14 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
         let step = self.step;
         if self.has_parted {
             return Error::Training(format!(
-                "step {}: {error}; run the same command again to resume from the newest checkpoint",
-                step + 1
+                "{what}: {error}; run the same command again to resume from the newest checkpoint"
             ));
         }
-        let written = self.checkpoint().and_then(|()| self.folder.finish());
+        let written = match self.saved == Some(step) {
+            true => Ok(()),
+            false => self.checkpoint(),
+        };
+        let written = written.and_then(|()| self.written());
         let state = match written {
             Ok(()) => {
                 let path = printable(self.folder.path());
@@ -234,7 +249,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             }
             Err(error) => format!("the state could not be written: {error}"),
         };
-        Error::Training(format!("step {}: {error}; {state}", step + 1))
+        Error::Training(format!("{what}: {error}; {state}"))
     }
 
     /// Saves the state of a stopped run, and returns its error.
@@ -246,13 +261,19 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             }
             observer.checkpoint(self.step);
         }
-        match self.folder.finish() {
+        match self.written() {
             Ok(()) => Error::Interrupted {
                 step: self.step,
                 run: self.folder.path().to_path_buf(),
             },
             Err(error) => self.unwritten(error),
         }
+    }
+
+    /// Waits until rank 0 has written, on all ranks: one that ended would have a launcher end it meanwhile.
+    fn written(&mut self) -> Result<()> {
+        let written = self.folder.finish();
+        all_ok(self.ranks(), written)
     }
 
     /// Adds the remedy to an error of the disk.

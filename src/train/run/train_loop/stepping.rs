@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::backbone::TrainBackbone;
-use crate::collective::agree;
+use crate::collective::all_ok;
 use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::kernels::TrainBackend;
@@ -15,14 +15,14 @@ use crate::train::run::train_loop::TrainLoop;
 use crate::train::trainer::StepInput;
 
 /// The inputs of a step.
-type Made<B> = (StepInput<B>, Rates);
+type StepArgs<B> = (StepInput<B>, Rates);
 
 impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     /// One batch and one step; then, if a read is due, the metrics of the steps since the last read, up to the first
     /// step that diverged. On any error, the trainer is as it was after the last sound step.
     pub(super) fn one_step(&mut self) -> (Vec<StepMetrics>, Result<()>) {
         let started = Instant::now();
-        let before = self.step - self.interval.steps();
+        let before = self.step - self.window.steps();
         let made = self
             .make_step()
             .and_then(|made| match self.all_read_now()? {
@@ -32,7 +32,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         // a failed step reads too: the losses of the steps before it may hold the cause
         let made = match made {
             Ok(None) => {
-                self.interval.took(started.elapsed());
+                self.window.took(started.elapsed());
                 return (Vec::new(), Ok(()));
             }
             Ok(Some(made)) => Ok(made),
@@ -48,9 +48,9 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         let looked = sound
             .and(made)
             .and_then(|(input, rates)| self.check_health(&input, &rates));
-        self.interval.took(started.elapsed());
+        self.window.took(started.elapsed());
         let batch_size = self.config.batch_size;
-        let mut read = self.interval.finish(&losses, batch_size, &self.setup.guard);
+        let mut read = self.window.finish(&losses, batch_size, &self.setup.guard);
         let (health, sound) = match looked {
             Ok(health) => (health, Ok(())),
             Err(error) => (None, Err(error)),
@@ -71,10 +71,10 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     }
 
     /// One batch and one step without reading its losses; returns its inputs.
-    fn make_step(&mut self) -> Result<Made<B>> {
+    fn make_step(&mut self) -> Result<StepArgs<B>> {
         let input = self.next_input();
         // a rank without a batch is known to all before they wait for its part of the step
-        let (input, data_wait_s) = agree(self.ranks(), input)?;
+        let (input, data_wait_s) = all_ok(self.ranks(), input)?;
         log::debug!("step {} begins", self.step + 1);
         let weight_decay = self.config.optimizer.weight_decay;
         let method = &self.config.method;
@@ -83,7 +83,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         let advanced = self.trainer.advance(&input, &rates);
         advanced.map_err(|error| self.parted(error))?;
         self.step += 1;
-        self.interval.add(self.step, rates, data_wait_s);
+        self.window.add(self.step, rates, data_wait_s);
         self.upload_ahead();
         Ok((input, rates))
     }
@@ -124,7 +124,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     /// written or reported.
     pub(super) fn reads_now(&self) -> bool {
         let ends_epoch = self.step.is_multiple_of(self.schedule.steps_per_epoch);
-        self.interval.is_over(self.config.metrics_every)
+        self.window.is_over(self.config.metrics_every)
             || self.is_looked_at()
             || ends_epoch
             || self.step == self.schedule.steps
@@ -147,6 +147,6 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             Health::read(probe, &self.setup.guard, self.trainer.device())
         };
         let health = self.is_first().then(check).transpose();
-        agree(self.ranks(), health)
+        all_ok(self.ranks(), health)
     }
 }

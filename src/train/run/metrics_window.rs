@@ -19,14 +19,14 @@ struct MadeStep {
 }
 
 /// The steps since metrics were last read.
-pub(super) struct Interval {
+pub(super) struct MetricsWindow {
     steps: Vec<MadeStep>,
     /// Seconds that they took.
     seconds: f64,
     began: Instant,
 }
 
-impl Interval {
+impl MetricsWindow {
     /// No step made.
     pub fn new() -> Self {
         Self {
@@ -55,12 +55,12 @@ impl Interval {
         self.seconds += time.as_secs_f64();
     }
 
-    /// Whether a read is due: after `every` steps, or a second after the last one.
+    /// Whether metrics should be read: `max_steps` steps, or a second, have passed since the last read.
     pub fn is_over(&self, max_steps: usize) -> bool {
         self.steps.len() >= max_steps || self.began.elapsed() >= PATIENCE
     }
 
-    /// The metrics of the steps whose `losses` were read; starts a new interval. A step's time is the mean, because the
+    /// The metrics of the steps whose `losses` were read; starts a new window. A step's time is the mean, because the
     /// device still works on a step while the host is already at the next one.
     pub fn finish(
         &mut self,

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use burn::tensor::{Tensor, TensorData};
 
-use crate::collective::{Collective, Wire, sum_by};
+use crate::collective::{Collective, Wire, all_reduce_sum_as};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::kernels::IbotBackend;
@@ -20,7 +20,7 @@ const BUCKET: usize = 4 << 20;
 const BUCKET: usize = 10;
 
 /// What a rank without a gradient adds: unlike 0 it leaves -0 as it is, so that sums have the bits of those without it.
-pub(super) const NOTHING: f32 = -0.0;
+pub(super) const NEGATIVE_ZERO: f32 = -0.0;
 
 /// The ranks that gradients are summed over, and how they travel.
 #[derive(Debug, Clone)]
@@ -33,8 +33,9 @@ pub struct Link {
     pub guard: DeviceGuard,
 }
 
-/// Tensors on their way, which come back as sums in the order in which they were sent.
-pub(super) struct Buckets<B: IbotBackend> {
+/// Tensors on their way, which come back as sums in the order in which they were sent. PyTorch's DistributedDataParallel has a class
+/// of this name.
+pub(super) struct Reducer<B: IbotBackend> {
     guard: DeviceGuard,
     device: B::Device,
     to_sum: Sender<(Vec<f32>, Wire)>,
@@ -45,15 +46,15 @@ pub(super) struct Buckets<B: IbotBackend> {
     summed: Vec<Tensor<B, 1>>,
 }
 
-impl<B: IbotBackend> Buckets<B> {
-    /// Starts the thread. Until [`Buckets::finish`] nothing else may use the ranks.
+impl<B: IbotBackend> Reducer<B> {
+    /// Starts the thread. Until [`Reducer::finish`] nothing else may use the ranks.
     pub fn start(link: &Link, device: &B::Device) -> Result<Self> {
         let (to_sum, unsummed) = channel::<(Vec<f32>, Wire)>();
         let (summed, sums) = channel();
         let collective = link.collective.clone();
         let exchange = move || {
             for (mut entries, wire) in unsummed {
-                let sum = sum_by(&*collective, &mut entries, wire).map(|()| entries);
+                let sum = all_reduce_sum_as(&*collective, &mut entries, wire).map(|()| entries);
                 let is_last = sum.is_err();
                 if summed.send(sum).is_err() || is_last {
                     return;
@@ -138,7 +139,7 @@ pub(super) fn in_buckets<T>(pieces: impl Iterator<Item = (T, usize)>) -> VecDequ
     buckets
 }
 
-/// What any of the ranks knows of each parameter, in bits; `own` is what this one does.
+/// The bitwise OR over the ranks of one byte of flags a parameter.
 pub(super) fn known_to_any(own: Vec<u8>, ranks: &dyn Collective) -> Result<Vec<u8>> {
     let mut any = vec![0; own.len()];
     for (rank, of_rank) in ranks.all_gather(own)?.iter().enumerate() {

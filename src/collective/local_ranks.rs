@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 
 /// A rank that is a thread of this process: for tests. Once one is dropped, calls of the others fail.
 #[derive(Debug)]
-pub struct Threads {
+pub struct LocalRanks {
     rank: usize,
     size: usize,
     shared: Arc<Shared>,
@@ -31,7 +31,7 @@ struct State {
     gone: Option<usize>,
 }
 
-impl Threads {
+impl LocalRanks {
     /// All ranks of a group, one for each thread.
     pub fn group(size: usize) -> Vec<Self> {
         let state = State {
@@ -81,14 +81,14 @@ impl Threads {
     }
 }
 
-impl Drop for Threads {
+impl Drop for LocalRanks {
     fn drop(&mut self) {
         self.state().gone.get_or_insert(self.rank);
         self.shared.changed.notify_all();
     }
 }
 
-impl Collective for Threads {
+impl Collective for LocalRanks {
     fn rank(&self) -> usize {
         self.rank
     }
@@ -126,18 +126,18 @@ impl Collective for Threads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collective::{broadcast, max, sum};
+    use crate::collective::{all_reduce_max, all_reduce_sum, broadcast};
 
     #[test]
     fn ranks_get_the_same_sums_and_largest_values() {
         for size in 1..=5 {
-            let ranks = Threads::group(size).into_iter().map(|collective| {
+            let ranks = LocalRanks::group(size).into_iter().map(|collective| {
                 std::thread::spawn(move || {
                     let rank = collective.rank();
                     let own: Vec<f32> = (0..7).map(|at| 0.1 + (at * rank) as f32 / 3.0).collect();
                     let (mut sums, mut largest) = (own.clone(), own);
-                    sum(&collective, &mut sums).unwrap();
-                    max(&collective, &mut largest).unwrap();
+                    all_reduce_sum(&collective, &mut sums).unwrap();
+                    all_reduce_max(&collective, &mut largest).unwrap();
                     let word = broadcast(&collective, vec![rank as u8 + 7]).unwrap();
                     (sums, largest, word)
                 })
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_rank_that_is_gone_ends_the_calls_of_the_others() {
-        let mut ranks = Threads::group(3);
+        let mut ranks = LocalRanks::group(3);
         drop(ranks.pop());
         let waiting = ranks.into_iter().map(|rank| {
             std::thread::spawn(move || rank.all_gather(Vec::new()).unwrap_err().to_string())
