@@ -51,7 +51,7 @@ const EXAMPLES: &str = "Examples:
   ibot data PHOTOS                                 counts, damaged files, duplicates
   ibot data PHOTOS --out report                    also a sheet to look at, and a list without them
   ibot data TRAIN --val VAL                        which images of VAL are in TRAIN
-  ibot train report/keep.csv --out runs/first      train on the list";
+  ibot train report/keep.csv --out runs/kept       train on the list";
 
 /// Value of `--near`; none for `none`.
 type Similarity = Option<f64>;
