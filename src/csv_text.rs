@@ -27,24 +27,39 @@ pub(crate) struct Field<'a> {
     pub is_quoted: bool,
 }
 
-/// Records of a text, one after the other.
+/// Records of a text, one after the other; lines without a character are none.
 #[derive(Debug)]
 pub(crate) struct Records<'a> {
+    whole: &'a str,
     rest: &'a str,
-    made: usize,
+    /// Where the last record begins.
+    start: usize,
+    /// Where an earlier one begins, and its line.
+    counted: (usize, usize),
 }
 
 impl<'a> Records<'a> {
     /// Those of a text, of which none was read.
     pub fn of(text: &'a str) -> Self {
         Self {
+            whole: text,
             rest: text,
-            made: 0,
+            start: 0,
+            counted: (0, 1),
         }
+    }
+
+    /// The line of the text in which the last record begins, from 1.
+    pub fn line(&mut self) -> usize {
+        let (at, line) = self.counted;
+        let line = line + self.whole[at..self.start].matches('\n').count();
+        self.counted = (self.start, line);
+        line
     }
 
     /// The next record, which has to have so many fields; none at the end.
     pub fn next(&mut self, count: usize) -> Option<Result<Vec<Field<'a>>, String>> {
+        self.pass_blank_lines();
         if self.rest.is_empty() {
             return None;
         }
@@ -53,17 +68,24 @@ impl<'a> Records<'a> {
                 .and_then(|fields| match fields.len() == count {
                     true => Ok(fields),
                     false => Err(format!(
-                        "record {} has {}, but the first one has {count}",
-                        self.made,
+                        "line {} has {}, but the first one has {count}: put quotes around a field that holds a comma",
+                        self.line(),
                         counted(fields.len(), "field")
                     )),
                 }),
         )
     }
 
+    fn pass_blank_lines(&mut self) {
+        while let Some(rest) = after_line_end(self.rest) {
+            self.rest = rest;
+        }
+    }
+
     /// The next record, of any number of fields; one empty field at the end.
     pub fn fields(&mut self) -> Result<Vec<Field<'a>>, String> {
-        self.made += 1;
+        self.pass_blank_lines();
+        self.start = self.whole.len() - self.rest.len();
         let mut fields = Vec::new();
         loop {
             let field = match self.rest.strip_prefix('"') {
@@ -77,13 +99,15 @@ impl<'a> Records<'a> {
             }
         }
         let rest = self.rest;
-        let end = rest
-            .strip_prefix("\r\n")
-            .or_else(|| rest.strip_prefix('\n'));
-        match end {
+        match after_line_end(rest) {
             Some(rest) => self.rest = rest,
             None if rest.is_empty() => {}
-            None => return Err(format!("record {} has text behind a quote", self.made)),
+            None => {
+                return Err(format!(
+                    "line {} has text behind a quote: quotes go around a whole field",
+                    self.line()
+                ));
+            }
         }
         Ok(fields)
     }
@@ -108,7 +132,10 @@ impl<'a> Records<'a> {
         let mut end = 0;
         loop {
             let Some(at) = text[end..].find('"') else {
-                return Err(format!("record {} has a quote without an end", self.made));
+                return Err(format!(
+                    "line {} has a quote without an end: in a field that begins with a quote, write each one twice, and one at the end",
+                    self.line()
+                ));
             };
             end += at;
             self.rest = &text[end + 1..];
@@ -126,6 +153,12 @@ impl<'a> Records<'a> {
             is_quoted: true,
         })
     }
+}
+
+/// What follows a line end; None where there is none.
+fn after_line_end(text: &str) -> Option<&str> {
+    text.strip_prefix("\r\n")
+        .or_else(|| text.strip_prefix('\n'))
 }
 
 #[cfg(test)]
@@ -184,16 +217,25 @@ mod tests {
                 vec![vec![quoted("a,\"b\"\nc\r/"), quoted("")]],
             ),
             (",\"\"\"\"", vec![vec![plain(""), quoted("\"")]]),
+            ("\r\n\na,b\n\n\r\n", vec![vec![plain("a"), plain("b")]]),
         ];
         for (text, expected) in cases {
             assert_eq!(read(text), Ok(expected), "{text:?}");
         }
         for (text, expected) in [
-            ("a,b\nc\n", "record 2 has 1 field, but the first one has 2"),
-            ("\"a,b\n", "record 1 has a quote without an end"),
-            ("\"a\"b,c\n", "record 1 has text behind a quote"),
+            (
+                "a,b\n\nc\n",
+                "line 3 has 1 field, but the first one has 2: ",
+            ),
+            (
+                "\"a\n\",b\nc\n",
+                "line 3 has 1 field, but the first one has 2: ",
+            ),
+            ("\"a,b\n", "line 1 has a quote without an end: "),
+            ("\"a\"b,c\n", "line 1 has text behind a quote: "),
         ] {
-            assert_eq!(read(text).unwrap_err(), expected);
+            let reason = read(text).unwrap_err();
+            assert!(reason.starts_with(expected), "{reason}");
         }
     }
 }

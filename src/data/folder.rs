@@ -121,6 +121,10 @@ impl ImageFolder {
     ) -> Result<(Self, IndexWork)> {
         config.validate()?;
         let root = dir.as_ref();
+        if root.is_file() {
+            let reason = "is a file; an index is of a folder of images";
+            return Err(Error::data(root, reason));
+        }
         let keep = Keep::Asked(file);
         match index_of(root, config.max_pixels, keep, stop)? {
             Some((table, work)) => {

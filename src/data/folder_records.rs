@@ -22,7 +22,7 @@ use crate::data::index::walk::pool;
 use crate::data::layout::{Listed, labels};
 use crate::data::shards::keep_index;
 use crate::data::shards::members::CachedKind;
-use crate::data::sources::Listing;
+use crate::data::sources::{Listing, holds_images};
 use crate::data::stamp::Stamp;
 use crate::data::stored::outage;
 use crate::data::summary::ScanSummary;
@@ -213,6 +213,16 @@ fn keep_indexes(roots: &[PathBuf], files: &[Listed], found: &[FileKind], max_pix
     }
 }
 
+/// What a file is that was named as an image: sets of images are left out with what to do.
+fn no_image(path: &Path) -> FileKind {
+    let remedy = match (is_shard(path), holds_images(path)) {
+        (true, _) => "an archive or table of images, not an image: name it in a list (.txt)",
+        (_, true) => "a list or index, not an image: give it to the command itself",
+        _ => return FileKind::Other,
+    };
+    FileKind::Skipped(remedy.to_owned())
+}
+
 /// What each file of a list is; what is no picture goes to the summary.
 ///
 /// # Errors
@@ -233,7 +243,10 @@ pub(super) fn inspected(
             return found;
         }
         let path = roots[file.root].join(&file.path);
-        let found = FileKind::read(&path, config.max_pixels);
+        let found = match FileKind::read(&path, config.max_pixels) {
+            FileKind::Other if file.class_depth.is_none() => no_image(&path),
+            found => found,
+        };
         if let (FileKind::Skipped(_), Some(reason)) = (&found, outage(&path)) {
             let _ = failed.set(Error::data(path, reason));
         }

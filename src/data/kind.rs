@@ -5,6 +5,8 @@ use std::path::Path;
 
 use image::ImageFormat;
 
+use crate::data::shards::compressed::{COMPRESSED, is_compressed};
+
 /// Bytes that tell every kind apart.
 pub(super) const MAGIC_BYTES: u64 = 16;
 
@@ -96,6 +98,10 @@ fn why_not(path: &Path, ending: &str, magic: &[u8]) -> Option<String> {
     }
     if RAW_PHOTOS.contains(&ending) {
         return Some(raw_photo());
+    }
+    // there may be images in it
+    if is_compressed(path) {
+        return Some(COMPRESSED.to_owned());
     }
     if let Some((_, name)) = OTHERS.iter().find(|(other, _)| *other == ending) {
         return Some(not_read(name));
@@ -200,6 +206,8 @@ mod tests {
                 b"\0\0\0\x0cjP  \r\n\x87\n",
                 ["JPEG 2000", "JPEG or PNG"],
             ),
+            ("a.tar.gz", b"\x1f\x8b", ["compressed", "plain .tar"]),
+            ("a.ZIP", b"PK\x03\x04", ["compressed", "unpack it"]),
             ("a.PNG", b"", ["empty", "no bytes"]),
             ("a.png", b"<!DOCTYPE html>\n", ["web page", ".png"]),
             ("a.png", b"\0\x01\x02", ["not a known image", ".png"]),

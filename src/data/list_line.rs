@@ -36,8 +36,8 @@ impl ListLine {
     }
 }
 
-/// The line for a picture of this class, or of none; None where no line leads back to it: one end of its name is space, or it has
-/// several lines.
+/// The line for a picture of this class, or of none; None where no line leads back to it: one end of its name is space, it has
+/// several lines, or a backslash in it reads as a byte.
 pub(super) fn list_line(path: &Path, class: Option<&str>) -> Option<String> {
     let parts: Vec<_> = path.components().collect();
     let folders = &parts[..parts.len().saturating_sub(1)];

@@ -1,7 +1,8 @@
 //! Pictures: an image folder, their decoding, the random views of them, and a loader that prepares batches ahead.
 //!
 //! - [`folder`]: what a folder holds, found by content; `sources`: several folders, files and lists; `list_line`: a
-//!   line of a list; `layout`: which folders are
+//!   line of a list; `list_text`: its text; `list_table`: files and
+//!   classes in columns; `layout`: which folders are
 //!   classes; `summary`: that in words
 //! - `index`: the pictures of one folder as records, which a file can hold; `folder_records`: those, or a list; `cache_folder`:
 //!   where such files are; `opened`: a file, opened once; `bytes`: what it holds; `stamp`: whether it changed;
@@ -44,6 +45,8 @@ mod label_map;
 mod layout;
 mod limits;
 mod list_line;
+mod list_table;
+mod list_text;
 pub mod loader;
 mod loader_config;
 mod masked;
@@ -101,7 +104,7 @@ pub use pixels::Pixels;
 pub use reading::reading;
 pub use sources::{check_source, parts_of};
 pub use summary::ScanSummary;
-pub use survey::{Shared, Survey, SurveyConfig};
+pub use survey::{KeptFiles, Shared, Survey, SurveyConfig};
 pub use tile_grid::{TileArea, TileGrid};
 pub use tiles::Tiles;
 pub use value_range::ValueRange;

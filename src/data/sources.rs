@@ -4,23 +4,23 @@
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 
-use crate::csv_text::Records;
 use crate::data::endings::{is_csv, is_list, is_shard};
 use crate::data::folder_config::FolderConfig;
 use crate::data::index::kept::{is_named_index, root_of};
 use crate::data::index::walk::pool;
 use crate::data::layout::{Listed, PartNames, Parts, list_files};
 use crate::data::list_line::ListLine;
+use crate::data::list_table::{TableRow, rows_of};
+use crate::data::list_text::text_of;
 use crate::data::shards::{self, expanded, refuse_compressed};
-use crate::data::stored::{Facts, is_folder, read_text};
+use crate::data::stored::{Facts, is_folder};
 use crate::data::summary::ScanSummary;
 use crate::error::{Error, Result, printable};
-use crate::path_text::{absolute, in_words, is_remote, path_of_text};
+use crate::path_text::{absolute, in_words, is_remote};
 
 /// Why a table is refused.
 const NO_COLUMN: &str = "has no column of images: name it `image`, of bytes or of `bytes` and `path` as Hugging Face writes it";
@@ -33,6 +33,8 @@ pub(super) struct Listing {
     /// The folders of disks among the sources.
     pub folders: Vec<PathBuf>,
     pub files: Vec<Listed>,
+    /// Whether some were named one by one, and may be named twice.
+    has_list: bool,
     /// Where indexes of shards are used: which images are too large for them.
     max_pixels: Option<u64>,
 }
@@ -85,7 +87,7 @@ pub(super) fn list(
             listing.add(source, summary, stop)?;
         }
     }
-    if sources.len() > 1 || listing.roots.len() > 1 {
+    if sources.len() > 1 || listing.roots.len() > 1 || listing.has_list {
         listing.keep_first_of_each()?;
     }
     Ok(listing)
@@ -126,6 +128,14 @@ fn joined(folder: &Path, path: &Path) -> PathBuf {
     }
 }
 
+/// Where a folder is; an address stays as it is.
+fn real(path: &Path) -> Result<PathBuf> {
+    match path.canonicalize() {
+        Ok(real) if !is_remote(path) => Ok(real),
+        _ => absolute(path),
+    }
+}
+
 impl Listing {
     fn add(&mut self, source: &Path, summary: &mut ScanSummary, stop: &AtomicBool) -> Result<()> {
         if is_folder(source).map_err(Error::io(source))? {
@@ -136,7 +146,7 @@ impl Listing {
         }
         refuse_compressed(source)?;
         if is_csv(source) {
-            return self.add_table(source);
+            return self.add_table(source, summary);
         }
         if is_list(source) {
             return self.add_list(source, summary, stop);
@@ -253,10 +263,8 @@ impl Listing {
         summary: &mut ScanSummary,
         stop: &AtomicBool,
     ) -> Result<()> {
-        let text = read_text(list).map_err(|error| {
-            let reason = format!("is not a list of images, one path a line: {error}");
-            Error::data(list, reason)
-        })?;
+        let text = text_of(list)?;
+        self.has_list = true;
         let folder = list.parent().unwrap_or(Path::new(""));
         let root = self.roots.len();
         self.roots.push(folder.to_path_buf());
@@ -296,30 +304,17 @@ impl Listing {
         Ok(())
     }
 
-    /// A file in each record, by its columns `path`, from the table's own folder, and `label`, if there is one; others are not
-    /// looked at. No label is no class.
-    fn add_table(&mut self, table: &Path) -> Result<()> {
-        let refused = |reason: String| Error::data(table, reason);
-        let text = read_text(table)
-            .map_err(|error| refused(format!("is not a table of images: {error}")))?;
-        let mut records = Records::of(text.strip_prefix('\u{feff}').unwrap_or(&text));
-        let names = records.fields().map_err(refused)?;
-        let column = |wanted| names.iter().position(|name| name.text == wanted);
-        let Some(path) = column("path") else {
-            let names: Vec<_> = names.iter().map(|name| name.text.as_ref()).collect();
-            return Err(refused(format!(
-                "has no column `path`, but {}; the first line names the columns: path,label",
-                names.join(", ")
-            )));
-        };
-        let label = column("label");
+    /// A file in each record, with its class.
+    fn add_table(&mut self, table: &Path, summary: &mut ScanSummary) -> Result<()> {
+        let found = rows_of(table)?;
+        let left_out = found.skipped.into_iter();
+        summary
+            .skipped
+            .extend(left_out.map(|reason| (table.to_path_buf(), reason)));
         let root = self.roots.len();
         self.roots
             .push(table.parent().unwrap_or(Path::new("")).to_path_buf());
-        while let Some(record) = records.next(names.len()) {
-            let record = record.map_err(refused)?;
-            let class = label.map(|label| record[label].text.as_ref());
-            let path = path_of_text(&record[path].text);
+        for TableRow { path, class } in found.rows {
             let (root, path) = match (is_remote(&path), path.parent(), path.file_name()) {
                 (true, Some(folder), Some(name)) => {
                     (self.root_of(folder.to_path_buf()), name.into())
@@ -329,7 +324,7 @@ impl Listing {
             self.files.push(Listed {
                 root,
                 path,
-                class: class.filter(|class| !class.is_empty()).map(Arc::from),
+                class,
                 class_depth: None,
                 known: None,
             });
@@ -337,11 +332,12 @@ impl Listing {
         Ok(())
     }
 
+    /// Files are told apart by their paths, of which links and `..` in those of the sources are followed.
     fn keep_first_of_each(&mut self) -> Result<()> {
-        let here = absolute(".")?;
+        let here = Path::new(".");
         let roots = self.roots.iter().map(|root| match root {
-            root if root.as_os_str().is_empty() => Ok(here.clone()),
-            root => absolute(root),
+            root if root.as_os_str().is_empty() => real(here),
+            root => real(root),
         });
         let roots = roots.collect::<Result<Vec<_>>>()?;
         let mut seen = HashSet::with_capacity(self.files.len());

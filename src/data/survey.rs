@@ -11,7 +11,8 @@ use crate::data::folder::ImageFolder;
 use crate::data::inventory::{
     Found, Inventory, Look, NearIndex, Place, Seen, decode_all, equal_files, groups,
 };
-use crate::data::list_line::list_line;
+use crate::data::list_line::{ListLine, list_line};
+use crate::data::list_table::table_line;
 use crate::error::{Error, Result};
 use crate::path_text::{absolute, path_text};
 
@@ -80,6 +81,21 @@ pub struct Shared {
     /// That look alike; absent where they were not looked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub near: Option<Vec<[String; 2]>>,
+}
+
+/// The images that a survey keeps, as files that every command takes as images.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeptFiles {
+    /// A path a line (`.txt`), with the class where a folder of the path is named so.
+    pub list: String,
+    /// `path,label` (`.csv`), with every class.
+    pub table: String,
+    /// How many images no line of the list can hold.
+    pub not_in_list: usize,
+    /// How many are in the list without their class.
+    pub without_class: usize,
+    /// How many no line of the table can hold, or not with their class.
+    pub not_in_table: usize,
 }
 
 /// What was found in one folder.
@@ -166,22 +182,33 @@ impl Survey {
         })
     }
 
-    /// The images that are kept as a list that is a source of images itself, a path a line, with their classes; and the number of those
-    /// that no line can hold.
+    /// The images that are kept, as files that are sources of images themselves.
     ///
     /// # Errors
     /// There is no working folder, which relative paths are of.
-    pub fn list(&self, data: &ImageFolder) -> Result<(String, usize)> {
-        let (mut text, mut missing) = (String::new(), 0);
+    pub fn kept_files(&self, data: &ImageFolder) -> Result<KeptFiles> {
+        let mut files = KeptFiles {
+            table: "path,label\n".to_owned(),
+            ..KeptFiles::default()
+        };
         for at in self.kept_images.iter().copied() {
             let path = absolute(data.name(at))?;
             let class = data.label(at).map(|label| data.classes()[label].as_str());
             match list_line(&path, class) {
-                Some(line) => text = text + &line + "\n",
-                None => missing += 1,
+                Some(line) => {
+                    let has_class = ListLine::parse(&line).root.is_some();
+                    files.without_class += usize::from(class.is_some() && !has_class);
+                    files.list += &line;
+                    files.list.push('\n');
+                }
+                None => files.not_in_list += 1,
+            }
+            match table_line(&path, class) {
+                Some(line) => files.table += &line,
+                None => files.not_in_table += 1,
             }
         }
-        Ok((text, missing))
+        Ok(files)
     }
 }
 

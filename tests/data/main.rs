@@ -15,6 +15,7 @@ mod folders;
 mod formats;
 mod hostile;
 mod index;
+mod lists;
 mod loading;
 mod masks;
 mod memory;

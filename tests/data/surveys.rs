@@ -130,11 +130,11 @@ fn pictures_to_evaluate_on_are_found_among_those_to_train_on() {
     assert_eq!(equal, [["1 again.png", "1.png"], ["1.png", "1.png"]]);
     assert_eq!(names(&shared.near.unwrap()), [["4.png", "4.jpg"]]);
     assert_eq!((found.kept, found.val.as_ref().unwrap().images), (4, 3));
-    let (list, missing) = found.list(&folders[0]).unwrap();
-    let lines: Vec<String> = list.lines().map(str::to_owned).collect();
+    let files = found.kept_files(&folders[0]).unwrap();
+    let lines: Vec<String> = files.list.lines().map(str::to_owned).collect();
     let kept = ["0.png", "2.png", "3.png", "5.png"];
     assert_eq!(
-        (file_names(&lines), missing),
+        (file_names(&lines), files.not_in_list),
         (kept.map(String::from).to_vec(), 0)
     );
 }
@@ -169,18 +169,16 @@ fn the_list_keeps_labels() {
         fs::write(folder.0.join(format!("{part}b/deep/3.png")), damaged).unwrap();
         let whole = scan(&folder.0);
         let found = survey(&whole, None);
-        let (list, missing) = found.list(&whole).unwrap();
-        assert_eq!(
-            (list.lines().count(), missing),
-            (whole.len() - 2, 0),
-            "{list}"
-        );
+        let files = found.kept_files(&whole).unwrap();
+        let lines = files.list.lines().count();
+        assert_eq!(lines, whole.len() - 2, "{}", files.list);
+        let lost = [files.not_in_list, files.not_in_table, files.without_class];
+        assert_eq!(lost, [0; 3]);
         let to = TempFolder::new();
-        let path = to.0.join("keep.txt");
-        fs::write(&path, list).unwrap();
-        let never = AtomicBool::new(false);
-        let listed = ImageFolder::scan_all(&[path], &FolderConfig::default(), &never).unwrap();
-        assert_eq!(listed.classes(), whole.classes());
+        let kept = [
+            to.write("keep.txt", &files.list),
+            to.write("keep.csv", &files.table),
+        ];
         let named = |folder: &ImageFolder| -> Vec<_> {
             let all = (0..folder.len()).map(|at| (folder.name(at), folder.label(at)));
             all.collect()
@@ -189,7 +187,53 @@ fn the_list_keeps_labels() {
             !name.ends_with("copy.png") && !name.ends_with("3.png")
         };
         let expected: Vec<_> = named(&whole).into_iter().filter(left_out).collect();
-        assert_eq!(named(&listed), expected);
+        for path in kept {
+            let listed = scan_all(&path);
+            assert_eq!(listed.classes(), whole.classes());
+            assert_eq!(named(&listed), expected, "{}", path.display());
+        }
+    }
+}
+
+fn scan_all(source: &Path) -> ImageFolder {
+    let (config, never) = (FolderConfig::default(), AtomicBool::new(false));
+    ImageFolder::scan_all(&[source.to_path_buf()], &config, &never).unwrap()
+}
+
+/// Classes that no folder of the path is named by: the table has them.
+#[test]
+fn what_is_kept_has_the_classes_of_tables() {
+    let folder = TempFolder::new();
+    for number in 0..4 {
+        save(&picture(number), &folder, &format!("cat/{number}.png"));
+    }
+    let table = "path,label\ncat/0.png,Katze\ncat/1.png,cat\ncat/2.png,\ncat/3.png,Hund\n";
+    let whole = scan_all(&folder.write("set.csv", table));
+    let files = survey(&whole, None).kept_files(&whole).unwrap();
+    assert_eq!((files.without_class, files.not_in_table), (2, 0));
+    assert_eq!(
+        scan_all(&folder.write("keep.txt", &files.list)).classes(),
+        ["cat"]
+    );
+    let kept = scan_all(&folder.write("keep.csv", &files.table));
+    assert_eq!(
+        (kept.classes(), kept.labels()),
+        (whole.classes(), whole.labels())
+    );
+    // a table holds what no line of a list does
+    #[cfg(unix)]
+    {
+        let odd = TempFolder::new();
+        save(&picture(5), &odd, "a\n/5.png");
+        fs::rename(odd.0.join("a\n/5.png"), odd.0.join("a\n/ 5.png ")).unwrap();
+        let whole = scan_all(&odd.0);
+        let files = survey(&whole, None).kept_files(&whole).unwrap();
+        assert_eq!((files.not_in_list, files.not_in_table), (1, 0));
+        let kept = scan_all(&folder.write("odd.csv", &files.table));
+        assert_eq!(
+            (kept.name(0), kept.classes()),
+            (whole.name(0), whole.classes())
+        );
     }
 }
 

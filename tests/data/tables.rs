@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ibot::data::{ImageFolder, PictureSource};
 use parquet::basic::{Compression, GzipLevel, ZstdLevel};
-use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
+use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, DoubleType, Int64Type};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
@@ -214,6 +214,66 @@ fn rows_are_named_by_file_class_and_number() {
     let skipped = &found.summary().skipped;
     assert_eq!(skipped.len(), 1, "{skipped:?}");
     assert!(skipped[0].1.contains("no bytes"), "{skipped:?}");
+}
+
+/// As many sets have it, in which each path is `image.png`.
+#[test]
+fn rows_of_one_path_have_no_class() {
+    let folder = TempFolder::new();
+    let path = folder.0.join("set.parquet");
+    let row = |shade| (Some(png(shade)), Some("x.png".to_owned()), None);
+    table(&path, &[row(1), row(2), row(3)], PLAIN);
+    let found = scan(&[&path]).unwrap();
+    let expected = ["00000001", "00000002", "x.png"].map(|name| (name.to_owned(), None));
+    assert_eq!(names(&found, &path), expected);
+    let shades = (0..3).map(|at| found.decode(at).unwrap().get_pixel(0, 0).0[0]);
+    assert_eq!(shades.collect::<Vec<_>>(), [2, 3, 1]);
+}
+
+/// A table of three pictures with a column `label` of a type, and what a scan finds.
+fn labeled<T: DataType>(kind: &str, labels: &[T::T; 3]) -> (TempFolder, ImageFolder) {
+    let folder = TempFolder::new();
+    let path = folder.0.join("set.parquet");
+    let schema = format!("message schema {{ required binary image; required {kind}; }}");
+    let schema = Arc::new(parse_message_type(&schema).unwrap());
+    let file = File::create(&path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let pictures = [1, 2, 3].map(|shade| ByteArray::from(png(shade)));
+    let mut column = group.next_column().unwrap().unwrap();
+    let images = column.typed::<ByteArrayType>();
+    images.write_batch(&pictures, None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let values = column.typed::<T>();
+    values.write_batch(labels, None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+    let found = scan(&[&path]).unwrap();
+    (folder, found)
+}
+
+#[test]
+fn labels_may_be_of_many_types() {
+    let (_folder, found) = labeled::<BoolType>("boolean label", &[true, false, true]);
+    assert_eq!(found.classes(), ["false", "true"]);
+    // in the order of their names, which begin with the class
+    assert_eq!(found.labels(), [Some(0), Some(1), Some(1)]);
+    // 2^64 - 1, which is not the -1 of no class
+    let large = "int64 label (UINT_64)";
+    let (_folder, found) = labeled::<Int64Type>(large, &[-1, 7, i64::MIN]);
+    let expected = ["18446744073709551615", "7", "9223372036854775808"];
+    assert_eq!(found.classes(), expected);
+    // what is measured is no class, and that is said
+    let (_folder, found) = labeled::<DoubleType>("double label", &[0.5, 1.0, 0.5]);
+    assert_eq!((found.len(), found.classes().len()), (3, 0));
+    let skipped = &found.summary().skipped;
+    assert!(
+        matches!(&skipped[..], [(path, reason)]
+            if path.ends_with("set.parquet") && reason.contains("`label`, of type DOUBLE")),
+        "{skipped:?}"
+    );
 }
 
 #[test]

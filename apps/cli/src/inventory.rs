@@ -6,7 +6,9 @@ mod text;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ibot::data::{FolderConfig, ImageFolder, Parts, PictureSource, Survey, SurveyConfig, parts_of};
+use ibot::data::{
+    FolderConfig, ImageFolder, KeptFiles, Parts, PictureSource, Survey, SurveyConfig, parts_of,
+};
 use ibot::error::{counted, printable};
 use ibot::{Error, Result};
 
@@ -27,8 +29,8 @@ pub struct DataArgs {
     /// Images to evaluate on: finds those that are among IMAGES too. By default `val` or `test` beside the folder `train`.
     #[arg(long, value_name = "IMAGES")]
     val: Option<PathBuf>,
-    /// Write report.json, sheet.png (examples and problems to look at) and keep.txt (IMAGES without damaged ones, duplicates and
-    /// images of --val; a list that every command takes) to this folder. No image is changed or removed.
+    /// Write report.json, sheet.png (examples and problems to look at), keep.csv and keep.txt (IMAGES without damaged ones, duplicates
+    /// and images of --val, with classes; every command takes them) to this folder. No image is changed or removed.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Least similarity of near duplicates, up to 1; none for equal files alone. Images that all look alike, such as those of one
@@ -49,7 +51,7 @@ const EXAMPLES: &str = "Examples:
   ibot data PHOTOS                                 counts, damaged files, duplicates
   ibot data PHOTOS --out report                    also a sheet to look at, and a list without them
   ibot data TRAIN --val VAL                        which images of VAL are in TRAIN
-  ibot train report/keep.txt --out runs/first      train on the list";
+  ibot train report/keep.csv --out runs/kept       train on the list";
 
 /// Value of `--near`; none for `none`.
 type Similarity = Option<f64>;
@@ -146,20 +148,35 @@ fn write(
         fs::write(&path, text).map_err(Error::io(&path))
     };
     write("report.json", json)?;
-    let (list, missing) = survey.list(data)?;
-    write("keep.txt", &list)?;
+    let kept = survey.kept_files(data)?;
+    write("keep.csv", &kept.table)?;
+    write("keep.txt", &kept.list)?;
     sheet::write(&out.join("sheet.png"), survey, data, val, max_pixels)?;
-    let mut text = format!(
-        "written           {}: report.json, sheet.png, keep.txt\n",
-        printable(out)
-    );
-    if missing > 0 {
-        let images = counted(missing, "image");
-        text += &format!(
-            "  {images} cannot be in keep.txt: a line break, or space at an end of the name\n"
-        );
-    }
-    Ok(text)
+    let files = "report.json, sheet.png, keep.csv, keep.txt";
+    let written = format!("written           {}: {files}\n", printable(out));
+    Ok(written + &lost(&kept))
+}
+
+/// What the files of kept images cannot hold, in lines.
+fn lost(kept: &KeptFiles) -> String {
+    let lines = [
+        (
+            kept.without_class,
+            "in keep.txt without the class, as no folder in the path is named so: take keep.csv",
+        ),
+        (
+            kept.not_in_list,
+            "not in keep.txt: a line break, a backslash before x, or space at an end of the name; see keep.csv",
+        ),
+        (
+            kept.not_in_table,
+            "not in keep.csv: a backslash before x in the name, or space at an end of the class",
+        ),
+    ];
+    let lines = lines.into_iter().filter(|(count, _)| *count > 0);
+    lines
+        .map(|(count, what)| format!("  {} {what}\n", counted(count, "image")))
+        .collect()
 }
 
 /// Refuses a set of which no image can be decoded, once that is reported.

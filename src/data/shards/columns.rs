@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use parquet::basic::Type as PhysicalType;
+use parquet::basic::{ConvertedType, Type as PhysicalType};
 use parquet::column::page::PageReader as _;
 use parquet::column::reader::{ColumnReaderImpl, get_column_reader, get_typed_column_reader};
-use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
+use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::page_index::offset_index::PageLocation;
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
+use parquet::schema::types::ColumnDescriptor;
 use serde_json::Value;
 
 use crate::data::shards::window::Window;
@@ -153,7 +154,18 @@ pub(super) fn class_names(metadata: &ParquetMetaData, column: &str) -> Vec<Arc<s
     names.unwrap_or_default()
 }
 
-/// A column of texts or whole numbers as texts; None where there is no value.
+/// Whether [`texts`] reads a column: fractions tell no classes apart.
+pub(super) fn has_texts(column: &ColumnDescriptor) -> bool {
+    matches!(
+        column.physical_type(),
+        PhysicalType::BOOLEAN
+            | PhysicalType::INT32
+            | PhysicalType::INT64
+            | PhysicalType::BYTE_ARRAY
+    )
+}
+
+/// A column of texts, whole numbers or booleans as texts; None where there is no value.
 pub(super) fn texts(
     whole: &Arc<Whole>,
     metadata: &ParquetMetaData,
@@ -162,12 +174,26 @@ pub(super) fn texts(
     rows: usize,
 ) -> ParquetResult<Vec<Option<String>>> {
     let descriptor = metadata.file_metadata().schema_descr().column(column);
+    let is_unsigned = matches!(
+        descriptor.converted_type(),
+        ConvertedType::UINT_32 | ConvertedType::UINT_64
+    );
     match descriptor.physical_type() {
+        PhysicalType::BOOLEAN => {
+            let text = |value: &bool| Ok(value.to_string());
+            values::<BoolType>(whole, metadata, group, column, rows, text)
+        }
         PhysicalType::INT32 => values::<Int32Type>(whole, metadata, group, column, rows, |value| {
-            Ok(value.to_string())
+            Ok(match is_unsigned {
+                true => value.cast_unsigned().to_string(),
+                false => value.to_string(),
+            })
         }),
         PhysicalType::INT64 => values::<Int64Type>(whole, metadata, group, column, rows, |value| {
-            Ok(value.to_string())
+            Ok(match is_unsigned {
+                true => value.cast_unsigned().to_string(),
+                false => value.to_string(),
+            })
         }),
         PhysicalType::BYTE_ARRAY => {
             let text = |value: &ByteArray| Ok(value.as_utf8()?.to_owned());
@@ -176,7 +202,7 @@ pub(super) fn texts(
         other => {
             let name = descriptor.path().string();
             Err(ParquetError::General(format!(
-                "column {name} is of type {other}, not text or whole numbers"
+                "column {name} is of type {other}, not text, whole numbers or booleans"
             )))
         }
     }

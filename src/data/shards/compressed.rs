@@ -1,12 +1,12 @@
-//! Compressed archives, which are refused.
+//! Compressed archives, which are refused, or left out by name.
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
 
 /// Why a compressed archive is refused.
-pub(super) const COMPRESSED: &str = "a compressed archive, which cannot be read from the middle: make it a plain .tar, for example with `gunzip` or \
-                          `zstd -d` (images are compressed already)";
+pub(in crate::data) const COMPRESSED: &str = "a compressed archive, which cannot be read from the middle: make it a plain .tar, for example with `gunzip` or \
+                          `zstd -d` (images are compressed already), or unpack it";
 /// Endings of such archives.
 const COMPRESSED_ENDINGS: [&str; 8] = [
     ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".zip",
@@ -17,16 +17,16 @@ const COMPRESSED_ENDINGS: [&str; 8] = [
 /// # Errors
 /// [`Error::Data`] that says what to do.
 pub(in crate::data) fn refuse_compressed(path: &Path) -> Result<()> {
-    let name = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .to_lowercase();
-    match COMPRESSED_ENDINGS
-        .iter()
-        .any(|ending| name.ends_with(ending))
-    {
+    match is_compressed(path) {
         true => Err(Error::data(path, COMPRESSED)),
         false => Ok(()),
     }
+}
+
+/// Whether a file is a compressed archive, by its name.
+pub(in crate::data) fn is_compressed(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    let name = name.to_string_lossy().to_lowercase();
+    let is = |ending: &&str| name.ends_with(ending);
+    COMPRESSED_ENDINGS.iter().any(is)
 }

@@ -5,7 +5,7 @@
 //! Rows of a table are files too: `set.parquet/cat/12.jpg`.
 
 mod columns;
-mod compressed;
+pub(super) mod compressed;
 mod index;
 pub(super) mod members;
 mod parquet;

@@ -16,7 +16,7 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::page_index::offset_index::PageLocation;
 use parquet::schema::types::ColumnDescriptor;
 
-use crate::data::shards::columns::{Whole, class_names, column_reader, pages, texts};
+use crate::data::shards::columns::{Whole, class_names, column_reader, has_texts, pages, texts};
 use crate::data::shards::members::{Member, Members, Span, plain};
 use crate::data::stored::Stored;
 use crate::error::{Error, Result, printable};
@@ -57,7 +57,7 @@ pub(super) fn read(
         let Some(column) = picture_column(&metadata) else {
             return Ok(None);
         };
-        let mut found = TableContents::new(&metadata);
+        let mut found = TableContents::new(path, &metadata);
         let (mut starts, mut pages) = (vec![0], Vec::new());
         for group in 0..metadata.num_row_groups() {
             if stop.load(Ordering::Relaxed) {
@@ -187,7 +187,7 @@ struct TableContents {
 }
 
 impl TableContents {
-    fn new(metadata: &ParquetMetaData) -> Self {
+    fn new(table: &Path, metadata: &ParquetMetaData) -> Self {
         let schema = metadata.file_metadata().schema_descr();
         let columns = schema.columns();
         let is_one = |at: &usize, name: &str| {
@@ -195,13 +195,24 @@ impl TableContents {
             column.path().string() == name && column.max_rep_level() == 0
         };
         let find = |name: &str| (0..columns.len()).find(|at| is_one(at, name));
-        let label = LABELS.iter().find_map(|name| Some((find(name)?, *name)));
+        let mut labels = LABELS.iter().filter_map(|name| Some((find(name)?, *name)));
+        let other = labels.clone().next();
+        let label = labels.find(|(at, _)| has_texts(&columns[*at]));
+        let other = other.filter(|_| label.is_none());
+        let mut members = Members::default();
+        members.skipped.extend(other.map(|(at, name)| {
+            let kind = columns[at].physical_type();
+            let reason = format!("its column `{name}`, of type {kind}, is no label: text, whole numbers and booleans are; write it as one of these if it says classes");
+            (table.to_path_buf(), reason)
+        }));
         let picture = picture_column(metadata).map(|at| columns[at].path().parts().to_vec());
         let path = match picture.as_deref() {
             Some([outer, inner]) if inner == "bytes" => find(&format!("{outer}.path")),
             _ => find("path"),
         };
+        let path = path.filter(|at| has_texts(&columns[*at]));
         Self {
+            members,
             label: label.map(|(at, name)| (at, class_names(metadata, name))),
             path,
             ..Self::default()
@@ -241,8 +252,8 @@ impl TableContents {
         Some(self.names.entry(label).or_insert(name).clone())
     }
 
-    /// A row is named as its file was before: by its path, below its class where that has no folder. Rows without a name, and those of
-    /// one that is taken, have their number.
+    /// A row is named as its file was before: by its path, below its class where that has no folder. Rows without a name have their
+    /// number, and those of one that is taken have it below that, or without a class in its place: it would read as a folder.
     fn add_row(&mut self, path: Option<&str>, class: Option<Arc<str>>) {
         let row = self.spans.len();
         let number = format!("{row:08}");
@@ -255,10 +266,11 @@ impl TableContents {
             true => folder.join(&number),
             false => folder.join(&named),
         };
-        let path = match self.spans.contains_key(&named) {
-            true => named.join(number),
-            false => named,
-        };
+        let is_free = |path: &PathBuf| !self.spans.contains_key(path);
+        let (below, beside) = (named.join(&number), named.with_file_name(&number));
+        let path = (Some(named).filter(is_free))
+            .or_else(|| Some(beside).filter(|beside| class.is_none() && is_free(beside)))
+            .unwrap_or(below);
         let span = Span {
             offset: row as u64,
             length: 0,
@@ -342,5 +354,31 @@ impl GroupReader {
             Ok(values.first().map(|value| value.data().to_vec()))
         })?;
         found.ok_or_else(|| Error::data(path, "its row has no bytes"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_one_path_get_no_folder_that_reads_as_a_class() {
+        let mut found = TableContents::default();
+        for path in ["x.png", "x.png", "train/x.png", "train/x.png", "x.png"] {
+            found.add_row(Some(path), None);
+        }
+        found.add_row(Some("x.png"), Some("dog".into()));
+        found.add_row(Some("x.png"), Some("dog".into()));
+        let paths = found.members.members.iter().map(|member| &*member.path);
+        let expected = [
+            "x.png",
+            "00000001",
+            "train/x.png",
+            "train/00000003",
+            "00000004",
+            "dog/x.png",
+            "dog/x.png/00000006",
+        ];
+        assert!(paths.eq(expected.map(Path::new)));
     }
 }

@@ -20,8 +20,14 @@ pub(in crate::data) fn expanded(path: &Path) -> Result<Option<Vec<PathBuf>>> {
     if path.exists() {
         return Ok(None);
     }
-    if row.last < row.first || row.last - row.first >= MOST {
+    if row.last < row.first {
         let reason = format!("goes from {} to {}: no row of files", row.first, row.last);
+        return Err(Error::data(path, reason));
+    }
+    // before the first is made: braces multiply
+    let count = count(&text);
+    if count > MOST {
+        let reason = format!("stands for {count} files, of {MOST} at most: is a number too long?");
         return Err(Error::data(path, reason));
     }
     let mut all = Vec::new();
@@ -39,6 +45,17 @@ pub(in crate::data) fn expanded(path: &Path) -> Result<Option<Vec<PathBuf>>> {
         }
     }
     Ok(Some(all))
+}
+
+/// How many files all rows of a pattern stand for.
+fn count(mut text: &str) -> u64 {
+    let mut count = 1_u64;
+    while let Some(row) = Row::find(text) {
+        let of_row = row.last.saturating_sub(row.first).saturating_add(1);
+        count = count.saturating_mul(of_row);
+        text = row.after;
+    }
+    count
 }
 
 /// The first braces of a text.
@@ -95,7 +112,13 @@ mod tests {
         for none in ["a.tar", "{a..b}.tar", "{1..}.tar", "{1,2}.tar", "{1..2.tar"] {
             assert_eq!(names(none), None, "{none}");
         }
-        for bad in ["{2..1}.tar", "{0..99999999999}.tar"] {
+        for bad in [
+            "{2..1}.tar",
+            "{0..99999999999}.tar",
+            "{0..9999999}{0..9}.tar",
+            "{0..9999}/{0..9999}.tar",
+            "{0..18446744073709551615}{0..9}.tar",
+        ] {
             assert!(expanded(Path::new(bad)).is_err(), "{bad}");
         }
     }

@@ -11,12 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::Value;
 use tar::{Archive, EntryType};
 
+use crate::data::endings::is_shard;
 use crate::data::layout::{is_of_a_tool, is_resource_fork};
 use crate::data::shards::compressed::COMPRESSED;
 use crate::data::shards::members::{Member, Members, Span, plain};
 use crate::data::shards::window::Window;
 use crate::data::stored::Stored;
-use crate::error::{Error, Result, counted};
+use crate::error::{Error, Result, counted, printable};
 
 /// Most bytes of the headers of one member: names and attributes. More is no header.
 const HEADERS: u64 = 1 << 20;
@@ -24,6 +25,8 @@ const HEADERS: u64 = 1 << 20;
 const LABEL: u64 = 64 << 10;
 /// Longest name of a class.
 const CLASS: usize = 256;
+/// Bytes behind the end mark that are looked at: `tar` fills a record of 10 240 bytes with zeros, with `-b 128` one of 64 KiB.
+const BEHIND: u64 = 64 << 10;
 /// Keys of a class in `.json`.
 const KEYS: [&str; 3] = ["label", "cls", "class"];
 /// First bytes of compressed files: gzip, zstd, xz, bzip2, zip.
@@ -47,6 +50,8 @@ struct State {
     read: Cell<u64>,
     /// Whether the file could not be read, which says nothing of its content.
     has_failed: Cell<bool>,
+    /// Whether the last read found the end of the file.
+    is_at_end: Cell<bool>,
 }
 
 impl Read for Headers<'_> {
@@ -60,6 +65,7 @@ impl Read for Headers<'_> {
         let count = self.file.read(into);
         self.state.has_failed.set(count.is_err());
         let count = count?;
+        self.state.is_at_end.set(count == 0);
         self.state.read.set(self.state.read.get() + count as u64);
         Ok(count)
     }
@@ -117,10 +123,12 @@ pub(super) fn read(
             Err(error) if state.has_failed.get() => return Err(Error::io(path)(error)),
             Err(error) => {
                 found.end_with(&error)?;
-                break;
+                return Ok(found.into_members());
             }
         }
     }
+    let has_mark = !state.is_at_end.get();
+    found.check_end(has_mark, archive.into_inner().file)?;
     Ok(found.into_members())
 }
 
@@ -145,6 +153,8 @@ struct TarContents<'a> {
     names: HashMap<String, Arc<str>>,
     others: usize,
     skipped: Vec<(PathBuf, String)>,
+    /// Whether the archive ends within a file.
+    is_cut: bool,
 }
 
 impl<'a> TarContents<'a> {
@@ -157,15 +167,47 @@ impl<'a> TarContents<'a> {
             names: HashMap::new(),
             others: 0,
             skipped: Vec::new(),
+            is_cut: false,
         }
     }
 
     fn skip(&mut self, path: &Path, reason: impl Into<String>) {
-        self.skipped.push((self.shard.join(path), reason.into()));
+        // of the archive itself, its name without a slash behind it
+        let path = match path.as_os_str().is_empty() {
+            true => self.shard.to_path_buf(),
+            false => self.shard.join(path),
+        };
+        self.skipped.push((path, reason.into()));
+    }
+
+    /// Says that files may be missing: blocks of zeros end an archive, one of them at least, and nothing but zeros follows them.
+    fn check_end(&mut self, has_mark: bool, behind: Window) -> Result<()> {
+        let reason = match has_mark {
+            true => {
+                let mut bytes = Vec::new();
+                let read = behind.take(BEHIND).read_to_end(&mut bytes);
+                read.map_err(Error::io(self.shard))?;
+                let has_more = bytes.iter().any(|byte| *byte != 0);
+                has_more.then(|| {
+                    "has more behind its end mark, which is not read, as where archives were joined by `cat`: give each as a file".to_owned()
+                })
+            }
+            false if self.length == 0 => Some("empty: it has no bytes".to_owned()),
+            false if self.is_cut => None,
+            false => Some(
+                "has no end mark, as if it were cut off: what may have followed is lost; copy or make it again".to_owned(),
+            ),
+        };
+        reason
+            .into_iter()
+            .for_each(|reason| self.skip(Path::new(""), reason));
+        Ok(())
     }
 
     /// A header that makes no sense ends the archive; what was found before is used.
     fn end_with(&mut self, error: &IoError) -> Result<()> {
+        // it may have bytes of the file in it
+        let error = printable(error.to_string());
         let before = self.files.len() + self.others;
         if before == 0 {
             let reason = format!("is no tar archive, or damaged: {error}");
@@ -200,6 +242,7 @@ impl<'a> TarContents<'a> {
             .checked_add(span.length)
             .is_none_or(|end| end > self.length)
         {
+            self.is_cut = true;
             self.skip(&path, "truncated: its archive ends before it does");
         } else if is_label(&path) {
             self.others += 1;
@@ -208,6 +251,11 @@ impl<'a> TarContents<'a> {
                 Ok(None) => {}
                 Err(reason) => self.skip(&path, reason),
             }
+        } else if is_shard(&path) {
+            self.skip(
+                &path,
+                "an archive or table in an archive is not read: unpack it",
+            );
         } else if self.files.insert(path.clone(), span).is_some() {
             let reason = "is there twice; the last one counts, as when the archive is unpacked";
             self.skip(&path, reason);
@@ -288,7 +336,12 @@ fn key(path: &Path) -> PathBuf {
 }
 
 fn is_label(path: &Path) -> bool {
-    matches!(ending(path), "cls" | "json")
+    has_ending(path, "cls") || has_ending(path, "json")
+}
+
+/// Whether this stands behind the first dot of the name, in any case.
+fn has_ending(path: &Path, wanted: &str) -> bool {
+    ending(path).eq_ignore_ascii_case(wanted)
 }
 
 /// The class in a `.cls` or `.json`; none where a `.json` says nothing of it.
@@ -303,15 +356,16 @@ fn class_in(
     let too_long = || format!("is too long for a label: {} bytes", span.length);
     let bytes = label.ok_or_else(too_long)?;
     let text = String::from_utf8(bytes).map_err(|_| "is no text".to_owned())?;
-    let class = match ending(path) {
-        "cls" => Some(text.trim().to_owned()),
-        _ => {
+    let class = match has_ending(path, "cls") {
+        true => Some(text.trim().to_owned()),
+        false => {
             let value: Value =
                 serde_json::from_str(&text).map_err(|error| format!("is no JSON: {error}"))?;
-            let found = KEYS.iter().find_map(|key| value.get(key));
-            found.and_then(|found| match found {
+            // a key may be there without a value
+            KEYS.iter().find_map(|key| match value.get(key)? {
                 Value::String(name) => Some(name.clone()),
                 Value::Number(number) => Some(number.to_string()),
+                Value::Bool(is) => Some(is.to_string()),
                 _ => None,
             })
         }

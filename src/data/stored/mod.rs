@@ -90,18 +90,16 @@ pub(super) fn folders_in(path: &Path) -> Result<Vec<OsString>> {
     Ok(folders)
 }
 
-/// A file of text.
+/// All bytes of a file.
 ///
 /// # Errors
-/// As [`Stored::open`]; it is no text.
-pub(super) fn read_text(path: &Path) -> Result<String> {
+/// As [`Stored::open`].
+pub(super) fn read_all(path: &Path) -> Result<Vec<u8>> {
     match is_remote(path) {
         true => {
             let object = Object::asked(path)?;
-            let bytes = object.get(0, object.facts().length)?;
-            String::from_utf8(bytes.into())
-                .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+            Ok(object.get(0, object.facts().length)?.into())
         }
-        false => fs::read_to_string(path),
+        false => fs::read(path),
     }
 }

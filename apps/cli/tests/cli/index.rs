@@ -110,6 +110,9 @@ fn what_is_no_index_is_neither_read_nor_written_over() {
         &["index", &pictures, "--out", &file],
         &["notes.ibidx", "is no index of ibot"],
     );
+    let archive = scratch.path("set.tar");
+    fs::write(&archive, [0; 1024]).unwrap();
+    refused(&["index", &archive], &["set.tar", "a folder of images"]);
     refused(&["data", &file], &["notes.ibidx", "is no index of ibot"]);
     assert!(fs::read_to_string(&file).unwrap().starts_with("some notes"));
 }

@@ -72,7 +72,7 @@ fn the_list_is_a_source_for_every_command() {
         "{said}"
     );
     assert!(
-        said.contains("report.json, sheet.png, keep.txt\n"),
+        said.contains("report.json, sheet.png, keep.csv, keep.txt\n"),
         "{said}"
     );
     let report = fs::read_to_string(format!("{out}/report.json")).unwrap();
@@ -115,6 +115,24 @@ fn the_list_is_a_source_for_every_command() {
     ];
     let said = succeeds(&[&train[..], &["--steps", "2", "--held-out", "0.2"]].concat());
     assert!(said.contains("in 2 classes (even, odd)"), "{said}");
+}
+
+/// A class that is no folder of the path is in keep.csv alone, which is said.
+#[test]
+fn classes_of_a_table_are_kept() {
+    let scratch = Scratch::new("inventory-classes");
+    scratch.pictures();
+    let (table, out) = (scratch.path("set.csv"), scratch.path("out"));
+    let rows = "path,label\npictures/odd/1.png,eins\npictures/odd/3.png,odd\n";
+    fs::write(&table, rows).unwrap();
+    let said = succeeds(&["data", &table, "--out", &out, "--near", "none"]);
+    let line = "  1 image in keep.txt without the class, as no folder in the path is named so: take keep.csv\n";
+    assert!(said.contains(line), "{said}");
+    let again = succeeds(&["data", &format!("{out}/keep.csv"), "--near", "none"]);
+    assert!(
+        again.contains("classes           2: eins 1, odd 1\n"),
+        "{again}"
+    );
 }
 
 /// Parts of a data set are compared, as are two folders.
