@@ -229,7 +229,9 @@ impl Listing {
             let (first, _) = shard.file_name()?.to_str()?.split_once('-')?;
             Some(first.into())
         });
-        if let Some(parts) = PartNames::among(first_words) {
+        if let Some(parts) = PartNames::among(first_words)
+            && parts.all.len() > 1
+        {
             summary.parts.extend(parts.all.iter().map(printable));
         }
         let of_set: Vec<PathBuf> = of_set.iter().map(|shard| folder.join(shard)).collect();

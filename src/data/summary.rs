@@ -120,7 +120,7 @@ impl Display for ScanSummary {
         }
         f.write_str(&self.in_classes())?;
         if !self.parts.is_empty() {
-            write!(f, " (split into folders {})", self.parts.join(", "))?;
+            write!(f, " (split into {})", self.parts.join(", "))?;
         }
         write!(
             f,

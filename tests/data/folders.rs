@@ -298,7 +298,7 @@ fn parts_of_a_data_set_are_no_classes() {
     assert_eq!(pictures.labels(), [Some(0), Some(1), None, Some(1)]);
     let text = pictures.summary().to_string();
     assert!(
-        text.contains("(cat, dog), 1 unlabeled (split into folders Train, val, test)"),
+        text.contains("(cat, dog), 1 unlabeled (split into Train, val, test)"),
         "{text}"
     );
     let parts = Parts::find(&folder.0).unwrap();

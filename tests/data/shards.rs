@@ -78,6 +78,34 @@ pub(super) fn first_batches(folder: ImageFolder) -> Vec<Vec<f32>> {
     views.collect()
 }
 
+/// Folders named as parts are no classes, and neither are words of shards' names; one part alone is not a set in parts.
+#[test]
+fn parts_in_archives_are_those_of_a_folder() {
+    let [plain, packed] = [TempFolder::new(), TempFolder::new()];
+    let names = ["train/cat/1.png", "train/dog/2.png", "val/dog/3.png"];
+    let files: Vec<_> = names.iter().map(|name| (*name, png(7))).collect();
+    for (name, bytes) in &files {
+        plain.write(name, bytes.clone());
+    }
+    let whole = tar_of(&packed, "set.tar", &files);
+    let [of_folder, of_archive] = [&plain.0, &whole].map(|path| scan(&[path]).unwrap());
+    assert_eq!(of_folder.summary().parts, ["train", "val"]);
+    assert_eq!(of_archive.summary().parts, ["train", "val"]);
+    assert_eq!(of_archive.classes(), of_folder.classes());
+    assert_eq!(of_archive.labels(), of_folder.labels());
+
+    let named = |names: &[&str]| {
+        let folder = TempFolder::new();
+        for name in names {
+            tar_of(&folder, name, &files[..1]);
+        }
+        scan(&[&folder.0]).unwrap().summary().parts.clone()
+    };
+    assert_eq!(named(&["train-0.tar", "train-1.tar"]), ["train"]);
+    let of_both = named(&["test-0.tar", "train-0.tar"]);
+    assert!(of_both.contains(&"test".to_owned()), "{of_both:?}");
+}
+
 #[test]
 fn an_archive_is_the_folder_in_it() {
     let [plain, packed] = [TempFolder::new(), TempFolder::new()];

@@ -73,7 +73,7 @@ impl RunSetup<'_> {
         };
         observer.scanned(data, folder.summary());
         let parts = &folder.summary().parts;
-        if !parts.is_empty() {
+        if parts.len() > 1 {
             observer.note(&format!(
                 "WARNING the images are of the parts {}, and all are trained on; to leave out those to test on, give the part to train on by itself",
                 parts.join(", ")
