@@ -40,7 +40,7 @@ pub use ops::linear::{
 pub use ops::loss_scale::{INITIAL_LOSS_SCALE, LossScale, MIN_LOSS_SCALE, Unscaled};
 pub use ops::product::{Layout, RowPlaces};
 pub(crate) use ops::rounding::as_dtype;
-pub use ops::target_potentials::{Known, TargetPotentials};
+pub use ops::target_potentials::{Drift, Known, TargetPotentials, taken_back};
 pub use ops::tiled::{Logits, TiledInput, TiledTargets, tile_columns};
 pub use ops::tokens::{TokenMask, TokensGradients, TokensInput};
 pub(crate) use wrap::wrap;

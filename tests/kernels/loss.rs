@@ -1,7 +1,7 @@
 //! Target potentials and cross-entropy, against formulas in f64 on the host.
 
 use burn::tensor::Tensor;
-use ibot::kernels::{IbotBackend, Pairing, TrainBackend};
+use ibot::kernels::{IbotBackend, Logits, Pairing, TiledTargets, TrainBackend};
 use ibot::random::{Random, Stream};
 
 use crate::loss_case::{Case, Inner, Outcome, STUDENT_TEMPERATURE, compare, error, tensor, wide};
@@ -236,4 +236,21 @@ fn targets_only<B: TrainBackend>(
     let logits = tensor::<Inner<B>>(&logits, prototypes, device);
     let potentials = Inner::<B>::sinkhorn_potentials(logits.clone(), temperature, 3);
     assert_close(&values(potentials.targets(logits)), &expected, tolerance);
+}
+
+/// Without the factors 1/K and 1/M the logs of the rows grow by ln(K / M) in each iteration, here to 175: more than `exp` of f32 can take.
+pub fn many_iterations<B: TrainBackend>(device: &B::Device) {
+    let (rows, prototypes, temperature, iterations) = (4, 320, 0.07, 40);
+    let logits = Case::random(11, rows, prototypes).teacher;
+    let expected = host::sinkhorn(&logits, prototypes, temperature, iterations);
+    let whole = tensor::<Inner<B>>(&logits, prototypes, device);
+    let found = Inner::<B>::sinkhorn_potentials(whole.clone(), temperature, iterations);
+    assert_close(&values(found.targets(whole.clone())), &expected, 1e-4);
+    // as a product of one and the logits, in tiles
+    let logits = Logits {
+        bottleneck: Tensor::eye(rows, device),
+        prototypes: whole.clone(),
+    };
+    let tiled = TiledTargets::sinkhorn(logits, 64, temperature, iterations);
+    assert_close(&values(tiled.potentials.targets(whole)), &expected, 1e-4);
 }

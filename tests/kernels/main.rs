@@ -74,6 +74,7 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("loss, same bits", loss::same_bits::<B>),
         ("sinkhorn, extreme logits", loss::extreme_logits::<B>),
         ("sinkhorn, ties", loss::ties::<B>),
+        ("sinkhorn, many iterations", loss::many_iterations::<B>),
         ("tiled, as stored", tiled::equals_stored::<B>),
         ("tiled, large logits", tiled::large_logits::<B>),
         ("tiled, mean", tiled::mean::<B>),

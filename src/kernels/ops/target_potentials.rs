@@ -151,10 +151,54 @@ fn normalize_prototypes<B: Backend>(
     (shift, exponents.exp().sum_dim(0).log())
 }
 
+/// How far the logs of the rows may drift: `exp` of f32 ends at 88, and rows differ by some of that.
+const MOST_DRIFT: f64 = 24.0;
+
+/// What Sinkhorn-Knopp without the factors 1/K and 1/M adds to the logs of all rows: ln(K / M) in each iteration. It cancels in the targets,
+/// and is taken back before it leaves the range of `exp`; few iterations, as by default, keep their bits.
+#[derive(Debug)]
+pub struct Drift {
+    of_iteration: f64,
+    so_far: f64,
+}
+
+impl Drift {
+    /// Of M rows in all and K prototypes.
+    pub fn new(rows: usize, prototypes: usize) -> Self {
+        Self {
+            of_iteration: (prototypes as f64 / rows.max(1) as f64).ln(),
+            so_far: 0.0,
+        }
+    }
+
+    /// What is to be taken from the logs of the rows before another iteration; none while they are small.
+    pub fn after_iteration(&mut self) -> Option<f32> {
+        self.so_far += self.of_iteration;
+        if self.so_far.abs() <= MOST_DRIFT {
+            return None;
+        }
+        Some(std::mem::take(&mut self.so_far) as f32)
+    }
+}
+
+/// Rows' potentials with this much less in their logs.
+///
+/// # Shapes
+/// `of_rows` `[M, 2]` -> `[M, 2]`.
+pub fn taken_back<B: Backend>(of_rows: Tensor<B, 2>, drift: Option<f32>) -> Tensor<B, 2> {
+    match drift {
+        None => of_rows,
+        Some(drift) => {
+            let drift = Tensor::from_floats([[0.0, drift]], &of_rows.device());
+            of_rows - drift
+        }
+    }
+}
+
 /// Sinkhorn-Knopp: in turn each prototype (column) and each row is normalized to a sum of one.
 ///
 /// Source: `sinkhorn_knopp` in stable_pretraining/losses/utils.py, in the log domain. The factors 1/K and 1/M there
-/// cancel in the last row normalization.
+/// cancel in the last row normalization ([`Drift`]).
 pub fn sinkhorn<B: Backend>(
     logits: Tensor<B, 2>,
     temperature: f64,
@@ -164,8 +208,11 @@ pub fn sinkhorn<B: Backend>(
     if logits.dims()[0] == 0 {
         return start;
     }
-    (0..iterations).fold(start, |found, _| {
-        let known = Known::Rows(found.of_rows);
+    let [rows, prototypes] = logits.dims();
+    let mut drift = Drift::new(rows, prototypes);
+    (0..iterations).fold(start, |found, iteration| {
+        let drift = (iteration > 0).then(|| drift.after_iteration()).flatten();
+        let known = Known::Rows(taken_back(found.of_rows, drift));
         let of_prototypes = potentials_under(logits.clone(), known, temperature);
         let known = Known::Prototypes(of_prototypes.clone());
         TargetPotentials {

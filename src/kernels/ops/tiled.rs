@@ -14,7 +14,9 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput, Pairing};
 use crate::kernels::ops::linear::{LinearBackwardInput, LinearInput, LinearLayerInput, Prologue};
-use crate::kernels::ops::target_potentials::{Known, TargetPotentials, pairs_of};
+use crate::kernels::ops::target_potentials::{
+    Drift, Known, TargetPotentials, pairs_of, taken_back,
+};
 use crate::precision::Precision;
 
 /// Columns of a wide tile are a multiple of this many: whole cache lines, and the widest vectors of the kernels.
@@ -152,7 +154,11 @@ impl<B: IbotBackend> TiledTargets<B> {
         assert!(iterations > 0, "Sinkhorn-Knopp without an iteration");
         let mut rows = Tensor::zeros([teacher.rows(), 2], &teacher.bottleneck.device());
         let mut found = Vec::new();
-        for _ in 0..iterations {
+        let mut drift = Drift::new(teacher.rows(), teacher.prototypes.dims()[1]);
+        for iteration in 0..iterations {
+            if iteration > 0 {
+                rows = taken_back(rows, drift.after_iteration());
+            }
             let tiles = tiles_of(&teacher, columns).map(|tile| {
                 let (logits, known) = (teacher.tile(&tile), Known::Rows(rows.clone()));
                 let of_prototypes = B::potentials_under(logits.clone(), known, temperature);

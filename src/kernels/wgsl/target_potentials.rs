@@ -8,7 +8,7 @@ use super::lanes::{reducing_workgroup, workgroup};
 use super::launch::{Client, GpuTensor, Kernel, contiguous, empty, launch, shader, tensor};
 use super::walk::Walk;
 use crate::kernels::backends::Gpu;
-use crate::kernels::ops::target_potentials::{Known, TargetPotentials};
+use crate::kernels::ops::target_potentials::{Drift, Known, TargetPotentials, taken_back};
 
 /// Rows that one lane folds into a prototype's normalizer: enough of them to hide the second pass over the partial
 /// results, few enough that a GPU is busy.
@@ -156,7 +156,14 @@ pub(super) fn sinkhorn(
     }
     let start = Tensor::zeros([rows, 2], &logits.device());
     let mut work = Work::new(logits, start, temperature);
-    for _ in 0..iterations {
+    let mut drift = Drift::new(rows, work.prototypes);
+    for iteration in 0..iterations {
+        if iteration > 0
+            && let Some(drift) = drift.after_iteration()
+        {
+            let of_rows = tensor::<2>(work.of_rows);
+            work.of_rows = contiguous(taken_back(of_rows, Some(drift)));
+        }
         work.normalize_prototypes();
         work.normalize_rows();
     }

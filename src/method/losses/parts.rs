@@ -6,11 +6,16 @@
 
 use burn::tensor::Tensor;
 
-use crate::collective::{Collective, Pairwise};
+use crate::collective::{Collective, Pairwise, gather_counts};
 use crate::error::Result;
-use crate::kernels::{IbotBackend, Known, Logits, TargetPotentials, TiledTargets};
+use crate::kernels::{
+    Drift, IbotBackend, Known, Logits, TargetPotentials, TiledTargets, taken_back,
+};
 use crate::method::exchange::{plus, reduced};
 use crate::method::losses::targets::{TargetRule, TeacherTargets};
+
+/// Sinkhorn iterations that need no [`Drift`].
+const FEW: usize = 3;
 
 /// Logits of a part, as they are kept.
 #[derive(Debug, Clone)]
@@ -95,7 +100,16 @@ pub(in crate::method) fn targets_of_parts<B: IbotBackend>(
         .map(|part| part.as_ref().map(no_rows))
         .collect();
     let mut found = Vec::new();
-    for _ in 0..iterations {
+    let rows = parts.iter().flatten().map(PartLogits::rows).sum();
+    let mut drift = Drift::new(rows_of_all(rows, iterations, places)?, places.prototypes);
+    for iteration in 0..iterations {
+        if iteration > 0 {
+            let back = drift.after_iteration();
+            let taken = of_rows
+                .into_iter()
+                .map(|rows| Some(taken_back(rows?, back)));
+            of_rows = taken.collect();
+        }
         let pairs = parts.iter().zip(of_rows).map(|(part, of_rows)| {
             let (part, of_rows) = (part.as_ref()?, of_rows?);
             Some(part.prototypes_under(of_rows, temperature))
@@ -117,6 +131,20 @@ pub(in crate::method) struct Places<'a, B: IbotBackend> {
     /// Number K of prototypes.
     pub prototypes: usize,
     pub device: &'a B::Device,
+}
+
+/// The rows of all ranks. Of few iterations, which drift not far, as many as there are prototypes, with which nothing drifts: no
+/// exchange is needed then.
+fn rows_of_all<B: IbotBackend>(
+    own: usize,
+    iterations: usize,
+    places: &Places<'_, B>,
+) -> Result<usize> {
+    if iterations <= FEW {
+        return Ok(places.prototypes);
+    }
+    let of_ranks = gather_counts(places.ranks, [own])?;
+    Ok(of_ranks.iter().map(|[rows]| rows).sum())
 }
 
 fn rows_of<B: IbotBackend>(targets: &TeacherTargets<B>) -> Tensor<B, 2> {
