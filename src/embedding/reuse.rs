@@ -153,7 +153,7 @@ pub fn embed_changed(
     if kept == 0 {
         let all = folder.len();
         let mut progress = |made| progress(made, all);
-        let embedded = embed_share(collective, embedder, folder, request, &mut progress)?;
+        let embedded = embed_share(collective, embedder, folder, request, false, &mut progress)?;
         let computed = embedded.set.len();
         return Ok((embedded, Reused { kept, computed }));
     }
@@ -168,7 +168,7 @@ pub fn embed_changed(
             let part = Arc::new(folder.part(&missing));
             let count = missing.len();
             let mut progress = |made| progress(made, count);
-            embed_share(collective, embedder, &part, request, &mut progress)?
+            embed_share(collective, embedder, &part, request, true, &mut progress)?
         }
     };
     let computed = made.paths.len();

@@ -19,7 +19,8 @@ const ROUND: usize = 4;
 
 /// [`embed_folder`] on all ranks. Each has neighboring batches of the folder; rank 0 gets the rows of all, in the folder's order,
 /// and the others none. The rows have the bits that one rank gives them. `progress` gets how many pictures all have made, as far as
-/// this rank can tell; if it returns false on any rank, all end after their round.
+/// this rank can tell; if it returns false on any rank, all end after their round. With `may_be_none` it is no error that no picture is
+/// usable: others are in a table.
 ///
 /// # Errors
 /// As [`embed_folder`] and [`Collective`]; ranks whose folders differ.
@@ -28,10 +29,14 @@ pub(super) fn embed_share(
     embedder: &Embedder,
     folder: &Arc<ImageFolder>,
     request: &FolderRequest,
+    may_be_none: bool,
     progress: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Embedded> {
     if collective.size() == 1 {
-        return embed_folder(embedder, folder, request, progress);
+        return match may_be_none {
+            true => embed_pictures(embedder, folder, request, progress),
+            false => embed_folder(embedder, folder, request, progress),
+        };
     }
     // rows of another model, or made in another way, would be taken for those of this one
     let (model, recipe) = (embedder.hash(), request.recipe(embedder));
@@ -53,7 +58,7 @@ pub(super) fn embed_share(
         rounds.batch(!goes_on)
     })?;
     embedded.is_cut_short = rounds.finish()?;
-    if !any_rank(collective, !embedded.paths.is_empty())? {
+    if !any_rank(collective, !embedded.paths.is_empty())? && !may_be_none {
         return Err(none_usable(all, embedded.skipped.first()));
     }
     gathered(collective, embedded)

@@ -28,6 +28,23 @@ fn json(arguments: &[&str]) -> Value {
     serde_json::from_str(&succeeds(&[arguments, &["--json"]].concat())).unwrap()
 }
 
+/// The only image whose features are missing is one that has none.
+#[test]
+fn a_damaged_image_is_passed_over_each_time() {
+    let trained = trained_as("damaged-again", &["--steps", "1"]);
+    let damaged = trained.scratch.0.join("pictures/odd/damaged.png");
+    let mut bytes = fs::read(trained.scratch.0.join("pictures/odd/1.png")).unwrap();
+    bytes[50..].fill(0); // its header stays
+    fs::write(damaged, bytes).unwrap();
+    let out = trained.out("all.safetensors");
+    let flags = ["--data", &trained.pictures, "--out", &out];
+    for kept in [0, 10, 10] {
+        let report = trained.run("embed", &flags);
+        assert_eq!(report["pictures"], 10);
+        assert_eq!(report["kept"].as_u64().unwrap_or(0), kept);
+    }
+}
+
 #[test]
 fn only_new_and_changed_pictures_are_computed() {
     let (trained, files) = embedded("update", &["safetensors"]);
