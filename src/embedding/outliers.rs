@@ -59,7 +59,8 @@ pub struct PatchDistances {
 }
 
 /// Distances of the patches of all pictures of a folder from `normal` ones, in the folder's order, handed to `see` picture by
-/// picture. `is_own` says that the normal ones are of the same folder: a picture's own are passed over then.
+/// picture. A picture's own patches are passed over: `places` has the place of each picture of the folder among the normal ones, or
+/// [`usize::MAX`]; none where these are of the same folder.
 ///
 /// # Errors
 /// As [`normal_patches`], and those of `see`.
@@ -68,18 +69,19 @@ pub fn patch_distances(
     folder: &Arc<ImageFolder>,
     request: &PatchRequest,
     normal: &NormalRows,
-    is_own: bool,
+    places: Option<&[usize]>,
     see: &mut dyn FnMut(PatchDistances) -> Result<()>,
 ) -> Result<Visited> {
     let shape = request.shape(embedder);
     let mut of_picture = |sample: usize, patches: &[f32]| {
-        let own = vec![sample; patches.len() / shape.width.max(1)];
-        let distances = normal.distances(patches, is_own.then_some(&own), 1);
+        let place = places.map_or(sample, |places| places[sample]);
+        let own = vec![place; patches.len() / shape.width.max(1)];
+        let distances = normal.distances(patches, Some(&own), 1);
         see(PatchDistances { sample, distances })
     };
     let owners = normal.owners();
     // all patches of the folder are there already
-    if is_own && normal.len() == owners.len() * shape.grid[0] * shape.grid[1] {
+    if places.is_none() && normal.len() == owners.len() * shape.grid[0] * shape.grid[1] {
         for owner in owners {
             of_picture(owner, normal.rows_of(owner))?;
         }

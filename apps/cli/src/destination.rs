@@ -8,8 +8,40 @@ use ibot::{Error, Result};
 /// Refuses a path inside the image folder `data`: contact sheets and maps would be read as images of their own class
 /// the next time.
 pub fn outside(flag: &str, path: &Path, data: &Path) -> Result<()> {
-    if resolved(path).starts_with(resolved(data)) {
-        let remedy = "is inside the image folder --data: choose another place";
+    outside_of(flag, path, data, "the image folder --data")
+}
+
+/// Refuses a path inside a folder of masks, which a drawing could replace.
+pub fn outside_masks(flag: &str, path: &Path, masks: &Path) -> Result<()> {
+    outside_of(flag, path, masks, "the folder of masks")
+}
+
+fn outside_of(flag: &str, path: &Path, folder: &Path, name: &str) -> Result<()> {
+    if resolved(path).starts_with(resolved(folder)) {
+        let remedy = format!("is inside {name}: choose another place");
+        return Err(Error::config(flag, path.display(), remedy));
+    }
+    Ok(())
+}
+
+/// Refuses to write over the weights of a run: with a model as a folder, or a file of their name.
+pub fn outside_runs(flag: &str, path: &Path) -> Result<()> {
+    let is_run = |folder: &Path| folder.join("run.json").is_file();
+    let is_weights = path
+        .extension()
+        .is_some_and(|ending| ending == "safetensors");
+    let is_in_run = is_weights && path.exists() && path.parent().is_some_and(is_run);
+    if is_run(path) || is_in_run {
+        let remedy = "would replace weights of a run: choose another place";
+        return Err(Error::config(flag, path.display(), remedy));
+    }
+    Ok(())
+}
+
+/// Refuses a file that the command reads.
+pub fn other_than(flag: &str, path: &Path, read: &Path) -> Result<()> {
+    if resolved(path) == resolved(read) {
+        let remedy = "is a file that this command reads: choose another name";
         return Err(Error::config(flag, path.display(), remedy));
     }
     Ok(())

@@ -75,6 +75,7 @@ impl EmbedArgs {
 
     fn embedded(&self) -> Result<()> {
         EmbeddingTable::check_path(&self.out)?;
+        EmbeddingTable::refuse_other(&self.out)?;
         self.tiles.check()?;
         if self.tiles.is_on() && matches!(self.features, Embedded::Patches) {
             let remedy = "cannot be combined with --tile: give cls, patch or both";

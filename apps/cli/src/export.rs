@@ -15,6 +15,7 @@ use ibot::train::{Export, ExportFormat, RunRecord};
 use ibot::{Error, Result};
 
 use super::choices::{DTYPES, FORMATS, one_of};
+use super::destination;
 use super::output::{answer, warn};
 use super::python::{file_in_python, transformers_in_python};
 
@@ -150,6 +151,7 @@ impl ExportArgs {
 
     /// Refuses a name that is none of the format's.
     fn check_out(&self) -> Result<()> {
+        destination::outside_runs("--out", &self.out)?;
         let ending = self.out.extension().and_then(|ending| ending.to_str());
         let end = match self.format {
             ExportFormat::Transformers => {

@@ -157,6 +157,7 @@ impl SearchArgs {
         }
         if let Some(out) = &self.out {
             destination::png("--out", out)?;
+            destination::other_than("--out", out, &self.query)?;
         }
         let Some(data) = &self.data else {
             return self.index.as_ref().map(|_| ()).ok_or_else(no_pictures);
@@ -180,6 +181,9 @@ impl SearchArgs {
     ) -> Result<EmbeddingTable> {
         let folder = self.model.scan(data)?;
         let request = self.model.request(FeatureKind::Cls, 1);
+        if let Some(index) = index {
+            EmbeddingTable::refuse_other(index)?;
+        }
         // one that cannot be read, or is of another model, is made anew
         let before = index.and_then(|index| EmbeddingTable::read(index).ok());
         let before: Vec<EmbeddingTable> = before.into_iter().collect();
@@ -324,8 +328,10 @@ impl IndexState {
         let written = |path: &Path| std::fs::metadata(path).and_then(|found| found.modified());
         let made = written(index).map_err(Error::io(index))?;
         let paths: Vec<PathBuf> = table.paths.iter().map(|path| path_of_text(path)).collect();
-        let times: Vec<Option<SystemTime>> =
-            paths.par_iter().map(|path| written(path).ok()).collect();
+        let times: Vec<Option<SystemTime>> = (paths
+            .par_iter()
+            .map(|path| length_and_time(path).map(|(_, time)| time)))
+        .collect();
         let folders: BTreeSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
         let is_newer = |time: &SystemTime| *time > made;
         Ok(Self {

@@ -112,6 +112,8 @@ pub(super) fn read_paths(path: &Path) -> Result<(Vec<String>, Vec<Option<String>
 
 /// The names of the columns, of which the first two are path and label, and the records behind them.
 fn open<'a>(path: &Path, text: &'a str) -> Result<(Vec<Field<'a>>, Records<'a>)> {
+    // as Excel and pandas' utf-8-sig write it
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut records = Records::of(text);
     let names = records
         .fields()

@@ -47,6 +47,19 @@ impl EmbeddingTable {
         }
     }
 
+    /// Refuses to write over a model, which has the ending of a table: an exchange of two names would cost a training.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where `path` is there, ends in `.safetensors` and holds no features.
+    pub fn refuse_other(path: &Path) -> Result<()> {
+        let may_be_model = matches!(TableFormat::from_path(path), Ok(TableFormat::Safetensors));
+        if !may_be_model || !path.exists() || safetensors::is_table(path) {
+            return Ok(());
+        }
+        let reason = "is there and holds no features, as a model does not: give a new name, or remove it first";
+        Err(Error::data(path, reason))
+    }
+
     /// Writes the table, whole or not at all, in the format that the ending of `path` names; replaces a file of that name.
     ///
     /// The two files of `.npy` are renamed one after the other: a crash between the renames leaves the new paths beside

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::embedding::table::rows::EmbeddingTable;
 use crate::error::{Error, Result};
-use crate::files::{safetensors_header, write_values};
+use crate::files::{read_metadata, safetensors_header, write_values};
 use crate::precision::Precision;
 use crate::unfinished::Unfinished;
 
@@ -36,6 +36,11 @@ pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {
         write_values(file, &table.features)
     })?;
     written.finish()
+}
+
+/// Whether a file holds features of pictures, or of their patches or tiles, all of which name the pictures.
+pub(super) fn is_table(path: &Path) -> bool {
+    read_metadata(path).is_ok_and(|metadata| metadata.contains_key(PATHS))
 }
 
 /// Refuses a header of so many bytes, for so many pictures, that no reader takes.

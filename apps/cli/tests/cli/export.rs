@@ -7,6 +7,46 @@ use ibot::files::read_safetensors;
 
 use crate::{Scratch, refused, succeeds};
 
+/// A run's weights are hours of work, and one typing error away.
+#[test]
+fn weights_of_a_run_are_not_written_over() {
+    let scratch = Scratch::new("export-over");
+    let train = scratch.train(&["--steps", "1"]);
+    succeeds(&train.iter().map(String::as_str).collect::<Vec<_>>());
+    let [run, teacher, pictures, query] = [
+        "run",
+        "run/teacher.safetensors",
+        "pictures",
+        "pictures/odd/1.png",
+    ]
+    .map(|name| scratch.path(name));
+    let before = fs::read(&teacher).unwrap();
+    let export = ["export", "--model", &teacher, "--out"];
+    let as_folder = [&run, "--format", "transformers"];
+    refused(
+        &[&export[..], &as_folder].concat(),
+        &["would replace weights of a run"],
+    );
+    refused(
+        &[&export[..], &[&teacher]].concat(),
+        &["would replace weights of a run"],
+    );
+    let embed = ["embed", &pictures, "--model", &teacher, "--out", &teacher];
+    refused(&embed, &["holds no features, as a model does not"]);
+    let search = [
+        "search", "--data", &pictures, "--model", &teacher, "--query", &query,
+    ];
+    refused(
+        &[&search[..], &["--index", &teacher]].concat(),
+        &["holds no features"],
+    );
+    refused(
+        &[&search[..], &["--out", &query]].concat(),
+        &["is a file that this command reads"],
+    );
+    assert!(fs::read(&teacher).unwrap() == before);
+}
+
 #[test]
 fn a_run_goes_on_in_another_one() {
     let scratch = Scratch::new("export");
