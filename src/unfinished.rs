@@ -11,7 +11,11 @@ use crate::error::{Error, Result, printable};
 #[must_use]
 pub(crate) struct Unfinished {
     path: PathBuf,
-    temporary: PathBuf,
+    /// None once it has its name: another process may write one of the temporary name then.
+    temporary: Option<PathBuf>,
+    /// Keeps other writers out until the file has its name.
+    #[cfg(unix)]
+    _lock: Option<File>,
 }
 
 impl Unfinished {
@@ -31,15 +35,27 @@ impl Unfinished {
         let temporary = temporary(path);
         let mut options = File::options();
         options.write(true).create(true).truncate(false);
-        let file = options.open(&temporary).map_err(Error::io(path))?;
-        // two processes that write one file would mix their bytes; where a file system has no locks, nobody knows
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
-            return Err(Error::data(path, "another process is writing it just now"));
-        }
+        let mut tries = 0;
+        let file = loop {
+            tries += 1;
+            let file = options.open(&temporary).map_err(Error::io(path))?;
+            // two processes that write one file would mix their bytes; where a file system has no locks, nobody knows
+            if let Err(TryLockError::WouldBlock) = file.try_lock() {
+                return Err(Error::data(path, "another process is writing it just now"));
+            }
+            // else another process has given it its name between the two; some file systems cannot tell
+            if is_still(&file, &temporary) || tries == TRIES {
+                break file;
+            }
+        };
         // what a process has left that was killed
         file.set_len(0).map_err(Error::io(path))?;
-        let path = path.to_path_buf();
-        let unfinished = Self { path, temporary };
+        let unfinished = Self {
+            path: path.to_path_buf(),
+            temporary: Some(temporary),
+            #[cfg(unix)]
+            _lock: file.try_clone().ok(),
+        };
         Ok((unfinished, BufWriter::with_capacity(1 << 20, file)))
     }
 
@@ -61,19 +77,44 @@ impl Unfinished {
     }
 
     /// [`Self::finish`] under another name in the same folder.
-    pub(crate) fn finish_as(self, path: &Path) -> Result<()> {
-        fs::rename(&self.temporary, path).map_err(Error::io(path))?;
+    pub(crate) fn finish_as(mut self, path: &Path) -> Result<()> {
+        if let Some(temporary) = &self.temporary {
+            fs::rename(temporary, path).map_err(Error::io(path))?;
+            self.temporary = None;
+        }
         let folder = path.parent().filter(|path| *path != Path::new(""));
         sync_folder(folder.unwrap_or(Path::new(".")))
     }
 }
 
 impl Drop for Unfinished {
-    /// Frees the disk space of a failed write; a renamed file has no temporary name any more.
+    /// Frees the disk space of a failed write.
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.temporary);
+        if let Some(temporary) = &self.temporary {
+            let _ = fs::remove_file(temporary);
+        }
     }
 }
+
+/// Whether an open file has this path.
+fn is_still(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let place = |found: fs::Metadata| (found.dev(), found.ino());
+        let [own, there] = [file.metadata(), fs::metadata(path)].map(|found| found.ok().map(place));
+        own == there
+    }
+    // not told apart there: two writers that are this close are none of one person
+    #[cfg(not(unix))]
+    {
+        let _ = (file, path);
+        true
+    }
+}
+
+/// Attempts to open a temporary file that another process does not rename meanwhile.
+const TRIES: usize = 8;
 
 /// The temporary name of a file.
 fn temporary(path: &Path) -> PathBuf {

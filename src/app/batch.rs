@@ -75,7 +75,10 @@ impl Batch {
                 attention: part(&made.attention),
             };
             at += 1;
-            let is_finite = features.cls.iter().all(|value| value.is_finite());
+            let parts = [&features.cls, &features.patches, &features.attention];
+            let is_finite = parts
+                .iter()
+                .all(|part| part.iter().all(|value| value.is_finite()));
             let wrong = || Error::Embedding("the features are not finite numbers".into());
             is_finite.then_some(features).ok_or_else(wrong)
         };

@@ -139,6 +139,9 @@ impl FinetuneFolder {
             last: 1,
             best: false,
         };
+        // a checkpoint whose epochs the metrics lack, after a loss of power, could not be resumed
+        let metrics = self.path.join(METRICS);
+        self.metrics.sync_data().map_err(Error::io(metrics))?;
         self.store.write(checkpoint, keep)
     }
 

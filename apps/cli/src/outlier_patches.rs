@@ -1,6 +1,7 @@
 //! `ibot outliers --patches`: patches that look like no normal one.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ibot::data::{ImageFolder, PictureSource as _};
@@ -90,13 +91,23 @@ impl PatchesArgs {
         let columns = embedder.grid()[1];
         let bar = ModelArgs::bar(of.data.len());
         let mut outliers = Vec::new();
-        let is_own = of.reference.is_none();
+        let places = of
+            .reference
+            .as_ref()
+            .map(|reference| places_in(reference, &of.data));
         let see = &mut |found: PatchDistances| {
             bar.inc(1);
             outliers.extend(outlier(&of.data, normal_images, found, columns)?);
             Ok(())
         };
-        let visited = patch_distances(embedder, &of.data, &request, &normal, is_own, see)?;
+        let visited = patch_distances(
+            embedder,
+            &of.data,
+            &request,
+            &normal,
+            places.as_deref(),
+            see,
+        )?;
         bar.finish_and_clear();
         model.note_skipped(&visited.skipped);
         Ok((outliers, reference))
@@ -131,6 +142,26 @@ impl PatchesArgs {
             }
         }
     }
+}
+
+/// The place of each image of `data` in `reference`; [`usize::MAX`] where it is not there.
+fn places_in(reference: &ImageFolder, data: &ImageFolder) -> Vec<usize> {
+    let places: HashMap<PathBuf, usize> = (0..reference.len())
+        .map(|at| (real(&reference.name(at)), at))
+        .collect();
+    (0..data.len())
+        .map(|at| {
+            places
+                .get(&real(&data.name(at)))
+                .copied()
+                .unwrap_or(usize::MAX)
+        })
+        .collect()
+}
+
+/// A path from any folder; what cannot be told is as it is.
+fn real(path: &Path) -> PathBuf {
+    absolute(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
 /// The image of these distances; none where no patch of another image is there to compare with.

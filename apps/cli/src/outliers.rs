@@ -1,5 +1,6 @@
 //! `ibot outliers`: the images of a folder that look like no others, and with --patches where.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -149,11 +150,11 @@ impl OutliersArgs {
             return Err(unusable());
         }
         // an image that is among the normal ones is not its own neighbor
-        let place = |path: &PathBuf| normal.paths.iter().position(|other| other == path);
+        let places: HashMap<&PathBuf, usize> = normal.paths.iter().zip(0..).collect();
         let own: Vec<usize> = match reference {
             None => (0..images.set.len()).collect(),
             Some(_) => (images.paths.iter())
-                .map(|path| place(path).unwrap_or(usize::MAX))
+                .map(|path| places.get(path).copied().unwrap_or(usize::MAX))
                 .collect(),
         };
         let distances = rows.distances(&images.set.features, Some(&own), self.k);

@@ -103,7 +103,7 @@ impl Store {
         match damaged.into_iter().next() {
             Some(newest) => {
                 let reason = format!(
-                    "no checkpoint is whole, of {count}; the newest: {}; restore one, or remove the folder `checkpoints` to begin anew",
+                    "no checkpoint is whole, of {count}; the newest: {}; restore one, or begin another run in another folder by `out`",
                     newest.error
                 );
                 Err(Error::checkpoint(newest.path, reason))

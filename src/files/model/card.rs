@@ -151,5 +151,15 @@ pub fn read_card(path: &Path) -> Result<Option<ModelCard>> {
         );
         return Err(refused(reason));
     }
+    // numbers that make no transformer would be divided by
+    let (side, patch) = (card.preprocessing.image_size, card.architecture.patch_size);
+    card.architecture
+        .validate()
+        .map_err(|error| refused(format!("its metadata is damaged: {error}")))?;
+    if side == 0 || !side.is_multiple_of(patch) {
+        let reason =
+            format!("its metadata is damaged: image_size = {side} is no multiple of {patch}");
+        return Err(refused(reason));
+    }
     Ok(Some(card))
 }

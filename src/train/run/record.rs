@@ -42,6 +42,9 @@ pub struct RunRecord {
     pub val: Option<PathBuf>,
     /// Usable pictures in the image folder.
     pub pictures: usize,
+    /// Examples that they are: tiles, where images are cut into these; 0 in records of the first versions.
+    #[serde(default)]
+    pub examples: usize,
     /// [`crate::data::ImageFolder::fingerprint`].
     pub fingerprint: String,
     /// All settings, as TOML.
@@ -292,6 +295,7 @@ mod tests {
             data: vec!["pictures".into()],
             val: None,
             pictures: 10,
+            examples: 10,
             fingerprint: "a".into(),
             config: config.into(),
             ranks: 1,

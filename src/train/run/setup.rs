@@ -118,6 +118,7 @@ impl RunSetup<'_> {
             data: data.map(absolute).collect::<Result<_>>()?,
             val: self.request.val.as_ref().map(absolute).transpose()?,
             pictures: 0,
+            examples: 0,
             fingerprint: String::new(),
             config: config.to_toml()?,
             ranks: self.request.collective.size(),

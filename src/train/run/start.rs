@@ -165,14 +165,14 @@ fn set_up<'a, B: TrainBackend>(
     measured.folder.range = config.folder.range.or(kept.unwrap_or_default());
     let (train, val) = all_ok(ranks, setup.pictures(&measured, observer))?;
     measured.folder.range = train.range();
-    record.pictures = train.len();
-    record.fingerprint = train.fingerprint();
+    (record.pictures, record.fingerprint) = (train.len(), train.fingerprint());
     check_equal(ranks, "names of the images", record.fingerprint.as_bytes())?;
     // rank 0 alone has read the record of the run before
     let is_same = folder.same_pictures(&record, setup.may, observer);
     all_ok(ranks, is_same)?;
     let made = began.as_ref().map(|manifest| manifest.step);
     let examples = count_examples(&config, &train, observer);
+    record.examples = examples;
     let loader = loader(&config, train.clone(), made.unwrap_or(0), ranks);
     let loader = all_ok(ranks, loader)?;
     if let Some(newest) = newest {

@@ -65,7 +65,8 @@ fn size(folder: &Path) -> u64 {
 /// Writes a file into the folder, or where it would be made, and removes it.
 fn write_into(folder: &Path) -> std::io::Result<()> {
     let there = folder.ancestors().find(|part| part.exists());
-    let there = there.ok_or(std::io::ErrorKind::NotFound)?;
+    // of a relative path, where the program is
+    let there = there.unwrap_or(Path::new("."));
     let file = there.join(format!(".ibot-doctor-{}", std::process::id()));
     let written = fs::write(&file, b"ibot");
     let removed = fs::remove_file(&file);

@@ -289,7 +289,11 @@ impl Verdict {
 /// Steps of the whole run; none if this version cannot read its settings.
 fn planned_steps(folder: &Path, record: &RunRecord) -> Option<u64> {
     let config = record.config(folder).ok()?;
-    let epoch = record.pictures / config.batch_size.max(1);
+    let examples = match record.examples {
+        0 => record.pictures,
+        examples => examples,
+    };
+    let epoch = examples / config.batch_size.max(1);
     let steps = config.steps.unwrap_or(config.epochs.saturating_mul(epoch));
     u64::try_from(steps).ok()
 }

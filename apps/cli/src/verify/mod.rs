@@ -15,6 +15,7 @@ mod submission;
 use std::path::PathBuf;
 
 use ibot::error::{counted, printable};
+use ibot::unfinished::check_writable;
 use ibot::{Error, Result};
 
 use self::all::verify;
@@ -36,6 +37,8 @@ pub struct VerifyArgs {
 
 impl VerifyArgs {
     pub fn run(&self) -> Result<()> {
+        // before minutes of work
+        check_writable(&self.out)?;
         let selected = self.device.select()?;
         say(&selected);
         let (precision, only) = (self.device.precision(), self.only.as_deref());
