@@ -69,7 +69,7 @@ impl Report {
         let mut text = String::new();
         for picture in &self.pictures {
             let percent = 100.0 * picture.probability;
-            let (class, path) = (&picture.class, printable(&picture.path));
+            let (class, path) = (printable(&picture.class), printable(&picture.path));
             let _ = writeln!(text, "{percent:5.1} %  {class}  {path}");
         }
         text

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ibot::collective::all_ok;
 use ibot::collective::{Collective, SingleProcess, from_rank_0};
 use ibot::device::{BackendChoice, Selected, list_adapters};
+#[cfg(feature = "mpi")]
 use ibot::error::counted;
 use ibot::{Error, Result};
 

@@ -153,6 +153,7 @@ pub fn read_model(path: &Path, options: &ModelOptions) -> Result<LoadedModel> {
         ..preprocessing
     };
     preprocessing.range.validate()?;
+    check_input(path, preprocessing.image_size, architecture.patch_size)?;
     let (prefix, grid) = (architecture.prefix_positions(), [architecture.side(); 2]);
     Ok(LoadedModel {
         card,
@@ -162,6 +163,20 @@ pub fn read_model(path: &Path, options: &ModelOptions) -> Result<LoadedModel> {
         tensors: with_positions(path, tensors, prefix, grid)?,
         architecture,
         hash: file_hash(path)?,
+    })
+}
+
+/// Refuses an input that is no grid of patches, or is larger than any.
+fn check_input(path: &Path, side: usize, patch: usize) -> Result<()> {
+    if (1..=1 << 14).contains(&side) && side.is_multiple_of(patch) {
+        return Ok(());
+    }
+    let reason = format!(
+        "its input of {side} pixels is no multiple of its patches of {patch}, or larger than 16384"
+    );
+    Err(Error::Weights {
+        path: path.to_path_buf(),
+        reason,
     })
 }
 

@@ -8,6 +8,8 @@ use ibot::train::RunRecord;
 use ibot::{Error, Result};
 
 use crate::curves::RunLog;
+use crate::output::warn;
+use crate::screen::warning;
 use crate::verdict::Verdict;
 
 /// A run and what came of it.
@@ -40,7 +42,10 @@ impl Run {
         })
     }
 
-    /// Runs named by their folders, as short as they differ.
+    /// Runs named by their folders, as short as they differ. Of several, one that cannot be read is said and left out.
+    ///
+    /// # Errors
+    /// None can be read.
     pub(super) fn read_all(folders: &[PathBuf]) -> Result<Vec<Self>> {
         let last = |folder: &PathBuf| folder.file_name().map(printable);
         let short: BTreeSet<Option<String>> = folders.iter().map(last).collect();
@@ -49,9 +54,20 @@ impl Run {
             Some(name) if is_short => name,
             _ => printable(folder),
         };
-        let read = folders
-            .iter()
-            .map(|folder| Self::read(folder, name(folder)));
-        read.collect()
+        let (mut runs, mut first) = (Vec::new(), None);
+        for folder in folders {
+            match Self::read(folder, name(folder)) {
+                Ok(run) => runs.push(run),
+                Err(error) if folders.len() > 1 => {
+                    warn(warning(format_args!("WARNING left out: {error}")));
+                    first.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match first {
+            Some(error) if runs.is_empty() => Err(error),
+            _ => Ok(runs),
+        }
     }
 }
