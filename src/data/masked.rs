@@ -114,7 +114,7 @@ fn mask_path(root: &Path, folder: &ImageFolder, index: usize) -> Result<PathBuf>
     let inside = folder.relative_path(index);
     if inside.has_root() {
         // joined, it would be the image itself
-        let reason = "is named by its whole path, which no mask in a folder has; give the folder of the images, or a list of paths in it";
+        let reason = "is listed by its absolute path, and masks are found by relative names; give the image folder, or a list with `FOLDER/./NAME` in each line";
         return Err(Error::data(folder.name(index), reason));
     }
     Ok(root.join(inside).with_extension("png"))

@@ -224,7 +224,7 @@ fn auto_among(adapters: &[AdapterSummary]) -> Choice {
         .find(|a| a.is_software() && a.api != Api::Gl);
     let reason = match (software, adapters.first()) {
         (Some(adapter), _) => format!(
-            "auto takes the CPU: wgpu finds no GPU; {} is a software adapter, slower than burn-flex, which `backend` wgpu takes{}",
+            "auto takes the CPU: wgpu finds no GPU, only the software adapter {}, which is slower than burn-flex; `backend` wgpu takes it{}",
             adapter.name,
             match is_wsl() {
                 true => format!(". {WSL}"),

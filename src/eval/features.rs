@@ -59,73 +59,66 @@ impl FeatureSet {
     }
 }
 
-/// The backbone's feature ([`Backbone::embed`]) of each picture, in the folder's order.
-///
-/// # Errors
-/// No usable picture, a worker that failed, a device that failed, or a feature that is not finite; [`Error::Stopped`] within
-/// a batch of `stop` being raised.
-pub fn extract_features<B: IbotBackend, M: Backbone<B>>(
-    backbone: &M,
-    folder: Arc<ImageFolder>,
-    augment: &AugmentConfig,
-    batch_size: usize,
-    guard: &DeviceGuard,
-    device: &B::Device,
-    stop: &AtomicBool,
-) -> Result<FeatureSet> {
-    let batches = eval_batches(folder.clone(), augment, batch_size, 0)?;
-    features_of::<B, M>(backbone, batches, &folder, augment, guard, device, stop)
+/// How features of pictures are computed: those of a backbone ([`Backbone::embed`]), in a folder's order.
+#[derive(Debug)]
+pub struct FeatureExtractor<'a, B: IbotBackend, M> {
+    /// The backbone.
+    pub backbone: &'a M,
+    /// How pictures become its input.
+    pub augment: &'a AugmentConfig,
+    /// Pictures at once, B.
+    pub batch_size: usize,
+    /// Of the device.
+    pub guard: &'a DeviceGuard,
+    /// Where the backbone is.
+    pub device: &'a B::Device,
+    /// Ends it within a batch of being raised.
+    pub stop: &'a AtomicBool,
 }
 
-/// [`extract_features`] of a part of a folder, for which it is no error that no picture is usable.
-pub(crate) fn extract_part<B: IbotBackend, M: Backbone<B>>(
-    backbone: &M,
-    part: Arc<ImageFolder>,
-    augment: &AugmentConfig,
-    batch_size: usize,
-    guard: &DeviceGuard,
-    device: &B::Device,
-    stop: &AtomicBool,
-) -> Result<FeatureSet> {
-    let batches = eval_batches(part.clone(), augment, batch_size, 0)?.or_none();
-    features_of::<B, M>(backbone, batches, &part, augment, guard, device, stop)
-}
+impl<B: IbotBackend, M: Backbone<B>> FeatureExtractor<'_, B, M> {
+    /// The features of all pictures of a folder that can be decoded.
+    ///
+    /// # Errors
+    /// No usable picture, a worker that failed, a device that failed, or a feature that is not finite; [`Error::Stopped`].
+    pub fn extract(&self, folder: Arc<ImageFolder>) -> Result<FeatureSet> {
+        let batches = eval_batches(folder.clone(), self.augment, self.batch_size, 0)?;
+        self.features(&folder, batches)
+    }
 
-fn features_of<B: IbotBackend, M: Backbone<B>>(
-    backbone: &M,
-    mut batches: EvalBatches,
-    folder: &ImageFolder,
-    augment: &AugmentConfig,
-    guard: &DeviceGuard,
-    device: &B::Device,
-    stop: &AtomicBool,
-) -> Result<FeatureSet> {
-    let side = augment.image_size;
-    let mut set = FeatureSet {
-        features: Vec::new(),
-        width: backbone.width(),
-        labels: Vec::new(),
-    };
-    let mut upload = || {
-        let batch = batches.next_until(stop).transpose()?;
-        let sent = batch.map(|batch| (batch.pixels.into_tensor::<B>(side, device), batch.labels));
-        Ok::<_, Error>(sent)
-    };
-    let mut next = upload()?;
-    while let Some((images, labels)) = next {
-        let embedded = backbone.embed(images);
-        next = upload()?; // while the device computes these features
-        let data = guard.read::<B, _>(device, || embedded.into_data())?;
-        set.features.extend(data.iter::<f32>());
-        set.labels.extend(labels);
+    /// [`Self::extract`] of a part of a folder, for which it is no error that no picture is usable.
+    pub(crate) fn extract_part(&self, part: Arc<ImageFolder>) -> Result<FeatureSet> {
+        let batches = eval_batches(part.clone(), self.augment, self.batch_size, 0)?;
+        self.features(&part, batches.or_none())
     }
-    if set.features.iter().any(|value| !value.is_finite()) {
-        return Err(Error::data(
-            folder.root(),
-            "has images whose features are not finite",
-        ));
+
+    fn features(&self, folder: &ImageFolder, mut batches: EvalBatches) -> Result<FeatureSet> {
+        let (side, device) = (self.augment.image_size, self.device);
+        let mut set = FeatureSet {
+            features: Vec::new(),
+            width: self.backbone.width(),
+            labels: Vec::new(),
+        };
+        let mut upload = || {
+            let batch = batches.next_until(self.stop).transpose()?;
+            let sent =
+                batch.map(|batch| (batch.pixels.into_tensor::<B>(side, device), batch.labels));
+            Ok::<_, Error>(sent)
+        };
+        let mut next = upload()?;
+        while let Some((images, labels)) = next {
+            let embedded = self.backbone.embed(images);
+            next = upload()?; // while the device computes these features
+            let data = self.guard.read::<B, _>(device, || embedded.into_data())?;
+            set.features.extend(data.iter::<f32>());
+            set.labels.extend(labels);
+        }
+        if set.features.iter().any(|value| !value.is_finite()) {
+            let reason = "has images whose features are not finite";
+            return Err(Error::data(folder.root(), reason));
+        }
+        Ok(set)
     }
-    Ok(set)
 }
 
 /// The last `kept` entries of each row of `width`, all of them where it has fewer.

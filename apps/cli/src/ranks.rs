@@ -113,8 +113,8 @@ impl Ranks {
         let mpi = Arc::new(ibot::collective::Mpi::join(timeout)?);
         if let (1, Some(told)) = (mpi.size(), told_ranks()) {
             return Err(Error::Training(format!(
-                "the launcher started {told} processes, but MPI says that this one is alone: they are of different MPIs; start \
-                 the processes by the launcher of the MPI that this program was built with (`mpiexec`, or IBOT_MPIEXEC)"
+                "the launcher started {told} processes, but MPI counts this one alone: launcher and program use different MPI libraries; \
+                 start with the `mpiexec` of the MPI that this program was built with (IBOT_MPIEXEC names another one)"
             )));
         }
         without_terminal();

@@ -56,7 +56,7 @@ impl EmbeddingTable {
         if !may_be_model || !path.exists() || safetensors::is_table(path) {
             return Ok(());
         }
-        let reason = "is there and holds no features, as a model does not: give a new name, or remove it first";
+        let reason = "exists and holds no features, so it may be a model: give another name, or remove it first";
         Err(Error::data(path, reason))
     }
 

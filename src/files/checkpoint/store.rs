@@ -103,7 +103,7 @@ impl Store {
         match damaged.into_iter().next() {
             Some(newest) => {
                 let reason = format!(
-                    "no checkpoint is whole, of {count}; the newest: {}; restore one, or begin another run in another folder by `out`",
+                    "all checkpoints are damaged ({count}); the newest: {}; restore one from a copy, or start a new run in another folder with `out`",
                     newest.error
                 );
                 Err(Error::checkpoint(newest.path, reason))

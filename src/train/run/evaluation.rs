@@ -11,9 +11,7 @@ use crate::collective::{Collective, Wire, all_ok, any_rank, share};
 use crate::data::{ImageFolder, PictureSource as _, none_usable};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
-use crate::eval::{
-    FeatureSet, KnnConfig, extract_features, extract_part, feature_std, knn_accuracy, rank_me,
-};
+use crate::eval::{FeatureExtractor, FeatureSet, KnnConfig, feature_std, knn_accuracy, rank_me};
 use crate::files::model::DataCard;
 use crate::kernels::IbotBackend;
 use crate::train::config::RunConfig;
@@ -88,7 +86,7 @@ impl Evaluator<'_> {
     /// the training pictures. All ranks take part, and rank 0 alone has the result.
     ///
     /// # Errors
-    /// Those of [`extract_features`], [`crate::Error::Stopped`] among them, on any rank.
+    /// Those of [`FeatureExtractor::extract`], [`crate::Error::Stopped`] among them, on any rank.
     pub fn evaluate<B: IbotBackend, M: Backbone<B>>(
         &self,
         teacher: &M,
@@ -132,13 +130,17 @@ impl Evaluator<'_> {
         let (rank, ranks) = (self.ranks.rank(), self.ranks.size());
         // no more at once than a step has
         let most = self.config.micro_batch_size.unwrap_or(usize::MAX);
-        let batch = (self.config.batch_size / ranks).clamp(1, most.max(1));
-        let (augment, guard, stop) = (&self.config.augment, self.guard, self.stop);
+        let extractor = FeatureExtractor::<B, M> {
+            backbone: teacher,
+            augment: &self.config.augment,
+            batch_size: (self.config.batch_size / ranks).clamp(1, most.max(1)),
+            guard: self.guard,
+            device,
+            stop: self.stop,
+        };
         let precision = self.config.precision;
         if ranks == 1 {
-            return precision.autocast(|| {
-                extract_features::<B, M>(teacher, folder, augment, batch, guard, device, stop)
-            });
+            return precision.autocast(|| extractor.extract(folder));
         }
         let images = folder.len();
         let part = Arc::new(folder.part(&share(rank, ranks, images).collect::<Vec<_>>()));
@@ -147,9 +149,7 @@ impl Evaluator<'_> {
                 width: teacher.width(),
                 ..FeatureSet::default()
             }),
-            false => precision.autocast(|| {
-                extract_part::<B, M>(teacher, part, augment, batch, guard, device, stop)
-            }),
+            false => precision.autocast(|| extractor.extract_part(part)),
         };
         let own = all_ok(self.ranks, own)?;
         if !any_rank(self.ranks, !own.is_empty())? {

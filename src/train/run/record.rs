@@ -172,7 +172,7 @@ impl RunRecord {
         let record = serde_json::from_slice(&bytes);
         record.map(Some).map_err(|error| {
             let reason = format!(
-                "is not a run record that this version can read: {error}; restore it, or begin another run in another folder by `out`"
+                "is not a run record that this version can read: {error}; restore it from a copy, or start a new run in another folder with `out`"
             );
             Error::checkpoint(&path, reason)
         })

@@ -75,7 +75,7 @@ impl RunSetup<'_> {
         let parts = &folder.summary().parts;
         if parts.len() > 1 {
             observer.note(&format!(
-                "WARNING the images are of the parts {}, and all are trained on; to leave out those to test on, give the part to train on by itself",
+                "WARNING trains on all parts of this set: {}; to keep test images out, give the part for training alone",
                 parts.join(", ")
             ));
         }

@@ -32,7 +32,7 @@ fn weights_of_a_run_are_not_written_over() {
         &["would replace weights of a run"],
     );
     let embed = ["embed", &pictures, "--model", &teacher, "--out", &teacher];
-    refused(&embed, &["holds no features, as a model does not"]);
+    refused(&embed, &["exists and holds no features"]);
     let search = [
         "search", "--data", &pictures, "--model", &teacher, "--query", &query,
     ];

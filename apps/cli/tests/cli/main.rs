@@ -140,6 +140,19 @@ fn ibot<S: AsRef<OsStr>>(arguments: &[S]) -> Output {
     command(arguments).output().unwrap()
 }
 
+/// A command on a model and images, on Flex.
+fn on_model<'a>(command: &'a str, model: &'a str, images: &'a str) -> [&'a str; 7] {
+    [
+        command,
+        "--data",
+        images,
+        "--model",
+        model,
+        "--backend",
+        "flex",
+    ]
+}
+
 fn command<S: AsRef<OsStr>>(arguments: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ibot"));
     command.args(arguments);

@@ -199,10 +199,7 @@ fn masks_of_listed_images_are_found_by_their_names() {
     };
     listed("/");
     let flags = probe_flags(&trained, &list, &["--masks", &masks]);
-    refused(
-        &flags,
-        &["is named by its whole path", "a list of paths in it"],
-    );
+    refused(&flags, &["is listed by its absolute path", "FOLDER/./NAME"]);
     listed("/./");
     let flags = ["--patches", "--data", &list, "--masks", &masks];
     let of_list = trained.run("probe", &flags);

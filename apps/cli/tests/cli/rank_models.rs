@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 
 use crate::ranks::{on_ranks, stderr};
 use crate::resume::signal;
-use crate::{Scratch, ibot, stdout};
+use crate::{Scratch, ibot, on_model, stdout};
 
 /// A model, and the images that it was trained on for a step.
 fn trained(scratch: &Scratch) -> [String; 2] {
@@ -22,17 +22,9 @@ fn features_of_two_models_are_refused() {
     let other = scratch.path("run/student.safetensors");
     let out = scratch.path("out.csv");
     let of = |model: &str| {
-        let flags = [
-            "embed",
-            &pictures,
-            "--model",
-            model,
-            "--out",
-            &out,
-            "--backend",
-            "flex",
-        ];
-        flags.map(str::to_owned).to_vec()
+        let flags = on_model("embed", model, &pictures);
+        let flags = [&flags[..], &["--out", &out]].concat();
+        flags.into_iter().map(str::to_owned).collect::<Vec<_>>()
     };
     let Some(mut command) = on_ranks(1, &of(&model)) else {
         return;
@@ -50,9 +42,9 @@ fn features_of_two_models_are_refused() {
 fn features_of_several_ranks_are_those_of_one() {
     let scratch = Scratch::new("ranks-features");
     let [model, pictures] = trained(&scratch);
-    let flags = ["--model", &model, "--data", &pictures, "--backend", "flex"];
     let of = |command: &str, more: &[&str]| -> Vec<String> {
-        let all = [&[command], &flags[..], &["--batch-size", "2"], more].concat();
+        let flags = on_model(command, &model, &pictures);
+        let all = [&flags[..], &["--batch-size", "2"], more].concat();
         all.into_iter().map(str::to_owned).collect()
     };
     let [alone, shared] =
@@ -93,23 +85,9 @@ fn ranks_fine_tune_together() {
     let scratch = Scratch::new("ranks-finetune");
     let [model, pictures] = trained(&scratch);
     let tuned = |out: &str, more: &[&str]| -> Vec<String> {
-        let flags = [
-            "finetune",
-            "--json",
-            "--backend",
-            "flex",
-            "--model",
-            &model,
-            "--data",
-            &pictures,
-            "--held-out",
-            "0.4",
-            "--learning-rate",
-            "0.1",
-            "--out",
-        ];
-        let out = scratch.path(out);
-        let all = [&flags[..], &[&out], more].concat();
+        let (out, flags) = (scratch.path(out), on_model("finetune", &model, &pictures));
+        let rates = ["--json", "--held-out", "0.4", "--learning-rate", "0.1"];
+        let all = [&flags[..], &rates, &["--out", &out], more].concat();
         all.into_iter().map(str::to_owned).collect()
     };
     let report = |output: &Output| -> serde_json::Value {

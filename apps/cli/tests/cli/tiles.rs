@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::resume::assert_same;
-use crate::{Scratch, ibot, refused, stdout};
+use crate::{Scratch, ibot, on_model, refused, stdout};
 
 #[test]
 fn a_plan_counts_tiles() {
@@ -102,15 +102,7 @@ fn a_table_has_a_row_for_each_tile_with_its_place() {
     );
     let embed = |out: &str, more: &[&str]| {
         let out = scratch.path(out);
-        let flags = [
-            "embed",
-            "--backend",
-            "flex",
-            "--model",
-            &model,
-            "--data",
-            &pictures,
-        ];
+        let flags = on_model("embed", &model, &pictures);
         let output = ibot(&[&flags[..], &["--out", &out], more].concat());
         (
             stdout(&output),
