@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ibot::files::model::read_card;
 use ibot::random::{Random, Stream};
@@ -165,7 +165,9 @@ fn adapt_keeps_the_same_best_when_killed() {
     let adapted = Adapted::new("adapt-killed");
     let steps = STEPS.to_string();
     let flags = ["--steps", &steps, "--learning-rate", "0.5"];
+    let began = Instant::now();
     adapted.run(&flags);
+    let whole = began.elapsed().as_millis() as usize;
     adapted.keeps_the_best_by("rank_me", [STEPS, 2]);
     let (best, evaluations) = (adapted.best(), adapted.evaluations("rank_me"));
     let run = adapted.scratch.0.join("run");
@@ -177,12 +179,17 @@ fn adapt_keeps_the_same_best_when_killed() {
     let mut kills = 0;
     for _ in 0..12 {
         let mut child = command(&anew).stdout(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(random.below(800) as u64));
-        if child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(random.below(whole.max(1)) as u64));
+        let is_over = child.try_wait().unwrap().is_some();
+        if !is_over {
             child.kill().unwrap();
             kills += 1;
         }
         child.wait().unwrap();
+        if is_over {
+            // a run that is complete would be over at once each time
+            fs::remove_dir_all(run.join("checkpoints")).unwrap();
+        }
     }
     assert!(kills > 0);
     adapted.run(&[&flags[..], &["--override"]].concat());
