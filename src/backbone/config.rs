@@ -124,6 +124,20 @@ impl VitConfig {
         (self.embed_dim as f64 * self.mlp_ratio) as usize
     }
 
+    /// Whether both compute the same with the same weights: what only training uses may differ, as may the value that LayerScale
+    /// begins with.
+    pub(crate) fn computes_as(&self, other: &Self) -> bool {
+        let has_alike = self.init_values.is_some() == other.init_values.is_some();
+        let alike = Self {
+            init_std: self.init_std,
+            init_values: self.init_values,
+            drop_path_rate: self.drop_path_rate,
+            grad_checkpointing: self.grad_checkpointing,
+            ..other.clone()
+        };
+        has_alike && alike == *self
+    }
+
     /// Whether these numbers make a transformer.
     ///
     /// # Errors

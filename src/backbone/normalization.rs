@@ -28,6 +28,13 @@ impl Normalization {
         mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
         std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
     };
+
+    /// Whether these can be of values from 0 to 1, and not of 0 to 255: the bounds of the settings `mean` and `std`.
+    pub(crate) fn is_of_levels(&self) -> bool {
+        let mean_fits = |mean: &f32| (-1.0..=2.0).contains(mean);
+        let std_fits = |std: &f32| (1e-3..=10.0).contains(std);
+        self.mean.iter().all(mean_fits) && self.std.iter().all(std_fits)
+    }
 }
 
 const NAMED: [(&str, Normalization); 3] = [
@@ -51,9 +58,6 @@ impl FromStr for Normalization {
                 .collect();
             numbers?.try_into().ok()
         };
-        // the bounds of the settings `mean` and `std`
-        let mean_fits = |mean: &f32| (-1.0..=2.0).contains(mean);
-        let std_fits = |std: &f32| (1e-3..=10.0).contains(std);
         text.split_once('/')
             .and_then(|(mean, std)| {
                 Some(Self {
@@ -61,7 +65,7 @@ impl FromStr for Normalization {
                     std: three(std)?,
                 })
             })
-            .filter(|read| read.mean.iter().all(mean_fits) && read.std.iter().all(std_fits))
+            .filter(Self::is_of_levels)
             .ok_or_else(|| {
                 "must be imagenet, half, clip, or MEAN/STD of values from 0 to 1, such as 0.5,0.5,0.5/0.25,0.25,0.25"
                     .into()

@@ -101,6 +101,7 @@ pub use opened::{length_and_time, read_whole};
 pub use order::Shuffle;
 pub(crate) use pictures::none_usable;
 pub use pixels::Pixels;
+pub(crate) use pool::check_workers;
 pub use reading::reading;
 pub use sources::{check_source, parts_of};
 pub use summary::ScanSummary;

@@ -16,10 +16,12 @@ use crate::data::pace::{batches_ahead, most_threads};
 use crate::data::pixels::Pixels;
 use crate::data::pool_state::{Next, State};
 use crate::data::reading::take_waited;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, require};
 
 /// How often a wait for a batch checks the stop flag, because setting the flag wakes no thread.
 const LOOK: Duration = Duration::from_millis(100);
+/// Largest number of threads that is accepted.
+const MAX_WORKERS: usize = 1024;
 
 /// What the workers make.
 pub(super) trait Task: Send + Sync + 'static {
@@ -80,8 +82,9 @@ impl<T: Task> Pool<T> {
     /// wait for pictures to be read and batches are late. Batches and pictures take `memory` bytes at most, or one batch and one picture.
     ///
     /// # Errors
-    /// The operating system gives no thread.
+    /// As [`check_workers`]; the operating system gives no thread.
     pub fn new(task: T, workers: usize, queue: usize, memory: usize, first: usize) -> Result<Self> {
+        check_workers(workers)?;
         let shared = Arc::new(Shared {
             batch_bytes: task.batch_bytes(),
             task,
@@ -314,6 +317,15 @@ impl<T: Task> Shared<T> {
         self.made.notify_all();
         self.room.notify_all();
     }
+}
+
+/// Refuses more threads than any machine has use for: with tens of thousands of them the process would be ended by its system.
+///
+/// # Errors
+/// [`Error::Config`].
+pub(crate) fn check_workers(workers: usize) -> Result<()> {
+    let remedy = format!("must be at most {MAX_WORKERS}; 0 is one per core");
+    require(workers <= MAX_WORKERS, "workers", workers, remedy)
 }
 
 /// `workers`, or one per processor for 0.

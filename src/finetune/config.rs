@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::AugmentConfig;
 use crate::data::augment::ColorJitter;
+use crate::data::{AugmentConfig, check_workers};
 use crate::error::{Result, require, require_counts};
 use crate::files::model::Preprocessing;
 use crate::precision::Precision;
@@ -95,6 +95,7 @@ impl FinetuneConfig {
             ("epochs", self.epochs, 1 << 30),
             ("batch_size", self.batch_size, 1 << 20),
         ])?;
+        check_workers(self.workers)?;
         for (key, value) in [
             ("learning_rate", self.learning_rate),
             ("weight_decay", self.weight_decay),

@@ -147,6 +147,7 @@ impl<'a> Epochs<'a> {
             top1: score.top1(),
             top5: score.top5(),
             tested: score.pictures,
+            most_frequent_class: self.pictures.most_frequent_class(),
             learning_rate: trained.learning_rate,
             images_per_s: trained.images_per_s,
             epoch_s: started.elapsed().as_secs_f64(),

@@ -44,6 +44,10 @@ pub struct EpochMetrics {
     pub top5: f64,
     /// How many of them could be read.
     pub tested: usize,
+    /// Share of the held-out pictures in their most frequent class: what always guessing that one is right on. 0 in runs of earlier
+    /// versions.
+    #[serde(default)]
+    pub most_frequent_class: f64,
     /// Learning rate of the last step.
     pub learning_rate: f64,
     /// Images per second while training, waiting for data included.

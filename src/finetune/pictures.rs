@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::data::{FolderConfig, ImageFolder, check_source};
+use crate::data::{
+    AugmentConfig, FolderConfig, ImageFolder, PictureSource as _, check_source, eval_batches,
+};
 use crate::error::{Error, Result, counted, printable};
 use crate::eval::stratified_split;
 use crate::finetune::observer::FinetuneObserver;
@@ -55,7 +57,8 @@ impl HeldOut {
 impl Pictures {
     /// # Errors
     /// [`Error::Data`] where there are fewer than two classes, a class with too few pictures, or a held-out class that is
-    /// not trained on; [`Error::Stopped`] soon after `stop` is raised.
+    /// not trained on; [`Error::Loader`] where no held-out picture can be decoded; [`Error::Stopped`] soon after `stop` is
+    /// raised.
     pub fn scan(
         data: &Path,
         held_out: &HeldOut,
@@ -95,11 +98,36 @@ impl Pictures {
                 (folder.part(&train), folder.part(&held_out))
             }
         };
-        Ok(Self {
-            train: Arc::new(train),
-            held_out: Arc::new(held_out),
-        })
+        let (train, held_out) = (Arc::new(train), Arc::new(held_out));
+        check_usable(&held_out, stop)?;
+        Ok(Self { train, held_out })
     }
+
+    /// Share of the held-out pictures in their most frequent class.
+    pub fn most_frequent_class(&self) -> f64 {
+        let counts = counts(&self.held_out);
+        let most = counts.into_iter().max().unwrap_or_default();
+        most as f64 / self.held_out.len().max(1) as f64
+    }
+}
+
+/// Whether any of the pictures to test on can be decoded, which would else be known after a whole epoch.
+fn check_usable(held_out: &Arc<ImageFolder>, stop: &AtomicBool) -> Result<()> {
+    let mut single = eval_batches(held_out.clone(), &AugmentConfig::default(), 1, 1)?;
+    let first = single.next_until(stop).transpose();
+    first.map(drop).map_err(|error| match error {
+        Error::Loader(reason) => Error::Loader(format!("images to test on: {reason}")),
+        other => other,
+    })
+}
+
+/// Number of pictures of each class.
+fn counts(folder: &ImageFolder) -> Vec<usize> {
+    let mut counts = vec![0_usize; folder.classes().len()];
+    for label in folder.labels().into_iter().flatten() {
+        counts[label] += 1;
+    }
+    counts
 }
 
 fn scan(
@@ -126,10 +154,7 @@ fn labeled(labels: &[Option<usize>], places: impl IntoIterator<Item = usize>) ->
 
 /// A class of one picture cannot be in both parts.
 fn refuse_single_pictures(path: &Path, folder: &ImageFolder) -> Result<()> {
-    let mut counts = vec![0_usize; folder.classes().len()];
-    for label in folder.labels().into_iter().flatten() {
-        counts[label] += 1;
-    }
+    let counts = counts(folder);
     let single = counts.iter().zip(folder.classes());
     let single: Vec<&str> = single
         .filter(|(count, _)| **count == 1)

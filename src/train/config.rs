@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::collective::Wire;
-use crate::data::{AugmentConfig, FolderConfig};
+use crate::data::{AugmentConfig, FolderConfig, check_workers};
 use crate::error::{Error, Result, require, require_counts};
 use crate::files::model::Described;
 use crate::method::IbotConfig;
@@ -168,6 +168,7 @@ impl RunConfig {
             ("epochs", self.epochs, 1 << 30),
             ("steps", steps, 1 << 30),
         ])?;
+        check_workers(self.workers)?;
         if let Some(share) = self
             .held_out
             .filter(|share| !(*share > 0.0 && *share < 1.0))

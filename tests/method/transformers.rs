@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use burn_flex::Flex;
 use ibot::backbone::Normalization;
 use ibot::data::EvalFit;
-use ibot::embedding::seen;
 use ibot::files::model::{
     ModelOptions, ModelSource, Normalized, TransformersModel, file_hash, read_model,
 };
 use ibot::files::{NamedTensor, Role, backbone_of, read_safetensors, read_weights, tensor_names};
 use ibot::precision::Precision;
-use image::RgbImage;
 use serde_json::{Value, json};
+
+use crate::prepared::pictures_are_prepared_alike;
 
 type Tensors = BTreeMap<String, NamedTensor>;
 
@@ -113,41 +113,8 @@ fn config_and_preprocessor_say_everything() {
 #[test]
 fn pictures_are_prepared_as_the_processor_does() {
     for name in ["vit", "dinov2", "registers"] {
-        let parity = format!("../parity/transformers_{name}.safetensors");
-        let case = read_safetensors(&fixture(&parity)).unwrap();
-        let [height, width, _] = case["picture"].shape[..] else {
-            panic!("{:?}", case["picture"].shape);
-        };
-        let levels = case["picture"]
-            .values
-            .iter()
-            .map(|level| *level as u8)
-            .collect();
-        let picture = RgbImage::from_raw(width as u32, height as u32, levels).unwrap();
-        let model = read_model(&fixture(name), &ModelOptions::default()).unwrap();
-        let shown = seen(&model.preprocessing, &picture).unwrap();
-        let [mean, std] = [model.preprocessing.mean, model.preprocessing.std];
-        let expected = case["images"].values.chunks(16 * 16).take(3);
-        let mut distances = Vec::new();
-        for (color, plane) in expected.enumerate() {
-            let levels = plane
-                .iter()
-                .map(|value| 255.0 * (value * std[color] + mean[color]));
-            let found = shown.pixels().map(|pixel| f32::from(pixel.0[color]));
-            distances.extend(
-                levels
-                    .zip(found)
-                    .map(|(expected, found)| (expected - found).abs()),
-            );
-        }
-        let largest = distances.iter().copied().fold(0.0, f32::max);
-        let sum: f32 = distances.iter().sum();
-        let mean = sum / distances.len() as f32;
-        println!("{name}: mean {mean:.3}, largest {largest:.3} levels");
-        assert!(
-            largest < 1.1 && mean < 0.3,
-            "{name}: mean {mean}, largest {largest}"
-        );
+        let case = format!("transformers_{name}");
+        pictures_are_prepared_alike(&fixture(name), &case);
     }
 }
 

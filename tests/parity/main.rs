@@ -1,6 +1,6 @@
 //! Recorded cases of the reference packages, on every backend: `cargo test --release --test parity -- --nocapture`.
 //!
-//! Cases lie in tests/fixtures/parity (written by tests/fixtures/parity.py and transformers_models.py) and, where it is set, in the folder that
+//! Cases lie in tests/fixtures/parity (written by parity.py, timm_models.py and transformers_models.py beside it) and, where it is set, in the folder that
 //! the environment variable `IBOT_PARITY_DIR` names. A case's `kind` picks the check; an unknown kind fails.
 
 #![allow(

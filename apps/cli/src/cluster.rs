@@ -1,33 +1,27 @@
 //! `ibot cluster`: groups of pictures that look alike to a model.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use ibot::data::decode::decode_rgb_in;
-use ibot::data::drawing::write_drawing;
-use ibot::data::{PictureSource as _, ValueRange};
+use ibot::data::PictureSource as _;
 use ibot::embedding::{ColumnValues, Embedded, PictureColumns};
 use ibot::error::{counted, printable};
 use ibot::eval::{
     Clustering, KMeansConfig, adjusted_rand_index, k_means, normalized_mutual_information,
 };
-use ibot::path_text::path_text;
+use ibot::path_text::{path_of_text, path_text};
 use ibot::random::{Random, Stream};
 use ibot::{Error, Result};
-use image::DynamicImage;
-use image::imageops::FilterType;
 use serde::Serialize;
 
 use super::destination;
 use super::features::{Features, Source, features, no_images};
 use super::images::OptionalImages;
 use super::model::ModelArgs;
-use super::picture::{Captioned, contact_sheet};
+use super::sheets::{note_earlier, save_sheet};
 
 /// Clusters if neither a flag nor classes give a number.
 const CLUSTERS: usize = 10;
-/// Side of a thumbnail, and thumbnails in a row.
-const THUMBNAIL: (u32, usize) = (128, 6);
 
 /// Flags of `ibot cluster`.
 #[derive(Debug, clap::Args)]
@@ -111,6 +105,14 @@ impl ClusterArgs {
                 .then(|| normalized_mutual_information(&truth, &assigned)),
             adjusted_rand_index: has_classes.then(|| adjusted_rand_index(&truth, &assigned)),
         };
+        if let Some(out) = &self.out {
+            let sheets = report.clusters.iter();
+            let sheets = sheets.filter_map(|cluster| cluster.sheet.as_deref().map(path_of_text));
+            let sheets: Vec<PathBuf> = sheets.collect();
+            note_earlier(&self.model, out, &sheets, |name| {
+                name.starts_with("cluster-")
+            });
+        }
         self.model.answer(&report, || report.text())
     }
 
@@ -215,7 +217,7 @@ impl ClusterArgs {
             (path.clone(), format!("{class} {name}").trim().to_owned())
         });
         let captioned: Vec<(PathBuf, String)> = captioned.collect();
-        save_sheet(&file, &title, &captioned, self.model.pixels.max_pixels)?;
+        save_sheet(&self.model, &file, &title, &captioned)?;
         Ok(Some(file))
     }
 }
@@ -229,35 +231,6 @@ fn distances(rows: &[f32], width: usize, found: &Clustering) -> Vec<f32> {
         squares.sum::<f32>().sqrt()
     };
     pairs.map(distance).collect()
-}
-
-/// Writes a contact sheet of the images that can still be read, with captions; returns the number of the others. Only one
-/// of them at a time is in memory at its full size.
-pub fn save_sheet(
-    file: &Path,
-    title: &str,
-    paths: &[(PathBuf, String)],
-    max_pixels: u64,
-) -> Result<usize> {
-    let (side, columns) = THUMBNAIL;
-    let pictures: Vec<(DynamicImage, &str)> = paths
-        .iter()
-        .filter_map(|(path, caption)| {
-            let picture =
-                DynamicImage::from(decode_rgb_in(path, max_pixels, ValueRange::Auto).ok()?);
-            let picture = match picture.width().max(picture.height()) > side {
-                true => picture.resize(side, side, FilterType::Triangle),
-                false => picture,
-            };
-            Some((picture, caption.as_str()))
-        })
-        .collect();
-    let captioned: Vec<Captioned<'_>> = pictures
-        .iter()
-        .map(|(picture, caption)| Captioned { picture, caption })
-        .collect();
-    write_drawing(file, &contact_sheet(title, &captioned, columns, side))?;
-    Ok(paths.len() - captioned.len())
 }
 
 impl Report {

@@ -189,5 +189,14 @@ fn table(report: &FinetuneReport) -> String {
             printable(&exported.file)
         );
     }
+    let guess = report
+        .epochs
+        .last()
+        .map_or(0.0, |of| of.most_frequent_class);
+    let _ = writeln!(
+        text,
+        "always guessing the most frequent class: top-1 {:.1} %",
+        100.0 * guess
+    );
     text + "the best epoch was selected on this set, so its accuracy is optimistic"
 }

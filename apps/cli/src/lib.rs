@@ -60,6 +60,7 @@ mod segment;
 mod segmentation_report;
 mod setting;
 mod settings;
+mod sheets;
 mod signals;
 mod split;
 mod tensorboard;

@@ -16,7 +16,6 @@ use ibot::{Error, Result};
 use image::DynamicImage;
 use serde::Serialize;
 
-use super::cluster::save_sheet;
 use super::destination;
 use super::features::{Features, Source, features, no_images};
 use super::images::OptionalImages;
@@ -24,10 +23,13 @@ use super::model::ModelArgs;
 use super::outlier_patches::{Outlier, PatchMaps, PatchesArgs};
 use super::picture::{Captioned, contact_sheet, heat_overlay};
 use super::picture_names::picture_names;
+use super::sheets::{note_earlier, save_sheet};
 
 /// Lines of text, and side of an image on a sheet with maps.
 const LISTED: usize = 10;
 const SIDE: u32 = 224;
+/// What the name of a heat map ends with.
+const HEAT: &str = "-heat.png";
 
 /// Flags of `ibot outliers`.
 #[derive(Debug, clap::Args)]
@@ -196,7 +198,7 @@ impl OutliersArgs {
                     (path, caption)
                 });
                 let captioned: Vec<(PathBuf, String)> = captioned.collect();
-                save_sheet(&sheet, &title, &captioned, self.model.pixels.max_pixels)?;
+                save_sheet(&self.model, &sheet, &title, &captioned)?;
             }
             Some(embedder) => {
                 let high = report.outliers.first().map_or(0.0, |first| first.distance);
@@ -204,6 +206,7 @@ impl OutliersArgs {
                 files.extend(self.write_maps(out, &sheet, shown, range, embedder)?);
             }
         }
+        note_earlier(&self.model, out, &files, |name| name.ends_with(HEAT));
         Ok(files.iter().map(|file| path_text(file)).collect())
     }
 
@@ -230,7 +233,7 @@ impl OutliersArgs {
                 self.model.range(),
             )?)?;
             let heat = heat_overlay(&seen, map, grid, range);
-            let file = out.join(format!("{}-heat.png", name.file));
+            let file = out.join(format!("{}{HEAT}", name.file));
             write_drawing(&file, &heat)?;
             files.push(file);
             pictures.push((seen.into(), printable(&name.title)));

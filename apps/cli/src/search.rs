@@ -16,10 +16,10 @@ use ibot::{Error, Result};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::cluster::save_sheet;
 use super::destination;
 use super::features::read_finite;
 use super::model::ModelArgs;
+use super::sheets::save_sheet;
 use super::signals::stop_on_signal;
 
 /// Flags of `ibot search`.
@@ -264,14 +264,7 @@ impl SearchArgs {
         let query = (self.query.clone(), "query".to_owned());
         let captioned: Vec<(PathBuf, String)> = std::iter::once(query).chain(found).collect();
         let title = format!("nearest to {}", printable(&self.query));
-        let missing = save_sheet(out, &title, &captioned, self.model.pixels.max_pixels)?;
-        if missing > 0 {
-            let out = printable(out);
-            self.model.note(&format!(
-                "{missing} of the images found cannot be read and are missing from {out}"
-            ));
-        }
-        Ok(())
+        save_sheet(&self.model, out, &title, &captioned)
     }
 }
 

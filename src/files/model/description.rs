@@ -2,14 +2,13 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::backbone::Normalization;
 use crate::error::{Error, Result};
 use crate::files::header::weights_error;
 use crate::files::model::described::{Described, LocalModel};
+use crate::files::model::timm_config::TimmConfig;
 use crate::files::model::transformers_config::{PreprocessorConfig, TransformersConfig};
 
 /// timm's or transformers' description of a model.
@@ -50,11 +49,12 @@ pub(super) fn read_description(
     let json: Value = read_json(config)?;
     // timm's has its own settings, also where transformers wraps it
     let is_transformers = json.get("model_type").is_some() && json.get("pretrained_cfg").is_none();
+    let refused = |reason: String| weights_error(config, reason);
     if !is_transformers {
-        return timm(config, json, config_source);
+        let timm: TimmConfig = typed(config, json)?;
+        return timm.described(config_source).map_err(refused);
     }
     let model: TransformersConfig = typed(config, json)?;
-    let refused = |reason: String| weights_error(config, reason);
     let architecture = model.architecture().map_err(refused)?;
     let (given, source) = match preprocessor {
         Some(path) => (read_json(path)?, format!("from {PREPROCESSOR}")),
@@ -89,36 +89,4 @@ fn misread(path: &Path, error: &serde_json::Error) -> Error {
         path,
         format!("is not the description of a timm or transformers model: {error}"),
     )
-}
-
-/// The part of timm's `config.json` that is of interest here.
-#[derive(Debug, Default, Deserialize)]
-struct Timm {
-    architecture: Option<String>,
-    pretrained_cfg: Option<Settings>,
-    #[serde(flatten)]
-    outside: Settings,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Settings {
-    mean: Option<[f32; 3]>,
-    std: Option<[f32; 3]>,
-}
-
-fn timm(path: &Path, json: Value, source: &str) -> Result<Described> {
-    let Timm {
-        architecture,
-        pretrained_cfg,
-        outside,
-    } = typed(path, json)?;
-    // an old description has its settings on the outside
-    let settings = pretrained_cfg.unwrap_or(outside);
-    Ok(Described {
-        encoder: architecture,
-        normalization: (settings.mean.zip(settings.std))
-            .map(|(mean, std)| Normalization { mean, std }),
-        source: format!("from {source}"),
-        ..Described::default()
-    })
 }

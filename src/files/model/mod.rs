@@ -8,7 +8,7 @@
 //! - `source`: a file, or a name on the Hugging Face hub
 //! - `onnx`, `transformers`: as files for other programs
 //! - `timm_folder`: what timm and transformers need beside a file to open its folder
-//! - `description`, `transformers_config`: what `config.json` and `preprocessor_config.json` beside weights say
+//! - `description`, `timm_config`, `transformers_config`: what `config.json` and `preprocessor_config.json` beside weights say
 //! - `hub`: how a name becomes a file, behind the feature of that name
 
 mod card;
@@ -22,6 +22,7 @@ mod hub;
 mod normalization;
 mod onnx;
 mod source;
+mod timm_config;
 mod timm_folder;
 mod transformers;
 mod transformers_config;
@@ -37,5 +38,6 @@ pub use fingerprint::{
 pub use normalization::Normalized;
 pub use onnx::OnnxModel;
 pub use source::ModelSource;
-pub use timm_folder::{timm_model, write_timm_folder};
+pub use timm_config::timm_model;
+pub use timm_folder::write_timm_folder;
 pub use transformers::TransformersModel;

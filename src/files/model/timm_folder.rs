@@ -6,18 +6,11 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
-
-use crate::backbone::{VitConfig, split_tag, vit_from_name};
-use crate::data::augment::Interpolation;
 use crate::error::{Error, Result};
 use crate::files::model::card::ModelCard;
 use crate::files::model::description::{CONFIG, WEIGHTS};
-use crate::files::model::transformers_config::numbers;
+use crate::files::model::timm_config::timm_config;
 use crate::unfinished::write_whole;
-
-/// timm's function whose arguments make any shape.
-const ANY_SHAPE: &str = "vit_base_patch16_224";
 
 /// Makes the folder of the model file `weights` one that `timm.create_model("local-dir:FOLDER", pretrained=True)` and
 /// transformers' `AutoModel.from_pretrained(FOLDER)` open: writes `config.json`, and `model.safetensors`, which is another
@@ -41,84 +34,4 @@ pub fn write_timm_folder(weights: &Path, card: &ModelCard) -> Result<()> {
     let text = serde_json::to_string_pretty(&timm_config(card));
     let text = text.map_err(|error| Error::io(&config)(std::io::Error::other(error)))?;
     write_whole(&config, (text + "\n").as_bytes())
-}
-
-/// The name of a timm model of this shape, and the arguments of `timm.create_model` that its name does not imply.
-pub fn timm_model(card: &ModelCard) -> (String, Map<String, Value>) {
-    let vit = &card.architecture;
-    let name = split_tag(&card.encoder).0;
-    let is_known = vit_from_name(name, vit.img_size).is_ok_and(|known| {
-        // what only training uses may differ
-        let known = VitConfig {
-            init_std: vit.init_std,
-            drop_path_rate: vit.drop_path_rate,
-            grad_checkpointing: vit.grad_checkpointing,
-            ..known
-        };
-        known == *vit
-    });
-    let all = json!({
-        "img_size": vit.img_size,
-        "patch_size": vit.patch_size,
-        "embed_dim": vit.embed_dim,
-        "depth": vit.depth,
-        "num_heads": vit.num_heads,
-        "mlp_ratio": vit.mlp_ratio,
-        "qkv_bias": vit.qkv_bias,
-        "class_token": vit.class_token,
-        "reg_tokens": vit.reg_tokens,
-        "no_embed_class": vit.no_embed_class,
-        "init_values": vit.init_values,
-        "global_pool": vit.global_pool,
-    });
-    let mut arguments = match all {
-        Value::Object(all) => all,
-        _ => Map::new(),
-    };
-    arguments.retain(|key, value| !value.is_null() && (!is_known || key == "img_size"));
-    let name = if is_known { name } else { ANY_SHAPE };
-    (name.to_owned(), arguments)
-}
-
-/// timm's `config.json`.
-fn timm_config(card: &ModelCard) -> Value {
-    let preprocessing = &card.preprocessing;
-    let side = preprocessing.image_size;
-    let (crop_pct, crop_mode) = match preprocessing.fit.shorter_side(side) {
-        Some(shorter) => (side as f64 / shorter.max(1) as f64, "center"),
-        None => (1.0, "squash"),
-    };
-    let interpolation = match preprocessing.interpolation {
-        Interpolation::Bilinear => "bilinear",
-        Interpolation::Bicubic => "bicubic",
-    };
-    let (architecture, model_args) = timm_model(card);
-    let classes = card.classes.as_deref().unwrap_or_default();
-    let mut config = json!({
-        "architecture": architecture,
-        "num_classes": classes.len(),
-        "num_features": card.architecture.embed_dim,
-        "global_pool": card.architecture.global_pool,
-        "model_args": model_args,
-        "pretrained_cfg": {
-            "num_classes": classes.len(),
-            "input_size": [3, side, side],
-            "fixed_input_size": true,
-            "pool_size": null,
-            "interpolation": interpolation,
-            "crop_pct": crop_pct,
-            "crop_mode": crop_mode,
-            "mean": numbers(preprocessing.mean),
-            "std": numbers(preprocessing.std),
-            "first_conv": "patch_embed.proj",
-            "classifier": "head",
-        },
-    });
-    if !classes.is_empty() {
-        config["label_names"] = json!(classes);
-    }
-    if let Some(license) = &card.license {
-        config["pretrained_cfg"]["license"] = json!(license);
-    }
-    config
 }

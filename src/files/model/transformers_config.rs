@@ -191,19 +191,11 @@ impl TransformersConfig {
         }
     }
 
-    /// The timm name of a shape, its LayerScale's initial value aside, which weights replace.
+    /// The timm name of a shape.
     pub fn encoder(architecture: &VitConfig) -> Option<String> {
         let fits = |name: &String| {
             let known = vit_from_name(name, architecture.img_size);
-            known.is_ok_and(|known| {
-                let init_values = known.init_values.and(architecture.init_values);
-                let is_alike = known.init_values.is_some() == architecture.init_values.is_some();
-                let known = VitConfig {
-                    init_values,
-                    ..known
-                };
-                is_alike && known == *architecture
-            })
+            known.is_ok_and(|known| known.computes_as(architecture))
         };
         encoder_names().into_iter().find(fits)
     }
@@ -256,16 +248,7 @@ impl PreprocessorConfig {
             _ if is_vit => Normalization::HALF,
             _ => Normalization::IMAGENET,
         };
-        // the bounds of the settings `mean` and `std`
-        let fits = normalization
-            .mean
-            .iter()
-            .all(|mean| (-1.0..=2.0).contains(mean))
-            && normalization
-                .std
-                .iter()
-                .all(|std| (1e-3..=10.0).contains(std));
-        if !fits {
+        if !normalization.is_of_levels() {
             return Err("has image_mean or image_std that are none of levels from 0 to 1".into());
         }
         let resample = self.resample.unwrap_or(if is_vit { 2 } else { 3 });
@@ -327,7 +310,6 @@ impl PreprocessorConfig {
     }
 }
 
-/// A whole number without a point: transformers has a type for it.
 /// PyTorch's name of a type.
 fn torch_name(dtype: Precision) -> &'static str {
     match dtype {
@@ -337,6 +319,7 @@ fn torch_name(dtype: Precision) -> &'static str {
     }
 }
 
+/// A whole number without a point: transformers has a type for it.
 fn whole(number: f64) -> Option<Number> {
     let is_whole = number.fract() == 0.0;
     let whole = is_whole.then(|| Number::from(number as u64));

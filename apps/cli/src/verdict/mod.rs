@@ -1,5 +1,7 @@
 //! What a run reached, in words: whether it is healthy, what its features are worth, and what to do next.
 
+mod classifier;
+
 use std::path::{Path, PathBuf};
 
 use ibot::error::counted;
@@ -10,6 +12,7 @@ use serde_json::Value;
 
 use super::curves::RunLog;
 use super::next::quoted;
+use classifier::Classifier;
 
 /// RankMe below which features say almost nothing.
 const LOW_RANK: f64 = 3.0;
@@ -150,7 +153,11 @@ impl Verdict {
             let moved = if last < first { "fell" } else { "rose" };
             let sentence = format!("the loss {moved} from {first:.2} to {last:.2}");
             self.findings.push(format!("{}.", capitalized(&sentence)));
-            if let Some(accuracy) = classifier(&log.metrics) {
+            if let Some(classifier) = Classifier::of(&log.metrics) {
+                if !classifier.is_above_guessing() {
+                    self.worsen(State::Attention);
+                }
+                let accuracy = classifier.to_string();
                 self.findings.push(format!("{}.", capitalized(&accuracy)));
                 reason.get_or_insert(accuracy);
             }
@@ -189,7 +196,7 @@ impl Verdict {
         }
         let number = counted(checks.len(), "health check");
         match (checks.len(), seen.first()) {
-            (0, _) if classifier(metrics).is_some() => {} // fine-tuning has none
+            (0, _) if Classifier::of(metrics).is_some() => {} // fine-tuning has none
             (0, _) => {
                 self.findings.push("No health check was made.".to_owned());
                 if self.knn.is_none() {
@@ -313,15 +320,6 @@ fn losses(metrics: &[Value]) -> Option<[f64; 2]> {
             mean(&values[values.len() - count..]),
         ]
     })
-}
-
-/// The accuracy that a run of `ibot finetune` reached at its end.
-fn classifier(metrics: &[Value]) -> Option<String> {
-    let last = metrics.last()?;
-    let (percent, images) = (100.0 * last["top1"].as_f64()?, last["tested"].as_u64()?);
-    Some(format!(
-        "the classifier is right on {percent:.1} % of {images} test images"
-    ))
 }
 
 fn accuracy(evaluations: &[Value]) -> Option<Accuracy> {

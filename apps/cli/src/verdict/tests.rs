@@ -108,4 +108,18 @@ fn a_fine_tuned_classifier_goes_by_its_accuracy() {
         "Healthy: the classifier is right on 92.5 % of 80 test images"
     );
     assert_eq!(verdict.findings.len(), 2, "{:?}", verdict.findings);
+    let with_guessing = |top1: f64| {
+        let line = format!(
+            r#"{{"step":9,"loss":0.4,"top1":{top1},"tested":80,"most_frequent_class":0.5}}"#
+        );
+        of(&[&line], &[])
+    };
+    assert_eq!(with_guessing(0.75).state, State::Good);
+    let no_better = with_guessing(0.55);
+    assert_eq!(no_better.state, State::Attention);
+    assert_eq!(
+        no_better.headline,
+        "Needs attention: the classifier is right on 55.0 % of 80 test images, not measurably more than the 50.0 % of always \
+         guessing the most frequent class"
+    );
 }

@@ -339,6 +339,33 @@ fn clusters_are_a_table() {
     );
 }
 
+/// Sheets of images that are no longer there.
+#[test]
+fn a_sheet_without_images_is_refused() {
+    let (trained, files) = embedded("cluster-sheets", &["safetensors"]);
+    let sheets = trained.out("sheets");
+    let cluster = ["cluster", "--features", &files[0], "--out", &sheets];
+    let of = |clusters: &'static str| [&cluster[..], &["--clusters", clusters]].concat();
+    assert!(!succeeds(&of("2")).contains("earlier call"));
+    fs::remove_file(trained.scratch.path("pictures/odd/3.png")).unwrap();
+    let said = succeeds(&of("1"));
+    for part in [
+        "1 of 10 images cannot be read",
+        "holds 1 file of an earlier call, such as",
+        "cluster-001.png",
+    ] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+    let before = fs::read(format!("{sheets}/cluster-000.png")).unwrap();
+    fs::remove_dir_all(&trained.pictures).unwrap();
+    let parts = ["cluster-000.png", "none of its 10 images can be read"];
+    refused(&of("1"), &parts);
+    assert_eq!(
+        fs::read(format!("{sheets}/cluster-000.png")).unwrap(),
+        before
+    );
+}
+
 /// Features of tiles are another kind of file, which these commands name, and say what to do.
 #[test]
 fn features_of_tiles_are_refused() {

@@ -139,6 +139,7 @@ fn a_classifier_comes_out_and_says_the_same_again() {
         lines.iter().all(|line| line["top5"] == 1.0),
         "of three classes"
     );
+    assert_eq!(lines[11]["most_frequent_class"], 3.0 / 9.0);
 
     // the files of the best and the last epoch reproduce their accuracy
     for name in ["best", "last"] {

@@ -23,17 +23,30 @@ fn what_cannot_work_is_refused() {
     write("one/a/0.png");
     write("strange/zebra/0.png");
     write("flat/0.png");
+    write("damaged/blue/0.png");
+    fs::write(colors.file("damaged/blue/0.png"), b"\x89PNG\r\n\x1a\n").unwrap();
     let plain = colors.scratch.0.join("plain.safetensors");
     let tensors = read_safetensors(colors.model.as_ref()).unwrap();
     ibot::files::write_safetensors(&plain, &tensors).unwrap();
-    let [plain, single, one, strange, flat] =
-        ["plain.safetensors", "single", "one", "strange", "flat"].map(|name| colors.file(name));
+    let names = [
+        "plain.safetensors",
+        "single",
+        "one",
+        "strange",
+        "flat",
+        "damaged",
+    ];
+    let [plain, single, one, strange, flat, damaged] = names.map(|name| colors.file(name));
     let out = colors.file("never");
     let cases: &[(&[&str], &[&str])] = &[
         (&["--data", &one], &["one", "fewer than two classes"]),
         (&["--data", &single], &["single", "class lonely", "--val"]),
         (&["--val", &strange], &["strange", "zebra"]),
         (&["--val", &flat], &["flat", "has no labeled image"]),
+        (
+            &["--val", &damaged],
+            &["images to test on", "none of the 1 images", "0.png"],
+        ),
         (&["--model", &plain], &["plain.safetensors", "--encoder"]),
         (
             &["--model", &plain, "--encoder", "vit_tiny_patch16_224"],

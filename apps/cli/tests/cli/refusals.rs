@@ -85,6 +85,10 @@ fn refuses_what_cannot_work() {
             &["tiny.toml", "safetensors"],
         ),
         (
+            &["--data", &pictures, "--workers", "100000"],
+            &["--workers = 100000", "at most 1024"],
+        ),
+        (
             &["--data", &pictures, "--config", "missing.toml"],
             &["missing.toml: there is no such file or folder"],
         ),

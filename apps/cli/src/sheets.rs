@@ -1,0 +1,93 @@
+//! Contact sheets of images, written to files.
+
+use std::path::{Path, PathBuf};
+
+use ibot::data::ValueRange;
+use ibot::data::decode::decode_rgb_in;
+use ibot::data::drawing::write_drawing;
+use ibot::error::{counted, printable};
+use ibot::{Error, Result};
+use image::DynamicImage;
+use image::imageops::FilterType;
+
+use super::model::ModelArgs;
+use super::picture::{Captioned, contact_sheet};
+
+/// Side of a thumbnail, and thumbnails in a row.
+const THUMBNAIL: (u32, usize) = (128, 6);
+
+/// Writes a contact sheet of images, each with its caption. A note counts those that can no longer be read and are left out. Only
+/// one of them at a time is in memory at its full size.
+///
+/// # Errors
+/// [`Error::Data`] where none of them can be read, [`Error::Io`].
+pub fn save_sheet(
+    model: &ModelArgs,
+    file: &Path,
+    title: &str,
+    images: &[(PathBuf, String)],
+) -> Result<()> {
+    let (side, columns) = THUMBNAIL;
+    let (mut pictures, mut unreadable) = (Vec::new(), Vec::new());
+    for (path, caption) in images {
+        match decode_rgb_in(path, model.pixels.max_pixels, ValueRange::Auto) {
+            Ok(picture) => {
+                let picture = DynamicImage::from(picture);
+                let is_large = picture.width().max(picture.height()) > side;
+                let picture = match is_large {
+                    true => picture.resize(side, side, FilterType::Triangle),
+                    false => picture,
+                };
+                pictures.push((picture, caption.as_str()));
+            }
+            Err(error) => unreadable.push(error),
+        }
+    }
+    let missing = unreadable.len();
+    if let Some(first) = unreadable
+        .into_iter()
+        .next()
+        .filter(|_| pictures.is_empty())
+    {
+        let reason = format!(
+            "cannot be drawn, as none of its {} can be read: {first}",
+            counted(missing, "image")
+        );
+        return Err(Error::data(file, reason));
+    }
+    if missing > 0 {
+        let (all, file) = (counted(images.len(), "image"), printable(file));
+        model.note(&format!(
+            "{missing} of {all} cannot be read and are missing from {file}"
+        ));
+    }
+    let captioned: Vec<Captioned<'_>> = pictures
+        .iter()
+        .map(|(picture, caption)| Captioned { picture, caption })
+        .collect();
+    write_drawing(file, &contact_sheet(title, &captioned, columns, side))
+}
+
+/// Says which files of an earlier call a folder still holds, by their names, beside those that this one has written.
+pub fn note_earlier(
+    model: &ModelArgs,
+    folder: &Path,
+    written: &[PathBuf],
+    is_alike: impl Fn(&str) -> bool,
+) {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut earlier: Vec<PathBuf> = files
+        .filter(|file| file.file_name().to_str().is_some_and(&is_alike))
+        .map(|file| file.path())
+        .filter(|path| !written.contains(path))
+        .collect();
+    earlier.sort();
+    if let Some(first) = earlier.first() {
+        model.note(&format!(
+            "{} holds {} of an earlier call, such as {}",
+            printable(folder),
+            counted(earlier.len(), "file"),
+            printable(first)
+        ));
+    }
+}

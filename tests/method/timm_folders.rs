@@ -1,0 +1,110 @@
+//! Folders of timm, in and out; tests/parity has what the recorded one computes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ibot::backbone::{Normalization, VitConfig};
+use ibot::data::{EvalFit, ValueRange, augment::Interpolation};
+use ibot::files::model::{
+    CARD_FORMAT, ModelCard, ModelOptions, Preprocessing, read_model, write_model, write_timm_folder,
+};
+use ibot::files::{read_safetensors, write_safetensors};
+
+use crate::prepared::pictures_are_prepared_alike;
+
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/timm")
+}
+
+#[test]
+fn config_says_everything() {
+    let found = read_model(&fixture(), &ModelOptions::default()).unwrap();
+    assert_eq!(found.encoder, "custom");
+    assert_eq!(
+        found.architecture,
+        VitConfig {
+            img_size: 24,
+            patch_size: 8,
+            embed_dim: 16,
+            depth: 2,
+            num_heads: 2,
+            reg_tokens: 2,
+            no_embed_class: true,
+            init_values: Some(1e-5),
+            ..VitConfig::default()
+        }
+    );
+    // floor(24 / 0.9)
+    assert_eq!(found.preprocessing.fit, EvalFit::Shorter(26));
+    let expected = Normalization {
+        mean: [0.4, 0.5, 0.6],
+        std: [0.2, 0.25, 0.3],
+    };
+    assert_eq!(found.normalization.values, expected);
+    assert_eq!(found.normalization.why, "from config.json");
+    // another size keeps the share that is cut, and resamples the positions
+    let options = ModelOptions {
+        image_size: Some(48),
+        ..ModelOptions::default()
+    };
+    let larger = read_model(&fixture(), &options).unwrap();
+    assert_eq!(larger.preprocessing.fit, EvalFit::Shorter(52));
+    assert_eq!(larger.tensors["pos_embed"].shape, [1, 36, 16]);
+}
+
+#[test]
+fn pictures_are_prepared_as_by_timm() {
+    pictures_are_prepared_alike(&fixture(), "timm");
+}
+
+/// What is written of a file is read without the file's own metadata.
+#[test]
+fn what_is_written_is_read_again() {
+    let folder = std::env::temp_dir().join(format!("ibot-timm-folder-{}", std::process::id()));
+    let weights = fixture().join("model.safetensors");
+    let tensors = read_safetensors(&weights).unwrap();
+    let read = read_model(&fixture(), &ModelOptions::default()).unwrap();
+    let fits = [
+        (EvalFit::Margin, EvalFit::Shorter(27)),
+        (EvalFit::Shorter(31), EvalFit::Shorter(31)),
+        (EvalFit::Stretch, EvalFit::Stretch),
+    ];
+    for (written, expected) in fits {
+        let card = ModelCard {
+            format: CARD_FORMAT,
+            ibot: "test".into(),
+            encoder: "custom".into(),
+            network: "teacher".into(),
+            architecture: read.architecture.clone(),
+            preprocessing: Preprocessing {
+                image_size: 24,
+                fit: written,
+                range: ValueRange::Auto,
+                interpolation: Interpolation::Bilinear,
+                mean: [0.1, 0.2, 0.3],
+                std: [0.4, 0.5, 0.6],
+            },
+            parameters: 1,
+            step: 1,
+            data: None,
+            license: None,
+            classes: None,
+            fingerprint: Vec::new(),
+        };
+        fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("teacher.safetensors");
+        write_model(&file, &card, &tensors).unwrap();
+        write_timm_folder(&file, &card).unwrap();
+        // another program saves the weights anew
+        write_safetensors(&folder.join("model.safetensors"), &tensors).unwrap();
+        let found = read_model(&folder, &ModelOptions::default()).unwrap();
+        assert!(found.card.is_none());
+        assert_eq!(found.architecture, card.architecture);
+        let preprocessing = Preprocessing {
+            fit: expected,
+            ..card.preprocessing
+        };
+        assert_eq!(found.preprocessing, preprocessing);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
