@@ -13,7 +13,7 @@ PYO3_BUILD_EXTENSION_MODULE=1 cargo build --release --locked --workspace
 rm -rf "$environment"
 python3 -m venv "$environment"
 python=$environment/bin/python
-"$python" -m pip install --quiet --disable-pip-version-check numpy pillow pytest mypy
+"$python" -m pip install --quiet --disable-pip-version-check numpy pillow pytest mypy "tomli; python_version < '3.11'"
 packages=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 cp -r python/ibot_train "$packages/"
 cp "$root/target/release/libibot_python.so" "$packages/ibot_train/_native.abi3.so"

@@ -92,6 +92,12 @@ impl EmbedderHandle {
         self.0.shared.unload();
     }
 
+    /// Ends the thread, for all clones, as the drop of the last one does: running and later jobs end with [`Error::Stopped`] within
+    /// a batch, which this waits for; a model that is being loaded is loaded first.
+    pub fn close(&self) {
+        self.0.close();
+    }
+
     /// Frees the model and loads it on another device: after [`Error::Device`], or to move it.
     ///
     /// For a [`DeviceRequest::Choose`] whose device was lost, that adapter is reopened;
@@ -134,13 +140,19 @@ impl std::fmt::Debug for EmbedderHandle {
     }
 }
 
-impl Drop for Owner {
-    fn drop(&mut self) {
+impl Owner {
+    fn close(&self) {
         self.shared.close();
         let thread = lock(&self.thread).take();
         // the worker itself drops a handle if a callback of a job owns the last one
         if let Some(thread) = thread.filter(|t| t.thread().id() != std::thread::current().id()) {
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.close();
     }
 }

@@ -112,8 +112,15 @@ impl Shared {
     }
 
     /// Adds a task behind all others.
+    /// Once it is closed, the task is dropped, which ends its job with [`crate::Error::Stopped`].
     pub fn push(&self, task: Task) {
-        lock(&self.queue).tasks.push_back(task);
+        let mut queue = lock(&self.queue);
+        if queue.closed {
+            drop(queue); // a callback of the job may look at the queue
+            return;
+        }
+        queue.tasks.push_back(task);
+        drop(queue);
         self.changed.notify_all();
     }
 

@@ -161,7 +161,14 @@ impl Shared {
             on_event: config.on_event,
         };
         let work = || run(request, &self.stop, &mut watcher);
-        let result = caught(work, Error::Training);
+        let result = caught(work, Error::Training).map_err(|error| match error {
+            // before its first step
+            Error::Stopped => Error::Interrupted {
+                step: 0,
+                run: request.out.clone(),
+            },
+            other => other,
+        });
         self.events.push(match &result {
             Ok(()) => TrainingEvent::Finished(request.out.clone()),
             Err(Error::Interrupted { step, run }) => TrainingEvent::Cancelled {

@@ -24,7 +24,7 @@ pub enum GlobalPool {
 
 impl GlobalPool {
     /// Whether the last norm follows the pooling, as in timm.
-    pub(super) fn norm_after_pool(self) -> bool {
+    pub(crate) fn norm_after_pool(self) -> bool {
         matches!(self, Self::Avg | Self::Max | Self::AvgMax)
     }
 }

@@ -1,8 +1,8 @@
 //! The guard: no number computed after a device fault gets out.
 //!
 //! On wgpu, burn swallows errors: a launch that fails leaves its output as it was, and reading it gives zeros or worse.
-//! The guard learns of a fault in four ways: wgpu's error handler, its device-lost callback, a panic hook for the device's
-//! thread, and `sync`, the only one to return compile errors of a kernel. All of them happen before a read that was
+//! The guard learns of a fault in five ways: wgpu's error handler, its device-lost callback, a panic hook for the device's
+//! thread, `sync`, the only one to return compile errors of a kernel, and on Metal a counter (`witness`). All of them happen before a read that was
 //! requested later returns, so a check after the read is a check of the read. And each read and sync is waited for with a
 //! deadline before burn waits without one (`patience`).
 
@@ -19,6 +19,7 @@ use cubecl::Runtime;
 use crate::device::adapters::AdapterSummary;
 use crate::device::faults::{Fault, FaultLog};
 use crate::device::patience::Patience;
+use crate::device::witness::Witness;
 use crate::device::{kept_words, panics};
 use crate::error::{Error, Result};
 use crate::memory::GpuMemory;
@@ -105,6 +106,7 @@ pub struct GpuGuard {
     pub(super) adapter: Arc<AdapterSummary>,
     pub(super) log: Arc<FaultLog>,
     pub(super) patience: Arc<Patience>,
+    pub(super) witness: Option<Arc<Witness>>,
 }
 
 impl fmt::Debug for GpuGuard {
@@ -159,6 +161,9 @@ impl GpuGuard {
             Ok(Err(error)) => self.log.record(Fault::of_report(&error.to_string())),
             Err(panic) => self.log.record_symptom(&panic.report),
         }
+        if let Some(witness) = &self.witness {
+            witness.check(&self.log);
+        }
         self.poll(wgpu::PollType::Poll);
         self.check()
     }
@@ -197,6 +202,10 @@ impl GpuGuard {
 
     /// Waits, with a deadline, until the device has done all of its work, then checks.
     fn synchronize(&self) -> Result<()> {
+        self.check()?;
+        if let Some(witness) = &self.witness {
+            witness.count(); // for what was launched since the last one
+        }
         self.patience.synchronize();
         self.check()
     }

@@ -10,6 +10,7 @@ use cubecl::client::ComputeClient;
 use crate::device::adapters::{AdapterKind, AdapterSummary};
 use crate::device::matrices::Matrices;
 use crate::device::patience::Patience;
+use crate::device::witness::Witness;
 
 /// One guarded device.
 struct RegisteredDevice {
@@ -18,6 +19,7 @@ struct RegisteredDevice {
     adapter: Arc<AdapterSummary>,
     matrices: Option<Matrices>,
     patience: Arc<Patience>,
+    witness: Option<Arc<Witness>>,
     queue: wgpu::Queue,
 }
 
@@ -34,6 +36,7 @@ pub(super) fn remember(
     adapter: &AdapterSummary,
     matrices: Option<Matrices>,
     patience: &Arc<Patience>,
+    witness: Option<&Arc<Witness>>,
     queue: &wgpu::Queue,
 ) {
     let known = RegisteredDevice {
@@ -42,6 +45,7 @@ pub(super) fn remember(
         adapter: Arc::new(adapter.clone()),
         matrices,
         patience: Arc::clone(patience),
+        witness: witness.cloned(),
         queue: queue.clone(),
     };
     KNOWN
@@ -91,8 +95,14 @@ pub(super) fn queue_of(client: &ComputeClient<WgpuRuntime>) -> Option<wgpu::Queu
 /// The device does not answer; [`super::GpuGuard::catch`] makes an error of it.
 pub(crate) fn launched(client: &ComputeClient<WgpuRuntime>) {
     let key = client_key(client);
-    let patience = find(|known| known.client == key, |known| known.patience.clone());
-    if let Some(patience) = patience {
+    let found = find(
+        |known| known.client == key,
+        |known| (known.patience.clone(), known.witness.clone()),
+    );
+    if let Some((patience, witness)) = found {
+        if let Some(witness) = witness {
+            witness.launched();
+        }
         patience.launched();
     }
 }

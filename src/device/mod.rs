@@ -3,7 +3,7 @@
 //! - [`adapters`]: the GPUs that wgpu can see, and the exact one behind a number or a name
 //! - [`choice`]: `--backend` and `--device` -> one device, with the reason as a sentence
 //! - [`guard`]: cubecl swallows GPU errors; the guard collects them, so that no number computed after a fault gets out
-//! - [`patience`]: no wait without bound
+//! - [`patience`]: no wait without bound; `witness`: a counter that shows whether work was done
 //! - `opening`: a device is opened once and observed; [`existing`]: the same for one that an application opened
 //! - `known`: properties of a device for kernels and thresholds; `capacity`: a GPU's memory; `pools`: how it is allocated;
 //!   `kept_words`: sizes that kernels take, on the device once; `matrices`: cooperative matrices, where they are asked for
@@ -25,6 +25,7 @@ pub mod panics;
 pub mod patience;
 mod pools;
 mod registry;
+mod witness;
 
 pub use adapters::{AdapterKind, AdapterLimits, AdapterSummary, list_adapters};
 pub use api::{API_VARIABLE, Api};
@@ -43,3 +44,4 @@ pub use panics::observe_log;
 pub use patience::{
     DEADLINE_VARIABLE, end_process, end_process_at_once, on_no_answer, time_waiting,
 };
+pub use witness::WITNESS_VARIABLE;

@@ -1,8 +1,8 @@
 //! No wait without bound: before burn blocks on a device, the program waits itself, with a deadline.
 //!
-//! cubecl 0.10 waits without a timeout in reads and syncs, every 512 kernels and every 64 uploads; and wgpu-hal's Metal
-//! waits for the status "completed" alone, which a command buffer that ends with an error never gets (wgpu issue 9531).
-//! Such a wait returns at once where its work is done. So a thread of the device's own waits for it before, in steps;
+//! cubecl 0.10 waits without a timeout in reads and syncs, every 512 kernels and every 64 uploads; and on Metal such a wait may
+//! never end where a command buffer has failed meanwhile (wgpu issues 9531, 9545).
+//! Such a wait returns at once where its work is done. So a thread of the device's own waits for it before;
 //! the thread that computes waits for that one alone, and no lock of cubecl's or wgpu's can hold it.
 //!
 //! What is left: a driver whose *submission* blocks while the GPU works, as lavapipe's does, holds burn's thread of the
@@ -31,8 +31,8 @@ const DEADLINE: Duration = Duration::from_secs(5 * 60);
 /// The same for a software adapter, which is slow rather than stuck: 200 kernels of a large step take minutes there.
 const SOFTWARE_DEADLINE: Duration = Duration::from_secs(60 * 60);
 
-/// Longest single wait: while wgpu waits, no other thread can submit.
-const STEP: Duration = Duration::from_millis(1);
+/// Time between two looks at the device. The thread sleeps and does not have wgpu wait, during which no other thread could submit.
+const LOOK: Duration = Duration::from_micros(200);
 
 /// Checks of the watching thread per deadline: one every 5 seconds.
 const TICKS: u32 = 60;
@@ -197,13 +197,14 @@ impl Patience {
     /// The watching thread: sends requests if nobody else does, until none was answered for the deadline. It counts what it
     /// slept, so that a computer that was suspended meanwhile counts for one tick.
     fn watch(&self) {
-        let tick = (self.deadline / TICKS).max(STEP);
+        let tick = (self.deadline / TICKS).max(LOOK);
         let (mut answered, mut waited) = (0, Duration::ZERO);
         while waited < self.deadline {
             std::thread::sleep(tick);
             let mut requests = lock(&self.requests);
             if requests.answered == requests.asked {
-                self.ask(&mut requests, false);
+                // submitting goes through burn's thread of the device, which may be what is held
+                self.ask(&mut requests, true);
                 waited = Duration::ZERO;
             } else if requests.answered != answered {
                 waited = Duration::ZERO;
@@ -264,14 +265,9 @@ impl Waiting {
         let tell = move || told.store(true, Ordering::Release);
         self.setup.queue.on_submitted_work_done(tell);
         while !done.load(Ordering::Acquire) && !self.patience.log.is_poisoned() {
-            // of all that is submitted by then: progress is reported after each step
-            let step = wgpu::PollType::Wait {
-                submission_index: None,
-                timeout: Some(STEP),
-            };
-            match self.setup.device.poll(step) {
+            match self.setup.device.poll(wgpu::PollType::Poll) {
                 Ok(wgpu::PollStatus::QueueEmpty) => return,
-                Ok(_) | Err(wgpu::PollError::Timeout) => {}
+                Ok(_) | Err(wgpu::PollError::Timeout) => std::thread::sleep(LOOK),
                 Err(error) => {
                     log::debug!("poll: {error}");
                     return;

@@ -88,8 +88,9 @@ pub fn knn_report_until(
     temperature: f64,
     stop: &AtomicBool,
 ) -> Result<Option<Vec<KnnScore>>> {
-    /// Queries whose similarities are held at once: 5 MB for a bank of 10 000.
+    /// Queries whose similarities are held at once, at most, and what they may take.
     const BLOCK: usize = 128;
+    const BYTES: usize = 64 << 20;
     let width = bank.width;
     let (bank_rows, bank_labels) = labeled_unit_rows(bank);
     let (query_rows, query_labels) = labeled_unit_rows(queries);
@@ -102,9 +103,10 @@ pub fn knn_report_until(
     }
     let largest = neighbors.iter().copied().max().unwrap_or(0);
     let mut places = Vec::with_capacity(query_labels.len());
+    let block = (BYTES / (4 * bank_labels.len())).clamp(1, BLOCK);
     for (rows, labels) in query_rows
-        .chunks(BLOCK * width)
-        .zip(query_labels.chunks(BLOCK))
+        .chunks(block * width)
+        .zip(query_labels.chunks(block))
     {
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped);

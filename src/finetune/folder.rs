@@ -70,8 +70,8 @@ impl FinetuneFolder {
     /// settings, each a line.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] where another process trains in it, or it holds a run with other settings, model or pictures, or
-    /// one without checkpoints that is not complete; [`Error::Io`].
+    /// [`Error::Checkpoint`] where another process trains in it, or it holds a run with other settings, model or pictures;
+    /// [`Error::Io`].
     pub fn begin(
         path: &Path,
         config: &FinetuneConfig,
@@ -249,10 +249,14 @@ fn find(
         observer.note(&format!("skipped a damaged checkpoint: {}", damaged.error));
     }
     let Some(newest) = newest else {
-        return match epochs.first() {
-            None => Ok(Found::Nothing),
-            Some(_) => Err(used(path, "metrics.jsonl, without checkpoints")),
-        };
+        // killed before its first checkpoint, or they were removed: the settings are this run's
+        if !epochs.is_empty() {
+            observer.note(&format!(
+                "run {}: it has no checkpoint, and begins anew",
+                printable(path)
+            ));
+        }
+        return Ok(Found::Nothing);
     };
     observer.note(&format!(
         "run {}: resuming from step {}",

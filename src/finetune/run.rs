@@ -74,6 +74,7 @@ fn train<B: TrainBackend>(
     // the model first: its errors are reported before many pictures are scanned
     let mut model = read_model(&setup.request.model, &setup.request.options)?;
     observer.note(&model.normalization.to_string());
+    config.augment(&model.preprocessing).validate()?;
     let backbone = setup.backbone::<B>(&mut model, &device, observer)?;
     let FinetuneRequest {
         held_out, folder, ..

@@ -113,7 +113,8 @@ pub struct IbotConfig {
     pub patch_targets: Targets,
     /// Momentum of the class-token center. Default 0.9. Source: the reference and the official code.
     pub center_momentum: f64,
-    /// Momentum of the patch center. Default 0.9. Source: `center_momentum2` of the official code.
+    /// Momentum of the patch center, which is that of masked patches, as in DINOv2. Default 0.9. Source: `center_momentum2` of
+    /// the official code, which takes all patches.
     pub patch_center_momentum: f64,
     /// Temperature of patch targets in the first epoch; that of class tokens if not set. Default none. Source: the
     /// official code, 0.04 there.

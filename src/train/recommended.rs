@@ -1,7 +1,11 @@
 //! Settings for a run that names none: by the number of images, the device and its memory.
 
+use std::sync::Arc;
+
+use crate::data::ImageFolder;
 use crate::device::Selected;
 use crate::error::{Result, counted};
+use crate::eval::stratified_split;
 use crate::memory::in_gib;
 use crate::train::config::RunConfig;
 use crate::train::plan::{Choosable, Plan, PlannedDevice};
@@ -89,6 +93,41 @@ pub fn recommended(pictures: usize, selected: &Selected, from: StartFrom) -> Res
         config,
         reason,
     })
+}
+
+/// [`recommended`], with the caller's own settings on top: `own` puts them on what it is given. Where the memory asks for it, the
+/// batch is then computed in parts or with checkpointing, as far as they `may` be chosen, which changes no number.
+///
+/// # Errors
+/// Those of `own`, and settings that cannot work.
+pub fn recommended_with(
+    pictures: usize,
+    selected: &Selected,
+    from: StartFrom,
+    may: Choosable,
+    own: &dyn Fn(RunConfig) -> Result<RunConfig>,
+) -> Result<Recommended> {
+    let chosen = recommended(pictures, selected, from)?;
+    let config = own(chosen.config)?.resolved()?;
+    let plan = Plan::new(&config, selected, pictures, may);
+    let config = match plan.ok().filter(|plan| plan.verdict.may_run()) {
+        Some(plan) => plan.applied_to(config),
+        None => config,
+    };
+    Ok(Recommended { config, ..chosen })
+}
+
+/// How many of these images are trained on with these settings: without those that are held out, and as tiles where they are cut.
+#[must_use]
+pub fn trained_on(images: &Arc<ImageFolder>, config: &RunConfig) -> usize {
+    let kept = match config.held_out {
+        None => images.clone(),
+        Some(share) => {
+            let kept = stratified_split(&images.labels(), share, config.seed).kept;
+            Arc::new(images.part(&kept))
+        }
+    };
+    config.folder.examples(kept).len()
 }
 
 /// Whether a run fits the device, with any micro-batch and checkpointing; also where that is not known.

@@ -122,18 +122,45 @@ pub fn a_thawed_backbone_begins_at_its_first_step<B: TrainBackend>(device: &B::D
     let [before, heads] = weights(&trainer);
     trainer.step(&input, &rates(4, 4)).unwrap();
     let [after, heads_after] = weights(&trainer);
-    let largest = |before: &Found, after: &Found| {
-        let students = before
-            .iter()
-            .filter(|(name, _)| name.starts_with("student."));
-        let changes = students.flat_map(|(name, old)| old.iter().zip(&after[name]));
-        changes.fold(0.0f64, |max, (old, new)| {
-            max.max(f64::from(new - old).abs())
-        })
-    };
-    let moved = largest(&before, &after);
+    let moved = largest_change(&before, &after, "");
     assert!((moved / RATE - 1.0).abs() < 0.01, "{moved}");
-    assert!(largest(&heads, &heads_after) > 0.0);
+    assert!(largest_change(&heads, &heads_after, "") > 0.0);
+}
+
+/// The same of prototypes, beside a backbone that was frozen for another time.
+pub fn thawed_prototypes_begin_at_their_first_step<B: TrainBackend>(device: &B::Device) {
+    let config = OptimizerConfig {
+        weight_decay: 0.0,
+        ..OptimizerConfig::default()
+    };
+    let rates = |step: usize| Rates {
+        freeze_prototypes: step < 5,
+        frozen_prototype_steps: step.min(5),
+        ..rates(2, step)
+    };
+    let (mut trainer, input) = (trainer::<B>(config, None, device), input::<B>(device));
+    for step in 0..5 {
+        let [_, before] = weights(&trainer);
+        trainer.step(&input, &rates(step)).unwrap();
+        let [_, after] = weights(&trainer);
+        assert_eq!(largest_change(&before, &after, "prototypes."), 0.0);
+    }
+    let [_, before] = weights(&trainer);
+    trainer.step(&input, &rates(5)).unwrap();
+    let [_, after] = weights(&trainer);
+    let moved = largest_change(&before, &after, "prototypes.");
+    assert!((moved / RATE - 1.0).abs() < 0.01, "{moved}");
+}
+
+/// The largest change of a student's weight whose name has this part.
+fn largest_change(before: &Found, after: &Found, part: &str) -> f64 {
+    let students = before
+        .iter()
+        .filter(|(name, _)| name.starts_with("student.") && name.contains(part));
+    let changes = students.flat_map(|(name, old)| old.iter().zip(&after[name]));
+    changes.fold(0.0f64, |max, (old, new)| {
+        max.max(f64::from(new - old).abs())
+    })
 }
 
 /// From a checkpoint amid the frozen steps, of their end, and after it, a run goes on bit for bit.

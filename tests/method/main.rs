@@ -142,6 +142,10 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ),
         ("frozen backbone, resume", freezing::frozen_runs_resume::<B>),
         (
+            "frozen prototypes, afterwards",
+            freezing::thawed_prototypes_begin_at_their_first_step::<B>,
+        ),
+        (
             "each gradient clipped",
             updates::each_gradient_is_clipped::<B>,
         ),

@@ -78,8 +78,33 @@ pub fn gradients_are_clipped<B: TrainBackend>(device: &B::Device) {
     }
 }
 
-/// With zero gradients, AdamW moves only what decays: matrices, not biases, norms, positions or tokens.
+/// With zero gradients, AdamW moves only what decays: matrices, and by the settings positions and tokens, or all.
 pub fn only_matrices_decay<B: TrainBackend>(device: &B::Device) {
+    let is_matrix = |name: &str| name.ends_with("weight") && !name.contains("norm");
+    let is_token = |name: &str| name.ends_with("token") || name.ends_with("pos_embed");
+    let config = OptimizerConfig::default;
+    what_decays::<B>(config(), is_matrix, device);
+    let decay_tokens = OptimizerConfig {
+        decay_tokens: true,
+        ..config()
+    };
+    what_decays::<B>(
+        decay_tokens,
+        |name| is_matrix(name) || is_token(name),
+        device,
+    );
+    let decay_all = OptimizerConfig {
+        decay_all: true,
+        ..config()
+    };
+    what_decays::<B>(decay_all, |_| true, device);
+}
+
+fn what_decays<B: TrainBackend>(
+    config: OptimizerConfig,
+    decays: impl Fn(&str) -> bool,
+    device: &B::Device,
+) {
     let mut method = tiny_method::<B>(device);
     let output = method
         .forward(&random_views(2, device), &input::<B>(device).masks, 0.04)
@@ -88,17 +113,15 @@ pub fn only_matrices_decay<B: TrainBackend>(device: &B::Device) {
     let before = state_dict(&method.student);
     let mut optimizer = Optimizer::<B>::new(OptimizerConfig {
         weight_decay: 1.0,
-        ..OptimizerConfig::default()
+        ..config
     });
     let rates = UpdateRates {
         learning_rate: 0.5,
         ..UpdateRates::default()
     };
     let after = state_dict(&optimizer.step(method.student, grads, &rates, None));
-    let is_norm = |name: &str| name.contains("norm");
     for (name, before) in before {
-        let matrix = name.ends_with("weight") && !is_norm(&name);
-        let expected = if matrix { 0.5 } else { 1.0 };
+        let expected = if decays(&name) { 0.5 } else { 1.0 };
         let pairs = before.values.iter().zip(&after[&name].values);
         let off = pairs
             .map(|(old, new)| (old * expected - new).abs())

@@ -7,11 +7,10 @@ use std::sync::atomic::AtomicBool;
 use ibot::backbone::Normalization;
 use ibot::data::{FolderConfig, ImageFolder};
 use ibot::device::Selected;
-use ibot::eval::stratified_split;
 use ibot::files::model::{LocalModel, Normalized};
-use ibot::train::plan::{Choosable, Plan};
+use ibot::train::plan::Choosable;
 use ibot::train::presets::{DEMO, STABLE_PRETRAINING, preset};
-use ibot::train::recommended::{StartFrom, recommended};
+use ibot::train::recommended::{StartFrom, recommended_with, trained_on};
 use ibot::train::{PretrainedParts, RunConfig, RunRecord};
 use ibot::{Error, Result};
 
@@ -108,15 +107,6 @@ impl TrainArgs {
         };
         let images = ImageFolder::scan_all(&self.sources(), &folder, stop)?;
         let images = Arc::new(images);
-        let trained_on = match of_flags.held_out {
-            None => images.clone(),
-            Some(share) => {
-                let kept = stratified_split(&images.labels(), share, of_flags.seed).kept;
-                Arc::new(images.part(&kept))
-            }
-        };
-        // tiles, where images are cut
-        let count = folder.examples(trained_on).len();
         let from = match (pretrained, self.pretrained_parts) {
             (Some(_), PretrainedParts::All) => StartFrom::Heads,
             (Some(_), PretrainedParts::Backbone) => StartFrom::Backbone,
@@ -125,17 +115,12 @@ impl TrainArgs {
             },
             (None, _) => StartFrom::AnyModel,
         };
-        let chosen = recommended(count, &selected, from)?;
-        let (config, normalization) = self.applied_to(&chosen.config, false, pretrained)?;
-        let config = config.resolved()?;
-        // parts and checkpointing change the memory, and no number
-        let plan = Plan::new(&config, &selected, count, self.choosable());
-        let config = match plan.ok().filter(|plan| plan.verdict.may_run()) {
-            Some(plan) => plan.applied_to(config),
-            None => config,
-        };
+        let count = trained_on(&images, of_flags);
+        let own = |config: RunConfig| Ok(self.applied_to(&config, false, pretrained)?.0);
+        let chosen = recommended_with(count, &selected, from, self.choosable(), &own)?;
+        let (_, normalization) = self.applied_to(&chosen.config, false, pretrained)?;
         Ok(Settings {
-            config,
+            config: chosen.config,
             source: format!("preset {}, chosen for {}", chosen.preset, chosen.reason),
             normalization,
             weights_side: None,

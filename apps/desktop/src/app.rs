@@ -1,11 +1,12 @@
 //! The window: what is open, which tab is in front, and what keys do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use eframe::egui::{
     self, CentralPanel, Context, Key, KeyboardShortcut, Modifiers, Panel, Ui, ViewportCommand,
 };
 use ibot::app::DeviceRequest;
+use ibot::error::printable;
 use rfd::AsyncFileDialog;
 
 use super::background::Background;
@@ -15,6 +16,9 @@ use super::grid::Grid;
 use super::model::Model;
 use super::thumbnails::Thumbnails;
 use super::training::TrainingTab;
+
+/// Endings of model files.
+const MODELS: [&str; 3] = ["safetensors", "pth", "pt"];
 
 const OPEN_FOLDER: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::O);
 const OPEN_MODEL: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::M);
@@ -98,9 +102,13 @@ impl Desktop {
         self.receive_dialog(ctx);
         let dropped = ctx.input(|input| input.raw.dropped_files.clone());
         for path in dropped.into_iter().filter_map(|file| file.path) {
-            match path.is_dir() {
-                true => self.open(ctx, Some(path), None),
-                false => self.open(ctx, None, Some(path)),
+            match () {
+                () if path.is_dir() => self.open(ctx, Some(path), None),
+                () if is_model(&path) => self.open(ctx, None, Some(path)),
+                () => {
+                    let name = printable(&path);
+                    self.note = Some(format!("{name} is neither a folder nor a model file."));
+                }
             }
         }
         let (has_model, has_pictures) = (self.model.receive(ctx), self.gallery.receive_scan());
@@ -235,11 +243,7 @@ impl Desktop {
             Asked::Folder => Box::pin(dialog.set_title("Pictures").pick_folder()),
             Asked::Model => {
                 let dialog = dialog.set_title("Model");
-                Box::pin(
-                    dialog
-                        .add_filter("models", &["safetensors", "pth", "pt"])
-                        .pick_file(),
-                )
+                Box::pin(dialog.add_filter("models", &MODELS).pick_file())
             }
         };
         let wait = move || pollster::block_on(answer).map(|file| file.path().to_path_buf());
@@ -277,4 +281,12 @@ impl Desktop {
                 .show(ui, &pictures, thumbnails, &mut self.selected);
         });
     }
+}
+
+/// Whether a file is a model by its name.
+fn is_model(path: &Path) -> bool {
+    let ending = path.extension().map(std::ffi::OsStr::to_ascii_lowercase);
+    MODELS
+        .iter()
+        .any(|model| ending.as_deref() == Some((*model).as_ref()))
 }

@@ -33,9 +33,9 @@ use clap::builder::PossibleValuesParser;
 use eframe::egui::{Context, Ui, ViewportBuilder};
 use eframe::{NativeOptions, Renderer};
 use ibot::device::BackendChoice;
-use ibot::train::presets::preset_names;
 
 use app::Desktop;
+use training::{CHOSEN, recipes};
 
 /// burn allocates each result; mimalloc does that fastest.
 #[global_allocator]
@@ -43,7 +43,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Explore a folder of images with a model, and train one.
 #[derive(Parser)]
-#[command(name = "desktop")]
+#[command(name = "ibot-desktop")]
 struct Arguments {
     /// Image folder.
     folder: Option<PathBuf>,
@@ -53,8 +53,8 @@ struct Arguments {
     /// Where models compute: `auto` takes the window's GPU if it is a real one, else the CPU.
     #[arg(long, value_name = "auto|wgpu|flex|ndarray", default_value = "auto")]
     backend: BackendChoice,
-    /// Preset selected in the Training tab.
-    #[arg(long, default_value = "small-data", value_parser = PossibleValuesParser::new(preset_names()))]
+    /// Settings selected in the Training tab: a preset, or those chosen for the images and the device.
+    #[arg(long, default_value = CHOSEN, value_parser = PossibleValuesParser::new(recipes()))]
     recipe: String,
 }
 
@@ -88,7 +88,10 @@ fn main() -> ExitCode {
     match eframe::run_native("ibot-desktop", options, Box::new(start)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: cannot open a window: {error}");
+            eprintln!(
+                "error: cannot open a window: {error}; with --backend flex, models compute on the CPU and the window chooses its own \
+                 GPU"
+            );
             ExitCode::FAILURE
         }
     }

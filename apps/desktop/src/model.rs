@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use eframe::egui::{Context, Ui};
+use ibot::Error;
 use ibot::app::{DeviceRequest, EmbedderConfig, EmbedderHandle, Job, ModelInfo};
 use ibot::device::BackendChoice;
 use ibot::error::printable;
@@ -22,7 +23,23 @@ pub struct Model {
     handle: Option<EmbedderHandle>,
     loading: Option<Job<ModelInfo>>,
     info: Option<ModelInfo>,
-    error: Option<String>,
+    error: Option<Failure>,
+}
+
+/// Why there is no model.
+struct Failure {
+    reason: String,
+    /// Whether the device failed, and another one may do.
+    is_of_device: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self {
+            is_of_device: matches!(error, Error::Device(_)),
+            reason: error.to_string(),
+        }
+    }
 }
 
 impl Model {
@@ -48,6 +65,10 @@ impl Model {
         if matches!(self.device, DeviceRequest::Selected(_)) {
             config.batch_time = Some(BATCH_TIME);
         }
+        if let Some(old) = self.handle.take() {
+            // its thread may be loading or computing, which the last handle waits for
+            std::thread::spawn(move || drop(old));
+        }
         *self = Self::none(self.device.clone());
         self.path = Some(path);
         match config.start() {
@@ -55,7 +76,7 @@ impl Model {
                 self.loading = Some(handle.load());
                 self.handle = Some(handle);
             }
-            Err(error) => self.error = Some(error.to_string()),
+            Err(error) => self.error = Some(error.into()),
         }
     }
 
@@ -78,7 +99,7 @@ impl Model {
                 return false;
             }
             Some(Ok(info)) => self.info = Some(info),
-            Some(Err(error)) => self.error = Some(error.to_string()),
+            Some(Err(error)) => self.error = Some(error.into()),
         }
         self.loading = None;
         self.info.is_some()
@@ -97,19 +118,27 @@ impl Model {
     /// The device failed: no more requests until the user chooses another.
     pub fn fail(&mut self, reason: String) {
         self.info = None;
-        self.error = Some(reason);
+        self.error = Some(Failure {
+            reason,
+            is_of_device: true,
+        });
     }
 
     /// One line about it, with buttons if it failed.
     pub fn show(&mut self, ui: &mut Ui) {
         let name = self.path.as_deref().and_then(Path::file_name);
         let name = name.map(printable).unwrap_or_default();
-        if let Some(error) = self.error.clone() {
-            ui.colored_label(ui.visuals().error_fg_color, format!("{name}: {error}"));
+        if let Some(Failure {
+            reason,
+            is_of_device,
+        }) = &self.error
+        {
+            let is_of_device = *is_of_device;
+            ui.colored_label(ui.visuals().error_fg_color, format!("{name}: {reason}"));
             if ui.button("Try again").clicked() {
                 self.move_to(self.device.clone());
             }
-            if ui.button("Use the CPU").clicked() {
+            if is_of_device && ui.button("Use the CPU").clicked() {
                 self.move_to(BackendChoice::Flex.into());
             }
         } else if self.loading.is_some() {

@@ -7,10 +7,12 @@ use eframe::egui::{
     self, ComboBox, Context, DragValue, Key, KeyboardShortcut, Modifiers, TextEdit, Ui,
 };
 use ibot::app::{DeviceRequest, TrainingConfig, TrainingHandle};
-use ibot::device::select;
+use ibot::device::{Selected, select};
 use ibot::error::Result;
-use ibot::train::RunRequest;
-use ibot::train::presets::{preset, preset_names};
+use ibot::train::plan::Choosable;
+use ibot::train::presets::{ADAPT, preset, preset_names};
+use ibot::train::recommended::{StartFrom, recommended_with};
+use ibot::train::{RunConfig, RunRequest};
 
 use super::gallery::Gallery;
 use super::told::Told;
@@ -22,6 +24,8 @@ const PATCHES_EVERY: Duration = Duration::from_secs(5);
 const HELD_OUT: f64 = 0.1;
 /// Number of k-NN evaluations in a run.
 const KNN_LOOKS: usize = 10;
+/// The settings that are chosen by the images and the device, as `ibot train` chooses them.
+pub const CHOSEN: &str = "chosen for these images";
 
 /// A run, the one before, or the next.
 pub struct TrainingTab {
@@ -31,6 +35,8 @@ pub struct TrainingTab {
     batch_size: usize,
     /// The run folder.
     out: String,
+    /// Number of images that [`CHOSEN`] was chosen for.
+    chosen_for: Option<usize>,
     handle: Option<TrainingHandle>,
     told: Told,
 }
@@ -44,6 +50,7 @@ impl TrainingTab {
             steps: 0,
             batch_size: 0,
             out: String::new(),
+            chosen_for: None,
             handle: None,
             told: Told::default(),
         };
@@ -53,6 +60,8 @@ impl TrainingTab {
 
     /// Proposes a run folder next to the images.
     pub fn folder_opened(&mut self, folder: &Path) {
+        // `.` has no name
+        let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
         let mut name = folder.file_name().unwrap_or_default().to_owned();
         name.push("-ibot");
         self.out = folder.with_file_name(name).display().to_string();
@@ -60,10 +69,29 @@ impl TrainingTab {
 
     /// Length and batch of the recipe.
     fn take_recipe(&mut self) {
+        self.chosen_for = None;
         if let Ok(config) = preset(&self.recipe) {
-            self.epochs = config.epochs;
-            self.steps = config.steps.unwrap_or(0);
-            self.batch_size = config.batch_size;
+            self.take(&config);
+        }
+    }
+
+    fn take(&mut self, config: &RunConfig) {
+        self.epochs = config.epochs;
+        self.steps = config.steps.unwrap_or(0);
+        self.batch_size = config.batch_size;
+    }
+
+    /// Chooses for the images of the gallery, where that is the recipe and was not done for so many.
+    fn choose(&mut self, gallery: &Gallery, device: &DeviceRequest) {
+        let count = trained_on(gallery);
+        let is_wanted = self.recipe == CHOSEN && count > 0 && !self.is_running();
+        if !is_wanted || self.chosen_for == Some(count) {
+            return;
+        }
+        self.chosen_for = Some(count);
+        match chosen(count, device) {
+            Ok((config, _)) => self.take(&config),
+            Err(error) => self.told.error = Some(error.to_string()),
         }
     }
 
@@ -93,16 +121,16 @@ impl TrainingTab {
     }
 
     fn request(&self, gallery: &Gallery, device: &DeviceRequest) -> Result<RunRequest> {
-        let mut config = preset(&self.recipe)?;
+        let count = trained_on(gallery);
+        let (mut config, selected) = match self.recipe == CHOSEN {
+            true => chosen(count, device)?,
+            false => (preset(&self.recipe)?, selected(device)?),
+        };
         config.epochs = self.epochs;
         config.steps = (self.steps > 0).then_some(self.steps);
-        config.batch_size = self.batch_size.min(gallery.pictures().len());
-        let is_labeled = gallery.classes() > 1;
+        config.batch_size = self.batch_size.min(count);
+        let is_labeled = holds_out(gallery);
         config.held_out = is_labeled.then_some(HELD_OUT);
-        let selected = match device {
-            DeviceRequest::Choose(choice, name) => select(*choice, name.as_deref())?,
-            DeviceRequest::Selected(selected) => selected.clone(),
-        };
         let folder = gallery.folder().unwrap_or(Path::new("")).to_path_buf();
         let epochs = match config.steps {
             Some(steps) => steps * config.batch_size / gallery.pictures().len().max(1),
@@ -142,6 +170,7 @@ impl TrainingTab {
         egui::Panel::left("settings")
             .default_size(300.0)
             .show(ui, |ui| {
+                self.choose(gallery, device);
                 ui.add_enabled_ui(!self.is_running(), |ui| self.show_settings(ui));
                 ui.add_space(8.0);
                 self.show_buttons(ui, gallery, device);
@@ -165,7 +194,7 @@ impl TrainingTab {
         ComboBox::from_id_salt("recipe")
             .selected_text(&self.recipe)
             .show_ui(ui, |ui| {
-                for name in preset_names() {
+                for name in recipes() {
                     ui.selectable_value(&mut self.recipe, name.to_owned(), name);
                 }
             })
@@ -215,5 +244,42 @@ impl TrainingTab {
                 run.cancel();
             }
         });
+    }
+}
+
+/// The recipes to choose from: no weights can be given to start from, which `adapt` needs.
+pub fn recipes() -> impl Iterator<Item = &'static str> {
+    let presets = preset_names().filter(|name| *name != ADAPT);
+    std::iter::once(CHOSEN).chain(presets)
+}
+
+fn selected(device: &DeviceRequest) -> Result<Selected> {
+    match device {
+        DeviceRequest::Choose(choice, name) => select(*choice, name.as_deref()),
+        DeviceRequest::Selected(selected) => Ok(selected.clone()),
+    }
+}
+
+/// The settings for so many images on a device, and that device.
+fn chosen(count: usize, device: &DeviceRequest) -> Result<(RunConfig, Selected)> {
+    let selected = selected(device)?;
+    let may = Choosable::left_open_by(None);
+    let chosen = recommended_with(count, &selected, StartFrom::AnyModel, may, &Ok)?;
+    Ok((chosen.config, selected))
+}
+
+/// Whether a part of each class is held out: where that is an image of each or more.
+fn holds_out(gallery: &Gallery) -> bool {
+    let classes = gallery.classes();
+    classes > 1 && HELD_OUT * gallery.pictures().len() as f64 >= classes as f64
+}
+
+/// How many images are trained on, at least.
+fn trained_on(gallery: &Gallery) -> usize {
+    let all = gallery.pictures().len();
+    match holds_out(gallery) {
+        // the share of each class is rounded
+        true => all - (HELD_OUT * all as f64).ceil() as usize - gallery.classes(),
+        false => all,
     }
 }

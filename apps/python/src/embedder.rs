@@ -105,6 +105,13 @@ pub struct Embedder {
 /// Values of all pictures, the shape of one picture's, and the numbers and errors of those that could not be read.
 type Computed<'py> = (Bound<'py, PyByteArray>, Vec<usize>, Vec<(usize, String)>);
 
+impl Drop for Embedder {
+    /// Waits for a batch that is computed, without the GIL: other threads of Python go on meanwhile.
+    fn drop(&mut self) {
+        Python::attach(|py| py.detach(|| self.handle.close()));
+    }
+}
+
 #[pymethods]
 impl Embedder {
     #[new]
@@ -140,8 +147,13 @@ impl Embedder {
             config.start()
         };
         let handle = py.detach(start).map_err(raised)?;
-        let info = result_of(py, handle.load(), None)?;
-        Ok(Self { handle, info })
+        match result_of(py, handle.load(), None) {
+            Ok(info) => Ok(Self { handle, info }),
+            Err(error) => {
+                py.detach(|| handle.close());
+                Err(error)
+            }
+        }
     }
 
     /// The values of all pictures in their order as 32-bit floats, the shape of one picture's, and the numbers and errors of

@@ -7,11 +7,22 @@ pyo3::import_exception!(ibot_train._errors, IbotError);
 pyo3::import_exception!(ibot_train._errors, SettingError);
 pyo3::import_exception!(ibot_train._errors, FileError);
 pyo3::import_exception!(ibot_train._errors, DeviceError);
+pyo3::import_exception!(ibot_train._errors, Interrupted);
+
+/// What does the same here as an item of the library that messages name.
+const HERE: [(&str, &str); 3] = [
+    ("`allow_changes`", "`override=True`"),
+    ("`encoder_names`", "`ibot inspect --encoders`"),
+    ("`RunConfig::to_toml`", "`ibot train --print-config`"),
+];
 
 /// The exception of an error.
 pub fn raised(error: Error) -> PyErr {
-    let text = error.to_string();
+    let text = HERE.iter().fold(error.to_string(), |text, (name, here)| {
+        text.replace(name, here)
+    });
     match error {
+        Error::Interrupted { .. } => Interrupted::new_err(text),
         Error::Config { .. } => SettingError::new_err(text),
         Error::Io { .. }
         | Error::Data { .. }

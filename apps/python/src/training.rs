@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use ibot::app::{TrainingConfig, TrainingHandle};
-use ibot::data::{ImageFolder, PictureSource as _, parts_of};
+use ibot::data::{ImageFolder, parts_of};
 use ibot::device::{BackendChoice, Selected, select};
 use ibot::files::model::{LocalModel, ModelSource, Normalized};
+use ibot::train::plan::Choosable;
 use ibot::train::presets::{STABLE_PRETRAINING, preset};
-use ibot::train::recommended::{StartFrom, recommended};
+use ibot::train::recommended::{StartFrom, recommended_with, trained_on};
 use ibot::train::{Every, RunConfig, RunRecord, RunRequest};
 use ibot::{Error, Result};
 use pyo3::prelude::*;
@@ -102,38 +103,68 @@ impl Request {
             },
             (None, false) => StartFrom::AnyModel,
         };
-        let config = recommended(images.len(), selected, from)?.config;
-        Ok((config, Some(Arc::new(images))))
+        let images = Arc::new(images);
+        let count = trained_on(&images, &given.resolved()?);
+        let own = |config| self.applied_to(config, pretrained);
+        let may = Choosable {
+            micro_batch_size: true,
+            // given as false, it stays
+            grad_checkpointing: !self.has("method", "grad_checkpointing")?,
+        };
+        let config = recommended_with(count, selected, from, may, &own)?.config;
+        Ok((config, Some(images)))
     }
 
-    /// `config`, then what comes with the weights to start from, then the file, then the settings.
+    /// `config`, then what comes with the weights to start from, then the file, then the keywords.
     fn applied_to(
         &self,
         mut config: RunConfig,
         pretrained: Option<&LocalModel>,
     ) -> Result<RunConfig> {
-        let described = pretrained.map(|model| &model.described);
-        config.set_encoder(self.encoder.as_ref(), described);
         if let Some(model) = pretrained {
             config.method.pretrained = true;
-            let encoder = config.method.encoder_name.as_str();
-            let encoder = config.method.vit.is_none().then_some(encoder);
+            let named = self.with_file(config.clone(), Some(model))?.method;
+            let encoder = named.vit.is_none().then_some(named.encoder_name.as_str());
             let own = Normalized::of_file(&model.file, &model.described, encoder)?;
             if let Some(own) = own {
                 (config.augment.mean, config.augment.std) = (own.values.mean, own.values.std);
             }
         }
-        if let Some(path) = &self.config {
-            config = config.merged_with_file(path)?;
+        let mut config = self.with_file(config, pretrained)?;
+        let given = self.given()?;
+        if given.contains_key("epochs") {
+            config.steps = None; // else they would count, and not the epochs
         }
-        let unreadable =
-            |error: serde_json::Error| Error::config("settings", &self.settings, error.to_string());
-        let given: toml::Table = serde_json::from_str(&self.settings).map_err(unreadable)?;
         let merged = config.merged_with_toml(&given.to_string());
         merged.map_err(|message| {
             let names: Vec<&str> = given.keys().map(String::as_str).collect();
             Error::config("settings", names.join(", "), message)
         })
+    }
+
+    /// `config` with the file, and the encoder that a keyword names; without a file, the encoder of the weights.
+    fn with_file(&self, config: RunConfig, pretrained: Option<&LocalModel>) -> Result<RunConfig> {
+        let mut config = match &self.config {
+            Some(path) => config.merged_with_file(path)?,
+            None => config,
+        };
+        let of_weights = pretrained.filter(|_| self.config.is_none());
+        let described = of_weights.map(|model| &model.described);
+        config.set_encoder(self.encoder.as_ref(), described);
+        Ok(config)
+    }
+
+    /// The settings that are given as keywords.
+    fn given(&self) -> Result<toml::Table> {
+        serde_json::from_str(&self.settings)
+            .map_err(|error| Error::config("settings", &self.settings, error.to_string()))
+    }
+
+    /// Whether a keyword sets this key of a table.
+    fn has(&self, table: &str, key: &str) -> Result<bool> {
+        let given = self.given()?;
+        let table = given.get(table).and_then(toml::Value::as_table);
+        Ok(table.is_some_and(|table| table.contains_key(key)))
     }
 }
 
@@ -141,6 +172,14 @@ impl Request {
 #[pyclass(frozen)]
 pub struct Training {
     handle: TrainingHandle,
+}
+
+impl Drop for Training {
+    /// Ends the run here, without the GIL: other threads of Python go on meanwhile.
+    fn drop(&mut self) {
+        self.handle.cancel();
+        Python::attach(|py| py.detach(|| self.handle.wait()).ok());
+    }
 }
 
 #[pymethods]

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,11 @@ import ibot_train
 from conftest import TINY
 from ibot_train import FileError, SettingError, train
 from ibot_train._training import _nested
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 
 def settings_of(run: ibot_train.Run) -> dict[str, Any]:
@@ -63,10 +67,15 @@ def test_settings_of_every_kind(folder: Path, tmp_path: Path) -> None:
 
 
 def test_nested_settings() -> None:
-    assert _nested({"a.b": 1, "a": {"c.d": 2}, "e": None}) == {"a": {"b": 1, "c": {"d": 2}}}
-    assert _nested({"a": {"b": 1}, "a.c": Path("x")}) == {"a": {"b": 1, "c": "x"}}
+    assert _nested([("a.b", 1), ("a", {"c.d": 2}), ("e", None)]) == {"a": {"b": 1, "c": {"d": 2}}}
+    assert _nested([("a", {"b": 1}), ("a.c", Path("x"))]) == {"a": {"b": 1, "c": "x"}}
+    assert _nested([("a.b.c", 1), ("a", {"b": {"d": 2}})]) == {"a": {"b": {"c": 1, "d": 2}}}
     with pytest.raises(SettingError, match="a.b = 2: a is given as a value too"):
-        _nested({"a": 1, "a.b": 2})
+        _nested([("a", 1), ("a.b", 2)])
+    with pytest.raises(SettingError, match="a.b.c = 2: b is given as a value too"):
+        _nested([("a.b", 1), ("a", {"b": {"c": 2}})])
+    with pytest.raises(SettingError, match="a.b = 2: is given twice"):
+        _nested([("a.b", 1), ("a", {"b": 2})])
 
 
 def test_wrong_settings_are_refused_by_name(folder: Path, tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ pub struct Described {
     pub normalization: Option<Normalization>,
     /// How its pictures are prepared, where the source says all of it.
     pub preprocessing: Option<Preprocessing>,
+    /// Why they cannot be prepared here as the source says.
+    pub refused: Option<String>,
     /// Where the normalization is from, in words.
     pub source: String,
 }

@@ -71,6 +71,7 @@ pub(super) fn read_description(
         architecture: Some(architecture),
         normalization: Some(preprocessing.normalization()),
         preprocessing: Some(preprocessing),
+        refused: None,
         source,
     })
 }

@@ -114,19 +114,7 @@ pub fn read_model(path: &Path, options: &ModelOptions) -> Result<LoadedModel> {
     }
     refuse_other_files(path)?;
     let card = read_card(path)?;
-    let named = match &card {
-        Some(card) => {
-            refuse_contradiction(path, card, options)?;
-            Some((card.encoder.clone(), card.architecture.clone()))
-        }
-        None => named(options)?,
-    };
-    if let (Some(size), Some((_, vit))) = (options.image_size, &named)
-        && (size == 0 || !size.is_multiple_of(vit.patch_size))
-    {
-        let remedy = format!("must be a multiple of the patch size {}", vit.patch_size);
-        return Err(Error::config("image_size", size, remedy));
-    }
+    let named = named(path, card.as_ref(), options)?;
     let weights = read_weights(path)?;
     let network = network_prefix(weights.keys().map(String::as_str)).map(str::to_owned);
     let tensors = backbone_of(path, weights, Role::Teacher)?.tensors;
@@ -180,8 +168,37 @@ fn check_input(path: &Path, side: usize, patch: usize) -> Result<()> {
     })
 }
 
+/// Name and shape of a file, where it or the options say them.
+fn named(
+    path: &Path,
+    card: Option<&ModelCard>,
+    options: &ModelOptions,
+) -> Result<Option<(String, VitConfig)>> {
+    let refused = options.described.refused.as_ref();
+    if let Some(reason) = refused.filter(|_| card.is_none() && options.encoder.is_none()) {
+        return Err(Error::Weights {
+            path: path.to_path_buf(),
+            reason: format!("cannot be used as its description says, which {reason}"),
+        });
+    }
+    let named = match card {
+        Some(card) => {
+            refuse_contradiction(path, card, options)?;
+            Some((card.encoder.clone(), card.architecture.clone()))
+        }
+        None => named_elsewhere(options)?,
+    };
+    if let (Some(size), Some((_, vit))) = (options.image_size, &named)
+        && (size == 0 || !size.is_multiple_of(vit.patch_size))
+    {
+        let remedy = format!("must be a multiple of the patch size {}", vit.patch_size);
+        return Err(Error::config("image_size", size, remedy));
+    }
+    Ok(named)
+}
+
 /// Name and shape of a file without a card: by its encoder's name, or by the numbers of its description.
-fn named(options: &ModelOptions) -> Result<Option<(String, VitConfig)>> {
+fn named_elsewhere(options: &ModelOptions) -> Result<Option<(String, VitConfig)>> {
     let described = &options.described;
     let own = described.preprocessing.as_ref().map(|own| own.image_size);
     let size = options.image_size.or(own);

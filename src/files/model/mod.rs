@@ -38,6 +38,5 @@ pub use fingerprint::{
 pub use normalization::Normalized;
 pub use onnx::OnnxModel;
 pub use source::ModelSource;
-pub use timm_config::timm_model;
-pub use timm_folder::write_timm_folder;
+pub use timm_folder::{timm_model, write_timm_folder};
 pub use transformers::TransformersModel;

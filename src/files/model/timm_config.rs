@@ -1,4 +1,4 @@
-//! What timm's `config.json` says of a vision transformer and of its pictures, as numbers of this program, and back.
+//! What timm's `config.json` says of a vision transformer and of its pictures, as numbers of this program; `timm_folder` writes one.
 //!
 //! Source: timm 1.0.31, models/_hub.py (`_parse_model_cfg`), models/vision_transformer.py (arguments of `VisionTransformer`),
 //! data/config.py (`resolve_data_config`), data/transforms_factory.py (`transforms_imagenet_eval`).
@@ -6,20 +6,18 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::backbone::{Normalization, VitConfig, split_tag, vit_from_name};
+use crate::backbone::{Normalization, VitConfig, vit_from_name};
 use crate::data::{EvalFit, ValueRange, augment::Interpolation};
 use crate::error::printable;
-use crate::files::model::card::{ModelCard, Preprocessing};
+use crate::files::model::card::Preprocessing;
 use crate::files::model::described::Described;
-use crate::files::model::transformers_config::numbers;
 
-/// timm's function whose arguments make any shape.
-const ANY_SHAPE: &str = "vit_base_patch16_224";
-/// What `resolve_data_config` takes where nothing is said.
+/// What timm takes where nothing is said.
+const INPUT_SIZE: [usize; 3] = [3, 224, 224];
 const CROP_PCT: f64 = 0.875;
 
 /// Arguments of `timm.create_model` that say a shape: keys of [`VitConfig`].
-const SHAPE: [&str; 12] = [
+pub(super) const SHAPE: [&str; 12] = [
     "img_size",
     "patch_size",
     "embed_dim",
@@ -86,13 +84,19 @@ impl TimmConfig {
     /// Name, shape and preprocessing, or why they cannot be had here; `source` is what to call the file. A name that is not known
     /// has no shape: the user may know better.
     pub fn described(self, source: &str) -> Result<Described, String> {
+        let is_told = self.pretrained_cfg.is_some() || self.outside.input_size.is_some();
+        if self.architecture.is_none() && !is_told {
+            return Ok(Described::default()); // of something else
+        }
         let settings = self.pretrained_cfg.unwrap_or(self.outside);
         let arguments = self.model_args.unwrap_or_default();
-        let preprocessing = settings.preprocessing(&arguments)?;
-        let normalization = (settings.mean.zip(settings.std))
-            .map(|(mean, std)| Normalization { mean, std })
-            .or_else(|| Some(preprocessing.as_ref()?.normalization()));
-        let side = preprocessing.as_ref().map_or(224, |of| of.image_size);
+        let normalization = settings.normalization()?;
+        let [_, height, _] = settings.input_size.unwrap_or(INPUT_SIZE);
+        let (preprocessing, refused) = match settings.preprocessing(normalization, &arguments) {
+            Ok(preprocessing) => (Some(preprocessing), None),
+            Err(reason) => (None, Some(reason)),
+        };
+        let side = preprocessing.as_ref().map_or(height, |of| of.image_size);
         let named = self.architecture.as_deref();
         let known = named.and_then(|name| vit_from_name(name, side).ok());
         let architecture = known
@@ -105,8 +109,9 @@ impl TimmConfig {
         Ok(Described {
             encoder: self.architecture.filter(|_| is_named),
             architecture,
-            normalization,
+            normalization: Some(normalization),
             preprocessing,
+            refused,
             source: format!("from {source}"),
         })
     }
@@ -123,7 +128,7 @@ fn with_arguments(known: &VitConfig, arguments: &Map<String, Value>) -> Result<V
             None => matches!(value, Value::Null | Value::Bool(false)),
         };
         match key.as_str() {
-            "img_size" => {}
+            "img_size" | "fc_norm" => {}
             of_shape if SHAPE.contains(&of_shape) => shape[of_shape] = one_side(value).clone(),
             _ if is_default || WITHOUT_EFFECT.contains(&key.as_str()) => {}
             _ => {
@@ -135,6 +140,15 @@ fn with_arguments(known: &VitConfig, arguments: &Map<String, Value>) -> Result<V
         }
     }
     let shape: VitConfig = serde_json::from_value(shape).map_err(failed)?;
+    let norm_after_pool = shape.global_pool.norm_after_pool();
+    if let Some(other) = arguments.get("fc_norm")
+        && !(other.is_null() || *other == norm_after_pool)
+    {
+        return Err(format!(
+            "has model_args.fc_norm = {}, which is not supported with its global_pool",
+            printable(other.to_string())
+        ));
+    }
     shape
         .validate()
         .map_err(|error| format!("has model_args that do not fit: {error}"))?;
@@ -150,43 +164,60 @@ fn one_side(value: &Value) -> &Value {
 }
 
 impl PretrainedCfg {
-    /// How pictures are prepared, or why that cannot be done here; none without an input size.
-    fn preprocessing(
-        &self,
-        arguments: &Map<String, Value>,
-    ) -> Result<Option<Preprocessing>, String> {
-        let Some([channels, height, width]) = self.input_size else {
-            return Ok(None);
+    fn normalization(&self) -> Result<Normalization, String> {
+        let normalization = Normalization {
+            mean: self.mean.unwrap_or(Normalization::IMAGENET.mean),
+            std: self.std.unwrap_or(Normalization::IMAGENET.std),
+        };
+        match normalization.is_of_levels() {
+            true => Ok(normalization),
+            false => Err("has mean or std that are none of levels from 0 to 1".into()),
+        }
+    }
+
+    /// Side of the input, in pixels.
+    fn side(&self, arguments: &Map<String, Value>) -> Result<usize, String> {
+        let [channels, height, width] = self.input_size.unwrap_or(INPUT_SIZE);
+        let is = |key: &str, value: bool| arguments.get(key) == Some(&Value::Bool(value));
+        let is_fixed = self.fixed_input_size == Some(true)
+            && !is("dynamic_img_size", true)
+            && !is("strict_img_size", false);
+        let own = arguments.get("img_size").filter(|_| is_fixed);
+        let [height, width] = match own.map(one_side) {
+            None | Some(Value::Null) => [height, width],
+            Some(side) => {
+                let wrong = || format!("has model_args.img_size = {side}; inputs here are square");
+                [side.as_u64().ok_or_else(wrong)? as usize; 2]
+            }
         };
         if channels != 3 || height != width {
             return Err(format!(
                 "has input_size {channels} x {height} x {width}; inputs here are square, of 3 channels"
             ));
         }
-        let own = arguments
-            .get("img_size")
-            .map(one_side)
-            .and_then(Value::as_u64);
-        let own = own.filter(|_| self.fixed_input_size == Some(true));
-        let image_size = own.map_or(height, |side| side as usize);
+        Ok(height)
+    }
+
+    /// How pictures are prepared, or why that cannot be done here.
+    fn preprocessing(
+        &self,
+        Normalization { mean, std }: Normalization,
+        arguments: &Map<String, Value>,
+    ) -> Result<Preprocessing, String> {
+        let image_size = self.side(arguments)?;
         let interpolation = match self.interpolation.as_deref() {
             None | Some("" | "bicubic") => Interpolation::Bicubic,
             Some("bilinear") => Interpolation::Bilinear,
             Some(other) => return Err(unlike("interpolation", other, "bilinear and bicubic")),
         };
-        let mean = self.mean.unwrap_or(Normalization::IMAGENET.mean);
-        let std = self.std.unwrap_or(Normalization::IMAGENET.std);
-        if !(Normalization { mean, std }).is_of_levels() {
-            return Err("has mean or std that are none of levels from 0 to 1".into());
-        }
-        Ok(Some(Preprocessing {
+        Ok(Preprocessing {
             image_size,
             fit: self.fit(image_size)?,
             range: ValueRange::Auto,
             interpolation,
             mean,
             std,
-        }))
+        })
     }
 
     fn fit(&self, side: usize) -> Result<EvalFit, String> {
@@ -208,79 +239,9 @@ impl PretrainedCfg {
 fn unlike(key: &str, value: impl ToString, supported: &str) -> String {
     let value = printable(value.to_string());
     format!(
-        "has {key} {value}; supported: {supported}. Its file of weights alone, with `encoder`, is read as by this program's own \
-         evaluation"
+        "has {key} {value}; supported: {supported}. With the model's name as `encoder`, images are prepared as for a file without \
+         a description"
     )
-}
-
-/// The name of a timm model of this shape, and the arguments of `timm.create_model` that its name does not imply.
-pub fn timm_model(card: &ModelCard) -> (String, Map<String, Value>) {
-    let vit = &card.architecture;
-    let name = split_tag(&card.encoder).0;
-    let is_known = vit_from_name(name, vit.img_size).is_ok_and(|known| known.computes_as(vit));
-    let mut arguments = match serde_json::to_value(vit) {
-        Ok(Value::Object(all)) => all,
-        _ => Map::new(),
-    };
-    arguments.retain(|key, value| {
-        let is_told = !is_known || key == "img_size";
-        is_told && !value.is_null() && SHAPE.contains(&key.as_str())
-    });
-    let name = if is_known { name } else { ANY_SHAPE };
-    (name.to_owned(), arguments)
-}
-
-/// The description of a model file.
-pub(super) fn timm_config(card: &ModelCard) -> Value {
-    let preprocessing = &card.preprocessing;
-    let side = preprocessing.image_size;
-    let (crop_pct, crop_mode) = match preprocessing.fit.shorter_side(side) {
-        Some(shorter) => (crop_pct(side, shorter), "center"),
-        None => (1.0, "squash"),
-    };
-    let interpolation = match preprocessing.interpolation {
-        Interpolation::Bilinear => "bilinear",
-        Interpolation::Bicubic => "bicubic",
-    };
-    let (architecture, model_args) = timm_model(card);
-    let classes = card.classes.as_deref().unwrap_or_default();
-    let mut config = json!({
-        "architecture": architecture,
-        "num_classes": classes.len(),
-        "num_features": card.architecture.embed_dim,
-        "global_pool": card.architecture.global_pool,
-        "model_args": model_args,
-        "pretrained_cfg": {
-            "num_classes": classes.len(),
-            "input_size": [3, side, side],
-            "fixed_input_size": true,
-            "pool_size": null,
-            "interpolation": interpolation,
-            "crop_pct": crop_pct,
-            "crop_mode": crop_mode,
-            "mean": numbers(preprocessing.mean),
-            "std": numbers(preprocessing.std),
-            "first_conv": "patch_embed.proj",
-            "classifier": "head",
-        },
-    });
-    if !classes.is_empty() {
-        config["label_names"] = json!(classes);
-    }
-    if let Some(license) = &card.license {
-        config["pretrained_cfg"]["license"] = json!(license);
-    }
-    config
-}
-
-/// The share from which timm computes this shorter side: it rounds `side / crop_pct` down, which may be one less than what was
-/// divided by.
-fn crop_pct(side: usize, shorter: usize) -> f64 {
-    let share = side as f64 / shorter.max(1) as f64;
-    match ((side as f64 / share) as usize) < shorter {
-        true => share.next_down(),
-        false => share,
-    }
 }
 
 #[cfg(test)]
@@ -330,10 +291,19 @@ mod tests {
         assert_eq!(preprocessing.fit, EvalFit::Stretch);
         assert_eq!(preprocessing.interpolation, Interpolation::Bilinear);
         // an old description has no table of its own, and timm's defaults for what it does not say
-        let old = json!({"architecture": "vit_small_patch16_224", "input_size": [3, 224, 224]});
-        let preprocessing = described(old).unwrap().preprocessing.unwrap();
-        assert_eq!(preprocessing.fit, EvalFit::Shorter(256));
-        assert_eq!(preprocessing.normalization(), Normalization::IMAGENET);
+        for old in [
+            json!({"architecture": "vit_small_patch16_224"}),
+            json!({"architecture": "vit_small_patch16_224", "pretrained_cfg": {}}),
+            json!({"architecture": "vit_small_patch16_224", "input_size": [3, 224, 224]}),
+        ] {
+            let found = described(old).unwrap();
+            let preprocessing = found.preprocessing.unwrap();
+            assert_eq!(preprocessing.image_size, 224);
+            assert_eq!(preprocessing.fit, EvalFit::Shorter(256));
+            assert_eq!(found.normalization, Some(Normalization::IMAGENET));
+        }
+        let other = described(json!({"what": "something else"})).unwrap();
+        assert_eq!(other, Described::default());
     }
 
     #[test]
@@ -342,7 +312,7 @@ mod tests {
         config["model_args"] = json!({
             "img_size": [96, 96], "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4, "reg_tokens": 3,
             "no_embed_class": true, "init_values": 1e-5, "global_pool": "avg", "drop_path_rate": 0.1, "qk_norm": false,
-            "norm_layer": null, "in_chans": 3, "num_classes": 10,
+            "norm_layer": null, "in_chans": 3, "num_classes": 10, "fc_norm": true,
         });
         let found = described(config.clone()).unwrap();
         assert_eq!(found.encoder, None);
@@ -359,6 +329,18 @@ mod tests {
     }
 
     #[test]
+    fn the_input_has_the_size_of_the_arguments_where_it_is_fixed() {
+        let side = |arguments: Value| {
+            let mut config = published();
+            config["model_args"] = arguments;
+            described(config).unwrap().preprocessing.unwrap().image_size
+        };
+        assert_eq!(side(json!({"img_size": 96})), 96);
+        assert_eq!(side(json!({"img_size": 96, "dynamic_img_size": true})), 224);
+        assert_eq!(side(json!({"img_size": 96, "strict_img_size": false})), 224);
+    }
+
+    #[test]
     fn what_is_not_supported_is_named() {
         let refused = |key: &str, value: Value, parts: &[&str]| {
             let mut config = published();
@@ -366,7 +348,11 @@ mod tests {
                 "model_args" => config[key] = value,
                 _ => config["pretrained_cfg"][key] = value,
             }
-            let message = described(config).unwrap_err();
+            // pictures need not be prepared: training does so by its own settings
+            let message = match described(config) {
+                Ok(described) => described.refused.unwrap(),
+                Err(message) => message,
+            };
             for part in parts {
                 assert!(message.contains(part), "{part} is not in {message}");
             }
@@ -378,6 +364,7 @@ mod tests {
             ("proj_bias", json!(false)),
             ("pos_embed", json!("none")),
             ("in_chans", json!(1)),
+            ("fc_norm", json!(true)),
         ] {
             let shown = value.to_string();
             refused("model_args", argument(key, value), &[key, &shown]);
@@ -394,6 +381,11 @@ mod tests {
         );
         refused("input_size", json!([1, 224, 224]), &["1 x 224 x 224"]);
         refused("input_size", json!([3, 224, 192]), &["3 x 224 x 192"]);
+        refused(
+            "model_args",
+            argument("img_size", json!([224, 192])),
+            &["[224,192]", "square"],
+        );
         refused("interpolation", json!("lanczos"), &["lanczos", "bicubic"]);
         refused(
             "crop_mode",
@@ -415,15 +407,5 @@ mod tests {
             Some("vit_pwee_patch16_reg1_gap_256")
         );
         assert_eq!(found.architecture, None);
-    }
-
-    #[test]
-    fn timm_computes_the_shorter_side_that_was_meant() {
-        for side in 1..600 {
-            for shorter in side..2 * side {
-                let share = crop_pct(side, shorter);
-                assert_eq!((side as f64 / share) as usize, shorter, "{side} {shorter}");
-            }
-        }
     }
 }

@@ -9,19 +9,22 @@ use super::element::{Element, cast, empty_of, rows_as, rows_of};
 use super::info::{Info, info};
 use super::lanes::{MAX_ROUNDS, is_software, workgroup};
 use super::launch::{Client, client_of, contiguous, empty, launch, tensor};
+use crate::device::{AdapterKind, Api, adapter_behind};
 use crate::kernels::backends::Gpu;
 use crate::kernels::ops::attention as tensor_attention;
 use crate::kernels::ops::attention::Sizes;
 use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
 
-/// Subgroups at least this wide are those of GPUs whose lanes have many registers: NVIDIA, AMD. Intel's are 8 or 16 wide
-/// because a lane has few; Metal does not say (wgpu takes 4), and small tiles are the safe choice on an Apple GPU.
+/// Subgroups at least this wide are those of GPUs whose lanes have many registers: NVIDIA, AMD. Intel's are 8 or 16 wide because a
+/// lane has few; an Apple lane has few too, and its subgroups are 32 wide (cubecl's number; wgpu says 4).
 const WIDE_SUBGROUP: u32 = 32;
 
 /// What the choice asks of a device.
 #[derive(Debug, Clone, Copy)]
 struct Abilities {
     is_software: bool,
+    /// Whether it is one of Apple's own.
+    is_apple: bool,
     /// Lanes of the narrowest subgroup.
     subgroup: u32,
     /// Memory of a workgroup.
@@ -35,6 +38,8 @@ impl Abilities {
         let hardware = &client.properties().hardware;
         Self {
             is_software: is_software(client),
+            is_apple: adapter_behind(client)
+                .is_some_and(|of| of.api == Api::Metal && of.kind == AdapterKind::Integrated),
             subgroup: hardware.plane_size_min,
             workgroup_bytes: hardware.max_shared_memory_size,
             lanes: hardware.max_units_per_cube as usize,
@@ -81,10 +86,11 @@ impl AttentionPath {
     }
 
     fn suited_to(device: Abilities, head_width: usize) -> Self {
-        let in_order: &[Self] = match (device.is_software, device.subgroup) {
+        let has_registers = device.subgroup >= WIDE_SUBGROUP && !device.is_apple;
+        let in_order: &[Self] = match (device.is_software, has_registers) {
             (true, _) => &[Self::SoftwareLanes],
-            (false, WIDE_SUBGROUP..) => &[Self::LargeTiles, Self::SmallTiles, Self::GpuLanes],
-            (false, _) => &[Self::SmallTiles, Self::LargeTiles, Self::GpuLanes],
+            (false, true) => &[Self::LargeTiles, Self::SmallTiles, Self::GpuLanes],
+            (false, false) => &[Self::SmallTiles, Self::LargeTiles, Self::GpuLanes],
         };
         let fits = |path: &&Self| {
             let has_room = path.tiles(head_width).is_none_or(|tiles| {
@@ -254,6 +260,7 @@ mod tests {
     fn paths_suit_device_and_width() {
         let gpu = |subgroup, workgroup_bytes, lanes| Abilities {
             is_software: false,
+            is_apple: false,
             subgroup,
             workgroup_bytes,
             lanes,
@@ -261,8 +268,12 @@ mod tests {
         let devices = [
             gpu(32, 49_152, 1024), // NVIDIA
             gpu(8, 65_536, 1024),  // Arc
-            gpu(4, 32_768, 1024),  // Apple, as wgpu reports it
-            gpu(32, 16_352, 256),  // the least that wgpu takes on GL
+            // Apple, as cubecl reports it
+            Abilities {
+                is_apple: true,
+                ..gpu(32, 32_768, 1024)
+            },
+            gpu(32, 16_352, 256), // the least that wgpu takes on GL
             gpu(32, 32_768, 64),
         ];
         for (head_width, expected) in [

@@ -74,6 +74,7 @@ use burn::tensor::{DType, Tensor};
 use burn_wgpu::WgpuRuntime;
 use cubecl::Runtime;
 
+use crate::device::adapter_behind;
 use crate::error::Result;
 
 use crate::kernels::backend::IbotBackend;
@@ -132,11 +133,11 @@ impl IbotBackend for Gpu {
     }
 
     fn max_logit_rows(prototypes: usize, device: &Self::Device) -> usize {
-        let largest = WgpuRuntime::client(device)
-            .properties()
-            .memory
-            .max_page_size;
-        largest as usize / (prototypes.max(1) * size_of::<f32>())
+        let client = WgpuRuntime::client(device);
+        let page = client.properties().memory.max_page_size;
+        // cubecl's Vulkan may report the whole memory, but a kernel binds no more than this
+        let bound = adapter_behind(&client).map_or(page, |of| of.limits.binding_bytes);
+        page.min(bound) as usize / (prototypes.max(1) * size_of::<f32>())
     }
 
     fn upload_levels(input: LevelsInput, device: &Self::Device) -> Tensor<Self, 4> {

@@ -40,7 +40,11 @@ pub struct OptimizerConfig {
     /// of the official code, 3.0 there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_each_gradient: Option<f64>,
-    /// Whether biases, norms and tokens decay too. Default false. Source: DINO and the official code exempt them.
+    /// Whether positions, tokens and the lengths of prototypes decay too. Default false. Source: timm exempts them; in the
+    /// official code, DINO and DINOv2 they decay.
+    pub decay_tokens: bool,
+    /// Whether all parameters decay, biases and norms too. Default false. Source: the official code, DINO and DINOv2 exempt these;
+    /// the reference's trainer exempts none.
     pub decay_all: bool,
     /// Factor of the learning rate from each block of the backbone to the one before it; 1 for none. Default 1.0.
     /// Source: DINOv2, 0.9 there.
@@ -60,6 +64,7 @@ impl Default for OptimizerConfig {
             weight_decay: 0.04,
             clip_gradient_norm: None,
             clip_each_gradient: None,
+            decay_tokens: false,
             decay_all: false,
             layer_decay: 1.0,
             patch_embed_lr_mult: 1.0,
@@ -119,6 +124,8 @@ pub struct UpdateRates {
     pub freeze_prototypes: bool,
     /// Whether the backbone is frozen.
     pub freeze_backbone: bool,
-    /// Steps before this one in which it was; its bias correction counts from its own first step.
+    /// Steps before this one in which the backbone was; its bias correction counts from its own first step.
     pub frozen_backbone_steps: usize,
+    /// The same of the prototypes.
+    pub frozen_prototype_steps: usize,
 }

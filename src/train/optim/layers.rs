@@ -96,8 +96,16 @@ pub(super) fn is_before_heads(name: &str) -> bool {
     name.starts_with("network.backbone.") || name == "mask_token"
 }
 
-/// Matrices and kernels decay; biases, norms, positions and tokens do not.
-pub(super) fn decays<const D: usize>(name: &str) -> bool {
-    // tokens and positions have two or more axes too, but are offsets like biases
-    D >= 2 && !name.ends_with("token") && !name.ends_with("pos_embed")
+/// Whether a parameter decays: matrices and kernels do, the others by `decay_tokens` and `decay_all`.
+pub(super) fn decays<const D: usize>(name: &str, config: &OptimizerConfig) -> bool {
+    // all of two or more axes in the official code, where the length of a prototype is `[K, 1]`
+    let is_token = ["token", "pos_embed", "prototype_length"]
+        .iter()
+        .any(|ending| name.ends_with(ending));
+    let decays = if is_token {
+        config.decay_tokens
+    } else {
+        D >= 2
+    };
+    decays || config.decay_all
 }

@@ -132,9 +132,12 @@ pub struct Rates {
     /// Whether the backbones are frozen.
     #[serde(skip)]
     pub freeze_backbone: bool,
-    /// Steps before this one in which they were.
+    /// Steps before this one in which the backbones were.
     #[serde(skip)]
     pub frozen_backbone_steps: usize,
+    /// Steps before this one in which the prototypes were.
+    #[serde(skip)]
+    pub frozen_prototype_steps: usize,
 }
 
 impl Schedule {
@@ -213,7 +216,8 @@ impl Schedule {
         };
         let temperature_teacher = method.teacher_temperature(epochs_made);
         let of_patches = method.teacher_patch_temperature(epochs_made);
-        let frozen_steps = self.config.freeze_prototypes_epochs * self.steps_per_epoch as f64;
+        let frozen_prototypes = self.config.freeze_prototypes_epochs * self.steps_per_epoch as f64;
+        let frozen_prototypes = frozen_prototypes.ceil() as usize;
         Rates {
             epoch,
             learning_rate: self.learning_rate(step),
@@ -221,9 +225,10 @@ impl Schedule {
             temperature_teacher,
             temperature_teacher_patch: (of_patches != temperature_teacher).then_some(of_patches),
             ema_decay: method.ema_decay(progress),
-            freeze_prototypes: (step as f64) < frozen_steps,
+            freeze_prototypes: step < frozen_prototypes,
             freeze_backbone: step < self.frozen_backbone_steps(),
             frozen_backbone_steps: step.min(self.frozen_backbone_steps()),
+            frozen_prototype_steps: step.min(frozen_prototypes),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! One optimizer step: all parameters that have a gradient are taken out of the module, updated together, and put back.
 
+use std::collections::BTreeMap;
+
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Shape, Tensor, TensorMetadata};
@@ -66,7 +68,7 @@ impl<'a, B: TrainBackend> Take<'a, B> {
         let (name, config) = (self.path.name(), self.config);
         // a schedule overrides the configured value
         let weight_decay = self.rates.weight_decay.unwrap_or(config.weight_decay);
-        let decays = config.decay_all || decays::<D>(&name);
+        let decays = decays::<D>(&name, config);
         let device = tensor.device();
         let mut grad = grad.into_primitive().tensor();
         if let Some(largest) = config.clip_each_gradient {
@@ -79,9 +81,10 @@ impl<'a, B: TrainBackend> Take<'a, B> {
             learning_rate: self.rates.learning_rate * self.layers.factor(&name),
             weight_decay: if decays { weight_decay } else { 0.0 },
             is_matrix: D >= 2,
-            frozen_steps: match is_before_heads(&name) {
-                true => self.rates.frozen_backbone_steps,
-                false => 0,
+            frozen_steps: match () {
+                () if is_before_heads(&name) => self.rates.frozen_backbone_steps,
+                () if is_prototype(&name) => self.rates.frozen_prototype_steps,
+                () => 0,
             },
             name,
         });
@@ -190,23 +193,22 @@ pub(super) fn moved<B: IbotBackend>(
         };
         return moving.map(by_momentum).collect();
     }
-    let frozen_steps = moving.iter().map(|(moving, _)| moving.frozen_steps);
-    let was_frozen: Vec<bool> = frozen_steps.clone().map(|steps| steps > 0).collect();
-    let thawed = step - frozen_steps.max().unwrap_or(0).min(step - 1);
-    let (after, always): (Vec<_>, Vec<_>) = moving
-        .into_iter()
-        .partition(|(moving, _)| moving.frozen_steps > 0);
     // all tensors of one age in one call, which a GPU runs in a few launches instead of one per tensor
-    let mut of_age = [(after, thawed), (always, step)].map(|(moving, step)| {
-        let moved = adamw::<B>(moving, grad_scale.clone(), config, step);
-        moved.into_iter()
+    let frozen_steps: Vec<usize> = moving.iter().map(|(of, _)| of.frozen_steps).collect();
+    let mut by_age = BTreeMap::<usize, Vec<_>>::new();
+    for of in moving {
+        by_age.entry(of.0.frozen_steps).or_default().push(of);
+    }
+    let moved = by_age.into_iter().map(|(frozen, moving)| {
+        let own_step = step - frozen.min(step - 1);
+        let moved = adamw::<B>(moving, grad_scale.clone(), config, own_step);
+        (frozen, moved.into_iter())
     });
-    let [after, always] = &mut of_age;
-    let in_order = was_frozen.into_iter().filter_map(|frozen| match frozen {
-        true => after.next(),
-        false => always.next(),
-    });
-    in_order.collect()
+    let mut moved: BTreeMap<_, _> = moved.collect();
+    let in_order = frozen_steps.iter();
+    in_order
+        .filter_map(|frozen| moved.get_mut(frozen)?.next())
+        .collect()
 }
 
 /// AdamW's update number `step`, from 1, of all tensors.

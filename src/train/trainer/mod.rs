@@ -194,6 +194,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             freeze_prototypes: rates.freeze_prototypes,
             freeze_backbone: rates.freeze_backbone,
             frozen_backbone_steps: rates.frozen_backbone_steps,
+            frozen_prototype_steps: rates.frozen_prototype_steps,
         };
         // moved out, not cloned: only a sole owner of the tensors updates in place
         let student = take(&mut self.method.student);

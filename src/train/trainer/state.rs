@@ -86,6 +86,10 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     /// after that.
     pub fn restore(&mut self, step: usize, tensors: Tensors, source: &Path) -> Result<()> {
         let device = self.device().clone();
+        // a checkpoint from before the first masked batch has no center for patches
+        for center in [&mut self.method.center, &mut self.method.patch_center] {
+            center.set(None);
+        }
         load_tensors(&mut self.method, &tensors, source, &device)?;
         self.optimizer
             .restore(step, part(&tensors, OPTIMIZER), &device)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from . import _native
 from ._errors import FileError, SettingError
+from ._process import check_process
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,6 +54,7 @@ class Embedder:
         normalization: str | None = None,
         batch_size: int = 32,
     ) -> None:
+        check_process()
         self._native = _native.Embedder(
             os.fspath(model),
             backend=backend,
@@ -75,7 +77,8 @@ class Embedder:
 
         Args:
             images: One image or several. An image is a path, an array of uint8 with shape [H, W] (gray), [H, W, 1],
-                [H, W, 3] (RGB) or [H, W, 4] (RGBA), or a picture of Pillow. An array [N, H, W, C] is N images.
+                [H, W, 3] (RGB) or [H, W, 4] (RGBA), or a picture of Pillow with 8 bits. An array [N, H, W, C] is N images.
+                Paths are turned as their EXIF says; arrays and pictures are taken as they are.
             output: ``cls``, the feature of each image; ``patches``, those of its patches; or ``attention``, that of the
                 class token to the patches in the last block.
             unreadable: ``raise`` for the first image that cannot be read; ``nan`` warns of each and returns NaN for it.
@@ -87,12 +90,13 @@ class Embedder:
 
         Raises:
             FileError: An image cannot be read, and `unreadable` is ``raise``.
-            SettingError: An array that is no image.
+            SettingError: An array that is no image, or a picture of more than 8 bits.
             DeviceError: The device failed.
             KeyboardInterrupt: After the current batch.
         """
         import numpy as np
 
+        check_process()
         if unreadable not in ("raise", "nan"):
             raise SettingError(f"unreadable = {unreadable}: must be one of raise, nan")
         given = [_given(image) for image in _several(images)]
@@ -163,6 +167,11 @@ def _given(image: Image) -> str | _Pixels:
 
 def _of_pillow(image: Any) -> _Pixels:
     # a picture in memory is as it was decoded: a photo on its side must be turned by its owner, as for torchvision
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        # `convert` would clip to 255 what is brighter
+        raise SettingError(
+            f"images = picture of mode {image.mode}: must have 8 bits; give its path, from which more bits are read, or scale it"
+        )
     has_alpha = "A" in image.getbands() or "transparency" in image.info
     image = image.convert("RGBA" if has_alpha else "RGB")
     width, height = image.size

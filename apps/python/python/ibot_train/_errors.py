@@ -15,3 +15,7 @@ class FileError(IbotError):
 
 class DeviceError(IbotError):
     """The device is missing or failed."""
+
+
+class Interrupted(IbotError):
+    """A run was stopped, and has a checkpoint where a step was made. Callers get KeyboardInterrupt, or what they raised."""

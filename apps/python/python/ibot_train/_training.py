@@ -6,14 +6,16 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from . import _native
 from ._embedder import Embedder
-from ._errors import SettingError
+from ._errors import IbotError, Interrupted, SettingError
+from ._process import check_process
 
 #: Settings that are known by the names of the command's flags.
 _FLAGS = {
@@ -69,7 +71,7 @@ def train(
         out: Run folder.
         preset: What the settings start from; `ibot train --help` lists all. Default: chosen by the number of images, the
             device and its memory; with `config`, the reference's settings.
-        config: TOML file with settings.
+        config: TOML file with settings; keywords override it.
         encoder: timm name of the backbone.
         pretrained: Weights of a backbone to start from, as `Embedder` takes them.
         val: Labeled image folder for k-NN before and after training.
@@ -89,11 +91,12 @@ def train(
         DeviceError: There is no such device, or it failed.
         KeyboardInterrupt: After the current step, with a checkpoint; the same call resumes.
     """
+    check_process()
     several = [data] if isinstance(data, (str, os.PathLike)) else data
     request = {
         "data": [os.fspath(one) for one in several],
         "out": os.fspath(out),
-        "settings": json.dumps(_nested({_FLAGS.get(key, key): value for key, value in settings.items()})),
+        "settings": json.dumps(_nested((_FLAGS.get(key, key), value) for key, value in settings.items())),
         "preset": preset,
         "config": None if config is None else os.fspath(config),
         "encoder": encoder,
@@ -112,8 +115,7 @@ def train(
         while (event := training.next_event()) is None or _goes_on(event, tell, run):
             pass
     except BaseException:
-        training.cancel()
-        _wait_for_checkpoint(training)
+        _end(training)
         raise
     training.wait()
     return run
@@ -130,31 +132,43 @@ def _goes_on(text: str, tell: Callable[[dict[str, Any]], object], run: Run) -> b
     return event["event"] not in ("finished", "cancelled")
 
 
-def _wait_for_checkpoint(training: _native.Training) -> None:
+def _end(training: _native.Training) -> None:
+    """Ends a run after its step; warns where it could not write its checkpoint."""
+    training.cancel()
     try:
         training.wait()
-    except RuntimeError:  # "interrupted", or what ended the run just then
+    except Interrupted:
         pass
+    except IbotError as error:
+        warnings.warn(f"the run could not be ended with a checkpoint: {error}", stacklevel=3)
 
 
-def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as tables in tables: {"a.b": 1} and {"a": {"b": 1}} are the same."""
+def _nested(settings: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Settings as tables in tables: "a.b" = 1 and "a" = {"b": 1} are the same."""
     nested: dict[str, Any] = {}
-    for key, value in settings.items():
-        if value is None:
-            continue
-        *tables, last = key.split(".")
-        inner = nested
-        for table in tables:
-            inner = inner.setdefault(table, {})
-            if not isinstance(inner, dict):
-                raise SettingError(f"{key} = {value}: {table} is given as a value too")
-        if isinstance(value, Mapping):
-            value = {**inner.get(last, {}), **_nested(value)}
-        elif isinstance(value, os.PathLike):
-            value = os.fspath(value)
-        inner[last] = value
+    for key, value in settings:
+        _put(nested, key.split("."), key, value)
     return nested
+
+
+def _put(table: dict[str, Any], path: Sequence[str], key: str, value: Any) -> None:
+    """Puts the value of the setting `key` at a path in a table; None changes nothing."""
+    if value is None:
+        return
+    name, *rest = path
+    if not rest and not isinstance(value, Mapping):
+        if name in table:
+            raise SettingError(f"{key} = {value}: is given twice")
+        table[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
+        return
+    inner = table.setdefault(name, {})
+    if not isinstance(inner, dict):
+        raise SettingError(f"{key} = {value}: {name} is given as a value too")
+    if rest:
+        _put(inner, rest, key, value)
+        return
+    for of_inner, inner_value in value.items():
+        _put(inner, of_inner.split("."), f"{key}.{of_inner}", inner_value)
 
 
 def _nothing(_event: dict[str, Any]) -> None:
