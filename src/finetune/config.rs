@@ -26,7 +26,7 @@ const LARGEST: f64 = 1e100;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FinetuneConfig {
-    /// Number format of matrix products and tokens, as `precision` of a run. Default "f32".
+    /// Number format of matrix multiplications and activations, as `precision` of a run. Default "f32".
     pub precision: Precision,
     /// Seed of the head, the held-out part, order, views and drop path. Default 0.
     pub seed: u64,

@@ -137,13 +137,13 @@ pub struct IbotConfig {
     /// Probability to drop a residual branch of the last block of the student; it grows linearly from 0 over the
     /// blocks. Default 0.0. Source: the reference; `drop_path` of the official code is 0.1.
     pub drop_path_rate: f64,
-    /// Whether the student's blocks keep only their inputs and run again in the backward pass: less memory, more time,
+    /// Whether the student's blocks are recomputed in the backward pass (activation checkpointing): less memory, more time,
     /// the same gradients. Default false. Source: timm's `set_grad_checkpointing`.
     pub grad_checkpointing: bool,
     /// Iterations of Sinkhorn-Knopp. Default 3. Source: the reference and DINOv2.
     pub sinkhorn_iterations: usize,
     /// Whether logits are computed in tiles and never stored: "auto", "always" or "never". Less memory, more matrix
-    /// products, the same numbers up to rounding. Default `"auto"`.
+    /// multiplications, the same numbers up to rounding. Default `"auto"`.
     pub streaming_prototypes: StreamingPrototypes,
     /// A backbone of any shape in place of `encoder_name`; its `img_size` is replaced by `image_size`. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -28,24 +28,24 @@ pub struct RunConfig {
     /// Optimizer steps. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<usize>,
-    /// Images per step. Default 64. Source: `batch_size_per_gpu` of DINO.
+    /// Images per step, of all GPUs together. Default 64. DINO's `batch_size_per_gpu` is that of one.
     pub batch_size: usize,
     /// Images per forward and backward pass, for less memory; the whole batch if not set. Gradients are accumulated over the batch, and
     /// targets, centers and KoLeo are those of the whole batch too. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(alias = "most_at_once")]
     pub micro_batch_size: Option<usize>,
-    /// Number format of matrix products and tokens: "f32"; "f16" on a GPU for half the memory, with a loss scale; or "bf16" for products on
-    /// the CPU. Default "f32". Source: `use_fp16` of the official code.
+    /// Number format of matrix multiplications and activations: "f32"; "f16" on a GPU, which halves the activations and scales
+    /// the loss (weights stay f32); or "bf16" for matrix multiplications on the CPU. Default "f32". Source: `use_fp16` of the official code.
     pub precision: Precision,
-    /// What gradients are while they travel between ranks: "f32"; or "f16" for half the bytes, which rounds them to 11 bits. Sums
-    /// are in f32. No effect with one process. Default "f32".
+    /// Number format of gradients that ranks send each other: "f32"; or "f16" for half the bytes, which rounds them to 11 bits.
+    /// Sums are in f32. No effect with one process. Default "f32".
     pub wire: Wire,
     /// Fraction of each class that is held out from training and used for evaluation. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out: Option<f64>,
-    /// Whether the best teacher is kept as `best.safetensors`. It is judged before the first step and after each epoch: by
-    /// k-NN on labeled validation images, else by RankMe, which is a hint alone. Default false.
+    /// Whether the best teacher is kept as `best.safetensors`. It is evaluated before the first step and after each epoch:
+    /// by k-NN on labeled validation images, else by RankMe, which is only a hint. Default false.
     pub keep_best: bool,
     /// Threads that decode and augment; 0 for one per core, growing to at most four per core while they mostly wait
     /// for files. Default 0.
@@ -116,7 +116,7 @@ impl RunConfig {
         let text = std::fs::read_to_string(path);
         let text = text.map_err(|error| Error::io(path)(in_words(error)))?;
         self.merged_with_toml(&text).map_err(|message| {
-            let remedy = format!("{message}\n`RunConfig::to_toml` prints all keys");
+            let remedy = format!("{message}\ndocs/settings.md lists all keys");
             Error::config("config", path.display(), remedy)
         })
     }

@@ -38,12 +38,12 @@ pub const PRECISIONS: Choices<Precision> = &[
     (
         Precision::F16,
         "f16",
-        "GPU: tokens and operands in half precision, for half the memory; the CPU only rounds like it",
+        "GPU: activations and inputs of matrix multiplications in f16. CPU: only rounds as a GPU does, and is slower",
     ),
     (
         Precision::Bf16,
         "bf16",
-        "CPU: operands of products, as torch.autocast",
+        "CPU: matrix multiplications in bf16, as torch.autocast",
     ),
 ];
 

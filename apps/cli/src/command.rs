@@ -16,9 +16,11 @@ use super::{
     train_flags, verify, visualize,
 };
 
-/// Pre-trains vision transformers with iBOT on any GPU, or the CPU.
+const ABOUT: &str = "Pre-train vision transformers without labels, and use their features";
+
+/// The command line.
 #[derive(Debug, Parser)]
-#[command(name = "ibot", version, long_version = about::LONG_VERSION, about, after_help = EXAMPLES)]
+#[command(name = "ibot", version, long_version = about::LONG_VERSION, about = ABOUT, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(flatten)]
     screen: screen::ScreenArgs,

@@ -18,7 +18,7 @@ pub struct DeviceArgs {
     /// GPU to use: its number or part of its name in `ibot devices`.
     #[arg(long, help_heading = "Device")]
     device: Option<String>,
-    /// Number format of matrix products and tokens [default: f32, or those of the run's settings].
+    /// Number format of matrix multiplications and activations [default: f32, or that of the run's settings].
     #[arg(long, value_parser = one_of(PRECISIONS), help_heading = "Device")]
     pub precision: Option<Precision>,
 }

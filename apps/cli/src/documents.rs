@@ -11,7 +11,7 @@ use crate::command::Cli;
 /// Columns of the help in the page.
 const WIDTH: usize = 100;
 
-const INTRODUCTION: &str = "# Commands\n\nThis is what `ibot COMMAND --help` prints; `-h` is shorter. \
+const INTRODUCTION: &str = "# Commands\n\nThis is what `ibot COMMAND --help` prints; `-h` is shorter where it says so. \
     `cargo test --release --workspace --exclude ibot --lib` compares the page with the program, and writes it with `IBOT_UPDATE=1`.\n";
 
 fn root() -> PathBuf {

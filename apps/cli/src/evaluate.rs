@@ -57,7 +57,7 @@ pub struct ProbeArgs {
     /// sgd sweeps learning rates, as in DINO's linear evaluation.
     #[arg(long, value_enum, default_value = "lbfgs")]
     optimizer: Optimizer,
-    /// Inverse penalty strengths to choose from, on a held-out fifth of the training images.
+    /// Inverse strengths of the L2 penalty (scikit-learn's C) to choose from, on a held-out fifth of the training images.
     #[arg(long, value_delimiter = ',', default_values_t = ProbeConfig::lbfgs().candidates)]
     strengths: Vec<f64>,
     /// Learning rates for sgd to choose from (batches of 256, 100 epochs).

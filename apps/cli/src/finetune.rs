@@ -37,7 +37,7 @@ pub struct FinetuneArgs {
     /// Passes over the data.
     #[arg(long, default_value_t = FinetuneConfig::default().epochs)]
     epochs: usize,
-    /// Peak learning rate at a batch of 256; it scales with the batch.
+    /// Peak learning rate at a batch size of 256; the run uses this times batch size / 256.
     #[arg(long, default_value_t = FinetuneConfig::default().learning_rate)]
     learning_rate: f64,
     /// Layer-wise learning rate decay: factor from each block to the one before it; 0.65 for ViT-B, 1 for none.

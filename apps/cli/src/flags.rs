@@ -17,7 +17,6 @@ const COMMANDS: &[(&str, &str)] = &[
         "Export::from_checkpoint",
         "`ibot export --checkpoint FOLDER --out NEW.safetensors`",
     ),
-    ("RunConfig::to_toml", "`ibot train --print-config`"),
 ];
 
 /// The long flags of the command that runs.

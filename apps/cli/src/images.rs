@@ -69,7 +69,7 @@ impl LabeledImages {
 #[derive(Debug, Clone, clap::Args)]
 #[group(multiple = false)]
 pub struct OptionalImages {
-    /// Image folder, image file, list of files (.txt, .csv), or shards (.tar, .parquet, also as '{0000..0999}.tar'). Not needed with features in a file.
+    /// Image folder, image file, list of files (.txt, .csv), or shards (.tar, .parquet, also as '{0000..0999}.tar'). Not needed if --features names a file.
     images: Option<PathBuf>,
     /// The same as IMAGES.
     #[arg(long, value_name = "IMAGES")]
@@ -87,7 +87,7 @@ impl OptionalImages {
 #[derive(Debug, Clone, clap::Args)]
 #[group(multiple = false)]
 pub struct OptionalLabeledImages {
-    /// Labeled images: folder with a subfolder per class, .csv list, or shards; with --patches, any image folder. Not needed with features in a file.
+    /// Labeled images: folder with a subfolder per class, .csv list, or shards; with --patches, any image folder. Not needed if --features names a file.
     images: Option<PathBuf>,
     /// The same as IMAGES.
     #[arg(long, value_name = "IMAGES")]

@@ -37,8 +37,8 @@ pub struct MapArgs {
     #[arg(long, default_value_t = 2000, value_name = "COUNT")]
     most: usize,
     /// Feature of an image: cls (the class token, or the model's pooled feature), patch (the mean of the patch tokens) or both.
-    /// Or a file of features from `ibot embed`, used as it is without --model; with --model and --data, a .safetensors
-    /// file is made, and gets the features of new and changed images.
+    /// Or a file of features from `ibot embed`. With --model and --data, a .safetensors file is created, or updated with the
+    /// features of new and changed images.
     #[arg(long, value_parser = features(), value_name = "KIND|FILE", default_value = "cls")]
     features: Features,
 }

@@ -42,7 +42,7 @@ pub struct OutliersArgs {
     /// Folder of normal images to compare with [default: the other images of --data].
     #[arg(long, value_name = "FOLDER")]
     pub reference: Option<PathBuf>,
-    /// An image's distance is the mean of those of this number of nearest images.
+    /// Number of nearest images; the distance of an image is its mean distance to them.
     #[arg(long, default_value_t = 5, conflicts_with = "patches")]
     k: usize,
     #[command(flatten)]
@@ -55,8 +55,8 @@ pub struct OutliersArgs {
     #[arg(long, default_value_t = 24)]
     top: usize,
     /// Feature of an image: cls (the class token, or the model's pooled feature), patch (the mean of the patch tokens) or both.
-    /// Or a file of features from `ibot embed`, used as it is without --model; with --model and --data, a .safetensors
-    /// file is made, and gets the features of new and changed images.
+    /// Or a file of features from `ibot embed`. With --model and --data, a .safetensors file is created, or updated with the
+    /// features of new and changed images.
     #[arg(long, value_parser = features(), value_name = "KIND|FILE", default_value = "cls", conflicts_with = "patches")]
     features: Features,
 }

@@ -8,6 +8,7 @@ use ibot::data::{ImageFolder, PictureSource as _};
 use ibot::device::Selected;
 use ibot::error::counted;
 use ibot::files::checkpoint::Store;
+use ibot::precision::Precision;
 use ibot::train::plan::{Choosable, Plan};
 use ibot::train::{RunConfig, RunRequest, Silent, pictures_to_train_on};
 use ibot::{Error, Result};
@@ -64,6 +65,11 @@ impl PlanArgs {
     pub fn print(&self, planned: &Planned) -> Result<()> {
         let request = &planned.request;
         let (config, selected) = (&request.config, &request.selected);
+        if config.precision == Precision::Bf16 && matches!(selected, Selected::Wgpu { .. }) {
+            // as a run does; without opening the device
+            let remedy = "GPUs have no bf16 through WGSL; use f16, or `backend` flex";
+            return Err(Error::config("precision", config.precision, remedy));
+        }
         let (pictures, count) = planned.pictures()?;
         let mut plan = Plan::new(config, selected, count, planned.may)?;
         plan.length.made = planned.made;

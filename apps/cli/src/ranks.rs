@@ -54,11 +54,11 @@ pub struct RankArgs {
     /// Let several processes of a machine use one GPU.
     #[arg(long, help_heading = "Device")]
     share_devices: bool,
-    /// Let processes compute on GPUs of different kinds, which round differently; in training all take the weights of the first
-    /// each time that metrics are read.
+    /// Let processes compute on GPUs of different kinds, which round differently; in training all copy the weights of the first
+    /// each time that metrics are read (`metrics_every`).
     #[arg(long, help_heading = "Device")]
     pub mixed_devices: bool,
-    /// A run of several processes ends when one of them is silent for this long.
+    /// Seconds without an answer from a process after which a run of several processes ends.
     #[arg(
         long,
         value_name = "SECONDS",

@@ -38,7 +38,7 @@ impl Setting {
     /// `config` with the setting.
     pub fn applied_to(&self, config: &RunConfig) -> Result<RunConfig> {
         config.merged_with_toml(&self.as_toml()).map_err(|message| {
-            let remedy = format!("{message}\n`RunConfig::to_toml` prints all keys");
+            let remedy = format!("{message}\ndocs/settings.md lists all keys");
             Error::config(format!("--set {}", self.key), &self.value, remedy)
         })
     }

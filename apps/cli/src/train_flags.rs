@@ -42,10 +42,10 @@ Examples:
 pub struct TrainArgs {
     #[command(flatten)]
     pub images: ManyImages,
-    /// Labeled image folder for k-NN evaluation before and after training, with IMAGES as the bank.
+    /// Labeled image folder for k-NN evaluation before and after training; the training images are the k-NN database.
     #[arg(long, help_heading = IMAGES)]
     pub val: Option<PathBuf>,
-    /// Fraction of each class to hold out for k-NN evaluation instead of --val; drawn by the seed.
+    /// Fraction of each class to hold out for k-NN evaluation instead of --val; drawn with --seed.
     #[arg(long, value_name = "SHARE", conflicts_with = "val", help_heading = IMAGES)]
     pub held_out: Option<f64>,
     /// Also run k-NN every N epochs; the checkpoint with the best accuracy is kept.
@@ -75,13 +75,13 @@ pub struct TrainArgs {
     /// Preset to start from [default: chosen by images and device; stable-pretraining with --config, demo without images].
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(preset_names()), help_heading = SETTINGS)]
     pub preset: Option<String>,
-    /// TOML file with any of the keys that --print-config prints.
+    /// TOML file of settings; docs/settings.md lists all keys.
     #[arg(long, value_name = "FILE", help_heading = SETTINGS)]
     pub config: Option<PathBuf>,
     /// One setting by its key, as in the TOML file: method.koleo_weight=0.1; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", help_heading = SETTINGS)]
     pub set: Vec<Setting>,
-    /// Print all settings as TOML, with what each means, and exit.
+    /// Print the settings that are set as TOML, with what each means, and exit.
     #[arg(long, help_heading = SETTINGS)]
     pub print_config: bool,
     #[command(flatten)]
@@ -97,10 +97,10 @@ pub struct TrainArgs {
     /// Optimizer steps.
     #[arg(long, help_heading = TRAINING)]
     pub steps: Option<usize>,
-    /// Images per step.
+    /// Images per step, of all GPUs together.
     #[arg(long, help_heading = TRAINING)]
     pub batch_size: Option<usize>,
-    /// Peak learning rate at a batch of 256.
+    /// Peak learning rate at a batch size of 256; the run uses this times batch size / 256.
     #[arg(long, help_heading = TRAINING)]
     pub learning_rate: Option<f64>,
     /// timm name of the backbone.
@@ -123,7 +123,7 @@ pub struct TrainArgs {
     /// Images per forward and backward pass, for less memory; gradients are accumulated over the batch [default: the whole batch].
     #[arg(long, value_name = "COUNT", help_heading = MEMORY)]
     pub micro_batch_size: Option<usize>,
-    /// Keep only the inputs of the student's blocks and run them twice, for less memory.
+    /// Recompute the student's blocks in the backward pass, for less memory.
     #[arg(long, help_heading = MEMORY)]
     pub grad_checkpointing: bool,
     /// Threads that decode and augment; 0 for one per core.

@@ -93,7 +93,7 @@ pub struct BenchArgs {
     /// Whether logits are computed in tiles instead of stored.
     #[arg(long, value_parser = one_of(STREAMING), default_value = "auto")]
     streaming_prototypes: StreamingPrototypes,
-    /// Whether blocks keep only their inputs and run twice.
+    /// Recompute the student's blocks in the backward pass.
     #[arg(long)]
     grad_checkpointing: bool,
     #[command(flatten)]
@@ -113,8 +113,8 @@ pub struct BenchArgs {
     /// Time steps of many sizes, each in its own process.
     #[arg(long)]
     scaling: bool,
-    /// Print how long each part of a step takes at least: measures what the device multiplies and copies a second, and its
-    /// steps.
+    /// Measure the device's matrix-multiplication rate, memory bandwidth and steps; print the shortest possible time of each
+    /// part of a step.
     #[arg(long, conflicts_with = "grad_checkpointing")]
     roofline: bool,
     /// Time the sum of a step's gradients over the processes that mpirun or srun started, in --steps rounds.
