@@ -17,6 +17,7 @@ use burn_wgpu::{WgpuDevice, WgpuRuntime, WgpuSetup};
 use cubecl::Runtime;
 
 use crate::device::adapters::AdapterSummary;
+use crate::device::api::Api;
 use crate::device::faults::{Fault, FaultLog};
 use crate::device::patience::Patience;
 use crate::device::witness::Witness;
@@ -163,6 +164,10 @@ impl GpuGuard {
         }
         if let Some(witness) = &self.witness {
             witness.check(&self.log);
+        }
+        if self.adapter.api == Api::Dx12 {
+            // a fence of a device that was removed says that all is done; a submission says that it was removed
+            self.setup.queue.submit([]);
         }
         self.poll(wgpu::PollType::Poll);
         self.check()

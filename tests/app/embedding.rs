@@ -140,6 +140,17 @@ fn an_unreadable_picture_costs_itself_alone() {
 }
 
 #[test]
+fn a_closed_handle_ends_its_jobs() {
+    let scratch = Scratch::new("close");
+    let handle = config(scratch.model(2)).start().unwrap();
+    let mut job = begun(&handle, many(&scratch));
+    handle.clone().close();
+    assert!(matches!(job.wait(), Err(Error::Stopped)));
+    assert!(matches!(handle.load().wait(), Err(Error::Stopped)));
+    handle.close(); // again
+}
+
+#[test]
 fn a_cancelled_job_ends_within_a_batch_and_keeps_what_was_done() {
     let scratch = Scratch::new("cancel");
     let handle = config(scratch.model(2)).start().unwrap();

@@ -125,6 +125,20 @@ fn a_run_tells_what_happens() {
     assert!(out.join("teacher.safetensors").exists());
 }
 
+/// Also where that is before its first step, while its images are looked for.
+#[test]
+fn a_run_that_is_cancelled_at_once_is_cancelled() {
+    let scratch = Scratch::new("cancelled-at-once");
+    let training = TrainingConfig::default()
+        .start(request(&scratch, 1_000_000))
+        .unwrap();
+    training.cancel();
+    let events = until(&training, is_last);
+    let last = events.last().unwrap();
+    assert!(matches!(last, TrainingEvent::Cancelled { .. }), "{last:?}");
+    assert!(matches!(training.wait(), Err(Error::Interrupted { .. })));
+}
+
 #[test]
 fn a_paused_run_stands_still_and_goes_on() {
     let scratch = Scratch::new("pause");

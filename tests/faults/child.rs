@@ -130,6 +130,34 @@ fn lose(
     sum(guard, device, tensor)
 }
 
+/// A driver that does not do its work and says nothing: what was counted on the device is gone.
+fn forget(
+    gpu: &GpuGuard,
+    guard: &DeviceGuard,
+    device: &WgpuDevice,
+    how: &str,
+) -> Result<Vec<f32>, Error> {
+    let mut tensor = Tensor::<Gpu, 2>::ones([8, 8], device);
+    guard.catch(|| {
+        for _ in 0..200 {
+            tensor = Gpu::exact_gelu(tensor.clone());
+        }
+    })?;
+    let before = sum(guard, device, tensor.clone().reshape([64]))?;
+    if how == "forgotten" {
+        // small tensors, the counter among them, lie in one buffer
+        let client = WgpuRuntime::client(device);
+        let small = client.get_resource(client.create_from_slice(&[0; 4]));
+        let small = small.map_err(|error| Error::Device(error.to_string()))?;
+        let buffer = small.resource().buffer.clone();
+        let zeros = vec![0; 1 << 16];
+        gpu.setup().queue.write_buffer(&buffer, 0, &zeros);
+        gpu.setup().queue.submit([]);
+        sum(guard, device, tensor.reshape([64]))?;
+    }
+    Ok(before)
+}
+
 /// Work behind a kernel without end, and how it is waited for. A real GPU would be reset, or freeze its screen.
 fn wait_for_ever(
     gpu: &GpuGuard,
@@ -210,6 +238,7 @@ pub fn provoke(fault: &str) -> Result<Vec<f32>, Error> {
         }
         "exhaust" => exhaust(gpu, &guard, device),
         "lost" | "lost, then sync" | "lost, then work" => lose(gpu, &guard, device, fault),
+        "counted" | "forgotten" => forget(gpu, &guard, device, fault),
         endless if endless.starts_with("endless") => wait_for_ever(gpu, &guard, device, endless),
         other => Err(Error::Device(format!("no such fault: {other}"))),
     }

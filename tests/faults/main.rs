@@ -15,7 +15,9 @@ use std::io::{Read, Write};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use ibot::device::{BackendChoice, DEADLINE_VARIABLE, Selected, choose, end_process, on_no_answer};
+use ibot::device::{
+    BackendChoice, DEADLINE_VARIABLE, Selected, WITNESS_VARIABLE, choose, end_process, on_no_answer,
+};
 
 const FAULT: &str = "IBOT_FAULT";
 const REQUIRED: &str = "IBOT_REQUIRE_WGPU";
@@ -156,6 +158,24 @@ fn a_sound_device_gives_numbers() {
             outcome.output
         );
     }
+}
+
+/// With a counter for what a driver does not report: it agrees with sound work, and work that is gone is a lost device.
+#[test]
+fn work_that_was_not_done() {
+    if !has_software("zeroing memory of a real GPU") {
+        return;
+    }
+    let run_counted = |fault: &str| {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.env(WITNESS_VARIABLE, "1");
+        run(fault, command)
+    };
+    let sound = run_counted("counted");
+    assert!(sound.status.success(), "{}", sound.output);
+    assert!(sound.output.contains(NUMBERS), "{}", sound.output);
+    let gone = run_counted("forgotten");
+    expect_outcome(&gone, "device lost", "counted launches did not run");
 }
 
 #[test]

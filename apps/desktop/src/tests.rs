@@ -9,6 +9,7 @@ use egui_kittest::kittest::{NodeT as _, Queryable as _};
 use ibot::device::BackendChoice;
 
 use super::app::Desktop;
+use super::training::CHOSEN;
 
 #[allow(dead_code, reason = "made for more than these tests")]
 #[path = "../../../tests/tiny_model/mod.rs"]
@@ -140,9 +141,32 @@ fn what_can_not_be_opened_says_so() {
     let mut window = window(Some(scratch.path("absent")), Some(model));
     until_said(&mut window, "broken.safetensors: ");
     until_said(&mut window, "absent");
-    window.get_by_label("Use the CPU").click();
+    // another device would not help
+    assert!(window.query_by_label("Use the CPU").is_none());
+    window.get_by_label("Try again").click();
     window.run_steps(2);
     until_said(&mut window, "broken.safetensors: ");
+}
+
+/// Not the 64 images a step and 300 epochs of `small-data`, but what 12 images on a CPU are given.
+#[test]
+fn settings_are_chosen_for_the_images_and_the_device() {
+    let scratch = Scratch::new("desktop-chosen");
+    let mut window = window(folder_of(&scratch.pictures(12)), None);
+    until_said(&mut window, "12 images, 0 embedded");
+    window.get_by_label("Training").click();
+    window.step();
+    window.get_by_label("Recipe").click();
+    window.run_steps(3);
+    assert!(window.query_by_label("adapt").is_none());
+    window.get_by_label(CHOSEN).click();
+    window.run_steps(3);
+    let number = |label: &str| {
+        let node = window.get_by_label(label);
+        node.accesskit_node().numeric_value()
+    };
+    assert_eq!(number("Images per step"), Some(12.0));
+    assert_eq!(number("Epochs"), Some(100.0));
 }
 
 #[test]

@@ -48,6 +48,12 @@ def test_images_of_every_kind_are_equal(embedder: Embedder, pictures: list[Path]
     assert embedder.embed([]).shape == (0, 16)
 
 
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_pictures_of_more_than_8_bits_are_refused(embedder: Embedder, mode: str) -> None:
+    with pytest.raises(SettingError, match=f"mode {mode}.*path"):
+        embedder.embed(Image.new(mode, (20, 20)))
+
+
 def test_features_can_be_written_to(embedder: Embedder, pictures: list[Path]) -> None:
     features = embedder.embed(pictures)
     features /= np.linalg.norm(features, axis=1, keepdims=True)

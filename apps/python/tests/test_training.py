@@ -2,6 +2,7 @@
 
 import _thread
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import ibot_train
@@ -98,6 +100,60 @@ def test_settings_are_chosen_by_images_and_device(folder: Path, tmp_path: Path) 
     assert settings["method"]["image_size"] == 32
     # the same call resumes, also if another choice would be made by now
     train(folder, tmp_path / "run", backend="flex", steps=1, image_size=32, progress=False)
+
+
+def test_the_choice_is_that_of_the_command(pictures: list[Path], folder: Path, tmp_path: Path) -> None:
+    # 16 of 20 images are left after a fifth is held out, for batches of 16
+    more = tmp_path / "images"
+    for number, path in enumerate(2 * pictures):
+        copied = more / path.parent.name / f"{number}.png"
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        copied.write_bytes(path.read_bytes())
+    run = train(more, tmp_path / "run", backend="flex", steps=1, held_out=0.2, image_size=32, progress=False)
+    assert settings_of(run)["batch_size"] == 16
+
+
+def test_later_settings_count(folder: Path, tmp_path: Path) -> None:
+    # epochs count where the file has steps, and keywords where the file has others
+    file = tmp_path / "settings.toml"
+    file.write_text('steps = 500\nbatch_size = 5\n[method]\nencoder_name = "vit_base_patch16_224"\n')
+    small: dict[str, Any] = {"n_cls_prototypes": 8, "n_patch_prototypes": 8, "image_size": 32}
+    arguments: dict[str, Any] = {"backend": "flex", "progress": False, "method": small}
+    name = "vit_tiny_patch16_224"
+    run = train(folder, tmp_path / "run", config=file, encoder=name, epochs=1, **arguments)
+    settings = settings_of(run)
+    assert "steps" not in settings and settings["epochs"] == 1
+    assert settings["method"]["encoder_name"] == name
+    assert settings["batch_size"] == 5
+
+
+def test_numbers_of_numpy_are_numbers(folder: Path, tmp_path: Path) -> None:
+    run = train(folder, tmp_path / "run", steps=np.int64(1), seed=np.uint8(3), progress=False, **TINY)
+    assert settings_of(run)["seed"] == 3
+    with pytest.raises(SettingError, match="settings: .*object"):
+        train(folder, tmp_path / "other", steps=object(), progress=False, **TINY)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_process_is_refused(run: ibot_train.Run) -> None:
+    code = (
+        "import os, sys, warnings; from ibot_train import Embedder\n"
+        "warnings.simplefilter('ignore')\n"
+        "embedder = Embedder(sys.argv[1], backend='flex')\n"
+        "if os.fork() == 0:\n"
+        "    try: Embedder(sys.argv[1], backend='flex')\n"
+        "    except RuntimeError as error: print(error, flush=True)\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(run.teacher)], capture_output=True, text=True, timeout=60)
+    assert "forked" in done.stdout and "spawn" in done.stdout, done
+
+
+def test_messages_name_keywords(folder: Path, tmp_path: Path) -> None:
+    train(folder, tmp_path / "run", steps=1, progress=False, **TINY)
+    with pytest.raises(FileError, match="`override=True`"):
+        train(folder, tmp_path / "run", steps=2, seed=9, progress=False, **TINY)
 
 
 def test_images_of_several_folders_and_files(pictures: list[Path], folder: Path, tmp_path: Path) -> None:

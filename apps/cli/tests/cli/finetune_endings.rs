@@ -105,6 +105,35 @@ fn a_loss_that_is_not_finite_ends_it() {
     refused(&lower, &["another run", "learning_rate = 0.001", "--out"]);
 }
 
+/// Killed between an epoch and its first checkpoint, or without its checkpoints, the same command begins anew.
+#[test]
+fn a_run_without_a_checkpoint_begins_anew() {
+    let colors = colors("anew");
+    let flags = colors.arguments("out", &["--epochs", "2"]);
+    assert!(crate::ibot(&flags).status.success());
+    let out = colors.scratch.0.join("out");
+    let lines = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    let first = lines.lines().next().unwrap();
+    fs::write(out.join("metrics.jsonl"), format!("{first}\n")).unwrap();
+    let said = crate::succeeds(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(
+        said.contains("has no checkpoint, and begins anew"),
+        "{said}"
+    );
+    let [before, after] = [
+        lines,
+        fs::read_to_string(out.join("metrics.jsonl")).unwrap(),
+    ]
+    .map(|lines| -> Vec<f64> {
+        let losses = lines.lines().map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line["loss"].as_f64().unwrap()
+        });
+        losses.collect()
+    });
+    assert_eq!(before, after);
+}
+
 /// Ctrl-C finishes the step, writes the newest classifier and gives the shell's status.
 #[cfg(unix)]
 #[test]

@@ -96,7 +96,9 @@ def train(
     request = {
         "data": [os.fspath(one) for one in several],
         "out": os.fspath(out),
-        "settings": json.dumps(_nested((_FLAGS.get(key, key), value) for key, value in settings.items())),
+        "settings": json.dumps(
+            _nested((_FLAGS.get(key, key), value) for key, value in settings.items()), default=_plain
+        ),
         "preset": preset,
         "config": None if config is None else os.fspath(config),
         "encoder": encoder,
@@ -149,6 +151,13 @@ def _nested(settings: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     for key, value in settings:
         _put(nested, key.split("."), key, value)
     return nested
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy as one of Python."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise SettingError(f"settings: {value!r} is neither a number, a text, a list nor a table")
 
 
 def _put(table: dict[str, Any], path: Sequence[str], key: str, value: Any) -> None:
