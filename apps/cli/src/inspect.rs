@@ -113,6 +113,10 @@ fn describe_without_card(described: &Described) -> Result<()> {
             answer(format_args!("{encoder}, by config.json"))?;
             describe_shape(vit, preprocessing)
         }
+        (Some(_), None) if described.refused.is_some() => answer(format_args!(
+            "config.json {}",
+            described.refused.as_deref().unwrap_or_default()
+        )),
         _ => answer("no architecture in the file; pass --encoder"),
     }
 }
