@@ -56,7 +56,7 @@ pub enum TrainingEvent {
     Finished(PathBuf),
     /// The last event of a cancelled run; starting it again resumes from here.
     Cancelled {
-        /// Steps made.
+        /// Steps made; 0 where it was cancelled before it read its checkpoint.
         step: usize,
         /// The run folder.
         run: PathBuf,

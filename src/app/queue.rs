@@ -112,11 +112,14 @@ impl Shared {
     }
 
     /// Adds a task behind all others.
-    /// Once it is closed, the task is dropped, which ends its job with [`crate::Error::Stopped`].
+    /// Once it is closed, the task's job ends with [`Error::Stopped`].
     pub fn push(&self, task: Task) {
         let mut queue = lock(&self.queue);
         if queue.closed {
             drop(queue); // a callback of the job may look at the queue
+            if let Task::Embed(task) = task {
+                task.finish(Err(Error::Stopped));
+            } // the others tell by being dropped
             return;
         }
         queue.tasks.push_back(task);

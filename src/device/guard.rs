@@ -2,9 +2,9 @@
 //!
 //! On wgpu, burn swallows errors: a launch that fails leaves its output as it was, and reading it gives zeros or worse.
 //! The guard learns of a fault in five ways: wgpu's error handler, its device-lost callback, a panic hook for the device's
-//! thread, `sync`, the only one to return compile errors of a kernel, and on Metal a counter (`witness`). All of them happen before a read that was
-//! requested later returns, so a check after the read is a check of the read. And each read and sync is waited for with a
-//! deadline before burn waits without one (`patience`).
+//! thread, `sync`, the only one to return compile errors of a kernel, and on Metal a counter (`witness`). All of them happen
+//! before a read that was requested later returns, so a check after the read is a check of the read. And each read and sync
+//! is waited for with a deadline before burn waits without one (`patience`).
 
 use std::fmt;
 use std::io::Write as _;

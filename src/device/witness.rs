@@ -3,7 +3,8 @@
 //! A command buffer that Metal ends with an error (out of memory, over its time) has completed for wgpu-hal 29, which does not look
 //! at the status (wgpu issue 9545): nothing is reported, and its kernels' outputs are what lay there before. So a kernel that
 //! adds one to a counter is launched between the others, and numbers count as sound only once the counter has all of
-//! these. Never run on Metal; on lavapipe it counts right.
+//! these. It does not see a kernel that fails behind the last count of its command buffer, nor a buffer of burn's kernels
+//! alone. Never run on Metal; on lavapipe it counts right.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,7 +22,8 @@ use crate::device::panics;
 /// Name of the variable that has the work of any GPU counted, as that of Metal is, where it is 1.
 pub const WITNESS_VARIABLE: &str = "IBOT_WITNESS";
 
-/// After this many launches of this crate, one of the counter: cubecl puts 8 into a command buffer, two of them burn's own.
+/// After this many launches of this crate, one of the counter: cubecl puts 8 into a command buffer of an integrated GPU, about
+/// two of them burn's own.
 const EVERY: u32 = 4;
 
 const WGSL: &str = "

@@ -70,8 +70,8 @@ impl FinetuneFolder {
     /// settings, each a line.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] where another process trains in it, or it holds a run with other settings, model or pictures;
-    /// [`Error::Io`].
+    /// [`Error::Checkpoint`] where another process trains in it, or it holds a run with other settings, model or pictures, or
+    /// one of several epochs without checkpoints that is not complete; [`Error::Io`].
     pub fn begin(
         path: &Path,
         config: &FinetuneConfig,
@@ -249,7 +249,10 @@ fn find(
         observer.note(&format!("skipped a damaged checkpoint: {}", damaged.error));
     }
     let Some(newest) = newest else {
-        // killed before its first checkpoint, or they were removed: the settings are this run's
+        // killed between its first epoch and the checkpoint of that; of more epochs, there were checkpoints
+        if epochs.len() > 1 {
+            return Err(used(path, "metrics.jsonl, without checkpoints"));
+        }
         if !epochs.is_empty() {
             observer.note(&format!(
                 "run {}: it has no checkpoint, and begins anew",

@@ -109,8 +109,15 @@ impl ClusterArgs {
             let sheets = report.clusters.iter();
             let sheets = sheets.filter_map(|cluster| cluster.sheet.as_deref().map(path_of_text));
             let sheets: Vec<PathBuf> = sheets.collect();
+            if sheets.is_empty() {
+                let reason = format!(
+                    "none of its {} can be read, so that no sheet is drawn",
+                    counted(count, "image")
+                );
+                return Err(Error::data(source.name(), reason));
+            }
             note_earlier(&self.model, out, &sheets, |name| {
-                name.starts_with("cluster-")
+                name.starts_with("cluster-") && name.ends_with(".png")
             });
         }
         self.model.answer(&report, || report.text())
@@ -217,8 +224,14 @@ impl ClusterArgs {
             (path.clone(), format!("{class} {name}").trim().to_owned())
         });
         let captioned: Vec<(PathBuf, String)> = captioned.collect();
-        save_sheet(&self.model, &file, &title, &captioned)?;
-        Ok(Some(file))
+        match save_sheet(&self.model, &file, &title, &captioned) {
+            // the other clusters may have images that can be read
+            Err(error @ Error::Data { .. }) => {
+                self.model.note(&error.to_string());
+                Ok(None)
+            }
+            drawn => drawn.map(|()| Some(file)),
+        }
     }
 }
 

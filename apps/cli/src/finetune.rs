@@ -189,14 +189,14 @@ fn table(report: &FinetuneReport) -> String {
             printable(&exported.file)
         );
     }
-    let guess = report
-        .epochs
-        .last()
-        .map_or(0.0, |of| of.most_frequent_class);
-    let _ = writeln!(
-        text,
-        "always guessing the most frequent class: top-1 {:.1} %",
-        100.0 * guess
-    );
+    // not known of a run of an earlier version
+    let last = report.epochs.last();
+    if let Some(last) = last.filter(|of| of.most_frequent_class > 0.0) {
+        let _ = writeln!(
+            text,
+            "always guessing the most frequent class: top-1 {:.1} %",
+            100.0 * last.most_frequent_class
+        );
+    }
     text + "the best epoch was selected on this set, so its accuracy is optimistic"
 }

@@ -81,7 +81,7 @@ pub struct TrainArgs {
     /// One setting by its key, as in the TOML file: method.koleo_weight=0.1; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", help_heading = SETTINGS)]
     pub set: Vec<Setting>,
-    /// Print the settings that are set as TOML, with what each means, and exit.
+    /// Print all settings that have a value, as TOML with what each means, and exit.
     #[arg(long, help_heading = SETTINGS)]
     pub print_config: bool,
     #[command(flatten)]

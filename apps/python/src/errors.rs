@@ -10,10 +10,9 @@ pyo3::import_exception!(ibot_train._errors, DeviceError);
 pyo3::import_exception!(ibot_train._errors, Interrupted);
 
 /// What does the same here as an item of the library that messages name.
-const HERE: [(&str, &str); 3] = [
+const HERE: [(&str, &str); 2] = [
     ("`allow_changes`", "`override=True`"),
     ("`encoder_names`", "`ibot inspect --encoders`"),
-    ("`RunConfig::to_toml`", "`ibot train --print-config`"),
 ];
 
 /// The exception of an error.

@@ -239,8 +239,8 @@ impl PretrainedCfg {
 fn unlike(key: &str, value: impl ToString, supported: &str) -> String {
     let value = printable(value.to_string());
     format!(
-        "has {key} {value}; supported: {supported}. With the model's name as `encoder`, images are prepared as for a file without \
-         a description"
+        "has {key} {value}; supported: {supported}. With the model's name as `encoder`, images are resized and cropped as for a file \
+         without a description"
     )
 }
 

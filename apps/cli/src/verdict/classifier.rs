@@ -24,10 +24,11 @@ impl Classifier {
         })
     }
 
-    /// Whether it is measurably above guessing: with its whole 95 % interval.
+    /// Whether it is measurably above guessing, with its whole 95 % interval; with one class, nothing could be.
     pub fn is_above_guessing(&self) -> bool {
         let [low, _] = wilson_interval(self.top1, self.images as usize);
-        self.guessing.is_none_or(|guessing| low > guessing)
+        let guessing = self.guessing.filter(|guessing| *guessing < 1.0);
+        guessing.is_none_or(|guessing| low > guessing)
     }
 }
 

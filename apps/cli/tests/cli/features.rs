@@ -358,7 +358,7 @@ fn a_sheet_without_images_is_refused() {
     }
     let before = fs::read(format!("{sheets}/cluster-000.png")).unwrap();
     fs::remove_dir_all(&trained.pictures).unwrap();
-    let parts = ["cluster-000.png", "none of its 10 images can be read"];
+    let parts = ["all.safetensors", "none of its 10 images can be read"];
     refused(&of("1"), &parts);
     assert_eq!(
         fs::read(format!("{sheets}/cluster-000.png")).unwrap(),

@@ -105,16 +105,24 @@ fn a_loss_that_is_not_finite_ends_it() {
     refused(&lower, &["another run", "learning_rate = 0.001", "--out"]);
 }
 
-/// Killed between an epoch and its first checkpoint, or without its checkpoints, the same command begins anew.
+/// Killed between its first epoch and the checkpoint of that, the same command begins anew; of more epochs, there were checkpoints,
+/// and the classifiers stay.
 #[test]
 fn a_run_without_a_checkpoint_begins_anew() {
     let colors = colors("anew");
-    let flags = colors.arguments("out", &["--epochs", "2"]);
+    let flags = colors.arguments("out", &["--epochs", "3"]);
     assert!(crate::ibot(&flags).status.success());
     let out = colors.scratch.0.join("out");
     let lines = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
-    let first = lines.lines().next().unwrap();
-    fs::write(out.join("metrics.jsonl"), format!("{first}\n")).unwrap();
+    let keep = |count: usize| {
+        let kept: Vec<&str> = lines.lines().take(count).collect();
+        fs::write(out.join("metrics.jsonl"), kept.join("\n") + "\n").unwrap();
+    };
+    keep(2);
+    let best = fs::read(out.join("best.safetensors")).unwrap();
+    refused(&flags, &["another run", "without checkpoints", "--out"]);
+    assert!(fs::read(out.join("best.safetensors")).unwrap() == best);
+    keep(1);
     let said = crate::succeeds(&flags.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(
         said.contains("has no checkpoint, and begins anew"),

@@ -154,9 +154,9 @@ def _nested(settings: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A number of numpy as one of Python."""
-    if hasattr(value, "item"):
-        return value.item()
+    """A number or an array of numpy as Python's."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
     raise SettingError(f"settings: {value!r} is neither a number, a text, a list nor a table")
 
 
