@@ -44,6 +44,11 @@ fn request(scratch: &Scratch, steps: usize) -> RunRequest {
     request
 }
 
+fn started(scratch: &Scratch, steps: usize) -> TrainingHandle {
+    let request = request(scratch, steps);
+    TrainingConfig::default().start(request).unwrap()
+}
+
 fn is_last(event: &TrainingEvent) -> bool {
     matches!(
         event,
@@ -129,9 +134,7 @@ fn a_run_tells_what_happens() {
 #[test]
 fn a_run_that_is_cancelled_at_once_is_cancelled() {
     let scratch = Scratch::new("cancelled-at-once");
-    let training = TrainingConfig::default()
-        .start(request(&scratch, 1_000_000))
-        .unwrap();
+    let training = started(&scratch, 1_000_000);
     training.cancel();
     let events = until(&training, is_last);
     let last = events.last().unwrap();
@@ -142,9 +145,7 @@ fn a_run_that_is_cancelled_at_once_is_cancelled() {
 #[test]
 fn a_paused_run_stands_still_and_goes_on() {
     let scratch = Scratch::new("pause");
-    let training = TrainingConfig::default()
-        .start(request(&scratch, 100_000))
-        .unwrap();
+    let training = started(&scratch, 100_000);
     until(&training, |e| matches!(e, TrainingEvent::Step(_)));
     training.pause();
     assert!(training.is_paused());
@@ -173,9 +174,7 @@ fn a_paused_run_stands_still_and_goes_on() {
     assert!(matches!(training.wait(), Err(Error::Interrupted { step, .. }) if step == at));
 
     // the same request goes on from there, and a dropped handle leaves a checkpoint too
-    let training = TrainingConfig::default()
-        .start(request(&scratch, 100_000))
-        .unwrap();
+    let training = started(&scratch, 100_000);
     let events = until(&training, |e| matches!(e, TrainingEvent::Step(_)));
     assert_eq!(steps(&events), [at + 1]);
     drop(training);

@@ -1,11 +1,34 @@
-//! Pictures, prepared as the program does from which a model is.
+//! Recorded models of other programs: what their description says, and their pictures.
 
 use std::path::Path;
 
+use ibot::backbone::Normalization;
+use ibot::data::EvalFit;
 use ibot::embedding::seen;
-use ibot::files::model::{ModelOptions, read_model};
+use ibot::files::model::{LoadedModel, ModelOptions, read_model};
 use ibot::files::read_safetensors;
 use image::RgbImage;
+
+/// Checks the normalization that all recorded models have, and by which file it is known.
+pub fn has_recorded_normalization(model: &LoadedModel, file: &str) {
+    let expected = Normalization {
+        mean: [0.4, 0.5, 0.6],
+        std: [0.2, 0.25, 0.3],
+    };
+    assert_eq!(model.normalization.values, expected);
+    assert_eq!(model.normalization.why, format!("from {file}"));
+}
+
+/// Reads a model for another side of its images: the share that is cut stays, which gives `fit`, and its positions are resampled.
+pub fn read_at_side(model: &Path, image_size: usize, fit: EvalFit) -> LoadedModel {
+    let options = ModelOptions {
+        image_size: Some(image_size),
+        ..ModelOptions::default()
+    };
+    let model = read_model(model, &options).unwrap();
+    assert_eq!(model.preprocessing.fit, fit);
+    model
+}
 
 /// Compares the first image of a recorded case with what this crate makes of the case's picture for the model: a level at most
 /// apart, as between this crate's resizing and Pillow's.

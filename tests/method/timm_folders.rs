@@ -3,14 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ibot::backbone::{Normalization, VitConfig};
+use ibot::backbone::VitConfig;
 use ibot::data::{EvalFit, ValueRange, augment::Interpolation};
 use ibot::files::model::{
     CARD_FORMAT, ModelCard, ModelOptions, Preprocessing, read_model, write_model, write_timm_folder,
 };
 use ibot::files::{read_safetensors, write_safetensors};
 
-use crate::prepared::pictures_are_prepared_alike;
+use crate::prepared::{has_recorded_normalization, pictures_are_prepared_alike, read_at_side};
 
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/timm")
@@ -36,19 +36,8 @@ fn config_says_everything() {
     );
     // floor(24 / 0.9)
     assert_eq!(found.preprocessing.fit, EvalFit::Shorter(26));
-    let expected = Normalization {
-        mean: [0.4, 0.5, 0.6],
-        std: [0.2, 0.25, 0.3],
-    };
-    assert_eq!(found.normalization.values, expected);
-    assert_eq!(found.normalization.why, "from config.json");
-    // another size keeps the share that is cut, and resamples the positions
-    let options = ModelOptions {
-        image_size: Some(48),
-        ..ModelOptions::default()
-    };
-    let larger = read_model(&fixture(), &options).unwrap();
-    assert_eq!(larger.preprocessing.fit, EvalFit::Shorter(52));
+    has_recorded_normalization(&found, "config.json");
+    let larger = read_at_side(&fixture(), 48, EvalFit::Shorter(52));
     assert_eq!(larger.tensors["pos_embed"].shape, [1, 36, 16]);
 }
 

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn_flex::Flex;
-use ibot::backbone::Normalization;
 use ibot::data::EvalFit;
 use ibot::files::model::{
     ModelOptions, ModelSource, Normalized, TransformersModel, file_hash, read_model,
@@ -14,7 +13,7 @@ use ibot::files::{NamedTensor, Role, backbone_of, read_safetensors, read_weights
 use ibot::precision::Precision;
 use serde_json::{Value, json};
 
-use crate::prepared::pictures_are_prepared_alike;
+use crate::prepared::{has_recorded_normalization, pictures_are_prepared_alike, read_at_side};
 
 type Tensors = BTreeMap<String, NamedTensor>;
 
@@ -85,19 +84,8 @@ fn config_and_preprocessor_say_everything() {
     assert_eq!(registers.architecture.reg_tokens, 3);
     assert!(registers.architecture.no_embed_class);
     assert_eq!(registers.preprocessing.fit, EvalFit::Shorter(18));
-    let expected = Normalization {
-        mean: [0.4, 0.5, 0.6],
-        std: [0.2, 0.25, 0.3],
-    };
-    assert_eq!(registers.normalization.values, expected);
-    assert_eq!(registers.normalization.why, "from preprocessor_config.json");
-    // another size keeps the share that is cut, and resamples the positions
-    let options = ModelOptions {
-        image_size: Some(24),
-        ..ModelOptions::default()
-    };
-    let mut larger = read_model(&fixture("dinov2"), &options).unwrap();
-    assert_eq!(larger.preprocessing.fit, EvalFit::Shorter(27));
+    has_recorded_normalization(&registers, "preprocessor_config.json");
+    let mut larger = read_at_side(&fixture("dinov2"), 24, EvalFit::Shorter(27));
     assert_eq!(larger.tensors["pos_embed"].shape, [1, 37, 16]);
     larger
         .backbone::<Flex>(&fixture("dinov2"), &Default::default())
@@ -105,7 +93,7 @@ fn config_and_preprocessor_say_everything() {
     // a run takes the same normalization
     let source = ModelSource::File(fixture("dinov2")).resolve().unwrap();
     let own = Normalized::of_file(&source.file, &source.described, None).unwrap();
-    assert_eq!(own.unwrap().values, expected);
+    assert_eq!(own.unwrap().values, registers.normalization.values);
     assert_eq!(source.described.architecture.unwrap().depth, 2);
 }
 
