@@ -20,7 +20,6 @@ use crate::device::adapters::AdapterSummary;
 use crate::device::api::Api;
 use crate::device::faults::{Fault, FaultLog};
 use crate::device::patience::Patience;
-use crate::device::witness::Witness;
 use crate::device::{kept_words, panics};
 use crate::error::{Error, Result};
 use crate::memory::GpuMemory;
@@ -107,7 +106,6 @@ pub struct GpuGuard {
     pub(super) adapter: Arc<AdapterSummary>,
     pub(super) log: Arc<FaultLog>,
     pub(super) patience: Arc<Patience>,
-    pub(super) witness: Option<Arc<Witness>>,
 }
 
 impl fmt::Debug for GpuGuard {
@@ -162,9 +160,7 @@ impl GpuGuard {
             Ok(Err(error)) => self.log.record(Fault::of_report(&error.to_string())),
             Err(panic) => self.log.record_symptom(&panic.report),
         }
-        if let Some(witness) = &self.witness {
-            witness.check(&self.log);
-        }
+        self.patience.check_done();
         if self.adapter.api == Api::Dx12 {
             // a fence of a device that was removed says that all is done; a submission says that it was removed
             self.setup.queue.submit([]);
@@ -207,10 +203,6 @@ impl GpuGuard {
 
     /// Waits, with a deadline, until the device has done all of its work, then checks.
     fn synchronize(&self) -> Result<()> {
-        self.check()?;
-        if let Some(witness) = &self.witness {
-            witness.count(); // for what was launched since the last one
-        }
         self.patience.synchronize();
         self.check()
     }

@@ -10,7 +10,6 @@ use cubecl::client::ComputeClient;
 use crate::device::adapters::{AdapterKind, AdapterSummary};
 use crate::device::matrices::Matrices;
 use crate::device::patience::Patience;
-use crate::device::witness::Witness;
 
 /// One guarded device.
 struct RegisteredDevice {
@@ -19,7 +18,6 @@ struct RegisteredDevice {
     adapter: Arc<AdapterSummary>,
     matrices: Option<Matrices>,
     patience: Arc<Patience>,
-    witness: Option<Arc<Witness>>,
     queue: wgpu::Queue,
 }
 
@@ -36,7 +34,6 @@ pub(super) fn remember(
     adapter: &AdapterSummary,
     matrices: Option<Matrices>,
     patience: &Arc<Patience>,
-    witness: Option<&Arc<Witness>>,
     queue: &wgpu::Queue,
 ) {
     let known = RegisteredDevice {
@@ -45,7 +42,6 @@ pub(super) fn remember(
         adapter: Arc::new(adapter.clone()),
         matrices,
         patience: Arc::clone(patience),
-        witness: witness.cloned(),
         queue: queue.clone(),
     };
     KNOWN
@@ -95,14 +91,8 @@ pub(super) fn queue_of(client: &ComputeClient<WgpuRuntime>) -> Option<wgpu::Queu
 /// The device does not answer; [`super::GpuGuard::catch`] makes an error of it.
 pub(crate) fn launched(client: &ComputeClient<WgpuRuntime>) {
     let key = client_key(client);
-    let found = find(
-        |known| known.client == key,
-        |known| (known.patience.clone(), known.witness.clone()),
-    );
-    if let Some((patience, witness)) = found {
-        if let Some(witness) = witness {
-            witness.launched();
-        }
+    let patience = find(|known| known.client == key, |known| known.patience.clone());
+    if let Some(patience) = patience {
         patience.launched();
     }
 }

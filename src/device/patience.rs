@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 use burn_wgpu::{WgpuDevice, WgpuRuntime, WgpuSetup};
 use cubecl::Runtime;
 
-use crate::device::adapters::AdapterKind;
+use crate::device::adapters::{AdapterKind, AdapterSummary};
 use crate::device::faults::{Fault, FaultKind, FaultLog, lock};
 use crate::device::panics;
+use crate::device::witness::Witness;
 use crate::error::{Error, Result};
 
 /// Name of the variable with the seconds in which a GPU must finish some of its work.
@@ -90,6 +91,7 @@ pub(super) struct Patience {
     requests: Mutex<Requests>,
     changed: Condvar,
     launches: AtomicU32,
+    witness: Option<Witness>,
     log: Arc<FaultLog>,
 }
 
@@ -104,16 +106,18 @@ impl Patience {
     pub fn start(
         device: &WgpuDevice,
         setup: &WgpuSetup,
-        kind: AdapterKind,
+        adapter: &AdapterSummary,
         log: &Arc<FaultLog>,
     ) -> Result<Arc<Self>> {
         let (to_wait, asked) = channel();
+        let seconds = std::env::var(DEADLINE_VARIABLE).ok();
         let patience = Arc::new(Self {
-            deadline: deadline(std::env::var(DEADLINE_VARIABLE).ok().as_deref(), kind)?,
+            deadline: deadline(seconds.as_deref(), adapter.kind)?,
             to_wait,
             requests: Mutex::default(),
             changed: Condvar::new(),
             launches: AtomicU32::new(0),
+            witness: Witness::of(adapter.api, device),
             log: Arc::clone(log),
         });
         let waiting = Waiting {
@@ -136,13 +140,30 @@ impl Patience {
 
     /// Submits what is queued and waits until the device has done it, or has failed.
     pub fn synchronize(&self) {
-        if !self.log.is_poisoned() {
-            self.wait(true, 0);
+        if self.log.is_poisoned() {
+            return;
+        }
+        if let Some(witness) = &self.witness {
+            // for what was launched since the last one; burn's thread of the device may be gone
+            if let Err(panic) = panics::catch(|| witness.count()) {
+                self.log.record_symptom(&panic.report);
+            }
+        }
+        self.wait(true, 0);
+    }
+
+    /// Records a fault where the device calls work done that it did not do, as far as that is counted; all of it must be over.
+    pub fn check_done(&self) {
+        if let Some(witness) = self.witness.as_ref().filter(|_| !self.log.is_poisoned()) {
+            witness.check(&self.log);
         }
     }
 
     /// Counts one launch; panics where the device does not answer.
     pub fn launched(&self) {
+        if let Some(witness) = &self.witness {
+            witness.launched();
+        }
         let number = self.launches.fetch_add(1, Ordering::Relaxed);
         if number % LAUNCHES == LAUNCHES - 1 && !self.log.is_poisoned() {
             self.wait(false, 1);

@@ -11,7 +11,6 @@ use crate::device::faults::{Fault, FaultKind, FaultLog, lock};
 use crate::device::guard::GpuGuard;
 use crate::device::matrices::Matrices;
 use crate::device::patience::Patience;
-use crate::device::witness::Witness;
 use crate::device::{known, panics};
 use crate::error::Result;
 
@@ -59,16 +58,8 @@ impl Guarded {
         let adapter = AdapterSummary::new(0, api, &setup.adapter);
         let matrices = Matrices::asked_for(api, &setup)?;
         let log = panics::watch(device, &adapter.title());
-        let patience = Patience::start(device, &setup, adapter.kind, &log)?;
-        let witness = Witness::of(api, device);
-        known::remember(
-            device,
-            &adapter,
-            matrices,
-            &patience,
-            witness.as_ref(),
-            &setup.queue,
-        );
+        let patience = Patience::start(device, &setup, &adapter, &log)?;
+        known::remember(device, &adapter, matrices, &patience, &setup.queue);
         let ear = Ear(Arc::clone(&log));
         setup.device.on_uncaptured_error(Arc::new(move |error| {
             if owner == Owner::Burn || panics::is_on_thread_of(&ear.0) {
@@ -97,7 +88,6 @@ impl Guarded {
             adapter: Arc::new(adapter),
             log,
             patience,
-            witness,
         };
         self.0.insert(device.clone(), (guard.clone(), owner));
         Ok(guard)

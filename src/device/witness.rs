@@ -6,7 +6,7 @@
 //! these. It does not see a kernel that fails behind the last count of its command buffer, nor a buffer of burn's kernels
 //! alone. Never run on Metal; on lavapipe it counts right.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use burn_wgpu::{KernelSource, SourceKernel, SourceTemplate, WgpuDevice, WgpuRuntime};
@@ -58,12 +58,18 @@ pub(super) struct Witness {
     others: AtomicU32,
 }
 
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Witness({:?})", self.counted)
+    }
+}
+
 impl Witness {
     /// One for a device that needs it.
-    pub fn of(api: Api, device: &WgpuDevice) -> Option<Arc<Self>> {
+    pub fn of(api: Api, device: &WgpuDevice) -> Option<Self> {
         let is_asked = std::env::var_os(WITNESS_VARIABLE).is_some_and(|value| value == "1");
         let is_needed = api == Api::Metal || is_asked;
-        is_needed.then(|| Arc::new(Self::new(WgpuRuntime::client(device))))
+        is_needed.then(|| Self::new(WgpuRuntime::client(device)))
     }
 
     fn new(client: ComputeClient<WgpuRuntime>) -> Self {
