@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::eval::features::{FeatureSet, unit};
-use crate::eval::products::row_products;
+use crate::eval::products::{row_products, rows_at_once};
 
 /// How neighbors vote.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -88,9 +88,8 @@ pub fn knn_report_until(
     temperature: f64,
     stop: &AtomicBool,
 ) -> Result<Option<Vec<KnnScore>>> {
-    /// Queries whose similarities are held at once, at most, and what they may take.
+    /// Queries whose similarities are held at once, at most.
     const BLOCK: usize = 128;
-    const BYTES: usize = 64 << 20;
     let width = bank.width;
     let (bank_rows, bank_labels) = labeled_unit_rows(bank);
     let (query_rows, query_labels) = labeled_unit_rows(queries);
@@ -103,7 +102,7 @@ pub fn knn_report_until(
     }
     let largest = neighbors.iter().copied().max().unwrap_or(0);
     let mut places = Vec::with_capacity(query_labels.len());
-    let block = (BYTES / (4 * bank_labels.len())).clamp(1, BLOCK);
+    let block = rows_at_once(bank_labels.len()).min(BLOCK);
     for (rows, labels) in query_rows
         .chunks(block * width)
         .zip(query_labels.chunks(block))

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::eval::features::{finite_unit_rows, unit};
 use crate::eval::knn::most_alike;
-use crate::eval::products::row_products;
+use crate::eval::products::{row_products, rows_at_once};
 
 /// Rows that are normal, to be near to: features of pictures, or of patches. Each belongs to an owner, the picture that it is
 /// of.
@@ -83,9 +83,7 @@ impl NormalRows {
         own: Option<&[usize]>,
         neighbors: usize,
     ) -> Vec<Option<Distance>> {
-        /// Bytes of similarities that are held at once.
-        const BYTES: usize = 64 << 20;
-        let block = (BYTES / (4 * self.len())).max(1);
+        let block = rows_at_once(self.len());
         let queries: Vec<f32> = queries.chunks_exact(self.width).flat_map(unit).collect();
         let mut found = Vec::with_capacity(queries.len() / self.width);
         for (at, block_of) in queries.chunks(block * self.width).enumerate() {

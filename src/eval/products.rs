@@ -8,6 +8,12 @@ pub(super) trait Number: Copy + Default + From<u8> + 'static {}
 impl Number for f32 {}
 impl Number for f64 {}
 
+/// How many rows to multiply at once with so many others: their products take 64 MiB in f32 at most.
+pub(super) fn rows_at_once(others: usize) -> usize {
+    const BYTES: usize = 64 << 20;
+    (BYTES / (4 * others.max(1))).max(1)
+}
+
 /// Dot products of all pairs of rows: `[L, D]`, `[R, D]` -> `[L, R]`, all row-major.
 pub(super) fn row_products<T: Number>(left: &[T], right: &[T], width: usize) -> Vec<T> {
     let width = width.max(1);

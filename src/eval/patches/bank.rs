@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::eval::features::{finite_unit_rows, unit};
 use crate::eval::knn::most_alike;
 use crate::eval::patches::rows::{Cover, PatchRows};
-use crate::eval::products::row_products;
+use crate::eval::products::{row_products, rows_at_once};
 
 /// Patches whose classes are known, to be searched by those of other pictures.
 ///
@@ -49,10 +49,8 @@ impl PatchBank {
     /// # Shapes
     /// `patches` `[N, D]` -> `[N, K]` for each of `neighbors`.
     pub fn scores(&self, patches: &[f32], neighbors: &[usize], temperature: f64) -> Vec<Vec<f64>> {
-        /// Bytes of similarities that are held at once.
-        const BYTES: usize = 64 << 20;
         let largest = neighbors.iter().copied().max().unwrap_or(0);
-        let block = (BYTES / (4 * self.covers.len())).max(1);
+        let block = rows_at_once(self.covers.len());
         let queries: Vec<f32> = patches.chunks_exact(self.width).flat_map(unit).collect();
         let mut scores: Vec<Vec<f64>> = vec![Vec::new(); neighbors.len()];
         for queries in queries.chunks(block * self.width) {
