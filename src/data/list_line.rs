@@ -23,9 +23,8 @@ impl ListLine {
         };
         let mark = marks.iter().filter_map(|mark| text.rfind(mark)).max();
         match mark.filter(|at| text.len() > at + 3) {
-            // the root of the file system keeps its slash
             Some(at) => Self {
-                root: Some(path_of_text(&text[..at.max(1)])),
+                root: Some(path_of_text(&text[..at.max(root_length(text))])),
                 path: path_of_text(&text[at + 3..]),
             },
             None => Self {
@@ -34,6 +33,12 @@ impl ListLine {
             },
         }
     }
+}
+
+/// Bytes of the root of the file system, which keeps its slash: of `/`, or of `D:\` on Windows.
+fn root_length(text: &str) -> usize {
+    let has_drive = cfg!(windows) && text.as_bytes().get(1) == Some(&b':');
+    if has_drive { 3 } else { 1 }
 }
 
 /// The line for a picture of this class, or of none; None where no line leads back to it: one end of its name is space, it has

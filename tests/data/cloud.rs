@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use ibot::data::{FolderConfig, ImageFolder, LoaderConfig, PictureSource as _, Position};
+use ibot::data::{
+    FolderConfig, ImageFolder, LoaderConfig, PictureSource as _, Position, Survey, SurveyConfig,
+};
 
 use super::TempFolder;
 use super::loading::{config, loader};
@@ -218,13 +220,7 @@ fn scan(sources: &[&Path]) -> ibot::Result<ImageFolder> {
 fn what_a_server_has_is_what_a_folder_has() {
     let set = set();
     let server = Server::start(&set.0);
-    for name in [
-        "s-{0..2}.tar",
-        "s-1.tar",
-        "set.parquet",
-        "all.txt",
-        "all.csv",
-    ] {
+    for name in "s-{0..2}.tar s-1.tar set.parquet all.txt all.csv".split(' ') {
         let [here, there] = [set.0.join(name), server.path(name)];
         let [of_files, of_server] = [scan(&[&here]).unwrap(), scan(&[&there]).unwrap()];
         assert!(!of_files.is_empty(), "{name}");
@@ -236,11 +232,8 @@ fn what_a_server_has_is_what_a_folder_has() {
             content(&of_files, of_root),
             "{name}"
         );
-        assert_eq!(
-            first_batches(of_server),
-            first_batches(of_files),
-            "{name}: batches"
-        );
+        let [of_server, of_files] = [of_server, of_files].map(first_batches);
+        assert_eq!(of_server, of_files, "{name}: batches");
     }
     // a picture in an archive is one request once its archive is known
     let archive = scan(&[&server.path("s-0.tar")]).unwrap();
@@ -252,6 +245,8 @@ fn what_a_server_has_is_what_a_folder_has() {
         requests[0].starts_with("GET /s-0.tar bytes="),
         "{requests:?}"
     );
+    // an address as a browser shows it
+    scan(&[&server.path("s%2D0.tar")]).unwrap();
     // a list on this machine may name what is on a server
     let list = set.write("there.txt", server.path("cat/a.png").to_str().unwrap());
     let found = scan(&[&list]).unwrap();
@@ -381,6 +376,7 @@ fn ends_the_run(status: u16) {
     set.write("all.txt", names.join("\n"));
     let server = Server::start(&set.0);
     let found = Arc::new(scan(&[&server.path("all.txt")]).unwrap());
+    let of_survey = scan(&[&server.path("all.txt")]).unwrap();
     let config = LoaderConfig {
         cache_mib: 0,
         ..config(3, 2)
@@ -393,6 +389,11 @@ fn ends_the_run(status: u16) {
     let error = ends.unwrap().to_string();
     assert!(error.contains("requests in a row failed"), "{error}");
     assert!(loader.skipped() < 20, "{}", loader.skipped());
+    // images of a server that is gone are not damaged
+    let never = AtomicBool::new(false);
+    let surveyed = Survey::of(&of_survey, None, &SurveyConfig::default(), &never, &|_| {});
+    let error = surveyed.err().unwrap().to_string();
+    assert!(error.contains("requests in a row failed"), "{error}");
     // a scan does not ask for every file
     let error = scan(&[&server.path("all.txt")]).unwrap_err().to_string();
     assert!(error.contains("requests in a row failed"), "{error}");

@@ -46,6 +46,61 @@ fn pictures_are_prepared_as_by_timm() {
     pictures_are_prepared_alike(&fixture(), "timm");
 }
 
+fn card(architecture: &VitConfig, image_size: usize, fit: EvalFit) -> ModelCard {
+    ModelCard {
+        format: CARD_FORMAT,
+        ibot: "test".into(),
+        encoder: "custom".into(),
+        network: "teacher".into(),
+        architecture: architecture.clone(),
+        preprocessing: Preprocessing {
+            image_size,
+            fit,
+            range: ValueRange::Auto,
+            interpolation: Interpolation::Bilinear,
+            mean: [0.1, 0.2, 0.3],
+            std: [0.4, 0.5, 0.6],
+        },
+        parameters: 1,
+        step: 1,
+        data: None,
+        license: None,
+        classes: None,
+        fingerprint: Vec::new(),
+    }
+}
+
+/// A classifier that was fine-tuned on larger images than its backbone: timm and transformers are told that positions are
+/// resampled, or the first would take the backbone's size, and the second none.
+#[test]
+fn images_of_another_size_than_the_backbone_are_told() {
+    let folder = std::env::temp_dir().join(format!("ibot-timm-size-{}", std::process::id()));
+    let read = read_model(&fixture(), &ModelOptions::default()).unwrap();
+    let tensors = read_safetensors(&fixture().join("model.safetensors")).unwrap();
+    fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("teacher.safetensors");
+    let side = read.architecture.img_size;
+    for (image_size, is_other) in [(side, false), (2 * side, true)] {
+        let card = card(&read.architecture, image_size, EvalFit::Stretch);
+        write_model(&file, &card, &tensors).unwrap();
+        write_timm_folder(&file, &card).unwrap();
+        let text = fs::read_to_string(folder.join("config.json")).unwrap();
+        let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let (arguments, pretrained) = (&config["model_args"], &config["pretrained_cfg"]);
+        assert_eq!(arguments["img_size"], side);
+        assert_eq!(
+            arguments["dynamic_img_size"].as_bool(),
+            is_other.then_some(true)
+        );
+        assert_eq!(pretrained["fixed_input_size"], !is_other);
+        assert_eq!(pretrained["input_size"][2], image_size);
+        write_safetensors(&folder.join("model.safetensors"), &tensors).unwrap();
+        let found = read_model(&folder, &ModelOptions::default()).unwrap();
+        assert_eq!(found.preprocessing, card.preprocessing);
+    }
+    fs::remove_dir_all(&folder).unwrap();
+}
+
 /// What is written of a file is read without the file's own metadata.
 #[test]
 fn what_is_written_is_read_again() {
@@ -59,27 +114,7 @@ fn what_is_written_is_read_again() {
         (EvalFit::Stretch, EvalFit::Stretch),
     ];
     for (written, expected) in fits {
-        let card = ModelCard {
-            format: CARD_FORMAT,
-            ibot: "test".into(),
-            encoder: "custom".into(),
-            network: "teacher".into(),
-            architecture: read.architecture.clone(),
-            preprocessing: Preprocessing {
-                image_size: 24,
-                fit: written,
-                range: ValueRange::Auto,
-                interpolation: Interpolation::Bilinear,
-                mean: [0.1, 0.2, 0.3],
-                std: [0.4, 0.5, 0.6],
-            },
-            parameters: 1,
-            step: 1,
-            data: None,
-            license: None,
-            classes: None,
-            fingerprint: Vec::new(),
-        };
+        let card = card(&read.architecture, 24, written);
         fs::create_dir_all(&folder).unwrap();
         let file = folder.join("teacher.safetensors");
         write_model(&file, &card, &tensors).unwrap();

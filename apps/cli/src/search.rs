@@ -184,8 +184,16 @@ impl SearchArgs {
         if let Some(index) = index {
             EmbeddingTable::refuse_other(index)?;
         }
-        // one that cannot be read, or is of another model, is made anew
-        let before = index.and_then(|index| EmbeddingTable::read(index).ok());
+        // one that cannot be read is made anew
+        let before = index.and_then(|index| EmbeddingTable::read(index).ok().zip(Some(index)));
+        if let Some((table, index)) = &before
+            && !table.has_features_of(embedder, &folder, &request)
+        {
+            let reason = "holds features of another model, of another kind or of images that were prepared in another way; choose \
+                          another file, or remove it first";
+            return Err(Error::data(*index, reason));
+        }
+        let before = before.map(|(table, _)| table);
         let before: Vec<EmbeddingTable> = before.into_iter().collect();
         let stop = match index {
             Some(_) => stop_on_signal()?,

@@ -1,6 +1,7 @@
 //! Every image of some folders, looked at once: files with the same bytes, and what decoding shows.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
@@ -9,6 +10,7 @@ use super::look::Look;
 use crate::data::PictureSource as _;
 use crate::data::folder::{ImageFolder, reason};
 use crate::data::opened::{length_and_time, read_whole};
+use crate::data::stored::outage;
 use crate::error::{Error, Result};
 
 /// An image: the number of its folder, and its own in that.
@@ -28,7 +30,7 @@ pub enum Seen {
 /// Images whose files have the same bytes, in groups, in the order of the folders. Files of one length are compared by BLAKE3.
 ///
 /// # Errors
-/// [`Error::Stopped`] soon after `stop` is raised.
+/// [`Error::Stopped`] soon after `stop` is raised; [`Error::Data`] where a server no longer answers.
 pub fn equal_files(folders: &[&ImageFolder], stop: &AtomicBool) -> Result<Vec<Vec<Place>>> {
     let mut of_length: BTreeMap<u64, Vec<Place>> = BTreeMap::new();
     for (number, folder) in folders.iter().enumerate() {
@@ -48,15 +50,23 @@ pub fn equal_files(folders: &[&ImageFolder], stop: &AtomicBool) -> Result<Vec<Ve
         .filter(|group| group.len() > 1)
         .flatten()
         .collect();
+    let server_gone = OnceLock::new();
     let hash = |(number, at): Place| {
-        let is_stopped = stop.load(Ordering::Relaxed);
-        let bytes = (!is_stopped).then(|| read_whole(&folders[number].name(at)).ok());
-        let hash = blake3::hash(&bytes.flatten()?);
-        Some((*hash.as_bytes(), (number, at)))
+        if stop.load(Ordering::Relaxed) || server_gone.get().is_some() {
+            return None;
+        }
+        let Ok(bytes) = read_whole(&folders[number].name(at)) else {
+            note_outage(folders[number], at, &server_gone);
+            return None;
+        };
+        Some((*blake3::hash(&bytes).as_bytes(), (number, at)))
     };
     let hashes: Vec<([u8; 32], Place)> = alike.into_par_iter().filter_map(hash).collect();
     if stop.load(Ordering::Relaxed) {
         return Err(Error::Stopped);
+    }
+    if let Some(error) = server_gone.into_inner() {
+        return Err(error);
     }
     let mut of_hash: BTreeMap<[u8; 32], Vec<Place>> = BTreeMap::new();
     for (hash, place) in hashes {
@@ -72,7 +82,7 @@ pub fn equal_files(folders: &[&ImageFolder], stop: &AtomicBool) -> Result<Vec<Ve
 /// of all folders that are done, which `done` counts.
 ///
 /// # Errors
-/// [`Error::Stopped`] soon after `stop` is raised.
+/// [`Error::Stopped`] soon after `stop` is raised; [`Error::Data`] where a server no longer answers, as its images are not damaged.
 pub fn decode_all(
     folder: &ImageFolder,
     keeps_looks: bool,
@@ -80,8 +90,9 @@ pub fn decode_all(
     done: &AtomicUsize,
     progress: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<Seen>> {
+    let server_gone = OnceLock::new();
     let see = |at: usize| {
-        if stop.load(Ordering::Relaxed) {
+        if stop.load(Ordering::Relaxed) || server_gone.get().is_some() {
             return Seen::Uniform; // is thrown away
         }
         let look = folder.decode(at).and_then(|picture| Look::of(&picture));
@@ -89,12 +100,27 @@ pub fn decode_all(
         match look {
             Ok(Some(look)) => Seen::Usable(keeps_looks.then(|| Box::new(look))),
             Ok(None) => Seen::Uniform,
-            Err(error) => Seen::Damaged(reason(&error)),
+            Err(error) => {
+                note_outage(folder, at, &server_gone);
+                Seen::Damaged(reason(&error))
+            }
         }
     };
     let seen = (0..folder.len()).into_par_iter().map(see).collect();
-    match stop.load(Ordering::Relaxed) {
-        true => Err(Error::Stopped),
-        false => Ok(seen),
+    if stop.load(Ordering::Relaxed) {
+        return Err(Error::Stopped);
+    }
+    match server_gone.into_inner() {
+        Some(error) => Err(error),
+        None => Ok(seen),
+    }
+}
+
+/// After an image that could not be read: keeps the error if its server no longer answers.
+fn note_outage(folder: &ImageFolder, at: usize, server_gone: &OnceLock<Error>) {
+    let name = folder.name(at);
+    if let Some(reason) = outage(&name) {
+        // the first one is enough
+        let _ = server_gone.set(Error::data(name, reason));
     }
 }

@@ -117,6 +117,10 @@ pub(super) fn open(
     for entry in index.members {
         let member = path_of_text(&entry.path);
         let (offset, length) = entry.span;
+        // of a table, whose spans are numbers of rows
+        if let (Some(table), CachedKind::Image(_, stamp)) = (&table, &entry.known) {
+            table.keep_length(offset, stamp.length);
+        }
         spans.insert(member.clone(), Span { offset, length });
         members.push(Member {
             path: member,

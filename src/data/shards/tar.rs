@@ -102,9 +102,18 @@ pub(super) fn read(
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
         }
-        let named = entry.and_then(|entry| Ok((entry.path()?.into_owned(), entry)));
-        match named {
-            Ok((name, mut entry)) => {
+        match entry {
+            Ok(mut entry) => {
+                let name = match entry.path() {
+                    Ok(name) => name.into_owned(),
+                    // on Windows, one that is not UTF-8
+                    Err(error) => {
+                        let reason = format!("has a file that is left out: {error}");
+                        found.skip(Path::new(""), reason);
+                        state.read.set(0);
+                        continue;
+                    }
+                };
                 let span = Span {
                     offset: entry.raw_file_position(),
                     length: entry.size(),

@@ -178,7 +178,8 @@ impl Object {
         let end = start.saturating_add(length);
         let options = GetOptions::new()
             .with_range(Some(start..end))
-            .with_if_match(tag(&self.meta));
+            // a weak tag never matches here (RFC 9110, 13.1.1)
+            .with_if_match(tag(&self.meta).filter(|tag| !tag.starts_with("W/")));
         let store = &self.server.store;
         let bytes = self.server.wait(async {
             let found = store.get_opts(&self.meta.location, options).await?;
@@ -317,7 +318,11 @@ impl Address {
 
     /// The name of the object at its server.
     fn key(&self) -> Result<Key> {
-        let key = Key::parse(&self.key);
+        let key = match self.is_web() {
+            // decoded here, as the request encodes it again
+            true => Key::from_url_path(&self.key),
+            false => Key::parse(&self.key),
+        };
         key.map_err(|error| Error::new(ErrorKind::InvalidInput, error.to_string()))
     }
 

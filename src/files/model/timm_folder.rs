@@ -73,7 +73,13 @@ fn timm_config(card: &ModelCard) -> Value {
         Interpolation::Bilinear => "bilinear",
         Interpolation::Bicubic => "bicubic",
     };
-    let (architecture, model_args) = timm_model(card);
+    let (architecture, mut model_args) = timm_model(card);
+    // then positions are resampled to the size of the images in each forward pass, as here
+    let is_resampled = side != card.architecture.img_size;
+    if is_resampled {
+        model_args.insert("img_size".into(), json!(card.architecture.img_size));
+        model_args.insert("dynamic_img_size".into(), json!(true));
+    }
     let classes = card.classes.as_deref().unwrap_or_default();
     let mut config = json!({
         "architecture": architecture,
@@ -84,7 +90,7 @@ fn timm_config(card: &ModelCard) -> Value {
         "pretrained_cfg": {
             "num_classes": classes.len(),
             "input_size": [3, side, side],
-            "fixed_input_size": true,
+            "fixed_input_size": !is_resampled,
             "pool_size": null,
             "interpolation": interpolation,
             "crop_pct": crop_pct,

@@ -270,11 +270,8 @@ fn features_of_several_blocks() {
 #[test]
 fn finds_the_same_with_and_without_an_index() {
     let trained = trained("search");
-    let (data, index, sheet) = (
-        &trained.pictures,
-        trained.out("index.safetensors"),
-        trained.out("found.png"),
-    );
+    let (data, index) = (&trained.pictures, trained.out("index.safetensors"));
+    let sheet = trained.out("found.png");
     let query = trained.scratch.path("pictures/odd/3.png");
     let report = trained.run(
         "search",
@@ -307,6 +304,9 @@ fn finds_the_same_with_and_without_an_index() {
         "search", "--model", model, "--query", &query, "--index", &patches,
     ];
     refused(&search, &["patches.safetensors", "mean patch of 1 block"]);
+    // nor are they replaced
+    let search = [&search[..], &["--data", data]].concat();
+    refused(&search, &["patches.safetensors", "of another kind"]);
 }
 
 #[test]
