@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use image::ImageFormat;
@@ -24,7 +23,7 @@ use crate::data::shards::keep_index;
 use crate::data::shards::members::CachedKind;
 use crate::data::sources::{Listing, holds_images};
 use crate::data::stamp::Stamp;
-use crate::data::stored::outage;
+use crate::data::stored::check_server;
 use crate::data::summary::ScanSummary;
 use crate::error::{Error, Result, printable};
 use crate::path_text::is_remote;
@@ -234,30 +233,26 @@ pub(super) fn inspected(
     stop: &AtomicBool,
 ) -> Result<Records> {
     let Listing { roots, files, .. } = listing;
-    let failed = OnceLock::new();
     let inspect = |file: &Listed| {
-        if stop.load(Ordering::Relaxed) || failed.get().is_some() {
-            return FileKind::Other;
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
         }
         if let Some(found) = file.known.and_then(FileKind::of_known) {
-            return found;
+            return Ok(found);
         }
         let path = roots[file.root].join(&file.path);
         let found = match FileKind::read(&path, config.max_pixels) {
             FileKind::Other if file.class_depth.is_none() => no_image(&path),
             found => found,
         };
-        if let (FileKind::Skipped(_), Some(reason)) = (&found, outage(&path)) {
-            let _ = failed.set(Error::data(path, reason));
+        if let FileKind::Skipped(_) = &found {
+            check_server(&path)?;
         }
-        found
+        Ok(found)
     };
-    let found: Vec<FileKind> = pool()?.install(|| files.par_iter().map(inspect).collect());
+    let found = pool()?.install(|| files.par_iter().map(inspect).collect::<Result<Vec<_>>>())?;
     if stop.load(Ordering::Relaxed) {
         return Err(Error::Stopped);
-    }
-    if let Some(error) = failed.into_inner() {
-        return Err(error);
     }
     if config.index {
         keep_indexes(&roots, &files, &found, config.max_pixels);

@@ -8,7 +8,7 @@ use image::RgbImage;
 
 use crate::data::PictureSource;
 use crate::data::folder::reason;
-use crate::data::stored::outage;
+use crate::data::stored::check_server;
 use crate::error::{Error, Result, printable};
 
 pub(super) struct Pictures {
@@ -83,9 +83,7 @@ impl Pictures {
             }
             Err(error) => {
                 let name = self.source.name(index);
-                if let Some(reason) = outage(&name) {
-                    return Err(Error::data(name, reason));
-                }
+                check_server(&name)?;
                 let unusable = self.unusable.write();
                 if unusable
                     .unwrap_or_else(PoisonError::into_inner)

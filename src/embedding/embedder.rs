@@ -6,7 +6,7 @@ use image::RgbImage;
 
 use crate::backbone::VitConfig;
 use crate::data::view::Augmenter;
-use crate::data::{ImageFolder, Pixels};
+use crate::data::{Pixels, ValueRange};
 use crate::device::{DeviceGuard, Selected};
 use crate::embedding::engine::{Engine, Loading, Made, Wanted};
 use crate::error::Result;
@@ -140,11 +140,11 @@ impl Embedder {
         &self.preprocessing
     }
 
-    /// How pictures of a folder become its input and which numbers it computes with, as text: features of two tables can be
-    /// mixed if their models, recipes and these agree.
-    pub fn input(&self, folder: &ImageFolder) -> String {
+    /// How images become its input, those of more than 8 bits by this range of values, and which numbers it computes with, as text:
+    /// features of two tables can be mixed if their models, recipes and these agree.
+    pub fn input(&self, range: ValueRange) -> String {
         let preprocessing = serde_json::to_string(&self.preprocessing).unwrap_or_default();
-        let range = serde_json::to_string(&folder.range()).unwrap_or_default();
+        let range = serde_json::to_string(&range).unwrap_or_default();
         let version = env!("CARGO_PKG_VERSION"); // pictures may be decoded otherwise in another one
         let precision = self.precision;
         format!("ibot {version}, {precision}, range {range}, {preprocessing}")

@@ -121,7 +121,7 @@ pub(super) fn embed_pictures(
         },
         classes: folder.classes().to_vec(),
         recipe: request.recipe(embedder),
-        input: embedder.input(folder),
+        input: embedder.input(folder.range()),
         ..Embedded::default()
     };
     let stamps = stamps(folder); // before the first is read

@@ -34,20 +34,10 @@ impl EmbeddingTable {
         folder: &ImageFolder,
         request: &FolderRequest,
     ) -> bool {
-        self.has_features_of(embedder, folder, request) && self.stamps.len() == self.len()
-    }
-
-    /// Whether its features are those that `request` would compute with this model of pictures that are read as those of this
-    /// folder.
-    pub fn has_features_of(
-        &self,
-        embedder: &Embedder,
-        folder: &ImageFolder,
-        request: &FolderRequest,
-    ) -> bool {
         self.model.as_deref() == Some(embedder.hash())
             && self.recipe.as_ref() == Some(&request.recipe(embedder))
-            && self.input.as_ref() == Some(&embedder.input(folder))
+            && self.input.as_ref() == Some(&embedder.input(folder.range()))
+            && self.stamps.len() == self.len()
     }
 
     /// The features of a folder's pictures that it holds, labeled as the folder says, in the folder's order, and the others:
@@ -170,7 +160,7 @@ pub fn embed_changed(
     let made = match missing.is_empty() {
         true => Embedded {
             recipe: request.recipe(embedder),
-            input: embedder.input(folder),
+            input: embedder.input(folder.range()),
             classes: folder.classes().to_vec(),
             ..Embedded::default()
         },

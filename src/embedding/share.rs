@@ -40,7 +40,7 @@ pub(super) fn embed_share(
     }
     // rows of another model, or made in another way, would be taken for those of this one
     let (model, recipe) = (embedder.hash(), request.recipe(embedder));
-    let what = format!("{model}, {recipe}, {}", embedder.input(folder));
+    let what = format!("{model}, {recipe}, {}", embedder.input(folder.range()));
     check_equal(collective, "model or features", what.as_bytes())?;
     let names = folder.fingerprint();
     check_equal(collective, "images", names.as_bytes())?;

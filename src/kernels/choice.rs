@@ -38,7 +38,8 @@ impl KernelChoice {
         }
     }
 
-    /// The choice of this process, made once; a value that [`Self::from_env`] refuses counts as the default.
+    /// The choice of this process, made once; a value that [`Self::from_env`] refuses counts as the default, where no
+    /// `check_device` refused it before.
     pub fn active() -> Self {
         static ACTIVE: OnceLock<KernelChoice> = OnceLock::new();
         *ACTIVE.get_or_init(|| {

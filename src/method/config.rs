@@ -83,7 +83,7 @@ pub struct IbotConfig {
     pub ema_decay_end: f64,
     /// Side of the square input, in pixels; a multiple of the patch size. Default 224. Source: the reference.
     pub image_size: usize,
-    /// Whether to start from the weights that `--pretrained` names. Default false. Source: the reference.
+    /// Whether the run needs trained weights, and is refused where none are given (`--pretrained`); loads none by itself. Default false. Source: the reference.
     pub pretrained: bool,
     /// Probability that an image is masked at all. Default 1.0. Source: the reference; 0.5 in DINOv2.
     pub mask_probability: f64,
@@ -338,8 +338,8 @@ impl IbotConfig {
         ]
     }
 
-    /// Temperature of the teacher's class-token targets after `epochs` epochs (`_teacher_temperature` of the reference,
-    /// which takes whole ones).
+    /// Temperature of the teacher's class-token targets at `epoch`, from 0 (`_teacher_temperature` of the reference, which takes whole
+    /// ones).
     pub fn teacher_temperature(&self, epoch: f64) -> f64 {
         self.warmed_up(
             [self.temperature_teacher_warmup, self.temperature_teacher],
@@ -347,7 +347,7 @@ impl IbotConfig {
         )
     }
 
-    /// Temperature of the teacher's patch targets after `epochs` epochs; its warm-up starts with the masks (`iBOTLoss` in the
+    /// Temperature of the teacher's patch targets at `epoch`, from 0; its warm-up starts with the masks (`iBOTLoss` in the
     /// paper's main_ibot.py).
     pub fn teacher_patch_temperature(&self, epoch: f64) -> f64 {
         let epoch = (epoch - self.mask_start_epoch as f64).max(0.0);

@@ -26,6 +26,8 @@ mod pillow;
 mod pixels;
 mod ranges;
 mod reading;
+#[cfg(feature = "cloud")]
+mod server;
 mod shards;
 mod shares;
 mod skipping;

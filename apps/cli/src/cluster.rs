@@ -136,6 +136,12 @@ impl ClusterArgs {
         }
         if let Some(table) = &self.table {
             PictureColumns::check_path("--table", table)?;
+            if let Some(data) = self.data.path() {
+                destination::outside("--table", table, data)?;
+            }
+            if let Features::File(file) = &self.features {
+                destination::other_than("--table", table, file)?;
+            }
         }
         match (self.data.path(), &self.features) {
             (None, Features::Kind(_)) => Err(no_images()),

@@ -109,6 +109,7 @@ impl EmbedArgs {
         folder: &Arc<ImageFolder>,
         kind: FeatureKind,
     ) -> Result<()> {
+        EmbeddingTable::check_names(&self.out, folder)?;
         let stop = stop_on_signal()?;
         let request = self.model.request(kind, self.layers);
         let before = self.before(embedder, folder, &request);

@@ -194,9 +194,10 @@ impl<'a> Source<'a> {
             return model.embed(embedder, folder, self.kind, self.layers);
         };
         outside("--features", &file.path, folder.root())?;
+        EmbeddingTable::check_names(&file.path, folder)?;
         let before = std::slice::from_ref(&file.table);
         let request = model.request(self.kind, self.layers);
-        let expected = embedder.input(folder);
+        let expected = embedder.input(folder.range());
         if let Some(input) = file
             .table
             .input

@@ -183,17 +183,16 @@ impl SearchArgs {
         let request = self.model.request(FeatureKind::Cls, 1);
         if let Some(index) = index {
             EmbeddingTable::refuse_other(index)?;
+            EmbeddingTable::check_names(index, &folder)?;
         }
         // one that cannot be read is made anew
-        let before = index.and_then(|index| EmbeddingTable::read(index).ok().zip(Some(index)));
-        if let Some((table, index)) = &before
-            && !table.has_features_of(embedder, &folder, &request)
+        let before = index.and_then(|index| EmbeddingTable::read(index).ok());
+        if let (Some(table), Some(index)) = (&before, index)
+            && let Some(wrong) = self.unfit(embedder, table)
         {
-            let reason = "holds features of another model, of another kind or of images that were prepared in another way; choose \
-                          another file, or remove it first";
-            return Err(Error::data(*index, reason));
+            let reason = format!("{wrong}; choose another file, or remove it first");
+            return Err(Error::data(index, reason));
         }
-        let before = before.map(|(table, _)| table);
         let before: Vec<EmbeddingTable> = before.into_iter().collect();
         let stop = match index {
             Some(_) => stop_on_signal()?,
@@ -221,23 +220,36 @@ impl SearchArgs {
     /// The features in an index, without those of deleted images; reports what changed since.
     fn kept(&self, embedder: &Embedder, index: &Path) -> Result<EmbeddingTable> {
         let table = read_finite(index)?;
-        let model = self.model.name();
-        let expected = FolderRequest::default().recipe(embedder);
-        let wrong = match (table.model.as_deref(), table.recipe.as_deref()) {
-            (hash, _) if hash != Some(embedder.hash()) => {
-                Some(format!("was made with another model than {model}"))
-            }
-            (_, Some(recipe)) if recipe == expected => None,
-            (_, recipe) => Some(format!(
-                "holds {}, but this search needs {expected}",
-                recipe.unwrap_or("features of unknown kind")
+        let input = embedder.input(self.model.range());
+        let wrong = match self.unfit(embedder, &table) {
+            None if table.input.as_ref().is_some_and(|own| *own != input) => Some(format!(
+                "has features of images that were prepared in another way ({}, and not {})",
+                table.input.as_deref().map(printable).unwrap_or_default(),
+                printable(&input)
             )),
+            wrong => wrong,
         };
         if let Some(wrong) = wrong {
             let reason = format!("{wrong}; make it again with --data");
             return Err(Error::data(index, reason));
         }
         self.there(index, table)
+    }
+
+    /// Why features of the query cannot be compared with those of an index, or be added to it, if that is so.
+    fn unfit(&self, embedder: &Embedder, table: &EmbeddingTable) -> Option<String> {
+        let expected = FolderRequest::default().recipe(embedder);
+        match (table.model.as_deref(), table.recipe.as_deref()) {
+            (hash, _) if hash != Some(embedder.hash()) => Some(format!(
+                "was made with another model than {}",
+                self.model.name()
+            )),
+            (_, Some(recipe)) if recipe == expected => None,
+            (_, recipe) => Some(format!(
+                "holds {}, but this search needs {expected}",
+                recipe.unwrap_or("features of unknown kind")
+            )),
+        }
     }
 
     /// The rows of an index whose images still exist; reports what changed since.

@@ -1,7 +1,6 @@
 //! Every image of some folders, looked at once: files with the same bytes, and what decoding shows.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
@@ -10,7 +9,7 @@ use super::look::Look;
 use crate::data::PictureSource as _;
 use crate::data::folder::{ImageFolder, reason};
 use crate::data::opened::{length_and_time, read_whole};
-use crate::data::stored::outage;
+use crate::data::stored::check_server;
 use crate::error::{Error, Result};
 
 /// An image: the number of its folder, and its own in that.
@@ -50,24 +49,21 @@ pub fn equal_files(folders: &[&ImageFolder], stop: &AtomicBool) -> Result<Vec<Ve
         .filter(|group| group.len() > 1)
         .flatten()
         .collect();
-    let server_gone = OnceLock::new();
     let hash = |(number, at): Place| {
-        if stop.load(Ordering::Relaxed) || server_gone.get().is_some() {
-            return None;
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
         }
-        let Ok(bytes) = read_whole(&folders[number].name(at)) else {
-            note_outage(folders[number], at, &server_gone);
-            return None;
+        let name = folders[number].name(at);
+        let Ok(bytes) = read_whole(&name) else {
+            check_server(&name)?;
+            return Ok(None);
         };
-        Some((*blake3::hash(&bytes).as_bytes(), (number, at)))
+        Ok(Some((*blake3::hash(&bytes).as_bytes(), (number, at))))
     };
-    let hashes: Vec<([u8; 32], Place)> = alike.into_par_iter().filter_map(hash).collect();
-    if stop.load(Ordering::Relaxed) {
-        return Err(Error::Stopped);
-    }
-    if let Some(error) = server_gone.into_inner() {
-        return Err(error);
-    }
+    let hashes = alike.into_par_iter().map(hash);
+    let hashes: Vec<([u8; 32], Place)> = hashes
+        .filter_map(Result::transpose)
+        .collect::<Result<_>>()?;
     let mut of_hash: BTreeMap<[u8; 32], Vec<Place>> = BTreeMap::new();
     for (hash, place) in hashes {
         of_hash.entry(hash).or_default().push(place);
@@ -90,37 +86,20 @@ pub fn decode_all(
     done: &AtomicUsize,
     progress: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<Seen>> {
-    let server_gone = OnceLock::new();
     let see = |at: usize| {
-        if stop.load(Ordering::Relaxed) || server_gone.get().is_some() {
-            return Seen::Uniform; // is thrown away
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
         }
         let look = folder.decode(at).and_then(|picture| Look::of(&picture));
         progress(done.fetch_add(1, Ordering::Relaxed) + 1);
-        match look {
+        Ok(match look {
             Ok(Some(look)) => Seen::Usable(keeps_looks.then(|| Box::new(look))),
             Ok(None) => Seen::Uniform,
             Err(error) => {
-                note_outage(folder, at, &server_gone);
+                check_server(&folder.name(at))?;
                 Seen::Damaged(reason(&error))
             }
-        }
+        })
     };
-    let seen = (0..folder.len()).into_par_iter().map(see).collect();
-    if stop.load(Ordering::Relaxed) {
-        return Err(Error::Stopped);
-    }
-    match server_gone.into_inner() {
-        Some(error) => Err(error),
-        None => Ok(seen),
-    }
-}
-
-/// After an image that could not be read: keeps the error if its server no longer answers.
-fn note_outage(folder: &ImageFolder, at: usize, server_gone: &OnceLock<Error>) {
-    let name = folder.name(at);
-    if let Some(reason) = outage(&name) {
-        // the first one is enough
-        let _ = server_gone.set(Error::data(name, reason));
-    }
+    (0..folder.len()).into_par_iter().map(see).collect()
 }

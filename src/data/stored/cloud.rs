@@ -91,7 +91,7 @@ impl Server {
 }
 
 /// Why nothing comes from the server of this address any more, if that is so.
-pub(in crate::data) fn outage(path: &Path) -> Option<String> {
+pub(super) fn outage(path: &Path) -> Option<String> {
     let server = Address::of(path).ok()?.server().ok()?;
     let failures = server.failures();
     (failures.count >= OUTAGE).then(|| {

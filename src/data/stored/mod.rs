@@ -12,11 +12,23 @@ use std::fs::{self, File};
 use std::io::Result;
 use std::path::Path;
 
+use crate::error::Error;
 use crate::path_text::is_remote;
 
 pub(super) use facts::Facts;
 
-pub(super) use cloud::{Object, objects_in, outage};
+pub(super) use cloud::{Object, objects_in};
+
+/// To be called where a file could not be read: whether that is the file's own fault.
+///
+/// # Errors
+/// [`Error::Data`] where nothing comes from its server any more.
+pub(super) fn check_server(path: &Path) -> crate::Result<()> {
+    match cloud::outage(path) {
+        Some(reason) => Err(Error::data(path, reason)),
+        None => Ok(()),
+    }
+}
 
 /// An open file, or an object.
 #[derive(Debug)]

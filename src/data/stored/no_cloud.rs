@@ -37,7 +37,7 @@ fn refused() -> Error {
     Error::new(ErrorKind::Unsupported, reason)
 }
 
-pub(in crate::data) fn outage(_path: &Path) -> Option<String> {
+pub(super) fn outage(_path: &Path) -> Option<String> {
     None
 }
 

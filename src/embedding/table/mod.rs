@@ -24,7 +24,9 @@ mod tiles;
 
 use std::path::Path;
 
+use crate::data::{ImageFolder, PictureSource as _};
 use crate::error::{Error, Result};
+use crate::path_text::{absolute, path_text};
 use crate::unfinished::check_writable;
 pub use columns::{ColumnValues, PictureColumns};
 pub use format::TableFormat;
@@ -58,6 +60,21 @@ impl EmbeddingTable {
         }
         let reason = "exists and holds no features, so it may be a model: give another name, or remove it first";
         Err(Error::data(path, reason))
+    }
+
+    /// Refuses a format that cannot hold the names of a folder's images: before their features are computed, which would be lost.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where `path` ends in `.safetensors` and the images are about a million.
+    pub fn check_names(path: &Path, folder: &ImageFolder) -> Result<()> {
+        if TableFormat::from_path(path)? != TableFormat::Safetensors {
+            return Ok(());
+        }
+        let name = |at| Ok(path_text(&absolute(folder.name(at))?));
+        let class = |label: Option<usize>| label.and_then(|at| folder.classes().get(at).cloned());
+        let paths = (0..folder.len()).map(name).collect::<Result<_>>()?;
+        let labels = folder.labels().into_iter().map(class).collect();
+        safetensors::check_names(path, paths, labels)
     }
 
     /// Writes the table, whole or not at all, in the format that the ending of `path` names; replaces a file of that name.

@@ -7,6 +7,7 @@ use std::path::Path;
 use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
 
+use crate::embedding::stamp::FileStamp;
 use crate::embedding::table::rows::EmbeddingTable;
 use crate::error::{Error, Result};
 use crate::files::{read_metadata, safetensors_header, write_values};
@@ -36,6 +37,24 @@ pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {
         write_values(file, &table.features)
     })?;
     written.finish()
+}
+
+/// Refuses names that no header holds, before their features are computed. Sizes and times of files are not asked for, and taken to
+/// be as long as those of a usual image.
+pub(super) fn check_names(
+    path: &Path,
+    paths: Vec<String>,
+    labels: Vec<Option<String>>,
+) -> Result<()> {
+    let stamp = FileStamp(100_000, 1_700_000_000_000_000_000);
+    let table = EmbeddingTable {
+        stamps: vec![Some(stamp); paths.len()],
+        paths,
+        labels,
+        ..EmbeddingTable::default()
+    };
+    let header = header(&table).map_err(Error::io(path))?;
+    check_header(path, header.len(), table.len())
 }
 
 /// Whether a file holds features of pictures, or of their patches or tiles, all of which name the pictures.
@@ -145,4 +164,21 @@ pub(super) fn read(path: &Path) -> Result<EmbeddingTable> {
         input: known(INPUT),
         stamps,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_no_header_holds_are_refused_first() {
+        let check = |count: usize| {
+            let paths = vec!["p".repeat(20_000); count];
+            let labels = vec![None; count];
+            check_names(Path::new("all.safetensors"), paths, labels)
+        };
+        assert!(check(10).is_ok());
+        let refused = check(5_001).map_err(|error| error.to_string());
+        assert!(refused.is_err_and(|said| said.contains("write .parquet or .npy")));
+    }
 }

@@ -74,7 +74,7 @@ fn timm_config(card: &ModelCard) -> Value {
         Interpolation::Bicubic => "bicubic",
     };
     let (architecture, mut model_args) = timm_model(card);
-    // then positions are resampled to the size of the images in each forward pass, as here
+    // a classifier that was fine-tuned at another size: positions stay, and each forward pass resamples them to the image's
     let is_resampled = side != card.architecture.img_size;
     if is_resampled {
         model_args.insert("img_size".into(), json!(card.architecture.img_size));

@@ -117,6 +117,7 @@ macro_rules! chosen {
 
 impl IbotBackend for Gpu {
     fn check_device(device: &Self::Device) -> Result<()> {
+        KernelChoice::from_env()?;
         chosen!(check_bindings(&WgpuRuntime::client(device)), Ok(()))
     }
 

@@ -1,5 +1,7 @@
 //! Several runs side by side.
 
+use std::path::PathBuf;
+
 use ibot::Result;
 
 use super::run::Run;
@@ -49,8 +51,7 @@ fn best(order: &[&Run]) -> (&'static str, String) {
         );
     };
     let is_same = |(other, accuracy): &(&Run, Accuracy)| {
-        let [one, other] = [run, other].map(|run| run.record.as_ref().map(|of| &of.val));
-        accuracy.images == *images && one == other
+        accuracy.images == *images && tested(run) == tested(other)
     };
     if !measured.iter().all(is_same) {
         let headline = "The k-NN accuracies are of different test images and do not compare";
@@ -64,11 +65,19 @@ fn best(order: &[&Run]) -> (&'static str, String) {
     ("good", headline)
 }
 
+/// The images that a run was tested on: its own folder of them, or those that were held out of a set and a seed, which the fingerprint
+/// of the others tells apart.
+fn tested(run: &Run) -> Option<(Option<&PathBuf>, Option<&String>)> {
+    let record = run.record.as_ref()?;
+    let held_out_of = record.val.is_none().then_some(&record.fingerprint);
+    Some((record.val.as_ref(), held_out_of))
+}
+
 /// Head of the table of several runs.
 const COMPARED: [&str; 7] = [
     "run",
     "steps",
-    "step time",
+    "time of all steps",
     "loss at the end",
     "k-NN before",
     "k-NN after",

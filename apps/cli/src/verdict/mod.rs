@@ -91,7 +91,7 @@ impl Verdict {
         let seconds = log
             .metrics
             .iter()
-            .filter_map(|line| line["step_s"].as_f64());
+            .filter_map(|line| line["step_s"].as_f64().or_else(|| line["epoch_s"].as_f64()));
         let rank_me = log
             .evaluations
             .iter()

@@ -306,7 +306,7 @@ fn finds_the_same_with_and_without_an_index() {
     refused(&search, &["patches.safetensors", "mean patch of 1 block"]);
     // nor are they replaced
     let search = [&search[..], &["--data", data]].concat();
-    refused(&search, &["patches.safetensors", "of another kind"]);
+    refused(&search, &["patches.safetensors", "choose another file"]);
 }
 
 #[test]
