@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use ibot::data::{
     FolderConfig, ImageFolder, LoaderConfig, PictureSource as _, Position, Survey, SurveyConfig,
