@@ -82,6 +82,27 @@ fn what_a_server_has_is_what_a_folder_has() {
     found.decode(0).unwrap();
 }
 
+/// Images in an archive that a list names are read by many threads, which must not each read the archive's headers.
+#[test]
+fn an_archive_that_a_list_names_images_of_is_listed_once() {
+    let set = set();
+    let server = Server::start(&set.0);
+    tar_of(&set, "whole.tar", &files());
+    let archive = server.path("whole.tar");
+    let (mut lines, images) = (String::new(), files());
+    for (name, _) in &images[..7] {
+        lines += &format!("{}\n", archive.join(name).display());
+    }
+    let list = set.write("members.txt", lines);
+    let found = scan(&[&list]).unwrap();
+    assert_eq!(found.len(), 7);
+    let requests = server.requests();
+    let asked = requests
+        .iter()
+        .filter(|line| line.starts_with("HEAD /whole.tar"));
+    assert_eq!(asked.count(), 1, "{requests:?}");
+}
+
 #[test]
 fn a_request_that_fails_is_made_again() {
     let set = set();

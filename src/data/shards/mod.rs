@@ -37,6 +37,9 @@ use window::Window;
 /// The shards that were listed, by their paths.
 static LISTED: LazyLock<Mutex<HashMap<PathBuf, Arc<Shard>>>> = LazyLock::new(Mutex::default);
 
+/// One lock for each shard that a path into it led to, held while it is listed.
+static LISTING: LazyLock<Mutex<HashMap<PathBuf, Arc<Mutex<()>>>>> = LazyLock::new(Mutex::default);
+
 /// The files of a shard, which is then known to [`member`]; None for a table without a column of pictures. With `max_pixels`, an
 /// index that was kept is used.
 ///
@@ -194,12 +197,7 @@ fn named(path: &Path) -> Result<Option<Named>> {
     let known = || listed().get(&shard).cloned();
     let found = match known() {
         Some(found) => found,
-        // a path that someone typed
-        None => {
-            list(&shard, None, &AtomicBool::new(false))?;
-            let gone = || Error::data(&shard, "has no images");
-            known().ok_or_else(gone)?
-        }
+        None => listed_once(&shard)?,
     };
     let Some(span) = found.spans.get(&inside).copied() else {
         return Err(Error::data(path, "no such file in this archive or table"));
@@ -211,6 +209,21 @@ fn named(path: &Path) -> Result<Option<Named>> {
         span,
         file,
     }))
+}
+
+/// A shard that only paths into it name, as those of a list do: threads that read these at once share one scan of it.
+fn listed_once(path: &Path) -> Result<Arc<Shard>> {
+    let known = || listed().get(path).cloned();
+    let lock = {
+        let mut all = LISTING.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(path.to_path_buf()).or_default().clone()
+    };
+    let _one_at_a_time = lock.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = known() {
+        return Ok(found);
+    }
+    list(path, None, &AtomicBool::new(false))?;
+    known().ok_or_else(|| Error::data(path, "has no images"))
 }
 
 /// Path of the shard and path within it.
