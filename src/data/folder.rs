@@ -108,11 +108,11 @@ impl ImageFolder {
     }
 
     /// [`ImageFolder::scan_until`] by an index in `file`, which is made where it is missing or damaged. Each file of the folder is asked whether it
-    /// changed, and only those that did are opened. Also tells how much work that was; none where the folder holds archives of pictures, which get
-    /// no index.
+    /// changed, and only those that did are opened. Also tells how much work that was.
     ///
     /// # Errors
-    /// Those of [`ImageFolder::scan_until`]; a `file` that cannot be written, or is there and no index.
+    /// Those of [`ImageFolder::scan_until`]; a `file` that cannot be written, or is there and no index; a folder with archives or tables of
+    /// pictures, which have an index each.
     pub fn scan_with_index(
         dir: impl AsRef<Path>,
         file: Option<&Path>,
@@ -132,7 +132,7 @@ impl ImageFolder {
                 Ok((folder, work))
             }
             None => {
-                let reason = "holds archives of images, which need no index";
+                let reason = "holds archives or tables of images; give it to a command as it is, which keeps an index of each by itself";
                 Err(Error::data(root, reason))
             }
         }

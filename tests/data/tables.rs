@@ -3,8 +3,9 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use ibot::data::{ImageFolder, PictureSource};
+use ibot::data::{FolderConfig, ImageFolder, PictureSource};
 use parquet::basic::{Compression, GzipLevel, ZstdLevel};
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, DoubleType, Int64Type};
 use parquet::file::metadata::KeyValue;
@@ -276,14 +277,39 @@ fn labels_may_be_of_many_types() {
     );
 }
 
-#[test]
-fn other_tables_are_refused_or_counted() {
-    let folder = plain_folder();
+fn table_of_text(folder: &TempFolder) -> PathBuf {
     let path = folder.0.join("features.parquet");
     let schema = "message schema { required binary path (UTF8); required float x; }";
     let schema = Arc::new(parse_message_type(schema).unwrap());
     let writer = SerializedFileWriter::new(File::create(&path).unwrap(), schema, Arc::default());
     writer.unwrap().close().unwrap();
+    path
+}
+
+/// A table of text beside the images is one more file; one of images has an index of its own.
+#[test]
+fn a_table_without_images_does_not_prevent_an_index() {
+    let (folder, place) = (plain_folder(), TempFolder::new());
+    table_of_text(&folder);
+    let file = place.0.join("set.ibidx");
+    let made = || {
+        let settings = FolderConfig::default();
+        ImageFolder::scan_with_index(&folder.0, Some(&file), &settings, &AtomicBool::new(false))
+    };
+    let (found, work) = made().unwrap();
+    assert!(work.is_written);
+    assert_eq!((found.len(), found.summary().not_pictures), (7, 2));
+    let listed = scan(&[&folder.0]).unwrap();
+    assert_eq!(found.summary(), listed.summary());
+    table(&folder.0.join("set.parquet"), &rows(), PLAIN);
+    let refused = made().unwrap_err().to_string();
+    assert!(refused.contains("tables of images"), "{refused}");
+}
+
+#[test]
+fn other_tables_are_refused_or_counted() {
+    let folder = plain_folder();
+    let path = table_of_text(&folder);
     let error = scan(&[&path]).unwrap_err().to_string();
     assert!(
         error.contains("features.parquet") && error.contains("`image`"),

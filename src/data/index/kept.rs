@@ -50,7 +50,8 @@ pub struct IndexWork {
     pub is_written: bool,
 }
 
-/// The index of the folder `root`, and how it was come by; none where it holds files of many pictures, which are listed another way.
+/// The index of the folder `root`, and how it was come by; none where it holds archives or tables of pictures, which are
+/// listed another way.
 ///
 /// # Errors
 /// Those of [`Walk::add_folder`]; [`Error::Io`] of a file that was asked for and cannot be written, [`Error::Data`] of one

@@ -17,6 +17,7 @@ use crate::data::index::name::name_of;
 use crate::data::index::record::Picture;
 use crate::data::index::table::{LeftOut, Table};
 use crate::data::layout::is_of_a_tool;
+use crate::data::shards::may_have_pictures;
 use crate::data::stamp::Stamp;
 use crate::error::{Error, Result, printable};
 use crate::path_text::path_text;
@@ -56,7 +57,7 @@ pub(in crate::data) struct Node {
     pub others: u32,
     pub tools: Vec<String>,
     pub left_out: Vec<LeftOut>,
-    /// Whether it holds an archive or table, in which pictures may be.
+    /// Whether it holds an archive or a table of pictures.
     pub holds_shards: bool,
 }
 
@@ -293,7 +294,9 @@ impl<'a> Walk<'a> {
                 }
                 FileKind::Other => {
                     node.others += 1;
-                    node.holds_shards |= is_shard(Path::new(name));
+                    // a table of text beside the pictures, as Hugging Face's `metadata.parquet`, is another file
+                    node.holds_shards |=
+                        is_shard(Path::new(name)) && may_have_pictures(&folder.join(name));
                 }
                 FileKind::Skipped(reason) => node.leave_out(name, reason, stamp_of_skipped),
             }

@@ -40,6 +40,12 @@ static LISTED: LazyLock<Mutex<HashMap<PathBuf, Arc<Shard>>>> = LazyLock::new(Mut
 /// One lock for each shard that a path into it led to, held while it is listed.
 static LISTING: LazyLock<Mutex<HashMap<PathBuf, Arc<Mutex<()>>>>> = LazyLock::new(Mutex::default);
 
+/// Whether a shard on a disk may have pictures: every archive, and a table with a column of them. Also one that cannot be read, so that
+/// whoever lists it says why.
+pub(super) fn may_have_pictures(path: &Path) -> bool {
+    !is_parquet(path) || parquet::has_pictures(path).unwrap_or(true)
+}
+
 /// The files of a shard, which is then known to [`member`]; None for a table without a column of pictures. With `max_pixels`, an
 /// index that was kept is used.
 ///

@@ -84,6 +84,20 @@ pub(super) fn read(
     })
 }
 
+/// Whether a table has a column of pictures, by its end alone.
+///
+/// # Errors
+/// It cannot be read, or is no Parquet file.
+pub(super) fn has_pictures(path: &Path) -> Result<bool> {
+    let file = Stored::open(path).map_err(Error::io(path))?;
+    let length = file.facts().map_err(Error::io(path))?.length;
+    let file = Arc::new(file);
+    unbroken(path, || {
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&Whole { file, length })?;
+        Ok(picture_column(&metadata).is_some())
+    })
+}
+
 /// A table of which it is known what it holds: its pages of pictures, and how many rows they have in all.
 ///
 /// # Errors
