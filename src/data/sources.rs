@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::data::endings::{is_csv, is_list, is_shard};
 use crate::data::folder_config::FolderConfig;
 use crate::data::index::kept::{is_named_index, root_of};
-use crate::data::index::walk::pool;
+use crate::data::index::walk::{pool, pool_of};
 use crate::data::layout::{Listed, PartNames, Parts, list_files};
 use crate::data::list_line::ListLine;
 use crate::data::list_table::{TableRow, rows_of};
@@ -22,6 +22,9 @@ use crate::data::summary::ScanSummary;
 use crate::error::{Error, Result, printable};
 use crate::path_text::{absolute, in_words, is_remote};
 
+/// Shards of a server that are read at once. Each is asked for megabytes at a time, which share the link and must all come within the
+/// time limit of a request.
+const SHARDS_AT_ONCE: usize = 8;
 /// Why a table is refused.
 const NO_COLUMN: &str = "has no column of images: name it `image`, of bytes or of `bytes` and `path` as Hugging Face writes it";
 
@@ -170,7 +173,11 @@ impl Listing {
         let first = self.files.len();
         let max_pixels = self.max_pixels;
         let list = |shard: &PathBuf| shards::list(shard, max_pixels, stop);
-        let found: Vec<_> = pool()?.install(|| of_set.par_iter().map(list).collect());
+        let pool = match of_set.iter().any(|shard| is_remote(shard)) {
+            true => pool_of(SHARDS_AT_ONCE)?,
+            false => pool()?,
+        };
+        let found: Vec<_> = pool.install(|| of_set.par_iter().map(list).collect());
         for (shard, found) in of_set.iter().zip(found) {
             let Some(found) = found? else {
                 if are_named {

@@ -103,6 +103,40 @@ fn an_archive_that_a_list_names_images_of_is_listed_once() {
     assert_eq!(asked.count(), 1, "{requests:?}");
 }
 
+/// Slow links give no request of any length in time: not that of a long list, nor of a long page of a table.
+#[test]
+fn no_request_is_longer_than_8_mib() {
+    let set = TempFolder::new();
+    set.write("a.png", png(1));
+    set.write("all.txt", format!("{}a.png\n", "\n".repeat(9 << 20)));
+    // what cannot be packed
+    let mut long = vec![0; 9 << 20];
+    blake3::Hasher::new().finalize_xof().fill(&mut long);
+    let long = [png(2), long].concat();
+    table(
+        &set.0.join("set.parquet"),
+        &[(Some(long), None, None)],
+        PLAIN,
+    );
+    let server = Server::start(&set.0);
+    for name in ["all.txt", "set.parquet"] {
+        let found = scan(&[&server.path(name)]).unwrap();
+        found.decode(0).unwrap();
+    }
+    let requests = server.requests();
+    let length = |line: &String| {
+        let (_, range) = line.split_once("bytes=")?;
+        let (from, to) = range.split_once('-')?;
+        Some(to.parse::<u64>().ok()? + 1 - from.parse::<u64>().ok()?)
+    };
+    assert_eq!(requests.iter().filter_map(length).max(), Some(8 << 20));
+    let without = requests.iter().filter(|line| length(line).is_none());
+    assert!(
+        without.clone().all(|line| line.starts_with("HEAD")),
+        "{without:?}"
+    );
+}
+
 #[test]
 fn a_request_that_fails_is_made_again() {
     let set = set();

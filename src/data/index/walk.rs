@@ -34,7 +34,14 @@ const THREADS: [usize; 2] = [8, 64];
 pub(in crate::data) fn pool() -> Result<ThreadPool> {
     let cores = available_parallelism().map_or(1, usize::from);
     let [least, most] = THREADS;
-    let threads = (cores * THREADS_PER_CORE).clamp(least, most);
+    pool_of((cores * THREADS_PER_CORE).clamp(least, most))
+}
+
+/// So many threads that wait for disks or servers.
+///
+/// # Errors
+/// The system gives none.
+pub(in crate::data) fn pool_of(threads: usize) -> Result<ThreadPool> {
     let pool = ThreadPoolBuilder::new().num_threads(threads).build();
     pool.map_err(|error| Error::Loader(format!("cannot start threads to read folders: {error}")))
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use crate::data::stored::{Object, Stored};
+use crate::data::stored::{MOST_AT_ONCE, Object, Stored};
 
 /// Files that stay open. Systems allow a process 256 (macOS) to 1024 (Linux); one more that is used costs an `open`, about 5 us.
 const MOST: usize = 64;
@@ -45,8 +45,8 @@ pub(super) fn close(path: &Path) {
 
 /// Bytes that are asked of a server first: the header of a picture is in them.
 const FIRST: u64 = 64 << 10;
-/// And most bytes of each request after the first: what follows is mostly read too, as far as the window goes.
-const NEXT: u64 = 8 << 20;
+/// And of each request after the first: what follows is mostly read too, as far as the window goes.
+const NEXT: u64 = MOST_AT_ONCE;
 
 /// A part of an open file or of an object, read as a file of its own.
 #[derive(Debug)]
@@ -97,7 +97,8 @@ impl Ahead {
             Some(held) => held,
             None => {
                 let wanted = if self.has_asked { NEXT } else { FIRST };
-                let count = wanted.max(into.len() as u64).min(end - place);
+                let count = wanted.max(into.len() as u64);
+                let count = count.min(MOST_AT_ONCE).min(end - place);
                 (self.bytes, self.start) = (object.get(place, count)?, place);
                 self.has_asked = true;
                 self.bytes.clone()

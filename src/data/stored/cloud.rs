@@ -6,6 +6,7 @@
 mod errors;
 
 use std::collections::HashMap;
+use std::env;
 use std::ffi::OsString;
 use std::io::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
@@ -15,13 +16,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::http::HttpBuilder;
 use object_store::path::Path as Key;
 use object_store::{
-    ClientOptions, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _, RetryConfig,
+    ClientConfigKey, ClientOptions, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _,
+    RetryConfig,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -30,9 +32,13 @@ use crate::data::stored::cloud::errors::{changed, in_words};
 use crate::data::stored::facts::Facts;
 use crate::path_text::path_text;
 
-/// How often a request is made again, and for how long, before its file counts as unreadable.
+/// Until when a whole answer must be there, unless the environment says it: 8 MiB over a link that 8 requests share take a minute at
+/// 9 Mbit/s.
+const TIMEOUT: &str = "60 s";
+/// How often a request is made again, and for how long, before its file counts as unreadable. Longer than `TIMEOUT`, as a request without
+/// an answer would not be made again otherwise.
 const RETRIES: usize = 5;
-const RETRY_TIME: Duration = Duration::from_secs(60);
+const RETRY_TIME: Duration = Duration::from_secs(180);
 /// Why a folder of a web server is refused.
 const NOT_LISTED: &str = "a web server does not list its files: name the shards, such as {0000..0099}.tar, or give a list (.txt, .csv)";
 /// So many requests in a row that fail or are refused are an outage, as when credentials expire.
@@ -355,21 +361,30 @@ impl Address {
             retry_timeout: RETRY_TIME,
             ..RetryConfig::default()
         };
+        let key = ClientConfigKey::Timeout;
+        let timeout = |variable: &str| env::var(variable).unwrap_or_else(|_| TIMEOUT.to_owned());
         Ok(match self.scheme.as_str() {
             "s3" => {
                 let builder = AmazonS3Builder::from_env().with_url(root);
+                let key = AmazonS3ConfigKey::Client(key);
+                let builder = builder.with_config(key, timeout("AWS_TIMEOUT"));
                 Box::new(builder.with_retry(retries).build()?)
             }
             "gs" => {
                 let builder = GoogleCloudStorageBuilder::from_env().with_url(root);
+                let key = GoogleConfigKey::Client(key);
+                let builder = builder.with_config(key, timeout("GOOGLE_TIMEOUT"));
                 Box::new(builder.with_retry(retries).build()?)
             }
             "az" => {
                 let builder = MicrosoftAzureBuilder::from_env().with_url(root);
+                let key = AzureConfigKey::Client(key);
+                let builder = builder.with_config(key, timeout("AZURE_TIMEOUT"));
                 Box::new(builder.with_retry(retries).build()?)
             }
             _ => {
                 let options = ClientOptions::new().with_allow_http(self.scheme == "http");
+                let options = options.with_config(key, TIMEOUT);
                 let builder = HttpBuilder::new().with_url(root);
                 let builder = builder.with_client_options(options).with_retry(retries);
                 Box::new(builder.build()?)
