@@ -219,6 +219,22 @@ fn another_picture_under_the_same_name_is_skipped() {
     }
 }
 
+/// Each write would change the time of the folder, by which a start tells whether an index is current.
+#[test]
+fn an_index_does_not_lie_in_its_own_folder() {
+    let (folder, place) = (mixed(), TempFolder::new());
+    let inside = folder.0.join("b/set.ibidx");
+    let made = ImageFolder::scan_with_index(&folder.0, Some(&inside), &settings(), &never());
+    let message = made.unwrap_err().to_string();
+    assert!(message.contains("lies in its image folder"), "{message}");
+    assert!(!inside.exists());
+    let file = place.0.join("set.ibidx");
+    index(&folder, &file);
+    fs::copy(&file, &inside).unwrap();
+    let message = by_index(&inside).unwrap_err().to_string();
+    assert!(message.contains("lies in its image folder"), "{message}");
+}
+
 /// Sizes in an index are those of the upright pictures, which take no look at the files.
 #[test]
 fn an_index_has_the_sizes_of_upright_pictures() {

@@ -14,14 +14,14 @@ use crate::data::index::walk::{Walk, identity, is_left_as, pool};
 use crate::data::layout::Parts;
 use crate::data::stamp::Stamp;
 use crate::error::{Error, Result, printable};
-use crate::path_text::{path_of_text, path_text};
+use crate::path_text::{absolute, path_of_text, path_text};
 
 /// Sets of as many pictures get an index by themselves: smaller ones are scanned in less than a second.
 pub(in crate::data) const LEAST: usize = 20_000;
 
-/// What to do about an index that is no good.
 /// Of the names of indexes.
 const ENDING: &str = "ibidx";
+/// What to do about an index that is no good.
 const REMEDY: &str = "; give the image folder, or make it anew with `ibot index`";
 
 /// Which index is made or used.
@@ -115,7 +115,16 @@ pub(in crate::data) fn index_of(
 }
 
 /// The file of the index of the folder `root`, an absolute path; none where it is in memory alone.
+///
+/// # Errors
+/// It cannot be there: the file is something else, is not named as an index, or lies in the folder.
 fn file_of(keep: Keep, root: &Path, max_pixels: u64) -> Result<Option<PathBuf>> {
+    if let Keep::File(file) | Keep::Asked(Some(file)) = keep
+        && absolute(file)?.starts_with(root)
+    {
+        let reason = "lies in its image folder, whose time each write would change, so that every start would make it anew; put it elsewhere";
+        return Err(Error::data(file, reason));
+    }
     Ok(match keep {
         Keep::No => None,
         Keep::Cached => cached_at(root, max_pixels).ok(),
