@@ -268,6 +268,14 @@ impl ImageFolder {
         }
     }
 
+    /// The same pictures, whose cache `ranks` processes fill at once: each takes its part of what is free of its bound.
+    #[must_use]
+    pub fn with_cache_shared_by(mut self, ranks: usize) -> Self {
+        let shared = self.thumbnails.map(|all| Arc::new(all.shared_by(ranks)));
+        self.thumbnails = shared;
+        self
+    }
+
     /// The same pictures with this range of values, unless it is [`ValueRange::Auto`].
     #[must_use]
     pub fn with_range(mut self, range: ValueRange) -> Self {

@@ -35,7 +35,7 @@ pub struct FolderConfig {
     /// Folder that keeps reduced images, so that each is decoded once and not in each epoch. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<PathBuf>,
-    /// Largest size of the cache, in MiB. Default 16384.
+    /// Largest size of the cache, in MiB, for all processes of a run together. Default 16384.
     pub cache_mib: u64,
     /// Whether a set of 20 000 images or more, in one folder, is kept as an index in the user's cache folder: the next start looks
     /// at folders that changed, and opens no file of the others. Default true.

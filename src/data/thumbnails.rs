@@ -37,7 +37,7 @@ pub(super) struct Thumbnails {
 #[derive(Debug)]
 struct Cache {
     folder: PathBuf,
-    /// Maximum size in bytes.
+    /// Maximum size in bytes; of several processes that fill it, as one of them counts it.
     most: u64,
     used: AtomicU64,
     has_warned: AtomicBool,
@@ -75,6 +75,24 @@ impl Thumbnails {
         let open = |folder: &PathBuf| Cache::open(folder, config.cache_mib << 20, folders, stop);
         let cache = config.cache.as_ref().map(open).transpose()?;
         Ok(Some(Self { side, cache }))
+    }
+
+    /// The same where each of `ranks` processes fills its part of what is free: none sees what the others write.
+    pub fn shared_by(&self, ranks: usize) -> Self {
+        let share = |cache: &Cache| {
+            let used = cache.used.load(Ordering::Relaxed);
+            let free = cache.most.saturating_sub(used);
+            Cache {
+                folder: cache.folder.clone(),
+                most: used.saturating_add(free / ranks.max(1) as u64),
+                used: AtomicU64::new(used),
+                has_warned: AtomicBool::new(false),
+            }
+        };
+        Self {
+            side: self.side,
+            cache: self.cache.as_ref().map(share),
+        }
     }
 
     /// The size that a picture of this one is reduced to; itself where it is small enough.
@@ -197,10 +215,7 @@ impl Cache {
         let used = self.used.fetch_add(length, Ordering::Relaxed) + length;
         if used.saturating_sub(freed) > self.most {
             self.used.fetch_sub(length, Ordering::Relaxed);
-            let most = self.most >> 20;
-            self.warn(&format!(
-                "is full (folder.cache_mib = {most}); other images are decoded in each epoch"
-            ));
+            self.warn("is full (folder.cache_mib); other images are decoded in each epoch");
             return;
         }
         match self.write_file(entry, picture) {

@@ -55,6 +55,8 @@ impl HeldOut {
 }
 
 impl Pictures {
+    /// Those of this process, one of `ranks`.
+    ///
     /// # Errors
     /// [`Error::Data`] where there are fewer than two classes, a class with too few pictures, or a held-out class that is
     /// not trained on; [`Error::Loader`] where no held-out picture can be decoded; [`Error::Stopped`] soon after `stop` is
@@ -64,10 +66,11 @@ impl Pictures {
         held_out: &HeldOut,
         config: &FolderConfig,
         seed: u64,
+        ranks: usize,
         stop: &AtomicBool,
         observer: &mut dyn FinetuneObserver,
     ) -> Result<Self> {
-        let folder = scan(data, config, stop, observer)?;
+        let folder = scan(data, config, stop, observer)?.with_cache_shared_by(ranks);
         if folder.classes().len() < 2 {
             let reason = "has fewer than two classes; put the images of each class in a subfolder";
             return Err(Error::data(data, reason));
@@ -76,10 +79,12 @@ impl Pictures {
         let (train, held_out) = match held_out {
             HeldOut::Folder(path) => {
                 let alike = FolderConfig {
+                    cache: None, // shares that of the others, so that one size limit holds for both
                     range: folder.range(),
                     ..config.clone()
                 };
                 let other = scan(path, &alike, stop, observer)?;
+                let other = other.with_cache_of(&folder);
                 let other = other.with_classes(folder.classes())?;
                 let places = labeled(&other.labels(), 0..other.labels().len());
                 if places.is_empty() {

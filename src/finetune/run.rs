@@ -80,9 +80,9 @@ fn train<B: TrainBackend>(
         held_out, folder, ..
     } = setup.request;
     let folder = with_range(folder, model.preprocessing.range)?;
-    let pictures = Pictures::scan(data, held_out, &folder, config.seed, setup.stop, observer)?;
+    let (ranks, seed, stop) = (setup.ranks(), config.seed, setup.stop);
+    let pictures = Pictures::scan(data, held_out, &folder, seed, ranks.size(), stop, observer)?;
     model.preprocessing.range = pictures.train.range();
-    let ranks = setup.ranks();
     let classes = pictures.train.classes().len();
     let mut random = Random::new(config.seed, 0, 0, Stream::Init);
     let classifier = Classifier::new(backbone, classes, config.freeze, &mut random, &device);

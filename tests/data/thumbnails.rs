@@ -231,6 +231,29 @@ fn a_full_cache_takes_no_more_and_changes_nothing() {
     }
 }
 
+/// None of several processes sees what the others write: each takes its part of what is free, so that all keep the bound.
+#[test]
+fn ranks_share_the_bound_of_a_cache() {
+    let (folder, cache) = (TempFolder::new(), TempFolder::new());
+    for at in 0..8 {
+        write(&folder.0.join(format!("{at}.png")), [500, 400], at);
+    }
+    let config = FolderConfig {
+        shorter_side: Some(350), // 3 x 350 x 438 bytes: four fit 2 MiB, two of them each half
+        cache_mib: 2,
+        ..config(Some(&cache))
+    };
+    let scan = || {
+        let found = ImageFolder::scan(&folder.0, &config).unwrap();
+        found.with_cache_shared_by(2)
+    };
+    let ranks = [scan(), scan()];
+    for at in 0..8 {
+        ranks[at % 2].decode(at).unwrap();
+    }
+    assert_eq!(files(&cache.0).len(), 4);
+}
+
 #[test]
 fn a_cache_that_cannot_work_is_refused_by_name() {
     let folder = pictures();

@@ -71,6 +71,7 @@ impl RunSetup<'_> {
                 .reduced(&config.folder, stop)?,
             None => ImageFolder::scan_all(data, &config.folder, stop)?,
         };
+        let folder = folder.with_cache_shared_by(self.request.collective.size());
         observer.scanned(data, folder.summary());
         let parts = &folder.summary().parts;
         if parts.len() > 1 {
