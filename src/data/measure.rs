@@ -1,5 +1,6 @@
 //! The range of values of a folder's pictures with more than 8 bits, measured on some of them.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,6 +8,7 @@ use rayon::prelude::*;
 
 use crate::data::decode::count_values;
 use crate::data::folder_config::FolderConfig;
+use crate::data::stored::check_server;
 use crate::data::summary::ScanSummary;
 use crate::data::value_counts::{Measured, ValueCounts};
 use crate::data::value_range::ValueRange;
@@ -23,7 +25,8 @@ pub(super) const AS_GIVEN: &str = "as given";
 /// them can be decoded.
 ///
 /// # Errors
-/// [`Error::Data`] for `root` where no one range fits them; [`Error::Stopped`] soon after `stop` is raised.
+/// [`Error::Data`] for `root` where no one range fits them; one whose disk or server fails; [`Error::Stopped`] soon after `stop` is
+/// raised.
 pub(super) fn range_of(
     root: &Path,
     count: usize,
@@ -54,18 +57,32 @@ fn measure(
 ) -> Result<Option<Measured>> {
     let counts = some
         .par_iter()
-        .fold(ValueCounts::default, |mut counts, path| {
-            if !stop.load(Ordering::Relaxed) {
-                // one that cannot be decoded is named when it is needed
-                let _ = count_values(path, max_pixels, &mut counts);
+        .try_fold(ValueCounts::default, |mut counts, path| {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Stopped);
             }
-            counts
+            match count_values(path, max_pixels, &mut counts) {
+                Err(error) if is_of_the_disk(&error) => Err(error),
+                // one that cannot be decoded is named when it is needed
+                Err(_) => check_server(path).map(|()| counts),
+                Ok(()) => Ok(counts),
+            }
         })
-        .reduce(ValueCounts::default, |a, b| a.merge(&b));
-    if stop.load(Ordering::Relaxed) {
-        return Err(Error::Stopped);
-    }
+        .try_reduce(ValueCounts::default, |a, b| Ok(a.merge(&b)))?;
     counts
         .measured()
         .map_err(|reason| Error::data(root, reason))
+}
+
+/// Whether a disk or server failed, so that the file may be read at the next start, or by another rank: without it the range could be
+/// another one.
+fn is_of_the_disk(error: &Error) -> bool {
+    let of_the_file = [
+        ErrorKind::NotFound,
+        ErrorKind::PermissionDenied,
+        ErrorKind::UnexpectedEof,
+        ErrorKind::InvalidData,
+        ErrorKind::Unsupported,
+    ];
+    matches!(error, Error::Io { source, .. } if !of_the_file.contains(&source.kind()))
 }

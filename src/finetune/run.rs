@@ -88,7 +88,7 @@ fn train<B: TrainBackend>(
     let classifier = Classifier::new(backbone, classes, config.freeze, &mut random, &device);
     let origin = FinetuneSetup::origin(&model, &pictures);
     let comments = comments(setup.request, &model.hash, &pictures);
-    let what = format!("{}{config:?}", comments.concat());
+    let what = format!("{comments:?}{}{config:?}", pictures.train.range());
     check_equal(ranks, "model, images or settings", what.as_bytes())?;
     let begin = || FinetuneFolder::begin(out, config, &comments, observer);
     let (folder, found) = begun_by_rank_0(out, ranks, begin)?;

@@ -260,6 +260,36 @@ fn a_server_that_refuses_from_now_on_ends_the_run() {
     ends_the_run(403);
 }
 
+/// The range of values of 16-bit images is not that of the images which a failing server happened to give.
+#[test]
+fn no_range_is_measured_while_a_server_fails() {
+    let set = TempFolder::new();
+    // of 12 bits, and too long for the request that reads its header
+    let mut noise = vec![0; 2 * 256 * 256];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    let values = noise
+        .chunks_exact(2)
+        .map(|two| u16::from_le_bytes([two[0], two[1] & 15]));
+    let values: Vec<u16> = values.collect();
+    let picture = image::ImageBuffer::<image::Luma<u16>, _>::from_raw(256, 256, values).unwrap();
+    for name in ["a.png", "b.png"] {
+        picture.save(set.0.join(name)).unwrap();
+    }
+    set.write("all.txt", "a.png\nb.png\n");
+    let server = Server::start(&set.0);
+    let found = scan(&[&server.path("all.txt")]).unwrap();
+    assert_eq!(found.range().to_string(), "[0, 4095]");
+    server.fail("b.png", usize::MAX, Fault::Long);
+    let error = scan(&[&server.path("all.txt")]).unwrap_err().to_string();
+    assert!(error.contains("b.png") && error.contains("500"), "{error}");
+    // a file that is gone is one image less
+    server.fail("b.png", usize::MAX, Fault::Status(404));
+    assert_eq!(
+        scan(&[&server.path("all.txt")]).unwrap().range(),
+        found.range()
+    );
+}
+
 fn ends_the_run(status: u16) {
     let set = TempFolder::new();
     let names: Vec<String> = (0..60).map(|number| format!("{number}.png")).collect();

@@ -19,6 +19,8 @@ pub enum Fault {
     NoRanges,
     /// No answer.
     Stall,
+    /// No part of more than 64 KiB: headers are read, images are not.
+    Long,
     /// A weak tag of the file's version, which no request may ask for (RFC 9110, 13.1.1).
     WeakTags,
     /// No tag of the file's version, and no look at the one that is asked for.
@@ -146,6 +148,9 @@ fn answer(stream: &TcpStream, folder: &Path, faults: &Faults, requests: &Mutex<V
     match fault {
         Some(Fault::Stall) => return thread::sleep(Duration::from_secs(3600)),
         Some(Fault::Status(status)) => return refuse(&format!("{status} Fault")),
+        Some(Fault::Long) if (request.range(usize::MAX)).is_some_and(|of| of.len() > 64 << 10) => {
+            return refuse("500 Fault");
+        }
         _ => {}
     }
     let Ok(bytes) = fs::read(folder.join(request.path.trim_start_matches('/'))) else {

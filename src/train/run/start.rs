@@ -8,7 +8,7 @@ use burn::module::Module as _;
 use burn_autodiff::Autodiff;
 
 use crate::backbone::VisionTransformer;
-use crate::collective::{all_ok, check_equal};
+use crate::collective::{Collective, all_ok, check_equal};
 use crate::data::drawing::write_drawing;
 use crate::data::{ImageFolder, PictureSource as _, ValueRange, views_mosaic};
 use crate::device::{DeviceGuard, Selected};
@@ -19,7 +19,7 @@ use crate::train::config::RunConfig;
 use crate::train::run::evaluation::{RunImages, When};
 use crate::train::run::folder::RunFolder;
 use crate::train::run::observer::{Observer, RunStart};
-use crate::train::run::record::MayDiffer;
+use crate::train::run::record::{MayDiffer, RunRecord};
 use crate::train::run::request::{OnDeviceLost, RunRequest};
 use crate::train::run::setup::{RunSetup, loader, train_views};
 use crate::train::run::together::{
@@ -166,7 +166,7 @@ fn set_up<'a, B: TrainBackend>(
     let (train, val) = all_ok(ranks, setup.pictures(&measured, observer))?;
     measured.folder.range = train.range();
     (record.pictures, record.fingerprint) = (train.len(), train.fingerprint());
-    check_equal(ranks, "names of the images", record.fingerprint.as_bytes())?;
+    same_images(&record, &train, ranks)?;
     // rank 0 alone has read the record of the run before
     let is_same = folder.same_pictures(&record, setup.may, observer);
     all_ok(ranks, is_same)?;
@@ -211,6 +211,16 @@ fn set_up<'a, B: TrainBackend>(
         out: request.out.clone(),
     };
     Ok((training, start))
+}
+
+/// Whether all ranks found the same images, and measured the same range of values on them.
+fn same_images(record: &RunRecord, train: &ImageFolder, ranks: &dyn Collective) -> Result<()> {
+    let found = format!("{}\n{}", record.fingerprint, train.range());
+    check_equal(
+        ranks,
+        "names or range of values of the images",
+        found.as_bytes(),
+    )
 }
 
 /// The run folder, once all ranks have the same settings and find what these name; rank 0 alone creates and locks it.
