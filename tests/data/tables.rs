@@ -233,9 +233,18 @@ fn rows_of_one_path_have_no_class() {
 
 /// A table of three pictures with a column `label` of a type, and what a scan finds.
 fn labeled<T: DataType>(kind: &str, labels: &[T::T; 3]) -> (TempFolder, ImageFolder) {
+    two_columns::<T>("binary image", kind, labels)
+}
+
+/// A table of three pictures with another column.
+fn two_columns<T: DataType>(
+    image: &str,
+    kind: &str,
+    labels: &[T::T; 3],
+) -> (TempFolder, ImageFolder) {
     let folder = TempFolder::new();
     let path = folder.0.join("set.parquet");
-    let schema = format!("message schema {{ required binary image; required {kind}; }}");
+    let schema = format!("message schema {{ required {image}; required {kind}; }}");
     let schema = Arc::new(parse_message_type(&schema).unwrap());
     let file = File::create(&path).unwrap();
     let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
@@ -275,6 +284,16 @@ fn labels_may_be_of_many_types() {
             if path.ends_with("set.parquet") && reason.contains("`label`, of type DOUBLE")),
         "{skipped:?}"
     );
+}
+
+/// It is the name or address of an image, beside the bytes of another column.
+#[test]
+fn a_text_called_image_is_no_image() {
+    let texts = ["0.png", "1.png", "2.png"].map(ByteArray::from);
+    let image = "binary image (UTF8)";
+    let (_folder, found) = two_columns::<ByteArrayType>("binary jpg", image, &texts);
+    let shades = (0..3).map(|at| found.decode(at).unwrap().get_pixel(0, 0).0[0]);
+    assert_eq!(shades.collect::<Vec<_>>(), [1, 2, 3]);
 }
 
 fn table_of_text(folder: &TempFolder) -> PathBuf {

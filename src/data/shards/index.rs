@@ -23,8 +23,9 @@ use crate::error::{Error, Result};
 use crate::path_text::{absolute, path_of_text, path_text};
 use crate::unfinished::unique_digits;
 
-/// Of the format, and of what a scan finds. 2: orientations, and sizes of upright pictures. 3: ends of archives, classes of tables.
-const VERSION: u32 = 3;
+/// Of the format, and of what a scan finds. 2: orientations, and sizes of upright pictures. 3: ends of archives, classes of tables. 4: a
+/// text column `image` is none of images.
+const VERSION: u32 = 4;
 
 /// Which shard it is, and what decides what is found in it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -141,7 +141,7 @@ fn unbroken<T>(path: &Path, read: impl FnOnce() -> ParquetResult<T>) -> Result<T
     }
 }
 
-/// The column of pictures: `image.bytes`, another column of `bytes` and `path`, or the only column of bytes that are no text.
+/// The column of pictures: `image.bytes`, `image` of bytes that are no text, another column of `bytes` and `path`, or the only column of bytes that are no text.
 fn picture_column(metadata: &ParquetMetaData) -> Option<usize> {
     let columns = metadata.file_metadata().schema_descr().columns();
     let is_of = |at: usize, name: &str| columns[at].path().parts().join(".") == name;
@@ -150,16 +150,17 @@ fn picture_column(metadata: &ParquetMetaData) -> Option<usize> {
         column.physical_type() == PhysicalType::BYTE_ARRAY && column.max_rep_level() == 0
     };
     let all = || (0..columns.len()).filter(|at| is_bytes(*at));
-    let of_image = all().find(|at| is_of(*at, "image.bytes") || is_of(*at, "image"));
+    let is_plain = |at: usize| {
+        let column = &columns[at];
+        column.converted_type() == ConvertedType::NONE && column.logical_type_ref().is_none()
+    };
+    // a text `image` is the name or address of one
+    let of_image =
+        all().find(|at| is_of(*at, "image.bytes") || (is_of(*at, "image") && is_plain(*at)));
     let nested = || all().find(|at| is_nested_bytes(&columns[*at]));
     let plain = || {
-        let is_plain = |at: &usize| {
-            let column = &columns[*at];
-            column.path().parts().len() == 1
-                && column.converted_type() == ConvertedType::NONE
-                && column.logical_type_ref().is_none()
-        };
-        let mut plain = all().filter(is_plain);
+        let is_first_level = |at: usize| columns[at].path().parts().len() == 1;
+        let mut plain = all().filter(|at| is_first_level(*at) && is_plain(*at));
         plain.next().filter(|_| plain.next().is_none())
     };
     of_image.or_else(nested).or_else(plain)
