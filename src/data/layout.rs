@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
+use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,14 +48,32 @@ pub struct Parts {
 impl Parts {
     /// The parts of a data set: one folder of the first level is `train` or `training`, and either it is the only one, or
     /// another one is `val`, `test` or the like; then all others are parts too, such as `unlabeled`. None where `train` is
-    /// beside other names alone: of vehicles, it is a class. Capitals count as small letters.
-    pub fn find(root: &Path) -> Option<Self> {
-        let names = PartNames::among(folders_in(root).ok()?)?;
-        Some(Self {
+    /// beside other names alone: of vehicles, it is a class. Capitals count as small letters. None also of what is no folder, and of
+    /// web servers, which list none.
+    ///
+    /// # Errors
+    /// [`Error::Io`] of a folder that cannot be listed.
+    pub fn find(root: &Path) -> Result<Option<Self>> {
+        let folders = if_there(folders_in(root)).map_err(Error::io(root))?;
+        Ok(PartNames::among(folders).map(|names| Self {
             train: root.join(&names.train),
             val: names.val.as_ref().map(|name| root.join(name)),
             names: names.all.iter().map(printable).collect(),
-        })
+        }))
+    }
+}
+
+/// The folders of a first level, none where there can be none. Where a disk or server fails there may be some: to go on without them
+/// would train on the images for validation.
+fn if_there(folders: io::Result<Vec<OsString>>) -> io::Result<Vec<OsString>> {
+    let is_none = [
+        ErrorKind::NotFound,
+        ErrorKind::NotADirectory,
+        ErrorKind::Unsupported,
+    ];
+    match folders {
+        Err(error) if is_none.contains(&error.kind()) => Ok(Vec::new()),
+        folders => folders,
     }
 }
 
@@ -220,5 +239,19 @@ fn class(path: &Path, depth: usize) -> Option<&OsStr> {
     match (components.next(), components.next()) {
         (Some(Component::Normal(folder)), Some(_)) => Some(folder),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_fails_is_no_set_without_parts() {
+        for kind in [ErrorKind::NotFound, ErrorKind::NotADirectory] {
+            assert!(if_there(Err(kind.into())).is_ok_and(|folders| folders.is_empty()));
+        }
+        let failed = if_there(Err(io::Error::other("503 Slow Down")));
+        assert!(failed.is_err_and(|error| error.to_string().contains("503")));
     }
 }

@@ -102,9 +102,12 @@ pub(super) fn holds_images(path: &Path) -> bool {
 }
 
 /// The parts of a data set, which may be given by its index.
-pub fn parts_of(source: &Path) -> Option<Parts> {
+///
+/// # Errors
+/// Those of [`Parts::find`]; an index that is damaged or missing.
+pub fn parts_of(source: &Path) -> Result<Option<Parts>> {
     match is_named_index(source) {
-        true => Parts::find(&root_of(source).ok()?),
+        true => Parts::find(&root_of(source)?),
         false => Parts::find(source),
     }
 }
@@ -215,7 +218,7 @@ impl Listing {
         summary: &mut ScanSummary,
         stop: &AtomicBool,
     ) -> Result<()> {
-        let parts = Parts::find(folder).map_or_else(Vec::new, |parts| parts.names);
+        let parts = Parts::find(folder)?.map_or_else(Vec::new, |parts| parts.names);
         let (root, class_depth) = (self.roots.len(), Some(usize::from(!parts.is_empty())));
         let files = list_files(folder, summary, stop)?.into_iter();
         let (of_set, files): (Vec<_>, Vec<_>) = files.partition(|path| is_shard(path));

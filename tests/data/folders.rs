@@ -301,13 +301,13 @@ fn parts_of_a_data_set_are_no_classes() {
         text.contains("(cat, dog), 1 unlabeled (split into Train, val, test)"),
         "{text}"
     );
-    let parts = Parts::find(&folder.0).unwrap();
+    let parts = Parts::find(&folder.0).unwrap().unwrap();
     assert_eq!(parts.train, folder.0.join("Train"));
     assert_eq!(parts.val, Some(folder.0.join("val")));
     // whatever else lies beside them: the classes are not `train` and `val`
     folder.copy("more/1.png", "rgb.png");
     folder.copy("more/cat/2.png", "rgb.png");
-    let parts = Parts::find(&folder.0).unwrap();
+    let parts = Parts::find(&folder.0).unwrap().unwrap();
     assert_eq!(parts.names, ["Train", "val", "test", "more"]);
     let pictures = scan(&folder).unwrap();
     assert_eq!(pictures.classes(), ["cat", "dog"]);
@@ -317,7 +317,7 @@ fn parts_of_a_data_set_are_no_classes() {
     for part in ["val", "test"] {
         fs::remove_dir_all(folder.0.join(part)).unwrap();
     }
-    assert_eq!(Parts::find(&folder.0), None);
+    assert_eq!(Parts::find(&folder.0).unwrap(), None);
     assert_eq!(scan(&folder).unwrap().classes(), ["Train", "more"]);
 }
 

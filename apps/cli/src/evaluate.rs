@@ -90,13 +90,13 @@ type Pair = (FeatureSet, FeatureSet);
 
 impl SplitArgs {
     /// The folders to train on and to test on; without a folder, the file of features counts as one.
-    fn folders(&self, model: &ModelArgs, source: &Source<'_>) -> SplitFolders {
+    fn folders(&self, model: &ModelArgs, source: &Source<'_>) -> Result<SplitFolders> {
         match self.data.path() {
             Some(data) => model.split(data, self.val.as_deref(), self.held_out.is_some()),
-            None => SplitFolders {
+            None => Ok(SplitFolders {
                 data: source.name().into(),
                 val: None,
-            },
+            }),
         }
     }
 
@@ -149,7 +149,7 @@ impl SplitArgs {
         chosen: &'static str,
         classify: impl Fn(&FeatureSet, &FeatureSet) -> Option<Vec<Found>>,
     ) -> Result<()> {
-        let folders = self.folders(model, source);
+        let folders = self.folders(model, source)?;
         let Some((pairs, embedded)) = self.pairs(model, source, &folders)? else {
             return Ok(());
         };

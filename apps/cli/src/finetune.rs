@@ -76,7 +76,7 @@ impl FinetuneArgs {
         let model = &self.model;
         let (file, options) = model.local()?;
         let val = self.val.as_deref();
-        let split = model.split(self.data.path(), val, self.held_out.is_some());
+        let split = model.split(self.data.path(), val, self.held_out.is_some())?;
         let request = FinetuneRequest {
             config: FinetuneConfig {
                 precision: model.device.precision(),

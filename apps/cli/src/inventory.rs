@@ -78,7 +78,7 @@ fn similarity(text: &str) -> std::result::Result<Similarity, String> {
 impl DataArgs {
     pub fn run(&self) -> Result<()> {
         let stop = stop_on_signal()?;
-        let (data, val) = self.sources();
+        let (data, val) = self.sources()?;
         if let Some(out) = &self.out {
             destination::folder("--out", out)?;
             for images in std::iter::once(&data).chain(&val) {
@@ -125,12 +125,12 @@ impl DataArgs {
     }
 
     /// The images to train on, and those to evaluate on: as given, or the parts of a data set.
-    fn sources(&self) -> (PathBuf, Option<PathBuf>) {
+    fn sources(&self) -> Result<(PathBuf, Option<PathBuf>)> {
         let data = self.images.path();
-        match (&self.val, parts_of(data)) {
+        Ok(match (&self.val, parts_of(data)?) {
             (None, Some(Parts { train, val, .. })) if val.is_some() => (train, val),
             (val, _) => (data.to_path_buf(), val.clone()),
-        }
+        })
     }
 }
 

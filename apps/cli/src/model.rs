@@ -182,28 +182,36 @@ impl ModelArgs {
 
     /// The folders to train on and to test on: those given, or the parts of `data`, which are then reported; only
     /// the first if a fraction of it is held out.
-    pub fn split(&self, data: &Path, val: Option<&Path>, is_held_out: bool) -> SplitFolders {
+    ///
+    /// # Errors
+    /// Those of [`parts_of`].
+    pub fn split(
+        &self,
+        data: &Path,
+        val: Option<&Path>,
+        is_held_out: bool,
+    ) -> Result<SplitFolders> {
         if val.is_none()
             && !is_held_out
             && let Some(Parts {
                 train,
                 val: Some(val),
                 ..
-            }) = parts_of(data)
+            }) = parts_of(data)?
         {
             let [root, from, to] = [data, &train, &val].map(printable);
             self.note(&format!(
                 "data {root}: has train and test folders; trains on {from}, tests on {to}"
             ));
-            return SplitFolders {
+            return Ok(SplitFolders {
                 data: train,
                 val: Some(val),
-            };
+            });
         }
-        SplitFolders {
+        Ok(SplitFolders {
             data: data.to_path_buf(),
             val: val.map(Path::to_path_buf),
-        }
+        })
     }
 
     /// Scans a folder for images and reports what it holds.

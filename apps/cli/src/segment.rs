@@ -111,7 +111,7 @@ impl PatchArgs {
             split.data()?,
             split.val.as_deref(),
             split.held_out.is_some(),
-        );
+        )?;
         let data = model.scan(&folders.data)?;
         let (pairs, pictures, without_mask) = match &folders.val {
             None => self.split(model, embedder, split, &data)?,

@@ -105,7 +105,7 @@ impl TrainArgs {
             cache: None,
             ..of_flags.folder.clone()
         };
-        let images = ImageFolder::scan_all(&self.sources(), &folder, stop)?;
+        let images = ImageFolder::scan_all(&self.sources()?, &folder, stop)?;
         let images = Arc::new(images);
         let from = match (pretrained, self.pretrained_parts) {
             (Some(_), PretrainedParts::All) => StartFrom::Heads,

@@ -183,9 +183,9 @@ impl TrainArgs {
         let val = self.val.clone().or(begun_val);
         match (self.images.is_empty(), begun) {
             (false, _) => {
-                let data = self.sources();
+                let data = self.sources()?;
                 for (of, part) in self.images.paths().iter().zip(&data) {
-                    say_part(of, part);
+                    say_part(of, part)?;
                 }
                 Ok(TrainImages { data, val })
             }
@@ -230,9 +230,9 @@ fn request(
 }
 
 /// Reports what of a data set is left out.
-fn say_part(data: &Path, part: &Path) {
-    let Some(Parts { val, .. }) = parts_of(data) else {
-        return;
+fn say_part(data: &Path, part: &Path) -> Result<()> {
+    let Some(Parts { val, .. }) = parts_of(data)? else {
+        return Ok(());
     };
     let val = val.map_or_else(String::new, |val| {
         format!("; to evaluate, add --val {}", printable(val))
@@ -241,6 +241,7 @@ fn say_part(data: &Path, part: &Path) {
     say(format_args!(
         "data {data}: has train and test folders; trains on {shown} only{val}"
     ));
+    Ok(())
 }
 
 /// A new folder: two runs that start in the same second get different ones.

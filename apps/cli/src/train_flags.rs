@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use ibot::Result;
 use ibot::backbone::Normalization;
 use ibot::data::parts_of;
 use ibot::files::model::ModelSource;
@@ -141,13 +142,17 @@ pub struct TrainArgs {
 
 impl TrainArgs {
     /// The folders, files and lists to train on: the part `train` of those that have one.
-    pub fn sources(&self) -> Vec<PathBuf> {
+    ///
+    /// # Errors
+    /// Those of [`parts_of`].
+    pub fn sources(&self) -> Result<Vec<PathBuf>> {
         let paths = self.images.paths();
         paths.iter().map(|path| part_to_train_on(path)).collect()
     }
 }
 
 /// The folder `train` of a data set with train and test folders.
-fn part_to_train_on(data: &Path) -> PathBuf {
-    parts_of(data).map_or_else(|| data.to_path_buf(), |parts| parts.train)
+fn part_to_train_on(data: &Path) -> Result<PathBuf> {
+    let parts = parts_of(data)?;
+    Ok(parts.map_or_else(|| data.to_path_buf(), |parts| parts.train))
 }

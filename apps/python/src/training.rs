@@ -47,7 +47,7 @@ impl Request {
         let checkpoint_every = self.checkpoint_every.parse::<Every>()?;
         let backend = self.backend.parse::<BackendChoice>()?;
         let selected = select(backend, self.device.as_deref())?;
-        let sources = self.sources();
+        let sources = self.sources()?;
         if sources.is_empty() {
             return Err(Error::config("data", "[]", "give an image folder"));
         }
@@ -65,8 +65,11 @@ impl Request {
     }
 
     /// The folders to train on: of a data set in parts, the part `train`.
-    fn sources(&self) -> Vec<PathBuf> {
-        let part = |data: &PathBuf| parts_of(data).map_or(data.clone(), |parts| parts.train);
+    fn sources(&self) -> Result<Vec<PathBuf>> {
+        let part = |data: &PathBuf| {
+            let parts = parts_of(data)?;
+            Ok(parts.map_or(data.clone(), |parts| parts.train))
+        };
         self.data.iter().map(part).collect()
     }
 

@@ -88,7 +88,7 @@ pub(in crate::data) fn index_of(
     if let Some(older) = &older {
         walk = walk.with(older, asks_each);
     }
-    facts.parts = Parts::find(root).map_or_else(Vec::new, |parts| parts.names);
+    facts.parts = Parts::find(root)?.map_or_else(Vec::new, |parts| parts.names);
     let class_depth = usize::from(!facts.parts.is_empty());
     walk.add_folder(root, Some(class_depth))?;
     if walk.nodes.iter().any(|node| node.holds_shards) {

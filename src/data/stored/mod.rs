@@ -92,7 +92,8 @@ pub(super) fn folders_in(path: &Path) -> Result<Vec<OsString>> {
         return cloud::folders_in(path);
     }
     let mut folders = Vec::new();
-    for entry in fs::read_dir(path)?.flatten() {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
         // a set without classes may have millions of files here, which are not to be asked one by one
         let is_folder = match entry.file_type() {
             Ok(kind) if !kind.is_symlink() => kind.is_dir(),
