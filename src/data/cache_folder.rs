@@ -1,12 +1,14 @@
 //! The folder of what can be made anew: the demo set, indexes.
 
-#[cfg(unix)]
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::time::Duration;
 
-#[cfg(unix)]
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+/// Temporary files of this age belong to a process that is gone.
+pub(super) const STALE: Duration = Duration::from_secs(3600);
 
 /// A folder `ibot` in the user's cache folder; without one, `ibot-NUMBER` among the temporary files, with the user's number.
 ///
@@ -28,6 +30,31 @@ pub(super) fn cache_folder() -> Result<PathBuf> {
     match cache {
         Some(cache) => Ok(cache.join("ibot")),
         None => own_folder(&std::env::temp_dir()),
+    }
+}
+
+/// The folder of indexes in it, which is made. The first call removes what writers that were killed left there.
+///
+/// # Errors
+/// It cannot be made.
+pub(super) fn index_folder() -> Result<PathBuf> {
+    static CLEARED: Once = Once::new();
+    let folder = cache_folder()?.join("index");
+    fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    CLEARED.call_once(|| remove_stale(&folder));
+    Ok(folder)
+}
+
+/// Removes temporary files of processes that are gone; one that stays costs room alone.
+fn remove_stale(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_temporary = path.extension().is_some_and(|ending| ending == "tmp");
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        let age = modified.ok().and_then(|at| at.elapsed().ok());
+        if is_temporary && age > Some(STALE) {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
@@ -89,5 +116,23 @@ mod tests {
         symlink(&elsewhere, &folder).unwrap();
         refused();
         fs::remove_dir_all(&scratch).unwrap();
+    }
+
+    #[test]
+    fn what_killed_writers_of_indexes_left_is_removed() {
+        let name = format!("ibot-stale-test-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir(&folder).unwrap();
+        let long_ago = std::time::SystemTime::now() - 2 * STALE;
+        for (name, is_old) in [("a.1.tmp", true), ("b.2.tmp", false), ("c.ibidx", true)] {
+            let file = fs::File::create(folder.join(name)).unwrap();
+            if is_old {
+                file.set_modified(long_ago).unwrap();
+            }
+        }
+        remove_stale(&folder);
+        let left = ["a.1.tmp", "b.2.tmp", "c.ibidx"].map(|name| folder.join(name).exists());
+        assert_eq!(left, [false, true, true]);
+        fs::remove_dir_all(&folder).unwrap();
     }
 }

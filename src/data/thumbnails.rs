@@ -7,11 +7,12 @@ use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use image::RgbImage;
 use walkdir::WalkDir;
 
+use crate::data::cache_folder::STALE;
 use crate::data::crop::resized;
 use crate::data::folder_config::FolderConfig;
 use crate::data::opened::length_and_time;
@@ -24,9 +25,6 @@ use crate::unfinished::unique_digits;
 const MAGIC: &[u8; 8] = b"ibotrgb2";
 /// Bytes before the pixels: magic, length and time of the source, width and height, checksum.
 const HEAD: usize = 8 + 8 + 16 + 4 + 4 + 32;
-/// Temporary files of this age belong to a process that is gone.
-const STALE: Duration = Duration::from_secs(3600);
-
 /// Reduces pictures, and caches them if there is a cache folder.
 #[derive(Debug)]
 pub(super) struct Thumbnails {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
-use crate::data::cache_folder::cache_folder;
+use crate::data::cache_folder::index_folder;
 use crate::data::index::build::Build;
 use crate::data::index::file::{can_write, is_index, open, write};
 use crate::data::index::table::{Facts, Table};
@@ -173,10 +173,8 @@ fn cached_at(root: &Path, max_pixels: u64) -> Result<PathBuf> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(path_text(root).as_bytes());
     hasher.update(&max_pixels.to_le_bytes());
-    let folder = cache_folder()?.join("index");
     let name = format!("{}.{ENDING}", &hasher.finalize().to_hex()[..32]);
-    fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-    Ok(folder.join(name))
+    Ok(index_folder()?.join(name))
 }
 
 /// The index in a file, if it is one of this folder.

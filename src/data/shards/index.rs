@@ -13,7 +13,6 @@ use std::sync::Arc;
 use ::parquet::file::page_index::offset_index::PageLocation;
 use serde::{Deserialize, Serialize};
 
-use crate::data::cache_folder::cache_folder;
 use crate::data::shards::members::{CachedKind, Member, Members, Span};
 use crate::data::shards::parquet;
 use crate::data::shards::shard::Shard;
@@ -79,16 +78,6 @@ impl Of {
         let name = blake3::hash(format!("{}\n{}", self.path, self.max_pixels).as_bytes());
         folder.join(format!("{}.shard", &name.to_hex()[..32]))
     }
-}
-
-/// Where indexes lie.
-///
-/// # Errors
-/// The user's cache folder cannot be made.
-pub(super) fn folder() -> Result<PathBuf> {
-    let folder = cache_folder()?.join("index");
-    fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-    Ok(folder)
 }
 
 /// The shard at `path` and what it holds, if that is known.

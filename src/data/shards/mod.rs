@@ -23,6 +23,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crate::data::bytes::Bytes;
+use crate::data::cache_folder::index_folder;
 use crate::data::endings::{is_parquet, is_shard};
 use crate::data::stored::{Facts, Stored};
 use crate::error::{Error, Result};
@@ -63,7 +64,7 @@ pub(super) fn list(
     window::close(path);
     rows::close(path);
     let known = max_pixels.and_then(|max_pixels| {
-        let folder = index::folder().ok()?;
+        let folder = index_folder().ok()?;
         index::open(&folder, path, &facts, max_pixels)
     });
     if let Some((shard, members)) = known {
@@ -113,7 +114,7 @@ pub(super) fn keep_index<'a>(
 ) -> Result<()> {
     let shard = listed().get(path).cloned();
     shard.map_or(Ok(()), |shard| {
-        index::write(&index::folder()?, &shard, members, max_pixels)
+        index::write(&index_folder()?, &shard, members, max_pixels)
     })
 }
 
