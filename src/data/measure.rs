@@ -86,3 +86,20 @@ fn is_of_the_disk(error: &Error) -> bool {
     ];
     matches!(error, Error::Io { source, .. } if !of_the_file.contains(&source.kind()))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_fails_is_no_file_that_is_gone() {
+        let measured = |name: &str| {
+            let (some, never) = ([PathBuf::from(name)], AtomicBool::new(false));
+            measure(Path::new("set"), &some, 1 << 20, &never)
+        };
+        assert!(measured("there is no such file.png").unwrap().is_none());
+        // no system opens it, for a reason that has nothing to do with what is there
+        assert!(measured("a\0b.png").is_err());
+    }
+}

@@ -240,3 +240,34 @@ fn split(path: &Path) -> Option<(PathBuf, PathBuf)> {
     let inside = path.strip_prefix(shard).ok()?;
     Some((shard.to_path_buf(), inside.to_path_buf()))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_that_read_an_archive_share_one_scan_of_it() {
+        let path = std::env::temp_dir().join(format!("ibot-once-{}.tar", std::process::id()));
+        let mut builder = ::tar::Builder::new(std::fs::File::create(&path).unwrap());
+        for number in 0..5000 {
+            let mut header = ::tar::Header::new_gnu();
+            header.set_size(0);
+            let name = format!("{number}.png");
+            builder.append_data(&mut header, name, &[][..]).unwrap();
+        }
+        builder.finish().unwrap();
+        let start = std::sync::Barrier::new(8);
+        let found: Vec<Arc<Shard>> = std::thread::scope(|scope| {
+            let read = || {
+                start.wait();
+                named(&path.join("7.png")).unwrap().unwrap().shard
+            };
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(read)).collect();
+            let found = threads.into_iter().map(|thread| thread.join().unwrap());
+            found.collect()
+        });
+        assert!(found.iter().all(|shard| Arc::ptr_eq(shard, &found[0])));
+        std::fs::remove_file(&path).unwrap();
+    }
+}
