@@ -1,19 +1,18 @@
 //! `ibot search`: the images most similar to a query image.
 
-use std::collections::BTreeSet;
+mod index;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use ibot::data::decode::decode_rgb_in;
-use ibot::data::{length_and_time, read_whole};
+use ibot::data::{ImageFolder, length_and_time, read_whole};
 use ibot::embedding::{Embedder, EmbeddingTable, FeatureKind, FolderRequest, TableFormat};
 use ibot::error::{counted, printable};
 use ibot::eval::nearest;
 use ibot::path_text::{absolute, path_of_text, path_text};
 use ibot::{Error, Result};
-use rayon::prelude::*;
 use serde::Serialize;
 
 use super::destination;
@@ -21,6 +20,7 @@ use super::features::read_finite;
 use super::model::ModelArgs;
 use super::sheets::save_sheet;
 use super::signals::stop_on_signal;
+use index::{IndexState, updated};
 
 /// Flags of `ibot search`.
 #[derive(Debug, clap::Args)]
@@ -188,7 +188,7 @@ impl SearchArgs {
         // one that cannot be read is made anew
         let before = index.and_then(|index| EmbeddingTable::read(index).ok());
         if let (Some(table), Some(index)) = (&before, index)
-            && let Some(wrong) = self.unfit(embedder, table)
+            && let Some(wrong) = self.unfit_store(embedder, table, &folder, &request)
         {
             let reason = format!("{wrong}; choose another file, or remove it first");
             return Err(Error::data(index, reason));
@@ -202,11 +202,16 @@ impl SearchArgs {
             (self.model).embed_changed(embedder, &folder, &request, &before, &stop)?;
         let is_cut_short = embedded.is_cut_short;
         let table = EmbeddingTable::new(embedded, embedder.hash());
-        if let Some(index) = index.filter(|_| before.first() != Some(&table)) {
-            table.write(index)?;
-            let (name, count) = (printable(index), table.len());
-            self.model
-                .note(&format!("index {name}: {}", counted(count, "image")));
+        if let Some(index) = index {
+            let store = match before.first() {
+                Some(before) => updated(index, before, &folder, &table)?,
+                None => table.clone(),
+            };
+            if before.first() != Some(&store) {
+                store.write(index)?;
+                let (name, count) = (printable(index), counted(store.len(), "image"));
+                self.model.note(&format!("index {name}: {count}"));
+            }
         }
         match is_cut_short {
             true => {
@@ -220,15 +225,7 @@ impl SearchArgs {
     /// The features in an index, without those of deleted images; reports what changed since.
     fn kept(&self, embedder: &Embedder, index: &Path) -> Result<EmbeddingTable> {
         let table = read_finite(index)?;
-        let input = embedder.input(self.model.range());
-        let wrong = match self.unfit(embedder, &table) {
-            None if table.input.as_ref().is_some_and(|own| *own != input) => Some(format!(
-                "has features of images that were prepared in another way ({}, and not {})",
-                table.input.as_deref().map(printable).unwrap_or_default(),
-                printable(&input)
-            )),
-            wrong => wrong,
-        };
+        let wrong = self.unfit(embedder, &table, &embedder.input(self.model.range()));
         if let Some(wrong) = wrong {
             let reason = format!("{wrong}; make it again with --data");
             return Err(Error::data(index, reason));
@@ -236,20 +233,39 @@ impl SearchArgs {
         self.there(index, table)
     }
 
-    /// Why features of the query cannot be compared with those of an index, or be added to it, if that is so.
-    fn unfit(&self, embedder: &Embedder, table: &EmbeddingTable) -> Option<String> {
+    /// Why features of the query cannot be compared with those of an index, if that is so; `input` is how images are prepared now.
+    fn unfit(&self, embedder: &Embedder, table: &EmbeddingTable, input: &str) -> Option<String> {
         let expected = FolderRequest::default().recipe(embedder);
-        match (table.model.as_deref(), table.recipe.as_deref()) {
-            (hash, _) if hash != Some(embedder.hash()) => Some(format!(
-                "was made with another model than {}",
-                self.model.name()
+        if table.model.as_deref() != Some(embedder.hash()) {
+            let name = self.model.name();
+            return Some(format!("was made with another model than {name}"));
+        }
+        match (table.recipe.as_deref(), table.input.as_deref()) {
+            (Some(recipe), Some(own)) if recipe == expected && own != input => Some(format!(
+                "has features of images that were prepared in another way ({}, and not {})",
+                printable(own),
+                printable(input)
             )),
-            (_, Some(recipe)) if recipe == expected => None,
-            (_, recipe) => Some(format!(
+            (Some(recipe), _) if recipe == expected => None,
+            (recipe, _) => Some(format!(
                 "holds {}, but this search needs {expected}",
                 recipe.unwrap_or("features of unknown kind")
             )),
         }
+    }
+
+    /// Why features of a folder cannot be added to those of an index, if that is so.
+    fn unfit_store(
+        &self,
+        embedder: &Embedder,
+        table: &EmbeddingTable,
+        folder: &ImageFolder,
+        request: &FolderRequest,
+    ) -> Option<String> {
+        let wrong = self.unfit(embedder, table, &embedder.input(folder.range()));
+        let is_store = || table.is_store_of(embedder, folder, request);
+        let unknown = "does not say the sizes and times of its images, or how they were prepared";
+        wrong.or_else(|| (!is_store()).then(|| unknown.to_owned()))
     }
 
     /// The rows of an index whose images still exist; reports what changed since.
@@ -324,53 +340,4 @@ fn real(path: &Path) -> Result<PathBuf> {
 fn no_pictures() -> Error {
     let text = "no images to search: give --data DIR, or --index FILE.safetensors from `ibot embed` or an earlier search";
     Error::Embedding(text.to_owned())
-}
-
-/// What changed in the images of an index since it was made.
-struct IndexState {
-    /// Rows whose images still exist.
-    there: Vec<usize>,
-    /// Number of images that were written after the index.
-    changed: usize,
-    /// Whether one of their folders was: an image was added, renamed or removed.
-    has_changed_folders: bool,
-}
-
-impl IndexState {
-    fn of(index: &Path, table: &EmbeddingTable) -> Result<Self> {
-        let written = |path: &Path| std::fs::metadata(path).and_then(|found| found.modified());
-        let made = written(index).map_err(Error::io(index))?;
-        let paths: Vec<PathBuf> = table.paths.iter().map(|path| path_of_text(path)).collect();
-        let times: Vec<Option<SystemTime>> = (paths
-            .par_iter()
-            .map(|path| length_and_time(path).map(|(_, time)| time)))
-        .collect();
-        let folders: BTreeSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
-        let is_newer = |time: &SystemTime| *time > made;
-        Ok(Self {
-            there: (0..times.len()).filter(|at| times[*at].is_some()).collect(),
-            changed: times.iter().flatten().filter(|time| is_newer(time)).count(),
-            has_changed_folders: folders
-                .iter()
-                .any(|folder| written(folder).as_ref().is_ok_and(is_newer)),
-        })
-    }
-
-    /// The changes in words; none if nothing changed.
-    fn difference(&self, pictures: usize) -> Option<String> {
-        let gone = pictures - self.there.len();
-        let mut parts = Vec::new();
-        if gone > 0 {
-            parts.push(format!("{gone} of {pictures} images are gone and left out"));
-        }
-        if self.changed > 0 {
-            parts.push(format!("{} were changed since then", self.changed));
-        }
-        if self.has_changed_folders && gone == 0 {
-            parts.push(
-                "their folders were changed since then, and new images are not found".to_owned(),
-            );
-        }
-        (!parts.is_empty()).then(|| parts.join(", "))
-    }
 }

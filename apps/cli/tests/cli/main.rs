@@ -40,6 +40,7 @@ mod ranks;
 mod refusals;
 mod resume;
 mod run_folder;
+mod search;
 mod servers;
 mod shards;
 mod soak;
