@@ -12,7 +12,7 @@ use ibot::Result;
 use super::threads::start_threads;
 use super::{
     about, bench, classify, cluster, devices, doctor, embed, evaluate, export, finetune, flags,
-    index, inspect, inventory, logger, map, outliers, output, ranks, report, screen, search,
+    index, inspect, inventory, logger, map, outliers, output, probe, ranks, report, screen, search,
     train_flags, verify, visualize,
 };
 
@@ -49,7 +49,7 @@ pub enum Command {
     /// Evaluate the features with a k-nearest-neighbor classifier.
     Knn(evaluate::KnnArgs),
     /// Evaluate the features with a linear classifier.
-    Probe(evaluate::ProbeArgs),
+    Probe(probe::ProbeArgs),
     /// Train a classifier from a backbone and labeled images.
     Finetune(Box<finetune::FinetuneArgs>),
     /// Predict the class of images with a classifier from `ibot finetune`.

@@ -1,13 +1,10 @@
-//! `ibot knn` and `ibot probe`: how well the features separate classes.
+//! How well features separate classes, and `ibot knn`, which tells it by the nearest neighbors.
 
 use std::path::Path;
 
 use ibot::data::ImageFolder;
 use ibot::embedding::Embedded;
-use ibot::eval::{
-    FeatureSet, PatchBank, PatchProbe, PatchProbeConfig, PatchRows, ProbeConfig, knn_report,
-    last_columns, linear_probe, spread, wilson_interval,
-};
+use ibot::eval::{FeatureSet, PatchBank, PatchRows, knn_report, spread, wilson_interval};
 use ibot::path_text::path_text;
 use ibot::{Error, Result};
 
@@ -39,50 +36,15 @@ pub struct KnnArgs {
     ranks: RankArgs,
 }
 
-/// Flags of `ibot probe`.
-#[derive(Debug, clap::Args)]
-#[command(mut_arg("model", |model| model.required(false)))]
-pub struct ProbeArgs {
-    #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    split: SplitArgs,
-    #[command(flatten)]
-    patches: PatchArgs,
-    /// Numbers of final blocks to concatenate; each number is one probe [default: 1, and 4 if the model has that
-    /// many].
-    #[arg(long, value_name = "BLOCKS", value_delimiter = ',')]
-    layers: Option<Vec<usize>>,
-    /// lbfgs fits logistic regression for each penalty strength, instead of sweeping learning rates;
-    /// sgd sweeps learning rates, as in DINO's linear evaluation.
-    #[arg(long, value_enum, default_value = "lbfgs")]
-    optimizer: Optimizer,
-    /// Inverse strengths of the L2 penalty (scikit-learn's C) to choose from, on a held-out fifth of the training images.
-    #[arg(long, value_delimiter = ',', default_values_t = ProbeConfig::lbfgs().candidates)]
-    strengths: Vec<f64>,
-    /// Learning rates for sgd to choose from (batches of 256, 100 epochs).
-    #[arg(long, value_delimiter = ',', default_values_t = ProbeConfig::sgd().candidates)]
-    learning_rates: Vec<f64>,
-    #[command(flatten)]
-    ranks: RankArgs,
-}
-
-/// What fits the probe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Optimizer {
-    Lbfgs,
-    Sgd,
-}
-
 /// Default number of held-out splits.
 const SPLITS: u64 = 5;
 
 /// The result of one classifier on one split.
-struct Found {
-    classifier: String,
-    chosen: Option<f64>,
-    top1: f64,
-    top5: f64,
+pub struct Found {
+    pub classifier: String,
+    pub chosen: Option<f64>,
+    pub top1: f64,
+    pub top5: f64,
 }
 
 /// A training and a test part.
@@ -142,7 +104,7 @@ impl SplitArgs {
     }
 
     /// The report over all splits; `classify` runs each classifier on one split, `chosen` is the name of what it chooses.
-    fn report(
+    pub fn report(
         &self,
         model: &ModelArgs,
         source: &mut Source<'_>,
@@ -252,114 +214,6 @@ impl KnnArgs {
     }
 }
 
-impl ProbeArgs {
-    pub fn run(mut self) -> Result<()> {
-        self.model.join(&self.ranks)?;
-        self.model.ranks.end(self.evaluated())
-    }
-
-    fn evaluated(&self) -> Result<()> {
-        let (config, candidates, key, chosen) = match self.optimizer {
-            Optimizer::Lbfgs => (ProbeConfig::lbfgs(), &self.strengths, "--strengths", "C"),
-            Optimizer::Sgd => {
-                let rates = &self.learning_rates;
-                (
-                    ProbeConfig::sgd(),
-                    rates,
-                    "--learning-rates",
-                    "learning rate",
-                )
-            }
-        };
-        let usable = |candidate: &f64| candidate.is_finite() && *candidate > 0.0;
-        if let Some(wrong) = candidates.iter().find(|candidate| !usable(candidate)) {
-            return Err(Error::config(key, wrong, "must be above 0, such as 0.01"));
-        }
-        let config = ProbeConfig {
-            candidates: candidates.clone(),
-            ..config
-        };
-        self.split.check()?;
-        if self.patches.is_on() {
-            self.model.ranks.alone_for("--patches", "given")?;
-            return self.patches(chosen);
-        }
-        let mut source = Source::open(&self.model, &self.split.features, 1)?;
-        let depth = source.most_layers();
-        let default = || match depth {
-            1..4 => vec![1],
-            _ => vec![1, 4],
-        };
-        let layers = self.layers.clone().unwrap_or_else(default);
-        check_layers(&layers, depth)?;
-        source.set_layers(layers.iter().copied().max().unwrap_or(1));
-        let most = source.layers();
-        self.split
-            .report(&self.model, &mut source, chosen, |train, test| {
-                let probe = |&layers: &usize| {
-                    let width = train.width / most * layers;
-                    let [train, test] = [train, test].map(|set| set.last_columns(width));
-                    let score = linear_probe(&train, &test, &config)?;
-                    Some(Found {
-                        classifier: of_blocks(layers),
-                        chosen: Some(score.chosen),
-                        top1: score.top1,
-                        top5: score.top5,
-                    })
-                };
-                layers.iter().map(probe).collect()
-            })
-    }
-
-    /// The same of the patches of images.
-    fn patches(&self, chosen: &'static str) -> Result<()> {
-        self.patches.check(self.split.data()?)?;
-        if self.optimizer == Optimizer::Sgd {
-            let remedy = "patches are fitted by lbfgs alone";
-            return Err(Error::config("--optimizer", "sgd", remedy));
-        }
-        let embedder = self.model.load()?;
-        let layers = self.layers.clone().unwrap_or_else(|| vec![1]);
-        check_layers(&layers, embedder.architecture().depth)?;
-        let most = layers.iter().copied().max().unwrap_or(1);
-        let (model, split) = (&self.model, &self.split);
-        self.patches
-            .report(model, split, &embedder, most, chosen, |train| {
-                self.patch_ways(&train, &layers, embedder.width())
-            })
-    }
-
-    /// A probe for each number of blocks.
-    fn patch_ways(&self, train: &PatchRows, layers: &[usize], width: usize) -> Option<Ways<'_>> {
-        let config = PatchProbeConfig {
-            strengths: self.strengths.clone(),
-            ..PatchProbeConfig::default()
-        };
-        let probe = |&layers: &usize| match layers * width == train.width {
-            true => PatchProbe::fit(train, &config),
-            false => PatchProbe::fit(&train.last_columns(layers * width), &config),
-        };
-        let probes: Vec<PatchProbe> = layers.iter().map(probe).collect::<Option<_>>()?;
-        let named = layers.iter().zip(&probes);
-        let way = |(layers, probe): (&usize, &PatchProbe)| Way {
-            classifier: of_blocks(*layers),
-            chosen: Some(probe.chosen),
-        };
-        let most = train.width;
-        let kept: Vec<usize> = layers.iter().map(|layers| layers * width).collect();
-        Some(Ways {
-            ways: named.map(way).collect(),
-            classes: train.classes(),
-            scores: Box::new(move |patches| {
-                let scores = |(probe, kept): (&PatchProbe, &usize)| {
-                    probe.scores(&last_columns(patches, most, *kept))
-                };
-                probes.iter().zip(&kept).map(scores).collect()
-            }),
-        })
-    }
-}
-
 /// Refuses images of fewer than two classes.
 fn check_classes(data: &Path, classes: &[String]) -> Result<()> {
     if classes.len() < 2 {
@@ -367,25 +221,4 @@ fn check_classes(data: &Path, classes: &[String]) -> Result<()> {
         return Err(Error::data(data, reason));
     }
     Ok(())
-}
-
-/// Refuses numbers of blocks that a model of `depth` does not have.
-fn check_layers(layers: &[usize], depth: usize) -> Result<()> {
-    match layers.iter().find(|layers| !(1..=depth).contains(layers)) {
-        None => Ok(()),
-        Some(wrong) => {
-            let remedy = format!(
-                "must be from 1 to {depth}, the number of blocks of the model or in --features"
-            );
-            Err(Error::config("--layers", wrong, remedy))
-        }
-    }
-}
-
-/// What a probe of so many blocks is called.
-fn of_blocks(layers: usize) -> String {
-    match layers {
-        1 => "last block".to_owned(),
-        layers => format!("last {layers} blocks"),
-    }
 }

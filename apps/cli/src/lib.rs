@@ -50,6 +50,7 @@ mod page;
 mod picture;
 mod picture_names;
 mod plan;
+mod probe;
 mod progress;
 mod python;
 mod ranks;
