@@ -133,6 +133,12 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Whether it is known of how many final blocks the features are: `.npy` and `.csv` do not say.
+    pub fn knows_layers(&self) -> bool {
+        let recipe = |file: &File| FolderRequest::of_recipe(file.table.recipe.as_deref()?);
+        self.embedder.is_some() || self.file.as_ref().and_then(recipe).is_some()
+    }
+
     /// Computes the features of so many final blocks; does nothing where the file has its own.
     pub fn set_layers(&mut self, layers: usize) {
         if self.file.as_ref().is_none_or(|file| file.table.is_empty()) {

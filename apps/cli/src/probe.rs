@@ -81,6 +81,12 @@ impl ProbeArgs {
             return self.patches(chosen);
         }
         let mut source = Source::open(&self.model, &self.split.features, 1)?;
+        let knows_layers = source.knows_layers();
+        if let Some(layers) = self.layers.as_ref().filter(|_| !knows_layers) {
+            let remedy = "cannot be chosen: --features does not say of how many blocks its features are, which .safetensors and \
+                          .parquet do";
+            return Err(Error::config("--layers", in_commas(layers), remedy));
+        }
         let depth = source.most_layers();
         let default = || match depth {
             1..4 => vec![1],
@@ -97,7 +103,10 @@ impl ProbeArgs {
                     let [train, test] = [train, test].map(|set| set.last_columns(width));
                     let score = linear_probe(&train, &test, &config)?;
                     Some(Found {
-                        classifier: of_blocks(layers),
+                        classifier: match knows_layers {
+                            true => of_blocks(layers),
+                            false => "all features".to_owned(),
+                        },
                         chosen: Some(score.chosen),
                         top1: score.top1,
                         top5: score.top5,
@@ -167,6 +176,12 @@ fn check_layers(layers: &[usize], depth: usize) -> Result<()> {
             Err(Error::config("--layers", wrong, remedy))
         }
     }
+}
+
+/// Numbers as a flag takes them.
+fn in_commas(numbers: &[impl ToString]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+    numbers.join(",")
 }
 
 /// What a probe of so many blocks is called.
