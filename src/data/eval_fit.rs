@@ -45,6 +45,11 @@ impl EvalFit {
         }
     }
 
+    /// Largest side, in pixels, of square pictures that are taken whole, without the crop; none where these are no exception.
+    pub fn whole_squares(self) -> Option<u32> {
+        (self == Self::Margin).then_some(SMALL_SIDE)
+    }
+
     /// The part of a picture of `size` `[width, height]` that becomes the view: left, top, width and height.
     ///
     /// torchvision resizes to whole pixels and cuts at whole pixels; the part is what these are in the picture, so that one
@@ -52,9 +57,9 @@ impl EvalFit {
     /// `center_crop`).
     pub(super) fn area(self, size: [u32; 2], side: usize) -> [[f64; 2]; 2] {
         let [width, height] = size;
-        let is_small_square = width == height && width <= SMALL_SIDE;
+        let is_whole = width == height && self.whole_squares().is_some_and(|most| width <= most);
         let shorter = match self.shorter_side(side) {
-            Some(shorter) if !(self == Self::Margin && is_small_square) => shorter as u64,
+            Some(shorter) if !is_whole => shorter as u64,
             _ => return [[0.0, 0.0], size.map(f64::from)],
         };
         let shortest = u64::from(width.min(height));

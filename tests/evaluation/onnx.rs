@@ -171,6 +171,7 @@ fn files_are_those_that_onnxruntime_ran() {
                 "[\"cats\",\"dogs\",",
                 "\"resize_shorter_side\":9",
                 "\"center_crop\":8",
+                "\"small_squares\":{\"largest_side\":96,\"resize_to\":[8,8]}",
             ] {
                 assert!(text.contains(part), "{part} is not in the file");
             }

@@ -92,5 +92,42 @@ fn steps(preprocessing: &Preprocessing) -> Value {
         }
         None => steps["resize_to"] = json!([side, side]),
     }
+    if let Some(most) = preprocessing.fit.whole_squares() {
+        // in place of the two steps above
+        steps["small_squares"] = json!({"largest_side": most, "resize_to": [side, side]});
+    }
+    if !preprocessing.range.is_auto() {
+        // before `scale`
+        steps["more_than_8_bits"] = json!({"range": preprocessing.range, "levels": [0, 255]});
+    }
     steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{AugmentConfig, EvalFit, ValueRange};
+
+    #[test]
+    fn the_steps_are_those_of_evaluation() {
+        let of_run = Preprocessing::from_augment(&AugmentConfig {
+            image_size: 32,
+            ..AugmentConfig::default()
+        });
+        let found = steps(&of_run);
+        assert_eq!(found["resize_shorter_side"], 36);
+        let whole = json!({"largest_side": 96, "resize_to": [32, 32]});
+        assert_eq!(found["small_squares"], whole);
+        assert_eq!(found["more_than_8_bits"], Value::Null);
+
+        let found = steps(&Preprocessing {
+            fit: EvalFit::Stretch,
+            range: ValueRange::Between([0.0, 4095.0]),
+            ..of_run
+        });
+        assert_eq!(found["resize_to"], json!([32, 32]));
+        assert_eq!(found["small_squares"], Value::Null);
+        let levels = json!({"range": [0.0, 4095.0], "levels": [0, 255]});
+        assert_eq!(found["more_than_8_bits"], levels);
+    }
 }
