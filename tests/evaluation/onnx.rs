@@ -105,6 +105,7 @@ fn write(path: &Path, config: &VitConfig, tensors: Tensors) {
         fingerprint: vec![1.0, 2.0],
     });
     OnnxModel {
+        source: Path::new("model.safetensors"),
         architecture: config,
         preprocessing: &preprocessing,
         card: card.as_ref(),
@@ -200,6 +201,7 @@ fn other_weights_are_refused() {
     let (_, config, mut tensors) = models().swap_remove(0);
     tensors.remove("norm.bias");
     let model = OnnxModel {
+        source: Path::new("read.safetensors"),
         architecture: &config,
         preprocessing: &Preprocessing::from_augment(&AugmentConfig {
             image_size: 8,
@@ -210,6 +212,7 @@ fn other_weights_are_refused() {
     };
     let path = Path::new("never.onnx");
     let message = model.write(path).unwrap_err().to_string();
+    assert!(message.starts_with("read.safetensors: "), "{message}");
     assert!(message.contains("1 missing (norm.bias)"), "{message}");
     assert!(!path.exists());
 }

@@ -186,6 +186,7 @@ fn what_is_written_is_what_transformers_wrote() {
         let read = backbone_of(&fixture(name), old.clone(), Role::Teacher).unwrap();
         let copied = Copied::of(name);
         let written = TransformersModel {
+            source: &fixture(name),
             architecture: &model.architecture,
             preprocessing: &model.preprocessing,
             card: None,

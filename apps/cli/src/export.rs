@@ -202,6 +202,7 @@ impl ExportArgs {
         };
         match self.format {
             ExportFormat::Transformers => TransformersModel {
+                source: &local.file,
                 architecture: &architecture,
                 preprocessing: &preprocessing,
                 card: card.as_ref(),
@@ -211,6 +212,7 @@ impl ExportArgs {
             }
             .write(&self.out)?,
             _ => OnnxModel {
+                source: &local.file,
                 architecture: &architecture,
                 preprocessing: &preprocessing,
                 card: card.as_ref(),

@@ -26,6 +26,8 @@ const CLASSES: &str = "classes";
 /// A backbone, or a classifier, that is to be written as ONNX.
 #[derive(Debug, Clone)]
 pub struct OnnxModel<'a> {
+    /// Where it was read from, for errors.
+    pub source: &'a Path,
     /// Shape of the backbone.
     pub architecture: &'a VitConfig,
     /// How a picture becomes its input; positions are resampled to its size.
@@ -41,7 +43,7 @@ impl OnnxModel<'_> {
     /// without its fingerprint, which ONNX files are not compared by.
     ///
     /// # Errors
-    /// [`Error::Weights`] where weights do not fit the shape or the classes, and above 2 GB; [`Error::Io`].
+    /// [`Error::Weights`] where weights do not fit the shape or the classes, which names the source, and above 2 GB; [`Error::Io`].
     pub fn write(mut self, path: &Path) -> Result<()> {
         let json = |value: serde_json::Result<String>| {
             value.map_err(|error| Error::io(path)(std::io::Error::other(error)))
@@ -60,7 +62,7 @@ impl OnnxModel<'_> {
         let mut head = None;
         if let Some(classes) = classes {
             metadata.push((CLASSES, json(serde_json::to_string(classes))?));
-            let classifier = take_classifier(path, &mut self.tensors, self.card)?;
+            let classifier = take_classifier(self.source, &mut self.tensors, self.card)?;
             head = Some(classifier.tensors());
         }
         let architecture = VitConfig {
@@ -69,7 +71,7 @@ impl OnnxModel<'_> {
         };
         let mut random = Random::new(0, 0, 0, Stream::Init);
         let fresh = architecture.init::<Flex>(&mut random, &Default::default())?;
-        let model = load_backbone(fresh, path, self.tensors)?;
+        let model = load_backbone(fresh, self.source, self.tensors)?;
         write_onnx(path, &model, head, &metadata)
     }
 }

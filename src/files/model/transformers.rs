@@ -26,6 +26,8 @@ type Tensors = BTreeMap<String, NamedTensor>;
 /// A backbone that is to be written for transformers.
 #[derive(Debug, Clone)]
 pub struct TransformersModel<'a> {
+    /// Where it was read from, for errors.
+    pub source: &'a Path,
     /// Shape of the backbone.
     pub architecture: &'a VitConfig,
     /// How a picture becomes its input; positions are resampled to its size.
@@ -49,18 +51,19 @@ impl TransformersModel<'_> {
     /// ones, and a class token's position of zeros.
     ///
     /// # Errors
-    /// [`Error::Weights`] for a shape that transformers does not have, or where the weights do not fit it; [`Error::Io`].
+    /// [`Error::Weights`], which names the source, for a shape that transformers does not have, or where the weights do not fit it;
+    /// [`Error::Io`].
     pub fn write(self, folder: &Path) -> Result<()> {
         let architecture = VitConfig {
             img_size: self.preprocessing.image_size,
             ..self.architecture.clone()
         };
-        check_form(&architecture).map_err(|reason| refused(folder, reason))?;
+        check_form(&architecture).map_err(|reason| refused(self.source, reason))?;
         let fresh = architecture.init::<Flex>(&mut Random::blank(), &Default::default())?;
-        let mut tensors = state_dict(&load_backbone(fresh, folder, self.tensors)?);
+        let mut tensors = state_dict(&load_backbone(fresh, self.source, self.tensors)?);
         let family = family_of(&architecture);
         let architecture = as_family(family, architecture, &mut tensors)
-            .ok_or_else(|| refused(folder, "has no position of each token"))?;
+            .ok_or_else(|| refused(self.source, "has no position of each token"))?;
         if family != Family::Vit {
             let width = architecture.embed_dim;
             let values = self
@@ -100,9 +103,9 @@ impl TransformersModel<'_> {
     }
 }
 
-fn refused(folder: &Path, reason: &str) -> Error {
+fn refused(source: &Path, reason: &str) -> Error {
     Error::Weights {
-        path: folder.to_path_buf(),
+        path: source.to_path_buf(),
         reason: reason.into(),
     }
 }

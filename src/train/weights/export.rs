@@ -1,6 +1,6 @@
 //! A checkpoint as a file for other programs, made on the CPU.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn_flex::Flex;
 
@@ -45,6 +45,8 @@ impl ExportFormat {
 /// The weights of a checkpoint, ready to export.
 #[derive(Debug, Clone)]
 pub struct Export {
+    /// The checkpoint.
+    source: PathBuf,
     config: RunConfig,
     weights: MethodWeights,
     step: usize,
@@ -73,6 +75,7 @@ impl Export {
         let weights = from_trainer(&checkpoint.tensors, &config.method);
         weights.check_finite(source)?;
         Ok(Self {
+            source: source.to_path_buf(),
             weights,
             config,
             step: manifest.step,
@@ -103,8 +106,9 @@ impl Export {
                 stable_pretraining_names(&self.weights, ema_decays)
             }
             ExportFormat::Onnx => {
-                let card = self.card(network, out)?;
+                let card = self.card(network)?;
                 let model = OnnxModel {
+                    source: &self.source,
                     architecture: &card.architecture,
                     preprocessing: &card.preprocessing,
                     card: Some(&card),
@@ -113,8 +117,9 @@ impl Export {
                 return model.write(out);
             }
             ExportFormat::Transformers => {
-                let card = self.card(network, out)?;
+                let card = self.card(network)?;
                 let model = TransformersModel {
+                    source: &self.source,
                     architecture: &card.architecture,
                     preprocessing: &card.preprocessing,
                     card: Some(&card),
@@ -130,7 +135,7 @@ impl Export {
         } else {
             network
         };
-        write_model_as(out, &self.card(network, out)?, &tensors, self.dtype)
+        write_model_as(out, &self.card(network)?, &tensors, self.dtype)
     }
 
     /// A backbone as a file of this type gives it back.
@@ -148,7 +153,7 @@ impl Export {
     }
 
     /// The card of a network, whose features Flex computes.
-    fn card(&self, network: Role, out: &Path) -> Result<ModelCard> {
+    fn card(&self, network: Role) -> Result<ModelCard> {
         let device = Default::default();
         let mut random = Random::new(0, 0, 0, Stream::Init);
         let fresh = (self.config.method.backbone()?).init::<Flex>(&mut random, &device)?;
@@ -156,7 +161,7 @@ impl Export {
         if !report.is_clean() {
             let reason = format!("the checkpoint does not fit its settings: {report}");
             return Err(Error::Weights {
-                path: out.to_path_buf(),
+                path: self.source.clone(),
                 reason,
             });
         }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use ibot::files::read_safetensors;
+use ibot::files::{read_safetensors, write_safetensors};
 
 use crate::{Scratch, refused, succeeds};
 
@@ -111,6 +111,19 @@ fn a_run_goes_on_in_another_one() {
     assert!(fs::read(&onnx).unwrap() == of_run);
     let said = succeeds(&[&model[..], &["--image-size", "24"]].concat());
     assert!(said.contains("for images of 24 x 24"), "{said}");
+
+    // what does not fit is said of the file that was read
+    let plain = scratch.path("plain.safetensors");
+    let tensors = read_safetensors(Path::new(&teacher)).unwrap();
+    write_safetensors(Path::new(&plain), &tensors).unwrap();
+    let encoder = ["--encoder", "vit_tiny_patch16_224"];
+    for (format, out) in [("onnx", "new.onnx"), ("transformers", "new")] {
+        let out = scratch.path(out);
+        let export = ["export", "--model", &plain, "--format", format];
+        let export = [&export[..], &["--out", &out], &encoder].concat();
+        refused(&export, &["plain.safetensors: does not fit the model"]);
+        assert!(!Path::new(&out).exists());
+    }
 
     // both networks with their heads, from the checkpoint's own folder too
     let full = scratch.path("full.safetensors");
