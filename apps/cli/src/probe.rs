@@ -31,12 +31,13 @@ pub struct ProbeArgs {
     /// sgd sweeps learning rates, as in DINO's linear evaluation.
     #[arg(long, value_enum, default_value = "lbfgs")]
     optimizer: Optimizer,
-    /// Inverse strengths of the L2 penalty (scikit-learn's C) to choose from, on a held-out fifth of the training images.
-    #[arg(long, value_delimiter = ',', default_values_t = ProbeConfig::lbfgs().candidates)]
-    strengths: Vec<f64>,
-    /// Learning rates for sgd to choose from (batches of 256, 100 epochs).
-    #[arg(long, value_delimiter = ',', default_values_t = ProbeConfig::sgd().candidates)]
-    learning_rates: Vec<f64>,
+    /// For lbfgs, inverse strengths of the L2 penalty (scikit-learn's C) to choose from, on a held-out fifth of the training
+    /// images [default: 0.0001,0.001,0.01,0.1,1].
+    #[arg(long, value_delimiter = ',')]
+    strengths: Option<Vec<f64>>,
+    /// For sgd, learning rates to choose from (batches of 256, 100 epochs) [default: 0.001,0.003,0.01,0.03,0.1].
+    #[arg(long, value_delimiter = ',')]
+    learning_rates: Option<Vec<f64>>,
     #[command(flatten)]
     ranks: RankArgs,
 }
@@ -55,30 +56,11 @@ impl ProbeArgs {
     }
 
     fn evaluated(&self) -> Result<()> {
-        let (config, candidates, key, chosen) = match self.optimizer {
-            Optimizer::Lbfgs => (ProbeConfig::lbfgs(), &self.strengths, "--strengths", "C"),
-            Optimizer::Sgd => {
-                let rates = &self.learning_rates;
-                (
-                    ProbeConfig::sgd(),
-                    rates,
-                    "--learning-rates",
-                    "learning rate",
-                )
-            }
-        };
-        let usable = |candidate: &f64| candidate.is_finite() && *candidate > 0.0;
-        if let Some(wrong) = candidates.iter().find(|candidate| !usable(candidate)) {
-            return Err(Error::config(key, wrong, "must be above 0, such as 0.01"));
-        }
-        let config = ProbeConfig {
-            candidates: candidates.clone(),
-            ..config
-        };
+        let (config, chosen) = self.config()?;
         self.split.check()?;
         if self.patches.is_on() {
             self.model.ranks.alone_for("--patches", "given")?;
-            return self.patches(chosen);
+            return self.patches(config.candidates, chosen);
         }
         let mut source = Source::open(&self.model, &self.split.features, 1)?;
         let knows_layers = source.knows_layers();
@@ -116,8 +98,39 @@ impl ProbeArgs {
             })
     }
 
+    /// What fits the probe, and the name of what it chooses.
+    fn config(&self) -> Result<(ProbeConfig, &'static str)> {
+        let of_lbfgs = ("--strengths", &self.strengths, "C");
+        let of_sgd = ("--learning-rates", &self.learning_rates, "learning rate");
+        let (config, own, other, remedy) = match self.optimizer {
+            Optimizer::Lbfgs => {
+                let remedy =
+                    "is for --optimizer sgd; lbfgs, the default, chooses among --strengths";
+                (ProbeConfig::lbfgs(), of_lbfgs, of_sgd, remedy)
+            }
+            Optimizer::Sgd => {
+                let remedy = "is for --optimizer lbfgs; sgd chooses among --learning-rates";
+                (ProbeConfig::sgd(), of_sgd, of_lbfgs, remedy)
+            }
+        };
+        if let (flag, Some(given), _) = other {
+            return Err(Error::config(flag, in_commas(given), remedy));
+        }
+        let (flag, given, chosen) = own;
+        let candidates = given.clone().unwrap_or(config.candidates);
+        let usable = |candidate: &f64| candidate.is_finite() && *candidate > 0.0;
+        if let Some(wrong) = candidates.iter().find(|candidate| !usable(candidate)) {
+            return Err(Error::config(flag, wrong, "must be above 0, such as 0.01"));
+        }
+        let config = ProbeConfig {
+            candidates,
+            ..config
+        };
+        Ok((config, chosen))
+    }
+
     /// The same of the patches of images.
-    fn patches(&self, chosen: &'static str) -> Result<()> {
+    fn patches(&self, strengths: Vec<f64>, chosen: &'static str) -> Result<()> {
         self.patches.check(self.split.data()?)?;
         if self.optimizer == Optimizer::Sgd {
             let remedy = "patches are fitted by lbfgs alone";
@@ -127,44 +140,48 @@ impl ProbeArgs {
         let layers = self.layers.clone().unwrap_or_else(|| vec![1]);
         check_layers(&layers, embedder.architecture().depth)?;
         let most = layers.iter().copied().max().unwrap_or(1);
+        let config = PatchProbeConfig {
+            strengths,
+            ..PatchProbeConfig::default()
+        };
         let (model, split) = (&self.model, &self.split);
         self.patches
             .report(model, split, &embedder, most, chosen, |train| {
-                self.patch_ways(&train, &layers, embedder.width())
+                patch_ways(&train, &layers, embedder.width(), &config)
             })
-    }
-
-    /// A probe for each number of blocks.
-    fn patch_ways(&self, train: &PatchRows, layers: &[usize], width: usize) -> Option<Ways<'_>> {
-        let config = PatchProbeConfig {
-            strengths: self.strengths.clone(),
-            ..PatchProbeConfig::default()
-        };
-        let probe = |&layers: &usize| match layers * width == train.width {
-            true => PatchProbe::fit(train, &config),
-            false => PatchProbe::fit(&train.last_columns(layers * width), &config),
-        };
-        let probes: Vec<PatchProbe> = layers.iter().map(probe).collect::<Option<_>>()?;
-        let named = layers.iter().zip(&probes);
-        let way = |(layers, probe): (&usize, &PatchProbe)| Way {
-            classifier: of_blocks(*layers),
-            chosen: Some(probe.chosen),
-        };
-        let most = train.width;
-        let kept: Vec<usize> = layers.iter().map(|layers| layers * width).collect();
-        Some(Ways {
-            ways: named.map(way).collect(),
-            classes: train.classes(),
-            scores: Box::new(move |patches| {
-                let scores = |(probe, kept): (&PatchProbe, &usize)| {
-                    probe.scores(&last_columns(patches, most, *kept))
-                };
-                probes.iter().zip(&kept).map(scores).collect()
-            }),
-        })
     }
 }
 
+/// A probe for each number of blocks.
+fn patch_ways(
+    train: &PatchRows,
+    layers: &[usize],
+    width: usize,
+    config: &PatchProbeConfig,
+) -> Option<Ways<'static>> {
+    let probe = |&layers: &usize| match layers * width == train.width {
+        true => PatchProbe::fit(train, config),
+        false => PatchProbe::fit(&train.last_columns(layers * width), config),
+    };
+    let probes: Vec<PatchProbe> = layers.iter().map(probe).collect::<Option<_>>()?;
+    let named = layers.iter().zip(&probes);
+    let way = |(layers, probe): (&usize, &PatchProbe)| Way {
+        classifier: of_blocks(*layers),
+        chosen: Some(probe.chosen),
+    };
+    let most = train.width;
+    let kept: Vec<usize> = layers.iter().map(|layers| layers * width).collect();
+    Some(Ways {
+        ways: named.map(way).collect(),
+        classes: train.classes(),
+        scores: Box::new(move |patches| {
+            let scores = |(probe, kept): (&PatchProbe, &usize)| {
+                probe.scores(&last_columns(patches, most, *kept))
+            };
+            probes.iter().zip(&kept).map(scores).collect()
+        }),
+    })
+}
 /// Refuses numbers of blocks that a model of `depth` does not have.
 fn check_layers(layers: &[usize], depth: usize) -> Result<()> {
     match layers.iter().find(|layers| !(1..=depth).contains(layers)) {

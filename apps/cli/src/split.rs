@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ibot::data::parts_of;
 use ibot::eval::{Split, stratified_split};
 use ibot::{Error, Result};
 
@@ -58,6 +59,14 @@ impl SplitArgs {
         }
         if self.splits == Some(0) {
             return Err(Error::config("--splits", 0, "must be at least 1"));
+        }
+        // parts are used as they are, unless a fraction is to be held out
+        if let (Some(splits), None, Some(data)) = (self.splits, self.held_out, self.data.path())
+            && parts_of(data)?.is_some_and(|parts| parts.val.is_some())
+        {
+            let remedy = "is for images without folders to train and to test on, which --data has; leave it out, or hold out a \
+                          fraction of all images with --held-out";
+            return Err(Error::config("--splits", splits, remedy));
         }
         Ok(())
     }

@@ -142,12 +142,13 @@ fn classifies_and_groups() {
     // asked about the pictures it knows, the nearest neighbor is each picture itself
     let report = trained.run("knn", &["--data", data, "--val", data, "--k", "1"]);
     assert_eq!(report["rows"][0]["top1"].as_f64(), Some(1.0));
-    for (optimizer, chosen) in [("lbfgs", 0.01), ("sgd", 0.1)] {
-        let (flags, one) = (
-            ["--optimizer", optimizer, "--features", "both"],
-            chosen.to_string(),
-        );
-        let candidates = ["--strengths", &one, "--learning-rates", &one, "--val", data];
+    for (optimizer, key, chosen) in [
+        ("lbfgs", "--strengths", 0.01),
+        ("sgd", "--learning-rates", 0.1),
+    ] {
+        let one = chosen.to_string();
+        let flags = ["--optimizer", optimizer, "--features", "both"];
+        let candidates = [key, &one, "--val", data];
         let report = trained.run(
             "probe",
             &[&["--data", data], &flags[..], &candidates].concat(),

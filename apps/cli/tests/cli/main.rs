@@ -34,6 +34,7 @@ mod patch_files;
 mod patches;
 mod plan;
 mod precision;
+mod probe;
 mod ranges;
 mod rank_models;
 mod ranks;
