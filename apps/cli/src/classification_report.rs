@@ -17,7 +17,7 @@ pub struct Row {
     pub top1: f64,
     /// Fraction whose class is among the first five guesses.
     pub top5: f64,
-    /// With --val: 95 % interval of top1 (Wilson). Without: mean minus and plus one standard deviation over the splits.
+    /// 95 % interval of top1 (Wilson), with --val or one split; of several splits, their mean minus and plus one standard deviation.
     pub top1_interval: [f64; 2],
 }
 
@@ -39,15 +39,13 @@ pub struct Report {
 impl Report {
     /// As text.
     pub fn text(&self) -> String {
-        let how = match self.val {
-            Some(_) => format!(
-                "{} of another folder; 95 % interval",
-                counted(self.tested, "image")
-            ),
-            None => format!(
-                "mean and one standard deviation over {} held-out splits",
-                self.splits
-            ),
+        let tested = counted(self.tested, "image");
+        let how = match (&self.val, self.splits) {
+            (Some(_), _) => format!("{tested} of another folder; 95 % interval"),
+            (None, 1) => format!("{tested} held out; 95 % interval"),
+            (None, splits) => {
+                format!("mean and one standard deviation over {splits} held-out splits")
+            }
         };
         let mut text = format!("{} classes; {how}\n", self.classes);
         for row in &self.rows {

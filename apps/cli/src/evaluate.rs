@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ibot::data::ImageFolder;
 use ibot::embedding::Embedded;
-use ibot::eval::{FeatureSet, PatchBank, PatchRows, knn_report, spread, wilson_interval};
+use ibot::eval::{FeatureSet, PatchBank, PatchRows, Split, knn_report, spread, wilson_interval};
 use ibot::path_text::path_text;
 use ibot::{Error, Result};
 
@@ -47,8 +47,42 @@ pub struct Found {
     pub top5: f64,
 }
 
-/// A training and a test part.
-type Pair = (FeatureSet, FeatureSet);
+/// What the classifiers of a set of features are tested on.
+enum Tests {
+    /// Other images.
+    Others(FeatureSet),
+    /// Parts of the set, each in its turn, while the others are trained on.
+    HeldOut(Vec<Split>),
+}
+
+impl Tests {
+    /// Runs `classify` on each training and test part.
+    fn run<T>(
+        &self,
+        all: &FeatureSet,
+        classify: impl Fn(&FeatureSet, &FeatureSet) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        match self {
+            Self::Others(test) => Ok(vec![classify(all, test)?]),
+            // one after the other: the parts of a split are a copy of all features
+            Self::HeldOut(splits) => splits
+                .iter()
+                .map(|split| classify(&all.rows(&split.kept), &all.rows(&split.held_out)))
+                .collect(),
+        }
+    }
+
+    /// Number of labeled images that are tested, over all splits.
+    fn tested(&self, all: &FeatureSet) -> usize {
+        match self {
+            Self::Others(test) => test.labels.iter().flatten().count(),
+            Self::HeldOut(splits) => {
+                let held_out = splits.iter().flat_map(|split| &split.held_out);
+                held_out.filter(|at| all.labels[**at].is_some()).count()
+            }
+        }
+    }
+}
 
 impl SplitArgs {
     /// The folders to train on and to test on; without a folder, the file of features counts as one.
@@ -62,13 +96,13 @@ impl SplitArgs {
         }
     }
 
-    /// The parts of each split, and all features to train on; none but on the first of several processes.
-    fn pairs(
+    /// The features to train on, and what tests them; none but on the first of several processes.
+    fn tests(
         &self,
         model: &ModelArgs,
         source: &mut Source<'_>,
         folders: &SplitFolders,
-    ) -> Result<Option<(Vec<Pair>, Embedded)>> {
+    ) -> Result<Option<(Embedded, Tests)>> {
         let folder = match self.data.path() {
             Some(_) => Some(source.scan(&folders.data)?),
             None => None,
@@ -85,8 +119,8 @@ impl SplitArgs {
             }
             let train = source.of_folder(folder)?;
             let test = source.of_folder(&queries.into())?;
-            let pair = (train.set.clone(), test.set);
-            return Ok(model.ranks.is_first().then(|| (vec![pair], train)));
+            let tests = Tests::Others(test.set);
+            return Ok(model.ranks.is_first().then_some((train, tests)));
         }
         if let Some(folder) = &folder {
             self.splits(&folders.data, &folder.labels(), SPLITS)?; // before hours of work
@@ -97,10 +131,7 @@ impl SplitArgs {
         }
         check_classes(&folders.data, &train.classes)?;
         let splits = self.splits(&folders.data, &train.set.labels, SPLITS)?;
-        let pairs = splits
-            .iter()
-            .map(|split| (train.set.rows(&split.kept), train.set.rows(&split.held_out)));
-        Ok(Some((pairs.collect(), train)))
+        Ok(Some((train, Tests::HeldOut(splits))))
     }
 
     /// The report over all splits; `classify` runs each classifier on one split, `chosen` is the name of what it chooses.
@@ -112,25 +143,23 @@ impl SplitArgs {
         classify: impl Fn(&FeatureSet, &FeatureSet) -> Option<Vec<Found>>,
     ) -> Result<()> {
         let folders = self.folders(model, source)?;
-        let Some((pairs, embedded)) = self.pairs(model, source, &folders)? else {
+        let Some((embedded, tests)) = self.tests(model, source, &folders)? else {
             return Ok(());
         };
         let none = || Error::data(&folders.data, "has no labeled image");
-        let found: Vec<Vec<Found>> = pairs
-            .iter()
-            .map(|(train, test)| classify(train, test).ok_or_else(none))
-            .collect::<Result<_>>()?;
-        let asked = |test: &FeatureSet| test.labels.iter().flatten().count();
-        let tested = pairs.iter().map(|(_, test)| asked(test)).sum();
+        let found = tests.run(&embedded.set, |train, test| {
+            classify(train, test).ok_or_else(none)
+        })?;
+        let tested = tests.tested(&embedded.set);
         let ways = found.first().map_or(0, Vec::len);
         let row = |way: usize| {
             let top1: Vec<f64> = found.iter().map(|split| split[way].top1).collect();
             let top5 = found.iter().map(|split| split[way].top5).sum::<f64>() / found.len() as f64;
             let spread = spread(&top1)?;
-            let interval = match folders.val {
-                Some(_) => wilson_interval(spread.mean, tested),
+            let interval = match found.len() {
+                1 => wilson_interval(spread.mean, tested),
                 // a fraction is at most 1
-                None => [
+                _ => [
                     (spread.mean - spread.deviation).max(0.0),
                     (spread.mean + spread.deviation).min(1.0),
                 ],
@@ -150,7 +179,7 @@ impl SplitArgs {
             pictures: embedded.set.len(),
             classes: embedded.classes.len(),
             tested,
-            splits: pairs.len(),
+            splits: found.len(),
             rows: (0..ways).filter_map(row).collect(),
             chosen,
         };

@@ -1,9 +1,9 @@
-//! Flags of `ibot probe` and `ibot knn` that would do nothing.
+//! Flags of `ibot probe` and `ibot knn`.
 
 use std::fs;
 
 use crate::evaluation::trained_as;
-use crate::refused;
+use crate::{refused, succeeds};
 
 #[test]
 fn flags_that_would_do_nothing_are_refused() {
@@ -41,4 +41,22 @@ fn flags_that_would_do_nothing_are_refused() {
     refused(&knn, &["--splits = 3", "leave it out", "--held-out"]);
     let knn = ["--data", &parts, "--k", "1"];
     assert_eq!(trained.run("knn", &knn)["val"], format!("{parts}/val"));
+}
+
+/// One split has no deviation, but a figure of few images is uncertain all the same.
+#[test]
+fn one_split_has_a_confidence_interval() {
+    let trained = trained_as("one-split", &["--steps", "1"]);
+    let flags = ["--data", &trained.pictures, "--k", "1", "--splits"];
+    let report = trained.run("knn", &[&flags[..], &["1"]].concat());
+    assert_eq!(report["splits"], 1);
+    let row = &report["rows"][0];
+    let [low, high] = [0, 1].map(|at| row["top1_interval"][at].as_f64().unwrap());
+    let top1 = row["top1"].as_f64().unwrap();
+    assert!(low <= top1 && top1 <= high && high - low > 0.2, "{report}");
+    let knn = ["knn", "--model", &trained.model, "--backend", "flex"];
+    let text = |splits| succeeds(&[&knn[..], &flags, &[splits]].concat());
+    assert!(text("1").contains("2 images held out; 95 % interval"));
+    let several = "mean and one standard deviation over 3 held-out splits";
+    assert!(text("3").contains(several));
 }
