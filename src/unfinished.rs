@@ -127,10 +127,14 @@ fn temporary(path: &Path) -> PathBuf {
 /// next to it, and removes that.
 ///
 /// # Errors
-/// [`Error::Data`] where it is a folder or its folder is missing, [`Error::Io`] where no file can be made.
+/// [`Error::Data`] where it is a folder, a device or a pipe, or its folder is missing, [`Error::Io`] where no file can be made.
 pub fn check_writable(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Err(Error::data(path, "is a folder; give a file in it"));
+    }
+    if path.exists() && !path.is_file() {
+        // the finished file would take its name
+        return Err(Error::data(path, "is a device or a pipe; give a file"));
     }
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
@@ -162,7 +166,7 @@ pub fn try_to_write(folder: &Path) -> std::io::Result<()> {
 ///
 /// # Errors
 /// [`Error::Io`].
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     Unfinished::write(path, |file| file.write_all(bytes))?.finish()
 }
 
@@ -224,6 +228,11 @@ mod tests {
         // the final name would fit, the longer temporary name would not
         assert!(reason(&"n".repeat(254)).contains("nnn"));
         fs::write(folder.join("there.npy"), "as it was").unwrap();
+        #[cfg(unix)]
+        {
+            let device = check_writable(Path::new("/dev/null")).unwrap_err();
+            assert!(device.to_string().contains("is a device"), "{device}");
+        }
         for name in ["new.npy", "there.npy"] {
             check_writable(&folder.join(name)).unwrap();
         }

@@ -1,13 +1,14 @@
 //! A mark in the PNG files that this program draws: a contact sheet or an attention map that was written into a folder of
 //! images must not count as one of them in the next scan.
 
-use std::io::BufWriter;
+use std::io::{self, Write};
 use std::path::Path;
 
 use image::RgbImage;
 use png::{BitDepth, ColorType, EncodingError};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::unfinished::Unfinished;
 
 /// Keyword and text of PNG's own chunk for what wrote a file.
 const SOFTWARE: (&str, &str) = ("Software", "ibot");
@@ -16,26 +17,29 @@ const AT: usize = 33;
 /// Bytes of a file that [`is_drawing`] looks at: length, name and content of the chunk too.
 pub(super) const HEAD_BYTES: u64 = 33 + 8 + 13;
 
-/// Writes a PNG with the mark.
+/// Writes a PNG with the mark, whole or not at all; replaces a file of that name.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// [`crate::Error::Io`].
 pub fn write_drawing(path: &Path, picture: &RgbImage) -> Result<()> {
-    let file = std::fs::File::create(path).map_err(Error::io(path))?;
-    let write = || {
-        let (width, height) = picture.dimensions();
-        let mut encoder = png::Encoder::new(BufWriter::new(file), width, height);
-        encoder.set_color(ColorType::Rgb);
-        encoder.set_depth(BitDepth::Eight);
-        encoder.add_text_chunk(SOFTWARE.0.to_owned(), SOFTWARE.1.to_owned())?;
-        let mut writer = encoder.write_header()?;
-        writer.write_image_data(picture.as_raw())?;
-        writer.finish()
-    };
-    write().map_err(|error| match error {
-        EncodingError::IoError(source) => Error::io(path)(source),
-        other => Error::io(path)(std::io::Error::other(other)),
-    })
+    let unfinished = Unfinished::write(path, |file| {
+        encode(file, picture).map_err(|error| match error {
+            EncodingError::IoError(source) => source,
+            other => io::Error::other(other),
+        })
+    });
+    unfinished?.finish()
+}
+
+fn encode(file: impl Write, picture: &RgbImage) -> std::result::Result<(), EncodingError> {
+    let (width, height) = picture.dimensions();
+    let mut encoder = png::Encoder::new(file, width, height);
+    encoder.set_color(ColorType::Rgb);
+    encoder.set_depth(BitDepth::Eight);
+    encoder.add_text_chunk(SOFTWARE.0.to_owned(), SOFTWARE.1.to_owned())?;
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(picture.as_raw())?;
+    writer.finish()
 }
 
 /// Whether a PNG file that begins with `head` is such a drawing.
@@ -63,6 +67,10 @@ mod tests {
         let head = |path| std::fs::read(path).unwrap()[..HEAD_BYTES as usize].to_vec();
         assert!(is_drawing(&head(&drawing)) && !is_drawing(&head(&photo)));
         assert!(!is_drawing(&head(&drawing)[..50]));
+        assert_eq!(image::open(&drawing).unwrap().into_rgb8(), picture);
+        // one that cannot be drawn leaves the one before
+        let empty = RgbImage::new(0, 5);
+        assert!(write_drawing(&drawing, &empty).is_err());
         assert_eq!(image::open(&drawing).unwrap().into_rgb8(), picture);
         std::fs::remove_dir_all(&folder).unwrap();
     }

@@ -10,6 +10,7 @@ use ibot::data::{
     FolderConfig, ImageFolder, KeptFiles, Parts, PictureSource, Survey, SurveyConfig, parts_of,
 };
 use ibot::error::{counted, printable};
+use ibot::unfinished::write_whole;
 use ibot::{Error, Result};
 
 use super::destination;
@@ -143,10 +144,7 @@ fn write(
     max_pixels: u64,
 ) -> Result<String> {
     fs::create_dir_all(out).map_err(Error::io(out))?;
-    let write = |name: &str, text: &str| {
-        let path = out.join(name);
-        fs::write(&path, text).map_err(Error::io(&path))
-    };
+    let write = |name: &str, text: &str| write_whole(&out.join(name), text.as_bytes());
     write("report.json", json)?;
     let kept = survey.kept_files(data)?;
     write("keep.csv", &kept.table)?;

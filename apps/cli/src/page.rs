@@ -5,6 +5,7 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ibot::unfinished::write_whole;
 use ibot::{Error, Result};
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
@@ -145,7 +146,7 @@ impl Page {
         }
     }
 
-    /// Writes the page.
+    /// Writes the page, whole or not at all.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -159,7 +160,7 @@ impl Page {
              content=\"width=device-width,initial-scale=1\"><title>{title}</title><style>{style}{charts}</style></head>\n\
              <body><h1>{title}</h1>\n{body}</body></html>\n"
         );
-        std::fs::write(file, page).map_err(Error::io(file))
+        write_whole(file, page.as_bytes())
     }
 }
 

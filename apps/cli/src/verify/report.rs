@@ -7,10 +7,11 @@ use serde::Serialize;
 
 use super::compare::TensorResult;
 use ibot::device::AdapterSummary;
-use ibot::error::{Error, Result};
+use ibot::error::Result;
 use ibot::kernels::KernelChoice;
 use ibot::kernels::wgsl::Launched;
 use ibot::precision::Precision;
+use ibot::unfinished::write_whole;
 
 /// How one check ended.
 #[derive(Debug, Clone, Serialize)]
@@ -130,13 +131,13 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
-    /// Writes it as JSON.
+    /// Writes it as JSON, whole or not at all.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         let text = format!("{:#}\n", serde_json::json!(self));
-        std::fs::write(path, text).map_err(Error::io(path))
+        write_whole(path, text.as_bytes())
     }
 
     /// Which kernels ran, a line each; and which checks ran none of this crate's. Nothing for a CPU.
@@ -168,6 +169,8 @@ impl VerifyReport {
 
 #[cfg(test)]
 mod tests {
+    use ibot::error::Error;
+
     use super::*;
 
     fn tensor(name: &str, error: f64, bar: f64) -> TensorResult {
