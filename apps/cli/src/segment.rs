@@ -130,15 +130,8 @@ impl PatchArgs {
         let rows: Vec<Row> = (0..tested[0].ways.len())
             .filter_map(|way| Row::new(&tested, way, self.masks() == Masks::Alpha))
             .collect();
-        if let Some(out) = &self.out {
-            // the best classifier on the first split
-            let best =
-                (0..rows.len()).max_by(|a, b| rows[*a].mean_iou.total_cmp(&rows[*b].mean_iou));
-            let (best, first) = (best.unwrap_or(0), &tested[0]);
-            let (pictures, name) = (&pairs[0].test, &first.ways[best].classifier);
-            let sheet = masks_sheet(model, embedder, pictures, &first.examples, best, name)?;
-            write_drawing(out, &sheet)?;
-        }
+        // hours of work are printed even where their drawing fails
+        let drawn = self.draw(model, embedder, &pairs[0].test, &tested[0], &rows);
         let constant = tested
             .iter()
             .filter_map(|of| of.confusions.first()?.constant().mean_iou());
@@ -156,10 +149,30 @@ impl PatchArgs {
             patches: tested[0].patches,
             constant_mean_iou: spread(&constant.collect::<Vec<_>>()).map_or(0.0, |of| of.mean),
             rows,
-            out: self.out.as_deref().map(path_text),
+            out: (self.out.as_deref().filter(|_| drawn.is_ok())).map(path_text),
             chosen,
         };
-        model.answer(&report, || report.text())
+        model.answer(&report, || report.text())?;
+        drawn
+    }
+
+    /// Draws what the best classifier predicts for images of one split, if that was asked for.
+    fn draw(
+        &self,
+        model: &ModelArgs,
+        embedder: &Embedder,
+        pictures: &MaskedPictures,
+        tested: &Tested,
+        rows: &[Row],
+    ) -> Result<()> {
+        let Some(out) = &self.out else {
+            return Ok(());
+        };
+        let best = (0..rows.len()).max_by(|a, b| rows[*a].mean_iou.total_cmp(&rows[*b].mean_iou));
+        let best = best.unwrap_or(0);
+        let name = &tested.ways[best].classifier;
+        let sheet = masks_sheet(model, embedder, pictures, &tested.examples, best, name)?;
+        write_drawing(out, &sheet)
     }
 
     fn masks(&self) -> Masks {

@@ -184,6 +184,22 @@ fn masks_of_other_folders_are_found() {
     assert_eq!(of_parts["rows"], report["rows"]);
 }
 
+/// The folder has the name under which the sheet is written before it is whole.
+#[test]
+fn results_are_printed_where_their_sheet_cannot_be_written() {
+    let (trained, images, masks) = with_shapes("no-sheet");
+    let sheet = trained.out("sheet.png");
+    fs::create_dir(format!("{sheet}.tmp")).unwrap();
+    let flags = ["--masks", &masks, "--out", &sheet, "--json"];
+    let output = ibot(&probe_flags(&trained, &images, &flags));
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("sheet.png"), "{said}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(number(&report["rows"][0]["mean_iou"]) > 0.0);
+    assert_eq!(report["out"], Value::Null);
+}
+
 /// A mask has the name that a list gives its image; a whole path is none, and the image is not taken for its mask.
 #[test]
 fn masks_of_listed_images_are_found_by_their_names() {
