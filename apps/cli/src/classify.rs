@@ -7,10 +7,9 @@ use ibot::Result;
 use ibot::embedding::{Classified, FeatureKind, classify, write_classified};
 use ibot::error::{counted, printable};
 use ibot::files::model::LinearClassifier;
-use ibot::unfinished::check_writable;
 use serde::Serialize;
 
-use super::destination::outside;
+use super::destination;
 use super::images::Images;
 use super::model::ModelArgs;
 
@@ -36,8 +35,8 @@ struct Report {
 impl ClassifyArgs {
     pub fn run(&self) -> Result<()> {
         if let Some(out) = &self.out {
-            check_writable(out)?;
-            outside("--out", out, self.data.path())?;
+            destination::csv("--out", out)?; // another ending could be that of the model
+            destination::outside("--out", out, self.data.path())?;
         }
         let embedder = self.model.load()?;
         let classifier = LinearClassifier::read(&self.model.local()?.0, embedder.card())?;

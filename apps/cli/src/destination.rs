@@ -69,6 +69,11 @@ pub fn html(flag: &str, path: &Path) -> Result<()> {
     file(flag, path, "html")
 }
 
+/// Refuses a path that a CSV file cannot be written to.
+pub fn csv(flag: &str, path: &Path) -> Result<()> {
+    file(flag, path, "csv")
+}
+
 fn file(flag: &str, path: &Path, end: &str) -> Result<()> {
     if path
         .extension()

@@ -80,6 +80,7 @@ fn refusals_come_before_the_work() {
             "is inside the image folder",
         ),
         ("classify", &["--out", &nowhere_csv], "there is no folder"),
+        ("classify", &["--out", nowhere], "must end in .csv"),
         (
             "classify",
             &["--out", &inside_csv],
