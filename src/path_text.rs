@@ -85,9 +85,20 @@ fn bytes_of_text(mut text: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// For serde, which itself refuses a path that is not Unicode.
-pub(crate) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+/// For `serialize_with` of serde, which itself refuses a path that is not Unicode.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&path_text(path))
+}
+
+/// The same for a list of paths.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn serialize_all<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(|path| path_text(path)))
 }
 
 #[cfg(test)]

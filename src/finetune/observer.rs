@@ -60,6 +60,7 @@ pub struct EpochMetrics {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Exported {
     /// The file.
+    #[serde(serialize_with = "crate::path_text::serialize")]
     pub file: PathBuf,
     /// Epochs made.
     pub epoch: usize,

@@ -46,6 +46,7 @@ pub struct MapArgs {
 #[derive(Debug, Serialize)]
 struct Report {
     images: usize,
+    #[serde(serialize_with = "ibot::path_text::serialize")]
     file: PathBuf,
 }
 

@@ -46,6 +46,7 @@ pub struct VisualizeArgs {
 
 #[derive(Debug, Default, Serialize)]
 struct Written {
+    #[serde(serialize_with = "ibot::path_text::serialize_all")]
     files: Vec<PathBuf>,
 }
 

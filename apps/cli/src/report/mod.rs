@@ -41,6 +41,7 @@ pub struct ReportArgs {
 #[derive(Debug, Serialize)]
 struct Report<'a> {
     runs: Vec<&'a Verdict>,
+    #[serde(serialize_with = "ibot::path_text::serialize_all")]
     files: Vec<PathBuf>,
 }
 

@@ -66,6 +66,7 @@ pub struct Accuracy {
 /// The verdict about a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Verdict {
+    #[serde(serialize_with = "ibot::path_text::serialize")]
     pub run: PathBuf,
     pub state: State,
     /// One line.

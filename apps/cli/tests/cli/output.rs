@@ -185,6 +185,63 @@ fn names_are_printed_safely() {
     crate::refused(&["inspect", &weights], &["w\\u{1b}[31m.safetensors"]);
 }
 
+/// Linux allows names that are no Unicode; JSON does not.
+#[cfg(target_os = "linux")]
+#[test]
+fn json_names_paths_that_are_not_unicode() {
+    use std::ffi::{OsStr, OsString};
+    use std::os::unix::ffi::OsStrExt as _;
+    let (scratch, flags) = trained("json-paths");
+    let odd = scratch.0.join(OsStr::from_bytes(b"caf\xe9"));
+    fs::create_dir(&odd).unwrap();
+    let run = odd.join("run");
+    fs::rename(scratch.0.join("run"), &run).unwrap();
+    let model = run.join("teacher.safetensors");
+    let json = |arguments: &[&OsStr]| -> String {
+        let device = ["--json", "--backend", "flex"].map(OsStr::new);
+        let of_model = [OsStr::new("--model"), model.as_os_str()];
+        let more: &[&OsStr] = match arguments[0] == "report" {
+            true => &device[..1],
+            false => &[&device[..], &of_model].concat(),
+        };
+        let output = ibot(&[arguments, more].concat());
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {message}");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        report.to_string()
+    };
+    let [html, maps, finetuned] =
+        ["map.html", "maps", "classifier"].map(|name| odd.join(name).into_os_string());
+    let image = OsString::from(scratch.path("pictures/odd/1.png"));
+    let data = OsString::from(&flags[5]);
+    fs::remove_file(scratch.0.join("pictures/odd/cut.png")).unwrap();
+    let commands: [&[&OsStr]; 4] = [
+        &["report".as_ref(), run.as_os_str()],
+        &["map".as_ref(), &data, "--out".as_ref(), &html],
+        &[
+            "visualize".as_ref(),
+            "--image".as_ref(),
+            &image,
+            "--out".as_ref(),
+            &maps,
+        ],
+        &[
+            "finetune".as_ref(),
+            &data,
+            "--batch-size".as_ref(),
+            "4".as_ref(),
+            "--epochs".as_ref(),
+            "1".as_ref(),
+            "--out".as_ref(),
+            &finetuned,
+        ],
+    ];
+    for arguments in commands {
+        let report = json(arguments);
+        assert!(report.contains(r"caf\\xe9/"), "{arguments:?}: {report}");
+    }
+}
+
 /// Threads that a system does not grant, as by `ulimit -u`.
 #[cfg(target_os = "linux")]
 #[test]
