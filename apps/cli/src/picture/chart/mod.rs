@@ -13,8 +13,14 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use super::font::{CAPTION, MEDIUM, REGULAR};
 use super::ticks::{is_shown, log_ticks, number, padded, span};
 
-/// Size of a chart on a page, in CSS pixels.
+/// Size of a chart on a page, in CSS pixels; it is higher where the legend has more than `LEGEND_ROWS`.
 const SIZE: [u32; 2] = [480, 300];
+/// Rows of the legend that leave room for the curves.
+const LEGEND_ROWS: u32 = 3;
+/// Height of one.
+const LEGEND_ROW: u32 = 18;
+/// Where title and legend begin.
+const LEFT: u32 = 14;
 /// Drawn so many times larger, because plotters places everything at whole pixels.
 const SCALE: u32 = 4;
 /// Of a PNG.
@@ -66,21 +72,29 @@ pub struct Series {
     pub points: Vec<[f64; 2]>,
 }
 
+/// A name in the legend.
+struct Entry {
+    /// From the first one in its row, in CSS pixels.
+    x: u32,
+    row: u32,
+    name: String,
+}
+
 type Drawn<B> = std::result::Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
 
 impl LineChart {
-    /// As a picture of 960 x 600 pixels.
+    /// As a picture of 960 x 600 pixels, higher where the legend has more than three rows.
     ///
     /// # Errors
     /// None is known; those of plotters are passed on.
     pub fn png(&self) -> Result<RgbImage> {
-        let [width, height] = SIZE.map(|side| side * SCALE);
+        let [width, height] = self.size().map(|side| side * SCALE);
         let mut large = RgbImage::from_pixel(width, height, Rgb([255; 3]));
         let area = BitMapBackend::with_buffer(&mut large, (width, height)).into_drawing_area();
         let drawn = self.draw(&area);
         drop(area);
         drawn.map_err(|error| self.failed(&error))?;
-        let [width, height] = SIZE.map(|side| side * PNG_SCALE);
+        let [width, height] = self.size().map(|side| side * PNG_SCALE);
         Ok(resize(&large, width, height, FilterType::Triangle))
     }
 
@@ -89,7 +103,7 @@ impl LineChart {
     /// # Errors
     /// As [`LineChart::png`].
     pub fn svg(&self) -> Result<String> {
-        let [width, height] = SIZE.map(|side| side * SCALE);
+        let [width, height] = self.size().map(|side| side * SCALE);
         let mut text = String::new();
         let area = SVGBackend::with_string(&mut text, (width, height)).into_drawing_area();
         let drawn = self.draw(&area).and_then(|()| area.present());
@@ -112,6 +126,31 @@ impl LineChart {
         let lines: Vec<String> = self.series.iter().filter_map(last).collect();
         let label = format!("{} ({}):{}", self.title, self.y_label, lines.join(","));
         label.trim_end_matches(':').to_owned()
+    }
+
+    /// Width and height in CSS pixels.
+    fn size(&self) -> [u32; 2] {
+        let rows = self.legend().last().map_or(0, |entry| entry.row + 1);
+        [
+            SIZE[0],
+            SIZE[1] + rows.saturating_sub(LEGEND_ROWS) * LEGEND_ROW,
+        ]
+    }
+
+    /// Where the names of the lines stand, in rows that are filled one after the other; none of a line alone.
+    fn legend(&self) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        let [mut x, mut row] = [0, 0];
+        for series in self.series.iter().filter(|_| self.series.len() > 1) {
+            let name = CAPTION.shortened(&series.name, 400);
+            let width = CAPTION.width(&name) + 34;
+            if x > 0 && LEFT + x + width > SIZE[0] {
+                [x, row] = [0, row + 1];
+            }
+            entries.push(Entry { x, row, name });
+            x += width;
+        }
+        entries
     }
 
     fn failed(&self, error: &dyn std::fmt::Display) -> Error {
@@ -153,31 +192,24 @@ impl LineChart {
         &self,
         area: &DrawingArea<B, Shift>,
     ) -> std::result::Result<u32, DrawingAreaErrorKind<B::ErrorType>> {
-        let left = 14;
+        let left = LEFT as i32;
         let title = text_style("title", 15, INKS[0][0], HPos::Left);
         area.draw_text(&self.title, &title, place(left, 18))?;
         let small = text_style("sans-serif", 12, INKS[1][0], HPos::Left);
         area.draw_text(&self.y_label, &small, place(left, 38))?;
-        if self.series.len() < 2 {
-            return Ok(scaled(60));
-        }
-        let [mut x, mut y] = [left, 57];
-        for (index, series) in self.series.iter().enumerate() {
-            let name = CAPTION.shortened(&series.name, 400);
-            let width = CAPTION.width(&name) as i32 + 34;
-            if x > left && x + width > SIZE[0] as i32 {
-                [x, y] = [left, y + 18];
-            }
-            let line = vec![place(x, y), place(x + 14, y)];
+        let mut bottom = 60;
+        for (index, Entry { x, row, name }) in self.legend().into_iter().enumerate() {
+            let (x, y) = (left + x as i32, 57 + row * LEGEND_ROW);
+            let line = [x, x + 14].map(|x| place(x, y as i32)).to_vec();
             area.draw(&PathElement::new(
                 line,
                 color(index).stroke_width(scaled(3)),
             ))?;
             let style = text_style("sans-serif", 12, INKS[0][0], HPos::Left);
-            area.draw_text(&name, &style, place(x + 19, y))?;
-            x += width;
+            area.draw_text(&name, &style, place(x + 19, y as i32))?;
+            bottom = y + 20;
         }
-        Ok(scaled(y as u32 + 20))
+        Ok(scaled(bottom))
     }
 
     fn draw_lines<B: DrawingBackend, Y>(

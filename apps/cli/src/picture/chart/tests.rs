@@ -126,3 +126,22 @@ fn odd_input_is_drawn() {
     };
     assert!(many.png().is_ok());
 }
+
+#[test]
+fn a_long_legend_leaves_room_for_the_curves() {
+    let mut many = chart(&[[0.0, 0.0], [10.0, 10.0], [20.0, 0.0]]);
+    let columns: Vec<f64> = (10..100).map(|x| f64::from(x) / 100.0).collect();
+    for count in [3, 11, 40] {
+        let others = (many.series.len()..count).map(|run| Series {
+            name: format!("experiments/with/a/rather/long/name/of-run-{run}"),
+            points: Vec::new(),
+        });
+        let others: Vec<Series> = others.collect();
+        many.series.extend(others);
+        let drawn = heights(&many, &columns);
+        let highest = drawn.iter().copied().fold(1.0, f64::min);
+        let lowest = drawn.iter().copied().fold(0.0, f64::max);
+        let pixels = (lowest - highest) * f64::from(many.size()[1]);
+        assert!(pixels > 100.0, "{count} runs: {pixels} pixels");
+    }
+}
