@@ -299,7 +299,6 @@ impl PatchArgs {
             scores,
         } = train(rows).ok_or_else(none)?;
         let bar = ModelArgs::bar(pair.test.len());
-        let every = pair.test.len().div_ceil(EXAMPLES).max(1);
         let (mut examples, mut images) = (Vec::new(), 0);
         let (confusions, visited) = segment(
             embedder,
@@ -310,7 +309,7 @@ impl PatchArgs {
             &mut |seen| {
                 bar.inc(1);
                 images += 1;
-                if seen.sample % every == 0 {
+                if is_example(seen.sample, pair.test.len()) {
                     examples.push(Example::new(seen));
                 }
                 Ok(())
@@ -331,6 +330,12 @@ impl PatchArgs {
             examples,
         })
     }
+}
+
+/// Whether an image is on the contact sheet: [`EXAMPLES`] of so many are, evenly spaced, and all of fewer.
+fn is_example(sample: usize, of: usize) -> bool {
+    let before = |sample: usize| sample * EXAMPLES / of.max(1);
+    before(sample) != before(sample + 1)
 }
 
 fn is_alpha(masks: &Path) -> bool {
@@ -371,5 +376,18 @@ fn check_classes(pictures: &MaskedPictures, rows: &PatchRows) -> Result<()> {
              another number, such as 1"
         )),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn twelve_images_are_shown_or_all() {
+        for count in [1, 11, 12, 13, 25, 1000] {
+            let shown = (0..count).filter(|sample| is_example(*sample, count));
+            assert_eq!(shown.count(), count.min(EXAMPLES), "of {count}");
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! Features of tiles of pictures on disk: a row a tile.
 //!
-//! | ending         | holds                                                                                          |
-//! |----------------|------------------------------------------------------------------------------------------------|
-//! | `.npy`         | `[T, D]`; `FILE.tiles.csv` beside it has path, label, x, y, width and height of each of the T   |
-//! | `.safetensors` | `features` `[T, D]`; paths, labels and tiles `[x, y, width, height]` as JSON in the metadata    |
-//! | `.csv`         | a line a tile: path, label, x, y, width, height, f0, f1, ...                                    |
-//! | `.parquet`     | a row a tile: path, label, x, y, width, height, embedding (a list of D floats)                  |
+//! | ending         | holds                                                                                              |
+//! |----------------|----------------------------------------------------------------------------------------------------|
+//! | `.npy`         | `[T, D]`; `FILE.tiles.csv` beside it has path, label, x, y, width and height of each of the T      |
+//! | `.safetensors` | `tile_features` `[T, D]`; paths, labels and tiles `[x, y, width, height]` as JSON in the metadata   |
+//! | `.csv`         | a line a tile: path, label, x, y, width, height, f0, f1, ...                                        |
+//! | `.parquet`     | a row a tile: path, label, x, y, width, height, embedding (a list of D floats)                      |
 //!
 //! x and y are the tile's left and upper edge in pixels of the upright picture.
 
