@@ -196,7 +196,8 @@ fn json_names_paths_that_are_not_unicode() {
     fs::create_dir(&odd).unwrap();
     let run = odd.join("run");
     fs::rename(scratch.0.join("run"), &run).unwrap();
-    let model = run.join("teacher.safetensors");
+    let model = scratch.0.join("model.safetensors");
+    fs::copy(run.join("teacher.safetensors"), &model).unwrap();
     let json = |arguments: &[&OsStr]| -> String {
         let device = ["--json", "--backend", "flex"].map(OsStr::new);
         let of_model = [OsStr::new("--model"), model.as_os_str()];
