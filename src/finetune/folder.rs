@@ -21,7 +21,6 @@ use crate::files::checkpoint::{Checkpoint, Keep, Store};
 use crate::files::model::{ModelCard, write_model, write_timm_folder};
 use crate::finetune::config::FinetuneConfig;
 use crate::finetune::observer::{EpochMetrics, FinetuneObserver};
-use crate::finetune::resuming::exact;
 use crate::train::RunLock;
 use crate::unfinished::write_whole;
 
@@ -207,7 +206,7 @@ fn read_epochs(path: &Path) -> Result<Vec<EpochMetrics>> {
     let epochs = text
         .lines()
         .map_while(|line| serde_json::from_str(line).ok());
-    Ok(epochs.map(exact).collect())
+    Ok(epochs.collect())
 }
 
 /// Refuses a run with other settings, model or pictures, and names the lines that differ.

@@ -37,7 +37,7 @@ impl Place {
 }
 
 /// Sums over the pictures of an epoch so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Sums {
     /// Losses.
     pub loss: f64,
@@ -47,14 +47,6 @@ pub(super) struct Sums {
     pub pictures: usize,
 }
 
-/// [`Sums`] in a file: JSON would round the loss.
-#[derive(Serialize, Deserialize)]
-struct StoredSums {
-    loss_bits: u64,
-    correct: usize,
-    pictures: usize,
-}
-
 /// The checkpoint of a trainer at a place.
 pub(super) fn checkpoint<B: TrainBackend>(
     trainer: &ClassifierTrainer<B>,
@@ -62,17 +54,7 @@ pub(super) fn checkpoint<B: TrainBackend>(
     config: &FinetuneConfig,
     settings: &str,
 ) -> Result<Checkpoint> {
-    let Sums {
-        loss,
-        correct,
-        pictures,
-    } = place.sums;
-    let sums = StoredSums {
-        loss_bits: loss.to_bits(),
-        correct,
-        pictures,
-    };
-    let sums = serde_json::to_value(sums)
+    let sums = serde_json::to_value(place.sums)
         .map_err(|error| Error::Training(format!("the checkpoint cannot be written: {error}")))?;
     Ok(Checkpoint {
         manifest: Manifest {
@@ -97,17 +79,13 @@ pub(super) fn checkpoint<B: TrainBackend>(
 /// # Errors
 /// [`Error::Checkpoint`] where it is none of fine-tuning.
 pub(super) fn place_of(manifest: &Manifest, folder: &std::path::Path) -> Result<Place> {
-    let sums: StoredSums = serde_json::from_value(manifest.health.clone()).map_err(|_| {
+    let sums = serde_json::from_value(manifest.health.clone()).map_err(|_| {
         Error::checkpoint(folder, "holds checkpoints that fine-tuning did not write")
     })?;
     Ok(Place {
         epoch: manifest.epoch,
         batch: manifest.batch,
-        sums: Sums {
-            loss: f64::from_bits(sums.loss_bits),
-            correct: sums.correct,
-            pictures: sums.pictures,
-        },
+        sums,
     })
 }
 
@@ -145,15 +123,4 @@ pub(super) fn report(
         best,
         last,
     })
-}
-
-/// Shares of whole numbers of pictures, as they were before JSON rounded them.
-pub(super) fn exact(metrics: EpochMetrics) -> EpochMetrics {
-    let tested = metrics.tested as f64;
-    let share = |share: f64| (share * tested).round() / tested.max(1.0);
-    EpochMetrics {
-        top1: share(metrics.top1),
-        top5: share(metrics.top5),
-        ..metrics
-    }
 }
