@@ -68,7 +68,7 @@ pub(super) fn checkpoint<B: TrainBackend>(
             knn: None,
             learning_rate_factor: 1.0,
             rollbacks: 0,
-            health: sums,
+            loop_state: sums,
         },
         tensors: trainer.tensors(),
     })
@@ -79,7 +79,7 @@ pub(super) fn checkpoint<B: TrainBackend>(
 /// # Errors
 /// [`Error::Checkpoint`] where it is none of fine-tuning.
 pub(super) fn place_of(manifest: &Manifest, folder: &std::path::Path) -> Result<Place> {
-    let sums = serde_json::from_value(manifest.health.clone()).map_err(|_| {
+    let sums = serde_json::from_value(manifest.loop_state.clone()).map_err(|_| {
         Error::checkpoint(folder, "holds checkpoints that fine-tuning did not write")
     })?;
     Ok(Place {

@@ -33,7 +33,7 @@ fn checkpoint(method: VitIbot<B>) -> Checkpoint {
             knn: None,
             learning_rate_factor: 1.0,
             rollbacks: 0,
-            health: serde_json::Value::Null,
+            loop_state: serde_json::Value::Null,
         },
         tensors: trainer(method, &device()).tensors(),
     }

@@ -52,9 +52,10 @@ pub struct Manifest {
     pub learning_rate_factor: f64,
     /// Rollbacks so far.
     pub rollbacks: usize,
-    /// The health monitor's consecutive findings, so that its reports do not depend on interruptions.
-    #[serde(default)]
-    pub health: serde_json::Value,
+    /// What the loop keeps besides tensors: the health monitor of pre-training, so that its reports do not depend on
+    /// interruptions, or the sums of an unfinished epoch of fine-tuning.
+    #[serde(default, rename = "health")]
+    pub loop_state: serde_json::Value,
 }
 
 /// A manifest with its tensors.
@@ -220,7 +221,7 @@ mod tests {
             knn: None,
             learning_rate_factor: 1.0,
             rollbacks: 0,
-            health: serde_json::Value::Null,
+            loop_state: serde_json::Value::Null,
         };
         let checkpoint = Checkpoint {
             manifest: manifest.clone(),

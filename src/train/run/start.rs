@@ -13,9 +13,11 @@ use crate::data::drawing::write_drawing;
 use crate::data::{ImageFolder, PictureSource as _, ValueRange, views_mosaic};
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Error, Result};
+use crate::files::checkpoint::{Checkpoint, Manifest};
 use crate::files::model::DataCard;
 use crate::kernels::{IbotBackend, OnBackend, TrainBackend};
 use crate::train::config::RunConfig;
+use crate::train::health::HealthMonitor;
 use crate::train::run::evaluation::{RunImages, When};
 use crate::train::run::folder::RunFolder;
 use crate::train::run::observer::{Observer, RunStart};
@@ -175,11 +177,9 @@ fn set_up<'a, B: TrainBackend>(
     record.examples = examples;
     let loader = loader(&config, train.clone(), made.unwrap_or(0), ranks);
     let loader = all_ok(ranks, loader)?;
-    if let Some(newest) = newest {
-        // before `folder.begin`, which changes the folder: a checkpoint that does not fit must leave it as it was
-        let restored = trainer.restore(newest.manifest.step, newest.tensors, folder.path());
-        all_ok(ranks, restored)?;
-    }
+    // before `folder.begin`, which changes the folder: a checkpoint that does not fit must leave it as it was
+    let restore = |newest| restore(&mut trainer, newest, folder.path());
+    let monitor = all_ok(ranks, newest.map(restore).transpose())?;
     same_start(&trainer, setup, made.unwrap_or(0))?;
     let card = DataCard {
         pictures: record.pictures,
@@ -199,7 +199,7 @@ fn set_up<'a, B: TrainBackend>(
     all_ok(ranks, begun)?;
     let parameters = trainer.method.student.num_params();
     let pictures = RunImages { train, card, val };
-    let from = began.as_ref();
+    let from = began.as_ref().zip(monitor);
     let training = TrainLoop::new(setup, trainer, measured, folder, loader, pictures, from);
     let start = RunStart {
         steps: training.schedule.steps,
@@ -268,6 +268,27 @@ fn count_examples(
         ));
     }
     examples
+}
+
+/// Restores the trainer of a resumed run; returns the health monitor of its checkpoint, or a new one where it has none.
+fn restore<B: TrainBackend>(
+    trainer: &mut Trainer<B, VisionTransformer<B>>,
+    newest: Checkpoint,
+    run: &Path,
+) -> Result<HealthMonitor> {
+    let Manifest {
+        step, loop_state, ..
+    } = newest.manifest;
+    trainer.restore(step, newest.tensors, run)?;
+    if loop_state.is_null() {
+        return Ok(HealthMonitor::new(trainer.method.config().prototypes()));
+    }
+    serde_json::from_value(loop_state).map_err(|error| {
+        let reason = format!(
+            "the health monitor in its checkpoint of step {step} cannot be read: {error}; resume with the version of ibot that wrote it"
+        );
+        Error::checkpoint(run, reason)
+    })
 }
 
 /// Refuses ranks that start from other weights: one file of them may be another one on another machine.

@@ -105,6 +105,9 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     fn write_checkpoint(&mut self, tensors: Tensors) -> Result<()> {
         let cards = self.cards()?;
         let per_epoch = self.schedule.steps_per_epoch;
+        let loop_state = serde_json::to_value(&self.monitor).map_err(|error| {
+            Error::Training(format!("the checkpoint cannot be written: {error}"))
+        })?;
         let manifest = Manifest {
             format: FORMAT,
             ibot: env!("CARGO_PKG_VERSION").into(),
@@ -116,7 +119,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             knn: self.knn,
             learning_rate_factor: self.learning_rate_factor,
             rollbacks: self.rollbacks,
-            health: serde_json::to_value(&self.monitor).unwrap_or_default(),
+            loop_state,
         };
         self.folder
             .checkpoint(manifest, tensors, cards)
