@@ -239,7 +239,7 @@ impl ExportArgs {
             Some(Network::Student) => Role::Student,
             Some(Network::Teacher) | None => Role::Teacher,
         };
-        let export = Export::from_checkpoint(checkpoint, path, data)?.as_dtype(self.dtype);
+        let export = Export::from_checkpoint(checkpoint, path, data)?.with_dtype(self.dtype);
         export.write(self.format, network, &self.out)?;
         let weights = match (self.format, network) {
             (ExportFormat::Ibot, _) => "student and teacher with heads, under iBOT's names",

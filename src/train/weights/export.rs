@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn_flex::Flex;
 
 use crate::device::DeviceGuard;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, require};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::model::{DataCard, ModelCard, OnnxModel, TransformersModel, write_model_as};
 use crate::files::{MethodWeights, Role, ibot_names, load_state_dict, stable_pretraining_names};
@@ -84,8 +84,8 @@ impl Export {
         })
     }
 
-    /// The same with entries of another type, to which weights are rounded; not for [`ExportFormat::Onnx`].
-    pub fn as_dtype(self, dtype: Precision) -> Self {
+    /// The same with entries of another type, to which weights are rounded; [`ExportFormat::Onnx`] has f32 alone.
+    pub fn with_dtype(self, dtype: Precision) -> Self {
         Self { dtype, ..self }
     }
 
@@ -93,7 +93,7 @@ impl Export {
     /// the metadata of the others is the teacher's.
     ///
     /// # Errors
-    /// [`Error::Config`] if the format cannot hold the heads, [`Error::Weights`] if the checkpoint's weights do not
+    /// [`Error::Config`] if the format cannot hold the heads or the type of the entries, [`Error::Weights`] if the checkpoint's weights do not
     /// fit its settings, [`Error::Io`].
     pub fn write(&self, format: ExportFormat, network: Role, out: &Path) -> Result<()> {
         let tensors = match format {
@@ -106,6 +106,9 @@ impl Export {
                 stable_pretraining_names(&self.weights, ema_decays)
             }
             ExportFormat::Onnx => {
+                let is_met = self.dtype == Precision::F32;
+                let remedy = "ONNX models are written in f32; use `format` timm or transformers for other types";
+                require(is_met, "dtype", self.dtype, remedy)?;
                 let card = self.card(network)?;
                 let model = OnnxModel {
                     source: &self.source,
