@@ -103,7 +103,7 @@ impl Loader {
             .saturating_mul(batches)
             .saturating_add(start.batch);
         Ok(Self {
-            pool: Pool::new(task, config.workers, queue, config.memory(), first)?,
+            pool: Pool::new(task, config.pool_workers(), queue, config.memory(), first)?,
             batches,
         })
     }

@@ -13,7 +13,7 @@ pub struct LoaderConfig {
     /// Images per batch, B. Default 64.
     pub batch_size: usize,
     /// Threads that decode and augment; 0 for one per core, growing to at most four per core while they mostly wait
-    /// for files. Default 0.
+    /// for files. Of several ranks 0 is as many as rayon has, which a launcher sets to the rank's share of its machine. Default 0.
     pub workers: usize,
     /// Seed of order, views and masks. Default 0.
     pub seed: u64,
@@ -51,9 +51,17 @@ impl Default for LoaderConfig {
 }
 
 impl LoaderConfig {
+    /// `workers` for a pool: 0, which may grow, only where the process has its machine to itself.
+    pub(super) fn pool_workers(&self) -> usize {
+        match self.workers {
+            0 if self.ranks > 1 => rayon::current_num_threads(),
+            workers => workers,
+        }
+    }
+
     /// Bytes of batches and of images that are being decoded.
     pub(super) fn memory(&self) -> usize {
-        memory_bytes(self.memory_mib, worker_count(self.workers))
+        memory_bytes(self.memory_mib, worker_count(self.pool_workers()))
     }
 
     /// Bytes of the batches that are being made or waiting, where one has so many.
@@ -65,7 +73,7 @@ impl LoaderConfig {
     /// Batches that are being made or waiting at a time: enough that every worker has a sample while one batch waits to be
     /// taken.
     pub(super) fn open_batches(&self) -> usize {
-        let workers = worker_count(self.workers);
+        let workers = worker_count(self.pool_workers());
         let share = self.batch_size / self.ranks.max(1);
         self.queue.max(1 + workers.div_ceil(share.max(1)))
     }

@@ -192,11 +192,7 @@ pub(in crate::train) fn loader(
     let views = train_views(config)?;
     let loader = LoaderConfig {
         batch_size: config.batch_size,
-        workers: match config.workers {
-            // a rank shares its machine with others
-            0 if ranks.size() > 1 => rayon::current_num_threads(),
-            asked => asked,
-        },
+        workers: config.workers,
         seed: config.seed,
         rank: ranks.rank(),
         ranks: ranks.size(),
