@@ -1,6 +1,5 @@
 //! One step: forward, backward, optimizer.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use burn::tensor::backend::AutodiffBackend;
 use crate::collective::{Collective, SingleProcess, Wire, gather_counts};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
-use crate::files::{NamedTensor, load_state_dict, state_dict};
+use crate::files::{load_state_dict, state_dict};
 use crate::finetune::classifier::Classifier;
 use crate::finetune::config::{FinetuneConfig, LOWER_RATE};
 use crate::finetune::score::Score;
@@ -19,12 +18,14 @@ use crate::kernels::{IbotBackend as _, LossScale, TrainBackend, Unscaled};
 use crate::method::losses::label_loss;
 use crate::ownership::take;
 use crate::random::{Random, Stream};
-use crate::train::{Gradients, Link, Optimizer, Overlap, UpdateRates, on_new_nodes};
+use crate::train::{
+    Gradients, Link, Optimizer, Overlap, Tensors, UpdateRates, misfit, named_loss_scale,
+    on_new_nodes, prefixed, stored_loss_scale, subset,
+};
 
 /// What the names of the parts of [`ClassifierTrainer::tensors`] begin with.
 const CLASSIFIER: &str = "classifier.";
 const OPTIMIZER: &str = "optimizer.";
-const LOSS_SCALE: &str = "loss_scale";
 
 /// A classifier and its optimizer.
 #[derive(Debug)]
@@ -103,64 +104,33 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
     }
 
     /// Classifier, state of the optimizer and loss scale, to go on from; reads them from the device.
-    pub fn tensors(&self) -> BTreeMap<String, NamedTensor> {
-        let mut all = BTreeMap::new();
-        let parts = [
-            (CLASSIFIER, state_dict(&self.classifier.valid())),
-            (OPTIMIZER, self.optimizer.tensors()),
-        ];
-        for (prefix, tensors) in parts {
-            let named = tensors.into_iter();
-            all.extend(named.map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
-        }
-        if let Some(LossScale { scale, sound_steps }) = &self.loss_scale {
-            let state = Tensor::cat(vec![scale.clone(), sound_steps.clone()], 0);
-            let tensor = NamedTensor {
-                shape: vec![2],
-                values: state.into_data().iter::<f32>().collect(),
-            };
-            all.insert(LOSS_SCALE.to_owned(), tensor);
-        }
-        all
+    pub fn tensors(&self) -> Tensors {
+        let classifier = prefixed(CLASSIFIER, state_dict(&self.classifier.valid()));
+        let optimizer = prefixed(OPTIMIZER, self.optimizer.tensors());
+        let loss_scale = self.loss_scale.as_ref().map(named_loss_scale);
+        classifier.chain(optimizer).chain(loss_scale).collect()
     }
 
     /// Restores the state after `step` steps from [`ClassifierTrainer::tensors`], which were read from `source`.
     ///
     /// # Errors
     /// [`Error::Weights`] that names what does not fit; the trainer must not be used after that.
-    pub fn restore(
-        &mut self,
-        step: usize,
-        tensors: &BTreeMap<String, NamedTensor>,
-        source: &Path,
-    ) -> Result<()> {
-        let misfit = |what: &str, report: &dyn std::fmt::Display| Error::Weights {
-            path: source.to_path_buf(),
-            reason: format!("{what} does not fit these settings: {report}"),
-        };
-        let part = |prefix: &str| -> BTreeMap<String, NamedTensor> {
-            let named = tensors.iter().filter_map(|(name, tensor)| {
-                Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()))
-            });
-            named.collect()
-        };
+    pub fn restore(&mut self, step: usize, tensors: &Tensors, source: &Path) -> Result<()> {
         let classifier = take(&mut self.classifier);
-        let (mut classifier, report) = load_state_dict(classifier, part(CLASSIFIER));
+        let (mut classifier, report) = load_state_dict(classifier, subset(tensors, CLASSIFIER));
         if !report.is_clean() {
-            return Err(misfit("the classifier", &report));
+            return Err(misfit(source, "the classifier", report));
         }
         if self.config.freeze {
             classifier.backbone = classifier.backbone.no_grad();
         }
         self.classifier = classifier;
         self.optimizer
-            .restore(step, part(OPTIMIZER), &self.device)
-            .map_err(|report| misfit("the optimizer", &report))?;
-        if let (Some(_), Some([scale, sound_steps])) = (
-            &self.loss_scale,
-            tensors.get(LOSS_SCALE).map(|tensor| &tensor.values[..]),
-        ) {
-            self.loss_scale = Some(LossScale::of([*scale, *sound_steps], &self.device));
+            .restore(step, subset(tensors, OPTIMIZER), &self.device)
+            .map_err(|report| misfit(source, "the optimizer", report))?;
+        let stored = stored_loss_scale(tensors, source)?;
+        if let (Some(loss_scale), Some(stored)) = (&mut self.loss_scale, stored) {
+            *loss_scale = LossScale::of(stored, &self.device);
         }
         self.steps = step;
         Ok(())

@@ -25,4 +25,5 @@ pub use run::{
 };
 pub(crate) use run::{RunLock, same_tensors};
 pub use trainer::{PhaseTimes, StepInput, StepLosses, Tensors, Trainer, TrainerConfig};
+pub(crate) use trainer::{misfit, named_loss_scale, prefixed, stored_loss_scale, subset};
 pub use weights::{Export, ExportFormat, PretrainedParts, load_method};

@@ -13,8 +13,9 @@ pub(super) use parts::order_of_sums;
 pub use phases::PhaseTimes;
 pub use state::Tensors;
 pub(super) use state::{
-    BACKBONE, CENTERS, MASK_TOKEN, NETWORKS, backbones, backbones_of, load_tensors, part,
+    BACKBONE, CENTERS, MASK_TOKEN, NETWORKS, backbones, backbones_of, load_tensors,
 };
+pub(crate) use state::{misfit, named_loss_scale, prefixed, stored_loss_scale, subset};
 
 use std::sync::Arc;
 

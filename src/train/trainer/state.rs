@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 use crate::backbone::TrainBackbone;
 use crate::error::{Error, Result};
 use crate::files::{NamedTensor, load_state_dict, state_dict};
-use crate::kernels::{LossScale, TrainBackend, wrap};
+use crate::kernels::{IbotBackend, LossScale, TrainBackend, wrap};
 use crate::method::Ibot;
 use crate::ownership::take;
 use crate::train::optim::{to_device, to_host};
@@ -36,7 +36,7 @@ pub(in crate::train) const BACKBONE: &str = "backbone.";
 
 /// The backbones of student and teacher among the tensors of a trainer, under timm's names.
 pub fn backbones(tensors: &Tensors) -> [Tensors; 2] {
-    NETWORKS.map(|network| part(tensors, &format!("{network}{BACKBONE}")))
+    NETWORKS.map(|network| subset(tensors, &format!("{network}{BACKBONE}")))
 }
 
 /// The backbones of student and teacher, under timm's names; reads them from the device.
@@ -51,13 +51,9 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     /// Student, teacher, centers and optimizer state; reads them from the device.
     pub fn tensors(&self) -> Tensors {
         let mut all = Tensors::new();
-        let mut add = |prefix: &str, tensors: Tensors| {
-            let named = tensors.into_iter();
-            all.extend(named.map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
-        };
-        add(STUDENT, state_dict(&self.method.student.valid()));
-        add(TEACHER, state_dict(&self.method.teacher));
-        add(OPTIMIZER, self.optimizer.tensors());
+        all.extend(prefixed(STUDENT, state_dict(&self.method.student.valid())));
+        all.extend(prefixed(TEACHER, state_dict(&self.method.teacher)));
+        all.extend(prefixed(OPTIMIZER, self.optimizer.tensors()));
         let centers = [
             (CENTER, &self.method.center),
             (PATCH_CENTER, &self.method.patch_center),
@@ -71,11 +67,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
                 );
             }
         }
-        if let Some(LossScale { scale, sound_steps }) = &self.loss_scale {
-            let state = Tensor::cat(vec![scale.clone(), sound_steps.clone()], 0);
-            let state = to_host::<B::InnerBackend>(state.into_primitive().tensor());
-            all.insert(LOSS_SCALE.into(), state);
-        }
+        all.extend(self.loss_scale.as_ref().map(named_loss_scale));
         all
     }
 
@@ -92,18 +84,9 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         }
         load_tensors(&mut self.method, &tensors, source, &device)?;
         self.optimizer
-            .restore(step, part(&tensors, OPTIMIZER), &device)
+            .restore(step, subset(&tensors, OPTIMIZER), &device)
             .map_err(|report| misfit(source, "the optimizer", report))?;
-        let loss_scale = tensors.get(LOSS_SCALE).map(|tensor| &tensor.values[..]);
-        let loss_scale = match loss_scale {
-            None => None,
-            Some([scale, sound_steps]) => Some([*scale, *sound_steps]),
-            Some(other) => {
-                let report = format!("[{}], expected [2]", other.len());
-                return Err(misfit(source, LOSS_SCALE, report));
-            }
-        };
-        self.starts_from(step, loss_scale);
+        self.starts_from(step, stored_loss_scale(&tensors, source)?);
         Ok(())
     }
 }
@@ -120,11 +103,11 @@ pub(in crate::train) fn load_tensors<B: TrainBackend, M: TrainBackbone<B>>(
 ) -> Result<()> {
     // taken out, so that loading replaces the weights instead of holding both at once
     let student = take(&mut method.student);
-    let (student, report) = load_state_dict(student, part(tensors, STUDENT));
+    let (student, report) = load_state_dict(student, subset(tensors, STUDENT));
     if !report.is_clean() {
         return Err(misfit(source, "the student", report));
     }
-    let (teacher, report) = load_state_dict(take(&mut method.teacher), part(tensors, TEACHER));
+    let (teacher, report) = load_state_dict(take(&mut method.teacher), subset(tensors, TEACHER));
     if !report.is_clean() {
         return Err(misfit(source, "the teacher", report));
     }
@@ -148,15 +131,46 @@ pub(in crate::train) fn load_tensors<B: TrainBackend, M: TrainBackbone<B>>(
     Ok(())
 }
 
-fn misfit(source: &Path, what: &str, report: impl std::fmt::Display) -> Error {
+/// The loss scale among the tensors of a trainer, with its name; reads it from the device.
+pub(crate) fn named_loss_scale<B: IbotBackend>(state: &LossScale<B>) -> (String, NamedTensor) {
+    let state = Tensor::cat(vec![state.scale.clone(), state.sound_steps.clone()], 0);
+    let state = to_host::<B>(state.into_primitive().tensor());
+    (LOSS_SCALE.to_owned(), state)
+}
+
+/// What [`LossScale::of`] takes, from the tensors of a trainer; none where the loss was not scaled.
+///
+/// # Errors
+/// [`Error::Weights`] where it is no pair; `source` is where the tensors come from.
+pub(crate) fn stored_loss_scale(tensors: &Tensors, source: &Path) -> Result<Option<[f32; 2]>> {
+    let Some(tensor) = tensors.get(LOSS_SCALE) else {
+        return Ok(None);
+    };
+    let state = <[f32; 2]>::try_from(&tensor.values[..]);
+    let report = || format!("[{}], expected [2]", tensor.values.len());
+    let state = state.map_err(|_| misfit(source, LOSS_SCALE, report()));
+    state.map(Some)
+}
+
+/// The error of `what` among tensors from `source` that is not as the settings say.
+pub(crate) fn misfit(source: &Path, what: &str, report: impl std::fmt::Display) -> Error {
     Error::Weights {
         path: source.to_path_buf(),
         reason: format!("{what} does not fit these settings: {report}"),
     }
 }
 
+/// These tensors with `prefix` before their names.
+pub(crate) fn prefixed(
+    prefix: &str,
+    tensors: Tensors,
+) -> impl Iterator<Item = (String, NamedTensor)> {
+    let named = tensors.into_iter();
+    named.map(move |(name, tensor)| (format!("{prefix}{name}"), tensor))
+}
+
 /// The tensors whose names start with `prefix`, which is removed.
-pub(in crate::train) fn part(tensors: &Tensors, prefix: &str) -> Tensors {
+pub(crate) fn subset(tensors: &Tensors, prefix: &str) -> Tensors {
     let named = tensors.iter();
     named
         .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone())))

@@ -4,7 +4,7 @@ use crate::files::{
     BackboneWeights, Heads, MethodWeights, NamedTensor, NetworkWeights, PatchHead, PrototypeLength,
 };
 use crate::method::{IbotConfig, PrototypeNorm};
-use crate::train::trainer::{BACKBONE, CENTERS, MASK_TOKEN, NETWORKS, Tensors, part};
+use crate::train::trainer::{BACKBONE, CENTERS, MASK_TOKEN, NETWORKS, Tensors, subset};
 
 /// The heads' last layer, and the length of its rows.
 const PROTOTYPES: &str = "prototypes.weight";
@@ -15,13 +15,13 @@ pub(super) fn from_trainer(tensors: &Tensors, config: &IbotConfig) -> MethodWeig
     let mask_token = tensors.get(MASK_TOKEN).cloned();
     let shares = [config.shared_head, config.teacher_shares_head()];
     let network = |at: usize| {
-        let (backbone, heads) = part(tensors, NETWORKS[at])
+        let (backbone, heads) = subset(tensors, NETWORKS[at])
             .into_iter()
             .partition::<Tensors, _>(|(name, _)| name.starts_with(BACKBONE));
         NetworkWeights {
             backbone: BackboneWeights {
                 prefix: format!("{}{BACKBONE}", NETWORKS[at]),
-                tensors: part(&backbone, BACKBONE),
+                tensors: subset(&backbone, BACKBONE),
                 mask_token: mask_token.clone(),
                 dropped: Vec::new(),
             },
