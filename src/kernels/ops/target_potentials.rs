@@ -67,7 +67,7 @@ impl<B: AutodiffBackend> TargetPotentials<B> {
 }
 
 impl<B: Backend> TargetPotentials<B> {
-    /// The targets themselves; for tests and the reference loss.
+    /// The targets themselves, which a training step never stores; for the reference loss, the health metrics and tests.
     ///
     /// # Shapes
     /// `teacher_logits` `[M, K]` -> `[M, K]`, each row sums to 1.

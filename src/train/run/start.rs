@@ -152,21 +152,22 @@ fn set_up<'a, B: TrainBackend>(
 ) -> Result<(VitLoop<'a, B>, RunStart)> {
     let request = setup.request;
     let ranks = &*request.collective;
-    let config = request.config.clone().resolved()?;
-    let mut folder = open_folder(setup, &config, observer)?;
-    let mut record = setup.record(&config)?;
+    let asked = request.config.clone().resolved()?;
+    let mut folder = open_folder(setup, &asked, observer)?;
+    let mut record = setup.record(&asked)?;
     let newest = found_by_rank_0(&mut folder, ranks, |folder| {
         folder.continued(&record, setup.may, observer)
     })?;
-    let trainer = setup.trainer::<B>(&config, newest.is_some(), device, observer);
+    let trainer = setup.trainer::<B>(&asked, newest.is_some(), device, observer);
     let mut trainer = all_ok(ranks, trainer)?;
-    // with the range of values that is measured, or was when the run began: pictures may have changed since
-    let mut measured = config.clone();
+    // config.toml keeps what was asked; checkpoints keep the range of values that was measured, or was when the run began, so that
+    // a resumed run measures no other one where images have changed
+    let mut config = asked.clone();
     let began = newest.as_ref().map(|newest| newest.manifest.clone());
     let kept = began.as_ref().map(|began| kept_range(&began.config));
-    measured.folder.range = config.folder.range.or(kept.unwrap_or_default());
-    let (train, val) = all_ok(ranks, setup.pictures(&measured, observer))?;
-    measured.folder.range = train.range();
+    config.folder.range = asked.folder.range.or(kept.unwrap_or_default());
+    let (train, val) = all_ok(ranks, setup.pictures(&config, observer))?;
+    config.folder.range = train.range();
     (record.pictures, record.fingerprint) = (train.len(), train.fingerprint());
     same_images(&record, &train, ranks)?;
     // rank 0 alone has read the record of the run before
@@ -188,7 +189,7 @@ fn set_up<'a, B: TrainBackend>(
     let begun = match ranks.rank() {
         0 => {
             note_other_ranks(folder.ranks_before(), &config, ranks.size(), observer);
-            let begun = folder.begin(record, &config, made, observer);
+            let begun = folder.begin(record, &asked, made, observer);
             begun.and_then(|()| match made {
                 None => draw_views(&config, train.clone(), folder.path(), observer),
                 Some(_) => Ok(()),
@@ -200,7 +201,7 @@ fn set_up<'a, B: TrainBackend>(
     let parameters = trainer.method.student.num_params();
     let pictures = RunImages { train, card, val };
     let from = began.as_ref().zip(monitor);
-    let training = TrainLoop::new(setup, trainer, measured, folder, loader, pictures, from);
+    let training = TrainLoop::new(setup, trainer, config, folder, loader, pictures, from);
     let start = RunStart {
         steps: training.schedule.steps,
         made: made.unwrap_or(0),

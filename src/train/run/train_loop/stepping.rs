@@ -23,21 +23,13 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     pub(super) fn one_step(&mut self) -> (Vec<StepMetrics>, Result<()>) {
         let started = Instant::now();
         let before = self.step - self.window.steps();
-        let made = self
-            .make_step()
-            .and_then(|made| match self.all_read_now()? {
-                true => Ok(Some(made)),
-                false => Ok(None),
-            });
+        let made = self.make_step();
+        let made = made.and_then(|made| Ok((made, self.all_read_now()?)));
+        if let Ok((_, false)) = made {
+            self.window.took(started.elapsed());
+            return (Vec::new(), Ok(()));
+        }
         // a failed step reads too: the losses of the steps before it may hold the cause
-        let made = match made {
-            Ok(None) => {
-                self.window.took(started.elapsed());
-                return (Vec::new(), Ok(()));
-            }
-            Ok(Some(made)) => Ok(made),
-            Err(error) => Err(error),
-        };
         let (losses, sound) = self.trainer.read_losses();
         log::debug!("the losses up to step {} are read", self.step);
         // only sound steps are returned and count
@@ -47,7 +39,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         }
         let looked = sound
             .and(made)
-            .and_then(|(input, rates)| self.check_health(&input, &rates));
+            .and_then(|((input, rates), _)| self.check_health(&input, &rates));
         self.window.took(started.elapsed());
         let batch_size = self.config.batch_size;
         let mut read = self.window.finish(&losses, batch_size, &self.setup.guard);
