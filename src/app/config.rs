@@ -14,7 +14,7 @@ use crate::files::model::{ModelCard, ModelOptions, Preprocessing};
 /// Where a handle computes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceRequest {
-    /// By `--backend` and `--device`, see [`crate::device::choose`].
+    /// By a backend and, if given, a device's number or name, see [`crate::device::choose`].
     Choose(BackendChoice, Option<String>),
     /// This device: one that was selected before, or the app's own ([`crate::device::ExistingDevice`]).
     Selected(Selected),

@@ -80,7 +80,7 @@ impl From<wgpu::Limits> for AdapterLimits {
 /// One adapter, as `ibot devices` lists it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AdapterSummary {
-    /// Its place in the list: what `--device` takes.
+    /// Its place in the list, which [`choose`](crate::device::choose) takes.
     pub index: usize,
     /// Its name, as the driver gives it.
     pub name: String,

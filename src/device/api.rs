@@ -21,7 +21,7 @@ pub enum Api {
     Metal,
     /// Direct3D 12: Windows.
     Dx12,
-    /// OpenGL: listed only where none of the others finds an adapter, and taken only by `--device`.
+    /// OpenGL: listed only where none of the others finds an adapter, and taken only where a device is named.
     Gl,
 }
 

@@ -1,4 +1,4 @@
-//! `--backend` and `--device` -> one device, with the reason as a sentence. Nothing falls back silently.
+//! A backend and, if given, a device's number or name -> one device, with the reason as a sentence. Nothing falls back silently.
 
 use std::fmt;
 use std::str::FromStr;
@@ -120,7 +120,7 @@ impl fmt::Display for Choice {
     }
 }
 
-/// The device for `--backend choice --device device`; the reason goes to the log.
+/// [`choose`], with the reason in the log.
 ///
 /// # Errors
 /// See [`choose`].
@@ -146,7 +146,7 @@ fn warn_of_small_gpu(selected: &Selected) {
     }
 }
 
-/// The device for `--backend choice --device device`, with the reason.
+/// The device for a backend and, if given, a device's number or name, with the reason.
 ///
 /// `device` is a number of `ibot devices` or a part of an adapter's name, whatever the case. `auto` takes hardware
 /// only: discrete, then integrated, then virtual; else Flex. `wgpu` also takes software if there is nothing else. What

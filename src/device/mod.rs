@@ -1,7 +1,7 @@
 //! Which device a run computes on, and how its faults become errors.
 //!
 //! - [`adapters`]: the GPUs that wgpu can see, and the exact one behind a number or a name
-//! - [`choice`]: `--backend` and `--device` -> one device, with the reason as a sentence
+//! - [`choice`]: a backend and, if given, a device's number or name -> one device, with the reason as a sentence
 //! - [`guard`]: cubecl swallows GPU errors; the guard collects them, so that no number computed after a fault gets out
 //! - [`patience`]: no wait without bound; `witness`: a counter that shows whether work was done
 //! - `opening`: a device is opened once and observed; [`existing`]: the same for one that an application opened
