@@ -169,6 +169,18 @@ impl Error {
     }
 }
 
+/// What was found at `path`; none where nothing is there.
+///
+/// # Errors
+/// [`Error::Io`] of any other failure.
+pub(crate) fn if_there<T>(path: &Path, found: std::io::Result<T>) -> Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io(path)(error)),
+    }
+}
+
 /// Checks a setting; the error names it, its value and what is allowed.
 ///
 /// # Errors

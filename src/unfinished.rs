@@ -2,10 +2,10 @@
 
 use std::fs::{self, File, TryLockError};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::io::{BufWriter, ErrorKind, Write as _};
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, if_there, printable};
 
 /// A file under a temporary name; removed if it is dropped before it is renamed.
 #[must_use]
@@ -142,10 +142,7 @@ pub fn check_writable(path: &Path) -> Result<()> {
         return Err(Error::data(path, reason));
     }
     // the temporary name is longer than the final one, and must also be valid
-    match fs::symlink_metadata(temporary(path)) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io(path)(error)),
-        _ => {}
-    }
+    if_there(path, fs::symlink_metadata(temporary(path)))?;
     let folder = folder.unwrap_or(Path::new("."));
     try_to_write(folder).map_err(Error::io(path))
 }

@@ -15,7 +15,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, if_there, printable};
 use crate::files::NamedTensor;
 use crate::files::checkpoint::{Checkpoint, Keep, Store};
 use crate::files::model::{ModelCard, write_model, write_timm_folder};
@@ -86,7 +86,8 @@ impl FinetuneFolder {
         let settings = comments + &toml;
         let file = path.join(METRICS);
         let epochs = read_epochs(&file)?;
-        let before = read_if_there(&path.join(CONFIG))?;
+        let before = path.join(CONFIG);
+        let before = if_there(&before, fs::read_to_string(&before))?;
         let has_work =
             !epochs.is_empty() || [BEST, LAST].iter().any(|name| path.join(name).exists());
         match &before {
@@ -192,17 +193,9 @@ fn line(path: &Path, metrics: &EpochMetrics) -> Result<String> {
     Ok(line + "\n")
 }
 
-fn read_if_there(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io(path)(error)),
-    }
-}
-
 /// The epochs in `metrics.jsonl`, up to the first damaged line; none without the file.
 fn read_epochs(path: &Path) -> Result<Vec<EpochMetrics>> {
-    let text = read_if_there(path)?.unwrap_or_default();
+    let text = if_there(path, fs::read_to_string(path))?.unwrap_or_default();
     let epochs = text
         .lines()
         .map_while(|line| serde_json::from_str(line).ok());

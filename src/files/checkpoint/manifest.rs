@@ -16,7 +16,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, if_there};
 use crate::files::safetensors::{read_safetensors, write_tensors};
 use crate::files::state_dict::NamedTensor;
 use crate::unfinished::{sync_folder, write_whole};
@@ -195,10 +195,8 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 pub(super) fn remove_folder(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path)(error)),
-        _ => Ok(()),
-    }
+    if_there(path, fs::remove_dir_all(path))?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, if_there};
 use crate::files::checkpoint::manifest::{Checkpoint, Manifest, remove_folder};
 
 const PREFIX: &str = "step-";
@@ -68,13 +68,9 @@ impl Store {
     /// # Errors
     /// [`Error::Io`] where the folder cannot be listed.
     pub fn steps(&self) -> Result<Vec<usize>> {
-        let entries = match fs::read_dir(&self.folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(Error::io(&self.folder)(error)),
-        };
+        let entries = if_there(&self.folder, fs::read_dir(&self.folder))?;
         let mut steps = Vec::new();
-        for entry in entries {
+        for entry in entries.into_iter().flatten() {
             let name = entry.map_err(Error::io(&self.folder))?.file_name();
             let step = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
             steps.extend(step.and_then(|step| step.parse::<usize>().ok()));

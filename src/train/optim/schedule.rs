@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, require};
 use crate::method::IbotConfig;
+use crate::train::optim::config::UpdateRates;
 
 /// Batch size that [`ScheduleConfig::base_learning_rate`] is for.
 const REFERENCE_BATCH: f64 = 256.0;
@@ -138,6 +139,20 @@ pub struct Rates {
     /// Steps before this one in which the prototypes were.
     #[serde(skip)]
     pub frozen_prototype_steps: usize,
+}
+
+impl Rates {
+    /// Those of the optimizer.
+    pub fn update(&self) -> UpdateRates {
+        UpdateRates {
+            learning_rate: self.learning_rate,
+            weight_decay: self.weight_decay,
+            freeze_prototypes: self.freeze_prototypes,
+            freeze_backbone: self.freeze_backbone,
+            frozen_backbone_steps: self.frozen_backbone_steps,
+            frozen_prototype_steps: self.frozen_prototype_steps,
+        }
+    }
 }
 
 impl Schedule {

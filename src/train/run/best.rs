@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use crate::error::{Error, Result, printable};
+use crate::error::{Result, if_there, printable};
 use crate::files::model::read_card;
 use crate::train::run::evaluation::Evaluation;
 use crate::train::run::lines::read_lines;
@@ -16,13 +16,11 @@ pub(super) const BEST: &str = "best.safetensors";
 /// Removes the best teacher of an earlier run.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// [`crate::Error::Io`].
 pub(super) fn remove_best(folder: &Path) -> Result<()> {
     let file = folder.join(BEST);
-    match std::fs::remove_file(&file) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(file)(error)),
-        _ => Ok(()),
-    }
+    if_there(&file, std::fs::remove_file(&file))?;
+    Ok(())
 }
 
 /// Standard deviations within which 95 % of normal values are.

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, if_there, printable};
 use crate::unfinished::Unfinished;
 
 /// Maximum number of damaged lines that are listed; more are counted.
@@ -58,10 +58,8 @@ pub(super) fn has_line(path: &Path, of: usize) -> Result<bool> {
         found |= step(line) == Some(of);
         Ok(())
     };
-    match File::open(path) {
-        Ok(file) => each_line(&file, see).map_err(Error::io(path))?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(Error::io(path)(error)),
+    if let Some(file) = if_there(path, File::open(path))? {
+        each_line(&file, see).map_err(Error::io(path))?;
     }
     Ok(found)
 }
@@ -76,10 +74,8 @@ pub(super) fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
         lines.extend(serde_json::from_slice::<T>(line));
         Ok(())
     };
-    match File::open(path) {
-        Ok(file) => each_line(&file, see).map_err(Error::io(path))?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(Error::io(path)(error)),
+    if let Some(file) = if_there(path, File::open(path))? {
+        each_line(&file, see).map_err(Error::io(path))?;
     }
     Ok(lines)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, if_there, printable};
 use crate::train::config::RunConfig;
 use crate::unfinished::write_whole;
 
@@ -164,10 +164,8 @@ impl RunRecord {
     /// [`Error::Checkpoint`] if it is damaged, [`Error::Io`] if it cannot be read.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(NAME);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::io(&path)(error)),
+        let Some(bytes) = if_there(&path, std::fs::read(&path))? else {
+            return Ok(None);
         };
         let record = serde_json::from_slice(&bytes);
         record.map(Some).map_err(|error| {

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result, counted, printable};
+use crate::error::{Error, Result, counted, if_there, printable};
 use crate::files::checkpoint::Store;
 
 pub(super) const METRICS: &str = "metrics.jsonl";
@@ -41,10 +41,8 @@ pub(super) fn work_in(folder: &Path) -> Result<String> {
 
 /// Number of lines, counting an incomplete last one; 0 without a file.
 fn count_lines(path: &Path) -> Result<usize> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(Error::io(path)(error)),
+    let Some(file) = if_there(path, File::open(path))? else {
+        return Ok(0);
     };
     let mut lines = BufReader::new(file).split(b'\n');
     lines

@@ -32,7 +32,7 @@ use crate::ownership::take;
 use crate::precision::Precision;
 use crate::train::optim::{
     Gradients, InOrder, Link, Optimizer, OptimizerConfig, Overlap, Rates, ReducedGrads,
-    UpdateRates, on_new_nodes,
+    on_new_nodes,
 };
 use crate::train::trainer::losses::{Measured, Unread, decide, rows};
 use crate::train::trainer::parts::ranges_of_parts;
@@ -189,19 +189,11 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             // a center's first update cannot be gated by the scale: `take_back` unsets it instead
             had_centers: centers.map(|center| center.value().is_some()),
         });
-        let update = UpdateRates {
-            learning_rate: rates.learning_rate,
-            weight_decay: rates.weight_decay,
-            freeze_prototypes: rates.freeze_prototypes,
-            freeze_backbone: rates.freeze_backbone,
-            frozen_backbone_steps: rates.frozen_backbone_steps,
-            frozen_prototype_steps: rates.frozen_prototype_steps,
-        };
         // moved out, not cloned: only a sole owner of the tensors updates in place
         let student = take(&mut self.method.student);
-        self.method.student = self
-            .optimizer
-            .step(student, grads, &update, Some(scale.clone()));
+        self.method.student =
+            self.optimizer
+                .step(student, grads, &rates.update(), Some(scale.clone()));
         self.passed(Phase::Optimizer);
         // after the losses: DINO centers a batch by the batches before it
         self.method.update_centers(&targets, Some(&scale));
