@@ -11,6 +11,15 @@ const GOES_ON: u8 = 0;
 const STOPPED: u8 = 1;
 const FAILED: u8 = 2;
 
+/// What a rank says of its own result, with `made` of it where it is sound.
+fn word<T>(own: &Result<T>, made: &[u8]) -> Vec<u8> {
+    match own {
+        Ok(_) => [&[GOES_ON], made].concat(),
+        Err(Error::Stopped) => vec![STOPPED],
+        Err(error) => [&[FAILED], error.to_string().as_bytes()].concat(),
+    }
+}
+
 /// Returns `own` if it is `Ok` on every rank. Otherwise every rank gets an error: its own or, where it has none, that of the
 /// first rank that failed, with that rank's number. A rank that was stopped ([`Error::Stopped`]) stops all.
 ///
@@ -20,12 +29,7 @@ pub fn all_ok<T>(collective: &dyn Collective, own: Result<T>) -> Result<T> {
     if collective.size() == 1 {
         return own;
     }
-    let word = match &own {
-        Ok(_) => vec![GOES_ON],
-        Err(Error::Stopped) => vec![STOPPED],
-        Err(error) => [&[FAILED], error.to_string().as_bytes()].concat(),
-    };
-    let words = collective.all_gather(word)?;
+    let words = collective.all_gather(word(&own, &[]))?;
     if let Err(error) = own {
         // a failure is worth more than a stop, which another rank may have noticed before it failed
         let failed = matches!(error, Error::Stopped).then(|| failure(&words));
@@ -68,15 +72,11 @@ pub fn from_rank_0<T: Serialize + DeserializeOwned>(
         if collective.size() == 1 {
             return made;
         }
-        let word = match &made {
-            Ok(made) => {
-                let made = serde_json::to_vec(made).map_err(broken)?;
-                [&[GOES_ON][..], &made].concat()
-            }
-            Err(Error::Stopped) => vec![STOPPED],
-            Err(error) => [&[FAILED], error.to_string().as_bytes()].concat(),
+        let bytes = match &made {
+            Ok(made) => serde_json::to_vec(made).map_err(broken)?,
+            Err(_) => Vec::new(),
         };
-        collective.all_gather(word)?;
+        collective.all_gather(word(&made, &bytes))?;
         return made;
     }
     let words = collective.all_gather(Vec::new())?;

@@ -43,7 +43,7 @@ pub(crate) use ops::rounding::as_dtype;
 pub use ops::target_potentials::{Drift, Known, TargetPotentials, taken_back};
 pub use ops::tiled::{Logits, TiledInput, TiledTargets, tile_columns};
 pub use ops::tokens::{TokenMask, TokensGradients, TokensInput};
-pub(crate) use wrap::wrap;
+pub(crate) use wrap::{flat, shaped, wrap};
 
 pub use burn_autodiff::Autodiff;
 pub use burn_flex::Flex;

@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Shape, TensorMetadata};
 
-use crate::kernels::wrap::wrap;
+use crate::kernels::wrap::{flat, shaped};
 
 /// Moments of one tensor, both of its shape.
 #[derive(Debug, Clone)]
@@ -89,12 +89,6 @@ pub(in crate::kernels) fn unless<B: Backend>(
     }
 }
 
-/// A tensor of any shape as a row.
-pub(in crate::kernels) fn flat<B: Backend>(tensor: FloatTensor<B>) -> Tensor<B, 1> {
-    let entries = tensor.shape().num_elements();
-    wrap(B::float_reshape(tensor, Shape::new([entries])))
-}
-
 /// Loshchilov and Hutter, arXiv 1711.05101, algorithm 2, in the order of operations of `torch.optim.AdamW`.
 pub fn reference<B: Backend>(mut input: AdamWInput<B>) -> Vec<(FloatTensor<B>, AdamWState<B>)> {
     let tensors = std::mem::take(&mut input.tensors);
@@ -131,15 +125,12 @@ fn reference_of_one<B: Backend>(
     let root = second_moment.clone().sqrt() * input.root_scale();
     let update = first_moment.clone() * step_size / (root + input.eps);
     let moved = param.clone() * keep - update;
-    let shaped = |old, new| {
-        let tensor = unless(stays.as_ref(), old, new).into_primitive().tensor();
-        B::float_reshape(tensor, shape.clone())
-    };
+    let updated = |old, new| shaped::<B>(unless(stays.as_ref(), old, new), shape.clone());
     let state = AdamWState {
-        first_moment: shaped(first, first_moment),
-        second_moment: shaped(second, second_moment),
+        first_moment: updated(first, first_moment),
+        second_moment: updated(second, second_moment),
     };
-    (shaped(param, moved), state)
+    (updated(param, moved), state)
 }
 
 /// Sum of squares over all tensors, on the device.

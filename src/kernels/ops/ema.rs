@@ -4,7 +4,8 @@ use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorMetadata};
 
-use crate::kernels::ops::adamw::{flat, unless};
+use crate::kernels::ops::adamw::unless;
+use crate::kernels::wrap::{flat, shaped};
 
 /// `teacher * decay + student * (1 - decay)`, tensor by tensor; `teacher` where `grad_scale` is 0.
 ///
@@ -26,8 +27,7 @@ pub fn reference<B: Backend>(
             }
             let (teacher, student) = (flat::<B>(teacher), flat::<B>(student));
             let moved = teacher.clone() * decay + student * (1.0 - decay);
-            let averaged = unless(stays.as_ref(), teacher, moved);
-            B::float_reshape(averaged.into_primitive().tensor(), shape)
+            shaped::<B>(unless(stays.as_ref(), teacher, moved), shape)
         })
         .collect()
 }

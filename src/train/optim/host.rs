@@ -1,19 +1,18 @@
 //! Tensors of any rank between a device and the host.
 
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Shape, Tensor, TensorData, TensorMetadata};
+use burn::tensor::{TensorData, TensorMetadata as _};
 
 use crate::files::NamedTensor;
-use crate::kernels::{IbotBackend, wrap};
+use crate::kernels::{IbotBackend, flat};
 
 /// A tensor of any rank, read from its device.
 pub(in crate::train) fn to_host<B: IbotBackend>(tensor: FloatTensor<B>) -> NamedTensor {
     let shape: Vec<usize> = tensor.shape().to_vec();
-    let entries = shape.iter().product();
-    let flat: Tensor<B, 1> = wrap(B::float_reshape(tensor, Shape::new([entries])));
+    let values = flat::<B>(tensor).into_data();
     NamedTensor {
         shape,
-        values: flat.into_data().iter::<f32>().collect(),
+        values: values.iter::<f32>().collect(),
     }
 }
 

@@ -6,7 +6,7 @@ use burn::tensor::{Shape, Tensor};
 
 use crate::collective::Wire;
 use crate::error::{Error, Result};
-use crate::kernels::{IbotBackend, TrainBackend, wrap};
+use crate::kernels::{IbotBackend, TrainBackend, flat, shaped, wrap};
 use crate::train::optim::gradients::Gradients;
 use crate::train::optim::overlap::ReducedGrads;
 use crate::train::optim::reducer::{Link, NEGATIVE_ZERO, Reducer, in_buckets, known_to_any};
@@ -107,15 +107,12 @@ impl<B: IbotBackend> InOrder<B> {
         });
         let is_there = known_to_any(own.collect(), &*link.collective)?;
         let shapes: Vec<Shape> = self.0.iter().map(|param| param.shape.clone()).collect();
-        let flat = |param: OfParam<B>| -> Tensor<B, 1> {
-            let entries = param.shape.num_elements();
-            match param.gradient {
-                Some(gradient) => wrap(B::float_reshape(gradient, Shape::new([entries]))),
-                None => Tensor::full([entries], NEGATIVE_ZERO, &device),
-            }
+        let row = |param: OfParam<B>| match param.gradient {
+            Some(gradient) => flat::<B>(gradient),
+            None => Tensor::full([param.shape.num_elements()], NEGATIVE_ZERO, &device),
         };
         let present = self.0.into_iter().zip(&is_there);
-        let present = present.filter_map(|(param, known)| (known & LATE != 0).then(|| flat(param)));
+        let present = present.filter_map(|(param, known)| (known & LATE != 0).then(|| row(param)));
         let present = present.map(|tensor| {
             let entries = tensor.dims()[0];
             (tensor, entries)
@@ -145,9 +142,7 @@ impl<B: IbotBackend> InOrder<B> {
                 (Some(early), Some(late)) => Some(early + late),
                 (one, other) => one.or(other),
             };
-            let reshape =
-                |sum: Tensor<B, 1>| B::float_reshape(sum.into_primitive().tensor(), shape.clone());
-            let gradient = sum.map(reshape);
+            let gradient = sum.map(|sum| shaped::<B>(sum, shape.clone()));
             OfParam { shape, gradient }
         });
         Ok((Self(params.collect()), scalars))

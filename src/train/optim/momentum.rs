@@ -1,9 +1,9 @@
 //! Optimizers with momentum: SGD and LARS.
 
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Shape, Tensor, TensorMetadata};
+use burn::tensor::{Tensor, TensorMetadata as _};
 
-use crate::kernels::{IbotBackend, wrap};
+use crate::kernels::{IbotBackend, flat, shaped};
 
 /// LARS: learning rate of a tensor over its norm by that of its update (`eta` in DINO's utils.py).
 const TRUST: f64 = 0.001;
@@ -31,13 +31,9 @@ pub(super) fn momentum_step<B: IbotBackend>(
     input: MomentumInput<B>,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let shape = input.param.shape();
-    let flat = |tensor: FloatTensor<B>| -> Tensor<B, 1> {
-        let entries = tensor.shape().num_elements();
-        wrap(B::float_reshape(tensor, Shape::new([entries])))
-    };
     // flat, so that one function serves tensors of any rank
-    let param = flat(input.param);
-    let mut update = flat(input.grad);
+    let param = flat::<B>(input.param);
+    let mut update = flat::<B>(input.grad);
     // before weight decay: clipping limits the gradient, not the decay
     if let Some(scale) = &input.grad_scale {
         update = update * scale.clone();
@@ -57,7 +53,7 @@ pub(super) fn momentum_step<B: IbotBackend>(
         let trust = (of_param * TRUST / of_update).mask_fill(is_zero, 1.0);
         update = update * trust;
     }
-    let before = input.sum.map(flat);
+    let before = input.sum.map(flat::<B>);
     let sum = match &before {
         Some(before) => before.clone() * input.momentum + update,
         None => update,
@@ -74,7 +70,5 @@ pub(super) fn momentum_step<B: IbotBackend>(
         }
         None => (moved, sum),
     };
-    let unflat =
-        |tensor: Tensor<B, 1>| B::float_reshape(tensor.into_primitive().tensor(), shape.clone());
-    (unflat(param), unflat(sum))
+    (shaped(param, shape.clone()), shaped(sum, shape))
 }

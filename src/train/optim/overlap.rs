@@ -6,14 +6,14 @@ use std::mem::replace;
 use std::rc::Rc;
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::ops::{FloatTensor, FloatTensorOps as _};
-use burn::tensor::{Shape, Tensor, TensorMetadata as _};
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{Tensor, TensorMetadata as _};
 use burn_autodiff::NodeId;
 use burn_autodiff::grads::Gradients as ByNode;
 
 use crate::collective::Wire;
 use crate::error::{Error, Result};
-use crate::kernels::{GradientWatch, IbotBackend, LossScale, TrainBackend, wrap};
+use crate::kernels::{GradientWatch, IbotBackend, LossScale, TrainBackend, flat};
 use crate::train::optim::gradients::Gradients;
 use crate::train::optim::reducer::{Link, NEGATIVE_ZERO, Reducer, in_buckets, known_to_any};
 
@@ -153,11 +153,7 @@ impl<B: TrainBackend> Sending<B> {
 
     fn take_out(&mut self, at: usize, gradients: &mut ByNode) {
         let gradient = B::grad_remove(&self.parameters[at], gradients);
-        let flat = |gradient: FloatTensor<B::InnerBackend>| {
-            let entries = Shape::new([gradient.shape().num_elements()]);
-            wrap(B::InnerBackend::float_reshape(gradient, entries))
-        };
-        self.states[at] = GradState::Complete(gradient.map(flat));
+        self.states[at] = GradState::Complete(gradient.map(flat::<B::InnerBackend>));
     }
 
     fn send(&mut self, bucket: Vec<usize>) {
@@ -218,6 +214,7 @@ mod tests {
     use super::*;
     use crate::collective::{Collective, LocalRanks};
     use crate::device::DeviceGuard;
+    use crate::kernels::wrap;
     use crate::kernels::{LinearLayerInput, Prologue};
     use crate::train::optim::gradients::on_new_nodes;
 

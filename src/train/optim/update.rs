@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Shape, Tensor, TensorMetadata};
+use burn::tensor::{Tensor, TensorMetadata as _};
 
 use crate::files::ParamPath;
-use crate::kernels::{AdamWInput, AdamWState, AdamWTensor, IbotBackend, TrainBackend, wrap};
+use crate::kernels::{
+    AdamWInput, AdamWState, AdamWTensor, IbotBackend, TrainBackend, flat, shaped, wrap,
+};
 use crate::train::optim::config::{OptimizerConfig, OptimizerKind, UpdateRates};
 use crate::train::optim::gradients::Gradients;
 use crate::train::optim::layers::{Layers, decays, is_before_heads, is_prototype};
@@ -157,8 +159,7 @@ fn clipped<B: IbotBackend>(
     let scale = (norm + 1e-6).recip() * largest;
     let scale = scale.clamp_max(1.0); // clipping shrinks gradients, never enlarges them
     let shape = grad.shape();
-    let flat: Tensor<B, 1> = wrap(B::float_reshape(grad, Shape::new([shape.num_elements()])));
-    B::float_reshape((flat * scale).into_primitive().tensor(), shape)
+    shaped(flat::<B>(grad) * scale, shape)
 }
 
 /// Updates all parameters by the configuration's rule; returns them with their optimizer state.
