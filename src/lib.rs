@@ -66,6 +66,7 @@ pub mod files;
 pub mod finetune;
 mod init;
 pub mod kernels;
+mod lock;
 pub mod masking;
 pub mod memory;
 pub mod method;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::device::faults::lock;
+use crate::lock::lock;
 use crate::train::health::Anomaly;
 use crate::train::{Evaluation, PatchColors, RunStart, StepMetrics, When};
 

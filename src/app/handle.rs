@@ -9,8 +9,8 @@ use crate::app::job::{Job, Ticket};
 use crate::app::queue::{EmbedTask, Shared, Task};
 use crate::app::request::{EmbedRequest, PictureFeatures};
 use crate::app::worker::Worker;
-use crate::device::faults::lock;
 use crate::error::{Error, Result};
+use crate::lock::lock;
 use crate::memory::{GpuMemory, resident_mib};
 
 impl EmbedderConfig {

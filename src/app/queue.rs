@@ -8,8 +8,8 @@ use crate::app::batch::Batch;
 use crate::app::config::{DeviceRequest, ModelInfo};
 use crate::app::job::Ticket;
 use crate::app::request::{EmbedRequest, Picture, PictureFeatures};
-use crate::device::faults::lock;
 use crate::error::{Error, Result};
+use crate::lock::lock;
 use crate::memory::GpuMemory;
 
 /// Something to do.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::app::events::{Events, TrainingEvent};
 use crate::app::job::caught;
-use crate::device::faults::lock;
 use crate::error::{Error, Result};
+use crate::lock::lock;
 use crate::train::health::Anomaly;
 use crate::train::{
     Evaluation, Observer, PatchColors, RunRequest, RunStart, StepMetrics, When, run,

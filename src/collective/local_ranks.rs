@@ -4,6 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::collective::Collective;
 use crate::error::{Error, Result};
+use crate::lock::lock;
 
 /// A rank that is a thread of this process: for tests. Once one is dropped, calls of the others fail.
 #[derive(Debug)]
@@ -53,8 +54,7 @@ impl LocalRanks {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        let state = self.shared.state.lock();
-        state.unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared.state)
     }
 
     /// Waits until all ranks are here.

@@ -1,10 +1,11 @@
 //! What a device fault is, and the log of one device's faults.
 
 use std::fmt;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::Error;
+use crate::lock::lock;
 
 /// Reports kept per device: the first one is the cause, the others may explain it.
 const KEPT: usize = 8;
@@ -301,11 +302,6 @@ impl FaultLog {
             cause.kind.remedy()
         ))
     }
-}
-
-/// The content of a mutex, also after a thread panicked with it: no write in this crate leaves a value half changed.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

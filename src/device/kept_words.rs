@@ -4,13 +4,14 @@
 //! They lie in a buffer of their own: a shader reads its info and may write its tensors, and wgpu forbids both in one buffer.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use burn_wgpu::WgpuRuntime;
 use cubecl::client::ComputeClient;
 use cubecl::server::{Binding, Handle};
 
 use crate::device::known::{client_key, queue_of};
+use crate::lock::lock;
 
 /// Where an info may begin: WebGPU's `min_storage_buffer_offset_alignment` is at most this.
 const SLOT: usize = 256;
@@ -36,7 +37,7 @@ static KEPT: Mutex<Option<HashMap<usize, Option<Kept>>>> = Mutex::new(None);
 
 /// The words as a buffer of the device; none where the device has no guard, or as many infos as it keeps.
 pub(crate) fn kept(client: &ComputeClient<WgpuRuntime>, words: &[u32]) -> Option<Binding> {
-    let mut all = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = lock(&KEPT);
     let all = all.get_or_insert_default();
     let of_device = all.entry(client_key(client));
     of_device
@@ -47,7 +48,7 @@ pub(crate) fn kept(client: &ComputeClient<WgpuRuntime>, words: &[u32]) -> Option
 
 /// Gives the memory of a device's words back.
 pub(super) fn forget(client: &ComputeClient<WgpuRuntime>) {
-    let mut all = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = lock(&KEPT);
     if let Some(all) = all.as_mut() {
         all.remove(&client_key(client));
     }

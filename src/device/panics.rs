@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, Once};
 use burn_wgpu::WgpuDevice;
 use cubecl::device::Device;
 
-use crate::device::faults::{Fault, FaultKind, FaultLog, lock};
+use crate::device::faults::{Fault, FaultKind, FaultLog};
+use crate::lock::lock;
 
 /// The guarded devices, by the `<type>-<index>` in their thread's name.
 static GUARDED: Mutex<Vec<(String, Arc<FaultLog>)>> = Mutex::new(Vec::new());

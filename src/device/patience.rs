@@ -18,10 +18,11 @@ use burn_wgpu::{WgpuDevice, WgpuRuntime, WgpuSetup};
 use cubecl::Runtime;
 
 use crate::device::adapters::{AdapterKind, AdapterSummary};
-use crate::device::faults::{Fault, FaultKind, FaultLog, lock};
+use crate::device::faults::{Fault, FaultKind, FaultLog};
 use crate::device::panics;
 use crate::device::witness::Witness;
 use crate::error::{Error, Result};
+use crate::lock::lock;
 
 /// Name of the variable with the seconds in which a GPU must finish some of its work.
 pub const DEADLINE_VARIABLE: &str = "IBOT_GPU_DEADLINE";

@@ -7,12 +7,13 @@ use burn_wgpu::{WgpuDevice, WgpuSetup};
 
 use crate::device::adapters::AdapterSummary;
 use crate::device::api::Api;
-use crate::device::faults::{Fault, FaultKind, FaultLog, lock};
+use crate::device::faults::{Fault, FaultKind, FaultLog};
 use crate::device::guard::GpuGuard;
 use crate::device::matrices::Matrices;
 use crate::device::patience::Patience;
 use crate::device::{known, panics};
 use crate::error::Result;
+use crate::lock::lock;
 
 /// The application's callback for errors of its own calls.
 pub(super) type OnError = Arc<dyn Fn(wgpu::Error) + Send + Sync>;

@@ -100,6 +100,7 @@ const FOUNDATIONS: &[&str] = &[
     "csv_text",
     "duration",
     "error",
+    "lock",
     "path_text",
     "precision",
     "random",

@@ -6,7 +6,7 @@ mod exchanges;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ pub use self::exchanges::Host;
 use self::exchanges::{Call, Joined, Sent, serve};
 use crate::collective::Collective;
 use crate::error::{Error, Result, counted};
+use crate::lock::lock;
 
 /// How long a rank that has nothing to wait for waits for the others.
 const FINISH: Duration = Duration::from_secs(10);
@@ -75,7 +76,7 @@ impl Mpi {
     }
 
     fn calls(&self) -> MutexGuard<'_, Option<Sender<Call>>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.calls)
     }
 
     fn exchange(&self, sent: Sent) -> Result<Vec<Vec<u8>>> {

@@ -1,7 +1,7 @@
 //! Products on cooperative matrices (`shaders/matrix_product/cooperative.wgsl`), where the user asks for them and the device
 //! has them ([`crate::device::MATRICES_VARIABLE`]).
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::chunk::Chunk;
 use super::element::Element;
@@ -10,6 +10,7 @@ use super::launch::{Client, GpuTensor, Kernel, empty, launch, shader};
 use super::matrix_tiles::DEPTH;
 use crate::device::{Cooperative, Matrices, matrices_of};
 use crate::kernels::ops::product::Layout;
+use crate::lock::lock;
 
 /// Workgroups that look for the largest entry of each operand: some rounds of a large GPU's places.
 pub(super) const MAXIMA_GROUPS: usize = 256;
@@ -316,7 +317,7 @@ pub(super) fn maxima(left: &GpuTensor, right: &GpuTensor) -> GpuTensor {
 static EMULATED: Mutex<Option<Matrices>> = Mutex::new(None);
 
 fn emulated() -> Option<Matrices> {
-    *EMULATED.lock().unwrap_or_else(PoisonError::into_inner)
+    *lock(&EMULATED)
 }
 
 /// Runs `work` with products as on a GPU with cooperative matrices of this kind and so many rows, 8 or 16, but with plain WGSL
@@ -325,7 +326,7 @@ pub fn with_emulated_matrices<R>(kind: Cooperative, side: u32, work: impl FnOnce
     struct Before(Option<Matrices>);
     impl Drop for Before {
         fn drop(&mut self) {
-            *EMULATED.lock().unwrap_or_else(PoisonError::into_inner) = self.0;
+            *lock(&EMULATED) = self.0;
         }
     }
     let matrices = Matrices {
@@ -334,7 +335,7 @@ pub fn with_emulated_matrices<R>(kind: Cooperative, side: u32, work: impl FnOnce
         subgroup: 2 * side, // two or one fours of a matrix of sums for each lane
         is_metal: kind == Cooperative::F32,
     };
-    let mut asked = EMULATED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut asked = lock(&EMULATED);
     let _before = Before(asked.replace(matrices));
     drop(asked);
     work()

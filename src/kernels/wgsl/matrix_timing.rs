@@ -4,7 +4,7 @@
 //! the tile that is taken; a test compares their bits.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::launch::Client;
@@ -14,6 +14,7 @@ use super::matrix_tiles::Tile;
 use super::observed::observe;
 use super::tile_times::{Origin, TileTimes, Timed, folder};
 use crate::device::{AdapterKind, AdapterSummary, adapter_behind, synchronize_client};
+use crate::lock::lock;
 
 /// Name of the variable that says where products are timed: 0 nowhere, 1 on software devices too, however long that takes;
 /// where it is not set, on GPUs, and for about a second.
@@ -75,7 +76,7 @@ pub(super) fn fastest(
         return plan;
     }
     // held while products are timed: those of other threads would disturb
-    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = lock(&ALL);
     let is_its = |known: &Known| Arc::ptr_eq(&known.adapter, &adapter);
     let at = all.iter().position(is_its).unwrap_or_else(|| {
         all.push(Known::open(adapter));

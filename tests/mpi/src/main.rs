@@ -12,6 +12,8 @@
 pub mod collective;
 #[path = "../../../src/error.rs"]
 pub mod error;
+#[path = "../../../src/lock.rs"]
+mod lock;
 
 use std::time::{Duration, Instant};
 
