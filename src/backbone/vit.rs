@@ -64,11 +64,7 @@ pub struct VisionTransformer<B: Backend> {
 impl<B: Backend> VisionTransformer<B> {
     pub(super) fn new(config: &VitConfig, random: &mut Random, device: &B::Device) -> Self {
         let width = config.embed_dim;
-        let positions = if config.no_embed_class {
-            config.patches()
-        } else {
-            config.patches() + config.prefix_tokens()
-        };
+        let positions = config.patches() + config.prefix_positions();
         let fc_norm = config.global_pool.norm_after_pool();
         Self {
             pos_embed: normal_param(random, [1, positions, width], POSITION_STD, device),

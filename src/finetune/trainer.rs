@@ -34,7 +34,6 @@ pub struct ClassifierTrainer<B: TrainBackend> {
     pub classifier: Classifier<B>,
     optimizer: Optimizer<B>,
     config: FinetuneConfig,
-    steps: usize,
     /// Of the next step; none but in f16.
     loss_scale: Option<LossScale<B::InnerBackend>>,
     device: B::Device,
@@ -75,7 +74,6 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             classifier,
             optimizer: Optimizer::new(config.optimizer()),
             config: config.clone(),
-            steps: 0,
             loss_scale: LossScale::initial(config.precision, &device),
             device,
             link: Link {
@@ -95,7 +93,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
 
     /// Steps made.
     pub fn steps(&self) -> usize {
-        self.steps
+        self.optimizer.steps()
     }
 
     /// The device that it trains on.
@@ -132,7 +130,6 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
         if let (Some(loss_scale), Some(stored)) = (&mut self.loss_scale, stored) {
             *loss_scale = LossScale::of(stored, &self.device);
         }
-        self.steps = step;
         Ok(())
     }
 
@@ -162,7 +159,6 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
         self.classifier = self
             .optimizer
             .step(classifier, gradients, &rates, grad_scale);
-        self.steps += 1;
         Ok(measured)
     }
 
@@ -281,7 +277,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             return Vec::new();
         }
         let of_image = |at: usize| {
-            let (seed, step) = (self.config.seed, self.steps as u64);
+            let (seed, step) = (self.config.seed, self.steps() as u64);
             Random::new(seed, step, at as u64, Stream::DropPath(0))
         };
         (before..before + images).map(of_image).collect()

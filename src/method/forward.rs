@@ -275,7 +275,8 @@ fn koleo_of_views<B: TrainBackend>(
     index: usize,
 ) -> Tensor<B, 1> {
     let own = batch.counts.place(index);
-    let of_view = |view: usize| {
+    // view by view: across views the nearest neighbor would be another view of the same image
+    let loss_of_view = |view: usize| {
         let images = batch.counts.images().enumerate().map(|(at, images)| {
             // the distance to a neighbor in another part has a gradient only for this part's tokens here; the other
             // part adds its own when its turn comes
@@ -285,14 +286,13 @@ fn koleo_of_views<B: TrainBackend>(
             };
             tokens.narrow(0, view * images, images)
         });
-        Tensor::cat(images.collect(), 0) // [B, D]
+        let images = Tensor::cat(images.collect(), 0); // [B, D]
+        // in f32, as everything after the network
+        Precision::F32.autocast(|| koleo_loss(images, KOLEO_EPS))
     };
     let views = 0..batch.parts[index].input.global_views.len();
-    // view by view: across views the nearest neighbor would be another view of the same image
-    // in f32, as everything after the network
-    let of_view = |view| Precision::F32.autocast(|| koleo_loss(of_view(view), KOLEO_EPS));
-    let views = views.map(of_view);
     views
+        .map(loss_of_view)
         .reduce(|sum, view| sum + view)
         .unwrap_or_else(|| Tensor::zeros([1], &cls.device()))
 }

@@ -108,6 +108,12 @@ impl RunConfig {
         }
     }
 
+    /// Steps of the whole run: `steps`, or those of `epochs`.
+    pub fn run_steps(&self, steps_per_epoch: usize) -> usize {
+        let of_epochs = self.epochs.saturating_mul(steps_per_epoch);
+        self.steps.unwrap_or(of_epochs)
+    }
+
     /// This configuration with the keys of a TOML file in place of its own.
     ///
     /// # Errors

@@ -35,6 +35,11 @@ impl<B: TrainBackend> Optimizer<B> {
         }
     }
 
+    /// Steps made.
+    pub fn steps(&self) -> usize {
+        self.step
+    }
+
     /// The state of each parameter, as `first.NAME` and `second.NAME`, or `sum.NAME`; reads it from the device.
     pub fn tensors(&self) -> BTreeMap<String, NamedTensor> {
         let mut tensors = BTreeMap::new();

@@ -95,9 +95,7 @@ impl Plan {
         if steps_per_epoch == 0 {
             return Err(too_few(pictures, config.batch_size));
         }
-        let steps = config
-            .steps
-            .unwrap_or(config.epochs.saturating_mul(steps_per_epoch));
+        let steps = config.run_steps(steps_per_epoch);
         let device = PlannedDevice::of(selected);
         let (choice, memory, verdict) = choose(&config, &device, may)?;
         Ok(Self {

@@ -217,9 +217,7 @@ pub(super) fn train_views(config: &RunConfig) -> Result<TrainViews> {
 
 /// Learning rate, temperatures and decays of all steps.
 pub(super) fn schedule(config: &RunConfig, steps_per_epoch: usize) -> Schedule {
-    let steps = config
-        .steps
-        .unwrap_or(config.epochs.saturating_mul(steps_per_epoch));
+    let steps = config.run_steps(steps_per_epoch);
     Schedule::new(&config.schedule, steps, steps_per_epoch, config.batch_size)
 }
 

@@ -92,7 +92,6 @@ impl TrainerConfig {
                 guard,
             },
             loss_scale: LossScale::initial(self.precision, &device),
-            steps: 0,
             pending: Vec::new(),
             grad_scale: None,
             clock: None,
@@ -114,7 +113,6 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
     link: Link,
     /// Of the next step; none where gradients cannot vanish.
     loss_scale: Option<LossScale<B::InnerBackend>>,
-    pub(super) steps: u64,
     /// Steps since the last read, counted as if all were sound.
     pending: Vec<PendingStep<B::InnerBackend>>,
     /// Gradient scale of the last step, `[1]`: 0 from the first step on that diverged.
@@ -208,7 +206,6 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         self.passed(Phase::Ema);
         // the next step gets it: after a step that diverged, all scales are 0 until `read_losses` reports it
         self.grad_scale = Some(decided.before_next);
-        self.steps += 1;
         Ok(())
     }
 
@@ -273,7 +270,6 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
 
     /// Takes back the last steps, from `first` on, which changed nothing but a center that had no value, and the loss scale.
     fn take_back(&mut self, steps: usize, first: &PendingStep<B::InnerBackend>) {
-        self.steps -= steps as u64;
         self.optimizer.take_back(steps);
         self.grad_scale = None;
         self.loss_scale.clone_from(&first.loss_scale);
@@ -285,9 +281,8 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         }
     }
 
-    /// To be called after tensors were replaced: counts from `step`, forgets unread losses, and sets the loss scale.
-    pub(super) fn starts_from(&mut self, step: usize, loss_scale: Option<[f32; 2]>) {
-        self.steps = step as u64;
+    /// To be called after tensors were replaced: forgets unread losses, and sets the loss scale.
+    pub(super) fn starts_from(&mut self, loss_scale: Option<[f32; 2]>) {
         self.pending.clear();
         self.grad_scale = None;
         // of f16 alone: another precision goes on without, and f16 after another one begins with the first
@@ -311,9 +306,10 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     }
 
     fn method_input(&self, part: StepInput<B>, rates: &Rates, first: u64) -> IbotInput<B> {
+        let step = self.optimizer.steps() as u64;
         IbotInput {
             // numbered by the whole batch, so that a batch in parts draws what it draws in one piece
-            drop_path_rngs: part.generators(self.seed, self.steps, first),
+            drop_path_rngs: part.generators(self.seed, step, first),
             global_views: part.global_views,
             local_views: part.local_views,
             masks: part.masks,
