@@ -19,7 +19,7 @@ use crate::finetune::score::{Evaluator, Score, known};
 use crate::finetune::setup::{FinetuneSetup, Origin};
 use crate::finetune::trainer::ClassifierTrainer;
 use crate::kernels::TrainBackend;
-use crate::train::{Schedule, same_tensors};
+use crate::train::{Schedule, check_same_tensors};
 
 /// A run between its first step and its last.
 pub(super) struct Epochs<'a> {
@@ -119,7 +119,7 @@ impl<'a> Epochs<'a> {
         let made = || checkpoint(trainer, &self.place, config, settings);
         let checkpoint = guard.read::<B::InnerBackend, _>(device, made)??;
         let ranks = self.setup.ranks();
-        same_tensors(&checkpoint.tensors, trainer.steps(), ranks)?;
+        check_same_tensors(&checkpoint.tensors, trainer.steps(), ranks)?;
         let saved = folder.map_or(Ok(()), |folder| folder.save(&checkpoint));
         all_ok(ranks, saved)?;
         self.saved = Some(Instant::now());

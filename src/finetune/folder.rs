@@ -56,8 +56,10 @@ pub(super) enum Found {
 }
 
 impl FinetuneFolder {
+    /// Refuses the folder of another kind of run.
+    ///
     /// # Errors
-    /// [`Error::Checkpoint`] where the folder holds a run of pre-training.
+    /// [`Error::Checkpoint`] where it holds a run of pre-training.
     pub fn refuse_used(path: &Path) -> Result<()> {
         match path.join(PRE_TRAINING).exists() {
             true => Err(used(path, PRE_TRAINING)),

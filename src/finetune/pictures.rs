@@ -55,7 +55,8 @@ impl HeldOut {
 }
 
 impl Pictures {
-    /// Those of this process, one of `ranks`.
+    /// Scans the folders, for one process of `ranks`, and takes the held-out pictures out of those to train on where they are a
+    /// fraction of them.
     ///
     /// # Errors
     /// [`Error::Data`] where there are fewer than two classes, a class with too few pictures, or a held-out class that is

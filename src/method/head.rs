@@ -103,16 +103,8 @@ impl<B: IbotBackend> Head<B> {
     /// # Shapes
     /// `tokens` `[M, D]` -> logits `[M, K]`.
     pub fn logits(&self, tokens: Tensor<B, 2>) -> Logits<B> {
-        self.logits_of(self.bottleneck(tokens))
-    }
-
-    /// The logits of rows that are through [`Head::bottleneck`].
-    ///
-    /// # Shapes
-    /// `bottleneck` `[M, bottleneck]` -> logits `[M, K]`.
-    pub fn logits_of(&self, bottleneck: Tensor<B, 2>) -> Logits<B> {
         Logits {
-            bottleneck,
+            bottleneck: self.bottleneck(tokens),
             prototypes: self.normalized_prototypes(),
         }
     }

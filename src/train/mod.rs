@@ -20,10 +20,10 @@ pub use optim::{
 };
 pub(crate) use optim::{Link, Overlap};
 pub use run::{
-    Change, Evaluation, Every, Observer, OnDeviceLost, PatchColors, RunFolder, RunRecord,
-    RunRequest, RunStart, Silent, StepMetrics, When, pictures_to_train_on, run,
+    Change, Evaluation, Every, Observer, OnDeviceLost, PatchColors, RunRecord, RunRequest,
+    RunStart, Silent, StepMetrics, When, pictures_to_train_on, run,
 };
-pub(crate) use run::{RunLock, same_tensors};
+pub(crate) use run::{RunLock, check_same_tensors};
 pub use trainer::{PhaseTimes, StepInput, StepLosses, Tensors, Trainer, TrainerConfig};
 pub(crate) use trainer::{misfit, named_loss_scale, prefixed, stored_loss_scale, subset};
 pub use weights::{Export, ExportFormat, PretrainedParts, load_method};

@@ -55,7 +55,7 @@ pub enum StartFrom {
 /// These are not the reference's settings, which are [`RunConfig::default`] and the preset `stable-pretraining`.
 ///
 /// # Errors
-/// None, for presets that can be read.
+/// [`Error::Config`](crate::Error::Config) if a built-in preset cannot be read, which a test excludes.
 pub fn recommended(pictures: usize, selected: &Selected, from: StartFrom) -> Result<Recommended> {
     let is_slow = match selected {
         Selected::Wgpu { adapter, .. } => adapter.is_software(),

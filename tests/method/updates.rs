@@ -7,7 +7,7 @@ use burn_wgpu::{WgpuDevice, WgpuRuntime};
 use cubecl::Runtime;
 use ibot::files::{NamedTensor, state_dict};
 use ibot::kernels::wgsl::peak_bytes_in_use;
-use ibot::kernels::{Gpu, LossScale, TrainBackend};
+use ibot::kernels::{Gpu, GradScaleInput, IbotBackend as _, LossScale, TrainBackend};
 use ibot::method::VitIbot;
 use ibot::train::{Gradients, Optimizer, OptimizerConfig, OptimizerKind, UpdateRates};
 
@@ -159,7 +159,14 @@ fn one_scaled_update<B: TrainBackend>(
     let mut optimizer = Optimizer::<B>::new(config);
     let grad_scale = match &state {
         Some(state) => Some(state.scale.clone().recip()),
-        None => optimizer.grad_scale(&method.student, &grads),
+        None => optimizer.max_norm().map(|max_norm| {
+            let clipping = GradScaleInput {
+                scalars: vec![grads.squared_norm(&method.student, device)],
+                max_norm: Some(max_norm),
+                before: None,
+            };
+            B::InnerBackend::grad_scale(clipping).grad_scale
+        }),
     };
     let after = state_dict(&optimizer.step(method.student, grads, rates, grad_scale));
     let change = |name: &String| {

@@ -65,15 +65,6 @@ impl<B: Backend> Activated<B> {
             None => (self.after, Prologue::Nothing),
         }
     }
-
-    /// The rows through the next layer.
-    pub fn linear(self, layer: &nn::Linear<B>) -> LinearLayerInput<B> {
-        let (x, prologue) = self.rows();
-        LinearLayerInput {
-            prologue,
-            ..LinearLayerInput::new(x, layer)
-        }
-    }
 }
 
 /// Rows on their way into a linear layer, which normalizes them first.

@@ -27,7 +27,7 @@ struct OfParam<B: IbotBackend> {
 
 impl<B: TrainBackend> Gradients<B> {
     /// Takes the gradients of `module`'s parameters out.
-    pub fn take_in_order<M: Module<B>>(&mut self, module: &M) -> InOrder<B::InnerBackend> {
+    pub(crate) fn take_in_order<M: Module<B>>(&mut self, module: &M) -> InOrder<B::InnerBackend> {
         struct TakeOut<'a, B: TrainBackend> {
             from: &'a mut B::Gradients,
             found: Vec<OfParam<B::InnerBackend>>,
@@ -51,7 +51,11 @@ impl<B: TrainBackend> Gradients<B> {
     }
 
     /// Puts gradients back that were taken out of those of the same module.
-    pub fn put_in_order<M: Module<B>>(&mut self, module: &M, gradients: InOrder<B::InnerBackend>) {
+    pub(crate) fn put_in_order<M: Module<B>>(
+        &mut self,
+        module: &M,
+        gradients: InOrder<B::InnerBackend>,
+    ) {
         struct PutBack<'a, B: TrainBackend> {
             to: &'a mut B::Gradients,
             of_params: std::vec::IntoIter<OfParam<B::InnerBackend>>,

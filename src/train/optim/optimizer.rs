@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use burn::tensor::ops::FloatTensor;
 
 use crate::files::NamedTensor;
-use crate::kernels::{AdamWState, GradScaleInput, IbotBackend, TrainBackend};
+use crate::kernels::{AdamWState, TrainBackend};
 use crate::train::optim::config::{OptimizerConfig, OptimizerKind, UpdateRates};
 use crate::train::optim::gradients::Gradients;
 use crate::train::optim::host::{to_device, to_host};
@@ -102,22 +102,6 @@ impl<B: TrainBackend> Optimizer<B> {
         Ok(())
     }
 
-    /// The factor of clipping by the norm of all gradients of `module`, `[1]`; none without clipping.
-    pub fn grad_scale<M: Module<B>>(
-        &self,
-        module: &M,
-        grads: &Gradients<B>,
-    ) -> Option<Tensor<B::InnerBackend, 1>> {
-        let max_norm = Some(self.config.clip_gradient_norm?);
-        let device = module.devices().into_iter().next()?;
-        let input = GradScaleInput {
-            scalars: vec![grads.squared_norm(module, &device)],
-            max_norm,
-            before: None,
-        };
-        Some(B::InnerBackend::grad_scale(input).grad_scale)
-    }
-
     /// One step; a parameter without a gradient stays as it is, undecayed.
     ///
     /// # Shapes
@@ -155,7 +139,7 @@ impl<B: TrainBackend> Optimizer<B> {
         self.step -= steps;
     }
 
-    /// For [`GradScaleInput::max_norm`].
+    /// For [`GradScaleInput::max_norm`](crate::kernels::GradScaleInput::max_norm).
     pub fn max_norm(&self) -> Option<f64> {
         self.config.clip_gradient_norm
     }

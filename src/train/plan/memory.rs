@@ -113,6 +113,8 @@ impl Verdict {
 }
 
 impl StepMemory {
+    /// That of the steps of a run, with these savers of memory.
+    ///
     /// # Errors
     /// As [`StepSizes::of`].
     pub(super) fn of(

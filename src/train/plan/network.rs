@@ -105,6 +105,8 @@ pub(super) struct NetworkSizes {
 }
 
 impl NetworkSizes {
+    /// Those of the settings.
+    ///
     /// # Errors
     /// [`crate::Error::Config`] for an unknown encoder or numbers that make no transformer.
     pub fn of(config: &IbotConfig) -> Result<Self> {

@@ -38,7 +38,7 @@ const TEACHER: &str = "teacher";
 
 /// The folder of a run, locked for this process.
 #[derive(Debug)]
-pub struct RunFolder {
+pub(super) struct RunFolder {
     path: PathBuf,
     metrics: Option<File>,
     store: Store,
@@ -146,6 +146,8 @@ impl RunFolder {
         Ok(newest)
     }
 
+    /// Checks that a run that resumes has the images that it began with; reports others, where they may differ.
+    ///
     /// # Errors
     /// [`Error::Checkpoint`] if the run was started with other pictures than those of `record`, unless all may differ.
     pub fn same_pictures(

@@ -20,7 +20,6 @@ mod work;
 
 pub use evaluation::{Evaluation, When};
 pub use every::Every;
-pub use folder::RunFolder;
 pub(crate) use lock::RunLock;
 pub use metrics::StepMetrics;
 pub use observer::{Observer, RunStart, Silent};
@@ -30,4 +29,4 @@ pub use request::{OnDeviceLost, RunRequest};
 pub(super) use setup::loader;
 pub use setup::pictures_to_train_on;
 pub use start::run;
-pub(crate) use together::same_tensors;
+pub(crate) use together::check_same_tensors;

@@ -25,7 +25,7 @@ use crate::train::run::record::{MayDiffer, RunRecord};
 use crate::train::run::request::{OnDeviceLost, RunRequest};
 use crate::train::run::setup::{RunSetup, loader, train_views};
 use crate::train::run::together::{
-    OfRank, found_by_rank_0, note_other_ranks, same_settings, same_tensors,
+    OfRank, check_same_tensors, found_by_rank_0, note_other_ranks, same_settings,
 };
 use crate::train::run::train_loop::{DueEvaluation, TrainLoop};
 use crate::train::trainer::Trainer;
@@ -304,7 +304,7 @@ fn same_start<B: TrainBackend>(
     }
     let read = || trainer.tensors();
     let tensors = setup.guard.read::<B, _>(trainer.device(), read);
-    same_tensors(&all_ok(ranks, tensors)?, step, ranks)
+    check_same_tensors(&all_ok(ranks, tensors)?, step, ranks)
 }
 
 /// Draws the first views into the run folder, to look at before the run is long.

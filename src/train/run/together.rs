@@ -92,9 +92,15 @@ pub(super) fn found_by_rank_0(
     all_ok(ranks, read)
 }
 
+/// Checks that all ranks hold the same tensors, by their hashes.
+///
 /// # Errors
 /// As [`Collective`]; the ranks whose tensors differ from those of rank 0, by their numbers.
-pub(crate) fn same_tensors(tensors: &Tensors, step: usize, ranks: &dyn Collective) -> Result<()> {
+pub(crate) fn check_same_tensors(
+    tensors: &Tensors,
+    step: usize,
+    ranks: &dyn Collective,
+) -> Result<()> {
     if ranks.size() == 1 {
         return Ok(());
     }
@@ -176,10 +182,10 @@ mod tests {
         let ranks = LocalRanks::group(3).into_iter().map(|ranks| {
             std::thread::spawn(move || {
                 let own = of_rank(ranks.rank());
-                let differ = same_tensors(&own, 7, &ranks).unwrap_err().to_string();
+                let differ = check_same_tensors(&own, 7, &ranks).unwrap_err().to_string();
                 assert!(differ.contains("step 7") && differ.contains("rank 1, 2 differ"));
                 let taken = tensors_of_rank_0(own, &ranks).unwrap();
-                same_tensors(&taken, 7, &ranks).unwrap();
+                check_same_tensors(&taken, 7, &ranks).unwrap();
                 assert_eq!(taken, of_rank(0));
             })
         });

@@ -11,7 +11,7 @@ use crate::train::run::best::BEST;
 use crate::train::run::evaluation::{Evaluation, Evaluator, When};
 use crate::train::run::observer::Observer;
 use crate::train::run::patches::patch_colors;
-use crate::train::run::together::same_tensors;
+use crate::train::run::together::check_same_tensors;
 use crate::train::run::train_loop::TrainLoop;
 use crate::train::trainer::{Tensors, backbones_of};
 use crate::train::weights::Origin;
@@ -93,7 +93,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         self.follow_rank_0()?;
         let read = || self.trainer.tensors();
         let tensors = self.setup.guard.read::<B, _>(self.trainer.device(), read)?;
-        same_tensors(&tensors, self.step, self.ranks())?;
+        check_same_tensors(&tensors, self.step, self.ranks())?;
         if self.is_first() {
             self.write_checkpoint(tensors)?;
         }
