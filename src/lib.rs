@@ -15,7 +15,9 @@
 //! - [`finetune`]: a classifier from a backbone and labeled pictures
 //! - [`app`]: a model or a run on its own thread, for applications
 //!
-//! Shape letters: B images, G global crops, L local crops, N patches, M masked patches, D width, H heads, K prototypes.
+//! Shape letters: B images; G global and L local views of each; S side of an image, s of a local view, P of a patch; N patches and
+//! T tokens of an image; R rows, M chosen ones such as those of masked patches; D width, H heads, K prototypes or classes; I inputs
+//! and O outputs of a layer. After 3 channels, H and W are height and width.
 //!
 //! Ten steps on random images, on the CPU:
 //!

@@ -187,7 +187,7 @@ impl<B: IbotBackend> VisionTransformer<B> {
         (flat, [batch, tokens, width])
     }
 
-    /// Class and register tokens, `[P, D]`.
+    /// Class and register tokens, `[prefix, D]`.
     fn prefix(&self) -> Option<Tensor<B, 2>> {
         let tokens = [&self.cls_token, &self.reg_token].into_iter().flatten();
         let mut tokens: Vec<Tensor<B, 2>> =

@@ -140,7 +140,7 @@ pub fn attention_maps<B: IbotBackend>(input: AttentionInput<B>) -> Tensor<B, 4> 
     softmax(scores(&sizes, q, k)).0
 }
 
-/// Parts P times `[B, H, T, D / H]` -> `[B T, P D]`: parts, and heads within a part, side by side.
+/// n parts `[B, H, T, D / H]` -> `[B T, n D]`: parts, and heads within a part, side by side.
 fn heads_to_columns<B: Backend>(parts: Vec<Tensor<B, 4>>) -> Tensor<B, 2> {
     let count = parts.len();
     let [batch, heads, tokens, head_width] = parts[0].dims();

@@ -24,7 +24,7 @@ pub enum Pairing {
 pub struct CrossEntropyInput<B: Backend> {
     /// Student logits, `[M, K]`.
     pub student_logits: Tensor<B, 2>,
-    /// Teacher logits, `[M, K]`, or `[T images, K]` with [`Pairing::OtherViews`]; no gradient flows into them.
+    /// Teacher logits, `[M, K]`, or `[G B, K]` of B images with [`Pairing::OtherViews`]; no gradient flows into them.
     pub teacher_logits: Tensor<B, 2>,
     /// Potentials that make the targets of the teacher logits.
     pub potentials: TargetPotentials<B>,
@@ -67,7 +67,7 @@ impl Pairing {
     /// What the teacher's rows say, summed over those that each of `student_rows` is compared with.
     ///
     /// # Shapes
-    /// `[M, N]`, or `[T images, N]` with [`Pairing::OtherViews`] -> `[M, N]`.
+    /// `[M, n]`, or `[G B, n]` of B images with [`Pairing::OtherViews`] -> `[M, n]`.
     pub(in crate::kernels) fn paired<B: Backend>(
         self,
         of_teacher: Tensor<B, 2>,

@@ -49,7 +49,7 @@ pub struct TiledTargets<B: Backend> {
 pub struct TiledInput<B: Backend> {
     /// The student's logits, M rows.
     pub student: Logits<B>,
-    /// The teacher's targets, of M rows, or T images with [`Pairing::OtherViews`]; no gradient flows into them.
+    /// The teacher's targets, of M rows, or of G B with [`Pairing::OtherViews`]; no gradient flows into them.
     pub targets: TiledTargets<B>,
     /// Which rows belong together.
     pub pairing: Pairing,

@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::rounding::kept;
 
-/// What [`crate::kernels::IbotBackend::assemble_tokens`] takes: B images of N patches, P tokens before those, T = P + N.
+/// What [`crate::kernels::IbotBackend::assemble_tokens`] takes: B images of N patches, with T - N prefix tokens before those.
 #[derive(Debug, Clone)]
 pub struct TokensInput<B: Backend> {
     /// Embedded patches, image by image, `[B N, D]`.
@@ -16,7 +16,7 @@ pub struct TokensInput<B: Backend> {
     pub batch: usize,
     /// Which patches are replaced by which token.
     pub mask: Option<TokenMask<B>>,
-    /// Class and register tokens, `[P, D]`.
+    /// Class and register tokens, `[T - N, D]`.
     pub prefix: Option<Tensor<B, 2>>,
     /// Position embedding, `[T, D]`, or `[N, D]` of patches alone.
     pub positions: Tensor<B, 2>,
@@ -38,7 +38,7 @@ pub struct TokensGradients<B: Backend> {
     pub d_patches: Tensor<B, 2>,
     /// `[D]`.
     pub d_token: Option<Tensor<B, 1>>,
-    /// `[P, D]`.
+    /// `[T - N, D]`.
     pub d_prefix: Option<Tensor<B, 2>>,
     /// As the positions.
     pub d_positions: Tensor<B, 2>,

@@ -8,9 +8,9 @@ use crate::method::losses::targets::{TeacherTargets, cross_entropy};
 /// What [`cls_loss`] takes. Views are in the same order for both networks: view `v` of each is one crop.
 #[derive(Debug, Clone)]
 pub struct ClsLossInput<B: IbotBackend> {
-    /// Student logits of all S views, view by view, `[S B, K]`.
+    /// Student logits of all views, view by view, `[(G + L) B, K]`.
     pub student: Logits<B>,
-    /// Targets of the T global views, view by view, `[T B, K]`, T <= S.
+    /// Targets of the global views, view by view, `[G B, K]`.
     pub targets: TeacherTargets<B>,
     /// Number B of images.
     pub images: usize,
