@@ -79,12 +79,15 @@ pub enum Error {
         /// The time limit.
         budget: Duration,
     },
-    /// Embedding cannot go on.
+    /// Embedding failed.
     #[error("{0}")]
     Embedding(String),
-    /// Training cannot go on.
+    /// Training failed for a reason that no other variant names.
     #[error("{0}")]
     Training(String),
+    /// Ranks could not exchange data, or differ, or another one failed.
+    #[error("{0}")]
+    Ranks(String),
     /// A loss, a gradient or a logit is not a finite number: training diverged, the machine is fine.
     #[error("{what}: {remedy}")]
     NotFinite {

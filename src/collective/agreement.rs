@@ -52,7 +52,7 @@ fn failure(words: &[Vec<u8>]) -> Option<Error> {
         .find_map(|(rank, word)| match word.split_first() {
             Some((&FAILED, reason)) => {
                 let reason = String::from_utf8_lossy(reason);
-                Some(Error::Training(format!("rank {rank}: {reason}")))
+                Some(Error::Ranks(format!("rank {rank}: {reason}")))
             }
             _ => None,
         })
@@ -66,7 +66,7 @@ pub fn from_rank_0<T: Serialize + DeserializeOwned>(
     collective: &dyn Collective,
     make: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
-    let broken = |error: serde_json::Error| Error::Training(format!("rank 0 said {error}"));
+    let broken = |error: serde_json::Error| Error::Ranks(format!("rank 0 said {error}"));
     if collective.rank() == 0 {
         let made = make();
         if collective.size() == 1 {
@@ -83,7 +83,7 @@ pub fn from_rank_0<T: Serialize + DeserializeOwned>(
     match words.first().and_then(|word| word.split_first()) {
         Some((&GOES_ON, made)) => serde_json::from_slice(made).map_err(broken),
         Some((&STOPPED, _)) => Err(Error::Stopped),
-        _ => Err(failure(&words).unwrap_or_else(|| Error::Training("rank 0 said nothing".into()))),
+        _ => Err(failure(&words).unwrap_or_else(|| Error::Ranks("rank 0 said nothing".into()))),
     }
 }
 
@@ -102,7 +102,7 @@ pub fn any_rank(collective: &dyn Collective, own: bool) -> Result<bool> {
 /// Whether all ranks have the same bytes of something that is `what` in an error, best a hash.
 ///
 /// # Errors
-/// As [`Collective`]; [`Error::Training`] that names the ranks which differ from rank 0.
+/// As [`Collective`]; [`Error::Ranks`] that names the ranks which differ from rank 0.
 pub fn check_equal(collective: &dyn Collective, what: &str, own: &[u8]) -> Result<()> {
     if collective.size() == 1 {
         return Ok(());
@@ -117,7 +117,7 @@ pub fn check_equal(collective: &dyn Collective, what: &str, own: &[u8]) -> Resul
         return Ok(());
     }
     let others = others.join(", ");
-    Err(Error::Training(format!(
+    Err(Error::Ranks(format!(
         "{what} of rank {others} differ from those of rank 0"
     )))
 }

@@ -73,7 +73,7 @@ impl LocalRanks {
                 return Ok(());
             }
             if let Some(rank) = state.gone {
-                return Err(Error::Training(format!("rank {rank} is gone")));
+                return Err(Error::Ranks(format!("rank {rank} is gone")));
             }
             let woken = self.shared.changed.wait(state);
             state = woken.unwrap_or_else(PoisonError::into_inner);
@@ -100,9 +100,7 @@ impl Collective for LocalRanks {
     fn all_to_all(&self, sent: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
         if sent.len() != self.size {
             let (found, ranks) = (sent.len(), self.size);
-            return Err(Error::Training(format!(
-                "{found} messages for {ranks} ranks"
-            )));
+            return Err(Error::Ranks(format!("{found} messages for {ranks} ranks")));
         }
         for (to, bytes) in sent.into_iter().enumerate() {
             self.state().mail[to][self.rank] = bytes;

@@ -26,7 +26,7 @@ use crate::error::Result;
 /// a call returns when this rank has what the others sent it. Names are MPI's.
 ///
 /// # Errors
-/// Each call: [`Error::Training`](crate::Error::Training) that names the rank that is gone or silent, or the call that differs.
+/// Each call: [`Error::Ranks`](crate::Error::Ranks) that names the rank that is gone or silent, or the call that differs.
 pub trait Collective: Debug + Send + Sync {
     /// This rank, below `size`.
     fn rank(&self) -> usize;

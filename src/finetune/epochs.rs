@@ -267,6 +267,7 @@ impl<'a> Epochs<'a> {
         };
         match error {
             Error::Device(reason) => Error::Device(format!("epoch {epoch}: {reason}; {kept}")),
+            Error::Ranks(reason) => Error::Ranks(format!("epoch {epoch}: {reason}; {kept}")),
             error @ (Error::Training(_)
             | Error::NotFinite { .. }
             | Error::Loader(_)

@@ -99,7 +99,7 @@ pub(super) fn serve(
     // this thread is MPI's main thread, as it is the one that starts it
     let Some((universe, _)) = ::mpi::initialize_with_threading(Threading::Funneled) else {
         let text = "MPI was started before in this process";
-        let _ = ready.send(Err(Error::Training(text.into())));
+        let _ = ready.send(Err(Error::Ranks(text.into())));
         return;
     };
     let world = universe.world();
@@ -302,7 +302,7 @@ impl Exchanges<'_> {
         self.has_failed.store(true, Ordering::Relaxed);
         while let Ok(Call { reply, .. }) = self.calls.recv() {
             let text = "an exchange between ranks failed before";
-            let _ = reply.send(Err(Error::Training(text.into())));
+            let _ = reply.send(Err(Error::Ranks(text.into())));
         }
         loop {
             std::thread::park();
@@ -319,7 +319,7 @@ impl Exchanges<'_> {
 
     fn silence(&self, sent: &Sent, silent: &[usize]) -> Error {
         let silent: Vec<_> = silent.iter().map(|&rank| self.named(rank)).collect();
-        Error::Training(format!(
+        Error::Ranks(format!(
             "{} has heard nothing from {} for {} s in exchange {} ({}): it is gone, hangs or is cut off, or works for longer than \
              `collective_timeout`",
             self.named(self.own),
@@ -331,7 +331,7 @@ impl Exchanges<'_> {
     }
 
     fn difference(&self, rank: usize, sent: &Sent, kind: u64, made: u64) -> Error {
-        Error::Training(format!(
+        Error::Ranks(format!(
             "{} makes exchange {made} ({}), and {} exchange {} ({}): all ranks must run the same program with the same arguments",
             self.named(rank),
             call_of(kind),

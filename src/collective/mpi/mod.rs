@@ -35,7 +35,7 @@ impl Mpi {
     /// for `timeout` is an error, as is every one after it.
     ///
     /// # Errors
-    /// [`Error::Training`] if MPI cannot be used. MPI itself ends the process where its launcher is not the one that it knows.
+    /// [`Error::Ranks`] if MPI cannot be used. MPI itself ends the process where its launcher is not the one that it knows.
     pub fn join(timeout: Duration) -> Result<Self> {
         let (ready, joined) = channel();
         let (calls, queue) = channel();
@@ -44,8 +44,8 @@ impl Mpi {
         let thread = std::thread::Builder::new().name("ibot-mpi".into());
         let thread = thread
             .spawn(move || serve(&ready, &queue, timeout, &failed))
-            .map_err(|error| Error::Training(format!("no thread for MPI: {error}")))?;
-        let ended = |_| Error::Training("MPI ended while it was started".into());
+            .map_err(|error| Error::Ranks(format!("no thread for MPI: {error}")))?;
+        let ended = |_| Error::Ranks("MPI ended while it was started".into());
         Ok(Self {
             joined: joined.recv().map_err(ended)??,
             calls: Mutex::new(Some(calls)),
@@ -80,7 +80,7 @@ impl Mpi {
     }
 
     fn exchange(&self, sent: Sent) -> Result<Vec<Vec<u8>>> {
-        let ended = || Error::Training("MPI has ended; the ranks are no longer together".into());
+        let ended = || Error::Ranks("MPI has ended; the ranks are no longer together".into());
         let (reply, result) = channel();
         let calls = self.calls().clone().ok_or_else(ended)?;
         calls.send(Call { sent, reply }).map_err(|_| ended())?;
@@ -104,7 +104,7 @@ impl Collective for Mpi {
     fn all_to_all(&self, sent: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
         if sent.len() != self.joined.size {
             let (found, ranks) = (counted(sent.len(), "message"), self.joined.size);
-            return Err(Error::Training(format!("{found} for {ranks} ranks")));
+            return Err(Error::Ranks(format!("{found} for {ranks} ranks")));
         }
         self.exchange(Sent::Each(sent))
     }

@@ -135,7 +135,7 @@ impl<B: IbotBackend> InOrder<B> {
         }
         sums.send(alone, Wire::F32)?;
         let mut late = sums.finish()?;
-        let missing = || Error::Training("gradients were lost between ranks".into());
+        let missing = || Error::Ranks("gradients were lost between ranks".into());
         let scalars = late.pop().ok_or_else(missing)?;
         let mut late = late.into_iter();
         let of_params = shapes.into_iter().zip(is_there).zip(early);

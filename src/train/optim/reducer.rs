@@ -62,9 +62,9 @@ impl<B: IbotBackend> Reducer<B> {
             }
         };
         let thread = std::thread::Builder::new().name("ibot-exchange".into());
-        thread.spawn(exchange).map_err(|error| {
-            Error::Training(format!("no thread to exchange gradients: {error}"))
-        })?;
+        thread
+            .spawn(exchange)
+            .map_err(|error| Error::Ranks(format!("no thread to exchange gradients: {error}")))?;
         Ok(Self {
             guard: link.guard.clone(),
             device: device.clone(),
@@ -105,7 +105,7 @@ impl<B: IbotBackend> Reducer<B> {
     /// # Errors
     /// As [`Collective`].
     pub fn finish(mut self) -> Result<Vec<Tensor<B, 1>>> {
-        let ended = |_| Error::Training("the thread that exchanges gradients has ended".into());
+        let ended = |_| Error::Ranks("the thread that exchanges gradients has ended".into());
         while !self.lengths.is_empty() {
             let sums = self.sums.recv().map_err(ended)??;
             self.take(&sums);
@@ -146,7 +146,7 @@ pub(super) fn known_to_any(own: Vec<u8>, ranks: &dyn Collective) -> Result<Vec<u
         if of_rank.len() != any.len() {
             let (found, expected) = (of_rank.len(), any.len());
             let own = ranks.rank();
-            return Err(Error::Training(format!(
+            return Err(Error::Ranks(format!(
                 "rank {rank} trains {found} parameters and rank {own} {expected}: all need the same settings"
             )));
         }

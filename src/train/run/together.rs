@@ -60,7 +60,7 @@ pub(super) fn same_settings(own: &str, ranks: &dyn Collective) -> Result<()> {
     let differ: Vec<String> = differ.collect();
     let same = match differ.is_empty() {
         true => Ok(()),
-        false => Err(Error::Training(format!(
+        false => Err(Error::Ranks(format!(
             "its settings differ from those of rank 0: {}",
             differ.join(", ")
         ))),
@@ -113,7 +113,7 @@ pub(crate) fn check_same_tensors(
     }
     let what = format!("step {step}: weights, centers or moments");
     check_equal(ranks, &what, hasher.finalize().as_bytes()).map_err(|error| {
-        Error::Training(format!(
+        Error::Ranks(format!(
             "{error}; nothing was written: devices of different kinds round differently, and a faulty one miscounts; run \
              the same command again to resume from the newest checkpoint"
         ))

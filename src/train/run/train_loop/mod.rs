@@ -231,8 +231,12 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             ));
         }
         let step = self.step;
+        let kind = match error {
+            Error::Ranks(_) => Error::Ranks,
+            _ => Error::Training,
+        };
         if self.has_parted {
-            return Error::Training(format!(
+            return kind(format!(
                 "{what}: {error}; run the same command again to resume from the newest checkpoint"
             ));
         }
@@ -248,7 +252,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             }
             Err(error) => format!("the state could not be written: {error}"),
         };
-        Error::Training(format!("{what}: {error}; {state}"))
+        kind(format!("{what}: {error}; {state}"))
     }
 
     /// Saves the state of a stopped run, and returns its error.
