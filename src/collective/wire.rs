@@ -1,4 +1,4 @@
-//! What a number is between ranks.
+//! Number formats in which ranks exchange gradients.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
@@ -10,7 +10,7 @@ const LARGEST_EXPONENT: i32 = 14;
 /// A scale is a power of two that f32 has, also as its inverse.
 const EXPONENTS: i32 = 100;
 
-/// What a gradient is while it travels between ranks; sums are in f32.
+/// Number format in which ranks exchange gradients; sums are in f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Wire {

@@ -7,7 +7,7 @@ use crate::collective::{Collective, Wire};
 use crate::device::synchronize;
 use crate::error::Result;
 
-/// The entries of all ranks' tensors made one by `reduce`; the tensor itself where there is one rank.
+/// `reduce` over the ranks' tensors, entry by entry; with one rank the tensor itself.
 ///
 /// # Errors
 /// As [`Collective`].

@@ -122,9 +122,12 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         Ok(parts.collect())
     }
 
-    /// Losses of part `index` of this rank's share of a batch, below [`BatchTargets::parts`]. Cross-entropies are the part's share of the batch
-    /// mean: summed over the parts, losses and gradients equal those of the undivided batch. KoLeo is that of the whole batch
-    /// in each part, with the gradient of this part's tokens.
+    /// Losses of this rank's part `index`, from 0. Cross-entropies are the part's share of the batch mean: summed over the parts, losses
+    /// and gradients equal those of the undivided batch. KoLeo is that of the whole batch in each part, with the gradient of this part's
+    /// tokens.
+    ///
+    /// # Panics
+    /// If `index` is not less than [`BatchTargets::parts`].
     pub fn losses(&self, batch: &BatchTargets<B>, index: usize) -> IbotOutput<B> {
         let (config, part) = (&self.config, &batch.parts[index]);
         let (cls, [masked, visible]) = self.student_tokens(part); // [(G + L) B, D], [M, D], [V, D]

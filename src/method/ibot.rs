@@ -147,7 +147,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         self.teacher.backbone.embed(images)
     }
 
-    /// The same method around what `load` makes of the student's backbone; the teacher's starts equal to it again.
+    /// Replaces the student's backbone by what `load` returns, and makes the teacher a copy of the student again.
     ///
     /// # Errors
     /// Those of `load`.

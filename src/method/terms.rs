@@ -98,9 +98,9 @@ impl<B: AutodiffBackend> IbotInput<B> {
 /// Losses of a batch or of a part of it, and the teacher's view of it.
 #[derive(Debug, Clone)]
 pub struct IbotOutput<B: AutodiffBackend> {
-    /// All terms by their weights, `[1]`; the only one to call `backward` on.
+    /// Weighted sum of the terms, `[1]`; call `backward` on it.
     pub loss: Tensor<B, 1>,
-    /// What it is the sum of.
+    /// The terms before weighting.
     pub terms: LossTerms<B::InnerBackend>,
     /// The teacher's class tokens of all global views, view by view, `[G B, D]`.
     pub embedding: Tensor<B::InnerBackend, 2>,

@@ -154,8 +154,9 @@ fn normalize_prototypes<B: Backend>(
 /// How far the logs of the rows may drift: `exp` of f32 ends at 88, and rows differ by some of that.
 const MOST_DRIFT: f64 = 24.0;
 
-/// What Sinkhorn-Knopp without the factors 1/K and 1/M adds to the logs of all rows: ln(K / M) in each iteration. It cancels in the targets,
-/// and is taken back before it leaves the range of `exp`; few iterations, as by default, keep their bits.
+/// The offset ln(K / M) that each iteration of Sinkhorn-Knopp without the factors 1/K and 1/M adds to the logs of all rows. It
+/// cancels in the targets, but a long sum would leave the range of `exp`, so it is subtracted before that. The default of 3 iterations
+/// seldom gets so far.
 #[derive(Debug)]
 pub struct Drift {
     of_iteration: f64,

@@ -133,8 +133,8 @@ pub(in crate::method) struct Places<'a, B: IbotBackend> {
     pub device: &'a B::Device,
 }
 
-/// The rows of all ranks. Of few iterations, which drift not far, as many as there are prototypes, with which nothing drifts: no
-/// exchange is needed then.
+/// Rows on all ranks, for [`Drift`]. Up to [`FEW`] iterations do not drift out of range: they skip the exchange and get the number of
+/// prototypes, with which the drift is 0.
 fn rows_of_all<B: IbotBackend>(
     own: usize,
     iterations: usize,

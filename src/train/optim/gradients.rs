@@ -10,9 +10,9 @@ use burn::tensor::{Tensor, TensorData};
 use crate::files::{NamedTensor, Pick, named_tensors};
 use crate::kernels::{IbotBackend, LossScale, TrainBackend};
 
-/// Puts each parameter on a new node of the autodiff graph, all in one graph; values stay the same. To be called before a
-/// forward from parameters that a backward pass has seen, where other threads run backward passes too; a
-/// [`Trainer`](crate::train::Trainer) does. Gradients are kept by node, so those of `module` are to be taken out before.
+/// Puts each parameter on a new node of the autodiff graph, all in one graph; values stay the same. Call it before a forward pass if
+/// a backward pass has been through these parameters and other threads run backward passes; a [`Trainer`](crate::train::Trainer)
+/// does. Take the gradients of `module` out first: they are stored by node.
 ///
 /// burn-autodiff 0.21 keeps the graphs of all threads in one place (`runtime/graph.rs`). A backward pass, once it is over,
 /// frees in every graph, those of other threads too, what no tensor refers to, unless some tensor refers to a node of that

@@ -27,7 +27,7 @@ pub(super) const NEGATIVE_ZERO: f32 = -0.0;
 pub struct Link {
     /// The ranks.
     pub collective: Arc<dyn Collective>,
-    /// What gradients are on the way.
+    /// Number format in which ranks exchange gradients.
     pub wire: Wire,
     /// Of the device that they are read from.
     pub guard: DeviceGuard,

@@ -16,19 +16,19 @@ pub(super) struct Measured<B: Backend> {
     pub loss_scale: Option<LossScale<B>>,
 }
 
-/// How far a step moves the parameters, decided on the device.
+/// What the device decided about a step: the factor of its gradients, and the loss scale of the next one.
 pub(super) struct Decided<B: Backend> {
     /// What its gradients are to be multiplied by, `[1]`; where it is 0, nothing moves.
-    pub scale: Tensor<B, 1>,
+    pub grad_scale: Tensor<B, 1>,
     /// What the next step gets as `before`, `[1]`.
-    pub before_next: Tensor<B, 1>,
+    pub next_before: Tensor<B, 1>,
     /// The loss scale of the next step.
     pub loss_scale: Option<LossScale<B>>,
     pub unread: Unread<B>,
 }
 
 /// The scale of the gradients of a whole batch, and the row of scalars that [`Unread::losses`] reads; `before` is
-/// [`Decided::before_next`] of the step before.
+/// [`Decided::next_before`] of the step before.
 pub(super) fn decide<B: IbotBackend>(
     measured: Measured<B>,
     config: &IbotConfig,
@@ -60,12 +60,12 @@ pub(super) fn decide<B: IbotBackend>(
     let (factor, loss_scale) = used.unzip();
     let clipped = found.grad_scale.clone();
     Decided {
-        scale: match &factor {
+        grad_scale: match &factor {
             Some(factor) => clipped * factor.clone(),
             None => clipped,
         },
         // not times the factor: a step that is skipped does not stop those after it
-        before_next: found.grad_scale,
+        next_before: found.grad_scale,
         unread: Unread {
             scalars: found.scalars,
             has_visible,

@@ -55,7 +55,7 @@ pub struct TrainerConfig {
     /// The ranks that have parts of each batch, [`SingleProcess`] by default. All of them make the same steps with the same rates;
     /// batches are shares of one, in the order of the ranks, and none is empty.
     pub collective: Arc<dyn Collective>,
-    /// What gradients are between ranks, f32 by default.
+    /// Number format in which ranks exchange gradients, f32 by default.
     pub wire: Wire,
 }
 
@@ -179,7 +179,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         let before = self.grad_scale.take();
         // decided on the device: reading the losses here would stall it in each step
         let decided = decide(measured, self.method.config(), max_norm, before);
-        let scale = decided.scale;
+        let scale = decided.grad_scale;
         let centers = [&self.method.center, &self.method.patch_center];
         self.pending.push(PendingStep {
             unread: decided.unread,
@@ -205,7 +205,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         }
         self.passed(Phase::Ema);
         // the next step gets it: after a step that diverged, all scales are 0 until `read_losses` reports it
-        self.grad_scale = Some(decided.before_next);
+        self.grad_scale = Some(decided.next_before);
         Ok(())
     }
 
