@@ -1,12 +1,12 @@
 //! The folder of a run.
 //!
 //! ```text
-//! config.toml            its settings, which a run that goes on must have
+//! config.toml            its settings, which a run that resumes must have
 //! metrics.jsonl          one line an epoch
 //! best.safetensors       the classifier that was best on the held-out pictures
 //! last.safetensors       the newest one
 //! model.safetensors, config.json   the best one for timm and transformers
-//! checkpoints/           what the run goes on from; removed at its end
+//! checkpoints/           what the run resumes from; removed at its end
 //! lock                   held by the process that trains
 //! ```
 
@@ -32,7 +32,7 @@ pub(super) const BEST: &str = "best.safetensors";
 pub(super) const LAST: &str = "last.safetensors";
 /// The record of a pre-training run.
 const PRE_TRAINING: &str = "run.json";
-/// Lines of `config.toml` that may differ where a run goes on: which program, on what, and how many threads decode.
+/// Lines of `config.toml` that may differ where a run resumes: which program, on what, and how many threads decode.
 const MAY_DIFFER: [&str; 3] = ["# ibot ", "# backend ", "workers = "];
 
 /// The folder of a run, locked for this process, with its metrics open.
@@ -47,7 +47,7 @@ pub(super) struct FinetuneFolder {
 
 /// What was found in the folder of a run.
 pub(super) enum Found {
-    /// Nothing to go on from.
+    /// Nothing to resume from.
     Nothing,
     /// A checkpoint, with the epochs before it.
     Checkpoint(Box<Checkpoint>, Vec<EpochMetrics>),
@@ -225,7 +225,7 @@ fn same_settings(path: &Path, before: &str, now: &str) -> Result<()> {
     Err(Error::checkpoint(path, reason))
 }
 
-/// What there is to go on from.
+/// What there is to resume from.
 fn find(
     path: &Path,
     store: &Store,

@@ -3,7 +3,7 @@
 //! - `config`: the settings, and where their defaults come from
 //! - `pictures`: what is trained on, and what is held out
 //! - `classifier`: backbone and head; `trainer`: one step; `score`: accuracy
-//! - `resuming`: where an interrupted run goes on; `together`: what the ranks of a run do together
+//! - `resuming`: where an interrupted run resumes; `together`: what the ranks of a run do together
 //! - `run`: a model file and a folder in, two classifiers out; `epochs`: its loop; `folder`: where they go; `observer`: what
 //!   its events
 

@@ -24,7 +24,7 @@ use crate::random::{Random, Stream};
 use crate::train::Schedule;
 
 /// Trains a classifier until the end, a failure, or `stop`. After each epoch the folder holds the newest and the best one. The
-/// same request goes on with an interrupted run, as if it had not been interrupted, and gives the results of a complete one.
+/// same request resumes an interrupted run, as if it had not been interrupted, and gives the results of a complete one.
 ///
 /// # Errors
 /// Settings, pictures, a model file or a run folder that cannot work, before anything is written; afterwards a device that

@@ -33,7 +33,7 @@ pub struct FinetuneRequest {
     pub held_out: HeldOut,
     /// How the folders are read.
     pub folder: FolderConfig,
-    /// Run folder; a run of the same settings, model and pictures in it goes on.
+    /// Run folder; a run of the same settings, model and pictures in it resumes.
     pub out: PathBuf,
     /// The device.
     pub selected: Selected,

@@ -18,7 +18,7 @@ enum Told {
     Complete(Vec<EpochMetrics>),
 }
 
-/// The run folder on rank 0 alone, where `begin` makes or opens it, and on all ranks what there is to go on from: the others read
+/// The run folder on rank 0 alone, where `begin` makes or opens it, and on all ranks what there is to resume from: the others read
 /// the checkpoint from the folder.
 ///
 /// # Errors

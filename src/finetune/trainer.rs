@@ -101,7 +101,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
         &self.device
     }
 
-    /// Classifier, state of the optimizer and loss scale, to go on from; reads them from the device.
+    /// Classifier, state of the optimizer and loss scale, to resume from; reads them from the device.
     pub fn tensors(&self) -> Tensors {
         let classifier = prefixed(CLASSIFIER, state_dict(&self.classifier.valid()));
         let optimizer = prefixed(OPTIMIZER, self.optimizer.tensors());

@@ -8,6 +8,7 @@ pub mod plan;
 pub mod presets;
 pub mod recommended;
 mod run;
+mod settings_diff;
 mod toml_words;
 mod trainer;
 mod weights;

@@ -1,6 +1,8 @@
 //! Messages of the TOML parser about settings, in the words of those who write them.
 
-use toml::{Table, Value};
+use toml::Table;
+
+use crate::train::settings_diff::flatten;
 
 /// Types of numbers, and what they are called here.
 const NUMBERS: [(&str, &str); 5] = [
@@ -27,7 +29,7 @@ pub(super) fn explained(message: &str, known: &Table, renamed: &[(&str, &str)]) 
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     let is_old = |name: &String| renamed.iter().any(|(old, _)| last(old) == *name);
     let mut keys: Vec<String> = names.filter(|name| !is_old(name)).collect();
-    add_keys(known, "", &mut keys);
+    keys.extend(flatten(known).into_keys());
     let likeness = |key: &String| {
         let last = key.rsplit('.').next().unwrap_or_default();
         match last.contains(&unknown) {
@@ -40,15 +42,4 @@ pub(super) fn explained(message: &str, known: &Table, renamed: &[(&str, &str)]) 
     let nearest = keys.iter().max_by(by_likeness);
     let nearest = nearest.map_or_else(String::new, |name| format!("; did you mean {name}?"));
     format!("{before}there is no setting {unknown:?}{nearest}")
-}
-
-/// All keys of a table and of those in it, dotted.
-fn add_keys(table: &Table, before: &str, keys: &mut Vec<String>) {
-    for (key, value) in table {
-        let key = format!("{before}{key}");
-        match value {
-            Value::Table(inner) => add_keys(inner, &format!("{key}."), keys),
-            _ => keys.push(key),
-        }
-    }
 }

@@ -4,10 +4,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use toml::{Table, Value};
 
 use crate::error::{Error, Result, if_there, printable};
 use crate::train::config::RunConfig;
+use crate::train::settings_diff::{Flat, differing, flatten};
 use crate::unfinished::write_whole;
 
 const NAME: &str = "run.json";
@@ -211,38 +211,20 @@ impl RunRecord {
     /// As [`RunRecord::config`].
     pub fn setting_changes(&self, before: &Self, folder: &Path) -> Result<Vec<Change>> {
         // both with all defaults, so that a key which only one file spells out is not a change
-        let entries = |record: &Self| -> Result<Vec<(String, String)>> {
+        let entries = |record: &Self| -> Result<Flat> {
             let config = record.config(folder)?.to_toml()?;
-            let table: Table = toml::from_str(&config)
+            let table = toml::from_str(&config)
                 .map_err(|error| Error::checkpoint(folder.join(NAME), error.to_string()))?;
-            let mut entries = Vec::new();
-            flatten("", &table, &mut entries);
-            entries.retain(|(key, _)| !FREE.contains(&key.as_str()));
+            let mut entries = flatten(&table);
+            entries.retain(|key, _| !FREE.contains(&key.as_str()));
             Ok(entries)
         };
-        let (old, new) = (entries(before)?, entries(self)?);
-        let value = |entries: &[(String, String)], key: &str| {
-            let found = entries.iter().find(|(name, _)| name == key);
-            found.map_or_else(|| "absent".to_owned(), |(_, value)| value.clone())
-        };
-        let mut keys: Vec<&String> = old.iter().chain(&new).map(|(key, _)| key).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let mut changes: Vec<Change> = keys
-            .into_iter()
-            .map(|key| Change {
-                key: key.clone(),
-                before: value(&old, key),
-                now: value(&new, key),
-            })
-            .collect();
-        changes.push(Change {
-            key: BACKEND.into(),
-            before: before.backend.clone(),
-            now: self.backend.clone(),
-        });
-        changes.retain(|change| change.before != change.now);
-        Ok(changes)
+        let changes = differing(&entries(before)?, &entries(self)?).into_iter();
+        let backends = [&before.backend, &self.backend].map(String::clone);
+        let backend = (backends[0] != backends[1]).then(|| (BACKEND.to_owned(), backends));
+        let changes = changes.chain(backend);
+        let changes = changes.map(|(key, [before, now])| Change { key, before, now });
+        Ok(changes.collect())
     }
 
     /// Whether the pictures differ from those of the run `before`.
@@ -253,16 +235,6 @@ impl RunRecord {
             before: data(before),
             now: data(self),
         })
-    }
-}
-
-pub(super) fn flatten(prefix: &str, table: &Table, entries: &mut Vec<(String, String)>) {
-    for (key, value) in table {
-        let key = format!("{prefix}{key}");
-        match value {
-            Value::Table(inner) => flatten(&format!("{key}."), inner, entries),
-            value => entries.push((key, value.to_string())),
-        }
     }
 }
 

@@ -130,14 +130,14 @@ impl RunSetup<'_> {
     pub fn trainer<B: TrainBackend>(
         &self,
         config: &RunConfig,
-        goes_on: bool,
+        is_resumed: bool,
         device: &B::Device,
         observer: &mut dyn Observer,
     ) -> Result<VitTrainer<B>> {
         B::check_precision(config.precision, device)?;
         let mut method = config.method.init::<B>(config.seed, device)?;
         match &self.request.pretrained {
-            _ if goes_on => {}
+            _ if is_resumed => {}
             Some(path) => {
                 let parts = self.request.pretrained_parts;
                 method = load_method(method, path, parts, &mut |note| observer.note(note))?;

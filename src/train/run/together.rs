@@ -1,7 +1,5 @@
 //! What the ranks of a run do together: one of them, number 0, writes its folder, and all make the same decisions.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use crate::collective::{Collective, Wire, all_ok, broadcast, check_equal, from_rank_0};
 use crate::error::{Error, Result, counted};
 use crate::files::NamedTensor;
@@ -9,7 +7,7 @@ use crate::files::checkpoint::Checkpoint;
 use crate::train::config::RunConfig;
 use crate::train::run::folder::RunFolder;
 use crate::train::run::observer::Observer;
-use crate::train::run::record::flatten;
+use crate::train::settings_diff::{differing, flatten};
 use crate::train::trainer::{Tensors, order_of_sums};
 
 /// Passes on the notes of a rank other than 0, with the rank's number before them, and its device; rank 0 reports everything else.
@@ -41,22 +39,10 @@ pub(super) fn same_settings(own: &str, ranks: &dyn Collective) -> Result<()> {
         return Ok(());
     }
     let first = broadcast(ranks, own.as_bytes().to_vec())?;
-    let [own, first] = [own.into(), String::from_utf8_lossy(&first)].map(|toml| {
-        let table: toml::Table = toml::from_str(&toml).unwrap_or_default();
-        let mut entries = Vec::new();
-        flatten("", &table, &mut entries);
-        entries.into_iter().collect::<BTreeMap<String, String>>()
-    });
-    let keys: BTreeSet<&String> = own.keys().chain(first.keys()).collect();
-    let differ = keys
-        .into_iter()
-        .filter(|key| own.get(*key) != first.get(*key));
-    let differ = differ.map(|key| {
-        let value = |entries: &BTreeMap<String, String>| {
-            entries.get(key).map_or("absent", String::as_str).to_owned()
-        };
-        format!("{key} is {} and not {}", value(&own), value(&first))
-    });
+    let [own, first] = [own.into(), String::from_utf8_lossy(&first)]
+        .map(|toml| flatten(&toml::from_str(&toml).unwrap_or_default()));
+    let differ = differing(&own, &first).into_iter();
+    let differ = differ.map(|(key, [own, first])| format!("{key} is {own} and not {first}"));
     let differ: Vec<String> = differ.collect();
     let same = match differ.is_empty() {
         true => Ok(()),
@@ -141,7 +127,7 @@ pub(super) fn tensors_of_rank_0(mut own: Tensors, ranks: &dyn Collective) -> Res
     Ok(tensors)
 }
 
-/// Says what another number of ranks means for a run that goes on.
+/// Says what another number of ranks means for a run that resumes.
 pub(super) fn note_other_ranks(
     before: Option<usize>,
     config: &RunConfig,
@@ -162,7 +148,7 @@ pub(super) fn note_other_ranks(
         }
     };
     let [before, now] = [before, ranks].map(|ranks| counted(ranks, "rank"));
-    observer.note(&format!("goes on with {now}, after {before}: {means}"));
+    observer.note(&format!("resumes on {now} instead of {before}: {means}"));
 }
 
 #[cfg(test)]

@@ -216,8 +216,10 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     pub fn advance_timed(&mut self, input: &StepInput<B>, rates: &Rates) -> Result<PhaseTimes> {
         self.clock = Some(PhaseClock::start());
         let made = self.advance(input, rates);
-        let measured = self.clock.take().unwrap_or_else(PhaseClock::start);
-        made.and_then(|()| measured.times())
+        let clock = self.clock.take();
+        made?;
+        let untimed = || Error::Training("no phase was timed".into());
+        clock.ok_or_else(untimed)?.times()
     }
 
     fn passed(&mut self, phase: Phase) {
