@@ -107,11 +107,11 @@ impl<B: IbotBackend> Block<B> {
     ) -> Tensor<B, 2> {
         let (drop_path1, drop_path2) = drop_path.map(|drop| (drop.attention, drop.mlp)).unzip();
         // x = x + drop_path1(ls1(attn(norm1(x))))
-        let branch = self.attn.forward(self.norm1.lazy(x), batch);
+        let branch = self.attn.forward(self.norm1.as_prologue(x), batch);
         let branch = branch.layer_scale(gamma(self.ls1.as_ref()));
         let x = self.plus_input(branch.drop_path(drop_path1).at_rows(rows));
         // x = x + drop_path2(ls2(mlp(norm2(x))))
-        let branch = self.mlp.forward(self.norm2.lazy(x));
+        let branch = self.mlp.forward(self.norm2.as_prologue(x));
         let branch = branch.layer_scale(gamma(self.ls2.as_ref()));
         self.plus_input(branch.drop_path(drop_path2))
     }

@@ -35,7 +35,7 @@ impl<B: IbotBackend> LayerNorm<B> {
     ///
     /// # Shapes
     /// `[R, D]` -> `[R, D]`.
-    pub fn lazy(&self, x: Tensor<B, 2>) -> Normed<B> {
+    pub fn as_prologue(&self, x: Tensor<B, 2>) -> Normed<B> {
         let prologue = Prologue::LayerNorm {
             weight: self.weight.val(),
             bias: self.bias.val(),

@@ -97,14 +97,18 @@ impl<B: IbotBackend> VisionTransformer<B> {
     ///
     /// # Shapes
     /// `images` `[B, 3, H, W]`, both multiples of the patch -> `[B, prefix + N, D]` for the N patches of the image.
-    pub fn features(&self, images: Tensor<B, 4>, mask: Option<PatchMask<B>>) -> Tensor<B, 3> {
+    pub fn forward_features(
+        &self,
+        images: Tensor<B, 4>,
+        mask: Option<PatchMask<B>>,
+    ) -> Tensor<B, 3> {
         self.run(images, mask, &mut [])
     }
 
-    /// [`VisionTransformer::features`] with drop path, drawn from one generator an image; none of it without generators.
+    /// [`VisionTransformer::forward_features`] with drop path, drawn from one generator an image; none of it without generators.
     ///
     /// # Shapes
-    /// As [`VisionTransformer::features`].
+    /// As [`VisionTransformer::forward_features`].
     pub fn training_features(
         &self,
         images: Tensor<B, 4>,
@@ -115,12 +119,12 @@ impl<B: IbotBackend> VisionTransformer<B> {
 
     /// All tokens after each of the last `count` blocks, the first of them first, each through the last norm.
     ///
-    /// Source: DINO's `get_intermediate_layers`. The last one is [`VisionTransformer::features`]; a `count` of 0, or beyond
+    /// Source: DINO's `get_intermediate_layers`. The last one is [`VisionTransformer::forward_features`]; a `count` of 0, or beyond
     /// the depth, gives one, or all.
     ///
     /// # Shapes
     /// `images` `[B, 3, H, W]` -> `count` times `[B, prefix + N, D]`.
-    pub fn last_layers(&self, images: Tensor<B, 4>, count: usize) -> Vec<Tensor<B, 3>> {
+    pub fn intermediate_layers(&self, images: Tensor<B, 4>, count: usize) -> Vec<Tensor<B, 3>> {
         let (mut tokens, [batch, length, width]) = self.embedded(images, None);
         let skipped = self.blocks.len().saturating_sub(count.max(1));
         let mut layers = Vec::new();
@@ -137,16 +141,18 @@ impl<B: IbotBackend> VisionTransformer<B> {
 
     /// Attention in the last block to each patch: that of the class token, or the mean over all tokens without one.
     ///
+    /// Source: DINO's `get_last_selfattention`, which has all tokens.
+    ///
     /// # Shapes
     /// `images` `[B, 3, H, W]` -> `[B, heads, N]`.
-    pub fn last_attention(&self, images: Tensor<B, 4>) -> Tensor<B, 3> {
+    pub fn last_selfattention(&self, images: Tensor<B, 4>) -> Tensor<B, 3> {
         let (tokens, [batch, count, _]) = self.embedded(images, None);
         let last = self.blocks.len() - 1; // a valid shape has a block
         let blocks = self.blocks[..last].iter();
         let tokens = blocks.fold(tokens, |tokens, block| block.forward(tokens, batch, None));
         let block = &self.blocks[last];
         // the fused attention kernel never stores its maps, so the last block computes them separately
-        let maps = block.attn.maps(block.norm1.lazy(tokens), batch);
+        let maps = block.attn.maps(block.norm1.as_prologue(tokens), batch);
         let prefix = self.config.prefix_tokens();
         let heads = self.config.num_heads;
         let of_class = if self.config.class_token {
@@ -279,7 +285,7 @@ impl<B: IbotBackend> VisionTransformer<B> {
         Tensor::cat(vec![positions.narrow(1, 0, prefix), resampled], 1)
     }
 
-    /// One feature an image from the tokens of [`VisionTransformer::features`], as timm's pooling.
+    /// One feature an image from the tokens of [`VisionTransformer::forward_features`], as timm's pooling.
     ///
     /// # Shapes
     /// `features` `[B, prefix + N, D]` -> `[B, D]`.
@@ -315,7 +321,7 @@ impl<B: IbotBackend> VisionTransformer<B> {
         }
     }
 
-    /// The patch tokens among those of [`VisionTransformer::features`].
+    /// The patch tokens among those of [`VisionTransformer::forward_features`].
     ///
     /// # Shapes
     /// `[B, prefix + N, D]` -> `[B, N, D]`.
@@ -336,7 +342,7 @@ impl<B: IbotBackend> Backbone<B> for VisionTransformer<B> {
     }
 
     fn tokens(&self, images: Tensor<B, 4>, mask: Option<PatchMask<B>>) -> Tokens<B> {
-        self.split(self.features(images, mask))
+        self.split(self.forward_features(images, mask))
     }
 
     fn training_tokens(
@@ -381,6 +387,6 @@ impl<B: IbotBackend> Backbone<B> for VisionTransformer<B> {
     }
 
     fn embed(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
-        self.pool(self.features(images, None))
+        self.pool(self.forward_features(images, None))
     }
 }

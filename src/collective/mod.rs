@@ -14,7 +14,7 @@ pub use local_ranks::LocalRanks;
 #[cfg(feature = "mpi")]
 pub use mpi::{Host, Mpi};
 pub use pairwise::Pairwise;
-pub use reduce::{all_reduce_max, all_reduce_sum, all_reduce_sum_as, broadcast};
+pub use reduce::{all_reduce_max, all_reduce_sum, all_reduce_sum_as, broadcast, gather};
 pub use share::{gather_counts, share};
 pub use wire::Wire;
 

@@ -55,6 +55,16 @@ pub fn broadcast(collective: &dyn Collective, bytes: Vec<u8>) -> Result<Vec<u8>>
     Ok(collective.all_gather(own)?.swap_remove(0))
 }
 
+/// The bytes of all ranks, in their order, on rank 0; on the others nothing of any.
+///
+/// # Errors
+/// As [`Collective`].
+pub fn gather(collective: &dyn Collective, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>> {
+    let mut sent = vec![Vec::new(); collective.size()];
+    sent[0] = bytes;
+    collective.all_to_all(sent)
+}
+
 fn reduce(
     collective: &dyn Collective,
     values: &mut [f32],

@@ -105,8 +105,8 @@ impl<B: IbotBackend> On<B> {
         let images = pixels.into_tensor::<B>(side, &self.device);
         let attention = wanted
             .attention
-            .then(|| self.model.last_attention(images.clone()));
-        let layers = self.model.last_layers(images, wanted.layers);
+            .then(|| self.model.last_selfattention(images.clone()));
+        let layers = self.model.intermediate_layers(images, wanted.layers);
         let patches_of = |layer: &Tensor<B, 3>| self.model.patches_of(layer.clone());
         let means = layers.iter().map(|layer| patches_of(layer).mean_dim(1));
         let patch_means = wanted.patch_means.then(|| Tensor::cat(means.collect(), 1));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::collective::{Collective, Wire, any_rank, check_equal, share};
+use crate::collective::{Collective, Wire, any_rank, check_equal, gather, share};
 use crate::data::{ImageFolder, PictureSource as _, none_usable};
 use crate::embedding::embedded::Embedded;
 use crate::embedding::embedder::Embedder;
@@ -153,8 +153,8 @@ fn gathered(collective: &dyn Collective, own: Embedded) -> Result<Embedded> {
     let broken =
         |error: serde_json::Error| Error::Training(format!("a share of features: {error}"));
     let rows = serde_json::to_vec(&Rows::of(&own)).map_err(broken)?;
-    let rows = to_first(collective, rows)?;
-    let features = to_first(collective, Wire::F32.bytes(&own.set.features))?;
+    let rows = gather(collective, rows)?;
+    let features = gather(collective, Wire::F32.bytes(&own.set.features))?;
     let mut all = own;
     all.set.features.clear();
     all.set.labels.clear();
@@ -169,13 +169,6 @@ fn gathered(collective: &dyn Collective, own: Embedded) -> Result<Embedded> {
         }
     }
     Ok(all)
-}
-
-/// What each rank has, on rank 0.
-fn to_first(collective: &dyn Collective, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>> {
-    let mut sent = vec![Vec::new(); collective.size()];
-    sent[0] = bytes;
-    collective.all_to_all(sent)
 }
 
 #[cfg(test)]

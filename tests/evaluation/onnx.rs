@@ -162,7 +162,7 @@ fn files_are_those_that_onnxruntime_ran() {
         let images = TensorData::new(images.values.clone(), images.shape.clone());
         let images = Tensor::<Flex, 4>::from_data(images, &Default::default());
         assert_eq!(images.dims(), [3, 3, config.img_size, config.img_size]);
-        let patches = model.patches_of(model.features(images.clone(), None));
+        let patches = model.patches_of(model.forward_features(images.clone(), None));
         let features = model.embed(images).into_data();
         let mut ours = vec![("patches", patches.into_data())];
         if name == "classifier" {

@@ -145,8 +145,8 @@ pub fn features(device: &WgpuDevice) {
             precision.autocast(|| {
                 let embedded = network.embed(images.clone());
                 assert_eq!(embedded.dtype(), DType::F32);
-                let maps = network.last_attention(images.clone());
-                let mut layers = network.last_layers(images.clone(), 2);
+                let maps = network.last_selfattention(images.clone());
+                let mut layers = network.intermediate_layers(images.clone(), 2);
                 assert_eq!(layers[0].dtype(), DType::F32);
                 [
                     wide(&values(embedded)),

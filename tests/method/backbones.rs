@@ -50,10 +50,17 @@ pub fn last_layers_are_those_of_shorter_networks<B: TrainBackend>(device: &B::De
     let mut backbone = config.init::<B>(3, device).unwrap().teacher.backbone;
     let view = random_views::<Inner<B>>(2, device).swap_remove(0);
     for (count, layers) in [(0, 1), (2, 2), (9, 3)] {
-        assert_eq!(backbone.last_layers(view.clone(), count).len(), layers);
+        assert_eq!(
+            backbone.intermediate_layers(view.clone(), count).len(),
+            layers
+        );
     }
-    for layer in backbone.last_layers(view.clone(), 3).into_iter().rev() {
-        let expected: Vec<f64> = values(backbone.features(view.clone(), None))
+    for layer in backbone
+        .intermediate_layers(view.clone(), 3)
+        .into_iter()
+        .rev()
+    {
+        let expected: Vec<f64> = values(backbone.forward_features(view.clone(), None))
             .into_iter()
             .map(f64::from)
             .collect();

@@ -28,7 +28,7 @@ fn on_inner<B: IbotBackend>(case: &Case, device: &B::Device) -> Result<Compariso
     }
     let images = case.tensor::<B, 4>("images", device)?;
     let mut comparison = Comparison::default();
-    let features = values(model.features(images.clone(), None));
+    let features = values(model.forward_features(images.clone(), None));
     comparison.forward(case, "features", features)?;
     comparison.forward(case, "pooled", values(model.embed(images)))?;
     Ok(comparison)

@@ -27,8 +27,12 @@ fn on_inner<B: IbotBackend>(case: &Case, device: &B::Device) -> Result<Compariso
     let backbone = backbone.map_err(|error| error.to_string())?;
     let images = case.tensor::<B, 4>("images", device)?;
     let mut comparison = Comparison::default();
-    let tokens = values(backbone.features(images.clone(), None));
+    let tokens = values(backbone.forward_features(images.clone(), None));
     comparison.forward(case, "tokens", tokens)?;
-    comparison.forward(case, "attention", values(backbone.last_attention(images)))?;
+    comparison.forward(
+        case,
+        "attention",
+        values(backbone.last_selfattention(images)),
+    )?;
     Ok(comparison)
 }

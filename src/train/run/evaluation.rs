@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::Backbone;
-use crate::collective::{Collective, Wire, all_ok, any_rank, share};
+use crate::collective::{Collective, Wire, all_ok, any_rank, gather, share};
 use crate::data::{ImageFolder, PictureSource as _, none_usable};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
@@ -165,14 +165,9 @@ fn to_rank_0(own: FeatureSet, ranks: &dyn Collective) -> Result<FeatureSet> {
         return Ok(own);
     }
     let broken = |error: serde_json::Error| Error::Training(format!("features: {error}"));
-    let mut sent = [
-        vec![Vec::new(); ranks.size()],
-        vec![Vec::new(); ranks.size()],
-    ];
-    sent[0][0] = Wire::F32.bytes(&own.features);
-    sent[1][0] = serde_json::to_vec(&own.labels).map_err(broken)?;
-    let [rows, labels] = sent;
-    let (rows, labels) = (ranks.all_to_all(rows)?, ranks.all_to_all(labels)?);
+    let labels = serde_json::to_vec(&own.labels).map_err(broken)?;
+    let rows = gather(ranks, Wire::F32.bytes(&own.features))?;
+    let labels = gather(ranks, labels)?;
     if ranks.rank() > 0 {
         return Ok(own);
     }
