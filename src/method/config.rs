@@ -347,7 +347,7 @@ impl IbotConfig {
         )
     }
 
-    /// Temperature of the teacher's patch targets at `epoch`, from 0; its warm-up starts with the masks (`iBOTLoss` in the
+    /// Temperature of the teacher's patch targets at `epoch`, from 0, fractions allowed; its warm-up starts with the masks (`iBOTLoss` in the
     /// paper's main_ibot.py).
     pub fn teacher_patch_temperature(&self, epoch: f64) -> f64 {
         let epoch = (epoch - self.mask_start_epoch as f64).max(0.0);

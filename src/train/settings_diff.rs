@@ -14,7 +14,9 @@ pub(super) fn flatten(table: &Table) -> Flat {
             let key = format!("{prefix}{key}");
             match value {
                 Value::Table(inner) => add(&format!("{key}."), inner, entries),
-                value => drop(entries.insert(key, value.to_string())),
+                value => {
+                    entries.insert(key, value.to_string());
+                }
             }
         }
     }

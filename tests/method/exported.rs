@@ -10,6 +10,7 @@ use ibot::files::{NamedTensor, Role, read_safetensors, read_weights, state_dict}
 use ibot::method::IbotConfig;
 use ibot::method::PrototypeNorm;
 use ibot::method::VitIbot;
+use ibot::precision::Precision;
 use ibot::train::{Export, ExportFormat, PretrainedParts, RunConfig, load_method};
 
 use crate::pretrained::{B, config, device, fixture, load, own, shared, trainer};
@@ -138,6 +139,20 @@ fn one_backbone_is_exported_with_its_card() {
     let card = read_model(&path, &ModelOptions::default()).unwrap().card;
     assert_eq!(card.unwrap().network, "student");
     std::fs::remove_file(path).unwrap();
+}
+
+/// Weights that are rounded first and then written as f32 would be neither the run's nor half the size.
+#[test]
+fn onnx_is_written_in_f32_alone() {
+    let method: VitIbot<B> = shared().init(1, &device()).unwrap();
+    let path = scratch("never.onnx");
+    let export =
+        Export::from_checkpoint(&checkpoint(method), Path::new("checkpoint"), None).unwrap();
+    let refused = export.with_dtype(Precision::Bf16);
+    let refused = refused.write(ExportFormat::Onnx, Role::Teacher, &path);
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains("dtype = bf16"), "{message}");
+    assert!(!path.exists());
 }
 
 #[test]
