@@ -54,7 +54,7 @@ impl Parts {
     /// # Errors
     /// [`Error::Io`] of a folder that cannot be listed.
     pub fn find(root: &Path) -> Result<Option<Self>> {
-        let folders = if_there(folders_in(root)).map_err(Error::io(root))?;
+        let folders = folders_or_none(folders_in(root)).map_err(Error::io(root))?;
         Ok(PartNames::among(folders).map(|names| Self {
             train: root.join(&names.train),
             val: names.val.as_ref().map(|name| root.join(name)),
@@ -65,7 +65,7 @@ impl Parts {
 
 /// The folders of a first level, none where there can be none. Where a disk or server fails there may be some: to go on without them
 /// would train on the images for validation.
-fn if_there(folders: io::Result<Vec<OsString>>) -> io::Result<Vec<OsString>> {
+fn folders_or_none(folders: io::Result<Vec<OsString>>) -> io::Result<Vec<OsString>> {
     let is_none = [
         ErrorKind::NotFound,
         ErrorKind::NotADirectory,
@@ -249,9 +249,9 @@ mod tests {
     #[test]
     fn a_server_that_fails_is_no_set_without_parts() {
         for kind in [ErrorKind::NotFound, ErrorKind::NotADirectory] {
-            assert!(if_there(Err(kind.into())).is_ok_and(|folders| folders.is_empty()));
+            assert!(folders_or_none(Err(kind.into())).is_ok_and(|folders| folders.is_empty()));
         }
-        let failed = if_there(Err(io::Error::other("503 Slow Down")));
+        let failed = folders_or_none(Err(io::Error::other("503 Slow Down")));
         assert!(failed.is_err_and(|error| error.to_string().contains("503")));
     }
 }
