@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::lock::lock;
 use crate::train::health::Anomaly;
-use crate::train::{Evaluation, PatchColors, RunStart, StepMetrics, When};
+use crate::train::{Evaluation, EvaluationTime, PatchColors, RunStart, StepMetrics};
 
 /// Maximum number of events that wait for the application: some hours of steps.
 const KEPT: usize = 1 << 16;
@@ -29,9 +29,9 @@ pub enum TrainingEvent {
         step: usize,
     },
     /// The teacher was evaluated: k-NN, RankMe, standard deviation of its features.
-    Evaluated(When, Evaluation),
+    Evaluated(EvaluationTime, Evaluation),
     /// A new anomaly, such as a collapse.
-    Anomaly {
+    Anomalies {
         /// Steps made.
         step: usize,
         /// Each with its remedy, as text.
@@ -90,10 +90,10 @@ impl Events {
         lock(&self.waiting).drain(..).collect()
     }
 
-    pub fn next(&self, patience: Duration) -> Option<TrainingEvent> {
+    pub fn next(&self, timeout: Duration) -> Option<TrainingEvent> {
         let waiting = lock(&self.waiting);
         let is_empty = |waiting: &mut VecDeque<TrainingEvent>| waiting.is_empty();
-        let changed = self.changed.wait_timeout_while(waiting, patience, is_empty);
+        let changed = self.changed.wait_timeout_while(waiting, timeout, is_empty);
         let (mut waiting, _) = changed.unwrap_or_else(PoisonError::into_inner);
         waiting.pop_front()
     }

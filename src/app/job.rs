@@ -60,11 +60,11 @@ impl<T> Job<T> {
         state.result()
     }
 
-    /// Blocks until the job is over, or for `patience`; returns whether it is over.
-    pub fn wait_for(&self, patience: Duration) -> bool {
+    /// Blocks until the job is over, or for `timeout`; returns whether it is over.
+    pub fn wait_for(&self, timeout: Duration) -> bool {
         let waits = |state: &mut State<T>| !state.is_over;
         let changed = &self.shared.changed;
-        let waited = changed.wait_timeout_while(self.shared.lock(), patience, waits);
+        let waited = changed.wait_timeout_while(self.shared.lock(), timeout, waits);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         state.is_over
     }
@@ -218,8 +218,9 @@ impl<T> Drop for Ticket<T> {
     }
 }
 
-/// Runs `work`; a panic, which is a bug, ends the job but not the thread.
-pub fn caught<R>(
+/// Runs `work`; a panic, which is a bug, becomes the error that `as_error` makes of its text. Public for the interfaces of other
+/// languages, into which no panic may unwind.
+pub fn catch_panic<R>(
     work: impl FnOnce() -> Result<R>,
     as_error: impl FnOnce(String) -> Error,
 ) -> Result<R> {

@@ -37,6 +37,6 @@ pub use config::{DeviceRequest, EmbedderConfig, ModelInfo};
 pub use events::TrainingEvent;
 pub use handle::{EmbedderHandle, MemoryReport};
 
-pub use job::{Job, Progress, caught};
+pub use job::{Job, Progress, catch_panic};
 pub use request::{EmbedRequest, Picture, PictureFeatures};
 pub use training::{TrainingConfig, TrainingHandle};

@@ -7,12 +7,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::app::events::{Events, TrainingEvent};
-use crate::app::job::caught;
+use crate::app::job::catch_panic;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::train::health::Anomaly;
 use crate::train::{
-    Evaluation, Observer, PatchColors, RunRequest, RunStart, StepMetrics, When, run,
+    Evaluation, EvaluationTime, Observer, PatchColors, RunRequest, RunStart, StepMetrics, run,
 };
 
 /// How a run is observed.
@@ -79,10 +79,10 @@ impl TrainingHandle {
         self.shared.events.take()
     }
 
-    /// The next event; waits up to `patience` for it.
+    /// The next event; waits up to `timeout` for it.
     #[must_use]
-    pub fn next_event(&self, patience: Duration) -> Option<TrainingEvent> {
-        self.shared.events.next(patience)
+    pub fn next_event(&self, timeout: Duration) -> Option<TrainingEvent> {
+        self.shared.events.next(timeout)
     }
 
     /// Pauses the run once the metrics of the current steps are read, about a second later; it keeps its memory.
@@ -161,7 +161,7 @@ impl Shared {
             on_event: config.on_event,
         };
         let work = || run(request, &self.stop, &mut watcher);
-        let result = caught(work, Error::Training).map_err(|error| match error {
+        let result = catch_panic(work, Error::Training).map_err(|error| match error {
             // before its first step
             Error::Stopped => Error::Interrupted {
                 step: 0,
@@ -227,13 +227,13 @@ impl Observer for Watcher<'_> {
         }
     }
 
-    fn evaluated(&mut self, when: When, evaluation: &Evaluation) {
+    fn evaluated(&mut self, when: EvaluationTime, evaluation: &Evaluation) {
         self.tell(TrainingEvent::Evaluated(when, evaluation.clone()));
     }
 
     fn anomalies(&mut self, step: usize, found: &[Anomaly]) {
         let anomalies = found.to_vec();
-        self.tell(TrainingEvent::Anomaly { step, anomalies });
+        self.tell(TrainingEvent::Anomalies { step, anomalies });
     }
 
     fn rolled_back(&mut self, to: usize) {

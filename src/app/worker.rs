@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use crate::app::batch::Batch;
 use crate::app::config::{DeviceRequest, EmbedderConfig, ModelInfo};
-use crate::app::job::caught;
+use crate::app::job::catch_panic;
 use crate::app::queue::{EmbedTask, Next, Shared, Task};
 use crate::app::request::Picture;
-use crate::device::{DeviceGuard, Selected, select, working};
+use crate::device::{DeviceGuard, Selected, reopened_if_lost, select};
 use crate::embedding::{Embedder, Made, Wanted};
 use crate::error::{Error, Result};
 use crate::memory::GpuMemory;
@@ -37,19 +37,19 @@ impl Worker {
     /// Works until the handle is dropped.
     pub fn run(mut self) {
         // a callback that panics ends its own job, not the waiting ones
-        while self.caught(|worker| Ok(worker.turn())).unwrap_or(true) {}
+        while self.catch_panic(|worker| Ok(worker.turn())).unwrap_or(true) {}
     }
 
     /// Does one task; returns whether more may follow.
     fn turn(&mut self) -> bool {
         let idle = self.config.idle.filter(|_| self.embedder.is_some());
         match self.shared.next(idle) {
-            Next::Do(Task::Load(ticket)) => match self.caught(Self::info) {
+            Next::Do(Task::Load(ticket)) => match self.catch_panic(Self::info) {
                 Ok(info) => ticket.give(info),
                 Err(error) => ticket.finish(Err(error)),
             },
             Next::Do(Task::Rebuild(device, ticket)) => {
-                match self.caught(|worker| worker.rebuild(device)) {
+                match self.catch_panic(|worker| worker.rebuild(device)) {
                     Ok(info) => ticket.give(info),
                     Err(error) => ticket.finish(Err(error)),
                 }
@@ -62,7 +62,7 @@ impl Worker {
                     .into_iter()
                     .for_each(|task| end(task, Some(Error::Stopped)));
                 // errors while freeing a device are dropped: nobody is left to report them to
-                let _ = self.caught(|worker| {
+                let _ = self.catch_panic(|worker| {
                     worker.unload();
                     Ok(())
                 });
@@ -72,8 +72,8 @@ impl Worker {
         true
     }
 
-    fn caught<R>(&mut self, work: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
-        caught(|| work(self), Error::Embedding)
+    fn catch_panic<R>(&mut self, work: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
+        catch_panic(|| work(self), Error::Embedding)
     }
 
     fn rebuild(&mut self, device: DeviceRequest) -> Result<ModelInfo> {
@@ -113,7 +113,7 @@ impl Worker {
             DeviceRequest::Choose(choice, device) => select(*choice, device.as_deref())?,
             DeviceRequest::Selected(selected) => selected.clone(),
         };
-        let selected = working(selected)?;
+        let selected = reopened_if_lost(selected)?;
         self.selected = Some(selected.clone());
         Ok(selected)
     }
@@ -140,7 +140,7 @@ impl Worker {
 
     /// Computes one batch; the rest of the job goes behind the other tasks.
     fn embed(&mut self, mut task: Box<EmbedTask>) {
-        match self.caught(|worker| worker.one_batch(&mut task)) {
+        match self.catch_panic(|worker| worker.one_batch(&mut task)) {
             Ok(true) => {
                 let progress = task.ticket.progress();
                 if let Some(call) = &mut task.request.on_progress {

@@ -9,7 +9,7 @@ use crate::backbone::attention::Attention;
 use crate::backbone::config::VitConfig;
 use crate::backbone::layer_norm::LayerNorm;
 use crate::init::{constant_param, timm_linear};
-use crate::kernels::{BranchInput, IbotBackend, Normed, RowPlaces, residual_branch};
+use crate::kernels::{BranchInput, IbotBackend, Normed, RowIndices, residual_branch};
 use crate::random::Random;
 
 /// timm's `Mlp` with exact GELU.
@@ -103,7 +103,7 @@ impl<B: IbotBackend> Block<B> {
         x: Tensor<B, 2>,
         batch: usize,
         drop_path: Option<DropPath<B>>,
-        rows: Option<&RowPlaces>,
+        rows: Option<&RowIndices>,
     ) -> Tensor<B, 2> {
         let (drop_path1, drop_path2) = drop_path.map(|drop| (drop.attention, drop.mlp)).unzip();
         // x = x + drop_path1(ls1(attn(norm1(x))))
@@ -162,8 +162,8 @@ impl<B: Backend> DropPath<B> {
     ///
     /// # Shapes
     /// `[B, 1, 1]` -> `[M, 1, 1]`.
-    pub fn at_rows(self, rows: &RowPlaces, tokens: usize) -> Self {
-        let images = rows.places().iter().map(|place| *place / tokens as i32);
+    pub fn at_rows(self, rows: &RowIndices, tokens: usize) -> Self {
+        let images = rows.indices().iter().map(|place| *place / tokens as i32);
         let images: Vec<i32> = images.collect();
         let count = images.len();
         let images = TensorData::new(images, [count]);

@@ -25,7 +25,7 @@ use burn::module::{AutodiffModule, Module, ModuleDisplay};
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
-use crate::kernels::{IbotBackend, RowPlaces};
+use crate::kernels::{IbotBackend, RowIndices};
 use crate::random::Random;
 
 /// Which patches the student does not see, and what it sees in their place.
@@ -68,12 +68,12 @@ pub struct ChosenTokens<B: Backend> {
 
 impl<B: IbotBackend> Tokens<B> {
     /// Class tokens, and the patch tokens at `places` in the flat `[B N]` patches.
-    pub fn chosen(self, places: &RowPlaces) -> ChosenTokens<B> {
+    pub fn chosen(self, indices: &RowIndices) -> ChosenTokens<B> {
         let [images, patches, width] = self.patches.dims();
         let flat = self.patches.reshape([images * patches, width]);
         ChosenTokens {
             cls: self.cls,
-            patches: (!places.is_empty()).then(|| B::gather_rows(flat, places)),
+            patches: (!indices.is_empty()).then(|| B::gather_rows(flat, indices)),
         }
     }
 }
@@ -115,7 +115,7 @@ pub trait Backbone<B: Backend>: Module<B> + ModuleDisplay {
         images: Tensor<B, 4>,
         mask: Option<PatchMask<B>>,
         drop_path_rngs: &mut [Random],
-        patches: &RowPlaces,
+        patches: &RowIndices,
     ) -> ChosenTokens<B>
     where
         B: IbotBackend,

@@ -13,7 +13,7 @@ use crate::backbone::{Backbone, ChosenTokens, PatchMask, Tokens};
 use crate::error::Result;
 use crate::init::normal_param;
 use crate::kernels::{
-    IbotBackend, LinearLayerInput, Prologue, RowPlaces, TokenMask, TokensInput, as_dtype,
+    IbotBackend, LinearLayerInput, Prologue, RowIndices, TokenMask, TokensInput, as_dtype,
 };
 use crate::precision::Precision;
 use crate::random::Random;
@@ -224,7 +224,7 @@ impl<B: IbotBackend> VisionTransformer<B> {
         mut flat: Tensor<B, 2>,
         batch: usize,
         drop_path_rngs: &mut [Random],
-        rows: Option<&RowPlaces>,
+        rows: Option<&RowIndices>,
     ) -> Tensor<B, 2> {
         let (device, count) = (flat.device(), flat.dims()[0] / batch.max(1));
         let last = self.blocks.len() - 1; // a valid shape has a block
@@ -361,7 +361,7 @@ impl<B: IbotBackend> Backbone<B> for VisionTransformer<B> {
         images: Tensor<B, 4>,
         mask: Option<PatchMask<B>>,
         drop_path_rngs: &mut [Random],
-        patches: &RowPlaces,
+        patches: &RowIndices,
     ) -> ChosenTokens<B> {
         if !self.config.class_token {
             // its feature is the mean of all tokens
@@ -372,13 +372,13 @@ impl<B: IbotBackend> Backbone<B> for VisionTransformer<B> {
         let prefix = self.config.prefix_tokens();
         let of_image = (count - prefix).max(1) as i32;
         let class_tokens = (0..batch).map(|image| (image * count) as i32);
-        let patches = patches.places().iter().map(|place| {
+        let patches = patches.indices().iter().map(|place| {
             let (image, patch) = (place / of_image, place % of_image);
             image * count as i32 + prefix as i32 + patch
         });
         let rows: Vec<i32> = class_tokens.chain(patches).collect();
         let chosen = rows.len() - batch;
-        let rows = RowPlaces::new(rows, batch * count);
+        let rows = RowIndices::new(rows, batch * count);
         let tokens = self.through_blocks(flat, batch, drop_path_rngs, Some(&rows));
         ChosenTokens {
             cls: B::slice_rows(tokens.clone(), 0..batch),

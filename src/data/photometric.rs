@@ -7,7 +7,7 @@
 use fast_image_resize::pixels::U8x3;
 use image::{Rgb, RgbImage};
 
-use crate::kernels::Normalization;
+use crate::kernels::LevelScale;
 
 /// Rec. 601 luma, as torchvision rounds it.
 const LUMA: [f32; 3] = [0.2989, 0.587, 0.114];
@@ -201,7 +201,7 @@ impl Planes {
             .values
             .chunks_exact(area)
             .zip(out.chunks_exact_mut(area));
-        let Normalization { scale, offset } = Normalization::new(mean, std);
+        let LevelScale { scale, offset } = LevelScale::new(mean, std);
         for ((plane, out), (scale, offset)) in planes.zip(scale.into_iter().zip(offset)) {
             for (value, out) in plane.iter().zip(out) {
                 *out = value * scale + offset;

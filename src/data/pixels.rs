@@ -5,7 +5,7 @@ use std::ops::Range;
 use burn::tensor::{Tensor, TensorData};
 
 use crate::data::augment::AugmentConfig;
-use crate::kernels::{IbotBackend, LevelsInput, Normalization, normalized_on_host};
+use crate::kernels::{IbotBackend, LevelScale, LevelsInput, normalized_on_host};
 
 /// Pixels of pictures of one size, channel by channel: `[B, 3, S, S]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,7 +15,7 @@ pub enum Pixels {
         /// The levels.
         levels: Vec<u8>,
         /// What comes of them.
-        normalization: Normalization,
+        normalization: LevelScale,
     },
     /// Normalized.
     Values(Vec<f32>),
@@ -33,7 +33,7 @@ impl Pixels {
     pub fn from_levels(levels: Vec<u8>, augment: &AugmentConfig) -> Self {
         Self::Levels {
             levels,
-            normalization: Normalization::new(augment.mean, augment.std),
+            normalization: LevelScale::new(augment.mean, augment.std),
         }
     }
 

@@ -98,14 +98,14 @@ impl fmt::Display for Selected {
 
 /// A selected device, and why it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
+pub struct DeviceChoice {
     /// The device.
     pub selected: Selected,
     /// Why, as a sentence.
     pub reason: String,
 }
 
-impl Choice {
+impl DeviceChoice {
     fn new(selected: Selected, reason: impl Into<String>) -> Self {
         Self {
             selected,
@@ -114,7 +114,7 @@ impl Choice {
     }
 }
 
-impl fmt::Display for Choice {
+impl fmt::Display for DeviceChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.selected, self.reason)
     }
@@ -155,7 +155,7 @@ fn warn_of_small_gpu(selected: &Selected) {
 /// # Errors
 /// - [`Error::Device`] if `wgpu` is requested and there is no adapter
 /// - [`Error::Config`] where `device` fits none, or more than one, or goes with a CPU backend
-pub fn choose(choice: BackendChoice, device: Option<&str>) -> Result<Choice> {
+pub fn choose(choice: BackendChoice, device: Option<&str>) -> Result<DeviceChoice> {
     match choice {
         BackendChoice::Auto | BackendChoice::Wgpu => {
             choose_among(&list_adapters()?, choice, device)
@@ -168,7 +168,7 @@ pub fn choose(choice: BackendChoice, device: Option<&str>) -> Result<Choice> {
 ///
 /// # Errors
 /// `IBOT_API` names no API of this system.
-pub fn auto_choice() -> Result<Choice> {
+pub fn auto_choice() -> Result<DeviceChoice> {
     Ok(auto_among(&list_adapters()?))
 }
 
@@ -176,7 +176,7 @@ fn choose_among(
     adapters: &[AdapterSummary],
     choice: BackendChoice,
     device: Option<&str>,
-) -> Result<Choice> {
+) -> Result<DeviceChoice> {
     let cpu = match (choice, device) {
         (BackendChoice::Auto, None) => return Ok(auto_among(adapters)),
         (BackendChoice::Auto | BackendChoice::Wgpu, Some(wanted)) => {
@@ -187,7 +187,7 @@ fn choose_among(
         (BackendChoice::NdArray, _) => Selected::NdArray,
     };
     match device {
-        None => Ok(Choice::new(cpu, "as requested")),
+        None => Ok(DeviceChoice::new(cpu, "as requested")),
         Some(wanted) => Err(Error::config(
             "device",
             wanted,
@@ -211,13 +211,13 @@ fn best_hardware(adapters: &[AdapterSummary]) -> Option<Selected> {
     })
 }
 
-fn auto_among(adapters: &[AdapterSummary]) -> Choice {
+fn auto_among(adapters: &[AdapterSummary]) -> DeviceChoice {
     if let Some(selected) = best_hardware(adapters) {
         let kind = match &selected {
             Selected::Wgpu { adapter, .. } => adapter.kind,
             Selected::Flex | Selected::NdArray => AdapterKind::Other,
         };
-        return Choice::new(selected, format!("auto takes the first {kind}"));
+        return DeviceChoice::new(selected, format!("auto takes the first {kind}"));
     }
     let software = adapters
         .iter()
@@ -238,12 +238,12 @@ fn auto_among(adapters: &[AdapterSummary]) -> Choice {
         ),
         (None, None) => "auto takes the CPU: wgpu finds no adapter".to_owned(),
     };
-    Choice::new(Selected::Flex, reason)
+    DeviceChoice::new(Selected::Flex, reason)
 }
 
-fn wgpu_among(adapters: &[AdapterSummary]) -> Result<Choice> {
+fn wgpu_among(adapters: &[AdapterSummary]) -> Result<DeviceChoice> {
     if let Some(selected) = best_hardware(adapters) {
-        return Ok(Choice::new(selected, "the best adapter"));
+        return Ok(DeviceChoice::new(selected, "the best adapter"));
     }
     let software = |a: &&AdapterSummary| a.is_software() && a.api != Api::Gl;
     let Some(adapter) = adapters.iter().find(software) else {
@@ -260,13 +260,17 @@ fn wgpu_among(adapters: &[AdapterSummary]) -> Result<Choice> {
         device: wgpu_device(adapters, adapter.index)?,
         adapter: adapter.clone(),
     };
-    Ok(Choice::new(
+    Ok(DeviceChoice::new(
         selected,
         "there is no GPU: a software driver on the CPU is correct but slow",
     ))
 }
 
-fn named_among(adapters: &[AdapterSummary], choice: BackendChoice, wanted: &str) -> Result<Choice> {
+fn named_among(
+    adapters: &[AdapterSummary],
+    choice: BackendChoice,
+    wanted: &str,
+) -> Result<DeviceChoice> {
     if adapters.is_empty() {
         return Err(no_adapter());
     }
@@ -285,7 +289,7 @@ fn named_among(adapters: &[AdapterSummary], choice: BackendChoice, wanted: &str)
         device: wgpu_device(adapters, adapter.index)?,
         adapter: adapter.clone(),
     };
-    Ok(Choice::new(
+    Ok(DeviceChoice::new(
         selected,
         format!("requested as device {wanted}"),
     ))

@@ -152,7 +152,7 @@ pub fn device_descriptor(adapter: &wgpu::Adapter) -> wgpu::DeviceDescriptor<'sta
 ///
 /// # Errors
 /// [`Error::Device`] where the adapter cannot be opened, or the lost device is an application's own.
-pub fn working(selected: Selected) -> Result<Selected> {
+pub fn reopened_if_lost(selected: Selected) -> Result<Selected> {
     let Selected::Wgpu { device, adapter } = &selected else {
         return Ok(selected);
     };

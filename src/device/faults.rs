@@ -247,12 +247,12 @@ impl FaultLog {
 
     /// Remembers a report that follows from a fault, or is the only sign of it.
     pub(crate) fn record_symptom(&self, report: &str) {
-        if !self.is_poisoned() {
+        if !self.is_broken() {
             self.record(Fault::of_report(report));
         }
     }
 
-    pub(crate) fn is_poisoned(&self) -> bool {
+    pub(crate) fn is_broken(&self) -> bool {
         self.state.load(Ordering::Acquire) != SOUND
     }
 
@@ -346,12 +346,12 @@ mod tests {
     #[test]
     fn a_device_that_does_not_answer_is_broken_for_good() {
         let log = FaultLog::new("card");
-        assert!(!log.is_poisoned() && !log.is_silent());
+        assert!(!log.is_broken() && !log.is_silent());
         log.record(Fault::of_report("Parent device is lost"));
-        assert!(log.is_poisoned() && !log.is_silent());
+        assert!(log.is_broken() && !log.is_silent());
         log.record(Fault::new(FaultKind::NoAnswer, "no work was finished"));
         log.record(Fault::of_report("index out of bounds"));
-        assert!(log.is_poisoned() && log.is_silent());
+        assert!(log.is_broken() && log.is_silent());
     }
 
     #[test]

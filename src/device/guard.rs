@@ -4,7 +4,7 @@
 //! The guard learns of a fault in five ways: wgpu's error handler, its device-lost callback, a panic hook for the device's
 //! thread, `sync`, the only one to return compile errors of a kernel, and on Metal a counter (`witness`). All of them happen
 //! before a read that was requested later returns, so a check after the read is a check of the read. And each read and sync
-//! is waited for with a deadline before burn waits without one (`patience`).
+//! is waited for with a deadline before burn waits without one (`watchdog`).
 
 use std::fmt;
 use std::io::Write as _;
@@ -19,7 +19,7 @@ use cubecl::Runtime;
 use crate::device::adapters::AdapterSummary;
 use crate::device::api::Api;
 use crate::device::faults::{Fault, FaultLog};
-use crate::device::patience::Patience;
+use crate::device::watchdog::Watchdog;
 use crate::device::{kept_words, panics};
 use crate::error::{Error, Result};
 use crate::memory::GpuMemory;
@@ -105,7 +105,7 @@ pub struct GpuGuard {
     pub(super) setup: WgpuSetup,
     pub(super) adapter: Arc<AdapterSummary>,
     pub(super) log: Arc<FaultLog>,
-    pub(super) patience: Arc<Patience>,
+    pub(super) watchdog: Arc<Watchdog>,
 }
 
 impl fmt::Debug for GpuGuard {
@@ -143,7 +143,7 @@ impl GpuGuard {
     /// # Errors
     /// [`Error::Device`] with the first report and the remedy.
     pub fn check(&self) -> Result<()> {
-        if self.log.is_poisoned() {
+        if self.log.is_broken() {
             return Err(self.error());
         }
         Ok(())
@@ -160,7 +160,7 @@ impl GpuGuard {
             Ok(Err(error)) => self.log.record(Fault::of_report(&error.to_string())),
             Err(panic) => self.log.record_symptom(&panic.report),
         }
-        self.patience.check_done();
+        self.watchdog.check_done();
         if self.adapter.api == Api::Dx12 {
             // a fence of a device that was removed says that all is done; a submission says that it was removed
             self.setup.queue.submit([]);
@@ -179,7 +179,7 @@ impl GpuGuard {
             Ok(result) => self.check().map(|()| result),
             Err(panic) => {
                 self.poll(wgpu::PollType::Poll);
-                if self.log.is_poisoned() || is_device_symptom(&panic.report) {
+                if self.log.is_broken() || is_device_symptom(&panic.report) {
                     self.log.record_symptom(&panic.report);
                     return Err(self.error());
                 }
@@ -203,7 +203,7 @@ impl GpuGuard {
 
     /// Waits, with a deadline, until the device has done all of its work, then checks.
     fn synchronize(&self) -> Result<()> {
-        self.patience.synchronize();
+        self.watchdog.synchronize();
         self.check()
     }
 
@@ -246,7 +246,7 @@ impl GpuGuard {
 
     /// wgpu reports a lost device in a poll; a device that does not answer would block the poll.
     fn poll(&self, how: wgpu::PollType) {
-        if self.patience.is_silent() {
+        if self.watchdog.is_silent() {
             return;
         }
         if let Err(error) = self.setup.device.poll(how) {

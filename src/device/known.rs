@@ -9,7 +9,7 @@ use cubecl::client::ComputeClient;
 
 use crate::device::adapters::{AdapterKind, AdapterSummary};
 use crate::device::matrices::Matrices;
-use crate::device::patience::Patience;
+use crate::device::watchdog::Watchdog;
 
 /// One guarded device.
 struct RegisteredDevice {
@@ -17,7 +17,7 @@ struct RegisteredDevice {
     client: usize,
     adapter: Arc<AdapterSummary>,
     matrices: Option<Matrices>,
-    patience: Arc<Patience>,
+    watchdog: Arc<Watchdog>,
     queue: wgpu::Queue,
 }
 
@@ -33,7 +33,7 @@ pub(super) fn remember(
     device: &WgpuDevice,
     adapter: &AdapterSummary,
     matrices: Option<Matrices>,
-    patience: &Arc<Patience>,
+    watchdog: &Arc<Watchdog>,
     queue: &wgpu::Queue,
 ) {
     let known = RegisteredDevice {
@@ -41,7 +41,7 @@ pub(super) fn remember(
         client: client_key(&WgpuRuntime::client(device)),
         adapter: Arc::new(adapter.clone()),
         matrices,
-        patience: Arc::clone(patience),
+        watchdog: Arc::clone(watchdog),
         queue: queue.clone(),
     };
     KNOWN
@@ -91,9 +91,9 @@ pub(super) fn queue_of(client: &ComputeClient<WgpuRuntime>) -> Option<wgpu::Queu
 /// The device does not answer; [`super::GpuGuard::catch`] makes an error of it.
 pub(crate) fn launched(client: &ComputeClient<WgpuRuntime>) {
     let key = client_key(client);
-    let patience = find(|known| known.client == key, |known| known.patience.clone());
-    if let Some(patience) = patience {
-        patience.launched();
+    let watchdog = find(|known| known.client == key, |known| known.watchdog.clone());
+    if let Some(watchdog) = watchdog {
+        watchdog.launched();
     }
 }
 
@@ -113,9 +113,9 @@ pub fn memory_bytes<D: Any>(device: &D) -> Option<u64> {
 /// The device does not answer; [`super::GpuGuard::catch`] makes an error of it.
 pub(crate) fn synchronize_client(client: &ComputeClient<WgpuRuntime>) {
     let key = client_key(client);
-    let patience = find(|known| known.client == key, |known| known.patience.clone());
-    if let Some(patience) = patience {
-        patience.synchronize_or_panic();
+    let watchdog = find(|known| known.client == key, |known| known.watchdog.clone());
+    if let Some(watchdog) = watchdog {
+        watchdog.synchronize_or_panic();
     }
 }
 
@@ -128,11 +128,11 @@ pub fn synchronize<D: Any>(device: &D) {
     let Some(device) = (device as &dyn Any).downcast_ref::<WgpuDevice>() else {
         return;
     };
-    let patience = find(
+    let watchdog = find(
         |known| known.device == *device,
-        |known| known.patience.clone(),
+        |known| known.watchdog.clone(),
     );
-    if let Some(patience) = patience {
-        patience.synchronize_or_panic();
+    if let Some(watchdog) = watchdog {
+        watchdog.synchronize_or_panic();
     }
 }

@@ -3,7 +3,7 @@
 //! - [`adapters`]: the GPUs that wgpu can see, and the exact one behind a number or a name
 //! - [`choice`]: a backend and, if given, a device's number or name -> one device, with the reason as a sentence
 //! - [`guard`]: cubecl swallows GPU errors; the guard collects them, so that no number computed after a fault gets out
-//! - [`patience`]: no wait without bound; `witness`: a counter that shows whether work was done
+//! - [`watchdog`]: no wait without bound; `witness`: a counter that shows whether work was done
 //! - `opening`: a device is opened once and observed; [`existing`]: the same for one that an application opened
 //! - `known`: properties of a device for kernels and thresholds; `capacity`: a GPU's memory; `pools`: how it is allocated;
 //!   `kept_words`: sizes that kernels take, on the device once; `matrices`: cooperative matrices, where they are asked for
@@ -22,15 +22,15 @@ mod known;
 mod matrices;
 mod opening;
 pub mod panics;
-pub mod patience;
 mod pools;
 mod registry;
+pub mod watchdog;
 mod witness;
 
 pub use adapters::{AdapterKind, AdapterLimits, AdapterSummary, list_adapters};
 pub use api::{API_VARIABLE, Api};
-pub use choice::{BackendChoice, Choice, Selected, auto_choice, choose, is_wsl, select};
-pub use existing::{ExistingDevice, device_descriptor, working};
+pub use choice::{BackendChoice, DeviceChoice, Selected, auto_choice, choose, is_wsl, select};
+pub use existing::{ExistingDevice, device_descriptor, reopened_if_lost};
 pub use faults::{Fault, FaultKind};
 pub use guard::{DeviceGuard, GpuGuard};
 pub(crate) use kept_words::kept;
@@ -41,7 +41,7 @@ pub use matrices::{Cooperative, MATRICES_VARIABLE, Matrices};
 pub(crate) use matrices::{LEAST_MATRIX_WORKGROUP_BYTES, MATRIX_SUBGROUPS};
 pub use opening::init_wgpu;
 pub use panics::observe_log;
-pub use patience::{
+pub use watchdog::{
     DEADLINE_VARIABLE, end_process, end_process_at_once, on_no_answer, time_waiting,
 };
 pub use witness::WITNESS_VARIABLE;

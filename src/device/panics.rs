@@ -151,7 +151,7 @@ mod tests {
         thread.spawn(work).unwrap().join().unwrap_err();
         let kinds: Vec<_> = broken.faults().iter().map(|fault| fault.kind).collect();
         assert_eq!(kinds, [FaultKind::Shader, FaultKind::OutOfMemory]);
-        assert!(broken.is_poisoned() && !sound.is_poisoned());
+        assert!(broken.is_broken() && !sound.is_broken());
         assert!(
             broken
                 .error()

@@ -10,7 +10,7 @@ use crate::device::api::Api;
 use crate::device::faults::{Fault, FaultKind, FaultLog};
 use crate::device::guard::GpuGuard;
 use crate::device::matrices::Matrices;
-use crate::device::patience::Patience;
+use crate::device::watchdog::Watchdog;
 use crate::device::{known, panics};
 use crate::error::Result;
 use crate::lock::lock;
@@ -59,8 +59,8 @@ impl Guarded {
         let adapter = AdapterSummary::new(0, api, &setup.adapter);
         let matrices = Matrices::asked_for(api, &setup)?;
         let log = panics::watch(device, &adapter.title());
-        let patience = Patience::start(device, &setup, &adapter, &log)?;
-        known::remember(device, &adapter, matrices, &patience, &setup.queue);
+        let watchdog = Watchdog::start(device, &setup, &adapter, &log)?;
+        known::remember(device, &adapter, matrices, &watchdog, &setup.queue);
         let ear = Ear(Arc::clone(&log));
         setup.device.on_uncaptured_error(Arc::new(move |error| {
             if owner == Owner::Burn || panics::is_on_thread_of(&ear.0) {
@@ -88,7 +88,7 @@ impl Guarded {
             setup,
             adapter: Arc::new(adapter),
             log,
-            patience,
+            watchdog,
         };
         self.0.insert(device.clone(), (guard.clone(), owner));
         Ok(guard)

@@ -105,4 +105,4 @@ pub trait FinetuneObserver {
 }
 
 /// An observer that ignores all events.
-impl FinetuneObserver for crate::train::Silent {}
+impl FinetuneObserver for crate::train::NoObserver {}

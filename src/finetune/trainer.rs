@@ -19,8 +19,8 @@ use crate::method::losses::label_loss;
 use crate::ownership::take;
 use crate::random::{Random, Stream};
 use crate::train::{
-    Gradients, Link, Optimizer, Overlap, Tensors, UpdateRates, misfit, named_loss_scale,
-    on_new_nodes, prefixed, stored_loss_scale, subset,
+    GradientExchange, Gradients, Optimizer, Overlap, Tensors, UpdateRates, misfit,
+    named_loss_scale, on_new_nodes, prefixed, stored_loss_scale, subset,
 };
 
 /// What the names of the parts of [`ClassifierTrainer::tensors`] begin with.
@@ -37,7 +37,7 @@ pub struct ClassifierTrainer<B: TrainBackend> {
     /// Of the next step; none but in f16.
     loss_scale: Option<LossScale<B::InnerBackend>>,
     device: B::Device,
-    link: Link,
+    exchange: GradientExchange,
 }
 
 /// The metrics of a step, on the host, of the whole batch.
@@ -76,7 +76,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             config: config.clone(),
             loss_scale: LossScale::initial(config.precision, &device),
             device,
-            link: Link {
+            exchange: GradientExchange {
                 collective: Arc::new(SingleProcess),
                 wire: Wire::F32,
                 guard,
@@ -87,7 +87,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
     /// The same as one of several ranks, each of which has a share of every batch, in the order of the ranks.
     #[must_use]
     pub fn with_collective(mut self, collective: Arc<dyn Collective>) -> Self {
-        self.link.collective = collective;
+        self.exchange.collective = collective;
         self
     }
 
@@ -176,7 +176,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
     }
 
     fn measure(&self, images: Tensor<B::InnerBackend, 4>, labels: &[usize]) -> Result<Measured<B>> {
-        let ranks = &*self.link.collective;
+        let ranks = &*self.exchange.collective;
         let of_ranks = gather_counts(ranks, [labels.len()])?;
         let sum = |counts: &[[usize; 1]]| counts.iter().map(|[count]| count).sum::<usize>();
         let (before, batch) = (sum(&of_ranks[..ranks.rank()]), sum(&of_ranks));
@@ -193,7 +193,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
                 Gradients::backward_scaled(loss.clone(), scale),
                 loss.inner(),
             ),
-            Some(overlap) => self.over_ranks(overlap, loss)?,
+            Some(overlap) => self.all_reduce(overlap, loss)?,
         };
         let mut squared_norm = gradients.squared_norm(&self.classifier, &self.device);
         let mut factor = Tensor::ones([1], &self.device);
@@ -207,7 +207,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
         let mut wanted = vec![loss, squared_norm, factor];
         wanted.extend(logits);
         let data = self
-            .link
+            .exchange
             .guard
             .read::<B::InnerBackend, _>(&self.device, || Tensor::cat(wanted, 0).into_data())?;
         let values: Vec<f32> = data.iter::<f32>().collect();
@@ -258,15 +258,15 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
     }
 
     /// The backward pass, with gradients and the loss summed over all ranks.
-    fn over_ranks(
+    fn all_reduce(
         &self,
         overlap: Overlap<B>,
         loss: Tensor<B, 1>,
     ) -> Result<(Gradients<B>, Tensor<B::InnerBackend, 1>)> {
         let scale = self.loss_scale.as_ref();
-        let (mut gradients, early) = overlap.backward(loss.clone(), scale, &self.link)?;
+        let (mut gradients, early) = overlap.backward(loss.clone(), scale, &self.exchange)?;
         let own = gradients.take_in_order(&self.classifier);
-        let (sums, loss) = own.over_ranks(early, loss.inner(), &self.link)?;
+        let (sums, loss) = own.all_reduce(early, loss.inner(), &self.exchange)?;
         gradients.put_in_order(&self.classifier, sums);
         Ok((gradients, loss))
     }

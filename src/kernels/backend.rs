@@ -20,7 +20,7 @@ use super::ops::linear::{
     LinearLayerInput,
 };
 use super::ops::loss_scale::{LossScale, Unscaled};
-use super::ops::product::{Layout, RowPlaces};
+use super::ops::product::{Layout, RowIndices};
 use super::ops::target_potentials::{Known, TargetPotentials};
 use super::ops::tiled::TiledInput;
 use super::ops::tokens::{TokensGradients, TokensInput};
@@ -288,20 +288,20 @@ pub trait IbotBackend: Backend {
         product::column_sums(x)
     }
 
-    /// The rows at `places`; differentiable.
+    /// The rows at `indices`; differentiable.
     ///
     /// # Shapes
     /// `[R, D]` -> `[M, D]`.
-    fn gather_rows(x: Tensor<Self, 2>, places: &RowPlaces) -> Tensor<Self, 2> {
-        product::gather_rows(x, places)
+    fn gather_rows(x: Tensor<Self, 2>, indices: &RowIndices) -> Tensor<Self, 2> {
+        product::gather_rows(x, indices)
     }
 
     /// Rows back at their places, zeros in all others: the gradient of [`IbotBackend::gather_rows`].
     ///
     /// # Shapes
     /// `[M, D]` -> `[R, D]`.
-    fn scatter_rows(y: Tensor<Self, 2>, places: &RowPlaces) -> Tensor<Self, 2> {
-        product::scatter_rows(y, places)
+    fn scatter_rows(y: Tensor<Self, 2>, indices: &RowIndices) -> Tensor<Self, 2> {
+        product::scatter_rows(y, indices)
     }
 
     /// Some rows, one after the other; differentiable.

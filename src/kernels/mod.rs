@@ -32,13 +32,13 @@ pub use ops::grad_scale::{GradScale, GradScaleInput};
 pub use ops::l2_norm::L2NormInput;
 pub use ops::layer_norm::{LayerNormGradients, LayerNormInput};
 pub(crate) use ops::levels::on_host as normalized_on_host;
-pub use ops::levels::{LevelsInput, Normalization};
+pub use ops::levels::{LevelScale, LevelsInput};
 pub use ops::linear::{
     Activated, LinearBackwardInput, LinearGradients, LinearInput, LinearLayerGradients,
     LinearLayerInput, Normed, Prologue,
 };
 pub use ops::loss_scale::{INITIAL_LOSS_SCALE, LossScale, MIN_LOSS_SCALE, Unscaled};
-pub use ops::product::{Layout, RowPlaces};
+pub use ops::product::{Layout, RowIndices};
 pub(crate) use ops::rounding::as_dtype;
 pub use ops::target_potentials::{Drift, Known, TargetPotentials, taken_back};
 pub use ops::tiled::{Logits, TiledInput, TiledTargets, tile_columns};

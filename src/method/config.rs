@@ -16,7 +16,7 @@ pub const SMALLEST_TEMPERATURE: f64 = 1e-8;
 /// How the teacher's logits become targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Targets {
+pub enum TargetKind {
     /// Softmax of centered logits, with a center that follows the batch means (DINO, the paper).
     Centering,
     /// Sinkhorn-Knopp over the batch (DINOv2).
@@ -108,9 +108,9 @@ pub struct IbotConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared_head_teacher: Option<bool>,
     /// Class-token targets: "centering" or "sinkhorn". Default `"centering"`. Source: the reference and the paper.
-    pub cls_targets: Targets,
+    pub cls_targets: TargetKind,
     /// Patch targets: "centering" or "sinkhorn". Default `"sinkhorn"`. Source: the reference; "centering" in the paper.
-    pub patch_targets: Targets,
+    pub patch_targets: TargetKind,
     /// Momentum of the class-token center. Default 0.9. Source: the reference and the official code.
     pub center_momentum: f64,
     /// Momentum of the patch center, which is that of masked patches, as in DINOv2. Default 0.9. Source: `center_momentum2` of
@@ -177,8 +177,8 @@ impl Default for IbotConfig {
             prototype_norm: PrototypeNorm::None,
             shared_head: false,
             shared_head_teacher: None,
-            cls_targets: Targets::Centering,
-            patch_targets: Targets::Sinkhorn,
+            cls_targets: TargetKind::Centering,
+            patch_targets: TargetKind::Sinkhorn,
             center_momentum: 0.9,
             patch_center_momentum: 0.9,
             temperature_teacher_patch_warmup: None,

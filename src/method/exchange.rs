@@ -11,7 +11,7 @@ use crate::error::Result;
 ///
 /// # Errors
 /// As [`Collective`].
-pub(super) fn reduced<B: Backend, const D: usize>(
+pub(super) fn all_reduce<B: Backend, const D: usize>(
     tensor: Tensor<B, D>,
     ranks: &dyn Collective,
     reduce: fn(&dyn Collective, &mut [f32]) -> Result<()>,
@@ -43,7 +43,7 @@ pub(super) fn plus<B: Backend, const D: usize>(
 ///
 /// # Errors
 /// As [`Collective`].
-pub(super) fn gathered<B: Backend>(
+pub(super) fn all_gather<B: Backend>(
     rows: Tensor<B, 2>,
     ranks: &dyn Collective,
 ) -> Result<Tensor<B, 2>> {

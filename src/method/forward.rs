@@ -18,9 +18,9 @@ use burn::tensor::Tensor;
 use crate::backbone::{Backbone, TrainBackbone};
 use crate::collective::{Collective, SingleProcess};
 use crate::error::{Error, Result};
-use crate::kernels::{IbotBackend, RowPlaces, TrainBackend};
+use crate::kernels::{IbotBackend, RowIndices, TrainBackend};
 use crate::method::config::PatchWeight;
-use crate::method::exchange::gathered;
+use crate::method::exchange::all_gather;
 use crate::method::ibot::Ibot;
 use crate::method::losses::{
     ClsLossInput, PatchLossInput, PatchWeighting, TeacherTargets, cls_loss, koleo_loss, patch_loss,
@@ -111,7 +111,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         if ranks.size() == 1 {
             return Ok(own);
         }
-        let all = gathered(Tensor::cat(own, 0), ranks)?;
+        let all = all_gather(Tensor::cat(own, 0), ranks)?;
         let views = targets.parts[0].input.global_views.len();
         let mut start = 0;
         let parts = targets.counts.images().map(|images| {
@@ -200,7 +200,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         let mask = input.patch_mask(self.student.mask_token.val().inner());
         let mut rngs = input.drop_path_rngs[..images.dims()[0]].to_vec();
         let backbone = self.student.network.backbone.valid();
-        let none = RowPlaces::new(Vec::new(), 0);
+        let none = RowIndices::new(Vec::new(), 0);
         let tokens = backbone.chosen_tokens(images, Some(mask), &mut rngs, &none);
         tokens.cls
     }
@@ -253,13 +253,13 @@ fn tokens_of_views<B: TrainBackend, A: IbotBackend>(
     // copies, so that `student_cls` and this pass draw the same numbers
     let mut rngs = input.drop_path_rngs.clone();
     let (global_rngs, local_rngs) = rngs.split_at_mut(images.dims()[0]);
-    let places = &part.chosen.places;
-    let global = backbone.chosen_tokens(images, Some(mask), global_rngs, places);
+    let indices = &part.chosen.indices;
+    let global = backbone.chosen_tokens(images, Some(mask), global_rngs, indices);
     let mut cls = global.cls;
     if !input.local_views.is_empty() {
         // local views have another size, hence a second pass; nothing is masked in them, and they are not targets
         let local = on(Tensor::cat(input.local_views.clone(), 0)); // [L B, 3, s, s]
-        let none = RowPlaces::new(Vec::new(), 0);
+        let none = RowIndices::new(Vec::new(), 0);
         let local = backbone.chosen_tokens(local, None, local_rngs, &none);
         // global views first: `Pairing::OtherViews` takes view v of student and teacher for the same crop
         cls = Tensor::cat(vec![cls, local.cls], 0);

@@ -22,11 +22,11 @@ mod teacher;
 mod terms;
 mod tiling;
 
-pub use config::{IbotConfig, PatchWeight, SMALLEST_TEMPERATURE, StreamingPrototypes, Targets};
+pub use config::{IbotConfig, PatchWeight, SMALLEST_TEMPERATURE, StreamingPrototypes, TargetKind};
 pub use head::{Head, HeadConfig, PrototypeNorm};
 pub use ibot::{Ibot, Network, Student, VitIbot};
 pub use probe::{Probe, TargetProbe};
 pub use targets::BatchTargets;
 pub use teacher::{deep_copy, ema};
 pub use terms::{IbotInput, IbotOutput, LossTerms};
-pub(crate) use tiling::LogitRoom;
+pub(crate) use tiling::LogitLimits;

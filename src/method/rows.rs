@@ -3,12 +3,12 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use crate::kernels::RowPlaces;
+use crate::kernels::RowIndices;
 
 /// Some patches of a part of a batch, as rows of its flat tokens.
 pub(super) struct PatchRows {
     /// Places in the flat `[G B, N]` patches.
-    places: RowPlaces,
+    indices: RowIndices,
     /// How many of them each image has.
     pub counts: Vec<usize>,
 }
@@ -20,14 +20,14 @@ impl PatchRows {
         let rows = rows.filter_map(|(row, is)| (*is == masked).then_some(row as i32));
         let of_image = |image: &[bool]| image.iter().filter(|is| **is == masked).count();
         Self {
-            places: RowPlaces::new(rows.collect(), masks.len()),
+            indices: RowIndices::new(rows.collect(), masks.len()),
             counts: masks.chunks(patches.max(1)).map(of_image).collect(),
         }
     }
 
     /// Number M of them.
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.indices.len()
     }
 }
 
@@ -35,17 +35,17 @@ impl PatchRows {
 /// backbone computes no features of the rest.
 pub(super) struct ChosenPatches {
     /// Places in the flat `[G B, N]` patches.
-    pub places: RowPlaces,
+    pub indices: RowIndices,
     masked: usize,
 }
 
 impl ChosenPatches {
     /// `visible` is `None` if the loss on visible patches has no weight.
     pub fn new(masked: &PatchRows, visible: Option<&PatchRows>) -> Self {
-        let mut places = masked.places.places().to_vec();
-        places.extend(visible.iter().flat_map(|rows| rows.places.places()));
+        let mut indices = masked.indices.indices().to_vec();
+        indices.extend(visible.iter().flat_map(|rows| rows.indices.indices()));
         Self {
-            places: RowPlaces::new(places, masked.places.rows()),
+            indices: RowIndices::new(indices, masked.indices.rows()),
             masked: masked.len(),
         }
     }
@@ -78,12 +78,12 @@ mod tests {
         let masks = [true, false, false, false, false, false];
         let masked = PatchRows::new(&masks, true, 3);
         assert_eq!(
-            (masked.places.places(), masked.counts),
+            (masked.indices.indices(), masked.counts),
             (&[0][..], vec![1, 0])
         );
         let visible = PatchRows::new(&masks, false, 3);
         assert_eq!(
-            (visible.places.places(), visible.counts),
+            (visible.indices.indices(), visible.counts),
             (&[1, 2, 3, 4, 5][..], vec![2, 3])
         );
     }

@@ -10,12 +10,12 @@ use crate::backbone::{Backbone, TrainBackbone};
 use crate::collective::{Collective, Pairwise, all_reduce_sum};
 use crate::error::{Error, Result};
 use crate::kernels::{IbotBackend, Logits, TrainBackend};
-use crate::method::config::Targets;
+use crate::method::config::TargetKind;
 use crate::method::counts::{BatchCounts, PartCounts};
-use crate::method::exchange::{plus, reduced};
+use crate::method::exchange::{all_reduce, plus};
 use crate::method::head::Head;
 use crate::method::ibot::Ibot;
-use crate::method::losses::{Center, Places, TargetRule, TeacherTargets, targets_of_parts};
+use crate::method::losses::{Center, PartsContext, TargetRule, TeacherTargets, targets_of_parts};
 use crate::method::rows::{ChosenPatches, PatchRows};
 use crate::method::terms::IbotInput;
 use crate::method::tiling::tiling;
@@ -136,7 +136,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             let visible = PatchRows::new(&input.masks, false, of_image);
             let chosen = ChosenPatches::new(&masked, has_visible.then_some(&visible));
             let teacher = &self.teacher.backbone;
-            let tokens = teacher.chosen_tokens(images, None, &mut [], &chosen.places);
+            let tokens = teacher.chosen_tokens(images, None, &mut [], &chosen.indices);
             let part = Part {
                 masked,
                 visible,
@@ -181,7 +181,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             head: &self.teacher.cls_head,
             teacher_rows: &|part| globals * part.images,
             student_rows: &|part| views * part.images,
-            moves_center: config.cls_targets == Targets::Centering,
+            moves_center: config.cls_targets == TargetKind::Centering,
         };
         let masked = Kind {
             rule: self.rule(config.patch_targets, &self.patch_center),
@@ -189,7 +189,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             head: self.teacher.head_of_patches(),
             teacher_rows: &|part| part.masked,
             student_rows: &|part| part.masked,
-            moves_center: config.patch_targets == Targets::Centering,
+            moves_center: config.patch_targets == TargetKind::Centering,
         };
         let has_visible = config.visible_loss_weight > 0.0;
         let visible = Kind {
@@ -244,7 +244,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             let parts = parts.into_iter().map(|part| part.map(whole)).collect();
             return Ok(KindTargets { parts, mean: None });
         }
-        let places = Places {
+        let context = PartsContext {
             ranks,
             prototypes: kind.head.prototypes(),
             device: &device,
@@ -253,19 +253,19 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             true => Some(mean_of_parts(&parts, rows, kind.head, ranks)?),
             false => None,
         };
-        let parts = targets_of_parts(parts, &kind.rule, kind.temperature, columns, &places)?;
+        let parts = targets_of_parts(parts, &kind.rule, kind.temperature, columns, &context)?;
         Ok(KindTargets { parts, mean })
     }
 
     /// How logits become targets.
     pub(super) fn rule(
         &self,
-        targets: Targets,
+        targets: TargetKind,
         center: &Center<B::InnerBackend>,
     ) -> TargetRule<B::InnerBackend> {
         match targets {
-            Targets::Centering => TargetRule::Centering(center.value()),
-            Targets::Sinkhorn => TargetRule::Sinkhorn(self.config.sinkhorn_iterations),
+            TargetKind::Centering => TargetRule::Centering(center.value()),
+            TargetKind::Sinkhorn => TargetRule::Sinkhorn(self.config.sinkhorn_iterations),
         }
     }
 
@@ -280,12 +280,12 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     ) {
         // called after the loss: a batch is centered by those before it, as in DINO's main_dino.py
         let config = &self.config;
-        if config.cls_targets == Targets::Centering
+        if config.cls_targets == TargetKind::Centering
             && let Some(mean) = targets.cls.mean_logits()
         {
             self.center.update(mean, grad_scale.cloned());
         }
-        if config.patch_targets == Targets::Centering
+        if config.patch_targets == TargetKind::Centering
             && let Some(mean) = targets.masked.mean_logits()
         {
             self.patch_center.update(mean, grad_scale.cloned());
@@ -310,7 +310,7 @@ fn mean_of_parts<B: IbotBackend>(
     // -0, unlike 0, leaves the bits of the others' sums as they are
     let none = || Tensor::full([prototypes.dims()[0]], -0.0, &prototypes.device());
     let of_rows = of_rows.finish(plus).flatten().unwrap_or_else(none);
-    let mean = reduced(of_rows, ranks, all_reduce_sum)? / rows as f64;
+    let mean = all_reduce(of_rows, ranks, all_reduce_sum)? / rows as f64;
     Ok(Logits {
         bottleneck: mean.unsqueeze_dim(0),
         prototypes,

@@ -37,7 +37,7 @@ fn max_stored_bytes(memory_bytes: Option<u64>) -> usize {
 
 /// What decides whether logits are stored, of a device and of a number of prototypes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct LogitRoom {
+pub(crate) struct LogitLimits {
     /// Bytes of a GPU's memory; none where it is not known, and on a software device.
     pub memory_bytes: Option<u64>,
     /// Rows of so many logits that one tensor holds.
@@ -46,7 +46,7 @@ pub(crate) struct LogitRoom {
     pub tile_entries: usize,
 }
 
-impl LogitRoom {
+impl LogitLimits {
     /// On a device with so much memory and tensors of so many rows of logits.
     pub fn new(memory_bytes: Option<u64>, max_rows: usize) -> Self {
         Self {
@@ -88,10 +88,10 @@ impl LogitRoom {
     }
 }
 
-/// [`LogitRoom::tile_columns`] on a device.
+/// [`LogitLimits::tile_columns`] on a device.
 ///
 /// # Errors
-/// As [`LogitRoom::tile_columns`].
+/// As [`LogitLimits::tile_columns`].
 pub(super) fn tiling<B: IbotBackend>(
     rows: [usize; 2],
     prototypes: usize,
@@ -99,7 +99,7 @@ pub(super) fn tiling<B: IbotBackend>(
     tile_entries: usize,
     device: &B::Device,
 ) -> Result<Option<usize>> {
-    let room = LogitRoom {
+    let room = LogitLimits {
         memory_bytes: memory_bytes(device),
         max_rows: B::max_logit_rows(prototypes, device),
         tile_entries,

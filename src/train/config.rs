@@ -117,7 +117,7 @@ impl RunConfig {
     /// This configuration with the keys of a TOML file in place of its own.
     ///
     /// # Errors
-    /// [`Error::Io`] where the file cannot be read, [`Error::Config`] for a key or value that is not known.
+    /// [`Error::Io`] where the file cannot be read, [`Error::Config`] for an unknown key or an invalid value.
     pub fn merged_with_file(&self, path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path);
         let text = text.map_err(|error| Error::io(path)(in_words(error)))?;

@@ -10,7 +10,7 @@ use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::method::{Probe, TargetProbe};
 
-/// Mean targets of fewer prototypes than this are one prototype.
+/// Perplexity of the mean targets below which they count as one prototype.
 const ONE_PROTOTYPE: f64 = 1.1;
 /// Fraction of the largest possible entropy above which targets carry no information.
 const UNIFORM: f64 = 0.99;

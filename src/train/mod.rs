@@ -15,14 +15,14 @@ mod weights;
 
 pub use config::RunConfig;
 pub use health::OnAnomaly;
+pub(crate) use optim::{GradientExchange, Overlap};
 pub use optim::{
     Gradients, Optimizer, OptimizerConfig, OptimizerKind, Pace, Rates, Schedule, ScheduleConfig,
     UpdateRates, on_new_nodes,
 };
-pub(crate) use optim::{Link, Overlap};
 pub use run::{
-    Change, Evaluation, Every, Observer, OnDeviceLost, PatchColors, RunRecord, RunRequest,
-    RunStart, Silent, StepMetrics, When, pictures_to_train_on, run,
+    Evaluation, EvaluationTime, Interval, NoObserver, Observer, OnDeviceLost, PatchColors,
+    RunRecord, RunRequest, RunStart, SettingChange, StepMetrics, pictures_to_train_on, run,
 };
 pub(crate) use run::{RunLock, check_same_tensors};
 pub use trainer::{PhaseTimes, StepInput, StepLosses, Tensors, Trainer, TrainerConfig};

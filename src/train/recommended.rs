@@ -119,7 +119,7 @@ pub fn recommended_with(
 
 /// How many of these images are trained on with these settings: without those that are held out, and as tiles where they are cut.
 #[must_use]
-pub fn trained_on(images: &Arc<ImageFolder>, config: &RunConfig) -> usize {
+pub fn training_examples(images: &Arc<ImageFolder>, config: &RunConfig) -> usize {
     let kept = match config.held_out {
         None => images.clone(),
         Some(share) => {

@@ -10,7 +10,7 @@ use ibot::collective::{Collective, LocalRanks};
 use ibot::device::Selected;
 use ibot::error::{Error, Result};
 use ibot::files::checkpoint::{Checkpoint, Store};
-use ibot::train::{Every, Observer, OnAnomaly, RunConfig, RunRequest, StepMetrics, run};
+use ibot::train::{Interval, Observer, OnAnomaly, RunConfig, RunRequest, StepMetrics, run};
 
 use crate::tiny_model::Scratch;
 
@@ -50,7 +50,7 @@ fn request(scratch: &Scratch, out: &str) -> RunRequest {
     let mut config = RunConfig::default().merged_with_file(&toml).unwrap();
     config.steps = Some(12);
     let mut request = RunRequest::new(config, vec![folder], scratch.path(out), Selected::Flex);
-    request.checkpoint_every = Every::Steps(5);
+    request.checkpoint_every = Interval::Steps(5);
     request
 }
 
@@ -146,7 +146,12 @@ fn lines(out: &Path) -> Vec<String> {
 fn a_run_goes_on_with_other_numbers_of_ranks() {
     let scratch = Scratch::new("ranks");
     let alone = request(&scratch, "alone");
-    run(&alone, &AtomicBool::new(false), &mut ibot::train::Silent).unwrap();
+    run(
+        &alone,
+        &AtomicBool::new(false),
+        &mut ibot::train::NoObserver,
+    )
+    .unwrap();
 
     let together = request(&scratch, "together");
     let mut files = None;
@@ -269,7 +274,7 @@ fn ranks_go_back_together() {
     let mut diverging = request(&scratch, "back");
     diverging.config.schedule.base_learning_rate = 1e30;
     diverging.on_anomaly = OnAnomaly::Rollback;
-    diverging.checkpoint_every = Every::Steps(1);
+    diverging.checkpoint_every = Interval::Steps(1);
     let ended = train(&diverging, 2, 99, unchanged);
     let messages = ended.iter().map(|(ended, _)| ended.as_ref().unwrap_err());
     let messages: Vec<String> = messages.map(ToString::to_string).collect();

@@ -8,7 +8,7 @@ use ibot::device::{Selected, device_descriptor};
 use ibot::error::{Error, Result};
 use ibot::method::IbotConfig;
 use ibot::train::{
-    Every, Observer, OnDeviceLost, PatchColors, RunConfig, RunRequest, StepMetrics, run,
+    Interval, Observer, OnDeviceLost, PatchColors, RunConfig, RunRequest, StepMetrics, run,
 };
 
 use crate::PATIENCE;
@@ -40,7 +40,7 @@ fn request(scratch: &Scratch, steps: usize) -> RunRequest {
     config.steps = Some(steps);
     config.health_every = 2;
     let mut request = RunRequest::new(config, vec![folder], scratch.path("run"), Selected::Flex);
-    request.checkpoint_every = Every::Steps(5);
+    request.checkpoint_every = Interval::Steps(5);
     request
 }
 
@@ -219,7 +219,7 @@ fn an_evaluation_without_images_keeps_the_state() {
     let scratch = Scratch::new("unevaluated");
     let mut request = request(&scratch, 60);
     request.config.metrics_every = 1;
-    request.checkpoint_every = Every::Steps(1000);
+    request.checkpoint_every = Interval::Steps(1000);
     let mut thief = Thief(request.data[0].clone());
     let ended = run(&request, &AtomicBool::new(false), &mut thief);
     let message = ended.unwrap_err().to_string();
@@ -261,7 +261,7 @@ fn lose_the_device(
     let host = host(device_descriptor)?;
     let mut request = request(scratch, 8);
     request.config.metrics_every = 1;
-    request.checkpoint_every = Every::Steps(2);
+    request.checkpoint_every = Interval::Steps(2);
     request.out = scratch.path(&format!("{on_lost:?}"));
     request.selected = host.existing().adopt().unwrap();
     request.on_device_lost = on_lost;
@@ -295,7 +295,11 @@ fn a_run_that_loses_its_device_goes_on_on_the_cpu() {
     // no device any more, and no other settings for that
     let mut other = by_itself.clone();
     other.config.method.temperature_student = 0.2;
-    let ended = run(&other, &AtomicBool::new(false), &mut ibot::train::Silent);
+    let ended = run(
+        &other,
+        &AtomicBool::new(false),
+        &mut ibot::train::NoObserver,
+    );
     let message = ended.unwrap_err().to_string();
     for said in ["other settings", "temperature_student"] {
         assert!(message.contains(said), "{said}: {message}");
@@ -310,7 +314,12 @@ fn a_run_that_loses_its_device_goes_on_on_the_cpu() {
         allow_changes: true,
         ..by_hand.clone()
     };
-    run(&on_cpu, &AtomicBool::new(false), &mut ibot::train::Silent).unwrap();
+    run(
+        &on_cpu,
+        &AtomicBool::new(false),
+        &mut ibot::train::NoObserver,
+    )
+    .unwrap();
 
     let bytes = |request: &RunRequest, file: &str| std::fs::read(request.out.join(file)).unwrap();
     for file in [

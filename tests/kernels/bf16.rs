@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, TensorData};
 use burn_ndarray::NdArray;
 use half::bf16;
 use ibot::kernels::{
-    AttentionInput, IbotBackend, LinearBackwardInput, LinearInput, RowPlaces, TrainBackend,
+    AttentionInput, IbotBackend, LinearBackwardInput, LinearInput, RowIndices, TrainBackend,
 };
 use ibot::precision::Precision;
 use ibot::random::{Random, Stream};
@@ -93,7 +93,7 @@ pub fn linear<B: TrainBackend>(device: &B::Device) {
 /// Context and gradient of attention, `[B T, D]` and `[B T, 3 D]`, of which those of some queries count.
 fn attention_of<B: IbotBackend>(
     [batch, tokens, heads, head_width]: [usize; 4],
-    queries: Option<&RowPlaces>,
+    queries: Option<&RowIndices>,
     device: &B::Device,
 ) -> [Vec<f32>; 2] {
     let (rows, width) = (batch * tokens, heads * head_width);
@@ -129,7 +129,7 @@ pub fn attention<B: TrainBackend>(device: &B::Device) {
     for sizes @ [batch, tokens, ..] in [[1, 1, 1, 4], [2, 5, 3, 4], [2, 50, 2, 64], [1, 37, 3, 20]]
     {
         let some =
-            (tokens > 1).then(|| RowPlaces::new(vec![0, (tokens - 1) as i32], batch * tokens));
+            (tokens > 1).then(|| RowIndices::new(vec![0, (tokens - 1) as i32], batch * tokens));
         let chosen = [None, some.as_ref()];
         for queries in chosen {
             let found = |precision: Precision| {

@@ -1,7 +1,7 @@
 //! Pictures that come as bytes, normalized on the device: the bits of the host's formula, on every backend.
 
 use burn::tensor::Tensor;
-use ibot::kernels::{IbotBackend, LevelsInput, Normalization, TrainBackend};
+use ibot::kernels::{IbotBackend, LevelScale, LevelsInput, TrainBackend};
 use ibot::random::{Random, Stream};
 
 use crate::products::Inner;
@@ -37,7 +37,7 @@ pub fn upload<B: TrainBackend>(device: &B::Device) {
         let input = LevelsInput {
             levels,
             dims: [images, 3, height, width],
-            normalization: Normalization::new(mean, std),
+            normalization: LevelScale::new(mean, std),
         };
         let bits = |found: Vec<f32>| found.into_iter().map(f32::to_bits).collect::<Vec<_>>();
         let found: Tensor<B, 4> = B::upload_levels(input.clone(), device);
@@ -49,7 +49,7 @@ pub fn upload<B: TrainBackend>(device: &B::Device) {
     let none = LevelsInput {
         levels: Vec::new(),
         dims: [0, 3, 8, 8],
-        normalization: Normalization::new(mean, std),
+        normalization: LevelScale::new(mean, std),
     };
     assert_eq!(B::upload_levels(none, device).dims(), [0, 3, 8, 8]);
 }

@@ -9,7 +9,7 @@ use half::f16;
 use ibot::kernels::wgsl::AttentionPath;
 use ibot::kernels::{
     AttentionInput, Gpu, IbotBackend, L2NormInput, LayerNormInput, LinearLayerInput, Prologue,
-    RowPlaces, TokenMask, TokensInput, TrainBackend,
+    RowIndices, TokenMask, TokensInput, TrainBackend,
 };
 use ibot::precision::Precision;
 
@@ -161,7 +161,7 @@ fn norms<B: TrainBackend>(side: &mut Side<'_, B>, sizes @ [rows, width, _]: [usi
 fn places<B: TrainBackend>(side: &mut Side<'_, B>, sizes @ [rows, width, _]: [usize; 3]) {
     let x = side.leaf(80, [rows, width], 1.0);
     let dtype = side.rows(&x).dtype();
-    let places = RowPlaces::new((0..rows as i32).rev().step_by(3).collect(), rows);
+    let places = RowIndices::new((0..rows as i32).rev().step_by(3).collect(), rows);
     let y = B::gather_rows(side.rows(&x), &places);
     side.keep(&format!("rows by place, {sizes:?}"), y, dtype, &[&x]);
     // twice: the gradient of a slice adds to what is there

@@ -4,7 +4,7 @@
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
 use ibot::kernels::{
-    IbotBackend, Layout, LinearBackwardInput, LinearInput, RowPlaces, TrainBackend,
+    IbotBackend, Layout, LinearBackwardInput, LinearInput, RowIndices, TrainBackend,
 };
 use ibot::random::{Random, Stream};
 
@@ -335,7 +335,7 @@ pub fn rows_by_place<B: TrainBackend>(device: &B::Device) {
         (1, 1, vec![0]),
     ] {
         let x = draw(17, rows * width);
-        let chosen = RowPlaces::new(places.clone(), rows);
+        let chosen = RowIndices::new(places.clone(), rows);
         let leaf = tensor::<B, 2>(&x, [rows, width], device).require_grad();
         let y = B::gather_rows(leaf.clone(), &chosen);
         let expected = places

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 use ibot::kernels::{
-    AttentionInput, LayerNormInput, LinearLayerInput, Prologue, RowPlaces, TrainBackend,
+    AttentionInput, LayerNormInput, LinearLayerInput, Prologue, RowIndices, TrainBackend,
     attention_maps,
 };
 use ibot::random::{Random, Stream};
@@ -211,7 +211,7 @@ pub fn attention_of_some<B: TrainBackend>(device: &B::Device) {
         let d_qkv = gradient(&input.qkv, context.clone(), &weights);
         (values(context), d_qkv)
     };
-    let (context, d_qkv) = of(Some(RowPlaces::new(places.to_vec(), rows)));
+    let (context, d_qkv) = of(Some(RowIndices::new(places.to_vec(), rows)));
     let expected = attention_f64(&wide(&qkv), sizes);
     for row in places.map(|place| place as usize * width..(place as usize + 1) * width) {
         assert_close(&context[row.clone()], &expected[row], 1e-5);

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use ibot::backbone::{Backbone, ChosenTokens, GlobalPool, PatchMask, VitConfig};
-use ibot::kernels::{RowPlaces, TrainBackend};
+use ibot::kernels::{RowIndices, TrainBackend};
 use ibot::random::{Random, Stream};
 use ibot::train::Gradients;
 
@@ -57,14 +57,14 @@ pub fn are_those_of_all_tokens<B: TrainBackend>(device: &B::Device) {
     };
     let many: Vec<i32> = (0..48).filter(|place| place % 3 == 0).collect();
     for config in [vit, recipe, checkpointed, without_class] {
-        for places in [many.clone(), vec![47], vec![]] {
-            let places = RowPlaces::new(places, IMAGES * 16);
-            same::<B>(&config, &places, device);
+        for indices in [many.clone(), vec![47], vec![]] {
+            let indices = RowIndices::new(indices, IMAGES * 16);
+            same::<B>(&config, &indices, device);
         }
     }
 }
 
-fn same<B: TrainBackend>(config: &VitConfig, places: &RowPlaces, device: &B::Device) {
+fn same<B: TrainBackend>(config: &VitConfig, indices: &RowIndices, device: &B::Device) {
     let mut random = Random::new(7, 0, 0, Stream::Init);
     let vit = config.init::<B>(&mut random, device).unwrap();
     // a forward pass from parameters of its own: burn frees those of another's graph
@@ -75,14 +75,14 @@ fn same<B: TrainBackend>(config: &VitConfig, places: &RowPlaces, device: &B::Dev
             .map(|at| Random::new(1, 0, at, Stream::DropPath(0)))
             .collect();
         let tokens = match chosen {
-            true => vit.chosen_tokens(images, Some(mask), &mut rngs, places),
+            true => vit.chosen_tokens(images, Some(mask), &mut rngs, indices),
             false => {
                 let tokens = vit.training_tokens(images, Some(mask), &mut rngs);
-                tokens.chosen(places)
+                tokens.chosen(indices)
             }
         };
         let ChosenTokens { cls, patches } = tokens;
-        assert_eq!(patches.is_some(), !places.is_empty());
+        assert_eq!(patches.is_some(), !indices.is_empty());
         // each entry counts by its own weight
         let weighed = |tokens: Tensor<B, 2>| {
             let [rows, width] = tokens.dims();

@@ -4,7 +4,7 @@ use ibot::device::DeviceGuard;
 use ibot::files::{NamedTensor, load_state_dict, state_dict};
 use ibot::kernels::TrainBackend;
 use ibot::method::VitIbot;
-use ibot::method::{IbotConfig, Targets};
+use ibot::method::{IbotConfig, TargetKind};
 use ibot::train::health::{Anomaly, Health, HealthMonitor};
 use ibot::train::{Rates, StepInput, TrainerConfig};
 
@@ -50,7 +50,7 @@ fn verdict<B: TrainBackend>(
 
 fn centered() -> IbotConfig {
     IbotConfig {
-        patch_targets: Targets::Centering,
+        patch_targets: TargetKind::Centering,
         ..tiny()
     }
 }
@@ -99,7 +99,7 @@ pub fn flat_features<B: TrainBackend>(device: &B::Device) {
     assert_eq!(sick, expected, "{health:?}");
     // Sinkhorn-Knopp cannot be fooled into one prototype: equal rows become uniform
     let config = IbotConfig {
-        cls_targets: Targets::Sinkhorn,
+        cls_targets: TargetKind::Sinkhorn,
         ..tiny()
     };
     let (sick, health) = verdict::<B>(&config, SHARP, flat, device);

@@ -6,7 +6,7 @@ use ibot::device::DeviceGuard;
 use ibot::files::state_dict;
 use ibot::kernels::TrainBackend;
 use ibot::method::VitIbot;
-use ibot::method::{IbotConfig, PatchWeight, StreamingPrototypes, Targets};
+use ibot::method::{IbotConfig, PatchWeight, StreamingPrototypes, TargetKind};
 use ibot::random::{Random, Stream};
 use ibot::train::{OptimizerConfig, Rates, StepInput, TrainerConfig};
 
@@ -119,7 +119,7 @@ pub fn assert_same_step(found: &Step, expected: &Step) {
 }
 
 /// A configuration with all losses, drop path, and one kind of targets.
-pub fn all_losses(targets: Targets, patch_weight: PatchWeight) -> IbotConfig {
+pub fn all_losses(targets: TargetKind, patch_weight: PatchWeight) -> IbotConfig {
     let mut config = IbotConfig {
         cls_targets: targets,
         patch_targets: targets,
@@ -136,8 +136,8 @@ pub fn all_losses(targets: Targets, patch_weight: PatchWeight) -> IbotConfig {
 /// A batch in four parts has the losses, gradients and centers of the same batch in one piece.
 pub fn parts_add_up<B: TrainBackend>(device: &B::Device) {
     for (targets, weight) in [
-        (Targets::Sinkhorn, PatchWeight::Image),
-        (Targets::Centering, PatchWeight::Patch),
+        (TargetKind::Sinkhorn, PatchWeight::Image),
+        (TargetKind::Centering, PatchWeight::Patch),
     ] {
         let config = all_losses(targets, weight);
         let run = |micro_batch_size| {
@@ -157,7 +157,7 @@ pub fn parts_without_masks_or_without_visible_patches<B: TrainBackend>(device: &
         let config = IbotConfig {
             streaming_prototypes,
             koleo_weight: 0.0, // pictures that are all mask tokens lie in one point
-            ..all_losses(Targets::Sinkhorn, PatchWeight::Patch)
+            ..all_losses(TargetKind::Sinkhorn, PatchWeight::Patch)
         };
         let masks = (0..256).map(|patch| match patch / 4 % 32 {
             0..8 => false,

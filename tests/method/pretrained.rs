@@ -15,7 +15,7 @@ use ibot::files::{NamedTensor, read_safetensors, read_weights};
 use ibot::kernels::{IbotBackend, TrainBackend};
 use ibot::method::PrototypeNorm;
 use ibot::method::VitIbot;
-use ibot::method::{IbotConfig, Targets};
+use ibot::method::{IbotConfig, TargetKind};
 use ibot::train::{
     PretrainedParts, Rates, RunConfig, StepInput, Trainer, TrainerConfig, load_method,
 };
@@ -62,7 +62,7 @@ pub fn shared() -> IbotConfig {
     IbotConfig {
         shared_head: true,
         prototype_norm: PrototypeNorm::Learned,
-        patch_targets: Targets::Centering,
+        patch_targets: TargetKind::Centering,
         ..config()
     }
 }
@@ -197,7 +197,7 @@ pub fn goes_on_training<B: TrainBackend>(device: &B::Device) {
 fn what_a_file_has_none_of_starts_anew() {
     let config = IbotConfig {
         prototype_norm: PrototypeNorm::Fixed,
-        patch_targets: Targets::Centering,
+        patch_targets: TargetKind::Centering,
         ..config()
     };
     let drawn: VitIbot<B> = config.init(3, &device()).unwrap();
@@ -283,7 +283,7 @@ fn heads_that_do_not_fit_name_every_setting() {
             "n_patch_prototypes = 5    # is 7",
             "prototype_norm = \"learned\"    # is \"none\"",
             "shared_head_teacher = true    # is false",
-            "or leave out `pretrained_parts` all",
+            "or load the backbone only",
         ]
     );
     // and they are what the file needs

@@ -9,7 +9,7 @@ use burn_autodiff::Autodiff;
 use burn_flex::Flex;
 use ibot::collective::{Collective, LocalRanks, SingleProcess, Wire};
 use ibot::device::DeviceGuard;
-use ibot::method::{IbotConfig, PatchWeight, StreamingPrototypes, Targets};
+use ibot::method::{IbotConfig, PatchWeight, StreamingPrototypes, TargetKind};
 use ibot::precision::Precision;
 use ibot::random::{Random, Stream};
 use ibot::train::{OptimizerConfig, OptimizerKind, Rates, StepInput, Tensors, TrainerConfig};
@@ -149,8 +149,8 @@ fn cases() -> Vec<Case> {
         local_views: 2,
         ..plain.clone()
     };
-    let sinkhorn = all(Targets::Sinkhorn, PatchWeight::Image);
-    let centering = all(Targets::Centering, PatchWeight::Patch);
+    let sinkhorn = all(TargetKind::Sinkhorn, PatchWeight::Image);
+    let centering = all(TargetKind::Centering, PatchWeight::Patch);
     let with = |case: &Case, name, change: &dyn Fn(&mut Case)| {
         let mut case = Case {
             name,

@@ -7,7 +7,7 @@ use ibot::files::state_dict;
 use ibot::kernels::TrainBackend;
 use ibot::method::PrototypeNorm;
 use ibot::method::losses::koleo_loss;
-use ibot::method::{IbotConfig, PatchWeight, Targets};
+use ibot::method::{IbotConfig, PatchWeight, TargetKind};
 use ibot::method::{IbotInput, IbotOutput, VitIbot};
 use ibot::random::{Random, Stream};
 use ibot::train::Gradients;
@@ -266,7 +266,7 @@ pub fn losses_by_weight<B: TrainBackend>(device: &B::Device) {
 /// Centered patch targets have a center of their own, which each batch moves.
 pub fn centered_patches<B: TrainBackend>(device: &B::Device) {
     let config = IbotConfig {
-        patch_targets: Targets::Centering,
+        patch_targets: TargetKind::Centering,
         ..tiny()
     };
     let mut method = method::<B>(&config, device);

@@ -6,7 +6,7 @@ use ibot::kernels::wgsl::peak_bytes_in_use;
 use ibot::kernels::{Gpu, IbotBackend, TrainBackend};
 use ibot::method::IbotInput;
 use ibot::method::PrototypeNorm;
-use ibot::method::{IbotConfig, PatchWeight, StreamingPrototypes, Targets};
+use ibot::method::{IbotConfig, PatchWeight, StreamingPrototypes, TargetKind};
 use ibot::random::{Random, Stream};
 use ibot::train::Gradients;
 
@@ -16,7 +16,7 @@ use crate::{assert_close, random_views, tiny, values};
 /// Losses, gradients and centers are those of stored logits: tiles of one prototype and of some, both kinds of targets,
 /// all kinds of heads, a whole batch and one in parts.
 pub fn steps_equal_stored<B: TrainBackend>(device: &B::Device) {
-    let sinkhorn = all_losses(Targets::Sinkhorn, PatchWeight::Image);
+    let sinkhorn = all_losses(TargetKind::Sinkhorn, PatchWeight::Image);
     let shared_by_teacher = IbotConfig {
         shared_head_teacher: Some(true),
         n_patch_prototypes: 20,
@@ -26,7 +26,7 @@ pub fn steps_equal_stored<B: TrainBackend>(device: &B::Device) {
     let shared = IbotConfig {
         shared_head: true,
         prototype_norm: PrototypeNorm::Learned,
-        ..all_losses(Targets::Centering, PatchWeight::Patch)
+        ..all_losses(TargetKind::Centering, PatchWeight::Patch)
     };
     for (config, tile_entries, micro_batch_size) in [
         (&sinkhorn, 1, None),
@@ -52,7 +52,7 @@ pub fn probes_do_not_see_tiles<B: TrainBackend>(device: &B::Device) {
     let views = random_views(4, device);
     let masks: Vec<bool> = (0..32).map(|patch| patch % 3 == 0).collect();
     let config = IbotConfig {
-        patch_targets: Targets::Centering,
+        patch_targets: TargetKind::Centering,
         ..tiny()
     };
     let probe = |tile_entries: usize| {

@@ -15,7 +15,7 @@ use ibot::device::{BackendChoice, DeviceGuard, Selected, choose};
 use ibot::kernels::wgsl::peak_bytes_in_use;
 use ibot::kernels::{Gpu, TrainBackend};
 use ibot::masking::MaskRatio;
-use ibot::method::{PrototypeNorm, StreamingPrototypes, Targets};
+use ibot::method::{PrototypeNorm, StreamingPrototypes, TargetKind};
 use ibot::precision::Precision;
 use ibot::random::{Random, Stream};
 use ibot::train::plan::{Choosable, Plan};
@@ -100,7 +100,7 @@ const CASES: &[(&str, Change)] = &[
         c.method.koleo_weight = 0.1;
         c.method.drop_path_rate = 0.1;
         c.method.mask_ratio = MaskRatio::Range([0.1, 0.5]);
-        c.method.cls_targets = Targets::Sinkhorn;
+        c.method.cls_targets = TargetKind::Sinkhorn;
         let vit = c.method.vit.as_mut().unwrap();
         (vit.reg_tokens, vit.init_values) = (4, Some(1e-5));
         c.augment.local_views = 4;

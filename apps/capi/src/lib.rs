@@ -12,7 +12,7 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::Path;
 use std::ptr;
 
-use ibot::app::{EmbedRequest, EmbedderConfig, EmbedderHandle, Picture, caught};
+use ibot::app::{EmbedRequest, EmbedderConfig, EmbedderHandle, Picture, catch_panic};
 use ibot::device::BackendChoice;
 use ibot::{Error, Result};
 
@@ -186,7 +186,7 @@ unsafe fn embed(
 
 /// Runs a call and keeps its error.
 fn answer(call: impl FnOnce() -> Result<()>) -> c_int {
-    let result = caught(call, Error::Embedding);
+    let result = catch_panic(call, Error::Embedding);
     let (status, message) = match result {
         Ok(()) => (OK, String::new()),
         Err(error) => (status_of(&error), error.to_string()),

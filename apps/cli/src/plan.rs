@@ -10,7 +10,7 @@ use ibot::error::counted;
 use ibot::files::checkpoint::Store;
 use ibot::precision::Precision;
 use ibot::train::plan::{Choosable, Plan};
-use ibot::train::{RunConfig, RunRequest, Silent, pictures_to_train_on};
+use ibot::train::{NoObserver, RunConfig, RunRequest, pictures_to_train_on};
 use ibot::{Error, Result};
 use indicatif::ProgressBar;
 
@@ -135,7 +135,7 @@ impl Planned {
             }
         }
         let stop = stop_on_signal()?;
-        let pictures = pictures_to_train_on(&request, &stop, &mut Silent)?;
+        let pictures = pictures_to_train_on(&request, &stop, &mut NoObserver)?;
         let examples = request.config.folder.examples(pictures.clone());
         let count = examples.len();
         if request.config.folder.tile.is_some() {

@@ -9,7 +9,7 @@ use ibot::device::Selected;
 use ibot::error::printable;
 use ibot::memory::in_gib;
 use ibot::train::health::Anomaly;
-use ibot::train::{Evaluation, Observer, RunStart, StepMetrics, When};
+use ibot::train::{Evaluation, EvaluationTime, Observer, RunStart, StepMetrics};
 use indicatif::ProgressBar;
 
 use super::bar::{Shown, bar, spinner};
@@ -229,19 +229,19 @@ impl Observer for Progress {
         self.time(metrics);
     }
 
-    fn evaluating(&mut self, when: When) {
+    fn evaluating(&mut self, when: EvaluationTime) {
         // a log gets the result alone
         self.shown().is_evaluating = true;
         self.bar
             .set_message(format!("evaluating the teacher {when}"));
     }
 
-    fn evaluated(&mut self, when: When, evaluation: &Evaluation) {
+    fn evaluated(&mut self, when: EvaluationTime, evaluation: &Evaluation) {
         self.shown().is_evaluating = false;
         match when {
-            When::Before => self.before = evaluation.knn.zip(evaluation.queries),
-            When::After => self.after = Some(evaluation.clone()),
-            When::Epoch(_) => {
+            EvaluationTime::Before => self.before = evaluation.knn.zip(evaluation.queries),
+            EvaluationTime::After => self.after = Some(evaluation.clone()),
+            EvaluationTime::Epoch(_) => {
                 if let Some((knn, queries)) = evaluation.knn.zip(evaluation.queries) {
                     let percent = 100.0 * knn;
                     self.line(&format!(

@@ -10,7 +10,7 @@ use ibot::device::Selected;
 use ibot::files::model::{LocalModel, Normalized};
 use ibot::train::plan::Choosable;
 use ibot::train::presets::{DEMO, STABLE_PRETRAINING, preset};
-use ibot::train::recommended::{StartFrom, recommended_with, trained_on};
+use ibot::train::recommended::{StartFrom, recommended_with, training_examples};
 use ibot::train::{PretrainedParts, RunConfig, RunRecord};
 use ibot::{Error, Result};
 
@@ -115,7 +115,7 @@ impl TrainArgs {
             },
             (None, _) => StartFrom::AnyModel,
         };
-        let count = trained_on(&images, of_flags);
+        let count = training_examples(&images, of_flags);
         let own = |config: RunConfig| Ok(self.applied_to(&config, false, pretrained)?.0);
         let chosen = recommended_with(count, &selected, from, self.choosable(), &own)?;
         let (_, normalization) = self.applied_to(&chosen.config, false, pretrained)?;

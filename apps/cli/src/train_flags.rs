@@ -8,7 +8,7 @@ use ibot::backbone::Normalization;
 use ibot::data::parts_of;
 use ibot::files::model::ModelSource;
 use ibot::train::presets::preset_names;
-use ibot::train::{Every, OnAnomaly, OnDeviceLost, PretrainedParts};
+use ibot::train::{Interval, OnAnomaly, OnDeviceLost, PretrainedParts};
 
 use super::choices::{ON_ANOMALY, ON_DEVICE_LOST, PRETRAINED_PARTS, one_of};
 use super::device::DeviceArgs;
@@ -66,7 +66,7 @@ pub struct TrainArgs {
     pub allow_changes: bool,
     /// Interval of checkpoints in steps (200) or time (30s, 10m, 2h).
     #[arg(long, value_name = "INTERVAL", default_value = "10m", help_heading = RUN)]
-    pub checkpoint_every: Every,
+    pub checkpoint_every: Interval,
     /// Number of recent checkpoints to keep (the best by k-NN is always kept).
     #[arg(long, value_name = "COUNT", default_value = "2", help_heading = RUN)]
     pub keep: NonZeroUsize,

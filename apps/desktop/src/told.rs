@@ -63,7 +63,7 @@ impl Told {
                     self.say(format!("{when}: k-NN {:.1} %", 100.0 * knn));
                 }
             }
-            TrainingEvent::Anomaly { step, anomalies } => {
+            TrainingEvent::Anomalies { step, anomalies } => {
                 let found: Vec<String> = anomalies.iter().map(ToString::to_string).collect();
                 self.anomaly = Some(format!("step {step}: {}", found.join("; ")));
             }

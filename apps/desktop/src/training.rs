@@ -83,7 +83,7 @@ impl TrainingTab {
 
     /// Chooses for the images of the gallery, where that is the recipe and was not done for so many.
     fn choose(&mut self, gallery: &Gallery, device: &DeviceRequest) {
-        let count = trained_on(gallery);
+        let count = training_examples(gallery);
         let is_wanted = self.recipe == CHOSEN && count > 0 && !self.is_running();
         if !is_wanted || self.chosen_for == Some(count) {
             return;
@@ -121,7 +121,7 @@ impl TrainingTab {
     }
 
     fn request(&self, gallery: &Gallery, device: &DeviceRequest) -> Result<RunRequest> {
-        let count = trained_on(gallery);
+        let count = training_examples(gallery);
         let (mut config, selected) = match self.recipe == CHOSEN {
             true => chosen(count, device)?,
             false => (preset(&self.recipe)?, selected(device)?),
@@ -275,7 +275,7 @@ fn holds_out(gallery: &Gallery) -> bool {
 }
 
 /// How many images are trained on, at least.
-fn trained_on(gallery: &Gallery) -> usize {
+fn training_examples(gallery: &Gallery) -> usize {
     let all = gallery.pictures().len();
     match holds_out(gallery) {
         // the share of each class is rounded

@@ -26,7 +26,7 @@ pub fn as_json(event: &TrainingEvent) -> Value {
             event["when"] = when.to_string().into();
             event
         }
-        TrainingEvent::Anomaly { step, anomalies } => {
+        TrainingEvent::Anomalies { step, anomalies } => {
             let texts: Vec<String> = anomalies.iter().map(ToString::to_string).collect();
             json!({ "event": "anomaly", "step": step, "anomalies": texts })
         }

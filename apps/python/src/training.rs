@@ -11,8 +11,8 @@ use ibot::device::{BackendChoice, Selected, select};
 use ibot::files::model::{LocalModel, ModelSource, Normalized};
 use ibot::train::plan::Choosable;
 use ibot::train::presets::{STABLE_PRETRAINING, preset};
-use ibot::train::recommended::{StartFrom, recommended_with, trained_on};
-use ibot::train::{Every, RunConfig, RunRecord, RunRequest};
+use ibot::train::recommended::{StartFrom, recommended_with, training_examples};
+use ibot::train::{Interval, RunConfig, RunRecord, RunRequest};
 use ibot::{Error, Result};
 use pyo3::prelude::*;
 
@@ -44,7 +44,7 @@ impl Request {
     fn resolved(self, stop: &AtomicBool) -> Result<RunRequest> {
         let pretrained = self.pretrained.clone().map(ModelSource::from);
         let pretrained = pretrained.map(|of| of.resolve()).transpose()?;
-        let checkpoint_every = self.checkpoint_every.parse::<Every>()?;
+        let checkpoint_every = self.checkpoint_every.parse::<Interval>()?;
         let backend = self.backend.parse::<BackendChoice>()?;
         let selected = select(backend, self.device.as_deref())?;
         let sources = self.sources()?;
@@ -107,7 +107,7 @@ impl Request {
             (None, false) => StartFrom::AnyModel,
         };
         let images = Arc::new(images);
-        let count = trained_on(&images, &given.resolved()?);
+        let count = training_examples(&images, &given.resolved()?);
         let own = |config| self.applied_to(config, pretrained);
         let may = Choosable {
             micro_batch_size: true,

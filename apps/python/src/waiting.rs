@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ibot::app::{Job, Progress, caught};
+use ibot::app::{Job, Progress, catch_panic};
 use ibot::{Error, Result};
 use pyo3::prelude::*;
 
@@ -48,7 +48,7 @@ pub fn done<T: Send>(
     let stop = AtomicBool::new(false);
     let stop = &stop;
     std::thread::scope(|scope| {
-        let thread = scope.spawn(move || caught(|| work(stop), Error::Training));
+        let thread = scope.spawn(move || catch_panic(|| work(stop), Error::Training));
         while !thread.is_finished() {
             py.detach(|| std::thread::sleep(LOOK / 10));
             if let Err(interrupt) = py.check_signals() {

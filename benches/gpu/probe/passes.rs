@@ -8,7 +8,7 @@ use ibot::burn::tensor::ops::FloatTensor;
 use ibot::burn::tensor::{Distribution, Shape, Tensor, TensorMetadata};
 use ibot::kernels::{
     AdamWInput, AdamWState, AdamWTensor, Autodiff, CrossEntropyInput, Flex, Gpu, IbotBackend,
-    LayerNormInput, Pairing, RowPlaces, wgsl,
+    LayerNormInput, Pairing, RowIndices, wgsl,
 };
 use ibot::method::IbotConfig;
 
@@ -61,7 +61,7 @@ impl Opened {
             drop(Gpu::layer_norm_rows_backward(norm.clone(), norm.x.clone()));
         })?;
         let chosen = (0..rows * 3 / 10).map(|row| (row * 3) as i32).collect();
-        let chosen = RowPlaces::new(chosen, rows);
+        let chosen = RowIndices::new(chosen, rows);
         let some = rows * 3 / 10 * WIDTH;
         self.pass("gather rows", 2 * some, || {
             drop(Gpu::gather_rows(norm.x.clone(), &chosen));

@@ -56,14 +56,18 @@ fn software() -> Vec<AdapterSummary> {
     mixed().into_iter().take(1).collect()
 }
 
-fn device_of(choice: &Choice) -> Option<WgpuDevice> {
+fn device_of(choice: &DeviceChoice) -> Option<WgpuDevice> {
     match &choice.selected {
         Selected::Wgpu { device, .. } => Some(device.clone()),
         Selected::Flex | Selected::NdArray => None,
     }
 }
 
-fn choose_device(list: &[AdapterSummary], choice: BackendChoice, device: &str) -> Result<Choice> {
+fn choose_device(
+    list: &[AdapterSummary],
+    choice: BackendChoice,
+    device: &str,
+) -> Result<DeviceChoice> {
     choose_among(list, choice, Some(device))
 }
 

@@ -97,16 +97,16 @@ fn download(name: &str) -> std::result::Result<(PathBuf, [Option<PathBuf>; 2]), 
 
 /// The result of `ask`, unless it takes too long; then it continues in the background, and its result is dropped.
 fn within<T: Send + 'static>(
-    patience: Duration,
+    timeout: Duration,
     ask: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
     let (sender, receiver) = mpsc::channel();
     let thread = std::thread::Builder::new().name("hub".into());
     thread
         .spawn(move || {
-            // nobody listens any more after the patience has ended
+            // nobody listens any more after the timeout has ended
             let _ = sender.send(ask());
         })
         .ok()?;
-    receiver.recv_timeout(patience).ok()
+    receiver.recv_timeout(timeout).ok()
 }

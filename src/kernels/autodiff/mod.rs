@@ -31,7 +31,7 @@ use crate::kernels::ops::l2_norm::L2NormInput;
 use crate::kernels::ops::layer_norm::LayerNormInput;
 use crate::kernels::ops::levels::LevelsInput;
 use crate::kernels::ops::linear::{Activated, LinearLayerInput};
-use crate::kernels::ops::product::{Layout, RowPlaces};
+use crate::kernels::ops::product::{Layout, RowIndices};
 use crate::kernels::ops::tiled::{Logits, TiledInput};
 use crate::kernels::ops::tokens::TokensInput;
 use crate::kernels::ops::{patchify, tiled};
@@ -294,8 +294,8 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         products::matrix_products(left, right, layout)
     }
 
-    fn gather_rows(x: Tensor<Self, 2>, places: &RowPlaces) -> Tensor<Self, 2> {
-        rows::gather_rows(x, places)
+    fn gather_rows(x: Tensor<Self, 2>, indices: &RowIndices) -> Tensor<Self, 2> {
+        rows::gather_rows(x, indices)
     }
 
     fn slice_rows(x: Tensor<Self, 2>, rows: Range<usize>) -> Tensor<Self, 2> {

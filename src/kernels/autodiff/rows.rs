@@ -12,7 +12,7 @@ use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
 
 use crate::kernels::autodiff::primitive::{Kept, optional, primitive, register, untracked};
 use crate::kernels::backend::IbotBackend;
-use crate::kernels::ops::product::RowPlaces;
+use crate::kernels::ops::product::RowIndices;
 use crate::kernels::ops::tokens::{TokenMask, TokensInput};
 use crate::kernels::wrap::wrap;
 
@@ -21,7 +21,7 @@ struct GatherRows;
 
 impl<B: IbotBackend> Backward<B, 1> for GatherRows {
     /// Where the rows lie.
-    type State = RowPlaces;
+    type State = RowIndices;
 
     fn backward(
         self,
@@ -29,9 +29,9 @@ impl<B: IbotBackend> Backward<B, 1> for GatherRows {
         grads: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let places = ops.state;
+        let indices = ops.state;
         unary::<B, _>(ops.parents, ops.node, grads, |d_y| {
-            primitive(B::scatter_rows(wrap(d_y), &places))
+            primitive(B::scatter_rows(wrap(d_y), &indices))
         });
     }
 }
@@ -39,13 +39,13 @@ impl<B: IbotBackend> Backward<B, 1> for GatherRows {
 /// See [`IbotBackend::gather_rows`].
 pub(super) fn gather_rows<B: IbotBackend, C: CheckpointStrategy>(
     x: Tensor<Autodiff<B, C>, 2>,
-    places: &RowPlaces,
+    indices: &RowIndices,
 ) -> Tensor<Autodiff<B, C>, 2> {
     let x = primitive(x);
-    let y = primitive(B::gather_rows(wrap(x.primitive), places));
+    let y = primitive(B::gather_rows(wrap(x.primitive), indices));
     let prep = Backward::<B, 1>::prepare::<C>(GatherRows, [x.node]);
     wrap(match prep.compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(places.clone(), y),
+        OpsKind::Tracked(prep) => prep.finish(indices.clone(), y),
         OpsKind::UnTracked(prep) => prep.finish(y),
     })
 }

@@ -157,7 +157,7 @@ fn chosen_tokens(input: &AttentionInput<Flex>) -> Vec<Option<Vec<usize>>> {
     };
     let tokens = Sizes::new(input).tokens;
     let mut chosen = vec![Vec::new(); input.batch];
-    for &place in queries.places() {
+    for &place in queries.indices() {
         chosen[place as usize / tokens].push(place as usize % tokens);
     }
     chosen.into_iter().map(Some).collect()

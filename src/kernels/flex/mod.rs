@@ -22,7 +22,7 @@ use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
 use crate::kernels::ops::cross_entropy::{CrossEntropyInput, CrossEntropyOutput};
 use crate::kernels::ops::layer_norm::{LayerNormGradients, LayerNormInput};
 use crate::kernels::ops::linear::{LinearBackwardInput, LinearGradients, LinearInput};
-use crate::kernels::ops::rounding::kept;
+use crate::kernels::ops::rounding::as_stored;
 use crate::kernels::ops::target_potentials::{Known, TargetPotentials};
 use crate::precision::Precision;
 
@@ -102,7 +102,7 @@ impl IbotBackend for Flex {
     fn packed_attention(input: AttentionInput<Self>) -> AttentionOutput<Self> {
         let output = attention::forward(input);
         AttentionOutput {
-            context: kept(output.context),
+            context: as_stored(output.context),
             ..output
         }
     }
@@ -112,7 +112,7 @@ impl IbotBackend for Flex {
         output: AttentionOutput<Self>,
         d_context: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
-        kept(attention::backward(input, output, d_context))
+        as_stored(attention::backward(input, output, d_context))
     }
 
     fn ema(

@@ -4,8 +4,8 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
 
 use crate::kernels::backend::IbotBackend;
-use crate::kernels::ops::product::{Layout, RowPlaces};
-use crate::kernels::ops::rounding::{as_dtype, attention_operand, kept};
+use crate::kernels::ops::product::{Layout, RowIndices};
+use crate::kernels::ops::rounding::{as_dtype, as_stored, attention_operand};
 
 /// What [`crate::kernels::IbotBackend::packed_attention`] takes.
 #[derive(Debug, Clone)]
@@ -18,7 +18,7 @@ pub struct AttentionInput<B: Backend> {
     pub heads: usize,
     /// The M of B T tokens whose context is looked at. That of the others, which have no gradient from there, is left out
     /// where this saves work. `None` for all.
-    pub queries: Option<RowPlaces>,
+    pub queries: Option<RowIndices>,
 }
 
 /// What attention computes, and what its backward needs of it.
@@ -107,7 +107,7 @@ pub fn forward<B: IbotBackend>(input: AttentionInput<B>) -> AttentionOutput<B> {
     let (probs, row_lse) = softmax(scores(&sizes, q, k));
     let count = sizes.batch * sizes.heads * sizes.tokens;
     AttentionOutput {
-        context: kept(heads_to_columns(vec![products(probs, v, Layout::Plain)])),
+        context: as_stored(heads_to_columns(vec![products(probs, v, Layout::Plain)])),
         row_lse: row_lse.reshape([count]),
     }
 }
@@ -130,7 +130,7 @@ pub fn backward<B: IbotBackend>(
     let d_scores = probs * (d_probs - along) * sizes.scale();
     let d_q = products(d_scores.clone(), k, Layout::Plain);
     let d_k = products(d_scores, q, Layout::LeftTransposed);
-    kept(heads_to_columns(vec![d_q, d_k, d_v]))
+    as_stored(heads_to_columns(vec![d_q, d_k, d_v]))
 }
 
 /// Attention of each token to each, `[B, H, T, T]`; rows sum to 1. To look at: training keeps no maps.

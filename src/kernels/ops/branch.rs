@@ -10,7 +10,7 @@ use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
 use crate::kernels::ops::linear;
 use crate::kernels::ops::linear::{LinearLayerInput, Prologue};
-use crate::kernels::ops::product::RowPlaces;
+use crate::kernels::ops::product::RowIndices;
 use crate::kernels::ops::rounding::as_dtype;
 
 /// What stands between the two linear layers of a branch.
@@ -82,7 +82,7 @@ pub struct BranchInput<B: Backend> {
     /// Stochastic depth: each image's factor, `[B, 1, 1]`; with `rows` each row's, `[M, 1, 1]`.
     pub keep: Option<Tensor<B, 3>>,
     /// Only for attention: the M of B T tokens to compute after it, which still sees all of them. `None` for all.
-    pub rows: Option<RowPlaces>,
+    pub rows: Option<RowIndices>,
 }
 
 /// Gradients of [`BranchInput`]; that of `keep` is never asked for.
@@ -106,7 +106,7 @@ impl<B: Backend> BranchInput<B> {
     }
 
     /// Computes only these tokens after the attention.
-    pub fn at_rows(self, rows: Option<&RowPlaces>) -> Self {
+    pub fn at_rows(self, rows: Option<&RowIndices>) -> Self {
         let rows = rows.cloned();
         Self { rows, ..self }
     }
@@ -186,7 +186,7 @@ pub fn residual_branch<B: IbotBackend>(input: BranchInput<B>) -> Tensor<B, 2> {
     let mut input = input.scaled_weights();
     match input.keep.take() {
         None => input.forward(Some(x)),
-        keep => x + kept(input.forward(None), keep),
+        keep => x + apply_drop_path(input.forward(None), keep),
     }
 }
 
@@ -204,7 +204,8 @@ pub(in crate::kernels) fn backward<B: IbotBackend>(
     } = input.clone();
     let first = input.first.clone();
     let (second, attended) = input.scaled_weights().to_second();
-    let mut second = B::linear_layer_backward(second, kept(d_y.clone(), keep), true, None);
+    let mut second =
+        B::linear_layer_backward(second, apply_drop_path(d_y.clone(), keep), true, None);
     let d_gamma = gamma.map(|gamma| by_layer_scale(&mut second, &gamma, &weight, bias));
     // the other tokens have no gradient from here
     let to_all = |d_rows: Tensor<B, 2>| match &rows {
@@ -247,7 +248,7 @@ fn by_layer_scale<B: IbotBackend>(
     d_gamma
 }
 
-fn kept<B: Backend>(branch: Tensor<B, 2>, keep: Option<Tensor<B, 3>>) -> Tensor<B, 2> {
+fn apply_drop_path<B: Backend>(branch: Tensor<B, 2>, keep: Option<Tensor<B, 3>>) -> Tensor<B, 2> {
     let Some(keep) = keep else {
         return branch;
     };

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use crate::kernels::backend::IbotBackend;
-use crate::kernels::ops::rounding::kept;
+use crate::kernels::ops::rounding::as_stored;
 
 /// What [`crate::kernels::IbotBackend::l2_normalize_rows`] takes.
 #[derive(Debug, Clone)]
@@ -41,5 +41,5 @@ pub fn backward<B: IbotBackend>(input: L2NormInput<B>, d_y: Tensor<B, 2>) -> Ten
     let along = (unit.clone() * d_y.clone())
         .sum_dim(1)
         .mask_fill(is_short, 0.0);
-    kept((d_y - unit * along) * scale)
+    as_stored((d_y - unit * along) * scale)
 }

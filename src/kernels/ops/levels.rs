@@ -6,14 +6,14 @@ use rayon::prelude::*;
 
 /// How levels of 0 to 255 become what a model sees: `level * scale + offset` for red, green and blue.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Normalization {
+pub struct LevelScale {
     /// 1 / (255 std).
     pub scale: [f32; 3],
     /// -mean / std.
     pub offset: [f32; 3],
 }
 
-impl Normalization {
+impl LevelScale {
     /// `(level / 255 - mean) / std`.
     pub fn new(mean: [f32; 3], std: [f32; 3]) -> Self {
         Self {
@@ -31,7 +31,7 @@ pub struct LevelsInput {
     /// B, 3, H and W.
     pub dims: [usize; 4],
     /// What it does to them.
-    pub normalization: Normalization,
+    pub normalization: LevelScale,
 }
 
 impl LevelsInput {
@@ -45,8 +45,8 @@ impl LevelsInput {
 ///
 /// # Shapes
 /// `[B, 3, H, W]`
-pub(crate) fn on_host(levels: &[u8], area: usize, normalization: &Normalization) -> Vec<f32> {
-    let Normalization { scale, offset } = normalization;
+pub(crate) fn on_host(levels: &[u8], area: usize, normalization: &LevelScale) -> Vec<f32> {
+    let LevelScale { scale, offset } = normalization;
     let mut values = vec![0.0; levels.len()];
     let planes = values.par_chunks_mut(area.max(1)).enumerate();
     planes

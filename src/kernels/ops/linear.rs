@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::layer_norm::LayerNormInput;
 use crate::kernels::ops::product::Layout;
-use crate::kernels::ops::rounding::{kept, operand};
+use crate::kernels::ops::rounding::{as_stored, operand};
 
 /// What the rows go through before the product. Backward computes it again, which is cheap, instead of keeping it.
 #[derive(Debug, Clone)]
@@ -157,19 +157,21 @@ impl<B: IbotBackend> Prologue<B> {
     pub(in crate::kernels) fn apply(self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         match self {
             Self::Nothing => x,
-            Self::Gelu { ready } => ready.unwrap_or_else(|| kept(B::exact_gelu(x))),
-            Self::LayerNorm { weight, bias, eps } => kept(B::layer_norm_rows(LayerNormInput {
-                x,
-                weight,
-                bias,
-                eps,
-            })),
+            Self::Gelu { ready } => ready.unwrap_or_else(|| as_stored(B::exact_gelu(x))),
+            Self::LayerNorm { weight, bias, eps } => {
+                as_stored(B::layer_norm_rows(LayerNormInput {
+                    x,
+                    weight,
+                    bias,
+                    eps,
+                }))
+            }
         }
     }
 }
 
 pub(in crate::kernels) fn forward<B: IbotBackend>(input: LinearLayerInput<B>) -> Tensor<B, 2> {
-    kept(B::linear_rows(LinearInput {
+    as_stored(B::linear_rows(LinearInput {
         x: input.prologue.apply(input.x),
         weight: input.weight,
         bias: input.bias,
@@ -181,7 +183,7 @@ pub(in crate::kernels) fn forward<B: IbotBackend>(input: LinearLayerInput<B>) ->
 pub(in crate::kernels) fn activated<B: IbotBackend>(input: LinearLayerInput<B>) -> Activated<B> {
     Activated {
         before: None,
-        after: kept(B::exact_gelu(B::linear_layer(input))),
+        after: as_stored(B::exact_gelu(B::linear_layer(input))),
     }
 }
 
@@ -190,7 +192,7 @@ pub(in crate::kernels) fn before_and_activated<B: IbotBackend>(
     input: LinearLayerInput<B>,
 ) -> [Tensor<B, 2>; 2] {
     let before = B::linear_layer(input);
-    [before.clone(), kept(B::exact_gelu(before))]
+    [before.clone(), as_stored(B::exact_gelu(before))]
 }
 
 /// See [`IbotBackend::linear_layer_backward`].
@@ -220,10 +222,10 @@ pub(in crate::kernels) fn backward<B: IbotBackend>(
                 eps,
             };
             let mut found =
-                B::linear_rows_backward(of_rows(kept(B::layer_norm_rows(norm.clone())), true));
+                B::linear_rows_backward(of_rows(as_stored(B::layer_norm_rows(norm.clone())), true));
             let mut d_norm = [None, None];
             if let Some(d_normed) = found.d_x.take() {
-                let of_norm = B::layer_norm_rows_backward(norm, kept(d_normed));
+                let of_norm = B::layer_norm_rows_backward(norm, as_stored(d_normed));
                 found.d_x = Some(of_norm.d_x);
                 d_norm = [Some(of_norm.d_weight), Some(of_norm.d_bias)];
             }
@@ -235,7 +237,7 @@ pub(in crate::kernels) fn backward<B: IbotBackend>(
         (d_x, past) => d_x.or(past),
     };
     LinearLayerGradients {
-        d_x: d_x.map(kept),
+        d_x: d_x.map(as_stored),
         d_norm,
         d_weight: found.d_weight,
         d_bias: found.d_bias,
@@ -283,7 +285,7 @@ pub fn linear_backward<B: IbotBackend>(input: LinearBackwardInput<B>) -> LinearG
     // of tokens, which bf16 does not round
     let d_bias = input
         .wants_bias
-        .then(|| B::column_sums(kept(input.d_y.clone())));
+        .then(|| B::column_sums(as_stored(input.d_y.clone())));
     let input = input.rounded();
     let LinearBackwardInput { x, weight, d_y, .. } = input;
     LinearGradients {
@@ -310,11 +312,11 @@ pub(in crate::kernels) fn linear_gelu_backward<B: IbotBackend>(
 ) -> LinearGradients<B> {
     let before = input.x.clone();
     let found = B::linear_rows_backward(LinearBackwardInput {
-        x: kept(B::exact_gelu(input.x)),
+        x: as_stored(B::exact_gelu(input.x)),
         ..input
     });
     let d_x = found
         .d_x
-        .map(|d_x| B::exact_gelu_backward(before, kept(d_x)));
+        .map(|d_x| B::exact_gelu_backward(before, as_stored(d_x)));
     LinearGradients { d_x, ..found }
 }

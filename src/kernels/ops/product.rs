@@ -59,8 +59,8 @@ pub fn column_sums<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 1> {
 
 /// Some rows of a matrix, each at most once.
 #[derive(Debug, Clone)]
-pub struct RowPlaces {
-    places: Vec<i32>,
+pub struct RowIndices {
+    indices: Vec<i32>,
     rows: usize,
     sent: Sent,
 }
@@ -79,25 +79,25 @@ impl fmt::Debug for Sent {
     }
 }
 
-impl PartialEq for RowPlaces {
+impl PartialEq for RowIndices {
     fn eq(&self, other: &Self) -> bool {
-        (&self.places, self.rows) == (&other.places, other.rows)
+        (&self.indices, self.rows) == (&other.indices, other.rows)
     }
 }
 
-impl Eq for RowPlaces {}
+impl Eq for RowIndices {}
 
-impl RowPlaces {
+impl RowIndices {
     /// The rows at `places` of a matrix that has `rows`; panics where one is not there or comes twice.
-    pub fn new(places: Vec<i32>, rows: usize) -> Self {
+    pub fn new(indices: Vec<i32>, rows: usize) -> Self {
         let mut is_taken = vec![false; rows];
-        for &place in &places {
+        for &place in &indices {
             let is_taken = &mut is_taken[place as usize];
             assert!(!*is_taken, "row {place} comes twice");
             *is_taken = true;
         }
         Self {
-            places,
+            indices,
             rows,
             sent: Sent::default(),
         }
@@ -113,7 +113,7 @@ impl RowPlaces {
     ) -> T {
         let send = || match inverse {
             true => send(self.inverse()),
-            false => send(self.places.clone()),
+            false => send(self.indices.clone()),
         };
         let sent = self.sent.0[usize::from(inverse)].get_or_init(|| Box::new(send()));
         let known = sent.downcast_ref::<T>().filter(|sent| fits(sent));
@@ -121,8 +121,8 @@ impl RowPlaces {
     }
 
     /// Where the rows lie.
-    pub fn places(&self) -> &[i32] {
-        &self.places
+    pub fn indices(&self) -> &[i32] {
+        &self.indices
     }
 
     /// Rows of the whole matrix.
@@ -132,32 +132,32 @@ impl RowPlaces {
 
     /// Number M of rows.
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.indices.len()
     }
 
     /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.indices.is_empty()
     }
 
     /// For each row of the whole matrix its place among the chosen ones, -1 where it is not chosen.
     pub(in crate::kernels) fn inverse(&self) -> Vec<i32> {
         let mut inverse = vec![-1; self.rows];
-        for (at, &place) in self.places.iter().enumerate() {
+        for (at, &place) in self.indices.iter().enumerate() {
             inverse[place as usize] = at as i32;
         }
         inverse
     }
 
     fn tensor<B: Backend>(&self, device: &B::Device) -> Tensor<B, 1, Int> {
-        let count = self.places.len();
-        Tensor::from_data(TensorData::new(self.places.clone(), [count]), device)
+        let count = self.indices.len();
+        Tensor::from_data(TensorData::new(self.indices.clone(), [count]), device)
     }
 }
 
 /// See [`crate::kernels::IbotBackend::gather_rows`].
-pub fn gather_rows<B: Backend>(x: Tensor<B, 2>, places: &RowPlaces) -> Tensor<B, 2> {
-    let at = places.tensor::<B>(&x.device());
+pub fn gather_rows<B: Backend>(x: Tensor<B, 2>, indices: &RowIndices) -> Tensor<B, 2> {
+    let at = indices.tensor::<B>(&x.device());
     x.select(0, at)
 }
 
@@ -178,11 +178,11 @@ pub fn slice_rows_backward<B: Backend>(
 }
 
 /// See [`crate::kernels::IbotBackend::scatter_rows`].
-pub fn scatter_rows<B: Backend>(y: Tensor<B, 2>, places: &RowPlaces) -> Tensor<B, 2> {
+pub fn scatter_rows<B: Backend>(y: Tensor<B, 2>, indices: &RowIndices) -> Tensor<B, 2> {
     let [_, width] = y.dims();
     let device = y.device();
-    let zeros = Tensor::zeros([places.rows, width], &device);
-    zeros.select_assign(0, places.tensor::<B>(&device), y, IndexingUpdateOp::Add)
+    let zeros = Tensor::zeros([indices.rows, width], &device);
+    zeros.select_assign(0, indices.tensor::<B>(&device), y, IndexingUpdateOp::Add)
 }
 
 #[cfg(test)]
@@ -191,13 +191,13 @@ mod tests {
 
     #[test]
     fn places_and_their_inverse() {
-        let places = RowPlaces::new(vec![3, 0], 4);
-        assert_eq!(places.inverse(), [1, -1, -1, 0]);
+        let indices = RowIndices::new(vec![3, 0], 4);
+        assert_eq!(indices.inverse(), [1, -1, -1, 0]);
     }
 
     #[test]
     #[should_panic(expected = "comes twice")]
     fn a_row_is_chosen_once() {
-        RowPlaces::new(vec![1, 1], 2);
+        RowIndices::new(vec![1, 1], 2);
     }
 }

@@ -44,8 +44,10 @@ pub(in crate::kernels) fn attention_operand<B: IbotBackend, const D: usize>(
     }
 }
 
-/// `x` as tokens, and their gradients, are kept in the [`Precision::current`].
-pub(in crate::kernels) fn kept<B: IbotBackend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
+/// `x` as tokens, and their gradients, are stored in the [`Precision::current`].
+pub(in crate::kernels) fn as_stored<B: IbotBackend, const D: usize>(
+    x: Tensor<B, D>,
+) -> Tensor<B, D> {
     match Precision::current() {
         Precision::F16 => B::rounded(x, Precision::F16),
         Precision::F32 | Precision::Bf16 => x,

@@ -152,7 +152,7 @@ fn normalize_prototypes<B: Backend>(
 }
 
 /// How far the logs of the rows may drift: `exp` of f32 ends at 88, and rows differ by some of that.
-const MOST_DRIFT: f64 = 24.0;
+const MAX_DRIFT: f64 = 24.0;
 
 /// The offset ln(K / M) that each iteration of Sinkhorn-Knopp without the factors 1/K and 1/M adds to the logs of all rows. It
 /// cancels in the targets, but a long sum would leave the range of `exp`, so it is subtracted before that. The default of 3 iterations
@@ -175,7 +175,7 @@ impl Drift {
     /// What is to be taken from the logs of the rows before another iteration; none while they are small.
     pub fn after_iteration(&mut self) -> Option<f32> {
         self.so_far += self.of_iteration;
-        if self.so_far.abs() <= MOST_DRIFT {
+        if self.so_far.abs() <= MAX_DRIFT {
             return None;
         }
         Some(std::mem::take(&mut self.so_far) as f32)

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use crate::kernels::backend::IbotBackend;
-use crate::kernels::ops::rounding::kept;
+use crate::kernels::ops::rounding::as_stored;
 
 /// What [`crate::kernels::IbotBackend::assemble_tokens`] takes: B images of N patches, with T - N prefix tokens before those.
 #[derive(Debug, Clone)]
@@ -80,7 +80,7 @@ pub fn forward<B: IbotBackend>(input: TokensInput<B>) -> Tensor<B, 2> {
     if places_all {
         tokens = tokens + positions;
     }
-    kept(tokens.reshape([batch * (prefix + patches), width]))
+    as_stored(tokens.reshape([batch * (prefix + patches), width]))
 }
 
 /// Gradients of [`forward`].

@@ -9,7 +9,7 @@ use super::info::info;
 use super::launch::{Kernel, empty, launch, shader, tensor};
 use super::walk::Walk;
 use crate::kernels::backends::Gpu;
-use crate::kernels::ops::levels::{LevelsInput, Normalization};
+use crate::kernels::ops::levels::{LevelScale, LevelsInput};
 
 /// Levels in a word.
 const OF_WORD: usize = 4;
@@ -42,7 +42,7 @@ pub(super) fn upload(input: LevelsInput, device: &WgpuDevice) -> Tensor<Gpu, 4> 
     let walk = Walk::choose(&client);
     let chunk = Chunk::for_length(area); // so that a chunk has one channel
     let chunks = chunk.count(entries);
-    let Normalization { scale, offset } = input.normalization;
+    let LevelScale { scale, offset } = input.normalization;
     launch(
         &client,
         kernel(walk, chunk),

@@ -92,7 +92,7 @@ use crate::kernels::ops::linear::{
     LinearLayerInput,
 };
 use crate::kernels::ops::loss_scale::{LossScale, Unscaled};
-use crate::kernels::ops::product::{Layout, RowPlaces};
+use crate::kernels::ops::product::{Layout, RowIndices};
 use crate::kernels::ops::target_potentials::{Known, TargetPotentials};
 use crate::kernels::ops::tokens::{TokensGradients, TokensInput};
 use crate::kernels::ops::{
@@ -317,17 +317,17 @@ impl IbotBackend for Gpu {
         chosen!(rows::column_sums(x), tensor_product::column_sums(x))
     }
 
-    fn gather_rows(x: Tensor<Self, 2>, places: &RowPlaces) -> Tensor<Self, 2> {
+    fn gather_rows(x: Tensor<Self, 2>, indices: &RowIndices) -> Tensor<Self, 2> {
         chosen!(
-            rows::gather(x, places),
-            tensor_product::gather_rows(x, places)
+            rows::gather(x, indices),
+            tensor_product::gather_rows(x, indices)
         )
     }
 
-    fn scatter_rows(y: Tensor<Self, 2>, places: &RowPlaces) -> Tensor<Self, 2> {
+    fn scatter_rows(y: Tensor<Self, 2>, indices: &RowIndices) -> Tensor<Self, 2> {
         chosen!(
-            rows::scatter(y, places),
-            tensor_product::scatter_rows(y, places)
+            rows::scatter(y, indices),
+            tensor_product::scatter_rows(y, indices)
         )
     }
 

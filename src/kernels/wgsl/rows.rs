@@ -9,7 +9,7 @@ use super::lanes::workgroup;
 use super::launch::{GpuTensor, Kernel, empty, launch, shader, tensor};
 use super::walk::Walk;
 use crate::kernels::backends::Gpu;
-use crate::kernels::ops::product::{self, RowPlaces};
+use crate::kernels::ops::product::{self, RowIndices};
 
 /// Rows that a lane adds up, one after the other: 25 216 rows take three launches.
 const SLAB_ROWS: usize = 64;
@@ -44,17 +44,17 @@ pub(super) fn sums_kernel(lanes: u32, chunk: Chunk, element: Element) -> Kernel 
 }
 
 /// The rows of `x` at the places, or at their inverse, zeros where one is negative; `x` has a row.
-fn gathered(x: Tensor<Gpu, 2>, places: &RowPlaces, inverse: bool) -> Tensor<Gpu, 2> {
+fn gathered(x: Tensor<Gpu, 2>, indices: &RowIndices, inverse: bool) -> Tensor<Gpu, 2> {
     let ([_, width], device) = (x.dims(), x.device());
     let x = rows_of(x);
     let rows = match inverse {
-        true => places.rows(),
-        false => places.len(),
+        true => indices.rows(),
+        false => indices.len(),
     };
     let y = empty_of(Element::of(&x), &x, [rows, width]);
     if rows * width > 0 {
-        let send = |places| {
-            let data = TensorData::new(places, [rows]);
+        let send = |indices| {
+            let data = TensorData::new(indices, [rows]);
             Tensor::<Gpu, 1, Int>::from_data(data, &device).into_primitive()
         };
         let is_here = |sent: &GpuTensor| sent.device == device;
@@ -65,7 +65,7 @@ fn gathered(x: Tensor<Gpu, 2>, places: &RowPlaces, inverse: bool) -> Tensor<Gpu,
             &x.client,
             gather_kernel(walk, chunk, Element::of(&x)),
             walk.groups(rows * chunks),
-            &[&x, &places.sent(inverse, is_here, send), &y],
+            &[&x, &indices.sent(inverse, is_here, send), &y],
             &info! { rows: rows, chunks: chunks },
         );
     }
@@ -73,21 +73,21 @@ fn gathered(x: Tensor<Gpu, 2>, places: &RowPlaces, inverse: bool) -> Tensor<Gpu,
 }
 
 /// See [`crate::kernels::IbotBackend::gather_rows`].
-pub(super) fn gather(x: Tensor<Gpu, 2>, places: &RowPlaces) -> Tensor<Gpu, 2> {
-    gathered(x, places, false)
+pub(super) fn gather(x: Tensor<Gpu, 2>, indices: &RowIndices) -> Tensor<Gpu, 2> {
+    gathered(x, indices, false)
 }
 
 /// See [`crate::kernels::IbotBackend::scatter_rows`].
-pub(super) fn scatter(y: Tensor<Gpu, 2>, places: &RowPlaces) -> Tensor<Gpu, 2> {
-    match places.places() {
+pub(super) fn scatter(y: Tensor<Gpu, 2>, indices: &RowIndices) -> Tensor<Gpu, 2> {
+    match indices.indices() {
         [] => {
             let element = Element::of_dtype(y.dtype());
             cast(
-                product::scatter_rows(cast(y, Element::F32), places),
+                product::scatter_rows(cast(y, Element::F32), indices),
                 element,
             )
         }
-        _ => gathered(y, places, true),
+        _ => gathered(y, indices, true),
     }
 }
 

@@ -12,7 +12,7 @@ pub use center::Center;
 pub use cls::{ClsLossInput, cls_loss};
 pub use koleo::koleo_loss;
 pub use label::label_loss;
-pub(super) use parts::{Places, targets_of_parts};
+pub(super) use parts::{PartsContext, targets_of_parts};
 pub use patch::{PatchLossInput, PatchWeighting, patch_loss};
 pub(crate) use targets::tiled_targets;
 pub use targets::{TargetRule, TeacherTargets};

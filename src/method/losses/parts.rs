@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::kernels::{
     Drift, IbotBackend, Known, Logits, TargetPotentials, TiledTargets, taken_back,
 };
-use crate::method::exchange::{plus, reduced};
+use crate::method::exchange::{all_reduce, plus};
 use crate::method::losses::targets::{TargetRule, TeacherTargets};
 
 /// Sinkhorn iterations that need no [`Drift`].
@@ -78,7 +78,7 @@ pub(in crate::method) fn targets_of_parts<B: IbotBackend>(
     rule: &TargetRule<B>,
     temperature: f64,
     tile_columns: Option<usize>,
-    places: &Places<'_, B>,
+    context: &PartsContext<'_, B>,
 ) -> Result<Vec<Option<TeacherTargets<B>>>> {
     let iterations = match rule {
         TargetRule::Sinkhorn(iterations) => *iterations,
@@ -94,14 +94,14 @@ pub(in crate::method) fn targets_of_parts<B: IbotBackend>(
         Some(columns) => PartLogits::Tiled(logits, columns),
     };
     let parts: Vec<Option<PartLogits<B>>> = parts.into_iter().map(|part| part.map(kept)).collect();
-    let no_rows = |part: &PartLogits<B>| Tensor::zeros([part.rows(), 2], places.device);
+    let no_rows = |part: &PartLogits<B>| Tensor::zeros([part.rows(), 2], context.device);
     let mut of_rows: Vec<_> = parts
         .iter()
         .map(|part| part.as_ref().map(no_rows))
         .collect();
     let mut found = Vec::new();
     let rows = parts.iter().flatten().map(PartLogits::rows).sum();
-    let mut drift = Drift::new(rows_of_all(rows, iterations, places)?, places.prototypes);
+    let mut drift = Drift::new(rows_of_all(rows, iterations, context)?, context.prototypes);
     for iteration in 0..iterations {
         if iteration > 0 {
             let back = drift.after_iteration();
@@ -114,7 +114,7 @@ pub(in crate::method) fn targets_of_parts<B: IbotBackend>(
             let (part, of_rows) = (part.as_ref()?, of_rows?);
             Some(part.prototypes_under(of_rows, temperature))
         });
-        let of_prototypes = joined(pairs.collect(), temperature, places)?;
+        let of_prototypes = joined(pairs.collect(), temperature, context)?;
         let under = |part: &PartLogits<B>| part.targets_under(&of_prototypes, temperature);
         found = parts.iter().map(|part| part.as_ref().map(under)).collect();
         of_rows = found
@@ -125,8 +125,8 @@ pub(in crate::method) fn targets_of_parts<B: IbotBackend>(
     Ok(found)
 }
 
-/// Where the prototypes of all parts are.
-pub(in crate::method) struct Places<'a, B: IbotBackend> {
+/// What all parts of a batch share.
+pub(in crate::method) struct PartsContext<'a, B: IbotBackend> {
     pub ranks: &'a dyn Collective,
     /// Number K of prototypes.
     pub prototypes: usize,
@@ -138,12 +138,12 @@ pub(in crate::method) struct Places<'a, B: IbotBackend> {
 fn rows_of_all<B: IbotBackend>(
     own: usize,
     iterations: usize,
-    places: &Places<'_, B>,
+    context: &PartsContext<'_, B>,
 ) -> Result<usize> {
     if iterations <= FEW {
-        return Ok(places.prototypes);
+        return Ok(context.prototypes);
     }
-    let of_ranks = gather_counts(places.ranks, [own])?;
+    let of_ranks = gather_counts(context.ranks, [own])?;
     Ok(of_ranks.iter().map(|[rows]| rows).sum())
 }
 
@@ -158,15 +158,15 @@ fn rows_of<B: IbotBackend>(targets: &TeacherTargets<B>) -> Tensor<B, 2> {
 fn joined<B: IbotBackend>(
     parts: Vec<Option<Tensor<B, 2>>>,
     temperature: f64,
-    places: &Places<'_, B>,
+    context: &PartsContext<'_, B>,
 ) -> Result<Tensor<B, 2>> {
     let column = |pairs: &Tensor<B, 2>, of: usize| pairs.clone().narrow(1, of, 1); // [K, 1]
-    let shape = [places.prototypes, 1];
+    let shape = [context.prototypes, 1];
     let shifts = parts.iter().flatten().map(|pairs| column(pairs, 0));
     let shift = shifts.reduce(Tensor::max_pair);
-    let none = || Tensor::full(shape, f32::NEG_INFINITY, places.device);
+    let none = || Tensor::full(shape, f32::NEG_INFINITY, context.device);
     let shift = shift.unwrap_or_else(none);
-    let shift = reduced(shift, places.ranks, crate::collective::all_reduce_max)?;
+    let shift = all_reduce(shift, context.ranks, crate::collective::all_reduce_max)?;
     let mut sum = Pairwise::default();
     for part in parts {
         let of_part = part.map(|pairs| {
@@ -175,8 +175,8 @@ fn joined<B: IbotBackend>(
         });
         sum.push(of_part, plus);
     }
-    let none = || Tensor::zeros(shape, places.device);
+    let none = || Tensor::zeros(shape, context.device);
     let sum = sum.finish(plus).flatten().unwrap_or_else(none);
-    let sum = reduced(sum, places.ranks, crate::collective::all_reduce_sum)?;
+    let sum = all_reduce(sum, context.ranks, crate::collective::all_reduce_sum)?;
     Ok(Tensor::cat(vec![shift, sum.log()], 1))
 }

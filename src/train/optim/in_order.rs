@@ -9,7 +9,9 @@ use crate::error::{Error, Result};
 use crate::kernels::{IbotBackend, TrainBackend, flat, shaped, wrap};
 use crate::train::optim::gradients::Gradients;
 use crate::train::optim::overlap::ReducedGrads;
-use crate::train::optim::reducer::{Link, NEGATIVE_ZERO, Reducer, in_buckets, known_to_any};
+use crate::train::optim::reducer::{
+    GradientExchange, NEGATIVE_ZERO, Reducer, all_reduce_or, in_buckets,
+};
 
 /// Flags of what a rank has for a parameter: `LATE`, a gradient that is left after the backward pass; `EARLY`, one that was exchanged
 /// during it. Both may be set.
@@ -17,9 +19,9 @@ const LATE: u8 = 1;
 const EARLY: u8 = 2;
 
 /// The gradients of a module's parameters, in the order of the module.
-pub struct InOrder<B: IbotBackend>(Vec<OfParam<B>>);
+pub struct OrderedGradients<B: IbotBackend>(Vec<ParamGradient<B>>);
 
-struct OfParam<B: IbotBackend> {
+struct ParamGradient<B: IbotBackend> {
     shape: Shape,
     /// None where the loss does not depend on the parameter.
     gradient: Option<FloatTensor<B>>,
@@ -27,16 +29,19 @@ struct OfParam<B: IbotBackend> {
 
 impl<B: TrainBackend> Gradients<B> {
     /// Takes the gradients of `module`'s parameters out.
-    pub(crate) fn take_in_order<M: Module<B>>(&mut self, module: &M) -> InOrder<B::InnerBackend> {
+    pub(crate) fn take_in_order<M: Module<B>>(
+        &mut self,
+        module: &M,
+    ) -> OrderedGradients<B::InnerBackend> {
         struct TakeOut<'a, B: TrainBackend> {
             from: &'a mut B::Gradients,
-            found: Vec<OfParam<B::InnerBackend>>,
+            found: Vec<ParamGradient<B::InnerBackend>>,
         }
         impl<B: TrainBackend> ModuleVisitor<B> for TakeOut<'_, B> {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
                 let tensor = param.val();
                 let gradient = tensor.grad_remove(self.from);
-                self.found.push(OfParam {
+                self.found.push(ParamGradient {
                     shape: tensor.shape(),
                     gradient: gradient.map(|gradient| gradient.into_primitive().tensor()),
                 });
@@ -47,18 +52,18 @@ impl<B: TrainBackend> Gradients<B> {
             found: Vec::new(),
         };
         module.visit(&mut out);
-        InOrder(out.found)
+        OrderedGradients(out.found)
     }
 
     /// Puts gradients back that were taken out of those of the same module.
     pub(crate) fn put_in_order<M: Module<B>>(
         &mut self,
         module: &M,
-        gradients: InOrder<B::InnerBackend>,
+        gradients: OrderedGradients<B::InnerBackend>,
     ) {
         struct PutBack<'a, B: TrainBackend> {
             to: &'a mut B::Gradients,
-            of_params: std::vec::IntoIter<OfParam<B::InnerBackend>>,
+            of_params: std::vec::IntoIter<ParamGradient<B::InnerBackend>>,
         }
         impl<B: TrainBackend> ModuleVisitor<B> for PutBack<'_, B> {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
@@ -75,13 +80,13 @@ impl<B: TrainBackend> Gradients<B> {
     }
 }
 
-impl<B: IbotBackend> InOrder<B> {
+impl<B: IbotBackend> OrderedGradients<B> {
     /// The sum of both; a parameter without a gradient in one of them, as of the patch head without masked patches, has that
     /// of the other.
     #[must_use]
     pub fn plus(self, later: Self) -> Self {
         let pairs = self.0.into_iter().zip(later.0);
-        let sums = pairs.map(|(before, later)| OfParam {
+        let sums = pairs.map(|(before, later)| ParamGradient {
             shape: before.shape,
             gradient: match (before.gradient, later.gradient) {
                 (Some(before), Some(later)) => Some(B::float_add(before, later)),
@@ -96,22 +101,22 @@ impl<B: IbotBackend> InOrder<B> {
     ///
     /// # Errors
     /// As [`Collective`](crate::collective::Collective), and a rank with another model; [`Error::Device`] if the device failed.
-    pub fn over_ranks(
+    pub fn all_reduce(
         self,
         early: ReducedGrads<B>,
         scalars: Tensor<B, 1>,
-        link: &Link,
+        exchange: &GradientExchange,
     ) -> Result<(Self, Tensor<B, 1>)> {
         let device = scalars.device();
         let mut early = early.0;
         early.resize_with(self.0.len(), || None);
         let own = self.0.iter().zip(&early).map(|(param, early)| {
-            let was_early = early.as_ref().is_some_and(|early| early.had);
+            let was_early = early.as_ref().is_some_and(|early| early.contributed);
             LATE * u8::from(param.gradient.is_some()) + EARLY * u8::from(was_early)
         });
-        let is_there = known_to_any(own.collect(), &*link.collective)?;
+        let is_there = all_reduce_or(own.collect(), &*exchange.collective)?;
         let shapes: Vec<Shape> = self.0.iter().map(|param| param.shape.clone()).collect();
-        let row = |param: OfParam<B>| match param.gradient {
+        let row = |param: ParamGradient<B>| match param.gradient {
             Some(gradient) => flat::<B>(gradient),
             None => Tensor::full([param.shape.num_elements()], NEGATIVE_ZERO, &device),
         };
@@ -123,15 +128,15 @@ impl<B: IbotBackend> InOrder<B> {
         });
         let mut buckets = in_buckets(present);
         let alone = match buckets.back_mut() {
-            Some(last) if link.wire.is_exact() => {
+            Some(last) if exchange.wire.is_exact() => {
                 last.push(scalars);
                 Vec::new()
             }
             _ => vec![scalars],
         };
-        let mut sums = Reducer::start(link, &device)?;
+        let mut sums = Reducer::start(exchange, &device)?;
         for bucket in buckets {
-            sums.send(bucket, link.wire)?;
+            sums.send(bucket, exchange.wire)?;
         }
         sums.send(alone, Wire::F32)?;
         let mut late = sums.finish()?;
@@ -147,7 +152,7 @@ impl<B: IbotBackend> InOrder<B> {
                 (one, other) => one.or(other),
             };
             let gradient = sum.map(|sum| shaped::<B>(sum, shape.clone()));
-            OfParam { shape, gradient }
+            ParamGradient { shape, gradient }
         });
         Ok((Self(params.collect()), scalars))
     }

@@ -11,13 +11,13 @@ use crate::train::optim::config::OptimizerConfig;
 ///
 /// Source: `get_vit_lr_decay_rate` in DINOv2's param_groups.py: the tokens and the patch embedding are layer 0, block i
 /// is layer i + 1, norms and heads are above all blocks.
-pub(super) struct Layers {
+pub(super) struct LayerDecay {
     blocks: usize,
     decay: f64,
     patch_embed: f64,
 }
 
-impl Layers {
+impl LayerDecay {
     pub(super) fn new<B: Backend, M: Module<B>>(module: &M, config: &OptimizerConfig) -> Self {
         struct Blocks {
             path: ParamPath,

@@ -15,7 +15,9 @@ use crate::collective::Wire;
 use crate::error::{Error, Result};
 use crate::kernels::{GradientWatch, IbotBackend, LossScale, TrainBackend, flat};
 use crate::train::optim::gradients::Gradients;
-use crate::train::optim::reducer::{Link, NEGATIVE_ZERO, Reducer, in_buckets, known_to_any};
+use crate::train::optim::reducer::{
+    GradientExchange, NEGATIVE_ZERO, Reducer, all_reduce_or, in_buckets,
+};
 
 /// Prepares a step whose gradients are exchanged while the backward pass still runs. Call [`Overlap::begin`] before the forward pass,
 /// then [`Overlap::backward`] in place of `loss.backward()`, on one thread.
@@ -31,7 +33,7 @@ pub struct ReducedGrads<B: IbotBackend>(pub(super) Vec<Option<ReducedGrad<B>>>);
 /// Of one parameter.
 pub(super) struct ReducedGrad<B: IbotBackend> {
     /// Whether this rank had a gradient to add.
-    pub had: bool,
+    pub contributed: bool,
     /// `[N]`
     pub sum: Tensor<B, 1>,
 }
@@ -68,13 +70,13 @@ impl<B: TrainBackend> Overlap<B> {
         self,
         loss: Tensor<B, 1>,
         loss_scale: Option<&LossScale<B::InnerBackend>>,
-        link: &Link,
+        exchange: &GradientExchange,
     ) -> Result<(Gradients<B>, ReducedGrads<B::InnerBackend>)> {
         let nodes = self.parameters.iter().map(B::node_of);
         let nodes: Vec<Option<NodeId>> = nodes.collect();
         let is_used = |node: &Option<NodeId>| node.is_some_and(|node| self.watch.uses(node) > 0);
         let own = nodes.iter().map(|node| u8::from(is_used(node)));
-        let is_early = known_to_any(own.collect(), &*link.collective)?;
+        let is_early = all_reduce_or(own.collect(), &*exchange.collective)?;
         // a backward pass has the last ones first; in one order on all ranks
         let early = (0..is_early.len()).rev().filter(|at| is_early[*at] != 0);
         let waiting = in_buckets(early.map(|at| (at, self.parameters[at].shape().num_elements())));
@@ -86,10 +88,10 @@ impl<B: TrainBackend> Overlap<B> {
                 .collect(),
             waiting,
             states: is_early.iter().map(|_| GradState::NotYet).collect(),
-            had: vec![false; is_early.len()],
+            contributed: vec![false; is_early.len()],
             order: Vec::new(),
-            wire: link.wire,
-            reducer: Reducer::start(link, &loss.device())?,
+            wire: exchange.wire,
+            reducer: Reducer::start(exchange, &loss.device())?,
             parameters: self.parameters,
             failed: None,
         };
@@ -120,7 +122,7 @@ struct Sending<B: TrainBackend> {
     places: HashMap<NodeId, usize>,
     states: Vec<GradState<B::InnerBackend>>,
     /// Whether this rank has sent a gradient, of each parameter.
-    had: Vec<bool>,
+    contributed: Vec<bool>,
     waiting: VecDeque<Vec<usize>>,
     /// Parameters that were sent.
     order: Vec<usize>,
@@ -160,7 +162,7 @@ impl<B: TrainBackend> Sending<B> {
         let tensors = bucket.iter().map(|&at| {
             let found = replace(&mut self.states[at], GradState::NotYet);
             if let GradState::Complete(Some(gradient)) = found {
-                self.had[at] = true;
+                self.contributed[at] = true;
                 return gradient;
             }
             let parameter = &self.parameters[at];
@@ -188,10 +190,10 @@ impl<B: TrainBackend> Sending<B> {
             return Err(error);
         }
         let sums = self.reducer.finish()?;
-        let mut of_params: Vec<_> = self.had.iter().map(|_| None).collect();
+        let mut of_params: Vec<_> = self.contributed.iter().map(|_| None).collect();
         for (at, sum) in self.order.into_iter().zip(sums) {
-            let had = self.had[at];
-            of_params[at] = Some(ReducedGrad { had, sum });
+            let contributed = self.contributed[at];
+            of_params[at] = Some(ReducedGrad { contributed, sum });
         }
         Ok(ReducedGrads(of_params))
     }
@@ -315,7 +317,7 @@ mod tests {
             let layers = on_new_nodes(layers.to_vec());
             std::thread::spawn(move || {
                 let rank = Arc::new(Counted(rank, AtomicUsize::new(0)));
-                let link = Link {
+                let exchange = GradientExchange {
                     collective: rank.clone(),
                     wire: Wire::F32,
                     guard: DeviceGuard::Cpu,
@@ -323,12 +325,12 @@ mod tests {
                 let overlap = Overlap::begin(&layers);
                 let loss = loss(&layers, &rank, case);
                 let (mut gradients, early) = match case.overlaps {
-                    true => overlap.backward(loss, None, &link).unwrap(),
+                    true => overlap.backward(loss, None, &exchange).unwrap(),
                     false => (Gradients::backward(&loss), ReducedGrads::default()),
                 };
                 let own = gradients.take_in_order(&layers);
                 let scalar = Tensor::<Flex, 1>::ones([1], &Default::default());
-                let (sums, scalar) = own.over_ranks(early, scalar, &link).unwrap();
+                let (sums, scalar) = own.all_reduce(early, scalar, &exchange).unwrap();
                 assert_eq!(scalar.into_scalar(), 2.0);
                 gradients.put_in_order(&layers, sums);
                 let found = layers.iter().flat_map(|layer| {

@@ -24,7 +24,7 @@ pub(super) const NEGATIVE_ZERO: f32 = -0.0;
 
 /// The ranks that gradients are summed over, and how they travel.
 #[derive(Debug, Clone)]
-pub struct Link {
+pub struct GradientExchange {
     /// The ranks.
     pub collective: Arc<dyn Collective>,
     /// Number format in which ranks exchange gradients.
@@ -48,11 +48,11 @@ pub(super) struct Reducer<B: IbotBackend> {
 
 impl<B: IbotBackend> Reducer<B> {
     /// Starts the thread. Until [`Reducer::finish`] nothing else may use the ranks.
-    pub fn start(link: &Link, device: &B::Device) -> Result<Self> {
+    pub fn start(exchange: &GradientExchange, device: &B::Device) -> Result<Self> {
         let (to_sum, unsummed) = channel::<(Vec<f32>, Wire)>();
         let (summed, sums) = channel();
-        let collective = link.collective.clone();
-        let exchange = move || {
+        let collective = exchange.collective.clone();
+        let sum_all = move || {
             for (mut entries, wire) in unsummed {
                 let sum = all_reduce_sum_as(&*collective, &mut entries, wire).map(|()| entries);
                 let is_last = sum.is_err();
@@ -63,10 +63,10 @@ impl<B: IbotBackend> Reducer<B> {
         };
         let thread = std::thread::Builder::new().name("ibot-exchange".into());
         thread
-            .spawn(exchange)
+            .spawn(sum_all)
             .map_err(|error| Error::Ranks(format!("no thread to exchange gradients: {error}")))?;
         Ok(Self {
-            guard: link.guard.clone(),
+            guard: exchange.guard.clone(),
             device: device.clone(),
             to_sum,
             sums,
@@ -140,7 +140,7 @@ pub(super) fn in_buckets<T>(pieces: impl Iterator<Item = (T, usize)>) -> VecDequ
 }
 
 /// The bitwise OR over the ranks of one byte of flags a parameter.
-pub(super) fn known_to_any(own: Vec<u8>, ranks: &dyn Collective) -> Result<Vec<u8>> {
+pub(super) fn all_reduce_or(own: Vec<u8>, ranks: &dyn Collective) -> Result<Vec<u8>> {
     let mut any = vec![0; own.len()];
     for (rank, of_rank) in ranks.all_gather(own)?.iter().enumerate() {
         if of_rank.len() != any.len() {

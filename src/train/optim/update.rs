@@ -12,7 +12,7 @@ use crate::kernels::{
 };
 use crate::train::optim::config::{OptimizerConfig, OptimizerKind, UpdateRates};
 use crate::train::optim::gradients::Gradients;
-use crate::train::optim::layers::{Layers, decays, is_before_heads, is_prototype};
+use crate::train::optim::layers::{LayerDecay, decays, is_before_heads, is_prototype};
 use crate::train::optim::momentum::{MomentumInput, momentum_step};
 
 /// Optimizer state of a parameter.
@@ -40,7 +40,7 @@ pub(super) struct Take<'a, B: TrainBackend> {
     config: &'a OptimizerConfig,
     rates: &'a UpdateRates,
     grads: Gradients<B>,
-    layers: Layers,
+    layers: LayerDecay,
     taken: Vec<Moving<B::InnerBackend>>,
     is_taken: Vec<bool>,
 }
@@ -55,7 +55,7 @@ impl<'a, B: TrainBackend> Take<'a, B> {
     ) -> (M, Vec<bool>, Vec<Moving<B::InnerBackend>>) {
         let mut take = Self {
             path: ParamPath::default(),
-            layers: Layers::new(&module, config),
+            layers: LayerDecay::new(&module, config),
             config,
             rates,
             grads,

@@ -15,7 +15,7 @@ pub(super) struct Backbone<'a> {
 
 /// A block on its way through one pass.
 #[derive(Clone, Copy)]
-struct At<'a> {
+struct BlockPass<'a> {
     pass: &'a Pass,
     is_last: bool,
     /// Whether an earlier pass has made the gradients of the block's parameters.
@@ -29,23 +29,23 @@ impl Backbone<'_> {
     }
 
     /// A pass without a graph, as the teacher's: at most some tokens, and the layer that is made.
-    pub fn pass_by(&self, ledger: &mut Ledger, pass: &Pass) {
+    pub fn forward_no_grad(&self, ledger: &mut Ledger, pass: &Pass) {
         let tokens = self.tokens(pass.rows(), self.network.width);
         self.embed(ledger, pass);
         let patches = pass.patch_entries(self.network);
-        ledger.pass([patches, product([4, tokens])]);
+        ledger.hold_briefly([patches, product([4, tokens])]);
         // the residual stream with, in turn, norm and packed queries, packed queries and attention, or two of MLP
         let hidden = self.tokens(pass.rows(), self.network.hidden);
-        ledger.pass([product([6, tokens])]);
-        ledger.pass([product([2, tokens]), hidden]);
+        ledger.hold_briefly([product([6, tokens])]);
+        ledger.hold_briefly([product([2, tokens]), hidden]);
     }
 
     fn embed(&self, ledger: &mut Ledger, pass: &Pass) {
         let images = product([pass.images, pass.image_entries]);
         let patches = pass.patch_entries(self.network);
-        ledger.one("the views of all pictures", images);
-        ledger.one("the patches", patches);
-        ledger.pass([images, patches]);
+        ledger.note_tensor("the views of all pictures", images);
+        ledger.note_tensor("the patches", patches);
+        ledger.hold_briefly([images, patches]);
     }
 
     /// Forward through all blocks: what each node of the graph keeps is held, up to the last norm's result.
@@ -54,11 +54,11 @@ impl Backbone<'_> {
         let tokens = self.tokens(rows, self.network.width);
         self.embed(ledger, pass);
         ledger.hold(Kind::Activations, pass.patch_entries(self.network));
-        ledger.pass([product([4, tokens])]); // masks, class token and positions, one after the other
+        ledger.hold_briefly([product([4, tokens])]); // masks, class token and positions, one after the other
         ledger.hold(Kind::Activations, tokens);
         for block in 1..=self.network.depth {
             let is_last = block == self.network.depth;
-            let at = At {
+            let at = BlockPass {
                 pass,
                 is_last,
                 has_gradients: false,
@@ -71,7 +71,7 @@ impl Backbone<'_> {
     }
 
     /// Rows that go through the MLP.
-    fn rows_after(at: At<'_>) -> u64 {
+    fn rows_after(at: BlockPass<'_>) -> u64 {
         match at.is_last {
             true => at.pass.chosen,
             false => at.pass.rows(),
@@ -79,7 +79,7 @@ impl Backbone<'_> {
     }
 
     /// Packed queries, keys and values, their attention with its normalizers, and, of some rows only, these.
-    fn kept_by_attention(&self, at: At<'_>) -> u64 {
+    fn kept_by_attention(&self, at: BlockPass<'_>) -> u64 {
         let (rows, width) = (at.pass.rows(), self.network.width);
         let chosen = Self::rows_after(at);
         sum([
@@ -94,7 +94,7 @@ impl Backbone<'_> {
         ])
     }
 
-    fn kept_by_mlp(&self, at: At<'_>) -> u64 {
+    fn kept_by_mlp(&self, at: BlockPass<'_>) -> u64 {
         let hidden = self.tokens(Self::rows_after(at), self.network.hidden);
         sum([
             hidden,
@@ -111,13 +111,13 @@ impl Backbone<'_> {
         }
     }
 
-    fn block_forward(&self, ledger: &mut Ledger, at: At<'_>) {
+    fn block_forward(&self, ledger: &mut Ledger, at: BlockPass<'_>) {
         let width = self.network.width;
         let (rows, after) = (at.pass.rows(), Self::rows_after(at));
         let (tokens, tokens_after) = (self.tokens(rows, width), self.tokens(after, width));
         let hidden = self.tokens(after, self.network.hidden);
-        ledger.one("queries, keys and values", product([3, tokens]));
-        ledger.one("the hidden layer of an MLP", hidden);
+        ledger.note_tensor("queries, keys and values", product([3, tokens]));
+        ledger.note_tensor("the hidden layer of an MLP", hidden);
         let branches = [
             // the norm while queries, keys and values are made
             (self.kept_by_attention(at), tokens),
@@ -126,10 +126,10 @@ impl Backbone<'_> {
         ];
         for (kept, workspace) in branches {
             match self.is_checkpointed {
-                true => ledger.pass([kept, workspace]),
+                true => ledger.hold_briefly([kept, workspace]),
                 false => {
                     ledger.hold(Kind::Activations, kept);
-                    ledger.pass([workspace]);
+                    ledger.hold_briefly([workspace]);
                 }
             }
             // what goes into the next branch
@@ -145,13 +145,13 @@ impl Backbone<'_> {
         ledger.hold(Kind::Gradients, network.small_parameters());
         for pass in passes {
             let of_input = self.tokens(pass.chosen, network.width);
-            ledger.pass([chosen(pass), of_input]);
+            ledger.hold_briefly([chosen(pass), of_input]);
             ledger.hold(Kind::Workspace, of_input); // the gradient on its way
             ledger.free(Kind::Activations, sum([chosen(pass), of_input]));
         }
         for block in (1..=network.depth).rev() {
             ledger.now = Moment::BlockBackward(block);
-            let at = |number: usize| At {
+            let at = |number: usize| BlockPass {
                 pass: &passes[number],
                 is_last: block == network.depth,
                 has_gradients: number > 0,
@@ -162,7 +162,7 @@ impl Backbone<'_> {
         ledger.now = Moment::PatchesBackward;
         for (number, pass) in passes.iter().enumerate() {
             let tokens = self.tokens(pass.rows(), network.width);
-            ledger.pass([product([3, tokens])]);
+            ledger.hold_briefly([product([3, tokens])]);
             Self::gradient(
                 ledger,
                 number > 0,
@@ -176,12 +176,12 @@ impl Backbone<'_> {
     /// The gradient of a parameter; a second one is added to the first.
     fn gradient(ledger: &mut Ledger, has_one: bool, entries: u64) {
         match has_one {
-            true => ledger.pass([entries]),
+            true => ledger.hold_briefly([entries]),
             false => ledger.hold(Kind::Gradients, entries),
         }
     }
 
-    fn mlp_backward(&self, ledger: &mut Ledger, at: At<'_>) {
+    fn mlp_backward(&self, ledger: &mut Ledger, at: BlockPass<'_>) {
         let (width, hidden_width) = (self.network.width, self.network.hidden);
         let rows = Self::rows_after(at);
         let (tokens, hidden) = (self.tokens(rows, width), self.tokens(rows, hidden_width));
@@ -189,32 +189,32 @@ impl Backbone<'_> {
         // GELU's result and the gradient of the hidden layer; with checkpointing the layer itself too
         let again = if self.is_checkpointed { 3 } else { 2 };
         Self::gradient(ledger, at.has_gradients, linear(hidden_width, width));
-        ledger.pass([product([again, hidden]), self.scaled(product([2, weight]))]);
+        ledger.hold_briefly([product([again, hidden]), self.scaled(product([2, weight]))]);
         ledger.hold(Kind::Workspace, hidden);
         if !self.is_checkpointed {
             ledger.free(Kind::Activations, self.kept_by_mlp(at));
         }
         Self::gradient(ledger, at.has_gradients, linear(width, hidden_width));
         // the norm again, its gradient, and that of its input
-        ledger.pass([product([3, tokens])]);
+        ledger.hold_briefly([product([3, tokens])]);
         ledger.free(Kind::Workspace, hidden);
         ledger.free(Kind::Activations, tokens);
     }
 
-    fn attention_backward(&self, ledger: &mut Ledger, at: At<'_>) {
+    fn attention_backward(&self, ledger: &mut Ledger, at: BlockPass<'_>) {
         let width = self.network.width;
         let (rows, after) = (at.pass.rows(), Self::rows_after(at));
         let (tokens, tokens_after) = (self.tokens(rows, width), self.tokens(after, width));
         let weight = product([width, width]);
         Self::gradient(ledger, at.has_gradients, linear(width, width));
         if self.is_checkpointed {
-            ledger.pass([self.kept_by_attention(at), product([4, tokens])]);
+            ledger.hold_briefly([self.kept_by_attention(at), product([4, tokens])]);
         }
         // through the second layer: the gradient of attention; where some rows were chosen, of all rows again
         ledger.hold(Kind::Workspace, tokens);
-        ledger.pass([self.scaled(product([2, weight]))]);
+        ledger.hold_briefly([self.scaled(product([2, weight]))]);
         if after < rows {
-            ledger.pass([tokens_after]);
+            ledger.hold_briefly([tokens_after]);
             ledger.hold(Kind::Workspace, tokens);
             ledger.free(Kind::Workspace, tokens_after);
         }
@@ -224,7 +224,7 @@ impl Backbone<'_> {
             ledger.free(Kind::Activations, self.kept_by_attention(at));
         }
         Self::gradient(ledger, at.has_gradients, self.network.qkv());
-        ledger.pass([product([3, tokens])]);
+        ledger.hold_briefly([product([3, tokens])]);
         ledger.free(Kind::Workspace, product([3, tokens]));
         ledger.free(Kind::Activations, tokens);
     }

@@ -38,7 +38,7 @@ impl Choosable {
 
 /// What a plan has come to.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Choice {
+pub struct PlanChoice {
     /// Images that the student sees at once; the whole batch for none.
     pub micro_batch_size: Option<usize>,
     /// Whether the student's blocks keep only their inputs.
@@ -50,14 +50,14 @@ pub struct Choice {
 }
 
 /// A way to make a step.
-struct Way {
+struct Candidate {
     savers: MemorySavers,
     memory: StepMemory,
     verdict: Verdict,
     cost: f64,
 }
 
-impl Way {
+impl Candidate {
     fn of(config: &RunConfig, device: &PlannedDevice, savers: MemorySavers) -> Result<Self> {
         let memory = StepMemory::of(config, device, savers)?;
         Ok(Self {
@@ -89,20 +89,20 @@ pub(super) fn choose(
     config: &RunConfig,
     device: &PlannedDevice,
     may: Choosable,
-) -> Result<(Choice, StepMemory, Verdict)> {
+) -> Result<(PlanChoice, StepMemory, Verdict)> {
     let set = MemorySavers {
         micro_batch_size: config.micro_batch_size,
         grad_checkpointing: config.method.grad_checkpointing,
     };
-    let as_set = Way::of(config, device, set)?;
+    let as_set = Candidate::of(config, device, set)?;
     let may_split = may.micro_batch_size && set.micro_batch_size.is_none();
     let may_checkpoint = may.grad_checkpointing && !set.grad_checkpointing;
     if as_set.verdict.may_run() || !(may_split || may_checkpoint) {
         let reason = as_it_is(&as_set, may_split && may_checkpoint);
         return Ok(chosen(as_set, reason));
     }
-    let mut best: Option<Way> = None;
-    let mut least: Option<Way> = None;
+    let mut best: Option<Candidate> = None;
+    let mut least: Option<Candidate> = None;
     for grad_checkpointing in [set.grad_checkpointing, true] {
         if grad_checkpointing != set.grad_checkpointing && !may_checkpoint {
             continue;
@@ -117,19 +117,19 @@ pub(super) fn choose(
                 micro_batch_size,
                 grad_checkpointing,
             };
-            let way = Way::of(config, device, savers)?;
-            if way.verdict.may_run() {
-                if best.as_ref().is_none_or(|best| way.cost < best.cost) {
-                    best = Some(way);
+            let candidate = Candidate::of(config, device, savers)?;
+            if candidate.verdict.may_run() {
+                if best.as_ref().is_none_or(|best| candidate.cost < best.cost) {
+                    best = Some(candidate);
                 }
                 break;
             }
-            let needed = way.memory.needed_bytes;
+            let needed = candidate.memory.needed_bytes;
             if least
                 .as_ref()
                 .is_none_or(|least| needed < least.memory.needed_bytes)
             {
-                least = Some(way);
+                least = Some(candidate);
             }
         }
     }
@@ -151,24 +151,24 @@ pub(super) fn choose(
     })
 }
 
-fn as_it_is(way: &Way, is_free: bool) -> String {
-    match (&way.verdict, is_free) {
+fn as_it_is(candidate: &Candidate, is_free: bool) -> String {
+    match (&candidate.verdict, is_free) {
         (Verdict::Fits, true) => "the whole batch at once fits, and nothing is faster".to_owned(),
         (Verdict::Unknown, true) => {
-            "the memory is not known, so that the fastest way is taken".to_owned()
+            "the memory is not known, so that the fastest candidate is taken".to_owned()
         }
         _ => "with the settings of the run".to_owned(),
     }
 }
 
-fn chosen(way: Way, reason: String) -> (Choice, StepMemory, Verdict) {
-    let choice = Choice {
-        micro_batch_size: way.savers.micro_batch_size,
-        grad_checkpointing: way.savers.grad_checkpointing,
+fn chosen(candidate: Candidate, reason: String) -> (PlanChoice, StepMemory, Verdict) {
+    let choice = PlanChoice {
+        micro_batch_size: candidate.savers.micro_batch_size,
+        grad_checkpointing: candidate.savers.grad_checkpointing,
         reason,
-        relative_cost: way.cost,
+        relative_cost: candidate.cost,
     };
-    (choice, way.memory, way.verdict)
+    (choice, candidate.memory, candidate.verdict)
 }
 
 /// Sizes of parts that differ, from the whole batch down. KoLeo needs two pictures in each.

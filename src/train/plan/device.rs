@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::device::{AdapterKind, Selected};
 use crate::kernels::KernelChoice;
 use crate::memory::machine_bytes;
-use crate::method::LogitRoom;
+use crate::method::LogitLimits;
 use crate::precision::Precision;
 
 /// Whose memory a plan reckons with.
@@ -91,11 +91,11 @@ impl PlannedDevice {
     }
 
     /// Where logits of so many prototypes go.
-    pub(super) fn logit_room(&self, prototypes: usize) -> LogitRoom {
+    pub(super) fn logit_limits(&self, prototypes: usize) -> LogitLimits {
         let row = prototypes.max(1).saturating_mul(size_of::<f32>());
         let max_rows = self
             .tensor_bytes
             .map_or(usize::MAX, |bytes| bytes as usize / row);
-        LogitRoom::new(self.logit_memory, max_rows)
+        LogitLimits::new(self.logit_memory, max_rows)
     }
 }

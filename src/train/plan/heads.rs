@@ -53,7 +53,7 @@ impl<'a> Rows<'a> {
     /// The teacher's rows of the last of so many parts through its head.
     pub fn teacher(&self, ledger: &mut Ledger, parts: u64) {
         let rows = self.last(parts);
-        ledger.pass([product([2, self.widest(rows)])]);
+        ledger.hold_briefly([product([2, self.widest(rows)])]);
         ledger.hold(Kind::Targets, self.bottleneck(rows));
     }
 
@@ -68,11 +68,11 @@ impl<'a> Rows<'a> {
         let potentials = product([2, sum([teacher, self.head.prototypes])]);
         ledger.hold(Kind::Targets, potentials);
         // those of the prototypes over the rows of each part
-        ledger.pass([product([2, parts, self.head.prototypes])]);
+        ledger.hold_briefly([product([2, parts, self.head.prototypes])]);
         match self.rows.tile {
-            Some(_) => ledger.pass([self.tiles() / 2]),
+            Some(_) => ledger.hold_briefly([self.tiles() / 2]),
             None => {
-                ledger.one("the teacher's logits", self.logits(self.last(parts)));
+                ledger.note_tensor("the teacher's logits", self.logits(self.last(parts)));
                 ledger.hold(Kind::Targets, self.logits(teacher));
                 ledger.free(Kind::Targets, self.bottleneck(teacher));
             }
@@ -99,15 +99,15 @@ impl<'a> Rows<'a> {
     /// The student's head and its logits.
     pub fn forward(&self, ledger: &mut Ledger) {
         let student = self.rows.student;
-        ledger.one("a layer of a head", self.widest(student));
+        ledger.note_tensor("a layer of a head", self.widest(student));
         ledger.hold(Kind::Activations, self.kept());
-        ledger.pass([self.widest(student)]); // GELU's result
+        ledger.hold_briefly([self.widest(student)]); // GELU's result
         ledger.hold(Kind::Activations, self.made_prototypes());
-        ledger.pass([self.made_prototypes()]);
+        ledger.hold_briefly([self.made_prototypes()]);
         match self.rows.tile {
-            Some(_) => ledger.pass([self.tiles()]),
+            Some(_) => ledger.hold_briefly([self.tiles()]),
             None => {
-                ledger.one("the student's logits", self.logits(student));
+                ledger.note_tensor("the student's logits", self.logits(student));
                 ledger.hold(Kind::Activations, self.logits(student));
             }
         }
@@ -122,20 +122,20 @@ impl<'a> Rows<'a> {
         } else {
             ledger.hold(Kind::Gradients, prototypes);
         }
-        ledger.one("the prototypes", prototypes);
+        ledger.note_tensor("the prototypes", prototypes);
         ledger.hold(Kind::Workspace, self.bottleneck(student));
         match self.rows.tile {
             Some(columns) => {
                 let columns = columns.min(self.head.prototypes);
                 let weight = product([self.head.bottleneck(), columns]);
-                ledger.pass([self.tiles(), product([2, weight]), self.bottleneck(student)]);
+                ledger.hold_briefly([self.tiles(), product([2, weight]), self.bottleneck(student)]);
             }
             None => ledger.free(Kind::Activations, self.logits(student)),
         }
         if has_gradients {
             ledger.free(Kind::Workspace, prototypes);
         }
-        ledger.pass([product([2, self.made_prototypes()])]);
+        ledger.hold_briefly([product([2, self.made_prototypes()])]);
         ledger.free(Kind::Activations, self.made_prototypes());
     }
 
@@ -143,7 +143,7 @@ impl<'a> Rows<'a> {
     pub fn head_backward(&self, ledger: &mut Ledger, has_gradients: bool) {
         let student = self.rows.student;
         let bottleneck = self.bottleneck(student);
-        ledger.pass([product([3, bottleneck])]); // through the norm
+        ledger.hold_briefly([product([3, bottleneck])]); // through the norm
         let mut on_its_way = bottleneck;
         for (layer, [inputs, outputs]) in self
             .head
@@ -159,7 +159,7 @@ impl<'a> Rows<'a> {
             }
             ledger.hold(Kind::Workspace, d_x);
             // GELU of the layer's input, but for the first layer's
-            ledger.pass([if layer > 0 { d_x } else { 0 }]);
+            ledger.hold_briefly([if layer > 0 { d_x } else { 0 }]);
             ledger.free(Kind::Workspace, on_its_way);
             on_its_way = d_x;
         }

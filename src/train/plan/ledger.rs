@@ -163,14 +163,14 @@ impl Ledger {
     }
 
     /// Tensors that live together for a moment.
-    pub fn pass(&mut self, entries: impl IntoIterator<Item = u64>) {
+    pub fn hold_briefly(&mut self, entries: impl IntoIterator<Item = u64>) {
         let entries = sum(entries);
         self.hold(Kind::Workspace, entries);
         self.free(Kind::Workspace, entries);
     }
 
     /// Notes the size of one tensor: a device may not hold it, whatever memory it has.
-    pub fn one(&mut self, what: &'static str, entries: u64) {
+    pub fn note_tensor(&mut self, what: &'static str, entries: u64) {
         let bytes = entries.saturating_mul(ENTRY);
         if bytes > self.largest.1 {
             self.largest = (what, bytes);

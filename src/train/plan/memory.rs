@@ -122,7 +122,7 @@ impl StepMemory {
         device: &PlannedDevice,
         savers: MemorySavers,
     ) -> Result<Self> {
-        let room = |prototypes| device.logit_room(prototypes);
+        let room = |prototypes| device.logit_limits(prototypes);
         let sizes = StepSizes {
             has_halves: device.keeps_halves(config.precision),
             ..StepSizes::of(config, savers, &room)?

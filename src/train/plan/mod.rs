@@ -20,7 +20,7 @@ mod sizes;
 mod step;
 mod timing;
 
-pub use choice::{Choice, Choosable};
+pub use choice::{Choosable, PlanChoice};
 pub use device::{MemoryOf, PlannedDevice};
 pub use ledger::{MemoryByKind, Moment};
 pub use memory::{LargestTensor, StepMemory, Verdict};
@@ -63,7 +63,7 @@ pub struct Plan {
     /// Images per step.
     pub batch_size: usize,
     /// Parts and checkpointing.
-    pub choice: Choice,
+    pub choice: PlanChoice,
     /// Numbers of parameters.
     pub parameters: Parameters,
     /// What a step takes.

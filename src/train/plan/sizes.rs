@@ -1,7 +1,7 @@
 //! Sizes of a step: pictures, tokens and rows of its largest part.
 
 use crate::error::Result;
-use crate::method::{LogitRoom, Targets};
+use crate::method::{LogitLimits, TargetKind};
 use crate::train::config::RunConfig;
 use crate::train::optim::OptimizerKind;
 use crate::train::plan::network::{NetworkSizes, product, sum};
@@ -83,7 +83,7 @@ impl StepSizes {
     pub fn of(
         config: &RunConfig,
         savers: MemorySavers,
-        room: &dyn Fn(usize) -> LogitRoom,
+        room: &dyn Fn(usize) -> LogitLimits,
     ) -> Result<Self> {
         let (method, augment) = (&config.method, &config.augment);
         let batch = config.batch_size;
@@ -229,6 +229,6 @@ fn centers(config: &RunConfig) -> u64 {
     let method = &config.method;
     let rules = [method.cls_targets, method.patch_targets];
     let centers = method.prototypes().into_iter().zip(rules);
-    let centers = centers.filter(|(_, rule)| *rule == Targets::Centering);
+    let centers = centers.filter(|(_, rule)| *rule == TargetKind::Centering);
     sum(centers.map(|(prototypes, _)| prototypes as u64))
 }

@@ -23,7 +23,7 @@ pub(super) fn walk(step: &StepSizes) -> Ledger {
         forward_and_backward(step, &mut ledger);
         ledger.free(Kind::Gradients, product([sums, parameters.student()]));
         if part > 0 {
-            ledger.pass([step.network.largest()]);
+            ledger.hold_briefly([step.network.largest()]);
             ledger.free(Kind::Gradients, parameters.student());
         }
     }
@@ -34,7 +34,7 @@ pub(super) fn walk(step: &StepSizes) -> Ledger {
         (_, true) => product([2, step.network.largest()]),
         (_, false) => 0,
     };
-    ledger.pass([workspace]);
+    ledger.hold_briefly([workspace]);
     ledger
 }
 
@@ -56,7 +56,7 @@ fn prepare(step: &StepSizes, ledger: &mut Ledger) {
     for rows in &losses {
         rows.teacher_before(ledger, step.parts);
     }
-    backbone.pass_by(ledger, global);
+    backbone.forward_no_grad(ledger, global);
     ledger.hold(Kind::Targets, embedding);
     for rows in &losses {
         rows.teacher(ledger, step.parts);
@@ -69,7 +69,7 @@ fn prepare(step: &StepSizes, ledger: &mut Ledger) {
         ledger.now = Moment::Forward;
         let tokens = product([step.parts, global.images, step.network.width]);
         ledger.hold(Kind::Targets, tokens);
-        backbone.pass_by(ledger, global);
+        backbone.forward_no_grad(ledger, global);
     }
 }
 
@@ -118,7 +118,7 @@ fn losses(step: &StepSizes) -> Vec<Rows<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::method::LogitRoom;
+    use crate::method::LogitLimits;
     use crate::train::RunConfig;
     use crate::train::plan::sizes::MemorySavers;
     use crate::train::presets::{preset, preset_names};
@@ -132,7 +132,7 @@ mod tests {
             micro_batch_size,
             grad_checkpointing: checkpointing,
         };
-        let room = |_| LogitRoom::new(None, usize::MAX);
+        let room = |_| LogitLimits::new(None, usize::MAX);
         StepSizes::of(config, savers, &room).unwrap()
     }
 

@@ -42,7 +42,7 @@ pub struct Evaluation {
 
 /// When an evaluation takes place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum When {
+pub enum EvaluationTime {
     /// Before the first step.
     Before,
     /// After this many epochs.
@@ -51,7 +51,7 @@ pub enum When {
     After,
 }
 
-impl fmt::Display for When {
+impl fmt::Display for EvaluationTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Before => f.write_str("before training"),

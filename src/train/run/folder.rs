@@ -27,7 +27,7 @@ use crate::train::run::lines::{append, has_line, keep_lines};
 use crate::train::run::lock::RunLock;
 use crate::train::run::metrics::StepMetrics;
 use crate::train::run::observer::Observer;
-use crate::train::run::record::{Change, MayDiffer, RunRecord};
+use crate::train::run::record::{AllowedChanges, RunRecord, SettingChange};
 use crate::train::run::work::{EVALUATIONS, METRICS, missing_folders, refuse_dangling, work_in};
 use crate::train::trainer::{Tensors, backbones};
 use crate::unfinished::write_whole;
@@ -60,7 +60,7 @@ impl RunFolder {
     /// [`Error::Checkpoint`] if another process trains in it, or its checkpoints are behind a broken link;
     /// [`Error::Io`] if it cannot be written.
     pub fn open(path: &Path, keep: Keep, observer: &mut dyn Observer) -> Result<Self> {
-        let mut folder = Self::to_read(path);
+        let mut folder = Self::read_only(path);
         refuse_dangling(path)?;
         refuse_dangling(folder.store.folder())?;
         (folder.keep, folder.made) = (keep, missing_folders(path));
@@ -68,7 +68,7 @@ impl RunFolder {
         let lock = folder.lock.insert(RunLock::take(path)?);
         if !lock.keeps_out() {
             observer.note(&format!(
-                "warning: {}: this file system has no locks; make sure that no other process trains in this folder",
+                "WARNING {}: this file system has no locks; make sure that no other process trains in this folder",
                 printable(path)
             ));
         }
@@ -76,7 +76,7 @@ impl RunFolder {
     }
 
     /// The folder that another rank has opened: to be read alone.
-    pub(super) fn to_read(path: &Path) -> Self {
+    pub(super) fn read_only(path: &Path) -> Self {
         Self {
             path: path.to_path_buf(),
             metrics: None,
@@ -116,22 +116,22 @@ impl RunFolder {
     pub fn continued(
         &mut self,
         record: &RunRecord,
-        may: MayDiffer,
+        allowed: AllowedChanges,
         observer: &mut dyn Observer,
     ) -> Result<Option<Checkpoint>> {
         let Some(before) = RunRecord::read(&self.path)? else {
-            self.begin_anew("it has no run.json", may, observer)?;
+            self.check_restart("it has no run.json", allowed, observer)?;
             return Ok(None);
         };
         let mut changes = record.setting_changes(&before, &self.path)?;
-        changes.retain(|change| may != MayDiffer::Backend || !change.is_backend());
-        self.agree("settings", &changes, may, observer)?;
+        changes.retain(|change| allowed != AllowedChanges::Backend || !change.is_backend());
+        self.refuse_changes("settings", &changes, allowed, observer)?;
         let (newest, damaged) = self.store.newest()?;
         for damaged in damaged {
             observer.note(&format!("skipped a damaged checkpoint: {}", damaged.error));
         }
         if newest.is_none() && before.has_checkpoint {
-            self.begin_anew("its checkpoints are gone", may, observer)?;
+            self.check_restart("its checkpoints are gone", allowed, observer)?;
             return Ok(None);
         }
         let from = newest.as_ref().map_or_else(
@@ -153,19 +153,19 @@ impl RunFolder {
     pub fn same_pictures(
         &self,
         record: &RunRecord,
-        may: MayDiffer,
+        allowed: AllowedChanges,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let before = self.before.as_ref();
         let change = before.and_then(|before| record.picture_change(before));
-        self.agree("images", change.as_slice(), may, observer)
+        self.refuse_changes("images", change.as_slice(), allowed, observer)
     }
 
-    fn agree(
+    fn refuse_changes(
         &self,
         what: &str,
-        changes: &[Change],
-        may: MayDiffer,
+        changes: &[SettingChange],
+        allowed: AllowedChanges,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         if changes.is_empty() {
@@ -173,7 +173,7 @@ impl RunFolder {
         }
         let list = changes.iter().map(|change| format!("\n  {change}"));
         let list: String = list.collect();
-        if may != MayDiffer::All {
+        if allowed != AllowedChanges::All {
             let reason = format!(
                 "holds a run with other {what}:{list}\nchoose another folder with `out`, or resume by `allow_changes`"
             );
@@ -186,12 +186,17 @@ impl RunFolder {
     }
 
     /// Never silently deletes what is left of a run with missing files.
-    fn begin_anew(&self, missing: &str, may: MayDiffer, observer: &mut dyn Observer) -> Result<()> {
+    fn check_restart(
+        &self,
+        missing: &str,
+        allowed: AllowedChanges,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
         let work = work_in(&self.path)?;
         if work.is_empty() {
             return Ok(());
         }
-        if may != MayDiffer::All {
+        if allowed != AllowedChanges::All {
             let reason = format!(
                 "holds a run that cannot be resumed: {missing}, but it contains {work}; choose another folder \
                  with `out`, or replace the run by `allow_changes`"

@@ -2,8 +2,8 @@
 
 mod best;
 mod evaluation;
-mod every;
 mod folder;
+mod interval;
 mod lines;
 mod lock;
 mod metrics;
@@ -18,13 +18,13 @@ mod together;
 mod train_loop;
 mod work;
 
-pub use evaluation::{Evaluation, When};
-pub use every::Every;
+pub use evaluation::{Evaluation, EvaluationTime};
+pub use interval::Interval;
 pub(crate) use lock::RunLock;
 pub use metrics::StepMetrics;
-pub use observer::{Observer, RunStart, Silent};
+pub use observer::{NoObserver, Observer, RunStart};
 pub use patches::PatchColors;
-pub use record::{Change, RunRecord};
+pub use record::{RunRecord, SettingChange};
 pub use request::{OnDeviceLost, RunRequest};
 pub(super) use setup::loader;
 pub use setup::pictures_to_train_on;

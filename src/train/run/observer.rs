@@ -6,7 +6,7 @@ use crate::data::ScanSummary;
 use crate::device::Selected;
 use crate::error::printable;
 use crate::train::health::Anomaly;
-use crate::train::run::evaluation::{Evaluation, When};
+use crate::train::run::evaluation::{Evaluation, EvaluationTime};
 use crate::train::run::metrics::StepMetrics;
 use crate::train::run::patches::PatchColors;
 
@@ -59,10 +59,10 @@ pub trait Observer {
     fn step(&mut self, _metrics: &StepMetrics) {}
 
     /// The teacher is about to be evaluated, which takes a forward pass of many pictures.
-    fn evaluating(&mut self, _when: When) {}
+    fn evaluating(&mut self, _when: EvaluationTime) {}
 
     /// The teacher was evaluated.
-    fn evaluated(&mut self, _when: When, _evaluation: &Evaluation) {}
+    fn evaluated(&mut self, _when: EvaluationTime, _evaluation: &Evaluation) {}
 
     /// New anomalies, such as a collapse.
     fn anomalies(&mut self, _step: usize, _found: &[Anomaly]) {}
@@ -92,6 +92,6 @@ pub trait Observer {
 
 /// An observer that ignores all events.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Silent;
+pub struct NoObserver;
 
-impl Observer for Silent {}
+impl Observer for NoObserver {}

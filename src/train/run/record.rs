@@ -124,7 +124,7 @@ fn yes() -> bool {
 
 /// In what a run may differ from the one that it resumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MayDiffer {
+pub enum AllowedChanges {
     /// In nothing that changes its results.
     Nothing,
     /// In the backend alone.
@@ -133,25 +133,25 @@ pub enum MayDiffer {
     All,
 }
 
-/// What [`Change`] calls the backend.
+/// What [`SettingChange`] calls the backend.
 const BACKEND: &str = "backend";
 
 /// One changed setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct SettingChange {
     key: String,
     before: String,
     now: String,
 }
 
-impl Change {
+impl SettingChange {
     /// Whether it is that of the backend.
     pub fn is_backend(&self) -> bool {
         self.key == BACKEND
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for SettingChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} -> {}", self.key, self.before, self.now)
     }
@@ -209,7 +209,7 @@ impl RunRecord {
     ///
     /// # Errors
     /// As [`RunRecord::config`].
-    pub fn setting_changes(&self, before: &Self, folder: &Path) -> Result<Vec<Change>> {
+    pub fn setting_changes(&self, before: &Self, folder: &Path) -> Result<Vec<SettingChange>> {
         // both with all defaults, so that a key which only one file spells out is not a change
         let entries = |record: &Self| -> Result<Flat> {
             let config = record.config(folder)?.to_toml()?;
@@ -223,14 +223,14 @@ impl RunRecord {
         let backends = [&before.backend, &self.backend].map(String::clone);
         let backend = (backends[0] != backends[1]).then(|| (BACKEND.to_owned(), backends));
         let changes = changes.chain(backend);
-        let changes = changes.map(|(key, [before, now])| Change { key, before, now });
+        let changes = changes.map(|(key, [before, now])| SettingChange { key, before, now });
         Ok(changes.collect())
     }
 
     /// Whether the pictures differ from those of the run `before`.
-    pub fn picture_change(&self, before: &Self) -> Option<Change> {
+    pub fn picture_change(&self, before: &Self) -> Option<SettingChange> {
         let data = |record: &Self| format!("{} images", record.pictures);
-        (before.fingerprint != self.fingerprint).then(|| Change {
+        (before.fingerprint != self.fingerprint).then(|| SettingChange {
             key: format!("names of the images in {}", self.first_data()),
             before: data(before),
             now: data(self),
@@ -282,7 +282,7 @@ mod tests {
         (now.pictures, now.fingerprint) = (11, "b".into());
         let mut changes = now.setting_changes(&before, folder).unwrap();
         changes.extend(now.picture_change(&before));
-        let said: Vec<String> = changes.iter().map(Change::to_string).collect();
+        let said: Vec<String> = changes.iter().map(SettingChange::to_string).collect();
         assert_eq!(
             said,
             [

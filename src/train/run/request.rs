@@ -10,7 +10,7 @@ use crate::device::Selected;
 use crate::files::checkpoint::Keep;
 use crate::train::config::RunConfig;
 use crate::train::health::OnAnomaly;
-use crate::train::run::every::Every;
+use crate::train::run::interval::Interval;
 use crate::train::weights::PretrainedParts;
 
 /// What to train on, where, and what to keep.
@@ -20,8 +20,7 @@ pub struct RunRequest {
     pub config: RunConfig,
     /// What to train on: everything that [`ImageFolder::scan_all`] reads.
     pub data: Vec<PathBuf>,
-    /// The pictures of all these where they were scanned before, with the same `folder` settings except the cache;
-    /// otherwise the run scans them.
+    /// `data`, already scanned with the same `folder` settings, the cache aside; the run scans it if none.
     pub scanned: Option<Arc<ImageFolder>>,
     /// Run folder; a run in it is resumed.
     pub out: PathBuf,
@@ -43,7 +42,7 @@ pub struct RunRequest {
     /// Also k-NN every this many epochs; 0 for never.
     pub knn_every: usize,
     /// How often a checkpoint is written, in addition to the one at the end.
-    pub checkpoint_every: Every,
+    pub checkpoint_every: Interval,
     /// Which checkpoints are kept.
     pub keep: Keep,
     /// Whether a run may resume with other settings or pictures, and start over if it has files but no
@@ -80,7 +79,7 @@ impl RunRequest {
             pretrained_parts: PretrainedParts::Backbone,
             val: None,
             knn_every: 0,
-            checkpoint_every: Every::Time(Duration::from_secs(600)),
+            checkpoint_every: Interval::Time(Duration::from_secs(600)),
             keep: Keep::default(),
             allow_changes: false,
             on_anomaly: OnAnomaly::Warn,

@@ -17,7 +17,7 @@ use crate::path_text::absolute;
 use crate::train::config::RunConfig;
 use crate::train::optim::Schedule;
 use crate::train::run::observer::Observer;
-use crate::train::run::record::{MayDiffer, RunRecord};
+use crate::train::run::record::{AllowedChanges, RunRecord};
 use crate::train::run::request::RunRequest;
 use crate::train::trainer::{Trainer, TrainerConfig};
 use crate::train::weights::load_method;
@@ -30,7 +30,7 @@ pub(super) struct RunSetup<'a> {
     pub guard: DeviceGuard,
     pub stop: &'a AtomicBool,
     /// In what the run that it resumes may differ.
-    pub may: MayDiffer,
+    pub allowed: AllowedChanges,
 }
 
 impl RunSetup<'_> {
@@ -176,7 +176,7 @@ pub fn pictures_to_train_on(
         request,
         guard: DeviceGuard::Cpu,
         stop,
-        may: MayDiffer::Nothing,
+        allowed: AllowedChanges::Nothing,
     };
     setup.check_request(&config)?;
     Ok(setup.pictures(&config, observer)?.0)

@@ -18,10 +18,10 @@ use crate::files::model::DataCard;
 use crate::kernels::{IbotBackend, OnBackend, TrainBackend};
 use crate::train::config::RunConfig;
 use crate::train::health::HealthMonitor;
-use crate::train::run::evaluation::{RunImages, When};
+use crate::train::run::evaluation::{EvaluationTime, RunImages};
 use crate::train::run::folder::RunFolder;
 use crate::train::run::observer::{Observer, RunStart};
-use crate::train::run::record::{MayDiffer, RunRecord};
+use crate::train::run::record::{AllowedChanges, RunRecord};
 use crate::train::run::request::{OnDeviceLost, RunRequest};
 use crate::train::run::setup::{RunSetup, loader, train_views};
 use crate::train::run::together::{
@@ -48,8 +48,8 @@ pub fn run(request: &RunRequest, stop: &AtomicBool, observer: &mut dyn Observer)
         && request.collective.size() == 1
         && matches!(request.selected, Selected::Wgpu { .. });
     let may = match request.allow_changes {
-        true => MayDiffer::All,
-        false => MayDiffer::Nothing,
+        true => AllowedChanges::All,
+        false => AllowedChanges::Nothing,
     };
     match run_on_device(request, may, stop, observer) {
         Err(error @ Error::Device(_)) if may_go_on => {
@@ -62,8 +62,8 @@ pub fn run(request: &RunRequest, stop: &AtomicBool, observer: &mut dyn Observer)
             };
             // a device that could not even be opened has not had the folder compared with the settings
             let may = match request.allow_changes {
-                true => MayDiffer::All,
-                false => MayDiffer::Backend,
+                true => AllowedChanges::All,
+                false => AllowedChanges::Backend,
             };
             run_on_device(&on_cpu, may, stop, observer)
         }
@@ -73,7 +73,7 @@ pub fn run(request: &RunRequest, stop: &AtomicBool, observer: &mut dyn Observer)
 
 fn run_on_device(
     request: &RunRequest,
-    may: MayDiffer,
+    allowed: AllowedChanges,
     stop: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<()> {
@@ -83,7 +83,7 @@ fn run_on_device(
         request,
         guard: guard.clone(),
         stop,
-        may,
+        allowed,
     };
     let rank = request.collective.rank();
     let mut of_rank;
@@ -120,9 +120,9 @@ fn train<B: TrainBackend>(
 ) -> Result<()> {
     let (mut training, start) = set_up::<B>(setup, &device, observer)?;
     // where nothing is compared with it, evaluating the untrained teacher takes time and shows little
-    if training.is_new() && training.is_judged() {
+    if training.is_new() && training.compares_teachers() {
         let before = DueEvaluation {
-            when: When::Before,
+            when: EvaluationTime::Before,
             with_knn: true,
         };
         training.evaluate(&before, observer)?;
@@ -156,7 +156,7 @@ fn set_up<'a, B: TrainBackend>(
     let mut folder = open_folder(setup, &asked, observer)?;
     let mut record = setup.record(&asked)?;
     let newest = found_by_rank_0(&mut folder, ranks, |folder| {
-        folder.continued(&record, setup.may, observer)
+        folder.continued(&record, setup.allowed, observer)
     })?;
     let trainer = setup.trainer::<B>(&asked, newest.is_some(), device, observer);
     let mut trainer = all_ok(ranks, trainer)?;
@@ -171,7 +171,7 @@ fn set_up<'a, B: TrainBackend>(
     (record.pictures, record.fingerprint) = (train.len(), train.fingerprint());
     same_images(&record, &train, ranks)?;
     // rank 0 alone has read the record of the run before
-    let is_same = folder.same_pictures(&record, setup.may, observer);
+    let is_same = folder.same_pictures(&record, setup.allowed, observer);
     all_ok(ranks, is_same)?;
     let made = began.as_ref().map(|manifest| manifest.step);
     let examples = count_examples(&config, &train, observer);
@@ -250,7 +250,7 @@ fn open_folder(
     all_ok(ranks, setup.check_request(config))?;
     let folder = match ranks.rank() {
         0 => RunFolder::open(&request.out, request.keep, observer),
-        _ => Ok(RunFolder::to_read(&request.out)),
+        _ => Ok(RunFolder::read_only(&request.out)),
     };
     all_ok(ranks, folder)
 }

@@ -31,13 +31,13 @@ use crate::method::{BatchTargets, Ibot, IbotInput, LossTerms, Probe};
 use crate::ownership::take;
 use crate::precision::Precision;
 use crate::train::optim::{
-    Gradients, InOrder, Link, Optimizer, OptimizerConfig, Overlap, Rates, ReducedGrads,
-    on_new_nodes,
+    GradientExchange, Gradients, Optimizer, OptimizerConfig, OrderedGradients, Overlap, Rates,
+    ReducedGrads, on_new_nodes,
 };
 use crate::train::trainer::losses::{Measured, Unread, decide, rows};
 use crate::train::trainer::parts::ranges_of_parts;
 use crate::train::trainer::phases::{Phase, PhaseClock};
-use crate::train::trainer::reduction::over_ranks;
+use crate::train::trainer::reduction::all_reduce;
 
 /// How a method is trained.
 #[derive(Debug, Clone)]
@@ -86,7 +86,7 @@ impl TrainerConfig {
             seed: self.seed,
             micro_batch_size: self.micro_batch_size,
             precision: self.precision,
-            link: Link {
+            exchange: GradientExchange {
                 collective: self.collective,
                 wire: self.wire,
                 guard,
@@ -110,7 +110,7 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
     seed: u64,
     micro_batch_size: Option<usize>,
     precision: Precision,
-    link: Link,
+    exchange: GradientExchange,
     /// Of the next step; none where gradients cannot vanish.
     loss_scale: Option<LossScale<B::InnerBackend>>,
     /// Steps since the last read, counted as if all were sound.
@@ -224,7 +224,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
 
     fn passed(&mut self, phase: Phase) {
         if let Some(clock) = &mut self.clock {
-            clock.passed(phase, self.link.guard.check_sync::<B>(&self.device));
+            clock.passed(phase, self.exchange.guard.check_sync::<B>(&self.device));
         }
     }
 
@@ -242,7 +242,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         // one transfer for all steps, because each waits for the device
         let rows = || rows(pending.iter().map(|step| &step.unread));
         let data = match self
-            .link
+            .exchange
             .guard
             .read::<B::InnerBackend, _>(&self.device, rows)
         {
@@ -284,7 +284,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     }
 
     /// To be called after tensors were replaced: forgets unread losses, and sets the loss scale.
-    pub(super) fn starts_from(&mut self, loss_scale: Option<[f32; 2]>) {
+    pub(super) fn set_loss_scale(&mut self, loss_scale: Option<[f32; 2]>) {
         self.pending.clear();
         self.grad_scale = None;
         // of f16 alone: another precision goes on without, and f16 after another one begins with the first
@@ -325,8 +325,8 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
 
     /// Gradients, targets and losses of a batch; the gradients are those of the scaled loss.
     fn differentiate(&mut self, input: &StepInput<B>, rates: &Rates) -> Result<Differentiated<B>> {
-        let link = self.link.clone();
-        let ranks = &*link.collective;
+        let exchange = self.exchange.clone();
+        let ranks = &*exchange.collective;
         let (before, is_one_part) = self.shares(input.images())?;
         // of a batch in parts, gradients are complete after the last part alone
         let overlaps = ranks.size() > 1 && is_one_part;
@@ -351,22 +351,22 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
             let mut of_part = match overlap {
                 None => Gradients::backward_scaled(output.loss, scale),
                 Some(overlap) => {
-                    let (others, sent) = overlap.backward(output.loss, scale, &link)?;
+                    let (others, sent) = overlap.backward(output.loss, scale, &exchange)?;
                     early = sent;
                     others
                 }
             };
             let in_order = of_part.take_in_order(&self.method.student);
-            sums.push(in_order, InOrder::plus);
+            sums.push(in_order, OrderedGradients::plus);
             terms.push(output.terms, LossTerms::plus);
             last = Some(of_part);
             self.passed(Phase::Backward);
         }
         let no_image = || Error::Training("the batch has no image".into());
-        let sums = sums.finish(InOrder::plus).ok_or_else(no_image)?;
+        let sums = sums.finish(OrderedGradients::plus).ok_or_else(no_image)?;
         let terms = terms.finish(LossTerms::plus).ok_or_else(no_image)?;
         let mut grads = last.ok_or_else(no_image)?;
-        let (sums, terms) = over_ranks(sums, terms, early, &link)?;
+        let (sums, terms) = all_reduce(sums, terms, early, &exchange)?;
         grads.put_in_order(&self.method.student, sums);
         self.passed(Phase::Exchange);
         Ok((grads, targets, terms))
@@ -374,7 +374,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
 
     /// The number in the batch of this rank's first picture of so many, and whether each rank has its share in one part.
     fn shares(&self, pictures: usize) -> Result<(u64, bool)> {
-        let ranks = &*self.link.collective;
+        let ranks = &*self.exchange.collective;
         let of_ranks = gather_counts(ranks, [pictures])?;
         let before = of_ranks[..ranks.rank()].iter();
         let before = before.map(|[pictures]| *pictures as u64).sum();

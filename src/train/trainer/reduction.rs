@@ -6,19 +6,19 @@ use burn::tensor::backend::Backend;
 use crate::error::Result;
 use crate::kernels::IbotBackend;
 use crate::method::LossTerms;
-use crate::train::optim::{InOrder, Link, ReducedGrads};
+use crate::train::optim::{GradientExchange, OrderedGradients, ReducedGrads};
 
 /// Gradients and losses of the whole batch from those of this rank's parts; with one rank they are the same.
 ///
 /// # Errors
-/// As [`InOrder::over_ranks`].
-pub(super) fn over_ranks<B: IbotBackend>(
-    gradients: InOrder<B>,
+/// As [`OrderedGradients::all_reduce`].
+pub(super) fn all_reduce<B: IbotBackend>(
+    gradients: OrderedGradients<B>,
     terms: LossTerms<B>,
     early: ReducedGrads<B>,
-    link: &Link,
-) -> Result<(InOrder<B>, LossTerms<B>)> {
-    let ranks = &*link.collective;
+    exchange: &GradientExchange,
+) -> Result<(OrderedGradients<B>, LossTerms<B>)> {
+    let ranks = &*exchange.collective;
     if ranks.size() == 1 {
         return Ok((gradients, terms));
     }
@@ -34,7 +34,7 @@ pub(super) fn over_ranks<B: IbotBackend>(
     });
     scalars.extend(of_koleo);
     let scalars = Tensor::cat(scalars, 0);
-    let (gradients, sums) = gradients.over_ranks(early, scalars, link)?;
+    let (gradients, sums) = gradients.all_reduce(early, scalars, exchange)?;
     let mut place = 0;
     let mut next = || scalar(&sums, &mut place);
     let terms = LossTerms {

@@ -86,7 +86,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         self.optimizer
             .restore(step, subset(&tensors, OPTIMIZER), &device)
             .map_err(|report| misfit(source, "the optimizer", report))?;
-        self.starts_from(stored_loss_scale(&tensors, source)?);
+        self.set_loss_scale(stored_loss_scale(&tensors, source)?);
         Ok(())
     }
 }

@@ -13,7 +13,8 @@ pub(super) fn other_settings(
     config: &IbotConfig,
 ) -> Result<Vec<String>, &'static str> {
     let cls = student.sizes(false);
-    let cls = cls.ok_or("has a head without layers; leave out `pretrained_parts` all")?;
+    let cls =
+        cls.ok_or("has a head without layers; load the backbone only: omit `pretrained_parts`")?;
     let own = student.sizes(true);
     let mut lines = Vec::new();
     let mut needs = |key: &str, needed: String, here: String| {
@@ -91,7 +92,7 @@ fn needed_norm(
         Ok(PrototypeNorm::None)
     } else if lengths.iter().any(free) {
         Err(
-            "has prototypes with weight norm in one network alone; leave out `pretrained_parts` all",
+            "has prototypes with weight norm in one network alone; load the backbone only: omit `pretrained_parts`",
         )
     } else if lengths.contains(&PrototypeLength::Learned) || here == PrototypeNorm::Learned {
         Ok(PrototypeNorm::Learned)

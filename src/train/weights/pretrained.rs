@@ -8,7 +8,7 @@ use crate::files::{
     state_dict, with_positions,
 };
 use crate::kernels::TrainBackend;
-use crate::method::{IbotConfig, Targets, VitIbot};
+use crate::method::{IbotConfig, TargetKind, VitIbot};
 use crate::train::optim::to_host;
 use crate::train::trainer::{MASK_TOKEN, NETWORKS, Tensors, load_tensors};
 use crate::train::weights::head_settings::other_settings;
@@ -72,7 +72,7 @@ pub fn load_method<B: TrainBackend>(
 
 fn check_heads(weights: &MethodWeights, config: &IbotConfig) -> std::result::Result<(), String> {
     let (Some(student), Some(teacher)) = (&weights.student.heads, &weights.teacher.heads) else {
-        return Err("has no known heads; leave out `pretrained_parts` all".into());
+        return Err("has no known heads; load the backbone only: omit `pretrained_parts`".into());
     };
     let other = other_settings(student, teacher, config)?;
     if other.is_empty() {
@@ -80,7 +80,7 @@ fn check_heads(weights: &MethodWeights, config: &IbotConfig) -> std::result::Res
     }
     let list: Vec<String> = other.iter().map(|line| format!("\n  {line}")).collect();
     Err(format!(
-        "its heads need other settings in the [method] table of `config`:{}\nor leave out `pretrained_parts` all",
+        "its heads need other settings in the [method] table of `config`:{}\nor load the backbone only: omit `pretrained_parts`",
         list.concat()
     ))
 }
@@ -99,7 +99,8 @@ fn add_patch_head(tensors: &mut Tensors, network: &str, head: Tensors) {
 fn summary(path: &Path, weights: &MethodWeights, config: &IbotConfig) -> String {
     let [student, teacher] = [&weights.student, &weights.teacher];
     let [cls, patch] = &weights.centers;
-    let has_none = |center: &Option<_>, targets| center.is_none() && targets == Targets::Centering;
+    let has_none =
+        |center: &Option<_>, targets| center.is_none() && targets == TargetKind::Centering;
     let parts = [
         ("mask token", student.backbone.mask_token.is_none()),
         (

@@ -12,7 +12,7 @@ mod graphics;
 mod linux;
 mod machine;
 
-use ibot::device::{AdapterSummary, Choice, auto_choice, list_adapters};
+use ibot::device::{AdapterSummary, DeviceChoice, auto_choice, list_adapters};
 use ibot::error::counted;
 use ibot::{Error, Result};
 
@@ -82,7 +82,7 @@ fn checks(adapters: &Result<Vec<AdapterSummary>>) -> Vec<Check> {
 }
 
 /// What `--backend auto` takes, and why.
-fn auto(choice: &Choice) -> String {
+fn auto(choice: &DeviceChoice) -> String {
     let reason = choice.reason.strip_prefix("auto takes the CPU: ");
     let reason = reason.unwrap_or(&choice.reason);
     // settings here are flags of other commands

@@ -14,7 +14,7 @@ use ibot::Result;
 use ibot::data::ScanSummary;
 use ibot::device::Selected;
 use ibot::train::health::Anomaly;
-use ibot::train::{Evaluation, Observer, PatchColors, RunStart, StepMetrics, When};
+use ibot::train::{Evaluation, EvaluationTime, Observer, PatchColors, RunStart, StepMetrics};
 
 use self::writer::EventWriter;
 use super::picture::{Captioned, contact_sheet};
@@ -124,11 +124,11 @@ impl Observer for TensorBoard<'_> {
         });
     }
 
-    fn evaluating(&mut self, when: When) {
+    fn evaluating(&mut self, when: EvaluationTime) {
         self.inner.evaluating(when);
     }
 
-    fn evaluated(&mut self, when: When, evaluation: &Evaluation) {
+    fn evaluated(&mut self, when: EvaluationTime, evaluation: &Evaluation) {
         self.inner.evaluated(when, evaluation);
         let step = evaluation.step as u64;
         let points = [

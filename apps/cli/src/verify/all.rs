@@ -15,7 +15,7 @@ use ibot::kernels::Autodiff;
 use ibot::kernels::Flex;
 use ibot::kernels::NdArray;
 
-use ibot::device::{AdapterSummary, DeviceGuard, Selected, working};
+use ibot::device::{AdapterSummary, DeviceGuard, Selected, reopened_if_lost};
 use ibot::error::{Error, Result};
 use ibot::kernels::wgsl::{self, Launched, observe};
 use ibot::kernels::{Gpu, IbotBackend as _, KernelChoice, TrainBackend};
@@ -115,7 +115,7 @@ fn reopened(
 ) -> impl FnMut() -> Result<(burn_wgpu::WgpuDevice, DeviceGuard)> + use<> {
     let mut last = selected.clone();
     move || {
-        last = working(last.clone())?;
+        last = reopened_if_lost(last.clone())?;
         let guard = DeviceGuard::install(&last)?;
         match &last {
             Selected::Wgpu { device, .. } => Ok((device.clone(), guard)),

@@ -7,7 +7,7 @@ use super::compare::Measured;
 use super::inputs::{BAR, gradient_of, missing, tensor, tokens, with_gradients};
 use ibot::error::Result;
 use ibot::kernels::{
-    AttentionInput, LayerNormInput, LevelsInput, LinearLayerInput, Normalization, Prologue,
+    AttentionInput, LayerNormInput, LevelScale, LevelsInput, LinearLayerInput, Prologue,
     TrainBackend,
 };
 use ibot::precision::Precision;
@@ -63,7 +63,7 @@ fn levels<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {
                 .map(|at| (at % 256) as u8)
                 .collect(),
             dims: [2, 3, side, side],
-            normalization: Normalization::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+            normalization: LevelScale::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
         };
         all.push(Measured::of(name, B::upload_levels(input, device), 0.0));
     }

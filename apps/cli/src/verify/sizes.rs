@@ -11,7 +11,7 @@ use super::layers::{attention_of, linear_layer};
 use ibot::error::Result;
 use ibot::kernels::{
     IbotBackend, LayerNormInput, Layout, LinearBackwardInput, LinearInput, LinearLayerInput,
-    Prologue, RowPlaces, TrainBackend,
+    Prologue, RowIndices, TrainBackend,
 };
 
 const EXACT: f64 = 0.0;
@@ -191,7 +191,7 @@ fn column_sums<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {
 fn select<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {
     let rows = 32 * TOKENS;
     let x = whole::<B, 2>(42, [rows, 384], device).require_grad();
-    let places = RowPlaces::new((0..rows as i32).step_by(3).rev().collect(), rows);
+    let places = RowIndices::new((0..rows as i32).step_by(3).rev().collect(), rows);
     let y = B::gather_rows(tokens(&x), &places).cast(DType::F32);
     let weights = whole::<B, 2>(43, y.dims(), device);
     let grads = (y.clone() * weights).sum_dim(1).sum_dim(0).backward();

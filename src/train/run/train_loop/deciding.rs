@@ -42,7 +42,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
 
     /// Gives all ranks the anomalies that rank 0 sees.
     pub(super) fn share_anomalies(&self, last: Option<&mut StepMetrics>) -> Result<()> {
-        if let Some(metrics) = last.filter(|_| self.is_looked_at()) {
+        if let Some(metrics) = last.filter(|_| self.is_health_check_due()) {
             let seen = std::mem::take(&mut metrics.anomalies);
             metrics.anomalies = from_rank_0(self.ranks(), || Ok(seen))?;
         }

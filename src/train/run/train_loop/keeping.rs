@@ -8,7 +8,7 @@ use crate::files::model::{ModelCard, write_model, write_timm_folder};
 use crate::files::state_dict;
 use crate::kernels::TrainBackend;
 use crate::train::run::best::BEST;
-use crate::train::run::evaluation::{Evaluation, Evaluator, When};
+use crate::train::run::evaluation::{Evaluation, EvaluationTime, Evaluator};
 use crate::train::run::observer::Observer;
 use crate::train::run::patches::patch_colors;
 use crate::train::run::together::check_same_tensors;
@@ -18,19 +18,19 @@ use crate::train::weights::Origin;
 
 /// An evaluation that is due.
 pub(in super::super) struct DueEvaluation {
-    pub when: When,
+    pub when: EvaluationTime,
     pub with_knn: bool,
 }
 
 impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     /// Writes and evaluates what is due after a step: writes first, so that a crash in the evaluation loses nothing.
-    pub(super) fn keep(&mut self, observer: &mut dyn Observer) -> Result<()> {
+    pub(super) fn after_step(&mut self, observer: &mut dyn Observer) -> Result<()> {
         observer.between_steps(self.step);
         let (stopped, is_due) = (self.is_stopped()?, self.is_checkpoint_due()?);
         let is_last = self.step == self.schedule.steps;
         let ends_epoch = self.step.is_multiple_of(self.schedule.steps_per_epoch);
         let due = self.due_evaluation();
-        let judges = self.is_judged() && due.as_ref().is_some_and(|due| due.with_knn);
+        let judges = self.compares_teachers() && due.as_ref().is_some_and(|due| due.with_knn);
         self.knn = None; // that of an earlier step must not enter this step's checkpoint
         // k-NN needs a checkpoint of its step, because the best one by accuracy is kept; and a run never resumes from
         // before the best teacher
@@ -56,7 +56,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     fn due_evaluation(&self) -> Option<DueEvaluation> {
         let per_epoch = self.schedule.steps_per_epoch;
         if self.step >= self.schedule.steps {
-            let when = When::After;
+            let when = EvaluationTime::After;
             let with_knn = true;
             return Some(DueEvaluation { when, with_knn });
         }
@@ -70,7 +70,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         let looks = |step: usize| step.checked_div(self.config.health_every).unwrap_or(0);
         let is_due = with_knn || looks(self.step) > looks(self.step.saturating_sub(per_epoch));
         (self.step > 0 && self.step.is_multiple_of(per_epoch) && is_due).then_some(DueEvaluation {
-            when: When::Epoch(epochs),
+            when: EvaluationTime::Epoch(epochs),
             with_knn,
         })
     }
@@ -197,7 +197,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
 
     fn keep_evaluation(
         &mut self,
-        when: When,
+        when: EvaluationTime,
         evaluation: &Evaluation,
         observer: &mut dyn Observer,
     ) -> Result<()> {

@@ -21,8 +21,8 @@ use crate::train::health::{Anomaly, HealthMonitor, OnAnomaly};
 use crate::train::optim::Schedule;
 use crate::train::run::best::Measure;
 use crate::train::run::evaluation::RunImages;
-use crate::train::run::every::Due;
 use crate::train::run::folder::RunFolder;
+use crate::train::run::interval::Due;
 use crate::train::run::metrics_window::MetricsWindow;
 use crate::train::run::observer::Observer;
 use crate::train::run::setup::{RunSetup, loader, schedule};
@@ -102,7 +102,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
     }
 
     /// Whether teachers are compared with each other.
-    pub fn is_judged(&self) -> bool {
+    pub fn compares_teachers(&self) -> bool {
         self.config.keep_best || self.pictures.val.is_some()
     }
 
@@ -165,7 +165,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
                     OnAnomaly::Warn => {}
                 }
             }
-            self.keep(observer)?;
+            self.after_step(observer)?;
         }
         self.folder.finish().map_err(|error| self.unwritten(error))
     }

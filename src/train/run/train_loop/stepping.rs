@@ -117,21 +117,21 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     pub(super) fn reads_now(&self) -> bool {
         let ends_epoch = self.step.is_multiple_of(self.schedule.steps_per_epoch);
         self.window.is_over(self.config.metrics_every)
-            || self.is_looked_at()
+            || self.is_health_check_due()
             || ends_epoch
             || self.step == self.schedule.steps
             || self.due.is_due(self.step)
             || self.setup.stop.load(Ordering::Relaxed)
     }
 
-    pub(super) fn is_looked_at(&self) -> bool {
+    pub(super) fn is_health_check_due(&self) -> bool {
         let every = self.config.health_every;
         every > 0 && self.step.is_multiple_of(every)
     }
 
     /// The run's health, at the steps that check it; rank 0 does it for all.
     fn check_health(&self, input: &StepInput<B>, rates: &Rates) -> Result<Option<Health>> {
-        if !self.is_looked_at() {
+        if !self.is_health_check_due() {
             return Ok(None);
         }
         let check = || {

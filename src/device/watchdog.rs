@@ -86,7 +86,7 @@ struct Requests {
 
 /// The two threads that wait for one device, and their results.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct Watchdog {
     deadline: Duration,
     to_wait: Sender<Request>,
     requests: Mutex<Requests>,
@@ -99,7 +99,7 @@ pub(super) struct Patience {
 /// The panic's payload where a launch finds that the device does not answer; [`super::GpuGuard::catch`] makes it an error.
 struct NoAnswer;
 
-impl Patience {
+impl Watchdog {
     /// Starts the two threads of a device; they live as long as the process, like burn's own thread of the device.
     ///
     /// # Errors
@@ -112,7 +112,7 @@ impl Patience {
     ) -> Result<Arc<Self>> {
         let (to_wait, asked) = channel();
         let seconds = std::env::var(DEADLINE_VARIABLE).ok();
-        let patience = Arc::new(Self {
+        let watchdog = Arc::new(Self {
             deadline: deadline(seconds.as_deref(), adapter.kind)?,
             to_wait,
             requests: Mutex::default(),
@@ -124,9 +124,9 @@ impl Patience {
         let waiting = Waiting {
             device: device.clone(),
             setup: setup.clone(),
-            patience: Arc::clone(&patience),
+            watchdog: Arc::clone(&watchdog),
         };
-        let watching = Arc::clone(&patience);
+        let watching = Arc::clone(&watchdog);
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         thread("ibot-wait")
             .spawn(move || waiting.serve(&asked))
@@ -136,12 +136,12 @@ impl Patience {
                     "cannot start a thread to wait for the GPU: {error}"
                 ))
             })?;
-        Ok(patience)
+        Ok(watchdog)
     }
 
     /// Submits what is queued and waits until the device has done it, or has failed.
     pub fn synchronize(&self) {
-        if self.log.is_poisoned() {
+        if self.log.is_broken() {
             return;
         }
         if let Some(witness) = &self.witness {
@@ -155,7 +155,7 @@ impl Patience {
 
     /// Records a fault where the device calls work done that it did not do, as far as that is counted; all of it must be over.
     pub fn check_done(&self) {
-        if let Some(witness) = self.witness.as_ref().filter(|_| !self.log.is_poisoned()) {
+        if let Some(witness) = self.witness.as_ref().filter(|_| !self.log.is_broken()) {
             witness.check(&self.log);
         }
     }
@@ -166,13 +166,13 @@ impl Patience {
             witness.launched();
         }
         let number = self.launches.fetch_add(1, Ordering::Relaxed);
-        if number % LAUNCHES == LAUNCHES - 1 && !self.log.is_poisoned() {
+        if number % LAUNCHES == LAUNCHES - 1 && !self.log.is_broken() {
             self.wait(false, 1);
         }
         self.panic_if_silent();
     }
 
-    /// As [`Patience::synchronize`]; panics where the device does not answer.
+    /// As [`Watchdog::synchronize`]; panics where the device does not answer.
     pub fn synchronize_or_panic(&self) {
         self.synchronize();
         self.panic_if_silent();
@@ -196,7 +196,7 @@ impl Patience {
         let mut requests = lock(&self.requests);
         self.ask(&mut requests, flush);
         let number = requests.asked;
-        while requests.answered + open < number && !self.log.is_poisoned() {
+        while requests.answered + open < number && !self.log.is_broken() {
             let woken = self.changed.wait(requests);
             requests = woken.unwrap_or_else(PoisonError::into_inner);
         }
@@ -262,7 +262,7 @@ impl Patience {
 struct Waiting {
     device: WgpuDevice,
     setup: WgpuSetup,
-    patience: Arc<Patience>,
+    watchdog: Arc<Watchdog>,
 }
 
 impl Waiting {
@@ -270,23 +270,23 @@ impl Waiting {
         for request in asked {
             if let Err(panic) = panics::catch(|| self.wait(request.flush)) {
                 // wgpu panics if it cannot report that the device is lost
-                self.patience.log.record_symptom(&panic.report);
+                self.watchdog.log.record_symptom(&panic.report);
             }
-            self.patience.answer(request.number);
+            self.watchdog.answer(request.number);
         }
     }
 
     /// Until what is submitted is done, or the device fails.
     fn wait(&self, flush: bool) {
         if flush && let Err(error) = WgpuRuntime::client(&self.device).flush() {
-            let log = &self.patience.log;
+            let log = &self.watchdog.log;
             log.record(Fault::of_report(&error.to_string()));
         }
         let done = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&done);
         let tell = move || told.store(true, Ordering::Release);
         self.setup.queue.on_submitted_work_done(tell);
-        while !done.load(Ordering::Acquire) && !self.patience.log.is_poisoned() {
+        while !done.load(Ordering::Acquire) && !self.watchdog.log.is_broken() {
             match self.setup.device.poll(wgpu::PollType::Poll) {
                 Ok(wgpu::PollStatus::QueueEmpty) => return,
                 Ok(_) | Err(wgpu::PollError::Timeout) => std::thread::sleep(LOOK),

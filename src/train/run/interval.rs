@@ -7,14 +7,14 @@ use crate::error::{Error, Result};
 
 /// An interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Every {
+pub enum Interval {
     /// Number of steps.
     Steps(usize),
     /// Duration.
     Time(Duration),
 }
 
-impl FromStr for Every {
+impl FromStr for Interval {
     type Err = Error;
 
     /// `200` is steps; `30s`, `10m` and `2h` are time.
@@ -49,14 +49,14 @@ impl FromStr for Every {
 /// When it was last done.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Due {
-    every: Every,
+    every: Interval,
     step: usize,
     time: Instant,
 }
 
 impl Due {
     /// Last done now, after `step` steps.
-    pub fn after(every: Every, step: usize) -> Self {
+    pub fn after(every: Interval, step: usize) -> Self {
         Self {
             every,
             step,
@@ -67,8 +67,8 @@ impl Due {
     /// Whether it is due after `step` steps.
     pub fn is_due(&self, step: usize) -> bool {
         match self.every {
-            Every::Steps(steps) => step.saturating_sub(self.step) >= steps,
-            Every::Time(time) => self.time.elapsed() >= time,
+            Interval::Steps(steps) => step.saturating_sub(self.step) >= steps,
+            Interval::Time(time) => self.time.elapsed() >= time,
         }
     }
 
@@ -84,10 +84,16 @@ mod tests {
 
     #[test]
     fn intervals_are_steps_or_time() {
-        let every = |text: &str| text.parse::<Every>();
-        assert_eq!(every("200").unwrap(), Every::Steps(200));
-        assert_eq!(every("10m").unwrap(), Every::Time(Duration::from_secs(600)));
-        assert_eq!(every("2h").unwrap(), Every::Time(Duration::from_secs(7200)));
+        let every = |text: &str| text.parse::<Interval>();
+        assert_eq!(every("200").unwrap(), Interval::Steps(200));
+        assert_eq!(
+            every("10m").unwrap(),
+            Interval::Time(Duration::from_secs(600))
+        );
+        assert_eq!(
+            every("2h").unwrap(),
+            Interval::Time(Duration::from_secs(7200))
+        );
         for wrong in ["", "0", "m", "-3", "1d", "1.5m", "é", "99999999999999999h"] {
             let message = every(wrong).unwrap_err().to_string();
             assert!(message.contains("checkpoint_every"), "{wrong}: {message}");
