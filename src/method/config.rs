@@ -83,7 +83,7 @@ pub struct IbotConfig {
     pub ema_decay_end: f64,
     /// Side of the square input, in pixels; a multiple of the patch size. Default 224. Source: the reference.
     pub image_size: usize,
-    /// Whether the run needs trained weights, and is refused where `pretrained` names no file; loads none by itself. Default false. Source: the reference.
+    /// Whether the run needs trained weights, and is refused where none are given; loads none by itself. Default false. Source: the reference.
     pub pretrained: bool,
     /// Probability that an image is masked at all. Default 1.0. Source: the reference; 0.5 in DINOv2.
     pub mask_probability: f64,
