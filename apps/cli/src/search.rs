@@ -20,7 +20,7 @@ use super::features::read_finite;
 use super::model::ModelArgs;
 use super::sheets::save_sheet;
 use super::signals::stop_on_signal;
-use index::{IndexState, updated};
+use index::{IndexState, refuse_others};
 
 /// Flags of `ibot search`.
 #[derive(Debug, clap::Args)]
@@ -185,14 +185,10 @@ impl SearchArgs {
             EmbeddingTable::refuse_other(index)?;
             EmbeddingTable::check_names(index, &folder)?;
         }
-        // one that cannot be read is made anew
-        let before = index.and_then(|index| EmbeddingTable::read(index).ok());
-        if let (Some(table), Some(index)) = (&before, index)
-            && let Some(wrong) = self.unfit_store(embedder, table, &folder, &request)
-        {
-            let reason = format!("{wrong}; choose another file, or remove it first");
-            return Err(Error::data(index, reason));
-        }
+        let before = match index.filter(|index| index.exists()) {
+            Some(index) => Some(self.before(embedder, index, data, &folder)?),
+            None => None,
+        };
         let before: Vec<EmbeddingTable> = before.into_iter().collect();
         let stop = match index {
             Some(_) => stop_on_signal()?,
@@ -202,16 +198,10 @@ impl SearchArgs {
             (self.model).embed_changed(embedder, &folder, &request, &before, &stop)?;
         let is_cut_short = embedded.is_cut_short;
         let table = EmbeddingTable::new(embedded, embedder.hash());
-        if let Some(index) = index {
-            let store = match before.first() {
-                Some(before) => updated(index, before, &folder, &table)?,
-                None => table.clone(),
-            };
-            if before.first() != Some(&store) {
-                store.write(index)?;
-                let (name, count) = (printable(index), counted(store.len(), "image"));
-                self.model.note(&format!("index {name}: {count}"));
-            }
+        if let Some(index) = index.filter(|_| before.first() != Some(&table)) {
+            table.write(index)?;
+            let (name, count) = (printable(index), counted(table.len(), "image"));
+            self.model.note(&format!("index {name}: {count}"));
         }
         match is_cut_short {
             true => {
@@ -222,10 +212,35 @@ impl SearchArgs {
         }
     }
 
+    /// What an index holds that is to be updated.
+    fn before(
+        &self,
+        embedder: &Embedder,
+        index: &Path,
+        data: &Path,
+        folder: &ImageFolder,
+    ) -> Result<EmbeddingTable> {
+        let table = read_finite(index)?;
+        if let Some(wrong) = self.unfit(embedder, &table) {
+            let reason = format!("{wrong}; choose another file, or remove it first");
+            return Err(Error::data(index, reason));
+        }
+        refuse_others(index, &table, data, folder)?;
+        Ok(table)
+    }
+
     /// The features in an index, without those of deleted images; reports what changed since.
     fn kept(&self, embedder: &Embedder, index: &Path) -> Result<EmbeddingTable> {
         let table = read_finite(index)?;
-        let wrong = self.unfit(embedder, &table, &embedder.input(self.model.range()));
+        let input = embedder.input(self.model.range());
+        let wrong = match self.unfit(embedder, &table) {
+            None if table.input.as_ref().is_some_and(|own| *own != input) => Some(format!(
+                "has features of images that were prepared in another way ({}, and not {})",
+                table.input.as_deref().map(printable).unwrap_or_default(),
+                printable(&input)
+            )),
+            wrong => wrong,
+        };
         if let Some(wrong) = wrong {
             let reason = format!("{wrong}; make it again with --data");
             return Err(Error::data(index, reason));
@@ -233,39 +248,20 @@ impl SearchArgs {
         self.there(index, table)
     }
 
-    /// Why features of the query cannot be compared with those of an index, if that is so; `input` is how images are prepared now.
-    fn unfit(&self, embedder: &Embedder, table: &EmbeddingTable, input: &str) -> Option<String> {
+    /// Why features of the query cannot be compared with those of an index, or be added to it, if that is so.
+    fn unfit(&self, embedder: &Embedder, table: &EmbeddingTable) -> Option<String> {
         let expected = FolderRequest::default().recipe(embedder);
-        if table.model.as_deref() != Some(embedder.hash()) {
-            let name = self.model.name();
-            return Some(format!("was made with another model than {name}"));
-        }
-        match (table.recipe.as_deref(), table.input.as_deref()) {
-            (Some(recipe), Some(own)) if recipe == expected && own != input => Some(format!(
-                "has features of images that were prepared in another way ({}, and not {})",
-                printable(own),
-                printable(input)
+        match (table.model.as_deref(), table.recipe.as_deref()) {
+            (hash, _) if hash != Some(embedder.hash()) => Some(format!(
+                "was made with another model than {}",
+                self.model.name()
             )),
-            (Some(recipe), _) if recipe == expected => None,
-            (recipe, _) => Some(format!(
+            (_, Some(recipe)) if recipe == expected => None,
+            (_, recipe) => Some(format!(
                 "holds {}, but this search needs {expected}",
                 recipe.unwrap_or("features of unknown kind")
             )),
         }
-    }
-
-    /// Why features of a folder cannot be added to those of an index, if that is so.
-    fn unfit_store(
-        &self,
-        embedder: &Embedder,
-        table: &EmbeddingTable,
-        folder: &ImageFolder,
-        request: &FolderRequest,
-    ) -> Option<String> {
-        let wrong = self.unfit(embedder, table, &embedder.input(folder.range()));
-        let is_store = || table.is_store_of(embedder, folder, request);
-        let unknown = "does not say the sizes and times of its images, or how they were prepared";
-        wrong.or_else(|| (!is_store()).then(|| unknown.to_owned()))
     }
 
     /// The rows of an index whose images still exist; reports what changed since.

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use ibot::data::{ImageFolder, PictureSource as _, length_and_time};
 use ibot::embedding::EmbeddingTable;
+use ibot::error::{counted, printable};
 use ibot::path_text::{absolute, path_of_text, path_text};
 use ibot::{Error, Result};
 use rayon::prelude::*;
@@ -59,16 +60,35 @@ impl IndexState {
     }
 }
 
-/// An index with the rows of a folder as they are now. Those of images elsewhere stay while these exist.
-pub fn updated(
+/// Refuses an index that has images of other folders too: to update it from a part of them would drop the features of the others.
+pub fn refuse_others(
     index: &Path,
-    before: &EmbeddingTable,
+    table: &EmbeddingTable,
+    data: &Path,
     folder: &ImageFolder,
-    now: &EmbeddingTable,
-) -> Result<EmbeddingTable> {
+) -> Result<()> {
     let own = (0..folder.len()).map(|at| Ok(path_text(&absolute(folder.name(at))?)));
     let own: HashSet<String> = own.collect::<Result<_>>()?;
-    let mut elsewhere = IndexState::of(index, before)?.there;
-    elsewhere.retain(|at| !own.contains(&before.paths[*at]));
-    Ok(before.rows_at(&elsewhere).updated(now.clone()))
+    let root = absolute(data)?;
+    let real_root = data.canonicalize().ok();
+    // an image of the folder that is gone, damaged or came by another path
+    let is_below = |path: &Path| {
+        let real = || path.canonicalize().ok().zip(real_root.as_ref());
+        path.starts_with(&root) || real().is_some_and(|(path, root)| path.starts_with(root))
+    };
+    let is_other = |path: &&String| {
+        let other = path_of_text(path);
+        !own.contains(*path) && !is_below(&other) && length_and_time(&other).is_some()
+    };
+    let others: Vec<&String> = table.paths.par_iter().filter(is_other).collect();
+    let Some(first) = others.first() else {
+        return Ok(());
+    };
+    let reason = format!(
+        "holds features of {} that are not in {}, such as {}; search all of them, or choose another file",
+        counted(others.len(), "image"),
+        printable(data),
+        printable(first)
+    );
+    Err(Error::data(index, reason))
 }

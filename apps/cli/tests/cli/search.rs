@@ -1,78 +1,83 @@
-//! `ibot search` with an index of more images than its folder.
+//! `ibot search` with an index that it must not write over.
 
 use std::fs;
 
 use ibot::embedding::EmbeddingTable;
-use serde_json::Value;
 
 use crate::evaluation::trained_as;
-use crate::refused;
+use crate::{refused, succeeds};
 
 #[test]
-fn an_index_keeps_the_images_of_other_folders() {
+fn an_index_of_more_images_than_the_folder_is_left_as_it_is() {
     let trained = trained_as("index-of-more", &["--steps", "1"]);
     let (data, index) = (&trained.pictures, trained.out("index.safetensors"));
-    let odd = trained.scratch.path("pictures/odd");
+    let part = trained.scratch.path("pictures/odd");
     let query = trained.scratch.path("pictures/odd/3.png");
-    let search = |data: &str| {
-        let flags = ["--query", &query, "--data", data, "--index", &index];
-        let report = trained.run("search", &flags);
-        report["hits"].as_array().map_or(0, Vec::len)
-    };
-    let stored = || {
-        let table = EmbeddingTable::read(index.as_ref()).unwrap();
-        let names = table.paths.iter().map(|path| {
-            let name = path.strip_prefix(data.as_str()).unwrap();
-            name.trim_start_matches('/').to_owned()
-        });
-        let mut names: Vec<String> = names.collect();
-        names.sort();
-        names
-    };
-    assert_eq!(search(data), 9);
-    let all = stored();
-    assert_eq!(all.len(), 10);
-
-    // a part is searched: those of the other one stay, but for one that is gone, and a new one is added
-    for gone in ["even/deep/er/2.png", "odd/5.png"] {
-        fs::remove_file(trained.scratch.0.join("pictures").join(gone)).unwrap();
-    }
-    let new = trained.scratch.path("pictures/odd/new.png");
-    fs::copy(trained.scratch.path("pictures/odd/1.png"), new).unwrap();
-    assert_eq!(search(&odd), 4);
-    let mut expected = all;
-    expected.retain(|name| !["even/deep/er/2.png", "odd/5.png"].contains(&name.as_str()));
-    expected.push("odd/new.png".to_owned());
-    assert_eq!(stored(), expected);
-    let made = fs::metadata(&index).unwrap().modified().unwrap();
-    assert_eq!(search(&odd), 4);
-    assert_eq!(fs::metadata(&index).unwrap().modified().unwrap(), made);
-
-    // without a folder, all of them are searched
-    let flags = ["--query", &query, "--index", &index];
-    let Value::Array(hits) = &trained.run("search", &flags)["hits"] else {
-        panic!("no hits");
-    };
-    assert_eq!(hits.len(), 8);
-}
-
-/// Rows of images that were prepared in another way cannot stand beside new ones.
-#[test]
-fn an_index_of_other_preparation_is_not_updated() {
-    let trained = trained_as("index-of-others", &["--steps", "1"]);
-    let (data, index) = (&trained.pictures, trained.out("index.safetensors"));
-    let query = trained.scratch.path("pictures/odd/3.png");
-    let flags = ["--query", &query, "--data", data, "--index", &index];
-    trained.run("search", &flags);
-    let before = fs::read(&index).unwrap();
     let search = ["search", "--model", &trained.model, "--backend", "flex"];
-    let other = [&search[..], &flags, &["--precision", "bf16"]].concat();
-    refused(&other, &["prepared in another way", "choose another file"]);
-    let mut table = EmbeddingTable::read(index.as_ref()).unwrap();
+    let search = [&search[..], &["--query", &query, "--index", &index]].concat();
+    let of = |data| [&search[..], &["--data", data]].concat();
+    succeeds(&of(data));
+    let before = fs::read(&index).unwrap();
+    refused(
+        &of(&part),
+        &["index.safetensors", "not in", "choose another file"],
+    );
     assert_eq!(fs::read(&index).unwrap(), before);
 
-    table.stamps.clear();
-    table.write(index.as_ref()).unwrap();
-    let same = [&search[..], &flags].concat();
-    refused(&same, &["sizes and times", "choose another file"]);
+    // images of the folder that are gone are dropped
+    let gone = trained.scratch.0.join("pictures/odd/5.png");
+    fs::remove_file(&gone).unwrap();
+    succeeds(&of(data));
+    let table = EmbeddingTable::read(index.as_ref()).unwrap();
+    assert_eq!(table.len(), 9);
+
+    // of the part alone, where the others do not exist
+    fs::remove_dir_all(trained.scratch.0.join("pictures/even")).unwrap();
+    succeeds(&of(&part));
+    let table = EmbeddingTable::read(index.as_ref()).unwrap();
+    assert_eq!(table.len(), 4);
+}
+
+/// The same images by another path are no others.
+#[cfg(unix)]
+#[test]
+fn a_link_to_the_folder_of_an_index_updates_it() {
+    let trained = trained_as("index-by-link", &["--steps", "1"]);
+    let (index, link) = (
+        trained.out("index.safetensors"),
+        trained.scratch.path("link"),
+    );
+    std::os::unix::fs::symlink(&trained.pictures, &link).unwrap();
+    let query = trained.scratch.path("pictures/odd/3.png");
+    for data in [&trained.pictures, &link] {
+        let flags = ["--query", &query, "--data", data, "--index", &index];
+        trained.run("search", &flags);
+        let table = EmbeddingTable::read(index.as_ref()).unwrap();
+        assert_eq!(table.len(), 10, "{data}");
+    }
+}
+
+#[test]
+fn an_index_that_cannot_be_read_is_not_replaced() {
+    let trained = trained_as("index-damaged", &["--steps", "1"]);
+    let (data, index) = (&trained.pictures, trained.out("tiles.safetensors"));
+    let tiles = ["embed", "--data", data, "--tile", "16", "--out", &index];
+    succeeds(
+        &[
+            &tiles[..],
+            &["--model", &trained.model, "--backend", "flex"],
+        ]
+        .concat(),
+    );
+    let before = fs::read(&index).unwrap();
+    let query = trained.scratch.path("pictures/odd/3.png");
+    let search = ["search", "--model", &trained.model, "--backend", "flex"];
+    let flags = ["--query", &query, "--data", data, "--index", &index];
+    let search = [&search[..], &flags].concat();
+    refused(&search, &["tiles.safetensors", "features of tiles"]);
+    assert_eq!(fs::read(&index).unwrap(), before);
+
+    fs::write(&index, &before[..before.len() - 7]).unwrap();
+    refused(&search, &["tiles.safetensors"]);
+    assert_eq!(fs::read(&index).unwrap().len(), before.len() - 7);
 }
