@@ -32,7 +32,8 @@ impl Unfinished {
 
     /// An empty temporary file next to `path`, for what is never in memory as a whole; to be synced before it is finished.
     pub(crate) fn create(path: &Path) -> Result<(Self, BufWriter<File>)> {
-        let temporary = temporary(path);
+        let target = behind_links(path);
+        let temporary = temporary(&target);
         let mut options = File::options();
         options.write(true).create(true).truncate(false);
         let mut tries = 0;
@@ -51,7 +52,7 @@ impl Unfinished {
         // what a process has left that was killed
         file.set_len(0).map_err(Error::io(path))?;
         let unfinished = Self {
-            path: path.to_path_buf(),
+            path: target,
             temporary: Some(temporary),
             #[cfg(unix)]
             _lock: file.try_clone().ok(),
@@ -116,6 +117,12 @@ fn is_still(file: &File, path: &Path) -> bool {
 /// Attempts to open a temporary file that another process does not rename meanwhile.
 const TRIES: usize = 8;
 
+/// The file that a symbolic link leads to, which is replaced and not the link; else the path itself.
+fn behind_links(path: &Path) -> PathBuf {
+    let target = path.is_symlink().then(|| path.canonicalize().ok());
+    target.flatten().unwrap_or_else(|| path.to_path_buf())
+}
+
 /// The temporary name of a file.
 fn temporary(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
@@ -142,7 +149,9 @@ pub fn check_writable(path: &Path) -> Result<()> {
         return Err(Error::data(path, reason));
     }
     // the temporary name is longer than the final one, and must also be valid
-    if_there(path, fs::symlink_metadata(temporary(path)))?;
+    let target = behind_links(path);
+    if_there(path, fs::symlink_metadata(temporary(&target)))?;
+    let folder = target.parent().filter(|folder| *folder != Path::new(""));
     let folder = folder.unwrap_or(Path::new("."));
     try_to_write(folder).map_err(Error::io(path))
 }
@@ -195,6 +204,22 @@ pub(crate) fn sync_folder(path: &Path) -> Result<()> {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn links_stay_and_their_files_are_written() {
+        let name = format!("ibot-unfinished-link-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir(&folder).unwrap();
+        let [file, link] = ["file.html", "link.html"].map(|name| folder.join(name));
+        fs::write(&file, "before").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        check_writable(&link).unwrap();
+        write_whole(&link, b"after").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(fs::read(&file).unwrap(), b"after");
+        fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn one_file_has_one_writer() {
