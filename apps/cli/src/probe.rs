@@ -56,8 +56,12 @@ impl ProbeArgs {
     }
 
     fn evaluated(&self) -> Result<()> {
-        let (config, chosen) = self.config()?;
         self.split.check()?;
+        if self.patches.is_on() && self.learning_rates.is_some() {
+            let remedy = "patches are fitted by lbfgs alone; leave it out";
+            return Err(Error::config("--learning-rates", "given", remedy));
+        }
+        let (config, chosen) = self.config()?;
         if self.patches.is_on() {
             self.model.ranks.alone_for("--patches", "given")?;
             return self.patches(config.candidates, chosen);
@@ -65,8 +69,8 @@ impl ProbeArgs {
         let mut source = Source::open(&self.model, &self.split.features, 1)?;
         let knows_layers = source.knows_layers();
         if let Some(layers) = self.layers.as_ref().filter(|_| !knows_layers) {
-            let remedy = "cannot be chosen: --features does not say of how many blocks its features are, which .safetensors and \
-                          .parquet do";
+            let remedy = "the file of --features does not say of how many blocks its features are; leave it out, or write the file \
+                          with `ibot embed` as .safetensors or .parquet";
             return Err(Error::config("--layers", in_commas(layers), remedy));
         }
         let depth = source.most_layers();
@@ -182,6 +186,7 @@ fn patch_ways(
         }),
     })
 }
+
 /// Refuses numbers of blocks that a model of `depth` does not have.
 fn check_layers(layers: &[usize], depth: usize) -> Result<()> {
     match layers.iter().find(|layers| !(1..=depth).contains(layers)) {

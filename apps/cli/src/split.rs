@@ -21,7 +21,8 @@ pub struct SplitArgs {
     /// Fraction of --data to hold out if there is no --val [default: 0.2].
     #[arg(long, value_name = "SHARE", conflicts_with = "val")]
     pub held_out: Option<f64>,
-    /// Number of random held-out splits without --val; the result is their mean [default: 5; 1 with --patches].
+    /// Number of random held-out splits, where there is no --val and no folder to test on in --data; the result is their mean
+    /// [default: 5; 1 with --patches].
     #[arg(long, conflicts_with = "val")]
     splits: Option<u64>,
     /// Feature per image: cls (the class token, or the model's pooled feature), patch (the mean of the patch tokens) or both.
@@ -64,7 +65,7 @@ impl SplitArgs {
         if let (Some(splits), None, Some(data)) = (self.splits, self.held_out, self.data.path())
             && parts_of(data)?.is_some_and(|parts| parts.val.is_some())
         {
-            let remedy = "is for images without folders to train and to test on, which --data has; leave it out, or hold out a \
+            let remedy = "--data has folders to train on and to test on, which are used as they are; leave it out, or hold out a \
                           fraction of all images with --held-out";
             return Err(Error::config("--splits", splits, remedy));
         }

@@ -1,6 +1,9 @@
 //! Flags of `ibot probe` and `ibot knn`.
 
 use std::fs;
+use std::path::Path;
+
+use ibot::path_text::path_text;
 
 use crate::evaluation::trained_as;
 use crate::{refused, succeeds};
@@ -40,7 +43,8 @@ fn flags_that_would_do_nothing_are_refused() {
     let knn = [&["knn", "--data", &parts, "--splits", "3"][..], &model].concat();
     refused(&knn, &["--splits = 3", "leave it out", "--held-out"]);
     let knn = ["--data", &parts, "--k", "1"];
-    assert_eq!(trained.run("knn", &knn)["val"], format!("{parts}/val"));
+    let val = Path::new(&parts).join("val");
+    assert_eq!(trained.run("knn", &knn)["val"], path_text(&val));
 }
 
 /// One split has no deviation, but a figure of few images is uncertain all the same.
