@@ -33,6 +33,15 @@ pub fn absolute(path: impl AsRef<Path>) -> OfCrate<PathBuf> {
     }
 }
 
+/// Whether a path, which need not exist, lies in a folder, or is it: behind links and `..`, which [`absolute`] keeps.
+pub(crate) fn is_inside(path: &Path, folder: &Path) -> bool {
+    let real = |path: &Path| path.ancestors().find_map(|part| part.canonicalize().ok());
+    let path = std::path::absolute(path).ok().and_then(|path| real(&path));
+    let folder = folder.canonicalize().ok();
+    path.zip(folder)
+        .is_some_and(|(path, folder)| path.starts_with(folder))
+}
+
 /// The error about a path, without the system's number where nothing is there.
 pub(crate) fn in_words(error: io::Error) -> io::Error {
     match error.kind() {
@@ -122,6 +131,30 @@ mod tests {
         for path in ["s3/a", "a/s3:/b", r"C:\a", "./s3://a", "file:a"] {
             assert!(!is_remote(Path::new(path)), "{path}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_path_is_inside_a_folder_by_where_it_leads() {
+        let name = format!("ibot-inside-{}", std::process::id());
+        let root = std::env::temp_dir().join(name);
+        let photos = root.join("photos");
+        std::fs::create_dir_all(&photos).unwrap();
+        std::os::unix::fs::symlink(&photos, root.join("link")).unwrap();
+        for (path, inside) in [
+            ("photos/new/a.ibidx", true),
+            ("photos/../a.ibidx", false),
+            ("link/a.ibidx", true),
+            ("photos2/a.ibidx", false),
+        ] {
+            assert_eq!(is_inside(&root.join(path), &photos), inside, "{path}");
+            assert_eq!(
+                is_inside(&root.join(path), &root.join("link")),
+                inside,
+                "{path}"
+            );
+        }
+        std::fs::remove_dir_all(&root).unwrap();
     }
 
     #[cfg(unix)]

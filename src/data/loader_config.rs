@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::data::budget::{Budget, memory_bytes};
-use crate::data::pool::worker_count;
+use crate::data::pool::{worker_count, workers_of_rank};
 use crate::error::{Error, Result};
 
 /// How batches are made.
@@ -13,7 +13,7 @@ pub struct LoaderConfig {
     /// Images per batch, B. Default 64.
     pub batch_size: usize,
     /// Threads that decode and augment; 0 for one per core, growing to at most four per core while they mostly wait
-    /// for files. Of several ranks 0 is as many as rayon has, which a launcher sets to the rank's share of its machine. Default 0.
+    /// for files. With several ranks, 0 is the number of rayon's threads, which a launcher sets to the rank's share of its machine. Default 0.
     pub workers: usize,
     /// Seed of order, views and masks. Default 0.
     pub seed: u64,
@@ -51,12 +51,9 @@ impl Default for LoaderConfig {
 }
 
 impl LoaderConfig {
-    /// `workers` for a pool: 0, which may grow, only where the process has its machine to itself.
+    /// `workers` for a pool.
     pub(super) fn pool_workers(&self) -> usize {
-        match self.workers {
-            0 if self.ranks > 1 => rayon::current_num_threads(),
-            workers => workers,
-        }
+        workers_of_rank(self.workers, self.ranks)
     }
 
     /// Bytes of batches and of images that are being decoded.

@@ -101,7 +101,7 @@ pub use opened::{length_and_time, read_whole};
 pub use order::Shuffle;
 pub(crate) use pictures::none_usable;
 pub use pixels::Pixels;
-pub(crate) use pool::check_workers;
+pub(crate) use pool::{check_workers, workers_of_rank};
 pub use reading::reading;
 pub use sources::{check_source, parts_of};
 pub use summary::ScanSummary;

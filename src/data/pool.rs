@@ -328,6 +328,14 @@ pub(crate) fn check_workers(workers: usize) -> Result<()> {
     require(workers <= MAX_WORKERS, "workers", workers, remedy)
 }
 
+/// `workers` for a pool of one of so many ranks: 0, which may grow, only where the process has its machine to itself.
+pub(crate) fn workers_of_rank(workers: usize, ranks: usize) -> usize {
+    match workers {
+        0 if ranks > 1 => rayon::current_num_threads(),
+        workers => workers,
+    }
+}
+
 /// `workers`, or one per processor for 0.
 pub(super) fn worker_count(workers: usize) -> usize {
     if workers > 0 {

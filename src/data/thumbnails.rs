@@ -18,7 +18,7 @@ use crate::data::folder_config::FolderConfig;
 use crate::data::opened::length_and_time;
 use crate::data::value_range::ValueRange;
 use crate::error::{Error, Result, printable};
-use crate::path_text::absolute;
+use crate::path_text::{absolute, is_inside};
 use crate::unfinished::unique_digits;
 
 /// Start of an entry; the digit is the version of resizing and checksum: entries of other versions count as damaged.
@@ -147,7 +147,7 @@ impl Cache {
     fn open(folder: &Path, most: u64, pictures: &[PathBuf], stop: &AtomicBool) -> Result<Self> {
         let folder = absolute(folder)?;
         for of_pictures in pictures {
-            if folder.starts_with(absolute(of_pictures)?) {
+            if is_inside(&folder, of_pictures) {
                 let remedy = "is inside the image folder; choose another folder";
                 return Err(Error::config("folder.cache", folder.display(), remedy));
             }

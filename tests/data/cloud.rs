@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use ibot::data::{
     FolderConfig, ImageFolder, LoaderConfig, PictureSource as _, Position, Survey, SurveyConfig,
+    parts_of,
 };
 
 use super::TempFolder;
@@ -80,6 +81,15 @@ fn what_a_server_has_is_what_a_folder_has() {
     let found = scan(&[&list]).unwrap();
     assert_eq!(found.name(0), server.path("cat/a.png"));
     found.decode(0).unwrap();
+}
+
+/// Who may read a file may not be allowed to list others.
+#[test]
+fn no_server_is_asked_for_folders_of_an_archive() {
+    for file in ["set.tar", "set.parquet", "set.txt"] {
+        let address = format!("s3://ibot-no-such-bucket/{file}");
+        assert!(parts_of(Path::new(&address)).unwrap().is_none(), "{file}");
+    }
 }
 
 /// Images in an archive that a list names are read by many threads, which must not each read the archive's headers.

@@ -233,6 +233,13 @@ fn an_index_does_not_lie_in_its_own_folder() {
     fs::copy(&file, &inside).unwrap();
     let message = by_index(&inside).unwrap_err().to_string();
     assert!(message.contains("lies in its image folder"), "{message}");
+    // beside it, by a path through it
+    fs::remove_file(&inside).unwrap();
+    let name = format!("{}.ibidx", folder.0.file_name().unwrap().to_string_lossy());
+    let beside = folder.0.join("..").join(name);
+    ImageFolder::scan_with_index(&folder.0, Some(&beside), &settings(), &never()).unwrap();
+    by_index(&beside).unwrap();
+    fs::remove_file(&beside).unwrap();
 }
 
 /// Sizes in an index are those of the upright pictures, which take no look at the files.

@@ -14,7 +14,7 @@ use crate::data::index::walk::{Walk, identity, is_left_as, pool};
 use crate::data::layout::Parts;
 use crate::data::stamp::Stamp;
 use crate::error::{Error, Result, printable};
-use crate::path_text::{absolute, path_of_text, path_text};
+use crate::path_text::{is_inside, path_of_text, path_text};
 
 /// Sets of as many pictures get an index by themselves: smaller ones are scanned in less than a second.
 pub(in crate::data) const LEAST: usize = 20_000;
@@ -120,7 +120,7 @@ pub(in crate::data) fn index_of(
 /// It cannot be there: the file is something else, is not named as an index, or lies in the folder.
 fn file_of(keep: Keep, root: &Path, max_pixels: u64) -> Result<Option<PathBuf>> {
     if let Keep::File(file) | Keep::Asked(Some(file)) = keep
-        && absolute(file)?.starts_with(root)
+        && is_inside(file, root)
     {
         let reason = "lies in its image folder, whose time each write would change, so that every start would make it anew; put it elsewhere";
         return Err(Error::data(file, reason));

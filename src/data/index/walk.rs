@@ -302,8 +302,8 @@ impl<'a> Walk<'a> {
                 FileKind::Other => {
                     node.others += 1;
                     // a table of text beside the pictures, as Hugging Face's `metadata.parquet`, is another file
-                    node.holds_shards |=
-                        is_shard(Path::new(name)) && may_have_pictures(&folder.join(name));
+                    node.holds_shards = node.holds_shards
+                        || is_shard(Path::new(name)) && may_have_pictures(&folder.join(name));
                 }
                 FileKind::Skipped(reason) => node.leave_out(name, reason, stamp_of_skipped),
             }

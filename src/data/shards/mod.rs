@@ -13,13 +13,14 @@ mod pattern;
 mod rows;
 mod shard;
 mod tar;
+mod unbroken;
 pub(super) mod window;
 
 use std::collections::HashMap;
 use std::io::{Cursor, Result as IoResult};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use crate::data::bytes::Bytes;
@@ -27,6 +28,7 @@ use crate::data::cache_folder::index_folder;
 use crate::data::endings::{is_parquet, is_shard};
 use crate::data::stored::{Facts, Stored};
 use crate::error::{Error, Result};
+use crate::lock::lock;
 use crate::path_text::is_remote;
 
 pub(super) use compressed::refuse_compressed;
@@ -38,8 +40,16 @@ use window::Window;
 /// The shards that were listed, by their paths.
 static LISTED: LazyLock<Mutex<HashMap<PathBuf, Arc<Shard>>>> = LazyLock::new(Mutex::default);
 
-/// One lock for each shard that a path into it led to, held while it is listed.
-static LISTING: LazyLock<Mutex<HashMap<PathBuf, Arc<Mutex<()>>>>> = LazyLock::new(Mutex::default);
+/// The scans of each shard that a path into it led to.
+static SCANS: LazyLock<Mutex<HashMap<PathBuf, Arc<Scans>>>> = LazyLock::new(Mutex::default);
+
+/// Scans of one shard, of which one is made at a time.
+#[derive(Debug, Default)]
+struct Scans {
+    ended: AtomicUsize,
+    /// Why the last one failed; held while one is made.
+    failure: Mutex<Option<String>>,
+}
 
 /// Whether a shard on a disk may have pictures: every archive, and a table with a column of them. Also one that cannot be read, so that
 /// whoever lists it says why.
@@ -100,7 +110,7 @@ pub(super) fn list(
 }
 
 fn listed() -> MutexGuard<'static, HashMap<PathBuf, Arc<Shard>>> {
-    LISTED.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&LISTED)
 }
 
 /// Keeps an index of the shard at `path`, which was listed: each file with its class, and what it is.
@@ -151,7 +161,10 @@ pub(super) fn member(path: &Path) -> Result<Option<InShard>> {
         }
         Some(table) => {
             let bytes = rows::read(&shard.path, table, file, span.offset);
-            let bytes = bytes.map_err(|error| Error::data(path, error.without_path()))?;
+            let bytes = bytes.map_err(|error| match error {
+                Error::Io { source, .. } => Error::io(path)(source),
+                other => Error::data(path, other.without_path()),
+            })?;
             let length = bytes.len() as u64;
             table.keep_length(span.offset, length);
             (Bytes::Whole(Cursor::new(bytes)), length)
@@ -221,16 +234,22 @@ fn named(path: &Path) -> Result<Option<Named>> {
 /// A shard that only paths into it name, as those of a list do: threads that read these at once share one scan of it.
 fn listed_once(path: &Path) -> Result<Arc<Shard>> {
     let known = || listed().get(path).cloned();
-    let lock = {
-        let mut all = LISTING.lock().unwrap_or_else(PoisonError::into_inner);
-        all.entry(path.to_path_buf()).or_default().clone()
-    };
-    let _one_at_a_time = lock.lock().unwrap_or_else(PoisonError::into_inner);
+    let scans = lock(&SCANS).entry(path.to_path_buf()).or_default().clone();
+    let ended = scans.ended.load(Ordering::Relaxed);
+    let mut failure = lock(&scans.failure);
     if let Some(found) = known() {
         return Ok(found);
     }
-    list(path, None, &AtomicBool::new(false))?;
-    known().ok_or_else(|| Error::data(path, "has no images"))
+    // the one that this thread waited for
+    let is_made = scans.ended.load(Ordering::Relaxed) != ended;
+    if let Some(reason) = failure.as_ref().filter(|_| is_made) {
+        return Err(Error::data(path, reason.clone()));
+    }
+    let listed = list(path, None, &AtomicBool::new(false));
+    let found = listed.and_then(|_| known().ok_or_else(|| Error::data(path, "has no images")));
+    *failure = found.as_ref().err().map(Error::without_path);
+    scans.ended.fetch_add(1, Ordering::Relaxed);
+    found
 }
 
 /// Path of the shard and path within it.

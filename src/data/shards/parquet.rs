@@ -18,8 +18,9 @@ use parquet::schema::types::ColumnDescriptor;
 
 use crate::data::shards::columns::{Whole, class_names, column_reader, has_texts, pages, texts};
 use crate::data::shards::members::{Member, Members, Span, plain};
+use crate::data::shards::unbroken::unbroken;
 use crate::data::stored::Stored;
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result};
 
 /// Names of the column of classes.
 const LABELS: [&str; 4] = ["label", "labels", "cls", "class"];
@@ -131,17 +132,8 @@ pub(super) fn known(
     })
 }
 
-/// Runs `read`; an error or a panic of the reader is that of a damaged file.
-fn unbroken<T>(path: &Path, read: impl FnOnce() -> ParquetResult<T>) -> Result<T> {
-    let failed = |reason: String| Error::data(path, format!("cannot be read as Parquet: {reason}"));
-    let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
-    match read {
-        Ok(read) => read.map_err(|error| failed(printable(error.to_string()))),
-        Err(_) => Err(failed("it is damaged".to_owned())),
-    }
-}
-
-/// The column of pictures: `image.bytes`, `image` of bytes that are no text, another column of `bytes` and `path`, or the only column of bytes that are no text.
+/// The column of pictures: `image.bytes`, `image` of bytes that are no text, another column of `bytes` and `path`, or the only column of
+/// bytes that are no text.
 fn picture_column(metadata: &ParquetMetaData) -> Option<usize> {
     let columns = metadata.file_metadata().schema_descr().columns();
     let is_of = |at: usize, name: &str| columns[at].path().parts().join(".") == name;

@@ -246,6 +246,10 @@ pub(in crate::data) fn is_folder(path: &Path) -> Result<bool> {
 
 /// Names of the folders of the first level.
 pub(in crate::data) fn folders_in(path: &Path) -> Result<Vec<OsString>> {
+    // who may read a file may not be allowed to list
+    if is_of_files(path) {
+        return Ok(Vec::new());
+    }
     let (server, prefix) = Address::of(path)?.listed()?;
     let listed = server.wait(server.store.list_with_delimiter(Some(&prefix)))?;
     let names = listed.common_prefixes.iter();
