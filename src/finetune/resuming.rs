@@ -79,8 +79,11 @@ pub(super) fn checkpoint<B: TrainBackend>(
 /// # Errors
 /// [`Error::Checkpoint`] where it is none of fine-tuning.
 pub(super) fn place_of(manifest: &Manifest, folder: &std::path::Path) -> Result<Place> {
-    let sums = serde_json::from_value(manifest.loop_state.clone()).map_err(|_| {
-        Error::checkpoint(folder, "holds checkpoints that fine-tuning did not write")
+    let sums = serde_json::from_value(manifest.loop_state.clone()).map_err(|error| {
+        let reason = format!(
+            "holds a fine-tuning that another version of ibot began ({error}), or none; resume it with that version, or choose another folder"
+        );
+        Error::checkpoint(folder, reason)
     })?;
     Ok(Place {
         epoch: manifest.epoch,

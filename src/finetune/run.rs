@@ -5,11 +5,11 @@ use std::sync::atomic::AtomicBool;
 use burn::module::Module as _;
 use burn_autodiff::Autodiff;
 
-use crate::collective::check_equal;
+use crate::collective::{all_ok, check_equal};
 use crate::data::{FolderConfig, PictureSource as _, ValueRange};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result, printable};
-use crate::files::model::read_model;
+use crate::files::model::{LoadedModel, read_model};
 use crate::finetune::classifier::Classifier;
 use crate::finetune::epochs::Epochs;
 use crate::finetune::folder::{FinetuneFolder, Found};
@@ -61,35 +61,51 @@ impl OnBackend for Start<'_> {
     }
 }
 
-fn train<B: TrainBackend>(
+/// The model, its classifier and the pictures, on one rank.
+fn prepared<B: TrainBackend>(
     setup: &FinetuneSetup<'_>,
-    device: B::Device,
+    device: &B::Device,
     observer: &mut dyn FinetuneObserver,
-) -> Result<FinetuneReport> {
+) -> Result<(LoadedModel, Classifier<B>, Pictures)> {
     let FinetuneRequest {
-        config, data, out, ..
+        config,
+        data,
+        held_out,
+        folder,
+        ..
     } = setup.request;
-    B::check_device(&device)?;
-    B::check_precision(config.precision, &device)?;
+    B::check_device(device)?;
+    B::check_precision(config.precision, device)?;
     // the model first: its errors are reported before many pictures are scanned
     let mut model = read_model(&setup.request.model, &setup.request.options)?;
     observer.note(&model.normalization.to_string());
     config.augment(&model.preprocessing).validate()?;
-    let backbone = setup.backbone::<B>(&mut model, &device, observer)?;
-    let FinetuneRequest {
-        held_out, folder, ..
-    } = setup.request;
+    let backbone = setup.backbone::<B>(&mut model, device, observer)?;
     let folder = with_range(folder, model.preprocessing.range)?;
     let (ranks, seed, stop) = (setup.ranks(), config.seed, setup.stop);
     let pictures = Pictures::scan(data, held_out, &folder, seed, ranks.size(), stop, observer)?;
     model.preprocessing.range = pictures.train.range();
     let classes = pictures.train.classes().len();
     let mut random = Random::new(config.seed, 0, 0, Stream::Init);
-    let classifier = Classifier::new(backbone, classes, config.freeze, &mut random, &device);
+    let classifier = Classifier::new(backbone, classes, config.freeze, &mut random, device);
+    Ok((model, classifier, pictures))
+}
+
+fn train<B: TrainBackend>(
+    setup: &FinetuneSetup<'_>,
+    device: B::Device,
+    observer: &mut dyn FinetuneObserver,
+) -> Result<FinetuneReport> {
+    let FinetuneRequest { config, out, .. } = setup.request;
+    let ranks = setup.ranks();
+    // a rank that waits for one that failed would not hear why
+    let prepared = all_ok(ranks, prepared::<B>(setup, &device, observer));
+    let (model, classifier, pictures) = prepared?;
     let origin = FinetuneSetup::origin(&model, &pictures);
     let comments = comments(setup.request, &model.hash, &pictures);
     let what = format!("{comments:?}{}{config:?}", pictures.train.range());
-    check_equal(ranks, "model, images or settings", what.as_bytes())?;
+    let of_all = "model, images, their range of values or settings";
+    check_equal(ranks, of_all, what.as_bytes())?;
     let begin = || FinetuneFolder::begin(out, config, &comments, observer);
     let (folder, found) = begun_by_rank_0(out, ranks, begin)?;
     let mut trainer = ClassifierTrainer::new(classifier, config, device, setup.guard.clone())
@@ -97,7 +113,8 @@ fn train<B: TrainBackend>(
     let (place, epochs) = match found {
         Found::Nothing => (Place::default(), Vec::new()),
         Found::Checkpoint(checkpoint, epochs) => {
-            trainer.restore(checkpoint.manifest.step, &checkpoint.tensors, out)?;
+            let restored = trainer.restore(checkpoint.manifest.step, &checkpoint.tensors, out);
+            all_ok(ranks, restored)?;
             (place_of(&checkpoint.manifest, out)?, epochs)
         }
         Found::Complete(epochs) => {

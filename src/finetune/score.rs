@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::collective::{Collective, all_ok, gather_counts, share};
-use crate::data::{AugmentConfig, ImageFolder, PictureSource as _, eval_batches, none_usable};
+use crate::data::{
+    AugmentConfig, ImageFolder, PictureSource as _, eval_batches, none_usable, workers_of_rank,
+};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::finetune::classifier::Classifier;
@@ -134,7 +136,7 @@ impl Evaluator<'_> {
             Arc::new(self.folder.part(&own)),
             self.augment,
             self.batch_size,
-            self.workers,
+            workers_of_rank(self.workers, ranks),
         )?
         .or_none();
         let mut score = Score::default();
