@@ -55,7 +55,7 @@ pub fn broadcast(collective: &dyn Collective, bytes: Vec<u8>) -> Result<Vec<u8>>
     Ok(collective.all_gather(own)?.swap_remove(0))
 }
 
-/// The bytes of all ranks, in their order, on rank 0; on the others nothing of any.
+/// The bytes of all ranks, in their order, on rank 0; the other ranks get none.
 ///
 /// # Errors
 /// As [`Collective`].

@@ -99,12 +99,12 @@ pub(super) fn tiling<B: IbotBackend>(
     tile_entries: usize,
     device: &B::Device,
 ) -> Result<Option<usize>> {
-    let room = LogitLimits {
+    let limits = LogitLimits {
         memory_bytes: memory_bytes(device),
         max_rows: B::max_logit_rows(prototypes, device),
         tile_entries,
     };
-    room.tile_columns(rows, prototypes, streaming)
+    limits.tile_columns(rows, prototypes, streaming)
 }
 
 #[cfg(test)]

@@ -284,7 +284,7 @@ fn the_library_has_no_terminal() {
     assert!(command.contains("\nclap"), "the search is broken");
 }
 
-/// What documentation cites of other programs, and of folders that the command makes.
+/// Flags that documentation cites of other programs, and of the command where it says what makes a folder.
 const FLAGS_OF_OTHERS: &[&str] = &[
     "`b3sum --check",
     "`cargo test --release",

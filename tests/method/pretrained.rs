@@ -283,7 +283,7 @@ fn heads_that_do_not_fit_name_every_setting() {
             "n_patch_prototypes = 5    # is 7",
             "prototype_norm = \"learned\"    # is \"none\"",
             "shared_head_teacher = true    # is false",
-            "or load the backbone only",
+            "or load the backbone only: omit `pretrained_parts`",
         ]
     );
     // and they are what the file needs

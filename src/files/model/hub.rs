@@ -104,7 +104,7 @@ fn within<T: Send + 'static>(
     let thread = std::thread::Builder::new().name("hub".into());
     thread
         .spawn(move || {
-            // nobody listens any more after the timeout has ended
+            // nobody listens any more after the timeout
             let _ = sender.send(ask());
         })
         .ok()?;

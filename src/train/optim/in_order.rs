@@ -96,7 +96,7 @@ impl<B: IbotBackend> OrderedGradients<B> {
         Self(sums.collect())
     }
 
-    /// The sums over all ranks of these gradients, which travel as `link.wire` says, and of `scalars`, `[N]`, which go with the
+    /// The sums over all ranks of these gradients, which travel as `exchange.wire` says, and of `scalars`, `[N]`, which go with the
     /// last of them, or by themselves where gradients are rounded. `early` are those that the backward pass has sent.
     ///
     /// # Errors

@@ -155,7 +155,7 @@ fn as_it_is(candidate: &Candidate, is_free: bool) -> String {
     match (&candidate.verdict, is_free) {
         (Verdict::Fits, true) => "the whole batch at once fits, and nothing is faster".to_owned(),
         (Verdict::Unknown, true) => {
-            "the memory is not known, so that the fastest candidate is taken".to_owned()
+            "the memory is not known, so that the fastest way is taken".to_owned()
         }
         _ => "with the settings of the run".to_owned(),
     }

@@ -122,10 +122,10 @@ impl StepMemory {
         device: &PlannedDevice,
         savers: MemorySavers,
     ) -> Result<Self> {
-        let room = |prototypes| device.logit_limits(prototypes);
+        let limits = |prototypes| device.logit_limits(prototypes);
         let sizes = StepSizes {
             has_halves: device.keeps_halves(config.precision),
-            ..StepSizes::of(config, savers, &room)?
+            ..StepSizes::of(config, savers, &limits)?
         };
         let ledger = walk(&sizes);
         let batches_bytes = batches(config, &sizes);

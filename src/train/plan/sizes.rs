@@ -83,7 +83,7 @@ impl StepSizes {
     pub fn of(
         config: &RunConfig,
         savers: MemorySavers,
-        room: &dyn Fn(usize) -> LogitLimits,
+        limits: &dyn Fn(usize) -> LogitLimits,
     ) -> Result<Self> {
         let (method, augment) = (&config.method, &config.augment);
         let batch = config.batch_size;
@@ -115,7 +115,8 @@ impl StepSizes {
         for [teacher, student, head] in masks.rows(config, part) {
             let prototypes = sizes.network.heads[head].prototypes as usize;
             let streaming = method.streaming_prototypes;
-            let tile = room(prototypes).tile_columns([teacher, student], prototypes, streaming)?;
+            let tile =
+                limits(prototypes).tile_columns([teacher, student], prototypes, streaming)?;
             sizes.losses.push(LossRows {
                 teacher: teacher as u64,
                 student: student as u64,

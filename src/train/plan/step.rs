@@ -132,8 +132,8 @@ mod tests {
             micro_batch_size,
             grad_checkpointing: checkpointing,
         };
-        let room = |_| LogitLimits::new(None, usize::MAX);
-        StepSizes::of(config, savers, &room).unwrap()
+        let limits = |_| LogitLimits::new(None, usize::MAX);
+        StepSizes::of(config, savers, &limits).unwrap()
     }
 
     /// Everything that a step holds it lets go of, but for the states and one gradient of each parameter.

@@ -160,8 +160,8 @@ fn set_up<'a, B: TrainBackend>(
     })?;
     let trainer = setup.trainer::<B>(&asked, newest.is_some(), device, observer);
     let mut trainer = all_ok(ranks, trainer)?;
-    // config.toml keeps what was asked; checkpoints keep the range of values that was measured, or was when the run began, so that
-    // a resumed run measures no other one where images have changed
+    // config.toml keeps what was asked; checkpoints keep the measured range of values, which a resumed run takes from there: where
+    // images have changed, it would measure another one
     let mut config = asked.clone();
     let began = newest.as_ref().map(|newest| newest.manifest.clone());
     let kept = began.as_ref().map(|began| kept_range(&began.config));

@@ -281,6 +281,11 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
 
     /// Adds the remedy to an error of the disk.
     fn unwritten(&self, error: Error) -> Error {
+        if let Error::Ranks(reason) = error {
+            let step = self.step;
+            let remedy = "run the same command again to resume from the newest checkpoint";
+            return Error::Ranks(format!("step {step}: {reason}; {remedy}"));
+        }
         Error::Training(format!(
             "step {}: {error}; earlier files are intact; once the disk is writable, run the same command again to resume",
             self.step
