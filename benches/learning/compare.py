@@ -227,23 +227,27 @@ def table() -> None:
             print(f"| {peer} | {budget} s | {steps} | {len(runs)} | " + " | ".join(cells) + " |")
 
 
-def curves(out: Path) -> None:
+def curves(budget: int, out: Path) -> None:
+    """Draws the k-NN accuracy of all runs of a budget on the way: a color for each peer, a line for each seed."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    lines = [line for line in results() if "curve" in line]
-    names = list(dict.fromkeys(line["set"] for line in lines))
+    lines = [line for line in results() if "curve" in line and line["budget"] == budget]
+    names, peers = (list(dict.fromkeys(line[key] for line in lines)) for key in ("set", "peer"))
     if not names:
-        sys.exit("no run has a curve: `run --snapshots` makes one")
+        sys.exit(f"no run of {budget} s has a curve: `run --snapshots` makes one")
     figure, axes = pyplot.subplots(1, len(names), figsize=(5 * len(names), 3.5), squeeze=False)
     for axis, name in zip(axes[0], names):
         start = [line["knn-20"] for line in results() if line["set"] == name and line["peer"] == "untrained"]
         for line in (line for line in lines if line["set"] == name):
             points = [(0, statistics.mean(start))] if start else []
             steps, found = zip(*points, *line["curve"], (line["steps"], line["knn-20"]))
-            axis.plot([step * line["pace_s"] for step in steps], [100 * value for value in found], marker="o", label=line["peer"])
+            seconds = [step * line["pace_s"] for step in steps]
+            label = line["peer"] if line["peer"] not in axis.get_legend_handles_labels()[1] else None
+            color = f"C{peers.index(line['peer'])}"
+            axis.plot(seconds, [100 * value for value in found], marker="o", markersize=3, color=color, label=label)
         axis.set(title=name, xlabel="seconds on all cores", ylabel="k-NN, k = 20, %")
         axis.legend(frameon=False)
     figure.tight_layout()
@@ -254,7 +258,7 @@ def main(flags) -> None:
     if flags.what == "table":
         return table()
     if flags.what == "curves":
-        return curves(flags.out)
+        return curves(flags.budget, flags.out)
     if not flags.sets:
         sys.exit("say where the pictures of sets.py are: --sets FOLDER")
     peers = [flags.change] if flags.change else flags.peer or list(PEERS)
