@@ -16,16 +16,23 @@ use super::segment::{PatchArgs, Ways};
 use super::segmentation_report::Way;
 use super::split::SplitArgs;
 
-/// Flags of `ibot knn`.
+/// What is evaluated, and on which images: flags of `ibot knn` and `ibot probe`.
 #[derive(Debug, clap::Args)]
 #[command(mut_arg("model", |model| model.required(false)))]
+pub struct EvaluationArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub split: SplitArgs,
+    #[command(flatten)]
+    pub patches: PatchArgs,
+}
+
+/// Flags of `ibot knn`.
+#[derive(Debug, clap::Args)]
 pub struct KnnArgs {
     #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    split: SplitArgs,
-    #[command(flatten)]
-    patches: PatchArgs,
+    shared: EvaluationArgs,
     /// Numbers of neighbors, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "1,5,10,20,100")]
     k: Vec<usize>,
@@ -189,8 +196,8 @@ impl SplitArgs {
 
 impl KnnArgs {
     pub fn run(mut self) -> Result<()> {
-        self.model.join(&self.ranks)?;
-        self.model.ranks.end(self.evaluated())
+        self.shared.model.join(&self.ranks)?;
+        self.shared.model.ranks.end(self.evaluated())
     }
 
     fn evaluated(&self) -> Result<()> {
@@ -201,20 +208,24 @@ impl KnnArgs {
             let remedy = "must be above 0, such as 0.07";
             return Err(Error::config("--temperature", self.temperature, remedy));
         }
-        self.split.check()?;
-        if self.patches.is_on() {
-            self.model.ranks.alone_for("--patches", "given")?;
-            self.patches.check(self.split.data()?)?;
-            let embedder = self.model.load()?;
-            return self
-                .patches
-                .report(&self.model, &self.split, &embedder, 1, "", |train| {
-                    self.patch_ways(train)
-                });
+        self.shared.split.check()?;
+        if self.shared.patches.is_on() {
+            self.shared.model.ranks.alone_for("--patches", "given")?;
+            self.shared.patches.check(self.shared.split.data()?)?;
+            let embedder = self.shared.model.load()?;
+            return self.shared.patches.report(
+                &self.shared.model,
+                &self.shared.split,
+                &embedder,
+                1,
+                "",
+                |train| self.patch_ways(train),
+            );
         }
-        let mut source = Source::open(&self.model, &self.split.features, 1)?;
-        self.split
-            .report(&self.model, &mut source, "", |bank, queries| {
+        let mut source = Source::open(&self.shared.model, &self.shared.split.features, 1)?;
+        self.shared
+            .split
+            .report(&self.shared.model, &mut source, "", |bank, queries| {
                 let scores = knn_report(bank, queries, &self.k, self.temperature)?;
                 let found = scores.into_iter().map(|score| Found {
                     classifier: format!("k = {}", score.neighbors),

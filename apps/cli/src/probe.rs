@@ -5,24 +5,17 @@ use ibot::eval::{
 };
 use ibot::{Error, Result};
 
-use super::evaluate::Found;
+use super::evaluate::{EvaluationArgs, Found};
 use super::features::Source;
-use super::model::ModelArgs;
 use super::ranks::RankArgs;
-use super::segment::{PatchArgs, Ways};
+use super::segment::Ways;
 use super::segmentation_report::Way;
-use super::split::SplitArgs;
 
 /// Flags of `ibot probe`.
 #[derive(Debug, clap::Args)]
-#[command(mut_arg("model", |model| model.required(false)))]
 pub struct ProbeArgs {
     #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    split: SplitArgs,
-    #[command(flatten)]
-    patches: PatchArgs,
+    shared: EvaluationArgs,
     /// Numbers of final blocks to concatenate; each number is one probe [default: 1, and 4 if the model has that
     /// many].
     #[arg(long, value_name = "BLOCKS", value_delimiter = ',')]
@@ -51,22 +44,22 @@ enum Optimizer {
 
 impl ProbeArgs {
     pub fn run(mut self) -> Result<()> {
-        self.model.join(&self.ranks)?;
-        self.model.ranks.end(self.evaluated())
+        self.shared.model.join(&self.ranks)?;
+        self.shared.model.ranks.end(self.evaluated())
     }
 
     fn evaluated(&self) -> Result<()> {
-        self.split.check()?;
-        if self.patches.is_on() && self.learning_rates.is_some() {
+        self.shared.split.check()?;
+        if self.shared.patches.is_on() && self.learning_rates.is_some() {
             let remedy = "patches are fitted by lbfgs alone; leave it out";
             return Err(Error::config("--learning-rates", "given", remedy));
         }
         let (config, chosen) = self.config()?;
-        if self.patches.is_on() {
-            self.model.ranks.alone_for("--patches", "given")?;
+        if self.shared.patches.is_on() {
+            self.shared.model.ranks.alone_for("--patches", "given")?;
             return self.patches(config.candidates, chosen);
         }
-        let mut source = Source::open(&self.model, &self.split.features, 1)?;
+        let mut source = Source::open(&self.shared.model, &self.shared.split.features, 1)?;
         let knows_layers = source.knows_layers();
         if let Some(layers) = self.layers.as_ref().filter(|_| !knows_layers) {
             let remedy = "the file of --features does not say of how many blocks its features are; leave it out, or write the file \
@@ -82,8 +75,9 @@ impl ProbeArgs {
         check_layers(&layers, depth)?;
         source.set_layers(layers.iter().copied().max().unwrap_or(1));
         let most = source.layers();
-        self.split
-            .report(&self.model, &mut source, chosen, |train, test| {
+        self.shared
+            .split
+            .report(&self.shared.model, &mut source, chosen, |train, test| {
                 let probe = |&layers: &usize| {
                     let width = train.width / most * layers;
                     let [train, test] = [train, test].map(|set| set.last_columns(width));
@@ -135,12 +129,12 @@ impl ProbeArgs {
 
     /// The same of the patches of images.
     fn patches(&self, strengths: Vec<f64>, chosen: &'static str) -> Result<()> {
-        self.patches.check(self.split.data()?)?;
+        self.shared.patches.check(self.shared.split.data()?)?;
         if self.optimizer == Optimizer::Sgd {
             let remedy = "patches are fitted by lbfgs alone";
             return Err(Error::config("--optimizer", "sgd", remedy));
         }
-        let embedder = self.model.load()?;
+        let embedder = self.shared.model.load()?;
         let layers = self.layers.clone().unwrap_or_else(|| vec![1]);
         check_layers(&layers, embedder.architecture().depth)?;
         let most = layers.iter().copied().max().unwrap_or(1);
@@ -148,8 +142,9 @@ impl ProbeArgs {
             strengths,
             ..PatchProbeConfig::default()
         };
-        let (model, split) = (&self.model, &self.split);
-        self.patches
+        let (model, split) = (&self.shared.model, &self.shared.split);
+        self.shared
+            .patches
             .report(model, split, &embedder, most, chosen, |train| {
                 patch_ways(&train, &layers, embedder.width(), &config)
             })
