@@ -210,17 +210,23 @@ fn from_cache_alone(folder: &TempFolder, config: &FolderConfig) -> Vec<RgbImage>
     found
 }
 
-#[test]
-fn a_full_cache_takes_no_more_and_changes_nothing() {
+/// Images of which two fit a MiB of the cache: reduced, they have 3 x 350 x 438 bytes.
+fn two_a_mib(images: u8, cache_mib: u64) -> (TempFolder, TempFolder, FolderConfig) {
     let (folder, cache) = (TempFolder::new(), TempFolder::new());
-    for at in 0..4 {
+    for at in 0..images {
         write(&folder.0.join(format!("{at}.png")), [500, 400], at);
     }
     let config = FolderConfig {
-        shorter_side: Some(350), // 3 x 350 x 438 bytes: two fit 1 MiB
-        cache_mib: 1,
+        shorter_side: Some(350),
+        cache_mib,
         ..config(Some(&cache))
     };
+    (folder, cache, config)
+}
+
+#[test]
+fn a_full_cache_takes_no_more_and_changes_nothing() {
+    let (folder, cache, config) = two_a_mib(4, 1);
     let without = FolderConfig {
         cache: None,
         ..config.clone()
@@ -234,15 +240,7 @@ fn a_full_cache_takes_no_more_and_changes_nothing() {
 /// None of several processes sees what the others write: each takes its part of what is free, so that all keep the bound.
 #[test]
 fn ranks_share_the_bound_of_a_cache() {
-    let (folder, cache) = (TempFolder::new(), TempFolder::new());
-    for at in 0..8 {
-        write(&folder.0.join(format!("{at}.png")), [500, 400], at);
-    }
-    let config = FolderConfig {
-        shorter_side: Some(350), // 3 x 350 x 438 bytes: four fit 2 MiB, two of them each half
-        cache_mib: 2,
-        ..config(Some(&cache))
-    };
+    let (folder, cache, config) = two_a_mib(8, 2);
     let scan = || {
         let found = ImageFolder::scan(&folder.0, &config).unwrap();
         found.with_cache_shared_by(2)

@@ -144,25 +144,23 @@ fn one_backbone_is_exported_with_its_card() {
 /// Weights that are rounded first and then written as f32 would be neither the run's nor half the size.
 #[test]
 fn onnx_is_written_in_f32_alone() {
-    let method: VitIbot<B> = shared().init(1, &device()).unwrap();
-    let path = scratch("never.onnx");
-    let export =
-        Export::from_checkpoint(&checkpoint(method), Path::new("checkpoint"), None).unwrap();
-    let refused = export.with_dtype(Precision::Bf16);
-    let refused = refused.write(ExportFormat::Onnx, Role::Teacher, &path);
-    let message = refused.unwrap_err().to_string();
+    let message = refused(&shared(), Precision::Bf16, ExportFormat::Onnx);
     assert!(message.contains("dtype = bf16"), "{message}");
-    assert!(!path.exists());
 }
 
 #[test]
 fn heads_that_the_reference_cannot_have_are_not_written_for_it() {
-    let method: VitIbot<B> = own().init(1, &device()).unwrap();
-    let path = scratch("never.safetensors");
-    let export =
-        Export::from_checkpoint(&checkpoint(method), Path::new("checkpoint"), None).unwrap();
-    let refused = export.write(ExportFormat::StablePretraining, Role::Teacher, &path);
-    let message = refused.unwrap_err().to_string();
+    let message = refused(&own(), Precision::F32, ExportFormat::StablePretraining);
     assert!(message.contains("use `format` ibot"), "{message}");
+}
+
+/// The message of an export that is refused, and writes nothing.
+fn refused(config: &IbotConfig, dtype: Precision, format: ExportFormat) -> String {
+    let method: VitIbot<B> = config.init(1, &device()).unwrap();
+    let path = scratch("never.safetensors");
+    let export = Export::from_checkpoint(&checkpoint(method), Path::new("checkpoint"), None);
+    let export = export.unwrap().with_dtype(dtype);
+    let refused = export.write(format, Role::Teacher, &path);
     assert!(!path.exists());
+    refused.unwrap_err().to_string()
 }
