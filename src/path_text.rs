@@ -34,7 +34,7 @@ pub fn absolute(path: impl AsRef<Path>) -> OfCrate<PathBuf> {
 }
 
 /// Whether a path, which need not exist, lies in a folder, or is it: behind links and `..`, which [`absolute`] keeps.
-pub(crate) fn is_inside(path: &Path, folder: &Path) -> bool {
+pub fn is_inside(path: &Path, folder: &Path) -> bool {
     let real = |path: &Path| path.ancestors().find_map(|part| part.canonicalize().ok());
     let path = std::path::absolute(path).ok().and_then(|path| real(&path));
     let folder = folder.canonicalize().ok();

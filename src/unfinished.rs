@@ -117,10 +117,17 @@ fn is_still(file: &File, path: &Path) -> bool {
 /// Attempts to open a temporary file that another process does not rename meanwhile.
 const TRIES: usize = 8;
 
-/// The file that a symbolic link leads to, which is replaced and not the link; else the path itself.
+/// The file that symbolic links lead to, which is written and not the link, even where it is not there yet; else the path itself.
 fn behind_links(path: &Path) -> PathBuf {
-    let target = path.is_symlink().then(|| path.canonicalize().ok());
-    target.flatten().unwrap_or_else(|| path.to_path_buf())
+    let mut target = path.to_path_buf();
+    // no more than systems follow
+    for _ in 0..40 {
+        let Ok(next) = fs::read_link(&target) else {
+            return target;
+        };
+        target = target.parent().unwrap_or(Path::new("")).join(next);
+    }
+    path.to_path_buf()
 }
 
 /// The temporary name of a file.
@@ -143,15 +150,14 @@ pub fn check_writable(path: &Path) -> Result<()> {
         // the finished file would take its name
         return Err(Error::data(path, "is a device or a pipe; give a file"));
     }
-    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    let target = behind_links(path);
+    let folder = target.parent().filter(|folder| *folder != Path::new(""));
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
         let reason = format!("there is no folder {}; create it first", printable(folder));
         return Err(Error::data(path, reason));
     }
     // the temporary name is longer than the final one, and must also be valid
-    let target = behind_links(path);
     if_there(path, fs::symlink_metadata(temporary(&target)))?;
-    let folder = target.parent().filter(|folder| *folder != Path::new(""));
     let folder = folder.unwrap_or(Path::new("."));
     try_to_write(folder).map_err(Error::io(path))
 }
@@ -218,6 +224,9 @@ mod tests {
         write_whole(&link, b"after").unwrap();
         assert!(link.is_symlink());
         assert_eq!(fs::read(&file).unwrap(), b"after");
+        fs::remove_file(&file).unwrap();
+        write_whole(&link, b"anew").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"anew");
         fs::remove_dir_all(&folder).unwrap();
     }
 

@@ -67,7 +67,7 @@ pub struct ChosenTokens<B: Backend> {
 }
 
 impl<B: IbotBackend> Tokens<B> {
-    /// Class tokens, and the patch tokens at `places` in the flat `[B N]` patches.
+    /// Class tokens, and the patch tokens at `indices` in the flat `[B N]` patches.
     pub fn chosen(self, indices: &RowIndices) -> ChosenTokens<B> {
         let [images, patches, width] = self.patches.dims();
         let flat = self.patches.reshape([images * patches, width]);

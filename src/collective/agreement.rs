@@ -11,8 +11,8 @@ const GOES_ON: u8 = 0;
 const STOPPED: u8 = 1;
 const FAILED: u8 = 2;
 
-/// What a rank says of its own result, with `made` of it where it is sound.
-fn word<T>(own: &Result<T>, made: &[u8]) -> Vec<u8> {
+/// The bytes that tell other ranks of `own`: its state, then `made` if it is sound, or the text of its error.
+fn message<T>(own: &Result<T>, made: &[u8]) -> Vec<u8> {
     match own {
         Ok(_) => [&[GOES_ON], made].concat(),
         Err(Error::Stopped) => vec![STOPPED],
@@ -29,7 +29,7 @@ pub fn all_ok<T>(collective: &dyn Collective, own: Result<T>) -> Result<T> {
     if collective.size() == 1 {
         return own;
     }
-    let words = collective.all_gather(word(&own, &[]))?;
+    let words = collective.all_gather(message(&own, &[]))?;
     if let Err(error) = own {
         // a failure is worth more than a stop, which another rank may have noticed before it failed
         let failed = matches!(error, Error::Stopped).then(|| failure(&words));
@@ -76,7 +76,7 @@ pub fn from_rank_0<T: Serialize + DeserializeOwned>(
             Ok(made) => serde_json::to_vec(made).map_err(broken)?,
             Err(_) => Vec::new(),
         };
-        collective.all_gather(word(&made, &bytes))?;
+        collective.all_gather(message(&made, &bytes))?;
         return made;
     }
     let words = collective.all_gather(Vec::new())?;

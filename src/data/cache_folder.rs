@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 
 /// Temporary files of this age belong to a process that is gone.
-pub(super) const STALE: Duration = Duration::from_secs(3600);
+const STALE: Duration = Duration::from_secs(3600);
 
 /// A folder `ibot` in the user's cache folder; without one, `ibot-NUMBER` among the temporary files, with the user's number.
 ///
@@ -45,14 +45,19 @@ pub(super) fn index_folder() -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// Whether a temporary file belongs to a process that is gone.
+pub(super) fn is_stale(file: &fs::Metadata) -> bool {
+    let age = file.modified().ok().and_then(|at| at.elapsed().ok());
+    age > Some(STALE)
+}
+
 /// Removes temporary files of processes that are gone; one that stays costs room alone.
 fn remove_stale(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         let is_temporary = path.extension().is_some_and(|ending| ending == "tmp");
-        let modified = entry.metadata().and_then(|metadata| metadata.modified());
-        let age = modified.ok().and_then(|at| at.elapsed().ok());
-        if is_temporary && age > Some(STALE) {
+        let is_old = || entry.metadata().is_ok_and(|metadata| is_stale(&metadata));
+        if is_temporary && is_old() {
             let _ = fs::remove_file(path);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,7 @@ use crate::data::pixels::Pixels;
 use crate::data::pool::{Pool, Task};
 use crate::data::view::{Augmenter, View};
 use crate::error::{Error, Result, printable};
+use crate::lock::lock;
 use crate::masking::MaskPolicy;
 use crate::random::{Random, Stream};
 
@@ -204,7 +205,7 @@ struct TrainTask {
 impl TrainTask {
     /// The order of an epoch, made where it is not that of the last call. Its lock is held by the one thread that opens a batch.
     fn order(&self, epoch: usize) -> Arc<Order> {
-        let mut last = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.order);
         if let Some((of, order)) = &*last
             && *of == epoch
         {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use image::RgbImage;
 
@@ -12,6 +12,7 @@ use crate::data::eval_fit::EvalFit;
 use crate::data::folder::ImageFolder;
 use crate::data::label_map::LabelMap;
 use crate::error::{Error, Result, printable};
+use crate::lock::lock;
 
 /// Where the mask of a picture is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +89,7 @@ impl MaskedPictures {
     /// # Errors
     /// [`Error::Data`] or [`Error::Io`] where the mask cannot be read, or has another size than the picture.
     pub fn take(&self, index: usize) -> Result<Vec<u8>> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&self.seen);
         let missing = || Error::data(self.name(index), "its mask was not read");
         seen.remove(&index).unwrap_or_else(|| Err(missing()))
     }
@@ -155,7 +156,7 @@ impl PictureSource for MaskedPictures {
                 (on_white(&picture), Ok(seen))
             }
         };
-        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.seen);
         all.insert(index, seen);
         Ok(picture)
     }

@@ -1,9 +1,10 @@
 //! A batch in the making, sample by sample.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::data::pixels::Pixels;
+use crate::lock::lock;
 
 /// One sample's place in a batch.
 pub(super) struct Slot {
@@ -86,10 +87,4 @@ impl Progress {
             shown: self.shown,
         }
     }
-}
-
-/// Locks; what a panic left is whole.
-pub(super) fn lock<S>(mutex: &Mutex<S>) -> MutexGuard<'_, S> {
-    // a poisoned lock is fine: the panic becomes an error elsewhere, and each change under the lock is complete
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

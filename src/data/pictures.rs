@@ -10,6 +10,7 @@ use crate::data::PictureSource;
 use crate::data::folder::reason;
 use crate::data::stored::check_server;
 use crate::error::{Error, Result, printable};
+use crate::lock::lock;
 
 pub(super) struct Pictures {
     source: Arc<dyn PictureSource>,
@@ -89,7 +90,7 @@ impl Pictures {
                     .unwrap_or_else(PoisonError::into_inner)
                     .insert(index)
                 {
-                    let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut log = lock(&self.log);
                     let skipped = (name, reason(&error));
                     // once for all tiles of a file
                     if log.names.insert(skipped.0.clone()) {
@@ -115,7 +116,7 @@ impl Pictures {
     }
 
     pub fn none_usable(&self) -> Error {
-        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let log = lock(&self.log);
         none_usable(self.source.len(), log.first.as_ref())
     }
 
@@ -130,7 +131,7 @@ impl Pictures {
 
     /// The pictures that could not be read, and why, since the last call.
     pub fn take_skipped(&self) -> Vec<(PathBuf, String)> {
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut log = lock(&self.log);
         std::mem::take(&mut log.fresh)
     }
 }

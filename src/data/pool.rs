@@ -11,12 +11,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle, available_parallelism};
 use std::time::{Duration, Instant};
 
-use crate::data::open_batch::{FinishedBatch, Progress, Slot, lock};
+use crate::data::open_batch::{FinishedBatch, Progress, Slot};
 use crate::data::pace::{batches_ahead, most_threads};
 use crate::data::pixels::Pixels;
 use crate::data::pool_state::{Next, State};
 use crate::data::reading::take_waited;
 use crate::error::{Error, Result, require};
+use crate::lock::lock;
 
 /// How often a wait for a batch checks the stop flag, because setting the flag wakes no thread.
 const LOOK: Duration = Duration::from_millis(100);
@@ -329,7 +330,7 @@ pub(crate) fn check_workers(workers: usize) -> Result<()> {
 }
 
 /// `workers` for a pool of one of so many ranks: 0, which may grow, only where the process has its machine to itself.
-pub(crate) fn workers_of_rank(workers: usize, ranks: usize) -> usize {
+pub fn workers_of_rank(workers: usize, ranks: usize) -> usize {
     match workers {
         0 if ranks > 1 => rayon::current_num_threads(),
         workers => workers,

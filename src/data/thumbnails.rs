@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use image::RgbImage;
 use walkdir::WalkDir;
 
-use crate::data::cache_folder::STALE;
+use crate::data::cache_folder::is_stale;
 use crate::data::crop::resized;
 use crate::data::folder_config::FolderConfig;
 use crate::data::opened::length_and_time;
@@ -165,12 +165,11 @@ impl Cache {
             if !metadata.is_file() {
                 continue;
             }
-            let age = metadata.modified().ok().and_then(|at| at.elapsed().ok());
             // removes only its own temporary files: the folder may hold others
             let name = entry.file_name().to_string_lossy();
             let is_temporary =
                 entry.depth() == 1 && name.starts_with("ibot-") && name.ends_with(".tmp");
-            if is_temporary && age > Some(STALE) {
+            if is_temporary && is_stale(&metadata) {
                 let _ = fs::remove_file(entry.path());
             } else {
                 used += metadata.len();

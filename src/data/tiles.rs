@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use image::RgbImage;
 use image::imageops::crop_imm;
@@ -17,6 +17,7 @@ use crate::data::folder_config::FolderConfig;
 use crate::data::loader::epoch_order;
 use crate::data::tile_grid::{TileArea, TileGrid};
 use crate::error::{Error, Result};
+use crate::lock::lock;
 use crate::random::{Random, Stream};
 
 /// Decoded bytes of a group. Batches that are made ahead may need two groups at a time.
@@ -129,7 +130,7 @@ impl Tiles {
 
     /// The place of a picture among the recent ones.
     fn decoded(&self, picture: usize) -> Arc<Decoded> {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = lock(&self.recent);
         let found = recent.pictures.iter().position(|(of, _)| *of == picture);
         if let Some((of, decoded)) = found.and_then(|at| recent.pictures.remove(at)) {
             recent.pictures.push_back((of, decoded.clone()));

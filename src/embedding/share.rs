@@ -150,8 +150,7 @@ impl Rows {
 
 /// The shares of all ranks on rank 0, one after the other; no rows on the others.
 fn gathered(collective: &dyn Collective, own: Embedded) -> Result<Embedded> {
-    let broken =
-        |error: serde_json::Error| Error::Training(format!("a share of features: {error}"));
+    let broken = |error: serde_json::Error| Error::Ranks(format!("a share of features: {error}"));
     let rows = serde_json::to_vec(&Rows::of(&own)).map_err(broken)?;
     let rows = gather(collective, rows)?;
     let features = gather(collective, Wire::F32.bytes(&own.set.features))?;

@@ -68,6 +68,8 @@ pub struct FeatureExtractor<'a, B: IbotBackend, M> {
     pub augment: &'a AugmentConfig,
     /// Pictures at once, B.
     pub batch_size: usize,
+    /// Threads that decode; 0 for one per core, and more while they wait for files.
+    pub workers: usize,
     /// Of the device.
     pub guard: &'a DeviceGuard,
     /// Where the backbone is.
@@ -82,13 +84,13 @@ impl<B: IbotBackend, M: Backbone<B>> FeatureExtractor<'_, B, M> {
     /// # Errors
     /// No usable picture, a worker that failed, a device that failed, or a feature that is not finite; [`Error::Stopped`].
     pub fn extract(&self, folder: Arc<ImageFolder>) -> Result<FeatureSet> {
-        let batches = eval_batches(folder.clone(), self.augment, self.batch_size, 0)?;
+        let batches = eval_batches(folder.clone(), self.augment, self.batch_size, self.workers)?;
         self.features(&folder, batches)
     }
 
     /// [`Self::extract`] of a part of a folder, for which it is no error that no picture is usable.
     pub(crate) fn extract_part(&self, part: Arc<ImageFolder>) -> Result<FeatureSet> {
-        let batches = eval_batches(part.clone(), self.augment, self.batch_size, 0)?;
+        let batches = eval_batches(part.clone(), self.augment, self.batch_size, self.workers)?;
         self.features(&part, batches.or_none())
     }
 

@@ -193,7 +193,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
                 Gradients::backward_scaled(loss.clone(), scale),
                 loss.inner(),
             ),
-            Some(overlap) => self.all_reduce(overlap, loss)?,
+            Some(overlap) => self.backward_over_ranks(overlap, loss)?,
         };
         let mut squared_norm = gradients.squared_norm(&self.classifier, &self.device);
         let mut factor = Tensor::ones([1], &self.device);
@@ -258,7 +258,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
     }
 
     /// The backward pass, with gradients and the loss summed over all ranks.
-    fn all_reduce(
+    fn backward_over_ranks(
         &self,
         overlap: Overlap<B>,
         loss: Tensor<B, 1>,

@@ -7,7 +7,7 @@ use crate::kernels::RowIndices;
 
 /// Some patches of a part of a batch, as rows of its flat tokens.
 pub(super) struct PatchRows {
-    /// Places in the flat `[G B, N]` patches.
+    /// Indices into the flat `[G B, N]` patches.
     indices: RowIndices,
     /// How many of them each image has.
     pub counts: Vec<usize>,
@@ -34,7 +34,7 @@ impl PatchRows {
 /// The patches that the losses of a part use: the masked ones, then the visible ones if their loss has a weight. The
 /// backbone computes no features of the rest.
 pub(super) struct ChosenPatches {
-    /// Places in the flat `[G B, N]` patches.
+    /// Indices into the flat `[G B, N]` patches.
     pub indices: RowIndices,
     masked: usize,
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ibot::path_text::is_inside;
 use ibot::unfinished::{check_writable, try_to_write};
 use ibot::{Error, Result};
 
@@ -17,7 +18,7 @@ pub fn outside_masks(flag: &str, path: &Path, masks: &Path) -> Result<()> {
 }
 
 fn outside_of(flag: &str, path: &Path, folder: &Path, name: &str) -> Result<()> {
-    if resolved(path).starts_with(resolved(folder)) {
+    if is_inside(path, folder) {
         let remedy = format!("is inside {name}: choose another place");
         return Err(Error::config(flag, path.display(), remedy));
     }

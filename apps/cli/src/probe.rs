@@ -50,9 +50,16 @@ impl ProbeArgs {
 
     fn evaluated(&self) -> Result<()> {
         self.shared.split.check()?;
-        if self.shared.patches.is_on() && self.learning_rates.is_some() {
-            let remedy = "patches are fitted by lbfgs alone; leave it out";
-            return Err(Error::config("--learning-rates", "given", remedy));
+        if self.shared.patches.is_on() {
+            let sgd = self.optimizer == Optimizer::Sgd;
+            let flags = [
+                ("--optimizer sgd", sgd),
+                ("--learning-rates", self.learning_rates.is_some()),
+            ];
+            if let Some((flag, _)) = flags.iter().find(|(_, is_given)| *is_given) {
+                let remedy = "does not go with it: lbfgs fits the patches; leave it out";
+                return Err(Error::config("--patches", flag, remedy));
+            }
         }
         let (config, chosen) = self.config()?;
         if self.shared.patches.is_on() {
@@ -127,13 +134,9 @@ impl ProbeArgs {
         Ok((config, chosen))
     }
 
-    /// The same of the patches of images.
+    /// Evaluates features of patches, with a mask for each image, instead of features of images.
     fn patches(&self, strengths: Vec<f64>, chosen: &'static str) -> Result<()> {
         self.shared.patches.check(self.shared.split.data()?)?;
-        if self.optimizer == Optimizer::Sgd {
-            let remedy = "patches are fitted by lbfgs alone";
-            return Err(Error::config("--optimizer", "sgd", remedy));
-        }
         let embedder = self.shared.model.load()?;
         let layers = self.layers.clone().unwrap_or_else(|| vec![1]);
         check_layers(&layers, embedder.architecture().depth)?;

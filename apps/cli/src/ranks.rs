@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-#[cfg(feature = "mpi")]
 use ibot::collective::all_ok;
 use ibot::collective::{Collective, SingleProcess, from_rank_0};
+#[cfg(feature = "mpi")]
+use ibot::data::workers_of_rank;
 use ibot::device::{BackendChoice, Selected, list_adapters};
 #[cfg(feature = "mpi")]
 use ibot::error::counted;
@@ -112,7 +113,7 @@ impl Ranks {
         let timeout = std::time::Duration::from_secs(timeout.max(1));
         let mpi = Arc::new(ibot::collective::Mpi::join(timeout)?);
         if let (1, Some(told)) = (mpi.size(), told_ranks()) {
-            return Err(Error::Training(format!(
+            return Err(Error::Ranks(format!(
                 "the launcher started {told} processes, but MPI counts this one alone: launcher and program use different MPI libraries; \
                  start with the `mpiexec` of the MPI that this program was built with (IBOT_MPIEXEC names another one)"
             )));
@@ -132,10 +133,7 @@ impl Ranks {
 
     /// Worker threads of a process that has its share of a machine, where `asked` leaves that open.
     pub fn workers(&self, asked: usize) -> usize {
-        match asked {
-            0 if !self.is_alone() => rayon::current_num_threads(),
-            asked => asked,
-        }
+        workers_of_rank(asked, self.collective.size())
     }
 
     /// Refuses what runs in one process only.
@@ -313,7 +311,7 @@ impl Ranks {
             Some(other) => {
                 let [first, other_kind] = [0, other].map(|at| String::from_utf8_lossy(&kinds[at]));
                 // their last bits differ, and so would the weights after some steps
-                Err(Error::Training(format!(
+                Err(Error::Ranks(format!(
                     "rank 0 computes on {first}, rank {other} on {other_kind}; all must be of one kind: choose them with \
                      --devices, --device or --backend, or let them differ by --mixed-devices"
                 )))

@@ -20,7 +20,7 @@ use super::features::read_finite;
 use super::model::ModelArgs;
 use super::sheets::save_sheet;
 use super::signals::stop_on_signal;
-use index::{IndexState, refuse_others};
+use index::{IndexState, refuse_images_elsewhere};
 
 /// Flags of `ibot search`.
 #[derive(Debug, clap::Args)]
@@ -225,7 +225,7 @@ impl SearchArgs {
             let reason = format!("{wrong}; choose another file, or remove it first");
             return Err(Error::data(index, reason));
         }
-        refuse_others(index, &table, data, folder)?;
+        refuse_images_elsewhere(index, &table, data, folder)?;
         Ok(table)
     }
 
@@ -233,16 +233,17 @@ impl SearchArgs {
     fn kept(&self, embedder: &Embedder, index: &Path) -> Result<EmbeddingTable> {
         let table = read_finite(index)?;
         let input = embedder.input(self.model.range());
-        let wrong = match self.unfit(embedder, &table) {
-            None if table.input.as_ref().is_some_and(|own| *own != input) => Some(format!(
-                "has features of images that were prepared in another way ({}, and not {})",
-                table.input.as_deref().map(printable).unwrap_or_default(),
+        if let Some(wrong) = self.unfit(embedder, &table) {
+            let reason = format!("{wrong}; remove it, and make it again with --data");
+            return Err(Error::data(index, reason));
+        }
+        if let Some(own) = table.input.as_ref().filter(|own| **own != input) {
+            let reason = format!(
+                "has features of images that were prepared in another way ({}, and not {}); give --precision, --normalization and --range \
+                 as they were, or --data, which makes it again",
+                printable(own),
                 printable(&input)
-            )),
-            wrong => wrong,
-        };
-        if let Some(wrong) = wrong {
-            let reason = format!("{wrong}; make it again with --data");
+            );
             return Err(Error::data(index, reason));
         }
         self.there(index, table)

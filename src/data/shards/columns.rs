@@ -17,6 +17,7 @@ use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::schema::types::ColumnDescriptor;
 use serde_json::Value;
 
+use crate::data::shards::unbroken::OfTable;
 use crate::data::shards::window::Window;
 use crate::data::stored::Stored;
 
@@ -36,12 +37,12 @@ impl Length for Whole {
 }
 
 impl ChunkReader for Whole {
-    type T = BufReader<Window>;
+    type T = BufReader<OfTable>;
 
     fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
         let left = self.length.saturating_sub(start);
         let window = Window::new(self.file.clone(), start, left);
-        Ok(BufReader::with_capacity(1 << 10, window))
+        Ok(BufReader::with_capacity(1 << 10, OfTable(window)))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
@@ -52,8 +53,8 @@ impl ChunkReader for Whole {
             return Err(ParquetError::EOF(reason));
         }
         let mut bytes = vec![0; length];
-        let mut window = Window::new(self.file.clone(), start, length as u64);
-        window.read_exact(&mut bytes)?;
+        let window = Window::new(self.file.clone(), start, length as u64);
+        OfTable(window).read_exact(&mut bytes)?;
         Ok(bytes.into())
     }
 }
@@ -71,7 +72,7 @@ impl Length for Noted {
 }
 
 impl ChunkReader for Noted {
-    type T = BufReader<Window>;
+    type T = BufReader<OfTable>;
 
     fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
         self.last.store(start, Ordering::Relaxed);

@@ -249,6 +249,9 @@ fn listed_once(path: &Path) -> Result<Arc<Shard>> {
     let found = listed.and_then(|_| known().ok_or_else(|| Error::data(path, "has no images")));
     *failure = found.as_ref().err().map(Error::without_path);
     scans.ended.fetch_add(1, Ordering::Relaxed);
+    if found.is_ok() {
+        lock(&SCANS).remove(path); // who comes later finds the shard first
+    }
     found
 }
 

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::data::shards::parquet::{GroupReader, Table};
 use crate::data::stored::Stored;
 use crate::error::Result;
+use crate::lock::lock;
 
 /// Readers that are kept, each with a page of about 1 MB: as many as threads that read at a time, and some more.
 const MOST: usize = 32;
@@ -26,7 +27,7 @@ pub(super) fn read(path: &Path, table: &Table, file: Arc<Stored>, row: u64) -> R
     };
     // a reader that failed is not used again
     let bytes = reader.read(path, row)?;
-    let mut readers = READERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut readers = lock(&READERS);
     readers.push_back((path.to_path_buf(), reader));
     if readers.len() > MOST {
         readers.pop_front();
@@ -36,7 +37,7 @@ pub(super) fn read(path: &Path, table: &Table, file: Arc<Stored>, row: u64) -> R
 
 /// The reader that is nearest before a row.
 fn take(path: &Path, group: usize, row: u64) -> Option<GroupReader> {
-    let mut readers = READERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut readers = lock(&READERS);
     let before = readers
         .iter()
         .enumerate()
@@ -47,6 +48,6 @@ fn take(path: &Path, group: usize, row: u64) -> Option<GroupReader> {
 
 /// Lets go of the readers of a table, which is another one now.
 pub(super) fn close(path: &Path) {
-    let mut readers = READERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut readers = lock(&READERS);
     readers.retain(|(of, _)| of != path);
 }

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
 use crate::data::stored::{MOST_AT_ONCE, Object, Stored};
+use crate::lock::lock;
 
 /// Files that stay open. Systems allow a process 256 (macOS) to 1024 (Linux); one more that is used costs an `open`, about 5 us.
 const MOST: usize = 64;
@@ -19,7 +20,7 @@ static OPEN: Mutex<VecDeque<(PathBuf, Arc<Stored>)>> = Mutex::new(VecDeque::new(
 /// The open file of this name, which is opened where it is not open.
 pub(super) fn opened(path: &Path) -> Result<Arc<Stored>> {
     {
-        let mut files = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut files = lock(&OPEN);
         let found = files.iter().rposition(|(of, _)| of == path);
         if let Some(entry) = found.and_then(|at| files.remove(at)) {
             let file = entry.1.clone();
@@ -29,7 +30,7 @@ pub(super) fn opened(path: &Path) -> Result<Arc<Stored>> {
     }
     // not under the lock: on a network this may wait
     let file = Arc::new(Stored::open(path)?);
-    let mut files = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut files = lock(&OPEN);
     files.push_back((path.to_path_buf(), file.clone()));
     if files.len() > MOST {
         files.pop_front();
@@ -39,7 +40,7 @@ pub(super) fn opened(path: &Path) -> Result<Arc<Stored>> {
 
 /// Lets go of the file of this name, which is another one now.
 pub(super) fn close(path: &Path) {
-    let mut files = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut files = lock(&OPEN);
     files.retain(|(of, _)| of != path);
 }
 

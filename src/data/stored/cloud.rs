@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::io::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +30,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::data::endings::{is_list, is_shard};
 use crate::data::stored::cloud::errors::{changed, in_words};
 use crate::data::stored::facts::Facts;
+use crate::lock::lock;
 use crate::path_text::path_text;
 
 /// Until when a whole answer must be there, unless the environment says it: 8 MiB over a link that 8 requests share take a minute at
@@ -72,7 +73,7 @@ struct Failures {
 
 impl Server {
     fn failures(&self) -> MutexGuard<'_, Failures> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.failures)
     }
 
     /// Waits for a request, which ends by the limits of its client.
@@ -221,7 +222,7 @@ fn tag(meta: &ObjectMeta) -> Option<String> {
 }
 
 fn known() -> MutexGuard<'static, HashMap<PathBuf, Arc<ObjectMeta>>> {
-    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&KNOWN)
 }
 
 /// Whether it is a file for sure, so that no server is asked whether it is a folder.
@@ -338,7 +339,7 @@ impl Address {
 
     fn server(&self) -> Result<Arc<Server>> {
         let root = format!("{}://{}", self.scheme, self.host);
-        let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut servers = lock(&SERVERS);
         if let Some(server) = servers.get(&root) {
             return Ok(server.clone());
         }
@@ -388,7 +389,7 @@ impl Address {
             }
             _ => {
                 let options = ClientOptions::new().with_allow_http(self.scheme == "http");
-                let options = options.with_config(key, TIMEOUT);
+                let options = options.with_config(key, timeout("HTTP_TIMEOUT"));
                 let builder = HttpBuilder::new().with_url(root);
                 let builder = builder.with_client_options(options).with_retry(retries);
                 Box::new(builder.build()?)

@@ -114,7 +114,11 @@ pub(super) fn read_all(path: &Path) -> Result<Vec<u8>> {
     match is_remote(path) {
         true => {
             let object = Object::asked(path)?;
-            let (length, mut bytes) = (object.facts().length, Vec::new());
+            let length = object.facts().length;
+            if length <= MOST_AT_ONCE {
+                return Ok(object.get(0, length)?.into());
+            }
+            let mut bytes = Vec::new();
             while (bytes.len() as u64) < length {
                 let at = bytes.len() as u64;
                 bytes.extend_from_slice(&object.get(at, MOST_AT_ONCE.min(length - at))?);

@@ -65,7 +65,7 @@ pub struct RowIndices {
     sent: Sent,
 }
 
-/// The places, and their inverse, on the device that they were sent to first; shared by clones, so that they are sent once.
+/// The indices, and their inverse, on the device that they were sent to first; shared by clones, so that they are sent once.
 #[derive(Clone, Default)]
 struct Sent(Arc<[OnceLock<Box<dyn Any + Send + Sync>>; 2]>);
 
@@ -88,7 +88,7 @@ impl PartialEq for RowIndices {
 impl Eq for RowIndices {}
 
 impl RowIndices {
-    /// The rows at `places` of a matrix that has `rows`; panics where one is not there or comes twice.
+    /// The rows at `indices` of a matrix that has `rows`; panics where one is not there or comes twice.
     pub fn new(indices: Vec<i32>, rows: usize) -> Self {
         let mut is_taken = vec![false; rows];
         for &place in &indices {
@@ -103,7 +103,7 @@ impl RowIndices {
         }
     }
 
-    /// The places, or their inverse, as `send` puts them on a device; where they are there already, if `fits` says so, as they
+    /// The indices, or their inverse, as `send` puts them on a device; where they are there already, if `fits` says so, as they
     /// were put before.
     pub(in crate::kernels) fn sent<T: Any + Clone + Send + Sync>(
         &self,
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_and_their_inverse() {
+    fn indices_and_their_inverse() {
         let indices = RowIndices::new(vec![3, 0], 4);
         assert_eq!(indices.inverse(), [1, -1, -1, 0]);
     }

@@ -43,7 +43,7 @@ pub(super) fn sums_kernel(lanes: u32, chunk: Chunk, element: Element) -> Kernel 
     Kernel::new(shader!("chunk", "rows/column_sums"), lanes, values)
 }
 
-/// The rows of `x` at the places, or at their inverse, zeros where one is negative; `x` has a row.
+/// The rows of `x` at the indices, or at their inverse, zeros where one is negative; `x` has a row.
 fn gathered(x: Tensor<Gpu, 2>, indices: &RowIndices, inverse: bool) -> Tensor<Gpu, 2> {
     let ([_, width], device) = (x.dims(), x.device());
     let x = rows_of(x);

@@ -142,8 +142,8 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Those of the optimizer.
-    pub fn update(&self) -> UpdateRates {
+    /// What the optimizer needs of them.
+    pub fn of_optimizer(&self) -> UpdateRates {
         UpdateRates {
             learning_rate: self.learning_rate,
             weight_decay: self.weight_decay,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::Backbone;
 use crate::collective::{Collective, Wire, all_ok, any_rank, gather, share};
+use crate::data::workers_of_rank;
 use crate::data::{ImageFolder, PictureSource as _, none_usable};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
@@ -134,6 +135,7 @@ impl Evaluator<'_> {
             backbone: teacher,
             augment: &self.config.augment,
             batch_size: (self.config.batch_size / ranks).clamp(1, most.max(1)),
+            workers: workers_of_rank(self.config.workers, ranks),
             guard: self.guard,
             device,
             stop: self.stop,
@@ -164,7 +166,7 @@ fn to_rank_0(own: FeatureSet, ranks: &dyn Collective) -> Result<FeatureSet> {
     if ranks.size() == 1 {
         return Ok(own);
     }
-    let broken = |error: serde_json::Error| Error::Training(format!("features: {error}"));
+    let broken = |error: serde_json::Error| Error::Ranks(format!("features: {error}"));
     let labels = serde_json::to_vec(&own.labels).map_err(broken)?;
     let rows = gather(ranks, Wire::F32.bytes(&own.features))?;
     let labels = gather(ranks, labels)?;

@@ -185,7 +185,7 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Never silently deletes what is left of a run with missing files.
+    /// Refuses to start over in a folder with work of a run that cannot be resumed; says so where that is allowed.
     fn check_restart(
         &self,
         missing: &str,

@@ -47,11 +47,11 @@ pub fn run(request: &RunRequest, stop: &AtomicBool, observer: &mut dyn Observer)
     let may_go_on = request.on_device_lost == OnDeviceLost::Cpu
         && request.collective.size() == 1
         && matches!(request.selected, Selected::Wgpu { .. });
-    let may = match request.allow_changes {
+    let allowed = |otherwise| match request.allow_changes {
         true => AllowedChanges::All,
-        false => AllowedChanges::Nothing,
+        false => otherwise,
     };
-    match run_on_device(request, may, stop, observer) {
+    match run_on_device(request, allowed(AllowedChanges::Nothing), stop, observer) {
         Err(error @ Error::Device(_)) if may_go_on => {
             observer.note(&format!(
                 "{error}\n`on_device_lost` cpu: resuming on the CPU"
@@ -61,11 +61,7 @@ pub fn run(request: &RunRequest, stop: &AtomicBool, observer: &mut dyn Observer)
                 ..request.clone()
             };
             // a device that could not even be opened has not had the folder compared with the settings
-            let may = match request.allow_changes {
-                true => AllowedChanges::All,
-                false => AllowedChanges::Backend,
-            };
-            run_on_device(&on_cpu, may, stop, observer)
+            run_on_device(&on_cpu, allowed(AllowedChanges::Backend), stop, observer)
         }
         result => result,
     }
@@ -180,7 +176,8 @@ fn set_up<'a, B: TrainBackend>(
     let loader = all_ok(ranks, loader)?;
     // before `folder.begin`, which changes the folder: a checkpoint that does not fit must leave it as it was
     let restore = |newest| restore(&mut trainer, newest, folder.path());
-    let monitor = all_ok(ranks, newest.map(restore).transpose())?;
+    let monitor = all_ok(ranks, newest.map(restore).transpose())?.flatten();
+    let monitor = monitor.unwrap_or_else(|| HealthMonitor::new(config.method.prototypes()));
     same_start(&trainer, setup, made.unwrap_or(0))?;
     let card = DataCard {
         pictures: record.pictures,
@@ -200,7 +197,7 @@ fn set_up<'a, B: TrainBackend>(
     all_ok(ranks, begun)?;
     let parameters = trainer.method.student.num_params();
     let pictures = RunImages { train, card, val };
-    let from = began.as_ref().zip(monitor);
+    let from = (began.as_ref(), monitor);
     let training = TrainLoop::new(setup, trainer, config, folder, loader, pictures, from);
     let start = RunStart {
         steps: training.schedule.steps,
@@ -271,19 +268,17 @@ fn count_examples(
     examples
 }
 
-/// Restores the trainer of a resumed run; returns the health monitor of its checkpoint, or a new one where it has none.
+/// Restores the trainer of a resumed run; returns the health monitor of its checkpoint, if that has one.
 fn restore<B: TrainBackend>(
     trainer: &mut Trainer<B, VisionTransformer<B>>,
     newest: Checkpoint,
     run: &Path,
-) -> Result<HealthMonitor> {
+) -> Result<Option<HealthMonitor>> {
     let Manifest {
         step, loop_state, ..
     } = newest.manifest;
     trainer.restore(step, newest.tensors, run)?;
-    if loop_state.is_null() {
-        return Ok(HealthMonitor::new(trainer.method.config().prototypes()));
-    }
+    // null is none
     serde_json::from_value(loop_state).map_err(|error| {
         let reason = format!(
             "the health monitor in its checkpoint of step {step} cannot be read: {error}; resume with the version of ibot that wrote it"

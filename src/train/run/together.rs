@@ -39,19 +39,25 @@ pub(super) fn same_settings(own: &str, ranks: &dyn Collective) -> Result<()> {
         return Ok(());
     }
     let first = broadcast(ranks, own.as_bytes().to_vec())?;
-    let [own, first] = [own.into(), String::from_utf8_lossy(&first)]
-        .map(|toml| flatten(&toml::from_str(&toml).unwrap_or_default()));
-    let differ = differing(&own, &first).into_iter();
+    all_ok(ranks, compared(own, &String::from_utf8_lossy(&first)))
+}
+
+fn compared(own: &str, first: &str) -> Result<()> {
+    let read = |settings: &str| {
+        let table = toml::from_str(settings);
+        let broken = |error| Error::Ranks(format!("settings that ranks compare: {error}"));
+        table.map(|table| flatten(&table)).map_err(broken)
+    };
+    let differ = differing(&read(own)?, &read(first)?).into_iter();
     let differ = differ.map(|(key, [own, first])| format!("{key} is {own} and not {first}"));
     let differ: Vec<String> = differ.collect();
-    let same = match differ.is_empty() {
+    match differ.is_empty() {
         true => Ok(()),
         false => Err(Error::Ranks(format!(
             "its settings differ from those of rank 0: {}",
             differ.join(", ")
         ))),
-    };
-    all_ok(ranks, same)
+    }
 }
 
 /// The checkpoint that `find` finds on rank 0, on all ranks: the others read it from the folder.

@@ -191,7 +191,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         let student = take(&mut self.method.student);
         self.method.student =
             self.optimizer
-                .step(student, grads, &rates.update(), Some(scale.clone()));
+                .step(student, grads, &rates.of_optimizer(), Some(scale.clone()));
         self.passed(Phase::Optimizer);
         // after the losses: DINO centers a batch by the batches before it
         self.method.update_centers(&targets, Some(&scale));

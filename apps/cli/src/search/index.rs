@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use ibot::data::{ImageFolder, PictureSource as _, length_and_time};
 use ibot::embedding::EmbeddingTable;
 use ibot::error::{counted, printable};
-use ibot::path_text::{absolute, path_of_text, path_text};
+use ibot::path_text::{absolute, is_inside, path_of_text, path_text};
 use ibot::{Error, Result};
 use rayon::prelude::*;
 
@@ -61,7 +61,7 @@ impl IndexState {
 }
 
 /// Refuses an index that has images of other folders too: to update it from a part of them would drop the features of the others.
-pub fn refuse_others(
+pub fn refuse_images_elsewhere(
     index: &Path,
     table: &EmbeddingTable,
     data: &Path,
@@ -69,16 +69,10 @@ pub fn refuse_others(
 ) -> Result<()> {
     let own = (0..folder.len()).map(|at| Ok(path_text(&absolute(folder.name(at))?)));
     let own: HashSet<String> = own.collect::<Result<_>>()?;
-    let root = absolute(data)?;
-    let real_root = data.canonicalize().ok();
-    // an image of the folder that is gone, damaged or came by another path
-    let is_below = |path: &Path| {
-        let real = || path.canonicalize().ok().zip(real_root.as_ref());
-        path.starts_with(&root) || real().is_some_and(|(path, root)| path.starts_with(root))
-    };
     let is_other = |path: &&String| {
         let other = path_of_text(path);
-        !own.contains(*path) && !is_below(&other) && length_and_time(&other).is_some()
+        // an image of the folder that is gone, damaged or came by another path is no other
+        !own.contains(*path) && !is_inside(&other, data) && length_and_time(&other).is_some()
     };
     let others: Vec<&String> = table.paths.par_iter().filter(is_other).collect();
     let Some(first) = others.first() else {

@@ -62,7 +62,7 @@ pub(super) struct TrainLoop<'a, B: TrainBackend, M: TrainBackbone<B>> {
 }
 
 impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
-    /// From the beginning, or from a checkpoint with its health monitor.
+    /// From the beginning or from a checkpoint, with the health monitor of that or a new one.
     pub fn new(
         setup: &'a RunSetup<'a>,
         trainer: Trainer<B, M>,
@@ -70,13 +70,12 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
         folder: RunFolder,
         loader: Loader,
         pictures: RunImages,
-        from: Option<(&Manifest, HealthMonitor)>,
+        (from, monitor): (Option<&Manifest>, HealthMonitor),
     ) -> Self {
-        let (from, monitor) = from.unzip();
         let step = from.map_or(0, |from| from.step);
         Self {
             trainer,
-            monitor: monitor.unwrap_or_else(|| HealthMonitor::new(config.method.prototypes())),
+            monitor,
             due: Due::after(setup.request.checkpoint_every, step),
             schedule: schedule(&config, loader.batches_per_epoch()),
             setup,

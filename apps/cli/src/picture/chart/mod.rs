@@ -88,13 +88,14 @@ impl LineChart {
     /// # Errors
     /// None is known; those of plotters are passed on.
     pub fn png(&self) -> Result<RgbImage> {
-        let [width, height] = self.size().map(|side| side * SCALE);
+        let size = self.size();
+        let [width, height] = size.map(|side| side * SCALE);
         let mut large = RgbImage::from_pixel(width, height, Rgb([255; 3]));
         let area = BitMapBackend::with_buffer(&mut large, (width, height)).into_drawing_area();
         let drawn = self.draw(&area);
         drop(area);
         drawn.map_err(|error| self.failed(&error))?;
-        let [width, height] = self.size().map(|side| side * PNG_SCALE);
+        let [width, height] = size.map(|side| side * PNG_SCALE);
         Ok(resize(&large, width, height, FilterType::Triangle))
     }
 
@@ -141,7 +142,10 @@ impl LineChart {
     fn legend(&self) -> Vec<Entry> {
         let mut entries = Vec::new();
         let [mut x, mut row] = [0, 0];
-        for series in self.series.iter().filter(|_| self.series.len() > 1) {
+        if self.series.len() < 2 {
+            return entries;
+        }
+        for series in &self.series {
             let name = CAPTION.shortened(&series.name, 400);
             let width = CAPTION.width(&name) + 34;
             if x > 0 && LEFT + x + width > SIZE[0] {
