@@ -73,9 +73,6 @@ fn what_a_server_has_is_what_a_folder_has() {
         requests[0].starts_with("GET /s-0.tar bytes="),
         "{requests:?}"
     );
-    // what an address has encoded is not encoded again
-    fs::copy(set.0.join("s-0.tar"), set.0.join("a%20b.tar")).unwrap();
-    scan(&[&server.path("a%20b.tar")]).unwrap();
     // a list on this machine may name what is on a server
     let list = set.write("there.txt", server.path("cat/a.png").to_str().unwrap());
     let found = scan(&[&list]).unwrap();
@@ -83,12 +80,31 @@ fn what_a_server_has_is_what_a_folder_has() {
     found.decode(0).unwrap();
 }
 
+/// What an address has encoded is not encoded again.
+#[test]
+fn addresses_may_be_encoded() {
+    let set = set();
+    fs::copy(set.0.join("s-0.tar"), set.0.join("a%20b.tar")).unwrap();
+    let server = Server::start(&set.0);
+    let [found, plain] = ["a%20b.tar", "s-0.tar"].map(|name| scan(&[&server.path(name)]).unwrap());
+    assert_eq!(found.len(), plain.len());
+    let requests = server.requests();
+    let is_asked = |line: &String| line.contains("/a%20b.tar");
+    assert!(requests.iter().any(is_asked), "{requests:?}");
+}
+
 /// Who may read a file may not be allowed to list others.
 #[test]
 fn no_server_is_asked_for_folders_of_an_archive() {
+    // a client of Azure cannot be made without an account, so that asking would be an error
+    if std::env::var_os("AZURE_STORAGE_ACCOUNT_NAME").is_some() {
+        println!("SKIPPED: THERE IS AN ACCOUNT OF AZURE");
+        return;
+    }
+    let parts = |file: &str| parts_of(Path::new(&format!("az://ibot/{file}")));
+    assert!(parts("set").is_err());
     for file in ["set.tar", "set.parquet", "set.txt"] {
-        let address = format!("s3://ibot-no-such-bucket/{file}");
-        assert!(parts_of(Path::new(&address)).unwrap().is_none(), "{file}");
+        assert!(parts(file).unwrap().is_none(), "{file}");
     }
 }
 

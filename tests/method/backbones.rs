@@ -44,7 +44,7 @@ pub fn mask_token_hides_the_image<B: TrainBackend>(device: &B::Device) {
 }
 
 /// What each of the last blocks gives is what a network without those above it gives.
-pub fn last_layers_are_those_of_shorter_networks<B: TrainBackend>(device: &B::Device) {
+pub fn intermediate_layers_are_those_of_shorter_networks<B: TrainBackend>(device: &B::Device) {
     let mut config = tiny();
     config.vit.as_mut().unwrap().depth = 3;
     let mut backbone = config.init::<B>(3, device).unwrap().teacher.backbone;

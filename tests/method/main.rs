@@ -79,7 +79,7 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ),
         (
             "the last layers",
-            backbones::last_layers_are_those_of_shorter_networks::<B>,
+            backbones::intermediate_layers_are_those_of_shorter_networks::<B>,
         ),
         (
             "a user's backbone learns",

@@ -211,3 +211,26 @@ fn of_blocks(layers: usize) -> String {
         layers => format!("last {layers} blocks"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Args as _;
+
+    use super::*;
+
+    #[test]
+    fn the_help_names_the_candidates_without_a_flag() {
+        let command = ProbeArgs::augment_args(clap::Command::new("probe"));
+        let defaults = [
+            ("strengths", ProbeConfig::lbfgs().candidates),
+            ("learning_rates", ProbeConfig::sgd().candidates),
+        ];
+        for (flag, candidates) in defaults {
+            let named = command.get_arguments().find(|arg| arg.get_id() == flag);
+            let help = named.and_then(clap::Arg::get_help);
+            let help = help.map(ToString::to_string).unwrap_or_default();
+            let expected = format!("[default: {}]", in_commas(&candidates));
+            assert!(help.contains(&expected), "{flag}: {help}");
+        }
+    }
+}

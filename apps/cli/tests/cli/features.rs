@@ -129,8 +129,9 @@ fn files_of_features_take_the_place_of_model_and_folder() {
         ("cluster", &["--clusters", "3"]),
     ];
     for (command, more) in cases {
-        let mut expected = by_model(command, more);
+        let by_model = by_model(command, more);
         for file in &files {
+            let mut expected = by_model.clone();
             // these do not say of how many blocks their features are
             if command == "probe" && !file.ends_with("safetensors") && !file.ends_with("parquet") {
                 expected["rows"][0]["classifier"] = "all features".into();

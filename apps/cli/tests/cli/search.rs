@@ -58,7 +58,7 @@ fn a_link_to_the_folder_of_an_index_updates_it() {
 }
 
 #[test]
-fn an_index_that_cannot_be_read_is_not_replaced() {
+fn an_index_of_tiles_is_not_replaced() {
     let trained = trained_as("index-damaged", &["--steps", "1"]);
     let (data, index) = (&trained.pictures, trained.out("tiles.safetensors"));
     let tiles = ["embed", "--data", data, "--tile", "16", "--out", &index];
@@ -76,8 +76,19 @@ fn an_index_that_cannot_be_read_is_not_replaced() {
     let search = [&search[..], &flags].concat();
     refused(&search, &["tiles.safetensors", "features of tiles"]);
     assert_eq!(fs::read(&index).unwrap(), before);
+}
 
-    fs::write(&index, &before[..before.len() - 7]).unwrap();
-    refused(&search, &["tiles.safetensors"]);
-    assert_eq!(fs::read(&index).unwrap().len(), before.len() - 7);
+#[test]
+fn a_damaged_index_is_not_replaced() {
+    let trained = trained_as("index-cut", &["--steps", "1"]);
+    let (data, index) = (&trained.pictures, trained.out("index.safetensors"));
+    let query = trained.scratch.path("pictures/odd/3.png");
+    let flags = ["--query", &query, "--data", data, "--index", &index];
+    trained.run("search", &flags);
+    let whole = fs::read(&index).unwrap();
+    let cut = &whole[..whole.len() - 7];
+    fs::write(&index, cut).unwrap();
+    let search = ["search", "--model", &trained.model, "--backend", "flex"];
+    refused(&[&search[..], &flags].concat(), &["index.safetensors"]);
+    assert_eq!(fs::read(&index).unwrap(), cut);
 }
