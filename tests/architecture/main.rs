@@ -287,10 +287,11 @@ fn the_library_has_no_terminal() {
 /// Flags that documentation cites of other programs, and of the command where it says what makes a folder.
 const FLAGS_OF_OTHERS: &[&str] = &[
     "`b3sum --check",
-    "`cargo test --release",
+    "`cargo test --release --lib -- --ignored --nocapture time_of_groups`",
     "`ibot train --tensorboard`",
-    "`--pred_shape block", // of the paper's code
-    "`--relative`",        // of rsync
+    // of the paper's code
+    "`--pred_shape block --pred_ratio 0 0.3 --pred_ratio_var 0 0.2`",
+    "`--relative`", // of rsync
 ];
 
 /// Flags are the command's: the library names settings in backquotes, which apps/cli/src/flags.rs turns into flags.
