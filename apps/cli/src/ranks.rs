@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "mpi")]
 use ibot::collective::all_ok;
 use ibot::collective::{Collective, SingleProcess, from_rank_0};
-#[cfg(feature = "mpi")]
 use ibot::data::workers_of_rank;
 use ibot::device::{BackendChoice, Selected, list_adapters};
 #[cfg(feature = "mpi")]
