@@ -1,7 +1,7 @@
-//! Embeds pictures and prints which two are most alike:
-//! `cargo run --release --example embedder -- MODEL PICTURE PICTURE...`
+//! Embeds images and prints which two are most alike:
+//! `cargo run --release --example embedder -- MODEL IMAGE IMAGE...`
 //!
-//! The smallest program with a model in it. With one picture it prints how long start, loading and embedding took.
+//! The smallest program with a model in it. With one image it prints how long start, loading and embedding took.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,11 +17,11 @@ const SHOWN: usize = 10;
 fn main() -> ExitCode {
     let started = Instant::now();
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
-    let (Some(model), pictures) = (arguments.next(), arguments.collect::<Vec<_>>()) else {
-        eprintln!("usage: embedder MODEL PICTURE...");
+    let (Some(model), images) = (arguments.next(), arguments.collect::<Vec<_>>()) else {
+        eprintln!("usage: embedder MODEL IMAGE...");
         return ExitCode::from(2);
     };
-    match run(model, pictures, started) {
+    match run(model, images, started) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(model: PathBuf, pictures: Vec<PathBuf>, started: Instant) -> Result<()> {
+fn run(model: PathBuf, images: Vec<PathBuf>, started: Instant) -> Result<()> {
     let backend = match std::env::var("IBOT_BACKEND") {
         Ok(name) => name.parse()?,
         Err(_) => BackendChoice::Auto,
@@ -47,14 +47,14 @@ fn run(model: PathBuf, pictures: Vec<PathBuf>, started: Instant) -> Result<()> {
         started.elapsed().as_secs_f64()
     );
     let mut features = Vec::new();
-    let made = embedder.embed(EmbedRequest::new(pictures.clone())).wait()?;
+    let made = embedder.embed(EmbedRequest::new(images.clone())).wait()?;
     println!(
         "embedded: {:.2} s after the start",
         started.elapsed().as_secs_f64()
     );
-    for (picture, made) in pictures.into_iter().zip(made) {
+    for (image, made) in images.into_iter().zip(made) {
         match made {
-            Ok(made) => features.push((picture, unit(made.cls))),
+            Ok(made) => features.push((image, unit(made.cls))),
             Err(error @ Error::Device(_)) => return Err(error),
             Err(error) => eprintln!("skipped {error}"),
         }
@@ -76,14 +76,14 @@ fn unit(feature: Vec<f32>) -> Vec<f32> {
 /// The pairs of largest cosine.
 fn nearest(features: &[(PathBuf, Vec<f32>)]) -> Vec<(f32, &PathBuf, &PathBuf)> {
     let mut pairs = Vec::new();
-    for (at, (picture, feature)) in features.iter().enumerate() {
+    for (at, (image, feature)) in features.iter().enumerate() {
         for (other, of_other) in &features[..at] {
             let cosine = feature
                 .iter()
                 .zip(of_other)
                 .map(|(a, b)| a * b)
                 .sum::<f32>();
-            pairs.push((cosine, other, picture));
+            pairs.push((cosine, other, image));
         }
     }
     pairs.sort_by(|a, b| b.0.total_cmp(&a.0));

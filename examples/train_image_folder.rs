@@ -1,4 +1,4 @@
-//! A whole run through the library: `cargo run --release --example train_image_folder -- PICTURES OUT`.
+//! A whole run through the library: `cargo run --release --example train_image_folder -- IMAGES OUT`.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -31,10 +31,10 @@ impl Observer for Print {
 fn main() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let (Some(data), Some(out)) = (arguments.next(), arguments.next()) else {
-        let usage = "usage: train_image_folder PICTURES OUT";
+        let usage = "usage: train_image_folder IMAGES OUT";
         return Err(Error::Training(usage.into()));
     };
-    // a small transformer on small pictures: minutes on a CPU, and the same code for a large one on a GPU
+    // a small transformer on small images: minutes on a CPU, and the same code for a large one on a GPU
     let config = RunConfig {
         epochs: 20,
         batch_size: 32,

@@ -1,4 +1,4 @@
-// to = level * scale + offset by channel: pictures that came as bytes, normalized.
+// to = level * scale + offset by channel: images that came as bytes, normalized.
 //
 // Bindings: words [B 3 H W / 4] of four levels each, the first in the lowest byte, to [C], info.
 // Launch: a lane takes ROUNDS chunks.
@@ -8,7 +8,7 @@ alias Bits = {{ bits }};
 
 struct Info {
     chunks: u32,
-    /// Chunks in a channel of a picture.
+    /// Chunks in a channel of an image.
     of_plane: u32,
     /// 0, which only the host knows.
     nothing: u32,

@@ -26,10 +26,10 @@ pub enum Error {
         /// What is allowed.
         remedy: String,
     },
-    /// A picture or an image folder cannot be used.
+    /// An image or an image folder cannot be used.
     #[error("{}: {reason}", printable(path))]
     Data {
-        /// The picture or folder.
+        /// The image or folder.
         path: PathBuf,
         /// Why, and what to do.
         reason: String,
@@ -72,9 +72,9 @@ pub enum Error {
     /// The time limit of a job is over.
     #[error("time limit of {budget:?} reached: {done} of {total} images are done")]
     OutOfTime {
-        /// Pictures that are done.
+        /// Images that are done.
         done: usize,
-        /// Pictures of the job.
+        /// Images of the job.
         total: usize,
         /// The time limit.
         budget: Duration,
@@ -96,7 +96,7 @@ pub enum Error {
         /// What may help.
         remedy: String,
     },
-    /// The loader failed: no picture can be decoded, or a worker thread panicked.
+    /// The loader failed: no image can be decoded, or a worker thread panicked.
     #[error("{0}")]
     Loader(String),
     /// The device cannot hold the tensors that the settings need.
@@ -163,7 +163,7 @@ impl Error {
         }
     }
 
-    /// A picture or folder that cannot be used.
+    /// An image or folder that cannot be used.
     pub fn data(path: impl AsRef<Path>, reason: impl Into<String>) -> Self {
         Self::Data {
             path: path.as_ref().to_path_buf(),

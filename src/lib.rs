@@ -9,10 +9,10 @@
 //! - [`backbone`]: what is trained: any [`backbone::Backbone`], or timm's vision transformers
 //! - [`method`]: iBOT: its parameters, heads, losses as pure functions, the moving average, and the forward pass
 //! - [`files`]: weights, checkpoints and model files with metadata
-//! - [`embedding`]: features of pictures on any device
+//! - [`embedding`]: features of images on any device
 //! - [`eval`]: quality of frozen features: k-NN, linear probe, clusters, RankMe
 //! - [`train`]: one step, and the run
-//! - [`finetune`]: a classifier from a backbone and labeled pictures
+//! - [`finetune`]: a classifier from a backbone and labeled images
 //! - [`app`]: a model or a run on its own thread, for applications
 //!
 //! Shape letters: B images; G global and L local views of each; S side of an image, s of a local view, P of a patch; N patches and

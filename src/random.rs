@@ -26,7 +26,7 @@ pub enum Stream {
     Init,
     /// The seeds of clusters.
     Cluster,
-    /// The demo's pictures.
+    /// The demo's images.
     Demo,
     /// What training drops of view number `.0`; the epoch counts steps here.
     DropPath(u32),

@@ -23,12 +23,12 @@ use ibot::random::{Random, Stream};
 use ibot::train::{Rates, StepInput, TrainerConfig};
 
 const STEPS: usize = 100;
-const PICTURES: usize = 4;
+const IMAGES: usize = 4;
 
 fn input<B: TrainBackend>(device: &B::Device) -> StepInput<B> {
     let mut random = Random::new(5, 0, 0, Stream::View(0));
     let mut view = |side: usize| -> Tensor<<B as AutodiffBackend>::InnerBackend, 4> {
-        let shape = [PICTURES, 3, side, side];
+        let shape = [IMAGES, 3, side, side];
         let values = random.fill(shape.iter().product(), Random::normal);
         Tensor::from_data(TensorData::new(values, shape), device)
     };
@@ -36,7 +36,7 @@ fn input<B: TrainBackend>(device: &B::Device) -> StepInput<B> {
         global_views: vec![view(16), view(16)],
         // a second use of the backbone's parameters
         local_views: vec![view(8)],
-        masks: (0..8 * PICTURES).map(|patch| patch % 3 == 0).collect(),
+        masks: (0..8 * IMAGES).map(|patch| patch % 3 == 0).collect(),
     }
 }
 

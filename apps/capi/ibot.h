@@ -1,4 +1,4 @@
-/* ibot: features of pictures by a model file, for C and C++.
+/* ibot: features of images by a model file, for C and C++.
  *
  *     ibot_embedder *embedder;
  *     if (ibot_load("teacher.safetensors", NULL, &embedder) != IBOT_OK) {
@@ -34,7 +34,7 @@ enum {
     IBOT_OK = 0,
     /* A null pointer, an unknown backend, a buffer of another length. */
     IBOT_ERROR_ARGUMENT = 1,
-    /* A model or a picture that cannot be read or used. */
+    /* A model or an image that cannot be read or used. */
     IBOT_ERROR_FILE = 2,
     /* No such device, or it failed: load the model again, on "flex" if it returns. */
     IBOT_ERROR_DEVICE = 3,
@@ -50,7 +50,7 @@ ibot_status ibot_load(const char *path, const char *backend, ibot_embedder **emb
 /* Numbers of a feature: 384 for ViT-S. 0 for NULL. */
 size_t ibot_width(const ibot_embedder *embedder);
 
-/* Writes the feature of a picture file to `feature`, which has `length` numbers; that must be ibot_width(embedder). */
+/* Writes the feature of an image file to `feature`, which has `length` numbers; that must be ibot_width(embedder). */
 ibot_status ibot_embed_path(const ibot_embedder *embedder, const char *path, float *feature, size_t length);
 
 /* The same for pixels of four bytes each (red, green, blue, alpha), row by row from the top: 4 * width * height bytes. */

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# One pass of ibot-desktop in a real window: opens it on the demo's pictures under Xvfb, drives it by keyboard, and
-# takes pictures of it. Its title tells how far it is.
+# One pass of ibot-desktop in a real window: opens it on the demo's images under Xvfb, drives it by keyboard, and
+# takes screenshots of it. Its title tells how far it is.
 #
 # usage: apps/desktop/drive.sh OUT [BACKEND]
 #
@@ -39,8 +39,8 @@ until_title() {
     die "the title is '$title', not '$1', after two minutes"
 }
 
-# a picture of the window; one color alone would be a window that draws nothing
-picture() {
+# one of the window; one color alone would be a window that draws nothing
+screenshot() {
     sleep 2
     import -window root "$out/$1.png"
     colors=$(identify -format %k "$out/$1.png")
@@ -51,7 +51,7 @@ echo "training a small model for the window ..."
 "$programs/ibot" train --backend flex --steps "${IBOT_DESKTOP_STEPS:-60}" --out "$work/run" >"$work/train.log" 2>&1 ||
     { cat "$work/train.log" >&2; exit 1; }
 data=$(sed -n 's/.*"data": *"\([^"]*\)".*/\1/p' "$work/run/run.json" | head -n 1)
-cp -r "$data" "$work/pictures"
+cp -r "$data" "$work/images"
 
 export XDG_RUNTIME_DIR=$work
 export DISPLAY=:$((90 + RANDOM % 400))
@@ -59,7 +59,7 @@ Xvfb "$DISPLAY" -screen 0 1280x820x24 -nolisten tcp >"$work/xvfb.log" 2>&1 &
 jobs_of_this_script+=($!)
 for _ in $(seq 50); do xdotool getdisplaygeometry >/dev/null 2>&1 && break; sleep 0.1; done
 
-"$programs/ibot-desktop" "$work/pictures" --model "$work/run/teacher.safetensors" --backend "$backend" --recipe demo >"$work/desktop.log" 2>&1 &
+"$programs/ibot-desktop" "$work/images" --model "$work/run/teacher.safetensors" --backend "$backend" --recipe demo >"$work/desktop.log" 2>&1 &
 desktop=$!
 jobs_of_this_script+=("$desktop")
 for _ in $(seq 300); do
@@ -71,25 +71,25 @@ done
 [ -n "$window" ] || die "no window after half a minute"
 xdotool windowmove "$window" 0 0 windowsize "$window" 1280 820 windowfocus "$window"
 
-count=$(find "$work/pictures" -name '*.png' | wc -l)
+count=$(find "$work/images" -name '*.png' | wc -l)
 until_title "$count of $count images embedded"
 for key in Right Down Down Right Right; do xdotool key "$key"; sleep 0.3; done
-picture attention
+screenshot attention
 xdotool key p
-picture patches
+screenshot patches
 xdotool mousemove 523 11 click 1 # Light
-picture light
+screenshot light
 brightness=$(convert "$out/light.png" -colorspace Gray -format '%[fx:int(100*mean)]' info:)
 [ "$brightness" -gt 60 ] || die "light.png is dark: $brightness %"
 xdotool key ctrl+2
 sleep 1
 xdotool key ctrl+Return
 until_title "step 1" # 10 to 19, or 100 and more
-sleep 6             # the second picture of the patches comes after five seconds
-picture training
+sleep 6             # the second image of the patches comes after five seconds
+screenshot training
 xdotool key ctrl+Return # stops the run, with a checkpoint
 until_title "images embedded"
-[ -d "$work/pictures-ibot/checkpoints" ] || die "the stopped run left no checkpoint"
+[ -d "$work/images-ibot/checkpoints" ] || die "the stopped run left no checkpoint"
 xdotool key ctrl+q
 wait "$desktop" || die "the window ended with status $?"
 echo "PASS: $out/attention.png, patches.png, light.png, training.png"

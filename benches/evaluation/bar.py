@@ -2,7 +2,7 @@
 
     python bar.py [IBOT]
 
-IBOT is the program, by default target/release/ibot: build it before with `cargo build --release`. Pictures and model are made
+IBOT is the program, by default target/release/ibot: build it before with `cargo build --release`. Images and model are made
 in a temporary folder, the same each time, on the CPU (Flex). The bar is ten minutes for the four commands together on two
 cores; its outcome is the exit status. Needs nothing beside Python 3.9.
 """
@@ -17,7 +17,7 @@ import zlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PICTURES = 796
+IMAGES = 796
 CLASSES = 8
 SIZE = (500, 375)
 BAR_S = 600.0
@@ -42,7 +42,7 @@ def write_png(path: Path, rows: list[bytes]) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
 
 
-def picture(at: int) -> list[bytes]:
+def image(at: int) -> list[bytes]:
     """Rows of a half transparent, noisy box on a ground that is clear; its width and height tell the class."""
     draw = random.Random(at)
     label, (width, height) = at % CLASSES, SIZE
@@ -65,9 +65,9 @@ def picture(at: int) -> list[bytes]:
 def main(ibot: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        data, run, config = root / "pictures", root / "run", root / "small.toml"
-        for at in range(PICTURES):
-            write_png(data / f"class_{at % CLASSES}" / f"part_{at // CLASSES % 3}" / f"{at:04}.png", picture(at))
+        data, run, config = root / "images", root / "run", root / "small.toml"
+        for at in range(IMAGES):
+            write_png(data / f"class_{at % CLASSES}" / f"part_{at // CLASSES % 3}" / f"{at:04}.png", image(at))
         config.write_text(CONFIG)
 
         def command(*arguments: object) -> float:
@@ -77,7 +77,7 @@ def main(ibot: Path) -> None:
 
         train = ("--encoder", "vit_small_patch16_224", "--steps", 1, "--config", config, "--backend", "flex")
         made = command("train", "--data", data / "class_0" / "part_0", "--out", run, *train)
-        print(f"{PICTURES} PNGs of {SIZE[0]} x {SIZE[1]}; the model took {made:.1f} s to make", flush=True)
+        print(f"{IMAGES} PNGs of {SIZE[0]} x {SIZE[1]}; the model took {made:.1f} s to make", flush=True)
         model = ("--model", run / "teacher.safetensors", "--backend", "flex")
         images = [data / "class_0" / "part_0" / "0000.png", data / "class_1" / "part_0" / "0001.png"]
         commands = {

@@ -4,7 +4,7 @@
 
 A model, not a measurement: as many workgroups as a GPU has places for go through their terms in step, the next ones
 start when all of them are done, and the L2 drops what was not used for the longest time (LRU). It holds operands in pieces
-of 32 terms of a tile, and what is written. The step is that of ViT-S/16 at 224, 64 pictures in 2 views, with heads of
+of 32 terms of a tile, and what is written. The step is that of ViT-S/16 at 224, 64 images in 2 views, with heads of
 65 536 and 8 192 prototypes, without the last block's shortcut.
 """
 

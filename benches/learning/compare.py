@@ -1,4 +1,4 @@
-"""Trains and judges peers on the same pictures, transformer and cores, for the same time.
+"""Trains and judges peers on the same images, transformer and cores, for the same time.
 
     python sets.py FOLDER
     python compare.py --sets FOLDER pace                          # what a step of each peer takes
@@ -67,14 +67,14 @@ MEASURES = {
 }
 
 
-def train(flags, peer: str, pictures: Path, steps: int, seed: int, out: Path, snapshots: bool = False) -> list:
+def train(flags, peer: str, images: Path, steps: int, seed: int, out: Path, snapshots: bool = False) -> list:
     """Trains, and writes teacher.safetensors and student.safetensors into `out`.
 
     With `snapshots`, PyTorch's peers leave backbones there on the way; the k-NN on the way of ibot's, by step, is returned.
     """
     program, extra = PEERS.get(peer, ("ibot", SMALL_DATA))
     if program == "torch":
-        command = [sys.executable, HERE / "peers.py", peer.replace("-bf16", ""), "--data", pictures / "train", "--out", out]
+        command = [sys.executable, HERE / "peers.py", peer.replace("-bf16", ""), "--data", images / "train", "--out", out]
         command += ["--steps", steps, "--seed", seed, "--model", flags.model, "--batch-size", BATCH, *extra]
         run([*command, "--snapshots", SNAPSHOTS if snapshots else 1])
         return []
@@ -82,10 +82,10 @@ def train(flags, peer: str, pictures: Path, steps: int, seed: int, out: Path, sn
     settings = out / "settings.toml"
     change = "" if peer in PEERS else peer.replace(";", "\n")
     settings.write_text(ibot_settings(flags.model) + change)
-    command = [IBOT, "train", "--backend", "flex", "--config", settings, "--seed", seed, "--data", pictures / "train", *extra]
+    command = [IBOT, "train", "--backend", "flex", "--config", settings, "--seed", seed, "--data", images / "train", *extra]
     if snapshots:
-        epochs = steps * BATCH // len(list((pictures / "train").rglob("*.png")))
-        command += ["--val", pictures / "val", "--knn-every", max(1, epochs // SNAPSHOTS)]
+        epochs = steps * BATCH // len(list((images / "train").rglob("*.png")))
+        command += ["--val", images / "val", "--knn-every", max(1, epochs // SNAPSHOTS)]
     # both presets have batches of 64; a change may have others
     run([*command, "--out", out / "run", "--steps", steps])
     for network in ("teacher", "student"):
@@ -113,19 +113,19 @@ def untrained(model: str, seed: int, out: Path) -> None:
 
 
 def judged(flags, name: str, out: Path) -> dict:
-    folder, pictures = out / "judged", flags.sets / name
+    folder, images = out / "judged", flags.sets / name
     model = transformers_folder(out / "teacher.safetensors", flags.model, folder)
-    found = {**knn(model, pictures), "probe": probe(model, pictures)}
+    found = {**knn(model, images), "probe": probe(model, images)}
     if name == "openclipart":
-        found["patches"] = patches(model, pictures)
+        found["patches"] = patches(model, images)
     if name == "elpv":
         kind = flags.sets / "elpv-kind"
         found |= {f"kind-{key}": value for key, value in knn(model, kind).items()}
     if (out / "student.safetensors").exists():
         student = transformers_folder(out / "student.safetensors", flags.model, folder)
-        found |= {f"student-{key}": value for key, value in knn(student, pictures).items()}
+        found |= {f"student-{key}": value for key, value in knn(student, images).items()}
         if name == "openclipart":
-            found["student-patches"] = patches(student, pictures)
+            found["student-patches"] = patches(student, images)
     return found
 
 
@@ -260,7 +260,7 @@ def main(flags) -> None:
     if flags.what == "curves":
         return curves(flags.budget, flags.out)
     if not flags.sets:
-        sys.exit("say where the pictures of sets.py are: --sets FOLDER")
+        sys.exit("say where the images of sets.py are: --sets FOLDER")
     peers = [flags.change] if flags.change else flags.peer or list(PEERS)
     if flags.what == "pace":
         for peer in peers:

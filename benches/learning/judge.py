@@ -3,7 +3,7 @@
 A backbone is a safetensors file under timm's names, which becomes a folder as transformers has them: ibot takes its shape and
 preprocessing from there. LayerScale is multiplied into the layer before it.
 
-    python judge.py PICTURES
+    python judge.py IMAGES
 
 checks the way there: features and k-NN of an untrained transformer by ibot, and by timm, torchvision and numpy.
 """
@@ -86,28 +86,28 @@ def ibot(command: str, model: Path, *arguments: object) -> dict:
     return json.loads(done.stdout)
 
 
-def parts(pictures: Path):
-    return ("--data", pictures / "train", "--val", pictures / "val")
+def parts(images: Path):
+    return ("--data", images / "train", "--val", images / "val")
 
 
-def knn(model: Path, pictures: Path) -> dict:
+def knn(model: Path, images: Path) -> dict:
     """Top-1 of k-NN by the class token, for each number of neighbors."""
-    rows = ibot("knn", model, *parts(pictures), "--k", ",".join(map(str, NEIGHBORS)))["rows"]
+    rows = ibot("knn", model, *parts(images), "--k", ",".join(map(str, NEIGHBORS)))["rows"]
     return {f"knn-{number}": row["top1"] for number, row in zip(NEIGHBORS, rows)}
 
 
-def probe(model: Path, pictures: Path) -> float:
+def probe(model: Path, images: Path) -> float:
     """Top-1 of the linear probe of the last block's class token."""
-    return ibot("probe", model, *parts(pictures), "--layers", 1)["rows"][0]["top1"]
+    return ibot("probe", model, *parts(images), "--layers", 1)["rows"][0]["top1"]
 
 
-def patches(model: Path, pictures: Path) -> float:
-    """Mean IoU of figure and ground by the last block's patches; truth is the pictures' alpha channel."""
+def patches(model: Path, images: Path) -> float:
+    """Mean IoU of figure and ground by the last block's patches; truth is the images' alpha channel."""
     masks = ("--patches", "--masks", "alpha", "--patches-per-image", 16)
-    return ibot("probe", model, *parts(pictures), "--layers", 1, *masks)["rows"][0]["mean_iou"]
+    return ibot("probe", model, *parts(images), "--layers", 1, *masks)["rows"][0]["mean_iou"]
 
 
-def check(pictures: Path) -> None:
+def check(images: Path) -> None:
     """ibot's k-NN and features of an untrained transformer beside those in Python."""
     import numpy
     import torch
@@ -124,7 +124,7 @@ def check(pictures: Path) -> None:
     fit = v2.Compose([resize, v2.CenterCrop(side), v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
 
     def features(part: str):
-        paths = sorted((pictures / part).rglob("*.png"))
+        paths = sorted((images / part).rglob("*.png"))
         views = torch.stack([fit(on_white(Image.open(path))) for path in paths])
         with torch.no_grad():
             found = torch.cat([vit(batch) for batch in views.split(64)]).numpy()
@@ -138,9 +138,9 @@ def check(pictures: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         save_torch(vit.state_dict(), Path(folder) / "timm.safetensors")
         model = transformers_folder(Path(folder) / "timm.safetensors", "vit-ti-8", Path(folder) / "model")
-        found = knn(model, pictures)
+        found = knn(model, images)
         table = Path(folder) / "features.npy"
-        command = [IBOT, "embed", "--model", model, "--backend", "flex", "--data", pictures / "val", "--out", table]
+        command = [IBOT, "embed", "--model", model, "--backend", "flex", "--data", images / "val", "--out", table]
         subprocess.run([str(part) for part in command], check=True, capture_output=True)
         ours = numpy.load(table)
     ours /= numpy.linalg.norm(ours, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Trains one of the PyTorch peers on a folder of pictures: python peers.py PEER --data FOLDER --steps N --out FOLDER
+"""Trains one of the PyTorch peers on a folder of images: python peers.py PEER --data FOLDER --steps N --out FOLDER
 
 PEER is reference (stable_pretraining.methods.iBOT), lightly-dino or lightly-ibot. Writes teacher.safetensors and
 student.safetensors, backbones under timm's names, and prints one JSON object: the losses, and the seconds of each step with its
@@ -10,7 +10,7 @@ lightly-dino  examples/pytorch/dino.py of lightly: its head, loss, optimizer, vi
 lightly-ibot  examples/pytorch/ibot.py of lightly, the same way.
 
 Local crops are as large a share of the transformer's input as in lightly: the multiple of the patch next to 96 / 224.
-Pictures are decoded before the first step.
+Images are decoded before the first step.
 """
 
 import argparse
@@ -30,25 +30,25 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 
-class Pictures(Dataset):
-    """Pictures of a folder in memory, on white where they are transparent, as ibot has them."""
+class Images(Dataset):
+    """Images of a folder in memory, on white where they are transparent, as ibot has them."""
 
     def __init__(self, folder: Path, views) -> None:
         paths = sorted(path for path in folder.rglob("*.png"))
-        self.pictures = [on_white(Image.open(path)) for path in paths]
+        self.images = [on_white(Image.open(path)) for path in paths]
         self.views = views
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, at: int):
-        return self.views(self.pictures[at])
+        return self.views(self.images[at])
 
 
-def on_white(picture: Image.Image) -> Image.Image:
-    picture = picture.convert("RGBA")
-    ground = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(ground, picture).convert("RGB")
+def on_white(image: Image.Image) -> Image.Image:
+    image = image.convert("RGBA")
+    ground = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(ground, image).convert("RGB")
 
 
 def local_size(shape) -> int:
@@ -68,7 +68,7 @@ def frozen(module):
 
 
 class Peer:
-    """`views(picture)` makes the views of a picture, `loss(views, at)` has the gradients that `update(loss, at)` applies;
+    """`views(image)` makes the views of an image, `loss(views, at)` has the gradients that `update(loss, at)` applies;
     `teacher` and `student` are timm's transformers."""
 
     def __init__(self, model: str, steps: int, steps_per_epoch: int) -> None:
@@ -98,7 +98,7 @@ class Reference(Peer):
             v2.RandomSolarize(128, p=0.2),
             v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD),
         ])  # fmt: skip
-        self.views = lambda picture: [view(picture), view(picture)]
+        self.views = lambda image: [view(image), view(image)]
         self.teacher, self.student = self.method.backbone.teacher, self.method.backbone.student
 
     def loss(self, views, at: int) -> torch.Tensor:
@@ -237,12 +237,12 @@ def main(flags) -> None:
     random.seed(flags.seed)
     torch.manual_seed(flags.seed)
     torch.set_num_threads(flags.threads)
-    pictures = Pictures(flags.data, None)
-    per_epoch = len(pictures) // flags.batch_size
+    images = Images(flags.data, None)
+    per_epoch = len(images) // flags.batch_size
     peer = PEERS[flags.peer](flags.model, flags.steps, per_epoch)
-    pictures.views = peer.views
+    images.views = peer.views
     many = {"num_workers": flags.threads, "worker_init_fn": seed_worker, "persistent_workers": True}
-    loader = DataLoader(pictures, flags.batch_size, shuffle=True, drop_last=True, **many)
+    loader = DataLoader(images, flags.batch_size, shuffle=True, drop_last=True, **many)
 
     def batches():
         while True:

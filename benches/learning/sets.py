@@ -1,15 +1,15 @@
-"""Fetches and makes the labelled pictures of benches/learning: python sets.py FOLDER [openclipart] [elpv] [tiles]
+"""Fetches and makes the labelled images of benches/learning: python sets.py FOLDER [openclipart] [elpv] [tiles]
 
 Each is FOLDER/NAME/train/CLASS and FOLDER/NAME/val/CLASS, the same on every machine. Nothing of them is ours to pass on.
 
-openclipart  3 309 drawings in 47 classes: folders of Debian's openclipart-png (public domain) that hold 30 to 400 pictures of
+openclipart  3 309 drawings in 47 classes: folders of Debian's openclipart-png (public domain) that hold 30 to 400 images of
              at least 64 px. Shrunk to 160 px on the shorter side; transparency is kept.
 elpv         2 624 photographs of solar cells out of PyPI's elpv-dataset (Buerhop-Lutz et al. 2018; CC BY-NC-SA 4.0):
              elpv/ has the classes defect (probability 2/3 and 1) and sound (0 and 1/3), elpv-kind/ mono and poly.
-tiles        Tiles of 128 px out of 19 pictures of Debian's lomiri-wallpapers (CC BY, CC BY-SA), nearly all of them photographs;
-             class = picture, trained on its left half and tested on its right half.
+tiles        Tiles of 128 px out of 19 images of Debian's lomiri-wallpapers (CC BY, CC BY-SA), nearly all of them photographs;
+             class = image, trained on its left half and tested on its right half.
 
-One picture in five is in val, by a hash of its name; tiles are 160 and 40 of a half, by a hash of their place. Needs pillow,
+One image in five is in val, by a hash of its name; tiles are 160 and 40 of a half, by a hash of their place. Needs pillow,
 pip, and apt-get and dpkg-deb of Debian 12, whose versions of the packages are asked for.
 """
 
@@ -40,7 +40,7 @@ def part(name: str) -> str:
 
 
 def debian(packages, folder: Path) -> Path:
-    """The files of Debian packages, unpacked. Their versions are asked for, because other versions are other pictures."""
+    """The files of Debian packages, unpacked. Their versions are asked for, because other versions are other images."""
     subprocess.run(["apt-get", "download", "--quiet", *packages], cwd=folder, check=True)
     for package in folder.glob("*.deb"):
         subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
@@ -61,8 +61,8 @@ def openclipart(out: Path, folder: Path) -> None:
             if path.suffix != ".png" or digest in seen:
                 continue
             try:
-                with Image.open(path) as picture:
-                    large = min(picture.size) >= 64
+                with Image.open(path) as image:
+                    large = min(image.size) >= 64
             except OSError:
                 continue
             if large:
@@ -73,9 +73,9 @@ def openclipart(out: Path, folder: Path) -> None:
         for path in found:
             target = out / "openclipart" / part(f"{label}/{path.name}") / label.replace("/", "-")
             target.mkdir(parents=True, exist_ok=True)
-            picture = Image.open(path).convert("RGBA")
-            picture.thumbnail(shorter(picture.size, SHORTER_SIDE), Image.Resampling.LANCZOS)
-            picture.save(target / path.name)
+            image = Image.open(path).convert("RGBA")
+            image.thumbnail(shorter(image.size, SHORTER_SIDE), Image.Resampling.LANCZOS)
+            image.save(target / path.name)
 
 
 def shorter(size, side: int):
@@ -102,8 +102,8 @@ def elpv(out: Path, folder: Path) -> None:
 
 def tiles(out: Path, folder: Path) -> None:
     for path in sorted((debian(WALLPAPERS, folder) / "backgrounds").glob("*.jpg")):
-        picture = Image.open(path).convert("RGB")
-        columns, rows = picture.width // TILE, picture.height // TILE
+        image = Image.open(path).convert("RGB")
+        columns, rows = image.width // TILE, image.height // TILE
         # a middle column is in neither half
         halves = {"train": range(columns // 2), "val": range((columns + 1) // 2, columns)}
         for half, places in halves.items():
@@ -113,7 +113,7 @@ def tiles(out: Path, folder: Path) -> None:
             target.mkdir(parents=True, exist_ok=True)
             for column, row in every[: TILES[half]]:
                 left, top = TILE * column, TILE * row
-                picture.crop((left, top, left + TILE, top + TILE)).save(target / f"{column:02}-{row:02}.png")
+                image.crop((left, top, left + TILE, top + TILE)).save(target / f"{column:02}-{row:02}.png")
 
 
 def main(out: Path, names) -> None:
@@ -130,7 +130,7 @@ def main(out: Path, names) -> None:
     for found in sorted(path for path in out.iterdir() if (path / "train").is_dir()):
         counts = {half: len(list((found / half).rglob("*.png"))) for half in ("train", "val")}
         classes = len(list((found / "train").iterdir()))
-        print(f"{found.name}: {counts['train']} pictures to train on, {counts['val']} to test on, {classes} classes")
+        print(f"{found.name}: {counts['train']} images to train on, {counts['val']} to test on, {classes} classes")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ and matplotlib as PNG, so that no two decoders of JPEG are compared; and cases w
 compares with on Flex, NdArray and wgpu.
 
 Prints a table of the largest difference from timm by timm's largest value, and of 1 - cosine of the features with all of the
-way from the picture.
+way from the image.
 """
 
 import json
@@ -98,7 +98,7 @@ def timm_weights(theirs):
 
 
 def prepare(folder):
-    """The model under both names, and the pictures."""
+    """The model under both names, and the images."""
     model = folder / "transformers"
     model.mkdir(parents=True, exist_ok=True)
     if not (model / "model.safetensors").exists():
@@ -107,13 +107,13 @@ def prepare(folder):
         save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
     (model / "config.json").write_text(json.dumps(CONFIG))
     (model / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
-    pictures = folder / "pictures"
-    pictures.mkdir(exist_ok=True)
+    images = folder / "images"
+    images.mkdir(exist_ok=True)
     samples = Path(sklearn.__file__).parent / "datasets/images"
     hopper = Path(matplotlib.__file__).parent / "mpl-data/sample_data/grace_hopper.jpg"
     for path in (samples / "china.jpg", samples / "flower.jpg", hopper):
-        Image.open(path).convert("RGB").save(pictures / f"{path.stem}.png")
-    return [Image.open(path) for path in sorted(pictures.glob("*.png"))]
+        Image.open(path).convert("RGB").save(images / f"{path.stem}.png")
+    return [Image.open(path) for path in sorted(images.glob("*.png"))]
 
 
 def of_timm(weights, side, images):
@@ -142,10 +142,10 @@ def ibot(program, *arguments):
 
 
 def embedded(program, folder, side, model):
-    """`ibot embed`'s features of the pictures, on the CPU."""
+    """`ibot embed`'s features of the images, on the CPU."""
     table = folder / "features.npy"
     table.unlink(missing_ok=True)
-    on = ["--backend", "flex", "--image-size", side, "--data", folder / "pictures", "--out", table]
+    on = ["--backend", "flex", "--image-size", side, "--data", folder / "images", "--out", table]
     ibot(program, "embed", *on, *model)
     return torch.from_numpy(numpy.load(table))
 
@@ -170,11 +170,11 @@ def angle(found, expected):
     return float((1 - cosine).max())
 
 
-def compare(folder, program, side, pictures, weights):
+def compare(folder, program, side, images, weights):
     prepared = transforms.Compose([
         transforms.Resize(side * 256 // 224, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(side),
         transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
-    images = torch.stack([prepared(picture) for picture in pictures])
+    images = torch.stack([prepared(image) for image in images])
     tokens, attention = of_timm(weights, side, images)
     case = {"images": images[:1], "tokens": tokens[:1], "attention": attention[:1].contiguous()}
     config = {"kind": "model", "model": "../transformers", "image_size": side}
@@ -191,8 +191,8 @@ def compare(folder, program, side, pictures, weights):
         ("onnxruntime, ibot's ONNX file", onnx_cls, onnx_patches, None),
         ("transformers, timm's positions", same[:, 0], same[:, 1:], same_attention),
         ("transformers, its own positions", own[:, 0], own[:, 1:], own_attention),
-        ("`ibot embed` from the picture, timm's file", by_timm, None, None),
-        ("`ibot embed` from the picture, transformers' folder", by_folder, None, None),
+        ("`ibot embed` from the image, timm's file", by_timm, None, None),
+        ("`ibot embed` from the image, transformers' folder", by_folder, None, None),
     ]
     for name, cls, patches, maps in rows:
         cells = [f"{off(cls, tokens[:, 0]):.1e}", f"{angle(cls, tokens[:, 0]):.1e}"]
@@ -205,14 +205,14 @@ def main():
     folder = Path(sys.argv[1]).resolve()
     program = sys.argv[2] if len(sys.argv) > 2 else "target/release/ibot"
     set_fused_attn(False)  # the fused one gives no maps
-    pictures = prepare(folder)
+    images = prepare(folder)
     weights = load_file(folder / "timm.safetensors")
     largest = max(float(value.abs().max()) for name, value in weights.items() if ".ls" in name)
     print(f"LayerScale up to {largest:.1f}; timm {timm.__version__}, transformers {transformers.__version__}, "
           f"onnxruntime {onnxruntime.__version__}, torch {torch.__version__}, {os.cpu_count()} cores\n")
     print("| side | what | features | 1 - cosine | patches | attention |\n| --- | --- | --- | --- | --- | --- |")
     for side in SIDES:
-        compare(folder, program, side, pictures, weights)
+        compare(folder, program, side, images, weights)
 
 
 main()

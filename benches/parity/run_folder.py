@@ -3,13 +3,13 @@ onnxruntime.
 
     python -m venv venv
     venv/bin/pip install -r benches/parity/requirements.txt
-    ibot train --data PICTURES --out RUN --encoder vit_tiny_patch16_224 --steps 2
-    ibot finetune --model RUN --data PICTURES --out CLASSIFIER --epochs 1
-    venv/bin/python benches/parity/run_folder.py IBOT PICTURES RUN CLASSIFIER
+    ibot train --data IMAGES --out RUN --encoder vit_tiny_patch16_224 --steps 2
+    ibot finetune --model RUN --data IMAGES --out CLASSIFIER --epochs 1
+    venv/bin/python benches/parity/run_folder.py IBOT IMAGES RUN CLASSIFIER
 
-PICTURES is a folder of classes. Pictures of 256 x 256 pixels need no resizing for an input of 224: all agree to 1e-4 of the
+IMAGES is a folder of classes. Images of 256 x 256 pixels need no resizing for an input of 224: all agree to 1e-4 of the
 largest value then. Others are resized by Pillow there and by fast_image_resize here, which round differently: to a few
-hundredths. Pictures of up to 96 pixels that are square are cropped there and not here, and do not agree.
+hundredths. Images of up to 96 pixels that are square are cropped there and not here, and do not agree.
 """
 
 import json
@@ -34,7 +34,7 @@ def compare(what, found, expected):
     found, expected = (numpy.asarray(values, numpy.float64) for values in (found, expected))
     assert found.shape == expected.shape, (what, found.shape, expected.shape)
     difference = numpy.abs(found - expected).max() / numpy.abs(expected).max()
-    print(f"{what}: {len(found)} pictures within {difference:.1e}")
+    print(f"{what}: {len(found)} images within {difference:.1e}")
     assert difference < TOLERANCE, what
 
 
@@ -59,23 +59,23 @@ def by_transformers(folder, paths):
 
 
 def prepared(path, steps):
-    """A picture by the steps in a file's property `input`."""
-    picture = Image.open(path).convert(steps["color"])
+    """An image by the steps in a file's property `input`."""
+    image = Image.open(path).convert(steps["color"])
     filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
     resample = filters[steps["interpolation"]]
     if "resize_to" in steps:
-        picture = picture.resize(steps["resize_to"], resample)
+        image = image.resize(steps["resize_to"], resample)
     else:
         shorter, side = steps["resize_shorter_side"], steps["center_crop"]
-        sizes = [shorter * length // min(picture.size) for length in picture.size]
+        sizes = [shorter * length // min(image.size) for length in image.size]
         left, top = (round((length - side) / 2) for length in sizes)
-        picture = picture.resize(sizes, resample).crop((left, top, left + side, top + side))
-    values = (numpy.asarray(picture, numpy.float32) / 255 - steps["mean"]) / steps["std"]
+        image = image.resize(sizes, resample).crop((left, top, left + side, top + side))
+    values = (numpy.asarray(image, numpy.float32) / 255 - steps["mean"]) / steps["std"]
     return values.transpose(2, 0, 1).astype(numpy.float32)
 
 
 def by_onnxruntime(file, paths):
-    """Probabilities of the classes and their names, all pictures in one batch and then one alone."""
+    """Probabilities of the classes and their names, all images in one batch and then one alone."""
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     properties = session.get_modelmeta().custom_metadata_map
     steps = json.loads(properties["input"])
@@ -92,7 +92,7 @@ def softmax(logits):
 
 
 def main():
-    program, pictures, run, classifier = sys.argv[1:]
+    program, images, run, classifier = sys.argv[1:]
 
     def ibot(*arguments):
         done = subprocess.run([program, *map(str, arguments)], check=True, capture_output=True, text=True)
@@ -100,7 +100,7 @@ def main():
 
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        on = ("--data", pictures, "--backend", "flex")
+        on = ("--data", images, "--backend", "flex")
         ibot("embed", "--model", run, "--out", folder / "features.npy", *on)
         features = numpy.load(folder / "features.npy")
         lines = (folder / "features.paths.csv").read_text().splitlines()[1:]
@@ -108,7 +108,7 @@ def main():
         compare("timm, run folder", by_timm(run, paths)[0], features)
         compare("transformers, run folder", by_transformers(run, paths), features)
 
-        answers = json.loads(ibot("classify", "--model", classifier, "--json", *on))["pictures"]
+        answers = json.loads(ibot("classify", "--model", classifier, "--json", *on))["images"]
         paths = [answer["path"] for answer in answers]
         expected = [answer["probability"] for answer in answers]
         ibot("export", "--model", classifier, "--format", "onnx", "--out", folder / "classifier.onnx")

@@ -2,10 +2,10 @@
 
     python -m venv venv
     venv/bin/pip install -r benches/parity/requirements.txt
-    venv/bin/python benches/parity/timm_folder.py IBOT PICTURES NAME [--weights FILE] [--image-size 224]
+    venv/bin/python benches/parity/timm_folder.py IBOT IMAGES NAME [--weights FILE] [--image-size 224]
 
 NAME is a model of timm, such as vit_small_patch14_dinov2.lvd142m; FILE has its weights in safetensors, for machines without the
-hub. PICTURES is a folder of images without transparency.
+hub. IMAGES is a folder of images without transparency.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main(flags):
         save_for_hf(model, folder / "saved", model_args=arguments, safe_serialization=True)
         features = folder / "features.npy"
         on = ["--model", folder / "saved", "--backend", "flex", "--out", features]
-        subprocess.run([flags.ibot, "embed", flags.pictures, *on], check=True)
+        subprocess.run([flags.ibot, "embed", flags.images, *on], check=True)
         lines = (folder / "features.paths.csv").read_text().splitlines()[1:]
         paths = [line.rsplit(",", 1)[0] for line in lines]
         # as timm itself opens what it wrote
@@ -54,7 +54,7 @@ def main(flags):
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("ibot", type=Path)
-parser.add_argument("pictures", type=Path)
+parser.add_argument("images", type=Path)
 parser.add_argument("name")
 parser.add_argument("--weights", type=Path)
 parser.add_argument("--image-size", type=int, default=224)

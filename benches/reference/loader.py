@@ -34,7 +34,7 @@ if not files:
     raise SystemExit(f"{flags.folder}: no .jpg file")
 count, start = 0, time.perf_counter()
 while time.perf_counter() - start < flags.seconds:
-    picture = Image.open(files[count % len(files)]).convert("RGB")
-    view(picture), view(picture)
+    image = Image.open(files[count % len(files)]).convert("RGB")
+    view(image), view(image)
     count += 1
 print(json.dumps({"images_per_s": count / (time.perf_counter() - start)}))

@@ -1,41 +1,41 @@
-//! Pictures as one batch of the model, and its results.
+//! Images as one batch of the model, and its results.
 
 use rayon::prelude::*;
 
-use crate::app::request::{Picture, PictureFeatures};
+use crate::app::request::{ImageFeatures, ImageInput};
 use crate::data::Pixels;
 use crate::data::view::Augmenter;
 use crate::embedding::Made;
 use crate::error::{Error, Result};
 use crate::files::model::Preprocessing;
 
-/// Some pictures, ready for the device.
+/// Some images, ready for the device.
 pub(super) struct Batch {
-    /// Of each picture: whether it is among the pixels.
+    /// Of each image: whether it is among the pixels.
     readable: Vec<Result<()>>,
     /// Of those that are.
     pixels: Pixels,
 }
 
 impl Batch {
-    /// Reads and resizes pictures on all cores; one that cannot be read does not affect the others.
+    /// Reads and resizes images on all cores; one that cannot be read does not affect the others.
     pub fn prepare(
-        pictures: Vec<Picture>,
+        images: Vec<ImageInput>,
         preprocessing: &Preprocessing,
         max_pixels: u64,
         is_cancelled: impl Fn() -> bool + Sync,
     ) -> Self {
         let augment = preprocessing.augment();
-        let view = |augmenter: &mut Augmenter, picture: Picture| {
+        let view = |augmenter: &mut Augmenter, image: ImageInput| {
             if is_cancelled() {
                 return Err(Error::Stopped);
             }
             let mut view = vec![0; augment.view_len()];
-            augmenter.eval_view(&picture.into_rgb(max_pixels, preprocessing.range)?)?;
+            augmenter.eval_view(&image.into_rgb(max_pixels, preprocessing.range)?)?;
             augmenter.write_levels(&mut view);
             Ok(view)
         };
-        let views: Vec<Result<Vec<u8>>> = pictures
+        let views: Vec<Result<Vec<u8>>> = images
             .into_par_iter()
             .map_init(|| Augmenter::new(&augment), view)
             .collect();
@@ -48,28 +48,28 @@ impl Batch {
         Self { readable, pixels }
     }
 
-    /// The pixels, and their number of pictures.
+    /// The pixels, and their number of images.
     pub fn take_pixels(&mut self) -> (Pixels, usize) {
         let count = self.readable.iter().filter(|made| made.is_ok()).count();
         (std::mem::take(&mut self.pixels), count)
     }
 
-    /// Whether the job was cancelled before all pictures were read.
+    /// Whether the job was cancelled before all images were read.
     pub fn is_cut(&self) -> bool {
         self.readable
             .iter()
             .any(|made| matches!(made, Err(Error::Stopped)))
     }
 
-    /// The results for each picture; `count` of them were readable.
-    pub fn features(self, made: &Made, count: usize) -> Vec<Result<PictureFeatures>> {
+    /// The results for each image; `count` of them were readable.
+    pub fn features(self, made: &Made, count: usize) -> Vec<Result<ImageFeatures>> {
         let mut at = 0;
         let mut next = || {
             let part = |all: &[f32]| {
                 let len = all.len() / count.max(1);
                 all[at * len..(at + 1) * len].to_vec()
             };
-            let features = PictureFeatures {
+            let features = ImageFeatures {
                 cls: part(&made.cls),
                 patches: part(&made.patches),
                 attention: part(&made.attention),

@@ -61,7 +61,7 @@ pub struct EmbedderConfig {
 }
 
 impl EmbedderConfig {
-    /// On the best device, up to 16 pictures a batch of about 0.2 s, kept in memory.
+    /// On the best device, up to 16 images a batch of about 0.2 s, kept in memory.
     pub fn new(model: impl Into<PathBuf>) -> Self {
         Self {
             model: model.into(),
@@ -86,7 +86,7 @@ pub struct ModelInfo {
     pub heads: usize,
     /// Rows and columns of the N patches.
     pub grid: [usize; 2],
-    /// The preprocessing of pictures.
+    /// The preprocessing of images.
     pub preprocessing: Preprocessing,
     /// BLAKE3 of the file.
     pub hash: String,
@@ -113,11 +113,11 @@ impl ModelInfo {
         }
     }
 
-    /// A picture as the model sees it, resized and cut to its square input: what patches and attention lie on.
+    /// An image as the model sees it, resized and cut to its square input: what patches and attention lie on.
     ///
     /// # Errors
-    /// [`crate::Error::Data`] for a picture without a pixel.
-    pub fn seen(&self, picture: &RgbImage) -> Result<RgbImage> {
-        seen(&self.preprocessing, picture)
+    /// [`crate::Error::Data`] for an image without a pixel.
+    pub fn seen(&self, image: &RgbImage) -> Result<RgbImage> {
+        seen(&self.preprocessing, image)
     }
 }

@@ -15,7 +15,7 @@ const KEPT: usize = 1 << 16;
 /// Something that happened in a run.
 #[derive(Debug, Clone)]
 pub enum TrainingEvent {
-    /// A log line: the backend, a skipped picture.
+    /// A log line: the backend, a skipped image.
     Note(String),
     /// The first step is about to run.
     Started(RunStart),
@@ -41,12 +41,12 @@ pub enum TrainingEvent {
     RolledBack(usize),
     /// A checkpoint of this step was copied to the host; it is written in the background.
     Checkpoint(usize),
-    /// A few training pictures, each with its patch features as colors (PCA). Only the newest event of this kind waits.
+    /// A few training images, each with its patch features as colors (PCA). Only the newest event of this kind waits.
     Patches {
         /// Steps made.
         step: usize,
         /// At least one.
-        pictures: Vec<PatchColors>,
+        images: Vec<PatchColors>,
     },
     /// The run is paused after this step.
     Paused(usize),
@@ -108,7 +108,7 @@ mod tests {
         let events = Events::default();
         let patches = |step| TrainingEvent::Patches {
             step,
-            pictures: Vec::new(),
+            images: Vec::new(),
         };
         events.push(TrainingEvent::Checkpoint(0));
         events.push(patches(1));

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::app::config::{DeviceRequest, EmbedderConfig, ModelInfo};
 use crate::app::job::{Job, Ticket};
 use crate::app::queue::{EmbedTask, Shared, Task};
-use crate::app::request::{EmbedRequest, PictureFeatures};
+use crate::app::request::{EmbedRequest, ImageFeatures};
 use crate::app::worker::Worker;
 use crate::error::{Error, Result};
 use crate::lock::lock;
@@ -17,7 +17,7 @@ impl EmbedderConfig {
     /// Starts the thread. The model is loaded by [`EmbedderHandle::load`] or the first request, whichever is first.
     ///
     /// # Errors
-    /// [`Error::Config`] for a batch of no pictures, [`Error::Embedding`] if no thread can be started.
+    /// [`Error::Config`] for a batch of no images, [`Error::Embedding`] if no thread can be started.
     pub fn start(self) -> Result<EmbedderHandle> {
         if self.batch_size == 0 {
             return Err(Error::config("batch_size", 0, "give 1 or more"));
@@ -73,15 +73,15 @@ impl EmbedderHandle {
         job
     }
 
-    /// Features of pictures, one entry each, in order; the entry of an unreadable picture is its error. Loads the model if it
+    /// Features of images, one entry each, in order; the entry of an unreadable image is its error. Loads the model if it
     /// is not.
     ///
     /// # Errors
     /// The job's: [`Error::Stopped`], [`Error::OutOfTime`], [`Error::Device`], and those of [`EmbedderHandle::load`].
     /// [`Job::take_finished`] still gives what was done before.
-    pub fn embed(&self, request: impl Into<EmbedRequest>) -> Job<Vec<Result<PictureFeatures>>> {
+    pub fn embed(&self, request: impl Into<EmbedRequest>) -> Job<Vec<Result<ImageFeatures>>> {
         let request = request.into();
-        let (ticket, job) = Ticket::new(request.pictures.len(), Some(Vec::new()));
+        let (ticket, job) = Ticket::new(request.images.len(), Some(Vec::new()));
         let task = EmbedTask::new(request, ticket, Instant::now());
         self.0.shared.push(Task::Embed(Box::new(task)));
         job

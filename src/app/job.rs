@@ -14,9 +14,9 @@ use crate::lock::lock;
 /// Progress of a job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Pictures that are done, unreadable ones included.
+    /// Images that are done, unreadable ones included.
     pub done: usize,
-    /// Pictures of the job.
+    /// Images of the job.
     pub total: usize,
 }
 
@@ -146,7 +146,7 @@ impl<T> State<T> {
 pub(super) struct Ticket<T>(Arc<Shared<T>>);
 
 impl<T> Ticket<T> {
-    /// A job of `total` pictures that begins with `value`.
+    /// A job of `total` images that begins with `value`.
     pub fn new(total: usize, value: Option<T>) -> (Self, Job<T>) {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
@@ -203,7 +203,7 @@ impl<T> Ticket<T> {
 }
 
 impl<T> Ticket<Vec<T>> {
-    /// More of the pictures are done.
+    /// More of the images are done.
     pub fn add(&self, finished: Vec<T>) {
         let mut state = self.0.lock();
         state.progress.done += finished.len();

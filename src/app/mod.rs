@@ -7,8 +7,8 @@
 //!
 //! fn main() -> ibot::Result<()> {
 //!     let embedder = EmbedderConfig::new("teacher.safetensors").start()?;
-//!     let pictures = ["cat.png", "dog.png"].map(std::path::Path::new);
-//!     let request = EmbedRequest::new(pictures).within(Duration::from_secs(10));
+//!     let images = ["cat.png", "dog.png"].map(std::path::Path::new);
+//!     let request = EmbedRequest::new(images).within(Duration::from_secs(10));
 //!     let mut job = embedder.embed(request); // or `.await` it, or look at `try_result` in each frame
 //!     for features in job.wait()? {
 //!         println!("{} numbers", features?.cls.len());
@@ -18,7 +18,7 @@
 //! ```
 //!
 //! - `handle`: [`EmbedderHandle`]; `request`: its requests; `job`: what it returns at once
-//! - `worker`: the thread behind it; `queue`: what waits for that thread; `batch`: pictures on their way to the model
+//! - `worker`: the thread behind it; `queue`: what waits for that thread; `batch`: images on their way to the model
 //! - `training`: [`TrainingHandle`]; `events`: its events
 //!
 //! Nothing here panics or blocks unless its documentation says so. `docs/embedding.md` describes the whole.
@@ -38,5 +38,5 @@ pub use events::TrainingEvent;
 pub use handle::{EmbedderHandle, MemoryReport};
 
 pub use job::{Job, Progress, catch_panic};
-pub use request::{EmbedRequest, Picture, PictureFeatures};
+pub use request::{EmbedRequest, ImageFeatures, ImageInput};
 pub use training::{TrainingConfig, TrainingHandle};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::app::batch::Batch;
 use crate::app::config::{DeviceRequest, ModelInfo};
 use crate::app::job::Ticket;
-use crate::app::request::{EmbedRequest, Picture, PictureFeatures};
+use crate::app::request::{EmbedRequest, ImageFeatures, ImageInput};
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::memory::GpuMemory;
@@ -21,11 +21,11 @@ pub(super) enum Task {
 
 /// A request and its progress.
 pub(super) struct EmbedTask {
-    /// Without its pictures.
+    /// Without its images.
     pub request: EmbedRequest,
-    /// The pictures that are left.
-    pub pictures: std::vec::IntoIter<Picture>,
-    pub ticket: Ticket<Vec<Result<PictureFeatures>>>,
+    /// The images that are left.
+    pub images: std::vec::IntoIter<ImageInput>,
+    pub ticket: Ticket<Vec<Result<ImageFeatures>>>,
     /// The next batch, if it was prepared ahead.
     pub ahead: Option<Batch>,
     deadline: Option<Instant>,
@@ -34,11 +34,11 @@ pub(super) struct EmbedTask {
 impl EmbedTask {
     pub fn new(
         mut request: EmbedRequest,
-        ticket: Ticket<Vec<Result<PictureFeatures>>>,
+        ticket: Ticket<Vec<Result<ImageFeatures>>>,
         now: Instant,
     ) -> Self {
         Self {
-            pictures: std::mem::take(&mut request.pictures).into_iter(),
+            images: std::mem::take(&mut request.images).into_iter(),
             deadline: request.budget.and_then(|budget| now.checked_add(budget)),
             request,
             ticket,

@@ -1,4 +1,4 @@
-//! Requests to a handle: which pictures, and which of their features.
+//! Requests to a handle: which images, and which of their features.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,16 +11,16 @@ use crate::data::ValueRange;
 use crate::data::decode::{decode_rgb_in, on_white};
 use crate::error::{Error, Result};
 
-/// A picture, read or not. Transparency is composed on white.
+/// An image, read or not. Transparency is composed on white.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Picture {
+pub enum ImageInput {
     /// A file, read when it is needed.
     File(PathBuf),
     /// Pixels.
     Image(DynamicImage),
 }
 
-impl Picture {
+impl ImageInput {
     /// Raw pixels, four bytes each, row by row from the top.
     ///
     /// # Errors
@@ -35,64 +35,62 @@ impl Picture {
             );
             return Err(Error::config("rgba", value, remedy));
         }
-        let picture = RgbaImage::from_raw(width, height, bytes);
-        let picture = picture.ok_or_else(|| Error::config("rgba", given, "too many bytes"))?;
-        Ok(Self::Image(picture.into()))
+        let image = RgbaImage::from_raw(width, height, bytes);
+        let image = image.ok_or_else(|| Error::config("rgba", given, "too many bytes"))?;
+        Ok(Self::Image(image.into()))
     }
 
-    /// The picture as the model gets it, before resizing; `range` is that of files with more than 8 bits.
+    /// The image as the model gets it, before resizing; `range` is that of files with more than 8 bits.
     ///
     /// # Errors
     /// A file that cannot be read, or has more than `max_pixels` pixels; no pixel at all.
     pub(super) fn into_rgb(self, max_pixels: u64, range: ValueRange) -> Result<RgbImage> {
         match self {
             Self::File(path) => decode_rgb_in(&path, max_pixels, range),
-            Self::Image(picture) if picture.width() == 0 || picture.height() == 0 => {
+            Self::Image(image) if image.width() == 0 || image.height() == 0 => {
                 Err(Error::data("an image in memory", "it has no pixel"))
             }
-            Self::Image(DynamicImage::ImageRgb8(picture)) => Ok(picture),
-            Self::Image(picture) if picture.color().has_alpha() => {
-                Ok(on_white(&picture.into_rgba8()))
-            }
-            Self::Image(picture) => Ok(picture.into_rgb8()),
+            Self::Image(DynamicImage::ImageRgb8(image)) => Ok(image),
+            Self::Image(image) if image.color().has_alpha() => Ok(on_white(&image.into_rgba8())),
+            Self::Image(image) => Ok(image.into_rgb8()),
         }
     }
 }
 
-impl From<PathBuf> for Picture {
+impl From<PathBuf> for ImageInput {
     fn from(path: PathBuf) -> Self {
         Self::File(path)
     }
 }
 
-impl From<&Path> for Picture {
+impl From<&Path> for ImageInput {
     fn from(path: &Path) -> Self {
         Self::File(path.to_path_buf())
     }
 }
 
-impl From<DynamicImage> for Picture {
-    fn from(picture: DynamicImage) -> Self {
-        Self::Image(picture)
+impl From<DynamicImage> for ImageInput {
+    fn from(image: DynamicImage) -> Self {
+        Self::Image(image)
     }
 }
 
-impl From<RgbImage> for Picture {
-    fn from(picture: RgbImage) -> Self {
-        Self::Image(picture.into())
+impl From<RgbImage> for ImageInput {
+    fn from(image: RgbImage) -> Self {
+        Self::Image(image.into())
     }
 }
 
-impl From<RgbaImage> for Picture {
-    fn from(picture: RgbaImage) -> Self {
-        Self::Image(picture.into())
+impl From<RgbaImage> for ImageInput {
+    fn from(image: RgbaImage) -> Self {
+        Self::Image(image.into())
     }
 }
 
-/// Pictures to embed, and which results to compute.
+/// Images to embed, and which results to compute.
 #[derive(Default)]
 pub struct EmbedRequest {
-    pub(super) pictures: Vec<Picture>,
+    pub(super) images: Vec<ImageInput>,
     pub(super) patches: bool,
     pub(super) attention: bool,
     pub(super) budget: Option<Duration>,
@@ -100,10 +98,10 @@ pub struct EmbedRequest {
 }
 
 impl EmbedRequest {
-    /// The class token's feature of each picture.
-    pub fn new(pictures: impl IntoIterator<Item = impl Into<Picture>>) -> Self {
+    /// The class token's feature of each image.
+    pub fn new(images: impl IntoIterator<Item = impl Into<ImageInput>>) -> Self {
         Self {
-            pictures: pictures.into_iter().map(Into::into).collect(),
+            images: images.into_iter().map(Into::into).collect(),
             ..Self::default()
         }
     }
@@ -140,7 +138,7 @@ impl EmbedRequest {
 
 impl fmt::Debug for EmbedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.pictures.len();
+        let count = self.images.len();
         let (patches, attention) = (self.patches, self.attention);
         write!(
             f,
@@ -150,15 +148,15 @@ impl fmt::Debug for EmbedRequest {
     }
 }
 
-impl<P: Into<Picture>> From<P> for EmbedRequest {
-    fn from(picture: P) -> Self {
-        Self::new([picture])
+impl<P: Into<ImageInput>> From<P> for EmbedRequest {
+    fn from(image: P) -> Self {
+        Self::new([image])
     }
 }
 
-/// The results for one picture.
+/// The results for one image.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct PictureFeatures {
+pub struct ImageFeatures {
     /// Feature of the class token (or the model's pooled feature), `[D]`.
     pub cls: Vec<f32>,
     /// Features of the patches, row by row, `[N, D]`; empty if not requested.
@@ -176,23 +174,23 @@ mod tests {
     #[test]
     fn raw_pixels_must_be_as_many_as_they_say() {
         for (bytes, width, height) in [(11, 1, 3), (0, 0, 5), (0, 0, 0), (4, u32::MAX, u32::MAX)] {
-            let error = Picture::rgba(vec![0; bytes], width, height).unwrap_err();
+            let error = ImageInput::rgba(vec![0; bytes], width, height).unwrap_err();
             assert!(matches!(error, Error::Config { .. }), "{error}");
         }
-        let picture = Picture::rgba(vec![10, 20, 30, 255, 0, 0, 0, 0], 1, 2).unwrap();
-        let rgb = picture.into_rgb(100, ValueRange::Auto).unwrap();
+        let image = ImageInput::rgba(vec![10, 20, 30, 255, 0, 0, 0, 0], 1, 2).unwrap();
+        let rgb = image.into_rgb(100, ValueRange::Auto).unwrap();
         assert_eq!(rgb.as_raw(), &[10, 20, 30, 255, 255, 255]);
     }
 
     #[test]
-    fn pictures_of_any_kind_become_rgb() {
+    fn images_of_any_kind_become_rgb() {
         let gray = DynamicImage::ImageLuma8(image::GrayImage::from_pixel(1, 1, image::Luma([9])));
         let half = RgbaImage::from_pixel(1, 1, Rgba([0, 0, 0, 128]));
-        let of = |picture: Picture| picture.into_rgb(100, ValueRange::Auto).unwrap().into_raw();
+        let of = |image: ImageInput| image.into_rgb(100, ValueRange::Auto).unwrap().into_raw();
         assert_eq!(of(gray.into()), [9, 9, 9]);
         assert_eq!(of(half.into()), [127, 127, 127]);
         assert!(
-            Picture::from(Path::new("absent.png"))
+            ImageInput::from(Path::new("absent.png"))
                 .into_rgb(100, ValueRange::Auto)
                 .is_err()
         );

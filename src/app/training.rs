@@ -28,7 +28,7 @@ pub struct TrainingConfig {
 
 impl TrainingConfig {
     /// Starts the run on its own thread. Errors arrive as [`TrainingEvent::Failed`], including those of settings and
-    /// pictures.
+    /// images.
     ///
     /// # Errors
     /// [`Error::Training`] if no thread can be started.
@@ -265,9 +265,9 @@ impl Observer for Watcher<'_> {
         self.patches_every.is_some_and(is_due)
     }
 
-    fn patches(&mut self, step: usize, pictures: &[PatchColors]) {
+    fn patches(&mut self, step: usize, images: &[PatchColors]) {
         self.last_patches = Some(Instant::now());
-        let pictures = pictures.to_vec();
-        self.tell(TrainingEvent::Patches { step, pictures });
+        let images = images.to_vec();
+        self.tell(TrainingEvent::Patches { step, images });
     }
 }

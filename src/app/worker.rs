@@ -7,7 +7,7 @@ use crate::app::batch::Batch;
 use crate::app::config::{DeviceRequest, EmbedderConfig, ModelInfo};
 use crate::app::job::catch_panic;
 use crate::app::queue::{EmbedTask, Next, Shared, Task};
-use crate::app::request::Picture;
+use crate::app::request::ImageInput;
 use crate::device::{DeviceGuard, Selected, reopened_if_lost, select};
 use crate::embedding::{Embedder, Made, Wanted};
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ pub(super) struct Worker {
     /// The device, once it is selected.
     selected: Option<Selected>,
     embedder: Option<Embedder>,
-    /// Pictures of the next batch.
+    /// Images of the next batch.
     batch_size: usize,
 }
 
@@ -168,11 +168,11 @@ impl Worker {
             ..Wanted::CLS
         };
         let (ticket, preprocessing) = (&task.ticket, embedder.preprocessing());
-        let prepare = |pictures: Vec<Picture>| {
+        let prepare = |images: Vec<ImageInput>| {
             let is_cancelled = || ticket.is_cancelled();
-            Batch::prepare(pictures, preprocessing, max_pixels, is_cancelled)
+            Batch::prepare(images, preprocessing, max_pixels, is_cancelled)
         };
-        let mut take = |count: usize| task.pictures.by_ref().take(count).collect::<Vec<_>>();
+        let mut take = |count: usize| task.images.by_ref().take(count).collect::<Vec<_>>();
         let mut batch = match task.ahead.take() {
             Some(batch) => batch,
             None => prepare(take(batch_size)),
@@ -203,7 +203,7 @@ impl Worker {
         Ok(task.ahead.is_some())
     }
 
-    /// Half as many pictures if a batch took too long, twice as many if it could have been longer. Halves and
+    /// Half as many images if a batch took too long, twice as many if it could have been longer. Halves and
     /// doubles only, because each new size chooses kernels and allocates memory again.
     fn adapt(&mut self, took: Duration, count: usize) {
         let Some(wanted) = self.config.batch_time else {

@@ -48,7 +48,7 @@ impl<B: Backend> PatchMask<B> {
     }
 }
 
-/// What a backbone makes of a batch of pictures.
+/// What a backbone makes of a batch of images.
 #[derive(Debug, Clone)]
 pub struct Tokens<B: Backend> {
     /// One feature per image: the class token, or the mean of all tokens without one, `[B, D]`.

@@ -1,4 +1,4 @@
-//! Mean and deviation that pictures are normalized with before a backbone sees them.
+//! Mean and deviation that images are normalized with before a backbone sees them.
 
 use std::fmt;
 use std::str::FromStr;

@@ -144,15 +144,12 @@ mod tests {
         let found = on_three(|ranks, rank| {
             let own = match rank {
                 0 => Ok(()),
-                1 => Err(Error::Loader("no picture".into())),
+                1 => Err(Error::Loader("no image".into())),
                 _ => Err(Error::Stopped),
             };
             all_ok(ranks, own).unwrap_err().to_string()
         });
-        assert_eq!(
-            found,
-            ["rank 1: no picture", "no picture", "rank 1: no picture"]
-        );
+        assert_eq!(found, ["rank 1: no image", "no image", "rank 1: no image"]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub enum Interpolation {
     Bicubic,
 }
 
-/// The random views of a picture, applied in this order: crop, flip, color jitter, gray, blur, solarize, normalize.
+/// The random views of an image, applied in this order: crop, flip, color jitter, gray, blur, solarize, normalize.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AugmentConfig {
@@ -39,7 +39,7 @@ pub struct AugmentConfig {
     /// Smallest and largest ratio of a crop's width to its height; its logarithm is drawn uniformly. Default `[0.75,
     /// 1.333]`. Source: torchvision.
     pub ratio: [f64; 2],
-    /// Which part of a picture is evaluated. Default the center. Not a key of its own: it is the model's.
+    /// Which part of an image is evaluated. Default the center. Not a key of its own: it is the model's.
     #[serde(skip)]
     pub eval_fit: EvalFit,
     /// How crops are resized: "bicubic" or "bilinear". Default `"bicubic"`. Source: DINO.
@@ -260,7 +260,7 @@ impl AugmentConfig {
         self.uint8 || is_unmixed
     }
 
-    /// All views of a picture, G + L.
+    /// All views of an image, G + L.
     pub fn views(&self) -> usize {
         self.global_views + self.local_views
     }
@@ -274,7 +274,7 @@ impl AugmentConfig {
         }
     }
 
-    /// Side of a view of this kind, and the share of the picture's area that it covers.
+    /// Side of a view of this kind, and the share of the image's area that it covers.
     pub(super) fn size_and_scale(&self, kind: ViewKind) -> (usize, [f64; 2]) {
         match kind {
             ViewKind::First | ViewKind::Other => (self.image_size, self.scale),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::data::PictureSource;
+use crate::data::ImageSource;
 use crate::data::loader::{Loader, Position, TrainViews};
 use crate::data::loader_config::LoaderConfig;
 use crate::data::pixels::Pixels;
@@ -15,19 +15,19 @@ const BATCH: usize = 16;
 /// What a loader gives.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LoaderSpeed {
-    /// Pictures per second, each with all its views.
+    /// Images per second, each with all its views.
     pub images_per_s: f64,
-    /// Bytes of the views of a picture, in memory and on the way to a GPU.
+    /// Bytes of the views of an image, in memory and on the way to a GPU.
     pub bytes_per_image: usize,
 }
 
-/// Pictures per second, each giving all its views, that `workers` threads (0 for one per processor) prepare: decoding
-/// included, no picture kept. Runs about as long as `duration`.
+/// Images per second, each giving all its views, that `workers` threads (0 for one per processor) prepare: decoding
+/// included, no image kept. Runs about as long as `duration`.
 ///
 /// # Errors
 /// As [`Loader::new`] and [`Loader::next_batch`].
 pub fn bench_loader(
-    source: Arc<dyn PictureSource>,
+    source: Arc<dyn ImageSource>,
     make: TrainViews,
     workers: usize,
     duration: Duration,
@@ -46,12 +46,12 @@ pub fn bench_loader(
     let bytes_per_image = bytes / batch.samples.len();
     drop(batch);
     let start = Instant::now();
-    let mut pictures = 0;
+    let mut images = 0;
     while start.elapsed() < duration {
-        pictures += loader.next_batch()?.samples.len();
+        images += loader.next_batch()?.samples.len();
     }
     let seconds = start.elapsed().as_secs_f64();
-    if pictures == 0 {
+    if images == 0 {
         return Err(Error::config(
             "seconds",
             duration.as_secs_f64(),
@@ -59,7 +59,7 @@ pub fn bench_loader(
         ));
     }
     Ok(LoaderSpeed {
-        images_per_s: pictures as f64 / seconds,
+        images_per_s: images as f64 / seconds,
         bytes_per_image,
     })
 }

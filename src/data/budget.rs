@@ -17,7 +17,7 @@ pub(super) fn memory_bytes(mib: usize, threads: usize) -> usize {
 #[derive(Debug)]
 pub(super) struct Budget {
     pub batches: Share,
-    pub pictures: Share,
+    pub images: Share,
 }
 
 impl Budget {
@@ -28,7 +28,7 @@ impl Budget {
         };
         Self {
             batches: half(),
-            pictures: half(),
+            images: half(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which part of a picture a view shows, and its resize to the view's size in one step.
+//! Which part of an image a view shows, and its resize to the view's size in one step.
 
 use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
@@ -13,7 +13,7 @@ use crate::random::Random;
 /// Attempts of a random crop before it falls back to the center.
 const ATTEMPTS: usize = 10;
 
-/// A rectangle of whole pixels inside a picture.
+/// A rectangle of whole pixels inside an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CropBox {
     /// Column of its left edge.
@@ -27,7 +27,7 @@ pub struct CropBox {
 }
 
 impl CropBox {
-    /// A crop of a picture of `width` x `height` as `torchvision.transforms.RandomResizedCrop` draws it: ten attempts
+    /// A crop of an image of `width` x `height` as `torchvision.transforms.RandomResizedCrop` draws it: ten attempts
     /// at an area and an aspect ratio that fit, then the largest center crop of an allowed ratio.
     pub fn draw(
         scale: [f64; 2],
@@ -68,7 +68,7 @@ impl CropBox {
     }
 }
 
-/// Resizes parts of pictures to S x S; keeps its buffers.
+/// Resizes parts of images to S x S; keeps its buffers.
 pub struct SquareResizer {
     resizer: Resizer,
     options: ResizeOptions,
@@ -90,15 +90,15 @@ impl SquareResizer {
         }
     }
 
-    /// The part `area` of `picture`; nothing outside of it is looked at, as if it were cut out first.
+    /// The part `area` of `image`; nothing outside of it is looked at, as if it were cut out first.
     ///
     /// # Shapes
     /// S x S pixels, row-major.
     ///
     /// # Errors
-    /// `area` is not inside the picture.
-    pub fn crop(&mut self, picture: &RgbImage, area: &CropBox) -> Result<&[U8x3]> {
-        let view = borrow(picture)?;
+    /// `area` is not inside the image.
+    pub fn crop(&mut self, image: &RgbImage, area: &CropBox) -> Result<&[U8x3]> {
+        let view = borrow(image)?;
         let view = TypedCroppedImage::new(view, area.left, area.top, area.width, area.height)
             .map_err(failed)?;
         self.resizer
@@ -107,45 +107,45 @@ impl SquareResizer {
         Ok(self.resized.pixels())
     }
 
-    /// The evaluation view: the part of `picture` that `fit` shows.
+    /// The evaluation view: the part of `image` that `fit` shows.
     ///
     /// # Shapes
     /// S x S pixels, row-major.
     ///
     /// # Errors
-    /// The picture has no pixel.
-    pub fn center(&mut self, picture: &RgbImage, fit: EvalFit) -> Result<&[U8x3]> {
-        if picture.is_empty() {
+    /// The image has no pixel.
+    pub fn center(&mut self, image: &RgbImage, fit: EvalFit) -> Result<&[U8x3]> {
+        if image.is_empty() {
             return Err(failed("it has no pixels")); // the resizer would leave the last one's
         }
-        let size = [picture.width(), picture.height()];
+        let size = [image.width(), image.height()];
         let [[left, top], [width, height]] = fit.area(size, self.resized.width() as usize);
-        // Pixels around the box contribute at its edges, as they do when the whole picture is resized.
+        // Pixels around the box contribute at its edges, as they do when the whole image is resized.
         let options = self.options.crop(left, top, width, height);
         self.resizer
-            .resize_typed(&borrow(picture)?, &mut self.resized, &options)
+            .resize_typed(&borrow(image)?, &mut self.resized, &options)
             .map_err(failed)?;
         Ok(self.resized.pixels())
     }
 }
 
-/// `picture` at another size, by the filter of bicubic views.
+/// `image` at another size, by the filter of bicubic views.
 ///
 /// # Errors
 /// A side is zero.
-pub(super) fn resized(picture: &RgbImage, [width, height]: [u32; 2]) -> Result<RgbImage> {
+pub(super) fn resized(image: &RgbImage, [width, height]: [u32; 2]) -> Result<RgbImage> {
     let filter = ResizeAlg::Convolution(FilterType::CatmullRom);
     let options = ResizeOptions::new().resize_alg(filter);
     let mut pixels = vec![0; 3 * width as usize * height as usize];
     let mut small = TypedImage::<U8x3>::from_buffer(width, height, &mut pixels).map_err(failed)?;
     Resizer::new()
-        .resize_typed(&borrow(picture)?, &mut small, &options)
+        .resize_typed(&borrow(image)?, &mut small, &options)
         .map_err(failed)?;
     RgbImage::from_raw(width, height, pixels).ok_or_else(|| failed("its size is zero"))
 }
 
-fn borrow(picture: &RgbImage) -> Result<TypedImageRef<'_, U8x3>> {
-    TypedImageRef::from_buffer(picture.width(), picture.height(), picture.as_raw()).map_err(failed)
+fn borrow(image: &RgbImage) -> Result<TypedImageRef<'_, U8x3>> {
+    TypedImageRef::from_buffer(image.width(), image.height(), image.as_raw()).map_err(failed)
 }
 
 fn failed(error: impl std::fmt::Display) -> Error {

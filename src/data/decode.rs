@@ -1,4 +1,4 @@
-//! A picture file as 8-bit RGB: any color type, transparency on white, upright.
+//! An image file as 8-bit RGB: any color type, transparency on white, upright.
 
 mod deep;
 mod directory;
@@ -30,7 +30,7 @@ pub(super) use jpeg::check_frame;
 pub(super) use orientation::{MAX_EXIF, RAW_PROFILE, of_exif, of_file as orientation_of};
 pub(super) use tiff::Layout as TiffLayout;
 
-/// The picture in `path` as 8-bit RGB, values of more than 8 bits from their whole range: [`ValueRange::Full`].
+/// The image in `path` as 8-bit RGB, values of more than 8 bits from their whole range: [`ValueRange::Full`].
 ///
 /// # Shapes
 /// H x W x 3, row-major.
@@ -41,7 +41,7 @@ pub fn decode_rgb(path: &Path, max_pixels: u64) -> Result<RgbImage> {
     decode_rgb_in(path, max_pixels, ValueRange::Full)
 }
 
-/// The picture in `path` as 8-bit RGB.
+/// The image in `path` as 8-bit RGB.
 ///
 /// Gray becomes three equal channels, 16 bits and floats are scaled to 8 bits as `range` says, transparency is composed on
 /// white (TIFF's premultiplied kind too), a palette is looked up, CMYK is taken as Adobe's in JPEG files (inverted, as
@@ -53,9 +53,9 @@ pub fn decode_rgb(path: &Path, max_pixels: u64) -> Result<RgbImage> {
 /// H x W x 3, row-major.
 ///
 /// # Errors
-/// The file cannot be read, is no picture, is of a kind that is not read (cameras' raw files, HEIC, TIFF with whole
+/// The file cannot be read, is no image, is of a kind that is not read (cameras' raw files, HEIC, TIFF with whole
 /// numbers of 32 bits, ...), is truncated or damaged, has more than `max_pixels` pixels, or is longer than any such
-/// picture.
+/// image.
 pub fn decode_rgb_in(path: &Path, max_pixels: u64, range: ValueRange) -> Result<RgbImage> {
     decoded(path, max_pixels, |bytes, format, _| {
         decode_bytes(bytes, format, max_pixels, range)
@@ -65,7 +65,7 @@ pub fn decode_rgb_in(path: &Path, max_pixels: u64, range: ValueRange) -> Result<
 /// [`decode_rgb_in`] of a file that was seen before: refuses it where `is_replaced`, by its bytes, kind and stamp.
 ///
 /// # Errors
-/// Those of [`decode_rgb_in`], which come first, and that it is another picture now.
+/// Those of [`decode_rgb_in`], which come first, and that it is another image now.
 pub(super) fn decode_rgb_as_seen(
     path: &Path,
     max_pixels: u64,
@@ -74,38 +74,38 @@ pub(super) fn decode_rgb_as_seen(
 ) -> Result<RgbImage> {
     decoded(path, max_pixels, |bytes, format, stamp| {
         let is_replaced = is_replaced(&bytes, format, stamp);
-        let picture = decode_bytes(bytes, format, max_pixels, range)?;
+        let image = decode_bytes(bytes, format, max_pixels, range)?;
         match is_replaced {
             true => Err("has another size or kind than when the folder was scanned".to_owned()),
-            false => Ok(picture),
+            false => Ok(image),
         }
     })
 }
 
-/// The same picture with its alpha channel: 8-bit RGBA. On white it is what [`decode_rgb_in`] gives.
+/// The same image with its alpha channel: 8-bit RGBA. On white it is what [`decode_rgb_in`] gives.
 ///
 /// # Shapes
 /// H x W x 4, row-major.
 ///
 /// # Errors
-/// Those of [`decode_rgb_in`]; a picture without an alpha channel; TIFF, whose alpha channel is not read.
+/// Those of [`decode_rgb_in`]; an image without an alpha channel; TIFF, whose alpha channel is not read.
 pub fn decode_rgba(path: &Path, max_pixels: u64, range: ValueRange) -> Result<RgbaImage> {
     decoded(path, max_pixels, |bytes, format, _| {
         if format == ImageFormat::Tiff {
             return Err("the alpha channel of TIFF is not read; save it as PNG".to_owned());
         }
         let orientation = orientation::of_file(&bytes, format);
-        let mut picture = open(bytes, format, max_pixels)?;
-        if !picture.color().has_alpha() {
+        let mut image = open(bytes, format, max_pixels)?;
+        if !image.color().has_alpha() {
             return Err("has no alpha channel".to_owned());
         }
-        stretch(&mut picture, range)?;
-        picture.apply_orientation(orientation);
-        Ok(picture.into_rgba8())
+        stretch(&mut image, range)?;
+        image.apply_orientation(orientation);
+        Ok(image.into_rgba8())
     })
 }
 
-/// Adds the values of the colors of the picture in `path` to `counts`, if they have more than 8 bits.
+/// Adds the values of the colors of the image in `path` to `counts`, if they have more than 8 bits.
 ///
 /// # Errors
 /// Those of [`decode_rgb_in`].
@@ -115,8 +115,8 @@ pub(super) fn count_values(path: &Path, max_pixels: u64, counts: &mut ValueCount
             let layout = tiff_layout(&bytes, max_pixels)?;
             return tiff::count(bytes, &layout, counts);
         }
-        let mut picture = open(bytes, format, max_pixels)?;
-        if let Some(deep) = DeepSamples::of_picture(&mut picture) {
+        let mut image = open(bytes, format, max_pixels)?;
+        if let Some(deep) = DeepSamples::of_image(&mut image) {
             deep.count(counts);
         }
         Ok(())
@@ -157,8 +157,8 @@ fn tiff_layout(bytes: &[u8], max_pixels: u64) -> std::result::Result<tiff::Layou
 }
 
 /// Stretches colors of more than 8 bits.
-fn stretch(picture: &mut DynamicImage, range: ValueRange) -> std::result::Result<(), String> {
-    match DeepSamples::of_picture(picture) {
+fn stretch(image: &mut DynamicImage, range: ValueRange) -> std::result::Result<(), String> {
+    match DeepSamples::of_image(image) {
         Some(deep) => deep.stretch(range),
         None => Ok(()),
     }
@@ -174,26 +174,26 @@ fn decode_bytes(
     match format {
         ImageFormat::Tiff => {
             let layout = tiff_layout(&bytes, max_pixels)?;
-            let picture = tiff::decode(bytes, &layout, range)?;
-            return Ok(turned(picture, layout.orientation));
+            let image = tiff::decode(bytes, &layout, range)?;
+            return Ok(turned(image, layout.orientation));
         }
         ImageFormat::Jpeg => {
-            if let Some(picture) = jpeg::decode(&bytes, max_pixels)? {
-                return Ok(turned(picture, orientation));
+            if let Some(image) = jpeg::decode(&bytes, max_pixels)? {
+                return Ok(turned(image, orientation));
             }
         }
         _ => {}
     }
-    let mut picture = open(bytes, format, max_pixels)?;
-    stretch(&mut picture, range)?;
-    let picture = match picture.color().has_alpha() {
-        true => on_white(&picture.into_rgba8()),
-        false => picture.into_rgb8(),
+    let mut image = open(bytes, format, max_pixels)?;
+    stretch(&mut image, range)?;
+    let image = match image.color().has_alpha() {
+        true => on_white(&image.into_rgba8()),
+        false => image.into_rgb8(),
     };
-    Ok(turned(picture, orientation))
+    Ok(turned(image, orientation))
 }
 
-/// The picture as it lies in the file.
+/// The image as it lies in the file.
 fn open(
     mut bytes: Vec<u8>,
     format: ImageFormat,
@@ -219,16 +219,16 @@ fn open(
     DynamicImage::from_decoder(decoder).map_err(in_words)
 }
 
-fn turned(picture: RgbImage, orientation: Orientation) -> RgbImage {
-    let mut picture = DynamicImage::ImageRgb8(picture);
-    picture.apply_orientation(orientation);
-    picture.into_rgb8()
+fn turned(image: RgbImage, orientation: Orientation) -> RgbImage {
+    let mut image = DynamicImage::ImageRgb8(image);
+    image.apply_orientation(orientation);
+    image.into_rgb8()
 }
 
-/// `picture` on a white ground.
-pub(crate) fn on_white(picture: &RgbaImage) -> RgbImage {
-    let mut composed = RgbImage::new(picture.width(), picture.height());
-    for (to, from) in composed.pixels_mut().zip(picture.pixels()) {
+/// `image` on a white ground.
+pub(crate) fn on_white(image: &RgbaImage) -> RgbImage {
+    let mut composed = RgbImage::new(image.width(), image.height());
+    for (to, from) in composed.pixels_mut().zip(image.pixels()) {
         let [r, g, b, alpha] = from.0.map(u32::from);
         // round(alpha * color + (1 - alpha) * white) in whole numbers
         to.0 = [r, g, b].map(|color| ((color * alpha + 255 * (255 - alpha) + 127) / 255) as u8);

@@ -1,9 +1,9 @@
 //! The demo data set: twelve classes of procedural shapes and textures, made on first use and kept in a cache folder.
 //!
 //! The class is the motif alone: tint, contrast, which of figure and ground is the brighter, light from one side,
-//! noise, place, size and tilt are drawn without a look at it, see `picture.rs`.
+//! noise, place, size and tilt are drawn without a look at it, see `image.rs`.
 
-mod picture;
+mod motif;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,28 +11,28 @@ use std::path::{Path, PathBuf};
 use crate::data::cache_folder::cache_folder;
 use crate::error::{Error, Result};
 use crate::unfinished::unique_digits;
-use picture::{CLASSES, Split, picture};
+use motif::{CLASSES, Split, image};
 
 /// Written last: a set without it, or with another text in it, is not complete.
 const MARKER: &str = "ibot-demo.txt";
-/// Counts up whenever a picture changes.
+/// Counts up whenever an image changes.
 const VERSION: u32 = 1;
 
-/// Where the demo's pictures are; both folders hold one folder per class.
+/// Where the demo's images are; both folders hold one folder per class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DemoSet {
-    /// Pictures to train on, and the bank of k-NN.
+    /// Images to train on, and the bank of k-NN.
     pub train: PathBuf,
-    /// Pictures to test with, none of them in `train`.
+    /// Images to test with, none of them in `train`.
     pub test: PathBuf,
     /// Number of classes.
     pub classes: usize,
 }
 
-/// Makes the demo's pictures in the folder `cache`, or finds them there: `<cache>/train/<class>/<nnnn>.png` and
+/// Makes the demo's images in the folder `cache`, or finds them there: `<cache>/train/<class>/<nnnn>.png` and
 /// `<cache>/test/...`, 40 x 40 pixels.
 ///
-/// The same counts give the same pictures on every machine. A set that is half-written, or of other counts, is made
+/// The same counts give the same images on every machine. A set that is half-written, or of other counts, is made
 /// again; it appears under its name only when complete.
 ///
 /// # Errors
@@ -108,18 +108,16 @@ fn marker_text([(_, train), (_, test)]: Counts) -> String {
     format!("ibot demo set, version {VERSION}: {train} train and {test} test pictures per class\n")
 }
 
-/// Whether `cache` holds the set that `marker` names, with no picture lost since.
+/// Whether `cache` holds the set that `marker` names, with no image lost since.
 fn is_complete(cache: &Path, counts: Counts, marker: &str) -> bool {
-    let pictures = |split, name| match fs::read_dir(cache.join(folder(split)).join(name)) {
+    let images = |split, name| match fs::read_dir(cache.join(folder(split)).join(name)) {
         Ok(entries) => entries.count(),
         Err(_) => 0,
     };
     fs::read_to_string(cache.join(MARKER)).is_ok_and(|text| text == marker)
-        && counts.into_iter().all(|(split, count)| {
-            CLASSES
-                .iter()
-                .all(|(name, _)| pictures(split, name) == count)
-        })
+        && counts
+            .into_iter()
+            .all(|(split, count)| CLASSES.iter().all(|(name, _)| images(split, name) == count))
 }
 
 /// Writes the set next to `cache`, then renames it into place.
@@ -159,7 +157,7 @@ fn write(fresh: &Path, counts: Counts, marker: &str) -> Result<()> {
             fs::create_dir_all(&place).map_err(Error::io(&place))?;
             for number in 0..count {
                 let path = place.join(format!("{number:04}.png"));
-                picture(motif, class, split, number)
+                image(motif, class, split, number)
                     .save(&path)
                     .map_err(|error| match error {
                         image::ImageError::IoError(source) => Error::io(&path)(source),

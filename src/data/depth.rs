@@ -1,10 +1,10 @@
-//! What the samples of a picture file are, and what of the file is not used, by its header.
+//! What the samples of an image file are, and what of the file is not used, by its header.
 
 use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
 
-/// What the colors of a picture are made of.
+/// What the colors of an image are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Depth {
     /// Whole numbers of up to 8 bits, or of a kind that is scaled from its whole range, as CMYK is.
@@ -21,7 +21,7 @@ pub enum Depth {
 pub enum Unused {
     /// All pages of a TIFF file but the first.
     Pages,
-    /// All channels of a gray picture but the first.
+    /// All channels of a gray image but the first.
     ChannelsButOne,
     /// All channels but red, green and blue.
     Channels,

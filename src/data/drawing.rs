@@ -21,9 +21,9 @@ pub(super) const HEAD_BYTES: u64 = 33 + 8 + 13;
 ///
 /// # Errors
 /// [`crate::Error::Io`].
-pub fn write_drawing(path: &Path, picture: &RgbImage) -> Result<()> {
+pub fn write_drawing(path: &Path, image: &RgbImage) -> Result<()> {
     let unfinished = Unfinished::write(path, |file| {
-        encode(file, picture).map_err(|error| match error {
+        encode(file, image).map_err(|error| match error {
             EncodingError::IoError(source) => source,
             other => io::Error::other(other),
         })
@@ -31,14 +31,14 @@ pub fn write_drawing(path: &Path, picture: &RgbImage) -> Result<()> {
     unfinished?.finish()
 }
 
-fn encode(file: impl Write, picture: &RgbImage) -> std::result::Result<(), EncodingError> {
-    let (width, height) = picture.dimensions();
+fn encode(file: impl Write, image: &RgbImage) -> std::result::Result<(), EncodingError> {
+    let (width, height) = image.dimensions();
     let mut encoder = png::Encoder::new(file, width, height);
     encoder.set_color(ColorType::Rgb);
     encoder.set_depth(BitDepth::Eight);
     encoder.add_text_chunk(SOFTWARE.0.to_owned(), SOFTWARE.1.to_owned())?;
     let mut writer = encoder.write_header()?;
-    writer.write_image_data(picture.as_raw())?;
+    writer.write_image_data(image.as_raw())?;
     writer.finish()
 }
 
@@ -60,18 +60,18 @@ mod tests {
     fn a_drawing_is_known_again_and_another_png_is_none() {
         let folder = std::env::temp_dir().join(format!("ibot-drawing-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let picture = RgbImage::from_fn(7, 5, |x, y| image::Rgb([x as u8 * 30, y as u8 * 40, 9]));
+        let image = RgbImage::from_fn(7, 5, |x, y| image::Rgb([x as u8 * 30, y as u8 * 40, 9]));
         let [drawing, photo] = ["drawing.png", "photo.png"].map(|name| folder.join(name));
-        write_drawing(&drawing, &picture).unwrap();
-        picture.save(&photo).unwrap();
+        write_drawing(&drawing, &image).unwrap();
+        image.save(&photo).unwrap();
         let head = |path| std::fs::read(path).unwrap()[..HEAD_BYTES as usize].to_vec();
         assert!(is_drawing(&head(&drawing)) && !is_drawing(&head(&photo)));
         assert!(!is_drawing(&head(&drawing)[..50]));
-        assert_eq!(image::open(&drawing).unwrap().into_rgb8(), picture);
+        assert_eq!(image::open(&drawing).unwrap().into_rgb8(), image);
         // one that cannot be drawn leaves the one before
         let empty = RgbImage::new(0, 5);
         assert!(write_drawing(&drawing, &empty).is_err());
-        assert_eq!(image::open(&drawing).unwrap().into_rgb8(), picture);
+        assert_eq!(image::open(&drawing).unwrap().into_rgb8(), image);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

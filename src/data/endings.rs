@@ -1,15 +1,15 @@
-//! What holds many pictures, by the ending of its name.
+//! What holds many images, by the ending of its name.
 
 use std::path::Path;
 
-/// Archives and tables that have pictures in them.
+/// Archives and tables that have images in them.
 const TAR: &str = "tar";
 const PARQUET: &str = "parquet";
-/// Lists of files that have pictures in them.
+/// Lists of files that have images in them.
 const TEXT: &str = "txt";
 const CSV: &str = "csv";
 
-/// Whether a file has pictures in it.
+/// Whether a file has images in it.
 pub(super) fn is_shard(path: &Path) -> bool {
     has_one_of(path, &[TAR, PARQUET])
 }

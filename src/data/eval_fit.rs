@@ -1,23 +1,23 @@
-//! What part of a picture the evaluation view shows.
+//! What part of an image the evaluation view shows.
 
 use serde::{Deserialize, Serialize};
 
-/// Square pictures up to this side are evaluated whole: cropping a 32-pixel image would lose too much.
+/// Square images up to this side are evaluated whole: cropping a 32-pixel image would lose too much.
 const SMALL_SIDE: u32 = 96;
-/// Side of the resized picture by side of the center crop, in the usual ImageNet evaluation: 256 / 224.
+/// Side of the resized image by side of the center crop, in the usual ImageNet evaluation: 256 / 224.
 const EVAL_MARGIN: [u64; 2] = [8, 7];
 
-/// How a picture becomes a square of S pixels for evaluation, without randomness.
+/// How an image becomes a square of S pixels for evaluation, without randomness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EvalFit {
-    /// The shorter side to S * 256 / 224 pixels, rounded down; then the center. A square picture of up to 96 pixels per side
+    /// The shorter side to S * 256 / 224 pixels, rounded down; then the center. A square image of up to 96 pixels per side
     /// is taken whole. Source: DINO and iBOT, for the numbers.
     #[default]
     Margin,
     /// The shorter side to this many pixels, at least S; then the center. transformers' `shortest_edge`.
     Shorter(usize),
-    /// Both sides to S, whatever the picture's shape.
+    /// Both sides to S, whatever the image's shape.
     Stretch,
 }
 
@@ -33,7 +33,7 @@ impl EvalFit {
         }
     }
 
-    /// Side of the resized picture before the crop to `side`; none for one that is stretched.
+    /// Side of the resized image before the crop to `side`; none for one that is stretched.
     pub fn shorter_side(self, side: usize) -> Option<usize> {
         match self {
             Self::Margin => {
@@ -45,14 +45,14 @@ impl EvalFit {
         }
     }
 
-    /// Largest side, in pixels, of square pictures that are taken whole, without the crop; none where these are no exception.
+    /// Largest side, in pixels, of square images that are taken whole, without the crop; none where these are no exception.
     pub fn whole_squares(self) -> Option<u32> {
         (self == Self::Margin).then_some(SMALL_SIDE)
     }
 
-    /// The part of a picture of `size` `[width, height]` that becomes the view: left, top, width and height.
+    /// The part of an image of `size` `[width, height]` that becomes the view: left, top, width and height.
     ///
-    /// torchvision resizes to whole pixels and cuts at whole pixels; the part is what these are in the picture, so that one
+    /// torchvision resizes to whole pixels and cuts at whole pixels; the part is what these are in the image, so that one
     /// resize gives what its two steps give. Source: torchvision `Resize` and `CenterCrop` (`_compute_resized_output_size`,
     /// `center_crop`).
     pub(super) fn area(self, size: [u32; 2], side: usize) -> [[f64; 2]; 2] {
@@ -73,11 +73,11 @@ impl EvalFit {
         [[left, top], [width, height]]
     }
 
-    /// The `[column, row]` of the picture in whose pixel the center of each pixel of the view lies, row by row, for a view of
+    /// The `[column, row]` of the image in whose pixel the center of each pixel of the view lies, row by row, for a view of
     /// `side` pixels per side.
     pub(super) fn nearest(self, size: [u32; 2], side: usize) -> impl Iterator<Item = [u32; 2]> {
         let [[left, top], [width, height]] = self.area(size, side);
-        // inside of the picture, as the part is
+        // inside of the image, as the part is
         let place = move |start: f64, length: f64, at: usize| {
             (start + (at as f64 + 0.5) * length / side as f64) as u32
         };

@@ -1,14 +1,14 @@
-//! Batches to evaluate on: every usable picture once, in order, by the fixed evaluation view.
+//! Batches to evaluate on: every usable image once, in order, by the fixed evaluation view.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::data::PictureSource;
+use crate::data::ImageSource;
 use crate::data::augment::AugmentConfig;
 use crate::data::budget::memory_bytes;
+use crate::data::images::Images;
 use crate::data::open_batch::Slot;
-use crate::data::pictures::Pictures;
 use crate::data::pixels::Pixels;
 use crate::data::pool::{Pool, Task, worker_count};
 use crate::data::view::Augmenter;
@@ -32,18 +32,18 @@ pub struct EvalBatch {
 pub struct EvalBatches {
     pool: Pool<EvalTask>,
     is_over: bool,
-    /// Whether any picture was usable so far.
-    has_pictures: bool,
+    /// Whether any image was usable so far.
+    has_images: bool,
 }
 
-/// Every usable picture of `source`, in order, `batch_size` at a time (fewer in the last batch, and where a picture
+/// Every usable image of `source`, in order, `batch_size` at a time (fewer in the last batch, and where an image
 /// cannot be decoded), made by `workers` threads, 0 for one per processor.
 ///
 /// # Errors
 /// A setting out of its range, or no thread could be started. The iterator returns an error if a worker panics, and at its
-/// end if no picture was usable.
+/// end if no image was usable.
 pub fn eval_batches(
-    source: Arc<dyn PictureSource>,
+    source: Arc<dyn ImageSource>,
     augment: &AugmentConfig,
     batch_size: usize,
     workers: usize,
@@ -53,8 +53,8 @@ pub fn eval_batches(
         return Err(Error::config("batch_size", batch_size, "give 1 or more"));
     }
     let task = EvalTask {
-        // Every picture is looked at once, so none is kept.
-        pictures: Pictures::new(source, 0),
+        // Every image is looked at once, so none is kept.
+        images: Images::new(source, 0),
         augment: augment.clone(),
         batch_size,
     };
@@ -62,22 +62,22 @@ pub fn eval_batches(
     Ok(EvalBatches {
         pool: Pool::new(task, workers, QUEUE, memory, 0)?,
         is_over: false,
-        has_pictures: false,
+        has_images: false,
     })
 }
 
 impl EvalBatches {
-    /// The same, but it is no error that no picture is usable.
+    /// The same, but it is no error that no image is usable.
     pub(crate) fn or_none(self) -> Self {
         Self {
-            has_pictures: true,
+            has_images: true,
             ..self
         }
     }
 
-    /// The pictures that could not be decoded, and why, since the last call; each appears once.
+    /// The images that could not be decoded, and why, since the last call; each appears once.
     pub fn take_skipped(&self) -> Vec<(PathBuf, String)> {
-        self.pool.task().pictures.take_skipped()
+        self.pool.task().images.take_skipped()
     }
 
     /// The next batch; not once `stop` is raised, which is [`Error::Stopped`] and the end.
@@ -92,7 +92,7 @@ impl EvalBatches {
 
     fn advance(&mut self, stop: &AtomicBool) -> Result<Option<EvalBatch>> {
         while let Some(mut made) = self.pool.take(stop)? {
-            let pictures = &self.pool.task().pictures;
+            let images = &self.pool.task().images;
             let view_len = self.pool.task().augment.view_len();
             let mut pixels = made.views.pop().unwrap_or_default();
             for (at, shown) in made.shown.iter().enumerate().rev() {
@@ -104,18 +104,18 @@ impl EvalBatches {
             if made.samples.is_empty() {
                 continue;
             }
-            self.has_pictures = true;
-            let label = |&sample: &usize| pictures.source().label(sample);
+            self.has_images = true;
+            let label = |&sample: &usize| images.source().label(sample);
             return Ok(Some(EvalBatch {
                 labels: made.samples.iter().map(label).collect(),
                 samples: made.samples,
                 pixels,
             }));
         }
-        if self.has_pictures {
+        if self.has_images {
             Ok(None)
         } else {
-            Err(self.pool.task().pictures.none_usable())
+            Err(self.pool.task().images.none_usable())
         }
     }
 }
@@ -129,7 +129,7 @@ impl Iterator for EvalBatches {
 }
 
 struct EvalTask {
-    pictures: Pictures,
+    images: Images,
     augment: AugmentConfig,
     batch_size: usize,
 }
@@ -143,22 +143,22 @@ impl Task for EvalTask {
 
     fn batch_bytes(&self) -> usize {
         // an entry of levels is a byte
-        let samples = self.batch_size.min(self.pictures.source().len());
+        let samples = self.batch_size.min(self.images.source().len());
         samples * self.augment.view_len()
     }
 
-    fn picture_bytes(&self, sample: usize) -> usize {
-        self.pictures.decoding_bytes(sample)
+    fn image_bytes(&self, sample: usize) -> usize {
+        self.images.decoding_bytes(sample)
     }
 
     fn room(&self, samples: usize) -> Vec<Pixels> {
-        // not a fraction in them: a resized picture has whole levels
+        // not a fraction in them: a resized image has whole levels
         let levels = vec![0; samples * self.augment.view_len()];
         vec![Pixels::from_levels(levels, &self.augment)]
     }
 
     fn samples(&self, number: usize) -> Option<Vec<usize>> {
-        let count = self.pictures.source().len();
+        let count = self.images.source().len();
         let start = number * self.batch_size;
         (start < count).then(|| (start..count.min(start + self.batch_size)).collect())
     }
@@ -170,15 +170,15 @@ impl Task for EvalTask {
         sample: usize,
         slot: &Slot,
     ) -> Result<Option<usize>> {
-        let Some(picture) = self.pictures.get(sample)? else {
+        let Some(image) = self.images.get(sample)? else {
             return Ok(None);
         };
-        augmenter.eval_view(&picture)?;
+        augmenter.eval_view(&image)?;
         slot.write(0, |pixels, place| augmenter.write_to(pixels, place));
         Ok(Some(sample))
     }
 
     fn name(&self, sample: usize) -> String {
-        printable(self.pictures.source().name(sample))
+        printable(self.images.source().name(sample))
     }
 }

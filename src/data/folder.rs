@@ -1,4 +1,4 @@
-//! An image folder: its pictures and classes, found by content and in a fixed order.
+//! An image folder: its images and classes, found by content and in a fixed order.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use image::RgbImage;
 use rayon::prelude::*;
 use unicode_normalization::UnicodeNormalization as _;
 
-use crate::data::PictureSource;
+use crate::data::ImageSource;
 use crate::data::decode::decode_rgb_as_seen;
 use crate::data::depth::Depth;
 use crate::data::folder_config::FolderConfig;
@@ -18,20 +18,20 @@ use crate::data::index::table::Table;
 use crate::data::measure::{AS_GIVEN, SAMPLE, range_of};
 use crate::data::order::Shuffle;
 use crate::data::sources::{check_source, holds_images, list};
-use crate::data::summary::{ScanSummary, no_picture};
+use crate::data::summary::{ScanSummary, no_image};
 use crate::data::thumbnails::Thumbnails;
 use crate::data::value_range::ValueRange;
 use crate::error::{Error, Result, printable};
 
-/// The usable pictures of a folder, sorted by path.
+/// The usable images of a folder, sorted by path.
 #[derive(Debug, Clone)]
 pub struct ImageFolder {
-    /// The folder, or what else the pictures come from.
+    /// The folder, or what else the images come from.
     root: PathBuf,
     /// Sources that are image folders, which hold nothing else.
     folders: Vec<PathBuf>,
     records: Arc<Records>,
-    /// Those of the records that are its pictures; all where there are none.
+    /// Those of the records that are its images; all where there are none.
     places: Option<Arc<[usize]>>,
     /// Own label for each label of the records, where classes are those of another folder.
     relabeled: Option<Arc<[usize]>>,
@@ -44,15 +44,15 @@ pub struct ImageFolder {
 }
 
 impl ImageFolder {
-    /// Finds every picture below `dir`, at any depth, by its content; reads headers only.
+    /// Finds every image below `dir`, at any depth, by its content; reads headers only.
     ///
-    /// Class is the name of the first-level folder; pictures in `dir` itself have none. Where those folders are the parts of
+    /// Class is the name of the first-level folder; images in `dir` itself have none. Where those folders are the parts of
     /// a data set ([`Parts`](crate::data::Parts): `train`, `val`, `test`), it is that of the second level. Folders that start with a dot and
     /// those of tools (`@eaDir`, `#recycle`, `__MACOSX`, `lost+found`, ...) are left out and named. Symbolic links are
     /// followed. The order is that of the path, component by component and byte by byte, on every platform.
     ///
     /// # Errors
-    /// `dir` is missing, or neither a folder nor a file of a set (tar archive, list, index), or no picture in it is usable; the message says what there is instead. A setting out
+    /// `dir` is missing, or neither a folder nor a file of a set (tar archive, list, index), or no image in it is usable; the message says what there is instead. A setting out
     /// of its range, or a cache that cannot be made.
     pub fn scan(dir: impl AsRef<Path>, config: &FolderConfig) -> Result<Self> {
         Self::scan_until(dir, config, &AtomicBool::new(false))
@@ -76,10 +76,10 @@ impl ImageFolder {
         Self::scan_all(&[root.to_path_buf()], config, stop)
     }
 
-    /// The pictures of several sources: folders, as [`ImageFolder::scan`] reads them, tar archives, also as a pattern such as
-    /// `shards/{0000..0999}.tar`, picture files, and text files (`.txt`)
+    /// The images of several sources: folders, as [`ImageFolder::scan`] reads them, tar archives, also as a pattern such as
+    /// `shards/{0000..0999}.tar`, image files, and text files (`.txt`)
     /// that list all of these, a path from the list's own folder in each line. Sources keep their order; a file that is
-    /// named twice counts once. Only pictures of folders have classes, and folders of one name are one class. One folder may be
+    /// named twice counts once. Only images of folders have classes, and folders of one name are one class. One folder may be
     /// given by its index (`.ibidx`, [`ImageFolder::scan_with_index`]).
     ///
     /// # Errors
@@ -112,7 +112,7 @@ impl ImageFolder {
     ///
     /// # Errors
     /// Those of [`ImageFolder::scan_until`]; a `file` that cannot be written, or is there and no index; a folder with archives or tables of
-    /// pictures, which have an index each.
+    /// images, which have an index each.
     pub fn scan_with_index(
         dir: impl AsRef<Path>,
         file: Option<&Path>,
@@ -161,7 +161,7 @@ impl ImageFolder {
         stop: &AtomicBool,
     ) -> Result<Self> {
         if records.len() == 0 {
-            return Err(Error::data(root, no_picture(&summary)));
+            return Err(Error::data(root, no_image(&summary)));
         }
         let (deep, some) = records.deep(SAMPLE);
         let range = range_of(&root, deep, &some, config, &mut summary, stop)?;
@@ -181,7 +181,7 @@ impl ImageFolder {
         })
     }
 
-    /// The record of picture `index`.
+    /// The record of image `index`.
     fn place(&self, index: usize) -> usize {
         self.places.as_ref().map_or(index, |places| places[index])
     }
@@ -191,7 +191,7 @@ impl ImageFolder {
         &self.root
     }
 
-    /// The path of a picture from its folder or list, or the whole one where a list has that.
+    /// The path of an image from its folder or list, or the whole one where a list has that.
     pub(super) fn relative_path(&self, index: usize) -> PathBuf {
         self.records.relative_path(self.place(index), &self.root)
     }
@@ -201,13 +201,13 @@ impl ImageFolder {
         &self.summary
     }
 
-    /// Which values of its pictures with more than 8 bits become black and white: as given, or as measured;
-    /// [`ValueRange::Auto`] where there is no such picture.
+    /// Which values of its images with more than 8 bits become black and white: as given, or as measured;
+    /// [`ValueRange::Auto`] where there is no such image.
     pub fn range(&self) -> ValueRange {
         self.range
     }
 
-    /// Which values of picture `index` become black and white; [`ValueRange::Full`] of one with 8 bits.
+    /// Which values of image `index` become black and white; [`ValueRange::Full`] of one with 8 bits.
     pub fn range_of(&self, index: usize) -> ValueRange {
         match self.records.depth(self.place(index)) {
             Depth::Bits8 => ValueRange::Full,
@@ -215,7 +215,7 @@ impl ImageFolder {
         }
     }
 
-    /// Pixels of picture `index` when it is decoded: width and height. The other way round where a PNG file has its orientation behind
+    /// Pixels of image `index` when it is decoded: width and height. The other way round where a PNG file has its orientation behind
     /// its pixels.
     pub fn size(&self, index: usize) -> [u32; 2] {
         let size = self.records.size(self.place(index));
@@ -234,14 +234,14 @@ impl ImageFolder {
         &self.classes
     }
 
-    /// At most `count` of its pictures, from all over it.
+    /// At most `count` of its images, from all over it.
     pub fn sample(&self, count: usize) -> Self {
         let (all, count) = (self.len(), count.min(self.len()));
         let places: Vec<usize> = (0..count).map(|at| at * all / count).collect();
         self.part(&places)
     }
 
-    /// The pictures at these places, with the classes of the whole.
+    /// The images at these places, with the classes of the whole.
     pub fn part(&self, places: &[usize]) -> Self {
         let places = places.iter().map(|index| self.place(*index));
         Self {
@@ -250,17 +250,17 @@ impl ImageFolder {
         }
     }
 
-    /// Hash of the pictures' names, in order: whether a folder holds the same files as before; their content is not read.
+    /// Hash of the images' names, in order: whether a folder holds the same files as before; their content is not read.
     pub fn fingerprint(&self) -> String {
         self.records.fingerprint(self.places.as_deref())
     }
 
-    /// Label of every picture, in order.
+    /// Label of every image, in order.
     pub fn labels(&self) -> Vec<Option<usize>> {
         (0..self.len()).map(|index| self.label(index)).collect()
     }
 
-    /// The same pictures, reduced and kept as those of another folder, whose cache they share with its bound.
+    /// The same images, reduced and kept as those of another folder, whose cache they share with its bound.
     pub fn with_cache_of(self, other: &Self) -> Self {
         Self {
             thumbnails: other.thumbnails.clone(),
@@ -268,7 +268,7 @@ impl ImageFolder {
         }
     }
 
-    /// The same pictures, whose cache `ranks` processes fill at once: each takes its part of what is free of its bound.
+    /// The same images, whose cache `ranks` processes fill at once: each takes its part of what is free of its bound.
     #[must_use]
     pub fn with_cache_shared_by(mut self, ranks: usize) -> Self {
         let shared = self.thumbnails.map(|all| Arc::new(all.shared_by(ranks)));
@@ -276,7 +276,7 @@ impl ImageFolder {
         self
     }
 
-    /// The same pictures with this range of values, unless it is [`ValueRange::Auto`].
+    /// The same images with this range of values, unless it is [`ValueRange::Auto`].
     #[must_use]
     pub fn with_range(mut self, range: ValueRange) -> Self {
         if !range.is_auto() && range != self.range {
@@ -288,10 +288,10 @@ impl ImageFolder {
         self
     }
 
-    /// The same pictures, reduced, kept and mixed as `config` says; what else it says is not looked at.
+    /// The same images, reduced, kept and mixed as `config` says; what else it says is not looked at.
     ///
     /// # Errors
-    /// A cache that cannot be made or lies among the pictures; [`Error::Stopped`].
+    /// A cache that cannot be made or lies among the images; [`Error::Stopped`].
     pub fn reduced(self, config: &FolderConfig, stop: &AtomicBool) -> Result<Self> {
         config.validate()?;
         let thumbnails = Thumbnails::open(config, &self.folders, stop)?;
@@ -302,7 +302,7 @@ impl ImageFolder {
         })
     }
 
-    /// The same pictures, labeled by the class names of another folder, so that both use the same labels. Names are
+    /// The same images, labeled by the class names of another folder, so that both use the same labels. Names are
     /// the same where Unicode's composed forms are: macOS may write `ä` as two characters, others write one.
     ///
     /// # Errors
@@ -326,7 +326,7 @@ impl ImageFolder {
     }
 }
 
-impl PictureSource for ImageFolder {
+impl ImageSource for ImageFolder {
     fn len(&self) -> usize {
         match &self.places {
             Some(places) => places.len(),
@@ -368,7 +368,7 @@ impl PictureSource for ImageFolder {
         self.shuffle
     }
 
-    fn picture_bytes(&self, index: usize) -> u64 {
+    fn image_bytes(&self, index: usize) -> u64 {
         // before it is reduced: that one is in memory too, unless a cache has the other
         let [width, height] = self.records.size(self.place(index)).map(u64::from);
         3 * width * height

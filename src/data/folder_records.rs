@@ -1,4 +1,4 @@
-//! The pictures of a folder: an index of one folder, or a list of what several sources hold.
+//! The images of a folder: an index of one folder, or a list of what several sources hold.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -28,15 +28,15 @@ use crate::data::summary::ScanSummary;
 use crate::error::{Error, Result, printable};
 use crate::path_text::is_remote;
 
-/// A picture of a list.
+/// An image of a list.
 #[derive(Debug)]
-pub(super) struct ListedPicture {
+pub(super) struct ListedImage {
     pub file: Listed,
     pub label: Option<usize>,
     pub seen: Seen,
 }
 
-/// What was seen of a picture when its folder was scanned.
+/// What was seen of an image when its folder was scanned.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
     pub header: Header,
@@ -44,7 +44,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Whether a file, which starts with these bytes and now has this stamp, is another picture: of another kind, size or depth.
+    /// Whether a file, which starts with these bytes and now has this stamp, is another image: of another kind, size or depth.
     /// One of the same is as good as the one before, as after a copy of the whole set.
     pub fn is_replaced_by(&self, bytes: &[u8], format: ImageFormat, now: Stamp) -> bool {
         if now.is_that_of(self.stamp) {
@@ -56,7 +56,7 @@ impl Seen {
             Path::new(""),
             bytes.len() as u64,
         );
-        // turned the other way about, it is the same picture; on its side it has another size
+        // turned the other way about, it is the same image; on its side it has another size
         let orientation = self.header.orientation;
         header.is_ok_and(|header| {
             Header {
@@ -67,27 +67,27 @@ impl Seen {
     }
 }
 
-/// Pictures, by their place in the order of all.
+/// Images, by their place in the order of all.
 #[derive(Debug)]
 pub(super) enum Records {
     Index(Box<Table>),
     /// And what their paths are relative to.
-    List(Vec<ListedPicture>, Vec<PathBuf>),
+    List(Vec<ListedImage>, Vec<PathBuf>),
 }
 
 impl Records {
     pub fn len(&self) -> usize {
         match self {
             Self::Index(table) => table.len(),
-            Self::List(pictures, _) => pictures.len(),
+            Self::List(images, _) => images.len(),
         }
     }
 
     pub fn path(&self, index: usize) -> PathBuf {
         match self {
             Self::Index(table) => table.path(index),
-            Self::List(pictures, roots) => {
-                let Listed { root, path, .. } = &pictures[index].file;
+            Self::List(images, roots) => {
+                let Listed { root, path, .. } = &images[index].file;
                 roots[*root].join(path)
             }
         }
@@ -102,29 +102,29 @@ impl Records {
                     .map(Path::to_path_buf)
                     .unwrap_or(path)
             }
-            Self::List(pictures, _) => pictures[index].file.path.clone(),
+            Self::List(images, _) => images[index].file.path.clone(),
         }
     }
 
     pub fn label(&self, index: usize) -> Option<usize> {
         match self {
             Self::Index(table) => table.label(index),
-            Self::List(pictures, _) => pictures[index].label,
+            Self::List(images, _) => images[index].label,
         }
     }
 
     /// None of an index that is no more what it was when it was opened.
     pub fn seen(&self, index: usize) -> Option<Seen> {
         match self {
-            Self::Index(table) => table.picture(index).map(|picture| Seen {
-                header: picture.header,
-                stamp: picture.stamp,
+            Self::Index(table) => table.image(index).map(|image| Seen {
+                header: image.header,
+                stamp: image.stamp,
             }),
-            Self::List(pictures, _) => pictures.get(index).map(|picture| picture.seen),
+            Self::List(images, _) => images.get(index).map(|image| image.seen),
         }
     }
 
-    /// Width and height of the upright picture, as far as its header tells.
+    /// Width and height of the upright image, as far as its header tells.
     pub fn size(&self, index: usize) -> [u32; 2] {
         let seen = self.seen(index);
         seen.map_or([0; 2], |seen| [seen.header.width, seen.header.height])
@@ -144,7 +144,7 @@ impl Records {
             .map_or(Depth::Bits8, |seen| seen.header.depth)
     }
 
-    /// How many pictures have more than 8 bits, and some of these that divide all of them evenly, `most` at most.
+    /// How many images have more than 8 bits, and some of these that divide all of them evenly, `most` at most.
     pub fn deep(&self, most: usize) -> (usize, Vec<PathBuf>) {
         let is_deep = |index: &usize| self.depth(*index) != Depth::Bits8;
         let all = match self {
@@ -161,7 +161,7 @@ impl Records {
         (all, some.map(|(_, index)| self.path(index)).collect())
     }
 
-    /// Hash of the names of the pictures at these places; of all of an index without looking at them.
+    /// Hash of the names of the images at these places; of all of an index without looking at them.
     pub fn fingerprint(&self, places: Option<&[usize]>) -> String {
         if let (Self::Index(table), None) = (self, places) {
             return table.facts().fingerprint.clone();
@@ -169,8 +169,8 @@ impl Records {
         let mut digest = NameDigest::default();
         let mut add = |index: usize| match self {
             Self::Index(table) => table.add_name(index, &mut digest),
-            Self::List(pictures, _) => {
-                digest.add(std::iter::empty(), &pictures[index].file.path);
+            Self::List(images, _) => {
+                digest.add(std::iter::empty(), &images[index].file.path);
             }
         };
         match places {
@@ -222,7 +222,7 @@ fn no_image(path: &Path) -> FileKind {
     FileKind::Skipped(remedy.to_owned())
 }
 
-/// What each file of a list is; what is no picture goes to the summary.
+/// What each file of a list is; what is no image goes to the summary.
 ///
 /// # Errors
 /// [`Error::Stopped`] soon after `stop` is raised; the server of the files fails.
@@ -257,35 +257,35 @@ pub(super) fn inspected(
     if config.index {
         keep_indexes(&roots, &files, &found, config.max_pixels);
     }
-    let mut pictures = Vec::with_capacity(found.len());
+    let mut images = Vec::with_capacity(found.len());
     for (file, found) in files.into_iter().zip(found) {
         match found {
-            FileKind::Picture(header, stamp) => {
+            FileKind::Image(header, stamp) => {
                 if let Some(unused) = header.unused {
                     *summary.unused.entry(unused).or_default() += 1;
                 }
                 *summary.kinds.entry(kind(header.format)).or_default() += 1;
-                pictures.push(ListedPicture {
+                images.push(ListedImage {
                     file,
                     label: None,
                     seen: Seen { header, stamp },
                 });
             }
-            FileKind::Other => summary.not_pictures += 1,
+            FileKind::Other => summary.not_images += 1,
             FileKind::Skipped(reason) => {
                 let path = roots[file.root].join(&file.path);
                 summary.skipped.push((path, reason));
             }
         }
     }
-    pictures.shrink_to_fit();
+    images.shrink_to_fit();
     summary.skipped.sort();
-    let (labels, classes) = labels(pictures.iter().map(|picture| &picture.file));
-    for (picture, label) in pictures.iter_mut().zip(labels) {
-        picture.label = label;
+    let (labels, classes) = labels(images.iter().map(|image| &image.file));
+    for (image, label) in images.iter_mut().zip(labels) {
+        image.label = label;
     }
-    summary.pictures = pictures.len();
+    summary.images = images.len();
     summary.classes = classes;
-    summary.unlabeled = pictures.iter().filter(|p| p.label.is_none()).count();
-    Ok(Records::List(pictures, roots))
+    summary.unlabeled = images.iter().filter(|p| p.label.is_none()).count();
+    Ok(Records::List(images, roots))
 }

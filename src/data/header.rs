@@ -1,4 +1,4 @@
-//! The first bytes of a picture file: its kind, by content, and its size, without decoding it.
+//! The first bytes of an image file: its kind, by content, and its size, without decoding it.
 
 use std::io::{BufRead, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -23,11 +23,11 @@ const EXIF: &[u8] = b"Exif\0\0";
 pub struct Header {
     /// Its kind.
     pub format: ImageFormat,
-    /// Pixels per row of the upright picture.
+    /// Pixels per row of the upright image.
     pub width: u32,
-    /// Rows of the upright picture.
+    /// Rows of the upright image.
     pub height: u32,
-    /// How the picture in the file is turned to be upright, by its EXIF data. Of a PNG file they are looked at before the pixels only:
+    /// How the image in the file is turned to be upright, by its EXIF data. Of a PNG file they are looked at before the pixels only:
     /// behind them, decoding sees them first.
     pub orientation: Orientation,
     /// What its colors are made of.
@@ -43,11 +43,11 @@ impl Header {
     }
 }
 
-/// Kind and size of the picture in `path`; None if its content is that of no picture and its name promises none.
+/// Kind and size of the image in `path`; None if its content is that of no image and its name promises none.
 ///
 /// # Errors
-/// The file cannot be read; it starts like a picture and its header makes no sense, or it is longer than any picture of
-/// `max_pixels` pixels; or it is a picture, by its content or its ending, that is not read here.
+/// The file cannot be read; it starts like an image and its header makes no sense, or it is longer than any image of
+/// `max_pixels` pixels; or it is an image, by its content or its ending, that is not read here.
 pub fn read_header(path: &Path, max_pixels: u64) -> Result<Option<Header>> {
     let opened = Opened::open(path)?;
     read_opened(opened, path, max_pixels)
@@ -65,11 +65,11 @@ pub(super) fn read_opened(opened: Opened, path: &Path, max_pixels: u64) -> Resul
     let Some(format) = format else {
         return Ok(None);
     };
-    // a long file that is no picture is none of these
+    // a long file that is no image is none of these
     header_in(file, format, path, length?).map(Some)
 }
 
-/// The header of a picture of this kind and length, for `path` in errors.
+/// The header of an image of this kind and length, for `path` in errors.
 pub(super) fn header_in(
     mut file: impl BufRead + Seek,
     format: ImageFormat,
@@ -79,7 +79,7 @@ pub(super) fn header_in(
     let unreadable = |reason: String| Error::data(path, reason);
     let (mut depth, mut unused, mut orientation) = (Depth::Bits8, None, Orientation::NoTransforms);
     let size = match format {
-        // The decoder of `image` reads the whole file first: 100 kB instead of 1 for every picture of a scan.
+        // The decoder of `image` reads the whole file first: 100 kB instead of 1 for every image of a scan.
         ImageFormat::Jpeg => {
             let head = jpeg_head(&mut file.by_ref().take(HEADER_BYTES));
             let (size, turn) = head.map_err(|error| jpeg_error(error, path, length))?;

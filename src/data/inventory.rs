@@ -1,4 +1,4 @@
-//! What a folder of pictures holds, in numbers: classes, formats, sizes, damaged files and duplicates.
+//! What a folder of images holds, in numbers: classes, formats, sizes, damaged files and duplicates.
 //!
 //! - `examined`: every image, looked at once; `look`: what it looks like in few numbers; `near`: which look alike
 //! - this file: that of one folder. [`super::Survey`] is of a folder to train on, and one to evaluate on
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::data::PictureSource as _;
+use crate::data::ImageSource as _;
 use crate::data::folder::ImageFolder;
 use crate::path_text::path_text;
 
@@ -180,7 +180,7 @@ impl Inventory {
                 .range
                 .as_ref()
                 .map(|(_, range, _)| range.to_string()),
-            other_files: summary.not_pictures,
+            other_files: summary.not_images,
             skipped: summary.skipped.iter().map(LeftOut::new).collect(),
             damaged,
             duplicates: groups(found.equal),

@@ -1,4 +1,4 @@
-//! What a file is, by its first bytes and, where they are those of no picture that is read here, by its ending.
+//! What a file is, by its first bytes and, where they are those of no image that is read here, by its ending.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -10,8 +10,8 @@ use crate::data::shards::compressed::{COMPRESSED, is_compressed};
 /// Bytes that tell every kind apart.
 pub(super) const MAGIC_BYTES: u64 = 16;
 
-/// Endings of the pictures that are read here.
-const PICTURES: &[&str] = &[
+/// Endings of the images that are read here.
+const IMAGES: &[&str] = &[
     "jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff",
 ];
 /// Endings of cameras' own files.
@@ -19,7 +19,7 @@ const RAW_PHOTOS: &[&str] = &[
     "3fr", "arw", "cr2", "cr3", "crw", "dcr", "dng", "erf", "iiq", "kdc", "mef", "mos", "mrw",
     "nef", "nrw", "orf", "pef", "raf", "rw2", "rwl", "sr2", "srf", "srw", "x3f",
 ];
-/// Endings of other kinds of pictures, none of which is read here, and their names.
+/// Endings of other kinds of images, none of which is read here, and their names.
 const OTHERS: &[(&str, &str)] = &[
     ("heic", "HEIC"),
     ("heif", "HEIF"),
@@ -43,7 +43,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("dcm", "DICOM"),
 ];
 
-/// The kind of picture that `magic`, the first 16 bytes of a file, belongs to; None if to none that is read here.
+/// The kind of image that `magic`, the first 16 bytes of a file, belongs to; None if to none that is read here.
 pub fn sniff(magic: &[u8]) -> Option<ImageFormat> {
     match magic {
         [0xff, 0xd8, 0xff, ..] => Some(ImageFormat::Jpeg),
@@ -63,10 +63,10 @@ pub fn sniff(magic: &[u8]) -> Option<ImageFormat> {
     }
 }
 
-/// The kind of the picture at `path`, which starts with `magic`; None where nothing says that it should be one.
+/// The kind of the image at `path`, which starts with `magic`; None where nothing says that it should be one.
 ///
 /// # Errors
-/// Why it is left out by name: a picture by its content or its ending, and none that is read here.
+/// Why it is left out by name: an image by its content or its ending, and none that is read here.
 pub(super) fn kind(path: &Path, magic: &[u8]) -> Result<Option<ImageFormat>, String> {
     let ending = path
         .extension()
@@ -106,7 +106,7 @@ fn why_not(path: &Path, ending: &str, magic: &[u8]) -> Option<String> {
     if let Some((_, name)) = OTHERS.iter().find(|(other, _)| *other == ending) {
         return Some(not_read(name));
     }
-    PICTURES.contains(&ending).then(|| match magic {
+    IMAGES.contains(&ending).then(|| match magic {
         [] => "empty: it has no bytes".to_owned(),
         _ if is_text(magic) => {
             format!("a text or web page despite its extension .{ending}")
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_no_picture() {
+    fn text_is_no_image() {
         assert_eq!(sniff(b"BMW and Audi are cars"), None);
         assert_eq!(sniff(b"BM, one, two (or"), None);
         assert_eq!(sniff(b"II. Chapter"), None);

@@ -1,4 +1,4 @@
-//! Segmentation masks: the class of each pixel of a picture.
+//! Segmentation masks: the class of each pixel of an image.
 
 use std::io::BufReader;
 use std::path::Path;
@@ -17,7 +17,7 @@ pub const IGNORE_INDEX: u8 = 255;
 /// Classes that [`LabelMap::of_alpha`] tells apart.
 pub const ALPHA_CLASSES: [&str; 2] = ["background", "foreground"];
 
-/// The class of each pixel of a picture.
+/// The class of each pixel of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LabelMap {
     /// Width and height.
@@ -75,18 +75,18 @@ impl LabelMap {
         Ok(Self { size, classes })
     }
 
-    /// Foreground (1) where a picture is at least half opaque, background (0) elsewhere.
-    pub fn of_alpha(picture: &RgbaImage) -> Self {
+    /// Foreground (1) where an image is at least half opaque, background (0) elsewhere.
+    pub fn of_alpha(image: &RgbaImage) -> Self {
         Self {
-            size: [picture.width(), picture.height()],
-            classes: picture
+            size: [image.width(), image.height()],
+            classes: image
                 .pixels()
                 .map(|pixel| u8::from(pixel.0[3] >= 128))
                 .collect(),
         }
     }
 
-    /// The part that the evaluation view of a picture of this size shows, at that view's size: the class of the pixel in which
+    /// The part that the evaluation view of an image of this size shows, at that view's size: the class of the pixel in which
     /// the center of each pixel of the view lies.
     ///
     /// # Shapes

@@ -1,4 +1,4 @@
-//! How a folder of pictures is laid out: which files and folders count, which are classes, which are parts of a data set.
+//! How a folder of images is laid out: which files and folders count, which are classes, which are parts of a data set.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -15,7 +15,7 @@ use crate::data::summary::ScanSummary;
 use crate::error::{Error, Result, printable};
 use crate::path_text::is_remote;
 
-/// Folders that systems and tools create among pictures, besides those whose names begin with a dot (`.ipynb_checkpoints`,
+/// Folders that systems and tools create among images, besides those whose names begin with a dot (`.ipynb_checkpoints`,
 /// `.Trash-1000`, `.git`): thumbnails, waste, snapshots and resource forks are no classes.
 const OF_TOOLS: [&str; 10] = [
     "@eaDir",
@@ -37,7 +37,7 @@ const OTHERS: [&str; 5] = ["val", "valid", "validation", "test", "testing"];
 /// A data set in parts: a folder `train` of classes, and `val`, `test` or others next to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parts {
-    /// The pictures to train on.
+    /// The images to train on.
     pub train: PathBuf,
     /// Those to validate on: `val`, `valid`, `validation`, `test` or `testing`, the first that is there.
     pub val: Option<PathBuf>,
@@ -114,7 +114,7 @@ impl PartNames {
     }
 }
 
-/// A file that may be a picture.
+/// A file that may be an image.
 #[derive(Debug, Clone)]
 pub(super) struct Listed {
     /// Index of the folder that `path` is relative to.
@@ -166,14 +166,14 @@ pub(super) fn list_files(
                 }
             }
             Ok(entry) if entry.file_type().is_file() && is_resource_fork(entry.file_name()) => {
-                summary.not_pictures += 1;
+                summary.not_images += 1;
             }
             Ok(entry) if entry.file_type().is_file() => {
                 let path = entry.path().strip_prefix(root).unwrap_or(entry.path());
                 files.push(path.to_path_buf());
             }
             // A pipe or socket: reading it could wait for ever.
-            Ok(_) => summary.not_pictures += 1,
+            Ok(_) => summary.not_images += 1,
             Err(error) => summary.skipped.push(unlisted(error, root)?),
         }
     }
@@ -193,7 +193,7 @@ fn list_remote(root: &Path, summary: &mut ScanSummary, stop: &AtomicBool) -> Res
         if let Some(tool) = folders.into_iter().find(|name| is_of_a_tool(name)) {
             *summary.of_tools.entry(printable(tool)).or_default() += 1;
         } else if path.file_name().is_none_or(is_resource_fork) {
-            summary.not_pictures += 1;
+            summary.not_images += 1;
         } else {
             files.push(path);
         }
@@ -216,7 +216,7 @@ fn unlisted(error: walkdir::Error, root: &Path) -> Result<(PathBuf, String)> {
 }
 
 /// The label of each file, and the names of the classes: those of the folders of the first level, or of the second below
-/// parts such as `train`; sorted by their bytes. A picture in no such folder has none.
+/// parts such as `train`; sorted by their bytes. An image in no such folder has none.
 pub(super) fn labels<'a>(
     files: impl Iterator<Item = &'a Listed> + Clone,
 ) -> (Vec<Option<usize>>, Vec<String>) {

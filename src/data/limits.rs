@@ -1,4 +1,4 @@
-//! Limits of a picture file: pixels, memory, bytes; and the messages about files beyond them.
+//! Limits of an image file: pixels, memory, bytes; and the messages about files beyond them.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -19,7 +19,7 @@ const DECODER_BYTES: u64 = 64 << 20;
 /// The message about a file whose decoder would need more.
 pub(super) const MORE_MEMORY: &str = "damaged: decoding it takes more memory than its pixels need";
 
-/// Says why a picture of this size is not read, or None if it is.
+/// Says why an image of this size is not read, or None if it is.
 pub(super) fn unusable_size(width: u32, height: u32, max_pixels: u64) -> Option<String> {
     if width == 0 || height == 0 {
         return Some(format!("{width} x {height} pixels"));
@@ -33,7 +33,7 @@ pub(super) fn unusable_size(width: u32, height: u32, max_pixels: u64) -> Option<
     })
 }
 
-/// Maximum bytes of the file of a picture with this many pixels, and of its decoder.
+/// Maximum bytes of the file of an image with this many pixels, and of its decoder.
 pub(super) fn memory_limit(pixels: u64) -> u64 {
     pixels
         .saturating_mul(DECODER_BYTES_PER_PIXEL)

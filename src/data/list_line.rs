@@ -1,4 +1,4 @@
-//! Lines of a list of pictures: a path each, in which `/./` stands before the folder that is the class, as in rsync's `--relative`. Such a
+//! Lines of a list of images: a path each, in which `/./` stands before the folder that is the class, as in rsync's `--relative`. Such a
 //! path leads to the same file for every other program.
 
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ fn root_length(text: &str) -> usize {
     if has_drive { 3 } else { 1 }
 }
 
-/// The line for a picture of this class, or of none; None where no line leads back to it: one end of its name is space, it has
+/// The line for an image of this class, or of none; None where no line leads back to it: one end of its name is space, it has
 /// several lines, or a backslash in it reads as a byte.
 pub(super) fn list_line(path: &Path, class: Option<&str>) -> Option<String> {
     let parts: Vec<_> = path.components().collect();

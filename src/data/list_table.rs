@@ -1,4 +1,4 @@
-//! Tables of pictures (`.csv`): a file in each record, by the columns `path` and `label`.
+//! Tables of images (`.csv`): a file in each record, by the columns `path` and `label`.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -108,7 +108,7 @@ impl Found {
     }
 }
 
-/// The line for a picture of this class, or of none, with its end; None where no line leads back to them: its name has a backslash that
+/// The line for an image of this class, or of none, with its end; None where no line leads back to them: its name has a backslash that
 /// reads as a byte, or space is at an end of the class.
 pub(super) fn table_line(path: &Path, class: Option<&str>) -> Option<String> {
     let text = path_text(path);

@@ -1,4 +1,4 @@
-//! The text of a list or table of pictures, as editors and shells write it.
+//! The text of a list or table of images, as editors and shells write it.
 
 use std::path::Path;
 

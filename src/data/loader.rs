@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 
 use crate::collective::share;
-use crate::data::PictureSource;
+use crate::data::ImageSource;
 use crate::data::augment::{AugmentConfig, ViewKind};
+use crate::data::images::Images;
 use crate::data::loader_config::LoaderConfig;
 use crate::data::open_batch::Slot;
 use crate::data::order::Order;
-use crate::data::pictures::Pictures;
 use crate::data::pixels::Pixels;
 use crate::data::pool::{Pool, Task};
 use crate::data::view::{Augmenter, View};
@@ -21,7 +21,7 @@ use crate::lock::lock;
 use crate::masking::MaskPolicy;
 use crate::random::{Random, Stream};
 
-/// What is made of every picture.
+/// What is made of every image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainViews {
     /// The views.
@@ -48,9 +48,9 @@ pub struct Batch {
     pub epoch: usize,
     /// Number in the epoch, from 0.
     pub index: usize,
-    /// `[B]`: places in the source. Where a picture cannot be decoded, the next usable one is shown instead.
+    /// `[B]`: places in the source. Where an image cannot be decoded, the next usable one is shown instead.
     pub samples: Vec<usize>,
-    /// `[B]`: classes of the pictures that are shown, where the source has them.
+    /// `[B]`: classes of the images that are shown, where the source has them.
     pub labels: Vec<Option<usize>>,
     /// G times `[B, 3, S, S]`, then L times `[B, 3, s, s]` with the side s of local views.
     pub views: Vec<Pixels>,
@@ -68,9 +68,9 @@ impl Loader {
     /// Starts the threads; the first batch is that of `start`.
     ///
     /// # Errors
-    /// A setting out of its range, a source with fewer pictures than a batch, or no thread could be started.
+    /// A setting out of its range, a source with fewer images than a batch, or no thread could be started.
     pub fn new(
-        source: Arc<dyn PictureSource>,
+        source: Arc<dyn ImageSource>,
         make: TrainViews,
         config: &LoaderConfig,
         start: Position,
@@ -78,19 +78,19 @@ impl Loader {
         config.validate()?;
         make.augment.validate()?;
         make.masks.validate()?;
-        let pictures = source.len();
+        let images = source.len();
         // a smaller last batch would change the statistics of centers and Sinkhorn targets
         let batches = if config.drop_last {
-            pictures / config.batch_size
+            images / config.batch_size
         } else {
-            pictures.div_ceil(config.batch_size)
+            images.div_ceil(config.batch_size)
         };
         if batches == 0 {
-            return Err(too_few(pictures, config.batch_size));
+            return Err(too_few(images, config.batch_size));
         }
         let queue = config.open_batches();
         let task = TrainTask {
-            pictures: Pictures::new(source, (config.cache_mib as u64) << 20),
+            images: Images::new(source, (config.cache_mib as u64) << 20),
             make,
             seed: config.seed,
             batch_size: config.batch_size,
@@ -112,7 +112,7 @@ impl Loader {
     /// The next batch; waits for it.
     ///
     /// # Errors
-    /// No picture can be decoded, or a worker panicked; every later call fails as well.
+    /// No image can be decoded, or a worker panicked; every later call fails as well.
     pub fn next_batch(&mut self) -> Result<Batch> {
         self.next_batch_until(&AtomicBool::new(false))
     }
@@ -127,9 +127,9 @@ impl Loader {
         // batches are numbered through all epochs, so the pool needs no notion of an epoch
         let (epoch, index) = (made.number / self.batches, made.number % self.batches);
         let task = self.pool.task();
-        // masks need the index of a picture, not its pixels, so they are drawn here and not by a worker
+        // masks need the index of an image, not its pixels, so they are drawn here and not by a worker
         let masks = task.masks(epoch, &made.samples);
-        let source = task.pictures.source();
+        let source = task.images.source();
         let label = |shown: &Option<usize>| shown.and_then(|shown| source.label(shown));
         Ok(Batch {
             epoch,
@@ -157,25 +157,25 @@ impl Loader {
         self.batches
     }
 
-    /// How many pictures could not be decoded so far.
+    /// How many images could not be decoded so far.
     pub fn skipped(&self) -> usize {
-        self.pool.task().pictures.skipped()
+        self.pool.task().images.skipped()
     }
 
-    /// The pictures that could not be decoded, and why, since the last call; each appears once.
+    /// The images that could not be decoded, and why, since the last call; each appears once.
     pub fn take_skipped(&self) -> Vec<(PathBuf, String)> {
-        self.pool.task().pictures.take_skipped()
+        self.pool.task().images.take_skipped()
     }
 }
 
-/// The error about fewer pictures than a batch.
-pub(crate) fn too_few(pictures: usize, batch_size: usize) -> Error {
-    match pictures {
+/// The error about fewer images than a batch.
+pub(crate) fn too_few(images: usize, batch_size: usize) -> Error {
+    match images {
         0 => Error::Loader("there are no images to train on".to_owned()),
         1 => Error::Loader("1 image is too few to train on: at least 2 are needed".to_owned()),
         _ => {
             let remedy = format!(
-                "there are only {pictures} images; lower batch_size to {pictures} or less, or add images"
+                "there are only {images} images; lower batch_size to {images} or less, or add images"
             );
             Error::config("batch_size", batch_size, remedy)
         }
@@ -191,7 +191,7 @@ pub fn epoch_order(seed: u64, epoch: usize, count: usize) -> Vec<usize> {
 }
 
 struct TrainTask {
-    pictures: Pictures,
+    images: Images,
     make: TrainViews,
     seed: u64,
     batch_size: usize,
@@ -213,7 +213,7 @@ impl TrainTask {
         }
         // the last epoch's memory goes first
         *last = None;
-        let order = Arc::new(Order::of(self.pictures.source(), self.seed, epoch));
+        let order = Arc::new(Order::of(self.images.source(), self.seed, epoch));
         *last = Some((epoch, order.clone()));
         order
     }
@@ -283,8 +283,8 @@ impl Task for TrainTask {
             .collect()
     }
 
-    fn picture_bytes(&self, sample: usize) -> usize {
-        self.pictures.decoding_bytes(sample)
+    fn image_bytes(&self, sample: usize) -> usize {
+        self.images.decoding_bytes(sample)
     }
 
     fn samples(&self, number: usize) -> Option<Vec<usize>> {
@@ -305,21 +305,21 @@ impl Task for TrainTask {
         slot: &Slot,
     ) -> Result<Option<usize>> {
         let epoch = (number / self.batches) as u64;
-        // an unreadable picture is replaced, so that every batch is full
-        let (shown, picture) = self.pictures.get_or_next(sample)?;
+        // an unreadable image is replaced, so that every batch is full
+        let (shown, image) = self.images.get_or_next(sample)?;
         let augment = &self.make.augment;
         for number in 0..augment.views() {
-            let size = [picture.width(), picture.height()];
-            // keyed by `sample`, not by what is shown: a picture that becomes unreadable changes no other draw
+            let size = [image.width(), image.height()];
+            // keyed by `sample`, not by what is shown: an image that becomes unreadable changes no other draw
             let view = View::new(augment, self.seed, epoch, sample, number, size);
             let augmenter = augmenters.of(augment.kind(number));
-            augmenter.render(&picture, &view)?;
+            augmenter.render(&image, &view)?;
             slot.write(number, |pixels, place| augmenter.write_to(pixels, place));
         }
         Ok(Some(shown))
     }
 
     fn name(&self, sample: usize) -> String {
-        printable(self.pictures.source().name(sample))
+        printable(self.images.source().name(sample))
     }
 }

@@ -1,4 +1,4 @@
-//! Pictures of a folder together with their segmentation masks.
+//! Images of a folder together with their segmentation masks.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use image::RgbImage;
 
-use crate::data::PictureSource;
+use crate::data::ImageSource;
 use crate::data::decode::{decode_rgba, on_white};
 use crate::data::eval_fit::EvalFit;
 use crate::data::folder::ImageFolder;
@@ -14,17 +14,17 @@ use crate::data::label_map::LabelMap;
 use crate::error::{Error, Result, printable};
 use crate::lock::lock;
 
-/// Where the mask of a picture is.
+/// Where the mask of an image is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Masks {
-    /// A PNG file of the picture's relative name in this folder: `cats/1.png` for `cats/1.jpg`; see [`LabelMap::read`].
+    /// A PNG file of the image's relative name in this folder: `cats/1.png` for `cats/1.jpg`; see [`LabelMap::read`].
     Folder(PathBuf),
-    /// The picture's own alpha channel; see [`LabelMap::of_alpha`].
+    /// The image's own alpha channel; see [`LabelMap::of_alpha`].
     Alpha,
 }
 
-/// The pictures of a folder that have masks. Each is decoded together with its mask, which then waits to be taken.
-pub struct MaskedPictures {
+/// The images of a folder that have masks. Each is decoded together with its mask, which then waits to be taken.
+pub struct MaskedImages {
     folder: ImageFolder,
     masks: Masks,
     /// How the evaluation view is cut, and its side.
@@ -33,13 +33,13 @@ pub struct MaskedPictures {
     seen: Mutex<BTreeMap<usize, Result<Vec<u8>>>>,
 }
 
-impl MaskedPictures {
-    /// Those pictures of `folder` that have a mask file, or all of them with [`Masks::Alpha`], for views that are cut like this and have so many pixels
+impl MaskedImages {
+    /// Those images of `folder` that have a mask file, or all of them with [`Masks::Alpha`], for views that are cut like this and have so many pixels
     /// per side; and
     /// the paths of the others.
     ///
     /// # Errors
-    /// [`Error::Data`] where no picture has a mask file; the message says where that of the first one would be.
+    /// [`Error::Data`] where no image has a mask file; the message says where that of the first one would be.
     pub fn new(
         folder: &ImageFolder,
         masks: Masks,
@@ -52,11 +52,11 @@ impl MaskedPictures {
         };
         let (with, without): (Vec<usize>, Vec<usize>) = (0..folder.len()).partition(has_mask);
         if let (Masks::Folder(root), true) = (&masks, with.is_empty()) {
-            let [picture, mask] = [folder.name(0), mask_path(root, folder, 0)?].map(printable);
-            let reason = format!("has no mask of any image: that of {picture} would be {mask}");
+            let [image, mask] = [folder.name(0), mask_path(root, folder, 0)?].map(printable);
+            let reason = format!("has no mask of any image: that of {image} would be {mask}");
             return Err(Error::data(root, reason));
         }
-        let pictures = Self {
+        let images = Self {
             folder: folder.part(&with),
             masks,
             view,
@@ -64,10 +64,10 @@ impl MaskedPictures {
             seen: Mutex::default(),
         };
         let without = without.into_iter().map(|at| folder.name(at)).collect();
-        Ok((pictures, without))
+        Ok((images, without))
     }
 
-    /// The pictures at these places.
+    /// The images at these places.
     #[must_use]
     pub fn part(&self, places: &[usize]) -> Self {
         Self {
@@ -79,30 +79,30 @@ impl MaskedPictures {
         }
     }
 
-    /// The pictures.
+    /// The images.
     pub fn folder(&self) -> &ImageFolder {
         &self.folder
     }
 
-    /// The classes in the evaluation view of a picture that was decoded, `[S, S]`; each can be taken once.
+    /// The classes in the evaluation view of an image that was decoded, `[S, S]`; each can be taken once.
     ///
     /// # Errors
-    /// [`Error::Data`] or [`Error::Io`] where the mask cannot be read, or has another size than the picture.
+    /// [`Error::Data`] or [`Error::Io`] where the mask cannot be read, or has another size than the image.
     pub fn take(&self, index: usize) -> Result<Vec<u8>> {
         let mut seen = lock(&self.seen);
         let missing = || Error::data(self.name(index), "its mask was not read");
         seen.remove(&index).unwrap_or_else(|| Err(missing()))
     }
 
-    fn read(&self, root: &Path, index: usize, picture: &RgbImage) -> Result<Vec<u8>> {
+    fn read(&self, root: &Path, index: usize, image: &RgbImage) -> Result<Vec<u8>> {
         let path = mask_path(root, &self.folder, index)?;
         let map = LabelMap::read(&path, self.max_pixels)?;
         let [width, height] = map.size;
-        if picture.dimensions() != (width, height) {
-            let (image, name) = (picture.dimensions(), printable(self.name(index)));
+        if image.dimensions() != (width, height) {
+            let (pixels, name) = (image.dimensions(), printable(self.name(index)));
             let reason = format!(
                 "is {width} x {height} pixels, but its image {name} is {} x {}; a mask has a class for each pixel of the upright image",
-                image.0, image.1
+                pixels.0, pixels.1
             );
             return Err(Error::data(path, reason));
         }
@@ -110,7 +110,7 @@ impl MaskedPictures {
     }
 }
 
-/// The mask of picture `index`.
+/// The mask of image `index`.
 fn mask_path(root: &Path, folder: &ImageFolder, index: usize) -> Result<PathBuf> {
     let inside = folder.relative_path(index);
     if inside.has_root() {
@@ -121,7 +121,7 @@ fn mask_path(root: &Path, folder: &ImageFolder, index: usize) -> Result<PathBuf>
     Ok(root.join(inside).with_extension("png"))
 }
 
-impl PictureSource for MaskedPictures {
+impl ImageSource for MaskedImages {
     fn len(&self) -> usize {
         self.folder.len()
     }
@@ -134,30 +134,30 @@ impl PictureSource for MaskedPictures {
         self.folder.label(index)
     }
 
-    fn picture_bytes(&self, index: usize) -> u64 {
+    fn image_bytes(&self, index: usize) -> u64 {
         // a byte of its map of classes beside the three of its color; or RGBA and what it is on white
         let of_pixel = match self.masks {
             Masks::Folder(_) => 4,
             Masks::Alpha => 7,
         };
-        self.folder.picture_bytes(index) / 3 * of_pixel
+        self.folder.image_bytes(index) / 3 * of_pixel
     }
 
     fn decode(&self, index: usize) -> Result<RgbImage> {
-        let (picture, seen) = match &self.masks {
+        let (image, seen) = match &self.masks {
             Masks::Folder(root) => {
-                let picture = self.folder.decode(index)?;
-                let seen = self.read(root, index, &picture);
-                (picture, seen)
+                let image = self.folder.decode(index)?;
+                let seen = self.read(root, index, &image);
+                (image, seen)
             }
             Masks::Alpha => {
-                let picture = decode_rgba(&self.name(index), self.max_pixels, self.folder.range())?;
-                let seen = LabelMap::of_alpha(&picture).seen(self.view.0, self.view.1);
-                (on_white(&picture), Ok(seen))
+                let image = decode_rgba(&self.name(index), self.max_pixels, self.folder.range())?;
+                let seen = LabelMap::of_alpha(&image).seen(self.view.0, self.view.1);
+                (on_white(&image), Ok(seen))
             }
         };
         let mut all = lock(&self.seen);
         all.insert(index, seen);
-        Ok(picture)
+        Ok(image)
     }
 }

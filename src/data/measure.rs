@@ -1,4 +1,4 @@
-//! The range of values of a folder's pictures with more than 8 bits, measured on some of them.
+//! The range of values of a folder's images with more than 8 bits, measured on some of them.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ use crate::data::value_counts::{Measured, ValueCounts};
 use crate::data::value_range::ValueRange;
 use crate::error::{Error, Result};
 
-/// Most pictures that are looked at: from all over the folder, so that a scan of many stays short.
+/// Most images that are looked at: from all over the folder, so that a scan of many stays short.
 pub(super) const SAMPLE: usize = 64;
 
 /// Why a range is the one that the settings give.
 pub(super) const AS_GIVEN: &str = "as given";
 
-/// The range of `count` pictures with more than 8 bits: as `config` says, or as some of them ask for, up to 64. It goes
+/// The range of `count` images with more than 8 bits: as `config` says, or as some of them ask for, up to 64. It goes
 /// to the summary in words. It depends on the files alone, not on how many cores there are. [`ValueRange::Auto`] where none of
 /// them can be decoded.
 ///

@@ -1,30 +1,30 @@
-//! The first views of a run on one picture, to see what the networks see before hours are spent.
+//! The first views of a run on one image, to see what the networks see before hours are spent.
 
 use image::imageops::{FilterType, overlay, resize};
 use image::{Rgb, RgbImage};
 
-use crate::data::PictureSource;
+use crate::data::ImageSource;
 use crate::data::augment::ViewKind;
 use crate::data::loader::TrainViews;
 use crate::data::order::Order;
 use crate::data::view::{Augmenter, View};
 use crate::error::{Error, Result};
 
-/// Pixels between the pictures.
+/// Pixels between the images.
 const GAP: u32 = 6;
-/// Least and largest side of a picture on it.
+/// Least and largest side of an image on it.
 const SIDES: [u32; 2] = [96, 160];
 /// What masked patches are mixed with.
 const MASKED: [u16; 3] = [128, 128, 128];
 
-/// A row for each of the first `rows` examples of the first epoch: the picture or tile, its global views with the patches that
+/// A row for each of the first `rows` examples of the first epoch: the image or tile, its global views with the patches that
 /// the student does not see in gray, and its local views; as [`crate::data::Loader`] makes them with this seed. Small views are
 /// enlarged with hard edges. Examples that cannot be decoded are passed over.
 ///
 /// # Errors
 /// None of the first examples can be decoded.
 pub fn views_mosaic(
-    source: &dyn PictureSource,
+    source: &dyn ImageSource,
     make: &TrainViews,
     seed: u64,
     rows: usize,
@@ -33,11 +33,11 @@ pub fn views_mosaic(
     let shown = (0..order.len().min(4 * rows))
         .map(|position| order.at(position))
         .filter_map(|sample| Some((sample, source.decode(sample).ok()?)))
-        .filter(|(_, picture)| !picture.is_empty())
+        .filter(|(_, image)| !image.is_empty())
         .take(rows);
     let mut made = Vec::new();
-    for (sample, picture) in shown {
-        made.push(row(&picture, make, seed, sample)?);
+    for (sample, image) in shown {
+        made.push(row(&image, make, seed, sample)?);
     }
     if made.is_empty() {
         let reason = "none of the first images can be decoded";
@@ -62,17 +62,17 @@ pub fn views_mosaic(
     Ok(mosaic)
 }
 
-fn row(picture: &RgbImage, make: &TrainViews, seed: u64, sample: usize) -> Result<Vec<RgbImage>> {
+fn row(image: &RgbImage, make: &TrainViews, seed: u64, sample: usize) -> Result<Vec<RgbImage>> {
     let augment = &make.augment;
-    let size = [picture.width(), picture.height()];
+    let size = [image.width(), image.height()];
     let side = (augment.image_size as u32).clamp(SIDES[0], SIDES[1]);
-    let mut cells = vec![fitted(picture, side)];
+    let mut cells = vec![fitted(image, side)];
     for number in 0..augment.views() {
         let kind = augment.kind(number);
         let view = View::new(augment, seed, 0, sample, number, size);
         let mut seen = Augmenter::of_kind(augment, kind)
-            .render(picture, &view)?
-            .picture();
+            .render(image, &view)?
+            .image();
         if number < augment.global_views {
             let mask = make.masks.mask(seed, 0, sample, number, make.grid);
             gray_out(&mut seen, &mask, make.grid);
@@ -87,9 +87,9 @@ fn row(picture: &RgbImage, make: &TrainViews, seed: u64, sample: usize) -> Resul
     Ok(cells)
 }
 
-/// The picture with its longer side at `side` pixels.
-fn fitted(picture: &RgbImage, side: u32) -> RgbImage {
-    let longer = picture.width().max(picture.height());
+/// The image with its longer side at `side` pixels.
+fn fitted(image: &RgbImage, side: u32) -> RgbImage {
+    let longer = image.width().max(image.height());
     let scaled = |length: u32| {
         let scaled = u64::from(length) * u64::from(side) / u64::from(longer);
         (scaled as u32).max(1)
@@ -98,12 +98,7 @@ fn fitted(picture: &RgbImage, side: u32) -> RgbImage {
         true => FilterType::Nearest,
         false => FilterType::Triangle,
     };
-    resize(
-        picture,
-        scaled(picture.width()),
-        scaled(picture.height()),
-        filter,
-    )
+    resize(image, scaled(image.width()), scaled(image.height()), filter)
 }
 
 /// Mixes the masked patches of a view with gray.
@@ -132,7 +127,7 @@ mod tests {
 
     struct Two;
 
-    impl PictureSource for Two {
+    impl ImageSource for Two {
         fn len(&self) -> usize {
             3
         }
@@ -164,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_has_the_picture_and_its_views() {
+    fn a_row_has_the_image_and_its_views() {
         let both = mosaic(8).unwrap();
         // 96 wide each, two local views of 48; one that is damaged is passed over
         assert_eq!(both.dimensions(), (3 * 102 + 2 * 54 + 6, 2 * 102 + 6));
@@ -178,7 +173,7 @@ mod tests {
     /// Images each of its own gray, in an order that is not that of small sets.
     struct InBlocks;
 
-    impl PictureSource for InBlocks {
+    impl ImageSource for InBlocks {
         fn len(&self) -> usize {
             200
         }

@@ -26,8 +26,8 @@ impl Slot {
 pub(super) struct OpenBatch {
     pub number: usize,
     pub samples: Vec<usize>,
-    /// Of each sample, bytes of the picture that is decoded for it.
-    pub picture_bytes: Vec<usize>,
+    /// Of each sample, bytes of the image that is decoded for it.
+    pub image_bytes: Vec<usize>,
     /// One lock for every view, held while a sample's view is copied in.
     pub views: Vec<Mutex<Pixels>>,
 }
@@ -57,7 +57,7 @@ impl Progress {
     pub fn new(
         number: usize,
         samples: Vec<usize>,
-        picture_bytes: Vec<usize>,
+        image_bytes: Vec<usize>,
         room: Vec<Pixels>,
     ) -> Self {
         Self {
@@ -65,7 +65,7 @@ impl Progress {
             batch: Arc::new(OpenBatch {
                 number,
                 samples,
-                picture_bytes,
+                image_bytes,
                 views: room.into_iter().map(Mutex::new).collect(),
             }),
             taken: 0,

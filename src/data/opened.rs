@@ -95,7 +95,7 @@ impl Opened {
     /// Its length, for `path` in the error.
     ///
     /// # Errors
-    /// It is longer than any picture of `max_pixels` pixels.
+    /// It is longer than any image of `max_pixels` pixels.
     pub fn length(&self, path: &Path, max_pixels: u64) -> Result<u64> {
         check_length(path, self.length, max_pixels)
     }

@@ -1,15 +1,15 @@
-//! The order of the pictures in an epoch: a function of seed, epoch and position.
+//! The order of the images in an epoch: a function of seed, epoch and position.
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::PictureSource;
+use crate::data::ImageSource;
 use crate::random::{Random, Stream};
 
-/// Sets of up to this many pictures keep their order of an epoch in memory, 4 bytes a picture.
+/// Sets of up to this many images keep their order of an epoch in memory, 4 bytes an image.
 const LISTED: usize = 1 << 24;
-/// Pictures that lie next to each other in a set and are read close to each other.
+/// Images that lie next to each other in a set and are read close to each other.
 const BLOCK: usize = 4096;
-/// Blocks whose pictures are mixed.
+/// Blocks whose images are mixed.
 const WINDOW: usize = 16;
 /// Rounds of the permutation: four make a good one of a good function (Luby and Rackoff 1988), twice as many of a quick one.
 const ROUNDS: usize = 8;
@@ -17,33 +17,33 @@ const ROUNDS: usize = 8;
 const OF_ALL: u64 = 2;
 const OF_WINDOWS: u64 = 3;
 
-/// How the pictures of an epoch are mixed.
+/// How the images of an epoch are mixed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Shuffle {
-    /// Each picture may come at any place.
+    /// Each image may come at any place.
     #[default]
     All,
-    /// Blocks of 4096 neighboring pictures come in random order, and pictures are mixed within 16 such blocks: for disks and
+    /// Blocks of 4096 neighboring images come in random order, and images are mixed within 16 such blocks: for disks and
     /// servers, which are quicker to read from one place than from many.
     Blocks,
 }
 
-/// The order of the pictures in an epoch.
+/// The order of the images in an epoch.
 #[derive(Debug)]
 pub(super) enum Order {
     /// As a source gives it.
     Given(Vec<usize>),
-    /// Of a small set: each picture in its turn.
+    /// Of a small set: each image in its turn.
     Listed(Vec<u32>),
-    /// Of a large one, in the same memory for any number of pictures.
+    /// Of a large one, in the same memory for any number of images.
     Keyed(Permutation),
     Blocks(Box<Blocks>),
 }
 
 impl Order {
-    /// That of a source's pictures in an epoch.
-    pub fn of(source: &dyn PictureSource, seed: u64, epoch: usize) -> Self {
+    /// That of a source's images in an epoch.
+    pub fn of(source: &dyn ImageSource, seed: u64, epoch: usize) -> Self {
         match source.order(seed, epoch) {
             Some(order) => Self::Given(order),
             None => Self::new(source.shuffle(), seed, epoch, source.len()),
@@ -76,7 +76,7 @@ impl Order {
         }
     }
 
-    /// The picture at a position, which is less than their number.
+    /// The image at a position, which is less than their number.
     pub fn at(&self, position: usize) -> usize {
         match self {
             Self::Given(order) => order[position],
@@ -137,14 +137,14 @@ fn mixed(mut bits: u64) -> u64 {
     bits ^ bits >> 31
 }
 
-/// Blocks in random order, and their pictures mixed in windows of some blocks.
+/// Blocks in random order, and their images mixed in windows of some blocks.
 #[derive(Debug)]
 pub(super) struct Blocks {
     seed: u64,
     epoch: usize,
     count: usize,
     order: Order,
-    /// Place of the last block of the set, which may lack some pictures.
+    /// Place of the last block of the set, which may lack some images.
     short: usize,
     /// How many it lacks.
     lacks: usize,
@@ -175,9 +175,9 @@ impl Blocks {
         let first = window * WINDOW;
         let blocks = WINDOW.min(self.order.len() - first);
         let has_short = window == of_short;
-        let pictures = blocks * BLOCK - if has_short { self.lacks } else { 0 };
+        let images = blocks * BLOCK - if has_short { self.lacks } else { 0 };
         let index = OF_WINDOWS + window as u64;
-        let mixed = Permutation::new(self.seed, self.epoch, index, pictures).at(inside);
+        let mixed = Permutation::new(self.seed, self.epoch, index, images).at(inside);
         // the short block counts as the last of its window
         let block = match (has_short, mixed / BLOCK) {
             (true, block) if block + 1 == blocks => self.short,
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn each_picture_comes_once() {
+    fn each_image_comes_once() {
         let full = BLOCK * WINDOW;
         let counts = [
             1,
@@ -235,7 +235,7 @@ mod tests {
                     assert_eq!(order.len(), count, "{name}");
                     order.sort_unstable();
                     let whole = order.into_iter().eq(0..count);
-                    assert!(whole, "{name}, {count} pictures, epoch {epoch}");
+                    assert!(whole, "{name}, {count} images, epoch {epoch}");
                 }
             }
         }
@@ -262,7 +262,7 @@ mod tests {
     fn keyed_orders_have_no_pattern() {
         let count = 100_000;
         let order = all(&keyed(3, 0, count));
-        // the correlation of neighbors, and of a picture with its place: 1 / sqrt(count) = 0.003 by chance
+        // the correlation of neighbors, and of an image with its place: 1 / sqrt(count) = 0.003 by chance
         let centered = |at: usize| at as f64 / count as f64 - 0.5;
         let correlation = |pairs: &mut dyn Iterator<Item = (usize, usize)>| {
             pairs.map(|(a, b)| centered(a) * centered(b)).sum::<f64>() / count as f64 * 12.0
@@ -271,7 +271,7 @@ mod tests {
         let places = correlation(&mut order.iter().copied().enumerate());
         assert!(neighbors.abs() < 0.016, "{neighbors}");
         assert!(places.abs() < 0.016, "{places}");
-        // how often the next picture is the neighbor in the set: once by chance
+        // how often the next image is the neighbor in the set: once by chance
         let next = order
             .windows(2)
             .filter(|pair| pair[0] + 1 == pair[1])
@@ -291,17 +291,15 @@ mod tests {
             let end = (start + window).min(count);
             let of_window: std::collections::BTreeSet<usize> = order[start..end]
                 .iter()
-                .map(|picture| picture / BLOCK)
+                .map(|image| image / BLOCK)
                 .collect();
             assert!(of_window.len() <= 2 * WINDOW, "{}", of_window.len());
             seen.extend(of_window);
             start = end;
         }
         assert_eq!(seen.len(), 65);
-        let first: std::collections::BTreeSet<usize> = order[..1000]
-            .iter()
-            .map(|picture| picture / BLOCK)
-            .collect();
+        let first: std::collections::BTreeSet<usize> =
+            order[..1000].iter().map(|image| image / BLOCK).collect();
         assert!(
             first.len() <= WINDOW && first.len() > WINDOW / 2,
             "{first:?}"
@@ -309,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_billion_pictures_take_no_memory() {
+    fn a_billion_images_take_no_memory() {
         let count = 1_000_000_000;
         for order in [Order::new(Shuffle::All, 7, 3, count), blocks(7, 3, count)] {
             let some: std::collections::BTreeSet<usize> =
@@ -332,7 +330,7 @@ mod tests {
                 let start = std::time::Instant::now();
                 let sum: usize = (0..1_000_000).map(|at| order.at(at)).sum();
                 let each = start.elapsed() / 1_000_000;
-                println!("{count} {shuffle:?}: made in {made:?}, {each:?} a picture ({sum})");
+                println!("{count} {shuffle:?}: made in {made:?}, {each:?} an image ({sum})");
             }
         }
     }

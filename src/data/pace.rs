@@ -1,8 +1,8 @@
-//! Whether workers wait for pictures to be read, and how many threads and batches that asks for.
+//! Whether workers wait for images to be read, and how many threads and batches that asks for.
 
 use std::time::Duration;
 
-/// Threads for each core, at most, where they mostly wait for pictures; and in all.
+/// Threads for each core, at most, where they mostly wait for images; and in all.
 const WAITING_PER_CORE: usize = 4;
 const WAITING: usize = 32;
 /// Samples of each thread between two decisions about their number.
@@ -14,7 +14,7 @@ pub(super) struct Pace {
     samples: usize,
     /// Time of all workers.
     all: Duration,
-    /// Of it, time that they waited for pictures to be read.
+    /// Of it, time that they waited for images to be read.
     waited: Duration,
 }
 

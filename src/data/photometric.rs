@@ -1,7 +1,7 @@
 //! Changes of color and sharpness on a view, as planes of `f32` in 0..=255.
 //!
 //! Formulas of `torchvision.transforms.v2.functional` for float tensors, in its order of clamping. Differs from
-//! torchvision on 8-bit pictures: nothing is rounded between the operations, so a value differs by up to about one
+//! torchvision on 8-bit images: nothing is rounded between the operations, so a value differs by up to about one
 //! level for each. The loops are free of branches and calls, so that they compile to vector instructions.
 
 use fast_image_resize::pixels::U8x3;
@@ -45,8 +45,8 @@ impl Planes {
         &self.values
     }
 
-    /// The values as a picture of `S x S` pixels, rounded.
-    pub fn picture(&self) -> RgbImage {
+    /// The values as an image of `S x S` pixels, rounded.
+    pub fn image(&self) -> RgbImage {
         let (side, plane) = (self.side, self.side * self.side);
         RgbImage::from_fn(side as u32, side as u32, |x, y| {
             let at = y as usize * side + x as usize;
@@ -366,7 +366,7 @@ mod tests {
             let actual = planes.values[(4 + dy) * 9 + 4 - dx];
             assert!((actual - expected).abs() < 1e-4, "{actual} {expected}");
         }
-        // A kernel wider than the picture keeps a constant, even on a single pixel.
+        // A kernel wider than the image keeps a constant, even on a single pixel.
         for side in [1, 2, 3] {
             let mut planes = Planes::new(side);
             planes.values.fill(77.0);

@@ -7,7 +7,7 @@ use burn::tensor::{Tensor, TensorData};
 use crate::data::augment::AugmentConfig;
 use crate::kernels::{IbotBackend, LevelScale, LevelsInput, normalized_on_host};
 
-/// Pixels of pictures of one size, channel by channel: `[B, 3, S, S]`.
+/// Pixels of images of one size, channel by channel: `[B, 3, S, S]`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Pixels {
     /// Levels of 0 to 255, which are normalized where they are needed: on the device, by [`Pixels::into_tensor`].
@@ -22,7 +22,7 @@ pub enum Pixels {
 }
 
 impl Default for Pixels {
-    /// No picture.
+    /// No image.
     fn default() -> Self {
         Self::Values(Vec::new())
     }
@@ -63,7 +63,7 @@ impl Pixels {
         }
     }
 
-    /// Whether there is no picture.
+    /// Whether there is no image.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -104,7 +104,7 @@ impl Pixels {
     /// `side` S; `[B, 3, S, S]`.
     ///
     /// # Panics
-    /// Where the entries are not those of such pictures.
+    /// Where the entries are not those of such images.
     pub fn into_tensor<B: IbotBackend>(self, side: usize, device: &B::Device) -> Tensor<B, 4> {
         let images = self.len() / (3 * side * side).max(1);
         let dims = [images, 3, side, side];

@@ -1,7 +1,7 @@
 //! Worker threads that make batches sample by sample, some batches ahead, and return them in order.
 //!
 //! A worker takes the next sample of the oldest batch that has one left, or opens the next batch while fewer than
-//! `queue` are open, either only where there is memory for it. No worker waits for a slow picture of another, and what a batch
+//! `queue` are open, either only where there is memory for it. No worker waits for a slow image of another, and what a batch
 //! holds does not depend on the number of workers.
 
 use std::any::Any;
@@ -35,8 +35,8 @@ pub(super) trait Task: Send + Sync + 'static {
     /// Bytes of the views of a batch, at most.
     fn batch_bytes(&self) -> usize;
 
-    /// Bytes of the picture that is decoded for a sample, about. Called without a lock.
-    fn picture_bytes(&self, sample: usize) -> usize;
+    /// Bytes of the image that is decoded for a sample, about. Called without a lock.
+    fn image_bytes(&self, sample: usize) -> usize;
 
     /// Room for each view of this many samples.
     fn room(&self, samples: usize) -> Vec<Pixels>;
@@ -74,13 +74,13 @@ struct Shared<T> {
     state: Mutex<State>,
     /// A batch is complete, or the workers have stopped.
     made: Condvar,
-    /// A batch was taken, a picture let go where one waits for that, or the pool is dropped.
+    /// A batch was taken, an image let go where one waits for that, or the pool is dropped.
     room: Condvar,
 }
 
 impl<T: Task> Pool<T> {
     /// `workers` threads that make batches from number `first` on; 0 for one per processor, and more of them while they mostly
-    /// wait for pictures to be read and batches are late. Batches and pictures take `memory` bytes at most, or one batch and one picture.
+    /// wait for images to be read and batches are late. Batches and images take `memory` bytes at most, or one batch and one image.
     ///
     /// # Errors
     /// As [`check_workers`]; the operating system gives no thread.
@@ -117,7 +117,7 @@ impl<T: Task> Pool<T> {
     }
 
     /// Starts one more thread, and lets them make more batches ahead, where the workers spend most of their time waiting for
-    /// pictures. Called when a batch is late.
+    /// images. Called when a batch is late.
     fn keep_up(&mut self) {
         if self.threads.len() >= self.most {
             return;
@@ -222,7 +222,7 @@ impl<T: Task> Shared<T> {
                     let times = [start.elapsed(), take_waited()];
                     self.finish(&slot, shown, times);
                 }
-                // an error here ends the loader: unreadable pictures are handled in `Task::make`
+                // an error here ends the loader: unreadable images are handled in `Task::make`
                 Ok(Err(error)) => return self.fail(error),
                 Err(panic) => return self.fail(panicked(&*panic, &self.task.name(sample))),
             }
@@ -259,9 +259,9 @@ impl<T: Task> Shared<T> {
             drop(state);
             let opened = self.task.samples(number).map(|samples| {
                 let room = self.task.room(samples.len());
-                let picture_bytes = |sample: &usize| self.task.picture_bytes(*sample);
-                let picture_bytes = samples.iter().map(picture_bytes).collect();
-                Progress::new(number, samples, picture_bytes, room)
+                let image_bytes = |sample: &usize| self.task.image_bytes(*sample);
+                let image_bytes = samples.iter().map(image_bytes).collect();
+                Progress::new(number, samples, image_bytes, room)
             });
             state = lock(&self.state);
             state.is_opening = false;
@@ -287,8 +287,8 @@ impl<T: Task> Shared<T> {
     fn finish(&self, slot: &Slot, shown: Option<usize>, [all, waited]: [Duration; 2]) {
         let mut state = lock(&self.state);
         state.pace.add(all, waited);
-        let bytes = slot.batch.picture_bytes[slot.at];
-        state.budget.pictures.release(bytes);
+        let bytes = slot.batch.image_bytes[slot.at];
+        state.budget.images.release(bytes);
         if std::mem::take(&mut state.is_short) {
             self.room.notify_all();
         }

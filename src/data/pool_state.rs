@@ -11,9 +11,9 @@ use crate::error::Error;
 pub(super) struct State {
     /// Most batches that are open.
     pub queue: usize,
-    /// What the open batches hold, and the pictures that are being decoded.
+    /// What the open batches hold, and the images that are being decoded.
     pub budget: Budget,
-    /// Whether a worker waits until another one has let go of a picture.
+    /// Whether a worker waits until another one has let go of an image.
     pub is_short: bool,
     pub pace: Pace,
     pub open: VecDeque<Progress>,
@@ -31,7 +31,7 @@ pub(super) struct State {
 /// What a worker is to do next.
 pub(super) enum Next {
     Slot(Slot),
-    /// To wait until another worker has let go of its picture.
+    /// To wait until another worker has let go of its image.
     Wait,
     /// To open a batch: no open one has a sample left.
     Open,
@@ -65,8 +65,8 @@ impl State {
         let Some(progress) = self.open.iter_mut().find(unfinished) else {
             return Next::Open;
         };
-        let bytes = progress.batch.picture_bytes[progress.taken];
-        if !self.budget.pictures.hold(bytes) {
+        let bytes = progress.batch.image_bytes[progress.taken];
+        if !self.budget.images.hold(bytes) {
             self.is_short = true;
             return Next::Wait;
         }

@@ -1,4 +1,4 @@
-//! How long a thread waits for the bytes of pictures: where that is most of the time, more threads read at once.
+//! How long a thread waits for the bytes of images: where that is most of the time, more threads read at once.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ thread_local! {
     static WAITED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// Runs `read`, and counts its time as a wait for a disk or a server. For sources of pictures: a loader with as many threads as
+/// Runs `read`, and counts its time as a wait for a disk or a server. For sources of images: a loader with as many threads as
 /// cores starts more of them where they mostly wait.
 pub fn reading<T>(read: impl FnOnce() -> T) -> T {
     let start = Instant::now();

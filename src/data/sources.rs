@@ -1,4 +1,4 @@
-//! Where pictures come from: folders, tar archives, Parquet tables, single files, and lists of all of these (`.txt`), or of files with
+//! Where images come from: folders, tar archives, Parquet tables, single files, and lists of all of these (`.txt`), or of files with
 //! classes (`.csv`); on disks and on servers.
 
 use std::collections::{BTreeSet, HashSet};
@@ -186,12 +186,12 @@ impl Listing {
                 if are_named {
                     return Err(Error::data(shard, NO_COLUMN));
                 }
-                summary.not_pictures += 1;
+                summary.not_images += 1;
                 continue;
             };
             let root = self.roots.len();
             self.roots.push(shard.clone());
-            summary.not_pictures += found.others;
+            summary.not_images += found.others;
             summary.skipped.extend(found.skipped);
             let members = found.members.into_iter();
             self.files.extend(members.map(|member| Listed {

@@ -16,31 +16,31 @@ const GROUP: usize = 4;
 const NAMED: usize = 2;
 /// Maximum number of classes that are listed.
 const LISTED_CLASSES: usize = 10;
-/// Maximum number of skipped files in the error for a folder without a usable picture.
+/// Maximum number of skipped files in the error for a folder without a usable image.
 const LISTED_IN_ERROR: usize = 5;
 
 /// Result of a folder scan.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ScanSummary {
-    /// Usable pictures, judged by their headers.
-    pub pictures: usize,
+    /// Usable images, judged by their headers.
+    pub images: usize,
     /// How many of them are of each kind (`png`, `jpeg`, ...).
     pub kinds: BTreeMap<String, usize>,
-    /// Names of the classes: folders with a usable picture somewhere below.
+    /// Names of the classes: folders with a usable image somewhere below.
     pub classes: Vec<String>,
     /// Names of the parts that the data set comes in, [`super::Parts`]; empty where it is in one.
     pub parts: Vec<String>,
     /// Folders that were left out because of their name, hidden ones and those of tools, and how many there are of each.
     pub of_tools: BTreeMap<String, usize>,
-    /// Usable pictures without a class.
+    /// Usable images without a class.
     pub unlabeled: usize,
     /// How many have more than 8 bits, which of their values become black and white, and why; none where there are none.
     pub range: Option<(usize, ValueRange, String)>,
-    /// How many usable pictures have parts that are not used.
+    /// How many usable images have parts that are not used.
     pub unused: BTreeMap<Unused, usize>,
-    /// Files that are not pictures.
-    pub not_pictures: usize,
-    /// Pictures and folders left out, and why.
+    /// Files that are not images.
+    pub not_images: usize,
+    /// Images and folders left out, and why.
     pub skipped: Vec<(PathBuf, String)>,
 }
 
@@ -109,7 +109,7 @@ impl ScanSummary {
 
 impl Display for ScanSummary {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(&counted(self.pictures, "image"))?;
+        f.write_str(&counted(self.images, "image"))?;
         let kinds: Vec<String> = self
             .kinds
             .iter()
@@ -125,7 +125,7 @@ impl Display for ScanSummary {
         write!(
             f,
             "; {}, {} skipped",
-            counted(self.not_pictures, "other file"),
+            counted(self.not_images, "other file"),
             self.skipped.len()
         )?;
         f.write_str(&self.left_out())?;
@@ -147,11 +147,11 @@ impl Display for ScanSummary {
     }
 }
 
-/// Why a folder without a usable picture is refused.
-pub(super) fn no_picture(summary: &ScanSummary) -> String {
+/// Why a folder without a usable image is refused.
+pub(super) fn no_image(summary: &ScanSummary) -> String {
     let mut reason = format!(
         "no supported images found (PNG, JPEG, WebP, BMP, GIF, TIFF): {}, {} skipped",
-        counted(summary.not_pictures, "other file"),
+        counted(summary.not_images, "other file"),
         summary.skipped.len()
     );
     reason += &summary.left_out();

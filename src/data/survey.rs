@@ -1,4 +1,4 @@
-//! A look at a set of pictures before training: what is in it, which images are double, and which of those to evaluate on are among
+//! A look at a set of images before training: what is in it, which images are double, and which of those to evaluate on are among
 //! those to train on.
 
 use std::collections::HashSet;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde::Serialize;
 
-use crate::data::PictureSource as _;
+use crate::data::ImageSource as _;
 use crate::data::folder::ImageFolder;
 use crate::data::inventory::{
     Found, Inventory, Look, NearIndex, Place, Seen, decode_all, equal_files, groups,
@@ -51,7 +51,7 @@ impl SurveyConfig {
     }
 }
 
-/// What is in a set of pictures.
+/// What is in a set of images.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Survey {
     /// The images to train on.

@@ -1,7 +1,7 @@
-//! Reduces large pictures when they are decoded, and caches the reduced ones in a folder for the next epoch.
+//! Reduces large images when they are decoded, and caches the reduced ones in a folder for the next epoch.
 //!
-//! Views are the same whether the cache is on, cold, warm, full or damaged: a picture is reduced either way, and
-//! an entry holds the bytes of the reduced picture.
+//! Views are the same whether the cache is on, cold, warm, full or damaged: an image is reduced either way, and
+//! an entry holds the bytes of the reduced image.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -25,7 +25,7 @@ use crate::unfinished::unique_digits;
 const MAGIC: &[u8; 8] = b"ibotrgb2";
 /// Bytes before the pixels: magic, length and time of the source, width and height, checksum.
 const HEAD: usize = 8 + 8 + 16 + 4 + 4 + 32;
-/// Reduces pictures, and caches them if there is a cache folder.
+/// Reduces images, and caches them if there is a cache folder.
 #[derive(Debug)]
 pub(super) struct Thumbnails {
     side: u32,
@@ -41,10 +41,10 @@ struct Cache {
     has_warned: AtomicBool,
 }
 
-/// Where a reduced picture is kept, and whose it is.
+/// Where a reduced image is kept, and whose it is.
 struct Entry {
     file: PathBuf,
-    /// Hash of the picture's absolute path, of how far it is reduced, and of its range of values.
+    /// Hash of the image's absolute path, of how far it is reduced, and of its range of values.
     of: blake3::Hash,
     version: Version,
 }
@@ -58,10 +58,10 @@ struct Version {
 }
 
 impl Thumbnails {
-    /// As `config` says for the pictures below `folders`; none where pictures stay as they are.
+    /// As `config` says for the images below `folders`; none where images stay as they are.
     ///
     /// # Errors
-    /// The cache lies among the pictures, or cannot be made or listed; [`Error::Stopped`] where `stop` is raised.
+    /// The cache lies among the images, or cannot be made or listed; [`Error::Stopped`] where `stop` is raised.
     pub fn open(
         config: &FolderConfig,
         folders: &[PathBuf],
@@ -93,7 +93,7 @@ impl Thumbnails {
         }
     }
 
-    /// The size that a picture of this one is reduced to; itself where it is small enough.
+    /// The size that an image of this one is reduced to; itself where it is small enough.
     pub fn size(&self, [width, height]: [u32; 2]) -> [u32; 2] {
         let shorter = width.min(height);
         if shorter <= self.side {
@@ -106,7 +106,7 @@ impl Thumbnails {
         [scaled(width), scaled(height)]
     }
 
-    /// The reduced picture of the file `path`, which `decode` reads with this range.
+    /// The reduced image of the file `path`, which `decode` reads with this range.
     ///
     /// # Errors
     /// Those of `decode`; a failing cache only costs time, and a warning.
@@ -122,32 +122,32 @@ impl Thumbnails {
             Some((cache, cache.entry(path, self.side, range, version)))
         });
         if let Some((_, entry)) = &entry
-            && let Some(picture) = entry.read(self.side)
+            && let Some(image) = entry.read(self.side)
         {
-            return Ok(picture);
+            return Ok(image);
         }
-        let picture = self.reduce(decode()?)?;
+        let image = self.reduce(decode()?)?;
         if let Some((cache, entry)) = &entry {
-            cache.write(entry, &picture);
+            cache.write(entry, &image);
         }
-        Ok(picture)
+        Ok(image)
     }
 
-    fn reduce(&self, picture: RgbImage) -> Result<RgbImage> {
-        let before = [picture.width(), picture.height()];
+    fn reduce(&self, image: RgbImage) -> Result<RgbImage> {
+        let before = [image.width(), image.height()];
         let size = self.size(before);
         if size == before {
-            return Ok(picture);
+            return Ok(image);
         }
-        resized(&picture, size)
+        resized(&image, size)
     }
 }
 
 impl Cache {
-    fn open(folder: &Path, most: u64, pictures: &[PathBuf], stop: &AtomicBool) -> Result<Self> {
+    fn open(folder: &Path, most: u64, images: &[PathBuf], stop: &AtomicBool) -> Result<Self> {
         let folder = absolute(folder)?;
-        for of_pictures in pictures {
-            if is_inside(&folder, of_pictures) {
+        for of_images in images {
+            if is_inside(&folder, of_images) {
                 let remedy = "is inside the image folder; choose another folder";
                 return Err(Error::config("folder.cache", folder.display(), remedy));
             }
@@ -183,7 +183,7 @@ impl Cache {
         })
     }
 
-    /// Where the reduced picture of a file is kept.
+    /// Where the reduced image of a file is kept.
     fn entry(&self, path: &Path, side: u32, range: ValueRange, version: Version) -> Entry {
         let path = absolute(path).unwrap_or_else(|_| path.to_path_buf());
         let mut hasher = blake3::Hasher::new();
@@ -205,9 +205,9 @@ impl Cache {
         }
     }
 
-    /// Stores a picture if there is room; it replaces the entry of another version of its file.
-    fn write(&self, entry: &Entry, picture: &RgbImage) {
-        let length = (HEAD + picture.as_raw().len()) as u64;
+    /// Stores an image if there is room; it replaces the entry of another version of its file.
+    fn write(&self, entry: &Entry, image: &RgbImage) {
+        let length = (HEAD + image.as_raw().len()) as u64;
         let freed = fs::metadata(&entry.file).map_or(0, |old| old.len());
         let used = self.used.fetch_add(length, Ordering::Relaxed) + length;
         if used.saturating_sub(freed) > self.most {
@@ -215,7 +215,7 @@ impl Cache {
             self.warn("is full (folder.cache_mib); other images are decoded in each epoch");
             return;
         }
-        match self.write_file(entry, picture) {
+        match self.write_file(entry, image) {
             Ok(()) => {
                 self.used.fetch_sub(freed, Ordering::Relaxed);
             }
@@ -229,13 +229,13 @@ impl Cache {
     }
 
     /// Written under a unique name first: another process may write the same entry.
-    fn write_file(&self, entry: &Entry, picture: &RgbImage) -> std::io::Result<()> {
+    fn write_file(&self, entry: &Entry, image: &RgbImage) -> std::io::Result<()> {
         let temporary = self.folder.join(format!("ibot-{}.tmp", unique_digits()?));
-        let size = [picture.width(), picture.height()];
-        let head = entry.head(size, picture.as_raw());
+        let size = [image.width(), image.height()];
+        let head = entry.head(size, image.as_raw());
         let mut file = File::create_new(&temporary)?;
         let written = file
-            .write_all(&[&head[..], picture.as_raw()].concat())
+            .write_all(&[&head[..], image.as_raw()].concat())
             .and_then(|()| entry.file.parent().map_or(Ok(()), fs::create_dir_all))
             .and_then(|()| fs::rename(&temporary, &entry.file));
         if written.is_err() {
@@ -244,7 +244,7 @@ impl Cache {
         written
     }
 
-    /// Warns once: the same problem would repeat for each picture.
+    /// Warns once: the same problem would repeat for each image.
     fn warn(&self, what: &str) {
         if !self.has_warned.swap(true, Ordering::Relaxed) {
             log::warn!("cache {}: {what}", printable(&self.folder));
@@ -264,7 +264,7 @@ impl Version {
 }
 
 impl Entry {
-    /// The bytes before the pixels. The checksum covers them too, and which picture the entry is of: two files of equal
+    /// The bytes before the pixels. The checksum covers them too, and which image the entry is of: two files of equal
     /// length, time and size, as an archive gives them, have different ones.
     fn head(&self, [width, height]: [u32; 2], pixels: &[u8]) -> [u8; HEAD] {
         let mut head = [0; HEAD];
@@ -288,7 +288,7 @@ impl Entry {
         head
     }
 
-    /// The cached picture; none if it is missing, damaged, or of another file or version.
+    /// The cached image; none if it is missing, damaged, or of another file or version.
     fn read(&self, side: u32) -> Option<RgbImage> {
         let mut file = File::open(&self.file).ok()?;
         let mut found = [0; HEAD];

@@ -1,6 +1,6 @@
-//! Where the tiles of a picture lie.
+//! Where the tiles of an image lie.
 
-/// A rectangle of a picture, in pixels from its top left corner.
+/// A rectangle of an image, in pixels from its top left corner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TileArea {
     /// Left edge.
@@ -13,7 +13,7 @@ pub struct TileArea {
     pub height: u32,
 }
 
-/// How pictures are cut into tiles: squares that cover all of it, evenly spread, neighbors sharing at least the overlap. A side
+/// How images are cut into tiles: squares that cover all of it, evenly spread, neighbors sharing at least the overlap. A side
 /// that is no longer than a tile is not cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TileGrid {
@@ -35,12 +35,12 @@ impl TileGrid {
         self.side
     }
 
-    /// Number of tiles of a picture of `[width, height]` pixels; equal for the picture turned by 90 degrees.
+    /// Number of tiles of an image of `[width, height]` pixels; equal for the image turned by 90 degrees.
     pub fn count(&self, [width, height]: [u32; 2]) -> usize {
         self.along(width) as usize * self.along(height) as usize
     }
 
-    /// Tile number `at` of a picture, row by row; None past the last.
+    /// Tile number `at` of an image, row by row; None past the last.
     pub fn area(&self, [width, height]: [u32; 2], at: usize) -> Option<TileArea> {
         let columns = self.along(width) as usize;
         let row = u32::try_from(at / columns).ok()?;
@@ -61,7 +61,7 @@ impl TileGrid {
         }
     }
 
-    /// First pixel of a tile along an axis: the last tile ends where the picture does.
+    /// First pixel of a tile along an axis: the last tile ends where the image does.
     fn start(&self, length: u32, at: u32) -> u32 {
         let last = u64::from(self.along(length) - 1);
         let free = u64::from(length.saturating_sub(self.side));
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tiles_cover_a_picture_and_overlap_as_asked() {
+    fn tiles_cover_a_image_and_overlap_as_asked() {
         for (side, overlap) in [(1, 0), (7, 0), (7, 3), (8, 7), (512, 64)] {
             let grid = TileGrid::new(side, overlap);
             for length in [1, 6, 7, 8, 9, 13, 14, 15, 100, 1000] {
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn tiles_lie_row_by_row_and_a_turned_picture_has_as_many() {
+    fn tiles_lie_row_by_row_and_a_turned_image_has_as_many() {
         let grid = TileGrid::new(100, 0);
         let area = |at| {
             grid.area([250, 120], at)

@@ -1,8 +1,8 @@
-//! The tiles of a folder's pictures, each an example of its own.
+//! The tiles of a folder's images, each an example of its own.
 //!
-//! Tiles of one picture come close to each other, so that it is decoded once an epoch and not once for each of its tiles:
-//! the pictures are shuffled and cut into groups that fit in memory, and the tiles of each group are shuffled. The order is a
-//! function of seed, epoch and the sizes of the pictures.
+//! Tiles of one image come close to each other, so that it is decoded once an epoch and not once for each of its tiles:
+//! the images are shuffled and cut into groups that fit in memory, and the tiles of each group are shuffled. The order is a
+//! function of seed, epoch and the sizes of the images.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use image::RgbImage;
 use image::imageops::crop_imm;
 
-use crate::data::PictureSource;
+use crate::data::ImageSource;
 use crate::data::folder::{ImageFolder, reason};
 use crate::data::folder_config::FolderConfig;
 use crate::data::loader::epoch_order;
@@ -22,38 +22,38 @@ use crate::random::{Random, Stream};
 
 /// Decoded bytes of a group. Batches that are made ahead may need two groups at a time.
 const GROUP_BYTES: u64 = 512 << 20;
-/// Pictures of a group at least, however large they are: a batch is not to show one picture alone.
-const GROUP_PICTURES: usize = 4;
+/// Images of a group at least, however large they are: a batch is not to show one image alone.
+const GROUP_IMAGES: usize = 4;
 
-/// Every tile of every picture of a folder, picture by picture and row by row.
+/// Every tile of every image of a folder, image by image and row by row.
 pub struct Tiles {
     folder: Arc<ImageFolder>,
     grid: TileGrid,
-    /// Number of the first tile of each picture, and of all of them.
+    /// Number of the first tile of each image, and of all of them.
     starts: Vec<usize>,
-    /// Size of each upright picture that was decoded.
+    /// Size of each upright image that was decoded.
     sizes: Vec<OnceLock<[u32; 2]>>,
     recent: Mutex<Recent>,
 }
 
-/// Pictures that were decoded last.
+/// Images that were decoded last.
 #[derive(Default)]
 struct Recent {
-    pictures: VecDeque<(usize, Arc<Decoded>)>,
+    images: VecDeque<(usize, Arc<Decoded>)>,
     bytes: u64,
 }
 
-/// A picture, once a thread has decoded it; the others wait.
+/// An image, once a thread has decoded it; the others wait.
 type Decoded = OnceLock<std::result::Result<RgbImage, String>>;
 
 impl FolderConfig {
-    /// How pictures are cut into tiles; None where they are not.
+    /// How images are cut into tiles; None where they are not.
     pub fn tile_grid(&self) -> Option<TileGrid> {
         self.tile.map(|side| TileGrid::new(side, self.tile_overlap))
     }
 
-    /// What is trained on: the pictures, or their tiles.
-    pub fn examples(&self, folder: Arc<ImageFolder>) -> Arc<dyn PictureSource> {
+    /// What is trained on: the images, or their tiles.
+    pub fn examples(&self, folder: Arc<ImageFolder>) -> Arc<dyn ImageSource> {
         match self.tile_grid() {
             Some(grid) => Arc::new(Tiles::new(folder, grid)),
             None => folder,
@@ -67,8 +67,8 @@ impl Tiles {
         let sizes = (0..folder.len()).map(|_| OnceLock::new()).collect();
         let mut starts = vec![0];
         let mut all = 0;
-        for picture in 0..folder.len() {
-            all += grid.count(folder.size(picture));
+        for image in 0..folder.len() {
+            all += grid.count(folder.size(image));
             starts.push(all);
         }
         Self {
@@ -80,26 +80,26 @@ impl Tiles {
         }
     }
 
-    /// The pictures.
+    /// The images.
     pub fn folder(&self) -> &Arc<ImageFolder> {
         &self.folder
     }
 
-    /// The picture of tile `index`, and the tile's number in it.
+    /// The image of tile `index`, and the tile's number in it.
     pub fn place(&self, index: usize) -> (usize, usize) {
-        // `starts` rises, because every picture has a tile
-        let picture = self.starts.partition_point(|start| *start <= index) - 1;
-        (picture, index - self.starts[picture])
+        // `starts` rises, because every image has a tile
+        let image = self.starts.partition_point(|start| *start <= index) - 1;
+        (image, index - self.starts[image])
     }
 
-    /// Where tile `index` lies in its picture. That is decoded if it was not yet and its header does not tell how it is turned.
+    /// Where tile `index` lies in its image. That is decoded if it was not yet and its header does not tell how it is turned.
     ///
     /// # Errors
-    /// Those of [`PictureSource::decode`].
+    /// Those of [`ImageSource::decode`].
     pub fn area(&self, index: usize) -> Result<TileArea> {
-        let (picture, at) = self.place(index);
-        let size = self.sizes[picture].get().copied();
-        let size = size.or_else(|| self.folder.upright_size(picture));
+        let (image, at) = self.place(index);
+        let size = self.sizes[image].get().copied();
+        let size = size.or_else(|| self.folder.upright_size(image));
         match size.and_then(|size| self.grid.area(size, at)) {
             Some(area) => Ok(area),
             None => self.with_tile(index, |_, area| area),
@@ -107,63 +107,63 @@ impl Tiles {
     }
 
     fn with_tile<T>(&self, index: usize, take: impl FnOnce(&RgbImage, TileArea) -> T) -> Result<T> {
-        let (picture, at) = self.place(index);
-        let failed = |reason: &str| Error::data(self.folder.name(picture), reason);
-        let decoded = self.decoded(picture);
-        let decode = || self.folder.decode(picture).map_err(|error| reason(&error));
-        let image = decoded
+        let (image, at) = self.place(index);
+        let failed = |reason: &str| Error::data(self.folder.name(image), reason);
+        let decoded = self.decoded(image);
+        let decode = || self.folder.decode(image).map_err(|error| reason(&error));
+        let pixels = decoded
             .get_or_init(decode)
             .as_ref()
             .map_err(|reason| failed(reason))?;
-        let size = [image.width(), image.height()];
-        let [width, height] = self.folder.size(picture);
+        let size = [pixels.width(), pixels.height()];
+        let [width, height] = self.folder.size(image);
         // a PNG file may be turned by what lies behind its pixels, where a scan does not look
         if size != [width, height] && size != [height, width] {
             return Err(failed("has another size than when the folder was scanned"));
         }
         // equal for all of its tiles, whichever thread is first
-        let _ = self.sizes[picture].set(size);
+        let _ = self.sizes[image].set(size);
         let area = self.grid.area(size, at);
         let area = area.ok_or_else(|| failed("has fewer tiles than its size says"))?;
-        Ok(take(image, area))
+        Ok(take(pixels, area))
     }
 
-    /// The place of a picture among the recent ones.
-    fn decoded(&self, picture: usize) -> Arc<Decoded> {
+    /// The place of an image among the recent ones.
+    fn decoded(&self, image: usize) -> Arc<Decoded> {
         let mut recent = lock(&self.recent);
-        let found = recent.pictures.iter().position(|(of, _)| *of == picture);
-        if let Some((of, decoded)) = found.and_then(|at| recent.pictures.remove(at)) {
-            recent.pictures.push_back((of, decoded.clone()));
+        let found = recent.images.iter().position(|(of, _)| *of == image);
+        if let Some((of, decoded)) = found.and_then(|at| recent.images.remove(at)) {
+            recent.images.push_back((of, decoded.clone()));
             return decoded;
         }
         let decoded = Arc::new(Decoded::new());
-        recent.pictures.push_back((picture, decoded.clone()));
-        recent.bytes += self.bytes(picture);
-        while recent.bytes > 2 * GROUP_BYTES && recent.pictures.len() > 2 * GROUP_PICTURES {
-            if let Some((of, _)) = recent.pictures.pop_front() {
+        recent.images.push_back((image, decoded.clone()));
+        recent.bytes += self.bytes(image);
+        while recent.bytes > 2 * GROUP_BYTES && recent.images.len() > 2 * GROUP_IMAGES {
+            if let Some((of, _)) = recent.images.pop_front() {
                 recent.bytes -= self.bytes(of);
             }
         }
         decoded
     }
 
-    /// Bytes of a decoded picture.
-    fn bytes(&self, picture: usize) -> u64 {
-        let [width, height] = self.folder.size(picture);
+    /// Bytes of a decoded image.
+    fn bytes(&self, image: usize) -> u64 {
+        let [width, height] = self.folder.size(image);
         3 * u64::from(width) * u64::from(height)
     }
 
-    /// The pictures of an epoch, in groups that are decoded together.
+    /// The images of an epoch, in groups that are decoded together.
     fn groups(&self, seed: u64, epoch: usize) -> Vec<Vec<usize>> {
         let mut groups = Vec::new();
         let (mut group, mut bytes) = (Vec::new(), 0);
-        for picture in epoch_order(seed, epoch, self.folder.len()) {
-            let more = self.bytes(picture);
-            if bytes + more > GROUP_BYTES && group.len() >= GROUP_PICTURES {
+        for image in epoch_order(seed, epoch, self.folder.len()) {
+            let more = self.bytes(image);
+            if bytes + more > GROUP_BYTES && group.len() >= GROUP_IMAGES {
                 groups.push(std::mem::take(&mut group));
                 bytes = 0;
             }
-            group.push(picture);
+            group.push(image);
             bytes += more;
         }
         groups.push(group);
@@ -171,7 +171,7 @@ impl Tiles {
     }
 }
 
-impl PictureSource for Tiles {
+impl ImageSource for Tiles {
     fn len(&self) -> usize {
         self.starts.last().copied().unwrap_or(0)
     }
@@ -190,8 +190,8 @@ impl PictureSource for Tiles {
         })
     }
 
-    /// Of the tile: whole pictures have a bound of their own.
-    fn picture_bytes(&self, index: usize) -> u64 {
+    /// Of the tile: whole images have a bound of their own.
+    fn image_bytes(&self, index: usize) -> u64 {
         let side = u64::from(self.grid.side());
         let [width, height] = self.folder.size(self.place(index).0).map(u64::from);
         3 * width.min(side) * height.min(side)
@@ -199,22 +199,22 @@ impl PictureSource for Tiles {
 
     fn decoded_bytes(&self) -> u64 {
         let side = u64::from(self.grid.side());
-        let tile = |picture| {
-            let [width, height] = self.folder.size(picture).map(u64::from);
-            let count = self.grid.count(self.folder.size(picture)) as u64;
+        let tile = |image| {
+            let [width, height] = self.folder.size(image).map(u64::from);
+            let count = self.grid.count(self.folder.size(image)) as u64;
             3 * count * width.min(side) * height.min(side)
         };
         (0..self.folder.len()).map(tile).sum()
     }
 
     fn order(&self, seed: u64, epoch: usize) -> Option<Vec<usize>> {
-        // another stream than that of the pictures, whose index is 0
+        // another stream than that of the images, whose index is 0
         let mut random = Random::new(seed, epoch as u64, 1, Stream::Shuffle);
         let mut order = Vec::with_capacity(self.len());
         for group in self.groups(seed, epoch) {
             let start = order.len();
-            for picture in group {
-                order.extend(self.starts[picture]..self.starts[picture + 1]);
+            for image in group {
+                order.extend(self.starts[image]..self.starts[image + 1]);
             }
             random.shuffle(&mut order[start..]);
         }

@@ -1,4 +1,4 @@
-//! The orientation of a picture by the EXIF data of its file, found without reading its pixels.
+//! The orientation of an image by the EXIF data of its file, found without reading its pixels.
 
 use std::io::{BufRead, Error, ErrorKind, Read, Result, Seek, SeekFrom};
 
@@ -43,7 +43,7 @@ pub(super) fn is_short(error: &Error) -> bool {
     )
 }
 
-/// Width and height of a picture that is turned so.
+/// Width and height of an image that is turned so.
 pub(super) fn upright([width, height]: [u32; 2], orientation: Orientation) -> [u32; 2] {
     let is_on_its_side = matches!(
         orientation,

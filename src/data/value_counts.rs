@@ -1,4 +1,4 @@
-//! The values of pictures with more than 8 bits, counted, and the range that they ask for.
+//! The values of images with more than 8 bits, counted, and the range that they ask for.
 
 use crate::data::value_range::ValueRange;
 use crate::error::counted;
@@ -25,7 +25,7 @@ pub(super) struct ValueCounts {
 /// Counts of one kind of values.
 #[derive(Debug, Clone)]
 struct Counts {
-    pictures: usize,
+    images: usize,
     total: u64,
     /// Of each whole number, none at first; a float counts as the nearest one.
     of: Vec<u64>,
@@ -43,7 +43,7 @@ pub(super) struct Measured {
 impl Default for Counts {
     fn default() -> Self {
         Self {
-            pictures: 0,
+            images: 0,
             total: 0,
             of: Vec::new(),
             low: f64::INFINITY,
@@ -55,7 +55,7 @@ impl Default for Counts {
 impl Counts {
     fn add(&mut self, values: impl Iterator<Item = f64>) {
         self.of.resize(VALUES, 0);
-        self.pictures += 1;
+        self.images += 1;
         for value in values {
             self.total += 1;
             self.low = self.low.min(value);
@@ -66,11 +66,11 @@ impl Counts {
     }
 
     fn merge(&mut self, other: &Self) {
-        if other.pictures == 0 {
+        if other.images == 0 {
             return;
         }
         self.of.resize(VALUES, 0);
-        self.pictures += other.pictures;
+        self.images += other.images;
         self.total += other.total;
         self.low = self.low.min(other.low);
         self.high = self.high.max(other.high);
@@ -95,7 +95,7 @@ impl Counts {
     }
 
     fn in_words(&self, what: &str) -> String {
-        format!("the values of {} {what}", counted(self.pictures, "image"))
+        format!("the values of {} {what}", counted(self.images, "image"))
     }
 }
 
@@ -112,12 +112,12 @@ fn first_beyond<'a>(out: u64, counts: impl Iterator<Item = (u32, &'a u64)>) -> u
 }
 
 impl ValueCounts {
-    /// Adds the values of 16 bits of a picture.
+    /// Adds the values of 16 bits of an image.
     pub fn add_whole(&mut self, values: impl Iterator<Item = u16>) {
         self.whole.add(values.map(f64::from));
     }
 
-    /// Adds the floats of a picture; those that are not finite count for nothing.
+    /// Adds the floats of an image; those that are not finite count for nothing.
     pub fn add_floats(&mut self, values: impl Iterator<Item = f64>) {
         let (mut above, mut negative) = (0, 0);
         let finite = values.filter(|value| value.is_finite());
@@ -196,7 +196,7 @@ impl ValueCounts {
                 why: format!("{bits} bits hold {is_in_words}"),
             };
         }
-        // each such picture is then left out by name, with this remedy
+        // each such image is then left out by name, with this remedy
         Measured {
             range: ValueRange::Full,
             why: format!(

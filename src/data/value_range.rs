@@ -1,4 +1,4 @@
-//! Which values of pictures with more than 8 bits become black and white.
+//! Which values of images with more than 8 bits become black and white.
 
 use std::fmt::{self, Display};
 use std::str::FromStr;
@@ -8,11 +8,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Result};
 
-/// Which values of 16 bits, or floats, become black and white. Pictures of 8 bits stay as they are.
+/// Which values of 16 bits, or floats, become black and white. Images of 8 bits stay as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum ValueRange {
     /// Measured: from 0 to the largest value of as many bits, 8 to 16, as hold 99.9 % of the values; floats of 0 to 1 stay
-    /// as they are. Of a folder it is measured once, on up to 64 of its pictures; of a picture alone, on itself.
+    /// as they are. Of a folder it is measured once, on up to 64 of its images; of an image alone, on itself.
     #[default]
     Auto,
     /// All values of 16 bits; floats from 0 to 1.
@@ -24,7 +24,7 @@ pub enum ValueRange {
 const REMEDY: &str = "give auto, full, or two numbers, black and white, such as 0,4095";
 
 impl ValueRange {
-    /// Whether nothing is known: what a folder without pictures of more than 8 bits has.
+    /// Whether nothing is known: what a folder without images of more than 8 bits has.
     pub fn is_auto(&self) -> bool {
         *self == Self::Auto
     }

@@ -1,4 +1,4 @@
-//! One view of a picture: which random changes, and their result.
+//! One view of an image: which random changes, and their result.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use crate::random::{Random, Stream};
 /// All random choices of one view.
 #[derive(Debug, Clone, PartialEq)]
 pub struct View {
-    /// The part of the picture that it shows.
+    /// The part of the image that it shows.
     pub area: CropBox,
     /// Whether it is mirrored left to right.
     pub flip: bool,
@@ -58,7 +58,7 @@ pub enum Change {
 }
 
 impl View {
-    /// View number `view` of sample `index` in `epoch`, for a picture of `[width, height]` pixels.
+    /// View number `view` of sample `index` in `epoch`, for an image of `[width, height]` pixels.
     pub fn new(
         config: &AugmentConfig,
         seed: u64,
@@ -72,7 +72,7 @@ impl View {
         Self::draw(config, config.kind(view), &mut random, size)
     }
 
-    /// Draws a view of this kind of a picture of `[width, height]` pixels.
+    /// Draws a view of this kind of an image of `[width, height]` pixels.
     ///
     /// Every number is drawn whether or not it is needed, so that one setting does not move the draws of another.
     fn draw(
@@ -121,7 +121,7 @@ impl Jitter {
     }
 }
 
-/// Makes views of pictures; keeps its buffers, so one for every thread.
+/// Makes views of images; keeps its buffers, so one for every thread.
 pub struct Augmenter {
     config: AugmentConfig,
     resizer: SquareResizer,
@@ -144,15 +144,15 @@ impl Augmenter {
         }
     }
 
-    /// `view` of `picture`.
+    /// `view` of `image`.
     ///
     /// # Shapes
     /// `[3, S, S]` planes in 0..=255, not yet normalized.
     ///
     /// # Errors
-    /// The view's crop is not inside the picture.
-    pub fn render(&mut self, picture: &RgbImage, view: &View) -> Result<&Planes> {
-        let pixels = self.resizer.crop(picture, &view.area)?;
+    /// The view's crop is not inside the image.
+    pub fn render(&mut self, image: &RgbImage, view: &View) -> Result<&Planes> {
+        let pixels = self.resizer.crop(image, &view.area)?;
         let planes = &mut self.planes;
         planes.load(pixels, view.flip);
         if let Some(jitter) = &view.jitter {
@@ -177,15 +177,15 @@ impl Augmenter {
         Ok(planes)
     }
 
-    /// The evaluation view of `picture`, see [`crate::data::EvalFit`].
+    /// The evaluation view of `image`, see [`crate::data::EvalFit`].
     ///
     /// # Shapes
     /// `[3, S, S]` planes in 0..=255, not yet normalized.
     ///
     /// # Errors
-    /// The picture has no pixel.
-    pub fn eval_view(&mut self, picture: &RgbImage) -> Result<&Planes> {
-        let pixels: &[U8x3] = self.resizer.center(picture, self.config.eval_fit)?;
+    /// The image has no pixel.
+    pub fn eval_view(&mut self, image: &RgbImage) -> Result<&Planes> {
+        let pixels: &[U8x3] = self.resizer.center(image, self.config.eval_fit)?;
         self.planes.load(pixels, false);
         Ok(&self.planes)
     }

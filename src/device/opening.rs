@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 /// yet on the device (`kept_words`) makes one.
 const TASKS_MAX: usize = 32;
 /// The same on an integrated GPU. amdgpu, Metal and Intel's drivers end a *submission* that takes longer than 2 to 10
-/// seconds, and one product of ViT-S at 64 pictures (30 GFLOP) takes a third of a second at 100 GFLOP/s; 125 submissions a
+/// seconds, and one product of ViT-S at 64 images (30 GFLOP) takes a third of a second at 100 GFLOP/s; 125 submissions a
 /// step instead of 31 cost such a GPU about 10 ms of several seconds (estimates: no such GPU was at hand).
 const INTEGRATED_TASKS_MAX: usize = 8;
 

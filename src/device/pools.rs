@@ -120,7 +120,7 @@ mod tests {
         reserved
     }
 
-    /// An MLP's hidden tensor of ViT-B at 64 pictures of 2 views, two of its inputs, and a weight.
+    /// An MLP's hidden tensor of ViT-B at 64 images of 2 views, two of its inputs, and a weight.
     #[test]
     fn a_large_tensor_takes_about_its_size() {
         let tensors = [296, 74, 74, 9];

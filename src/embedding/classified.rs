@@ -13,10 +13,10 @@ use crate::path_text;
 use crate::path_text::path_text;
 use crate::unfinished::Unfinished;
 
-/// The most probable class of a picture.
+/// The most probable class of an image.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Classified {
-    /// The picture.
+    /// The image.
     #[serde(serialize_with = "path_text::serialize")]
     pub path: PathBuf,
     /// Name of the class.
@@ -25,7 +25,7 @@ pub struct Classified {
     pub probability: f64,
 }
 
-/// The most probable class of each picture, from features of [`super::FeatureKind::Cls`] by the classifier's own file; of
+/// The most probable class of each image, from features of [`super::FeatureKind::Cls`] by the classifier's own file; of
 /// equal ones the first.
 pub fn classify(embedded: &Embedded, classifier: &LinearClassifier) -> Vec<Classified> {
     let features = embedded
@@ -51,17 +51,17 @@ pub fn classify(embedded: &Embedded, classifier: &LinearClassifier) -> Vec<Class
         .collect()
 }
 
-/// Writes `path,class,probability`, a line a picture, whole or not at all.
+/// Writes `path,class,probability`, a line an image, whole or not at all.
 ///
 /// # Errors
 /// [`crate::Error::Io`].
 pub fn write_classified(path: &Path, classified: &[Classified]) -> Result<()> {
     let written = Unfinished::write(path, |file| {
         writeln!(file, "path,class,probability")?;
-        for picture in classified {
-            let (name, class) = (path_text(&picture.path), &picture.class);
+        for image in classified {
+            let (name, class) = (path_text(&image.path), &image.class);
             let (name, class) = (csv_field(&name), csv_field(class));
-            writeln!(file, "{name},{class},{:.6}", picture.probability)?;
+            writeln!(file, "{name},{class},{:.6}", image.probability)?;
         }
         Ok(())
     })?;

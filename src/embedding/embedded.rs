@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::embedding::stamp::FileStamp;
 use crate::eval::FeatureSet;
 
-/// Which feature of a picture.
+/// Which feature of an image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FeatureKind {
@@ -30,29 +30,29 @@ impl FeatureKind {
     }
 }
 
-/// The pictures of a folder that could be read, with their features.
+/// The images of a folder that could be read, with their features.
 #[derive(Debug, Clone, Default)]
 pub struct Embedded {
     /// Features and classes, in the folder's order.
     pub set: FeatureSet,
-    /// Path of each picture, absolute.
+    /// Path of each image, absolute.
     pub paths: Vec<PathBuf>,
     /// Names of the classes.
     pub classes: Vec<String>,
-    /// Pictures that could not be read, and why.
+    /// Images that could not be read, and why.
     pub skipped: Vec<(PathBuf, String)>,
-    /// Whether `progress` ended the work before the last picture.
+    /// Whether `progress` ended the work before the last image.
     pub is_cut_short: bool,
     /// [`crate::embedding::FolderRequest::recipe`] of the features.
     pub recipe: String,
     /// [`crate::embedding::Embedder::input`] of the features.
     pub input: String,
-    /// Size and time of each picture's file before it was read.
+    /// Size and time of each image's file before it was read.
     pub stamps: Vec<Option<FileStamp>>,
 }
 
 impl Embedded {
-    /// Name of the class of each picture, where it has one.
+    /// Name of the class of each image, where it has one.
     pub fn class_names(&self) -> Vec<Option<String>> {
         let name = |label: &Option<usize>| label.and_then(|at| self.classes.get(at).cloned());
         self.set.labels.iter().map(name).collect()

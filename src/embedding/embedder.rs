@@ -12,16 +12,16 @@ use crate::embedding::engine::{Engine, Loading, Made, Wanted};
 use crate::error::Result;
 use crate::files::NamedTensor;
 use crate::files::model::{
-    FINGERPRINT_PICTURES, ModelCard, ModelOptions, Normalized, Preprocessing, compare_fingerprint,
+    FINGERPRINT_IMAGES, ModelCard, ModelOptions, Normalized, Preprocessing, compare_fingerprint,
     read_model,
 };
 use crate::precision::Precision;
 
-/// Number of built-in pictures that are compared on the CPU, which has no faulty driver: they detect a model that is not what
+/// Number of built-in images that are compared on the CPU, which has no faulty driver: they detect a model that is not what
 /// its file says, in a quarter of the time.
 const COMPARED_ON_CPU: usize = 2;
 
-/// A model file on a device, ready for pictures.
+/// A model file on a device, ready for images.
 pub struct Embedder {
     engine: Box<dyn Engine>,
     card: Option<ModelCard>,
@@ -35,10 +35,10 @@ pub struct Embedder {
     precision: Precision,
 }
 
-/// Features of some pictures.
+/// Features of some images.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Embeddings {
-    /// One a picture, `[B, D]`.
+    /// One an image, `[B, D]`.
     pub cls: Vec<f32>,
     /// One per patch, row by row, `[B, N, D]`; empty if not requested.
     pub patches: Vec<f32>,
@@ -60,7 +60,7 @@ impl Embedder {
     ///
     /// # Errors
     /// Those of [`read_model`]; [`crate::Error::Weights`] where the weights do not fit the architecture;
-    /// [`crate::Error::Device`] where the device fails, or computes other features of the built-in pictures than the one
+    /// [`crate::Error::Device`] where the device fails, or computes other features of the built-in images than the one
     /// that wrote the file.
     pub fn load(path: &Path, options: &ModelOptions, selected: &Selected) -> Result<Self> {
         let mut model = read_model(path, options)?;
@@ -76,7 +76,7 @@ impl Embedder {
         let engine = guard.catch(|| selected.dispatch(loading))??;
         let device = selected.to_string();
         let compared = match selected {
-            Selected::Wgpu { .. } => FINGERPRINT_PICTURES,
+            Selected::Wgpu { .. } => FINGERPRINT_IMAGES,
             Selected::Flex | Selected::NdArray => COMPARED_ON_CPU,
         };
         let compare = |card: &ModelCard| {
@@ -104,7 +104,7 @@ impl Embedder {
         self.card.as_ref()
     }
 
-    /// How far the features of the built-in pictures on this device are off those of the device that wrote the file, over
+    /// How far the features of the built-in images on this device are off those of the device that wrote the file, over
     /// their largest entry; none for a file without them.
     pub fn fingerprint_difference(&self) -> Option<f32> {
         self.difference
@@ -135,7 +135,7 @@ impl Embedder {
         &self.architecture
     }
 
-    /// How a picture becomes the model's input.
+    /// How an image becomes the model's input.
     pub fn preprocessing(&self) -> &Preprocessing {
         &self.preprocessing
     }
@@ -145,51 +145,51 @@ impl Embedder {
     pub fn input(&self, range: ValueRange) -> String {
         let preprocessing = serde_json::to_string(&self.preprocessing).unwrap_or_default();
         let range = serde_json::to_string(&range).unwrap_or_default();
-        let version = env!("CARGO_PKG_VERSION"); // pictures may be decoded otherwise in another one
+        let version = env!("CARGO_PKG_VERSION"); // images may be decoded otherwise in another one
         let precision = self.precision;
         format!("ibot {version}, {precision}, range {range}, {preprocessing}")
     }
 
-    /// Mean and deviation that pictures are normalized with, and why it is these.
+    /// Mean and deviation that images are normalized with, and why it is these.
     pub fn normalization(&self) -> &Normalized {
         &self.normalization
     }
 
-    /// Rows and columns of the patches of a picture.
+    /// Rows and columns of the patches of an image.
     pub fn grid(&self) -> [usize; 2] {
         [self.preprocessing.image_size / self.architecture.patch_size; 2]
     }
 
-    /// The pictures as the model sees them, without the normalization: resized and cut to the input's size.
+    /// The images as the model sees them, without the normalization: resized and cut to the input's size.
     ///
     /// # Errors
-    /// [`crate::Error::Data`] for a picture without a pixel.
-    pub fn seen(&self, picture: &RgbImage) -> Result<RgbImage> {
-        seen(&self.preprocessing, picture)
+    /// [`crate::Error::Data`] for an image without a pixel.
+    pub fn seen(&self, image: &RgbImage) -> Result<RgbImage> {
+        seen(&self.preprocessing, image)
     }
 
-    /// One feature a picture, all in one batch.
+    /// One feature an image, all in one batch.
     ///
     /// # Errors
-    /// [`crate::Error::Device`] where the device failed, [`crate::Error::Data`] for a picture without a pixel.
-    pub fn embed(&self, pictures: &[RgbImage]) -> Result<Embeddings> {
-        self.embeddings(pictures, Wanted::CLS)
+    /// [`crate::Error::Device`] where the device failed, [`crate::Error::Data`] for an image without a pixel.
+    pub fn embed(&self, images: &[RgbImage]) -> Result<Embeddings> {
+        self.embeddings(images, Wanted::CLS)
     }
 
-    /// One feature a picture, and one a patch.
+    /// One feature an image, and one a patch.
     ///
     /// # Errors
     /// As [`Embedder::embed`].
-    pub fn embed_with_patches(&self, pictures: &[RgbImage]) -> Result<Embeddings> {
+    pub fn embed_with_patches(&self, images: &[RgbImage]) -> Result<Embeddings> {
         let wanted = Wanted {
             patches: true,
             ..Wanted::CLS
         };
-        self.embeddings(pictures, wanted)
+        self.embeddings(images, wanted)
     }
 
-    fn embeddings(&self, pictures: &[RgbImage], wanted: Wanted) -> Result<Embeddings> {
-        let made = self.run(pictures, wanted)?;
+    fn embeddings(&self, images: &[RgbImage], wanted: Wanted) -> Result<Embeddings> {
+        let made = self.run(images, wanted)?;
         Ok(Embeddings {
             cls: made.cls,
             patches: made.patches,
@@ -200,25 +200,25 @@ impl Embedder {
     ///
     /// # Errors
     /// As [`Embedder::embed`].
-    pub fn attention(&self, pictures: &[RgbImage]) -> Result<AttentionMaps> {
+    pub fn attention(&self, images: &[RgbImage]) -> Result<AttentionMaps> {
         let wanted = Wanted {
             attention: true,
             ..Wanted::CLS
         };
         Ok(AttentionMaps {
-            values: self.run(pictures, wanted)?.attention,
+            values: self.run(images, wanted)?.attention,
             heads: self.architecture.num_heads,
             grid: self.grid(),
         })
     }
 
-    fn run(&self, pictures: &[RgbImage], wanted: Wanted) -> Result<Made> {
+    fn run(&self, images: &[RgbImage], wanted: Wanted) -> Result<Made> {
         let augment = self.preprocessing.augment();
         let mut augmenter = Augmenter::new(&augment);
         let entries = augment.view_len();
-        let mut levels = vec![0; pictures.len() * entries];
-        for (picture, out) in pictures.iter().zip(levels.chunks_mut(entries)) {
-            augmenter.eval_view(picture)?;
+        let mut levels = vec![0; images.len() * entries];
+        for (image, out) in images.iter().zip(levels.chunks_mut(entries)) {
+            augmenter.eval_view(image)?;
             augmenter.write_levels(out);
         }
         self.run_pixels(Pixels::from_levels(levels, &augment), wanted)
@@ -234,11 +234,11 @@ impl Embedder {
     }
 }
 
-/// A picture as a model sees it, without the normalization: resized and cut to its input's size.
+/// An image as a model sees it, without the normalization: resized and cut to its input's size.
 ///
 /// # Errors
-/// [`crate::Error::Data`] for a picture without a pixel.
-pub fn seen(preprocessing: &Preprocessing, picture: &RgbImage) -> Result<RgbImage> {
+/// [`crate::Error::Data`] for an image without a pixel.
+pub fn seen(preprocessing: &Preprocessing, image: &RgbImage) -> Result<RgbImage> {
     let mut augmenter = Augmenter::new(&preprocessing.augment());
-    Ok(augmenter.eval_view(picture)?.picture())
+    Ok(augmenter.eval_view(image)?.image())
 }

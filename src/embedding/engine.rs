@@ -24,7 +24,7 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// The feature of each picture.
+    /// The feature of each image.
     pub const CLS: Self = Self {
         layers: 1,
         patch_means: false,
@@ -52,7 +52,7 @@ pub(super) trait Engine: Send {
     /// `pixels` is `[B, 3, side, side]`.
     fn run(&self, pixels: Pixels, side: usize, wanted: Wanted) -> Result<Made>;
 
-    /// The features of the first `count` built-in pictures.
+    /// The features of the first `count` built-in images.
     fn fingerprint(&self, preprocessing: &Preprocessing, count: usize) -> Result<Vec<f32>>;
 }
 

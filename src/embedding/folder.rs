@@ -1,10 +1,10 @@
-//! All pictures of a folder.
+//! All images of a folder.
 
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::data::{ImageFolder, PictureSource as _, eval_batches, none_usable};
+use crate::data::{ImageFolder, ImageSource as _, eval_batches, none_usable};
 use crate::embedding::embedded::{Embedded, FeatureKind};
 use crate::embedding::embedder::Embedder;
 use crate::embedding::engine::{Made, Wanted};
@@ -20,7 +20,7 @@ pub struct FolderRequest {
     pub kind: FeatureKind,
     /// Number of final blocks to concatenate, last block last; 1 to the depth.
     pub layers: usize,
-    /// Pictures a batch.
+    /// Images a batch.
     pub batch_size: usize,
     /// Threads that decode; 0 for one a core.
     pub workers: usize,
@@ -71,7 +71,7 @@ impl FolderRequest {
         }
     }
 
-    /// Appends the requested features of a batch, a row a picture; `width` is that of one feature.
+    /// Appends the requested features of a batch, a row an image; `width` is that of one feature.
     pub(super) fn add_features(&self, made: Made, width: usize, features: &mut Vec<f32>) {
         match self.kind {
             FeatureKind::Cls => features.extend(made.cls),
@@ -85,26 +85,26 @@ impl FolderRequest {
     }
 }
 
-/// Features of all pictures of a folder, in its order. `progress` gets the number of pictures after each batch; if it
+/// Features of all images of a folder, in its order. `progress` gets the number of images after each batch; if it
 /// returns false, the features so far are the result, and [`Embedded::is_cut_short`] is set.
 ///
 /// # Errors
-/// A number of layers that the model does not have, no usable picture, a device that failed, or a feature that is not finite.
+/// A number of layers that the model does not have, no usable image, a device that failed, or a feature that is not finite.
 pub fn embed_folder(
     embedder: &Embedder,
     folder: &Arc<ImageFolder>,
     request: &FolderRequest,
     progress: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Embedded> {
-    let embedded = embed_pictures(embedder, folder, request, progress)?;
+    let embedded = embed_images(embedder, folder, request, progress)?;
     match embedded.paths.is_empty() {
         true => Err(none_usable(folder.len(), embedded.skipped.first())),
         false => Ok(embedded),
     }
 }
 
-/// [`embed_folder`], for which it is no error that no picture is usable.
-pub(super) fn embed_pictures(
+/// [`embed_folder`], for which it is no error that no image is usable.
+pub(super) fn embed_images(
     embedder: &Embedder,
     folder: &Arc<ImageFolder>,
     request: &FolderRequest,
@@ -153,7 +153,7 @@ pub(super) fn embed_pictures(
     refuse_not_finite(embedded)
 }
 
-/// Size and time of each picture's file, and its range of values, in the folder's order.
+/// Size and time of each image's file, and its range of values, in the folder's order.
 pub(super) fn stamps(folder: &ImageFolder) -> Vec<Option<FileStamp>> {
     let stamp = |at: usize| {
         let stamp = FileStamp::of(&folder.name(at))?;

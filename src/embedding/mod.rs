@@ -1,4 +1,4 @@
-//! Features of pictures by a model file, on any device, without naming a backend.
+//! Features of images by a model file, on any device, without naming a backend.
 //!
 //! ```no_run
 //! use ibot::device::{BackendChoice, select};
@@ -8,8 +8,8 @@
 //! fn main() -> ibot::Result<()> {
 //!     let device = select(BackendChoice::Auto, None)?;
 //!     let embedder = Embedder::load("teacher.safetensors".as_ref(), &ModelOptions::default(), &device)?;
-//!     let picture = image::open("cat.png").expect("a picture").to_rgb8();
-//!     let feature = embedder.embed(&[picture])?;
+//!     let image = image::open("cat.png").expect("an image").to_rgb8();
+//!     let feature = embedder.embed(&[image])?;
 //!     println!("{} numbers", feature.cls.len());
 //!     Ok(())
 //! }
@@ -17,12 +17,12 @@
 //!
 //! - `embedder`: one model on one device
 //! - `engine`: the same behind one type for all backends
-//! - `folder`: all pictures of a folder; `patches`: the patches of all pictures, batch by batch
-//! - `outliers`: patches that look like none of other pictures
-//! - `tiles`: tiles of pictures far larger than the input
+//! - `folder`: all images of a folder; `patches`: the patches of all images, batch by batch
+//! - `outliers`: patches that look like none of other images
+//! - `tiles`: tiles of images far larger than the input
 //! - `segmentation`: patches with the masks under them, and the masks that classifiers of patches predict
 //! - `embedded`: features with their paths and classes; `table`: the same as a file
-//! - `reuse`: the same, computed only for pictures that are new or changed; `stamp`: how that is known
+//! - `reuse`: the same, computed only for images that are new or changed; `stamp`: how that is known
 //! - `share`: the same by several ranks
 //! - `classified`: predictions of a file's classifier
 
@@ -51,7 +51,7 @@ pub use reuse::{Reused, embed_changed};
 pub use segmentation::{PatchScores, Segmented, patch_rows, segment};
 pub use stamp::FileStamp;
 pub use table::{
-    ColumnValues, EmbeddingTable, PatchOrigin, PatchOwner, PatchShape, PatchTable, PictureColumns,
+    ColumnValues, EmbeddingTable, ImageColumns, PatchOrigin, PatchOwner, PatchShape, PatchTable,
     TableFormat, TileTable,
 };
 pub use tiles::{EmbeddedTiles, embed_tiles};

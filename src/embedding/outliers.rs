@@ -1,20 +1,20 @@
-//! Patches that look like none of those of normal pictures.
+//! Patches that look like none of those of normal images.
 
 use std::sync::Arc;
 
-use crate::data::{ImageFolder, PictureSource as _};
+use crate::data::{ImageFolder, ImageSource as _};
 use crate::embedding::embedder::Embedder;
 use crate::embedding::patches::{PatchRequest, Visited, drawn, room, visit_patches};
 use crate::error::{Error, Result};
 use crate::eval::{Distance, NormalRows};
 
-/// The patches of a folder's pictures, to compare others with; at most `per_image` of each picture, drawn from the seed. Their
-/// owners are places in the folder. `progress` gets the number of pictures after each batch.
+/// The patches of a folder's images, to compare others with; at most `per_image` of each image, drawn from the seed. Their
+/// owners are places in the folder. `progress` gets the number of images after each batch.
 ///
 /// Takes `4 D` bytes of memory for each patch.
 ///
 /// # Errors
-/// Those of [`visit_patches`]; [`Error::Unsupported`] where the memory is not there; [`Error::Data`] without a picture.
+/// Those of [`visit_patches`]; [`Error::Unsupported`] where the memory is not there; [`Error::Data`] without an image.
 pub fn normal_patches(
     embedder: &Embedder,
     folder: &Arc<ImageFolder>,
@@ -29,7 +29,7 @@ pub fn normal_patches(
     let (mut rows, mut owners) = (room(most, shape.width)?, Vec::new());
     let mut made = 0;
     let visited = visit_patches(embedder, folder.clone(), request, &mut |batch| {
-        for (sample, patches) in batch.pictures() {
+        for (sample, patches) in batch.images() {
             for at in drawn(of_image, per_image, seed, sample) {
                 rows.extend_from_slice(&patches[at * shape.width..(at + 1) * shape.width]);
                 owners.push(sample);
@@ -49,17 +49,17 @@ pub fn normal_patches(
     Ok((normal, visited))
 }
 
-/// Distance of each patch of a picture from the nearest normal one, row by row, `[N]`.
+/// Distance of each patch of an image from the nearest normal one, row by row, `[N]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PatchDistances {
-    /// Place of the picture in its folder.
+    /// Place of the image in its folder.
     pub sample: usize,
-    /// `[N]`; none where there is no normal patch of another picture.
+    /// `[N]`; none where there is no normal patch of another image.
     pub distances: Vec<Option<Distance>>,
 }
 
-/// Distances of the patches of all pictures of a folder from `normal` ones, in the folder's order, handed to `see` picture by
-/// picture. A picture's own patches are passed over: `places` has the place of each picture of the folder among the normal ones, or
+/// Distances of the patches of all images of a folder from `normal` ones, in the folder's order, handed to `see` image by
+/// image. An image's own patches are passed over: `places` has the place of each image of the folder among the normal ones, or
 /// [`usize::MAX`]; none where these are of the same folder.
 ///
 /// # Errors
@@ -73,7 +73,7 @@ pub fn patch_distances(
     see: &mut dyn FnMut(PatchDistances) -> Result<()>,
 ) -> Result<Visited> {
     let shape = request.shape(embedder);
-    let mut of_picture = |sample: usize, patches: &[f32]| {
+    let mut of_image = |sample: usize, patches: &[f32]| {
         let place = places.map_or(sample, |places| places[sample]);
         let own = vec![place; patches.len() / shape.width.max(1)];
         let distances = normal.distances(patches, Some(&own), 1);
@@ -83,13 +83,13 @@ pub fn patch_distances(
     // all patches of the folder are there already
     if places.is_none() && normal.len() == owners.len() * shape.grid[0] * shape.grid[1] {
         for owner in owners {
-            of_picture(owner, normal.rows_of(owner))?;
+            of_image(owner, normal.rows_of(owner))?;
         }
         return Ok(Visited::default());
     }
     visit_patches(embedder, folder.clone(), request, &mut |batch| {
-        for (sample, patches) in batch.pictures() {
-            of_picture(sample, patches)?;
+        for (sample, patches) in batch.images() {
+            of_image(sample, patches)?;
         }
         Ok(true)
     })

@@ -1,9 +1,9 @@
-//! Patch features of many pictures, batch by batch: at no time are all of them in memory.
+//! Patch features of many images, batch by batch: at no time are all of them in memory.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::data::{ImageFolder, PictureSource, eval_batches};
+use crate::data::{ImageFolder, ImageSource, eval_batches};
 use crate::embedding::embedder::Embedder;
 use crate::embedding::engine::Wanted;
 use crate::embedding::folder::check_layers;
@@ -17,7 +17,7 @@ use crate::random::{Random, Stream};
 pub struct PatchRequest {
     /// Number of final blocks whose patch features are put side by side, last block last; 1 to the depth.
     pub layers: usize,
-    /// Pictures a batch.
+    /// Images a batch.
     pub batch_size: usize,
     /// Threads that decode; 0 for one a core.
     pub workers: usize,
@@ -52,18 +52,18 @@ impl PatchRequest {
     }
 }
 
-/// Patch features of some pictures.
+/// Patch features of some images.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PatchBatch {
-    /// Places of the pictures in their source, rising, `[B]`.
+    /// Places of the images in their source, rising, `[B]`.
     pub samples: Vec<usize>,
     /// `[B, N, D]`, the patches of each row by row.
     pub patches: Vec<f32>,
 }
 
 impl PatchBatch {
-    /// Each picture's place and its patches, `[N, D]`.
-    pub fn pictures(&self) -> impl Iterator<Item = (usize, &[f32])> {
+    /// Each image's place and its patches, `[N, D]`.
+    pub fn images(&self) -> impl Iterator<Item = (usize, &[f32])> {
         let values = self.patches.len() / self.samples.len().max(1);
         let samples = self.samples.iter().copied();
         samples.zip(self.patches.chunks_exact(values.max(1)))
@@ -85,7 +85,7 @@ pub(super) fn room(patches: usize, width: usize) -> Result<Vec<f32>> {
     Ok(room)
 }
 
-/// Which of a picture's patches are taken, rising: all, or so many that are drawn from the seed.
+/// Which of an image's patches are taken, rising: all, or so many that are drawn from the seed.
 pub(super) fn drawn(patches: usize, most: Option<usize>, seed: u64, sample: usize) -> Vec<usize> {
     let mut places: Vec<usize> = (0..patches).collect();
     if let Some(most) = most.filter(|most| *most < patches) {
@@ -96,24 +96,24 @@ pub(super) fn drawn(patches: usize, most: Option<usize>, seed: u64, sample: usiz
     places
 }
 
-/// How the pictures of a source were gone through.
+/// How the images of a source were gone through.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Visited {
-    /// Pictures that could not be read, and why.
+    /// Images that could not be read, and why.
     pub skipped: Vec<(PathBuf, String)>,
-    /// Whether `visit` ended the work before the last picture.
+    /// Whether `visit` ended the work before the last image.
     pub is_cut_short: bool,
 }
 
-/// Computes the patch features of all pictures of a source, in its order, and hands them to `visit` batch by batch; false ends
+/// Computes the patch features of all images of a source, in its order, and hands them to `visit` batch by batch; false ends
 /// the work.
 ///
 /// # Errors
-/// A number of layers that the model does not have, no usable picture, a device that failed, [`Error::Data`] for a feature that is
+/// A number of layers that the model does not have, no usable image, a device that failed, [`Error::Data`] for a feature that is
 /// not finite, and those of `visit`.
 pub fn visit_patches(
     embedder: &Embedder,
-    source: Arc<dyn PictureSource>,
+    source: Arc<dyn ImageSource>,
     request: &PatchRequest,
     visit: &mut dyn FnMut(PatchBatch) -> Result<bool>,
 ) -> Result<Visited> {
@@ -139,7 +139,7 @@ pub fn visit_patches(
         visited.skipped.extend(batches.take_skipped());
         let batch = PatchBatch { samples, patches };
         let is_bad = |patches: &[f32]| patches.iter().any(|value| !value.is_finite());
-        if let Some((sample, _)) = batch.pictures().find(|(_, patches)| is_bad(patches)) {
+        if let Some((sample, _)) = batch.images().find(|(_, patches)| is_bad(patches)) {
             let reason = "its patch features are not finite";
             return Err(Error::data(source.name(sample), reason));
         }
@@ -153,7 +153,7 @@ pub fn visit_patches(
 }
 
 impl PatchTable {
-    /// Begins a table at `path`, in the format of its ending, for the patches of a folder's pictures.
+    /// Begins a table at `path`, in the format of its ending, for the patches of a folder's images.
     ///
     /// # Errors
     /// Those of [`PatchTable::create`].
@@ -181,7 +181,7 @@ impl PatchTable {
     }
 }
 
-/// Writes the patches of all pictures of a folder to a table that was begun for them. `progress` gets the number of pictures
+/// Writes the patches of all images of a folder to a table that was begun for them. `progress` gets the number of images
 /// after each batch; false ends the work.
 ///
 /// # Errors

@@ -1,11 +1,11 @@
-//! Features that are computed once: only pictures that are new or changed go through the model.
+//! Features that are computed once: only images that are new or changed go through the model.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::collective::Collective;
-use crate::data::{ImageFolder, PictureSource as _};
+use crate::data::{ImageFolder, ImageSource as _};
 use crate::embedding::embedded::Embedded;
 use crate::embedding::embedder::Embedder;
 use crate::embedding::folder::{FolderRequest, stamps};
@@ -19,14 +19,14 @@ use crate::path_text::{absolute, path_of_text, path_text};
 /// How many features of a folder were taken from tables.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reused {
-    /// Pictures whose features were in a table.
+    /// Images whose features were in a table.
     pub kept: usize,
-    /// Pictures whose features were computed.
+    /// Images whose features were computed.
     pub computed: usize,
 }
 
 impl EmbeddingTable {
-    /// Whether its features are those that `request` would compute with this model of pictures that are read as those of this
+    /// Whether its features are those that `request` would compute with this model of images that are read as those of this
     /// folder, and it knows its files' sizes and times.
     pub fn is_store_of(
         &self,
@@ -40,8 +40,8 @@ impl EmbeddingTable {
             && self.stamps.len() == self.len()
     }
 
-    /// The features of a folder's pictures that it holds, labeled as the folder says, in the folder's order, and the others:
-    /// pictures that it does not have, and those whose file has another size or time than it says. Where it does not know
+    /// The features of a folder's images that it holds, labeled as the folder says, in the folder's order, and the others:
+    /// images that it does not have, and those whose file has another size or time than it says. Where it does not know
     /// these, its features are taken for those of the file.
     ///
     /// # Errors
@@ -121,16 +121,16 @@ impl EmbeddingTable {
     }
 }
 
-/// [`embed_folder`](crate::embedding::embed_folder) of the pictures whose features are not in `tables`, and the features in them of
-/// the others; in the folder's order. Of several tables, the first one that has a picture counts; those of another model, recipe or
-/// input are passed over. `progress` gets the number of pictures computed, and [`Reused`] has that of all to compute.
+/// [`embed_folder`](crate::embedding::embed_folder) of the images whose features are not in `tables`, and the features in them of
+/// the others; in the folder's order. Of several tables, the first one that has an image counts; those of another model, recipe or
+/// input are passed over. `progress` gets the number of images computed, and [`Reused`] has that of all to compute.
 ///
 /// A feature is taken where the path is the same, and the file has the size and the time that the table says.
 ///
 /// Several ranks, which have the same tables, compute a share each. Rank 0 then has all; the others lack what was computed.
 ///
 /// # Errors
-/// As [`embed_folder`](crate::embedding::embed_folder) and [`Collective`]; ranks that find other pictures to compute.
+/// As [`embed_folder`](crate::embedding::embed_folder) and [`Collective`]; ranks that find other images to compute.
 pub fn embed_changed(
     collective: &dyn Collective,
     embedder: &Embedder,
@@ -230,7 +230,7 @@ impl<'a> Rows<'a> {
         Self(rows)
     }
 
-    /// The row of a picture, unless its file is known to have changed.
+    /// The row of an image, unless its file is known to have changed.
     fn find(&self, path: &Path, stamp: Option<FileStamp>) -> Option<(&'a EmbeddingTable, usize)> {
         let (table, row) = *self.0.get(path_text(path).as_str())?;
         let is_same = table.stamp(row).is_none_or(|own| Some(own) == stamp);

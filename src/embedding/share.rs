@@ -1,4 +1,4 @@
-//! All pictures of a folder, computed by several ranks: each has a share of them, and rank 0 gets the features of all.
+//! All images of a folder, computed by several ranks: each has a share of them, and rank 0 gets the features of all.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::collective::{Collective, Wire, any_rank, check_equal, gather, share};
-use crate::data::{ImageFolder, PictureSource as _, none_usable};
+use crate::data::{ImageFolder, ImageSource as _, none_usable};
 use crate::embedding::embedded::Embedded;
 use crate::embedding::embedder::Embedder;
-use crate::embedding::folder::{FolderRequest, embed_folder, embed_pictures};
+use crate::embedding::folder::{FolderRequest, embed_folder, embed_images};
 use crate::embedding::stamp::FileStamp;
 use crate::error::{Error, Result};
 use crate::path_text::{path_of_text, path_text};
@@ -18,8 +18,8 @@ use crate::path_text::{path_of_text, path_text};
 const ROUND: usize = 4;
 
 /// [`embed_folder`] on all ranks. Each has neighboring batches of the folder; rank 0 gets the rows of all, in the folder's order,
-/// and the others none. The rows have the bits that one rank gives them. `progress` gets how many pictures all have made, as far as
-/// this rank can tell; if it returns false on any rank, all end after their round. With `may_be_none` it is no error that no picture is
+/// and the others none. The rows have the bits that one rank gives them. `progress` gets how many images all have made, as far as
+/// this rank can tell; if it returns false on any rank, all end after their round. With `may_be_none` it is no error that no image is
 /// usable: others are in a table.
 ///
 /// # Errors
@@ -34,7 +34,7 @@ pub(super) fn embed_share(
 ) -> Result<Embedded> {
     if collective.size() == 1 {
         return match may_be_none {
-            true => embed_pictures(embedder, folder, request, progress),
+            true => embed_images(embedder, folder, request, progress),
             false => embed_folder(embedder, folder, request, progress),
         };
     }
@@ -45,7 +45,7 @@ pub(super) fn embed_share(
     let names = folder.fingerprint();
     check_equal(collective, "images", names.as_bytes())?;
     let (ranks, all) = (collective.size(), folder.len());
-    let own = own_pictures(collective.rank(), ranks, all, request.batch_size);
+    let own = own_images(collective.rank(), ranks, all, request.batch_size);
     let part = Arc::new(folder.part(&own.collect::<Vec<_>>()));
     let mut rounds = Rounds {
         collective,
@@ -53,7 +53,7 @@ pub(super) fn embed_share(
         batches: 0,
         ended: Ok(false),
     };
-    let mut embedded = embed_pictures(embedder, &part, request, &mut |made| {
+    let mut embedded = embed_images(embedder, &part, request, &mut |made| {
         let goes_on = progress((made * ranks).min(all));
         rounds.batch(!goes_on)
     })?;
@@ -64,16 +64,16 @@ pub(super) fn embed_share(
     gathered(collective, embedded)
 }
 
-/// The pictures of a rank: whole batches of the folder, so that its batches are those of one rank.
-fn own_pictures(rank: usize, ranks: usize, pictures: usize, batch_size: usize) -> Range<usize> {
-    let own = share(rank, ranks, pictures.div_ceil(batch_size.max(1)));
-    let begin = |batch: usize| (batch * batch_size).min(pictures);
+/// The images of a rank: whole batches of the folder, so that its batches are those of one rank.
+fn own_images(rank: usize, ranks: usize, images: usize, batch_size: usize) -> Range<usize> {
+    let own = share(rank, ranks, images.div_ceil(batch_size.max(1)));
+    let begin = |batch: usize| (batch * batch_size).min(images);
     begin(own.start)..begin(own.end)
 }
 
 /// The rounds of the rank with the most batches.
-fn rounds(ranks: usize, pictures: usize, batch_size: usize) -> usize {
-    let batches = pictures.div_ceil(batch_size.max(1));
+fn rounds(ranks: usize, images: usize, batch_size: usize) -> usize {
+    let batches = images.div_ceil(batch_size.max(1));
     batches.div_ceil(ranks).div_ceil(ROUND)
 }
 
@@ -175,12 +175,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_are_whole_batches_of_all_pictures() {
+    fn shares_are_whole_batches_of_all_images() {
         for ranks in 1..5 {
-            for pictures in 0..40 {
+            for images in 0..40 {
                 for batch_size in 1..6 {
-                    let shares =
-                        (0..ranks).map(|rank| own_pictures(rank, ranks, pictures, batch_size));
+                    let shares = (0..ranks).map(|rank| own_images(rank, ranks, images, batch_size));
                     let shares: Vec<_> = shares.collect();
                     assert!(
                         shares
@@ -188,9 +187,9 @@ mod tests {
                             .all(|of| of.start % batch_size == 0 || of.is_empty())
                     );
                     let all: Vec<usize> = shares.iter().cloned().flatten().collect();
-                    assert_eq!(all, (0..pictures).collect::<Vec<_>>());
+                    assert_eq!(all, (0..images).collect::<Vec<_>>());
                     let most = shares.iter().map(|of| of.len().div_ceil(batch_size)).max();
-                    let rounds = rounds(ranks, pictures, batch_size);
+                    let rounds = rounds(ranks, images, batch_size);
                     assert_eq!(most.map(|most| most.div_ceil(ROUND)), Some(rounds));
                 }
             }

@@ -24,7 +24,7 @@ impl FileStamp {
         Some(Self(length, u64::try_from(since.as_nanos()).ok()?))
     }
 
-    /// The same for a picture that is read with this range of values: with another one, it has other features.
+    /// The same for an image that is read with this range of values: with another one, it has other features.
     #[must_use]
     pub fn with_range(self, range: ValueRange) -> Self {
         let ValueRange::Between(range) = range else {

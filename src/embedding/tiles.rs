@@ -1,9 +1,9 @@
-//! All tiles of a folder's pictures.
+//! All tiles of a folder's images.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::data::{PictureSource as _, Tiles, eval_batches};
+use crate::data::{ImageSource as _, Tiles, eval_batches};
 use crate::embedding::embedder::Embedder;
 use crate::embedding::folder::{FolderRequest, check_layers};
 use crate::embedding::table::TileTable;
@@ -15,17 +15,17 @@ use crate::path_text::{absolute, path_text};
 pub struct EmbeddedTiles {
     /// The features.
     pub table: TileTable,
-    /// Pictures that could not be read, and why.
+    /// Images that could not be read, and why.
     pub skipped: Vec<(PathBuf, String)>,
     /// Whether `progress` ended the work before the last tile.
     pub is_cut_short: bool,
 }
 
-/// Features of all tiles, picture by picture and row by row; each picture is decoded once. `progress` gets the number of
+/// Features of all tiles, image by image and row by row; each image is decoded once. `progress` gets the number of
 /// tiles after each batch; if it returns false, the features so far are the result.
 ///
 /// # Errors
-/// A number of layers that the model does not have, no usable picture, a device that failed, or a feature that is not finite.
+/// A number of layers that the model does not have, no usable image, a device that failed, or a feature that is not finite.
 pub fn embed_tiles(
     embedder: &Embedder,
     tiles: &Arc<Tiles>,

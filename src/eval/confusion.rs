@@ -68,8 +68,8 @@ impl Confusion {
 
     /// Mean of [`Self::iou`] over the classes that have one; `None` without a pixel.
     ///
-    /// Source: mmsegmentation's `mean_iou`, with which DINOv2 evaluates: the mean over the pixels of all pictures together, and
-    /// not of one picture at a time.
+    /// Source: mmsegmentation's `mean_iou`, with which DINOv2 evaluates: the mean over the pixels of all images together, and
+    /// not of one image at a time.
     pub fn mean_iou(&self) -> Option<f64> {
         let ious: Vec<f64> = self
             .classes()
@@ -86,7 +86,7 @@ impl Confusion {
         (total > 0).then(|| right as f64 / total as f64)
     }
 
-    /// The same pixels, all of them taken for the most frequent true class: what is reached without a look at a picture.
+    /// The same pixels, all of them taken for the most frequent true class: what is reached without a look at an image.
     #[must_use]
     pub fn constant(&self) -> Self {
         let mut constant = Self::default();

@@ -11,7 +11,7 @@ use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::kernels::IbotBackend;
 
-/// Features and classes of the pictures of a folder that could be read.
+/// Features and classes of the images of a folder that could be read.
 #[derive(Debug, Clone, Default)]
 pub struct FeatureSet {
     /// Row-major `[B, D]`.
@@ -59,14 +59,14 @@ impl FeatureSet {
     }
 }
 
-/// How features of pictures are computed: those of a backbone ([`Backbone::embed`]), in a folder's order.
+/// How features of images are computed: those of a backbone ([`Backbone::embed`]), in a folder's order.
 #[derive(Debug)]
 pub struct FeatureExtractor<'a, B: IbotBackend, M> {
     /// The backbone.
     pub backbone: &'a M,
-    /// How pictures become its input.
+    /// How images become its input.
     pub augment: &'a AugmentConfig,
-    /// Pictures at once, B.
+    /// Images at once, B.
     pub batch_size: usize,
     /// Threads that decode; 0 for one per core, and more while they wait for files.
     pub workers: usize,
@@ -79,16 +79,16 @@ pub struct FeatureExtractor<'a, B: IbotBackend, M> {
 }
 
 impl<B: IbotBackend, M: Backbone<B>> FeatureExtractor<'_, B, M> {
-    /// The features of all pictures of a folder that can be decoded.
+    /// The features of all images of a folder that can be decoded.
     ///
     /// # Errors
-    /// No usable picture, a worker that failed, a device that failed, or a feature that is not finite; [`Error::Stopped`].
+    /// No usable image, a worker that failed, a device that failed, or a feature that is not finite; [`Error::Stopped`].
     pub fn extract(&self, folder: Arc<ImageFolder>) -> Result<FeatureSet> {
         let batches = eval_batches(folder.clone(), self.augment, self.batch_size, self.workers)?;
         self.features(&folder, batches)
     }
 
-    /// [`Self::extract`] of a part of a folder, for which it is no error that no picture is usable.
+    /// [`Self::extract`] of a part of a folder, for which it is no error that no image is usable.
     pub(crate) fn extract_part(&self, part: Arc<ImageFolder>) -> Result<FeatureSet> {
         let batches = eval_batches(part.clone(), self.augment, self.batch_size, self.workers)?;
         self.features(&part, batches.or_none())

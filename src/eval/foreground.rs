@@ -1,13 +1,13 @@
-//! Which patches show the things in a picture, and which what is behind them.
+//! Which patches show the things in an image, and which what is behind them.
 
 use crate::eval::pca::Pca;
 
 /// Whether each patch is in the foreground: on one side of the mean along the first principal component of the patches of all
-/// pictures together, as in figure 1 of DINOv2 (arXiv 2304.07193). There a person chooses the side; here it is the one that has
-/// less of the pictures' edges. `None` as for [`Pca::fit`], and where the edges are on neither side.
+/// images together, as in figure 1 of DINOv2 (arXiv 2304.07193). There a person chooses the side; here it is the one that has
+/// less of the images' edges. `None` as for [`Pca::fit`], and where the edges are on neither side.
 ///
 /// # Shapes
-/// `patches` is row-major `[P, rows, columns, D]` of P pictures, D = `width`; `[P, rows, columns]` truths.
+/// `patches` is row-major `[P, rows, columns, D]` of P images, D = `width`; `[P, rows, columns]` truths.
 pub fn foreground(patches: &[f32], width: usize, [rows, columns]: [usize; 2]) -> Option<Vec<bool>> {
     let coordinates = Pca::fit(patches, width, 1)?.project(patches);
     let is_above: Vec<bool> = coordinates.iter().map(|value| *value > 0.0).collect();
@@ -34,7 +34,7 @@ pub fn foreground(patches: &[f32], width: usize, [rows, columns]: [usize; 2]) ->
 mod tests {
     use super::*;
 
-    /// Two pictures of 4 x 5 patches with a thing in the middle, in features that point either way.
+    /// Two images of 4 x 5 patches with a thing in the middle, in features that point either way.
     #[test]
     fn what_has_less_of_the_edges_is_in_front() {
         let is_thing = |at: usize| [6, 7, 11, 12, 13].contains(&(at % 20));

@@ -1,4 +1,4 @@
-//! Patches of two pictures that belong together.
+//! Patches of two images that belong together.
 
 use crate::eval::features::unit;
 

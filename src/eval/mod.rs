@@ -1,4 +1,4 @@
-//! Evaluation: frozen features, and how well they separate classes; `patches`: how well those of patches segment pictures.
+//! Evaluation: frozen features, and how well they separate classes; `patches`: how well those of patches segment images.
 
 mod agreement;
 mod cluster;

@@ -1,4 +1,4 @@
-//! How far features are from those of normal pictures.
+//! How far features are from those of normal images.
 
 use rayon::prelude::*;
 
@@ -6,7 +6,7 @@ use crate::eval::features::{finite_unit_rows, unit};
 use crate::eval::knn::most_alike;
 use crate::eval::products::{row_products, rows_at_once};
 
-/// Rows that are normal, to be near to: features of pictures, or of patches. Each belongs to an owner, the picture that it is
+/// Rows that are normal, to be near to: features of images, or of patches. Each belongs to an owner, the image that it is
 /// of.
 ///
 /// Distances are Euclidean between rows of length one, sqrt(2 - 2 s) at cosine similarity s: from 0 to 2.
@@ -69,7 +69,7 @@ impl NormalRows {
         start..end
     }
 
-    /// How far each query is from its `neighbors` nearest rows; rows of its own picture, `own` `[Q]`, are passed over. `None` for
+    /// How far each query is from its `neighbors` nearest rows; rows of its own image, `own` `[Q]`, are passed over. `None` for
     /// a query without another row.
     ///
     /// The mean over several neighbors is the score of Bergman et al. (arXiv 2002.10445, with 2 neighbors); with one neighbor
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_alone_has_no_distance() {
+    fn an_image_alone_has_no_distance() {
         let alone = NormalRows::new(vec![1.0, 2.0], 2, vec![3]).unwrap();
         assert_eq!(alone.distances(&[1.0, 0.0], Some(&[3]), 5), [None]);
         assert!(NormalRows::new(vec![f32::NAN], 1, vec![0]).is_none());

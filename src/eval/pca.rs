@@ -91,7 +91,7 @@ fn with_length_and_sign(mut vector: Vec<f64>) -> Vec<f64> {
 }
 
 /// A color for each patch: its coordinates along the first three principal components of all patches, as red, green
-/// and blue. Patches of several pictures get joint colors when given in one call.
+/// and blue. Patches of several images get joint colors when given in one call.
 ///
 /// Each component is stretched from its 2nd to its 98th percentile to 0..=255, so single patches do not take the range
 /// (DINOv2, arXiv 2304.07193, figure 1, takes minimum and maximum). A component that does not exist is 128.

@@ -25,7 +25,7 @@ pub(super) const RESAVE: &str = "with torch: torch.save(torch.load(FILE, map_loc
 /// What a file of torch before 1.6 begins with: a pickle of 0x1950a86a20f9469cfc6c.
 const OLD_TORCH: [u8; 13] = *b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50";
 
-/// That `path` is a folder, a picture, a web page or something else that is known to hold no weights.
+/// That `path` is a folder, an image, a web page or something else that is known to hold no weights.
 ///
 /// # Errors
 /// [`Error::Weights`] that names what it is and the remedy; [`Error::Io`] if it cannot be read.
@@ -98,7 +98,7 @@ pub(super) fn fault(start: &[u8]) -> Option<String> {
             "is {other}; use the same model as safetensors or from torch.save"
         ));
     }
-    if is_picture(start) {
+    if is_image(start) {
         return Some(
             "is an image or video; give a weight file, such as RUN/teacher.safetensors".into(),
         );
@@ -153,7 +153,7 @@ pub(super) fn pickle(start: &[u8]) -> String {
         .into()
 }
 
-fn is_picture(start: &[u8]) -> bool {
+fn is_image(start: &[u8]) -> bool {
     let magics: [&[u8]; 7] = [
         b"\x89PNG\r\n",
         b"\xff\xd8\xff",
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn weights_may_begin_like_anything() {
-        // the first byte of a header's length is that of a picture, an archive, a text or a pickle
+        // the first byte of a header's length is that of an image, an archive, a text or a pickle
         for first in [b'B', b'{', b'<', 0x80, 0x1f, 0x08, 0xff] {
             let mut start = vec![first, 0x4d, 0, 0, 0, 0, 0, 0];
             start.extend(b"{\"blocks.0.attn.qkv.weight\":");

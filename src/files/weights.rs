@@ -23,7 +23,7 @@ use crate::files::torch::{self, read_pytorch};
 /// (`model.safetensors.index.json`) names.
 ///
 /// # Errors
-/// As [`read_safetensors`] and [`read_pytorch`]; [`Error::Weights`] for a folder, a picture, a web page and other files that
+/// As [`read_safetensors`] and [`read_pytorch`]; [`Error::Weights`] for a folder, an image, a web page and other files that
 /// are known to hold no weights, with what to do.
 pub fn read_weights(path: &Path) -> Result<BTreeMap<String, NamedTensor>> {
     refuse_other_files(path)?;

@@ -140,7 +140,7 @@ impl FinetuneConfig {
         }
     }
 
-    /// One random crop of a picture, perhaps flipped, as the model's input.
+    /// One random crop of an image, perhaps flipped, as the model's input.
     pub fn augment(&self, preprocessing: &Preprocessing) -> AugmentConfig {
         let mut augment = AugmentConfig {
             global_views: 1,

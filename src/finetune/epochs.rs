@@ -12,8 +12,8 @@ use crate::error::{Error, Result, printable};
 use crate::files::model::{CARD_FORMAT, ModelCard, fingerprint};
 use crate::finetune::config::LOWER_RATE;
 use crate::finetune::folder::{BEST, FinetuneFolder, LAST};
+use crate::finetune::labeled::LabeledImages;
 use crate::finetune::observer::{EpochMetrics, FinetuneObserver, FinetuneReport};
-use crate::finetune::pictures::Pictures;
 use crate::finetune::resuming::{Place, Sums, checkpoint, report};
 use crate::finetune::score::{Evaluator, Score, known};
 use crate::finetune::setup::{FinetuneSetup, Origin};
@@ -27,10 +27,10 @@ pub(super) struct Epochs<'a> {
     origin: Origin,
     schedule: Schedule,
     loader: Loader,
-    pictures: Pictures,
+    images: LabeledImages,
     /// The run folder, on rank 0.
     folder: Option<FinetuneFolder>,
-    /// Pictures that were already reported as unreadable.
+    /// Images that were already reported as unreadable.
     told: BTreeSet<PathBuf>,
     /// Where it is.
     place: Place,
@@ -56,7 +56,7 @@ impl<'a> Epochs<'a> {
         origin: Origin,
         schedule: Schedule,
         loader: Loader,
-        pictures: Pictures,
+        images: LabeledImages,
         folder: Option<FinetuneFolder>,
     ) -> Self {
         Self {
@@ -64,7 +64,7 @@ impl<'a> Epochs<'a> {
             origin,
             schedule,
             loader,
-            pictures,
+            images,
             folder,
             told: BTreeSet::new(),
             place: Place::default(),
@@ -103,7 +103,7 @@ impl<'a> Epochs<'a> {
             }
         }
         let files = FinetuneFolder::files(&self.setup.request.out);
-        let report = report(&self.origin, &self.pictures, epochs, files)?;
+        let report = report(&self.origin, &self.images, epochs, files)?;
         if let Some(folder) = &self.folder {
             folder.remove_checkpoints()?;
         }
@@ -146,8 +146,8 @@ impl<'a> Epochs<'a> {
             train_accuracy: trained.accuracy,
             top1: score.top1(),
             top5: score.top5(),
-            tested: score.pictures,
-            most_frequent_class: self.pictures.most_frequent_class(),
+            tested: score.images,
+            most_frequent_class: self.images.most_frequent_class(),
             learning_rate: trained.learning_rate,
             images_per_s: trained.images_per_s,
             epoch_s: started.elapsed().as_secs_f64(),
@@ -165,7 +165,7 @@ impl<'a> Epochs<'a> {
         Ok(metrics)
     }
 
-    /// Each picture of an epoch once, from this place on.
+    /// Each image of an epoch once, from this place on.
     fn train<B: TrainBackend>(
         &mut self,
         trainer: &mut ClassifierTrainer<B>,
@@ -173,7 +173,7 @@ impl<'a> Epochs<'a> {
     ) -> Result<Trained> {
         let started = Instant::now();
         let side = self.origin.preprocessing.image_size;
-        let before = self.place.sums.pictures;
+        let before = self.place.sums.images;
         let mut learning_rate = self
             .schedule
             .learning_rate(trainer.steps().saturating_sub(1));
@@ -191,27 +191,27 @@ impl<'a> Epochs<'a> {
             learning_rate = self.schedule.learning_rate(trainer.steps());
             let measured = trainer.step(images, &labels, learning_rate)?;
             let sums = &mut self.place.sums;
-            sums.loss += f64::from(measured.loss) * measured.pictures as f64;
+            sums.loss += f64::from(measured.loss) * measured.images as f64;
             sums.correct += measured.correct;
-            sums.pictures += measured.pictures;
+            sums.images += measured.images;
             self.place.batch = at + 1;
             observer.step(trainer.steps(), &measured);
         }
         let Sums {
             loss,
             correct,
-            pictures,
+            images,
         } = self.place.sums;
-        let count = pictures as f64;
+        let count = images as f64;
         Ok(Trained {
             loss: loss / count,
             accuracy: correct as f64 / count,
             learning_rate,
-            images_per_s: (pictures - before) as f64 / started.elapsed().as_secs_f64(),
+            images_per_s: (images - before) as f64 / started.elapsed().as_secs_f64(),
         })
     }
 
-    /// Of the held-out pictures; none where the user stopped it.
+    /// Of the held-out images; none where the user stopped it.
     fn score<B: TrainBackend>(
         &mut self,
         trainer: &ClassifierTrainer<B>,
@@ -219,7 +219,7 @@ impl<'a> Epochs<'a> {
     ) -> Result<Option<Score>> {
         let config = &self.setup.request.config;
         let evaluator = Evaluator {
-            folder: &self.pictures.held_out,
+            folder: &self.images.held_out,
             augment: &self.origin.preprocessing.augment(),
             batch_size: config.batch_size,
             workers: config.workers,

@@ -3,7 +3,7 @@
 //! ```text
 //! config.toml            its settings, which a run that resumes must have
 //! metrics.jsonl          one line an epoch
-//! best.safetensors       the classifier that was best on the held-out pictures
+//! best.safetensors       the classifier that was best on the held-out images
 //! last.safetensors       the newest one
 //! model.safetensors, config.json   the best one for timm and transformers
 //! checkpoints/           what the run resumes from; removed at its end
@@ -26,7 +26,7 @@ use crate::unfinished::write_whole;
 
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
-/// The classifier that was best on the held-out pictures.
+/// The classifier that was best on the held-out images.
 pub(super) const BEST: &str = "best.safetensors";
 /// The newest one.
 pub(super) const LAST: &str = "last.safetensors";
@@ -71,7 +71,7 @@ impl FinetuneFolder {
     /// settings, each a line.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] where another process trains in it, or it holds a run with other settings, model or pictures, or
+    /// [`Error::Checkpoint`] where another process trains in it, or it holds a run with other settings, model or images, or
     /// one of several epochs without checkpoints that is not complete; [`Error::Io`].
     pub fn begin(
         path: &Path,
@@ -204,7 +204,7 @@ fn read_epochs(path: &Path) -> Result<Vec<EpochMetrics>> {
     Ok(epochs.collect())
 }
 
-/// Refuses a run with other settings, model or pictures, and names the lines that differ.
+/// Refuses a run with other settings, model or images, and names the lines that differ.
 fn same_settings(path: &Path, before: &str, now: &str) -> Result<()> {
     let lines = |text: &str| -> Vec<String> {
         let counted = |line: &&str| !MAY_DIFFER.iter().any(|start| line.starts_with(start));

@@ -17,9 +17,9 @@ pub struct FinetuneStart {
     pub epochs: usize,
     /// Names of the classes.
     pub classes: Vec<String>,
-    /// Pictures to train on.
-    pub pictures: usize,
-    /// Pictures that are held out.
+    /// Images to train on.
+    pub images: usize,
+    /// Images that are held out.
     pub held_out: usize,
     /// Parameters that the optimizer trains.
     pub parameters: usize,
@@ -34,17 +34,17 @@ pub struct EpochMetrics {
     pub epoch: usize,
     /// Steps made.
     pub step: usize,
-    /// Mean loss of the pictures, against smoothed labels.
+    /// Mean loss of the images, against smoothed labels.
     pub loss: f64,
-    /// Training accuracy: fraction of the pictures whose class was the first guess, on random crops and before each step.
+    /// Training accuracy: fraction of the images whose class was the first guess, on random crops and before each step.
     pub train_accuracy: f64,
-    /// Share of the held-out pictures whose class is the first guess.
+    /// Share of the held-out images whose class is the first guess.
     pub top1: f64,
     /// Share of them whose class is among the first five guesses.
     pub top5: f64,
     /// How many of them could be read.
     pub tested: usize,
-    /// Share of the held-out pictures in their most frequent class: what always guessing that one is right on. 0 in runs of earlier
+    /// Share of the held-out images in their most frequent class: what always guessing that one is right on. 0 in runs of earlier
     /// versions.
     #[serde(default)]
     pub most_frequent_class: f64,
@@ -52,7 +52,7 @@ pub struct EpochMetrics {
     pub learning_rate: f64,
     /// Images per second while training, waiting for data included.
     pub images_per_s: f64,
-    /// Seconds of the epoch, the held-out pictures included.
+    /// Seconds of the epoch, the held-out images included.
     pub epoch_s: f64,
 }
 
@@ -66,7 +66,7 @@ pub struct Exported {
     pub epoch: usize,
     /// [`EpochMetrics::top1`] of that epoch.
     pub top1: f64,
-    /// 95 % interval of it (Wilson). Of the best epoch it is too high: it was chosen by these pictures.
+    /// 95 % interval of it (Wilson). Of the best epoch it is too high: it was chosen by these images.
     pub top1_interval: [f64; 2],
     /// [`EpochMetrics::top5`].
     pub top5: f64,
@@ -77,9 +77,9 @@ pub struct Exported {
 pub struct FinetuneReport {
     /// Names of the classes, in the order of the head.
     pub classes: Vec<String>,
-    /// Pictures trained on.
-    pub pictures: usize,
-    /// Pictures held out.
+    /// Images trained on.
+    pub images: usize,
+    /// Images held out.
     pub held_out: usize,
     /// Each epoch.
     pub epochs: Vec<EpochMetrics>,
@@ -91,7 +91,7 @@ pub struct FinetuneReport {
 
 /// Receives the events of a run; each does nothing unless overridden.
 pub trait FinetuneObserver {
-    /// A log line: the backend, a skipped picture.
+    /// A log line: the backend, a skipped image.
     fn note(&mut self, _line: &str) {}
 
     /// The first step is about to run.

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::{PictureSource as _, Position};
+use crate::data::{ImageSource as _, Position};
 use crate::error::{Error, Result};
 use crate::eval::wilson_interval;
 use crate::files::checkpoint::{Checkpoint, FORMAT, Manifest};
 use crate::finetune::config::FinetuneConfig;
+use crate::finetune::labeled::LabeledImages;
 use crate::finetune::observer::{EpochMetrics, Exported, FinetuneReport};
-use crate::finetune::pictures::Pictures;
 use crate::finetune::setup::Origin;
 use crate::finetune::trainer::ClassifierTrainer;
 use crate::kernels::TrainBackend;
@@ -22,7 +22,7 @@ pub(super) struct Place {
     pub epoch: usize,
     /// Batches of the next one that are done.
     pub batch: usize,
-    /// Sums over their pictures.
+    /// Sums over their images.
     pub sums: Sums,
 }
 
@@ -36,15 +36,15 @@ impl Place {
     }
 }
 
-/// Sums over the pictures of an epoch so far.
+/// Sums over the images of an epoch so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Sums {
     /// Losses.
     pub loss: f64,
-    /// Pictures whose class was the first guess.
+    /// Images whose class was the first guess.
     pub correct: usize,
-    /// Pictures.
-    pub pictures: usize,
+    /// Images.
+    pub images: usize,
 }
 
 /// The checkpoint of a trainer at a place.
@@ -112,7 +112,7 @@ fn exported(epochs: &[EpochMetrics], files: [PathBuf; 2]) -> Option<[Exported; 2
 /// The results of complete epochs, whose classifiers are in `files`.
 pub(super) fn report(
     origin: &Origin,
-    pictures: &Pictures,
+    images: &LabeledImages,
     epochs: Vec<EpochMetrics>,
     files: [PathBuf; 2],
 ) -> Result<FinetuneReport> {
@@ -120,8 +120,8 @@ pub(super) fn report(
     let [best, last] = exported(&epochs, files).ok_or_else(none)?;
     Ok(FinetuneReport {
         classes: origin.classes.clone(),
-        pictures: pictures.train.len(),
-        held_out: pictures.held_out.len(),
+        images: images.train.len(),
+        held_out: images.held_out.len(),
         epochs,
         best,
         last,

@@ -6,15 +6,15 @@ use burn::module::Module as _;
 use burn_autodiff::Autodiff;
 
 use crate::collective::{all_ok, check_equal};
-use crate::data::{FolderConfig, PictureSource as _, ValueRange};
+use crate::data::{FolderConfig, ImageSource as _, ValueRange};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result, printable};
 use crate::files::model::{LoadedModel, read_model};
 use crate::finetune::classifier::Classifier;
 use crate::finetune::epochs::Epochs;
 use crate::finetune::folder::{FinetuneFolder, Found};
+use crate::finetune::labeled::LabeledImages;
 use crate::finetune::observer::{FinetuneObserver, FinetuneReport, FinetuneStart};
-use crate::finetune::pictures::Pictures;
 use crate::finetune::resuming::{Place, place_of, report};
 use crate::finetune::setup::{FinetuneRequest, FinetuneSetup};
 use crate::finetune::together::begun_by_rank_0;
@@ -27,7 +27,7 @@ use crate::train::Schedule;
 /// same request resumes an interrupted run, as if it had not been interrupted, and gives the results of a complete one.
 ///
 /// # Errors
-/// Settings, pictures, a model file or a run folder that cannot work, before anything is written; afterwards a device that
+/// Settings, images, a model file or a run folder that cannot work, before anything is written; afterwards a device that
 /// failed, a disk that is full, a loss that is not finite, or [`crate::Error::Interrupted`], with the newest classifier in
 /// the run folder, and a checkpoint. What was exported before stays.
 pub fn finetune(
@@ -61,12 +61,12 @@ impl OnBackend for Start<'_> {
     }
 }
 
-/// The model, its classifier and the pictures, on one rank.
+/// The model, its classifier and the images, on one rank.
 fn prepared<B: TrainBackend>(
     setup: &FinetuneSetup<'_>,
     device: &B::Device,
     observer: &mut dyn FinetuneObserver,
-) -> Result<(LoadedModel, Classifier<B>, Pictures)> {
+) -> Result<(LoadedModel, Classifier<B>, LabeledImages)> {
     let FinetuneRequest {
         config,
         data,
@@ -76,19 +76,19 @@ fn prepared<B: TrainBackend>(
     } = setup.request;
     B::check_device(device)?;
     B::check_precision(config.precision, device)?;
-    // the model first: its errors are reported before many pictures are scanned
+    // the model first: its errors are reported before many images are scanned
     let mut model = read_model(&setup.request.model, &setup.request.options)?;
     observer.note(&model.normalization.to_string());
     config.augment(&model.preprocessing).validate()?;
     let backbone = setup.backbone::<B>(&mut model, device, observer)?;
     let folder = with_range(folder, model.preprocessing.range)?;
     let (ranks, seed, stop) = (setup.ranks(), config.seed, setup.stop);
-    let pictures = Pictures::scan(data, held_out, &folder, seed, ranks.size(), stop, observer)?;
-    model.preprocessing.range = pictures.train.range();
-    let classes = pictures.train.classes().len();
+    let images = LabeledImages::scan(data, held_out, &folder, seed, ranks.size(), stop, observer)?;
+    model.preprocessing.range = images.train.range();
+    let classes = images.train.classes().len();
     let mut random = Random::new(config.seed, 0, 0, Stream::Init);
     let classifier = Classifier::new(backbone, classes, config.freeze, &mut random, device);
-    Ok((model, classifier, pictures))
+    Ok((model, classifier, images))
 }
 
 fn train<B: TrainBackend>(
@@ -100,10 +100,10 @@ fn train<B: TrainBackend>(
     let ranks = setup.ranks();
     // a rank that waits for one that failed would not hear why
     let prepared = all_ok(ranks, prepared::<B>(setup, &device, observer));
-    let (model, classifier, pictures) = prepared?;
-    let origin = FinetuneSetup::origin(&model, &pictures);
-    let comments = comments(setup.request, &model.hash, &pictures);
-    let what = format!("{comments:?}{}{config:?}", pictures.train.range());
+    let (model, classifier, images) = prepared?;
+    let origin = FinetuneSetup::origin(&model, &images);
+    let comments = comments(setup.request, &model.hash, &images);
+    let what = format!("{comments:?}{}{config:?}", images.train.range());
     let of_all = "model, images, their range of values or settings";
     check_equal(ranks, of_all, what.as_bytes())?;
     let begin = || FinetuneFolder::begin(out, config, &comments, observer);
@@ -121,42 +121,42 @@ fn train<B: TrainBackend>(
             if let Some(folder) = &folder {
                 folder.remove_checkpoints()?; // a run that was killed at its end
             }
-            return report(&origin, &pictures, epochs, FinetuneFolder::files(out));
+            return report(&origin, &images, epochs, FinetuneFolder::files(out));
         }
     };
-    let loader = setup.loader(&model, &pictures, place.position())?;
+    let loader = setup.loader(&model, &images, place.position())?;
     let per_epoch = loader.batches_per_epoch();
     let steps = config.epochs.saturating_mul(per_epoch);
     // a folder with fewer images than a batch uses a smaller batch
-    let batch = config.batch_size.min(pictures.train.len());
+    let batch = config.batch_size.min(images.train.len());
     let schedule = Schedule::new(&config.schedule(), steps, per_epoch, batch);
     observer.started(&FinetuneStart {
         steps,
         made: trainer.steps(),
         epochs: config.epochs,
         classes: origin.classes.clone(),
-        pictures: pictures.train.len(),
-        held_out: pictures.held_out.len(),
+        images: images.train.len(),
+        held_out: images.held_out.len(),
         parameters: match config.freeze {
             true => trainer.classifier.head.num_params(),
             false => trainer.classifier.num_params(),
         },
         out: out.clone(),
     });
-    let all = Epochs::new(setup, origin, schedule, loader, pictures, folder);
+    let all = Epochs::new(setup, origin, schedule, loader, images, folder);
     all.run(trainer, place, epochs, observer)
 }
 
 /// What a run is of, beside its settings.
-fn comments(request: &FinetuneRequest, hash: &str, pictures: &Pictures) -> [String; 7] {
+fn comments(request: &FinetuneRequest, hash: &str, images: &LabeledImages) -> [String; 7] {
     let model = printable(&request.model);
     [
         format!("ibot {}", env!("CARGO_PKG_VERSION")),
         format!("model {model}, BLAKE3 {hash}"),
         format!("data {}", printable(&request.data)),
-        format!("images to train on {}", pictures.train.fingerprint()),
+        format!("images to train on {}", images.train.fingerprint()),
         request.held_out.to_string(),
-        format!("images to test on {}", pictures.held_out.fingerprint()),
+        format!("images to test on {}", images.held_out.fingerprint()),
         format!("backend {}", request.selected.backend()),
     ]
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::collective::{Collective, all_ok, gather_counts, share};
 use crate::data::{
-    AugmentConfig, ImageFolder, PictureSource as _, eval_batches, none_usable, workers_of_rank,
+    AugmentConfig, ImageFolder, ImageSource as _, eval_batches, none_usable, workers_of_rank,
 };
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
@@ -17,14 +17,14 @@ use crate::kernels::IbotBackend;
 /// Guesses that `top5` looks at.
 const FIRST_GUESSES: usize = 5;
 
-/// Pictures that could not be read, and why.
+/// Images that could not be read, and why.
 pub(super) type Skipped = Vec<(PathBuf, String)>;
 
-/// Counts over some pictures.
+/// Counts over some images.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Score {
-    /// Pictures.
-    pub pictures: usize,
+    /// Images.
+    pub images: usize,
     /// Those whose class is the first guess.
     pub first: usize,
     /// Those whose class is among the first five.
@@ -38,17 +38,17 @@ impl Score {
         let classes = logits.len() / labels.len().max(1);
         for (row, label) in logits.chunks_exact(classes.max(1)).zip(labels) {
             let rank = rank(row, *label);
-            score.pictures += 1;
+            score.images += 1;
             score.first += usize::from(rank == 0);
             score.among_five += usize::from(rank < FIRST_GUESSES);
         }
         score
     }
 
-    /// Of these pictures and others.
+    /// Of these images and others.
     pub fn plus(self, other: Self) -> Self {
         Self {
-            pictures: self.pictures + other.pictures,
+            images: self.images + other.images,
             first: self.first + other.first,
             among_five: self.among_five + other.among_five,
         }
@@ -59,9 +59,9 @@ impl Score {
     /// # Errors
     /// As [`Collective`].
     pub fn of_ranks(self, ranks: &dyn Collective) -> Result<Self> {
-        let counts = gather_counts(ranks, [self.pictures, self.first, self.among_five])?;
-        let of_rank = |[pictures, first, among_five]: [usize; 3]| Self {
-            pictures,
+        let counts = gather_counts(ranks, [self.images, self.first, self.among_five])?;
+        let of_rank = |[images, first, among_five]: [usize; 3]| Self {
+            images,
             first,
             among_five,
         };
@@ -69,14 +69,14 @@ impl Score {
         Ok(scores.fold(Self::default(), Self::plus))
     }
 
-    /// Share of the pictures whose class is the first guess.
+    /// Share of the images whose class is the first guess.
     pub fn top1(&self) -> f64 {
-        self.first as f64 / self.pictures.max(1) as f64
+        self.first as f64 / self.images.max(1) as f64
     }
 
     /// Share whose class is among the first five.
     pub fn top5(&self) -> f64 {
-        self.among_five as f64 / self.pictures.max(1) as f64
+        self.among_five as f64 / self.images.max(1) as f64
     }
 }
 
@@ -89,22 +89,22 @@ fn rank(logits: &[f32], label: usize) -> usize {
 
 /// What is evaluated, and how.
 pub(super) struct Evaluator<'a> {
-    /// Labeled pictures.
+    /// Labeled images.
     pub folder: &'a Arc<ImageFolder>,
     /// As the model sees them.
     pub augment: &'a AugmentConfig,
     pub batch_size: usize,
     pub workers: usize,
     pub stop: &'a AtomicBool,
-    /// Each scores a share of the pictures.
+    /// Each scores a share of the images.
     pub ranks: &'a dyn Collective,
 }
 
 impl Evaluator<'_> {
-    /// The score of a classifier, and the pictures of this rank that could not be read; none where the user stopped it.
+    /// The score of a classifier, and the images of this rank that could not be read; none where the user stopped it.
     ///
     /// # Errors
-    /// No usable picture, a device that failed, logits that are not finite, or another rank that failed.
+    /// No usable image, a device that failed, logits that are not finite, or another rank that failed.
     pub fn score<B: IbotBackend>(
         &self,
         classifier: &Classifier<B>,
@@ -117,7 +117,7 @@ impl Evaluator<'_> {
             own => own?,
         };
         let score = own.of_ranks(self.ranks)?;
-        match score.pictures {
+        match score.images {
             0 => Err(none_usable(self.folder.len(), skipped.first())),
             _ => Ok(Some((score, skipped))),
         }
@@ -158,7 +158,7 @@ impl Evaluator<'_> {
     }
 }
 
-/// The classes of pictures that all have one.
+/// The classes of images that all have one.
 pub(super) fn known(labels: &[Option<usize>]) -> Result<Vec<usize>> {
     let labels: Option<Vec<usize>> = labels.iter().copied().collect();
     labels.ok_or_else(|| Error::Training("an image without a label reached the classifier".into()))
@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(ranks, [2, 0, 1, 6, 3, 4, 5]);
         let rows = [logits, logits, logits].concat();
         let score = Score::from_logits(&rows, &[1, 5, 6]);
-        assert_eq!((score.pictures, score.first, score.among_five), (3, 1, 2));
+        assert_eq!((score.images, score.first, score.among_five), (3, 1, 2));
         assert_eq!(Score::from_logits(&[], &[]).top1(), 0.0);
     }
 }

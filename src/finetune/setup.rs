@@ -6,15 +6,15 @@ use std::sync::atomic::AtomicBool;
 
 use crate::backbone::{VisionTransformer, VitConfig};
 use crate::collective::Collective;
-use crate::data::{FolderConfig, Loader, LoaderConfig, PictureSource as _, Position, TrainViews};
+use crate::data::{FolderConfig, ImageSource as _, Loader, LoaderConfig, Position, TrainViews};
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Result, printable};
 use crate::files::model::{
     DataCard, LoadedModel, ModelOptions, Preprocessing, compare_fingerprint, fingerprint,
 };
 use crate::finetune::config::FinetuneConfig;
+use crate::finetune::labeled::{HeldOut, LabeledImages};
 use crate::finetune::observer::FinetuneObserver;
-use crate::finetune::pictures::{HeldOut, Pictures};
 use crate::kernels::TrainBackend;
 use crate::masking::MaskPolicy;
 
@@ -33,7 +33,7 @@ pub struct FinetuneRequest {
     pub held_out: HeldOut,
     /// How the folders are read.
     pub folder: FolderConfig,
-    /// Run folder; a run of the same settings, model and pictures in it resumes.
+    /// Run folder; a run of the same settings, model and images in it resumes.
     pub out: PathBuf,
     /// The device.
     pub selected: Selected,
@@ -101,7 +101,7 @@ impl FinetuneSetup<'_> {
     pub fn loader(
         &self,
         model: &LoadedModel,
-        pictures: &Pictures,
+        images: &LabeledImages,
         start: Position,
     ) -> Result<Loader> {
         let config = &self.request.config;
@@ -122,21 +122,21 @@ impl FinetuneSetup<'_> {
             ranks: self.ranks().size(),
             ..LoaderConfig::default()
         };
-        Loader::new(pictures.train.clone(), views, &loader, start)
+        Loader::new(images.train.clone(), views, &loader, start)
     }
 
-    pub fn origin(model: &LoadedModel, pictures: &Pictures) -> Origin {
+    pub fn origin(model: &LoadedModel, images: &LabeledImages) -> Origin {
         let card = model.card.as_ref();
         Origin {
             encoder: model.encoder.clone(),
             architecture: model.architecture.clone(),
             preprocessing: model.preprocessing.clone(),
             data: DataCard {
-                pictures: pictures.train.len(),
-                fingerprint: pictures.train.fingerprint(),
+                images: images.train.len(),
+                fingerprint: images.train.fingerprint(),
             },
             license: card.and_then(|card| card.license.clone()),
-            classes: pictures.train.classes().to_vec(),
+            classes: images.train.classes().to_vec(),
         }
     }
 }

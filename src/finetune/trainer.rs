@@ -49,8 +49,8 @@ pub struct ClassifierStep {
     pub gradient_norm: f32,
     /// Whether gradients overflowed f16, so that nothing moves; the next step has half the loss scale.
     pub is_skipped: bool,
-    /// Pictures of the batch.
-    pub pictures: usize,
+    /// Images of the batch.
+    pub images: usize,
     /// How many of them had their class as the first guess, before the step.
     pub correct: usize,
 }
@@ -223,7 +223,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             loss: *loss,
             gradient_norm: squared_norm.sqrt(),
             is_skipped: *factor == 0.0,
-            pictures: batch,
+            images: batch,
             correct: sum(&gather_counts(ranks, [correct])?),
         };
         for (term, value) in [

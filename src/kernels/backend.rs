@@ -73,7 +73,7 @@ pub trait IbotBackend: Backend {
         usize::MAX
     }
 
-    /// Pixels of pictures from bytes on the host: where the device normalizes them, a quarter of the upload. Every backend
+    /// Pixels of images from bytes on the host: where the device normalizes them, a quarter of the upload. Every backend
     /// gives the same bits.
     ///
     /// # Shapes

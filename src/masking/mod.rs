@@ -129,24 +129,24 @@ impl MaskPolicy {
         }
     }
 
-    /// Masks for B pictures in G global views, for callers that make views themselves; a function of seed and step, whatever
+    /// Masks for B images in G global views, for callers that make views themselves; a function of seed and step, whatever
     /// `start_epoch` is.
     ///
     /// # Shapes
-    /// `views_and_pictures` is `[G, B]`, `grid` is `[rows, columns]`; `[G B, N]`, view by view, true where the patch is
+    /// `views_and_images` is `[G, B]`, `grid` is `[rows, columns]`; `[G B, N]`, view by view, true where the patch is
     /// masked.
     pub fn of_batch(
         &self,
         seed: u64,
         step: u64,
-        [views, pictures]: [usize; 2],
+        [views, images]: [usize; 2],
         grid: [usize; 2],
     ) -> Vec<bool> {
-        let mut masks = Vec::with_capacity(views * pictures * grid[0] * grid[1]);
+        let mut masks = Vec::with_capacity(views * images * grid[0] * grid[1]);
         for view in 0..views {
-            for picture in 0..pictures {
+            for image in 0..images {
                 let stream = Stream::Mask(view as u32);
-                let random = &mut Random::new(seed, step, picture as u64, stream);
+                let random = &mut Random::new(seed, step, image as u64, stream);
                 masks.extend(self.draw(random, grid));
             }
         }

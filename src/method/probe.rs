@@ -30,7 +30,7 @@ pub struct TargetProbe<B: Backend> {
 /// Health metrics of one batch, on the device.
 #[derive(Debug, Clone)]
 pub struct Probe<B: Backend> {
-    /// Number of pictures.
+    /// Number of images.
     pub images: usize,
     /// Targets of the class tokens.
     pub cls: TargetProbe<B>,
@@ -38,7 +38,7 @@ pub struct Probe<B: Backend> {
     pub patch: Option<TargetProbe<B>>,
     /// Share of the views whose likeliest prototype is the same in student and teacher, `[1]`.
     pub agreement: Tensor<B, 1>,
-    /// Deviation of the teacher's unit class tokens over the batch, times the root of their width: 0 where all pictures
+    /// Deviation of the teacher's unit class tokens over the batch, times the root of their width: 0 where all images
     /// look alike, about 1 where they spread over the sphere (SimSiam, arXiv 2011.10566, section 4.1). `[1]`.
     pub feature_std: Tensor<B, 1>,
 }
@@ -50,10 +50,10 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     /// As [`Ibot::prepare`].
     pub fn probe(&self, input: &IbotInput<B>) -> Result<Probe<B::InnerBackend>> {
         let mut logits = self.teacher_logits(vec![input.clone()])?;
-        let (pictures, cls_rows, masked_rows) = {
+        let (count, cls_rows, masked_rows) = {
             let part = &logits.parts[0];
-            let pictures = part.input.images();
-            (pictures, pictures * part.input.views(), part.masked.len())
+            let count = part.input.images();
+            (count, count * part.input.views(), part.masked.len())
         };
         // always in tiles: entropies need the probabilities, which would double the memory of stored logits
         let tiled = |logits: Logits<_>, student_rows: usize, rule, temperature| {
@@ -79,7 +79,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             .cls;
         let head = self.student.network.cls_head.valid();
         Ok(Probe {
-            images: pictures,
+            images: count,
             agreement: agreement(&head.logits(student), &of_cls),
             cls: probe_targets(&of_cls),
             patch: of_masked.as_ref().map(probe_targets),

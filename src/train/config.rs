@@ -155,7 +155,7 @@ impl RunConfig {
             .map_err(|error| Error::config("config", "unwritable", error.to_string()))
     }
 
-    /// Checks all numbers, sets the views to the method's image size, and the size of cached pictures to
+    /// Checks all numbers, sets the views to the method's image size, and the size of cached images to
     /// twice that.
     ///
     /// # Errors

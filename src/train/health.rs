@@ -14,7 +14,7 @@ use crate::method::{Probe, TargetProbe};
 const ONE_PROTOTYPE: f64 = 1.1;
 /// Fraction of the largest possible entropy above which targets carry no information.
 const UNIFORM: f64 = 0.99;
-/// [`Health::feature_std`] below which all pictures look alike.
+/// [`Health::feature_std`] below which all images look alike.
 const FLAT: f64 = 0.02;
 /// Magnitude of logits at which f32 no longer resolves the softmax's differences; a healthy run stays below 100.
 const EXPLODING: f64 = 1e4;
@@ -46,7 +46,7 @@ pub struct Health {
     pub patch: Option<TargetHealth>,
     /// Fraction of views whose most likely prototype is the same in student and teacher.
     pub agreement: f64,
-    /// Scaled standard deviation of the teacher's class tokens: 0 if all pictures get the same feature, about 1 at most.
+    /// Scaled standard deviation of the teacher's class tokens: 0 if all images get the same feature, about 1 at most.
     pub feature_std: f64,
     /// What the loss of the last step was multiplied by; in f16 alone.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,7 +65,7 @@ pub enum Anomaly {
     UniformTeacher,
     /// The patches' targets are uniform and carry no information.
     UniformTeacherOfPatches,
-    /// All pictures have the same feature.
+    /// All images have the same feature.
     FlatFeatures,
     /// Logits too large for f32's resolution, or not finite.
     ExplodingLogits,

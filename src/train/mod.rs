@@ -22,7 +22,7 @@ pub use optim::{
 };
 pub use run::{
     Evaluation, EvaluationTime, Interval, NoObserver, Observer, OnDeviceLost, PatchColors,
-    RunRecord, RunRequest, RunStart, SettingChange, StepMetrics, pictures_to_train_on, run,
+    RunRecord, RunRequest, RunStart, SettingChange, StepMetrics, images_to_train_on, run,
 };
 pub(crate) use run::{RunLock, check_same_tensors};
 pub use trainer::{PhaseTimes, StepInput, StepLosses, Tensors, Trainer, TrainerConfig};

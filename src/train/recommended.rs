@@ -56,7 +56,7 @@ pub enum StartFrom {
 ///
 /// # Errors
 /// [`Error::Config`](crate::Error::Config) if a built-in preset cannot be read, which a test excludes.
-pub fn recommended(pictures: usize, selected: &Selected, from: StartFrom) -> Result<Recommended> {
+pub fn recommended(images: usize, selected: &Selected, from: StartFrom) -> Result<Recommended> {
     let is_slow = match selected {
         Selected::Wgpu { adapter, .. } => adapter.is_software(),
         Selected::Flex | Selected::NdArray => true,
@@ -64,7 +64,7 @@ pub fn recommended(pictures: usize, selected: &Selected, from: StartFrom) -> Res
     let name = match from {
         StartFrom::Backbone => ADAPT,
         StartFrom::Heads => STABLE_PRETRAINING,
-        _ if pictures <= FEW || is_slow => SMALL_DATA,
+        _ if images <= FEW || is_slow => SMALL_DATA,
         _ => STABLE_PRETRAINING,
     };
     let new_patches = match from {
@@ -73,8 +73,8 @@ pub fn recommended(pictures: usize, selected: &Selected, from: StartFrom) -> Res
         StartFrom::Backbone | StartFrom::Heads => None,
     };
     let mut config = preset(name)?;
-    config.batch_size = batch_size(pictures, config.batch_size);
-    let mut reason = format!("{} on {}", counted(pictures, "image"), kind(selected));
+    config.batch_size = batch_size(images, config.batch_size);
+    let mut reason = format!("{} on {}", counted(images, "image"), kind(selected));
     match from {
         StartFrom::AnyModel | StartFrom::NamedModel { .. } => {}
         StartFrom::Backbone => reason = format!("trained weights and {reason}"),
@@ -84,7 +84,7 @@ pub fn recommended(pictures: usize, selected: &Selected, from: StartFrom) -> Res
         ENCODER_OF_CPU.clone_into(&mut config.method.encoder_name);
         config.method.image_size = (SIDE_OF_CPU / patch).max(1) * patch;
         config.epochs = EPOCHS_OF_CPU;
-    } else if from == StartFrom::AnyModel && !fits(&config, selected, pictures) {
+    } else if from == StartFrom::AnyModel && !fits(&config, selected, images) {
         ENCODER_OF_CPU.clone_into(&mut config.method.encoder_name);
         reason += ", which has too little memory for ViT-S";
     }
@@ -101,15 +101,15 @@ pub fn recommended(pictures: usize, selected: &Selected, from: StartFrom) -> Res
 /// # Errors
 /// Those of `own`, and settings that cannot work.
 pub fn recommended_with(
-    pictures: usize,
+    images: usize,
     selected: &Selected,
     from: StartFrom,
     may: Choosable,
     own: &dyn Fn(RunConfig) -> Result<RunConfig>,
 ) -> Result<Recommended> {
-    let chosen = recommended(pictures, selected, from)?;
+    let chosen = recommended(images, selected, from)?;
     let config = own(chosen.config)?.resolved()?;
-    let plan = Plan::new(&config, selected, pictures, may);
+    let plan = Plan::new(&config, selected, images, may);
     let config = match plan.ok().filter(|plan| plan.verdict.may_run()) {
         Some(plan) => plan.applied_to(config),
         None => config,
@@ -131,9 +131,9 @@ pub fn training_examples(images: &Arc<ImageFolder>, config: &RunConfig) -> usize
 }
 
 /// Whether a run fits the device, with any micro-batch and checkpointing; also where that is not known.
-fn fits(config: &RunConfig, selected: &Selected, pictures: usize) -> bool {
+fn fits(config: &RunConfig, selected: &Selected, images: usize) -> bool {
     let may = Choosable::left_open_by(None);
-    Plan::new(config, selected, pictures, may).map_or(true, |plan| plan.verdict.may_run())
+    Plan::new(config, selected, images, may).map_or(true, |plan| plan.verdict.may_run())
 }
 
 /// The device in words, with its memory if it is a GPU that tells.
@@ -151,9 +151,9 @@ fn kind(selected: &Selected) -> String {
 }
 
 /// The largest batch up to `most` whose full batches leave out at most a tenth of the images.
-fn batch_size(pictures: usize, most: usize) -> usize {
-    let leaves_few = |size: &usize| pictures % size <= pictures / 10;
-    let sizes = 2..=most.min(pictures.max(2));
+fn batch_size(images: usize, most: usize) -> usize {
+    let leaves_few = |size: &usize| images % size <= images / 10;
+    let sizes = 2..=most.min(images.max(2));
     sizes.rev().find(leaves_few).unwrap_or(2)
 }
 
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn batches_use_nine_tenths_of_the_images() {
-        for (pictures, size) in [
+        for (images, size) in [
             (20, 20),
             (64, 64),
             (70, 64),
@@ -172,11 +172,11 @@ mod tests {
             (200, 64),
             (1 << 20, 64),
         ] {
-            assert_eq!(batch_size(pictures, 64), size, "{pictures}");
+            assert_eq!(batch_size(images, 64), size, "{images}");
         }
-        for pictures in 2..2_000 {
-            let size = batch_size(pictures, 64);
-            assert!((2..=64).contains(&size) && pictures % size <= pictures / 10);
+        for images in 2..2_000 {
+            let size = batch_size(images, 64);
+            assert!((2..=64).contains(&size) && images % size <= images / 10);
         }
         assert_eq!(batch_size(1, 64), 2);
     }

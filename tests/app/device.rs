@@ -12,7 +12,7 @@ use ibot::device::{
 };
 use ibot::error::Error;
 
-use crate::tiny_model::{Scratch, picture};
+use crate::tiny_model::{Scratch, image};
 use crate::{PATIENCE, until};
 
 /// Between two passes of an application that draws 60 times a second.
@@ -156,7 +156,7 @@ fn frames(host: &Host, stop: &AtomicBool, made: &AtomicUsize) -> Duration {
 }
 
 fn many(scratch: &Scratch) -> EmbedRequest {
-    EmbedRequest::new(scratch.pictures(8).into_iter().cycle().take(200_000))
+    EmbedRequest::new(scratch.images(8).into_iter().cycle().take(200_000))
 }
 
 /// The whole life of a model on an application's device: frames go on beside it, and when the device is destroyed the
@@ -178,7 +178,7 @@ fn an_application_draws_while_its_device_embeds_and_may_lose_it() {
         .adopt()
         .unwrap();
     let handle = embedder(&scratch, &selected).start().unwrap();
-    let on_gpu = handle.embed(picture(0)).wait().unwrap().remove(0).unwrap();
+    let on_gpu = handle.embed(image(0)).wait().unwrap().remove(0).unwrap();
 
     let frames = Frames::start(&host);
     until("frames", || frames.made.load(Ordering::Relaxed) > 3);
@@ -190,7 +190,7 @@ fn an_application_draws_while_its_device_embeds_and_may_lose_it() {
         job.progress().done,
     );
     let gap = frames.longest_gap();
-    eprintln!("{done} pictures and {made} frames in {WATCHED:?}, longest gap {gap:?}");
+    eprintln!("{done} images and {made} frames in {WATCHED:?}, longest gap {gap:?}");
     assert!(done > 0 && !job.is_over());
     assert!(
         made >= 8 && gap < LONGEST_GAP,
@@ -218,7 +218,7 @@ fn an_application_draws_while_its_device_embeds_and_may_lose_it() {
     assert_eq!(job.take_finished().len(), job.progress().done);
     drop(frames);
     assert!(matches!(
-        handle.embed(picture(0)).wait(),
+        handle.embed(image(0)).wait(),
         Err(Error::Device(_))
     ));
     until("the application hears of it", || {
@@ -230,7 +230,7 @@ fn an_application_draws_while_its_device_embeds_and_may_lose_it() {
     assert!(message.contains("adopt another"), "{message}");
 
     handle.rebuild(BackendChoice::Flex).wait().unwrap();
-    let on_cpu = handle.embed(picture(0)).wait().unwrap().remove(0).unwrap();
+    let on_cpu = handle.embed(image(0)).wait().unwrap().remove(0).unwrap();
     let pairs = on_gpu.cls.iter().zip(&on_cpu.cls);
     assert!(pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) < 1e-3);
 
@@ -240,7 +240,7 @@ fn an_application_draws_while_its_device_embeds_and_may_lose_it() {
         .rebuild(next.existing().adopt().unwrap())
         .wait()
         .unwrap();
-    assert_eq!(handle.embed(picture(0)).wait().unwrap().len(), 1);
+    assert_eq!(handle.embed(image(0)).wait().unwrap().len(), 1);
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn errors_of_the_application_are_the_applications() {
     assert_eq!(heard.load(Ordering::Relaxed), 1);
     DeviceGuard::install(&selected).unwrap().check().unwrap();
     let handle = embedder(&scratch, &selected).start().unwrap();
-    assert_eq!(handle.embed(picture(0)).wait().unwrap().len(), 1);
+    assert_eq!(handle.embed(image(0)).wait().unwrap().len(), 1);
 }
 
 /// A guard that cannot hear any more must not look sound.
@@ -292,9 +292,9 @@ fn a_replaced_error_handler_is_an_error() {
     let scratch = Scratch::new("replaced");
     let selected = host.existing().adopt().unwrap();
     let handle = embedder(&scratch, &selected).start().unwrap();
-    assert_eq!(handle.embed(picture(0)).wait().unwrap().len(), 1);
+    assert_eq!(handle.embed(image(0)).wait().unwrap().len(), 1);
     host.device.on_uncaptured_error(Arc::new(|_| {}));
-    let Err(Error::Device(message)) = handle.embed(picture(0)).wait() else {
+    let Err(Error::Device(message)) = handle.embed(image(0)).wait() else {
         panic!("the guard is deaf");
     };
     assert!(message.contains("another error handler"), "{message}");
@@ -311,7 +311,7 @@ fn an_own_device_that_was_lost_is_opened_anew() {
         ..EmbedderConfig::new(scratch.model(2))
     };
     let handle = config.start().unwrap();
-    let before = handle.embed(picture(0)).wait().unwrap().remove(0).unwrap();
+    let before = handle.embed(image(0)).wait().unwrap().remove(0).unwrap();
     let memory = handle.memory();
     assert!(memory.gpu.unwrap().in_use_mib > 0.01, "{memory:?}");
 
@@ -330,12 +330,12 @@ fn an_own_device_that_was_lost_is_opened_anew() {
     };
     guard.setup().device.destroy();
     assert!(matches!(
-        handle.embed(picture(0)).wait(),
+        handle.embed(image(0)).wait(),
         Err(Error::Device(_))
     ));
     let info = handle.rebuild(BackendChoice::Wgpu).wait().unwrap();
     assert!(info.device.starts_with("backend wgpu"), "{}", info.device);
-    let after = handle.embed(picture(0)).wait().unwrap().remove(0).unwrap();
+    let after = handle.embed(image(0)).wait().unwrap().remove(0).unwrap();
     assert_eq!(before.cls.len(), after.cls.len());
     let pairs = before.cls.iter().zip(&after.cls);
     assert!(pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) < 1e-5);

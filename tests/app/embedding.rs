@@ -11,7 +11,7 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use ibot::app::{
-    EmbedRequest, EmbedderConfig, EmbedderHandle, Job, Picture, PictureFeatures, Progress,
+    EmbedRequest, EmbedderConfig, EmbedderHandle, ImageFeatures, ImageInput, Job, Progress,
     TrainingHandle,
 };
 use ibot::device::{BackendChoice, select};
@@ -20,7 +20,7 @@ use ibot::error::Error;
 use ibot::files::model::ModelOptions;
 use image::DynamicImage;
 
-use crate::tiny_model::{Scratch, WIDTH, picture};
+use crate::tiny_model::{Scratch, WIDTH, image};
 use crate::{PATIENCE, until};
 
 fn config(model: impl Into<std::path::PathBuf>) -> EmbedderConfig {
@@ -31,14 +31,14 @@ fn config(model: impl Into<std::path::PathBuf>) -> EmbedderConfig {
     }
 }
 
-/// Pictures of a job that lasts.
+/// Images of a job that lasts.
 const MANY: usize = 20_000;
 
 fn many(scratch: &Scratch) -> EmbedRequest {
-    EmbedRequest::new(scratch.pictures(8).into_iter().cycle().take(MANY))
+    EmbedRequest::new(scratch.images(8).into_iter().cycle().take(MANY))
 }
 
-type Embedding = Job<Vec<ibot::Result<PictureFeatures>>>;
+type Embedding = Job<Vec<ibot::Result<ImageFeatures>>>;
 
 /// A job whose first batch is done.
 fn begun(handle: &EmbedderHandle, request: EmbedRequest) -> Embedding {
@@ -60,12 +60,12 @@ fn handles_go_to_any_thread() {
 
 /// Paths, images and raw pixels; one at a time and together: the same numbers as the plain embedder's.
 #[test]
-fn pictures_of_all_kinds_get_the_embedders_features() {
+fn images_of_all_kinds_get_the_embedders_features() {
     let scratch = Scratch::new("kinds");
-    let (model, paths) = (scratch.model(2), scratch.pictures(6));
+    let (model, paths) = (scratch.model(2), scratch.images(6));
     let selected = select(BackendChoice::Flex, None).unwrap();
     let plain = Embedder::load(&model, &ModelOptions::default(), &selected).unwrap();
-    let rgb = |at: u32| Picture::from(picture(at));
+    let rgb = |at: u32| ImageInput::from(image(at));
     let read: Vec<image::RgbImage> = paths
         .iter()
         .map(|path| ibot::data::decode::decode_rgb(path, 10_000).unwrap())
@@ -74,17 +74,17 @@ fn pictures_of_all_kinds_get_the_embedders_features() {
     let attention = plain.attention(&read).unwrap();
 
     let handle = config(model).start().unwrap();
-    let raw = picture(3);
+    let raw = image(3);
     let (width, height) = raw.dimensions();
-    let pictures = vec![
-        Picture::from(paths[0].clone()),
+    let images = vec![
+        ImageInput::from(paths[0].clone()),
         rgb(1),
-        Picture::from(DynamicImage::from(picture(2))),
-        Picture::rgba(raw.into_raw(), width, height).unwrap(),
-        Picture::from(read[4].clone()),
-        Picture::from(paths[5].as_path()),
+        ImageInput::from(DynamicImage::from(image(2))),
+        ImageInput::rgba(raw.into_raw(), width, height).unwrap(),
+        ImageInput::from(read[4].clone()),
+        ImageInput::from(paths[5].as_path()),
     ];
-    let request = EmbedRequest::new(pictures).with_patches().with_attention();
+    let request = EmbedRequest::new(images).with_patches().with_attention();
     let made = handle.embed(request).wait().unwrap();
     let info = handle.info().unwrap();
     assert_eq!((info.width, info.heads, info.grid), (WIDTH, 2, [4, 4]));
@@ -96,7 +96,7 @@ fn pictures_of_all_kinds_get_the_embedders_features() {
         assert_eq!(made.patches.len(), 16 * WIDTH);
         assert_eq!(made.attention.len(), 2 * 16);
         let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4);
-        assert!(close(&made.cls, &part(&expected.cls)), "picture {at}");
+        assert!(close(&made.cls, &part(&expected.cls)), "image {at}");
         assert!(close(&made.patches, &part(&expected.patches)));
         assert!(close(&made.attention, &part(&attention.values)));
     }
@@ -116,18 +116,18 @@ fn pictures_of_all_kinds_get_the_embedders_features() {
 }
 
 #[test]
-fn an_unreadable_picture_costs_itself_alone() {
+fn an_unreadable_image_costs_itself_alone() {
     let scratch = Scratch::new("unreadable");
-    let (model, mut paths) = (scratch.model(1), scratch.pictures(9));
+    let (model, mut paths) = (scratch.model(1), scratch.images(9));
     fs::write(&paths[4], b"\x89PNG\r\n\x1a\n").unwrap();
     paths.insert(7, scratch.path("absent.png"));
     let handle = config(model).start().unwrap();
-    let mut pictures: Vec<Picture> = paths
+    let mut images: Vec<ImageInput> = paths
         .iter()
-        .map(|path| Picture::from(path.clone()))
+        .map(|path| ImageInput::from(path.clone()))
         .collect();
-    pictures.push(DynamicImage::new_rgb8(0, 3).into());
-    let made = handle.embed(EmbedRequest::new(pictures)).wait().unwrap();
+    images.push(DynamicImage::new_rgb8(0, 3).into());
+    let made = handle.embed(EmbedRequest::new(images)).wait().unwrap();
     let wrong: Vec<usize> = (0..made.len()).filter(|at| made[*at].is_err()).collect();
     assert_eq!((made.len(), wrong), (11, vec![4, 7, 10]));
     let message = made[4].as_ref().unwrap_err().to_string();
@@ -169,7 +169,7 @@ fn a_cancelled_job_ends_within_a_batch_and_keeps_what_was_done() {
     assert_eq!(finished.len(), done);
     assert!(finished.iter().all(Result::is_ok));
     // the handle goes on
-    assert_eq!(handle.embed(picture(0)).wait().unwrap().len(), 1);
+    assert_eq!(handle.embed(image(0)).wait().unwrap().len(), 1);
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn a_job_that_is_dropped_is_cancelled() {
     until("the second job began", || seen.load(Ordering::Relaxed) > 0);
     drop((job, second));
     let started = Instant::now();
-    handle.embed(picture(0)).wait().unwrap();
+    handle.embed(image(0)).wait().unwrap();
     assert!(started.elapsed() < Duration::from_secs(20));
     assert!(seen.load(Ordering::Relaxed) < MANY);
 }
@@ -196,7 +196,7 @@ fn jobs_take_turns() {
     let scratch = Scratch::new("turns");
     let handle = config(scratch.model(2)).start().unwrap();
     let long = begun(&handle, many(&scratch));
-    let made = handle.embed(EmbedRequest::from(picture(3)).with_attention());
+    let made = handle.embed(EmbedRequest::from(image(3)).with_attention());
     assert_eq!({ made }.wait().unwrap().len(), 1);
     assert!(!long.is_over());
 }
@@ -221,7 +221,7 @@ fn a_job_ends_when_its_time_is_over() {
     assert!(done > 0 && done < total && total == MANY);
     assert_eq!(job.take_finished().len(), done);
     // a budget that is enough changes nothing; none at all is over before it begins
-    let request = || EmbedRequest::new((0..3).map(picture));
+    let request = || EmbedRequest::new((0..3).map(image));
     assert_eq!(
         handle
             .embed(request().within(PATIENCE))
@@ -242,10 +242,10 @@ fn a_job_ends_when_its_time_is_over() {
 }
 
 #[test]
-fn finished_pictures_come_while_the_job_runs() {
+fn finished_images_come_while_the_job_runs() {
     let scratch = Scratch::new("stream");
     let handle = config(scratch.model(1)).start().unwrap();
-    let mut job = handle.embed(EmbedRequest::new((0..400).map(picture)));
+    let mut job = handle.embed(EmbedRequest::new((0..400).map(image)));
     let mut streamed = 0;
     let rest = loop {
         streamed += job.take_finished().len();
@@ -288,7 +288,7 @@ fn jobs_can_be_awaited() {
     let handle = config(scratch.model(1)).start().unwrap();
     let made = block_on(async {
         let info = handle.load().await?;
-        let made = handle.embed(picture(1)).await?;
+        let made = handle.embed(image(1)).await?;
         ibot::Result::Ok((info.width, made.len()))
     });
     assert_eq!(made.unwrap(), (WIDTH, 1));
@@ -307,14 +307,14 @@ fn an_idle_model_is_freed_and_comes_back() {
     };
     let handle = idle.start().unwrap();
     assert!(!handle.memory().is_loaded && handle.memory().model_bytes == 0);
-    let first = handle.embed(picture(0)).wait().unwrap().remove(0).unwrap();
+    let first = handle.embed(image(0)).wait().unwrap().remove(0).unwrap();
     let memory = handle.memory();
     // depth 2, width 16: some 10 000 weights of four bytes
     assert!(memory.model_bytes > 20_000, "{memory:?}");
     assert!(memory.gpu.is_none() && memory.resident_mib.is_none_or(|mib| mib > 1.0));
     until("the model is freed", || !handle.memory().is_loaded);
     assert_eq!(handle.memory().model_bytes, 0);
-    let again = handle.embed(picture(0)).wait().unwrap().remove(0).unwrap();
+    let again = handle.embed(image(0)).wait().unwrap().remove(0).unwrap();
     assert_eq!(first, again);
     assert!(handle.memory().is_loaded);
 }
@@ -329,7 +329,7 @@ fn a_model_is_freed_at_once_when_asked() {
     until("the model is freed", || !handle.memory().is_loaded);
     assert!(handle.info().is_some(), "what it is stays known");
     // in the middle of a job: it is loaded again
-    let mut job = handle.embed(EmbedRequest::new((0..200).map(picture)));
+    let mut job = handle.embed(EmbedRequest::new((0..200).map(image)));
     until("the job began", || job.progress().done > 0);
     handle.unload();
     assert_eq!(job.wait().unwrap().len(), 200);
@@ -339,14 +339,14 @@ fn a_model_is_freed_at_once_when_asked() {
 fn a_handle_can_move_to_another_device() {
     let scratch = Scratch::new("move");
     let handle = config(scratch.model(2)).start().unwrap();
-    let before = handle.embed(picture(1)).wait().unwrap().remove(0).unwrap();
+    let before = handle.embed(image(1)).wait().unwrap().remove(0).unwrap();
     let info = handle.rebuild(BackendChoice::NdArray).wait().unwrap();
     assert!(
         info.device.starts_with("backend ndarray"),
         "{}",
         info.device
     );
-    let after = handle.embed(picture(1)).wait().unwrap().remove(0).unwrap();
+    let after = handle.embed(image(1)).wait().unwrap().remove(0).unwrap();
     let largest = before.cls.iter().zip(&after.cls);
     assert!(largest.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) < 1e-4);
 }
@@ -368,7 +368,7 @@ fn the_last_handle_ends_all() {
     // the last one in a callback, which the handle's own thread drops
     let handle = config(scratch.model(1)).start().unwrap();
     let own = handle.clone();
-    let mut job = handle.embed(EmbedRequest::from(picture(0)).on_progress(move |_| {
+    let mut job = handle.embed(EmbedRequest::from(image(0)).on_progress(move |_| {
         let _ = &own;
     }));
     drop(handle);

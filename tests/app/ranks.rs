@@ -41,10 +41,10 @@ depth = 2
 num_heads = 2
 ";
 
-/// 12 steps on 25 pictures, three an epoch.
+/// 12 steps on 25 images, three an epoch.
 fn request(scratch: &Scratch, out: &str) -> RunRequest {
-    let mut pictures = scratch.pictures(25);
-    let folder = pictures.remove(0).parent().unwrap().to_path_buf();
+    let mut images = scratch.images(25);
+    let folder = images.remove(0).parent().unwrap().to_path_buf();
     let toml = scratch.path("tiny.toml");
     std::fs::write(&toml, TINY).unwrap();
     let mut config = RunConfig::default().merged_with_file(&toml).unwrap();

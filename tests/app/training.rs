@@ -30,10 +30,10 @@ depth = 1
 num_heads = 2
 ";
 
-/// A run of 12 pictures, three steps an epoch.
+/// A run of 12 images, three steps an epoch.
 fn request(scratch: &Scratch, steps: usize) -> RunRequest {
-    let mut pictures = scratch.pictures(12);
-    let folder = pictures.remove(0).parent().unwrap().to_path_buf();
+    let mut images = scratch.images(12);
+    let folder = images.remove(0).parent().unwrap().to_path_buf();
     let toml = scratch.path("tiny.toml");
     std::fs::write(&toml, TINY).unwrap();
     let mut config = RunConfig::default().merged_with_file(&toml).unwrap();
@@ -115,14 +115,14 @@ fn a_run_tells_what_happens() {
     assert_eq!(count(&|e| matches!(e, TrainingEvent::Checkpoint(7))), 1);
     assert!(count(&|e| matches!(e, TrainingEvent::Evaluated(..))) >= 2);
     assert!(count(&|e| matches!(e, TrainingEvent::Step(m) if m.health.is_some())) >= 3);
-    let Some(TrainingEvent::Patches { pictures, .. }) = events
+    let Some(TrainingEvent::Patches { images, .. }) = events
         .iter()
         .find(|e| matches!(e, TrainingEvent::Patches { .. }))
     else {
         panic!("no patches: {events:?}");
     };
-    let sides = |shown: &PatchColors| [shown.picture.dimensions(), shown.colors.dimensions()];
-    let sides: Vec<_> = pictures.iter().map(sides).collect();
+    let sides = |shown: &PatchColors| [shown.image.dimensions(), shown.colors.dimensions()];
+    let sides: Vec<_> = images.iter().map(sides).collect();
     assert_eq!(sides, [[(16, 16), (2, 2)]; 4], "views and their patches");
     let Some(TrainingEvent::Finished(out)) = events.last() else {
         panic!("{events:?}");

@@ -345,8 +345,8 @@ const BURNS_OWN: &[(&str, &str)] = &[
     ("kernels/ops/target_potentials.rs", "reference"),
     ("kernels/ops/tokens.rs", "reference"),
     ("method/head.rs", "the width of the unit sphere"),
-    ("method/losses/koleo.rs", "the pictures of a batch"),
-    ("method/losses/label.rs", "the pictures of a batch"),
+    ("method/losses/koleo.rs", "the images of a batch"),
+    ("method/losses/label.rs", "the images of a batch"),
 ];
 
 /// Fields of modules that are burn's `Linear`.

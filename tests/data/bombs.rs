@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ibot::data::decode::decode_rgb;
 use ibot::data::header::read_header;
-use ibot::data::{FolderConfig, ImageFolder, PictureSource};
+use ibot::data::{FolderConfig, ImageFolder, ImageSource};
 
 use super::memory::peak_of;
 use super::mutations::crc;
@@ -175,9 +175,9 @@ fn huge_sizes_are_refused_with_the_limit_and_a_remedy() {
         judge(name, &outcome.unwrap_err().to_string(), peak);
     }
     folder.copy("f.png", "rgb.png");
-    let pictures = ImageFolder::scan(&folder.0, &config).unwrap();
-    assert_eq!(pictures.len(), 1);
-    let skipped = &pictures.summary().skipped;
+    let images = ImageFolder::scan(&folder.0, &config).unwrap();
+    assert_eq!(images.len(), 1);
+    let skipped = &images.summary().skipped;
     assert_eq!(skipped.len(), bombs.len());
     for (path, reason) in skipped {
         judge(&path.to_string_lossy(), reason, 0);
@@ -221,10 +221,10 @@ fn compressed_zeros_are_not_inflated() {
         let start = Instant::now();
         let most = FolderConfig::default().max_pixels;
         let work = || (read_header(&path, most), decode_rgb(&path, most));
-        let ((header, picture), peak) = peak_of(work);
-        // Neither surplus pixels nor damaged metadata are a reason to drop a picture.
+        let ((header, image), peak) = peak_of(work);
+        // Neither surplus pixels nor damaged metadata are a reason to drop an image.
         assert_eq!(header.unwrap().unwrap().pixels(), 32 * 32, "{name}");
-        assert_eq!(picture.unwrap().dimensions(), (32, 32), "{name}");
+        assert_eq!(image.unwrap().dimensions(), (32, 32), "{name}");
         assert!(peak < LITTLE, "{name}: {peak} bytes");
         assert!(start.elapsed() < SOON, "{name}: {:?}", start.elapsed());
     }
@@ -237,11 +237,11 @@ fn a_claimed_exif_chunk_is_not_allocated() {
     let mut exif = riff_chunk(b"EXIF", b"Exif");
     exif[4..8].copy_from_slice(&0xffff_fff0_u32.to_le_bytes());
     let path = folder.write("claim.webp", webp(8, 32, 16, &[plain[12..].to_vec(), exif]));
-    let (picture, peak) = peak_of(|| decode_rgb(&path, MAX_PIXELS));
+    let (image, peak) = peak_of(|| decode_rgb(&path, MAX_PIXELS));
     assert!(peak < LITTLE, "{peak} bytes");
-    // Damaged metadata is no reason to drop a picture.
+    // Damaged metadata is no reason to drop an image.
     assert_eq!(
-        picture.unwrap(),
+        image.unwrap(),
         decode_rgb(&fixture("rgb.webp"), MAX_PIXELS).unwrap()
     );
 }
@@ -258,11 +258,11 @@ fn endless_files_are_not_read() {
         path
     };
     let start = Instant::now();
-    // Pictures that are followed by nothing, and a lot of it.
+    // Images that are followed by nothing, and a lot of it.
     for name in ["rgb.png", "rgb.jpg", "rgb.tif", "rgb.webp"] {
         let path = stretch(name, &fs::read(fixture(name)).unwrap(), 1 << 30);
-        let (picture, peak) = peak_of(|| decode_rgb(&path, MAX_PIXELS));
-        let message = picture.unwrap_err().to_string();
+        let (image, peak) = peak_of(|| decode_rgb(&path, MAX_PIXELS));
+        let message = image.unwrap_err().to_string();
         let header = read_header(&path, MAX_PIXELS).unwrap_err().to_string();
         assert_eq!(message, header);
         assert!(
@@ -279,7 +279,7 @@ fn endless_files_are_not_read() {
         "{message}"
     );
     assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
-    // What is no picture may have any length.
+    // What is no image may have any length.
     let path = stretch("film.mkv", &[0x1a, 0x45, 0xdf, 0xa3], 1 << 40);
     assert_eq!(read_header(&path, MAX_PIXELS).unwrap(), None);
 }

@@ -7,19 +7,17 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use ibot::Result;
-use ibot::data::{
-    AugmentConfig, Loader, LoaderConfig, PictureSource, Pixels, Position, TrainViews,
-};
+use ibot::data::{AugmentConfig, ImageSource, Loader, LoaderConfig, Pixels, Position, TrainViews};
 use image::RgbImage;
 
-use super::MadePictures;
+use super::MadeImages;
 use super::loading::train_views;
 
 const BATCH: usize = 4;
 
-/// Pictures that say how large they are, and count how many are decoded at a time.
+/// Images that say how large they are, and count how many are decoded at a time.
 struct Counted {
-    pictures: MadePictures,
+    images: MadeImages,
     bytes: u64,
     now: AtomicUsize,
     most: AtomicUsize,
@@ -28,7 +26,7 @@ struct Counted {
 impl Counted {
     fn new(bytes: u64) -> Arc<Self> {
         Arc::new(Self {
-            pictures: MadePictures::new(256),
+            images: MadeImages::new(256),
             bytes,
             now: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
@@ -36,20 +34,20 @@ impl Counted {
     }
 
     fn decoded(&self) -> usize {
-        self.pictures.decoded.load(Ordering::SeqCst)
+        self.images.decoded.load(Ordering::SeqCst)
     }
 }
 
-impl PictureSource for Counted {
+impl ImageSource for Counted {
     fn len(&self) -> usize {
-        self.pictures.len()
+        self.images.len()
     }
 
     fn name(&self, index: usize) -> PathBuf {
-        self.pictures.name(index)
+        self.images.name(index)
     }
 
-    fn picture_bytes(&self, _index: usize) -> u64 {
+    fn image_bytes(&self, _index: usize) -> u64 {
         self.bytes
     }
 
@@ -57,9 +55,9 @@ impl PictureSource for Counted {
         let at_a_time = self.now.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(at_a_time, Ordering::SeqCst);
         sleep(Duration::from_millis(2));
-        let picture = self.pictures.decode(index);
+        let image = self.images.decode(index);
         self.now.fetch_sub(1, Ordering::SeqCst);
-        picture
+        image
     }
 }
 
@@ -82,7 +80,7 @@ fn loader(source: &Arc<Counted>, memory_mib: usize) -> Loader {
     Loader::new(source.clone(), views, &config, Position::default()).unwrap()
 }
 
-/// How many pictures are decoded if no more batches are taken: `expected`, or more.
+/// How many images are decoded if no more batches are taken: `expected`, or more.
 fn at_rest(source: &Counted, expected: usize) -> usize {
     let start = Instant::now();
     while source.decoded() < expected && start.elapsed() < Duration::from_secs(60) {
@@ -110,7 +108,7 @@ fn batches_that_wait_stay_below_the_bound() {
 }
 
 #[test]
-fn pictures_that_are_decoded_at_a_time_stay_below_the_bound() {
+fn images_that_are_decoded_at_a_time_stay_below_the_bound() {
     let most = |memory_mib| {
         let source = Counted::new(3 << 19);
         let mut loader = loader(&source, memory_mib);

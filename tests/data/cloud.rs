@@ -1,4 +1,4 @@
-//! What a web server has is what a folder has, and a server that fails costs files or the command, never another picture.
+//! What a web server has is what a folder has, and a server that fails costs files or the command, never another image.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use ibot::data::{
-    FolderConfig, ImageFolder, LoaderConfig, PictureSource as _, Position, Survey, SurveyConfig,
+    FolderConfig, ImageFolder, ImageSource as _, LoaderConfig, Position, Survey, SurveyConfig,
     parts_of,
 };
 
@@ -16,7 +16,7 @@ use super::server::{Fault, Server};
 use super::shards::{content, files, first_batches, png, tar_of};
 use super::tables::{PLAIN, rows, table};
 
-/// Pictures as files, as three archives, as a table, and lists of them.
+/// Images as files, as three archives, as a table, and lists of them.
 fn set() -> TempFolder {
     let folder = TempFolder::new();
     let (mut lines, mut records) = (String::new(), String::from("path,label\n"));
@@ -63,7 +63,7 @@ fn what_a_server_has_is_what_a_folder_has() {
         let [of_server, of_files] = [of_server, of_files].map(first_batches);
         assert_eq!(of_server, of_files, "{name}: batches");
     }
-    // a picture in an archive is one request once its archive is known
+    // an image in an archive is one request once its archive is known
     let archive = scan(&[&server.path("s-0.tar")]).unwrap();
     server.requests();
     archive.decode(0).unwrap();
@@ -237,7 +237,7 @@ fn what_is_not_there_ends_the_command_with_its_name() {
 }
 
 #[test]
-fn an_object_that_changes_under_a_run_gives_no_other_picture() {
+fn an_object_that_changes_under_a_run_gives_no_other_image() {
     let set = set();
     let server = Server::start(&set.0);
     let found = scan(&[&server.path("s-0.tar"), &server.path("e.png")]).unwrap();
@@ -276,7 +276,7 @@ fn archive_with(fault: Fault) -> (TempFolder, Server, ImageFolder) {
     (set, server, found)
 }
 
-/// Pictures that only a server in good health gives are not lost for the rest of a run: it ends, and can go on later.
+/// Images that only a server in good health gives are not lost for the rest of a run: it ends, and can go on later.
 #[test]
 fn a_server_that_fails_for_good_ends_the_run() {
     ends_the_run(500);
@@ -299,9 +299,9 @@ fn no_range_is_measured_while_a_server_fails() {
         .chunks_exact(2)
         .map(|two| u16::from_le_bytes([two[0], two[1] & 15]));
     let values: Vec<u16> = values.collect();
-    let picture = image::ImageBuffer::<image::Luma<u16>, _>::from_raw(256, 256, values).unwrap();
+    let image = image::ImageBuffer::<image::Luma<u16>, _>::from_raw(256, 256, values).unwrap();
     for name in ["a.png", "b.png"] {
-        picture.save(set.0.join(name)).unwrap();
+        image.save(set.0.join(name)).unwrap();
     }
     set.write("all.txt", "a.png\nb.png\n");
     let server = Server::start(&set.0);

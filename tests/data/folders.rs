@@ -1,9 +1,9 @@
-//! Which pictures and classes a scan finds.
+//! Which images and classes a scan finds.
 
 use std::fs;
 
 use ibot::Error;
-use ibot::data::{FolderConfig, ImageFolder, Parts, PictureSource};
+use ibot::data::{FolderConfig, ImageFolder, ImageSource, Parts};
 
 use super::{TempFolder, fixture};
 
@@ -12,10 +12,10 @@ fn scan(folder: &TempFolder) -> Result<ImageFolder, Error> {
 }
 
 /// Paths relative to the folder, with `/`.
-fn names(folder: &TempFolder, pictures: &ImageFolder) -> Vec<String> {
-    (0..pictures.len())
+fn names(folder: &TempFolder, images: &ImageFolder) -> Vec<String> {
+    (0..images.len())
         .map(|index| {
-            let path = pictures.name(index);
+            let path = images.name(index);
             let path = path.strip_prefix(&folder.0).unwrap();
             path.to_str().unwrap().replace('\\', "/")
         })
@@ -30,8 +30,8 @@ fn classes_are_the_first_folders() {
     folder.copy("a b/1.webp", "rgb.webp");
     folder.copy("a/2.dat", "rgb.tif");
     folder.copy("a/10.png", "gray.png");
-    folder.write("only text/notes.txt", "no picture");
-    let pictures = scan(&folder).unwrap();
+    folder.write("only text/notes.txt", "no image");
+    let images = scan(&folder).unwrap();
     let expected = [
         "a/10.png",
         "a/2.dat",
@@ -39,24 +39,24 @@ fn classes_are_the_first_folders() {
         "b/A.JPG",
         "b/deep/deeper/x.png",
     ];
-    assert_eq!(names(&folder, &pictures), expected);
-    assert_eq!(pictures.classes(), ["a", "a b", "b"]);
+    assert_eq!(names(&folder, &images), expected);
+    assert_eq!(images.classes(), ["a", "a b", "b"]);
     assert_eq!(
-        pictures.labels(),
+        images.labels(),
         [Some(0), Some(0), Some(1), Some(2), Some(2)]
     );
-    let summary = pictures.summary();
+    let summary = images.summary();
     assert_eq!(
-        (summary.pictures, summary.classes.len(), summary.unlabeled),
+        (summary.images, summary.classes.len(), summary.unlabeled),
         (5, 3, 0)
     );
-    assert_eq!((summary.not_pictures, summary.skipped.len()), (1, 0));
+    assert_eq!((summary.not_images, summary.skipped.len()), (1, 0));
     let text = summary.to_string();
     assert!(
         text.contains("5 images (1 jpeg, 2 png, 1 tiff, 1 webp) in 3 classes (a, a b, b)"),
         "{text}"
     );
-    assert_eq!(pictures.decoded_bytes(), 5 * 3 * 32 * 16);
+    assert_eq!(images.decoded_bytes(), 5 * 3 * 32 * 16);
 }
 
 #[test]
@@ -64,10 +64,10 @@ fn a_flat_folder_is_one_unlabeled_set() {
     let folder = TempFolder::new();
     folder.copy("2.png", "rgb.png");
     folder.copy("1", "gray.jpg");
-    let pictures = scan(&folder).unwrap();
-    assert_eq!(names(&folder, &pictures), ["1", "2.png"]);
-    assert_eq!(pictures.labels(), [None, None]);
-    assert!(pictures.classes().is_empty());
+    let images = scan(&folder).unwrap();
+    assert_eq!(names(&folder, &images), ["1", "2.png"]);
+    assert_eq!(images.labels(), [None, None]);
+    assert!(images.classes().is_empty());
     // Beside class folders, too.
     folder.copy("c/3.png", "rgb.png");
     assert_eq!(scan(&folder).unwrap().labels(), [None, None, Some(0)]);
@@ -75,7 +75,7 @@ fn a_flat_folder_is_one_unlabeled_set() {
 }
 
 #[test]
-fn what_is_no_usable_picture_is_counted_and_named() {
+fn what_is_no_usable_image_is_counted_and_named() {
     let folder = TempFolder::new();
     folder.copy("a/good.txt", "rgb.png");
     folder.write("a/notes.txt", "This is a text.");
@@ -87,10 +87,10 @@ fn what_is_no_usable_picture_is_counted_and_named() {
     let jpeg = fs::read(fixture("rgb.jpg")).unwrap();
     folder.write("a/cut.jpg", &jpeg[..30]);
     folder.write("a/headless.jpg", [0xff, 0xd8, 0xff, 0xda, 0, 2, 0, 0]);
-    let pictures = scan(&folder).unwrap();
-    assert_eq!(names(&folder, &pictures), ["a/good.txt"]);
-    let summary = pictures.summary();
-    assert_eq!(summary.not_pictures, 1);
+    let images = scan(&folder).unwrap();
+    assert_eq!(names(&folder, &images), ["a/good.txt"]);
+    let summary = images.summary();
+    assert_eq!(summary.not_images, 1);
     let skipped: Vec<_> = summary
         .skipped
         .iter()
@@ -127,7 +127,7 @@ fn what_is_no_usable_picture_is_counted_and_named() {
 }
 
 #[test]
-fn a_phone_s_pictures_are_counted_with_the_way_out() {
+fn a_phone_s_images_are_counted_with_the_way_out() {
     let folder = TempFolder::new();
     folder.copy("a/good.png", "rgb.png");
     for number in 0..12 {
@@ -164,7 +164,7 @@ fn a_phone_s_pictures_are_counted_with_the_way_out() {
 }
 
 #[test]
-fn a_folder_without_pictures_says_what_it_holds() {
+fn a_folder_without_images_says_what_it_holds() {
     let folder = TempFolder::new();
     let message = scan(&folder).unwrap_err().to_string();
     assert!(message.contains("no supported images found"), "{message}");
@@ -200,8 +200,8 @@ fn labels_follow_the_classes_of_another_folder() {
     folder.copy("b/1.png", "rgb.png");
     folder.copy("c/1.png", "rgb.png");
     let classes = ["a", "b", "c"].map(String::from);
-    let pictures = scan(&folder).unwrap().with_classes(&classes).unwrap();
-    assert_eq!(pictures.labels(), [Some(1), Some(2)]);
+    let images = scan(&folder).unwrap().with_classes(&classes).unwrap();
+    assert_eq!(images.labels(), [Some(1), Some(2)]);
     let message = scan(&folder)
         .unwrap()
         .with_classes(&classes[..2])
@@ -221,9 +221,9 @@ fn links_are_followed_and_loops_named() {
     let other = TempFolder::new();
     other.copy("2.png", "rgb.png");
     symlink(&other.0, folder.0.join("b")).unwrap();
-    let pictures = scan(&folder).unwrap();
-    assert_eq!(names(&folder, &pictures), ["a/1.png", "b/2.png"]);
-    let reasons: Vec<&str> = pictures
+    let images = scan(&folder).unwrap();
+    assert_eq!(names(&folder, &images), ["a/1.png", "b/2.png"]);
+    let reasons: Vec<&str> = images
         .summary()
         .skipped
         .iter()
@@ -236,7 +236,7 @@ fn links_are_followed_and_loops_named() {
     );
 }
 
-/// What systems and tools leave among pictures is no class, and what macOS leaves beside a file is no picture.
+/// What systems and tools leave among images is no class, and what macOS leaves beside a file is no image.
 #[test]
 fn folders_of_tools_are_left_out_and_named() {
     let folder = TempFolder::new();
@@ -257,11 +257,11 @@ fn folders_of_tools_are_left_out_and_named() {
         folder.copy(&format!("{tool}/x.png"), "rgb.png");
     }
     folder.copy("dog/._1.png", "rgb.png");
-    let pictures = scan(&folder).unwrap();
-    assert_eq!(names(&folder, &pictures), ["cat/1.png", "dog/1.png"]);
-    assert_eq!(pictures.classes(), ["cat", "dog"]);
-    assert_eq!(pictures.summary().of_tools.values().sum::<usize>(), 9);
-    let text = pictures.summary().to_string();
+    let images = scan(&folder).unwrap();
+    assert_eq!(names(&folder, &images), ["cat/1.png", "dog/1.png"]);
+    assert_eq!(images.classes(), ["cat", "dog"]);
+    assert_eq!(images.summary().of_tools.values().sum::<usize>(), 9);
+    let text = images.summary().to_string();
     assert!(
         text.contains("in 2 classes (cat, dog); 1 other file, 0 skipped"),
         "{text}"
@@ -277,8 +277,8 @@ fn folders_of_tools_are_left_out_and_named() {
     }
     // what the user names is read whatever its name is
     let hidden = folder.0.join(".Trash-1000");
-    let pictures = ImageFolder::scan(&hidden, &FolderConfig::default()).unwrap();
-    assert_eq!(pictures.len(), 1);
+    let images = ImageFolder::scan(&hidden, &FolderConfig::default()).unwrap();
+    assert_eq!(images.len(), 1);
 }
 
 #[test]
@@ -293,10 +293,10 @@ fn parts_of_a_data_set_are_no_classes() {
         folder.copy(path, "rgb.png");
     }
     folder.copy(".cache/x.png", "rgb.png");
-    let pictures = scan(&folder).unwrap();
-    assert_eq!(pictures.classes(), ["cat", "dog"]);
-    assert_eq!(pictures.labels(), [Some(0), Some(1), None, Some(1)]);
-    let text = pictures.summary().to_string();
+    let images = scan(&folder).unwrap();
+    assert_eq!(images.classes(), ["cat", "dog"]);
+    assert_eq!(images.labels(), [Some(0), Some(1), None, Some(1)]);
+    let text = images.summary().to_string();
     assert!(
         text.contains("(cat, dog), 1 unlabeled (split into Train, val, test)"),
         "{text}"
@@ -309,10 +309,10 @@ fn parts_of_a_data_set_are_no_classes() {
     folder.copy("more/cat/2.png", "rgb.png");
     let parts = Parts::find(&folder.0).unwrap().unwrap();
     assert_eq!(parts.names, ["Train", "val", "test", "more"]);
-    let pictures = scan(&folder).unwrap();
-    assert_eq!(pictures.classes(), ["cat", "dog"]);
+    let images = scan(&folder).unwrap();
+    assert_eq!(images.classes(), ["cat", "dog"]);
     let labels = [Some(0), Some(1), None, Some(0), None, Some(1)];
-    assert_eq!(pictures.labels(), labels);
+    assert_eq!(images.labels(), labels);
     // vehicles: a train among other classes is one of them
     for part in ["val", "test"] {
         fs::remove_dir_all(folder.0.join(part)).unwrap();
@@ -328,9 +328,9 @@ fn one_class_in_two_spellings_of_unicode() {
     one.copy("K\u{e4}se/1.png", "rgb.png");
     other.copy("Ka\u{308}se/1.png", "rgb.png");
     let classes = scan(&one).unwrap().classes().to_vec();
-    let pictures = scan(&other).unwrap().with_classes(&classes).unwrap();
-    assert_eq!(pictures.labels(), [Some(0)]);
-    assert_eq!(pictures.classes(), classes);
+    let images = scan(&other).unwrap().with_classes(&classes).unwrap();
+    assert_eq!(images.labels(), [Some(0)]);
+    assert_eq!(images.classes(), classes);
 }
 
 #[test]

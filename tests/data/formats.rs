@@ -1,4 +1,4 @@
-//! Every kind of picture file, compared with what `make_images.py` drew.
+//! Every kind of image file, compared with what `make_images.py` drew.
 
 use std::fs;
 
@@ -11,9 +11,9 @@ use super::{MAX_PIXELS, TempFolder, fixture, fixture_json};
 const JPEG_LEVELS: i64 = 4;
 
 /// Centers of the four quadrants.
-fn quadrants(picture: &RgbImage) -> Vec<[i64; 3]> {
+fn quadrants(image: &RgbImage) -> Vec<[i64; 3]> {
     [(8, 4), (24, 4), (8, 12), (24, 12)]
-        .map(|(x, y)| picture.get_pixel(x, y).0.map(i64::from))
+        .map(|(x, y)| image.get_pixel(x, y).0.map(i64::from))
         .to_vec()
 }
 
@@ -29,11 +29,11 @@ fn every_format_has_its_colors() {
         let tolerance = if bytes[0] == 0xff { JPEG_LEVELS } else { 0 };
         match decode_rgb(&fixture(name), MAX_PIXELS) {
             Err(error) => failures.push(error.to_string()),
-            Ok(picture) if picture.dimensions() != (32, 16) => {
-                failures.push(format!("{name}: {:?}", picture.dimensions()));
+            Ok(image) if image.dimensions() != (32, 16) => {
+                failures.push(format!("{name}: {:?}", image.dimensions()));
             }
-            Ok(picture) => {
-                let actual = quadrants(&picture);
+            Ok(image) => {
+                let actual = quadrants(&image);
                 let pairs = actual.as_flattened().iter().zip(colors.as_flattened());
                 let worst = pairs.map(|(a, b)| (a - b).abs()).max().unwrap();
                 if worst > tolerance {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ibot::data::{FolderConfig, ImageFolder, PictureSource};
+use ibot::data::{FolderConfig, ImageFolder, ImageSource};
 
 use super::memory::peak_of;
 use super::{TempFolder, fixture};
@@ -14,9 +14,9 @@ pub fn scan(folder: &TempFolder) -> ImageFolder {
 }
 
 /// Paths relative to the folder, with `/`.
-pub fn names(folder: &TempFolder, pictures: &ImageFolder) -> Vec<String> {
-    let name = |index| relative(folder, &pictures.name(index));
-    (0..pictures.len()).map(name).collect()
+pub fn names(folder: &TempFolder, images: &ImageFolder) -> Vec<String> {
+    let name = |index| relative(folder, &images.name(index));
+    (0..images.len()).map(name).collect()
 }
 
 fn relative(folder: &TempFolder, path: &Path) -> String {
@@ -35,8 +35,8 @@ pub fn lines(folder: &TempFolder, skipped: &[(PathBuf, String)]) -> Vec<String> 
 #[test]
 fn content_decides_whatever_the_name_says() {
     let folder = TempFolder::new();
-    folder.write("a/notes.txt", "# not a picture\n");
-    folder.write("a/text.png", "# not a picture\n");
+    folder.write("a/notes.txt", "# not an image\n");
+    folder.write("a/text.png", "# not an image\n");
     folder.write("a/empty.png", "");
     folder.write("a/half_a_magic.png", [0x89, b'P', b'N']);
     folder.copy("a/png.jpg", "rgb.png");
@@ -44,19 +44,19 @@ fn content_decides_whatever_the_name_says() {
     folder.copy("a/no_ending", "rgb.bmp");
     folder.copy("a/x.png/inside.webp", "rgb.webp");
     fs::create_dir_all(folder.0.join("a/nothing inside.png")).unwrap();
-    let pictures = scan(&folder);
+    let images = scan(&folder);
     let expected = [
         "a/jpg.gif",
         "a/no_ending",
         "a/png.jpg",
         "a/x.png/inside.webp",
     ];
-    assert_eq!(names(&folder, &pictures), expected);
-    for index in 0..pictures.len() {
-        assert_eq!(pictures.decode(index).unwrap().dimensions(), (32, 16));
+    assert_eq!(names(&folder, &images), expected);
+    for index in 0..images.len() {
+        assert_eq!(images.decode(index).unwrap().dimensions(), (32, 16));
     }
-    let summary = pictures.summary();
-    assert_eq!((summary.not_pictures, summary.skipped.len()), (1, 3));
+    let summary = images.summary();
+    assert_eq!((summary.not_images, summary.skipped.len()), (1, 3));
     let kinds: Vec<_> = summary
         .kinds
         .iter()
@@ -65,12 +65,12 @@ fn content_decides_whatever_the_name_says() {
     assert_eq!(kinds, [("bmp", 1), ("jpeg", 1), ("png", 1), ("webp", 1)]);
 }
 
-/// Scans `folders` folders of 1000 files each: 898 pictures, 100 empty files, a truncated one and a bomb.
+/// Scans `folders` folders of 1000 files each: 898 images, 100 empty files, a truncated one and a bomb.
 fn scan_many(folders: usize) {
     let folder = TempFolder::new();
     let png = fs::read(fixture("rgb.png")).unwrap();
     let pieces: [(&str, &[u8], usize); 4] = [
-        ("picture.png", &png, 898),
+        ("image.png", &png, 898),
         ("empty.txt", &[], 100),
         ("cut.png", &png[..20], 1),
         ("bomb.png", &fs::read(fixture("bomb.png")).unwrap(), 1),
@@ -85,15 +85,15 @@ fn scan_many(folders: usize) {
         }
     }
     let start = Instant::now();
-    let (pictures, peak) = peak_of(|| scan(&folder));
+    let (images, peak) = peak_of(|| scan(&folder));
     let elapsed = start.elapsed();
-    let summary = pictures.summary();
+    let summary = images.summary();
     assert_eq!(
-        (summary.pictures, summary.classes.len()),
+        (summary.images, summary.classes.len()),
         (898 * folders, folders)
     );
     assert_eq!(
-        (summary.not_pictures, summary.skipped.len()),
+        (summary.not_images, summary.skipped.len()),
         (100 * folders, 2 * folders)
     );
     // 2 paths of some 25 bytes, a header and a reason: about 300 bytes measured.

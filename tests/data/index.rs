@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
-use ibot::data::{FolderConfig, ImageFolder, PictureSource, Position};
+use ibot::data::{FolderConfig, ImageFolder, ImageSource, Position};
 
 use super::loading::{config as loader_config, loader};
 use super::{TempFolder, fixture};
@@ -32,9 +32,9 @@ fn by_index(file: &Path) -> ibot::Result<ImageFolder> {
 
 fn index(folder: &TempFolder, file: &Path) -> (ImageFolder, usize) {
     let made = ImageFolder::scan_with_index(&folder.0, Some(file), &settings(), &never());
-    let (pictures, work) = made.unwrap();
+    let (images, work) = made.unwrap();
     assert_eq!(work.file.as_deref(), Some(file));
-    (pictures, work.opened)
+    (images, work.opened)
 }
 
 /// As if it had been written an hour ago: what is newer than two seconds may change again under the same time.
@@ -77,20 +77,20 @@ fn mixed() -> TempFolder {
     folder
 }
 
-/// Everything that is known of the pictures.
-fn all(pictures: &ImageFolder) -> impl PartialEq + std::fmt::Debug + use<> {
+/// Everything that is known of the images.
+fn all(images: &ImageFolder) -> impl PartialEq + std::fmt::Debug + use<> {
     let each = |at: usize| {
-        let shown = pictures.decode(at).unwrap();
-        let range = pictures.range_of(at);
-        let (name, size) = (pictures.name(at), pictures.size(at));
-        (name, pictures.label(at), size, range, shown)
+        let shown = images.decode(at).unwrap();
+        let range = images.range_of(at);
+        let (name, size) = (images.name(at), images.size(at));
+        (name, images.label(at), size, range, shown)
     };
     (
-        (0..pictures.len()).map(each).collect::<Vec<_>>(),
-        pictures.classes().to_vec(),
-        pictures.fingerprint(),
-        pictures.summary().clone(),
-        (pictures.range(), pictures.decoded_bytes()),
+        (0..images.len()).map(each).collect::<Vec<_>>(),
+        images.classes().to_vec(),
+        images.fingerprint(),
+        images.summary().clone(),
+        (images.range(), images.decoded_bytes()),
     )
 }
 
@@ -123,9 +123,9 @@ fn batches_have_the_same_bits() {
     let (folder, place) = (mixed(), TempFolder::new());
     let file = place.0.join("set.ibidx");
     index(&folder, &file);
-    let batches = |pictures: ImageFolder| {
+    let batches = |images: ImageFolder| {
         let start = Position { epoch: 1, batch: 1 };
-        let mut loader = loader(Arc::new(pictures), &loader_config(4, 2), start);
+        let mut loader = loader(Arc::new(images), &loader_config(4, 2), start);
         [0; 4].map(|_| loader.next_batch().unwrap())
     };
     assert_eq!(batches(by_index(&file).unwrap()), batches(by_list(&folder)));
@@ -150,13 +150,13 @@ fn folder_times_tell_what_changed() {
     let (folder, place) = (mixed(), TempFolder::new());
     let file = place.0.join("set.ibidx");
     index(&folder, &file);
-    // unchanged folders are not listed, and their files not opened: a picture in one is not seen to be damaged
+    // unchanged folders are not listed, and their files not opened: an image in one is not seen to be damaged
     let damaged = folder.0.join("a/x.png");
     fs::write(&damaged, "This is no image, and not of the same length.").unwrap();
     assert_eq!(by_index(&file).unwrap().len(), 9);
     // when asked, each file's length and time are compared, and the changed one is opened; so are the four that are no images
-    let (pictures, opened) = index(&folder, &file);
-    assert_eq!((pictures.len(), opened), (8, 1 + 4));
+    let (images, opened) = index(&folder, &file);
+    assert_eq!((images.len(), opened), (8, 1 + 4));
     // one more, one less, one renamed, one in the place of another
     folder.copy("b/3.png", "rgb.png");
     fs::remove_file(folder.0.join("a/x/1.png")).unwrap();
@@ -192,7 +192,7 @@ fn what_was_left_out_is_looked_at_again() {
 }
 
 #[test]
-fn another_picture_under_the_same_name_is_skipped() {
+fn another_image_under_the_same_name_is_skipped() {
     let (folder, place) = (TempFolder::new(), TempFolder::new());
     for number in 0..4 {
         folder.copy(&format!("{number}.png"), "rgb.png");
@@ -200,13 +200,13 @@ fn another_picture_under_the_same_name_is_skipped() {
     age(&folder.0);
     let file = place.0.join("set.ibidx");
     index(&folder, &file);
-    let pictures = by_index(&file).unwrap();
-    // another size; another kind; the same picture copied again
+    let images = by_index(&file).unwrap();
+    // another size; another kind; the same image copied again
     folder.copy("0.png", "texture.png");
     folder.copy("1.png", "rgb.jpg");
     folder.copy("2.png", "rgb.png");
     for (at, is_shown) in [false, false, true, true].into_iter().enumerate() {
-        match pictures.decode(at) {
+        match images.decode(at) {
             Ok(_) => assert!(is_shown, "{at}"),
             Err(error) => {
                 let message = error.to_string();
@@ -242,9 +242,9 @@ fn an_index_does_not_lie_in_its_own_folder() {
     fs::remove_file(&beside).unwrap();
 }
 
-/// Sizes in an index are those of the upright pictures, which take no look at the files.
+/// Sizes in an index are those of the upright images, which take no look at the files.
 #[test]
-fn an_index_has_the_sizes_of_upright_pictures() {
+fn an_index_has_the_sizes_of_upright_images() {
     let (folder, place) = (TempFolder::new(), TempFolder::new());
     for orientation in 1..=8 {
         let name = format!("orientation_{orientation}.jpg");
@@ -253,25 +253,25 @@ fn an_index_has_the_sizes_of_upright_pictures() {
     age(&folder.0);
     let file = place.0.join("set.ibidx");
     index(&folder, &file);
-    let pictures = by_index(&file).unwrap();
-    let shown = (0..8).map(|at| pictures.decode(at).unwrap().dimensions());
+    let images = by_index(&file).unwrap();
+    let shown = (0..8).map(|at| images.decode(at).unwrap().dimensions());
     let shown: Vec<[u32; 2]> = shown.map(<[u32; 2]>::from).collect();
     let [width, height] = shown[0];
     assert_ne!(width, height);
     let sizes = |of: &ImageFolder| (0..8).map(|at| of.size(at)).collect::<Vec<_>>();
-    assert_eq!(sizes(&pictures), shown);
+    assert_eq!(sizes(&images), shown);
     assert_eq!(sizes(&by_list(&folder)), shown);
     // one that is turned on its side has another size, one that is turned about has not
     for (at, orientation) in [(0, 6), (1, 3)] {
-        let path = pictures.name(at);
+        let path = images.name(at);
         let mut bytes = fs::read(&path).unwrap();
         let entry = bytes.windows(4).position(|four| four == [1, 0x12, 0, 3]);
         bytes[entry.unwrap() + 9] = orientation;
         fs::write(&path, bytes).unwrap();
     }
-    let message = pictures.decode(0).unwrap_err().to_string();
+    let message = images.decode(0).unwrap_err().to_string();
     assert!(message.contains("has another size or kind"), "{message}");
-    assert!(pictures.decode(1).is_ok());
+    assert!(images.decode(1).is_ok());
 }
 
 /// An index of before orientations were in it, with checksums that fit.
@@ -335,7 +335,7 @@ fn a_damaged_index_is_refused_and_made_anew() {
     assert!(gone.to_string().contains("o such file"), "{gone}");
 }
 
-/// Whatever bytes are changed, nothing panics and no other pictures come out.
+/// Whatever bytes are changed, nothing panics and no other images come out.
 #[test]
 fn no_byte_of_an_index_can_do_harm() {
     let (folder, place) = (mixed(), TempFolder::new());

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use ibot::data::{ImageFolder, PictureSource};
+use ibot::data::{ImageFolder, ImageSource};
 
 use super::TempFolder;
 use super::shards::{png, scan, tar_of};
@@ -165,7 +165,7 @@ fn sets_that_are_not_read_are_named() {
             let is = line.starts_with(name) && line.contains(remedy);
             assert!(is, "{name}, {remedy}: {line}");
         }
-        assert_eq!(found.summary().not_pictures, 0);
+        assert_eq!(found.summary().not_images, 0);
     };
     for name in ["a.tar.gz", "b.ZIP"] {
         folder.write(&format!("cat/{name}"), b"PK\x03\x04 and more");

@@ -9,12 +9,12 @@ use ibot::Error;
 use ibot::data::augment::{Blur, ByKind, PerView, Solarize, ViewKind};
 use ibot::data::view::{Augmenter, View};
 use ibot::data::{
-    AugmentConfig, Batch, Loader, LoaderConfig, PictureSource, Pixels, Position, TrainViews,
+    AugmentConfig, Batch, ImageSource, Loader, LoaderConfig, Pixels, Position, TrainViews,
     bench_loader, eval_batches,
 };
 use ibot::masking::MaskPolicy;
 
-use super::MadePictures;
+use super::MadeImages;
 
 const PATCHES: usize = 16;
 
@@ -29,7 +29,7 @@ pub fn train_views() -> TrainViews {
     }
 }
 
-pub fn loader(source: Arc<dyn PictureSource>, config: &LoaderConfig, start: Position) -> Loader {
+pub fn loader(source: Arc<dyn ImageSource>, config: &LoaderConfig, start: Position) -> Loader {
     Loader::new(source, train_views(), config, start).unwrap()
 }
 
@@ -86,11 +86,7 @@ fn workers_and_batch_size_change_nothing_in_a_sample() {
             drop_last: false,
             ..config(batch_size, workers)
         };
-        let mut loader = loader(
-            Arc::new(MadePictures::new(26)),
-            &config,
-            Position::default(),
-        );
+        let mut loader = loader(Arc::new(MadeImages::new(26)), &config, Position::default());
         assert_eq!(loader.batches_per_epoch(), 26usize.div_ceil(batch_size));
         let count = 2 * loader.batches_per_epoch();
         runs.push((config, take(&mut loader, count)));
@@ -109,7 +105,7 @@ fn workers_and_batch_size_change_nothing_in_a_sample() {
 
 #[test]
 fn a_batch_holds_what_its_samples_and_masks_say() {
-    let source = Arc::new(MadePictures::new(10));
+    let source = Arc::new(MadeImages::new(10));
     let mut loader = loader(source.clone(), &config(4, 2), Position::default());
     let make = train_views();
     let mut augmenter = Augmenter::new(&make.augment);
@@ -121,11 +117,11 @@ fn a_batch_holds_what_its_samples_and_masks_say() {
             assert_eq!(views.len(), 4 * view_len);
             let views = values(views, 16);
             for (at, &sample) in batch.samples.iter().enumerate() {
-                let picture = source.decode(sample).unwrap();
+                let image = source.decode(sample).unwrap();
                 let epoch = batch.epoch as u64;
-                let size = [picture.width(), picture.height()];
+                let size = [image.width(), image.height()];
                 let view = View::new(&make.augment, 5, epoch, sample, number, size);
-                augmenter.render(&picture, &view).unwrap();
+                augmenter.render(&image, &view).unwrap();
                 let mut expected = vec![0.0; view_len];
                 augmenter.write(&mut expected);
                 assert_eq!(views[at * view_len..(at + 1) * view_len], expected);
@@ -139,7 +135,7 @@ fn a_batch_holds_what_its_samples_and_masks_say() {
 
 #[test]
 fn epochs_are_permutations_and_positions_arithmetic() {
-    let source = || Arc::new(MadePictures::new(12));
+    let source = || Arc::new(MadeImages::new(12));
     let mut whole = loader(source(), &config(3, 2), Position::default());
     let batches = take(&mut whole, 12);
     let places: Vec<_> = batches
@@ -174,11 +170,7 @@ fn incomplete_batches_are_dropped_or_not() {
             drop_last,
             ..config(4, 1)
         };
-        let mut loader = loader(
-            Arc::new(MadePictures::new(10)),
-            &config,
-            Position::default(),
-        );
+        let mut loader = loader(Arc::new(MadeImages::new(10)), &config, Position::default());
         let in_epoch = loader.batches_per_epoch();
         let batches = take(&mut loader, in_epoch);
         batches
@@ -191,9 +183,9 @@ fn incomplete_batches_are_dropped_or_not() {
 }
 
 #[test]
-fn too_few_pictures_and_bad_settings_are_refused() {
+fn too_few_images_and_bad_settings_are_refused() {
     let refuse = |count, config: &LoaderConfig| {
-        let source = Arc::new(MadePictures::new(count));
+        let source = Arc::new(MadeImages::new(count));
         match Loader::new(source, train_views(), config, Position::default()) {
             Err(error @ Error::Config { .. }) => error.to_string(),
             Err(error) => panic!("{error}"),
@@ -213,9 +205,9 @@ fn too_few_pictures_and_bad_settings_are_refused() {
 #[test]
 fn small_sets_are_decoded_once() {
     for (bytes, expected) in [(1 << 20, 6), ((1 << 20) + 1, 18)] {
-        let source = Arc::new(MadePictures {
+        let source = Arc::new(MadeImages {
             bytes,
-            ..MadePictures::new(6)
+            ..MadeImages::new(6)
         });
         let config = LoaderConfig {
             cache_mib: 1,
@@ -238,10 +230,10 @@ fn small_sets_are_decoded_once() {
 }
 
 #[test]
-fn evaluation_sees_every_picture_once_in_order() {
+fn evaluation_sees_every_image_once_in_order() {
     let augment = train_views().augment;
     let run = |batch_size, workers| {
-        let source = Arc::new(MadePictures::new(11));
+        let source = Arc::new(MadeImages::new(11));
         let batches = eval_batches(source, &augment, batch_size, workers).unwrap();
         batches.collect::<Result<Vec<_>, _>>().unwrap()
     };
@@ -268,17 +260,17 @@ fn evaluation_sees_every_picture_once_in_order() {
     };
     assert_eq!(pixels(&batches), pixels(&run(5, 1)));
     let mut augmenter = Augmenter::new(&augment);
-    let picture = MadePictures::new(11).decode(10).unwrap();
-    augmenter.eval_view(&picture).unwrap();
+    let image = MadeImages::new(11).decode(10).unwrap();
+    augmenter.eval_view(&image).unwrap();
     let mut expected = vec![0.0; augment.view_len()];
     augmenter.write(&mut expected);
     assert_eq!(pixels(&batches[2..])[2 * augment.view_len()..], expected);
 }
 
 #[test]
-fn the_benchmark_counts_pictures() {
+fn the_benchmark_counts_images() {
     let duration = Duration::from_millis(100);
-    let source = Arc::new(MadePictures::new(40));
+    let source = Arc::new(MadeImages::new(40));
     let found = bench_loader(source.clone(), train_views(), 2, duration).unwrap();
     let speed = found.images_per_s;
     assert_eq!(
@@ -318,7 +310,7 @@ fn local_views_follow_the_global_ones() {
         },
         ..make.augment
     };
-    let source = Arc::new(MadePictures::new(10));
+    let source = Arc::new(MadeImages::new(10));
     let mut loader = Loader::new(
         source.clone(),
         make.clone(),
@@ -334,8 +326,8 @@ fn local_views_follow_the_global_ones() {
     let mut augmenter = Augmenter::of_kind(&make.augment, ViewKind::Local);
     for number in 0..5 {
         for (at, &sample) in batch.samples.iter().enumerate() {
-            let picture = source.decode(sample).unwrap();
-            let size = [picture.width(), picture.height()];
+            let image = source.decode(sample).unwrap();
+            let size = [image.width(), image.height()];
             let view = View::new(&make.augment, 5, 0, sample, number, size);
             let [width, height] = [view.area.width, view.area.height].map(f64::from);
             let share = width * height / f64::from(size[0] * size[1]);
@@ -344,7 +336,7 @@ fn local_views_follow_the_global_ones() {
             assert_eq!(view.blur.is_some(), number == 0);
             assert_eq!(view.solarize, is_local);
             if is_local {
-                augmenter.render(&picture, &view).unwrap();
+                augmenter.render(&image, &view).unwrap();
                 let mut expected = vec![0.0; 3 * 8 * 8];
                 augmenter.write(&mut expected);
                 let len = expected.len();
@@ -355,11 +347,11 @@ fn local_views_follow_the_global_ones() {
     }
 }
 
-/// Four pictures that nobody gets before the gate is open.
-pub fn gated_pictures() -> (Arc<AtomicBool>, MadePictures) {
+/// Four images that nobody gets before the gate is open.
+pub fn gated_images() -> (Arc<AtomicBool>, MadeImages) {
     let is_open = Arc::new(AtomicBool::new(false));
     let gate = is_open.clone();
-    let source = MadePictures::with(4, move |_| {
+    let source = MadeImages::with(4, move |_| {
         while !gate.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -368,10 +360,10 @@ pub fn gated_pictures() -> (Arc<AtomicBool>, MadePictures) {
     (is_open, source)
 }
 
-/// Who waits for a slow picture can stop, and go on later with the batch that was waited for.
+/// Who waits for a slow image can stop, and go on later with the batch that was waited for.
 #[test]
 fn a_wait_for_a_batch_can_be_stopped() {
-    let (is_open, source) = gated_pictures();
+    let (is_open, source) = gated_images();
     let mut found = loader(Arc::new(source), &config(2, 1), Position::default());
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -383,7 +375,7 @@ fn a_wait_for_a_batch_can_be_stopped() {
         assert!(matches!(stopped, Err(Error::Stopped)));
     });
     is_open.store(true, Ordering::Relaxed);
-    let source = Arc::new(MadePictures::new(4));
+    let source = Arc::new(MadeImages::new(4));
     let mut expected = loader(source.clone(), &config(2, 1), Position::default());
     assert_eq!(take(&mut found, 2), take(&mut expected, 2));
 

@@ -46,10 +46,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ibot::Result;
-use ibot::data::PictureSource;
+use ibot::data::ImageSource;
 use image::{Rgb, RgbImage};
 
-/// More than any picture of the tests has.
+/// More than any image of the tests has.
 const MAX_PIXELS: u64 = 1 << 20;
 
 fn fixture(name: &str) -> PathBuf {
@@ -63,7 +63,7 @@ fn fixture_json(name: &str) -> serde_json::Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// A picture with gradients, edges and noise, 40 x 30.
+/// An image with gradients, edges and noise, 40 x 30.
 fn texture() -> RgbImage {
     image::open(fixture("texture.png")).unwrap().into_rgb8()
 }
@@ -107,15 +107,15 @@ impl Drop for TempFolder {
     }
 }
 
-/// Small pictures made on demand, each different; what happens at one of them is up to a test.
-struct MadePictures {
+/// Small images made on demand, each different; what happens at one of them is up to a test.
+struct MadeImages {
     count: usize,
     decoded: AtomicUsize,
     before: Box<dyn Fn(usize) -> Result<()> + Send + Sync>,
     bytes: u64,
 }
 
-impl MadePictures {
+impl MadeImages {
     fn new(count: usize) -> Self {
         Self {
             count,
@@ -134,13 +134,13 @@ impl MadePictures {
     }
 }
 
-impl PictureSource for MadePictures {
+impl ImageSource for MadeImages {
     fn len(&self) -> usize {
         self.count
     }
 
     fn name(&self, index: usize) -> PathBuf {
-        PathBuf::from(format!("picture {index}"))
+        PathBuf::from(format!("image {index}"))
     }
 
     fn label(&self, index: usize) -> Option<usize> {

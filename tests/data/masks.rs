@@ -7,8 +7,8 @@ use std::sync::Arc;
 use ibot::data::decode::{decode_rgb, decode_rgba};
 use ibot::data::view::Augmenter;
 use ibot::data::{
-    AugmentConfig, EvalFit, FolderConfig, IGNORE_INDEX, ImageFolder, LabelMap, MaskedPictures,
-    Masks, PictureSource as _, ValueRange,
+    AugmentConfig, EvalFit, FolderConfig, IGNORE_INDEX, ImageFolder, ImageSource as _, LabelMap,
+    MaskedImages, Masks, ValueRange,
 };
 use image::{GrayImage, Luma, Rgb, RgbImage, Rgba, RgbaImage};
 use png::{BitDepth, ColorType};
@@ -131,10 +131,10 @@ fn what_is_no_mask_is_refused() {
     }
 }
 
-/// The view of a mask shows the same places as the view of the picture: two flat colors with a straight edge, in each shape,
+/// The view of a mask shows the same places as the view of the image: two flat colors with a straight edge, in each shape,
 /// larger and smaller than the view.
 #[test]
-fn views_of_masks_show_what_views_of_pictures_show() {
+fn views_of_masks_show_what_views_of_images_show() {
     let config = AugmentConfig {
         image_size: 56,
         ..AugmentConfig::default()
@@ -150,15 +150,15 @@ fn views_of_masks_show_what_views_of_pictures_show() {
     ] {
         let [width, height] = size;
         let is_figure = |x: u32, y: u32| 3 * x + 2 * y > 3 * width / 2 + height;
-        let picture = RgbImage::from_fn(width, height, |x, y| {
+        let image = RgbImage::from_fn(width, height, |x, y| {
             Rgb([if is_figure(x, y) { 255 } else { 0 }; 3])
         });
-        let classes = picture
+        let classes = image
             .pixels()
             .map(|pixel| u8::from(pixel.0[0] > 0))
             .collect();
         let mask = LabelMap { size, classes }.seen(EvalFit::Margin, 56);
-        let planes = augmenter.eval_view(&picture).unwrap();
+        let planes = augmenter.eval_view(&image).unwrap();
         let red = &planes.values()[..56 * 56];
         let mut compared = 0;
         for (at, (class, level)) in mask.iter().zip(red).enumerate() {
@@ -176,13 +176,13 @@ fn views_of_masks_show_what_views_of_pictures_show() {
 #[test]
 fn alpha_is_figure_and_ground_of_the_same_pixels() {
     let folder = TempFolder::new();
-    let path = folder.0.join("picture.png");
-    let picture = RgbaImage::from_fn(20, 30, |x, y| {
+    let path = folder.0.join("image.png");
+    let image = RgbaImage::from_fn(20, 30, |x, y| {
         Rgba([x as u8 * 9, y as u8 * 8, 7, if x < y { 128 } else { 127 }])
     });
-    picture.save(&path).unwrap();
+    image.save(&path).unwrap();
     let decoded = decode_rgba(&path, MAX_PIXELS, ValueRange::Full).unwrap();
-    assert_eq!(decoded, picture);
+    assert_eq!(decoded, image);
     let map = LabelMap::of_alpha(&decoded);
     assert_eq!(map.size, [20, 30]);
     assert!(
@@ -191,10 +191,10 @@ fn alpha_is_figure_and_ground_of_the_same_pixels() {
             .enumerate()
             .all(|(at, class)| *class == u8::from(at % 20 < at / 20))
     );
-    // the picture that the model sees is on white, whether its alpha channel is asked for or not
+    // the image that the model sees is on white, whether its alpha channel is asked for or not
     let scanned = ImageFolder::scan(&folder.0, &FolderConfig::default()).unwrap();
     let (masked, without) =
-        MaskedPictures::new(&scanned, Masks::Alpha, (EvalFit::Margin, 56), MAX_PIXELS).unwrap();
+        MaskedImages::new(&scanned, Masks::Alpha, (EvalFit::Margin, 56), MAX_PIXELS).unwrap();
     assert_eq!(
         (masked.decode(0).unwrap(), without.len()),
         (decode_rgb(&path, MAX_PIXELS).unwrap(), 0)
@@ -209,7 +209,7 @@ fn alpha_is_figure_and_ground_of_the_same_pixels() {
 }
 
 #[test]
-fn masks_are_found_by_the_name_of_their_picture() {
+fn masks_are_found_by_the_name_of_their_image() {
     let folder = TempFolder::new();
     let (images, masks) = (folder.0.join("images"), folder.0.join("masks"));
     for (name, has_mask) in [("a/1.png", true), ("a/2.png", false), ("b.png", true)] {
@@ -226,7 +226,7 @@ fn masks_are_found_by_the_name_of_their_picture() {
     }
     let scanned = ImageFolder::scan(&images, &FolderConfig::default()).unwrap();
     let of = |masks: &Path| {
-        MaskedPictures::new(
+        MaskedImages::new(
             &scanned,
             Masks::Folder(masks.to_path_buf()),
             (EvalFit::Margin, 8),

@@ -1,4 +1,4 @@
-//! Counts what a thread allocates: a picture file must not make a decoder take more than it may.
+//! Counts what a thread allocates: an image file must not make a decoder take more than it may.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

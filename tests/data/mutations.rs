@@ -18,7 +18,7 @@ use image::{DynamicImage, ImageFormat, RgbImage};
 use super::memory::peak_of;
 use super::{MAX_PIXELS, TempFolder, fixture, is_printable, texture};
 
-/// What a decoder may take (see `decode.rs`): 16 bytes a pixel and 64 MiB; then the picture as RGBA and as RGB. A list in
+/// What a decoder may take (see `decode.rs`): 16 bytes a pixel and 64 MiB; then the image as RGBA and as RGB. A list in
 /// the directory of a TIFF file may claim 256 MiB, a bound that `image` gives no access to and that is never touched.
 const MAX_BYTES: u64 = MAX_PIXELS * (16 + 4 + 3) + (64 << 20) + (256 << 20);
 /// No damaged file of 1 kB is worth more than this, on a machine busy with other tests.
@@ -29,14 +29,14 @@ const AT_LEAST: u64 = 500;
 
 /// Small sound files: what `image` encodes, and fixtures of the kinds it does not.
 fn sound_files() -> Vec<(String, Vec<u8>)> {
-    let picture =
+    let image =
         DynamicImage::ImageRgb8(RgbImage::from_fn(20, 13, |x, y| *texture().get_pixel(x, y)));
     let kinds = [
-        ("rgb", picture.clone()),
-        ("rgba", picture.to_rgba8().into()),
-        ("gray", picture.to_luma8().into()),
-        ("rgb16", picture.to_rgb16().into()),
-        ("float", picture.to_rgb32f().into()),
+        ("rgb", image.clone()),
+        ("rgba", image.to_rgba8().into()),
+        ("gray", image.to_luma8().into()),
+        ("rgb16", image.to_rgb16().into()),
+        ("float", image.to_rgb32f().into()),
     ];
     let mut files = Vec::new();
     for format in [
@@ -46,16 +46,16 @@ fn sound_files() -> Vec<(String, Vec<u8>)> {
         ImageFormat::Gif,
         ImageFormat::Tiff,
     ] {
-        for (kind, picture) in &kinds {
+        for (kind, image) in &kinds {
             let mut bytes = Cursor::new(Vec::new());
             // Not every format has every kind.
-            if picture.write_to(&mut bytes, format).is_ok() {
+            if image.write_to(&mut bytes, format).is_ok() {
                 files.push((format!("{kind} {format:?}"), bytes.into_inner()));
             }
         }
     }
     let mut bytes = Vec::new();
-    picture
+    image
         .write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, 90))
         .unwrap();
     files.push(("Jpeg".to_owned(), bytes));
@@ -182,14 +182,14 @@ fn check(path: &Path) -> Result<bool, String> {
         catch_unwind(AssertUnwindSafe(work))
     };
     let (outcome, peak) = peak_of(work);
-    let (header, picture) = outcome.map_err(|_| "a panic".to_owned())?;
+    let (header, image) = outcome.map_err(|_| "a panic".to_owned())?;
     if peak > MAX_BYTES {
         return Err(format!("{peak} bytes"));
     }
     if start.elapsed() > PATIENCE {
         return Err(format!("{:?}", start.elapsed()));
     }
-    for error in [header.as_ref().err(), picture.as_ref().err()] {
+    for error in [header.as_ref().err(), image.as_ref().err()] {
         let message = error.map(ToString::to_string).unwrap_or_default();
         if error.is_some() && !message.contains("mutant") {
             return Err(format!("the file is not named: {message}"));
@@ -198,15 +198,15 @@ fn check(path: &Path) -> Result<bool, String> {
             return Err(format!("the message is not printable: {message:?}"));
         }
     }
-    match (header, picture) {
-        (Ok(Some(_)) | Err(_), Ok(picture)) => {
-            let pixels = u64::from(picture.width()) * u64::from(picture.height());
+    match (header, image) {
+        (Ok(Some(_)) | Err(_), Ok(image)) => {
+            let pixels = u64::from(image.width()) * u64::from(image.height());
             let is_allowed = (1..=MAX_PIXELS).contains(&pixels);
             is_allowed
                 .then_some(true)
                 .ok_or_else(|| format!("{pixels} pixels"))
         }
-        (Ok(None), Ok(_)) => Err("it decodes, but a scan says that it is no picture".to_owned()),
+        (Ok(None), Ok(_)) => Err("it decodes, but a scan says that it is no image".to_owned()),
         (_, Err(_)) => Ok(false),
     }
 }

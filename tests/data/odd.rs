@@ -1,4 +1,4 @@
-//! Pictures that a usual decoder gets wrong or refuses, made by `make_odd_images.py`: each is shown as it was drawn, or
+//! Images that a usual decoder gets wrong or refuses, made by `make_odd_images.py`: each is shown as it was drawn, or
 //! left out by name.
 
 use std::collections::BTreeMap;
@@ -35,7 +35,7 @@ fn difference(a: &RgbImage, b: &RgbImage) -> f64 {
 }
 
 #[test]
-fn odd_pictures_are_shown_as_they_were_drawn() {
+fn odd_images_are_shown_as_they_were_drawn() {
     let shown: BTreeMap<String, [[u8; 3]; 4]> = table("shown.json");
     assert_eq!(shown.len(), 72);
     let mut failures = Vec::new();
@@ -45,15 +45,15 @@ fn odd_pictures_are_shown_as_they_were_drawn() {
         if !matches!(header, Ok(Some(header)) if header.pixels() == 32 * 16) {
             failures.push(format!("{name}: its header is {header:?}"));
         }
-        let picture = match decode_rgb(&odd(&name), MAX_PIXELS) {
+        let image = match decode_rgb(&odd(&name), MAX_PIXELS) {
             Err(error) => {
                 failures.push(error.to_string());
                 continue;
             }
-            Ok(picture) => picture,
+            Ok(image) => image,
         };
-        if picture.dimensions() != (32, 16) {
-            failures.push(format!("{name}: {:?}", picture.dimensions()));
+        if image.dimensions() != (32, 16) {
+            failures.push(format!("{name}: {:?}", image.dimensions()));
             continue;
         }
         // JPEG's own colors, in TIFF and Photoshop as well, are rounded.
@@ -62,12 +62,12 @@ fn odd_pictures_are_shown_as_they_were_drawn() {
         let worst = centers
             .iter()
             .flat_map(|(x, y)| {
-                let pair = (picture.get_pixel(*x, *y), expected.get_pixel(*x, *y));
+                let pair = (image.get_pixel(*x, *y), expected.get_pixel(*x, *y));
                 [0, 1, 2].map(|at| (i64::from(pair.0[at]) - i64::from(pair.1[at])).abs())
             })
             .max()
             .unwrap();
-        let mean = difference(&picture, &expected);
+        let mean = difference(&image, &expected);
         let (most, most_mean) = match is_rounded {
             true => (JPEG_LEVELS, JPEG_MEAN_LEVELS),
             false => (0, 0.0),
@@ -98,15 +98,15 @@ fn what_is_not_read_is_named_with_a_remedy() {
     assert!(failures.is_empty(), "{failures:#?}");
     folder.copy("good.png", "rgb.png");
     folder.write("notes.txt", "words");
-    let pictures = ImageFolder::scan(&folder.0, &FolderConfig::default()).unwrap();
-    let summary = pictures.summary();
+    let images = ImageFolder::scan(&folder.0, &FolderConfig::default()).unwrap();
+    let summary = images.summary();
     // The floats.
-    assert_eq!(summary.pictures, 3, "{summary}");
-    assert_eq!(summary.not_pictures, 1, "{summary}");
+    assert_eq!(summary.images, 3, "{summary}");
+    assert_eq!(summary.not_images, 1, "{summary}");
     assert_eq!(summary.skipped.len(), skipped.len() - 2, "{summary}");
 }
 
-/// As phones append pictures to panoramas, and as recovered files are run together.
+/// As phones append images to panoramas, and as recovered files are run together.
 #[test]
 fn the_end_of_another_jpeg_is_not_that_of_the_first() {
     let folder = TempFolder::new();
@@ -114,8 +114,8 @@ fn the_end_of_another_jpeg_is_not_that_of_the_first() {
     let other = fs::read(fixture("gray.jpg")).unwrap();
     let expected = decode_rgb(&fixture("rgb.jpg"), MAX_PIXELS).unwrap();
     let endless = [&whole[..whole.len() - 2], &other].concat();
-    let picture = decode_rgb(&folder.write("endless.jpg", endless), MAX_PIXELS).unwrap();
-    assert!(difference(&picture, &expected) < 1.0);
+    let image = decode_rgb(&folder.write("endless.jpg", endless), MAX_PIXELS).unwrap();
+    assert!(difference(&image, &expected) < 1.0);
     let scan = whole.windows(2).position(|pair| pair == [0xff, 0xda]);
     let half = (scan.unwrap() + whole.len()) / 2;
     let cut = folder.write("cut.jpg", [&whole[..half], &other].concat());

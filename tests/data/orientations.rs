@@ -10,7 +10,7 @@ use image::imageops::{flip_horizontal, flip_vertical, rotate90, rotate180, rotat
 use super::mutations::crc;
 use super::{MAX_PIXELS, TempFolder, fixture, texture};
 
-/// What a camera that was held so stores: the picture that EXIF's turn makes upright again.
+/// What a camera that was held so stores: the image that EXIF's turn makes upright again.
 fn stored(upright: &RgbImage, orientation: u8) -> RgbImage {
     match orientation {
         1 => upright.clone(),
@@ -70,13 +70,13 @@ fn with_chunk(png: &[u8], chunk: &[u8], is_behind: bool) -> Vec<u8> {
 }
 
 /// The WebP file with EXIF data, which needs the extended form.
-fn with_exif(webp: &[u8], picture: &RgbImage, exif: &[u8]) -> Vec<u8> {
+fn with_exif(webp: &[u8], image: &RgbImage, exif: &[u8]) -> Vec<u8> {
     let chunk = |kind: &[u8; 4], data: &[u8]| {
         let padding = &[0][..data.len() % 2];
         [kind, &(data.len() as u32).to_le_bytes()[..], data, padding].concat()
     };
     let mut extended = vec![8, 0, 0, 0];
-    for size in [picture.width(), picture.height()] {
+    for size in [image.width(), image.height()] {
         extended.extend(&(size - 1).to_le_bytes()[..3]);
     }
     let body = [
@@ -104,9 +104,9 @@ fn raw_profile(exif: &[u8], name: &str) -> Vec<u8> {
     .concat()
 }
 
-fn encoded(picture: &RgbImage, format: image::ImageFormat) -> Vec<u8> {
+fn encoded(image: &RgbImage, format: image::ImageFormat) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, format).unwrap();
+    image.write_to(&mut bytes, format).unwrap();
     bytes.into_inner()
 }
 
@@ -148,7 +148,7 @@ fn every_orientation_is_followed_wherever_it_is_written() {
                     ));
                 }
                 match decode_rgb(&path, MAX_PIXELS) {
-                    Ok(picture) if picture == upright => {}
+                    Ok(image) if image == upright => {}
                     Ok(_) => failures.push(format!(
                         "{place}: {orientation}, little endian {is_little_endian}, 32 bits {is_long}"
                     )),
@@ -185,7 +185,7 @@ fn an_orientation_of_32_bits_is_followed_in_jpeg_files() {
 
 /// Of JPEG and TIFF files, wherever the EXIF data of a JPEG file lie before its pixels, and whatever lies before them.
 #[test]
-fn headers_say_how_a_picture_is_turned() {
+fn headers_say_how_a_image_is_turned() {
     let folder = TempFolder::new();
     for orientation in 1..=8_u8 {
         let jpeg = fs::read(fixture(&format!("orientation_{orientation}.jpg"))).unwrap();
@@ -224,7 +224,7 @@ fn headers_say_how_a_picture_is_turned() {
 }
 
 #[test]
-fn damaged_exif_data_are_no_reason_to_drop_a_picture() {
+fn damaged_exif_data_are_no_reason_to_drop_a_image() {
     let folder = TempFolder::new();
     let upright = texture();
     let png = encoded(&upright, image::ImageFormat::Png);

@@ -1,4 +1,4 @@
-//! Reads the pictures that `tests/fixtures/fuzz_pictures.py` makes, which then compares them with Pillow's.
+//! Reads the images that `tests/fixtures/fuzz_images.py` makes, which then compares them with Pillow's.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,31 +16,31 @@ fn read(folder: &Path, path: &Path) {
         let name = format!("read/{name}.{ending}");
         fs::write(folder.join(name), bytes).unwrap();
     };
-    let picture = match read_header(path, MAX_PIXELS) {
+    let image = match read_header(path, MAX_PIXELS) {
         Ok(None) => return,
         Ok(Some(header)) if header.pixels() == 0 => return write("skipped", b"no pixels"),
         Ok(Some(_)) => decode_rgb(path, MAX_PIXELS),
         Err(error) => Err(error),
     };
-    match picture {
-        Ok(picture) => {
-            let size = [picture.width(), picture.height()].map(u32::to_le_bytes);
-            write("rgb", &[size.as_flattened(), &picture].concat());
+    match image {
+        Ok(image) => {
+            let size = [image.width(), image.height()].map(u32::to_le_bytes);
+            write("rgb", &[size.as_flattened(), &image].concat());
         }
         Err(error) => write("skipped", error.to_string().as_bytes()),
     }
 }
 
 #[test]
-#[ignore = "reads the folder that IBOT_PICTURES names: see tests/fixtures/fuzz_pictures.py"]
+#[ignore = "reads the folder that IBOT_IMAGES names: see tests/fixtures/fuzz_images.py"]
 fn a_folder_is_read_for_the_comparison_with_pillow() {
-    let folder = PathBuf::from(std::env::var_os("IBOT_PICTURES").unwrap());
+    let folder = PathBuf::from(std::env::var_os("IBOT_IMAGES").unwrap());
     fs::create_dir_all(folder.join("read")).unwrap();
     let mut count = 0;
-    for entry in fs::read_dir(folder.join("pictures")).unwrap() {
+    for entry in fs::read_dir(folder.join("images")).unwrap() {
         read(&folder, &entry.unwrap().path());
         count += 1;
     }
-    assert!(count > 0, "no picture in {}", folder.display());
-    println!("{count} pictures are read");
+    assert!(count > 0, "no image in {}", folder.display());
+    println!("{count} images are read");
 }

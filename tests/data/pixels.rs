@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use ibot::data::augment::AugmentConfig;
 use ibot::data::view::{Augmenter, View};
-use ibot::data::{Batch, Loader, PictureSource, Pixels, Position, TrainViews, eval_batches};
+use ibot::data::{Batch, ImageSource, Loader, Pixels, Position, TrainViews, eval_batches};
 
-use super::MadePictures;
-use super::loading::{config, gated_pictures, loader, train_views, values};
+use super::MadeImages;
+use super::loading::{config, gated_images, loader, train_views, values};
 
 /// Crops and flips, nothing else.
 fn unmixed() -> AugmentConfig {
@@ -25,21 +25,21 @@ fn first_batch(augment: AugmentConfig) -> Batch {
         augment,
         ..train_views()
     };
-    let source = Arc::new(MadePictures::new(10));
+    let source = Arc::new(MadeImages::new(10));
     let loader = Loader::new(source, make, &config(4, 2), Position::default());
     loader.unwrap().next_batch().unwrap()
 }
 
 /// The first view of the samples of a batch, as planes of 0 to 255 and normalized in f32.
 fn rendered(augment: &AugmentConfig, batch: &Batch) -> [Vec<f32>; 2] {
-    let source = MadePictures::new(10);
+    let source = MadeImages::new(10);
     let mut augmenter = Augmenter::new(augment);
     let (mut planes, mut normalized) = (Vec::new(), Vec::new());
     for &sample in &batch.samples {
-        let picture = source.decode(sample).unwrap();
-        let size = [picture.width(), picture.height()];
+        let image = source.decode(sample).unwrap();
+        let size = [image.width(), image.height()];
         let view = View::new(augment, 5, 0, sample, 0, size);
-        planes.extend_from_slice(augmenter.render(&picture, &view).unwrap().values());
+        planes.extend_from_slice(augmenter.render(&image, &view).unwrap().values());
         let mut floats = vec![0.0; augment.view_len()];
         augmenter.write(&mut floats);
         normalized.extend(floats);
@@ -116,7 +116,7 @@ fn uint8_rounds_to_the_nearest_level() {
 #[test]
 fn evaluation_views_are_bytes() {
     let augment = train_views().augment;
-    let source = Arc::new(MadePictures::new(3));
+    let source = Arc::new(MadeImages::new(3));
     let mut batches = eval_batches(source, &augment, 3, 1).unwrap();
     let pixels = batches.next().unwrap().unwrap().pixels;
     assert!(is_levels(&pixels));
@@ -126,12 +126,12 @@ fn evaluation_views_are_bytes() {
 /// Who asks for a batch that is at hand waits for none, and misses none.
 #[test]
 fn a_batch_is_taken_where_it_is_ready() {
-    let (is_open, source) = gated_pictures();
+    let (is_open, source) = gated_images();
     let mut found = loader(Arc::new(source), &config(2, 1), Position::default());
     assert_eq!(found.next_if_ready().unwrap(), None);
     is_open.store(true, Ordering::Relaxed);
     let mut expected = loader(
-        Arc::new(MadePictures::new(4)),
+        Arc::new(MadeImages::new(4)),
         &config(2, 1),
         Position::default(),
     );
@@ -145,7 +145,7 @@ fn a_batch_is_taken_where_it_is_ready() {
     assert_eq!(ahead, expected.next_batch().unwrap());
     assert_eq!(found.next_batch().unwrap(), expected.next_batch().unwrap());
 
-    let broken = MadePictures::with(4, |_| panic!("no picture"));
+    let broken = MadeImages::with(4, |_| panic!("no image"));
     let mut broken = loader(Arc::new(broken), &config(2, 1), Position::default());
     let error = loop {
         match broken.next_if_ready() {

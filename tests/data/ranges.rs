@@ -1,4 +1,4 @@
-//! Pictures of more than 8 bits: which of their values become black and white.
+//! Images of more than 8 bits: which of their values become black and white.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -7,7 +7,7 @@ use std::path::Path;
 use ibot::Error;
 use ibot::data::decode::{decode_rgb, decode_rgb_in, decode_rgba};
 use ibot::data::header::read_header;
-use ibot::data::{Depth, FolderConfig, ImageFolder, PictureSource, Unused, ValueRange};
+use ibot::data::{Depth, FolderConfig, ImageFolder, ImageSource, Unused, ValueRange};
 use image::{DynamicImage, ImageBuffer, Luma, LumaA, Rgb, RgbImage};
 use tiff::encoder::TiffEncoder;
 use tiff::encoder::colortype::{ColorType, Gray16, Gray32Float, RGB16};
@@ -17,7 +17,7 @@ use super::{MAX_PIXELS, TempFolder, fixture};
 
 const SIDE: u32 = 24;
 
-/// A picture of a camera of 12 bits: a ramp over all of them.
+/// An image of a camera of 12 bits: a ramp over all of them.
 fn ramp() -> Vec<u16> {
     let last = SIDE * SIDE - 1;
     let value = |at: u32| ((at * 4095 + last / 2) / last) as u16;
@@ -40,13 +40,13 @@ fn scan(folder: &TempFolder, range: ValueRange) -> ibot::Result<ImageFolder> {
     ImageFolder::scan(&folder.0, &config)
 }
 
-/// The gray levels of a picture.
-fn levels(picture: &RgbImage) -> Vec<u8> {
+/// The gray levels of an image.
+fn levels(image: &RgbImage) -> Vec<u8> {
     let gray = |pixel: &Rgb<u8>| {
         assert!(pixel.0.iter().all(|level| *level == pixel.0[0]));
         pixel.0[0]
     };
-    picture.pixels().map(gray).collect()
+    image.pixels().map(gray).collect()
 }
 
 fn of_white(samples: &[u16], white: f64) -> Vec<u8> {
@@ -70,36 +70,36 @@ fn twelve_bits_are_not_black_and_one_range_holds_for_the_folder() {
     write_tiff::<Gray16>(&folder.0.join("bright.tif"), &bright);
     write_tiff::<Gray16>(&folder.0.join("dark.tif"), &dark);
     folder.copy("photo.png", "gray.png");
-    let pictures = scan(&folder, ValueRange::Auto).unwrap();
+    let images = scan(&folder, ValueRange::Auto).unwrap();
     let twelve = ValueRange::Between([0.0, 4095.0]);
-    assert_eq!(pictures.range(), twelve);
-    let text = pictures.summary().to_string();
+    assert_eq!(images.range(), twelve);
+    let text = images.summary().to_string();
     let said = "2 images with more than 8 bits: values 0 to 4095 become black to white (12 bits hold the values";
     assert!(text.contains(said), "{text}");
     assert_close(
-        &levels(&pictures.decode(0).unwrap()),
+        &levels(&images.decode(0).unwrap()),
         &of_white(&bright, 4095.0),
     );
     // not stretched to a range of its own: an eighth as bright as the other one
     assert_close(
-        &levels(&pictures.decode(1).unwrap()),
+        &levels(&images.decode(1).unwrap()),
         &of_white(&dark, 4095.0),
     );
     let photo = decode_rgb(&fixture("gray.png"), MAX_PIXELS).unwrap();
-    assert_eq!(pictures.decode(2).unwrap(), photo);
+    assert_eq!(images.decode(2).unwrap(), photo);
     // a part and a sample keep it; another folder may be given it
-    assert_eq!(pictures.part(&[1]).range(), twelve);
+    assert_eq!(images.part(&[1]).range(), twelve);
     assert_eq!(
-        pictures.part(&[1]).decode(0).unwrap(),
-        pictures.decode(1).unwrap()
+        images.part(&[1]).decode(0).unwrap(),
+        images.decode(1).unwrap()
     );
     // alone it is measured on its own
-    let alone = decode_rgb_in(&pictures.name(1), MAX_PIXELS, ValueRange::Auto).unwrap();
+    let alone = decode_rgb_in(&images.name(1), MAX_PIXELS, ValueRange::Auto).unwrap();
     assert_close(&levels(&alone), &of_white(&dark, 511.0));
     // the whole range of 16 bits is what it was: black
     let full = scan(&folder, ValueRange::Full).unwrap().decode(0).unwrap();
     assert_eq!(levels(&full).iter().max(), Some(&16));
-    assert_eq!(full, decode_rgb(&pictures.name(0), MAX_PIXELS).unwrap());
+    assert_eq!(full, decode_rgb(&images.name(0), MAX_PIXELS).unwrap());
     // and a given one cuts off
     let given = scan(&folder, ValueRange::Between([1000.0, 2000.0])).unwrap();
     let given = levels(&given.decode(0).unwrap());
@@ -112,10 +112,10 @@ fn all_of_16_bits_stays_as_it_was() {
     let folder = TempFolder::new();
     let samples: Vec<u16> = ramp().iter().map(|value| value * 16).collect();
     write_tiff::<Gray16>(&folder.0.join("a.tif"), &samples);
-    let pictures = scan(&folder, ValueRange::Auto).unwrap();
-    assert_eq!(pictures.range(), ValueRange::Full);
-    let before = decode_rgb(&pictures.name(0), MAX_PIXELS).unwrap();
-    assert_eq!(pictures.decode(0).unwrap(), before);
+    let images = scan(&folder, ValueRange::Auto).unwrap();
+    assert_eq!(images.range(), ValueRange::Full);
+    let before = decode_rgb(&images.name(0), MAX_PIXELS).unwrap();
+    assert_eq!(images.decode(0).unwrap(), before);
     assert_close(&levels(&before), &of_white(&samples, 65535.0));
 }
 
@@ -129,18 +129,15 @@ fn png_of_16_bits_keeps_its_transparency() {
     let with_alpha = ImageBuffer::<LumaA<u16>, _>::from_raw(SIDE, SIDE, half).unwrap();
     let path = folder.0.join("half.png");
     DynamicImage::ImageLumaA16(with_alpha).save(&path).unwrap();
-    let pictures = scan(&folder, ValueRange::Auto).unwrap();
+    let images = scan(&folder, ValueRange::Auto).unwrap();
     let range = ValueRange::Between([0.0, 1023.0]);
-    assert_eq!(pictures.range(), range);
-    assert_close(
-        &levels(&pictures.decode(0).unwrap()),
-        &of_white(&ten, 1023.0),
-    );
+    assert_eq!(images.range(), range);
+    assert_close(&levels(&images.decode(0).unwrap()), &of_white(&ten, 1023.0));
     let rgba = decode_rgba(&path, MAX_PIXELS, range).unwrap();
     assert!(rgba.pixels().all(|pixel| pixel.0[3] == 128));
     let color: Vec<u8> = rgba.pixels().map(|pixel| pixel.0[0]).collect();
     assert_close(&color, &of_white(&ten, 1023.0));
-    let on_white = levels(&pictures.decode(1).unwrap());
+    let on_white = levels(&images.decode(1).unwrap());
     assert_eq!((on_white[0], *on_white.last().unwrap()), (127, 255));
 }
 
@@ -159,19 +156,19 @@ fn floats_are_scaled_or_named_with_the_remedy() {
         (1.0, ValueRange::Between([0.0, 4095.0])),
         (254.0 / 4095.0, ValueRange::Between([0.0, 255.0])),
     ] {
-        let pictures = with(scale, 0.0);
-        assert_eq!(pictures.range(), range);
+        let images = with(scale, 0.0);
+        assert_eq!(images.range(), range);
         assert_close(
-            &levels(&pictures.decode(0).unwrap()),
+            &levels(&images.decode(0).unwrap()),
             &of_white(&ramp, 4095.0),
         );
     }
-    let pictures = with(1.0, -1024.0);
-    let message = pictures.decode(0).unwrap_err().to_string();
+    let images = with(1.0, -1024.0);
+    let message = images.decode(0).unwrap_err().to_string();
     for said in ["a.tif", "-1024 to 3071", "`range`"] {
         assert!(message.contains(said), "{message}");
     }
-    let text = pictures.summary().to_string();
+    let text = images.summary().to_string();
     assert!(
         text.contains("from -1024 to 3071: give black and white"),
         "{text}"
@@ -223,8 +220,8 @@ fn a_cache_of_one_range_serves_no_other() {
             cache: Some(cache.0.clone()),
             ..FolderConfig::default()
         };
-        let pictures = ImageFolder::scan(&folder.0, &config).unwrap();
-        levels(&pictures.decode(0).unwrap())
+        let images = ImageFolder::scan(&folder.0, &config).unwrap();
+        levels(&images.decode(0).unwrap())
     };
     let brightest = |range| *decode(range).iter().max().unwrap();
     for _ in 0..2 {
@@ -266,22 +263,22 @@ fn a_header_says_what_is_deep_and_what_is_not_used() {
     // red, green, blue and infrared, of no meaning that the file would name
     let mut encoder = TiffEncoder::new(BufWriter::new(File::create(&path).unwrap())).unwrap();
     let four: Vec<u16> = ramp.iter().flat_map(|value| [*value; 4]).collect();
-    let mut picture = encoder
+    let mut image = encoder
         .new_image::<tiff::encoder::colortype::RGBA16>(SIDE, SIDE)
         .unwrap();
-    picture
+    image
         .encoder()
         .write_tag(Tag::ExtraSamples, &[0_u16][..])
         .unwrap();
-    picture.write_data(&four).unwrap();
+    image.write_data(&four).unwrap();
     drop(encoder);
     assert_eq!(header(&path).unused, Some(Unused::Channels));
-    let pictures = scan(&folder, ValueRange::Auto).unwrap();
+    let images = scan(&folder, ValueRange::Auto).unwrap();
     assert_close(
-        &levels(&pictures.decode(0).unwrap()),
+        &levels(&images.decode(0).unwrap()),
         &of_white(&ramp, 4095.0),
     );
-    let text = pictures.summary().to_string();
+    let text = images.summary().to_string();
     assert!(
         text.contains("1 image with more than three channels"),
         "{text}"

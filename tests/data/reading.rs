@@ -7,36 +7,36 @@ use std::thread::{available_parallelism, sleep};
 use std::time::{Duration, Instant};
 
 use ibot::Result;
-use ibot::data::{Loader, PictureSource, Position, Shuffle, reading};
+use ibot::data::{ImageSource, Loader, Position, Shuffle, reading};
 use image::RgbImage;
 
-use super::MadePictures;
+use super::MadeImages;
 use super::loading::{config, loader};
 
-/// A source that waits for each picture, and counts how many waits there are at a time.
-fn slow(count: usize) -> (MadePictures, Arc<AtomicUsize>) {
+/// A source that waits for each image, and counts how many waits there are at a time.
+fn slow(count: usize) -> (MadeImages, Arc<AtomicUsize>) {
     let (now, most) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
     let seen = most.clone();
-    let pictures = MadePictures::with(count, move |_| {
+    let images = MadeImages::with(count, move |_| {
         let at_a_time = now.fetch_add(1, Ordering::SeqCst) + 1;
         seen.fetch_max(at_a_time, Ordering::SeqCst);
         reading(|| sleep(Duration::from_millis(5)));
         now.fetch_sub(1, Ordering::SeqCst);
         Ok(())
     });
-    (pictures, most)
+    (images, most)
 }
 
 #[test]
 fn more_threads_than_cores_read_where_reading_is_slow() {
     let cores = available_parallelism().map_or(1, usize::from);
     let count = 4096;
-    let (pictures, most) = slow(count);
+    let (images, most) = slow(count);
     let mut settings = config(8, 0);
     settings.cache_mib = 0;
-    let mut quick = loader(Arc::new(pictures), &settings, Position::default());
+    let mut quick = loader(Arc::new(images), &settings, Position::default());
     let mut plain = loader(
-        Arc::new(MadePictures::new(count)),
+        Arc::new(MadeImages::new(count)),
         &config(8, 1),
         Position::default(),
     );
@@ -52,35 +52,35 @@ fn more_threads_than_cores_read_where_reading_is_slow() {
 
 #[test]
 fn a_given_number_of_threads_stays() {
-    let (pictures, most) = slow(256);
+    let (images, most) = slow(256);
     let mut settings = config(8, 2);
     settings.cache_mib = 0;
-    let mut loader = loader(Arc::new(pictures), &settings, Position::default());
+    let mut loader = loader(Arc::new(images), &settings, Position::default());
     for _ in 0..12 {
         loader.next_batch().unwrap();
     }
     assert_eq!(most.load(Ordering::SeqCst), 2);
 }
 
-/// Pictures whose order of the second epoch waits until it is asked for.
+/// Images whose order of the second epoch waits until it is asked for.
 struct Ordered {
-    pictures: MadePictures,
+    images: MadeImages,
     is_released: Arc<(Mutex<bool>, Condvar)>,
     late: Arc<AtomicUsize>,
     shuffle: Shuffle,
 }
 
-impl PictureSource for Ordered {
+impl ImageSource for Ordered {
     fn len(&self) -> usize {
-        self.pictures.len()
+        self.images.len()
     }
 
     fn name(&self, index: usize) -> PathBuf {
-        self.pictures.name(index)
+        self.images.name(index)
     }
 
     fn decode(&self, index: usize) -> Result<RgbImage> {
-        self.pictures.decode(index)
+        self.images.decode(index)
     }
 
     fn order(&self, _: u64, epoch: usize) -> Option<Vec<usize>> {
@@ -107,7 +107,7 @@ impl PictureSource for Ordered {
 fn batches_are_taken_while_the_next_order_is_made() {
     let (is_released, late) = (Arc::default(), Arc::default());
     let source = Ordered {
-        pictures: MadePictures::new(12),
+        images: MadeImages::new(12),
         is_released: Arc::clone(&is_released),
         late: Arc::clone(&late),
         shuffle: Shuffle::All,
@@ -127,7 +127,7 @@ fn batches_are_taken_while_the_next_order_is_made() {
 fn blocks_go_on_in_the_middle_of_an_epoch() {
     let start = |batch: usize| -> Loader {
         let source = Ordered {
-            pictures: MadePictures::new(10_000),
+            images: MadeImages::new(10_000),
             is_released: Arc::default(),
             late: Arc::default(),
             shuffle: Shuffle::Blocks,

@@ -1,4 +1,4 @@
-//! Tar archives give what a folder of the same files gives, and never another picture.
+//! Tar archives give what a folder of the same files gives, and never another image.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
-use ibot::data::{FolderConfig, ImageFolder, PictureSource, Position};
+use ibot::data::{FolderConfig, ImageFolder, ImageSource, Position};
 use tar::{Builder, EntryType, Header};
 
 use super::loading::{config, loader, values};
@@ -31,16 +31,14 @@ pub(super) fn tar_of(folder: &TempFolder, name: &str, files: &[(&str, Vec<u8>)])
 }
 
 pub(super) fn png(shade: u8) -> Vec<u8> {
-    let mut picture = texture();
-    picture.pixels_mut().for_each(|pixel| pixel.0[0] = shade);
+    let mut image = texture();
+    image.pixels_mut().for_each(|pixel| pixel.0[0] = shade);
     let mut bytes = std::io::Cursor::new(Vec::new());
-    picture
-        .write_to(&mut bytes, image::ImageFormat::Png)
-        .unwrap();
+    image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
     bytes.into_inner()
 }
 
-/// Pictures of two classes, one without, one that is damaged and a text.
+/// Images of two classes, one without, one that is damaged and a text.
 pub(super) fn files() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("cat/b.png", png(1)),
@@ -54,7 +52,7 @@ pub(super) fn files() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Names below the source, labels, sizes and pixels of all pictures that can be decoded.
+/// Names below the source, labels, sizes and pixels of all images that can be decoded.
 pub(super) fn content(folder: &ImageFolder, root: &Path) -> Vec<(PathBuf, Option<usize>, Vec<u8>)> {
     let one = |at: usize| {
         let name = folder.name(at);
@@ -122,7 +120,7 @@ fn an_archive_is_the_folder_in_it() {
     assert_eq!(of_folder.len(), 7);
     // the same batches, bit for bit
     assert_eq!(first_batches(of_archive), first_batches(of_folder.clone()));
-    // a path into it names a picture as a path into a folder does
+    // a path into it names an image as a path into a folder does
     let inside = whole.join("dog/a.png");
     let found = ibot::data::decode::decode_rgb(&inside, 1 << 20).unwrap();
     assert_eq!(found, of_folder.decode(3).unwrap());
@@ -216,7 +214,7 @@ fn what_is_cut_off_is_named_and_the_rest_is_used() {
     let whole: usize = shades
         .map(|shade| 512 + png(shade).len().next_multiple_of(512))
         .sum();
-    // no length leads to a panic, a hang or another picture
+    // no length leads to a panic, a hang or another image
     let between = (0..bytes.len()).step_by(512);
     for length in (0..bytes.len()).step_by(173).chain(between) {
         let cut = folder.write(&format!("cut-{length}.tar"), &bytes[..length]);
@@ -312,19 +310,19 @@ fn a_hostile_archive_costs_nothing() {
         header.set_cksum();
         archive.append(&header, bytes).unwrap();
     };
-    let picture = png(1);
-    let length = picture.len() as u64;
-    add("../../up.png", EntryType::Regular, length, &picture);
-    add("/root.png", EntryType::Regular, length, &picture);
+    let image = png(1);
+    let length = image.len() as u64;
+    add("../../up.png", EntryType::Regular, length, &image);
+    add("/root.png", EntryType::Regular, length, &image);
     add("link.png", EntryType::Symlink, 0, b"");
-    add("twice.png", EntryType::Regular, length, &picture);
+    add("twice.png", EntryType::Regular, length, &image);
     add(
         "twice.png",
         EntryType::Regular,
         length,
-        &png(2)[..picture.len().min(png(2).len())],
+        &png(2)[..image.len().min(png(2).len())],
     );
-    // a name of a terabyte, and a picture of an exabyte
+    // a name of a terabyte, and an image of an exabyte
     add("././@LongLink", EntryType::GNULongName, 1 << 40, b"");
     add("huge.png", EntryType::Regular, 1 << 60, b"");
     drop(archive);
@@ -342,7 +340,7 @@ fn a_hostile_archive_costs_nothing() {
 }
 
 #[test]
-fn an_archive_that_changes_under_a_run_gives_no_other_picture() {
+fn an_archive_that_changes_under_a_run_gives_no_other_image() {
     let folder = TempFolder::new();
     let shard = tar_of(&folder, "run.tar", &[("a.png", png(1)), ("b.png", png(2))]);
     let found = scan(&[&shard]).unwrap();
@@ -354,8 +352,8 @@ fn an_archive_that_changes_under_a_run_gives_no_other_picture() {
     );
     fs::rename(other, &shard).unwrap();
     // while it is open it is the one that was listed; opened anew it is refused
-    if let Ok(picture) = found.decode(1) {
-        assert_eq!(picture, before);
+    if let Ok(image) = found.decode(1) {
+        assert_eq!(image, before);
     }
     let file = File::options().write(true).open(&shard).unwrap();
     file.set_modified(SystemTime::now() + Duration::from_secs(9))

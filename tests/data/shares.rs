@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ibot::data::{LoaderConfig, Position};
 
-use super::MadePictures;
+use super::MadeImages;
 use crate::loading::{config, loader, per_sample, take};
 
 #[test]
@@ -15,7 +15,7 @@ fn ranks_share_each_batch() {
             ranks,
             ..config(8, 2)
         };
-        let source = Arc::new(MadePictures::new(20));
+        let source = Arc::new(MadeImages::new(20));
         take(&mut loader(source, &config, Position::default()), 5)
     };
     let whole = of_rank(0, 1);

@@ -1,4 +1,4 @@
-//! Pictures that fail, workers that panic, loaders that are dropped: never a hang.
+//! Images that fail, workers that panic, loaders that are dropped: never a hang.
 
 use std::fs;
 use std::sync::atomic::Ordering;
@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use ibot::Error;
 use ibot::data::view::{Augmenter, View};
-use ibot::data::{FolderConfig, ImageFolder, LoaderConfig, PictureSource, Position, eval_batches};
+use ibot::data::{FolderConfig, ImageFolder, ImageSource, LoaderConfig, Position, eval_batches};
 
 use super::loading::{config, loader, train_views, values};
-use super::{MadePictures, TempFolder, fixture};
+use super::{MadeImages, TempFolder, fixture};
 
 /// Runs `work` and fails if it takes longer than any sane machine needs.
 fn in_time(work: impl FnOnce() + Send + 'static) {
@@ -27,8 +27,8 @@ fn in_time(work: impl FnOnce() + Send + 'static) {
     }
 }
 
-fn failing(bad: &'static [usize]) -> Arc<MadePictures> {
-    Arc::new(MadePictures::with(8, move |index| {
+fn failing(bad: &'static [usize]) -> Arc<MadeImages> {
+    Arc::new(MadeImages::with(8, move |index| {
         if bad.contains(&index) {
             return Err(Error::data("somewhere", format!("bad luck with {index}")));
         }
@@ -37,11 +37,11 @@ fn failing(bad: &'static [usize]) -> Arc<MadePictures> {
 }
 
 #[test]
-fn a_bad_picture_is_replaced_by_the_next_and_named_once() {
+fn a_bad_image_is_replaced_by_the_next_and_named_once() {
     in_time(|| {
         let make = train_views();
         let mut augmenter = Augmenter::new(&make.augment);
-        let plain = MadePictures::new(8);
+        let plain = MadeImages::new(8);
         let mut runs = Vec::new();
         for workers in [1, 4] {
             let mut loader = loader(
@@ -58,7 +58,7 @@ fn a_bad_picture_is_replaced_by_the_next_and_named_once() {
                 .collect();
             assert_eq!(
                 text,
-                [2, 3, 7].map(|i| format!("picture {i}: bad luck with {i}"))
+                [2, 3, 7].map(|i| format!("image {i}: bad luck with {i}"))
             );
             assert_eq!(loader.skipped(), 3);
             assert!(loader.take_skipped().is_empty());
@@ -73,12 +73,12 @@ fn a_bad_picture_is_replaced_by_the_next_and_named_once() {
             assert_eq!(
                 batch.labels[at],
                 plain.label(shown),
-                "the class of the picture that is seen"
+                "the class of the image that is seen"
             );
-            let picture = plain.decode(shown).unwrap();
-            let size = [picture.width(), picture.height()];
+            let image = plain.decode(shown).unwrap();
+            let size = [image.width(), image.height()];
             let view = View::new(&make.augment, 5, 1, sample, 1, size);
-            augmenter.render(&picture, &view).unwrap();
+            augmenter.render(&image, &view).unwrap();
             let mut expected = vec![0.0; make.augment.view_len()];
             augmenter.write(&mut expected);
             let start = at * expected.len();
@@ -89,7 +89,7 @@ fn a_bad_picture_is_replaced_by_the_next_and_named_once() {
 }
 
 #[test]
-fn evaluation_leaves_bad_pictures_out() {
+fn evaluation_leaves_bad_images_out() {
     in_time(|| {
         let augment = train_views().augment;
         let mut batches = eval_batches(failing(&[0, 1, 4]), &augment, 2, 3).unwrap();
@@ -99,9 +99,9 @@ fn evaluation_leaves_bad_pictures_out() {
         assert_eq!(all[1].labels, [Some(2)]);
         assert_eq!(all[1].pixels.len(), augment.view_len());
         assert_eq!(batches.take_skipped().len(), 3);
-        let picture = MadePictures::new(8).decode(5).unwrap();
+        let image = MadeImages::new(8).decode(5).unwrap();
         let mut augmenter = Augmenter::new(&augment);
-        augmenter.eval_view(&picture).unwrap();
+        augmenter.eval_view(&image).unwrap();
         let mut expected = vec![0.0; augment.view_len()];
         augmenter.write(&mut expected);
         assert_eq!(values(&all[1].pixels, 16), expected);
@@ -109,7 +109,7 @@ fn evaluation_leaves_bad_pictures_out() {
 }
 
 #[test]
-fn no_usable_picture_is_an_error() {
+fn no_usable_image_is_an_error() {
     in_time(|| {
         let all = &[0, 1, 2, 3, 4, 5, 6, 7];
         let mut loader = loader(failing(all), &config(4, 3), Position::default());
@@ -131,10 +131,10 @@ fn a_truncated_file_is_found_by_the_loader() {
     }
     let bytes = fs::read(fixture("rgb.jpg")).unwrap();
     folder.write("cut.jpg", &bytes[..bytes.len() - 20]);
-    let pictures = ImageFolder::scan(&folder.0, &FolderConfig::default()).unwrap();
+    let images = ImageFolder::scan(&folder.0, &FolderConfig::default()).unwrap();
     // Its header is fine.
-    assert_eq!(pictures.summary().pictures, 4);
-    let mut loader = loader(Arc::new(pictures), &config(4, 2), Position::default());
+    assert_eq!(images.summary().images, 4);
+    let mut loader = loader(Arc::new(images), &config(4, 2), Position::default());
     for _ in 0..3 {
         assert_eq!(loader.next_batch().unwrap().samples.len(), 4);
     }
@@ -150,14 +150,14 @@ fn a_truncated_file_is_found_by_the_loader() {
 fn a_panic_is_an_error_that_stays() {
     in_time(|| {
         for workers in [1, 4] {
-            let source = MadePictures::with(20, |index| {
+            let source = MadeImages::with(20, |index| {
                 assert_ne!(index, 13, "unlucky");
                 Ok(())
             });
             let mut loader = loader(Arc::new(source), &config(5, workers), Position::default());
             let error = (0..4).find_map(|_| loader.next_batch().err()).unwrap();
             let message = error.to_string();
-            assert!(message.contains("panicked at picture 13"), "{message}");
+            assert!(message.contains("panicked at image 13"), "{message}");
             assert!(message.contains("unlucky"), "{message}");
             assert!(loader.next_batch().is_err());
         }
@@ -167,7 +167,7 @@ fn a_panic_is_an_error_that_stays() {
 #[test]
 fn workers_stop_at_the_queue_and_at_a_drop() {
     in_time(|| {
-        let source = Arc::new(MadePictures::new(100));
+        let source = Arc::new(MadeImages::new(100));
         let config = LoaderConfig {
             queue: 3,
             ..config(5, 2)

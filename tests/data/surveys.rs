@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use ibot::Error;
-use ibot::data::{FolderConfig, ImageFolder, PictureSource as _, Survey, SurveyConfig};
+use ibot::data::{FolderConfig, ImageFolder, ImageSource as _, Survey, SurveyConfig};
 use ibot::random::{Random, Stream};
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::{FilterType, crop_imm, resize};
@@ -15,8 +15,8 @@ use super::TempFolder;
 
 const SIZE: [u32; 2] = [180, 132];
 
-/// A picture of a few soft discs in colors, with noise: no two numbers give pictures that look alike.
-fn picture(number: u64) -> RgbImage {
+/// An image of a few soft discs in colors, with noise: no two numbers give images that look alike.
+fn image(number: u64) -> RgbImage {
     let mut random = Random::new(number, 0, 0, Stream::Demo);
     let discs: Vec<([f64; 3], [f64; 3])> = (0..9)
         .map(|_| {
@@ -36,10 +36,10 @@ fn picture(number: u64) -> RgbImage {
     })
 }
 
-fn jpeg(picture: &RgbImage, quality: u8) -> Vec<u8> {
+fn jpeg(image: &RgbImage, quality: u8) -> Vec<u8> {
     let mut bytes = Vec::new();
     let encoder = JpegEncoder::new_with_quality(&mut bytes, quality);
-    picture.write_with_encoder(encoder).unwrap();
+    image.write_with_encoder(encoder).unwrap();
     bytes
 }
 
@@ -52,10 +52,10 @@ fn survey(data: &ImageFolder, val: Option<&ImageFolder>) -> Survey {
     Survey::of(data, val, &SurveyConfig::default(), &never, &|_| {}).unwrap()
 }
 
-fn save(picture: &RgbImage, folder: &TempFolder, name: &str) {
+fn save(image: &RgbImage, folder: &TempFolder, name: &str) {
     let path = folder.0.join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    picture.save(path).unwrap();
+    image.save(path).unwrap();
 }
 
 /// File names of a group, in order.
@@ -67,12 +67,12 @@ fn file_names(group: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// Copies that were made smaller, compressed, cropped and lit otherwise are found, each with its own picture and no other.
+/// Copies that were made smaller, compressed, cropped and lit otherwise are found, each with its own image and no other.
 #[test]
 fn near_copies_are_found() {
     let folder = TempFolder::new();
     for number in 0..12 {
-        let whole = picture(number);
+        let whole = image(number);
         let name = |what: &str| format!("{number:02}/{what}.png");
         let lit = |factor: f32| {
             let mut lit = whole.clone();
@@ -110,16 +110,16 @@ fn near_copies_are_found() {
 }
 
 #[test]
-fn pictures_to_evaluate_on_are_found_among_those_to_train_on() {
+fn images_to_evaluate_on_are_found_among_those_to_train_on() {
     let [data, val] = [TempFolder::new(), TempFolder::new()];
     for number in 0..6 {
-        save(&picture(number), &data, &format!("a/{number}.png"));
+        save(&image(number), &data, &format!("a/{number}.png"));
     }
     // one with an equal file to train on as well, one compressed, one of its own
     fs::copy(data.0.join("a/1.png"), data.0.join("a/1 again.png")).unwrap();
     fs::copy(data.0.join("a/1.png"), val.0.join("1.png")).unwrap();
-    fs::write(val.0.join("4.jpg"), jpeg(&picture(4), 60)).unwrap();
-    save(&picture(90), &val, "90.png");
+    fs::write(val.0.join("4.jpg"), jpeg(&image(4), 60)).unwrap();
+    save(&image(90), &val, "90.png");
     let folders = [scan(&data.0), scan(&val.0)];
     let found = survey(&folders[0], Some(&folders[1]));
     let shared = found.shared.clone().unwrap();
@@ -139,7 +139,7 @@ fn pictures_to_evaluate_on_are_found_among_those_to_train_on() {
     );
 }
 
-/// The list is a source of the same pictures with the same classes, also below `train` and `val`.
+/// The list is a source of the same images with the same classes, also below `train` and `val`.
 #[test]
 fn the_list_keeps_labels() {
     for part in ["", "train/"] {
@@ -147,17 +147,17 @@ fn the_list_keeps_labels() {
         for number in 0..6 {
             let class = ["b", "a b", "train"][number as usize % 3];
             save(
-                &picture(number),
+                &image(number),
                 &folder,
                 &format!("{part}{class}/deep/{number}.png"),
             );
         }
-        save(&picture(8), &folder, &format!("{part}8.png"));
+        save(&image(8), &folder, &format!("{part}8.png"));
         if !part.is_empty() {
-            save(&picture(9), &folder, "val/b/9.png");
+            save(&image(9), &folder, "val/b/9.png");
         } else {
             // beside other classes, train is one
-            save(&picture(7), &folder, "zebra/7.png");
+            save(&image(7), &folder, "zebra/7.png");
         }
         fs::copy(
             folder.0.join(format!("{part}b/deep/0.png")),
@@ -205,7 +205,7 @@ fn scan_all(source: &Path) -> ImageFolder {
 fn what_is_kept_has_the_classes_of_tables() {
     let folder = TempFolder::new();
     for number in 0..4 {
-        save(&picture(number), &folder, &format!("cat/{number}.png"));
+        save(&image(number), &folder, &format!("cat/{number}.png"));
     }
     let table = "path,label\ncat/0.png,Katze\ncat/1.png,cat\ncat/2.png,\ncat/3.png,Hund\n";
     let whole = scan_all(&folder.write("set.csv", table));
@@ -224,7 +224,7 @@ fn what_is_kept_has_the_classes_of_tables() {
     #[cfg(unix)]
     {
         let odd = TempFolder::new();
-        save(&picture(5), &odd, "a\n/5.png");
+        save(&image(5), &odd, "a\n/5.png");
         fs::rename(odd.0.join("a\n/5.png"), odd.0.join("a\n/ 5.png ")).unwrap();
         let whole = scan_all(&odd.0);
         let files = survey(&whole, None).kept_files(&whole).unwrap();
@@ -238,9 +238,9 @@ fn what_is_kept_has_the_classes_of_tables() {
 }
 
 #[test]
-fn odd_pictures_are_told() {
+fn odd_images_are_told() {
     let folder = TempFolder::new();
-    save(&picture(0), &folder, "a.png");
+    save(&image(0), &folder, "a.png");
     save(
         &RgbImage::from_pixel(90, 90, Rgb([7, 8, 9])),
         &folder,
@@ -252,17 +252,17 @@ fn odd_pictures_are_told() {
         "blank too.png",
     );
     save(
-        &resize(&picture(1), 31, 40, FilterType::Triangle),
+        &resize(&image(1), 31, 40, FilterType::Triangle),
         &folder,
         "tiny.png",
     );
     save(
-        &resize(&picture(2), 200, 49, FilterType::Triangle),
+        &resize(&image(2), 200, 49, FilterType::Triangle),
         &folder,
         "narrow.png",
     );
     save(
-        &resize(&picture(3), 200, 50, FilterType::Triangle),
+        &resize(&image(3), 200, 50, FilterType::Triangle),
         &folder,
         "wide.png",
     );
@@ -290,7 +290,7 @@ fn odd_pictures_are_told() {
 #[test]
 fn a_survey_stops_and_refuses() {
     let folder = TempFolder::new();
-    save(&picture(0), &folder, "a.png");
+    save(&image(0), &folder, "a.png");
     let folder = scan(&folder.0);
     let stopped = AtomicBool::new(true);
     let config = SurveyConfig::default();

@@ -1,11 +1,11 @@
-//! Parquet tables give what a folder of the same files gives, and never another picture.
+//! Parquet tables give what a folder of the same files gives, and never another image.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use ibot::data::{FolderConfig, ImageFolder, PictureSource};
+use ibot::data::{FolderConfig, ImageFolder, ImageSource};
 use parquet::basic::{Compression, GzipLevel, ZstdLevel};
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, DoubleType, Int64Type};
 use parquet::file::metadata::KeyValue;
@@ -22,7 +22,7 @@ const SCHEMA: &str = "message schema {
     optional int64 label;
 }";
 
-/// A picture, its file's name and the number of its class.
+/// An image, its file's name and the number of its class.
 pub(super) type Row = (Option<Vec<u8>>, Option<String>, Option<i64>);
 
 /// How a table is laid out.
@@ -46,7 +46,7 @@ pub(super) fn table(path: &Path, rows: &[Row], layout: Layout) {
     let properties = WriterProperties::builder()
         .set_compression(layout.compression)
         .set_dictionary_enabled(layout.has_dictionary)
-        // a page a picture or two
+        // a page an image or two
         .set_data_page_size_limit(3000)
         .set_write_batch_size(1)
         .set_key_value_metadata(Some(vec![metadata]));
@@ -80,10 +80,10 @@ pub(super) fn table(path: &Path, rows: &[Row], layout: Layout) {
     writer.close().unwrap();
 }
 
-/// The pictures of the folder of the tests, in another order.
+/// The images of the folder of the tests, in another order.
 pub(super) fn rows() -> Vec<Row> {
     let files = files().into_iter().rev();
-    let pictures = files.filter(|(name, _)| !name.ends_with(".txt"));
+    let images = files.filter(|(name, _)| !name.ends_with(".txt"));
     let row = |(name, bytes): (&str, Vec<u8>)| {
         let label = match name.split('/').next() {
             Some("cat") => Some(0),
@@ -92,7 +92,7 @@ pub(super) fn rows() -> Vec<Row> {
         };
         (Some(bytes), Some(name.to_owned()), label)
     };
-    pictures.map(row).collect()
+    images.map(row).collect()
 }
 
 fn plain_folder() -> TempFolder {
@@ -231,12 +231,12 @@ fn rows_of_one_path_have_no_class() {
     assert_eq!(shades.collect::<Vec<_>>(), [2, 3, 1]);
 }
 
-/// A table of three pictures with a column `label` of a type, and what a scan finds.
+/// A table of three images with a column `label` of a type, and what a scan finds.
 fn labeled<T: DataType>(kind: &str, labels: &[T::T; 3]) -> (TempFolder, ImageFolder) {
     two_columns::<T>("binary image", kind, labels)
 }
 
-/// A table of three pictures with another column.
+/// A table of three images with another column.
 fn two_columns<T: DataType>(
     image: &str,
     kind: &str,
@@ -249,10 +249,10 @@ fn two_columns<T: DataType>(
     let file = File::create(&path).unwrap();
     let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
     let mut group = writer.next_row_group().unwrap();
-    let pictures = [1, 2, 3].map(|shade| ByteArray::from(png(shade)));
+    let images = [1, 2, 3].map(|shade| ByteArray::from(png(shade)));
     let mut column = group.next_column().unwrap().unwrap();
-    let images = column.typed::<ByteArrayType>();
-    images.write_batch(&pictures, None, None).unwrap();
+    let cells = column.typed::<ByteArrayType>();
+    cells.write_batch(&images, None, None).unwrap();
     column.close().unwrap();
     let mut column = group.next_column().unwrap().unwrap();
     let values = column.typed::<T>();
@@ -317,7 +317,7 @@ fn a_table_without_images_does_not_prevent_an_index() {
     };
     let (found, work) = made().unwrap();
     assert!(work.is_written);
-    assert_eq!((found.len(), found.summary().not_pictures), (7, 2));
+    assert_eq!((found.len(), found.summary().not_images), (7, 2));
     let listed = scan(&[&folder.0]).unwrap();
     assert_eq!(found.summary(), listed.summary());
     table(&folder.0.join("set.parquet"), &rows(), PLAIN);
@@ -336,7 +336,7 @@ fn other_tables_are_refused_or_counted() {
     );
     let found = scan(&[&folder.0]).unwrap();
     // beside the text
-    assert_eq!((found.len(), found.summary().not_pictures), (7, 2));
+    assert_eq!((found.len(), found.summary().not_images), (7, 2));
 }
 
 #[test]
@@ -353,7 +353,7 @@ fn a_damaged_table_ends_or_loses_rows() {
             "{error}"
         );
     }
-    // any byte may be wrong: an error, fewer pictures or other pixels, and no panic or hang
+    // any byte may be wrong: an error, fewer images or other pixels, and no panic or hang
     for at in (0..whole.len()).step_by(whole.len() / 150) {
         let mut bytes = whole.clone();
         bytes[at] ^= 0x55;

@@ -1,22 +1,22 @@
-//! Large pictures reduced, and kept from one epoch to the next.
+//! Large images reduced, and kept from one epoch to the next.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use ibot::data::{FolderConfig, ImageFolder, PictureSource as _};
+use ibot::data::{FolderConfig, ImageFolder, ImageSource as _};
 use image::{Rgb, RgbImage};
 
 use crate::TempFolder;
 
-/// What a picture is filled with, but for a gradient that reducing has something to do with.
+/// What an image is filled with, but for a gradient that reducing has something to do with.
 fn write(path: &Path, [width, height]: [u32; 2], fill: u8) {
-    let picture = RgbImage::from_fn(width, height, |x, y| Rgb([fill, x as u8, y as u8]));
-    picture.save(path).unwrap();
+    let image = RgbImage::from_fn(width, height, |x, y| Rgb([fill, x as u8, y as u8]));
+    image.save(path).unwrap();
 }
 
-/// Two large pictures and a small one.
-fn pictures() -> TempFolder {
+/// Two large images and a small one.
+fn images() -> TempFolder {
     let folder = TempFolder::new();
     write(&folder.0.join("a.png"), [120, 90], 10);
     write(&folder.0.join("b.png"), [60, 200], 200);
@@ -53,8 +53,8 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn large_pictures_are_reduced_and_small_ones_stay() {
-    let folder = pictures();
+fn large_images_are_reduced_and_small_ones_stay() {
+    let folder = images();
     let found = decoded(&folder, &config(None));
     let sizes: Vec<_> = found.iter().map(RgbImage::dimensions).collect();
     assert_eq!(sizes, [(40, 30), (30, 100), (30, 40)]);
@@ -66,16 +66,12 @@ fn large_pictures_are_reduced_and_small_ones_stay() {
 
 #[test]
 fn the_cache_gives_the_same_bits_without_decoding() {
-    let (folder, cache) = (pictures(), TempFolder::new());
+    let (folder, cache) = (images(), TempFolder::new());
     let without = decoded(&folder, &config(None));
     assert_eq!(decoded(&folder, &config(Some(&cache))), without, "cold");
     let entries = files(&cache.0);
-    assert_eq!(
-        entries.len(),
-        2,
-        "the small picture needs none: {entries:?}"
-    );
-    // The same length and time, and no picture any more: only the cache can give it.
+    assert_eq!(entries.len(), 2, "the small image needs none: {entries:?}");
+    // The same length and time, and no image any more: only the cache can give it.
     let path = folder.0.join("a.png");
     let metadata = fs::metadata(&path).unwrap();
     let scanned = ImageFolder::scan(&folder.0, &config(Some(&cache))).unwrap();
@@ -92,7 +88,7 @@ fn set_modified(path: &Path, time: SystemTime) {
 
 #[test]
 fn another_version_of_a_file_takes_the_place_of_the_old_one() {
-    let (folder, cache) = (pictures(), TempFolder::new());
+    let (folder, cache) = (images(), TempFolder::new());
     decoded(&folder, &config(Some(&cache)));
     let path = folder.0.join("a.png");
     let modified = fs::metadata(&path).unwrap().modified().unwrap();
@@ -101,12 +97,12 @@ fn another_version_of_a_file_takes_the_place_of_the_old_one() {
     let found = decoded(&folder, &config(Some(&cache)));
     assert_eq!(found, decoded(&folder, &config(None)));
     assert_eq!(found[0].get_pixel(20, 15).0[0], 77);
-    assert_eq!(files(&cache.0).len(), 2, "one entry a picture");
+    assert_eq!(files(&cache.0).len(), 2, "one entry an image");
 }
 
 #[test]
 fn a_damaged_entry_is_made_anew() {
-    let (folder, cache) = (pictures(), TempFolder::new());
+    let (folder, cache) = (images(), TempFolder::new());
     let sound = decoded(&folder, &config(Some(&cache)));
     let entries = files(&cache.0);
     let contents: Vec<_> = entries
@@ -145,8 +141,8 @@ fn alike(fills: std::ops::Range<u8>) -> TempFolder {
     folder
 }
 
-fn fills(pictures: &[RgbImage]) -> Vec<u8> {
-    pictures.iter().map(|p| p.get_pixel(5, 5).0[0]).collect()
+fn fills(images: &[RgbImage]) -> Vec<u8> {
+    images.iter().map(|p| p.get_pixel(5, 5).0[0]).collect()
 }
 
 #[test]
@@ -165,7 +161,7 @@ fn an_entry_is_of_one_path() {
     assert!(read().eq(contents), "each is made anew");
 }
 
-/// Two writers with one process number, as in two containers: each picture stays its own.
+/// Two writers with one process number, as in two containers: each image stays its own.
 #[test]
 fn writers_of_one_process_number_do_not_meet() {
     let cache = TempFolder::new();
@@ -180,8 +176,8 @@ fn writers_of_one_process_number_do_not_meet() {
                 scope.spawn(|| decoded(folder, &config));
             }
         });
-        assert_eq!(files(&cache.0).len(), 120, "an entry a picture, no other");
-        // no picture any more: only the cache can give them
+        assert_eq!(files(&cache.0).len(), 120, "an entry an image, no other");
+        // no image any more: only the cache can give them
         for (folder, first) in folders.iter().zip([0, 100]) {
             let expected: Vec<u8> = (first..first + 60).collect();
             assert_eq!(fills(&from_cache_alone(folder, &config)), expected);
@@ -189,7 +185,7 @@ fn writers_of_one_process_number_do_not_meet() {
     }
 }
 
-/// What the cache holds of pictures whose files are unreadable for that long.
+/// What the cache holds of images whose files are unreadable for that long.
 fn from_cache_alone(folder: &TempFolder, config: &FolderConfig) -> Vec<RgbImage> {
     let scanned = ImageFolder::scan(&folder.0, config).unwrap();
     let paths: Vec<PathBuf> = (0..scanned.len()).map(|at| scanned.name(at)).collect();
@@ -254,7 +250,7 @@ fn ranks_share_the_bound_of_a_cache() {
 
 #[test]
 fn a_cache_that_cannot_work_is_refused_by_name() {
-    let folder = pictures();
+    let folder = images();
     let refused = |config: FolderConfig| {
         let failed = ImageFolder::scan(&folder.0, &config).unwrap_err();
         failed.to_string()

@@ -1,4 +1,4 @@
-//! Tiles: what they show, in which order, and that a picture is decoded once for its neighbors.
+//! Tiles: what they show, in which order, and that an image is decoded once for its neighbors.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ibot::data::{
-    AugmentConfig, Batch, FolderConfig, ImageFolder, Loader, LoaderConfig, PictureSource, Position,
+    AugmentConfig, Batch, FolderConfig, ImageFolder, ImageSource, Loader, LoaderConfig, Position,
     TileGrid, Tiles, TrainViews,
 };
 use ibot::masking::MaskPolicy;
@@ -15,7 +15,7 @@ use image::{GrayImage, Rgb, RgbImage};
 
 use super::{TempFolder, fixture};
 
-fn picture(width: u32, height: u32, shade: u8) -> RgbImage {
+fn image(width: u32, height: u32, shade: u8) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| Rgb([shade, x as u8, y as u8]))
 }
 
@@ -23,7 +23,7 @@ fn scan(folder: &TempFolder) -> Arc<ImageFolder> {
     Arc::new(ImageFolder::scan(&folder.0, &FolderConfig::default()).unwrap())
 }
 
-/// Pictures of 100 x 60, 40 x 130 and 30 x 20 pixels.
+/// Images of 100 x 60, 40 x 130 and 30 x 20 pixels.
 fn three(folder: &TempFolder) {
     for (name, width, height) in [
         ("a/1.png", 100, 60),
@@ -32,51 +32,51 @@ fn three(folder: &TempFolder) {
     ] {
         let path = folder.0.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        picture(width, height, width as u8).save(path).unwrap();
+        image(width, height, width as u8).save(path).unwrap();
     }
 }
 
 #[test]
-fn tiles_are_parts_of_the_upright_picture() {
+fn tiles_are_parts_of_the_upright_image() {
     let folder = TempFolder::new();
     three(&folder);
-    let pictures = scan(&folder);
-    let tiles = Tiles::new(pictures.clone(), TileGrid::new(40, 10));
+    let images = scan(&folder);
+    let tiles = Tiles::new(images.clone(), TileGrid::new(40, 10));
     // 3 x 2, 1 x 4, 1
     assert_eq!(tiles.len(), 11);
     let places: Vec<_> = (0..11).map(|at| tiles.place(at)).collect();
     assert_eq!(places[5..8], [(0, 5), (1, 0), (1, 1)]);
     assert_eq!(places[10], (2, 0));
     for index in 0..tiles.len() {
-        let (picture, _) = tiles.place(index);
+        let (image, _) = tiles.place(index);
         let area = tiles.area(index).unwrap();
-        let whole = pictures.decode(picture).unwrap();
+        let whole = images.decode(image).unwrap();
         let part = crop_imm(&whole, area.x, area.y, area.width, area.height).to_image();
         assert_eq!(tiles.decode(index).unwrap(), part);
-        assert_eq!(tiles.name(index), pictures.name(picture));
-        assert_eq!(tiles.label(index), pictures.label(picture));
+        assert_eq!(tiles.name(index), images.name(image));
+        assert_eq!(tiles.label(index), images.label(image));
     }
     let last = tiles.area(10).unwrap();
     assert_eq!((last.x, last.y, last.width, last.height), (0, 0, 30, 20));
     // 6 tiles of 40 x 40, 4 of 40 x 40, one of 30 x 20
     assert_eq!(tiles.decoded_bytes(), 3 * (10 * 1600 + 600));
-    // a part of the pictures has their tiles alone
-    let held_out = Tiles::new(Arc::new(pictures.part(&[1])), TileGrid::new(40, 10));
+    // a part of the images has their tiles alone
+    let held_out = Tiles::new(Arc::new(images.part(&[1])), TileGrid::new(40, 10));
     assert_eq!((held_out.len(), held_out.label(3)), (4, Some(1)));
 }
 
 #[test]
-fn an_orientation_turns_the_picture_before_it_is_cut() {
+fn an_orientation_turns_the_image_before_it_is_cut() {
     let folder = TempFolder::new();
     let turned = "orientation_6.jpg";
     folder.copy("turned.jpg", turned);
-    let pictures = scan(&folder);
-    let [width, height] = pictures.size(0);
-    let upright = pictures.decode(0).unwrap();
+    let images = scan(&folder);
+    let [width, height] = images.size(0);
+    let upright = images.decode(0).unwrap();
     assert_eq!(upright.dimensions(), (width, height), "{turned} is turned");
     assert!(width > height, "it stands in the file");
     let side = width.min(height) - 1;
-    let tiles = Tiles::new(pictures, TileGrid::new(side, 0));
+    let tiles = Tiles::new(images, TileGrid::new(side, 0));
     // what the scan found is enough
     fs::remove_file(folder.0.join("turned.jpg")).unwrap();
     let areas: Vec<_> = (0..tiles.len()).map(|at| tiles.area(at).unwrap()).collect();
@@ -86,7 +86,7 @@ fn an_orientation_turns_the_picture_before_it_is_cut() {
 }
 
 #[test]
-fn a_picture_is_reduced_before_it_is_cut() {
+fn an_image_is_reduced_before_it_is_cut() {
     let folder = TempFolder::new();
     three(&folder);
     let config = FolderConfig {
@@ -94,35 +94,35 @@ fn a_picture_is_reduced_before_it_is_cut() {
         tile: Some(20),
         ..FolderConfig::default()
     };
-    let pictures = Arc::new(ImageFolder::scan(&folder.0, &config).unwrap());
-    let tiles = config.examples(pictures.clone());
+    let images = Arc::new(ImageFolder::scan(&folder.0, &config).unwrap());
+    let tiles = config.examples(images.clone());
     // 50 x 30, 30 x 98 and 30 x 20 pixels
     assert_eq!(tiles.len(), 3 * 2 + 2 * 5 + 2);
     for index in 0..tiles.len() {
         assert_eq!(tiles.decode(index).unwrap().dimensions(), (20, 20));
     }
-    let whole = FolderConfig::default().examples(pictures);
+    let whole = FolderConfig::default().examples(images);
     assert_eq!(whole.len(), 3);
 }
 
 #[test]
-fn a_picture_is_decoded_once_for_all_of_its_tiles() {
+fn an_image_is_decoded_once_for_all_of_its_tiles() {
     let folder = TempFolder::new();
     three(&folder);
-    let pictures = scan(&folder);
-    let tiles = Tiles::new(pictures, TileGrid::new(40, 0));
+    let images = scan(&folder);
+    let tiles = Tiles::new(images, TileGrid::new(40, 0));
     let first = tiles.decode(0).unwrap();
     fs::remove_file(folder.0.join("a/1.png")).unwrap();
     assert_eq!(tiles.decode(0).unwrap(), first);
     assert!(tiles.decode(1).is_ok());
-    // one that is another picture by now is named
-    picture(41, 130, 0).save(folder.0.join("b/2.png")).unwrap();
+    // one that is another image by now is named
+    image(41, 130, 0).save(folder.0.join("b/2.png")).unwrap();
     let at = (0..tiles.len()).find(|at| tiles.place(*at).0 == 1).unwrap();
     let message = tiles.decode(at).unwrap_err().to_string();
     assert!(message.contains("2.png: has another size"), "{message}");
 }
 
-/// Large and empty pictures, of which four fill a group of 512 MiB.
+/// Large and empty images, of which four fill a group of 512 MiB.
 fn large(folder: &TempFolder, count: usize) {
     let first = folder.0.join("0.png");
     GrayImage::new(8000, 6000).save(&first).unwrap();
@@ -132,7 +132,7 @@ fn large(folder: &TempFolder, count: usize) {
 }
 
 #[test]
-fn an_epoch_has_every_tile_once_and_pictures_come_in_groups() {
+fn an_epoch_has_every_tile_once_and_images_come_in_groups() {
     let folder = TempFolder::new();
     large(&folder, 12);
     let tiles = Tiles::new(scan(&folder), TileGrid::new(1000, 0));
@@ -141,13 +141,13 @@ fn an_epoch_has_every_tile_once_and_pictures_come_in_groups() {
     let mut sorted = order.clone();
     sorted.sort_unstable();
     assert_eq!(sorted, (0..tiles.len()).collect::<Vec<_>>());
-    let pictures_of = |part: &[usize]| -> BTreeSet<usize> {
+    let images_of = |part: &[usize]| -> BTreeSet<usize> {
         part.iter().map(|index| tiles.place(*index).0).collect()
     };
     for group in order.chunks(4 * 48) {
-        assert_eq!(pictures_of(group).len(), 4);
+        assert_eq!(images_of(group).len(), 4);
         // shuffled in the group
-        assert!(pictures_of(&group[..24]).len() > 1);
+        assert!(images_of(&group[..24]).len() > 1);
         assert!(
             group
                 .windows(2)
@@ -200,7 +200,7 @@ fn batches_of_tiles_are_equal_for_any_workers_and_from_any_place() {
 }
 
 #[test]
-fn a_damaged_picture_is_named_once_for_all_of_its_tiles() {
+fn a_damaged_image_is_named_once_for_all_of_its_tiles() {
     let folder = TempFolder::new();
     three(&folder);
     let path = folder.0.join("a/1.png");

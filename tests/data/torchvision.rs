@@ -28,9 +28,9 @@ fn distance(actual: &[f32], expected: &[f32]) -> (f32, f32) {
 
 #[test]
 fn color_changes_and_blur_equal_torchvision() {
-    let picture = texture();
+    let image = texture();
     let pixels: Vec<U8x3> = (0..SIDE * SIDE)
-        .map(|at| U8x3::new(picture.get_pixel((at % SIDE) as u32, (at / SIDE) as u32).0))
+        .map(|at| U8x3::new(image.get_pixel((at % SIDE) as u32, (at / SIDE) as u32).0))
         .collect();
     type Change<'a> = (&'a str, fn(&mut Planes));
     let changes: [Change; 10] = [
@@ -62,7 +62,7 @@ fn color_changes_and_blur_equal_torchvision() {
 
 #[test]
 fn resized_crops_are_near_torchvision() {
-    let picture = texture();
+    let image = texture();
     let areas = [
         (
             "35 x 27",
@@ -105,7 +105,7 @@ fn resized_crops_are_near_torchvision() {
                 solarize: false,
             };
             let name = format!("{filter} {size}");
-            let planes = augmenter.render(&picture, &view).unwrap();
+            let planes = augmenter.render(&image, &view).unwrap();
             let (mean, largest) = distance(planes.values(), &torchvision(&name));
             println!("{name}: mean {mean:.3}, largest {largest:.3} levels");
             // Both keep 8 bits between rows and columns, in another order: one value in five is off by one.

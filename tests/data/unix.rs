@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ibot::data::decode::decode_rgb;
-use ibot::data::{FolderConfig, ImageFolder, PictureSource, eval_batches};
+use ibot::data::{FolderConfig, ImageFolder, ImageSource, eval_batches};
 
 use super::hostile::{lines, names, scan};
 use super::loading::train_views;
@@ -34,7 +34,7 @@ fn links_in_circles_end_and_links_to_files_count() {
     link(file.to_str().unwrap(), "b/linked.png");
     link("nowhere", "b/broken.png");
     symlink("/dev/zero", folder.0.join("b/endless.png")).unwrap();
-    let pictures = scan(&folder);
+    let images = scan(&folder);
     let expected = [
         "a/1.png",
         "a/to_b/2.png",
@@ -43,9 +43,9 @@ fn links_in_circles_end_and_links_to_files_count() {
         "b/linked.png",
         "b/to_a/1.png",
     ];
-    assert_eq!(names(&folder, &pictures), expected);
+    assert_eq!(names(&folder, &images), expected);
     let circle = "a link to one of its parent folders";
-    let lines = lines(&folder, &pictures.summary().skipped);
+    let lines = lines(&folder, &images.summary().skipped);
     for expected in [
         format!("a/to_b/here: {circle}"),
         format!("a/to_b/to_a: {circle}"),
@@ -56,8 +56,8 @@ fn links_in_circles_end_and_links_to_files_count() {
     }
     // The link to itself and the broken one, each by both ways.
     assert_eq!(lines.len(), 4 + 4, "{lines:#?}");
-    // A device is no picture, and is not read.
-    assert_eq!(pictures.summary().not_pictures, 2);
+    // A device is no image, and is not read.
+    assert_eq!(images.summary().not_images, 2);
 }
 
 #[test]
@@ -76,12 +76,12 @@ fn what_may_not_be_read_is_skipped() {
         return;
     }
     allow(&closed, 0);
-    let pictures = scan(&folder);
+    let images = scan(&folder);
     let root = ImageFolder::scan(&closed, &FolderConfig::default());
     // Or the folder could not be removed.
     allow(&closed, 0o755);
-    assert_eq!(names(&folder, &pictures), ["a/1.png"]);
-    let lines = lines(&folder, &pictures.summary().skipped);
+    assert_eq!(names(&folder, &images), ["a/1.png"]);
+    let lines = lines(&folder, &images.summary().skipped);
     assert_eq!(lines.len(), 2, "{lines:?}");
     for (line, name) in lines.iter().zip(["a/2.png: ", "b: "]) {
         assert!(
@@ -100,22 +100,22 @@ fn names_cannot_spoil_the_screen() {
     let odd = "new\nline\u{1b}[2J\u{202e}gnp\u{7f}\r.png";
     folder.copy(&format!("\u{9b}class\n/{odd}"), "rgb.png");
     folder.copy(&format!("bombs\t/{odd}"), "bomb.png");
-    let pictures = scan(&folder);
-    assert_eq!(pictures.decode(0).unwrap().dimensions(), (32, 16));
+    let images = scan(&folder);
+    assert_eq!(images.decode(0).unwrap().dimensions(), (32, 16));
     let printed = "new\\nline\\u{1b}[2J\\u{202e}gnp\\u{7f}\\r.png";
-    assert_eq!(pictures.classes(), ["\\u{9b}class\\n"]);
-    let summary = pictures.summary().to_string();
+    assert_eq!(images.classes(), ["\\u{9b}class\\n"]);
+    let summary = images.summary().to_string();
     let lines: Vec<_> = summary.lines().collect();
     assert_eq!(lines.len(), 2, "{summary:?}");
     assert!(
         lines[1].contains(&format!("bombs\\t/{printed}: ")),
         "{summary}"
     );
-    // Both kinds of error that name a file, that of a folder without pictures, and that of a loader without any.
-    let path = pictures.name(0);
+    // Both kinds of error that name a file, that of a folder without images, and that of a loader without any.
+    let path = images.name(0);
     fs::write(&path, "text").unwrap();
-    let damaged = pictures.decode(0).unwrap_err().to_string();
-    let mut batches = eval_batches(Arc::new(pictures), &train_views().augment, 1, 1).unwrap();
+    let damaged = images.decode(0).unwrap_err().to_string();
+    let mut batches = eval_batches(Arc::new(images), &train_views().augment, 1, 1).unwrap();
     let none_decoded = batches.next().unwrap().unwrap_err().to_string();
     fs::remove_file(&path).unwrap();
     let gone = decode_rgb(&path, MAX_PIXELS).unwrap_err().to_string();
@@ -143,17 +143,17 @@ fn names_need_not_be_utf_8() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::copy(fixture("rgb.png"), path).unwrap();
     }
-    let pictures = scan(&folder);
+    let images = scan(&folder);
     // Names that lose their bytes would be one class of two.
-    assert_eq!(pictures.classes(), ["café", "caf\\xe8", "caf\\xe9"]);
-    assert_eq!(pictures.labels(), [Some(0), Some(1), Some(2)]);
-    let classes = pictures.classes().to_vec();
+    assert_eq!(images.classes(), ["café", "caf\\xe8", "caf\\xe9"]);
+    assert_eq!(images.labels(), [Some(0), Some(1), Some(2)]);
+    let classes = images.classes().to_vec();
     let again = scan(&folder).with_classes(&classes).unwrap();
-    assert_eq!(again.labels(), pictures.labels());
+    assert_eq!(again.labels(), images.labels());
     for index in 0..3 {
-        assert_eq!(pictures.decode(index).unwrap().dimensions(), (32, 16));
+        assert_eq!(images.decode(index).unwrap().dimensions(), (32, 16));
     }
-    fs::remove_file(pictures.name(2)).unwrap();
-    let message = pictures.decode(2).unwrap_err().to_string();
+    fs::remove_file(images.name(2)).unwrap();
+    let message = images.decode(2).unwrap_err().to_string();
     assert!(message.contains("caf\\xe9/\\xff\\xfe.png: "), "{message}");
 }

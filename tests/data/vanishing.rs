@@ -1,4 +1,4 @@
-//! Pictures that go away or are damaged between the scan of a folder and their turn.
+//! Images that go away or are damaged between the scan of a folder and their turn.
 
 use std::fs;
 use std::sync::Arc;
@@ -6,21 +6,21 @@ use std::time::{Duration, Instant};
 
 use ibot::data::decode::decode_rgb;
 use ibot::data::view::{Augmenter, View};
-use ibot::data::{PictureSource, Position, eval_batches};
+use ibot::data::{ImageSource, Position, eval_batches};
 
 use super::hostile::{lines, scan};
 use super::loading::{config, loader, train_views, values};
 use super::{MAX_PIXELS, TempFolder, fixture};
 
 #[test]
-fn pictures_that_vanish_after_the_scan_are_skipped() {
+fn images_that_vanish_after_the_scan_are_skipped() {
     let folder = TempFolder::new();
     for number in 0..8 {
         folder.copy(&format!("{number}.png"), "rgb.png");
     }
     folder.copy("5.png", "gray.jpg");
-    let pictures = scan(&folder);
-    assert_eq!(pictures.len(), 8);
+    let images = scan(&folder);
+    assert_eq!(images.len(), 8);
     let path = |number: usize| folder.0.join(format!("{number}.png"));
     fs::remove_file(path(1)).unwrap();
     let bytes = fs::read(path(2)).unwrap();
@@ -29,7 +29,7 @@ fn pictures_that_vanish_after_the_scan_are_skipped() {
     fs::remove_file(path(4)).unwrap();
     fs::create_dir(path(4)).unwrap();
     fs::copy(fixture("bomb.png"), path(7)).unwrap();
-    let mut loader = loader(Arc::new(pictures), &config(8, 2), Position::default());
+    let mut loader = loader(Arc::new(images), &config(8, 2), Position::default());
     for _ in 0..3 {
         let batch = loader.next_batch().unwrap();
         assert_eq!(batch.samples.len(), 8);
@@ -39,9 +39,9 @@ fn pictures_that_vanish_after_the_scan_are_skipped() {
         // 1, 2, 3 and 4 show 5; 7 shows 0.
         for (sample, shown) in [(1, 5), (2, 5), (3, 5), (4, 5), (7, 0), (6, 6)] {
             let at = batch.samples.iter().position(|&s| s == sample).unwrap();
-            let picture = decode_rgb(&path(shown), MAX_PIXELS).unwrap();
+            let image = decode_rgb(&path(shown), MAX_PIXELS).unwrap();
             let view = View::new(&make.augment, 5, batch.epoch as u64, sample, 0, [32, 16]);
-            augmenter.render(&picture, &view).unwrap();
+            augmenter.render(&image, &view).unwrap();
             let mut expected = vec![0.0; view_len];
             augmenter.write(&mut expected);
             let actual = &values(&batch.views[0], 16)[at * view_len..(at + 1) * view_len];
@@ -90,7 +90,7 @@ fn a_folder_that_vanishes_ends_with_one_error() {
     assert!(loader.next_batch().is_err());
 }
 
-/// Whoever names each picture as it is skipped still learns at the end why there is none.
+/// Whoever names each image as it is skipped still learns at the end why there is none.
 #[test]
 fn the_last_error_gives_a_reason_that_was_named_before() {
     let folder = TempFolder::new();

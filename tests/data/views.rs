@@ -10,7 +10,7 @@ use image::RgbImage;
 
 use super::texture;
 
-/// Views of a picture of 640 x 480 pixels.
+/// Views of an image of 640 x 480 pixels.
 fn drawn(config: &AugmentConfig) -> Vec<View> {
     let size = [640, 480];
     (0..4000)
@@ -109,13 +109,13 @@ fn rendered(change: impl FnOnce(&mut View)) -> Vec<f32> {
         image_size: 32,
         ..AugmentConfig::default()
     };
-    let picture = texture();
+    let image = texture();
     let mut view = View {
         area: CropBox {
             left: 0,
             top: 0,
-            width: picture.width(),
-            height: picture.height(),
+            width: image.width(),
+            height: image.height(),
         },
         flip: false,
         jitter: None,
@@ -125,7 +125,7 @@ fn rendered(change: impl FnOnce(&mut View)) -> Vec<f32> {
     };
     change(&mut view);
     let mut augmenter = Augmenter::new(&config);
-    let planes = augmenter.render(&picture, &view).unwrap();
+    let planes = augmenter.render(&image, &view).unwrap();
     planes.values().to_vec()
 }
 
@@ -182,17 +182,17 @@ fn each_field_of_a_view_has_its_effect() {
 }
 
 #[test]
-fn one_pixel_and_extreme_pictures_give_views() {
+fn one_pixel_and_extreme_images_give_views() {
     let config = AugmentConfig {
         image_size: 32,
         ..AugmentConfig::default()
     };
     let mut augmenter = Augmenter::new(&config);
     for (width, height) in [(1, 1), (1, 700), (900, 2), (3, 3)] {
-        let picture = RgbImage::from_pixel(width, height, image::Rgb([90, 90, 90]));
+        let image = RgbImage::from_pixel(width, height, image::Rgb([90, 90, 90]));
         for index in 0..50 {
             let view = View::new(&config, 0, 0, index, 0, [width, height]);
-            let planes = augmenter.render(&picture, &view).unwrap();
+            let planes = augmenter.render(&image, &view).unwrap();
             assert!(
                 planes
                     .values()
@@ -200,7 +200,7 @@ fn one_pixel_and_extreme_pictures_give_views() {
                     .all(|value| (0.0..=255.0).contains(value))
             );
         }
-        let planes = augmenter.eval_view(&picture).unwrap();
+        let planes = augmenter.eval_view(&image).unwrap();
         assert!(planes.values().iter().all(|value| *value == 90.0));
     }
 }
@@ -308,19 +308,12 @@ fn pixel_means_are_fixed_within_a_level() {
         image_size: 32,
         ..AugmentConfig::default()
     };
-    let picture = texture();
+    let image = texture();
     let mut augmenter = Augmenter::new(&config);
     let mut means = Vec::new();
     for index in 0..6 {
-        let view = View::new(
-            &config,
-            42,
-            0,
-            index,
-            0,
-            [picture.width(), picture.height()],
-        );
-        let planes = augmenter.render(&picture, &view).unwrap();
+        let view = View::new(&config, 42, 0, index, 0, [image.width(), image.height()]);
+        let planes = augmenter.render(&image, &view).unwrap();
         for plane in planes.values().chunks_exact(32 * 32) {
             means.push(plane.iter().sum::<f32>() / 1024.0);
         }

@@ -34,7 +34,7 @@ fn patches(owner: usize, values: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Writes those pictures of a table that was begun for `announced`.
+/// Writes those images of a table that was begun for `announced`.
 fn write(path: &Path, shape: &PatchShape, announced: usize, written: &[usize]) {
     let mut table = PatchTable::create(path, shape.clone(), owners(announced), origin()).unwrap();
     for owner in written {
@@ -57,7 +57,7 @@ fn checksum(values: &[f32]) -> u64 {
 #[test]
 fn patches_are_read_as_they_were_written() {
     let folder = Folder::new("patches");
-    // several row groups of Parquet; and pictures that could not be read, so that the header has one digit less
+    // several row groups of Parquet; and images that could not be read, so that the header has one digit less
     let large = PatchShape {
         grid: [14, 14],
         width: 384,
@@ -176,7 +176,7 @@ fn what_is_not_finished_or_does_not_fit_leaves_nothing() {
             .to_string()
             .contains("no/table.csv")
     );
-    // 20 000 pictures x 196 patches x 384 floats
+    // 20 000 images x 196 patches x 384 floats
     let shape = PatchShape {
         grid: [14, 14],
         width: 384,

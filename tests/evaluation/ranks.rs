@@ -1,4 +1,4 @@
-//! Features of a folder whose pictures several ranks share.
+//! Features of a folder whose images several ranks share.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use ibot::{Error, Result};
 
 use crate::tiny_model::Scratch;
 
-/// What one rank does, which stops after so many pictures of all.
+/// What one rank does, which stops after so many images of all.
 struct Work<'a> {
     model: PathBuf,
-    pictures: PathBuf,
+    images: PathBuf,
     request: FolderRequest,
     tables: &'a [EmbeddingTable],
     stop_after: usize,
@@ -25,7 +25,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn folder(&self) -> Arc<ImageFolder> {
-        let folder = ImageFolder::scan(&self.pictures, &FolderConfig::default());
+        let folder = ImageFolder::scan(&self.images, &FolderConfig::default());
         Arc::new(folder.unwrap())
     }
 
@@ -77,12 +77,12 @@ fn bits(embedded: &Embedded) -> Vec<u32> {
 #[test]
 fn several_ranks_have_the_rows_of_one() {
     let scratch = Scratch::new("embed-ranks");
-    let pictures = scratch.pictures(23);
-    cut(&pictures[5]);
-    cut(&pictures[17]);
+    let images = scratch.images(23);
+    cut(&images[5]);
+    cut(&images[17]);
     let mut work = Work {
         model: scratch.model(2),
-        pictures: scratch.path("pictures"),
+        images: scratch.path("images"),
         request: FolderRequest {
             batch_size: 2,
             workers: 1,
@@ -126,10 +126,10 @@ fn several_ranks_have_the_rows_of_one() {
 #[test]
 fn one_rank_that_is_stopped_stops_all() {
     let scratch = Scratch::new("embed-ranks-stop");
-    scratch.pictures(40);
+    scratch.images(40);
     let work = Work {
         model: scratch.model(2),
-        pictures: scratch.path("pictures"),
+        images: scratch.path("images"),
         request: FolderRequest {
             batch_size: 1,
             workers: 1,
@@ -147,10 +147,10 @@ fn one_rank_that_is_stopped_stops_all() {
 #[test]
 fn ranks_whose_images_differ_or_are_all_broken_say_so() {
     let scratch = Scratch::new("embed-ranks-differ");
-    let pictures = scratch.pictures(6);
+    let images = scratch.images(6);
     let work = Work {
         model: scratch.model(2),
-        pictures: scratch.path("pictures"),
+        images: scratch.path("images"),
         request: FolderRequest::default(),
         tables: &[],
         stop_after: usize::MAX,
@@ -173,7 +173,7 @@ fn ranks_whose_images_differ_or_are_all_broken_say_so() {
             .any(|error| error.to_string().contains("images")),
         "{errors:?}"
     );
-    pictures.iter().for_each(|path| cut(path));
+    images.iter().for_each(|path| cut(path));
     for error in work.on_ranks(2).into_iter().map(Result::unwrap_err) {
         let error = error.to_string();
         assert!(error.contains("none of the 6 images"), "{error}");

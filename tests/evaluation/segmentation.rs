@@ -1,8 +1,8 @@
-//! Segmentation of pictures by patches, on a tiny model.
+//! Segmentation of images by patches, on a tiny model.
 
 use std::sync::Arc;
 
-use ibot::data::{EvalFit, FolderConfig, ImageFolder, MaskedPictures, Masks};
+use ibot::data::{EvalFit, FolderConfig, ImageFolder, MaskedImages, Masks};
 use ibot::device::{BackendChoice, select};
 use ibot::embedding::{Embedder, PatchRequest, embed_folder, patch_rows, segment, visit_patches};
 use ibot::embedding::{FeatureKind, FolderRequest};
@@ -11,26 +11,26 @@ use image::{GrayImage, Luma, Rgb, RgbImage};
 
 use crate::tiny_model::{Scratch, WIDTH};
 
-/// Three pictures of 32 x 32 pixels; masks with class 1 in the left 12, 16 and 20 columns, 0 right of them, the first 8 rows
+/// Three images of 32 x 32 pixels; masks with class 1 in the left 12, 16 and 20 columns, 0 right of them, the first 8 rows
 /// ignored.
-fn masked(scratch: &Scratch) -> Arc<MaskedPictures> {
+fn masked(scratch: &Scratch) -> Arc<MaskedImages> {
     let [images, masks] = ["images", "masks"].map(|name| scratch.path(name));
     for (at, split) in [12, 16, 20].into_iter().enumerate() {
         for folder in [&images, &masks] {
             std::fs::create_dir_all(folder).unwrap();
         }
         let name = format!("{at}.png");
-        let picture = RgbImage::from_fn(32, 32, |x, y| {
+        let image = RgbImage::from_fn(32, 32, |x, y| {
             Rgb([x as u8 * 8, y as u8 * 8, at as u8 * 90])
         });
-        picture.save(images.join(&name)).unwrap();
+        image.save(images.join(&name)).unwrap();
         let class = |x: u32, y: u32| if y < 8 { 255 } else { u8::from(x < split) };
         GrayImage::from_fn(32, 32, |x, y| Luma([class(x, y)]))
             .save(masks.join(&name))
             .unwrap();
     }
     let folder = ImageFolder::scan(&images, &FolderConfig::default()).unwrap();
-    let (pictures, without) = MaskedPictures::new(
+    let (images, without) = MaskedImages::new(
         &folder,
         Masks::Folder(masks),
         (EvalFit::Margin, 32),
@@ -38,7 +38,7 @@ fn masked(scratch: &Scratch) -> Arc<MaskedPictures> {
     )
     .unwrap();
     assert!(without.is_empty());
-    Arc::new(pictures)
+    Arc::new(images)
 }
 
 fn embedder(scratch: &Scratch, depth: usize) -> Embedder {
@@ -49,8 +49,8 @@ fn embedder(scratch: &Scratch, depth: usize) -> Embedder {
 #[test]
 fn mean_iou_is_the_one_counted_by_hand() {
     let scratch = Scratch::new("segmentation");
-    let (embedder, pictures) = (embedder(&scratch, 1), masked(&scratch));
-    // class 1 in the left half of any picture, 0 in the right one; and class 1 everywhere
+    let (embedder, images) = (embedder(&scratch, 1), masked(&scratch));
+    // class 1 in the left half of any image, 0 in the right one; and class 1 everywhere
     let halves: Vec<f64> = (0..16)
         .flat_map(|at| if at % 4 < 2 { [0.0, 1.0] } else { [1.0, 0.0] })
         .collect();
@@ -63,13 +63,13 @@ fn mean_iou_is_the_one_counted_by_hand() {
     let request = PatchRequest::default();
     let (confusions, visited) = segment(
         &embedder,
-        &pictures,
+        &images,
         &request,
         &[0, 1],
         &scores,
-        &mut |picture| {
-            assert_eq!(picture.predicted[0][..32], [[1; 16], [0; 16]].concat());
-            seen.push(picture.sample);
+        &mut |image| {
+            assert_eq!(image.predicted[0][..32], [[1; 16], [0; 16]].concat());
+            seen.push(image.sample);
             Ok(())
         },
     )
@@ -92,14 +92,14 @@ fn mean_iou_is_the_one_counted_by_hand() {
 #[test]
 fn patches_lie_over_the_pixels_of_their_mask() {
     let scratch = Scratch::new("patch-rows");
-    let (embedder, pictures) = (embedder(&scratch, 2), masked(&scratch));
+    let (embedder, images) = (embedder(&scratch, 2), masked(&scratch));
     let request = PatchRequest {
         layers: 2,
         batch_size: 2,
         ..PatchRequest::default()
     };
     let mut made = Vec::new();
-    let (rows, _) = patch_rows(&embedder, &pictures, &request, None, 0, &mut |count| {
+    let (rows, _) = patch_rows(&embedder, &images, &request, None, 0, &mut |count| {
         made.push(count);
     })
     .unwrap();
@@ -107,7 +107,7 @@ fn patches_lie_over_the_pixels_of_their_mask() {
         (rows.width, rows.len(), made),
         (2 * WIDTH, 3 * 12, vec![2, 3])
     );
-    // the second row of patches is the first that counts: columns 0..8, 8..16, 16..24 of the first picture
+    // the second row of patches is the first that counts: columns 0..8, 8..16, 16..24 of the first image
     let covers = [
         vec![(1, 64)],
         vec![(0, 32), (1, 32)],
@@ -124,10 +124,10 @@ fn patches_lie_over_the_pixels_of_their_mask() {
             vec![(0, 64)]
         ]
     );
-    assert_eq!(rows.pictures[11..13], [0, 1]);
+    assert_eq!(rows.images[11..13], [0, 1]);
     // and the features are those of the patches, the last block's last
     let mut all = Vec::new();
-    visit_patches(&embedder, pictures.clone(), &request, &mut |batch| {
+    visit_patches(&embedder, images.clone(), &request, &mut |batch| {
         all.extend(batch.patches);
         Ok(true)
     })
@@ -136,7 +136,7 @@ fn patches_lie_over_the_pixels_of_their_mask() {
         rows.features[..12 * 2 * WIDTH],
         all[4 * 2 * WIDTH..16 * 2 * WIDTH]
     );
-    let folder = Arc::new(pictures.folder().clone());
+    let folder = Arc::new(images.folder().clone());
     let means = FolderRequest {
         kind: FeatureKind::Patch,
         ..FolderRequest::default()
@@ -153,7 +153,7 @@ fn patches_lie_over_the_pixels_of_their_mask() {
     }
     // some of each, the same ones for the same seed
     let some = |seed| {
-        patch_rows(&embedder, &pictures, &request, Some(5), seed, &mut |_| {})
+        patch_rows(&embedder, &images, &request, Some(5), seed, &mut |_| {})
             .unwrap()
             .0
     };
@@ -162,6 +162,6 @@ fn patches_lie_over_the_pixels_of_their_mask() {
         layers: 3,
         ..request
     };
-    let message = patch_rows(&embedder, &pictures, &none, None, 0, &mut |_| {}).unwrap_err();
+    let message = patch_rows(&embedder, &images, &none, None, 0, &mut |_| {}).unwrap_err();
     assert!(message.to_string().contains("from 1 to 2"), "{message}");
 }

@@ -1,4 +1,4 @@
-//! Pictures that come as bytes, normalized on the device: the bits of the host's formula, on every backend.
+//! Images that come as bytes, normalized on the device: the bits of the host's formula, on every backend.
 
 use burn::tensor::Tensor;
 use ibot::kernels::{IbotBackend, LevelScale, LevelsInput, TrainBackend};
@@ -7,7 +7,7 @@ use ibot::random::{Random, Stream};
 use crate::products::Inner;
 use crate::values;
 
-/// Pictures, rows and columns: planes of whole words and not, and more than one workgroup of a GPU.
+/// Images, rows and columns: planes of whole words and not, and more than one workgroup of a GPU.
 const SIZES: [[usize; 3]; 6] = [
     [1, 1, 1],
     [3, 5, 5],

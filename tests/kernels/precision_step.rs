@@ -164,7 +164,7 @@ pub fn features(device: &WgpuDevice) {
     }
 }
 
-/// Activations are most of what a narrow network with many pictures keeps.
+/// Activations are most of what a narrow network with many images keeps.
 pub fn memory(device: &WgpuDevice) {
     if !is_there(device) {
         return;

@@ -26,7 +26,7 @@ fn config() -> FinetuneConfig {
     }
 }
 
-/// A transformer of two blocks for 16 x 16 pictures, with a head.
+/// A transformer of two blocks for 16 x 16 images, with a head.
 fn trainer<B: TrainBackend>(config: &FinetuneConfig, device: &B::Device) -> ClassifierTrainer<B> {
     let vit = VitConfig {
         img_size: 16,
@@ -43,13 +43,13 @@ fn trainer<B: TrainBackend>(config: &FinetuneConfig, device: &B::Device) -> Clas
     ClassifierTrainer::new(classifier, config, device.clone(), DeviceGuard::Cpu)
 }
 
-/// Pictures of three classes, each with more in one channel, under noise; and their classes.
+/// Images of three classes, each with more in one channel, under noise; and their classes.
 fn separable<B: TrainBackend>(
-    pictures: usize,
+    images: usize,
     device: &B::Device,
 ) -> (Tensor<B::InnerBackend, 4>, Vec<usize>) {
     let mut random = Random::new(6, 0, 0, Stream::View(0));
-    let labels: Vec<usize> = (0..pictures).map(|at| at % CLASSES).collect();
+    let labels: Vec<usize> = (0..images).map(|at| at % CLASSES).collect();
     let mut pixels = Vec::new();
     for label in &labels {
         for channel in 0..3 {
@@ -57,7 +57,7 @@ fn separable<B: TrainBackend>(
             pixels.extend((0..256).map(|_| (more + random.normal()) as f32));
         }
     }
-    let data = TensorData::new(pixels, [pictures, 3, 16, 16]);
+    let data = TensorData::new(pixels, [images, 3, 16, 16]);
     (Tensor::from_data(data, device), labels)
 }
 
@@ -163,13 +163,13 @@ pub fn ranks_train_as_one<B: TrainBackend>(device: &B::Device) {
         drop_path: 0.3,
         ..config()
     };
-    for (pictures, ranks) in [(7, 3), (2, 3)] {
-        let (images, labels) = separable::<B>(pictures, device);
+    for (count, ranks) in [(7, 3), (2, 3)] {
+        let (images, labels) = separable::<B>(count, device);
         let alone = trainer::<B>(&config, device);
         let (gradients, measured) = alone.differentiate(images.clone(), &labels).unwrap();
         let expected = gradients.by_name(&alone.classifier);
         let share = |rank: LocalRanks| {
-            let begin = |rank: usize| rank * pictures / ranks;
+            let begin = |rank: usize| rank * count / ranks;
             let own = begin(rank.rank())..begin(rank.rank() + 1);
             let part = match own.is_empty() {
                 true => Tensor::zeros([0, 3, 16, 16], device),
@@ -193,10 +193,7 @@ pub fn ranks_train_as_one<B: TrainBackend>(device: &B::Device) {
         });
         for (of_rank, gradients, tensors) in &found {
             assert_close(&[of_rank.loss], &[f64::from(measured.loss)], 1e-6);
-            assert_eq!(
-                (of_rank.pictures, of_rank.correct),
-                (pictures, measured.correct)
-            );
+            assert_eq!((of_rank.images, of_rank.correct), (count, measured.correct));
             assert_eq!(gradients.len(), expected.len());
             for (name, gradient) in gradients {
                 let expected: Vec<f64> = (expected[name].values.iter())
@@ -238,8 +235,8 @@ pub fn a_frozen_backbone_stays<B: TrainBackend>(device: &B::Device) {
     }
 }
 
-/// The loss falls and each picture finds its class, with the backbone and without it.
-pub fn separable_pictures_are_told_apart<B: TrainBackend>(device: &B::Device) {
+/// The loss falls and each image finds its class, with the backbone and without it.
+pub fn separable_images_are_told_apart<B: TrainBackend>(device: &B::Device) {
     let (images, labels) = separable::<B>(24, device);
     for (freeze, learning_rate) in [(false, 5e-3), (true, 5e-2)] {
         let config = FinetuneConfig {

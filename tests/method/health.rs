@@ -79,7 +79,7 @@ pub fn agreement<B: TrainBackend>(device: &B::Device) {
     assert_eq!(health.agreement, 1.0);
 }
 
-/// The last norm gives one feature for all pictures and patches: flat, and with sharp targets all on one prototype.
+/// The last norm gives one feature for all images and patches: flat, and with sharp targets all on one prototype.
 pub fn flat_features<B: TrainBackend>(device: &B::Device) {
     let flat = |name: &str, tensor: &mut NamedTensor| {
         if name == "backbone.norm.weight" {

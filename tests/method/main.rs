@@ -163,7 +163,7 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("a frozen backbone", finetune::a_frozen_backbone_stays::<B>),
         (
             "a classifier tells apart",
-            finetune::separable_pictures_are_told_apart::<B>,
+            finetune::separable_images_are_told_apart::<B>,
         ),
         (
             "a broken batch",
@@ -223,7 +223,7 @@ fn tiny_method<B: TrainBackend>(device: &B::Device) -> VitIbot<B> {
     tiny().init(3, device).unwrap()
 }
 
-/// Two views of `batch` random pictures.
+/// Two views of `batch` random images.
 fn random_views<B: Backend>(batch: usize, device: &B::Device) -> Vec<Tensor<B, 4>> {
     let mut random = Random::new(5, 0, 0, Stream::View(0));
     let mut view = || {

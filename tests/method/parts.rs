@@ -23,7 +23,7 @@ pub struct Step {
     pub centers: [Vec<f32>; 2],
 }
 
-/// One step on 32 pictures in two views of each size, some without a masked patch, some with all masked.
+/// One step on 32 images in two views of each size, some without a masked patch, some with all masked.
 pub fn one_step<B: TrainBackend>(
     method: VitIbot<B>,
     micro_batch_size: Option<usize>,
@@ -33,7 +33,7 @@ pub fn one_step<B: TrainBackend>(
     step_with_masks(method, micro_batch_size, masks.collect(), device)
 }
 
-/// [`one_step`] with masks of one's own, view by view, four patches a picture.
+/// [`one_step`] with masks of one's own, view by view, four patches an image.
 fn step_with_masks<B: TrainBackend>(
     method: VitIbot<B>,
     micro_batch_size: Option<usize>,
@@ -156,7 +156,7 @@ pub fn parts_without_masks_or_without_visible_patches<B: TrainBackend>(device: &
     for streaming_prototypes in [StreamingPrototypes::Never, StreamingPrototypes::Always] {
         let config = IbotConfig {
             streaming_prototypes,
-            koleo_weight: 0.0, // pictures that are all mask tokens lie in one point
+            koleo_weight: 0.0, // images that are all mask tokens lie in one point
             ..all_losses(TargetKind::Sinkhorn, PatchWeight::Patch)
         };
         let masks = (0..256).map(|patch| match patch / 4 % 32 {

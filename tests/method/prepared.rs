@@ -1,4 +1,4 @@
-//! Recorded models of other programs: what their description says, and their pictures.
+//! Recorded models of other programs: what their description says, and their images.
 
 use std::path::Path;
 
@@ -30,22 +30,22 @@ pub fn read_at_side(model: &Path, image_size: usize, fit: EvalFit) -> LoadedMode
     model
 }
 
-/// Compares the first image of a recorded case with what this crate makes of the case's picture for the model: a level at most
+/// Compares the first image of a recorded case with what this crate makes of the case's image for the model: a level at most
 /// apart, as between this crate's resizing and Pillow's.
-pub fn pictures_are_prepared_alike(model: &Path, case: &str) {
+pub fn images_are_prepared_alike(model: &Path, case: &str) {
     let file = format!("tests/fixtures/parity/{case}.safetensors");
     let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     let recorded = read_safetensors(&recorded).unwrap();
-    let [height, width, _] = recorded["picture"].shape[..] else {
-        panic!("{:?}", recorded["picture"].shape);
+    let [height, width, _] = recorded["image"].shape[..] else {
+        panic!("{:?}", recorded["image"].shape);
     };
-    let levels = recorded["picture"].values.iter();
+    let levels = recorded["image"].values.iter();
     let levels = levels.map(|level| *level as u8).collect();
-    let picture = RgbImage::from_raw(width as u32, height as u32, levels).unwrap();
+    let image = RgbImage::from_raw(width as u32, height as u32, levels).unwrap();
     let preprocessing = read_model(model, &ModelOptions::default())
         .unwrap()
         .preprocessing;
-    let shown = seen(&preprocessing, &picture).unwrap();
+    let shown = seen(&preprocessing, &image).unwrap();
     let [mean, std] = [preprocessing.mean, preprocessing.std];
     let pixels = preprocessing.image_size.pow(2);
     let expected = recorded["images"].values.chunks(pixels).take(3);

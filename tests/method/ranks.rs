@@ -25,7 +25,7 @@ pub const CHECKS: &[(&str, Check<B>)] = &[
     ("ranks exchange halves", exchange_halves),
 ];
 
-/// Pictures of a batch.
+/// Images of a batch.
 const BATCH: usize = 8;
 const STEPS: u64 = 5;
 /// Patches of a view.
@@ -40,7 +40,7 @@ struct Case {
     local_views: usize,
     precision: Precision,
     wire: Wire,
-    /// Pictures without a masked patch, from the first on.
+    /// Images without a masked patch, from the first on.
     unmasked: usize,
 }
 
@@ -61,7 +61,7 @@ fn of_bits(tensors: Tensors) -> Vec<(String, Vec<u32>)> {
         .collect()
 }
 
-/// Pictures `from..to` of a batch.
+/// Images `from..to` of a batch.
 fn share(case: &Case, step: u64, from: usize, to: usize) -> StepInput<B> {
     let mut random = Random::new(7, step, 0, Stream::View(0));
     let mut views = |count: usize, side: usize| -> Vec<Tensor<Flex, 4>> {
@@ -75,10 +75,9 @@ fn share(case: &Case, step: u64, from: usize, to: usize) -> StepInput<B> {
     let [global_views, local_views] = [views(2, 16), views(case.local_views, 8)];
     let is_masked = |patch: usize| (patch * 7 + patch / 9 + step as usize) % 5 < 2;
     let of_view = |view: usize| {
-        (from..to).flat_map(move |picture| {
-            let patches =
-                (view * BATCH + picture) * PATCHES..(view * BATCH + picture + 1) * PATCHES;
-            patches.map(move |patch| picture >= case.unmasked && is_masked(patch))
+        (from..to).flat_map(move |image| {
+            let patches = (view * BATCH + image) * PATCHES..(view * BATCH + image + 1) * PATCHES;
+            patches.map(move |patch| image >= case.unmasked && is_masked(patch))
         })
     };
     StepInput {

@@ -16,7 +16,7 @@ use crate::{assert_close, random_views, tiny, values};
 
 type Inner<B> = <B as AutodiffBackend>::InnerBackend;
 
-/// Every other patch of two views of two pictures.
+/// Every other patch of two views of two images.
 fn masks() -> Vec<bool> {
     (0..16).map(|patch| patch % 2 == 0).collect()
 }

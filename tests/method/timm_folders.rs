@@ -10,7 +10,7 @@ use ibot::files::model::{
 };
 use ibot::files::{read_safetensors, write_safetensors};
 
-use crate::prepared::{has_recorded_normalization, pictures_are_prepared_alike, read_at_side};
+use crate::prepared::{has_recorded_normalization, images_are_prepared_alike, read_at_side};
 
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/timm")
@@ -42,8 +42,8 @@ fn config_says_everything() {
 }
 
 #[test]
-fn pictures_are_prepared_as_by_timm() {
-    pictures_are_prepared_alike(&fixture(), "timm");
+fn images_are_prepared_as_by_timm() {
+    images_are_prepared_alike(&fixture(), "timm");
 }
 
 fn card(architecture: &VitConfig, image_size: usize, fit: EvalFit) -> ModelCard {

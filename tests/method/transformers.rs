@@ -13,7 +13,7 @@ use ibot::files::{NamedTensor, Role, backbone_of, read_safetensors, read_weights
 use ibot::precision::Precision;
 use serde_json::{Value, json};
 
-use crate::prepared::{has_recorded_normalization, pictures_are_prepared_alike, read_at_side};
+use crate::prepared::{has_recorded_normalization, images_are_prepared_alike, read_at_side};
 
 type Tensors = BTreeMap<String, NamedTensor>;
 
@@ -99,10 +99,10 @@ fn config_and_preprocessor_say_everything() {
 
 /// The processor's pixels, by what its file says: a level at most apart, as between this crate's resizing and Pillow's.
 #[test]
-fn pictures_are_prepared_as_the_processor_does() {
+fn images_are_prepared_as_the_processor_does() {
     for name in ["vit", "dinov2", "registers"] {
         let case = format!("transformers_{name}");
-        pictures_are_prepared_alike(&fixture(name), &case);
+        images_are_prepared_alike(&fixture(name), &case);
     }
 }
 

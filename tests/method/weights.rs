@@ -96,7 +96,7 @@ pub fn misfits_are_refused<B: TrainBackend>(device: &B::Device) {
     std::fs::remove_file(path).unwrap();
 }
 
-/// The weights of a small encoder for pictures of 32 pixels.
+/// The weights of a small encoder for images of 32 pixels.
 fn vit_tiny() -> Tensors {
     let config = vit_from_name("vit_tiny_patch16_224", 32).unwrap();
     let mut random = Random::new(0, 0, 0, Stream::Init);

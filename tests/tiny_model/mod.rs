@@ -1,4 +1,4 @@
-//! A model file that a software GPU runs in no time, and pictures for it.
+//! A model file that a software GPU runs in no time, and images for it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,13 +38,13 @@ impl Scratch {
         path
     }
 
-    /// So many pictures, each unlike the others.
-    pub fn pictures(&self, count: u32) -> Vec<PathBuf> {
-        let folder = self.path("pictures");
+    /// So many images, each unlike the others.
+    pub fn images(&self, count: u32) -> Vec<PathBuf> {
+        let folder = self.path("images");
         fs::create_dir_all(&folder).unwrap();
         let write = |at| {
             let path = folder.join(format!("{at}.png"));
-            picture(at).save(&path).unwrap();
+            image(at).save(&path).unwrap();
             path
         };
         (0..count).map(write).collect()
@@ -59,8 +59,8 @@ impl Drop for Scratch {
     }
 }
 
-/// Picture number `at`, half transparent for odd numbers.
-pub fn picture(at: u32) -> RgbaImage {
+/// Image number `at`, half transparent for odd numbers.
+pub fn image(at: u32) -> RgbaImage {
     let alpha = if at.is_multiple_of(2) { 255 } else { 90 };
     RgbaImage::from_fn(40, 36, |x, y| {
         Rgba([(x * 6) as u8, (y * 7) as u8, (at * 41) as u8, alpha])

@@ -12,7 +12,7 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::Path;
 use std::ptr;
 
-use ibot::app::{EmbedRequest, EmbedderConfig, EmbedderHandle, Picture, catch_panic};
+use ibot::app::{EmbedRequest, EmbedderConfig, EmbedderHandle, ImageInput, catch_panic};
 use ibot::device::BackendChoice;
 use ibot::{Error, Result};
 
@@ -81,7 +81,7 @@ pub unsafe extern "C" fn ibot_width(embedder: *const IbotEmbedder) -> usize {
     unsafe { embedder.as_ref() }.map_or(0, |embedder| embedder.width)
 }
 
-/// The feature of a picture file.
+/// The feature of an image file.
 ///
 /// # Safety
 /// As [`ibot_width`]; `path` is null or a C string; `feature` is null or has place for `length` numbers.
@@ -124,9 +124,9 @@ pub unsafe extern "C" fn ibot_embed_rgba(
         let bytes = bytes.ok_or_else(|| Error::config("width", width, "is too large"))?;
         // SAFETY: not null, and the caller guarantees that many bytes, which no allocation exceeds.
         let pixels = unsafe { std::slice::from_raw_parts(pixels, bytes) };
-        let picture = Picture::rgba(pixels.to_vec(), width, height)?;
+        let image = ImageInput::rgba(pixels.to_vec(), width, height)?;
         // SAFETY: the caller's word.
-        unsafe { embed(embedder, picture, feature, length) }
+        unsafe { embed(embedder, image, feature, length) }
     })
 }
 
@@ -158,7 +158,7 @@ pub extern "C" fn ibot_last_error() -> *const c_char {
 /// As [`ibot_embed_path`].
 unsafe fn embed(
     embedder: *const IbotEmbedder,
-    picture: Picture,
+    image: ImageInput,
     feature: *mut f32,
     length: usize,
 ) -> Result<()> {
@@ -171,7 +171,7 @@ unsafe fn embed(
         let remedy = format!("a feature has {} numbers", embedder.width);
         return Err(Error::config("length", length, remedy));
     }
-    let made = embedder.handle.embed(EmbedRequest::new([picture])).wait()?;
+    let made = embedder.handle.embed(EmbedRequest::new([image])).wait()?;
     let made = made.into_iter().next();
     let made = made.ok_or_else(|| Error::Embedding("no feature was computed".into()))??;
     if made.cls.len() != length {

@@ -26,7 +26,7 @@ pub struct Report {
     pub model: String,
     pub data: String,
     pub val: Option<String>,
-    pub pictures: usize,
+    pub images: usize,
     pub classes: usize,
     pub tested: usize,
     pub splits: usize,

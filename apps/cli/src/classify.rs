@@ -1,4 +1,4 @@
-//! `ibot classify`: the classes of pictures, by a classifier that `ibot finetune` wrote.
+//! `ibot classify`: the classes of images, by a classifier that `ibot finetune` wrote.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ pub struct ClassifyArgs {
 #[derive(Debug, Serialize)]
 struct Report {
     classes: Vec<String>,
-    pictures: Vec<Classified>,
+    images: Vec<Classified>,
     skipped: usize,
 }
 
@@ -44,11 +44,11 @@ impl ClassifyArgs {
         let embedded = self.model.embed(&embedder, &folder, FeatureKind::Cls, 1)?;
         let report = Report {
             classes: classifier.classes().to_vec(),
-            pictures: classify(&embedded, &classifier),
+            images: classify(&embedded, &classifier),
             skipped: embedded.skipped.len(),
         };
         if let Some(out) = &self.out {
-            write_classified(out, &report.pictures)?;
+            write_classified(out, &report.images)?;
         }
         self.model
             .answer(&report, || report.text(self.out.as_ref()))
@@ -62,13 +62,13 @@ impl Report {
             return format!(
                 "{}: {}",
                 printable(out),
-                counted(self.pictures.len(), "image")
+                counted(self.images.len(), "image")
             );
         }
         let mut text = String::new();
-        for picture in &self.pictures {
-            let percent = 100.0 * picture.probability;
-            let (class, path) = (printable(&picture.class), printable(&picture.path));
+        for image in &self.images {
+            let percent = 100.0 * image.probability;
+            let (class, path) = (printable(&image.class), printable(&image.path));
             let _ = writeln!(text, "{percent:5.1} %  {class}  {path}");
         }
         text

@@ -1,10 +1,10 @@
-//! `ibot cluster`: groups of pictures that look alike to a model.
+//! `ibot cluster`: groups of images that look alike to a model.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use ibot::data::PictureSource as _;
-use ibot::embedding::{ColumnValues, Embedded, PictureColumns};
+use ibot::data::ImageSource as _;
+use ibot::embedding::{ColumnValues, Embedded, ImageColumns};
 use ibot::error::{counted, printable};
 use ibot::eval::{
     Clustering, KMeansConfig, adjusted_rand_index, k_means, normalized_mutual_information,
@@ -55,7 +55,7 @@ pub struct ClusterArgs {
 
 #[derive(Debug, Serialize)]
 struct Report {
-    pictures: usize,
+    images: usize,
     clusters: Vec<Cluster>,
     /// Agreement with the classes; none without classes.
     normalized_mutual_information: Option<f64>,
@@ -64,7 +64,7 @@ struct Report {
 
 #[derive(Debug, Serialize)]
 struct Cluster {
-    pictures: usize,
+    images: usize,
     sheet: Option<String>,
     paths: Vec<String>,
 }
@@ -99,7 +99,7 @@ impl ClusterArgs {
         let has_classes = embedded.classes.len() > 1;
         let of = |cluster| self.cluster(cluster, &embedded, &found.assignments, &distances);
         let report = Report {
-            pictures: count,
+            images: count,
             clusters: (0..clusters).map(of).collect::<Result<_>>()?,
             normalized_mutual_information: has_classes
                 .then(|| normalized_mutual_information(&truth, &assigned)),
@@ -135,7 +135,7 @@ impl ClusterArgs {
             destination::outside("--out", out, data)?;
         }
         if let Some(table) = &self.table {
-            PictureColumns::check_path("--table", table)?;
+            ImageColumns::check_path("--table", table)?;
             if let Some(data) = self.data.path() {
                 destination::outside("--table", table, data)?;
             }
@@ -159,7 +159,7 @@ impl ClusterArgs {
             return Ok(());
         };
         let clusters = assignments.iter().map(|cluster| *cluster as i32);
-        let columns = PictureColumns {
+        let columns = ImageColumns {
             paths: &embedded.paths,
             labels: &embedded.class_names(),
             columns: vec![
@@ -190,22 +190,22 @@ impl ClusterArgs {
         let members: Vec<(PathBuf, String)> = members.collect();
         let sheet = self.sheet_of(cluster, &members)?;
         Ok(Cluster {
-            pictures: members.len(),
+            images: members.len(),
             sheet: sheet.map(|file| path_text(&file)),
             paths: members.iter().map(|(path, _)| path_text(path)).collect(),
         })
     }
 
     /// Number of clusters for this many images in this many classes.
-    fn clusters(&self, pictures: usize, classes: usize) -> Result<usize> {
+    fn clusters(&self, images: usize, classes: usize) -> Result<usize> {
         match self.clusters {
-            Some(asked) if asked > pictures => {
-                let remedy = format!("must be at most the number of images, {pictures}");
+            Some(asked) if asked > images => {
+                let remedy = format!("must be at most the number of images, {images}");
                 Err(Error::config("--clusters", asked, remedy))
             }
             Some(asked) => Ok(asked),
-            None if classes > 1 => Ok(classes.min(pictures)),
-            None => Ok(CLUSTERS.min(pictures)),
+            None if classes > 1 => Ok(classes.min(images)),
+            None => Ok(CLUSTERS.min(images)),
         }
     }
 
@@ -260,7 +260,7 @@ impl Report {
                 .sheet
                 .as_ref()
                 .map(|sheet| format!("  {}", printable(sheet)));
-            let images = counted(cluster.pictures, "image");
+            let images = counted(cluster.images, "image");
             let _ = writeln!(text, "cluster {at}: {images}{}", sheet.unwrap_or_default());
         }
         let agreement = self

@@ -5,7 +5,7 @@ use std::path::Path;
 use ibot::{Error, Result};
 use serde_json::Value;
 
-use super::picture::{LineChart, Series};
+use super::drawing::{LineChart, Series};
 
 /// Maximum number of points in a line; more steps are averaged.
 const POINTS: usize = 400;

@@ -1,11 +1,11 @@
-//! `ibot embed`: the features of a folder's pictures, or of their patches, as a file.
+//! `ibot embed`: the features of a folder's images, or of their patches, as a file.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ibot::data::{ImageFolder, PictureSource as _};
+use ibot::data::{ImageFolder, ImageSource as _};
 use ibot::embedding::{
     Embedder, EmbeddingTable, FeatureKind, FolderRequest, PatchRequest, PatchTable, TableFormat,
     embed_patches,
@@ -53,7 +53,7 @@ pub struct EmbedArgs {
 #[derive(Debug, Serialize)]
 struct Report {
     out: String,
-    pictures: usize,
+    images: usize,
     /// Rows and columns of the patches of each image.
     #[serde(skip_serializing_if = "Option::is_none")]
     grid: Option<[usize; 2]>,
@@ -140,7 +140,7 @@ impl EmbedArgs {
             kept: removed.map(|_| reused.kept),
             removed,
             out: path_text(&out),
-            pictures: table.len(),
+            images: table.len(),
             grid: None,
             width: table.width,
             skipped,
@@ -215,7 +215,7 @@ impl EmbedArgs {
         let out = self.written_to(visited.is_cut_short);
         let report = Report {
             out: path_text(&out),
-            pictures: table.len(),
+            images: table.len(),
             grid: Some(shape.grid),
             kept: None,
             removed: None,
@@ -235,11 +235,11 @@ impl EmbedArgs {
     }
 
     fn report(&self, report: &Report, is_cut_short: bool, folder: &ImageFolder) -> Result<()> {
-        let (pictures, width, out) = (report.pictures, report.width, printable(&report.out));
+        let (images, width, out) = (report.images, report.width, printable(&report.out));
         if is_cut_short {
             let of = folder.len();
             self.model
-                .note(&format!("{out}: features of {pictures} of {of} images"));
+                .note(&format!("{out}: features of {images} of {of} images"));
             return Err(Error::Stopped);
         }
         self.model.answer(report, || match report.grid {
@@ -250,10 +250,10 @@ impl EmbedArgs {
                     (_, 0) => format!(", {kept} of them kept"),
                     _ => format!(", {kept} of them kept, {removed} removed"),
                 };
-                format!("{out}: {pictures} x {width} features{changes}")
+                format!("{out}: {images} x {width} features{changes}")
             }
             Some([rows, columns]) => {
-                format!("{out}: {pictures} x {rows} x {columns} x {width} features")
+                format!("{out}: {images} x {rows} x {columns} x {width} features")
             }
         })
     }

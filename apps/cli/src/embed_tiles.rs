@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ibot::data::{FolderConfig, ImageFolder, PictureSource as _, Tiles};
+use ibot::data::{FolderConfig, ImageFolder, ImageSource as _, Tiles};
 use ibot::embedding::{EmbeddedTiles, Embedder, FolderRequest, embed_tiles};
 use ibot::error::{counted, printable};
 use ibot::path_text::path_text;
@@ -28,7 +28,7 @@ pub struct TileArgs {
 struct Report {
     out: String,
     tiles: usize,
-    pictures: usize,
+    images: usize,
     width: usize,
     skipped: usize,
 }
@@ -90,7 +90,7 @@ impl TileArgs {
         let report = Report {
             out: path_text(out),
             tiles: rows,
-            pictures: folder.len() - skipped.len(),
+            images: folder.len() - skipped.len(),
             width,
             skipped: folder.summary().skipped.len() + skipped.len(),
         };

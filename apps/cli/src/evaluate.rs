@@ -183,7 +183,7 @@ impl SplitArgs {
             model: source.name(),
             data: path_text(&folders.data),
             val: folders.val.as_deref().map(path_text),
-            pictures: embedded.set.len(),
+            images: embedded.set.len(),
             classes: embedded.classes.len(),
             tested,
             splits: found.len(),

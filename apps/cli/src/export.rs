@@ -232,7 +232,7 @@ impl ExportArgs {
         run: &Path,
     ) -> Result<String> {
         let data = RunRecord::read(run)?.map(|record| DataCard {
-            pictures: record.pictures,
+            images: record.images,
             fingerprint: record.fingerprint,
         });
         let network = match self.network {

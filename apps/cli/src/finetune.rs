@@ -137,7 +137,7 @@ impl FinetuneObserver for Progress<'_> {
             "run {}: {} classes, {} to train on and {} held out, {}, {:.2} M trained parameters",
             printable(&start.out),
             start.classes.len(),
-            counted(start.pictures, "image"),
+            counted(start.images, "image"),
             start.held_out,
             counted(start.steps, "step"),
             start.parameters as f64 / 1e6

@@ -164,7 +164,7 @@ fn describe(card: &ModelCard, hash: &str) -> Result<()> {
     if let Some(data) = &card.data {
         answer(format_args!(
             "{} (dataset hash {})",
-            counted(data.pictures, "training image"),
+            counted(data.images, "training image"),
             printable(&data.fingerprint)
         ))?;
     }
@@ -175,7 +175,7 @@ fn describe(card: &ModelCard, hash: &str) -> Result<()> {
     answer(format_args!("BLAKE3 {hash}"))?;
     answer(format_args!(
         "fingerprint: features of {} built-in images, compared whenever the file is loaded",
-        ibot::files::model::FINGERPRINT_PICTURES
+        ibot::files::model::FINGERPRINT_IMAGES
     ))
 }
 

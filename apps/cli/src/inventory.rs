@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ibot::data::{
-    FolderConfig, ImageFolder, KeptFiles, Parts, PictureSource, Survey, SurveyConfig, parts_of,
+    FolderConfig, ImageFolder, ImageSource, KeptFiles, Parts, Survey, SurveyConfig, parts_of,
 };
 use ibot::error::{counted, printable};
 use ibot::unfinished::write_whole;
@@ -99,7 +99,7 @@ impl DataArgs {
             decodes: !self.no_decode,
             near: self.near,
         };
-        let bar = ModelArgs::bar(folder.len() + val_folder.as_ref().map_or(0, PictureSource::len));
+        let bar = ModelArgs::bar(folder.len() + val_folder.as_ref().map_or(0, ImageSource::len));
         let survey = Survey::of(&folder, val_folder.as_ref(), &config, &stop, &|done| {
             bar.set_position(done as u64);
         });

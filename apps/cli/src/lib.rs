@@ -20,6 +20,7 @@ mod devices;
 mod doctor;
 #[cfg(test)]
 mod documents;
+mod drawing;
 mod duration;
 mod embed;
 mod embed_tiles;
@@ -32,6 +33,7 @@ mod folder_args;
 #[cfg(test)]
 #[path = "../../../tests/gpu/mod.rs"]
 mod gpu;
+mod image_names;
 mod images;
 mod index;
 mod inspect;
@@ -47,8 +49,6 @@ mod outlier_patches;
 mod outliers;
 mod output;
 mod page;
-mod picture;
-mod picture_names;
 mod plan;
 mod probe;
 mod progress;

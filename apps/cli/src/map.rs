@@ -118,14 +118,14 @@ impl MapArgs {
         let shown = count.min(self.most);
         let chosen = (0..shown).map(|at| at * count / shown);
         // an image that can no longer be read is left out
-        let picture = |at: usize| Some((at, self.small(&embedded.paths[at])?));
+        let image = |at: usize| Some((at, self.small(&embedded.paths[at])?));
         let chosen: Vec<usize> = chosen.collect();
-        let pictures: Vec<(usize, String)> = chosen.into_par_iter().filter_map(picture).collect();
-        if pictures.is_empty() {
+        let images: Vec<(usize, String)> = chosen.into_par_iter().filter_map(image).collect();
+        if images.is_empty() {
             let reason = "none of the images can be read";
             return Err(Error::data(source, reason));
         }
-        let at = || pictures.iter().map(|(at, _)| *at);
+        let at = || images.iter().map(|(at, _)| *at);
         let rows: Vec<f32> = at()
             .flat_map(|at| rows[at * width..(at + 1) * width].iter().copied())
             .collect();
@@ -142,24 +142,24 @@ impl MapArgs {
             labels: at().map(|at| embedded.set.labels[at]).collect(),
             classes: &embedded.classes,
             near: layout.near.iter().map(near).collect(),
-            thumbnails: pictures.into_iter().map(|(_, jpeg)| jpeg).collect(),
+            thumbnails: images.into_iter().map(|(_, jpeg)| jpeg).collect(),
         })
     }
 
     /// Its thumbnail; none if it cannot be read.
     fn small(&self, path: &Path) -> Option<String> {
         let (side, quality) = THUMBNAIL;
-        let picture = decode_rgb_in(path, self.model.pixels.max_pixels, self.model.range()).ok()?;
-        let longer = picture.width().max(picture.height());
-        let picture = match longer > side {
+        let image = decode_rgb_in(path, self.model.pixels.max_pixels, self.model.range()).ok()?;
+        let longer = image.width().max(image.height());
+        let image = match longer > side {
             true => {
                 let [width, height] =
-                    [picture.width(), picture.height()].map(|of| (of * side / longer).max(1));
-                thumbnail(&picture, width, height)
+                    [image.width(), image.height()].map(|of| (of * side / longer).max(1));
+                thumbnail(&image, width, height)
             }
-            false => picture,
+            false => image,
         };
-        page::jpeg(&picture, quality).ok()
+        page::jpeg(&image, quality).ok()
     }
 }
 

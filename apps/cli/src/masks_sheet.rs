@@ -2,16 +2,16 @@
 
 use ibot::Result;
 use ibot::data::decode::decode_rgb_in;
-use ibot::data::{MaskedPictures, PictureSource as _};
+use ibot::data::{ImageSource as _, MaskedImages};
 use ibot::embedding::{Embedder, Segmented};
 use ibot::error::printable;
 use ibot::eval::Confusion;
 use image::{DynamicImage, RgbImage};
 
+use super::drawing::{Captioned, class_colors, contact_sheet};
 use super::model::ModelArgs;
-use super::picture::{Captioned, class_colors, contact_sheet};
 
-/// Images in a row, three pictures each; and the side of a picture.
+/// Images in a row, three images each; and the side of an image.
 const IMAGES: usize = 2;
 const SIDE: u32 = 160;
 
@@ -37,7 +37,7 @@ impl Example {
 pub fn masks_sheet(
     model: &ModelArgs,
     embedder: &Embedder,
-    pictures: &MaskedPictures,
+    images: &MaskedImages,
     examples: &[Example],
     way: usize,
     classifier: &str,
@@ -45,7 +45,7 @@ pub fn masks_sheet(
     let side = embedder.preprocessing().image_size as u32;
     let mut shown: Vec<(DynamicImage, String)> = Vec::new();
     for example in examples {
-        let path = pictures.name(example.sample);
+        let path = images.name(example.sample);
         let seen = embedder.seen(&decode_rgb_in(
             &path,
             model.pixels.max_pixels,
@@ -63,7 +63,7 @@ pub fn masks_sheet(
     }
     let captioned: Vec<Captioned<'_>> = shown
         .iter()
-        .map(|(picture, caption)| Captioned { picture, caption })
+        .map(|(image, caption)| Captioned { image, caption })
         .collect();
     let title = format!("masks by patch features: {classifier}");
     Ok(contact_sheet(&title, &captioned, 3 * IMAGES, SIDE))

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use ibot::backbone::Normalization;
-use ibot::data::{FolderConfig, ImageFolder, Parts, PictureSource as _, ValueRange, parts_of};
+use ibot::data::{FolderConfig, ImageFolder, ImageSource as _, Parts, ValueRange, parts_of};
 use ibot::device::Selected;
 use ibot::embedding::{
     Embedded, Embedder, EmbeddingTable, FeatureKind, FolderRequest, Reused, embed_changed,

@@ -20,7 +20,7 @@ const NAMED: usize = 3;
 /// Left out of each epoch, by all images: more is said to be much.
 const MANY_LEFT_OUT: f64 = 0.1;
 
-/// What is known of a run before its pictures are.
+/// What is known of a run before its images are.
 #[derive(Debug, Clone)]
 pub struct Opening {
     pub config: RunConfig,
@@ -97,7 +97,7 @@ impl Opening {
         let found_text = found.to_string();
         let mut lines = found_text.lines();
         let mut text = format!("{sources}: {}", lines.next().unwrap_or_default());
-        let mut kept = found.pictures;
+        let mut kept = found.images;
         if let Some(held_out) = held_out {
             kept = kept.saturating_sub(held_out);
             text +=
@@ -177,7 +177,7 @@ impl Opening {
         let plan = Plan::new(
             &self.config,
             &self.selected,
-            start.pictures,
+            start.images,
             Choosable::default(),
         );
         let Ok(plan) = plan else {
@@ -206,7 +206,7 @@ impl Opening {
     /// That a run does not fit, and the flags with which it would.
     fn too_large(&self, why: &str, start: &RunStart) -> String {
         let may = Choosable::left_open_by(None);
-        let plan = Plan::new(&self.config, &self.selected, start.pictures, may);
+        let plan = Plan::new(&self.config, &self.selected, start.images, may);
         let fitting = plan.ok().filter(|plan| plan.verdict.may_run());
         let remedy = match fitting.map(|plan| plan.choice) {
             Some(choice) => {

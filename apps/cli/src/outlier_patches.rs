@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ibot::data::{ImageFolder, PictureSource as _};
+use ibot::data::{ImageFolder, ImageSource as _};
 use ibot::embedding::{Embedder, PatchDistances, PatchRequest, normal_patches, patch_distances};
 use ibot::error::counted;
 use ibot::memory::machine_bytes;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ibot::data::ImageFolder;
 use ibot::data::decode::decode_rgb_in;
 use ibot::data::drawing::write_drawing;
-use ibot::embedding::{ColumnValues, Embedder, PictureColumns};
+use ibot::embedding::{ColumnValues, Embedder, ImageColumns};
 use ibot::error::{counted, printable};
 use ibot::eval::NormalRows;
 use ibot::path_text::path_text;
@@ -17,12 +17,12 @@ use image::DynamicImage;
 use serde::Serialize;
 
 use super::destination;
+use super::drawing::{Captioned, contact_sheet, heat_overlay};
 use super::features::{Features, Source, features, no_images};
+use super::image_names::image_names;
 use super::images::OptionalImages;
 use super::model::ModelArgs;
 use super::outlier_patches::{Outlier, PatchMaps, PatchesArgs};
-use super::picture::{Captioned, contact_sheet, heat_overlay};
-use super::picture_names::picture_names;
 use super::sheets::{note_earlier, save_sheet};
 
 /// Lines of text, and side of an image on a sheet with maps.
@@ -63,7 +63,7 @@ pub struct OutliersArgs {
 
 #[derive(Debug, Serialize)]
 struct Report {
-    pictures: usize,
+    images: usize,
     /// Number of normal images.
     reference: usize,
     /// Median of the distances.
@@ -98,7 +98,7 @@ impl OutliersArgs {
         }
         let median = outliers[outliers.len() / 2].distance;
         let mut report = Report {
-            pictures: outliers.len(),
+            images: outliers.len(),
             reference,
             median,
             outliers,
@@ -187,7 +187,7 @@ impl OutliersArgs {
         write_table(&table, &report.outliers)?;
         let sheet = out.join("outliers.png");
         let shown = &report.outliers[..report.outliers.len().min(self.top)];
-        let title = format!("farthest {} of {}", shown.len(), report.pictures);
+        let title = format!("farthest {} of {}", shown.len(), report.images);
         let mut files = vec![table, sheet.clone()];
         match embedder {
             None => {
@@ -224,8 +224,8 @@ impl OutliersArgs {
             .iter()
             .map(|outlier| ibot::path_text::path_of_text(&outlier.path));
         let paths: Vec<PathBuf> = paths.collect();
-        let (mut files, mut pictures) = (Vec::new(), Vec::<(DynamicImage, String)>::new());
-        for ((outlier, path), name) in shown.iter().zip(&paths).zip(picture_names(&paths)) {
+        let (mut files, mut images) = (Vec::new(), Vec::<(DynamicImage, String)>::new());
+        for ((outlier, path), name) in shown.iter().zip(&paths).zip(image_names(&paths)) {
             let Some(map) = &outlier.map else { continue };
             let seen = embedder.seen(&decode_rgb_in(
                 path,
@@ -236,12 +236,12 @@ impl OutliersArgs {
             let file = out.join(format!("{}{HEAT}", name.file));
             write_drawing(&file, &heat)?;
             files.push(file);
-            pictures.push((seen.into(), printable(&name.title)));
-            pictures.push((heat.into(), format!("{:.3}", outlier.distance)));
+            images.push((seen.into(), printable(&name.title)));
+            images.push((heat.into(), format!("{:.3}", outlier.distance)));
         }
-        let captioned: Vec<Captioned<'_>> = pictures
+        let captioned: Vec<Captioned<'_>> = images
             .iter()
-            .map(|(picture, caption)| Captioned { picture, caption })
+            .map(|(image, caption)| Captioned { image, caption })
             .collect();
         let [low, high] = range;
         let title = format!("distance of patches, clear {low:.2} to red {high:.2}");
@@ -286,7 +286,7 @@ fn write_table(file: &Path, outliers: &[Outlier]) -> Result<()> {
             columns.push((name, ColumnValues::Int(places.collect())));
         }
     }
-    PictureColumns {
+    ImageColumns {
         paths: &paths,
         labels: &labels,
         columns,
@@ -297,7 +297,7 @@ fn write_table(file: &Path, outliers: &[Outlier]) -> Result<()> {
 impl Report {
     fn text(&self) -> String {
         let (images, normal) = (
-            counted(self.pictures, "image"),
+            counted(self.images, "image"),
             counted(self.reference, "image"),
         );
         let mut text = format!(

@@ -10,7 +10,7 @@ use ibot::{Error, Result};
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
 
-use super::picture::{COLORS, INKS, LineChart, without_title};
+use super::drawing::{COLORS, INKS, LineChart, without_title};
 
 /// Of the JPEG of a drawing.
 const QUALITY: u8 = 90;
@@ -20,9 +20,9 @@ const QUALITY: u8 = 90;
 pub enum Columns {
     /// Charts.
     Charts,
-    /// Single pictures.
-    Pictures,
-    /// Pairs of pictures.
+    /// Single images.
+    Images,
+    /// Pairs of images.
     Pairs,
 }
 
@@ -67,7 +67,7 @@ impl Page {
         }
         let class = match columns {
             Columns::Charts => "grid charts",
-            Columns::Pictures => "grid",
+            Columns::Images => "grid",
             Columns::Pairs => "grid wide",
         };
         let _ = writeln!(self.body, "<div class=\"{class}\">");
@@ -78,7 +78,7 @@ impl Page {
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be encoded.
-    pub fn picture(&mut self, title: &str, drawing: &RgbImage) -> Result<()> {
+    pub fn image(&mut self, title: &str, drawing: &RgbImage) -> Result<()> {
         let (title, data) = (escape(title), jpeg(&without_title(drawing), QUALITY)?);
         let _ = writeln!(
             self.body,
@@ -175,14 +175,14 @@ fn chart_style() -> String {
     style + "}\n"
 }
 
-/// A picture as JPEG in base64: maps of photos are a fifth of their size as PNG.
+/// An image as JPEG in base64: maps of photos are a fifth of their size as PNG.
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be encoded.
-pub fn jpeg(picture: &RgbImage, quality: u8) -> Result<String> {
+pub fn jpeg(image: &RgbImage, quality: u8) -> Result<String> {
     let mut bytes = Vec::new();
     let encoder = JpegEncoder::new_with_quality(&mut bytes, quality);
-    let written = picture.write_with_encoder(encoder);
+    let written = image.write_with_encoder(encoder);
     written.map_err(|error| Error::io("image of a page")(std::io::Error::other(error)))?;
     Ok(STANDARD.encode(bytes))
 }

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ibot::data::demo::{DEMO_CLASSES, default_cache_dir, find_demo_set};
-use ibot::data::{ImageFolder, PictureSource as _};
+use ibot::data::{ImageFolder, ImageSource as _};
 use ibot::device::Selected;
 use ibot::error::counted;
 use ibot::files::checkpoint::Store;
 use ibot::precision::Precision;
 use ibot::train::plan::{Choosable, Plan};
-use ibot::train::{NoObserver, RunConfig, RunRequest, pictures_to_train_on};
+use ibot::train::{NoObserver, RunConfig, RunRequest, images_to_train_on};
 use ibot::{Error, Result};
 use indicatif::ProgressBar;
 
@@ -70,13 +70,13 @@ impl PlanArgs {
             let remedy = "GPUs have no bf16 through WGSL; use f16, or `backend` flex";
             return Err(Error::config("precision", config.precision, remedy));
         }
-        let (pictures, count) = planned.pictures()?;
+        let (images, count) = planned.images()?;
         let mut plan = Plan::new(config, selected, count, planned.may)?;
         plan.length.made = planned.made;
         let may_run = plan.verdict.may_run();
         let timed = match (self.plan_steps, may_run) {
             (0, _) | (_, false) => Ok(()),
-            (steps, true) => time(&mut plan, config, selected, pictures, steps),
+            (steps, true) => time(&mut plan, config, selected, images, steps),
         };
         // whatever came of the timing: the plan itself stands
         match self.json {
@@ -100,7 +100,7 @@ fn time(
     plan: &mut Plan,
     config: &RunConfig,
     selected: &Selected,
-    pictures: Option<Arc<ImageFolder>>,
+    images: Option<Arc<ImageFolder>>,
     steps: usize,
 ) -> Result<()> {
     warn(format_args!(
@@ -111,14 +111,14 @@ fn time(
         true => ProgressBar::hidden(),
         false => spinner("timing"),
     };
-    let timed = plan.time(config, selected, pictures, steps, &*stop_on_signal()?);
+    let timed = plan.time(config, selected, images, steps, &*stop_on_signal()?);
     bar.finish_and_clear();
     timed
 }
 
 impl Planned {
-    /// The pictures, if they are there, and how many they are or will be.
-    fn pictures(&self) -> Result<(Option<Arc<ImageFolder>>, usize)> {
+    /// The images, if they are there, and how many they are or will be.
+    fn images(&self) -> Result<(Option<Arc<ImageFolder>>, usize)> {
         let mut request = self.request.clone();
         if self.is_demo {
             match find_demo_set(
@@ -135,16 +135,16 @@ impl Planned {
             }
         }
         let stop = stop_on_signal()?;
-        let pictures = pictures_to_train_on(&request, &stop, &mut NoObserver)?;
-        let examples = request.config.folder.examples(pictures.clone());
+        let images = images_to_train_on(&request, &stop, &mut NoObserver)?;
+        let examples = request.config.folder.examples(images.clone());
         let count = examples.len();
         if request.config.folder.tile.is_some() {
-            let (tiles, images) = (counted(count, "tile"), counted(pictures.len(), "image"));
+            let (tiles, whole) = (counted(count, "tile"), counted(images.len(), "image"));
             warn(format_args!(
-                "{tiles} of {images}; each counts as an image below"
+                "{tiles} of {whole}; each counts as an image below"
             ));
         }
-        Ok((Some(pictures), count))
+        Ok((Some(images), count))
     }
 }
 

@@ -79,7 +79,7 @@ impl SearchArgs {
                 let table = match (data, index) {
                     (Some(data), index) => self.made(&embedder, data, index.as_deref())?,
                     (None, Some(index)) => self.kept(&embedder, index)?,
-                    (None, None) => return Err(no_pictures()),
+                    (None, None) => return Err(no_images()),
                 };
                 (table, embedder.embed(&[query()?])?.cls) // with the range of the folder
             }
@@ -160,7 +160,7 @@ impl SearchArgs {
             destination::other_than("--out", out, &self.query)?;
         }
         let Some(data) = &self.data else {
-            return self.index.as_ref().map(|_| ()).ok_or_else(no_pictures);
+            return self.index.as_ref().map(|_| ()).ok_or_else(no_images);
         };
         if let Some(out) = &self.out {
             destination::outside("--out", out, data)?;
@@ -334,7 +334,7 @@ fn real(path: &Path) -> Result<PathBuf> {
     path.canonicalize().or_else(|_| absolute(path))
 }
 
-fn no_pictures() -> Error {
+fn no_images() -> Error {
     let text = "no images to search: give --data DIR, or --index FILE.safetensors from `ibot embed` or an earlier search";
     Error::Embedding(text.to_owned())
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ibot::data::drawing::write_drawing;
-use ibot::data::{ImageFolder, MaskedPictures, Masks, PictureSource as _};
+use ibot::data::{ImageFolder, ImageSource as _, MaskedImages, Masks};
 use ibot::embedding::{Embedder, PatchRequest, patch_rows, segment};
 use ibot::error::{counted, printable};
 use ibot::eval::{PatchRows, spread};
@@ -59,8 +59,8 @@ pub struct Ways<'a> {
 
 /// Images to train on and to test on.
 struct Pair {
-    train: Arc<MaskedPictures>,
-    test: Arc<MaskedPictures>,
+    train: Arc<MaskedImages>,
+    test: Arc<MaskedImages>,
 }
 
 impl PatchArgs {
@@ -113,7 +113,7 @@ impl PatchArgs {
             split.held_out.is_some(),
         )?;
         let data = model.scan(&folders.data)?;
-        let (pairs, pictures, without_mask) = match &folders.val {
+        let (pairs, images, without_mask) = match &folders.val {
             None => self.split(model, embedder, split, &data)?,
             Some(val) => self.pair(model, embedder, split, &data, val)?,
         };
@@ -140,7 +140,7 @@ impl PatchArgs {
             data: path_text(&folders.data),
             val: folders.val.as_deref().map(path_text),
             masks: self.masks.as_deref().map(path_text).unwrap_or_default(),
-            pictures,
+            images,
             without_mask,
             tested: tested.iter().map(|of| of.images).sum(),
             splits: pairs.len(),
@@ -161,7 +161,7 @@ impl PatchArgs {
         &self,
         model: &ModelArgs,
         embedder: &Embedder,
-        pictures: &MaskedPictures,
+        images: &MaskedImages,
         tested: &Tested,
         rows: &[Row],
     ) -> Result<()> {
@@ -171,7 +171,7 @@ impl PatchArgs {
         let best = (0..rows.len()).max_by(|a, b| rows[*a].mean_iou.total_cmp(&rows[*b].mean_iou));
         let best = best.unwrap_or(0);
         let name = &tested.ways[best].classifier;
-        let sheet = masks_sheet(model, embedder, pictures, &tested.examples, best, name)?;
+        let sheet = masks_sheet(model, embedder, images, &tested.examples, best, name)?;
         write_drawing(out, &sheet)
     }
 
@@ -234,12 +234,12 @@ impl PatchArgs {
         let (masks, val_masks) = self.masks_of_parts(data, &val, split.val.is_none())?;
         let (train, without) = masked(model, embedder, data, masks)?;
         let (test, more_without) = masked(model, embedder, &val, val_masks)?;
-        let pictures = train.len() + test.len();
+        let images = train.len() + test.len();
         let pair = Pair {
             train: Arc::new(train),
             test: Arc::new(test),
         };
-        Ok((vec![pair], pictures, without + more_without))
+        Ok((vec![pair], images, without + more_without))
     }
 
     /// Says what the patches to train on take, and refuses what is more than half of the machine's memory.
@@ -355,20 +355,20 @@ fn masked(
     embedder: &Embedder,
     folder: &ImageFolder,
     masks: Masks,
-) -> Result<(MaskedPictures, usize)> {
+) -> Result<(MaskedImages, usize)> {
     let preprocessing = embedder.preprocessing();
     let view = (preprocessing.fit, preprocessing.image_size);
-    let (pictures, without) = MaskedPictures::new(folder, masks, view, model.pixels.max_pixels)?;
+    let (images, without) = MaskedImages::new(folder, masks, view, model.pixels.max_pixels)?;
     if let Some(first) = without.first() {
         let (count, first) = (counted(without.len(), "image"), printable(first));
         model.note(&format!("{count} without a mask left out, {first} first"));
     }
-    Ok((pictures, without.len()))
+    Ok((images, without.len()))
 }
 
 /// Refuses masks to train on that are of one class.
-fn check_classes(pictures: &MaskedPictures, rows: &PatchRows) -> Result<()> {
-    let refused = |reason: String| Err(Error::data(pictures.folder().root(), reason));
+fn check_classes(images: &MaskedImages, rows: &PatchRows) -> Result<()> {
+    let refused = |reason: String| Err(Error::data(images.folder().root(), reason));
     match rows.classes().as_slice() {
         [] => refused("every pixel of the masks to train on is ignored (255)".to_owned()),
         [class] => refused(format!(

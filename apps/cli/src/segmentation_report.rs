@@ -38,7 +38,7 @@ pub struct Report {
     pub val: Option<String>,
     pub masks: String,
     /// Images to train and test on.
-    pub pictures: usize,
+    pub images: usize,
     /// Images that have no mask and were left out.
     pub without_mask: usize,
     /// Images that were tested, over all splits.

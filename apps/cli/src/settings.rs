@@ -27,7 +27,7 @@ pub struct Settings {
     pub normalization: Option<Normalized>,
     /// Side of the images that the weights to start from were trained on, where it is known and the run is new.
     pub weights_side: Option<usize>,
-    /// The pictures and the device, if they were looked at for the choice.
+    /// The images and the device, if they were looked at for the choice.
     pub scanned: Option<Arc<ImageFolder>>,
     pub selected: Option<Selected>,
 }

@@ -10,8 +10,8 @@ use ibot::{Error, Result};
 use image::DynamicImage;
 use image::imageops::FilterType;
 
+use super::drawing::{Captioned, contact_sheet};
 use super::model::ModelArgs;
-use super::picture::{Captioned, contact_sheet};
 
 /// Side of a thumbnail, and thumbnails in a row.
 const THUMBNAIL: (u32, usize) = (128, 6);
@@ -25,30 +25,26 @@ pub fn save_sheet(
     model: &ModelArgs,
     file: &Path,
     title: &str,
-    images: &[(PathBuf, String)],
+    captions: &[(PathBuf, String)],
 ) -> Result<()> {
     let (side, columns) = THUMBNAIL;
-    let (mut pictures, mut unreadable) = (Vec::new(), Vec::new());
-    for (path, caption) in images {
+    let (mut images, mut unreadable) = (Vec::new(), Vec::new());
+    for (path, caption) in captions {
         match decode_rgb_in(path, model.pixels.max_pixels, ValueRange::Auto) {
-            Ok(picture) => {
-                let picture = DynamicImage::from(picture);
-                let is_large = picture.width().max(picture.height()) > side;
-                let picture = match is_large {
-                    true => picture.resize(side, side, FilterType::Triangle),
-                    false => picture,
+            Ok(image) => {
+                let image = DynamicImage::from(image);
+                let is_large = image.width().max(image.height()) > side;
+                let image = match is_large {
+                    true => image.resize(side, side, FilterType::Triangle),
+                    false => image,
                 };
-                pictures.push((picture, caption.as_str()));
+                images.push((image, caption.as_str()));
             }
             Err(error) => unreadable.push(error),
         }
     }
     let missing = unreadable.len();
-    if let Some(first) = unreadable
-        .into_iter()
-        .next()
-        .filter(|_| pictures.is_empty())
-    {
+    if let Some(first) = unreadable.into_iter().next().filter(|_| images.is_empty()) {
         let reason = format!(
             "cannot be drawn, as none of its {} can be read: {first}",
             counted(missing, "image")
@@ -56,14 +52,14 @@ pub fn save_sheet(
         return Err(Error::data(file, reason));
     }
     if missing > 0 {
-        let (all, file) = (counted(images.len(), "image"), printable(file));
+        let (all, file) = (counted(captions.len(), "image"), printable(file));
         model.note(&format!(
             "{missing} of {all} cannot be read and are missing from {file}"
         ));
     }
-    let captioned: Vec<Captioned<'_>> = pictures
+    let captioned: Vec<Captioned<'_>> = images
         .iter()
-        .map(|(picture, caption)| Captioned { picture, caption })
+        .map(|(image, caption)| Captioned { image, caption })
         .collect();
     write_drawing(file, &contact_sheet(title, &captioned, columns, side))
 }

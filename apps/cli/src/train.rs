@@ -69,9 +69,9 @@ impl TrainArgs {
         ranks.say_device(&selected, self.ranks.mixed_devices, &|line| say(line))?;
         if !ranks.is_alone() && self.images.is_empty() && begun.is_none() {
             // one draws the demo's images before all use them
-            ranks.by_first(|| self.pictures(None, &settings.config).map(|_| ()))?;
+            ranks.by_first(|| self.images(None, &settings.config).map(|_| ()))?;
         }
-        let TrainImages { data, val } = self.pictures(begun, &settings.config)?;
+        let TrainImages { data, val } = self.images(begun, &settings.config)?;
         let mut progress =
             Progress::new(settings.opening(&selected, self.keep.get()), is_terminal());
         let mut made_out = None;
@@ -142,7 +142,7 @@ impl TrainArgs {
                 data: vec![PathBuf::new()],
                 val: None,
             },
-            false => self.pictures(begun, &settings.config)?,
+            false => self.images(begun, &settings.config)?,
         };
         let source = settings.source.clone();
         let request = RunRequest {
@@ -174,7 +174,7 @@ impl TrainArgs {
     }
 
     /// What to train on and to evaluate on: as given, else as the run did, else the demo's.
-    fn pictures(&self, begun: Option<RunRecord>, config: &RunConfig) -> Result<TrainImages> {
+    fn images(&self, begun: Option<RunRecord>, config: &RunConfig) -> Result<TrainImages> {
         let begun_val = begun.as_ref().and_then(|begun| begun.val.clone());
         let begun_val = begun_val.filter(|_| self.val.is_none());
         if let Some(val) = &begun_val {

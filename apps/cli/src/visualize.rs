@@ -1,4 +1,4 @@
-//! `ibot visualize`: attention, patches and curves as pictures, and a run as one page.
+//! `ibot visualize`: attention, patches and curves as images, and a run as one page.
 
 use std::path::{Path, PathBuf};
 
@@ -12,13 +12,13 @@ use image::RgbImage;
 use serde::Serialize;
 
 use super::destination;
+use super::drawing::{Pair, attention_map, correspondence, patch_colors};
+use super::image_names::{ImageName, image_names};
 use super::model::ModelArgs;
 use super::page::{Columns, Page};
-use super::picture::{Pair, attention_map, correspondence, patch_colors};
-use super::picture_names::{PictureName, picture_names};
 use super::report::{Run, add_curves, add_facts, add_model, add_verdicts};
 
-/// Maximum number of lines between two pictures.
+/// Maximum number of lines between two images.
 const MAX_MATCHES: usize = 20;
 /// Where fewer matches are in the foreground, all are shown.
 const LEAST_MATCHES: usize = 4;
@@ -60,7 +60,7 @@ struct Drawing {
 
 /// An image to draw maps of. It is decoded whenever it is needed, because several photos at full size take gigabytes.
 struct Looked<'a> {
-    name: PictureName,
+    name: ImageName,
     path: &'a Path,
     /// The part that the model sees.
     shown: RgbImage,
@@ -70,20 +70,20 @@ impl VisualizeArgs {
     pub fn run(&self) -> Result<()> {
         destination::folder("--out", &self.out)?;
         let most = self.model.pixels.max_pixels;
-        let mut pictures = self.image.iter();
-        pictures.try_for_each(|path| decode_rgb_in(path, most, self.model.range()).map(|_| ()))?; // before a model is loaded
+        let mut images = self.image.iter();
+        images.try_for_each(|path| decode_rgb_in(path, most, self.model.range()).map(|_| ()))?; // before a model is loaded
         let runs: Vec<Run> = self
             .run
             .iter()
             .map(|run| Run::read(run, printable(run)))
             .collect::<Result<_>>()?;
         let embedder = self.model.load()?;
-        let named = picture_names(&self.image).into_iter().zip(&self.image);
+        let named = image_names(&self.image).into_iter().zip(&self.image);
         let looked = named.map(|(name, path)| {
-            let picture = decode_rgb_in(path, most, self.model.range())?;
+            let image = decode_rgb_in(path, most, self.model.range())?;
             Ok(Looked {
                 name,
-                shown: shown(&embedder, &picture)?,
+                shown: shown(&embedder, &image)?,
                 path,
             })
         });
@@ -122,10 +122,10 @@ impl VisualizeArgs {
 }
 
 impl Drawing {
-    fn show(&mut self, name: &str, title: &str, picture: &RgbImage) -> Result<()> {
+    fn show(&mut self, name: &str, title: &str, image: &RgbImage) -> Result<()> {
         let file = self.out.join(format!("{name}.png"));
-        write_drawing(&file, picture)?;
-        self.page.picture(title, picture)?;
+        write_drawing(&file, image)?;
+        self.page.image(title, image)?;
         self.written.files.push(file);
         Ok(())
     }
@@ -138,9 +138,9 @@ impl Drawing {
         );
         for Looked { name, path, shown } in looked {
             let range = embedder.preprocessing().range;
-            let picture = decode_rgb_in(path, self.max_pixels, range)?;
-            let maps = maps(embedder, &picture, shown, &name.title)?;
-            self.page.grid(Some(&name.title), Columns::Pictures);
+            let image = decode_rgb_in(path, self.max_pixels, range)?;
+            let maps = maps(embedder, &image, shown, &name.title)?;
+            self.page.grid(Some(&name.title), Columns::Images);
             for Map { what, title, map } in maps {
                 self.show(&format!("{}-{what}", name.file), &title, &map)?;
             }
@@ -183,9 +183,9 @@ impl Drawing {
                 other.name.title
             );
             let grid = embedder.grid();
-            let picture = correspondence(&first.shown, &other.shown, &pairs, grid, &title);
+            let image = correspondence(&first.shown, &other.shown, &pairs, grid, &title);
             let (first, other) = (&first.name.file, &other.name.file);
-            self.show(&format!("{first}-{other}-correspondence"), &title, &picture)?;
+            self.show(&format!("{first}-{other}-correspondence"), &title, &image)?;
         }
         Ok(())
     }
@@ -207,19 +207,16 @@ fn in_front(matches: Vec<([usize; 2], f32)>, front: Option<&[bool]>) -> Vec<([us
 }
 
 /// The part of an image that the model sees, at the image's own resolution, from the model's to [`MAX_SIDE`] pixels.
-fn shown(embedder: &Embedder, picture: &RgbImage) -> Result<RgbImage> {
+fn shown(embedder: &Embedder, image: &RgbImage) -> Result<RgbImage> {
     let preprocessing = embedder.preprocessing();
-    let side = picture.width().min(picture.height()).min(MAX_SIDE) as usize;
-    seen(
-        &preprocessing.at(side.max(preprocessing.image_size)),
-        picture,
-    )
+    let side = image.width().min(image.height()).min(MAX_SIDE) as usize;
+    seen(&preprocessing.at(side.max(preprocessing.image_size)), image)
 }
 
 /// Features of the patches of an image.
 fn patches(embedder: &Embedder, path: &Path, max_pixels: u64) -> Result<Vec<f32>> {
-    let picture = decode_rgb_in(path, max_pixels, embedder.preprocessing().range)?;
-    Ok(embedder.embed_with_patches(&[picture])?.patches)
+    let image = decode_rgb_in(path, max_pixels, embedder.preprocessing().range)?;
+    Ok(embedder.embed_with_patches(&[image])?.patches)
 }
 
 /// A map of an image.
@@ -231,20 +228,15 @@ struct Map {
 }
 
 /// Attention of each head, mean attention, and the main directions of the patch features.
-fn maps(
-    embedder: &Embedder,
-    picture: &RgbImage,
-    shown: &RgbImage,
-    image: &str,
-) -> Result<Vec<Map>> {
-    let attention = embedder.attention(std::slice::from_ref(picture))?;
+fn maps(embedder: &Embedder, image: &RgbImage, shown: &RgbImage, name: &str) -> Result<Vec<Map>> {
+    let attention = embedder.attention(std::slice::from_ref(image))?;
     let patches = attention.grid[0] * attention.grid[1];
     let heads = attention.values.chunks(patches);
     let mean: Vec<f32> = (0..patches)
         .map(|at| heads.clone().map(|head| head[at]).sum::<f32>() / attention.heads as f32)
         .collect();
     let map = |values: &[f32], what: String, whose: &str| {
-        let title = format!("{image}: attention, {whose}");
+        let title = format!("{name}: attention, {whose}");
         let map = attention_map(shown, values, attention.grid, &title);
         Map { what, title, map }
     };
@@ -253,9 +245,9 @@ fn maps(
         let whose = format!("head {head} of {}", attention.heads);
         maps.push(map(values, format!("attention-head-{head}"), &whose));
     }
-    let features = embedder.embed_with_patches(std::slice::from_ref(picture))?;
+    let features = embedder.embed_with_patches(std::slice::from_ref(image))?;
     if let Some(colors) = patch_pca_rgb(&features.patches, embedder.width()) {
-        let title = format!("{image}: patch features, three main directions (PCA) as colors");
+        let title = format!("{name}: patch features, three main directions (PCA) as colors");
         let map = patch_colors(shown, &colors, attention.grid, &title);
         let what = "patch-pca".to_owned();
         maps.push(Map { what, title, map });

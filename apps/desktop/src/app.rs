@@ -25,8 +25,8 @@ const OPEN_MODEL: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, K
 const QUIT: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::Q);
 const TABS: [(Tab, &str, KeyboardShortcut); 2] = [
     (
-        Tab::Pictures,
-        "Pictures",
+        Tab::Images,
+        "Images",
         KeyboardShortcut::new(Modifiers::COMMAND, Key::Num1),
     ),
     (
@@ -38,7 +38,7 @@ const TABS: [(Tab, &str, KeyboardShortcut); 2] = [
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tab {
-    Pictures,
+    Images,
     Training,
 }
 
@@ -68,7 +68,7 @@ impl Desktop {
     /// Nothing open yet; models and runs compute on `device`, runs use `recipe` unless the user picks another.
     pub fn new(device: DeviceRequest, recipe: &str, note: Option<String>) -> Self {
         Self {
-            tab: Tab::Pictures,
+            tab: Tab::Images,
             model: Model::none(device),
             gallery: Gallery::default(),
             grid: Grid::default(),
@@ -111,8 +111,8 @@ impl Desktop {
                 }
             }
         }
-        let (has_model, has_pictures) = (self.model.receive(ctx), self.gallery.receive_scan());
-        if has_model || has_pictures {
+        let (has_model, has_images) = (self.model.receive(ctx), self.gallery.receive_scan());
+        if has_model || has_images {
             self.gallery.embed(ctx, &self.model);
             self.details.clear();
         }
@@ -143,10 +143,10 @@ impl Desktop {
     }
 
     fn look_at_selected(&mut self, ctx: &Context) {
-        let pictures = self.gallery.pictures();
+        let images = self.gallery.images();
         match self
             .selected
-            .and_then(|index| Some((index, pictures.get(index)?)))
+            .and_then(|index| Some((index, images.get(index)?)))
         {
             Some((index, path)) => self.details.open(ctx, index, path.clone(), &self.model),
             None => self.details.clear(),
@@ -176,11 +176,11 @@ impl Desktop {
         }
         Panel::bottom("state").show(ui, |ui| self.show_state(ui));
         match self.tab {
-            Tab::Pictures => self.show_pictures(ui),
+            Tab::Images => self.show_images(ui),
             Tab::Training => {
                 let device = self.model.device().clone();
                 if let Some(model) = self.training.show(ui, &self.gallery, &device) {
-                    self.tab = Tab::Pictures;
+                    self.tab = Tab::Images;
                     self.open(ui.ctx(), None, Some(model));
                 }
             }
@@ -240,7 +240,7 @@ impl Desktop {
         }
         // created on the main thread, as macOS requires; awaited on another
         let answer: std::pin::Pin<Box<dyn Future<Output = _> + Send>> = match asked {
-            Asked::Folder => Box::pin(dialog.set_title("Pictures").pick_folder()),
+            Asked::Folder => Box::pin(dialog.set_title("Images").pick_folder()),
             Asked::Model => {
                 let dialog = dialog.set_title("Model");
                 Box::pin(dialog.add_filter("models", &MODELS).pick_file())
@@ -258,7 +258,7 @@ impl Desktop {
         }
     }
 
-    fn show_pictures(&mut self, ui: &mut Ui) {
+    fn show_images(&mut self, ui: &mut Ui) {
         let Some(thumbnails) = &mut self.thumbnails else {
             CentralPanel::default().show(ui, |ui| {
                 ui.centered_and_justified(|ui| {
@@ -275,10 +275,9 @@ impl Desktop {
             self.selected = Some(index);
             self.grid.reveal(index);
         }
-        let pictures = self.gallery.pictures();
+        let images = self.gallery.images();
         CentralPanel::default().show(ui, |ui| {
-            self.grid
-                .show(ui, &pictures, thumbnails, &mut self.selected);
+            self.grid.show(ui, &images, thumbnails, &mut self.selected);
         });
     }
 }

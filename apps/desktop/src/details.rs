@@ -1,4 +1,4 @@
-//! The selected picture: attention, patch features, and the most similar pictures.
+//! The selected image: attention, patch features, and the most similar images.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use eframe::egui::{
     self, Color32, ColorImage, Context, Id, Key, Modifiers, Rect, ScrollArea, Sense, Slider,
     TextureHandle, TextureOptions, Ui, Vec2, WidgetInfo, WidgetType,
 };
-use ibot::app::{EmbedRequest, Job, ModelInfo, PictureFeatures};
+use ibot::app::{EmbedRequest, ImageFeatures, Job, ModelInfo};
 use ibot::data::decode::decode_rgb_in;
 use ibot::data::{FolderConfig, ValueRange};
 use ibot::error::{Error, Result, printable};
@@ -25,10 +25,10 @@ const NEAREST: usize = 12;
 /// Side of a neighbor, in points.
 const CELL: f32 = 96.0;
 
-/// Longer side of a picture shown without a model, in pixels.
+/// Longer side of an image shown without a model, in pixels.
 const WHOLE: u32 = 512;
 
-/// What lies over the picture.
+/// What lies over the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Overlay {
     Nothing,
@@ -36,7 +36,7 @@ enum Overlay {
     Patches,
 }
 
-/// How the selected picture is shown.
+/// How the selected image is shown.
 pub struct Details {
     shown: Option<Shown>,
     overlay: Overlay,
@@ -45,20 +45,20 @@ pub struct Details {
     strength: f32,
 }
 
-/// The selected picture.
+/// The selected image.
 struct Shown {
     index: usize,
     path: PathBuf,
     reading: Background<Result<RgbImage>>,
-    picture: Option<TextureHandle>,
-    job: Option<Job<Vec<Result<PictureFeatures>>>>,
+    image: Option<TextureHandle>,
+    job: Option<Job<Vec<Result<ImageFeatures>>>>,
     maps: Option<Maps>,
-    /// Its nearest pictures, and among how many they were searched.
+    /// Its nearest images, and among how many they were searched.
     nearest: (usize, Vec<Neighbor>),
     error: Option<String>,
 }
 
-/// Small pictures, an entry for each patch.
+/// Small images, an entry for each patch.
 struct Maps {
     /// The mean of the heads, then each.
     attention: Vec<TextureHandle>,
@@ -77,7 +77,7 @@ impl Default for Details {
 }
 
 impl Details {
-    /// The selected picture.
+    /// The selected image.
     pub fn index(&self) -> Option<usize> {
         self.shown.as_ref().map(|shown| shown.index)
     }
@@ -87,7 +87,7 @@ impl Details {
         self.shown = None;
     }
 
-    /// Selects a picture; its request goes ahead of a folder that is being embedded.
+    /// Selects an image; its request goes ahead of a folder that is being embedded.
     pub fn open(&mut self, ctx: &Context, index: usize, path: PathBuf, model: &Model) {
         let ready = model.ready();
         let info = ready.map(|(_, info)| info.clone());
@@ -103,7 +103,7 @@ impl Details {
             index,
             reading: Background::start(ctx, read),
             path,
-            picture: None,
+            image: None,
             job,
             maps: None,
             nearest: (0, Vec::new()),
@@ -118,7 +118,7 @@ impl Details {
         }
     }
 
-    /// The picture with its controls and neighbors; a neighbor that is clicked.
+    /// The image with its controls and neighbors; a neighbor that is clicked.
     pub fn show(
         &mut self,
         ui: &mut Ui,
@@ -138,7 +138,7 @@ impl Details {
         if heads > 0 {
             self.show_controls(ui, heads - 1);
         }
-        self.show_picture(ui, &name);
+        self.show_image(ui, &name);
         let shown = self.shown.as_mut()?;
         let [done, _] = gallery.progress();
         if shown.nearest.0 != done {
@@ -157,7 +157,7 @@ impl Details {
     fn show_controls(&mut self, ui: &mut Ui, heads: usize) {
         ui.horizontal_wrapped(|ui| {
             for (overlay, text, key) in [
-                (Overlay::Nothing, "Picture", Key::N),
+                (Overlay::Nothing, "Image", Key::N),
                 (Overlay::Attention, "Attention", Key::A),
                 (Overlay::Patches, "Patches", Key::P),
             ] {
@@ -181,21 +181,20 @@ impl Details {
         ui.add_enabled(self.overlay != Overlay::Nothing, strength);
     }
 
-    fn show_picture(&self, ui: &mut Ui, name: &str) {
+    fn show_image(&self, ui: &mut Ui, name: &str) {
         let Some(shown) = &self.shown else { return };
-        let Some(picture) = &shown.picture else {
+        let Some(image) = &shown.image else {
             if shown.error.is_none() {
                 ui.spinner();
             }
             return;
         };
         let side = ui.available_width().min(ui.available_height() * 0.55);
-        let [width, height] = picture.size().map(|side| side as f32);
+        let [width, height] = image.size().map(|side| side as f32);
         let size = Vec2::new(width, height) * (side / width.max(height)).max(0.0);
         let (rect, response) = ui.allocate_exact_size(size, Sense::hover());
         let whole = Rect::from_min_max(egui::pos2(0.0, 0.0), egui::pos2(1.0, 1.0));
-        ui.painter()
-            .image(picture.id(), rect, whole, Color32::WHITE);
+        ui.painter().image(image.id(), rect, whole, Color32::WHITE);
         let (map, what) = match (&shown.maps, self.overlay) {
             (Some(maps), Overlay::Attention) => (maps.attention.get(self.head), "attention"),
             (Some(maps), Overlay::Patches) => (maps.colors.as_ref(), "patch features"),
@@ -215,11 +214,11 @@ impl Details {
 
 impl Shown {
     fn receive(&mut self, ctx: &Context, model: &mut Model) {
-        match self.reading.take().filter(|_| self.picture.is_none()) {
-            Some(Ok(Ok(picture))) => {
-                let image = color_image(&picture);
-                let texture = ctx.load_texture("selected image", image, TextureOptions::LINEAR);
-                self.picture = Some(texture);
+        match self.reading.take().filter(|_| self.image.is_none()) {
+            Some(Ok(Ok(image))) => {
+                let pixels = color_image(&image);
+                let texture = ctx.load_texture("selected image", pixels, TextureOptions::LINEAR);
+                self.image = Some(texture);
             }
             Some(Ok(Err(error))) => self.error = Some(error.to_string()),
             // the thread is gone, and its results were taken
@@ -241,16 +240,16 @@ impl Shown {
     }
 }
 
-/// The picture as the model sees it, which its maps are drawn on; the whole picture without a model.
+/// The image as the model sees it, which its maps are drawn on; the whole image without a model.
 fn read(path: &std::path::Path, info: Option<&ModelInfo>) -> Result<RgbImage> {
-    let picture = decode_rgb_in(path, FolderConfig::default().max_pixels, ValueRange::Auto)?;
+    let image = decode_rgb_in(path, FolderConfig::default().max_pixels, ValueRange::Auto)?;
     match info {
-        Some(info) => info.seen(&picture),
-        None => Ok(reduced(&picture, WHOLE)),
+        Some(info) => info.seen(&image),
+        None => Ok(reduced(&image, WHOLE)),
     }
 }
 
-fn maps(ctx: &Context, info: &ModelInfo, features: &PictureFeatures) -> Maps {
+fn maps(ctx: &Context, info: &ModelInfo, features: &ImageFeatures) -> Maps {
     let [rows, columns] = info.grid;
     let patches = rows * columns;
     let texture = |name: &str, pixels: Vec<Color32>| {
@@ -291,11 +290,11 @@ fn show_nearest(
     thumbnails: &mut Thumbnails,
     nearest: &[Neighbor],
 ) -> Option<usize> {
-    let pictures = gallery.pictures();
+    let images = gallery.images();
     let columns = ((ui.available_width() / CELL) as usize).max(1);
     let mut clicked = None;
     let mut show = |ui: &mut Ui, rank: usize, (index, likeness): Neighbor| {
-        let Some(path) = pictures.get(index) else {
+        let Some(path) = images.get(index) else {
             return;
         };
         ui.vertical(|ui| {

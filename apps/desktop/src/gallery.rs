@@ -1,38 +1,38 @@
-//! The open folder: its pictures, and their features as they are computed.
+//! The open folder: its images, and their features as they are computed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use eframe::egui::{Context, ProgressBar, Ui};
-use ibot::app::{EmbedRequest, Job, PictureFeatures};
-use ibot::data::{FolderConfig, ImageFolder, PictureSource as _};
+use ibot::app::{EmbedRequest, ImageFeatures, Job};
+use ibot::data::{FolderConfig, ImageFolder, ImageSource as _};
 use ibot::error::{Error, Result, counted, printable};
 use ibot::eval::nearest;
 
 use super::background::Background;
 use super::model::Model;
 
-/// A picture of the folder and its cosine similarity.
+/// An image of the folder and its cosine similarity.
 pub type Neighbor = (usize, f32);
 
-/// Folder, pictures and features.
+/// Folder, images and features.
 #[derive(Default)]
 pub struct Gallery {
     folder: Option<PathBuf>,
     scanning: Option<Background<Result<ImageFolder>>>,
-    pictures: Arc<Vec<PathBuf>>,
+    images: Arc<Vec<PathBuf>>,
     classes: usize,
     /// What was left out, or went wrong.
     message: Option<String>,
-    embedding: Option<Job<Vec<Result<PictureFeatures>>>>,
-    /// `[done, width]`; zeros for a picture that cannot be read.
+    embedding: Option<Job<Vec<Result<ImageFeatures>>>>,
+    /// `[done, width]`; zeros for an image that cannot be read.
     features: Vec<f32>,
     width: usize,
     unreadable: usize,
 }
 
 impl Gallery {
-    /// Scans a folder for pictures, in place of the one before.
+    /// Scans a folder for images, in place of the one before.
     pub fn open(&mut self, ctx: &Context, folder: PathBuf) {
         let scanned = folder.clone();
         let scan = move || ImageFolder::scan(&scanned, &FolderConfig::default());
@@ -48,9 +48,9 @@ impl Gallery {
         self.folder.as_deref()
     }
 
-    /// Its pictures.
-    pub fn pictures(&self) -> Arc<Vec<PathBuf>> {
-        self.pictures.clone()
+    /// Its images.
+    pub fn images(&self) -> Arc<Vec<PathBuf>> {
+        self.images.clone()
     }
 
     /// Its folders of the first level.
@@ -58,7 +58,7 @@ impl Gallery {
         self.classes
     }
 
-    /// Whether the pictures of a folder were found since the last call.
+    /// Whether the images of a folder were found since the last call.
     pub fn receive_scan(&mut self) -> bool {
         let Some(found) = self.scanning.as_ref().and_then(Background::take) else {
             return false;
@@ -67,7 +67,7 @@ impl Gallery {
         match found {
             Ok(Ok(folder)) => {
                 let paths = (0..folder.len()).map(|index| folder.name(index));
-                self.pictures = Arc::new(paths.collect());
+                self.images = Arc::new(paths.collect());
                 self.classes = folder.classes().len();
                 let skipped = folder.summary().skipped.len();
                 self.message =
@@ -80,7 +80,7 @@ impl Gallery {
         false
     }
 
-    /// Begins to embed all pictures.
+    /// Begins to embed all images.
     pub fn embed(&mut self, ctx: &Context, model: &Model) {
         let Some((handle, info)) = model.ready() else {
             return;
@@ -89,7 +89,7 @@ impl Gallery {
         self.width = info.width;
         self.unreadable = 0;
         let ctx = ctx.clone();
-        let request = EmbedRequest::new(self.pictures.iter().map(PathBuf::as_path))
+        let request = EmbedRequest::new(self.images.iter().map(PathBuf::as_path))
             .on_progress(move |_| ctx.request_repaint());
         self.embedding = Some(handle.embed(request));
     }
@@ -117,7 +117,7 @@ impl Gallery {
         }
     }
 
-    fn add(&mut self, made: Vec<Result<PictureFeatures>>) {
+    fn add(&mut self, made: Vec<Result<ImageFeatures>>) {
         for made in made {
             match made {
                 Ok(made) => self.features.extend(made.cls),
@@ -129,12 +129,12 @@ impl Gallery {
         }
     }
 
-    /// Pictures with a feature, and all.
+    /// Images with a feature, and all.
     pub fn progress(&self) -> [usize; 2] {
-        [self.features.len() / self.width.max(1), self.pictures.len()]
+        [self.features.len() / self.width.max(1), self.images.len()]
     }
 
-    /// The pictures most similar to number `index`, without itself; none for one that cannot be read.
+    /// The images most similar to number `index`, without itself; none for one that cannot be read.
     pub fn nearest(&self, index: usize, count: usize) -> Vec<Neighbor> {
         let query = self.features.chunks_exact(self.width.max(1)).nth(index);
         let Some(query) = query.filter(|query| query.iter().any(|x| *x != 0.0)) else {

@@ -1,4 +1,4 @@
-//! The pictures of the folder as a grid: only those in view are drawn; works by mouse and keyboard.
+//! The images of the folder as a grid: only those in view are drawn; works by mouse and keyboard.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,45 +13,45 @@ use super::thumbnails::{Thumbnail, Thumbnails};
 
 /// Side of a cell, in points.
 const CELL: f32 = 116.0;
-/// Space between a picture and its cell's edge.
+/// Space between an image and its cell's edge.
 const MARGIN: f32 = 5.0;
 
-/// Small pictures are enlarged by this factor at most.
+/// Small images are enlarged by this factor at most.
 const MAX_ENLARGED: f32 = 2.5;
 
 /// Scroll position in the folder.
 #[derive(Default)]
 pub struct Grid {
-    /// Pictures in view.
+    /// Images in view.
     visible: Range<usize>,
     columns: usize,
     /// Top of the view, and its height, in points.
     view: [f32; 2],
-    /// A picture to bring into view and to give the keyboard focus.
+    /// An image to bring into view and to give the keyboard focus.
     wanted: Option<usize>,
 }
 
 impl Grid {
-    /// Pictures in view.
+    /// Images in view.
     pub fn visible(&self) -> &Range<usize> {
         &self.visible
     }
 
-    /// Brings a picture into view.
+    /// Brings an image into view.
     pub fn reveal(&mut self, index: usize) {
         self.wanted = Some(index);
     }
 
-    /// All pictures; what is clicked or reached by arrow keys becomes `selected`.
+    /// All images; what is clicked or reached by arrow keys becomes `selected`.
     pub fn show(
         &mut self,
         ui: &mut Ui,
-        pictures: &[PathBuf],
+        images: &[PathBuf],
         thumbnails: &mut Thumbnails,
         selected: &mut Option<usize>,
     ) {
         self.columns = ((ui.available_width() / CELL) as usize).max(1);
-        if let Some(index) = self.key_target(ui, pictures.len(), *selected) {
+        if let Some(index) = self.key_target(ui, images.len(), *selected) {
             *selected = Some(index);
             self.reveal(index);
         }
@@ -60,19 +60,19 @@ impl Grid {
             area = area.vertical_scroll_offset(offset);
         }
         ui.spacing_mut().item_spacing = Vec2::ZERO;
-        let rows = pictures.len().div_ceil(self.columns);
+        let rows = images.len().div_ceil(self.columns);
         let output = area.show_rows(ui, CELL, rows, |ui, rows| {
             let first = rows.start * self.columns;
-            self.visible = first..pictures.len().min(rows.end * self.columns);
+            self.visible = first..images.len().min(rows.end * self.columns);
             for row in rows {
-                let cells = row * self.columns..pictures.len().min((row + 1) * self.columns);
+                let cells = row * self.columns..images.len().min((row + 1) * self.columns);
                 ui.horizontal(|ui| {
                     for index in cells {
-                        let thumbnail = thumbnails.get(index, &pictures[index]);
+                        let thumbnail = thumbnails.get(index, &images[index]);
                         let is_selected = *selected == Some(index);
                         let cell = show_cell(ui, cell_id(index), CELL, thumbnail, is_selected);
-                        let place = format!("image {} of {}", index + 1, pictures.len());
-                        describe(&cell, is_selected, &pictures[index], &place);
+                        let place = format!("image {} of {}", index + 1, images.len());
+                        describe(&cell, is_selected, &images[index], &place);
                         if self.wanted == Some(index) {
                             self.wanted = None;
                             cell.request_focus();
@@ -88,7 +88,7 @@ impl Grid {
         self.view = [output.state.offset.y, output.inner_rect.height()];
     }
 
-    /// The picture that the arrow keys, Home, End, Page Up and Page Down lead to, if the grid has the focus.
+    /// The image that the arrow keys, Home, End, Page Up and Page Down lead to, if the grid has the focus.
     fn key_target(&self, ui: &Ui, count: usize, selected: Option<usize>) -> Option<usize> {
         let focused = ui.memory(egui::Memory::focused);
         let mut cells = self.visible.clone();
@@ -113,7 +113,7 @@ impl Grid {
         Some(selected.map_or(0, |_| to.min(last)))
     }
 
-    /// The scroll position at which a picture is in view; none if it already is.
+    /// The scroll position at which an image is in view; none if it already is.
     fn offset_for(&self, index: usize) -> Option<f32> {
         let top = (index / self.columns) as f32 * CELL;
         let [from, height] = self.view;
@@ -125,7 +125,7 @@ impl Grid {
 }
 
 fn cell_id(index: usize) -> Id {
-    Id::new("picture").with(index)
+    Id::new("image").with(index)
 }
 
 /// A thumbnail that can be clicked, `side` points wide and high.
@@ -138,7 +138,7 @@ pub fn show_cell(
 ) -> Response {
     let (_, rect) = ui.allocate_space(Vec2::splat(side));
     let cell = ui.interact(rect, id, Sense::click());
-    // the arrows go from picture to picture here, and not to the nearest widget
+    // the arrows go from image to image here, and not to the nearest widget
     let arrows = EventFilter {
         horizontal_arrows: true,
         vertical_arrows: true,
@@ -187,7 +187,7 @@ pub fn show_cell(
     cell
 }
 
-/// The text that a screen reader reads for a picture.
+/// The text that a screen reader reads for an image.
 pub fn describe(cell: &Response, is_selected: bool, path: &Path, place: &str) {
     let name = path.file_name().map(printable).unwrap_or_default();
     cell.widget_info(|| {

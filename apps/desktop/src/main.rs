@@ -3,7 +3,7 @@
 //! `cargo run --release -p ibot-desktop -- [FOLDER] [--model teacher.safetensors]`
 //!
 //! - `app`: the window; `gpu`: what it is drawn on, and what models compute on
-//! - `model`: the model behind it; `gallery`: the folder and its features; `details`: the selected picture
+//! - `model`: the model behind it; `gallery`: the folder and its features; `details`: the selected image
 //! - `training`: a run; `told`: its events
 //! - `grid`, `thumbnails`: the folder on the screen; `background`: work that must not hold up a frame
 

@@ -65,7 +65,7 @@ fn press(window: &mut Window, key: Key) {
     window.step();
 }
 
-/// The pictures in the grid that are said to be selected.
+/// The images in the grid that are said to be selected.
 fn selected(window: &Window) -> Vec<String> {
     let cells = window.query_all_by_label_contains(", image ");
     let selected = cells.filter(|cell| {
@@ -77,16 +77,16 @@ fn selected(window: &Window) -> Vec<String> {
         .collect()
 }
 
-fn folder_of(pictures: &[PathBuf]) -> Option<PathBuf> {
-    Some(pictures[0].parent().unwrap().to_path_buf())
+fn folder_of(images: &[PathBuf]) -> Option<PathBuf> {
+    Some(images[0].parent().unwrap().to_path_buf())
 }
 
 #[test]
-fn pictures_are_embedded_and_looked_at_by_keyboard_and_mouse() {
+fn images_are_embedded_and_looked_at_by_keyboard_and_mouse() {
     let scratch = Scratch::new("desktop-look");
-    let pictures = scratch.pictures(30);
-    std::fs::write(scratch.path("pictures/31.png"), b"no image").unwrap();
-    let mut window = window(folder_of(&pictures), Some(scratch.model(2)));
+    let images = scratch.images(30);
+    std::fs::write(scratch.path("images/31.png"), b"no image").unwrap();
+    let mut window = window(folder_of(&images), Some(scratch.model(2)));
     until_said(&mut window, "30 images, 30 embedded");
     assert_eq!(selected(&window), [""; 0]);
 
@@ -119,8 +119,8 @@ fn pictures_are_embedded_and_looked_at_by_keyboard_and_mouse() {
 #[test]
 fn a_cancelled_embedding_keeps_what_is_done_and_goes_on_when_asked() {
     let scratch = Scratch::new("desktop-cancel");
-    let pictures = scratch.pictures(400);
-    let mut window = window(folder_of(&pictures), Some(scratch.model(12)));
+    let images = scratch.images(400);
+    let mut window = window(folder_of(&images), Some(scratch.model(12)));
     until_said(&mut window, "of 400 embedded");
     press(&mut window, Key::Escape);
     until_said(&mut window, "400 images, ");
@@ -152,7 +152,7 @@ fn what_can_not_be_opened_says_so() {
 #[test]
 fn settings_are_chosen_for_the_images_and_the_device() {
     let scratch = Scratch::new("desktop-chosen");
-    let mut window = window(folder_of(&scratch.pictures(12)), None);
+    let mut window = window(folder_of(&scratch.images(12)), None);
     until_said(&mut window, "12 images, 0 embedded");
     window.get_by_label("Training").click();
     window.step();
@@ -172,8 +172,8 @@ fn settings_are_chosen_for_the_images_and_the_device() {
 #[test]
 fn a_run_is_started_paused_stopped_and_looked_through() {
     let scratch = Scratch::new("desktop-training");
-    let pictures = scratch.pictures(12);
-    let mut window = window(folder_of(&pictures), None);
+    let images = scratch.images(12);
+    let mut window = window(folder_of(&images), None);
     until_said(&mut window, "12 images, 0 embedded");
     window.get_by_label("Training").click();
     window.step();

@@ -19,7 +19,7 @@ const WAITING: usize = 256;
 const KEPT: usize = 1024;
 const THREADS: usize = 2;
 
-/// State of a picture's thumbnail.
+/// State of an image's thumbnail.
 pub enum Thumbnail<'a> {
     Coming,
     Ready(&'a TextureHandle),
@@ -77,7 +77,7 @@ impl Thumbnails {
         }
     }
 
-    /// Thumbnail of picture number `index` at `path`; requested if it is not there yet.
+    /// Thumbnail of image number `index` at `path`; requested if it is not there yet.
     pub fn get(&mut self, index: usize, path: &Path) -> Thumbnail<'_> {
         if !self.textures.contains_key(&index) && self.asked.insert(index) {
             let mut waiting = self.queue.lock();
@@ -127,9 +127,8 @@ impl Queue {
 
 fn work(queue: &Queue, sender: &Sender<(usize, Option<ColorImage>)>, ctx: &Context) {
     while let Some((index, path)) = queue.next() {
-        let picture =
-            decode_rgb_in(&path, FolderConfig::default().max_pixels, ValueRange::Auto).ok();
-        let small = picture.map(|picture| color_image(&reduced(&picture, SIDE)));
+        let image = decode_rgb_in(&path, FolderConfig::default().max_pixels, ValueRange::Auto).ok();
+        let small = image.map(|image| color_image(&reduced(&image, SIDE)));
         if sender.send((index, small)).is_err() {
             return;
         }
@@ -137,19 +136,19 @@ fn work(queue: &Queue, sender: &Sender<(usize, Option<ColorImage>)>, ctx: &Conte
     }
 }
 
-/// The picture, with at most `longest` pixels a side.
-pub fn reduced(picture: &RgbImage, longest: u32) -> RgbImage {
-    let (width, height) = picture.dimensions();
+/// The image, with at most `longest` pixels a side.
+pub fn reduced(image: &RgbImage, longest: u32) -> RgbImage {
+    let (width, height) = image.dimensions();
     let longer = width.max(height).max(1);
     let side = |side: u32| (u64::from(side) * u64::from(longest) / u64::from(longer)).max(1) as u32;
     match longer <= longest {
-        true => picture.clone(),
-        false => image::imageops::thumbnail(picture, side(width), side(height)),
+        true => image.clone(),
+        false => image::imageops::thumbnail(image, side(width), side(height)),
     }
 }
 
 /// For egui.
-pub fn color_image(picture: &RgbImage) -> ColorImage {
-    let size = [picture.width() as usize, picture.height() as usize];
-    ColorImage::from_rgb(size, picture.as_raw())
+pub fn color_image(image: &RgbImage) -> ColorImage {
+    let size = [image.width() as usize, image.height() as usize];
+    ColorImage::from_rgb(size, image.as_raw())
 }

@@ -36,7 +36,7 @@ pub struct Told {
     losses: [Vec<[f64; 2]>; 3],
     knn: Vec<[f64; 2]>,
     rank_me: Vec<[f64; 2]>,
-    /// Steps made, and pictures with the colors of their patches.
+    /// Steps made, and images with the colors of their patches.
     patches: Option<(usize, Vec<[TextureHandle; 2]>)>,
     lines: Vec<String>,
     anomaly: Option<String>,
@@ -69,15 +69,15 @@ impl Told {
             }
             TrainingEvent::RolledBack(step) => self.say(format!("went back to step {step}")),
             TrainingEvent::Checkpoint(step) => self.say(format!("checkpoint of step {step}")),
-            TrainingEvent::Patches { step, pictures } => {
-                let load = |picture: &RgbImage, filter| {
-                    ctx.load_texture("teacher's patches", color_image(picture), filter)
+            TrainingEvent::Patches { step, images } => {
+                let load = |image: &RgbImage, filter| {
+                    ctx.load_texture("teacher's patches", color_image(image), filter)
                 };
                 let both = |shown: &PatchColors| {
                     let colors = load(&shown.colors, TextureOptions::NEAREST);
-                    [load(&shown.picture, TextureOptions::LINEAR), colors]
+                    [load(&shown.image, TextureOptions::LINEAR), colors]
                 };
-                self.patches = Some((step, pictures.iter().map(both).collect()));
+                self.patches = Some((step, images.iter().map(both).collect()));
             }
             TrainingEvent::Paused(step) => self.say(format!("paused after step {step}")),
             TrainingEvent::Resumed => self.say("resumed".into()),
@@ -151,12 +151,12 @@ impl Told {
 
     /// Losses, k-NN and patches.
     pub fn show_curves(&self, ui: &mut Ui) {
-        if let Some((step, pictures)) = &self.patches {
+        if let Some((step, images)) = &self.patches {
             egui::Panel::right("patches")
                 .default_size(300.0)
                 .show(ui, |ui| {
                     ui.strong(format!("Patch features of the teacher after step {step}"));
-                    show_patches(ui, pictures);
+                    show_patches(ui, images);
                 });
         }
         let height = (ui.available_height() / 2.0 - 40.0).max(80.0);
@@ -171,15 +171,15 @@ impl Told {
     }
 }
 
-/// Pictures below each other, each beside the colors of its patches.
-fn show_patches(ui: &mut Ui, pictures: &[[TextureHandle; 2]]) {
+/// Images below each other, each beside the colors of its patches.
+fn show_patches(ui: &mut Ui, images: &[[TextureHandle; 2]]) {
     let spacing = ui.spacing().item_spacing;
     let room = ui.available_size();
-    let height = room.y / pictures.len().max(1) as f32 - spacing.y;
+    let height = room.y / images.len().max(1) as f32 - spacing.y;
     let side = (room.x / 2.0 - spacing.x).min(height).max(0.0);
-    for pair in pictures {
+    for pair in images {
         ui.horizontal(|ui| {
-            for (texture, text) in pair.iter().zip(["A picture", "The colors of its patches"]) {
+            for (texture, text) in pair.iter().zip(["An image", "The colors of its patches"]) {
                 let image = egui::Image::new((texture.id(), Vec2::splat(side)));
                 ui.add(image.alt_text(text));
             }

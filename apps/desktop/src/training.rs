@@ -18,7 +18,7 @@ use super::gallery::Gallery;
 use super::told::Told;
 
 const START_OR_STOP: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::Enter);
-/// Time between pictures of the teacher's patches.
+/// Time between images of the teacher's patches.
 const PATCHES_EVERY: Duration = Duration::from_secs(5);
 /// Fraction of a labeled folder that is held out for k-NN.
 const HELD_OUT: f64 = 0.1;
@@ -133,7 +133,7 @@ impl TrainingTab {
         config.held_out = is_labeled.then_some(HELD_OUT);
         let folder = gallery.folder().unwrap_or(Path::new("")).to_path_buf();
         let epochs = match config.steps {
-            Some(steps) => steps * config.batch_size / gallery.pictures().len().max(1),
+            Some(steps) => steps * config.batch_size / gallery.images().len().max(1),
             None => config.epochs,
         };
         let knn_every = if is_labeled {
@@ -224,7 +224,7 @@ impl TrainingTab {
         let pressed = ui.input_mut(|input| input.consume_shortcut(&START_OR_STOP));
         let keys = ui.ctx().format_shortcut(&START_OR_STOP);
         let Some(run) = self.handle.as_ref().filter(|run| !run.is_over()) else {
-            let can = !gallery.pictures().is_empty() && !self.out.is_empty();
+            let can = !gallery.images().is_empty() && !self.out.is_empty();
             let start = ui.add_enabled(can, egui::Button::new("Start training"));
             let start = start.on_disabled_hover_text("Open a folder of images first.");
             let hint = format!("{keys}. A run in this folder resumes from its checkpoint.");
@@ -271,12 +271,12 @@ fn chosen(count: usize, device: &DeviceRequest) -> Result<(RunConfig, Selected)>
 /// Whether a part of each class is held out: where that is an image of each or more.
 fn holds_out(gallery: &Gallery) -> bool {
     let classes = gallery.classes();
-    classes > 1 && HELD_OUT * gallery.pictures().len() as f64 >= classes as f64
+    classes > 1 && HELD_OUT * gallery.images().len() as f64 >= classes as f64
 }
 
 /// How many images are trained on, at least.
 fn training_examples(gallery: &Gallery) -> usize {
-    let all = gallery.pictures().len();
+    let all = gallery.images().len();
     match holds_out(gallery) {
         // the share of each class is rounded
         true => all - (HELD_OUT * all as f64).ceil() as usize - gallery.classes(),

@@ -1,11 +1,11 @@
-//! A model that turns pictures into features.
+//! A model that turns images into features.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use ibot::app::{
-    DeviceRequest, EmbedRequest, EmbedderConfig, EmbedderHandle, ModelInfo, Picture,
-    PictureFeatures,
+    DeviceRequest, EmbedRequest, EmbedderConfig, EmbedderHandle, ImageFeatures, ImageInput,
+    ModelInfo,
 };
 use ibot::backbone::Normalization;
 use ibot::device::BackendChoice;
@@ -19,7 +19,7 @@ use pyo3::types::PyByteArray;
 use crate::errors::raised;
 use crate::waiting::result_of;
 
-/// A picture as Python gives it.
+/// An image as Python gives it.
 #[derive(FromPyObject)]
 enum Given {
     /// Width, height, channels (1, 3 or 4) and 8-bit values, row by row from the top.
@@ -28,25 +28,25 @@ enum Given {
 }
 
 impl Given {
-    fn picture(self) -> Result<Picture> {
+    fn image(self) -> Result<ImageInput> {
         let (width, height, channels, bytes) = match self {
             Self::Path(path) => return Ok(path.into()),
             Self::Pixels(width, height, channels, bytes) => (width, height, channels, bytes),
         };
-        let picture: Option<image::DynamicImage> = match channels {
+        let image: Option<image::DynamicImage> = match channels {
             1 => GrayImage::from_raw(width, height, bytes.to_vec()).map(Into::into),
             3 => RgbImage::from_raw(width, height, bytes.to_vec()).map(Into::into),
             4 => RgbaImage::from_raw(width, height, bytes.to_vec()).map(Into::into),
             _ => None,
         };
-        picture.map(Picture::from).ok_or_else(|| {
+        image.map(ImageInput::from).ok_or_else(|| {
             let value = format!("{width} x {height} x {channels}");
             Error::config("images", value, "must have 1, 3 or 4 channels of 8 bits")
         })
     }
 }
 
-/// What of a picture is returned.
+/// What of an image is returned.
 #[derive(Clone, Copy)]
 enum Output {
     Cls,
@@ -67,8 +67,8 @@ impl Output {
         }
     }
 
-    fn request(self, pictures: Vec<Picture>) -> EmbedRequest {
-        let request = EmbedRequest::new(pictures);
+    fn request(self, images: Vec<ImageInput>) -> EmbedRequest {
+        let request = EmbedRequest::new(images);
         match self {
             Self::Cls => request,
             Self::Patches => request.with_patches(),
@@ -76,7 +76,7 @@ impl Output {
         }
     }
 
-    fn values(self, features: &PictureFeatures) -> &[f32] {
+    fn values(self, features: &ImageFeatures) -> &[f32] {
         match self {
             Self::Cls => &features.cls,
             Self::Patches => &features.patches,
@@ -84,7 +84,7 @@ impl Output {
         }
     }
 
-    /// Shape of one picture's values.
+    /// Shape of one image's values.
     fn shape(self, info: &ModelInfo) -> Vec<usize> {
         let [rows, columns] = info.grid;
         match self {
@@ -102,7 +102,7 @@ pub struct Embedder {
     info: ModelInfo,
 }
 
-/// Values of all pictures, the shape of one picture's, and the numbers and errors of those that could not be read.
+/// Values of all images, the shape of one image's, and the numbers and errors of those that could not be read.
 type Computed<'py> = (Bound<'py, PyByteArray>, Vec<usize>, Vec<(usize, String)>);
 
 impl Drop for Embedder {
@@ -156,8 +156,8 @@ impl Embedder {
         }
     }
 
-    /// The values of all pictures in their order as 32-bit floats, the shape of one picture's, and the numbers and errors of
-    /// pictures that could not be read, whose values are NaN.
+    /// The values of all images in their order as 32-bit floats, the shape of one image's, and the numbers and errors of
+    /// images that could not be read, whose values are NaN.
     fn embed<'py>(
         &self,
         py: Python<'py>,
@@ -166,9 +166,9 @@ impl Embedder {
         on_progress: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Computed<'py>> {
         let output = Output::named(output).map_err(raised)?;
-        let pictures = images.into_iter().map(Given::picture);
-        let pictures = pictures.collect::<Result<Vec<_>>>().map_err(raised)?;
-        let job = self.handle.embed(output.request(pictures));
+        let images = images.into_iter().map(Given::image);
+        let images = images.collect::<Result<Vec<_>>>().map_err(raised)?;
+        let job = self.handle.embed(output.request(images));
         let results = result_of(py, job, on_progress)?;
 
         let shape = output.shape(&self.info);

@@ -14,7 +14,7 @@ pub fn as_json(event: &TrainingEvent) -> Value {
             "made": start.made,
             "epochs": start.epochs,
             "steps_per_epoch": start.steps_per_epoch,
-            "images": start.pictures,
+            "images": start.images,
             "parameters": start.parameters,
         }),
         TrainingEvent::Step(metrics) => named("step", json!(metrics)),

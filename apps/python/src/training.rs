@@ -74,7 +74,7 @@ impl Request {
     }
 
     /// What the settings start from: the preset; under a file, the reference's; in a folder with a run, the run's; else
-    /// what the number of pictures and the device recommend, for which the pictures are looked at.
+    /// what the number of images and the device recommend, for which the images are looked at.
     fn base(
         &self,
         sources: &[PathBuf],
@@ -91,7 +91,7 @@ impl Request {
         if let Some(begun) = RunRecord::read(&self.out)? {
             return Ok((begun.config(&self.out)?, None));
         }
-        // wrong settings are told before the pictures are looked at
+        // wrong settings are told before the images are looked at
         let given = self.applied_to(RunConfig::default(), pretrained)?;
         let mut folder = given.clone().resolved()?.folder;
         folder.cache = None;

@@ -12,7 +12,7 @@ use crate::errors::raised;
 /// Time between two looks at Python's signals.
 pub const LOOK: Duration = Duration::from_millis(100);
 
-/// The result of a job. `on_progress` is called with the numbers of finished pictures and of all whenever the first one
+/// The result of a job. `on_progress` is called with the numbers of finished images and of all whenever the first one
 /// grew.
 ///
 /// # Errors

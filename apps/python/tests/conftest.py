@@ -1,4 +1,4 @@
-"""Pictures and a model that are made in seconds."""
+"""Images and a model that are made in seconds."""
 
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,9 @@ TINY: dict[str, Any] = {
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Ten pictures in folders of two classes."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Ten images in folders of two classes."""
+    folder = tmp_path_factory.mktemp("images")
     made = []
     for number in range(10):
         pixels = np.random.default_rng(number).integers(0, 256, (20, 24, 3), dtype=np.uint8)
@@ -40,8 +40,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def folder(pictures: list[Path]) -> Path:
-    return pictures[0].parent.parent
+def folder(images: list[Path]) -> Path:
+    return images[0].parent.parent
 
 
 @pytest.fixture(scope="session")

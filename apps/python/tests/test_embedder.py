@@ -16,21 +16,21 @@ from ibot_train import DeviceError, Embedder, FileError, IbotError, SettingError
 
 
 def test_features_are_those_of_the_command(
-    embedder: Embedder, run: ibot_train.Run, pictures: list[Path], tmp_path: Path
+    embedder: Embedder, run: ibot_train.Run, images: list[Path], tmp_path: Path
 ) -> None:
-    features = embedder.embed(sorted(pictures))
+    features = embedder.embed(sorted(images))
     assert features.shape == (10, 16) == (10, embedder.width)
     assert features.dtype == np.float32
     out = tmp_path / "features.npy"
-    folder = pictures[0].parent.parent
+    folder = images[0].parent.parent
     command = [sys.executable, "-m", "ibot_train", "embed", "--backend", "flex"]
     command += ["--model", str(run.teacher), "--data", str(folder), "--out", str(out)]
     subprocess.run(command, check=True, capture_output=True)
     np.testing.assert_allclose(features, np.load(out), rtol=1e-4, atol=1e-5)
 
 
-def test_images_of_every_kind_are_equal(embedder: Embedder, pictures: list[Path]) -> None:
-    path = pictures[3]
+def test_images_of_every_kind_are_equal(embedder: Embedder, images: list[Path]) -> None:
+    path = images[3]
     pillow = Image.open(path)
     array = np.asarray(pillow)
     opaque = np.dstack([array, np.full(array.shape[:2], 255, np.uint8)])
@@ -49,43 +49,43 @@ def test_images_of_every_kind_are_equal(embedder: Embedder, pictures: list[Path]
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "F"])
-def test_pictures_of_more_than_8_bits_are_refused(embedder: Embedder, mode: str) -> None:
+def test_images_of_more_than_8_bits_are_refused(embedder: Embedder, mode: str) -> None:
     with pytest.raises(SettingError, match=f"mode {mode}.*path"):
         embedder.embed(Image.new(mode, (20, 20)))
 
 
-def test_features_can_be_written_to(embedder: Embedder, pictures: list[Path]) -> None:
-    features = embedder.embed(pictures)
+def test_features_can_be_written_to(embedder: Embedder, images: list[Path]) -> None:
+    features = embedder.embed(images)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
 
 
-def test_patches_and_attention(embedder: Embedder, pictures: list[Path]) -> None:
+def test_patches_and_attention(embedder: Embedder, images: list[Path]) -> None:
     rows, columns = embedder.grid
     assert (rows, columns) == (2, 2)
-    patches = embedder.embed(pictures[:3], output="patches")
+    patches = embedder.embed(images[:3], output="patches")
     assert patches.shape == (3, rows, columns, embedder.width)
-    attention = embedder.embed(pictures[:3], output="attention")
+    attention = embedder.embed(images[:3], output="attention")
     assert attention.shape == (3, embedder.heads, rows, columns)
     assert (attention > 0).all() and (attention.sum(axis=(2, 3)) <= 1 + 1e-5).all()
 
 
-def test_progress_counts_to_the_end(embedder: Embedder, pictures: list[Path]) -> None:
+def test_progress_counts_to_the_end(embedder: Embedder, images: list[Path]) -> None:
     seen: list[tuple[int, int]] = []
-    embedder.embed(pictures * 10, progress=lambda done, total: seen.append((done, total)))
+    embedder.embed(images * 10, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (100, 100)
     assert seen == sorted(seen)
 
 
-def test_what_cannot_be_read_is_raised_or_nan(embedder: Embedder, pictures: list[Path], tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_raised_or_nan(embedder: Embedder, images: list[Path], tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(FileError, match="broken.png"):
-        embedder.embed([pictures[0], broken])
+        embedder.embed([images[0], broken])
     with pytest.warns(UserWarning, match="broken.png"):
-        features = embedder.embed([pictures[0], broken, pictures[1]], unreadable="nan")
+        features = embedder.embed([images[0], broken, images[1]], unreadable="nan")
     assert np.isnan(features[1]).all()
-    np.testing.assert_allclose(features[[0, 2]], embedder.embed(pictures[:2]), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(features[[0, 2]], embedder.embed(images[:2]), rtol=1e-5, atol=1e-6)
 
 
 def test_errors_name_the_argument_and_the_remedy(embedder: Embedder, run: ibot_train.Run) -> None:
@@ -123,18 +123,18 @@ def test_a_model_says_what_it_is(embedder: Embedder, run: ibot_train.Run) -> Non
     assert os.fspath(run.teacher).endswith("teacher.safetensors")
 
 
-def test_a_freed_model_loads_again(embedder: Embedder, pictures: list[Path]) -> None:
-    before = embedder.embed(pictures[0])
+def test_a_freed_model_loads_again(embedder: Embedder, images: list[Path]) -> None:
+    before = embedder.embed(images[0])
     embedder.unload()
-    np.testing.assert_array_equal(embedder.embed(pictures[0]), before)
+    np.testing.assert_array_equal(embedder.embed(images[0]), before)
 
 
-def test_threads_share_a_model(embedder: Embedder, pictures: list[Path]) -> None:
-    expected = embedder.embed(pictures)
+def test_threads_share_a_model(embedder: Embedder, images: list[Path]) -> None:
+    expected = embedder.embed(images)
     found: dict[int, npt.NDArray[np.float32]] = {}
 
     def work(number: int) -> None:
-        found[number] = embedder.embed(pictures)
+        found[number] = embedder.embed(images)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:

@@ -102,10 +102,10 @@ def test_settings_are_chosen_by_images_and_device(folder: Path, tmp_path: Path) 
     train(folder, tmp_path / "run", backend="flex", steps=1, image_size=32, progress=False)
 
 
-def test_the_choice_is_that_of_the_command(pictures: list[Path], folder: Path, tmp_path: Path) -> None:
+def test_the_choice_is_that_of_the_command(images: list[Path], folder: Path, tmp_path: Path) -> None:
     # 16 of 20 images are left after a fifth is held out, for batches of 16
     more = tmp_path / "images"
-    for number, path in enumerate(2 * pictures):
+    for number, path in enumerate(2 * images):
         copied = more / path.parent.name / f"{number}.png"
         copied.parent.mkdir(parents=True, exist_ok=True)
         copied.write_bytes(path.read_bytes())
@@ -156,9 +156,9 @@ def test_messages_name_keywords(folder: Path, tmp_path: Path) -> None:
         train(folder, tmp_path / "run", steps=2, seed=9, progress=False, **TINY)
 
 
-def test_images_of_several_folders_and_files(pictures: list[Path], folder: Path, tmp_path: Path) -> None:
+def test_images_of_several_folders_and_files(images: list[Path], folder: Path, tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []
-    data: list[str | Path] = [folder / "even", pictures[1], str(pictures[3])]
+    data: list[str | Path] = [folder / "even", images[1], str(images[3])]
     train(data, tmp_path / "run", steps=1, progress=events.append, **TINY)
     started = next(event for event in events if event["event"] == "started")
     assert started["images"] == 7

@@ -1,5 +1,5 @@
 //! Linear layers, attention and passes as large as those of a real step, on a GPU: layers right to the last bit, and how fast
-//! all are. `cargo bench --bench gpu_probe`, `-- ROWS` for fewer rows than those of 64 pictures, `-- --json` for one JSON object
+//! all are. `cargo bench --bench gpu_probe`, `-- ROWS` for fewer rows than those of 64 images, `-- --json` for one JSON object
 //! a line.
 //!
 //! Entries of layers are small integers, so that sums are exact in f32 in any order. Ends with 1 where a number is wrong.
@@ -19,7 +19,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 type Device = <Gpu as BackendTypes>::Device;
 type Matrix = Tensor<Gpu, 2>;
 
-/// Two views of 64 pictures, 197 tokens each.
+/// Two views of 64 images, 197 tokens each.
 const ROWS: usize = 25_216;
 const TOKENS: usize = 197;
 /// Side of a product that any card should do at its best.

@@ -6,10 +6,10 @@ use image::DynamicImage;
 use crate::data::value_counts::ValueCounts;
 use crate::data::value_range::ValueRange;
 
-/// Why a picture with such floats is not read.
+/// Why an image with such floats is not read.
 const NOT_FINITE: &str = "has values that are no numbers (NaN or infinity); replace them";
 
-/// The samples of a picture that have more than 8 bits.
+/// The samples of an image that have more than 8 bits.
 pub struct DeepSamples<'a> {
     pub values: DeepValues<'a>,
     /// Of a pixel.
@@ -27,15 +27,15 @@ pub enum DeepValues<'a> {
 }
 
 impl<'a> DeepSamples<'a> {
-    /// Those of a picture in memory; none for one of 8 bits.
-    pub fn of_picture(picture: &'a mut DynamicImage) -> Option<Self> {
-        let color = picture.color();
+    /// Those of an image in memory; none for one of 8 bits.
+    pub fn of_image(image: &'a mut DynamicImage) -> Option<Self> {
+        let color = image.color();
         let samples = usize::from(color.channel_count());
-        let values = match picture {
-            DynamicImage::ImageLuma16(picture) => DeepValues::Whole(picture),
-            DynamicImage::ImageLumaA16(picture) => DeepValues::Whole(picture),
-            DynamicImage::ImageRgb16(picture) => DeepValues::Whole(picture),
-            DynamicImage::ImageRgba16(picture) => DeepValues::Whole(picture),
+        let values = match image {
+            DynamicImage::ImageLuma16(image) => DeepValues::Whole(image),
+            DynamicImage::ImageLumaA16(image) => DeepValues::Whole(image),
+            DynamicImage::ImageRgb16(image) => DeepValues::Whole(image),
+            DynamicImage::ImageRgba16(image) => DeepValues::Whole(image),
             _ => return None,
         };
         Some(Self {
@@ -69,7 +69,7 @@ impl<'a> DeepSamples<'a> {
             ValueRange::Auto => {
                 let mut counts = ValueCounts::default();
                 self.count(&mut counts);
-                // of one picture, so of one kind
+                // of one image, so of one kind
                 let measured = counts.measured().ok().flatten();
                 measured.map_or(ValueRange::Full, |measured| measured.range)
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Cursor, Error, ErrorKind, Read, Result, Seek, SeekFrom};
 
-/// Most values of a tag that are read; a picture of 100 megapixels in tiles of 16 x 16 has 400 000.
+/// Most values of a tag that are read; an image of 100 megapixels in tiles of 16 x 16 has 400 000.
 const MAX_VALUES: u64 = 1 << 20;
 /// Most tags of a directory; of a BigTIFF file it may claim 2^64.
 const MAX_TAGS: u64 = 1 << 16;

@@ -41,7 +41,7 @@ pub fn exif(bytes: &[u8]) -> Option<&[u8]> {
     headers(bytes)?.exif
 }
 
-/// The picture in the file `bytes`, not yet turned, by libjpeg; None if `image`'s decoder reads this one.
+/// The image in the file `bytes`, not yet turned, by libjpeg; None if `image`'s decoder reads this one.
 ///
 /// # Errors
 /// The reason why neither reads it.

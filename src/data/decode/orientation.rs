@@ -1,4 +1,4 @@
-//! The orientation of a picture, from the EXIF data of its file.
+//! The orientation of an image, from the EXIF data of its file.
 
 use std::io::{Cursor, Read};
 
@@ -15,7 +15,7 @@ pub const MAX_EXIF: u64 = 1 << 20;
 /// Start of a text of a PNG file in which ImageMagick writes EXIF data.
 pub const RAW_PROFILE: &[u8] = b"Raw profile type ";
 
-/// The orientation by EXIF, or upright: damaged metadata is no reason to drop a picture.
+/// The orientation by EXIF, or upright: damaged metadata is no reason to drop an image.
 pub fn of_file(bytes: &[u8], format: ImageFormat) -> Orientation {
     let orientation = match format {
         ImageFormat::Jpeg => jpeg::exif(bytes).and_then(of_exif),

@@ -11,7 +11,7 @@ use crate::data::depth::Depth;
 use crate::data::index::digest::NameDigest;
 use crate::data::index::found::kind;
 use crate::data::index::name::name_of;
-use crate::data::index::record::{Folder, NONE, Picture};
+use crate::data::index::record::{Folder, ImageRecord, NONE};
 use crate::data::index::table::{Bytes, Facts, LeftOut, Lengths, Table};
 use crate::data::index::walk::Node;
 use crate::error::printable;
@@ -23,9 +23,9 @@ pub(super) struct Build<'a> {
     folders: Vec<usize>,
     /// Of each node, its number.
     numbers: Vec<u32>,
-    /// Of each node, the one whose name is the class of its pictures.
+    /// Of each node, the one whose name is the class of its images.
     classes: Vec<Option<usize>>,
-    /// Pictures of nodes, in the order of all.
+    /// Images of nodes, in the order of all.
     runs: Vec<(usize, Range<usize>)>,
     pub facts: Facts,
 }
@@ -48,21 +48,21 @@ impl<'a> Build<'a> {
         build
     }
 
-    /// Numbers the folders and lists the pictures, each folder's between those of the folders in it, by name.
+    /// Numbers the folders and lists the images, each folder's between those of the folders in it, by name.
     fn visit(&mut self, root: usize) {
-        // node, next of its children, next of its pictures
+        // node, next of its children, next of its images
         let mut open = vec![(root, 0, 0)];
         self.enter(root);
-        while let Some((node, child, picture)) = open.pop() {
-            let pictures = self.nodes[node].pictures.len();
+        while let Some((node, child, image)) = open.pop() {
+            let images = self.nodes[node].images.len();
             match self.nodes[node].children.get(child) {
                 Some(&(place, inner)) => {
-                    self.runs.push((node, picture..place));
+                    self.runs.push((node, image..place));
                     open.push((node, child + 1, place));
                     self.enter(inner);
                     open.push((inner, 0, 0));
                 }
-                None => self.runs.push((node, picture..pictures)),
+                None => self.runs.push((node, image..images)),
             }
         }
     }
@@ -83,10 +83,10 @@ impl<'a> Build<'a> {
                 at = parent;
             }
             let folders = chain.iter().rev().copied();
-            for picture in run.clone() {
-                let name = Path::new(name_of(self.nodes[*node].name_of(picture)));
+            for image in run.clone() {
+                let name = Path::new(name_of(self.nodes[*node].name_of(image)));
                 digest.add(folders.clone(), name);
-                let header = self.nodes[*node].pictures[picture].header;
+                let header = self.nodes[*node].images[image].header;
                 let facts = &mut self.facts;
                 if let Some(unused) = header.unused {
                     *facts.unused.entry(unused).or_default() += 1;
@@ -121,7 +121,7 @@ impl<'a> Build<'a> {
         self.facts.classes = names.into_iter().map(printable_bytes).collect();
     }
 
-    /// Names of the classes that have a picture, sorted by their bytes.
+    /// Names of the classes that have an image, sorted by their bytes.
     fn class_names(&self) -> Vec<&'a [u8]> {
         let nodes: &'a [Node] = self.nodes;
         let used = self.runs.iter().filter(|(_, run)| !run.is_empty());
@@ -132,35 +132,35 @@ impl<'a> Build<'a> {
         names.into_iter().collect()
     }
 
-    /// Names of pictures and folders.
+    /// Names of images and folders.
     pub fn names(&self) -> impl Iterator<Item = &[u8]> {
-        let pictures = |node: &'a Node| (0..node.pictures.len()).map(|at| node.name_of(at));
+        let images = |node: &'a Node| (0..node.images.len()).map(|at| node.name_of(at));
         let folders = self.nodes.iter().map(|node| node.name.as_encoded_bytes());
-        self.nodes.iter().flat_map(pictures).chain(folders)
+        self.nodes.iter().flat_map(images).chain(folders)
     }
 
     pub fn lengths(&self) -> Lengths {
         Lengths {
-            pictures: self.nodes.iter().map(|node| node.pictures.len()).sum(),
+            images: self.nodes.iter().map(|node| node.images.len()).sum(),
             folders: self.nodes.len(),
             names: self.nodes.iter().map(|node| node.names.len()).sum(),
             folder_names: self.nodes.iter().map(|node| node.name.len()).sum(),
         }
     }
 
-    /// Records of pictures and folders, names of pictures and folders.
+    /// Records of images and folders, names of images and folders.
     pub fn write(&self, to: &mut impl Write) -> Result<()> {
         let mut name_end = 0;
         for (node, run) in &self.runs {
-            for picture in run.clone() {
-                name_end += self.nodes[*node].name_of(picture).len() as u64;
-                let picture = Picture {
+            for image in run.clone() {
+                name_end += self.nodes[*node].name_of(image).len() as u64;
+                let image = ImageRecord {
                     name_end,
                     folder: self.numbers[*node],
-                    ..self.nodes[*node].pictures[picture]
+                    ..self.nodes[*node].images[image]
                 };
-                let odd = || std::io::Error::other("a kind of picture without a number");
-                to.write_all(&picture.to_bytes().ok_or_else(odd)?)?;
+                let odd = || std::io::Error::other("a kind of image without a number");
+                to.write_all(&image.to_bytes().ok_or_else(odd)?)?;
             }
         }
         let classes = self.class_names();
@@ -205,7 +205,7 @@ impl<'a> Build<'a> {
     }
 }
 
-/// Of each node, the one whose name is the class of its pictures: the folder of the first level, or of the second below parts
+/// Of each node, the one whose name is the class of its images: the folder of the first level, or of the second below parts
 /// such as `train`.
 fn class_nodes(nodes: &[Node]) -> Vec<Option<usize>> {
     let mut classes: Vec<Option<usize>> = Vec::with_capacity(nodes.len());

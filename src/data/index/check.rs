@@ -69,20 +69,20 @@ pub(super) fn is_sound(table: &Table) -> bool {
     };
     let runs = table.len().div_ceil(RECORDS);
     let is_run = |run: usize| {
-        let pictures = run * RECORDS..((run + 1) * RECORDS).min(table.len());
-        let before = pictures.start.checked_sub(1);
-        let mut end = before.map_or(Some(0), |before| Some(table.picture(before)?.name_end));
-        pictures.into_iter().all(|index| {
-            let (Some(picture), Some(start)) = (table.picture(index), end) else {
+        let images = run * RECORDS..((run + 1) * RECORDS).min(table.len());
+        let before = images.start.checked_sub(1);
+        let mut end = before.map_or(Some(0), |before| Some(table.image(before)?.name_end));
+        images.into_iter().all(|index| {
+            let (Some(image), Some(start)) = (table.image(index), end) else {
                 return false;
             };
-            end = Some(picture.name_end);
+            end = Some(image.name_end);
             let names = table.part(2);
             let name = usize::try_from(start)
                 .ok()
-                .zip(usize::try_from(picture.name_end).ok())
+                .zip(usize::try_from(image.name_end).ok())
                 .and_then(|(start, end)| names.get(start..end));
-            (picture.folder as usize) < folders && name.is_some_and(is_name)
+            (image.folder as usize) < folders && name.is_some_and(is_name)
         })
     };
     folders <= NONE as usize

@@ -1,4 +1,4 @@
-//! The hash of the names of pictures.
+//! The hash of the names of images.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 /// Bytes that are hashed at a time: names are far shorter.
 const BLOCK: usize = 64 << 10;
 
-/// Hashes the relative paths of pictures, in order.
+/// Hashes the relative paths of images, in order.
 #[derive(Default)]
 pub(in crate::data) struct NameDigest {
     hasher: blake3::Hasher,
@@ -14,7 +14,7 @@ pub(in crate::data) struct NameDigest {
 }
 
 impl NameDigest {
-    /// The next picture: its folders below the root, and its path in the last of them.
+    /// The next image: its folders below the root, and its path in the last of them.
     pub fn add<'a>(&mut self, folders: impl Iterator<Item = &'a [u8]>, name: &'a Path) {
         let parts = name.iter().map(OsStr::as_encoded_bytes);
         for part in folders.chain(parts) {

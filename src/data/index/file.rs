@@ -1,7 +1,7 @@
 //! An index as a file, which is mapped: processes that use it share its memory.
 //!
-//! 128 bytes of head (what it is, lengths of its parts, checksum of the rest, checksum of the head), then records of pictures
-//! and of folders, names of pictures and of folders, and what is known of all together as JSON. Numbers are little-endian.
+//! 128 bytes of head (what it is, lengths of its parts, checksum of the rest, checksum of the head), then records of images
+//! and of folders, names of images and of folders, and what is known of all together as JSON. Numbers are little-endian.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Write};
@@ -18,7 +18,7 @@ use crate::unfinished::unique_digits;
 
 /// Start of an index.
 const MAGIC: &[u8; 7] = b"ibotidx";
-/// Version of its format, and of what a scan finds: an index of another version is made anew. 2: orientations, and sizes of upright pictures.
+/// Version of its format, and of what a scan finds: an index of another version is made anew. 2: orientations, and sizes of upright images.
 const VERSION: u8 = 2;
 /// Bytes of the head.
 const HEAD: usize = 128;
@@ -94,7 +94,7 @@ fn read_head(map: &[u8]) -> std::result::Result<(Lengths, usize), String> {
     });
     let mut next = || numbers.next().unwrap_or(usize::MAX);
     let lengths = Lengths {
-        pictures: next(),
+        images: next(),
         folders: next(),
         names: next(),
         folder_names: next(),
@@ -129,7 +129,7 @@ fn write_to(path: &Path, build: &Build) -> std::io::Result<()> {
     build.write(&mut file)?;
     file.write_all(&facts)?;
     let Lengths {
-        pictures,
+        images,
         folders,
         names,
         folder_names,
@@ -137,7 +137,7 @@ fn write_to(path: &Path, build: &Build) -> std::io::Result<()> {
     let mut head = [0; HEAD];
     head[..7].copy_from_slice(MAGIC);
     head[7] = VERSION;
-    let numbers = [pictures, folders, names, folder_names, facts.len()];
+    let numbers = [images, folders, names, folder_names, facts.len()];
     for (bytes, number) in head[8..48].chunks_exact_mut(8).zip(numbers) {
         bytes.copy_from_slice(&(number as u64).to_le_bytes());
     }
@@ -183,12 +183,12 @@ mod tests {
     use super::*;
     use crate::data::depth::Depth;
     use crate::data::header::Header;
-    use crate::data::index::record::{Picture, RECORD};
+    use crate::data::index::record::{ImageRecord, RECORD};
     use crate::data::index::walk::Node;
     use crate::data::stamp::Stamp;
 
-    /// A root and some folders in it with so many pictures each, none of which is on a disk.
-    fn simulated(folders: usize, pictures: usize) -> Vec<Node> {
+    /// A root and some folders in it with so many images each, none of which is on a disk.
+    fn simulated(folders: usize, images: usize) -> Vec<Node> {
         let mut root = Node {
             name: "/simulated".into(),
             class_depth: Some(0),
@@ -209,10 +209,10 @@ mod tests {
                 name: format!("n{number:08}").into(),
                 ..Node::default()
             };
-            for at in 0..pictures {
+            for at in 0..images {
                 node.names
                     .extend(format!("n{number:08}_{at:06}.JPEG").bytes());
-                node.pictures.push(Picture {
+                node.images.push(ImageRecord {
                     name_end: node.names.len() as u64,
                     stamp: Stamp {
                         length: 100_000,
@@ -251,7 +251,7 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         assert_eq!(with_checksums(whole.clone()), whole);
         let names = HEAD + 9 * RECORD;
-        let pictures = [
+        let images = [
             (0, "the first name ends behind the second"),
             (7, "a name ends behind all"),
             (24, "a folder that is not there"),
@@ -259,13 +259,13 @@ mod tests {
         ];
         let folders = HEAD + 6 * RECORD;
         let mut changes: Vec<(usize, u8, &str)> =
-            pictures.map(|(at, what)| (HEAD + at, 200, what)).into();
+            images.map(|(at, what)| (HEAD + at, 200, what)).into();
         changes.extend([
             (folders + RECORD + 24, 1, "its own parent"),
             (folders + RECORD + 28, 9, "a class that is not there"),
             (names, b'/', "a path for a name"),
             (names + 1, 0, "a zero in a name"),
-            (8, 99, "more pictures"),
+            (8, 99, "more images"),
             (30, 99, "more names"),
         ]);
         for (at, byte, what) in changes {
@@ -294,7 +294,7 @@ mod tests {
     #[allow(clippy::print_stdout, reason = "says what it measured")]
     #[test]
     #[ignore = "writes 700 MB"]
-    fn ten_million_pictures_open_at_once() {
+    fn ten_million_images_open_at_once() {
         let path = std::env::var_os("IBOT_SIMULATED").unwrap();
         let path = Path::new(&path);
         if !path.exists() {
@@ -306,7 +306,7 @@ mod tests {
         let before = anonymous();
         let start = std::time::Instant::now();
         let table = open(path).unwrap().unwrap();
-        println!("{} pictures open in {:?}", table.len(), start.elapsed());
+        println!("{} images open in {:?}", table.len(), start.elapsed());
         let summary = table.summary();
         println!("and summed up in {:?}", start.elapsed());
         assert_eq!((table.len(), summary.classes.len()), (10_000_000, 10_000));

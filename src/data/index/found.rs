@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 /// What one file of the folder is.
 #[derive(Debug)]
 pub(in crate::data) enum FileKind {
-    Picture(Header, Stamp),
+    Image(Header, Stamp),
     Other,
     Skipped(String),
 }
@@ -40,7 +40,7 @@ impl FileKind {
             Ok((Some(header), stamp)) => {
                 match unusable_size(header.width, header.height, max_pixels) {
                     Some(reason) => Self::Skipped(reason),
-                    None => Self::Picture(header, stamp),
+                    None => Self::Image(header, stamp),
                 }
             }
             Err(error) => Self::Skipped(error.without_path()),
@@ -52,7 +52,7 @@ impl FileKind {
     /// None of what is to be read.
     pub fn of_known(known: CachedKind) -> Option<Self> {
         match known {
-            CachedKind::Image(words, stamp) => Some(Self::Picture(header_of_words(words)?, stamp)),
+            CachedKind::Image(words, stamp) => Some(Self::Image(header_of_words(words)?, stamp)),
             CachedKind::Other => Some(Self::Other),
             CachedKind::Unread => None,
         }
@@ -61,7 +61,7 @@ impl FileKind {
     /// As an index of a shard keeps it.
     pub fn known(&self) -> CachedKind {
         match self {
-            Self::Picture(header, stamp) => words_of_header(*header)
+            Self::Image(header, stamp) => words_of_header(*header)
                 .map_or(CachedKind::Unread, |words| CachedKind::Image(words, *stamp)),
             Self::Other => CachedKind::Other,
             Self::Skipped(_) => CachedKind::Unread,

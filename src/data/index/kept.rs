@@ -16,7 +16,7 @@ use crate::data::stamp::Stamp;
 use crate::error::{Error, Result, printable};
 use crate::path_text::{is_inside, path_of_text, path_text};
 
-/// Sets of as many pictures get an index by themselves: smaller ones are scanned in less than a second.
+/// Sets of as many images get an index by themselves: smaller ones are scanned in less than a second.
 pub(in crate::data) const LEAST: usize = 20_000;
 
 /// Of the names of indexes.
@@ -33,7 +33,7 @@ pub(in crate::data) enum Keep<'a> {
     Cached,
     /// This file, whatever the size of the set.
     File(&'a Path),
-    /// This file, or that in the cache folder, whatever the size of the set; each picture's file is asked whether it changed.
+    /// This file, or that in the cache folder, whatever the size of the set; each image's file is asked whether it changed.
     Asked(Option<&'a Path>),
 }
 
@@ -50,7 +50,7 @@ pub struct IndexWork {
     pub is_written: bool,
 }
 
-/// The index of the folder `root`, and how it was come by; none where it holds archives or tables of pictures, which are
+/// The index of the folder `root`, and how it was come by; none where it holds archives or tables of images, which are
 /// listed another way.
 ///
 /// # Errors
@@ -99,7 +99,7 @@ pub(in crate::data) fn index_of(
     // Windows replaces no file that is mapped
     drop(older);
     let build = Build::new(&nodes, facts);
-    let is_large = keep != Keep::Cached || build.lengths().pictures >= LEAST;
+    let is_large = keep != Keep::Cached || build.lengths().images >= LEAST;
     if let Some(file) = file.filter(|_| is_large) {
         match stored(&file, &build) {
             Ok(table) => {

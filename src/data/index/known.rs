@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use crate::data::index::record::{Folder, NONE, Picture};
+use crate::data::index::record::{Folder, ImageRecord, NONE};
 use crate::data::index::table::{LeftOut, Table};
 
 /// An older index, by folder.
 pub(super) struct Known<'a> {
     table: &'a Table,
-    pictures: Groups,
+    images: Groups,
     folders: Groups,
     left_out: HashMap<u32, Vec<&'a LeftOut>>,
     tools: HashMap<u32, Vec<&'a String>>,
@@ -48,11 +48,11 @@ impl Groups {
 
 impl<'a> Known<'a> {
     pub fn new(table: &'a Table) -> Self {
-        let folder = |index| table.picture(index).map_or(NONE, |picture| picture.folder);
+        let folder = |index| table.image(index).map_or(NONE, |image| image.folder);
         let parent = |number| table.folder(number).map_or(NONE, |folder| folder.parent);
         let mut known = Self {
             table,
-            pictures: Groups::new(table.folders(), (0..table.len()).map(folder)),
+            images: Groups::new(table.folders(), (0..table.len()).map(folder)),
             folders: Groups::new(table.folders(), (0..table.folders() as u32).map(parent)),
             left_out: HashMap::new(),
             tools: HashMap::new(),
@@ -70,16 +70,16 @@ impl<'a> Known<'a> {
         self.table.folder(number)
     }
 
-    /// Pictures of a folder and their names, in the order of these.
-    pub fn pictures(&self, folder: u32) -> impl Iterator<Item = (&'a [u8], Picture)> + '_ {
-        let pictures = self.pictures.of(folder).iter();
-        pictures.filter_map(|index| Some((self.table.name(*index), self.table.picture(*index)?)))
+    /// Images of a folder and their names, in the order of these.
+    pub fn images(&self, folder: u32) -> impl Iterator<Item = (&'a [u8], ImageRecord)> + '_ {
+        let images = self.images.of(folder).iter();
+        images.filter_map(|index| Some((self.table.name(*index), self.table.image(*index)?)))
     }
 
-    pub fn picture(&self, folder: u32, name: &[u8]) -> Option<Picture> {
-        let pictures = self.pictures.of(folder);
-        let place = pictures.binary_search_by(|index| self.table.name(*index).cmp(name));
-        self.table.picture(pictures[place.ok()?])
+    pub fn image(&self, folder: u32, name: &[u8]) -> Option<ImageRecord> {
+        let images = self.images.of(folder);
+        let place = images.binary_search_by(|index| self.table.name(*index).cmp(name));
+        self.table.image(images[place.ok()?])
     }
 
     /// Folders in a folder and their names, in the order of these.

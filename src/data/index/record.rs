@@ -1,4 +1,4 @@
-//! What is known of a picture and of a folder: records of a fixed size.
+//! What is known of an image and of a folder: records of a fixed size.
 
 use image::ImageFormat;
 use image::metadata::Orientation;
@@ -29,10 +29,10 @@ const UNUSED: [Option<Unused>; 4] = [
     Some(Unused::Channels),
 ];
 
-/// A picture.
+/// An image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::data) struct Picture {
-    /// Where its name ends among the names of all; it begins where that of the picture before ends.
+pub(in crate::data) struct ImageRecord {
+    /// Where its name ends among the names of all; it begins where that of the image before ends.
     pub name_end: u64,
     pub stamp: Stamp,
     /// Number of its folder.
@@ -51,9 +51,9 @@ pub(in crate::data) struct Folder {
     pub identity: u64,
     /// Number of the folder that it is in, which is smaller than its own; [`NONE`] of a root.
     pub parent: u32,
-    /// Class of its pictures, or [`NONE`].
+    /// Class of its images, or [`NONE`].
     pub label: u32,
-    /// Files that are not pictures.
+    /// Files that are not images.
     pub others: u32,
 }
 
@@ -76,7 +76,7 @@ pub(in crate::data) fn words_of_header(header: Header) -> Option<[u32; 3]> {
     Some([width, height, kind | orientation])
 }
 
-/// None where the numbers are those of no picture.
+/// None where the numbers are those of no image.
 pub(in crate::data) fn header_of_words([width, height, kind]: [u32; 3]) -> Option<Header> {
     let part = |shift: u32| (kind >> shift & 0xff) as usize;
     Some(Header {
@@ -89,7 +89,7 @@ pub(in crate::data) fn header_of_words([width, height, kind]: [u32; 3]) -> Optio
     })
 }
 
-impl Picture {
+impl ImageRecord {
     /// None of a kind of file that no scan finds.
     pub fn to_bytes(self) -> Option<[u8; RECORD]> {
         let [width, height, kind] = words_of_header(self.header)?;
@@ -104,7 +104,7 @@ impl Picture {
         Some(bytes)
     }
 
-    /// None where the bytes are those of no picture.
+    /// None where the bytes are those of no image.
     pub fn of_bytes(bytes: &[u8; RECORD]) -> Option<Self> {
         Some(Self {
             name_end: long(bytes, 0),
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn records_come_back() {
-        let picture = Picture {
+        let image = ImageRecord {
             name_end: 1 << 40,
             stamp: Stamp {
                 length: 12,
@@ -178,13 +178,13 @@ mod tests {
                 unused: Some(Unused::Channels),
             },
         };
-        let bytes = picture.to_bytes().unwrap();
-        assert_eq!(Picture::of_bytes(&bytes), Some(picture));
+        let bytes = image.to_bytes().unwrap();
+        assert_eq!(ImageRecord::of_bytes(&bytes), Some(image));
         assert_eq!(bytes[39], 8, "EXIF's number");
         for (at, byte) in [(36, 6), (37, 6), (38, 6), (39, 0), (39, 9)] {
             let mut wrong = bytes;
             wrong[at] = byte;
-            assert_eq!(Picture::of_bytes(&wrong), None, "byte {at}: {byte}");
+            assert_eq!(ImageRecord::of_bytes(&wrong), None, "byte {at}: {byte}");
         }
         let folder = Folder {
             name_end: 3,

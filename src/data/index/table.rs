@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::depth::Unused;
 use crate::data::index::digest::NameDigest;
 use crate::data::index::name::name_of;
-use crate::data::index::record::{Folder, NONE, Picture, RECORD};
+use crate::data::index::record::{Folder, ImageRecord, NONE, RECORD};
 use crate::data::stamp::Stamp;
 use crate::data::summary::ScanSummary;
 use crate::path_text::path_of_text;
@@ -27,7 +27,7 @@ pub(in crate::data) struct LeftOut {
     pub stamp: Option<Stamp>,
 }
 
-/// What is known of all pictures together.
+/// What is known of all images together.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::data) struct Facts {
@@ -40,7 +40,7 @@ pub(in crate::data) struct Facts {
     pub parts: Vec<String>,
     pub classes: Vec<String>,
     pub unlabeled: usize,
-    /// Pictures with more than 8 bits.
+    /// Images with more than 8 bits.
     pub deep: usize,
     pub kinds: BTreeMap<String, usize>,
     pub unused: BTreeMap<Unused, usize>,
@@ -52,8 +52,8 @@ pub(in crate::data) struct Facts {
 /// Lengths of the parts of an index, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::data) struct Lengths {
-    /// Number of pictures, of [`RECORD`] bytes each.
-    pub pictures: usize,
+    /// Number of images, of [`RECORD`] bytes each.
+    pub images: usize,
     /// Number of folders.
     pub folders: usize,
     /// Bytes.
@@ -65,7 +65,7 @@ pub(in crate::data) struct Lengths {
 impl Lengths {
     /// Bytes of all parts; none where no computer has so many.
     pub fn bytes(&self) -> Option<usize> {
-        let records = self.pictures.checked_add(self.folders)?;
+        let records = self.images.checked_add(self.folders)?;
         let records = records.checked_mul(RECORD)?;
         records
             .checked_add(self.names)?
@@ -110,7 +110,7 @@ impl Table {
         }
     }
 
-    /// The same pictures, whose paths begin with `root`.
+    /// The same images, whose paths begin with `root`.
     #[must_use]
     pub fn with_root(mut self, root: &Path) -> Self {
         self.root = Some(root.to_path_buf());
@@ -122,7 +122,7 @@ impl Table {
     }
 
     pub fn len(&self) -> usize {
-        self.lengths.pictures
+        self.lengths.images
     }
 
     pub fn folders(&self) -> usize {
@@ -132,28 +132,28 @@ impl Table {
     /// Part number `number` of records, of folders, of names or of folders' names.
     pub fn part(&self, number: usize) -> &[u8] {
         let Lengths {
-            pictures,
+            images,
             folders,
             names,
             folder_names,
         } = self.lengths;
-        let lengths = [pictures * RECORD, folders * RECORD, names, folder_names];
+        let lengths = [images * RECORD, folders * RECORD, names, folder_names];
         let start: usize = lengths[..number].iter().sum();
         &self.bytes.all()[start..start + lengths[number]]
     }
 
-    /// What is known of picture `index`.
-    pub fn picture(&self, index: usize) -> Option<Picture> {
-        Picture::of_bytes(record(self.part(0), index)?)
+    /// What is known of image `index`.
+    pub fn image(&self, index: usize) -> Option<ImageRecord> {
+        ImageRecord::of_bytes(record(self.part(0), index)?)
     }
 
     pub fn folder(&self, number: u32) -> Option<Folder> {
         record(self.part(1), number as usize).map(Folder::of_bytes)
     }
 
-    /// Name of picture `index` in its folder.
+    /// Name of image `index` in its folder.
     pub fn name(&self, index: usize) -> &[u8] {
-        let end = |at: usize| self.picture(at).map_or(0, |picture| picture.name_end);
+        let end = |at: usize| self.image(at).map_or(0, |image| image.name_end);
         between(self.part(2), index, end)
     }
 
@@ -189,24 +189,24 @@ impl Table {
     }
 
     pub fn path(&self, index: usize) -> PathBuf {
-        let folder = self.picture(index).map_or(NONE, |picture| picture.folder);
+        let folder = self.image(index).map_or(NONE, |image| image.folder);
         let mut path = self.folder_path(folder);
         path.push(name_of(self.name(index)));
         path
     }
 
-    /// Adds the relative path of picture `index` to a hash of names.
+    /// Adds the relative path of image `index` to a hash of names.
     pub fn add_name(&self, index: usize, digest: &mut NameDigest) {
-        let folder = self.picture(index).map_or(NONE, |picture| picture.folder);
+        let folder = self.image(index).map_or(NONE, |image| image.folder);
         let chain = self.chain(folder);
         let inner = chain.iter().rev().skip(1);
         let inner = inner.map(|number| self.folder_name(*number));
         digest.add(inner, Path::new(name_of(self.name(index))));
     }
 
-    /// Class of picture `index`.
+    /// Class of image `index`.
     pub fn label(&self, index: usize) -> Option<usize> {
-        let label = self.folder(self.picture(index)?.folder)?.label;
+        let label = self.folder(self.image(index)?.folder)?.label;
         (label != NONE).then_some(label as usize)
     }
 
@@ -232,7 +232,7 @@ impl Table {
         skipped.sort();
         let folders = (0..self.folders() as u32).filter_map(|number| self.folder(number));
         ScanSummary {
-            pictures: self.len(),
+            images: self.len(),
             kinds: facts.kinds.clone(),
             classes: facts.classes.clone(),
             parts: facts.parts.clone(),
@@ -240,7 +240,7 @@ impl Table {
             unlabeled: facts.unlabeled,
             range: None,
             unused: facts.unused.clone(),
-            not_pictures: folders.map(|folder| folder.others as usize).sum(),
+            not_images: folders.map(|folder| folder.others as usize).sum(),
             skipped,
         }
     }

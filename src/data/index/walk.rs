@@ -14,10 +14,10 @@ use crate::data::endings::is_shard;
 use crate::data::index::found::{FileKind, What, what};
 use crate::data::index::known::Known;
 use crate::data::index::name::name_of;
-use crate::data::index::record::Picture;
+use crate::data::index::record::ImageRecord;
 use crate::data::index::table::{LeftOut, Table};
 use crate::data::layout::is_of_a_tool;
-use crate::data::shards::may_have_pictures;
+use crate::data::shards::may_have_images;
 use crate::data::stamp::Stamp;
 use crate::error::{Error, Result, printable};
 use crate::path_text::path_text;
@@ -46,36 +46,33 @@ pub(in crate::data) fn pool_of(threads: usize) -> Result<ThreadPool> {
     pool.map_err(|error| Error::Loader(format!("cannot start threads to read folders: {error}")))
 }
 
-/// A folder and the pictures in it, in the order of their names.
+/// A folder and the images in it, in the order of their names.
 #[derive(Debug, Default)]
 pub(in crate::data) struct Node {
     pub parent: Option<usize>,
     /// Of a root, its path.
     pub name: OsString,
-    /// Of a root, which folder of a relative path names the class of a picture.
+    /// Of a root, which folder of a relative path names the class of an image.
     pub class_depth: Option<usize>,
     pub modified: i64,
     pub identity: u64,
-    /// Names of the pictures, one after the other.
+    /// Names of the images, one after the other.
     pub names: Vec<u8>,
-    pub pictures: Vec<Picture>,
-    /// Folders in it: before which picture they come, and their node.
+    pub images: Vec<ImageRecord>,
+    /// Folders in it: before which image they come, and their node.
     pub children: Vec<(usize, usize)>,
     pub others: u32,
     pub tools: Vec<String>,
     pub left_out: Vec<LeftOut>,
-    /// Whether it holds an archive or a table of pictures.
+    /// Whether it holds an archive or a table of images.
     pub holds_shards: bool,
 }
 
 impl Node {
-    fn push(&mut self, name: &[u8], picture: Picture) {
+    fn push(&mut self, name: &[u8], image: ImageRecord) {
         self.names.extend_from_slice(name);
         let name_end = self.names.len() as u64;
-        self.pictures.push(Picture {
-            name_end,
-            ..picture
-        });
+        self.images.push(ImageRecord { name_end, ..image });
     }
 
     fn leave_out(&mut self, name: &OsStr, reason: String, stamp: Option<Stamp>) {
@@ -87,17 +84,17 @@ impl Node {
         });
     }
 
-    pub fn name_of(&self, picture: usize) -> &[u8] {
-        self.names_of(picture..picture + 1)
+    pub fn name_of(&self, image: usize) -> &[u8] {
+        self.names_of(image..image + 1)
     }
 
-    /// The names of some pictures, one after the other.
-    pub fn names_of(&self, pictures: Range<usize>) -> &[u8] {
+    /// The names of some images, one after the other.
+    pub fn names_of(&self, images: Range<usize>) -> &[u8] {
         let end = |count: usize| match count {
             0 => 0,
-            count => self.pictures[count - 1].name_end as usize,
+            count => self.images[count - 1].name_end as usize,
         };
-        &self.names[end(pictures.start)..end(pictures.end)]
+        &self.names[end(images.start)..end(images.end)]
     }
 }
 
@@ -179,12 +176,12 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Puts a folder among the pictures of its parent, by name.
+    /// Puts a folder among the images of its parent, by name.
     fn link(&mut self, task: &Task, number: usize) {
         let Some(parent) = task.parent.and_then(|parent| self.nodes.get_mut(parent)) else {
             return;
         };
-        let (mut low, mut high) = (0, parent.pictures.len());
+        let (mut low, mut high) = (0, parent.images.len());
         while low < high {
             let middle = low.midpoint(high);
             match parent.name_of(middle) < task.name.as_encoded_bytes() {
@@ -275,11 +272,11 @@ impl<'a> Walk<'a> {
             let path = folder.join(name);
             let before = self.known.as_ref().zip(known);
             let before =
-                before.and_then(|(before, number)| before.picture(number, name.as_encoded_bytes()));
+                before.and_then(|(before, number)| before.image(number, name.as_encoded_bytes()));
             if let Some(before) = before
                 && Stamp::of(&path).is_some_and(|now| now.is_that_of(before.stamp))
             {
-                return Ok((FileKind::Picture(before.header, before.stamp), None));
+                return Ok((FileKind::Image(before.header, before.stamp), None));
             }
             self.headers.fetch_add(1, Ordering::Relaxed);
             let found = FileKind::read(&path, self.max_pixels);
@@ -290,20 +287,20 @@ impl<'a> Walk<'a> {
         let found: Result<Vec<(FileKind, Option<Stamp>)>> = found.collect();
         for (name, (found, stamp_of_skipped)) in names.iter().zip(found?) {
             match found {
-                FileKind::Picture(header, stamp) => {
-                    let picture = Picture {
+                FileKind::Image(header, stamp) => {
+                    let image = ImageRecord {
                         name_end: 0,
                         stamp,
                         folder: 0,
                         header,
                     };
-                    node.push(name.as_encoded_bytes(), picture);
+                    node.push(name.as_encoded_bytes(), image);
                 }
                 FileKind::Other => {
                     node.others += 1;
-                    // a table of text beside the pictures, as Hugging Face's `metadata.parquet`, is another file
+                    // a table of text beside the images, as Hugging Face's `metadata.parquet`, is another file
                     node.holds_shards = node.holds_shards
-                        || is_shard(Path::new(name)) && may_have_pictures(&folder.join(name));
+                        || is_shard(Path::new(name)) && may_have_images(&folder.join(name));
                 }
                 FileKind::Skipped(reason) => node.leave_out(name, reason, stamp_of_skipped),
             }
@@ -346,8 +343,8 @@ pub(super) fn is_left_as(one: &LeftOut, folder: &Path) -> bool {
 
 /// A folder as the older index has it, and those in it.
 fn copied(mut node: Node, known: &Known, number: u32, path: &Path) -> (Node, Vec<Task>) {
-    for (name, picture) in known.pictures(number) {
-        node.push(name, picture);
+    for (name, image) in known.images(number) {
+        node.push(name, image);
     }
     node.others = known.folder(number).map_or(0, |folder| folder.others);
     node.tools = known.tools(number).cloned().collect();

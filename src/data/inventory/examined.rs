@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use super::look::Look;
-use crate::data::PictureSource as _;
+use crate::data::ImageSource as _;
 use crate::data::folder::{ImageFolder, reason};
 use crate::data::opened::{length_and_time, read_whole};
 use crate::data::stored::check_server;
@@ -90,7 +90,7 @@ pub fn decode_all(
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
         }
-        let look = folder.decode(at).and_then(|picture| Look::of(&picture));
+        let look = folder.decode(at).and_then(|image| Look::of(&image));
         progress(done.fetch_add(1, Ordering::Relaxed) + 1);
         Ok(match look {
             Ok(Some(look)) => Seen::Usable(keeps_looks.then(|| Box::new(look))),

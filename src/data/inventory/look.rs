@@ -59,17 +59,17 @@ static COSINES: LazyLock<[[f64; HASHED]; FREQUENCIES]> = LazyLock::new(|| {
 });
 
 impl Look {
-    /// That of a picture; None where it is of nearly one color.
+    /// That of an image; None where it is of nearly one color.
     ///
     /// # Errors
-    /// The picture has no pixel.
-    pub fn of(picture: &RgbImage) -> Result<Option<Self>> {
-        if picture.is_empty() {
+    /// The image has no pixel.
+    pub fn of(image: &RgbImage) -> Result<Option<Self>> {
+        if image.is_empty() {
             return Err(Error::Loader("it has no pixels".to_owned()));
         }
-        let ratio = f64::from(picture.width()) / f64::from(picture.height());
-        let size = [picture.width(), picture.height()].map(|side| side.min(REDUCED));
-        let reduced = reduced(picture, 0.0, size)?;
+        let ratio = f64::from(image.width()) / f64::from(image.height());
+        let size = [image.width(), image.height()].map(|side| side.min(REDUCED));
+        let reduced = reduced(image, 0.0, size)?;
         let part = |edge: f64, side: usize| self::reduced(&reduced, edge, [side as u32; 2]);
         let mut hashes = [0; 2];
         for (to, edge) in hashes.iter_mut().zip(HASHED_EDGES) {
@@ -98,8 +98,8 @@ impl Look {
 }
 
 impl Thumbnail {
-    fn new(picture: RgbImage) -> Self {
-        let levels = picture.into_raw().into_boxed_slice();
+    fn new(image: RgbImage) -> Self {
+        let levels = image.into_raw().into_boxed_slice();
         let sum: f64 = levels.iter().map(|level| f64::from(*level)).sum();
         let squares: f64 = levels.iter().map(|level| f64::from(*level).powi(2)).sum();
         Self {
@@ -129,16 +129,16 @@ impl Thumbnail {
     }
 }
 
-/// `picture` without a fraction at each edge, averaged to another size.
-fn reduced(picture: &RgbImage, edge: f64, [width, height]: [u32; 2]) -> Result<RgbImage> {
+/// `image` without a fraction at each edge, averaged to another size.
+fn reduced(image: &RgbImage, edge: f64, [width, height]: [u32; 2]) -> Result<RgbImage> {
     let failed = |reason: String| Error::Loader(format!("an image could not be reduced: {reason}"));
-    let sides = [picture.width(), picture.height()].map(f64::from);
+    let sides = [image.width(), image.height()].map(f64::from);
     let [left, top] = sides.map(|side| side * edge);
     let [inner_width, inner_height] = sides.map(|side| side * (1.0 - 2.0 * edge));
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::Box))
         .crop(left, top, inner_width, inner_height);
-    let from = TypedImageRef::from_buffer(picture.width(), picture.height(), picture.as_raw())
+    let from = TypedImageRef::from_buffer(image.width(), image.height(), image.as_raw())
         .map_err(|error| failed(error.to_string()))?;
     let mut pixels = vec![0; 3 * width as usize * height as usize];
     let mut to = TypedImage::<U8x3>::from_buffer(width, height, &mut pixels)
@@ -149,14 +149,14 @@ fn reduced(picture: &RgbImage, edge: f64, [width, height]: [u32; 2]) -> Result<R
     RgbImage::from_raw(width, height, pixels).ok_or_else(|| failed("its size is zero".to_owned()))
 }
 
-/// The hash of a picture of 32 x 32 pixels.
-fn hash(picture: &RgbImage) -> u64 {
+/// The hash of an image of 32 x 32 pixels.
+fn hash(image: &RgbImage) -> u64 {
     // luma of Rec. 601, as everywhere
     let gray = |pixel: &image::Rgb<u8>| {
         let [r, g, b] = pixel.0.map(f64::from);
         0.299 * r + 0.587 * g + 0.114 * b
     };
-    let gray: Vec<f64> = picture.pixels().map(gray).collect();
+    let gray: Vec<f64> = image.pixels().map(gray).collect();
     let cosines = &*COSINES;
     // across [32, 8], then down [8, 8]
     let across: Vec<[f64; FREQUENCIES]> = gray
@@ -186,7 +186,7 @@ mod tests {
     use image::Rgb;
 
     /// Smooth colored shapes.
-    fn picture([width, height]: [u32; 2], phase: f32) -> RgbImage {
+    fn image([width, height]: [u32; 2], phase: f32) -> RgbImage {
         RgbImage::from_fn(width, height, |x, y| {
             let [x, y] = [x as f32 / width as f32, y as f32 / height as f32];
             let wave = |a: f32, b: f32| 127.0 + 90.0 * (a * x + b * y + phase).sin();
@@ -196,12 +196,12 @@ mod tests {
 
     #[test]
     fn brightness_and_size_change_little() {
-        let whole = Look::of(&picture([300, 200], 0.0)).unwrap().unwrap();
-        let small = Look::of(&picture([75, 50], 0.0)).unwrap().unwrap();
-        let mut darker = picture([300, 200], 0.0);
+        let whole = Look::of(&image([300, 200], 0.0)).unwrap().unwrap();
+        let small = Look::of(&image([75, 50], 0.0)).unwrap().unwrap();
+        let mut darker = image([300, 200], 0.0);
         darker.pixels_mut().for_each(|p| p.0 = p.0.map(|v| v / 2));
         let darker = Look::of(&darker).unwrap().unwrap();
-        let other = Look::of(&picture([300, 200], 2.5)).unwrap().unwrap();
+        let other = Look::of(&image([300, 200], 2.5)).unwrap().unwrap();
         for (like, name) in [(&small, "small"), (&darker, "darker")] {
             let bits = (whole.hashes[0] ^ like.hashes[0]).count_ones();
             assert!(bits <= 4, "{name}: {bits} bits");
@@ -215,14 +215,14 @@ mod tests {
     }
 
     #[test]
-    fn shapes_and_uniform_pictures() {
-        let wide = Look::of(&picture([300, 200], 0.0)).unwrap().unwrap();
-        let high = Look::of(&picture([200, 300], 0.0)).unwrap().unwrap();
+    fn shapes_and_uniform_images() {
+        let wide = Look::of(&image([300, 200], 0.0)).unwrap().unwrap();
+        let high = Look::of(&image([200, 300], 0.0)).unwrap().unwrap();
         assert_eq!(wide.similarity(&high), 0.0);
         let blank = RgbImage::from_pixel(40, 40, Rgb([250, 3, 9]));
         assert!(Look::of(&blank).unwrap().is_none());
-        assert!(Look::of(&picture([1, 1], 0.0)).unwrap().is_none());
+        assert!(Look::of(&image([1, 1], 0.0)).unwrap().is_none());
         assert!(Look::of(&RgbImage::new(0, 5)).is_err());
-        assert!(Look::of(&picture([3, 900], 0.0)).unwrap().is_some());
+        assert!(Look::of(&image([3, 900], 0.0)).unwrap().is_some());
     }
 }

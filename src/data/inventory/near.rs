@@ -118,8 +118,8 @@ mod tests {
     use crate::random::{Random, Stream};
 
     fn look(hashes: [u64; 2]) -> Look {
-        let picture = RgbImage::from_fn(16, 16, |x, y| Rgb([(x * y) as u8; 3]));
-        let mut look = Look::of(&picture).unwrap().unwrap();
+        let image = RgbImage::from_fn(16, 16, |x, y| Rgb([(x * y) as u8; 3]));
+        let mut look = Look::of(&image).unwrap().unwrap();
         look.hashes = hashes;
         look
     }

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::path_text::{absolute, path_of_text, path_text};
 use crate::unfinished::unique_digits;
 
-/// Of the format, and of what a scan finds. 2: orientations, and sizes of upright pictures. 3: ends of archives, classes of tables. 4: a
+/// Of the format, and of what a scan finds. 2: orientations, and sizes of upright images. 3: ends of archives, classes of tables. 4: a
 /// text column `image` is none of images.
 const VERSION: u32 = 4;
 
@@ -253,11 +253,11 @@ mod tests {
     use crate::data::index::found::FileKind;
     use crate::data::shards::{list, listed};
 
-    /// An archive with two pictures of a class, a text and a picture that is cut off; an hour old.
+    /// An archive with two images of a class, a text and an image that is cut off; an hour old.
     fn archive(path: &Path) {
         let mut png = std::io::Cursor::new(Vec::new());
-        let picture = RgbImage::new(3, 2);
-        picture.write_to(&mut png, ImageFormat::Png).unwrap();
+        let image = RgbImage::new(3, 2);
+        image.write_to(&mut png, ImageFormat::Png).unwrap();
         let png = png.into_inner();
         let mut builder = tar::Builder::new(fs::File::create(path).unwrap());
         let files: [(&str, &[u8]); 5] = [

@@ -26,7 +26,7 @@ pub(in crate::data) enum CachedKind {
     Unread,
 }
 
-/// A file of a shard that may be a picture.
+/// A file of a shard that may be an image.
 #[derive(Debug)]
 pub(in crate::data) struct Member {
     /// Within the shard, without `.` and `..`.
@@ -42,7 +42,7 @@ pub(in crate::data) struct Member {
 pub(in crate::data) struct Members {
     /// In the order of their paths.
     pub members: Vec<Member>,
-    /// Files that cannot be pictures: labels, links.
+    /// Files that cannot be images: labels, links.
     pub others: usize,
     /// What is left out, and why.
     pub skipped: Vec<(PathBuf, String)>,

@@ -1,7 +1,7 @@
-//! Shards: tar archives and Parquet tables of many pictures, read at any place without unpacking.
+//! Shards: tar archives and Parquet tables of many images, read at any place without unpacking.
 //!
-//! A picture in a shard has the path that it would have if the shard were a folder: `shards/0001.tar/dog/12.jpg`. So whatever names a
-//! picture file names one in a shard as well; a folder whose name ends in `.tar` stays a folder.
+//! An image in a shard has the path that it would have if the shard were a folder: `shards/0001.tar/dog/12.jpg`. So whatever names an
+//! image file names one in a shard as well; a folder whose name ends in `.tar` stays a folder.
 //! Rows of a table are files too: `set.parquet/cat/12.jpg`.
 
 mod columns;
@@ -51,13 +51,13 @@ struct Scans {
     failure: Mutex<Option<String>>,
 }
 
-/// Whether a shard on a disk may have pictures: every archive, and a table with a column of them. Also one that cannot be read, so that
+/// Whether a shard on a disk may have images: every archive, and a table with a column of them. Also one that cannot be read, so that
 /// whoever lists it says why.
-pub(super) fn may_have_pictures(path: &Path) -> bool {
-    !is_parquet(path) || parquet::has_pictures(path).unwrap_or(true)
+pub(super) fn may_have_images(path: &Path) -> bool {
+    !is_parquet(path) || parquet::has_images(path).unwrap_or(true)
 }
 
-/// The files of a shard, which is then known to [`member`]; None for a table without a column of pictures. With `max_pixels`, an
+/// The files of a shard, which is then known to [`member`]; None for a table without a column of images. With `max_pixels`, an
 /// index that was kept is used.
 ///
 /// # Errors

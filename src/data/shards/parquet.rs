@@ -1,6 +1,6 @@
-//! What a Parquet table holds: pictures as Hugging Face writes them, a column `image` of `bytes` and `path`, or one column of bytes.
+//! What a Parquet table holds: images as Hugging Face writes them, a column `image` of `bytes` and `path`, or one column of bytes.
 //!
-//! A picture is read by its row: its page alone is read and unpacked, about 1 MB as pyarrow writes them. Rows that are read one after
+//! An image is read by its row: its page alone is read and unpacked, about 1 MB as pyarrow writes them. Rows that are read one after
 //! the other share the page.
 
 use std::collections::HashMap;
@@ -25,24 +25,24 @@ use crate::error::{Error, Result};
 /// Names of the column of classes.
 const LABELS: [&str; 4] = ["label", "labels", "cls", "class"];
 
-/// A table and where its pictures are in it.
+/// A table and where its images are in it.
 #[derive(Debug)]
 pub(super) struct Table {
     metadata: ParquetMetaData,
-    /// The column of pictures.
+    /// The column of images.
     column: usize,
     /// First row of each group of rows, and the number of all.
     starts: Vec<u64>,
-    /// Those of pictures, in each group of rows.
+    /// Those of images, in each group of rows.
     pages: Vec<Vec<PageLocation>>,
-    /// Bytes of each picture that was read; 0 of the others.
+    /// Bytes of each image that was read; 0 of the others.
     lengths: Vec<AtomicU64>,
 }
 
-/// Where files are, those that may be pictures, and the table itself.
+/// Where files are, those that may be images, and the table itself.
 type Contents = (HashMap<PathBuf, Span>, Members, Table);
 
-/// The rows of the table at `path`, as files; None where it has no column of pictures.
+/// The rows of the table at `path`, as files; None where it has no column of images.
 ///
 /// # Errors
 /// It cannot be read, or is no Parquet file; [`Error::Stopped`].
@@ -55,7 +55,7 @@ pub(super) fn read(
     let whole = Arc::new(Whole { file, length });
     unbroken(path, || {
         let metadata = ParquetMetaDataReader::new().parse_and_finish(&*whole)?;
-        let Some(column) = picture_column(&metadata) else {
+        let Some(column) = image_column(&metadata) else {
             return Ok(None);
         };
         let mut found = TableContents::new(path, &metadata);
@@ -85,21 +85,21 @@ pub(super) fn read(
     })
 }
 
-/// Whether a table has a column of pictures, by its end alone.
+/// Whether a table has a column of images, by its end alone.
 ///
 /// # Errors
 /// It cannot be read, or is no Parquet file.
-pub(super) fn has_pictures(path: &Path) -> Result<bool> {
+pub(super) fn has_images(path: &Path) -> Result<bool> {
     let file = Stored::open(path).map_err(Error::io(path))?;
     let length = file.facts().map_err(Error::io(path))?.length;
     let file = Arc::new(file);
     unbroken(path, || {
         let metadata = ParquetMetaDataReader::new().parse_and_finish(&Whole { file, length })?;
-        Ok(picture_column(&metadata).is_some())
+        Ok(image_column(&metadata).is_some())
     })
 }
 
-/// A table of which it is known what it holds: its pages of pictures, and how many rows they have in all.
+/// A table of which it is known what it holds: its pages of images, and how many rows they have in all.
 ///
 /// # Errors
 /// It cannot be read, or is another one.
@@ -114,7 +114,7 @@ pub(super) fn known(
     unbroken(path, || {
         let metadata = ParquetMetaDataReader::new().parse_and_finish(&whole)?;
         let other = || ParquetError::General("it has other columns or rows now".to_owned());
-        let column = picture_column(&metadata).ok_or_else(other)?;
+        let column = image_column(&metadata).ok_or_else(other)?;
         let mut starts = vec![0];
         for group in metadata.row_groups() {
             starts.push(starts[starts.len() - 1] + group.num_rows().max(0).cast_unsigned());
@@ -132,9 +132,9 @@ pub(super) fn known(
     })
 }
 
-/// The column of pictures: `image.bytes`, `image` of bytes that are no text, another column of `bytes` and `path`, or the only column of
+/// The column of images: `image.bytes`, `image` of bytes that are no text, another column of `bytes` and `path`, or the only column of
 /// bytes that are no text.
-fn picture_column(metadata: &ParquetMetaData) -> Option<usize> {
+fn image_column(metadata: &ParquetMetaData) -> Option<usize> {
     let columns = metadata.file_metadata().schema_descr().columns();
     let is_of = |at: usize, name: &str| columns[at].path().parts().join(".") == name;
     let is_bytes = |at: usize| {
@@ -212,8 +212,8 @@ impl TableContents {
             let reason = format!("its column `{name}`, of type {kind}, is no label: text, whole numbers and booleans are; write it as one of these if it says classes");
             (table.to_path_buf(), reason)
         }));
-        let picture = picture_column(metadata).map(|at| columns[at].path().parts().to_vec());
-        let path = match picture.as_deref() {
+        let image = image_column(metadata).map(|at| columns[at].path().parts().to_vec());
+        let path = match image.as_deref() {
             Some([outer, inner]) if inner == "bytes" => find(&format!("{outer}.path")),
             _ => find("path"),
         };
@@ -245,7 +245,7 @@ impl TableContents {
         Ok(())
     }
 
-    /// The name of a class by a text or a number; none for -1, which marks pictures without one.
+    /// The name of a class by a text or a number; none for -1, which marks images without one.
     fn class(&mut self, label: String) -> Option<Arc<str>> {
         let names = self.label.as_ref().map(|(_, names)| &names[..]);
         let number = label.parse::<usize>().ok();
@@ -291,7 +291,7 @@ impl TableContents {
     }
 }
 
-/// The pictures of a group of rows, read one after the other.
+/// The images of a group of rows, read one after the other.
 pub(super) struct GroupReader {
     reader: ColumnReaderImpl<ByteArrayType>,
     pub group: usize,
@@ -322,7 +322,7 @@ impl Table {
         self.starts.partition_point(|start| *start <= row) - 1
     }
 
-    /// The pictures of a group.
+    /// The images of a group.
     ///
     /// # Errors
     /// It cannot be read.

@@ -1,4 +1,4 @@
-//! What a tar archive holds, by its headers: pictures, and classes by the naming of WebDataset.
+//! What a tar archive holds, by its headers: images, and classes by the naming of WebDataset.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
@@ -78,7 +78,7 @@ impl Seek for Headers<'_> {
     }
 }
 
-/// Where the files lie in the archive at `path`, and those that may be pictures.
+/// Where the files lie in the archive at `path`, and those that may be images.
 ///
 /// # Errors
 /// It cannot be read, or is no tar archive from the start; [`Error::Stopped`]. One that is damaged later keeps the members before, and

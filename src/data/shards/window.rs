@@ -44,7 +44,7 @@ pub(super) fn close(path: &Path) {
     files.retain(|(of, _)| of != path);
 }
 
-/// Bytes that are asked of a server first: the header of a picture is in them.
+/// Bytes that are asked of a server first: the header of an image is in them.
 const FIRST: u64 = 64 << 10;
 /// And of each request after the first: what follows is mostly read too, as far as the window goes.
 const NEXT: u64 = MOST_AT_ONCE;

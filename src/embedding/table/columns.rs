@@ -1,4 +1,4 @@
-//! What was found about pictures, as a table: path and label, and columns of numbers or text.
+//! What was found about images, as a table: path and label, and columns of numbers or text.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::path_text::path_text;
 use crate::unfinished::{Unfinished, check_writable};
 
-/// Values of a column, one for each picture.
+/// Values of a column, one for each image.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ColumnValues {
     /// Whole numbers.
@@ -41,9 +41,9 @@ impl ColumnValues {
     }
 }
 
-/// A table with a row a picture: the columns `path` and `label`, and others.
+/// A table with a row an image: the columns `path` and `label`, and others.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PictureColumns<'a> {
+pub struct ImageColumns<'a> {
     /// Absolute paths, `[B]`.
     pub paths: &'a [PathBuf],
     /// Classes, where there are some, `[B]`.
@@ -52,7 +52,7 @@ pub struct PictureColumns<'a> {
     pub columns: Vec<(&'static str, ColumnValues)>,
 }
 
-impl PictureColumns<'_> {
+impl ImageColumns<'_> {
     /// Refuses a path that [`Self::write`] cannot write to; `setting` is what to call it.
     ///
     /// # Errors
@@ -177,7 +177,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("ibot-columns-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let paths = ["a,b.png", "c.png"].map(PathBuf::from);
-        let mut table = PictureColumns {
+        let mut table = ImageColumns {
             paths: &paths,
             labels: &[None, Some("x".to_owned())],
             columns: vec![
@@ -211,7 +211,7 @@ mod tests {
         }
         table.columns.push(("short", ColumnValues::Int(vec![1])));
         assert!(table.write(&csv).is_err());
-        let refused = PictureColumns::check_path("table", &folder.join("a.txt"));
+        let refused = ImageColumns::check_path("table", &folder.join("a.txt"));
         assert!(
             refused
                 .unwrap_err()

@@ -1,4 +1,4 @@
-//! Embeddings of pictures on disk: a row a picture, in four formats.
+//! Embeddings of images on disk: a row an image, in four formats.
 //!
 //! | ending         | holds                                                              | for                   |
 //! |----------------|--------------------------------------------------------------------|-----------------------|
@@ -7,7 +7,7 @@
 //! | `.parquet`     | path, label, embedding (a list of D floats)                        | pandas, Polars, DuckDB|
 //! | `.safetensors` | features `[B, D]`; paths and labels as JSON in the metadata        | PyTorch, and this crate|
 //!
-//! Those of patches are in `patches`, what was found about pictures in `columns`.
+//! Those of patches are in `patches`, what was found about images in `columns`.
 //!
 //! Each is written under a temporary name, synced and renamed: the final name is never half a file.
 
@@ -24,11 +24,11 @@ mod tiles;
 
 use std::path::Path;
 
-use crate::data::{ImageFolder, PictureSource as _};
+use crate::data::{ImageFolder, ImageSource as _};
 use crate::error::{Error, Result};
 use crate::path_text::{absolute, path_text};
 use crate::unfinished::check_writable;
-pub use columns::{ColumnValues, PictureColumns};
+pub use columns::{ColumnValues, ImageColumns};
 pub use format::TableFormat;
 pub use patches::{PatchOrigin, PatchOwner, PatchShape, PatchTable};
 pub use rows::EmbeddingTable;

@@ -7,10 +7,10 @@ use crate::embedding::stamp::FileStamp;
 use crate::error::{Error, Result};
 use crate::path_text::path_text;
 
-/// Embeddings of pictures, with where each is from.
+/// Embeddings of images, with where each is from.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EmbeddingTable {
-    /// The picture of each row, absolute, `[B]`; see [`crate::path_text`].
+    /// The image of each row, absolute, `[B]`; see [`crate::path_text`].
     pub paths: Vec<String>,
     /// Its class, where it has one, `[B]`.
     pub labels: Vec<Option<String>>,
@@ -23,9 +23,9 @@ pub struct EmbeddingTable {
     /// Which features of that model they are, [`crate::embedding::FolderRequest::recipe`]; kept by `.safetensors` and
     /// `.parquet`.
     pub recipe: Option<String>,
-    /// How pictures became the model's input, [`crate::embedding::Embedder::input`]; kept by `.safetensors` alone.
+    /// How images became the model's input, [`crate::embedding::Embedder::input`]; kept by `.safetensors` alone.
     pub input: Option<String>,
-    /// Size and time of the file of each picture, `[B]`; none at all where the format does not keep them, which
+    /// Size and time of the file of each image, `[B]`; none at all where the format does not keep them, which
     /// `.safetensors` alone does.
     pub stamps: Vec<Option<FileStamp>>,
 }

@@ -23,7 +23,7 @@ const LABELS: &str = "labels";
 const MODEL: &str = "model";
 /// Key of what the features are; empty where that is not known.
 const RECIPE: &str = "recipe";
-/// Key of how pictures became the model's input, and of the sizes and times of their files: a JSON list of B pairs or nulls.
+/// Key of how images became the model's input, and of the sizes and times of their files: a JSON list of B pairs or nulls.
 const INPUT: &str = "input";
 const STAMPS: &str = "files";
 /// What every reader refuses, bytes: safetensors/src/tensor.rs.
@@ -57,18 +57,18 @@ pub(super) fn check_names(
     check_header(path, header.len(), table.len())
 }
 
-/// Whether a file holds features of pictures, or of their patches or tiles, all of which name the pictures.
+/// Whether a file holds features of images, or of their patches or tiles, all of which name the images.
 pub(super) fn is_table(path: &Path) -> bool {
     read_metadata(path).is_ok_and(|metadata| metadata.contains_key(PATHS))
 }
 
-/// Refuses a header of so many bytes, for so many pictures, that no reader takes.
-pub(super) fn check_header(path: &Path, bytes: usize, pictures: usize) -> Result<()> {
+/// Refuses a header of so many bytes, for so many images, that no reader takes.
+pub(super) fn check_header(path: &Path, bytes: usize, images: usize) -> Result<()> {
     if bytes <= MAX_HEADER {
         return Ok(());
     }
     let reason = format!(
-        "{pictures} paths and labels take {} MB of metadata, but safetensors holds {}; write .parquet or .npy",
+        "{images} paths and labels take {} MB of metadata, but safetensors holds {}; write .parquet or .npy",
         bytes / 1_000_000,
         MAX_HEADER / 1_000_000
     );

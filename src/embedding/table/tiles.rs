@@ -1,4 +1,4 @@
-//! Features of tiles of pictures on disk: a row a tile.
+//! Features of tiles of images on disk: a row a tile.
 //!
 //! | ending         | holds                                                                                              |
 //! |----------------|----------------------------------------------------------------------------------------------------|
@@ -7,7 +7,7 @@
 //! | `.csv`         | a line a tile: path, label, x, y, width, height, f0, f1, ...                                        |
 //! | `.parquet`     | a row a tile: path, label, x, y, width, height, embedding (a list of D floats)                      |
 //!
-//! x and y are the tile's left and upper edge in pixels of the upright picture.
+//! x and y are the tile's left and upper edge in pixels of the upright image.
 
 use std::fs::File;
 use std::io::{BufWriter, Read as _, Write};
@@ -51,7 +51,7 @@ const TILE_FEATURES: &str = "tile_features";
 /// Features of tiles, with where each is from.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TileTable {
-    /// The picture of each row, absolute, `[T]`; see [`crate::path_text`].
+    /// The image of each row, absolute, `[T]`; see [`crate::path_text`].
     pub paths: Vec<String>,
     /// Its class, where it has one, `[T]`.
     pub labels: Vec<Option<String>>,
@@ -165,7 +165,7 @@ impl TileTable {
         ];
         let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
         let shape = [self.len(), self.width];
-        // another name than that of whole pictures: `ibot search` must not take one for the other
+        // another name than that of whole images: `ibot search` must not take one for the other
         let tensors = [(TILE_FEATURES, &shape[..])];
         safetensors_header(tensors, &metadata.into(), Precision::F32)
     }
@@ -186,7 +186,7 @@ impl TileTable {
             columns::write_names(&mut group, paths, labels)?;
             let parts: [fn(&TileArea) -> u32; 4] = [|a| a.x, |a| a.y, |a| a.width, |a| a.height];
             for part in parts {
-                // sides of a picture are far below 2^31
+                // sides of an image are far below 2^31
                 let values: Vec<i32> = areas.iter().map(|area| part(area) as i32).collect();
                 columns::write_column::<Int32Type, _>(&mut group, &values, None, None)?;
             }

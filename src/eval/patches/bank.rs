@@ -7,7 +7,7 @@ use crate::eval::knn::most_alike;
 use crate::eval::patches::rows::{Cover, PatchRows};
 use crate::eval::products::{row_products, rows_at_once};
 
-/// Patches whose classes are known, to be searched by those of other pictures.
+/// Patches whose classes are known, to be searched by those of other images.
 ///
 /// A patch's neighbors by cosine similarity `s` vote with `exp(s / temperature)`, each for the classes of the pixels under it
 /// by their shares. Source: dense nearest-neighbor retrieval of Balažević et al. (Hummingbird, arXiv 2306.01667), as
@@ -99,7 +99,7 @@ mod tests {
             features: vec![1.0, 0.0, 3.0, 3.0, 0.0, 2.0],
             width: 2,
             covers: vec![vec![(3, 1), (8, 3)], vec![(8, 4)], vec![(5, 4)]],
-            pictures: vec![0, 0, 1],
+            images: vec![0, 0, 1],
         };
         let bank = PatchBank::new(train).unwrap();
         assert_eq!(bank.classes(), [3, 5, 8]);
@@ -132,7 +132,7 @@ mod tests {
             features: vec![f32::NAN],
             width: 1,
             covers: vec![vec![(0, 1)]],
-            pictures: vec![0],
+            images: vec![0],
         };
         assert!(PatchBank::new(broken).is_none());
     }

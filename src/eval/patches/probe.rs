@@ -21,7 +21,7 @@ pub struct PatchProbeConfig {
     pub tolerance: f64,
     /// A fit ends after this many steps of L-BFGS. Default 200.
     pub iterations: usize,
-    /// Seed of the pictures that choose. Default 0.
+    /// Seed of the images that choose. Default 0.
     pub seed: u64,
 }
 
@@ -51,7 +51,7 @@ pub struct PatchProbe {
 
 impl PatchProbe {
     /// Fits `mean cross-entropy + |weights|^2 / (2 C M)` on standardized features, M = number of patches, for each strength C;
-    /// takes the one with the largest mean IoU on a held-out fifth of the pictures (of equally good ones the first), each patch
+    /// takes the one with the largest mean IoU on a held-out fifth of the images (of equally good ones the first), each patch
     /// being of one class; and fits all patches with it.
     ///
     /// A patch's target is the share of each class among the pixels under it, and its weight their number. That makes the loss
@@ -84,7 +84,7 @@ impl PatchProbe {
         for &strength in &config.strengths {
             // the minimum under one penalty is near that under the next
             parameters = problem.solve(parameters, strength, config);
-            // one picture leaves none to choose by
+            // one image leaves none to choose by
             let score = held_out.mean_iou(&parameters).unwrap_or(0.0);
             if best.is_none_or(|(best, _)| score > best) {
                 best = Some((score, strength));
@@ -112,11 +112,11 @@ impl PatchProbe {
     }
 }
 
-/// The patches that fit, and those of a fifth of the pictures, which choose.
+/// The patches that fit, and those of a fifth of the images, which choose.
 fn parts(train: &PatchRows, seed: u64) -> (Vec<usize>, Vec<usize>) {
-    let count = train.pictures.last().map_or(0, |last| last + 1);
+    let count = train.images.last().map_or(0, |last| last + 1);
     let split = stratified_split(&vec![None; count], 0.2, seed);
-    let is_held_out = |row: &usize| split.held_out.binary_search(&train.pictures[*row]).is_ok();
+    let is_held_out = |row: &usize| split.held_out.binary_search(&train.images[*row]).is_ok();
     let (held_out, kept) = (0..train.len()).partition(is_held_out);
     (kept, held_out)
 }
@@ -228,13 +228,13 @@ mod tests {
     use crate::random::{Random, Stream};
 
     /// Patches whose first feature is the share of class 6 under them, the others noise.
-    fn rows(pictures: usize, noise: f64, seed: u64) -> PatchRows {
+    fn rows(images: usize, noise: f64, seed: u64) -> PatchRows {
         let mut random = Random::new(seed, 0, 0, Stream::Init);
         let mut rows = PatchRows {
             width: 3,
             ..PatchRows::default()
         };
-        for _ in 0..pictures {
+        for _ in 0..images {
             let counts: Vec<u32> = (0..9).map(|_| random.below(5) as u32).collect();
             let cover = |count: &u32| -> Cover {
                 let all = [(2, 4 - count), (6, *count)];
@@ -246,7 +246,7 @@ mod tests {
                 [share + noise * random.normal(), random.normal(), 7.0].map(|value| value as f32)
             };
             let features: Vec<f32> = counts.iter().flat_map(feature).collect();
-            rows.push_picture(&features, &covers, &(0..9).collect::<Vec<_>>());
+            rows.push_image(&features, &covers, &(0..9).collect::<Vec<_>>());
         }
         rows
     }
@@ -335,7 +335,7 @@ mod tests {
         let mut broken = train.clone();
         broken.features[1] = f32::INFINITY;
         assert!(PatchProbe::fit(&broken, &config).is_none());
-        // one picture has none to choose by, and is fitted all the same
+        // one image has none to choose by, and is fitted all the same
         assert!(PatchProbe::fit(&rows(1, 0.1, 1), &config).is_some());
     }
 }

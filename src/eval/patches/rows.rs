@@ -7,7 +7,7 @@ use crate::eval::features::last_columns;
 /// Pixels of each class under a patch, ascending by class; ignored pixels are left out.
 pub type Cover = Vec<(u8, u32)>;
 
-/// The covers of the patches of a picture, row by row: `[N]` from a mask `[S, S]` with S = `side`, for patches of `patch`
+/// The covers of the patches of an image, row by row: `[N]` from a mask `[S, S]` with S = `side`, for patches of `patch`
 /// pixels per side. Pixels of class 255 are ignored.
 pub fn covers(mask: &[u8], side: usize, patch: usize) -> Vec<Cover> {
     let columns = side / patch.max(1);
@@ -27,7 +27,7 @@ pub fn covers(mask: &[u8], side: usize, patch: usize) -> Vec<Cover> {
     (0..columns * columns).map(cover).collect()
 }
 
-/// Patches of pictures with what lies under them.
+/// Patches of images with what lies under them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PatchRows {
     /// Row-major `[M, D]`.
@@ -36,8 +36,8 @@ pub struct PatchRows {
     pub width: usize,
     /// What lies under each patch, `[M]`; none is empty.
     pub covers: Vec<Cover>,
-    /// The picture of each patch, a number that rises from 0, `[M]`.
-    pub pictures: Vec<usize>,
+    /// The image of each patch, a number that rises from 0, `[M]`.
+    pub images: Vec<usize>,
 }
 
 impl PatchRows {
@@ -51,17 +51,17 @@ impl PatchRows {
         self.covers.is_empty()
     }
 
-    /// Appends the patches of one more picture at these places; those on which every pixel is ignored are left out.
+    /// Appends the patches of one more image at these places; those on which every pixel is ignored are left out.
     ///
     /// # Shapes
     /// `patches` `[N, D]`, `covers` `[N]`.
-    pub fn push_picture(&mut self, patches: &[f32], covers: &[Cover], places: &[usize]) {
-        let picture = self.pictures.last().map_or(0, |last| last + 1);
+    pub fn push_image(&mut self, patches: &[f32], covers: &[Cover], places: &[usize]) {
+        let image = self.images.last().map_or(0, |last| last + 1);
         for at in places.iter().filter(|at| !covers[**at].is_empty()) {
             self.features
                 .extend_from_slice(&patches[at * self.width..][..self.width]);
             self.covers.push(covers[*at].clone());
-            self.pictures.push(picture);
+            self.images.push(image);
         }
     }
 
@@ -84,7 +84,7 @@ impl PatchRows {
             features,
             width: self.width.min(width),
             covers: self.covers.clone(),
-            pictures: self.pictures.clone(),
+            images: self.images.clone(),
         }
     }
 }
@@ -114,15 +114,15 @@ mod tests {
             width: 1,
             ..PatchRows::default()
         };
-        rows.push_picture(&[5.0, 6.0, 7.0, 8.0], &found, &[0, 2, 3]);
-        rows.push_picture(&[1.0, 2.0, 3.0, 4.0], &found, &[1]);
+        rows.push_image(&[5.0, 6.0, 7.0, 8.0], &found, &[0, 2, 3]);
+        rows.push_image(&[1.0, 2.0, 3.0, 4.0], &found, &[1]);
         assert_eq!(
             rows.features,
             [5.0, 8.0, 2.0],
             "a patch of ignored pixels is none"
         );
         assert_eq!(
-            (rows.len(), rows.pictures.as_slice()),
+            (rows.len(), rows.images.as_slice()),
             (3, [0, 0, 1].as_slice())
         );
         assert_eq!(rows.classes(), [0, 1, 2, 9]);

@@ -1,6 +1,6 @@
 //! Scores of patches as a mask.
 
-/// The class with the largest score at each pixel of a square picture, after the scores of the patches were brought to the
+/// The class with the largest score at each pixel of a square image, after the scores of the patches were brought to the
 /// pixels by bilinear interpolation; of equal scores that of the first class.
 ///
 /// Source: DINOv2's linear segmentation (arXiv 2304.07193, section 7.4; `BNHead` in an mmsegmentation `EncoderDecoder`): a map

@@ -19,16 +19,16 @@ pub(crate) const CUSTOM: &str = "custom";
 /// Number of this description; a reader refuses a newer one.
 pub const CARD_FORMAT: u32 = 1;
 
-/// How a picture becomes the backbone's input: the part that `fit` says is resized to the input's size, values are scaled to
+/// How an image becomes the backbone's input: the part that `fit` says is resized to the input's size, values are scaled to
 /// 0..1 and normalized.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Preprocessing {
     /// Side of the square input, in pixels.
     pub image_size: usize,
-    /// Which part of the picture is its input; a file without this key has the default.
+    /// Which part of the image is its input; a file without this key has the default.
     #[serde(default, skip_serializing_if = "is_default")]
     pub fit: EvalFit,
-    /// Which values of pictures with more than 8 bits become black and white; a file without this key does not know.
+    /// Which values of images with more than 8 bits become black and white; a file without this key does not know.
     #[serde(default, skip_serializing_if = "ValueRange::is_auto")]
     pub range: ValueRange,
     /// Filter of the resizing.
@@ -86,11 +86,13 @@ fn is_default(fit: &EvalFit) -> bool {
     *fit == EvalFit::default()
 }
 
-/// The pictures that a model was trained on.
+/// The images that a model was trained on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataCard {
     /// How many there were.
-    pub pictures: usize,
+    // the name in files of before
+    #[serde(alias = "pictures")]
+    pub images: usize,
     /// [`crate::data::ImageFolder::fingerprint`].
     pub fingerprint: String,
 }
@@ -124,7 +126,7 @@ pub struct ModelCard {
     /// Names of the classes that its `head` tells apart, in the head's order; none for a backbone alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<Vec<String>>,
-    /// Features of the built-in pictures on the device that wrote the file, `[8, D]`.
+    /// Features of the built-in images on the device that wrote the file, `[8, D]`.
     pub fingerprint: Vec<f32>,
 }
 
@@ -162,4 +164,24 @@ pub fn read_card(path: &Path) -> Result<Option<ModelCard>> {
         return Err(refused(reason));
     }
     Ok(Some(card))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_before_count_their_images_as_pictures() {
+        let read = |key: &str| {
+            let text = format!(r#"{{"{key}":3,"fingerprint":"f"}}"#);
+            serde_json::from_str::<DataCard>(&text).ok()
+        };
+        let expected = DataCard {
+            images: 3,
+            fingerprint: "f".into(),
+        };
+        assert_eq!(read("images"), Some(expected));
+        assert_eq!(read("pictures"), read("images"));
+        assert_eq!(read("photos"), None);
+    }
 }

@@ -37,7 +37,7 @@ pub struct Described {
     pub architecture: Option<VitConfig>,
     /// What it was trained with.
     pub normalization: Option<Normalization>,
-    /// How its pictures are prepared, where the source says all of it.
+    /// How its images are prepared, where the source says all of it.
     pub preprocessing: Option<Preprocessing>,
     /// Why they cannot be prepared here as the source says.
     pub refused: Option<String>,

@@ -13,7 +13,7 @@ use crate::files::model::transformers_config::{PreprocessorConfig, TransformersC
 
 /// timm's or transformers' description of a model.
 pub(super) const CONFIG: &str = "config.json";
-/// transformers' description of how pictures are prepared.
+/// transformers' description of how images are prepared.
 pub(super) const PREPROCESSOR: &str = "preprocessor_config.json";
 /// Files of weights beside them, the first one that there is.
 pub(super) const WEIGHTS: [&str; 4] = [

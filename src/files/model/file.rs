@@ -33,7 +33,7 @@ pub struct ModelOptions {
     /// Mean and deviation of red, green and blue, for a file without a card; where absent, those that timm has for the
     /// encoder's name.
     pub normalization: Option<Normalization>,
-    /// Which values of pictures with more than 8 bits become black and white; by default those of the file's metadata.
+    /// Which values of images with more than 8 bits become black and white; by default those of the file's metadata.
     pub range: ValueRange,
     /// Number format of matrix products and tokens, f32 by default.
     pub precision: Precision,
@@ -52,7 +52,7 @@ pub struct LoadedModel {
     pub architecture: VitConfig,
     /// Its normalization, and why it is that one.
     pub normalization: Normalized,
-    /// How a picture becomes its input, `image_size` of the options included.
+    /// How an image becomes its input, `image_size` of the options included.
     pub preprocessing: Preprocessing,
     /// Weights under timm's names.
     pub tensors: BTreeMap<String, NamedTensor>,

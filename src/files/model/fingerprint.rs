@@ -1,4 +1,4 @@
-//! Features of eight built-in pictures: they show whether two devices compute the same with one model file.
+//! Features of eight built-in images: they show whether two devices compute the same with one model file.
 
 use std::path::Path;
 
@@ -12,16 +12,16 @@ use crate::device::DeviceGuard;
 use crate::error::{Error, Result, printable};
 use crate::files::model::card::{ModelCard, Preprocessing};
 
-/// Number of the built-in pictures.
-pub const FINGERPRINT_PICTURES: usize = 8;
+/// Number of the built-in images.
+pub const FINGERPRINT_IMAGES: usize = 8;
 /// Their side in pixels.
 const SIDE: u32 = 64;
 /// Distance of fingerprints, over their largest entry, beyond which a device computes something else.
 const MAX_DIFFERENCE: f32 = 0.05;
 
-/// The built-in pictures: gradients, stripes, squares, rings and noise, from integers alone, so that they are the same
+/// The built-in images: gradients, stripes, squares, rings and noise, from integers alone, so that they are the same
 /// everywhere.
-pub fn fingerprint_pictures() -> [RgbImage; FINGERPRINT_PICTURES] {
+pub fn fingerprint_images() -> [RgbImage; FINGERPRINT_IMAGES] {
     std::array::from_fn(|kind| {
         RgbImage::from_fn(SIDE, SIDE, |x, y| {
             let (fx, fy) = (x as i32 - 32, y as i32 - 32);
@@ -48,7 +48,7 @@ pub fn fingerprint_pictures() -> [RgbImage; FINGERPRINT_PICTURES] {
     })
 }
 
-/// The backbone's features of the built-in pictures, `[8, D]` row-major.
+/// The backbone's features of the built-in images, `[8, D]` row-major.
 ///
 /// # Errors
 /// [`crate::Error::Device`] where the device failed.
@@ -58,11 +58,11 @@ pub fn fingerprint<B: Backend, M: Backbone<B>>(
     guard: &DeviceGuard,
     device: &B::Device,
 ) -> Result<Vec<f32>> {
-    let pictures = FINGERPRINT_PICTURES;
-    first_features::<B, M>(backbone, preprocessing, pictures, guard, device)
+    let images = FINGERPRINT_IMAGES;
+    first_features::<B, M>(backbone, preprocessing, images, guard, device)
 }
 
-/// The features of the first `count` built-in pictures, `[count, D]` row-major.
+/// The features of the first `count` built-in images, `[count, D]` row-major.
 pub(crate) fn first_features<B: Backend, M: Backbone<B>>(
     backbone: &M,
     preprocessing: &Preprocessing,
@@ -74,11 +74,8 @@ pub(crate) fn first_features<B: Backend, M: Backbone<B>>(
     let mut augmenter = Augmenter::new(&augment);
     let entries = augment.view_len();
     let mut pixels = vec![0.0; count * entries];
-    for (picture, out) in fingerprint_pictures()
-        .iter()
-        .zip(pixels.chunks_mut(entries))
-    {
-        augmenter.eval_view(picture)?;
+    for (image, out) in fingerprint_images().iter().zip(pixels.chunks_mut(entries)) {
+        augmenter.eval_view(image)?;
         augmenter.write(out);
     }
     let side = preprocessing.image_size;
@@ -89,7 +86,7 @@ pub(crate) fn first_features<B: Backend, M: Backbone<B>>(
 }
 
 /// How far the features `found` on `device`, a word for it, are off those in the card of the file at `path`, over their
-/// largest entry. Where `found` has fewer pictures, the first ones are compared.
+/// largest entry. Where `found` has fewer images, the first ones are compared.
 ///
 /// # Errors
 /// [`Error::Device`] where that is more than 5 %: the device computes something else.
@@ -138,10 +135,10 @@ mod tests {
     }
 
     #[test]
-    fn the_pictures_never_change() {
+    fn the_images_never_change() {
         let mut hasher = blake3::Hasher::new();
-        for picture in fingerprint_pictures() {
-            hasher.update(&picture);
+        for image in fingerprint_images() {
+            hasher.update(&image);
         }
         let hash = hasher.finalize().to_hex();
         assert_eq!(&hash.as_str()[..16], "a00295c2a4684ddd");

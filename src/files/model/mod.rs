@@ -1,9 +1,9 @@
 //! Model files: a backbone's weights under timm's names, with metadata.
 //!
 //! - `card`: architecture, preprocessing, origin, in the metadata of the safetensors file
-//! - `fingerprint`: features of eight built-in pictures, which tell whether another device computes the same
+//! - `fingerprint`: features of eight built-in images, which tell whether another device computes the same
 //! - `file`: reading and writing
-//! - `normalization`: which one pictures get, and why
+//! - `normalization`: which one images get, and why
 //! - `classifier`: the linear layer of a file that was fine-tuned
 //! - `source`: a file, or a name on the Hugging Face hub
 //! - `onnx`, `transformers`: as files for other programs
@@ -32,9 +32,7 @@ pub use classifier::LinearClassifier;
 pub use described::{Described, LocalModel};
 pub use file::{LoadedModel, ModelOptions, file_hash, read_model, write_model, write_model_as};
 pub(crate) use fingerprint::first_features;
-pub use fingerprint::{
-    FINGERPRINT_PICTURES, compare_fingerprint, fingerprint, fingerprint_pictures,
-};
+pub use fingerprint::{FINGERPRINT_IMAGES, compare_fingerprint, fingerprint, fingerprint_images};
 pub use normalization::Normalized;
 pub use onnx::OnnxModel;
 pub use source::ModelSource;

@@ -1,4 +1,4 @@
-//! Which normalization a model's pictures get, and why it is that one.
+//! Which normalization a model's images get, and why it is that one.
 
 use std::fmt;
 use std::path::Path;

@@ -30,7 +30,7 @@ pub struct OnnxModel<'a> {
     pub source: &'a Path,
     /// Shape of the backbone.
     pub architecture: &'a VitConfig,
-    /// How a picture becomes its input; positions are resampled to its size.
+    /// How an image becomes its input; positions are resampled to its size.
     pub preprocessing: &'a Preprocessing,
     /// Its metadata.
     pub card: Option<&'a ModelCard>,
@@ -76,7 +76,7 @@ impl OnnxModel<'_> {
     }
 }
 
-/// How a picture becomes the input `images`, in the order of the steps.
+/// How an image becomes the input `images`, in the order of the steps.
 fn steps(preprocessing: &Preprocessing) -> Value {
     let side = preprocessing.image_size;
     let mut steps = json!({

@@ -1,4 +1,4 @@
-//! What timm's `config.json` says of a vision transformer and of its pictures, as numbers of this program; `timm_folder` writes one.
+//! What timm's `config.json` says of a vision transformer and of its images, as numbers of this program; `timm_folder` writes one.
 //!
 //! Source: timm 1.0.31, models/_hub.py (`_parse_model_cfg`), models/vision_transformer.py (arguments of `VisionTransformer`),
 //! data/config.py (`resolve_data_config`), data/transforms_factory.py (`transforms_imagenet_eval`).
@@ -31,7 +31,7 @@ pub(super) const SHAPE: [&str; 12] = [
     "init_values",
     "global_pool",
 ];
-/// Arguments that change nothing in what a trained backbone computes for a picture of its size.
+/// Arguments that change nothing in what a trained backbone computes for an image of its size.
 const WITHOUT_EFFECT: [&str; 12] = [
     "num_classes",
     "drop_rate",
@@ -68,7 +68,7 @@ pub(super) struct TimmConfig {
     outside: PretrainedCfg,
 }
 
-/// How pictures are prepared.
+/// How images are prepared.
 #[derive(Debug, Default, Deserialize)]
 struct PretrainedCfg {
     input_size: Option<[usize; 3]>,
@@ -198,7 +198,7 @@ impl PretrainedCfg {
         Ok(height)
     }
 
-    /// How pictures are prepared, or why that cannot be done here.
+    /// How images are prepared, or why that cannot be done here.
     fn preprocessing(
         &self,
         Normalization { mean, std }: Normalization,

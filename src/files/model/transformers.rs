@@ -30,7 +30,7 @@ pub struct TransformersModel<'a> {
     pub source: &'a Path,
     /// Shape of the backbone.
     pub architecture: &'a VitConfig,
-    /// How a picture becomes its input; positions are resampled to its size.
+    /// How an image becomes its input; positions are resampled to its size.
     pub preprocessing: &'a Preprocessing,
     /// Its metadata.
     pub card: Option<&'a ModelCard>,

@@ -1,4 +1,4 @@
-//! What transformers writes of a vision transformer and of its pictures, as numbers of this program, and back.
+//! What transformers writes of a vision transformer and of its images, as numbers of this program, and back.
 //!
 //! Source: transformers 5.24, configuration_vit.py, configuration_dinov2.py, configuration_dinov2_with_registers.py,
 //! image_processing_vit.py, image_processing_bit.py.
@@ -12,7 +12,7 @@ use crate::error::printable;
 use crate::files::model::card::Preprocessing;
 use crate::precision::Precision;
 
-/// What a picture's levels are divided by there: 255.
+/// What an image's levels are divided by there: 255.
 const RESCALE: f64 = 1.0 / 255.0;
 /// Largest epsilon of a layer norm that is as good as the one here, 1e-6.
 const MAX_EPS: f64 = 1e-5;
@@ -226,11 +226,11 @@ pub(super) struct PreprocessorConfig {
 }
 
 impl PreprocessorConfig {
-    /// How pictures of this model are prepared, or why that cannot be done here.
+    /// How images of this model are prepared, or why that cannot be done here.
     pub fn preprocessing(&self, model: &TransformersConfig) -> Result<Preprocessing, String> {
         let is_vit = model.family()? == Family::Vit;
         if self.do_resize == Some(false) {
-            return Err("has do_resize false, but pictures here are resized to one size".into());
+            return Err("has do_resize false, but images here are resized to one size".into());
         }
         let factor = self.rescale_factor.unwrap_or(RESCALE);
         if self.do_rescale == Some(false) || (factor / RESCALE - 1.0).abs() > 1e-3 {
@@ -267,7 +267,7 @@ impl PreprocessorConfig {
         })
     }
 
-    /// Side of the input, and what of a picture it shows; `native` is the side that the positions are for.
+    /// Side of the input, and what of an image it shows; `native` is the side that the positions are for.
     fn size(&self, is_vit: bool, native: usize) -> Result<(usize, EvalFit), String> {
         let is_cropped = self.do_center_crop.unwrap_or(self.crop_size.is_some());
         let crop = self

@@ -4,7 +4,7 @@ use crate::files::onnx::message::{
     Attribute, Constant, Dimension, FLOAT, Graph, INT64, Node, Shape, TensorType, Value, ValueType,
 };
 
-/// Name of the free dimension: the pictures of a batch.
+/// Name of the free dimension: the images of a batch.
 const BATCH: &str = "batch";
 
 /// Nodes and constants so far.

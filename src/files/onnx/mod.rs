@@ -26,8 +26,8 @@ const FORMAT: i64 = 8;
 /// Most bytes of a protobuf message, which readers refuse above.
 const MAX_BYTES: usize = (1 << 31) - 1;
 
-/// Writes the transformer as an ONNX model, with `metadata` as its properties. Its size of pictures is fixed, the number
-/// of pictures in a batch is free. `head` is a linear layer on the feature, `head.weight` `[K, D]` and `head.bias` `[K]`.
+/// Writes the transformer as an ONNX model, with `metadata` as its properties. Its size of images is fixed, the number
+/// of images in a batch is free. `head` is a linear layer on the feature, `head.weight` `[K, D]` and `head.bias` `[K]`.
 ///
 /// # Shapes
 /// `images` `[batch, 3, S, S]`, normalized -> `features` `[batch, D]` as [`crate::backbone::Backbone::embed`], and

@@ -1,4 +1,4 @@
-//! Levels of pictures, bytes on the host, as normalized pixels on the device.
+//! Levels of images, bytes on the host, as normalized pixels on the device.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
@@ -35,7 +35,7 @@ pub struct LevelsInput {
 }
 
 impl LevelsInput {
-    /// Pixels of one channel of one picture.
+    /// Pixels of one channel of one image.
     pub(in crate::kernels) fn area(&self) -> usize {
         self.dims[2] * self.dims[3]
     }

@@ -26,7 +26,7 @@ mod tests {
 
     #[test]
     fn bands_suit_the_shape() {
-        // ViT-S, 64 pictures in 2 views, tiles of 128 x 128: tokens by width, weights of the MLP, prototypes
+        // ViT-S, 64 images in 2 views, tiles of 128 x 128: tokens by width, weights of the MLP, prototypes
         for (tiles, expected) in [
             ((197, 12), 1),
             ((3, 12), 3),

@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn tiles_suit_device_and_sizes() {
         let tile = |device, product| Plan::suited_to(device, sizes(product), false).way;
-        // ViT-S: 64 pictures in 2 views, and 4 pictures
+        // ViT-S: 64 images in 2 views, and 4 images
         let (many, few) = ([25_216, 384, 384], [1_576, 384, 384]);
         let apple = Abilities {
             is_discrete: false,

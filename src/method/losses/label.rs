@@ -1,10 +1,10 @@
-//! Cross-entropy between logits and the classes of labeled pictures.
+//! Cross-entropy between logits and the classes of labeled images.
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
-/// Mean cross-entropy against smoothed labels: the target of a picture's own class is `1 - s + s / K`, that of each other
+/// Mean cross-entropy against smoothed labels: the target of an image's own class is `1 - s + s / K`, that of each other
 /// one `s / K`.
 ///
 /// Source: Szegedy et al., arXiv 1512.00567, section 7; `LabelSmoothingCrossEntropy` in timm/loss/cross_entropy.py.

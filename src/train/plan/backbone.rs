@@ -43,7 +43,7 @@ impl Backbone<'_> {
     fn embed(&self, ledger: &mut Ledger, pass: &Pass) {
         let images = product([pass.images, pass.image_entries]);
         let patches = pass.patch_entries(self.network);
-        ledger.note_tensor("the views of all pictures", images);
+        ledger.note_tensor("the views of all images", images);
         ledger.note_tensor("the patches", patches);
         ledger.hold_briefly([images, patches]);
     }

@@ -171,7 +171,7 @@ fn chosen(candidate: Candidate, reason: String) -> (PlanChoice, StepMemory, Verd
     (choice, candidate.memory, candidate.verdict)
 }
 
-/// Sizes of parts that differ, from the whole batch down. KoLeo needs two pictures in each.
+/// Sizes of parts that differ, from the whole batch down. KoLeo needs two images in each.
 fn micro_batch_sizes(config: &RunConfig) -> Vec<Option<usize>> {
     let batch = config.batch_size;
     let least = if config.method.koleo_weight > 0.0 {
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_shrink_to_one_picture_or_two() {
+    fn parts_shrink_to_one_image_or_two() {
         let sizes = |batch_size, koleo_weight| {
             let mut config = RunConfig {
                 batch_size,

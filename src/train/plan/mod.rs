@@ -43,8 +43,8 @@ use crate::train::plan::timing::time_steps;
 /// How long a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct RunLength {
-    /// Pictures to train on.
-    pub pictures: usize,
+    /// Images to train on.
+    pub images: usize,
     /// Steps of an epoch: batches that are full.
     pub steps_per_epoch: usize,
     /// Steps of the run.
@@ -80,20 +80,20 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a run of these settings on so many pictures. Nothing is read, written or opened.
+    /// The plan of a run of these settings on so many images. Nothing is read, written or opened.
     ///
     /// # Errors
-    /// Settings that cannot work, a batch larger than the set of pictures among them.
+    /// Settings that cannot work, a batch larger than the set of images among them.
     pub fn new(
         config: &RunConfig,
         selected: &Selected,
-        pictures: usize,
+        images: usize,
         may: Choosable,
     ) -> Result<Self> {
         let config = config.clone().resolved()?;
-        let steps_per_epoch = pictures / config.batch_size;
+        let steps_per_epoch = images / config.batch_size;
         if steps_per_epoch == 0 {
-            return Err(too_few(pictures, config.batch_size));
+            return Err(too_few(images, config.batch_size));
         }
         let steps = config.run_steps(steps_per_epoch);
         let device = PlannedDevice::of(selected);
@@ -103,7 +103,7 @@ impl Plan {
             parameters: memory.parameters,
             checkpoint_bytes: memory.checkpoint_copy_bytes,
             length: RunLength {
-                pictures,
+                images,
                 steps_per_epoch,
                 steps,
                 epochs: steps.div_ceil(steps_per_epoch),
@@ -126,20 +126,20 @@ impl Plan {
     }
 
     /// Makes up to `steps` real steps with the settings that were chosen, and notes how long they took; on random views where
-    /// there are no `pictures`. Ends early after half a minute, or when `stop` is set.
+    /// there are no `images`. Ends early after half a minute, or when `stop` is set.
     ///
     /// # Errors
-    /// A device that failed, pictures that cannot be read, or [`crate::Error::Stopped`].
+    /// A device that failed, images that cannot be read, or [`crate::Error::Stopped`].
     pub fn time(
         &mut self,
         config: &RunConfig,
         selected: &Selected,
-        pictures: Option<Arc<ImageFolder>>,
+        images: Option<Arc<ImageFolder>>,
         steps: usize,
         stop: &AtomicBool,
     ) -> Result<()> {
         let config = self.applied_to(config.clone().resolved()?);
-        self.timing = Some(time_steps(&config, selected, pictures, steps, stop)?);
+        self.timing = Some(time_steps(&config, selected, images, steps, stop)?);
         Ok(())
     }
 

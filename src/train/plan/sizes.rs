@@ -1,4 +1,4 @@
-//! Sizes of a step: pictures, tokens and rows of its largest part.
+//! Sizes of a step: images, tokens and rows of its largest part.
 
 use crate::error::Result;
 use crate::method::{LogitLimits, TargetKind};
@@ -9,7 +9,7 @@ use crate::train::plan::network::{NetworkSizes, product, sum};
 /// Views of one size that go through a backbone together.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pass {
-    /// Views of all pictures.
+    /// Views of all images.
     pub images: u64,
     /// Values of a view, `3 S S`.
     pub image_entries: u64,
@@ -70,7 +70,7 @@ pub(super) struct StepSizes {
 /// The two settings that trade time for memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MemorySavers {
-    /// Pictures of a part, at most; the whole batch for none.
+    /// Images of a part, at most; the whole batch for none.
     pub micro_batch_size: Option<usize>,
     pub grad_checkpointing: bool,
 }

@@ -16,7 +16,7 @@ pub(super) fn walk(step: &StepSizes) -> Ledger {
     ledger.hold(Kind::Optimizer, sum([moments, step.centers]));
     ledger.hold(Kind::Views, step.view_entries);
     prepare(step, &mut ledger);
-    // a later part differs from the second one in nothing but its sums, and may have a picture less
+    // a later part differs from the second one in nothing but its sums, and may have an image less
     for part in 0..step.parts.min(2) {
         let sums = if part > 0 { sums_beside(step.parts) } else { 0 };
         ledger.hold(Kind::Gradients, product([sums, parameters.student()]));

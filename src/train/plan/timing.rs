@@ -66,12 +66,12 @@ struct Timing<'a> {
 pub(super) fn time_steps(
     config: &RunConfig,
     selected: &Selected,
-    pictures: Option<Arc<ImageFolder>>,
+    images: Option<Arc<ImageFolder>>,
     steps: usize,
     stop: &AtomicBool,
 ) -> Result<StepTiming> {
-    let batches = match pictures {
-        Some(pictures) => Batches::Loaded(Box::new(loader(config, pictures, 0, &SingleProcess)?)),
+    let batches = match images {
+        Some(images) => Batches::Loaded(Box::new(loader(config, images, 0, &SingleProcess)?)),
         None => Batches::Random(Box::new(config.clone())),
     };
     let guard = DeviceGuard::install(selected)?;

@@ -29,7 +29,7 @@ const OF_95_PERCENT: f64 = 1.96;
 /// What teachers are compared by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Measure {
-    /// Accuracy on labeled validation pictures.
+    /// Accuracy on labeled validation images.
     Knn,
     /// Directions that the features use, which needs no labels.
     RankMe,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::backbone::Backbone;
 use crate::collective::{Collective, Wire, all_ok, any_rank, gather, share};
 use crate::data::workers_of_rank;
-use crate::data::{ImageFolder, PictureSource as _, none_usable};
+use crate::data::{ImageFolder, ImageSource as _, none_usable};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::eval::{FeatureExtractor, FeatureSet, KnnConfig, feature_std, knn_accuracy, rank_me};
@@ -17,7 +17,7 @@ use crate::files::model::DataCard;
 use crate::kernels::IbotBackend;
 use crate::train::config::RunConfig;
 
-/// Maximum number of pictures for RankMe and the feature standard deviation.
+/// Maximum number of images for RankMe and the feature standard deviation.
 const SAMPLE: usize = 256;
 
 /// One line of `evaluations.jsonl`.
@@ -26,10 +26,10 @@ const SAMPLE: usize = 256;
 pub struct Evaluation {
     /// Steps made.
     pub step: usize,
-    /// k-NN accuracy of the teacher's features on the validation pictures, 0 to 1.
+    /// k-NN accuracy of the teacher's features on the validation images, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub knn: Option<f64>,
-    /// Number of labeled validation pictures that k-NN classified.
+    /// Number of labeled validation images that k-NN classified.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queries: Option<usize>,
     /// RankMe of a sample's features ([`rank_me`]): directions in use, 1 to the smaller of width and sample.
@@ -37,7 +37,7 @@ pub struct Evaluation {
     /// Standard deviation of a sample's unit features ([`feature_std`]) times the root of their width: 0 if all are equal,
     /// about 1 at most.
     pub feature_std: Option<f64>,
-    /// Number of pictures in that sample.
+    /// Number of images in that sample.
     pub sample: usize,
 }
 
@@ -62,29 +62,29 @@ impl fmt::Display for EvaluationTime {
     }
 }
 
-/// The pictures of a run.
+/// The images of a run.
 pub(super) struct RunImages {
     /// To train on.
     pub train: Arc<ImageFolder>,
     /// Their description in model files.
     pub card: DataCard,
-    /// To validate on, with the class indices of the training pictures.
+    /// To validate on, with the class indices of the training images.
     pub val: Option<Arc<ImageFolder>>,
 }
 
 /// The inputs of an evaluation besides the backbone.
 pub(super) struct Evaluator<'a> {
     pub config: &'a RunConfig,
-    pub pictures: &'a RunImages,
+    pub images: &'a RunImages,
     pub guard: &'a DeviceGuard,
     pub stop: &'a AtomicBool,
-    /// Each takes the features of a share of the pictures.
+    /// Each takes the features of a share of the images.
     pub ranks: &'a dyn Collective,
 }
 
 impl Evaluator<'_> {
-    /// k-NN if `with_knn` and there are validation pictures; RankMe and standard deviation of a sample of those, or else of
-    /// the training pictures. All ranks take part, and rank 0 alone has the result.
+    /// k-NN if `with_knn` and there are validation images; RankMe and standard deviation of a sample of those, or else of
+    /// the training images. All ranks take part, and rank 0 alone has the result.
     ///
     /// # Errors
     /// Those of [`FeatureExtractor::extract`], [`crate::Error::Stopped`] among them, on any rank.
@@ -96,7 +96,7 @@ impl Evaluator<'_> {
         device: &B::Device,
     ) -> Result<Option<Evaluation>> {
         let features = |folder: Arc<ImageFolder>| self.features::<B, M>(teacher, folder, device);
-        let RunImages { train, val, .. } = self.pictures;
+        let RunImages { train, val, .. } = self.images;
         let sample = val.as_ref().unwrap_or(train).sample(SAMPLE);
         let sample = features(Arc::new(sample))?;
         let knn = match val.as_ref().filter(|_| with_knn) {
@@ -121,7 +121,7 @@ impl Evaluator<'_> {
         Ok(Some(evaluation))
     }
 
-    /// The features of all pictures of a folder on rank 0, of a share of them on the others.
+    /// The features of all images of a folder on rank 0, of a share of them on the others.
     fn features<B: IbotBackend, M: Backbone<B>>(
         &self,
         teacher: &M,

@@ -149,15 +149,15 @@ impl RunFolder {
     /// Checks that a run that resumes has the images that it began with; reports others, where they may differ.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if the run was started with other pictures than those of `record`, unless all may differ.
-    pub fn same_pictures(
+    /// [`Error::Checkpoint`] if the run was started with other images than those of `record`, unless all may differ.
+    pub fn same_images(
         &self,
         record: &RunRecord,
         allowed: AllowedChanges,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let before = self.before.as_ref();
-        let change = before.and_then(|before| record.picture_change(before));
+        let change = before.and_then(|before| record.image_change(before));
         self.refuse_changes("images", change.as_slice(), allowed, observer)
     }
 

@@ -26,7 +26,7 @@ pub use observer::{NoObserver, Observer, RunStart};
 pub use patches::PatchColors;
 pub use record::{RunRecord, SettingChange};
 pub use request::{OnDeviceLost, RunRequest};
+pub use setup::images_to_train_on;
 pub(super) use setup::loader;
-pub use setup::pictures_to_train_on;
 pub use start::run;
 pub(crate) use together::check_same_tensors;

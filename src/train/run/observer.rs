@@ -21,8 +21,8 @@ pub struct RunStart {
     pub epochs: usize,
     /// Steps of each.
     pub steps_per_epoch: usize,
-    /// Pictures of the folder.
-    pub pictures: usize,
+    /// Images of the folder.
+    pub images: usize,
     /// Parameters that the optimizer trains.
     pub parameters: usize,
     /// The run folder.
@@ -31,7 +31,7 @@ pub struct RunStart {
 
 /// Receives the events of a run; each does nothing unless overridden.
 pub trait Observer {
-    /// A log line: the backend, a skipped picture.
+    /// A log line: the backend, a skipped image.
     fn note(&mut self, _line: &str) {}
 
     /// The device was opened.
@@ -39,13 +39,13 @@ pub trait Observer {
         self.note(&selected.to_string());
     }
 
-    /// The pictures were found, in these folders, files and lists.
+    /// The images were found, in these folders, files and lists.
     fn scanned(&mut self, sources: &[PathBuf], found: &ScanSummary) {
         let sources: Vec<String> = sources.iter().map(printable).collect();
         self.note(&format!("data {}: {found}", sources.join(", ")));
     }
 
-    /// A part of the pictures is held out.
+    /// A part of the images is held out.
     fn held_out(&mut self, held_out: usize, kept: usize) {
         self.note(&format!(
             "{held_out} images are held out for evaluation; {kept} are trained on"
@@ -58,7 +58,7 @@ pub trait Observer {
     /// A step is done.
     fn step(&mut self, _metrics: &StepMetrics) {}
 
-    /// The teacher is about to be evaluated, which takes a forward pass of many pictures.
+    /// The teacher is about to be evaluated, which takes a forward pass of many images.
     fn evaluating(&mut self, _when: EvaluationTime) {}
 
     /// The teacher was evaluated.
@@ -77,14 +77,14 @@ pub trait Observer {
     /// waits until this returns.
     fn between_steps(&mut self, _step: usize) {}
 
-    /// Whether to call [`Observer::patches`], which costs a forward pass of a few pictures, after this step; the step may end
+    /// Whether to call [`Observer::patches`], which costs a forward pass of a few images, after this step; the step may end
     /// an epoch.
     fn wants_patches(&self, _ends_epoch: bool) -> bool {
         false
     }
 
-    /// A few training pictures, at least one, each with its patch features of the teacher as colors.
-    fn patches(&mut self, _step: usize, _pictures: &[PatchColors]) {}
+    /// A few training images, at least one, each with its patch features of the teacher as colors.
+    fn patches(&mut self, _step: usize, _images: &[PatchColors]) {}
 
     /// The run is over; its files are written.
     fn finished(&mut self, _out: &Path) {}

@@ -6,44 +6,44 @@ use image::{Rgb, RgbImage};
 
 use crate::backbone::Backbone;
 use crate::data::view::Augmenter;
-use crate::data::{AugmentConfig, ImageFolder, PictureSource as _};
+use crate::data::{AugmentConfig, ImageFolder, ImageSource as _};
 use crate::device::DeviceGuard;
 use crate::error::Result;
 use crate::eval::patch_pca_rgb;
 
-/// Number of pictures, spread evenly over the folder.
+/// Number of images, spread evenly over the folder.
 const SHOWN: usize = 4;
 
-/// A training picture, and its patch features of the teacher as colors.
+/// A training image, and its patch features of the teacher as colors.
 #[derive(Debug, Clone)]
 pub struct PatchColors {
     /// The teacher's input: resized, and cropped to `S x S` pixels.
-    pub picture: RgbImage,
+    pub image: RgbImage,
     /// One pixel per patch: its place along the three main directions of all patches shown, as red, green and blue.
     pub colors: RgbImage,
 }
 
-/// A few pictures of the folder with their patch features as colors; none if no picture can be read.
+/// A few images of the folder with their patch features as colors; none if no image can be read.
 ///
 /// # Errors
 /// [`crate::Error::Device`].
 pub(super) fn patch_colors<B: Backend, M: Backbone<B>>(
     backbone: &M,
-    pictures: &ImageFolder,
+    images: &ImageFolder,
     augment: &AugmentConfig,
     guard: &DeviceGuard,
     device: &B::Device,
 ) -> Result<Vec<PatchColors>> {
-    let places = (0..SHOWN).map(|at| at * pictures.len() / SHOWN);
-    let shown: Vec<RgbImage> = places.filter_map(|at| pictures.decode(at).ok()).collect();
+    let places = (0..SHOWN).map(|at| at * images.len() / SHOWN);
+    let shown: Vec<RgbImage> = places.filter_map(|at| images.decode(at).ok()).collect();
     if shown.is_empty() {
         return Ok(Vec::new());
     }
     let (mut augmenter, entries) = (Augmenter::new(augment), augment.view_len());
     let mut pixels = vec![0.0; shown.len() * entries];
     let mut views = Vec::with_capacity(shown.len());
-    for (picture, out) in shown.iter().zip(pixels.chunks_mut(entries)) {
-        views.push(augmenter.eval_view(picture)?.picture());
+    for (image, out) in shown.iter().zip(pixels.chunks_mut(entries)) {
+        views.push(augmenter.eval_view(image)?.image());
         augmenter.write(out);
     }
     let side = augment.image_size;
@@ -57,10 +57,10 @@ pub(super) fn patch_colors<B: Backend, M: Backbone<B>>(
     };
     let rows = patches.isqrt(); // views are square
     let pairs = views.into_iter().zip(colors.chunks_exact(patches));
-    let pairs = pairs.map(|(picture, colors)| {
+    let pairs = pairs.map(|(image, colors)| {
         let color = |x, y| Rgb(colors[y as usize * rows + x as usize]);
         PatchColors {
-            picture,
+            image,
             colors: RgbImage::from_fn(rows as u32, rows as u32, color),
         }
     });

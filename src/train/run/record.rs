@@ -40,8 +40,10 @@ pub struct RunRecord {
     /// Labeled folder for k-NN evaluation.
     #[serde(with = "val_in_json")]
     pub val: Option<PathBuf>,
-    /// Usable pictures in the image folder.
-    pub pictures: usize,
+    /// Usable images in the image folder.
+    // the name in runs of before
+    #[serde(alias = "pictures")]
+    pub images: usize,
     /// Examples that they are: tiles, where images are cut into these; 0 in records of the first versions.
     #[serde(default)]
     pub examples: usize,
@@ -227,9 +229,9 @@ impl RunRecord {
         Ok(changes.collect())
     }
 
-    /// Whether the pictures differ from those of the run `before`.
-    pub fn picture_change(&self, before: &Self) -> Option<SettingChange> {
-        let data = |record: &Self| format!("{} images", record.pictures);
+    /// Whether the images differ from those of the run `before`.
+    pub fn image_change(&self, before: &Self) -> Option<SettingChange> {
+        let data = |record: &Self| format!("{} images", record.images);
         (before.fingerprint != self.fingerprint).then(|| SettingChange {
             key: format!("names of the images in {}", self.first_data()),
             before: data(before),
@@ -262,9 +264,9 @@ mod tests {
             ibot: "0".into(),
             backend: "flex".into(),
             device: "a CPU".into(),
-            data: vec!["pictures".into()],
+            data: vec!["photos".into()],
             val: None,
-            pictures: 10,
+            images: 10,
             examples: 10,
             fingerprint: "a".into(),
             config: config.into(),
@@ -276,12 +278,12 @@ mod tests {
         let mut now =
             record("workers = 4\n[method]\nn_cls_prototypes = 8\npatch_loss_weight = 1.0\n");
         assert_eq!(now.setting_changes(&before, folder).unwrap(), []);
-        assert_eq!(now.picture_change(&before), None);
+        assert_eq!(now.image_change(&before), None);
         now.config = "steps = 9\n[folder]\nshorter_side = 448\ncache = \"x\"\n[method]\nn_cls_prototypes = 9\n".into();
         now.backend = "wgpu".into();
-        (now.pictures, now.fingerprint) = (11, "b".into());
+        (now.images, now.fingerprint) = (11, "b".into());
         let mut changes = now.setting_changes(&before, folder).unwrap();
-        changes.extend(now.picture_change(&before));
+        changes.extend(now.image_change(&before));
         let said: Vec<String> = changes.iter().map(SettingChange::to_string).collect();
         assert_eq!(
             said,
@@ -290,7 +292,7 @@ mod tests {
                 "method.n_cls_prototypes: 8 -> 9",
                 "steps: absent -> 9",
                 "backend: flex -> wgpu",
-                "names of the images in pictures: 10 images -> 11 images",
+                "names of the images in photos: 10 images -> 11 images",
             ]
         );
     }

@@ -45,7 +45,7 @@ pub struct RunRequest {
     pub checkpoint_every: Interval,
     /// Which checkpoints are kept.
     pub keep: Keep,
-    /// Whether a run may resume with other settings or pictures, and start over if it has files but no
+    /// Whether a run may resume with other settings or images, and start over if it has files but no
     /// checkpoint.
     pub allow_changes: bool,
     /// What to do when the run collapses or diverges.

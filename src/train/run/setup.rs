@@ -1,4 +1,4 @@
-//! The parts of a run before its first step: checked settings, pictures, a trainer, a loader.
+//! The parts of a run before its first step: checked settings, images, a trainer, a loader.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,8 +58,8 @@ impl RunSetup<'_> {
         folders.try_for_each(|folder| check_source(folder))
     }
 
-    /// The pictures to train on, and those to validate on, of `val` or held out, with the class indices of the first.
-    pub fn pictures(
+    /// The images to train on, and those to validate on, of `val` or held out, with the class indices of the first.
+    pub fn images(
         &self,
         config: &RunConfig,
         observer: &mut dyn Observer,
@@ -83,7 +83,7 @@ impl RunSetup<'_> {
         if let Some(path) = &self.request.val {
             refuse_unlabeled(&folder, "val")?;
             let of_val = FolderConfig {
-                cache: None, // shares the training pictures' cache, so that one size limit holds for both
+                cache: None, // shares the training images' cache, so that one size limit holds for both
                 range: folder.range(), // brightness is to mean the same in both
                 ..config.folder.clone()
             };
@@ -108,7 +108,7 @@ impl RunSetup<'_> {
         Ok((train, Some(val)))
     }
 
-    /// The record of the run, without its pictures.
+    /// The record of the run, without its images.
     pub fn record(&self, config: &RunConfig) -> Result<RunRecord> {
         // a relative path would mean another folder if the run is resumed from elsewhere
         let data = self.request.data.iter();
@@ -118,7 +118,7 @@ impl RunSetup<'_> {
             device: self.request.selected.to_string(),
             data: data.map(absolute).collect::<Result<_>>()?,
             val: self.request.val.as_ref().map(absolute).transpose()?,
-            pictures: 0,
+            images: 0,
             examples: 0,
             fingerprint: String::new(),
             config: config.to_toml()?,
@@ -164,7 +164,7 @@ impl RunSetup<'_> {
 ///
 /// # Errors
 /// Folders that are missing or have no usable image, and settings that exclude each other.
-pub fn pictures_to_train_on(
+pub fn images_to_train_on(
     request: &RunRequest,
     stop: &AtomicBool,
     observer: &mut dyn Observer,
@@ -179,13 +179,13 @@ pub fn pictures_to_train_on(
         allowed: AllowedChanges::Nothing,
     };
     setup.check_request(&config)?;
-    Ok(setup.pictures(&config, observer)?.0)
+    Ok(setup.images(&config, observer)?.0)
 }
 
 /// The loader of this rank's share of each batch, positioned at the batch of a step.
 pub(in crate::train) fn loader(
     config: &RunConfig,
-    pictures: Arc<ImageFolder>,
+    images: Arc<ImageFolder>,
     step: usize,
     ranks: &dyn Collective,
 ) -> Result<Loader> {
@@ -202,7 +202,7 @@ pub(in crate::train) fn loader(
         epoch: 0,
         batch: step, // a number past the epoch's end counts on into the next epochs
     };
-    let examples = config.folder.examples(pictures);
+    let examples = config.folder.examples(images);
     Loader::new(examples, views, &loader, position)
 }
 

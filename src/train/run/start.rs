@@ -10,7 +10,7 @@ use burn_autodiff::Autodiff;
 use crate::backbone::VisionTransformer;
 use crate::collective::{Collective, all_ok, check_equal};
 use crate::data::drawing::write_drawing;
-use crate::data::{ImageFolder, PictureSource as _, ValueRange, views_mosaic};
+use crate::data::{ImageFolder, ImageSource as _, ValueRange, views_mosaic};
 use crate::device::{DeviceGuard, Selected};
 use crate::error::{Error, Result};
 use crate::files::checkpoint::{Checkpoint, Manifest};
@@ -39,7 +39,7 @@ const DRAWN: usize = 8;
 /// `on_device_lost` allows it.
 ///
 /// # Errors
-/// Before anything is written: invalid settings, pictures, weights or run folder. Afterwards: a device that
+/// Before anything is written: invalid settings, images, weights or run folder. Afterwards: a device that
 /// failed, a disk that is full, a loss that is not finite, or [`Error::Interrupted`], with the newest checkpoint in the
 /// run folder.
 pub fn run(request: &RunRequest, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<()> {
@@ -139,7 +139,7 @@ fn train<B: TrainBackend>(
     training.finish(observer)
 }
 
-/// From settings and folders to the next step. Everything is checked before the first picture is read, because there
+/// From settings and folders to the next step. Everything is checked before the first image is read, because there
 /// may be many.
 fn set_up<'a, B: TrainBackend>(
     setup: &'a RunSetup<'_>,
@@ -162,12 +162,12 @@ fn set_up<'a, B: TrainBackend>(
     let began = newest.as_ref().map(|newest| newest.manifest.clone());
     let kept = began.as_ref().map(|began| kept_range(&began.config));
     config.folder.range = asked.folder.range.or(kept.unwrap_or_default());
-    let (train, val) = all_ok(ranks, setup.pictures(&config, observer))?;
+    let (train, val) = all_ok(ranks, setup.images(&config, observer))?;
     config.folder.range = train.range();
-    (record.pictures, record.fingerprint) = (train.len(), train.fingerprint());
+    (record.images, record.fingerprint) = (train.len(), train.fingerprint());
     same_images(&record, &train, ranks)?;
     // rank 0 alone has read the record of the run before
-    let is_same = folder.same_pictures(&record, setup.allowed, observer);
+    let is_same = folder.same_images(&record, setup.allowed, observer);
     all_ok(ranks, is_same)?;
     let made = began.as_ref().map(|manifest| manifest.step);
     let examples = count_examples(&config, &train, observer);
@@ -180,7 +180,7 @@ fn set_up<'a, B: TrainBackend>(
     let monitor = monitor.unwrap_or_else(|| HealthMonitor::new(config.method.prototypes()));
     same_start(&trainer, setup, made.unwrap_or(0))?;
     let card = DataCard {
-        pictures: record.pictures,
+        images: record.images,
         fingerprint: record.fingerprint.clone(),
     };
     let begun = match ranks.rank() {
@@ -196,15 +196,15 @@ fn set_up<'a, B: TrainBackend>(
     };
     all_ok(ranks, begun)?;
     let parameters = trainer.method.student.num_params();
-    let pictures = RunImages { train, card, val };
+    let images = RunImages { train, card, val };
     let from = (began.as_ref(), monitor);
-    let training = TrainLoop::new(setup, trainer, config, folder, loader, pictures, from);
+    let training = TrainLoop::new(setup, trainer, config, folder, loader, images, from);
     let start = RunStart {
         steps: training.schedule.steps,
         made: made.unwrap_or(0),
         epochs: training.schedule.epochs(),
         steps_per_epoch: training.schedule.steps_per_epoch,
-        pictures: examples,
+        images: examples,
         parameters,
         out: request.out.clone(),
     };
@@ -252,7 +252,7 @@ fn open_folder(
     all_ok(ranks, folder)
 }
 
-/// The number of examples that the pictures are, and a note where it is another one.
+/// The number of examples that the images are, and a note where it is another one.
 fn count_examples(
     config: &RunConfig,
     train: &Arc<ImageFolder>,

@@ -38,12 +38,12 @@ impl<B: TrainBackend> StepInput<B> {
 }
 
 impl<B: AutodiffBackend> StepInput<B> {
-    /// Number of pictures.
+    /// Number of images.
     pub(super) fn images(&self) -> usize {
         self.global_views.first().map_or(0, |view| view.dims()[0])
     }
 
-    /// The batch in parts of at most this many pictures, as equal as possible, each with the index of its first picture.
+    /// The batch in parts of at most this many images, as equal as possible, each with the index of its first image.
     pub(super) fn parts(&self, most: Option<usize>) -> Vec<(u64, Self)> {
         let batch = self.images();
         let ranges = ranges_of_parts(batch, most);
@@ -71,12 +71,12 @@ impl<B: AutodiffBackend> StepInput<B> {
         ranges.into_iter().map(part).collect()
     }
 
-    /// A generator for each image of each view, view by view; the first picture is number `first` of its batch.
+    /// A generator for each image of each view, view by view; the first image is number `first` of its batch.
     pub(super) fn generators(&self, seed: u64, step: u64, first: u64) -> Vec<Random> {
         let views = self.global_views.iter().chain(&self.local_views).zip(0..);
         let of_view = |(view, number): (&Tensor<B::InnerBackend, 4>, u32)| {
-            let pictures = first..first + view.dims()[0] as u64;
-            pictures.map(move |at| Random::new(seed, step, at, Stream::DropPath(number)))
+            let images = first..first + view.dims()[0] as u64;
+            images.map(move |at| Random::new(seed, step, at, Stream::DropPath(number)))
         };
         views.flat_map(of_view).collect()
     }

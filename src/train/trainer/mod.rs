@@ -46,7 +46,7 @@ pub struct TrainerConfig {
     pub optimizer: OptimizerConfig,
     /// Seed of drop path, 0 by default.
     pub seed: u64,
-    /// Maximum number of pictures in one forward pass of the student; a larger batch is split, and gradients add up to
+    /// Maximum number of images in one forward pass of the student; a larger batch is split, and gradients add up to
     /// those of the whole batch. None, the default, for no bound.
     pub micro_batch_size: Option<usize>,
     /// Number format of matrix products and tokens, f32 by default; [`IbotBackend::check_precision`](crate::kernels::IbotBackend::check_precision)
@@ -122,7 +122,7 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
     device: B::Device,
 }
 
-/// Least and greatest number of pictures in a probe, if the batch has them.
+/// Least and greatest number of images in a probe, if the batch has them.
 const PROBED: [usize; 2] = [2, 16];
 
 /// A step whose losses have not been read.
@@ -294,12 +294,12 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         }
     }
 
-    /// Health metrics of the first pictures of a batch: few, because it takes a forward pass of both networks.
+    /// Health metrics of the first images of a batch: few, because it takes a forward pass of both networks.
     ///
     /// # Errors
     /// As [`Trainer::step`].
     pub fn probe(&self, input: &StepInput<B>, rates: &Rates) -> Result<Probe<B::InnerBackend>> {
-        // the least has room where one picture has: nothing is kept for a backward pass
+        // the least has room where one image has: nothing is kept for a backward pass
         let [least, most] = PROBED;
         let most = self.micro_batch_size.unwrap_or(most).clamp(least, most);
         let (first, part) = input.parts(Some(most)).swap_remove(0); // there is always one
@@ -372,14 +372,14 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         Ok((grads, targets, terms))
     }
 
-    /// The number in the batch of this rank's first picture of so many, and whether each rank has its share in one part.
-    fn shares(&self, pictures: usize) -> Result<(u64, bool)> {
+    /// The number in the batch of this rank's first image of so many, and whether each rank has its share in one part.
+    fn shares(&self, images: usize) -> Result<(u64, bool)> {
         let ranks = &*self.exchange.collective;
-        let of_ranks = gather_counts(ranks, [pictures])?;
+        let of_ranks = gather_counts(ranks, [images])?;
         let before = of_ranks[..ranks.rank()].iter();
-        let before = before.map(|[pictures]| *pictures as u64).sum();
-        let parts = |pictures| ranges_of_parts(pictures, self.micro_batch_size).len();
-        let is_one_part = of_ranks.iter().all(|[pictures]| parts(*pictures) == 1);
+        let before = before.map(|[images]| *images as u64).sum();
+        let parts = |images| ranges_of_parts(images, self.micro_batch_size).len();
+        let is_one_part = of_ranks.iter().all(|[images]| parts(*images) == 1);
         Ok((before, is_one_part))
     }
 }

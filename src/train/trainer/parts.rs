@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::collective::{Pairwise, share};
 
-/// A batch of so many pictures in parts of at most `most`, as equal as possible: sizes differ by at most one, so that no
+/// A batch of so many images in parts of at most `most`, as equal as possible: sizes differ by at most one, so that no
 /// part needs much more memory than another. One part at least.
 pub(super) fn ranges_of_parts(batch: usize, most: Option<usize>) -> Vec<Range<usize>> {
     let count = batch.div_ceil(most.unwrap_or(batch).max(1)).max(1);

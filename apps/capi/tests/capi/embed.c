@@ -1,4 +1,4 @@
-/* embed MODEL PICTURE PIXELS WIDTH HEIGHT: the C interface from C. PIXELS holds the picture as raw RGBA. Prints the
+/* embed MODEL IMAGE PIXELS WIDTH HEIGHT: the C interface from C. PIXELS holds the image as raw RGBA. Prints the
  * feature; ends with the number of the line that found something wrong. */
 #include "ibot.h"
 
@@ -34,7 +34,7 @@ static int refusals(const char *model) {
 
 int main(int count, char **arguments) {
     CHECK(count == 6);
-    const char *model = arguments[1], *picture = arguments[2];
+    const char *model = arguments[1], *image = arguments[2];
     uint32_t width = (uint32_t)atoi(arguments[4]), height = (uint32_t)atoi(arguments[5]);
     size_t bytes = (size_t)width * height * 4, features, at;
     uint8_t *pixels = malloc(bytes);
@@ -48,11 +48,11 @@ int main(int count, char **arguments) {
     features = ibot_width(embedder);
     CHECK(features > 0);
     float *of_file = malloc(features * sizeof *of_file), *of_pixels = malloc(features * sizeof *of_pixels);
-    CHECK(ibot_embed_path(embedder, picture, of_file, features) == IBOT_OK);
+    CHECK(ibot_embed_path(embedder, image, of_file, features) == IBOT_OK);
     CHECK(ibot_embed_rgba(embedder, pixels, width, height, of_pixels, features) == IBOT_OK);
     CHECK(memcmp(of_file, of_pixels, features * sizeof *of_file) == 0);
-    CHECK(ibot_embed_path(embedder, picture, of_file, features + 1) == IBOT_ERROR_ARGUMENT && says("length"));
-    CHECK(ibot_embed_path(embedder, picture, NULL, features) == IBOT_ERROR_ARGUMENT && says("feature = NULL"));
+    CHECK(ibot_embed_path(embedder, image, of_file, features + 1) == IBOT_ERROR_ARGUMENT && says("length"));
+    CHECK(ibot_embed_path(embedder, image, NULL, features) == IBOT_ERROR_ARGUMENT && says("feature = NULL"));
     CHECK(ibot_embed_path(embedder, NULL, of_file, features) == IBOT_ERROR_ARGUMENT && says("path = NULL"));
     CHECK(ibot_embed_path(embedder, "absent.png", of_file, features) == IBOT_ERROR_FILE && says("absent.png"));
     CHECK(ibot_embed_rgba(embedder, NULL, 1, 1, of_file, features) == IBOT_ERROR_ARGUMENT && says("pixels = NULL"));

@@ -16,7 +16,7 @@ use std::process::{Command, Output};
 
 use ibot::app::EmbedderConfig;
 use ibot::device::BackendChoice;
-use tiny_model::{Scratch, picture};
+use tiny_model::{Scratch, image};
 
 /// Folder of the library that was built for this test.
 fn library_folder() -> PathBuf {
@@ -76,12 +76,12 @@ fn a_c_program_gets_the_features_that_rust_gets() {
     let Some(program) = compiled(&scratch, &folder) else {
         return;
     };
-    let (model, pictures) = (scratch.model(2), scratch.pictures(2));
-    let (pixels, raw) = (picture(1), scratch.path("raw"));
+    let (model, images) = (scratch.model(2), scratch.images(2));
+    let (pixels, raw) = (image(1), scratch.path("raw"));
     std::fs::write(&raw, pixels.as_raw()).unwrap();
     let size = [pixels.width(), pixels.height()].map(|side| side.to_string());
     let output = Command::new(program)
-        .args([&model, &pictures[1], &raw])
+        .args([&model, &images[1], &raw])
         .args(size)
         .output()
         .unwrap();

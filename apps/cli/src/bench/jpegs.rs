@@ -9,7 +9,7 @@ use ibot::error::{Error, Result};
 use ibot::random::{Random, Stream};
 use ibot::unfinished::unique_digits;
 
-/// As the pictures of ImageNet are on average.
+/// As the images of ImageNet are on average.
 const SIZE: [u32; 2] = [500, 375];
 const COUNT: usize = 64;
 const QUALITY: u8 = 90;
@@ -58,7 +58,7 @@ fn jpeg(number: usize) -> Result<Vec<u8>> {
             ]
         })
         .collect();
-    let picture = RgbImage::from_fn(SIZE[0], SIZE[1], |x, y| {
+    let image = RgbImage::from_fn(SIZE[0], SIZE[1], |x, y| {
         let grain = random.uniform(-12.0, 12.0);
         let color = |of: usize| {
             let waves = waves[3 * of..3 * of + 3].iter();
@@ -73,7 +73,7 @@ fn jpeg(number: usize) -> Result<Vec<u8>> {
     });
     let mut bytes = Vec::new();
     JpegEncoder::new_with_quality(&mut bytes, QUALITY)
-        .encode_image(&picture)
+        .encode_image(&image)
         .map_err(|error| Error::Training(format!("an image could not be encoded: {error}")))?;
     Ok(bytes)
 }

@@ -25,9 +25,9 @@ use ibot::kernels::{
 };
 use ibot::memory::GpuMemory;
 
-/// Masked patches and prototypes: 16 pictures of the default recipe.
+/// Masked patches and prototypes: 16 images of the default recipe.
 pub(super) const PATCH_LOGITS: [usize; 2] = [944, 8192];
-/// Class tokens and prototypes: two views of 4 pictures.
+/// Class tokens and prototypes: two views of 4 images.
 const CLS_LOGITS: [usize; 2] = [8, 65_536];
 /// Iterations of Sinkhorn-Knopp, as in the default recipe.
 pub(super) const ITERATIONS: usize = 3;

@@ -22,7 +22,7 @@ pub struct StepSize {
 }
 
 impl Default for StepSize {
-    /// The reference's default model, and as many pictures as fit a small machine.
+    /// The reference's default model, and as many images as fit a small machine.
     fn default() -> Self {
         let method = IbotConfig::default();
         Self {
@@ -37,7 +37,7 @@ impl Default for StepSize {
 }
 
 impl StepSize {
-    /// A transformer of width 192 that sees small pictures: 64 patches of 8 x 8 pixels, as patches of 16 would leave 16.
+    /// A transformer of width 192 that sees small images: 64 patches of 8 x 8 pixels, as patches of 16 would leave 16.
     #[must_use]
     pub fn tiny() -> Self {
         Self {

@@ -22,7 +22,7 @@ use ibot::precision::Precision;
 use ibot::random::{Random, Stream};
 use ibot::train::{PhaseTimes, Rates, StepInput, TrainerConfig};
 
-/// Global views a picture.
+/// Global views an image.
 const VIEWS: usize = 2;
 /// Steps that are not counted: the first one compiles kernels and allocates memory.
 const WARM_UP: usize = 1;

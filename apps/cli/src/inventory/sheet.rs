@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use ibot::Result;
 use ibot::data::decode::decode_rgb_in;
 use ibot::data::drawing::write_drawing;
-use ibot::data::{ImageFolder, PictureSource as _, Survey, ValueRange};
+use ibot::data::{ImageFolder, ImageSource as _, Survey, ValueRange};
 use ibot::error::{counted, printable};
 use ibot::path_text::path_of_text;
 use image::imageops::{FilterType, overlay};
 use image::{DynamicImage, Rgb, RgbImage};
 use rayon::prelude::*;
 
-use crate::picture::{Captioned, contact_sheet};
+use crate::drawing::{Captioned, contact_sheet};
 
 /// Side of a thumbnail, and thumbnails in a row.
 const THUMBNAIL: (u32, usize) = (128, 6);
@@ -135,18 +135,18 @@ impl Section {
     fn draw(&self, decode: impl Fn(&Path) -> RgbImage) -> RgbImage {
         let (side, columns) = THUMBNAIL;
         let thumbnail = |(path, caption): &(PathBuf, String)| {
-            let picture = DynamicImage::from(decode(path));
-            let is_large = picture.width().max(picture.height()) > side;
+            let image = DynamicImage::from(decode(path));
+            let is_large = image.width().max(image.height()) > side;
             let small = match is_large {
-                true => picture.resize(side, side, FilterType::Triangle),
-                false => picture,
+                true => image.resize(side, side, FilterType::Triangle),
+                false => image,
             };
             (small, caption.clone())
         };
-        let pictures: Vec<(DynamicImage, String)> = self.images.iter().map(thumbnail).collect();
-        let captioned: Vec<Captioned<'_>> = pictures
+        let images: Vec<(DynamicImage, String)> = self.images.iter().map(thumbnail).collect();
+        let captioned: Vec<Captioned<'_>> = images
             .iter()
-            .map(|(picture, caption)| Captioned { picture, caption })
+            .map(|(image, caption)| Captioned { image, caption })
             .collect();
         contact_sheet(&self.title, &captioned, columns, side)
     }

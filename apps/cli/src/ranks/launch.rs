@@ -13,7 +13,7 @@ const LAUNCHER: &str = "IBOT_MPIEXEC";
 
 /// What Open MPI 4 and 5, and Intel's MPI, need to hear so that ranks may use all cores; other MPIs ignore it.
 const SETTINGS: [(&str, &str); 7] = [
-    // not one core for each rank: a rank computes and decodes pictures on several
+    // not one core for each rank: a rank computes and decodes images on several
     ("OMPI_MCA_hwloc_base_binding_policy", "none"),
     ("PRTE_MCA_hwloc_default_binding_policy", "none"),
     ("I_MPI_PIN", "off"),

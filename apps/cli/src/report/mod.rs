@@ -217,7 +217,7 @@ pub fn add_facts(page: &mut Page, run: &Run) {
             ("device", record.device.clone()),
             (
                 "images",
-                format!("{} of {}", record.pictures, record.first_data()),
+                format!("{} of {}", record.images, record.first_data()),
             ),
             ("program", format!("ibot {}", record.ibot)),
         ]);

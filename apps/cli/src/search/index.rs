@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use ibot::data::{ImageFolder, PictureSource as _, length_and_time};
+use ibot::data::{ImageFolder, ImageSource as _, length_and_time};
 use ibot::embedding::EmbeddingTable;
 use ibot::error::{counted, printable};
 use ibot::path_text::{absolute, is_inside, path_of_text, path_text};
@@ -42,11 +42,11 @@ impl IndexState {
     }
 
     /// The changes in words; none if nothing changed.
-    pub fn difference(&self, pictures: usize) -> Option<String> {
-        let gone = pictures - self.there.len();
+    pub fn difference(&self, images: usize) -> Option<String> {
+        let gone = images - self.there.len();
         let mut parts = Vec::new();
         if gone > 0 {
-            parts.push(format!("{gone} of {pictures} images are gone and left out"));
+            parts.push(format!("{gone} of {images} images are gone and left out"));
         }
         if self.changed > 0 {
             parts.push(format!("{} were changed since then", self.changed));

@@ -78,7 +78,7 @@ impl What {
         Self::summary(tag, Point::Scalar(value))
     }
 
-    /// An RGB picture of this width and height.
+    /// An RGB image of this width and height.
     pub fn image(tag: &str, [width, height]: [u32; 2], png: Vec<u8>) -> Self {
         let image = Image {
             height,
@@ -124,7 +124,7 @@ mod tests {
     /// Written by TensorBoard's own messages and record writer: tests/fixtures/events.py.
     const FILE: &[u8] =
         include_bytes!("../../../../tests/fixtures/events/events.out.tfevents.1700000000.ibot.1");
-    const PNG: &[u8] = include_bytes!("../../../../tests/fixtures/events/picture.png");
+    const PNG: &[u8] = include_bytes!("../../../../tests/fixtures/events/image.png");
 
     #[test]
     fn events_have_the_bytes_tensorboard_writes() {

@@ -17,14 +17,14 @@ use ibot::train::health::Anomaly;
 use ibot::train::{Evaluation, EvaluationTime, Observer, PatchColors, RunStart, StepMetrics};
 
 use self::writer::EventWriter;
-use super::picture::{Captioned, contact_sheet};
+use super::drawing::{Captioned, contact_sheet};
 
 /// Folder of the event files in the run folder.
 const FOLDER: &str = "tensorboard";
-/// Side of each picture of a sheet, in pixels.
+/// Side of each image of a sheet, in pixels.
 const SIDE: u32 = 160;
 
-/// Writes scalars and pictures to `RUN/tensorboard`, and passes all events on.
+/// Writes scalars and images to `RUN/tensorboard`, and passes all events on.
 pub struct TensorBoard<'a> {
     inner: &'a mut dyn Observer,
     writer: Option<EventWriter>,
@@ -165,13 +165,13 @@ impl Observer for TensorBoard<'_> {
         (ends_epoch && self.writer.is_some()) || self.inner.wants_patches(ends_epoch)
     }
 
-    fn patches(&mut self, step: usize, pictures: &[PatchColors]) {
-        self.inner.patches(step, pictures);
-        let both = |shown: &PatchColors| [&shown.picture, &shown.colors].map(Clone::clone);
-        let both = pictures.iter().flat_map(both);
+    fn patches(&mut self, step: usize, images: &[PatchColors]) {
+        self.inner.patches(step, images);
+        let both = |shown: &PatchColors| [&shown.image, &shown.colors].map(Clone::clone);
+        let both = images.iter().flat_map(both);
         let both: Vec<_> = both.map(DynamicImage::ImageRgb8).collect();
         let caption = "";
-        let cells = both.iter().map(|picture| Captioned { picture, caption });
+        let cells = both.iter().map(|image| Captioned { image, caption });
         let cells: Vec<_> = cells.collect();
         let sheet = contact_sheet("patches by their main directions", &cells, 2, SIDE);
         self.write(|writer| writer.image("patches/pca", step as u64, &sheet));

@@ -64,7 +64,7 @@ fn is_whole(mut bytes: &[u8]) -> bool {
 #[test]
 fn tensorboard_shows_what_a_resumed_run_wrote() {
     let folder = Folder::new("events");
-    let picture = RgbImage::from_fn(3, 2, |x, y| image::Rgb([x as u8, y as u8, 200]));
+    let image = RgbImage::from_fn(3, 2, |x, y| image::Rgb([x as u8, y as u8, 200]));
     let mut first = EventWriter::create(&folder.0).unwrap();
     for step in 0..10 {
         first
@@ -72,8 +72,8 @@ fn tensorboard_shows_what_a_resumed_run_wrote() {
             .unwrap();
         first.scalar("rate", step, 0.1).unwrap();
     }
-    first.image("masks", 3, &picture).unwrap();
-    first.image("masks", 8, &picture).unwrap();
+    first.image("masks", 3, &image).unwrap();
+    first.image("masks", 8, &image).unwrap();
     let whole = fs::read(first.path()).unwrap();
     assert!(is_whole(&whole));
     // the process was killed while it wrote its last record
@@ -103,7 +103,7 @@ fn tensorboard_shows_what_a_resumed_run_wrote() {
         .chain([point(6, -6.0), point(1 << 40, f32::NAN)])
         .collect();
     let rate: Vec<_> = (0..6).map(|step| point(step, 0.1)).collect();
-    let image = |step: u64| json!([step, 3, 2, picture.as_raw()]);
+    let image = |step: u64| json!([step, 3, 2, image.as_raw()]);
     assert_eq!(
         found[0],
         json!({"scalars": {"loss/total": resumed, "rate": rate}, "images": {"masks": [image(3)]}}),

@@ -85,16 +85,16 @@ impl EventWriter {
         self.append(step, What::scalar(tag, value))
     }
 
-    /// Writes a picture, as PNG.
+    /// Writes an image, as PNG.
     ///
     /// # Errors
-    /// [`Error::Io`]; also where the picture has no pixels.
-    pub fn image(&mut self, tag: &str, step: u64, picture: &RgbImage) -> Result<()> {
+    /// [`Error::Io`]; also where the image has no pixels.
+    pub fn image(&mut self, tag: &str, step: u64, image: &RgbImage) -> Result<()> {
         let mut png = Cursor::new(Vec::new());
-        picture
+        image
             .write_to(&mut png, ImageFormat::Png)
             .map_err(|error| Error::io(&self.path)(std::io::Error::other(error)))?;
-        let size = [picture.width(), picture.height()];
+        let size = [image.width(), image.height()];
         self.append(step, What::image(tag, size, png.into_inner()))
     }
 

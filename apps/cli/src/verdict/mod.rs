@@ -298,7 +298,7 @@ impl Verdict {
 fn planned_steps(folder: &Path, record: &RunRecord) -> Option<u64> {
     let config = record.config(folder).ok()?;
     let examples = match record.examples {
-        0 => record.pictures,
+        0 => record.images,
         examples => examples,
     };
     let epoch = examples / config.batch_size.max(1);

@@ -15,7 +15,7 @@ use ibot::kernels::{
 };
 
 const EXACT: f64 = 0.0;
-/// Tokens of a picture of 224 x 224 in patches of 16 x 16, and heads of ViT-S.
+/// Tokens of an image of 224 x 224 in patches of 16 x 16, and heads of ViT-S.
 const TOKENS: usize = 197;
 const HEADS: usize = 6;
 
@@ -187,7 +187,7 @@ fn column_sums<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {
     Ok(vec![Measured::of("sums", sums, EXACT)])
 }
 
-/// Every third row of 32 pictures' tokens, as masks pick them.
+/// Every third row of 32 images' tokens, as masks pick them.
 fn select<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {
     let rows = 32 * TOKENS;
     let x = whole::<B, 2>(42, [rows, 384], device).require_grad();

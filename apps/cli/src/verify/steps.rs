@@ -68,7 +68,7 @@ fn real_width() -> IbotConfig {
     }
 }
 
-/// Two views of random pictures and masks of a third of the patches, other ones at each step.
+/// Two views of random images and masks of a third of the patches, other ones at each step.
 fn input<B: TrainBackend>(config: &IbotConfig, step: u64, device: &B::Device) -> StepInput<B> {
     let mut random = Random::new(1, step, 0, Stream::View(0));
     let side = config.image_size;
@@ -134,7 +134,7 @@ fn gradients_of(name: &str, values: Vec<f32>) -> Vec<Measured> {
     vec![part("queries", 0), part("values", 2)]
 }
 
-/// The losses of each of ten steps, and what the teacher sees in new pictures after them.
+/// The losses of each of ten steps, and what the teacher sees in new images after them.
 fn ten_steps<B: TrainBackend>(device: &B::Device) -> Result<Vec<Measured>> {
     let config = tiny();
     let trainer = TrainerConfig {

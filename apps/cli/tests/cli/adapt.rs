@@ -1,4 +1,4 @@
-//! `--preset adapt`: published weights on one's own pictures, and what was gained.
+//! `--preset adapt`: published weights on one's own images, and what was gained.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{Scratch, command, ibot, refused, stdout};
 
-/// The preset from the weights of a tiny run, which is made first; ten pictures in batches of four, so that an epoch is two
+/// The preset from the weights of a tiny run, which is made first; ten images in batches of four, so that an epoch is two
 /// steps, or one with four held out.
 struct Adapted {
     scratch: Scratch,
@@ -112,7 +112,7 @@ fn adapt_keeps_the_best_by_labels_and_says_what_was_gained() {
         "--model",
         &adapted.file("best.safetensors"),
         "--data",
-        &adapted.scratch.path("pictures"),
+        &adapted.scratch.path("images"),
     ]);
     assert!(knn.status.success(), "{}", stdout(&knn));
     // complete: the last evaluation is made again, and the same teacher is kept
@@ -225,9 +225,9 @@ fn the_size_of_the_weights_is_said() {
 #[test]
 fn weights_of_a_run_bring_their_backbone() {
     let adapted = Adapted::new("adapt-backbone");
-    let (pictures, out) = (adapted.scratch.pictures(), adapted.scratch.path("own"));
+    let (images, out) = (adapted.scratch.images(), adapted.scratch.path("own"));
     let train = [
-        &["train", &pictures, "--backend", "flex", "--out", &out][..],
+        &["train", &images, "--backend", "flex", "--out", &out][..],
         &["--pretrained", &adapted.weights, "--image-size", "32"],
         &["--batch-size", "4", "--steps", "1"],
     ];

@@ -54,9 +54,9 @@ fn check_commands(kind: Kind) {
     let Some(bucket) = Bucket::start(kind, &scratch) else {
         return;
     };
-    let folder = PathBuf::from(scratch.pictures());
+    let folder = PathBuf::from(scratch.images());
     packed(&scratch);
-    bucket.put_all(&folder, "pictures/");
+    bucket.put_all(&folder, "images/");
     for number in 0..3 {
         let name = format!("set-{number:02}.tar");
         bucket.put(&name, &fs::read(scratch.path(&name)).unwrap());
@@ -64,18 +64,18 @@ fn check_commands(kind: Kind) {
     let names = files(&folder);
     let list = names
         .iter()
-        .map(|name| format!("pictures/{}\n", name.display()));
+        .map(|name| format!("images/{}\n", name.display()));
     bucket.put("all.txt", list.collect::<String>().as_bytes());
-    let pictures = folder.to_str().unwrap();
-    check_training(&bucket, &scratch, pictures);
-    let expected = features(&bucket, &scratch, pictures);
+    let images = folder.to_str().unwrap();
+    check_training(&bucket, &scratch, images);
+    let expected = features(&bucket, &scratch, images);
     assert_eq!(
         expected.len(),
         10,
         "one of {} is a text, one is damaged",
         names.len()
     );
-    for there in ["pictures", "pictures/", "set-{00..02}.tar"] {
+    for there in ["images", "images/", "set-{00..02}.tar"] {
         let found = features(&bucket, &scratch, &bucket.address(there));
         assert_eq!(found, expected, "{there}");
     }
@@ -94,7 +94,7 @@ fn check_commands(kind: Kind) {
         let said: serde_json::Value = serde_json::from_str(&said).unwrap();
         (said["images"].clone(), said["classes"].clone())
     };
-    assert_eq!(report(&bucket.address("pictures")), report(pictures));
+    assert_eq!(report(&bucket.address("images")), report(images));
     for missing in ["photos", "set-{07..08}.tar", "none.txt"] {
         let missing = bucket.address(missing);
         let output = bucket.command(&["data".into(), missing.clone()]).output();
@@ -103,7 +103,7 @@ fn check_commands(kind: Kind) {
         assert!(said.contains(&format!("{name}: no such object")), "{said}");
     }
     if kind == Kind::Azure {
-        let mut other = bucket.command(&["data".into(), bucket.address("pictures")]);
+        let mut other = bucket.command(&["data".into(), bucket.address("images")]);
         // of another account
         let said = stderr(
             &other
@@ -120,9 +120,9 @@ fn check_commands(kind: Kind) {
 }
 
 /// Two steps on the folder here, into `run`, and on its archives there.
-fn check_training(bucket: &Bucket, scratch: &Scratch, pictures: &str) {
+fn check_training(bucket: &Bucket, scratch: &Scratch, images: &str) {
     let flags = ["--steps", "2", "--checkpoint-every", "2"];
-    let here = command(&train(scratch, pictures, "run", &flags)).output();
+    let here = command(&train(scratch, images, "run", &flags)).output();
     assert!(here.unwrap().status.success());
     let archives = bucket.address("set-{00..02}.tar");
     let mut there = bucket.command(&train(scratch, &archives, "there", &flags));
@@ -184,7 +184,7 @@ fn killed_runs_on_a_bucket_go_on_bit_for_bit() {
         bucket.put(&name, &fs::read(scratch.path(&name)).unwrap());
     }
     let flags = ["--steps", STEPS, "--checkpoint-every", "7"];
-    let whole = train(&scratch, &scratch.path("pictures"), "undisturbed", &flags);
+    let whole = train(&scratch, &scratch.path("images"), "undisturbed", &flags);
     assert!(command(&whole).status().unwrap().success());
     let [run, undisturbed] = ["run", "undisturbed"].map(|name| scratch.0.join(name));
     let data = "s3://set/set-{00..02}.tar";

@@ -39,9 +39,9 @@ fn blocks(page: &Path) -> Vec<(String, Vec<String>)> {
 fn prepared(name: &str) -> Scratch {
     let scratch = Scratch::new(name);
     for folder in ["LABELED", "DRAWINGS", "IMAGES", "PARTS", "GOOD"] {
-        scratch.pictures();
-        fs::remove_file(scratch.0.join("pictures/odd/cut.png")).unwrap();
-        fs::rename(scratch.0.join("pictures"), scratch.0.join(folder)).unwrap();
+        scratch.images();
+        fs::remove_file(scratch.0.join("images/odd/cut.png")).unwrap();
+        fs::rename(scratch.0.join("images"), scratch.0.join(folder)).unwrap();
     }
     for file in ["a.png", "b.png", "cat.png"] {
         fs::copy(scratch.0.join("IMAGES/odd/1.png"), scratch.0.join(file)).unwrap();

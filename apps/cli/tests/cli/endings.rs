@@ -106,14 +106,14 @@ fn a_sick_run_goes_back() {
     );
 }
 
-/// Pictures that cannot be decoded are no sickness: the learning rate stays, and the error is the last word.
+/// Images that cannot be decoded are no sickness: the learning rate stays, and the error is the last word.
 #[test]
-fn a_run_without_pictures_does_not_go_back() {
+fn a_run_without_images_does_not_go_back() {
     let scratch = Scratch::new("no-rollback");
     assert!(ibot(&scratch.train(&["--steps", "5"])).status.success());
     let flags = ["--steps", "50", "--override", "--on-anomaly", "rollback"];
     let train = scratch.train(&flags);
-    let mut folders = vec![scratch.0.join("pictures")];
+    let mut folders = vec![scratch.0.join("images")];
     while let Some(folder) = folders.pop() {
         for path in fs::read_dir(folder)
             .unwrap()

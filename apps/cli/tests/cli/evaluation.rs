@@ -11,7 +11,7 @@ use crate::{Scratch, TINY, has_adapter, ibot, refused, stdout};
 pub struct Trained {
     pub scratch: Scratch,
     pub model: String,
-    pub pictures: String,
+    pub images: String,
 }
 
 pub fn trained(name: &str) -> Trained {
@@ -31,10 +31,10 @@ pub fn trained_as(name: &str, flags: &[&str]) -> Trained {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    fs::remove_file(scratch.0.join("pictures/odd/cut.png")).unwrap();
+    fs::remove_file(scratch.0.join("images/odd/cut.png")).unwrap();
     Trained {
         model: scratch.path("run/teacher.safetensors"),
-        pictures: scratch.path("pictures"),
+        images: scratch.path("images"),
         scratch,
     }
 }
@@ -68,7 +68,7 @@ impl Trained {
 #[test]
 fn embeds_on_each_backend_and_into_each_file() {
     let trained = trained("embed");
-    let data = &trained.pictures;
+    let data = &trained.images;
     let mut found = Vec::new();
     let backends = ["flex", "ndarray", "wgpu"];
     for backend in backends
@@ -82,7 +82,7 @@ fn embeds_on_each_backend_and_into_each_file() {
             &["--data", data, "--out", &out, "--batch-size", "3"],
         );
         assert_eq!(
-            (report["pictures"].as_u64(), report["width"].as_u64()),
+            (report["images"].as_u64(), report["width"].as_u64()),
             (Some(10), Some(16))
         );
         found.push(ibot::embedding::EmbeddingTable::read(out.as_ref()).unwrap());
@@ -126,7 +126,7 @@ fn embeds_on_each_backend_and_into_each_file() {
 #[test]
 fn classifies_and_groups() {
     let trained = trained("classify");
-    let data = &trained.pictures;
+    let data = &trained.images;
     let share = |value: &Value| {
         value
             .as_f64()
@@ -139,7 +139,7 @@ fn classifies_and_groups() {
     );
     assert_eq!(report["rows"][1]["classifier"], "k = 3");
     assert!(share(&report["rows"][0]["top1"]) && share(&report["rows"][0]["top5"]));
-    // asked about the pictures it knows, the nearest neighbor is each picture itself
+    // asked about the images it knows, the nearest neighbor is each image itself
     let report = trained.run("knn", &["--data", data, "--val", data, "--k", "1"]);
     assert_eq!(report["rows"][0]["top1"].as_f64(), Some(1.0));
     for (optimizer, key, chosen) in [
@@ -168,7 +168,7 @@ fn classifies_and_groups() {
     let sizes = report["clusters"].as_array().unwrap().iter();
     assert_eq!(
         sizes
-            .map(|cluster| cluster["pictures"].as_u64().unwrap())
+            .map(|cluster| cluster["images"].as_u64().unwrap())
             .sum::<u64>(),
         10
     );
@@ -189,7 +189,7 @@ fn classifies_and_groups() {
         ];
         refused(&probe, &[flag, "must be"]);
     }
-    let odd = trained.scratch.path("pictures/odd");
+    let odd = trained.scratch.path("images/odd");
     refused(
         &["knn", "--model", model, "--data", &odd],
         &["odd", "classes"],
@@ -224,10 +224,10 @@ fn features_of_several_blocks() {
     );
     let trained = Trained {
         model: scratch.path("run/teacher.safetensors"),
-        pictures: scratch.path("pictures"),
+        images: scratch.path("images"),
         scratch,
     };
-    let data = &trained.pictures;
+    let data = &trained.images;
     let embedded = |layers: &str, features: &str| {
         let out = trained.out(&format!("{layers}-{features}.safetensors"));
         let flags = [
@@ -271,9 +271,9 @@ fn features_of_several_blocks() {
 #[test]
 fn finds_the_same_with_and_without_an_index() {
     let trained = trained("search");
-    let (data, index) = (&trained.pictures, trained.out("index.safetensors"));
+    let (data, index) = (&trained.images, trained.out("index.safetensors"));
     let sheet = trained.out("found.png");
-    let query = trained.scratch.path("pictures/odd/3.png");
+    let query = trained.scratch.path("images/odd/3.png");
     let report = trained.run(
         "search",
         &[
@@ -315,8 +315,8 @@ fn draws_maps_and_curves() {
     let trained = trained("visualize");
     let (out, run) = (trained.out("maps"), trained.out("run"));
     let [one, two, same] = ["odd/1.png", "even/deep/er/2.png", "odd/deep/1.png"]
-        .map(|name| trained.scratch.path(&format!("pictures/{name}")));
-    fs::create_dir(trained.scratch.0.join("pictures/odd/deep")).unwrap();
+        .map(|name| trained.scratch.path(&format!("images/{name}")));
+    fs::create_dir(trained.scratch.0.join("images/odd/deep")).unwrap();
     fs::copy(&one, &same).unwrap();
     let flags = [
         "--image", &one, &two, &same, "--out", &out, "--run", &run, "--html",
@@ -382,7 +382,7 @@ fn model_files_say_what_they_are() {
         .iter_mut()
         .for_each(|value| *value *= 1.5);
     ibot::files::model::write_model(&path, model.card.as_ref().unwrap(), &tensors).unwrap();
-    let (path, data) = (path.to_string_lossy(), &trained.pictures);
+    let (path, data) = (path.to_string_lossy(), &trained.images);
     let knn = ["knn", "--model", &path, "--backend", "flex", "--data", data];
     refused(
         &knn,

@@ -13,11 +13,11 @@ fn weights_of_a_run_are_not_written_over() {
     let scratch = Scratch::new("export-over");
     let train = scratch.train(&["--steps", "1"]);
     succeeds(&train.iter().map(String::as_str).collect::<Vec<_>>());
-    let [run, teacher, pictures, query] = [
+    let [run, teacher, images, query] = [
         "run",
         "run/teacher.safetensors",
-        "pictures",
-        "pictures/odd/1.png",
+        "images",
+        "images/odd/1.png",
     ]
     .map(|name| scratch.path(name));
     let before = fs::read(&teacher).unwrap();
@@ -31,10 +31,10 @@ fn weights_of_a_run_are_not_written_over() {
         &[&export[..], &[&teacher]].concat(),
         &["would replace weights of a run"],
     );
-    let embed = ["embed", &pictures, "--model", &teacher, "--out", &teacher];
+    let embed = ["embed", &images, "--model", &teacher, "--out", &teacher];
     refused(&embed, &["exists and holds no features"]);
     let search = [
-        "search", "--data", &pictures, "--model", &teacher, "--query", &query,
+        "search", "--data", &images, "--model", &teacher, "--query", &query,
     ];
     refused(
         &[&search[..], &["--index", &teacher]].concat(),
@@ -52,9 +52,9 @@ fn a_run_goes_on_in_another_one() {
     let scratch = Scratch::new("export");
     let (run, more) = (scratch.path("run"), scratch.path("more"));
     let train = scratch.train(&["--steps", "4"]);
-    let pictures = scratch.path("pictures");
+    let images = scratch.path("images");
     let train: Vec<&str> = train.iter().map(String::as_str).collect();
-    let knn = ["--val", &pictures, "--knn-every", "1"];
+    let knn = ["--val", &images, "--knn-every", "1"];
     succeeds(&[&train[..], &knn].concat());
 
     // an accuracy was taken after each of two epochs of 2 steps, and is in the checkpoint that was written then

@@ -12,12 +12,12 @@ fn table(file: &str) -> EmbeddingTable {
     EmbeddingTable::read(file.as_ref()).unwrap()
 }
 
-/// Features of all pictures in a file of each format, and the run's model.
+/// Features of all images in a file of each format, and the run's model.
 fn embedded(name: &str, endings: &[&str]) -> (Trained, Vec<String>) {
     let trained = trained_as(name, &["--steps", "3"]);
     let files = endings.iter().map(|ending| {
         let out = trained.out(&format!("all.{ending}"));
-        trained.run("embed", &["--data", &trained.pictures, "--out", &out]);
+        trained.run("embed", &["--data", &trained.images, "--out", &out]);
         out
     });
     let files = files.collect();
@@ -32,34 +32,34 @@ fn json(arguments: &[&str]) -> Value {
 #[test]
 fn a_damaged_image_is_passed_over_each_time() {
     let trained = trained_as("damaged-again", &["--steps", "1"]);
-    let damaged = trained.scratch.0.join("pictures/odd/damaged.png");
-    let mut bytes = fs::read(trained.scratch.0.join("pictures/odd/1.png")).unwrap();
+    let damaged = trained.scratch.0.join("images/odd/damaged.png");
+    let mut bytes = fs::read(trained.scratch.0.join("images/odd/1.png")).unwrap();
     bytes[50..].fill(0); // its header stays
     fs::write(damaged, bytes).unwrap();
     let out = trained.out("all.safetensors");
-    let flags = ["--data", &trained.pictures, "--out", &out];
+    let flags = ["--data", &trained.images, "--out", &out];
     for kept in [0, 10, 10] {
         let report = trained.run("embed", &flags);
-        assert_eq!(report["pictures"], 10);
+        assert_eq!(report["images"], 10);
         assert_eq!(report["kept"].as_u64().unwrap_or(0), kept);
     }
 }
 
 #[test]
-fn only_new_and_changed_pictures_are_computed() {
+fn only_new_and_changed_images_are_computed() {
     let (trained, files) = embedded("update", &["safetensors"]);
-    let (data, out) = (&trained.pictures, &files[0]);
+    let (data, out) = (&trained.images, &files[0]);
     let before = table(out);
     let flags = ["--data", data, "--out", out];
     let counts = |report: &Value| {
-        ["pictures", "kept", "removed"].map(|key| report[key].as_u64().unwrap_or(u64::MAX))
+        ["images", "kept", "removed"].map(|key| report[key].as_u64().unwrap_or(u64::MAX))
     };
     let report = trained.run("embed", &flags);
     assert_eq!(counts(&report), [10, 10, 0]);
     assert_eq!(table(out), before);
 
     // one is new, one is other, one is gone, one has another time and equal bytes, one has another class
-    let at = |name: &str| trained.scratch.path(&format!("pictures/{name}"));
+    let at = |name: &str| trained.scratch.path(&format!("images/{name}"));
     fs::copy(at("odd/1.png"), at("odd/new.png")).unwrap();
     fs::copy(at("odd/5.png"), at("odd/3.png")).unwrap();
     fs::remove_file(at("odd/9.png")).unwrap();
@@ -114,7 +114,7 @@ fn only_new_and_changed_pictures_are_computed() {
 fn files_of_features_take_the_place_of_model_and_folder() {
     let endings = ["safetensors", "parquet", "csv", "npy"];
     let (trained, files) = embedded("features", &endings);
-    let data = &trained.pictures;
+    let data = &trained.images;
     let by_model = |command: &str, more: &[&str]| {
         let mut report = trained.run(command, &[&["--data", data], more].concat());
         report
@@ -148,12 +148,12 @@ fn files_of_features_take_the_place_of_model_and_folder() {
             assert_eq!(report, expected, "{command} {file}");
             // the same images, found in the file by their paths
             let by_folder = json(&[&flags[..], &["--data", data]].concat());
-            assert_eq!(by_folder["pictures"], expected["pictures"]);
+            assert_eq!(by_folder["images"], expected["images"]);
         }
     }
     // an image that is not in the file is left out and named, and computed where there is a model
-    let new = trained.scratch.path("pictures/odd/new.png");
-    fs::copy(trained.scratch.path("pictures/odd/1.png"), &new).unwrap();
+    let new = trained.scratch.path("images/odd/new.png");
+    fs::copy(trained.scratch.path("images/odd/1.png"), &new).unwrap();
     let said = succeeds(&["knn", "--features", &files[0], "--data", data, "--k", "1"]);
     assert!(
         said.contains("1 image of") && said.contains("new.png first"),
@@ -163,7 +163,7 @@ fn files_of_features_take_the_place_of_model_and_folder() {
         "knn",
         &["--features", &files[0], "--data", data, "--k", "1"],
     );
-    assert_eq!(report["pictures"].as_u64(), Some(11));
+    assert_eq!(report["images"].as_u64(), Some(11));
     assert_eq!(table(&files[0]).len(), 11);
     let said = succeeds(&["knn", "--features", &files[0], "--data", data, "--k", "1"]);
     assert!(!said.contains("left out"), "{said}");
@@ -172,7 +172,7 @@ fn files_of_features_take_the_place_of_model_and_folder() {
 #[test]
 fn a_store_is_made_by_the_first_command_that_needs_it() {
     let trained = trained_as("store", &["--steps", "3"]);
-    let (data, store) = (&trained.pictures, trained.out("store.safetensors"));
+    let (data, store) = (&trained.images, trained.out("store.safetensors"));
     let flags = ["--data", data, "--features", &store];
     let first = trained.run("knn", &[&flags[..], &["--k", "1"]].concat());
     let made = table(&store);
@@ -182,7 +182,7 @@ fn a_store_is_made_by_the_first_command_that_needs_it() {
     assert_eq!(table(&store), made);
     trained.run("cluster", &[&flags[..], &["--clusters", "2"]].concat());
     assert_eq!(table(&store), made);
-    let inside = trained.scratch.path("pictures/store.safetensors");
+    let inside = trained.scratch.path("images/store.safetensors");
     let knn = ["knn", "--model", &trained.model, "--data", data];
     refused(
         &[&knn[..], &["--features", &inside]].concat(),
@@ -193,7 +193,7 @@ fn a_store_is_made_by_the_first_command_that_needs_it() {
 #[test]
 fn features_that_do_not_fit_are_refused() {
     let (trained, files) = embedded("no-features", &["safetensors", "csv"]);
-    let (data, model) = (&trained.pictures, &trained.model);
+    let (data, model) = (&trained.images, &trained.model);
     let student = trained.scratch.path("run/student.safetensors");
     let of_other = [
         "knn",
@@ -258,9 +258,9 @@ fn features_that_do_not_fit_are_refused() {
 #[test]
 fn an_index_is_updated_and_leaves_out_the_query() {
     let (trained, files) = embedded("index", &["npy"]);
-    let (data, index) = (&trained.pictures, trained.out("index.safetensors"));
-    let query = trained.scratch.path("pictures/odd/3.png");
-    let copy = trained.scratch.path("pictures/even/copy.png");
+    let (data, index) = (&trained.images, trained.out("index.safetensors"));
+    let query = trained.scratch.path("images/odd/3.png");
+    let copy = trained.scratch.path("images/even/copy.png");
     fs::copy(&query, &copy).unwrap();
     let flags = [
         "--query", &query, "--data", data, "--index", &index, "--top", "20",
@@ -354,7 +354,7 @@ fn a_sheet_without_images_is_refused() {
     let cluster = ["cluster", "--features", &files[0], "--out", &sheets];
     let of = |clusters: &'static str| [&cluster[..], &["--clusters", clusters]].concat();
     assert!(!succeeds(&of("2")).contains("earlier call"));
-    fs::remove_file(trained.scratch.path("pictures/odd/3.png")).unwrap();
+    fs::remove_file(trained.scratch.path("images/odd/3.png")).unwrap();
     let said = succeeds(&of("1"));
     for part in [
         "1 of 10 images cannot be read",
@@ -364,7 +364,7 @@ fn a_sheet_without_images_is_refused() {
         assert!(said.contains(part), "{part} is not in {said}");
     }
     let before = fs::read(format!("{sheets}/cluster-000.png")).unwrap();
-    fs::remove_dir_all(&trained.pictures).unwrap();
+    fs::remove_dir_all(&trained.images).unwrap();
     let parts = ["all.safetensors", "none of its 10 images can be read"];
     refused(&of("1"), &parts);
     assert_eq!(
@@ -377,10 +377,10 @@ fn a_sheet_without_images_is_refused() {
 #[test]
 fn features_of_tiles_are_refused() {
     let trained = trained_as("tile-features", &["--steps", "3"]);
-    let query = trained.scratch.path("pictures/odd/3.png");
+    let query = trained.scratch.path("images/odd/3.png");
     for ending in ["safetensors", "parquet", "csv", "npy"] {
         let out = trained.out(&format!("tiles.{ending}"));
-        let flags = ["--data", &trained.pictures, "--out", &out, "--tile", "16"];
+        let flags = ["--data", &trained.images, "--out", &out, "--tile", "16"];
         trained.run("embed", &flags);
         let said = ["features of tiles", "without a tile size"];
         for command in ["knn", "probe", "cluster", "map", "outliers"] {

@@ -1,4 +1,4 @@
-//! From a backbone to a classifier, and what it says of pictures.
+//! From a backbone to a classifier, and what it says of images.
 
 use std::fs;
 use std::path::Path;
@@ -34,10 +34,10 @@ pub fn colors(name: &str) -> Colors {
             fs::create_dir_all(&folder).unwrap();
             for at in 0..count {
                 let shade = |x: u32, y: u32| ((x * 7 + y * 5 + u32::from(at) * 13) % 60) as u8;
-                let picture = RgbImage::from_fn(24, 20, |x, y| {
+                let image = RgbImage::from_fn(24, 20, |x, y| {
                     Rgb(color.map(|value| value.saturating_add(shade(x, y))))
                 });
-                picture.save(folder.join(format!("{at}.png"))).unwrap();
+                image.save(folder.join(format!("{at}.png"))).unwrap();
             }
         }
     };
@@ -110,7 +110,7 @@ fn a_classifier_comes_out_and_says_the_same_again() {
     let names: Vec<&str> = CLASSES.iter().map(|(name, _)| *name).collect();
     assert_eq!(report["classes"], serde_json::json!(names));
     assert_eq!(
-        (&report["pictures"], &report["held_out"]),
+        (&report["images"], &report["held_out"]),
         (&18.into(), &9.into())
     );
     let lines = metrics(&colors.scratch.0.join("out"));
@@ -158,23 +158,21 @@ fn a_classifier_comes_out_and_says_the_same_again() {
             "--json",
         ];
         let classified = json(&arguments(&classify));
-        let pictures = classified["pictures"].as_array().unwrap();
-        let right = |picture: &&Value| {
-            let folder = Path::new(picture["path"].as_str().unwrap())
-                .parent()
-                .unwrap();
-            folder.file_name().unwrap().to_str() == picture["class"].as_str()
+        let images = classified["images"].as_array().unwrap();
+        let right = |image: &&Value| {
+            let folder = Path::new(image["path"].as_str().unwrap()).parent().unwrap();
+            folder.file_name().unwrap().to_str() == image["class"].as_str()
         };
-        assert_eq!(pictures.len(), 9);
+        assert_eq!(images.len(), 9);
         assert_eq!(
-            pictures.iter().filter(right).count() as f64 / 9.0,
+            images.iter().filter(right).count() as f64 / 9.0,
             top1(&report[name])
         );
-        let share = |picture: &Value| picture["probability"].as_f64().unwrap();
+        let share = |image: &Value| image["probability"].as_f64().unwrap();
         assert!(
-            pictures
+            images
                 .iter()
-                .all(|picture| (1.0 / 3.0..=1.0).contains(&share(picture)))
+                .all(|image| (1.0 / 3.0..=1.0).contains(&share(image)))
         );
         let text = fs::read_to_string(csv).unwrap();
         assert!(text.starts_with("path,class,probability\n"), "{text}");
@@ -183,7 +181,7 @@ fn a_classifier_comes_out_and_says_the_same_again() {
     }
 }
 
-/// The same pictures, views and head on each backend, so the same losses.
+/// The same images, views and head on each backend, so the same losses.
 #[test]
 fn backends_agree() {
     let colors = colors("backends");
@@ -218,7 +216,7 @@ fn the_files_are_model_files() {
     let colors = colors("files");
     let report = colors.run("out", &["--epochs", "2"]);
     assert_eq!(
-        (&report["pictures"], &report["held_out"]),
+        (&report["images"], &report["held_out"]),
         (&15.into(), &3.into())
     );
     let best = report["best"]["file"].as_str().unwrap();
@@ -305,9 +303,9 @@ fn a_run_repeats_and_freezes() {
     assert!(frozen["head.weight"].values.iter().any(|x| x.abs() > 1e-4));
 }
 
-/// A picture that cannot be decoded is named and left out, whichever part it is in.
+/// An image that cannot be decoded is named and left out, whichever part it is in.
 #[test]
-fn damaged_pictures_are_left_out() {
+fn damaged_images_are_left_out() {
     let colors = colors("damaged");
     for folder in ["colors", "val"] {
         let file = colors.scratch.0.join(folder).join("green/0.png");

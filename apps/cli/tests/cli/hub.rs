@@ -7,18 +7,13 @@ fn names_need_the_feature() {
     use crate::{Scratch, refused};
 
     let scratch = Scratch::new("no-hub");
-    let pictures = scratch.pictures();
+    let images = scratch.images();
     let parts = ["hf:timm/vit_tiny_patch16_224", "the feature hub"];
     let model = parts[0];
     let out = scratch.path("features.csv");
-    let embed = [
-        "embed", "--model", model, "--data", &pictures, "--out", &out,
-    ];
+    let embed = ["embed", "--model", model, "--data", &images, "--out", &out];
     refused(&embed, &parts);
-    refused(
-        &["train", "--data", &pictures, "--pretrained", model],
-        &parts,
-    );
+    refused(&["train", "--data", &images, "--pretrained", model], &parts);
 }
 
 #[cfg(feature = "hub")]
@@ -43,7 +38,7 @@ mod with_feature {
     /// Nobody listens there.
     const CLOSED: &str = "http://127.0.0.1:9";
 
-    /// The bytes of a tiny transformer for pictures of 32 pixels.
+    /// The bytes of a tiny transformer for images of 32 pixels.
     fn weights(scratch: &Scratch) -> Vec<u8> {
         let config = vit_from_name("vit_tiny_patch16_224", 32).unwrap();
         let mut random = Random::new(0, 0, 0, Stream::Init);
@@ -84,13 +79,13 @@ mod with_feature {
         stdout(&output)
     }
 
-    /// Features of the pictures by the model, as a table.
+    /// Features of the images by the model, as a table.
     fn embedded(scratch: &Scratch, more: &[&str], home: &str, endpoint: &str) -> String {
-        let (pictures, out) = (scratch.pictures(), scratch.path("features.csv"));
+        let (images, out) = (scratch.images(), scratch.path("features.csv"));
         let embed = [
             "embed",
             "--data",
-            &pictures,
+            &images,
             "--out",
             &out,
             "--image-size",
@@ -147,10 +142,10 @@ mod with_feature {
     #[test]
     fn without_network_it_says_so() {
         let scratch = Scratch::new("hub-closed");
-        let (home, pictures) = (scratch.path("home"), scratch.pictures());
+        let (home, images) = (scratch.path("home"), scratch.images());
         let out = scratch.path("features.csv");
         let refusal = |name: &str, endpoint: &str| {
-            let embed = ["embed", "--model", name, "--data", &pictures, "--out", &out];
+            let embed = ["embed", "--model", name, "--data", &images, "--out", &out];
             let output = run(&embed, &home, endpoint);
             assert_eq!(output.status.code(), Some(1));
             String::from_utf8_lossy(&output.stderr).into_owned()
@@ -260,7 +255,7 @@ mod with_feature {
         ];
         let files = names.map(|name| (name, fs::read(folder.join(name)).unwrap()));
         let endpoint = play_the_hub(files.to_vec());
-        let (pictures, out) = (scratch.pictures(), scratch.path("features.csv"));
+        let (images, out) = (scratch.images(), scratch.path("features.csv"));
         let embedded = |model: &str, endpoint: &str| {
             let embed = [
                 "embed",
@@ -269,7 +264,7 @@ mod with_feature {
                 "--model",
                 model,
                 "--data",
-                &pictures,
+                &images,
             ];
             succeeds(&[&embed[..], &["--out", &out]].concat(), &home, endpoint);
             fs::read_to_string(&out).unwrap()

@@ -7,12 +7,12 @@ use crate::{Scratch, command, ibot, refused, stdout, succeeds};
 #[test]
 fn an_index_is_made_and_taken_as_images() {
     let scratch = Scratch::new("index");
-    let pictures = scratch.pictures();
+    let images = scratch.images();
     let file = scratch.path("set.ibidx");
-    let made = succeeds(&["index", &pictures, "--out", &file]);
+    let made = succeeds(&["index", &images, "--out", &file]);
     assert!(made.contains("set.ibidx: "), "{made}");
     let of = |images: &str| stdout(&ibot(&["data", images, "--no-decode", "--json"]));
-    assert_eq!(of(&file), of(&pictures));
+    assert_eq!(of(&file), of(&images));
     // by itself into the cache folder, where it is asked for
     let variable = match () {
         () if cfg!(windows) => "LOCALAPPDATA",
@@ -20,7 +20,7 @@ fn an_index_is_made_and_taken_as_images() {
         () => "XDG_CACHE_HOME",
     };
     let cache = scratch.path("cache");
-    let mut index = command(&["index", &pictures]);
+    let mut index = command(&["index", &images]);
     let output = index.env(variable, &cache).output().unwrap();
     assert!(output.status.success());
     let said = String::from_utf8(output.stdout).unwrap();
@@ -32,13 +32,13 @@ fn an_index_is_made_and_taken_as_images() {
 #[test]
 fn an_index_is_its_folder_everywhere() {
     let scratch = Scratch::new("index-everywhere");
-    let pictures = scratch.pictures();
+    let images = scratch.images();
     let [file, list, parts, of_parts, more] =
         ["set.IBIDX", "list.txt", "parts", "parts.ibidx", "more"].map(|name| scratch.path(name));
-    succeeds(&["index", &pictures, "--out", &file]);
+    succeeds(&["index", &images, "--out", &file]);
     fs::create_dir_all(&more).unwrap();
     fs::copy(
-        scratch.0.join("pictures/odd/1.png"),
+        scratch.0.join("images/odd/1.png"),
         scratch.0.join("more/1.png"),
     )
     .unwrap();
@@ -77,10 +77,10 @@ fn an_index_is_its_folder_everywhere() {
     // a name that no command knows, and a folder that is gone
     let other = scratch.path("set.index");
     refused(
-        &["index", &pictures, "--out", &other],
+        &["index", &images, "--out", &other],
         &["must end in .ibidx"],
     );
-    fs::rename(&pictures, scratch.path("moved")).unwrap();
+    fs::rename(&images, scratch.path("moved")).unwrap();
     refused(
         &["data", &file],
         &["set.IBIDX", "is the index of", "which is not there"],
@@ -91,15 +91,15 @@ fn an_index_is_its_folder_everywhere() {
 #[test]
 fn a_folder_named_ibot_is_in_nobodys_way() {
     let scratch = Scratch::new("named-ibot");
-    let pictures = scratch.pictures();
+    let images = scratch.images();
     fs::create_dir(scratch.0.join("ibot")).unwrap();
-    succeeds(&["data", &pictures, "--out", &scratch.path("report")]);
+    succeeds(&["data", &images, "--out", &scratch.path("report")]);
 }
 
 #[test]
 fn what_is_no_index_is_neither_read_nor_written_over() {
     let scratch = Scratch::new("index-refused");
-    let pictures = scratch.pictures();
+    let images = scratch.images();
     let file = scratch.path("notes.ibidx");
     fs::write(
         &file,
@@ -107,7 +107,7 @@ fn what_is_no_index_is_neither_read_nor_written_over() {
     )
     .unwrap();
     refused(
-        &["index", &pictures, "--out", &file],
+        &["index", &images, "--out", &file],
         &["notes.ibidx", "is no index of ibot"],
     );
     let archive = scratch.path("set.tar");

@@ -196,15 +196,8 @@ fn bench_without_python_says_what_to_install() {
 #[test]
 fn bench_times_the_loader() {
     let scratch = Scratch::new("loader");
-    let pictures = scratch.pictures();
-    let flags = [
-        "--loader",
-        "--data",
-        &pictures,
-        "--seconds",
-        "0.2",
-        "--json",
-    ];
+    let images = scratch.images();
+    let flags = ["--loader", "--data", &images, "--seconds", "0.2", "--json"];
     let text = bench(&flags);
     let lines: Vec<Value> = text
         .lines()

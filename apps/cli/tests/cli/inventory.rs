@@ -12,14 +12,14 @@ use crate::{Scratch, command, ibot, refused, stdout, succeeds};
 #[test]
 fn a_folder_is_counted_and_its_faults_are_named() {
     let scratch = Scratch::new("inventory");
-    let pictures = scratch.pictures();
-    let at = |name: &str| scratch.0.join("pictures").join(name);
+    let images = scratch.images();
+    let at = |name: &str| scratch.0.join("images").join(name);
     fs::copy(at("odd/1.png"), at("odd/copy.png")).unwrap();
     fs::copy(at("odd/1.png"), at("even/deep/copy.png")).unwrap();
     let whole = fs::read(at("odd/3.png")).unwrap();
     fs::write(at("odd/3.png"), &whole[..whole.len() - 40]).unwrap();
     let before = fs::read_dir(scratch.path("")).unwrap().count();
-    let text = stdout(&ibot(&["data", &pictures]));
+    let text = stdout(&ibot(&["data", &images]));
     for said in [
         "images            12\n",
         "formats           png 12\n",
@@ -41,7 +41,7 @@ fn a_folder_is_counted_and_its_faults_are_named() {
     ] {
         assert!(text.contains(said), "{said:?} is not in {text}");
     }
-    let json = stdout(&ibot(&["data", &pictures, "--json", "--no-decode"]));
+    let json = stdout(&ibot(&["data", &images, "--json", "--no-decode"]));
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["classes"][1]["name"], "odd");
     assert_eq!(json["classes"][1]["images"], 6);
@@ -60,13 +60,13 @@ fn a_folder_is_counted_and_its_faults_are_named() {
 #[test]
 fn the_list_is_a_source_for_every_command() {
     let trained = trained_as("inventory-list", &["--steps", "3"]);
-    let (pictures, out) = (&trained.pictures, trained.out("report"));
-    let at = |name: &str| Path::new(pictures).join(name);
+    let (images, out) = (&trained.images, trained.out("report"));
+    let at = |name: &str| Path::new(images).join(name);
     fs::copy(at("odd/1.png"), at("odd/copy.png")).unwrap();
     let whole = fs::read(at("odd/3.png")).unwrap();
     fs::write(at("odd/zero.png"), &whole[..whole.len() - 40]).unwrap();
     // these ten are shades of one image
-    let said = succeeds(&["data", pictures, "--out", &out, "--near", "none"]);
+    let said = succeeds(&["data", images, "--out", &out, "--near", "none"]);
     assert!(
         said.contains("near duplicates   not looked for\n"),
         "{said}"
@@ -88,7 +88,7 @@ fn the_list_is_a_source_for_every_command() {
     for name in ["odd/copy.png", "odd/zero.png"] {
         fs::remove_file(at(name)).unwrap();
     }
-    let by_folder = trained.run("knn", &["--data", pictures, "--k", "1,3"]);
+    let by_folder = trained.run("knn", &["--data", images, "--k", "1,3"]);
     let results = |report: &Value| {
         let mut report = report.clone();
         report.as_object_mut().unwrap().remove("data");
@@ -121,9 +121,9 @@ fn the_list_is_a_source_for_every_command() {
 #[test]
 fn classes_of_a_table_are_kept() {
     let scratch = Scratch::new("inventory-classes");
-    scratch.pictures();
+    scratch.images();
     let (table, out) = (scratch.path("set.csv"), scratch.path("out"));
-    let rows = "path,label\npictures/odd/1.png,eins\npictures/odd/3.png,odd\n";
+    let rows = "path,label\nimages/odd/1.png,eins\nimages/odd/3.png,odd\n";
     fs::write(&table, rows).unwrap();
     let said = succeeds(&["data", &table, "--out", &out, "--near", "none"]);
     let line = "  1 image in keep.txt without the class, as no folder in the path is named so: take keep.csv\n";
@@ -142,11 +142,11 @@ fn images_to_evaluate_on_are_found_in_those_to_train_on() {
     let save = |number: u32, name: &str| {
         let path = scratch.0.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let picture = RgbImage::from_fn(90, 70, |x, y| {
+        let image = RgbImage::from_fn(90, 70, |x, y| {
             let level = |a: u32| (x * (a + number) + y * y * (1 + number % 3) / 9) as u8;
             Rgb([level(1), level(2), 255 - level(3)])
         });
-        picture.save(path).unwrap();
+        image.save(path).unwrap();
     };
     save(1, "set/train/a/1.png");
     save(4, "set/train/b/4.png");
@@ -190,14 +190,14 @@ fn sets_without_a_usable_image_end_clearly() {
     let empty = scratch.path("empty");
     fs::create_dir(&empty).unwrap();
     refused(&["data", &empty], &["empty", "no supported images found"]);
-    let pictures = scratch.pictures();
-    let inside = scratch.path("pictures/report");
+    let images = scratch.images();
+    let inside = scratch.path("images/report");
     refused(
-        &["data", &pictures, "--out", &inside],
+        &["data", &images, "--out", &inside],
         &["--out", "inside the image folder"],
     );
     for near in ["0.2", "2", "much"] {
-        let output = ibot(&["data", &pictures, "--near", near]);
+        let output = ibot(&["data", &images, "--near", near]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains("0.99") && said.contains("none"), "{said}");
@@ -205,7 +205,7 @@ fn sets_without_a_usable_image_end_clearly() {
     // every file is cut off behind its header: the report says so, and the command fails
     let all = scratch.path("all damaged");
     fs::create_dir(&all).unwrap();
-    let whole = fs::read(scratch.path("pictures/odd/3.png")).unwrap();
+    let whole = fs::read(scratch.path("images/odd/3.png")).unwrap();
     for at in 0..3 {
         fs::write(format!("{all}/{at}.png"), &whole[..whole.len() - 30 - at]).unwrap();
     }
@@ -232,8 +232,8 @@ fn an_interrupted_report_writes_nothing() {
     let scratch = Scratch::new("inventory-stop");
     let data = scratch.path("many");
     fs::create_dir(&data).unwrap();
-    let picture = RgbImage::from_fn(900, 900, |x, y| Rgb([x as u8, y as u8, (x * y) as u8]));
-    picture.save(format!("{data}/0.png")).unwrap();
+    let image = RgbImage::from_fn(900, 900, |x, y| Rgb([x as u8, y as u8, (x * y) as u8]));
+    image.save(format!("{data}/0.png")).unwrap();
     for at in 1..3000 {
         fs::hard_link(format!("{data}/0.png"), format!("{data}/{at}.png")).unwrap();
     }

@@ -94,33 +94,33 @@ impl Scratch {
         self.0.join(name).to_string_lossy().into_owned()
     }
 
-    /// Nested folders of PNGs, half of them with transparency, and a file that is no picture.
-    fn pictures(&self) -> String {
+    /// Nested folders of PNGs, half of them with transparency, and a file that is no image.
+    fn images(&self) -> String {
         for at in 0..10u8 {
             let class = if at % 2 == 0 { "even/deep/er" } else { "odd" };
-            let folder = self.0.join("pictures").join(class);
+            let folder = self.0.join("images").join(class);
             fs::create_dir_all(&folder).unwrap();
             let alpha = if at < 5 { 255 } else { 90 };
-            let picture = RgbaImage::from_fn(24, 20, |x, y| {
+            let image = RgbaImage::from_fn(24, 20, |x, y| {
                 Rgba([x as u8 * 9, y as u8 * 11, at * 25, alpha])
             });
-            picture.save(folder.join(format!("{at}.png"))).unwrap();
+            image.save(folder.join(format!("{at}.png"))).unwrap();
         }
-        fs::write(self.0.join("pictures/notes.txt"), "not a picture").unwrap();
-        fs::write(self.0.join("pictures/odd/cut.png"), b"\x89PNG\r\n\x1a\n").unwrap();
+        fs::write(self.0.join("images/notes.txt"), "not an image").unwrap();
+        fs::write(self.0.join("images/odd/cut.png"), b"\x89PNG\r\n\x1a\n").unwrap();
         fs::write(self.0.join("tiny.toml"), TINY).unwrap();
-        self.path("pictures")
+        self.path("images")
     }
 
-    /// Arguments of a tiny run on Flex into `run`, with the pictures made.
+    /// Arguments of a tiny run on Flex into `run`, with the images made.
     fn train(&self, more: &[&str]) -> Vec<String> {
-        let (pictures, run, config) = (self.pictures(), self.path("run"), self.path("tiny.toml"));
+        let (images, run, config) = (self.images(), self.path("run"), self.path("tiny.toml"));
         let flags = [
             "train",
             "--backend",
             "flex",
             "--data",
-            &pictures,
+            &images,
             "--out",
             &run,
             "--config",

@@ -13,7 +13,7 @@ use crate::{Scratch, ibot, refused, stdout};
 
 pub const ENCODER: &str = "vit_tiny_patch16_224";
 
-/// A small encoder for pictures of 32 pixels, its keys behind `prefix`.
+/// A small encoder for images of 32 pixels, its keys behind `prefix`.
 pub fn write_encoder(path: &str, prefix: &str, change: impl FnOnce(&mut NamedTensor)) {
     let config = vit_from_name(ENCODER, 32).unwrap();
     let mut random = Random::new(0, 0, 0, Stream::Init);
@@ -36,8 +36,8 @@ fn safetensors(json: &str, values: usize) -> Vec<u8> {
 #[test]
 fn what_holds_no_weights_is_told_by_what_it_is() {
     let scratch = Scratch::new("no-weights");
-    let pictures = scratch.pictures();
-    let picture = fs::read(scratch.0.join("pictures/odd/1.png")).unwrap();
+    let images = scratch.images();
+    let image = fs::read(scratch.0.join("images/odd/1.png")).unwrap();
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 346\n";
     let index = r#"{"metadata": {"total_size": 9}, "weight_map": {"norm.weight": "model-00001-of-00002.safetensors"}}"#;
     let header = r#"{"norm.weight": {"dtype": "F32", "shape": [8], "data_offsets": [0, 32]}}"#;
@@ -50,7 +50,7 @@ fn what_holds_no_weights_is_told_by_what_it_is() {
         b"\x80\x04\x95\x10\0\0\0\0\0\0\0}\x94\x8c\x01a\x94\x8c\x16numpy._core.multiarray\x94"
             .to_vec();
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
-        ("a.png", picture, "is an image or video"),
+        ("a.png", image, "is an image or video"),
         (
             "a.jpg",
             b"\xff\xd8\xff\xe0\0\x10JFIF\0".to_vec(),
@@ -130,7 +130,7 @@ fn what_holds_no_weights_is_told_by_what_it_is() {
             "--backend",
             "flex",
             "--data",
-            &pictures,
+            &images,
             "--out",
             "x.npy",
         ];
@@ -147,7 +147,7 @@ fn what_holds_no_weights_is_told_by_what_it_is() {
             "--backend",
             "flex",
             "--data",
-            &pictures,
+            &images,
             "--out",
             &out,
         ];
@@ -164,14 +164,14 @@ fn a_folder_names_the_file_in_it() {
     let scratch = Scratch::new("folder-as-model");
     let train = scratch.train(&["--steps", "2"]);
     assert!(ibot(&train).status.success());
-    let (run, pictures) = (scratch.path("run"), scratch.path("pictures"));
+    let (run, images) = (scratch.path("run"), scratch.path("images"));
     let embed = |model: &str, parts: &[&str]| {
         let embed = [
             "embed",
             "--backend",
             "flex",
             "--data",
-            &pictures,
+            &images,
             "--out",
             "x.npy",
         ];
@@ -192,16 +192,16 @@ fn a_folder_names_the_file_in_it() {
         &checkpoint.to_string_lossy(),
         &["ibot export --checkpoint", "step-000000002"],
     );
-    embed(&pictures, &["is a folder without weights"]);
-    fs::rename(&teacher, scratch.0.join("pictures/kept.pth")).unwrap();
+    embed(&images, &["is a folder without weights"]);
+    fs::rename(&teacher, scratch.0.join("images/kept.pth")).unwrap();
     embed(&run, &["ibot export --run"]);
-    embed(&pictures, &["such as ", "kept.pth"]);
+    embed(&images, &["such as ", "kept.pth"]);
 }
 
 #[test]
 fn weights_that_are_no_numbers_are_refused_first() {
     let scratch = Scratch::new("nan-weights");
-    let (pictures, model) = (scratch.pictures(), scratch.path("nan.safetensors"));
+    let (images, model) = (scratch.images(), scratch.path("nan.safetensors"));
     write_encoder(&model, "", |bias| bias.values[..3].fill(f32::NAN));
     let parts = ["nan.safetensors: 3 of the 192 values of blocks.1.attn.proj.bias are NaN"];
     let (out, table) = (scratch.path("never"), scratch.path("never.npy"));
@@ -220,14 +220,7 @@ fn weights_that_are_no_numbers_are_refused_first() {
         ],
     ];
     for command in commands {
-        let read = [
-            "--backend",
-            "flex",
-            "--data",
-            &pictures,
-            "--encoder",
-            ENCODER,
-        ];
+        let read = ["--backend", "flex", "--data", &images, "--encoder", ENCODER];
         refused(&[command, &read, &["--image-size", "32"]].concat(), &parts);
         for left in [&out, &table] {
             assert!(!Path::new(left).exists(), "{command:?}");

@@ -1,4 +1,4 @@
-//! Pictures are normalized as the weights want it, or as a flag or key says.
+//! Images are normalized as the weights want it, or as a flag or key says.
 
 use std::fs;
 use std::path::Path;
@@ -8,12 +8,9 @@ use ibot::files::read_safetensors;
 use crate::models::{ENCODER, write_encoder};
 use crate::{Scratch, ibot, refused, stdout};
 
-/// The features of the pictures, and what the command says of their normalization.
+/// The features of the images, and what the command says of their normalization.
 fn embedded(scratch: &Scratch, more: &[&str]) -> (Vec<f32>, String) {
-    let (pictures, out) = (
-        scratch.path("pictures"),
-        scratch.path("features.safetensors"),
-    );
+    let (images, out) = (scratch.path("images"), scratch.path("features.safetensors"));
     let embed = [
         "embed",
         "--backend",
@@ -21,7 +18,7 @@ fn embedded(scratch: &Scratch, more: &[&str]) -> (Vec<f32>, String) {
         "--image-size",
         "32",
         "--data",
-        &pictures,
+        &images,
     ];
     let output = ibot(&[&embed[..], &["--out", &out], more].concat());
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -34,9 +31,9 @@ fn embedded(scratch: &Scratch, more: &[&str]) -> (Vec<f32>, String) {
 }
 
 #[test]
-fn pictures_are_normalized_as_the_weights_want_it() {
+fn images_are_normalized_as_the_weights_want_it() {
     let scratch = Scratch::new("normalization");
-    scratch.pictures();
+    scratch.images();
     let [plain, network] =
         ["plain.safetensors", "network.safetensors"].map(|name| scratch.path(name));
     write_encoder(&plain, "", |_| ());
@@ -74,9 +71,9 @@ fn pictures_are_normalized_as_the_weights_want_it() {
     assert_eq!(of_network, asked);
     let tagged = of(&network, &format!("{ENCODER}.augreg_in21k"), &[]);
     assert_eq!(tagged.0, half);
-    let pictures = scratch.path("pictures");
+    let images = scratch.path("images");
     let embed = [
-        "embed", "--data", &pictures, "--out", "x.npy", "--model", &plain,
+        "embed", "--data", &images, "--out", "x.npy", "--model", &plain,
     ];
     refused(
         &[&embed[..], &["--encoder", "vit_tiny_patch16_224.augreg"]].concat(),
@@ -159,9 +156,9 @@ fn a_file_that_describes_itself_is_not_contradicted() {
     let scratch = Scratch::new("own-card");
     let train = scratch.train(&["--steps", "2", "--normalization", "half"]);
     assert!(ibot(&train).status.success());
-    let (model, pictures) = (
+    let (model, images) = (
         scratch.path("run/teacher.safetensors"),
-        scratch.path("pictures"),
+        scratch.path("images"),
     );
     let (_, line) = embedded(&scratch, &["--model", &model]);
     assert!(
@@ -171,7 +168,7 @@ fn a_file_that_describes_itself_is_not_contradicted() {
     let of_weights = of_run(&["--pretrained", &model]);
     assert_eq!(of_weights, [0.5, 0.5]);
     let embed = [
-        "embed", "--data", &pictures, "--out", "x.npy", "--model", &model,
+        "embed", "--data", &images, "--out", "x.npy", "--model", &model,
     ];
     for (flag, value) in [("--encoder", ENCODER), ("--normalization", "imagenet")] {
         let parts = [

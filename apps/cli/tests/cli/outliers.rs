@@ -14,11 +14,11 @@ fn parts(trained: &Trained) -> (String, String) {
     fs::create_dir_all(&folder).unwrap();
     for at in 0..10u32 {
         let has_defect = at == 6;
-        let picture = RgbImage::from_fn(16, 16, |x, y| match has_defect && x >= 8 && y >= 8 {
+        let image = RgbImage::from_fn(16, 16, |x, y| match has_defect && x >= 8 && y >= 8 {
             true => Rgb([0, 250, 0]),
             false => Rgb([(100 + 4 * ((x + y + at) % 5)) as u8; 3]),
         });
-        picture.save(folder.join(format!("{at}.png"))).unwrap();
+        image.save(folder.join(format!("{at}.png"))).unwrap();
     }
     (
         trained.scratch.path("parts"),
@@ -36,7 +36,7 @@ fn the_odd_image_is_first() {
     let (data, odd) = parts(&trained);
     let out = trained.out("found");
     let report = trained.run("outliers", &["--data", &data, "--k", "2", "--out", &out]);
-    assert_eq!(report["pictures"].as_u64(), Some(10));
+    assert_eq!(report["images"].as_u64(), Some(10));
     let found = outliers(&report);
     assert_eq!(found[0]["path"].as_str(), Some(odd.as_str()));
     let distances: Vec<f64> = found
@@ -61,7 +61,7 @@ fn the_odd_image_is_first() {
     let store = trained.out("store.safetensors");
     let flags = ["--data", &data, "--reference", &good, "--k", "1"];
     let by_model = trained.run("outliers", &flags);
-    assert_eq!(by_model["pictures"].as_u64(), Some(5));
+    assert_eq!(by_model["images"].as_u64(), Some(5));
     assert_eq!(by_model["reference"].as_u64(), Some(5));
     let made = trained.run("outliers", &[&flags[..], &["--features", &store]].concat());
     let output = ibot(&[&["outliers", "--json", "--features", &store], &flags[..]].concat());
@@ -112,7 +112,7 @@ fn the_odd_patch_is_shown() {
     assert_eq!(heat.dimensions(), (16, 16));
     let [corner, other] = [heat.get_pixel(15, 15).0, heat.get_pixel(0, 0).0];
     assert!(corner[0] > 180 && corner[2] < 10, "{corner:?} is not red");
-    assert!(other[2] > 60, "{other:?} is not the picture");
+    assert!(other[2] > 60, "{other:?} is not the image");
     let csv = fs::read_to_string(format!("{out}/outliers.csv")).unwrap();
     assert!(
         csv.starts_with("path,label,distance,nearest,row,column\n"),

@@ -12,12 +12,12 @@ fn full() -> Stdio {
     full.unwrap().into()
 }
 
-/// A run of one step, and the flags that name its model and pictures.
+/// A run of one step, and the flags that name its model and images.
 fn trained(name: &str) -> (Scratch, [String; 6]) {
     let scratch = Scratch::new(name);
     assert!(ibot(&scratch.train(&["--steps", "1"])).status.success());
     let model = scratch.path("run/teacher.safetensors");
-    let data = scratch.path("pictures");
+    let data = scratch.path("images");
     let flags = ["--backend", "flex", "--model", &model, "--data", &data];
     (scratch, flags.map(str::to_owned))
 }
@@ -69,14 +69,14 @@ fn a_reader_that_has_read_enough_is_no_error() {
     assert!(child.wait().unwrap().success());
 }
 
-/// A warning of a worker: the cache of reduced pictures is full.
+/// A warning of a worker: the cache of reduced images is full.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_warning_without_room_does_not_end_a_run() {
     let scratch = Scratch::new("full-warning");
     let train = scratch.train(&["--steps", "4", "--cache", &scratch.path("cache")]);
     for at in 0..4 {
-        let path = scratch.0.join(format!("pictures/odd/large-{at}.png"));
+        let path = scratch.0.join(format!("images/odd/large-{at}.png"));
         image::RgbImage::new(200, 200).save(path).unwrap();
     }
     let tiny = scratch.0.join("tiny.toml");
@@ -128,10 +128,10 @@ fn names_are_printed_safely() {
     let (scratch, flags) = trained("odd-names");
     let odd = "x\u{1b}[31m\nfake line.png";
     let shown = "x\\u{1b}[31m\\nfake line.png";
-    let pictures = scratch.0.join("pictures");
-    let path = pictures.join("odd").join(odd);
-    fs::copy(pictures.join("odd/1.png"), &path).unwrap();
-    let damaged = pictures.join("odd/damaged\u{1b}.png");
+    let images = scratch.0.join("images");
+    let path = images.join("odd").join(odd);
+    fs::copy(images.join("odd/1.png"), &path).unwrap();
+    let damaged = images.join("odd/damaged\u{1b}.png");
     let bytes = fs::read(&path).unwrap();
     fs::write(&damaged, &bytes[..bytes.len() * 2 / 3]).unwrap();
     let query = path.to_string_lossy().into_owned();
@@ -213,9 +213,9 @@ fn json_names_paths_that_are_not_unicode() {
     };
     let [html, maps, finetuned] =
         ["map.html", "maps", "classifier"].map(|name| odd.join(name).into_os_string());
-    let image = OsString::from(scratch.path("pictures/odd/1.png"));
+    let image = OsString::from(scratch.path("images/odd/1.png"));
     let data = OsString::from(&flags[5]);
-    fs::remove_file(scratch.0.join("pictures/odd/cut.png")).unwrap();
+    fs::remove_file(scratch.0.join("images/odd/cut.png")).unwrap();
     let commands: [&[&OsStr]; 4] = [
         &["report".as_ref(), run.as_os_str()],
         &["map".as_ref(), &data, "--out".as_ref(), &html],

@@ -100,7 +100,7 @@ fn what_is_no_run_has_no_report() {
 #[test]
 fn maps_the_images_of_a_folder() {
     let trained = trained("map");
-    let (data, out) = (&trained.pictures, trained.out("map.html"));
+    let (data, out) = (&trained.images, trained.out("map.html"));
     let report = trained.run("map", &["--data", data, "--out", &out]);
     assert_eq!(report["images"], 10);
     let html = page(&out);

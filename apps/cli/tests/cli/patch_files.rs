@@ -8,7 +8,7 @@ use crate::{ibot, stdout};
 #[test]
 fn patches_are_written_in_each_format() {
     let trained = trained_as("patches", &["--steps", "2"]);
-    let data = &trained.pictures;
+    let data = &trained.images;
     let embed = |out: &str, more: &[&str]| {
         let flags = [
             "--data",
@@ -25,7 +25,7 @@ fn patches_are_written_in_each_format() {
     let out = trained.out("patches.safetensors");
     let report = embed(&out, &["--features", "patches"]);
     assert_eq!(
-        (&report["pictures"], &report["grid"], &report["width"]),
+        (&report["images"], &report["grid"], &report["width"]),
         (&10.into(), &vec![4, 4].into(), &16.into())
     );
     let tensors = ibot::files::read_safetensors(out.as_ref()).unwrap();

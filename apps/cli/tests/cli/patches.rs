@@ -13,7 +13,7 @@ use crate::{ibot, refused};
 /// Colors of the ground and of the two classes of shapes.
 const COLORS: [[u8; 3]; 3] = [[90, 100, 90], [230, 40, 30], [20, 60, 240]];
 
-/// Pictures of 64 x 64 pixels with a box of class 1 or 2 on a noisy ground of class 0, opaque where the box is, in `images`;
+/// Images of 64 x 64 pixels with a box of class 1 or 2 on a noisy ground of class 0, opaque where the box is, in `images`;
 /// and their masks, with a frame of ignored pixels around the box, in `masks`.
 fn shapes(images: &Path, masks: &Path, count: u64, seed: u64) {
     fs::create_dir_all(images.join("deep")).unwrap();
@@ -29,7 +29,7 @@ fn shapes(images: &Path, masks: &Path, count: u64, seed: u64) {
             };
             of(x, left).min(of(y, top))
         };
-        let picture = RgbaImage::from_fn(64, 64, |x, y| {
+        let image = RgbaImage::from_fn(64, 64, |x, y| {
             let is_figure = depth(x, y) >= 0;
             let color = COLORS[if is_figure { class } else { 0 }];
             let [r, g, b] = color.map(|level| level.saturating_add(random.below(20) as u8));
@@ -43,7 +43,7 @@ fn shapes(images: &Path, masks: &Path, count: u64, seed: u64) {
             }])
         });
         let folder = if at % 3 == 0 { "deep" } else { "." };
-        picture
+        image
             .save(images.join(folder).join(format!("{at}.png")))
             .unwrap();
         mask.save(masks.join(folder).join(format!("{at}.png")))
@@ -314,7 +314,7 @@ fn masks_that_do_not_fit_are_refused() {
         &with(&["--masks", &masks]),
         &["1.png", "64 x 60", "64 x 64"],
     );
-    // and pictures without an alpha channel
+    // and images without an alpha channel
     for at in 0..40 {
         let folder = if at % 3 == 0 { "deep" } else { "." };
         let path = Path::new(&images).join(folder).join(format!("{at}.png"));
@@ -324,7 +324,7 @@ fn masks_that_do_not_fit_are_refused() {
 }
 
 #[test]
-fn pictures_without_a_mask_are_left_out_and_counted() {
+fn images_without_a_mask_are_left_out_and_counted() {
     let (trained, images, masks) = with_shapes("few-masks");
     for name in ["1.png", "deep/3.png"] {
         fs::remove_file(Path::new(&masks).join(name)).unwrap();
@@ -336,7 +336,7 @@ fn pictures_without_a_mask_are_left_out_and_counted() {
     ));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(
-        (&report["pictures"], &report["without_mask"]),
+        (&report["images"], &report["without_mask"]),
         (&38.into(), &2.into())
     );
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -66,7 +66,7 @@ fn each_command_has_it() {
     assert!(settings.contains("precision = \"bf16\""), "{settings}");
     assert!(metrics(Path::new(&run))[0].get("loss_scale").is_none());
 
-    let (pictures, model) = (scratch.pictures(), format!("{run}/teacher.safetensors"));
+    let (images, model) = (scratch.images(), format!("{run}/teacher.safetensors"));
     let features = |precision: &str| {
         let out = scratch.path(&format!("{precision}.csv"));
         let output = ibot(&[
@@ -74,7 +74,7 @@ fn each_command_has_it() {
             "--model",
             &model,
             "--data",
-            &pictures,
+            &images,
             "--out",
             &out,
             "--backend",
@@ -125,7 +125,7 @@ fn bench_refuses_what_it_would_ignore() {
 fn exported_weights_may_be_halves() {
     let scratch = Scratch::new("dtype");
     assert!(ibot(&scratch.train(&["--steps", "2"])).status.success());
-    let (run, pictures) = (scratch.path("run"), scratch.path("pictures"));
+    let (run, images) = (scratch.path("run"), scratch.path("images"));
     let size_of = |dtype: &str| {
         let out = scratch.path(&format!("{dtype}.safetensors"));
         let export = ["export", "--run", &run, "--dtype", dtype, "--out", &out];
@@ -136,7 +136,7 @@ fn exported_weights_may_be_halves() {
             "--model",
             &out,
             "--data",
-            &pictures,
+            &images,
             "--out",
             &table,
             "--backend",

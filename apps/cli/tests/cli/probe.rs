@@ -12,7 +12,7 @@ use crate::{refused, succeeds};
 fn flags_that_would_do_nothing_are_refused() {
     let trained = trained_as("probe-flags", &["--steps", "1"]);
     let model = ["--model", &trained.model, "--backend", "flex"];
-    let probe = [&["probe", "--data", &trained.pictures][..], &model].concat();
+    let probe = [&["probe", "--data", &trained.images][..], &model].concat();
     let rates = [&probe[..], &["--learning-rates", "0.1,0.01"]].concat();
     refused(
         &rates,
@@ -30,7 +30,7 @@ fn flags_that_would_do_nothing_are_refused() {
         for class in ["even", "odd"] {
             fs::create_dir_all(part.join(class)).unwrap();
             for (at, number) in [1, 5, 9].into_iter().enumerate() {
-                let from = format!("pictures/odd/{number}.png");
+                let from = format!("images/odd/{number}.png");
                 fs::copy(
                     trained.scratch.0.join(from),
                     part.join(format!("{class}/{at}.png")),
@@ -51,7 +51,7 @@ fn flags_that_would_do_nothing_are_refused() {
 #[test]
 fn one_split_has_a_confidence_interval() {
     let trained = trained_as("one-split", &["--steps", "1"]);
-    let flags = ["--data", &trained.pictures, "--k", "1", "--splits"];
+    let flags = ["--data", &trained.images, "--k", "1", "--splits"];
     let report = trained.run("knn", &[&flags[..], &["1"]].concat());
     assert_eq!(report["splits"], 1);
     let row = &report["rows"][0];

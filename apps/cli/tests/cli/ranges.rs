@@ -1,4 +1,4 @@
-//! Pictures of more than 8 bits: a run keeps the range of their values, and everything after it uses that one.
+//! Images of more than 8 bits: a run keeps the range of their values, and everything after it uses that one.
 
 use std::fs;
 
@@ -7,14 +7,14 @@ use image::{ImageBuffer, Luma};
 use super::{Scratch, TINY, ibot};
 
 /// A folder of PNGs of 16 bits with values up to `most`.
-fn pictures(scratch: &Scratch, name: &str, most: u32) -> String {
+fn images(scratch: &Scratch, name: &str, most: u32) -> String {
     let folder = scratch.0.join(name);
     for at in 0..8_u32 {
         let class = folder.join(if at % 2 == 0 { "even" } else { "odd" });
         fs::create_dir_all(&class).unwrap();
         let value = |x: u32, y: u32| Luma([((x * 7 + y * (5 + at)) % 160 * most / 159) as u16]);
-        let picture = ImageBuffer::from_fn(24, 20, value);
-        picture.save(class.join(format!("{at}.png"))).unwrap();
+        let image = ImageBuffer::from_fn(24, 20, value);
+        image.save(class.join(format!("{at}.png"))).unwrap();
     }
     scratch.path(name)
 }
@@ -30,8 +30,8 @@ fn said(arguments: &[&str]) -> String {
 #[test]
 fn a_run_keeps_the_range_that_it_measured() {
     let scratch = Scratch::new("ranges");
-    let bright = pictures(&scratch, "bright", 4095);
-    let dark = pictures(&scratch, "dark", 900);
+    let bright = images(&scratch, "bright", 4095);
+    let dark = images(&scratch, "dark", 900);
     fs::write(scratch.0.join("tiny.toml"), TINY).unwrap();
     let (run, config) = (scratch.path("run"), scratch.path("tiny.toml"));
     let train = |more: &[&str]| {
@@ -60,7 +60,7 @@ fn a_run_keeps_the_range_that_it_measured() {
     let text = said(&["inspect", &teacher]);
     assert!(text.contains("range [0, 4095]"), "{text}");
     // with other values in the files, the run goes on with the range that it began with
-    pictures(&scratch, "bright", 60_000);
+    images(&scratch, "bright", 60_000);
     let text = train(&["--steps", "4", "--override"]);
     let line = "values 0 to 4095 become black to white (as given)";
     assert!(text.contains(line), "{text}");
@@ -78,10 +78,10 @@ fn a_run_keeps_the_range_that_it_measured() {
     let (text, other) = embed(&["--range", "0,1023"]);
     assert!(text.contains("values 0 to 1023"), "{text}");
     assert_ne!(by_model, other);
-    // found by itself: search and embed see the same picture
+    // found by itself: search and embed see the same image
     let query = scratch.path("query.png");
     let mut bytes = fs::read(format!("{dark}/even/0.png")).unwrap();
-    bytes.push(0); // the same picture in another file
+    bytes.push(0); // the same image in another file
     fs::write(&query, bytes).unwrap();
     let text = said(&[&["search", "--query", &query], &flags[..]].concat());
     assert!(text.contains("1.0000  "), "{text}");
@@ -100,13 +100,13 @@ fn a_range_that_is_none_is_refused() {
         );
     }
     let scratch = Scratch::new("range-config");
-    let pictures = pictures(&scratch, "pictures", 4095);
+    let images = images(&scratch, "images", 4095);
     let config = scratch.path("wrong.toml");
     fs::write(&config, "[folder]\nrange = [9, 3]\n").unwrap();
     let output = ibot(&[
         "train",
         "--data",
-        &pictures,
+        &images,
         "--config",
         &config,
         "--print-config",

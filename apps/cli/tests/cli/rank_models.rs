@@ -11,18 +11,18 @@ use crate::{Scratch, ibot, on_model, stdout};
 fn trained(scratch: &Scratch) -> [String; 2] {
     let output = ibot(&scratch.train(&["--steps", "1"]));
     assert!(output.status.success(), "{}", stderr(&output));
-    ["run/teacher.safetensors", "pictures"].map(|name| scratch.path(name))
+    ["run/teacher.safetensors", "images"].map(|name| scratch.path(name))
 }
 
 /// Rows of two models in one table would look like those of one.
 #[test]
 fn features_of_two_models_are_refused() {
     let scratch = Scratch::new("ranks-two-models");
-    let [model, pictures] = trained(&scratch);
+    let [model, images] = trained(&scratch);
     let other = scratch.path("run/student.safetensors");
     let out = scratch.path("out.csv");
     let of = |model: &str| {
-        let flags = on_model("embed", model, &pictures);
+        let flags = on_model("embed", model, &images);
         let flags = [&flags[..], &["--out", &out]].concat();
         flags.into_iter().map(str::to_owned).collect::<Vec<_>>()
     };
@@ -41,9 +41,9 @@ fn features_of_two_models_are_refused() {
 #[test]
 fn features_of_several_ranks_are_those_of_one() {
     let scratch = Scratch::new("ranks-features");
-    let [model, pictures] = trained(&scratch);
+    let [model, images] = trained(&scratch);
     let of = |command: &str, more: &[&str]| -> Vec<String> {
-        let flags = on_model(command, &model, &pictures);
+        let flags = on_model(command, &model, &images);
         let all = [&flags[..], &["--batch-size", "2"], more].concat();
         all.into_iter().map(str::to_owned).collect()
     };
@@ -83,9 +83,9 @@ fn features_of_several_ranks_are_those_of_one() {
 #[test]
 fn ranks_fine_tune_together() {
     let scratch = Scratch::new("ranks-finetune");
-    let [model, pictures] = trained(&scratch);
+    let [model, images] = trained(&scratch);
     let tuned = |out: &str, more: &[&str]| -> Vec<String> {
-        let (out, flags) = (scratch.path(out), on_model("finetune", &model, &pictures));
+        let (out, flags) = (scratch.path(out), on_model("finetune", &model, &images));
         let rates = ["--json", "--held-out", "0.4", "--learning-rate", "0.1"];
         let all = [&flags[..], &rates, &["--out", &out], more].concat();
         all.into_iter().map(str::to_owned).collect()

@@ -140,7 +140,7 @@ fn children(of: u32) -> Vec<String> {
 #[test]
 fn what_all_ranks_would_write_is_refused() {
     let scratch = Scratch::new("ranks-alone");
-    let list = ["data", &scratch.pictures()].map(str::to_owned);
+    let list = ["data", &scratch.images()].map(str::to_owned);
     let Some(mut command) = on_ranks(2, &list) else {
         return;
     };

@@ -8,7 +8,7 @@ use crate::{Scratch, refused};
 #[test]
 fn refuses_what_cannot_work() {
     let scratch = Scratch::new("refusals");
-    let (pictures, config) = (scratch.pictures(), scratch.path("tiny.toml"));
+    let (images, config) = (scratch.images(), scratch.path("tiny.toml"));
     let empty = scratch.path("empty");
     fs::create_dir_all(Path::new(&empty).join("inside")).unwrap();
     fs::write(Path::new(&empty).join("inside/readme.md"), "text").unwrap();
@@ -21,14 +21,14 @@ fn refuses_what_cannot_work() {
     let flat = scratch.path("flat");
     fs::create_dir(&flat).unwrap();
     for at in 0..8 {
-        let from = format!("{pictures}/odd/{}.png", 1 + at % 5 * 2);
+        let from = format!("{images}/odd/{}.png", 1 + at % 5 * 2);
         fs::copy(from, Path::new(&flat).join(format!("{at}.png"))).unwrap();
     }
     let tiny = ["--config", &config, "--data"];
-    let [of_flat, of_pictures] = [&flat, &pictures].map(|data| [&tiny[..], &[data]].concat());
+    let [of_flat, of_images] = [&flat, &images].map(|data| [&tiny[..], &[data]].concat());
     let held_out = [&of_flat[..], &["--held-out", "0.4", "--knn-every", "1"]].concat();
-    let val_of_flat = [&of_flat[..], &["--val", &pictures]].concat();
-    let flat_val = [&of_pictures[..], &["--val", &flat]].concat();
+    let val_of_flat = [&of_flat[..], &["--val", &images]].concat();
+    let flat_val = [&of_images[..], &["--val", &flat]].concat();
     let cases: &[(&[&str], &[&str])] = &[
         (
             &held_out,
@@ -48,35 +48,21 @@ fn refuses_what_cannot_work() {
         ),
         (&["--data", &empty], &["empty"]),
         (
-            &["--data", &pictures, "--encoder", "vit_smal_patch16_224"],
+            &["--data", &images, "--encoder", "vit_smal_patch16_224"],
             &["vit_small_patch16_224"],
         ),
         (
-            &[
-                "--data",
-                &pictures,
-                "--config",
-                &config,
-                "--batch-size",
-                "64",
-            ],
+            &["--data", &images, "--config", &config, "--batch-size", "64"],
             &["batch_size", "64"],
         ),
         (
-            &[
-                "--data",
-                &pictures,
-                "--config",
-                &config,
-                "--image-size",
-                "20",
-            ],
+            &["--data", &images, "--config", &config, "--image-size", "20"],
             &["--image-size = 20"],
         ),
         (
             &[
                 "--data",
-                &pictures,
+                &images,
                 "--config",
                 &config,
                 "--pretrained",
@@ -85,11 +71,11 @@ fn refuses_what_cannot_work() {
             &["tiny.toml", "safetensors"],
         ),
         (
-            &["--data", &pictures, "--workers", "100000"],
+            &["--data", &images, "--workers", "100000"],
             &["--workers = 100000", "at most 1024"],
         ),
         (
-            &["--data", &pictures, "--config", "missing.toml"],
+            &["--data", &images, "--config", "missing.toml"],
             &["missing.toml: there is no such file or folder"],
         ),
     ];

@@ -111,7 +111,7 @@ fn killed_runs_go_on_bit_for_bit() {
 /// `--resume` needs nothing but the folder; N steps are N/2 and N/2 on NdArray, and on wgpu too.
 fn resumes_by_its_folder(backend: &str, more_settings: &str) {
     let scratch = Scratch::new(&format!("resume-{backend}"));
-    let (pictures, config) = (scratch.pictures(), scratch.path("more.toml"));
+    let (images, config) = (scratch.images(), scratch.path("more.toml"));
     fs::write(&config, format!("{TINY}{more_settings}")).unwrap();
     let (run, undisturbed) = (scratch.path("run"), scratch.path("undisturbed"));
     let train = |out: &str, more: &[&str]| {
@@ -120,7 +120,7 @@ fn resumes_by_its_folder(backend: &str, more_settings: &str) {
             "--backend",
             backend,
             "--data",
-            &pictures,
+            &images,
             "--out",
             out,
             "--config",
@@ -264,7 +264,7 @@ fn changed_settings_are_named() {
         &["backend: flex -> ndarray"],
     );
     refused(
-        &["train", "--resume", &scratch.path("pictures")],
+        &["train", "--resume", &scratch.path("images")],
         &["not a run folder (run.json is missing)"],
     );
     let longer = ["train", "--resume", &run, "--steps", "6", "--override"];
@@ -273,8 +273,8 @@ fn changed_settings_are_named() {
     assert_eq!(metrics(Path::new(&run)).len(), 6);
     // and the new settings are now the run's own
     assert!(stdout(&ibot(&["train", "--resume", &run])).contains("the run is complete"));
-    // a picture less
-    fs::remove_file(scratch.0.join("pictures/odd/9.png")).unwrap();
+    // an image less
+    fs::remove_file(scratch.0.join("images/odd/9.png")).unwrap();
     refused(&["train", "--resume", &run], &["10 images -> 9 images"]);
 }
 

@@ -43,10 +43,10 @@ fn a_run_folder_is_a_model_of_timm_and_of_this_program() {
         assert_eq!(arguments[key], value, "{key}");
     }
     assert_eq!(arguments.get("init_values"), None);
-    let of_pictures = &found["pretrained_cfg"];
-    assert_eq!(of_pictures["input_size"], json!([3, 16, 16]));
-    assert_eq!(of_pictures["mean"], json!([0.485, 0.456, 0.406]));
-    assert_eq!(of_pictures["crop_pct"], json!(16.0 / 18.0));
+    let of_images = &found["pretrained_cfg"];
+    assert_eq!(of_images["input_size"], json!([3, 16, 16]));
+    assert_eq!(of_images["mean"], json!([0.485, 0.456, 0.406]));
+    assert_eq!(of_images["crop_pct"], json!(16.0 / 18.0));
 
     // a later checkpoint replaces both
     assert!(
@@ -58,7 +58,7 @@ fn a_run_folder_is_a_model_of_timm_and_of_this_program() {
     assert!(later != teacher && fs::read(format!("{run}/model.safetensors")).unwrap() == later);
 
     // the folder is a model here, too
-    let data = scratch.path("pictures");
+    let data = scratch.path("images");
     let knn = |model: &str| {
         let text = succeeds(&[
             "knn",
@@ -96,13 +96,13 @@ fn a_run_folder_is_a_model_of_timm_and_of_this_program() {
 #[test]
 fn a_named_encoder_needs_its_size_alone() {
     let scratch = Scratch::new("run-folder-named");
-    let pictures = scratch.pictures();
+    let images = scratch.images();
     let (run, file) = (scratch.path("run"), scratch.path("small.toml"));
     let settings = "batch_size = 2\n[method]\nencoder_name = \"vit_tiny_patch16_224\"\nimage_size = 32\n\
                     projector_hidden_dim = 8\nprojector_bottleneck_dim = 8\nn_cls_prototypes = 8\nn_patch_prototypes = 8\n";
     fs::write(&file, settings).unwrap();
     let train = ["train", "--backend", "flex", "--steps", "1"];
-    let paths = ["--data", &pictures, "--out", &run, "--config", &file];
+    let paths = ["--data", &images, "--out", &run, "--config", &file];
     succeeds(&[&train[..], &paths].concat());
     let found = config(&run);
     assert_eq!(found["architecture"], "vit_tiny_patch16_224");

@@ -10,9 +10,9 @@ use crate::{refused, succeeds};
 #[test]
 fn an_index_of_more_images_than_the_folder_is_left_as_it_is() {
     let trained = trained_as("index-of-more", &["--steps", "1"]);
-    let (data, index) = (&trained.pictures, trained.out("index.safetensors"));
-    let part = trained.scratch.path("pictures/odd");
-    let query = trained.scratch.path("pictures/odd/3.png");
+    let (data, index) = (&trained.images, trained.out("index.safetensors"));
+    let part = trained.scratch.path("images/odd");
+    let query = trained.scratch.path("images/odd/3.png");
     let search = ["search", "--model", &trained.model, "--backend", "flex"];
     let search = [&search[..], &["--query", &query, "--index", &index]].concat();
     let of = |data| [&search[..], &["--data", data]].concat();
@@ -25,14 +25,14 @@ fn an_index_of_more_images_than_the_folder_is_left_as_it_is() {
     assert_eq!(fs::read(&index).unwrap(), before);
 
     // images of the folder that are gone are dropped
-    let gone = trained.scratch.0.join("pictures/odd/5.png");
+    let gone = trained.scratch.0.join("images/odd/5.png");
     fs::remove_file(&gone).unwrap();
     succeeds(&of(data));
     let table = EmbeddingTable::read(index.as_ref()).unwrap();
     assert_eq!(table.len(), 9);
 
     // of the part alone, where the others do not exist
-    fs::remove_dir_all(trained.scratch.0.join("pictures/even")).unwrap();
+    fs::remove_dir_all(trained.scratch.0.join("images/even")).unwrap();
     succeeds(&of(&part));
     let table = EmbeddingTable::read(index.as_ref()).unwrap();
     assert_eq!(table.len(), 4);
@@ -47,9 +47,9 @@ fn a_link_to_the_folder_of_an_index_updates_it() {
         trained.out("index.safetensors"),
         trained.scratch.path("link"),
     );
-    std::os::unix::fs::symlink(&trained.pictures, &link).unwrap();
-    let query = trained.scratch.path("pictures/odd/3.png");
-    for data in [&trained.pictures, &link] {
+    std::os::unix::fs::symlink(&trained.images, &link).unwrap();
+    let query = trained.scratch.path("images/odd/3.png");
+    for data in [&trained.images, &link] {
         let flags = ["--query", &query, "--data", data, "--index", &index];
         trained.run("search", &flags);
         let table = EmbeddingTable::read(index.as_ref()).unwrap();
@@ -60,7 +60,7 @@ fn a_link_to_the_folder_of_an_index_updates_it() {
 #[test]
 fn an_index_of_tiles_is_not_replaced() {
     let trained = trained_as("index-damaged", &["--steps", "1"]);
-    let (data, index) = (&trained.pictures, trained.out("tiles.safetensors"));
+    let (data, index) = (&trained.images, trained.out("tiles.safetensors"));
     let tiles = ["embed", "--data", data, "--tile", "16", "--out", &index];
     succeeds(
         &[
@@ -70,7 +70,7 @@ fn an_index_of_tiles_is_not_replaced() {
         .concat(),
     );
     let before = fs::read(&index).unwrap();
-    let query = trained.scratch.path("pictures/odd/3.png");
+    let query = trained.scratch.path("images/odd/3.png");
     let search = ["search", "--model", &trained.model, "--backend", "flex"];
     let flags = ["--query", &query, "--data", data, "--index", &index];
     let search = [&search[..], &flags].concat();
@@ -81,8 +81,8 @@ fn an_index_of_tiles_is_not_replaced() {
 #[test]
 fn a_damaged_index_is_not_replaced() {
     let trained = trained_as("index-cut", &["--steps", "1"]);
-    let (data, index) = (&trained.pictures, trained.out("index.safetensors"));
-    let query = trained.scratch.path("pictures/odd/3.png");
+    let (data, index) = (&trained.images, trained.out("index.safetensors"));
+    let query = trained.scratch.path("images/odd/3.png");
     let flags = ["--query", &query, "--data", data, "--index", &index];
     trained.run("search", &flags);
     let whole = fs::read(&index).unwrap();

@@ -26,9 +26,9 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The pictures of `scratch` in archives of four files; what stands for all of them.
+/// The images of `scratch` in archives of four files; what stands for all of them.
 pub fn packed(scratch: &Scratch) -> String {
-    let folder = PathBuf::from(scratch.pictures());
+    let folder = PathBuf::from(scratch.images());
     for (number, files) in files(&folder).chunks(4).enumerate() {
         let file = File::create(scratch.path(&format!("set-{number:02}.tar"))).unwrap();
         let mut archive = Builder::new(file);
@@ -50,13 +50,13 @@ fn trained(scratch: &Scratch, data: &str, out: &str, more: &[&str]) -> Vec<Strin
     arguments.into_iter().map(str::to_owned).collect()
 }
 
-/// What a command says as JSON, with the names that pictures have in the folder.
+/// What a command says as JSON, with the names that images have in the folder.
 fn said(scratch: &Scratch, arguments: &[&str]) -> Value {
     let mut text = succeeds(&[arguments, &["--json"]].concat());
-    let pictures = scratch.path("pictures");
-    text = text.replace(&scratch.path("set-{00..02}.tar"), &pictures);
+    let images = scratch.path("images");
+    text = text.replace(&scratch.path("set-{00..02}.tar"), &images);
     for number in 0..3 {
-        text = text.replace(&scratch.path(&format!("set-{number:02}.tar")), &pictures);
+        text = text.replace(&scratch.path(&format!("set-{number:02}.tar")), &images);
     }
     serde_json::from_str(&text).unwrap()
 }
@@ -83,7 +83,7 @@ fn without_times(mut value: Value) -> Value {
 fn commands_say_of_shards_what_they_say_of_the_folder() {
     let scratch = Scratch::new("shards");
     let shards = packed(&scratch);
-    let folder = scratch.path("pictures");
+    let folder = scratch.path("images");
     let steps = ["--steps", "3", "--held-out", "0.3"];
     for (data, out) in [(&folder, "run"), (&shards, "run-of-shards")] {
         let output = ibot(&trained(&scratch, data, out, &steps));
@@ -94,7 +94,7 @@ fn commands_say_of_shards_what_they_say_of_the_folder() {
     assert_same(&of_shards, &run, 3);
     let model = scratch.path("run/teacher.safetensors");
     let with_model = ["--backend", "flex", "--model", &model];
-    // the archive that holds this picture
+    // the archive that holds this image
     let inside = (0..3)
         .map(|number| scratch.path(&format!("set-{number:02}.tar/odd/1.png")))
         .find(|path| ibot::data::decode::decode_rgb(Path::new(path), 1 << 20).is_ok())
@@ -145,7 +145,7 @@ fn commands_say_of_shards_what_they_say_of_the_folder() {
     };
     assert_eq!(features("b.csv"), features("a.csv"));
     assert_eq!(features("a.csv").len(), 10);
-    // pictures in shards are drawn by their names
+    // images in shards are drawn by their names
     let mut visualize = vec!["visualize", "--image", inside.as_str(), "--out", &page];
     visualize.extend(with_model);
     succeeds(&visualize);
@@ -163,7 +163,7 @@ fn killed_runs_on_shards_go_on_bit_for_bit() {
     let scratch = Scratch::new("killed-on-shards");
     let shards = packed(&scratch);
     let flags = ["--steps", STEPS, "--checkpoint-every", "7"];
-    let whole = trained(&scratch, &scratch.path("pictures"), "undisturbed", &flags);
+    let whole = trained(&scratch, &scratch.path("images"), "undisturbed", &flags);
     assert!(ibot(&whole).status.success());
     let [run, undisturbed] = ["run", "undisturbed"].map(|name| scratch.0.join(name));
     for kill in 0..5 {

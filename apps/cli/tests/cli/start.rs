@@ -23,15 +23,15 @@ fn one_step(scratch: &Scratch, sources: &[&str], more: &[&str]) -> String {
 #[test]
 fn trains_on_folders_files_and_lists() {
     let scratch = Scratch::new("sources");
-    let pictures = scratch.pictures();
+    let images = scratch.images();
     let [odd, list, file] = [
-        format!("{pictures}/odd"),
+        format!("{images}/odd"),
         scratch.path("list.txt"),
-        format!("{pictures}/even/deep/er/0.png"),
+        format!("{images}/even/deep/er/0.png"),
     ];
     fs::write(
         &list,
-        "pictures/even/deep/er/2.png\r\n\npictures/odd/1.png\nnone.png\n",
+        "images/even/deep/er/2.png\r\n\nimages/odd/1.png\nnone.png\n",
     )
     .unwrap();
     let said = one_step(&scratch, &[&odd, &file, "--data", &list, &file], &[]);
@@ -48,13 +48,13 @@ fn trains_on_folders_files_and_lists() {
     assert!(again.contains("the run is complete"), "{again}");
     // a run on one folder looks as it always did
     let other = Scratch::new("one-source");
-    let pictures = other.pictures();
-    let said = one_step(&other, &[&pictures], &[]);
+    let images = other.images();
+    let said = one_step(&other, &[&images], &[]);
     assert!(said.contains("2 classes (even, odd)"), "{said}");
     let record = fs::read_to_string(other.path("run/run.json")).unwrap();
     assert!(!record.contains("more_data"), "{record}");
     refused(
-        &["train", &scratch.path("nowhere"), &pictures],
+        &["train", &scratch.path("nowhere"), &images],
         &["nowhere: "],
     );
 }
@@ -62,20 +62,20 @@ fn trains_on_folders_files_and_lists() {
 #[test]
 fn other_commands_take_images_first() {
     let scratch = Scratch::new("positional");
-    let pictures = scratch.pictures();
-    one_step(&scratch, &[&pictures], &[]);
+    let images = scratch.images();
+    one_step(&scratch, &[&images], &[]);
     let (model, out) = (
         scratch.path("run/teacher.safetensors"),
         scratch.path("x.npy"),
     );
     let flags = ["--model", &model, "--backend", "flex"];
-    let embed = [&["embed", &pictures, "--out", &out][..], &flags].concat();
+    let embed = [&["embed", &images, "--out", &out][..], &flags].concat();
     assert!(succeeds(&embed).contains("10 x 16 features"));
     let list = scratch.path("list.txt");
-    fs::write(&list, "pictures/odd/1.png\npictures/odd/3.png\n").unwrap();
+    fs::write(&list, "images/odd/1.png\nimages/odd/3.png\n").unwrap();
     let embed = [&["embed", &list, "--out", &out][..], &flags].concat();
     assert!(succeeds(&embed).contains("2 x 16 features"));
-    let knn = [&["knn", &pictures, "--k", "1"][..], &flags].concat();
+    let knn = [&["knn", &images, "--k", "1"][..], &flags].concat();
     assert!(succeeds(&knn).contains(" % "));
     // a mistake gets a hint, and exits as all wrong flags do
     for (arguments, hint) in [
@@ -87,7 +87,7 @@ fn other_commands_take_images_first() {
         assert_eq!(output.status.code(), Some(2));
         assert!(stderr(&output).contains(hint), "{}", stderr(&output));
     }
-    let both = ["embed", &pictures, "--data", &pictures, "--out", &out];
+    let both = ["embed", &images, "--data", &images, "--out", &out];
     assert_eq!(ibot(&[&both[..], &flags].concat()).status.code(), Some(2));
     let none = ["embed", "--out", &out];
     assert_eq!(ibot(&[&none[..], &flags].concat()).status.code(), Some(2));
@@ -166,8 +166,8 @@ fn a_printed_configuration_has_a_comment_for_each_key() {
 #[test]
 fn settings_are_chosen_by_images_and_device() {
     let scratch = Scratch::new("chosen");
-    let (pictures, run) = (scratch.pictures(), scratch.path("run"));
-    let train = ["train", &pictures, "--backend", "flex", "--out", &run];
+    let (images, run) = (scratch.images(), scratch.path("run"));
+    let train = ["train", &images, "--backend", "flex", "--out", &run];
     let more = ["--set", "method.projector_hidden_dim=16", "--steps"];
     let said = succeeds(&[&train[..], &more, &["1"]].concat());
     for part in [
@@ -181,7 +181,7 @@ fn settings_are_chosen_by_images_and_device() {
     let before = settings();
     // more images would get another batch; the run keeps its own
     for at in 0..9 {
-        let path = scratch.0.join(format!("pictures/odd/more-{at}.png"));
+        let path = scratch.0.join(format!("images/odd/more-{at}.png"));
         RgbImage::new(20, 20).save(path).unwrap();
     }
     let again = [&train[..], &more].concat();
@@ -193,7 +193,7 @@ fn settings_are_chosen_by_images_and_device() {
     assert_eq!(metrics(Path::new(&run)).len(), 2);
     // what is named is not chosen, and the rest is
     let named = ["--encoder", "vit_small_patch16_224", "--print-config"];
-    let print = ["train", &pictures, "--backend", "flex"];
+    let print = ["train", &images, "--backend", "flex"];
     let table: toml::Table = succeeds(&[&print[..], &named].concat()).parse().unwrap();
     let encoder = table["method"]["encoder_name"].as_str();
     assert_eq!(encoder, Some("vit_small_patch16_224"));
@@ -210,8 +210,8 @@ fn settings_are_chosen_by_images_and_device() {
 #[test]
 fn four_lines_before_the_first_step_and_three_commands_after_the_last() {
     let scratch = Scratch::new("lines");
-    let pictures = scratch.pictures();
-    let said = one_step(&scratch, &[&pictures], &["--held-out", "0.4"]);
+    let images = scratch.images();
+    let said = one_step(&scratch, &[&images], &["--held-out", "0.4"]);
     let lines: Vec<&str> = said.lines().collect();
     let titles = lines.iter().filter(|line| !line.starts_with(' '));
     let titles: Vec<&str> = titles.map(|line| line.split(' ').next().unwrap()).collect();
@@ -246,8 +246,8 @@ fn four_lines_before_the_first_step_and_three_commands_after_the_last() {
 #[test]
 fn quiet_color_and_verbose() {
     let scratch = Scratch::new("screen");
-    let pictures = scratch.pictures();
-    let said = one_step(&scratch, &[&pictures], &["--quiet"]);
+    let images = scratch.images();
+    let said = one_step(&scratch, &[&images], &["--quiet"]);
     assert_eq!(said, "");
     let colored = [
         "train",

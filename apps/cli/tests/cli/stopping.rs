@@ -171,8 +171,8 @@ fn an_evaluation_is_stopped_and_made_up_for() {
     let val = scratch.0.join("val");
     let small = |class: &str| {
         fs::create_dir_all(val.join(class)).unwrap();
-        let picture = RgbImage::from_fn(24, 20, |x, y| image::Rgb([x as u8, y as u8, 9]));
-        picture.save(val.join(class).join("0.png")).unwrap();
+        let image = RgbImage::from_fn(24, 20, |x, y| image::Rgb([x as u8, y as u8, 9]));
+        image.save(val.join(class).join("0.png")).unwrap();
     };
     ["even", "odd"].into_iter().for_each(small);
     let val_flag = val.to_string_lossy().into_owned();
@@ -182,15 +182,15 @@ fn an_evaluation_is_stopped_and_made_up_for() {
     let (run, undisturbed) = (scratch.0.join("run"), scratch.0.join("undisturbed"));
     copy(&run, &undisturbed);
 
-    // as if it had been killed after step 3; and now there are many pictures to validate on
+    // as if it had been killed after step 3; and now there are many images to validate on
     for step in 4..=7 {
         fs::remove_dir_all(run.join(format!("checkpoints/step-{step:09}"))).unwrap();
     }
     let large = val.join("odd/large");
     fs::create_dir(&large).unwrap();
     let first = large.join("first.png");
-    let picture = RgbImage::from_fn(2000, 1500, |x, y| image::Rgb([(x ^ y) as u8, x as u8, 7]));
-    picture.save(&first).unwrap();
+    let image = RgbImage::from_fn(2000, 1500, |x, y| image::Rgb([(x ^ y) as u8, x as u8, 7]));
+    image.save(&first).unwrap();
     for number in 0..3000 {
         fs::hard_link(&first, large.join(format!("{number}.png"))).unwrap();
     }

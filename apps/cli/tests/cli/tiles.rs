@@ -96,13 +96,13 @@ fn a_table_has_a_row_for_each_tile_with_its_place() {
     let scratch = Scratch::new("tile-embed");
     let output = ibot(&scratch.train(&["--steps", "1"]));
     assert!(output.status.success(), "{output:?}");
-    let (pictures, model) = (
-        scratch.path("pictures"),
+    let (images, model) = (
+        scratch.path("images"),
         scratch.path("run/teacher.safetensors"),
     );
     let embed = |out: &str, more: &[&str]| {
         let out = scratch.path(out);
-        let flags = on_model("embed", &model, &pictures);
+        let flags = on_model("embed", &model, &images);
         let output = ibot(&[&flags[..], &["--out", &out], more].concat());
         (
             stdout(&output),
@@ -138,7 +138,7 @@ fn a_table_has_a_row_for_each_tile_with_its_place() {
     };
     assert_eq!(features("whole.csv", 6), features("images.csv", 2));
     let flags = [
-        "embed", "--model", &model, "--data", &pictures, "--out", "t.csv",
+        "embed", "--model", &model, "--data", &images, "--out", "t.csv",
     ];
     for (more, said) in [
         (

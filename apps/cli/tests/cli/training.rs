@@ -16,17 +16,12 @@ fn images_under_any_path_are_trained_on() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt as _;
     let scratch = Scratch::new("any-path");
-    let pictures = scratch.0.join(OsStr::from_bytes(b"caf\xe9"));
-    fs::rename(scratch.pictures(), &pictures).unwrap();
+    let images = scratch.0.join(OsStr::from_bytes(b"caf\xe9"));
+    fs::rename(scratch.images(), &images).unwrap();
     let [run, config] = ["run", "tiny.toml"].map(|name| scratch.0.join(name));
     let flags = ["--backend", "flex", "--steps", "2", "--knn-every", "1"].map(OsStr::new);
     let [out, file, val] = ["--out", "--config", "--val"].map(OsStr::new);
-    let train = [
-        OsStr::new("train"),
-        pictures.as_ref(),
-        val,
-        pictures.as_ref(),
-    ];
+    let train = [OsStr::new("train"), images.as_ref(), val, images.as_ref()];
     let train = [
         &train[..],
         &[out, run.as_ref(), file, config.as_ref()],
@@ -43,10 +38,10 @@ fn images_under_any_path_are_trained_on() {
 
 fn trains_on(backend: &str) {
     let scratch = Scratch::new(backend);
-    let (pictures, run) = (scratch.pictures(), scratch.path("run"));
+    let (images, run) = (scratch.images(), scratch.path("run"));
     let config = scratch.path("tiny.toml");
     let train = [
-        "train", "--data", &pictures, "--out", &run, "--config", &config,
+        "train", "--data", &images, "--out", &run, "--config", &config,
     ];
     let output = ibot(&[&train[..], &["--backend", backend, "--steps", "3"]].concat());
     let text = stdout(&output);
@@ -67,7 +62,7 @@ fn trains_on(backend: &str) {
     );
     assert!(
         text.contains("cut.png"),
-        "the picture that was skipped is named: {text}"
+        "the image that was skipped is named: {text}"
     );
 
     let run = Path::new(&run);
@@ -108,7 +103,7 @@ fn trains_on(backend: &str) {
     let output = ibot(&[
         "train",
         "--data",
-        &pictures,
+        &images,
         "--out",
         &again,
         "--config",
@@ -134,7 +129,7 @@ fn trains_on(backend: &str) {
     let output = ibot(&[
         "train",
         "--data",
-        &pictures,
+        &images,
         "--out",
         &more,
         "--config",
@@ -170,9 +165,9 @@ fn trains_on_wgpu() {
     }
 }
 
-/// A part of the pictures is evaluated on and not trained on, and stays the same one.
+/// A part of the images is evaluated on and not trained on, and stays the same one.
 #[test]
-fn holds_pictures_out() {
+fn holds_images_out() {
     let scratch = Scratch::new("held-out");
     let held_out =
         |share: &str| scratch.train(&["--steps", "3", "--held-out", share, "--knn-every", "2"]);
@@ -209,7 +204,7 @@ fn holds_pictures_out() {
         assert!(line["rank_me"].as_f64().unwrap() >= 1.0);
     }
     // what was trained on is the rest: two of five are held out of each class, by the seed
-    let folder = ImageFolder::scan(scratch.path("pictures"), &FolderConfig::default()).unwrap();
+    let folder = ImageFolder::scan(scratch.path("images"), &FolderConfig::default()).unwrap();
     let split = stratified_split(&folder.labels(), 0.4, 0);
     let label = |at: &usize| folder.labels()[*at].unwrap();
     assert_eq!(
@@ -218,7 +213,7 @@ fn holds_pictures_out() {
     );
     let record = fs::read_to_string(Path::new(&run).join("run.json")).unwrap();
     let record: Value = serde_json::from_str(&record).unwrap();
-    assert_eq!(record["pictures"].as_u64(), Some(6));
+    assert_eq!(record["images"].as_u64(), Some(6));
     assert_eq!(
         record["fingerprint"],
         folder.part(&split.kept).fingerprint()
@@ -234,9 +229,9 @@ fn holds_pictures_out() {
         &scratch.train(&["--steps", "3"]),
         &["held_out: 0.4 -> absent"],
     );
-    let pictures = scratch.path("pictures");
+    let images = scratch.path("images");
     refused(
-        &["train", "--resume", &run, "--val", &pictures],
+        &["train", "--resume", &run, "--val", &images],
         &["--held-out = 0.4", "--val"],
     );
     refused(&held_out("1"), &["--held-out = 1"]);
@@ -246,15 +241,15 @@ fn holds_pictures_out() {
     );
 }
 
-/// k-NN is asked about the pictures that have a class, and they alone are counted.
+/// k-NN is asked about the images that have a class, and they alone are counted.
 #[test]
-fn pictures_in_no_class_are_not_counted() {
+fn images_in_no_class_are_not_counted() {
     let scratch = Scratch::new("unlabeled");
     let train = scratch.train(&["--steps", "1"]);
     let val = scratch.0.join("val");
     fs::create_dir_all(val.join("odd")).unwrap();
     for (from, to) in [("1", "odd/1"), ("3", "odd/3"), ("5", "5"), ("7", "7")] {
-        let from = scratch.0.join(format!("pictures/odd/{from}.png"));
+        let from = scratch.0.join(format!("images/odd/{from}.png"));
         fs::copy(from, val.join(format!("{to}.png"))).unwrap();
     }
     let val = val.to_string_lossy().into_owned();
@@ -269,7 +264,7 @@ fn pictures_in_no_class_are_not_counted() {
 #[test]
 fn metrics_are_read_together() {
     let scratch = Scratch::new("together");
-    let pictures = scratch.pictures();
+    let images = scratch.images();
     let tiny = fs::read_to_string(scratch.path("tiny.toml")).unwrap();
     let train = |every: usize, rate: &str| {
         let (config, run) = (
@@ -290,7 +285,7 @@ fn metrics_are_read_together() {
             rate,
         ];
         let train = [
-            "train", "--data", &pictures, "--out", &run, "--config", &config,
+            "train", "--data", &images, "--out", &run, "--config", &config,
         ];
         let output = ibot(&[&train[..], &flags].concat());
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -10,7 +10,7 @@ fn fixture(name: &str) -> String {
     folder.join(name).to_string_lossy().into_owned()
 }
 
-/// The features of a table in CSV: all columns behind the picture's name and class.
+/// The features of a table in CSV: all columns behind the image's name and class.
 fn features(file: &str) -> Vec<Vec<f64>> {
     let text = fs::read_to_string(file).unwrap();
     let rows = text.lines().skip(1);
@@ -32,10 +32,10 @@ fn distance(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
 #[test]
 fn a_folder_is_a_model_of_every_command() {
     let scratch = Scratch::new("transformers-in");
-    let (pictures, out) = (scratch.pictures(), scratch.path("features.csv"));
+    let (images, out) = (scratch.images(), scratch.path("features.csv"));
     for name in ["vit", "dinov2", "registers"] {
         let folder = fixture(name);
-        let on = ["--backend", "flex", "--data", &pictures, "--model", &folder];
+        let on = ["--backend", "flex", "--data", &images, "--model", &folder];
         let said = succeeds(&[&["embed", "--out", &out][..], &on].concat());
         assert!(said.contains("from preprocessor_config.json"), "{said}");
         assert_eq!(features(&out).len(), 10);
@@ -74,11 +74,11 @@ fn a_folder_is_a_model_of_every_command() {
         "--steps",
         "1",
         "--data",
-        &pictures,
+        &images,
     ];
     let more = ["--out", &run, "--config", &config, "--pretrained", &folder];
     succeeds(&[&train[..], &more, &["--learning-rate", "0"]].concat());
-    // unchanged by a learning rate of zero; the pictures' part differs, so that only the weights are compared
+    // unchanged by a learning rate of zero; the images' part differs, so that only the weights are compared
     let timm = ibot::files::read_safetensors(&PathBuf::from(run).join("student.safetensors"));
     let source = ibot::files::model::read_model(Path::new(&folder), &Default::default());
     let (timm, source) = (timm.unwrap(), source.unwrap());
@@ -92,7 +92,7 @@ fn a_run_is_written_and_read_back() {
     let scratch = Scratch::new("transformers-out");
     let train = scratch.train(&["--steps", "2"]);
     assert!(ibot(&train).status.success());
-    let (run, pictures) = (scratch.path("run"), scratch.path("pictures"));
+    let (run, images) = (scratch.path("run"), scratch.path("images"));
     let (folder, csv) = (
         scratch.path("for/transformers"),
         scratch.path("features.csv"),
@@ -104,7 +104,7 @@ fn a_run_is_written_and_read_back() {
         "{said}"
     );
     let embedded = |model: &str| {
-        let on = ["--backend", "flex", "--data", &pictures, "--model", model];
+        let on = ["--backend", "flex", "--data", &images, "--model", model];
         let said = succeeds(&[&["embed", "--out", &csv][..], &on].concat());
         (features(&csv), said)
     };

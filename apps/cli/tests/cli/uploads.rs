@@ -9,14 +9,14 @@ const STEPS: usize = 12;
 /// What the log of a run says, one letter a line: a batch is Sent, a step Begins, its losses are Read.
 fn events(backend: &str) -> String {
     let scratch = Scratch::new(&format!("uploads-{backend}"));
-    let (pictures, config) = (scratch.pictures(), scratch.path("each.toml"));
+    let (images, config) = (scratch.images(), scratch.path("each.toml"));
     fs::write(&config, format!("metrics_every = 1\n{TINY}")).unwrap();
     let output = command(&[
         "train",
         "--backend",
         backend,
         "--data",
-        &pictures,
+        &images,
         "--out",
         &scratch.path("run"),
         "--config",

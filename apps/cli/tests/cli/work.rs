@@ -23,7 +23,7 @@ fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// The command is refused before it looks at a picture, and nothing is touched.
+/// The command is refused before it looks at an image, and nothing is touched.
 #[track_caller]
 fn refused_untouched(run: &Path, arguments: &[String], parts: &[&str]) {
     let before = content(run);
@@ -170,17 +170,14 @@ fn a_damaged_line_of_metrics_costs_that_line() {
 }
 
 #[test]
-fn pictures_that_moved_are_asked_for() {
+fn images_that_moved_are_asked_for() {
     let scratch = Scratch::new("moved");
     let train = scratch.train(&["--steps", "2"]);
     assert!(ibot(&train).status.success());
     let run = scratch.path("run");
     let moved = scratch.path("elsewhere");
-    fs::rename(scratch.path("pictures"), &moved).unwrap();
-    refused(
-        &["train", "--resume", &run],
-        &["pictures", "moved", "--data"],
-    );
+    fs::rename(scratch.path("images"), &moved).unwrap();
+    refused(&["train", "--resume", &run], &["images", "moved", "--data"]);
     let output = ibot(&["train", "--resume", &run, "--data", &moved]);
     assert!(stdout(&output).contains("the run is complete"));
     let missing = scratch.path("missing");
@@ -196,10 +193,10 @@ fn pictures_that_moved_are_asked_for() {
 #[test]
 fn runs_without_a_folder_get_one_each() {
     let scratch = Scratch::new("no-out");
-    let (pictures, config) = (scratch.pictures(), scratch.path("tiny.toml"));
+    let (images, config) = (scratch.images(), scratch.path("tiny.toml"));
     let train = |steps: &str| -> Command {
         let flags = ["--backend", "flex", "--config", &config, "--steps", steps];
-        let mut command = command(&[&["train", "--data", &pictures][..], &flags].concat());
+        let mut command = command(&[&["train", "--data", &images][..], &flags].concat());
         command.current_dir(&scratch.0).stdout(Stdio::null());
         command
     };

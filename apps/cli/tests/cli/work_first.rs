@@ -1,4 +1,4 @@
-//! What can be refused is refused before the first picture is read, and what was made is kept.
+//! What can be refused is refused before the first image is read, and what was made is kept.
 
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,7 @@ fn trained(name: &str) -> Trained {
     let model = scratch.path("run/teacher.safetensors");
     Trained {
         flags: ["--backend", "flex", "--model", &model].map(str::to_owned),
-        data: scratch.path("pictures"),
+        data: scratch.path("images"),
         scratch,
     }
 }
@@ -39,7 +39,7 @@ impl Trained {
         all.map(str::to_owned).collect()
     }
 
-    /// What the command says where it is refused; no picture may have been embedded before.
+    /// What the command says where it is refused; no image may have been embedded before.
     fn refusal(&self, command: &str, more: &[&str]) -> String {
         let output = ibot(&self.arguments(command, more));
         let text = stdout(&output) + &String::from_utf8_lossy(&output.stderr);
@@ -126,13 +126,13 @@ fn refusals_come_before_the_work() {
 }
 
 #[test]
-fn five_pictures_are_five_clusters() {
+fn five_images_are_five_clusters() {
     let trained = trained("few-clusters");
     let few = trained.scratch.path("few");
     fs::create_dir(&few).unwrap();
     for at in 0..5u8 {
-        let picture = RgbImage::from_fn(24, 24, |x, y| image::Rgb([x as u8, y as u8, at * 50]));
-        picture.save(format!("{few}/{at}.png")).unwrap();
+        let image = RgbImage::from_fn(24, 24, |x, y| image::Rgb([x as u8, y as u8, at * 50]));
+        image.save(format!("{few}/{at}.png")).unwrap();
     }
     let output = ibot(&trained.arguments("cluster", &["--data", &few]));
     let text = stdout(&output);
@@ -168,7 +168,7 @@ fn an_index_says_what_is_gone() {
     // paths in an index do not depend on where it was made
     let mut make = command(&trained.arguments(
         "search",
-        &["--query", &query, "--data", "pictures", "--index", &index],
+        &["--query", &query, "--data", "images", "--index", &index],
     ));
     let output = make.current_dir(&trained.scratch.0).output().unwrap();
     assert!(
@@ -218,7 +218,7 @@ fn an_index_says_what_is_gone() {
 
 /// Maps may be drawn anywhere, also where the next scan finds them.
 #[test]
-fn what_ibot_drew_is_no_picture() {
+fn what_ibot_drew_is_no_image() {
     let trained = trained("drawings");
     let (image, out) = (
         format!("{}/odd/1.png", trained.data),
@@ -244,8 +244,8 @@ fn many(scratch: &Scratch) -> String {
     let many = scratch.path("many/a");
     fs::create_dir_all(&many).unwrap();
     fs::create_dir_all(scratch.path("many/b")).unwrap();
-    let picture = RgbImage::from_fn(600, 600, |x, y| image::Rgb([x as u8, y as u8, 7]));
-    picture.save(format!("{many}/0.png")).unwrap();
+    let image = RgbImage::from_fn(600, 600, |x, y| image::Rgb([x as u8, y as u8, 7]));
+    image.save(format!("{many}/0.png")).unwrap();
     for at in 1..2000 {
         let class = ["a", "b"][at % 2];
         let to = scratch.path(&format!("many/{class}/{at}.png"));
@@ -350,7 +350,7 @@ fn parts_are_told_from_classes() {
         (report["classes"].as_u64(), report["tested"].as_u64()),
         (Some(2), Some(10))
     );
-    // each picture is in the other part as well
+    // each image is in the other part as well
     assert_eq!(report["rows"][0]["top1"].as_f64(), Some(1.0));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(

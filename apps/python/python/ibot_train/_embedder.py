@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Features: TypeAlias = npt.NDArray[np.float32]
 
-#: A path, an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] of uint8, or a picture of Pillow.
+#: A path, an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] of uint8, or a Pillow image.
 Image: TypeAlias = "str | os.PathLike[str] | npt.NDArray[np.uint8] | Any"
 
 _Pixels: TypeAlias = "tuple[int, int, int, bytes]"
@@ -77,8 +77,8 @@ class Embedder:
 
         Args:
             images: One image or several. An image is a path, an array of uint8 with shape [H, W] (gray), [H, W, 1],
-                [H, W, 3] (RGB) or [H, W, 4] (RGBA), or a picture of Pillow with 8 bits. An array [N, H, W, C] is N images.
-                Paths are turned as their EXIF says; arrays and pictures are taken as they are.
+                [H, W, 3] (RGB) or [H, W, 4] (RGBA), or a Pillow image with 8 bits. An array [N, H, W, C] is N images.
+                Paths are turned as their EXIF says; arrays and Pillow images are taken as they are.
             output: ``cls``, the feature of each image; ``patches``, those of its patches; or ``attention``, that of the
                 class token to the patches in the last block.
             unreadable: ``raise`` for the first image that cannot be read; ``nan`` warns of each and returns NaN for it.
@@ -90,7 +90,7 @@ class Embedder:
 
         Raises:
             FileError: An image cannot be read, and `unreadable` is ``raise``.
-            SettingError: An array that is no image, or a picture of more than 8 bits.
+            SettingError: An array that is no image, or a Pillow image of more than 8 bits.
             DeviceError: The device failed.
             KeyboardInterrupt: After the current batch.
         """
@@ -166,11 +166,11 @@ def _given(image: Image) -> str | _Pixels:
 
 
 def _of_pillow(image: Any) -> _Pixels:
-    # a picture in memory is as it was decoded: a photo on its side must be turned by its owner, as for torchvision
+    # a Pillow image is as it was decoded: a photo on its side must be turned by its owner, as for torchvision
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         # `convert` would clip to 255 what is brighter
         raise SettingError(
-            f"images = picture of mode {image.mode}: must have 8 bits; give its path, from which more bits are read, or scale it"
+            f"images = image of mode {image.mode}: must have 8 bits; give its path, from which more bits are read, or scale it"
         )
     has_alpha = "A" in image.getbands() or "transparency" in image.info
     image = image.convert("RGBA" if has_alpha else "RGB")

@@ -10,7 +10,7 @@ class SettingError(IbotError, ValueError):
 
 
 class FileError(IbotError):
-    """A picture, a model, a folder or a checkpoint cannot be used."""
+    """An image, a model, a folder or a checkpoint cannot be used."""
 
 
 class DeviceError(IbotError):

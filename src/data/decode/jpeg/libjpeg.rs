@@ -19,7 +19,7 @@ const ARITHMETIC_BAD_CODE: c_int = 126;
 /// libjpeg's DSTATE_INHEADER.
 const IN_HEADER: c_int = 201;
 
-/// The picture in `bytes`, with this many color components. Without an end marker (`is_complete` false) its data must end
+/// The image in `bytes`, with this many color components. Without an end marker (`is_complete` false) its data must end
 /// before the file does, as in phones' panoramas, whose makers append their own data.
 pub fn decode(bytes: &[u8], components: usize, is_complete: bool) -> Result<RgbImage, String> {
     let given = Cell::new(0);
@@ -31,8 +31,8 @@ pub fn decode(bytes: &[u8], components: usize, is_complete: bool) -> Result<RgbI
     };
     // libjpeg leaves by unwinding at an error, without a panic's message.
     let decoded = catch_unwind(AssertUnwindSafe(|| read(source, components)));
-    let picture = match decoded {
-        Ok(picture) => picture.map_err(|error| error.to_string()),
+    let image = match decoded {
+        Ok(image) => image.map_err(|error| error.to_string()),
         Err(reason) => Err(reason.downcast().map_or_else(
             |_| "the decoder failed on it".to_owned(),
             |reason: Box<String>| *reason,
@@ -45,11 +45,11 @@ pub fn decode(bytes: &[u8], components: usize, is_complete: bool) -> Result<RgbI
             .rev()
             .take(2 * FILLED)
             .any(|window| window.iter().all(|byte| *byte == window[0]));
-        if picture.is_err() || data.len() == bytes.len() || is_filled {
+        if image.is_err() || data.len() == bytes.len() || is_filled {
             return Err(NO_END.to_owned());
         }
     }
-    picture
+    image
 }
 
 fn read(source: Source, components: usize) -> io::Result<RgbImage> {

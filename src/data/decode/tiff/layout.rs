@@ -48,7 +48,7 @@ pub(super) enum Alpha {
     Premultiplied,
 }
 
-/// What a picture's samples are.
+/// What an image's samples are.
 #[derive(Debug)]
 pub struct Layout {
     pub width: u32,
@@ -158,7 +158,7 @@ impl Layout {
     }
 }
 
-/// The file of a camera: a small copy first and the picture in a directory below, or the sensor's values.
+/// The file of a camera: a small copy first and the image in a directory below, or the sensor's values.
 fn is_raw_photo(directory: &Directory, file: &mut (impl Read + Seek)) -> std::io::Result<bool> {
     let mut magic = [0; 10];
     file.rewind()?;

@@ -1,11 +1,11 @@
-//! The samples of a TIFF picture as 8-bit RGB on white.
+//! The samples of a TIFF image as 8-bit RGB on white.
 
 use image::RgbImage;
 use tiff::decoder::DecodingResult;
 
 use crate::data::decode::tiff::layout::{Alpha, Color, Layout};
 
-/// The picture that `samples` are, in one plane or in one for each.
+/// The image that `samples` are, in one plane or in one for each.
 pub fn to_rgb(
     layout: &Layout,
     samples: DecodingResult,
@@ -26,9 +26,9 @@ pub fn to_rgb(
         _ => width * samples,
     };
     let mut unpacked = vec![0; width * layout.samples];
-    let mut picture = RgbImage::new(layout.width, layout.height);
+    let mut image = RgbImage::new(layout.width, layout.height);
     let row_bytes = 3 * width;
-    for (y, out) in picture.chunks_exact_mut(row_bytes).enumerate() {
+    for (y, out) in image.chunks_exact_mut(row_bytes).enumerate() {
         if is_planar {
             let length = row_samples(1);
             for plane in 0..layout.samples {
@@ -47,7 +47,7 @@ pub fn to_rgb(
             out.copy_from_slice(&color(layout, pixel));
         }
     }
-    Ok(picture)
+    Ok(image)
 }
 
 /// Samples from place `start` on as 8 bits; those of a palette, and of less than 8 bits, as they are.

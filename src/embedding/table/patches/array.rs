@@ -1,4 +1,4 @@
-//! Patches as one array: the header says how many pictures there are, so it is written again at the end.
+//! Patches as one array: the header says how many images there are, so it is written again at the end.
 
 use std::fs::File;
 use std::io::{BufWriter, Seek as _, SeekFrom, Write as _};
@@ -33,7 +33,7 @@ impl Array {
         owners: &[PatchOwner],
         origin: PatchOrigin,
     ) -> Result<Self> {
-        // fewer pictures need no more room
+        // fewer images need no more room
         let owners: Vec<&PatchOwner> = owners.iter().collect();
         let header = header(kind, shape, &owners, &origin, 0).map_err(Error::io(path))?;
         if kind == ArrayKind::Safetensors {

@@ -1,4 +1,4 @@
-//! Patch features of pictures on disk, written picture by picture: at no time are all of them in memory.
+//! Patch features of images on disk, written image by image: at no time are all of them in memory.
 //!
 //! | ending         | holds                                                                                        |
 //! |----------------|----------------------------------------------------------------------------------------------|
@@ -36,7 +36,7 @@ enum Writing {
 }
 
 impl PatchTable {
-    /// Begins a table at `path`, in the format of its ending, of patches of at most these pictures.
+    /// Begins a table at `path`, in the format of its ending, of patches of at most these images.
     ///
     /// # Errors
     /// [`Error::Data`] where the ending is not known, or the format cannot hold so many paths or such a width;
@@ -74,7 +74,7 @@ impl PatchTable {
         })
     }
 
-    /// Number of pictures whose patches are written.
+    /// Number of images whose patches are written.
     pub fn len(&self) -> usize {
         self.written.len()
     }
@@ -84,18 +84,18 @@ impl PatchTable {
         self.written.is_empty()
     }
 
-    /// What the patches of every picture have in common.
+    /// What the patches of every image have in common.
     pub fn shape(&self) -> &PatchShape {
         &self.shape
     }
 
-    /// Appends the patches of the picture at place `owner` of those that were announced.
+    /// Appends the patches of the image at place `owner` of those that were announced.
     ///
     /// # Shapes
     /// `patches` is `[rows, columns, D]`.
     ///
     /// # Errors
-    /// [`Error::Data`] where they have another shape, a value is not finite, or there is no such picture; [`Error::Io`] where
+    /// [`Error::Data`] where they have another shape, a value is not finite, or there is no such image; [`Error::Io`] where
     /// the disk is full.
     pub fn push(&mut self, owner: usize, patches: &[f32]) -> Result<()> {
         let Some(of) = self.owners.get(owner) else {

@@ -1,8 +1,8 @@
-//! What a table of patches says of its pictures.
+//! What a table of patches says of its images.
 
 use crate::embedding::table::format::TableFormat;
 
-/// What the patches of every picture of a table have in common.
+/// What the patches of every image of a table have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PatchShape {
     /// Rows and columns of patches.
@@ -12,22 +12,22 @@ pub struct PatchShape {
 }
 
 impl PatchShape {
-    /// Values of one picture.
+    /// Values of one image.
     pub fn values(&self) -> usize {
         self.grid[0] * self.grid[1] * self.width
     }
 
-    /// Bytes that the values of so many pictures take in a table of this format; about, for text.
-    pub fn bytes(&self, pictures: usize, format: TableFormat) -> u64 {
+    /// Bytes that the values of so many images take in a table of this format; about, for text.
+    pub fn bytes(&self, images: usize, format: TableFormat) -> u64 {
         // "-0.12345678," in the mean
         let of_value = if format == TableFormat::Csv { 12 } else { 4 };
-        (pictures as u64)
+        (images as u64)
             .saturating_mul(self.values() as u64)
             .saturating_mul(of_value)
     }
 }
 
-/// A picture that a table has patches of.
+/// An image that a table has patches of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PatchOwner {
     /// Absolute; see [`crate::path_text`].

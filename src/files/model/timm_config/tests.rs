@@ -24,7 +24,7 @@ fn published() -> Value {
 }
 
 #[test]
-fn pictures_are_prepared_as_it_says() {
+fn images_are_prepared_as_it_says() {
     let found = described(published()).unwrap();
     assert_eq!(found.encoder.as_deref(), Some("vit_small_patch16_224"));
     let preprocessing = found.preprocessing.unwrap();
@@ -71,7 +71,7 @@ fn arguments_change_the_shape() {
     let vit = found.architecture.unwrap();
     assert_eq!((vit.embed_dim, vit.depth, vit.reg_tokens), (32, 2, 3));
     assert_eq!(vit.global_pool, crate::backbone::GlobalPool::Avg);
-    // timm sets the pictures' size to that of the arguments
+    // timm sets the images' size to that of the arguments
     assert_eq!(found.preprocessing.unwrap().image_size, 96);
     // of a known shape the name stays
     config["model_args"] = json!({"img_size": 96, "drop_path_rate": 0.1});
@@ -100,7 +100,7 @@ fn what_is_not_supported_is_named() {
             "model_args" => config[key] = value,
             _ => config["pretrained_cfg"][key] = value,
         }
-        // pictures need not be prepared: training does so by its own settings
+        // images need not be prepared: training does so by its own settings
         let message = match described(config) {
             Ok(described) => described.refused.unwrap(),
             Err(message) => message,

@@ -142,7 +142,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     fn origin(&self) -> Origin<'_> {
         Origin {
             config: &self.config,
-            data: Some(&self.pictures.card),
+            data: Some(&self.images.card),
             step: self.step,
         }
     }
@@ -155,8 +155,8 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     fn show_patches(&self, observer: &mut dyn Observer) -> Result<()> {
         let (guard, device) = (&self.setup.guard, self.trainer.device());
         let teacher = &self.trainer.method.teacher.backbone;
-        let (pictures, augment) = (&self.pictures.train, &self.config.augment);
-        let shown = patch_colors::<B::InnerBackend, _>(teacher, pictures, augment, guard, device)?;
+        let (images, augment) = (&self.images.train, &self.config.augment);
+        let shown = patch_colors::<B::InnerBackend, _>(teacher, images, augment, guard, device)?;
         if !shown.is_empty() {
             observer.patches(self.step, &shown);
         }
@@ -171,7 +171,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         observer.evaluating(due.when);
         let evaluator = Evaluator {
             config: &self.config,
-            pictures: &self.pictures,
+            images: &self.images,
             guard: &self.setup.guard,
             stop: self.setup.stop,
             ranks: self.ranks(),

@@ -44,7 +44,7 @@ pub(super) struct TrainLoop<'a, B: TrainBackend, M: TrainBackbone<B>> {
     loader: Loader,
     /// The batch of the next step, where it was sent to the device before that step.
     ahead: Option<Result<StepInput<B>>>,
-    pictures: RunImages,
+    images: RunImages,
     /// Steps done.
     step: usize,
     window: MetricsWindow,
@@ -69,7 +69,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
         config: RunConfig,
         folder: RunFolder,
         loader: Loader,
-        pictures: RunImages,
+        images: RunImages,
         (from, monitor): (Option<&Manifest>, HealthMonitor),
     ) -> Self {
         let step = from.map_or(0, |from| from.step);
@@ -83,7 +83,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             folder,
             loader,
             ahead: None,
-            pictures,
+            images,
             step,
             window: MetricsWindow::new(),
             reported: Vec::new(),
@@ -102,12 +102,12 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
 
     /// Whether teachers are compared with each other.
     pub fn compares_teachers(&self) -> bool {
-        self.config.keep_best || self.pictures.val.is_some()
+        self.config.keep_best || self.images.val.is_some()
     }
 
     /// What they are compared by.
     fn measure(&self) -> Measure {
-        match self.pictures.val {
+        match self.images.val {
             Some(_) => Measure::Knn,
             None => Measure::RankMe,
         }
@@ -128,7 +128,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             self.note_skipped(observer);
             match sound {
                 Ok(()) => {}
-                // `stop` also ends a wait for pictures
+                // `stop` also ends a wait for images
                 Err(Error::Stopped) => return Err(self.interrupted(observer)),
                 Err(error @ Error::NotFinite { .. }) if self.may_roll_back() => {
                     self.roll_back(&error.to_string(), observer)?;
@@ -194,7 +194,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
         ));
         // those at hand are batches of later steps
         self.ahead = None;
-        self.loader = loader(&self.config, self.pictures.train.clone(), to, ranks)?;
+        self.loader = loader(&self.config, self.images.train.clone(), to, ranks)?;
         // the findings of the discarded steps must not count towards the next rollback
         self.monitor = HealthMonitor::new(self.config.method.prototypes());
         self.reported.clear();

@@ -80,7 +80,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         Ok((input, rates))
     }
 
-    /// The batch of the next step on the device, and the seconds of the wait for its pictures.
+    /// The batch of the next step on the device, and the seconds of the wait for its images.
     fn next_input(&mut self) -> Result<(StepInput<B>, f64)> {
         if self.setup.stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped);

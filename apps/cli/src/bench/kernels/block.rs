@@ -8,7 +8,7 @@ use ibot::kernels::{
     AttentionInput, Gpu, IbotBackend, LayerNormInput, LinearBackwardInput, LinearInput, reference,
 };
 
-/// Images, tokens and heads of 64: ViT-Ti/16 at 64 x 64, two views of 32 pictures.
+/// Images, tokens and heads of 64: ViT-Ti/16 at 64 x 64, two views of 32 images.
 const IMAGES: usize = 64;
 const TOKENS: usize = 17;
 const HEADS: usize = 3;

@@ -5,13 +5,13 @@ use ibot::masking::{MaskRatio, masked_count};
 
 use super::super::size::StepSize;
 
-/// Global views a picture.
+/// Global views an image.
 const VIEWS: usize = 2;
 
 /// Lengths of a step; as in the method's defaults, student and teacher have a head each for class tokens and for patches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sizes {
-    /// Views of all pictures.
+    /// Views of all images.
     pub images: u64,
     /// Entries of a view.
     pub pixels: u64,
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_of_64_pictures_has_the_rows_of_the_documents() {
+    fn a_step_of_64_images_has_the_rows_of_the_documents() {
         let size = StepSize {
             batch_size: 64,
             ..StepSize::default()

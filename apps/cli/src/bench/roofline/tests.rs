@@ -13,7 +13,7 @@ fn of(size: &StepSize) -> Vec<Part> {
     Sizes::of(size, Kind::Gpu).unwrap().parts()
 }
 
-/// timm says 4.61 G multiply-adds of a picture for ViT-S/16 at 224 (`vit_small_patch16_224`, its results table); this step
+/// timm says 4.61 G multiply-adds of an image for ViT-S/16 at 224 (`vit_small_patch16_224`, its results table); this step
 /// leaves out most of the last block's second half.
 #[test]
 fn a_forward_pass_is_as_large_as_timm_says() {
@@ -28,8 +28,8 @@ fn a_forward_pass_is_as_large_as_timm_says() {
         let is_head = part.name.contains("heads") || part.name.contains("prototypes");
         part.phase == Phase::Forward && !is_head
     });
-    let pictures = 2 * sizes.images; // of both networks
-    let each = backbone.map(|part| part.work.multiply_adds).sum::<u64>() / pictures;
+    let images = 2 * sizes.images; // of both networks
+    let each = backbone.map(|part| part.work.multiply_adds).sum::<u64>() / images;
     assert!((4.59e9..4.63e9).contains(&(each as f64)), "{each}");
 }
 

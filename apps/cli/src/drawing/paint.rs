@@ -1,4 +1,4 @@
-//! Boxes and single pixels; what falls outside the picture is left out.
+//! Boxes and single pixels; what falls outside the image is left out.
 
 use image::{Rgb, RgbImage};
 

@@ -1,4 +1,4 @@
-//! The labeled pictures: those to train on, and those that are held out.
+//! The labeled images: those to train on, and those that are held out.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,18 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::data::{
-    AugmentConfig, FolderConfig, ImageFolder, PictureSource as _, check_source, eval_batches,
+    AugmentConfig, FolderConfig, ImageFolder, ImageSource as _, check_source, eval_batches,
 };
 use crate::error::{Error, Result, counted, printable};
 use crate::eval::stratified_split;
 use crate::finetune::observer::FinetuneObserver;
 
-/// Which pictures the accuracy of each epoch is measured on.
+/// Which images the accuracy of each epoch is measured on.
 #[derive(Debug, Clone, PartialEq)]
 pub enum HeldOut {
     /// Those of another folder, whose classes are among those of the first.
     Folder(PathBuf),
-    /// This share of each class, at least one picture.
+    /// This share of each class, at least one image.
     Share(f64),
 }
 
@@ -30,14 +30,14 @@ impl fmt::Display for HeldOut {
     }
 }
 
-/// Pictures in two parts, labeled by the same classes.
-pub(super) struct Pictures {
+/// Images in two parts, labeled by the same classes.
+pub(super) struct LabeledImages {
     pub train: Arc<ImageFolder>,
     pub held_out: Arc<ImageFolder>,
 }
 
 impl HeldOut {
-    /// Checks what needs no scan of the pictures in `data`.
+    /// Checks what needs no scan of the images in `data`.
     ///
     /// # Errors
     /// [`Error::Config`] for a share that is none, [`Error::Io`] for a folder that is not there.
@@ -54,13 +54,13 @@ impl HeldOut {
     }
 }
 
-impl Pictures {
-    /// Scans the folders, for one process of `ranks`, and takes the held-out pictures out of those to train on where they are a
+impl LabeledImages {
+    /// Scans the folders, for one process of `ranks`, and takes the held-out images out of those to train on where they are a
     /// fraction of them.
     ///
     /// # Errors
-    /// [`Error::Data`] where there are fewer than two classes, a class with too few pictures, or a held-out class that is
-    /// not trained on; [`Error::Loader`] where no held-out picture can be decoded; [`Error::Stopped`] soon after `stop` is
+    /// [`Error::Data`] where there are fewer than two classes, a class with too few images, or a held-out class that is
+    /// not trained on; [`Error::Loader`] where no held-out image can be decoded; [`Error::Stopped`] soon after `stop` is
     /// raised.
     pub fn scan(
         data: &Path,
@@ -97,7 +97,7 @@ impl Pictures {
                 (folder.part(&train), other.part(&places))
             }
             HeldOut::Share(share) => {
-                refuse_single_pictures(data, &folder)?;
+                refuse_single_images(data, &folder)?;
                 let split = stratified_split(&labels, *share, seed);
                 let train = labeled(&labels, split.kept);
                 let held_out = labeled(&labels, split.held_out);
@@ -109,7 +109,7 @@ impl Pictures {
         Ok(Self { train, held_out })
     }
 
-    /// Share of the held-out pictures in their most frequent class.
+    /// Share of the held-out images in their most frequent class.
     pub fn most_frequent_class(&self) -> f64 {
         let counts = counts(&self.held_out);
         let most = counts.into_iter().max().unwrap_or_default();
@@ -117,7 +117,7 @@ impl Pictures {
     }
 }
 
-/// Whether any of the pictures to test on can be decoded, which would else be known after a whole epoch.
+/// Whether any of the images to test on can be decoded, which would else be known after a whole epoch.
 fn check_usable(held_out: &Arc<ImageFolder>, stop: &AtomicBool) -> Result<()> {
     let mut single = eval_batches(held_out.clone(), &AugmentConfig::default(), 1, 1)?;
     let first = single.next_until(stop).transpose();
@@ -127,7 +127,7 @@ fn check_usable(held_out: &Arc<ImageFolder>, stop: &AtomicBool) -> Result<()> {
     })
 }
 
-/// Number of pictures of each class.
+/// Number of images of each class.
 fn counts(folder: &ImageFolder) -> Vec<usize> {
     let mut counts = vec![0_usize; folder.classes().len()];
     for label in folder.labels().into_iter().flatten() {
@@ -152,14 +152,14 @@ fn scan(
     Ok(folder)
 }
 
-/// The indices of pictures that have a class.
+/// The indices of images that have a class.
 fn labeled(labels: &[Option<usize>], places: impl IntoIterator<Item = usize>) -> Vec<usize> {
     let places = places.into_iter();
     places.filter(|place| labels[*place].is_some()).collect()
 }
 
-/// A class of one picture cannot be in both parts.
-fn refuse_single_pictures(path: &Path, folder: &ImageFolder) -> Result<()> {
+/// A class of one image cannot be in both parts.
+fn refuse_single_images(path: &Path, folder: &ImageFolder) -> Result<()> {
     let counts = counts(folder);
     let single = counts.iter().zip(folder.classes());
     let single: Vec<&str> = single

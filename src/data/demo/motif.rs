@@ -1,4 +1,4 @@
-//! The demo's pictures: one motif in a random pose, size, tint, light and noise.
+//! The demo's images: one motif in a random pose, size, tint, light and noise.
 //!
 //! Every pixel is the same on every machine: only `+ - * /`, `floor`, remainder, `abs` and `sqrt` (exact in IEEE 754)
 //! touch it, no `sin`, `cos` or `ln`. That is why an orientation is a unit vector rather than an angle.
@@ -16,10 +16,10 @@ pub(super) const SIDE: u32 = 40;
 const SAMPLES: u32 = 3;
 /// Points per side of the lattice behind `blobs`.
 const LATTICE: usize = 12;
-/// Seed of the whole set; with the version in the marker file it names the pictures for good.
+/// Seed of the whole set; with the version in the marker file it names the images for good.
 const SEED: u64 = 0x0069_424f_5421;
 
-/// What a picture shows, and so its class; color, size and pose say nothing about it.
+/// What an image shows, and so its class; color, size and pose say nothing about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Motif {
     Blobs,
@@ -52,15 +52,15 @@ pub(super) const CLASSES: [(&str, Motif); 12] = [
     ("zigzag", Motif::Zigzag),
 ];
 
-/// Which half of the set a picture belongs to; the two never share random numbers.
+/// Which half of the set an image belongs to; the two never share random numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Split {
     Train,
     Test,
 }
 
-/// Picture number `number` of class number `class` (see [`CLASSES`]).
-pub(super) fn picture(motif: Motif, class: usize, split: Split, number: usize) -> RgbImage {
+/// Image number `number` of class number `class` (see [`CLASSES`]).
+pub(super) fn image(motif: Motif, class: usize, split: Split, number: usize) -> RgbImage {
     let index = ((class as u64) << 32) | number as u64;
     let mut random = Random::new(SEED, split as u64, index, Stream::Demo);
     let form = Form::random(motif, &mut random);
@@ -72,7 +72,7 @@ pub(super) fn picture(motif: Motif, class: usize, split: Split, number: usize) -
     })
 }
 
-/// Center of a pixel, with the picture spanning [-1, 1] both ways.
+/// Center of a pixel, with the image spanning [-1, 1] both ways.
 fn position(column: u32, row: u32) -> [f64; 2] {
     [column, row].map(|at| (2.0 * f64::from(at) + 1.0) / f64::from(SIDE) - 1.0)
 }
@@ -106,16 +106,16 @@ fn fraction(x: f64) -> f64 {
     x - x.floor()
 }
 
-/// The geometry of one picture.
+/// The geometry of one image.
 struct Form {
     motif: Motif,
     /// Unit vector of the motif's first axis.
     axis: [f64; 2],
-    /// Middle of the motif in the picture.
+    /// Middle of the motif in the image.
     center: [f64; 2],
     /// Shift of a texture in periods.
     phase: [f64; 2],
-    /// Periods per unit of length; half the picture is one unit.
+    /// Periods per unit of length; half the image is one unit.
     frequency: f64,
     /// Size of a shape in units of length.
     radius: f64,
@@ -153,7 +153,7 @@ impl Form {
         inside as f64 / f64::from(SAMPLES * SAMPLES)
     }
 
-    /// Whether a point of the picture lies on the motif.
+    /// Whether a point of the image lies on the motif.
     fn inside(&self, point: [f64; 2]) -> bool {
         let [x, y] = [point[0] - self.center[0], point[1] - self.center[1]];
         let [cos, sin] = self.axis;
@@ -253,7 +253,7 @@ fn u_or_v(u: f64, v: f64, width: f64) -> bool {
     fraction(u) < width || fraction(v) < width
 }
 
-/// Colors and light of one picture, drawn without a look at its class.
+/// Colors and light of one image, drawn without a look at its class.
 struct Light {
     /// Figure brighter than ground (1) or darker (-1).
     polarity: f64,
@@ -284,7 +284,7 @@ impl Light {
 
     /// Gray values with the mean and deviation of this light, the way a camera meters a scene.
     ///
-    /// Without metering and with stronger tints, brightness and color tell a picture's two views from the rest of the
+    /// Without metering and with stronger tints, brightness and color tell an image's two views from the rest of the
     /// batch, and training settles on that: 300 steps in PyTorch took k-NN from 0.29 to 0.32, or 0.45 to 0.52 metered.
     fn metered(&self, form: &Form) -> Vec<f64> {
         let places = (0..SIDE).flat_map(|row| (0..SIDE).map(move |column| (column, row)));
@@ -301,7 +301,7 @@ impl Light {
             .map(|gray| (gray - mean) * (gray - mean))
             .sum::<f64>()
             / count;
-        // A lattice of `blobs` may leave the whole picture one color.
+        // A lattice of `blobs` may leave the whole image one color.
         let scale = self.contrast / variance.sqrt().max(0.05);
         raw.into_iter()
             .map(|gray| self.exposure + scale * (gray - mean))
@@ -320,11 +320,11 @@ impl Light {
 mod tests {
     use super::*;
 
-    /// Mean red, green and blue of a picture.
-    fn mean_color(picture: &RgbImage) -> [f64; 3] {
-        let count = f64::from(picture.width() * picture.height());
+    /// Mean red, green and blue of an image.
+    fn mean_color(image: &RgbImage) -> [f64; 3] {
+        let count = f64::from(image.width() * image.height());
         [0, 1, 2].map(|channel| {
-            picture
+            image
                 .pixels()
                 .map(|pixel| f64::from(pixel.0[channel]))
                 .sum::<f64>()
@@ -337,9 +337,9 @@ mod tests {
     }
 
     #[test]
-    fn equal_numbers_give_equal_pictures() {
+    fn equal_numbers_give_equal_images() {
         for (class, (_, motif)) in CLASSES.into_iter().enumerate() {
-            let draw = |split, number| picture(motif, class, split, number);
+            let draw = |split, number| image(motif, class, split, number);
             assert_eq!(draw(Split::Train, 3), draw(Split::Train, 3));
             assert_ne!(draw(Split::Train, 3), draw(Split::Train, 4));
             assert_ne!(draw(Split::Train, 3), draw(Split::Test, 3));
@@ -351,7 +351,7 @@ mod tests {
         let colors = |split, count| {
             let draw = move |class: usize| {
                 let (_, motif) = CLASSES[class];
-                (0..count).map(move |n| mean_color(&picture(motif, class, split, n)))
+                (0..count).map(move |n| mean_color(&image(motif, class, split, n)))
             };
             (0..CLASSES.len())
                 .map(|class| draw(class).collect::<Vec<_>>())

@@ -1,11 +1,11 @@
-//! Short unique names for drawings of pictures.
+//! Short unique names for drawings of images.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 
-/// The names of one picture.
+/// The names of one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PictureName {
+pub struct ImageName {
     /// Start of its file names: `cat`, or `a-cat` if `b/cat.png` is there too.
     pub file: String,
     /// Title: `cat.png`, or `a/cat.png`.
@@ -15,7 +15,7 @@ pub struct PictureName {
 /// A name for each path: its file name, with as many parent folders as make it unique. Names that stay equal (one path
 /// twice, `a.png` and `a.jpg`) are numbered in order. Upper and lower case count as equal, for file systems that do not
 /// distinguish them.
-pub fn picture_names<P: AsRef<Path>>(paths: &[P]) -> Vec<PictureName> {
+pub fn image_names<P: AsRef<Path>>(paths: &[P]) -> Vec<ImageName> {
     let parts: Vec<Vec<String>> = paths.iter().map(|path| parts(path.as_ref())).collect();
     let mut depths = vec![1; paths.len()];
     let name =
@@ -56,7 +56,7 @@ pub fn picture_names<P: AsRef<Path>>(paths: &[P]) -> Vec<PictureName> {
                 .iter()
                 .map(String::as_str)
                 .chain([last.as_ref()]);
-            PictureName {
+            ImageName {
                 file: file.unwrap_or(plain),
                 title: title.collect::<Vec<_>>().join("/"),
             }
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     fn names(paths: &[&str]) -> Vec<String> {
-        let named = picture_names(paths).into_iter();
+        let named = image_names(paths).into_iter();
         named
             .map(|name| format!("{} {}", name.file, name.title))
             .collect()
@@ -97,7 +97,7 @@ mod tests {
             names(&["/x/a/1.png", "/y/a/1.png"]),
             ["x-a-1 x/a/1.png", "y-a-1 y/a/1.png"]
         );
-        // a longer name may be that of another picture
+        // a longer name may be that of another image
         assert_eq!(
             names(&["a/1.png", "b/1.png", "c/a-1.png"]),
             ["a-1 a/1.png", "b-1 b/1.png", "c-a-1 c/a-1.png"]

@@ -1,4 +1,4 @@
-//! The pictures of a source for the workers: reports each unusable one once, and keeps a small set in memory.
+//! The images of a source for the workers: reports each unusable one once, and keeps a small set in memory.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use image::RgbImage;
 
-use crate::data::PictureSource;
+use crate::data::ImageSource;
 use crate::data::folder::reason;
 use crate::data::stored::check_server;
 use crate::error::{Error, Result, printable};
 use crate::lock::lock;
 
-pub(super) struct Pictures {
-    source: Arc<dyn PictureSource>,
-    /// One place for every picture; None where they are too many.
+pub(super) struct Images {
+    source: Arc<dyn ImageSource>,
+    /// One place for every image; None where they are too many.
     cache: Option<Vec<OnceLock<Arc<RgbImage>>>>,
     /// Those that could not be read: few of many.
     unusable: RwLock<HashSet<usize>>,
@@ -29,9 +29,9 @@ struct SkipLog {
     fresh: Vec<(PathBuf, String)>,
 }
 
-impl Pictures {
-    /// Keeps decoded pictures in memory if all of them take at most `cache_bytes`.
-    pub fn new(source: Arc<dyn PictureSource>, cache_bytes: u64) -> Self {
+impl Images {
+    /// Keeps decoded images in memory if all of them take at most `cache_bytes`.
+    pub fn new(source: Arc<dyn ImageSource>, cache_bytes: u64) -> Self {
         let count = source.len();
         let is_small = source.decoded_bytes() <= cache_bytes;
         Self {
@@ -42,45 +42,45 @@ impl Pictures {
         }
     }
 
-    pub fn source(&self) -> &dyn PictureSource {
+    pub fn source(&self) -> &dyn ImageSource {
         &*self.source
     }
 
-    /// Bytes of picture `index` while it is decoded. None where pictures are kept, which have a bound of their own.
+    /// Bytes of image `index` while it is decoded. None where images are kept, which have a bound of their own.
     pub fn decoding_bytes(&self, index: usize) -> usize {
         match self.cache {
             Some(_) => 0,
-            None => usize::try_from(self.source.picture_bytes(index)).unwrap_or(usize::MAX),
+            None => usize::try_from(self.source.image_bytes(index)).unwrap_or(usize::MAX),
         }
     }
 
-    /// Picture `index`; None if it cannot be read.
+    /// Image `index`; None if it cannot be read.
     ///
     /// # Errors
-    /// The server of the pictures fails.
+    /// The server of the images fails.
     pub fn get(&self, index: usize) -> Result<Option<Arc<RgbImage>>> {
         let place = self.cache.as_ref().map(|cache| &cache[index]);
-        if let Some(picture) = place.and_then(OnceLock::get) {
-            return Ok(Some(picture.clone()));
+        if let Some(image) = place.and_then(OnceLock::get) {
+            return Ok(Some(image.clone()));
         }
         let unusable = self.unusable.read().unwrap_or_else(PoisonError::into_inner);
         if unusable.contains(&index) {
             return Ok(None);
         }
         drop(unusable);
-        let decoded = self.source.decode(index).and_then(|picture| {
-            if picture.is_empty() {
+        let decoded = self.source.decode(index).and_then(|image| {
+            if image.is_empty() {
                 return Err(Error::data(self.source.name(index), "it has no pixels"));
             }
-            Ok(Arc::new(picture))
+            Ok(Arc::new(image))
         });
         match decoded {
-            Ok(picture) => {
+            Ok(image) => {
                 if let Some(place) = place {
-                    // another worker may have stored the same picture first
-                    let _ = place.set(picture.clone());
+                    // another worker may have stored the same image first
+                    let _ = place.set(image.clone());
                 }
-                Ok(Some(picture))
+                Ok(Some(image))
             }
             Err(error) => {
                 let name = self.source.name(index);
@@ -103,14 +103,14 @@ impl Pictures {
         }
     }
 
-    /// Picture `index` or, if it cannot be read, the next one that can, wrapping around at the end; and its index.
+    /// Image `index` or, if it cannot be read, the next one that can, wrapping around at the end; and its index.
     pub fn get_or_next(&self, index: usize) -> Result<(usize, Arc<RgbImage>)> {
         let count = self.source.len();
         (index..count)
             .chain(0..index.min(count))
             .find_map(|index| {
-                let picture = self.get(index).transpose()?;
-                Some(picture.map(|picture| (index, picture)))
+                let image = self.get(index).transpose()?;
+                Some(image.map(|image| (index, image)))
             })
             .unwrap_or_else(|| Err(self.none_usable()))
     }
@@ -129,18 +129,18 @@ impl Pictures {
             .len()
     }
 
-    /// The pictures that could not be read, and why, since the last call.
+    /// The images that could not be read, and why, since the last call.
     pub fn take_skipped(&self) -> Vec<(PathBuf, String)> {
         let mut log = lock(&self.log);
         std::mem::take(&mut log.fresh)
     }
 }
 
-/// The error of pictures of which none could be decoded; `first` is one, and why.
-pub(crate) fn none_usable(pictures: usize, first: Option<&(PathBuf, String)>) -> Error {
+/// The error of images of which none could be decoded; `first` is one, and why.
+pub(crate) fn none_usable(images: usize, first: Option<&(PathBuf, String)>) -> Error {
     let first = first.map(|(path, reason)| format!("; the first: {}: {reason}", printable(path)));
     Error::Loader(format!(
-        "none of the {pictures} images could be decoded{}",
+        "none of the {images} images could be decoded{}",
         first.unwrap_or_default()
     ))
 }

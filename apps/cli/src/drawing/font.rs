@@ -68,7 +68,7 @@ impl Text {
         self.layout(text).1.ceil() as u32
     }
 
-    /// Draws a line whose letters stand on y = `baseline`, from `x` on; what falls outside the picture is left out.
+    /// Draws a line whose letters stand on y = `baseline`, from `x` on; what falls outside the image is left out.
     pub(super) fn draw(
         self,
         image: &mut RgbImage,
@@ -123,7 +123,7 @@ pub(super) fn draw_title(image: &mut RgbImage, title: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::picture::paint::PAPER;
+    use crate::drawing::paint::PAPER;
 
     #[test]
     fn both_files_are_fonts() {
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn text_outside_the_picture_is_left_out() {
+    fn text_outside_the_image_is_left_out() {
         let mut image = RgbImage::from_pixel(8, 8, PAPER);
         TITLE.draw(&mut image, [-4, 6], "M\u{e9}\u{65e5}", INK);
         assert!(image.pixels().any(|pixel| pixel.0[0] < 128));

@@ -1,4 +1,4 @@
-//! A map of values over the picture that it belongs to, at the picture's resolution.
+//! A map of values over the image that it belongs to, at the image's resolution.
 
 use image::imageops::{FilterType, resize};
 use image::{ImageBuffer, Luma, Rgb, RgbImage};
@@ -6,18 +6,18 @@ use image::{ImageBuffer, Luma, Rgb, RgbImage};
 /// Share of the color where the value is `high`.
 const STRONGEST: f32 = 0.75;
 
-/// The picture in color, and over it the values of a grid, interpolated: nothing at `low` and below, yellow, then red at `high`
+/// The image in color, and over it the values of a grid, interpolated: nothing at `low` and below, yellow, then red at `high`
 /// and above.
 ///
 /// # Shapes
 /// `values` is `[rows, columns]` = `grid`, row by row, the first at the top left; a value that is not finite counts as `low`.
 pub fn heat_overlay(
-    picture: &RgbImage,
+    image: &RgbImage,
     values: &[f32],
     [rows, columns]: [usize; 2],
     [low, high]: [f32; 2],
 ) -> RgbImage {
-    let mut shown = picture.clone();
+    let mut shown = image.clone();
     let range = (high - low).max(f32::MIN_POSITIVE);
     let level = |value: &f32| match value.is_finite() {
         true => ((value - low) / range).clamp(0.0, 1.0),
@@ -28,7 +28,7 @@ pub fn heat_overlay(
     let Some(grid) = grid.filter(|grid| grid.width() * grid.height() > 0) else {
         return shown;
     };
-    let (width, height) = picture.dimensions();
+    let (width, height) = image.dimensions();
     let levels = resize(&grid, width, height, FilterType::Triangle);
     for (pixel, level) in shown.pixels_mut().zip(levels.pixels()) {
         let level = level.0[0].clamp(0.0, 1.0);
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn high_values_are_red_and_low_ones_the_picture() {
+    fn high_values_are_red_and_low_ones_the_image() {
         let blue = RgbImage::from_pixel(60, 30, Rgb([0, 0, 200]));
         let map = heat_overlay(&blue, &[0.0, 0.5, 9.0], [1, 3], [0.5, 1.0]);
         assert_eq!(*map.get_pixel(3, 15), Rgb([0, 0, 200]));
@@ -60,10 +60,10 @@ mod tests {
     fn odd_input_is_drawn() {
         for (width, height) in [(0, 0), (1, 3), (300, 20)] {
             for values in [&[][..], &[f32::NAN; 6], &[1.0; 6], &[f32::MAX; 6]] {
-                let picture = RgbImage::new(width, height);
-                let map = heat_overlay(&picture, values, [2, 3], [1.0, 1.0]);
+                let image = RgbImage::new(width, height);
+                let map = heat_overlay(&image, values, [2, 3], [1.0, 1.0]);
                 assert_eq!(map.dimensions(), (width, height));
-                heat_overlay(&picture, values, [0, 0], [0.0, 1.0]);
+                heat_overlay(&image, values, [0, 0], [0.0, 1.0]);
             }
         }
     }

@@ -83,7 +83,7 @@ struct Entry {
 type Drawn<B> = std::result::Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
 
 impl LineChart {
-    /// As a picture of 960 x 600 pixels, higher where the legend has more than three rows.
+    /// As an image of 960 x 600 pixels, higher where the legend has more than three rows.
     ///
     /// # Errors
     /// None is known; those of plotters are passed on.
