@@ -54,7 +54,7 @@ fn shapes(images: &Path, masks: &Path, count: u64, seed: u64) {
 /// A tiny model, and folders of shapes with their masks.
 fn with_shapes(name: &str) -> (Trained, String, String) {
     let trained = trained_as(name, &["--steps", "2"]);
-    let (images, masks) = (trained.out("images"), trained.out("masks"));
+    let (images, masks) = (trained.out("shapes"), trained.out("masks"));
     shapes(images.as_ref(), masks.as_ref(), 40, 1);
     (trained, images, masks)
 }
@@ -167,8 +167,8 @@ fn masks_of_other_folders_are_found() {
     // the same as parts of one data set
     let parts = trained.out("parts");
     for (from, part) in [
-        (&images, "images/train"),
-        (&val, "images/val"),
+        (&images, "shapes/train"),
+        (&val, "shapes/val"),
         (&masks, "masks/train"),
         (&val_masks, "masks/val"),
     ] {
@@ -302,10 +302,10 @@ fn masks_that_do_not_fit_are_refused() {
     all(0);
     refused(
         &with(&["--masks", &masks]),
-        &["images", "class 0", "such as 1"],
+        &["shapes", "class 0", "such as 1"],
     );
     all(255);
-    refused(&with(&["--masks", &masks]), &["images", "ignored (255)"]);
+    refused(&with(&["--masks", &masks]), &["shapes", "ignored (255)"]);
     // one of another size
     GrayImage::new(64, 60)
         .save(Path::new(&masks).join("1.png"))

@@ -59,7 +59,7 @@ fn refusals_come_before_the_work() {
     let query = format!("{data}/odd/1.png");
     let [nowhere, inside, sheet, long] = [
         trained.scratch.path("nowhere/x.npy"),
-        format!("{data}/sheets"),
+        format!("{data}/drawn"),
         trained.scratch.path("found.xyz"),
         trained.scratch.path(&format!("{}.npy", "n".repeat(245))),
     ];
