@@ -100,8 +100,8 @@ impl EmbedderHandle {
 
     /// Frees the model and loads it on another device: after [`Error::Device`], or to move it.
     ///
-    /// For a [`DeviceRequest::Choose`] whose device was lost, that adapter is reopened;
-    /// `rebuild(BackendChoice::Flex)` goes to the CPU. The app's own device cannot be opened here: adopt another.
+    /// A device that ibot opened is opened again by itself, for the next job after it failed; `rebuild(BackendChoice::Flex)` goes to
+    /// the CPU. The app's own device cannot be opened here: adopt another.
     ///
     /// # Errors
     /// The job's: those of [`EmbedderHandle::load`]. Then there is no model until the next `rebuild`.

@@ -104,14 +104,11 @@ impl Worker {
         self.loaded().map(ModelInfo::new)
     }
 
-    /// The device: chosen once, and again after a rebuild.
+    /// The device: chosen once, and again after a rebuild; opened again if it failed.
     fn selected(&mut self) -> Result<Selected> {
-        if let Some(selected) = &self.selected {
-            return Ok(selected.clone());
-        }
-        let selected = match &self.config.device {
-            DeviceRequest::Choose(choice, device) => select(*choice, device.as_deref())?,
-            DeviceRequest::Selected(selected) => selected.clone(),
+        let selected = match (&self.selected, &self.config.device) {
+            (Some(selected), _) | (None, DeviceRequest::Selected(selected)) => selected.clone(),
+            (None, DeviceRequest::Choose(choice, device)) => select(*choice, device.as_deref())?,
         };
         let selected = reopened_if_lost(selected)?;
         self.selected = Some(selected.clone());

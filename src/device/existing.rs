@@ -3,7 +3,7 @@
 //! cubecl asks the *adapter* which features and workgroup sizes its kernels may use (cubecl-wgpu 0.10.0, `create_server`),
 //! so a device that was requested with less takes kernels that it cannot run. [`device_descriptor`] requests enough.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use burn_wgpu::{WgpuSetup, init_device};
 use wgpu::Features;
@@ -11,10 +11,12 @@ use wgpu::Features;
 use crate::device::adapters::AdapterSummary;
 use crate::device::api::Api;
 use crate::device::choice::Selected;
+use crate::device::matrices::Cooperative;
 use crate::device::opening::{runtime_options, use_one_stream};
 use crate::device::panics;
 use crate::device::registry::{Guarded, OnError, OnLost, Owner};
 use crate::error::{Error, Result};
+use crate::lock::lock;
 
 /// Features that burn uses wherever the adapter has them.
 const USED: [(Features, &str); 6] = [
@@ -92,7 +94,7 @@ impl ExistingDevice {
     fn adopt_for(self, owner: Owner) -> Result<Selected> {
         let api = api_of(&self.adapter)?;
         let adapter = AdapterSummary::new(0, api, &self.adapter);
-        check(&adapter, &self.adapter, &self.device)?;
+        check(&adapter, &self.adapter, &self.device, owner)?;
         // what this device may bind, which may be less than its adapter could
         let granted = AdapterSummary {
             limits: self.device.limits().into(),
@@ -132,26 +134,38 @@ impl std::fmt::Debug for ExistingDevice {
 }
 
 /// How to request a device of `adapter` that burn can share: the adapter's limits, and those of its features that burn
-/// uses. An application adds its own features to `required_features`.
+/// uses, with cooperative matrices where `IBOT_COOPERATIVE` asks for them. An application adds its own features to
+/// `required_features`.
 #[must_use]
 pub fn device_descriptor(adapter: &wgpu::Adapter) -> wgpu::DeviceDescriptor<'static> {
     let used = USED
         .iter()
         .fold(Features::empty(), |all, used| all | used.0);
+    // a name that is none is told where the device is watched
+    let (asked, experimental_features) = match Cooperative::asked_for() {
+        Ok(Some(_)) => (
+            Features::EXPERIMENTAL_COOPERATIVE_MATRIX,
+            // SAFETY: the user asked for kernels with it; this crate uses no other experimental feature.
+            unsafe { wgpu::ExperimentalFeatures::enabled() },
+        ),
+        _ => (Features::empty(), wgpu::ExperimentalFeatures::disabled()),
+    };
     wgpu::DeviceDescriptor {
         label: Some("ibot"),
-        required_features: adapter.features() & used,
+        required_features: adapter.features() & (used | asked),
         required_limits: adapter.limits(),
+        experimental_features,
         // burn takes large pieces of memory as it is
         memory_hints: wgpu::MemoryHints::MemoryUsage,
         ..wgpu::DeviceDescriptor::default()
     }
 }
 
-/// A working device of the same adapter: the selected one or, if that was lost, the adapter reopened.
+/// A working device of the same adapter: the selected one or, if that failed, another one that is open, or the adapter opened
+/// again. The failed device gives its memory back.
 ///
 /// # Errors
-/// [`Error::Device`] where the adapter cannot be opened, or the lost device is an application's own.
+/// [`Error::Device`] where the adapter cannot be opened, or the failed device is an application's own.
 pub fn reopened_if_lost(selected: Selected) -> Result<Selected> {
     let Selected::Wgpu { device, adapter } = &selected else {
         return Ok(selected);
@@ -168,6 +182,14 @@ pub fn reopened_if_lost(selected: Selected) -> Result<Selected> {
             "{lost}\nThe device belongs to the application: adopt another one, or compute on the CPU"
         )));
     }
+    // two threads that find it broken open it once
+    static OPENING: Mutex<()> = Mutex::new(());
+    let _opening = lock(&OPENING);
+    if let Some(device) = Guarded::lock(|guarded| guarded.sound(adapter)) {
+        let adapter = adapter.clone();
+        return Ok(Selected::Wgpu { device, adapter });
+    }
+    guard.destroy();
     log::info!("reopening {}: {lost}", adapter.title());
     open_again(adapter)
 }
@@ -200,11 +222,20 @@ fn api_of(adapter: &wgpu::Adapter) -> Result<Api> {
 }
 
 /// Whether the device has all that burn would use on its adapter.
-fn check(summary: &AdapterSummary, adapter: &wgpu::Adapter, device: &wgpu::Device) -> Result<()> {
+fn check(
+    summary: &AdapterSummary,
+    adapter: &wgpu::Adapter,
+    device: &wgpu::Device,
+    owner: Owner,
+) -> Result<()> {
     let title = summary.title();
     if cfg!(feature = "vulkan") && summary.api == Api::Vulkan {
+        let reason = match owner {
+            Owner::App => "cannot share an application's device: build without it",
+            Owner::Burn => "cannot open a device again: start the program again",
+        };
         return Err(Error::Device(format!(
-            "{title}: a build with the feature vulkan cannot share an application's device: build without it"
+            "{title}: a build with the feature vulkan {reason}"
         )));
     }
     let mut lacks = lacking_features(adapter.features(), device.features());

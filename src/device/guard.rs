@@ -163,7 +163,7 @@ impl GpuGuard {
         self.watchdog.check_done();
         if self.adapter.api == Api::Dx12 {
             // a fence of a device that was removed says that all is done; a submission says that it was removed
-            self.setup.queue.submit([]);
+            panics::own_call(|| self.setup.queue.submit([]));
         }
         self.poll(wgpu::PollType::Poll);
         self.check()
@@ -231,6 +231,22 @@ impl GpuGuard {
         if let Err(error) = self.synchronize().and_then(|()| self.catch(cleanup)) {
             log::debug!("memory is not freed: {error}");
         }
+    }
+
+    /// Gives all memory of a broken device back, which no tensor of it does, and ends its threads. What still uses it fails as
+    /// before. A device that does not answer is left alone: the driver would wait for it.
+    pub(super) fn destroy(&self) {
+        if self.watchdog.is_silent() {
+            return;
+        }
+        self.watchdog.retire();
+        let words = || kept_words::forget(&WgpuRuntime::client(&self.device));
+        if let Err(panic) = panics::catch(words) {
+            log::debug!("kept words are not freed: {}", panic.report);
+        }
+        self.setup.device.destroy();
+        // wgpu frees the memory of a device that is gone as it is polled
+        self.poll(wgpu::PollType::Poll);
     }
 
     /// The cause of the faults; wgpu may report a lost device only once its queue is empty.

@@ -11,6 +11,7 @@ use cubecl::client::ComputeClient;
 use cubecl::server::{Binding, Handle};
 
 use crate::device::known::{client_key, queue_of};
+use crate::device::panics;
 use crate::lock::lock;
 
 /// Where an info may begin: WebGPU's `min_storage_buffer_offset_alignment` is at most this.
@@ -96,8 +97,11 @@ impl Kept {
             return None;
         }
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        self.queue
-            .write_buffer(&self.buffer, (slot * SLOT) as u64, &bytes);
+        // wgpu takes memory for it
+        panics::own_call(|| {
+            self.queue
+                .write_buffer(&self.buffer, (slot * SLOT) as u64, &bytes);
+        });
         self.slots.insert(words.to_vec(), slot);
         self.taken = taken;
         Some(slot)

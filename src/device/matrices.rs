@@ -48,7 +48,7 @@ impl Cooperative {
     }
 
     /// What [`MATRICES_VARIABLE`] says.
-    fn asked_for() -> Result<Option<Self>> {
+    pub(super) fn asked_for() -> Result<Option<Self>> {
         let value = std::env::var_os(MATRICES_VARIABLE);
         let value = value.as_ref().map(|value| value.to_string_lossy());
         value.map(|value| Self::named(&value)).transpose()

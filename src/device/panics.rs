@@ -4,7 +4,7 @@
 //! with the next task. Only a panic hook sees them.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::{Arc, Mutex, Once};
 
@@ -57,14 +57,29 @@ fn log_of_this_thread() -> Option<Arc<FaultLog>> {
     Some(Arc::clone(log))
 }
 
-/// Whether this is the thread of the device of `log`: whether burn made the call that is under way.
-pub(crate) fn is_on_thread_of(log: &Arc<FaultLog>) -> bool {
-    log_of_this_thread().is_some_and(|own| Arc::ptr_eq(&own, log))
+/// Whether burn, on the thread of the device of `log`, or this crate made the call to wgpu that is under way.
+pub(crate) fn is_call_for(log: &Arc<FaultLog>) -> bool {
+    is_own_call() || log_of_this_thread().is_some_and(|own| Arc::ptr_eq(&own, log))
 }
 
 thread_local! {
+    /// Whether [`own_call`] runs on this thread.
+    static OWN_CALL: Cell<bool> = const { Cell::new(false) };
     /// `Some` while [`catch`] runs on this thread: what the hook heard instead of printing it.
     static HEARD: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// A call of this crate's to wgpu on a thread that is not the device's: its errors are faults of the device, not the application's.
+pub(crate) fn own_call<R>(call: impl FnOnce() -> R) -> R {
+    let outer = OWN_CALL.replace(true);
+    let result = call();
+    OWN_CALL.set(outer);
+    result
+}
+
+/// Whether [`own_call`] runs on this thread.
+fn is_own_call() -> bool {
+    OWN_CALL.try_with(Cell::get).unwrap_or(false)
 }
 
 /// A panic that [`catch`] caught.

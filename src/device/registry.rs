@@ -45,6 +45,15 @@ impl Guarded {
         self.0.get(device).cloned()
     }
 
+    /// A device of this crate's own on `adapter` that has no fault, if one is open.
+    pub fn sound(&self, adapter: &AdapterSummary) -> Option<WgpuDevice> {
+        let is_sound = |guard: &GpuGuard, owner| {
+            owner == Owner::Burn && guard.adapter.is_same_adapter(adapter) && !guard.log.is_broken()
+        };
+        let mut open = self.0.iter();
+        open.find_map(|(device, (guard, owner))| is_sound(guard, *owner).then(|| device.clone()))
+    }
+
     /// Turns wgpu's two callbacks and the device's thread into entries of one log. What happens on other threads of an
     /// application's device is the application's.
     pub fn watch(
@@ -63,7 +72,7 @@ impl Guarded {
         known::remember(device, &adapter, matrices, &watchdog, &setup.queue);
         let ear = Ear(Arc::clone(&log));
         setup.device.on_uncaptured_error(Arc::new(move |error| {
-            if owner == Owner::Burn || panics::is_on_thread_of(&ear.0) {
+            if owner == Owner::Burn || panics::is_call_for(&ear.0) {
                 ear.0.record(fault_of(&error));
             } else {
                 apps_error(on_error.as_ref(), error);

@@ -92,6 +92,7 @@ pub(super) struct Watchdog {
     requests: Mutex<Requests>,
     changed: Condvar,
     launches: AtomicU32,
+    is_retired: AtomicBool,
     witness: Option<Witness>,
     log: Arc<FaultLog>,
 }
@@ -100,7 +101,7 @@ pub(super) struct Watchdog {
 struct NoAnswer;
 
 impl Watchdog {
-    /// Starts the two threads of a device; they live as long as the process, like burn's own thread of the device.
+    /// Starts the two threads of a device; they live until it retires, or as long as the process, as burn's own thread does.
     ///
     /// # Errors
     /// [`Error::Config`] for a deadline that is none.
@@ -118,6 +119,7 @@ impl Watchdog {
             requests: Mutex::default(),
             changed: Condvar::new(),
             launches: AtomicU32::new(0),
+            is_retired: AtomicBool::new(false),
             witness: Witness::of(adapter.api, device),
             log: Arc::clone(log),
         });
@@ -137,6 +139,16 @@ impl Watchdog {
                 ))
             })?;
         Ok(watchdog)
+    }
+
+    /// Ends the two threads: the device is broken, and nobody will wait for it.
+    pub fn retire(&self) {
+        self.is_retired.store(true, Ordering::Release);
+        self.ask(&mut lock(&self.requests), false);
+    }
+
+    fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Acquire)
     }
 
     /// Submits what is queued and waits until the device has done it, or has failed.
@@ -223,6 +235,9 @@ impl Watchdog {
         let (mut answered, mut waited) = (0, Duration::ZERO);
         while waited < self.deadline {
             std::thread::sleep(tick);
+            if self.is_retired() {
+                return;
+            }
             let mut requests = lock(&self.requests);
             if requests.answered == requests.asked {
                 // submitting goes through burn's thread of the device, which may be what is held
@@ -273,6 +288,9 @@ impl Waiting {
                 self.watchdog.log.record_symptom(&panic.report);
             }
             self.watchdog.answer(request.number);
+            if self.watchdog.is_retired() {
+                return;
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use burn_autodiff::Autodiff;
 
 use crate::collective::{all_ok, check_equal};
 use crate::data::{FolderConfig, ImageSource as _, ValueRange};
-use crate::device::DeviceGuard;
+use crate::device::{DeviceGuard, reopened_if_lost};
 use crate::error::{Error, Result, printable};
 use crate::files::model::{LoadedModel, read_model};
 use crate::finetune::classifier::Classifier;
@@ -38,6 +38,12 @@ pub fn finetune(
     request.config.validate()?;
     request.held_out.check(&request.data)?;
     FinetuneFolder::refuse_used(&request.out)?;
+    // after a fault of an earlier run in this process
+    let selected = reopened_if_lost(request.selected.clone())?;
+    let request = &FinetuneRequest {
+        selected,
+        ..request.clone()
+    };
     let guard = DeviceGuard::install(&request.selected)?;
     observer.note(&request.selected.to_string());
     let setup = FinetuneSetup {
@@ -45,7 +51,9 @@ pub fn finetune(
         guard: guard.clone(),
         stop,
     };
-    guard.catch(|| request.selected.dispatch(Start { setup, observer }))?
+    let result = guard.catch(|| request.selected.dispatch(Start { setup, observer }));
+    guard.free_unused();
+    result?
 }
 
 struct Start<'a> {

@@ -11,7 +11,7 @@ use crate::backbone::VisionTransformer;
 use crate::collective::{Collective, all_ok, check_equal};
 use crate::data::drawing::write_drawing;
 use crate::data::{ImageFolder, ImageSource as _, ValueRange, views_mosaic};
-use crate::device::{DeviceGuard, Selected};
+use crate::device::{DeviceGuard, Selected, reopened_if_lost};
 use crate::error::{Error, Result};
 use crate::files::checkpoint::{Checkpoint, Manifest};
 use crate::files::model::DataCard;
@@ -73,10 +73,16 @@ fn run_on_device(
     stop: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<()> {
+    // after a fault of an earlier run in this process
+    let selected = reopened_if_lost(request.selected.clone())?;
+    let request = RunRequest {
+        selected,
+        ..request.clone()
+    };
     let guard = DeviceGuard::install(&request.selected)?;
     observer.device(&request.selected);
     let setup = RunSetup {
-        request,
+        request: &request,
         guard: guard.clone(),
         stop,
         allowed,
@@ -91,7 +97,9 @@ fn run_on_device(
         }
     };
     // burn panics after a device fault; here that becomes an error with the cause
-    guard.catch(|| request.selected.dispatch(Start { setup, observer }))?
+    let result = guard.catch(|| request.selected.dispatch(Start { setup, observer }));
+    guard.free_unused();
+    result?
 }
 
 struct Start<'a> {

@@ -176,7 +176,7 @@ fn masks_of_other_folders_are_found() {
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         fs::rename(from, to).unwrap();
     }
-    let (images, masks) = (format!("{parts}/images"), format!("{parts}/masks"));
+    let (images, masks) = (format!("{parts}/shapes"), format!("{parts}/masks"));
     let of_parts = trained.run(
         "probe",
         &["--patches", "--data", &images, "--masks", &masks],
