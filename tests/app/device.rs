@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ibot::app::{EmbedRequest, EmbedderConfig};
+use ibot::app::{EmbedRequest, EmbedderConfig, ImageFeatures};
 use ibot::device::{
     BackendChoice, DeviceGuard, ExistingDevice, Selected, choose, device_descriptor,
 };
 use ibot::error::Error;
+use ibot::train::{NoObserver, run};
 
 use crate::tiny_model::{Scratch, image};
 use crate::{PATIENCE, until};
@@ -333,11 +334,20 @@ fn an_own_device_that_was_lost_is_opened_anew() {
         handle.embed(image(0)).wait(),
         Err(Error::Device(_))
     ));
+    // the next job opens it again, and so does what moves there
+    let same = |after: ImageFeatures| {
+        assert_eq!(before.cls.len(), after.cls.len());
+        let pairs = before.cls.iter().zip(&after.cls);
+        assert!(pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) < 1e-5);
+    };
+    same(handle.embed(image(0)).wait().unwrap().remove(0).unwrap());
     let info = handle.rebuild(BackendChoice::Wgpu).wait().unwrap();
     assert!(info.device.starts_with("backend wgpu"), "{}", info.device);
-    let after = handle.embed(image(0)).wait().unwrap().remove(0).unwrap();
-    assert_eq!(before.cls.len(), after.cls.len());
-    let pairs = before.cls.iter().zip(&after.cls);
-    assert!(pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) < 1e-5);
+    same(handle.embed(image(0)).wait().unwrap().remove(0).unwrap());
     assert!(matches!(choice.selected, Selected::Wgpu { .. }));
+
+    // and a run, whose request has the device as it was
+    let mut request = crate::training::request(&scratch, 2);
+    request.selected = choice.selected;
+    run(&request, &AtomicBool::new(false), &mut NoObserver).unwrap();
 }

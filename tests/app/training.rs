@@ -31,7 +31,7 @@ num_heads = 2
 ";
 
 /// A run of 12 images, three steps an epoch.
-fn request(scratch: &Scratch, steps: usize) -> RunRequest {
+pub fn request(scratch: &Scratch, steps: usize) -> RunRequest {
     let mut images = scratch.images(12);
     let folder = images.remove(0).parent().unwrap().to_path_buf();
     let toml = scratch.path("tiny.toml");

@@ -10,6 +10,8 @@ use burn_wgpu::{
 use cubecl::prelude::{CubeCount, KernelId};
 use cubecl::server::{Handle, KernelArguments};
 use cubecl::{CubeTask, Runtime};
+#[cfg(target_os = "linux")]
+use ibot::device::reopened_if_lost;
 use ibot::device::{BackendChoice, DeviceGuard, GpuGuard, Selected, choose};
 use ibot::error::Error;
 use ibot::kernels::IbotBackend;
@@ -191,6 +193,57 @@ fn wait_for_ever(
     sum(guard, device, first)
 }
 
+/// A device that broke with tensors on it gives their memory back, and two threads that ask for another one share it.
+#[cfg(target_os = "linux")]
+fn reopen(
+    gpu: &GpuGuard,
+    guard: &DeviceGuard,
+    selected: &Selected,
+    device: &WgpuDevice,
+) -> Result<Vec<f32>, Error> {
+    assert!(gpu.adapter().is_software());
+    let cells = 24 << 20;
+    let ones = || Tensor::<Gpu, 1>::ones([cells], device);
+    let held = [ones(), ones(), ones()];
+    for tensor in held.clone() {
+        sum(guard, device, tensor)?;
+    }
+    let full = resident_bytes();
+    let too_large = usize::try_from(gpu.adapter().limits.buffer_bytes / 4 + 1024).unwrap();
+    let tensor = Tensor::<Gpu, 1>::empty([too_large], device);
+    assert!(sum(guard, device, tensor).is_err());
+    let threads: Vec<_> = (0..2)
+        .map(|_| {
+            let selected = selected.clone();
+            std::thread::spawn(move || reopened_if_lost(selected))
+        })
+        .collect();
+    let opened: Result<Vec<Selected>, Error> = threads
+        .into_iter()
+        .map(|thread| thread.join().unwrap())
+        .collect();
+    let opened = opened?;
+    assert_eq!(opened[0], opened[1]);
+    assert_ne!(&opened[0], selected);
+    let freed = full.saturating_sub(resident_bytes());
+    let bytes = held.len() * cells * size_of::<f32>();
+    assert!(freed > bytes / 2, "{freed} of {full} bytes are free");
+    drop(held);
+    let guard = DeviceGuard::install(&opened[0])?;
+    let Selected::Wgpu { device, .. } = &opened[0] else {
+        return Err(Error::Device("wgpu was asked for".to_owned()));
+    };
+    run_kernel(&guard, device, DOUBLE, 2)
+}
+
+/// Memory of this process.
+#[cfg(target_os = "linux")]
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages = statm.split(' ').nth(1).unwrap();
+    4096 * pages.parse::<usize>().unwrap()
+}
+
 /// Takes memory until there is none. Real ones are left alone: macOS and Windows would swap long before.
 fn exhaust(gpu: &GpuGuard, guard: &DeviceGuard, device: &WgpuDevice) -> Result<Vec<f32>, Error> {
     assert!(gpu.adapter().is_software());
@@ -237,6 +290,8 @@ pub fn provoke(fault: &str) -> Result<Vec<f32>, Error> {
             )
         }
         "exhaust" => exhaust(gpu, &guard, device),
+        #[cfg(target_os = "linux")]
+        "reopened" => return reopen(gpu, &guard, &selected, device),
         "lost" | "lost, then sync" | "lost, then work" => lose(gpu, &guard, device, fault),
         "counted" | "forgotten" => forget(gpu, &guard, device, fault),
         endless if endless.starts_with("endless") => wait_for_ever(gpu, &guard, device, endless),

@@ -267,6 +267,19 @@ fn no_memory_left() {
     );
 }
 
+/// Memory of a software device is the process's own, which Linux tells.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_broken_device_is_opened_again() {
+    if !has_software("looking for a GPU's memory in that of the process") {
+        return;
+    }
+    let outcome = run_child("reopened");
+    assert!(outcome.status.success(), "{}", outcome.output);
+    let numbers = "NUMBERS: [3.0, -4.0, 6.0]";
+    assert!(outcome.output.contains(numbers), "{}", outcome.output);
+}
+
 #[test]
 fn a_lost_device() {
     for how in ["lost", "lost, then sync", "lost, then work"] {
