@@ -36,7 +36,7 @@ enum {
     IBOT_ERROR_ARGUMENT = 1,
     /* A model or an image that cannot be read or used. */
     IBOT_ERROR_FILE = 2,
-    /* No such device, or it failed: load the model again, on "flex" if it returns. */
+    /* No such device, or it failed: the next call opens it again. If that fails too, load the model on "flex". */
     IBOT_ERROR_DEVICE = 3,
     /* Anything else. */
     IBOT_ERROR_OTHER = 4
@@ -57,11 +57,11 @@ ibot_status ibot_embed_path(const ibot_embedder *embedder, const char *path, flo
 ibot_status ibot_embed_rgba(const ibot_embedder *embedder, const uint8_t *pixels, uint32_t width, uint32_t height,
                             float *feature, size_t length);
 
-/* Frees a model, waiting for its thread. NULL is none. */
+/* Frees a model, waiting for its thread. NULL is none. ibot_last_error() stays as it is. */
 void ibot_free(ibot_embedder *embedder);
 
-/* What the last call on this thread, other than ibot_width, ran into; empty where it went well. The text is the
- * library's and stays until the next call on this thread. Never NULL. */
+/* What the last ibot_load or ibot_embed_... on this thread ran into; empty where it went well. The text is the
+ * library's and stays until the next of them on this thread. Never NULL. */
 const char *ibot_last_error(void);
 
 #ifdef __cplusplus

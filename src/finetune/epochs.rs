@@ -34,12 +34,13 @@ pub(super) struct Epochs<'a> {
     told: BTreeSet<PathBuf>,
     /// Where it is.
     place: Place,
+    /// The epochs before it.
+    epochs: Vec<EpochMetrics>,
     /// When the last checkpoint was written; none before the first.
     saved: Option<Instant>,
 }
 
-/// Shortest time between two checkpoints: what a killed run may lose, beside the epoch that it is in. The first epoch
-/// has one in any case.
+/// Shortest time between two checkpoints: what a killed run may lose, beside the epoch that it is in.
 const SAVE_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// Training metrics of an epoch.
@@ -68,6 +69,7 @@ impl<'a> Epochs<'a> {
             folder,
             told: BTreeSet::new(),
             place: Place::default(),
+            epochs: Vec::new(),
             saved: None,
         }
     }
@@ -77,25 +79,24 @@ impl<'a> Epochs<'a> {
         mut self,
         mut trainer: ClassifierTrainer<B>,
         place: Place,
-        mut epochs: Vec<EpochMetrics>,
+        epochs: Vec<EpochMetrics>,
         observer: &mut dyn FinetuneObserver,
     ) -> Result<FinetuneReport> {
         let wanted = self.setup.request.config.epochs;
-        self.place = place;
+        (self.place, self.epochs) = (place, epochs);
         self.saved = (place != Place::default()).then(Instant::now);
         for epoch in place.epoch + 1..=wanted {
-            let best = epochs.iter().map(|of| of.top1).reduce(f64::max);
-            let made = self.epoch(&mut trainer, epoch, best, observer);
+            let made = self.epoch(&mut trainer, epoch, observer);
             let metrics = made.map_err(|error| self.failed(error, epoch))?;
             observer.epoch(&metrics);
-            epochs.push(metrics);
+            self.epochs.push(metrics);
             self.place = Place {
                 epoch,
                 ..Place::default()
             };
             let is_due = self
                 .saved
-                .is_none_or(|saved| saved.elapsed() >= SAVE_INTERVAL);
+                .is_some_and(|saved| saved.elapsed() >= SAVE_INTERVAL);
             // clocks differ
             let is_due = any_rank(self.setup.ranks(), self.folder.is_some() && is_due)?;
             if is_due && epoch < wanted {
@@ -103,7 +104,7 @@ impl<'a> Epochs<'a> {
             }
         }
         let files = FinetuneFolder::files(&self.setup.request.out);
-        let report = report(&self.origin, &self.images, epochs, files)?;
+        let report = report(&self.origin, &self.images, self.epochs, files)?;
         if let Some(folder) = &self.folder {
             folder.remove_checkpoints()?;
         }
@@ -116,7 +117,7 @@ impl<'a> Epochs<'a> {
         let config = &self.setup.request.config;
         let settings = folder.map_or("", FinetuneFolder::settings);
         let (guard, device) = (&self.setup.guard, trainer.device());
-        let made = || checkpoint(trainer, &self.place, config, settings);
+        let made = || checkpoint(trainer, &self.place, &self.epochs, config, settings);
         let checkpoint = guard.read::<B::InnerBackend, _>(device, made)??;
         let ranks = self.setup.ranks();
         check_same_tensors(&checkpoint.tensors, trainer.steps(), ranks)?;
@@ -126,16 +127,19 @@ impl<'a> Epochs<'a> {
         Ok(())
     }
 
-    /// Trains, measures and writes; `best` is the highest top-1 of the epochs before.
+    /// Trains, measures and writes.
     fn epoch<B: TrainBackend>(
         &mut self,
         trainer: &mut ClassifierTrainer<B>,
         epoch: usize,
-        best: Option<f64>,
         observer: &mut dyn FinetuneObserver,
     ) -> Result<EpochMetrics> {
         let started = Instant::now();
         let trained = self.train(trainer, observer)?;
+        if self.saved.is_none() {
+            // before the first classifier: a folder with classifiers and no checkpoint is then a complete run, or damaged
+            self.save(trainer)?;
+        }
         let Some(score) = self.score(trainer, observer)? else {
             return Err(self.interrupted(trainer));
         };
@@ -152,7 +156,7 @@ impl<'a> Epochs<'a> {
             images_per_s: trained.images_per_s,
             epoch_s: started.elapsed().as_secs_f64(),
         };
-        let is_best = best.is_none_or(|best| metrics.top1 > best);
+        let is_best = self.epochs.iter().all(|of| metrics.top1 > of.top1);
         let written = match &mut self.folder {
             Some(folder) => {
                 let files: &[&str] = if is_best { &[BEST, LAST] } else { &[LAST] };
@@ -239,15 +243,17 @@ impl<'a> Epochs<'a> {
         }))
     }
 
-    /// Saves the newest classifier of a stopped run and a checkpoint, and returns its error.
+    /// Saves a checkpoint of a stopped run and the newest classifier, and returns its error.
     fn interrupted<B: TrainBackend>(&mut self, trainer: &ClassifierTrainer<B>) -> Error {
-        let exported = match &self.folder {
-            Some(folder) => export(self.setup, &self.origin, folder, trainer, &[LAST]),
-            None => Ok(()),
-        };
-        let written = all_ok(self.setup.ranks(), exported).and_then(|()| self.save(trainer));
+        let written = self.save(trainer).and_then(|()| {
+            let exported = match &self.folder {
+                Some(folder) => export(self.setup, &self.origin, folder, trainer, &[LAST]),
+                None => Ok(()),
+            };
+            all_ok(self.setup.ranks(), exported)
+        });
         match written {
-            Ok(_) => Error::Interrupted {
+            Ok(()) => Error::Interrupted {
                 step: trainer.steps(),
                 run: self.setup.request.out.clone(),
             },

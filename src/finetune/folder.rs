@@ -1,7 +1,7 @@
 //! The folder of a run.
 //!
 //! ```text
-//! config.toml            its settings, which a run that resumes must have
+//! config.toml            its settings, model and images, which a run that resumes must have
 //! metrics.jsonl          one line an epoch
 //! best.safetensors       the classifier that was best on the held-out images
 //! last.safetensors       the newest one
@@ -12,16 +12,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, if_there, printable};
 use crate::files::NamedTensor;
 use crate::files::checkpoint::{Checkpoint, Keep, Store};
 use crate::files::model::{ModelCard, write_model, write_timm_folder};
-use crate::finetune::config::FinetuneConfig;
 use crate::finetune::observer::{EpochMetrics, FinetuneObserver};
-use crate::train::RunLock;
+use crate::finetune::record::changes;
+use crate::finetune::resuming::{are_first, place_of};
+use crate::train::{RunLock, append, damage_in_words, read_with_damage};
 use crate::unfinished::write_whole;
 
 const CONFIG: &str = "config.toml";
@@ -32,8 +32,6 @@ pub(super) const BEST: &str = "best.safetensors";
 pub(super) const LAST: &str = "last.safetensors";
 /// The record of a pre-training run.
 const PRE_TRAINING: &str = "run.json";
-/// Lines of `config.toml` that may differ where a run resumes: which program, on what, and how many threads decode.
-const MAY_DIFFER: [&str; 3] = ["# ibot ", "# backend ", "workers = "];
 
 /// The folder of a run, locked for this process, with its metrics open.
 pub(super) struct FinetuneFolder {
@@ -67,49 +65,47 @@ impl FinetuneFolder {
         }
     }
 
-    /// Makes the folder and locks it, with the settings of the run, or opens that of the same run; `comments` go before the
-    /// settings, each a line.
+    /// Makes the folder and locks it, with `settings` from [`record`](crate::finetune::record::record), or opens that of the
+    /// same run, of `epochs` epochs.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] where another process trains in it, or it holds a run with other settings, model or images, or
-    /// one of several epochs without checkpoints that is not complete; [`Error::Io`].
+    /// one that cannot be resumed; [`Error::Io`].
     pub fn begin(
         path: &Path,
-        config: &FinetuneConfig,
-        comments: &[String],
+        settings: String,
+        epochs: usize,
         observer: &mut dyn FinetuneObserver,
     ) -> Result<(Self, Found)> {
         Self::refuse_used(path)?;
         fs::create_dir_all(path).map_err(Error::io(path))?;
         let lock = RunLock::take(path)?;
-        let toml = toml::to_string(config)
-            .map_err(|error| Error::config("config", "unwritable", error.to_string()))?;
-        let comments: String = comments.iter().map(|line| format!("# {line}\n")).collect();
-        let settings = comments + &toml;
-        let file = path.join(METRICS);
-        let epochs = read_epochs(&file)?;
-        let before = path.join(CONFIG);
-        let before = if_there(&before, fs::read_to_string(&before))?;
-        let has_work =
-            !epochs.is_empty() || [BEST, LAST].iter().any(|name| path.join(name).exists());
-        match &before {
-            Some(before) => same_settings(path, before, &settings)?,
-            None if has_work => return Err(used(path, METRICS)),
-            None => {}
-        }
         let store = Store::of_run(path);
-        let found = find(path, &store, config.epochs, epochs, observer)?;
+        let config = path.join(CONFIG);
+        let backend = match if_there(&config, fs::read_to_string(&config))? {
+            Some(before) => same_run(path, &before, &settings)?,
+            None => match work_in(path, &store)?.join(", ") {
+                work if work.is_empty() => None,
+                work => return Err(used(path, &format!("{work}, without {CONFIG}"))),
+            },
+        };
+        let found = find(path, &store, epochs, observer)?;
+        if let (Found::Checkpoint(..), Some([before, now])) = (&found, backend) {
+            observer.note(&format!(
+                "run {}: resumes on {} instead of {}: its results are not those of an uninterrupted run, by rounding",
+                printable(path),
+                printable(now),
+                printable(before)
+            ));
+        }
+        let file = path.join(METRICS);
         let kept: &[EpochMetrics] = match &found {
             Found::Nothing => &[],
             Found::Checkpoint(_, epochs) | Found::Complete(epochs) => epochs,
         };
         if !matches!(found, Found::Complete(_)) {
-            let lines: String = kept
-                .iter()
-                .map(|epoch| line(&file, epoch))
-                .collect::<Result<_>>()?;
-            write_whole(&file, lines.as_bytes())?;
-            write_whole(&path.join(CONFIG), settings.as_bytes())?;
+            write_whole(&file, &lines(&file, kept)?)?;
+            write_whole(&config, settings.as_bytes())?;
         }
         let metrics = OpenOptions::new().append(true).open(&file);
         let folder = Self {
@@ -140,10 +136,8 @@ impl FinetuneFolder {
         let keep = Keep {
             last: 1,
             best: false,
+            up_to: None,
         };
-        // a checkpoint whose epochs the metrics lack, after a loss of power, could not be resumed
-        let metrics = self.path.join(METRICS);
-        self.metrics.sync_data().map_err(Error::io(metrics))?;
         self.store.write(checkpoint, keep)
     }
 
@@ -152,6 +146,9 @@ impl FinetuneFolder {
     /// # Errors
     /// [`Error::Io`].
     pub fn remove_checkpoints(&self) -> Result<()> {
+        // after a loss of power, a run that lacks both could not be told from one that is damaged
+        let metrics = self.path.join(METRICS);
+        self.metrics.sync_data().map_err(Error::io(metrics))?;
         self.store.remove_temporary()?;
         self.store.remove_after(None)?;
         let _ = fs::remove_dir(self.store.folder()); // fails where it is not there, or holds other files
@@ -164,10 +161,7 @@ impl FinetuneFolder {
     /// [`Error::Io`].
     pub fn log(&mut self, metrics: &EpochMetrics) -> Result<()> {
         let path = self.path.join(METRICS);
-        let line = line(&path, metrics)?;
-        self.metrics
-            .write_all(line.as_bytes())
-            .map_err(Error::io(&path))
+        append(&mut self.metrics, &path, metrics)
     }
 
     /// Writes a classifier atomically.
@@ -189,39 +183,26 @@ impl FinetuneFolder {
     }
 }
 
-fn line(path: &Path, metrics: &EpochMetrics) -> Result<String> {
-    let line = serde_json::to_string(metrics);
-    let line = line.map_err(|error| Error::io(path)(std::io::Error::other(error)))?;
-    Ok(line + "\n")
+/// `metrics.jsonl` of these epochs.
+fn lines(path: &Path, epochs: &[EpochMetrics]) -> Result<Vec<u8>> {
+    let mut lines = Vec::new();
+    epochs
+        .iter()
+        .try_for_each(|epoch| append(&mut lines, path, epoch))?;
+    Ok(lines)
 }
 
-/// The epochs in `metrics.jsonl`, up to the first damaged line; none without the file.
-fn read_epochs(path: &Path) -> Result<Vec<EpochMetrics>> {
-    let text = if_there(path, fs::read_to_string(path))?.unwrap_or_default();
-    let epochs = text
-        .lines()
-        .map_while(|line| serde_json::from_str(line).ok());
-    Ok(epochs.collect())
-}
-
-/// Refuses a run with other settings, model or images, and names the lines that differ.
-fn same_settings(path: &Path, before: &str, now: &str) -> Result<()> {
-    let lines = |text: &str| -> Vec<String> {
-        let counted = |line: &&str| !MAY_DIFFER.iter().any(|start| line.starts_with(start));
-        text.lines().filter(counted).map(str::to_owned).collect()
-    };
-    let (before, now) = (lines(before), lines(now));
-    let others = now.iter().filter(|line| !before.contains(line));
-    let others: Vec<String> = others
-        .map(|line| format!("\n  {}", printable(line)))
-        .collect();
-    if others.is_empty() && before.len() == now.len() {
-        return Ok(());
+/// Refuses a run with other settings, model or images, and names what differs; the backends where these differ.
+fn same_run(path: &Path, before: &str, now: &str) -> Result<Option<[String; 2]>> {
+    let changes = changes(&path.join(CONFIG), before, now)?;
+    if changes.others.is_empty() {
+        return Ok(changes.backend);
     }
-    let reason = format!(
-        "holds another run: its config.toml does not have{}\nchoose another folder with `out`",
-        others.concat()
-    );
+    let others = changes.others.iter().map(|(key, [before, now])| {
+        format!("\n  {key}: {} -> {}", printable(before), printable(now))
+    });
+    let others: String = others.collect();
+    let reason = format!("holds another run:{others}\nchoose another folder with `out`");
     Err(Error::checkpoint(path, reason))
 }
 
@@ -230,42 +211,70 @@ fn find(
     path: &Path,
     store: &Store,
     wanted: usize,
-    mut epochs: Vec<EpochMetrics>,
     observer: &mut dyn FinetuneObserver,
 ) -> Result<Found> {
+    let (mut epochs, damaged) = read_with_damage(&path.join(METRICS))?;
     let is_written = [BEST, LAST].iter().all(|name| path.join(name).exists());
-    if epochs.len() == wanted && is_written {
+    if are_first(&epochs, wanted) && is_written {
         observer.note(&format!("run {}: the run is complete", printable(path)));
         return Ok(Found::Complete(epochs));
     }
-    let (newest, damaged) = store.newest()?;
-    for damaged in damaged {
+    let metrics = || {
+        let damage = damage_in_words(&damaged).map(|damage| format!(" ({damage})"));
+        let damage = damage.unwrap_or_default();
+        format!("{METRICS} has {} of {wanted} epochs{damage}", epochs.len())
+    };
+    let (newest, skipped) = store.newest()?;
+    for damaged in skipped {
         observer.note(&format!("skipped a damaged checkpoint: {}", damaged.error));
     }
     let Some(newest) = newest else {
-        // killed between its first epoch and the checkpoint of that; of more epochs, there were checkpoints
-        if epochs.len() > 1 {
-            return Err(used(path, "metrics.jsonl, without checkpoints"));
+        // the first checkpoint is written before the first classifier
+        let work = work_in(path, store)?;
+        if work.is_empty() {
+            return Ok(Found::Nothing);
         }
-        if !epochs.is_empty() {
-            observer.note(&format!(
-                "run {}: it has no checkpoint, and begins anew",
-                printable(path)
-            ));
-        }
-        return Ok(Found::Nothing);
+        let reason = format!(
+            "holds a run that can neither be resumed nor is complete: it has no checkpoint, and its {}, but it contains {}; \
+             restore {METRICS} or the checkpoint from a copy, or choose another folder with `out`",
+            metrics(),
+            work.join(", ")
+        );
+        return Err(Error::checkpoint(path, reason));
     };
+    let manifest = &newest.manifest;
+    let (_, mut before) = place_of(manifest, path)?;
+    if before.is_empty() && manifest.epoch > 0 {
+        // of an earlier version, whose checkpoints need the file
+        let reason = format!(
+            "its {}, and its checkpoint needs the first {}; restore {METRICS} from a copy, or choose another folder with `out`",
+            metrics(),
+            manifest.epoch
+        );
+        epochs.truncate(manifest.epoch);
+        if !are_first(&epochs, manifest.epoch) {
+            return Err(Error::checkpoint(path, reason));
+        }
+        before = epochs;
+    }
     observer.note(&format!(
         "run {}: resuming from step {}",
         printable(path),
-        newest.manifest.step
+        manifest.step
     ));
-    if epochs.len() < newest.manifest.epoch {
-        let reason = "its metrics.jsonl lacks epochs before its checkpoint; choose another folder with `out`";
-        return Err(Error::checkpoint(path, reason));
-    }
-    epochs.truncate(newest.manifest.epoch);
-    Ok(Found::Checkpoint(Box::new(newest), epochs))
+    Ok(Found::Checkpoint(Box::new(newest), before))
+}
+
+/// What a run in the folder has made, by name.
+fn work_in(path: &Path, store: &Store) -> Result<Vec<&'static str>> {
+    let file = path.join(METRICS);
+    let is_begun = if_there(&file, fs::metadata(&file))?.is_some_and(|of| of.len() > 0);
+    let mut work = vec![];
+    work.extend((!store.steps()?.is_empty()).then_some("checkpoints"));
+    work.extend(is_begun.then_some(METRICS));
+    let classifiers = [BEST, LAST].into_iter();
+    work.extend(classifiers.filter(|name| path.join(name).exists()));
+    Ok(work)
 }
 
 fn used(path: &Path, mark: &str) -> Error {

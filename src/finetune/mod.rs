@@ -3,7 +3,8 @@
 //! - `config`: the settings, and where their defaults come from
 //! - `images`: what is trained on, and what is held out
 //! - `classifier`: backbone and head; `trainer`: one step; `score`: accuracy
-//! - `resuming`: where an interrupted run resumes; `together`: what the ranks of a run do together
+//! - `record`: what makes two runs the same; `resuming`: where an interrupted run resumes; `together`: what the ranks of a
+//!   run do together
 //! - `run`: a model file and a folder in, two classifiers out; `epochs`: its loop; `folder`: where they go; `observer`: what
 //!   its events
 
@@ -13,6 +14,7 @@ mod epochs;
 mod folder;
 mod labeled;
 mod observer;
+mod record;
 mod resuming;
 mod run;
 mod score;

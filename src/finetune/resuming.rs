@@ -1,6 +1,6 @@
 //! Where an interrupted run resumes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -47,14 +47,29 @@ pub(super) struct Sums {
     pub images: usize,
 }
 
-/// The checkpoint of a trainer at a place.
+/// What a checkpoint keeps besides tensors.
+#[derive(Debug, Serialize, Deserialize)]
+struct LoopState {
+    #[serde(flatten)]
+    sums: Sums,
+    /// The complete epochs, so that a checkpoint needs no other file; checkpoints of earlier versions have none.
+    #[serde(default)]
+    epochs: Vec<EpochMetrics>,
+}
+
+/// The checkpoint of a trainer at a place, behind these epochs.
 pub(super) fn checkpoint<B: TrainBackend>(
     trainer: &ClassifierTrainer<B>,
     place: &Place,
+    epochs: &[EpochMetrics],
     config: &FinetuneConfig,
     settings: &str,
 ) -> Result<Checkpoint> {
-    let sums = serde_json::to_value(place.sums)
+    let state = LoopState {
+        sums: place.sums,
+        epochs: epochs.to_vec(),
+    };
+    let state = serde_json::to_value(state)
         .map_err(|error| Error::Training(format!("the checkpoint cannot be written: {error}")))?;
     Ok(Checkpoint {
         manifest: Manifest {
@@ -68,28 +83,34 @@ pub(super) fn checkpoint<B: TrainBackend>(
             knn: None,
             learning_rate_factor: 1.0,
             rollbacks: 0,
-            loop_state: sums,
+            loop_state: state,
         },
         tensors: trainer.tensors(),
     })
 }
 
-/// The place of a checkpoint.
+/// The place of a checkpoint, and the epochs before it, unless an earlier version wrote it.
 ///
 /// # Errors
 /// [`Error::Checkpoint`] where it is none of fine-tuning.
-pub(super) fn place_of(manifest: &Manifest, folder: &std::path::Path) -> Result<Place> {
-    let sums = serde_json::from_value(manifest.loop_state.clone()).map_err(|error| {
+pub(super) fn place_of(manifest: &Manifest, folder: &Path) -> Result<(Place, Vec<EpochMetrics>)> {
+    let state = LoopState::deserialize(&manifest.loop_state).map_err(|error| {
         let reason = format!(
-            "holds a fine-tuning that another version of ibot began ({error}), or none; resume it with that version, or choose another folder"
+            "holds a fine-tuning that another version of ibot began ({error}), or none; resume it with that version, or choose another folder with `out`"
         );
         Error::checkpoint(folder, reason)
     })?;
-    Ok(Place {
+    let place = Place {
         epoch: manifest.epoch,
         batch: manifest.batch,
-        sums,
-    })
+        sums: state.sums,
+    };
+    Ok((place, state.epochs))
+}
+
+/// Whether epochs are the first `count`, in order.
+pub(super) fn are_first(epochs: &[EpochMetrics], count: usize) -> bool {
+    epochs.iter().map(|metrics| metrics.epoch).eq(1..=count)
 }
 
 /// The best and the last of complete epochs, whose classifiers are in these files; none without an epoch.

@@ -8,13 +8,14 @@ use burn_autodiff::Autodiff;
 use crate::collective::{all_ok, check_equal};
 use crate::data::{FolderConfig, ImageSource as _, ValueRange};
 use crate::device::{DeviceGuard, reopened_if_lost};
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result};
 use crate::files::model::{LoadedModel, read_model};
 use crate::finetune::classifier::Classifier;
 use crate::finetune::epochs::Epochs;
 use crate::finetune::folder::{FinetuneFolder, Found};
 use crate::finetune::labeled::LabeledImages;
 use crate::finetune::observer::{FinetuneObserver, FinetuneReport, FinetuneStart};
+use crate::finetune::record::record;
 use crate::finetune::resuming::{Place, place_of, report};
 use crate::finetune::setup::{FinetuneRequest, FinetuneSetup};
 use crate::finetune::together::begun_by_rank_0;
@@ -110,11 +111,9 @@ fn train<B: TrainBackend>(
     let prepared = all_ok(ranks, prepared::<B>(setup, &device, observer));
     let (model, classifier, images) = prepared?;
     let origin = FinetuneSetup::origin(&model, &images);
-    let comments = comments(setup.request, &model.hash, &images);
-    let what = format!("{comments:?}{}{config:?}", images.train.range());
-    let of_all = "model, images, their range of values or settings";
-    check_equal(ranks, of_all, what.as_bytes())?;
-    let begin = || FinetuneFolder::begin(out, config, &comments, observer);
+    let settings = all_ok(ranks, record(setup.request, &model.hash, &images))?;
+    check_same_run(setup, &model.hash, &images)?;
+    let begin = || FinetuneFolder::begin(out, settings, config.epochs, observer);
     let (folder, found) = begun_by_rank_0(out, ranks, begin)?;
     let mut trainer = ClassifierTrainer::new(classifier, config, device, setup.guard.clone())
         .with_collective(setup.request.collective.clone());
@@ -123,7 +122,7 @@ fn train<B: TrainBackend>(
         Found::Checkpoint(checkpoint, epochs) => {
             let restored = trainer.restore(checkpoint.manifest.step, &checkpoint.tensors, out);
             all_ok(ranks, restored)?;
-            (place_of(&checkpoint.manifest, out)?, epochs)
+            (place_of(&checkpoint.manifest, out)?.0, epochs)
         }
         Found::Complete(epochs) => {
             if let Some(folder) = &folder {
@@ -155,18 +154,21 @@ fn train<B: TrainBackend>(
     all.run(trainer, place, epochs, observer)
 }
 
-/// What a run is of, beside its settings.
-fn comments(request: &FinetuneRequest, hash: &str, images: &LabeledImages) -> [String; 7] {
-    let model = printable(&request.model);
-    [
-        format!("ibot {}", env!("CARGO_PKG_VERSION")),
-        format!("model {model}, BLAKE3 {hash}"),
-        format!("data {}", printable(&request.data)),
-        format!("images to train on {}", images.train.fingerprint()),
-        request.held_out.to_string(),
-        format!("images to test on {}", images.held_out.fingerprint()),
-        format!("backend {}", request.selected.backend()),
-    ]
+/// Refuses ranks with another model, other images or other settings. Paths count as they were given: ranks may have other
+/// current folders.
+fn check_same_run(setup: &FinetuneSetup<'_>, hash: &str, images: &LabeledImages) -> Result<()> {
+    let FinetuneRequest {
+        config,
+        data,
+        held_out,
+        selected,
+        ..
+    } = setup.request;
+    let names = [&images.train, &images.held_out].map(|part| part.fingerprint());
+    let (range, backend) = (images.train.range(), selected.backend());
+    let what = format!("{hash} {data:?} {held_out:?} {names:?} {range} {backend} {config:?}");
+    let of_all = "model, images, their range of values or settings";
+    check_equal(setup.ranks(), of_all, what.as_bytes())
 }
 
 /// How folders are read: with the model's range of values, unless another one is given; and whole.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use toml::{Table, Value};
+use toml::Table;
 
 use crate::collective::Wire;
 use crate::data::{AugmentConfig, FolderConfig, check_workers};
@@ -12,6 +12,7 @@ use crate::files::model::Described;
 use crate::method::IbotConfig;
 use crate::path_text::in_words;
 use crate::precision::Precision;
+use crate::train::merging::{RENAMED, merge, with_new_names};
 use crate::train::optim::{OptimizerConfig, ScheduleConfig};
 use crate::train::toml_words::explained;
 
@@ -127,7 +128,8 @@ impl RunConfig {
         })
     }
 
-    /// This configuration with the keys of a TOML text in place of its own.
+    /// This configuration with the keys of a TOML text in place of its own. Of `epochs` and `steps` the text's own counts, also
+    /// where this configuration has the other; so of `encoder_name` and the table `vit`, and of the two limits of gradients.
     ///
     /// # Errors
     /// The message of TOML or of a key, with its line.
@@ -191,14 +193,6 @@ impl RunConfig {
             0,
             "must be at least 1",
         )?;
-        let has_koleo = self.method.koleo_weight > 0.0;
-        let remedy = "must be at least 2 with method.koleo_weight";
-        require(
-            !(has_koleo && micro == Some(1)),
-            "micro_batch_size",
-            1,
-            remedy,
-        )?;
         self.method.validate()?;
         self.method.backbone()?;
         self.optimizer.validate()?;
@@ -210,6 +204,7 @@ impl RunConfig {
             let remedy = format!("must be a multiple of the patch size {patch}");
             return Err(Error::config("augment.local_size", local, remedy));
         }
+        let has_koleo = self.method.koleo_weight > 0.0;
         let remedy =
             "must be at least 2 with method.koleo_weight: KoLeo needs the nearest other image";
         require(
@@ -225,66 +220,9 @@ impl RunConfig {
     }
 }
 
-/// Keys with other names in the first versions, still found in their files and runs: serde knows them as aliases.
-const RENAMED: [(&str, &str); 3] = [
-    ("licence", "license"),
-    ("most_at_once", "micro_batch_size"),
-    (
-        "optimizer.patch_embed_multiplier",
-        "optimizer.patch_embed_lr_mult",
-    ),
-];
-
-/// The table with today's names, which otherwise would appear next to the old ones.
-fn with_new_names(mut table: Table) -> Table {
-    for (old, new) in RENAMED {
-        rename(&mut table, old, new);
-    }
-    table
-}
-
-/// Renames a key, whose old and new names are in the same table.
-fn rename(table: &mut Table, old: &str, new: &str) {
-    if let (Some((inner, old)), Some((_, new))) = (old.split_once('.'), new.split_once('.')) {
-        if let Some(Value::Table(inner)) = table.get_mut(inner) {
-            rename(inner, old, new);
-        }
-    } else if let Some(value) = table.remove(old) {
-        table.insert(new.to_owned(), value);
-    }
-}
-
-fn merge(under: &mut Table, over: Table) {
-    for (key, value) in over {
-        match (under.get_mut(&key), value) {
-            (Some(Value::Table(under)), Value::Table(over)) => merge(under, over),
-            (_, value) => {
-                under.insert(key, value);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_of_the_first_version_are_read() {
-        let text =
-            "licence = \"CC0-1.0\"\nmost_at_once = 3\n[optimizer]\npatch_embed_multiplier = 0.2\n";
-        let base = RunConfig {
-            license: Some("MIT".to_owned()),
-            ..RunConfig::default()
-        };
-        let merged = base.merged_with_toml(text).unwrap();
-        assert_eq!(merged.license.as_deref(), Some("CC0-1.0"));
-        assert_eq!(merged.micro_batch_size, Some(3));
-        assert_eq!(merged.optimizer.patch_embed_lr_mult, 0.2);
-        let written = merged.to_toml().unwrap();
-        assert!(written.contains("license") && !written.contains("licence"));
-        assert!(!written.contains("patch_embed_multiplier"), "{written}");
-    }
 
     #[test]
     fn a_file_beats_the_preset_key_by_key() {
@@ -330,6 +268,13 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_one_image_are_allowed_with_koleo() {
+        let text = "batch_size = 2\nmicro_batch_size = 1\n[method]\nkoleo_weight = 0.1\n";
+        let config = RunConfig::default().merged_with_toml(text).unwrap();
+        assert!(config.resolved().is_ok());
+    }
+
+    #[test]
     fn what_cannot_work_names_the_key() {
         let refused = |toml: &str| {
             let config = RunConfig::default().merged_with_toml(toml).unwrap();
@@ -338,6 +283,7 @@ mod tests {
         assert!(refused("[method]\nimage_size = 100\n").contains("image_size = 100"));
         assert!(refused("[method]\nmask_ratio = 1.5\n").contains("mask_ratio = 1.5"));
         assert!(refused("batch_size = 0\n").contains("batch_size = 0"));
+        assert!(refused("micro_batch_size = 0\n").contains("micro_batch_size = 0"));
         assert!(refused("held_out = 1.0\n").contains("held_out = 1"));
         assert!(refused("[method]\ntemperature_student = 0.0\n").contains("temperature_student"));
         for (toml, said) in [
@@ -354,6 +300,10 @@ mod tests {
                 "batch_size = 1",
             ),
             ("[method]\ndrop_path_rate = 1.0\n", "drop_path_rate = 1"),
+            (
+                "[optimizer]\nclip_each_gradient = 2.0\nclip_gradient_norm = 3.0\n",
+                "optimizer.clip_each_gradient = 2",
+            ),
             (
                 "[method]\nvit = { embed_dim = 64, num_heads = 3 }\n",
                 "num_heads = 3",

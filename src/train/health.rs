@@ -116,7 +116,8 @@ pub enum OnAnomaly {
     Warn,
     /// Write a checkpoint and stop the run.
     Stop,
-    /// Go back to the newest checkpoint with half the learning rate; stop the run after three rollbacks.
+    /// Go back to a checkpoint from before it, or to the start, with half the learning rate; stop the run after three
+    /// rollbacks.
     Rollback,
 }
 
@@ -241,6 +242,14 @@ impl HealthMonitor {
         let lasting = self.seen.iter().filter(|(_, times)| *times >= PERSISTENT);
         lasting.map(|(anomaly, _)| *anomaly).collect()
     }
+
+    /// The step of the last check without a finding, of those every `every` steps up to `step`; `step` itself where `every` is
+    /// 0, for no checks.
+    pub fn last_healthy(&self, step: usize, every: usize) -> usize {
+        let since = step.checked_rem(every).unwrap_or(0);
+        let longest = self.seen.iter().map(|(_, times)| *times).max();
+        (step - since).saturating_sub(longest.unwrap_or(0) * every)
+    }
 }
 
 #[cfg(test)]
@@ -276,8 +285,14 @@ mod tests {
             serde_json::from_value::<HealthMonitor>(kept).unwrap(),
             monitor
         );
+        assert_eq!(monitor.last_healthy(17, 3), 9); // of the checks at 3, 6, 9, 12 and 15
         assert_eq!(monitor.observe(&flat), [Anomaly::FlatFeatures]);
+        assert_eq!(monitor.last_healthy(18, 3), 9);
         assert_eq!(monitor.observe(&HEALTHY), []);
+        assert_eq!(
+            [3, 0].map(|every| monitor.last_healthy(23, every)),
+            [21, 23]
+        );
     }
 
     #[test]

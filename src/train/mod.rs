@@ -3,6 +3,7 @@
 mod commented;
 mod config;
 pub mod health;
+mod merging;
 mod optim;
 pub mod plan;
 pub mod presets;
@@ -22,9 +23,11 @@ pub use optim::{
 };
 pub use run::{
     Evaluation, EvaluationTime, Interval, NoObserver, Observer, OnDeviceLost, PatchColors,
-    RunRecord, RunRequest, RunStart, SettingChange, StepMetrics, images_to_train_on, run,
+    RunOptions, RunRecord, RunRequest, RunStart, SettingChange, StartWeights, StepMetrics,
+    ValidationImages, images_to_train_on, run,
 };
-pub(crate) use run::{RunLock, check_same_tensors};
+pub(crate) use run::{RunLock, append, check_same_tensors, damage_in_words, read_with_damage};
+pub(crate) use settings_diff::{Flat, differing, flatten};
 pub use trainer::{PhaseTimes, StepInput, StepLosses, Tensors, Trainer, TrainerConfig};
 pub(crate) use trainer::{misfit, named_loss_scale, prefixed, stored_loss_scale, subset};
 pub use weights::{Export, ExportFormat, PretrainedParts, load_method};

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use toml::{Table, Value};
 
 /// Values as TOML by dotted key, such as `optimizer.betas`.
-pub(super) type Flat = BTreeMap<String, String>;
+pub(crate) type Flat = BTreeMap<String, String>;
 
 /// A table and those in it as one.
-pub(super) fn flatten(table: &Table) -> Flat {
+pub(crate) fn flatten(table: &Table) -> Flat {
     fn add(prefix: &str, table: &Table, entries: &mut Flat) {
         for (key, value) in table {
             let key = format!("{prefix}{key}");
@@ -26,7 +26,7 @@ pub(super) fn flatten(table: &Table) -> Flat {
 }
 
 /// The keys that differ, in order, each with both values; a value that one lacks is "absent".
-pub(super) fn differing(first: &Flat, second: &Flat) -> Vec<(String, [String; 2])> {
+pub(crate) fn differing(first: &Flat, second: &Flat) -> Vec<(String, [String; 2])> {
     let keys: BTreeSet<&String> = first.keys().chain(second.keys()).collect();
     let differ = keys
         .into_iter()

@@ -54,6 +54,9 @@ fn request(scratch: &Scratch, out: &str) -> RunRequest {
     request
 }
 
+/// In place of a step at which a run is stopped: it is, once it has gone back.
+const WHEN_BACK: usize = 0;
+
 /// Notes and steps of a rank, whose step number `at` stops another one.
 #[derive(Default)]
 struct Stopper {
@@ -72,6 +75,12 @@ impl Observer for Stopper {
     fn step(&mut self, metrics: &StepMetrics) {
         self.steps.push(metrics.step);
         if let Some(stop) = self.stops.take_if(|_| metrics.step == self.at) {
+            stop.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn rolled_back(&mut self, _: usize) {
+        if let Some(stop) = self.stops.take_if(|_| self.at == WHEN_BACK) {
             stop.store(true, Ordering::Relaxed);
         }
     }
@@ -268,10 +277,47 @@ fn more_ranks_than_images_in_a_batch_are_refused() {
     }
 }
 
+/// Weight decay multiplies weights by 1 - 3.5 in a step, and by 1 - 1.75 at half the rate: their logits explode, or not.
+fn too_high(scratch: &Scratch, out: &str) -> RunRequest {
+    let mut request = request(scratch, out);
+    let config = &mut request.config;
+    config.steps = Some(45);
+    config.schedule.base_learning_rate = 0.32;
+    config.schedule.warmup_epochs = 0.0;
+    config.optimizer.weight_decay = 350.0;
+    request.on_anomaly = OnAnomaly::Rollback;
+    request
+}
+
+/// On several ranks as on one, and as where the run was killed once it had gone back: the checkpoint has the lower rate, and
+/// the moments of the optimizer are its own.
 #[test]
 fn ranks_go_back_together() {
     let scratch = Scratch::new("back");
-    let mut diverging = request(&scratch, "back");
+    let alone = too_high(&scratch, "alone");
+    let ended = train(&alone, 1, 99, unchanged);
+    let (ended, observer) = &ended[0];
+    let notes = &observer.notes;
+    assert!(ended.is_ok(), "{ended:?}\n{notes}");
+    assert!(notes.contains("with 0.5 of"), "{notes}");
+    let together = too_high(&scratch, "together");
+    for stop_at in [WHEN_BACK, 99] {
+        for (ended, observer) in train(&together, 2, stop_at, unchanged) {
+            match ended {
+                Ok(()) => assert_eq!(stop_at, 99),
+                Err(Error::Interrupted { .. }) => assert_eq!(stop_at, WHEN_BACK),
+                Err(error) => panic!("{error}\n{}", observer.notes),
+            }
+        }
+    }
+    assert!(newest(&together.out) == newest(&alone.out));
+    assert_eq!(lines(&together.out), lines(&alone.out));
+}
+
+#[test]
+fn ranks_give_up_together() {
+    let scratch = Scratch::new("give-up");
+    let mut diverging = request(&scratch, "give-up");
     diverging.config.schedule.base_learning_rate = 1e30;
     diverging.on_anomaly = OnAnomaly::Rollback;
     diverging.checkpoint_every = Interval::Steps(1);

@@ -133,7 +133,7 @@ pub fn all_losses(targets: TargetKind, patch_weight: PatchWeight) -> IbotConfig 
     config
 }
 
-/// A batch in four parts has the losses, gradients and centers of the same batch in one piece.
+/// A batch in four parts, or in one for each image, has the losses, gradients and centers of the same batch in one piece.
 pub fn parts_add_up<B: TrainBackend>(device: &B::Device) {
     for (targets, weight) in [
         (TargetKind::Sinkhorn, PatchWeight::Image),
@@ -147,7 +147,10 @@ pub fn parts_add_up<B: TrainBackend>(device: &B::Device) {
                 device,
             )
         };
-        assert_same_step(&run(Some(8)), &run(None));
+        let whole = run(None);
+        for images in [8, 1] {
+            assert_same_step(&run(Some(images)), &whole);
+        }
     }
 }
 

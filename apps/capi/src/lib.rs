@@ -130,22 +130,24 @@ pub unsafe extern "C" fn ibot_embed_rgba(
     })
 }
 
-/// Frees a model; null is ignored.
+/// Frees a model; null is ignored. The last error stays: C frees first and then prints.
 ///
 /// # Safety
 /// As [`ibot_width`]; `embedder` is not used afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ibot_free(embedder: *mut IbotEmbedder) {
-    answer(|| {
+    let free = || {
         if !embedder.is_null() {
             // SAFETY: the caller says that `ibot_load` gave it, which took it out of a box.
             drop(unsafe { Box::from_raw(embedder) });
         }
         Ok(())
-    });
+    };
+    // freeing has no errors but bugs, which the panic itself prints
+    let _ = catch_panic(free, Error::Embedding);
 }
 
-/// The error of the last call on this thread; empty if it succeeded. Valid until the next call on this thread.
+/// The error of the last call on this thread, [`ibot_free`] apart; empty if it succeeded. Valid until the next such call.
 #[unsafe(no_mangle)]
 pub extern "C" fn ibot_last_error() -> *const c_char {
     // a thread that is ending has no thread-local error any more

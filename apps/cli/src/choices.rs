@@ -125,7 +125,7 @@ pub const ON_ANOMALY: Choices<OnAnomaly> = &[
     (
         OnAnomaly::Rollback,
         "rollback",
-        "Go back to the newest checkpoint with half the learning rate; stop the run after three rollbacks",
+        "Go back to a checkpoint from before it with half the learning rate; stop the run after three rollbacks",
     ),
 ];
 

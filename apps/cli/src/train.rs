@@ -71,9 +71,9 @@ impl TrainArgs {
             // one draws the demo's images before all use them
             ranks.by_first(|| self.images(None, &settings.config).map(|_| ()))?;
         }
+        let options = self.options(begun.as_ref());
         let TrainImages { data, val } = self.images(begun, &settings.config)?;
-        let mut progress =
-            Progress::new(settings.opening(&selected, self.keep.get()), is_terminal());
+        let mut progress = Progress::new(settings.opening(&selected, options.keep), is_terminal());
         let mut made_out = None;
         let out = match self.out.clone().or(self.resume.clone()) {
             Some(out) => out,
@@ -82,20 +82,20 @@ impl TrainArgs {
         let request = RunRequest {
             pretrained: pretrained.map(|local| local.file),
             pretrained_parts: self.pretrained_parts,
-            knn_every: self.knn_every,
-            checkpoint_every: self.checkpoint_every,
+            knn_every: options.knn_every,
+            checkpoint_every: options.checkpoint_every,
             keep: Keep {
-                last: self.keep.get(),
+                last: options.keep,
                 ..Keep::default()
             },
             allow_changes: self.allow_changes,
-            on_anomaly: self.on_anomaly,
-            on_device_lost: self.on_device_lost,
+            on_anomaly: options.on_anomaly,
+            on_device_lost: options.on_device_lost,
             collective: ranks.collective.clone(),
             mixed_devices: self.ranks.mixed_devices,
             ..request(settings, data, val, out, selected)
         };
-        let ended = match self.tensorboard && ranks.is_first() {
+        let ended = match self.writes_tensorboard() && ranks.is_first() {
             true => run(&request, &stop, &mut TensorBoard::new(&mut progress)),
             false => run(&request, &stop, &mut progress),
         };
@@ -131,6 +131,7 @@ impl TrainArgs {
         selected: Selected,
     ) -> Result<()> {
         let is_demo = self.images.is_empty() && begun.is_none();
+        let options = self.options(begun.as_ref());
         // a run that goes on keeps its settings
         let may = match &begun {
             Some(_) => Choosable::default(),
@@ -146,7 +147,7 @@ impl TrainArgs {
         };
         let source = settings.source.clone();
         let request = RunRequest {
-            knn_every: self.knn_every,
+            knn_every: options.knn_every,
             ..request(settings, data, val, PathBuf::new(), selected)
         };
         self.plan.print(&Planned {
@@ -175,7 +176,14 @@ impl TrainArgs {
 
     /// What to train on and to evaluate on: as given, else as the run did, else the demo's.
     fn images(&self, begun: Option<RunRecord>, config: &RunConfig) -> Result<TrainImages> {
-        let begun_val = begun.as_ref().and_then(|begun| begun.val.clone());
+        let begun_val = match (&begun, &self.out) {
+            (Some(begun), _) => begun.val.clone(),
+            // the same command without --val resumes too; a record that cannot be read is told of later
+            (None, Some(out)) if config.held_out.is_none() => {
+                RunRecord::read(out).ok().flatten().and_then(|run| run.val)
+            }
+            _ => None,
+        };
         let begun_val = begun_val.filter(|_| self.val.is_none());
         if let Some(val) = &begun_val {
             refuse_moved(val, "--val")?;

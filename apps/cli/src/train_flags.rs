@@ -8,7 +8,7 @@ use ibot::backbone::Normalization;
 use ibot::data::parts_of;
 use ibot::files::model::ModelSource;
 use ibot::train::presets::preset_names;
-use ibot::train::{Interval, OnAnomaly, OnDeviceLost, PretrainedParts};
+use ibot::train::{Interval, OnAnomaly, OnDeviceLost, PretrainedParts, RunOptions, RunRecord};
 
 use super::choices::{ON_ANOMALY, ON_DEVICE_LOST, PRETRAINED_PARTS, one_of};
 use super::device::DeviceArgs;
@@ -17,6 +17,7 @@ use super::images::ManyImages;
 use super::plan::PlanArgs;
 use super::ranks::RankArgs;
 use super::setting::Setting;
+use super::tensorboard;
 
 /// Groups of flags.
 const IMAGES: &str = "Images";
@@ -49,27 +50,27 @@ pub struct TrainArgs {
     /// Fraction of each class to hold out for k-NN evaluation instead of --val; drawn with --seed.
     #[arg(long, value_name = "SHARE", conflicts_with = "val", help_heading = IMAGES)]
     pub held_out: Option<f64>,
-    /// Also run k-NN every N epochs; the checkpoint with the best accuracy is kept.
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = IMAGES)]
-    pub knn_every: usize,
+    /// Also run k-NN every N epochs; the checkpoint with the best accuracy is kept. 0 for never.
+    #[arg(long, value_name = "N", help_heading = IMAGES)]
+    pub knn_every: Option<usize>,
     #[command(flatten)]
     pub folder: FolderArgs,
     /// Run folder [default: runs/<time>]; a run in it resumes from its newest checkpoint.
     #[arg(long, help_heading = RUN)]
     pub out: Option<PathBuf>,
-    /// Resume the run in this folder, with its own settings, images and backend.
+    /// Resume the run in this folder, with its own settings, images, backend and options.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["out", "preset", "config"], help_heading = RUN)]
     pub resume: Option<PathBuf>,
     /// Resume even if settings, images or backend changed; lists the changes. In a folder with files of an earlier run
     /// but no checkpoint, start a new run; lists what it replaces.
     #[arg(long = "override", help_heading = RUN)]
     pub allow_changes: bool,
-    /// Interval of checkpoints in steps (200) or time (30s, 10m, 2h).
-    #[arg(long, value_name = "INTERVAL", default_value = "10m", help_heading = RUN)]
-    pub checkpoint_every: Interval,
-    /// Number of recent checkpoints to keep (the best by k-NN is always kept).
-    #[arg(long, value_name = "COUNT", default_value = "2", help_heading = RUN)]
-    pub keep: NonZeroUsize,
+    /// Interval of checkpoints in steps (200) or time (30s, 10m, 2h) [default: 10m].
+    #[arg(long, value_name = "INTERVAL", help_heading = RUN)]
+    pub checkpoint_every: Option<Interval>,
+    /// Number of recent checkpoints to keep (the best by k-NN is always kept) [default: 2].
+    #[arg(long, value_name = "COUNT", help_heading = RUN)]
+    pub keep: Option<NonZeroUsize>,
     /// Also write curves and patch images to RUN/tensorboard.
     #[arg(long, help_heading = RUN)]
     pub tensorboard: bool,
@@ -130,17 +131,39 @@ pub struct TrainArgs {
     /// Threads that decode and augment; 0 for one per core.
     #[arg(long, help_heading = MEMORY)]
     pub workers: Option<usize>,
-    /// What to do when training collapses or diverges: one prototype, uniform targets, flat features, exploding logits.
-    #[arg(long, alias = "on-sick", value_parser = one_of(ON_ANOMALY), default_value = "warn", help_heading = FAILURES)]
-    pub on_anomaly: OnAnomaly,
-    /// What to do when the GPU fails: stop, or resume from the newest checkpoint on the CPU.
-    #[arg(long, value_parser = one_of(ON_DEVICE_LOST), default_value = "stop", help_heading = FAILURES)]
-    pub on_device_lost: OnDeviceLost,
+    /// What to do when training collapses or diverges: one prototype, uniform targets, flat features, exploding logits
+    /// [default: warn].
+    #[arg(long, alias = "on-sick", value_parser = one_of(ON_ANOMALY), help_heading = FAILURES)]
+    pub on_anomaly: Option<OnAnomaly>,
+    /// What to do when the GPU fails: stop, or resume from the newest checkpoint on the CPU [default: stop].
+    #[arg(long, value_parser = one_of(ON_DEVICE_LOST), help_heading = FAILURES)]
+    pub on_device_lost: Option<OnDeviceLost>,
     #[command(flatten)]
     pub plan: PlanArgs,
 }
 
 impl TrainArgs {
+    /// The options as given, else those of the run that goes on, else the defaults.
+    pub fn options(&self, begun: Option<&RunRecord>) -> RunOptions {
+        let of_run = begun.map(|begun| begun.options).unwrap_or_default();
+        RunOptions {
+            knn_every: self.knn_every.unwrap_or(of_run.knn_every),
+            checkpoint_every: self.checkpoint_every.unwrap_or(of_run.checkpoint_every),
+            keep: self.keep.map_or(of_run.keep, NonZeroUsize::get),
+            on_anomaly: self.on_anomaly.unwrap_or(of_run.on_anomaly),
+            on_device_lost: self.on_device_lost.unwrap_or(of_run.on_device_lost),
+        }
+    }
+
+    /// Whether curves are written for TensorBoard: as asked, or as the run that goes on has them.
+    pub fn writes_tensorboard(&self) -> bool {
+        let of_run = self
+            .resume
+            .as_ref()
+            .map(|run| run.join(tensorboard::FOLDER));
+        self.tensorboard || of_run.is_some_and(|folder| folder.is_dir())
+    }
+
     /// The folders, files and lists to train on: the part `train` of those that have one.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use super::gallery::Gallery;
 use super::grid::Grid;
 use super::model::Model;
 use super::thumbnails::Thumbnails;
+use super::told::Wish;
 use super::training::TrainingTab;
 
 /// Endings of model files.
@@ -120,11 +121,11 @@ impl Desktop {
         if self.details.index() != self.selected {
             self.look_at_selected(ctx);
         }
-        self.details.receive(ctx, &mut self.model);
+        self.details.receive(ctx, &self.gallery, &mut self.model);
         if let Some(thumbnails) = &mut self.thumbnails {
             thumbnails.receive(ctx, self.grid.visible());
         }
-        self.training.receive(ctx);
+        self.training.receive(ctx, self.model.device());
         self.set_title(ctx);
     }
 
@@ -179,12 +180,24 @@ impl Desktop {
             Tab::Images => self.show_images(ui),
             Tab::Training => {
                 let device = self.model.device().clone();
-                if let Some(model) = self.training.show(ui, &self.gallery, &device) {
-                    self.tab = Tab::Images;
-                    self.open(ui.ctx(), None, Some(model));
+                match self.training.show(ui, &self.gallery, &device) {
+                    Some(Wish::Model(model)) => {
+                        self.tab = Tab::Images;
+                        self.open(ui.ctx(), None, Some(model));
+                    }
+                    Some(Wish::Device(device)) => self.move_to(device),
+                    None => {}
                 }
             }
         }
+    }
+
+    /// Models and runs compute on `device` from here on.
+    fn move_to(&mut self, device: DeviceRequest) {
+        if device != *self.model.device() {
+            self.training.device_changed();
+        }
+        self.model.move_to(device);
     }
 
     fn keys(&mut self, ui: &Ui) -> Option<Asked> {
@@ -252,7 +265,10 @@ impl Desktop {
 
     fn show_state(&mut self, ui: &mut Ui) {
         ui.horizontal_wrapped(|ui| self.gallery.show(ui, &self.model));
-        ui.horizontal_wrapped(|ui| self.model.show(ui));
+        let wanted = ui.horizontal_wrapped(|ui| self.model.show(ui)).inner;
+        if let Some(device) = wanted {
+            self.move_to(device);
+        }
         if let Some(note) = &self.note {
             ui.colored_label(ui.visuals().warn_fg_color, note);
         }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use eframe::egui::{
-    self, Color32, ColorImage, Context, Id, Key, Modifiers, Rect, ScrollArea, Sense, Slider,
-    TextureHandle, TextureOptions, Ui, Vec2, WidgetInfo, WidgetType,
+    self, Color32, ColorImage, Context, Key, Modifiers, Rect, Sense, Slider, TextureHandle,
+    TextureOptions, Ui, Vec2, WidgetInfo, WidgetType,
 };
 use ibot::app::{EmbedRequest, ImageFeatures, Job, ModelInfo};
 use ibot::data::decode::decode_rgb_in;
@@ -14,16 +14,11 @@ use ibot::eval::patch_pca_rgb;
 use ibot::eval::viridis;
 use image::RgbImage;
 
-use super::background::Background;
-use super::gallery::{Gallery, Neighbor};
-use super::grid::{describe, show_cell};
+use super::background::Newest;
+use super::gallery::Gallery;
 use super::model::Model;
+use super::neighbors::Neighbors;
 use super::thumbnails::{Thumbnails, color_image, reduced};
-
-/// Neighbors that are shown.
-const NEAREST: usize = 12;
-/// Side of a neighbor, in points.
-const CELL: f32 = 96.0;
 
 /// Longer side of an image shown without a model, in pixels.
 const WHOLE: u32 = 512;
@@ -39,6 +34,11 @@ enum Overlay {
 /// How the selected image is shown.
 pub struct Details {
     shown: Option<Shown>,
+    /// Reads only the newest image, one at a time: a whole image takes up to a second and hundreds of megabytes.
+    reader: Option<Newest<Reading, (u64, Result<RgbImage>)>>,
+    neighbors: Neighbors,
+    /// Number of the selection, which tells late results from its own.
+    selection: u64,
     overlay: Overlay,
     /// 0 for the mean of all heads.
     head: usize,
@@ -49,13 +49,17 @@ pub struct Details {
 struct Shown {
     index: usize,
     path: PathBuf,
-    reading: Background<Result<RgbImage>>,
     image: Option<TextureHandle>,
     job: Option<Job<Vec<Result<ImageFeatures>>>>,
     maps: Option<Maps>,
-    /// Its nearest images, and among how many they were searched.
-    nearest: (usize, Vec<Neighbor>),
     error: Option<String>,
+}
+
+/// An image to read, and the model that it is for.
+struct Reading {
+    selection: u64,
+    path: PathBuf,
+    info: Option<ModelInfo>,
 }
 
 /// Small images, an entry for each patch.
@@ -69,6 +73,9 @@ impl Default for Details {
     fn default() -> Self {
         Self {
             shown: None,
+            reader: None,
+            neighbors: Neighbors::default(),
+            selection: 0,
             overlay: Overlay::Attention,
             head: 0,
             strength: 0.6,
@@ -90,9 +97,20 @@ impl Details {
     /// Selects an image; its request goes ahead of a folder that is being embedded.
     pub fn open(&mut self, ctx: &Context, index: usize, path: PathBuf, model: &Model) {
         let ready = model.ready();
-        let info = ready.map(|(_, info)| info.clone());
-        let file = path.clone();
-        let read = move || read(&file, info.as_ref());
+        self.selection += 1;
+        self.neighbors.select(self.selection);
+        let read = |reading: Reading| {
+            let image = read(&reading.path, reading.info.as_ref());
+            (reading.selection, image)
+        };
+        let reader = self
+            .reader
+            .get_or_insert_with(|| Newest::start(ctx, 1, 1, read));
+        reader.ask(Reading {
+            selection: self.selection,
+            path: path.clone(),
+            info: ready.map(|(_, info)| info.clone()),
+        });
         let job = ready.map(|(handle, _)| {
             let ctx = ctx.clone();
             let request = EmbedRequest::from(path.as_path());
@@ -101,21 +119,32 @@ impl Details {
         });
         self.shown = Some(Shown {
             index,
-            reading: Background::start(ctx, read),
             path,
             image: None,
             job,
             maps: None,
-            nearest: (0, Vec::new()),
             error: None,
         });
     }
 
     /// Takes the results that are ready.
-    pub fn receive(&mut self, ctx: &Context, model: &mut Model) {
-        if let Some(shown) = &mut self.shown {
-            shown.receive(ctx, model);
+    pub fn receive(&mut self, ctx: &Context, gallery: &Gallery, model: &mut Model) {
+        let Some(shown) = &mut self.shown else { return };
+        while let Some(read) = self.reader.as_ref().and_then(Newest::take) {
+            match read {
+                Ok((selection, image)) if selection == self.selection => {
+                    shown.receive_image(ctx, image);
+                }
+                Ok(_) => {}
+                Err(reason) => {
+                    // the next selection starts another one
+                    self.reader = None;
+                    shown.error = Some(reason.into());
+                }
+            }
         }
+        shown.receive_features(ctx, model);
+        self.neighbors.receive(ctx, gallery, shown.index);
     }
 
     /// The image with its controls and neighbors; a neighbor that is clicked.
@@ -139,19 +168,7 @@ impl Details {
             self.show_controls(ui, heads - 1);
         }
         self.show_image(ui, &name);
-        let shown = self.shown.as_mut()?;
-        let [done, _] = gallery.progress();
-        if shown.nearest.0 != done {
-            shown.nearest = (done, gallery.nearest(shown.index, NEAREST));
-        }
-        let nearest = &shown.nearest.1;
-        if nearest.is_empty() {
-            ui.label("Similar images appear once this one is embedded.");
-            return None;
-        }
-        ui.add_space(8.0);
-        ui.strong("Similar images");
-        show_nearest(ui, gallery, thumbnails, nearest)
+        self.neighbors.show(ui, gallery, thumbnails)
     }
 
     fn show_controls(&mut self, ui: &mut Ui, heads: usize) {
@@ -213,17 +230,18 @@ impl Details {
 }
 
 impl Shown {
-    fn receive(&mut self, ctx: &Context, model: &mut Model) {
-        match self.reading.take().filter(|_| self.image.is_none()) {
-            Some(Ok(Ok(image))) => {
+    fn receive_image(&mut self, ctx: &Context, image: Result<RgbImage>) {
+        match image {
+            Ok(image) => {
                 let pixels = color_image(&image);
                 let texture = ctx.load_texture("selected image", pixels, TextureOptions::LINEAR);
                 self.image = Some(texture);
             }
-            Some(Ok(Err(error))) => self.error = Some(error.to_string()),
-            // the thread is gone, and its results were taken
-            Some(Err(_)) | None => {}
+            Err(error) => self.error = Some(error.to_string()),
         }
+    }
+
+    fn receive_features(&mut self, ctx: &Context, model: &mut Model) {
         let Some(result) = self.job.as_mut().and_then(Job::try_result) else {
             return;
         };
@@ -234,7 +252,7 @@ impl Shown {
             }
             Ok(Some(Err(error))) => self.error = Some(error.to_string()),
             Ok(None) | Err(Error::Stopped) => {}
-            Err(error @ Error::Device(_)) => model.fail(error.to_string()),
+            Err(error @ Error::Device(_)) => model.fail(&error),
             Err(error) => self.error = Some(error.to_string()),
         }
     }
@@ -282,47 +300,4 @@ fn heat(values: &[f32]) -> Vec<Color32> {
         Color32::from_rgb(red, green, blue)
     };
     values.iter().map(color).collect()
-}
-
-fn show_nearest(
-    ui: &mut Ui,
-    gallery: &Gallery,
-    thumbnails: &mut Thumbnails,
-    nearest: &[Neighbor],
-) -> Option<usize> {
-    let images = gallery.images();
-    let columns = ((ui.available_width() / CELL) as usize).max(1);
-    let mut clicked = None;
-    let mut show = |ui: &mut Ui, rank: usize, (index, likeness): Neighbor| {
-        let Some(path) = images.get(index) else {
-            return;
-        };
-        ui.vertical(|ui| {
-            let id = Id::new("nearest").with(rank);
-            let cell = show_cell(ui, id, CELL, thumbnails.get(index, path), false);
-            let place = format!(
-                "number {} of the nearest, similarity {likeness:.3}",
-                rank + 1
-            );
-            describe(&cell, false, path, &place);
-            if cell.clicked() {
-                clicked = Some(index);
-            }
-            ui.small(format!("{likeness:.3}"));
-        });
-    };
-    let area = ScrollArea::vertical()
-        .id_salt("nearest")
-        .auto_shrink([false, true]);
-    area.show(ui, |ui| {
-        ui.spacing_mut().item_spacing.x = 0.0;
-        for (row, neighbors) in nearest.chunks(columns).enumerate() {
-            ui.horizontal(|ui| {
-                for (column, neighbor) in neighbors.iter().enumerate() {
-                    show(ui, row * columns + column, *neighbor);
-                }
-            });
-        }
-    });
-    clicked
 }

@@ -12,6 +12,9 @@ use ibot::eval::nearest;
 use super::background::Background;
 use super::model::Model;
 
+/// Features are stored in blocks of so many images.
+const BLOCK: usize = 1024;
+
 /// An image of the folder and its cosine similarity.
 pub type Neighbor = (usize, f32);
 
@@ -25,10 +28,66 @@ pub struct Gallery {
     /// What was left out, or went wrong.
     message: Option<String>,
     embedding: Option<Job<Vec<Result<ImageFeatures>>>>,
-    /// `[done, width]`; zeros for an image that cannot be read.
-    features: Vec<f32>,
-    width: usize,
+    features: Features,
     unreadable: usize,
+}
+
+/// The features so far. A clone shares them, for a search on another thread.
+#[derive(Clone, Default)]
+pub struct Features {
+    /// Rows of all images in order, zeros for one that cannot be read: [`BLOCK`] or some more in each block but the last.
+    blocks: Vec<Arc<Vec<f32>>>,
+    width: usize,
+}
+
+impl Features {
+    /// None yet, of so many numbers each.
+    pub fn new(width: usize) -> Self {
+        Self {
+            blocks: Vec::new(),
+            width,
+        }
+    }
+
+    /// Adds whole rows.
+    pub fn extend(&mut self, rows: Vec<f32>) {
+        match self.blocks.last_mut() {
+            // copied where a search has it: a block, and not all
+            Some(last) if last.len() < BLOCK * self.width => Arc::make_mut(last).extend(rows),
+            _ => self.blocks.push(Arc::new(rows)),
+        }
+    }
+
+    /// Number of images with a row.
+    pub fn len(&self) -> usize {
+        let numbers: usize = self.blocks.iter().map(|block| block.len()).sum();
+        numbers / self.width.max(1)
+    }
+
+    /// The images most similar to number `index`, without itself; none for one that cannot be read.
+    pub fn nearest(&self, index: usize, count: usize) -> Vec<Neighbor> {
+        let width = self.width.max(1);
+        let mut rows = self
+            .blocks
+            .iter()
+            .flat_map(|block| block.chunks_exact(width));
+        let query = rows.nth(index);
+        let Some(query) = query.filter(|query| query.iter().any(|x| *x != 0.0)) else {
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        let mut first = 0;
+        for block in &self.blocks {
+            let near = nearest(block, self.width, query, count + 1).into_iter();
+            found.extend(near.map(|(row, likeness)| (first + row, likeness)));
+            first += block.len() / width;
+        }
+        found.retain(|&(other, _)| other != index);
+        // stable: equal ones stay in the order of images
+        found.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+        found.truncate(count);
+        found
+    }
 }
 
 impl Gallery {
@@ -85,8 +144,7 @@ impl Gallery {
         let Some((handle, info)) = model.ready() else {
             return;
         };
-        self.features.clear();
-        self.width = info.width;
+        self.features = Features::new(info.width);
         self.unreadable = 0;
         let ctx = ctx.clone();
         let request = EmbedRequest::new(self.images.iter().map(PathBuf::as_path))
@@ -112,37 +170,40 @@ impl Gallery {
             None => self.embedding = Some(job),
             Some(Ok(rest)) => self.add(rest),
             Some(Err(Error::Stopped)) => {}
-            Some(Err(error @ Error::Device(_))) => model.fail(error.to_string()),
+            Some(Err(error @ Error::Device(_))) => model.fail(&error),
             Some(Err(error)) => self.message = Some(error.to_string()),
         }
     }
 
     fn add(&mut self, made: Vec<Result<ImageFeatures>>) {
+        let mut rows = Vec::new();
         for made in made {
             match made {
-                Ok(made) => self.features.extend(made.cls),
+                Ok(made) => rows.extend(made.cls),
                 Err(_) => {
                     self.unreadable += 1;
-                    self.features.resize(self.features.len() + self.width, 0.0);
+                    rows.resize(rows.len() + self.features.width, 0.0);
                 }
             }
         }
+        if !rows.is_empty() {
+            self.features.extend(rows);
+        }
+    }
+
+    /// The features so far.
+    pub fn features(&self) -> &Features {
+        &self.features
+    }
+
+    /// Whether more are coming.
+    pub fn is_embedding(&self) -> bool {
+        self.embedding.is_some()
     }
 
     /// Images with a feature, and all.
     pub fn progress(&self) -> [usize; 2] {
-        [self.features.len() / self.width.max(1), self.images.len()]
-    }
-
-    /// The images most similar to number `index`, without itself; none for one that cannot be read.
-    pub fn nearest(&self, index: usize, count: usize) -> Vec<Neighbor> {
-        let query = self.features.chunks_exact(self.width.max(1)).nth(index);
-        let Some(query) = query.filter(|query| query.iter().any(|x| *x != 0.0)) else {
-            return Vec::new();
-        };
-        let found = nearest(&self.features, self.width, query, count + 1);
-        let others = found.into_iter().filter(|&(other, _)| other != index);
-        others.take(count).collect()
+        [self.features.len(), self.images.len()]
     }
 
     /// Progress on one line, with buttons.

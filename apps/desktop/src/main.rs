@@ -3,17 +3,21 @@
 //! `cargo run --release -p ibot-desktop -- [FOLDER] [--model teacher.safetensors]`
 //!
 //! - `app`: the window; `gpu`: what it is drawn on, and what models compute on
-//! - `model`: the model behind it; `gallery`: the folder and its features; `details`: the selected image
-//! - `training`: a run; `told`: its events
+//! - `model`: the model behind it; `gallery`: the folder and its features; `failure`: a device that failed, and others
+//! - `details`: the selected image; `neighbors`: those like it
+//! - `training`: a run; `told`: its events; `curve`: its numbers
 //! - `grid`, `thumbnails`: the folder on the screen; `background`: work that must not hold up a frame
 
 mod app;
 mod background;
+mod curve;
 mod details;
+mod failure;
 mod gallery;
 mod gpu;
 mod grid;
 mod model;
+mod neighbors;
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
@@ -70,7 +74,13 @@ impl eframe::App for Desktop {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let opened = gpu::open(arguments.backend);
+    let opened = match gpu::open(arguments.backend) {
+        Ok(opened) => opened,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let mut options = NativeOptions {
         renderer: Renderer::Wgpu,
         viewport: ViewportBuilder::default()

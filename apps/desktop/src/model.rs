@@ -6,8 +6,10 @@ use std::time::Duration;
 use eframe::egui::{Context, Ui};
 use ibot::Error;
 use ibot::app::{DeviceRequest, EmbedderConfig, EmbedderHandle, Job, ModelInfo};
-use ibot::device::BackendChoice;
 use ibot::error::printable;
+
+use super::background::spawn;
+use super::failure::Failure;
 
 /// Longest batch: a frame may wait this long on a GPU that the window shares.
 const BATCH_TIME: Duration = Duration::from_millis(30);
@@ -24,22 +26,6 @@ pub struct Model {
     loading: Option<Job<ModelInfo>>,
     info: Option<ModelInfo>,
     error: Option<Failure>,
-}
-
-/// Why there is no model.
-struct Failure {
-    reason: String,
-    /// Whether the device failed, and another one may do.
-    is_of_device: bool,
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self {
-            is_of_device: matches!(error, Error::Device(_)),
-            reason: error.to_string(),
-        }
-    }
 }
 
 impl Model {
@@ -67,7 +53,7 @@ impl Model {
         }
         if let Some(old) = self.handle.take() {
             // its thread may be loading or computing, which the last handle waits for
-            std::thread::spawn(move || drop(old));
+            spawn(move || drop(old));
         }
         *self = Self::none(self.device.clone());
         self.path = Some(path);
@@ -76,12 +62,12 @@ impl Model {
                 self.loading = Some(handle.load());
                 self.handle = Some(handle);
             }
-            Err(error) => self.error = Some(error.into()),
+            Err(error) => self.fail(&error),
         }
     }
 
     /// Moves to another device.
-    fn move_to(&mut self, device: DeviceRequest) {
+    pub fn move_to(&mut self, device: DeviceRequest) {
         self.device = device;
         if let Some(path) = self.path.clone() {
             self.open(path);
@@ -99,7 +85,7 @@ impl Model {
                 return false;
             }
             Some(Ok(info)) => self.info = Some(info),
-            Some(Err(error)) => self.error = Some(error.into()),
+            Some(Err(error)) => self.fail(&error),
         }
         self.loading = None;
         self.info.is_some()
@@ -115,33 +101,26 @@ impl Model {
         &self.device
     }
 
-    /// The device failed: no more requests until the user chooses another.
-    pub fn fail(&mut self, reason: String) {
+    /// It failed: no more requests until the user tries again.
+    pub fn fail(&mut self, error: &Error) {
         self.info = None;
-        self.error = Some(Failure {
-            reason,
-            is_of_device: true,
-        });
+        self.error = Some(Failure::new(error, &self.device));
     }
 
-    /// One line about it, with buttons if it failed.
-    pub fn show(&mut self, ui: &mut Ui) {
+    /// One line about it, with buttons if it failed; another device that the user wants.
+    pub fn show(&mut self, ui: &mut Ui) -> Option<DeviceRequest> {
         let name = self.path.as_deref().and_then(Path::file_name);
         let name = name.map(printable).unwrap_or_default();
-        if let Some(Failure {
-            reason,
-            is_of_device,
-        }) = &self.error
-        {
-            let is_of_device = *is_of_device;
-            ui.colored_label(ui.visuals().error_fg_color, format!("{name}: {reason}"));
-            if ui.button("Try again").clicked() {
-                self.move_to(self.device.clone());
-            }
-            if is_of_device && ui.button("Use the CPU").clicked() {
-                self.move_to(BackendChoice::Flex.into());
-            }
-        } else if self.loading.is_some() {
+        if let Some(failure) = &self.error {
+            let text = format!("{name}: {}", failure.reason);
+            ui.colored_label(ui.visuals().error_fg_color, text);
+            let tries_again = !failure.is_final && ui.button("Try again").clicked();
+            return match tries_again {
+                true => Some(self.device.clone()),
+                false => failure.show_devices(ui),
+            };
+        }
+        if self.loading.is_some() {
             ui.spinner();
             ui.label(format!("Loading {name}"));
         } else if let Some(info) = &self.info {
@@ -156,5 +135,6 @@ impl Model {
         } else {
             ui.label("No model: open one, or train one on these images in the Training tab.");
         }
+        None
     }
 }

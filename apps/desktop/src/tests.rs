@@ -6,11 +6,14 @@ use std::time::{Duration, Instant};
 use eframe::egui::{Key, Ui};
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT as _, Queryable as _};
+use ibot::app::DeviceRequest;
 use ibot::device::BackendChoice;
 
 use super::app::Desktop;
 use super::training::CHOSEN;
 
+mod devices;
+mod parts;
 #[allow(dead_code, reason = "made for more than these tests")]
 #[path = "../../../tests/tiny_model/mod.rs"]
 mod tiny_model;
@@ -23,6 +26,10 @@ type Window = Harness<'static, Desktop>;
 
 /// A window on these, on the CPU.
 fn window(folder: Option<PathBuf>, model: Option<PathBuf>) -> Window {
+    window_on(BackendChoice::Flex.into(), folder, model)
+}
+
+fn window_on(device: DeviceRequest, folder: Option<PathBuf>, model: Option<PathBuf>) -> Window {
     let mut given = Some((folder, model));
     let show = move |ui: &mut Ui, desktop: &mut Desktop| {
         if let Some((folder, model)) = given.take() {
@@ -31,7 +38,7 @@ fn window(folder: Option<PathBuf>, model: Option<PathBuf>) -> Window {
         desktop.receive(ui.ctx());
         desktop.show(ui, None);
     };
-    let desktop = Desktop::new(BackendChoice::Flex.into(), "small-data", None);
+    let desktop = Desktop::new(device, "small-data", None);
     let builder = Harness::builder().with_size([1200.0, 800.0]);
     builder.build_ui_state(show, desktop)
 }
@@ -100,13 +107,13 @@ fn images_are_embedded_and_looked_at_by_keyboard_and_mouse() {
     window.get_by_label("Patches").click();
     until_said(&mut window, "9.png, with patch features");
 
+    until(&mut window, "12 neighbors", |window| {
+        let neighbors = window.query_all_by_label_contains("of the nearest");
+        neighbors.count() == 12
+    });
     let neighbors = || window.query_all_by_label_contains("of the nearest");
-    assert_eq!(neighbors().count(), 12);
     let nearest = neighbors().next().unwrap();
     let name = nearest.accesskit_node().label().unwrap();
-    for n in neighbors() {
-        eprintln!("{:?} {:?}", n.accesskit_node().label(), n.rect());
-    }
     nearest.click();
     window.run_steps(3);
     let [now] = &selected(&window)[..] else {
@@ -169,12 +176,10 @@ fn settings_are_chosen_for_the_images_and_the_device() {
     assert_eq!(number("Epochs"), Some(100.0));
 }
 
-#[test]
-fn a_run_is_started_paused_stopped_and_looked_through() {
-    let scratch = Scratch::new("desktop-training");
-    let images = scratch.images(12);
-    let mut window = window(folder_of(&images), None);
-    until_said(&mut window, "12 images, 0 embedded");
+/// Starts a run of the recipe `demo` on the 12 images of the window.
+#[track_caller]
+fn start_demo(window: &mut Window) {
+    until_said(window, "12 images, 0 embedded");
     window.get_by_label("Training").click();
     window.step();
     window.get_by_label("Recipe").click();
@@ -182,6 +187,14 @@ fn a_run_is_started_paused_stopped_and_looked_through() {
     window.get_by_label("demo").click();
     window.run_steps(3);
     window.get_by_label("Start training").click();
+}
+
+#[test]
+fn a_run_is_started_paused_stopped_and_looked_through() {
+    let scratch = Scratch::new("desktop-training");
+    let images = scratch.images(12);
+    let mut window = window(folder_of(&images), None);
+    start_demo(&mut window);
     until_said(&mut window, "of 2000");
     window.get_by_label("Pause").click();
     until_said(&mut window, "paused after step ");
@@ -192,4 +205,34 @@ fn a_run_is_started_paused_stopped_and_looked_through() {
     until_said(&mut window, "stopped after step ");
     window.get_by_label("Open this model").click();
     until_said(&mut window, "12 images, 12 embedded");
+}
+
+/// A path is not always text: it is the folder beside the images that is written, unless the text is edited.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_run_folder_is_beside_images_whose_folder_is_not_unicode() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let scratch = Scratch::new("desktop-unicode");
+    scratch.images(12);
+    let beside = |name: &[u8]| scratch.path("").join(OsStr::from_bytes(name));
+    let folder = beside(b"b\xe9");
+    std::fs::rename(scratch.path("images"), &folder).unwrap();
+    let mut window = window(Some(folder), None);
+    start_demo(&mut window);
+    until_said(&mut window, "of 2000");
+    window.get_by_label("Stop").click();
+    until_said(&mut window, "stopped after step ");
+    assert!(beside(b"b\xe9-ibot/run.json").exists());
+
+    window.get_by_label("Run folder").focus();
+    window.step();
+    window.get_by_label("Run folder").type_text("2");
+    window.run_steps(2);
+    let edited = window.get_by_label("Run folder").value().unwrap();
+    assert!(edited.contains('2'), "{edited}");
+    window.get_by_label("Start training").click();
+    until_said(&mut window, "of 2000");
+    assert!(PathBuf::from(&edited).join("run.json").exists(), "{edited}");
 }

@@ -3,13 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use eframe::egui::{ColorImage, Context, TextureHandle, TextureOptions};
 use ibot::data::decode::decode_rgb_in;
 use ibot::data::{FolderConfig, ValueRange};
 use image::RgbImage;
+
+use super::background::Newest;
 
 /// Longer side, in pixels.
 const SIDE: u32 = 192;
@@ -29,35 +29,15 @@ pub enum Thumbnail<'a> {
 
 /// The thumbnails of one folder.
 pub struct Thumbnails {
-    queue: Arc<Queue>,
-    made: Receiver<(usize, Option<ColorImage>)>,
+    maker: Newest<(usize, PathBuf), (usize, Option<ColorImage>)>,
     asked: HashSet<usize>,
     textures: HashMap<usize, Option<TextureHandle>>,
 }
 
-#[derive(Default)]
-struct Queue {
-    state: Mutex<Waiting>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Waiting {
-    stack: Vec<(usize, PathBuf)>,
-    closed: bool,
-}
-
 impl Thumbnails {
     pub fn new(ctx: &Context) -> Self {
-        let queue = Arc::new(Queue::default());
-        let (sender, made) = channel();
-        for _ in 0..THREADS {
-            let (queue, sender, ctx) = (queue.clone(), sender.clone(), ctx.clone());
-            std::thread::spawn(move || work(&queue, &sender, &ctx));
-        }
         Self {
-            queue,
-            made,
+            maker: Newest::start(ctx, THREADS, WAITING, make),
             asked: HashSet::new(),
             textures: HashMap::new(),
         }
@@ -65,7 +45,7 @@ impl Thumbnails {
 
     /// Takes what was made since the last frame; if there are too many, frees those far from `visible`.
     pub fn receive(&mut self, ctx: &Context, visible: &Range<usize>) {
-        while let Ok((index, image)) = self.made.try_recv() {
+        while let Some(Ok((index, image))) = self.maker.take() {
             self.asked.remove(&index);
             let name = format!("thumbnail {index}");
             let texture = image.map(|image| ctx.load_texture(name, image, TextureOptions::LINEAR));
@@ -79,15 +59,11 @@ impl Thumbnails {
 
     /// Thumbnail of image number `index` at `path`; requested if it is not there yet.
     pub fn get(&mut self, index: usize, path: &Path) -> Thumbnail<'_> {
-        if !self.textures.contains_key(&index) && self.asked.insert(index) {
-            let mut waiting = self.queue.lock();
-            waiting.stack.push((index, path.to_path_buf()));
-            if waiting.stack.len() > WAITING {
-                let (oldest, _) = waiting.stack.remove(0);
-                self.asked.remove(&oldest);
-            }
-            drop(waiting);
-            self.queue.changed.notify_one();
+        if !self.textures.contains_key(&index)
+            && self.asked.insert(index)
+            && let Some((oldest, _)) = self.maker.ask((index, path.to_path_buf()))
+        {
+            self.asked.remove(&oldest);
         }
         match self.textures.get(&index) {
             None => Thumbnail::Coming,
@@ -97,43 +73,11 @@ impl Thumbnails {
     }
 }
 
-impl Drop for Thumbnails {
-    fn drop(&mut self) {
-        self.queue.lock().closed = true;
-        self.queue.changed.notify_all();
-    }
-}
-
-impl Queue {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The newest request; none once the folder is closed.
-    fn next(&self) -> Option<(usize, PathBuf)> {
-        let mut waiting = self.lock();
-        loop {
-            if waiting.closed {
-                return None;
-            }
-            if let Some(wish) = waiting.stack.pop() {
-                return Some(wish);
-            }
-            let woken = self.changed.wait(waiting);
-            waiting = woken.unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-}
-
-fn work(queue: &Queue, sender: &Sender<(usize, Option<ColorImage>)>, ctx: &Context) {
-    while let Some((index, path)) = queue.next() {
-        let image = decode_rgb_in(&path, FolderConfig::default().max_pixels, ValueRange::Auto).ok();
-        let small = image.map(|image| color_image(&reduced(&image, SIDE)));
-        if sender.send((index, small)).is_err() {
-            return;
-        }
-        ctx.request_repaint();
-    }
+/// For the screen; none if it cannot be read.
+fn make((index, path): (usize, PathBuf)) -> (usize, Option<ColorImage>) {
+    let image = decode_rgb_in(&path, FolderConfig::default().max_pixels, ValueRange::Auto).ok();
+    let small = image.map(|image| color_image(&reduced(&image, SIDE)));
+    (index, small)
 }
 
 /// The image, with at most `longest` pixels a side.

@@ -7,11 +7,13 @@ use eframe::egui::{
     WidgetType,
 };
 use egui_plot::{Legend, Line, Plot, Points};
-use ibot::app::TrainingEvent;
+use ibot::app::{DeviceRequest, TrainingEvent};
 use ibot::error::printable;
 use ibot::train::{PatchColors, RunStart, StepMetrics};
 use image::RgbImage;
 
+use super::curve::Curve;
+use super::failure::Failure;
 use super::thumbnails::color_image;
 
 /// Maximum number of log lines that are kept.
@@ -33,16 +35,24 @@ pub struct Told {
     pub start: Option<RunStart>,
     pub last: Option<Box<StepMetrics>>,
     /// Total, class-token and patch loss, by step.
-    losses: [Vec<[f64; 2]>; 3],
-    knn: Vec<[f64; 2]>,
-    rank_me: Vec<[f64; 2]>,
+    losses: [Curve; 3],
+    knn: Curve,
+    rank_me: Curve,
     /// Steps made, and images with the colors of their patches.
     patches: Option<(usize, Vec<[TextureHandle; 2]>)>,
     lines: Vec<String>,
     anomaly: Option<String>,
-    pub error: Option<String>,
+    pub failure: Option<Failure>,
     /// A model that the run wrote.
     model: Option<PathBuf>,
+}
+
+/// What the user wants of the window.
+pub enum Wish {
+    /// To open this model.
+    Model(PathBuf),
+    /// To compute on this device.
+    Device(DeviceRequest),
 }
 
 impl Told {
@@ -55,11 +65,11 @@ impl Told {
             TrainingEvent::Epoch { .. } => {}
             TrainingEvent::Evaluated(when, evaluation) => {
                 let step = evaluation.step as f64;
-                self.knn
-                    .extend(evaluation.knn.map(|knn| [step, 100.0 * knn]));
-                self.rank_me
-                    .extend(evaluation.rank_me.map(|rank| [step, rank]));
+                if let Some(rank) = evaluation.rank_me {
+                    self.rank_me.push(step, rank);
+                }
                 if let Some(knn) = evaluation.knn {
+                    self.knn.push(step, 100.0 * knn);
                     self.say(format!("{when}: k-NN {:.1} %", 100.0 * knn));
                 }
             }
@@ -90,7 +100,8 @@ impl Told {
                 let model = run.join("teacher.safetensors");
                 self.model = model.exists().then_some(model);
             }
-            TrainingEvent::Failed(error) => self.error = Some(error),
+            // `TrainingHandle::wait` gives the error itself, which says more than its text
+            TrainingEvent::Failed(_) => {}
         }
     }
 
@@ -98,7 +109,7 @@ impl Told {
         let (step, losses) = (metrics.step as f64, &metrics.losses);
         let values = [losses.loss, losses.loss_cls, losses.loss_patch];
         for (curve, value) in self.losses.iter_mut().zip(values) {
-            curve.push([step, value.into()]);
+            curve.push(step, value.into());
         }
         if metrics.health.is_some() && metrics.anomalies.is_empty() {
             self.anomaly = None;
@@ -113,8 +124,8 @@ impl Told {
         self.lines.push(line);
     }
 
-    /// Shows progress, health and log; returns a model file that the user wants to open.
-    pub fn show_state(&self, ui: &mut Ui) -> Option<PathBuf> {
+    /// Shows progress, health and log.
+    pub fn show_state(&self, ui: &mut Ui) -> Option<Wish> {
         if let (Some(start), Some(last)) = (&self.start, &self.last) {
             let share = last.step as f32 / start.steps.max(1) as f32;
             let text = format!("step {} of {}", last.step, start.steps);
@@ -127,16 +138,17 @@ impl Told {
         if let Some(health) = self.last.as_ref().and_then(|last| last.health.as_ref()) {
             ui.label(format!("feature std {:.2}", health.feature_std));
         }
-        match (&self.anomaly, &self.error) {
-            (_, Some(text)) => ui.colored_label(ui.visuals().error_fg_color, text),
+        match (&self.anomaly, &self.failure) {
+            (_, Some(failure)) => ui.colored_label(ui.visuals().error_fg_color, &failure.reason),
             (Some(text), None) => ui.colored_label(ui.visuals().warn_fg_color, text),
             (None, None) if self.last.is_some() => ui.label("Health: OK"),
             _ => ui.label(""),
         };
-        let wanted = self.model.as_ref().and_then(|model| {
+        let failure = self.failure.as_ref();
+        let device = failure.and_then(|failure| failure.show_devices(ui));
+        let model = self.model.as_ref().filter(|model| {
             let button = ui.button("Open this model");
-            let button = button.on_hover_text(printable(model));
-            button.clicked().then(|| model.clone())
+            button.on_hover_text(printable(model)).clicked()
         });
         egui::ScrollArea::vertical()
             .stick_to_bottom(true)
@@ -146,7 +158,8 @@ impl Told {
                     ui.label(line);
                 }
             });
-        wanted
+        let model = model.map(|model| Wish::Model(model.clone()));
+        device.map(Wish::Device).or(model)
     }
 
     /// Losses, k-NN and patches.
@@ -187,23 +200,23 @@ fn show_patches(ui: &mut Ui, images: &[[TextureHandle; 2]]) {
     }
 }
 
-fn show_plot(ui: &mut Ui, title: &str, height: f32, curves: &[(&str, &Vec<[f64; 2]>)]) {
+fn show_plot(ui: &mut Ui, title: &str, height: f32, curves: &[(&str, &Curve)]) {
     ui.strong(title);
     let plot = Plot::new(Id::new(title))
         .height(height)
         .legend(Legend::default())
         .allow_scroll(false);
     let response = plot.show(ui, |plot| {
-        for ((name, points), color) in curves.iter().zip(COLORS) {
-            plot.line(Line::new(*name, (*points).clone()).color(color));
-            if points.len() < FEW {
-                let dots = Points::new(*name, (*points).clone());
+        for ((name, curve), color) in curves.iter().zip(COLORS) {
+            plot.line(Line::new(*name, curve.points()).color(color));
+            if curve.points().len() < FEW {
+                let dots = Points::new(*name, curve.points());
                 plot.points(dots.radius(3.0).color(color));
             }
         }
     });
-    let said = curves.iter().filter_map(|(name, points)| {
-        let [_, last] = points.last()?;
+    let said = curves.iter().filter_map(|(name, curve)| {
+        let last = curve.last()?;
         Some(format!("{name} {last:.3}"))
     });
     let said = format!("{title}: {}", said.collect::<Vec<_>>().join(", "));

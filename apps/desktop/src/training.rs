@@ -8,14 +8,15 @@ use eframe::egui::{
 };
 use ibot::app::{DeviceRequest, TrainingConfig, TrainingHandle};
 use ibot::device::{Selected, select};
-use ibot::error::Result;
+use ibot::error::{Error, Result};
 use ibot::train::plan::Choosable;
 use ibot::train::presets::{ADAPT, preset, preset_names};
 use ibot::train::recommended::{StartFrom, recommended_with};
 use ibot::train::{RunConfig, RunRequest};
 
+use super::failure::Failure;
 use super::gallery::Gallery;
-use super::told::Told;
+use super::told::{Told, Wish};
 
 const START_OR_STOP: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::Enter);
 /// Time between images of the teacher's patches.
@@ -33,8 +34,13 @@ pub struct TrainingTab {
     epochs: usize,
     steps: usize,
     batch_size: usize,
-    /// The run folder.
-    out: String,
+    /// The run folder: a path, as not every one is text, and the text that is shown of it.
+    out: PathBuf,
+    out_text: String,
+    /// That of the last run.
+    last_out: PathBuf,
+    /// Whether the device of the last run failed: its folder then takes other settings and another backend.
+    is_device_failed: bool,
     /// Number of images that [`CHOSEN`] was chosen for.
     chosen_for: Option<usize>,
     handle: Option<TrainingHandle>,
@@ -49,7 +55,10 @@ impl TrainingTab {
             epochs: 0,
             steps: 0,
             batch_size: 0,
-            out: String::new(),
+            out: PathBuf::new(),
+            out_text: String::new(),
+            last_out: PathBuf::new(),
+            is_device_failed: false,
             chosen_for: None,
             handle: None,
             told: Told::default(),
@@ -64,7 +73,14 @@ impl TrainingTab {
         let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
         let mut name = folder.file_name().unwrap_or_default().to_owned();
         name.push("-ibot");
-        self.out = folder.with_file_name(name).display().to_string();
+        self.out = folder.with_file_name(name);
+        self.out_text = self.out.display().to_string();
+    }
+
+    /// The next run computes on another device.
+    pub fn device_changed(&mut self) {
+        self.chosen_for = None;
+        self.told.failure = None;
     }
 
     /// Length and batch of the recipe.
@@ -91,7 +107,7 @@ impl TrainingTab {
         self.chosen_for = Some(count);
         match chosen(count, device) {
             Ok((config, _)) => self.take(&config),
-            Err(error) => self.told.error = Some(error.to_string()),
+            Err(error) => self.told.failure = Some(Failure::new(&error, device)),
         }
     }
 
@@ -115,8 +131,12 @@ impl TrainingTab {
             on_event: Some(Box::new(move || ctx.request_repaint())),
         };
         match request.and_then(|request| config.start(request)) {
-            Ok(handle) => self.handle = Some(handle),
-            Err(error) => self.told.error = Some(error.to_string()),
+            Ok(handle) => {
+                self.handle = Some(handle);
+                self.last_out.clone_from(&self.out);
+                self.is_device_failed = false;
+            }
+            Err(error) => self.told.failure = Some(Failure::new(&error, device)),
         }
     }
 
@@ -143,30 +163,33 @@ impl TrainingTab {
         };
         Ok(RunRequest {
             knn_every,
-            ..RunRequest::new(
-                config.resolved()?,
-                vec![folder],
-                self.out.clone().into(),
-                selected,
-            )
+            // fewer images per step, or the CPU
+            allow_changes: self.is_device_failed && self.out == self.last_out,
+            ..RunRequest::new(config.resolved()?, vec![folder], self.out.clone(), selected)
         })
     }
 
-    /// Takes the events since the last frame.
-    pub fn receive(&mut self, ctx: &Context) {
-        let events = self.handle.as_ref().map(TrainingHandle::events);
-        for event in events.into_iter().flatten() {
+    /// Takes the events since the last frame, and the error of a run on `device` that failed.
+    pub fn receive(&mut self, ctx: &Context, device: &DeviceRequest) {
+        let Some(run) = &self.handle else { return };
+        for event in run.events() {
             self.told.receive(ctx, event);
+        }
+        if !run.is_over() {
+            return;
+        }
+        // of a run that is over, once
+        match run.wait() {
+            Ok(()) | Err(Error::Interrupted { .. }) => {}
+            Err(error) => {
+                self.is_device_failed = matches!(error, Error::Device(_));
+                self.told.failure = Some(Failure::new(&error, device));
+            }
         }
     }
 
-    /// Shows the tab; returns a model file that the user wants to open.
-    pub fn show(
-        &mut self,
-        ui: &mut Ui,
-        gallery: &Gallery,
-        device: &DeviceRequest,
-    ) -> Option<PathBuf> {
+    /// Shows the tab.
+    pub fn show(&mut self, ui: &mut Ui, gallery: &Gallery, device: &DeviceRequest) -> Option<Wish> {
         egui::Panel::left("settings")
             .default_size(300.0)
             .show(ui, |ui| {
@@ -216,17 +239,25 @@ impl TrainingTab {
             }
         });
         let label = ui.label("Run folder");
-        ui.add(TextEdit::singleline(&mut self.out).desired_width(f32::INFINITY))
-            .labelled_by(label.id);
+        let text = TextEdit::singleline(&mut self.out_text).desired_width(f32::INFINITY);
+        if ui.add(text).labelled_by(label.id).changed() {
+            self.out = PathBuf::from(&self.out_text);
+        }
     }
 
     fn show_buttons(&mut self, ui: &mut Ui, gallery: &Gallery, device: &DeviceRequest) {
         let pressed = ui.input_mut(|input| input.consume_shortcut(&START_OR_STOP));
         let keys = ui.ctx().format_shortcut(&START_OR_STOP);
         let Some(run) = self.handle.as_ref().filter(|run| !run.is_over()) else {
-            let can = !gallery.images().is_empty() && !self.out.is_empty();
+            let needs = match self.told.failure.as_ref().is_some_and(|it| it.is_final) {
+                true => Some("Choose another device first."),
+                false if gallery.images().is_empty() => Some("Open a folder of images first."),
+                false if self.out.as_os_str().is_empty() => Some("Name a run folder first."),
+                false => None,
+            };
+            let can = needs.is_none();
             let start = ui.add_enabled(can, egui::Button::new("Start training"));
-            let start = start.on_disabled_hover_text("Open a folder of images first.");
+            let start = start.on_disabled_hover_text(needs.unwrap_or_default());
             let hint = format!("{keys}. A run in this folder resumes from its checkpoint.");
             if start.on_hover_text(hint).clicked() || (can && pressed) {
                 self.start(ui.ctx(), gallery, device);

@@ -100,6 +100,8 @@ impl Output {
 pub struct Embedder {
     handle: EmbedderHandle,
     info: ModelInfo,
+    /// The process that has the thread.
+    process: u32,
 }
 
 /// Values of all images, the shape of one image's, and the numbers and errors of those that could not be read.
@@ -108,6 +110,11 @@ type Computed<'py> = (Bound<'py, PyByteArray>, Vec<usize>, Vec<(usize, String)>)
 impl Drop for Embedder {
     /// Waits for a batch that is computed, without the GIL: other threads of Python go on meanwhile.
     fn drop(&mut self) {
+        if self.process != std::process::id() {
+            // a forked process has no thread to wait for; a clone that stays keeps the handle from waiting
+            std::mem::forget(self.handle.clone());
+            return;
+        }
         Python::attach(|py| py.detach(|| self.handle.close()));
     }
 }
@@ -148,7 +155,11 @@ impl Embedder {
         };
         let handle = py.detach(start).map_err(raised)?;
         match result_of(py, handle.load(), None) {
-            Ok(info) => Ok(Self { handle, info }),
+            Ok(info) => Ok(Self {
+                handle,
+                info,
+                process: std::process::id(),
+            }),
             Err(error) => {
                 py.detach(|| handle.close());
                 Err(error)
@@ -166,8 +177,9 @@ impl Embedder {
         on_progress: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Computed<'py>> {
         let output = Output::named(output).map_err(raised)?;
-        let images = images.into_iter().map(Given::image);
-        let images = images.collect::<Result<Vec<_>>>().map_err(raised)?;
+        // other threads of Python go on while pixels are copied
+        let images = py.detach(|| images.into_iter().map(Given::image).collect::<Result<_>>());
+        let images = images.map_err(raised)?;
         let job = self.handle.embed(output.request(images));
         let results = result_of(py, job, on_progress)?;
 

@@ -133,11 +133,8 @@ impl Request {
                 (config.augment.mean, config.augment.std) = (own.values.mean, own.values.std);
             }
         }
-        let mut config = self.with_file(config, pretrained)?;
+        let config = self.with_file(config, pretrained)?;
         let given = self.given()?;
-        if given.contains_key("epochs") {
-            config.steps = None; // else they would count, and not the epochs
-        }
         let merged = config.merged_with_toml(&given.to_string());
         merged.map_err(|message| {
             let names: Vec<&str> = given.keys().map(String::as_str).collect();
@@ -174,12 +171,19 @@ impl Request {
 /// A run; dropping it ends the run with a checkpoint.
 #[pyclass(frozen)]
 pub struct Training {
-    handle: TrainingHandle,
+    handle: Arc<TrainingHandle>,
+    /// The process that has the thread.
+    process: u32,
 }
 
 impl Drop for Training {
     /// Ends the run here, without the GIL: other threads of Python go on meanwhile.
     fn drop(&mut self) {
+        if self.process != std::process::id() {
+            // a forked process has no thread to wait for; a clone that stays keeps the handle from waiting
+            std::mem::forget(self.handle.clone());
+            return;
+        }
         self.handle.cancel();
         Python::attach(|py| py.detach(|| self.handle.wait()).ok());
     }
@@ -191,7 +195,10 @@ impl Training {
     fn new(py: Python<'_>, request: Request) -> PyResult<Self> {
         let start = |stop: &AtomicBool| TrainingConfig::default().start(request.resolved(stop)?);
         let handle = done(py, start)?;
-        Ok(Self { handle })
+        Ok(Self {
+            handle: Arc::new(handle),
+            process: std::process::id(),
+        })
     }
 
     /// The next event as JSON; None if there is none within a tenth of a second.

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,30 @@ def test_images_of_every_kind_are_equal(embedder: Embedder, images: list[Path]) 
     assert embedder.embed([]).shape == (0, 16)
 
 
+class Series:
+    """What of pandas' Series an iterable needs, and its shape."""
+
+    def __init__(self, values: list[str]) -> None:
+        self.values = values
+        self.shape = (len(values),)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values)
+
+
+def test_an_array_or_a_series_of_one_dimension_is_several_images(embedder: Embedder, images: list[Path]) -> None:
+    expected = embedder.embed(images[:3])
+    paths = [str(path) for path in images[:3]]
+    pixels = np.empty(3, object)
+    pixels[:] = [np.asarray(Image.open(path)) for path in paths]
+    for several in (np.array(paths), np.array(images[:3]), Series(paths), pixels):
+        np.testing.assert_array_equal(embedder.embed(several), expected)
+    assert embedder.embed(np.array([], str)).shape == (0, 16)
+    for wrong in (np.array([paths]), np.array(paths[0]), np.zeros(4, np.uint8), Series([7])):  # type: ignore[list-item]
+        with pytest.raises(SettingError, match=r"must be uint8 with shape \[H, W\]"):
+            embedder.embed(wrong)
+
+
 @pytest.mark.parametrize("mode", ["I;16", "I", "F"])
 def test_images_of_more_than_8_bits_are_refused(embedder: Embedder, mode: str) -> None:
     with pytest.raises(SettingError, match=f"mode {mode}.*path"):
@@ -75,6 +101,56 @@ def test_progress_counts_to_the_end(embedder: Embedder, images: list[Path]) -> N
     embedder.embed(images * 10, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (100, 100)
     assert seen == sorted(seen)
+
+
+@pytest.fixture
+def in_fours(run: ibot_train.Run, monkeypatch: pytest.MonkeyPatch) -> Embedder:
+    """An embedder that is given the pixels of one batch at once."""
+    monkeypatch.setattr("ibot_train._embedder._HELD", 1)
+    return run.embedder(backend="flex", batch_size=4)
+
+
+def test_many_pixels_are_copied_part_by_part(embedder: Embedder, in_fours: Embedder) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 128, 128, 3), dtype=np.uint8)
+    seen: list[tuple[int, int]] = []
+    tracemalloc.start()
+    try:
+        features = in_fours.embed(pixels, progress=lambda done, total: seen.append((done, total)))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < pixels.nbytes / 2
+    assert seen == [(done, 30) for done in (4, 8, 12, 16, 20, 24, 28, 30)]
+    expected = np.concatenate([embedder.embed(image) for image in pixels])
+    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
+    patches = in_fours.embed(list(pixels[:5]), output="patches")
+    assert patches.shape == (5, 2, 2, 16) and np.abs(patches[4]).max() > 0
+
+
+def test_parts_end_by_their_own_errors(in_fours: Embedder, images: list[Path], tmp_path: Path) -> None:
+    pixels = [np.asarray(Image.open(path)) for path in images]
+    absent = tmp_path / "absent.png"
+    with pytest.warns(UserWarning, match="absent.png"):
+        features = in_fours.embed([*pixels[:6], absent, *pixels[6:]], unreadable="nan")
+    assert np.flatnonzero(np.isnan(features).any(axis=1)).tolist() == [6]
+    np.testing.assert_allclose(np.delete(features, 6, axis=0), in_fours.embed(images), rtol=1e-5, atol=1e-6)
+
+    seen: list[int] = []
+
+    def stop(done: int, _total: int) -> None:
+        seen.append(done)
+        if done > 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        in_fours.embed(pixels, progress=stop)
+    with pytest.raises(FileError, match="absent.png"):
+        in_fours.embed([absent, *pixels], progress=stop)
+    assert seen == [4, 8, 4]
+    # a wrong one is told before the first is computed
+    with pytest.raises(SettingError):
+        in_fours.embed([*pixels, np.zeros(3)], progress=stop)
+    assert seen == [4, 8, 4]
 
 
 def test_what_cannot_be_read_is_raised_or_nan(embedder: Embedder, images: list[Path], tmp_path: Path) -> None:

@@ -150,6 +150,43 @@ def test_a_forked_process_is_refused(run: ibot_train.Run) -> None:
     assert "forked" in done.stdout and "spawn" in done.stdout, done
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize(
+    "code",
+    [
+        "embedder = Run(Path(sys.argv[3])).embedder(backend='flex')\n"
+        "pid = fork()\n"
+        "del embedder\n"
+        "end(pid)\n",
+        "pid = 0\n"
+        "def progress(event):\n"
+        "    global pid\n"
+        "    if event['event'] == 'step' and event['step'] == 1:\n"
+        "        pid = fork()\n"
+        "        if pid == 0: sys.exit()\n"
+        "train(sys.argv[1], sys.argv[2], steps=3, progress=progress, **TINY)\n"
+        "end(pid)\n",
+    ],
+    ids=["embedder", "training"],
+)
+def test_a_forked_process_drops_what_it_inherits(code: str, run: ibot_train.Run, folder: Path, tmp_path: Path) -> None:
+    # where it hangs, its alarm ends it; the status of the parent is that of the child
+    before = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from conftest import TINY; from ibot_train import Run, train\n"
+        "def fork():\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0: signal.alarm(60)\n"
+        "    return pid\n"
+        "def end(pid):\n"
+        "    if pid == 0: sys.exit()\n"
+        "    print('child', os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+    )
+    arguments = [sys.executable, "-W", "ignore", "-c", before + code, str(folder), str(tmp_path / "run"), str(run.folder)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parent)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "child 0\n", "")
+
+
 def test_messages_name_keywords(folder: Path, tmp_path: Path) -> None:
     train(folder, tmp_path / "run", steps=1, progress=False, **TINY)
     with pytest.raises(FileError, match="`override=True`"):

@@ -77,7 +77,7 @@ impl Checkpoint {
         remove_folder(&temporary)?;
         let written = self
             .write_files(&temporary)
-            .and_then(|()| remove_folder(path)) // of the same step, before a rollback
+            .and_then(|()| remove_folder(path)) // a damaged one of the same step
             .and_then(|()| fs::rename(&temporary, path).map_err(Error::io(path)));
         if written.is_err() {
             // frees the space on a full disk; what cannot be removed now is removed at the next start

@@ -15,6 +15,8 @@ pub struct Keep {
     pub last: usize,
     /// Whether the one with the best k-NN accuracy is kept too.
     pub best: bool,
+    /// The newest one of a step up to this one is kept too.
+    pub up_to: Option<usize>,
 }
 
 impl Default for Keep {
@@ -23,6 +25,7 @@ impl Default for Keep {
         Self {
             last: 2,
             best: true,
+            up_to: None,
         }
     }
 }
@@ -86,8 +89,16 @@ impl Store {
     /// one that is newer than all good ones: it is not damaged and must not be skipped; the newest one's error if
     /// there are checkpoints and all are damaged.
     pub fn newest(&self) -> Result<(Option<Checkpoint>, Vec<Damaged>)> {
+        self.newest_up_to(usize::MAX)
+    }
+
+    /// [`Store::newest`] of those of a step up to `last`.
+    ///
+    /// # Errors
+    /// As [`Store::newest`].
+    pub fn newest_up_to(&self, last: usize) -> Result<(Option<Checkpoint>, Vec<Damaged>)> {
         let mut damaged = Vec::new();
-        for step in self.steps()? {
+        for step in self.steps()?.into_iter().filter(|step| *step <= last) {
             let path = self.path(step);
             match Checkpoint::read(&path) {
                 Ok(checkpoint) => return Ok((Some(checkpoint), damaged)),
@@ -154,6 +165,16 @@ impl Store {
         self.prune(keep)
     }
 
+    /// Goes back to the checkpoint of the manifest's step, which takes this manifest, and removes those after it. A crash at
+    /// any time leaves it whole, with the old manifest or with this one.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn go_back(&self, manifest: &Manifest) -> Result<()> {
+        manifest.replace(&self.path(manifest.step))?;
+        self.remove_after(Some(manifest.step))
+    }
+
     /// Removes incomplete checkpoints after a crash.
     ///
     /// # Errors
@@ -171,7 +192,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the checkpoints after a step, or all: damaged ones, or those discarded by a rollback.
+    /// Removes the checkpoints after a step, or all, the newest first: damaged ones, or those discarded by a rollback.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -182,9 +203,14 @@ impl Store {
 
     fn prune(&self, keep: Keep) -> Result<()> {
         let best = self.best()?.filter(|_| keep.best);
-        let old = self.steps()?.into_iter().skip(keep.last.max(1));
-        old.filter(|step| Some(*step) != best)
-            .try_for_each(|step| remove(&self.path(step)))
+        let steps = self.steps()?;
+        let of_before = |up_to: usize| steps.iter().find(|step| **step <= up_to);
+        let kept = [best, keep.up_to.and_then(of_before).copied()];
+        let mut old = steps.iter().skip(keep.last.max(1));
+        old.try_for_each(|step| match kept.contains(&Some(*step)) {
+            true => Ok(()),
+            false => remove(&self.path(*step)),
+        })
     }
 }
 
@@ -194,4 +220,68 @@ fn remove(path: &Path) -> Result<()> {
     remove_folder(&temporary)?;
     fs::rename(path, &temporary).map_err(Error::io(path))?;
     remove_folder(&temporary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::checkpoint::FORMAT;
+    use crate::files::state_dict::NamedTensor;
+
+    fn manifest(step: usize, learning_rate_factor: f64) -> Manifest {
+        Manifest {
+            format: FORMAT,
+            ibot: "0".into(),
+            step,
+            epoch: 0,
+            batch: step,
+            seed: 0,
+            config: String::new(),
+            knn: None,
+            learning_rate_factor,
+            rollbacks: 0,
+            loop_state: serde_json::Value::Null,
+        }
+    }
+
+    /// Found: the step and the factor of the newest one up to `last`, with the tensor that it was written with.
+    fn found(store: &Store, last: usize) -> Option<(usize, f64)> {
+        let Checkpoint { manifest, tensors } = store.newest_up_to(last).unwrap().0?;
+        assert_eq!(tensors["at"].values, [manifest.step as f32]);
+        Some((manifest.step, manifest.learning_rate_factor))
+    }
+
+    #[test]
+    fn the_one_from_before_a_failure_stays_and_is_gone_back_to() {
+        let digits = crate::unfinished::unique_digits().unwrap();
+        let store = Store::new(std::env::temp_dir().join(format!("ibot-store-{digits}")));
+        for step in 0..=6 {
+            let tensor = NamedTensor {
+                shape: vec![1],
+                values: vec![step as f32],
+            };
+            let checkpoint = Checkpoint {
+                manifest: manifest(step, 1.0),
+                tensors: [("at".to_owned(), tensor)].into(),
+            };
+            let keep = Keep {
+                last: 1,
+                best: false,
+                up_to: Some(step.min(3)),
+            };
+            store.write(&checkpoint, keep).unwrap();
+        }
+        assert_eq!(store.steps().unwrap(), [6, 3]);
+        let all = [2, 5, 9].map(|last| found(&store, last));
+        assert_eq!(all, [None, Some((3, 1.0)), Some((6, 1.0))]);
+        // killed before the later ones are removed
+        let lower = manifest(3, 0.5);
+        lower.replace(&store.path(3)).unwrap();
+        let all = [5, 9].map(|last| found(&store, last));
+        assert_eq!(all, [Some((3, 0.5)), Some((6, 1.0))]);
+        store.go_back(&lower).unwrap();
+        assert_eq!(store.steps().unwrap(), [3]);
+        assert_eq!(found(&store, 9), Some((3, 0.5)));
+        fs::remove_dir_all(store.folder()).unwrap();
+    }
 }

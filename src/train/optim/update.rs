@@ -83,6 +83,8 @@ impl<'a, B: TrainBackend> Take<'a, B> {
             learning_rate: self.rates.learning_rate * self.layers.factor(&name),
             weight_decay: if decays { weight_decay } else { 0.0 },
             is_matrix: D >= 2,
+            // One without a gradient until `mask_start_epoch` counts all steps, as in the official code, where it has gradients
+            // of 0 until then.
             frozen_steps: match () {
                 () if is_before_heads(&name) => self.rates.frozen_backbone_steps,
                 () if is_prototype(&name) => self.rates.frozen_prototype_steps,

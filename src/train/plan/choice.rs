@@ -108,7 +108,7 @@ pub(super) fn choose(
             continue;
         }
         let sizes = match may_split {
-            true => micro_batch_sizes(config),
+            true => micro_batch_sizes(config.batch_size),
             false => vec![set.micro_batch_size],
         };
         // from the largest part down: the first that fits is the cheapest
@@ -171,17 +171,11 @@ fn chosen(candidate: Candidate, reason: String) -> (PlanChoice, StepMemory, Verd
     (choice, candidate.memory, candidate.verdict)
 }
 
-/// Sizes of parts that differ, from the whole batch down. KoLeo needs two images in each.
-fn micro_batch_sizes(config: &RunConfig) -> Vec<Option<usize>> {
-    let batch = config.batch_size;
-    let least = if config.method.koleo_weight > 0.0 {
-        2
-    } else {
-        1
-    };
+/// Sizes of parts that differ, from the whole batch down to one image.
+fn micro_batch_sizes(batch: usize) -> Vec<Option<usize>> {
     let mut sizes = vec![None];
     let mut parts = 2;
-    while parts <= batch / least {
+    while parts <= batch {
         let size = batch.div_ceil(parts);
         sizes.push(Some(size));
         // the next number of parts with smaller ones
@@ -198,24 +192,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_shrink_to_one_image_or_two() {
-        let sizes = |batch_size, koleo_weight| {
-            let mut config = RunConfig {
-                batch_size,
-                ..RunConfig::default()
-            };
-            config.method.koleo_weight = koleo_weight;
-            micro_batch_sizes(&config)
-        };
+    fn parts_shrink_to_one_image() {
         let some = |sizes: &[usize]| {
             let sizes = sizes.iter().map(|size| Some(*size));
             std::iter::once(None).chain(sizes).collect::<Vec<_>>()
         };
-        assert_eq!(sizes(8, 0.0), some(&[4, 3, 2, 1]));
-        assert_eq!(sizes(8, 0.1), some(&[4, 3, 2]));
-        assert_eq!(sizes(3, 0.1), some(&[]));
-        assert_eq!(sizes(1, 0.0), some(&[]));
-        let many = sizes(1 << 20, 0.0);
+        assert_eq!(micro_batch_sizes(8), some(&[4, 3, 2, 1]));
+        assert_eq!(micro_batch_sizes(3), some(&[2, 1]));
+        assert_eq!(micro_batch_sizes(1), some(&[]));
+        let many = micro_batch_sizes(1 << 20);
         assert!(many.len() < 2100 && many.last() == Some(&Some(1)));
     }
 

@@ -8,6 +8,7 @@ use crate::error::{Result, if_there, printable};
 use crate::files::model::read_card;
 use crate::train::run::evaluation::Evaluation;
 use crate::train::run::lines::read_lines;
+use crate::train::run::observer::Observer;
 use crate::train::run::work::EVALUATIONS;
 
 /// The best teacher.
@@ -20,6 +21,24 @@ pub(super) const BEST: &str = "best.safetensors";
 pub(super) fn remove_best(folder: &Path) -> Result<()> {
     let file = folder.join(BEST);
     if_there(&file, std::fs::remove_file(&file))?;
+    Ok(())
+}
+
+/// Its name once a run goes on with other images to validate on.
+const ASIDE: &str = "best-by-other-images.safetensors";
+
+/// Keeps the best teacher on other images under another name: no teacher of now can be compared with it.
+///
+/// # Errors
+/// [`crate::Error::Io`].
+pub(super) fn set_best_aside(folder: &Path, observer: &mut dyn Observer) -> Result<()> {
+    let [best, aside] = [BEST, ASIDE].map(|name| folder.join(name));
+    if if_there(&best, std::fs::rename(&best, &aside))?.is_some() {
+        observer.note(&format!(
+            "teachers are compared on other images from now on: the best one so far is {}",
+            printable(aside)
+        ));
+    }
     Ok(())
 }
 
@@ -59,7 +78,7 @@ impl Measure {
     /// Those of reading the folder's files.
     pub fn is_best(self, folder: &Path, evaluation: &Evaluation) -> Result<bool> {
         let mut before = read_lines::<Evaluation>(&folder.join(EVALUATIONS))?;
-        before.retain(|line| line.step < evaluation.step);
+        before.retain(|line| line.step < evaluation.step && line.is_comparable(evaluation));
         let now = self.of(evaluation);
         let best = self.best(&before).and_then(|best| self.of(best));
         Ok(now.is_some() && now > best)
@@ -70,7 +89,10 @@ impl Measure {
     /// # Errors
     /// Those of reading the folder's files.
     pub fn gain(self, folder: &Path) -> Result<Option<String>> {
-        let evaluations = read_lines::<Evaluation>(&folder.join(EVALUATIONS))?;
+        let mut evaluations = read_lines::<Evaluation>(&folder.join(EVALUATIONS))?;
+        if let Some(last) = evaluations.last().cloned() {
+            evaluations.retain(|line| line.is_comparable(&last));
+        }
         let Some(best) = self.best(&evaluations) else {
             return Ok(None);
         };

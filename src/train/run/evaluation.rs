@@ -39,6 +39,17 @@ pub struct Evaluation {
     pub feature_std: Option<f64>,
     /// Number of images in that sample.
     pub sample: usize,
+    /// [`ImageFolder::fingerprint`] of the images that it was made on; empty in lines of the first versions.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub fingerprint: String,
+}
+
+impl Evaluation {
+    /// Whether both were made on the same images, as far as they say.
+    pub(super) fn is_comparable(&self, other: &Self) -> bool {
+        let is_unknown = self.fingerprint.is_empty() || other.fingerprint.is_empty();
+        is_unknown || self.fingerprint == other.fingerprint
+    }
 }
 
 /// When an evaluation takes place.
@@ -97,8 +108,9 @@ impl Evaluator<'_> {
     ) -> Result<Option<Evaluation>> {
         let features = |folder: Arc<ImageFolder>| self.features::<B, M>(teacher, folder, device);
         let RunImages { train, val, .. } = self.images;
-        let sample = val.as_ref().unwrap_or(train).sample(SAMPLE);
-        let sample = features(Arc::new(sample))?;
+        let of = val.as_ref().unwrap_or(train);
+        let fingerprint = of.fingerprint();
+        let sample = features(Arc::new(of.sample(SAMPLE)))?;
         let knn = match val.as_ref().filter(|_| with_knn) {
             Some(val) => Some((features(train.clone())?, features(val.clone())?)),
             None => None,
@@ -111,6 +123,7 @@ impl Evaluator<'_> {
             rank_me: rank_me(&sample),
             feature_std: feature_std(&sample).map(|std| std * (sample.width as f64).sqrt()),
             sample: sample.len(),
+            fingerprint,
             ..Evaluation::default()
         };
         if let Some((bank, queries)) = knn {

@@ -19,22 +19,22 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, printable};
 use crate::files::checkpoint::{Checkpoint, Keep, Manifest, Saving, Store};
-use crate::files::model::{ModelCard, write_model, write_timm_folder};
+use crate::files::model::ModelCard;
 use crate::train::config::RunConfig;
-use crate::train::run::best::{BEST, remove_best};
+use crate::train::run::backbones::write_backbones;
+use crate::train::run::best::{remove_best, set_best_aside};
 use crate::train::run::evaluation::Evaluation;
 use crate::train::run::lines::{append, has_line, keep_lines};
 use crate::train::run::lock::RunLock;
 use crate::train::run::metrics::StepMetrics;
 use crate::train::run::observer::Observer;
+use crate::train::run::options::StartWeights;
 use crate::train::run::record::{AllowedChanges, RunRecord, SettingChange};
 use crate::train::run::work::{EVALUATIONS, METRICS, missing_folders, refuse_dangling, work_in};
 use crate::train::trainer::{Tensors, backbones};
 use crate::unfinished::write_whole;
 
 const CONFIG: &str = "config.toml";
-/// What the card of the teacher calls it.
-const TEACHER: &str = "teacher";
 
 /// The folder of a run, locked for this process.
 #[derive(Debug)]
@@ -43,7 +43,8 @@ pub(super) struct RunFolder {
     metrics: Option<File>,
     store: Store,
     saving: Saving,
-    keep: Keep,
+    /// Which checkpoints the next write keeps.
+    pub keep: Keep,
     /// The run found in the folder.
     before: Option<RunRecord>,
     /// The new run, until its record says that it has a checkpoint.
@@ -103,6 +104,11 @@ impl RunFolder {
         self.store.found_by_another(step)
     }
 
+    /// The weights that the run in the folder started from.
+    pub(super) fn started_from(&self) -> Option<StartWeights> {
+        self.before.as_ref()?.pretrained.clone()
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -157,8 +163,8 @@ impl RunFolder {
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let before = self.before.as_ref();
-        let change = before.and_then(|before| record.image_change(before));
-        self.refuse_changes("images", change.as_slice(), allowed, observer)
+        let changes = before.map(|before| record.image_changes(before));
+        self.refuse_changes("images", &changes.unwrap_or_default(), allowed, observer)
     }
 
     fn refuse_changes(
@@ -223,8 +229,14 @@ impl RunFolder {
     ) -> Result<()> {
         // before the new settings are written: old checkpoints must not be taken for theirs
         self.forget_checkpoints(newest)?;
-        if newest.is_none() {
-            remove_best(&self.path)?;
+        let before = self.before.as_ref();
+        match newest {
+            None => remove_best(&self.path)?,
+            // it was the best on other images
+            Some(_) if before.is_some_and(|before| record.has_other_validation(before)) => {
+                set_best_aside(&self.path, observer)?;
+            }
+            Some(_) => {}
         }
         let text = config.to_toml()?;
         let comments = format!(
@@ -237,16 +249,17 @@ impl RunFolder {
         record.has_checkpoint = newest.is_some();
         record.write(&self.path)?;
         self.unmarked = Some(record).filter(|record| !record.has_checkpoint);
-        self.forget_lines(newest.unwrap_or(0), observer)
+        self.forget_lines(newest, observer)
     }
 
-    /// Removes checkpoints and metrics after `step`.
+    /// Goes back to a checkpoint, which takes this manifest; removes checkpoints and metrics after it.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn rewind(&mut self, step: usize, observer: &mut dyn Observer) -> Result<()> {
-        self.forget_checkpoints(Some(step))?;
-        self.forget_lines(step, observer)
+    pub fn go_back(&mut self, to: &Manifest, observer: &mut dyn Observer) -> Result<()> {
+        self.saving.finish()?;
+        self.store.go_back(to)?;
+        self.forget_lines(Some(to.step), observer)
     }
 
     fn forget_checkpoints(&mut self, after: Option<usize>) -> Result<()> {
@@ -255,8 +268,9 @@ impl RunFolder {
         self.store.remove_after(after)
     }
 
-    fn forget_lines(&mut self, after: usize, observer: &mut dyn Observer) -> Result<()> {
-        let stays = |step| step <= after;
+    /// All lines where `after` is none.
+    fn forget_lines(&mut self, after: Option<usize>, observer: &mut dyn Observer) -> Result<()> {
+        let stays = |step| after.is_some_and(|after| step <= after);
         let (_, evaluations) = keep_lines(&self.path.join(EVALUATIONS), stays)?;
         let (file, metrics) = keep_lines(&self.path.join(METRICS), stays)?;
         self.metrics = Some(file);
@@ -275,7 +289,9 @@ impl RunFolder {
     pub fn log_evaluation(&mut self, evaluation: &Evaluation) -> Result<()> {
         let path = self.path.join(EVALUATIONS);
         let (mut file, _) = keep_lines(&path, |of| of < evaluation.step)?;
-        append(&mut file, &path, evaluation)
+        append(&mut file, &path, evaluation)?;
+        // a best teacher that outlives its line in a power cut would be compared with nothing
+        file.sync_data().map_err(Error::io(&path))
     }
 
     /// Whether `evaluations.jsonl` has a line of a step.
@@ -345,13 +361,13 @@ impl RunFolder {
             .start(move || write_backbones(&path, &backbones, &cards))
     }
 
-    /// The newest good checkpoint.
+    /// The newest good checkpoint of a step up to `last`.
     ///
     /// # Errors
     /// As [`Store::newest`].
-    pub fn newest(&mut self) -> Result<Option<Checkpoint>> {
+    pub fn newest_up_to(&mut self, last: usize) -> Result<Option<Checkpoint>> {
         self.saving.finish()?;
-        Ok(self.store.newest()?.0)
+        Ok(self.store.newest_up_to(last)?.0)
     }
 
     /// Waits for background writes.
@@ -379,18 +395,4 @@ impl Drop for RunFolder {
             let _ = fs::remove_dir(folder); // fails, as it should, unless it is empty
         }
     }
-}
-
-fn write_backbones(folder: &Path, backbones: &[Tensors; 2], cards: &[ModelCard; 2]) -> Result<()> {
-    let mut pairs = cards.iter().zip(backbones);
-    pairs.try_for_each(|(card, tensors)| {
-        let path = folder.join(format!("{}.safetensors", card.network));
-        write_model(&path, card, tensors)?;
-        let best = folder.join(BEST);
-        match (card.network == TEACHER, best.exists()) {
-            (true, true) => write_timm_folder(&best, card),
-            (true, false) => write_timm_folder(&path, card),
-            (false, _) => Ok(()),
-        }
-    })
 }

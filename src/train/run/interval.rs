@@ -3,10 +3,13 @@
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 
-/// An interval.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// An interval. As text, `200` is steps, and `30s`, `10m` and `2h` are time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Interval {
     /// Number of steps.
     Steps(usize),
@@ -14,10 +17,33 @@ pub enum Interval {
     Time(Duration),
 }
 
+impl Default for Interval {
+    /// Ten minutes.
+    fn default() -> Self {
+        Self::Time(Duration::from_secs(600))
+    }
+}
+
+impl From<Interval> for String {
+    fn from(interval: Interval) -> Self {
+        match interval {
+            Interval::Steps(steps) => steps.max(1).to_string(),
+            Interval::Time(time) => format!("{}s", time.as_secs().max(1)),
+        }
+    }
+}
+
+impl TryFrom<String> for Interval {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
 impl FromStr for Interval {
     type Err = Error;
 
-    /// `200` is steps; `30s`, `10m` and `2h` are time.
     fn from_str(text: &str) -> Result<Self> {
         let seconds = |unit: char| match unit {
             's' => Some(1),

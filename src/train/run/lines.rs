@@ -1,7 +1,7 @@
 //! JSON Lines files in which each line belongs to a step.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
+use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -17,7 +17,7 @@ const NAMED: usize = 5;
 ///
 /// # Errors
 /// [`Error::Io`].
-pub(super) fn append(file: &mut File, path: &Path, line: &impl Serialize) -> Result<()> {
+pub(crate) fn append(file: &mut impl Write, path: &Path, line: &impl Serialize) -> Result<()> {
     let mut line = serde_json::to_string(line)
         .map_err(|error| Error::io(path)(std::io::Error::other(error)))?;
     line.push('\n');
@@ -69,15 +69,41 @@ pub(super) fn has_line(path: &Path, of: usize) -> Result<bool> {
 /// # Errors
 /// [`Error::Io`].
 pub(super) fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
-    let mut lines = Vec::new();
+    read_with_damage(path).map(|(lines, _)| lines)
+}
+
+/// The same with the numbers of the damaged lines, from 1.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(crate) fn read_with_damage<T: DeserializeOwned>(path: &Path) -> Result<(Vec<T>, Vec<usize>)> {
+    let (mut lines, mut damaged, mut number) = (Vec::new(), Vec::new(), 0);
     let see = |line: &[u8]| {
-        lines.extend(serde_json::from_slice::<T>(line));
+        number += 1;
+        match serde_json::from_slice::<T>(line) {
+            Ok(line) => lines.push(line),
+            Err(_) => damaged.push(number),
+        }
         Ok(())
     };
     if let Some(file) = if_there(path, File::open(path))? {
         each_line(&file, see).map_err(Error::io(path))?;
     }
-    Ok(lines)
+    Ok((lines, damaged))
+}
+
+/// Damaged lines in words: "line 3 is damaged"; none if there are none.
+pub(crate) fn damage_in_words(damaged: &[usize]) -> Option<String> {
+    let named: Vec<String> = damaged.iter().map(ToString::to_string).collect();
+    Some(match named.as_slice() {
+        [] => return None,
+        [one] => format!("line {one} is damaged"),
+        [.., last] if named.len() <= NAMED => {
+            let others = named[..named.len() - 1].join(", ");
+            format!("lines {others} and {last} are damaged")
+        }
+        [first, ..] => format!("{} lines, from line {first}, are damaged", named.len()),
+    })
 }
 
 /// Contents of a file.
@@ -111,26 +137,13 @@ impl LineScan {
     }
 
     fn said(&self, path: &Path) -> Option<String> {
-        let named: Vec<String> = self.damaged.iter().map(ToString::to_string).collect();
-        let lines = match named.as_slice() {
-            [] => return None,
-            [one] => format!("line {one} is damaged and"),
-            [.., last] if named.len() <= NAMED => {
-                let others = named[..named.len() - 1].join(", ");
-                format!("lines {others} and {last} are damaged and")
-            }
-            [first, ..] => format!("{} lines, from line {first}, are damaged and", named.len()),
-        };
-        Some(format!("{}: {lines} left out", printable(path)))
+        let lines = damage_in_words(&self.damaged)?;
+        Some(format!("{}: {lines} and left out", printable(path)))
     }
 }
 
 /// Writes the lines that are kept.
-fn copy(
-    file: &File,
-    stays: &impl Fn(usize) -> bool,
-    out: &mut impl std::io::Write,
-) -> std::io::Result<()> {
+fn copy(file: &File, stays: &impl Fn(usize) -> bool, out: &mut impl Write) -> std::io::Result<()> {
     each_line(file, |line| match step(line) {
         Some(step) if stays(step) => out.write_all(line),
         _ => Ok(()),

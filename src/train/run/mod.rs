@@ -1,5 +1,6 @@
 //! A run: from its request to its folder, through all steps.
 
+mod backbones;
 mod best;
 mod evaluation;
 mod folder;
@@ -9,6 +10,7 @@ mod lock;
 mod metrics;
 mod metrics_window;
 mod observer;
+mod options;
 mod patches;
 mod record;
 mod request;
@@ -20,11 +22,13 @@ mod work;
 
 pub use evaluation::{Evaluation, EvaluationTime};
 pub use interval::Interval;
+pub(crate) use lines::{append, damage_in_words, read_with_damage};
 pub(crate) use lock::RunLock;
 pub use metrics::StepMetrics;
 pub use observer::{NoObserver, Observer, RunStart};
+pub use options::{RunOptions, StartWeights};
 pub use patches::PatchColors;
-pub use record::{RunRecord, SettingChange};
+pub use record::{RunRecord, SettingChange, ValidationImages};
 pub use request::{OnDeviceLost, RunRequest};
 pub use setup::images_to_train_on;
 pub(super) use setup::loader;

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::{ImageFolder, ImageSource as _};
 use crate::error::{Error, Result, if_there, printable};
 use crate::train::config::RunConfig;
+use crate::train::run::options::{RunOptions, StartWeights};
 use crate::train::settings_diff::{Flat, differing, flatten};
 use crate::unfinished::write_whole;
 
@@ -49,6 +51,15 @@ pub struct RunRecord {
     pub examples: usize,
     /// [`crate::data::ImageFolder::fingerprint`].
     pub fingerprint: String,
+    /// The images to validate on, if any, those held out too; not in records of the first versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<ValidationImages>,
+    /// The weights that it started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrained: Option<StartWeights>,
+    /// How it is watched and kept.
+    #[serde(default)]
+    pub options: RunOptions,
     /// All settings, as TOML.
     pub config: String,
     /// Ranks that trained it last; another number is no other run.
@@ -58,6 +69,15 @@ pub struct RunRecord {
     /// removed. Records of the first versions lack it, and count as having had one.
     #[serde(default = "yes")]
     pub has_checkpoint: bool,
+}
+
+/// The images that a run validates on; none by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValidationImages {
+    /// How many there are.
+    pub images: usize,
+    /// [`crate::data::ImageFolder::fingerprint`]; empty without any.
+    pub fingerprint: String,
 }
 
 /// The first source is `data` and the others are `more_data`, as in the files of all versions. Paths are text: serde itself refuses those
@@ -178,6 +198,16 @@ impl RunRecord {
         })
     }
 
+    /// Notes the images that it trains on, and those that it validates on.
+    pub(super) fn note_images(&mut self, train: &ImageFolder, val: Option<&ImageFolder>) {
+        let of_val = |val: &ImageFolder| ValidationImages {
+            images: val.len(),
+            fingerprint: val.fingerprint(),
+        };
+        (self.images, self.fingerprint) = (train.len(), train.fingerprint());
+        self.validation = Some(val.map(of_val).unwrap_or_default());
+    }
+
     /// What names its images in a line of text: the first of [`RunRecord::data`].
     pub fn first_data(&self) -> String {
         self.data.first().map(printable).unwrap_or_default()
@@ -224,19 +254,48 @@ impl RunRecord {
         let changes = differing(&entries(before)?, &entries(self)?).into_iter();
         let backends = [&before.backend, &self.backend].map(String::clone);
         let backend = (backends[0] != backends[1]).then(|| (BACKEND.to_owned(), backends));
-        let changes = changes.chain(backend);
+        let weights = before.pretrained.as_ref().zip(self.pretrained.as_ref());
+        let weights = weights.filter(|(before, now)| !now.is_same(before));
+        let weights = weights.map(|(before, now)| {
+            let both = [before, now].map(ToString::to_string);
+            ("pretrained".to_owned(), both)
+        });
+        let changes = changes.chain(backend).chain(weights);
         let changes = changes.map(|(key, [before, now])| SettingChange { key, before, now });
         Ok(changes.collect())
     }
 
-    /// Whether the images differ from those of the run `before`.
-    pub fn image_change(&self, before: &Self) -> Option<SettingChange> {
+    /// Which images differ from those of the run `before`.
+    pub fn image_changes(&self, before: &Self) -> Vec<SettingChange> {
         let data = |record: &Self| format!("{} images", record.images);
-        (before.fingerprint != self.fingerprint).then(|| SettingChange {
+        let train = (before.fingerprint != self.fingerprint).then(|| SettingChange {
             key: format!("names of the images in {}", self.first_data()),
             before: data(before),
             now: data(self),
-        })
+        });
+        let val = self.has_other_validation(before).then(|| SettingChange {
+            key: "images to validate on".to_owned(),
+            before: before.described_validation(),
+            now: self.described_validation(),
+        });
+        train.into_iter().chain(val).collect()
+    }
+
+    /// Whether it validates on other images than the run `before`, as far as the records say.
+    pub fn has_other_validation(&self, before: &Self) -> bool {
+        match (&self.validation, &before.validation) {
+            (Some(now), Some(before)) => now.fingerprint != before.fingerprint,
+            _ => self.val.is_some() != before.val.is_some(),
+        }
+    }
+
+    fn described_validation(&self) -> String {
+        match (&self.validation, &self.val) {
+            (Some(ValidationImages { images: 0, .. }), _) | (None, None) => "none".to_owned(),
+            (Some(of), Some(val)) => format!("{} images in {}", of.images, printable(val)),
+            (Some(of), None) => format!("{} held out", of.images),
+            (None, Some(val)) => printable(val),
+        }
     }
 }
 
@@ -249,6 +308,7 @@ mod tests {
         let text = r#"{"ibot":"0","backend":"flex","data":"a","more_data":["b"],"val":null,"pictures":1,"fingerprint":"f","config":""}"#;
         let mut record: RunRecord = serde_json::from_str(text).unwrap();
         assert_eq!(record.data, [PathBuf::from("a"), PathBuf::from("b")]);
+        assert_eq!(record.options, RunOptions::default());
         let written = serde_json::to_value(&record).unwrap();
         assert_eq!(written["data"], serde_json::json!("a"));
         assert_eq!(written["more_data"], serde_json::json!(["b"]));
@@ -269,6 +329,9 @@ mod tests {
             images: 10,
             examples: 10,
             fingerprint: "a".into(),
+            validation: Some(ValidationImages::default()),
+            pretrained: None,
+            options: RunOptions::default(),
             config: config.into(),
             ranks: 1,
             has_checkpoint: true,
@@ -278,12 +341,16 @@ mod tests {
         let mut now =
             record("workers = 4\n[method]\nn_cls_prototypes = 8\npatch_loss_weight = 1.0\n");
         assert_eq!(now.setting_changes(&before, folder).unwrap(), []);
-        assert_eq!(now.image_change(&before), None);
+        assert_eq!(now.image_changes(&before), []);
         now.config = "steps = 9\n[folder]\nshorter_side = 448\ncache = \"x\"\n[method]\nn_cls_prototypes = 9\n".into();
         now.backend = "wgpu".into();
         (now.images, now.fingerprint) = (11, "b".into());
         let mut changes = now.setting_changes(&before, folder).unwrap();
-        changes.extend(now.image_change(&before));
+        now.validation = Some(ValidationImages {
+            images: 4,
+            fingerprint: "v".into(),
+        });
+        changes.extend(now.image_changes(&before));
         let said: Vec<String> = changes.iter().map(SettingChange::to_string).collect();
         assert_eq!(
             said,
@@ -293,6 +360,7 @@ mod tests {
                 "steps: absent -> 9",
                 "backend: flex -> wgpu",
                 "names of the images in photos: 10 images -> 11 images",
+                "images to validate on: none -> 4 held out",
             ]
         );
     }

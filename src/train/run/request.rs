@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::collective::{Collective, SingleProcess};
 use crate::data::ImageFolder;
@@ -55,7 +56,8 @@ pub struct RunRequest {
 }
 
 /// What to do when a GPU fails.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OnDeviceLost {
     /// Stop the run with an error.
     #[default]
@@ -79,7 +81,7 @@ impl RunRequest {
             pretrained_parts: PretrainedParts::Backbone,
             val: None,
             knn_every: 0,
-            checkpoint_every: Interval::Time(Duration::from_secs(600)),
+            checkpoint_every: Interval::default(),
             keep: Keep::default(),
             allow_changes: false,
             on_anomaly: OnAnomaly::Warn,

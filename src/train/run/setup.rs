@@ -17,12 +17,24 @@ use crate::path_text::absolute;
 use crate::train::config::RunConfig;
 use crate::train::optim::Schedule;
 use crate::train::run::observer::Observer;
+use crate::train::run::options::{RunOptions, StartWeights};
 use crate::train::run::record::{AllowedChanges, RunRecord};
 use crate::train::run::request::RunRequest;
 use crate::train::trainer::{Trainer, TrainerConfig};
 use crate::train::weights::load_method;
 
 type VitTrainer<B> = Trainer<B, VisionTransformer<B>>;
+
+/// Which weights a run has before its first step.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Weights<'a> {
+    /// Those of a checkpoint, which are loaded later.
+    OfCheckpoint,
+    /// Those that the run in the folder started from, as it has no checkpoint yet and the request names no other ones.
+    OfRun(&'a StartWeights),
+    /// Those of the request, or new ones.
+    New,
+}
 
 /// The parts of a run that do not change.
 pub(super) struct RunSetup<'a> {
@@ -112,6 +124,9 @@ impl RunSetup<'_> {
     pub fn record(&self, config: &RunConfig) -> Result<RunRecord> {
         // a relative path would mean another folder if the run is resumed from elsewhere
         let data = self.request.data.iter();
+        let pretrained = self.request.pretrained.as_ref();
+        let parts = self.request.pretrained_parts;
+        let pretrained = pretrained.map(|path| StartWeights::of(path, parts));
         Ok(RunRecord {
             ibot: env!("CARGO_PKG_VERSION").into(),
             backend: self.request.selected.backend().to_string(),
@@ -121,27 +136,50 @@ impl RunSetup<'_> {
             images: 0,
             examples: 0,
             fingerprint: String::new(),
+            validation: None,
+            pretrained: pretrained.transpose()?,
+            options: RunOptions::of(self.request),
             config: config.to_toml()?,
             ranks: self.request.collective.size(),
             has_checkpoint: false,
         })
     }
 
+    /// Which weights it has; `started_from` are those of the run in the folder.
+    pub fn weights<'a>(
+        &self,
+        has_checkpoint: bool,
+        started_from: Option<&'a StartWeights>,
+    ) -> Weights<'a> {
+        match (has_checkpoint, started_from, &self.request.pretrained) {
+            (true, ..) => Weights::OfCheckpoint,
+            (false, Some(start), None) => Weights::OfRun(start),
+            (false, ..) => Weights::New,
+        }
+    }
+
     pub fn trainer<B: TrainBackend>(
         &self,
         config: &RunConfig,
-        is_resumed: bool,
+        weights: Weights<'_>,
         device: &B::Device,
         observer: &mut dyn Observer,
     ) -> Result<VitTrainer<B>> {
         B::check_precision(config.precision, device)?;
         let mut method = config.method.init::<B>(config.seed, device)?;
-        match &self.request.pretrained {
-            _ if is_resumed => {}
-            Some(path) => {
-                let parts = self.request.pretrained_parts;
-                method = load_method(method, path, parts, &mut |note| observer.note(note))?;
+        let start = match weights {
+            Weights::OfCheckpoint => None,
+            Weights::OfRun(start) => Some((start.found()?, start.parts)),
+            Weights::New => {
+                let path = self.request.pretrained.clone();
+                path.map(|path| (path, self.request.pretrained_parts))
             }
+        };
+        match start {
+            Some((path, parts)) => {
+                method = load_method(method, &path, parts, &mut |note| observer.note(note))?;
+            }
+            None if matches!(weights, Weights::OfCheckpoint) => {}
             None if config.method.pretrained => {
                 let text = "the preset adapt and `method.pretrained = true` need trained weights: name their file with `pretrained`";
                 return Err(Error::Training(text.to_owned()));

@@ -4,11 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use burn::module::Module as _;
 use burn_autodiff::Autodiff;
 
 use crate::backbone::VisionTransformer;
-use crate::collective::{Collective, all_ok, check_equal};
+use crate::collective::{Collective, all_ok, check_equal, from_rank_0};
 use crate::data::drawing::write_drawing;
 use crate::data::{ImageFolder, ImageSource as _, ValueRange, views_mosaic};
 use crate::device::{DeviceGuard, Selected, reopened_if_lost};
@@ -23,7 +22,7 @@ use crate::train::run::folder::RunFolder;
 use crate::train::run::observer::{Observer, RunStart};
 use crate::train::run::record::{AllowedChanges, RunRecord};
 use crate::train::run::request::{OnDeviceLost, RunRequest};
-use crate::train::run::setup::{RunSetup, loader, train_views};
+use crate::train::run::setup::{RunSetup, Weights, loader, train_views};
 use crate::train::run::together::{
     OfRank, check_same_tensors, found_by_rank_0, note_other_ranks, same_settings,
 };
@@ -158,11 +157,13 @@ fn set_up<'a, B: TrainBackend>(
     let ranks = &*request.collective;
     let asked = request.config.clone().resolved()?;
     let mut folder = open_folder(setup, &asked, observer)?;
-    let mut record = setup.record(&asked)?;
+    let mut record = all_ok(ranks, setup.record(&asked))?;
     let newest = found_by_rank_0(&mut folder, ranks, |folder| {
         folder.continued(&record, setup.allowed, observer)
     })?;
-    let trainer = setup.trainer::<B>(&asked, newest.is_some(), device, observer);
+    let started_from = from_rank_0(ranks, || Ok(folder.started_from()))?;
+    let weights = setup.weights(newest.is_some(), started_from.as_ref());
+    let trainer = setup.trainer::<B>(&asked, weights, device, observer);
     let mut trainer = all_ok(ranks, trainer)?;
     // config.toml keeps what was asked; checkpoints keep the measured range of values, which a resumed run takes from there: where
     // images have changed, it would measure another one
@@ -172,7 +173,10 @@ fn set_up<'a, B: TrainBackend>(
     config.folder.range = asked.folder.range.or(kept.unwrap_or_default());
     let (train, val) = all_ok(ranks, setup.images(&config, observer))?;
     config.folder.range = train.range();
-    (record.images, record.fingerprint) = (train.len(), train.fingerprint());
+    record.note_images(&train, val.as_deref());
+    if !matches!(weights, Weights::New) {
+        record.pretrained.clone_from(&started_from);
+    }
     same_images(&record, &train, ranks)?;
     // rank 0 alone has read the record of the run before
     let is_same = folder.same_images(&record, setup.allowed, observer);
@@ -203,25 +207,17 @@ fn set_up<'a, B: TrainBackend>(
         _ => Ok(()),
     };
     all_ok(ranks, begun)?;
-    let parameters = trainer.method.student.num_params();
     let images = RunImages { train, card, val };
     let from = (began.as_ref(), monitor);
     let training = TrainLoop::new(setup, trainer, config, folder, loader, images, from);
-    let start = RunStart {
-        steps: training.schedule.steps,
-        made: made.unwrap_or(0),
-        epochs: training.schedule.epochs(),
-        steps_per_epoch: training.schedule.steps_per_epoch,
-        images: examples,
-        parameters,
-        out: request.out.clone(),
-    };
+    let start = training.start(examples);
     Ok((training, start))
 }
 
 /// Whether all ranks found the same images, and measured the same range of values on them.
 fn same_images(record: &RunRecord, train: &ImageFolder, ranks: &dyn Collective) -> Result<()> {
-    let found = format!("{}\n{}", record.fingerprint, train.range());
+    let (of, range) = (&record.validation, train.range());
+    let found = format!("{}\n{of:?}\n{range}", record.fingerprint);
     check_equal(
         ranks,
         "names or range of values of the images",

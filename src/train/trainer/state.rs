@@ -74,18 +74,20 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
     /// Restores the state after `step` steps from the tensors of [`Trainer::tensors`].
     ///
     /// # Errors
-    /// [`Error::Weights`] that names what does not fit; `source` is where the tensors come from. The trainer must not be used
-    /// after that.
+    /// [`Error::Weights`] that names what does not fit, and the settings that decide it; `source` is where the tensors come
+    /// from. The trainer must not be used after that.
     pub fn restore(&mut self, step: usize, tensors: Tensors, source: &Path) -> Result<()> {
         let device = self.device().clone();
         // a checkpoint from before the first masked batch has no center for patches
         for center in [&mut self.method.center, &mut self.method.patch_center] {
             center.set(None);
         }
-        load_tensors(&mut self.method, &tensors, source, &device)?;
+        load_tensors(&mut self.method, &tensors, source, &device)
+            .map_err(|error| keep_setting(error, "[method]", step))?;
         self.optimizer
             .restore(step, subset(&tensors, OPTIMIZER), &device)
-            .map_err(|report| misfit(source, "the optimizer", report))?;
+            .map_err(|report| misfit(source, "the optimizer", report))
+            .map_err(|error| keep_setting(error, "optimizer.name", step))?;
         self.set_loss_scale(stored_loss_scale(&tensors, source)?);
         Ok(())
     }
@@ -157,6 +159,19 @@ pub(crate) fn misfit(source: &Path, what: &str, report: impl std::fmt::Display) 
     Error::Weights {
         path: source.to_path_buf(),
         reason: format!("{what} does not fit these settings: {report}"),
+    }
+}
+
+/// The error of a checkpoint with what can be done: `keys` are the settings that it was made with.
+fn keep_setting(error: Error, keys: &str, step: usize) -> Error {
+    match error {
+        Error::Weights { path, reason } => Error::Weights {
+            path,
+            reason: format!(
+                "{reason}; the checkpoint of step {step} has other settings: leave `{keys}` as it was, or start a new run in another folder (`out`) from the weights of this one (`pretrained`: its teacher.safetensors)"
+            ),
+        },
+        error => error,
     }
 }
 

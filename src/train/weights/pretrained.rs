@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result, printable};
 use crate::files::{
     MethodWeights, NetworkWeights, PatchHead, load_pretrained, networks_of, read_weights,
@@ -15,7 +17,8 @@ use crate::train::weights::head_settings::other_settings;
 use crate::train::weights::method_weights::to_trainer;
 
 /// Which part of a weight file a run starts from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum PretrainedParts {
     /// One backbone, for both student and teacher.
     #[default]

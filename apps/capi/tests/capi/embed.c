@@ -28,7 +28,7 @@ static int refusals(const char *model) {
     CHECK(ibot_width(NULL) == 0);
     CHECK(ibot_embed_path(NULL, "cat.png", &number, 1) == IBOT_ERROR_ARGUMENT && says("embedder = NULL"));
     ibot_free(NULL);
-    CHECK(strlen(ibot_last_error()) == 0);
+    CHECK(says("embedder = NULL"));
     return 0;
 }
 
@@ -44,7 +44,7 @@ int main(int count, char **arguments) {
     if (refusals(model) != 0) return 1;
 
     ibot_embedder *embedder;
-    CHECK(ibot_load(model, "flex", &embedder) == IBOT_OK);
+    CHECK(ibot_load(model, "flex", &embedder) == IBOT_OK && strlen(ibot_last_error()) == 0);
     features = ibot_width(embedder);
     CHECK(features > 0);
     float *of_file = malloc(features * sizeof *of_file), *of_pixels = malloc(features * sizeof *of_pixels);
@@ -58,7 +58,9 @@ int main(int count, char **arguments) {
     CHECK(ibot_embed_rgba(embedder, NULL, 1, 1, of_file, features) == IBOT_ERROR_ARGUMENT && says("pixels = NULL"));
     CHECK(ibot_embed_rgba(embedder, pixels, 0, 9, of_file, features) == IBOT_ERROR_ARGUMENT && says("at least one"));
     for (at = 0; at < features; at++) printf("%.9g\n", of_pixels[at]);
+    const char *error = ibot_last_error();
     ibot_free(embedder);
+    CHECK(error == ibot_last_error() && says("at least one"));
     free(of_file), free(of_pixels), free(pixels);
     return 0;
 }

@@ -20,7 +20,7 @@ use self::writer::EventWriter;
 use super::drawing::{Captioned, contact_sheet};
 
 /// Folder of the event files in the run folder.
-const FOLDER: &str = "tensorboard";
+pub const FOLDER: &str = "tensorboard";
 /// Side of each image of a sheet, in pixels.
 const SIDE: u32 = 160;
 

@@ -1,6 +1,11 @@
 //! How a run ends when it does not run to its end.
 
 use std::fs;
+use std::path::Path;
+
+use ibot::files::checkpoint::Store;
+use ibot::files::model::read_card;
+use serde_json::Value;
 
 use crate::{Scratch, command, has_adapter, ibot, metrics, refused, stdout};
 
@@ -43,7 +48,9 @@ fn a_loss_that_is_not_finite_ends_the_run() {
     let scratch = Scratch::new("diverge");
     let train = scratch.train(&["--steps", "50", "--learning-rate", "1e38"]);
     let run = scratch.0.join("run");
-    refused(&train, &["step ", "is ", "the state after step", "run"]);
+    let remedy = "--on-anomaly rollback goes on from the start";
+    refused(&train, &["step ", "is ", "the weights after step", remedy]);
+    assert!(!run.join("checkpoints").exists());
     let written = ibot::files::read_safetensors(&run.join("teacher.safetensors")).unwrap();
     assert!(!written.is_empty());
     assert!(metrics(&run).iter().all(|line| line["loss"].is_number()));
@@ -104,6 +111,130 @@ fn a_sick_run_goes_back() {
         steps.iter().copied().eq(1..=steps.len() as u64),
         "{steps:?}"
     );
+}
+
+/// What weight decay multiplies weights by in a step is 1 - 3.5 at the full rate, so that they grow, and 1 - 1.75 at half of it.
+const TOO_HIGH: [&str; 6] = [
+    "--learning-rate",
+    "0.64",
+    "--set",
+    "optimizer.weight_decay=350",
+    "--set",
+    "schedule.warmup_epochs=0",
+];
+/// Long enough for a loss that is not finite, with nothing that looks for signs before it.
+const UNWATCHED: [&str; 4] = ["--steps", "250", "--set", "health_every=0"];
+
+fn checkpoints(run: &Path) -> Vec<usize> {
+    Store::of_run(run).steps().unwrap()
+}
+
+/// After a run has ended by a loss that is not finite, its checkpoint from before that is the newest, and rollback completes it.
+#[test]
+fn a_run_that_diverged_goes_on_with_half_its_rate() {
+    let scratch = Scratch::new("half");
+    let run = scratch.0.join("run");
+    assert!(ibot(&scratch.train(&["--steps", "5"])).status.success());
+    let flags = [&TOO_HIGH[..], &UNWATCHED].concat();
+    let newest = "is that of step 5; --on-anomaly rollback";
+    let first = [&flags[..], &["--override"]].concat();
+    refused(&scratch.train(&first), &["is NaN", newest]);
+    assert_eq!(checkpoints(&run), [5]);
+    let before = metrics(&run);
+    let again = [&flags[..], &["--on-anomaly", "rollback"]].concat();
+    let output = ibot(&scratch.train(&again));
+    let (text, message) = (stdout(&output), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{text}{message}");
+    assert!(text.contains("back to step 5 with 0.5 of"), "{text}");
+    let after = metrics(&run);
+    assert_eq!(after.len(), 250);
+    let rate = |lines: &[Value], at: usize| lines[at]["learning_rate"].as_f64().unwrap();
+    assert!(before.len() > 15, "{}", before.len());
+    for at in 0..before.len() {
+        assert_eq!(after[at]["step"], before[at]["step"]);
+        let factor = if at < 5 { 1.0 } else { 0.5 };
+        assert_eq!(rate(&after, at), factor * rate(&before, at), "{at}");
+    }
+    // the first step after the checkpoint starts from its weights
+    assert_eq!(after[5]["loss"], before[5]["loss"]);
+    assert_ne!(after[7]["loss"], before[7]["loss"]);
+}
+
+/// Without a checkpoint of its own yet, a run goes back to the weights that it started from.
+#[test]
+fn a_new_run_goes_back_to_its_start() {
+    let scratch = Scratch::new("start");
+    assert!(ibot(&scratch.train(&["--steps", "5"])).status.success());
+    let [weights, out] = ["run/teacher.safetensors", "new"].map(|name| scratch.path(name));
+    let flags = [&TOO_HIGH[..], &UNWATCHED, &["--pretrained", &weights]].concat();
+    let train = |more: &[&str]| {
+        let mut train = scratch.train(&[&flags[..], more].concat());
+        let at = train.iter().position(|flag| flag == "--out").unwrap();
+        train[at + 1].clone_from(&out);
+        train
+    };
+    let run = scratch.0.join("new");
+    refused(&train(&[]), &["is NaN", "goes on from the start"]);
+    let before = metrics(&run);
+    let output = ibot(&train(&["--on-anomaly", "rollback"]));
+    let (text, message) = (stdout(&output), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{text}{message}");
+    assert!(text.contains("back to step 0 with 0.5 of"), "{text}");
+    let after = metrics(&run);
+    assert_eq!(after.len(), 250);
+    assert_eq!(after[0]["loss"], before[0]["loss"]);
+    let [half, full] = [&after, &before].map(|lines| lines[0]["learning_rate"].as_f64().unwrap());
+    assert_eq!(half, 0.5 * full);
+}
+
+/// Logits explode in three checks, of every other step, before that is called a collapse; checkpoints are of every third step.
+#[test]
+fn a_collapsed_run_goes_back_to_before_it() {
+    let scratch = Scratch::new("before");
+    let watched =
+        "--steps 90 --set health_every=2 --checkpoint-every 3 --keep 1 --on-anomaly rollback";
+    let watched: Vec<&str> = watched.split(' ').collect();
+    let output = ibot(&scratch.train(&[&TOO_HIGH[..], &watched].concat()));
+    let (text, message) = (stdout(&output), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{text}{message}");
+    let (before, after) = text
+        .split_once(": the run collapsed or diverged: ")
+        .unwrap();
+    let (_, at) = before.rsplit_once("step ").unwrap();
+    let (_, to) = after.split_once("back to step ").unwrap();
+    let at: usize = at.parse().unwrap();
+    let to: usize = to.split_once(' ').unwrap().0.parse().unwrap();
+    // the checks at `at`, 2 and 4 steps before it exploded, that of 6 steps before it did not
+    assert_eq!(to, (at - 6) / 3 * 3, "{text}");
+    let lines = metrics(&scratch.0.join("run"));
+    assert_eq!(lines.len(), 90);
+    assert!(lines.iter().all(|line| line["anomalies"].is_null()));
+}
+
+/// The best teacher is of the steps that a rollback discards, up to the last health check.
+#[test]
+fn a_best_teacher_outlives_its_step() {
+    let scratch = Scratch::new("best-of");
+    let watched = [
+        "--steps",
+        "140",
+        "--set",
+        "keep_best=true",
+        "--on-anomaly",
+        "rollback",
+    ];
+    let output = ibot(&scratch.train(&[&TOO_HIGH[..], &watched].concat()));
+    let (text, message) = (stdout(&output), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{text}{message}");
+    assert!(text.contains("back to step 0 with 0.5 of"), "{text}");
+    let (_, kept) = text
+        .split_once("the best teacher so far, of step ")
+        .unwrap();
+    let step: usize = kept.split_once(',').unwrap().0.parse().unwrap();
+    let kept = scratch
+        .0
+        .join(format!("run/best-of-step-{step}.safetensors"));
+    assert_eq!(read_card(&kept).unwrap().unwrap().step, step);
 }
 
 /// Images that cannot be decoded are no sickness: the learning rate stays, and the error is the last word.

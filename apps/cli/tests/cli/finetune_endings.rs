@@ -102,62 +102,114 @@ fn a_loss_that_is_not_finite_ends_it() {
     // nothing was made, so that the same command begins again, and fails again
     refused(&diverge, &["epoch 1", "no epoch was finished"]);
     let lower = colors.arguments("out", &["--epochs", "3", "--learning-rate", "1e-3"]);
-    refused(&lower, &["another run", "learning_rate = 0.001", "--out"]);
+    let parts = ["another run", "learning_rate: 1", "-> 0.001", "--out"];
+    refused(&lower, &parts);
 }
 
-/// Killed between its first epoch and the checkpoint of that, the same command begins anew; of more epochs, there were checkpoints,
-/// and the classifiers stay.
+/// A complete run has no checkpoints: where its metrics are damaged or gone, its classifiers stay.
 #[test]
-fn a_run_without_a_checkpoint_begins_anew() {
-    let colors = colors("anew");
+fn a_run_that_cannot_be_resumed_keeps_its_classifiers() {
+    let colors = colors("kept");
     let flags = colors.arguments("out", &["--epochs", "3"]);
     assert!(crate::ibot(&flags).status.success());
     let out = colors.scratch.0.join("out");
-    let lines = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
-    let keep = |count: usize| {
-        let kept: Vec<&str> = lines.lines().take(count).collect();
-        fs::write(out.join("metrics.jsonl"), kept.join("\n") + "\n").unwrap();
+    let metrics = out.join("metrics.jsonl");
+    let whole = fs::read_to_string(&metrics).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    let damaged = |at: usize| {
+        let mut lines = lines.clone();
+        lines[at] = "\0\0";
+        lines.join("\n") + "\n"
     };
-    keep(2);
-    let best = fs::read(out.join("best.safetensors")).unwrap();
-    refused(&flags, &["another run", "without checkpoints", "--out"]);
-    assert!(fs::read(out.join("best.safetensors")).unwrap() == best);
-    keep(1);
-    let said = crate::succeeds(&flags.iter().map(String::as_str).collect::<Vec<_>>());
-    assert!(
-        said.contains("has no checkpoint, and begins anew"),
-        "{said}"
-    );
-    let [before, after] = [
-        lines,
-        fs::read_to_string(out.join("metrics.jsonl")).unwrap(),
-    ]
-    .map(|lines| -> Vec<f64> {
-        let losses = lines.lines().map(|line| {
-            let line: serde_json::Value = serde_json::from_str(line).unwrap();
-            line["loss"].as_f64().unwrap()
-        });
-        losses.collect()
-    });
-    assert_eq!(before, after);
+    let classifiers =
+        || ["best", "last"].map(|name| fs::read(out.join(format!("{name}.safetensors"))).unwrap());
+    let before = classifiers();
+    for (text, said) in [
+        (damaged(0), "has 2 of 3 epochs (line 1 is damaged)"),
+        (damaged(1), "has 2 of 3 epochs (line 2 is damaged)"),
+        (damaged(2), "has 2 of 3 epochs (line 3 is damaged)"),
+        (format!("{}\n", lines[0]), "has 1 of 3 epochs"),
+        (String::new(), "has 0 of 3 epochs"),
+    ] {
+        fs::write(&metrics, &text).unwrap();
+        let kept = ["no checkpoint", "best.safetensors, last.safetensors"];
+        refused(
+            &flags,
+            &[&["metrics.jsonl", said, "--out"][..], &kept].concat(),
+        );
+        assert_eq!(fs::read_to_string(&metrics).unwrap(), text);
+        assert!(classifiers() == before);
+    }
+    fs::remove_file(&metrics).unwrap();
+    refused(&flags, &["metrics.jsonl has 0 of 3 epochs", "--out"]);
+    let config = out.join("config.toml");
+    let settings = fs::read(&config).unwrap();
+    fs::remove_file(&config).unwrap();
+    refused(&flags, &["another run", "without config.toml", "--out"]);
+    assert!(classifiers() == before);
+    // restored from a copy
+    fs::write(&config, settings).unwrap();
+    fs::write(&metrics, &whole).unwrap();
+    let output = crate::ibot(&flags);
+    let said = crate::stdout(&output) + &String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("the run is complete"), "{said}");
 }
 
-/// Ctrl-C finishes the step, writes the newest classifier and gives the shell's status.
-#[cfg(unix)]
+/// A run is known by its model, images and settings, not by how their paths are spelled.
 #[test]
-fn a_signal_keeps_what_was_made() {
+fn another_spelling_of_its_paths_is_the_same_run() {
+    let colors = colors("spelled");
+    let flags = colors.arguments("out", &["--epochs", "1"]);
+    assert!(crate::ibot(&flags).status.success());
+    let root = &colors.scratch.0;
+    fs::copy(&colors.model, root.join("copy.safetensors")).unwrap();
+    let root_text = format!("{}/", root.display());
+    let relative: Vec<String> = flags
+        .iter()
+        .map(|flag| flag.replace("run/teacher", "copy").replace(&root_text, ""))
+        .collect();
+    assert_ne!(relative, flags);
+    let output = crate::command(&relative)
+        .current_dir(root)
+        .output()
+        .unwrap();
+    let said = crate::stdout(&output) + &String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("the run is complete"), "{said}");
+    refused(
+        &[&flags[..], &["--range".into(), "0,100".into()]].concat(),
+        &["another run", "range of values: ", " -> [0, 100]"],
+    );
+    // the same names in another folder are other images
+    let train = colors.file("other");
+    fs::rename(root.join("colors"), &train).unwrap();
+    let moved = |flag: &String| flag.replace(&colors.train, &train);
+    let moved: Vec<String> = flags.iter().map(moved).collect();
+    let change = format!("data: {} -> {train}", colors.train);
+    refused(&moved, &["another run", &change, "--out"]);
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(&train, &colors.train).unwrap();
+        assert!(crate::ibot(&moved).status.success());
+    }
+}
+
+/// Runs until another epoch is done, is stopped by Ctrl-C, and returns what it printed.
+#[cfg(unix)]
+fn stopped_after_an_epoch(flags: &[String], out: &Path) -> String {
+    use std::process::Stdio;
     use std::time::{Duration, Instant};
-    let colors = colors("signal");
-    let flags = colors.arguments("out", &["--epochs", "1000000"]);
-    let quiet = std::process::Stdio::null;
-    let mut child = crate::command(&flags)
-        .stdout(quiet())
-        .stderr(quiet())
+    let epochs = || match out.join("metrics.jsonl").exists() {
+        true => metrics(out).len(),
+        false => 0,
+    };
+    let before = epochs();
+    let child = crate::command(flags)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let out = colors.scratch.0.join("out");
     let started = Instant::now();
-    while fs::metadata(out.join("metrics.jsonl")).map_or(0, |file| file.len()) == 0 {
+    while epochs() <= before {
         assert!(
             started.elapsed() < Duration::from_secs(60),
             "no epoch in a minute"
@@ -165,32 +217,41 @@ fn a_signal_keeps_what_was_made() {
         std::thread::sleep(Duration::from_millis(5));
     }
     crate::resume::signal(child.id(), "-INT");
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let output = child.wait_with_output().unwrap();
+    let said = crate::stdout(&output) + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    said
+}
+
+/// Ctrl-C finishes the step, writes the newest classifier and gives the shell's status.
+#[cfg(unix)]
+#[test]
+fn a_signal_keeps_what_was_made() {
+    let colors = colors("signal");
+    let flags = colors.arguments("out", &["--epochs", "1000000"]);
+    let out = colors.scratch.0.join("out");
+    stopped_after_an_epoch(&flags, &out);
     let made = metrics(&out).last().unwrap()["step"].as_u64().unwrap();
     let last = ibot::files::model::read_model(&out.join("last.safetensors"), &Default::default());
     let card = last.unwrap().card.unwrap();
     assert!(card.step as u64 >= made, "{} after {made}", card.step);
     assert!(out.join("best.safetensors").exists());
-    // the same command goes on, until it is stopped again
-    let child = crate::command(&flags)
-        .stdout(std::process::Stdio::piped())
-        .stderr(quiet())
-        .spawn()
-        .unwrap();
-    let before = metrics(&out).len();
-    while metrics(&out).len() <= before + 1 {
-        assert!(
-            started.elapsed() < Duration::from_secs(120),
-            "no epoch in two minutes"
-        );
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    crate::resume::signal(child.id(), "-INT");
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(130));
-    let said = crate::stdout(&output);
+    // the same command goes on, though a line of the metrics is damaged: the checkpoint has the epochs
+    let lines = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    let (first, others) = lines.split_once('\n').unwrap();
+    fs::write(out.join("metrics.jsonl"), format!("{{}}\n{others}")).unwrap();
+    let said = stopped_after_an_epoch(&flags, &out);
+    let step = format!("resuming from step {}", card.step);
+    assert!(said.contains(&step), "{said}");
+    assert!(!said.contains("instead of"), "{said}");
+    let restored = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    assert_eq!(restored.lines().next(), Some(first));
+    // and on another backend, which it says
+    let backend = |flag: &String| flag.replace("flex", "ndarray");
+    let on_other: Vec<String> = flags.iter().map(backend).collect();
+    let said = stopped_after_an_epoch(&on_other, &out);
     assert!(
-        said.contains(&format!("resuming from step {}", card.step)),
+        said.contains("resumes on ndarray instead of flex"),
         "{said}"
     );
     let epochs: Vec<u64> = metrics(&out)

@@ -48,6 +48,37 @@ fn prints_a_configuration_that_it_reads() {
     );
 }
 
+/// What is printed is what a run takes: no key of a preset or file is left that the one given would lose against.
+#[test]
+fn a_printed_configuration_has_the_key_that_counts() {
+    let scratch = Scratch::new("rivals");
+    let file = scratch.path("own.toml");
+    let own = "epochs = 5\n[method]\nencoder_name = \"vit_tiny_patch16_224\"\n";
+    fs::write(&file, own).unwrap();
+    let printed = |more: &[&str]| {
+        let demo = ["train", "--preset", "demo", "--print-config"];
+        let output = ibot(&[&demo[..], more].concat());
+        assert!(output.status.success(), "{output:?}");
+        stdout(&output).parse::<toml::Table>().unwrap()
+    };
+    let demo = printed(&[]);
+    assert!(demo.contains_key("steps") && demo["method"].get("vit").is_some());
+    let set = [
+        "--set",
+        "epochs=5",
+        "--set",
+        "method.encoder_name=vit_tiny_patch16_224",
+    ];
+    for more in [&set[..], &["--config", &file]] {
+        let settings = printed(more);
+        assert_eq!(settings["epochs"].as_integer(), Some(5), "{more:?}");
+        assert!(!settings.contains_key("steps"), "{more:?}");
+        assert_eq!(settings["method"].get("vit"), None, "{more:?}");
+    }
+    let longer = printed(&["--config", &file, "--set", "steps=7"]);
+    assert_eq!(longer["steps"].as_integer(), Some(7));
+}
+
 #[test]
 fn lists_devices() {
     let output = ibot(&["devices"]);

@@ -40,6 +40,7 @@ mod rank_models;
 mod ranks;
 mod refusals;
 mod resume;
+mod resume_options;
 mod run_folder;
 mod search;
 mod servers;

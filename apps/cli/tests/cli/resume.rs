@@ -271,6 +271,14 @@ fn changed_settings_are_named() {
     let output = ibot(&longer);
     assert!(output.status.success() && stdout(&output).contains("steps: 4 -> 6"));
     assert_eq!(metrics(Path::new(&run)).len(), 6);
+    // not even --override fits a checkpoint to another model or optimizer: the way out is said, and nothing changes
+    for (other, kept) in [
+        ("optimizer.name=sgd", "leave `optimizer.name` as it was"),
+        ("method.n_cls_prototypes=8", "leave `[method]` as it was"),
+    ] {
+        let changed = ["train", "--resume", &run, "--set", other, "--override"];
+        refused(&changed, &[kept, "checkpoint of step 6", "--pretrained"]);
+    }
     // and the new settings are now the run's own
     assert!(stdout(&ibot(&["train", "--resume", &run])).contains("the run is complete"));
     // an image less

@@ -194,6 +194,7 @@ fn an_evaluation_is_stopped_and_made_up_for() {
     for number in 0..3000 {
         fs::hard_link(&first, large.join(format!("{number}.png"))).unwrap();
     }
+    let train = [&train[..], &["--override".to_owned()]].concat();
     let mut child = spawn(&train, with_defaults);
     let started = Instant::now();
     let checkpoint = run.join("checkpoints/step-000000004");

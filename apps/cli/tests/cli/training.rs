@@ -307,7 +307,7 @@ fn metrics_are_read_together() {
     assert!(each.0.len() < 7, "{}", each.0.len());
     assert_eq!(each.0, together.0);
     assert!(each.1 == together.1);
-    let step = format!("the state after step {}", each.0.len());
+    let step = format!("the weights after step {}", each.0.len());
     assert!(
         each.2.contains(&step) && together.2.contains(&step),
         "{} {}",

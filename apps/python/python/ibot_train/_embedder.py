@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from . import _native
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 Image: TypeAlias = "str | os.PathLike[str] | npt.NDArray[np.uint8] | Any"
 
 _Pixels: TypeAlias = "tuple[int, int, int, bytes]"
+
+#: Bytes of pixels that are copied before they are computed: of many images in memory, not all are there twice.
+_HELD = 128 << 20
 
 
 class Embedder:
@@ -55,6 +58,7 @@ class Embedder:
         batch_size: int = 32,
     ) -> None:
         check_process()
+        self._batch_size = batch_size
         self._native = _native.Embedder(
             os.fspath(model),
             backend=backend,
@@ -76,9 +80,10 @@ class Embedder:
         """Features of images.
 
         Args:
-            images: One image or several. An image is a path, an array of uint8 with shape [H, W] (gray), [H, W, 1],
-                [H, W, 3] (RGB) or [H, W, 4] (RGBA), or a Pillow image with 8 bits. An array [N, H, W, C] is N images.
-                Paths are turned as their EXIF says; arrays and Pillow images are taken as they are.
+            images: One image or several, also an array or a pandas Series of paths. An image is a path, an array of uint8
+                with shape [H, W] (gray), [H, W, 1], [H, W, 3] (RGB) or [H, W, 4] (RGBA), or a Pillow image with 8 bits. An
+                array [N, H, W, C] is N images, whose pixels are copied in parts. Paths are turned as their EXIF says; arrays
+                and Pillow images are taken as they are.
             output: ``cls``, the feature of each image; ``patches``, those of its patches; or ``attention``, that of the
                 class token to the patches in the last block.
             unreadable: ``raise`` for the first image that cannot be read; ``nan`` warns of each and returns NaN for it.
@@ -91,7 +96,7 @@ class Embedder:
         Raises:
             FileError: An image cannot be read, and `unreadable` is ``raise``.
             SettingError: An array that is no image, or a Pillow image of more than 8 bits.
-            DeviceError: The device failed.
+            DeviceError: The device failed: the calls under way fail, the next one opens the GPU again.
             KeyboardInterrupt: After the current batch.
         """
         import numpy as np
@@ -99,14 +104,22 @@ class Embedder:
         check_process()
         if unreadable not in ("raise", "nan"):
             raise SettingError(f"unreadable = {unreadable}: must be one of raise, nan")
-        given = [_given(image) for image in _several(images)]
-        values, shape, errors = self._native.embed(given, output, progress)
-        for _, text in errors:
-            if unreadable == "raise":
-                raise FileError(text)
-            warnings.warn(text, stacklevel=2)
-        features = np.frombuffer(values, dtype=np.float32)
-        return features.reshape(len(given), *shape)
+        # wrong ones are told before anything is computed
+        checked = [_checked(image) for image in _several(images)]
+        features: Features = np.empty(0, np.float32)
+        done = 0
+        for given in _parts(checked, self._batch_size):
+            values, shape, errors = self._native.embed(given, output, _after(done, len(checked), progress))
+            for _, text in errors:
+                if unreadable == "raise":
+                    raise FileError(text)
+                warnings.warn(text, stacklevel=2)
+            if done == 0:
+                features = np.empty((len(checked), *shape), np.float32)
+            end = done + len(given)
+            features[done:end] = np.frombuffer(values, np.float32).reshape(len(given), *shape)
+            done = end
+        return features
 
     def unload(self) -> None:
         """Frees the memory of the model; the next call loads it again."""
@@ -150,35 +163,30 @@ def _several(images: Image | Iterable[Image]) -> Iterable[Image]:
     if isinstance(images, (str, os.PathLike)):
         return [images]
     shape = getattr(images, "shape", None)
-    if shape is not None:
+    if shape is not None and len(shape) != 1:  # one dimension: an array or a Series of paths
         return images if len(shape) == 4 else [images]
     if hasattr(images, "convert"):  # Pillow
         return [images]
     return cast("Iterable[Image]", images)
 
 
-def _given(image: Image) -> str | _Pixels:
+def _checked(image: Image) -> Any:
+    """A path as text, a Pillow image, or an array [H, W, C], without a copy of the pixels."""
     if isinstance(image, (str, os.PathLike)):
         return os.fspath(image)
-    if hasattr(image, "convert"):
-        return _of_pillow(image)
-    return _of_array(image)
+    return _pillow(image) if hasattr(image, "convert") else _array(image)
 
 
-def _of_pillow(image: Any) -> _Pixels:
-    # a Pillow image is as it was decoded: a photo on its side must be turned by its owner, as for torchvision
+def _pillow(image: Any) -> Any:
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         # `convert` would clip to 255 what is brighter
         raise SettingError(
             f"images = image of mode {image.mode}: must have 8 bits; give its path, from which more bits are read, or scale it"
         )
-    has_alpha = "A" in image.getbands() or "transparency" in image.info
-    image = image.convert("RGBA" if has_alpha else "RGB")
-    width, height = image.size
-    return width, height, len(image.getbands()), image.tobytes()
+    return image
 
 
-def _of_array(image: Any) -> _Pixels:
+def _array(image: Any) -> npt.NDArray[np.uint8]:
     import numpy as np
 
     array = np.asarray(image)
@@ -190,5 +198,44 @@ def _of_array(image: Any) -> _Pixels:
             f"images = array of {array.dtype}, shape {list(np.shape(image))}: must be uint8 with shape "
             "[H, W], [H, W, 1], [H, W, 3] or [H, W, 4]"
         )
-    height, width, channels = array.shape
-    return width, height, channels, array.tobytes()
+    return array
+
+
+def _parts(checked: Iterable[Any], batch_size: int) -> Iterator[list[str | _Pixels]]:
+    """All images in parts, each of whole batches: a part ends where it holds `_HELD` bytes. Without images, one empty part."""
+    part: list[str | _Pixels] = []
+    held = 0
+    for image in checked:
+        if held >= _HELD and len(part) % batch_size == 0:
+            yield part
+            part, held = [], 0
+        given = _given(image)
+        part.append(given)
+        held += len(given[3]) if isinstance(given, tuple) else 0
+    yield part
+
+
+def _after(
+    earlier: int, total: int, progress: Callable[[int, int], object] | None
+) -> Callable[[int, int], object] | None:
+    """The progress of a part as that of the whole."""
+    if progress is None:
+        return None
+    return lambda done, _: progress(earlier + done, total)
+
+
+def _given(image: Any) -> str | _Pixels:
+    if isinstance(image, str):
+        return image
+    if hasattr(image, "convert"):
+        return _of_pillow(image)
+    height, width, channels = image.shape
+    return width, height, channels, image.tobytes()
+
+
+def _of_pillow(image: Any) -> _Pixels:
+    # a Pillow image is as it was decoded: a photo on its side must be turned by its owner, as for torchvision
+    has_alpha = "A" in image.getbands() or "transparency" in image.info
+    image = image.convert("RGBA" if has_alpha else "RGB")
+    width, height = image.size
+    return width, height, len(image.getbands()), image.tobytes()

@@ -16,8 +16,13 @@ def check_process() -> None:
     global _user
     if _user is None:
         _user = os.getpid()
-    if os.getpid() != _user:
+    if is_forked():
         raise IbotError(
             "this process was forked from one that had used ibot_train, whose threads it does not have: start processes by "
             "`spawn` (multiprocessing.get_context(\"spawn\")), or use ibot_train in the new ones alone"
         )
+
+
+def is_forked() -> bool:
+    """Whether this process was forked from one that had used ibot."""
+    return _user is not None and os.getpid() != _user

@@ -15,7 +15,7 @@ from typing import Any
 from . import _native
 from ._embedder import Embedder
 from ._errors import IbotError, Interrupted, SettingError
-from ._process import check_process
+from ._process import check_process, is_forked
 
 #: Settings that are known by the names of the command's flags.
 _FLAGS = {
@@ -136,6 +136,8 @@ def _goes_on(text: str, tell: Callable[[dict[str, Any]], object], run: Run) -> b
 
 def _end(training: _native.Training) -> None:
     """Ends a run after its step; warns where it could not write its checkpoint."""
+    if is_forked():  # by a callback that then raised: the run is the other process's
+        return
     training.cancel()
     try:
         training.wait()

@@ -103,12 +103,20 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     }
 
     fn write_checkpoint(&mut self, tensors: Tensors) -> Result<()> {
-        let cards = self.cards()?;
+        let (cards, manifest) = (self.cards()?, self.manifest()?);
+        self.folder.keep.up_to = self.kept_for_rollback();
+        self.folder
+            .checkpoint(manifest, tensors, cards)
+            .map_err(|error| self.unwritten(error))
+    }
+
+    /// Description of a checkpoint of this step.
+    pub(super) fn manifest(&self) -> Result<Manifest> {
         let per_epoch = self.schedule.steps_per_epoch;
         let loop_state = serde_json::to_value(&self.monitor).map_err(|error| {
             Error::Training(format!("the checkpoint cannot be written: {error}"))
         })?;
-        let manifest = Manifest {
+        Ok(Manifest {
             format: FORMAT,
             ibot: env!("CARGO_PKG_VERSION").into(),
             step: self.step,
@@ -120,10 +128,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             learning_rate_factor: self.learning_rate_factor,
             rollbacks: self.rollbacks,
             loop_state,
-        };
-        self.folder
-            .checkpoint(manifest, tensors, cards)
-            .map_err(|error| self.unwritten(error))
+        })
     }
 
     /// Writes both backbones, which rank 0 does.
@@ -208,6 +213,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             // before it is logged: after a crash in between, the missing line has the evaluation made again
             self.keep_best(evaluation)?;
         }
+        self.folder.keep.up_to = self.kept_for_rollback(); // not yet known where the run has just resumed
         let logged = self.folder.log_evaluation(evaluation);
         let written = logged.and_then(|()| match evaluation.knn {
             // logged first: a crash in between loses the score in the manifest, not the line

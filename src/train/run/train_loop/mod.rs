@@ -3,12 +3,16 @@
 //! - `stepping`: one step, and when its metrics are read
 //! - `deciding`: what the ranks of a run decide together
 //! - `keeping`: checkpoints and evaluations after a step
+//! - `rollback`: where a run that collapses or diverges goes back to
 
 mod deciding;
 mod keeping;
+mod rollback;
 mod stepping;
 
 pub(super) use keeping::DueEvaluation;
+
+use burn::module::Module as _;
 
 use crate::backbone::TrainBackbone;
 use crate::collective::all_ok;
@@ -24,15 +28,9 @@ use crate::train::run::evaluation::RunImages;
 use crate::train::run::folder::RunFolder;
 use crate::train::run::interval::Due;
 use crate::train::run::metrics_window::MetricsWindow;
-use crate::train::run::observer::Observer;
-use crate::train::run::setup::{RunSetup, loader, schedule};
-use crate::train::run::together::found_by_rank_0;
+use crate::train::run::observer::{Observer, RunStart};
+use crate::train::run::setup::{RunSetup, schedule};
 use crate::train::trainer::{StepInput, Trainer};
-
-/// Factor of the learning rate at a rollback.
-const ROLLBACK_FACTOR: f64 = 0.5;
-/// Maximum number of rollbacks of a run.
-const MAX_ROLLBACKS: usize = 3;
 
 /// A run between its first step and its last.
 pub(super) struct TrainLoop<'a, B: TrainBackend, M: TrainBackbone<B>> {
@@ -95,6 +93,19 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
         }
     }
 
+    /// What the run starts with, on so many examples.
+    pub fn start(&self, images: usize) -> RunStart {
+        RunStart {
+            steps: self.schedule.steps,
+            made: self.step,
+            epochs: self.schedule.epochs(),
+            steps_per_epoch: self.schedule.steps_per_epoch,
+            images,
+            parameters: self.trainer.method.student.num_params(),
+            out: self.setup.request.out.clone(),
+        }
+    }
+
     /// Whether no checkpoint was written.
     pub fn is_new(&self) -> bool {
         self.saved.is_none()
@@ -116,6 +127,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
     /// Runs all remaining steps, and evaluates the final teacher.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let is_first = self.is_first();
+        self.keep_start(observer)?;
         while self.step < self.schedule.steps {
             let (read, sound) = self.one_step();
             // logged before errors are handled: these steps were sound, even if the one after them was not
@@ -131,7 +143,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
                 // `stop` also ends a wait for images
                 Err(Error::Stopped) => return Err(self.interrupted(observer)),
                 Err(error @ Error::NotFinite { .. }) if self.may_roll_back() => {
-                    self.roll_back(&error.to_string(), observer)?;
+                    self.roll_back(error, observer)?;
                     continue;
                 }
                 Err(error) => return Err(self.failed(error)),
@@ -151,16 +163,13 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
                 self.reported.clone_from(&metrics.anomalies);
             }
             if let Some(anomaly) = metrics.anomalies.first() {
+                let error = Error::Training(format!("the run collapsed or diverged: {anomaly}"));
                 match self.setup.request.on_anomaly {
                     OnAnomaly::Rollback if self.may_roll_back() => {
-                        self.roll_back(&anomaly.to_string(), observer)?;
+                        self.roll_back(error, observer)?;
                         continue;
                     }
-                    OnAnomaly::Rollback | OnAnomaly::Stop => {
-                        let error =
-                            Error::Training(format!("the run collapsed or diverged: {anomaly}"));
-                        return Err(self.failed(error));
-                    }
+                    OnAnomaly::Rollback | OnAnomaly::Stop => return Err(self.failed(error)),
                     OnAnomaly::Warn => {}
                 }
             }
@@ -169,48 +178,8 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
         self.folder.finish().map_err(|error| self.unwritten(error))
     }
 
-    fn may_roll_back(&self) -> bool {
-        self.setup.request.on_anomaly == OnAnomaly::Rollback && self.rollbacks < MAX_ROLLBACKS
-    }
-
-    /// Goes back to the newest checkpoint, with a lower learning rate from there on.
-    fn roll_back(&mut self, reason: &str, observer: &mut dyn Observer) -> Result<()> {
-        let ranks = &*self.setup.request.collective;
-        let newest = found_by_rank_0(&mut self.folder, ranks, RunFolder::newest)?;
-        let Some(newest) = newest else {
-            let reason = format!("{reason}; there is no checkpoint yet to roll back to");
-            return Err(self.failed(Error::Training(reason)));
-        };
-        let (from, to) = (self.step, newest.manifest.step);
-        self.trainer
-            .restore(to, newest.tensors, self.folder.path())?;
-        self.step = to;
-        self.knn = newest.manifest.knn;
-        self.rollbacks += 1;
-        self.learning_rate_factor *= ROLLBACK_FACTOR;
-        observer.note(&format!(
-            "step {from}: {reason}; back to step {to} with {} of the learning rate (rollback {} of {MAX_ROLLBACKS})",
-            self.learning_rate_factor, self.rollbacks
-        ));
-        // those at hand are batches of later steps
-        self.ahead = None;
-        self.loader = loader(&self.config, self.images.train.clone(), to, ranks)?;
-        // the findings of the discarded steps must not count towards the next rollback
-        self.monitor = HealthMonitor::new(self.config.method.prototypes());
-        self.reported.clear();
-        let rewound = match self.is_first() {
-            true => self.folder.rewind(to, observer),
-            false => Ok(()),
-        };
-        all_ok(ranks, rewound)?;
-        observer.rolled_back(to);
-        self.checkpoint()?; // so that a resumed run keeps the lower learning rate
-        observer.checkpoint(to);
-        Ok(())
-    }
-
     /// The error of the step after this one, with the path of the last good state, which is written now unless the device
-    /// failed and its numbers cannot be trusted.
+    /// failed and its numbers cannot be trusted, or that step's loss is not finite.
     fn failed(&mut self, error: Error) -> Error {
         self.failed_in(&format!("step {}", self.step + 1), error)
     }
@@ -229,7 +198,6 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
                 "{reason}; steps after the newest checkpoint are lost; run the same command again to resume from it"
             ));
         }
-        let step = self.step;
         let kind = match error {
             Error::Ranks(_) => Error::Ranks,
             _ => Error::Training,
@@ -239,19 +207,52 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
                 "{what}: {error}; run the same command again to resume from the newest checkpoint"
             ));
         }
-        let written = match self.saved == Some(step) {
-            true => Ok(()),
-            false => self.checkpoint(),
+        let left = match error {
+            Error::NotFinite { .. } => self.left_by_divergence(),
+            _ => self.left(),
         };
-        let written = written.and_then(|()| self.written());
-        let state = match written {
-            Ok(()) => {
-                let path = printable(self.folder.path());
-                format!("the state after step {step} is in {path}")
+        let left = left.unwrap_or_else(|error| format!("the state could not be written: {error}"));
+        kind(format!("{what}: {error}; {left}"))
+    }
+
+    /// Writes the state; says where it is.
+    fn left(&mut self) -> Result<String> {
+        if self.saved != Some(self.step) {
+            self.checkpoint()?;
+        }
+        self.written()?;
+        let (step, path) = (self.step, printable(self.folder.path()));
+        Ok(format!("the state after step {step} is in {path}"))
+    }
+
+    /// Says where to go on from. The state is not written: its next loss is not finite whatever the learning rate, and it would
+    /// take the place of a checkpoint from before that.
+    fn left_by_divergence(&mut self) -> Result<String> {
+        let exported = match self.saved {
+            Some(_) => Ok(()),
+            None => self.export(), // to look at
+        };
+        all_ok(self.ranks(), exported)?;
+        self.written()?;
+        let path = printable(self.folder.path());
+        let (left, from) = match self.saved {
+            Some(saved) => {
+                let left = format!("the newest checkpoint in {path} is that of step {saved}");
+                (left, "a checkpoint from before it")
             }
-            Err(error) => format!("the state could not be written: {error}"),
+            None => {
+                let step = self.step;
+                let left =
+                    format!("the weights after step {step} are in {path}, without a checkpoint");
+                (left, "the start")
+            }
         };
-        kind(format!("{what}: {error}; {state}"))
+        Ok(match self.rolls_back() {
+            true => left,
+            false => format!(
+                "{left}; `on_anomaly` rollback goes on from {from} with half the learning rate"
+            ),
+        })
     }
 
     /// Saves the state of a stopped run, and returns its error.

@@ -1,0 +1,139 @@
+//! A run goes on with the options, validation images and weights that it began with.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::{Scratch, ibot, refused, stdout};
+
+fn evaluated_steps(run: &Path) -> Vec<(u64, bool)> {
+    let text = fs::read_to_string(run.join("evaluations.jsonl")).unwrap();
+    let lines = text.lines().map(|line| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        (line["step"].as_u64().unwrap(), line.get("knn").is_some())
+    });
+    lines.collect()
+}
+
+#[test]
+fn options_are_those_of_the_run() {
+    let scratch = Scratch::new("options");
+    let images = scratch.images();
+    // ten images in batches of four: an epoch is two steps
+    let flags = ["--val", &images, "--knn-every", "1", "--keep", "1"];
+    let begun = scratch.train(&[&flags[..], &["--steps", "4", "--tensorboard"]].concat());
+    assert!(ibot(&begun).status.success());
+    let run = scratch.path("run");
+    let longer = ["train", "--resume", &run, "--steps", "8", "--override"];
+    assert!(ibot(&longer).status.success());
+    let run = Path::new(&run);
+    let all = [0, 2, 4, 6, 8].map(|step| (step, true));
+    assert_eq!(evaluated_steps(run), all);
+    let events = fs::read_dir(run.join("tensorboard")).unwrap().count();
+    assert_eq!(events, 2, "one file for each call");
+    // the newest one, and the best one if that is another
+    let checkpoints = fs::read_dir(run.join("checkpoints")).unwrap().count();
+    assert!(checkpoints <= 2, "{checkpoints}");
+    // and a flag is stronger
+    let more = [&longer[..4], &["10", "--override", "--knn-every", "0"]].concat();
+    assert!(ibot(&more).status.success());
+    let last = [(10, true)];
+    assert_eq!(evaluated_steps(run), [&all[..], &last].concat());
+}
+
+#[test]
+fn validation_images_are_those_of_the_run() {
+    let scratch = Scratch::new("same-val");
+    let images = scratch.images();
+    let train = |more: &[&str]| {
+        let flags = ["--set", "keep_best=true", "--steps", "4"];
+        scratch.train(&[&flags[..], more].concat())
+    };
+    assert!(ibot(&train(&["--val", &images])).status.success());
+    let run = scratch.0.join("run");
+    let files = ["best.safetensors", "evaluations.jsonl"].map(|name| run.join(name));
+    let before = files.each_ref().map(|file| fs::read(file).unwrap());
+    // the same command without --val has them too
+    let output = ibot(&train(&[]));
+    assert!(output.status.success(), "{}", stdout(&output));
+    let after = files.each_ref().map(|file| fs::read(file).unwrap());
+    assert!(before == after);
+
+    let other = scratch.0.join("other/odd");
+    fs::create_dir_all(&other).unwrap();
+    for name in ["1.png", "3.png"] {
+        fs::copy(scratch.0.join("images/odd").join(name), other.join(name)).unwrap();
+    }
+    let other = scratch.path("other");
+    let with_other = train(&["--val", &other]);
+    let said = ["images to validate on: 10 images in", "-> 2 images in"];
+    refused(&with_other, &said);
+    let after = files.each_ref().map(|file| fs::read(file).unwrap());
+    assert!(before == after);
+    // allowed, it is compared with nothing of before, and the best teacher so far stays
+    let of_run = scratch.path("run");
+    let longer = [
+        "train", "--resume", &of_run, "--val", &other, "--steps", "6",
+    ];
+    let output = ibot(&[&longer[..], &["--override"]].concat());
+    let text = stdout(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("best-by-other-images.safetensors"), "{text}");
+    let aside = run.join("best-by-other-images.safetensors");
+    assert!(fs::read(aside).unwrap() == before[0]);
+    assert!(files[0].exists());
+}
+
+#[test]
+fn weights_are_those_of_the_run() {
+    let scratch = Scratch::new("same-weights");
+    let train = |more: &[&str]| {
+        let args = scratch.train(&[&["--steps", "2"], more].concat());
+        ibot(&args)
+    };
+    let keep = |seed: &str| {
+        assert!(train(&["--seed", seed]).status.success());
+        let weights = scratch.path(&format!("{seed}.safetensors"));
+        fs::rename(scratch.path("run/teacher.safetensors"), &weights).unwrap();
+        fs::remove_dir_all(scratch.path("run")).unwrap();
+        weights
+    };
+    let [one, two] = ["1", "2"].map(keep);
+    assert!(train(&["--pretrained", &one]).status.success());
+    let other = scratch.train(&["--steps", "2", "--pretrained", &two]);
+    refused(
+        &other,
+        &[
+            "pretrained: backbone of",
+            "1.safetensors -> backbone of",
+            "2.safetensors",
+        ],
+    );
+    // the same file elsewhere is the same
+    let moved = scratch.path("moved.safetensors");
+    fs::copy(&one, &moved).unwrap();
+    assert!(train(&["--pretrained", &moved]).status.success());
+
+    // without a checkpoint, a run begins again from its own weights
+    let run = scratch.path("run");
+    fs::remove_dir_all(scratch.0.join("run/checkpoints")).unwrap();
+    let record = scratch.0.join("run/run.json");
+    let text = fs::read_to_string(&record).unwrap();
+    let early = text.replace("\"has_checkpoint\": true", "\"has_checkpoint\": false");
+    assert_ne!(text, early);
+    fs::write(&record, &early).unwrap();
+    let trained = fs::read(scratch.path("run/student.safetensors")).unwrap();
+    assert!(ibot(&["train", "--resume", &run]).status.success());
+    assert!(fs::read(scratch.path("run/student.safetensors")).unwrap() == trained);
+    // and says so where these are gone
+    fs::remove_dir_all(scratch.0.join("run/checkpoints")).unwrap();
+    fs::write(&record, &early).unwrap();
+    for weights in [&one, &moved] {
+        fs::remove_file(weights).unwrap();
+    }
+    refused(
+        &["train", "--resume", &run],
+        &["safetensors", "there is nothing now", "--pretrained"],
+    );
+}
