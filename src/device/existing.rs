@@ -11,6 +11,7 @@ use wgpu::Features;
 use crate::device::adapters::AdapterSummary;
 use crate::device::api::Api;
 use crate::device::choice::Selected;
+use crate::device::guard::GpuGuard;
 use crate::device::matrices::Cooperative;
 use crate::device::opening::{runtime_options, use_one_stream};
 use crate::device::panics;
@@ -185,11 +186,14 @@ pub fn reopened_if_lost(selected: Selected) -> Result<Selected> {
     // two threads that find it broken open it once
     static OPENING: Mutex<()> = Mutex::new(());
     let _opening = lock(&OPENING);
-    if let Some(device) = Guarded::lock(|guarded| guarded.sound(adapter)) {
-        let adapter = adapter.clone();
-        return Ok(Selected::Wgpu { device, adapter });
+    let (sound, broken) = Guarded::lock(|guarded| guarded.own(adapter));
+    if let Some(open) = sound.into_iter().next() {
+        return Ok(Selected::Wgpu {
+            device: open.device,
+            adapter: adapter.clone(),
+        });
     }
-    guard.destroy();
+    broken.iter().for_each(GpuGuard::destroy);
     log::info!("reopening {}: {lost}", adapter.title());
     open_again(adapter)
 }

@@ -24,8 +24,11 @@ use crate::device::{kept_words, panics};
 use crate::error::{Error, Result};
 use crate::memory::GpuMemory;
 
-/// How long a failed device may take to report whether it is lost.
-const LOSS_PATIENCE: Duration = Duration::from_secs(1);
+/// A failed device may take so long to report whether it is lost, and to end what it has begun.
+const PATIENT_POLL: wgpu::PollType = wgpu::PollType::Wait {
+    submission_index: None,
+    timeout: Some(Duration::from_secs(1)),
+};
 
 /// The guard of any device; on the CPU, where errors are panics, it does nothing.
 #[derive(Debug, Clone)]
@@ -244,18 +247,21 @@ impl GpuGuard {
         if let Err(panic) = panics::catch(words) {
             log::debug!("kept words are not freed: {}", panic.report);
         }
-        self.setup.device.destroy();
-        // wgpu frees the memory of a device that is gone as it is polled
-        self.poll(wgpu::PollType::Poll);
+        // wgpu frees the memory of a device that is gone as it is polled, once its queue is empty; it panics where the driver
+        // says then that the device is lost
+        let destroy = || {
+            self.setup.device.destroy();
+            self.poll(PATIENT_POLL);
+        };
+        if let Err(panic) = panics::catch(destroy) {
+            log::debug!("memory is not freed: {}", panic.report);
+        }
     }
 
     /// The cause of the faults; wgpu may report a lost device only once its queue is empty.
     fn error(&self) -> Error {
         if self.log.is_vague() {
-            self.poll(wgpu::PollType::Wait {
-                submission_index: None,
-                timeout: Some(LOSS_PATIENCE),
-            });
+            self.poll(PATIENT_POLL);
         }
         self.log.error()
     }

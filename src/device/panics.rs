@@ -71,10 +71,15 @@ thread_local! {
 
 /// A call of this crate's to wgpu on a thread that is not the device's: its errors are faults of the device, not the application's.
 pub(crate) fn own_call<R>(call: impl FnOnce() -> R) -> R {
-    let outer = OWN_CALL.replace(true);
-    let result = call();
-    OWN_CALL.set(outer);
-    result
+    /// Also where the call panics.
+    struct Reset(bool);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            OWN_CALL.set(self.0);
+        }
+    }
+    let _reset = Reset(OWN_CALL.replace(true));
+    call()
 }
 
 /// Whether [`own_call`] runs on this thread.

@@ -45,13 +45,13 @@ impl Guarded {
         self.0.get(device).cloned()
     }
 
-    /// A device of this crate's own on `adapter` that has no fault, if one is open.
-    pub fn sound(&self, adapter: &AdapterSummary) -> Option<WgpuDevice> {
-        let is_sound = |guard: &GpuGuard, owner| {
-            owner == Owner::Burn && guard.adapter.is_same_adapter(adapter) && !guard.log.is_broken()
-        };
-        let mut open = self.0.iter();
-        open.find_map(|(device, (guard, owner))| is_sound(guard, *owner).then(|| device.clone()))
+    /// The devices of this crate's own on `adapter`: those without a fault, and the others.
+    pub fn own(&self, adapter: &AdapterSummary) -> (Vec<GpuGuard>, Vec<GpuGuard>) {
+        let own = self.0.values().filter(|(guard, owner)| {
+            *owner == Owner::Burn && guard.adapter.is_same_adapter(adapter)
+        });
+        let own = own.map(|(guard, _)| guard.clone());
+        own.partition(|guard| !guard.log.is_broken())
     }
 
     /// Turns wgpu's two callbacks and the device's thread into entries of one log. What happens on other threads of an

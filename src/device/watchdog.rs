@@ -144,7 +144,10 @@ impl Watchdog {
     /// Ends the two threads: the device is broken, and nobody will wait for it.
     pub fn retire(&self) {
         self.is_retired.store(true, Ordering::Release);
-        self.ask(&mut lock(&self.requests), false);
+        let mut requests = lock(&self.requests);
+        self.ask(&mut requests, false);
+        // who asked a moment ago gets no answer
+        self.changed.notify_all();
     }
 
     fn is_retired(&self) -> bool {

@@ -193,47 +193,51 @@ fn wait_for_ever(
     sum(guard, device, first)
 }
 
-/// A device that broke with tensors on it gives their memory back, and two threads that ask for another one share it.
+/// A device that broke with tensors on it gives their memory back, and two threads that ask for another one share it; so does
+/// the one after it, though both are asked for by the first.
 #[cfg(target_os = "linux")]
-fn reopen(
-    gpu: &GpuGuard,
-    guard: &DeviceGuard,
-    selected: &Selected,
-    device: &WgpuDevice,
-) -> Result<Vec<f32>, Error> {
-    assert!(gpu.adapter().is_software());
-    let cells = 24 << 20;
-    let ones = || Tensor::<Gpu, 1>::ones([cells], device);
-    let held = [ones(), ones(), ones()];
-    for tensor in held.clone() {
-        sum(guard, device, tensor)?;
-    }
-    let full = resident_bytes();
-    let too_large = usize::try_from(gpu.adapter().limits.buffer_bytes / 4 + 1024).unwrap();
-    let tensor = Tensor::<Gpu, 1>::empty([too_large], device);
-    assert!(sum(guard, device, tensor).is_err());
-    let threads: Vec<_> = (0..2)
-        .map(|_| {
+fn reopen(selected: &Selected) -> Result<Vec<f32>, Error> {
+    let mut open = selected.clone();
+    for _ in 0..2 {
+        let (guard, device) = opened(&open)?;
+        let cells = 24 << 20;
+        let ones = || Tensor::<Gpu, 1>::ones([cells], &device);
+        let held = [ones(), ones(), ones()];
+        for tensor in held.clone() {
+            sum(&guard, &device, tensor)?;
+        }
+        let full = resident_bytes();
+        let DeviceGuard::Gpu(gpu) = &guard else {
+            return Err(Error::Device("wgpu was asked for".to_owned()));
+        };
+        assert!(gpu.adapter().is_software());
+        let too_large = usize::try_from(gpu.adapter().limits.buffer_bytes / 4 + 1024).unwrap();
+        let tensor = Tensor::<Gpu, 1>::empty([too_large], &device);
+        assert!(sum(&guard, &device, tensor).is_err());
+        let again = || {
             let selected = selected.clone();
             std::thread::spawn(move || reopened_if_lost(selected))
-        })
-        .collect();
-    let opened: Result<Vec<Selected>, Error> = threads
-        .into_iter()
-        .map(|thread| thread.join().unwrap())
-        .collect();
-    let opened = opened?;
-    assert_eq!(opened[0], opened[1]);
-    assert_ne!(&opened[0], selected);
-    let freed = full.saturating_sub(resident_bytes());
-    let bytes = held.len() * cells * size_of::<f32>();
-    assert!(freed > bytes / 2, "{freed} of {full} bytes are free");
-    drop(held);
-    let guard = DeviceGuard::install(&opened[0])?;
-    let Selected::Wgpu { device, .. } = &opened[0] else {
-        return Err(Error::Device("wgpu was asked for".to_owned()));
-    };
-    run_kernel(&guard, device, DOUBLE, 2)
+        };
+        let threads = [again(), again()];
+        let [one, two] = threads.map(|thread| thread.join().unwrap());
+        let (one, two) = (one?, two?);
+        assert_eq!(one, two);
+        assert_ne!(one, open);
+        let freed = full.saturating_sub(resident_bytes());
+        let bytes = held.len() * cells * size_of::<f32>();
+        assert!(freed > bytes / 2, "{freed} of {full} bytes are free");
+        open = one;
+    }
+    let (guard, device) = opened(&open)?;
+    run_kernel(&guard, &device, DOUBLE, 2)
+}
+
+#[cfg(target_os = "linux")]
+fn opened(selected: &Selected) -> Result<(DeviceGuard, WgpuDevice), Error> {
+    match selected {
+        Selected::Wgpu { device, .. } => Ok((DeviceGuard::install(selected)?, device.clone())),
+        _ => Err(Error::Device("wgpu was asked for".to_owned())),
+    }
 }
 
 /// Memory of this process.
@@ -291,7 +295,7 @@ pub fn provoke(fault: &str) -> Result<Vec<f32>, Error> {
         }
         "exhaust" => exhaust(gpu, &guard, device),
         #[cfg(target_os = "linux")]
-        "reopened" => return reopen(gpu, &guard, &selected, device),
+        "reopened" => return reopen(&selected),
         "lost" | "lost, then sync" | "lost, then work" => lose(gpu, &guard, device, fault),
         "counted" | "forgotten" => forget(gpu, &guard, device, fault),
         endless if endless.starts_with("endless") => wait_for_ever(gpu, &guard, device, endless),

@@ -179,7 +179,7 @@ impl TrainArgs {
         let begun_val = match (&begun, &self.out) {
             (Some(begun), _) => begun.val.clone(),
             // the same command without --val resumes too; a record that cannot be read is told of later
-            (None, Some(out)) if config.held_out.is_none() => {
+            (None, Some(out)) if config.held_out.is_none() && !self.images.is_empty() => {
                 RunRecord::read(out).ok().flatten().and_then(|run| run.val)
             }
             _ => None,

@@ -12,7 +12,7 @@ use ibot::error::{Error, Result};
 use ibot::train::plan::Choosable;
 use ibot::train::presets::{ADAPT, preset, preset_names};
 use ibot::train::recommended::{StartFrom, recommended_with};
-use ibot::train::{RunConfig, RunRequest};
+use ibot::train::{RunConfig, RunRecord, RunRequest};
 
 use super::failure::Failure;
 use super::gallery::Gallery;
@@ -142,9 +142,16 @@ impl TrainingTab {
 
     fn request(&self, gallery: &Gallery, device: &DeviceRequest) -> Result<RunRequest> {
         let count = training_examples(gallery);
-        let (mut config, selected) = match self.recipe == CHOSEN {
-            true => chosen(count, device)?,
-            false => (preset(&self.recipe)?, selected(device)?),
+        let goes_on = self.is_device_failed && self.out == self.last_out;
+        let begun = match goes_on {
+            // another device would be given another model, which the checkpoint does not fit
+            true => RunRecord::read(&self.out)?,
+            false => None,
+        };
+        let (mut config, selected) = match (begun, self.recipe == CHOSEN) {
+            (Some(begun), _) => (begun.config(&self.out)?, selected(device)?),
+            (None, true) => chosen(count, device)?,
+            (None, false) => (preset(&self.recipe)?, selected(device)?),
         };
         config.epochs = self.epochs;
         config.steps = (self.steps > 0).then_some(self.steps);
@@ -164,7 +171,7 @@ impl TrainingTab {
         Ok(RunRequest {
             knn_every,
             // fewer images per step, or the CPU
-            allow_changes: self.is_device_failed && self.out == self.last_out,
+            allow_changes: goes_on,
             ..RunRequest::new(config.resolved()?, vec![folder], self.out.clone(), selected)
         })
     }

@@ -24,26 +24,53 @@ pub(super) fn remove_best(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Its name once a run goes on with other images to validate on.
-const ASIDE: &str = "best-by-other-images.safetensors";
-
-/// Keeps the best teacher on other images under another name: no teacher of now can be compared with it.
+/// Keeps the best teacher under another name, if it is of a step after `after`, where teachers of now cannot be compared with it;
+/// `why` says so.
 ///
 /// # Errors
-/// [`crate::Error::Io`].
-pub(super) fn set_best_aside(folder: &Path, observer: &mut dyn Observer) -> Result<()> {
-    let [best, aside] = [BEST, ASIDE].map(|name| folder.join(name));
-    if if_there(&best, std::fs::rename(&best, &aside))?.is_some() {
-        observer.note(&format!(
-            "teachers are compared on other images from now on: the best one so far is {}",
-            printable(aside)
-        ));
-    }
+/// [`crate::Error::Io`], and a file that cannot be read.
+pub(super) fn set_best_aside(
+    folder: &Path,
+    after: Option<usize>,
+    why: &str,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let best = folder.join(BEST);
+    let card = match best.exists() {
+        true => read_card(&best)?,
+        false => None,
+    };
+    let Some(step) = card.map(|card| card.step).filter(|of| Some(*of) > after) else {
+        return Ok(());
+    };
+    let name = |number: usize| match number {
+        1 => format!("best-of-step-{step}.safetensors"),
+        _ => format!("best-of-step-{step}-{number}.safetensors"),
+    };
+    let mut names = (1..).map(|number| folder.join(name(number)));
+    let Some(aside) = names.find(|aside| !aside.exists()) else {
+        return Ok(());
+    };
+    if_there(&best, std::fs::rename(&best, &aside))?;
+    observer.note(&format!(
+        "{why}: the best teacher so far, of step {step}, is kept as {}; from here on, others are compared without it",
+        printable(aside)
+    ));
     Ok(())
 }
 
 /// Standard deviations within which 95 % of normal values are.
 const OF_95_PERCENT: f64 = 1.96;
+
+/// How a teacher compares with those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rank {
+    /// It is above all that were measured on the same images.
+    Best,
+    /// It is the first one that is measured on its images, or by its measure.
+    FirstOnTheseImages,
+    NotBest,
+}
 
 /// What teachers are compared by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,16 +99,22 @@ impl Measure {
         })
     }
 
-    /// Whether the teacher of `evaluation` is better than those of all steps before.
+    /// How the teacher of `evaluation` compares with those of all steps before.
     ///
     /// # Errors
     /// Those of reading the folder's files.
-    pub fn is_best(self, folder: &Path, evaluation: &Evaluation) -> Result<bool> {
+    pub fn rank(self, folder: &Path, evaluation: &Evaluation) -> Result<Rank> {
         let mut before = read_lines::<Evaluation>(&folder.join(EVALUATIONS))?;
-        before.retain(|line| line.step < evaluation.step && line.is_comparable(evaluation));
+        before.retain(|line| line.step < evaluation.step);
+        let are_there = !before.is_empty();
+        before.retain(|line| line.is_comparable(evaluation));
         let now = self.of(evaluation);
         let best = self.best(&before).and_then(|best| self.of(best));
-        Ok(now.is_some() && now > best)
+        Ok(match now.is_some() && now > best {
+            true if best.is_none() && are_there => Rank::FirstOnTheseImages,
+            true => Rank::Best,
+            false => Rank::NotBest,
+        })
     }
 
     /// What the best teacher has over the weights that the run started from, in words; none if nothing was measured.
@@ -200,8 +233,8 @@ mod tests {
                 let knn = f64::from(right) / f64::from(of);
                 let text = serde_json::to_string(&line(0, knn)).unwrap();
                 std::fs::write(folder.join(EVALUATIONS), text + "\n").unwrap();
-                let is_best = Measure::Knn.is_best(&folder, &line(1, knn)).unwrap();
-                assert!(!is_best, "{right} of {of}");
+                let rank = Measure::Knn.rank(&folder, &line(1, knn)).unwrap();
+                assert_eq!(rank, Rank::NotBest, "{right} of {of}");
             }
         }
         std::fs::remove_dir_all(&folder).unwrap();

@@ -22,7 +22,7 @@ use crate::files::checkpoint::{Checkpoint, Keep, Manifest, Saving, Store};
 use crate::files::model::ModelCard;
 use crate::train::config::RunConfig;
 use crate::train::run::backbones::write_backbones;
-use crate::train::run::best::{remove_best, set_best_aside};
+use crate::train::run::best::remove_best;
 use crate::train::run::evaluation::Evaluation;
 use crate::train::run::lines::{append, has_line, keep_lines};
 use crate::train::run::lock::RunLock;
@@ -229,14 +229,8 @@ impl RunFolder {
     ) -> Result<()> {
         // before the new settings are written: old checkpoints must not be taken for theirs
         self.forget_checkpoints(newest)?;
-        let before = self.before.as_ref();
-        match newest {
-            None => remove_best(&self.path)?,
-            // it was the best on other images
-            Some(_) if before.is_some_and(|before| record.has_other_validation(before)) => {
-                set_best_aside(&self.path, observer)?;
-            }
-            Some(_) => {}
+        if newest.is_none() {
+            remove_best(&self.path)?;
         }
         let text = config.to_toml()?;
         let comments = format!(

@@ -282,7 +282,7 @@ impl RunRecord {
     }
 
     /// Whether it validates on other images than the run `before`, as far as the records say.
-    pub fn has_other_validation(&self, before: &Self) -> bool {
+    fn has_other_validation(&self, before: &Self) -> bool {
         match (&self.validation, &before.validation) {
             (Some(now), Some(before)) => now.fingerprint != before.fingerprint,
             _ => self.val.is_some() != before.val.is_some(),

@@ -80,7 +80,12 @@ fn a_c_program_gets_the_features_that_rust_gets() {
     let (pixels, raw) = (image(1), scratch.path("raw"));
     std::fs::write(&raw, pixels.as_raw()).unwrap();
     let size = [pixels.width(), pixels.height()].map(|side| side.to_string());
-    let output = Command::new(program)
+    // cargo's own names a library of an earlier build before this one
+    let mut command = Command::new(program);
+    for variable in ["LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"] {
+        command.env(variable, &folder);
+    }
+    let output = command
         .args([&model, &images[1], &raw])
         .args(size)
         .output()

@@ -21,8 +21,10 @@ fn options_are_those_of_the_run() {
     let scratch = Scratch::new("options");
     let images = scratch.images();
     // ten images in batches of four: an epoch is two steps
-    let flags = ["--val", &images, "--knn-every", "1", "--keep", "1"];
-    let begun = scratch.train(&[&flags[..], &["--steps", "4", "--tensorboard"]].concat());
+    let mut flags = vec!["--val", &images, "--knn-every", "1", "--keep", "1"];
+    flags.extend(["--checkpoint-every", "3", "--on-anomaly", "stop"]);
+    flags.extend(["--on-device-lost", "cpu", "--tensorboard", "--steps", "4"]);
+    let begun = scratch.train(&flags);
     assert!(ibot(&begun).status.success());
     let run = scratch.path("run");
     let longer = ["train", "--resume", &run, "--steps", "8", "--override"];
@@ -32,14 +34,22 @@ fn options_are_those_of_the_run() {
     assert_eq!(evaluated_steps(run), all);
     let events = fs::read_dir(run.join("tensorboard")).unwrap().count();
     assert_eq!(events, 2, "one file for each call");
-    // the newest one, and the best one if that is another
-    let checkpoints = fs::read_dir(run.join("checkpoints")).unwrap().count();
-    assert!(checkpoints <= 2, "{checkpoints}");
+    let options = || {
+        let record = fs::read(run.join("run.json")).unwrap();
+        let record: Value = serde_json::from_slice(&record).unwrap();
+        record["options"].clone()
+    };
+    let mut expected = serde_json::json!({
+        "knn_every": 1, "checkpoint_every": "3", "keep": 1, "on_anomaly": "stop", "on_device_lost": "cpu"
+    });
+    assert_eq!(options(), expected);
     // and a flag is stronger
     let more = [&longer[..4], &["10", "--override", "--knn-every", "0"]].concat();
     assert!(ibot(&more).status.success());
     let last = [(10, true)];
     assert_eq!(evaluated_steps(run), [&all[..], &last].concat());
+    expected["knn_every"] = 0.into();
+    assert_eq!(options(), expected);
 }
 
 #[test]
@@ -79,8 +89,13 @@ fn validation_images_are_those_of_the_run() {
     let output = ibot(&[&longer[..], &["--override"]].concat());
     let text = stdout(&output);
     assert!(output.status.success(), "{text}");
-    assert!(text.contains("best-by-other-images.safetensors"), "{text}");
-    let aside = run.join("best-by-other-images.safetensors");
+    let aside = text
+        .lines()
+        .find(|line| line.contains("on other images from now on: the best"));
+    let name = aside.and_then(|line| line.split('/').next_back());
+    let name = name.and_then(|name| name.split(';').next()).unwrap();
+    assert!(name.starts_with("best-of-step-"), "{text}");
+    let aside = run.join(name);
     assert!(fs::read(aside).unwrap() == before[0]);
     assert!(files[0].exists());
 }

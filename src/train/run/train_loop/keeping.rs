@@ -7,7 +7,7 @@ use crate::files::checkpoint::{FORMAT, Manifest};
 use crate::files::model::{ModelCard, write_model, write_timm_folder};
 use crate::files::state_dict;
 use crate::kernels::TrainBackend;
-use crate::train::run::best::BEST;
+use crate::train::run::best::{BEST, Rank, set_best_aside};
 use crate::train::run::evaluation::{Evaluation, EvaluationTime, Evaluator};
 use crate::train::run::observer::Observer;
 use crate::train::run::patches::patch_colors;
@@ -211,7 +211,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         let step = self.step;
         if self.config.keep_best {
             // before it is logged: after a crash in between, the missing line has the evaluation made again
-            self.keep_best(evaluation)?;
+            self.keep_best(evaluation, observer)?;
         }
         self.folder.keep.up_to = self.kept_for_rollback(); // not yet known where the run has just resumed
         let logged = self.folder.log_evaluation(evaluation);
@@ -224,9 +224,15 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     }
 
     /// Writes the teacher if it is the best so far.
-    fn keep_best(&mut self, evaluation: &Evaluation) -> Result<()> {
-        if !self.measure().is_best(self.folder.path(), evaluation)? {
-            return Ok(());
+    fn keep_best(&mut self, evaluation: &Evaluation, observer: &mut dyn Observer) -> Result<()> {
+        let folder = self.folder.path();
+        match self.measure().rank(folder, evaluation)? {
+            Rank::NotBest => return Ok(()),
+            Rank::FirstOnTheseImages => {
+                let why = "teachers are compared on other images from now on";
+                set_best_aside(folder, None, why, observer)?;
+            }
+            Rank::Best => {}
         }
         let (guard, device) = (&self.setup.guard, self.trainer.device());
         let teacher = &self.trainer.method.teacher.backbone;

@@ -5,12 +5,11 @@
 
 use crate::backbone::TrainBackbone;
 use crate::collective::all_ok;
-use crate::error::{Error, Result, if_there, printable};
+use crate::error::{Error, Result};
 use crate::files::checkpoint::Checkpoint;
-use crate::files::model::read_card;
 use crate::kernels::TrainBackend;
 use crate::train::health::{HealthMonitor, OnAnomaly};
-use crate::train::run::best::BEST;
+use crate::train::run::best::set_best_aside;
 use crate::train::run::observer::Observer;
 use crate::train::run::setup::loader;
 use crate::train::run::together::found_by_rank_0;
@@ -61,9 +60,10 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         let (before, ranks) = (self.step - 1, &*self.setup.request.collective);
         // rank 0 alone looks at the run's health
         found_by_rank_0(&mut self.folder, ranks, |folder| {
-            match folder.newest_up_to(sound)? {
-                Some(found) => Ok(Some(found)),
-                None => folder.newest_up_to(before),
+            match folder.newest_up_to(sound) {
+                // none, or all of them are damaged
+                Ok(None) | Err(Error::Checkpoint { .. }) => folder.newest_up_to(before),
+                found => found,
             }
         })
     }
@@ -108,28 +108,10 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     /// its tensors stay where they are, and a crash at any time leaves them.
     fn write_rollback(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let manifest = self.manifest()?;
-        self.set_best_aside(observer)?;
+        // what it is compared by is about to be removed
+        let (folder, why) = (self.folder.path(), "rollback");
+        set_best_aside(folder, Some(self.step), why, observer)?;
         self.folder.go_back(&manifest, observer)
-    }
-
-    /// Renames the best teacher if it is of a later step: what it is compared by is about to be removed.
-    fn set_best_aside(&self, observer: &mut dyn Observer) -> Result<()> {
-        let folder = self.folder.path();
-        let best = folder.join(BEST);
-        let card = match best.exists() {
-            true => read_card(&best)?,
-            false => None,
-        };
-        let Some(step) = card.map(|card| card.step).filter(|of| *of > self.step) else {
-            return Ok(());
-        };
-        let aside = folder.join(format!("best-of-step-{step}.safetensors"));
-        if_there(&best, std::fs::rename(&best, &aside))?;
-        observer.note(&format!(
-            "the best teacher so far, of step {step}, is kept as {}; from here on, others are compared without it",
-            printable(aside)
-        ));
-        Ok(())
     }
 }
 
