@@ -76,6 +76,7 @@ mod ownership;
 pub mod path_text;
 pub mod precision;
 pub mod random;
+mod scope;
 pub mod train;
 pub mod unfinished;
 

@@ -8,6 +8,7 @@ use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::scope::restoring;
 
 /// Numbers of a network's products and tokens. Weights, sums, statistics, logits, losses and gradients of weights are f32 with
 /// each of them.
@@ -51,15 +52,8 @@ impl Precision {
     /// Does `work` with operations of this precision, on this thread. A backward pass has the precision that each operation ran
     /// with, wherever it is called.
     pub fn autocast<T>(self, work: impl FnOnce() -> T) -> T {
-        /// The precision outside, which a panic brings back too.
-        struct Outside(Precision);
-        impl Drop for Outside {
-            fn drop(&mut self) {
-                CURRENT.set(self.0);
-            }
-        }
-        let _outside = Outside(CURRENT.replace(self));
-        work()
+        let outside = CURRENT.replace(self);
+        restoring(|| CURRENT.set(outside), work)
     }
 
     /// That of a head's logits where its layers have this one: f16 would cut off what a softmax tells apart, and the product is a

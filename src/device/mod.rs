@@ -4,7 +4,8 @@
 //! - [`choice`]: a backend and, if given, a device's number or name -> one device, with the reason as a sentence
 //! - [`guard`]: cubecl swallows GPU errors; the guard collects them, so that no number computed after a fault gets out
 //! - [`watchdog`]: no wait without bound; `witness`: a counter that shows whether work was done
-//! - `opening`: a device is opened once and observed; [`existing`]: the same for one that an application opened
+//! - `opening`: a device is opened once and observed; [`existing`]: the same for one that an application opened; `session`: a piece
+//!   of work, on a device that is opened again if it failed before
 //! - `known`: properties of a device for kernels and thresholds; `capacity`: a GPU's memory; `pools`: how it is allocated;
 //!   `kept_words`: sizes that kernels take, on the device once; `matrices`: cooperative matrices, where they are asked for
 //! - [`faults`]: what a fault is, and the log of one device's faults
@@ -24,6 +25,7 @@ mod opening;
 pub mod panics;
 mod pools;
 mod registry;
+mod session;
 pub mod watchdog;
 mod witness;
 
@@ -41,6 +43,7 @@ pub use matrices::{Cooperative, MATRICES_VARIABLE, Matrices};
 pub(crate) use matrices::{LEAST_MATRIX_WORKGROUP_BYTES, MATRIX_SUBGROUPS};
 pub use opening::init_wgpu;
 pub use panics::observe_log;
+pub(crate) use session::on_device;
 pub use watchdog::{
     DEADLINE_VARIABLE, end_process, end_process_at_once, on_no_answer, time_waiting,
 };

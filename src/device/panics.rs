@@ -13,6 +13,7 @@ use cubecl::device::Device;
 
 use crate::device::faults::{Fault, FaultKind, FaultLog};
 use crate::lock::lock;
+use crate::scope::restoring;
 
 /// The guarded devices, by the `<type>-<index>` in their thread's name.
 static GUARDED: Mutex<Vec<(String, Arc<FaultLog>)>> = Mutex::new(Vec::new());
@@ -71,15 +72,8 @@ thread_local! {
 
 /// A call of this crate's to wgpu on a thread that is not the device's: its errors are faults of the device, not the application's.
 pub(crate) fn own_call<R>(call: impl FnOnce() -> R) -> R {
-    /// Also where the call panics.
-    struct Reset(bool);
-    impl Drop for Reset {
-        fn drop(&mut self) {
-            OWN_CALL.set(self.0);
-        }
-    }
-    let _reset = Reset(OWN_CALL.replace(true));
-    call()
+    let outer = OWN_CALL.replace(true);
+    restoring(|| OWN_CALL.set(outer), call)
 }
 
 /// Whether [`own_call`] runs on this thread.

@@ -7,7 +7,7 @@ use burn_autodiff::Autodiff;
 
 use crate::collective::{all_ok, check_equal};
 use crate::data::{FolderConfig, ImageSource as _, ValueRange};
-use crate::device::{DeviceGuard, reopened_if_lost};
+use crate::device::on_device;
 use crate::error::{Error, Result};
 use crate::files::model::{LoadedModel, read_model};
 use crate::finetune::classifier::Classifier;
@@ -39,22 +39,19 @@ pub fn finetune(
     request.config.validate()?;
     request.held_out.check(&request.data)?;
     FinetuneFolder::refuse_used(&request.out)?;
-    // after a fault of an earlier run in this process
-    let selected = reopened_if_lost(request.selected.clone())?;
-    let request = &FinetuneRequest {
-        selected,
-        ..request.clone()
-    };
-    let guard = DeviceGuard::install(&request.selected)?;
-    observer.note(&request.selected.to_string());
-    let setup = FinetuneSetup {
-        request,
-        guard: guard.clone(),
-        stop,
-    };
-    let result = guard.catch(|| request.selected.dispatch(Start { setup, observer }));
-    guard.free_unused();
-    result?
+    on_device(&request.selected, |selected, guard| {
+        observer.note(&selected.to_string());
+        let request = &FinetuneRequest {
+            selected: selected.clone(),
+            ..request.clone()
+        };
+        let setup = FinetuneSetup {
+            request,
+            guard: guard.clone(),
+            stop,
+        };
+        selected.dispatch(Start { setup, observer })
+    })
 }
 
 struct Start<'a> {

@@ -178,7 +178,7 @@ impl TrainArgs {
     fn images(&self, begun: Option<RunRecord>, config: &RunConfig) -> Result<TrainImages> {
         let begun_val = match (&begun, &self.out) {
             (Some(begun), _) => begun.val.clone(),
-            // the same command without --val resumes too; a record that cannot be read is told of later
+            // the same command without --val resumes too; a record that cannot be read is reported later
             (None, Some(out)) if config.held_out.is_none() && !self.images.is_empty() => {
                 RunRecord::read(out).ok().flatten().and_then(|run| run.val)
             }

@@ -91,6 +91,17 @@ impl<Q: Send + 'static, A: Send + 'static> Newest<Q, A> {
         Self { queue, made, room }
     }
 
+    /// Asks the one thread in `slot`, which is started where there is none. Only the newest request waits.
+    pub fn ask_one(
+        slot: &mut Option<Self>,
+        ctx: &Context,
+        request: Q,
+        work: impl Fn(Q) -> A + Clone + Send + 'static,
+    ) {
+        slot.get_or_insert_with(|| Self::start(ctx, 1, 1, work))
+            .ask(request);
+    }
+
     /// Adds a request; returns the oldest one if there was no room for it any more.
     pub fn ask(&self, request: Q) -> Option<Q> {
         let mut waiting = self.queue.lock();

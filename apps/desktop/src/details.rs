@@ -103,14 +103,12 @@ impl Details {
             let image = read(&reading.path, reading.info.as_ref());
             (reading.selection, image)
         };
-        let reader = self
-            .reader
-            .get_or_insert_with(|| Newest::start(ctx, 1, 1, read));
-        reader.ask(Reading {
+        let reading = Reading {
             selection: self.selection,
             path: path.clone(),
             info: ready.map(|(_, info)| info.clone()),
-        });
+        };
+        Newest::ask_one(&mut self.reader, ctx, reading, read);
         let job = ready.map(|(handle, _)| {
             let ctx = ctx.clone();
             let request = EmbedRequest::from(path.as_path());

@@ -3,7 +3,7 @@
 use eframe::egui::Ui;
 use ibot::Error;
 use ibot::app::DeviceRequest;
-use ibot::device::{BackendChoice, reopened_if_lost};
+use ibot::device::{BackendChoice, DeviceGuard};
 
 /// Why there is no model or no run.
 pub struct Failure {
@@ -19,7 +19,10 @@ impl Failure {
     /// A failure on `device`.
     pub fn new(error: &Error, device: &DeviceRequest) -> Self {
         let is_final = match device {
-            DeviceRequest::Selected(selected) => reopened_if_lost(selected.clone()).is_err(),
+            DeviceRequest::Selected(selected) => {
+                let guard = DeviceGuard::install(selected);
+                guard.and_then(|guard| guard.check()).is_err()
+            }
             DeviceRequest::Choose(..) => false,
         };
         Self {

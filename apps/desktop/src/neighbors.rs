@@ -59,7 +59,6 @@ impl Neighbors {
             }
         }
         let features = gallery.features();
-
         let before = self.last.map_or(0, |(_, count)| count);
         if self.is_searching || before == features.len() {
             return;
@@ -69,17 +68,14 @@ impl Neighbors {
             ctx.request_repaint_after(PAUSE);
             return;
         }
-        let search = |search: Search| {
-            let found = search.features.nearest(search.index, NEAREST);
-            (search.selection, found)
-        };
-        let searcher = self
-            .searcher
-            .get_or_insert_with(|| Newest::start(ctx, 1, 1, search));
-        searcher.ask(Search {
+        let search = Search {
             selection: self.selection,
             index,
             features: features.clone(),
+        };
+        Newest::ask_one(&mut self.searcher, ctx, search, |search| {
+            let found = search.features.nearest(search.index, NEAREST);
+            (search.selection, found)
         });
         self.is_searching = true;
         self.last = Some((Instant::now(), features.len()));

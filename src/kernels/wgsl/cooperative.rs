@@ -11,6 +11,7 @@ use super::matrix_tiles::DEPTH;
 use crate::device::{Cooperative, Matrices, matrices_of};
 use crate::kernels::ops::product::Layout;
 use crate::lock::lock;
+use crate::scope::restoring;
 
 /// Workgroups that look for the largest entry of each operand: some rounds of a large GPU's places.
 pub(super) const MAXIMA_GROUPS: usize = 256;
@@ -323,22 +324,14 @@ fn emulated() -> Option<Matrices> {
 /// Runs `work` with products as on a GPU with cooperative matrices of this kind and so many rows, 8 or 16, but with plain WGSL
 /// in the place of those: for tests, on any device; other threads' products are meant too. f32 is as on Metal.
 pub fn with_emulated_matrices<R>(kind: Cooperative, side: u32, work: impl FnOnce() -> R) -> R {
-    struct Before(Option<Matrices>);
-    impl Drop for Before {
-        fn drop(&mut self) {
-            *lock(&EMULATED) = self.0;
-        }
-    }
     let matrices = Matrices {
         kind,
         side,
         subgroup: 2 * side, // two or one fours of a matrix of sums for each lane
         is_metal: kind == Cooperative::F32,
     };
-    let mut asked = lock(&EMULATED);
-    let _before = Before(asked.replace(matrices));
-    drop(asked);
-    work()
+    let before = lock(&EMULATED).replace(matrices);
+    restoring(|| *lock(&EMULATED) = before, work)
 }
 
 #[cfg(test)]

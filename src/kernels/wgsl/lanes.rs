@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::launch::Client;
 use crate::device::{AdapterKind, kind_of};
+use crate::scope::restoring;
 
 /// Name of the variable that sets the lanes of a workgroup, a power of two: for tuning, and for running on a software
 /// device what a GPU runs.
@@ -42,14 +43,8 @@ static ASKED: AtomicU32 = AtomicU32::new(0);
 /// Runs `work` with workgroups of so many lanes, as [`WORKGROUP_VARIABLE`] does for a whole process: with 256, what GPUs run
 /// runs on a software device. For tests; other threads' launches are meant too.
 pub fn with_workgroup<R>(lanes: u32, work: impl FnOnce() -> R) -> R {
-    struct Before(u32);
-    impl Drop for Before {
-        fn drop(&mut self) {
-            ASKED.store(self.0, Ordering::Relaxed);
-        }
-    }
-    let _before = Before(ASKED.swap(lanes, Ordering::Relaxed));
-    work()
+    let before = ASKED.swap(lanes, Ordering::Relaxed);
+    restoring(|| ASKED.store(before, Ordering::Relaxed), work)
 }
 
 /// What [`with_workgroup`] or else [`WORKGROUP_VARIABLE`] says; anything but a power of two up to 1024 is warned of and left

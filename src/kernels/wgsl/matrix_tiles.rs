@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::launch::Client;
 use crate::device::{AdapterKind, kind_of};
+use crate::scope::restoring;
 
 /// Entries along a side of a block.
 pub(super) const BLOCK: usize = 4;
@@ -116,16 +117,10 @@ static ASKED: AtomicU32 = AtomicU32::new(0);
 /// Runs `work` with this tile in every product that a device makes by tiles, as [`TILE_VARIABLE`] does for a whole process.
 /// For tests; other threads' launches are meant too.
 pub fn with_tile<R>(tile: Tile, work: impl FnOnce() -> R) -> R {
-    struct Before(u32);
-    impl Drop for Before {
-        fn drop(&mut self) {
-            ASKED.store(self.0, Ordering::Relaxed);
-        }
-    }
     let number = Tile::ALL.iter().position(|known| *known == tile);
     let number = number.map_or(0, |number| number as u32 + 1);
-    let _before = Before(ASKED.swap(number, Ordering::Relaxed));
-    work()
+    let before = ASKED.swap(number, Ordering::Relaxed);
+    restoring(|| ASKED.store(before, Ordering::Relaxed), work)
 }
 
 /// What the choice of a tile asks of a device.

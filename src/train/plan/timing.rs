@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::collective::SingleProcess;
 use crate::data::{Batch, ImageFolder, Loader, Pixels};
-use crate::device::{DeviceGuard, Selected, reopened_if_lost};
+use crate::device::{DeviceGuard, Selected, on_device};
 use crate::error::{Error, Result};
 use crate::kernels::{IbotBackend, OnBackend, TrainBackend};
 use crate::memory::{GpuMemory, peak_rss_mib};
@@ -74,18 +74,15 @@ pub(super) fn time_steps(
         Some(images) => Batches::Loaded(Box::new(loader(config, images, 0, &SingleProcess)?)),
         None => Batches::Random(Box::new(config.clone())),
     };
-    let selected = reopened_if_lost(selected.clone())?;
-    let guard = DeviceGuard::install(&selected)?;
-    let timing = Timing {
-        config,
-        guard: guard.clone(),
-        batches,
-        steps: steps.max(1),
-        stop,
-    };
-    let result = guard.catch(|| selected.dispatch(timing));
-    guard.free_unused();
-    result?
+    on_device(selected, |selected, guard| {
+        selected.dispatch(Timing {
+            config,
+            guard: guard.clone(),
+            batches,
+            steps: steps.max(1),
+            stop,
+        })
+    })
 }
 
 impl OnBackend for Timing<'_> {

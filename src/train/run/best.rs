@@ -53,7 +53,7 @@ pub(super) fn set_best_aside(
     };
     if_there(&best, std::fs::rename(&best, &aside))?;
     observer.note(&format!(
-        "{why}: the best teacher so far, of step {step}, is kept as {}; from here on, others are compared without it",
+        "{why}: later teachers cannot be compared with the best one so far, of step {step}; it is kept as {}",
         printable(aside)
     ));
     Ok(())
@@ -64,7 +64,7 @@ const OF_95_PERCENT: f64 = 1.96;
 
 /// How a teacher compares with those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rank {
+pub(super) enum Standing {
     /// It is above all that were measured on the same images.
     Best,
     /// It is the first one that is measured on its images, or by its measure.
@@ -103,7 +103,7 @@ impl Measure {
     ///
     /// # Errors
     /// Those of reading the folder's files.
-    pub fn rank(self, folder: &Path, evaluation: &Evaluation) -> Result<Rank> {
+    pub fn standing(self, folder: &Path, evaluation: &Evaluation) -> Result<Standing> {
         let mut before = read_lines::<Evaluation>(&folder.join(EVALUATIONS))?;
         before.retain(|line| line.step < evaluation.step);
         let are_there = !before.is_empty();
@@ -111,9 +111,9 @@ impl Measure {
         let now = self.of(evaluation);
         let best = self.best(&before).and_then(|best| self.of(best));
         Ok(match now.is_some() && now > best {
-            true if best.is_none() && are_there => Rank::FirstOnTheseImages,
-            true => Rank::Best,
-            false => Rank::NotBest,
+            true if best.is_none() && are_there => Standing::FirstOnTheseImages,
+            true => Standing::Best,
+            false => Standing::NotBest,
         })
     }
 
@@ -233,8 +233,8 @@ mod tests {
                 let knn = f64::from(right) / f64::from(of);
                 let text = serde_json::to_string(&line(0, knn)).unwrap();
                 std::fs::write(folder.join(EVALUATIONS), text + "\n").unwrap();
-                let rank = Measure::Knn.rank(&folder, &line(1, knn)).unwrap();
-                assert_eq!(rank, Rank::NotBest, "{right} of {of}");
+                let standing = Measure::Knn.standing(&folder, &line(1, knn)).unwrap();
+                assert_eq!(standing, Standing::NotBest, "{right} of {of}");
             }
         }
         std::fs::remove_dir_all(&folder).unwrap();

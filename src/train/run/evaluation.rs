@@ -81,6 +81,8 @@ pub(super) struct RunImages {
     pub card: DataCard,
     /// To validate on, with the class indices of the training images.
     pub val: Option<Arc<ImageFolder>>,
+    /// [`ImageFolder::fingerprint`] of those that evaluations are made on.
+    pub evaluated: String,
 }
 
 /// The inputs of an evaluation besides the backbone.
@@ -108,9 +110,8 @@ impl Evaluator<'_> {
     ) -> Result<Option<Evaluation>> {
         let features = |folder: Arc<ImageFolder>| self.features::<B, M>(teacher, folder, device);
         let RunImages { train, val, .. } = self.images;
-        let of = val.as_ref().unwrap_or(train);
-        let fingerprint = of.fingerprint();
-        let sample = features(Arc::new(of.sample(SAMPLE)))?;
+        let sample = val.as_ref().unwrap_or(train).sample(SAMPLE);
+        let sample = features(Arc::new(sample))?;
         let knn = match val.as_ref().filter(|_| with_knn) {
             Some(val) => Some((features(train.clone())?, features(val.clone())?)),
             None => None,
@@ -123,7 +124,7 @@ impl Evaluator<'_> {
             rank_me: rank_me(&sample),
             feature_std: feature_std(&sample).map(|std| std * (sample.width as f64).sqrt()),
             sample: sample.len(),
-            fingerprint,
+            fingerprint: self.images.evaluated.clone(),
             ..Evaluation::default()
         };
         if let Some((bank, queries)) = knn {

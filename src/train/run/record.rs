@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{ImageFolder, ImageSource as _};
 use crate::error::{Error, Result, if_there, printable};
+use crate::files::model::DataCard;
 use crate::train::config::RunConfig;
 use crate::train::run::options::{RunOptions, StartWeights};
 use crate::train::settings_diff::{Flat, differing, flatten};
@@ -206,6 +207,21 @@ impl RunRecord {
         };
         (self.images, self.fingerprint) = (train.len(), train.fingerprint());
         self.validation = Some(val.map(of_val).unwrap_or_default());
+    }
+
+    /// The images that it trains on, as model files describe them.
+    pub(super) fn data_card(&self) -> DataCard {
+        DataCard {
+            images: self.images,
+            fingerprint: self.fingerprint.clone(),
+        }
+    }
+
+    /// The fingerprint of the images that evaluations are made on: those to validate on, or else those to train on.
+    pub(super) fn evaluated(&self) -> String {
+        let val = self.validation.as_ref().filter(|val| val.images > 0);
+        val.map_or(&self.fingerprint, |val| &val.fingerprint)
+            .clone()
     }
 
     /// What names its images in a line of text: the first of [`RunRecord::data`].

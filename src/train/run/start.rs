@@ -10,10 +10,9 @@ use crate::backbone::VisionTransformer;
 use crate::collective::{Collective, all_ok, check_equal, from_rank_0};
 use crate::data::drawing::write_drawing;
 use crate::data::{ImageFolder, ImageSource as _, ValueRange, views_mosaic};
-use crate::device::{DeviceGuard, Selected, reopened_if_lost};
+use crate::device::{Selected, on_device};
 use crate::error::{Error, Result};
 use crate::files::checkpoint::{Checkpoint, Manifest};
-use crate::files::model::DataCard;
 use crate::kernels::{IbotBackend, OnBackend, TrainBackend};
 use crate::train::config::RunConfig;
 use crate::train::health::HealthMonitor;
@@ -72,33 +71,29 @@ fn run_on_device(
     stop: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<()> {
-    // after a fault of an earlier run in this process
-    let selected = reopened_if_lost(request.selected.clone())?;
-    let request = RunRequest {
-        selected,
-        ..request.clone()
-    };
-    let guard = DeviceGuard::install(&request.selected)?;
-    observer.device(&request.selected);
-    let setup = RunSetup {
-        request: &request,
-        guard: guard.clone(),
-        stop,
-        allowed,
-    };
-    let rank = request.collective.rank();
-    let mut of_rank;
-    let observer = match rank {
-        0 => observer,
-        _ => {
-            of_rank = OfRank { rank, observer };
-            &mut of_rank
-        }
-    };
-    // burn panics after a device fault; here that becomes an error with the cause
-    let result = guard.catch(|| request.selected.dispatch(Start { setup, observer }));
-    guard.free_unused();
-    result?
+    on_device(&request.selected, |selected, guard| {
+        observer.device(selected);
+        let request = &RunRequest {
+            selected: selected.clone(),
+            ..request.clone()
+        };
+        let setup = RunSetup {
+            request,
+            guard: guard.clone(),
+            stop,
+            allowed,
+        };
+        let rank = request.collective.rank();
+        let mut of_rank;
+        let observer = match rank {
+            0 => observer,
+            _ => {
+                of_rank = OfRank { rank, observer };
+                &mut of_rank
+            }
+        };
+        selected.dispatch(Start { setup, observer })
+    })
 }
 
 struct Start<'a> {
@@ -191,10 +186,7 @@ fn set_up<'a, B: TrainBackend>(
     let monitor = all_ok(ranks, newest.map(restore).transpose())?.flatten();
     let monitor = monitor.unwrap_or_else(|| HealthMonitor::new(config.method.prototypes()));
     same_start(&trainer, setup, made.unwrap_or(0))?;
-    let card = DataCard {
-        images: record.images,
-        fingerprint: record.fingerprint.clone(),
-    };
+    let (card, evaluated) = (record.data_card(), record.evaluated());
     let begun = match ranks.rank() {
         0 => {
             note_other_ranks(folder.ranks_before(), &config, ranks.size(), observer);
@@ -207,7 +199,12 @@ fn set_up<'a, B: TrainBackend>(
         _ => Ok(()),
     };
     all_ok(ranks, begun)?;
-    let images = RunImages { train, card, val };
+    let images = RunImages {
+        train,
+        card,
+        val,
+        evaluated,
+    };
     let from = (began.as_ref(), monitor);
     let training = TrainLoop::new(setup, trainer, config, folder, loader, images, from);
     let start = training.start(examples);

@@ -7,7 +7,7 @@ use crate::files::checkpoint::{FORMAT, Manifest};
 use crate::files::model::{ModelCard, write_model, write_timm_folder};
 use crate::files::state_dict;
 use crate::kernels::TrainBackend;
-use crate::train::run::best::{BEST, Rank, set_best_aside};
+use crate::train::run::best::{BEST, Standing, set_best_aside};
 use crate::train::run::evaluation::{Evaluation, EvaluationTime, Evaluator};
 use crate::train::run::observer::Observer;
 use crate::train::run::patches::patch_colors;
@@ -226,13 +226,13 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     /// Writes the teacher if it is the best so far.
     fn keep_best(&mut self, evaluation: &Evaluation, observer: &mut dyn Observer) -> Result<()> {
         let folder = self.folder.path();
-        match self.measure().rank(folder, evaluation)? {
-            Rank::NotBest => return Ok(()),
-            Rank::FirstOnTheseImages => {
-                let why = "teachers are compared on other images from now on";
+        match self.measure().standing(folder, evaluation)? {
+            Standing::NotBest => return Ok(()),
+            Standing::FirstOnTheseImages => {
+                let why = "other images or another measure";
                 set_best_aside(folder, None, why, observer)?;
             }
-            Rank::Best => {}
+            Standing::Best => {}
         }
         let (guard, device) = (&self.setup.guard, self.trainer.device());
         let teacher = &self.trainer.method.teacher.backbone;
