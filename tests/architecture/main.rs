@@ -104,6 +104,7 @@ const FOUNDATIONS: &[&str] = &[
     "path_text",
     "precision",
     "random",
+    "scope",
     "unfinished",
 ];
 
