@@ -227,9 +227,7 @@ fn a_best_teacher_outlives_its_step() {
     let (text, message) = (stdout(&output), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}{message}");
     assert!(text.contains("back to step 0 with 0.5 of"), "{text}");
-    let (_, kept) = text
-        .split_once("the best teacher so far, of step ")
-        .unwrap();
+    let (_, kept) = text.split_once("the best one so far, of step ").unwrap();
     let step: usize = kept.split_once(',').unwrap().0.parse().unwrap();
     let kept = scratch
         .0
