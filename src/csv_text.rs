@@ -63,17 +63,16 @@ impl<'a> Records<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        Some(
-            self.fields()
-                .and_then(|fields| match fields.len() == count {
-                    true => Ok(fields),
-                    false => Err(format!(
-                        "line {} has {}, but the first one has {count}: put quotes around a field that holds a comma",
-                        self.line(),
-                        counted(fields.len(), "field")
-                    )),
-                }),
-        )
+        Some(self.fields().and_then(|fields| {
+            if fields.len() == count {
+                return Ok(fields);
+            }
+            Err(format!(
+                "line {} has {}, but the first one has {count}: put quotes around a field that holds a comma",
+                self.line(),
+                counted(fields.len(), "field")
+            ))
+        }))
     }
 
     fn pass_blank_lines(&mut self) {
@@ -117,9 +116,10 @@ impl<'a> Records<'a> {
         let end = self.rest.find([',', '\n']).unwrap_or(self.rest.len());
         let (text, rest) = self.rest.split_at(end);
         self.rest = rest;
-        let text = match rest.starts_with('\n') {
-            true => text.strip_suffix('\r').unwrap_or(text),
-            false => text,
+        let text = if rest.starts_with('\n') {
+            text.strip_suffix('\r').unwrap_or(text)
+        } else {
+            text
         };
         Field {
             text: text.into(),
@@ -146,9 +146,10 @@ impl<'a> Records<'a> {
         }
         let text = &text[..end];
         Ok(Field {
-            text: match text.contains('"') {
-                true => text.replace("\"\"", "\"").into(),
-                false => text.into(),
+            text: if text.contains('"') {
+                text.replace("\"\"", "\"").into()
+            } else {
+                text.into()
             },
             is_quoted: true,
         })

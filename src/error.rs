@@ -194,9 +194,10 @@ pub(crate) fn require(
     value: impl ToString,
     remedy: impl Into<String>,
 ) -> Result<()> {
-    match is_met {
-        true => Ok(()),
-        false => Err(Error::config(key, value, remedy)),
+    if is_met {
+        Ok(())
+    } else {
+        Err(Error::config(key, value, remedy))
     }
 }
 

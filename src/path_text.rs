@@ -27,9 +27,10 @@ pub fn is_remote(path: &Path) -> bool {
 /// [`Error::Io`]: it is empty, or the current folder is gone.
 pub fn absolute(path: impl AsRef<Path>) -> OfCrate<PathBuf> {
     let path = path.as_ref();
-    match is_remote(path) {
-        true => Ok(path.to_path_buf()),
-        false => std::path::absolute(path).map_err(Error::io(path)),
+    if is_remote(path) {
+        Ok(path.to_path_buf())
+    } else {
+        std::path::absolute(path).map_err(Error::io(path))
     }
 }
 

@@ -35,9 +35,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .filter(is_on)
         .collect();
     println!("cargo::rustc-env=IBOT_FEATURES={}", features.join(" "));
-    let features = match features.is_empty() {
-        true => "none".to_owned(),
-        false => features.join(", "),
+    let features = if features.is_empty() {
+        "none".to_owned()
+    } else {
+        features.join(", ")
     };
     let text = format!(
         "{version} {commit}\ntarget    {target}\nbackends  wgpu ({apis}), flex (CPU), ndarray (CPU)\n\

@@ -151,9 +151,10 @@ impl Text<'_> {
         let reads = self.lines[at..target]
             .iter()
             .any(|line| line.contains("_load_"));
-        match reads || jumped.fused > 0.0 {
-            true => (jumped, target),
-            false => (Mix::default(), target),
+        if reads || jumped.fused > 0.0 {
+            (jumped, target)
+        } else {
+            (Mix::default(), target)
         }
     }
 

@@ -55,9 +55,10 @@ fn of_attention(variant: &Variant, loops: &[Loop]) -> Option<Mix> {
         .find(|tile| tile.inner.len() == are_products.len())?;
     let mut mix = tile.own;
     for (inner, is_product) in tile.inner.iter().zip(are_products) {
-        let (rounds, expected) = match is_product {
-            true => (slices, of_slice),
-            false => (2.0, of_part),
+        let (rounds, expected) = if *is_product {
+            (slices, of_slice)
+        } else {
+            (2.0, of_part)
         };
         let again = |innermost: &Loop| (expected - inner.own.fused) / innermost.mix(&|_| 1.0).fused;
         let of_round = inner.mix(&again);

@@ -119,9 +119,10 @@ impl<B: IbotBackend> Block<B> {
     /// The tokens that went into a branch plus what comes out of it: one operation, because its last product adds them,
     /// or because its backward pass runs it again.
     fn plus_input(&self, branch: BranchInput<B>) -> Tensor<B, 2> {
-        match self.checkpointed {
-            true => B::checkpointed_branch(branch),
-            false => residual_branch(branch),
+        if self.checkpointed {
+            B::checkpointed_branch(branch)
+        } else {
+            residual_branch(branch)
         }
     }
 }
@@ -145,9 +146,12 @@ impl<B: Backend> DropPath<B> {
     pub fn draw(drop_path_rngs: &mut [Random], rate: f64, device: &B::Device) -> Self {
         let batch = drop_path_rngs.len();
         let mut branch = || {
-            let factor = |random: &mut Random| match random.chance(rate) {
-                true => 0.0,
-                false => (1.0 / (1.0 - rate)) as f32,
+            let factor = |random: &mut Random| {
+                if random.chance(rate) {
+                    0.0
+                } else {
+                    (1.0 / (1.0 - rate)) as f32
+                }
             };
             let factors: Vec<f32> = drop_path_rngs.iter_mut().map(factor).collect();
             Tensor::from_data(TensorData::new(factors, [batch, 1, 1]), device)

@@ -120,9 +120,10 @@ pub trait Backbone<B: Backend>: Module<B> + ModuleDisplay {
     where
         B: IbotBackend,
     {
-        let tokens = match drop_path_rngs.is_empty() {
-            true => self.tokens(images, mask),
-            false => self.training_tokens(images, mask, drop_path_rngs),
+        let tokens = if drop_path_rngs.is_empty() {
+            self.tokens(images, mask)
+        } else {
+            self.training_tokens(images, mask, drop_path_rngs)
         };
         tokens.chosen(patches)
     }

@@ -38,9 +38,10 @@ pub fn all_ok<T>(collective: &dyn Collective, own: Result<T>) -> Result<T> {
     if let Some(error) = failure(&words) {
         return Err(error);
     }
-    match words.iter().any(|word| word.first() == Some(&STOPPED)) {
-        true => Err(Error::Stopped),
-        false => own,
+    if words.iter().any(|word| word.first() == Some(&STOPPED)) {
+        Err(Error::Stopped)
+    } else {
+        own
     }
 }
 

@@ -75,9 +75,10 @@ pub(super) fn decode_rgb_as_seen(
     decoded(path, max_pixels, |bytes, format, stamp| {
         let is_replaced = is_replaced(&bytes, format, stamp);
         let image = decode_bytes(bytes, format, max_pixels, range)?;
-        match is_replaced {
-            true => Err("has another size or kind than when the folder was scanned".to_owned()),
-            false => Ok(image),
+        if is_replaced {
+            Err("has another size or kind than when the folder was scanned".to_owned())
+        } else {
+            Ok(image)
         }
     })
 }
@@ -186,9 +187,10 @@ fn decode_bytes(
     }
     let mut image = open(bytes, format, max_pixels)?;
     stretch(&mut image, range)?;
-    let image = match image.color().has_alpha() {
-        true => on_white(&image.into_rgba8()),
-        false => image.into_rgb8(),
+    let image = if image.color().has_alpha() {
+        on_white(&image.into_rgba8())
+    } else {
+        image.into_rgb8()
     };
     Ok(turned(image, orientation))
 }

@@ -183,9 +183,12 @@ pub(super) fn list_files(
 
 /// The same of a server.
 fn list_remote(root: &Path, summary: &mut ScanSummary, stop: &AtomicBool) -> Result<Vec<PathBuf>> {
-    let all = objects_in(root, stop).map_err(|error| match stop.load(Ordering::Relaxed) {
-        true => Error::Stopped,
-        false => Error::io(root)(error),
+    let all = objects_in(root, stop).map_err(|error| {
+        if stop.load(Ordering::Relaxed) {
+            Error::Stopped
+        } else {
+            Error::io(root)(error)
+        }
     })?;
     let mut files = Vec::with_capacity(all.len());
     for path in all {

@@ -17,9 +17,10 @@ pub(super) struct ListLine {
 impl ListLine {
     /// The line `text`, without space around it.
     pub fn parse(text: &str) -> Self {
-        let marks: &[&str] = match cfg!(windows) {
-            true => &["/./", "\\.\\"],
-            false => &["/./"],
+        let marks: &[&str] = if cfg!(windows) {
+            &["/./", "\\.\\"]
+        } else {
+            &["/./"]
         };
         let mark = marks.iter().filter_map(|mark| text.rfind(mark)).max();
         match mark.filter(|at| text.len() > at + 3) {

@@ -78,9 +78,10 @@ impl Found {
     /// # Errors
     /// It is there with another class.
     fn add(&mut self, path: PathBuf, class: Option<&str>) -> std::result::Result<(), String> {
-        let whole = match is_remote(&path) {
-            true => path.clone(),
-            false => self.folder.join(&path),
+        let whole = if is_remote(&path) {
+            path.clone()
+        } else {
+            self.folder.join(&path)
         };
         let place = match self.places.entry(whole) {
             Entry::Occupied(place) => *place.get(),

@@ -94,9 +94,10 @@ fn fitted(image: &RgbImage, side: u32) -> RgbImage {
         let scaled = u64::from(length) * u64::from(side) / u64::from(longer);
         (scaled as u32).max(1)
     };
-    let filter = match longer < side {
-        true => FilterType::Nearest,
-        false => FilterType::Triangle,
+    let filter = if longer < side {
+        FilterType::Nearest
+    } else {
+        FilterType::Triangle
     };
     resize(image, scaled(image.width()), scaled(image.height()), filter)
 }

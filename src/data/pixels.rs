@@ -39,9 +39,10 @@ impl Pixels {
 
     /// Bytes of `entries` of random views.
     pub(crate) fn bytes_of_views(augment: &AugmentConfig, entries: usize) -> usize {
-        let entry = match augment.has_whole_levels() {
-            true => size_of::<u8>(),
-            false => size_of::<f32>(),
+        let entry = if augment.has_whole_levels() {
+            size_of::<u8>()
+        } else {
+            size_of::<f32>()
         };
         entries.saturating_mul(entry)
     }

@@ -106,9 +106,10 @@ pub(super) fn holds_images(path: &Path) -> bool {
 /// # Errors
 /// Those of [`Parts::find`]; an index that is damaged or missing.
 pub fn parts_of(source: &Path) -> Result<Option<Parts>> {
-    match is_named_index(source) {
-        true => Parts::find(&root_of(source)?),
-        false => Parts::find(source),
+    if is_named_index(source) {
+        Parts::find(&root_of(source)?)
+    } else {
+        Parts::find(source)
     }
 }
 
@@ -128,9 +129,10 @@ fn first_folders(files: &[Listed]) -> BTreeSet<OsString> {
 
 /// A path that is relative to a folder; an address is not.
 fn joined(folder: &Path, path: &Path) -> PathBuf {
-    match is_remote(path) {
-        true => path.to_path_buf(),
-        false => folder.join(path),
+    if is_remote(path) {
+        path.to_path_buf()
+    } else {
+        folder.join(path)
     }
 }
 
@@ -176,9 +178,10 @@ impl Listing {
         let first = self.files.len();
         let max_pixels = self.max_pixels;
         let list = |shard: &PathBuf| shards::list(shard, max_pixels, stop);
-        let pool = match of_set.iter().any(|shard| is_remote(shard)) {
-            true => pool_of(SHARDS_AT_ONCE)?,
-            false => pool()?,
+        let pool = if of_set.iter().any(|shard| is_remote(shard)) {
+            pool_of(SHARDS_AT_ONCE)?
+        } else {
+            pool()?
         };
         let found: Vec<_> = pool.install(|| of_set.par_iter().map(list).collect());
         for (shard, found) in of_set.iter().zip(found) {
@@ -284,13 +287,12 @@ impl Listing {
             let line = ListLine::parse(line);
             let of_class = line.root.map(|of_class| joined(folder, &of_class));
             let path = joined(of_class.as_deref().unwrap_or(folder), &line.path);
-            let is_source = match is_remote(&path) {
+            let is_source = if is_remote(&path) {
                 // a file for each line: a server is not asked which are folders
-                true => is_shard(&path),
-                false => {
-                    let holds_many = is_shard(&path) || is_named_index(&path);
-                    path.is_dir() || (holds_many && path.is_file())
-                }
+                is_shard(&path)
+            } else {
+                let holds_many = is_shard(&path) || is_named_index(&path);
+                path.is_dir() || (holds_many && path.is_file())
             };
             if is_source {
                 self.add(&path, summary, stop)?;

@@ -55,9 +55,10 @@ impl TileGrid {
 
     /// Number of tiles along an axis.
     fn along(&self, length: u32) -> u32 {
-        match length > self.side {
-            true => (length - self.overlap).div_ceil(self.side - self.overlap),
-            false => 1,
+        if length > self.side {
+            (length - self.overlap).div_ceil(self.side - self.overlap)
+        } else {
+            1
         }
     }
 

@@ -52,9 +52,10 @@ pub(super) fn upright([width, height]: [u32; 2], orientation: Orientation) -> [u
             | Orientation::Rotate90FlipH
             | Orientation::Rotate270FlipH
     );
-    match is_on_its_side {
-        true => [height, width],
-        false => [width, height],
+    if is_on_its_side {
+        [height, width]
+    } else {
+        [width, height]
     }
 }
 

@@ -181,9 +181,10 @@ impl ValueCounts {
         let out = counts.total / OUTLIERS;
         let is_in_words = counts.in_words("with floats");
         if self.negative <= out && self.above_one <= out {
-            let range = match low >= 0.0 && high <= 1.0 {
-                true => ValueRange::Full,
-                false => ValueRange::Between([0.0, 1.0]),
+            let range = if low >= 0.0 && high <= 1.0 {
+                ValueRange::Full
+            } else {
+                ValueRange::Between([0.0, 1.0])
             };
             let why = format!("{is_in_words} lie between 0 and 1");
             return Measured { range, why };
@@ -243,9 +244,12 @@ mod tests {
     #[test]
     fn a_thousandth_of_outliers_changes_nothing() {
         let with = |hot: usize| {
-            let values = (0..10_000_usize).map(move |at| match at < hot {
-                true => u16::MAX,
-                false => (at % 4096) as u16,
+            let values = (0..10_000_usize).map(move |at| {
+                if at < hot {
+                    u16::MAX
+                } else {
+                    (at % 4096) as u16
+                }
             });
             of_whole(values).range
         };

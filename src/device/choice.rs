@@ -226,9 +226,10 @@ fn auto_among(adapters: &[AdapterSummary]) -> DeviceChoice {
         (Some(adapter), _) => format!(
             "auto takes the CPU: wgpu finds no GPU, only the software adapter {}, which is slower than burn-flex; `backend` wgpu takes it{}",
             adapter.name,
-            match is_wsl() {
-                true => format!(". {WSL}"),
-                false => String::new(),
+            if is_wsl() {
+                format!(". {WSL}")
+            } else {
+                String::new()
             }
         ),
         (None, Some(adapter)) => format!(
@@ -339,15 +340,18 @@ fn find<'a>(adapters: &'a [AdapterSummary], wanted: &str) -> Result<&'a AdapterS
 fn known<'a>(adapters: impl IntoIterator<Item = &'a AdapterSummary>) -> String {
     let adapters: Vec<_> = adapters.into_iter().collect();
     let twins = |a: &AdapterSummary| adapters.iter().filter(|b| b.title() == a.title()).count() > 1;
-    let line = |a: &&AdapterSummary| match twins(a) {
-        true => format!(
-            "{}: {}, driver {} {}",
-            a.index,
-            a.title(),
-            a.driver,
-            a.driver_info
-        ),
-        false => format!("{}: {}", a.index, a.title()),
+    let line = |a: &&AdapterSummary| {
+        if twins(a) {
+            format!(
+                "{}: {}, driver {} {}",
+                a.index,
+                a.title(),
+                a.driver,
+                a.driver_info
+            )
+        } else {
+            format!("{}: {}", a.index, a.title())
+        }
     };
     adapters.iter().map(line).collect::<Vec<_>>().join("; ")
 }

@@ -96,9 +96,10 @@ impl Matrices {
         let info = setup.adapter.get_info();
         let (features, limits) = (setup.device.features(), setup.device.limits());
         let offer = Offer {
-            matrices: match features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
-                true => setup.adapter.cooperative_matrix_properties(),
-                false => Vec::new(),
+            matrices: if features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+                setup.adapter.cooperative_matrix_properties()
+            } else {
+                Vec::new()
             },
             has_f16: features.contains(Features::SHADER_F16),
             subgroup: (info.subgroup_min_size, info.subgroup_max_size),

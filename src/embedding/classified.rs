@@ -35,10 +35,8 @@ pub fn classify(embedded: &Embedded, classifier: &LinearClassifier) -> Vec<Class
     let classified = |(feature, path): (&[f32], &PathBuf)| {
         let probabilities = classifier.probabilities(feature);
         let named = probabilities.iter().zip(classifier.classes());
-        let (probability, class) = named.reduce(|best, next| match next.0 > best.0 {
-            true => next,
-            false => best,
-        })?;
+        let (probability, class) =
+            named.reduce(|best, next| if next.0 > best.0 { next } else { best })?;
         Some(Classified {
             path: path.clone(),
             class: class.clone(),

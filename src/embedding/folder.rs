@@ -97,9 +97,10 @@ pub fn embed_folder(
     progress: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Embedded> {
     let embedded = embed_images(embedder, folder, request, progress)?;
-    match embedded.paths.is_empty() {
-        true => Err(none_usable(folder.len(), embedded.skipped.first())),
-        false => Ok(embedded),
+    if embedded.paths.is_empty() {
+        Err(none_usable(folder.len(), embedded.skipped.first()))
+    } else {
+        Ok(embedded)
     }
 }
 

@@ -157,19 +157,18 @@ pub fn embed_changed(
         let computed = embedded.set.len();
         return Ok((embedded, Reused { kept, computed }));
     }
-    let made = match missing.is_empty() {
-        true => Embedded {
+    let made = if missing.is_empty() {
+        Embedded {
             recipe: request.recipe(embedder),
             input: embedder.input(folder.range()),
             classes: folder.classes().to_vec(),
             ..Embedded::default()
-        },
-        false => {
-            let part = Arc::new(folder.part(&missing));
-            let count = missing.len();
-            let mut progress = |made| progress(made, count);
-            embed_share(collective, embedder, &part, request, true, &mut progress)?
         }
+    } else {
+        let part = Arc::new(folder.part(&missing));
+        let count = missing.len();
+        let mut progress = |made| progress(made, count);
+        embed_share(collective, embedder, &part, request, true, &mut progress)?
     };
     let computed = made.paths.len();
     let new: HashMap<&PathBuf, usize> = made.paths.iter().zip(0..).collect();

@@ -33,9 +33,10 @@ pub(super) fn embed_share(
     progress: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Embedded> {
     if collective.size() == 1 {
-        return match may_be_none {
-            true => embed_images(embedder, folder, request, progress),
-            false => embed_folder(embedder, folder, request, progress),
+        return if may_be_none {
+            embed_images(embedder, folder, request, progress)
+        } else {
+            embed_folder(embedder, folder, request, progress)
         };
     }
     // rows of another model, or made in another way, would be taken for those of this one

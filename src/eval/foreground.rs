@@ -41,9 +41,10 @@ mod tests {
         for sign in [1.0, -1.0] {
             let patch = |at: usize| {
                 let noise = (at * 7 % 5) as f32 * 0.01;
-                match is_thing(at) {
-                    true => [sign * (3.0 + noise), 0.2, noise],
-                    false => [sign * (-1.0 - noise), 0.1, -noise],
+                if is_thing(at) {
+                    [sign * (3.0 + noise), 0.2, noise]
+                } else {
+                    [sign * (-1.0 - noise), 0.1, -noise]
                 }
             };
             let patches: Vec<f32> = (0..40).flat_map(patch).collect();

@@ -73,9 +73,10 @@ pub(super) fn read_header(path: &Path) -> Result<Header> {
         .map_err(|error| weights_error(path, format!("is not a safetensors file: {error}")))?;
     let ends = header.tensors.values().map(|entry| entry.data_offsets[1]);
     let needed = ends.max().unwrap_or(0).saturating_add(length + 8);
-    match needed > bytes {
-        true => Err(weights_error(path, cut(bytes, needed))),
-        false => Ok(header),
+    if needed > bytes {
+        Err(weights_error(path, cut(bytes, needed)))
+    } else {
+        Ok(header)
     }
 }
 

@@ -28,9 +28,10 @@ use crate::files::torch::{self, read_pytorch};
 pub fn read_weights(path: &Path) -> Result<BTreeMap<String, NamedTensor>> {
     refuse_other_files(path)?;
     let Some(parts) = parts_of(path)? else {
-        return match is_archive(path)? {
-            true => read_pytorch(path),
-            false => read_safetensors(path),
+        return if is_archive(path)? {
+            read_pytorch(path)
+        } else {
+            read_safetensors(path)
         };
     };
     let mut tensors = BTreeMap::new();
@@ -49,9 +50,10 @@ pub fn read_weights(path: &Path) -> Result<BTreeMap<String, NamedTensor>> {
 pub fn tensor_names(path: &Path) -> Result<Vec<String>> {
     refuse_other_files(path)?;
     let Some(parts) = parts_of(path)? else {
-        return match is_archive(path)? {
-            true => torch::tensor_names(path),
-            false => float_names(path),
+        return if is_archive(path)? {
+            torch::tensor_names(path)
+        } else {
+            float_names(path)
         };
     };
     let mut all = Vec::new();

@@ -59,9 +59,10 @@ impl FinetuneFolder {
     /// # Errors
     /// [`Error::Checkpoint`] where it holds a run of pre-training.
     pub fn refuse_used(path: &Path) -> Result<()> {
-        match path.join(PRE_TRAINING).exists() {
-            true => Err(used(path, PRE_TRAINING)),
-            false => Ok(()),
+        if path.join(PRE_TRAINING).exists() {
+            Err(used(path, PRE_TRAINING))
+        } else {
+            Ok(())
         }
     }
 
@@ -176,9 +177,10 @@ impl FinetuneFolder {
     ) -> Result<()> {
         let path = self.path.join(name);
         write_model(&path, card, tensors)?;
-        match name == BEST {
-            true => write_timm_folder(&path, card),
-            false => Ok(()),
+        if name == BEST {
+            write_timm_folder(&path, card)
+        } else {
+            Ok(())
         }
     }
 }

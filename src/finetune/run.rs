@@ -141,9 +141,10 @@ fn train<B: TrainBackend>(
         classes: origin.classes.clone(),
         images: images.train.len(),
         held_out: images.held_out.len(),
-        parameters: match config.freeze {
-            true => trainer.classifier.head.num_params(),
-            false => trainer.classifier.num_params(),
+        parameters: if config.freeze {
+            trainer.classifier.head.num_params()
+        } else {
+            trainer.classifier.num_params()
         },
         out: out.clone(),
     });

@@ -173,22 +173,21 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     /// What the losses look at: class tokens of all views, `[(G + L) B, D]`; masked and visible patches of the masked global
     /// views, `[M, D]` and `[V, D]`.
     fn student_tokens(&self, part: &Part<B>) -> (Tensor<B, 2>, [Option<Tensor<B, 2>>; 2]) {
-        let (cls, patches) = match part.input.freeze_backbone {
-            true => {
-                // off the graph, so that no activations are kept and no backward pass is made
-                let (backbone, mask_token) = (
-                    self.student.network.backbone.valid(),
-                    self.student.mask_token.val().inner(),
-                );
-                let (cls, patches) = tokens_of_views(&backbone, mask_token, part, |views| views);
-                (Tensor::from_inner(cls), patches.map(Tensor::from_inner))
-            }
-            false => tokens_of_views(
+        let (cls, patches) = if part.input.freeze_backbone {
+            // off the graph, so that no activations are kept and no backward pass is made
+            let (backbone, mask_token) = (
+                self.student.network.backbone.valid(),
+                self.student.mask_token.val().inner(),
+            );
+            let (cls, patches) = tokens_of_views(&backbone, mask_token, part, |views| views);
+            (Tensor::from_inner(cls), patches.map(Tensor::from_inner))
+        } else {
+            tokens_of_views(
                 &self.student.network.backbone,
                 self.student.mask_token.val(),
                 part,
                 Tensor::from_inner,
-            ),
+            )
         };
         (cls, part.chosen.split(patches))
     }
@@ -283,9 +282,10 @@ fn koleo_of_views<B: TrainBackend>(
         let images = batch.counts.images().enumerate().map(|(at, images)| {
             // the distance to a neighbor in another part has a gradient only for this part's tokens here; the other
             // part adds its own when its turn comes
-            let tokens = match at == own {
-                true => cls.clone(),
-                false => Tensor::from_inner(batch.student_cls[at].clone()),
+            let tokens = if at == own {
+                cls.clone()
+            } else {
+                Tensor::from_inner(batch.student_cls[at].clone())
             };
             tokens.narrow(0, view * images, images)
         });

@@ -69,9 +69,12 @@ impl HeadConfig {
                 self.hidden_dim
             }
         };
-        let width_after = |layer| match layer + 1 == self.layers {
-            true => self.bottleneck_dim,
-            false => self.hidden_dim,
+        let width_after = |layer| {
+            if layer + 1 == self.layers {
+                self.bottleneck_dim
+            } else {
+                self.hidden_dim
+            }
         };
         let widths = (0..self.layers).map(|layer| [width_before(layer), width_after(layer)]);
         let learned = self.prototype_norm == PrototypeNorm::Learned;

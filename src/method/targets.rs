@@ -155,9 +155,10 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             logits.visible.push(patches(visible));
             logits.parts.push(part);
         }
-        match logits.parts.is_empty() {
-            true => Err(Error::Training("a batch needs at least one part".into())),
-            false => Ok(logits),
+        if logits.parts.is_empty() {
+            Err(Error::Training("a batch needs at least one part".into()))
+        } else {
+            Ok(logits)
         }
     }
 
@@ -249,9 +250,10 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             prototypes: kind.head.prototypes(),
             device: &device,
         };
-        let mean = match kind.moves_center {
-            true => Some(mean_of_parts(&parts, rows, kind.head, ranks)?),
-            false => None,
+        let mean = if kind.moves_center {
+            Some(mean_of_parts(&parts, rows, kind.head, ranks)?)
+        } else {
+            None
         };
         let parts = targets_of_parts(parts, &kind.rule, kind.temperature, columns, &context)?;
         Ok(KindTargets { parts, mean })

@@ -32,10 +32,11 @@ pub(super) fn explained(message: &str, known: &Table, renamed: &[(&str, &str)]) 
     keys.extend(flatten(known).into_keys());
     let likeness = |key: &String| {
         let last = key.rsplit('.').next().unwrap_or_default();
-        match last.contains(&unknown) {
+        if last.contains(&unknown) {
             // who leaves out a word or the table means that key
-            true => 1.0 + unknown.len() as f64 / last.len().max(1) as f64,
-            false => strsim::jaro_winkler(&unknown, last),
+            1.0 + unknown.len() as f64 / last.len().max(1) as f64
+        } else {
+            strsim::jaro_winkler(&unknown, last)
         }
     };
     let by_likeness = |a: &&String, b: &&String| likeness(a).total_cmp(&likeness(b));

@@ -103,9 +103,10 @@ fn train(
         let mut request = request.clone();
         change(&mut request, rank);
         request.collective = Arc::new(collective);
-        let stop = match is_last {
-            true => stopped.clone(),
-            false => Arc::default(),
+        let stop = if is_last {
+            stopped.clone()
+        } else {
+            Arc::default()
         };
         let mut observer = Stopper {
             at: stop_at,

@@ -42,12 +42,11 @@ fn age(folder: &Path) {
     let old = SystemTime::now() - Duration::from_secs(3600);
     for entry in fs::read_dir(folder).unwrap() {
         let entry = entry.unwrap();
-        match entry.file_type().unwrap().is_dir() {
-            true => age(&entry.path()),
-            false => {
-                let file = File::options().write(true).open(entry.path()).unwrap();
-                file.set_modified(old).unwrap();
-            }
+        if entry.file_type().unwrap().is_dir() {
+            age(&entry.path());
+        } else {
+            let file = File::options().write(true).open(entry.path()).unwrap();
+            file.set_modified(old).unwrap();
         }
     }
     // Windows opens no folder: there, each start lists new ones again

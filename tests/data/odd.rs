@@ -68,9 +68,10 @@ fn odd_images_are_shown_as_they_were_drawn() {
             .max()
             .unwrap();
         let mean = difference(&image, &expected);
-        let (most, most_mean) = match is_rounded {
-            true => (JPEG_LEVELS, JPEG_MEAN_LEVELS),
-            false => (0, 0.0),
+        let (most, most_mean) = if is_rounded {
+            (JPEG_LEVELS, JPEG_MEAN_LEVELS)
+        } else {
+            (0, 0.0)
         };
         if worst > most || mean > most_mean {
             failures.push(format!("{name}: {worst} levels, {mean:.1} of mean"));

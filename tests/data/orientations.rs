@@ -27,9 +27,12 @@ fn stored(upright: &RgbImage, orientation: u8) -> RgbImage {
 
 /// EXIF data of one entry, of 16 or 32 bits.
 fn exif(orientation: u8, is_little_endian: bool, is_long: bool) -> Vec<u8> {
-    let number = |value: u32, bytes: usize| match is_little_endian {
-        true => value.to_le_bytes()[..bytes].to_vec(),
-        false => value.to_be_bytes()[4 - bytes..].to_vec(),
+    let number = |value: u32, bytes: usize| {
+        if is_little_endian {
+            value.to_le_bytes()[..bytes].to_vec()
+        } else {
+            value.to_be_bytes()[4 - bytes..].to_vec()
+        }
     };
     let width = if is_long { 4 } else { 2 };
     let mut value = number(orientation.into(), width);

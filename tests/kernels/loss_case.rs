@@ -128,9 +128,10 @@ impl Case {
         teacher: Tensor<Inner<B>, 2>,
     ) -> Outcome {
         let potentials = self.potentials::<Inner<B>>(teacher.clone());
-        let targets = match self.teacher.is_empty() {
-            true => Vec::new(),
-            false => values(potentials.targets(teacher.clone())),
+        let targets = if self.teacher.is_empty() {
+            Vec::new()
+        } else {
+            values(potentials.targets(teacher.clone()))
         };
         let input = self.input::<B>(student.clone(), teacher, potentials);
         let loss = B::cross_entropy(&input).loss;

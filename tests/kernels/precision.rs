@@ -55,9 +55,10 @@ impl<B: TrainBackend> Side<'_, B> {
     }
 
     fn rows(&self, leaf: &Tensor<B, 2>) -> Tensor<B, 2> {
-        match self.as_kept {
-            true => leaf.clone().cast(self.kept),
-            false => leaf.clone(),
+        if self.as_kept {
+            leaf.clone().cast(self.kept)
+        } else {
+            leaf.clone()
         }
     }
 

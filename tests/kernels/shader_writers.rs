@@ -34,9 +34,10 @@ fn every_variant_can_be_written_for_every_platform() {
         let text = metal(&module, &info).unwrap_or_else(|error| failed("Metal", &error));
         assert!(text.contains("kernel void main_"), "{text}");
         // f16 wants DXC, which has newer ones
-        let models = match wgsl.starts_with("enable f16;") {
-            true => &[hlsl::ShaderModel::V6_2][..],
-            false => &[hlsl::ShaderModel::V5_1, hlsl::ShaderModel::V6_0],
+        let models = if wgsl.starts_with("enable f16;") {
+            &[hlsl::ShaderModel::V6_2][..]
+        } else {
+            &[hlsl::ShaderModel::V5_1, hlsl::ShaderModel::V6_0]
         };
         for model in models {
             let text = direct3d(&module, &info, *model);

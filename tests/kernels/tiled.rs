@@ -99,13 +99,10 @@ impl Case {
         });
         let tiled = outcome(&tracked, output.loss, of_targets(&targets.potentials));
 
-        let potentials = match self.is_centered {
-            true => Inner::<B>::centered_potentials(
-                whole.clone(),
-                self.center(device),
-                TEACHER_TEMPERATURE,
-            ),
-            false => Inner::<B>::sinkhorn_potentials(whole.clone(), TEACHER_TEMPERATURE, 3),
+        let potentials = if self.is_centered {
+            Inner::<B>::centered_potentials(whole.clone(), self.center(device), TEACHER_TEMPERATURE)
+        } else {
+            Inner::<B>::sinkhorn_potentials(whole.clone(), TEACHER_TEMPERATURE, 3)
         };
         let tracked = student();
         let output = B::cross_entropy(&CrossEntropyInput {
@@ -129,9 +126,10 @@ impl Case {
 
     fn targets<B: IbotBackend>(&self, teacher: Logits<B>, device: &B::Device) -> TiledTargets<B> {
         let (columns, center) = (self.columns, self.center(device));
-        match self.is_centered {
-            true => TiledTargets::centered(teacher, columns, center, TEACHER_TEMPERATURE),
-            false => TiledTargets::sinkhorn(teacher, columns, TEACHER_TEMPERATURE, 3),
+        if self.is_centered {
+            TiledTargets::centered(teacher, columns, center, TEACHER_TEMPERATURE)
+        } else {
+            TiledTargets::sinkhorn(teacher, columns, TEACHER_TEMPERATURE, 3)
         }
     }
 

@@ -74,12 +74,11 @@ fn same<B: TrainBackend>(config: &VitConfig, indices: &RowIndices, device: &B::D
         let mut rngs: Vec<Random> = (0..IMAGES as u64)
             .map(|at| Random::new(1, 0, at, Stream::DropPath(0)))
             .collect();
-        let tokens = match chosen {
-            true => vit.chosen_tokens(images, Some(mask), &mut rngs, indices),
-            false => {
-                let tokens = vit.training_tokens(images, Some(mask), &mut rngs);
-                tokens.chosen(indices)
-            }
+        let tokens = if chosen {
+            vit.chosen_tokens(images, Some(mask), &mut rngs, indices)
+        } else {
+            let tokens = vit.training_tokens(images, Some(mask), &mut rngs);
+            tokens.chosen(indices)
         };
         let ChosenTokens { cls, patches } = tokens;
         assert_eq!(patches.is_some(), !indices.is_empty());

@@ -171,9 +171,10 @@ pub fn ranks_train_as_one<B: TrainBackend>(device: &B::Device) {
         let share = |rank: LocalRanks| {
             let begin = |rank: usize| rank * count / ranks;
             let own = begin(rank.rank())..begin(rank.rank() + 1);
-            let part = match own.is_empty() {
-                true => Tensor::zeros([0, 3, 16, 16], device),
-                false => images.clone().slice([own.clone()]),
+            let part = if own.is_empty() {
+                Tensor::zeros([0, 3, 16, 16], device)
+            } else {
+                images.clone().slice([own.clone()])
             };
             let mut trainer = trainer::<B>(&config, device).with_collective(Arc::new(rank));
             let (gradients, found) = trainer
@@ -334,9 +335,10 @@ pub fn learns_in_half_precision<B: TrainBackend>(device: &B::Device) {
             let step = trainer.step(images.clone(), &labels, 0.01).unwrap();
             let stays = trainer.classifier.tensors() == before;
             assert_eq!(stays, step.is_skipped, "{precision}: {step:?}");
-            match step.is_skipped {
-                true => assert_eq!(step.gradient_norm, 0.0),
-                false => sound.push(step),
+            if step.is_skipped {
+                assert_eq!(step.gradient_norm, 0.0);
+            } else {
+                sound.push(step);
             }
             assert!(trainer.steps() < 60, "{precision}: all steps are skipped");
         }

@@ -80,9 +80,12 @@ impl Shown {
         let speed = self.images_per_s.map(|speed| format!("{speed:.1} img/s"));
         parts.extend(speed.map(|speed| (2, speed)));
         parts.push((4, dim(clock(elapsed))));
-        parts.extend(self.is_healthy.map(|is_healthy| match is_healthy {
-            true => (6, good("healthy")),
-            false => (6, warning("unhealthy")),
+        parts.extend(self.is_healthy.map(|is_healthy| {
+            if is_healthy {
+                (6, good("healthy"))
+            } else {
+                (6, warning("unhealthy"))
+            }
         }));
         parts.extend(self.memory_bytes.map(|size| (5, dim(in_gib(size)))));
         parts
@@ -95,9 +98,10 @@ impl Shown {
         let percent = format!("{:3.0} %", 100.0 * share);
         // the last column stays free: a full line wraps on some terminals
         let mut room = columns.saturating_sub(1 + measure_text_width(&percent));
-        let first = match columns >= FIRST_CELLS.1 {
-            true => 1 + FIRST_CELLS.0,
-            false => 0,
+        let first = if columns >= FIRST_CELLS.1 {
+            1 + FIRST_CELLS.0
+        } else {
+            0
         };
         let mut kept: Vec<(usize, String)> = Vec::new();
         for (place, part) in self.parts() {

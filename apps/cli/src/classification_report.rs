@@ -60,9 +60,10 @@ impl Report {
             chosen.sort_by(f64::total_cmp);
             chosen.dedup();
             let chosen: Vec<String> = chosen.iter().map(ToString::to_string).collect();
-            let _ = match chosen.is_empty() {
-                true => writeln!(text),
-                false => writeln!(text, "  with {} {}", self.chosen, chosen.join(" or ")),
+            let _ = if chosen.is_empty() {
+                writeln!(text)
+            } else {
+                writeln!(text, "  with {} {}", self.chosen, chosen.join(" or "))
             };
         }
         text

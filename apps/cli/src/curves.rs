@@ -198,9 +198,10 @@ impl RunLog {
         Ok(Self {
             name,
             metrics: lines(&run.join("metrics.jsonl"))?,
-            evaluations: match evaluations.exists() {
-                true => lines(&evaluations)?,
-                false => Vec::new(),
+            evaluations: if evaluations.exists() {
+                lines(&evaluations)?
+            } else {
+                Vec::new()
             },
         })
     }

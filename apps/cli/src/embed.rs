@@ -118,9 +118,10 @@ impl EmbedArgs {
         let skipped = folder.summary().skipped.len() + embedded.skipped.len();
         let is_cut_short = embedded.is_cut_short;
         if !self.model.ranks.is_first() {
-            return match is_cut_short {
-                true => Err(Error::Stopped),
-                false => Ok(()),
+            return if is_cut_short {
+                Err(Error::Stopped)
+            } else {
+                Ok(())
             };
         }
         let out = self.written_to(is_cut_short);
@@ -228,9 +229,10 @@ impl EmbedArgs {
 
     /// The file that gets the features; the requested name is kept for the complete result.
     fn written_to(&self, is_cut_short: bool) -> PathBuf {
-        match is_cut_short {
-            false => self.out.clone(),
-            true => partial(&self.out),
+        if is_cut_short {
+            partial(&self.out)
+        } else {
+            self.out.clone()
         }
     }
 

@@ -223,21 +223,21 @@ impl<'a> Source<'a> {
         if reused.computed > 0 {
             let made = EmbeddingTable::new(embedded.clone(), embedder.hash());
             let is_store = file.table.is_store_of(embedder, folder, &request);
-            let updated = match is_store {
-                true => file.table.updated(made),
-                false => made,
+            let updated = if is_store {
+                file.table.updated(made)
+            } else {
+                made
             };
             updated.write(&file.path)?;
             file.table = updated;
             let (name, images) = (printable(&file.path), counted(reused.computed, "image"));
             model.note(&format!("features {name}: {images} added or renewed"));
         }
-        match is_cut_short {
-            true => {
-                model.note("the same command computes the others");
-                Err(Error::Stopped)
-            }
-            false => Ok(embedded),
+        if is_cut_short {
+            model.note("the same command computes the others");
+            Err(Error::Stopped)
+        } else {
+            Ok(embedded)
         }
     }
 

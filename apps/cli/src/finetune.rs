@@ -113,9 +113,10 @@ impl FinetuneArgs {
         };
         let report = finetune(&request, &stop, &mut progress)?;
         progress.bar.finish_and_clear();
-        match model.ranks.is_first() {
-            true => model.answer(&report, || table(&report)),
-            false => Ok(()),
+        if model.ranks.is_first() {
+            model.answer(&report, || table(&report))
+        } else {
+            Ok(())
         }
     }
 }

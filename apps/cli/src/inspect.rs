@@ -100,9 +100,10 @@ impl InspectArgs {
 /// How the model is opened in Python: by its folder, if it is one for that.
 fn in_python(file: &Path, card: &ModelCard) -> Option<String> {
     let folder = file.parent().unwrap_or(Path::new("."));
-    match file.ends_with(MODEL_FILE) && folder.join("config.json").is_file() {
-        true => Some(folder_in_python(folder)),
-        false => file_in_python(file, card),
+    if file.ends_with(MODEL_FILE) && folder.join("config.json").is_file() {
+        Some(folder_in_python(folder))
+    } else {
+        file_in_python(file, card)
     }
 }
 

@@ -39,9 +39,10 @@ impl Layout {
         };
         let near: Vec<_> = (0..count).into_par_iter().map(others).collect();
         let start = start(rows, width, count);
-        let moved = match count >= LEAST {
-            true => Some(embedded(&start, &near, reach)?),
-            false => None,
+        let moved = if count >= LEAST {
+            Some(embedded(&start, &near, reach)?)
+        } else {
+            None
         };
         let is_finite =
             |places: &Vec<[f32; 2]>| places.iter().flatten().all(|place| place.is_finite());

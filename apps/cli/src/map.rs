@@ -151,13 +151,12 @@ impl MapArgs {
         let (side, quality) = THUMBNAIL;
         let image = decode_rgb_in(path, self.model.pixels.max_pixels, self.model.range()).ok()?;
         let longer = image.width().max(image.height());
-        let image = match longer > side {
-            true => {
-                let [width, height] =
-                    [image.width(), image.height()].map(|of| (of * side / longer).max(1));
-                thumbnail(&image, width, height)
-            }
-            false => image,
+        let image = if longer > side {
+            let [width, height] =
+                [image.width(), image.height()].map(|of| (of * side / longer).max(1));
+            thumbnail(&image, width, height)
+        } else {
+            image
         };
         page::jpeg(&image, quality).ok()
     }

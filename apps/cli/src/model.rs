@@ -289,9 +289,10 @@ impl ModelArgs {
 
     /// A progress bar over so many images, where somebody can see it.
     pub fn bar(images: usize) -> ProgressBar {
-        match std::io::stderr().is_terminal() && !is_quiet() {
-            true => images_bar(images),
-            false => ProgressBar::hidden(),
+        if std::io::stderr().is_terminal() && !is_quiet() {
+            images_bar(images)
+        } else {
+            ProgressBar::hidden()
         }
     }
 

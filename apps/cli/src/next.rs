@@ -10,12 +10,13 @@ use super::screen::dim;
 pub fn next_commands(run: &Path, model: &Path, images: &Path, has_classes: bool) -> String {
     let in_run = |name: &str| quoted(&run.join(name));
     let (model, images) = (quoted(model), quoted(images));
-    let last = match has_classes {
-        true => format!("ibot knn {images} --model {model}"),
-        false => format!(
+    let last = if has_classes {
+        format!("ibot knn {images} --model {model}")
+    } else {
+        format!(
             "ibot export --model {model} --format onnx --out {}",
             in_run("teacher.onnx")
-        ),
+        )
     };
     let commands = [
         format!("ibot report {}", quoted(run)),

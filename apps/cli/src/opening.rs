@@ -34,9 +34,10 @@ pub struct Opening {
 /// A line with its name before it; on a terminal, broken between words.
 pub fn titled(title: &str, text: &str) -> String {
     let terminal = Term::stdout();
-    let columns = match terminal.is_term() {
-        true => usize::from(terminal.size().1),
-        false => usize::MAX,
+    let columns = if terminal.is_term() {
+        usize::from(terminal.size().1)
+    } else {
+        usize::MAX
     };
     let title = dim(format_args!("{title:<width$}", width = INDENT - 1));
     format!("{title} {}", wrapped(text, columns))
@@ -105,10 +106,7 @@ impl Opening {
         }
         text += &self.left_out(kept);
         let mut text = titled("data", &text);
-        let most = match is_verbose() {
-            true => usize::MAX,
-            false => NAMED,
-        };
+        let most = if is_verbose() { usize::MAX } else { NAMED };
         let rest: Vec<&str> = lines.collect();
         for line in rest.iter().take(most) {
             text += &format!("\n{line}");
@@ -213,9 +211,10 @@ impl Opening {
                 let micro = choice
                     .micro_batch_size
                     .map(|size| format!(" --micro-batch-size {size}"));
-                let again = match choice.grad_checkpointing {
-                    true => " --grad-checkpointing",
-                    false => "",
+                let again = if choice.grad_checkpointing {
+                    " --grad-checkpointing"
+                } else {
+                    ""
                 };
                 format!("add{}{again}", micro.unwrap_or_default())
             }

@@ -77,16 +77,13 @@ struct Report {
 impl OutliersArgs {
     pub fn run(&self) -> Result<()> {
         self.check()?;
-        let (mut outliers, reference, embedder) = match self.patches.is_on() {
-            false => {
-                let (outliers, reference) = self.of_images()?;
-                (outliers, reference, None)
-            }
-            true => {
-                let embedder = self.model.load()?;
-                let (outliers, reference) = self.of_patches(&embedder)?;
-                (outliers, reference, Some(embedder))
-            }
+        let (mut outliers, reference, embedder) = if self.patches.is_on() {
+            let embedder = self.model.load()?;
+            let (outliers, reference) = self.of_patches(&embedder)?;
+            (outliers, reference, Some(embedder))
+        } else {
+            let (outliers, reference) = self.of_images()?;
+            (outliers, reference, None)
         };
         outliers.sort_by(|a, b| b.distance.total_cmp(&a.distance));
         if outliers.is_empty() {

@@ -79,12 +79,11 @@ impl PlanArgs {
             (steps, true) => time(&mut plan, config, selected, images, steps),
         };
         // whatever came of the timing: the plan itself stands
-        match self.json {
-            true => answer(as_json(&plan)?)?,
-            false => {
-                answer(format_args!("{:<16} {}", "settings", planned.source))?;
-                answer(in_flags(&plan.to_string()))?;
-            }
+        if self.json {
+            answer(as_json(&plan)?)?;
+        } else {
+            answer(format_args!("{:<16} {}", "settings", planned.source))?;
+            answer(in_flags(&plan.to_string()))?;
         }
         timed?;
         if may_run {
@@ -107,9 +106,10 @@ fn time(
         "timing {} on {selected} (--plan-steps 0 for none)",
         counted(steps, "step")
     ));
-    let bar = match is_quiet() {
-        true => ProgressBar::hidden(),
-        false => spinner("timing"),
+    let bar = if is_quiet() {
+        ProgressBar::hidden()
+    } else {
+        spinner("timing")
     };
     let timed = plan.time(config, selected, images, steps, &*stop_on_signal()?);
     bar.finish_and_clear();

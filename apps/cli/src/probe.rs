@@ -90,9 +90,10 @@ impl ProbeArgs {
                     let [train, test] = [train, test].map(|set| set.last_columns(width));
                     let score = linear_probe(&train, &test, &config)?;
                     Some(Found {
-                        classifier: match knows_layers {
-                            true => of_blocks(layers),
-                            false => "all features".to_owned(),
+                        classifier: if knows_layers {
+                            of_blocks(layers)
+                        } else {
+                            "all features".to_owned()
                         },
                         chosen: Some(score.chosen),
                         top1: score.top1,
@@ -161,9 +162,12 @@ fn patch_ways(
     width: usize,
     config: &PatchProbeConfig,
 ) -> Option<Ways<'static>> {
-    let probe = |&layers: &usize| match layers * width == train.width {
-        true => PatchProbe::fit(train, config),
-        false => PatchProbe::fit(&train.last_columns(layers * width), config),
+    let probe = |&layers: &usize| {
+        if layers * width == train.width {
+            PatchProbe::fit(train, config)
+        } else {
+            PatchProbe::fit(&train.last_columns(layers * width), config)
+        }
     };
     let probes: Vec<PatchProbe> = layers.iter().map(probe).collect::<Option<_>>()?;
     let named = layers.iter().zip(&probes);

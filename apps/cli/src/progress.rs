@@ -59,9 +59,10 @@ impl Progress {
     /// A progress bar if `is_terminal`, else lines.
     pub fn new(opening: Opening, is_terminal: bool) -> Self {
         let is_terminal = is_terminal && !is_quiet();
-        let bar = match is_terminal {
-            true => spinner("preparing"),
-            false => ProgressBar::hidden(),
+        let bar = if is_terminal {
+            spinner("preparing")
+        } else {
+            ProgressBar::hidden()
         };
         Self {
             opening,
@@ -255,9 +256,10 @@ impl Observer for Progress {
     fn anomalies(&mut self, step: usize, found: &[Anomaly]) {
         for anomaly in found {
             let text = in_flags(&format!("WARNING step {step}: {anomaly}"));
-            match is_quiet() {
-                true => warn(text),
-                false => self.line(&warning(text)),
+            if is_quiet() {
+                warn(text);
+            } else {
+                self.line(&warning(text));
             }
         }
     }
@@ -270,9 +272,11 @@ impl Observer for Progress {
         self.bar.finish_and_clear();
         let seconds = self.began.elapsed().as_secs_f64();
         let best = out.join("best.safetensors");
-        let model = match best.exists() {
-            true => best, // with `keep_best`
-            false => out.join("teacher.safetensors"),
+        let model = if best.exists() {
+            // with `keep_best`
+            best
+        } else {
+            out.join("teacher.safetensors")
         };
         let what = format!("in {}: {}", in_words(seconds), printable(&model));
         say(titled("done", &what));

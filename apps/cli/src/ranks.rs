@@ -93,9 +93,10 @@ impl Ranks {
     /// # Errors
     /// A program without MPI that is to work with others, and MPI that cannot be started.
     pub fn launched() -> Result<Self> {
-        match is_launched() {
-            true => Self::of_launcher(TIMEOUT),
-            false => Ok(Self::alone()),
+        if is_launched() {
+            Self::of_launcher(TIMEOUT)
+        } else {
+            Ok(Self::alone())
         }
     }
 
@@ -141,9 +142,10 @@ impl Ranks {
     /// # Errors
     /// There are several.
     pub fn alone_for(&self, flag: &str, value: &str) -> Result<()> {
-        match self.is_alone() {
-            true => Ok(()),
-            false => Err(Error::config(flag, value, ALONE)),
+        if self.is_alone() {
+            Ok(())
+        } else {
+            Err(Error::config(flag, value, ALONE))
         }
     }
 
@@ -239,9 +241,10 @@ impl RankArgs {
     /// The GPU of this process among those of its machine, or its share of the cores.
     #[cfg(feature = "mpi")]
     fn prepare(&self, host: &ibot::collective::Host, device: &mut DeviceArgs) -> Result<()> {
-        let adapters = match device.may_be_gpu() {
-            true => list_adapters().unwrap_or_default(),
-            false => Vec::new(),
+        let adapters = if device.may_be_gpu() {
+            list_adapters().unwrap_or_default()
+        } else {
+            Vec::new()
         };
         let devices = self.devices.as_ref().unwrap_or(&Devices::All);
         let found = match (device.has_device(), &self.devices) {
@@ -342,9 +345,10 @@ fn several(name: &str) -> Option<usize> {
 /// # Errors
 /// There are several.
 pub fn alone_for(flag: &str) -> Result<()> {
-    match is_launched() {
-        false => Ok(()),
-        true => Err(Error::config(flag, "given", ALONE)),
+    if is_launched() {
+        Err(Error::config(flag, "given", ALONE))
+    } else {
+        Ok(())
     }
 }
 
@@ -373,13 +377,14 @@ impl DeviceArgs {
     /// # Errors
     /// A backend that computes on the CPU.
     fn only_gpus(&self, flag: &str) -> Result<()> {
-        match self.may_be_gpu() {
-            true => Ok(()),
-            false => Err(Error::config(
+        if self.may_be_gpu() {
+            Ok(())
+        } else {
+            Err(Error::config(
                 flag,
                 self.backend(),
                 "names GPUs, and --backend is the CPU: leave one of them out, or start processes on the CPU by mpirun",
-            )),
+            ))
         }
     }
 

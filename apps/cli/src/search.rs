@@ -203,12 +203,11 @@ impl SearchArgs {
             let (name, count) = (printable(index), counted(table.len(), "image"));
             self.model.note(&format!("index {name}: {count}"));
         }
-        match is_cut_short {
-            true => {
-                self.model.note("the same command computes the others");
-                Err(Error::Stopped)
-            }
-            false => Ok(table),
+        if is_cut_short {
+            self.model.note("the same command computes the others");
+            Err(Error::Stopped)
+        } else {
+            Ok(table)
         }
     }
 
@@ -282,9 +281,10 @@ impl SearchArgs {
             self.model
                 .note(&format!("index {name}: {difference}; {remedy}"));
         }
-        Ok(match state.there.len() == table.len() {
-            true => table,
-            false => table.rows_at(&state.there),
+        Ok(if state.there.len() == table.len() {
+            table
+        } else {
+            table.rows_at(&state.there)
         })
     }
 

@@ -343,9 +343,10 @@ fn is_alpha(masks: &Path) -> bool {
 }
 
 fn masks_in(masks: &Path) -> Masks {
-    match is_alpha(masks) {
-        true => Masks::Alpha,
-        false => Masks::Folder(masks.to_path_buf()),
+    if is_alpha(masks) {
+        Masks::Alpha
+    } else {
+        Masks::Folder(masks.to_path_buf())
     }
 }
 

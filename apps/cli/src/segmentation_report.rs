@@ -144,9 +144,10 @@ impl Report {
             }
             let _ = write!(text, "  accuracy {accuracy:5.1} %");
             let chosen: Vec<String> = row.chosen.iter().map(ToString::to_string).collect();
-            let _ = match chosen.is_empty() {
-                true => writeln!(text),
-                false => writeln!(text, "  with {} {}", self.chosen, chosen.join(", ")),
+            let _ = if chosen.is_empty() {
+                writeln!(text)
+            } else {
+                writeln!(text, "  with {} {}", self.chosen, chosen.join(", "))
             };
         }
         let best = self
@@ -163,9 +164,10 @@ impl Report {
                 "  class {}{name}: IoU {iou:.1} %, {share:.1} % of the pixels",
                 class.class
             );
-            let _ = match class.in_training {
-                true => writeln!(text),
-                false => writeln!(text, "; not in training"),
+            let _ = if class.in_training {
+                writeln!(text)
+            } else {
+                writeln!(text, "; not in training")
             };
         }
         let constant = 100.0 * self.constant_mean_iou;

@@ -34,9 +34,10 @@ pub fn save_sheet(
             Ok(image) => {
                 let image = DynamicImage::from(image);
                 let is_large = image.width().max(image.height()) > side;
-                let image = match is_large {
-                    true => image.resize(side, side, FilterType::Triangle),
-                    false => image,
+                let image = if is_large {
+                    image.resize(side, side, FilterType::Triangle)
+                } else {
+                    image
                 };
                 images.push((image, caption.as_str()));
             }

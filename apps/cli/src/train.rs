@@ -95,9 +95,10 @@ impl TrainArgs {
             mixed_devices: self.ranks.mixed_devices,
             ..request(settings, data, val, out, selected)
         };
-        let ended = match self.writes_tensorboard() && ranks.is_first() {
-            true => run(&request, &stop, &mut TensorBoard::new(&mut progress)),
-            false => run(&request, &stop, &mut progress),
+        let ended = if self.writes_tensorboard() && ranks.is_first() {
+            run(&request, &stop, &mut TensorBoard::new(&mut progress))
+        } else {
+            run(&request, &stop, &mut progress)
         };
         if let Some(out) = made_out.filter(|_| ranks.is_first()) {
             // removes only empty folders: no run started in them
@@ -118,9 +119,10 @@ impl TrainArgs {
     /// Something that moves, where somebody sees it.
     fn spinner(&self, text: &str) -> ProgressBar {
         let is_seen = is_terminal() && !is_quiet();
-        match is_seen && !self.print_config {
-            true => spinner(text),
-            false => ProgressBar::hidden(),
+        if is_seen && !self.print_config {
+            spinner(text)
+        } else {
+            ProgressBar::hidden()
         }
     }
 
@@ -138,12 +140,13 @@ impl TrainArgs {
             None => self.choosable(),
         };
         // the demo's images may not be there, and are not made for a plan
-        let TrainImages { data, val } = match is_demo {
-            true => TrainImages {
+        let TrainImages { data, val } = if is_demo {
+            TrainImages {
                 data: vec![PathBuf::new()],
                 val: None,
-            },
-            false => self.images(begun, &settings.config)?,
+            }
+        } else {
+            self.images(begun, &settings.config)?
         };
         let source = settings.source.clone();
         let request = RunRequest {
@@ -165,9 +168,10 @@ impl TrainArgs {
             return Ok(None);
         };
         let record = RunRecord::read(run)?.ok_or_else(|| {
-            let reason = match run.exists() {
-                true => "not a run folder (run.json is missing)",
-                false => "does not exist; give the folder of a run to resume",
+            let reason = if run.exists() {
+                "not a run folder (run.json is missing)"
+            } else {
+                "does not exist; give the folder of a run to resume"
             };
             Error::checkpoint(run, reason)
         })?;

@@ -200,9 +200,10 @@ fn in_front(matches: Vec<([usize; 2], f32)>, front: Option<&[bool]>) -> Vec<([us
     let is_in_front =
         |([left, right], _): &&([usize; 2], f32)| front[*left] && front[of_right + right];
     let kept: Vec<_> = matches.iter().filter(is_in_front).copied().collect();
-    match kept.len() < LEAST_MATCHES.min(matches.len()) {
-        true => matches,
-        false => kept,
+    if kept.len() < LEAST_MATCHES.min(matches.len()) {
+        matches
+    } else {
+        kept
     }
 }
 

@@ -115,9 +115,10 @@ impl Model {
             let text = format!("{name}: {}", failure.reason);
             ui.colored_label(ui.visuals().error_fg_color, text);
             let tries_again = !failure.is_final && ui.button("Try again").clicked();
-            return match tries_again {
-                true => Some(self.device.clone()),
-                false => failure.show_devices(ui),
+            return if tries_again {
+                Some(self.device.clone())
+            } else {
+                failure.show_devices(ui)
             };
         }
         if self.loading.is_some() {

@@ -85,9 +85,10 @@ pub fn reduced(image: &RgbImage, longest: u32) -> RgbImage {
     let (width, height) = image.dimensions();
     let longer = width.max(height).max(1);
     let side = |side: u32| (u64::from(side) * u64::from(longest) / u64::from(longer)).max(1) as u32;
-    match longer <= longest {
-        true => image.clone(),
-        false => image::imageops::thumbnail(image, side(width), side(height)),
+    if longer <= longest {
+        image.clone()
+    } else {
+        image::imageops::thumbnail(image, side(width), side(height))
     }
 }
 

@@ -143,10 +143,11 @@ impl TrainingTab {
     fn request(&self, gallery: &Gallery, device: &DeviceRequest) -> Result<RunRequest> {
         let count = training_examples(gallery);
         let goes_on = self.is_device_failed && self.out == self.last_out;
-        let begun = match goes_on {
+        let begun = if goes_on {
             // another device would be given another model, which the checkpoint does not fit
-            true => RunRecord::read(&self.out)?,
-            false => None,
+            RunRecord::read(&self.out)?
+        } else {
+            None
         };
         let (mut config, selected) = match (begun, self.recipe == CHOSEN) {
             (Some(begun), _) => (begun.config(&self.out)?, selected(device)?),
@@ -256,11 +257,15 @@ impl TrainingTab {
         let pressed = ui.input_mut(|input| input.consume_shortcut(&START_OR_STOP));
         let keys = ui.ctx().format_shortcut(&START_OR_STOP);
         let Some(run) = self.handle.as_ref().filter(|run| !run.is_over()) else {
-            let needs = match self.told.failure.as_ref().is_some_and(|it| it.is_final) {
-                true => Some("Choose another device first."),
-                false if gallery.images().is_empty() => Some("Open a folder of images first."),
-                false if self.out.as_os_str().is_empty() => Some("Name a run folder first."),
-                false => None,
+            let failure = self.told.failure.as_ref();
+            let needs = if failure.is_some_and(|failure| failure.is_final) {
+                Some("Choose another device first.")
+            } else if gallery.images().is_empty() {
+                Some("Open a folder of images first.")
+            } else if self.out.as_os_str().is_empty() {
+                Some("Name a run folder first.")
+            } else {
+                None
             };
             let can = needs.is_none();
             let start = ui.add_enabled(can, egui::Button::new("Start training"));
@@ -272,10 +277,12 @@ impl TrainingTab {
             return;
         };
         ui.horizontal(|ui| {
-            match run.is_paused() {
-                true if ui.button("Resume").clicked() => run.resume(),
-                false if ui.button("Pause").clicked() => run.pause(),
-                _ => {}
+            if run.is_paused() {
+                if ui.button("Resume").clicked() {
+                    run.resume();
+                }
+            } else if ui.button("Pause").clicked() {
+                run.pause();
             }
             let hint = format!("{keys}. Writes a checkpoint to resume from.");
             if ui.button("Stop").on_hover_text(hint).clicked() || pressed {
@@ -315,9 +322,10 @@ fn holds_out(gallery: &Gallery) -> bool {
 /// How many images are trained on, at least.
 fn training_examples(gallery: &Gallery) -> usize {
     let all = gallery.images().len();
-    match holds_out(gallery) {
+    if holds_out(gallery) {
         // the share of each class is rounded
-        true => all - (HELD_OUT * all as f64).ceil() as usize - gallery.classes(),
-        false => all,
+        all - (HELD_OUT * all as f64).ceil() as usize - gallery.classes()
+    } else {
+        all
     }
 }

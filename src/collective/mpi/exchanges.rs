@@ -133,9 +133,10 @@ pub(super) fn serve(
         ];
         near == local
     };
-    let ranks_per_host = match hosts.iter().enumerate().all(is_even) {
-        true => host.local_ranks,
-        false => 1,
+    let ranks_per_host = if hosts.iter().enumerate().all(is_even) {
+        host.local_ranks
+    } else {
+        1
     };
     let name = |host: &Vec<u8>| String::from_utf8_lossy(&host[16..]).into_owned();
     exchanges.hosts = hosts.iter().map(name).collect();
@@ -192,9 +193,10 @@ impl Exchanges<'_> {
                 self.wait_for_the_end();
             }
             let length = usize::try_from(length).unwrap_or(usize::MAX);
-            got.push(match length <= FIRST - HEADER {
-                true => first[HEADER..HEADER + length].to_vec(),
-                false => vec![0; length],
+            got.push(if length <= FIRST - HEADER {
+                first[HEADER..HEADER + length].to_vec()
+            } else {
+                vec![0; length]
             });
         }
         let is_long = |bytes: usize| bytes > FIRST - HEADER;

@@ -100,9 +100,10 @@ impl<'a> DeepSamples<'a> {
             }),
             DeepValues::Double(values) => change(values, samples, colors, |v| *v = float(*v)),
         }
-        match is_number {
-            true => Ok(()),
-            false => Err(NOT_FINITE.to_owned()),
+        if is_number {
+            Ok(())
+        } else {
+            Err(NOT_FINITE.to_owned())
         }
     }
 

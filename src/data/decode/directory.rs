@@ -186,9 +186,12 @@ impl Directory {
         };
         let size = self.offset_bytes() as usize;
         let field = entry.field as usize;
-        let short = |value: u16| match self.is_little_endian {
-            true => value.to_le_bytes(),
-            false => value.to_be_bytes(),
+        let short = |value: u16| {
+            if self.is_little_endian {
+                value.to_le_bytes()
+            } else {
+                value.to_be_bytes()
+            }
         };
         let Some(bytes) = file.get_mut(field - size - 2..field + size) else {
             return;

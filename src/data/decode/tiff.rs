@@ -54,9 +54,10 @@ fn deep<'a>(
     is_planar: bool,
 ) -> Option<DeepSamples<'a>> {
     // plane by plane, those of the colors first
-    let most = match is_planar {
-        true => layout.color.samples() * layout.width as usize * layout.height as usize,
-        false => usize::MAX,
+    let most = if is_planar {
+        layout.color.samples() * layout.width as usize * layout.height as usize
+    } else {
+        usize::MAX
     };
     fn first<T>(values: &mut [T], most: usize) -> &mut [T] {
         let most = most.min(values.len());
@@ -69,9 +70,10 @@ fn deep<'a>(
         DecodingResult::F64(values) => DeepValues::Double(first(values, most)),
         _ => return None,
     };
-    let (samples, colors) = match is_planar {
-        true => (1, 1),
-        false => (layout.samples, layout.color.samples()),
+    let (samples, colors) = if is_planar {
+        (1, 1)
+    } else {
+        (layout.samples, layout.color.samples())
     };
     Some(DeepSamples {
         values,

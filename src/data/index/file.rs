@@ -60,9 +60,10 @@ pub(super) fn open(path: &Path) -> std::result::Result<Option<Table>, String> {
     let facts: Facts = serde_json::from_slice(&map[body..])
         .map_err(|error| format!("is damaged: what it says of the set cannot be read ({error})"))?;
     let table = Table::new(Bytes::Mapped(map, HEAD), lengths, facts);
-    match is_sound(&table) {
-        true => Ok(Some(table)),
-        false => Err("is damaged: it points outside of itself".to_owned()),
+    if is_sound(&table) {
+        Ok(Some(table))
+    } else {
+        Err("is damaged: it points outside of itself".to_owned())
     }
 }
 

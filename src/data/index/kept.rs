@@ -156,15 +156,14 @@ pub(in crate::data) fn root_of(file: &Path) -> Result<PathBuf> {
     let table = open(file).map_err(|reason| Error::data(file, reason + REMEDY))?;
     let table = table.ok_or_else(|| Error::data(file, "is gone again"))?;
     let root = path_of_text(&table.facts().root);
-    match root.is_dir() {
-        true => Ok(root),
-        false => {
-            let root = printable(&root);
-            let reason = format!(
-                "is the index of {root}, which is not there; if it has moved, make its index with `ibot index` again"
-            );
-            Err(Error::data(file, reason))
-        }
+    if root.is_dir() {
+        Ok(root)
+    } else {
+        let root = printable(&root);
+        let reason = format!(
+            "is the index of {root}, which is not there; if it has moved, make its index with `ibot index` again"
+        );
+        Err(Error::data(file, reason))
     }
 }
 
@@ -220,8 +219,9 @@ fn is_current(table: &Table, root: &Path, stop: &AtomicBool) -> Result<bool> {
                 .into_par_iter()
                 .all(|one| goes_on() && is_left_as(one, &path(one.folder)))
     });
-    match goes_on() {
-        true => Ok(is_current),
-        false => Err(Error::Stopped),
+    if goes_on() {
+        Ok(is_current)
+    } else {
+        Err(Error::Stopped)
     }
 }

@@ -184,18 +184,20 @@ impl<'a> Walk<'a> {
         let (mut low, mut high) = (0, parent.images.len());
         while low < high {
             let middle = low.midpoint(high);
-            match parent.name_of(middle) < task.name.as_encoded_bytes() {
-                true => low = middle + 1,
-                false => high = middle,
+            if parent.name_of(middle) < task.name.as_encoded_bytes() {
+                low = middle + 1;
+            } else {
+                high = middle;
             }
         }
         parent.children.push((low, number));
     }
 
     fn check_stop(&self) -> Result<()> {
-        match self.stop.load(Ordering::Relaxed) {
-            true => Err(Error::Stopped),
-            false => Ok(()),
+        if self.stop.load(Ordering::Relaxed) {
+            Err(Error::Stopped)
+        } else {
+            Ok(())
         }
     }
 

@@ -185,15 +185,17 @@ pub(super) fn texts(
             values::<BoolType>(whole, metadata, group, column, rows, text)
         }
         PhysicalType::INT32 => values::<Int32Type>(whole, metadata, group, column, rows, |value| {
-            Ok(match is_unsigned {
-                true => value.cast_unsigned().to_string(),
-                false => value.to_string(),
+            Ok(if is_unsigned {
+                value.cast_unsigned().to_string()
+            } else {
+                value.to_string()
             })
         }),
         PhysicalType::INT64 => values::<Int64Type>(whole, metadata, group, column, rows, |value| {
-            Ok(match is_unsigned {
-                true => value.cast_unsigned().to_string(),
-                false => value.to_string(),
+            Ok(if is_unsigned {
+                value.cast_unsigned().to_string()
+            } else {
+                value.to_string()
             })
         }),
         PhysicalType::BYTE_ARRAY => {

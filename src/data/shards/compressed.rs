@@ -17,9 +17,10 @@ const COMPRESSED_ENDINGS: [&str; 8] = [
 /// # Errors
 /// [`Error::Data`] that says what to do.
 pub(in crate::data) fn refuse_compressed(path: &Path) -> Result<()> {
-    match is_compressed(path) {
-        true => Err(Error::data(path, COMPRESSED)),
-        false => Ok(()),
+    if is_compressed(path) {
+        Err(Error::data(path, COMPRESSED))
+    } else {
+        Ok(())
     }
 }
 

@@ -83,17 +83,14 @@ pub(super) fn list(
     }
     let length = facts.length;
     let file = || Stored::open(path).map(Arc::new).map_err(Error::io(path));
-    let (spans, members, table) = match is_parquet(path) {
-        true => {
-            let Some((spans, members, table)) = parquet::read(path, file()?, length, stop)? else {
-                return Ok(None);
-            };
-            (spans, members, Some(table))
-        }
-        false => {
-            let (spans, members) = tar::read(path, file()?, length, stop)?;
-            (spans, members, None)
-        }
+    let (spans, members, table) = if is_parquet(path) {
+        let Some((spans, members, table)) = parquet::read(path, file()?, length, stop)? else {
+            return Ok(None);
+        };
+        (spans, members, Some(table))
+    } else {
+        let (spans, members) = tar::read(path, file()?, length, stop)?;
+        (spans, members, None)
     };
     let shard = Shard {
         path: path.to_path_buf(),

@@ -79,9 +79,12 @@ pub(super) fn read(
         let (spans, members) = (found.spans, found.members);
         Ok(Some((spans, members, table)))
     })
-    .and_then(|found| match stop.load(Ordering::Relaxed) {
-        true => Err(Error::Stopped),
-        false => Ok(found),
+    .and_then(|found| {
+        if stop.load(Ordering::Relaxed) {
+            Err(Error::Stopped)
+        } else {
+            Ok(found)
+        }
     })
 }
 
@@ -119,15 +122,16 @@ pub(super) fn known(
         for group in metadata.row_groups() {
             starts.push(starts[starts.len() - 1] + group.num_rows().max(0).cast_unsigned());
         }
-        match pages.len() == metadata.num_row_groups() && starts.last() == Some(&(rows as u64)) {
-            true => Ok(Table {
+        if pages.len() == metadata.num_row_groups() && starts.last() == Some(&(rows as u64)) {
+            Ok(Table {
                 column,
                 starts,
                 pages,
                 lengths: (0..rows).map(|_| AtomicU64::new(0)).collect(),
                 metadata,
-            }),
-            false => Err(other()),
+            })
+        } else {
+            Err(other())
         }
     })
 }
@@ -173,11 +177,12 @@ fn counted_pages(
     let said = metadata.row_group(group).num_rows();
     let (pages, rows) = pages(whole, metadata, group, column)?;
     // a row takes a byte at least, or the file is not what it says
-    match rows as i64 == said && rows as u64 <= whole.length {
-        true => Ok((pages, rows)),
-        false => Err(ParquetError::EOF(format!(
+    if rows as i64 == said && rows as u64 <= whole.length {
+        Ok((pages, rows))
+    } else {
+        Err(ParquetError::EOF(format!(
             "truncated: {rows} of {said} rows are there"
-        ))),
+        )))
     }
 }
 
@@ -269,9 +274,10 @@ impl TableContents {
             (Some(class), 0 | 1) => plain(Path::new(class.as_ref())),
             _ => PathBuf::new(),
         };
-        let named = match named.as_os_str().is_empty() {
-            true => folder.join(&number),
-            false => folder.join(&named),
+        let named = if named.as_os_str().is_empty() {
+            folder.join(&number)
+        } else {
+            folder.join(&named)
         };
         let is_free = |path: &PathBuf| !self.spans.contains_key(path);
         let (below, beside) = (named.join(&number), named.with_file_name(&number));

@@ -29,12 +29,11 @@ pub(super) struct Shard {
 impl Shard {
     /// Refuses a file that is not as it was: places in it would be those of other bytes.
     pub fn check(&self, now: &Facts) -> Result<()> {
-        match now.length == self.length && now.modified == self.modified && now.tag == self.tag {
-            true => Ok(()),
-            false => {
-                let reason = "has changed since it was listed; start again";
-                Err(Error::data(&self.path, reason))
-            }
+        if now.length == self.length && now.modified == self.modified && now.tag == self.tag {
+            Ok(())
+        } else {
+            let reason = "has changed since it was listed; start again";
+            Err(Error::data(&self.path, reason))
         }
     }
 }

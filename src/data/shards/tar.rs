@@ -145,9 +145,10 @@ fn refuse_compressed(path: &Path, file: &mut Window) -> Result<()> {
     let mut magic = Vec::new();
     let read = file.take(6).read_to_end(&mut magic);
     read.and_then(|_| file.rewind()).map_err(Error::io(path))?;
-    match MAGICS.iter().any(|known| magic.starts_with(known)) {
-        true => Err(Error::data(path, COMPRESSED)),
-        false => Ok(()),
+    if MAGICS.iter().any(|known| magic.starts_with(known)) {
+        Err(Error::data(path, COMPRESSED))
+    } else {
+        Ok(())
     }
 }
 
@@ -182,34 +183,32 @@ impl<'a> TarContents<'a> {
 
     fn skip(&mut self, path: &Path, reason: impl Into<String>) {
         // of the archive itself, its name without a slash behind it
-        let path = match path.as_os_str().is_empty() {
-            true => self.shard.to_path_buf(),
-            false => self.shard.join(path),
+        let path = if path.as_os_str().is_empty() {
+            self.shard.to_path_buf()
+        } else {
+            self.shard.join(path)
         };
         self.skipped.push((path, reason.into()));
     }
 
     /// Says that files may be missing: blocks of zeros end an archive, one of them at least, and nothing but zeros follows them.
     fn check_end(&mut self, has_mark: bool, behind: Window) -> Result<()> {
-        let reason = match has_mark {
-            true => {
-                let mut bytes = Vec::new();
-                let read = behind.take(BEHIND).read_to_end(&mut bytes);
-                read.map_err(Error::io(self.shard))?;
-                let has_more = bytes.iter().any(|byte| *byte != 0);
-                has_more.then(|| {
-                    "has more behind its end mark, which is not read, as where archives were joined by `cat`: give each as a file".to_owned()
-                })
+        let reason = if has_mark {
+            let mut bytes = Vec::new();
+            let read = behind.take(BEHIND).read_to_end(&mut bytes);
+            read.map_err(Error::io(self.shard))?;
+            if bytes.iter().all(|byte| *byte == 0) {
+                return Ok(());
             }
-            false if self.length == 0 => Some("empty: it has no bytes".to_owned()),
-            false if self.is_cut => None,
-            false => Some(
-                "has no end mark, as if it were cut off: what may have followed is lost; copy or make it again".to_owned(),
-            ),
+            "has more behind its end mark, which is not read, as where archives were joined by `cat`: give each as a file"
+        } else if self.length == 0 {
+            "empty: it has no bytes"
+        } else if self.is_cut {
+            return Ok(()); // said already
+        } else {
+            "has no end mark, as if it were cut off: what may have followed is lost; copy or make it again"
         };
-        reason
-            .into_iter()
-            .for_each(|reason| self.skip(Path::new(""), reason));
+        self.skip(Path::new(""), reason);
         Ok(())
     }
 
@@ -365,19 +364,18 @@ fn class_in(
     let too_long = || format!("is too long for a label: {} bytes", span.length);
     let bytes = label.ok_or_else(too_long)?;
     let text = String::from_utf8(bytes).map_err(|_| "is no text".to_owned())?;
-    let class = match has_ending(path, "cls") {
-        true => Some(text.trim().to_owned()),
-        false => {
-            let value: Value =
-                serde_json::from_str(&text).map_err(|error| format!("is no JSON: {error}"))?;
-            // a key may be there without a value
-            KEYS.iter().find_map(|key| match value.get(key)? {
-                Value::String(name) => Some(name.clone()),
-                Value::Number(number) => Some(number.to_string()),
-                Value::Bool(is) => Some(is.to_string()),
-                _ => None,
-            })
-        }
+    let class = if has_ending(path, "cls") {
+        Some(text.trim().to_owned())
+    } else {
+        let value: Value =
+            serde_json::from_str(&text).map_err(|error| format!("is no JSON: {error}"))?;
+        // a key may be there without a value
+        KEYS.iter().find_map(|key| match value.get(key)? {
+            Value::String(name) => Some(name.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            Value::Bool(is) => Some(is.to_string()),
+            _ => None,
+        })
     };
     match class {
         Some(class) if class.is_empty() || class.len() > CLASS => Err(format!(

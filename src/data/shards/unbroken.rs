@@ -52,9 +52,10 @@ fn of_the_disk(error: ParquetError) -> std::result::Result<io::Error, ParquetErr
     let cause = cause.downcast::<io::Error>();
     let cause = *cause.map_err(ParquetError::External)?;
     let is_marked = matches!(cause.get_ref(), Some(of) if of.is::<OfTheDisk>());
-    match is_marked {
-        true => Ok(cause),
-        false => Err(ParquetError::External(Box::new(cause))),
+    if is_marked {
+        Ok(cause)
+    } else {
+        Err(ParquetError::External(Box::new(cause)))
     }
 }
 

@@ -191,9 +191,10 @@ impl Object {
         let bytes = self.server.wait(async {
             let found = store.get_opts(&self.meta.location, options).await?;
             // not every server looks at the tag that it is asked for
-            match self.is_version(&found.meta) {
-                true => found.bytes().await.map(Some),
-                false => Ok(None),
+            if self.is_version(&found.meta) {
+                found.bytes().await.map(Some)
+            } else {
+                Ok(None)
             }
         });
         let bytes = bytes.and_then(|bytes| bytes.ok_or_else(changed));
@@ -202,22 +203,21 @@ impl Object {
             known().remove(&self.path);
         }
         let bytes = bytes?;
-        match bytes.len() as u64 == length {
-            true => Ok(bytes),
-            false => {
-                let reason = format!("the server sent {} of {length} bytes", bytes.len());
-                Err(Error::new(ErrorKind::UnexpectedEof, reason))
-            }
+        if bytes.len() as u64 == length {
+            return Ok(bytes);
         }
+        let reason = format!("the server sent {} of {length} bytes", bytes.len());
+        Err(Error::new(ErrorKind::UnexpectedEof, reason))
     }
 }
 
 /// What a server calls this version of an object, in the quotes that HTTP asks for: lists of Azure have none.
 fn tag(meta: &ObjectMeta) -> Option<String> {
     let tag = meta.e_tag.as_deref()?;
-    Some(match tag.ends_with('"') {
-        true => tag.to_owned(),
-        false => format!("\"{tag}\""),
+    Some(if tag.ends_with('"') {
+        tag.to_owned()
+    } else {
+        format!("\"{tag}\"")
     })
 }
 
@@ -281,10 +281,10 @@ pub(in crate::data) fn objects_in(folder: &Path, stop: &AtomicBool) -> Result<Ve
         }
         Ok(())
     })?;
-    match stop.load(Ordering::Relaxed) {
-        true => Err(Error::from(ErrorKind::Interrupted)),
-        false => Ok(found),
+    if stop.load(Ordering::Relaxed) {
+        return Err(Error::from(ErrorKind::Interrupted));
     }
+    Ok(found)
 }
 
 /// The parts of an address.
@@ -329,10 +329,11 @@ impl Address {
 
     /// The name of the object at its server.
     fn key(&self) -> Result<Key> {
-        let key = match self.is_web() {
+        let key = if self.is_web() {
             // decoded here, as the request encodes it again
-            true => Key::from_url_path(&self.key),
-            false => Key::parse(&self.key),
+            Key::from_url_path(&self.key)
+        } else {
+            Key::parse(&self.key)
         };
         key.map_err(|error| Error::new(ErrorKind::InvalidInput, error.to_string()))
     }

@@ -44,9 +44,10 @@ impl Stored {
     /// # Errors
     /// It is missing or cannot be opened; a program without the feature `cloud`.
     pub fn open(path: &Path) -> Result<Self> {
-        match is_remote(path) {
-            true => Object::known(path).map(Self::Object),
-            false => File::open(path).map(Self::File),
+        if is_remote(path) {
+            Object::known(path).map(Self::Object)
+        } else {
+            File::open(path).map(Self::File)
         }
     }
 
@@ -65,9 +66,10 @@ impl Facts {
     /// # Errors
     /// As [`Stored::open`].
     pub fn now(path: &Path) -> Result<Self> {
-        match is_remote(path) {
-            true => Ok(Object::asked(path)?.facts()),
-            false => fs::metadata(path).map(|metadata| Self::of(&metadata)),
+        if is_remote(path) {
+            Ok(Object::asked(path)?.facts())
+        } else {
+            fs::metadata(path).map(|metadata| Self::of(&metadata))
         }
     }
 }
@@ -77,9 +79,10 @@ impl Facts {
 /// # Errors
 /// A server does not say.
 pub(super) fn is_folder(path: &Path) -> Result<bool> {
-    match is_remote(path) {
-        true => cloud::is_folder(path),
-        false => Ok(path.is_dir()),
+    if is_remote(path) {
+        cloud::is_folder(path)
+    } else {
+        Ok(path.is_dir())
     }
 }
 
@@ -111,20 +114,19 @@ pub(super) fn folders_in(path: &Path) -> Result<Vec<OsString>> {
 /// # Errors
 /// As [`Stored::open`].
 pub(super) fn read_all(path: &Path) -> Result<Vec<u8>> {
-    match is_remote(path) {
-        true => {
-            let object = Object::asked(path)?;
-            let length = object.facts().length;
-            if length <= MOST_AT_ONCE {
-                return Ok(object.get(0, length)?.into());
-            }
-            let mut bytes = Vec::new();
-            while (bytes.len() as u64) < length {
-                let at = bytes.len() as u64;
-                bytes.extend_from_slice(&object.get(at, MOST_AT_ONCE.min(length - at))?);
-            }
-            Ok(bytes)
+    if is_remote(path) {
+        let object = Object::asked(path)?;
+        let length = object.facts().length;
+        if length <= MOST_AT_ONCE {
+            return Ok(object.get(0, length)?.into());
         }
-        false => fs::read(path),
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < length {
+            let at = bytes.len() as u64;
+            bytes.extend_from_slice(&object.get(at, MOST_AT_ONCE.min(length - at))?);
+        }
+        Ok(bytes)
+    } else {
+        fs::read(path)
     }
 }

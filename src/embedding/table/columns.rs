@@ -78,12 +78,13 @@ impl ImageColumns<'_> {
             return Err(Error::data(path, "columns of different lengths"));
         }
         let ending = path.extension().unwrap_or_default();
-        let written = match ending.eq_ignore_ascii_case("parquet") {
-            true => Unfinished::write(path, |file| {
+        let written = if ending.eq_ignore_ascii_case("parquet") {
+            Unfinished::write(path, |file| {
                 let written = self.write_parquet(file);
                 written.map_err(std::io::Error::other)
-            }),
-            false => Unfinished::write(path, |file| self.write_csv(file)),
+            })
+        } else {
+            Unfinished::write(path, |file| self.write_csv(file))
         };
         written?.finish()
     }

@@ -119,9 +119,10 @@ fn open<'a>(path: &Path, text: &'a str) -> Result<(Vec<Field<'a>>, Records<'a>)>
         .fields()
         .map_err(|reason| Error::data(path, reason))?;
     let first = names.iter().take(2).map(|name| name.text.as_ref());
-    match first.eq(["path", "label"]) {
-        true => Ok((names, records)),
-        false => Err(Error::data(path, other_columns(&names))),
+    if first.eq(["path", "label"]) {
+        Ok((names, records))
+    } else {
+        Err(Error::data(path, other_columns(&names)))
     }
 }
 

@@ -122,9 +122,12 @@ impl EmbeddingTable {
             TableFormat::Parquet => parquet_reader::read(path),
             TableFormat::Safetensors => safetensors::read(path),
         };
-        let table = table.map_err(|error| match tiles::is_of_tiles(path, format) {
-            true => of_tiles(),
-            false => error,
+        let table = table.map_err(|error| {
+            if tiles::is_of_tiles(path, format) {
+                of_tiles()
+            } else {
+                error
+            }
         })?;
         table.check(path)?;
         Ok(table)

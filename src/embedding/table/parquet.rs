@@ -201,9 +201,10 @@ impl PatchGroups {
             column.push(i32::try_from(at).map_err(std::io::Error::other)?);
         }
         self.features.extend_from_slice(patch);
-        match self.features.len() + self.width > VALUES_IN_GROUP {
-            true => self.write().map_err(std::io::Error::other),
-            false => Ok(()),
+        if self.features.len() + self.width > VALUES_IN_GROUP {
+            self.write().map_err(std::io::Error::other)
+        } else {
+            Ok(())
         }
     }
 

@@ -60,9 +60,10 @@ impl EmbeddingTable {
             model: self.model.clone(),
             recipe: self.recipe.clone(),
             input: self.input.clone(),
-            stamps: match self.stamps.is_empty() {
-                true => Vec::new(),
-                false => places.iter().map(|at| self.stamps[*at]).collect(),
+            stamps: if self.stamps.is_empty() {
+                Vec::new()
+            } else {
+                places.iter().map(|at| self.stamps[*at]).collect()
             },
         }
     }

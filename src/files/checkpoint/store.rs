@@ -207,9 +207,12 @@ impl Store {
         let of_before = |up_to: usize| steps.iter().find(|step| **step <= up_to);
         let kept = [best, keep.up_to.and_then(of_before).copied()];
         let mut old = steps.iter().skip(keep.last.max(1));
-        old.try_for_each(|step| match kept.contains(&Some(*step)) {
-            true => Ok(()),
-            false => remove(&self.path(*step)),
+        old.try_for_each(|step| {
+            if kept.contains(&Some(*step)) {
+                Ok(())
+            } else {
+                remove(&self.path(*step))
+            }
         })
     }
 }

@@ -28,9 +28,10 @@ impl LinearClassifier {
     /// # Errors
     /// [`Error::Weights`] where it has none, one that does not fit the names of its classes, or one with NaN; [`Error::Io`].
     pub fn read(path: &Path, card: Option<&ModelCard>) -> Result<Self> {
-        let mut tensors = match card.is_some_and(|card| card.classes.is_some()) {
-            true => read_weights(path)?,
-            false => BTreeMap::new(),
+        let mut tensors = if card.is_some_and(|card| card.classes.is_some()) {
+            read_weights(path)?
+        } else {
+            BTreeMap::new()
         };
         take_classifier(path, &mut tensors, card)
     }

@@ -227,9 +227,10 @@ fn size_of_positions(tensors: &BTreeMap<String, NamedTensor>, architecture: &Vit
     let positions = tensors.get("pos_embed").and_then(|of| of.shape.get(1));
     let patches = positions.map_or(0, |of| of.saturating_sub(architecture.prefix_positions()));
     let side = patches.isqrt();
-    match side * side == patches && side > 0 {
-        true => side * architecture.patch_size,
-        false => architecture.img_size,
+    if side * side == patches && side > 0 {
+        side * architecture.patch_size
+    } else {
+        architecture.img_size
     }
 }
 
@@ -279,9 +280,10 @@ fn of_flag(error: Error) -> Error {
 /// The error for a file of another program without the name of its encoder.
 fn nameless(path: &Path, tensors: &BTreeMap<String, NamedTensor>) -> Error {
     let alike = encoders_alike(tensors);
-    let remedy = match alike.is_empty() {
-        true => "; `encoder_names` lists the known names".into(),
-        false => format!(", such as {} (suggested by its shapes)", alike.join(" or ")),
+    let remedy = if alike.is_empty() {
+        "; `encoder_names` lists the known names".into()
+    } else {
+        format!(", such as {} (suggested by its shapes)", alike.join(" or "))
     };
     Error::Weights {
         path: path.to_path_buf(),

@@ -169,9 +169,10 @@ impl PretrainedCfg {
             mean: self.mean.unwrap_or(Normalization::IMAGENET.mean),
             std: self.std.unwrap_or(Normalization::IMAGENET.std),
         };
-        match normalization.is_of_levels() {
-            true => Ok(normalization),
-            false => Err("has mean or std that are none of levels from 0 to 1".into()),
+        if normalization.is_of_levels() {
+            Ok(normalization)
+        } else {
+            Err("has mean or std that are none of levels from 0 to 1".into())
         }
     }
 

@@ -114,9 +114,10 @@ fn timm_config(card: &ModelCard) -> Value {
 /// divided by.
 fn crop_pct(side: usize, shorter: usize) -> f64 {
     let share = side as f64 / shorter.max(1) as f64;
-    match ((side as f64 / share) as usize) < shorter {
-        true => share.next_down(),
-        false => share,
+    if ((side as f64 / share) as usize) < shorter {
+        share.next_down()
+    } else {
+        share
     }
 }
 

@@ -192,9 +192,10 @@ fn card_of(card: &ModelCard, written: &VitConfig) -> ModelCard {
         ..architecture.clone()
     } == card.architecture;
     ModelCard {
-        encoder: match is_same {
-            true => card.encoder.clone(),
-            false => CUSTOM.into(),
+        encoder: if is_same {
+            card.encoder.clone()
+        } else {
+            CUSTOM.into()
         },
         architecture,
         classes: None,

@@ -75,9 +75,10 @@ pub(super) struct TransformersConfig {
 /// The ratio whose product with `width`, rounded down, is `hidden`.
 fn ratio(hidden: usize, width: usize) -> f64 {
     let ratio = hidden as f64 / width.max(1) as f64;
-    match ((ratio * width as f64) as usize) < hidden {
-        true => ratio.next_up(),
-        false => ratio,
+    if ((ratio * width as f64) as usize) < hidden {
+        ratio.next_up()
+    } else {
+        ratio
     }
 }
 

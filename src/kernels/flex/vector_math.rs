@@ -116,9 +116,10 @@ impl Math {
     /// `x * factor + term`, rounded once where the processor can.
     #[inline(always)]
     pub(super) fn multiply_add(self, x: f32, factor: f32, term: f32) -> f32 {
-        match self.fused {
-            true => x.mul_add(factor, term),
-            false => x * factor + term,
+        if self.fused {
+            x.mul_add(factor, term)
+        } else {
+            x * factor + term
         }
     }
 

@@ -111,9 +111,12 @@ impl RowIndices {
         fits: impl Fn(&T) -> bool,
         send: impl Fn(Vec<i32>) -> T,
     ) -> T {
-        let send = || match inverse {
-            true => send(self.inverse()),
-            false => send(self.indices.clone()),
+        let send = || {
+            if inverse {
+                send(self.inverse())
+            } else {
+                send(self.indices.clone())
+            }
         };
         let sent = self.sent.0[usize::from(inverse)].get_or_init(|| Box::new(send()));
         let known = sent.downcast_ref::<T>().filter(|sent| fits(sent));

@@ -22,10 +22,7 @@ pub fn rounded<B: IbotBackend, const D: usize>(
 
 /// `x` with entries of this type: itself, or a copy.
 pub(crate) fn as_dtype<B: Backend, const D: usize>(x: Tensor<B, D>, dtype: DType) -> Tensor<B, D> {
-    match x.dtype() == dtype {
-        true => x,
-        false => x.cast(dtype),
-    }
+    if x.dtype() == dtype { x } else { x.cast(dtype) }
 }
 
 /// `x` as an operand of a product in the [`Precision::current`].

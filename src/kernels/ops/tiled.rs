@@ -70,9 +70,10 @@ pub(in crate::kernels) struct TiledGradients<B: Backend> {
 /// Columns of a tile of at most `entries` logits with so many rows; at least 1.
 pub fn tile_columns(rows: usize, entries: usize) -> usize {
     let columns = (entries / rows.max(1)).max(1);
-    match columns < COLUMN_STEP {
-        true => columns,
-        false => columns - columns % COLUMN_STEP,
+    if columns < COLUMN_STEP {
+        columns
+    } else {
+        columns - columns % COLUMN_STEP
     }
 }
 

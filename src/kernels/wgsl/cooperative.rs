@@ -140,8 +140,8 @@ impl Cooperation {
 
     /// The kernel, by the values of its variant.
     pub(super) fn kernel(self, layout: Layout, mut values: Vec<(&'static str, String)>) -> Kernel {
-        let shader = match self.is_emulated {
-            true => shader!(
+        let shader = if self.is_emulated {
+            shader!(
                 "chunk",
                 "gelu/normal",
                 "matrix_product/operands",
@@ -150,8 +150,9 @@ impl Cooperation {
                 "matrix_product/cooperative_emulated",
                 "matrix_product/split",
                 "matrix_product/cooperative"
-            ),
-            false => shader!(
+            )
+        } else {
+            shader!(
                 "chunk",
                 "gelu/normal",
                 "matrix_product/operands",
@@ -160,7 +161,7 @@ impl Cooperation {
                 "matrix_product/cooperative_matrices",
                 "matrix_product/split",
                 "matrix_product/cooperative"
-            ),
+            )
         };
         values.extend(self.values());
         if !self.is_emulated {
@@ -205,9 +206,12 @@ impl Cooperation {
     /// Values of cooperative_matrices.wgsl.
     fn matrix_values(self, layout: Layout) -> Vec<(&'static str, String)> {
         // with a T a matrix lies row by row; naga 29 lets Metal, whose own order that is, take it for the other one
-        let named = |name: &str, lies_by_rows: bool| match lies_by_rows != self.matrices.is_metal {
-            true => format!("{name}T"),
-            false => name.to_owned(),
+        let named = |name: &str, lies_by_rows: bool| {
+            if lies_by_rows != self.matrices.is_metal {
+                format!("{name}T")
+            } else {
+                name.to_owned()
+            }
         };
         let mut values = vec![
             ("element", self.element().name().to_owned()),
@@ -299,9 +303,10 @@ pub(super) fn largest_kernel(chunk: Chunk, left: Element, right: Element) -> Ker
 /// Bits of the largest absolute values that each workgroup finds in the operands, `[2 MAXIMA_GROUPS]`.
 pub(super) fn maxima(left: &GpuTensor, right: &GpuTensor) -> GpuTensor {
     let [of_left, of_right] = [left, right].map(|of| of.meta.shape().num_elements());
-    let chunk = match of_left.is_multiple_of(4) {
-        true => Chunk::for_length(of_right),
-        false => Chunk::for_length(of_left),
+    let chunk = if of_left.is_multiple_of(4) {
+        Chunk::for_length(of_right)
+    } else {
+        Chunk::for_length(of_left)
     };
     let found = empty(left, [2 * MAXIMA_GROUPS]);
     launch(

@@ -93,9 +93,10 @@ fn lanes_for(length: usize, mut lanes: u32) -> u32 {
 }
 
 fn workgroup_for(is_software: bool, max_lanes: u32) -> u32 {
-    match is_software {
-        true => SOFTWARE_SUBGROUP,
-        false => GPU_WORKGROUP.min(1 << max_lanes.max(1).ilog2()),
+    if is_software {
+        SOFTWARE_SUBGROUP
+    } else {
+        GPU_WORKGROUP.min(1 << max_lanes.max(1).ilog2())
     }
 }
 

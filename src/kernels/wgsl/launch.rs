@@ -275,9 +275,10 @@ pub(super) fn contiguous<const D: usize>(tensor: Tensor<Gpu, D>) -> GpuTensor {
 
 /// A tensor like this one that nobody else holds: itself, or a copy.
 pub(super) fn unshared(tensor: GpuTensor) -> GpuTensor {
-    match tensor.can_mut() && tensor.is_nonoverlapping() {
-        true => tensor,
-        false => tensor.copy(),
+    if tensor.can_mut() && tensor.is_nonoverlapping() {
+        tensor
+    } else {
+        tensor.copy()
     }
 }
 

@@ -36,22 +36,20 @@ fn affine_then(mut input: LinearInput<Gpu>, then_gelu: bool) -> Tensor<Gpu, 2> {
     if rows * depth * columns == 0 || depth > MAX_TERMS {
         let x = cast(input.x, Element::F32);
         let residual = input.residual.take();
-        let mut y = match depth > MAX_TERMS {
-            true => in_pieces(Layout::Plain, operand(x), operand(input.weight)),
-            false => linear::linear(LinearInput {
+        let mut y = if depth > MAX_TERMS {
+            in_pieces(Layout::Plain, operand(x), operand(input.weight))
+        } else {
+            linear::linear(LinearInput {
                 x,
                 weight: input.weight,
                 bias: None,
                 residual: None,
-            }),
+            })
         };
         if let Some(bias) = input.bias {
             y = y + bias.unsqueeze_dim(0);
         }
-        let y = match then_gelu {
-            true => gelu::forward(y),
-            false => y,
-        };
+        let y = if then_gelu { gelu::forward(y) } else { y };
         let y = match residual {
             Some(residual) => y + cast(residual, Element::F32),
             None => y,
@@ -187,12 +185,11 @@ pub(super) fn linear_gelu_backward(input: LinearBackwardInput<Gpu>) -> LinearGra
     }
     let d_y = rows_as(input.d_y.clone(), Element::current());
     let before = input.x.clone();
-    let (d_x, x) = match input.wants_x {
-        true => {
-            let (d_x, x) = d_x(&d_y, input.weight.clone(), element, Some(before.clone()));
-            (Some(d_x), x)
-        }
-        false => (None, None),
+    let (d_x, x) = if input.wants_x {
+        let (d_x, x) = d_x(&d_y, input.weight.clone(), element, Some(before.clone()));
+        (Some(d_x), x)
+    } else {
+        (None, None)
     };
     let x = x.unwrap_or_else(|| gelu::forward(before));
     of_weights(&input, d_x, x, d_y)

@@ -104,13 +104,19 @@ impl Elements {
             beside,
         };
         match layout {
-            Layout::Plain => [F32, F16].map(|left| match after.residual {
-                true => of(left, F32, F16, F16),
-                false => of(left, F32, F16, F32),
+            Layout::Plain => [F32, F16].map(|left| {
+                if after.residual {
+                    of(left, F32, F16, F16)
+                } else {
+                    of(left, F32, F16, F32)
+                }
             }),
-            Layout::RightTransposed => [F32, F16].map(|rows| match after.gelu_gradient {
-                true => of(F16, F32, rows, rows),
-                false => of(F16, F32, rows, F32),
+            Layout::RightTransposed => [F32, F16].map(|rows| {
+                if after.gelu_gradient {
+                    of(F16, F32, rows, rows)
+                } else {
+                    of(F16, F32, rows, F32)
+                }
             }),
             Layout::LeftTransposed => [F32, F16].map(|left| of(left, F16, F32, F32)),
         }

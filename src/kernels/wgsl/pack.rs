@@ -47,9 +47,10 @@ const MAX_TENSORS: usize = 32;
 /// Tensors of a dispatch that suit the device, with so many buffers a tensor and one for all.
 pub(super) fn tensors_per_dispatch(client: &Client, buffers: usize) -> usize {
     let most = tensors_that_fit(client, buffers);
-    match is_software(client) {
-        true => SOFTWARE_TENSORS.min(most),
-        false => most,
+    if is_software(client) {
+        SOFTWARE_TENSORS.min(most)
+    } else {
+        most
     }
 }
 

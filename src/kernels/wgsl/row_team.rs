@@ -49,16 +49,18 @@ impl Team {
 
     pub fn for_rows(client: &Client, chunks: usize) -> Self {
         // a lane goes over its row three times
-        match is_software(client) && 3 * chunks <= MAX_ROUNDS {
-            true => Self::SOFTWARE,
-            false => Self::of_rows(reducing_workgroup(client, 3 * chunks), chunks),
+        if is_software(client) && 3 * chunks <= MAX_ROUNDS {
+            Self::SOFTWARE
+        } else {
+            Self::of_rows(reducing_workgroup(client, 3 * chunks), chunks)
         }
     }
 
     pub fn for_columns(client: &Client) -> Self {
-        match is_software(client) {
-            true => Self::SOFTWARE,
-            false => Self::of_columns(workgroup(client)),
+        if is_software(client) {
+            Self::SOFTWARE
+        } else {
+            Self::of_columns(workgroup(client))
         }
     }
 

@@ -47,9 +47,10 @@ pub(super) fn sums_kernel(lanes: u32, chunk: Chunk, element: Element) -> Kernel 
 fn gathered(x: Tensor<Gpu, 2>, indices: &RowIndices, inverse: bool) -> Tensor<Gpu, 2> {
     let ([_, width], device) = (x.dims(), x.device());
     let x = rows_of(x);
-    let rows = match inverse {
-        true => indices.rows(),
-        false => indices.len(),
+    let rows = if inverse {
+        indices.rows()
+    } else {
+        indices.len()
     };
     let y = empty_of(Element::of(&x), &x, [rows, width]);
     if rows * width > 0 {

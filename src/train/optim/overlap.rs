@@ -147,9 +147,10 @@ impl<B: TrainBackend> Sending<B> {
     fn next_complete(&mut self) -> Option<Vec<usize>> {
         let is_complete = |at: &usize| matches!(self.states[*at], GradState::Complete(_));
         let next = self.waiting.front()?;
-        match next.iter().all(is_complete) {
-            true => self.waiting.pop_front(),
-            false => None,
+        if next.iter().all(is_complete) {
+            self.waiting.pop_front()
+        } else {
+            None
         }
     }
 
@@ -287,9 +288,10 @@ mod tests {
     fn loss(layers: &[Linear<B>], rank: &Arc<Counted>, case: Case) -> Tensor<B, 1> {
         let first = [[0.3, -1.2 + rank.rank() as f32, 0.7], [1.1, 0.4, -0.6]];
         let mut x = Tensor::<B, 2>::from_data(first, &Default::default());
-        let used = match rank.rank() + 1 == rank.size() {
-            true => case.of_last,
-            false => layers.len(),
+        let used = if rank.rank() + 1 == rank.size() {
+            case.of_last
+        } else {
+            layers.len()
         };
         for (at, layer) in layers[..used].iter().enumerate() {
             if at == 1 && case.overlaps && case.of_last == layers.len() {
@@ -324,9 +326,10 @@ mod tests {
                 };
                 let overlap = Overlap::begin(&layers);
                 let loss = loss(&layers, &rank, case);
-                let (mut gradients, early) = match case.overlaps {
-                    true => overlap.backward(loss, None, &exchange).unwrap(),
-                    false => (Gradients::backward(&loss), ReducedGrads::default()),
+                let (mut gradients, early) = if case.overlaps {
+                    overlap.backward(loss, None, &exchange).unwrap()
+                } else {
+                    (Gradients::backward(&loss), ReducedGrads::default())
                 };
                 let own = gradients.take_in_order(&layers);
                 let scalar = Tensor::<Flex, 1>::ones([1], &Default::default());

@@ -72,9 +72,10 @@ impl Backbone<'_> {
 
     /// Rows that go through the MLP.
     fn rows_after(at: BlockPass<'_>) -> u64 {
-        match at.is_last {
-            true => at.pass.chosen,
-            false => at.pass.rows(),
+        if at.is_last {
+            at.pass.chosen
+        } else {
+            at.pass.rows()
         }
     }
 
@@ -125,12 +126,11 @@ impl Backbone<'_> {
             (self.kept_by_mlp(at), hidden),
         ];
         for (kept, workspace) in branches {
-            match self.is_checkpointed {
-                true => ledger.hold_briefly([kept, workspace]),
-                false => {
-                    ledger.hold(Kind::Activations, kept);
-                    ledger.hold_briefly([workspace]);
-                }
+            if self.is_checkpointed {
+                ledger.hold_briefly([kept, workspace]);
+            } else {
+                ledger.hold(Kind::Activations, kept);
+                ledger.hold_briefly([workspace]);
             }
             // what goes into the next branch
             ledger.hold(Kind::Activations, tokens_after);
@@ -175,9 +175,10 @@ impl Backbone<'_> {
 
     /// The gradient of a parameter; a second one is added to the first.
     fn gradient(ledger: &mut Ledger, has_one: bool, entries: u64) {
-        match has_one {
-            true => ledger.hold_briefly([entries]),
-            false => ledger.hold(Kind::Gradients, entries),
+        if has_one {
+            ledger.hold_briefly([entries]);
+        } else {
+            ledger.hold(Kind::Gradients, entries);
         }
     }
 

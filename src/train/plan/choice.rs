@@ -107,9 +107,10 @@ pub(super) fn choose(
         if grad_checkpointing != set.grad_checkpointing && !may_checkpoint {
             continue;
         }
-        let sizes = match may_split {
-            true => micro_batch_sizes(config.batch_size),
-            false => vec![set.micro_batch_size],
+        let sizes = if may_split {
+            micro_batch_sizes(config.batch_size)
+        } else {
+            vec![set.micro_batch_size]
         };
         // from the largest part down: the first that fits is the cheapest
         for micro_batch_size in sizes {
@@ -136,9 +137,10 @@ pub(super) fn choose(
     let whole = as_set.verdict.in_words();
     Ok(match (best, least) {
         (Some(best), _) => {
-            let before = match may_split && may_checkpoint {
-                true => "the whole batch at once",
-                false => "with the settings of the run",
+            let before = if may_split && may_checkpoint {
+                "the whole batch at once"
+            } else {
+                "with the settings of the run"
             };
             let reason = format!("{before}: {whole}; of what fits, this costs least");
             chosen(best, reason)

@@ -169,9 +169,10 @@ impl StepMemory {
             return Verdict::Unknown;
         };
         let (needed, room) = (self.needed_bytes, (memory as f64 * ROOM) as u64);
-        match needed <= room {
-            true => Verdict::Fits,
-            false => Verdict::TooMuch { needed, room },
+        if needed <= room {
+            Verdict::Fits
+        } else {
+            Verdict::TooMuch { needed, room }
         }
     }
 }

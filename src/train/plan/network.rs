@@ -112,9 +112,12 @@ impl NetworkSizes {
     pub fn of(config: &IbotConfig) -> Result<Self> {
         let vit = config.backbone()?;
         let head = |prototypes: usize| {
-            let width_after = |layer| match layer == config.projector_layers {
-                true => config.projector_bottleneck_dim as u64,
-                false => config.projector_hidden_dim as u64,
+            let width_after = |layer| {
+                if layer == config.projector_layers {
+                    config.projector_bottleneck_dim as u64
+                } else {
+                    config.projector_hidden_dim as u64
+                }
             };
             let after = (1..=config.projector_layers).map(width_after);
             HeadSizes {
@@ -123,9 +126,10 @@ impl NetworkSizes {
                 norm: config.prototype_norm,
             }
         };
-        let of_patches = match config.shared_head {
-            true => config.n_cls_prototypes,
-            false => config.n_patch_prototypes,
+        let of_patches = if config.shared_head {
+            config.n_cls_prototypes
+        } else {
+            config.n_patch_prototypes
         };
         let mut sizes = Self {
             width: vit.embed_dim as u64,

@@ -55,9 +55,10 @@ impl Plan {
             }
             _ => write!(f, " at once")?,
         }
-        let checkpointing = match choice.grad_checkpointing {
-            true => "with `grad_checkpointing`",
-            false => "without gradient checkpointing",
+        let checkpointing = if choice.grad_checkpointing {
+            "with `grad_checkpointing`"
+        } else {
+            "without gradient checkpointing"
         };
         writeln!(f, ", {checkpointing}")?;
         write!(f, "                 {}", choice.reason)?;
@@ -111,9 +112,10 @@ impl Plan {
             (true, false) => ", with what wgpu's pools keep",
             (false, _) => ", with what the program keeps",
         };
-        let fits = match self.verdict.may_run() {
-            true => "",
-            false => "DOES NOT FIT: ",
+        let fits = if self.verdict.may_run() {
+            ""
+        } else {
+            "DOES NOT FIT: "
         };
         let verdict = self.verdict.in_words();
         writeln!(f, "needed           {needed}{with}: {fits}{verdict}")

@@ -165,9 +165,10 @@ impl Masks {
 
     /// Patches that a loss looks at.
     fn chosen_in(&self, views: usize) -> usize {
-        match self.has_visible {
-            true => views * self.patches,
-            false => self.masked_in(views),
+        if self.has_visible {
+            views * self.patches
+        } else {
+            self.masked_in(views)
         }
     }
 
@@ -200,9 +201,10 @@ fn passes(
         let tokens = sum([patches, network.prefix]);
         let images = (views * part) as u64;
         let rows = product([images, tokens]);
-        let after_last = match network.has_class_token {
-            true => sum([images, chosen as u64]),
-            false => rows,
+        let after_last = if network.has_class_token {
+            sum([images, chosen as u64])
+        } else {
+            rows
         };
         Pass {
             images,

@@ -36,9 +36,10 @@ pub(super) fn set_best_aside(
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let best = folder.join(BEST);
-    let card = match best.exists() {
-        true => read_card(&best)?,
-        false => None,
+    let card = if best.exists() {
+        read_card(&best)?
+    } else {
+        None
     };
     let Some(step) = card.map(|card| card.step).filter(|of| Some(*of) > after) else {
         return Ok(());
@@ -93,9 +94,12 @@ impl Measure {
     /// The first with the largest value.
     fn best(self, evaluations: &[Evaluation]) -> Option<&Evaluation> {
         let measured = evaluations.iter().filter(|line| self.of(line).is_some());
-        measured.reduce(|best, next| match self.of(next) > self.of(best) {
-            true => next,
-            false => best,
+        measured.reduce(|best, next| {
+            if self.of(next) > self.of(best) {
+                next
+            } else {
+                best
+            }
         })
     }
 
@@ -110,10 +114,13 @@ impl Measure {
         before.retain(|line| line.is_comparable(evaluation));
         let now = self.of(evaluation);
         let best = self.best(&before).and_then(|best| self.of(best));
-        Ok(match now.is_some() && now > best {
-            true if best.is_none() && are_there => Standing::FirstOnTheseImages,
-            true => Standing::Best,
-            false => Standing::NotBest,
+        let is_above = now.is_some() && now > best;
+        Ok(if is_above && best.is_none() && are_there {
+            Standing::FirstOnTheseImages
+        } else if is_above {
+            Standing::Best
+        } else {
+            Standing::NotBest
         })
     }
 
@@ -130,9 +137,10 @@ impl Measure {
             return Ok(None);
         };
         let file = folder.join(BEST);
-        let kept = match file.exists() {
-            true => read_card(&file)?.map(|card| card.step),
-            false => None,
+        let kept = if file.exists() {
+            read_card(&file)?.map(|card| card.step)
+        } else {
+            None
         };
         let (step, file) = (best.step, printable(file));
         if kept != Some(step) {
@@ -169,9 +177,10 @@ fn knn_gain(before: f64, now: f64, queries: usize, step: Option<usize>, file: &s
     let variance = |accuracy: f64| accuracy * (1.0 - accuracy) / queries.max(1) as f64;
     let chance = 100.0 * OF_95_PERCENT * (variance(before) + variance(now)).sqrt();
     let gain = now_percent - before_percent;
-    let trust = match gain > chance {
-        true => format!("more than the {chance:.1} points that chance may give"),
-        false => format!("which may be chance: up to {chance:.1} points on so few images"),
+    let trust = if gain > chance {
+        format!("more than the {chance:.1} points that chance may give")
+    } else {
+        format!("which may be chance: up to {chance:.1} points on so few images")
     };
     format!(
         "gained {gain:.1} points: k-NN accuracy {before_percent:.1} % -> {now_percent:.1} % on {queries} validation images, \

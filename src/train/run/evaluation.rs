@@ -160,12 +160,13 @@ impl Evaluator<'_> {
         }
         let images = folder.len();
         let part = Arc::new(folder.part(&share(rank, ranks, images).collect::<Vec<_>>()));
-        let own = match part.is_empty() {
-            true => Ok(FeatureSet {
+        let own = if part.is_empty() {
+            Ok(FeatureSet {
                 width: teacher.width(),
                 ..FeatureSet::default()
-            }),
-            false => precision.autocast(|| extractor.extract_part(part)),
+            })
+        } else {
+            precision.autocast(|| extractor.extract_part(part))
         };
         let own = all_ok(self.ranks, own)?;
         if !any_rank(self.ranks, !own.is_empty())? {

@@ -94,12 +94,12 @@ impl StartWeights {
     /// [`Error::Weights`] if it is gone or has changed.
     pub(super) fn found(&self) -> Result<PathBuf> {
         let path = self.path();
-        let reason = match path.exists() {
-            false => "the run started from these weights, but there is nothing now",
-            true if file_hash(&path)? != self.hash => {
-                "the file changed since the run started from it"
-            }
-            true => return Ok(path),
+        let reason = if !path.exists() {
+            "the run started from these weights, but there is nothing now"
+        } else if file_hash(&path)? == self.hash {
+            return Ok(path);
+        } else {
+            "the file changed since the run started from it"
         };
         let remedy =
             "give the file by `pretrained`, or begin a new run in another folder with `out`";

@@ -45,9 +45,12 @@ pub fn run(request: &RunRequest, stop: &AtomicBool, observer: &mut dyn Observer)
     let may_go_on = request.on_device_lost == OnDeviceLost::Cpu
         && request.collective.size() == 1
         && matches!(request.selected, Selected::Wgpu { .. });
-    let allowed = |otherwise| match request.allow_changes {
-        true => AllowedChanges::All,
-        false => otherwise,
+    let allowed = |otherwise| {
+        if request.allow_changes {
+            AllowedChanges::All
+        } else {
+            otherwise
+        }
     };
     match run_on_device(request, allowed(AllowedChanges::Nothing), stop, observer) {
         Err(error @ Error::Device(_)) if may_go_on => {

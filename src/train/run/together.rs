@@ -51,12 +51,13 @@ fn compared(own: &str, first: &str) -> Result<()> {
     let differ = differing(&read(own)?, &read(first)?).into_iter();
     let differ = differ.map(|(key, [own, first])| format!("{key} is {own} and not {first}"));
     let differ: Vec<String> = differ.collect();
-    match differ.is_empty() {
-        true => Ok(()),
-        false => Err(Error::Ranks(format!(
+    if differ.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Ranks(format!(
             "its settings differ from those of rank 0: {}",
             differ.join(", ")
-        ))),
+        )))
     }
 }
 
@@ -144,14 +145,11 @@ pub(super) fn note_other_ranks(
         return;
     };
     let order = |ranks| order_of_sums(config.batch_size, ranks, config.micro_batch_size);
-    let means = match order(before) == order(ranks) {
-        true => {
-            "each batch stays in the same parts, and results are the same to the last bit, as long as `streaming_prototypes` \
+    let means = if order(before) == order(ranks) {
+        "each batch stays in the same parts, and results are the same to the last bit, as long as `streaming_prototypes` \
              stores or tiles logits as before"
-        }
-        false => {
-            "each batch is in other parts, and results differ by rounding (`micro_batch_size` sets the parts)"
-        }
+    } else {
+        "each batch is in other parts, and results differ by rounding (`micro_batch_size` sets the parts)"
     };
     let [before, now] = [before, ranks].map(|ranks| counted(ranks, "rank"));
     observer.note(&format!("resumes on {now} instead of {before}: {means}"));

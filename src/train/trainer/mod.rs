@@ -198,10 +198,11 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         drop(targets); // may share the teacher's prototypes, which can be updated in place only by a sole owner
         // after the optimizer, as in the paper's Algorithm 1: the teacher averages the updated student
         let (decay, scale) = (rates.ema_decay, Some(scale));
-        match rates.freeze_backbone {
+        if rates.freeze_backbone {
             // the average of two equal numbers may round to another one
-            true => self.method.update_teacher_heads(decay, scale),
-            false => self.method.update_teacher(decay, scale),
+            self.method.update_teacher_heads(decay, scale);
+        } else {
+            self.method.update_teacher(decay, scale);
         }
         self.passed(Phase::Ema);
         // the next step gets it: after a step that diverged, all scales are 0 until `read_losses` reports it

@@ -28,10 +28,9 @@ pub(super) fn all_reduce<B: IbotBackend>(
     let mut scalars = vec![terms.cls, terms.patch];
     scalars.extend(terms.visible);
     // each rank has that of the whole batch, as each part: the last one counts
-    let of_koleo = terms.koleo.map(|koleo| match is_last {
-        true => koleo,
-        false => koleo.zeros_like(),
-    });
+    let of_koleo = terms
+        .koleo
+        .map(|koleo| if is_last { koleo } else { koleo.zeros_like() });
     scalars.extend(of_koleo);
     let scalars = Tensor::cat(scalars, 0);
     let (gradients, sums) = gradients.all_reduce(early, scalars, exchange)?;

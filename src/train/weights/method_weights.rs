@@ -32,9 +32,10 @@ pub(super) fn from_trainer(tensors: &Tensors, config: &IbotConfig) -> MethodWeig
                     PrototypeNorm::Fixed => PrototypeLength::Unit,
                     PrototypeNorm::Learned => PrototypeLength::Learned,
                 },
-                patch_head: match shares[at] {
-                    true => PatchHead::Shared,
-                    false => PatchHead::Own,
+                patch_head: if shares[at] {
+                    PatchHead::Shared
+                } else {
+                    PatchHead::Own
                 },
             }),
         }

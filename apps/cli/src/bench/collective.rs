@@ -58,9 +58,10 @@ pub fn bench_collective(
     )?;
     let parameters = usize::try_from(plan.parameters.student()).unwrap_or(usize::MAX);
     let is_alone = ranks.size() == 1;
-    let seconds = match is_alone {
-        true => over_threads(parameters, rounds)?,
-        false => seconds(&**ranks, parameters, rounds)?,
+    let seconds = if is_alone {
+        over_threads(parameters, rounds)?
+    } else {
+        seconds(&**ranks, parameters, rounds)?
     };
     let ranks = if is_alone { THREADS } else { ranks.size() };
     Ok(SumTimes {
@@ -103,9 +104,10 @@ fn seconds(ranks: &dyn Collective, parameters: usize, rounds: usize) -> Result<f
 
 impl fmt::Display for SumTimes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of = match self.in_one_process {
-            true => "threads of this process; start it by mpirun for others",
-            false => "processes",
+        let of = if self.in_one_process {
+            "threads of this process; start it by mpirun for others"
+        } else {
+            "processes"
         };
         writeln!(f, "{}", self.size)?;
         writeln!(f, "ranks       {}, {of}", self.ranks)?;

@@ -234,18 +234,22 @@ impl BenchArgs {
         let ranks = Ranks::launched()?;
         let (size, rounds) = (self.size(), self.steps);
         let times = bench_collective(&size, &ranks.collective, rounds, self.step_seconds);
-        let told = times.and_then(|times| match ranks.is_first() {
-            true => self.tell(&times),
-            false => Ok(()),
+        let told = times.and_then(|times| {
+            if ranks.is_first() {
+                self.tell(&times)
+            } else {
+                Ok(())
+            }
         });
         ranks.end(told)
     }
 
     /// Prints a report as a table or, with --json, as JSON.
     fn tell<R: serde::Serialize + std::fmt::Display>(&self, report: &R) -> Result<()> {
-        match self.json {
-            true => answer(serde_json::json!(report)),
-            false => answer(report),
+        if self.json {
+            answer(serde_json::json!(report))
+        } else {
+            answer(report)
         }
     }
 
@@ -325,17 +329,18 @@ impl BenchArgs {
                 images_per_s,
                 bytes_per_image,
             } = bench_loader(folder.clone(), views.clone(), workers, duration)?;
-            let found = match self.json {
-                true => serde_json::json!({
+            let found = if self.json {
+                serde_json::json!({
                     "workers": workers,
                     "images_per_s": images_per_s,
                     "bytes_per_image": bytes_per_image,
                 })
-                .to_string(),
-                false => format!(
+                .to_string()
+            } else {
+                format!(
                     "workers {workers}: {images_per_s:.1} images/s, views of {:.0} KiB per image",
                     bytes_per_image as f64 / 1024.0
-                ),
+                )
             };
             answer(found)?;
         }

@@ -34,11 +34,12 @@ pub fn checks() -> Vec<Check> {
 
 fn check(name: &'static str, folder: &Path, remedy: &str) -> Check {
     let shown = printable(folder);
-    let size = match folder.is_dir() {
-        // other programs' files are in there too
-        true if name == "temporary" => String::new(),
-        true => format!(", {}", in_gib(size(folder))),
-        false => ", made when it is needed".to_owned(),
+    let size = if !folder.is_dir() {
+        ", made when it is needed".to_owned()
+    } else if name == "temporary" {
+        String::new() // other programs' files are in there too
+    } else {
+        format!(", {}", in_gib(size(folder)))
     };
     match write_into(folder) {
         Ok(()) => Check::ok(name, format!("{shown}{size}, writable")),
@@ -54,9 +55,10 @@ fn size(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let sizes = entries.filter_map(|entry| {
         let data = entry.metadata().ok()?;
-        Some(match data.is_dir() {
-            true => size(&entry.path()),
-            false => data.len(),
+        Some(if data.is_dir() {
+            size(&entry.path())
+        } else {
+            data.len()
         })
     });
     sizes.sum()

@@ -190,15 +190,12 @@ impl Graphics {
             _ => {}
         }
         if let Some((node, group)) = closed.filter(|_| !is_nvidia) {
-            steps.push(match self.is_container {
-                true => format!(
-                    "{} is closed to this user: start the container with --group-add $(stat -c %g {})",
-                    node.path, node.path
-                ),
-                false => format!(
-                    "{} is closed to this user: sudo usermod -aG {group} $USER, then log in again",
-                    node.path
-                ),
+            let node = &node.path;
+            steps.push(if self.is_container {
+                let flag = format!("--group-add $(stat -c %g {node})");
+                format!("{node} is closed to this user: start the container with {flag}")
+            } else {
+                format!("{node} is closed to this user: sudo usermod -aG {group} $USER, then log in again")
             });
         }
         // in a container, NVIDIA's driver is the host's

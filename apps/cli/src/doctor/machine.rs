@@ -34,13 +34,14 @@ fn program() -> Check {
         features => features.join(", "),
     };
     let found = format!("{}, features: {features}", env!("CARGO_PKG_VERSION"));
-    match cfg!(debug_assertions) {
-        false => Check::ok("ibot", found),
-        true => Check::missing(
+    if cfg!(debug_assertions) {
+        Check::missing(
             "ibot",
             format!("{found}; built without optimization"),
             ["build it with cargo's --release: it is many times faster"],
-        ),
+        )
+    } else {
+        Check::ok("ibot", found)
     }
 }
 
@@ -125,13 +126,14 @@ fn memory(system: &System) -> Check {
     let bytes = ibot::memory::machine_bytes().unwrap_or_else(|| system.total_memory());
     let free = system.available_memory().min(bytes);
     let found = format!("{}, {} of it free", in_gib(bytes), in_gib(free));
-    match bytes < LEAST_BYTES {
-        false => Check::ok("memory", found),
-        true => Check::missing(
+    if bytes < LEAST_BYTES {
+        Check::missing(
             "memory",
             found,
             ["enough for small transformers; `ibot train --plan` says what a run takes"],
-        ),
+        )
+    } else {
+        Check::ok("memory", found)
     }
 }
 

@@ -53,9 +53,10 @@ impl DoctorArgs {
             let names = names.join(", ");
             return Err(Error::Device(format!("commands fail without: {names}")));
         }
-        match self.json {
-            true => Ok(()),
-            false => answer(last_line(&checks)),
+        if self.json {
+            Ok(())
+        } else {
+            answer(last_line(&checks))
         }
     }
 }

@@ -135,9 +135,10 @@ pub(super) fn shown_size(image: &RgbImage) -> (u32, u32) {
     let longer = width.max(height);
     let factor = SIDES[0].div_ceil(longer);
     let shrunk = |side: u32| (side * SIDES[1] / longer).max(1);
-    match longer > SIDES[1] {
-        true => (shrunk(width), shrunk(height)),
-        false => (width * factor, height * factor),
+    if longer > SIDES[1] {
+        (shrunk(width), shrunk(height))
+    } else {
+        (width * factor, height * factor)
     }
 }
 

@@ -19,9 +19,12 @@ pub fn heat_overlay(
 ) -> RgbImage {
     let mut shown = image.clone();
     let range = (high - low).max(f32::MIN_POSITIVE);
-    let level = |value: &f32| match value.is_finite() {
-        true => ((value - low) / range).clamp(0.0, 1.0),
-        false => 0.0,
+    let level = |value: &f32| {
+        if value.is_finite() {
+            ((value - low) / range).clamp(0.0, 1.0)
+        } else {
+            0.0
+        }
     };
     let levels: Vec<f32> = values.iter().map(level).collect();
     let grid = ImageBuffer::<Luma<f32>, Vec<f32>>::from_raw(columns as u32, rows as u32, levels);

@@ -137,9 +137,10 @@ impl Section {
         let thumbnail = |(path, caption): &(PathBuf, String)| {
             let image = DynamicImage::from(decode(path));
             let is_large = image.width().max(image.height()) > side;
-            let small = match is_large {
-                true => image.resize(side, side, FilterType::Triangle),
-                false => image,
+            let small = if is_large {
+                image.resize(side, side, FilterType::Triangle)
+            } else {
+                image
             };
             (small, caption.clone())
         };

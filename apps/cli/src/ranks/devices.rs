@@ -23,9 +23,10 @@ impl std::str::FromStr for Devices {
         let mut once = numbers.clone();
         once.sort_unstable();
         once.dedup();
-        match once.len() == numbers.len() {
-            true => Ok(Self::Numbers(numbers)),
-            false => Err("a GPU is named twice".into()),
+        if once.len() == numbers.len() {
+            Ok(Self::Numbers(numbers))
+        } else {
+            Err("a GPU is named twice".into())
         }
     }
 }
@@ -54,12 +55,13 @@ impl Devices {
                 let mut found: Vec<_> = real.filter(like).cloned().collect();
                 // each process asks the driver, which may list equal GPUs in another order each time
                 found.sort_by(|a, b| (&a.pci_bus, a.index).cmp(&(&b.pci_bus, b.index)));
-                match found.is_empty() {
-                    false => Ok(found),
-                    true => Err(Error::Device(
+                if found.is_empty() {
+                    Err(Error::Device(
                         "--devices all: no GPU was found; `ibot doctor` says what is missing"
                             .into(),
-                    )),
+                    ))
+                } else {
+                    Ok(found)
                 }
             }
         }

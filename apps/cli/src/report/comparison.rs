@@ -123,9 +123,10 @@ fn add_changes(page: &mut Page, runs: &[Run]) -> Result<()> {
         };
         let changes = record.setting_changes(before, &run.folder)?;
         let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
-        let text = match changes.is_empty() {
-            true => "the same settings".to_owned(),
-            false => changes.join("\n"),
+        let text = if changes.is_empty() {
+            "the same settings".to_owned()
+        } else {
+            changes.join("\n")
         };
         page.html(format_args!(
             "<h3>{}</h3><pre>{}</pre>",

@@ -26,9 +26,10 @@ impl Run {
     /// [`Error::Checkpoint`] for a folder that is none of a run, [`Error::Io`] and [`Error::Data`] for damaged files.
     pub fn read(folder: &Path, name: String) -> Result<Self> {
         if !folder.join("metrics.jsonl").exists() {
-            let missing = match folder.is_dir() {
-                true => "is not a run folder, or no step was made: metrics.jsonl is missing",
-                false => "does not exist; give the folder of a run, --out of `ibot train`",
+            let missing = if folder.is_dir() {
+                "is not a run folder, or no step was made: metrics.jsonl is missing"
+            } else {
+                "does not exist; give the folder of a run, --out of `ibot train`"
             };
             return Err(Error::checkpoint(folder, missing));
         }

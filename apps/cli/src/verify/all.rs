@@ -146,13 +146,14 @@ fn names(only: Option<&str>) -> Result<Vec<&'static str>> {
         .copied()
         .filter(|name| name.contains(only))
         .collect();
-    match names.is_empty() {
-        true => Err(Error::config(
+    if names.is_empty() {
+        Err(Error::config(
             "only",
             only,
             format!("part of the name of a check: {}", all.join("; ")),
-        )),
-        false => Ok(names),
+        ))
+    } else {
+        Ok(names)
     }
 }
 

@@ -70,9 +70,10 @@ pub struct TensorResult {
 impl TensorResult {
     /// Its error in bars; infinite where there must be none and is one.
     pub(super) fn badness(&self) -> f64 {
-        match self.error > 0.0 {
-            true => self.error / self.bar,
-            false => 0.0,
+        if self.error > 0.0 {
+            self.error / self.bar
+        } else {
+            0.0
         }
     }
 

@@ -152,13 +152,14 @@ pub(super) fn linear_layer<B: TrainBackend>(
     let residual = tensor::<B, 2>(24, [rows, outputs], device).require_grad();
     let [scale, shift] =
         [22, 23].map(|stream| tensor::<B, 1>(stream, [inputs], device).require_grad());
-    let prologue = match norm {
-        true => Prologue::LayerNorm {
+    let prologue = if norm {
+        Prologue::LayerNorm {
             weight: scale.clone(),
             bias: shift.clone(),
             eps: 1e-6,
-        },
-        false => Prologue::Gelu { ready: None },
+        }
+    } else {
+        Prologue::Gelu { ready: None }
     };
     let y = B::linear_layer(LinearLayerInput {
         x: tokens(&x),

@@ -92,9 +92,10 @@ fn adapt_keeps_the_best_by_labels_and_says_what_was_gained() {
     let adapted = Adapted::new("adapt-labels");
     let text = adapted.run(&["--held-out", "0.4", "--epochs", "8"]);
     let gained = adapted.keeps_the_best_by("knn", [8, 1]);
-    let said = match gained {
-        true => "may be chance: up to",
-        false => "nothing was gained: no teacher was above the",
+    let said = if gained {
+        "may be chance: up to"
+    } else {
+        "nothing was gained: no teacher was above the"
     };
     let line = |start: &str| text.lines().find(|line| line.contains(start));
     assert!(
@@ -149,10 +150,7 @@ fn adapt_claims_nothing_without_labels() {
         "no proof of a gain",
         "no teacher was above",
     ];
-    let said = match rose {
-        true => &said[..2],
-        false => &said[2..],
-    };
+    let said = if rose { &said[..2] } else { &said[2..] };
     let is_said = said.iter().any(|part| text.contains(part));
     let remedy = "give some as --val or --held-out";
     assert!(is_said && text.contains(remedy), "{text}");

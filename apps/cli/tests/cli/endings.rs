@@ -228,7 +228,7 @@ fn a_best_teacher_outlives_its_step() {
     assert!(output.status.success(), "{text}{message}");
     assert!(text.contains("back to step 0 with 0.5 of"), "{text}");
     let (_, kept) = text.split_once("the best one so far, of step ").unwrap();
-    let step: usize = kept.split_once(',').unwrap().0.parse().unwrap();
+    let step: usize = kept.split_once(';').unwrap().0.parse().unwrap();
     let kept = scratch
         .0
         .join(format!("run/best-of-step-{step}.safetensors"));

@@ -198,9 +198,12 @@ fn another_spelling_of_its_paths_is_the_same_run() {
 fn stopped_after_an_epoch(flags: &[String], out: &Path) -> String {
     use std::process::Stdio;
     use std::time::{Duration, Instant};
-    let epochs = || match out.join("metrics.jsonl").exists() {
-        true => metrics(out).len(),
-        false => 0,
+    let epochs = || {
+        if out.join("metrics.jsonl").exists() {
+            metrics(out).len()
+        } else {
+            0
+        }
     };
     let before = epochs();
     let child = crate::command(flags)

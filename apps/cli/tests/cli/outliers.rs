@@ -14,9 +14,12 @@ fn parts(trained: &Trained) -> (String, String) {
     fs::create_dir_all(&folder).unwrap();
     for at in 0..10u32 {
         let has_defect = at == 6;
-        let image = RgbImage::from_fn(16, 16, |x, y| match has_defect && x >= 8 && y >= 8 {
-            true => Rgb([0, 250, 0]),
-            false => Rgb([(100 + 4 * ((x + y + at) % 5)) as u8; 3]),
+        let image = RgbImage::from_fn(16, 16, |x, y| {
+            if has_defect && x >= 8 && y >= 8 {
+                Rgb([0, 250, 0])
+            } else {
+                Rgb([(100 + 4 * ((x + y + at) % 5)) as u8; 3])
+            }
         });
         image.save(folder.join(format!("{at}.png"))).unwrap();
     }

@@ -201,9 +201,10 @@ fn json_names_paths_that_are_not_unicode() {
     let json = |arguments: &[&OsStr]| -> String {
         let device = ["--json", "--backend", "flex"].map(OsStr::new);
         let of_model = [OsStr::new("--model"), model.as_os_str()];
-        let more: &[&OsStr] = match arguments[0] == "report" {
-            true => &device[..1],
-            false => &[&device[..], &of_model].concat(),
+        let more: &[&OsStr] = if arguments[0] == "report" {
+            &device[..1]
+        } else {
+            &[&device[..], &of_model].concat()
         };
         let output = ibot(&[arguments, more].concat());
         let message = String::from_utf8_lossy(&output.stderr);

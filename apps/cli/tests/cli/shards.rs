@@ -17,9 +17,10 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
     while let Some(inner) = open.pop() {
         for entry in fs::read_dir(inner).unwrap() {
             let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => open.push(path),
-                false => found.push(path.strip_prefix(folder).unwrap().to_path_buf()),
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                found.push(path.strip_prefix(folder).unwrap().to_path_buf());
             }
         }
     }

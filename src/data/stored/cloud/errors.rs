@@ -20,9 +20,10 @@ pub fn in_words(error: object_store::Error) -> Error {
             // that a list is refused has no kind of its own
             let is_refused =
                 ["401 Unauthorized", "403 Forbidden"].map(|status| words.contains(status));
-            match is_refused.contains(&true) {
-                true => refused(),
-                false => Error::other(words),
+            if is_refused.contains(&true) {
+                refused()
+            } else {
+                Error::other(words)
             }
         }
     }

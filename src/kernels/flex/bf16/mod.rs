@@ -103,9 +103,10 @@ impl<'a> Bf16Product<'a> {
                 // tasks share an entry.
                 unsafe { self.task(left, rows, columns, target) };
             };
-            match self.parallel {
-                true => self.tasks(rows.len()).into_par_iter().for_each(task),
-                false => task((0..rows.len(), 0..self.right.lanes)),
+            if self.parallel {
+                self.tasks(rows.len()).into_par_iter().for_each(task);
+            } else {
+                task((0..rows.len(), 0..self.right.lanes));
             }
         }
         LEFT.set(buffer);
@@ -122,9 +123,10 @@ impl<'a> Bf16Product<'a> {
             unsafe { self.left.pack(rows, 0..self.left.inner, panels, pairs) };
         };
         let piece = PACKED_PANELS * pairs;
-        match self.parallel {
-            true => packed.par_chunks_mut(piece).enumerate().for_each(pack),
-            false => packed.chunks_mut(piece).enumerate().for_each(pack),
+        if self.parallel {
+            packed.par_chunks_mut(piece).enumerate().for_each(pack);
+        } else {
+            packed.chunks_mut(piece).enumerate().for_each(pack);
         }
         packed
     }

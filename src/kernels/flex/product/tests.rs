@@ -53,9 +53,12 @@ fn products_in_pieces() {
     ] {
         let (a, b) = (numbers(rows * inner, 11), numbers(inner * columns, 13));
         for (left_transposed, right_transposed) in [(false, false), (true, false), (false, true)] {
-            let place = |width, height, transposed| match transposed {
-                true => Matrix::rows(height).transposed(),
-                false => Matrix::rows(width),
+            let place = |width, height, transposed| {
+                if transposed {
+                    Matrix::rows(height).transposed()
+                } else {
+                    Matrix::rows(width)
+                }
             };
             let (left, right) = (
                 place(inner, rows, left_transposed),

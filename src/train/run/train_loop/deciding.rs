@@ -55,14 +55,16 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             return Ok(());
         }
         let read = || self.trainer.tensors();
-        let own = match self.is_first() {
-            true => self.setup.guard.read::<B, _>(self.trainer.device(), read)?,
-            false => Tensors::new(),
+        let own = if self.is_first() {
+            self.setup.guard.read::<B, _>(self.trainer.device(), read)?
+        } else {
+            Tensors::new()
         };
         let tensors = tensors_of_rank_0(own, self.ranks())?;
-        match self.is_first() {
-            true => Ok(()),
-            false => self.trainer.restore(self.step, tensors, self.folder.path()),
+        if self.is_first() {
+            Ok(())
+        } else {
+            self.trainer.restore(self.step, tensors, self.folder.path())
         }
     }
 

@@ -247,11 +247,10 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
                 (left, "the start")
             }
         };
-        Ok(match self.rolls_back() {
-            true => left,
-            false => format!(
-                "{left}; `on_anomaly` rollback goes on from {from} with half the learning rate"
-            ),
+        Ok(if self.rolls_back() {
+            left
+        } else {
+            format!("{left}; `on_anomaly` rollback goes on from {from} with half the learning rate")
         })
     }
 

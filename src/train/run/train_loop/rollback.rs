@@ -93,9 +93,10 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         // the findings of the discarded steps must not count towards the next rollback
         self.monitor = HealthMonitor::new(self.config.method.prototypes());
         self.reported.clear();
-        let written = match self.is_first() {
-            true => self.write_rollback(observer),
-            false => Ok(()),
+        let written = if self.is_first() {
+            self.write_rollback(observer)
+        } else {
+            Ok(())
         };
         all_ok(ranks, written)?;
         self.due.done(to);

@@ -24,9 +24,10 @@ impl Case {
     fn new(sizes: [usize; 3], is_transposed: [bool; 2]) -> Self {
         let [rows, inner, columns] = sizes;
         let buffer = |rows, columns, is_transposed| {
-            let (lines, width) = match is_transposed {
-                true => (columns, rows),
-                false => (rows, columns),
+            let (lines, width) = if is_transposed {
+                (columns, rows)
+            } else {
+                (rows, columns)
             };
             draws(Self::GAP + lines * (width + Self::GAP))
         };
@@ -46,9 +47,10 @@ impl Case {
             start: Self::GAP,
             ..Matrix::rows(width + Self::GAP)
         };
-        match is_transposed {
-            true => place(rows).transposed(),
-            false => place(columns),
+        if is_transposed {
+            place(rows).transposed()
+        } else {
+            place(columns)
         }
     }
 
